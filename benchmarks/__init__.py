@@ -1,0 +1,1 @@
+"""Benchmarks: each checks its answer before it reports a time."""

@@ -1,0 +1,186 @@
+"""What is known of the experiment, in which units, and how it came to be known."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu4d import physics
+from gpu4d.errors import InputError
+
+# field: (units, what it is)
+FIELDS: dict[str, tuple[str, str]] = {
+    "q_pixel": ("1/Å", "size of a detector pixel, g = 1/d"),
+    "r_pixel": ("Å", "distance of scan positions"),
+    "energy": ("eV", "beam energy"),
+    "semiangle": ("mrad", "convergence semi-angle"),
+    "probe_radius": ("px", "radius of the bright-field (vacuum) disk on the detector"),
+    "origin": ("px", "centre of the unscattered beam: (2,) for all, or (Rx, Ry, 2)"),
+    "origin_measured": ("px", "origin as measured at every position, before a surface was fitted, (Rx, Ry, 2)"),
+    "ellipse": ("px, px, rad", "semi-axes a ≥ b of what should be a circle, and the angle of a from qx towards qy"),
+    "rotation": ("rad", "QR rotation θ: v_scan = R(θ) v_det, after swapping where transpose is set"),
+    "transpose": ("", "detector axes are swapped (qx, qy) -> (qy, qx) before the rotation"),
+}
+_POSITIVE = ("q_pixel", "r_pixel", "energy", "semiangle", "probe_radius")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of a calibration's history."""
+
+    field: str
+    value: Any
+    how: str
+    when: str
+
+
+class Calibration:
+    """Calibration of a scan. Every field is None until it is known; every change is written into `history`.
+
+    Order of use: origin → ellipse → rotation → pixel size. Raw peak positions and patterns are never changed by it:
+    calibrated views are computed.
+
+    Parameters
+    ----------
+    q_pixel : float, optional
+        Detector pixel, 1/Å.
+    r_pixel : float, optional
+        Scan step, Å.
+    energy : float, optional
+        eV.
+    semiangle : float, optional
+        mrad.
+    probe_radius : float, optional
+        Radius of the bright-field disk, detector pixels.
+    origin : (2,) or (Rx, Ry, 2) array, optional
+        Centre of the unscattered beam, detector pixels.
+    origin_measured : (Rx, Ry, 2) array, optional
+        Pixels, as measured; `origin` may be a surface fitted to it.
+    ellipse : (float, float, float), optional
+        (a, b, theta): semi-axes (only a / b matters) and angle in radians.
+    rotation : float, optional
+        QR rotation, radians.
+    transpose : bool, optional
+
+    Examples
+    --------
+    >>> c = Calibration(q_pixel=0.02, energy=200e3)
+    >>> c.set(semiangle=3.0, how="microscope log")
+    >>> round(c.wavelength, 5), c.history[-1].how
+    (0.02508, 'microscope log')
+    """
+
+    def __init__(self, **values: Any):
+        self._values: dict[str, Any] = dict.fromkeys(FIELDS)
+        self.history: list[Measurement] = []
+        if values:
+            self.set(**values, how="given")
+
+    def set(self, *, how: str, **values: Any) -> None:
+        """Set fields and write down how they came to be known.
+
+        Parameters
+        ----------
+        how : str
+            "given on the command line", "fit to the bright-field disk", …
+        **values
+            Fields of the class; None forgets one.
+        """
+        for field, value in values.items():
+            if field not in FIELDS:
+                raise InputError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
+            self._values[field] = value = _checked(field, value)
+            short = value if np.ndim(value) == 0 or np.size(value) <= 3 else f"array {np.shape(value)}"
+            self.history.append(Measurement(field, short, how, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")))
+
+    def __getattr__(self, field: str) -> Any:
+        if field in FIELDS and "_values" in self.__dict__:
+            return self._values[field]
+        raise AttributeError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
+
+    def __setattr__(self, field: str, value: Any) -> None:
+        if field in FIELDS:
+            self.set(**{field: value}, how="set")
+        else:
+            super().__setattr__(field, value)
+
+    def copy(self) -> Calibration:
+        other = Calibration()
+        other._values = dict(self._values)
+        other.history = list(self.history)
+        return other
+
+    def known(self) -> dict[str, Any]:
+        """Fields that have a value."""
+        return {field: value for field, value in self._values.items() if value is not None}
+
+    @property
+    def wavelength(self) -> float:
+        """Å; needs `energy`."""
+        return physics.wavelength(self.require("energy"))
+
+    def require(self, field: str) -> Any:
+        """The value of a field, or an error that says how to give it."""
+        value = self._values[field]
+        if value is None:
+            units, what = FIELDS[field]
+            flag = "--" + field.replace("_", "-")
+            raise InputError(f"{what} is not known: set calibration.{field} ({units}), or {flag} on the command line")
+        return value
+
+    def complete(self) -> None:
+        """Fill in what follows from the rest: energy + semi-angle + disk radius give `q_pixel` (and the radius from q_pixel)."""
+        have = self._values
+        if have["energy"] and have["semiangle"]:
+            if have["q_pixel"] is None and have["probe_radius"]:
+                q = physics.pixel_from_disk(have["probe_radius"], have["semiangle"], have["energy"])
+                self.set(q_pixel=q, how=f"semi-angle {have['semiangle']:g} mrad over a disk radius of {have['probe_radius']:.2f} px")
+
+    def origin_at(self, positions: Any) -> np.ndarray | None:
+        """Origin for positions (n, 2), as (n, 2) in pixels; None where it is not known."""
+        origin = self._values["origin"]
+        if origin is None:
+            return None
+        if origin.ndim == 1:
+            return np.broadcast_to(origin, (len(positions), 2))
+        return origin[positions[:, 0], positions[:, 1]]
+
+    @property
+    def origin_mean(self) -> np.ndarray | None:
+        """One origin (2,) for the whole scan: the mean over positions where it varies."""
+        origin = self._values["origin"]
+        return origin if origin is None or origin.ndim == 1 else np.nanmean(origin, axis=(0, 1))
+
+    def __repr__(self) -> str:
+        def show(v: Any) -> str:
+            if np.ndim(v) > 1:
+                return "×".join(map(str, np.shape(v)))
+            return f"{v:.5g}" if isinstance(v, float) else str(v)
+
+        return f"Calibration({', '.join(f'{k}={show(v)} {FIELDS[k][0]}'.strip() for k, v in self.known().items())})"
+
+
+def _checked(field: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if field in _POSITIVE:
+        value = float(value)
+        if not (value > 0 and np.isfinite(value)):
+            raise InputError(f"{field} is {value}, need a positive number in {FIELDS[field][0]}")
+        return value
+    if field == "transpose":
+        return bool(value)
+    if field == "rotation":
+        return float(value)
+    if field == "ellipse":
+        a, b, theta = (float(v) for v in value)
+        if not a >= b > 0:
+            raise InputError(f"ellipse is (a={a:g}, b={b:g}, theta={theta:g}), need a ≥ b > 0")
+        return (a, b, theta)
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape[-1:] != (2,) or array.ndim not in (1, 3):
+        raise InputError(f"{field} has shape {array.shape}, need (2,) or (Rx, Ry, 2) in detector pixels")
+    return array

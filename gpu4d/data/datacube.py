@@ -1,0 +1,205 @@
+"""The scan: four dimensions, lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.slices import DiffractionSlice
+from gpu4d.data.source import ArraySource, Shape4, Source
+from gpu4d.data.views import BinnedSource, CroppedSource, SwappedSource
+from gpu4d.errors import InputError
+
+
+class DataCube:
+    """A 4D-STEM scan (Rx, Ry, Qx, Qy). It never loads itself: views are lazy, data move when a sweep asks.
+
+    Parameters
+    ----------
+    data : (Rx, Ry, Qx, Qy) array or Source
+        An array of any array-API library is used in place.
+    calibration : Calibration, optional
+    metadata : mapping, optional
+        What the file says of the experiment, as it says it.
+    detector_mask : (Qx, Qy) bool, optional
+        True where the detector counts; beam stop, dead pixels and gaps are False, and left out everywhere.
+    name : str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cube = DataCube(np.arange(2 * 3 * 4 * 4, dtype="uint16").reshape(2, 3, 4, 4))
+    >>> cube.crop(qx=(0, 2)).shape, cube.bin(detector=2).shape
+    ((2, 3, 2, 4), (2, 3, 2, 2))
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        calibration: Calibration | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        detector_mask: Any = None,
+        name: str = "datacube",
+    ):
+        self.source: Source = data if isinstance(data, Source) and not arrays.is_array(data) else ArraySource(data)
+        self.calibration = Calibration() if calibration is None else calibration
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.name = name
+        self.detector_mask = None if detector_mask is None else _detector_mask(detector_mask, self.shape[2:])
+        _check_origin(self.calibration, self.shape)
+
+    @property
+    def shape(self) -> Shape4:
+        return self.source.shape
+
+    @property
+    def scan_shape(self) -> tuple[int, int]:
+        return self.shape[:2]
+
+    @property
+    def detector_shape(self) -> tuple[int, int]:
+        return self.shape[2:]
+
+    @property
+    def dtype(self) -> Any:
+        return self.source.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * itemsize(self.dtype)
+
+    def __getitem__(self, position: Any) -> Any:
+        """`cube[rx, ry]` is one pattern; slices give a smaller cube."""
+        key = position if isinstance(position, tuple) else (position,)
+        if len(key) > 4:
+            raise InputError(f"cube[{position!r}]: at most four indices, (rx, ry, qx, qy)")
+        if len(key) == 2 and all(isinstance(k, int | np.integer) for k in key):
+            return self._pattern(int(key[0]), int(key[1]))
+        if any(isinstance(k, int | np.integer) for k in key):
+            raise InputError(f"cube[{position!r}]: two whole numbers for one pattern, or slices for a smaller cube")
+        return self.crop(**dict(zip(("rx", "ry", "qx", "qy"), key)))
+
+    def _pattern(self, rx: int, ry: int) -> DiffractionSlice:
+        for i, n in zip((rx, ry), self.scan_shape):
+            if not -n <= i < n:
+                raise IndexError(f"position ({rx}, {ry}) lies outside the scan {self.scan_shape}")
+        rx, ry = rx % self.shape[0], ry % self.shape[1]
+        frame = self.source.read(slice(rx, rx + 1), slice(ry, ry + 1))[0, 0, :, :]
+        return diffraction_slice(frame, f"pattern {rx}, {ry}", "counts", self.calibration)
+
+    def crop(self, rx: Any = None, ry: Any = None, qx: Any = None, qy: Any = None) -> DataCube:
+        """A lazy view of part of the scan and of the detector.
+
+        Parameters
+        ----------
+        rx, ry, qx, qy : slice or (int, int), optional
+            Half-open ranges, in steps of one; None keeps the axis.
+
+        Returns
+        -------
+        DataCube
+            Its calibration has the origin in cropped pixels.
+        """
+        ranges = tuple(_range(r, n, name) for r, n, name in zip((rx, ry, qx, qy), self.shape, ("rx", "ry", "qx", "qy")))
+        calibration = self.calibration.copy()
+        for field in ("origin", "origin_measured"):
+            origin = getattr(calibration, field)
+            if origin is not None:
+                shifted = origin - (ranges[2].start, ranges[3].start)
+                calibration._values[field] = shifted if shifted.ndim == 1 else shifted[ranges[0], ranges[1]]
+        mask = None if self.detector_mask is None else self.detector_mask[ranges[2], ranges[3]]
+        return DataCube(CroppedSource(self.source, ranges), calibration, self.metadata, mask, self.name)
+
+    def bin(self, detector: int = 1, scan: int = 1) -> DataCube:
+        """A lazy view with pixels summed in squares; a remainder at the end of an axis is left out.
+
+        Integers stay integers, in a type wide enough for the sum. A binned pixel is valid where all its pixels are.
+        """
+        for name, n, size in (("detector", detector, min(self.shape[2:])), ("scan", scan, min(self.shape[:2]))):
+            if not (isinstance(n, int | np.integer) and 1 <= n <= size):
+                raise InputError(f"bin({name}={n!r}): need a whole number from 1 to {size}")
+        c = self.calibration.copy()
+        for field, factor in (("q_pixel", detector), ("r_pixel", scan), ("probe_radius", 1 / detector)):
+            if getattr(c, field) is not None:
+                c._values[field] = getattr(c, field) * factor
+        for field in ("origin", "origin_measured"):
+            origin = getattr(c, field)
+            if origin is not None:
+                if origin.ndim == 3 and scan > 1:
+                    rx, ry = (n // scan for n in self.scan_shape)
+                    origin = origin[: rx * scan, : ry * scan].reshape(rx, scan, ry, scan, 2).mean((1, 3))
+                c._values[field] = (origin - (detector - 1) / 2) / detector
+        mask = self.detector_mask
+        if mask is not None:
+            qx, qy = (n // detector for n in self.detector_shape)
+            mask = mask[: qx * detector, : qy * detector].reshape(qx, detector, qy, detector).all((1, 3))
+        return DataCube(BinnedSource(self.source, int(scan), int(detector)), c, self.metadata, mask, self.name)
+
+    def swap_axes(self, *, detector: bool = False, scan: bool = False) -> DataCube:
+        """A lazy view with the detector axes (or the scan axes) exchanged, for files written in the other order."""
+        if not (detector or scan):
+            return self
+        c = self.calibration.copy()
+        for field in ("origin", "origin_measured"):
+            origin = getattr(c, field)
+            if origin is not None:
+                origin = origin[..., ::-1] if detector else origin
+                c._values[field] = origin.swapaxes(0, 1) if scan and origin.ndim == 3 else origin
+        mask = self.detector_mask
+        return DataCube(
+            SwappedSource(self.source, scan, detector), c, self.metadata, mask.T if mask is not None and detector else mask, self.name
+        )
+
+    def load(self) -> DataCube:
+        """The same cube with its data in memory (refused by the operating system where they do not fit)."""
+        rx, ry = self.scan_shape
+        return DataCube(self.source.read(slice(0, rx), slice(0, ry)), self.calibration.copy(), self.metadata, self.detector_mask, self.name)
+
+    def __repr__(self) -> str:
+        from gpu4d.device.memory import format_bytes
+
+        shape = "×".join(map(str, self.shape))
+        return f"DataCube({self.name!r}, {shape} {self.dtype}, {format_bytes(self.nbytes)}, {self.source.description}; {self.calibration!r})"
+
+
+def itemsize(dtype: Any) -> int:
+    """Bytes of one value of a dtype of any array library."""
+    size = getattr(dtype, "itemsize", None)
+    return int(size) if size is not None else np.dtype(str(dtype).split(".")[-1]).itemsize
+
+
+def diffraction_slice(data: Any, name: str, units: str, calibration: Calibration, labels: tuple[str, ...] = ()) -> DiffractionSlice:
+    """A detector image with the calibrated pixel where it is known."""
+    q = calibration.q_pixel
+    return DiffractionSlice(data, name, units, q, "1/Å" if q else "px", labels)
+
+
+def _range(given: Any, size: int, name: str) -> slice:
+    if given is None:
+        return slice(0, size)
+    cut = given if isinstance(given, slice) else slice(*given)
+    start, stop, step = cut.indices(size)
+    outside = any(edge is not None and not -size <= edge <= size for edge in (cut.start, cut.stop))
+    if step != 1 or stop <= start or outside:
+        raise InputError(f"{name}={given!r}: need a range (start, stop) inside 0 … {size} with at least one element and step 1")
+    return slice(start, stop)
+
+
+def _detector_mask(mask: Any, shape: tuple[int, int]) -> np.ndarray:
+    host = arrays.to_numpy(mask)
+    if host.shape != tuple(shape):
+        raise InputError(f"detector_mask is {host.shape}, the detector is {tuple(shape)}: need one bool per detector pixel")
+    host = host.astype(bool)
+    if not host.any():
+        raise InputError("detector_mask leaves no pixel: True marks pixels that count")
+    return host
+
+
+def _check_origin(calibration: Calibration, shape: Shape4) -> None:
+    origin = calibration.origin
+    if origin is not None and origin.ndim == 3 and origin.shape[:2] != tuple(shape[:2]):
+        raise InputError(f"calibration.origin is for a scan of {origin.shape[:2]}, this cube has {tuple(shape[:2])} positions")

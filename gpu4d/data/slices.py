@@ -1,0 +1,87 @@
+"""Two-dimensional results that act as arrays and know their name, units and pixel size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+
+
+class Slice(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array with a name, units and a pixel size. `np.asarray(s)`, arithmetic and indexing give plain arrays.
+
+    Parameters
+    ----------
+    data : (..., nx, ny) array
+        Of any array library; it stays where it is.
+    name : str
+    units : str
+        Of the values ("counts", "rad", "1").
+    pixel_size : float
+        Of one pixel, in `pixel_units`.
+    pixel_units : str
+        "Å" or "px" in real space, "1/Å" or "px" in reciprocal space.
+    labels : tuple of str
+        Names of the planes where `data` is a stack (nx, ny behind them).
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        name: str = "",
+        units: str = "",
+        pixel_size: float | None = None,
+        pixel_units: str = "px",
+        labels: tuple[str, ...] = (),
+    ):
+        self.data = data
+        self.name = name
+        self.units = units
+        self.pixel_size = 1.0 if pixel_size is None else float(pixel_size)
+        self.pixel_units = pixel_units
+        self.labels = tuple(labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.data.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        host = arrays.to_numpy(self.data)
+        if dtype is not None:
+            host = host.astype(dtype, copy=False)
+        return host.copy() if copy else host
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return getattr(ufunc, method)(*(x.data if isinstance(x, Slice) else x for x in inputs), **options)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self.data[self.labels.index(key)]
+        return self.data[key]
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.shape))
+        size = f", {self.pixel_size:.4g} {self.pixel_units}/px" if self.pixel_units != "px" else ""
+        labels = f", planes {', '.join(self.labels)}" if self.labels else ""
+        return f"{type(self).__name__}({self.name!r}, {shape} {self.dtype}, units {self.units or '1'!r}{size}{labels})"
+
+
+class RealSlice(Slice):
+    """A map over scan positions, (Rx, Ry) or a stack (n, Rx, Ry): a virtual image, a strain component, a phase."""
+
+
+class DiffractionSlice(Slice):
+    """An image on the detector, (Qx, Qy) or a stack: a pattern, a mean, a vacuum probe, a Bragg vector map."""

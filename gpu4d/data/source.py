@@ -1,0 +1,63 @@
+"""The small protocol that everything answers which holds a scan: a file, an array, a view of either."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from gpu4d import arrays
+from gpu4d.errors import InputError
+
+Shape4 = tuple[int, int, int, int]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where diffraction patterns come from.
+
+    Attributes
+    ----------
+    shape : (Rx, Ry, Qx, Qy)
+    dtype : numpy.dtype or the dtype of the array's own namespace
+        Native: what the detector wrote.
+    blocks : (int, int)
+        Natural block of scan positions: reading a multiple of it, aligned to it, reads every byte once. (1, 1) where
+        any cut is as good.
+    resident : bool
+        True where `read` returns a view of memory or mapped pages and costs no buffer.
+    description : str
+        Layout in a few words, for people.
+    """
+
+    shape: Shape4
+    dtype: Any
+    blocks: tuple[int, int]
+    resident: bool
+    description: str
+
+    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+        """Patterns of scan rows × columns, (n_rows, n_columns, Qx, Qy), in the native dtype.
+
+        Both slices have a start and a stop inside the scan. `out` is a buffer of that shape to fill; a resident source may
+        return a view instead and leave `out` alone. Called from several threads at once.
+        """
+        ...
+
+
+class ArraySource:
+    """A four-dimensional array of any array library, used in place."""
+
+    resident = True
+    blocks = (1, 1)
+
+    def __init__(self, array: Any):
+        if not arrays.is_array(array):
+            raise InputError(f"need a four-dimensional array (Rx, Ry, Qx, Qy), got {type(array).__name__}")
+        if len(array.shape) != 4:
+            raise InputError(f"the array is {tuple(array.shape)}, need (Rx, Ry, Qx, Qy); reshape it, or give scan_shape")
+        self.array = array
+        self.shape: Shape4 = tuple(int(n) for n in array.shape)  # type: ignore[assignment]
+        self.dtype = array.dtype
+        self.description = f"{type(array).__module__.split('.')[0]} array in memory"
+
+    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+        return self.array[rows, columns, :, :]

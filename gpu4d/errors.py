@@ -1,0 +1,32 @@
+"""What gpu4d raises: every message says what was given, what is accepted and what to do."""
+
+
+class Gpu4dError(Exception):
+    """Base of all errors that gpu4d raises on purpose; the command line prints them as one line."""
+
+
+class InputError(Gpu4dError, ValueError):
+    """An argument, a file or a combination of them cannot be used."""
+
+
+class DeviceError(Gpu4dError, RuntimeError):
+    """A compute device was asked for that is not there."""
+
+
+class MemoryBudgetError(Gpu4dError, MemoryError):
+    """A piece of work does not fit into the memory it may use.
+
+    Attributes
+    ----------
+    asked, free, cap : int
+        Bytes the work needs at least, bytes the machine has free, bytes the caller allows.
+    """
+
+    def __init__(self, what: str, asked: int, free: int, cap: int):
+        self.asked, self.free, self.cap = int(asked), int(free), int(cap)
+        from gpu4d.device.memory import format_bytes
+
+        super().__init__(
+            f"{what} needs {format_bytes(asked)}; {format_bytes(free)} is free and memory= allows {format_bytes(cap)}: "
+            "raise memory=, crop or bin the detector, or ask for fewer results at once"
+        )

@@ -1,0 +1,58 @@
+"""The only module that calls an FFT: forward exp(-2πi k·r), unnormalised; inverse 1/N; over the last two axes.
+
+NumPy arrays go through `scipy.fft`, which keeps single precision and obeys a user's `scipy.fft.set_backend` (pyFFTW, mkl_fft);
+every other library through its own `xp.fft`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat as compat
+import numpy as np
+
+_AXES = (-2, -1)
+
+
+def _library(x: Any) -> tuple[Any, dict]:
+    xp = compat.array_namespace(x)
+    if compat.is_numpy_namespace(xp):
+        import scipy.fft
+
+        return scipy.fft, {"axes": _AXES}
+    return xp.fft, {"axes": _AXES}
+
+
+def rfft2(x: Any) -> Any:
+    """Half-plane transform (..., nx, ny//2 + 1) of real planes."""
+    library, axes = _library(x)
+    return library.rfftn(x, **axes)
+
+
+def irfft2(x: Any, shape: tuple[int, int]) -> Any:
+    """Real planes of `shape` from their half-plane transform."""
+    library, axes = _library(x)
+    return library.irfftn(x, s=tuple(shape), **axes)
+
+
+def fft2(x: Any) -> Any:
+    library, axes = _library(x)
+    return library.fftn(x, **axes)
+
+
+def ifft2(x: Any) -> Any:
+    library, axes = _library(x)
+    return library.ifftn(x, **axes)
+
+
+def frequencies(n: int, spacing: float = 1.0, *, half: bool = False, beside: Any = None) -> Any:
+    """Sample frequencies in cycles per unit of `spacing`, corner-centred; `half` for the last axis of `rfft2`.
+
+    Made on the host in float64 and moved beside the array `beside` where one is given.
+    """
+    k = (np.fft.rfftfreq if half else np.fft.fftfreq)(n, spacing)
+    if beside is None:
+        return k
+    from gpu4d.arrays import from_numpy
+
+    return from_numpy(k, beside)

@@ -1,0 +1,81 @@
+"""Electron optics in the library's units: eV, Å, 1/Å (g = 1/d, no 2π), mrad, radians."""
+
+import math
+
+# CODATA 2018, exact where the SI makes them so.
+PLANCK = 6.62607015e-34  # J s
+ELEMENTARY_CHARGE = 1.602176634e-19  # C
+ELECTRON_MASS = 9.1093837015e-31  # kg
+LIGHT_SPEED = 299792458.0  # m/s
+REST_ENERGY = ELECTRON_MASS * LIGHT_SPEED**2 / ELEMENTARY_CHARGE  # eV
+
+
+def wavelength(energy: float) -> float:
+    """Relativistic de Broglie wavelength of the beam electron.
+
+    λ = h c / √(E (E + 2 m c²))
+
+    Parameters
+    ----------
+    energy : float
+        Beam energy, eV (300e3, not 300).
+
+    Returns
+    -------
+    float
+        Wavelength, Å.
+
+    Examples
+    --------
+    >>> round(wavelength(300e3), 5)
+    0.01969
+    """
+    if not energy > 0:
+        from gpu4d.errors import InputError
+
+        raise InputError(f"energy is {energy} eV, need a positive beam energy in eV (for example 300e3)")
+    hc = PLANCK * LIGHT_SPEED / ELEMENTARY_CHARGE * 1e10  # eV Å
+    return hc / math.sqrt(energy * (energy + 2 * REST_ENERGY))
+
+
+def interaction_constant(energy: float) -> float:
+    """σ = 2π m e λ / h² (relativistic mass): phase per projected potential, rad / (V Å).
+
+    Examples
+    --------
+    >>> round(interaction_constant(80e3), 6)
+    0.001009
+    """
+    mass = ELECTRON_MASS * (1 + energy / REST_ENERGY)
+    return 2 * math.pi * mass * ELEMENTARY_CHARGE * wavelength(energy) * 1e-10 / PLANCK**2 * 1e-10
+
+
+def angle_to_frequency(angle: float, energy: float) -> float:
+    """Scattering angle in mrad to spatial frequency in 1/Å: q = α / λ (small angles, as detectors are calibrated).
+
+    Examples
+    --------
+    >>> round(angle_to_frequency(3.0, 200e3), 5)
+    0.11962
+    """
+    return angle * 1e-3 / wavelength(energy)
+
+
+def frequency_to_angle(frequency: float, energy: float) -> float:
+    """Spatial frequency in 1/Å to scattering angle in mrad: α = λ q."""
+    return frequency * wavelength(energy) * 1e3
+
+
+def pixel_from_disk(radius: float, semiangle: float, energy: float) -> float:
+    """Detector pixel in 1/Å from the bright-field disk: its radius in pixels is the semi-angle.
+
+    Parameters
+    ----------
+    radius : float
+        Radius of the bright-field disk, detector pixels.
+    semiangle : float
+        Convergence semi-angle, mrad.
+    energy : float
+        Beam energy, eV.
+    """
+    return angle_to_frequency(semiangle, energy) / radius
