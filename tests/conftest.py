@@ -1,0 +1,54 @@
+"""What all tests share: one BLAS thread, the shared inputs, and which tests this machine can run."""
+
+import os
+
+# Before NumPy is imported: a BLAS thread pool inside every compute thread would make timings and small tests slower.
+for _library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB_MAXIMUM"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import functools
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SHARED_DATA = CHECKOUT.parent / "shared" / "data"
+
+
+@functools.cache
+def why_no_gpu() -> str | None:
+    """Why tests marked `gpu` cannot run here; None where they can."""
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed (gpu4d[cuda12] or gpu4d[cuda13])"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy finds no CUDA driver or device: {error}"
+    return None if count else "CuPy finds no CUDA device"
+
+
+def pytest_collection_modifyitems(items):
+    """Skip, with the reason, what needs a GPU or the shared inputs where they are absent."""
+    for item in items:
+        if item.get_closest_marker("gpu") and (reason := why_no_gpu()):
+            item.add_marker(pytest.mark.skip(reason=reason))
+        needs_shared = item.get_closest_marker("shared") or "shared_data" in getattr(item, "fixturenames", ())
+        if needs_shared and not SHARED_DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason="the shared test inputs (../shared/data beside the checkout) are absent"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of shared test inputs, beside the checkout; its files are read-only."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the shared test inputs (../shared/data beside the checkout) are absent")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """Root of the source tree the tests are run from."""
+    return CHECKOUT
