@@ -1,0 +1,6 @@
+"""Seeded scans whose truth is known: they feed the demo, the tests and the benchmarks."""
+
+from gpu4d.simulate.bragg import bragg_scan
+from gpu4d.simulate.simulated import Simulated
+
+__all__ = ["Simulated", "bragg_scan"]

@@ -1,0 +1,42 @@
+"""What every simulation returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gpu4d.data.datacube import DataCube
+from gpu4d.errors import InputError
+
+
+@dataclass
+class Simulated:
+    """A simulated scan and everything the simulator knew.
+
+    Attributes
+    ----------
+    cube : DataCube
+        In memory. Its calibration holds what an operator would know (energy, semi-angle, pixel sizes), not what is to be
+        measured (origin, QR rotation).
+    truth : dict of str to array
+        See the simulation for the names.
+    probe : (Qx, Qy) float64 or None
+        Noise-free vacuum pattern.
+    """
+
+    cube: DataCube
+    truth: dict[str, np.ndarray] = field(default_factory=dict)
+    probe: np.ndarray | None = None
+
+
+def plane_shape(shape: tuple[int, int], name: str) -> tuple[int, int]:
+    """A checked (x, y) shape."""
+    if len(shape) != 2 or any(int(n) != n or n < 1 for n in shape):
+        raise InputError(f"{name}={shape!r}: need two positive whole numbers (x, y)")
+    return int(shape[0]), int(shape[1])
+
+
+def count_dtype(largest: float) -> type[np.unsignedinteger]:
+    """uint16 as detectors write it, wider where Poisson counts of mean `largest` would not fit."""
+    return np.uint16 if largest + 10 * largest**0.5 + 20 < 65536 else np.uint32
