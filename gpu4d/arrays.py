@@ -166,13 +166,20 @@ def scatter_add(values: Any, index: Any, size: int) -> Any:
     xp = compat.array_namespace(values, index)
     values, keep = as_float64(values), index >= 0
     index = xp.where(keep, index, xp.asarray(size, dtype=index.dtype, device=compat.device(index)))
-    values = xp.where(keep, values, xp.zeros_like(values))
     order = xp.argsort(index, stable=True)
-    total = xp.cumulative_sum(xp.take(values, order), include_initial=True)
+    index, total = xp.take(index, order), xp.take(values, order)
+    # A running sum inside each bin, doubling its reach: differences of one long running sum would let a NaN or a large
+    # value into the bins behind it.
+    reach = 1
+    while reach < index.shape[0]:
+        before = xp.where(index[reach:] == index[:-reach], total[:-reach], xp.zeros_like(total[:-reach]))
+        total = xp.concat([total[:reach], total[reach:] + before])
+        reach *= 2
     bins = xp.arange(size + 1, dtype=index.dtype, device=compat.device(index))
-    edge = xp.searchsorted(xp.take(index, order), bins)
-    at = xp.take(total, edge)
-    return at[1:] - at[:-1]
+    edge = xp.searchsorted(index, bins)
+    zero = xp.zeros((1,), dtype=total.dtype, device=compat.device(total))
+    last = xp.take(xp.concat([zero, total]), edge[1:])
+    return xp.where(edge[1:] > edge[:-1], last, xp.zeros_like(last))
 
 
 def median(x: Any, axis: int = -1) -> Any:

@@ -36,13 +36,23 @@ def irfft2(x: Any, shape: tuple[int, int]) -> Any:
 
 
 def fft2(x: Any) -> Any:
+    """Full transform of real or complex planes."""
     library, axes = _library(x)
-    return library.fftn(x, **axes)
+    return library.fftn(_complex(x), **axes)
 
 
 def ifft2(x: Any) -> Any:
+    """Complex planes from their full transform."""
     library, axes = _library(x)
-    return library.ifftn(x, **axes)
+    return library.ifftn(_complex(x), **axes)
+
+
+def _complex(x: Any) -> Any:
+    """`x` in the complex dtype of its precision: all that the array API lets into a full transform."""
+    xp = compat.array_namespace(x)
+    if xp.isdtype(x.dtype, "complex floating"):
+        return x
+    return xp.astype(x, xp.complex64 if x.dtype == xp.float32 else xp.complex128)
 
 
 def frequencies(n: int, spacing: float = 1.0, *, half: bool = False, beside: Any = None) -> Any:
