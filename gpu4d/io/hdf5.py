@@ -1,0 +1,298 @@
+"""HDF5 files: which datasets they hold, which of them is the scan, and where its bytes lie."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+
+from gpu4d.data.source import Source
+from gpu4d.errors import InputError
+from gpu4d.io.chunked import DEFLATE, SHUFFLE, ChunkedSource, LibrarySource
+from gpu4d.io.layout import ACCEPTED, ReshapedScan, check_scan_shape, is_usable
+from gpu4d.io.mapped import MappedSource
+
+FILTERS = {
+    1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scale-offset", 32000: "lzf", 32001: "blosc",
+    32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2",
+}  # fmt: skip
+
+
+def open_file(path: str) -> h5py.File:
+    """The file, read-only; one clear line where HDF5 cannot read it."""
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # noqa: F401  registers bitshuffle, LZ4, Zstandard, Blosc …
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        text = str(error)
+        if "truncated" in text:
+            raise InputError(f"{path}: the HDF5 file is truncated (shorter than its header says): copy it again") from error
+        raise InputError(f"{path}: HDF5 cannot open it ({_reason(error)}): it is damaged, or still being written") from error
+
+
+@contextlib.contextmanager
+def reading(path: str, dataset: str) -> Iterator[None]:
+    """Turns the HDF5 library's complaints while reading into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        raise InputError(
+            f"{path}: {dataset} cannot be read ({_reason(error)}): the file is truncated or damaged, or a file it links to is missing"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip("'\"")
+    return (text[text.rfind("(") + 1 :].rstrip(")") if text.endswith(")") else text).splitlines()[0]
+
+
+# ---------------------------------------------------------------- what is in the file
+
+
+def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Every dataset by its path, links followed, each stored object once."""
+    found: dict[str, h5py.Dataset] = {}
+    seen: set[tuple[int, int]] = set()
+
+    def walk(group: h5py.Group) -> None:
+        for name in group:
+            try:
+                item = group[name]
+            except (KeyError, OSError):
+                continue  # a link that leads nowhere: an error only for those who ask for it
+            info = h5py.h5o.get_info(item.id)
+            if (info.fileno, info.addr) in seen:
+                continue
+            seen.add((info.fileno, info.addr))
+            path = f"{group.name.rstrip('/')}/{name}"
+            if isinstance(item, h5py.Group):
+                walk(item)
+            elif isinstance(item, h5py.Dataset):
+                found[path] = item
+
+    walk(file)
+    return found
+
+
+def describe(path: str, dataset: h5py.Dataset) -> str:
+    return f"{path} {'×'.join(map(str, dataset.shape))} {dataset.dtype}"
+
+
+def choose(file: h5py.File, name: str | None, scan_shape: Any) -> tuple[str, h5py.Dataset]:
+    """The dataset that holds the scan; an error that lists what there is where that is not clear."""
+    if name is not None:
+        return _named(file, name)
+    found = {path: d for path, d in datasets(file).items() if d.shape is not None and d.ndim in (3, 4)}
+    four = {path: d for path, d in found.items() if d.ndim == 4}
+    three = {path: d for path, d in found.items() if d.ndim == 3}
+    usable = {path: d for path, d in four.items() if is_usable(d.dtype)} or four
+    if not usable and scan_shape is not None:
+        usable = {path: d for path, d in three.items() if is_usable(d.dtype)} or three
+    if len(usable) == 1:
+        return next(iter(usable.items()))
+    if usable:
+        listed = "; ".join(describe(path, d) for path, d in usable.items())
+        raise InputError(
+            f"{file.filename}: {len(usable)} datasets could be the scan: {listed}. "
+            f"Choose one with --dataset {next(iter(usable))} or dataset={next(iter(usable))!r}"
+        )
+    if three:
+        listed = "; ".join(describe(path, d) for path, d in three.items())
+        raise InputError(
+            f"{file.filename}: no four-dimensional dataset (Rx, Ry, Qx, Qy), but {listed}. If the first axis counts frames, "
+            "give the scan's shape with --scan-shape Rx,Ry or scan_shape=(Rx, Ry)"
+        )
+    raise InputError(f"{file.filename}: {_others(file)}; need a dataset with four dimensions (Rx, Ry, Qx, Qy), or three and a scan shape")
+
+
+def _named(file: h5py.File, name: str) -> tuple[str, h5py.Dataset]:
+    path = "/" + name.strip("/")
+    try:
+        item = file[path]
+    except (KeyError, OSError) as error:
+        raise InputError(f"{file.filename}: no dataset {name!r}; {_others(file)}. Choose one with --dataset or dataset=") from error
+    if isinstance(item, h5py.Group):
+        inside = {k: v for k, v in item.items() if isinstance(v, h5py.Dataset) and v.shape is not None and v.ndim == 4}
+        if len(inside) != 1:
+            raise InputError(f"{file.filename}: {name!r} is a group, not a dataset; {_others(file)}. Choose one with --dataset or dataset=")
+        key, item = next(iter(inside.items()))
+        path = f"{path.rstrip('/')}/{key}"
+    return path, item
+
+
+def _others(file: h5py.File) -> str:
+    found = datasets(file)
+    if not found:
+        return "the file holds no dataset at all"
+    ranked = sorted(found.items(), key=lambda kv: -len(kv[1].shape or ()))
+    listed = "; ".join(describe(path, d) for path, d in ranked[:8] if d.shape is not None)
+    return f"the file holds {listed}{f' and {len(found) - 8} more' if len(found) > 8 else ''}"
+
+
+# ---------------------------------------------------------------- where its bytes lie
+
+
+def source_of(file: h5py.File, path: str, dataset: h5py.Dataset, scan_shape: Any) -> Source:
+    """The source for one dataset, by its layout in the file."""
+    where = f"{file.filename}: {path}"
+    if dataset.shape is None or dataset.ndim not in (3, 4) or 0 in dataset.shape:
+        shape = "empty" if dataset.shape is None else "×".join(map(str, dataset.shape)) or "a single value"
+        raise InputError(
+            f"{where} is {shape} ({len(dataset.shape or ())}D): a scan has four dimensions (Rx, Ry, Qx, Qy), "
+            "or three (frames, Qx, Qy) and a scan shape; choose another dataset with --dataset"
+        )
+    if not is_usable(dataset.dtype):
+        raise InputError(f"{where} has values of type {dataset.dtype}; accepted are {ACCEPTED}")
+    if dataset.ndim == 3 and scan_shape is None:
+        raise InputError(
+            f"{where} is {'×'.join(map(str, dataset.shape))} (3D, frames first): give the scan's shape with --scan-shape Rx,Ry "
+            f"or scan_shape=(Rx, Ry), with Rx·Ry = {dataset.shape[0]}"
+        )
+    frames = int(np.prod(dataset.shape[:-2]))
+    wanted = tuple(dataset.shape[:2]) if scan_shape is None else check_scan_shape(scan_shape, frames, where)
+    source = _plain(dataset, path) or _checked_library(dataset, path)
+    if source.shape[:2] == wanted:
+        return source
+    return source.reshaped(wanted) if isinstance(source, MappedSource) else ReshapedScan(source, wanted)
+
+
+def _shape4(dataset: h5py.Dataset) -> Any:
+    return (1, *dataset.shape) if dataset.ndim == 3 else dataset.shape
+
+
+def _stored_as_is(dataset: h5py.Dataset) -> bool:
+    """Whether the bytes in the file are those of the NumPy dtype (not 12 bits in 16, not an unusual float)."""
+    stored = dataset.id.get_type()
+    if isinstance(stored, h5py.h5t.TypeEnumID):
+        stored = stored.get_super()
+        return stored.get_size() == dataset.dtype.itemsize
+    return stored.equal(h5py.h5t.py_create(dataset.dtype))
+
+
+def _plain(dataset: h5py.Dataset, path: str) -> Source | None:
+    """Contiguous, or in chunks whose filters we undo ourselves; None where only the HDF5 library can tell."""
+    if dataset.is_virtual or dataset.external or not _stored_as_is(dataset):
+        return None
+    plist = dataset.id.get_create_plist()
+    if plist.get_layout() == h5py.h5d.CONTIGUOUS and dataset.id.get_offset() is not None:
+        # dataset.file is the file the data are in, also behind an external link; the offset counts from its first byte
+        return MappedSource(
+            dataset.file.filename, dataset.id.get_offset(), _shape4(dataset), dataset.dtype, "HDF5 contiguous", dataset.name
+        )
+    if plist.get_layout() == h5py.h5d.CHUNKED:
+        return _direct_chunks(dataset)
+    return None
+
+
+def _pipeline(dataset: h5py.Dataset) -> tuple[tuple[int, ...], str]:
+    plist = dataset.id.get_create_plist()
+    steps = [plist.get_filter(i) for i in range(plist.get_nfilters())]
+    words = []
+    for number, _, values, name in steps:
+        if not h5py.h5z.filter_avail(number):
+            called = FILTERS.get(number) or name.decode(errors="replace") or "unknown"
+            raise InputError(
+                f"{dataset.file.filename}: {dataset.name} is compressed with the HDF5 filter {called} (number {number}), which is not "
+                "installed: pip install hdf5plugin, or rewrite the file with gzip"
+            )
+        word = FILTERS.get(number, name.decode(errors="replace"))
+        words.append(f"gzip {values[0]}" if number == DEFLATE else word)
+    return tuple(s[0] for s in steps), " ".join(reversed(words))
+
+
+def _direct_chunks(dataset: h5py.Dataset) -> Source:
+    filters, words = _pipeline(dataset)
+    four = (1, *dataset.chunks) if dataset.ndim == 3 else dataset.chunks
+    description = f"HDF5 chunks {dataset.chunks} {words}".rstrip()
+    blocks = (min(four[0], _shape4(dataset)[0]), min(four[1], _shape4(dataset)[1]))
+    common = (dataset.file.filename, dataset.name, _shape4(dataset), dataset.dtype, blocks, description, dataset.ndim == 3)
+    index = chunk_index(dataset, four) if filters in ((), (DEFLATE,), (SHUFFLE,), (SHUFFLE, DEFLATE)) and hasattr(os, "pread") else None
+    if index is None:
+        return LibrarySource(*common)
+    return ChunkedSource(*common, chunks=four, filters=filters, fill=dataset.fillvalue, index=index)
+
+
+def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> dict[str, np.ndarray] | None:
+    """Place, size and skipped filters of every chunk, as arrays over the grid of chunks; None where that cannot be trusted."""
+    grid = tuple(-(-n // c) for n, c in zip(_shape4(dataset), chunks))
+    offsets, sizes, skipped = np.full(grid, -1, np.int64), np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
+    first: list[Any] = []
+
+    def note(chunk: Any) -> None:
+        place = tuple(o // c for o, c in zip(chunk.chunk_offset, chunks[-dataset.ndim :]))
+        place = (0, *place) if dataset.ndim == 3 else place
+        offsets[place], sizes[place], skipped[place] = chunk.byte_offset, chunk.size, chunk.filter_mask
+        if not first:
+            first.append(chunk)
+
+    dataset.id.chunk_iter(note)
+    if first:
+        # Some HDF5 versions count from the user block's end, some from the first byte of the file: look.
+        expected = bytes(dataset.id.read_direct_chunk(first[0].chunk_offset)[1])
+        with open(dataset.file.filename, "rb") as raw:
+            for shift in {0, dataset.file.userblock_size}:
+                raw.seek(first[0].byte_offset + shift)
+                if raw.read(first[0].size) == expected:
+                    offsets[offsets >= 0] += shift
+                    break
+            else:
+                return None
+    return {"offsets": offsets, "sizes": sizes, "skipped": skipped}
+
+
+def _checked_library(dataset: h5py.Dataset, path: str) -> Source:
+    """Virtual, external, compact and never-written datasets; refused where HDF5 would silently put zeros."""
+    file = dataset.file.filename
+    if dataset.is_virtual:
+        words = "HDF5 virtual dataset"
+        for part in dataset.virtual_sources():
+            _check_virtual(dataset, part.file_name, part.dset_name)
+    elif dataset.external:
+        words = "HDF5 external file " + ", ".join(name for name, _, _ in dataset.external)
+        _check_external(dataset)
+    else:
+        words = "HDF5, never written (fill value)" if dataset.id.get_storage_size() == 0 else "HDF5 compact"
+        _pipeline(dataset)
+    return LibrarySource(file, dataset.name, _shape4(dataset), dataset.dtype, (1, 1), words, dataset.ndim == 3)
+
+
+def _check_virtual(dataset: h5py.Dataset, file_name: str, name: str) -> None:
+    file = dataset.file.filename
+    if "%" in file_name or "%" in name:
+        raise InputError(
+            f"{file}: {dataset.name} is a virtual dataset with numbered sources ({file_name}{name}): open the source files instead"
+        )
+    if file_name == ".":
+        if name not in dataset.file:
+            raise InputError(f"{file}: {dataset.name} is a virtual dataset of {name}, which is not in the file")
+        return
+    places = [os.path.join(os.path.dirname(os.path.abspath(file)), file_name), file_name]
+    found = next((p for p in places if os.path.exists(p)), None)
+    if found is None:
+        raise InputError(f"{file}: {dataset.name} is a virtual dataset of {file_name}, which is not there: put it beside the file")
+    with open_file(found) as other:
+        if name not in other:
+            raise InputError(f"{file}: {dataset.name} is a virtual dataset of {name} in {file_name}, which holds no such dataset")
+
+
+def _check_external(dataset: h5py.Dataset) -> None:
+    file, need = dataset.file.filename, dataset.nbytes
+    for name, offset, size in dataset.external:
+        if not os.path.isfile(name):
+            raise InputError(
+                f"{file}: the data of {dataset.name} are in another file, {name}, which is not there: put it back, or run in its folder"
+            )
+        there = max(0, os.path.getsize(name) - offset)
+        part = need if size == h5py.h5f.UNLIMITED else min(size, need)
+        if there < part:
+            raise InputError(
+                f"{name}: the file is too short, {there} bytes where {file} ({dataset.name}) expects {part}: it is truncated, copy it again"
+            )
+        need -= part
+    if need > 0:
+        raise InputError(f"{file}: the external files of {dataset.name} hold {need} bytes less than its shape needs")

@@ -1,0 +1,103 @@
+"""What the file sources share: which values are accepted, and scans stored as one long row of frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu4d.data.source import Shape4, Source
+from gpu4d.errors import InputError
+
+ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
+
+
+def is_usable(dtype: Any) -> bool:
+    """True for the value types a scan may have."""
+    dtype = np.dtype(dtype)
+    return dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8)
+
+
+def native_dtype(stored: Any) -> np.dtype:
+    """The dtype frames arrive in: this machine's byte order; bool as uint8 (True counts 1), float16 as float32."""
+    stored = np.dtype(stored)
+    if stored.kind == "b":
+        return np.dtype(np.uint8)
+    if stored == np.float16:
+        return np.dtype(np.float32)
+    return stored.newbyteorder("=")
+
+
+def check_scan_shape(scan_shape: Any, frames: int, what: str) -> tuple[int, int]:
+    """`scan_shape` as two whole numbers whose product is the number of frames; an error otherwise."""
+    try:
+        shape = tuple(int(n) for n in scan_shape)
+    except (TypeError, ValueError):
+        shape = ()
+    if len(shape) != 2 or any(n < 1 for n in shape):
+        raise InputError(f"scan_shape is {scan_shape!r}, need two whole numbers (Rx, Ry), as in scan_shape=(64, 64) or --scan-shape 64,64")
+    if shape[0] * shape[1] != frames:
+        pairs = [f"{n},{frames // n}" for n in (_divisor(frames),)]
+        raise InputError(
+            f"scan_shape {shape[0]},{shape[1]} is {shape[0] * shape[1]} positions, {what} has {frames} frames: "
+            f"give a scan shape with that product (for example {pairs[0]})"
+        )
+    return shape  # type: ignore[return-value]
+
+
+def _divisor(frames: int) -> int:
+    """The divisor of `frames` next to its root, from below."""
+    return next((n for n in range(int(frames**0.5), 0, -1) if frames % n == 0), 1)
+
+
+class ReshapedScan:
+    """A source whose scan positions, in row-major order, have another shape: frames stored in one long row, mostly.
+
+    Parameters
+    ----------
+    source : Source
+    scan_shape : (int, int)
+        With as many positions as the source has.
+    """
+
+    resident = False
+
+    def __init__(self, source: Source, scan_shape: tuple[int, int]):
+        self.source = source
+        self.shape: Shape4 = (*scan_shape, *source.shape[2:])
+        self.dtype = source.dtype
+        self.description = source.description
+        self.path, self.dataset = getattr(source, "path", None), getattr(source, "dataset", None)
+        # frames that belong together in the file: a block of columns, if the rows of the file hold more than one block
+        together = source.blocks[1] if source.blocks[0] == 1 else source.blocks[0] * source.shape[1]
+        columns = scan_shape[1]
+        if columns % together == 0:
+            self.blocks = (1, together)
+        else:
+            self.blocks = (min(-(-together // columns), scan_shape[0]), columns)
+
+    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+        n_columns = self.shape[1]
+        if out is None:
+            out = np.empty((rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:]), self.dtype)
+        if columns.stop - columns.start == n_columns:
+            self._read_run(rows.start * n_columns, rows.stop * n_columns, out.reshape(-1, *self.shape[2:]))
+        else:
+            for i, row in enumerate(range(rows.start, rows.stop)):
+                self._read_run(row * n_columns + columns.start, row * n_columns + columns.stop, out[i])
+        return out
+
+    def _read_run(self, start: int, stop: int, out: np.ndarray) -> None:
+        """Frames start … stop of the file: the rest of a stored row, whole rows together, the beginning of a row."""
+        width = self.source.shape[1]
+        done = start
+        while done < stop:
+            row, column = divmod(done, width)
+            whole = (stop - done) // width if column == 0 else 0
+            end = done + whole * width if whole else min(stop, (row + 1) * width)
+            n_rows, n_columns = (whole, width) if whole else (1, end - done)
+            piece = out[done - start : end - start].reshape(n_rows, n_columns, *self.shape[2:])
+            got = self.source.read(slice(row, row + n_rows), slice(column, column + n_columns), piece)
+            if got is not piece:
+                np.copyto(piece, got)
+            done = end
