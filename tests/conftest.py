@@ -8,7 +8,10 @@ for _library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB_MAXIMUM"):
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import functools
+import importlib
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -52,3 +55,28 @@ def shared_data() -> Path:
 def checkout() -> Path:
     """Root of the source tree the tests are run from."""
     return CHECKOUT
+
+
+REQUIRED = {name for name in os.environ.get("GPU4D_REQUIRE", "").split(",") if name}
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[[str], ModuleType]:
+    """Function that imports a module whose library is optional.
+
+    Where it is not installed the test is skipped; with `GPU4D_REQUIRE=torch,jax` in the environment it fails.
+    """
+
+    def load(module: str) -> ModuleType:
+        try:
+            found = importlib.import_module(module)
+        except ImportError:
+            name = module.partition(".")[0]
+            if name in REQUIRED:
+                pytest.fail(f"{name} is not installed, and GPU4D_REQUIRE asks for it")
+            pytest.skip(f"{name} is not installed")
+        if module.startswith("jax"):
+            importlib.import_module("jax").config.update("jax_enable_x64", True)
+        return found
+
+    return load

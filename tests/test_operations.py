@@ -5,7 +5,6 @@ A library that is not installed is skipped, with the reason; `GPU4D_REQUIRE=torc
 
 import contextlib
 import importlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ MODULES = {  # every module that defines an operation: only an imported one is i
     for name in ["gpu4d." + ".".join(file.relative_to(PACKAGE).with_suffix("").parts)]
 }
 OPERATIONS = operation.OPERATIONS
-REQUIRED = {name for name in os.environ.get("GPU4D_REQUIRE", "").split(",") if name}
 
 # ---------------------------------------------------------------- libraries
 
@@ -60,25 +58,11 @@ LIBRARIES = [
 ]
 
 
-def need(module: str) -> Any:
-    """A module; a skip where its library is not installed, a failure where that is required."""
-    try:
-        found = importlib.import_module(module)
-    except ImportError:
-        name = module.partition(".")[0]
-        if name in REQUIRED:
-            pytest.fail(f"{name} is required here (GPU4D_REQUIRE) and not installed")
-        pytest.skip(f"{name} is not installed")
-    if module.startswith("jax"):
-        importlib.import_module("jax").config.update("jax_enable_x64", True)
-    return found
-
-
-def strictest(library: Library, example: "Example") -> contextlib.AbstractContextManager:
+def strictest(library: Library, xp: Any, example: "Example") -> contextlib.AbstractContextManager:
     """Refuse boolean-mask indexing and shapes that depend on values, where the library can."""
     if library.module != "array_api_strict" or example.shapes_depend_on_values:
         return contextlib.nullcontext()
-    return need(library.module).ArrayAPIStrictFlags(boolean_indexing=False, data_dependent_shapes=False)
+    return xp.ArrayAPIStrictFlags(boolean_indexing=False, data_dependent_shapes=False)
 
 
 # ---------------------------------------------------------------- examples
@@ -191,13 +175,13 @@ def _table() -> list:
 
 
 @pytest.mark.parametrize(("op", "example", "library", "kind"), _table())
-def test_against_the_definition(op, example, library, kind):
+def test_against_the_definition(op, example, library, kind, need):
     xp = need(library.module)
     args, options = convert(example, lambda a: library.make(xp, a))
     before = [arrays.to_numpy(a).copy() for a in (*args, *options.values()) if arrays.is_array(a)]
     like = next(a for a in (*args, *options.values()) if arrays.is_array(a))
 
-    with strictest(library, example):
+    with strictest(library, xp, example):
         if kind == "definition":
             with operation.using("definition"):
                 found = leaves(op(*args, **options))
@@ -236,7 +220,7 @@ def test_no_two_operations_share_a_name():
                 assert OPERATIONS[found.name] is found, f"{found.name} of {module.__name__} is hidden by another operation of that name"
 
 
-def test_results_in_numpy_by_accident_are_refused():
+def test_results_in_numpy_by_accident_are_refused(need):
     strict = need("array_api_strict")
     given = strict.asarray([1.0, 2.0])
     assert_same_home(given + 1.0, given)
@@ -298,7 +282,7 @@ def halve(monkeypatch):
     return halve
 
 
-def test_numpy_takes_the_twin_and_strict_the_definition(halve):
+def test_numpy_takes_the_twin_and_strict_the_definition(halve, need):
     assert halve(np.asarray([2.0])).tolist() == [2.0]
     strict = need("array_api_strict")
     given = strict.asarray([2.0])
@@ -323,7 +307,7 @@ def test_stepping_aside_is_said_once(halve, caplog):
     assert [r.getMessage() for r in caplog.records] == ["halve: the definition runs, because refuse is set"]
 
 
-def test_gradients_and_tracers_take_the_definition(halve):
+def test_gradients_and_tracers_take_the_definition(halve, need):
     torch = need("torch")
     x = torch.tensor([2.0], requires_grad=True)
     y = halve(x)
@@ -332,12 +316,12 @@ def test_gradients_and_tracers_take_the_definition(halve):
     assert halve(torch.tensor([2.0])).tolist() == [2.0]
 
 
-def test_jit_takes_the_definition(halve):
+def test_jit_takes_the_definition(halve, need):
     jax = need("jax")
     assert float(jax.jit(halve)(jax.numpy.asarray([2.0]))[0]) == 1.0
 
 
-def test_mixed_libraries_and_devices_are_refused(halve):
+def test_mixed_libraries_and_devices_are_refused(halve, need):
     strict = need("array_api_strict")
     with pytest.raises(InputError, match="different libraries"):
         halve(np.asarray([1.0]), refuse=strict.asarray([1.0]))

@@ -1,0 +1,218 @@
+"""The few functions the array API lacks, and the FFT, on every CPU library that is installed."""
+
+import functools
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from gpu4d import arrays, fft
+from gpu4d.errors import InputError
+
+
+def _read_only(xp, a):
+    a = np.array(a)
+    a.setflags(write=False)
+    return a
+
+
+MAKERS = {
+    "numpy": ("numpy", lambda xp, a: np.array(a)),
+    "read-only": ("numpy", _read_only),
+    "strict": ("array_api_strict", lambda xp, a: xp.asarray(a)),
+    "strict-device1": ("array_api_strict", lambda xp, a: xp.asarray(a, device=xp.Device("device1"))),
+    "torch": ("torch", lambda xp, a: xp.from_numpy(np.array(a))),
+    "jax": ("jax.numpy", lambda xp, a: xp.asarray(a)),
+}
+
+
+@pytest.fixture(params=MAKERS, ids=str)
+def make(request, need):
+    """Function that brings a NumPy array into one library, onto one device."""
+    module, maker = MAKERS[request.param]
+    return functools.partial(maker, need(module))
+
+
+def same_kind(result, like):
+    assert type(result) is type(like)
+    assert str(arrays.device(result)) == str(arrays.device(like))
+    return arrays.to_numpy(result)
+
+
+# ---------------------------------------------------------------- namespaces and views
+
+
+def test_round_trip_between_host_and_library(make):
+    a = np.arange(6.0).reshape(2, 3)
+    x = make(a)
+    np.testing.assert_array_equal(arrays.to_numpy(x), a)
+    np.testing.assert_array_equal(same_kind(arrays.from_numpy(a, x), x), a)
+    np.testing.assert_array_equal(same_kind(arrays.like(a, x), x), a)
+
+
+def test_host_view_copies_nothing(need):
+    a = np.arange(4.0)
+    assert arrays.host_view(a) is a
+    assert arrays.host_view(array_api_strict.asarray(a)) is None
+    torch = need("torch")
+    t = torch.zeros(4)
+    arrays.host_view(t)[0] = 1
+    assert float(t[0]) == 1
+
+
+def test_host_view_of_torch_does_not_follow_gradients(need):
+    torch = need("torch")
+    x = torch.ones(3, requires_grad=True)
+    assert arrays.is_traced(x) and not arrays.is_traced(x.detach())
+    np.testing.assert_array_equal(arrays.to_numpy(x), np.ones(3))
+
+
+def test_namespace_refuses_a_mixture():
+    with pytest.raises(InputError, match=r"array_api_strict.*numpy"):
+        arrays.namespace(array_api_strict.asarray([1]), np.asarray([1]))
+    with pytest.raises(InputError, match="device1"):
+        arrays.namespace(array_api_strict.asarray([1]), array_api_strict.asarray([1], device=array_api_strict.Device("device1")))
+
+
+@pytest.mark.parametrize("thing", [[1, 2], 3.0, None, "x"])
+def test_lists_and_scalars_are_no_arrays(thing):
+    assert not arrays.is_array(thing)
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")
+def test_jax_in_single_precision_is_refused(need):
+    jax = need("jax")
+    with jax.enable_x64(False):
+        with pytest.raises(InputError, match="jax_enable_x64"):
+            arrays.as_float64(jax.numpy.asarray([1.0]))
+        with pytest.raises(InputError, match="jax_enable_x64"):
+            arrays.as_sum_dtype(jax.numpy.asarray([1]))
+
+
+# ---------------------------------------------------------------- dtypes
+
+
+@pytest.mark.parametrize(
+    ("dtype", "as_float", "as_sum"),
+    [
+        ("uint8", "float64", "int64"),
+        ("uint16", "float64", "int64"),
+        ("int32", "float64", "int64"),
+        ("float32", "float32", "float64"),
+        ("float64",) * 3,
+    ],
+)
+def test_dtypes_of_compute_and_sums(make, dtype, as_float, as_sum):
+    x = make(np.asarray([1, 2], dtype=dtype))
+    assert same_kind(arrays.as_float(x), x).dtype == as_float
+    assert same_kind(arrays.as_sum_dtype(x), x).dtype == as_sum
+    assert same_kind(arrays.as_float64(x), x).dtype == "float64"
+    assert arrays.is_integer(x) == (np.dtype(dtype).kind in "iu")
+
+
+# ---------------------------------------------------------------- functions
+
+
+def test_scatter_add_is_bincount(make):
+    rng = np.random.default_rng(1)
+    index, values = rng.integers(-1, 7, 50), rng.normal(size=50)
+    expected = np.bincount(index[index >= 0], values[index >= 0], minlength=9)
+    x = make(values)
+    np.testing.assert_allclose(same_kind(arrays.scatter_add(x, make(index), 9), x), expected, atol=1e-12)
+
+
+def test_scatter_add_of_nothing(make):
+    x = make(np.zeros(0))
+    np.testing.assert_array_equal(same_kind(arrays.scatter_add(x, make(np.zeros(0, dtype=np.int64)), 3), x), np.zeros(3))
+
+
+def test_scatter_add_keeps_small_values_beside_large_ones(make):
+    """A running total loses what is small beside all that came before: bins must not know of their neighbours' size."""
+    x = make(np.asarray([1e12, 1e-3, 2e-3]))
+    out = same_kind(arrays.scatter_add(x, make(np.asarray([0, 1, 1])), 2), x)
+    np.testing.assert_allclose(out, [1e12, 3e-3], rtol=1e-9)
+
+
+def test_scatter_add_of_nan_stays_in_its_bin(make):
+    x = make(np.asarray([np.nan, 1.0, 2.0]))
+    out = same_kind(arrays.scatter_add(x, make(np.asarray([0, 1, 2])), 3), x)
+    np.testing.assert_array_equal(out, [np.nan, 1.0, 2.0])
+
+
+@pytest.mark.parametrize("n", [1, 4, 5])
+def test_median(make, n):
+    a = np.random.default_rng(n).normal(size=(3, n, 2))
+    a[1, n // 2, 0] = np.nan
+    x = make(a)
+    np.testing.assert_allclose(same_kind(arrays.median(x, axis=1), x), np.median(a, axis=1))
+
+
+def test_nanmean(make):
+    a = np.asarray([[1.0, np.nan, 3.0], [np.nan] * 3])
+    x = make(a)
+    np.testing.assert_array_equal(same_kind(arrays.nanmean(x, axis=1), x), [2.0, np.nan])
+    np.testing.assert_array_equal(same_kind(arrays.nanmean(x, axis=(0, 1)), x), 2.0)
+
+
+def test_gather(make):
+    a, index = np.arange(12.0).reshape(3, 4), np.asarray([[3, 0], [1, 1], [2, 3]])
+    x = make(a)
+    np.testing.assert_array_equal(same_kind(arrays.gather(x, make(index)), x), np.take_along_axis(a, index, -1))
+
+
+def test_solve_marks_singular_and_broken_systems(make):
+    a = np.stack([np.eye(2) * 1e-9, [[1.0, 2.0], [2.0, 4.0]], [[np.nan, 0.0], [0.0, 1.0]], [[2.0, 1.0], [1.0, 3.0]], np.zeros((2, 2))])
+    b = np.ones((5, 2, 1))
+    x, regular = arrays.solve(make(a), make(b))
+    like = make(a)
+    assert same_kind(regular, like).tolist() == [True, False, False, True, False]
+    out = same_kind(x, like)[..., 0]
+    np.testing.assert_allclose(out[0], [1e9, 1e9])
+    np.testing.assert_allclose(out[3], np.linalg.solve(a[3], [1, 1]))
+    assert np.isnan(out[[1, 2, 4]]).all()
+
+
+def test_solve_of_a_broken_right_side_is_that_system_alone(make):
+    b = np.ones((2, 2, 1))
+    b[0, 1] = np.inf
+    x, regular = arrays.solve(make(np.stack([np.eye(2)] * 2)), make(b))
+    like = make(b)
+    assert same_kind(regular, like).tolist() == [False, True]
+    np.testing.assert_array_equal(same_kind(x, like)[1], np.ones((2, 1)))
+
+
+# ---------------------------------------------------------------- Fourier transforms
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 9), (6, 5), (1, 4)])
+def test_fft_sign_norm_and_round_trips(make, shape):
+    a = np.random.default_rng(2).normal(size=(2, *shape))
+    x = make(a)
+    n, m = shape
+    kx, ky = np.arange(n)[:, None] / n, np.arange(m)[:, None] / m
+    forward = np.exp(-2j * np.pi * kx * np.arange(n)) @ a @ np.exp(-2j * np.pi * ky * np.arange(m)).T  # the definition, unnormalised
+    np.testing.assert_allclose(same_kind(fft.fft2(x), x), forward, atol=1e-12)
+    np.testing.assert_allclose(same_kind(fft.rfft2(x), x), forward[..., : m // 2 + 1], atol=1e-12)
+    np.testing.assert_allclose(arrays.to_numpy(fft.ifft2(fft.fft2(x))), a, atol=1e-12)
+    np.testing.assert_allclose(same_kind(fft.irfft2(fft.rfft2(x), shape), x), a, atol=1e-12)
+
+
+def test_fft_keeps_single_precision(make):
+    x = make(np.ones((4, 4), dtype="float32"))
+    assert str(fft.rfft2(x).dtype).endswith("complex64")
+
+
+def test_frequencies(make):
+    x = make(np.zeros(2))
+    np.testing.assert_array_equal(same_kind(fft.frequencies(5, 0.5, beside=x), x), np.fft.fftfreq(5, 0.5))
+    np.testing.assert_array_equal(fft.frequencies(6, half=True), np.fft.rfftfreq(6))
+
+
+def test_only_one_module_calls_an_fft(checkout):
+    """Sign, norm and precision are kept in one place."""
+    for file in (checkout / "gpu4d").rglob("*.py"):
+        if file.name == "fft.py" and file.parent.name == "gpu4d":
+            continue
+        text = file.read_text(encoding="utf-8")
+        for call in ("np.fft.fft", "np.fft.ifft", "np.fft.rfft(", "np.fft.rfft2", "np.fft.irfft", "scipy.fft", "xp.fft."):
+            assert call not in text.replace("np.fft.fftfreq", "").replace("np.fft.fftshift", ""), f"{file} calls {call}"
