@@ -104,8 +104,10 @@ class Calibration:
     def __setattr__(self, field: str, value: Any) -> None:
         if field in FIELDS:
             self.set(**{field: value}, how="set")
-        else:
+        elif field in ("_values", "history"):
             super().__setattr__(field, value)
+        else:
+            raise InputError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
 
     def copy(self) -> Calibration:
         other = Calibration()
@@ -138,6 +140,9 @@ class Calibration:
             if have["q_pixel"] is None and have["probe_radius"]:
                 q = physics.pixel_from_disk(have["probe_radius"], have["semiangle"], have["energy"])
                 self.set(q_pixel=q, how=f"semi-angle {have['semiangle']:g} mrad over a disk radius of {have['probe_radius']:.2f} px")
+            elif have["probe_radius"] is None and have["q_pixel"]:
+                radius = physics.angle_to_frequency(have["semiangle"], have["energy"]) / have["q_pixel"]
+                self.set(probe_radius=radius, how=f"semi-angle {have['semiangle']:g} mrad over a pixel of {have['q_pixel']:.4g} 1/Å")
 
     def origin_at(self, positions: Any) -> np.ndarray | None:
         """Origin for positions (n, 2), as (n, 2) in pixels; None where it is not known."""

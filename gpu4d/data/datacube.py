@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -140,7 +141,10 @@ class DataCube:
         return DataCube(BinnedSource(self.source, int(scan), int(detector)), c, self.metadata, mask, self.name)
 
     def swap_axes(self, *, detector: bool = False, scan: bool = False) -> DataCube:
-        """A lazy view with the detector axes (or the scan axes) exchanged, for files written in the other order."""
+        """A lazy view with the detector axes (or the scan axes) exchanged, for files written in the other order.
+
+        Origin, ellipse, rotation and transpose flag of its calibration are those of the exchanged axes.
+        """
         if not (detector or scan):
             return self
         c = self.calibration.copy()
@@ -149,6 +153,13 @@ class DataCube:
             if origin is not None:
                 origin = origin[..., ::-1] if detector else origin
                 c._values[field] = origin.swapaxes(0, 1) if scan and origin.ndim == 3 else origin
+        # v_scan = R(θ) Sᵗ v_det, S the swap: S on the detector flips t; S on the scan gives S R(θ) = R(−θ) S, so it flips both.
+        if detector != scan and (c.rotation is not None or c.transpose is not None):
+            c._values["transpose"] = not c.transpose
+        if scan and c.rotation is not None:
+            c._values["rotation"] = -c.rotation
+        if detector and c.ellipse is not None:
+            c._values["ellipse"] = (*c.ellipse[:2], math.pi / 2 - c.ellipse[2])
         mask = self.detector_mask
         return DataCube(
             SwappedSource(self.source, scan, detector), c, self.metadata, mask.T if mask is not None and detector else mask, self.name
@@ -163,7 +174,9 @@ class DataCube:
         from gpu4d.device.memory import format_bytes
 
         shape = "×".join(map(str, self.shape))
-        return f"DataCube({self.name!r}, {shape} {self.dtype}, {format_bytes(self.nbytes)}, {self.source.description}; {self.calibration!r})"
+        return (
+            f"DataCube({self.name!r}, {shape} {self.dtype}, {format_bytes(self.nbytes)}, {self.source.description}; {self.calibration!r})"
+        )
 
 
 def itemsize(dtype: Any) -> int:
@@ -181,11 +194,15 @@ def diffraction_slice(data: Any, name: str, units: str, calibration: Calibration
 def _range(given: Any, size: int, name: str) -> slice:
     if given is None:
         return slice(0, size)
-    cut = given if isinstance(given, slice) else slice(*given)
-    start, stop, step = cut.indices(size)
+    wrong = InputError(f"{name}={given!r}: need a range (start, stop) inside 0 … {size} with at least one element and step 1")
+    try:
+        cut = given if isinstance(given, slice) else slice(*given)
+        start, stop, step = cut.indices(size)
+    except TypeError:
+        raise wrong from None
     outside = any(edge is not None and not -size <= edge <= size for edge in (cut.start, cut.stop))
     if step != 1 or stop <= start or outside:
-        raise InputError(f"{name}={given!r}: need a range (start, stop) inside 0 … {size} with at least one element and step 1")
+        raise wrong
     return slice(start, stop)
 
 

@@ -139,9 +139,7 @@ class PointListArray:
         xp = arrays.namespace(self.offsets)
         ends = xp.cumulative_sum(xp.astype(keep, xp.int64), include_initial=True)
         index = xp.nonzero(keep)[0]
-        return PointListArray(
-            xp.take(ends, self.offsets), {n: xp.take(v, index) for n, v in self._fields.items()}, self.shape, self.units
-        )
+        return PointListArray(xp.take(ends, self.offsets), {n: xp.take(v, index) for n, v in self._fields.items()}, self.shape, self.units)
 
     def padded(self, fill: float = float("nan")) -> tuple[Any, dict[str, Any]]:
         """Counts (positions,) and fixed arrays (positions, most) by field, `fill` behind the points of a row."""
@@ -152,9 +150,13 @@ class PointListArray:
         inside = column[None, :] < counts[:, None]
         index = xp.where(inside, self.offsets[:-1, None] + column[None, :], xp.zeros_like(column)[None, :])
         if len(self) == 0:
-            return counts, {n: xp.full((counts.shape[0], most), fill, dtype=v.dtype, device=arrays.device(v)) for n, v in self._fields.items()}
+            return counts, {
+                n: xp.full((counts.shape[0], most), fill, dtype=v.dtype, device=arrays.device(v)) for n, v in self._fields.items()
+            }
         pick: Callable[[Any], Any] = lambda v: xp.reshape(xp.take(v, xp.reshape(index, (-1,))), inside.shape)  # noqa: E731
-        return counts, {n: xp.where(inside, pick(v), xp.asarray(fill, dtype=v.dtype, device=arrays.device(v))) for n, v in self._fields.items()}
+        return counts, {
+            n: xp.where(inside, pick(v), xp.asarray(fill, dtype=v.dtype, device=arrays.device(v))) for n, v in self._fields.items()
+        }
 
     def __repr__(self) -> str:
         return f"PointListArray({'×'.join(map(str, self.shape))} positions, {len(self)} points: {', '.join(self._fields)})"

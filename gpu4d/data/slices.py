@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.errors import InputError
 
 
 class Slice(np.lib.mixins.NDArrayOperatorsMixin):
@@ -62,13 +63,18 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         return host.copy() if copy else host
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        return getattr(ufunc, method)(*(x.data if isinstance(x, Slice) else x for x in inputs), **options)
+        def plain(x: Any) -> Any:
+            return tuple(map(plain, x)) if isinstance(x, tuple) else x.data if isinstance(x, Slice) else x
+
+        return getattr(ufunc, method)(*map(plain, inputs), **{name: plain(x) for name, x in options.items()})
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
+            if key not in self.labels:
+                raise InputError(f"no plane {key!r}; there are {', '.join(self.labels) or 'none with a name'}")
             return self.data[self.labels.index(key)]
         return self.data[key]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,9 @@ class SwappedSource:
         self.shape: Shape4 = (*((b, a) if scan else (a, b)), *((d, c) if detector else (c, d)))
         self.dtype, self.resident = source.dtype, source.resident
         self.blocks = source.blocks[::-1] if scan else source.blocks
-        self.description = f"{source.description}, transposed ({' and '.join(n for n, on in (('scan', scan), ('detector', detector)) if on)})"
+        self.description = (
+            f"{source.description}, transposed ({' and '.join(n for n, on in (('scan', scan), ('detector', detector)) if on)})"
+        )
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         frames = self.source.read(columns, rows) if self.scan else self.source.read(rows, columns)
@@ -73,12 +76,13 @@ class SwappedSource:
 def binned_dtype(dtype: Any, count: int) -> Any:
     """The smallest integer type that holds a sum of `count` values of an integer type; floats keep theirs.
 
-    Only NumPy dtypes are widened: other libraries' unsigned types are too few, there the sum is int64.
+    Libraries with dtypes of their own have too few unsigned ones: there a sum of integers is int64.
     """
     try:
         native = np.dtype(dtype)
     except TypeError:
-        return dtype
+        integers = np.dtype(str(dtype).rpartition(".")[2]).kind in "iu" and count > 1
+        return importlib.import_module(type(dtype).__module__.partition(".")[0]).int64 if integers else dtype
     if native.kind not in "iu" or count == 1:
         return native
     top = int(np.iinfo(native).max) * count
