@@ -81,7 +81,7 @@ def like(result: Any, template: Any) -> Any:
     if compat.is_numpy_namespace(xp):
         return to_numpy(result)
     if compat.is_torch_array(template) and isinstance(result, np.ndarray):
-        return xp.asarray(np.ascontiguousarray(result))
+        return xp.asarray(_contiguous(result))
     if compat.is_cupy_array(result):
         return xp.from_dlpack(result)
     return xp.asarray(result, device=compat.device(template))
@@ -108,7 +108,12 @@ def from_numpy(x: Any, template: Any) -> Any:
     xp = compat.array_namespace(template)
     if compat.is_numpy_namespace(xp):
         return np.asarray(x)
-    return xp.asarray(np.ascontiguousarray(x), device=compat.device(template))
+    return xp.asarray(_contiguous(np.asarray(x)), device=compat.device(template))
+
+
+def _contiguous(x: np.ndarray) -> np.ndarray:
+    """In C order, for libraries that take no negative strides; a scalar array stays one."""
+    return np.ascontiguousarray(x).reshape(x.shape)
 
 
 # ---------------------------------------------------------------- dtypes

@@ -48,6 +48,13 @@ def test_round_trip_between_host_and_library(make):
     np.testing.assert_array_equal(arrays.to_numpy(x), a)
     np.testing.assert_array_equal(same_kind(arrays.from_numpy(a, x), x), a)
     np.testing.assert_array_equal(same_kind(arrays.like(a, x), x), a)
+    np.testing.assert_array_equal(same_kind(arrays.like(a[::-1, ::2], x), x), a[::-1, ::2])
+
+
+def test_a_scalar_array_stays_one(make):
+    x = make(np.zeros(3))
+    assert same_kind(arrays.like(np.asarray(2.5), x), x).shape == ()
+    assert same_kind(arrays.from_numpy(np.asarray(2.5), x), x).shape == ()
 
 
 def test_host_view_copies_nothing(need):

@@ -106,7 +106,123 @@ def with_gaps(patterns: np.ndarray) -> np.ndarray:
     return out
 
 
-EXAMPLES: dict[str, Callable[[], list[Example]]] = {}
+def frames() -> dict[str, np.ndarray]:
+    """What every operation on a stack (n, Qx, Qy) must take, by label."""
+    counts = disks((5, 11, 14))
+    return {
+        "uint16": counts,
+        "uint8-empty-first": with_gaps(disks((3, 9, 16), "uint8", 1)),
+        "int32": disks((2, 8, 8), "int32", 2),
+        "float32": disks((4, 13, 10), "float32", 3),
+        "float64-gaps": with_gaps(disks((4, 10, 13), "float64", 4)),
+        "one": disks((1, 7, 12), "uint16", 5),
+        "none": np.zeros((0, 6, 9), "uint16"),
+        "view": disks((6, 22, 14))[::2, ::2, :],
+    }
+
+
+def some_masks(shape: tuple[int, int], dtype: Any = bool) -> np.ndarray:
+    """Masks (3, Qx, Qy): a checkerboard, a corner, nothing."""
+    x, y = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    return np.stack([(x + y) % 2 == 0, (x < 4) & (y < 3), (x < 0) & (y < 0)]).astype(dtype)
+
+
+def for_masked_sums() -> list[Example]:
+    """Bool masks, weights, and none at all."""
+    found = [Example(label, (f, some_masks(f.shape[1:]))) for label, f in frames().items()]
+    counts, real = disks((3, 9, 12)), with_gaps(disks((3, 9, 12), "float32"))
+    weights = np.linspace(-1, 2, 2 * 9 * 12).reshape(2, 9, 12)
+    weights[:, 4:6, :] = 0
+    real[2, 4, :] = np.nan  # under the weights that are zero: it must not be seen
+    return [
+        *found,
+        Example("weights", (counts, weights)),
+        Example("weights-gaps", (real, weights.astype("float32"))),
+        Example("no-masks", (counts, np.zeros((0, 9, 12), bool))),
+    ]
+
+
+def for_annular_sums() -> list[Example]:
+    """Centres on and off the detector, full disks, a mask, an unknown centre."""
+    rng = np.random.default_rng(7)
+    radii = np.asarray([[-1.0, 2.5], [2.5, 4.1], [0.0, 30.0], [3.0, 3.0]])
+    found = []
+    for label, f in frames().items():
+        centers = rng.uniform(-1, 12, (f.shape[0], 2))
+        centers[1:2] = np.nan
+        found.append(Example(label, (f, centers, radii)))
+    counts = disks((2, 9, 12))
+    centers = np.asarray([[4.0, 6.0], [3.5, 5.5]])
+    return [
+        *found,
+        Example("mask", (counts, centers, radii), {"mask": some_masks((9, 12))[0]}),
+        Example("exact-radius", (counts, centers, np.asarray([[0.0, 2.0], [2.0, 5.0]]))),
+        Example("no-radii", (counts, centers, np.zeros((0, 2)))),
+    ]
+
+
+def for_pattern_sums() -> list[Example]:
+    """With and without weights; weights of zero."""
+    found = [Example(label, (f,)) for label, f in frames().items()]
+    return found + [Example(f"{label}-weights", (f,), {"weights": np.linspace(0, 1.5, f.shape[0])}) for label, f in frames().items()]
+
+
+def for_center_of_mass() -> list[Example]:
+    """Stacks, single patterns, whole scans, masks over broken pixels, sums that are negative."""
+    found = [Example(label, (f,)) for label, f in frames().items()]
+    broken = disks((2, 3, 9, 12), "float32")
+    broken[:, :, 4, 5] = np.nan
+    broken[1, 1, 0, 0] = np.inf
+    mask = np.ones((9, 12), bool)
+    mask[4, 5] = False
+    return [
+        *found,
+        Example("pattern", (disks((9, 12)),)),
+        Example("scan", (disks((2, 3, 9, 12)),)),
+        Example("mask", (broken, mask)),
+        Example("negative", (disks((3, 9, 12), "int16") - np.int16(40),)),
+    ]
+
+
+def for_shifted_patterns() -> list[Example]:
+    """Whole, part and large moves either way; an unknown one."""
+    rng = np.random.default_rng(8)
+    found = []
+    for label, f in frames().items():
+        shifts = rng.uniform(-20, 20, (f.shape[0], 2))
+        shifts[:1], shifts[1:2, 1] = (1.0, -2.0), np.nan
+        found.append(Example(label, (f, shifts)))
+    return found
+
+
+def for_integrate_gradient() -> list[Example]:
+    """Odd grids, holes, each boundary, one row."""
+    rng = np.random.default_rng(9)
+    field = rng.normal(size=(7, 10, 2))
+    holes = field.copy()
+    holes[2, 3] = np.nan
+    return [
+        Example("mirror", (field,), double=1e-10),
+        Example("single", (field.astype("float32"), 2.0, 1e-3, 1e-6), double=1e-5),
+        Example("periodic", (field,), {"boundary": "periodic"}, double=1e-10),
+        Example("padded", (field,), {"boundary": "padded", "max_iterations": 5}, double=1e-9),
+        Example("stack", (rng.normal(size=(2, 5, 4, 2)),), double=1e-10),
+        Example("holes", (holes,), {"max_iterations": 5}, double=1e-9),
+        Example("all-nan", (np.full((4, 5, 2), np.nan),)),
+        Example("one-row", (rng.normal(size=(1, 6, 2)),), double=1e-10),
+    ]
+
+
+EXAMPLES: dict[str, Callable[[], list[Example]]] = {
+    "annular_sums": for_annular_sums,
+    "center_of_mass": for_center_of_mass,
+    "first_moments": for_center_of_mass,
+    "integrate_gradient": for_integrate_gradient,
+    "masked_sums": for_masked_sums,
+    "pattern_maximum": lambda: [Example(label, (f,)) for label, f in frames().items()],
+    "pattern_sums": for_pattern_sums,
+    "shifted_patterns": for_shifted_patterns,
+}
 
 
 # ---------------------------------------------------------------- comparison
