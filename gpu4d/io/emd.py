@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gpu4d.data.calibration import Calibration
+from gpu4d.data.calibration import Calibration, Measurement
 from gpu4d.data.source import Shape4
 from gpu4d.io.units import detector_pixel, log, scan_step
 
@@ -85,8 +85,13 @@ def metadata_of(file: h5py.File, path: str, dataset: h5py.Dataset) -> dict[str, 
     out: dict[str, Any] = {"attributes": attributes}
     root = root_of(file, path)
     if root is not None:
-        out["metadata"] = {**bundle(root), **(bundle(dataset.parent) if dataset.parent != root else {})}
+        out["metadata"] = {**bundle(root), **bundle(parent_of(file, path))}
     return out
+
+
+def parent_of(file: h5py.File, path: str) -> h5py.Group:
+    """The group a path stands in (also where its last step is a link into another file)."""
+    return file[os.path.dirname(path) or "/"]
 
 
 def _attribute(node: Any, key: str) -> Any:
@@ -111,11 +116,11 @@ def calibration_of(file: h5py.File, path: str, dataset: h5py.Dataset, shape: Sha
     root = root_of(file, path)
     found = Calibration()
     if root is not None:
-        held = bundle(root).get("calibration") or bundle(dataset.parent).get("calibration")
+        held = bundle(root).get("calibration") or bundle(parent_of(file, path)).get("calibration")
         if held:
             found = from_keys(held, shape[:2], energy)
     if dataset.ndim == 4 and tuple(dataset.shape) == tuple(shape):
-        _from_axes(found, axes_of(file[path].parent if path in file else dataset.parent, dataset), found.energy or energy)
+        _from_axes(found, axes_of(parent_of(file, path), dataset), found.energy or energy)
     return found
 
 
@@ -129,7 +134,8 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
     """
     c = Calibration()
     how = "EMD calibration in the file"
-    simple = {"probe_radius": keys.get("probe_semiangle"), "energy": keys.get("energy"), "semiangle": keys.get("semiangle")}
+    simple = {"probe_radius": keys.get("probe_semiangle"), "energy": keys.get("energy")}
+    simple["semiangle"] = keys.get("semiangle") or keys.get("convergence_semiangle_mrad")
     rotation, degrees = keys.get("QR_rotation"), keys.get("QR_rotation_degrees")
     simple["rotation"] = rotation if rotation is not None else None if degrees is None else np.deg2rad(degrees)
     # py4DSTEM writes QR_flip = False also where nobody looked: without a rotation it says nothing
@@ -141,14 +147,17 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
     if a is not None and b is not None and theta is not None:
         simple["ellipse"] = (a, b, theta) if a >= b else (b, a, theta + np.pi / 2)
     for field, names in (("origin", ("qx0", "qy0")), ("origin_measured", ("qx0_meas", "qy0_meas"))):
-        simple[field] = _origin(*(keys.get(n) for n in names), scan)
+        simple[field] = _origin(keys.get(names[0]), keys.get(names[1]), scan)
     if simple["origin"] is None:
         simple["origin"] = _origin(keys.get("qx0_mean"), keys.get("qy0_mean"), scan)
     c.set(**{field: value for field, value in simple.items() if value is not None}, how=how)
+    lines = [line.split(" | ", 3) for line in keys.get("history") or ()]
+    c.history = [Measurement(field, value, told, when) for when, field, value, told in (x for x in lines if len(x) == 4)] or c.history
     return c
 
 
 def _origin(qx: Any, qy: Any, scan: tuple[int, int] | None) -> np.ndarray | None:
+    """(2,) or (Rx, Ry, 2) from two numbers or maps."""
     if qx is None or qy is None or np.shape(qx) != np.shape(qy):
         return None
     origin = np.stack([np.asarray(qx, np.float64), np.asarray(qy, np.float64)], axis=-1)

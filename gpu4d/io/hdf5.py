@@ -155,7 +155,7 @@ def source_of(file: h5py.File, path: str, dataset: h5py.Dataset, scan_shape: Any
         )
     frames = int(np.prod(dataset.shape[:-2]))
     wanted = tuple(dataset.shape[:2]) if scan_shape is None else check_scan_shape(scan_shape, frames, where)
-    source = _plain(dataset, path) or _checked_library(dataset, path)
+    source = _plain(dataset) or _whole_link(dataset) or _checked_library(dataset)
     if source.shape[:2] == wanted:
         return source
     return source.reshaped(wanted) if isinstance(source, MappedSource) else ReshapedScan(source, wanted)
@@ -174,7 +174,7 @@ def _stored_as_is(dataset: h5py.Dataset) -> bool:
     return stored.equal(h5py.h5t.py_create(dataset.dtype))
 
 
-def _plain(dataset: h5py.Dataset, path: str) -> Source | None:
+def _plain(dataset: h5py.Dataset) -> Source | None:
     """Contiguous, or in chunks whose filters we undo ourselves; None where only the HDF5 library can tell."""
     if dataset.is_virtual or dataset.external or not _stored_as_is(dataset):
         return None
@@ -245,7 +245,26 @@ def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> dict[str, np.
     return {"offsets": offsets, "sizes": sizes, "skipped": skipped}
 
 
-def _checked_library(dataset: h5py.Dataset, path: str) -> Source:
+def _whole_link(dataset: h5py.Dataset) -> Source | None:
+    """The source behind a dataset that stands for the whole of another, as `gpu4d.save` links a raw file; None for others."""
+    if dataset.is_virtual:
+        parts = dataset.virtual_sources()
+        if len(parts) != 1 or parts[0].vspace.get_select_npoints() != dataset.size:
+            return None
+        found = _check_virtual(dataset, parts[0].file_name, parts[0].dset_name)
+        with open_file(found) if found else contextlib.nullcontext(dataset.file) as other:
+            raw = other[parts[0].dset_name]
+            if raw.size != dataset.size or raw.dtype != dataset.dtype or raw.shape[-2:] != dataset.shape[-2:]:
+                return None
+            return source_of(other, raw.name, raw, _shape4(dataset)[:2])
+    if dataset.external and len(dataset.external) == 1 and _stored_as_is(dataset):
+        _check_external(dataset)
+        name, offset, _ = dataset.external[0]
+        return MappedSource(name, offset, _shape4(dataset), dataset.dtype, "plain file")
+    return None
+
+
+def _checked_library(dataset: h5py.Dataset) -> Source:
     """Virtual, external, compact and never-written datasets; refused where HDF5 would silently put zeros."""
     file = dataset.file.filename
     if dataset.is_virtual:
@@ -261,7 +280,8 @@ def _checked_library(dataset: h5py.Dataset, path: str) -> Source:
     return LibrarySource(file, dataset.name, _shape4(dataset), dataset.dtype, (1, 1), words, dataset.ndim == 3)
 
 
-def _check_virtual(dataset: h5py.Dataset, file_name: str, name: str) -> None:
+def _check_virtual(dataset: h5py.Dataset, file_name: str, name: str) -> str | None:
+    """The file a part of a virtual dataset lies in, None for the dataset's own; HDF5 would put zeros where it is missing."""
     file = dataset.file.filename
     if "%" in file_name or "%" in name:
         raise InputError(
@@ -270,14 +290,15 @@ def _check_virtual(dataset: h5py.Dataset, file_name: str, name: str) -> None:
     if file_name == ".":
         if name not in dataset.file:
             raise InputError(f"{file}: {dataset.name} is a virtual dataset of {name}, which is not in the file")
-        return
+        return None
     places = [os.path.join(os.path.dirname(os.path.abspath(file)), file_name), file_name]
     found = next((p for p in places if os.path.exists(p)), None)
     if found is None:
-        raise InputError(f"{file}: {dataset.name} is a virtual dataset of {file_name}, which is not there: put it beside the file")
+        raise InputError(f"{file}: {dataset.name} is a virtual dataset of {file_name}, which is not there: put it back, or beside the file")
     with open_file(found) as other:
         if name not in other:
             raise InputError(f"{file}: {dataset.name} is a virtual dataset of {name} in {file_name}, which holds no such dataset")
+    return found
 
 
 def _check_external(dataset: h5py.Dataset) -> None:

@@ -34,7 +34,8 @@ def open_npy(path: str, scan_shape: Any) -> MappedSource:
     words = "×".join(map(str, shape)) or "a single value"
     if len(shape) not in (3, 4) or 0 in shape:
         raise InputError(
-            f"{path}: the array is {words} ({len(shape)}D): a scan has four dimensions (Rx, Ry, Qx, Qy), or three (frames, Qx, Qy) and a scan shape"
+            f"{path}: the array is {words} ({len(shape)}D): a scan has four dimensions (Rx, Ry, Qx, Qy), "
+            "or three (frames, Qx, Qy) and a scan shape"
         )
     if not is_usable(dtype):
         raise InputError(f"{path}: the array has values of type {dtype}; accepted are {ACCEPTED}")
@@ -45,5 +46,5 @@ def open_npy(path: str, scan_shape: Any) -> MappedSource:
             f"{path}: the array is {words} (3D, frames first): give the scan's shape with --scan-shape Rx,Ry or scan_shape=(Rx, Ry), "
             f"with Rx·Ry = {shape[0]}"
         )
-    scan = shape[:2] if scan_shape is None else check_scan_shape(scan_shape, math.prod(shape[:-2]), path)
-    return MappedSource(path, offset, (*scan, *shape[-2:]), dtype, ".npy")
+    scan = (shape[0], shape[1]) if scan_shape is None else check_scan_shape(scan_shape, math.prod(shape[:-2]), path)
+    return MappedSource(path, offset, (*scan, shape[-2], shape[-1]), dtype, ".npy")

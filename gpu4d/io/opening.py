@@ -74,7 +74,8 @@ def open(
         for field, value in calibration.known().items():
             found._values[field] = value
         found.history.extend(calibration.history)
-    return DataCube(source, found, {"path": path, "dataset": getattr(source, "dataset", None), **metadata}, name=name)
+    mask = metadata.get("metadata", {}).get("detector", {}).get("mask")
+    return DataCube(source, found, {"path": path, "dataset": getattr(source, "dataset", None), **metadata}, mask, name)
 
 
 def recognise(path: str) -> str:

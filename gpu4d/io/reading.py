@@ -1,0 +1,180 @@
+"""Everything in an EMD 1.0 file, and single images from files of any kind."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import h5py
+import numpy as np
+
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.pointlist import PointList, PointListArray
+from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
+from gpu4d.errors import InputError
+from gpu4d.io import emd, hdf5
+from gpu4d.io.emd_nodes import UNITS
+from gpu4d.io.opening import open as open_scan
+from gpu4d.io.opening import recognise
+
+_OURS = {file: ours for ours, file in UNITS.items() if ours}
+_DETECTOR = {"DiffractionSlice", "VirtualDiffraction", "Probe", "BraggVectorMap"}
+_SCAN = {"RealSlice", "VirtualImage"}
+
+
+def read_emd(path: Any) -> dict[str, Any]:
+    """All items of an EMD 1.0 file, as `gpu4d.save`, py4DSTEM or emdfile wrote it.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    dict of str to object
+        By path under the file's root ("bf", "datacube/braggvectors"; with several roots the root's name stands in front):
+        DataCube (lazy, also where it is a link), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
+        qx, qy, intensity and what else is there), PointList. Root metadata by their names: "calibration" as Calibration, others
+        as dictionaries. Slices without units take the pixel size from the calibration.
+
+    Raises
+    ------
+    InputError
+        Not an EMD 1.0 file, or damaged.
+    """
+    path = os.fspath(path)
+    if recognise(path) != "hdf5":
+        raise InputError(f"{path} is a .npy file, not EMD: open it with gpu4d.open")
+    found: dict[str, Any] = {}
+    with hdf5.open_file(path) as file:
+        roots = [name for name in file if isinstance(file.get(name), h5py.Group) and emd.group_type(file[name]) == "root"]
+        if not roots:
+            raise InputError(f"{path}: HDF5, but not EMD 1.0 (no group marked 'root'): open its scan with gpu4d.open")
+        for name in roots:
+            prefix = f"{name}/" if len(roots) > 1 else ""
+            metadata = emd.bundle(file[name])
+            keys = metadata.pop("calibration", None)
+            calibration = None if keys is None else emd.from_keys(keys, None)
+            found |= {prefix + key: value for key, value in metadata.items()}
+            if calibration is not None:
+                found[f"{prefix}calibration"] = calibration
+            with hdf5.reading(path, name):
+                _walk(file[name], prefix, calibration or Calibration(), path, found)
+    return found
+
+
+def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, found: dict[str, Any]) -> None:
+    for name in group:
+        item = group.get(name)
+        if not isinstance(item, h5py.Group) or name == "metadatabundle":
+            continue
+        kind = emd.group_type(item).removeprefix("custom_")
+        bragg = item.get("_v_uncal") if kind == "custom" else None
+        if kind == "array":
+            found[prefix + name] = _array(item, calibration, path)
+        elif kind == "pointlistarray" or bragg is not None:
+            found[prefix + name] = _points(bragg if bragg is not None else item)
+        elif kind == "pointlist":
+            found[prefix + name] = PointList({field: values[()] for field, values in item.items() if isinstance(values, h5py.Dataset)})
+        if kind and bragg is None:
+            _walk(item, f"{prefix}{name}/", calibration, path, found)
+
+
+def _array(group: h5py.Group, calibration: Calibration, path: str) -> Any:
+    name = group.name.rsplit("/", 1)[-1]
+    data = group.get("data")
+    if data is None or data.ndim == 4:
+        return open_scan(path, dataset=f"{group.name}/data")
+    kind = emd.text(group.attrs.get("python_class", ""))
+    last = group.get(f"dim{data.ndim - 1}")
+    stacked = last is not None and emd.text(last.attrs.get("name", "")) == "_labels_"
+    labels = tuple(emd.text(label) for label in last[()]) if stacked else ()
+    values = data[()]
+    if kind == "Array" and not (values.ndim == 2 or stacked):
+        return values
+    # in a stack the planes lie in front, and the vectors of the two image axes are the first two
+    first = group.get("dim0")
+    step = None if first is None else emd._step(first)
+    units = "pixels" if first is None else emd.text(first.attrs.get("units", "pixels"))
+    size, units = (1.0, "px") if step is None else (step, _OURS.get(units, units))
+    made = DiffractionSlice if kind in _DETECTOR else RealSlice if kind in _SCAN else Slice
+    known = {DiffractionSlice: calibration.q_pixel, RealSlice: calibration.r_pixel}.get(made)
+    if units in ("px", "pixels"):
+        size, units = (known, "1/Å" if made is DiffractionSlice else "Å") if known else (1.0, "px")
+    value_units = emd.text(data.attrs.get("units", ""))
+    return made(values, name, "" if value_units == "1" else value_units, size, units, labels)
+
+
+def _points(group: h5py.Group) -> PointListArray:
+    data = group["data"]
+    dtype = h5py.check_vlen_dtype(data.dtype)
+    if dtype is None or dtype.names is None:
+        raise InputError(f"{group.name} in {group.file.filename}: points without named fields")
+    lists = data[()].reshape(-1)
+    counts = np.array([len(points) for points in lists], np.int64)
+    flat = np.concatenate([points for points in lists if len(points)]) if counts.sum() else np.empty(0, dtype)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    units = {key.removeprefix("units_"): emd.text(value) for key, value in group.attrs.items() if key.startswith("units_")}
+    return PointListArray(offsets, {name: np.ascontiguousarray(flat[name]) for name in dtype.names}, data.shape, units)
+
+
+def load_image(spec: str) -> np.ndarray:
+    """One image from a file, as the command line's ``--probe FILE[:/path]`` names it.
+
+    Parameters
+    ----------
+    spec : str
+        A `.npy` file, or an HDF5 file and, where it holds several images, the dataset's path behind a colon. A stack of two
+        planes, as py4DSTEM stores a probe with its kernel, gives the first.
+
+    Returns
+    -------
+    (nx, ny) array
+        Real, native byte order.
+
+    Raises
+    ------
+    InputError
+        No such file or dataset, not an image, several images and no path.
+    """
+    path, inside = _split(os.fspath(spec))
+    if recognise(path) == "npy":
+        if inside:
+            raise InputError(f"{spec}: a .npy file holds one array; leave {inside!r} away")
+        try:
+            image = np.load(path, allow_pickle=False)
+        except (ValueError, OSError) as error:
+            raise InputError(f"{path}: not a readable .npy file ({str(error).splitlines()[0]})") from error
+    else:
+        with hdf5.open_file(path) as file, hdf5.reading(path, inside or "/"):
+            image = _image_dataset(file, inside)[()]
+    if image.ndim == 3 and image.shape[0] <= 2:
+        image = image[0]
+    if image.ndim != 2 or image.dtype.kind not in "biuf":
+        raise InputError(
+            f"{spec} is {'×'.join(map(str, image.shape)) or 'a single value'} {image.dtype}: need an image, two-dimensional and real "
+            "(or a stack of a probe and its kernel)"
+        )
+    return np.ascontiguousarray(image.astype(image.dtype.newbyteorder("=")))
+
+
+def _split(spec: str) -> tuple[str, str]:
+    """FILE and /path of "FILE:/path"; a colon without "/" behind it belongs to the file's name."""
+    head, colon, tail = spec.rpartition(":/")
+    return (head, "/" + tail) if colon and len(head) > 1 and not os.path.exists(spec) else (spec, "")
+
+
+def _image_dataset(file: h5py.File, inside: str) -> h5py.Dataset:
+    if inside:
+        item = file.get(inside)
+        if isinstance(item, h5py.Group):
+            item = item.get("data")
+        if not isinstance(item, h5py.Dataset):
+            raise InputError(f"{file.filename}: no dataset {inside!r}; {hdf5._others(file)}")
+        return item
+    images = {p: d for p, d in hdf5.datasets(file).items() if d.shape is not None and d.ndim == 2 and d.dtype.kind in "biuf"}
+    if len(images) != 1:
+        listed = "; ".join(hdf5.describe(p, d) for p, d in list(images.items())[:8])
+        what = f"{len(images)} images: {listed}" if images else f"no image: {hdf5._others(file)}"
+        raise InputError(f"{file.filename} holds {what}. Name one as {file.filename}:/path")
+    return next(iter(images.values()))

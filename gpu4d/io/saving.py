@@ -1,0 +1,271 @@
+"""`gpu4d.save`: results as an EMD 1.0 file that py4DSTEM and emdfile read, written whole or not at all."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+import os
+import platform
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+import gpu4d
+from gpu4d import arrays
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.datacube import DataCube
+from gpu4d.data.pointlist import PointList, PointListArray
+from gpu4d.data.slices import Slice
+from gpu4d.errors import InputError
+from gpu4d.io import emd_nodes
+
+ROOT = "gpu4d"
+
+
+def save(
+    path: Any,
+    items: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    log: Sequence[str] | None = None,
+    links: str = "external",
+) -> None:
+    """Save results and, by a link or as data, the scan they come from.
+
+    The file is written beside its place and moved there when it is complete; after an error nothing is left, and an
+    existing file is as it was.
+
+    Parameters
+    ----------
+    path : str or path
+    items : mapping of str to object
+        Each is stored as ``/gpu4d/<name>``: DataCube, RealSlice, DiffractionSlice (stacks with labels too), PointListArray
+        (with qx, qy and intensity: py4DSTEM's BraggVectors), PointList, arrays of numbers. Dictionaries and one Calibration
+        go to ``/gpu4d/metadatabundle``; without one, the calibration of the first DataCube is taken. An object with a method
+        ``to_emd()``, which returns a mapping of such items, is stored as ``<name>`` (key "") and ``<name>_<key>``.
+    overwrite : bool
+        Replace an existing file.
+    settings : mapping, optional
+        Parameters of the processing, nested as they are.
+    log : sequence of str, optional
+        What was done, line by line.
+    links : {"external", "copy"}
+        Whether a DataCube that lies in a file is linked to it, or copied. Cropped, binned and transposed views and cubes in
+        memory are always written, a few rows at a time.
+
+    Raises
+    ------
+    InputError
+        The file exists, cannot be written, or the disk is full; an item cannot be stored; the file is the scan itself.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os
+    >>> from gpu4d import RealSlice
+    >>> from gpu4d.io import read_emd
+    >>> name = os.path.join(tempfile.mkdtemp(), "result.h5")
+    >>> save(name, {"bf": RealSlice(np.ones((2, 3)), units="counts", pixel_size=2.0, pixel_units="Å")})
+    >>> read_emd(name)["bf"]
+    RealSlice('bf', 2×3 float64, units 'counts', 2 Å/px)
+    """
+    target = os.path.abspath(os.fspath(path))
+    if links not in ("external", "copy"):
+        raise InputError(f"links is {links!r}, need 'external' or 'copy'")
+    flat = dict(_expanded(items))
+    _check_target(target, flat, overwrite)
+    with _whole_or_nothing(target) as (file, check):
+        _write(file, flat, settings, log, links == "external", target, check)
+
+
+def _expanded(items: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, item in items.items():
+        if not name or "/" in name or name in (".", "metadatabundle"):
+            raise InputError(f"{name!r} cannot be the name of a result: need text without '/'")
+        if hasattr(item, "to_emd"):
+            yield from ((f"{name}_{key}" if key else name, part) for key, part in item.to_emd().items())
+        elif item is not None:
+            yield name, item
+
+
+def _check_target(target: str, items: Mapping[str, Any], overwrite: bool) -> None:
+    if os.path.isdir(target):
+        raise InputError(f"{target} is a directory; give the name of a file")
+    if os.path.exists(target) and not overwrite:
+        raise InputError(f"{target} exists; choose another name, or allow replacing it with --overwrite or overwrite=True")
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder}: no such folder; make it first")
+    for name, item in items.items():
+        source = getattr(item, "source", None)
+        while source is not None:
+            raw = getattr(source, "path", None)
+            if raw is not None and os.path.realpath(raw) == os.path.realpath(target):
+                raise InputError(f"{target} is the file that {name!r} is read from; save under another name")
+            source = getattr(source, "source", None)
+
+
+# ---------------------------------------------------------------- whole or nothing
+
+
+class _SafeFile(io.RawIOBase):
+    """A file that never refuses a write: after the first error it goes on in memory, and remembers the error.
+
+    The HDF5 library does not survive a failed write (it keeps the file open, repeats the write when it closes, and can
+    end the process), so a full disk is kept from it until it is done.
+    """
+
+    def __init__(self, path: str):
+        self.file = builtins.open(path, "x+b", buffering=0)
+        self.at = 0
+        self.error: OSError | None = None
+        self.kept: list[tuple[int, bytes]] = []
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.at = offset if whence == 0 else offset + (self.at if whence == 1 else os.fstat(self.file.fileno()).st_size)
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        self.file.seek(self.at)
+        n = 0
+        while n < len(view) and (got := self.file.readinto(view[n:])):
+            n += got
+        view[n:] = bytes(len(view) - n)
+        for start, data in self.kept:
+            low, high = max(start, self.at), min(start + len(data), self.at + len(view))
+            if low < high:
+                view[low - self.at : high - self.at] = data[low - start : high - start]
+        return len(view)
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        if self.error is None:
+            try:
+                self.file.seek(self.at)
+                done = 0
+                while done < len(view):
+                    done += self.file.write(view[done:])
+                return len(view)
+            except OSError as error:
+                self.error = error
+        self.kept.append((self.at, bytes(view)))
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        if self.error is None:
+            try:
+                self.file.truncate(size)
+            except OSError as error:
+                self.error = error
+        return size or 0
+
+    def flush(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        """To the disk, or the first error."""
+        if self.error is None:
+            os.fsync(self.file.fileno())
+        self.file.close()
+        if self.error is not None:
+            raise self.error
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(target: str) -> Iterator[Any]:
+    """An HDF5 file under a passing name, which takes its place when the block ends well; and a check to call meanwhile."""
+    passing = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{uuid.uuid4().hex[:8]}.part")
+    safe: _SafeFile | None = None
+    try:
+        safe = _SafeFile(passing)
+        guard = safe
+
+        def check() -> None:
+            if guard.error is not None:
+                raise guard.error
+
+        with h5py.File(safe, "w") as file:
+            yield file, check
+        safe.finish()
+        os.replace(passing, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{target} cannot be written ({reason}): free some space or choose another folder; nothing was left behind"
+        ) from error
+    finally:
+        if safe is not None:
+            safe.file.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(passing)
+
+
+# ---------------------------------------------------------------- the tree
+
+
+def _write(
+    file: h5py.File,
+    items: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+    log: Sequence[str] | None,
+    link: bool,
+    target: str,
+    check: Any,
+) -> None:
+    header = {"emd_group_type": "file", "version_major": 1, "version_minor": 0, "UUID": str(uuid.uuid4())}
+    for key, value in {**header, "authoring_program": f"gpu4d {gpu4d.__version__}", "authoring_user": ""}.items():
+        file.attrs[key] = value
+    root = emd_nodes.node(file, ROOT, "root", "Root")
+    cubes = [item for item in items.values() if isinstance(item, DataCube)]
+    given = [item for item in items.values() if isinstance(item, Calibration)]
+    if len(given) > 1:
+        raise InputError("more than one Calibration among the items: one file describes one experiment")
+    calibration = given[0] if given else cubes[0].calibration if cubes else None
+    if calibration is not None:
+        targets = [f"/{name}" for name, item in items.items() if isinstance(item, DataCube) or _is_bragg(item)]
+        emd_nodes.write_metadata(root, "calibration", emd_nodes.calibration_keys(calibration, targets), "Calibration")
+    versions = {"gpu4d": gpu4d.__version__, "numpy": np.__version__, "h5py": h5py.__version__, "python": platform.python_version()}
+    notes: dict[str, Any] = {"versions": versions, "settings": settings, "log": None if log is None else {"lines": list(log)}}
+    for name, values in notes.items():
+        if values is not None:
+            emd_nodes.write_metadata(root, name, values)
+    detector = cubes[0].detector_shape if cubes else None
+    for name, item in items.items():
+        _write_one(root, name, item, detector, link, target, check)
+        check()
+
+
+def _is_bragg(item: Any) -> bool:
+    return isinstance(item, PointListArray) and {"qx", "qy", "intensity"} <= set(item.fields)
+
+
+def _write_one(root: h5py.Group, name: str, item: Any, detector: Any, link: bool, target: str, check: Any) -> None:
+    if isinstance(item, Calibration):
+        return
+    if isinstance(item, DataCube):
+        emd_nodes.write_cube(root, name, item, link, target, check)
+    elif isinstance(item, PointListArray):
+        emd_nodes.write_points(root, name, item, detector)
+    elif isinstance(item, PointList):
+        emd_nodes.write_pointlist(root, name, item)
+    elif isinstance(item, Slice):
+        emd_nodes.write_slice(root, name, item)
+    elif isinstance(item, Mapping):
+        if name in root.get("metadatabundle", ()):
+            raise InputError(f"a dictionary cannot be called {name!r}: the file has metadata of that name already; choose another")
+        emd_nodes.write_metadata(root, name, item)
+    elif arrays.is_array(item):
+        emd_nodes.write_array(root, name, arrays.to_numpy(item))
+    else:
+        raise InputError(
+            f"{name!r} is a {type(item).__name__}, which cannot be saved; accepted are DataCube, slices, PointListArray, PointList, "
+            "Calibration, arrays, dictionaries, and objects with to_emd()"
+        )
