@@ -12,7 +12,15 @@ from gpu4d.errors import InputError
 
 
 class PointList:
-    """Points of one scan position: equally long arrays by field, as attributes (`.qx`) or keys (`["qx"]`)."""
+    """Points of one scan position: equally long arrays by field, as attributes (`.qx`) or keys (`["qx"]`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> disks = PointList({"qx": np.array([3.0, 7.5]), "qy": np.array([1.0, 2.0])}, {"qx": "px", "qy": "px"})
+    >>> len(disks), disks.qx.tolist(), disks["qy"].tolist()
+    (2, [3.0, 7.5], [1.0, 2.0])
+    """
 
     def __init__(self, fields: Mapping[str, Any], units: Mapping[str, str] | None = None):
         lengths = {name: len(values) for name, values in fields.items()}

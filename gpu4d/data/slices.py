@@ -86,8 +86,26 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class RealSlice(Slice):
-    """A map over scan positions, (Rx, Ry) or a stack (n, Rx, Ry): a virtual image, a strain component, a phase."""
+    """A map over scan positions, (Rx, Ry) or a stack (n, Rx, Ry): a virtual image, a strain component, a phase.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bf = RealSlice(np.arange(6.0).reshape(2, 3), "bf", "counts", pixel_size=5.0, pixel_units="Å")
+    >>> bf
+    RealSlice('bf', 2×3 float64, units 'counts', 5 Å/px)
+    >>> np.asarray(bf / 5)[1, 2].item(), (bf - bf).sum().item()
+    (1.0, 0.0)
+    """
 
 
 class DiffractionSlice(Slice):
-    """An image on the detector, (Qx, Qy) or a stack: a pattern, a mean, a vacuum probe, a Bragg vector map."""
+    """An image on the detector, (Qx, Qy) or a stack: a pattern, a mean, a vacuum probe, a Bragg vector map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> both = DiffractionSlice(np.eye(2)[None] * [[[1]], [[3]]], "patterns", "counts", labels=("mean", "max"))
+    >>> both["max"].tolist()
+    [[3.0, 0.0], [0.0, 3.0]]
+    """
