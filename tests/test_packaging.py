@@ -1,0 +1,172 @@
+"""What is installed: one package, `gpu4d`, from a wheel and from an editable checkout; and what importing it costs."""
+
+import importlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import gpu4d
+
+FOLDERS = {"gpu4d": "gpu4d", "kernels": "gpu4d/kernels", "cpu_fallback": "gpu4d/cpu_fallback", "benchmarks": "gpu4d/benchmarks"}
+HEAVY = ("cupy", "numba", "matplotlib", "dask", "torch", "jax", "scipy", "h5py", "rich", "click", "jinja2", "hdf5plugin")
+TOP_LEVEL = ("kernels", "cpu_fallback", "benchmarks", "tests", "docs")
+
+
+def python(code: str, cwd: Path, **environment: str) -> str:
+    """What a fresh interpreter prints, started outside the checkout."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def project(checkout) -> dict:
+    return tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout, tmp_path_factory) -> Path:
+    """The wheel of this checkout, built from a copy: setuptools leaves build folders behind."""
+    copy = tmp_path_factory.mktemp("source") / "gpu4d"
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "docs")
+    shutil.copytree(checkout, copy, ignore=left_out)
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, copy], check=True, cwd=out)
+    return next(out.glob("*.whl"))
+
+
+def sources(checkout: Path) -> set[str]:
+    """Every file of the package's folders, under the name it must have in the wheel."""
+    return {
+        f"{inside}/{file.relative_to(checkout / folder).as_posix()}"
+        for folder, inside in FOLDERS.items()
+        for file in (checkout / folder).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+# ---------------------------------------------------------------- the wheel
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(wheel, checkout):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    information = {n for n in names if n.split("/")[0].endswith(".dist-info")}
+    assert names - information == sources(checkout)
+    assert any(n.endswith("licenses/LICENSE") for n in information)
+    assert {"gpu4d/py.typed", "gpu4d/kernels/__init__.py", "gpu4d/cpu_fallback/__init__.py", "gpu4d/benchmarks/__init__.py"} <= names
+    assert "gpu4d/workflow/report.html" in names
+
+
+@pytest.mark.slow
+def test_installed_from_the_wheel(wheel, tmp_path):
+    target = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel], check=True, cwd=tmp_path)
+    assert {p.name for p in target.iterdir()} - {"bin", "Scripts"} == {"gpu4d", next(target.glob("*.dist-info")).name}
+    code = (
+        "import importlib.util, gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks;"
+        "print(*(m.__file__ for m in (gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks)), sep='\\n');"
+        f"print([n for n in {TOP_LEVEL!r} if importlib.util.find_spec(n)])"
+    )
+    *files, importable = python(code, tmp_path, PYTHONPATH=str(target)).splitlines()
+    assert all(Path(f).is_relative_to(target / "gpu4d") for f in files)
+    assert importable == "[]"
+
+
+# ---------------------------------------------------------------- the source tree
+
+
+def test_every_folder_is_listed(checkout, project):
+    listed = project["tool"]["setuptools"]["packages"]
+    folders = {
+        ".".join([*FOLDERS[top].split("/"), *file.parent.relative_to(checkout / top).parts])
+        for top in FOLDERS
+        for file in (checkout / top).rglob("*.py")
+    }
+    assert sorted(listed) == sorted(folders)
+    mapping = project["tool"]["setuptools"]["package-dir"]
+    assert mapping == {inside.replace("/", "."): folder for folder, inside in FOLDERS.items()}
+
+
+def test_every_package_has_an_init(checkout):
+    for top in FOLDERS:
+        for file in (checkout / top).rglob("*.py"):
+            assert (file.parent / "__init__.py").is_file(), f"{file.parent} has no __init__.py"
+
+
+def test_the_top_level_is_fixed(checkout):
+    if not (checkout / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=checkout, capture_output=True, text=True, check=True).stdout.splitlines()
+    top = {name.split("/")[0] for name in listed}
+    fixed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "gpu4d", "kernels", "cpu_fallback", "tests", "benchmarks", "docs"}
+    assert top == fixed | {".ci", ".gitignore"}
+
+
+def test_one_version(project):
+    assert gpu4d.__version__ == project["project"]["version"] == importlib.metadata.version("gpu4d")
+
+
+def test_upper_pins_have_a_reason(checkout, project):
+    wanted = [*project["project"]["dependencies"], *(d for group in project["project"]["optional-dependencies"].values() for d in group)]
+    lines = (checkout / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    for requirement in wanted:
+        if "<" in requirement or "==" in requirement:
+            assert any(requirement in line and "#" in line for line in lines), f"{requirement} is pinned without a reason"
+
+
+# ---------------------------------------------------------------- this environment's install
+
+
+def test_only_gpu4d_is_importable_from_elsewhere(tmp_path):
+    code = f"import importlib.util, gpu4d.kernels; print([n for n in {TOP_LEVEL!r} if importlib.util.find_spec(n)])"
+    assert python(code, tmp_path) == "[]"
+
+
+def test_an_editable_install_is_the_checkout(checkout, tmp_path):
+    code = (
+        "import gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks;"
+        "print(*(m.__file__ for m in (gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks)), sep='\\n')"
+    )
+    files = [Path(f).resolve() for f in python(code, tmp_path).splitlines()]
+    if not files[0].is_relative_to(checkout):
+        pytest.skip("gpu4d is not installed in editable mode")
+    assert files == [checkout / folder / "__init__.py" for folder in FOLDERS]
+
+
+def test_importing_is_cheap_and_touches_nothing(tmp_path):
+    code = (
+        "import sys, time; start = time.perf_counter(); import gpu4d; gpu4d.DataCube, gpu4d.Calibration, gpu4d.using;"
+        f"print(time.perf_counter() - start, *(m for m in {HEAVY!r} if m in sys.modules))"
+    )
+    runs = [python(code, tmp_path).split() for _ in range(5)]
+    assert runs[0][1:] == [], f"importing gpu4d also imports {runs[0][1:]}"
+    assert min(float(seconds) for seconds, *_ in runs) < 0.3
+
+
+def test_every_public_name_is_there():
+    for name in gpu4d.__all__:
+        assert getattr(gpu4d, name) is not None
+    assert set(gpu4d.__all__) <= set(dir(gpu4d))
+    with pytest.raises(AttributeError, match="no attribute 'virtual_imag'"):
+        gpu4d.virtual_imag  # noqa: B018
+
+
+def test_the_console_script():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="gpu4d")
+    assert callable(script.load())
+
+
+@pytest.mark.parametrize("folder", ["kernels", "cpu_fallback"])
+def test_twins_refuse_to_be_imported_by_folder(checkout, folder):
+    """`from kernels import …` in a checkout would make a second copy of every module."""
+    code = f"import sys; sys.path.insert(0, {str(checkout)!r})\ntry:\n    import {folder}\nexcept ImportError as e:\n    print(e)"
+    assert f"gpu4d.{folder}" in python(code, checkout)
