@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.source import Shape4
 
@@ -51,6 +55,11 @@ class ScanInfo:
         """Number of the row block a position (rx, ry) belongs to."""
         return int(np.searchsorted(self.block_rows, int(position[0]), side="right")) - 1
 
+    def frames_in_block(self, block: int) -> int:
+        """How many frames of a row block are visited."""
+        first, last = self.block_rows[block], self.block_rows[block + 1]
+        return (last - first) * self.shape[1] if self.where is None else int(self.where[first:last].sum())
+
 
 @runtime_checkable
 class Reduction(Protocol):
@@ -92,38 +101,123 @@ class Reduction(Protocol):
 class BlockSums:
     """Sums over frames whose bits do not depend on chunking, threads or merge order.
 
-    Floating sums are made per row block, in the order its frames arrive, and the blocks are added in row order. A block
-    is folded into the running total as soon as all before it are in, so that few are held at once. Integer sums are
-    exact in any order; they take the same road.
+    Sums are made per row block, in the order its frames arrive, and the blocks are added in row order. A block is folded
+    into the running total as soon as it and all before it are complete, so that few are held at once.
 
     Parameters
     ----------
+    scan : ScanInfo
     combine : callable
-        Of two arrays: addition, or xp.maximum for a running maximum.
+        Of two arrays: addition by default; `xp.maximum` for a running maximum.
     """
 
-    def __init__(self, combine: Any):
+    def __init__(self, scan: ScanInfo, combine: Callable[[Any, Any], Any] = operator.add):
         self.combine = combine
+        self.missing = [scan.frames_in_block(block) for block in range(scan.blocks)]
         self.total: Any = None
         self.folded = 0  # blocks 0 … folded - 1 are in `total`
-        self.waiting: dict[int, Any] = {}
+        self.open: dict[int, Any] = {}
+        self._lock = threading.Lock()
 
-    def add(self, block: int, value: Any) -> None:
-        """Combine `value` into one block's sum. Blocks may be open at the same time, each fed by one thread."""
-        have = self.waiting.get(block)
-        self.waiting[block] = value if have is None else self.combine(have, value)
+    def add(self, block: int, value: Any, frames: int) -> None:
+        """Combine the sum of `frames` more frames of one block."""
+        with self._lock:
+            have = self.open.get(block)
+            self.open[block] = value if have is None else self.combine(have, value)
+            self.missing[block] -= frames
+            self._fold()
 
-    def close(self, block_is_done: Any) -> None:
-        """Fold all leading blocks for which `block_is_done(block)` holds."""
-        while block_is_done(self.folded):
-            value = self.waiting.pop(self.folded, None)
+    def _fold(self) -> None:
+        while self.folded < len(self.missing) and self.missing[self.folded] == 0:
+            value = self.open.pop(self.folded, None)
             if value is not None:
                 self.total = value if self.total is None else self.combine(self.total, value)
             self.folded += 1
 
     def result(self) -> Any:
         """Everything so far, in row order; None where nothing arrived."""
-        out = self.total
-        for block in sorted(self.waiting):
-            out = self.waiting[block] if out is None else self.combine(out, self.waiting[block])
-        return out
+        with self._lock:
+            out = self.total
+            for block in sorted(self.open):
+                out = self.open[block] if out is None else self.combine(out, self.open[block])
+            return out
+
+    def state(self) -> dict[str, Any]:
+        with self._lock:
+            return {"total": self.total, "folded": self.folded, "open": dict(self.open), "missing": list(self.missing)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.total, self.folded = state["total"], state["folded"]
+        self.open, self.missing = dict(state["open"]), list(state["missing"])
+
+    def merge(self, state: dict[str, Any], scan: ScanInfo) -> None:
+        """Take over the sums of another worker, whose frames are of other blocks than ours."""
+        with self._lock:
+            if state["folded"] > self.folded:
+                if self.total is not None:
+                    raise ValueError("both workers summed the first row blocks: give each its own rows")
+                self.total, self.folded = state["total"], state["folded"]
+            for block, value in state["open"].items():
+                have = self.open.get(block)
+                self.open[block] = value if have is None else self.combine(have, value)
+            whole = [scan.frames_in_block(block) for block in range(scan.blocks)]
+            self.missing = [a + b - n for a, b, n in zip(self.missing, state["missing"], whole)]
+            self._fold()
+
+
+class PerPosition:
+    """Values per scan position, written in place on the host and collected piece by piece elsewhere.
+
+    Parameters
+    ----------
+    scan : ScanInfo
+    planes : int
+        Values per position.
+    """
+
+    def __init__(self, scan: ScanInfo, planes: int):
+        self.shape = (planes, *scan.shape[:2])
+        self.columns = scan.shape[1]
+        self.host = scan.sample is None or isinstance(scan.sample, np.ndarray)
+        self.values = np.full(self.shape, np.nan) if self.host else None
+        self.pieces: list[tuple[np.ndarray, Any]] = []
+
+    def put(self, positions: np.ndarray, values: Any) -> None:
+        """`values` (n, planes) of positions (n, 2)."""
+        if self.values is not None:
+            self.values[:, positions[:, 0], positions[:, 1]] = values.T
+        else:
+            self.pieces.append((positions, values))
+
+    def result(self) -> Any:
+        """(planes, Rx, Ry) float64, NaN where nothing was put; in the namespace of the values."""
+        if self.values is not None:
+            return self.values.copy()
+        if not self.pieces:
+            return np.full(self.shape, np.nan)
+        xp = arrays.namespace(self.pieces[0][1])
+        n = self.shape[1] * self.shape[2]
+        number = np.concatenate([p[:, 0] * self.columns + p[:, 1] for p, _ in self.pieces])
+        source = np.full(n, len(number))  # the row behind the last is the NaN of unseen positions
+        source[number] = np.arange(len(number))
+        values = xp.concat([arrays.as_float64(v) for _, v in self.pieces])
+        empty = xp.full((1, self.shape[0]), float("nan"), dtype=values.dtype, device=arrays.device(values))
+        index = arrays.from_numpy(source, values)
+        return xp.reshape(xp.permute_dims(xp.take(xp.concat([values, empty]), index, axis=0), (1, 0)), self.shape)
+
+    def state(self) -> dict[str, Any]:
+        return {"values": arrays.to_numpy(self.result())}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        seen = np.argwhere(~np.isnan(state["values"]).all(0))
+        values = state["values"][:, seen[:, 0], seen[:, 1]].T
+        if self.values is not None:
+            self.values[...] = state["values"]
+        else:
+            self.pieces = [(seen, arrays.from_numpy(values, self.pieces[0][1]) if self.pieces else values)]
+
+    def merge(self, state: dict[str, Any]) -> None:
+        seen = np.argwhere(~np.isnan(state["values"]).all(0))
+        values = state["values"][:, seen[:, 0], seen[:, 1]].T
+        like = self.pieces[0][1] if self.pieces else None
+        self.put(seen, values if like is None else arrays.from_numpy(values, like))

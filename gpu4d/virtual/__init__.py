@@ -1,0 +1,1 @@
+"""Virtual images and mean patterns."""

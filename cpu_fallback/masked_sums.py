@@ -1,0 +1,70 @@
+"""One loop over each pattern in its native dtype; masks as runs would gain little while the pages stream from memory."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def _integers(patterns, masks, out):
+    for n in range(patterns.shape[0]):
+        pattern = patterns[n]
+        for m in range(masks.shape[0]):
+            mask, total = masks[m], np.int64(0)
+            for i in range(pattern.size):
+                total += np.int64(pattern[i]) * mask[i]
+            out[n, m] = total
+
+
+@njit(nogil=True, cache=True)
+def _floats(patterns, masks, out):
+    for n in range(patterns.shape[0]):
+        pattern = patterns[n]
+        for m in range(masks.shape[0]):
+            mask, total = masks[m], 0.0
+            for i in range(pattern.size):
+                if mask[i] != 0:
+                    total += np.float64(pattern[i]) * mask[i]
+            out[n, m] = total
+
+
+def masked_sums(patterns, masks, /):
+    n, m = patterns.shape[0], masks.shape[0]
+    exact = patterns.dtype.kind in "biu" and masks.dtype.kind == "b"
+    out = np.empty((n, m), np.int64 if exact else np.float64)
+    flat = np.ascontiguousarray(patterns).reshape(n, patterns.shape[1] * patterns.shape[2])
+    weights = np.ascontiguousarray(masks).reshape(m, flat.shape[1])
+    if exact:
+        _integers(flat, weights.view(np.uint8), out)
+    else:
+        _floats(flat, weights.astype(np.float64), out)
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _annuli(patterns, centers, radii, mask, out):
+    nx, ny = patterns.shape[1:]
+    for n in range(patterns.shape[0]):
+        cx, cy = centers[n]
+        for m in range(radii.shape[0]):
+            inner, outer = radii[m]
+            low = inner * inner if inner >= 0 else -1.0
+            high = outer * outer
+            total = 0.0
+            for i in range(max(0, int(np.floor(cx - outer))), min(nx, int(np.ceil(cx + outer)) + 1)):
+                dx2 = (i - cx) * (i - cx)
+                for j in range(max(0, int(np.floor(cy - outer))), min(ny, int(np.ceil(cy + outer)) + 1)):
+                    r2 = dx2 + (j - cy) * (j - cy)
+                    if r2 < high and r2 > low and mask[i, j]:
+                        total += np.float64(patterns[n, i, j])
+            out[n, m] = total
+
+
+def annular_sums(patterns, centers, radii, /, *, mask=None):
+    out = np.full((patterns.shape[0], radii.shape[0]), np.nan)
+    known = np.isfinite(centers).all(-1)
+    valid = np.ones(patterns.shape[1:], bool) if mask is None else np.ascontiguousarray(mask)
+    part = np.empty((int(known.sum()), radii.shape[0]))
+    frames = np.ascontiguousarray(patterns if known.all() else patterns[known])
+    _annuli(frames, np.ascontiguousarray(centers[known], np.float64), np.ascontiguousarray(radii, np.float64), valid, part)
+    out[known] = part
+    return out

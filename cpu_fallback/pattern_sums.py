@@ -1,0 +1,48 @@
+"""Pixel rows in the inner loop, so that they vectorise; patterns are added in their order."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def _sum(patterns, good, weights, out):
+    for n in range(patterns.shape[0]):
+        if good[n]:
+            pattern, w = patterns[n], weights[n]
+            for i in range(out.size):
+                out[i] += pattern[i] * w
+
+
+@njit(nogil=True, cache=True)
+def _maximum(patterns, good, out):
+    for n in range(patterns.shape[0]):
+        if good[n]:
+            pattern = patterns[n]
+            for i in range(out.size):
+                out[i] = max(out[i], pattern[i])
+
+
+def _flat(patterns):
+    n, qx, qy = patterns.shape
+    flat = np.ascontiguousarray(patterns).reshape(n, qx * qy)
+    good = np.ones(n, bool) if patterns.dtype.kind in "biu" else np.isfinite(flat).all(-1)
+    return flat, good
+
+
+def pattern_sums(patterns, /, *, weights=None):
+    flat, good = _flat(patterns)
+    exact = weights is None and patterns.dtype.kind in "biu"
+    one = np.ones(len(flat), np.int64 if exact else np.float64) if weights is None else np.asarray(weights, np.float64)
+    out = np.zeros(flat.shape[1], one.dtype)
+    _sum(flat, good, one, out)
+    return out.reshape(patterns.shape[1:]), np.asarray(one[good].sum(), np.float64)
+
+
+def pattern_maximum(patterns, /):
+    flat, good = _flat(patterns)
+    if patterns.dtype.kind in "biu":
+        out = np.full(flat.shape[1], np.iinfo(np.int64).min)
+    else:
+        out = np.full(flat.shape[1], -np.inf)
+    _maximum(flat, good, out)
+    return out.reshape(patterns.shape[1:])

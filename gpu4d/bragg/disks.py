@@ -1,0 +1,304 @@
+"""Bragg disks of a scan: `find_bragg_disks`, and the reduction `BraggDisks` behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays, fft
+from gpu4d.bragg.find_disks import Disks, find_disks
+from gpu4d.bragg.hybrid_correlation import check_patterns, template_spectrum
+from gpu4d.data import DataCube, PointListArray
+from gpu4d.errors import InputError
+from gpu4d.probe.template_kernel import Template, as_template
+from gpu4d.streaming import ScanInfo, sweep
+
+UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
+REFINEMENTS = ("auto", "correlation", "upsample", "parabola", None)
+BATCH = 32  # patterns the definition works on at once, on arrays that have no twin
+SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
+COVERED = 0.5  # a maximum counts only where this part of its disk lies on valid pixels
+
+
+class BraggDisks:
+    """Reduction: Bragg disks of every pattern.
+
+    Parameters
+    ----------
+    template, power, refine, … :
+        As in `find_bragg_disks`.
+
+    Notes
+    -----
+    The result is a `PointListArray` of shape (Rx, Ry) with fields qx, qy, intensity, sx, sy; positions not visited, and
+    patterns that are empty or have a NaN, have no points.
+    """
+
+    def __init__(
+        self,
+        template: Any,
+        *,
+        power: float = 0.85,
+        refine: str | None = "auto",
+        refine_power: float = 1.0,
+        upsample: int = 16,
+        min_significance: float = 5.0,
+        min_relative_intensity: float = 0.0,
+        min_absolute_intensity: float = 0.0,
+        min_spacing: float | None = None,
+        edge: float | None = None,
+        max_peaks: int = 70,
+    ):
+        self.template = as_template(template)
+        _check(power, refine, refine_power, upsample, max_peaks)
+        self.min_spacing = SPACING * self.template.radius if min_spacing is None else float(min_spacing)
+        self.edge = max(1, ceil(self.template.radius if edge is None else edge))
+        self.options: dict[str, Any] = {
+            "power": float(power),
+            "refine": "correlation" if refine == "auto" else refine,
+            "refine_power": float(refine_power),
+            "upsample": int(upsample),
+            "min_significance": float(min_significance),
+            "min_relative": float(min_relative_intensity),
+            "min_absolute": float(min_absolute_intensity),
+            "min_spacing": self.min_spacing,
+            "max_peaks": int(max_peaks),
+        }
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        frame = scan.shape[2] * scan.shape[3]
+        positions = scan.shape[0] * scan.shape[1]
+        points = positions * min(self.options["max_peaks"], 30) * 5 * 8  # lists of this length are long already
+        return 2 * points + 8 * 16 * frame + 64 * frame * 8
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        if scan.shape[2:] != self.template.shape:
+            check_patterns(np.empty((0, *scan.shape[2:])), self.template, self.options["power"])
+        self.scan = scan
+        self.arguments = disk_arguments(self.template, self.edge, scan.detector_mask)
+        self.found: dict[int, tuple[np.ndarray, Disks]] = {}
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        disks = find(frames, self.arguments, self.options)
+        # Most rows hold far fewer points than max_peaks: keep what is there.
+        most = int(arrays.to_numpy(disks.count).max(initial=0))
+        kept = Disks(disks.count, *(field[:, :most] for field in disks[1:]))
+        self.found[int(positions[0, 0]) * self.scan.shape[1] + int(positions[0, 1])] = (positions, kept)
+
+    def state(self) -> dict[str, Any]:
+        return {"found": {key: (positions, *map(arrays.to_numpy, disks)) for key, (positions, disks) in self.found.items()}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.found = {key: (item[0], Disks(*item[1:])) for key, item in state["found"].items()}
+
+    def merge(self, state: dict[str, Any]) -> None:
+        self.found.update({key: (item[0], Disks(*item[1:])) for key, item in state["found"].items()})
+
+    def finish(self) -> PointListArray:
+        rx, ry = self.scan.shape[:2]
+        parts = list(self.found.values())
+        if not parts:
+            empty = {name: np.zeros(0) for name in UNITS}
+            return PointListArray(np.zeros(rx * ry + 1, dtype=np.int64), empty, (rx, ry), UNITS)
+        number = np.concatenate([p[:, 0] * ry + p[:, 1] for p, _ in parts])
+        return _point_lists(number, [d for _, d in parts], (rx, ry))
+
+
+def find_bragg_disks(
+    cube_or_patterns: Any,
+    template: Any,
+    power: float = 0.85,
+    refine: str | None = "auto",
+    refine_power: float = 1.0,
+    upsample: int = 16,
+    min_significance: float = 5.0,
+    min_relative_intensity: float = 0.0,
+    min_absolute_intensity: float = 0.0,
+    min_spacing: float | None = None,
+    edge: float | None = None,
+    max_peaks: int = 70,
+    positions: Sequence[tuple[int, int]] | None = None,
+    **options: Any,
+) -> PointListArray:
+    """Find Bragg disks and their positions to a fraction of a pixel.
+
+    Maxima of the hybrid correlation with the template, over their eight neighbours → edge → absolute threshold → relative
+    threshold → significance → spacing, strongest first → count. Positions are then refined on the n = 1 map of the same
+    spectrum, which locates disks better than the map that found them.
+
+    Parameters
+    ----------
+    cube_or_patterns : DataCube or (..., Qx, Qy) array
+    template : Template or (Qx, Qy) array
+        `gpu4d.probe.template(...)`; an array is a vacuum probe and gets the sigmoid trench.
+    power : float
+        n of the hybrid map maxima are found on, 0 … 1.
+    refine : {"auto", "correlation", "upsample", "parabola", None}
+        "correlation": exact maximum of the trigonometric interpolation; "upsample": samples at 1 / `upsample` px and a
+        parabola, as peers do; "parabola": through the neighbouring pixels; None: whole pixels. "auto" is "correlation".
+    refine_power : float
+        n of the map positions are refined on.
+    upsample : int
+        For refine="upsample".
+    min_significance : float
+        Least Poisson significance z = C₁ / √(I ⋆ K²): C₁ the n = 1 map, K the template, I the counts. 5 finds all disks
+        and no noise at any dose; it needs data in counts (scale other data to counts, or set it to 0).
+    min_relative_intensity, min_absolute_intensity : float
+        Least height of the hybrid map, relative to the strongest maximum of the pattern, and absolute.
+    min_spacing : float, optional
+        Pixels; 1.5 radii of the template by default.
+    edge : float, optional
+        Maxima this near to the border are left out, pixels; the template's radius by default.
+    max_peaks : int
+    positions : sequence of (rx, ry), optional
+        Try a few positions of a cube first; the result then has shape (len(positions),).
+    **options
+        Of `gpu4d.sweep`, for a cube: memory, where, progress, device.
+
+    Returns
+    -------
+    PointListArray
+        Of the scan's (or the leading axes') shape. Fields qx, qy (px), intensity (height of the refined map, counts per
+        pixel for refine_power=1), sx, sy (standard error of the position from the counts, px; NaN for another
+        refine_power). A pattern that is empty or has a NaN has no points.
+
+    Raises
+    ------
+    InputError
+        Template and patterns differ in size, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> probe = gpu4d.probe.synthetic((48, 48), 4.0)
+    >>> pattern = 100 * gpu4d.probe.synthetic((48, 48), 4.0, center=(20.3, 30.6))
+    >>> disks = gpu4d.find_bragg_disks(pattern[None], probe)
+    >>> [(round(float(d.qx[0]), 1), round(float(d.qy[0]), 1)) for d in disks]
+    [(20.3, 30.6)]
+    """
+    reduction = BraggDisks(
+        template,
+        power=power,
+        refine=refine,
+        refine_power=refine_power,
+        upsample=upsample,
+        min_significance=min_significance,
+        min_relative_intensity=min_relative_intensity,
+        min_absolute_intensity=min_absolute_intensity,
+        min_spacing=min_spacing,
+        edge=edge,
+        max_peaks=max_peaks,
+    )
+    if isinstance(cube_or_patterns, DataCube):
+        if positions is None:
+            return sweep(cube_or_patterns, reduction, **options)
+        return _of_patterns(_pick(cube_or_patterns, positions), reduction, cube_or_patterns.detector_mask)
+    if positions is not None:
+        raise InputError("positions= picks from a DataCube; index the array instead")
+    check_patterns(cube_or_patterns, reduction.template, power)
+    return _of_patterns(cube_or_patterns, reduction, None)
+
+
+def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray | None) -> PointListArray:
+    xp = arrays.namespace(patterns)
+    check_patterns(patterns, reduction.template, reduction.options["power"])
+    shape = tuple(patterns.shape[:-2])
+    flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
+    disks = find(flat, disk_arguments(reduction.template, reduction.edge, detector_mask), reduction.options)
+    return _point_lists(np.arange(flat.shape[0]), [disks], shape or (1,))
+
+
+def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> np.ndarray:
+    frames = [np.asarray(cube[int(rx), int(ry)]) for rx, ry in positions]
+    return np.stack(frames) if frames else np.empty((0, *cube.detector_shape), dtype=np.float32)
+
+
+def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | None) -> dict[str, Any]:
+    """Host arrays `find_disks` takes beside the patterns."""
+    allowed = np.zeros(template.shape, dtype=bool)
+    allowed[edge:-edge, edge:-edge] = True
+    if detector_mask is not None:
+        disk = np.where(template.kernel > template.kernel.max() / 2, 1.0, 0.0)
+        covered = fft.irfft2(fft.rfft2(detector_mask.astype(float)) * np.conj(fft.rfft2(disk)), template.shape) / disk.sum()
+        allowed &= covered > COVERED
+    return {
+        "spectrum": template_spectrum(template),
+        "moments": template_moments(template),
+        "allowed": allowed,
+        "mask": detector_mask,
+        "fill_width": template.radius,
+    }
+
+
+def template_moments(template: Template) -> np.ndarray:
+    """K², Kx², Kx Ky, Ky² of the template and its band-limited derivatives, (4, Qx, Qy), corner-centred.
+
+    Set to 0 outside the square about the centre that holds 99.9 % of each, so that sums over them are small windows: the
+    derivative of a sharp disk rings far out, at no weight.
+    """
+    kernel, shape = template.kernel, template.shape
+    kx, ky = fft.frequencies(shape[0]), fft.frequencies(shape[1], half=True)
+    f = fft.rfft2(kernel)
+    slopes = [np.where(np.abs(k) == 0.5, 0.0, 2j * np.pi * k) for k in (kx[:, None], ky[None, :])]
+    dx, dy = (fft.irfft2(f * s, shape) for s in slopes)
+    out = np.stack([kernel**2, dx * dx, dx * dy, dy * dy])
+    away = np.maximum(*np.meshgrid(*(np.abs(np.fft.fftfreq(n, 1.0 / n)) for n in shape), indexing="ij"))
+    reach = 0.0
+    for moment in out[[0, 1, 3]]:
+        inside = np.cumsum(np.bincount(away.astype(int).ravel(), moment.ravel()))
+        reach = max(reach, float(np.searchsorted(inside, 0.999 * inside[-1])))
+    return np.where(away <= reach, out, 0.0)
+
+
+def find(frames: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Disks:
+    """`find_disks` with its host arrays moved beside the frames; the definition in batches, which bound its memory."""
+    given = [arrays.from_numpy(arguments[name], frames) for name in ("spectrum", "moments", "allowed")]
+    mask = None if arguments["mask"] is None else arrays.from_numpy(arguments["mask"], frames)
+    call = {**options, "mask": mask, "fill_width": arguments["fill_width"]}
+    if find_disks.choose(frames, *given, **call) != "definition" or frames.shape[0] <= BATCH:
+        return find_disks(frames, *given, **call)
+    xp = arrays.namespace(frames)
+    parts = [find_disks(frames[i : i + BATCH, ...], *given, **call) for i in range(0, frames.shape[0], BATCH)]
+    return Disks(*(xp.concat(columns) for columns in zip(*parts)))
+
+
+def _point_lists(number: np.ndarray, parts: list[Disks], shape: tuple[int, ...]) -> PointListArray:
+    """CSR lists from padded tables whose rows belong to the positions `number` (others are empty)."""
+    xp = arrays.namespace(parts[0].count)
+    most = max(d.qx.shape[1] for d in parts)
+
+    def table(field: int) -> Any:
+        columns = []
+        for d in parts:
+            gap = most - d[field].shape[1]
+            fill = xp.full((d[field].shape[0], gap), float("nan"), dtype=d[field].dtype, device=arrays.device(d[field]))
+            columns.append(xp.concat([d[field], fill], axis=1))
+        return xp.concat(columns)
+
+    counts = np.zeros(int(np.prod(shape)), dtype=np.int64)
+    counts[number] = arrays.to_numpy(xp.concat([d.count for d in parts]))
+    order = arrays.from_numpy(np.argsort(number, kind="stable"), parts[0].count)
+    seen = arrays.from_numpy(counts[np.sort(number)], parts[0].count)
+    names = ("qx", "qy", "intensity", "sx", "sy")
+    tables = {name: xp.take(table(i + 1), order, axis=0) for i, name in enumerate(names)}
+    rows = PointListArray.from_padded(seen, tables, (len(number),), UNITS)
+    offsets = arrays.from_numpy(np.concatenate([[0], np.cumsum(counts)]), parts[0].count)
+    return PointListArray(offsets, {name: rows.flat(name) for name in names}, shape, UNITS)
+
+
+def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:
+    for name, value in (("power", power), ("refine_power", refine_power)):
+        if not 0.0 <= value <= 1.0:
+            raise InputError(f"{name}={value}: need a number from 0 (phase correlation) to 1 (cross correlation)")
+    if refine not in REFINEMENTS:
+        raise InputError(f"refine={refine!r}: need one of {', '.join(map(repr, REFINEMENTS))}")
+    if not (isinstance(upsample, int | np.integer) and upsample >= 2):
+        raise InputError(f"upsample={upsample!r}: need a whole number of samples per pixel, at least 2")
+    if not (isinstance(max_peaks, int | np.integer) and max_peaks >= 1):
+        raise InputError(f"max_peaks={max_peaks!r}: need a whole number, at least 1")

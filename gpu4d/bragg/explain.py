@@ -1,0 +1,104 @@
+"""Why each maximum of a pattern's correlation map became a disk or did not."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.bragg.disks import BraggDisks, disk_arguments
+from gpu4d.bragg.find_disks import correlation_maps, local_maxima, significance
+from gpu4d.errors import InputError
+
+REASONS = ("accepted", "edge", "below absolute", "below relative", "insignificant", "too close", "beyond max_peaks")
+
+
+class Candidates(NamedTuple):
+    """Maxima of the hybrid map of one pattern, strongest first.
+
+    Attributes
+    ----------
+    qx, qy : (n,) float64
+        Pixels; refined where accepted, whole pixels else.
+    intensity : (n,) float64
+        Height of the hybrid map.
+    significance : (n,) float64
+        z of the n = 1 map.
+    reason : (n,) str
+        One of `REASONS`; "edge" includes maxima over masked pixels.
+    """
+
+    qx: np.ndarray
+    qy: np.ndarray
+    intensity: np.ndarray
+    significance: np.ndarray
+    reason: np.ndarray
+
+
+def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **options: Any) -> Candidates:
+    """All maxima of one pattern with the reason each was accepted or rejected: what to look at when tuning thresholds.
+
+    Parameters
+    ----------
+    pattern : (Qx, Qy) array
+    template : Template or (Qx, Qy) array
+    detector_mask : (Qx, Qy) bool, optional
+    **options
+        Of `find_bragg_disks`.
+
+    Returns
+    -------
+    Candidates
+
+    Examples
+    --------
+    >>> import gpu4d
+    >>> from gpu4d.bragg import explain_disks
+    >>> c = explain_disks(100 * gpu4d.probe.synthetic((48, 48), 4.0, center=(20.3, 30.6)), gpu4d.probe.synthetic((48, 48), 4.0))
+    >>> str(c.reason[0]), round(float(c.qx[0]), 1)
+    ('accepted', 20.3)
+    """
+    from gpu4d.bragg.refine import refine_positions
+
+    image = np.asarray(arrays.to_numpy(getattr(pattern, "data", pattern) if not isinstance(pattern, np.ndarray) else pattern))
+    if image.ndim != 2:
+        raise InputError(f"explain_disks takes one pattern (Qx, Qy), got {image.shape}")
+    reduction = BraggDisks(template, **options)
+    o = reduction.options
+    a = disk_arguments(reduction.template, reduction.edge, None if detector_mask is None else np.asarray(detector_mask, dtype=bool))
+    maps = correlation_maps(image[None], a["spectrum"], a["moments"], a["mask"], a["fill_width"], o["power"], o["refine_power"])
+    px, py = np.nonzero(local_maxima(maps.hybrid)[0])
+    height, z = maps.hybrid[0, px, py], significance(maps)[0, px, py]
+    order = np.argsort(-height, kind="stable")
+    px, py, height, z = px[order], py[order], height[order], z[order]
+    reason = _reasons(px, py, height, z, a["allowed"], o)
+    x, y = px.astype(float), py.astype(float)
+    won = reason == "accepted"
+    if won.any():
+        refined = refine_positions(
+            maps.refined, x[won][None], y[won][None], o["refine"], o["upsample"], climb=o["refine_power"] != o["power"]
+        )
+        x[won], y[won] = refined[0][0], refined[1][0]
+    return Candidates(x, y, height, z, reason)
+
+
+def _reasons(px: np.ndarray, py: np.ndarray, height: np.ndarray, z: np.ndarray, allowed: np.ndarray, o: dict[str, Any]) -> np.ndarray:
+    """The steps of `find_disks` in their order, the first that fails named."""
+    inside = allowed[px, py]
+    strongest = height[inside].max(initial=0.0)
+    reason = np.full(len(px), "accepted", dtype="U16")
+    reason[z < o["min_significance"]] = "insignificant"
+    reason[height < o["min_relative"] * strongest] = "below relative"
+    reason[height < o["min_absolute"]] = "below absolute"
+    reason[~inside] = "edge"
+    taken: list[int] = []
+    for i in np.flatnonzero(reason == "accepted"):
+        near = any((px[i] - px[t]) ** 2 + (py[i] - py[t]) ** 2 < o["min_spacing"] ** 2 for t in taken)
+        if near:
+            reason[i] = "too close"
+        elif len(taken) >= o["max_peaks"]:
+            reason[i] = "beyond max_peaks"
+        else:
+            taken.append(int(i))
+    return reason

@@ -1,0 +1,185 @@
+"""Disks of many patterns: the operation behind `find_bragg_disks`, on arrays alone."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from gpu4d import arrays, fft
+from gpu4d.bragg.hybrid_correlation import powered
+from gpu4d.bragg.refine import position_errors, refine_positions
+from gpu4d.operation import operation
+
+# (dx, dy) of the neighbours a maximum must exceed, and of those it must not fall below: of two equal pixels one is taken
+ABOVE = ((-1, -1), (0, -1), (1, -1), (-1, 0))
+NOT_BELOW = ((1, 0), (-1, 1), (0, 1), (1, 1))
+
+
+class Disks(NamedTuple):
+    """Disks of n patterns, strongest first; NaN behind the last.
+
+    Attributes
+    ----------
+    count : (n,) int64
+    qx, qy : (n, max_peaks) float64, pixels
+    intensity : (n, max_peaks) float64
+        Height of the map the position was refined on; counts per pixel where that is the n = 1 map.
+    sx, sy : (n, max_peaks) float64, pixels
+        Standard errors of the position from the counts.
+    """
+
+    count: Any
+    qx: Any
+    qy: Any
+    intensity: Any
+    sx: Any
+    sy: Any
+
+
+@operation(cpu="gpu4d.cpu_fallback.find_disks")
+def find_disks(
+    patterns: Any,
+    spectrum: Any,
+    moments: Any,
+    allowed: Any,
+    /,
+    *,
+    mask: Any = None,
+    fill_width: float = 0.0,
+    power: float = 0.85,
+    refine: str | None = "correlation",
+    refine_power: float = 1.0,
+    upsample: int = 16,
+    min_significance: float = 5.0,
+    min_relative: float = 0.0,
+    min_absolute: float = 0.0,
+    min_spacing: float = 0.0,
+    max_peaks: int = 70,
+) -> Disks:
+    """Find and refine the disks of many patterns.
+
+    Maxima of the hybrid map over their eight neighbours → allowed pixels → absolute threshold → relative threshold (of the
+    strongest) → significance → spacing (strongest first) → count → refinement on the map of `refine_power`.
+
+    Parameters
+    ----------
+    patterns : (n, Qx, Qy) real
+    spectrum : (Qx, Qy // 2 + 1) complex128
+        `template_spectrum`.
+    moments : (4, Qx, Qy) float64
+        `template_moments`: K², Kx², Kx Ky, Ky² of the template and its derivatives, corner-centred.
+    allowed : (Qx, Qy) bool
+        Where a maximum may lie; the outermost pixels must be False.
+    mask : (Qx, Qy) bool, optional
+        True where the detector counts; other pixels are filled from their surroundings (`fill_masked`).
+    fill_width : float
+        Width of that filling, pixels.
+    power, refine, refine_power, upsample, min_significance, min_relative, min_absolute, min_spacing, max_peaks
+        As in `find_bragg_disks`.
+
+    Returns
+    -------
+    Disks
+        Empty for a pattern with a NaN or an infinity, and for one without counts.
+    """
+    xp = arrays.namespace(patterns, spectrum, moments, allowed)
+    maps = correlation_maps(patterns, spectrum, moments, mask, fill_width, power, refine_power)
+    score = candidate_scores(maps, allowed, min_significance, min_relative, min_absolute)
+    px, py, count = _strongest(score, min_spacing, max_peaks)
+    x, y, height = refine_positions(maps.refined, px, py, refine, upsample, climb=refine_power != power)
+    sx, sy = position_errors(maps, x, y, moments, available=refine_power == 1.0, grid=refine is None)
+    found = xp.arange(max_peaks, dtype=count.dtype, device=arrays.device(count))[None, :] < count[:, None]
+    padded = (xp.where(found, v, xp.full_like(v, float("nan"))) for v in (x, y, height, sx, sy))
+    return Disks(count, *padded)
+
+
+class Maps(NamedTuple):
+    """Correlation maps of n patterns, all (n, Qx, Qy) float64."""
+
+    counts: Any  # the patterns, filled where masked
+    hybrid: Any
+    cross: Any  # n = 1
+    refined: Any  # n = refine_power
+    noise: Any  # variance of the n = 1 map from the counts
+
+
+def correlation_maps(patterns: Any, spectrum: Any, moments: Any, mask: Any, fill_width: float, power: float, refine_power: float) -> Maps:
+    """The maps disks are found, judged and refined on."""
+    xp = arrays.namespace(patterns)
+    x = arrays.as_float64(patterns)
+    good = xp.all(xp.isfinite(x), axis=(-2, -1)) if mask is None else xp.all(xp.isfinite(x) | ~mask, axis=(-2, -1))
+    x = xp.where(good[:, None, None], x, xp.zeros_like(x))
+    if mask is not None:
+        x = fill_masked(x, mask, fill_width)
+    shape = patterns.shape[-2:]
+    f = fft.rfft2(x)
+    m = f * spectrum
+    cross = fft.irfft2(m, shape)
+    hybrid = cross if power == 1.0 else fft.irfft2(powered(m, power), shape)
+    refined = cross if refine_power == 1.0 else hybrid if refine_power == power else fft.irfft2(powered(m, refine_power), shape)
+    noise = fft.irfft2(f * xp.conj(fft.rfft2(moments[0, ...])), shape)
+    return Maps(x, hybrid, cross, refined, xp.where(noise > 0, noise, xp.zeros_like(noise)))
+
+
+def fill_masked(x: Any, mask: Any, width: float) -> Any:
+    """Masked pixels replaced by the mean of valid ones about them, weighted by a Gaussian (normalised convolution)."""
+    xp = arrays.namespace(x, mask)
+    kx = fft.frequencies(x.shape[-2], beside=x)
+    ky = fft.frequencies(x.shape[-1], half=True, beside=x)
+    pi = 3.141592653589793
+    gauss = xp.exp(-2 * (pi * width) ** 2 * (kx[:, None] ** 2 + ky[None, :] ** 2))
+    gauss = xp.astype(gauss, x.dtype)
+    valid = xp.astype(mask, x.dtype)
+    clean = xp.where(mask, x, xp.zeros_like(x))
+    near = fft.irfft2(fft.rfft2(clean) * gauss, x.shape[-2:])
+    share = fft.irfft2(fft.rfft2(valid) * gauss, x.shape[-2:])
+    mean = near / xp.where(share > 1e-6, share, xp.ones_like(share))
+    return xp.where(mask, x, xp.where(share > 1e-6, mean, xp.zeros_like(mean)))
+
+
+def significance(maps: Maps) -> Any:
+    """Poisson significance z = C₁ / √(I ⋆ K²) of every pixel; 0 where there are no counts."""
+    xp = arrays.namespace(maps.cross)
+    some = maps.noise > 1e-9 * xp.max(maps.noise, axis=(-2, -1), keepdims=True)
+    return xp.where(some, maps.cross / xp.sqrt(xp.where(some, maps.noise, xp.ones_like(maps.noise))), xp.zeros_like(maps.cross))
+
+
+def local_maxima(hybrid: Any) -> Any:
+    """True where a positive pixel exceeds its eight neighbours (`ABOVE` strictly); the border wraps."""
+    xp = arrays.namespace(hybrid)
+    peak = hybrid > 0
+    for dx, dy in ABOVE:
+        peak = peak & (hybrid > xp.roll(hybrid, (-dx, -dy), axis=(-2, -1)))
+    for dx, dy in NOT_BELOW:
+        peak = peak & (hybrid >= xp.roll(hybrid, (-dx, -dy), axis=(-2, -1)))
+    return peak
+
+
+def candidate_scores(maps: Maps, allowed: Any, min_significance: float, min_relative: float, min_absolute: float) -> Any:
+    """Height of the hybrid map at every candidate that passes the thresholds, -inf elsewhere."""
+    xp = arrays.namespace(maps.hybrid, allowed)
+    none = xp.full_like(maps.hybrid, -float("inf"))
+    score = xp.where(local_maxima(maps.hybrid) & allowed, maps.hybrid, none)
+    strongest = xp.max(score, axis=(-2, -1), keepdims=True)
+    keep = (score >= min_absolute) & (score >= min_relative * strongest) & (significance(maps) >= min_significance)
+    return xp.where(keep, score, none)
+
+
+def _strongest(score: Any, spacing: float, most: int) -> tuple[Any, Any, Any]:
+    """Greedy: the strongest candidate, then the strongest at least `spacing` away from those taken, … up to `most`."""
+    xp = arrays.namespace(score)
+    n, nx, ny = score.shape
+    where = arrays.device(score)
+    x = xp.arange(nx, dtype=xp.float64, device=where)[None, :, None]
+    y = xp.arange(ny, dtype=xp.float64, device=where)[None, None, :]
+    xs, ys, found = [], [], []
+    for _ in range(most):
+        flat = xp.reshape(score, (n, nx * ny))
+        best = xp.argmax(flat, axis=-1)
+        px, py = xp.astype(best // ny, xp.float64), xp.astype(best % ny, xp.float64)
+        near = (x - px[:, None, None]) ** 2 + (y - py[:, None, None]) ** 2
+        found.append(xp.max(flat, axis=-1) > -float("inf"))
+        xs.append(px)
+        ys.append(py)
+        score = xp.where((near < spacing * spacing) | (near == 0), xp.full_like(score, -float("inf")), score)
+    count = xp.sum(xp.astype(xp.stack(found, axis=-1), xp.int64), axis=-1)
+    return xp.stack(xs, axis=-1), xp.stack(ys, axis=-1), count

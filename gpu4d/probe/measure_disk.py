@@ -1,0 +1,182 @@
+"""Centre, radius and edge of the bright-field disk."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.errors import InputError
+
+RAYS = 180
+STEP = 0.1  # sampling along a ray, px
+CLEAN = 0.15  # px rms from the circle: below, the disk is one of an even probe
+
+
+class Disk(NamedTuple):
+    """A measured disk.
+
+    Attributes
+    ----------
+    qx, qy : float
+        Centre, detector pixels.
+    radius : float
+        Where the intensity has fallen half way, pixels.
+    edge : float
+        Width w of the sigmoid edge 1 / (1 + exp(4 (r - R) / w)), pixels.
+    residual : float
+        rms distance of the edge from the circle, pixels: over a pixel or two, this is no round disk.
+    """
+
+    qx: float
+    qy: float
+    radius: float
+    edge: float
+    residual: float
+
+
+def measure_disk(image: Any, mask: Any = None) -> Disk:
+    """Fit a circle to the edge of the brightest disk of a pattern.
+
+    Rays are sent out from the brightest region; on each, the edge is where the smoothed intensity falls steepest, to sub-pixel.
+    A circle is fitted to these points with Tukey weights, so that neighbouring disks, a beam stop or contrast inside the disk do
+    not bend it; radius and edge width then come from the radial profile about its centre. This is the disk's centre, not the
+    centre of mass: structure inside the disk shifts the one and not the other.
+
+    Parameters
+    ----------
+    image : (Qx, Qy) array
+        A mean pattern or a vacuum probe. NaN pixels are left out.
+    mask : (Qx, Qy) bool, optional
+        True where the detector counts.
+
+    Returns
+    -------
+    Disk
+
+    Raises
+    ------
+    InputError
+        No disk stands out: an empty, flat or all-NaN pattern.
+
+    Examples
+    --------
+    >>> from gpu4d.probe import synthetic
+    >>> d = measure_disk(synthetic((64, 64), 9.0, center=(30.25, 33.5)))
+    >>> round(d.qx, 2), round(d.qy, 2), round(d.radius, 1)
+    (30.25, 33.5, 9.0)
+    """
+    from scipy import ndimage
+
+    pattern = _filled(arrays.to_numpy(getattr(image, "data", image) if not isinstance(image, np.ndarray) else image), mask)
+    smooth = ndimage.gaussian_filter(pattern, 1.0, mode="nearest")
+    floor, top = np.percentile(smooth, 10), smooth.max()
+    if not top > floor:
+        raise InputError("no disk in this pattern: it is flat or empty")
+    label, _ = ndimage.label(smooth > floor + 0.4 * (top - floor))
+    weight = ndimage.sum_labels(pattern - floor, label, np.arange(1, label.max() + 1))
+    inside = label == 1 + int(np.argmax(weight))
+    center = np.array(ndimage.center_of_mass(inside))
+    radius = float(np.sqrt(inside.sum() / np.pi))
+    residual = np.inf
+    for _ in range(4):  # centre and radius settle in two or three rounds
+        points = _edges(pattern, center, radius)
+        if len(points) < 8:
+            raise InputError("no disk in this pattern: its brightest region has no edge inside the detector")
+        center, radius, residual = _circle(points)
+    found = _edge_fit(pattern, center, radius, free_center=residual < CLEAN)
+    return Disk(*found, residual)
+
+
+def _filled(pattern: np.ndarray, mask: Any) -> np.ndarray:
+    """Float pattern with NaN and masked pixels replaced by their nearest good neighbour."""
+    from scipy import ndimage
+
+    if pattern.ndim != 2:
+        raise InputError(f"measure_disk needs one pattern (Qx, Qy), got {pattern.shape}")
+    pattern = pattern.astype(np.float64)
+    bad = ~np.isfinite(pattern)
+    if mask is not None:
+        bad |= ~arrays.to_numpy(mask).astype(bool)
+    if bad.all():
+        raise InputError("no disk in this pattern: every pixel is masked or NaN")
+    if bad.any():
+        nearest = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
+        pattern = pattern[tuple(nearest)]
+    return pattern
+
+
+def _edges(pattern: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray:
+    """Where the intensity falls steepest on rays between half and one and a half radii: (n, 2) points."""
+    from scipy import ndimage
+
+    angle = np.arange(RAYS) * (2 * np.pi / RAYS)
+    r = np.arange(max(0.5, 0.5 * radius), 1.5 * radius + 2, STEP)
+    x = center[0] + r[None, :] * np.cos(angle)[:, None]
+    y = center[1] + r[None, :] * np.sin(angle)[:, None]
+    lines = ndimage.map_coordinates(pattern, [x, y], order=1, mode="nearest")
+    width = max(1.0, 0.06 * radius)  # px: noise is smoothed along the ray, which does not move a symmetric edge
+    slope = ndimage.gaussian_filter1d(lines, width / STEP, axis=1, order=1)
+    on_detector = (x >= 0) & (x <= pattern.shape[0] - 1) & (y >= 0) & (y <= pattern.shape[1] - 1)
+    slope = np.where(on_detector, slope, np.inf)
+    at = np.argmin(slope, axis=1)
+    ok = (at > 0) & (at < len(r) - 1)
+    rows = np.flatnonzero(ok)
+    left, mid, right = (slope[rows, at[rows] + o] for o in (-1, 0, 1))
+    bend = left - 2 * mid + right
+    good = np.isfinite(bend) & (bend > 0) & (mid < 0)
+    rows = rows[good]
+    shift = 0.5 * (left - right)[good] / bend[good]
+    distance = r[at[rows]] + np.clip(shift, -1, 1) * STEP
+    return np.stack([center[0] + distance * np.cos(angle[rows]), center[1] + distance * np.sin(angle[rows])], -1)
+
+
+def _circle(points: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Circle through points by Tukey-weighted least squares: centre, radius, rms distance of the points it believes."""
+    center, radius = points.mean(0), 0.0
+    weight = np.ones(len(points))
+    for _ in range(30):
+        # |p|² = 2 c·p + (R² - |c|²) is linear in c and the bracket (Kåsa); the weights take the outliers out
+        p = points - points.mean(0)
+        a = np.column_stack([2 * p, np.ones(len(p))]) * np.sqrt(weight)[:, None]
+        solution = np.linalg.lstsq(a, (p**2).sum(1) * np.sqrt(weight), rcond=None)[0]
+        center = solution[:2] + points.mean(0)
+        radius = float(np.sqrt(max(solution[2] + solution[:2] @ solution[:2], 1e-12)))
+        off = np.hypot(*(points - center).T) - radius
+        scale = max(1.4826 * float(np.median(np.abs(off))), 0.02)
+        new = np.clip(1 - (off / (4.685 * scale)) ** 2, 0, None) ** 2
+        if np.abs(new - weight).max() < 1e-6:
+            break
+        weight = new
+    return center, radius, float(np.sqrt((weight * off**2).sum() / weight.sum()))
+
+
+def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_center: bool) -> tuple[float, float, float, float]:
+    """Sigmoid disk through the pixels near the edge: centre, radius, edge width.
+
+    The centre is fitted along where the edge is a clean circle (a vacuum probe: to a thousandth of a pixel); where there is
+    contrast inside the disk the robust circle knows better, and only radius and width are fitted.
+    """
+    from scipy.optimize import least_squares
+
+    x, y = np.meshgrid(np.arange(pattern.shape[0]), np.arange(pattern.shape[1]), indexing="ij")
+    r = np.hypot(x - center[0], y - center[1])
+    near = (r > 0.6 * radius) & (r < 1.4 * radius + 1)
+    x, y, z = x[near], y[near], pattern[near]
+    low, high = np.percentile(z, [15, 85])
+    scale = max(high - low, 1e-300)
+
+    def misfit(p: np.ndarray) -> np.ndarray:
+        cx, cy = (p[4], p[5]) if free_center else center
+        fall = np.clip(4 * (np.hypot(x - cx, y - cy) - p[2]) / p[3], -60, 60)
+        return (p[0] + p[1] / (1 + np.exp(fall)) - z) / scale
+
+    start = [low, high - low, radius, 1.0]
+    lower, upper = [-np.inf, 0.0, 0.8 * radius - 1, 0.05], [np.inf, np.inf, 1.2 * radius + 1, max(2.0, radius)]
+    if free_center:
+        start, lower, upper = start + list(center), lower + list(center - 0.5), upper + list(center + 0.5)
+    units = [scale, scale, 1.0, 1.0, 1.0, 1.0][: len(start)]
+    p = least_squares(misfit, start, bounds=(lower, upper), loss="soft_l1", f_scale=0.2, x_scale=units).x
+    cx, cy = (p[4], p[5]) if free_center else center
+    return float(cx), float(cy), float(p[2]), float(p[3])

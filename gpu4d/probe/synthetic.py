@@ -1,0 +1,38 @@
+"""A round probe with a soft edge, made from its radius."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpu4d.errors import InputError
+
+
+def synthetic(shape: tuple[int, int], radius: float, center: tuple[float, float] | None = None, edge: float = 1.0) -> np.ndarray:
+    """Flat disk with a sigmoid edge.
+
+    P(q) = 1 / (1 + exp(4 (|q - c| - R) / w)): 1 inside, ½ at the radius, slope -1/w there.
+
+    Parameters
+    ----------
+    shape : (Qx, Qy)
+    radius : float
+        R, detector pixels.
+    center : (float, float), optional
+        c, pixels; (Qx // 2, Qy // 2) by default.
+    edge : float
+        w, width of the edge, pixels.
+
+    Returns
+    -------
+    (Qx, Qy) float64
+
+    Examples
+    --------
+    >>> synthetic((32, 32), 6.0)[16, [16, 22, 28]].round(3).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    if not (radius > 0 and edge > 0):
+        raise InputError(f"synthetic(radius={radius}, edge={edge}): need positive numbers of detector pixels")
+    cx, cy = center if center is not None else (shape[0] // 2, shape[1] // 2)
+    r = np.hypot(np.arange(shape[0])[:, None] - cx, np.arange(shape[1])[None, :] - cy)
+    return 1.0 / (1.0 + np.exp(np.clip(4.0 * (r - radius) / edge, -60.0, 60.0)))

@@ -1,0 +1,164 @@
+"""From a vacuum probe to the kernel that patterns are correlated with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.errors import InputError
+from gpu4d.probe.measure_disk import measure_disk
+
+KINDS = ("sigmoid", "gaussian", "logistic", "flat")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A correlation kernel.
+
+    Attributes
+    ----------
+    kernel : (Qx, Qy) float64
+        Corner-centred: the probe's centre lies at [0, 0] + `offset`. Positive part of unit sum, total zero (but for
+        kind "flat"), so that a peak's height is in counts per pixel and noise averages to nothing.
+    offset : (float, float)
+        Part pixels by which the probe's centre misses [0, 0]; positions are corrected by it exactly, in the spectrum. The
+        kernel itself is only moved by whole pixels: a sharp disk moved by Fourier would ring.
+    radius : float
+        Of the probe, pixels: default spacing and edge scale with it.
+    edge : float
+        Width of its edge, pixels.
+    kind : str
+        Of the trench that was subtracted.
+    probe : (Qx, Qy) float64 or None
+        The vacuum probe it was made from.
+    """
+
+    kernel: np.ndarray
+    offset: tuple[float, float]
+    radius: float
+    edge: float = 1.0
+    kind: str = "kernel"
+    probe: np.ndarray | None = None
+
+    @classmethod
+    def from_kernel(cls, kernel: Any, radius: float | None = None) -> Template:
+        """A ready kernel, corner-centred, taken as it is.
+
+        Parameters
+        ----------
+        kernel : (Qx, Qy) array
+        radius : float, optional
+            Of the disk, pixels; by default that of a circle with the area where the kernel is over half its maximum.
+        """
+        k = _image(kernel, "kernel")
+        if not k.max() > 0:
+            raise InputError("the kernel has no positive pixel: a template is positive where the disk is")
+        r = float(np.sqrt((k > k.max() / 2).sum() / np.pi)) if radius is None else float(radius)
+        return cls(k, (0.0, 0.0), r)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.kernel.shape  # type: ignore[return-value]
+
+
+def template(
+    probe: Any,
+    kind: str = "sigmoid",
+    *,
+    center: tuple[float, float] | None = None,
+    radius: float | None = None,
+    trench: tuple[float, float] | None = None,
+    sigma: float | None = None,
+) -> Template:
+    """Kernel of zero total from a vacuum probe: unit-sum probe minus unit-sum trench.
+
+    The trench makes the correlation with a flat background vanish, and punishes a template that sits beside its disk.
+
+    Parameters
+    ----------
+    probe : (Qx, Qy) array
+        Vacuum probe, counts or any scale; one disk.
+    kind : {"sigmoid", "gaussian", "logistic", "flat"}
+        Trench: cos²(π/2 · (r - r₁)/(r₂ - r₁)) between the two radii and 1 inside; a Gaussian exp(-r²/2σ²); a
+        logistic 1/(1 + exp(8 (r - (r₁ + r₂)/2)/(r₂ - r₁))); or none (the total is then 1, not 0).
+    center : (float, float), optional
+        Of the probe, pixels; measured by default (`measure_disk`).
+    radius : float, optional
+        Pixels; measured by default.
+    trench : (float, float), optional
+        r₁, r₂ in pixels; 1 and 3 times the radius by default.
+    sigma : float, optional
+        σ of the Gaussian, pixels; twice the radius by default (the guide: 1.5 to 3 radii).
+
+    Returns
+    -------
+    Template
+
+    Raises
+    ------
+    InputError
+        A probe that is no image, has no disk, or is centred so near the border that it is cut.
+
+    Examples
+    --------
+    >>> from gpu4d.probe import synthetic
+    >>> t = template(synthetic((64, 64), 6.0, center=(31.75, 32.0)))
+    >>> abs(float(t.kernel.sum())) < 1e-12, [round(o, 2) for o in t.offset]
+    (True, [-0.25, 0.0])
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind={kind!r}: need one of {', '.join(KINDS)}")
+    image = _image(probe, "probe")
+    disk = None if center is not None and radius is not None else measure_disk(image)
+    c = np.asarray(center if center is not None else (disk.qx, disk.qy), dtype=np.float64)  # type: ignore[union-attr]
+    r0 = float(radius) if radius is not None else disk.radius  # type: ignore[union-attr]
+    for axis, name in enumerate(("qx", "qy")):
+        if not r0 <= c[axis] + 0.5 <= image.shape[axis] - r0:
+            raise InputError(f"the probe at {name} = {c[axis]:.1f} px, radius {r0:.1f}, is cut by a detector of {image.shape} pixels")
+    whole = np.rint(c)
+    corner = np.roll(image, tuple(-whole.astype(int)), (0, 1)) / image.sum()
+    offset = c - whole
+    kernel = corner
+    if kind != "flat":
+        profile = _trench(_distance(image.shape, offset), kind, r0, trench, sigma)
+        kernel = corner - profile / profile.sum()
+    return Template(kernel, (float(offset[0]), float(offset[1])), r0, disk.edge if disk else 1.0, kind, image)
+
+
+def as_template(given: Any) -> Template:
+    """A Template as it is; a two-dimensional array is a vacuum probe and gets the sigmoid trench."""
+    if isinstance(given, Template):
+        return given
+    if given is None or isinstance(given, str | int | float):
+        raise InputError(f"template is {given!r}: need a Template (gpu4d.probe.template) or a vacuum probe (Qx, Qy)")
+    return template(given)
+
+
+def _image(given: Any, name: str) -> np.ndarray:
+    image = arrays.to_numpy(getattr(given, "data", given) if not isinstance(given, np.ndarray) else given).astype(np.float64)
+    if image.ndim != 2:
+        raise InputError(f"the {name} has shape {image.shape}, need one image (Qx, Qy)")
+    if not np.isfinite(image).all():
+        raise InputError(f"the {name} has {int((~np.isfinite(image)).sum())} NaN or infinite pixels: set them to 0 or interpolate them")
+    return image
+
+
+def _distance(shape: tuple[int, ...], offset: np.ndarray) -> np.ndarray:
+    """Distance of every pixel from [0, 0] + offset, the detector wrapped round."""
+    x, y = (np.fft.fftfreq(n, 1.0 / n) - o for n, o in zip(shape, offset))
+    return np.hypot(x[:, None], y[None, :])
+
+
+def _trench(r: np.ndarray, kind: str, radius: float, trench: tuple[float, float] | None, sigma: float | None) -> np.ndarray:
+    inner, outer = trench if trench is not None else (radius, 3.0 * radius)
+    if not 0 <= inner < outer:
+        raise InputError(f"trench=({inner}, {outer}): need 0 ≤ r₁ < r₂ in pixels")
+    if kind == "gaussian":
+        s = 2.0 * radius if sigma is None else float(sigma)
+        return np.exp(-(r**2) / (2 * s * s))
+    if kind == "logistic":
+        return 1.0 / (1.0 + np.exp(np.clip(8 * (r - (inner + outer) / 2) / (outer - inner), -60, 60)))
+    return np.where(r <= outer, np.cos(np.pi / 2 * np.clip((r - inner) / (outer - inner), 0, 1)) ** 2, 0.0)

@@ -1,0 +1,98 @@
+"""The vacuum probe, averaged from the scan itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data import DataCube, DiffractionSlice
+from gpu4d.errors import InputError
+
+
+def from_vacuum(patterns: Any, region: Any = None, *, align: bool = True, **options: Any) -> DiffractionSlice:
+    """Average of the patterns over vacuum, each moved so that the probes fall together.
+
+    Parameters
+    ----------
+    patterns : DataCube or (..., Qx, Qy) array
+        A scan, or a stack of vacuum patterns.
+    region : (Rx, Ry) bool, or ((int, int), (int, int)), optional
+        Where the scan sees vacuum: a mask, or half-open ranges of rows and columns. Every position by default.
+    align : bool
+        Move each pattern by the centre of mass of its disk before adding (bilinear, sub-pixel). False adds as they are.
+    **options
+        Of `gpu4d.sweep`: memory, progress.
+
+    Returns
+    -------
+    DiffractionSlice, (Qx, Qy) float64
+        Mean vacuum pattern, counts. Empty and NaN patterns are left out.
+
+    Raises
+    ------
+    InputError
+        The region has the wrong shape or is empty, or no pattern in it has counts.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> stack = np.stack([gpu4d.probe.synthetic((32, 32), 5.0, center=(16.0 + d, 16.0)) for d in (-1.0, 0.0, 1.0)])
+    >>> round(float(gpu4d.probe.from_vacuum(stack)[16, 16]), 3)
+    1.0
+    """
+    from gpu4d.phase.center_of_mass import CenterOfMass
+    from gpu4d.streaming import sweep
+    from gpu4d.virtual.patterns import MeanPattern
+
+    cube = _as_cube(patterns)
+    where = _region(region, cube.scan_shape)
+    mean = np.asarray(sweep(cube, MeanPattern(weights=where), **options))
+    if not np.nansum(mean) > 0:
+        raise InputError("the vacuum region has no pattern with counts: choose another region")
+    if align:
+        # Only the disk counts: a threshold half way up would bias part pixels, so pixels well outside it are masked.
+        near = DataCube(cube.source, cube.calibration, cube.metadata, _near_disk(mean, cube.detector_mask), cube.name)
+        com = np.moveaxis(np.asarray(sweep(near, CenterOfMass(), where=where, **options)), 0, -1)
+        seen = np.isfinite(com).all(-1) & where
+        if not seen.any():
+            raise InputError("no pattern of the vacuum region has counts in its disk: choose another region")
+        centers = np.where(seen[..., None], com, com[seen].mean(0))
+        origin = centers - centers[seen].mean(0) + com[seen].mean(0)
+        mean = np.asarray(sweep(cube, MeanPattern(weights=seen, origin=origin), where=seen, **options))
+    q = cube.calibration.q_pixel
+    return DiffractionSlice(mean, "vacuum probe", "counts", q, "1/Å" if q else "px")
+
+
+def _as_cube(patterns: Any) -> DataCube:
+    if isinstance(patterns, DataCube):
+        return patterns
+    stack = arrays.to_numpy(patterns)
+    if stack.ndim < 2:
+        raise InputError(f"patterns is {stack.shape}, need a DataCube or (..., Qx, Qy)")
+    return DataCube(np.ascontiguousarray(stack.reshape(1, -1, *stack.shape[-2:])))
+
+
+def _region(region: Any, shape: tuple[int, int]) -> np.ndarray:
+    where = np.zeros(shape, dtype=bool)
+    if region is None:
+        where[:] = True
+    elif isinstance(region, tuple) and len(region) == 2 and all(np.size(r) == 2 for r in region):
+        where[slice(*region[0]), slice(*region[1])] = True
+    else:
+        where = arrays.to_numpy(region).astype(bool)
+    if where.shape != tuple(shape):
+        raise InputError(f"region is {where.shape}, the scan is {tuple(shape)}: need one bool per position, or two ranges")
+    if not where.any():
+        raise InputError("the vacuum region holds no position")
+    return where
+
+
+def _near_disk(mean: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    from gpu4d.probe.measure_disk import measure_disk
+
+    disk = measure_disk(mean, valid)
+    x, y = np.arange(mean.shape[0])[:, None] - disk.qx, np.arange(mean.shape[1])[None, :] - disk.qy
+    near = np.hypot(x, y) < 1.5 * disk.radius + 3
+    return near if valid is None else near & valid

@@ -1,0 +1,172 @@
+"""Virtual detectors: where on the detector counts are summed.
+
+A geometry is given relative to the centre of the unscattered beam and follows each position's own origin where that is
+calibrated. Distances are in detector pixels; circles are open sets as in py4DSTEM: r² < R², ri² < r² < ro².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.errors import InputError
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A region of the detector.
+
+    Attributes
+    ----------
+    kind : str
+    center : (float, float) or None
+        (qx, qy) in pixels; None is the calibrated origin, or the middle of the detector.
+    parameters : tuple
+        What `kind` needs.
+    """
+
+    kind: str
+    center: Point | None
+    parameters: tuple
+
+    def mask(self, shape: tuple[int, int], origin: Any = None) -> np.ndarray:
+        """The region as (Qx, Qy) bool (or float weights), for an origin (2,) in pixels."""
+        center = self.center_for(shape, origin)
+        x, y = np.arange(shape[0])[:, None] - center[0], np.arange(shape[1])[None, :] - center[1]
+        return _SHAPES[self.kind](x, y, shape, *self.parameters)
+
+    def center_for(self, shape: tuple[int, int], origin: Any = None) -> np.ndarray:
+        """Where the detector sits: its own centre, else the origin, else the middle of the detector."""
+        if self.center is not None:
+            return np.asarray(self.center, dtype=np.float64)
+        return np.asarray(origin, dtype=np.float64) if origin is not None else (np.asarray(shape) - 1) / 2
+
+    @property
+    def follows_origin(self) -> bool:
+        return self.center is None and self.kind != "array"
+
+    @property
+    def radii(self) -> tuple[float, float] | None:
+        """Inner and outer radius where the detector is a disk or an annulus; -1 is no hole."""
+        return {"disk": (-1.0, *self.parameters), "annulus": self.parameters}.get(self.kind)  # type: ignore[return-value]
+
+
+def disk(radius: float, center: Point | None = None) -> Detector:
+    """Bright field: r < radius.
+
+    Examples
+    --------
+    >>> int(disk(1.5).mask((5, 5)).sum())
+    9
+    """
+    return Detector("disk", center, (_positive("radius", radius),))
+
+
+def annulus(inner: float, outer: float, center: Point | None = None) -> Detector:
+    """Dark field: inner < r < outer."""
+    if not 0 <= inner < outer:
+        raise InputError(f"annulus(inner={inner}, outer={outer}): need 0 ≤ inner < outer, in detector pixels")
+    return Detector("annulus", center, (float(inner), float(outer)))
+
+
+def rectangle(height: float, width: float, center: Point | None = None) -> Detector:
+    """|qx - cx| < height / 2 and |qy - cy| < width / 2."""
+    return Detector("rectangle", center, (_positive("height", height), _positive("width", width)))
+
+
+def point(position: Point) -> Detector:
+    """One pixel: the nearest to (qx, qy)."""
+    return Detector("point", (float(position[0]), float(position[1])), ())
+
+
+def segmented(inner: float, outer: float, segments: int, rotation: float = 0.0, center: Point | None = None) -> tuple[Detector, ...]:
+    """An annulus cut into equal sectors, the first from `rotation` (radians, from qx towards qy) on."""
+    if segments < 1:
+        raise InputError(f"segments={segments}: need at least 1")
+    annulus(inner, outer)
+    return tuple(Detector("sector", center, (float(inner), float(outer), int(segments), i, float(rotation))) for i in range(segments))
+
+
+def bragg_spots(positions: Any, radius: float) -> Detector:
+    """Disks of one radius about several Bragg positions, relative to the origin.
+
+    Parameters
+    ----------
+    positions : (n, 2) array
+        (qx, qy) from the origin, pixels.
+    radius : float
+        Pixels.
+    """
+    spots = np.atleast_2d(arrays.to_numpy(np.asarray(positions, dtype=np.float64)))
+    if spots.ndim != 2 or spots.shape[1] != 2:
+        raise InputError(f"positions has shape {spots.shape}, need (n, 2): qx, qy of each spot from the origin")
+    return Detector("spots", None, (tuple(map(tuple, spots.tolist())), _positive("radius", radius)))
+
+
+def from_array(mask: Any) -> Detector:
+    """A (Qx, Qy) mask or weights, used as it is: it follows no origin."""
+    host = arrays.to_numpy(getattr(mask, "data", mask) if not isinstance(mask, np.ndarray) else mask)
+    if host.ndim != 2:
+        raise InputError(f"a detector mask has shape {host.shape}, need (Qx, Qy)")
+    if host.dtype.kind not in "biuf" or not np.isfinite(host).all():
+        raise InputError("a detector mask must be bool or finite real weights")
+    return Detector("array", None, (_Frozen(host),))
+
+
+def as_detector(given: Any) -> Detector:
+    """A Detector from a Detector or a (Qx, Qy) array."""
+    if isinstance(given, Detector):
+        return given
+    if isinstance(given, str | int | float) or given is None:
+        raise InputError(f"detector is {given!r}: need gpu4d.detectors.disk(...), annulus(...), … or a (Qx, Qy) mask")
+    return from_array(given)
+
+
+class _Frozen:
+    """An array inside a frozen dataclass: compared by identity, read-only."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array.copy()
+        self.array.flags.writeable = False
+
+
+def _positive(name: str, value: float) -> float:
+    if not (value > 0 and np.isfinite(value)):
+        raise InputError(f"{name}={value}: need a positive number of detector pixels")
+    return float(value)
+
+
+def _array(_x: Any, _y: Any, shape: tuple[int, int], frozen: _Frozen) -> np.ndarray:
+    if frozen.array.shape != tuple(shape):
+        raise InputError(f"the mask is {frozen.array.shape}, the detector is {tuple(shape)}")
+    return frozen.array
+
+
+def _sector(x: Any, y: Any, _shape: Any, inner: float, outer: float, segments: int, number: int, rotation: float) -> np.ndarray:
+    r2 = x * x + y * y
+    turn = np.mod(np.arctan2(y, x) - rotation, 2 * np.pi) * segments / (2 * np.pi)
+    return (r2 > inner * inner) & (r2 < outer * outer) & (np.minimum(turn.astype(int), segments - 1) == number)
+
+
+def _spots(x: Any, y: Any, _shape: Any, spots: Sequence[Point], radius: float) -> np.ndarray:
+    out = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
+    for sx, sy in spots:
+        out |= (x - sx) ** 2 + (y - sy) ** 2 < radius * radius
+    return out
+
+
+_SHAPES = {
+    "disk": lambda x, y, _shape, radius: x * x + y * y < radius * radius,
+    "annulus": lambda x, y, _shape, inner, outer: (x * x + y * y > inner * inner) & (x * x + y * y < outer * outer),
+    "rectangle": lambda x, y, _shape, height, width: (np.abs(x) < height / 2) & (np.abs(y) < width / 2),
+    "point": lambda x, y, _shape: (np.abs(x) == np.abs(x).min()) & (np.abs(y) == np.abs(y).min()),
+    "sector": _sector,
+    "spots": _spots,
+    "array": _array,
+}

@@ -1,0 +1,164 @@
+"""Virtual images: one value per scan position and detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data import Calibration, DataCube, RealSlice
+from gpu4d.errors import InputError
+from gpu4d.streaming import PerPosition, ScanInfo, sweep
+from gpu4d.virtual.detectors import Detector, as_detector
+from gpu4d.virtual.masked_sums import annular_sums, masked_sums
+
+
+class VirtualImage:
+    """Reduction: counts under one detector or several, in one pass.
+
+    Parameters
+    ----------
+    detector : Detector, (Qx, Qy) array, or a mapping or sequence of them
+        From `gpu4d.detectors`, or a mask. Several give a stack with their names as labels.
+    origin : (2,) or (Rx, Ry, 2) array, optional
+        Centre the geometry follows, detector pixels; the calibrated origin by default.
+
+    Notes
+    -----
+    The result is a `RealSlice` (Rx, Ry), or (n, Rx, Ry) with labels, in counts; NaN at positions not visited and where a
+    pattern has NaN under the detector. Pixels the cube's detector mask excludes do not count.
+    """
+
+    def __init__(self, detector: Any, origin: Any = None):
+        many = isinstance(detector, Mapping | Sequence)
+        if isinstance(detector, Mapping):
+            self.labels = tuple(detector)
+            self.detectors: tuple[Detector, ...] = tuple(as_detector(d) for d in detector.values())
+        elif isinstance(detector, Sequence):
+            self.detectors = tuple(as_detector(d) for d in detector)
+            self.labels = tuple(f"detector {i}" for i in range(len(self.detectors)))
+        elif arrays.is_array(detector) and len(detector.shape) == 3:
+            many = True
+            self.detectors = tuple(as_detector(detector[i, ...]) for i in range(detector.shape[0]))
+            self.labels = tuple(f"detector {i}" for i in range(len(self.detectors)))
+        else:
+            self.detectors, self.labels = (as_detector(detector),), ("",)
+        if not self.detectors:
+            raise InputError("VirtualImage() of no detector: give at least one")
+        self.stack = many
+        self.origin = None if origin is None else np.asarray(arrays.to_numpy(origin), dtype=np.float64)
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        rx, ry, qx, qy = scan.shape
+        return 8 * len(self.detectors) * (rx * ry + 2 * n_frames + qx * qy)
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        self.scan = scan
+        self.places = Calibration(origin=self.origin) if self.origin is not None else scan.calibration
+        origin = self.places.origin
+        moving = origin is not None and origin.ndim == 3
+        self.following = [i for i, d in enumerate(self.detectors) if moving and d.follows_origin]
+        self.round = [i for i in self.following if self.detectors[i].radii is not None]
+        self.radii = np.array([self.detectors[i].radii for i in self.round], dtype=np.float64).reshape(-1, 2)
+        still = [i for i in range(len(self.detectors)) if i not in self.following]
+        self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean)) for i in still}
+        self.values = PerPosition(scan, len(self.detectors))
+
+    def _masked(self, mask: np.ndarray) -> np.ndarray:
+        valid = self.scan.detector_mask
+        return mask if valid is None else (mask & valid if mask.dtype == bool else mask * valid)
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        columns: dict[int, Any] = {}
+        if self.still:
+            kinds = {np.dtype(bool): [], np.dtype(float): []}  # type: dict[np.dtype, list[int]]
+            for i, mask in self.still.items():
+                kinds[np.dtype(bool) if mask.dtype == bool else np.dtype(float)].append(i)
+            for kind, members in kinds.items():
+                if members:
+                    masks = arrays.from_numpy(np.stack([self.still[i] for i in members]).astype(kind), frames)
+                    columns.update(self._columns(masked_sums(frames, masks), members))
+        if self.following:
+            columns.update(self._follow(frames, positions))
+        xp = arrays.namespace(frames)
+        self.values.put(positions, xp.stack([columns[i] for i in range(len(self.detectors))], axis=-1))
+
+    def _follow(self, frames: Any, positions: np.ndarray) -> dict[int, Any]:
+        """Detectors that move with the origin: circles by their radii, other shapes by a mask for each pattern."""
+        origins = self.places.origin_at(positions)
+        assert origins is not None
+        columns: dict[int, Any] = {}
+        if self.round:
+            valid = self.scan.detector_mask
+            mask = None if valid is None else arrays.from_numpy(valid, frames)
+            sums = annular_sums(frames, arrays.from_numpy(origins, frames), arrays.from_numpy(self.radii, frames), mask=mask)
+            columns.update(self._columns(sums, self.round))
+        xp = arrays.namespace(frames)
+        for i in set(self.following) - set(self.round):
+            one = []
+            for n, origin in enumerate(origins):
+                if not np.isfinite(origin).all():
+                    one.append(xp.full((1, 1), float("nan"), dtype=xp.float64, device=arrays.device(frames)))
+                    continue
+                mask = self._masked(self.detectors[i].mask(self.scan.shape[2:], origin))
+                one.append(arrays.as_float64(masked_sums(frames[n : n + 1, ...], arrays.from_numpy(mask[None], frames))))
+            columns[i] = xp.concat(one)[:, 0]
+        return columns
+
+    @staticmethod
+    def _columns(sums: Any, members: list[int]) -> dict[int, Any]:
+        sums = arrays.as_float64(sums)
+        return {i: sums[:, column] for column, i in enumerate(members)}
+
+    def state(self) -> dict[str, Any]:
+        return self.values.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.values.restore(state)
+
+    def merge(self, state: dict[str, Any]) -> None:
+        self.values.merge(state)
+
+    def finish(self) -> RealSlice:
+        planes = self.values.result()
+        data = planes if self.stack else planes[0, :, :]
+        return real_slice(data, "virtual image", "counts", self.scan.calibration, self.labels if self.stack else ())
+
+
+def real_slice(data: Any, name: str, units: str, calibration: Calibration, labels: tuple[str, ...] = ()) -> RealSlice:
+    """A map over the scan with the calibrated step where it is known."""
+    r = calibration.r_pixel
+    return RealSlice(data, name, units, r, "Å" if r else "px", labels)
+
+
+def virtual_image(cube: DataCube, detector: Any, origin: Any = None, **options: Any) -> RealSlice:
+    """Counts under a detector at every scan position: one sweep of the cube.
+
+    Parameters
+    ----------
+    cube : DataCube
+    detector : Detector, (Qx, Qy) array, or a mapping or sequence of them
+        `gpu4d.detectors.disk(12)`, `annulus(20, 40)`, … relative to the origin, pixels; or a mask.
+    origin : (2,) or (Rx, Ry, 2) array, optional
+        Detector pixels; the calibrated origin by default, the middle of the detector where none is known.
+    **options
+        Of `gpu4d.sweep`: device, memory, where, progress.
+
+    Returns
+    -------
+    RealSlice, (Rx, Ry) or (n, Rx, Ry)
+        Counts; NaN where not visited and where a pattern has NaN under the detector.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.ones((2, 2, 8, 8), dtype="uint16"))
+    >>> virtual_image(cube, gpu4d.detectors.disk(2.0))[0, 0].item()
+    12.0
+    """
+    return sweep(cube, VirtualImage(detector, origin), **options)

@@ -1,0 +1,147 @@
+"""Mean and maximum diffraction pattern of a scan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data import DiffractionSlice
+from gpu4d.data.datacube import diffraction_slice, itemsize
+from gpu4d.errors import InputError
+from gpu4d.streaming import BlockSums, ScanInfo
+from gpu4d.virtual.pattern_sums import pattern_maximum, pattern_sums
+from gpu4d.virtual.shifted_patterns import shifted_patterns
+
+
+class MeanPattern:
+    """Reduction: weighted mean of all patterns.
+
+    Parameters
+    ----------
+    weights : (Rx, Ry) array, optional
+        Weight of each position: a bool region, a class map, a dose correction. Patterns of weight zero do not count.
+    origin : (2,) or (Rx, Ry, 2) array, optional
+        Detector pixels. Patterns are moved by whole and part pixels (bilinear) so that these origins fall together on
+        their mean: an aligned average. Not moved by default.
+
+    Notes
+    -----
+    The result is a `DiffractionSlice` (Qx, Qy) float64 in counts. Patterns with a NaN or infinity are left out
+    (`left_out` counts them); the mean of no pattern is NaN, as are pixels the detector mask excludes.
+    """
+
+    def __init__(self, weights: Any = None, origin: Any = None):
+        self.weights = None if weights is None else np.asarray(arrays.to_numpy(weights), dtype=np.float64)
+        self.origin = None if origin is None else np.asarray(arrays.to_numpy(origin), dtype=np.float64)
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        frame = scan.shape[2] * scan.shape[3]
+        moved = 8 * n_frames * frame if self.origin is not None else 0
+        return 8 * 8 * frame + 2 * moved
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        if self.weights is not None and self.weights.shape != tuple(scan.shape[:2]):
+            raise InputError(f"weights is {self.weights.shape}, the scan is {tuple(scan.shape[:2])}: need one weight per position")
+        self.scan = scan
+        self.totals = BlockSums(scan)
+        self.counts = BlockSums(scan)
+        self.seen = BlockSums(scan)
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        block, n = self.scan.block_of(positions[0]), len(positions)
+        weights = None
+        if self.weights is not None:
+            weights = arrays.from_numpy(self.weights[positions[:, 0], positions[:, 1]], frames)
+        if self.origin is not None:
+            origins = self.origin if self.origin.ndim == 1 else self.origin[positions[:, 0], positions[:, 1]]
+            mean = self.origin if self.origin.ndim == 1 else np.nanmean(self.origin, axis=(0, 1))
+            shifts = np.broadcast_to(mean - origins, (n, 2))
+            frames = shifted_patterns(frames, arrays.from_numpy(shifts, frames))
+        total, count = pattern_sums(frames, weights=weights)
+        self.totals.add(block, total, n)
+        self.counts.add(block, count, n)
+        self.seen.add(block, n if weights is None else float(arrays.to_numpy(weights).sum()), n)
+
+    def state(self) -> dict[str, Any]:
+        return {"totals": self.totals.state(), "counts": self.counts.state(), "seen": self.seen.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name in ("totals", "counts", "seen"):
+            getattr(self, name).restore(state[name])
+
+    def merge(self, state: dict[str, Any]) -> None:
+        for name in ("totals", "counts", "seen"):
+            getattr(self, name).merge(state[name], self.scan)
+
+    @property
+    def left_out(self) -> float:
+        """Patterns (or their weights) left out for a NaN or an infinity."""
+        return float((self.seen.result() or 0.0) - (0.0 if self.counts.result() is None else float(self.counts.result())))
+
+    def finish(self) -> DiffractionSlice:
+        total, count = self.totals.result(), self.counts.result()
+        if total is None:
+            mean: Any = np.full(self.scan.shape[2:], np.nan)
+        else:
+            xp = arrays.namespace(total)
+            nan = xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(total))
+            mean = arrays.as_float64(total) / xp.where(count != 0, count, nan)
+        return diffraction_slice(_masked(mean, self.scan), "mean pattern", "counts", self.scan.calibration)
+
+
+class MaxPattern:
+    """Reduction: largest value of every pixel over the scan.
+
+    Notes
+    -----
+    The result is a `DiffractionSlice` (Qx, Qy) float64 in counts; patterns with a NaN or infinity are left out; NaN where
+    no pattern was seen and where the detector mask excludes a pixel.
+    """
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        return 8 * 8 * scan.shape[2] * scan.shape[3] + itemsize(scan.dtype)
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        self.scan = scan
+        self.largest = BlockSums(scan, combine=_maximum)
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        self.largest.add(self.scan.block_of(positions[0]), pattern_maximum(frames), len(positions))
+
+    def state(self) -> dict[str, Any]:
+        return self.largest.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.largest.restore(state)
+
+    def merge(self, state: dict[str, Any]) -> None:
+        self.largest.merge(state, self.scan)
+
+    def finish(self) -> DiffractionSlice:
+        top = self.largest.result()
+        if top is None:
+            values: Any = np.full(self.scan.shape[2:], np.nan)
+        else:
+            xp = arrays.namespace(top)
+            floor = xp.iinfo(top.dtype).min if arrays.is_integer(top) else -float("inf")
+            values = xp.where(top == floor, xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(top)), arrays.as_float64(top))
+        return diffraction_slice(_masked(values, self.scan), "maximum pattern", "counts", self.scan.calibration)
+
+
+def _maximum(a: Any, b: Any) -> Any:
+    return arrays.namespace(a, b).maximum(a, b)
+
+
+def _masked(image: Any, scan: ScanInfo) -> Any:
+    if scan.detector_mask is None:
+        return image
+    xp = arrays.namespace(image)
+    return xp.where(arrays.from_numpy(scan.detector_mask, image), image, xp.full_like(image, float("nan")))
