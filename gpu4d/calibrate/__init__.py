@@ -1,0 +1,12 @@
+"""Calibration: origin → ellipse → rotation → pixel size."""
+
+from __future__ import annotations
+
+# Imported here and not on first use: a function and its module share a name, and importing the module later would put it
+# in the function's place.
+from gpu4d.calibrate.ellipse import ellipse, ellipse_matrix
+from gpu4d.calibrate.origin import Origin, origin
+from gpu4d.calibrate.pixel_size import pixel_size
+from gpu4d.calibrate.rotation import rotation
+
+__all__ = ["Origin", "ellipse", "ellipse_matrix", "origin", "pixel_size", "rotation"]

@@ -1,0 +1,219 @@
+"""Lattice vectors from the disks of a whole scan, without help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.calibrate.origin import Origin
+from gpu4d.calibrate.origin import origin as measure_origin
+from gpu4d.crystal.lattice import Lattice, canonical, cross, reduced
+from gpu4d.data.pointlist import PointListArray
+from gpu4d.errors import InputError
+
+SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is far below what has to be told apart
+CANDIDATES = 28  # cluster centres, and as many differences of them
+TOLERANCE = (0.06, 0.04)  # of the disk spacing, and of the distance from the origin (strain and rotation within the scan)
+REACH = 3.3  # disk spacings: lower orders name the lattice, higher ones are smeared by strain
+LEAST_EXCESS, LEAST_SIGMA, LEAST_POINTS = 0.15, 6.0, 6  # indexed above chance, in standard deviations of chance, and in points
+
+
+def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: float | None = None, where: Any = None) -> Lattice | None:
+    """The strongest lattice in the disks of a scan.
+
+    Candidates are pairs of cluster centres of all disks (relative to their origin) and of differences of cluster centres, so that
+    absent orders do no harm. A pair is judged by what it says about each point beyond chance: with f the weighted fraction of
+    points within the tolerance t of a node and p = π t²/|g1 × g2| that of random points, the score is the Kullback–Leibler
+    divergence f ln(f/p) + (1 - f) ln((1 - f)/(1 - p)). A lattice that is too fine (g/2 indexes everything) has a larger p, one that is
+    too coarse a smaller f, so both lose. Bases related by an index of 2 or 3 to the best one are tried as well; then
+    the vectors are fitted to all points. The classical way, Radon transforms of the Bragg vector map, finds directions of rows of
+    disks; it needs the map, decides between g and g/2 by a threshold, and its smeared high orders weigh most.
+
+    Parameters
+    ----------
+    disks : PointListArray
+        Fields ``qx, qy`` (px), ``intensity``.
+    origin : Origin, (2,) or (Rx, Ry, 2) array, optional
+        Of the patterns, px. None: measured by `gpu4d.calibrate.origin`.
+    min_spacing : float, optional
+        Shortest lattice vector to consider, px. None: a quarter of the median distance of neighbouring disks.
+    where : (Rx, Ry) bool array, optional
+        Positions to use.
+
+    Returns
+    -------
+    Lattice or None
+        None where no lattice indexes at least 15 % more of the points than of points in random directions at the same distances (and
+        six standard deviations more, and six points): amorphous or fine-grained areas, or too few disks. Of several grains the
+        strongest is returned; `indexed_fraction` tells how much of the data it stands for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> h, k = np.mgrid[-2:3, -2:3].reshape(2, -1)
+    >>> q = np.stack([h, k], -1) @ np.array([[12.0, 1.0], [-1.0, 12.0]]) + 40
+    >>> one = PointListArray(np.array([0, 25]), {"qx": q[:, 0], "qy": q[:, 1], "intensity": np.ones(25)}, (1, 1))
+    >>> find_lattice(one, (40.0, 40.0)).matrix.round(3).tolist()
+    [[12.0, 1.0], [-1.0, 12.0]]
+    """
+    v, weight, position = _collapse(disks, origin, where)
+    spacing = _spacing(v, position)
+    if spacing is None:
+        return None
+    shortest = spacing / 4 if min_spacing is None else float(min_spacing)
+    away = np.linalg.norm(v, axis=-1)
+    scattered = away > max(0.4 * spacing, 0.7 * shortest)
+    v, weight, position, away = v[scattered], weight[scattered], position[scattered], away[scattered]
+    low = np.flatnonzero(away < REACH * spacing)
+    if low.size < 4:
+        return None
+    few = low[np.linspace(0, low.size - 1, min(SAMPLE, low.size)).astype(np.int64)]
+    bases = _candidates(v[low], weight[low], spacing, shortest)
+    if not len(bases):
+        return None
+    best = bases[np.argmax(_score(bases, v[few], weight[few], spacing))]
+    for _ in range(2):
+        family = _related(best)
+        family = family[np.linalg.norm(family[:, 0], axis=-1) >= shortest]
+        family = np.concatenate([best[None], np.stack([_fit(b, v[few], weight[few], spacing, REACH) for b in family])])
+        best = family[np.argmax(_score(family, v[few], weight[few], spacing))]
+    return _judge(best, v, weight, position, few, spacing)
+
+
+def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All points relative to the origin of their position (n, 2), their weights √intensity, capped, and their positions."""
+    if not isinstance(disks, PointListArray):
+        raise InputError(f"disks is a {type(disks).__name__}: need the PointListArray that find_bragg_disks gives")
+    position = arrays.to_numpy(disks.positions)
+    v = np.stack([arrays.to_numpy(disks.flat(f)).astype(np.float64) for f in ("qx", "qy")], axis=-1)
+    if len(v) == 0:
+        return v, np.zeros(0), position
+    centre = measure_origin(disks, where=where) if origin is None else origin
+    centre = centre.fitted if isinstance(centre, Origin) else arrays.to_numpy(centre).astype(np.float64)
+    if centre.shape not in ((2,), (*disks.shape, 2)):
+        raise InputError(f"origin is {centre.shape}: need (2,) or {(*disks.shape, 2)} in detector pixels, or what calibrate.origin gives")
+    v = v - np.broadcast_to(centre, (*disks.shape, 2)).reshape(-1, 2)[position]
+    weight = np.sqrt(np.clip(arrays.to_numpy(disks.flat("intensity")).astype(np.float64), 0, None))
+    ok = np.isfinite(v).all(axis=-1) & np.isfinite(weight) & (weight > 0)
+    if where is not None:
+        ok &= arrays.to_numpy(where).astype(bool).reshape(-1)[position]
+    v, weight, position = v[ok], weight[ok], position[ok]
+    return v, np.minimum(weight, 3 * np.median(weight)) if len(weight) else weight, position
+
+
+def _spacing(v: np.ndarray, position: np.ndarray) -> float | None:
+    """Median distance of a disk to its nearest neighbour in the same pattern, px."""
+    from scipy.spatial import cKDTree
+
+    if len(v) < 5:
+        return None
+    keep = position <= position[min(len(v) - 1, 20_000)]
+    apart = 4 * float(np.abs(v[keep]).max()) + 1  # patterns side by side: neighbours are of the same one
+    points = np.concatenate([v[keep], position[keep, None] * apart], axis=-1)
+    distance = cKDTree(points).query(points, k=2)[0][:, 1]
+    distance = distance[(distance < apart / 2) & (distance > 0)]
+    return float(np.median(distance)) if distance.size >= 4 else None
+
+
+def _candidates(v: np.ndarray, weight: np.ndarray, spacing: float, shortest: float) -> np.ndarray:
+    """Reduced bases (n, 2, 2) from pairs of cluster centres and of their differences."""
+    centres, mass = _clusters(v, weight, spacing)
+    centres, mass = centres[:CANDIDATES], mass[:CANDIDATES]
+    i, j = np.triu_indices(len(centres), 1)
+    difference = np.concatenate([centres[i] - centres[j], centres[j] - centres[i]])
+    shared = np.tile(np.minimum(mass[i], mass[j]), 2)
+    inner = np.linalg.norm(difference, axis=-1) < 2 * spacing
+    steps = _clusters(difference[inner], shared[inner], spacing)[0] if inner.any() else centres[:0]
+    half = np.concatenate([centres, steps[: 2 * CANDIDATES]])
+    half = half[(half[:, 0] > 0) & (np.linalg.norm(half, axis=-1) >= shortest)]  # g and -g span the same
+    i, j = np.triu_indices(len(half), 1)
+    sine = np.abs(cross(half[i], half[j])) / (np.linalg.norm(half[i], axis=-1) * np.linalg.norm(half[j], axis=-1))
+    bases = reduced(np.stack([half[i], half[j]], axis=1)[sine > 0.2])
+    return bases[np.linalg.norm(bases[:, 0], axis=-1) >= shortest]
+
+
+def _clusters(v: np.ndarray, weight: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Maxima of the smoothed density of points: centres of mass (n, 2) and masses, the heaviest first."""
+    from scipy.ndimage import gaussian_filter, maximum_filter
+
+    cell = spacing / 16
+    n = int(np.ceil(np.abs(v).max() / cell)) + 2
+    cells = np.rint(v / cell).astype(np.int64) + n
+    density = np.bincount(cells[:, 0] * (2 * n + 1) + cells[:, 1], weight, (2 * n + 1) ** 2).reshape(2 * n + 1, -1)
+    density = gaussian_filter(density, 1.2, mode="constant")
+    peaks = np.argwhere((density == maximum_filter(density, 7, mode="constant")) & (density > 0.02 * density.max()))
+    peaks = peaks[np.argsort(-density[tuple(peaks.T)], kind="stable")][: 4 * CANDIDATES]
+    close = np.linalg.norm(v[:, None] - ((peaks - n) * cell)[None], axis=-1) < 3.5 * cell
+    mass = weight @ close
+    keep = mass > 0
+    centres = ((weight[:, None] * v).T @ close).T[keep] / mass[keep, None]
+    order = np.argsort(-mass[keep], kind="stable")
+    return centres[order], mass[keep][order]
+
+
+def _nearest(basis: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Orders (..., n, 2) of points in a basis (..., 2, 2), and their distance from the node, px."""
+    order = np.rint(v @ np.linalg.inv(basis))
+    return order, np.linalg.norm(v - order @ basis, axis=-1)
+
+
+def _tolerance(v: np.ndarray, spacing: float) -> np.ndarray:
+    return TOLERANCE[0] * spacing + TOLERANCE[1] * np.linalg.norm(v, axis=-1)
+
+
+def _score(bases: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float) -> np.ndarray:
+    """Information per point beyond chance, nats; a lattice that indexes less than chance has none."""
+    reach = _tolerance(v, spacing)
+    score = np.empty(len(bases))
+    for start in range(0, len(bases), 32):
+        some = bases[start : start + 32]
+        order, distance = _nearest(some, v)
+        node = (distance < reach) & (order != 0).any(axis=-1)
+        area = np.abs(cross(some[:, 0], some[:, 1]))
+        p = np.clip(np.pi * (weight @ reach**2) / weight.sum() / area, 1e-6, 1 - 1e-6)
+        f = np.clip(node @ weight / weight.sum(), 1e-9, 1 - 1e-9)
+        gained = f * np.log(f / p) + (1 - f) * np.log((1 - f) / (1 - p))
+        score[start : start + 32] = np.where(f > p, gained, 0.0)
+    return score
+
+
+def _related(basis: np.ndarray) -> np.ndarray:
+    """Reduced bases of the lattices that contain this one, or are contained in it, with index 2 or 3; itself first."""
+    coarser = [np.array([[a, b], [0, n // a]]) for n in (2, 3) for a in range(1, n + 1) if n % a == 0 for b in range(n // a)]
+    found = [np.eye(2), *coarser, *(np.linalg.inv(m.T.astype(np.float64)) for m in coarser)]
+    return reduced(np.stack(found) @ basis)
+
+
+def _fit(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float, reach: float) -> np.ndarray:
+    """Least squares of the points on the lattice, from low orders outwards."""
+    away = np.linalg.norm(v, axis=-1)
+    for limit in (1.6, 2.4, reach, reach):
+        order, distance = _nearest(basis, v)
+        on = (distance < _tolerance(v, spacing)) & (away < limit * spacing)
+        w = np.sqrt(weight[on])[:, None]
+        fitted, _, rank, _ = np.linalg.lstsq(order[on] * w, v[on] * w, rcond=1e-3)
+        if rank == 2:
+            basis = fitted
+    return basis
+
+
+def _judge(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, position: np.ndarray, few: np.ndarray, spacing: float) -> Lattice | None:
+    """The lattice with its figures, or None where chance would do as well."""
+    basis = canonical(_fit(basis, v, weight, spacing, np.inf))
+    order, distance = _nearest(basis, v)
+    on = (distance < _tolerance(v, spacing)) & (order != 0).any(axis=-1)
+    fraction = float(weight[few] @ on[few] / weight[few].sum())
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, (16, few.size))  # a fixed seed: the answer must not vary
+    turned = np.linalg.norm(v[few], axis=-1)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    chance = float(np.mean((_nearest(basis, turned)[1] < _tolerance(turned, spacing)) @ weight[few]) / weight[few].sum())
+    sigma = np.sqrt(chance * (1 - chance) * np.sum(weight[few] ** 2)) / weight[few].sum()
+    too_few = int(on.sum()) < LEAST_POINTS or np.linalg.matrix_rank(order[on]) < 2
+    if too_few or fraction - chance < max(LEAST_EXCESS, LEAST_SIGMA * sigma):
+        return None
+    names, count = np.unique(order[on].astype(np.int64), axis=0, return_counts=True)
+    common = count >= max(1, len(np.unique(position)) / 20)
+    names, count = names[common], count[common]
+    rms = float(np.sqrt(np.average(distance[on] ** 2, weights=weight[on])))
+    return Lattice(basis[0], basis[1], fraction, chance, rms, int(on.sum()), names[np.argsort(-count, kind="stable")])

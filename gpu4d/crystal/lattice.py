@@ -1,0 +1,103 @@
+"""A two-dimensional reciprocal lattice and the one basis by which it is named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+TIE = 1.02  # lengths that differ by less are taken as equal: noise must not decide which of two equal vectors is g1
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Reciprocal lattice vectors on the detector.
+
+    Attributes
+    ----------
+    g1, g2 : (2,) float64
+        Detector pixels, in the basis of `canonical`.
+    indexed_fraction : float
+        Fraction of the points (weighted by √intensity; the unscattered disk left out) that lie on the lattice.
+    chance : float
+        The same fraction for points at the same distances in random directions.
+    residual : float
+        Rms distance of the indexed points from the lattice, px (the local strain is part of it).
+    points : int
+        Points that were indexed.
+    orders : (n, 2) int64
+        Orders (h, k) that occur at one position in twenty or more, the most frequent first.
+    """
+
+    g1: np.ndarray
+    g2: np.ndarray
+    indexed_fraction: float = 1.0
+    chance: float = 0.0
+    residual: float = 0.0
+    points: int = 0
+    orders: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(2, 2), the vectors as rows."""
+        return np.stack([self.g1, self.g2])
+
+    @property
+    def lengths(self) -> tuple[float, float]:
+        """|g1|, |g2|, px."""
+        return float(np.hypot(*self.g1)), float(np.hypot(*self.g2))
+
+    @property
+    def angle(self) -> float:
+        """From g1 to g2, rad, 0 … π."""
+        return float(np.arctan2(cross(self.g1, self.g2), self.g1 @ self.g2))
+
+    def __repr__(self) -> str:
+        a, b = (f"({g[0]:.2f}, {g[1]:.2f})" for g in self.matrix)
+        quality = f"{100 * self.indexed_fraction:.0f} % indexed, rms {self.residual:.2f} px"
+        return f"Lattice(g1={a} px, g2={b} px, {np.degrees(self.angle):.1f}°, {quality})"
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """z component of a × b over the last axis."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def reduced(basis: np.ndarray) -> np.ndarray:
+    """Gauss's reduction of bases (..., 2, 2), vectors as rows: |g1| ≤ |g2|, |g1·g2| ≤ |g1|²/2."""
+    g = np.array(basis, dtype=np.float64)
+    for _ in range(40):
+        length = np.sum(g * g, axis=-1)
+        g = np.where((length[..., 0] > length[..., 1])[..., None, None], g[..., ::-1, :], g)
+        short = np.sum(g[..., 0, :] ** 2, axis=-1)
+        times = np.rint(np.sum(g[..., 0, :] * g[..., 1, :], axis=-1) / np.where(short > 0, short, 1))
+        if not times.any():
+            break
+        g[..., 1, :] -= times[..., None] * g[..., 0, :]
+    return g
+
+
+def canonical(basis: np.ndarray) -> np.ndarray:
+    """The one basis, (2, 2) with rows g1, g2, by which the lattice is named.
+
+    Of the lattice's vectors g1 is the shortest and g2 the shortest beside it, g1 × g2 > 0 (from x to y), and g1 points to
+    positive x (angle -90° < φ ≤ 90°). Lengths within 2 % count as equal; then g1 is the one nearest to the x axis, and g2 makes
+    the angle nearest to 60 … 90°.
+
+    Examples
+    --------
+    >>> canonical(np.array([[0.0, 10.0], [10.0, 10.1]])).round(3).tolist()
+    [[10.0, 0.1], [0.0, 10.0]]
+    """
+    g = reduced(basis)
+    near = np.array([[h, k] for h in (-1, 0, 1) for k in (-1, 0, 1) if (h, k) != (0, 0)]) @ g
+    length = np.linalg.norm(near, axis=-1)
+    first = near[length <= length.min() * TIE]
+    g1 = first[np.argmin(np.abs(np.arctan2(first[:, 1], first[:, 0]) - 1e-9))]
+    area = abs(cross(g[0], g[1]))
+    turned = cross(g1, near)
+    beside = (turned > 0.5 * area) & (turned < 1.5 * area)  # with g1 they span the whole lattice, right-handed
+    second, size = near[beside], length[beside]
+    equal = second[size <= size.min() * TIE]
+    g2 = equal[np.argmax(equal @ g1)]
+    return np.stack([g1, g2])

@@ -1,0 +1,317 @@
+"""Strain maps from the local lattices: reference, definition, axes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.calibrate.ellipse import ellipse_matrix
+from gpu4d.crystal.deformation import COMPONENTS, DEFINITIONS, components, deformation_gradient, standard_errors
+from gpu4d.crystal.fit_lattice import LatticeFit
+from gpu4d.crystal.lattice import Lattice
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.slices import RealSlice
+from gpu4d.errors import InputError
+
+log = logging.getLogger("gpu4d")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The unstrained lattice: g1, g2 (px), and where they come from."""
+
+    g1: np.ndarray
+    g2: np.ndarray
+    how: str
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(2, 2), the vectors as rows."""
+        return np.stack([self.g1, self.g2])
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Where the axes of a tensor point.
+
+    Attributes
+    ----------
+    frame : {"scan", "detector"}
+        What `angle` counts from. "detector" where the rotation between scan and detector is not known.
+    angle : float
+        From the first axis of the frame (down in a picture) to the tensor's x axis, rad, positive from x to y.
+    on_detector : (2, 2) float64
+        The tensor's x and y axes as rows, in detector coordinates.
+    """
+
+    frame: str
+    angle: float
+    on_detector: np.ndarray
+
+    @property
+    def detector_angle(self) -> float:
+        """From the detector's first axis to the tensor's x axis, rad."""
+        return math.atan2(self.on_detector[0, 1], self.on_detector[0, 0])
+
+    def __str__(self) -> str:
+        turned = f", turned by {math.degrees(self.angle):.1f}° from x to y" if self.angle else ""
+        return f"{self.frame} axes{turned} (x at {math.degrees(self.detector_angle):.1f}° on the detector)"
+
+
+@dataclass(frozen=True)
+class Strain:
+    """Strain of every position; NaN where there is no local lattice.
+
+    Attributes
+    ----------
+    exx, eyy, exy : RealSlice (Rx, Ry)
+        Components in `axes`; tension is positive.
+    theta : RealSlice (Rx, Ry)
+        ½(∂u₁/∂x₂ − ∂u₂/∂x₁), rad; the sign of the guide and of py4DSTEM.
+    rotation : RealSlice (Rx, Ry)
+        −theta: of the lattice, rad, positive from x to y.
+    residual : RealSlice (Rx, Ry)
+        Rms distance of the disks from the local lattice, px.
+    uncertainty : RealSlice (4, Rx, Ry)
+        One standard error of e_xx, e_yy, e_xy and theta, from the disks' errors; the reference is taken as exact.
+    mask : (Rx, Ry) bool
+        True where there is strain.
+    reference : Reference
+    axes : Axes
+    definition : str
+    warnings : tuple of str
+        What a picture of this strain has to say.
+    """
+
+    exx: RealSlice
+    eyy: RealSlice
+    exy: RealSlice
+    theta: RealSlice
+    rotation: RealSlice
+    residual: RealSlice
+    uncertainty: RealSlice
+    mask: Any
+    reference: Reference
+    axes: Axes
+    definition: str
+    warnings: tuple[str, ...]
+    _inputs: _Inputs
+
+    def rotated(self, angle: float) -> Strain:
+        """The same strain in axes turned by `angle` (rad, positive from x to y) from these."""
+        return _assemble(self._inputs, self.axes.angle + float(angle))
+
+    def to_emd(self) -> dict[str, RealSlice]:
+        """Stacks to save: "strain" (labels e_xx, e_yy, e_xy, theta, mask) and "strain_uncertainty"."""
+        xp = arrays.namespace(self.mask)
+        planes = [self.exx.data, self.eyy.data, self.exy.data, self.theta.data]
+        planes.append(xp.astype(self.mask, planes[0].dtype))
+        size, units = self.exx.pixel_size, self.exx.pixel_units
+        stack = RealSlice(xp.stack(planes, axis=0), "strain", "1", size, units, (*COMPONENTS, "mask"))
+        return {"strain": stack, "strain_uncertainty": self.uncertainty}
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a strain is made from: kept, so that other axes start from the lattice and not from a rounded tensor."""
+
+    f: Any
+    g: Any
+    covariance: Any
+    residual: Any
+    reference: Reference
+    frame: str
+    to_frame: np.ndarray
+    definition: str
+    max_strain: float
+    pixel: tuple[float, str]
+    warnings: tuple[str, ...]
+
+
+def strain_map(
+    fit: LatticeFit,
+    *,
+    reference: str = "median",
+    region: Any = None,
+    lattice: Any = None,
+    definition: str = "finite",
+    rotation: float | str | None = None,
+    calibration: Calibration | None = None,
+    max_strain: float = 0.1,
+) -> Strain:
+    """Strain of the local lattices relative to a reference.
+
+    The deformation gradient F of the real lattice follows from g = F⁻ᵀ g_ref. "finite" (the default) is U − 1 of F = R U, and
+    its rotation is R's: a pure rotation of the lattice reads zero strain. "infinitesimal" is the symmetric part of F − 1. "first_order" is
+    py4DSTEM's: with g = β g_ref, e_xx = 1 − β₀₀, e_yy = 1 − β₁₁, e_xy = −(β₀₁ + β₁₀)/2, theta = (β₀₁ − β₁₀)/2. The three agree to first
+    order. An ellipse in the calibration is taken out of the lattice vectors first.
+
+    Parameters
+    ----------
+    fit : LatticeFit
+    reference : {"median", "mean"}
+        Of g1 and g2 over `region`, component by component.
+    region : (Rx, Ry) bool array, optional
+        Unstrained positions. None: the whole scan.
+    lattice : Lattice or (2, 2) array, optional
+        The reference itself, px on the detector as measured; in the basis of `fit.lattice`.
+    definition : {"finite", "infinitesimal", "first_order"}
+    rotation : float or {"g1", "g2"}, optional
+        Angle of the tensor's x axis, rad, from the first scan axis (detector axis where no rotation is calibrated) towards the second;
+        "g1" or "g2" puts the axis along that reference vector.
+    calibration : Calibration, optional
+        Its rotation (and transpose) leads from the detector to the scan axes, its r_pixel gives the maps their size.
+    max_strain : float
+        Larger components are kept, but a warning counts them.
+
+    Returns
+    -------
+    Strain
+
+    Raises
+    ------
+    InputError
+        No position of the region has a lattice, or the reference is named in another basis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu4d.crystal.fit_lattice import fit_lattice
+    >>> from gpu4d.data.pointlist import PointListArray
+    >>> h, k = np.mgrid[-1:2, -1:2].reshape(2, -1)
+    >>> q = np.stack([h * 12 / 1.02, k * 12.0], -1) + 40
+    >>> one = PointListArray(np.array([0, 9]), {"qx": q[:, 0], "qy": q[:, 1], "intensity": np.ones(9)}, (1, 1))
+    >>> reference = [[12.0, 0.0], [0.0, 12.0]]
+    >>> strain_map(fit_lattice(one, reference, origin=(40.0, 40.0)), lattice=reference).exx.data.round(6)
+    array([[0.02]])
+    """
+    if definition not in DEFINITIONS:
+        raise InputError(f"definition={definition!r}: need one of {', '.join(map(repr, DEFINITIONS))}")
+    g, covariance = _undistorted(fit, calibration)
+    unstrained = _reference(arrays.to_numpy(g), reference, region, lattice, calibration)
+    f = deformation_gradient(g, arrays.from_numpy(unstrained.matrix, g))
+    _check_basis(arrays.to_numpy(f), lattice)
+    frame, to_frame, warnings = _frame(calibration)
+    size = calibration.r_pixel if calibration is not None else None
+    pixel = (size, "Å") if size else (1.0, "px")
+    residual = fit.residual
+    inputs = _Inputs(f, g, covariance, residual, unstrained, frame, to_frame, definition, float(max_strain), pixel, warnings)
+    return _assemble(inputs, _axis_angle(rotation, to_frame, unstrained))
+
+
+def _undistorted(fit: LatticeFit, calibration: Calibration | None) -> tuple[Any, Any]:
+    """Lattice vectors as rows (Rx, Ry, 2, 2) and their covariance, with the detector's ellipse taken out."""
+    xp = arrays.namespace(fit.g1, fit.g2)
+    g, covariance = xp.stack([fit.g1, fit.g2], axis=-2), fit.covariance
+    ellipse = calibration.ellipse if calibration is not None else None
+    if ellipse is None:
+        return g, covariance
+    matrix = ellipse_matrix(ellipse)
+    g = xp.matmul(g, arrays.from_numpy(np.ascontiguousarray(matrix.T), g))
+    parts = [sum(float(matrix[c, d] ** 2) * covariance[..., d, :, :] for d in (0, 1)) for c in (0, 1)]
+    return g, xp.stack(parts, axis=-3)
+
+
+def _reference(g: np.ndarray, statistic: str, region: Any, lattice: Any, calibration: Calibration | None) -> Reference:
+    if lattice is not None:
+        rows = lattice.matrix if isinstance(lattice, Lattice) else arrays.to_numpy(lattice).astype(np.float64)
+        if rows.shape != (2, 2):
+            raise InputError(f"lattice is {rows.shape}: need g1 and g2 as rows, (2, 2), px")
+        if calibration is not None and calibration.ellipse is not None:
+            rows = rows @ ellipse_matrix(calibration.ellipse).T
+        return Reference(rows[0], rows[1], "given lattice vectors")
+    if statistic not in ("median", "mean"):
+        raise InputError(f"reference={statistic!r}: need 'median' or 'mean' (over region=), or give lattice=")
+    ok = np.isfinite(g).all(axis=(-2, -1))
+    where = f"{ok.sum()} positions"
+    if region is not None:
+        chosen = arrays.to_numpy(region).astype(bool)
+        if chosen.shape != ok.shape:
+            raise InputError(f"region is {chosen.shape}, the scan is {ok.shape}: need one bool per scan position")
+        ok = ok & chosen
+        where = f"{ok.sum()} positions of the region"
+    if not ok.any():
+        raise InputError("no position of the reference region has a lattice: choose another region=, or give lattice=")
+    rows = (np.median if statistic == "median" else np.mean)(g[ok], axis=0)
+    return Reference(rows[0], rows[1], f"{statistic} of {where}")
+
+
+def _check_basis(f: np.ndarray, lattice: Any) -> None:
+    if lattice is None:
+        return
+    away = np.abs(f - np.eye(2)).max(axis=(-2, -1))
+    if np.isfinite(away).any() and np.nanmedian(away) > 0.3:
+        raise InputError(
+            "the reference lattice differs from the fitted one by more than 30 %: "
+            "name its vectors as fit.lattice does (which of them is g1, which sign)"
+        )
+
+
+def _frame(calibration: Calibration | None) -> tuple[str, np.ndarray, tuple[str, ...]]:
+    """The frame of the axes, and the orthogonal matrix from detector to frame coordinates: v_scan = R(θ) v_det after the swap."""
+    if calibration is None or calibration.rotation is None:
+        return (
+            "detector",
+            np.eye(2),
+            ("the rotation between scan and detector is not calibrated: components are along the detector's axes",),
+        )
+    c, s = math.cos(calibration.rotation), math.sin(calibration.rotation)
+    turn = np.array([[c, -s], [s, c]])
+    return "scan", turn[:, ::-1].copy() if calibration.transpose else turn, ()
+
+
+def _axis_angle(rotation: float | str | None, to_frame: np.ndarray, reference: Reference) -> float:
+    if rotation is None:
+        return 0.0
+    if isinstance(rotation, str):
+        if rotation not in ("g1", "g2"):
+            raise InputError(f"rotation={rotation!r}: need an angle in rad, 'g1' or 'g2'")
+        x, y = to_frame @ getattr(reference, rotation)
+        return math.atan2(y, x)
+    return float(rotation)
+
+
+def _assemble(inputs: _Inputs, angle: float) -> Strain:
+    """Components in axes at `angle` of the frame: F' = Q F Qᵀ, with the axes on the detector as rows of Q."""
+    xp = arrays.namespace(inputs.f)
+    c, s = math.cos(angle), math.sin(angle)
+    axes = np.array([[c, s], [-s, c]]) @ inputs.to_frame
+    q = arrays.from_numpy(axes, inputs.f)
+    f = xp.matmul(xp.matmul(q, inputs.f), xp.matrix_transpose(q))
+    exx, eyy, exy, theta = components(f, inputs.definition)
+    errors = standard_errors(inputs.f, inputs.g, inputs.covariance, q, inputs.definition)
+    mask = xp.isfinite(exx) & xp.isfinite(eyy) & xp.isfinite(exy)
+    warnings = inputs.warnings + _too_large((exx, eyy, exy), inputs.max_strain)
+    size, units = inputs.pixel
+    real = lambda data, name, unit: RealSlice(data, name, unit, size, units)  # noqa: E731
+    return Strain(
+        exx=real(exx, "e_xx", "1"),
+        eyy=real(eyy, "e_yy", "1"),
+        exy=real(exy, "e_xy", "1"),
+        theta=real(theta, "theta", "rad"),
+        rotation=real(-theta, "rotation", "rad"),
+        residual=real(inputs.residual, "residual", "px"),
+        uncertainty=RealSlice(xp.stack(errors, axis=0), "strain_uncertainty", "1", size, units, COMPONENTS),
+        mask=mask,
+        reference=inputs.reference,
+        axes=Axes(inputs.frame, angle, axes),
+        definition=inputs.definition,
+        warnings=warnings,
+        _inputs=inputs,
+    )
+
+
+def _too_large(parts: tuple[Any, ...], limit: float) -> tuple[str, ...]:
+    xp = arrays.namespace(*parts)
+    large = (xp.abs(parts[0]) > limit) | (xp.abs(parts[1]) > limit) | (xp.abs(parts[2]) > limit)
+    count = int(xp.sum(xp.astype(large, xp.int64)))
+    if not count:
+        return ()
+    text = f"{count} position{'s' * (count > 1)} with strain above {limit:g}: look at their disks, or choose another reference"
+    log.warning(text)
+    return (text,)

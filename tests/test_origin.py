@@ -1,0 +1,122 @@
+"""Origin, ellipse and pixel size against surfaces and curves that are written down."""
+
+import numpy as np
+import pytest
+from lattice_points import SQUARE, disks_of, from_lists
+
+import gpu4d
+from gpu4d.calibrate.ellipse import ellipse_from_lattice, ellipse_matrix
+from gpu4d.errors import InputError
+
+X, Y = np.mgrid[:12, :15].astype(float)
+PLANE = np.stack([60 + 0.3 * X - 0.2 * Y, 65 - 0.1 * X + 0.25 * Y], axis=-1)
+
+
+def test_plane_from_disks_is_exact():
+    o = gpu4d.calibrate.origin(disks_of(SQUARE, origin=PLANE, shape=(12, 15)))
+    np.testing.assert_allclose(o.fitted, PLANE, atol=1e-9)
+    np.testing.assert_allclose(o.measured, PLANE, atol=1e-9)
+    assert not o.outliers.any() and o.residual.max() < 1e-9
+
+
+def test_shift_larger_than_the_spacing_of_disks():
+    wide = np.stack([40 + 4.0 * X, 80 - 3.0 * Y], axis=-1)  # 44 px over the scan; |g| is 20 px
+    o = gpu4d.calibrate.origin(disks_of(SQUARE, origin=wide, shape=(12, 15), reach=45))
+    np.testing.assert_allclose(o.fitted, wide, atol=1e-9)
+
+
+def test_bright_bragg_disks_and_missing_beams_do_not_bend_the_surface():
+    rng = np.random.default_rng(1)
+    disks = disks_of(SQUARE, origin=PLANE, shape=(12, 15), sigma=0.05, seed=1)
+    light, at = disks.flat("intensity").copy(), disks.positions
+    distance = np.linalg.norm(np.stack([disks.flat("qx"), disks.flat("qy")], -1) - PLANE.reshape(-1, 2)[at], axis=-1)
+    central = np.flatnonzero(distance < 1)
+    swapped = central[rng.random(central.size) < 0.3]
+    light[swapped + 1] = 5000.0  # the next disk outshines the beam at three positions in ten
+    gone = np.isin(np.arange(light.size), central[rng.random(central.size) < 0.1])
+    disks = disks.with_fields({"intensity": light}).where(~gone)
+    o = gpu4d.calibrate.origin(disks)
+    assert np.abs(o.fitted - PLANE).max() < 0.01
+    assert np.isnan(o.measured[..., 0]).sum() >= 10  # no disk of another order is taken for a missing beam
+    assert np.nanmax(np.abs(o.measured - PLANE)) < 0.2
+
+
+def test_quadratic_surface_and_lower_orders():
+    curved = PLANE + np.stack([0.02 * X * Y, 0.03 * X**2], axis=-1)
+    curved[3, 3], curved[5, 9] = np.nan, curved[5, 9] + 7
+    o = gpu4d.calibrate.origin(curved, fit="quadratic")
+    truth = PLANE + np.stack([0.02 * X * Y, 0.03 * X**2], axis=-1)
+    np.testing.assert_allclose(o.fitted, truth, atol=1e-6)
+    assert o.outliers[5, 9] and o.outliers.sum() == 1
+    np.testing.assert_allclose(gpu4d.calibrate.origin(PLANE, fit="constant").fitted[0, 0], PLANE.mean((0, 1)), atol=0.3)
+    assert np.abs(gpu4d.calibrate.origin(curved, fit="plane", robust=False).fitted - truth).max() > 0.3
+
+
+def test_one_position_and_one_row():
+    assert gpu4d.calibrate.origin(PLANE[:1, :1]).fitted.tolist() == PLANE[:1, :1].tolist()
+    np.testing.assert_allclose(gpu4d.calibrate.origin(PLANE[:1]).fitted, PLANE[:1], atol=1e-9)
+
+
+def test_where_leaves_positions_out():
+    measured = PLANE.copy()
+    measured[:4] += 5
+    o = gpu4d.calibrate.origin(measured, where=X >= 4)
+    np.testing.assert_allclose(o.fitted, PLANE, atol=1e-9)
+
+
+def test_calibration_is_written_with_its_history():
+    calibration = gpu4d.Calibration()
+    gpu4d.calibrate.origin(PLANE).apply(calibration)
+    np.testing.assert_allclose(calibration.origin, PLANE, atol=1e-9)
+    assert "plane" in calibration.history[-1].how and calibration.origin_measured.shape == (12, 15, 2)
+
+
+def test_errors_say_what_to_do():
+    with pytest.raises(InputError, match="fit='cubic'"):
+        gpu4d.calibrate.origin(PLANE, fit="cubic")
+    with pytest.raises(InputError, match="guess="):
+        gpu4d.calibrate.origin(disks_of(SQUARE, shape=(2, 2)), guess=(500.0, 500.0), radius=3.0)
+    with pytest.raises(InputError, match="lower threshold"):
+        gpu4d.calibrate.origin(from_lists([np.zeros((0, 5))] * 4, (2, 2)))
+    with pytest.raises(InputError, match="lower threshold"):
+        gpu4d.calibrate.origin(np.full((2, 2, 2), np.nan))
+
+
+@pytest.mark.parametrize("theta", [-1.2, -0.3, 0.0, 0.7, np.pi / 2])
+def test_ellipse_of_points_and_of_a_lattice(theta):
+    a, b = 31.0, 29.5
+    t = np.linspace(0, 2 * np.pi, 37)[:-1]
+    axis = np.array([np.cos(theta), np.sin(theta)])
+    points = a * np.cos(t)[:, None] * axis + b * np.sin(t)[:, None] * np.array([-axis[1], axis[0]])
+    found = gpu4d.calibrate.ellipse(np.concatenate([points, [[np.nan, 0.0]]]))
+    np.testing.assert_allclose(found, (a, b, theta), atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(points @ ellipse_matrix(found).T, axis=-1), b, atol=1e-9)
+    stretch = np.linalg.inv(ellipse_matrix((a, b, theta)))
+    g1, g2 = (stretch @ g for g in SQUARE)
+    measured = ellipse_from_lattice(g1, g2)
+    np.testing.assert_allclose((measured[0] / measured[1], measured[2]), (a / b, theta), atol=1e-9)
+    g1, g2 = (stretch @ v for v in (np.array([5.0, 1.0]), np.array([[0.5, -(3**0.5) / 2], [3**0.5 / 2, 0.5]]) @ np.array([5.0, 1.0])))
+    np.testing.assert_allclose(ellipse_from_lattice(g1, g2, angle=np.pi / 3)[2], theta, atol=1e-9)
+
+
+def test_ellipse_needs_directions():
+    with pytest.raises(InputError, match="three or more"):
+        gpu4d.calibrate.ellipse(np.array([[1.0, 0.0], [-1.0, 0.0], [2.0, 0.0]]))
+
+
+def test_pixel_size_and_its_error():
+    rng = np.random.default_rng(0)
+    d = 4.078 / np.sqrt(np.array([4.0, 8.0, 16.0, 20.0, 32.0] * 40))
+    lengths = 1 / d / 0.02 + rng.normal(size=d.size) * 0.1
+    q, error = gpu4d.calibrate.pixel_size(lengths, d)
+    assert abs(q - 0.02) < 4 * error and 1e-6 < error < 1e-5
+    assert gpu4d.calibrate.pixel_size(50.0, 2.0)[0] == pytest.approx(0.01)
+    with pytest.raises(InputError, match="as many"):
+        gpu4d.calibrate.pixel_size([1.0, 2.0], [1.0])
+
+
+def test_names_are_functions_whatever_is_imported_first():
+    import importlib
+
+    importlib.import_module("gpu4d.calibrate.origin")
+    assert callable(gpu4d.calibrate.origin) and callable(gpu4d.calibrate.ellipse) and callable(gpu4d.calibrate.pixel_size)
