@@ -1,6 +1,7 @@
 """Seeded scans whose truth is known: they feed the demo, the tests and the benchmarks."""
 
 from gpu4d.simulate.bragg import bragg_scan
+from gpu4d.simulate.phase_object import phase_object_scan
 from gpu4d.simulate.simulated import Simulated
 
-__all__ = ["Simulated", "bragg_scan"]
+__all__ = ["Simulated", "bragg_scan", "phase_object_scan"]

@@ -118,7 +118,7 @@ def bragg_scan(
     positions[~specimen] = np.where((hk == 0).all(1)[:, None], positions[~specimen], np.nan)
     F = np.where(specimen[..., None, None], F, np.nan)
 
-    scene = _Scene(detector_shape, radius, edge, background * np.minimum(relative, 1.0), 1.4 * np.linalg.norm(reference[0]))
+    scene = _Scene(detector_shape, radius, edge, background * np.minimum(relative, 1.0), 1.4 * float(np.linalg.norm(reference[0])))
     largest = dose * (amplitudes.max() + background + FLOOR)
     data = np.empty((*scan_shape, *detector_shape), count_dtype(largest) if noise else np.float32)
     for rx in range(scan_shape[0]):
@@ -139,7 +139,7 @@ def bragg_scan(
         specimen=specimen, inclusion=inclusion & specimen, **finite_strain(F),
     )  # fmt: skip
     cube = DataCube(data, calibration, {"simulation": "gpu4d.simulate.bragg_scan", "seed": seed, "dose": dose}, name="bragg_scan")
-    return Simulated(cube, truth, soft_disk(detector_shape, tuple(n // 2 for n in detector_shape), radius, edge))
+    return Simulated(cube, truth, soft_disk(detector_shape, (detector_shape[0] // 2, detector_shape[1] // 2), radius, edge))
 
 
 def soft_disk(shape: tuple[int, int], center: tuple[float, float], radius: float, edge: float) -> np.ndarray:

@@ -1,0 +1,228 @@
+"""A scan of a thin phase object with a convergent probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpu4d import fft, physics
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.datacube import DataCube
+from gpu4d.errors import InputError
+from gpu4d.simulate.deformation import rotation_matrix
+from gpu4d.simulate.simulated import Simulated, count_dtype, plane_shape
+
+PhaseObject = str | np.ndarray | Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def phase_object_scan(
+    scan_shape: tuple[int, int] = (64, 64),
+    detector_shape: tuple[int, int] = (64, 64),
+    *,
+    object: PhaseObject = "atoms",
+    strength: float = 0.3,
+    dose: float | None = None,
+    r_pixel: float = 0.2,
+    cell: float | None = None,
+    energy: float = 80e3,
+    semiangle: float = 25.0,
+    defocus: float = 0.0,
+    rotation: float = 0.0,
+    transpose: bool = False,
+    descan: float = 0.0,
+    seed: int = 0,
+) -> Simulated:
+    """A 4D-STEM scan of a thin object: I(q) = |F{ψ₀(r - R) exp(iφ(r))}|², with Poisson noise at a dose.
+
+    The cell is periodic and square; its side fixes the detector pixel, 1 / side. Positions between the samples of the object
+    are reached by Fourier interpolation of φ, so the centre of mass is (∇φ ⊗ |ψ₀|²) / 2π to the accuracy of the band limit.
+
+    Parameters
+    ----------
+    scan_shape, detector_shape : (int, int)
+    object : {"atoms", "particles"}, (n, n) array or callable
+        Phase: Gaussian atoms of two elements on a lattice with a vacancy; soft spheres of random size and place; samples
+        over the cell, radians; or a function of (x, y) in Å, periodic in the cell. Atoms attract electrons: φ ≥ 0.
+    strength : float
+        Largest phase of the named objects, radians.
+    dose : float, optional
+        Electrons per Å² of the scan; None gives noise-free float32 patterns whose sum is 1 before the detector's border cuts.
+    r_pixel : float
+        Scan step, Å.
+    cell : float, optional
+        Side of the periodic cell, Å; the longer side of the scan by default.
+    energy, semiangle : float
+        eV, mrad.
+    defocus : float
+        Å; positive is underfocus, C10 = -defocus.
+    rotation, transpose : float, bool
+        Of the detector against the scan: v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians. The
+        probe moves along the turned directions.
+    descan : float
+        How far the patterns wander over half the scan, pixels: a plane.
+    seed : int
+
+    Returns
+    -------
+    Simulated
+        `cube` uint16 or float32, centred at Q // 2. `truth`: phase (Rx, Ry) at the scan positions; phase_conv, the phase
+        convolved with the probe's intensity, which is what an ideal integrated centre of mass gives, radians; gradient
+        (Rx, Ry, 2) of phase_conv along the scan axes, rad/Å; object (n, n) over the cell, and wave (n, n) complex, the
+        probe at the corner. `probe`: vacuum pattern, sum 1.
+
+    Raises
+    ------
+    InputError
+        A probe that does not fit on the detector or in the cell; an object that is not finite.
+
+    Examples
+    --------
+    >>> scan = phase_object_scan((8, 8), (32, 32), r_pixel=1.0, dose=1e4, seed=1)
+    >>> scan.cube.shape, str(scan.cube.dtype), scan.truth["phase"].shape
+    ((8, 8, 32, 32), 'uint16', (8, 8))
+    """
+    scan_shape, detector_shape = plane_shape(scan_shape, "scan_shape"), plane_shape(detector_shape, "detector_shape")
+    side = float(cell) if cell is not None else max(scan_shape) * r_pixel
+    n = max(detector_shape) + max(detector_shape) % 2
+    _check(side, semiangle, energy, detector_shape, dose)
+    rng = np.random.default_rng(seed)
+    phase = _object(object, n, side, strength, rng)
+    wave = _probe(n, side, energy, semiangle, defocus)
+    positions = _positions(scan_shape, r_pixel, side, rotation, transpose)
+    tilt = _tilt(scan_shape, descan)
+
+    electrons = None if dose is None else dose * r_pixel**2
+    view = _far_field_view(n, detector_shape)
+    vacuum = np.abs(fft.fft2(wave)[view]) ** 2
+    largest = vacuum.max() * (electrons or 1.0) * 4
+    data = np.empty((*scan_shape, *detector_shape), np.float32 if electrons is None else count_dtype(largest))
+    spectrum, shift = fft.fft2(phase), _shifter(n, side)
+    centred = np.roll(wave, (n // 2, n // 2), (0, 1))  # the probe stands still, away from the cell's border: the object moves
+    ramp = (np.arange(n) - n // 2) / n
+    for rx in range(scan_shape[0]):
+        moved = fft.ifft2(spectrum * shift(positions[rx] - side / 2)).real
+        tilted = np.exp(2j * np.pi * (tilt[rx, :, 0, None, None] * ramp[:, None] + tilt[rx, :, 1, None, None] * ramp))
+        expected = np.abs(fft.fft2(centred * np.exp(1j * moved) * tilted)[:, *view]) ** 2
+        data[rx] = expected if electrons is None else rng.poisson(expected * electrons)
+
+    calibration = Calibration()
+    calibration.set(energy=energy, semiangle=semiangle, r_pixel=r_pixel, q_pixel=1 / side, how="simulation")
+    metadata = {"simulation": "gpu4d.simulate.phase_object_scan", "seed": seed, "dose": dose}
+    cube = DataCube(data, calibration, metadata, name="phase_object_scan")
+    truth = _truth(phase, wave, positions, side, rotation, transpose)
+    return Simulated(cube, truth | {"object": phase, "wave": wave}, vacuum)
+
+
+def _check(side: float, semiangle: float, energy: float, detector: tuple[int, int], dose: float | None) -> None:
+    radius = physics.angle_to_frequency(semiangle, energy) * side
+    if not 1.5 < radius < min(detector) / 2 - 1:
+        raise InputError(
+            f"the bright-field disk has a radius of {radius:.1f} px on a detector of {detector}: need 1.5 … {min(detector) / 2 - 1:g}; "
+            "change semiangle, cell (or r_pixel), or detector_shape"
+        )
+    if dose is not None and not dose > 0:
+        raise InputError(f"dose={dose}: need a positive number of electrons per Å², or None for noise-free patterns")
+
+
+def _object(kind: PhaseObject, n: int, side: float, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """φ (n, n) over the cell, radians."""
+    x, y = np.meshgrid(np.arange(n) * side / n, np.arange(n) * side / n, indexing="ij")
+    if isinstance(kind, np.ndarray) or callable(kind):
+        phase = np.asarray(kind(x, y) if callable(kind) else kind, dtype=float)
+        if phase.shape != (n, n) or not np.isfinite(phase).all():
+            raise InputError(f"object has shape {phase.shape}, need finite phases {(n, n)} over the cell")
+        return phase
+    if kind == "atoms":
+        return strength * _atoms(x, y, side)
+    if kind == "particles":
+        return strength * _particles(x, y, side, rng)
+    raise InputError(f"object={kind!r}: need 'atoms', 'particles', an array (n, n), or a callable of (x, y)")
+
+
+def _atoms(x: np.ndarray, y: np.ndarray, side: float) -> np.ndarray:
+    """Two elements on a centred lattice of about 3.2 Å, one light atom missing."""
+    cells = max(2, round(side / 3.2))
+    pitch = side / cells
+    phase = np.zeros_like(x)
+    for i in range(cells):
+        for j in range(cells):
+            phase += _blob(x, y, (i + 0.25) * pitch, (j + 0.25) * pitch, 0.14 * pitch, side)
+            if (i, j) != (cells // 2, cells // 2):
+                phase += 0.6 * _blob(x, y, (i + 0.75) * pitch, (j + 0.75) * pitch, 0.14 * pitch, side)
+    return phase / phase.max()
+
+
+def _particles(x: np.ndarray, y: np.ndarray, side: float, rng: np.random.Generator) -> np.ndarray:
+    """Sparse soft particles of random size."""
+    phase = np.zeros_like(x)
+    for _ in range(9):
+        cx, cy = rng.uniform(0, side, 2)
+        phase += rng.uniform(0.4, 1.0) * _blob(x, y, cx, cy, rng.uniform(0.03, 0.07) * side, side)
+    return phase / phase.max()
+
+
+def _blob(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sigma: float, side: float) -> np.ndarray:
+    """A Gaussian of height 1, repeated with the cell."""
+    dx, dy = ((c - c0 + side / 2) % side - side / 2 for c, c0 in ((x, cx), (y, cy)))
+    return np.exp(-(dx * dx + dy * dy) / (2 * sigma * sigma))
+
+
+def _probe(n: int, side: float, energy: float, semiangle: float, defocus: float) -> np.ndarray:
+    """ψ₀ (n, n) at the corner, Σ|F{ψ₀}|² = 1: a round aperture and exp(-iχ), χ = π λ k² C10."""
+    k = fft.frequencies(n, side / n)
+    k2 = k[:, None] ** 2 + k**2
+    aperture = np.clip((physics.angle_to_frequency(semiangle, energy) - np.sqrt(k2)) * side + 0.5, 0.0, 1.0)
+    spectrum = np.sqrt(aperture / aperture.sum()) * np.exp(1j * np.pi * physics.wavelength(energy) * k2 * defocus)
+    return fft.ifft2(spectrum)
+
+
+def _positions(scan_shape: tuple[int, int], step: float, side: float, rotation: float, transpose: bool) -> np.ndarray:
+    """Where the probe is in the detector's axes, (Rx, Ry, 2) Å: r_scan = R(rotation) r_det after the swap, about the cell's middle."""
+    x, y = np.meshgrid(*(np.arange(m) * step for m in scan_shape), indexing="ij")
+    return (np.stack([x, y], -1) - side / 2) @ _to_scan(rotation, transpose) + side / 2
+
+
+def _to_scan(rotation: float, transpose: bool) -> np.ndarray:
+    """M with v_scan = M v_det; orthogonal, so v @ M is its inverse acting on v."""
+    return rotation_matrix(rotation) @ (np.eye(2)[::-1] if transpose else np.eye(2))
+
+
+def _tilt(scan_shape: tuple[int, int], descan: float) -> np.ndarray:
+    """Shift of the patterns (Rx, Ry, 2), detector pixels."""
+    u, v = np.meshgrid(*(np.linspace(-1, 1, m) if m > 1 else np.zeros(1) for m in scan_shape), indexing="ij")
+    return descan * np.stack([u - 0.4 * v, 0.5 * u + v], -1)
+
+
+def _shifter(n: int, side: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Fourier factors that move a function by -r: f(x) becomes f(x + r)."""
+    k = fft.frequencies(n, side / n)
+    k = np.where(np.arange(n) == n // 2, 0.0, k) if n % 2 == 0 else k  # a real function is not moved at the Nyquist frequency
+
+    def shift(r: np.ndarray) -> np.ndarray:
+        return np.exp(2j * np.pi * k[:, None] * r[..., 0, None, None]) * np.exp(2j * np.pi * k * r[..., 1, None, None])
+
+    return shift
+
+
+def _far_field_view(n: int, detector: tuple[int, int]) -> tuple[Any, Any]:
+    """Index that takes a corner-centred (n, n) far field to the detector, direct beam at Q // 2."""
+    x, y = ((np.arange(m) - m // 2) % n for m in detector)
+    return x[:, None], y[None, :]
+
+
+def _truth(
+    phase: np.ndarray, wave: np.ndarray, positions: np.ndarray, side: float, rotation: float, transpose: bool
+) -> dict[str, np.ndarray]:
+    """Phase, convolved phase and its gradient at the probe positions, by Fourier interpolation."""
+    n = len(phase)
+    k = fft.frequencies(n, side / n)
+    intensity = np.abs(wave) ** 2 / (np.abs(wave) ** 2).sum()
+    spectrum = fft.fft2(phase)
+    blurred = spectrum * np.conj(fft.fft2(intensity))
+    shift = _shifter(n, side)
+    derivative = [2j * np.pi * (k[:, None] + 0 * k), 2j * np.pi * (0 * k[:, None] + k)]
+    fields = np.stack([spectrum, blurred, blurred * derivative[0], blurred * derivative[1]]) / n**2
+    at = np.stack([np.einsum("fxy,pxy->pf", fields, shift(row), optimize=True).real for row in positions])
+    return {"phase": at[..., 0], "phase_conv": at[..., 1], "gradient": at[..., 2:] @ _to_scan(rotation, transpose).T}
