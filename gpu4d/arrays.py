@@ -170,6 +170,8 @@ def scatter_add(values: Any, index: Any, size: int) -> Any:
     """
     xp = compat.array_namespace(values, index)
     values, keep = as_float64(values), index >= 0
+    if compat.is_numpy_namespace(xp):
+        return np.bincount(index[keep], weights=values[keep], minlength=size)
     index = xp.where(keep, index, xp.asarray(size, dtype=index.dtype, device=compat.device(index)))
     order = xp.argsort(index, stable=True)
     index, total = xp.take(index, order), xp.take(values, order)

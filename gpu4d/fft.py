@@ -26,25 +26,41 @@ def _library(x: Any) -> tuple[Any, dict]:
 def rfft2(x: Any) -> Any:
     """Half-plane transform (..., nx, ny//2 + 1) of real planes."""
     library, axes = _library(x)
+    if 0 in x.shape[:-2]:
+        return _none(x, x.shape[-1] // 2 + 1, real=False)
     return library.rfftn(x, **axes)
 
 
 def irfft2(x: Any, shape: tuple[int, int]) -> Any:
     """Real planes of `shape` from their half-plane transform."""
     library, axes = _library(x)
+    if 0 in x.shape[:-2]:
+        return _none(x, shape[-1], real=True)
     return library.irfftn(x, s=tuple(shape), **axes)
 
 
 def fft2(x: Any) -> Any:
     """Full transform of real or complex planes."""
     library, axes = _library(x)
+    if 0 in x.shape[:-2]:
+        return _none(x, x.shape[-1], real=False)
     return library.fftn(_complex(x), **axes)
 
 
 def ifft2(x: Any) -> Any:
     """Complex planes from their full transform."""
     library, axes = _library(x)
+    if 0 in x.shape[:-2]:
+        return _none(x, x.shape[-1], real=False)
     return library.ifftn(_complex(x), **axes)
+
+
+def _none(x: Any, columns: int, *, real: bool) -> Any:
+    """The transform of no planes at all, which torch refuses."""
+    xp = compat.array_namespace(x)
+    single = x.dtype in (xp.float32, xp.complex64)
+    dtype = (xp.float32 if single else xp.float64) if real else (xp.complex64 if single else xp.complex128)
+    return xp.zeros((*x.shape[:-1], columns), dtype=dtype, device=compat.device(x))
 
 
 def _complex(x: Any) -> Any:

@@ -204,6 +204,16 @@ def test_fft_sign_norm_and_round_trips(make, shape):
     np.testing.assert_allclose(same_kind(fft.irfft2(fft.rfft2(x), shape), x), a, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_transforms_of_no_planes(make, dtype):
+    x = make(np.zeros((2, 0, 6, 5), dtype))
+    half, whole = fft.rfft2(x), fft.fft2(x)
+    assert same_kind(half, x).shape == (2, 0, 6, 3) and same_kind(whole, x).shape == (2, 0, 6, 5)
+    assert same_kind(fft.irfft2(half, (6, 5)), x).dtype == dtype
+    assert same_kind(fft.ifft2(whole), x).dtype == {"float32": "complex64", "float64": "complex128"}[dtype]
+    assert same_kind(half, x).dtype == same_kind(whole, x).dtype == same_kind(fft.ifft2(whole), x).dtype
+
+
 def test_fft_keeps_single_precision(make):
     x = make(np.ones((4, 4), dtype="float32"))
     assert str(fft.rfft2(x).dtype).endswith("complex64")
