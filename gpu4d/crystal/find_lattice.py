@@ -13,6 +13,7 @@ from gpu4d.crystal.lattice import Lattice, canonical, cross, reduced
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
+ENOUGH = 200_000  # points of a large scan that are looked at: patterns drawn evenly
 SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is far below what has to be told apart
 CANDIDATES = 28  # cluster centres, and as many differences of them
 TOLERANCE = (0.06, 0.04)  # of the disk spacing, and of the distance from the origin (strain and rotation within the scan)
@@ -70,7 +71,7 @@ def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: floa
     if low.size < 4:
         return None
     few = low[np.linspace(0, low.size - 1, min(SAMPLE, low.size)).astype(np.int64)]
-    bases = _candidates(v[low], weight[low], spacing, shortest)
+    bases = _candidates(v[few], weight[few], spacing, shortest)
     if not len(bases):
         return None
     best = bases[np.argmax(_score(bases, v[few], weight[few], spacing))]
@@ -97,6 +98,9 @@ def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarra
     v = v - np.broadcast_to(centre, (*disks.shape, 2)).reshape(-1, 2)[position]
     weight = np.sqrt(np.clip(arrays.to_numpy(disks.flat("intensity")).astype(np.float64), 0, None))
     ok = np.isfinite(v).all(axis=-1) & np.isfinite(weight) & (weight > 0)
+    if len(v) > ENOUGH:
+        drawn = np.random.default_rng(0).random(int(np.prod(disks.shape))) < ENOUGH / len(v)  # a fixed seed: the answer must not vary
+        ok &= drawn[position]
     if where is not None:
         ok &= arrays.to_numpy(where).astype(bool).reshape(-1)[position]
     v, weight, position = v[ok], weight[ok], position[ok]
@@ -205,14 +209,15 @@ def _judge(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, position: np.nd
     order, distance = _nearest(basis, v)
     on = (distance < _tolerance(v, spacing)) & (order != 0).any(axis=-1)
     fraction = float(weight[few] @ on[few] / weight[few].sum())
-    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, (16, few.size))  # a fixed seed: the answer must not vary
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, (16, few.size))
     turned = np.linalg.norm(v[few], axis=-1)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     chance = float(np.mean((_nearest(basis, turned)[1] < _tolerance(turned, spacing)) @ weight[few]) / weight[few].sum())
     sigma = np.sqrt(chance * (1 - chance) * np.sum(weight[few] ** 2)) / weight[few].sum()
     too_few = int(on.sum()) < LEAST_POINTS or np.linalg.matrix_rank(order[on]) < 2
     if too_few or fraction - chance < max(LEAST_EXCESS, LEAST_SIGMA * sigma):
         return None
-    names, count = np.unique(order[on].astype(np.int64), axis=0, return_counts=True)
+    code, count = np.unique((order[on] @ (1.0, 2.0**20)).astype(np.int64), return_counts=True)
+    names = np.stack([(code + 2**19) % 2**20 - 2**19, (code + 2**19) // 2**20], axis=-1)
     common = count >= max(1, len(np.unique(position)) / 20)
     names, count = names[common], count[common]
     rms = float(np.sqrt(np.average(distance[on] ** 2, weights=weight[on])))

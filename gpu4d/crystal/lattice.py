@@ -24,7 +24,7 @@ class Lattice:
     residual : float
         Rms distance of the indexed points from the lattice, px (the local strain is part of it).
     points : int
-        Points that were indexed.
+        Points that were indexed (of a large scan a part is looked at).
     orders : (n, 2) int64
         Orders (h, k) that occur at one position in twenty or more, the most frequent first.
     """
