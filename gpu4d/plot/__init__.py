@@ -1,0 +1,20 @@
+"""Pictures of scans and results, as matplotlib figures that need no display.
+
+Every picture has a title, units, a scale bar in real units where the pixel is calibrated, and the axes marked:
+x is the first axis (down), y the second (right). matplotlib (extra `app`) is imported on the first picture.
+
+Examples
+--------
+>>> import numpy as np
+>>> from gpu4d.data.slices import RealSlice
+>>> figure = image(RealSlice(np.eye(8), "bf", "counts", 5.0, "Å"))
+>>> figure.axes[0].get_title(loc="left")
+'bf'
+"""
+
+from gpu4d.plot.canvas import save
+from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
+from gpu4d.plot.maps import histogram, image, strain
+from gpu4d.plot.vectors import com, vectors
+
+__all__ = ["bragg_vector_map", "com", "diffraction", "disks", "histogram", "image", "save", "strain", "vectors"]

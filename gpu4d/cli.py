@@ -1,0 +1,285 @@
+"""The command line: thin. It turns flags into a recipe, calls the workflow, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import click
+
+NEEDED = {"click": "click", "rich": "rich", "matplotlib": "matplotlib", "jinja2": "jinja2"}  # of the extra `app`
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `gpu4d` command; leaves with exit code 0, or 1 after one line on standard error."""
+    sys.exit(run_command(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Carry out one command line and return its exit code; errors become one line."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        return _fail(f"the command line needs {', '.join(missing)}: pip install 'gpu4d[app]'")
+    debug = "--debug" in arguments
+    _end_like_ctrl_c()
+    try:
+        return _carry_out(arguments)
+    except KeyboardInterrupt:
+        return _fail("stopped; nothing was written")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nobody is there to be told
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(_one_line(error))
+
+
+def _carry_out(arguments: list[str]) -> int:
+    import click
+
+    try:
+        result = _commands().main(arguments, prog_name="gpu4d", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "gpu4d"
+        return _fail(f"{error.format_message()} See `{where} --help`.")
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except click.Abort:
+        raise KeyboardInterrupt from None
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"gpu4d: {' '.join(message.split())}\n")
+    return 1
+
+
+def _one_line(error: Exception) -> str:
+    """What is said of an error: our own messages as they are, others with what they are."""
+    from gpu4d.errors import Gpu4dError
+
+    if isinstance(error, Gpu4dError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"the machine has no memory left ({error or 'allocation failed'}): give a smaller --memory, or bin or crop the scan"
+    if isinstance(error, OSError) and error.strerror:
+        about = f"{error.filename}: " if error.filename else ""
+        return f"{about}{error.strerror}; nothing was written: free some space or choose another folder with -o"
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
+
+
+def _end_like_ctrl_c() -> None:
+    """Being asked to end (a closed terminal, a batch system) cleans up like Ctrl-C."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+
+
+def _commands() -> click.Group:
+    """All commands; built when called, because click is an optional dependency."""
+    import click
+
+    import gpu4d
+
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+    @click.group(context_settings=settings, no_args_is_help=True)
+    @click.version_option(gpu4d.__version__, prog_name="gpu4d")
+    def commands() -> None:
+        """4D-STEM scans in; images, strain, phase, one EMD file and a report out."""
+
+    out = click.option("-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for the results.")
+    overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
+    debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    dataset = click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file.")
+    shape = click.option("--scan-shape", metavar="A,B", callback=_pair, help="Scan positions, for files that store a list of patterns.")
+    memory = click.option("--memory", metavar="M", help="What may be allocated, as 512MB or 2GiB.  [default: 512 MB]")
+    file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+
+    @commands.command(short_help="A small simulated scan through the whole pipeline.")
+    @out
+    @overwrite
+    @debug
+    def demo(out: Path | None, overwrite: bool, debug: bool) -> None:
+        """Simulate a strained crystal and a phase object, analyse them like measured scans, compare with the truth.
+
+        Nothing is downloaded. Results go to OUT (gpu4d-demo).
+        """
+        from gpu4d.workflow.demo import demo as run_demo
+        from gpu4d.workflow.terminal import watcher
+
+        with watcher() as progress:
+            result = run_demo(out or Path("gpu4d-demo"), overwrite=overwrite, watcher=progress)
+        click.echo(result.summary())
+
+    @commands.command(short_help="Analyse a scan: images, strain or phase, EMD file, report.")
+    @file
+    @dataset
+    @shape
+    @click.option("--energy", type=float, metavar="EV", help="Beam energy, eV.")
+    @click.option("--semiangle", type=float, metavar="MRAD", help="Convergence semi-angle, mrad.")
+    @click.option("--q-pixel", type=float, metavar="1/Å", help="Detector pixel, 1/Å.")
+    @click.option("--r-pixel", type=float, metavar="Å", help="Distance of scan positions, Å.")
+    @click.option("--probe", metavar="FILE[:/P]", help="Image of the probe in vacuum.")
+    @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="Settings; flags override it.")
+    @out
+    @overwrite
+    @memory
+    @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+    @debug
+    def run(file: Path, recipe: Path | None, out: Path | None, overwrite: bool, debug: bool, **flags: Any) -> None:
+        """Analyse FILE. Decides by the data what makes sense: Bragg disks and strain, or a bright-field disk and DPC.
+
+        Results go to OUT (FILE's name and -gpu4d): result.h5 (EMD 1.0), pictures, report.html.
+        """
+        from gpu4d.workflow import run as run_workflow
+        from gpu4d.workflow.terminal import watcher
+
+        settings = _with_flags(recipe, flags)
+        with watcher() as progress:
+            result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_typed())
+        click.echo(result.summary())
+
+    @commands.command(short_help="What is in a file, and how it will be cut.")
+    @file
+    @dataset
+    @shape
+    @memory
+    @debug
+    def info(file: Path, dataset: str | None, scan_shape: Any, memory: str | None, debug: bool) -> None:
+        """Shape, type, layout, size and calibration of FILE, and how a sweep would cut it within the memory."""
+        from gpu4d.workflow.describe import describe_file
+
+        click.echo(describe_file(file, dataset, scan_shape, memory))
+
+    @commands.command()
+    @debug
+    def devices(debug: bool) -> None:
+        """What there is to compute on."""
+        from gpu4d.workflow.describe import describe_devices
+
+        click.echo(describe_devices())
+
+    _recipe_commands(commands, overwrite, debug)
+    return commands
+
+
+def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
+    import click
+
+    @commands.group(no_args_is_help=True)
+    def recipe() -> None:
+        """Settings of a run, as a TOML file."""
+
+    path = click.argument("file", required=False, type=click.Path(path_type=Path))
+
+    @recipe.command()
+    @path
+    @overwrite
+    @debug
+    def new(file: Path | None, overwrite: bool, debug: bool) -> None:
+        """Write a commented recipe with all settings and their defaults to FILE, or to the terminal."""
+        from gpu4d.errors import InputError
+        from gpu4d.workflow.recipe import Recipe
+        from gpu4d.workflow.recipe_text import to_toml
+
+        text = to_toml(Recipe())
+        if file is None:
+            click.echo(text, nl=False)
+            return
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists: give another name, or replace it with --overwrite")
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{file} cannot be written ({error.strerror}): give another name") from error
+        click.echo(f"{file} written: edit it, then `gpu4d run FILE --recipe {file}`")
+
+    @recipe.command()
+    @click.argument("file", type=click.Path(path_type=Path))
+    @debug
+    def check(file: Path, debug: bool) -> None:
+        """Find mistakes in a recipe, and settings outside the recommended ranges."""
+        from gpu4d.workflow.recipe import Recipe
+
+        loaded = Recipe.load(file)
+        for line in loaded.advice():
+            click.echo(f"note: {line}")
+        click.echo(f"{file} is valid: {len(loaded.given)} settings")
+
+    @recipe.command()
+    @path
+    @click.option("--only", metavar="SECTION[.KEY]", help="One section or one setting.")
+    @debug
+    def explain(file: Path | None, only: str | None, debug: bool) -> None:
+        """Say what each setting does, what it accepts, and what is recommended; with the values of FILE if given."""
+        from gpu4d.errors import InputError
+        from gpu4d.workflow.recipe import SECTIONS, Recipe
+        from gpu4d.workflow.recipe_text import explain as text_of
+
+        text = text_of(Recipe.load(file) if file is not None else Recipe(), only)
+        if not text:
+            raise InputError(f"--only {only}: there is no such section or setting; sections are {', '.join(SECTIONS)}")
+        click.echo(text)
+
+
+FLAGS = {
+    "dataset": "input.dataset",
+    "scan_shape": "input.scan_shape",
+    "energy": "calibration.energy",
+    "semiangle": "calibration.semiangle",
+    "q_pixel": "calibration.q_pixel",
+    "r_pixel": "calibration.r_pixel",
+    "probe": "probe.file",
+    "memory": "compute.memory",
+    "device": "compute.device",
+}
+
+
+def _with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
+    """The recipe of a run: a file's or the defaults, overridden by what was typed."""
+    from gpu4d.workflow.recipe import Recipe
+
+    recipe = Recipe() if path is None else Recipe.load(path)
+    for name, value in flags.items():
+        if value is not None:
+            recipe.set(FLAGS[name], value, origin="--" + name.replace("_", "-"))
+    recipe.check()
+    return recipe
+
+
+def _pair(_context: Any, _parameter: Any, value: str | None) -> list[int] | None:
+    import click
+
+    if value is None:
+        return None
+    parts = value.replace("x", ",").replace("×", ",").split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise click.BadParameter(f"{value!r} is not two whole numbers: write --scan-shape 64,64")
+    return [int(part) for part in parts]
+
+
+def _typed() -> str:
+    """The command line as it was typed, for the report."""
+    import shlex
+
+    return shlex.join(["gpu4d", *sys.argv[1:]])

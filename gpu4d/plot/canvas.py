@@ -1,0 +1,214 @@
+"""What all pictures share: the figure, the panel with its colour bar, the scale bar, the axis marks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpu4d.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1c2530"
+MUTED = "#6b7683"
+NO_VALUE = "#c9ced4"  # where there is no value (NaN)
+_PANEL = 4.2  # inches, the longer side of a panel
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.edgecolor": "#8a94a0",
+    "axes.linewidth": 0.7,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+}
+
+
+def styled(draw: Any) -> Any:
+    """Decorator: draw with the library's fonts and lines, whatever the caller's matplotlib settings are."""
+    import functools
+
+    @functools.wraps(draw)
+    def inside(*args: Any, **options: Any) -> Any:
+        try:
+            import matplotlib
+        except ImportError:
+            raise InputError("pictures need matplotlib: pip install 'gpu4d[app]'") from None
+        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": matplotlib.rcParams["backend"]}):
+            return draw(*args, **options)
+
+    return inside
+
+
+def figure(shape: tuple[int, int], rows: int = 1, columns: int = 1, extra_width: float = 0.0) -> tuple[Figure, Any]:
+    """A figure of equal panels for images of `shape`, drawn by Agg; no window and no pyplot state is touched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, width = (max(1, n) for n in shape)
+    scale = _PANEL / max(height, width)
+    panel = (max(scale * width, 1.9), max(scale * height, 0.9))
+    size = (columns * (panel[0] + 1.15) + extra_width, rows * (panel[1] + 0.85))
+    made = Figure(figsize=size, layout="constrained", facecolor="white")
+    FigureCanvasAgg(made)
+    made.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    return made, made.subplots(rows, columns, squeeze=False)
+
+
+def save(picture: Figure, path: str | Path, dpi: int = 160) -> Path:
+    """Write a figure as PNG.
+
+    Parameters
+    ----------
+    picture : matplotlib Figure
+    path : path
+        An existing file is replaced.
+    dpi : int
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    picture.savefig(path, dpi=dpi, format="png", metadata={"Software": None})
+    return path
+
+
+def plane(data: Any, what: str) -> np.ndarray:
+    """A 2D float64 host array of anything that acts as an array."""
+    host = np.asarray(data)
+    if host.ndim != 2 or 0 in host.shape:
+        raise InputError(f"{what} has shape {host.shape}, need one picture of two axes; take one plane of a stack")
+    if np.iscomplexobj(host):
+        raise InputError(f"{what} is complex: draw its abs, angle, real or imaginary part")
+    return host.astype(np.float64)
+
+
+def robust_range(values: np.ndarray, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
+    """Colour limits from percentiles of the finite values; never of zero width."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    bottom, top = (float(v) for v in np.percentile(finite, (low, high)))
+    if not top > bottom:
+        bottom, top = float(finite.min()), float(finite.max())
+    if not top > bottom:
+        margin = abs(bottom) * 0.1 or 0.5
+        bottom, top = bottom - margin, top + margin
+    return bottom, top
+
+
+def symmetric_range(values: np.ndarray, percentile: float = 99.0) -> float:
+    """Half width of a diverging colour range: a percentile of |values|, and positive."""
+    finite = np.abs(values[np.isfinite(values)])
+    if finite.size == 0:
+        return 1.0
+    return float(np.percentile(finite, percentile)) or float(finite.max()) or 1.0
+
+
+def show(
+    ax: Axes, values: np.ndarray, title: str, units: str, cmap: str, limits: tuple[float, float], bar: bool = True, norm: Any = None
+) -> Any:
+    """One image in a panel: x down, y right, grey where there is no value, colour bar with units."""
+    from matplotlib import colormaps
+
+    colours = colormaps[cmap].with_extremes(bad=NO_VALUE)
+    options: dict[str, Any] = {"norm": norm} if norm is not None else {"vmin": limits[0], "vmax": limits[1]}
+    drawn = ax.imshow(np.ma.masked_invalid(values), cmap=colours, origin="upper", **options)
+    frame(ax, title)
+    if bar:
+        finite = values[np.isfinite(values)]
+        over, under = bool((finite > limits[1]).any()), bool((finite < limits[0]).any())
+        extend = "both" if over and under else "max" if over else "min" if under else "neither"
+        colour_bar = ax.figure.colorbar(drawn, ax=ax, fraction=0.045, pad=0.02, extend=extend, extendfrac=0.03, aspect=24)
+        colour_bar.outline.set_linewidth(0.5)
+        colour_bar.ax.tick_params(width=0.5, length=2.5)
+        colour_bar.set_label(units, **({"rotation": 0, "va": "center"} if len(units) < 3 else {}))
+        if norm is None:
+            colour_bar.formatter.set_powerlimits((-3, 4))
+            colour_bar.formatter.set_useOffset(False)
+    return drawn
+
+
+def frame(ax: Axes, title: str) -> None:
+    """Title on the left, no ticks: the scale bar and the axis marks say what is where."""
+    ax.set_title(title, loc="left", pad=7)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def nice_length(extent: float) -> float:
+    """1, 2 or 5 times a power of ten, near a quarter of `extent`.
+
+    Examples
+    --------
+    >>> nice_length(3000.0), nice_length(13.0)
+    (500.0, 2.0)
+    """
+    target = extent * 0.3
+    power = 10.0 ** math.floor(math.log10(target))
+    return next(step * power for step in (5.0, 2.0, 1.0) if step * power <= target * (1 + 1e-9))
+
+
+def length_label(length: float, units: str) -> str:
+    """A length for people: Å up to 10, then nm and µm; 1/Å as Å⁻¹."""
+    if units == "Å":
+        for factor, name in ((1e4, "µm"), (10.0, "nm")):
+            if length >= factor * (1 - 1e-9):
+                return f"{length / factor:g} {name}"
+    return f"{length:.4g} {'Å⁻¹' if units == '1/Å' else units}"
+
+
+def scale_bar(ax: Axes, shape: tuple[int, int], pixel_size: float, units: str) -> None:
+    """A bar of a round length under the image, where it hides no data."""
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+
+    length = nice_length(shape[1] * pixel_size)
+    pixels = length / pixel_size
+    below = blended_transform_factory(ax.transData, ax.transAxes) + ScaledTranslation(0, -8 / 72, ax.figure.dpi_scale_trans)
+    ax.plot([-0.5, pixels - 0.5], [0, 0], transform=below, color=INK, lw=2.6, solid_capstyle="butt", clip_on=False, gid="scale bar")
+    ax.text(pixels - 0.5, 0, f"  {length_label(length, units)}", transform=below, va="center", ha="left", fontsize=9, gid="scale bar label")
+
+
+def axis_marks(ax: Axes, names: tuple[str, str] = ("x", "y")) -> None:
+    """Which way the axes run: the first down, the second right; drawn outside the image, under its right end."""
+    arrow(ax, (-30, -6), (-30, -21), names[0], MUTED, ha="center", va="top")
+    arrow(ax, (-30, -6), (-13, -6), names[1], MUTED, ha="left", va="center")
+
+
+def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], label: str, color: str, **text: Any) -> None:
+    """A labelled arrow between offsets, in points (right, up), from the lower right corner of a panel."""
+    from matplotlib.transforms import ScaledTranslation
+
+    tail, tip = (ax.transAxes + ScaledTranslation(x / 72, y / 72, ax.figure.dpi_scale_trans) for x, y in (start, end))
+    style = {"arrowstyle": "-|>,head_width=0.16,head_length=0.32", "color": color, "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", xy=(1, 0), xycoords=tip, xytext=(1, 0), textcoords=tail, arrowprops=style, annotation_clip=False, gid=f"axis {label}")
+    ax.text(1, 0, label, transform=tip, fontsize=8.5, color=color, clip_on=False, **text)
+
+
+def note_missing(ax: Axes, values: np.ndarray) -> None:
+    """Say what grey means where some positions have no value."""
+    missing = int(np.count_nonzero(~np.isfinite(values)))
+    if missing:
+        ax.text(
+            1.0,
+            1.012,
+            f"grey: no value ({missing} of {values.size})",
+            transform=ax.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=MUTED,
+        )

@@ -1,0 +1,122 @@
+"""Vector fields over scan positions: direction as hue, length as lightness, with the wheel that says which is which."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpu4d.errors import InputError
+from gpu4d.plot import canvas
+from gpu4d.plot.maps import pixel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@canvas.styled
+def vectors(
+    vx: Any,
+    vy: Any,
+    title: str = "",
+    *,
+    units: str = "",
+    pixel_size: float | None = None,
+    pixel_units: str | None = None,
+    limit: float | None = None,
+) -> Figure:
+    """A vector field in colours: hue is the direction, lightness the length.
+
+    Parameters
+    ----------
+    vx, vy : (Rx, Ry) RealSlice or array
+        Components along x (down) and y (right); NaN is drawn grey.
+    title : str
+    units : str
+        Of the components.
+    limit : float, optional
+        Length that has the full colour; the 99th percentile unless given.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    x, y = canvas.plane(vx, "vx"), canvas.plane(vy, "vy")
+    if x.shape != y.shape:
+        raise InputError(f"vx is {x.shape} and vy {y.shape}: need two components of one shape")
+    length = np.hypot(x, y)
+    limit = float(limit) if limit is not None else canvas.symmetric_range(length, 99.0)
+    made, axs = canvas.figure(x.shape, extra_width=0.35)
+    ax = axs[0, 0]
+    ax.imshow(direction_colors(x, y, limit), origin="upper")
+    canvas.frame(ax, title)
+    size, size_units = pixel(vx, pixel_size, pixel_units)
+    canvas.scale_bar(ax, x.shape, size, size_units)
+    canvas.axis_marks(ax)
+    canvas.note_missing(ax, length)
+    _wheel(ax, limit, units)
+    return made
+
+
+def com(data: Any, title: str = "Centre of mass", *, remove_mean: bool = True, units: str | None = None, **options: Any) -> Figure:
+    """A centre-of-mass field (2, Rx, Ry) as colours; options as in `vectors`.
+
+    Parameters
+    ----------
+    data : (2, Rx, Ry) RealSlice or array
+        x and y component.
+    remove_mean : bool
+        Show what differs from the mean over the scan, which is where the detector's origin lies.
+    """
+    host = np.asarray(data, dtype=np.float64)
+    if host.ndim != 3 or host.shape[0] != 2:
+        raise InputError(f"centre of mass has shape {host.shape}, need (2, Rx, Ry)")
+    if remove_mean and np.isfinite(host).any():
+        host = host - np.nanmean(host, axis=(1, 2), keepdims=True)
+    options.setdefault("pixel_size", getattr(data, "pixel_size", None))
+    options.setdefault("pixel_units", getattr(data, "pixel_units", None))
+    return vectors(host[0], host[1], title, units=units if units is not None else getattr(data, "units", ""), **options)
+
+
+def direction_colors(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
+    """sRGB colours (..., 3) of vectors: equal lengths look equally light in every direction (Oklab, Ottosson 2020).
+
+    A zero vector is near black; NaN is the grey of missing values.
+    """
+    from matplotlib.colors import to_rgb
+
+    strength = np.clip(np.hypot(x, y) / limit, 0.0, 1.0)
+    angle = np.arctan2(x, y)
+    lightness, chroma = 0.10 + 0.68 * strength, 0.135 * strength
+    a, b = chroma * np.cos(angle), chroma * np.sin(angle)
+    l = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    m = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    s = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack(
+        [
+            4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
+            -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
+            -0.0041960863 * l - 0.7034186147 * m + 1.7076147010 * s,
+        ],
+        axis=-1,
+    ).clip(0.0, 1.0)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.where(np.isfinite(strength)[..., None], srgb, np.array(to_rgb(canvas.NO_VALUE)))
+
+
+def _wheel(ax: Any, limit: float, units: str) -> None:
+    """The legend: directions as they lie in the picture, and the length that has the full colour."""
+    n = 161
+    x, y = np.meshgrid(np.linspace(-1, 1, n), np.linspace(-1, 1, n), indexing="ij")
+    inside = np.hypot(x, y) <= 1
+    colors = np.concatenate([direction_colors(x, y, 1.0), inside[..., None].astype(float)], axis=-1)
+    height = 0.24 * max(1.0, ax.figure.get_figwidth() / ax.figure.get_figheight() * 0.6)
+    wheel = ax.inset_axes((1.05, 1.0 - height, 0.2, height))
+    wheel.imshow(colors, origin="upper", interpolation="bilinear")
+    wheel.axis("off")
+    middle = (n - 1) / 2
+    wheel.text(middle, n + 8, "x ↓", ha="center", va="top", fontsize=8, color=canvas.MUTED)
+    wheel.text(n + 6, middle, "y →", ha="left", va="center", fontsize=8, color=canvas.MUTED)
+    digits = max(0, 1 - math.floor(math.log10(limit))) if limit > 0 else 0
+    wheel.set_title(f"rim: {limit:.{min(digits, 6)}f} {units}".rstrip(), fontsize=8.5, fontweight="normal", pad=4)

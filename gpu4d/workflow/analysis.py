@@ -1,0 +1,124 @@
+"""What a run knows of a scan so far, and the order in which it finds it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.datacube import DataCube
+from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.record import Record
+
+
+@dataclass
+class Analysis:
+    """A scan under analysis.
+
+    Attributes
+    ----------
+    cube, recipe, record
+        The scan, the settings, and what is written down.
+    where : (Rx, Ry) bool or None
+        Positions to use.
+    given_probe : (Qx, Qy) float64 or None
+        A vacuum probe that was handed in.
+    products : dict
+        Results by the name they have in the result file.
+    disk : Disk or None
+        The bright-field disk of the mean pattern.
+    template : Template or None
+    probe_origin : str
+        Where the probe is from.
+    trial : Trial or None
+        What Bragg disks looked like at a few positions.
+    technique : {"bragg", "dpc", "both", "images"}
+    disks, origin, lattice, fit, strain, dpc
+        Results of the techniques that were chosen; None for the others.
+    """
+
+    cube: DataCube
+    recipe: Recipe
+    record: Record = field(default_factory=Record)
+    where: np.ndarray | None = None
+    given_probe: np.ndarray | None = None
+    products: dict[str, Any] = field(default_factory=dict)
+    disk: Any = None
+    template: Any = None
+    probe_origin: str = ""
+    trial: Any = None
+    technique: str = "images"
+    disks: Any = None
+    origin: Any = None
+    lattice: Any = None
+    fit: Any = None
+    strain: Any = None
+    dpc: Any = None
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.cube.calibration
+
+    @property
+    def patterns(self) -> int:
+        """How many patterns one pass visits."""
+        return int(np.prod(self.cube.scan_shape)) if self.where is None else int(self.where.sum())
+
+    @property
+    def pass_bytes(self) -> int:
+        """How many bytes one pass reads."""
+        return self.cube.nbytes * self.patterns // max(1, int(np.prod(self.cube.scan_shape)))
+
+    def sweep(self, reductions: dict[str, Any], progress: Any) -> dict[str, Any]:
+        """One pass over the scan within the recipe's memory and on its device."""
+        import gpu4d
+
+        compute = self.recipe.compute
+        return gpu4d.sweep(self.cube, reductions, device=compute.device, memory=compute.memory, where=self.where, progress=progress)
+
+
+def analyse(cube: DataCube, recipe: Recipe | None = None, record: Record | None = None, probe: Any = None) -> Analysis:
+    """The whole analysis of a scan, in memory: survey, decision, second pass, technique, quality gates.
+
+    Parameters
+    ----------
+    cube : DataCube
+        Its calibration is completed in place.
+    recipe : Recipe, optional
+    record : Record, optional
+        Where times, decisions, gates and warnings are written.
+    probe : (Qx, Qy) array, optional
+        Vacuum probe; the recipe's, or one made from the scan, otherwise.
+
+    Returns
+    -------
+    Analysis
+        What cannot be measured (no disk, no lattice, no calibration) is missing from `products`, with a warning in
+        `record` that says why.
+    """
+    recipe, record = recipe or Recipe(), record or Record()
+    with record.listening():
+        return _analyse(cube, recipe, record, probe)
+
+
+def _analyse(cube: DataCube, recipe: Recipe, record: Record, probe: Any) -> Analysis:
+    from gpu4d.workflow import crystal, decide, gates, inputs, phase, survey
+
+    record.note(f"scan {cube!r}")
+    for line in recipe.advice():
+        record.warn(line)
+    a = Analysis(cube, recipe, record, inputs.scan_mask(cube, recipe))
+    a.given_probe = inputs.given_probe(cube, recipe) if probe is None else np.asarray(probe, dtype=np.float64)
+    survey.first_pass(a)
+    survey.bright_field_disk(a)
+    gates.background(a)
+    decide.try_disks(a)
+    decide.technique(a)
+    survey.second_pass(a)
+    if a.technique in ("dpc", "both"):
+        phase.dpc(a)  # first: it finds the rotation that turns strain into the scan's axes
+    if a.technique in ("bragg", "both"):
+        crystal.strain(a)
+    return a

@@ -1,0 +1,105 @@
+"""What a run reads: the scan with what is known of it, a vacuum probe, masks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu4d.data.datacube import DataCube
+from gpu4d.errors import InputError
+from gpu4d.workflow.recipe import Recipe
+
+
+def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
+    """Open a file as the recipe says: dataset, scan shape, masks, axes, binning, and calibration values that are known better."""
+    import gpu4d
+
+    given = recipe.input
+    shape = tuple(given.scan_shape) if given.scan_shape else None
+    cube = gpu4d.open(path, dataset=given.dataset, scan_shape=shape)
+    if given.detector_mask:
+        mask = read_image(given.detector_mask, cube.detector_shape, "detector mask") != 0
+        cube = DataCube(cube.source, cube.calibration, cube.metadata, mask, cube.name)
+    cube = views(cube, recipe)
+    calibrate(cube, recipe)
+    return cube
+
+
+def views(cube: DataCube, recipe: Recipe) -> DataCube:
+    """Swapped and binned as the recipe says."""
+    given = recipe.input
+    cube = cube.swap_axes(detector=given.swap_detector, scan=given.swap_scan)
+    if given.bin_detector > 1 or given.bin_scan > 1:
+        cube = cube.bin(detector=given.bin_detector, scan=given.bin_scan)
+    return cube
+
+
+def calibrate(cube: DataCube, recipe: Recipe) -> None:
+    """Write the recipe's physical values into the cube's calibration. They describe the scan as it is analysed, after binning."""
+    given = recipe.calibration
+    values = {"energy": given.energy, "semiangle": given.semiangle, "q_pixel": given.q_pixel, "r_pixel": given.r_pixel}
+    if given.rotation_degrees is not None:
+        values["rotation"] = math.radians(given.rotation_degrees)
+    if given.transpose is not None:
+        values["transpose"] = given.transpose
+    for field, value in values.items():
+        if value is not None:
+            name = "rotation_degrees" if field == "rotation" else field
+            cube.calibration.set(**{field: value}, how=f"given ({recipe.given.get(f'calibration.{name}', 'recipe')})")
+
+
+def scan_mask(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
+    """Positions to use, (Rx, Ry) bool; None for all."""
+    if not recipe.input.scan_mask:
+        return None
+    mask = read_image(recipe.input.scan_mask, cube.scan_shape, "scan mask") != 0
+    if not mask.any():
+        raise InputError(f"the scan mask {recipe.input.scan_mask} leaves no position: nonzero marks positions to use")
+    return mask
+
+
+def region_mask(region: Any, shape: tuple[int, int], what: str) -> np.ndarray:
+    """[rx0, rx1, ry0, ry1] as a bool mask of the scan."""
+    rx0, rx1, ry0, ry1 = region
+    if rx1 > shape[0] or ry1 > shape[1]:
+        raise InputError(
+            f"{what} = {list(region)} reaches outside the scan {shape}: need rx0 < rx1 ≤ {shape[0]} and ry0 < ry1 ≤ {shape[1]}"
+        )
+    mask = np.zeros(shape, bool)
+    mask[rx0:rx1, ry0:ry1] = True
+    return mask
+
+
+def given_probe(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
+    """The vacuum probe named by the recipe, in the pixels the scan is analysed in; None where none is named."""
+    if not recipe.probe.file:
+        return None
+    image = read_image(recipe.probe.file, None, "probe")
+    if image.shape != cube.detector_shape:
+        try:
+            image = np.asarray(views(DataCube(np.ascontiguousarray(image[None, None])), _detector_only(recipe))[0, 0])
+        except InputError:  # too small to be binned: its shape is named below
+            image = np.asarray(image)
+    if image.shape != cube.detector_shape:
+        raise InputError(f"the probe {recipe.probe.file} is {image.shape}, the detector is {cube.detector_shape}: need one value per pixel")
+    return np.asarray(image, dtype=np.float64)
+
+
+def _detector_only(recipe: Recipe) -> Recipe:
+    only = Recipe()
+    only.input.swap_detector, only.input.bin_detector = recipe.input.swap_detector, recipe.input.bin_detector
+    return only
+
+
+def read_image(spec: str, shape: tuple[int, int] | None, what: str) -> np.ndarray:
+    """An image named FILE or FILE:/dataset, of the shape that is needed."""
+    from gpu4d.io import load_image
+
+    image = load_image(spec)
+    if shape is not None and image.shape != tuple(shape):
+        per = "scan position" if "scan" in what else "detector pixel"
+        raise InputError(f"the {what} {spec} is {image.shape}: need {tuple(shape)}, one value per {per}")
+    return image

@@ -1,0 +1,125 @@
+"""The result folder: written beside its place, moved there when everything is in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpu4d.errors import InputError
+
+RESULT, REPORT, RECIPE = "result.h5", "report.html", "recipe.toml"
+DEMO = ("scan.h5", "phase_object.h5", "phase_object_scan.h5")
+
+
+def default_folder(path: str | Path) -> Path:
+    """`<FILE stem>-gpu4d` in the current folder."""
+    return Path.cwd() / f"{Path(path).stem or 'scan'}-gpu4d"
+
+
+def check_free(out: Path, overwrite: bool, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse a place that is taken, before any work is done.
+
+    Raises
+    ------
+    InputError
+        `out` exists and `overwrite` is not set; or it holds an input, or files gpu4d did not write, which are never deleted.
+    """
+    for path in inputs:
+        if out.resolve() == path.resolve() or (path.exists() and out.resolve() in path.resolve().parents):
+            raise InputError(f"{out} holds the input {path}: choose another folder with -o")
+    if not out.is_symlink() and not out.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{out} exists: choose another folder with -o, or replace it with --overwrite")
+    if out.is_symlink() or not out.is_dir():
+        raise InputError(f"{out} is not a folder: choose another one with -o")
+    foreign = sorted(entry.name for entry in out.iterdir() if not _is_ours(entry))
+    if foreign:
+        raise InputError(
+            f"{out} holds files gpu4d did not write ({', '.join(foreign[:3])}{', …' * (len(foreign) > 3)}): choose another folder with -o"
+        )
+
+
+def _is_ours(entry: Path) -> bool:
+    return entry.is_file() and not entry.is_symlink() and (entry.name in (RESULT, REPORT, RECIPE, *DEMO) or entry.suffix == ".png")
+
+
+@contextmanager
+def folder(out: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """A new folder beside `out`, which becomes `out` at the end; after any error nothing of it is left.
+
+    Parameters
+    ----------
+    out : Path
+        Its parent is made if need be, and removed again if the work fails.
+    overwrite : bool
+        Replace an earlier result; it stays untouched until the new one is complete.
+    inputs : tuple of Path
+        Files that are read: never inside `out`.
+
+    Raises
+    ------
+    InputError
+        The place is taken or cannot be written.
+    """
+    out = Path(os.path.abspath(out))
+    check_free(out, overwrite, inputs)
+    made = _missing_parents(out.parent)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        _remove_empty(made)
+        raise InputError(f"{out} cannot be written ({error.strerror}): choose another folder with -o") from error
+    try:
+        os.chmod(new, 0o777 & ~_umask())
+        yield new
+        _move(new, out, overwrite, inputs)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        _remove_empty(made)
+        raise
+
+
+def _move(new: Path, out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> None:
+    """Put the finished folder in place; an earlier result is set aside first and put back if that fails."""
+    check_free(out, overwrite, inputs)
+    if not out.exists():
+        os.rename(new, out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    os.rename(out, aside / out.name)
+    try:
+        os.rename(new, out)
+    except OSError:
+        os.rename(aside / out.name, out)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _missing_parents(path: Path) -> list[Path]:
+    """Folders that are not there yet, the innermost first."""
+    missing = []
+    while not path.exists() and path != path.parent:
+        missing.append(path)
+        path = path.parent
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for path in folders:
+        try:
+            path.rmdir()
+        except OSError:
+            return
+
+
+def _umask() -> int:
+    now = os.umask(0o022)
+    os.umask(now)
+    return now

@@ -1,0 +1,200 @@
+"""`gpu4d run`: a file in; a folder with an EMD file, pictures and a report out."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu4d.data.datacube import DataCube
+from gpu4d.device.memory import format_bytes
+from gpu4d.errors import InputError
+from gpu4d.workflow import output
+from gpu4d.workflow.analysis import Analysis, analyse
+from gpu4d.workflow.inputs import open_scan
+from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.recipe_text import to_toml
+from gpu4d.workflow.record import Nobody, Record, Watcher
+from gpu4d.workflow.report import Page, Picture, write
+
+
+@dataclass
+class Result:
+    """What a run leaves.
+
+    Attributes
+    ----------
+    folder : Path
+        With result.h5, report.html, recipe.toml and PNGs.
+    analysis : Analysis
+        Everything in memory: `analysis.products` by the names of the result file.
+    """
+
+    folder: Path
+    analysis: Analysis
+
+    @property
+    def record(self) -> Record:
+        return self.analysis.record
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        record = self.record
+        lines = [f"{d.what}: {d.why}" for d in record.decisions]
+        lines += [f"{what}: {value}" + (f" ({remark})" if remark else "") for what, value, remark in record.figures]
+        lines += [f"warning: {line}" for line in record.warnings]
+        missed = [g for g in record.gates if not g.passed]
+        lines += [f"look at: {g.name}: {g.measured}, expected {g.expected}" for g in missed]
+        lines.append(
+            f"{len(record.gates) - len(missed)} of {len(record.gates)} quality gates passed, {sum(s.seconds for s in record.stages):.1f} s"
+        )
+        lines.append(f"report: {self.folder / output.REPORT}")
+        return "\n".join(lines)
+
+
+def run(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    recipe: Recipe | str | Path | None = None,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+    command: str = "",
+) -> Result:
+    """Analyse a scan and leave its results in a folder.
+
+    Parameters
+    ----------
+    path : path
+        A file `gpu4d.open` reads.
+    out : path, optional
+        Folder for the results; `<FILE stem>-gpu4d` in the current folder by default. It appears when everything is in it.
+    recipe : Recipe or path, optional
+        Settings; defaults otherwise.
+    overwrite : bool
+        Replace an earlier result.
+    watcher : Watcher, optional
+        Is told about stages and progress.
+    command : str
+        How it was called, for the report.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    InputError
+        The file or a setting cannot be used, or the folder cannot be written; nothing is left behind.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe) if recipe is not None else Recipe()
+    path = Path(path)
+    out = output.default_folder(path) if out is None else Path(out)
+    needed(recipe)
+    output.check_free(out, overwrite, (path,))
+    record = Record(watcher or Nobody())
+    with record.stage("open"):
+        cube = open_scan(path, recipe)
+    with output.folder(out, overwrite, (path,)) as new:
+        a = analyse(cube, recipe, record)
+        title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
+        publish(a, new, out, title, command)
+    return Result(Path(out), a)
+
+
+def needed(recipe: Recipe) -> None:
+    """Refuse in time what would fail at the end: a device that is not there, a missing package."""
+    from importlib.util import find_spec
+
+    from gpu4d.device.choose import choose
+
+    choose(recipe.compute.device)
+    if missing := [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]:
+        raise InputError(f"pictures and report need {' and '.join(missing)}: pip install 'gpu4d[app]'")
+
+
+def publish(a: Analysis, new: Path, out: Path, title: str, command: str = "") -> None:
+    """Write recipe, pictures, EMD file and report into the folder `new`, which will be `out`."""
+    try:
+        with a.record.stage("pictures"):
+            from gpu4d.workflow.pictures import draw
+
+            pictures = draw(a, new)
+        with a.record.stage("result file"):
+            save_results(a, new / output.RESULT)
+        write_report(a, new, pictures, title, command)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written ({error.strerror or error}): free some space or choose another folder with -o"
+        ) from error
+    except InputError as error:
+        raise InputError(str(error).replace(str(new), str(out))) from error
+
+
+def save_results(a: Analysis, path: Path) -> None:
+    """The EMD file: calibrated results, settings, log, and a link to the raw scan."""
+    import gpu4d
+
+    items: dict[str, Any] = {}
+    if a.cube.source is raw_source(a.cube):
+        items["datacube"] = a.cube
+    else:
+        a.record.note("the scan was cropped, binned or transposed while reading: raw_datacube links to the file as it is")
+        items["raw_datacube"] = DataCube(raw_source(a.cube), name="raw_datacube")
+    items.update((name, thing) for name, thing in a.products.items() if name != "total" and thing is not None)
+    items["calibration"] = a.calibration
+    gpu4d.save(path, items, settings=_storable(a.recipe.as_dict()), log=a.record.log)
+
+
+def raw_source(cube: DataCube) -> Any:
+    """The source at the bottom of all views."""
+    source: Any = cube.source
+    while hasattr(source, "ranges") or type(source).__name__ in ("BinnedSource", "SwappedSource"):
+        source = source.source
+    return source
+
+
+def _storable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those that were left to be decided."""
+    return {k: _storable(v) if isinstance(v, dict) else v for k, v in settings.items() if v is not None}
+
+
+def write_report(a: Analysis, folder: Path, pictures: list[Picture], title: str, command: str, **extra: Any) -> None:
+    """The recipe as it was used, and the page."""
+    (folder / output.RECIPE).write_text(to_toml(a.recipe, comments=False), encoding="utf-8")
+    page = Page(
+        title=title,
+        subtitle=subtitle(a.cube),
+        headline="",
+        record=a.record,
+        calibration=a.calibration,
+        recipe=a.recipe,
+        pictures=pictures,
+        command=command,
+        versions=versions(),
+        **extra,
+    )
+    write(page, folder, output.REPORT)
+
+
+def subtitle(cube: DataCube) -> str:
+    """The scan in one line."""
+    rx, ry, qx, qy = cube.shape
+    return f"{rx}×{ry} scan positions, {qx}×{qy} detector pixels, {cube.dtype}, {format_bytes(cube.nbytes)}; {cube.source.description}"
+
+
+def versions() -> str:
+    """What the results were made with."""
+    import datetime
+
+    import h5py
+    import scipy
+
+    import gpu4d
+
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    parts = [f"gpu4d {gpu4d.__version__}", f"Python {platform.python_version()}", f"NumPy {np.__version__}", f"SciPy {scipy.__version__}"]
+    return " · ".join([now, *parts, f"h5py {h5py.__version__}", f"{platform.system()} {platform.machine()}"])

@@ -1,0 +1,136 @@
+"""What a run writes down while it works: stages with times, decisions with reasons, gates, warnings, key figures."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class Watcher(Protocol):
+    """Somebody who is told how a run gets on: a terminal, a notebook, nobody."""
+
+    def begin(self, stage: str) -> None: ...
+    def advance(self, done: int, total: int) -> None: ...
+    def end(self, stage: str, seconds: float) -> None: ...
+
+
+class Nobody:
+    """A watcher that does not look."""
+
+    def begin(self, stage: str) -> None:
+        pass
+
+    def advance(self, done: int, total: int) -> None:
+        pass
+
+    def end(self, stage: str, seconds: float) -> None:
+        pass
+
+
+@dataclass
+class Stage:
+    """One step of a run. `patterns` is how many patterns it read, 0 for steps that work on small results."""
+
+    name: str
+    seconds: float = 0.0
+    patterns: int = 0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Something the run chose, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A quality gate: what was measured against what is expected, and what to do when it fails."""
+
+    name: str
+    passed: bool
+    measured: str
+    expected: str
+    advice: str
+
+
+@dataclass
+class Record:
+    """The memory of a run; everything in it goes into the report and the result file."""
+
+    watcher: Watcher = field(default_factory=Nobody)
+    stages: list[Stage] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    figures: list[tuple[str, str, str]] = field(default_factory=list)  # (what, value, remark)
+    log: list[str] = field(default_factory=list)
+
+    def note(self, line: str) -> None:
+        """A line for the processing log."""
+        self.log.append(f"{datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}  {line}")
+
+    def warn(self, line: str) -> None:
+        """Something the user should know before trusting a result; said once."""
+        if line not in self.warnings:
+            self.warnings.append(line)
+            self.note(f"warning: {line}")
+
+    def decide(self, what: str, why: str) -> None:
+        self.decisions.append(Decision(what, why))
+        self.note(f"decision: {what}, because {why}")
+
+    def gate(self, name: str, passed: bool, measured: str, expected: str, advice: str) -> None:
+        self.gates.append(Gate(name, bool(passed), measured, expected, advice))
+        self.note(f"gate {'passed' if passed else 'not passed'}: {name}: {measured} (expected {expected})")
+
+    def figure(self, what: str, value: str, remark: str = "") -> None:
+        """A key figure, for the top of the report."""
+        self.figures.append((what, value, remark))
+
+    @contextmanager
+    def stage(self, name: str, patterns: int = 0, nbytes: int = 0) -> Iterator[Callable[[int, int], None]]:
+        """Time a step; gives the callable that a sweep reports its progress to."""
+        self.watcher.begin(name)
+        start = time.perf_counter()
+        yield self.watcher.advance
+        stage = Stage(name, time.perf_counter() - start, patterns, nbytes)
+        self.stages.append(stage)
+        self.watcher.end(name, stage.seconds)
+        self.note(
+            f"{name}: {stage.seconds:.2f} s" + (f", {patterns / stage.seconds:,.0f} patterns/s" if patterns and stage.seconds else "")
+        )
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take what the library logs meanwhile: warnings into `warnings`, the rest into the processing log."""
+        handler, logger = _Listener(self), logging.getLogger("gpu4d")
+        before = logger.level
+        logger.addHandler(handler)
+        if logger.getEffectiveLevel() > logging.INFO:
+            logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, record: Record):
+        super().__init__(logging.INFO)
+        self.to = record
+
+    def emit(self, entry: Any) -> None:
+        text = entry.getMessage()
+        if entry.levelno >= logging.WARNING:
+            self.to.warn(text)
+        else:
+            self.to.note(text)

@@ -1,0 +1,118 @@
+"""The two passes over the scan, and what the mean pattern says of the probe."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpu4d.data.datacube import diffraction_slice
+from gpu4d.errors import InputError
+from gpu4d.workflow.analysis import Analysis
+
+FEW_COUNTS = 50  # a float pattern with a smaller total is not in counts: Poisson statistics do not apply
+
+
+def first_pass(a: Analysis) -> None:
+    """Mean and maximum pattern, centre of mass, counts; and which positions hold nothing."""
+    import gpu4d
+
+    everything = gpu4d.detectors.from_array(np.ones(a.cube.detector_shape, bool))
+    reductions = {
+        "mean_pattern": gpu4d.MeanPattern(),
+        "max_pattern": gpu4d.MaxPattern(),
+        "com": gpu4d.CenterOfMass(),
+        "total": gpu4d.VirtualImage(everything),
+    }
+    with a.record.stage("pass 1: mean, maximum, centre of mass", a.patterns, a.pass_bytes) as progress:
+        out = a.sweep(reductions, progress)
+    total = out.pop("total")
+    a.products.update(out)
+    counts = np.asarray(total)
+    visited = np.ones(counts.shape, bool) if a.where is None else a.where
+    invalid, empty = visited & ~np.isfinite(counts), visited & (counts == 0)
+    for kind, found in (("with NaN or infinite values", invalid), ("without any counts", empty)):
+        if found.any():
+            first = ", ".join(f"({x}, {y})" for x, y in np.argwhere(found)[:3])
+            a.record.warn(f"{int(found.sum())} of {int(visited.sum())} patterns are {kind}, the first at {first}: results are NaN there")
+    good = counts[visited & np.isfinite(counts) & (counts != 0)]
+    if good.size == 0:
+        raise InputError(f"{a.cube.name}: no pattern has finite counts: is this the right dataset?")
+    if (good < 0).any() or float(np.nanmin(np.asarray(out["mean_pattern"]))) < 0:
+        a.record.warn("some values are negative: subtracting a background in advance biases centres of mass and significances")
+    middle = float(np.median(good))
+    a.record.figure("Counts per pattern", f"{middle:,.0f}" if middle >= 100 else f"{middle:.3g}", f"median of {good.size:,} patterns")
+    a.products["total"] = total
+
+
+def in_counts(a: Analysis) -> bool:
+    """Whether values are electron counts, as far as one can see: whole-number types, or floats of a plausible size."""
+    kind = getattr(np.dtype(str(a.cube.dtype).split(".")[-1]), "kind", "f")
+    return kind in "iu" or float(np.nanmedian(np.asarray(a.products["total"]))) >= FEW_COUNTS
+
+
+def bright_field_disk(a: Analysis) -> None:
+    """Centre, radius and edge of the bright-field disk; the detector pixel from it where energy and semi-angle are known."""
+    import gpu4d
+    from gpu4d import physics
+
+    c = a.calibration
+    with a.record.stage("bright-field disk"):
+        try:
+            a.disk = gpu4d.probe.measure_disk(a.products["mean_pattern"], a.cube.detector_mask)
+        except InputError as error:
+            a.record.warn(f"the mean pattern shows no bright-field disk ({error}): images only, about the middle of the detector")
+            return
+    disk = a.disk
+    if disk.residual > max(1.0, 0.1 * disk.radius):
+        a.record.warn(
+            f"the bright-field disk is not round: its edge is {disk.residual:.2f} px rms from a circle of radius {disk.radius:.1f} px"
+        )
+    c.set(probe_radius=disk.radius, how="circle fitted to the edge of the mean pattern's disk")
+    if c.origin is None:
+        c.set(origin=(disk.qx, disk.qy), how="centre of the mean pattern's disk")
+    known = c.q_pixel
+    c.complete()
+    if c.q_pixel:
+        for name in ("mean_pattern", "max_pattern"):
+            a.products[name] = diffraction_slice(a.products[name].data, a.products[name].name, "counts", c)
+    a.record.figure(
+        "Bright-field disk radius", f"{disk.radius:.2f} px", f"centre ({disk.qx:.2f}, {disk.qy:.2f}) px, edge {disk.edge:.1f} px"
+    )
+    if c.q_pixel:
+        a.record.figure("Detector pixel", f"{c.q_pixel:.5g} Å⁻¹", "given" if known else "from energy, semi-angle and disk radius")
+    if known and c.energy and c.semiangle:
+        expected = physics.pixel_from_disk(disk.radius, c.semiangle, c.energy)
+        if abs(expected / known - 1) > 0.05:
+            a.record.warn(
+                f"q_pixel is {known:.4g} 1/Å, but energy, semi-angle and the disk's radius say {expected:.4g} 1/Å: one of them is wrong"
+            )
+
+
+def radii(a: Analysis) -> tuple[float, float, float]:
+    """Bright-field radius, and inner and outer radius of the annular dark field, pixels."""
+    given, center = a.recipe.images, np.asarray(a.cube.detector_shape) / 2
+    unit = a.disk.radius if a.disk is not None else min(a.cube.detector_shape) / 8
+    if a.disk is not None:
+        center = np.array([a.disk.qx, a.disk.qy])
+    reach = float(min(center.min() + 0.5, (np.asarray(a.cube.detector_shape) - center).min() - 0.5))
+    outer = unit * given.adf_outer if given.adf_outer else reach
+    return unit * given.bf_radius, unit * given.adf_inner, outer
+
+
+def second_pass(a: Analysis) -> None:
+    """Virtual images about the measured beam, and Bragg disks where they were chosen."""
+    import gpu4d
+
+    bright, inner, outer = radii(a)
+    reductions = {"bf": gpu4d.VirtualImage(gpu4d.detectors.disk(bright))}
+    if outer > inner * 1.05:
+        reductions["adf"] = gpu4d.VirtualImage(gpu4d.detectors.annulus(inner, outer))
+    else:
+        a.record.warn(f"no annular dark-field image: the annulus would start at {inner:.1f} px, the detector ends at {outer:.1f} px")
+    name = "pass 2: virtual images"
+    if a.technique in ("bragg", "both"):
+        reductions["braggvectors"] = gpu4d.BraggDisks(a.template, **a.trial.options)
+        name += ", Bragg disks"
+    with a.record.stage(name, a.patterns, a.pass_bytes) as progress:
+        out = a.sweep(reductions, progress)
+    a.disks = out.get("braggvectors")
+    a.products.update(out)
