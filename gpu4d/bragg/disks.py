@@ -264,7 +264,8 @@ def find(frames: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Dis
     if find_disks.choose(frames, *given, **call) != "definition" or frames.shape[0] <= BATCH:
         return find_disks(frames, *given, **call)
     xp = arrays.namespace(frames)
-    parts = [find_disks(frames[i : i + BATCH, ...], *given, **call) for i in range(0, frames.shape[0], BATCH)]
+    ends = [min(i + BATCH, frames.shape[0]) for i in range(0, frames.shape[0], BATCH)]
+    parts = [find_disks(frames[max(0, end - 1) // BATCH * BATCH : end, ...], *given, **call) for end in ends]
     return Disks(*(xp.concat(columns) for columns in zip(*parts)))
 
 

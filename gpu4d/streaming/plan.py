@@ -23,6 +23,7 @@ from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 
 TILE_BYTES = 4 << 20  # a few tiles fit into the last-level cache, and one hides the cost of a call
+LEAST_BLOCKS = 8  # row blocks of a small scan, where its layout allows: threads need work to share
 MOST_BLOCKS = 64  # row blocks of a scan: enough to share out, few enough to keep their sums
 LARGEST_NATURAL_TILE = 64 << 20  # blocks of a file above this are read in parts, more than once
 READ_AHEAD = 3  # tiles of a worker: one in work, two being read
@@ -44,7 +45,7 @@ class Cut:
 
 def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int]) -> Cut:
     """The cut of a scan, from its shape, the bytes of a frame and the natural blocks of its source."""
-    rx, ry = shape[:2]
+    rx, ry = max(shape[0], 1), max(shape[1], 1)
     bx, by = min(natural[0], rx), min(natural[1], ry)
     amplification = 1.0
     if bx * by * frame_bytes > LARGEST_NATURAL_TILE:
@@ -54,7 +55,8 @@ def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int]) -> Cut:
         columns = min(ry, by * max(1, TILE_BYTES // (bx * by * frame_bytes)))
         rows = bx
         if columns == ry:
-            rows = min(rx, bx * max(1, TILE_BYTES // (bx * ry * frame_bytes)))
+            share = ceil(ceil(rx / bx) / LEAST_BLOCKS)
+            rows = min(rx, bx * max(1, min(share, TILE_BYTES // (bx * ry * frame_bytes))))
     block_rows = rows * ceil(ceil(rx / rows) / MOST_BLOCKS)
     return Cut(rows, columns, block_rows, amplification)
 
@@ -108,8 +110,6 @@ def scan_info(cube: DataCube, where: Any = None) -> tuple[ScanInfo, Cut]:
     frame_bytes = int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(cube.dtype)
     pieces = cut(cube.shape, max(frame_bytes, 1), cube.source.blocks)
     starts = (*range(0, cube.shape[0], pieces.block_rows), cube.shape[0])
-    if cube.shape[0] == 0:
-        starts = (0,)
     sample = getattr(cube.source, "array", None)
     scan = ScanInfo(
         shape=cube.shape,
