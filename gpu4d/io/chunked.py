@@ -113,7 +113,7 @@ class ChunkedSource(LibrarySource):
                 continue
             try:
                 np.copyto(part, self._chunk(place)[inside], casting="unsafe")
-            except (zlib.error, ValueError):
+            except zlib.error:
                 # chunks on the edge may be stored in another way; the library knows, or says what is wrong with the file
                 start = [r.start + t.start for r, t in zip((rows, columns, slice(0, 0), slice(0, 0)), target)]
                 box = tuple(slice(a, a + n) for a, n in zip(start, part.shape))
@@ -134,17 +134,18 @@ class ChunkedSource(LibrarySource):
 
     def _chunk(self, place: tuple[int, ...]) -> np.ndarray:
         size = int(self.index["sizes"][place])
-        data = self._bytes(int(self.index["offsets"][place]), size)
+        data: Any = self._bytes(int(self.index["offsets"][place]), size)
         skipped, n = int(self.index["skipped"][place]), int(np.prod(self.chunks))
+        width = self.stored.itemsize
         for i in reversed(range(len(self.filters))):
             if skipped >> i & 1:
                 continue
             if self.filters[i] == DEFLATE:
-                data = zlib.decompress(data, bufsize=n * self.stored.itemsize)
-            else:
-                data = np.frombuffer(data, np.uint8).reshape(self.stored.itemsize, n).T.tobytes()
-        if len(data) != n * self.stored.itemsize:
-            raise ValueError("chunk of unexpected length")
+                data = zlib.decompress(data, bufsize=n * width)
+            elif len(data) == n * width:
+                data = unshuffle(data, width)
+        if len(data) != n * width:
+            raise zlib.error("chunk of unexpected length")
         return np.frombuffer(data, self.stored).reshape(self.chunks)
 
     def _bytes(self, offset: int, size: int) -> bytes:
@@ -162,6 +163,15 @@ class ChunkedSource(LibrarySource):
                 f"{self.path}: the file ends inside a chunk of {self.dataset}: it is truncated, or was shortened; copy it again"
             )
         return data
+
+
+def unshuffle(data: bytes, width: int) -> np.ndarray:
+    """Bytes of values, from first all first bytes, then all second bytes, … (HDF5's shuffle filter)."""
+    planes = np.frombuffer(data, np.uint8).reshape(width, -1)
+    values = np.empty((planes.shape[1], width), np.uint8)
+    for i in range(width):
+        values[:, i] = planes[i]
+    return values.reshape(-1)
 
 
 def _restore(common: tuple[Any, ...], special: dict[str, Any]) -> ChunkedSource:

@@ -27,11 +27,13 @@ def open_file(path: str) -> h5py.File:
     with contextlib.suppress(ImportError):
         import hdf5plugin  # noqa: F401  registers bitshuffle, LZ4, Zstandard, Blosc …
     try:
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r")
     except OSError as error:
         text = str(error)
         if "truncated" in text:
             raise InputError(f"{path}: the HDF5 file is truncated (shorter than its header says): copy it again") from error
+        if "unable to lock" in text:
+            raise InputError(f"{path}: another program has the file open for writing: close it there, then try again") from error
         raise InputError(f"{path}: HDF5 cannot open it ({_reason(error)}): it is damaged, or still being written") from error
 
 
@@ -117,11 +119,10 @@ def _named(file: h5py.File, name: str) -> tuple[str, h5py.Dataset]:
     except (KeyError, OSError) as error:
         raise InputError(f"{file.filename}: no dataset {name!r}; {_others(file)}. Choose one with --dataset or dataset=") from error
     if isinstance(item, h5py.Group):
-        inside = {k: v for k, v in item.items() if isinstance(v, h5py.Dataset) and v.shape is not None and v.ndim == 4}
+        inside = {k: v for k, v in datasets(file).items() if k.startswith(path.rstrip("/") + "/") and v.shape is not None and v.ndim == 4}
         if len(inside) != 1:
             raise InputError(f"{file.filename}: {name!r} is a group, not a dataset; {_others(file)}. Choose one with --dataset or dataset=")
-        key, item = next(iter(inside.items()))
-        path = f"{path.rstrip('/')}/{key}"
+        return next(iter(inside.items()))
     return path, item
 
 

@@ -23,7 +23,7 @@ def native_dtype(stored: Any) -> np.dtype:
     stored = np.dtype(stored)
     if stored.kind == "b":
         return np.dtype(np.uint8)
-    if stored == np.float16:
+    if stored.kind == "f" and stored.itemsize == 2:
         return np.dtype(np.float32)
     return stored.newbyteorder("=")
 
