@@ -74,11 +74,14 @@ def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: floa
     bases = _candidates(v[few], weight[few], spacing, shortest)
     if not len(bases):
         return None
-    best = bases[np.argmax(_score(bases, v[few], weight[few], spacing))]
+    for _ in range(2):
+        best, shift = _fit(bases[np.argmax(_score(bases, v[few], weight[few], spacing))], v[few], weight[few], spacing, REACH)
+        v = v - shift  # the origin as the lattice sees it: an error of a fraction of |g| must not decide
+        bases = np.concatenate([best[None], bases])
     for _ in range(2):
         family = _related(best)
         family = family[np.linalg.norm(family[:, 0], axis=-1) >= shortest]
-        family = np.concatenate([best[None], np.stack([_fit(b, v[few], weight[few], spacing, REACH) for b in family])])
+        family = np.concatenate([best[None], np.stack([_fit(b, v[few], weight[few], spacing, REACH)[0] for b in family])])
         best = family[np.argmax(_score(family, v[few], weight[few], spacing))]
     return _judge(best, v, weight, position, few, spacing)
 
@@ -190,22 +193,23 @@ def _related(basis: np.ndarray) -> np.ndarray:
     return reduced(np.stack(found) @ basis)
 
 
-def _fit(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float, reach: float) -> np.ndarray:
-    """Least squares of the points on the lattice, from low orders outwards."""
-    away = np.linalg.norm(v, axis=-1)
+def _fit(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares of the points on the lattice, from low orders outwards: basis and origin."""
+    away, shift = np.linalg.norm(v, axis=-1), np.zeros(2)
     for limit in (1.6, 2.4, reach, reach):
-        order, distance = _nearest(basis, v)
+        order, distance = _nearest(basis, v - shift)
         on = (distance < _tolerance(v, spacing)) & (away < limit * spacing)
         w = np.sqrt(weight[on])[:, None]
-        fitted, _, rank, _ = np.linalg.lstsq(order[on] * w, v[on] * w, rcond=1e-3)
-        if rank == 2:
-            basis = fitted
-    return basis
+        rows = np.column_stack([np.ones(on.sum()), order[on]])
+        fitted, _, rank, _ = np.linalg.lstsq(rows * w, v[on] * w, rcond=1e-3)
+        if rank == 3:
+            shift, basis = fitted[0], fitted[1:]
+    return basis, shift
 
 
 def _judge(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, position: np.ndarray, few: np.ndarray, spacing: float) -> Lattice | None:
     """The lattice with its figures, or None where chance would do as well."""
-    basis = canonical(_fit(basis, v, weight, spacing, np.inf))
+    basis = canonical(_fit(basis, v, weight, spacing, np.inf)[0])
     order, distance = _nearest(basis, v)
     on = (distance < _tolerance(v, spacing)) & (order != 0).any(axis=-1)
     fraction = float(weight[few] @ on[few] / weight[few].sum())
