@@ -105,7 +105,8 @@ class DataCube:
         DataCube
             Its calibration has the origin in cropped pixels.
         """
-        ranges = tuple(_range(r, n, name) for r, n, name in zip((rx, ry, qx, qy), self.shape, ("rx", "ry", "qx", "qy")))
+        given = zip((rx, ry, qx, qy), self.shape, ("rx", "ry", "qx", "qy"))
+        ranges: Any = tuple(_range(cut, size, name) for cut, size, name in given)
         calibration = self.calibration.copy()
         for field in ("origin", "origin_measured"):
             origin = getattr(calibration, field)
@@ -137,7 +138,7 @@ class DataCube:
         mask = self.detector_mask
         if mask is not None:
             qx, qy = (n // detector for n in self.detector_shape)
-            mask = mask[: qx * detector, : qy * detector].reshape(qx, detector, qy, detector).all((1, 3))
+            mask = mask[: qx * detector, : qy * detector].reshape(qx, detector, qy, detector).all(axis=(1, 3))  # type: ignore[assignment]
         return DataCube(BinnedSource(self.source, int(scan), int(detector)), c, self.metadata, mask, self.name)
 
     def swap_axes(self, *, detector: bool = False, scan: bool = False) -> DataCube:
