@@ -223,7 +223,10 @@ def test_everything_comes_back(tmp_path, generator):
             "deep": {"pair": (1, 2), "x": np.eye(2)},
         },
     }
-    settings = {"sweep": {"memory": "512 MB", "where": None}, "stages": [{"name": "disks", "power": 0.85}]}
+    settings = {
+        "sweep": {"memory": "512 MB", "where": None, "rows": [[1, 2], [3, 4]], "odd": [[1], [2, "x"]], "empty": []},
+        "stages": [{"name": "disks", "power": 0.85}],
+    }
     save(tmp_path / "r.h5", items, settings=settings, log=["opened", "swept"])
     back = read_emd(tmp_path / "r.h5")
 
@@ -246,7 +249,10 @@ def test_everything_comes_back(tmp_path, generator):
     assert back["decision"]["because"] == ["disks", "many"] and back["decision"]["none"] is None and back["decision"]["ok"] is True
     assert back["decision"]["deep"]["pair"] == (1, 2)
     np.testing.assert_array_equal(back["decision"]["deep"]["x"], np.eye(2))
-    assert back["settings"]["sweep"] == {"memory": "512 MB", "where": None}
+    sweep = back["settings"]["sweep"]
+    assert sweep["memory"] == "512 MB" and sweep["where"] is None and sweep["empty"] == []
+    np.testing.assert_array_equal(sweep["rows"], [[1, 2], [3, 4]])
+    assert sweep["odd"] == ["[1]", "[2, 'x']"], "what EMD has no type for becomes text"
     assert back["settings"]["stages"]["0"] == {"name": "disks", "power": 0.85}
     assert back["log"]["lines"] == ["opened", "swept"] and back["versions"]["gpu4d"] == gpu4d.__version__
 

@@ -78,10 +78,18 @@ def _write_sequence(group: h5py.Group, key: str, values: Sequence[Any]) -> None:
     if all(isinstance(v, Number | np.bool_) for v in values):
         _write_value(group, key, np.asarray(values, dtype=None if values else np.float64), kind)
         return
+    rows = all(isinstance(v, np.ndarray | list | tuple) and _is_numeric(v) for v in values)
     inner = group.create_group(key)
-    inner.attrs["type"], inner.attrs["length"] = f"{kind}_of_strings", len(values)
+    inner.attrs["type"], inner.attrs["length"] = f"{kind}_of_{'arrays' if rows else 'strings'}", len(values)
     for i, v in enumerate(values):
-        inner.create_dataset(str(i), data=str(v).replace("\0", "").encode())
+        inner.create_dataset(str(i), data=np.asarray(v) if rows else str(v).replace("\0", "").encode())
+
+
+def _is_numeric(values: Any) -> bool:
+    try:
+        return np.asarray(values).dtype.kind in "biuf"
+    except ValueError:  # rows of different length
+        return False
 
 
 def calibration_keys(c: Calibration, targets: Sequence[str]) -> dict[str, Any]:
