@@ -18,7 +18,10 @@ SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is
 CANDIDATES = 28  # cluster centres, and as many differences of them
 TOLERANCE = (0.06, 0.04)  # of the disk spacing, and of the distance from the origin (strain and rotation within the scan)
 REACH = 3.3  # disk spacings: lower orders name the lattice, higher ones are smeared by strain
-LEAST_EXCESS, LEAST_SIGMA, LEAST_POINTS = 0.15, 6.0, 6  # indexed above chance, in standard deviations of chance, and in points
+LEAST_EXCESS, LEAST_EVIDENCE = (
+    0.2,
+    30.0,
+)  # indexed above chance; and in nats over all points: a thousand candidates with six free numbers each find 20
 
 
 def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: float | None = None, where: Any = None) -> Lattice | None:
@@ -46,8 +49,8 @@ def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: floa
     Returns
     -------
     Lattice or None
-        None where no lattice indexes at least 15 % more of the points than of points in random directions at the same distances (and
-        six standard deviations more, and six points): amorphous or fine-grained areas, or too few disks. Of several grains the
+        None where no lattice indexes at least 20 % more of the points than of points in random directions at the same distances, or
+        where the points are too few to tell (about 15 disks in all): amorphous or fine-grained areas. Of several grains the
         strongest is returned; `indexed_fraction` tells how much of the data it stands for.
 
     Examples
@@ -179,11 +182,14 @@ def _score(bases: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float)
         order, distance = _nearest(some, v)
         node = (distance < reach) & (order != 0).any(axis=-1)
         area = np.abs(cross(some[:, 0], some[:, 1]))
-        p = np.clip(np.pi * (weight @ reach**2) / weight.sum() / area, 1e-6, 1 - 1e-6)
-        f = np.clip(node @ weight / weight.sum(), 1e-9, 1 - 1e-9)
-        gained = f * np.log(f / p) + (1 - f) * np.log((1 - f) / (1 - p))
-        score[start : start + 32] = np.where(f > p, gained, 0.0)
+        score[start : start + 32] = _gain(node @ weight / weight.sum(), np.pi * (weight @ reach**2) / weight.sum() / area)
     return score
+
+
+def _gain(fraction: Any, chance: Any) -> Any:
+    """Kullback–Leibler divergence of the indexed fraction from chance; 0 where chance would index more."""
+    f, p = np.clip(fraction, 1e-9, 1 - 1e-9), np.clip(chance, 1e-6, 1 - 1e-6)
+    return np.where(f > p, f * np.log(f / p) + (1 - f) * np.log((1 - f) / (1 - p)), 0.0)
 
 
 def _related(basis: np.ndarray) -> np.ndarray:
@@ -216,9 +222,8 @@ def _judge(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, position: np.nd
     angle = np.random.default_rng(0).uniform(0, 2 * np.pi, (16, few.size))
     turned = np.linalg.norm(v[few], axis=-1)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     chance = float(np.mean((_nearest(basis, turned)[1] < _tolerance(turned, spacing)) @ weight[few]) / weight[few].sum())
-    sigma = np.sqrt(chance * (1 - chance) * np.sum(weight[few] ** 2)) / weight[few].sum()
-    too_few = int(on.sum()) < LEAST_POINTS or np.linalg.matrix_rank(order[on]) < 2
-    if too_few or fraction - chance < max(LEAST_EXCESS, LEAST_SIGMA * sigma):
+    points = weight[few].sum() ** 2 / np.sum(weight[few] ** 2)
+    if fraction - chance < LEAST_EXCESS or points * _gain(fraction, chance) < LEAST_EVIDENCE or np.linalg.matrix_rank(order[on]) < 2:
         return None
     code, count = np.unique((order[on] @ (1.0, 2.0**20)).astype(np.int64), return_counts=True)
     names = np.stack([(code + 2**19) % 2**20 - 2**19, (code + 2**19) // 2**20], axis=-1)
