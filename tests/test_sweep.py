@@ -44,7 +44,9 @@ def all_reductions(shape=(17, 20)):
     origin = np.stack(np.meshgrid(np.linspace(7, 9, 13), np.linspace(8, 11, 9), indexing="ij"), -1)
     probe = gpu4d.probe.synthetic(shape, 2.5)
     return {
-        "image": gpu4d.VirtualImage({"bf": gpu4d.detectors.disk(4.0), "mask": rng.random(shape) > 0.5, "weights": rng.random(shape)}, origin),
+        "image": gpu4d.VirtualImage(
+            {"bf": gpu4d.detectors.disk(4.0), "mask": rng.random(shape) > 0.5, "weights": rng.random(shape)}, origin
+        ),
         "mean": gpu4d.MeanPattern(),
         "weighted": gpu4d.MeanPattern(weights=weights),
         "aligned": gpu4d.MeanPattern(weights=weights, origin=origin),
@@ -161,7 +163,7 @@ def test_halves_merge_to_the_whole_bit_for_bit():
     """Two workers see different row blocks; their states merge, in either order and through a pickle, to the same bits."""
     data = scan("float32")
     cube = gpu4d.DataCube(Slow(data, (4, 3)))
-    info, pieces = scan_info(cube)
+    info, _ = scan_info(cube)
     whole = gpu4d.sweep(cube, all_reductions())
 
     def worker(blocks):
@@ -171,7 +173,9 @@ def test_halves_merge_to_the_whole_bit_for_bit():
             r.start(info, None)
         for block in blocks:
             for rows, columns in todo.tiles(block):
-                positions = np.stack(np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij"), -1)
+                positions = np.stack(
+                    np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij"), -1
+                )
                 frames = np.ascontiguousarray(data[rows, columns].reshape(-1, 17, 20))
                 for r in reductions.values():
                     r.update(frames, positions.reshape(-1, 2))

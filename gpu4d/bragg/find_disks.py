@@ -160,6 +160,7 @@ def candidate_scores(maps: Maps, allowed: Any, min_significance: float, min_rela
     none = xp.full_like(maps.hybrid, -float("inf"))
     score = xp.where(local_maxima(maps.hybrid) & allowed, maps.hybrid, none)
     strongest = xp.max(score, axis=(-2, -1), keepdims=True)
+    strongest = xp.where(strongest > 0, strongest, xp.zeros_like(strongest))
     keep = (score >= min_absolute) & (score >= min_relative * strongest) & (significance(maps) >= min_significance)
     return xp.where(keep, score, none)
 

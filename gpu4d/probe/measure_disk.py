@@ -170,13 +170,16 @@ def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_cente
     def misfit(p: np.ndarray) -> np.ndarray:
         cx, cy = (p[4], p[5]) if free_center else center
         fall = np.clip(4 * (np.hypot(x - cx, y - cy) - p[2]) / p[3], -60, 60)
-        return (p[0] + p[1] / (1 + np.exp(fall)) - z) / scale
+        # A slope of the intensity inside the disk must not be taken for a shift of its edge.
+        height = p[1] * (1 + (p[6] * (x - cx) + p[7] * (y - cy)) / radius) if free_center else p[1]
+        return (p[0] + height / (1 + np.exp(fall)) - z) / scale
 
     start = [low, high - low, radius, 1.0]
     lower, upper = [-np.inf, 0.0, 0.8 * radius - 1, 0.05], [np.inf, np.inf, 1.2 * radius + 1, max(2.0, radius)]
     if free_center:
-        start, lower, upper = start + list(center), lower + list(center - 0.5), upper + list(center + 0.5)
-    units = [scale, scale, 1.0, 1.0, 1.0, 1.0][: len(start)]
+        start = [*start, *center, 0.0, 0.0]
+        lower, upper = [*lower, *(center - 0.5), -1.0, -1.0], [*upper, *(center + 0.5), 1.0, 1.0]
+    units = [scale, scale, 1.0, 1.0, 1.0, 1.0, 0.1, 0.1][: len(start)]
     p = least_squares(misfit, start, bounds=(lower, upper), loss="soft_l1", f_scale=0.2, x_scale=units).x
     cx, cy = (p[4], p[5]) if free_center else center
     return float(cx), float(cy), float(p[2]), float(p[3])

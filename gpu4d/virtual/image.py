@@ -32,11 +32,11 @@ class VirtualImage:
     """
 
     def __init__(self, detector: Any, origin: Any = None):
-        many = isinstance(detector, Mapping | Sequence)
+        many = isinstance(detector, Mapping | Sequence) and not isinstance(detector, str)
         if isinstance(detector, Mapping):
             self.labels = tuple(detector)
             self.detectors: tuple[Detector, ...] = tuple(as_detector(d) for d in detector.values())
-        elif isinstance(detector, Sequence):
+        elif many:
             self.detectors = tuple(as_detector(d) for d in detector)
             self.labels = tuple(f"detector {i}" for i in range(len(self.detectors)))
         elif arrays.is_array(detector) and len(detector.shape) == 3:

@@ -1,0 +1,108 @@
+"""The vacuum probe: measured, averaged, made."""
+
+import h5py
+import numpy as np
+import pytest
+
+import gpu4d
+from gpu4d.errors import InputError
+from gpu4d.probe import from_vacuum, measure_disk, synthetic, template
+
+
+@pytest.mark.parametrize("center", [(31.5, 31.5), (28.13, 35.71), (40.0, 22.25)])
+@pytest.mark.parametrize(("radius", "edge"), [(4.0, 1.0), (9.3, 0.6), (15.0, 3.0)])
+def test_clean_disk(center, radius, edge):
+    disk = measure_disk(synthetic((64, 66), radius, center, edge))
+    np.testing.assert_allclose((disk.qx, disk.qy), center, atol=0.01)
+    assert disk.radius == pytest.approx(radius, abs=0.02) and disk.edge == pytest.approx(edge, rel=0.15)
+    assert disk.residual < 0.1
+
+
+def test_noisy_disk():
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(20):
+        c = rng.uniform(28, 36, 2)
+        d = measure_disk(rng.poisson(40 * synthetic((64, 64), 8.0, tuple(c)) + 0.5))
+        errors.append((d.qx - c[0], d.qy - c[1], d.radius - 8.0))
+    assert np.sqrt(np.mean(np.square(errors), 0)).max() < 0.08
+
+
+def test_structure_inside_moves_the_centre_of_mass_but_not_the_disk():
+    disk = synthetic((64, 64), 14.0, (31.0, 33.0))
+    x = np.arange(64)[:, None]
+    image = disk * (1 + 0.02 * (x - 31)) * 100
+    assert abs((image * x).sum() / image.sum() - 31.0) > 0.8
+    found = measure_disk(image)
+    np.testing.assert_allclose((found.qx, found.qy), (31.0, 33.0), atol=0.15)
+
+
+def test_neighbours_and_masked_pixels_do_not_bend_the_circle():
+    image = 100 * synthetic((96, 96), 8.0, (48.2, 47.6))
+    for c in ((48.2 + 20, 47.6), (48.2, 47.6 - 21), (34.0, 62.0)):
+        image = image + 45 * synthetic((96, 96), 8.0, c)
+    assert np.hypot(*(np.array(measure_disk(image)[:2]) - (48.2, 47.6))) < 0.05
+    mask = np.ones((96, 96), bool)
+    mask[47:49] = False
+    stopped = np.where(mask, image, np.nan)
+    found = measure_disk(stopped)
+    assert np.hypot(*(np.array(found[:2]) - (48.2, 47.6))) < 0.1 and found.radius == pytest.approx(8.0, abs=0.1)
+
+
+def test_nothing_to_measure():
+    for image in (np.zeros((32, 32)), np.full((32, 32), 5), np.full((32, 32), np.nan)):
+        with pytest.raises(InputError, match="no disk"):
+            measure_disk(image)
+    with pytest.raises(InputError, match="one pattern"):
+        measure_disk(np.zeros((2, 32, 32)))
+
+
+def test_vacuum_average_aligns():
+    """Vacuum probes moved by descan: the aligned average keeps their edge, the plain one smears it."""
+    rng = np.random.default_rng(2)
+    centers = 24 + rng.uniform(-2, 2, (60, 2))
+    stack = np.array([rng.poisson(200 * synthetic((48, 48), 6.0, tuple(c))) for c in centers]).astype("uint16")
+    aligned, plain = from_vacuum(stack), from_vacuum(stack, align=False)
+    assert measure_disk(aligned).edge < 1.7 < 2.2 < measure_disk(plain).edge
+    assert measure_disk(aligned).radius == pytest.approx(6.0, abs=0.06)
+    np.testing.assert_allclose(measure_disk(aligned)[:2], centers.mean(0), atol=0.05)
+
+
+def test_vacuum_region_of_a_scan():
+    rng = np.random.default_rng(3)
+    data = rng.poisson(3.0, (6, 5, 48, 48)).astype("uint16")
+    data[:2] = rng.poisson(100 * synthetic((48, 48), 6.0, (23.5, 24.5)), (2, 5, 48, 48))
+    cube = gpu4d.DataCube(data, gpu4d.Calibration(q_pixel=0.01))
+    probe = from_vacuum(cube, ((0, 2), (0, 5)))
+    mask = np.zeros((6, 5), bool)
+    mask[:2] = True
+    np.testing.assert_array_equal(probe, from_vacuum(cube, mask))
+    np.testing.assert_allclose(measure_disk(probe)[:3], (23.5, 24.5, 6.0), atol=0.05)
+    assert probe.pixel_size == 0.01
+    for region, text in ((mask.T, r"region is \(5, 6\)"), (np.zeros((6, 5), bool), "no position")):
+        with pytest.raises(InputError, match=text):
+            from_vacuum(cube, region)
+    with pytest.raises(InputError, match="no pattern with counts"):
+        from_vacuum(np.zeros((3, 16, 16)))
+
+
+def test_kinds_are_checked():
+    with pytest.raises(InputError, match="kind='sigmoid_log'"):
+        template(synthetic((32, 32), 4.0), "sigmoid_log")
+
+
+@pytest.mark.shared
+def test_real_bright_field_disk(shared_data):
+    """Rotavirus scan: edge-circle fits give radius 15.2 and centre (31.52, 31.17); its centre of mass is elsewhere."""
+    with h5py.File(shared_data / "rotavirus_cryo_ptycho_96x96_bin4.h5") as f:
+        mean = f["data"][:].mean((0, 1))
+    disk = measure_disk(mean)
+    assert disk.radius == pytest.approx(15.2, abs=0.4)
+    assert np.hypot(disk.qx - 31.52, disk.qy - 31.17) < 0.3
+
+
+@pytest.mark.shared
+def test_simulated_vacuum_probe(shared_data):
+    with h5py.File(shared_data / "au_nbed_strain.h5") as f:
+        disk = measure_disk(f["truth/vacuum_probe"][:])
+    np.testing.assert_allclose(disk[:3], (63.75, 63.75, 3.0 / 0.5), atol=0.12)
