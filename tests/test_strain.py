@@ -231,6 +231,23 @@ def test_strict_namespace_gives_the_same(device):
             np.testing.assert_allclose(arrays.to_numpy(getattr(strict, name).data), getattr(expected, name).data, rtol=1e-8, atol=1e-12)
 
 
+# ---------------------------------------------------------------- from patterns
+
+
+@pytest.mark.parametrize("rotation,transpose", [(0.6, False), (-1.1, True)])
+def test_simulated_patterns_with_a_turned_detector(rotation, transpose):
+    scan = gpu4d.simulate.bragg_scan((8, 10), rotation=rotation, transpose=transpose, vacuum_rows=2, seed=3)
+    calibration = gpu4d.Calibration(rotation=rotation, transpose=transpose)
+    disks = gpu4d.find_bragg_disks(scan.cube, gpu4d.probe.template(scan.probe))
+    origin = gpu4d.calibrate.origin(disks)
+    np.testing.assert_allclose(origin.fitted, scan.truth["origin"], atol=0.03)
+    fit = gpu4d.fit_lattice(disks, gpu4d.find_lattice(disks, origin), origin=origin)
+    s = gpu4d.strain_map(fit, lattice=canonical(np.stack([scan.truth["g1"], scan.truth["g2"]])), calibration=calibration)
+    np.testing.assert_array_equal(s.mask, scan.truth["specimen"])
+    for name in ("exx", "eyy", "exy", "theta"):  # strains up to 2 %, errors of 2e-4 and a common offset of as much
+        np.testing.assert_allclose(getattr(s, name).data[2:], scan.truth[name][2:], atol=2e-3, err_msg=name)
+
+
 # ---------------------------------------------------------------- multislice scan with truth
 
 
