@@ -47,6 +47,17 @@ def test_no_file(tmp_path):
     refused(tmp_path / "nothing.h5", "no such file", "HDF5", ".npy")
 
 
+def test_no_path_at_all():
+    with pytest.raises(InputError, match=r"got ndarray; an array in memory becomes a cube by gpu4d\.DataCube"):
+        gpu4d.open(SCAN)
+
+
+def test_no_regular_file():
+    if not os.path.exists("/dev/null"):
+        pytest.skip("needs /dev/null")
+    refused("/dev/null", "is no regular file")
+
+
 def test_a_directory(tmp_path):
     refused(tmp_path, "is a directory", "give one file")
 

@@ -51,6 +51,10 @@ def open(
     >>> open(name, scan_shape=(2, 3)).shape
     (2, 3, 8, 8)
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"open takes the path of a file, got {type(path).__name__}; an array in memory becomes a cube by gpu4d.DataCube(array)"
+        )
     path = os.fspath(path)
     kind = recognise(path)
     if kind == "npy":
@@ -74,6 +78,7 @@ def open(
         for field, value in calibration.known().items():
             found._values[field] = value
         found.history.extend(calibration.history)
+    found.complete()
     mask = metadata.get("metadata", {}).get("detector", {}).get("mask")
     return DataCube(source, found, {"path": path, "dataset": getattr(source, "dataset", None), **metadata}, mask, name)
 
@@ -84,6 +89,8 @@ def recognise(path: str) -> str:
         raise InputError(f"{path}: no such file; give the path of a scan ({ACCEPTED})")
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give one file ({ACCEPTED})")
+    if not os.path.isfile(path):
+        raise InputError(f"{path} is no regular file; {ACCEPTED}")
     try:
         with builtins.open(path, "rb") as file:
             head = file.read(512)

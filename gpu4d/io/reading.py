@@ -35,7 +35,8 @@ def read_emd(path: Any) -> dict[str, Any]:
         By path under the file's root ("bf", "datacube/braggvectors"; with several roots the root's name stands in front):
         DataCube (lazy, also where it is a link), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
         qx, qy, intensity and what else is there), PointList. Root metadata by their names: "calibration" as Calibration, others
-        as dictionaries. Slices without units take the pixel size from the calibration.
+        as dictionaries. Slices without units take the pixel size from the calibration. A cube whose raw file is away is left
+        out with a warning.
 
     Raises
     ------
@@ -71,7 +72,12 @@ def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, f
         kind = emd.group_type(item).removeprefix("custom_")
         bragg = item.get("_v_uncal") if kind == "custom" else None
         if kind == "array":
-            found[prefix + name] = _array(item, calibration, path)
+            try:
+                found[prefix + name] = _array(item, calibration, path)
+            except InputError as error:
+                if emd.group_type(item) != "custom_array":
+                    raise
+                emd.log.warning("%s is left out: %s", name, error)  # the results are of use without their raw file
         elif kind == "pointlistarray" or bragg is not None:
             found[prefix + name] = _points(bragg if bragg is not None else item)
         elif kind == "pointlist":
