@@ -71,8 +71,8 @@ class BraggDisks:
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame = scan.shape[2] * scan.shape[3]
         positions = scan.shape[0] * scan.shape[1]
-        points = positions * min(self.options["max_peaks"], 30) * 5 * 8  # lists of this length are long already
-        return 2 * points + 8 * 16 * frame + 64 * frame * 8
+        points = positions * min(self.options["max_peaks"], 30) * len(UNITS) * 8  # few scans have longer lists
+        return 2 * points + 400 * frame  # at the end, in tiles and in scan order; spectra and maps of each thread
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
@@ -82,32 +82,24 @@ class BraggDisks:
             check_patterns(np.empty((0, *scan.shape[2:])), self.template, self.options["power"])
         self.scan = scan
         self.arguments = disk_arguments(self.template, self.edge, scan.detector_mask)
-        self.found: dict[int, tuple[np.ndarray, Disks]] = {}
+        self.found: dict[int, tuple[np.ndarray, PointListArray]] = {}
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         disks = find(frames, self.arguments, self.options)
-        # Most rows hold far fewer points than max_peaks: keep what is there.
-        most = int(arrays.to_numpy(disks.count).max(initial=0))
-        kept = Disks(disks.count, *(field[:, :most] for field in disks[1:]))
-        self.found[int(positions[0, 0]) * self.scan.shape[1] + int(positions[0, 1])] = (positions, kept)
+        number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
+        self.found[int(number[0])] = (number, PointListArray.from_padded(disks.count, _fields(disks), (len(number),), UNITS))
 
     def state(self) -> dict[str, Any]:
-        return {"found": {key: (positions, *map(arrays.to_numpy, disks)) for key, (positions, disks) in self.found.items()}}
+        return {"found": dict(self.found)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.found = {key: (item[0], Disks(*item[1:])) for key, item in state["found"].items()}
+        self.found = dict(state["found"])
 
     def merge(self, state: dict[str, Any]) -> None:
-        self.found.update({key: (item[0], Disks(*item[1:])) for key, item in state["found"].items()})
+        self.found.update(state["found"])
 
     def finish(self) -> PointListArray:
-        rx, ry = self.scan.shape[:2]
-        parts = list(self.found.values())
-        if not parts:
-            empty = {name: np.zeros(0) for name in UNITS}
-            return PointListArray(np.zeros(rx * ry + 1, dtype=np.int64), empty, (rx, ry), UNITS)
-        number = np.concatenate([p[:, 0] * ry + p[:, 1] for p, _ in parts])
-        return _point_lists(number, [d for _, d in parts], (rx, ry))
+        return _in_scan_order(list(self.found.values()), self.scan.shape[:2])
 
 
 def find_bragg_disks(
@@ -211,7 +203,7 @@ def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray
     shape = tuple(patterns.shape[:-2])
     flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
     disks = find(flat, disk_arguments(reduction.template, reduction.edge, detector_mask), reduction.options)
-    return _point_lists(np.arange(flat.shape[0]), [disks], shape or (1,))
+    return PointListArray.from_padded(disks.count, _fields(disks), shape or (1,), UNITS)
 
 
 def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -269,28 +261,26 @@ def find(frames: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Dis
     return Disks(*(xp.concat(columns) for columns in zip(*parts)))
 
 
-def _point_lists(number: np.ndarray, parts: list[Disks], shape: tuple[int, ...]) -> PointListArray:
-    """CSR lists from padded tables whose rows belong to the positions `number` (others are empty)."""
-    xp = arrays.namespace(parts[0].count)
-    most = max(d.qx.shape[1] for d in parts)
+def _fields(disks: Disks) -> dict[str, Any]:
+    return {name: getattr(disks, name) for name in UNITS}
 
-    def table(field: int) -> Any:
-        columns = []
-        for d in parts:
-            gap = most - d[field].shape[1]
-            fill = xp.full((d[field].shape[0], gap), float("nan"), dtype=d[field].dtype, device=arrays.device(d[field]))
-            columns.append(xp.concat([d[field], fill], axis=1))
-        return xp.concat(columns)
 
+def _in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[int, ...]) -> PointListArray:
+    """One list per position of the scan, from tiles in any order; positions in no tile have no points."""
     counts = np.zeros(int(np.prod(shape)), dtype=np.int64)
-    counts[number] = arrays.to_numpy(xp.concat([d.count for d in parts]))
-    order = arrays.from_numpy(np.argsort(number, kind="stable"), parts[0].count)
-    seen = arrays.from_numpy(counts[np.sort(number)], parts[0].count)
-    names = ("qx", "qy", "intensity", "sx", "sy")
-    tables = {name: xp.take(table(i + 1), order, axis=0) for i, name in enumerate(names)}
-    rows = PointListArray.from_padded(seen, tables, (len(number),), UNITS)
-    offsets = arrays.from_numpy(np.concatenate([[0], np.cumsum(counts)]), parts[0].count)
-    return PointListArray(offsets, {name: rows.flat(name) for name in names}, shape, UNITS)
+    if not parts:
+        return PointListArray(np.zeros(len(counts) + 1, dtype=np.int64), {name: np.zeros(0) for name in UNITS}, shape, UNITS)
+    owner = []
+    for number, points in parts:
+        here = arrays.to_numpy(points.counts)
+        counts[number] = here
+        owner.append(np.repeat(number, here))
+    like = parts[0][1].offsets
+    xp = arrays.namespace(like)
+    order = arrays.from_numpy(np.argsort(np.concatenate(owner), kind="stable"), like)
+    offsets = arrays.from_numpy(np.concatenate([[0], np.cumsum(counts)]), like)
+    flat = {name: xp.take(xp.concat([points.flat(name) for _, points in parts]), order) for name in UNITS}
+    return PointListArray(offsets, flat, shape, UNITS)
 
 
 def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:

@@ -1,0 +1,61 @@
+"""A scan larger than its budget: private memory is sampled while the sweep runs, in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import gpu4d
+
+SWEEP = """
+import json, resource, sys, threading
+import numpy as np, gpu4d
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+peak, stop = [0], threading.Event()
+def watch():
+    while not stop.wait(0.005):
+        peak[0] = max(peak[0], anonymous())
+
+path, budget, probe = sys.argv[1], int(sys.argv[2]), np.load(sys.argv[3])
+watcher = threading.Thread(target=watch)
+watcher.start()
+reductions = {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern(), "com": gpu4d.CenterOfMass(),
+              "images": gpu4d.VirtualImage([gpu4d.detectors.disk(9.0), gpu4d.detectors.annulus(10, 40)]),
+              "disks": gpu4d.BraggDisks(probe)}
+out = gpu4d.sweep(gpu4d.open(path), reductions, memory=budget)
+stop.set()
+watcher.join()
+print(json.dumps({"anonymous": peak[0], "maxrss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                  "sum": float(np.asarray(out["mean"]).sum()), "points": len(out["disks"])}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
+@pytest.mark.parametrize("layout", ["contiguous", "gzip"])
+def test_scan_four_times_the_budget(tmp_path, layout):
+    small = gpu4d.simulate.bragg_scan((8, 8), (128, 128), seed=1)
+    frames = np.asarray(small.cube.source.array)
+    options = {} if layout == "contiguous" else {"chunks": (4, 4, 128, 128), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+    path, probe = tmp_path / "scan.h5", tmp_path / "probe.npy"
+    with h5py.File(path, "w") as f:
+        data = f.create_dataset("data", (64, 64, 128, 128), "u2", **options)
+        for row in range(0, 64, 8):
+            data[row : row + 8] = np.tile(frames, (1, 8, 1, 1))
+    np.save(probe, small.probe)
+    size = 64 * 64 * 128 * 128 * 2
+    budget = size // 4
+    run = subprocess.run([sys.executable, "-c", SWEEP, path, str(budget), probe], capture_output=True, text=True, check=True)
+    seen = json.loads(run.stdout)
+    assert seen["anonymous"] <= budget + 300e6
+    if layout == "gzip":  # nothing is mapped: resident memory is private memory
+        assert seen["maxrss"] <= budget + 300e6
+    assert seen["sum"] == pytest.approx(frames.mean((0, 1), dtype=float).sum(), rel=1e-12)
+    assert seen["points"] == 64 * len(gpu4d.find_bragg_disks(small.cube, small.probe))
