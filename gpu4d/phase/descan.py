@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gpu4d import arrays
 from gpu4d.errors import InputError
 
-# Share of the field's variance above which a plane is taken for descan. A plane of the sample itself is a parabola of its
-# phase: seldom this strong where the scan shows many features.
-PLANE_SHARE = 0.01
+# A plane is taken for descan where it holds this many times more of the field, per coefficient, than the quadratic and cubic
+# terms do: a sample spends on all of them alike (0.0 … 5 in scans tried), descan on the plane alone (20 … 1e4).
+PLANE_RATIO = 8.0
 
 
 def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
@@ -20,8 +21,9 @@ def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
     field : (Rx, Ry, 2) real
         NaN positions have no say.
     descan : {"auto", "plane", "mean", None} or array (2,) or (Rx, Ry, 2)
-        Subtract a least-squares plane, the mean, nothing, or what is given (same unit as `field`). "auto" takes the plane
-        where it holds more than 1 % of the field's variance, else the mean.
+        Subtract a least-squares plane, the mean, nothing, or what is given (same unit as `field`). A plane of the sample
+        itself is a parabola of its phase and lost with the descan, so "auto" subtracts a plane only where it stands out: where
+        it holds 8 times more, per coefficient, than the quadratic and cubic terms of the field; else the mean.
 
     Returns
     -------
@@ -29,11 +31,16 @@ def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
     how : str
         What was done, in words.
 
+    Raises
+    ------
+    InputError
+        Another word, or an array of another shape.
+
     Examples
     --------
     >>> import numpy as np
     >>> x = np.arange(4.0)[:, None] + np.zeros((4, 5))
-    >>> corrected, how = remove_descan(np.stack([3 + x, 2 * x], axis=-1))
+    >>> corrected, how = remove_descan(np.stack([3 + x, 2 * x], axis=-1), "plane")
     >>> bool(np.abs(corrected).max() < 1e-12), how
     (True, 'descan: a plane subtracted, 100 % of the variance of the centre of mass')
     """
@@ -51,25 +58,36 @@ def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
     centred = field - arrays.nanmean(field, axis=(0, 1))
     if descan == "mean":
         return centred, "descan: the mean subtracted"
-    flat = centred - _plane(centred)
-    before, after = (float(xp.sum(arrays.nanmean(f * f, axis=(0, 1)))) for f in (centred, flat))
-    share = 1 - after / before if before > 0 else 0.0
-    if descan == "plane" or share > PLANE_SHARE:
-        return flat, f"descan: a plane subtracted, {100 * share:.3g} % of the variance of the centre of mass"
-    return centred, f"descan: the mean subtracted; a plane would hold only {100 * share:.2g} % of the variance of the centre of mass"
+    flat = centred - _polynomial(centred, 1)
+    everything, without = _energy(centred), _energy(flat)
+    share = f"{100 * (1 - without / everything if everything > 0 else 0.0):.3g} % of the variance of the centre of mass"
+    if descan == "plane":
+        return flat, f"descan: a plane subtracted, {share}"
+    higher = (without - _energy(centred - _polynomial(centred, 3))) / 7  # quadratic and cubic coefficients of a component
+    ratio = (everything - without) / 2 / max(higher, 1e-12 * everything) if everything > 0 else math.nan
+    if ratio > PLANE_RATIO:
+        return flat, f"descan: a plane subtracted, {share}, {ratio:.3g} times more per coefficient than higher orders"
+    return centred, f"descan: the mean subtracted; a plane ({share}) does not stand out from what the sample does"
 
 
-def _plane(field: Any) -> Any:
-    """The least-squares plane (Rx, Ry, 2) of a field; NaN where a field has fewer than three positions off a line."""
+def _energy(field: Any) -> float:
+    """Mean square over the finite positions, both components together."""
+    xp = arrays.namespace(field)
+    return float(xp.sum(arrays.nanmean(field * field, axis=(0, 1))))
+
+
+def _polynomial(field: Any, order: int) -> Any:
+    """The least-squares polynomial (Rx, Ry, 2) of a field; NaN where it has too few finite positions for it."""
     xp = arrays.namespace(field)
     nx, ny = field.shape[:2]
     home = {"dtype": field.dtype, "device": arrays.device(field)}
-    x, y = xp.arange(nx, **home) - (nx - 1) / 2, xp.arange(ny, **home) - (ny - 1) / 2
+    x, y = (xp.reshape((xp.arange(n, **home) - (n - 1) / 2) * (2 / max(n - 1, 1)), s) for n, s in ((nx, (nx, 1)), (ny, (1, ny))))
     one = xp.ones((nx, ny), **home)
-    terms = xp.stack([one, one * x[:, None], one * y[None, :]], axis=-1)
+    terms = xp.stack([one * x**i * y**j for i in range(order + 1) for j in range(order + 1 - i)], axis=-1)
     ok = xp.all(xp.isfinite(field), axis=-1, keepdims=True)
-    weighted = xp.reshape(xp.where(ok, terms, xp.zeros_like(terms)), (-1, 3))
+    count = terms.shape[-1]
+    weighted = xp.reshape(xp.where(ok, terms, xp.zeros_like(terms)), (-1, count))
     values = xp.reshape(xp.where(ok, field, xp.zeros_like(field)), (-1, 2))
     left = xp.matrix_transpose(weighted)
     coefficients, _ = arrays.solve(xp.matmul(left, weighted), xp.matmul(left, values))
-    return xp.reshape(xp.matmul(xp.reshape(terms, (-1, 3)), coefficients), (nx, ny, 2))
+    return xp.reshape(xp.matmul(xp.reshape(terms, (-1, count)), coefficients), (nx, ny, 2))

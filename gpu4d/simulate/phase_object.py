@@ -196,9 +196,8 @@ def _tilt(scan_shape: tuple[int, int], descan: float) -> np.ndarray:
 
 
 def _shifter(n: int, side: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Fourier factors that move a function by -r: f(x) becomes f(x + r)."""
+    """Fourier factors that move a real function, f(x) to f(x + r); the real part of what comes back is meant."""
     k = fft.frequencies(n, side / n)
-    k = np.where(np.arange(n) == n // 2, 0.0, k) if n % 2 == 0 else k  # a real function is not moved at the Nyquist frequency
 
     def shift(r: np.ndarray) -> np.ndarray:
         return np.exp(2j * np.pi * k[:, None] * r[..., 0, None, None]) * np.exp(2j * np.pi * k * r[..., 1, None, None])
@@ -222,7 +221,8 @@ def _truth(
     spectrum = fft.fft2(phase)
     blurred = spectrum * np.conj(fft.fft2(intensity))
     shift = _shifter(n, side)
-    derivative = [2j * np.pi * (k[:, None] + 0 * k), 2j * np.pi * (0 * k[:, None] + k)]
+    inner = np.where(np.arange(n) == n // 2, 0.0, k)  # the derivative of a real function has no Nyquist component
+    derivative = [2j * np.pi * (inner[:, None] + 0 * k), 2j * np.pi * (0 * k[:, None] + inner)]
     fields = np.stack([spectrum, blurred, blurred * derivative[0], blurred * derivative[1]]) / n**2
     at = np.stack([np.einsum("fxy,pxy->pf", fields, shift(row), optimize=True).real for row in positions])
     return {"phase": at[..., 0], "phase_conv": at[..., 1], "gradient": at[..., 2:] @ _to_scan(rotation, transpose).T}
