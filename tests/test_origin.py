@@ -57,6 +57,13 @@ def test_one_position_and_one_row():
     np.testing.assert_allclose(gpu4d.calibrate.origin(PLANE[:1]).fitted, PLANE[:1], atol=1e-9)
 
 
+def test_centre_of_mass_planes_are_taken():
+    planes = gpu4d.RealSlice(np.moveaxis(PLANE, -1, 0), "com", "px", labels=("com_x", "com_y"))
+    o = gpu4d.calibrate.origin(planes)
+    np.testing.assert_allclose(o.fitted, PLANE, atol=1e-9)
+    assert "plane" in repr(o)
+
+
 def test_where_leaves_positions_out():
     measured = PLANE.copy()
     measured[:4] += 5

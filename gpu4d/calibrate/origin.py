@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 
 ORDERS = {"constant": 0, "plane": 1, "quadratic": 2}
@@ -17,7 +18,7 @@ TUKEY = 4.685  # biweight cut-off in σ: 95 % efficiency on Gaussian errors (Hub
 _RAYLEIGH_MEDIAN = 1.1774  # median length of a 2-D Gaussian error of σ = 1 per axis
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Origin:
     """The unscattered beam over the scan.
 
@@ -40,6 +41,10 @@ class Origin:
     residual: np.ndarray
     outliers: np.ndarray
     fit: str
+
+    def __repr__(self) -> str:
+        x, y = self.fitted.mean(axis=(0, 1))
+        return f"Origin(mean ({x:.2f}, {y:.2f}) px, {self.fit}, rms {np.hypot(*self.residual):.3f} px)"
 
     def apply(self, calibration: Calibration) -> None:
         """Write the surface and the measurement into a calibration, with how they came to be known."""
@@ -65,8 +70,8 @@ def origin(
     Parameters
     ----------
     disks : PointListArray or (Rx, Ry, 2) array
-        Disks with fields ``qx, qy`` (px) and ``intensity``; or origins measured in another way (centre of mass), NaN where
-        there is none.
+        Disks with fields ``qx, qy`` (px) and ``intensity``; or origins measured in another way, NaN where there is none (also as
+        `CenterOfMass` gives them, a `RealSlice` of two planes).
     guess : (2,) or (Rx, Ry, 2) array, optional
         Where the beam is about, px. None: from the brightest disks.
     radius : float, optional
@@ -105,6 +110,8 @@ def origin(
         measured = _measure(disks, guess, radius, ORDERS[fit], robust, where)
     else:
         measured = np.array(arrays.to_numpy(disks), dtype=np.float64)
+        if isinstance(disks, RealSlice) and len(disks.labels) == 2:
+            measured = np.moveaxis(measured, 0, -1)
         if measured.ndim != 3 or measured.shape[2] != 2:
             raise InputError(f"measured origins are {measured.shape}: need (Rx, Ry, 2) in detector pixels, or a PointListArray of disks")
     return _surface(measured, ORDERS[fit], robust, _used(where, measured.shape[:2]))

@@ -22,7 +22,7 @@ FIRST_GATE = 0.25  # of |g1|: how far a disk may be from the mean lattice when i
 FIRST_REACH = 2.3  # of |g1|: only low orders are indexed with the mean lattice, the others with the local one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatticeFit:
     """Local lattice vectors over the scan; NaN where a position has fewer than three disks that do not lie on a line.
 
@@ -66,6 +66,9 @@ class LatticeFit:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.mask.shape)
+
+    def __repr__(self) -> str:
+        return f"LatticeFit({'×'.join(map(str, self.shape))} positions, weights {self.weights!r}, {self.lattice!r})"
 
 
 def fit_lattice(
@@ -124,7 +127,7 @@ def fit_lattice(
     xp, where = arrays.namespace(disks.offsets), arrays.device(disks.offsets)
     place: Any = lambda a: xp.asarray(a, dtype=xp.float64, device=where)  # noqa: E731
     basis = place(mean.matrix.tolist())
-    start = place(np.ascontiguousarray(np.broadcast_to(centre, (*disks.shape, 2)).reshape(-1, 2)))
+    start = place(np.array(np.broadcast_to(centre, (*disks.shape, 2)).reshape(-1, 2)))
     blocks = [(first, min(first + BLOCK, start.shape[0])) for first in range(0, start.shape[0], BLOCK)]
 
     def everywhere(limits: tuple[float, float] | None) -> list[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 TIE = 1.02  # lengths that differ by less are taken as equal: noise must not decide which of two equal vectors is g1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lattice:
     """Reciprocal lattice vectors on the detector.
 

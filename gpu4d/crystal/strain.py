@@ -21,7 +21,7 @@ from gpu4d.errors import InputError
 log = logging.getLogger("gpu4d")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reference:
     """The unstrained lattice: g1, g2 (px), and where they come from."""
 
@@ -35,7 +35,7 @@ class Reference:
         return np.stack([self.g1, self.g2])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Axes:
     """Where the axes of a tensor point.
 
@@ -63,7 +63,7 @@ class Axes:
         return f"{self.frame} axes{turned} (x at {math.degrees(self.detector_angle):.1f}° on the detector)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Strain:
     """Strain of every position; NaN where there is no local lattice.
 
@@ -102,6 +102,10 @@ class Strain:
     warnings: tuple[str, ...]
     _inputs: _Inputs
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.exx.shape))
+        return f"Strain({shape} positions, {self.definition}, relative to the {self.reference.how}, {self.axes})"
+
     def rotated(self, angle: float) -> Strain:
         """The same strain in axes turned by `angle` (rad, positive from x to y) from these."""
         return _assemble(self._inputs, self.axes.angle + float(angle))
@@ -116,7 +120,7 @@ class Strain:
         return {"strain": stack, "strain_uncertainty": self.uncertainty}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Inputs:
     """What a strain is made from: kept, so that other axes start from the lattice and not from a rounded tensor."""
 
@@ -213,6 +217,7 @@ def _undistorted(fit: LatticeFit, calibration: Calibration | None) -> tuple[Any,
         return g, covariance
     matrix = ellipse_matrix(ellipse)
     g = xp.matmul(g, arrays.from_numpy(np.ascontiguousarray(matrix.T), g))
+    # what the correction mixes of the two detector axes leaves them correlated, by 1 − b/a at most: not carried on
     parts = [sum(float(matrix[c, d] ** 2) * covariance[..., d, :, :] for d in (0, 1)) for c in (0, 1)]
     return g, xp.stack(parts, axis=-3)
 
