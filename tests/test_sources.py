@@ -367,6 +367,80 @@ def test_a_file_shortened_while_it_is_open_is_an_error_not_a_crash(tmp_path, lay
     assert done.stdout.startswith("refused:") and "copy it again" in done.stdout
 
 
+CUT_WHILE_SUMMED = """
+import os, sys, threading, numba, numpy as np, gpu4d
+from gpu4d.errors import InputError
+
+@numba.njit(nogil=True)
+def total(values):
+    s = 0
+    for v in values:
+        s += v
+    return s
+
+def add(view, how):
+    return total(view) if how == "numba" else int(view.sum()) if how == "numpy" else len(bytes(view[: 1 << 20]))
+
+total(np.zeros(3, np.uint8))
+for repeat in range(6):
+    np.save(sys.argv[1], np.ones((64, 16, 64, 64), np.uint8))
+    cube = gpu4d.open(sys.argv[1])
+    view = cube.source.read(slice(0, 64), slice(0, 16)).reshape(-1)
+    parts = np.array_split(view, 6)
+    started = threading.Barrier(7)
+    def work(part, how):
+        started.wait()
+        for _ in range(3):
+            add(part, how)
+    threads = [threading.Thread(target=work, args=(p, h)) for p, h in zip(parts, ("numba", "numpy", "bytes") * 2)]
+    for t in threads:
+        t.start()
+    started.wait()
+    os.truncate(sys.argv[1], 5000)
+    for t in threads:
+        t.join()
+    assert view[-1] == 0 and view[0] == 1
+    np.save(sys.argv[1] + ".tmp.npy", np.ones((64, 16, 64, 64), np.uint8))
+    with open(sys.argv[1], "r+b") as file, open(sys.argv[1] + ".tmp.npy", "rb") as whole:
+        file.write(whole.read())
+    try:
+        cube[0, 0]
+        print("no error")
+    except InputError as error:
+        print("refused")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the handler for such faults is for Linux")
+@pytest.mark.parametrize("options", [[], ["-X", "faulthandler"]], ids=["plain", "faulthandler"])
+def test_a_file_shortened_while_its_pages_are_in_work(tmp_path, options):
+    """The process lives, the pages read as zeros, and the source is an error from then on, even if the file grows back."""
+    command = [sys.executable, *options, "-c", CUT_WHILE_SUMMED, tmp_path / "a.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.stdout.split() == ["refused"] * 6
+
+
+FOREIGN = """
+import mmap, sys, numpy as np, gpu4d
+np.save(sys.argv[1], np.ones((2, 2, 8, 8)))
+gpu4d.open(sys.argv[1])[0, 0]
+with open(sys.argv[1], "r+b") as file:
+    file.truncate(20000)
+    other = mmap.mmap(file.fileno(), 20000)
+    file.truncate(0)
+    other[15000]
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the handler for such faults is for Linux")
+def test_faults_of_others_are_left_to_them(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", FOREIGN, tmp_path / "a.npy"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode < 0 and "Bus error" in done.stderr
+
+
 def test_a_missing_filter_is_named(tmp_path):
     """In a process of its own without hdf5plugin, as where it cannot be installed."""
     hdf5plugin = pytest.importorskip("hdf5plugin")

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
+from gpu4d.io.guard import Watched, watch
 from gpu4d.io.layout import native_dtype
 
 
@@ -44,6 +45,7 @@ class MappedSource:
         self.description = f"{description}, mapped at byte {self.offset}{note}"
         self._opening = threading.Lock()
         self._map: mmap.mmap | None = None
+        self._watched: Watched | None = None
         self._patterns: np.ndarray | None = None
         self._open()
 
@@ -62,12 +64,13 @@ class MappedSource:
                         self._map = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start)
                 except OSError as error:
                     raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+                self._watched = watch(self._map, np.frombuffer(self._map, np.uint8).ctypes.data)
                 self._patterns = np.ndarray(self.shape, self._view_dtype, buffer=self._map, offset=self.offset - start)
             return self._patterns
 
     def _check_size(self, size: int) -> None:
         need = self.offset + self.nbytes
-        if size < need:
+        if size < need or (self._watched is not None and self._watched.lost):
             raise InputError(
                 f"{self.path}: the file is too short, {size} bytes where its header promises at least {need}: "
                 "it is truncated, or was shortened while it was read; copy it again"
@@ -75,7 +78,7 @@ class MappedSource:
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         patterns = self._patterns if self._patterns is not None else self._open()
-        # Touching a page behind the end of the file would end the process with SIGBUS. size() asks the mapped file itself.
+        # size() asks the mapped file itself, whatever has become of its name
         self._check_size(self._map.size())  # type: ignore[union-attr]
         block = patterns[rows, columns]
         if self.resident:
