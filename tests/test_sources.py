@@ -421,6 +421,33 @@ def test_a_file_shortened_while_its_pages_are_in_work(tmp_path, options):
     assert done.stdout.split() == ["refused"] * 6
 
 
+CUT_IN_SWEEP = """
+import os, sys, numpy as np, gpu4d
+np.save(sys.argv[1], np.ones((64, 64, 64, 64), "u2"))
+cube = gpu4d.open(sys.argv[1])
+
+class Cutter(gpu4d.MeanPattern):
+    def update(self, frames, positions):
+        if int(sys.argv[2]) in positions[:, 0]:
+            os.truncate(sys.argv[1], 4096)
+        super().update(frames, positions)
+
+try:
+    print(gpu4d.sweep(cube, Cutter(), progress=False))
+except gpu4d.errors.InputError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the handler for such faults is for Linux")
+@pytest.mark.parametrize("row", [0, 30, 63])
+def test_a_sweep_over_a_file_that_is_cut_short_is_refused(tmp_path, row):
+    """Whether it happens at the first or in the very last rows, no result comes out of invented zeros."""
+    command = [sys.executable, "-c", CUT_IN_SWEEP, tmp_path / "a.npy", str(row)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith("refused:"), done.stdout + done.stderr
+
+
 FOREIGN = """
 import mmap, sys, numpy as np, gpu4d
 np.save(sys.argv[1], np.ones((2, 2, 8, 8)))

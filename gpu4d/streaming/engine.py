@@ -90,6 +90,8 @@ def sweep(
             for reduction in active:
                 reduction.start(todo.scan, where_to, pass_)
             _one_pass(cube, todo, active, report)
+            if cube.source.resident and _frames(todo.scan):
+                cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
     results = {name: reduction.finish() for name, reduction in named.items()}
     return results["result"] if single else results
 
