@@ -146,6 +146,16 @@ def test_too_few_or_collinear_disks_are_nan_and_poison_nobody():
     np.testing.assert_array_equal(fit.g1[0, [0, 5]], alone.g1[0, [0, 5]])
 
 
+def test_random_points_are_not_fitted():
+    rng = np.random.default_rng(5)
+    rows = [np.column_stack([rng.uniform(2, 125, (20, 2)), rng.uniform(2, 20, 20), np.full((20, 2), 0.1)]) for _ in range(200)]
+    for r in rows:
+        r[0] = (*ORIGIN, 2000, 0.02, 0.02)
+    points = from_lists(rows, (10, 20))
+    assert gpu4d.fit_lattice(points, SQUARE, origin=ORIGIN).mask.mean() < 0.02
+    assert gpu4d.fit_lattice(points, SQUARE, origin=ORIGIN, min_indexed=0.0).mask.mean() > 0.3
+
+
 def test_three_disks_determine_the_lattice():
     q = np.array([[0, 0], [1, 0], [1, 1]]) @ SQUARE + ORIGIN
     one = from_lists([np.column_stack([q, np.ones((3, 3))])], (1, 1))

@@ -24,7 +24,7 @@ FIRST_REACH = 2.3  # of |g1|: only low orders are indexed with the mean lattice,
 
 @dataclass(frozen=True, eq=False)
 class LatticeFit:
-    """Local lattice vectors over the scan; NaN where a position has fewer than three disks that do not lie on a line.
+    """Local lattice vectors over the scan; NaN where a position has too few disks on the lattice, or all on a line.
 
     Attributes
     ----------
@@ -79,6 +79,7 @@ def fit_lattice(
     weights: str = "sqrt",
     tolerance: float = 0.12,
     min_disks: int = 3,
+    min_indexed: float = 0.4,
     iterations: int = 4,
     outliers: float | None = 4.0,
 ) -> LatticeFit:
@@ -103,6 +104,9 @@ def fit_lattice(
         Gate, as a fraction of |g1| of the mean lattice.
     min_disks : int
         Fewest disks of a fit, at least 3.
+    min_indexed : float
+        Smallest part of a position's disks that has to lie on the lattice: among twenty random points three or four always do,
+        and their strain would mean nothing.
     iterations : int
         Indexing and fitting again.
     outliers : float, optional
@@ -112,7 +116,7 @@ def fit_lattice(
     Returns
     -------
     LatticeFit
-        In the namespace of the disks. A position with too few disks, or with disks on a line, has NaN.
+        In the namespace of the disks. A position with too few disks on the lattice, or with all of them on a line, has NaN.
 
     Examples
     --------
@@ -132,7 +136,8 @@ def fit_lattice(
 
     def everywhere(limits: tuple[float, float] | None) -> list[Any]:
         parts = [
-            local_lattice(*_block(disks, i, j, weights), start[i:j, :], basis, tolerance, min_disks, iterations, limits) for i, j in blocks
+            local_lattice(*_block(disks, i, j, weights), start[i:j, :], basis, tolerance, (min_disks, min_indexed), iterations, limits)
+            for i, j in blocks
         ]
         return [xp.concat(p, axis=0) for p in zip(*parts)]
 
@@ -215,7 +220,7 @@ def local_lattice(
     start: Any,
     basis: Any,
     tolerance: float,
-    min_disks: int,
+    least: tuple[int, float],
     iterations: int,
     limits: tuple[float, float] | None,
 ) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
@@ -229,6 +234,8 @@ def local_lattice(
         Origin to begin with.
     basis : (2, 2) float64
         Mean g1, g2 as rows.
+    tolerance, least, iterations
+        As `fit_lattice`; `least` is min_disks and min_indexed.
     limits : (float, float), optional
         Squared residuals, weighted and in px², above both of which a disk is left out in the end.
 
@@ -261,7 +268,7 @@ def local_lattice(
             fitted, inverse = _solve(rows, w, q)
             good = xp.isfinite(fitted[:, 0, 0])
             x = xp.where(good[:, None, None], fitted, x)
-    return _figures(rows, w, q, fitted, inverse, weight, (sx, sy), good, min_disks)
+    return _figures(rows, w, q, fitted, inverse, weight, (sx, sy), good, least)
 
 
 def _index(q: Any, x: Any) -> tuple[Any, Any]:
@@ -314,14 +321,15 @@ def _without_worst(rows: Any, w: Any, q: Any, x: Any, inverse: Any, limits: tupl
 
 
 def _figures(
-    rows: Any, w: Any, q: Any, x: Any, inverse: Any, weight: Any, errors: tuple[Any, Any], good: Any, min_disks: int
+    rows: Any, w: Any, q: Any, x: Any, inverse: Any, weight: Any, errors: tuple[Any, Any], good: Any, least: tuple[int, float]
 ) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
     """What stands beside the parameters: covariance, residual, count, indexed fraction, unit variance, reduced χ²."""
     xp = arrays.namespace(q)
     used = w > 0
     one = xp.astype(used, w.dtype)
     count = xp.sum(one, axis=-1)
-    good = good & (count >= min_disks)
+    there = xp.sum(xp.astype(weight > 0, w.dtype), axis=-1)
+    good = good & (count >= least[0]) & (count >= least[1] * there)
     nan = xp.full_like(count, math.nan)
     r = (q - xp.matmul(rows, xp.where(good[:, None, None], x, xp.zeros_like(x)))) * one[..., None]
     free = xp.where(count > 3, count - 3, nan)
