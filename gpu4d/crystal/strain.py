@@ -111,13 +111,13 @@ class Strain:
         return _assemble(self._inputs, self.axes.angle + float(angle))
 
     def to_emd(self) -> dict[str, RealSlice]:
-        """Stacks to save: "strain" (labels e_xx, e_yy, e_xy, theta, mask) and "strain_uncertainty"."""
+        """What `gpu4d.save` stores under a name and behind it: labels e_xx, e_yy, e_xy, theta, mask; and "uncertainty"."""
         xp = arrays.namespace(self.mask)
         planes = [self.exx.data, self.eyy.data, self.exy.data, self.theta.data]
         planes.append(xp.astype(self.mask, planes[0].dtype))
         size, units = self.exx.pixel_size, self.exx.pixel_units
         stack = RealSlice(xp.stack(planes, axis=0), "strain", "1", size, units, (*COMPONENTS, "mask"))
-        return {"strain": stack, "strain_uncertainty": self.uncertainty}
+        return {"": stack, "uncertainty": self.uncertainty}
 
 
 @dataclass(frozen=True, eq=False)

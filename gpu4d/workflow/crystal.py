@@ -103,7 +103,7 @@ def _strain(a: Analysis) -> None:
     a.record.decide(f"Reference of the strain: {how}", why)
     for line in a.strain.warnings:
         a.record.warn(line)
-    a.products.update(a.strain.to_emd())
+    a.products.update(("strain" if key == "" else f"strain_{key}", part) for key, part in a.strain.to_emd().items())
     a.products["lattice_residual"] = RealSlice(
         np.asarray(a.strain.residual), "lattice residual", "px", a.strain.exx.pixel_size, a.strain.exx.pixel_units
     )
