@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 import gpu4d
@@ -170,3 +173,39 @@ def test_twins_refuse_to_be_imported_by_folder(checkout, folder):
     """`from kernels import …` in a checkout would make a second copy of every module."""
     code = f"import sys; sys.path.insert(0, {str(checkout)!r})\ntry:\n    import {folder}\nexcept ImportError as e:\n    print(e)"
     assert f"gpu4d.{folder}" in python(code, checkout)
+
+
+# ---------------------------------------------------------------- README
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Fenced code of one language."""
+    return [part.partition("\n")[2] for part in text.split("```")[1::2] if part.partition("\n")[0] == language]
+
+
+def test_ci_runs_readmes_commands(checkout):
+    """`.ci/run` cuts the commands out of README by these marks."""
+    readme, ci = ((checkout / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run"))
+    for mark, command in (("demo", "gpu4d demo"), ("tests", "pytest")):
+        behind = readme.partition(f"<!-- command: {mark} -->\n```sh\n")[2].partition("```")[0]
+        assert behind.rstrip().endswith(f".venv/bin/{command}")
+        assert f"\nreadme {mark}\n" in ci
+
+
+def test_the_links_in_the_pages_lead_somewhere(checkout):
+    for page in (checkout / "README.md", checkout / "CHANGELOG.md", *(checkout / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} points at {target}"
+
+
+@pytest.mark.slow
+def test_readmes_python_runs(checkout, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = gpu4d.simulate.bragg_scan((12, 12), (96, 96), seed=3)
+    with h5py.File("scan.h5", "w") as file:
+        file["data"] = np.asarray(made.cube.source.array)
+    code = blocks((checkout / "README.md").read_text(encoding="utf-8"), "python")
+    assert len(code) == 2
+    for block in code:
+        exec(compile(block, "README.md", "exec"), {})
+    assert {"bf", "strain", "braggvectors"} <= set(h5py.File("strain.h5")["gpu4d"])
