@@ -211,7 +211,7 @@ def test_large_strain_is_flagged_and_kept():
 def test_stacks_to_save():
     s = strain_of(small_gradients(SHAPE, 0.01, 0))
     saved = s.to_emd()
-    assert saved[""].labels == ("e_xx", "e_yy", "e_xy", "theta", "mask") and saved["strain"].shape == (5, *SHAPE)
+    assert saved[""].labels == ("e_xx", "e_yy", "e_xy", "theta", "mask") and saved[""].shape == (5, *SHAPE)
     np.testing.assert_array_equal(saved[""]["e_xy"], s.exy.data)
     np.testing.assert_array_equal(saved[""]["mask"], 1.0)
     assert saved["uncertainty"].shape == (4, *SHAPE) and "relative to the given lattice" in repr(s)
