@@ -1,1 +1,1 @@
-"""Scripts that run in an environment of the peers, where gpu4d need not be installed."""
+"""Comparisons with other tools; each script runs in an environment of theirs, described at its top."""
