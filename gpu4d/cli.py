@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 NEEDED = {"click": "click", "rich": "rich", "matplotlib": "matplotlib", "jinja2": "jinja2"}  # of the extra `app`
 
 
+class Stopped(BaseException):
+    """Ctrl-C, or being asked to end. Not a KeyboardInterrupt, to which click would add an empty line."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `gpu4d` command; leaves with exit code 0, or 1 after one line on standard error."""
+    _listen_for_the_end()
     sys.exit(run_command(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -26,10 +31,9 @@ def run_command(arguments: list[str]) -> int:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         return _fail(f"the command line needs {', '.join(missing)}: pip install 'gpu4d[app]'")
     debug = "--debug" in arguments
-    _end_like_ctrl_c()
     try:
         return _carry_out(arguments)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         return _fail("stopped; nothing was written")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nobody is there to be told
@@ -78,8 +82,8 @@ def _one_line(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
 
 
-def _end_like_ctrl_c() -> None:
-    """Being asked to end (a closed terminal, a batch system) cleans up like Ctrl-C."""
+def _listen_for_the_end() -> None:
+    """Ctrl-C, a closed terminal and a batch system that ends us all lead to the same clean end."""
     import signal
     import threading
 
@@ -87,9 +91,9 @@ def _end_like_ctrl_c() -> None:
         return
 
     def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise Stopped
 
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
 

@@ -52,18 +52,23 @@ def styled(draw: Any) -> Any:
     return inside
 
 
-def figure(shape: tuple[int, int], rows: int = 1, columns: int = 1, extra_width: float = 0.0) -> tuple[Figure, Any]:
-    """A figure of equal panels for images of `shape`, drawn by Agg; no window and no pyplot state is touched."""
+def figure(shape: tuple[int, int], rows: int = 1, columns: int = 1, legend: bool = False, below: float = 0.0) -> tuple[Figure, Any]:
+    """A figure of equal panels for images of `shape`, drawn by Agg; no window and no pyplot state is touched.
+
+    `legend` adds a narrow panel on the right, `below` inches under everything.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     height, width = (max(1, n) for n in shape)
     scale = _PANEL / max(height, width)
     panel = (max(scale * width, 1.9), max(scale * height, 0.9))
-    size = (columns * (panel[0] + 1.15) + extra_width, rows * (panel[1] + 0.85))
+    size = (columns * (panel[0] + 1.15), rows * (panel[1] + 0.85) + below)
     made = Figure(figsize=size, layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
     made.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    if legend:
+        return made, made.subplots(1, 2, squeeze=False, width_ratios=(panel[0], 0.95))
     return made, made.subplots(rows, columns, squeeze=False)
 
 
@@ -199,16 +204,11 @@ def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], label:
 
 
 def note_missing(ax: Axes, values: np.ndarray) -> None:
-    """Say what grey means where some positions have no value."""
+    """Say, under the scale bar, what grey means where some positions have no value."""
+    from matplotlib.transforms import ScaledTranslation
+
     missing = int(np.count_nonzero(~np.isfinite(values)))
     if missing:
-        ax.text(
-            1.0,
-            1.012,
-            f"grey: no value ({missing} of {values.size})",
-            transform=ax.transAxes,
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color=MUTED,
-        )
+        below = ax.transAxes + ScaledTranslation(0, -17 / 72, ax.figure.dpi_scale_trans)
+        text = f"grey: no value ({missing:,} of {values.size:,})"
+        ax.text(0, 0, text, transform=below, ha="left", va="top", fontsize=8, color=MUTED, gid="no value")

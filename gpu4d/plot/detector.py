@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 # reason: (colour, marker, what the legend says); shapes differ too, for those who do not see the colours
 REASONS: dict[str, tuple[str, str, str]] = {
     "accepted": ("#2ee6a8", "o", "accepted"),
-    "edge": ("#9aa7b5", "s", "rejected: too near the edge"),
-    "below absolute": ("#ffb000", "v", "rejected: below the absolute threshold"),
-    "below relative": ("#ff7f50", "^", "rejected: below the relative threshold"),
-    "insignificant": ("#ff4d6d", "x", "rejected: not significant"),
-    "too close": ("#7db7ff", "+", "rejected: too close to a stronger one"),
-    "beyond max_peaks": ("#d58cff", "D", "rejected: more than max_peaks"),
+    "edge": ("#9aa7b5", "s", "too near the edge"),
+    "below absolute": ("#ffb000", "v", "below the absolute threshold"),
+    "below relative": ("#ff7f50", "^", "below the relative threshold"),
+    "insignificant": ("#ff4d6d", "x", "not significant"),
+    "too close": ("#7db7ff", "+", "too close to a stronger one"),
+    "beyond max_peaks": ("#d58cff", "D", "more than max_peaks"),
 }
 
 
@@ -101,7 +101,7 @@ def disks(
     qx, qy, reason = (np.asarray(_field(candidates, name)) for name in ("qx", "qy", "reason"))
     if not qx.shape == qy.shape == reason.shape:
         raise InputError(f"qx, qy and reason have shapes {qx.shape}, {qy.shape}, {reason.shape}: need one value per maximum")
-    made, axs = canvas.figure(values.shape, extra_width=2.9)
+    made, axs = canvas.figure(values.shape, below=0.75)
     ax = axs[0, 0]
     _pattern(ax, values, title, getattr(pattern, "units", "") or "counts", "power", power, "gray", bar=False)
     size, size_units = pixel(pattern, pixel_size, pixel_units)
@@ -109,7 +109,7 @@ def disks(
     canvas.axis_marks(ax, ("q$_x$", "q$_y$"))
     present = [r for r in REASONS if (reason == r).any()] + sorted({str(r) for r in reason} - set(REASONS))
     for name in present:
-        color, marker, label = REASONS.get(name, ("#ffffff", "*", f"rejected: {name}"))
+        color, marker, label = REASONS.get(name, ("#ffffff", "*", name))
         here = reason == name
         fill = {"facecolors": "none", "edgecolors": color} if marker in "os^vD" else {"color": color}
         ax.scatter(qy[here], qx[here], s=26, marker=marker, linewidths=1.0, label=f"{label} ({int(here.sum())})", gid=name, **fill)
@@ -118,8 +118,8 @@ def disks(
                 ax.add_patch(Circle((y, x), radius, fill=False, ec=color, lw=1.1))
     ax.set_xlim(-0.5, values.shape[1] - 0.5)
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
-    legend = ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), labelcolor=canvas.INK, borderaxespad=0, handletextpad=0.4)
-    _dark_keys(legend)
+    keys = {"loc": "outside lower left", "ncols": 2, "handletextpad": 0.3, "columnspacing": 1.0, "borderaxespad": 0.2, "fontsize": 7.6}
+    _dark_keys(made.legend(**keys))
     return made
 
 

@@ -136,15 +136,15 @@ def _draw_tensor_axes(ax: Any, frame_of: str, angle: float) -> None:
 
 
 def nice_range(half: float) -> float:
-    """The next 1, 1.5, 2, 3, 5, 7.5 × 10ⁿ at or above `half`.
+    """The next 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8 × 10ⁿ at or above `half`.
 
     Examples
     --------
     >>> nice_range(1.3), nice_range(0.021)
-    (1.5, 0.03)
+    (1.5, 0.025)
     """
     power = 10.0 ** math.floor(math.log10(half))
-    return next(round(step * power, 12) for step in (1, 1.5, 2, 3, 5, 7.5, 10) if step * power >= half * (1 - 1e-9))
+    return next(round(step * power, 12) for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= half * (1 - 1e-9))
 
 
 @canvas.styled

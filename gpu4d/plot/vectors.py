@@ -47,7 +47,7 @@ def vectors(
         raise InputError(f"vx is {x.shape} and vy {y.shape}: need two components of one shape")
     length = np.hypot(x, y)
     limit = float(limit) if limit is not None else canvas.symmetric_range(length, 99.0)
-    made, axs = canvas.figure(x.shape, extra_width=0.35)
+    made, axs = canvas.figure(x.shape, legend=True)
     ax = axs[0, 0]
     ax.imshow(direction_colors(x, y, limit), origin="upper")
     canvas.frame(ax, title)
@@ -55,7 +55,7 @@ def vectors(
     canvas.scale_bar(ax, x.shape, size, size_units)
     canvas.axis_marks(ax)
     canvas.note_missing(ax, length)
-    _wheel(ax, limit, units)
+    _wheel(axs[0, 1], limit, units)
     return made
 
 
@@ -111,12 +111,11 @@ def _wheel(ax: Any, limit: float, units: str) -> None:
     x, y = np.meshgrid(np.linspace(-1, 1, n), np.linspace(-1, 1, n), indexing="ij")
     inside = np.hypot(x, y) <= 1
     colors = np.concatenate([direction_colors(x, y, 1.0), inside[..., None].astype(float)], axis=-1)
-    height = 0.24 * max(1.0, ax.figure.get_figwidth() / ax.figure.get_figheight() * 0.6)
-    wheel = ax.inset_axes((1.05, 1.0 - height, 0.2, height))
-    wheel.imshow(colors, origin="upper", interpolation="bilinear")
-    wheel.axis("off")
+    ax.imshow(colors, origin="upper", interpolation="bilinear")
+    ax.axis("off")
+    ax.set_anchor("N")
     middle = (n - 1) / 2
-    wheel.text(middle, n + 8, "x ↓", ha="center", va="top", fontsize=8, color=canvas.MUTED)
-    wheel.text(n + 6, middle, "y →", ha="left", va="center", fontsize=8, color=canvas.MUTED)
-    digits = max(0, 1 - math.floor(math.log10(limit))) if limit > 0 else 0
-    wheel.set_title(f"rim: {limit:.{min(digits, 6)}f} {units}".rstrip(), fontsize=8.5, fontweight="normal", pad=4)
+    digits = min(max(0, 1 - math.floor(math.log10(limit))), 6) if limit > 0 else 0
+    ax.text(middle, n + 8, "x ↓", ha="center", va="top", fontsize=8, color=canvas.MUTED)
+    ax.text(n + 6, middle, "y →", ha="left", va="center", fontsize=8, color=canvas.MUTED)
+    ax.text(middle, n + 48, f"rim: {limit:.{digits}f}\n{units}".rstrip(), ha="center", va="top", fontsize=8.5)

@@ -115,6 +115,7 @@ def _analyse(cube: DataCube, recipe: Recipe, record: Record, probe: Any) -> Anal
     survey.bright_field_disk(a)
     gates.background(a)
     decide.try_disks(a)
+    survey.complete_calibration(a)
     decide.technique(a)
     survey.second_pass(a)
     if a.technique in ("dpc", "both"):

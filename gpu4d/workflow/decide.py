@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d.data.datacube import diffraction_slice
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
-from gpu4d.workflow import inputs
+from gpu4d.workflow import probes
 from gpu4d.workflow.analysis import Analysis
-from gpu4d.workflow.survey import in_counts
+from gpu4d.workflow.survey import DESCAN, in_counts
 
 LEAST_DISKS = 4  # of a pattern that tells of a lattice: the unscattered one and three others
 LEAST_SHARE = 0.10  # of the trial patterns
+LEAST_ORIGINS = 9  # trial patterns with a beam, for its motion to be believed
 SMALLEST_SCAN = 8  # positions along an axis, for an integration of the phase
 
 
@@ -42,54 +42,64 @@ class Trial:
     origin: Any = None
 
     @property
+    def descan(self) -> float:
+        """How far the unscattered beam moves over the scan, pixels; 0 where that is not known."""
+        seen = int(np.isfinite(self.origin.measured[..., 0]).sum()) if self.origin is not None else 0
+        return float(np.hypot(*np.ptp(self.origin.fitted, axis=(0, 1)))) if seen >= LEAST_ORIGINS else 0.0
+
+    @property
     def counts(self) -> np.ndarray:
         """Disks per trial pattern."""
         return np.asarray(self.disks.counts)[self.positions[:, 0], self.positions[:, 1]]
 
 
 def try_disks(a: Analysis) -> None:
-    """Make the probe and its template, and look for disks and a lattice at a few positions."""
+    """Look for disks and a lattice at a few positions; where the beam moves, measure the disk again with its motion taken off."""
+    if a.recipe.analysis.technique in ("dpc", "images") or (a.disk is None and a.template is None):
+        return
+    vacuum = a.template is not None
+    if not vacuum:
+        probes.use(a, probes.synthetic(a, a.disk))
+    with a.record.stage("trial: Bragg disks at a few positions"):
+        positions, options = trial_positions(a), bragg_options(a)
+        a.trial = _try(a, positions, options)
+        if not vacuum and a.trial.descan > DESCAN:
+            _measure_aligned(a)
+            a.trial = _try(a, positions, options)
+
+
+def _try(a: Analysis, positions: np.ndarray, options: dict[str, Any]) -> Trial:
     import gpu4d
 
-    if a.recipe.analysis.technique in ("dpc", "images") or (a.disk is None and a.given_probe is None):
-        return
-    probe(a)
-    with a.record.stage("trial: Bragg disks at a few positions"):
-        positions = trial_positions(a)
-        a.trial = Trial(positions, None, bragg_options(a))
-        found = gpu4d.find_bragg_disks(a.cube, a.template, positions=positions, **a.trial.options)
-        a.trial.disks = in_scan_shape(found, positions, a.cube.scan_shape)
-        if len(a.trial.disks) == 0:
-            return
-        guess = a.calibration.origin if a.calibration.origin is not None else None
+    found = gpu4d.find_bragg_disks(a.cube, a.template, positions=positions, **options)
+    trial = Trial(positions, in_scan_shape(found, positions, a.cube.scan_shape), options)
+    if len(trial.disks):
+        guess = a.calibration.origin if a.disk is None else (a.disk.qx, a.disk.qy)
         try:
-            a.trial.origin = gpu4d.calibrate.origin(a.trial.disks, guess=guess, fit=a.recipe.origin.fit)
+            trial.origin = gpu4d.calibrate.origin(trial.disks, guess=guess, fit=a.recipe.origin.fit)
+            trial.lattice = gpu4d.find_lattice(trial.disks, trial.origin)
         except InputError as error:
             a.record.note(f"trial: {error}")
-            return
-        a.trial.lattice = gpu4d.find_lattice(a.trial.disks, a.trial.origin)
+    return trial
 
 
-def probe(a: Analysis) -> None:
-    """The vacuum probe and the template: given, from a vacuum region, or a disk like the measured one."""
+def _measure_aligned(a: Analysis) -> None:
+    """Radius and edge of the disk from the trial patterns, moved so that their origins fall together."""
     import gpu4d
+    from gpu4d.virtual.shifted_patterns import shifted_patterns
 
-    region = a.recipe.probe.vacuum_region
-    with a.record.stage("probe and template"):
-        if a.given_probe is not None:
-            image, how = a.given_probe, f"image {a.recipe.probe.file}" if a.recipe.probe.file else "given"
-        elif region is not None:
-            where = inputs.region_mask(region, a.cube.scan_shape, "probe.vacuum_region")
-            image = np.asarray(gpu4d.probe.from_vacuum(a.cube, where, memory=a.recipe.compute.memory))
-            how = f"aligned mean of {int(where.sum())} patterns in vacuum"
-        else:
-            image = gpu4d.probe.synthetic(a.cube.detector_shape, a.disk.radius, center=(a.disk.qx, a.disk.qy), edge=max(a.disk.edge, 0.5))
-            how = f"synthetic disk like the bright-field disk: radius {a.disk.radius:.2f} px, edge {a.disk.edge:.2f} px"
-        if a.cube.detector_mask is not None and a.given_probe is None and region is not None:
-            image = np.where(a.cube.detector_mask, image, 0.0)
-        a.template = gpu4d.probe.template(image, kind=a.recipe.probe.template)
-    a.products["probe"] = diffraction_slice(np.asarray(image, dtype=np.float64), "probe", "counts", a.calibration)
-    a.probe_origin = how
+    x, y = a.trial.positions.T
+    origins = a.trial.origin.fitted[x, y]
+    stack = np.stack([np.asarray(a.cube[int(i), int(j)], dtype=np.float64) for i, j in a.trial.positions])
+    mean = np.nanmean(shifted_patterns(stack, np.array([a.disk.qx, a.disk.qy]) - origins), axis=0)
+    try:
+        aligned = gpu4d.probe.measure_disk(mean, a.cube.detector_mask)
+    except InputError as error:
+        a.record.note(f"disk of the aligned trial patterns: {error}")
+        return
+    a.record.note(f"beam moves by {a.trial.descan:.1f} px: disk of radius {a.disk.radius:.2f} px measured again as {aligned.radius:.2f} px")
+    a.disk = a.disk._replace(radius=aligned.radius, edge=aligned.edge)
+    probes.use(a, probes.synthetic(a, a.disk))
 
 
 def bragg_options(a: Analysis) -> dict[str, Any]:

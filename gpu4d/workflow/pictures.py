@@ -121,7 +121,7 @@ def _strain(a: Analysis) -> Iterator[Drawn]:
     caption += "Axes of the tensor are drawn beside every map."
     yield Picture("strain", STRAIN, "Strain", caption, wide=True), plot.strain(a.strain)
     size = {"pixel_size": a.strain.exx.pixel_size, "pixel_units": a.strain.exx.pixel_units}
-    error = 100 * np.nanmean(np.asarray(a.strain.uncertainty)[:3], axis=0)
+    error = 100 * np.asarray(a.strain.uncertainty)[:3].mean(axis=0)
     caption = (
         "Standard error of a strain component (mean of the three), from the disks' counting noise and their scatter about the lattice."
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from gpu4d.errors import InputError
 from gpu4d.workflow import output
 from gpu4d.workflow.analysis import Analysis, analyse
 from gpu4d.workflow.inputs import open_scan
+from gpu4d.workflow.pictures import draw
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.recipe_text import to_toml
 from gpu4d.workflow.record import Nobody, Record, Watcher
-from gpu4d.workflow.report import Page, Picture, write
+from gpu4d.workflow.report import Page, Picture, Table, write
 
 
 @dataclass
@@ -118,14 +121,19 @@ def needed(recipe: Recipe) -> None:
 
 def publish(a: Analysis, new: Path, out: Path, title: str, command: str = "") -> None:
     """Write recipe, pictures, EMD file and report into the folder `new`, which will be `out`."""
-    try:
+    with writing(new, out):
         with a.record.stage("pictures"):
-            from gpu4d.workflow.pictures import draw
-
             pictures = draw(a, new)
         with a.record.stage("result file"):
             save_results(a, new / output.RESULT)
         write_report(a, new, pictures, title, command)
+
+
+@contextmanager
+def writing(new: Path, out: Path) -> Iterator[None]:
+    """Errors of writing into `new` speak of `out`, where the user wants it."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{out} cannot be written ({error.strerror or error}): free some space or choose another folder with -o"
@@ -162,22 +170,38 @@ def _storable(settings: dict[str, Any]) -> dict[str, Any]:
     return {k: _storable(v) if isinstance(v, dict) else v for k, v in settings.items() if v is not None}
 
 
-def write_report(a: Analysis, folder: Path, pictures: list[Picture], title: str, command: str, **extra: Any) -> None:
+def write_report(
+    a: Analysis, folder: Path, pictures: list[Picture], title: str, command: str, headline: str = "", tables: Sequence[Table] = ()
+) -> None:
     """The recipe as it was used, and the page."""
     (folder / output.RECIPE).write_text(to_toml(a.recipe, comments=False), encoding="utf-8")
     page = Page(
         title=title,
         subtitle=subtitle(a.cube),
-        headline="",
+        headline=headline or found(a),
         record=a.record,
         calibration=a.calibration,
         recipe=a.recipe,
         pictures=pictures,
         command=command,
         versions=versions(),
-        **extra,
+        tables=list(tables),
     )
     write(page, folder, output.REPORT)
+
+
+def found(a: Analysis) -> str:
+    """What came out, in one sentence or two."""
+    passed = sum(g.passed for g in a.record.gates)
+    gates = f"{passed} of {len(a.record.gates)} quality gates passed." if a.record.gates else ""
+    if a.strain is not None:
+        seen = int(np.asarray(a.strain.mask).sum())
+        return f"A crystal: Bragg disks were found and strain measured at {seen:,} of {a.patterns:,} positions. {gates}"
+    if a.dpc is not None:
+        return f"A bright-field disk without separate Bragg disks: the phase was integrated from its centre of mass. {gates}"
+    if a.disks is not None:
+        return f"Bragg disks were searched, but no strain came out: the warnings say why. {gates}"
+    return f"Images only. {gates}"
 
 
 def subtitle(cube: DataCube) -> str:

@@ -108,6 +108,15 @@ class Record:
             f"{name}: {stage.seconds:.2f} s" + (f", {patterns / stage.seconds:,.0f} patterns/s" if patterns and stage.seconds else "")
         )
 
+    def absorb(self, other: Record, name: str) -> None:
+        """Take over what another run wrote down; everything is marked with its name."""
+        self.stages += [Stage(f"{name}: {s.name}", s.seconds, s.patterns, s.nbytes) for s in other.stages]
+        self.decisions += [Decision(f"{name}: {d.what}", d.why) for d in other.decisions]
+        self.gates += [Gate(f"{name}: {g.name}", g.passed, g.measured, g.expected, g.advice) for g in other.gates]
+        self.warnings += [f"{name}: {line}" for line in other.warnings]
+        self.figures += [(f"{name}: {what[0].lower()}{what[1:]}", value, remark) for what, value, remark in other.figures]
+        self.log += other.log
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take what the library logs meanwhile: warnings into `warnings`, the rest into the processing log."""

@@ -6,8 +6,10 @@ import numpy as np
 
 from gpu4d.data.datacube import diffraction_slice
 from gpu4d.errors import InputError
+from gpu4d.workflow import probes
 from gpu4d.workflow.analysis import Analysis
 
+DESCAN = 0.5  # px over the scan: less does not show in a virtual image
 FEW_COUNTS = 50  # a float pattern with a smaller total is not in counts: Poisson statistics do not apply
 
 
@@ -50,30 +52,49 @@ def in_counts(a: Analysis) -> bool:
 
 
 def bright_field_disk(a: Analysis) -> None:
-    """Centre, radius and edge of the bright-field disk; the detector pixel from it where energy and semi-angle are known."""
+    """Centre, radius and edge of the bright-field disk of the mean pattern; radius and edge of the vacuum probe where there is one."""
     import gpu4d
-    from gpu4d import physics
 
-    c = a.calibration
     with a.record.stage("bright-field disk"):
+        image = probes.measured(a)
         try:
             a.disk = gpu4d.probe.measure_disk(a.products["mean_pattern"], a.cube.detector_mask)
         except InputError as error:
-            a.record.warn(f"the mean pattern shows no bright-field disk ({error}): images only, about the middle of the detector")
-            return
-    disk = a.disk
-    if disk.residual > max(1.0, 0.1 * disk.radius):
+            a.record.warn(
+                f"the mean pattern shows no bright-field disk ({error}): virtual detectors stand about the middle of the detector"
+            )
+        if image is not None:
+            probes.use(a, image)
+            vacuum = gpu4d.probe.measure_disk(image)
+            if a.disk is not None:
+                a.disk = a.disk._replace(radius=vacuum.radius, edge=vacuum.edge)
+    if a.disk is not None and a.disk.residual > max(1.0, 0.1 * a.disk.radius):
         a.record.warn(
-            f"the bright-field disk is not round: its edge is {disk.residual:.2f} px rms from a circle of radius {disk.radius:.1f} px"
+            f"the bright-field disk is not round: its edge is {a.disk.residual:.2f} px rms from a circle of radius {a.disk.radius:.1f} px"
         )
-    c.set(probe_radius=disk.radius, how="circle fitted to the edge of the mean pattern's disk")
+
+
+def complete_calibration(a: Analysis) -> None:
+    """Origin and radius of the disk, and the detector pixel from it where energy and semi-angle are known."""
+    from gpu4d import physics
+
+    c, disk = a.calibration, a.disk
+    if disk is None:
+        return
+    vacuum = a.given_probe is not None or a.recipe.probe.vacuum_region is not None
+    c.set(probe_radius=disk.radius, how=f"edge of the {'vacuum probe' if vacuum else 'bright-field disk'}")
     if c.origin is None:
-        c.set(origin=(disk.qx, disk.qy), how="centre of the mean pattern's disk")
+        moves = a.trial is not None and a.trial.descan > DESCAN
+        if moves:
+            c.set(origin=a.trial.origin.fitted, how=f"unscattered disk of the trial patterns, {a.trial.origin.fit}")
+        else:
+            c.set(origin=(disk.qx, disk.qy), how="centre of the mean pattern's disk")
     known = c.q_pixel
     c.complete()
     if c.q_pixel:
-        for name in ("mean_pattern", "max_pattern"):
-            a.products[name] = diffraction_slice(a.products[name].data, a.products[name].name, "counts", c)
+        for name in ("mean_pattern", "max_pattern", "probe"):
+            if name in a.products:
+                a.products[name] = diffraction_slice(a.products[name].data, a.products[name].name, "counts", c)
     a.record.figure(
         "Bright-field disk radius", f"{disk.radius:.2f} px", f"centre ({disk.qx:.2f}, {disk.qy:.2f}) px, edge {disk.edge:.1f} px"
     )

@@ -1,0 +1,201 @@
+"""`gpu4d demo`: simulated scans, analysed like measured ones, and compared with what the simulation knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gpu4d import plot
+from gpu4d.data.datacube import DataCube
+from gpu4d.data.slices import RealSlice
+from gpu4d.workflow import output
+from gpu4d.workflow.analysis import Analysis, analyse
+from gpu4d.workflow.inputs import open_scan
+from gpu4d.workflow.pictures import draw
+from gpu4d.workflow.pipeline import Result, needed, save_results, write_report, writing
+from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.record import Nobody, Record, Watcher
+from gpu4d.workflow.report import Picture, Table
+
+SEED = 4
+ROTATION = 25.0  # degrees, of the detector against the scan
+VACUUM = 4  # rows beside the specimen
+REFERENCE = [6, 14, 2, 12]  # rows and columns of the matrix, far from the inclusion
+COMPONENTS = {"exx": "ε_xx", "eyy": "ε_yy", "exy": "ε_xy", "theta": "θ, 10⁻² rad"}
+INTRODUCTION = (
+    "Two simulated scans, analysed from their files like measured ones: a crystal with a coherent inclusion of larger lattice spacing "
+    "in a bent matrix, and a thin phase object. The analysis knows what an operator knows; the last tables compare with the truth."
+)
+
+
+def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = None, scan: int = 48) -> Result:
+    """Simulate, analyse, compare, report.
+
+    Parameters
+    ----------
+    out : path
+        Folder for the results.
+    overwrite : bool
+        Replace an earlier result.
+    watcher : Watcher, optional
+    scan : int
+        Positions along each axis of the crystal's scan, at least 32.
+
+    Returns
+    -------
+    Result
+        Of the crystal; its record holds the figures of both scans.
+    """
+    out = Path(out)
+    recipe = crystal_recipe()
+    needed(recipe)
+    record = Record(watcher or Nobody())
+    with output.folder(out, overwrite) as new, writing(new, out):
+        truth = simulate_crystal(new / "scan.h5", record, scan)
+        crystal = analyse(open_scan(new / "scan.h5", recipe), recipe, record)
+        tables = [compare_strain(crystal, truth)]
+        phase, phase_truth = phase_object(new / "phase_object_scan.h5", record.watcher)
+        tables.append(compare_phase(phase, phase_truth))
+        with record.stage("pictures"):
+            pictures = [*draw(crystal, new), *true_strain(crystal, truth, new), *draw(phase, new, "phase_object_")]
+        with record.stage("result files"):
+            save_results(crystal, new / output.RESULT)
+            save_results(phase, new / "phase_object.h5")
+        phase.record.figures = [f for f in phase.record.figures if f[0] in ("Range of the phase", "Phase against the truth")]
+        record.absorb(phase.record, "Phase object")
+        write_report(crystal, new, _ordered(pictures), "gpu4d demo", "gpu4d demo", tables=tables, headline=INTRODUCTION)
+    return Result(out, crystal)
+
+
+def crystal_recipe() -> Recipe:
+    """What an operator would tell of the crystal's scan."""
+    recipe = Recipe()
+    known = {
+        "calibration.energy": 200e3,
+        "calibration.semiangle": 3.0,
+        "calibration.r_pixel": 20.0,
+        "calibration.rotation_degrees": ROTATION,
+    }
+    for name, value in {**known, "probe.vacuum_region": [0, VACUUM, 0, 32], "strain.reference": REFERENCE}.items():
+        recipe.set(name, value, origin="demo")
+    return recipe
+
+
+def simulate_crystal(path: Path, record: Record, scan: int) -> dict[str, np.ndarray]:
+    """Write the crystal's scan, compressed, and return the truth."""
+    import gpu4d
+
+    with record.stage("simulate: crystal with an inclusion", scan * scan):
+        made = gpu4d.simulate.bragg_scan(
+            (scan, scan), (128, 128), strain="inclusion", strain_size=0.02, dose=60.0, thickness=0.4, vacuum_rows=VACUUM,
+            rotation=float(np.radians(ROTATION)), seed=SEED,
+        )  # fmt: skip
+        _write_scan(path, made.cube)
+    return made.truth
+
+
+def phase_object(path: Path, watcher: Watcher) -> tuple[Analysis, dict[str, np.ndarray]]:
+    """Simulate and analyse a thin object; the rotation of the detector is left to be found."""
+    import gpu4d
+
+    record = Record(watcher)
+    with record.stage("simulate: phase object", 48 * 48):
+        made = gpu4d.simulate.phase_object_scan((48, 48), (64, 64), r_pixel=0.25, dose=2e5, rotation=float(np.radians(ROTATION)), seed=SEED)
+        _write_scan(path, made.cube)
+    recipe = Recipe()
+    for name, value in {"calibration.energy": 80e3, "calibration.semiangle": 25.0, "calibration.r_pixel": 0.25}.items():
+        recipe.set(name, value, origin="demo")
+    return analyse(open_scan(path, recipe), recipe, record), made.truth
+
+
+def _write_scan(path: Path, cube: DataCube) -> None:
+    """A plain HDF5 file with one dataset, compressed in chunks of a few patterns."""
+    import h5py
+    import hdf5plugin
+
+    chunks = (1, min(16, cube.shape[1]), *cube.shape[2:])
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=cube.source.array, chunks=chunks, **hdf5plugin.Bitshuffle(cname="lz4"))
+
+
+def compare_strain(a: Analysis, truth: dict[str, np.ndarray]) -> Table:
+    """Measured strain against the truth, relative to the same reference region."""
+    rows = []
+    expected = relative_truth(truth)
+    good = np.isfinite(expected["exx"]) & np.isfinite(np.asarray(a.strain.exx)) if a.strain is not None else np.zeros(1, bool)
+    if not good.any():
+        a.record.warn("nothing to compare: no strain was measured")
+        return Table("Comparison with the truth: strain", ("", ""), rows)
+    errors = []
+    for name, label in COMPONENTS.items():
+        difference = (np.asarray(getattr(a.strain, name)) - expected[name])[good]
+        errors.append(float(np.sqrt(np.mean(difference**2))))
+        largest = float(np.abs(expected[name][good]).max())
+        rows.append((label, f"{100 * errors[-1]:.4f}", f"{100 * difference.mean():+.4f}", f"{100 * largest:.2f}"))
+    sigma = 100 * float(np.nanmedian(np.asarray(a.strain.uncertainty)[:3]))
+    worst = 100 * max(errors[:3])
+    a.record.figure("Strain against the truth", f"{worst:.3f} % rms", f"worst component; the largest true strain is {rows[0][3]} %")
+    remark = f"At {int(good.sum())} positions on the specimen, relative to the same region; estimated standard error {sigma:.3f} %."
+    return Table(
+        "Comparison with the truth: strain", ("component", "rms error, %", "bias, %", "largest true value, %"), rows, (1, 2, 3), remark
+    )
+
+
+def relative_truth(truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The true strain relative to the reference region: of F F_ref⁻¹."""
+    from gpu4d.simulate.deformation import finite_strain
+
+    rx0, rx1, ry0, ry1 = REFERENCE
+    reference = np.median(truth["F"][rx0:rx1, ry0:ry1], axis=(0, 1))
+    return finite_strain(truth["F"] @ np.linalg.inv(reference))
+
+
+def compare_phase(a: Analysis, truth: dict[str, np.ndarray]) -> Table:
+    """Measured phase against the truth convolved with the probe, both about their means."""
+    if a.dpc is None:
+        a.record.warn("nothing to compare: no phase was measured")
+        return Table("Comparison with the truth: phase", ("", ""), [])
+    inside = (slice(4, -4), slice(4, -4))
+    measured, expected = np.asarray(a.dpc.phase)[inside].ravel(), truth["phase_conv"][inside].ravel()
+    measured, expected = measured - measured.mean(), expected - expected.mean()
+    likeness = float(np.corrcoef(measured, expected)[0, 1])
+    slope = float((measured @ expected) / (expected @ expected))
+    rms = float(np.sqrt(np.mean((measured - expected) ** 2)))
+    turn = np.degrees(a.dpc.rotation)
+    a.record.figure(
+        "Phase against the truth", f"correlation {likeness:.4f}", f"slope {slope:.3f}; rotation {turn:.2f}°, true {ROTATION:g}°"
+    )
+    rows = [
+        ("correlation", f"{likeness:.4f}", "1"),
+        ("slope", f"{slope:.4f}", "1"),
+        ("rms error, rad", f"{rms:.4f}", "0"),
+        ("range, rad", f"{np.ptp(measured):.4f}", f"{np.ptp(expected):.4f}"),
+        ("detector rotation, °", f"{turn:.2f}", f"{ROTATION:.2f}"),
+    ]
+    return Table("Comparison with the truth: phase", ("quantity", "measured", "true"), rows, (1, 2), "A border of 4 positions is left out.")
+
+
+def true_strain(a: Analysis, truth: dict[str, np.ndarray], folder: Path) -> list[Picture]:
+    """The truth, drawn like the measurement."""
+    if a.strain is None:
+        return []
+    expected = relative_truth(truth)
+    size = (a.strain.exx.pixel_size, a.strain.exx.pixel_units)
+    maps: dict[str, Any] = {name: RealSlice(expected[name], name, "1", *size) for name in COMPONENTS}
+    made = plot.strain(SimpleNamespace(**maps, axes=a.strain.axes), "True strain of the simulation")
+    plot.save(made, folder / "strain_truth.png")
+    return [
+        Picture(
+            "strain_truth", "Strain", "True strain", "What the simulation put in, relative to the same region, for comparison.", wide=True
+        )
+    ]
+
+
+def _ordered(pictures: list[Picture]) -> list[Picture]:
+    """The truth right behind the measurement."""
+    return sorted(
+        pictures, key=lambda p: (p.section.startswith("Phase object"), p.section != "Strain", p.name not in ("strain", "strain_truth"))
+    )

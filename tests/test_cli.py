@@ -1,0 +1,260 @@
+"""The command line: what it accepts, and the one line it says when something cannot be done."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+import gpu4d
+from gpu4d.cli import run_command
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    """A small file a run can analyse in a second: a phase object, as a list of patterns would be written."""
+    made = gpu4d.simulate.phase_object_scan((10, 12), (32, 32), r_pixel=0.5, dose=1e5, seed=3)
+    path = tmp_path_factory.mktemp("scan") / "object.h5"
+    with h5py.File(path, "w") as file:
+        file["scan"] = made.cube.source.array
+        file["flat"] = made.cube.source.array[0, 0]
+        file["mask"] = np.ones((31, 32))
+    return path
+
+
+KNOWN = ["--energy", "80e3", "--semiangle", "25", "--r-pixel", "0.5"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(capfd, *arguments):
+    """Run a command that must fail; the one line it says."""
+    before = sorted(os.listdir("."))
+    code = run_command([str(a) for a in arguments])
+    out, err = capfd.readouterr()
+    assert code == 1, f"exit code {code}, said {out} {err}"
+    assert err.count("\n") == 1 and err.startswith("gpu4d: "), f"not one line: {err!r}"
+    assert out == ""
+    assert sorted(os.listdir(".")) == before, "something was left behind"
+    return err
+
+
+def test_run_leaves_everything(scan, capfd, here):
+    assert run_command(["run", str(scan), "--dataset", "/scan", *KNOWN]) == 0
+    out, err = capfd.readouterr()
+    assert "object-gpu4d/report.html" in out and err == ""
+    left = {p.name for p in (here / "object-gpu4d").iterdir()}
+    assert {"result.h5", "report.html", "recipe.toml", "bf.png", "mean_pattern.png", "dpc_phase.png"} <= left
+    assert os.listdir(here) == ["object-gpu4d"], "the passing folder is gone"
+
+
+def test_an_existing_result_is_replaced_only_when_told(scan, capfd, here):
+    arguments = ["run", str(scan), *KNOWN, "--dataset", "scan", "-o", "out"]
+    assert run_command(arguments) == 0
+    capfd.readouterr()
+    first = (here / "out" / "report.html").read_text()
+    assert "--overwrite" in refused(capfd, *arguments)
+    assert (here / "out" / "report.html").read_text() == first
+    refused(capfd, *arguments, "--overwrite", "--scan-shape", "7,7")
+    assert (here / "out" / "report.html").read_text() == first, "a run that fails must leave the earlier result alone"
+    assert run_command([*arguments, "--overwrite"]) == 0
+    assert (here / "out" / "report.html").read_text() != first
+    assert os.listdir(here) == ["out"]
+
+
+def test_foreign_files_are_never_deleted(scan, capfd, here):
+    (here / "out").mkdir()
+    (here / "out" / "thesis.tex").write_text("years of work")
+    line = refused(capfd, "run", scan, "--dataset", "scan", "-o", "out", "--overwrite")
+    assert "thesis.tex" in line and (here / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_the_input_is_never_replaced(scan, capfd, here):
+    (here / "data").mkdir()
+    inside = here / "data" / "result.h5"
+    inside.write_bytes(scan.read_bytes())
+    line = refused(capfd, "run", inside, "--dataset", "scan", "-o", "data", "--overwrite")
+    assert "holds the input" in line and inside.read_bytes() == scan.read_bytes()
+
+
+@pytest.fixture
+def bad(here, scan):
+    """Files that cannot be analysed, by name."""
+    (here / "folder.h5").mkdir()
+    (here / "text.h5").write_text("this is not HDF5\n" * 50)
+    (here / "empty.h5").write_bytes(b"")
+    with h5py.File(here / "plane.h5", "w") as file:
+        file["image"] = np.ones((16, 16))
+    with h5py.File(here / "two.h5", "w") as file:
+        file["a"] = file["b"] = np.ones((4, 4, 8, 8), "u2")
+    with h5py.File(here / "list.h5", "w") as file:
+        file["patterns"] = np.ones((12, 8, 8), "u2")
+    (here / "short.h5").write_bytes(scan.read_bytes()[: scan.stat().st_size // 2])
+    np.save(here / "short.npy", np.ones((8, 8, 16, 16), "u2"))
+    with open(here / "short.npy", "r+b") as file:
+        file.truncate(5000)
+    return here
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["missing.h5"], ["missing.h5", "no such file"]),
+        (["folder.h5"], ["folder.h5", "directory"]),
+        (["text.h5"], ["text.h5", "text file"]),
+        (["empty.h5"], ["empty"]),
+        (["plane.h5"], ["image", "16"]),
+        (["two.h5"], ["a", "b", "--dataset"]),
+        (["two.h5", "--dataset", "c"], ["'c'", "a", "b"]),
+        (["list.h5", "--scan-shape", "5,3"], ["12", "15"]),
+        (["list.h5"], ["scan"]),
+        (["two.h5", "--dataset", "a", "--scan-shape", "3,5"], ["3,5", "15", "16"]),
+        (["short.h5", "--dataset", "scan"], ["short.h5"]),
+        (["short.npy"], ["short.npy"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "info"])
+def test_files_that_cannot_be_read(bad, capfd, command, arguments, says):
+    line = refused(capfd, command, *arguments)
+    assert all(word in line for word in says), line
+    assert "unexpected" not in line, "an error we know of must be said in our own words"
+
+
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (["--probe", "SCAN:/mask"], ["probe", "(31, 32)", "(32, 32)"]),
+        (["--probe", "SCAN:/nothing"], ["nothing"]),
+        (["--probe", "nowhere.npy"], ["nowhere.npy"]),
+        (["--memory", "1 kB"], ["needs", "free", "allows"]),
+        (["--memory", "lots"], ["'lots'", "512 MB"]),
+        (["--device", "cuda:9"], ["cuda:9", "cpu"]),
+        (["--device", "tpu"], ["'tpu'", "cuda:N"]),
+        (["--energy", "-3"], ["--energy -3", "eV"]),
+        (["--energy", "nan"], ["--energy", "eV"]),
+        (["--energy", "high"], ["--energy", "high"]),
+        (["--scan-shape", "12"], ["--scan-shape 64,64"]),
+        (["--recipe", "none.toml"], ["none.toml", "gpu4d recipe new"]),
+        (["--colour", "red"], ["--colour"]),
+        (["-o", "/proc/nowhere/out"], ["/proc/nowhere/out", "cannot be written"]),
+        (["-o", "SCAN/out"], ["cannot be written"]),
+    ],
+)
+def test_settings_that_cannot_be_used(scan, capfd, flags, says):
+    line = refused(capfd, "run", scan, "--dataset", "scan", *(f.replace("SCAN", str(scan)) for f in flags))
+    assert all(word in line for word in says), line
+    assert "unexpected" not in line
+
+
+def test_a_mask_of_the_wrong_shape(scan, capfd, here):
+    recipe = here / "r.toml"
+    for setting, need in (("detector_mask", "(32, 32)"), ("scan_mask", "(10, 12)")):
+        recipe.write_text(f'[input]\n{setting} = "{scan}:/mask"\n')
+        line = refused(capfd, "run", scan, "--dataset", "scan", "--recipe", recipe)
+        assert "(31, 32)" in line and need in line
+
+
+def test_no_file_at_all(capfd):
+    assert "FILE" in refused(capfd, "run")
+    assert "nosuch" in refused(capfd, "nosuch")
+
+
+def test_a_full_disk_leaves_nothing(scan, here):
+    """Files may not grow beyond 100 kB: PNGs fit at first, the result does not."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        f"from gpu4d.cli import main; main(['run', {str(scan)!r}, '--dataset', 'scan', *{KNOWN!r}, '-o', 'deep/out'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.count("\n") == 1 and "deep/out" in done.stderr and "cannot be written" in done.stderr, done.stderr
+    assert os.listdir(here) == [], "neither the folder nor its new parent is left"
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_leaves_nothing(scan, here, how):
+    """Stopped in the middle of its work, as Ctrl-C does, a run says one line and cleans up."""
+    code = (
+        "import time, gpu4d.workflow.pipeline as p\n"
+        "def slow(*_):\n    open('started', 'w').close(); time.sleep(30)\n"
+        "p.save_results = slow\n"
+        f"from gpu4d.cli import main; main(['run', {str(scan)!r}, '--dataset', 'scan', '-o', 'out'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (here / "started").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err.count("\n") == 1 and "stopped" in err, err
+    assert os.listdir(here) == ["started"]
+
+
+def test_info_says_what_is_inside(scan, capfd):
+    assert run_command(["info", str(scan), "--dataset", "scan", "--memory", "64MB"]) == 0
+    out = capfd.readouterr().out
+    for word in ("10×12 scan positions", "32×32 detector pixels", "uint16", "tiles of", "64 MB", "nothing is known"):
+        assert word in out, out
+
+
+def test_devices(capfd):
+    assert run_command(["devices"]) == 0
+    assert "threads" in capfd.readouterr().out
+
+
+def test_recipe_commands(capfd, here):
+    assert run_command(["recipe", "new", "r.toml"]) == 0
+    assert run_command(["recipe", "check", "r.toml"]) == 0
+    assert "is valid" in capfd.readouterr().out
+    assert "--overwrite" in refused(capfd, "recipe", "new", "r.toml")
+    assert run_command(["recipe", "new"]) == 0
+    assert capfd.readouterr().out == (here / "r.toml").read_text()
+    assert run_command(["recipe", "explain", "--only", "bragg.power"]) == 0
+    out = capfd.readouterr().out
+    assert "bragg.power = 0.85" in out and "0.8 – 0.95" in out and "dpc" not in out
+    assert "sections are" in refused(capfd, "recipe", "explain", "--only", "brag")
+    (here / "r.toml").write_text("[bragg]\npowr = 0.9\n")
+    assert "did you mean 'power'" in refused(capfd, "recipe", "check", "r.toml")
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = "import sys; from gpu4d.cli import run_command; run_command(['--help']); print(*sys.modules)"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 1.5
+    loaded = set(done.stdout.split())
+    assert "demo" in done.stdout and not loaded & {"numba", "matplotlib", "h5py", "scipy", "rich.progress", "cupy", "dask"}
+
+
+def test_help_without_arguments(capfd):
+    assert run_command([]) == 0
+    assert "Commands" in capfd.readouterr().out
+
+
+def test_a_missing_extra_is_named(capfd, monkeypatch):
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "rich" else found(name, *rest))
+    assert "rich" in refused(capfd, "devices") and run_command(["devices"]) == 1
+    assert "pip install 'gpu4d[app]'" in capfd.readouterr().err
+
+
+def test_debug_shows_the_traceback():
+    code = "from gpu4d.cli import main; main(['run', 'missing.h5', '--debug'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" in done.stderr and "missing.h5" in done.stderr
