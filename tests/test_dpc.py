@@ -360,6 +360,29 @@ def test_arrays_of_another_library_stay_there(device):
     np.testing.assert_allclose(np.asarray(found.phase), np.asarray(gpu4d.dpc(field, **options).phase), atol=1e-12)
 
 
+@pytest.mark.parametrize("device", [None, "device1"])
+def test_a_cube_of_another_library_is_swept_where_it_is(device):
+    xp = pytest.importorskip("array_api_strict")
+    scan = phase_object_scan((24, 24), (32, 32), r_pixel=0.4, rotation=0.4)
+    given = xp.asarray(scan.cube.source.array, device=xp.Device(device) if device else None)
+    found, expected = (gpu4d.dpc(gpu4d.DataCube(a, scan.cube.calibration)) for a in (given, scan.cube.source.array))
+    assert found.phase.data.device == given.device
+    assert found.sign.dark_field == pytest.approx(expected.sign.dark_field)
+    np.testing.assert_allclose(np.asarray(found.phase), np.asarray(expected.phase), atol=1e-9)
+
+
+def test_a_dark_field_of_part_of_the_scan_is_enough():
+    """A large scan has its dark field measured in the middle only."""
+    rng = np.random.default_rng(5)
+    even = gaussian_field(rng, 0.1)
+    dark = np.full(even.shape, np.nan)
+    dark[8:56, 4:60] = (even + 0.3 * even.std() * rng.normal(size=even.shape))[8:56, 4:60]
+    found = phase_sign(-even, dark)
+    assert found.sign == -1
+    assert found.decided
+    assert phase_sign(even, np.full(even.shape, np.nan)).dark_field_margin == 0
+
+
 def test_options_of_a_scan_are_refused_beside_its_centre_of_mass():
     with pytest.raises(InputError, match="memory belong to a scan"):
         gpu4d.dpc(np.zeros((8, 8, 2)), memory="1 GB")

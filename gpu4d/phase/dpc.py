@@ -275,10 +275,9 @@ class _Scan:
         outside = x[:, None] ** 2 + y**2 > (DARK_FIELD_INNER * self.disk.radius) ** 2
         if not outside.any():
             return None
-        rows, columns = (slice(max((n - DARK_FIELD_REGION) // 2, 0), (n + min(n, DARK_FIELD_REGION)) // 2) for n in self.cube.scan_shape)
-        options = {k: v for k, v in self.sweep_options.items() if k in ("device", "memory")}
-        dark, every = sweep(self.cube.crop(rx=rows, ry=columns), VirtualImage([outside, np.ones_like(outside)]), **options).data
-        image = np.full(self.cube.scan_shape, np.nan)
+        middle = np.zeros(self.cube.scan_shape, bool)
+        middle[tuple(slice(max(n - DARK_FIELD_REGION, 0) // 2, (n + DARK_FIELD_REGION + 1) // 2) for n in middle.shape)] = True
+        options = self.sweep_options | {"where": middle & arrays.to_numpy(self.sweep_options.get("where", middle)).astype(bool)}
+        counts = arrays.to_numpy(sweep(self.cube, VirtualImage([outside, np.ones_like(outside)]), **options).data)
         with np.errstate(invalid="ignore", divide="ignore"):
-            image[rows, columns] = arrays.to_numpy(dark) / arrays.to_numpy(every)
-        return image
+            return counts[0] / counts[1]

@@ -75,9 +75,7 @@ def phase_sign(phase: np.ndarray, dark_field: np.ndarray | None = None) -> Sign:
     skew, skew_margin = max((_skewness(image) for image in telling), key=lambda found: found[1])
     corr, corr_margin = math.nan, math.nan
     if dark_field is not None:
-        ok = np.isfinite(phase) & np.isfinite(dark_field)
-        images = (np.where(ok, image, np.nan) for image in (phase, dark_field))
-        corr, corr_margin = _correlation(*(high_pass(image, HIGH_PASS[2]) for image in images))
+        corr, corr_margin = _correlation(*(high_pass(image, HIGH_PASS[2]) for image in _common(phase, dark_field)))
     by_dark_field = corr_margin > skew_margin
     value, margin = (corr, corr_margin) if by_dark_field else (skew, skew_margin)
     sign = -1 if value < 0 else 1
@@ -90,6 +88,15 @@ def phase_sign(phase: np.ndarray, dark_field: np.ndarray | None = None) -> Sign:
     )
     text = f"{verdict}: {', '.join(facts)}"
     return Sign(sign, skew, skew_margin, corr, corr_margin, margin, text)
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two images cut to where both are finite, NaN where one of them is."""
+    ok = np.isfinite(a) & np.isfinite(b)
+    if not ok.any():
+        return np.full((1, 1), np.nan), np.full((1, 1), np.nan)
+    box = tuple(slice(along.argmax(), len(along) - along[::-1].argmax()) for along in (ok.any(1), ok.any(0)))
+    return np.where(ok, a, np.nan)[box], np.where(ok, b, np.nan)[box]
 
 
 def high_pass(image: np.ndarray, cut: float) -> np.ndarray:
