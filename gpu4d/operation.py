@@ -29,7 +29,7 @@ _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpu4d_impl
 class Operation:
     """A definition, its twins, and the choice between them. Calling it runs the implementation that fits the arrays."""
 
-    def __init__(self, definition: Callable, twins: dict[str, str], unsupported: Callable[..., str | None] | None):
+    def __init__(self, definition: Callable, twins: dict[str, str], unsupported: dict[str, Callable[..., str | None] | None]):
         functools.update_wrapper(self, definition)
         self.definition = definition
         self.twins = {kind: module for kind, module in twins.items() if module}
@@ -47,10 +47,12 @@ class Operation:
         return getattr(importlib.import_module(self.twins[kind]), self.name)
 
     def choose(self, *args: Any, **options: Any) -> str:
-        """Which implementation these arguments take: the forced one, else by device, else the definition."""
+        """Which implementation these arguments take: the forced one where it exists, else by device, else the definition."""
         forced = _forced.get()
         if forced is not None:
-            return forced
+            if forced == "definition" or forced in self.twins:
+                return forced
+            return self._definition_because(f"it has no {forced} twin")
         found = [a for a in (*args, *options.values()) if arrays.is_array(a)]
         arrays.namespace(*found)  # mixed namespaces or devices are an error here, before any work
         kind = "cuda" if arrays.is_cuda(found[0]) else "cpu"
@@ -60,7 +62,8 @@ class Operation:
             return self._definition_because("an array is traced or carries a gradient")
         if kind == "cpu" and any(arrays.host_view(a) is None for a in found):
             return "definition"  # no zero-copy NumPy view (array_api_strict, for one)
-        if self.unsupported is not None and (reason := self.unsupported(*args, **options)):
+        unsupported = self.unsupported.get(kind)
+        if unsupported is not None and (reason := unsupported(*args, **options)):
             return self._definition_because(reason)
         return kind
 
@@ -76,10 +79,16 @@ class Operation:
             return self.definition(*args, **options)
         twin = self.implementation(kind)
         like = next(a for a in (*args, *options.values()) if arrays.is_array(a))
-        view = arrays.host_view if kind == "cpu" else arrays.cupy_view
+        view = arrays.host_view if kind == "cpu" else _device_view()
         call = [view(a) if arrays.is_array(a) else a for a in args]
         keep = {k: view(a) if arrays.is_array(a) else a for k, a in options.items()}
         return _back(twin(*call, **keep), like)
+
+
+def _device_view() -> Callable[[Any], Any]:
+    from gpu4d.device.backend import backend
+
+    return backend().view
 
 
 def _back(result: Any, like: Any) -> Any:
@@ -91,7 +100,11 @@ def _back(result: Any, like: Any) -> Any:
 
 
 def operation(
-    *, cuda: str | None = None, cpu: str | None = None, unsupported: Callable[..., str | None] | None = None
+    *,
+    cuda: str | None = None,
+    cpu: str | None = None,
+    unsupported: Callable[..., str | None] | None = None,
+    cuda_unsupported: Callable[..., str | None] | None = None,
 ) -> Callable[[Callable], Operation]:
     """Make the function below a definition with twins.
 
@@ -99,16 +112,17 @@ def operation(
     ----------
     cuda, cpu : str, optional
         Modules that hold the twins, for example ``"gpu4d.cpu_fallback.center_of_mass"``.
-    unsupported : callable, optional
-        Called with the operation's arguments; returns why a twin cannot take them (the definition runs then, and says so
-        once in the log) or None.
+    unsupported, cuda_unsupported : callable, optional
+        Called with the operation's arguments; returns why the CPU twin (the CUDA twin) cannot take them, or None. The definition
+        runs then, and says so once in the log.
     """
-    return lambda definition: Operation(definition, {"cuda": cuda or "", "cpu": cpu or ""}, unsupported)
+    reasons = {"cpu": unsupported, "cuda": cuda_unsupported}
+    return lambda definition: Operation(definition, {"cuda": cuda or "", "cpu": cpu or ""}, reasons)
 
 
 @contextlib.contextmanager
 def using(kind: str) -> Iterator[None]:
-    """Run every operation inside the block with one kind of implementation.
+    """Run every operation inside the block with one kind of implementation; one without it runs its definition.
 
     Parameters
     ----------

@@ -315,3 +315,14 @@ def test_arrays_of_other_libraries_stay_there():
 def test_zero_positions():
     out = gpu4d.sweep(gpu4d.DataCube(np.zeros((0, 5, 17, 20), "uint16")), {"mean": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass()})
     assert np.isnan(np.asarray(out["mean"])).all() and np.asarray(out["com"]).shape == (2, 0, 5)
+
+
+def test_using_holds_in_the_threads_of_a_sweep(monkeypatch):
+    monkeypatch.setenv("GPU4D_THREADS", "2")
+    from gpu4d.phase.center_of_mass import first_moments
+
+    monkeypatch.setitem(first_moments.twins, "cpu", "no_such_module")
+    with gpu4d.using("definition"):
+        gpu4d.sweep(gpu4d.DataCube(scan()), gpu4d.CenterOfMass())
+    with pytest.raises(ModuleNotFoundError):
+        gpu4d.sweep(gpu4d.DataCube(scan()), gpu4d.CenterOfMass())

@@ -1,6 +1,18 @@
-"""What hardware there is and how much of it may be used."""
+"""What hardware there is, how much of it may be used, and how kernels are run on it."""
 
 from gpu4d.device.choose import Device, choose
+from gpu4d.device.backend import empty, kernel, launch, multiprocessors, shared_memory
 from gpu4d.device.memory import available_memory, format_bytes, parse_memory
 
-__all__ = ["Device", "available_memory", "choose", "format_bytes", "parse_memory"]
+__all__ = [
+    "Device",
+    "available_memory",
+    "choose",
+    "empty",
+    "format_bytes",
+    "kernel",
+    "launch",
+    "multiprocessors",
+    "parse_memory",
+    "shared_memory",
+]

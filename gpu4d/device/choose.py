@@ -59,7 +59,11 @@ def choose(device: str | Device = "auto") -> Device:
         raise InputError(f"device={device!r}: need 'auto', 'cpu', 'cuda' or 'cuda:N'")
     count, index = cuda_devices(), int(match.group(1) or 0)
     if index >= count:
-        have = f"{count} CUDA device{'s' * (count > 1)}: cuda:0 … cuda:{count - 1}" if count else "no CUDA device (is CuPy installed? gpu4d[cuda12])"
+        have = (
+            f"{count} CUDA device{'s' * (count > 1)}: cuda:0 … cuda:{count - 1}"
+            if count
+            else "no CUDA device (is CuPy installed? gpu4d[cuda12])"
+        )
         raise DeviceError(f"device={device!r}: this machine has {have}; use device='cpu' or 'auto'")
     return Device("cuda", index)
 

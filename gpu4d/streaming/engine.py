@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections import deque
@@ -139,7 +140,7 @@ def _one_pass(cube: DataCube, todo: Plan, reductions: list[Reduction], report: C
         work()
         return
     with ThreadPoolExecutor(todo.workers, thread_name_prefix="gpu4d-sweep") as pool:
-        futures = [pool.submit(work) for _ in range(todo.workers)]
+        futures = [pool.submit(contextvars.copy_context().run, work) for _ in range(todo.workers)]  # gpu4d.using holds there too
         try:
             for future in futures:
                 future.result()

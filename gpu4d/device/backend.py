@@ -1,0 +1,181 @@
+"""What launchers of CUDA kernels see of a device: `empty`, `kernel`, `launch`, and the few numbers launch shapes depend on.
+
+Two backends provide it: CuPy on a CUDA device, and, in the tests, a host shim that runs the same sources on the CPU. Launchers cannot
+tell them apart, so their argument packing and grids are tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpu4d.errors import InputError
+
+INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[^\n]*$', re.MULTILINE)
+OPTIONS = ("--std=c++17",)
+
+
+class Backend(Protocol):
+    """Runs kernels. Arrays are CuPy arrays, or NumPy arrays on the host shim."""
+
+    def view(self, array: Any) -> Any:
+        """The backend's view of an array, without a copy where it is on the device already."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any: ...
+
+    def function(self, file: str, name: str, defines: tuple[str, ...]) -> Any: ...
+
+    def launch(self, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int) -> None: ...
+
+    def shared_memory(self) -> int:
+        """Bytes of shared memory one block may ask for (the opt-in limit)."""
+        ...
+
+    def multiprocessors(self) -> int: ...
+
+
+class CupyBackend:
+    """The current CUDA device, through CuPy."""
+
+    def view(self, array: Any) -> Any:
+        from gpu4d.arrays import cupy_view
+
+        return cupy_view(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        import cupy
+
+        return cupy.empty(shape, dtype)
+
+    def function(self, file: str, name: str, defines: tuple[str, ...]) -> Any:
+        import cupy
+
+        return _module(cupy.cuda.Device().id, file, defines).get_function(name)
+
+    def launch(self, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int) -> None:
+        if shared > 48 * 1024:  # beyond this a kernel must ask; asking again for the same is free
+            function.max_dynamic_shared_size_bytes = shared
+        function(grid, block, tuple(args), shared_mem=shared)
+
+    def shared_memory(self) -> int:
+        import cupy
+
+        return int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+
+    def multiprocessors(self) -> int:
+        import cupy
+
+        return int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+
+
+_CUPY = CupyBackend()
+_backend: contextvars.ContextVar[Backend] = contextvars.ContextVar("gpu4d_backend", default=_CUPY)
+
+
+def backend() -> Backend:
+    """The backend kernels run on."""
+    return _backend.get()
+
+
+@contextlib.contextmanager
+def using_backend(other: Backend) -> Iterator[None]:
+    """Run kernels on another backend inside the block."""
+    token = _backend.set(other)
+    try:
+        yield
+    finally:
+        _backend.reset(token)
+
+
+def empty(shape: Sequence[int], dtype: Any) -> Any:
+    """An uninitialised array on the device."""
+    return _backend.get().empty(tuple(int(n) for n in shape), np.dtype(dtype))
+
+
+def kernel(file: str, name: str, *defines: str) -> Any:
+    """A compiled kernel of one source file; compiled once per device, file and defines.
+
+    Parameters
+    ----------
+    file : str
+        Of `gpu4d.kernels`, "center_of_mass.cu".
+    name : str
+        Of its extern "C" function.
+    *defines : str
+        "NAME=value" for the preprocessor.
+    """
+    return _backend.get().function(file, name, tuple(defines))
+
+
+def launch(function: Any, grid: Sequence[int] | int, block: Sequence[int] | int, args: Sequence[Any], shared: int = 0) -> None:
+    """Run a kernel. A grid without blocks does nothing.
+
+    Parameters
+    ----------
+    function : from `kernel`
+    grid, block : int or sequence of int
+    args : sequence
+        Device arrays (C-contiguous), and scalars with a NumPy type: ``np.int32(n)``, never a Python number, whose width a
+        kernel could not know.
+    shared : int
+        Bytes of dynamic shared memory.
+    """
+    grid, block = ((v,) if isinstance(v, int) else tuple(int(i) for i in v) for v in (grid, block))
+    for argument in args:
+        if isinstance(argument, int | float | complex) and not isinstance(argument, np.generic):
+            raise InputError(f"a kernel argument is the Python number {argument!r}: give it a NumPy type")
+        if getattr(argument, "ndim", 0) and not argument.flags.c_contiguous:
+            raise InputError(f"a kernel argument of shape {argument.shape} is not C-contiguous: copy it first")
+    if min(grid) > 0:
+        _backend.get().launch(function, grid, block, args, int(shared))
+
+
+def shared_memory() -> int:
+    """Bytes of shared memory a block may ask for on this device: 64 kB on sm_75, 163 kB on sm_80, 227 kB on sm_90."""
+    return _backend.get().shared_memory()
+
+
+def multiprocessors() -> int:
+    return _backend.get().multiprocessors()
+
+
+def inlined(file: str) -> str:
+    """Source of a kernel file with our own headers in it, each once: CuPy's cache does not see included files.
+
+    `#line` keeps a compiler's messages pointing into the files as they are.
+    """
+    from gpu4d.kernels import source
+
+    seen: set[str] = set()
+
+    def expand(name: str) -> str:
+        seen.add(name)
+        out, line, text = [], 1, source(name)
+        at = 0
+        for match in INCLUDE.finditer(text):
+            out.append(text[at : match.start()])
+            line += text.count("\n", at, match.end())
+            if match.group(1) not in seen:
+                out.append(f'{expand(match.group(1))}\n#line {line} "{name}"')
+            at = match.end()
+        return f'#line 1 "{name}"\n' + "".join(out) + text[at:]
+
+    return expand(file).replace("#pragma once", "")
+
+
+@functools.cache
+def _module(device: int, file: str, defines: tuple[str, ...]) -> Any:
+    import logging
+
+    import cupy
+
+    logging.getLogger("gpu4d").info("compiling %s %s for device %d", file, " ".join(defines), device)
+    with cupy.cuda.Device(device):
+        return cupy.RawModule(code=inlined(file), options=(*OPTIONS, *(f"-D{d}" for d in defines)))
