@@ -292,6 +292,22 @@ def test_single_origin_and_lists_without_points(tmp_path):
     assert back["braggvectors"].shape == (2, 3) and len(back["braggvectors"]) == 0
 
 
+def test_the_raw_scan_of_a_view_keeps_its_own_calibration(tmp_path, generator):
+    """Results of a binned scan, beside a link to the scan as it is: neither takes the other's pixels."""
+    np.save(tmp_path / "a.npy", generator.integers(0, 9, (3, 4, 16, 16)).astype("u2"))
+    raw = gpu4d.open(tmp_path / "a.npy", calibration=Calibration(q_pixel=0.01, origin=(7.5, 7.5)))
+    binned = raw.bin(detector=2)
+    mean = DiffractionSlice(np.ones((8, 8)))
+    save(tmp_path / "r.h5", {"raw": raw, "mean": mean, "disks": disks(generator), "calibration": binned.calibration})
+    save(tmp_path / "unknown.h5", {"raw": DataCube(raw.source), "calibration": binned.calibration})
+    back = read_emd(tmp_path / "r.h5")
+    assert back["calibration"].q_pixel == 0.02 and back["raw"].calibration.q_pixel == 0.01
+    np.testing.assert_allclose(back["raw"].calibration.origin, (7.5, 7.5))
+    assert gpu4d.open(tmp_path / "unknown.h5").calibration.known() == {}
+    with h5py.File(tmp_path / "r.h5") as file:
+        np.testing.assert_array_equal(file["gpu4d/disks/metadatabundle/_braggvectors_shape/Qshape"], (8, 8))
+
+
 def test_what_a_result_says_of_itself_is_stored(tmp_path):
     class Strain:
         def to_emd(self):

@@ -116,7 +116,7 @@ def calibration_of(file: h5py.File, path: str, dataset: h5py.Dataset, shape: Sha
     root = root_of(file, path)
     found = Calibration()
     if root is not None:
-        held = bundle(root).get("calibration") or bundle(parent_of(file, path)).get("calibration")
+        held = bundle(parent_of(file, path)).get("calibration") or bundle(root).get("calibration")
         if held:
             found = from_keys(held, shape[:2], energy)
     if dataset.ndim == 4 and tuple(dataset.shape) == tuple(shape):

@@ -19,7 +19,7 @@ from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointList, PointListArray
-from gpu4d.data.slices import Slice
+from gpu4d.data.slices import DiffractionSlice, Slice
 from gpu4d.errors import InputError
 from gpu4d.io import emd_nodes
 
@@ -46,8 +46,9 @@ def save(
     items : mapping of str to object
         Each is stored as ``/gpu4d/<name>``: DataCube, RealSlice, DiffractionSlice (stacks with labels too), PointListArray
         (with qx, qy and intensity: py4DSTEM's BraggVectors), PointList, arrays of numbers. Dictionaries and one Calibration
-        go to ``/gpu4d/metadatabundle``; without one, the calibration of the first DataCube is taken. An object with a method
-        ``to_emd()``, which returns a mapping of such items, is stored as ``<name>`` (key "") and ``<name>_<key>``.
+        go to ``/gpu4d/metadatabundle``; without one, the calibration of the first DataCube is taken. A cube whose calibration
+        is another one keeps it. An object with a method ``to_emd()``, which returns a mapping of such items, is stored as
+        ``<name>`` (key "") and ``<name>_<key>``.
     overwrite : bool
         Replace an existing file.
     settings : mapping, optional
@@ -237,10 +238,20 @@ def _write(
     for name, values in notes.items():
         if values is not None:
             emd_nodes.write_metadata(root, name, values)
-    detector = cubes[0].detector_shape if cubes else None
+    detector = _detector_shape(items, calibration)
     for name, item in items.items():
         _write_one(root, name, item, detector, link, target, check)
+        if isinstance(item, DataCube) and item.calibration is not calibration:
+            emd_nodes.write_metadata(root[name], "calibration", emd_nodes.calibration_keys(item.calibration, []), "Calibration")
         check()
+
+
+def _detector_shape(items: Mapping[str, Any], calibration: Calibration | None) -> Sequence[int] | None:
+    """Of the detector that peaks were found on: the calibrated cube's, or an image's (the cube may be the raw scan of a view)."""
+    for item in items.values():
+        if isinstance(item, DataCube) and item.calibration is calibration:
+            return item.detector_shape
+    return next((item.shape[-2:] for item in items.values() if isinstance(item, DiffractionSlice)), None)
 
 
 def _is_bragg(item: Any) -> bool:
