@@ -136,6 +136,12 @@ def test_the_inclusion_strains_its_matrix_as_elasticity_says():
     determinant = np.linalg.det(truth["F"])
     assert np.abs(determinant[~inside] - 1).max() < 2e-4  # second order in the strain
     assert np.abs(truth["exx"][~inside]).max() > 0.005
+    x, y = np.meshgrid(np.arange(24), np.arange(24), indexing="ij")
+    nx, ny = x - x[inside].mean(), y - y[inside].mean()
+    radial = (truth["exx"] * nx**2 + 2 * truth["exy"] * nx * ny + truth["eyy"] * ny**2)[~inside]
+    around = (truth["exx"] * ny**2 - 2 * truth["exy"] * nx * ny + truth["eyy"] * nx**2)[~inside]
+    assert (radial < 0).all()  # the matrix is pressed away from the wall and stretched along it
+    assert (around > 0).all()
 
 
 @pytest.mark.parametrize("transpose", [False, True])
