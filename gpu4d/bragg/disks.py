@@ -35,6 +35,14 @@ class BraggDisks:
     -----
     The result is a `PointListArray` of shape (Rx, Ry) with fields qx, qy, intensity, sx, sy; positions not visited, and
     patterns that are empty or have a NaN, have no points.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> probe = gpu4d.probe.synthetic((48, 48), 4.0)
+    >>> cube = gpu4d.DataCube(np.stack([np.zeros((48, 48)), 900 * probe])[None])
+    >>> gpu4d.sweep(cube, gpu4d.BraggDisks(probe)).counts.tolist()
+    [[0, 1]]
     """
 
     def __init__(

@@ -78,7 +78,7 @@ def sweep(
     if client is not None:
         raise InputError("client= is not served by this version: leave it None")
     single = not isinstance(reductions, Mapping)
-    named: dict[str, Reduction] = {"result": reductions} if single else dict(reductions)  # type: ignore[dict-item]
+    named: dict[str, Reduction] = {"result": reductions} if single else dict(reductions)  # type: ignore[dict-item,arg-type]
     for name, reduction in named.items():
         if not isinstance(reduction, Reduction):
             raise InputError(f"{name!r} is a {type(reduction).__name__}, need a Reduction such as gpu4d.MeanPattern()")

@@ -29,6 +29,15 @@ class VirtualImage:
     -----
     The result is a `RealSlice` (Rx, Ry), or (n, Rx, Ry) with labels, in counts; NaN at positions not visited and where a
     pattern has NaN under the detector. Pixels the cube's detector mask excludes do not count.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.ones((2, 3, 9, 9), dtype="uint16"))
+    >>> both = {"bf": gpu4d.detectors.disk(2.1), "adf": gpu4d.detectors.annulus(2.1, 4.1)}
+    >>> image = gpu4d.sweep(cube, gpu4d.VirtualImage(both))
+    >>> image.shape, image.labels, image["bf"][0, 0].item()
+    ((2, 2, 3), ('bf', 'adf'), 13.0)
     """
 
     def __init__(self, detector: Any, origin: Any = None):

@@ -30,6 +30,14 @@ class MeanPattern:
     -----
     The result is a `DiffractionSlice` (Qx, Qy) float64 in counts. Patterns with a NaN or infinity are left out
     (`left_out` counts them); the mean of no pattern is NaN, as are pixels the detector mask excludes.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.arange(4, dtype="uint8").reshape(2, 2, 1, 1))
+    >>> out = gpu4d.sweep(cube, {"all": gpu4d.MeanPattern(), "row": gpu4d.MeanPattern(weights=[[1, 1], [0, 0]])})
+    >>> out["all"][0, 0].item(), out["row"][0, 0].item()
+    (1.5, 0.5)
     """
 
     def __init__(self, weights: Any = None, origin: Any = None):
@@ -101,6 +109,13 @@ class MaxPattern:
     -----
     The result is a `DiffractionSlice` (Qx, Qy) float64 in counts; patterns with a NaN or infinity are left out; NaN where
     no pattern was seen and where the detector mask excludes a pixel.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.arange(8, dtype="uint8").reshape(2, 2, 1, 2))
+    >>> np.asarray(gpu4d.sweep(cube, gpu4d.MaxPattern())).tolist()
+    [[6.0, 7.0]]
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
