@@ -161,7 +161,7 @@ def _spots(x: Any, y: Any, _shape: Any, spots: Sequence[Point], radius: float) -
     return out
 
 
-_SHAPES = {
+_SHAPES: dict[str, Any] = {
     "disk": lambda x, y, _shape, radius: x * x + y * y < radius * radius,
     "annulus": lambda x, y, _shape, inner, outer: (x * x + y * y > inner * inner) & (x * x + y * y < outer * outer),
     "rectangle": lambda x, y, _shape, height, width: (np.abs(x) < height / 2) & (np.abs(y) < width / 2),
