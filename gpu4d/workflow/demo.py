@@ -118,7 +118,12 @@ def _write_scan(path: Path, cube: DataCube) -> None:
 
     chunks = (1, min(16, cube.shape[1]), *cube.shape[2:])
     with h5py.File(path, "w") as file:
-        file.create_dataset("data", data=np.asarray(cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1]))), chunks=chunks, **hdf5plugin.Bitshuffle(cname="lz4"))
+        file.create_dataset(
+            "data",
+            data=np.asarray(cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1]))),
+            chunks=chunks,
+            **hdf5plugin.Bitshuffle(cname="lz4"),
+        )
 
 
 def compare_strain(a: Analysis, truth: dict[str, np.ndarray]) -> Table:
