@@ -441,9 +441,14 @@ def test_every_cpu_twin_belongs_to_an_operation(checkout):
 
 
 def test_every_cuda_source_has_a_launcher_and_the_other_way_round(checkout):
+    """Other files are what launchers are built from."""
     sources = {p.stem for p in (checkout / "kernels").rglob("*.cu")}
-    launchers = {p.stem for p in (checkout / "kernels").rglob("*.py") if not p.stem.startswith("_")}
-    assert sources == launchers
+    texts = {p.stem: p.read_text(encoding="utf-8") for p in (checkout / "kernels").rglob("*.py") if not p.stem.startswith("_")}
+    assert sources <= set(texts)
+    for part in set(texts) - sources:
+        assert any(f"from gpu4d.kernels.{part} import" in text for text in texts.values()), f"nothing uses kernels/{part}.py"
+    named = {op.twins["cuda"].rpartition(".")[2] for op in OPERATIONS.values() if "cuda" in op.twins}
+    assert named == sources, "sources and the operations they are twins of differ"
 
 
 # ---------------------------------------------------------------- dispatch, on an operation of this file
