@@ -132,6 +132,36 @@ def test_a_scan_shape_that_does_not_fit_four_dimensions(tmp_path):
     refused(tmp_path / "a.npy", "scan_shape 4,4 is 16 positions", "12 frames", scan_shape=(4, 4))
 
 
+def test_a_scan_shape_tells_which_dataset_is_meant(tmp_path):
+    """Small arrays of four dimensions (probes, templates) beside the frames are no scan of that shape."""
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        f["frames"], f["probes"] = SCAN.reshape(12, 6, 6), SCAN[:1, :2]
+    assert gpu4d.open(tmp_path / "a.h5").shape == (1, 2, 6, 6)
+    assert gpu4d.open(tmp_path / "a.h5", scan_shape=(3, 4)).shape == SCAN.shape
+    refused(tmp_path / "a.h5", "scan_shape 5,5 is 25 positions", "/probes", scan_shape=(5, 5))
+
+
+@pytest.mark.skipif("HDF5_USE_FILE_LOCKING" in os.environ, reason="file locking is set from outside")
+def test_a_file_that_is_being_written(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as f:
+        f["scan"] = SCAN
+    code = "import h5py, sys; f = h5py.File(sys.argv[1], 'a'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        refused(path, "another program has the file open for writing")
+        writer.stdin.close()
+    assert gpu4d.open(path).shape == SCAN.shape
+
+
+def test_damaged_hdf5(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        f["scan"] = SCAN
+    with open(tmp_path / "a.h5", "r+b") as f:
+        f.write(b"\x89HDF\r\n\x1a\n" + b"\xff" * 88)
+    refused(tmp_path / "a.h5", "HDF5 cannot open it", "damaged")
+
+
 def test_a_dataset_in_npy(tmp_path):
     np.save(tmp_path / "a.npy", SCAN)
     refused(tmp_path / "a.npy", "holds one array", dataset="/a")

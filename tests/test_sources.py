@@ -176,6 +176,17 @@ def test_links_into_other_files_are_followed_to_the_bytes(tmp_path):
     check_source(source, data)
 
 
+def test_groups_of_other_files_keep_their_path_here(tmp_path):
+    data = counts()
+    write(tmp_path / "raw.h5", data, "deep/scan")
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file["entry"] = h5py.ExternalLink("raw.h5", "/deep")
+    cube = gpu4d.open(tmp_path / "master.h5")
+    assert cube.name == "scan"
+    check_source(cube.source, data)
+    assert gpu4d.open(tmp_path / "master.h5", dataset="/entry/scan").shape == SHAPE
+
+
 # ---------------------------------------------------------------- chunks
 
 CHUNKINGS = [(1, 1, 8, 12), (4, 4, 8, 12), (3, 10, 4, 5), (6, 10, 8, 12), (4, 3, 5, 7)]

@@ -61,7 +61,7 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     found: dict[str, h5py.Dataset] = {}
     seen: set[tuple[int, int]] = set()
 
-    def walk(group: h5py.Group) -> None:
+    def walk(group: h5py.Group, above: str) -> None:
         for name in group:
             try:
                 item = group[name]
@@ -71,13 +71,13 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
             if (info.fileno, info.addr) in seen:
                 continue
             seen.add((info.fileno, info.addr))
-            path = f"{group.name.rstrip('/')}/{name}"
+            path = f"{above}/{name}"
             if isinstance(item, h5py.Group):
-                walk(item)
+                walk(item, path)
             elif isinstance(item, h5py.Dataset):
                 found[path] = item
 
-    walk(file)
+    walk(file, "")
     return found
 
 
@@ -93,20 +93,19 @@ def choose(file: h5py.File, name: str | None, scan_shape: Any) -> tuple[str, h5p
     four = {path: d for path, d in found.items() if d.ndim == 4}
     three = {path: d for path, d in found.items() if d.ndim == 3}
     usable = {path: d for path, d in four.items() if is_usable(d.dtype)} or four
-    if not usable and scan_shape is not None:
-        usable = {path: d for path, d in three.items() if is_usable(d.dtype)} or three
+    if scan_shape is not None:
+        fitting = {path: d for path, d in found.items() if is_usable(d.dtype) and _frames(d) == _positions(scan_shape)}
+        usable = fitting or usable or three
     if len(usable) == 1:
         return next(iter(usable.items()))
     if usable:
-        listed = "; ".join(describe(path, d) for path, d in usable.items())
         raise InputError(
-            f"{file.filename}: {len(usable)} datasets could be the scan: {listed}. "
+            f"{file.filename}: {len(usable)} datasets could be the scan: {_listed(usable)}. "
             f"Choose one with --dataset {next(iter(usable))} or dataset={next(iter(usable))!r}"
         )
     if three:
-        listed = "; ".join(describe(path, d) for path, d in three.items())
         raise InputError(
-            f"{file.filename}: no four-dimensional dataset (Rx, Ry, Qx, Qy), but {listed}. If the first axis counts frames, "
+            f"{file.filename}: no four-dimensional dataset (Rx, Ry, Qx, Qy), but {_listed(three)}. If the first axis counts frames, "
             "give the scan's shape with --scan-shape Rx,Ry or scan_shape=(Rx, Ry)"
         )
     raise InputError(f"{file.filename}: {_others(file)}; need a dataset with four dimensions (Rx, Ry, Qx, Qy), or three and a scan shape")
@@ -126,13 +125,28 @@ def _named(file: h5py.File, name: str) -> tuple[str, h5py.Dataset]:
     return path, item
 
 
+def _frames(dataset: h5py.Dataset) -> int:
+    return int(np.prod(dataset.shape[:-2]))
+
+
+def _positions(scan_shape: Any) -> int | None:
+    """Positions of a scan shape, None where it is not one (which `check_scan_shape` reports)."""
+    try:
+        return int(np.prod([int(n) for n in scan_shape]))
+    except (TypeError, ValueError):
+        return None
+
+
+def _listed(found: dict[str, h5py.Dataset]) -> str:
+    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    return "; ".join(describe(path, d) for path, d in list(found.items())[:8]) + more
+
+
 def _others(file: h5py.File) -> str:
-    found = datasets(file)
+    found = {path: d for path, d in datasets(file).items() if d.shape is not None}
     if not found:
         return "the file holds no dataset at all"
-    ranked = sorted(found.items(), key=lambda kv: -len(kv[1].shape or ()))
-    listed = "; ".join(describe(path, d) for path, d in ranked[:8] if d.shape is not None)
-    return f"the file holds {listed}{f' and {len(found) - 8} more' if len(found) > 8 else ''}"
+    return f"the file holds {_listed(dict(sorted(found.items(), key=lambda kv: -kv[1].ndim)))}"
 
 
 # ---------------------------------------------------------------- where its bytes lie
@@ -154,8 +168,7 @@ def source_of(file: h5py.File, path: str, dataset: h5py.Dataset, scan_shape: Any
             f"{where} is {'×'.join(map(str, dataset.shape))} (3D, frames first): give the scan's shape with --scan-shape Rx,Ry "
             f"or scan_shape=(Rx, Ry), with Rx·Ry = {dataset.shape[0]}"
         )
-    frames = int(np.prod(dataset.shape[:-2]))
-    wanted = tuple(dataset.shape[:2]) if scan_shape is None else check_scan_shape(scan_shape, frames, where)
+    wanted = tuple(dataset.shape[:2]) if scan_shape is None else check_scan_shape(scan_shape, _frames(dataset), where)
     source = _plain(dataset) or _whole_link(dataset) or _checked_library(dataset)
     if source.shape[:2] == wanted:
         return source
