@@ -110,6 +110,7 @@ def _analyse(cube: DataCube, recipe: Recipe, record: Record, probe: Any) -> Anal
     for line in recipe.advice():
         record.warn(line)
     a = Analysis(cube, recipe, record, inputs.scan_mask(cube, recipe))
+    inputs.check_regions(a)
     a.given_probe = inputs.given_probe(cube, recipe) if probe is None else np.asarray(probe, dtype=np.float64)
     survey.first_pass(a)
     survey.bright_field_disk(a)

@@ -80,6 +80,8 @@ def _try(a: Analysis, positions: np.ndarray, options: dict[str, Any]) -> Trial:
             trial.lattice = gpu4d.find_lattice(trial.disks, trial.origin)
         except InputError as error:
             a.record.note(f"trial: {error}")
+    if len(trial.disks) == 0:
+        a.record.warn("no disk was found in any trial pattern, not even the unscattered one: the thresholds may be too high")
     return trial
 
 

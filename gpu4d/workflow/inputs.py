@@ -73,6 +73,13 @@ def region_mask(region: Any, shape: tuple[int, int], what: str) -> np.ndarray:
     return mask
 
 
+def check_regions(a: Any) -> None:
+    """Refuse regions outside the scan before any work is done."""
+    for name, region in (("strain.reference", a.recipe.strain.reference), ("probe.vacuum_region", a.recipe.probe.vacuum_region)):
+        if isinstance(region, list):
+            region_mask(region, a.cube.scan_shape, name)
+
+
 def given_probe(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
     """The vacuum probe named by the recipe, in the pixels the scan is analysed in; None where none is named."""
     if not recipe.probe.file:

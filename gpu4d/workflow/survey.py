@@ -9,6 +9,7 @@ from gpu4d.errors import InputError
 from gpu4d.workflow import probes
 from gpu4d.workflow.analysis import Analysis
 
+ROUND = 0.15  # of the radius: an edge that lies farther from a circle belongs to no bright-field disk
 DESCAN = 0.5  # px over the scan: less does not show in a virtual image
 FEW_COUNTS = 50  # a float pattern with a smaller total is not in counts: Poisson statistics do not apply
 
@@ -68,10 +69,12 @@ def bright_field_disk(a: Analysis) -> None:
             vacuum = gpu4d.probe.measure_disk(image)
             if a.disk is not None:
                 a.disk = a.disk._replace(radius=vacuum.radius, edge=vacuum.edge)
-    if a.disk is not None and a.disk.residual > max(1.0, 0.1 * a.disk.radius):
+    if a.disk is not None and a.disk.residual > max(1.0, ROUND * a.disk.radius):
         a.record.warn(
-            f"the bright-field disk is not round: its edge is {a.disk.residual:.2f} px rms from a circle of radius {a.disk.radius:.1f} px"
+            f"the brightest region of the mean pattern is no round disk (its edge is {a.disk.residual:.1f} px rms from a circle of "
+            f"{a.disk.radius:.1f} px): it is not used"
         )
+        a.disk = None
 
 
 def complete_calibration(a: Analysis) -> None:
