@@ -82,6 +82,7 @@ class Example:
     single: float = 2e-5
     double: float = 1e-11
     twin: tuple[float, ...] = ()
+    cuda: tuple[float, ...] = ()  # the same for the CUDA twin, where it differs from the CPU twin
     shapes_depend_on_values: bool = False
 
 

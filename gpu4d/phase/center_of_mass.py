@@ -23,7 +23,18 @@ def _twin_cannot(patterns: Any, mask: Any = None) -> str | None:
     return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
 
 
-@operation(cpu="gpu4d.cpu_fallback.center_of_mass", unsupported=_twin_cannot)
+def _kernel_cannot(patterns: Any, mask: Any = None) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    return _twin_cannot(patterns, mask) or unsupported(patterns)
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.center_of_mass",
+    cuda="gpu4d.kernels.center_of_mass",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
 def first_moments(patterns: Any, /, mask: Any = None) -> Any:
     """Sum and first moments of every pattern: Σ I, Σ qx I, Σ qy I over the pixels that count.
 
@@ -57,7 +68,12 @@ def first_moments(patterns: Any, /, mask: Any = None) -> Any:
     return xp.stack([xp.sum(rows, axis=-1), xp.sum(rows * qx, axis=-1), xp.sum(columns * qy, axis=-1)], axis=-1)
 
 
-@operation(cpu="gpu4d.cpu_fallback.center_of_mass", unsupported=_twin_cannot)
+@operation(
+    cpu="gpu4d.cpu_fallback.center_of_mass",
+    cuda="gpu4d.kernels.center_of_mass",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
 def center_of_mass(patterns: Any, /, mask: Any = None) -> Any:
     """Centre of mass of every diffraction pattern, in detector pixels.
 

@@ -1,0 +1,25 @@
+"""Pixel types kernels are instantiated for, and how launchers meet them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+SUFFIX = {"uint8": "u8", "uint16": "u16", "uint32": "u32", "float32": "f32"}
+
+
+def suffix(array: Any) -> str:
+    """Ending of the kernel instance for this array's dtype."""
+    return SUFFIX[np.dtype(array.dtype).name]
+
+
+def unsupported(patterns: Any, *_: Any, **__: Any) -> str | None:
+    """Why no kernel instance takes these patterns, or None: the `cuda_unsupported` of operations on frames."""
+    name = str(patterns.dtype).removeprefix("torch.")
+    return None if name in SUFFIX else f"the kernels take {', '.join(SUFFIX)}, not {name}"
+
+
+def contiguous(array: Any) -> Any:
+    """The array itself where it is C-contiguous, else a copy on its own device."""
+    return array if array.flags.c_contiguous else array.copy(order="C")

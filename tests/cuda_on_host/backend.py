@@ -1,0 +1,134 @@
+"""Backend of `gpu4d.device` on the host shim: a `.cu` is compiled by g++ behind `cuda_on_host.h`, its kernels called by ctypes.
+
+NumPy arrays stand for device arrays. What a GPU would forgive is an error here: arrays that are not C-contiguous, scalars
+without a NumPy type, more shared memory or threads than the card has. Fresh arrays are poisoned (0xFF: NaN) and have a guard
+zone behind them that is checked after every launch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from gpu4d.device import backend
+
+HERE = Path(__file__).parent
+KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)')
+PLAIN = ("-O1",)
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+GUARD = 4096  # bytes behind every array from `empty`
+
+
+class HostBackend:
+    """Runs kernels of `gpu4d.kernels` on the CPU.
+
+    Parameters
+    ----------
+    seed : int
+        Order of threads: 0 forward, 1 backward, others shuffled anew at every barrier.
+    shared : int
+        Bytes of shared memory a block may ask for: 227 kB is sm_90, 99 kB sm_86 and sm_120, 64 kB sm_75.
+    flags : tuple of str
+        For g++; `SANITIZE` by default where GPU4D_SANITIZE is set (run under LD_PRELOAD=libasan.so).
+    sources : mapping of str to str, optional
+        Text of files to use instead of the shipped ones: deliberately broken copies.
+    """
+
+    def __init__(
+        self, seed: int = 0, shared: int = 227 * 1024, flags: tuple[str, ...] | None = None, sources: dict[str, str] | None = None
+    ):
+        self.seed, self.limit = seed, shared
+        self.flags = flags or (SANITIZE if os.environ.get("GPU4D_SANITIZE") else PLAIN)
+        self.sources = dict(sources or {})
+        self.guarded: list[tuple[np.ndarray, str]] = []
+        self.launched: list[tuple[str, tuple, tuple, int]] = []
+
+    def view(self, array):
+        from gpu4d.arrays import host_view
+
+        return host_view(array)
+
+    def empty(self, shape, dtype):
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        raw = np.full(size + GUARD, 0xFF, np.uint8)
+        self.guarded.append((raw, f"{shape} {dtype}"))
+        return raw[:size].view(dtype).reshape(shape)
+
+    def function(self, file, name, defines):
+        text = self.sources.get(file) or backend.inlined(file)
+        library = compiled(text, file, tuple(f"-D{d}" for d in defines), self.flags)
+        try:
+            entry = getattr(library, f"launch_{name}")
+        except AttributeError:
+            raise LookupError(f"{file} has no kernel {name}; it has {', '.join(kernel_names(text))}") from None
+        entry.restype = ctypes.c_char_p
+        entry.kernel_name = name
+        return entry
+
+    def launch(self, function, grid, block, args, shared):
+        assert shared <= self.limit, f"{function.kernel_name} asks for {shared} bytes of shared memory, the card has {self.limit}"
+        assert np.prod(block) <= 1024, f"{function.kernel_name}: {block} is more than 1024 threads"
+        assert grid[0] < 2**31 and all(n < 65536 for n in grid[1:]), f"{function.kernel_name}: grid {grid} is too large"
+        values = [_value(a, function.kernel_name) for a in args]
+        pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(v) for v in values])
+        size = [(ctypes.c_uint * 3)(*(tuple(map(int, n)) + (1, 1, 1))[:3]) for n in (grid, block)]
+        self.launched.append((function.kernel_name, grid, block, shared))
+        error = function(pointers, *size, ctypes.c_size_t(shared), ctypes.c_uint64(self.seed))
+        if error:
+            raise RuntimeError(f"{function.kernel_name}: {error.decode()}")
+        for raw, what in self.guarded:
+            assert (raw[-GUARD:] == 0xFF).all(), f"{function.kernel_name} wrote behind an array {what}"
+
+    def shared_memory(self):
+        return self.limit
+
+    def multiprocessors(self):
+        return 4
+
+
+def _value(argument, name):
+    if isinstance(argument, np.ndarray) and argument.ndim:
+        assert argument.flags.c_contiguous, f"{name}: an argument {argument.shape} is not C-contiguous"
+        return argument.ctypes.data_as(ctypes.c_void_p)
+    assert isinstance(argument, np.generic | np.ndarray), f"{name}: {argument!r} has no NumPy type"
+    if argument.dtype.kind in "cV":  # complex scalars and structs go as their bytes
+        return (ctypes.c_char * argument.dtype.itemsize).from_buffer_copy(argument.tobytes())
+    return np.ctypeslib.as_ctypes_type(argument.dtype)(argument.item())
+
+
+@functools.cache
+def kernel_names(text: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """extern "C" kernels of a source, macros and templates expanded."""
+    command = ["g++", "-E", "-P", "-std=c++17", "-DCUDA_ON_HOST=1", "-x", "c++", *options, "-"]
+    expanded = subprocess.run(command, input=text, check=True, capture_output=True, text=True).stdout
+    return tuple(KERNEL.findall(expanded))
+
+
+@functools.cache
+def compiled(text: str, file: str, options: tuple[str, ...], flags: tuple[str, ...]) -> ctypes.CDLL:
+    """Shared library of one source; kept on disk by the hash of everything that went into it."""
+    launchers = "".join(f"HOST_LAUNCHER({name})\n" for name in kernel_names(text, options))
+    whole = f'#define CUDA_ON_HOST 1\n#include "cuda_on_host.h"\n{text}\n{launchers}'
+    key = hashlib.sha256((whole + (HERE / "cuda_on_host.h").read_text() + repr((options, flags))).encode()).hexdigest()[:20]
+    folder = Path(os.environ.get("GPU4D_HOST_BUILD", Path(tempfile.gettempdir()) / f"gpu4d-cuda-on-host-{os.getuid()}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{Path(file).stem}-{key}.so"
+    if not library.exists():
+        source, part = library.with_suffix(".cpp"), library.with_suffix(f".{os.getpid()}.so")
+        source.write_text(whole)
+        quiet = ("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-but-set-variable")
+        command = ["g++", "-std=c++17", *flags, "-fPIC", "-shared", *quiet, "-I", HERE, *options, source, "-o", part]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"g++ does not take {file}:\n{done.stderr}")
+        part.replace(library)
+    return ctypes.CDLL(str(library))

@@ -1,0 +1,113 @@
+"""CUDA kernels without a GPU: every source compiles for every architecture within its budget, and every kernel, called by its own
+launcher, gives the definition's answer on the host shim, whatever the order of threads."""
+
+import importlib
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from cuda_on_host import HostBackend
+from cuda_on_host.backend import kernel_names
+from cuda_on_host.nvrtc import ARCHITECTURES, compile_for
+from test_operations import EXAMPLES, MODULES, assert_close, convert, doubled, leaves
+
+import gpu4d.kernels
+from gpu4d import arrays, operation
+from gpu4d.device.backend import inlined, using_backend
+from gpu4d.operation import OPERATIONS
+
+assert MODULES  # importing it registers every operation
+FOLDER = importlib.resources.files("gpu4d.kernels")
+SOURCES = sorted(p.name for p in FOLDER.iterdir() if p.name.endswith(".cu"))
+BUDGET = re.compile(r"^// budget(?:\((\S+)\))?: (\d+) registers, (\d+) bytes shared", re.MULTILINE)
+SEEDS = (0, 1, 2, 7)
+
+
+def budget(file: str, kernel: str) -> tuple[int, int]:
+    """Registers and static shared memory the head of a file allows one of its kernels."""
+    lines = BUDGET.findall(gpu4d.kernels.source(file))
+    assert lines, f"{file} declares no budget"
+    for pattern, registers, shared in lines:
+        if not pattern or re.fullmatch(pattern, kernel):
+            return int(registers), int(shared)
+    raise AssertionError(f"{file}: no budget line fits {kernel}")
+
+
+def with_cuda():
+    return sorted(name for name, op in OPERATIONS.items() if "cuda" in op.twins)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", SOURCES)
+def test_every_source_compiles_for_every_architecture(file):
+    pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed (gpu4d[test] on Linux)")
+    text = inlined(file)
+    with ThreadPoolExecutor(2) as pool:
+        results = dict(zip(ARCHITECTURES, pool.map(lambda a: compile_for(text, file, a), ARCHITECTURES)))
+    for architecture, (usage, _) in results.items():
+        assert set(usage) == set(kernel_names(text)), f"{architecture}: kernels differ from those the host shim sees"
+        for kernel, used in usage.items():
+            registers, shared = budget(file, kernel)
+            assert used.spilled == 0 and used.stack == 0, f"{kernel} on {architecture}: {used}"
+            assert used.registers <= registers and used.shared <= shared, (
+                f"{kernel} on {architecture}: {used}, budget {registers}, {shared}"
+            )
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_every_kernel_is_launched_and_every_launch_has_a_kernel(file):
+    """Names of extern "C" kernels and the names its launcher asks for are the same set, instances of a template taken together."""
+    names = {re.sub(r"_(u8|u16|u32|f32)$", "", n) for n in kernel_names(inlined(file))}
+    launcher = (FOLDER / file.replace(".cu", ".py")).read_text()
+    asked = set(re.findall(r'["\']([a-z0-9_]+?)(?:_\{[^}]*\})?["\']', launcher))
+    assert names <= asked, f"{file}: nobody launches {sorted(names - asked)}"
+
+
+@pytest.mark.parametrize("name", with_cuda())
+def test_on_the_host_shim(name):
+    """The operation with its CUDA twin forced: the same examples as every other implementation, in several thread orders."""
+    op = OPERATIONS[name]
+    ran = 0
+    for example in EXAMPLES[name]():
+        args, options = convert(example, np.asarray)
+        if any(arrays.is_array(a) and a.size > 200_000 for a in (*args, *options.values())):
+            continue
+        unsupported = op.unsupported["cuda"]
+        if unsupported is not None and unsupported(*args, **options):
+            continue
+        plain = leaves(op.definition(*example.args, **example.options))
+        double_args, double_options = convert(example, doubled)
+        reference = leaves(op.definition(*double_args, **double_options))
+        bits = None
+        for seed in SEEDS:
+            host = HostBackend(seed=seed)
+            with using_backend(host), operation.using("cuda"):
+                found = leaves(op(*args, **options))
+            tolerance = example.cuda or example.twin or (1e-5,) * len(found)
+            for result, same, expected, allowed in zip(found, plain, reference, tolerance, strict=True):
+                assert result.shape == tuple(same.shape) and result.dtype == same.dtype, example.label
+                assert_close(result, arrays.to_numpy(expected), example, allowed)
+            now = [np.ascontiguousarray(r).tobytes() for r in found]
+            bits = bits or now
+            assert now == bits, f"{name} {example.label}: the order of threads changes the result"
+            ran += bool(host.launched)
+    assert ran, f"no example of {name} reached a kernel"
+
+
+@pytest.mark.slow
+def test_under_sanitizers(tmp_path):
+    """The same on the shim built with address and undefined-behaviour sanitizers, in a process that has them preloaded."""
+    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    env = {
+        **__import__("os").environ,
+        "LD_PRELOAD": asan,
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        "GPU4D_SANITIZE": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "host_shim"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
