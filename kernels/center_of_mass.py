@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+from gpu4d.kernels.pixels import contiguous, suffix
 
 from gpu4d import arrays, device
-from gpu4d.kernels.pixels import contiguous, suffix
 
 FILE = "center_of_mass.cu"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import gpu4d.kernels
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
@@ -14,7 +15,6 @@ from cuda_on_host.backend import kernel_names
 from cuda_on_host.nvrtc import ARCHITECTURES, compile_for
 from test_operations import EXAMPLES, MODULES, assert_close, convert, doubled, leaves
 
-import gpu4d.kernels
 from gpu4d import arrays, operation
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.operation import OPERATIONS

@@ -80,7 +80,7 @@ class HostBackend:
         assert grid[0] < 2**31 and all(n < 65536 for n in grid[1:]), f"{function.kernel_name}: grid {grid} is too large"
         values = [_value(a, function.kernel_name) for a in args]
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(v) for v in values])
-        size = [(ctypes.c_uint * 3)(*(tuple(map(int, n)) + (1, 1, 1))[:3]) for n in (grid, block)]
+        size = [(ctypes.c_uint * 3)(*(*map(int, n), 1, 1, 1)[:3]) for n in (grid, block)]
         self.launched.append((function.kernel_name, grid, block, shared))
         error = function(pointers, *size, ctypes.c_size_t(shared), ctypes.c_uint64(self.seed))
         if error:
