@@ -2,6 +2,7 @@
 launcher, gives the definition's answer on the host shim, whatever the order of threads."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -102,12 +103,12 @@ def test_under_sanitizers(tmp_path):
     """The same on the shim built with address and undefined-behaviour sanitizers, in a process that has them preloaded."""
     asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
     env = {
-        **__import__("os").environ,
+        **os.environ,
         "LD_PRELOAD": asan,
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "GPU4D_SANITIZE": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "host_shim"]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "host_shim"]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

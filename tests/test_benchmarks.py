@@ -1,0 +1,30 @@
+"""The benchmark checks before it times, and reports what it says."""
+
+import json
+
+import numpy as np
+import pytest
+from gpu4d.benchmarks import kernels
+
+from gpu4d.operation import OPERATIONS
+
+
+def test_quick_run_on_the_cpu():
+    rows, floors, about = kernels.run("cpu", quick=True)
+    assert {r.operation for r in rows} == {c.operation for c in kernels.CASES}
+    assert all(r.seconds > 0 and r.bytes > 0 and 0 < r.floor for r in rows) and min(floors) > 0
+    back = json.loads(kernels.as_json(rows, floors, about))
+    assert back["rows"][0]["fraction"] == pytest.approx(rows[0].fraction) and back["machine"]["numpy"] == np.__version__
+    assert all(r.operation in kernels.table(rows, floors, about) for r in rows)
+
+
+def test_a_wrong_answer_is_not_timed(monkeypatch):
+    op = kernels._registered("masked_sums")
+    monkeypatch.setattr(op, "definition", lambda p, m: op.implementation("cpu")(p, m) + 1)
+    with pytest.raises(AssertionError, match=r"masked_sums: error .* not timed"):
+        kernels.run("cpu", quick=True, only=["masked_sums"])
+
+
+def test_every_kernel_has_a_case():
+    missing = {name for name, op in OPERATIONS.items() if "cuda" in op.twins} - {c.operation for c in kernels.CASES}
+    assert not missing - {"center_of_mass"}, "center_of_mass is first_moments and a division"
