@@ -31,6 +31,10 @@ def run_command(arguments: list[str]) -> int:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         return _fail(f"the command line needs {', '.join(missing)}: pip install 'gpu4d[app]'")
     debug = "--debug" in arguments
+    if not debug:
+        import warnings
+
+        warnings.simplefilter("ignore")  # NumPy's and other people's: ours are in the report
     try:
         return _carry_out(arguments)
     except (KeyboardInterrupt, Stopped):

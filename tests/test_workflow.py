@@ -17,6 +17,7 @@ from gpu4d.workflow.decide import choose, in_scan_shape
 from gpu4d.workflow.output import check_free, folder
 from gpu4d.workflow.recipe import SECTIONS
 from gpu4d.workflow.recipe_text import explain, to_toml
+from gpu4d.workflow.record import Nobody
 
 
 def recipe(**settings):
@@ -227,6 +228,23 @@ def test_small_scans_work(crystal, cut):
     assert a.products["bf"].shape == crystal.cube.source.array[cut].shape[:2]
 
 
+def test_stuck_and_dead_pixels_do_no_harm(crystal):
+    """A stuck pixel is the brightest thing in the mean pattern; it must be found, left out and told of."""
+    data = crystal.cube.source.array.copy()
+    clean = analyse(DataCube(data.copy()))
+    data[:, :, 10, 70] = 65535
+    data[:, :, 48, 41] = 0  # in the middle of the unscattered disk
+    a = analyse(DataCube(data))
+    assert np.argwhere(~a.cube.detector_mask).tolist() == [[10, 70], [48, 41]]
+    assert a.technique == "bragg" and a.disk.radius == pytest.approx(clean.disk.radius, abs=0.1)
+    difference = np.asarray(a.strain.exx) - np.asarray(clean.strain.exx)
+    assert np.abs(difference).max() < 5e-4
+    assert any("(10, 70), (48, 41)" in d.what for d in a.record.decisions)
+    assert clean.cube.detector_mask is None, "nothing is left out of a good detector"
+    kept = analyse(DataCube(data), recipe(input__bad_pixels="keep", analysis__technique="images"))
+    assert kept.cube.detector_mask is None
+
+
 def test_regions_outside_the_scan_are_refused_before_the_work(crystal):
     record = Record()
     with pytest.raises(InputError, match="outside the scan"):
@@ -380,6 +398,21 @@ def test_links_and_files_are_not_replaced(tmp_path):
 
 
 # ---------------------------------------------------------------- the demo
+
+
+def test_a_file_that_is_cut_short_meanwhile_leaves_nothing(crystal, tmp_path):
+    """Mapped pages that are gone must be an error, not a dead process."""
+    np.save(tmp_path / "scan.npy", crystal.cube.source.array)
+
+    class Cutter(Nobody):
+        def begin(self, stage):
+            if stage.startswith("pass 2"):
+                with open(tmp_path / "scan.npy", "r+b") as file:
+                    file.truncate(10000)
+
+    with pytest.raises(InputError, match=r"scan\.npy"):
+        run(tmp_path / "scan.npy", tmp_path / "out", watcher=Cutter())
+    assert [p.name for p in tmp_path.iterdir()] == ["scan.npy"]
 
 
 @pytest.mark.slow

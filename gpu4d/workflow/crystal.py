@@ -35,6 +35,7 @@ def _origin(a: Analysis) -> bool:
             a.record.warn(f"no origin, no lattice, no strain: {error}")
             return False
     a.origin.apply(a.calibration)
+    gates.origin(a)
     drift = np.ptp(a.origin.fitted, axis=(0, 1))
     a.record.figure(
         "Descan", f"{np.hypot(*drift):.2f} px", f"over the scan; {a.origin.fit}, residual {np.hypot(*a.origin.residual):.3f} px rms"

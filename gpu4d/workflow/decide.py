@@ -9,12 +9,13 @@ import numpy as np
 
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
-from gpu4d.workflow import probes
+from gpu4d.workflow import bad_pixels, probes
 from gpu4d.workflow.analysis import Analysis
-from gpu4d.workflow.survey import DESCAN, in_counts
+from gpu4d.workflow.survey import in_counts
 
 LEAST_DISKS = 4  # of a pattern that tells of a lattice: the unscattered one and three others
 LEAST_SHARE = 0.10  # of the trial patterns
+WANDER = 0.25  # px rms: a mean pattern blurred by more gives a wrong radius and edge
 LEAST_ORIGINS = 9  # trial patterns with a beam, for its motion to be believed
 SMALLEST_SCAN = 8  # positions along an axis, for an integration of the phase
 
@@ -48,6 +49,13 @@ class Trial:
         return float(np.hypot(*np.ptp(self.origin.fitted, axis=(0, 1)))) if seen >= LEAST_ORIGINS else 0.0
 
     @property
+    def wander(self) -> float:
+        """How far the measured beam lies from its mean, rms in pixels; 0 where that is not known."""
+        if self.origin is None or np.isfinite(self.origin.measured[..., 0]).sum() < LEAST_ORIGINS:
+            return 0.0
+        return float(np.hypot(*np.nanstd(self.origin.measured, axis=(0, 1))))
+
+    @property
     def counts(self) -> np.ndarray:
         """Disks per trial pattern."""
         return np.asarray(self.disks.counts)[self.positions[:, 0], self.positions[:, 1]]
@@ -63,7 +71,7 @@ def try_disks(a: Analysis) -> None:
     with a.record.stage("trial: Bragg disks at a few positions"):
         positions, options = trial_positions(a), bragg_options(a)
         a.trial = _try(a, positions, options)
-        if not vacuum and a.trial.descan > DESCAN:
+        if not vacuum and a.disk is not None and a.trial.wander > WANDER:
             _measure_aligned(a)
             a.trial = _try(a, positions, options)
 
@@ -91,15 +99,19 @@ def _measure_aligned(a: Analysis) -> None:
     from gpu4d.virtual.shifted_patterns import shifted_patterns
 
     x, y = a.trial.positions.T
-    origins = a.trial.origin.fitted[x, y]
-    stack = np.stack([np.asarray(a.cube[int(i), int(j)], dtype=np.float64) for i, j in a.trial.positions])
-    mean = np.nanmean(shifted_patterns(stack, np.array([a.disk.qx, a.disk.qy]) - origins), axis=0)
+    origins = a.trial.origin.measured[x, y]
+    seen = np.isfinite(origins).all(axis=-1) & ~a.trial.origin.outliers[x, y]
+    stack = np.stack([np.asarray(a.cube[int(i), int(j)], dtype=np.float64) for i, j in a.trial.positions[seen]])
+    stack = bad_pixels.filled(stack, a.cube.detector_mask)
+    mean = shifted_patterns(stack, np.array([a.disk.qx, a.disk.qy]) - origins[seen]).mean(axis=0)
     try:
-        aligned = gpu4d.probe.measure_disk(mean, a.cube.detector_mask)
-    except InputError as error:
+        aligned = gpu4d.probe.measure_disk(mean)
+    except ValueError as error:  # InputError, or a fit that did not go
         a.record.note(f"disk of the aligned trial patterns: {error}")
         return
-    a.record.note(f"beam moves by {a.trial.descan:.1f} px: disk of radius {a.disk.radius:.2f} px measured again as {aligned.radius:.2f} px")
+    a.record.note(
+        f"the beam wanders by {a.trial.wander:.1f} px rms: disk of radius {a.disk.radius:.2f} px measured again as {aligned.radius:.2f} px"
+    )
     a.disk = a.disk._replace(radius=aligned.radius, edge=aligned.edge)
     probes.use(a, probes.synthetic(a, a.disk))
 

@@ -27,7 +27,7 @@ def describe_file(path: str | Path, dataset: str | None = None, scan_shape: Any 
         ("shape", f"{rx}×{ry} scan positions, {qx}×{qy} detector pixels"),
         ("type", f"{cube.dtype}, {format_bytes(itemsize(cube) * qx * qy)} a pattern, {format_bytes(cube.nbytes)} in all"),
         ("layout", f"{cube.source.description}; natural blocks: {blocks}"),
-        ("cut", "; ".join(todo.describe())),
+        *(("cut" if i == 0 else "", text) for i, text in enumerate(todo.describe())),
     ]
     known = [f"{what}: {value} {unit}".rstrip() + f"   [{how}]" for what, value, unit, how in calibration_rows(cube.calibration) if value]
     lines += [

@@ -23,6 +23,8 @@ def background(a: Analysis) -> None:
     x, y = (np.arange(n) for n in mean.shape)
     rim = np.minimum(np.minimum(x, x[::-1])[:, None], np.minimum(y, y[::-1])[None, :]) < width
     inside = np.hypot(x[:, None] - a.disk.qx, y[None, :] - a.disk.qy) < 0.7 * a.disk.radius
+    if not (np.isfinite(mean[rim]).any() and np.isfinite(mean[inside]).any()):
+        return
     level, top = float(np.nanmedian(mean[rim])), float(np.nanmean(mean[inside]))
     share = level / top if top > 0 else np.inf
     a.record.gate(
@@ -48,6 +50,18 @@ def disk_counts(a: Analysis, counts: np.ndarray) -> None:
     )
     if middle < 3:
         a.record.warn(f"few Bragg disks: {middle:.0f} per pattern (median); a lattice needs three that do not lie on a line")
+
+
+def origin(a: Analysis) -> None:
+    """The unscattered beam follows the surface that was fitted to it."""
+    miss, allowed = float(np.hypot(*a.origin.residual)), max(0.5, 0.1 * a.template.radius)
+    a.record.gate(
+        "Origin on its surface",
+        miss < allowed,
+        f"{miss:.3f} px rms about the {a.recipe.origin.fit}, {int(a.origin.outliers.sum())} outliers",
+        f"below {allowed:.2f} px",
+        "try origin.fit = quadratic; a beam that jumps (flyback, several tiles) fits no surface",
+    )
 
 
 def vector_map(a: Analysis) -> None:

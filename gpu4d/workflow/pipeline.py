@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,14 +47,18 @@ class Result:
     def summary(self) -> str:
         """A few lines for the terminal."""
         record = self.record
-        lines = [f"{d.what}: {d.why}" for d in record.decisions]
-        lines += [f"{what}: {value}" + (f" ({remark})" if remark else "") for what, value, remark in record.figures]
+        lines = []
+        for d in record.decisions:
+            lines += [d.what, textwrap.fill(d.why, 100, initial_indent="    ", subsequent_indent="    ")]
+        lines.append("")
+        wide = max((len(what) for what, _, _ in record.figures), default=0)
+        lines += [f"{what:<{wide}}  {value}" + (f"  ({remark})" if remark else "") for what, value, remark in record.figures]
+        lines.append("")
         lines += [f"warning: {line}" for line in record.warnings]
         missed = [g for g in record.gates if not g.passed]
         lines += [f"look at: {g.name}: {g.measured}, expected {g.expected}" for g in missed]
-        lines.append(
-            f"{len(record.gates) - len(missed)} of {len(record.gates)} quality gates passed, {sum(s.seconds for s in record.stages):.1f} s"
-        )
+        passed, seconds = len(record.gates) - len(missed), sum(s.seconds for s in record.stages)
+        lines.append(f"{passed} of {len(record.gates)} quality gates passed, {seconds:.1f} s")
         lines.append(f"report: {self.folder / output.REPORT}")
         return "\n".join(lines)
 

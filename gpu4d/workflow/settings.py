@@ -65,6 +65,10 @@ class InputSettings:
     scan_mask: str | None = setting(
         None, "text", "FILE or FILE:/dataset with one value per scan position; zero leaves a position out.", automatic="all are used"
     )
+    bad_pixels: str = setting(
+        "mask", "text", "Detector pixels that are stuck bright or dead in the mean pattern: left out everywhere, or used like others.",
+        choices=("mask", "keep"),
+    )  # fmt: skip
     swap_detector: bool = setting(False, "switch", "Exchange the detector axes of a file written in the other order.")
     swap_scan: bool = setting(False, "switch", "Exchange the scan axes of a file written in the other order.")
     bin_detector: int = setting(1, "whole", "Sum detector pixels in squares of this side while reading.", low=1, high=64, guide=(2, 4))

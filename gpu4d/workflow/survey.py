@@ -6,7 +6,7 @@ import numpy as np
 
 from gpu4d.data.datacube import diffraction_slice
 from gpu4d.errors import InputError
-from gpu4d.workflow import probes
+from gpu4d.workflow import bad_pixels, probes
 from gpu4d.workflow.analysis import Analysis
 
 ROUND = 0.15  # of the radius: an edge that lies farther from a circle belongs to no bright-field disk
@@ -16,6 +16,13 @@ FEW_COUNTS = 50  # a float pattern with a smaller total is not in counts: Poisso
 
 def first_pass(a: Analysis) -> None:
     """Mean and maximum pattern, centre of mass, counts; and which positions hold nothing."""
+    _sums(a, "pass 1: mean, maximum, centre of mass")
+    if bad_pixels.leave_out(a):
+        _sums(a, "pass 1 again, without bad pixels")
+    _valid_patterns(a)
+
+
+def _sums(a: Analysis, name: str) -> None:
     import gpu4d
 
     everything = gpu4d.detectors.from_array(np.ones(a.cube.detector_shape, bool))
@@ -25,11 +32,13 @@ def first_pass(a: Analysis) -> None:
         "com": gpu4d.CenterOfMass(),
         "total": gpu4d.VirtualImage(everything),
     }
-    with a.record.stage("pass 1: mean, maximum, centre of mass", a.patterns, a.pass_bytes) as progress:
-        out = a.sweep(reductions, progress)
-    total = out.pop("total")
-    a.products.update(out)
-    counts = np.asarray(total)
+    with a.record.stage(name, a.patterns, a.pass_bytes) as progress:
+        a.products.update(a.sweep(reductions, progress))
+
+
+def _valid_patterns(a: Analysis) -> None:
+    """Warn of patterns that hold nothing or nonsense; refuse a scan of nothing else."""
+    counts = np.asarray(a.products["total"])
     visited = np.ones(counts.shape, bool) if a.where is None else a.where
     invalid, empty = visited & ~np.isfinite(counts), visited & (counts == 0)
     for kind, found in (("with NaN or infinite values", invalid), ("without any counts", empty)):
@@ -39,11 +48,10 @@ def first_pass(a: Analysis) -> None:
     good = counts[visited & np.isfinite(counts) & (counts != 0)]
     if good.size == 0:
         raise InputError(f"{a.cube.name}: no pattern has finite counts: is this the right dataset?")
-    if (good < 0).any() or float(np.nanmin(np.asarray(out["mean_pattern"]))) < 0:
+    if (good < 0).any() or float(np.nanmin(np.asarray(a.products["mean_pattern"]))) < 0:
         a.record.warn("some values are negative: subtracting a background in advance biases centres of mass and significances")
     middle = float(np.median(good))
     a.record.figure("Counts per pattern", f"{middle:,.0f}" if middle >= 100 else f"{middle:.3g}", f"median of {good.size:,} patterns")
-    a.products["total"] = total
 
 
 def in_counts(a: Analysis) -> bool:
@@ -60,7 +68,7 @@ def bright_field_disk(a: Analysis) -> None:
         image = probes.measured(a)
         try:
             a.disk = gpu4d.probe.measure_disk(a.products["mean_pattern"], a.cube.detector_mask)
-        except InputError as error:
+        except ValueError as error:  # InputError, or a fit that did not go
             a.record.warn(
                 f"the mean pattern shows no bright-field disk ({error}): virtual detectors stand about the middle of the detector"
             )
