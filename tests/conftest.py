@@ -17,6 +17,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = CHECKOUT.parent / "shared" / "data"
+REQUIRED = {name for name in os.environ.get("GPU4D_REQUIRE", "").split(",") if name}
 
 
 @functools.cache
@@ -36,7 +37,7 @@ def why_no_gpu() -> str | None:
 def pytest_collection_modifyitems(items):
     """Skip, with the reason, what needs a GPU or the shared inputs where they are absent."""
     for item in items:
-        if item.get_closest_marker("gpu") and (reason := why_no_gpu()):
+        if item.get_closest_marker("gpu") and "cupy" not in REQUIRED and (reason := why_no_gpu()):
             item.add_marker(pytest.mark.skip(reason=reason))
         needs_shared = item.get_closest_marker("shared") or "shared_data" in getattr(item, "fixturenames", ())
         if needs_shared and not SHARED_DATA.is_dir():
@@ -55,9 +56,6 @@ def shared_data() -> Path:
 def checkout() -> Path:
     """Root of the source tree the tests are run from."""
     return CHECKOUT
-
-
-REQUIRED = {name for name in os.environ.get("GPU4D_REQUIRE", "").split(",") if name}
 
 
 @pytest.fixture(scope="session")

@@ -47,14 +47,26 @@ def _read_only(xp: Any, a: np.ndarray) -> np.ndarray:
     return a
 
 
+def _jax_on_cpu(xp: Any, a: np.ndarray) -> Any:
+    jax = importlib.import_module("jax")
+    return jax.device_put(a, jax.devices("cpu")[0])  # where there is a GPU, it would be the default
+
+
+def _torch_on_cuda(torch: Any, a: np.ndarray) -> Any:
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    return torch.from_numpy(a.copy()).to("cuda")
+
+
 LIBRARIES = [
     Library("numpy", "numpy", lambda xp, a: a.copy(), "cpu"),
     Library("numpy-readonly", "numpy", _read_only, "cpu"),
     Library("strict", "array_api_strict", lambda xp, a: xp.asarray(a)),
     Library("strict-device1", "array_api_strict", lambda xp, a: xp.asarray(a, device=xp.Device("device1"))),
     Library("torch", "torch", lambda xp, a: xp.from_numpy(a.copy()), "cpu"),
-    Library("jax", "jax.numpy", lambda xp, a: xp.asarray(a), "cpu"),
+    Library("jax", "jax.numpy", _jax_on_cpu, "cpu"),
     Library("cupy", "cupy", lambda xp, a: xp.asarray(a), "cuda", (pytest.mark.gpu,)),
+    Library("torch-cuda", "torch", _torch_on_cuda, "cuda", (pytest.mark.gpu,)),
 ]
 
 
