@@ -1,0 +1,66 @@
+"""Everything a machine with a GPU is to be asked, in one run: the tests that need it, then the benchmark, correctness first.
+
+    python benchmarks/on_a_gpu.py OUT [--quick]
+
+from the root of a checkout in which `gpu4d[cuda12,test]` (or cuda13) is installed. Writes OUT/tests.txt, OUT/sanitizer.txt where
+compute-sanitizer is there, OUT/kernels.txt and OUT/kernels.json. Exit code 1 if a test or a check failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+
+def step(name: str, command: list[str], out: Path, limit: int) -> bool:
+    """Run one command, keep what it prints, go on whatever comes of it."""
+    print(f"== {name}", flush=True)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit)
+        text, good = done.stdout, done.returncode == 0
+    except subprocess.TimeoutExpired as error:
+        text, good = f"{error.stdout or ''}\nstopped after {limit} s\n", False
+    (out / f"{name}.txt").write_text(text)
+    print(text[-3000:], "ok" if good else "FAILED", flush=True)
+    return good
+
+
+def benchmark(out: Path, quick: bool) -> bool:
+    from gpu4d.benchmarks import kernels
+
+    good = True
+    rows, limits, about = [], None, {}
+    for case in kernels.CASES:  # one by one: a kernel that fails must not take the others' figures with it
+        try:
+            new, limits, about = kernels.run("cuda:0", quick=quick, only=[case.operation])
+            rows += new
+        except Exception as error:  # whatever a kernel raises belongs into the report
+            print(f"{case.operation}: {type(error).__name__}: {error}", flush=True)
+            good = False
+    if limits is not None:
+        (out / "kernels.txt").write_text(kernels.table(rows, limits, about))
+        (out / "kernels.json").write_text(kernels.as_json(rows, limits, about))
+        print(kernels.table(rows, limits, about))
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="small inputs: to see that it runs")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    pytest = [sys.executable, "-P", "-m", "pytest", "-q", "-m", "gpu", "tests"]
+    good = step("tests", pytest, given.out, 400)
+    if shutil.which("compute-sanitizer") and not given.quick:
+        for tool in ("memcheck", "racecheck", "synccheck"):
+            command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *pytest, "-k", "definitions_answer"]
+            good = step(f"sanitizer-{tool}", command, given.out, 300) and good
+    return 0 if benchmark(given.out, given.quick) and good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

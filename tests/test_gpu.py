@@ -1,0 +1,73 @@
+"""On a machine with a GPU (`pytest -m gpu`): kernels against the definition on CuPy arrays, results that stay on the device, and the
+same bits from run to run. `test_operations.py` runs its whole table there too."""
+
+import numpy as np
+import pytest
+from test_kernels import with_cuda
+from test_operations import EXAMPLES, assert_close, convert, doubled, leaves
+
+import gpu4d
+from gpu4d import arrays
+from gpu4d.operation import OPERATIONS
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def cupy():
+    return pytest.importorskip("cupy")
+
+
+@pytest.fixture
+def stays_on_device(cupy, monkeypatch):
+    """Any copy to the host inside the test is an error."""
+
+    def refuse(*_args, **_options):
+        raise AssertionError("a result went to the host")
+
+    monkeypatch.setattr(cupy, "asnumpy", refuse)
+    monkeypatch.setattr(arrays, "to_numpy", refuse)
+
+
+def calls(name):
+    op = OPERATIONS[name]
+    for example in EXAMPLES[name]():
+        args, options = convert(example, np.asarray)
+        unsupported = op.unsupported["cuda"]
+        if unsupported is None or not unsupported(*args, **options):
+            yield op, example
+
+
+@pytest.mark.parametrize("name", with_cuda())
+def test_kernels_give_the_definitions_answer(name, cupy):
+    for op, example in calls(name):
+        args, options = convert(example, cupy.asarray)
+        assert op.choose(*args, **options) == "cuda"
+        found = leaves(op(*args, **options))
+        again = leaves(op(*args, **options))
+        wide_args, wide_options = convert(example, doubled)
+        reference = leaves(op.definition(*wide_args, **wide_options))
+        allowed = example.cuda or example.twin or (1e-5,) * len(found)
+        for one, two, want, limit in zip(found, again, reference, allowed, strict=True):
+            assert isinstance(one, cupy.ndarray), "the result is on the device"
+            assert_close(one.get(), np.asarray(want), example, limit)
+            assert one.get().tobytes() == two.get().tobytes(), "two runs, the same bits"
+
+
+@pytest.mark.parametrize("name", with_cuda())
+def test_results_never_leave_the_device(name, cupy, stays_on_device):
+    for op, example in calls(name):
+        args, options = convert(example, cupy.asarray)
+        op(*args, **options)
+
+
+def test_a_scan_on_the_device(cupy):
+    scan = gpu4d.simulate.bragg_scan((6, 6), (64, 64), radius=4.0, spacing=15.0, seed=2)
+    host = np.asarray(scan.cube.source.array)
+    reductions = lambda: {"mean": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass(), "disks": gpu4d.BraggDisks(scan.probe)}  # noqa: E731
+    there = gpu4d.sweep(gpu4d.DataCube(cupy.asarray(host)), reductions())
+    here = gpu4d.sweep(gpu4d.DataCube(host), reductions())
+    assert isinstance(there["mean"].data, cupy.ndarray) and isinstance(there["disks"].flat("qx"), cupy.ndarray)
+    np.testing.assert_array_equal(there["mean"].data.get(), np.asarray(here["mean"]))
+    np.testing.assert_array_equal(there["disks"].counts.get(), here["disks"].counts)
+    np.testing.assert_allclose(there["disks"].flat("qx").get(), here["disks"].flat("qx"), atol=1e-3)
