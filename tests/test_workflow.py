@@ -340,6 +340,17 @@ def test_the_recipe_that_is_left_repeats_the_run(results, tmp_path):
     assert np.array_equal(np.asarray(done.analysis.strain.exx), np.asarray(results.analysis.strain.exx), equal_nan=True)
 
 
+def test_the_recipe_that_is_left_works_from_anywhere(crystal, tmp_path, monkeypatch):
+    """A probe given by a relative path is found again by the recipe in the result folder."""
+    monkeypatch.chdir(tmp_path)
+    np.save("scan.npy", crystal.cube.source.array)
+    with h5py.File("probe.h5", "w") as file:
+        file["p"] = crystal.probe
+    run("scan.npy", "out", recipe=recipe(probe__file="probe.h5:/p"))
+    assert Recipe.load("out/recipe.toml").probe.file == f"{tmp_path}/probe.h5:/p"
+    assert run("scan.npy", "again", recipe="out/recipe.toml").analysis.technique == "bragg"
+
+
 def test_the_summary_is_for_reading(results):
     text = results.summary()
     assert "Bragg disks and strain" in text and "report.html" in text and "quality gates passed" in text

@@ -190,7 +190,8 @@ def _pattern(ax: Any, values: np.ndarray, title: str, units: str, scale: str, po
     drawn = canvas.show(ax, values, title, label.lstrip(", "), cmap, (low, high), bar=bar, norm=norm)
     if bar and scale == "power":
         ticks = {float(f"{v:.1g}") for v in norm.inverse(np.linspace(0.0, 1.0, 6))}
-        drawn.colorbar.set_ticks(sorted(t for t in ticks if low <= t <= high))
+        shown = sorted(t for t in ticks if low <= t <= high)
+        drawn.colorbar.set_ticks(shown, labels=[f"{t:g}" for t in shown])
 
 
 def _circles(ax: Any, circles: Sequence[tuple[float, float, float, str]]) -> None:

@@ -99,6 +99,7 @@ def run(
         The file or a setting cannot be used, or the folder cannot be written; nothing is left behind.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe) if recipe is not None else Recipe()
+    recipe.resolve()
     path = Path(path)
     out = output.default_folder(path) if out is None else Path(out)
     needed(recipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -61,10 +62,7 @@ class Recipe:
                 f"recipe {path} cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'}): give a TOML file"
             ) from None
         recipe = cls.from_toml(text, name=path.name)
-        for name in FILES:
-            section, _, key = name.partition(".")
-            if given := getattr(getattr(recipe, section), key):
-                setattr(getattr(recipe, section), key, str(path.parent / Path(given).expanduser()))
+        recipe.resolve(path.parent)
         return recipe
 
     @classmethod
@@ -93,6 +91,13 @@ class Recipe:
             raise InputError(f"{origin}: [{section}] has no setting {key!r}{_near(key, rules)}; it has {', '.join(rules)}")
         setattr(getattr(self, section), key, checked(name, value, rules[key], origin))
         self.given[name] = origin
+
+    def resolve(self, folder: str | Path = ".") -> None:
+        """Make the paths in the recipe absolute; relative ones start at `folder`. FILE:/dataset stays one text."""
+        for name in FILES:
+            section, _, key = name.partition(".")
+            if given := getattr(getattr(self, section), key):
+                setattr(getattr(self, section), key, os.path.abspath(os.path.join(folder, os.path.expanduser(given))))
 
     def rules(self, section: str) -> Iterator[tuple[str, Rule]]:
         """Names and rules of one section's settings."""
