@@ -183,6 +183,19 @@ def test_a_full_disk_leaves_nothing(scan, here):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
+@pytest.mark.slow
+def test_a_demo_on_a_full_disk_leaves_nothing(here):
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000));"
+        "from gpu4d.cli import main; main(['demo'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 1, done.returncode
+    assert done.stderr.count("\n") == 1 and "gpu4d-demo cannot be written (File too large)" in done.stderr, done.stderr
+    assert os.listdir(here) == []
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_nothing(scan, here, how):
     """Stopped in the middle of its work, as Ctrl-C does, a run says one line and cleans up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,18 +113,18 @@ def phase_object(path: Path, watcher: Watcher) -> tuple[Analysis, dict[str, np.n
 
 
 def _write_scan(path: Path, cube: DataCube) -> None:
-    """A plain HDF5 file with one dataset, compressed in chunks of a few patterns."""
+    """A plain HDF5 file with one dataset, compressed in chunks of a few patterns.
+
+    It is made in memory, because the HDF5 library can end the process where a disk is full.
+    """
     import h5py
     import hdf5plugin
 
-    chunks = (1, min(16, cube.shape[1]), *cube.shape[2:])
-    with h5py.File(path, "w") as file:
-        file.create_dataset(
-            "data",
-            data=np.asarray(cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1]))),
-            chunks=chunks,
-            **hdf5plugin.Bitshuffle(cname="lz4"),
-        )
+    data = np.asarray(cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1])))
+    whole = io.BytesIO()
+    with h5py.File(whole, "w") as file:
+        file.create_dataset("data", data=data, chunks=(1, min(16, data.shape[1]), *data.shape[2:]), **hdf5plugin.Bitshuffle(cname="lz4"))
+    path.write_bytes(whole.getbuffer())
 
 
 def compare_strain(a: Analysis, truth: dict[str, np.ndarray]) -> Table:
