@@ -55,7 +55,7 @@ def _carry_out(arguments: list[str]) -> int:
         result = _commands().main(arguments, prog_name="gpu4d", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
+    except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # click 8.2 and later
         click.echo(error.format_message())
         return 0
     except click.UsageError as error:

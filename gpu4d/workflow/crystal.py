@@ -11,6 +11,8 @@ from gpu4d.errors import InputError
 from gpu4d.workflow import gates, inputs
 from gpu4d.workflow.analysis import Analysis
 
+SINGLE = 0.6  # of the disks on one lattice: fewer tell of several grains
+
 
 def strain(a: Analysis) -> None:
     """Everything that follows from the disks; each step that cannot be done ends the chain with a warning."""
@@ -72,6 +74,9 @@ def _lattice(a: Analysis) -> bool:
         f"{g1:.2f}, {g2:.2f} px",
         f"{spacings}{math.degrees(a.lattice.angle):.1f}° apart; {100 * a.lattice.indexed_fraction:.0f} % of disks",
     )
+    if a.lattice.indexed_fraction < SINGLE:
+        share = f"{100 * a.lattice.indexed_fraction:.0f} %"
+        a.record.warn(f"only {share} of the disks lie on the lattice: several grains or phases? Strain is that of the strongest lattice")
     lost = int((~np.asarray(a.fit.mask)).sum()) - (0 if a.where is None else int((~a.where).sum()))
     if lost:
         a.record.warn(f"{lost} positions have fewer than three disks that do not lie on a line: strain is NaN there")
