@@ -228,6 +228,12 @@ def test_small_scans_work(crystal, cut):
     assert a.products["bf"].shape == crystal.cube.source.array[cut].shape[:2]
 
 
+def test_several_grains_are_told_of():
+    grains = [gpu4d.simulate.bragg_scan((6, 12), (96, 96), spacing=18.0, radius=5.0, angle=t, strain=None, seed=1) for t in (8.0, 40.0)]
+    a = analyse(DataCube(np.concatenate([g.cube.source.array for g in grains])))
+    assert a.technique == "bragg" and any("several grains" in line for line in a.record.warnings)
+
+
 def test_stuck_and_dead_pixels_do_no_harm(crystal):
     """A stuck pixel is the brightest thing in the mean pattern; it must be found, left out and told of."""
     data = crystal.cube.source.array.copy()
