@@ -7,8 +7,8 @@
 
 // Dynamic shared memory of the block as an array of T. The host shim has its own.
 #ifndef CUDA_ON_HOST
-#define DYNAMIC_SHARED(T, name)                                      \
-  extern __shared__ __align__(16) unsigned char name##_raw[];        \
+#define DYNAMIC_SHARED(T, name)                               \
+  extern __shared__ __align__(16) unsigned char name##_raw[]; \
   T* name = reinterpret_cast<T*>(name##_raw)
 #endif
 
@@ -19,17 +19,20 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// One instance of a kernel template per pixel type that detectors write; the launcher picks by dtype (kernels/pixels.py).
+// One instance of a kernel template per pixel type that detectors write; the launcher picks by dtype
+// (kernels/pixels.py).
 #define FOR_EACH_PIXEL(INSTANCE) INSTANCE(u8, u8) INSTANCE(u16, u16) INSTANCE(u32, u32) INSTANCE(f32, float)
 
-template <class T> DEVICE T warp_sum(T v) {
+template <class T>
+DEVICE T warp_sum(T v) {
   UNROLL for (int step = 16; step; step >>= 1) v += __shfl_down_sync(FULL_WARP, v, step);
   return v;
 }
 
-// Sum over a block of whole warps, in a fixed order; thread 0 has it. `part` holds one value a warp; barriers before and
-// behind make it usable again at once.
-template <class T> DEVICE T block_sum(T v, T* part) {
+// Sum over a block of whole warps, in a fixed order; thread 0 has it. `part` holds one value a warp; barriers before
+// and behind make it usable again at once.
+template <class T>
+DEVICE T block_sum(T v, T* part) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   v = warp_sum(v);
   __syncthreads();
@@ -38,3 +41,59 @@ template <class T> DEVICE T block_sum(T v, T* part) {
   if (warp == 0) v = warp_sum(lane < warps ? part[lane] : T(0));
   return v;
 }
+
+// The same combination of a warp's values in every lane, bit for bit: both partners of a step combine the same two
+// numbers.
+template <class T, class Combine>
+DEVICE T warp_all(T v, Combine combine) {
+  UNROLL for (int step = 16; step; step >>= 1) v = combine(v, __shfl_xor_sync(FULL_WARP, v, step));
+  return v;
+}
+
+// ... and of a block's of `WARPS` whole warps; `part` holds one value a warp and is free again behind the last barrier.
+template <int WARPS, class T, class Combine>
+DEVICE T block_all(T v, T* part, Combine combine) {
+  v = warp_all(v, combine);
+  if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = v;
+  __syncthreads();
+  v = part[0];
+  UNROLL for (int w = 1; w < WARPS; w++) v = combine(v, part[w]);
+  __syncthreads();
+  return v;
+}
+
+// Complex numbers are float2 (real, imaginary).
+DEVICE float2 operator+(float2 a, float2 b) { return make_float2(a.x + b.x, a.y + b.y); }
+DEVICE float2 operator-(float2 a, float2 b) { return make_float2(a.x - b.x, a.y - b.y); }
+DEVICE float2 operator*(float2 a, float2 b) { return make_float2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
+DEVICE float2 operator*(float2 a, float s) { return make_float2(a.x * s, a.y * s); }
+DEVICE float2 conj(float2 a) { return make_float2(a.x, -a.y); }
+
+// unrolled<0, n>([&](auto i) { ... decltype(i)::value is a compile-time constant ... })
+template <int I>
+struct Index {
+  static constexpr int value = I;
+};
+template <int FIRST, int LAST, class Body>
+DEVICE void unrolled(Body body) {
+  if constexpr (FIRST < LAST) {
+    body(Index<FIRST>{});
+    unrolled<FIRST + 1, LAST>(body);
+  }
+}
+
+// The value again, as if the compiler had never seen it: what is computed from it (addresses, powers of a root) is
+// computed anew where it is used instead of being kept in registers across a whole kernel, where it would spill.
+#ifdef CUDA_ON_HOST
+DEVICE int fresh(int x) { return x; }
+DEVICE float fresh(float x) { return x; }
+#else
+DEVICE int fresh(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+DEVICE float fresh(float x) {
+  asm volatile("" : "+f"(x));
+  return x;
+}
+#endif
