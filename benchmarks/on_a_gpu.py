@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def step(name: str, command: list[str], out: Path, limit: int) -> bool:
@@ -22,7 +23,8 @@ def step(name: str, command: list[str], out: Path, limit: int) -> bool:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit)
         text, good = done.stdout, done.returncode == 0
     except subprocess.TimeoutExpired as error:
-        text, good = f"{error.stdout or ''}\nstopped after {limit} s\n", False
+        so_far = error.stdout or ""
+        text, good = f"{so_far.decode() if isinstance(so_far, bytes) else so_far}\nstopped after {limit} s\n", False
     (out / f"{name}.txt").write_text(text)
     print(text[-3000:], "ok" if good else "FAILED", flush=True)
     return good
@@ -32,7 +34,9 @@ def benchmark(out: Path, quick: bool) -> bool:
     from gpu4d.benchmarks import kernels
 
     good = True
-    rows, limits, about = [], None, {}
+    rows: list[Any] = []
+    limits: Any = None
+    about: dict[str, Any] = {}
     for case in kernels.CASES:  # one by one: a kernel that fails must not take the others' figures with it
         try:
             new, limits, about = kernels.run("cuda:0", quick=quick, only=[case.operation])
