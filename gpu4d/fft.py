@@ -82,3 +82,18 @@ def frequencies(n: int, spacing: float = 1.0, *, half: bool = False, beside: Any
     from gpu4d.arrays import from_numpy
 
     return from_numpy(k, beside)
+
+
+def half_sample(x: np.ndarray, *, sine: int | None = None, inverse: bool = False) -> np.ndarray:
+    """Cosine transform of type II over the last two axes of a NumPy array, or its inverse; along axis `sine` the sine transform.
+
+    It is the transform of a plane and its mirror images, for a quarter of the samples.
+    """
+    import scipy.fft
+
+    if 0 in x.shape:
+        return np.empty(x.shape)
+    for axis in _AXES:
+        kind = "st" if axis == sine else "ct"
+        x = getattr(scipy.fft, f"{'i' if inverse else ''}d{kind}")(x, type=2, axis=axis)
+    return x

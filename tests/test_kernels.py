@@ -61,7 +61,7 @@ def test_every_source_compiles_for_every_architecture(file):
 @pytest.mark.parametrize("file", SOURCES)
 def test_every_kernel_is_launched_and_every_launch_has_a_kernel(file):
     """Names of extern "C" kernels and the names its launcher asks for are the same set, instances of a template taken together."""
-    names = {re.sub(r"_(u8|u16|u32|f32)$", "", n) for n in kernel_names(inlined(file))}
+    names = {re.sub(r"_(u8|u16|u32|f32|f64)$", "", n) for n in kernel_names(inlined(file))}
     launcher = (FOLDER / file.replace(".cu", ".py")).read_text()
     asked = set(re.findall(r'["\']([a-z0-9_]+?)(?:_\{[^}]*\})?["\']', launcher))
     assert names <= asked, f"{file}: nobody launches {sorted(names - asked)}"

@@ -295,6 +295,7 @@ EXAMPLES: dict[str, Callable[[], list[Example]]] = {
     "find_disks": for_find_disks,
     "first_moments": for_center_of_mass,
     "integrate_gradient": for_integrate_gradient,
+    "integrate_iteratively": for_integrate_gradient,
     "masked_sums": for_masked_sums,
     "pattern_maximum": lambda: [Example(label, (f,)) for label, f in frames().items()],
     "pattern_sums": for_pattern_sums,

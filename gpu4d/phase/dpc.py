@@ -168,7 +168,8 @@ def dpc(
             )
 
     aligned = _to_scan(momentum * (1.0 if q is None else q), rotation, bool(transpose))
-    phase, errors = integrate_iteratively(2 * math.pi * aligned, step or 1.0, lambda1, lambda2, boundary, padding_factor, max_iterations)
+    phase, misfit = integrate_iteratively(2 * math.pi * aligned, step or 1.0, lambda1, lambda2, boundary, padding_factor, max_iterations)
+    errors = [float(e) for e in arrays.to_numpy(misfit)]
     sign = None
     if curl is not None:
         sign = phase_sign(arrays.to_numpy(phase), scan.dark_field())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,31 @@ BOUNDARIES = ("mirror", "periodic", "padded")
 TOLERANCE = 1e-9  # of the relative change of the misfit, below which iterating gains nothing
 
 
-@operation()
+class Integral(NamedTuple):
+    """The function, (..., Rx, Ry), and rms(∇V - g) / rms(g) after every iteration, (m,); m = 0 where none was needed."""
+
+    v: Any
+    errors: Any
+
+
+def _twin_cannot(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
+    names = ("step", "lambda1", "lambda2", "boundary", "padding_factor", "max_iterations")
+    return _problem(gradient, **{**dict(zip(names, weights)), **options})
+
+
+def _kernel_cannot(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
+    name = str(gradient.dtype).removeprefix("torch.")
+    if name not in ("float32", "float64"):
+        return f"the kernels take float32 and float64, not {name}"
+    return _twin_cannot(gradient, *weights, **options)
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.poisson",
+    cuda="gpu4d.kernels.poisson",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
 def integrate_gradient(
     gradient: Any,
     /,
@@ -73,29 +97,49 @@ def integrate_gradient(
     >>> bool(np.all(np.diff(integrate_gradient(flat), axis=0)[2:-2] > 0.9))
     True
     """
-    return integrate_iteratively(gradient, step, lambda1, lambda2, boundary, padding_factor, max_iterations)[0]
+    return integrate_iteratively.definition(gradient, step, lambda1, lambda2, boundary, padding_factor, max_iterations).v
 
 
+@operation(
+    cpu="gpu4d.cpu_fallback.poisson",
+    cuda="gpu4d.kernels.poisson",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
 def integrate_iteratively(
     gradient: Any,
+    /,
     step: float = 1.0,
     lambda1: float = 0.0,
     lambda2: float = 0.0,
     boundary: str = "mirror",
     padding_factor: float = 2.0,
     max_iterations: int = 25,
-) -> tuple[Any, list[float]]:
-    """As `integrate_gradient`, and the misfit rms(∇V - g) / rms(g) after every iteration."""
+) -> Integral:
+    """As `integrate_gradient`, with the misfit after every iteration.
+
+    Parameters
+    ----------
+    gradient : (..., Rx, Ry, 2) real
+    step, lambda1, lambda2, boundary, padding_factor, max_iterations
+        See `integrate_gradient`.
+
+    Returns
+    -------
+    Integral
+        `v` (..., Rx, Ry) float64, and `errors` (m,) float64: rms(∇V - g) / rms(g) over the known positions of all fields.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = integrate_iteratively(np.ones((6, 5, 2)), boundary="padded", max_iterations=3)
+    >>> found.v.shape, found.errors.shape
+    ((6, 5), (3,))
+    """
     xp = arrays.namespace(gradient)
+    if (problem := _problem(gradient, step, lambda1, lambda2, boundary, padding_factor, max_iterations)) is not None:
+        raise InputError(problem)
     shape = tuple(gradient.shape)
-    if len(shape) < 3 or shape[-1] != 2:
-        raise InputError(f"gradient has shape {shape}, need (..., Rx, Ry, 2) with the components along x and y last")
-    if boundary not in BOUNDARIES:
-        raise InputError(f"boundary={boundary!r}: need one of {', '.join(map(repr, BOUNDARIES))}")
-    if not (lambda1 >= 0 and lambda2 >= 0):
-        raise InputError(f"lambda1={lambda1}, lambda2={lambda2}: need numbers ≥ 0")
-    if boundary == "padded" and not padding_factor >= 1:
-        raise InputError(f"padding_factor={padding_factor}: need at least 1")
     field = arrays.as_float64(gradient)
     gx, gy = field[..., 0], field[..., 1]
     known = xp.isfinite(gx) & xp.isfinite(gy)
@@ -112,7 +156,34 @@ def integrate_iteratively(
     v = v[..., : shape[-3], : shape[-2]] * step
     count = xp.sum(xp.astype(known, v.dtype), axis=(-2, -1), keepdims=True)
     mean = xp.sum(xp.where(known, v, zero), axis=(-2, -1), keepdims=True) / xp.where(count > 0, count, xp.ones_like(count))
-    return xp.where(known, v - mean, xp.full_like(v, math.nan)), errors
+    return Integral(xp.where(known, v - mean, xp.full_like(v, math.nan)), arrays.from_numpy(np.asarray(errors, np.float64), v))
+
+
+def _problem(
+    gradient: Any,
+    step: float = 1.0,
+    lambda1: float = 0.0,
+    lambda2: float = 0.0,
+    boundary: str = "mirror",
+    padding_factor: float = 2.0,
+    max_iterations: int = 25,
+) -> str | None:
+    """What is wrong with these arguments, or None."""
+    shape = tuple(gradient.shape)
+    if len(shape) < 3 or shape[-1] != 2:
+        return f"gradient has shape {shape}, need (..., Rx, Ry, 2) with the components along x and y last"
+    if boundary not in BOUNDARIES:
+        return f"boundary={boundary!r}: need one of {', '.join(map(repr, BOUNDARIES))}"
+    if not (lambda1 >= 0 and lambda2 >= 0):
+        return f"lambda1={lambda1}, lambda2={lambda2}: need numbers ≥ 0"
+    if boundary == "padded" and not padding_factor >= 1:
+        return f"padding_factor={padding_factor}: need at least 1"
+    return None
+
+
+def converged(errors: list[float]) -> bool:
+    """Whether the last iteration gained nothing worth another."""
+    return len(errors) > 1 and abs(errors[-2] - errors[-1]) <= TOLERANCE * errors[-2]
 
 
 class _Spectral:
@@ -151,7 +222,7 @@ def _iterate(solver: _Spectral, gx: Any, gy: Any, inside: Any, v: Any, most: int
         vx, vy = solver.gradient(v)
         dx, dy = inside * (gx - vx), inside * (gy - vy)
         errors.append(float(xp.sqrt(xp.sum(dx * dx + dy * dy))) / scale)
-        if len(errors) > 1 and abs(errors[-2] - errors[-1]) <= TOLERANCE * errors[-2]:
+        if converged(errors):
             break
         v = solver.solve(vx + dx, vy + dy)
     return v, errors

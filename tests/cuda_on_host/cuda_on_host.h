@@ -381,6 +381,10 @@ static inline void sincospif(float x, float* s, float* c) {
   *s = (float)sin(3.14159265358979323846 * x);
   *c = (float)cos(3.14159265358979323846 * x);
 }
+static inline void sincospi(double x, double* s, double* c) {
+  *s = sin(3.14159265358979323846 * x);
+  *c = cos(3.14159265358979323846 * x);
+}
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
 static inline unsigned __float_as_uint(float x) {
