@@ -9,6 +9,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import functools
 import importlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -35,10 +36,12 @@ def why_no_gpu() -> str | None:
 
 
 def pytest_collection_modifyitems(items):
-    """Skip, with the reason, what needs a GPU or the shared inputs where they are absent."""
+    """Skip, with the reason, what needs a GPU, a compiler or the shared inputs where they are absent."""
     for item in items:
         if item.get_closest_marker("gpu") and "cupy" not in REQUIRED and (reason := why_no_gpu()):
             item.add_marker(pytest.mark.skip(reason=reason))
+        if hasattr(item.module, "HostBackend") and shutil.which("g++") is None:
+            item.add_marker(pytest.mark.skip(reason="g++ is not installed: it compiles CUDA sources for the CPU"))
         needs_shared = item.get_closest_marker("shared") or "shared_data" in getattr(item, "fixturenames", ())
         if needs_shared and not SHARED_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason="the shared test inputs (../shared/data beside the checkout) are absent"))
