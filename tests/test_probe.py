@@ -106,3 +106,15 @@ def test_simulated_vacuum_probe(shared_data):
     with h5py.File(shared_data / "au_nbed_strain.h5") as f:
         disk = measure_disk(f["truth/vacuum_probe"][:])
     np.testing.assert_allclose(disk[:3], (63.75, 63.75, 3.0 / 0.5), atol=0.12)
+
+
+def test_background_is_taken_off_the_template():
+    """A vacuum image on a pedestal with a noisy surround: the kernel is that of the bare probe, so noise gives no disks."""
+    rng = np.random.default_rng(6)
+    bare = synthetic((64, 64), 5.0, (31.6, 32.2))
+    pedestal = rng.poisson(2000 * bare + 100).astype(float)
+    clean, noisy = template(bare), template(pedestal)
+    assert np.abs(noisy.kernel - clean.kernel).max() < 0.1 * clean.kernel.max()  # its Poisson noise is 2 % rms
+    assert np.abs(template(pedestal, background=False).kernel - clean.kernel).max() > 0.5 * clean.kernel.max()
+    vacuum = rng.poisson(20.0, (8, 64, 64))
+    assert len(gpu4d.find_bragg_disks(vacuum, noisy)) == 0

@@ -129,3 +129,20 @@ def test_mean_pattern_of_a_region():
     np.testing.assert_allclose(mean, (DATA[1, 2].astype(float) + DATA[3, 4]) / 2)
     with pytest.raises(InputError, match=r"weights is \(5, 4\)"):
         gpu4d.sweep(gpu4d.DataCube(DATA), gpu4d.MeanPattern(weights=region.T))
+
+
+def test_masked_pixels_do_not_smear_in_an_aligned_mean():
+    """A hot masked pixel at one place of the detector: the aligned mean is that of the patterns that saw each pixel."""
+    rng = np.random.default_rng(5)
+    origin = 10 + rng.uniform(-2, 2, (4, 5, 2))
+    truth = np.exp(-((np.indices((20, 23)) - 10) ** 2).sum(0) / 30)
+    shifted = shifted_patterns(np.broadcast_to(truth, (20, 20, 23)), origin.reshape(-1, 2) - origin.mean((0, 1))).reshape(4, 5, 20, 23)
+    mask = np.ones((20, 23), bool)
+    mask[11, 9] = False
+    hot = shifted.copy()
+    hot[:, :, 11, 9] = 1e6
+    cube = gpu4d.DataCube(hot, detector_mask=mask)
+    mean = np.asarray(gpu4d.sweep(cube, gpu4d.MeanPattern(origin=origin)))
+    plain = np.asarray(gpu4d.sweep(gpu4d.DataCube(shifted), gpu4d.MeanPattern(origin=origin)))
+    assert np.isfinite(mean[4:16, 4:16]).all()
+    np.testing.assert_allclose(mean[4:16, 4:16], plain[4:16, 4:16], atol=0.02)

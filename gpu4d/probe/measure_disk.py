@@ -180,6 +180,7 @@ def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_cente
         start = [*start, *center, 0.0, 0.0]
         lower, upper = [*lower, *(center - 0.5), -1.0, -1.0], [*upper, *(center + 0.5), 1.0, 1.0]
     units = [scale, scale, 1.0, 1.0, 1.0, 1.0, 0.1, 0.1][: len(start)]
+    start = np.clip(start, np.asarray(lower) + 1e-9, np.asarray(upper) - 1e-9).tolist()
     p = least_squares(misfit, start, bounds=(lower, upper), loss="soft_l1", f_scale=0.2, x_scale=units).x
     cx, cy = (p[4], p[5]) if free_center else center
     return float(cx), float(cy), float(p[2]), float(p[3])

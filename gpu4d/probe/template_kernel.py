@@ -11,6 +11,7 @@ from gpu4d import arrays
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import measure_disk
 
+REACH = 2.5  # radii: farther out a probe is background
 KINDS = ("sigmoid", "gaussian", "logistic", "flat")
 
 
@@ -81,6 +82,7 @@ def template(
     radius: float | None = None,
     trench: tuple[float, float] | None = None,
     sigma: float | None = None,
+    background: bool = True,
 ) -> Template:
     """Kernel of zero total from a vacuum probe: unit-sum probe minus unit-sum trench.
 
@@ -101,6 +103,9 @@ def template(
         r₁, r₂ in pixels; 1 and 3 times the radius by default.
     sigma : float, optional
         σ of the Gaussian, pixels; twice the radius by default (the guide: 1.5 to 3 radii).
+    background : bool
+        Take the detector's background off the probe (`without_background`): it would widen the template and find disks in
+        noise. False takes the probe as it is.
 
     Returns
     -------
@@ -127,6 +132,8 @@ def template(
     for axis, name in enumerate(("qx", "qy")):
         if not r0 <= c[axis] + 0.5 <= image.shape[axis] - r0:
             raise InputError(f"the probe at {name} = {c[axis]:.1f} px, radius {r0:.1f}, is cut by a detector of {image.shape} pixels")
+    if background:
+        image = without_background(image, (c[0], c[1]), r0)
     whole = np.rint(c)
     corner = np.roll(image, tuple(-whole.astype(int)), (0, 1)) / image.sum()
     offset = c - whole
@@ -135,6 +142,13 @@ def template(
         profile = _trench(_distance(image.shape, offset), kind, r0, trench, sigma)
         kernel = corner - profile / profile.sum()
     return Template(kernel, (float(offset[0]), float(offset[1])), r0, disk.edge if disk else 1.0, kind, image)
+
+
+def without_background(image: np.ndarray, center: tuple[float, float], radius: float) -> np.ndarray:
+    """A probe on zero ground: the level beyond `REACH` radii is subtracted, and what lies there set to 0."""
+    far = np.hypot(np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1]) > REACH * radius
+    level = max(float(np.median(image[far])), float(image[far].mean())) if far.any() else 0.0
+    return np.where(far, 0.0, image - level)
 
 
 def as_template(given: Any) -> Template:

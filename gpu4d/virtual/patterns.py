@@ -40,6 +40,8 @@ class MeanPattern:
     (1.5, 0.5)
     """
 
+    _SUMS = ("totals", "counts", "seen", "covered")
+
     def __init__(self, weights: Any = None, origin: Any = None):
         self.weights = None if weights is None else np.asarray(arrays.to_numpy(weights), dtype=np.float64)
         self.origin = None if origin is None else np.asarray(arrays.to_numpy(origin), dtype=np.float64)
@@ -59,31 +61,58 @@ class MeanPattern:
         self.totals = BlockSums(scan)
         self.counts = BlockSums(scan)
         self.seen = BlockSums(scan)
+        self.covered = BlockSums(scan)  # how often each pixel was seen: only where masked pixels move with their patterns
+
+    @property
+    def _moves_mask(self) -> bool:
+        return self.origin is not None and self.scan.detector_mask is not None
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         block, n = self.scan.block_of(positions[0]), len(positions)
         weights = None
         if self.weights is not None:
             weights = arrays.from_numpy(self.weights[positions[:, 0], positions[:, 1]], frames)
+        self.seen.add(block, n if weights is None else float(arrays.to_numpy(weights).sum()), n)
         if self.origin is not None:
-            origins = self.origin if self.origin.ndim == 1 else self.origin[positions[:, 0], positions[:, 1]]
-            mean = self.origin if self.origin.ndim == 1 else np.nanmean(self.origin, axis=(0, 1))
-            shifts = np.broadcast_to(mean - origins, (n, 2))
-            frames = shifted_patterns(frames, arrays.from_numpy(shifts, frames))
+            shifts = arrays.from_numpy(self._shifts(positions), frames)
+            if self._moves_mask:
+                frames = self._valid(frames)
+                self.covered.add(block, self._coverage(frames, shifts, weights), n)
+            frames = shifted_patterns(frames, shifts)
         total, count = pattern_sums(frames, weights=weights)
         self.totals.add(block, total, n)
         self.counts.add(block, count, n)
-        self.seen.add(block, n if weights is None else float(arrays.to_numpy(weights).sum()), n)
+
+    def _shifts(self, positions: np.ndarray) -> np.ndarray:
+        """What takes each position's origin to the mean of all, (n, 2)."""
+        assert self.origin is not None
+        if self.origin.ndim == 1:
+            return np.zeros((len(positions), 2))
+        return np.nanmean(self.origin, axis=(0, 1)) - self.origin[positions[:, 0], positions[:, 1]]
+
+    def _valid(self, frames: Any) -> Any:
+        """Frames with 0 at masked pixels, which must not be smeared into their neighbours."""
+        xp = arrays.namespace(frames)
+        mask = arrays.from_numpy(self.scan.detector_mask, frames)
+        return xp.where(mask, frames, xp.zeros_like(frames))
+
+    def _coverage(self, frames: Any, shifts: Any, weights: Any) -> Any:
+        """Weights of valid pixels, moved as their patterns are; patterns with a NaN count nowhere."""
+        xp = arrays.namespace(frames)
+        mask = arrays.from_numpy(self.scan.detector_mask, frames)
+        good = xp.all(xp.isfinite(arrays.as_float(frames)), axis=(-2, -1))
+        one = arrays.as_float64(good) if weights is None else xp.where(good, weights, xp.zeros_like(weights))
+        return pattern_sums(shifted_patterns(xp.broadcast_to(arrays.as_float64(mask), frames.shape), shifts), weights=one)[0]
 
     def state(self) -> dict[str, Any]:
-        return {"totals": self.totals.state(), "counts": self.counts.state(), "seen": self.seen.state()}
+        return {name: getattr(self, name).state() for name in self._SUMS}
 
     def restore(self, state: dict[str, Any]) -> None:
-        for name in ("totals", "counts", "seen"):
+        for name in self._SUMS:
             getattr(self, name).restore(state[name])
 
     def merge(self, state: dict[str, Any]) -> None:
-        for name in ("totals", "counts", "seen"):
+        for name in self._SUMS:
             getattr(self, name).merge(state[name], self.scan)
 
     @property
@@ -98,8 +127,12 @@ class MeanPattern:
         else:
             xp = arrays.namespace(total)
             nan = xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(total))
+            if self._moves_mask:
+                count = self.covered.result()
             mean = arrays.as_float64(total) / xp.where(count != 0, count, nan)
-        return diffraction_slice(_masked(mean, self.scan), "mean pattern", "counts", self.scan.calibration)
+        if not self._moves_mask:
+            mean = _masked(mean, self.scan)
+        return diffraction_slice(mean, "mean pattern", "counts", self.scan.calibration)
 
 
 class MaxPattern:

@@ -10,8 +10,6 @@ from gpu4d.data.datacube import diffraction_slice
 from gpu4d.workflow import inputs
 from gpu4d.workflow.analysis import Analysis
 
-REACH = 2.5  # radii: farther out a probe is background
-
 
 def measured(a: Analysis) -> np.ndarray | None:
     """The probe that was handed in, or that of the vacuum region; None where neither is named."""
@@ -20,25 +18,13 @@ def measured(a: Analysis) -> np.ndarray | None:
     region = a.recipe.probe.vacuum_region
     if a.given_probe is not None:
         a.probe_origin = f"image {a.recipe.probe.file}" if a.recipe.probe.file else "given"
-        return without_background(a.given_probe)
+        return a.given_probe
     if region is None:
         return None
     where = inputs.region_mask(region, a.cube.scan_shape, "probe.vacuum_region")
     image = np.asarray(gpu4d.probe.from_vacuum(a.cube, where, memory=a.recipe.compute.memory))
     a.probe_origin = f"aligned mean of {int(where.sum())} patterns in vacuum"
-    return without_background(np.where(np.isfinite(image), image, 0.0))
-
-
-def without_background(image: np.ndarray) -> np.ndarray:
-    """A probe on zero ground: detector background far from the disk would widen the template and find disks in noise."""
-    import gpu4d
-
-    disk = gpu4d.probe.measure_disk(image)
-    x, y = (np.arange(n) - c for n, c in zip(image.shape, (disk.qx, disk.qy)))
-    far = np.hypot(x[:, None], y[None, :]) > REACH * disk.radius
-    level = float(np.median(image[far])) if far.any() else 0.0
-    mean = float(image[far].mean()) if far.any() else 0.0
-    return np.where(far, 0.0, image - max(level, mean))
+    return np.where(np.isfinite(image), image, 0.0)
 
 
 def synthetic(a: Analysis, disk: Any) -> np.ndarray:
@@ -54,4 +40,4 @@ def use(a: Analysis, image: np.ndarray) -> None:
     import gpu4d
 
     a.template = gpu4d.probe.template(image, kind=a.recipe.probe.template)
-    a.products["probe"] = diffraction_slice(np.asarray(image, dtype=np.float64), "probe", "counts", a.calibration)
+    a.products["probe"] = diffraction_slice(a.template.probe, "probe", "counts", a.calibration)
