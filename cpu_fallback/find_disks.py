@@ -5,7 +5,6 @@ sinc, tabulated at 1/64 px with two derivatives. Two Newton steps from a parabol
 """
 
 import threading
-from functools import lru_cache
 
 import numpy as np
 import scipy.fft
@@ -13,7 +12,7 @@ from gpu4d.cpu_fallback.power import power_in_place, product
 from numba import njit
 
 from gpu4d.bragg.find_disks import Disks, fill_masked
-from gpu4d.bragg.refine import CLIMB, REACH
+from gpu4d.bragg.refine import CLIMB, REACH, sinc_table
 
 BLOCK = 4  # patterns whose maps fit into a core's own cache together, at 128 × 128
 PHASES = 64  # table entries per pixel; the Newton step leaves from the nearest
@@ -134,24 +133,6 @@ def _box(moments):
     hy = min(int(np.minimum(columns, ny - columns).max(initial=0)), (ny - 1) // 2)
     box = moments[:, np.arange(-hx, hx + 1) % nx][:, :, np.arange(-hy, hy + 1) % ny]
     return np.ascontiguousarray(box, np.float32), np.array([hx, hy])
-
-
-@lru_cache(maxsize=16)
-def sinc_table(n, phases):
-    """Periodic sinc and two derivatives at multiples of 1/phases px: (3, phases, 2n) float32.
-
-    ``table[:, p, n - i : 2 * n - i]`` are the weights of samples 0 … n-1 for the point i + p/phases.
-    """
-    k = np.fft.fftfreq(n, 1 / n)
-    t = np.arange(phases)[:, None] / phases
-    out = np.empty((3, phases, 2 * n), np.float32)
-    for order in range(3):
-        wave = (2j * np.pi * k / n) ** order * np.exp(2j * np.pi * k * t / n)
-        if n % 2 == 0:  # the Nyquist wave is cos(πt)
-            wave[:, n // 2] = (np.cos(np.pi * t), -np.pi * np.sin(np.pi * t), -(np.pi**2) * np.cos(np.pi * t))[order][:, 0]
-        weights = np.fft.fft(wave, axis=1).real / n
-        out[order] = np.concatenate([weights, weights], 1)
-    return out
 
 
 @_jit

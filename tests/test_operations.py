@@ -272,6 +272,8 @@ def for_find_disks() -> list[Example]:
     mask[18:23, :9] = mask[30, 30] = False
     broken = with_gaps(bragg_frames((41, 48), 3, "float32"))
     broken[:, 30, 30] = np.nan
+    infinite = bragg_frames((29, 52), 4, "float32", 6)
+    infinite[2, 0, 0] = -np.inf
     return [
         one("defaults", counts),
         one("cross", counts, power=1.0),
@@ -283,8 +285,61 @@ def for_find_disks() -> list[Example]:
         one("few", counts, max_peaks=2),
         one("mask", broken, mask),
         one("gaps", with_gaps(bragg_frames((35, 33), 5, "float64"))),
+        one("gaps-float32", with_gaps(bragg_frames((35, 33), 5, "float32")), power=0.8, refine_power=0.95),
+        one("infinity", infinite),
+        one("flat", np.ones((2, 24, 27), "uint32"), min_significance=0.0),
         one("none", counts[:0]),
         one("one", bragg_frames((32, 44), 1, "uint8")),
+    ]
+
+
+def smooth_maxima(shape: tuple[int, int, int], most: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Maps of unequal smooth hills (n, Qx, Qy) float32 with the pixels of their maxima, and how many each has."""
+    rng = np.random.default_rng(seed)
+    n, nx, ny = shape
+    x, y = np.arange(nx)[:, None], np.arange(ny)[None, :]
+    maps = np.zeros(shape)
+    at = np.zeros((2, n, most), np.int32)
+    for i in range(n):
+        for k in range(most):  # on a loose grid, so that none hides another
+            cx, cy = (k // 3 + 0.5) * nx / -(-most // 3) + rng.uniform(-1, 1), (k % 3 + 0.5) * ny / 3 + rng.uniform(-1, 1)
+            maps[i] += (1 + k % 7) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 6)
+            at[:, i, k] = round(cx), round(cy)
+    return maps.astype(np.float32), at[0], at[1], rng.integers(1, most + 1, n)
+
+
+def for_refine_peaks() -> list[Example]:
+    """Every mode; pixels beside the maximum; more and fewer peaks than share a pass; odd and long detectors; none."""
+    twin = (1e-5, 1e-5, 2e-6)
+    sizes = (((3, 48, 40), 11), ((2, 33, 31), 8), ((1, 40, 12), 1), ((1, 20, 261), 3))
+    several, odd, narrow, wide = (smooth_maxima(shape, most, most) for shape, most in sizes)
+    beside = (several[0], several[1] + np.int32(1), several[2] - np.int32(1), several[3])
+    return [
+        *(Example(f"{mode}", several, {"mode": mode, "upsample": 5}, twin=twin) for mode in ("correlation", "upsample", "parabola", None)),
+        *(Example(f"climb-{mode}", beside, {"mode": mode, "upsample": 2, "climb": True}, twin=twin) for mode in ("correlation", "upsample")),
+        Example("odd", odd, twin=twin),
+        Example("narrow", narrow, twin=twin),
+        Example("wide", wide, {"mode": "upsample", "upsample": 16}, twin=twin),
+        Example("zero-peaks", (*several[:3], np.asarray([0, 2, 0])), twin=twin),
+        Example("none", tuple(a[:0] for a in odd), twin=twin),
+    ]
+
+
+def for_peak_errors() -> list[Example]:
+    """A template's window inside and over the border, whole pixels, a map without a maximum, negative and NaN counts."""
+    twin = (2e-2, 2e-2)  # the Hessian is taken at the nearest 1/64 px
+    maps, px, py, count = smooth_maxima((3, 33, 40), 9, 3)
+    counts = np.random.default_rng(3).poisson(5 + 20 * maps.clip(0)).astype(np.float32)
+    counts[1, 4:7, 9] = -3, np.nan, -1
+    slopes = np.random.default_rng(4).normal(size=(2, 7, 5))
+    box = np.stack([slopes[0] ** 2, slopes[0] ** 2, slopes[0] * slopes[1] / 2, slopes[1] ** 2]).astype(np.float32)
+    x, y = px + 0.3, py - 0.2
+    x[0, 0], y[0, 0] = 0.2, 39.4
+    return [
+        Example("positions", (counts, maps, box, x, y, count), twin=twin),
+        Example("whole-pixels", (counts, maps, box, px.astype(float), py.astype(float), count), {"grid": True}, twin=twin),
+        Example("zero-peaks", (counts, maps, box, x, y, 0 * count), twin=twin),
+        Example("none", (counts[:0], maps[:0], box, x[:0], y[:0], count[:0]), twin=twin),
     ]
 
 
@@ -299,6 +354,8 @@ EXAMPLES: dict[str, Callable[[], list[Example]]] = {
     "masked_sums": for_masked_sums,
     "pattern_maximum": lambda: [Example(label, (f,)) for label, f in frames().items()],
     "pattern_sums": for_pattern_sums,
+    "peak_errors": for_peak_errors,
+    "refine_peaks": for_refine_peaks,
     "shifted_patterns": for_shifted_patterns,
 }
 

@@ -7,8 +7,11 @@ neighbouring pixels misses it by up to 0.1 px, a window upsampled 16 times by 0.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import pi
 from typing import Any
+
+import numpy as np
 
 from gpu4d import arrays, fft
 
@@ -102,6 +105,25 @@ def _waves(k: Any, t: Any) -> tuple[Any, Any, Any]:
 def _complex(real: Any, imag: Any) -> Any:
     xp = arrays.namespace(real, imag)
     return xp.astype(real, xp.complex128) + 1j * xp.astype(imag, xp.complex128)
+
+
+@lru_cache(maxsize=16)
+def sinc_table(n: int, phases: int) -> np.ndarray:
+    """Periodic sinc and two derivatives at multiples of 1/phases px: (3, phases, 2n) float32.
+
+    Interpolation is separable: its value at (x, y) is d(x) · C · d(y) on the map C itself, no spectrum kept.
+    ``table[:, p, n - i : 2 * n - i]`` are the weights of samples 0 … n-1 for the point i + p/phases.
+    """
+    k = np.fft.fftfreq(n, 1 / n)
+    t = np.arange(phases)[:, None] / phases
+    out = np.empty((3, phases, 2 * n), np.float32)
+    for order in range(3):
+        wave = (2j * np.pi * k / n) ** order * np.exp(2j * np.pi * k * t / n)
+        if n % 2 == 0:  # the Nyquist wave is cos(πt)
+            wave[:, n // 2] = (np.cos(np.pi * t), -np.pi * np.sin(np.pi * t), -(np.pi**2) * np.cos(np.pi * t))[order][:, 0]
+        weights = np.fft.fft(wave, axis=1).real / n
+        out[order] = np.concatenate([weights, weights], 1)
+    return out
 
 
 def _newton(gx: Any, gy: Any, hxx: Any, hxy: Any, hyy: Any) -> tuple[Any, Any, Any]:

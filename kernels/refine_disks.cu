@@ -1,0 +1,433 @@
+// refine_disks.cu -- sub-pixel positions of correlation maxima on maps in global memory, and their standard errors.
+//   maps      (n, nx, ny) float32   correlation maps, y fastest; periodic
+//   px, py    (n, most) int32       whole pixels the maxima start at
+//   count     (n) int32             how many there are
+//   tx, ty    (3, phases, nx | ny) float32   periodic sinc and derivatives: weight of sample i for a point p / phases
+//   x, y, height, sx, sy   (n, most) double  NaN behind the last
+// Trigonometric interpolation is separable: its exact value, gradient and Hessian at a point are d(x) . C . d(y), C
+// the map. Eight peaks of a pattern share a pass over it: a thread holds 24 weighted sums of two map columns; the
+// weights of a row (three bases of eight peaks) come from shared memory by six broadcast loads. All columns of the
+// block then meet in 48 sums. Newton steps from a parabola: two, more only where the second was still long.
+// newton_peaks, peak_errors: 64 to 128 threads (row sets x column pairs), blocks (n, groups of eight peaks).
+// window_peaks: the same threads, blocks (n, peaks); the peers' window of samples, 24 of its rows at a time.
+// parabola_peaks: a thread a peak.
+// bytes: the map once from DRAM, then from L2 once a step and group of eight (1.5 MB at 256 x 256, 21 peaks).
+// flops: 6 a map pixel, peak and step: 19 M at 256 x 256, 21 peaks in groups of eight.
+// bound: fp32 (48 FMA to 8 loads a row and thread).
+// budget(newton_peaks): 168 registers, 16144 bytes shared
+// budget(peak_errors): 168 registers, 15664 bytes shared
+// budget(window_peaks): 168 registers, 0 bytes shared
+// budget(parabola_peaks): 64 registers, 0 bytes shared
+#include "common.cuh"
+
+// Blocks a multiprocessor holds: from sm_100 on FMAs go in pairs, whose registers spill at four
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define RESIDENT 3
+#else
+#define RESIDENT 4
+#endif
+
+constexpr int THREADS = 128, WARPS = THREADS / 32;
+constexpr int PEAKS = 8;          // of a pattern that share a pass over its map
+constexpr int SLOTS = 3 * PEAKS;  // weighted sums of a column
+constexpr int PITCH = SLOTS + 4;  // of a row's weights: stores go to 8 banks instead of 4
+constexpr int CHUNK = 128;        // map rows whose weights are in shared memory at a time
+constexpr int SUMS = 6;           // value, d/dx, d/dy, dxx, dxy, dyy
+constexpr int PHASES = 64;        // table entries a pixel
+constexpr int CLIMB = 3;          // whole-pixel steps to this map's own maximum
+constexpr double REACH = 1.5;     // px from the start; behind it is another hill
+constexpr int LEAST_STEPS = 2, MOST_STEPS = 6;
+constexpr double SETTLED = 0.02;       // px: a Newton step this short ends closer than 1e-3
+constexpr int LINE = 2 * THREADS + 1;  // pitch of a window row's sums over columns
+
+struct Work {
+  alignas(16) float weight[CHUNK * PITCH];
+  float part[WARPS][SUMS * PEAKS];
+  float sum[SUMS * PEAKS];
+  int base[SLOTS], shift[SLOTS];  // row weights of a slot: where in tx, and the sample the table begins at
+  int base_y[PEAKS], shift_y[PEAKS];
+  int again;
+};
+
+DEVICE int wrap(int i, int n) {
+  i %= n;
+  return i < 0 ? i + n : i;
+}
+DEVICE double nan_value() { return __uint_as_float(0x7fc00000u); }
+DEVICE double limited(double v) { return fmin(0.5, fmax(-0.5, v)); }
+
+// Step to the maximum of a quadratic; false where it has none
+DEVICE bool newton_step(double gx, double gy, double hxx, double hxy, double hyy, double& dx, double& dy) {
+  const double det = hxx * hyy - hxy * hxy;
+  dx = dy = 0.0;
+  if (!(det > 0.0 && hxx < 0.0)) return false;
+  dx = limited(-(hyy * gx - hxy * gy) / det);
+  dy = limited(-(hxx * gy - hxy * gx) / det);
+  return true;
+}
+
+struct Peak {
+  double x, y, height;
+  int px, py;
+};
+
+// Maximum of the quadratic through 3 x 3 values (least-squares cross term), at most half a step away
+template <class At>
+DEVICE void parabola(At at, double& dx, double& dy, double& height) {
+  const double here = at(0, 0), up = at(-1, 0), down = at(1, 0), left = at(0, -1), right = at(0, 1);
+  const double gx = 0.5 * (down - up), gy = 0.5 * (right - left), hxx = down + up - 2.0 * here,
+               hyy = right + left - 2.0 * here;
+  const double hxy = 0.25 * (double(at(1, 1)) + at(-1, -1) - at(1, -1) - at(-1, 1));
+  newton_step(gx, gy, hxx, hxy, hyy, dx, dy);
+  height = here + gx * dx + gy * dy + 0.5 * (hxx * dx * dx + 2.0 * hxy * dx * dy + hyy * dy * dy);
+}
+
+// Uphill over the eight neighbours, at most CLIMB steps, then the parabola
+DEVICE Peak start_of(const float* __restrict__ map, int nx, int ny, int px, int py, int climb) {
+  auto at = [&](int dx, int dy) { return map[wrap(px + dx, nx) * ny + wrap(py + dy, ny)]; };
+  for (int step = 0; step < (climb ? CLIMB : 0); step++) {
+    int best_x = 0, best_y = 0;
+    float best = at(0, 0);
+    for (int d = 0; d < 9; d++) {
+      const float v = at(d / 3 - 1, d % 3 - 1);
+      if (v > best) best = v, best_x = d / 3 - 1, best_y = d % 3 - 1;
+    }
+    if (!best_x && !best_y) break;
+    px += best_x;
+    py += best_y;
+  }
+  double dx, dy, height;
+  parabola(at, dx, dy, height);
+  return {px + dx, py + dy, height, px, py};
+}
+
+// A slot takes the weights of the sample row (or column) number `q` of `phases` a pixel, derivative `order`
+DEVICE void aim(int& base, int& shift, int q, int order, int phases, int n) {
+  const int phase = wrap(q, phases);
+  base = (order * phases + phase) * n;
+  shift = wrap((q - phase) / phases, n);
+}
+
+// sums[slot][c] += sum over map rows of this thread's split of weight[slot] x map, in columns `left` and `right`
+DEVICE void row_sums(const float* __restrict__ map, const float* __restrict__ tx, int nx, int ny, int left, int right,
+                     int split, int splits, Work& w, float (&sums)[SLOTS][2]) {
+  UNROLL for (int s = 0; s < SLOTS; s++) sums[s][0] = sums[s][1] = 0.0f;
+  for (int first = 0; first < nx; first += CHUNK) {
+    const int rows = nx - first < CHUNK ? nx - first : CHUNK;
+    __syncthreads();
+    for (int k = threadIdx.x; k < CHUNK * SLOTS; k += blockDim.x) {
+      const int slot = k / CHUNK, i = k % CHUNK, base = w.base[slot];
+      if (i >= rows) continue;
+      int at = first + i - w.shift[slot];
+      if (at < 0) at += nx;
+      w.weight[i * PITCH + slot] = base < 0 ? 0.0f : tx[base + at];
+    }
+    __syncthreads();
+    if (split >= splits) continue;  // threads behind the last whole row set only fetch weights
+    const float* row = map + (first + split) * ny;
+    const float4* weight = reinterpret_cast<const float4*>(w.weight + split * PITCH);
+#pragma unroll 2
+    for (int i = split; i < rows; i += splits) {
+      const float a = row[left], b = row[right];
+      UNROLL for (int q = 0; q < SLOTS / 4; q++) {
+        const float4 f = weight[q];
+        sums[4 * q][0] += f.x * a, sums[4 * q][1] += f.x * b;
+        sums[4 * q + 1][0] += f.y * a, sums[4 * q + 1][1] += f.y * b;
+        sums[4 * q + 2][0] += f.z * a, sums[4 * q + 2][1] += f.z * b;
+        sums[4 * q + 3][0] += f.w * a, sums[4 * q + 3][1] += f.w * b;
+      }
+      row += splits * ny;
+      weight += splits * (PITCH / 4);
+    }
+  }
+}
+
+// Sums of eight values over a warp: lane l has that of value l % 8
+DEVICE float eight_sums(float* v) {
+  const int lane = threadIdx.x & 31;
+  UNROLL for (int half = 4; half; half >>= 1) {
+    const bool high = lane & half;
+    UNROLL for (int k = 0; k < half; k++) {
+      const float given = high ? v[k] : v[k + half], kept = high ? v[k + half] : v[k];
+      v[k] = kept + __shfl_xor_sync(FULL_WARP, given, half);
+    }
+  }
+  v[0] += __shfl_xor_sync(FULL_WARP, v[0], 8);
+  return v[0] + __shfl_xor_sync(FULL_WARP, v[0], 16);
+}
+
+// w.sum: value, gradient and Hessian of the interpolation at the points the slots aim at, [SUMS][PEAKS]
+DEVICE void interpolate(const float* __restrict__ map, const float* __restrict__ tx, const float* __restrict__ ty,
+                        int nx, int ny, int half, int splits, Work& w) {
+  const int split = threadIdx.x / half, column = threadIdx.x % half, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  for (int tile = 0; tile < ny; tile += 2 * half) {
+    const int left = tile + column, right = left + half;
+    const bool has_left = split < splits && left < ny, has_right = split < splits && right < ny;
+    float sums[SLOTS][2], total[SUMS][PEAKS];
+    row_sums(map, tx, nx, ny, has_left ? left : 0, has_right ? right : 0, split, splits, w, sums);
+    UNROLL for (int p = 0; p < PEAKS; p++) {
+      float along[3][2];
+      UNROLL for (int m = 0; m < 3; m++) {
+        const float* f = ty + w.base_y[p] + m * PHASES * ny;
+        const int a = left - w.shift_y[p], b = right - w.shift_y[p];
+        along[m][0] = has_left ? f[a < 0 ? a + ny : a] : 0.0f;
+        along[m][1] = has_right ? f[b < 0 ? b + ny : b] : 0.0f;
+      }
+      const float *s0 = sums[p], *s1 = sums[PEAKS + p], *s2 = sums[2 * PEAKS + p];
+      total[0][p] = s0[0] * along[0][0] + s0[1] * along[0][1];
+      total[1][p] = s1[0] * along[0][0] + s1[1] * along[0][1];
+      total[2][p] = s0[0] * along[1][0] + s0[1] * along[1][1];
+      total[3][p] = s2[0] * along[0][0] + s2[1] * along[0][1];
+      total[4][p] = s1[0] * along[1][0] + s1[1] * along[1][1];
+      total[5][p] = s0[0] * along[2][0] + s0[1] * along[2][1];
+    }
+    UNROLL for (int q = 0; q < SUMS; q++) {
+      const float v = eight_sums(total[q]);
+      float* part = &w.part[warp][q * PEAKS];
+      if (lane < PEAKS) part[lane] = tile ? part[lane] + v : v;
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x < SUMS * PEAKS) {
+    float v = 0.0f;
+    for (int i = 0; i < (blockDim.x >> 5); i++) v += w.part[i][threadIdx.x];
+    w.sum[threadIdx.x] = v;
+  }
+  __syncthreads();
+}
+
+// The three slots of peak p go to the table entry nearest to (x, y); ex, ey is that point. No peak: weights of zero.
+DEVICE void aim_at(Work& w, int p, bool some, double x, double y, int nx, int ny, double& ex, double& ey) {
+  const int qx = some ? int(floor(x * PHASES + 0.5)) : 0, qy = some ? int(floor(y * PHASES + 0.5)) : 0;
+  UNROLL for (int m = 0; m < 3; m++) {
+    aim(w.base[m * PEAKS + p], w.shift[m * PEAKS + p], qx, m, PHASES, nx);
+    if (!some) w.base[m * PEAKS + p] = -1;
+  }
+  aim(w.base_y[p], w.shift_y[p], qy, 0, PHASES, ny);
+  ex = qx / double(PHASES);
+  ey = qy / double(PHASES);
+}
+
+// A peak on its way: `left` steps it may still make, 0 where only its height is wanting, -1 when it is done
+struct Climb {
+  Peak peak;
+  double start_x, start_y, ex, ey;
+  int left;
+};
+
+// One Newton step from the table entry (ex, ey), where the map's value and derivatives are s[0], s[PEAKS], ...
+DEVICE void newton(Climb& c, const float* s, int step) {
+  const double gx = s[PEAKS], gy = s[2 * PEAKS], hxx = s[3 * PEAKS], hxy = s[4 * PEAKS], hyy = s[5 * PEAKS];
+  const bool steps = c.left > 0;
+  double dx, dy, moved = 0.0;
+  if (steps && newton_step(gx, gy, hxx, hxy, hyy, dx, dy)) {
+    moved = fmax(fabs(c.ex + dx - c.peak.x), fabs(c.ey + dy - c.peak.y));
+    c.peak.x = c.ex + dx, c.peak.y = c.ey + dy;
+  }
+  dx = c.peak.x - c.ex, dy = c.peak.y - c.ey;
+  c.peak.height = s[0] + gx * dx + gy * dy + 0.5 * (hxx * dx * dx + 2.0 * hxy * dx * dy + hyy * dy * dy);
+  if (c.left > 1 && (step < LEAST_STEPS || moved > SETTLED)) {
+    c.left--;
+    return;
+  }
+  const bool lost = steps && (fabs(c.peak.x - c.peak.px) > REACH || fabs(c.peak.y - c.peak.py) > REACH);
+  if (lost) c.peak.x = c.start_x, c.peak.y = c.start_y;
+  c.left = lost ? 0 : -1;
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+    parabola_peaks(const float* __restrict__ maps, const int* __restrict__ px, const int* __restrict__ py,
+                   const int* __restrict__ count, double* __restrict__ x, double* __restrict__ y,
+                   double* __restrict__ height, long long all, int nx, int ny, int most, int climb, int whole) {
+  const offset_t k = offset_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (k >= all) return;
+  const offset_t pattern = k / most;
+  if (k - pattern * most >= count[pattern]) {
+    x[k] = y[k] = height[k] = nan_value();
+    return;
+  }
+  const float* map = maps + pattern * nx * ny;
+  if (whole) {
+    x[k] = px[k], y[k] = py[k], height[k] = map[wrap(px[k], nx) * ny + wrap(py[k], ny)];
+    return;
+  }
+  const Peak peak = start_of(map, nx, ny, px[k], py[k], climb);
+  x[k] = peak.x, y[k] = peak.y, height[k] = peak.height;
+}
+
+extern "C" __global__ void __launch_bounds__(128, RESIDENT)
+    newton_peaks(const float* __restrict__ maps, const int* __restrict__ px, const int* __restrict__ py,
+                 const int* __restrict__ count, const float* __restrict__ tx, const float* __restrict__ ty,
+                 double* __restrict__ x, double* __restrict__ y, double* __restrict__ height, int nx, int ny, int most,
+                 int climb, int half, int splits) {
+  __shared__ Work w;
+  __shared__ Climb climbs[PEAKS];  // not in registers: only eight threads need them, and the row loop wants all
+  const offset_t pattern = blockIdx.x;
+  const float* map = maps + pattern * nx * ny;
+  const int found = count[pattern], thread = threadIdx.x;
+  for (int first = blockIdx.y * PEAKS; first < most; first += gridDim.y * PEAKS) {
+    const offset_t k = pattern * most + first + thread;
+    const bool slot = thread < PEAKS && first + thread < most, some = slot && first + thread < found;
+    if (slot && !some) x[k] = y[k] = height[k] = nan_value();
+    if (first >= found) continue;
+    if (thread < PEAKS) {
+      Climb& c = climbs[thread];
+      c.peak = some ? start_of(map, nx, ny, px[k], py[k], climb) : Peak{0.0, 0.0, 0.0, 0, 0};
+      c.start_x = c.peak.x, c.start_y = c.peak.y;
+      c.left = some ? MOST_STEPS : -1;
+    }
+    bool more = true;
+    for (int step = 1; more; step++) {
+      if (thread < PEAKS) {
+        Climb& c = climbs[thread];
+        aim_at(w, thread, c.left >= 0, c.peak.x, c.peak.y, nx, ny, c.ex, c.ey);
+      }
+      interpolate(map, tx, ty, nx, ny, half, splits, w);
+      if (thread < 32) {
+        const bool now = thread < PEAKS && climbs[thread].left >= 0;
+        if (now) newton(climbs[thread], w.sum + thread, step);
+        const bool again = __any_sync(FULL_WARP, now && climbs[thread].left >= 0);
+        if (thread == 0) w.again = again;
+      }
+      __syncthreads();
+      more = w.again;
+    }
+    if (some) x[k] = climbs[thread].peak.x, y[k] = climbs[thread].peak.y, height[k] = climbs[thread].peak.height;
+  }
+}
+
+// One peak's window: rows a0 ... of it times columns b0 ..., samples at 1/phases px from number (qx, qy);
+// window[row][column]
+DEVICE void window_rows(const float* __restrict__ map, const float* __restrict__ tx, const float* __restrict__ ty,
+                        int nx, int ny, int phases, int qx, int rows, int qy, int columns, int half, int splits,
+                        Work& w, float* line, float* window) {
+  const int split = threadIdx.x / half, column = threadIdx.x % half;
+  __syncthreads();
+  if (threadIdx.x < SLOTS) {
+    aim(w.base[threadIdx.x], w.shift[threadIdx.x], qx + int(threadIdx.x), 0, phases, nx);
+    if (int(threadIdx.x) >= rows) w.base[threadIdx.x] = -1;
+  }
+  for (int tile = 0; tile < ny; tile += 2 * half) {
+    const int left = tile + column, right = left + half;
+    const bool active = split < splits;
+    float sums[SLOTS][2];
+    row_sums(map, tx, nx, ny, left < ny ? left : 0, right < ny ? right : 0, split, splits, w, sums);
+    if (active) {
+      UNROLL for (int s = 0; s < SLOTS; s++) {
+        line[s * LINE + 2 * half * split + column] = sums[s][0];
+        line[s * LINE + 2 * half * split + half + column] = sums[s][1];
+      }
+    }
+    __syncthreads();
+    const int width = ny - tile < 2 * half ? ny - tile : 2 * half;
+    for (int k = threadIdx.x; k < rows * columns; k += blockDim.x) {
+      int base, shift;
+      aim(base, shift, qy + k / rows, 0, phases, ny);
+      const float* sums_of = line + (k % rows) * LINE;
+      float v = 0.0f;
+      for (int j = 0; j < width; j++) {
+        float s = sums_of[j];
+        for (int q = 1; q < splits; q++) s += sums_of[2 * half * q + j];
+        int at = tile + j - shift;
+        if (at < 0) at += ny;
+        v += s * ty[base + at];
+      }
+      float* out = window + (k % rows) * columns + k / rows;
+      *out = tile ? *out + v : v;
+    }
+  }
+  __syncthreads();
+}
+
+extern "C" __global__ void __launch_bounds__(128, RESIDENT)
+    window_peaks(const float* __restrict__ maps, const int* __restrict__ px, const int* __restrict__ py,
+                 const int* __restrict__ count, const float* __restrict__ tx, const float* __restrict__ ty,
+                 double* __restrict__ x, double* __restrict__ y, double* __restrict__ height, int nx, int ny, int most,
+                 int climb, int half, int splits, int upsample) {
+  DYNAMIC_SHARED(float, memory);
+  Work& w = *reinterpret_cast<Work*>(memory);
+  float* line = memory + sizeof(Work) / sizeof(float);
+  float* window = line + SLOTS * LINE;
+  const offset_t pattern = blockIdx.x;
+  const float* map = maps + pattern * nx * ny;
+  const int found = count[pattern], thread = threadIdx.x, reach = (3 * upsample + 3) / 4 + 1, side = 2 * reach + 1;
+  for (int peak = blockIdx.y; peak < most; peak += gridDim.y) {
+    const offset_t k = pattern * most + peak;
+    if (peak >= found) {
+      if (thread == 0) x[k] = y[k] = height[k] = nan_value();
+      continue;
+    }
+    const Peak start = start_of(map, nx, ny, px[k], py[k], climb);
+    const int qx = int(rint(start.x * upsample)) - reach, qy = int(rint(start.y * upsample)) - reach;
+    float best = -3.4e38f;
+    int where = side + 1;  // of the largest sample off the window's rim: the first in row order
+    for (int a = 1; a < side - 1; a += SLOTS) {
+      const int rows = side - 1 - a < SLOTS ? side - 1 - a : SLOTS;
+      window_rows(map, tx, ty, nx, ny, upsample, qx + a, rows, qy + 1, side - 2, half, splits, w, line, window);
+      for (int i = 0; i < rows * (side - 2); i++) {  // every thread the same: the samples are few beside the map
+        if (window[i] > best) best = window[i], where = (a + i / (side - 2)) * side + 1 + i % (side - 2);
+      }
+    }
+    const int a = where / side, b = where % side;
+    window_rows(map, tx, ty, nx, ny, upsample, qx + a - 1, 3, qy + b - 1, 3, half, splits, w, line, window);
+    if (thread == 0) {
+      double dx, dy, value;
+      parabola([&](int i, int j) { return window[3 * (1 + i) + 1 + j]; }, dx, dy, value);
+      x[k] = (qx + a + dx) / upsample, y[k] = (qy + b + dy) / upsample, height[k] = value;
+    }
+  }
+}
+
+// Cov = H^-1 G H^-1: H the Hessian of the n = 1 map, G = sum of counts x gradient products of the template about the
+// peak
+//   counts, cross (n, nx, ny);  box (4, 2 hx + 1, 2 hy + 1): K^2, Kx^2, Kx Ky, Ky^2 of the template, centred
+extern "C" __global__ void __launch_bounds__(128, RESIDENT)
+    peak_errors(const float* __restrict__ counts, const float* __restrict__ cross, const float* __restrict__ box,
+                const double* __restrict__ x, const double* __restrict__ y, const int* __restrict__ count,
+                const float* __restrict__ tx, const float* __restrict__ ty, double* __restrict__ sx,
+                double* __restrict__ sy, int nx, int ny, int most, int hx, int hy, int grid, int half, int splits) {
+  __shared__ Work w;
+  __shared__ float noise[3][PEAKS];
+  const offset_t pattern = blockIdx.x;
+  const float *map = cross + pattern * nx * ny, *frame = counts + pattern * nx * ny;
+  const int found = count[pattern], thread = threadIdx.x, lane = thread & 31, wy = 2 * hy + 1, area = (2 * hx + 1) * wy;
+  for (int first = blockIdx.y * PEAKS; first < most; first += gridDim.y * PEAKS) {
+    const offset_t k = pattern * most + first + thread;
+    const bool slot = thread < PEAKS && first + thread < most, some = slot && first + thread < found;
+    if (slot && !some) sx[k] = sy[k] = nan_value();
+    if (first >= found) continue;
+    double ex, ey;
+    if (thread < PEAKS) aim_at(w, thread, some, some ? x[k] : 0.0, some ? y[k] : 0.0, nx, ny, ex, ey);
+    interpolate(map, tx, ty, nx, ny, half, splits, w);
+    for (int p = thread >> 5; p < PEAKS && first + p < found; p += blockDim.x >> 5) {
+      const offset_t at = pattern * most + first + p;
+      const int top = int(rint(x[at])) - hx, left = int(rint(y[at])) - hy;
+      float gxx = 0.0f, gxy = 0.0f, gyy = 0.0f;
+      for (int a = 0; a <= 2 * hx; a++) {
+        const float* row = frame + wrap(top + a, nx) * ny;
+        for (int b = lane; b < wy; b += 32) {
+          const float v = row[wrap(left + b, ny)], clean = v > 0.0f ? v : 0.0f;
+          const float* moment = box + area + a * wy + b;
+          gxx += clean * moment[0];
+          gxy += clean * moment[area];
+          gyy += clean * moment[2 * area];
+        }
+      }
+      gxx = warp_sum(gxx);
+      gxy = warp_sum(gxy);
+      gyy = warp_sum(gyy);
+      if (lane == 0) noise[0][p] = gxx, noise[1][p] = gxy, noise[2][p] = gyy;
+    }
+    __syncthreads();
+    if (some) {
+      const double hxx = w.sum[3 * PEAKS + thread], hxy = w.sum[4 * PEAKS + thread], hyy = w.sum[5 * PEAKS + thread];
+      const double gxx = noise[0][thread], gxy = noise[1][thread], gyy = noise[2][thread], det = hxx * hyy - hxy * hxy;
+      const double a = hyy / det, b = -hxy / det, c = hxx / det, pixel = grid ? 1.0 / 12.0 : 0.0;
+      const double vx = a * (a * gxx + b * gxy) + b * (a * gxy + b * gyy),
+                   vy = b * (b * gxx + c * gxy) + c * (b * gxy + c * gyy);
+      const bool peak = det > 0.0 && hxx < 0.0;
+      sx[k] = peak && vx > 0.0 ? sqrt(vx + pixel) : nan_value();
+      sy[k] = peak && vy > 0.0 ? sqrt(vy + pixel) : nan_value();
+    }
+  }
+}

@@ -1,0 +1,73 @@
+"""Launches refine_disks.cu: eight peaks of a pattern a block; one launch for all peaks of all patterns."""
+
+from __future__ import annotations
+
+import numpy as np
+from gpu4d.kernels.pixels import contiguous
+
+from gpu4d import arrays, device
+from gpu4d.bragg.refine import sinc_table
+
+FILE = "refine_disks.cu"
+THREADS = 128
+PEAKS = 8  # these four as in the source
+SLOTS = 24
+PHASES = 64
+WORK = 15616  # bytes of its struct Work, rounded up
+LINE = 2 * THREADS + 1
+
+
+def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
+    n, nx, ny = maps.shape
+    most = px.shape[1]
+    maps = contiguous(maps.astype(np.float32, copy=False))
+    start = [contiguous(a.astype(np.int32, copy=False)) for a in (px, py, count)]
+    out = [device.empty((n, most), np.float64) for _ in range(3)]
+    size = [np.int32(nx), np.int32(ny), np.int32(most), np.int32(climb)]
+    if mode in (None, "parabola"):
+        function = device.kernel(FILE, "parabola_peaks")
+        call = (maps, *start, *out, np.int64(n * most), *size, np.int32(mode is None))
+        device.launch(function, -(-n * most // THREADS), THREADS, call)
+        return tuple(out)
+    threads, half, splits = columns(ny)
+    tables = _tables(nx, ny, PHASES if mode == "correlation" else upsample, maps)
+    call = (maps, *start, *tables, *out, *size, np.int32(half), np.int32(splits))
+    if mode == "correlation":
+        device.launch(device.kernel(FILE, "newton_peaks"), (n, _groups(n, -(-most // PEAKS))), threads, call)
+    else:
+        side = 2 * (-(-3 * upsample // 4) + 1) + 1
+        shared = WORK + 4 * SLOTS * (LINE + side)
+        device.launch(device.kernel(FILE, "window_peaks"), (n, _groups(n, most)), threads, (*call, np.int32(upsample)), shared)
+    return tuple(out)
+
+
+def peak_errors(counts, cross, box, x, y, count, /, grid=False):
+    n, nx, ny = cross.shape
+    most = x.shape[1]
+    counts, cross, box = (contiguous(a.astype(np.float32, copy=False)) for a in (counts, cross, box))
+    x, y = (contiguous(a.astype(np.float64, copy=False)) for a in (x, y))
+    found = contiguous(count.astype(np.int32, copy=False))
+    out = [device.empty((n, most), np.float64) for _ in range(2)]
+    threads, half, splits = columns(ny)
+    sizes = (nx, ny, most, box.shape[1] // 2, box.shape[2] // 2, grid, half, splits)
+    call = (counts, cross, box, x, y, found, *_tables(nx, ny, PHASES, cross), *out, *map(np.int32, sizes))
+    device.launch(device.kernel(FILE, "peak_errors"), (n, _groups(n, -(-most // PEAKS))), threads, call)
+    return tuple(out)
+
+
+def columns(ny):
+    """Threads of a block, pairs of columns it takes at a time, and the sets its rows are split into."""
+    tiles = -(-ny // (2 * THREADS))
+    half = -(-ny // (2 * tiles))
+    splits = THREADS // half
+    return -(-half * splits // 32) * 32, half, splits
+
+
+def _groups(n, needed):
+    """Blocks beside each other for one pattern: one where there are patterns enough, more where there are few."""
+    return min(needed, max(1, 16 * device.multiprocessors() // max(n, 1)))
+
+
+def _tables(nx, ny, phases, like):
+    along_y = arrays.from_numpy(np.ascontiguousarray(sinc_table(ny, phases)[:, :, :ny]), like)
+    return (along_y if nx == ny else arrays.from_numpy(np.ascontiguousarray(sinc_table(nx, phases)[:, :, :nx]), like)), along_y
