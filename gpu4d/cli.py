@@ -188,7 +188,35 @@ def _commands() -> click.Group:
         click.echo(describe_devices())
 
     _recipe_commands(commands, overwrite, debug)
+    _bench_commands(commands, debug)
     return commands
+
+
+def _bench_commands(commands: click.Group, debug: Any) -> None:
+    import click
+
+    @commands.group(no_args_is_help=True)
+    def bench() -> None:
+        """Speed, after every answer has been checked."""
+
+    @bench.command()
+    @click.option("--device", metavar="D", default="auto", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+    @click.option("--only", metavar="NAME", multiple=True, help="One operation; may be given several times.")
+    @click.option("--quick", is_flag=True, help="Small inputs, few rounds: to see that it runs.")
+    @click.option("--json", "path", metavar="FILE", type=click.Path(path_type=Path), help="Write the figures to FILE, too.")
+    @debug
+    def kernels(device: str, only: tuple[str, ...], quick: bool, path: Path | None, debug: bool) -> None:
+        """Time every operation that has a fast twin, against the bandwidth and FFT rate measured in the same run."""
+        from gpu4d.benchmarks import kernels as benchmark
+        from gpu4d.errors import InputError
+
+        if unknown := set(only) - {case.operation for case in benchmark.CASES}:
+            known = ", ".join(sorted({case.operation for case in benchmark.CASES}))
+            raise InputError(f"--only {', '.join(sorted(unknown))}: there is no such case; there are {known}")
+        figures = benchmark.run(device, quick=quick, only=only)
+        if path is not None:
+            path.write_text(benchmark.as_json(*figures), encoding="utf-8")
+        click.echo(benchmark.table(*figures))
 
 
 def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:

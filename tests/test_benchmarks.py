@@ -28,3 +28,14 @@ def test_a_wrong_answer_is_not_timed(monkeypatch):
 def test_every_kernel_has_a_case():
     missing = {name for name, op in OPERATIONS.items() if "cuda" in op.twins} - {c.operation for c in kernels.CASES}
     assert not missing - {"center_of_mass"}, "center_of_mass is first_moments and a division"
+
+
+def test_command_line(tmp_path, capsys):
+    pytest.importorskip("click")
+    from gpu4d.cli import run_command
+
+    path = tmp_path / "figures.json"
+    assert run_command(["bench", "kernels", "--quick", "--device", "cpu", "--only", "first_moments", "--json", str(path)]) == 0
+    assert "first_moments" in capsys.readouterr().out and json.loads(path.read_text())["rows"][0]["operation"] == "first_moments"
+    assert run_command(["bench", "kernels", "--only", "nothing"]) == 1
+    assert "there is no such case" in capsys.readouterr().err
