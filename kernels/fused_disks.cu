@@ -1,0 +1,133 @@
+// fused_disks.cu -- Bragg disks of patterns of 64, 96, 128 or 192 pixels square: counts in, disks out, one block a
+// pattern; maps and spectra never leave shared memory. What it computes is said by the operation `find_disks`.
+//   patterns  (n, N, N)        uint8, uint16, uint32 or float32 (`type`)
+//   spectrum                   template's conjugate half-plane spectrum / 2, columns 0 .. N/2-1, in the order lanes
+//   read it; nyquist (N): column N/2 moments   (4, N, N)        K^2, Kx^2, Kx Ky, Ky^2 of the template, centred at
+//   (N/2, N/2); reach (2): half widths of their window allowed   (N, N)           bytes, 0 = no maximum may lie here
+//   counts    (n)              int64
+//   fields    (5, n, max_peaks) double: qx, qy, height, sx, sy; NaN behind the last
+// Three stages, each on the map it needs: FIND on the map of n = find_power, JUDGE on that of n = 1, REFINE on that of
+// n = refine_power. The pattern is transformed again (from L2) where a stage's map is not the one in shared memory:
+// twice for 0.85, 1, 1.
+//   launch: grid n, block Plan<N>::THREADS (128, 192, 256, 384), dynamic shared memory sizeof(Workspace<N>)
+//   = 21.9, 44.1, 76.0, 164.9 kB bytes:  128, uint16: pattern 32 kB from DRAM (again from L2 for the second transform),
+//   template 66.5 kB a transform from L2,
+//           1.3 MB through shared memory a transform, 0.16 MB a Newton step
+//   flops:  128: FFTs and product 1.05 M a transform; a Newton step 0.1 M; a window sum 2 (2 hx + 1)(2 hy + 1)
+//   bound:  issue slots: about 60 k warp instructions a transform, 2.8 k a Newton step of a disk
+// -D SIZE=N compiles one size alone: what a launcher asks for.
+// budget(find_disks_(64|96|128)): 128 registers, 0 bytes shared
+// budget(find_disks_192): 168 registers, 0 bytes shared
+#include "columns.cuh"
+#include "refine.cuh"
+
+template <int N>
+struct Workspace {
+  float2 plane[Shape<N>::PLANE];
+  List<N> list;
+  Scratch<N> scratch;
+};
+
+// Pixels -> map of n = power in the plane; the flaws this thread saw in them
+template <int N>
+DEVICE unsigned correlate(const void* image, int type, const Filter& filter, float2* plane) {
+  const Lane me = lane_of<N>(fresh((int)threadIdx.x));
+  const Twiddle<N> twiddle(me.t);
+  const unsigned flaws = transform_rows<N>(image, type, plane, twiddle, me);
+  __syncthreads();
+  filter_columns<N>(plane, filter, twiddle, me);
+  __syncthreads();
+  invert_rows<N>(plane, twiddle, me);
+  __syncthreads();
+  return flaws;
+}
+
+enum Stage { FIND, JUDGE, REFINE };
+constexpr float NO_MAP = -1.0f;
+
+template <int N>
+DEVICE void find_disks(const void* patterns, int type, int pixel_bytes, Filter filter, const Moments& moments,
+                       const u8* allowed, float find_power, float refine_power, int refinement, const Rules& rules,
+                       long long* counts, double* fields, Workspace<N>& work) {
+  using S = Shape<N>;
+  const offset_t stride = (offset_t)gridDim.x * rules.max_peaks;
+  const void* image = static_cast<const char*>(patterns) + (offset_t)blockIdx.x * N * N * pixel_bytes;
+  fields += (offset_t)blockIdx.x * rules.max_peaks;
+
+  float map_power = NO_MAP;
+  bool negative = false;
+  Key ceiling = EVERYTHING;
+  int candidates = 0, found = 0;
+#pragma unroll 1
+  for (int stage = FIND;;) {
+    const float power = stage == FIND ? find_power : stage == JUDGE ? 1.0f : refine_power;
+    if (power != map_power) {
+      __syncthreads();  // nobody reads the old map any more
+      filter.half_exponent = 0.5f * (power - 1.0f);
+      const unsigned mine = correlate<N>(image, type, filter, work.plane);
+      if (map_power == NO_MAP) {
+        const unsigned flaws =
+            block_all<S::WARPS>(mine, work.scratch.flaws, [](unsigned a, unsigned b) { return a | b; });
+        if (flaws & NOT_FINITE) break;
+        negative = flaws & NEGATIVE;
+      }
+      map_power = power;
+    }
+    const int thread = fresh((int)threadIdx.x);
+    if (stage == FIND) {
+      candidates = collect<N>(work.plane, work.list, work.scratch, rules, allowed, ceiling, thread);
+      stage = JUDGE;
+    } else if (stage == JUDGE) {
+      judge<N>(work.plane, work.list, candidates, image, type, moments, rules.min_significance, negative, thread);
+      candidates = compact<N>(work.list, candidates, work.scratch, thread);
+      rank<N>(work.list, candidates, thread);
+      if (thread < 32) {
+        const int there = space_out<N>(work.list, candidates, rules, found, fields, fields + stride, thread);
+        if (thread == 0) work.scratch.peaks = there;
+      }
+      __syncthreads();
+      found = work.scratch.peaks;
+      stage = ceiling > 0 && found < rules.max_peaks ? FIND : REFINE;  // weaker ones there was no room for
+    } else {
+      refine<N>(work.plane, image, type, moments,
+                RefineRules{refinement, refine_power != find_power, refine_power == 1.0f}, found, fields, stride,
+                thread);
+      break;
+    }
+  }
+  for (int p = found + threadIdx.x; p < rules.max_peaks; p += S::THREADS)
+    UNROLL for (int f = 0; f < 5; f++) fields[f * stride + p] = __uint_as_float(0x7fc00000u);
+  if (threadIdx.x == 0) counts[blockIdx.x] = found;
+}
+
+// Blocks a multiprocessor is asked to hold: what its shared memory allows; only there is a cap on registers worth
+// paying for
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define BLOCKS_OF_128 2
+#else
+#define BLOCKS_OF_128 3
+#endif
+
+#define INSTANCE(N, BLOCKS)                                                                                           \
+  extern "C" __global__ void __launch_bounds__(Plan<N>::THREADS, BLOCKS)                                              \
+      find_disks_##N(const void* patterns, int type, int pixel_bytes, const float4* spectrum, const float2* nyquist,  \
+                     const float* moments, const int* reach, const u8* allowed, float find_power, float refine_power, \
+                     int refinement, float min_significance, float min_relative, float min_absolute, int near_below,  \
+                     int max_peaks, long long* counts, double* fields) {                                              \
+    DYNAMIC_SHARED(Workspace<N>, work);                                                                               \
+    find_disks<N>(patterns, type, pixel_bytes, Filter{spectrum, nyquist, 0.0f, 1.0f / (N * N)},                       \
+                  Moments{moments, reach[0], reach[1]}, allowed, find_power, refine_power, refinement,                \
+                  Rules{min_significance, min_relative, min_absolute, near_below, max_peaks}, counts, fields, *work); \
+  }
+#if !defined(SIZE) || SIZE == 64
+INSTANCE(64, 5)
+#endif
+#if !defined(SIZE) || SIZE == 96
+INSTANCE(96, 4)
+#endif
+#if !defined(SIZE) || SIZE == 128
+INSTANCE(128, BLOCKS_OF_128)
+#endif
+#if !defined(SIZE) || SIZE == 192
+INSTANCE(192, 1)
+#endif

@@ -1,0 +1,125 @@
+"""Launches fused_disks.cu: one block a pattern, from counts to disks in shared memory. `supports` says what it takes."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d import arrays, device
+from gpu4d.bragg.find_disks import Disks
+from gpu4d.kernels.pixels import contiguous
+
+FILE = "fused_disks.cu"
+PIXEL_TYPES = {"uint8": 0, "uint16": 1, "uint32": 2, "float32": 3}
+REFINEMENTS = {None: 0, "parabola": 1, "correlation": 2}
+
+
+class Plan(NamedTuple):
+    """How a size is worked on: `Plan<N>` of fft.cuh, in its words."""
+
+    kernel: str
+    a: int
+    b: int
+    lanes: int
+    pitch: int
+    threads: int
+    candidates: int
+
+    def shared(self) -> int:
+        """sizeof(Workspace<N>): plane, candidates, scratch."""
+        rows, warps = self.a * self.b // 2, self.threads // 32
+        return 8 * rows * self.pitch + 8 * self.candidates + -(-(12 * warps + 4) // 8) * 8
+
+
+PLANS = {
+    64: Plan("find_disks_64", 8, 8, 4, 68, 128, 512),
+    96: Plan("find_disks_96", 8, 12, 8, 98, 192, 768),
+    128: Plan("find_disks_128", 8, 16, 8, 130, 256, 1152),
+    192: Plan("find_disks_192", 16, 12, 8, 194, 384, 1920),
+}
+
+
+def supports(
+    shape: tuple[int, int], shared_bytes: int, *, refine: str | None, power: float, refine_power: float, masked: bool, dtype: Any
+) -> bool:
+    """Whether the fused kernel takes patterns of this shape on a device whose blocks may ask for `shared_bytes`.
+
+    Any two powers will do; a pattern is transformed once for each change of map.
+    """
+    nx, ny = shape
+    plan = PLANS.get(nx) if nx == ny else None
+    name = np.dtype(dtype).name
+    return plan is not None and plan.shared() <= shared_bytes and not masked and refine in REFINEMENTS and name in PIXEL_TYPES
+
+
+def find_disks(
+    patterns,
+    spectrum,
+    moments,
+    allowed,
+    /,
+    *,
+    mask=None,
+    fill_width=0.0,
+    power=0.85,
+    refine="correlation",
+    refine_power=1.0,
+    upsample=16,
+    min_significance=5.0,
+    min_relative=0.0,
+    min_absolute=0.0,
+    min_spacing=0.0,
+    max_peaks=70,
+):
+    patterns = contiguous(patterns)
+    n, size, _ = patterns.shape
+    plan = PLANS[size]
+    counts = device.empty((n,), np.int64)
+    fields = device.empty((5, n, max_peaks), np.float64)
+    farthest = 2 * size * size  # squared distances are below it
+    arguments = (
+        patterns,
+        np.int32(PIXEL_TYPES[np.dtype(patterns.dtype).name]),
+        np.int32(patterns.dtype.itemsize),
+        *lane_order(spectrum, plan),
+        *centred(moments),
+        contiguous(allowed.astype(np.uint8)),
+        np.float32(power),
+        np.float32(refine_power),
+        np.int32(REFINEMENTS[refine]),
+        np.float32(min_significance),
+        np.float32(min_relative),
+        np.float32(min_absolute),
+        np.int32(max(1, ceil(min(min_spacing**2, farthest)))),
+        np.int32(max_peaks),
+        counts,
+        fields,
+    )
+    device.launch(device.kernel(FILE, plan.kernel, f"SIZE={size}"), n, plan.threads, arguments, plan.shared())
+    return Disks(counts, *(fields[f] for f in range(5)))
+
+
+def lane_order(spectrum: Any, plan: Plan) -> tuple[Any, Any]:
+    """The template's spectrum as the column pass reads it, and its last column.
+
+    A warp works on 32 / lanes columns q at once; lane (q, t) holds frequencies k = t + lanes b + a k1, two of them next to each other,
+    so that a warp reads 512 bytes at once. Both are halved: unpacking two real rows from one complex row leaves out a factor ½.
+    """
+    size, per_lane, columns = plan.a * plan.b, plan.a // plan.lanes, 32 // plan.lanes
+    half = (0.5 * spectrum).astype(np.complex64)
+    by_lane = half[:, : size // 2].reshape(plan.b, per_lane, plan.lanes, size // 2 // columns, columns)  # k1, b, t, warp's turn, column
+    values = by_lane.transpose(3, 1, 0, 4, 2).reshape(-1, per_lane * plan.b // 2, 2, 32)  # turn, pair, of the pair, lane
+    return contiguous(values.transpose(0, 1, 3, 2)), contiguous(half[:, size // 2])
+
+
+def centred(moments: Any) -> tuple[Any, Any]:
+    """Moments with their centre in the middle, and how far from it they reach: (4, N, N) float32, (2,) int32."""
+    xp = arrays.namespace(moments)
+    size = moments.shape[-1]
+    middle = contiguous(xp.roll(moments, (size // 2, size // 2), axis=(-2, -1)).astype(np.float32))
+    away = arrays.from_numpy(np.abs(np.arange(size) - size // 2).astype(np.int32), moments)
+    some = (middle != 0).any(axis=0)
+    reach = [xp.max(xp.where(some.any(axis=other), away, 0 * away)) for other in (1, 0)]
+    return middle, xp.stack(reach).astype(np.int32)
