@@ -198,6 +198,27 @@ def for_center_of_mass() -> list[Example]:
     ]
 
 
+def for_frame_reductions() -> list[Example]:
+    """Bool masks, weights, none; a mask for the moments; the ends of each integer type; gaps; rows longer than a piece."""
+    found = [Example(label, (f, some_masks(f.shape[1:])), {"mask": some_masks(f.shape[1:])[0]}) for label, f in frames().items()]
+    rng = np.random.default_rng(11)
+    full = {name: np.full((3, 9, 33), np.iinfo(name).max, name) for name in ("uint8", "uint16", "int8", "int16")}
+    full["int16"][1] = -(1 << 15)
+    broken = disks((6, 9, 12), "float32")
+    broken[2, 3, 4], broken[4, 0, 0] = np.nan, np.inf
+    return [
+        *found,
+        *(Example(f"full-{name}", (f, some_masks((9, 33)))) for name, f in full.items()),
+        Example("nan", (broken, some_masks((9, 12)))),
+        Example("weights", (disks((3, 9, 12)), np.linspace(-1, 2, 2 * 9 * 12).reshape(2, 9, 12))),
+        Example("no-masks", (disks((5, 16, 24)), np.zeros((0, 16, 24), bool))),
+        Example("many-masks", (disks((3, 10, 16), "uint8"), rng.random((37, 10, 16)) < 0.4)),
+        Example("wide", (rng.integers(0, 60000, (2, 3, 1100)).astype("uint16"), some_masks((3, 1100)))),
+        Example("long", (rng.integers(0, 65536, (71, 8, 8)).astype("uint16"), some_masks((8, 8)))),
+        Example("bool", (disks((3, 9, 12)) > 20, some_masks((9, 12)))),
+    ]
+
+
 def for_shifted_patterns() -> list[Example]:
     """Whole, part and large moves either way; an unknown one."""
     rng = np.random.default_rng(8)
@@ -224,6 +245,33 @@ def for_integrate_gradient() -> list[Example]:
         Example("holes", (holes,), {"max_iterations": 5}, double=1e-9),
         Example("all-nan", (np.full((4, 5, 2), np.nan),)),
         Example("one-row", (rng.normal(size=(1, 6, 2)),), double=1e-10),
+    ]
+
+
+def for_count_electrons() -> list[Example]:
+    """Ties, borders, bad pixels, a gain, more pixels than a block takes; the lists are equal to the last bit."""
+    rng = np.random.default_rng(11)
+
+    def one(label: str, f: np.ndarray, **options: Any) -> Example:
+        dark = rng.uniform(0.0, 2.0, f.shape[-2:])
+        return Example(label, (f, dark, 0.4, 6.0), {"electron": 5.0, **options}, shapes_depend_on_values=True, double=0.0, single=0.0)
+
+    shape = (6, 97, 90)  # more than 8192 pixels
+    raw = (rng.poisson(0.05, shape) * rng.integers(3, 40, shape)).astype("uint16")
+    raw[0], raw[1, 10:13, 20:23] = 0, 12  # an empty frame, a plateau
+    real = raw.astype("float32")
+    real[2], real[3, 5, 6] = np.nan, np.nan
+    mask, gain = np.ones(shape[1:], bool), rng.uniform(0.5, 2.0, shape[1:])
+    mask[3:9, :40], gain[50, 60], gain[51, 62] = False, 0.0, np.nan
+    return [
+        one("uint16", raw),
+        one("corrected", raw.astype("uint8"), gain=gain, mask=mask),
+        one("gaps", real, mask=mask),
+        one("uint32", raw[:, :5, :7].astype("uint32")),
+        one("int16", raw[:, :9, :8].astype("int16")),
+        one("ties", np.tile(np.asarray([[0, 9], [9, 9]], "uint8"), (2, 3, 4, 5))),
+        one("one-pixel", np.asarray([[9]], "uint16")),
+        one("none", raw[:0]),
     ]
 
 
@@ -316,7 +364,10 @@ def for_refine_peaks() -> list[Example]:
     beside = (several[0], several[1] + np.int32(1), several[2] - np.int32(1), several[3])
     return [
         *(Example(f"{mode}", several, {"mode": mode, "upsample": 5}, twin=twin) for mode in ("correlation", "upsample", "parabola", None)),
-        *(Example(f"climb-{mode}", beside, {"mode": mode, "upsample": 2, "climb": True}, twin=twin) for mode in ("correlation", "upsample")),
+        *(
+            Example(f"climb-{mode}", beside, {"mode": mode, "upsample": 2, "climb": True}, twin=twin)
+            for mode in ("correlation", "upsample")
+        ),
         Example("odd", odd, twin=twin),
         Example("narrow", narrow, twin=twin),
         Example("wide", wide, {"mode": "upsample", "upsample": 16}, twin=twin),
@@ -347,8 +398,10 @@ EXAMPLES: dict[str, Callable[[], list[Example]]] = {
     "annular_sums": for_annular_sums,
     "center_of_mass": for_center_of_mass,
     "correlation_map": for_correlation_map,
+    "count_electrons": for_count_electrons,
     "find_disks": for_find_disks,
     "first_moments": for_center_of_mass,
+    "frame_reductions": for_frame_reductions,
     "integrate_gradient": for_integrate_gradient,
     "integrate_iteratively": for_integrate_gradient,
     "masked_sums": for_masked_sums,
