@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("calibrate", "physics", "plot", "probe", "simulate")
+_MODULES = ("calibrate", "physics", "plot", "preprocess", "probe", "simulate")
 
 _NAMES = {
     "BraggDisks": "gpu4d.bragg.disks",
@@ -35,6 +35,7 @@ _NAMES = {
     "hybrid_correlation": "gpu4d.bragg.hybrid_correlation",
     "open": "gpu4d.io.opening",
     "save": "gpu4d.io.saving",
+    "ssb": "gpu4d.phase.ssb",
     "strain_map": "gpu4d.crystal.strain",
     "sweep": "gpu4d.streaming.engine",
     "using": "gpu4d.operation",

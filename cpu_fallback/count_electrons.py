@@ -1,0 +1,69 @@
+"""CPU twin of electron counting: one pass over the frames; only pixels over the threshold look at their neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from gpu4d.preprocess.count_electrons import Events, per_pixel
+
+GROUP = 32  # pixels
+
+
+@njit(nogil=True, cache=True)
+def _signal(frame, level, scale, x, y):
+    if x < 0 or y < 0 or x >= frame.shape[0] or y >= frame.shape[1]:
+        return np.float32(-np.inf)
+    v = (np.float32(frame[x, y]) - level[x, y]) * scale[x, y]
+    return v if v == v else np.float32(-np.inf)
+
+
+@njit(nogil=True, cache=True)
+def _is_maximum(frame, level, scale, x, y, v):
+    for dy in range(-1, 2):
+        for dx in range(-1, 2):
+            other = _signal(frame, level, scale, x + dx, y + dy)
+            if dy < 0 or (dy == 0 and dx < 0):
+                if not v > other:
+                    return False
+            elif not v >= other:
+                return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _count(frames, level, scale, lower, upper, offsets):
+    """Offsets, and the list (m,) of pixels and signals."""
+    n, nx, ny = frames.shape
+    pixels, values = np.empty((64, 2), np.uint16), np.empty(64, np.float32)
+    m = 0
+    for f in range(n):
+        frame = frames[f]
+        for x in range(nx):
+            for start in range(0, ny, GROUP):  # most groups hold no electron: one comparison of all pixels, in vector registers
+                stop = min(start + GROUP, ny)
+                some = np.int32(0)
+                for y in range(start, stop):
+                    some += np.int32((np.float32(frame[x, y]) - level[x, y]) * scale[x, y] >= lower)
+                if some == 0:
+                    continue
+                for y in range(start, stop):
+                    v = (np.float32(frame[x, y]) - level[x, y]) * scale[x, y]
+                    if v >= lower and v < upper and _is_maximum(frame, level, scale, x, y, v):
+                        if m == len(values):
+                            more, further = np.empty((2 * m, 2), np.uint16), np.empty(2 * m, np.float32)
+                            more[:m], further[:m] = pixels, values
+                            pixels, values = more, further
+                        pixels[m, 0], pixels[m, 1], values[m] = x, y, v
+                        m += 1
+        offsets[f + 1] = m
+    return pixels[:m], values[:m]
+
+
+def count_electrons(frames, dark, lower, upper, /, *, electron=1.0, gain=None, mask=None):
+    *batch, nx, ny = frames.shape
+    level, scale = per_pixel(dark, electron, gain, mask)
+    n = int(np.prod(batch))
+    offsets = np.zeros(n + 1, np.int64)
+    pixels, values = _count(frames.reshape(n, nx, ny), level, scale, np.float32(lower), np.float32(upper), offsets)
+    return Events(offsets, pixels[:, 0].copy(), pixels[:, 1].copy(), values.copy())

@@ -1,0 +1,112 @@
+"""Thresholds of electron counting, from the frames themselves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.errors import InputError
+from gpu4d.preprocess.count_electrons import count_electrons
+
+SAMPLE = 64  # frames: some million pixels and ten thousand electrons
+
+
+class Thresholds(NamedTuple):
+    """What `count_electrons` needs; `lower` and `upper` in electrons, `electron` and `noise` in the frames' units (ADU)."""
+
+    lower: float
+    upper: float
+    electron: float
+    noise: float
+
+
+def thresholds(
+    frames: Any, dark: Any, /, *, gain: Any = None, mask: Any = None, false_share: float = 3e-4, upper: float = 10.0
+) -> Thresholds:
+    """Where background ends and electrons begin, in a sample of raw frames.
+
+    Charge that pixels share fills the valley between background and electrons, so that the lowest bin of a histogram says
+    little. The background is a normal distribution, its width known from its left half, where there is no signal: the lower
+    threshold is where it gives no more than `false_share` of all maxima counted. The mean signal of an electron is that of
+    3 × 3 pixels about maxima with no other within two pixels.
+
+    Parameters
+    ----------
+    frames : (..., Qx, Qy) real
+        Raw frames; 64 of them, evenly spaced, are looked at.
+    dark : (Qx, Qy) real
+        Mean of frames without a beam.
+    gain, mask : (Qx, Qy), optional
+        As in `count_electrons`.
+    false_share : float
+        Share of electrons that may be background.
+    upper : float
+        Electrons in one pixel from which on it is an X-ray; the guide gives 10 to 50.
+
+    Returns
+    -------
+    Thresholds
+        `lower`, `upper` in electrons; `electron`, the mean signal of one, and `noise`, the width of the background, in ADU.
+
+    Raises
+    ------
+    InputError
+        No frames, no pixels, no noise (frames that were counted already), or no electrons.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> frames = rng.normal(100, 3, (20, 32, 32))
+    >>> frames[np.arange(20), rng.integers(3, 29, 20), 16] += 150
+    >>> found = thresholds(frames, np.full((32, 32), 100.0))
+    >>> bool(abs(found.noise - 3) < 0.1), bool(abs(found.electron - 150) < 5), bool(3 * 4 < found.lower * found.electron < 3 * 6)
+    (True, True, True)
+    """
+    if len(frames.shape) < 2 or 0 in frames.shape:
+        raise InputError(f"frames have shape {tuple(frames.shape)}: need (..., Qx, Qy) with at least one frame")
+    stack = arrays.namespace(frames).reshape(frames, (-1, *frames.shape[-2:]))
+    stack = arrays.to_numpy(stack[:: math.ceil(stack.shape[0] / SAMPLE), :, :]).astype(np.float32)
+    dark, gain, mask = (None if a is None else arrays.to_numpy(a) for a in (dark, gain, mask))
+    good = np.isfinite(dark) if mask is None else np.isfinite(dark) & (mask != 0)
+    response = np.ones(dark.shape, np.float32) if gain is None else np.where(gain > 0, gain, np.inf).astype(np.float32)
+    signal = (stack - dark.astype(np.float32)) / response
+    low, middle = np.nanpercentile(signal[:, good], (15.865525, 50))
+    noise = float(middle - low)
+    if not noise > 0:
+        raise InputError("the background has no width: these frames are counted already, or hold no good pixel")
+
+    level = _lowest(stack, dark + middle, gain, mask, noise, false_share, upper)
+    electron = _mean_signal(signal - middle, good, level)
+    return Thresholds(level / electron, float(upper), electron, noise)
+
+
+def _lowest(stack: Any, dark: Any, gain: Any, mask: Any, noise: float, share: float, upper: float) -> float:
+    """The lowest level above which the background's share of the maxima is small enough; ADU."""
+    events = count_electrons(stack, dark, 3.0, np.inf, electron=noise, gain=gain, mask=mask)
+    heights = np.sort(events.intensity)
+    pixels = stack.size if mask is None else len(stack) * np.count_nonzero(mask)
+    for z in np.arange(3.0, 12.0, 0.05):
+        maxima = len(heights) - np.searchsorted(heights, z)
+        if maxima and pixels * 0.5 * math.erfc(z / math.sqrt(2)) <= share * maxima:
+            return float(z * noise)
+    raise InputError("no electrons stand out of the background: need more frames, a beam, or the right dark reference")
+
+
+def _mean_signal(signal: np.ndarray, good: np.ndarray, level: float) -> float:
+    """Mean signal of 3 × 3 pixels about maxima that no other is near, ADU."""
+    from scipy.ndimage import maximum_filter, uniform_filter
+
+    near = (1, 5, 5)
+    values = np.where(good & np.isfinite(signal), signal, 0.0)
+    alone = (values >= level) & (values == maximum_filter(values, (1, 3, 3)))
+    crowded = uniform_filter(alone.astype(np.float64), near, mode="constant") * 25 > 1.5
+    whole = uniform_filter(good.astype(np.float64), 3, mode="constant") > 0.99
+    sums = uniform_filter(values.astype(np.float64), (1, 3, 3), mode="constant") * 9
+    chosen = sums[alone & ~crowded & whole]
+    if not len(chosen):
+        raise InputError("no electron stands alone: the dose is too high for counting")
+    return float(chosen.mean())
