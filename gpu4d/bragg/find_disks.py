@@ -35,7 +35,22 @@ class Disks(NamedTuple):
     sy: Any
 
 
-@operation(cpu="gpu4d.cpu_fallback.find_disks")
+LONGEST = 32767  # detector side whose squared distances the kernels hold in 32 bits
+
+
+def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    if max(patterns.shape[1:]) > LONGEST:
+        return f"the kernels take detectors up to {LONGEST} pixels a side"
+    return unsupported(patterns)
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.find_disks",
+    cuda="gpu4d.kernels.find_disks",
+    cuda_unsupported=_kernel_cannot,
+)
 def find_disks(
     patterns: Any,
     spectrum: Any,

@@ -1,0 +1,186 @@
+"""Launches find_disks.cu and the FFTs between its kernels: disks of detectors of any size; only peaks leave a batch.
+
+What the fused kernel takes on this device goes there instead. The rest goes through in batches of one size, the last one filled
+up: the same pattern gives the same bits wherever a scan is cut.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from gpu4d.kernels import fused_disks
+from gpu4d.kernels.pixels import contiguous, suffix
+from gpu4d.kernels.refine_disks import peak_errors, refine_peaks
+
+from gpu4d import arrays, device, fft
+from gpu4d.bragg.find_disks import Disks, fill_masked
+from gpu4d.errors import InputError
+
+FILE = "find_disks.cu"
+BATCH_BYTES = 128 << 20  # of one float32 map of all patterns in flight; a batch holds about seven such arrays
+BLOCKS = 8  # patterns in flight for every multiprocessor, where memory allows
+LARGE = 1 << 17  # pixels from which a pattern gets a block of 1024 threads
+TOGETHER = 4  # patterns a thread of spectrum_products works on
+
+
+class Limits(NamedTuple):
+    """What a maximum must pass, as in `find_disks`."""
+
+    min_significance: float
+    min_relative: float
+    min_absolute: float
+    min_spacing: float
+    max_peaks: int
+
+
+def find_disks(
+    patterns,
+    spectrum,
+    moments,
+    allowed,
+    /,
+    *,
+    mask=None,
+    fill_width=0.0,
+    power=0.85,
+    refine="correlation",
+    refine_power=1.0,
+    upsample=16,
+    min_significance=5.0,
+    min_relative=0.0,
+    min_absolute=0.0,
+    min_spacing=0.0,
+    max_peaks=70,
+):
+    n, nx, ny = patterns.shape
+    _check(patterns, spectrum, moments, allowed, mask)
+    case = {"refine": refine, "power": power, "refine_power": refine_power, "masked": mask is not None, "dtype": patterns.dtype}
+    if fused_disks.supports((nx, ny), device.shared_memory(), **case):
+        thresholds = {"min_relative": min_relative, "min_absolute": min_absolute, "min_spacing": min_spacing}
+        maps = {"power": power, "refine": refine, "refine_power": refine_power, "min_significance": min_significance}
+        return fused_disks.find_disks(patterns, spectrum, moments, allowed, **maps, **thresholds, max_peaks=max_peaks)
+    limits = Limits(min_significance, min_relative, min_absolute, min_spacing, max_peaks)
+    template = contiguous(spectrum.astype(np.complex64))
+    inside = contiguous(allowed.astype(np.uint8))
+    box = centred_box(moments)
+    count = device.empty((n,), np.int64)
+    fields = [device.empty((n, max_peaks), np.float64) for _ in range(5)]
+    size = batch_size(nx, ny)
+    x = device.empty((size, nx, ny), np.float32)
+    for first in range(0, n, size):
+        some = slice(first, min(first + size, n))
+        frames = contiguous(patterns[some])
+        counts = _as_counts(frames, x, mask, fill_width)
+        maps = _maps(counts, template, power, refine_power)
+        cross, hybrid, refined = (m[: len(frames)] for m in maps)
+        counts = counts[: len(frames)]
+        px, py, found = strongest_maxima(hybrid, cross, counts, inside, box, limits)
+        count[some] = found
+        for field, values in zip(fields, _positions(counts, cross, refined, box, px, py, found, refine, upsample, power, refine_power)):
+            field[some] = values
+    return Disks(count, *fields)
+
+
+def _positions(counts, cross, refined, box, px, py, found, mode, upsample, power, refine_power):
+    """x, y, height, standard errors of the chosen pixels, NaN behind the last."""
+    x, y, height = refine_peaks(refined, px, py, found, mode, upsample, refine_power != power)
+    if refine_power == 1.0:
+        return x, y, height, *peak_errors(counts, cross, box, x, y, found, mode is None)
+    unknown = x * np.nan
+    return x, y, height, unknown, unknown
+
+
+def batch_size(nx: int, ny: int) -> int:
+    """Patterns of one FFT batch: one number for a detector and a device, whatever the number of patterns."""
+    return min(BLOCKS * device.multiprocessors(), max(1, BATCH_BYTES // (4 * nx * ny)))
+
+
+def centred_box(moments):
+    """The window about the centre outside which the moments vanish, centred: (4, 2hx+1, 2hy+1) float32."""
+    xp = arrays.namespace(moments)
+    some = (moments != 0).any(axis=0)
+    index = []
+    for n, line in zip(moments.shape[1:], (some.any(axis=1), some.any(axis=0))):
+        i = xp.arange(n)
+        reach = min(int((xp.minimum(i, n - i) * line).max()), (n - 1) // 2)
+        index.append(xp.arange(-reach, reach + 1) % n)
+    return contiguous(moments[:, index[0], :][:, :, index[1]].astype(np.float32))
+
+
+def _as_counts(frames, x, mask, fill_width):
+    """The frames as float32 in the front of `x` (zero where one is not finite, and behind the last), filled where masked."""
+    size, nx, ny = x.shape
+    valid = np.uint64(0) if mask is None else contiguous(mask.astype(np.uint8))
+    function = device.kernel(FILE, f"frames_to_float_{suffix(frames)}")
+    device.launch(function, size, _threads(nx * ny), (frames, valid, x, np.int32(len(frames)), np.int32(nx * ny)))
+    return x if mask is None else contiguous(fill_masked(x.astype(np.float64), mask, fill_width).astype(np.float32))
+
+
+def _maps(counts, template, power, refine_power):
+    """The n = 1, the hybrid and the refined map of a batch; often two of them are one."""
+    size, nx, ny = counts.shape
+    spectra = contiguous(fft.rfft2(counts))
+    powers = [p for p in dict.fromkeys((power, refine_power)) if p != 1.0]
+    raised = {p: device.empty(spectra.shape, np.complex64) for p in powers}
+    hybrid, refined = (raised[p] if p in raised else None for p in (power, refine_power))
+    other = None if refined is hybrid else refined
+    null = np.uint64(0)
+    device.launch(
+        device.kernel(FILE, "spectrum_products"),
+        (-(-template.size // 256), -(-size // TOGETHER)),
+        256,
+        (
+            spectra,
+            template,
+            null if hybrid is None else hybrid,
+            null if other is None else other,
+            np.int32(size),
+            np.int32(template.size),
+            np.float32(power - 1.0),
+            np.float32(refine_power - 1.0),
+        ),
+    )
+    maps = {p: contiguous(fft.irfft2(m, (nx, ny))) for p, m in {1.0: spectra, **raised}.items()}
+    return maps[1.0], maps[power], maps[refine_power]
+
+
+def strongest_maxima(hybrid, cross, counts, allowed, box, limits):
+    """Pixels (n, most) int32 of the maxima that pass the limits, strongest first, and their number (n,) int32.
+
+    Parameters
+    ----------
+    hybrid, cross, counts : (n, nx, ny) float32
+    allowed : (nx, ny) uint8
+    box : (4, 2hx+1, 2hy+1) float32
+        `centred_box`; its first plane weighs the noise.
+    limits : Limits
+    """
+    n, nx, ny = hybrid.shape
+    threads = _threads(nx * ny)
+    warps = threads // 32
+    band = -(-nx // warps)
+    room = -(-band // 2) * -(-ny // 2)  # of four pixels in a square one at most is a maximum
+    most = limits.max_peaks
+    scratch = device.empty((n, warps, room), np.uint64)
+    px, py = device.empty((n, most), np.int32), device.empty((n, most), np.int32)
+    found = device.empty((n,), np.int32)
+    reach = [np.int32((side - 1) // 2) for side in box.shape[1:]]
+    thresholds = [np.float64(v) for v in (limits.min_relative, limits.min_absolute, limits.min_spacing**2)]
+    given = (np.float32(limits.min_significance), *thresholds, np.int32(most))
+    sizes = (np.int32(nx), np.int32(ny), *reach, np.int32(band), np.int32(room))
+    function = device.kernel(FILE, "strongest_maxima")
+    device.launch(function, n, threads, (hybrid, cross, counts, allowed, box, scratch, px, py, found, *given, *sizes))
+    return px, py, found
+
+
+def _threads(pixels: int) -> int:
+    return 1024 if pixels >= LARGE else 256
+
+
+def _check(patterns, spectrum, moments, allowed, mask):
+    _, nx, ny = patterns.shape
+    need = {"spectrum": (nx, ny // 2 + 1), "moments": (4, nx, ny), "allowed": (nx, ny), "mask": (nx, ny)}
+    for name, given in (("spectrum", spectrum), ("moments", moments), ("allowed", allowed), ("mask", mask)):
+        if given is not None and tuple(given.shape) != need[name]:
+            raise InputError(f"{name} is {tuple(given.shape)}, patterns of {nx} × {ny} pixels need {need[name]}")
