@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from gpu4d.kernels import fused_disks
+from gpu4d.kernels.fused_disks import find_disks as find_fused
+from gpu4d.kernels.fused_disks import supports
 from gpu4d.kernels.pixels import contiguous, suffix
 from gpu4d.kernels.refine_disks import peak_errors, refine_peaks
 
@@ -56,10 +57,10 @@ def find_disks(
     n, nx, ny = patterns.shape
     _check(patterns, spectrum, moments, allowed, mask)
     case = {"refine": refine, "power": power, "refine_power": refine_power, "masked": mask is not None, "dtype": patterns.dtype}
-    if fused_disks.supports((nx, ny), device.shared_memory(), **case):
+    if supports((nx, ny), device.shared_memory(), **case):
         thresholds = {"min_relative": min_relative, "min_absolute": min_absolute, "min_spacing": min_spacing}
         maps = {"power": power, "refine": refine, "refine_power": refine_power, "min_significance": min_significance}
-        return fused_disks.find_disks(patterns, spectrum, moments, allowed, **maps, **thresholds, max_peaks=max_peaks)
+        return find_fused(patterns, spectrum, moments, allowed, **maps, **thresholds, max_peaks=max_peaks)
     limits = Limits(min_significance, min_relative, min_absolute, min_spacing, max_peaks)
     template = contiguous(spectrum.astype(np.complex64))
     inside = contiguous(allowed.astype(np.uint8))

@@ -612,10 +612,10 @@ def test_every_cuda_source_has_a_launcher_and_the_other_way_round(checkout):
     sources = {p.stem for p in (checkout / "kernels").rglob("*.cu")}
     texts = {p.stem: p.read_text(encoding="utf-8") for p in (checkout / "kernels").rglob("*.py") if not p.stem.startswith("_")}
     assert sources <= set(texts)
-    for part in set(texts) - sources:
-        assert any(f"from gpu4d.kernels.{part} import" in text for text in texts.values()), f"nothing uses kernels/{part}.py"
     named = {op.twins["cuda"].rpartition(".")[2] for op in OPERATIONS.values() if "cuda" in op.twins}
-    assert named == sources, "sources and the operations they are twins of differ"
+    assert named <= sources
+    for part in set(texts) - named:
+        assert any(f"from gpu4d.kernels.{part} import" in text for text in texts.values()), f"nothing uses kernels/{part}.py"
 
 
 # ---------------------------------------------------------------- dispatch, on an operation of this file
