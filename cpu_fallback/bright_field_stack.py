@@ -1,0 +1,25 @@
+"""Transposed gather on the CPU: a block of patterns whose rows stay in cache, pixel by pixel."""
+
+import numpy as np
+from numba import njit
+
+BLOCK = 64  # patterns: one cache line of each is 4 kB
+
+
+@njit(nogil=True, cache=True)
+def _gather(flat, index, out):
+    for first in range(0, flat.shape[0], BLOCK):
+        last = min(first + BLOCK, flat.shape[0])
+        for p in range(index.shape[0]):
+            at = index[p]
+            for n in range(first, last):
+                out[p, n] = flat[n, at]
+
+
+def gather_pixels(frames, index, /, *, real=False):
+    flat = frames.reshape(len(frames), frames.shape[1] * frames.shape[2])
+    if len(index) and not (0 <= index.min() and index.max() < flat.shape[1]):
+        raise IndexError(f"index runs from {index.min()} to {index.max()}, patterns have {flat.shape[1]} pixels")
+    out = np.empty((len(index), len(frames)), np.float32 if real else frames.dtype)
+    _gather(flat, index, out)
+    return out

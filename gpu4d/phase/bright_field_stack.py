@@ -1,0 +1,196 @@
+"""The images that single bright-field pixels see: what ptychography, parallax and aberration fits work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.device.memory import available_memory, default_budget, parse_memory
+from gpu4d.errors import InputError, MemoryBudgetError
+from gpu4d.operation import operation
+from gpu4d.streaming.engine import sweep
+from gpu4d.streaming.reduction import ScanInfo
+
+_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
+
+
+def _twin_cannot(frames: Any, index: Any, /, *, real: bool = False) -> str | None:
+    name = str(frames.dtype).removeprefix("torch.")
+    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
+
+
+def _kernel_cannot(frames: Any, index: Any, /, *, real: bool = False) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    return unsupported(frames)
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.bright_field_stack",
+    cuda="gpu4d.kernels.bright_field_stack",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
+def gather_pixels(frames: Any, index: Any, /, *, real: bool = False) -> Any:
+    """Chosen pixels of every pattern, pixel by pixel: a transposed gather.
+
+    Parameters
+    ----------
+    frames : (n, Qx, Qy) real
+    index : (P,) int
+        Pixel numbers qx · Qy + qy, each inside the detector.
+    real : bool
+        Give float32 instead of the native dtype.
+
+    Returns
+    -------
+    (P, n), native dtype or float32
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gather_pixels(np.arange(8, dtype="uint8").reshape(2, 2, 2), np.array([3, 0]))
+    array([[3, 7],
+           [0, 4]], dtype=uint8)
+    """
+    xp = arrays.namespace(frames, index)
+    if len(frames.shape) != 3 or len(index.shape) != 1:
+        raise InputError(f"frames are {tuple(frames.shape)} and index {tuple(index.shape)}: need (n, Qx, Qy) and (P,)")
+    flat = xp.reshape(frames, (frames.shape[0], frames.shape[1] * frames.shape[2]))
+    found = xp.permute_dims(xp.take(flat, index, axis=1), (1, 0))
+    return xp.astype(found, xp.float32) if real else found
+
+
+class BrightFieldStack:
+    """Reduction: images (P, Rx, Ry) of chosen detector pixels, in the native dtype.
+
+    Positions that are not visited are 0 (NaN in float data).
+
+    Parameters
+    ----------
+    pixels : (P,) int array or (Qx, Qy) bool array
+        Pixel numbers qx · Qy + qy, or a mask. Only these are copied out of the patterns.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.arange(2 * 3 * 4, dtype="uint16").reshape(2, 3, 2, 2))
+    >>> gpu4d.sweep(cube, BrightFieldStack([1, 2])).tolist()
+    [[[1, 5, 9], [13, 17, 21]], [[2, 6, 10], [14, 18, 22]]]
+    """
+
+    def __init__(self, pixels: Any):
+        given = arrays.to_numpy(pixels)
+        self.pixels = np.flatnonzero(given) if given.dtype == bool else np.asarray(given, np.int64)
+        self.detector = given.shape if given.dtype == bool else None
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        return len(self.pixels) * itemsize(scan.dtype) * (scan.shape[0] * scan.shape[1] + n_frames)
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        rx, ry, qx, qy = scan.shape
+        if self.detector not in (None, (qx, qy)) or self.pixels.ndim != 1 or not ((0 <= self.pixels) & (self.pixels < qx * qy)).all():
+            raise InputError(f"pixels must be a mask {(qx, qy)} or numbers from 0 to {qx * qy - 1} on this detector")
+        self.scan = scan
+        self.host = scan.sample is None or isinstance(scan.sample, np.ndarray)
+        self.seen = np.zeros(rx * ry, bool)
+        self.pieces: list[tuple[np.ndarray, Any]] = []
+        if self.host:
+            kind = np.dtype(scan.dtype)
+            self.values = np.full((len(self.pixels), rx * ry), np.nan if kind.kind == "f" else 0, kind)
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        self._put(positions[:, 0] * self.scan.shape[1] + positions[:, 1], gather_pixels(frames, arrays.from_numpy(self.pixels, frames)))
+
+    def _put(self, number: np.ndarray, found: Any) -> None:
+        self.seen[number] = True
+        if not self.host:
+            self.pieces.append((number, found))
+        elif len(number) and number[-1] - number[0] == len(number) - 1:  # tiles are runs of positions nearly always
+            self.values[:, number[0] : number[-1] + 1] = found
+        else:
+            self.values[:, number] = found
+
+    def state(self) -> dict[str, Any]:
+        return {"values": arrays.to_numpy(self.finish()), "seen": self.seen.copy()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.pieces = []
+        self.merge(state)
+
+    def merge(self, state: dict[str, Any]) -> None:
+        number = np.flatnonzero(state["seen"])
+        values = state["values"].reshape(len(self.pixels), -1)[:, number]
+        self._put(number, values if self.host else arrays.from_numpy(values, self.scan.sample))
+
+    def finish(self) -> Any:
+        """(P, Rx, Ry), in the frames' namespace and on their device."""
+        shape = (len(self.pixels), *self.scan.shape[:2])
+        return self.values.reshape(shape) if self.host else self._joined(shape)
+
+    def _joined(self, shape: tuple[int, ...]) -> Any:
+        xp = arrays.namespace(self.scan.sample)
+        n = shape[1] * shape[2]
+        number = np.concatenate([p for p, _ in self.pieces]) if self.pieces else np.zeros(0, np.int64)
+        source = np.full(n, len(number))  # the column behind the last is what unseen positions are
+        source[number] = np.arange(len(number))
+        kind = self.scan.sample.dtype
+        fill = float("nan") if xp.isdtype(kind, "real floating") else 0
+        empty = xp.full((shape[0], 1), fill, dtype=kind, device=arrays.device(self.scan.sample))
+        values = xp.concat([*(v for _, v in self.pieces), empty], axis=1)
+        return xp.reshape(xp.take(values, arrays.from_numpy(source, values), axis=1), shape)
+
+
+def bright_field_stacks(
+    cube: DataCube, pixels: np.ndarray, group: int, *, memory: int | str | None = None, **sweep_options: Any
+) -> Iterator[tuple[slice, Any]]:
+    """Images of pixels, part by part, in as many passes over the scan as memory asks.
+
+    Parameters
+    ----------
+    cube : DataCube
+    pixels : (P,) int
+        Pixel numbers qx · Qy + qy.
+    group : int
+        Every part but the last is a multiple of it, so that work done group by group does not depend on memory.
+    memory : int or str, optional
+        Bytes that may be held; half of them are for the stack.
+    **sweep_options
+        Of `gpu4d.sweep`.
+
+    Yields
+    ------
+    slice, (p, Rx, Ry) array
+        Which of `pixels`, and their images: in the native dtype, or float32 where the scan is an array on a device already
+        (then pixels are picked straight from it, one group at a time).
+
+    Raises
+    ------
+    MemoryBudgetError
+        Not even one group fits.
+    """
+    rx, ry, qx, qy = cube.shape
+    array = getattr(cube.source, "array", None)
+    if array is not None and not isinstance(array, np.ndarray) and sweep_options.get("where") is None:
+        frames = arrays.namespace(array).reshape(array, (rx * ry, qx, qy))
+        for first in range(0, len(pixels), group):
+            part = slice(first, min(first + group, len(pixels)))
+            found = gather_pixels(frames, arrays.from_numpy(pixels[part], array), real=True)
+            yield part, arrays.namespace(found).reshape(found, (part.stop - part.start, rx, ry))
+        return
+    budget, free = default_budget() if memory is None else parse_memory(memory), available_memory()
+    each = rx * ry * itemsize(cube.dtype)
+    fits = min(budget, free) // 2 // each
+    if fits < min(group, len(pixels)):
+        raise MemoryBudgetError("a bright-field stack", 2 * each * min(group, len(pixels)), free, budget)
+    fits = fits // group * group or len(pixels)
+    for first in range(0, len(pixels), fits):
+        part = slice(first, min(first + fits, len(pixels)))
+        yield part, sweep(cube, BrightFieldStack(pixels[part]), memory=memory, **sweep_options)

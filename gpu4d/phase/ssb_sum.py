@@ -1,0 +1,174 @@
+"""Side-band sums: what the overlaps of aperture disks say of every scan frequency, from geometry, without stored masks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from gpu4d import arrays
+from gpu4d.errors import InputError
+from gpu4d.operation import operation
+
+MODES = ("weighted", "exact")
+Chi = tuple[tuple[int, int, float], ...]  # (i, j, c): χ / π = Σ c x^i y^j, x and y in detector pixels
+HIGHEST_DEGREE = 6
+
+
+class OverlapSums(NamedTuple):
+    """Sums over detector pixels k, for every scan frequency K. One plane in weighted mode, two (the trotters) in exact mode.
+
+    Attributes
+    ----------
+    overlap : (planes, Rx, Ry // 2 + 1) complex128
+    weight : (planes, Rx, Ry // 2 + 1) float64
+    """
+
+    overlap: Any
+    weight: Any
+
+
+def _kernel_cannot(
+    spectra: Any,
+    at: Any,
+    rows: Any,
+    columns: Any,
+    /,
+    *,
+    radius: Any,
+    pupil: Any = None,
+    center: Any = None,
+    chi: Any = (),
+    mode: Any = None,
+) -> str | None:
+    if str(spectra.dtype).rpartition(".")[2] != "complex64":
+        return f"the kernels take spectra in complex64, not {spectra.dtype}"
+    return None
+
+
+@operation(cpu="gpu4d.cpu_fallback.ssb_sum", cuda="gpu4d.kernels.ssb_sum", cuda_unsupported=_kernel_cannot)
+def overlap_sums(
+    spectra: Any,
+    at: Any,
+    rows: Any,
+    columns: Any,
+    /,
+    *,
+    radius: float,
+    pupil: Any = None,
+    center: tuple[float, float] = (0.0, 0.0),
+    chi: Chi = (),
+    mode: str = "weighted",
+) -> OverlapSums:
+    """Sums over bright-field pixels of their scan spectra, weighted by how the disks at k, k - K and k + K overlap.
+
+    For a thin object the spectrum of pixel k is G(k, K) = F{iφ}(K) Γ(k, K) with
+    Γ = A - B, A = Ψ₀*(k) Ψ₀(k - K), B = Ψ₀(k) Ψ₀*(k + K). "weighted" gives Σ G Γ* and Σ |Γ|². "exact" gives one plane of
+    Σ G A* and Σ |A| over the pixels where the third disk is exactly zero, Ψ₀(k + K) = 0, and one of Σ G B* and Σ |B| where
+    Ψ₀(k - K) = 0: double overlap without triple overlap.
+
+    Parameters
+    ----------
+    spectra : (n, Rx, Ry // 2 + 1) complex
+        G: `fft.rfft2` of each pixel's image over the scan; finite.
+    at : (n, 2) real
+        The pixels k, detector pixels from the optical axis.
+    rows, columns : (Rx, 2) and (Ry // 2 + 1, 2) real
+        Scan frequencies K = rows[i] + columns[j], in detector pixels and detector axes.
+    radius : float
+        Of the aperture disk, pixels: |Ψ₀| falls from 1 to 0 over one pixel about it. Not looked at where `pupil` is given.
+    pupil : (Qx, Qy) complex, optional
+        Ψ₀ itself, largest modulus 1, between pixels by bilinear interpolation, 0 outside.
+    center : (float, float)
+        The optical axis in `pupil`, pixels.
+    chi : tuple of (i, j, c)
+        Aberrations: Ψ₀ is multiplied by exp(-iχ), χ = π Σ c xⁱ yʲ, i + j ≤ 6, x and y in pixels.
+    mode : {"weighted", "exact"}
+
+    Returns
+    -------
+    OverlapSums
+        n = 0 gives zeros.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, an unknown mode, a polynomial of higher degree.
+
+    Notes
+    -----
+    Rodenburg, McCallum, Nellist, Ultramicroscopy 48 (1993) 304; Pennycook et al., Ultramicroscopy 151 (2015) 160.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sums = overlap_sums(np.ones((1, 1, 2), complex), np.array([[2.0, 0.0]]), np.zeros((1, 2)), np.array([[0.0, 0], [4, 0]]), radius=3.0)
+    >>> sums.overlap.real.tolist(), sums.weight.tolist()
+    ([[[0.0, 1.0]]], [[[0.0, 1.0]]])
+    """
+    check(spectra, at, rows, columns, pupil, chi, mode)
+    given = [spectra, at, rows, columns, *([] if pupil is None else [pupil])]
+    xp = arrays.namespace(*given)
+    spectra = xp.astype(spectra, xp.complex128)
+    x, y = (arrays.as_float64(at)[:, axis][:, None, None] for axis in (0, 1))
+    kx, ky = (arrays.as_float64(rows)[:, axis][:, None] + arrays.as_float64(columns)[:, axis][None, :] for axis in (0, 1))
+
+    def wave(x: Any, y: Any) -> Any:
+        size = (
+            xp.clip(radius + 0.5 - xp.sqrt(x * x + y * y), 0.0, 1.0)
+            if pupil is None
+            else _interpolated(xp, pupil, x + center[0], y + center[1])
+        )
+        turn = _phase(xp, chi, x, y)
+        return size * (xp.cos(turn) - 1j * xp.sin(turn))
+
+    own, minus, plus = wave(x, y), wave(x - kx, y - ky), wave(x + kx, y + ky)
+    a, b = xp.conj(own) * minus, own * xp.conj(plus)
+    if mode == "weighted":
+        gamma = a - b
+        overlap, weight = xp.sum(spectra * xp.conj(gamma), axis=0), xp.sum(xp.abs(gamma) ** 2, axis=0)
+        return OverlapSums(overlap[None, ...], weight[None, ...])
+    none = xp.zeros_like(a)
+    parts = [xp.where(xp.abs(plus) > 0, none, a), xp.where(xp.abs(minus) > 0, none, b)]
+    return OverlapSums(
+        xp.stack([xp.sum(spectra * xp.conj(part), axis=0) for part in parts]), xp.stack([xp.sum(xp.abs(part), axis=0) for part in parts])
+    )
+
+
+def _phase(xp: Any, chi: Chi, x: Any, y: Any) -> Any:
+    """χ, radians."""
+    total = xp.zeros_like(x + y)
+    for i, j, c in chi:
+        total = total + c * x**i * y**j
+    return math.pi * total
+
+
+def _interpolated(xp: Any, pupil: Any, u: Any, v: Any) -> Any:
+    """Bilinear interpolation in an array that is surrounded by zeros."""
+    qx, qy = pupil.shape
+    pupil = xp.reshape(xp.astype(pupil, xp.complex128), (-1,))
+    total = xp.zeros((1, 1, 1), dtype=pupil.dtype, device=arrays.device(pupil))
+    fu, fv = xp.floor(u), xp.floor(v)
+    for i, wu in ((fu, 1 - (u - fu)), (fu + 1, u - fu)):
+        for j, wv in ((fv, 1 - (v - fv)), (fv + 1, v - fv)):
+            inside = (i >= 0) & (i < qx) & (j >= 0) & (j < qy)
+            index = xp.astype(xp.clip(i, 0, qx - 1) * qy + xp.clip(j, 0, qy - 1), xp.int64)
+            value = xp.reshape(xp.take(pupil, xp.reshape(index, (-1,))), index.shape)
+            total = total + xp.where(inside, wu * wv, xp.zeros_like(u)) * value
+    return total
+
+
+def check(spectra: Any, at: Any, rows: Any, columns: Any, pupil: Any, chi: Chi, mode: str) -> None:
+    """What every implementation refuses."""
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r}: need {' or '.join(map(repr, MODES))}")
+    n, nx, nk = spectra.shape if len(spectra.shape) == 3 else (-1, -1, -1)
+    wanted = {"at": (at, (n, 2)), "rows": (rows, (nx, 2)), "columns": (columns, (nk, 2))}
+    for name, (array, shape) in wanted.items():
+        if tuple(array.shape) != shape:
+            raise InputError(
+                f"{name} is {tuple(array.shape)}, spectra are {tuple(spectra.shape)}: need (n, Rx, Ry // 2 + 1) and {name} {shape}"
+            )
+    if pupil is not None and len(pupil.shape) != 2:
+        raise InputError(f"pupil is {tuple(pupil.shape)}, need (Qx, Qy)")
+    if any(i < 0 or j < 0 or i + j > HIGHEST_DEGREE for i, j, _ in chi):
+        raise InputError(f"chi has a term of degree above {HIGHEST_DEGREE}: need (i, j, c) with i + j ≤ {HIGHEST_DEGREE}")

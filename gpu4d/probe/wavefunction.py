@@ -1,0 +1,163 @@
+"""The wave in the probe-forming aperture: its shape, and the aberrations of the lens as Krivanek coefficients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays, physics
+from gpu4d.errors import InputError
+
+COEFFICIENTS = {  # name: (n, m) of λ^n k^(n+1) / (n + 1) cos m(φ - φ_nm)
+    f"C{n}{m}": (n, m) for n in range(1, 6) for m in range((n + 1) % 2, n + 2, 2)
+}
+DEGREE = 6  # of χ in kx and ky: fifth order aberrations
+
+
+def aberration_terms(aberrations: Mapping[str, float] | None) -> list[tuple[int, int, float, float]]:
+    """Coefficients by name as (n, m, C_nm in Å, φ_nm in rad), zeros left out; an error names what is accepted.
+
+    Parameters
+    ----------
+    aberrations : mapping, optional
+        C10, C12, phi12, C21, phi21, C23, phi23, C30, … C56, phi56; `defocus` stands for -C10. Å and radians.
+
+    Examples
+    --------
+    >>> aberration_terms({"defocus": 200.0, "C12": 15.0, "phi12": 0.3})
+    [(1, 0, -200.0, 0.0), (1, 2, 15.0, 0.3)]
+    """
+    given = {str(name): float(value) for name, value in (aberrations or {}).items()}
+    if "defocus" in given:
+        if "C10" in given:
+            raise InputError("both defocus and C10 are given: defocus = -C10, leave one out")
+        given["C10"] = -given.pop("defocus")
+    angles = {f"phi{name[1:]}" for name, (_, m) in COEFFICIENTS.items() if m}
+    for name, value in given.items():
+        if name not in COEFFICIENTS and name not in angles:
+            raise InputError(f"aberrations has {name!r}; it takes defocus, {', '.join(COEFFICIENTS)}, and angles phi12, phi21, …")
+        if not math.isfinite(value):
+            raise InputError(f"aberrations[{name!r}] is {value}, need a finite number")
+    found = [(n, m, given.get(name, 0.0), given.get(f"phi{n}{m}", 0.0)) for name, (n, m) in COEFFICIENTS.items()]
+    return [term for term in found if term[2]]
+
+
+def chi(kx: Any, ky: Any, aberrations: Mapping[str, float] | None, energy: float) -> np.ndarray:
+    """Aberration function χ(k), radians; the lens multiplies the wave by exp(-iχ).
+
+    χ = 2π Σ λⁿ kⁿ⁺¹ C_nm cos(m (φ - φ_nm)) / (n + 1), φ from the first axis to the second (Krivanek; as abTEM).
+
+    Parameters
+    ----------
+    kx, ky : array
+        1/Å, broadcast together.
+    aberrations : mapping
+        See `aberration_terms`; defocus = -C10, positive is underfocus.
+    energy : float
+        eV.
+
+    Examples
+    --------
+    >>> round(float(chi(0.5, 0.0, {"defocus": 100.0}, 80e3)), 4)  # -π λ k² · 100 Å
+    -3.2796
+    """
+    k, phi = np.hypot(kx, ky), np.arctan2(ky, kx)
+    wavelength = physics.wavelength(energy)
+    out = np.zeros(np.shape(k))
+    for n, m, size, angle in aberration_terms(aberrations):
+        out = out + size * wavelength**n * k ** (n + 1) / (n + 1) * np.cos(m * (phi - angle))
+    return 2 * math.pi * out
+
+
+def chi_polynomial(aberrations: Mapping[str, float] | None, energy: float, q_pixel: float) -> np.ndarray | None:
+    """χ / π as a polynomial in detector pixels: coefficients c[i, j] of x^i y^j, (7, 7) float64; None without aberrations.
+
+    kᵐ cos m(φ - φ_nm) is the real part of (kx + i ky)ᵐ e^(-i m φ_nm), and what is left, kⁿ⁺¹⁻ᵐ, an even power.
+    """
+    terms = aberration_terms(aberrations)
+    if not terms:
+        return None
+    wavelength = physics.wavelength(energy)
+    total = np.zeros((DEGREE + 1, DEGREE + 1))
+    square = np.zeros((DEGREE + 1, DEGREE + 1))
+    square[2, 0] = square[0, 2] = 1.0
+    for n, m, size, angle in terms:
+        part = np.zeros((DEGREE + 1, DEGREE + 1))
+        for power in range(m + 1):  # binomial theorem for (x + iy)^m
+            part[m - power, power] = math.comb(m, power) * (1j**power * np.exp(-1j * m * angle)).real
+        for _ in range((n + 1 - m) // 2):
+            part = _product(part, square)
+        total += 2 * size * wavelength**n * q_pixel ** (n + 1) / (n + 1) * part
+    return total
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Product of two polynomials whose degree stays within the table."""
+    out = np.zeros_like(a)
+    for i, j in np.argwhere(b):
+        out[i:, j:] += b[i, j] * a[: len(a) - i, : len(a) - j]
+    return out
+
+
+def wavefunction(
+    aperture: Any,
+    aberrations: Mapping[str, float] | None = None,
+    *,
+    energy: float,
+    q_pixel: float,
+    shape: tuple[int, int] | None = None,
+    center: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Wave Ψ₀(k) of a probe in the plane of the detector: A(k) exp(-iχ(k)).
+
+    Parameters
+    ----------
+    aperture : float or (Qx, Qy) array
+        Convergence semi-angle, mrad: a round aperture whose edge falls from 1 to 0 over one pixel. Or A(k) itself.
+    aberrations : mapping, optional
+        Krivanek coefficients in Å, angles in radians from qx to qy: C10, C12, phi12, C21, phi21, C23, phi23, C30, …;
+        `defocus` = -C10, positive is underfocus.
+    energy : float
+        eV.
+    q_pixel : float
+        Detector pixel, 1/Å.
+    shape : (Qx, Qy), optional
+        Of the detector; needed where `aperture` is a semi-angle.
+    center : (float, float), optional
+        Of the aperture, pixels; (Qx // 2, Qy // 2) by default.
+
+    Returns
+    -------
+    (Qx, Qy) complex128
+        1 in the middle of a round aperture. The probe in real space is its inverse Fourier transform.
+
+    Raises
+    ------
+    InputError
+        An unknown coefficient, both defocus and C10, a semi-angle without a shape.
+
+    Examples
+    --------
+    >>> wave = wavefunction(25.0, {"defocus": 200.0}, energy=80e3, q_pixel=0.05, shape=(32, 32))
+    >>> wave.shape, round(float(abs(wave[16, 16])), 3), round(float(np.angle(wave[16, 20])), 3)
+    ((32, 32), 1.0, 1.049)
+    """
+    physics.wavelength(energy)
+    if not (q_pixel > 0 and math.isfinite(q_pixel)):
+        raise InputError(f"q_pixel is {q_pixel}, need a positive number in 1/Å")
+    host = arrays.to_numpy(aperture)
+    given = host if host.ndim else None
+    if given is not None and (given.ndim != 2 or (shape is not None and tuple(shape) != given.shape)):
+        raise InputError(f"aperture has shape {given.shape}, need {tuple(shape) if shape is not None else '(Qx, Qy)'}")
+    if given is None and shape is None:
+        raise InputError("aperture is a semi-angle in mrad: give shape=(Qx, Qy) of the detector with it")
+    size = given.shape if given is not None else tuple(shape)  # type: ignore[arg-type]
+    cx, cy = center if center is not None else (size[0] // 2, size[1] // 2)
+    x, y = np.arange(size[0])[:, None] - cx, np.arange(size[1])[None, :] - cy
+    if given is None:
+        radius = physics.angle_to_frequency(float(aperture), energy) / q_pixel
+        given = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0)
+    return given * np.exp(-1j * chi(x * q_pixel, y * q_pixel, aberrations, energy))

@@ -1,0 +1,171 @@
+// ssb_sum.cu -- what the overlaps of aperture disks say of every scan frequency, summed over detector pixels.
+//   spectra  (n, nx, nk)      float2, scan spectra G of n bright-field pixels
+//   at       (n)              float2, the pixels k from the optical axis, detector pixels
+//   rows, columns (nx), (nk)  float2, scan frequencies K = rows[i] + columns[j] in detector pixels
+//   overlap  (planes, nx, nk) double2,   weight (planes, nx, nk) double
+// weighted: sum of G conj(Gamma) and of |Gamma|^2, Gamma = A - B, A = conj(Psi(k)) Psi(k - K), B = Psi(k) conj(Psi(k +
+// K)). exact: plane 0 sums G conj(A) and |A| where Psi(k + K) = 0, plane 1 sums G conj(B) and |B| where Psi(k - K) = 0.
+// No mask is stored: Psi comes from the distance to the axis (disk), or an array between whose pixels one interpolates
+// (array), times exp(-i pi sum c x^i y^j), the polynomial of degree 0 (none), 2 or 6.
+// Grid: one block of (32, 8) threads for 32 frequencies that follow each other. threadIdx.x is the frequency, so that a
+// warp reads 256 bytes of one spectrum; threadIdx.y takes every eighth pixel. Psi(k) of 256 pixels at a time is made by
+// all threads and kept in shared memory; their 32 terms a thread are summed in float, these sums and the eight lanes in
+// double, always in one order. bytes: 8 a pair (pixel, frequency), each once.   flops: disk 30, degree 2 70, degree 6
+// 150, array 190 a pair inside a disk. bound: memory (disk, degree 2 where half the pairs are outside), issue slots
+// (degree 6, array). budget(weighted_disk0|exact_disk0): 64 registers, 6144 bytes shared budget(weighted_.*|exact_.*):
+// 96 registers, 6144 bytes shared
+#include "common.cuh"
+
+#define LANES 8
+#define CHUNK 256
+
+DEVICE bool is_zero(float2 a) { return a.x == 0.0f && a.y == 0.0f; }
+
+// chi / pi = sum c[i][j] x^i y^j, i + j <= DEGREE: coefficients in registers, Horner in y inside Horner in x
+template <int DEGREE>
+struct Polynomial {
+  float c[(DEGREE + 1) * (DEGREE + 2) / 2];
+  DEVICE explicit Polynomial(const float* __restrict__ from) {
+    UNROLL for (int i = 0; i < (DEGREE + 1) * (DEGREE + 2) / 2; i++) c[i] = from[i];
+  }
+  DEVICE float operator()(float x, float y) const {
+    float value = 0.0f;
+    int next = (DEGREE + 1) * (DEGREE + 2) / 2;  // rows of the triangle from i = DEGREE down, each from j = 0 up
+    UNROLL for (int i = DEGREE; i >= 0; i--) {
+      next -= DEGREE - i + 1;
+      float inner = 0.0f;
+      UNROLL for (int j = DEGREE - i; j >= 0; j--) inner = inner * y + c[next + j];
+      value = value * x + inner;
+    }
+    return value;
+  }
+};
+
+struct Pupil {
+  const float2* array;
+  int qx, qy;
+  float cx, cy, reach;
+
+  DEVICE float2 at(int i, int j, float weight) const {
+    if (i < 0 || j < 0 || i >= qx || j >= qy) return make_float2(0.0f, 0.0f);
+    const float2 v = array[(offset_t)i * qy + j];
+    return v * weight;
+  }
+  DEVICE float2 interpolated(float x, float y) const {
+    const float u = x + cx, v = y + cy, fu = floorf(u), fv = floorf(v);
+    if (!(fu >= -1.0f && fv >= -1.0f && fu < (float)qx && fv < (float)qy)) return make_float2(0.0f, 0.0f);
+    const int i = (int)fu, j = (int)fv;
+    const float a = u - fu, b = v - fv;
+    const float2 p = at(i, j, (1 - a) * (1 - b)), q = at(i, j + 1, (1 - a) * b);
+    const float2 r = at(i + 1, j, a * (1 - b)), s = at(i + 1, j + 1, a * b);
+    return p + q + (r + s);
+  }
+};
+
+template <int DEGREE, bool ARRAY>
+DEVICE float2 wave(const Pupil& pupil, const Polynomial<DEGREE>& chi, float x, float y) {
+  float2 value;
+  if (ARRAY) {
+    value = pupil.interpolated(x, y);
+  } else {
+    const float square = x * x + y * y;
+    if (!(square < pupil.reach * pupil.reach)) return make_float2(0.0f, 0.0f);
+    value = make_float2(fminf(pupil.reach - sqrtf(square), 1.0f), 0.0f);
+  }
+  if (DEGREE == 0 || is_zero(value)) return value;
+  float s, c;
+  sincospif(chi(x, y), &s, &c);
+  return value * make_float2(c, -s);
+}
+
+// Sum over the lanes of a frequency, in their order; lane 0 has it.
+DEVICE double lane_sum(double v, double* part) {
+  __syncthreads();
+  part[threadIdx.y * 32 + threadIdx.x] = v;
+  __syncthreads();
+  double total = 0;
+  if (threadIdx.y == 0)
+    for (int lane = 0; lane < LANES; lane++) total += part[lane * 32 + threadIdx.x];
+  return total;
+}
+
+template <bool EXACT, int DEGREE, bool ARRAY>
+DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ at, const float2* __restrict__ rows,
+                 const float2* __restrict__ columns, const float2* __restrict__ array, int qx, int qy, float cx,
+                 float cy, float reach, const float* __restrict__ coefficients, int n, int nx, int nk,
+                 double2* __restrict__ overlap, double* __restrict__ weight) {
+  constexpr int PLANES = EXACT ? 2 : 1;
+  __shared__ float4 pixel[CHUNK];
+  __shared__ double part[LANES * 32];
+  const Pupil pupil = {array, qx, qy, cx, cy, reach};
+  const Polynomial<DEGREE> chi(coefficients);
+  const offset_t frequencies = (offset_t)nx * nk, f = (offset_t)blockIdx.x * 32 + threadIdx.x;
+  float kx = 0, ky = 0;
+  bool active = f < frequencies;
+  if (active) {
+    const float2 row = rows[f / nk], column = columns[f % nk];
+    kx = row.x + column.x, ky = row.y + column.y;
+    if (!ARRAY) active = kx * kx + ky * ky < 4 * reach * reach;  // else no two disks overlap
+  }
+  const int thread = threadIdx.y * 32 + threadIdx.x;
+  double re[PLANES] = {}, im[PLANES] = {}, total[PLANES] = {};
+  for (int first = 0; first < n; first += CHUNK) {
+    const int some = n - first < CHUNK ? n - first : CHUNK;
+    __syncthreads();
+    if (thread < some) {
+      const float2 k = at[first + thread], own = wave<DEGREE, ARRAY>(pupil, chi, k.x, k.y);
+      pixel[thread] = make_float4(k.x, k.y, own.x, own.y);
+    }
+    __syncthreads();
+    float r[PLANES] = {}, i[PLANES] = {}, w[PLANES] = {};
+    if (active)
+      for (int p = threadIdx.y; p < some; p += LANES) {
+        const float4 k = pixel[p];
+        const float2 own = make_float2(k.z, k.w);
+        const float2 minus = wave<DEGREE, ARRAY>(pupil, chi, k.x - kx, k.y - ky);
+        const float2 plus = wave<DEGREE, ARRAY>(pupil, chi, k.x + kx, k.y + ky);
+        if (is_zero(minus) && is_zero(plus)) continue;
+        const float2 g = spectra[(first + p) * frequencies + f];
+        const float2 a = conj(own) * minus, b = own * conj(plus);
+        if (EXACT) {
+          const int plane = is_zero(plus) ? 0 : 1;
+          if (plane == 0 || is_zero(minus)) {
+            const float2 v = plane ? b : a, gv = g * conj(v);
+            const float size = sqrtf(v.x * v.x + v.y * v.y);
+            UNROLL for (int q = 0; q < PLANES; q++) {  // no index that only the run knows: it would cost a stack frame
+              r[q] += q == plane ? gv.x : 0.0f, i[q] += q == plane ? gv.y : 0.0f, w[q] += q == plane ? size : 0.0f;
+            }
+          }
+        } else {
+          const float2 gamma = a - b, gv = g * conj(gamma);
+          r[0] += gv.x, i[0] += gv.y, w[0] += gamma.x * gamma.x + gamma.y * gamma.y;
+        }
+      }
+    UNROLL for (int q = 0; q < PLANES; q++) re[q] += r[q], im[q] += i[q], total[q] += w[q];
+  }
+  UNROLL for (int q = 0; q < PLANES; q++) {
+    const double x = lane_sum(re[q], part), y = lane_sum(im[q], part), sum = lane_sum(total[q], part);
+    if (threadIdx.y == 0 && f < frequencies) {
+      overlap[q * frequencies + f] = make_double2(x, y);
+      weight[q * frequencies + f] = sum;
+    }
+  }
+}
+
+#define INSTANCE(NAME, BLOCKS, EXACT, DEGREE, ARRAY)                                                                  \
+  extern "C" __global__ void __launch_bounds__(256, BLOCKS)                                                           \
+      NAME(const float2* __restrict__ spectra, const float2* __restrict__ at, const float2* __restrict__ rows,        \
+           const float2* __restrict__ columns, const float2* __restrict__ array, int qx, int qy, float cx, float cy,  \
+           float reach, const float* __restrict__ coefficients, int n, int nx, int nk, double2* __restrict__ overlap, \
+           double* __restrict__ weight) {                                                                             \
+    sums<EXACT, DEGREE, ARRAY>(spectra, at, rows, columns, array, qx, qy, cx, cy, reach, coefficients, n, nx, nk,     \
+                               overlap, weight);                                                                      \
+  }
+INSTANCE(weighted_disk0, 4, false, 0, false)
+INSTANCE(weighted_disk2, 4, false, 2, false)
+INSTANCE(weighted_disk6, 3, false, 6, false)
+INSTANCE(weighted_array, 2, false, 6, true)
+INSTANCE(exact_disk0, 4, true, 0, false)
+INSTANCE(exact_disk2, 4, true, 2, false)
+INSTANCE(exact_disk6, 3, true, 6, false)
+INSTANCE(exact_array, 2, true, 6, true)
