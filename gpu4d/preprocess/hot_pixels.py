@@ -1,0 +1,179 @@
+"""Hot pixels: those that exceed the median of their neighbours by more than noise explains."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpu4d import arrays
+from gpu4d.errors import InputError
+from gpu4d.operation import operation
+from gpu4d.virtual.pattern_sums import pattern_sums
+
+_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
+NEIGHBOURS = tuple((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0))
+LEAST = 3  # neighbours that say something about a pixel: what a corner has
+MAD_TO_SIGMA = 1.4826
+
+
+def _twin_cannot(frames: Any, /, **options: Any) -> str | None:
+    if (problem := _problem(frames, **options)) is not None:
+        return problem
+    name = str(frames.dtype).removeprefix("torch.")
+    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
+
+
+def _kernel_cannot(frames: Any, /, **options: Any) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    return _problem(frames, **options) or unsupported(frames)
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.hot_pixels",
+    cuda="gpu4d.kernels.hot_pixels",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
+def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> tuple[Any, Any]:
+    """Find and replace hot pixels in every frame.
+
+    With m the median of the up to eight neighbours that count, a pixel is hot where v − m > threshold · σ,
+
+        σ² = max( (1.4826 · median |neighbour − m|)², unit · max(m, unit), noise² ),
+
+    the largest of the spread among the neighbours, the Poisson variance of m, and the noise of the readout. Where the beam's
+    edge passes, the first keeps it; where there are hardly any counts, the second keeps single electrons.
+
+    Parameters
+    ----------
+    frames : (..., Qx, Qy) real
+    threshold : float
+        In σ; the guide gives 3 (noisy data) to 5 (clean data).
+    unit : float
+        What one electron adds to a pixel: 1 for counts, 1/n for the mean of n frames of counts, the gain for ADU.
+    noise : float
+        Readout noise of a pixel, standard deviation, in the units of the frames.
+    mask : (Qx, Qy) bool, optional
+        True where a pixel counts. Others say nothing about their neighbours, and are replaced.
+
+    Returns
+    -------
+    corrected : (..., Qx, Qy), dtype of `frames`
+        Hot and masked pixels replaced by the median of their neighbours (integers: rounded half up); all others as they were.
+    hot : (..., Qx, Qy) bool
+        Pixels found hot, masked ones not among them. A NaN pixel is not hot and stays NaN; fewer than three
+        neighbours say nothing.
+
+    Raises
+    ------
+    InputError
+        Fewer than two dimensions, a mask of another shape, a threshold or unit that is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> frame = np.full((5, 5), 4, "uint16")
+    >>> frame[2, 3] = 90
+    >>> corrected, hot = hot_pixel_median(frame)
+    >>> int(corrected[2, 3]), int(hot.sum())
+    (4, 1)
+    """
+    found = [a for a in (frames, mask) if a is not None]
+    xp = arrays.namespace(*found)
+    if (problem := _problem(frames, threshold, unit, noise, mask)) is not None:
+        raise InputError(problem)
+    values = arrays.as_float64(frames)
+    valid = xp.isfinite(values)
+    good = xp.ones(values.shape[-2:], dtype=xp.bool, device=arrays.device(values)) if mask is None else xp.astype(mask, xp.bool)
+    valid = valid & good
+    infinite = xp.full_like(values, math.inf)
+    around = [_neighbour(xp.where(valid, values, infinite), dx, dy) for dx, dy in NEIGHBOURS]
+    near = xp.stack(around, axis=-1)
+    count = xp.sum(xp.astype(xp.isfinite(near), xp.int64), axis=-1, keepdims=True)
+    median = _middle(near, count)
+    spread = _middle(xp.where(xp.isfinite(near), xp.abs(near - median[..., None]), infinite[..., None]), count) * MAD_TO_SIGMA
+    poisson = unit * xp.where(median > unit, median, xp.full_like(median, unit))
+    limit = (threshold * threshold) * xp.maximum(xp.maximum(spread * spread, poisson), xp.full_like(poisson, noise * noise))
+    above = values - median
+    count = count[..., 0]
+    hot = valid & (count >= LEAST) & (above > 0) & (above * above > limit)
+    replaced = xp.floor(median + 0.5) if arrays.is_integer(frames) else median
+    replace = (hot | ~good) & (count > 0)
+    return xp.where(replace, xp.astype(xp.where(replace, replaced, xp.zeros_like(replaced)), frames.dtype), frames), hot
+
+
+def _middle(near: Any, count: Any) -> Any:
+    """Median of the `count` smallest values on the last axis; 0 where there are none."""
+    xp = arrays.namespace(near)
+    near = xp.sort(near, axis=-1)
+    low = arrays.gather(near, xp.maximum(count - 1, xp.zeros_like(count)) // 2)
+    high = arrays.gather(near, xp.minimum(count // 2, xp.full_like(count, 7)))
+    low, high = low[..., 0], high[..., 0]
+    some = count[..., 0] > 0
+    return xp.where(some, (xp.where(some, low, xp.zeros_like(low)) + xp.where(some, high, xp.zeros_like(high))) / 2, xp.zeros_like(low))
+
+
+def _neighbour(values: Any, dx: int, dy: int) -> Any:
+    """Value of the pixel (x + dx, y + dy) at (x, y); infinite outside."""
+    xp = arrays.namespace(values)
+    nx, ny = values.shape[-2:]
+    column = xp.full_like(values[..., :1], math.inf)
+    wide = xp.concat([column, values, column], axis=-1)
+    row = xp.full_like(wide[..., :1, :], math.inf)
+    wide = xp.concat([row, wide, row], axis=-2)
+    return wide[..., 1 + dx : 1 + dx + nx, 1 + dy : 1 + dy + ny]
+
+
+def _problem(frames: Any, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> str | None:
+    shape = tuple(frames.shape)
+    if len(shape) < 2 or 0 in shape[-2:]:
+        return f"frames have shape {shape}, need (..., Qx, Qy) with pixels"
+    if mask is not None and tuple(mask.shape) != shape[-2:]:
+        return f"mask is {tuple(mask.shape)}, the frames are {shape[-2:]}: need one bool per detector pixel"
+    if not (threshold > 0 and unit > 0 and noise >= 0):
+        return f"threshold={threshold}, unit={unit}, noise={noise}: need threshold and unit > 0, noise ≥ 0"
+    return None
+
+
+def hot_pixels(frames: Any, /, threshold: float = 5.0, *, unit: float = 1.0, mask: Any = None) -> Any:
+    """Hot pixels of a detector: `hot_pixel_median` on the sum of all frames.
+
+    Parameters
+    ----------
+    frames : (..., Qx, Qy) real
+        Patterns, or one image: a sum, a mean, a dark reference. Readout noise is taken from the differences of neighbours.
+    threshold : float
+        In σ, 3 to 5.
+    unit : float
+        What one electron adds to a pixel of the frames: 1 for counts, the gain for ADU, 1/n for the mean of n frames of counts.
+    mask : (Qx, Qy) bool, optional
+        True where a pixel counts; others are not looked at.
+
+    Returns
+    -------
+    (Qx, Qy) bool
+        True where a pixel is hot: ``mask & ~hot_pixels(frames)`` is the mask to go on with.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> frames = np.random.default_rng(0).poisson(3, (50, 16, 16))
+    >>> frames[:, 4, 7] += 6
+    >>> np.argwhere(hot_pixels(frames)).tolist()
+    [[4, 7]]
+    """
+    xp = arrays.namespace(frames)
+    if len(frames.shape) < 2:
+        raise InputError(f"frames have shape {tuple(frames.shape)}, need (..., Qx, Qy)")
+    total = pattern_sums(xp.reshape(frames, (-1, *frames.shape[-2:])))[0] if len(frames.shape) > 2 else frames
+    image = arrays.as_float64(total)
+    steps = xp.abs(image[..., 1:] - image[..., :-1])
+    good = xp.isfinite(steps)
+    if mask is not None:
+        allowed = xp.astype(mask, xp.bool)
+        good = good & allowed[..., 1:] & allowed[..., :-1]
+    known = xp.reshape(xp.where(good, steps, xp.full_like(steps, math.inf)), (-1,))
+    number = int(xp.sum(xp.astype(good, xp.int64)))
+    noise = float(xp.sort(known)[number // 2]) * MAD_TO_SIGMA / math.sqrt(2) if number else 0.0
+    return hot_pixel_median(image, threshold=threshold, unit=unit, noise=noise, mask=mask)[1]
