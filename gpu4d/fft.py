@@ -39,6 +39,18 @@ def irfft2(x: Any, shape: tuple[int, int]) -> Any:
     return library.irfftn(x, s=tuple(shape), **axes)
 
 
+def irfft2_of_spent(x: Any, shape: tuple[int, int]) -> Any:
+    """`irfft2` without the factor 1/N, of NumPy or CuPy half planes that may be overwritten.
+
+    For launchers of kernels, which have a place for the factor: it, and the copy that keeps the input whole, are two more passes.
+    """
+    if compat.is_cupy_array(x):
+        import cupyx.scipy.fft as library
+    else:
+        import scipy.fft as library
+    return library.irfftn(x, s=tuple(shape), axes=_AXES, norm="forward", overwrite_x=True)
+
+
 def fft2(x: Any) -> Any:
     """Full transform of real or complex planes."""
     library, axes = _library(x)

@@ -72,11 +72,11 @@ DEVICE float2 raised(float2 m, float exponent) {
   return m * scale;
 }
 
-// `hybrid` and `refined` may be null: often two of the three maps are one.
+// `hybrid` and `refined` may be null: often two of the three maps are one. `scale` is the 1/N of the inverse FFT.
 extern "C" __global__ void __launch_bounds__(256)
     spectrum_products(float2* __restrict__ spectra, const float2* __restrict__ template_spectrum,
                       float2* __restrict__ hybrid, float2* __restrict__ refined, int n, int frequencies,
-                      float hybrid_exponent, float refined_exponent) {
+                      float hybrid_exponent, float refined_exponent, float scale) {
   const int k = blockIdx.x * blockDim.x + threadIdx.x;
   if (k >= frequencies) return;
   const float2 t = template_spectrum[k];
@@ -84,9 +84,9 @@ extern "C" __global__ void __launch_bounds__(256)
   for (int pattern = first; pattern < first + TOGETHER && pattern < n; pattern++) {
     const offset_t at = offset_t(pattern) * frequencies + k;
     const float2 m = spectra[at] * t;
-    spectra[at] = m;
-    if (hybrid) hybrid[at] = raised(m, hybrid_exponent);
-    if (refined) refined[at] = raised(m, refined_exponent);
+    spectra[at] = m * scale;
+    if (hybrid) hybrid[at] = raised(m, hybrid_exponent) * scale;
+    if (refined) refined[at] = raised(m, refined_exponent) * scale;
   }
 }
 

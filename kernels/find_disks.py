@@ -140,9 +140,10 @@ def _maps(counts, template, power, refine_power):
             np.int32(template.size),
             np.float32(power - 1.0),
             np.float32(refine_power - 1.0),
+            np.float32(1.0 / (nx * ny)),
         ),
     )
-    maps = {p: contiguous(fft.irfft2(m, (nx, ny))) for p, m in {1.0: spectra, **raised}.items()}
+    maps = {p: contiguous(fft.irfft2_of_spent(m, (nx, ny))) for p, m in {1.0: spectra, **raised}.items()}
     return maps[1.0], maps[power], maps[refine_power]
 
 
