@@ -121,7 +121,7 @@ def sinc_table(n: int, phases: int) -> np.ndarray:
         wave = (2j * np.pi * k / n) ** order * np.exp(2j * np.pi * k * t / n)
         if n % 2 == 0:  # the Nyquist wave is cos(πt)
             wave[:, n // 2] = (np.cos(np.pi * t), -np.pi * np.sin(np.pi * t), -(np.pi**2) * np.cos(np.pi * t))[order][:, 0]
-        weights = np.fft.fft(wave, axis=1).real / n
+        weights = fft.fft2(wave[:, None, :])[:, 0, :].real / n  # of single rows
         out[order] = np.concatenate([weights, weights], 1)
     return out
 
