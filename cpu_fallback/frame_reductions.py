@@ -9,6 +9,8 @@ Unsigned 16-bit counts are moved by 2**15 into the signed range; what that adds 
 Other dtypes take the twins of the single operations, one after the other: the frames of one call fit into the last-level cache.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from gpu4d.cpu_fallback.center_of_mass import first_moments
 from gpu4d.cpu_fallback.masked_sums import masked_sums
@@ -30,7 +32,7 @@ def pieces(nx, ny):
         return np.array([(x, min(x + rows, nx), 0, ny) for x in range(0, nx, rows)], np.int64).reshape(-1, 4)
     parts = -(-ny // 480)  # 480²/4 < LARGEST
     edges = [ny * i // parts for i in range(parts + 1)]
-    return np.array([(x, x + 1, a, b) for x in range(nx) for a, b in zip(edges, edges[1:])], np.int64).reshape(-1, 4)
+    return np.array([(x, x + 1, a, b) for x in range(nx) for a, b in pairwise(edges)], np.int64).reshape(-1, 4)
 
 
 @njit(nogil=True, cache=True)

@@ -41,7 +41,18 @@ def _twin_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
     return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
 
 
-@operation(cpu="gpu4d.cpu_fallback.frame_reductions", unsupported=_twin_cannot)
+def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    return unsupported(patterns)
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.frame_reductions",
+    cuda="gpu4d.kernels.frame_reductions",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
 def frame_reductions(patterns: Any, masks: Any, /, *, mask: Any = None) -> FrameReductions:
     """Sum and maximum over patterns, sums of every pattern under masks, and its first moments, all in one pass.
 

@@ -8,7 +8,13 @@ from gpu4d import arrays
 from gpu4d.operation import operation
 
 
-@operation(cpu="gpu4d.cpu_fallback.masked_sums")
+def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    return unsupported(patterns)
+
+
+@operation(cpu="gpu4d.cpu_fallback.masked_sums", cuda="gpu4d.kernels.masked_sums", cuda_unsupported=_kernel_cannot)
 def masked_sums(patterns: Any, masks: Any, /) -> Any:
     """Sum of every pattern under every mask.
 
@@ -50,7 +56,7 @@ def masked_sums(patterns: Any, masks: Any, /) -> Any:
     return xp.stack(rows, axis=-1)
 
 
-@operation(cpu="gpu4d.cpu_fallback.masked_sums")
+@operation(cpu="gpu4d.cpu_fallback.masked_sums", cuda="gpu4d.kernels.masked_sums", cuda_unsupported=_kernel_cannot)
 def annular_sums(patterns: Any, centers: Any, radii: Any, /, *, mask: Any = None) -> Any:
     """Sum of every pattern over disks and annuli about its own centre.
 

@@ -8,7 +8,13 @@ from gpu4d import arrays
 from gpu4d.operation import operation
 
 
-@operation(cpu="gpu4d.cpu_fallback.pattern_sums")
+def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    return unsupported(patterns)
+
+
+@operation(cpu="gpu4d.cpu_fallback.pattern_sums", cuda="gpu4d.kernels.pattern_sums", cuda_unsupported=_kernel_cannot)
 def pattern_sums(patterns: Any, /, *, weights: Any = None) -> tuple[Any, Any]:
     """Sum over patterns of those that are finite, and their number.
 
@@ -47,7 +53,7 @@ def pattern_sums(patterns: Any, /, *, weights: Any = None) -> tuple[Any, Any]:
     return xp.sum(x, axis=0), xp.sum(one)
 
 
-@operation(cpu="gpu4d.cpu_fallback.pattern_sums")
+@operation(cpu="gpu4d.cpu_fallback.pattern_sums", cuda="gpu4d.kernels.pattern_sums", cuda_unsupported=_kernel_cannot)
 def pattern_maximum(patterns: Any, /) -> Any:
     """Largest value of every pixel over patterns that are finite.
 

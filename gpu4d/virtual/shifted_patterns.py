@@ -8,7 +8,13 @@ from gpu4d import arrays
 from gpu4d.operation import operation
 
 
-@operation()
+def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    return unsupported(patterns)
+
+
+@operation(cpu="gpu4d.cpu_fallback.shifted_patterns", cuda="gpu4d.kernels.shifted_patterns", cuda_unsupported=_kernel_cannot)
 def shifted_patterns(patterns: Any, shifts: Any, /) -> Any:
     """Move every pattern by its own shift, bilinearly: no ringing at sharp disk edges, counts are kept.
 

@@ -9,6 +9,7 @@
 #include <ucontext.h>
 #include <sys/mman.h>
 #include <link.h>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -385,6 +386,30 @@ static inline void sincospi(double x, double* s, double* c) {
   *s = sin(3.14159265358979323846 * x);
   *c = cos(3.14159265358979323846 * x);
 }
+using std::isfinite;
+using std::isnan;
+using std::max;
+using std::min;
+// rounded one by one, where a compiler might fuse a product into a sum
+static inline double __dmul_rn(double a, double b) { return a * b; }
+static inline double __dadd_rn(double a, double b) { return a + b; }
+// SIMD in a word: maxima of bytes and half words, and dot products with bytes, unsigned
+static inline unsigned __vmaxu4(unsigned a, unsigned b) {
+  unsigned out = 0;
+  for (int i = 0; i < 32; i += 8) out |= std::max(a >> i & 0xff, b >> i & 0xff) << i;
+  return out;
+}
+static inline unsigned __vmaxu2(unsigned a, unsigned b) {
+  return std::max(a & 0xffff, b & 0xffff) | std::max(a >> 16, b >> 16) << 16;
+}
+static inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
+  for (int i = 0; i < 32; i += 8) c += (a >> i & 0xff) * (b >> i & 0xff);
+  return c;
+}
+static inline unsigned __dp2a_lo(unsigned a, unsigned b, unsigned c) {
+  return c + (a & 0xffff) * (b & 0xff) + (a >> 16) * (b >> 8 & 0xff);
+}
+static inline unsigned __dp2a_hi(unsigned a, unsigned b, unsigned c) { return __dp2a_lo(a, b >> 16, c); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
 static inline unsigned __float_as_uint(float x) {

@@ -1,0 +1,48 @@
+// shifted_patterns.cu -- every pattern moved by its own shift, bilinearly, wrapping round.
+//   patterns  (n, nx, ny)  native dtype, y fastest
+//   shifts    (n, 2)       double; not finite: the pattern becomes NaN
+//   out       (n, nx, ny)  double
+// Grid (patterns, tiles of 256 pixels), one pixel a thread: four reads that neighbours share, so the pattern comes
+// once. bytes: the pattern once, and 8 a pixel out.   flops: 9 a pixel in double, rounded one by one as in the
+// definition. bound: memory. budget: 40 registers, 0 bytes shared
+#include "common.cuh"
+
+// Whole part and remainder of a shift; a shift that is not finite has whole part 0 and passes its NaN on.
+DEVICE void split(double shift, double& whole, double& part) {
+  whole = isfinite(shift) ? floor(shift) : 0.0;
+  part = __dadd_rn(shift, -whole);
+}
+
+DEVICE int wrapped(int i, double whole, int size) {
+  const offset_t at = (i - offset_t(whole)) % size;
+  return int(at < 0 ? at + size : at);
+}
+
+DEVICE double mix(double near, double far, double part) {
+  return __dadd_rn(__dmul_rn(near, __dadd_rn(1.0, -part)), __dmul_rn(far, part));
+}
+
+template <class Pixel>
+DEVICE void shifted_patterns(const Pixel* __restrict__ patterns, const double* __restrict__ shifts,
+                             double* __restrict__ out, int nx, int ny) {
+  const int i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= nx * ny) return;
+  const offset_t pattern = blockIdx.x;
+  const Pixel* frame = patterns + pattern * nx * ny;
+  double whole_x, part_x, whole_y, part_y;
+  split(shifts[2 * pattern], whole_x, part_x);
+  split(shifts[2 * pattern + 1], whole_y, part_y);
+  const int x = wrapped(i / ny, whole_x, nx), y = wrapped(i % ny, whole_y, ny);
+  const int x1 = x ? x - 1 : nx - 1, y1 = y ? y - 1 : ny - 1;
+  const double near = mix(double(frame[x * ny + y]), double(frame[x1 * ny + y]), part_x);
+  const double far = mix(double(frame[x * ny + y1]), double(frame[x1 * ny + y1]), part_x);
+  out[pattern * nx * ny + i] = mix(near, far, part_y);
+}
+
+#define INSTANCE(NAME, Pixel)                                                                        \
+  extern "C" __global__ void __launch_bounds__(256)                                                  \
+      shifted_patterns_##NAME(const Pixel* __restrict__ patterns, const double* __restrict__ shifts, \
+                              double* __restrict__ out, int nx, int ny) {                            \
+    shifted_patterns(patterns, shifts, out, nx, ny);                                                 \
+  }
+FOR_EACH_PIXEL(INSTANCE)
