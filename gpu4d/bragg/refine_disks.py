@@ -13,7 +13,7 @@ WIDEST = 128  # samples a pixel: the kernel's window of more would not fit into 
 
 
 def _too_fine(*given: Any, mode: str | None = "correlation", upsample: int = 16, **_: Any) -> str | None:
-    mode, upsample = (*given[4:6], *(mode, upsample)[len(given[4:6]) :])
+    mode, upsample = (*given[4:6], *(mode, upsample)[len(given[4:6]) :])  # type: ignore[misc]
     return f"the kernel's window has at most {WIDEST} samples a pixel" if mode == "upsample" and upsample > WIDEST else None
 
 
@@ -56,9 +56,9 @@ def refine_peaks(
     """
     xp = arrays.namespace(maps, px, py, count)
     found = _found(count, px.shape[1])
-    whole = [arrays.as_float64(xp.where(found, p, xp.zeros_like(p))) for p in (px, py)]
-    refined = refine_positions(arrays.as_float64(maps), *whole, mode, upsample, climb=climb)
-    nan = xp.full_like(whole[0], float("nan"))
+    wx, wy = (arrays.as_float64(xp.where(found, p, xp.zeros_like(p))) for p in (px, py))
+    refined = refine_positions(arrays.as_float64(maps), wx, wy, mode, upsample, climb=climb)
+    nan = xp.full_like(wx, float("nan"))
     return tuple(xp.where(found, v, nan) for v in refined)  # type: ignore[return-value]
 
 
@@ -100,7 +100,7 @@ def peak_errors(counts: Any, cross: Any, box: Any, x: Any, y: Any, count: Any, /
     xp = arrays.namespace(counts, cross, box, x, y, count)
     nx, ny = cross.shape[-2:]
     found = _found(count, x.shape[1])
-    where = [arrays.as_float64(xp.where(found, v, xp.zeros_like(v))) for v in (x, y)]
+    at_x, at_y = (arrays.as_float64(xp.where(found, v, xp.zeros_like(v))) for v in (x, y))
     width, height = box.shape[1:]
     wide = xp.zeros((4, width, ny - height), dtype=xp.float64, device=arrays.device(box))
     full = xp.concat([arrays.as_float64(box), wide], axis=2)
@@ -108,8 +108,8 @@ def peak_errors(counts: Any, cross: Any, box: Any, x: Any, y: Any, count: Any, /
     moments = xp.roll(full, (-(width // 2), -(height // 2)), axis=(-2, -1))
     c, m = arrays.as_float64(counts), arrays.as_float64(cross)
     maps = Maps(counts=c, hybrid=m, cross=m, refined=m, noise=m)
-    errors = position_errors(maps, *where, moments, available=True, grid=grid)
-    nan = xp.full_like(where[0], float("nan"))
+    errors = position_errors(maps, at_x, at_y, moments, available=True, grid=grid)
+    nan = xp.full_like(at_x, float("nan"))
     return tuple(xp.where(found, v, nan) for v in errors)  # type: ignore[return-value]
 
 
