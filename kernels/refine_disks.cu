@@ -19,6 +19,7 @@
 // budget(window_peaks): 168 registers, 0 bytes shared
 // budget(parabola_peaks): 64 registers, 0 bytes shared
 #include "common.cuh"
+#include "eight_sums.cuh"
 
 // Blocks a multiprocessor holds: from sm_100 on FMAs go in pairs, whose registers spill at four
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
@@ -140,20 +141,6 @@ DEVICE void row_sums(const float* __restrict__ map, const float* __restrict__ tx
       weight += splits * (PITCH / 4);
     }
   }
-}
-
-// Sums of eight values over a warp: lane l has that of value l % 8
-DEVICE float eight_sums(float* v) {
-  const int lane = threadIdx.x & 31;
-  UNROLL for (int half = 4; half; half >>= 1) {
-    const bool high = lane & half;
-    UNROLL for (int k = 0; k < half; k++) {
-      const float given = high ? v[k] : v[k + half], kept = high ? v[k + half] : v[k];
-      v[k] = kept + __shfl_xor_sync(FULL_WARP, given, half);
-    }
-  }
-  v[0] += __shfl_xor_sync(FULL_WARP, v[0], 8);
-  return v[0] + __shfl_xor_sync(FULL_WARP, v[0], 16);
 }
 
 // w.sum: value, gradient and Hessian of the interpolation at the points the slots aim at, [SUMS][PEAKS]

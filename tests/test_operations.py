@@ -5,6 +5,7 @@ A library that is not installed is skipped, with the reason; `GPU4D_REQUIRE=torc
 
 import contextlib
 import importlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -300,6 +301,36 @@ def for_hot_pixel_median() -> list[Example]:
     ]
 
 
+def for_radial_sums() -> list[Example]:
+    """Origins on and off the detector, on pixels and between, unknown; ellipses, masks, rings of less than a pixel."""
+    rng = np.random.default_rng(13)
+    found = []
+    for label, f in frames().items():
+        origins = rng.uniform(-1, 12, (f.shape[0], 2))
+        origins[:1], origins[1:2] = (5.0, 4.0), (np.nan, 3.0)
+        found.append(Example(label, (f, origins)))
+    counts, real = disks((2, 3, 19, 70)), with_gaps(disks((3, 9, 12), "float32"))
+    mask = some_masks((9, 12))[0] | (np.arange(12) > 6)
+    real[2, 4, 5:] = np.nan
+    tilted = {"ellipse": (1.2, 1.0, 0.7)}
+    return [
+        *found,
+        Example("scan", (counts, rng.uniform(8, 11, (2, 3, 2))), {"n_r": 50, **tilted}),
+        Example("one-origin", (counts[0], np.asarray([9.0, 35.0])), {"r_max": 40.0, "n_r": 23}),
+        Example("pattern", (counts[0, 0], np.asarray([9.5, 30.25])), {"r_max": 36.4}),
+        Example("mask", (real, np.asarray([4.0, 6.0])), {"mask": mask, "r_max": 9.0, **tilted}),
+        Example("uint32", (counts[0].astype("uint32") * 1_000_003, np.asarray([9.0, 35.0]))),
+    ]
+
+
+def for_polar_transform() -> list[Example]:
+    """The same, with some angles; what comes out is in single precision."""
+    return [
+        Example(e.label, e.args, {"n_theta": n, **e.options}, double=1e-12, twin=() if e.args[0].dtype == np.float64 else (2e-7,))
+        for e, n in zip(for_radial_sums(), itertools.cycle((12, 7, 1)))
+    ]
+
+
 def bragg_frames(shape: tuple[int, int], n: int, dtype: Any = "uint16", seed: int = 0) -> np.ndarray:
     """Patterns (n, Qx, Qy) of disks that are clearly unequal, so that their order is the same in single precision."""
     rng = np.random.default_rng(seed)
@@ -311,6 +342,18 @@ def bragg_frames(shape: tuple[int, int], n: int, dtype: Any = "uint16", seed: in
             r = np.hypot(x - fx * shape[0] - shift[0], y - fy * shape[1] - shift[1])
             pattern += height / (1 + np.exp(4 * (r - 3.2)))
     return rng.poisson(out).astype(dtype)
+
+
+def bragg_stacks() -> dict[str, np.ndarray]:
+    """Stacks of such patterns by label: pixel types, odd and long detectors, empty and NaN patterns."""
+    return {
+        "uint16": bragg_frames((41, 48), 3),
+        "uint8": (bragg_frames((35, 33), 2, "uint16", 1) // 4).astype("uint8"),
+        "uint32": bragg_frames((33, 52), 2, "uint32", 2),
+        "float32-gaps": with_gaps(bragg_frames((40, 37), 3, "float32", 3)),
+        "uint16-gaps": with_gaps(bragg_frames((36, 40), 2, "uint16", 4)),
+        "float64": bragg_frames((36, 36), 1, "float64", 5),
+    }
 
 
 def for_correlation_map() -> list[Example]:
@@ -460,6 +503,41 @@ def for_gather_pixels() -> list[Example]:
     return [*found, Example("tiles", (many, np.arange(5, 100))), Example("no-pixels", (many, np.arange(0)))]
 
 
+def for_poisson_fit() -> list[Example]:
+    """Every number of parameters and pixel type; disks over the border, lost, empty, NaN; a mask; more slots than disks; none."""
+    from gpu4d.bragg.poisson_fit import disk_profile
+
+    profile = disk_profile(gpu4d.probe.synthetic((33, 33), 3.2))
+    table = (profile.table, profile.pixels)
+    twin = (1e-6, 1e-6, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 0.0)
+    places = np.asarray([(0.5, 0.5), (0.28, 0.3), (0.72, 0.25), (0.3, 0.75), (0.75, 0.7), (0.02, 0.4), (0.9, 0.99)])
+
+    def starts(frames: np.ndarray) -> tuple[np.ndarray, ...]:
+        n, nx, ny = frames.shape
+        at = places * (nx, ny) + np.random.default_rng(n).uniform(-0.3, 0.3, (n, len(places), 2))
+        count = np.full(n, len(places))
+        count[1:2] = 3
+        return at[..., 0], at[..., 1], count
+
+    found = []
+    for (label, frames), parameters in zip(bragg_stacks().items(), (6, 8, 4, 6, 6, 8)):
+        found.append(Example(label, (frames, *starts(frames), *table), {"parameters": parameters}, twin=twin))
+    frames = bragg_frames((41, 48), 2)
+    x, y, count = starts(frames)
+    mask = np.ones((41, 48), bool)
+    mask[18:21, 20:26] = mask[30:, 12] = False
+    unknown = x.copy()
+    unknown[0, :2] = np.nan, 1e9
+    return [
+        *found,
+        Example("mask", (frames, x, y, count, *table), {"mask": mask}, twin=twin),
+        Example("far-starts", (frames, x + 1.4, y - 1.2, count, *table), {"iterations": 5}, twin=twin),
+        Example("unknown-starts", (frames, unknown, y, count, *table), twin=twin),
+        Example("no-disks", (frames, x, y, 0 * count, *table), twin=twin),
+        Example("none", (frames[:0], x[:0], y[:0], count[:0], *table), twin=twin),
+    ]
+
+
 EXAMPLES: dict[str, Callable[[], list[Example]]] = {
     "annular_sums": for_annular_sums,
     "center_of_mass": for_center_of_mass,
@@ -477,7 +555,10 @@ EXAMPLES: dict[str, Callable[[], list[Example]]] = {
     "pattern_maximum": lambda: [Example(label, (f,)) for label, f in frames().items()],
     "pattern_sums": for_pattern_sums,
     "peak_errors": for_peak_errors,
+    "poisson_fit": for_poisson_fit,
     "refine_peaks": for_refine_peaks,
+    "polar_transform": for_polar_transform,
+    "radial_sums": for_radial_sums,
     "shifted_patterns": for_shifted_patterns,
 }
 

@@ -1,0 +1,30 @@
+"""Launches poisson_fit.cu: a warp a disk, all disks of all patterns in one launch."""
+
+from __future__ import annotations
+
+import numpy as np
+from gpu4d.kernels.pixels import contiguous, suffix
+
+from gpu4d import device
+from gpu4d.bragg.poisson_fit import PoissonFit, check_parameters
+
+FILE = "poisson_fit.cu"
+WARPS = 4
+KERNELS = {4: "fit_4", 6: "fit_6", 8: "fit_8"}
+
+
+def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3):
+    check_parameters(parameters)
+    n, nx, ny = patterns.shape
+    most, m = x.shape[1], pixels.shape[0]
+    patterns = contiguous(patterns)
+    x, y = (contiguous(a.astype(np.float64, copy=False)) for a in (x, y))
+    found, pixels = (contiguous(a.astype(np.int32, copy=False)) for a in (count, pixels))
+    valid = np.uint64(0) if mask is None else contiguous(mask.astype(np.uint8))
+    table = contiguous(table.astype(np.float32, copy=False))
+    out, ok = device.empty((7, n, most), np.float64), device.empty((n, most), np.bool_)
+    sizes = map(np.int32, (most, nx, ny, m, table.shape[0] - 1, iterations))
+    call = (patterns, x, y, found, valid, table, pixels, out, ok, np.int64(n * most), *sizes)
+    function = device.kernel(FILE, f"{KERNELS[parameters]}_{suffix(patterns)}")
+    device.launch(function, -(-n * most // WARPS), 32 * WARPS, call)
+    return PoissonFit(*out, ok)
