@@ -224,6 +224,8 @@ def _significant(x, cross, squares, reach, limits, at, val, found):
             noise = _window_sum(x, squares, i, j, reach)
             if noise <= 0 or c < limits[0] * np.sqrt(noise):
                 continue
+        elif c < 0 and _window_sum(x, squares, i, j, reach) > 0:  # z < 0 = min_significance
+            continue
         at[kept, 0], at[kept, 1], val[kept] = i, j, val[q]
         kept += 1
     return kept

@@ -204,6 +204,18 @@ def test_thresholds_spacing_edge_and_count():
     assert len(gpu4d.find_bragg_disks(patterns, probe, edge=limit)[0]) == (np.rint(border) >= np.ceil(limit)).sum() < 6
 
 
+def test_no_significance_asked_is_still_no_negative_disk():
+    """min_significance=0: maxima of the hybrid map where the n = 1 map is negative are no disks, in the twin as in the definition."""
+    patterns, _ = scene(n=2, dose=20)
+    options = {"min_significance": 0.0, "max_peaks": 200, "min_spacing": 1.0, "refine": None}
+    got = gpu4d.find_bragg_disks(patterns, synthetic((64, 64), 5.0), **options)
+    with gpu4d.using("definition"):
+        want = gpu4d.find_bragg_disks(patterns, synthetic((64, 64), 5.0), **options)
+    assert want.counts.min() > 20
+    np.testing.assert_array_equal(got.counts, want.counts)
+    np.testing.assert_array_equal(got.flat("qx"), want.flat("qx"))
+
+
 def test_reasons_agree_with_the_disks():
     patterns, _ = scene(n=2, dose=50)
     probe = synthetic((64, 64), 5.0)
