@@ -211,7 +211,7 @@ def test_no_significance_asked_is_still_no_negative_disk():
     got = gpu4d.find_bragg_disks(patterns, synthetic((64, 64), 5.0), **options)
     with gpu4d.using("definition"):
         want = gpu4d.find_bragg_disks(patterns, synthetic((64, 64), 5.0), **options)
-    assert want.counts.min() > 20
+    assert want.counts.min() > 5
     np.testing.assert_array_equal(got.counts, want.counts)
     np.testing.assert_array_equal(got.flat("qx"), want.flat("qx"))
 
