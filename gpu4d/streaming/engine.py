@@ -105,7 +105,8 @@ def _device(device: Device, cube: DataCube) -> Device:
     if device.kind == "cuda" and cube.source.resident and sample is not None:
         raise DeviceError(f"device={device}: the cube is an array on the CPU; move it to the GPU (cupy.asarray) or use device='cpu'")
     if device.kind == "cuda":
-        log.info("device=%s: scans in files are reduced on the CPU by this version; cupy.asarray(cube.load()) works on the GPU", device)
+        how = "gpu4d.DataCube(cupy.asarray(cube.load().source.array)) is reduced on the GPU"
+        log.info("device=%s: scans in files are reduced on the CPU by this version; %s", device, how)
     return Device("cpu")
 
 
