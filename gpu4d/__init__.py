@@ -34,6 +34,8 @@ _NAMES = {
     "fit_lattice": "gpu4d.crystal.fit_lattice",
     "hybrid_correlation": "gpu4d.bragg.hybrid_correlation",
     "open": "gpu4d.io.opening",
+    "polar_transform": "gpu4d.amorphous.polar",
+    "radial_profile": "gpu4d.amorphous.polar",
     "save": "gpu4d.io.saving",
     "ssb": "gpu4d.phase.ssb",
     "strain_map": "gpu4d.crystal.strain",

@@ -1,0 +1,305 @@
+"""Diffraction patterns in polar-elliptical coordinates about their own origins, and what is summed along angles."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.calibrate.ellipse import ellipse_matrix
+from gpu4d.errors import InputError
+from gpu4d.operation import operation
+
+_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
+KINDS = ("mean", "sum")
+
+
+def _twin_cannot(patterns: Any, origins: Any, /, **options: Any) -> str | None:
+    if (problem := _problem(patterns, origins, **options)) is not None:
+        return problem
+    name = str(patterns.dtype).removeprefix("torch.")
+    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
+
+
+def _kernel_cannot(patterns: Any, origins: Any, /, **options: Any) -> str | None:
+    from gpu4d.kernels.pixels import unsupported
+
+    return _problem(patterns, origins, **options) or unsupported(patterns)
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.polar",
+    cuda="gpu4d.kernels.polar",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
+def polar_transform(
+    patterns: Any,
+    origins: Any,
+    /,
+    *,
+    n_theta: int = 180,
+    n_r: int | None = None,
+    r_max: float | None = None,
+    ellipse: tuple[float, float, float] | None = None,
+    mask: Any = None,
+) -> Any:
+    """Patterns on a polar-elliptical grid about each one's origin, by bilinear interpolation.
+
+    Sample (i, j) lies at origin + M⁻¹ r_j (cos θ_i, sin θ_i), θ_i = 2π i / n_theta from qx towards qy, r_j = (j + ½) r_max / n_r,
+    with M the matrix that makes the calibrated ellipse a circle of its minor semi-axis (`gpu4d.calibrate.ellipse_matrix`).
+
+    Parameters
+    ----------
+    patterns : (..., Qx, Qy) real
+    origins : (..., 2) or (2,) float
+        Centre of the unscattered beam, detector pixels.
+    n_theta, n_r : int
+        Number of angles and radii; n_r is r_max rounded up, unless given.
+    r_max : float, optional
+        Pixels; half the shorter side of the detector, unless given.
+    ellipse : (a, b, theta), optional
+        `Calibration.ellipse`.
+    mask : (Qx, Qy) bool, optional
+        True where a pixel counts.
+
+    Returns
+    -------
+    (..., n_theta, n_r) float32, float64 for float64 patterns
+        Pixels that are masked, not finite or outside take no part: the weights of the others are scaled up. NaN where the
+        pixel next to the sample is one of them, and everywhere where the origin is not finite.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, numbers that are not positive, a > b > 0 violated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = np.arange(32.0)[:, None], np.arange(32.0)
+    >>> pattern = np.hypot(x - 16.3, y - 15.2)                       # its value is the radius
+    >>> polar = polar_transform(pattern, np.array([16.3, 15.2]), n_theta=8, r_max=10)
+    >>> polar.shape, bool(np.abs(polar[:, 3:] - np.arange(3.5, 10)).max() < 0.05)
+    ((8, 10), True)
+    """
+    found = [a for a in (patterns, origins, mask) if a is not None]
+    xp = arrays.namespace(*found)
+    if (problem := _problem(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)) is not None:
+        raise InputError(problem)
+    *batch, nx, ny = patterns.shape
+    n_r, r_max = radial_grid((nx, ny), n_r, r_max)
+    frames, centre = xp.reshape(patterns, (-1, nx, ny)), per_pattern(patterns, origins)
+    n, where = frames.shape[0], arrays.device(patterns)
+    direction = arrays.from_numpy(directions(n_theta, ellipse), centre)
+    radius = arrays.from_numpy(radii(n_r, r_max), centre)
+    known = xp.all(xp.isfinite(centre), axis=-1)
+    centre = xp.where(known[:, None], centre, xp.zeros_like(centre))
+
+    low, part = [], []  # the pixel below a sample, and how far the sample is beyond it
+    for axis, size in ((0, nx), (1, ny)):
+        at = centre[:, axis][:, None, None] + radius[None, None, :] * direction[:, axis][None, :, None]
+        at = xp.clip(at, -2.0, size + 1.0)
+        floor = xp.floor(at)
+        low.append(xp.astype(floor, xp.int64))
+        part.append(at - floor)
+    flat = xp.reshape(frames, (n, nx * ny))
+    allowed = xp.ones((nx * ny,), dtype=xp.bool, device=where) if mask is None else xp.reshape(xp.astype(mask, xp.bool), (nx * ny,))
+    total, weights, nearest = xp.zeros_like(part[0]), xp.zeros_like(part[0]), known[:, None, None]
+    for a in (0, 1):
+        for b in (0, 1):
+            x, y = low[0] + a, low[1] + b
+            inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
+            index = xp.reshape(xp.where(inside, x * ny + y, xp.zeros_like(x)), (n, n_theta * n_r))
+            value = xp.reshape(arrays.as_float64(arrays.gather(flat, index)), part[0].shape)
+            inside = inside & xp.reshape(xp.take(allowed, xp.reshape(index, (-1,))), value.shape) & xp.isfinite(value)
+            weight = (part[0] if a else 1.0 - part[0]) * (part[1] if b else 1.0 - part[1])
+            weight = xp.where(inside, weight, xp.zeros_like(weight))
+            total = total + weight * xp.where(inside, value, xp.zeros_like(value))
+            weights = weights + weight
+            here = ((part[0] >= 0.5) if a else (part[0] < 0.5)) & ((part[1] >= 0.5) if b else (part[1] < 0.5))
+            nearest = nearest & (inside | ~here)
+    polar = xp.where(nearest, total / xp.where(nearest, weights, xp.ones_like(weights)), xp.full_like(total, math.nan))
+    polar = polar if patterns.dtype == xp.float64 else xp.astype(polar, xp.float32)
+    return xp.reshape(polar, (*batch, n_theta, n_r))
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.polar",
+    cuda="gpu4d.kernels.polar",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
+def radial_sums(
+    patterns: Any,
+    origins: Any,
+    /,
+    *,
+    n_r: int | None = None,
+    r_max: float | None = None,
+    ellipse: tuple[float, float, float] | None = None,
+    mask: Any = None,
+) -> tuple[Any, Any]:
+    """Sum and number of the pixels in every ring about each pattern's origin.
+
+    A pixel belongs to ring ⌊r n_r / r_max⌋ with r = |M (q − origin)|, M as in `polar_transform`. Every pixel goes into one ring
+    as a whole, so that sums of counts are exact.
+
+    Parameters
+    ----------
+    patterns, origins, n_r, r_max, ellipse, mask
+        See `polar_transform`.
+
+    Returns
+    -------
+    sums : (..., n_r) int64 for integer patterns, else float64
+    pixels : (..., n_r) int64
+        Masked pixels and those not finite are left out of both; both are 0 where the origin is not finite.
+
+    Raises
+    ------
+    InputError
+        See `polar_transform`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sums, pixels = radial_sums(np.ones((5, 5), "uint8"), np.array([2.0, 2.0]), r_max=2)
+    >>> sums.tolist(), pixels.tolist()
+    ([1, 8], [1, 8])
+    """
+    found = [a for a in (patterns, origins, mask) if a is not None]
+    xp = arrays.namespace(*found)
+    if (problem := _problem(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)) is not None:
+        raise InputError(problem)
+    *batch, nx, ny = patterns.shape
+    n_r, r_max = radial_grid((nx, ny), n_r, r_max)
+    values, centre = arrays.as_sum_dtype(xp.reshape(patterns, (-1, nx, ny))), per_pattern(patterns, origins)
+    n, where = values.shape[0], arrays.device(values)
+    known = xp.all(xp.isfinite(centre), axis=-1)
+    centre = xp.where(known[:, None], centre, xp.zeros_like(centre))
+    (xx, xy), (yx, yy) = matrix(ellipse).tolist()
+    dx = xp.arange(nx, dtype=xp.float64, device=where)[None, :, None] - centre[:, 0][:, None, None]
+    dy = xp.arange(ny, dtype=xp.float64, device=where)[None, None, :] - centre[:, 1][:, None, None]
+    u, v = xx * dx + xy * dy, yx * dx + yy * dy
+    r = xp.sqrt(u * u + v * v) * (n_r / r_max)
+    counts = known[:, None, None] & (r < n_r) & xp.isfinite(values)
+    if mask is not None:
+        counts = counts & xp.astype(mask, xp.bool)
+    ring = xp.astype(xp.floor(xp.where(counts, r, xp.zeros_like(r))), xp.int64)
+    ring = ring + n_r * xp.arange(n, dtype=xp.int64, device=where)[:, None, None]
+    ring = xp.reshape(xp.where(counts, ring, xp.full_like(ring, -1)), (-1,))
+    clean = xp.where(counts, values, xp.zeros_like(values))
+    sums = arrays.scatter_add(xp.reshape(clean, (-1,)), ring, n * n_r)
+    pixels = arrays.scatter_add(xp.ones(ring.shape, dtype=xp.float64, device=where), ring, n * n_r)
+    sums = xp.astype(sums, xp.int64) if arrays.is_integer(patterns) else sums
+    return xp.reshape(sums, (*batch, n_r)), xp.reshape(xp.astype(pixels, xp.int64), (*batch, n_r))
+
+
+def radial_profile(
+    patterns: Any,
+    origins: Any,
+    /,
+    *,
+    n_r: int | None = None,
+    r_max: float | None = None,
+    ellipse: tuple[float, float, float] | None = None,
+    mask: Any = None,
+    kind: str = "mean",
+) -> Any:
+    """Intensity by distance from the origin: the azimuthal mean per pixel.
+
+    Parameters
+    ----------
+    patterns, origins, n_r, r_max, ellipse, mask
+        See `polar_transform`; the radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels.
+    kind : {"mean", "sum"}
+        "sum" is the intensity in every ring: the mean times its number of pixels on an ideal detector, 2π r dr, so that a beam
+        stop or the detector's edge does not dent it.
+
+    Returns
+    -------
+    (..., n_r) float64
+        NaN where a ring has no pixel that counts.
+
+    Raises
+    ------
+    InputError
+        See `polar_transform`; an unknown kind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> radial_profile(np.full((3, 9, 9), 7, "uint16"), np.array([4.0, 4.0]), r_max=3)[0].tolist()
+    [7.0, 7.0, 7.0]
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind={kind!r}: need one of {', '.join(map(repr, KINDS))}")
+    sums, pixels = radial_sums(patterns, origins, n_r=n_r, r_max=r_max, ellipse=ellipse, mask=mask)
+    xp = arrays.namespace(sums)
+    number = xp.astype(pixels, xp.float64)
+    mean = xp.where(number > 0, arrays.as_float64(sums) / xp.maximum(number, xp.ones_like(number)), xp.full_like(number, math.nan))
+    if kind == "mean":
+        return mean
+    n_r, r_max = radial_grid(patterns.shape[-2:], n_r, r_max)
+    return mean * arrays.from_numpy(2 * np.pi * radii(n_r, r_max) * (r_max / n_r), mean)
+
+
+def radii(n_r: int, r_max: float) -> np.ndarray:
+    """(n_r,) middle of every ring, pixels.
+
+    Examples
+    --------
+    >>> radii(4, 8.0).tolist()
+    [1.0, 3.0, 5.0, 7.0]
+    """
+    return (np.arange(n_r) + 0.5) * (r_max / n_r)
+
+
+def radial_grid(shape: tuple[int, ...], n_r: int | None, r_max: float | None) -> tuple[int, float]:
+    """Number of rings and their outer radius, given or from the detector."""
+    r_max = min(shape) / 2 if r_max is None else float(r_max)
+    return (math.ceil(r_max) if n_r is None else int(n_r)), r_max
+
+
+def matrix(ellipse: tuple[float, float, float] | None) -> np.ndarray:
+    """(2, 2) matrix that makes the ellipse a circle."""
+    return np.eye(2) if ellipse is None else ellipse_matrix(ellipse)
+
+
+def directions(n_theta: int, ellipse: tuple[float, float, float] | None) -> np.ndarray:
+    """(n_theta, 2) where one pixel of radius leads to on the detector."""
+    theta = 2 * np.pi * np.arange(n_theta) / n_theta
+    return np.stack([np.cos(theta), np.sin(theta)], axis=-1) @ np.linalg.inv(matrix(ellipse)).T
+
+
+def per_pattern(patterns: Any, origins: Any) -> Any:
+    """(n, 2) float64 origins, one a pattern."""
+    xp = arrays.namespace(patterns, origins)
+    return xp.reshape(xp.broadcast_to(arrays.as_float64(origins), (*patterns.shape[:-2], 2)), (-1, 2))
+
+
+def _problem(
+    patterns: Any,
+    origins: Any,
+    *,
+    n_theta: int = 1,
+    n_r: int | None = None,
+    r_max: float | None = None,
+    ellipse: tuple[float, float, float] | None = None,
+    mask: Any = None,
+) -> str | None:
+    shape = tuple(patterns.shape)
+    if len(shape) < 2 or 0 in shape[-2:]:
+        return f"patterns have shape {shape}, need (..., Qx, Qy) with pixels"
+    if tuple(origins.shape) not in ((2,), (*shape[:-2], 2)):
+        return f"origins are {tuple(origins.shape)}, the patterns {shape}: need (2,) or one (qx, qy) a pattern, {(*shape[:-2], 2)}"
+    if mask is not None and tuple(mask.shape) != shape[-2:]:
+        return f"mask is {tuple(mask.shape)}, the patterns are {shape[-2:]}: need one bool per detector pixel"
+    if n_theta < 1 or (n_r is not None and n_r < 1) or (r_max is not None and not 0 < r_max < math.inf):
+        return f"n_theta={n_theta}, n_r={n_r}, r_max={r_max}: need positive numbers"
+    if ellipse is not None and not ellipse[0] >= ellipse[1] > 0:
+        return f"ellipse={tuple(ellipse)}: need (a, b, theta) with a ≥ b > 0"
+    return None
