@@ -43,8 +43,8 @@ def with_cuda():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", SOURCES)
-def test_every_source_compiles_for_every_architecture(file):
-    pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed (gpu4d[test] on Linux)")
+def test_every_source_compiles_for_every_architecture(file, need):
+    need("cuda.bindings.nvrtc")
     text = inlined(file)
     with ThreadPoolExecutor(2) as pool:
         results = dict(zip(ARCHITECTURES, pool.map(lambda a: compile_for(text, file, a), ARCHITECTURES)))
