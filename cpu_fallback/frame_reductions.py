@@ -9,6 +9,7 @@ Unsigned 16-bit counts are moved by 2**15 into the signed range; what that adds 
 Other dtypes take the twins of the single operations, one after the other: the frames of one call fit into the last-level cache.
 """
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,7 @@ FLUSH = 1 << 15  # frames whose 16-bit counts a sum of 32 bits holds
 U = np.uint64  # unsigned indices: numba would ask every other one whether it is negative, and not vectorise
 
 
+@cache
 def pieces(nx, ny):
     """(x0, x1, y0, y1) of parts of the detector that lie in one run of memory: whole rows, or part of one row."""
     rows = min(PIECE // ny, 4 * LARGEST // ny**2)
@@ -36,21 +38,26 @@ def pieces(nx, ny):
 
 
 @njit(nogil=True, cache=True)
-def _weigh(masks, mask, first, last, x0, y0, ny, cx, cy, weights):
-    """Weights of one piece: the masks, then 1, x - cx and y - cy where `mask` lets a pixel count."""
+def _weigh(masks, mask, first, part, ny, weights, bias, added):
+    """Weights of one piece: the masks, then 1, x - cx and y - cy where `mask` lets a pixel count; and what the bias adds to each."""
     m = masks.shape[0]
+    x0, x1, y0, y1 = part
+    cx, cy, wide = (x0 + x1) // 2, (y0 + y1) // 2, y1 - y0
+    size = (x1 - x0) * wide
     for j in range(m):
-        for i in range(last - first):
+        for i in range(size):
             weights[j, i] = masks[j, first + i]
-    x, y = x0, y0
-    for i in range(last - first):
-        one = np.int16(1) if mask is None else np.int16(mask[first + i])
-        weights[m, i] = one
-        weights[m + 1, i] = one * (x - cx)
-        weights[m + 2, i] = one * (y - cy)
-        y += 1
-        if y == ny:
-            x, y = x + 1, 0
+    for x in range(x1 - x0):
+        for y in range(wide):
+            one = np.int16(1) if mask is None else np.int16(mask[first + x * wide + y])
+            weights[m, x * wide + y] = one
+            weights[m + 1, x * wide + y] = one * (x + x0 - cx)
+            weights[m + 2, x * wide + y] = one * (y + y0 - cy)
+    for j in range(m + 3):
+        sum_of = np.int64(0)
+        for i in range(size):
+            sum_of += weights[j, i]
+        added[j] = bias * sum_of
 
 
 @njit(nogil=True, cache=True)
@@ -85,25 +92,22 @@ def _product(values, f, weights, j, size):
 
 @njit(nogil=True, cache=True)
 def _narrow(frames, ny, parts, bias, masks, mask, total, top, masked, moments):
-    """Everything in one pass. `masked` and `moments` come filled with what the bias adds."""
+    """Everything in one pass; the outputs come filled with zeros."""
     n, m = frames.shape[0], masks.shape[0]
-    weights = np.empty((m + 3, PIECE), np.int16)
+    weights, added = np.empty((m + 3, PIECE), np.int16), np.empty(m + 3, np.int64)
     values = np.empty((2, PIECE), np.int16)
     part, peak = np.empty(PIECE, np.int32), np.empty(PIECE, np.int16)
-    under = np.empty(m, np.int64)
+    seen = np.empty(m, np.int64)  # masks that are not empty in a piece; one that is left out has nothing added by the bias either
     for p in range(parts.shape[0]):
         x0, x1, y0, y1 = parts[p]
         cx, cy = (x0 + x1) // 2, (y0 + y1) // 2
-        first, last = x0 * ny + y0, (x1 - 1) * ny + y1
-        size = U(last - first)
-        _weigh(masks, mask, first, last, x0, y0, ny, cx, cy, weights)
-        seen = 0
+        first, size = x0 * ny + y0, U((x1 - x0) * (y1 - y0))
+        _weigh(masks, mask, first, parts[p], ny, weights, np.int64(bias), added)
+        some = 0
         for j in range(m):
-            for i in range(size):
-                if weights[j, i]:
-                    under[seen] = j
-                    seen += 1
-                    break
+            if weights[j, :size].any():
+                seen[some] = j
+                some += 1
         peak[:] = -(1 << 15)
         for begin in range(0, n, FLUSH):
             end = min(n, begin + FLUSH)
@@ -114,26 +118,17 @@ def _narrow(frames, ny, parts, bias, masks, mask, total, top, masked, moments):
                 else:
                     _take_one(frames, U(k), U(first), size, bias, values, part, peak)
                 for f in range(min(2, end - k)):
-                    g = U(f)
-                    for j in under[:seen]:
-                        masked[k + f, j] += _product(values, g, weights, U(j), size)
-                    s = _product(values, g, weights, U(m), size)
+                    for i in range(some):
+                        j = seen[i]
+                        masked[k + f, j] += _product(values, U(f), weights, U(j), size) + added[j]
+                    s = _product(values, U(f), weights, U(m), size) + added[m]
                     moments[k + f, 0] += s
-                    moments[k + f, 1] += _product(values, g, weights, U(m + 1), size) + s * cx
-                    moments[k + f, 2] += _product(values, g, weights, U(m + 2), size) + s * cy
+                    moments[k + f, 1] += _product(values, U(f), weights, U(m + 1), size) + added[m + 1] + s * cx
+                    moments[k + f, 2] += _product(values, U(f), weights, U(m + 2), size) + added[m + 2] + s * cy
             for i in range(size):
                 total[first + i] += part[i] + np.int64(end - begin) * bias
         for i in range(size):
             top[first + i] = np.int64(peak[i]) + bias
-
-
-def _offsets(masks, mask, nx, ny, bias):
-    """What a bias on every pixel adds to the sums under masks, and to the first moments."""
-    counts = bias * np.count_nonzero(masks, axis=-1)
-    if mask is None:
-        return counts, np.array([nx * ny, nx * (nx - 1) // 2 * ny, ny * (ny - 1) // 2 * nx]) * bias
-    rows, columns = (np.count_nonzero(mask, axis=axis) for axis in (1, 0))
-    return counts, np.array([rows.sum(), rows @ np.arange(nx), columns @ np.arange(ny)]) * bias
 
 
 def _counts(patterns, masks, mask):
@@ -141,15 +136,13 @@ def _counts(patterns, masks, mask):
     n, nx, ny = patterns.shape
     flat = np.ascontiguousarray(patterns).reshape(n, nx * ny)
     flat = flat.view(np.uint8) if flat.dtype.kind == "b" else flat
-    bias = 1 << 15 if flat.dtype == np.uint16 else 0
-    masks = np.ascontiguousarray(masks).reshape(len(masks), nx * ny)
-    mask = None if mask is None else np.ascontiguousarray(mask, bool)
-    counts, offsets = _offsets(masks, mask, nx, ny, bias)
+    bias = np.int32(1 << 15 if flat.dtype == np.uint16 else 0)
+    bits = np.ascontiguousarray(masks).reshape(len(masks), nx * ny).view(np.uint8)
+    valid = None if mask is None else np.ascontiguousarray(mask, bool).reshape(-1).view(np.uint8)
     total, maximum = np.zeros((nx, ny), np.int64), np.full((nx, ny), np.iinfo(np.int64).min)
-    masked, moments = np.tile(counts, (n, 1)), np.tile(offsets, (n, 1))
+    masked, moments = np.zeros((n, len(masks)), np.int64), np.zeros((n, 3), np.int64)
     if n:
-        valid = None if mask is None else mask.reshape(-1)
-        _narrow(flat, ny, pieces(nx, ny), np.int32(bias), masks, valid, total.reshape(-1), maximum.reshape(-1), masked, moments)
+        _narrow(flat, ny, pieces(nx, ny), bias, bits, valid, total.reshape(-1), maximum.reshape(-1), masked, moments)
     return total, maximum, masked, moments
 
 

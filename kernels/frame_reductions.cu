@@ -172,7 +172,7 @@ DEVICE void moments(const u32* words, const u32* bytes, const Place<Pixel>& plac
         my += v * Moment(place.y[e] + i);
       }
     }
-    if (place.left[e]) mx += Moment(s) * Moment(place.x[e]);
+    mx += Moment(s) * Moment(place.x[e]);
     sum += s;
   }
 }

@@ -49,7 +49,7 @@ def frame_sums(patterns, masks, mask=None, *, totals=False):
         some = masks[first : first + most]
         m = some.shape[0]
         values = m + 4
-        chunk = max(1, min(16, PART_BYTES // (64 * values)))
+        chunk = max(1, min(16, min(PART_BYTES, device.shared_memory()) // (64 * values)))
         sums = device.empty((n, tiles, values), wide)
         once = totals and first == 0
         where = (parts, tops) if once else (np.uint64(0), np.uint64(0))

@@ -61,3 +61,14 @@ class ArraySource:
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         return self.array[rows, columns, :, :]
+
+
+def sample_of(source: Source) -> Any:
+    """An empty array of the library and on the device that a source's patterns come in; None where they come from a file.
+
+    Views (cropped, binned, swapped) are looked through: each has the source it is a view of as `source`.
+    """
+    while not hasattr(source, "array") and hasattr(source, "source"):
+        source = source.source
+    array = getattr(source, "array", None)
+    return None if array is None else array[:0, :0, :, :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from gpu4d.errors import InputError
 from gpu4d.operation import operation
 from gpu4d.streaming.reduction import PerPosition, ScanInfo
 from gpu4d.virtual.detectors import as_detector
+
+if TYPE_CHECKING:
+    from gpu4d.virtual.frame_reductions import FrameReductions
 
 _TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
 
@@ -161,7 +164,23 @@ class CenterOfMass:
         self.values = PerPosition(scan, 3)  # com_x, com_y, sum
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        moments = first_moments(frames, None if self.mask is None else arrays.from_numpy(self.mask, frames))
+        self._put(first_moments(frames, None if self.mask is None else arrays.from_numpy(self.mask, frames)), positions)
+
+    def joins(self) -> Any:
+        from gpu4d.virtual.fused import exact, fused
+
+        return fused if exact(self.scan) else None
+
+    def frame_masks(self) -> list[np.ndarray]:
+        return []
+
+    def moments_mask(self) -> tuple[np.ndarray | None]:
+        return (self.mask,)
+
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
+        self._put(sums.moments, positions)
+
+    def _put(self, moments: Any, positions: np.ndarray) -> None:
         com = _divided(moments)
         if self.relative_to_origin:
             com = com - arrays.from_numpy(self.scan.calibration.origin_at(positions), com)

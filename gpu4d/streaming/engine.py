@@ -14,10 +14,11 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.source import sample_of
 from gpu4d.device.choose import Device, choose
 from gpu4d.errors import DeviceError, InputError
 from gpu4d.streaming.plan import Plan, plan
-from gpu4d.streaming.reduction import Reduction, ScanInfo
+from gpu4d.streaming.reduction import Reduction, ScanInfo, joined
 
 log = logging.getLogger("gpu4d")
 
@@ -90,7 +91,7 @@ def sweep(
             active = [r for r in named.values() if pass_ < r.passes(todo.scan, todo.budget)]
             for reduction in active:
                 reduction.start(todo.scan, where_to, pass_)
-            _one_pass(cube, todo, active, report)
+            _one_pass(cube, todo, joined(active), report)
             if cube.source.resident and _frames(todo.scan):
                 cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
     results = {name: reduction.finish() for name, reduction in named.items()}
@@ -99,7 +100,7 @@ def sweep(
 
 def _device(device: Device, cube: DataCube) -> Device:
     """Where the work happens: arrays are reduced where they lie, files on the CPU."""
-    sample = getattr(cube.source, "array", None)
+    sample = sample_of(cube.source)
     if sample is not None and arrays.is_cuda(sample):
         return Device("cuda", device.index)
     if device.kind == "cuda" and cube.source.resident and sample is not None:
@@ -114,7 +115,7 @@ def _frames(scan: ScanInfo) -> int:
     return sum(scan.frames_in_block(block) for block in range(scan.blocks))
 
 
-def _one_pass(cube: DataCube, todo: Plan, reductions: list[Reduction], report: Callable[[int], None]) -> None:
+def _one_pass(cube: DataCube, todo: Plan, reductions: list[Any], report: Callable[[int], None]) -> None:
     """Workers take row blocks in order; the first error stops all of them and is raised here."""
     blocks = iter(range(todo.scan.blocks))
     lock, stop = threading.Lock(), threading.Event()
@@ -185,7 +186,7 @@ def _wanted(scan: ScanInfo, rows: slice, columns: slice) -> bool:
     return scan.where is None or bool(scan.where[rows, columns].any())
 
 
-def _update(scan: ScanInfo, reductions: list[Reduction], rows: slice, columns: slice, frames: Any, report: Callable[[int], None]) -> None:
+def _update(scan: ScanInfo, reductions: list[Any], rows: slice, columns: slice, frames: Any, report: Callable[[int], None]) -> None:
     """Hand one tile to every reduction: all of its frames, or those that `where` keeps."""
     xp = arrays.namespace(frames)
     positions = np.stack(np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij"), -1).reshape(

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
-from gpu4d.data.source import Shape4
+from gpu4d.data.source import Shape4, sample_of
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.memory import available_memory, default_budget, format_bytes, parse_memory
 from gpu4d.errors import InputError, MemoryBudgetError
@@ -110,7 +110,6 @@ def scan_info(cube: DataCube, where: Any = None) -> tuple[ScanInfo, Cut]:
     frame_bytes = int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(cube.dtype)
     pieces = cut(cube.shape, max(frame_bytes, 1), cube.source.blocks)
     starts = (*range(0, cube.shape[0], pieces.block_rows), cube.shape[0])
-    sample = getattr(cube.source, "array", None)
     scan = ScanInfo(
         shape=cube.shape,
         dtype=cube.dtype,
@@ -119,7 +118,7 @@ def scan_info(cube: DataCube, where: Any = None) -> tuple[ScanInfo, Cut]:
         where=_where(where, cube.scan_shape),
         block_rows=starts,
         tile_frames=pieces.frames,
-        sample=None if sample is None else sample[:0, :0, :, :],
+        sample=sample_of(cube.source),
     )
     return scan, pieces
 
@@ -147,10 +146,10 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, memory: Any = N
     tile_bytes = pieces.frames * frame_bytes
     held = sum(r.bytes_needed(scan, pieces.frames) for r in reductions.values())
     room = min(budget, free) - held
-    buffers, wanted = (0, 1) if cube.source.resident else (READ_AHEAD, 2)
+    host = scan.sample is None or isinstance(scan.sample, np.ndarray)
+    buffers, wanted = (0, 1) if cube.source.resident or not host else (READ_AHEAD, 2)  # a buffer is a NumPy array
     if room < wanted * tile_bytes:
         raise MemoryBudgetError(f"a sweep for {', '.join(reductions) or 'nothing'}", held + wanted * tile_bytes, free, budget)
-    host = scan.sample is None or isinstance(scan.sample, np.ndarray)
     workers = max(1, min(cpu_threads(), scan.blocks, room // (max(buffers, 1) * tile_bytes))) if host else 1
     if buffers:
         buffers = int(min(READ_AHEAD, room // (workers * tile_bytes)))

@@ -67,6 +67,9 @@ class Reduction(Protocol):
 
     `update` is called from several threads at once, each with frames of row blocks of its own. Per-position results
     may be written straight to their places; sums across frames go through `BlockSums`.
+
+    Optional: `joins()`, asked after `start`. Reductions that return the same function have work in common: it is given the list of
+    them and returns what a sweep updates in their place. None for a reduction that wants to stay alone.
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -96,6 +99,16 @@ class Reduction(Protocol):
     def finish(self) -> Any:
         """The result so far; may be called at any time and consumes nothing. Unseen positions are NaN."""
         ...
+
+
+def joined(reductions: list[Reduction]) -> list[Any]:
+    """What a sweep updates: reductions with work in common joined by the function they name, the others as they are."""
+    alone: list[Any] = []
+    together: dict[Callable[[list[Any]], list[Any]], list[Any]] = {}
+    for reduction in reductions:
+        how = reduction.joins() if hasattr(reduction, "joins") else None
+        (alone if how is None else together.setdefault(how, [])).append(reduction)
+    return alone + [one for how, members in together.items() for one in how(members)]
 
 
 class BlockSums:
@@ -177,7 +190,7 @@ class PerPosition:
 
     def __init__(self, scan: ScanInfo, planes: int):
         self.shape = (planes, *scan.shape[:2])
-        self.columns = scan.shape[1]
+        self.columns, self.sample = scan.shape[1], scan.sample
         self.host = scan.sample is None or isinstance(scan.sample, np.ndarray)
         self.values = np.full(self.shape, np.nan) if self.host else None
         self.pieces: list[tuple[np.ndarray, Any]] = []
@@ -214,10 +227,9 @@ class PerPosition:
         if self.values is not None:
             self.values[...] = state["values"]
         else:
-            self.pieces = [(seen, arrays.from_numpy(values, self.pieces[0][1]) if self.pieces else values)]
+            self.pieces = [(seen, arrays.from_numpy(values, self.sample))]
 
     def merge(self, state: dict[str, Any]) -> None:
         seen = np.argwhere(~np.isnan(state["values"]).all(0))
         values = state["values"][:, seen[:, 0], seen[:, 1]].T
-        like = self.pieces[0][1] if self.pieces else None
-        self.put(seen, values if like is None else arrays.from_numpy(values, like))
+        self.put(seen, values if self.values is not None else arrays.from_numpy(values, self.sample))

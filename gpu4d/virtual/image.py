@@ -12,6 +12,8 @@ from gpu4d.data import Calibration, DataCube, RealSlice
 from gpu4d.errors import InputError
 from gpu4d.streaming import PerPosition, ScanInfo, sweep
 from gpu4d.virtual.detectors import Detector, as_detector
+from gpu4d.virtual.frame_reductions import FrameReductions
+from gpu4d.virtual.fused import exact, fused
 from gpu4d.virtual.masked_sums import annular_sums, masked_sums
 
 
@@ -96,6 +98,19 @@ class VirtualImage:
             columns.update(self._follow(frames, positions))
         xp = arrays.namespace(frames)
         self.values.put(positions, xp.stack([columns[i] for i in range(len(self.detectors))], axis=-1))
+
+    def joins(self) -> Any:
+        fixed = not self.following and all(mask.dtype == bool for mask in self.still.values())
+        return fused if fixed and exact(self.scan) else None
+
+    def frame_masks(self) -> list[np.ndarray]:
+        return [self.still[i] for i in range(len(self.detectors))]
+
+    def moments_mask(self) -> None:
+        return None
+
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
+        self.values.put(positions, arrays.as_float64(sums.masked))
 
     def _follow(self, frames: Any, positions: np.ndarray) -> dict[int, Any]:
         """Detectors that move with the origin: circles by their radii, other shapes by a mask for each pattern."""

@@ -11,6 +11,8 @@ from gpu4d.data import DiffractionSlice
 from gpu4d.data.datacube import diffraction_slice, itemsize
 from gpu4d.errors import InputError
 from gpu4d.streaming import BlockSums, ScanInfo
+from gpu4d.virtual.frame_reductions import FrameReductions
+from gpu4d.virtual.fused import exact, fused
 from gpu4d.virtual.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.virtual.shifted_patterns import shifted_patterns
 
@@ -82,6 +84,21 @@ class MeanPattern:
         total, count = pattern_sums(frames, weights=weights)
         self.totals.add(block, total, n)
         self.counts.add(block, count, n)
+
+    def joins(self) -> Any:
+        return fused if self.weights is None and self.origin is None and exact(self.scan) else None
+
+    def frame_masks(self) -> list[np.ndarray]:
+        return []
+
+    def moments_mask(self) -> None:
+        return None
+
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
+        block, n = self.scan.block_of(positions[0]), len(positions)
+        self.seen.add(block, n, n)
+        self.totals.add(block, sums.total, n)
+        self.counts.add(block, sums.count, n)
 
     def _shifts(self, positions: np.ndarray) -> np.ndarray:
         """What takes each position's origin to the mean of all, (n, 2)."""
@@ -163,6 +180,18 @@ class MaxPattern:
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         self.largest.add(self.scan.block_of(positions[0]), pattern_maximum(frames), len(positions))
+
+    def joins(self) -> Any:
+        return fused if exact(self.scan) else None
+
+    def frame_masks(self) -> list[np.ndarray]:
+        return []
+
+    def moments_mask(self) -> None:
+        return None
+
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
+        self.largest.add(self.scan.block_of(positions[0]), sums.maximum, len(positions))
 
     def state(self) -> dict[str, Any]:
         return self.largest.state()

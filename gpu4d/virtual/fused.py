@@ -1,0 +1,73 @@
+"""Reductions of one sweep that ask for sums over the same frames, served by one reading of them.
+
+Virtual images of fixed bool detectors, the plain mean, the maximum and centres of mass each read every frame once. Where a sweep
+has several of them, `frame_reductions` reads each tile once for all. Integer frames only: their sums are exact, so that a result
+does not depend on the company it is made in, to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.streaming.reduction import Reduction, ScanInfo
+from gpu4d.virtual.frame_reductions import FrameReductions, frame_reductions
+
+_EXACT = ("uint8", "uint16", "uint32", "int8", "int16", "int32")
+
+
+class Member(Reduction, Protocol):
+    """A reduction that lives on sums over frames."""
+
+    def frame_masks(self) -> list[np.ndarray]:
+        """Bool masks (Qx, Qy) under which it wants the sums of every frame."""
+        ...
+
+    def moments_mask(self) -> tuple[np.ndarray | None] | None:
+        """The mask of the first moments it wants, in a tuple; None where it wants none."""
+        ...
+
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
+        """What `update` would have found: `masked` holds the columns of its own masks."""
+        ...
+
+
+def exact(scan: ScanInfo) -> bool:
+    """Whether sums over these frames are exact, whatever they are made with."""
+    return str(scan.dtype).rpartition(".")[2] in _EXACT
+
+
+def fused(members: list[Member]) -> list[Any]:
+    """Members joined to one; those that cannot share its first moments, and a member without company, stay as they are."""
+    asked = [(m, m.moments_mask()) for m in members]
+    first = next((mask for _, mask in asked if mask is not None), None)
+    shared = [m for m, mask in asked if mask is None or _same(mask[0], first[0])]  # type: ignore[index]
+    if len(shared) < 2:
+        return list(members)
+    return [FusedFrames(shared, None if first is None else first[0]), *(m for m in members if m not in shared)]
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
+
+
+class FusedFrames:
+    """Feeds several members from one call of `frame_reductions` a tile."""
+
+    def __init__(self, members: list[Member], mask: np.ndarray | None):
+        self.members: list[tuple[Member, slice]] = []
+        masks: list[np.ndarray] = []
+        for member in members:
+            own = member.frame_masks()
+            self.members.append((member, slice(len(masks), len(masks) + len(own))))
+            masks += own
+        self.masks, self.mask = (np.stack(masks) if masks else None), mask
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        masks = np.zeros((0, *frames.shape[1:]), dtype=bool) if self.masks is None else self.masks
+        mask = None if self.mask is None else arrays.from_numpy(self.mask, frames)
+        sums = frame_reductions(frames, arrays.from_numpy(masks, frames), mask=mask)
+        for member, columns in self.members:
+            member.take(sums._replace(masked=sums.masked[:, columns]), positions)
