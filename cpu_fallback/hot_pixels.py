@@ -1,4 +1,4 @@
-"""CPU twin of the hot-pixel median: only pixels that exceed half of their neighbours by threshold · unit are sorted out."""
+"""CPU twin of the hot-pixel median: only pixels that exceed all neighbours but one are sorted out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ def _middle(values, count):
             values[j] = values[j - 1]
             j -= 1
         values[j] = v
-    return (values[(count - 1) // 2] + values[count // 2]) / 2
+    return (values[(count - 1) // 2] + values[count // 2]) * 0.5
 
 
 @njit(nogil=True, cache=True)
 def _clean(frames, mask, whole, threshold, unit, noise, corrected, hot):
     n, nx, ny = frames.shape
     near = np.empty(8)
+    least = unit * threshold * (0.612 + 0.25 * threshold)  # the limit of a median of zero
     for f in range(n):
         for x in range(nx):
             for y in range(ny):
@@ -32,7 +33,7 @@ def _clean(frames, mask, whole, threshold, unit, noise, corrected, hot):
                 good = mask is None or mask[x, y]
                 if good and not np.isfinite(value):
                     continue
-                bar = value - 0.999 * threshold * unit
+                bar = value - 0.499 * least
                 count, below = 0, 0
                 for a in range(max(x - 1, 0), min(x + 2, nx)):
                     for b in range(max(y - 1, 0), min(y + 2, ny)):
@@ -42,15 +43,16 @@ def _clean(frames, mask, whole, threshold, unit, noise, corrected, hot):
                         near[count] = other
                         count += 1
                         below += other < bar
-                if count == 0 or (good and (count < LEAST or 2 * below < count)):
+                if count == 0 or (good and (count < LEAST or below + 1 < count)):
                     continue
                 median = _middle(near, count)
+                second = near[max(count - 2, 0)]
                 for k in range(count):
                     near[k] = abs(near[k] - median)
-                spread = _middle(near, count) * MAD_TO_SIGMA
-                limit = (threshold * threshold) * max(max(spread * spread, unit * max(median, unit)), noise * noise)
-                above = value - median
-                hot[f, x, y] = good and above > 0 and above * above > limit
+                spread = threshold * (_middle(near, count) * MAD_TO_SIGMA)
+                poisson = threshold * np.sqrt(unit * (max(median, 0.0) + 0.375 * unit)) + 0.25 * threshold * threshold * unit
+                limit = max(max(spread, poisson), threshold * noise)
+                hot[f, x, y] = good and value - median > limit and value - second > 0.5 * limit
                 if hot[f, x, y] or not good:
                     corrected[f, x, y] = np.floor(median + 0.5) if whole else median
 

@@ -3,12 +3,13 @@
 //   mask               (nx, ny)     bytes, 0 = does not count and is replaced; null = all count
 //   hot                (n, nx, ny)  bytes
 // One thread a pixel, 256 threads a block, grid n * ceil(nx ny / 256); neighbours come through L1.
-// Nearly no pixel is hot: one comparison with each neighbour shows that (a hot pixel exceeds at least half of them by
-// threshold * unit), and only warps that hold a doubtful pixel sort: a network of 19 exchanges in registers for the
-// median, and again for the spread. The decision is made in double precision, without a fused multiply-add.
-// bytes: frames once in and out, 1 a pixel for hot.   flops: 20 a pixel, 150 more a doubtful warp.   bound: memory.
+// Nearly no pixel is hot: one comparison with each neighbour shows that (a hot pixel exceeds all but one of them by
+// half of the lowest limit there is), and only warps that hold a doubtful pixel sort: a network of 19 exchanges in
+// registers for the median, and again for the spread. The decision is made in double precision, without a fused
+// multiply-add. bytes: frames once in and out, 1 a pixel for hot.   flops: 20 a pixel, 150 more a doubtful warp. bound:
+// memory.
 //
-// budget: 56 registers, 0 bytes shared
+// budget: 72 registers, 0 bytes shared
 #include "common.cuh"
 
 #define LEAST 3
@@ -44,6 +45,14 @@ DEVICE double middle(double* v, int count) {
 
 DEVICE double largest(double a, double b) { return a > b ? a : b; }
 
+// By how much a pixel may exceed the median of its neighbours; operation by operation as in the definition.
+DEVICE double limit_of(double median, double spread, double threshold, double unit, double noise) {
+  const double rate = __dmul_rn(unit, __dadd_rn(largest(median, 0.0), __dmul_rn(0.375, unit)));
+  const double quarter = __dmul_rn(__dmul_rn(__dmul_rn(0.25, threshold), threshold), unit);
+  const double poisson = __dadd_rn(__dmul_rn(threshold, sqrt(rate)), quarter);
+  return largest(largest(__dmul_rn(threshold, __dmul_rn(spread, 1.4826)), poisson), __dmul_rn(threshold, noise));
+}
+
 template <class Pixel>
 DEVICE Pixel as_pixel(double v) {
   return Pixel(floor(v + 0.5));
@@ -66,7 +75,8 @@ DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restr
   const bool good = !mask || mask[i];
 
   const float v = float(value);
-  const float bar = v - 0.999f * float(threshold * unit) + 1e-6f * fabsf(v);  // never too low
+  const float least = float(unit * threshold) * (0.612f + 0.25f * float(threshold));  // the limit of a median of zero
+  const float bar = v - 0.499f * least + 1e-6f * fabsf(v);                            // never too low
   int count = 0, below = 0;
   u32 valid = 0;
   UNROLL for (int k = 0; k < 8; k++) {
@@ -81,7 +91,7 @@ DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restr
     below += other < bar;
   }
   const offset_t at = frame * nx * ny + i;
-  const bool doubtful = good ? v - v == 0 && count >= LEAST && 2 * below >= count : count > 0;
+  const bool doubtful = good ? v - v == 0 && count >= LEAST && below + 1 >= count : count > 0;
   Pixel result = value;
   bool is_hot = false;
   if (doubtful) {
@@ -91,12 +101,14 @@ DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restr
       near[k] = valid >> k & 1 ? double(here[(x + dx) * ny + y + dy]) : infinity();
     }
     const double median = middle(near, count);
-    UNROLL for (int k = 0; k < 8; k++) away[k] = k < count ? fabs(near[k] - median) : infinity();
-    const double spread = middle(away, count) * 1.4826;
-    const double poisson = unit * largest(median, unit);
-    const double limit = (threshold * threshold) * largest(largest(spread * spread, poisson), noise * noise);
-    const double above = double(value) - median;
-    is_hot = good && above > 0 && above * above > limit;
+    const int rank = count - 2;
+    double second = near[0];
+    UNROLL for (int k = 0; k < 8; k++) {
+      second = k == rank ? near[k] : second;
+      away[k] = k < count ? fabs(near[k] - median) : infinity();
+    }
+    const double limit = limit_of(median, middle(away, count), threshold, unit, noise);
+    is_hot = good && double(value) - median > limit && double(value) - second > 0.5 * limit;
     if (is_hot || !good) result = as_pixel<Pixel>(median);
   }
   corrected[at] = result;
@@ -104,7 +116,7 @@ DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restr
 }
 
 #define INSTANCE(NAME, Pixel)                                                                          \
-  extern "C" __global__ void __launch_bounds__(256) hot_pixel_median_##NAME(                           \
+  extern "C" __global__ void __launch_bounds__(256, 3) hot_pixel_median_##NAME(                        \
       const Pixel* __restrict__ frames, const u8* __restrict__ mask, Pixel* __restrict__ corrected,    \
       u8* __restrict__ hot, double threshold, double unit, double noise, int nx, int ny, int blocks) { \
     hot_pixel_median<Pixel>(frames, mask, corrected, hot, threshold, unit, noise, nx, ny, blocks);     \

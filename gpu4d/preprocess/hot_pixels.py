@@ -38,18 +38,19 @@ def _kernel_cannot(frames: Any, /, **options: Any) -> str | None:
 def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> tuple[Any, Any]:
     """Find and replace hot pixels in every frame.
 
-    With m the median of the up to eight neighbours that count, a pixel is hot where v − m > threshold · σ,
+    With m the median of the up to eight neighbours that count, t the threshold and u the unit, a pixel v is hot where it exceeds m by
 
-        σ² = max( (1.4826 · median |neighbour − m|)², unit · max(m, unit), noise² ),
+        limit = max( t · 1.4826 · median |neighbour − m|, t · √(u (m + ⅜ u)) + ¼ t² u, t · noise )
 
-    the largest of the spread among the neighbours, the Poisson variance of m, and the noise of the readout. Where the beam's
-    edge passes, the first keeps it; where there are hardly any counts, the second keeps single electrons.
+    and the second largest neighbour by half of that. The terms are the spread among the neighbours; the Poisson noise of m, where
+    2 (√(v/u + ⅜) − √(m/u + ⅜)) is normal down to a few counts (Anscombe, Biometrika 35 (1948) 246); and the noise of the
+    readout. The last condition spares the corners of bright disks; two hot pixels side by side are still found, three are not.
 
     Parameters
     ----------
     frames : (..., Qx, Qy) real
     threshold : float
-        In σ; the guide gives 3 (noisy data) to 5 (clean data).
+        In standard deviations; the guide gives 3 (noisy data) to 5 (clean data).
     unit : float
         What one electron adds to a pixel: 1 for counts, 1/n for the mean of n frames of counts, the gain for ADU.
     noise : float
@@ -92,12 +93,15 @@ def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.
     near = xp.stack(around, axis=-1)
     count = xp.sum(xp.astype(xp.isfinite(near), xp.int64), axis=-1, keepdims=True)
     median = _middle(near, count)
-    spread = _middle(xp.where(xp.isfinite(near), xp.abs(near - median[..., None]), infinite[..., None]), count) * MAD_TO_SIGMA
-    poisson = unit * xp.where(median > unit, median, xp.full_like(median, unit))
-    limit = (threshold * threshold) * xp.maximum(xp.maximum(spread * spread, poisson), xp.full_like(poisson, noise * noise))
-    above = values - median
+    far = xp.where(xp.isfinite(near), xp.abs(near - median[..., None]), infinite[..., None])
+    spread = threshold * (_middle(far, count) * MAD_TO_SIGMA)
+    rate = unit * (xp.maximum(median, xp.zeros_like(median)) + 0.375 * unit)
+    poisson = threshold * xp.sqrt(rate) + 0.25 * threshold * threshold * unit
+    limit = xp.maximum(xp.maximum(spread, poisson), xp.full_like(poisson, threshold * noise))
+    second = _ranked(xp.sort(near, axis=-1), count - 2)
     count = count[..., 0]
-    hot = valid & (count >= LEAST) & (above > 0) & (above * above > limit)
+    hot = valid & (count >= LEAST) & (values - median > limit)
+    hot = hot & (values - xp.where(hot, second, xp.zeros_like(second)) > 0.5 * limit)
     replaced = xp.floor(median + 0.5) if arrays.is_integer(frames) else median
     replace = (hot | ~good) & (count > 0)
     return xp.where(replace, xp.astype(xp.where(replace, replaced, xp.zeros_like(replaced)), frames.dtype), frames), hot
@@ -106,12 +110,14 @@ def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.
 def _middle(near: Any, count: Any) -> Any:
     """Median of the `count` smallest values on the last axis; 0 where there are none."""
     xp = arrays.namespace(near)
-    near = xp.sort(near, axis=-1)
-    low = arrays.gather(near, xp.maximum(count - 1, xp.zeros_like(count)) // 2)
-    high = arrays.gather(near, xp.minimum(count // 2, xp.full_like(count, 7)))
-    low, high = low[..., 0], high[..., 0]
-    some = count[..., 0] > 0
-    return xp.where(some, (xp.where(some, low, xp.zeros_like(low)) + xp.where(some, high, xp.zeros_like(high))) / 2, xp.zeros_like(low))
+    near, some = xp.sort(near, axis=-1), count[..., 0] > 0
+    low, high = (xp.where(some, v, xp.zeros_like(v)) for v in (_ranked(near, (count - 1) // 2), _ranked(near, count // 2)))
+    return (low + high) * 0.5
+
+
+def _ranked(near: Any, rank: Any) -> Any:
+    """Value of a rank, (..., 1), on the last axis of sorted values."""
+    return arrays.gather(near, arrays.namespace(near).clip(rank, 0, 7))[..., 0]
 
 
 def _neighbour(values: Any, dx: int, dy: int) -> Any:

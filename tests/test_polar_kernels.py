@@ -1,0 +1,35 @@
+"""Where rings end, and rings that do not fit into shared memory: kernels of polar.cu on the host shim."""
+
+import numpy as np
+import pytest
+from cuda_on_host import HostBackend
+
+import gpu4d
+from gpu4d.amorphous import radial_sums
+from gpu4d.device.backend import using_backend
+
+
+def test_rings_that_do_not_fit_into_shared_memory_are_made_in_ranges():
+    rng = np.random.default_rng(3)
+    counts, origins = rng.poisson(4, (2, 40, 45)).astype("uint16"), rng.uniform(15, 25, (2, 2))
+    options = {"n_r": 1500, "r_max": 30.0}
+    expected = radial_sums.definition(counts, origins, **options)
+    for kilobytes, ranges in ((64, 3), (227, 1)):
+        host = HostBackend(shared=kilobytes * 1024)
+        with using_backend(host), gpu4d.using("cuda"):
+            found = radial_sums(counts, origins, **options)
+        assert host.launched[0][1] == (2 * ranges,)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("origin", [(5.0, 5.0), (4.5, 4.5), (4.2, -1.3), (30.0, 4.999999999)])
+def test_the_border_between_rings_is_the_definitions(origin):
+    """Pixels on a border to the last bit: the kernel decides in single precision only where that is safe."""
+    counts = np.arange(33 * 41).reshape(1, 33, 41).astype("uint16")
+    for options in ({"r_max": 50.0, "n_r": 50}, {"r_max": 25.0, "n_r": 100}, {"r_max": 40.0, "n_r": 40, "ellipse": (5.0, 4.0, 0.0)}):
+        expected = radial_sums.definition(counts, np.asarray(origin), **options)
+        with using_backend(HostBackend()), gpu4d.using("cuda"):
+            found = radial_sums(counts, np.asarray(origin), **options)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
