@@ -45,7 +45,7 @@ struct ColumnTask {
 template <int N>
 DEVICE void load_columns(const ColumnTask<N>& task, float2* v, int t) {
   using S = Shape<N>;
-  if (t < S::PAIRS) UNROLL for (int n2 = 0; n2 < S::A; n2++) {
+  if (holds_pair<N>(t)) UNROLL for (int n2 = 0; n2 < S::A; n2++) {
       const float2 z = task.region.at(0, t + S::PAIRS * n2), w = task.region.at(1, t + S::PAIRS * n2);
       unpack_rows(task.q == 0, z, w, v[n2], v[S::A + n2]);
     }
@@ -116,7 +116,7 @@ DEVICE void filter_columns(float2* plane, const Filter& filter, const Twiddle<N>
   for (int q = me.group; q < S::ROWS; q += S::GROUPS) {
     const int t = fresh(me.t);
     const ColumnTask<N> task(plane, filter, fresh(q), fresh(me.thread));
-    float2 v[S::VALUES];
+    float2 v[S::VALUES] = {};
     load_columns<N>(task, v, t);
     forward<N>(task.region, v, twiddle, t);
     multiply<N>(task, filter, v, fresh(t));

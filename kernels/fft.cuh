@@ -153,6 +153,15 @@ DEVICE Lane lane_of(int thread) {
   return {thread, thread / Plan<N>::LANES, thread % Plan<N>::LANES};
 }
 
+// Does this lane hold a pair in the spread layout? Asked where values are loaded: there it must be known at compile
+// time if all lanes do, for a register that may be unset stays occupied around every loop. Elsewhere `t < PAIRS` is
+// left to run time: the branch keeps the scheduler from working on both sides of it at once, which would take more
+// registers.
+template <int N>
+DEVICE bool holds_pair(int t) {
+  return Shape<N>::PAIRS == Plan<N>::LANES || t < Shape<N>::PAIRS;
+}
+
 // Twiddles exp(-2 pi i n1 k2 / N) between the two steps: the two bases n1 = 2t, 2t+1 are kept, powers multiplied out
 // when needed
 template <int N>

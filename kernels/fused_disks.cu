@@ -1,22 +1,32 @@
 // fused_disks.cu -- Bragg disks of patterns of 64, 96, 128 or 192 pixels square: counts in, disks out, one block a
-// pattern; maps and spectra never leave shared memory. What it computes is said by the operation `find_disks`.
-//   patterns  (n, N, N)        uint8, uint16, uint32 or float32 (`type`)
-//   spectrum                   template's conjugate half-plane spectrum / 2, columns 0 .. N/2-1, in the order lanes
-//   read it; nyquist (N): column N/2 moments   (4, N, N)        K^2, Kx^2, Kx Ky, Ky^2 of the template, centred at
-//   (N/2, N/2); reach (2): half widths of their window allowed   (N, N)           bytes, 0 = no maximum may lie here
-//   counts    (n)              int64
-//   fields    (5, n, max_peaks) double: qx, qy, height, sx, sy; NaN behind the last
+// pattern; spectra and maps never leave shared memory. What it computes is said by the operation `find_disks`.
+//   patterns  (n, N, N)      uint8, uint16, uint32 or float32 (`type`, `pixel_bytes`), y fastest
+//   spectrum                 half of the template's conjugate half-plane spectrum, columns 0 .. N/2-1, complex float in
+//                            the order lanes read it (fused_disks.py); nyquist (N): its column N/2
+//   moments   (4, N, N)      K^2, Kx^2, Kx Ky, Ky^2 of the template, centred at (N/2, N/2)
+//   reach     (2)            half widths of the window outside which they vanish
+//   allowed   (N, N)         bytes, 0 = no maximum may lie here
+//   counts    (n)            int64
+//   fields    (5, n, most)   double: qx, qy, height, sx, sy; NaN behind the last
+//
 // Three stages, each on the map it needs: FIND on the map of n = find_power, JUDGE on that of n = 1, REFINE on that of
-// n = refine_power. The pattern is transformed again (from L2) where a stage's map is not the one in shared memory:
-// twice for 0.85, 1, 1.
-//   launch: grid n, block Plan<N>::THREADS (128, 192, 256, 384), dynamic shared memory sizeof(Workspace<N>)
-//   = 21.9, 44.1, 76.0, 164.9 kB bytes:  128, uint16: pattern 32 kB from DRAM (again from L2 for the second transform),
-//   template 66.5 kB a transform from L2,
-//           1.3 MB through shared memory a transform, 0.16 MB a Newton step
-//   flops:  128: FFTs and product 1.05 M a transform; a Newton step 0.1 M; a window sum 2 (2 hx + 1)(2 hy + 1)
-//   bound:  issue slots: about 60 k warp instructions a transform, 2.8 k a Newton step of a disk
-// -D SIZE=N compiles one size alone: what a launcher asks for.
-// budget(find_disks_(64|96|128)): 128 registers, 0 bytes shared
+// n = refine_power. Where it is not the map in shared memory, the pattern is transformed again (from L2): twice for
+// 0.85 and 1, once for 1 and 1. FIND takes at most CANDIDATES maxima, the strongest; if there are more and max_peaks
+// is not reached behind JUDGE, FIND and JUDGE run again for the next ones: none is ever dropped.
+//   launch: grid n, block 128, 192, 256, 384 threads, dynamic shared memory 21 560, 43 856, 75 880, 164 504 bytes for
+//           N = 64, 96, 128, 192. On sm_90 three blocks of 128 x 128 fit a multiprocessor (registers are capped at 80
+//           for that), on sm_80 two, on sm_86, 89, 120 one; sm_75 has room for 64 and 96 alone.
+// For N = 128 and uint16:
+//   bytes:  pattern 32 kB from DRAM, and from L2 for the second transform; template 66.5 kB a transform, from L2;
+//           0.85 MB through shared memory a transform, 64 kB a Newton step of a disk.
+//   flops:  1.05 M a transform, 0.1 M a Newton step, 2 (2 hx + 1)(2 hy + 1) a candidate (less: it stops early) and
+//           6 (2 hx + 1)(2 hy + 1) a disk for its standard errors.
+//   bound:  issue slots. Warp instructions, estimated from PTX: 58 k a transform, 15 k for the maxima, 2.9 k a Newton
+//           step of a disk (two or three are taken).
+// -D SIZE=N compiles one size alone, which is what the launcher asks for.
+// budget(find_disks_64): 102 registers, 0 bytes shared
+// budget(find_disks_96): 80 registers, 0 bytes shared
+// budget(find_disks_128): 128 registers, 0 bytes shared
 // budget(find_disks_192): 168 registers, 0 bytes shared
 #include "columns.cuh"
 #include "refine.cuh"

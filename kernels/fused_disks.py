@@ -6,10 +6,10 @@ from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
+from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import arrays, device
 from gpu4d.bragg.find_disks import Disks
-from gpu4d.kernels.pixels import contiguous
 
 FILE = "fused_disks.cu"
 PIXEL_TYPES = {"uint8": 0, "uint16": 1, "uint32": 2, "float32": 3}

@@ -217,7 +217,7 @@ DEVICE void refine(const float2* plane, const void* counts, int type, const Mome
     if (rules.climb && rules.refinement != WHOLE_PIXEL) climb<N>(plane, i, j);
     Point at{i, j, 0.0f, 0.0f, wrapped_at<N>(plane, i, j)};
     if (rules.refinement != WHOLE_PIXEL) at = parabola<N>(plane, i, j);
-    Quadratic map;
+    Quadratic map{};
     if (rules.refinement == EXACT)
       climb_exactly<N>(plane, at, map, lane);
     else if (rules.errors)

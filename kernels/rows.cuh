@@ -44,7 +44,7 @@ template <int N, class Pixel>
 DEVICE unsigned load_rows(const Pixel* __restrict__ image, int r, float2* v, int t) {
   using P = Plan<N>;
   unsigned flaws = 0;
-  if (t < Shape<N>::PAIRS) {
+  if (holds_pair<N>(t)) {
     const Pixel* row = image + 2 * r * N + 2 * t;
     UNROLL for (int n2 = 0; n2 < P::A; n2++) {
       UNROLL for (int j = 0; j < 2; j++) {
@@ -67,7 +67,7 @@ DEVICE unsigned transform_rows(const void* image, int type, float2* plane, const
   for (int q = me.group; q < S::ROWS; q += S::GROUPS) {
     const int r = row_of<N>(q), t = fresh(me.t);
     const RowRegion<N> region{plane + r * P::PITCH};
-    float2 v[S::VALUES];
+    float2 v[S::VALUES] = {};
     with_pixels(image, type, [&](auto pixels) { flaws |= load_rows<N>(pixels, r, v, t); });
     forward<N>(region, v, twiddle, me.t);
     __syncwarp();  // the exchange has been read by all lanes
@@ -88,13 +88,13 @@ DEVICE void invert_rows(float2* plane, const Twiddle<N>& twiddle, Lane me) {
   for (int q = me.group; q < S::ROWS; q += S::GROUPS) {
     const RowRegion<N> region{plane + row_of<N>(q) * P::PITCH};
     const int t = fresh(me.t);
-    float2 v[S::VALUES];
+    float2 v[S::VALUES] = {};
     UNROLL for (int b = 0; b < S::PER_LANE; b++) {
       UNROLL for (int k1 = 0; k1 < P::B; k1++) v[b * P::B + k1] = region.row[t + P::LANES * b + P::A * k1];
     }
     inverse<N>(region, v, twiddle, me.t);
     __syncwarp();
-    if (me.t < S::PAIRS) UNROLL for (int n2 = 0; n2 < P::A; n2++) {
+    if (fresh(me.t) < S::PAIRS) UNROLL for (int n2 = 0; n2 < P::A; n2++) {
         const float2 a = v[n2], b = v[P::A + n2];
         *reinterpret_cast<float4*>(region.row + 2 * fresh(t) + P::B * n2) = make_float4(a.x, a.y, b.x, b.y);
       }
