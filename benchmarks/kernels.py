@@ -8,50 +8,17 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from gpu4d.benchmarks.cases import CASES, Case
 from gpu4d.benchmarks.clock import Floors, clock, floors
 
 import gpu4d
 from gpu4d import arrays
 from gpu4d.operation import OPERATIONS
-
-
-@dataclass(frozen=True)
-class Case:
-    """One timed call of an operation.
-
-    Attributes
-    ----------
-    operation : str
-    label : str
-        Sizes, for people.
-    make : callable
-        Of a number of patterns: host arguments and options of the call.
-    patterns : (int, int)
-        On the CPU and on a GPU.
-    bytes, flops : callable
-        Of the host arguments: least bytes moved and flops made.
-    check : int
-        Patterns whose answer is compared with the definition in float64.
-    sliced : tuple of int
-        Arguments whose first axis is patterns.
-    tolerance : float
-        Largest error over the largest value of each part of the answer.
-    """
-
-    operation: str
-    label: str
-    make: Callable[[int], tuple[tuple, dict]]
-    patterns: tuple[int, int]
-    bytes: Callable[..., float]
-    flops: Callable[..., float] = field(default=lambda *_a, **_o: 0.0)
-    check: int = 8
-    sliced: tuple[int, ...] = (0,)
-    tolerance: float = 1e-4
 
 
 @dataclass(frozen=True)
@@ -76,44 +43,6 @@ class Row:
     @property
     def rate(self) -> float:
         return self.patterns / self.seconds
-
-
-def frames(n: int, size: int = 128, dtype: str = "uint16") -> np.ndarray:
-    """Counting noise with a disk: n patterns of which 64 are different."""
-    rng = np.random.default_rng(0)
-    mean = 0.5 + 60 * gpu4d.probe.synthetic((size, size), size / 20)
-    few = rng.poisson(mean, (min(n, 64), size, size)).astype(dtype)
-    return np.resize(few, (n, size, size))
-
-
-def bragg(n: int) -> tuple[tuple, dict]:
-    from gpu4d.bragg.disks import disk_arguments
-
-    scan = gpu4d.simulate.bragg_scan((4, 4), (128, 128), seed=1)
-    patterns = np.resize(np.asarray(scan.cube.source.array).reshape(-1, 128, 128), (n, 128, 128))
-    a = disk_arguments(gpu4d.probe.template(scan.probe), 6, None)
-    return (patterns, a["spectrum"], a["moments"], a["allowed"]), {"min_spacing": 9.0, "max_peaks": 32}
-
-
-def masks(m: int, size: int = 128) -> np.ndarray:
-    return np.stack([gpu4d.detectors.annulus(4 * i, 4 * i + 10).mask((size, size)) for i in range(m)])
-
-
-CASES = [
-    Case("first_moments", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes + 24 * len(p)),
-    Case("masked_sums", "128², uint16, 4 masks", lambda n: ((frames(n), masks(4)), {}), (2048, 65536), lambda p, m: p.nbytes + 32 * len(p)),
-    Case("pattern_sums", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes),
-    Case("pattern_maximum", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes),
-    Case(
-        "find_disks",
-        "128², uint16, 21 disks",
-        bragg,
-        (512, 65536),
-        lambda p, *_a, **_o: p.nbytes + len(p) * 32 * 5 * 8,
-        lambda p, *_a, **_o: len(p) * (3 * 2.5 * 128 * 128 * 14 + 2 * 10 * 128 * 65 + 21 * 2 * 6 * 128 * 128),
-        tolerance=5e-3,  # standard errors; positions are 1e-5
-    ),
-]
 
 
 def run(device: str = "auto", *, quick: bool = False, only: Iterable[str] = ()) -> tuple[list[Row], Floors, dict[str, str]]:
@@ -158,8 +87,14 @@ def _measure(case: Case, xp: Any, on_gpu: bool, quick: bool, limits: Floors) -> 
 
 def _registered(name: str) -> Any:
     """Operations register when their module is imported: import those of all techniques."""
+    import gpu4d.amorphous
     import gpu4d.bragg
-    import gpu4d.phase.center_of_mass
+    import gpu4d.bragg.poisson_fit
+    import gpu4d.bragg.refine_disks
+    import gpu4d.phase.dpc
+    import gpu4d.phase.ssb
+    import gpu4d.preprocess
+    import gpu4d.virtual.frame_reductions
     import gpu4d.virtual.image
     import gpu4d.virtual.patterns  # noqa: F401
 
@@ -171,7 +106,7 @@ def _check(op: Any, args: tuple, options: dict, given: list, case: Case) -> floa
     few, part = ([a[: case.check] if i in case.sliced else a for i, a in enumerate(some)] for some in (args, given))
     worst = 0.0
     for got, want in zip(_leaves(op(*part, **options)), _leaves(op.definition(*few, **options)), strict=True):
-        got, want = arrays.to_numpy(got).astype(float), arrays.to_numpy(want).astype(float)
+        got, want = (np.asarray(arrays.to_numpy(v), dtype=complex) for v in (got, want))
         if not np.array_equal(np.isnan(got), np.isnan(want)):
             raise AssertionError(f"{case.operation}: NaN at other places than in the definition")
         scale = max(np.nanmax(np.abs(want), initial=0.0), 1e-300)

@@ -1,0 +1,281 @@
+"""What `gpu4d bench kernels` times: inputs, and the bytes and flops that no implementation can do without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from math import log2
+
+import numpy as np
+
+import gpu4d
+
+
+@dataclass(frozen=True)
+class Case:
+    """One timed call of an operation.
+
+    Attributes
+    ----------
+    operation : str
+    label : str
+        Sizes, for people.
+    make : callable
+        Of a number of patterns: host arguments and options of the call.
+    patterns : (int, int)
+        On the CPU and on a GPU.
+    bytes, flops : callable
+        Of the host arguments: least bytes moved and flops made.
+    check : int
+        Patterns whose answer is compared with the definition in float64.
+    sliced : tuple of int
+        Arguments whose first axis is patterns.
+    tolerance : float
+        Largest error over the largest value of each part of the answer.
+    """
+
+    operation: str
+    label: str
+    make: Callable[[int], tuple[tuple, dict]]
+    patterns: tuple[int, int]
+    bytes: Callable[..., float]
+    flops: Callable[..., float] = field(default=lambda *_a, **_o: 0.0)
+    check: int = 8
+    sliced: tuple[int, ...] = (0,)
+    tolerance: float = 1e-4
+
+
+@cache
+def frames(n: int, size: int = 128, dtype: str = "uint16") -> np.ndarray:
+    """Counting noise with a disk: n patterns of which 64 are different."""
+    rng = np.random.default_rng(0)
+    mean = 0.5 + 60 * gpu4d.probe.synthetic((size, size), size / 20)
+    few = rng.poisson(mean, (min(n, 64), size, size)).astype(dtype)
+    return np.resize(few, (n, size, size))
+
+
+@cache
+def bragg_patterns(n: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """n patterns of which 16 are different, with about 21 disks, and their vacuum probe."""
+    scale = min(shape) / 128
+    scan = gpu4d.simulate.bragg_scan((4, 4), shape, radius=6.0 * scale, spacing=22.0 * scale, seed=1)
+    return np.resize(np.asarray(scan.cube.source.array).reshape(-1, *shape), (n, *shape)), scan.probe
+
+
+def bragg(shape: tuple[int, int]) -> Callable[[int], tuple[tuple, dict]]:
+    def make(n: int) -> tuple[tuple, dict]:
+        from gpu4d.bragg.disks import disk_arguments
+
+        patterns, probe = bragg_patterns(n, shape)
+        template = gpu4d.probe.template(probe)
+        a = disk_arguments(template, int(template.radius), None)
+        return (patterns, a["spectrum"], a["moments"], a["allowed"]), {"min_spacing": 1.5 * template.radius, "max_peaks": 32}
+
+    return make
+
+
+def transforms(shape: tuple[int, int], maps: int) -> float:
+    """Flops of a pattern's real transform and the inverses to `maps` maps, products included."""
+    pixels = shape[0] * shape[1]
+    return (1 + maps) * 2.5 * pixels * log2(pixels) + maps * 12 * pixels / 2
+
+
+def peaks(n: int) -> tuple[tuple, dict]:
+    """Correlation maps with 21 peaks, and the pixels they lie on."""
+    patterns, probe = bragg_patterns(n, (128, 128))
+    few = min(n, 16)
+    disks = gpu4d.find_bragg_disks(patterns[:few], probe, refine=None)
+    count, table = disks.padded()
+    maps = gpu4d.hybrid_correlation(patterns[:few], probe, power=1.0).astype(np.float32)
+    whole = [np.nan_to_num(table[name]).astype(np.int32) for name in ("qx", "qy")]
+    return (np.resize(maps, (n, 128, 128)), *(np.resize(w, (n, w.shape[1])) for w in whole), np.resize(count, n).astype(np.int32)), {}
+
+
+def errors(n: int) -> tuple[tuple, dict]:
+    from gpu4d.bragg.disks import template_moments
+
+    patterns, probe = bragg_patterns(n, (128, 128))
+    moments = template_moments(gpu4d.probe.template(probe))
+    reach = int(np.abs(np.fft.fftfreq(128, 1 / 128))[(moments != 0).any((0, 2))].max())
+    window = np.arange(-reach, reach + 1)
+    box = np.ascontiguousarray(moments[:, window][:, :, window], np.float32)
+    (maps, px, py, count), _ = peaks(n)
+    return (patterns.astype(np.float32), maps, box, px.astype(float), py.astype(float), count), {}
+
+
+def disk_fit(n: int) -> tuple[tuple, dict]:
+    from gpu4d.bragg.poisson_fit import disk_profile
+
+    patterns, probe = bragg_patterns(n, (128, 128))
+    profile = disk_profile(probe)
+    (_, px, py, count), _ = peaks(n)
+    return (patterns, px.astype(float), py.astype(float), count, profile.table, profile.pixels), {}
+
+
+def side_band(n: int) -> tuple[tuple, dict]:
+    """n bright-field pixels of a 128 × 128 scan with a step at which the disks shift by up to three radii."""
+    rng = np.random.default_rng(0)
+    spectra = (rng.normal(size=(n, 128, 65)) + 1j * rng.normal(size=(n, 128, 65))).astype(np.complex64)
+    radius = 16.0
+    angle, r = rng.uniform(0, 2 * np.pi, n), radius * np.sqrt(rng.uniform(size=n))
+    at = np.stack([r * np.cos(angle), r * np.sin(angle)], -1)
+    rows = np.stack([np.fft.fftfreq(128) * 6 * radius, np.zeros(128)], -1)
+    columns = np.stack([np.zeros(65), np.fft.rfftfreq(128) * 6 * radius], -1)
+    return (spectra, at, rows, columns), {"radius": radius}
+
+
+def masks(m: int, size: int = 128) -> np.ndarray:
+    return np.stack([gpu4d.detectors.annulus(4 * i, 4 * i + 10).mask((size, size)) for i in range(m)])
+
+
+def centers(n: int, size: int = 128) -> np.ndarray:
+    return (size - 1) / 2 + np.random.default_rng(1).uniform(-2, 2, (n, 2))
+
+
+def gradient(n: int) -> tuple[tuple, dict]:
+    """One field of n × n positions."""
+    return (np.random.default_rng(2).normal(size=(n, n, 2)).astype(np.float32),), {}
+
+
+def raw_frames(n: int) -> tuple[tuple, dict]:
+    """Direct-detector frames: dark level, noise, sparse electrons of 60 counts."""
+    rng = np.random.default_rng(3)
+    few = rng.normal(100, 4, (min(n, 16), 256, 256))
+    few += 60 * (rng.random(few.shape) < 0.004)
+    return (np.resize(few.clip(0).astype(np.uint16), (n, 256, 256)), np.full((256, 256), 100.0), 0.5, 5.0), {"electron": 60.0}
+
+
+ANNULI = np.array([[-1.0, 10.0], [10.0, 20.0], [20.0, 40.0], [40.0, 60.0]])
+DISKS = {"tolerance": 5e-3}  # of standard errors, whose Hessian is read at the nearest 1/64 px; positions agree to 1e-5
+
+CASES = [
+    Case(
+        "frame_reductions",
+        "128², uint16, 4 masks",
+        lambda n: ((frames(n), masks(4)), {}),
+        (2048, 65536),
+        lambda p, m: p.nbytes + 56 * len(p),
+    ),
+    Case(
+        "frame_reductions",
+        "256², uint16, 4 masks",
+        lambda n: ((frames(n, 256), masks(4, 256)), {}),
+        (256, 65536),
+        lambda p, m: p.nbytes + 56 * len(p),
+    ),
+    Case("first_moments", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes + 24 * len(p)),
+    Case("masked_sums", "128², uint16, 4 masks", lambda n: ((frames(n), masks(4)), {}), (2048, 65536), lambda p, m: p.nbytes + 32 * len(p)),
+    Case(
+        "annular_sums",
+        "128², uint16, 4 annuli",
+        lambda n: ((frames(n), centers(n), ANNULI), {}),
+        (2048, 65536),
+        lambda p, *_: p.nbytes + 32 * len(p),
+        sliced=(0, 1),
+    ),
+    Case("pattern_sums", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes),
+    Case("pattern_maximum", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes),
+    Case(
+        "shifted_patterns",
+        "128², uint16",
+        lambda n: ((frames(n), centers(n) - 63.5), {}),
+        (1024, 16384),
+        lambda p, _s: p.nbytes + 8 * p.size,
+        sliced=(0, 1),
+    ),
+    *(
+        Case(
+            "find_disks",
+            f"{shape[0]}×{shape[1]}, uint16, 21 disks",
+            bragg(shape),
+            many,
+            lambda p, *_a, **_o: p.nbytes + len(p) * 32 * 5 * 8,
+            lambda p, *_a, **_o: len(p) * (transforms(p.shape[1:], 2) + 21 * 2 * 6 * p.shape[1] * p.shape[2]),
+            **DISKS,
+        )
+        for shape, many in (((128, 128), (512, 65536)), ((256, 256), (64, 16384)), ((130, 128), (128, 16384)), ((64, 64), (1024, 65536)))
+    ),
+    Case(
+        "refine_peaks",
+        "128², 21 peaks",
+        peaks,
+        (512, 32768),
+        lambda m, x, y, c: m.nbytes + 24 * x.size,
+        lambda m, x, y, c: 2.0 * 6 * m[0].size * float(c.sum()),
+        sliced=(0, 1, 2, 3),
+        tolerance=1e-5,
+    ),
+    Case(
+        "peak_errors",
+        "128², 21 peaks",
+        errors,
+        (512, 16384),
+        lambda p, m, *_: p.nbytes + m.nbytes,
+        lambda p, m, b, x, y, c: float(c.sum()) * (2.0 * b.size + 6 * m[0].size),
+        sliced=(0, 1, 3, 4, 5),
+        tolerance=2e-2,
+    ),
+    Case(
+        "poisson_fit",
+        "128², 21 disks, 6 parameters",
+        disk_fit,
+        (512, 32768),
+        lambda p, *_: p.nbytes,
+        lambda p, x, y, c, t, w: 3 * 80.0 * w.shape[-1] * float(c.sum()),
+        sliced=(0, 1, 2, 3),
+    ),
+    Case(
+        "gather_pixels",
+        "128², uint16, 800 pixels",
+        lambda n: ((frames(n), np.flatnonzero(gpu4d.detectors.disk(16.0).mask((128, 128)))), {"real": True}),
+        (1024, 65536),
+        lambda p, i, **_: len(p) * len(i) * (p.itemsize + 4),
+    ),
+    Case(
+        "overlap_sums",
+        "800 pixels, 128² scan",
+        side_band,
+        (200, 800),
+        lambda g, *_a, **_o: g.nbytes,
+        lambda g, *_a, **_o: 40.0 * g.size,
+        sliced=(0, 1),
+    ),
+    Case(
+        "integrate_gradient",
+        "n² field, mirror",
+        gradient,
+        (512, 4096),
+        lambda g, **_: 3 * g.nbytes,
+        lambda g, **_: 3 * 2.5 * 2 * g[..., 0].size * log2(g[..., 0].size),
+        sliced=(),
+    ),
+    Case(
+        "integrate_iteratively",
+        "n² field, padded, 10 rounds",
+        lambda n: (gradient(n)[0], {"boundary": "padded", "max_iterations": 10}),
+        (256, 2048),
+        lambda g, **_: 10 * 12 * g.nbytes,
+        lambda g, **_: 10 * 4 * 3 * 5 * g[..., 0].size * log2(4 * g[..., 0].size),
+        sliced=(),
+        tolerance=1e-3,
+    ),
+    Case("count_electrons", "256², uint16, 0.4 %", raw_frames, (128, 16384), lambda p, *_a, **_o: p.nbytes),
+    Case("hot_pixel_median", "128², uint16", lambda n: ((frames(n),), {}), (512, 32768), lambda p: p.nbytes + 2 * p.size * 4),
+    Case(
+        "polar_transform",
+        "128², uint16, 180 × 64",
+        lambda n: ((frames(n), centers(n)), {"n_theta": 180, "n_r": 64}),
+        (256, 16384),
+        lambda p, *_a, **_o: p.nbytes + len(p) * 180 * 64 * 4,
+        sliced=(0, 1),
+    ),
+    Case(
+        "radial_sums",
+        "128², uint16, 64 bins",
+        lambda n: ((frames(n), centers(n)), {"n_r": 64}),
+        (1024, 32768),
+        lambda p, *_a, **_o: p.nbytes + len(p) * 64 * 16,
+        sliced=(0, 1),
+    ),
+]
