@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from gpu4d.bragg.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, PoissonFit, check_parameters
+from gpu4d.bragg.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SETTLED, PoissonFit, check_parameters
 
 LANES = 32  # sums over whole vectors: what is left over would be as slow as half of the rest
 PIVOT = 1e-6  # of the diagonal: a smaller one is a matrix without an inverse
@@ -12,7 +12,7 @@ _jit = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "ns
 
 
 def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3):
-    check_parameters(parameters)
+    check_parameters(parameters, iterations)
     n, most = x.shape
     start = np.stack([x, y]).astype(np.float64)
     out = np.full((7, n, most), np.nan)
@@ -61,7 +61,7 @@ def _fit(d, startx, starty, table, window, half, zones, valid, masked, n, iterat
     residual, inverse, scaled, counts, weight = scratch[n], scratch[n + 1], scratch[n + 2], scratch[n + 3], scratch[n + 4]
     _take(d, int(cx), int(cy), window, valid, masked, counts, weight)
     _start(counts, weight, zones, state)
-    x, y = startx, starty
+    x, y, dx, dy = startx, starty, 0.0, 0.0
     for _ in range(iterations):
         tx, ty = np.floor(x + 0.5), np.floor(y + 0.5)
         if (abs(x - cx) > RECENTRE or abs(y - cy) > RECENTRE) and _holds(tx, ty, half, nx, ny):
@@ -72,8 +72,8 @@ def _fit(d, startx, starty, table, window, half, zones, valid, masked, n, iterat
         if not (_solve(fisher, solution, n) and np.isfinite(solution[0, 3])):  # the second: a NaN among the counts
             return False
         step = solution[0]
-        x += min(LONGEST, max(-LONGEST, step[0]))
-        y += min(LONGEST, max(-LONGEST, step[1]))
+        dx, dy = min(LONGEST, max(-LONGEST, step[0])), min(LONGEST, max(-LONGEST, step[1]))
+        x, y = x + dx, y + dy
         for q in range(2, 4):
             state[q] = max(state[q] + step[q], 0.2 * state[q])
         for q in range(4, n):
@@ -81,7 +81,7 @@ def _fit(d, startx, starty, table, window, half, zones, valid, masked, n, iterat
         if not (abs(x - startx) <= FARTHEST and abs(y - starty) <= FARTHEST):
             return False
     xx, xy, yy = solution[1, 0], solution[1, 1], solution[2, 1]
-    if not (xx < FARTHEST**2 and yy < FARTHEST**2):
+    if not (xx < FARTHEST**2 and yy < FARTHEST**2 and dx * dx <= max(xx, SETTLED**2) and dy * dy <= max(yy, SETTLED**2)):
         return False
     out[0], out[1], out[2], out[3], out[4], out[5], out[6] = x, y, state[2], state[3], xx, xy, yy
     return True

@@ -22,6 +22,7 @@ constexpr int INSIDE = 1, RING = 2;  // zones of the window
 constexpr float LEAST = 0.02f;       // counts: the model is never darker
 constexpr float LONGEST = 0.5f;      // px, one step
 constexpr float FARTHEST = 1.5f;     // px from the start, and the largest standard error
+constexpr float SETTLED = 0.02f;     // px: the last step must be shorter, or than the standard error
 constexpr float RECENTRE = 0.6f;     // px from the window's middle at which the window follows
 constexpr float PIVOT = 1e-6f;       // of the diagonal: a smaller one is a matrix without an inverse
 
@@ -114,7 +115,7 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
   float b = fmaxf(first[2] / fmaxf(first[3], 1.0f), 0.05f), a = fmaxf(first[0] / fmaxf(first[1], 1.0f) - b, 0.1f);
   float bx = 0.0f, by = 0.0f, tx = 0.0f, ty = 0.0f;
   float fx = float(startx - cx), fy = float(starty - cy);  // from the window's middle
-  float movedx = 0.0f, movedy = 0.0f;
+  float movedx = 0.0f, movedy = 0.0f, lastx = 0.0f, lasty = 0.0f;
   float covariance[3] = {0.0f, 0.0f, 0.0f};
   const float unit = 1.0f / half;
 
@@ -152,8 +153,9 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
     solve<N>(sums, move);
     move[0] = fminf(LONGEST, fmaxf(-LONGEST, move[0]));
     move[1] = fminf(LONGEST, fmaxf(-LONGEST, move[1]));
-    fx += move[0], fy += move[1];
-    movedx += move[0], movedy += move[1];
+    lastx = move[0], lasty = move[1];
+    fx += lastx, fy += lasty;
+    movedx += lastx, movedy += lasty;
     a = fmaxf(a + move[2], 0.2f * a);
     b = fmaxf(b + move[3], 0.2f * b);
     if (N > 4) bx += move[N > 4 ? 4 : 0], by += move[N > 4 ? 5 : 0];
@@ -169,7 +171,8 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
       }
     }
   }
-  const float largest = FARTHEST * FARTHEST;
+  const float largest = FARTHEST * FARTHEST, short_step = SETTLED * SETTLED;
+  if (!(lastx * lastx <= fmaxf(covariance[0], short_step) && lasty * lasty <= fmaxf(covariance[2], short_step))) return;
   if (!(covariance[0] < largest && covariance[2] < largest)) return;
   const double result[7] = {cx + double(fx), cy + double(fy), a, b, covariance[0], covariance[1], covariance[2]};
   if (lane == 0) {

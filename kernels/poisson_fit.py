@@ -14,7 +14,7 @@ KERNELS = {4: "fit_4", 6: "fit_6", 8: "fit_8"}
 
 
 def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3):
-    check_parameters(parameters)
+    check_parameters(parameters, iterations)
     n, nx, ny = patterns.shape
     most, m = x.shape[1], pixels.shape[0]
     patterns = contiguous(patterns)

@@ -22,9 +22,11 @@ from gpu4d.probe.template_kernel import Template
 
 PHASES = 16  # of the template in a pixel, each way; between them it moves to first order
 STEP = 0.05  # px, bins of a radial profile
+KNOTS, KNOT_POINTS = 0.4, 4  # px and bins between knots of its spline: closer ones follow the noise of the probe
 INSIDE, RING = 1, 2  # zones of the window whose means start amplitude and background
 FARTHEST = 1.5  # px from the start, and the largest standard error: behind either the counts do not hold the disk
 LONGEST = 0.5  # px, one step
+SETTLED = 0.02  # px: the last step must be shorter, or than the standard error
 RECENTRE = 0.6  # px from the window's middle at which the window follows
 LEAST = 0.02  # counts: the model is never darker
 ROUND = 1.0  # px rms from a circle
@@ -42,8 +44,8 @@ class PoissonFit(NamedTuple):
     xx, xy, yy : float64, px²
         Covariance of the position: the inverse of the whole Fisher matrix; NaN where the fit failed.
     ok : bool
-        False where the fit failed: it left its start by more than 1.5 px, its window leaves the detector, or the counts do not
-        locate the disk to 1.5 px.
+        False where the fit failed: it left its start by more than 1.5 px, its last step was longer than the standard error (and
+        than 0.02 px), its window leaves the detector, or the counts do not locate the disk to 1.5 px.
     """
 
     x: Any
@@ -79,8 +81,8 @@ class DiskProfile:
 def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     """Radial profile of a round probe as the template of `poisson_fit`.
 
-    The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: bins of
-    0.05 px, then a monotone cubic through their means.
+    The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: a logistic
+    edge is fitted, and what it leaves over is averaged in bins of 0.05 px with a least-squares spline through their means.
 
     Parameters
     ----------
@@ -120,24 +122,38 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
         )
     x, y = np.arange(image.shape[0])[:, None] - disk.qx, np.arange(image.shape[1])[None, :] - disk.qy
     r = np.hypot(x, y)
-    profile = _smooth(r.ravel(), image.ravel() / image[r <= max(0.7 * disk.radius, r.min())].mean())
+    values = image / image[r <= max(0.7 * disk.radius, r.min())].mean()
+
+    def edge(q: Any) -> Any:
+        return 1 / (1 + np.exp(np.clip(4 * (q - disk.radius) / disk.edge, -60, 60)))
+
+    # The spline sees what the fitted edge leaves over: the pixels of a probe centred on one lie at few radii, and noise between
+    # neighbouring radii would be a steep slope.
+    near = r <= 1.5 * disk.radius + 6
+    rest = _smooth(r[near], (values - edge(r))[near], 1 / np.maximum(edge(r[near]), 0.02))
     far = disk.radius + max(3.0, 2.0 + 1.3 * disk.edge) if reach is None else float(reach)
     if not far >= max(disk.radius, 1.0):
         raise InputError(f"reach={far} px: the window must hold the disk of radius {disk.radius:.1f} px")
-    return _tabulated(profile, disk.radius, far)
+    return _tabulated(lambda q: edge(q) + rest(q), disk.radius, far)
 
 
-def _smooth(r: np.ndarray, values: np.ndarray) -> Any:
-    """Means of narrow bins of r at their mean radius, a monotone cubic between; even about r = 0, and 0 behind the last."""
-    from scipy.interpolate import PchipInterpolator
+def _smooth(r: np.ndarray, rest: np.ndarray, weight: np.ndarray) -> Any:
+    """Weighted means in narrow bins of r, a least-squares cubic spline through them; even about r = 0, and 0 behind the last."""
+    from scipy.interpolate import LSQUnivariateSpline
 
     bins = (r / STEP).astype(int)
-    count = np.bincount(bins)
-    some = count > 0
-    radius, mean = (np.bincount(bins, v)[some] / count[some] for v in (r, values))
-    radius, first = np.unique(np.concatenate([-radius[3::-1], radius]), return_index=True)
-    curve = PchipInterpolator(radius, np.concatenate([mean[3::-1], mean])[first], extrapolate=False)
-    return lambda q: np.nan_to_num(curve(q), nan=0.0)
+    total = np.bincount(bins, weight)
+    some = total > 0
+    radius, mean = (np.bincount(bins, weight * v)[some] / total[some] for v in (r, rest))
+    off = radius > 0
+    x, y, w = (np.concatenate([sign * v[off][::-1], v]) for sign, v in ((-1, radius), (1, mean), (1, np.sqrt(total[some]))))
+    knots, at = [], 0
+    for i in range(KNOT_POINTS, len(x) - KNOT_POINTS):
+        if i - at >= KNOT_POINTS and x[i] - x[at] >= KNOTS:
+            knots.append((x[i] + x[i - 1]) / 2)
+            at = i
+    curve = LSQUnivariateSpline(x, y, knots, w)
+    return lambda q: np.where(q <= radius[-1], curve(np.minimum(q, radius[-1])), 0.0)
 
 
 def _tabulated(profile: Any, radius: float, reach: float) -> DiskProfile:
@@ -157,7 +173,9 @@ def _tabulated(profile: Any, radius: float, reach: float) -> DiskProfile:
     return DiskProfile(np.ascontiguousarray(np.stack(layers, 2), np.float32), pixels, float(radius), float(reach))
 
 
-def check_parameters(parameters: int) -> None:
+def check_parameters(parameters: int, iterations: int) -> None:
+    if not iterations >= 1:
+        raise InputError(f"iterations={iterations!r}: need at least one step")
     if parameters not in (4, 6, 8):
         raise InputError(f"parameters={parameters!r}: need 4 (position, amplitude, background), 6 (+ its slopes) or 8 (+ slopes inside)")
 
@@ -221,7 +239,7 @@ def poisson_fit(
     >>> round(float(fit.x[0, 0]), 2), round(float(fit.y[0, 0]), 2), bool(fit.ok[0, 0])
     (20.3, 25.6, True)
     """
-    check_parameters(parameters)
+    check_parameters(parameters, iterations)
     xp = arrays.namespace(patterns, x, y, count, table, pixels)
     n, nx, ny = patterns.shape
     most = x.shape[1]
@@ -240,17 +258,20 @@ def poisson_fit(
     b = xp.maximum(outer, xp.full_like(outer, 0.05))
     a = xp.maximum(inner - b, xp.full_like(inner, 0.1))
     state = [startx, starty, a, b, *(xp.zeros_like(a) for _ in range(parameters - 4))]
-    covariance = [xp.full_like(a, float("nan"))] * 3
+    covariance, last = [xp.full_like(a, float("nan"))] * 3, [xp.zeros_like(a)] * 2
     for _ in range(iterations):
         cx, cy = window.follow(cx, cy, state[0], state[1])
         counts, weight = window.at(cx, cy)
         model, gradient = _model(state, _template(table, state[0] - cx, state[1] - cy), window)
         step, covariance, regular = _score(counts, weight, model, gradient)
         alive = alive & regular
-        state = _moved(state, [xp.where(alive, s, xp.zeros_like(s)) for s in step])
+        before, state = state, _moved(state, [xp.where(alive, s, xp.zeros_like(s)) for s in step])
+        last = [now - then for now, then in zip(state[:2], before[:2])]
         alive = alive & _near(state[0], startx) & _near(state[1], starty)
-    located = (covariance[0] < FARTHEST**2) & (covariance[2] < FARTHEST**2)
-    ok = alive & located & flat(found)
+    located = alive
+    for variance, moved in zip(covariance[::2], last):
+        located = located & (variance < FARTHEST**2) & (moved * moved <= xp.maximum(variance, xp.full_like(a, SETTLED**2)))
+    ok = located & flat(found)
     nan = xp.full_like(a, float("nan"))
     position = [xp.where(ok, s, xp.where(flat(found), v, nan)) for s, v in zip(state[:2], start)]
     rest = [xp.where(ok, v, nan) for v in (*state[2:4], *covariance)]

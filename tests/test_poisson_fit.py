@@ -1,0 +1,190 @@
+"""The likelihood fit against what counts allow (the Cramér–Rao bound) and against known disks."""
+
+import numpy as np
+import pytest
+
+import gpu4d
+from gpu4d.bragg.poisson_fit import disk_profile, poisson_fit
+from gpu4d.errors import InputError
+from gpu4d.probe import Template, synthetic, template
+
+RADIUS, EDGE, SIZE = 6.0, 1.0, (43, 40)
+
+
+def disk(centre, shape=SIZE, tilt=(0.0, 0.0)):
+    slope = 1 + (np.arange(shape[0])[:, None] - centre[0]) * tilt[0] + (np.arange(shape[1])[None, :] - centre[1]) * tilt[1]
+    return synthetic(shape, RADIUS, centre, EDGE) * slope
+
+
+def expected(centre, amplitude, dose, tilt=(0.0, 0.0)):
+    """Counts of one disk beside the peak of a Gaussian background."""
+    x, y = np.arange(SIZE[0])[:, None], np.arange(SIZE[1])[None, :]
+    background = 0.03 * np.exp(-((x + 5) ** 2 + (y - 3) ** 2) / 30**2) + 0.002
+    return dose * (background + amplitude * disk(centre, tilt=tilt))
+
+
+def bound(centre, amplitude, dose):
+    """Cramér–Rao variance of (x, y), amplitude and background known: Σ ∇λ ∇λᵀ / λ inverted."""
+    h = 0.01
+    rate = expected(centre, amplitude, dose)
+    slopes = [(expected(centre + e, amplitude, dose) - expected(centre - e, amplitude, dose)) / (2 * h) for e in h * np.eye(2)]
+    return np.linalg.inv([[(a * b / rate).sum() for a in slopes] for b in slopes]).diagonal()
+
+
+def many(dose, n=1500, seed=0, tilt=0.0):
+    """n patterns of one disk each, their places and amplitudes, and starts as a correlation leaves them."""
+    rng = np.random.default_rng(seed)
+    places = np.array(SIZE) / 2 + rng.uniform(-2, 2, (n, 2))
+    amplitudes = rng.uniform(0.2, 1.0, n)
+    tilts = rng.normal(0, tilt / RADIUS, (n, 2))
+    patterns = np.stack([expected(c, a, dose, t) for c, a, t in zip(places, amplitudes, tilts)])
+    starts = places + rng.uniform(-0.15, 0.15, places.shape)
+    return rng.poisson(patterns).astype("uint16"), places, amplitudes, starts
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return disk_profile(synthetic((64, 64), RADIUS, (31.7, 32.2), EDGE))
+
+
+def fit(patterns, starts, profile, **options):
+    n = len(patterns)
+    one = np.ones(n, np.int64)
+    found = poisson_fit(patterns, starts[:, :1], starts[:, 1:], one, profile.table, profile.pixels, **options)
+    return found, np.stack([found.x[:, 0], found.y[:, 0]], -1)
+
+
+@pytest.mark.parametrize("dose", [100, 2000])
+def test_as_precise_as_the_counts_allow_and_honest_about_it(profile, dose):
+    patterns, places, amplitudes, starts = many(dose)
+    found, at = fit(patterns, starts, profile)
+    assert found.ok.all()
+    error = at - places
+    least = np.mean([bound(c, a, dose) for c, a in list(zip(places, amplitudes))[:200]])
+    assert np.sqrt((error**2).mean()) <= 1.10 * np.sqrt(least)
+    score = error / np.sqrt(np.concatenate([found.xx, found.yy], -1))
+    assert abs((np.abs(score) < 1).mean() - 0.683) < 0.05
+    determinant = found.xx * found.yy - found.xy**2
+    mahalanobis = (error[:, :1] ** 2 * found.yy - 2 * error[:, :1] * error[:, 1:] * found.xy + error[:, 1:] ** 2 * found.xx) / determinant
+    assert abs(mahalanobis.mean() - 2) < 0.2, "two degrees of freedom: the covariance holds for both axes together"
+    noise = error.std(0) / np.sqrt(len(error))
+    assert (np.abs(error.mean(0)) < 3 * noise + 1e-3).all(), "biased by more than the background's curvature explains"
+    # The middle of the disk is a little under its plateau where edges are soft, so amplitudes agree to a percent, not better.
+    assert abs((found.amplitude[:, 0] / (dose * amplitudes)).mean() - 1) < 0.01
+
+
+def test_background_slopes_are_no_shift(profile):
+    patterns, places, _, starts = many(2000, 600, 1)
+    x = np.arange(SIZE[0])[:, None] + np.zeros(SIZE)
+    steep = np.random.default_rng(1).poisson(patterns + 12.0 * x).astype("uint16")
+    bias = {p: abs((fit(steep, starts, profile, parameters=p)[1] - places).mean(0)[0]) for p in (4, 6)}
+    assert bias[4] > 0.01 > 10 * bias[6]
+
+
+def test_slopes_inside_the_disk_need_their_own_parameters(profile):
+    patterns, places, _, starts = many(2000, 600, 2, tilt=0.1)
+    rms = {p: np.sqrt(((fit(patterns, starts, profile, parameters=p)[1] - places) ** 2).mean()) for p in (6, 8)}
+    assert rms[8] < 0.012 < 0.04 < rms[6]
+
+
+def test_three_steps_are_enough(profile):
+    patterns, _, _, starts = many(500, 200, 3)
+    three, long = (fit(patterns, starts, profile, iterations=i) for i in (3, 12))
+    assert np.abs(three[1] - long[1]).max() < 0.1 * np.sqrt(three[0].xx.min())
+
+
+def test_a_start_too_far_is_given_back(profile):
+    patterns, places, _, _ = many(300, 20, 4)
+    starts = places + np.array([2.5, 0.0])
+    found, at = fit(patterns, starts, profile, iterations=8)
+    assert not found.ok.any()
+    np.testing.assert_array_equal(at, starts)
+    for part in (found.xx, found.yy, found.amplitude):
+        assert np.isnan(part).all()
+
+
+def test_what_holds_no_disk(profile):
+    patterns, places, _, starts = many(300, 6, 5)
+    patterns = patterns.astype("float32")
+    patterns[0] = 0  # empty
+    patterns[1, 20, 20] = np.nan
+    patterns[2, 20, 20] = np.inf
+    patterns[3, 0, 0] = np.nan  # outside the window
+    starts[4] = (5.0, 20.0)  # the window leaves the detector
+    found, at = fit(patterns, starts, profile)
+    assert found.ok[:, 0].tolist() == [False, False, False, True, False, True]
+    np.testing.assert_array_equal(at[[0, 1, 2, 4]], starts[[0, 1, 2, 4]])
+    assert np.abs(at[[3, 5]] - places[[3, 5]]).max() < 0.1
+
+
+def test_dead_pixels_have_no_say(profile):
+    patterns, places, _, starts = many(2000, 100, 6)
+    mask = np.ones(SIZE, bool)
+    mask[18:24, 14] = mask[25, 18:22] = False
+    broken = np.where(mask, patterns, 60000).astype("uint16")
+    found, at = fit(broken, starts, profile, mask=mask)
+    np.testing.assert_array_equal(at, fit(np.where(mask, patterns, 0).astype("uint16"), starts, profile, mask=mask)[1])
+    assert found.ok.all() and np.sqrt(((at - places) ** 2).mean()) < 0.02
+    assert (found.xx + found.yy > (lambda f: f.xx + f.yy)(fit(patterns, starts, profile)[0])).mean() > 0.95, "fewer pixels know less"
+
+
+def test_the_profile_is_the_probe():
+    counts = np.random.default_rng(0).poisson(5e4 * synthetic((64, 61), 7.3, (30.4, 29.8), 1.5))
+    found = disk_profile(counts)
+    middle = found.table[8, 8, 0]  # no sub-pixel shift
+    r = np.hypot(*found.pixels[:, :2].T)
+    np.testing.assert_allclose(middle, 1 / (1 + np.exp(4 * (r - 7.3) / 1.5)), atol=0.02)
+    corner = found.table[0, 16, 0]  # (-1/2, +1/2) px
+    r = np.hypot(found.pixels[:, 0] + 0.5, found.pixels[:, 1] - 0.5)
+    np.testing.assert_allclose(corner, 1 / (1 + np.exp(4 * (r - 7.3) / 1.5)), atol=0.02)
+    assert found.pixels[0, 0] == -found.pixels[-1, 0], "rows in order, as the fit takes them"
+
+
+@pytest.mark.parametrize("center", [(32.0, 32.0), (31.7, 32.2)])
+def test_a_noisy_vacuum_image_and_one_of_few_radii_are_good_enough(center):
+    """Without noise in the patterns, what is left is the template's fault."""
+    places = np.array(SIZE) / 2 + np.random.default_rng(1).uniform(-2, 2, (200, 2))
+    patterns = np.stack([1000 * (0.05 + disk(c)) for c in places])
+    for counts, worst in ((1e6, 5e-4), (1000, 3e-3)):
+        vacuum = np.random.default_rng(2).poisson(counts * synthetic((64, 64), RADIUS, center, EDGE))
+        at = fit(patterns, places + 0.1, disk_profile(vacuum), iterations=5)[1]
+        assert np.sqrt(((at - places) ** 2).mean()) < worst
+
+
+def test_rings_inside_the_disk_are_part_of_the_profile():
+    def probe(shape, c):
+        rings = sum(s * synthetic(shape, r, c, 1.0) for s, r in ((1.0, 9.0), (-0.9, 7.0), (0.9, 5.0), (-0.9, 3.0)))
+        return rings + 0.0
+
+    places = np.array(SIZE) / 2 + np.random.default_rng(1).uniform(-2, 2, (200, 2))
+    patterns = np.stack([1000 * (0.05 + probe(SIZE, c)) for c in places])
+    found, at = fit(patterns, places + 0.1, disk_profile(probe((64, 64), (31.7, 32.2))), iterations=5)
+    assert found.ok.all() and np.sqrt(((at - places) ** 2).mean()) < 2e-3
+
+
+def test_profiles_of_templates():
+    probe = synthetic((64, 64), 5.0)
+    whole = disk_profile(probe)
+    np.testing.assert_array_equal(disk_profile(template(3000 * probe)).pixels, whole.pixels)
+    np.testing.assert_allclose(disk_profile(template(3000 * probe)).table, whole.table, atol=1e-5)
+    kernel = Template.from_kernel(np.roll(probe, (-32, -32), (0, 1)))
+    assert abs(disk_profile(kernel).radius - 5.0) < 0.1
+
+
+def test_what_has_no_radial_profile():
+    square = np.zeros((64, 64))
+    square[20:44, 26:38] = 100.0
+    with pytest.raises(InputError, match="round probe"):
+        disk_profile(square)
+    with pytest.raises(InputError, match="one image"):
+        disk_profile(np.ones((3, 64, 64)))
+    with pytest.raises(InputError, match="must hold the disk"):
+        disk_profile(synthetic((64, 64), 6.0), reach=3.0)
+
+
+@pytest.mark.parametrize("kind", ["definition", "cpu"])
+def test_unknown_numbers_of_parameters(profile, kind):
+    one = np.ones((1, 1))
+    for wrong in ({"parameters": 5}, {"iterations": 0}):
+        with gpu4d.using(kind), pytest.raises(InputError, match="{}={}".format(*next(iter(wrong.items())))):
+            poisson_fit(np.ones((1, 30, 30)), 15 * one, 15 * one, np.asarray([1]), profile.table, profile.pixels, **wrong)
