@@ -3,21 +3,29 @@
 //   at       (n)              float2, the pixels k from the optical axis, detector pixels
 //   rows, columns (nx), (nk)  float2, scan frequencies K = rows[i] + columns[j] in detector pixels
 //   overlap  (planes, nx, nk) double2,   weight (planes, nx, nk) double
-// weighted: sum of G conj(Gamma) and of |Gamma|^2, Gamma = A - B, A = conj(Psi(k)) Psi(k - K), B = Psi(k) conj(Psi(k +
-// K)). exact: plane 0 sums G conj(A) and |A| where Psi(k + K) = 0, plane 1 sums G conj(B) and |B| where Psi(k - K) = 0.
-// No mask is stored: Psi comes from the distance to the axis (disk), or an array between whose pixels one interpolates
-// (array), times exp(-i pi sum c x^i y^j), the polynomial of degree 0 (none), 2 or 6.
-// Grid: one block of (32, 8) threads for 32 frequencies that follow each other. threadIdx.x is the frequency, so that a
-// warp reads 256 bytes of one spectrum; threadIdx.y takes every eighth pixel. Psi(k) of 256 pixels at a time is made by
-// all threads and kept in shared memory; their 32 terms a thread are summed in float, these sums and the eight lanes in
-// double, always in one order. bytes: 8 a pair (pixel, frequency), each once.   flops: disk 30, degree 2 70, degree 6
-// 150, array 190 a pair inside a disk. bound: memory (disk, degree 2 where half the pairs are outside), issue slots
-// (degree 6, array). budget(weighted_disk0|exact_disk0): 64 registers, 6144 bytes shared budget(weighted_.*|exact_.*):
-// 96 registers, 6144 bytes shared
+// weighted: sum of G conj(Gamma) and of |Gamma|^2 with Gamma = A - B,
+//   A = conj(Psi(k)) Psi(k - K), B = Psi(k) conj(Psi(k + K)).
+// exact: plane 0 sums G conj(A) and |A| where Psi(k + K) = 0, plane 1 G conj(B) and |B| where Psi(k - K) = 0.
+// No mask is stored: Psi comes from the distance to the axis (disk), or from an array by bilinear interpolation,
+// times exp(-i pi sum c x^i y^j), a polynomial of degree 0 (none), 2 or 6.
+//
+// One block of (32, 8) threads for 32 frequencies that follow each other: threadIdx.x is the frequency, so that a
+// warp reads 256 bytes of one spectrum, and threadIdx.y takes every eighth pixel. Psi(k) of 256 pixels at a time is
+// made by all threads and kept in shared memory. Weights of four pixels come first, then their spectra are read
+// together. The 32 terms a thread has of 256 pixels are added in float, the rest in double, always in one order.
+//
+// bytes: 8 a pair (pixel, frequency) whose disks overlap, once.
+// flops: 45 a pair without aberrations, 90 degree 2, 190 degree 6, 230 array; sincospi counted as 20.
+// bound: memory without aberrations and, nearly, degree 2; issue slots beyond.
+//
+// budget(.*_disk[02]): 80 registers, 6144 bytes shared
+//
+// budget(.*_disk6|.*_array): 128 registers, 6144 bytes shared
 #include "common.cuh"
 
 #define LANES 8
 #define CHUNK 256
+#define STEP 4  // pixels whose spectra a thread waits for together
 
 DEVICE bool is_zero(float2 a) { return a.x == 0.0f && a.y == 0.0f; }
 
@@ -26,7 +34,7 @@ template <int DEGREE>
 struct Polynomial {
   float c[(DEGREE + 1) * (DEGREE + 2) / 2];
   DEVICE explicit Polynomial(const float* __restrict__ from) {
-    UNROLL for (int i = 0; i < (DEGREE + 1) * (DEGREE + 2) / 2; i++) c[i] = from[i];
+    UNROLL for (int i = 0; DEGREE && i < (DEGREE + 1) * (DEGREE + 2) / 2; i++) c[i] = from[i];
   }
   DEVICE float operator()(float x, float y) const {
     float value = 0.0f;
@@ -89,6 +97,19 @@ DEVICE double lane_sum(double v, double* part) {
   return total;
 }
 
+// What weighs G(k, K): Gamma, or the one of A and B that is alone; `plane` says where it is summed, -1 nowhere.
+template <bool EXACT>
+DEVICE float2 weight_of(float2 own, float2 minus, float2 plus, int& plane) {
+  const bool left = !is_zero(minus), right = !is_zero(plus);
+  const float2 a = conj(own) * minus, b = own * conj(plus);
+  if (EXACT) {
+    plane = left == right ? -1 : left ? 0 : 1;
+    return plane < 0 ? make_float2(0.0f, 0.0f) : left ? a : b;
+  }
+  plane = left || right ? 0 : -1;
+  return a - b;
+}
+
 template <bool EXACT, int DEGREE, bool ARRAY>
 DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ at, const float2* __restrict__ rows,
                  const float2* __restrict__ columns, const float2* __restrict__ array, int qx, int qy, float cx,
@@ -118,29 +139,34 @@ DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ 
     }
     __syncthreads();
     float r[PLANES] = {}, i[PLANES] = {}, w[PLANES] = {};
-    if (active)
-      for (int p = threadIdx.y; p < some; p += LANES) {
-        const float4 k = pixel[p];
-        const float2 own = make_float2(k.z, k.w);
-        const float2 minus = wave<DEGREE, ARRAY>(pupil, chi, k.x - kx, k.y - ky);
-        const float2 plus = wave<DEGREE, ARRAY>(pupil, chi, k.x + kx, k.y + ky);
-        if (is_zero(minus) && is_zero(plus)) continue;
-        const float2 g = spectra[(first + p) * frequencies + f];
-        const float2 a = conj(own) * minus, b = own * conj(plus);
-        if (EXACT) {
-          const int plane = is_zero(plus) ? 0 : 1;
-          if (plane == 0 || is_zero(minus)) {
-            const float2 v = plane ? b : a, gv = g * conj(v);
-            const float size = sqrtf(v.x * v.x + v.y * v.y);
-            UNROLL for (int q = 0; q < PLANES; q++) {  // no index that only the run knows: it would cost a stack frame
-              r[q] += q == plane ? gv.x : 0.0f, i[q] += q == plane ? gv.y : 0.0f, w[q] += q == plane ? size : 0.0f;
-            }
-          }
-        } else {
-          const float2 gamma = a - b, gv = g * conj(gamma);
-          r[0] += gv.x, i[0] += gv.y, w[0] += gamma.x * gamma.x + gamma.y * gamma.y;
+    for (int step = threadIdx.y; active && step < some; step += STEP * LANES) {
+      float2 v[STEP], g[STEP];
+      int plane[STEP];
+      UNROLL for (int q = 0; q < STEP; q++) {
+        plane[q] = -1;
+        v[q] = make_float2(0.0f, 0.0f);
+        if (step + q * LANES < some) {
+          const float4 k = pixel[step + q * LANES];
+          const float2 own = make_float2(k.z, DEGREE || ARRAY ? k.w : 0.0f);
+          const float2 minus = wave<DEGREE, ARRAY>(pupil, chi, k.x - kx, k.y - ky);
+          const float2 plus = wave<DEGREE, ARRAY>(pupil, chi, k.x + kx, k.y + ky);
+          v[q] = weight_of<EXACT>(own, minus, plus, plane[q]);
         }
       }
+      UNROLL for (int q = 0; q < STEP; q++) {  // on their way together; what lies outside is not read
+        g[q] = make_float2(0.0f, 0.0f);
+        if (plane[q] >= 0) g[q] = spectra[(first + step + q * LANES) * frequencies + f];
+      }
+      UNROLL for (int q = 0; q < STEP; q++) {
+        const float2 term = g[q] * conj(v[q]);
+        const float square = v[q].x * v[q].x + v[q].y * v[q].y, size = EXACT ? sqrtf(square) : square;
+        UNROLL for (int z = 0; z < PLANES;
+                    z++) {  // selected, not indexed: an index of the run would cost a stack frame
+          const float here = !EXACT || plane[q] == z ? 1.0f : 0.0f;
+          r[z] += here * term.x, i[z] += here * term.y, w[z] += here * size;
+        }
+      }
+    }
     UNROLL for (int q = 0; q < PLANES; q++) re[q] += r[q], im[q] += i[q], total[q] += w[q];
   }
   UNROLL for (int q = 0; q < PLANES; q++) {
@@ -161,11 +187,11 @@ DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ 
     sums<EXACT, DEGREE, ARRAY>(spectra, at, rows, columns, array, qx, qy, cx, cy, reach, coefficients, n, nx, nk,     \
                                overlap, weight);                                                                      \
   }
-INSTANCE(weighted_disk0, 4, false, 0, false)
-INSTANCE(weighted_disk2, 4, false, 2, false)
-INSTANCE(weighted_disk6, 3, false, 6, false)
+INSTANCE(weighted_disk0, 3, false, 0, false)
+INSTANCE(weighted_disk2, 3, false, 2, false)
+INSTANCE(weighted_disk6, 2, false, 6, false)
 INSTANCE(weighted_array, 2, false, 6, true)
-INSTANCE(exact_disk0, 4, true, 0, false)
-INSTANCE(exact_disk2, 4, true, 2, false)
-INSTANCE(exact_disk6, 3, true, 6, false)
+INSTANCE(exact_disk0, 3, true, 0, false)
+INSTANCE(exact_disk2, 3, true, 2, false)
+INSTANCE(exact_disk6, 2, true, 6, false)
 INSTANCE(exact_array, 2, true, 6, true)

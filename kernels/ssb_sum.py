@@ -10,6 +10,7 @@ from gpu4d.arrays import from_numpy
 from gpu4d.phase.ssb_sum import HIGHEST_DEGREE, OverlapSums, check
 
 FILE = "ssb_sum.cu"
+NOTHING = np.uint64(0)  # a null pointer
 KERNELS = {
     "weighted": {0: "weighted_disk0", 2: "weighted_disk2", 6: "weighted_disk6", "array": "weighted_array"},
     "exact": {0: "exact_disk0", 2: "exact_disk2", 6: "exact_disk6", "array": "exact_array"},
@@ -24,8 +25,8 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     overlap, weight = device.empty((planes, nx, nk), np.complex128), device.empty((planes, nx, nk), np.float64)
     function = device.kernel(FILE, KERNELS[mode]["array" if pupil is not None else degree])
     points = [contiguous(a.astype(np.float32)) for a in (at, rows, columns)]
-    table = from_numpy(_triangle(chi, degree), spectra)
-    array, shape = (np.uint64(0), (0, 0)) if pupil is None else (contiguous(pupil.astype(np.complex64)), pupil.shape)
+    table = from_numpy(_triangle(chi, degree), spectra) if degree else NOTHING
+    array, shape = (NOTHING, (0, 0)) if pupil is None else (contiguous(pupil.astype(np.complex64)), pupil.shape)
     arguments = (
         *(contiguous(spectra), *points, array, np.int32(shape[0]), np.int32(shape[1])),
         *(np.float32(center[0]), np.float32(center[1]), np.float32(radius + 0.5), table),

@@ -89,14 +89,14 @@ def overlap_geometry(
     qx, qy = cube.detector_shape
     x, y = np.meshgrid(np.arange(qx) - center[0], np.arange(qy) - center[1], indexing="ij")
     if pupil is None:
-        size, array = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0), None
+        intensity, array = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0), None  # of an edge pixel: the part of it inside
     else:
         array = arrays.to_numpy(pupil)
         if array.shape != (qx, qy) or not np.isfinite(array).all() or not np.abs(array).max() > 0:
             raise InputError(f"pupil is {array.shape}: need {(qx, qy)}, finite and not zero everywhere")
-        array = array / np.abs(array).max()
-        size = np.abs(array)
-    chosen = size > 0 if cube.detector_mask is None else (size > 0) & cube.detector_mask
+        array = array.astype(np.complex128) / np.abs(array).max()
+        intensity = np.abs(array) ** 2
+    chosen = intensity > 0 if cube.detector_mask is None else (intensity > 0) & cube.detector_mask
     if not chosen.any():
         raise InputError(
             f"no pixel of a disk of {radius:.3g} px about ({center[0]:.4g}, {center[1]:.4g}) counts on this detector {(qx, qy)}"
@@ -109,7 +109,7 @@ def overlap_geometry(
     rows = fft.frequencies(cube.shape[0])[:, None] * per_pixel * to_scan[0]
     columns = fft.frequencies(cube.shape[1], half=True)[:, None] * per_pixel * to_scan[1]
     at = np.stack([x[chosen], y[chosen]], -1)
-    return Overlaps(np.flatnonzero(chosen), at, size[chosen] ** 2, rows, columns, radius, center, array, chi)
+    return Overlaps(np.flatnonzero(chosen), at, intensity[chosen], rows, columns, radius, center, array, chi)
 
 
 def _disk(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import functools
+import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +26,8 @@ from gpu4d.phase.ssb_sum import MODES, OverlapSums, overlap_sums
 
 log = logging.getLogger("gpu4d")
 
-GROUP = {"cpu": 32, "cuda": 256, "definition": 16}  # pixels transformed and summed at once; fixed, so that sums never depend on memory
+GROUP = {"cpu": 32, "cuda": 1024, "definition": 16}  # pixels transformed and summed at once, at most
+GROUP_BYTES = 1 << 29  # of their spectra; both follow from the scan's shape alone, so that sums never depend on memory
 
 
 @dataclass
@@ -171,7 +174,7 @@ def ssb(
     grid: dict[str, Any] = {"pixel_size": known.r_pixel, "pixel_units": "Å"}
     return SSB(
         RealSlice(phase, "SSB phase", "rad", **grid),
-        RealSlice(1 + 1j * phase, "SSB transmission", "1", **grid),
+        RealSlice(1 + 1j * xp.astype(phase, xp.complex128), "SSB transmission", "1", **grid),
         *(mode, rotation, transpose, dict(aberrations or {}), overlaps.radius, overlaps.origin, len(overlaps.pixels)),
         *(incident, decisions, warnings),
     )
@@ -188,6 +191,22 @@ def _check_where_it_stands(known: Calibration, rotation: float | None, transpose
 
 
 # ---------------------------------------------------------------- sums over the stack
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Arrays of the overlaps beside the data, moved there once."""
+
+    at: Any
+    rows: Any
+    columns: Any
+    pupil: Any
+    bad: Any
+
+    @classmethod
+    def beside(cls, stack: Any, overlaps: Overlaps, bad: np.ndarray | None) -> _Geometry:
+        parts = (overlaps.at, overlaps.rows, overlaps.columns, overlaps.pupil, bad)
+        return cls(*(None if part is None else arrays.from_numpy(part, stack) for part in parts))
 
 
 def _summed(
@@ -221,20 +240,25 @@ def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad
 def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> Iterator[tuple[OverlapSums, Any]]:
     """Sums and counts of one group of pixels after another; on the CPU, threads work on several at once."""
     kind = _implementation(cube)
-    group = GROUP[kind]
-
-    def work(images: Any, first: int) -> tuple[OverlapSums, Any]:
-        return _of_group(images, slice(first, first + images.shape[0]), overlaps, mode, bad)
-
+    rx, ry = cube.scan_shape
+    group = max(1, min(GROUP[kind], GROUP_BYTES // (8 * rx * (ry // 2 + 1))))
     threads = cpu_threads() if kind == "cpu" else 1
+    geometry: _Geometry | None = None
     for part, stack in bright_field_stacks(cube, overlaps.pixels, group, **options):
-        pieces = [stack[i : i + group, :, :] for i in range(0, stack.shape[0], group)]
+        if geometry is None:
+            geometry = _Geometry.beside(stack, overlaps, bad)
+        pieces = [stack[i : min(i + group, stack.shape[0]), :, :] for i in range(0, stack.shape[0], group)]
         firsts = range(part.start, part.stop, group)
+        work = functools.partial(_of_group, overlaps=overlaps, geometry=geometry, mode=mode)
         if threads == 1 or len(pieces) == 1:
             yield from map(work, pieces, firsts)
             continue
         with ThreadPoolExecutor(threads, thread_name_prefix="gpu4d-ssb") as pool:
-            yield from pool.map(lambda piece, first, here: here.run(work, piece, first), pieces, firsts, _contexts())
+            yield from pool.map(_in_context, _contexts(), itertools.repeat(work), pieces, firsts)
+
+
+def _in_context(context: contextvars.Context, work: Callable, *arguments: Any) -> Any:
+    return context.run(work, *arguments)
 
 
 def _contexts() -> Iterator[contextvars.Context]:
@@ -252,17 +276,15 @@ def _implementation(cube: DataCube) -> str:
     return "cuda" if arrays.is_cuda(sample) else "definition"
 
 
-def _of_group(images: Any, which: slice, overlaps: Overlaps, mode: str, bad: np.ndarray | None) -> tuple[OverlapSums, Any]:
+def _of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[OverlapSums, Any]:
     """One group of bright-field images to its sums and its counts per position."""
     xp = arrays.namespace(images)
-    images = xp.astype(images, xp.float32)
-    if bad is not None:
-        images = _filled(xp, images, arrays.from_numpy(bad, images))
-    spectra = fft.rfft2(images)
-    geometry = [arrays.from_numpy(a, spectra) for a in (overlaps.at[which], overlaps.rows, overlaps.columns)]
-    pupil = None if overlaps.pupil is None else arrays.from_numpy(overlaps.pupil.astype(np.complex128), spectra)
-    sums = overlap_sums(spectra, *geometry, radius=overlaps.radius, pupil=pupil, center=overlaps.origin, chi=overlaps.chi, mode=mode)
-    return sums, xp.sum(images, axis=0, dtype=xp.float64)
+    images = xp.astype(images, xp.float32, copy=False)
+    if geometry.bad is not None:
+        images = _filled(xp, images, geometry.bad)
+    at = geometry.at[first : first + images.shape[0], :]
+    options = {"radius": overlaps.radius, "pupil": geometry.pupil, "center": overlaps.origin, "chi": overlaps.chi, "mode": mode}
+    return overlap_sums(fft.rfft2(images), at, geometry.rows, geometry.columns, **options), xp.sum(images, axis=0, dtype=xp.float64)
 
 
 def _filled(xp: Any, images: Any, bad: Any) -> Any:

@@ -108,7 +108,7 @@ def overlap_sums(
     check(spectra, at, rows, columns, pupil, chi, mode)
     given = [spectra, at, rows, columns, *([] if pupil is None else [pupil])]
     xp = arrays.namespace(*given)
-    spectra = xp.astype(spectra, xp.complex128)
+    spectra = xp.astype(spectra, xp.complex128, copy=False)
     x, y = (arrays.as_float64(at)[:, axis][:, None, None] for axis in (0, 1))
     kx, ky = (arrays.as_float64(rows)[:, axis][:, None] + arrays.as_float64(columns)[:, axis][None, :] for axis in (0, 1))
 

@@ -1,0 +1,524 @@
+"""Single-side-band ptychography: against truth, the published definition, plain sums in float64, and on the host shim."""
+
+import logging
+
+import h5py
+import numpy as np
+import pytest
+from cuda_on_host import HostBackend
+
+import gpu4d
+from gpu4d import arrays, operation, physics
+from gpu4d.device.backend import inlined, using_backend
+from gpu4d.errors import InputError, MemoryBudgetError
+from gpu4d.phase.bright_field_stack import BrightFieldStack, bright_field_stacks, gather_pixels
+from gpu4d.phase.ssb_sum import overlap_sums
+from gpu4d.probe.wavefunction import COEFFICIENTS, chi, chi_polynomial, wavefunction
+from gpu4d.simulate import phase_object_scan
+
+ENERGY = 80e3
+
+
+def correlation(found, truth, border: int = 0) -> float:
+    a, b = inner(found, truth, border)
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+
+
+def slope(found, truth, border: int = 0) -> float:
+    """Of the found phase against the true one: 1 where radians are radians."""
+    a, b = inner(found, truth, border)
+    return float((a * b).sum() / (b * b).sum())
+
+
+def inner(found, truth, border: int) -> list[np.ndarray]:
+    inside = np.s_[border : truth.shape[0] - border, border : truth.shape[1] - border]
+    return [np.asarray(x, float)[inside] - np.mean(np.asarray(x, float)[inside]) for x in (found, truth)]
+
+
+def low_passed(phase: np.ndarray, step: float, cut: float) -> np.ndarray:
+    """What lies below the information limit of 2 k₀, without the mean."""
+    kx, ky = np.fft.fftfreq(phase.shape[0], step)[:, None], np.fft.fftfreq(phase.shape[1], step)
+    keep = (np.hypot(kx, ky) < cut) & (np.hypot(kx, ky) > 0)
+    return np.fft.ifft2(np.fft.fft2(phase) * keep).real
+
+
+def cube_of(data: np.ndarray, radius: float, *, step: float = 0.2, q_pixel: float = 0.05, **fields) -> gpu4d.DataCube:
+    """A cube whose disk has this radius by calibration."""
+    semiangle = radius * q_pixel * physics.wavelength(ENERGY) * 1e3
+    fields = {"origin": (data.shape[2] // 2, data.shape[3] // 2), **fields}
+    return gpu4d.DataCube(data, gpu4d.Calibration(energy=ENERGY, semiangle=semiangle, q_pixel=q_pixel, r_pixel=step, **fields))
+
+
+def random_cube(scan=(7, 9), detector=(16, 17), radius: float = 4.3, dtype="uint16", seed: int = 0, **calibration) -> gpu4d.DataCube:
+    """Counts without any physics: sums must agree whatever they are of."""
+    data = np.random.default_rng(seed).poisson(30, (*scan, *detector)).astype(dtype)
+    return cube_of(data, radius, **{"step": 0.9, "origin": (7.8, 8.3), **calibration})
+
+
+# ---------------------------------------------------------------- the phase against truth
+
+
+def test_a_weak_phase_comes_out_in_radians():
+    scan = phase_object_scan((48, 48), (40, 40), r_pixel=0.25, strength=0.02)
+    found = gpu4d.ssb(scan.cube, origin=(20, 20), epsilon=1e-6)
+    k0 = physics.angle_to_frequency(25.0, ENERGY)
+    truth = low_passed(scan.truth["phase"], 0.25, 2 * k0)
+    assert correlation(found.phase, truth) > 0.999
+    assert 0.97 < slope(found.phase, truth) < 1.03  # the edge of so small a disk counts
+    np.testing.assert_allclose(np.asarray(found.transmission), 1 + 1j * np.asarray(found.phase), rtol=1e-14)
+    assert found.phase.units == "rad"
+    assert found.phase.pixel_size == 0.25
+
+
+@pytest.mark.parametrize("mode", ["weighted", "exact"])
+def test_defocus_has_the_right_sign(mode):
+    scan = phase_object_scan((40, 40), (40, 40), r_pixel=0.25, strength=0.05, defocus=80.0)
+    good = gpu4d.ssb(scan.cube, origin=(20, 20), aberrations={"defocus": 80.0}, mode=mode)
+    same = gpu4d.ssb(scan.cube, origin=(20, 20), aberrations={"C10": -80.0}, mode=mode)
+    wrong = gpu4d.ssb(scan.cube, origin=(20, 20), aberrations={"defocus": -80.0}, mode=mode)
+    truth = low_passed(scan.truth["phase"], 0.25, 2 * physics.angle_to_frequency(25.0, ENERGY))
+    assert correlation(good.phase, truth) > 0.97
+    assert correlation(wrong.phase, truth) < 0.7
+    np.testing.assert_array_equal(good.phase, same.phase)
+
+
+@pytest.mark.parametrize(("rotation", "transpose"), [(0.0, False), (0.7, False), (0.0, True), (-2.2, True)])
+def test_a_turned_detector(rotation, transpose):
+    # The scan is a piece of the cell, as a turned grid has no period: its border is left out.
+    scan = phase_object_scan((40, 33), (36, 36), r_pixel=0.25, cell=12.0, strength=0.1, rotation=rotation, transpose=transpose)
+    found = gpu4d.ssb(scan.cube, origin=(18, 18), rotation=rotation, transpose=transpose)
+    truth = scan.truth["phase"]
+    assert correlation(found.phase, truth, 6) > 0.98
+    inverted = gpu4d.ssb(scan.cube, origin=(18, 18), rotation=rotation + np.pi, transpose=transpose)
+    assert correlation(inverted.phase, truth, 6) < -0.95
+    flipped = gpu4d.ssb(scan.cube, origin=(18, 18), rotation=rotation, transpose=not transpose)
+    assert abs(correlation(flipped.phase, truth, 6)) < 0.5
+    scan.cube.calibration.set(rotation=rotation, transpose=transpose, how="known")
+    calibrated = gpu4d.ssb(scan.cube, origin=(18, 18), rotation=None, transpose=None)
+    np.testing.assert_array_equal(calibrated.phase, found.phase)
+    assert not calibrated.warnings
+
+
+@pytest.mark.parametrize("mode", ["weighted", "exact"])
+def test_quarter_turns_of_the_detector_are_exact(mode):
+    """Counts moved to where a turned detector has them: v_scan = R(rotation) v_det after the swap."""
+    cube = random_cube((8, 9), (17, 17), 4.3, origin=(8, 8))
+    data, expected = cube.source.array, np.asarray(gpu4d.ssb(cube, mode=mode).phase)
+    x, y = np.meshgrid(np.arange(-8, 9), np.arange(-8, 9), indexing="ij")
+    for quarter in range(4):
+        for transpose in (False, True):
+            u, v = (y, x) if transpose else (x, y)
+            for _ in range(quarter):
+                u, v = -v, u
+            turned = gpu4d.DataCube(data[:, :, u + 8, v + 8], cube.calibration)
+            found = gpu4d.ssb(turned, rotation=quarter * np.pi / 2, transpose=transpose, mode=mode)
+            np.testing.assert_allclose(found.phase, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def mos2(shared_data, file: str, name: str) -> tuple[gpu4d.DataCube, np.ndarray]:
+    with h5py.File(shared_data / f"mos2_ssb_{file}.h5") as h:
+        q, truth, data = h.attrs["detector_pixel_1_per_A"], h["truth/phase_lowpass_2alpha_rad"][()], h[name][()]
+    return gpu4d.DataCube(data, gpu4d.Calibration(energy=ENERGY, semiangle=25.0, q_pixel=float(q), r_pixel=0.2)), truth
+
+
+@pytest.mark.parametrize(
+    ("dose", "weighted", "exact"), [("noisefree", 0.995, 0.993), ("poisson_1e5", 0.975, 0.98), ("poisson_1e4", 0.86, 0.88)]
+)
+def test_mos2_in_focus(shared_data, dose, weighted, exact):
+    """abTEM multislice of a layer whose phase reaches 0.85 rad; the border is left out, as the scan is not periodic."""
+    cube, truth = mos2(shared_data, "infocus", dose)
+    found = gpu4d.ssb(cube)
+    assert np.hypot(*np.subtract(found.origin, np.array(cube.detector_shape) // 2)) < 0.02
+    assert correlation(found.phase, truth, 6) >= weighted
+    assert 0.88 < slope(found.phase, truth, 6) < 1.0  # a single measured value of sin φ
+    assert correlation(gpu4d.ssb(cube, mode="exact").phase, truth, 6) >= exact
+
+
+def test_mos2_out_of_focus(shared_data):
+    cube, truth = mos2(shared_data, "defocus20nm", "poisson_1e5")
+    assert correlation(gpu4d.ssb(cube, aberrations={"defocus": 200.0}).phase, truth, 6) >= 0.94
+    assert correlation(gpu4d.ssb(cube, aberrations={"C10": -200.0}, mode="exact").phase, truth, 6) >= 0.94
+    assert abs(correlation(gpu4d.ssb(cube, aberrations={"defocus": -200.0}).phase, truth, 6)) < 0.2
+
+
+def test_any_scan_size():
+    scan = phase_object_scan((130, 97), (26, 26), r_pixel=0.35, strength=0.05, semiangle=10.0, energy=ENERGY, cell=45.5)
+    found = gpu4d.ssb(scan.cube, origin=(13, 13))
+    assert found.phase.shape == (130, 97)
+    assert correlation(found.phase, scan.truth["phase"], 8) > 0.93
+
+
+# ---------------------------------------------------------------- the published definition, and plain sums
+
+
+def published(images: np.ndarray, disk_at, shift: np.ndarray) -> np.ndarray:
+    """Transmission function of the double-overlap method, frame of masks by frame of masks.
+
+    For every scan frequency two masks on the detector: the disk times the disk moved to one side, where the disk moved to the
+    other side is zero; each normalised to its sum; half their difference. The half plane is completed by
+    F(-q) = -F(q)*, and F(0) is the mean intensity in the disk.
+    """
+    rx, ry = images.shape[:2]
+    spectra = np.fft.fft2(images.astype(float), axes=(0, 1))
+    center = disk_at(0.0, 0.0)
+    out = np.zeros((rx, ry), complex)
+    for i in range(rx):
+        for j in range(ry // 2 + 1):
+            if i == j == 0:
+                continue
+            right, left = disk_at(*shift[i, j]), disk_at(*-shift[i, j])
+            masks = [center * right * (left == 0), center * left * (right == 0)]
+            sums = [m.sum() for m in masks]
+            if min(sums) > 0:
+                out[i, j] = 0.5 * ((spectra[i, j] * masks[0]).sum() / sums[0] - (spectra[i, j] * masks[1]).sum() / sums[1])
+    for i in range(rx):
+        for j in range(ry // 2 + 1, ry):
+            out[i, j] = -np.conj(out[-i % rx, -j % ry])
+    out[0, 0] = (spectra[0, 0] * center).sum() / center.sum()
+    return np.fft.ifft2(out)
+
+
+def shifts(shape, step: float, q_pixel: float, rotation: float = 0.0) -> np.ndarray:
+    """Scan frequencies in detector pixels and axes, (Rx, Ry, 2)."""
+    kx, ky = np.meshgrid(np.fft.fftfreq(shape[0], step) / q_pixel, np.fft.fftfreq(shape[1], step) / q_pixel, indexing="ij")
+    c, s = np.cos(rotation), np.sin(rotation)
+    return np.stack([c * kx + s * ky, -s * kx + c * ky], -1)
+
+
+def antialiased_disk(shape, center, radius: float):
+    """Function of a shift: a disk whose edge pixels hold the part of them that is inside, along the ray."""
+    x, y = np.meshgrid(np.arange(shape[0]) - center[0], np.arange(shape[1]) - center[1], indexing="ij")
+    return lambda dx, dy: np.clip(radius + 0.5 - np.hypot(x - dx, y - dy), 0, 1)
+
+
+@pytest.mark.parametrize("rotation", [0.0, 0.45])
+def test_exact_mode_is_the_published_definition(rotation):
+    cube = random_cube((11, 13), (18, 17))
+    found = gpu4d.ssb(cube, mode="exact", rotation=rotation)
+    disk_at = antialiased_disk((18, 17), (7.8, 8.3), 4.3)
+    expected = published(cube.source.array, disk_at, shifts((11, 13), 0.9, 0.05, rotation))
+    mean = expected.mean()  # the direct beam, which is 1 in ours
+    mine = np.asarray(found.transmission - 1) * found.incident
+    np.testing.assert_allclose(mine, expected - mean, atol=1e-6 * np.abs(expected - mean).max())
+
+
+def test_exact_mode_on_mos2_is_the_published_definition(shared_data):
+    cube, _ = mos2(shared_data, "infocus", "noisefree")
+    cube = gpu4d.DataCube(cube.source.array[:32, :32], cube.calibration)
+    radius = physics.angle_to_frequency(25.0, ENERGY) / cube.calibration.q_pixel
+    found = gpu4d.ssb(cube, mode="exact", origin=(24, 24))
+    expected = published(cube.source.array, antialiased_disk((48, 48), (24, 24), radius), shifts((32, 32), 0.2, cube.calibration.q_pixel))
+    mine = np.asarray(found.transmission - 1) * found.incident
+    np.testing.assert_allclose(mine, expected - expected.mean(), atol=1e-6 * np.abs(expected - expected.mean()).max())
+
+
+def test_exact_mode_takes_the_same_pupil_array():
+    """Scan frequencies that are whole pixels: the array moves without interpolation."""
+    n, q = 9, 1 / (9 * 0.9)
+    cube = random_cube((n, n), (24, 24), 5.0, q_pixel=q, origin=(12, 12))
+    rng = np.random.default_rng(3)
+    pupil = antialiased_disk((24, 24), (12, 12), 5.0)(0, 0) * rng.uniform(0.7, 1.0, (24, 24))
+    pupil /= pupil.max()
+    found = gpu4d.ssb(cube, mode="exact", pupil=7.0 * pupil)
+    expected = published(cube.source.array, lambda dx, dy: np.roll(pupil, np.rint([dx, dy]).astype(int), (0, 1)), shifts((n, n), 0.9, q))
+    mine = np.asarray(found.transmission - 1) * found.incident
+    np.testing.assert_allclose(mine, expected - expected.mean(), atol=1e-6 * np.abs(expected - expected.mean()).max())
+
+
+ABERRATIONS = {"C10": -60.0, "C12": 25.0, "phi12": 0.4, "C21": 900.0, "phi21": -1.0, "C30": 2e4, "C23": 500.0}
+
+
+@pytest.mark.parametrize("aberrations", [None, ABERRATIONS])
+def test_weighted_mode_is_the_wiener_mean(aberrations):
+    """Plain sums over whole waves in the aperture, each made anew at its place, in float64."""
+    cube, rotation, epsilon = random_cube((6, 7), (17, 16), step=0.7), 0.3, 0.01
+    known, shape = cube.calibration, (6, 7)
+    images = cube.source.array.astype(float)
+    options = {"energy": ENERGY, "q_pixel": known.q_pixel, "shape": (17, 16)}
+    k = shifts(shape, 0.7, known.q_pixel, rotation)
+    own = wavefunction(known.semiangle, aberrations, center=(7.8, 8.3), **options)
+    incident = images.mean((0, 1))[own != 0].sum() / np.abs(own).sum()  # coverage of the edge pixels
+    spectra = np.fft.fft2(images, axes=(0, 1))
+    top, bottom = np.zeros(shape, complex), np.zeros(shape)
+    for i, j in np.ndindex(*shape):
+        moved = [
+            wavefunction(known.semiangle, aberrations, center=(7.8 + s * k[i, j, 0], 8.3 + s * k[i, j, 1]), **options) for s in (1, -1)
+        ]
+        gamma = np.conj(own) * moved[0] - own * np.conj(moved[1])
+        top[i, j], bottom[i, j] = (spectra[i, j] * np.conj(gamma)).sum(), (np.abs(gamma) ** 2).sum()
+    half = (top / (bottom + epsilon * bottom[:, : shape[1] // 2 + 1].max()))[:, : shape[1] // 2 + 1] / incident
+    expected = np.fft.irfft2(-1j * half, s=shape)
+    found = gpu4d.ssb(cube, rotation=rotation, aberrations=aberrations, epsilon=epsilon)
+    np.testing.assert_allclose(found.incident, incident, rtol=1e-6)
+    np.testing.assert_allclose(found.phase, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def test_a_pupil_array_between_pixels_is_bilinear():
+    from scipy.ndimage import map_coordinates
+
+    rng = np.random.default_rng(5)
+    pupil = np.zeros((12, 14), complex)
+    pupil[3:9, 4:11] = rng.normal(size=(6, 7)) + 1j * rng.normal(size=(6, 7))
+    at, k = rng.uniform(-3, 3, (4, 2)), rng.uniform(-3, 3, (5, 2))
+    spectra = rng.normal(size=(4, 5, 1)) + 1j * rng.normal(size=(4, 5, 1))
+
+    def psi(points):
+        where = (points + np.array([6.2, 7.1])).T
+        return sum(f * map_coordinates(part, where, order=1, mode="constant") for f, part in ((1, pupil.real), (1j, pupil.imag)))
+
+    found = overlap_sums(spectra, at, k, np.zeros((1, 2)), radius=1.0, pupil=pupil, center=(6.2, 7.1))
+    for i in range(5):
+        gamma = np.conj(psi(at)) * psi(at - k[i]) - psi(at) * np.conj(psi(at + k[i]))
+        np.testing.assert_allclose(found.overlap[0, i, 0], (spectra[:, i, 0] * np.conj(gamma)).sum(), rtol=1e-10)
+        np.testing.assert_allclose(found.weight[0, i, 0], (np.abs(gamma) ** 2).sum(), rtol=1e-10)
+
+
+# ---------------------------------------------------------------- what must not change the answer
+
+
+def test_memory_threads_and_layout_change_no_bit(monkeypatch, tmp_path):
+    cube = random_cube((30, 28), (24, 24), 9.3, origin=(11.8, 12.1))
+    with h5py.File(tmp_path / "scan.h5", "w") as h:
+        h.create_dataset("data", data=cube.source.array, chunks=(1, 28, 24, 24))
+    expected = np.asarray(gpu4d.ssb(cube).phase)
+    monkeypatch.setenv("GPU4D_THREADS", "1")
+    np.testing.assert_array_equal(gpu4d.ssb(cube).phase, expected)
+    monkeypatch.setenv("GPU4D_THREADS", "3")
+    file = gpu4d.open(tmp_path / "scan.h5")
+    file.calibration = cube.calibration
+    pixels = np.arange(300)
+    parts = [part for part, _ in bright_field_stacks(file, pixels, 32, memory="600 kB")]
+    assert len(parts) == 2, "this budget does not ask for several passes"
+    assert all(part.start % 32 == 0 for part in parts)
+    np.testing.assert_array_equal(gpu4d.ssb(file, memory="600 kB").phase, expected)
+    with pytest.raises(MemoryBudgetError, match="bright-field stack"):
+        gpu4d.ssb(cube, memory="20 kB")
+
+
+def test_positions_without_a_pattern_are_nan_and_harm_nobody():
+    scan = phase_object_scan((32, 32), (32, 32), r_pixel=0.25, strength=0.05)
+    whole = np.asarray(gpu4d.ssb(scan.cube, origin=(16, 16)).phase)
+    data = scan.cube.source.array.copy()
+    data[3, 4], data[20, 9] = 0, np.nan
+    data[11, 12, 16, 18] = np.nan  # one pixel of the disk
+    broken = gpu4d.ssb(gpu4d.DataCube(data, scan.cube.calibration), origin=(16, 16))
+    gone = np.zeros((32, 32), bool)
+    gone[[3, 20, 11], [4, 9, 12]] = True
+    np.testing.assert_array_equal(np.isnan(broken.phase), gone)
+    assert np.isnan(np.asarray(broken.transmission)[gone]).all()
+    assert "3 of 1024 positions" in broken.warnings[-1]
+    assert correlation(np.where(gone, 0, broken.phase), np.where(gone, 0, whole)) > 0.98
+    where = ~gone
+    some = gpu4d.ssb(scan.cube, origin=(16, 16), where=where)
+    np.testing.assert_array_equal(np.isnan(some.phase), gone)
+    np.testing.assert_allclose(np.asarray(some.phase)[where], np.asarray(broken.phase)[where], atol=1e-5)
+
+
+def test_dead_pixels_take_no_part():
+    scan = phase_object_scan((32, 32), (32, 32), r_pixel=0.25, strength=0.05)
+    mask = np.ones((32, 32), bool)
+    mask[14:16, 12:20] = False
+    data = scan.cube.source.array.copy()
+    data[:, :, ~mask] = 1e3
+    found = gpu4d.ssb(gpu4d.DataCube(data, scan.cube.calibration, detector_mask=mask), origin=(16, 16))
+    good = gpu4d.ssb(scan.cube, origin=(16, 16))
+    assert found.pixels < good.pixels
+    np.testing.assert_allclose(found.incident, good.incident, rtol=0.02)
+    assert correlation(found.phase, good.phase) > 0.995
+
+
+@pytest.mark.parametrize("mode", ["weighted", "exact"])
+@pytest.mark.parametrize("aberrations", [None, {"defocus": 50.0}])
+def test_the_definition_gives_the_same(mode, aberrations):
+    cube = random_cube()
+    fast = gpu4d.ssb(cube, mode=mode, aberrations=aberrations)
+    with gpu4d.using("definition"):
+        plain = gpu4d.ssb(cube, mode=mode, aberrations=aberrations)
+    np.testing.assert_allclose(fast.phase, plain.phase, atol=1e-6 * np.abs(plain.phase).max())
+
+
+def test_arrays_of_other_libraries_stay_there(need):
+    strict = need("array_api_strict")
+    cube = random_cube((5, 6), (12, 12), 3.2, origin=(6, 6))
+    device = strict.Device("device1")
+    other = gpu4d.DataCube(strict.asarray(cube.source.array, device=device), cube.calibration)
+    found = gpu4d.ssb(other)
+    assert arrays.namespace(found.phase.data) is strict
+    assert found.phase.data.device == device
+    np.testing.assert_allclose(found.phase, gpu4d.ssb(cube).phase, atol=1e-6)
+
+
+# ---------------------------------------------------------------- what is said, what is refused
+
+
+def test_the_disk_is_measured_where_it_is_not_known():
+    scan = phase_object_scan((24, 24), (40, 40), r_pixel=0.25, strength=0.05)
+    known = scan.cube.calibration
+    calibrated = gpu4d.ssb(scan.cube, origin=(20, 20))
+    found = gpu4d.ssb(scan.cube)
+    assert np.hypot(found.origin[0] - 20, found.origin[1] - 20) < 0.05
+    assert known.origin is None, "the cube's own calibration was written into"
+    blank = gpu4d.DataCube(scan.cube.source.array, gpu4d.Calibration(energy=known.energy, semiangle=known.semiangle, r_pixel=0.25))
+    free = gpu4d.ssb(blank)
+    assert abs(free.radius / calibrated.radius - 1) < 0.02
+    assert any("q_pixel" in line for line in free.decisions)
+    assert correlation(free.phase, calibrated.phase) > 0.99
+
+
+def test_warnings(caplog):
+    with caplog.at_level(logging.WARNING, logger="gpu4d"):
+        coarse = gpu4d.ssb(random_cube(step=3.0))
+    assert "coarse" in coarse.warnings[0]
+    assert "coarse" in caplog.text
+    turned = random_cube(rotation=0.5)
+    assert "rotation=None" in gpu4d.ssb(turned).warnings[0]
+    assert not gpu4d.ssb(turned, rotation=None).warnings
+    origin = np.tile([7.8, 8.3], (7, 9, 1))
+    origin[0, 0] += 3
+    assert "the origin moves by up to" in gpu4d.ssb(random_cube(origin=origin)).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "fast"}, "'weighted' or 'exact'"),
+        ({"epsilon": -1.0}, "epsilon"),
+        ({"aberrations": {"C1": 3.0}}, "C1"),
+        ({"aberrations": {"C10": 3.0, "defocus": 2.0}}, "both defocus and C10"),
+        ({"pupil": np.ones((3, 3))}, r"\(16, 17\)"),
+        ({"origin": (-40.0, -40.0)}, "no pixel of a disk"),
+    ],
+)
+def test_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        gpu4d.ssb(random_cube(), **options)
+
+
+def test_missing_calibration_is_named():
+    cube = random_cube()
+    for field in ("energy", "r_pixel"):
+        bare = gpu4d.DataCube(cube.source.array, gpu4d.Calibration(**{**cube.calibration.known(), field: None}))
+        with pytest.raises(InputError, match=field):
+            gpu4d.ssb(bare)
+    empty = gpu4d.DataCube(np.zeros_like(cube.source.array), cube.calibration)
+    with pytest.raises(InputError, match="no position has counts"):
+        gpu4d.ssb(empty)
+
+
+# ---------------------------------------------------------------- the stack of bright-field images
+
+
+def test_stack_is_a_transposed_gather():
+    data = np.random.default_rng(0).integers(0, 60000, (5, 7, 9, 8)).astype("uint16")
+    mask = np.zeros((9, 8), bool)
+    mask[2:5, 3:7] = True
+    stack = gpu4d.sweep(gpu4d.DataCube(data), BrightFieldStack(mask))
+    assert stack.dtype == np.uint16
+    np.testing.assert_array_equal(stack, np.moveaxis(data[:, :, mask], -1, 0))
+    where = np.random.default_rng(1).random((5, 7)) < 0.5
+    part = gpu4d.sweep(gpu4d.DataCube(data), BrightFieldStack(np.flatnonzero(mask)), where=where)
+    np.testing.assert_array_equal(part, np.where(where, stack, 0))
+
+
+def test_stacks_of_two_workers_merge():
+    data = np.random.default_rng(0).random((6, 4, 5, 5)).astype("float32")
+    cube, rows = gpu4d.DataCube(data), np.arange(6)[:, None] + np.zeros(4, int)
+    halves = []
+    for where in (rows < 2, rows >= 2):
+        stack = BrightFieldStack([7, 11, 12])
+        gpu4d.sweep(cube, stack, where=where)
+        halves.append(stack)
+    assert np.isnan(halves[0].finish()[:, 2:]).all()
+    halves[0].merge(halves[1].state())
+    np.testing.assert_array_equal(halves[0].finish(), np.moveaxis(data.reshape(6, 4, 25)[:, :, [7, 11, 12]], -1, 0))
+
+
+def test_stack_refuses_pixels_off_the_detector():
+    cube = gpu4d.DataCube(np.ones((2, 2, 4, 4), "uint8"))
+    for pixels in ([16], [-1], np.ones((4, 5), bool)):
+        with pytest.raises(InputError, match="pixels must be"):
+            gpu4d.sweep(cube, BrightFieldStack(pixels))
+
+
+# ---------------------------------------------------------------- the wave in the aperture
+
+
+def test_chi_is_krivaneks():
+    """Defocus and third-order spherical aberration in closed form, an astigmatism along its own axis, the polynomial everywhere."""
+    wavelength, k = physics.wavelength(ENERGY), 0.6
+    np.testing.assert_allclose(chi(0, k, {"C10": 100.0}, ENERGY), np.pi * wavelength * k**2 * 100, rtol=1e-14)
+    np.testing.assert_allclose(chi(k, 0, {"C30": 1e4}, ENERGY), np.pi / 2 * wavelength**3 * k**4 * 1e4, rtol=1e-14)
+    angle = 0.4
+    along, across = (chi(k * np.cos(a), k * np.sin(a), {"C12": 20.0, "phi12": angle}, ENERGY) for a in (angle, angle + np.pi / 2))
+    np.testing.assert_allclose([along, across], np.pi * wavelength * k**2 * 20 * np.array([1, -1]), rtol=1e-12)
+    rng = np.random.default_rng(0)
+    every = {name: rng.normal() * 10 ** (1 + n) for name, (n, _) in COEFFICIENTS.items()}
+    every |= {f"phi{n}{m}": rng.uniform(-3, 3) for n, m in COEFFICIENTS.values() if m}
+    assert len(COEFFICIENTS) == 14
+    table = chi_polynomial(every, ENERGY, 0.04)
+    x, y = rng.uniform(-15, 15, (2, 50))
+    plain = sum(table[i, j] * x**i * y**j for i in range(7) for j in range(7)) * np.pi
+    np.testing.assert_allclose(plain, chi(x * 0.04, y * 0.04, every, ENERGY), rtol=1e-11, atol=1e-11)
+
+
+def test_wavefunction_makes_the_probe_of_the_simulation():
+    scan = phase_object_scan((32, 32), (32, 32), r_pixel=0.25, defocus=150.0)
+    q = scan.cube.calibration.q_pixel
+    round_one = wavefunction(25.0, energy=ENERGY, q_pixel=q, shape=(32, 32))
+    wave = wavefunction(np.sqrt(round_one.real), {"defocus": 150.0}, energy=ENERGY, q_pixel=q)  # theirs: intensity 1 to 0 at the edge
+    probe = np.fft.ifft2(np.fft.ifftshift(wave))
+    np.testing.assert_allclose(probe / np.linalg.norm(wave), scan.truth["wave"], atol=1e-12)
+    with pytest.raises(InputError, match="shape"):
+        wavefunction(25.0, energy=ENERGY, q_pixel=q)
+    own = wavefunction(np.ones((4, 5)), {"C10": 10.0}, energy=ENERGY, q_pixel=q)
+    assert own.shape == (4, 5)
+    np.testing.assert_allclose(np.abs(own), 1)
+
+
+# ---------------------------------------------------------------- kernels on the host shim
+
+
+@pytest.mark.parametrize("mode", ["weighted", "exact"])
+@pytest.mark.parametrize("aberrations", [None, {"defocus": 50.0}, ABERRATIONS])
+def test_the_whole_way_on_the_host_shim(mode, aberrations, monkeypatch):
+    monkeypatch.setenv("GPU4D_THREADS", "1")  # the shim runs one block at a time
+    cube = random_cube((6, 7), (14, 15), 3.7, origin=(6.8, 7.1))
+    expected = gpu4d.ssb(cube, mode=mode, aberrations=aberrations)
+    host = HostBackend(seed=2)
+    with using_backend(host), operation.using("cuda"):
+        found = gpu4d.ssb(cube, mode=mode, aberrations=aberrations)
+    kernels = {name for name, *_ in host.launched}
+    assert "gather_native_u16" in kernels
+    assert f"{mode}_disk{0 if aberrations is None else 2 if len(aberrations) == 1 else 6}" in kernels
+    np.testing.assert_allclose(found.phase, expected.phase, atol=3e-6 * np.abs(expected.phase).max())
+
+
+def test_a_stack_of_more_than_two_billion_pixels():
+    frames = np.zeros((8193, 512, 512), "uint8")  # 2.15e9 bytes, of which few are ever touched
+    frames[-1, 511, 511], frames[4096, 511, 511] = 200, 100
+    index = np.array([0, 512 * 512 - 1])
+    with using_backend(HostBackend()), operation.using("cuda"):
+        found = gather_pixels(frames, index, real=True)
+    assert found[1, 8192] == 200
+    assert found[1, 4096] == 100
+    assert found.sum() == 300
+
+
+@pytest.mark.parametrize("barrier", range(4))
+def test_a_missing_barrier_is_noticed(barrier):
+    """Copies of the kernel without one of its barriers give other sums in some order of threads."""
+    text = inlined("ssb_sum.cu")
+    pieces = text.split("__syncthreads();")
+    at = len(pieces) - 5 + barrier  # the last four of the file are its own
+    broken = "__syncthreads();".join([*pieces[:at], pieces[at] + pieces[at + 1], *pieces[at + 2 :]])
+    rng = np.random.default_rng(0)
+    spectra = (rng.normal(size=(600, 5, 4)) + 1j).astype("complex64")
+    geometry = (rng.uniform(-3, 3, (600, 2)), rng.uniform(-3, 3, (5, 2)), rng.uniform(-3, 3, (4, 2)))
+    answers = set()
+    for seed in (0, 1, 2, 3):
+        with (
+            using_backend(HostBackend(seed=seed, sources={"ssb_sum.cu": broken})),
+            operation.using("cuda"),
+        ):
+            answers.add(overlap_sums(spectra, *geometry, radius=3.0).overlap.tobytes())
+    assert len(answers) > 1
