@@ -33,19 +33,27 @@ class HostBackend:
     Parameters
     ----------
     seed : int
-        Order of threads: 0 forward, 1 backward, others shuffled anew at every barrier.
+        Order of threads: 0 forward, 1 backward; other even numbers mix all threads anew at every step, odd ones run each warp as far as it
+        gets before the next, in an order drawn at every barrier.
     shared : int
         Bytes of shared memory a block may ask for: 227 kB is sm_90, 99 kB sm_86 and sm_120, 64 kB sm_75.
     flags : tuple of str
         For g++; `SANITIZE` by default where GPU4D_SANITIZE is set (run under LD_PRELOAD=libasan.so).
     sources : mapping of str to str, optional
         Text of files to use instead of the shipped ones: deliberately broken copies.
+    first_block : int
+        Blocks before it do not run: the far end of a large grid is reached at once.
     """
 
     def __init__(
-        self, seed: int = 0, shared: int = 227 * 1024, flags: tuple[str, ...] | None = None, sources: dict[str, str] | None = None
+        self,
+        seed: int = 0,
+        shared: int = 227 * 1024,
+        flags: tuple[str, ...] | None = None,
+        sources: dict[str, str] | None = None,
+        first_block: int = 0,
     ):
-        self.seed, self.limit = seed, shared
+        self.seed, self.limit, self.first_block = seed, shared, first_block
         self.flags = flags or (SANITIZE if os.environ.get("GPU4D_SANITIZE") else PLAIN)
         self.sources = dict(sources or {})
         self.guarded: list[tuple[np.ndarray, str]] = []
@@ -71,7 +79,7 @@ class HostBackend:
         except AttributeError:
             raise LookupError(f"{file} has no kernel {name}; it has {', '.join(kernel_names(text))}") from None
         entry.restype = ctypes.c_char_p
-        entry.kernel_name = name
+        entry.kernel_name, entry.library = name, library
         return entry
 
     def launch(self, function, grid, block, args, shared):
@@ -82,6 +90,7 @@ class HostBackend:
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(v) for v in values])
         size = [(ctypes.c_uint * 3)(*(*map(int, n), 1, 1, 1)[:3]) for n in (grid, block)]
         self.launched.append((function.kernel_name, grid, block, shared))
+        function.library.leave_out_blocks_before(ctypes.c_uint(self.first_block))
         error = function(pointers, *size, ctypes.c_size_t(shared), ctypes.c_uint64(self.seed))
         if error:
             raise RuntimeError(f"{function.kernel_name}: {error.decode()}")

@@ -92,6 +92,7 @@ static char error[256];
 static bool failed;
 static void (*body)(void*);
 static void* body_args;
+static unsigned first_block;  // the blocks before it are left out: the far end of a large grid is reached at once
 static constexpr size_t STACK = 512 * 1024;
 
 static inline void* dynamic_shared() { return dynamic.data(); }
@@ -229,7 +230,8 @@ static int find_shared(dl_phdr_info* i, size_t, void*) {  // this library's TLS 
     }
   return 0;
 }
-static void run_block(int shuffle) {
+enum Order { AS_THEY_ARE, THREADS_MIXED, WARP_BY_WARP };
+static void run_block(Order shuffle) {
   n_done = n_at_block = 0;
   if (shared_begin) memset(shared_begin, 0xFF, shared_size);
   if (!dynamic.empty()) memset(dynamic.data(), 0xFF, dynamic.size());
@@ -241,14 +243,32 @@ static void run_block(int shuffle) {
     f.tid = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
   }
   while (n_done < n_threads && !failed) {
-    if (shuffle)
-      for (unsigned i = n_threads - 1; i; i--) std::swap(order[i], order[rng() % (i + 1)]);
     unsigned ran = 0;
-    for (unsigned k = 0; k < n_threads; k++) {
-      Fiber* f = &fibers[order[k]];
-      if (f->state == READY) {
-        resume(f);
-        ran++;
+    if (shuffle == WARP_BY_WARP) {
+      const unsigned n = (n_threads + 31) / 32;
+      for (unsigned i = 0; i < n; i++) order[i] = i;
+      for (unsigned i = n - 1; i; i--) std::swap(order[i], order[rng() % (i + 1)]);
+      for (unsigned k = 0; k < n; k++)  // as far ahead of the others as a warp can be
+        for (unsigned before = ran - 1; before != ran;) {
+          before = ran;
+          const unsigned turn = rng() & 31;
+          for (unsigned l = 0; l < 32; l++) {
+            const unsigned t = order[k] * 32 + (l ^ turn);
+            if (t < n_threads && fibers[t].state == READY) {
+              resume(&fibers[t]);
+              ran++;
+            }
+          }
+        }
+    } else {
+      if (shuffle == THREADS_MIXED)
+        for (unsigned i = n_threads - 1; i; i--) std::swap(order[i], order[rng() % (i + 1)]);
+      for (unsigned k = 0; k < n_threads; k++) {
+        Fiber* f = &fibers[order[k]];
+        if (f->state == READY) {
+          resume(f);
+          ran++;
+        }
       }
     }
     if (n_at_block && n_at_block + n_done == n_threads) {
@@ -289,12 +309,12 @@ static const char* launch(void (*b)(void*), void* args, dim3 g, dim3 t, size_t s
   dl_iterate_phdr(find_shared, nullptr);
   order.resize(n_threads);
   for (unsigned i = 0; i < n_threads; i++)
-    order[i] = seed == 1 ? n_threads - 1 - i : i;  // 0 forward, 1 backward, others shuffled
+    order[i] = seed == 1 ? n_threads - 1 - i : i;  // 0 forward, 1 backward, even mixed, odd warp by warp
   for (unsigned z = 0; z < g.z && !failed; z++)
     for (unsigned y = 0; y < g.y && !failed; y++)
-      for (unsigned x = 0; x < g.x && !failed; x++) {
+      for (unsigned x = first_block; x < g.x && !failed; x++) {
         blockIdx = {x, y, z};
-        run_block(seed > 1);
+        run_block(seed < 2 ? AS_THEY_ARE : seed % 2 ? WARP_BY_WARP : THREADS_MIXED);
       }
   return failed ? error : nullptr;
 }
@@ -317,6 +337,8 @@ static const char* enter(void (*f)(A...), void** a, dim3 g, dim3 b, size_t s, ui
   return launch(&Call<A...>::go, &c, g, b, s, seed);
 }
 }  // namespace coh
+
+extern "C" void leave_out_blocks_before(unsigned x) { coh::first_block = x; }
 
 // arguments come as cuLaunchKernel takes them: an array of pointers to the values
 #define HOST_LAUNCHER(kernel)                                                                          \

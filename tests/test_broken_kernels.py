@@ -1,0 +1,218 @@
+"""Tests of the test: deliberately broken copies of kernels are caught on the host shim, and the right sources pass.
+
+Three ways to be wrong that a run on small data forgives: a barrier left out, a bound one too large, and an offset of 32 bits where
+an array has more than 2³¹ elements. The last needs no such array: the address space of one is reserved, and only its far end touched.
+"""
+
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_on_host import HostBackend
+from cuda_on_host.backend import PLAIN
+
+from gpu4d import operation
+from gpu4d.amorphous import polar_transform, radial_sums
+from gpu4d.device.backend import inlined, using_backend
+from gpu4d.phase.center_of_mass import first_moments
+from gpu4d.phase.poisson import integrate_gradient
+from gpu4d.preprocess import count_electrons, hot_pixel_median
+
+SEEDS = (0, 1, 2, 7)
+MAP_NORESERVE = 0x4000  # Linux; mmap names it from Python 3.13 on
+FAR = 2**31 // 256**2 + 1  # a frame of 256 × 256 pixels that begins behind 2³¹
+
+
+def leaves(result) -> list[np.ndarray]:
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call, and what is changed in its source."""
+
+    label: str
+    file: str
+    call: Callable[[], object]
+    old: str
+    new: str
+    tolerance: float = 0.0
+
+    def source(self, broken: bool) -> str:
+        text = inlined(self.file)
+        assert self.old in text, f"{self.label}: the line to break is not in {self.file} any more"
+        return text.replace(self.old, self.new) if broken else text
+
+    def run(self, broken: bool, seed: int, **options) -> list[np.ndarray]:
+        with using_backend(HostBackend(seed, sources={self.file: self.source(broken)}, **options)), operation.using("cuda"):
+            return leaves(self.call())
+
+    def expected(self) -> list[np.ndarray]:
+        with operation.using("definition"):
+            return leaves(self.call())
+
+
+def same(found: list[np.ndarray], expected: list[np.ndarray], tolerance: float) -> bool:
+    return all(
+        a.shape == b.shape and np.allclose(a.astype(float), b.astype(float), rtol=tolerance, atol=tolerance, equal_nan=True)
+        for a, b in zip(found, expected)
+    )
+
+
+def counts(shape=(3, 37, 41)) -> np.ndarray:
+    return np.random.default_rng(0).poisson(4, shape).astype("uint16") + np.uint16(1)
+
+
+def electrons() -> object:
+    frames = counts((3, 97, 90)) % np.uint16(5)
+    return count_electrons(frames, np.zeros((97, 90)), 0.6, 5.0, electron=4.0)
+
+
+def moments() -> object:
+    return first_moments(counts())
+
+
+def rings() -> object:
+    return radial_sums(counts(), np.asarray([18.2, 20.4]), r_max=21.0)
+
+
+BARRIERS = [
+    Case("sum-of-a-block", "center_of_mass.cu", moments, "  __syncthreads();\n  if (warp == 0)", "  if (warp == 0)"),
+    Case("sum-used-again", "center_of_mass.cu", moments, "  v = warp_sum(v);\n  __syncthreads();", "  v = warp_sum(v);"),
+    Case("histograms-empty", "polar.cu", rings, "  __syncthreads();\n\n  const Rings", "\n  const Rings"),
+    Case(
+        "histograms-full",
+        "polar.cu",
+        rings,
+        "  __syncthreads();\n  for (int i = threadIdx.x; i < rings",
+        "  for (int i = threadIdx.x; i < rings",
+    ),
+    Case("electrons-before", "count_electrons.cu", electrons, "  __syncthreads();\n  offset_t at", "  offset_t at"),
+]
+
+BOUNDS = [
+    Case("read-behind-a-frame", "center_of_mass.cu", moments, "i < pixels; i +=", "i <= pixels; i +="),
+    Case("word-behind-a-strip", "count_electrons.cu", electrons, "word < 256; word += 8", "word <= 256; word += 8"),
+    Case("hot-pixel", "hot_pixels.cu", lambda: hot_pixel_median(counts()), "if (i >= nx * ny) return;", "if (i > nx * ny) return;"),
+    Case(
+        "polar-sample",
+        "polar.cu",
+        lambda: polar_transform(counts(), np.asarray([18.2, 20.4]), n_theta=5, n_r=7),
+        "if (i >= n_theta * n_r) return;",
+        "if (i > n_theta * n_r) return;",
+        1e-6,
+    ),
+    Case(
+        "phase",
+        "poisson.cu",
+        lambda: integrate_gradient(np.random.default_rng(0).normal(size=(2, 9, 12, 2))),
+        "if (i >= rx * ry) return;",
+        "if (i > rx * ry) return;",
+        1e-10,
+    ),
+]
+
+
+def caught(case: Case) -> str:
+    """How a broken copy gives itself away, or nothing."""
+    expected = case.expected()
+    for seed in SEEDS:
+        try:
+            found = case.run(True, seed)
+        except (AssertionError, RuntimeError) as error:
+            return str(error)
+        if not same(found, expected, case.tolerance):
+            return f"another answer, order {seed}"
+    return ""
+
+
+@pytest.mark.parametrize("case", [*BARRIERS, *BOUNDS], ids=lambda case: case.label)
+def test_broken_copies_are_caught_and_the_right_ones_are_not(case):
+    for seed in SEEDS:
+        assert same(case.run(False, seed), case.expected(), case.tolerance), f"the right source fails in order {seed}"
+    assert caught(case), f"nobody notices {case.old!r} -> {case.new!r}"
+
+
+def test_writing_behind_an_array_is_said():
+    assert "wrote behind an array" in caught(next(case for case in BOUNDS if case.label == "phase"))
+
+
+# ---------------------------------------------------------------- more than 2³¹ elements
+
+
+def far_frames() -> np.ndarray:
+    """(FAR + 1, 256, 256) uint8 of which only the last frame exists, with as much address space before them: what a 32-bit offset
+    reaches is there, and empty."""
+    size = (FAR + 1) * 256**2
+    memory = mmap.mmap(-1, size + 2**31, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    frames = np.frombuffer(memory, np.uint8)[2**31 :].reshape(-1, 256, 256)
+    frames[-1] = np.random.default_rng(0).poisson(4, (256, 256))
+    return frames
+
+
+OVERFLOWS = [
+    Case("moments", "center_of_mass.cu", first_moments, "const offset_t pattern = blockIdx.x;", "const int pattern = blockIdx.x;"),
+    Case(
+        "rings",
+        "polar.cu",
+        lambda frames: radial_sums(frames, np.asarray([120.3, 130.1]), n_r=4),
+        "const offset_t pattern = blockIdx.x / ranges;",
+        "const int pattern = blockIdx.x / ranges;",
+    ),
+]
+
+
+def far_end(case: Case, broken: bool, flags: tuple[str, ...] | None = None) -> bool:
+    """Whether the last frame's answer is the definition's."""
+    frames = far_frames()
+    host = HostBackend(sources={case.file: case.source(broken)}, flags=flags, first_block=FAR)
+    with using_backend(host), operation.using("cuda"):
+        found = [part[-1:] for part in leaves(case.call(frames))]
+    with operation.using("definition"):
+        return same(found, leaves(case.call(frames[-1:].copy())), case.tolerance)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reserves address space as Linux does")
+@pytest.mark.parametrize("case", OVERFLOWS, ids=lambda case: case.label)
+def test_offsets_have_64_bits(case):
+    flags = (*PLAIN, "-fwrapv")  # what a GPU does: it wraps
+    assert far_end(case, False, flags)
+    assert not far_end(case, True, flags), "an offset of 32 bits goes unnoticed"
+
+
+# ---------------------------------------------------------------- under sanitizers, in a process of their own
+
+
+def sanitized(code: str) -> subprocess.CompletedProcess:
+    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    env = {
+        **os.environ,
+        "LD_PRELOAD": asan,
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "halt_on_error=1",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    command = [sys.executable, "-c", f"import test_broken_kernels as t\nfrom cuda_on_host.backend import SANITIZE\n{code}\nprint('passed')"]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="preloads the sanitizer as Linux does")
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("t.BOUNDS[0].run({broken}, 0, flags=SANITIZE)", "heap-buffer-overflow"),
+        ("assert t.far_end(t.OVERFLOWS[0], {broken}, SANITIZE)", "signed integer overflow"),
+    ],
+    ids=["read-behind-a-frame", "offset-of-32-bits"],
+)
+def test_sanitizers_say_what_is_wrong(code, said):
+    right, broken = (sanitized(code.format(broken=b)) for b in (False, True))
+    assert right.returncode == 0 and "passed" in right.stdout, right.stderr[-2000:]
+    assert broken.returncode != 0 and said in broken.stderr, broken.stderr[-2000:]
