@@ -60,3 +60,36 @@ def test_scan_four_times_the_budget(tmp_path, layout):
         assert seen["maxrss"] <= budget + 300e6
     assert seen["sum"] == pytest.approx(frames.mean((0, 1), dtype=float).sum(), rel=1e-12)
     assert seen["points"] == 64 * len(gpu4d.find_bragg_disks(small.cube, small.probe))
+
+
+class _Read:
+    """A source in no memory, which notes how many bytes it was asked for at once."""
+
+    resident, description = False, "made up"
+
+    def __init__(self, shape, blocks):
+        self.shape, self.blocks, self.dtype = shape, blocks, np.dtype(np.uint16)
+        self.most, self.times = 0, np.zeros(shape[:2], int)
+
+    def read(self, rows, columns, out=None):
+        number = np.arange(rows.start, rows.stop)[:, None] * self.shape[1] + np.arange(columns.start, columns.stop)
+        frames = np.empty((*number.shape, *self.shape[2:]), np.uint16)
+        frames[...] = number[..., None, None] % 1000
+        self.most = max(self.most, frames.nbytes)
+        self.times[rows, columns] += 1
+        return frames
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (3, 4)])
+@pytest.mark.parametrize("view", ["crop", "bin", "both"])
+def test_views_read_little_at_once(view, blocks):
+    """Memory is planned for what a view keeps: it must not read all it drops at once."""
+    whole = gpu4d.DataCube(_Read((48, 60, 128, 128), blocks))
+    cube = whole.crop(rx=(5, 48), qx=(60, 68), qy=(0, 8)) if view == "crop" else whole.bin(detector=16, scan=3)
+    cube = cube.crop(ry=(0, 20)) if view == "both" else cube
+    got = np.asarray(gpu4d.sweep(cube, gpu4d.VirtualImage(np.ones((8, 8), bool)), memory="60 MB").data)
+    number = (np.arange(48)[:, None] * 60 + np.arange(60)) % 1000
+    expected = 64 * number[5:] if view == "crop" else 128 * 128 * number.reshape(16, 3, 20, 3).sum((1, 3))
+    assert np.array_equal(got, expected)
+    assert whole.source.most <= 8 << 20
+    assert whole.source.times.max() == 1, "no pattern is read twice"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.data.source import Shape4, Source
+from gpu4d.data.source import Shape4, Source, sample_of
+
+PIECE_BYTES = 8 << 20  # read at once from the source below: a view keeps a small part of it, and memory is planned for that part
 
 
 class CroppedSource:
@@ -24,10 +27,13 @@ class CroppedSource:
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         rx, ry, qx, qy = self.ranges
-        frames = self.source.read(
-            slice(rows.start + rx.start, rows.stop + rx.start), slice(columns.start + ry.start, columns.stop + ry.start)
-        )
-        return frames[:, :, qx, qy]
+        rows, columns = slice(rows.start + rx.start, rows.stop + rx.start), slice(columns.start + ry.start, columns.stop + ry.start)
+        if self.resident or not _on_host(self.source):
+            return self.source.read(rows, columns)[:, :, qx, qy]
+        out = _buffer(self, rows, columns) if out is None else out
+        for r, c in pieces(self.source.blocks, _frame_bytes(self.source), rows, columns):
+            out[_inside(r, rows), _inside(c, columns)] = self.source.read(r, c)[:, :, qx, qy]
+        return out
 
 
 class BinnedSource:
@@ -40,10 +46,19 @@ class BinnedSource:
         rx, ry, qx, qy = source.shape
         self.shape: Shape4 = (rx // scan, ry // scan, qx // detector, qy // detector)
         self.dtype = binned_dtype(source.dtype, (scan * detector) ** 2)
-        self.blocks = tuple(max(1, b // scan) if b % scan == 0 else b for b in source.blocks)  # type: ignore[assignment]
+        bx, by = (max(1, b // scan) if b % scan == 0 else b for b in source.blocks)
+        self.blocks = (bx, by)
         self.description = f"{source.description}, binned (scan {scan}, detector {detector})"
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+        if not _on_host(self.source):
+            return self._summed(rows, columns)
+        out = _buffer(self, rows, columns) if out is None else out
+        for r, c in pieces(self.blocks, self.scan**2 * _frame_bytes(self.source), rows, columns):
+            out[_inside(r, rows), _inside(c, columns)] = self._summed(r, c)
+        return out
+
+    def _summed(self, rows: slice, columns: slice) -> Any:
         s, d = self.scan, self.detector
         frames = self.source.read(slice(rows.start * s, rows.stop * s), slice(columns.start * s, columns.stop * s))
         xp = arrays.namespace(frames)
@@ -71,6 +86,50 @@ class SwappedSource:
         xp = arrays.namespace(frames)
         order = (1, 0) if self.scan else (0, 1)
         return xp.permute_dims(frames, (*order, *((3, 2) if self.detector else (2, 3))))
+
+
+def pieces(blocks: tuple[int, int], position_bytes: int, rows: slice, columns: slice) -> Iterator[tuple[slice, slice]]:
+    """The same rows and columns in pieces of at most `PIECE_BYTES`, or of one block of the source where that is larger.
+
+    Parameters
+    ----------
+    blocks : (int, int)
+        Positions the pieces are aligned to, so that no block is read twice.
+    position_bytes : int
+        What one position costs to read.
+    """
+    bx, by = blocks
+    across = by * max(1, PIECE_BYTES // (position_bytes * bx * by))
+    down = bx * max(1, PIECE_BYTES // (position_bytes * bx * min(across, columns.stop - columns.start)))
+    for r in _cut(rows, down):
+        for c in _cut(columns, across):
+            yield r, c
+
+
+def _cut(whole: slice, step: int) -> Iterator[slice]:
+    start = whole.start
+    while start < whole.stop:
+        stop = min((start // step + 1) * step, whole.stop)
+        yield slice(start, stop)
+        start = stop
+
+
+def _inside(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
+
+
+def _on_host(source: Source) -> bool:
+    """Whether frames come as NumPy arrays, which are read in pieces into one buffer."""
+    sample = sample_of(source)
+    return sample is None or isinstance(sample, np.ndarray)
+
+
+def _buffer(view: Source, rows: slice, columns: slice) -> np.ndarray:
+    return np.empty((rows.stop - rows.start, columns.stop - columns.start, *view.shape[2:]), dtype=view.dtype)
+
+
+def _frame_bytes(source: Source) -> int:
+    return max(1, source.shape[2] * source.shape[3] * np.dtype(source.dtype).itemsize)
 
 
 def binned_dtype(dtype: Any, count: int) -> Any:
