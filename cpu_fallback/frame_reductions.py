@@ -16,12 +16,14 @@ import numpy as np
 from gpu4d.cpu_fallback.center_of_mass import first_moments
 from gpu4d.cpu_fallback.masked_sums import masked_sums
 from gpu4d.cpu_fallback.pattern_sums import pattern_maximum, pattern_sums
+from gpu4d.cpu_fallback.products import four_products, prefetch
 from numba import njit
 
 from gpu4d.virtual.frame_reductions import FrameReductions
 
 PIECE = 1024  # pixels of a piece: 7 weights, 2 frames, sums and maxima take 24 kB
 LARGEST = 65535  # sum of |weight| over a piece, so that its products with 16-bit counts stay inside 32 bits
+AHEAD = 6  # frames: what memory takes to answer
 FLUSH = 1 << 15  # frames whose 16-bit counts a sum of 32 bits holds
 U = np.uint64  # unsigned indices: numba would ask every other one whether it is negative, and not vectorise
 
@@ -38,26 +40,30 @@ def pieces(nx, ny):
 
 
 @njit(nogil=True, cache=True)
-def _weigh(masks, mask, first, part, ny, weights, bias, added):
-    """Weights of one piece: the masks, then 1, x - cx and y - cy where `mask` lets a pixel count; and what the bias adds to each."""
-    m = masks.shape[0]
+def _weigh(masks, mask, ny, part, weights, seen):
+    """Weights of one piece: masks that are not empty in it (`seen` takes their numbers), then 1, x - cx and y - cy where `mask` lets
+    a pixel count, and 0 in a row that makes their number even. Returns the number of masks."""
     x0, x1, y0, y1 = part
     cx, cy, wide = (x0 + x1) // 2, (y0 + y1) // 2, y1 - y0
-    size = (x1 - x0) * wide
-    for j in range(m):
-        for i in range(size):
-            weights[j, i] = masks[j, first + i]
+    first, size = x0 * ny + y0, (x1 - x0) * wide
+    weights[:, size:] = 0
+    m = 0
+    for j in range(masks.shape[0]):
+        pixels = np.int32(0)
+        for i in range(U(size)):
+            weights[U(m), i] = masks[U(j), U(first) + i]
+            pixels = np.int32(pixels + np.int32(masks[U(j), U(first) + i]))
+        seen[m] = j
+        m += pixels > 0
     for x in range(x1 - x0):
-        for y in range(wide):
-            one = np.int16(1) if mask is None else np.int16(mask[first + x * wide + y])
-            weights[m, x * wide + y] = one
-            weights[m + 1, x * wide + y] = one * (x + x0 - cx)
-            weights[m + 2, x * wide + y] = one * (y + y0 - cy)
-    for j in range(m + 3):
-        sum_of = np.int64(0)
-        for i in range(size):
-            sum_of += weights[j, i]
-        added[j] = bias * sum_of
+        at, dx, dy = U(x * wide), np.int16(x + x0 - cx), np.int16(y0 - cy)
+        for y in range(U(wide)):
+            one = np.int16(1) if mask is None else np.int16(mask[U(first) + at + y])
+            weights[U(m), at + y] = one
+            weights[U(m + 1), at + y] = np.int16(one * dx)
+            weights[U(m + 2), at + y] = np.int16(one * np.int16(np.int16(y) + dy))
+    weights[m + 3, :] = 0
+    return m
 
 
 @njit(nogil=True, cache=True)
@@ -83,48 +89,51 @@ def _take_one(frames, k, first, size, bias, values, total, top):
 
 
 @njit(nogil=True, cache=True)
-def _product(values, f, weights, j, size):
-    total = np.int32(0)
-    for i in range(size):
-        total = np.int32(total + np.int32(np.int32(values[f, i]) * np.int32(weights[j, i])))
-    return np.int64(total)
+def _products(values, weights, rows, size, four, sums):
+    """Inner products of two frames with all weights."""
+    a, b, out = values.ctypes.data, weights.ctypes.data, four.ctypes.data
+    for j in range(0, rows, 2):
+        four_products(a, a + 2 * PIECE, b + 2 * PIECE * j, b + 2 * PIECE * (j + 1), size, out)
+        sums[0, j], sums[0, j + 1], sums[1, j], sums[1, j + 1] = four[0], four[1], four[2], four[3]
 
 
 @njit(nogil=True, cache=True)
 def _narrow(frames, ny, parts, bias, masks, mask, total, top, masked, moments):
     """Everything in one pass; the outputs come filled with zeros."""
     n, m = frames.shape[0], masks.shape[0]
-    weights, added = np.empty((m + 3, PIECE), np.int16), np.empty(m + 3, np.int64)
-    values = np.empty((2, PIECE), np.int16)
+    weights, added = np.empty((m + 4, PIECE), np.int16), np.zeros(m + 4, np.int64)
+    values = np.zeros((2, PIECE), np.int16)
+    four, sums = np.empty(4, np.int32), np.empty((2, m + 4), np.int64)
     part, peak = np.empty(PIECE, np.int32), np.empty(PIECE, np.int16)
-    seen = np.empty(m, np.int64)  # masks that are not empty in a piece; one that is left out has nothing added by the bias either
+    seen = np.empty(m + 1, np.int64)
+    start, stride = frames.ctypes.data, frames.strides[0]
     for p in range(parts.shape[0]):
         x0, x1, y0, y1 = parts[p]
         cx, cy = (x0 + x1) // 2, (y0 + y1) // 2
-        first, size = x0 * ny + y0, U((x1 - x0) * (y1 - y0))
-        _weigh(masks, mask, first, parts[p], ny, weights, np.int64(bias), added)
-        some = 0
-        for j in range(m):
-            if weights[j, :size].any():
-                seen[some] = j
-                some += 1
+        first, size = x0 * ny + y0, (x1 - x0) * (y1 - y0)
+        some = _weigh(masks, mask, ny, parts[p], weights, seen)
+        rows, padded = (some + 4) // 2 * 2, (size + 31) // 32 * 32
+        for j in range(rows):
+            added[j] = bias * weights[j].sum()
         peak[:] = -(1 << 15)
         for begin in range(0, n, FLUSH):
             end = min(n, begin + FLUSH)
             part[:] = 0
             for k in range(begin, end, 2):
+                for ahead in range(k + AHEAD, min(k + AHEAD + 2, n)):
+                    prefetch(start + ahead * stride + first * frames.itemsize, size * frames.itemsize)
                 if k + 1 < end:
-                    _take(frames, U(k), U(first), size, bias, values, part, peak)
+                    _take(frames, U(k), U(first), U(size), bias, values, part, peak)
                 else:
-                    _take_one(frames, U(k), U(first), size, bias, values, part, peak)
+                    _take_one(frames, U(k), U(first), U(size), bias, values, part, peak)
+                _products(values, weights, rows, padded, four, sums)
                 for f in range(min(2, end - k)):
                     for i in range(some):
-                        j = seen[i]
-                        masked[k + f, j] += _product(values, U(f), weights, U(j), size) + added[j]
-                    s = _product(values, U(f), weights, U(m), size) + added[m]
+                        masked[k + f, seen[i]] += sums[f, i] + added[i]
+                    s = sums[f, some] + added[some]
                     moments[k + f, 0] += s
-                    moments[k + f, 1] += _product(values, U(f), weights, U(m + 1), size) + added[m + 1] + s * cx
-                    moments[k + f, 2] += _product(values, U(f), weights, U(m + 2), size) + added[m + 2] + s * cy
+                    moments[k + f, 1] += sums[f, some + 1] + added[some + 1] + s * cx
+                    moments[k + f, 2] += sums[f, some + 2] + added[some + 2] + s * cy
             for i in range(size):
                 total[first + i] += part[i] + np.int64(end - begin) * bias
         for i in range(size):
