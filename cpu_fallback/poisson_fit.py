@@ -11,7 +11,7 @@ PIVOT = 1e-6  # of the diagonal: a smaller one is a matrix without an inverse
 _jit = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})  # a NaN among the counts keeps its meaning
 
 
-def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3):
+def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3, spacing=0.0):
     check_parameters(parameters, iterations)
     n, most = x.shape
     start = np.stack([x, y]).astype(np.float64)
@@ -27,12 +27,12 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     scratch[3] = 1
     if parameters > 4:
         scratch[4:6, :m] = pixels[:, :2].T / half
-    _fit_all(patterns, start, count, rows, window, half, zones, valid, mask is not None, parameters, iterations, scratch, out, ok)
+    _fit_all(patterns, start, count, rows, window, half, zones, valid, mask is not None, parameters, iterations, spacing, scratch, out, ok)
     return PoissonFit(*out, ok)
 
 
 @_jit
-def _fit_all(patterns, start, count, table, window, half, zones, valid, masked, parameters, iterations, scratch, out, ok):
+def _fit_all(patterns, start, count, table, window, half, zones, valid, masked, parameters, iterations, spacing, scratch, out, ok):
     state = np.empty(8, np.float32)
     fisher = np.empty((parameters, parameters))
     solution = np.empty((3, parameters))
@@ -41,9 +41,20 @@ def _fit_all(patterns, start, count, table, window, half, zones, valid, masked, 
             at = out[:, i, k]
             x, y = start[0, i, k], start[1, i, k]
             at[0], at[1] = x, y
+            if _crowded(start[:, i, : count[i]], k, spacing):
+                continue
             ok[i, k] = _fit(
                 patterns[i], x, y, table, window, half, zones, valid, masked, parameters, iterations, scratch, state, fisher, solution, at
             )
+
+
+@_jit
+def _crowded(start, k, spacing):
+    for j in range(start.shape[1]):
+        dx, dy = start[0, j] - start[0, k], start[1, j] - start[1, k]
+        if j != k and dx * dx + dy * dy < spacing * spacing:
+            return True
+    return False
 
 
 @_jit

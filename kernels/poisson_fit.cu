@@ -83,7 +83,7 @@ template <class Pixel, int N>
 DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restrict__ x, const double* __restrict__ y,
                      const int* __restrict__ count, const u8* __restrict__ mask, const float* __restrict__ table,
                      const int* __restrict__ pixels, double* __restrict__ out, u8* __restrict__ ok, long long all,
-                     int most, int nx, int ny, int m, int phases, int iterations) {
+                     int most, int nx, int ny, int m, int phases, int iterations, double spacing) {
   constexpr int TRIANGLE = N * (N + 1) / 2, SUMS = (TRIANGLE + N + 7) / 8 * 8;
   __shared__ float slots[WARPS][64];
   float* slot = slots[threadIdx.x >> 5];
@@ -99,6 +99,13 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
   const Frame frame = {nx, ny, half};
   // written so that NaN is outside; what is left fits an int
   if (!(startx > -1.0 && startx < nx && starty > -1.0 && starty < ny)) return;
+  bool crowded = false;
+  for (int k = lane; k < min(count[pattern], most); k += 32) {
+    const offset_t other = pattern * most + k;
+    const double dx = x[other] - startx, dy = y[other] - starty;
+    crowded = crowded || (other != disk && dx * dx + dy * dy < spacing * spacing);
+  }
+  if (__any_sync(FULL_WARP, crowded)) return;
   int cx = int(floor(startx + 0.5)), cy = int(floor(starty + 0.5));
   if (!frame.holds(cx, cy)) return;
   const Pixel* image = patterns + pattern * nx * ny;
@@ -186,8 +193,9 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
       fit_##N##_##NAME(const Pixel* __restrict__ patterns, const double* __restrict__ x, const double* __restrict__ y, \
                        const int* __restrict__ count, const u8* __restrict__ mask, const float* __restrict__ table,    \
                        const int* __restrict__ pixels, double* __restrict__ out, u8* __restrict__ ok, long long all,   \
-                       int most, int nx, int ny, int m, int phases, int iterations) {                                  \
-    fit_disk<Pixel, N>(patterns, x, y, count, mask, table, pixels, out, ok, all, most, nx, ny, m, phases, iterations); \
+                       int most, int nx, int ny, int m, int phases, int iterations, double spacing) {                  \
+    fit_disk<Pixel, N>(patterns, x, y, count, mask, table, pixels, out, ok, all, most, nx, ny, m, phases, iterations,  \
+                       spacing);                                                                                       \
   }
 #define INSTANCE(NAME, Pixel) INSTANCE_OF(NAME, Pixel, 4) INSTANCE_OF(NAME, Pixel, 6) INSTANCE_OF(NAME, Pixel, 8)
 FOR_EACH_PIXEL(INSTANCE)

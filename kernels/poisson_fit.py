@@ -13,7 +13,7 @@ WARPS = 4
 KERNELS = {4: "fit_4", 6: "fit_6", 8: "fit_8"}
 
 
-def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3):
+def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3, spacing=0.0):
     check_parameters(parameters, iterations)
     n, nx, ny = patterns.shape
     most, m = x.shape[1], pixels.shape[0]
@@ -24,7 +24,7 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     table = contiguous(table.astype(np.float32, copy=False))
     out, ok = device.empty((7, n, most), np.float64), device.empty((n, most), np.bool_)
     sizes = map(np.int32, (most, nx, ny, m, table.shape[0] - 1, iterations))
-    call = (patterns, x, y, found, valid, table, pixels, out, ok, np.int64(n * most), *sizes)
+    call = (patterns, x, y, found, valid, table, pixels, out, ok, np.int64(n * most), *sizes, np.float64(spacing))
     function = device.kernel(FILE, f"{KERNELS[parameters]}_{suffix(patterns)}")
     device.launch(function, -(-n * most // WARPS), 32 * WARPS, call)
     return PoissonFit(*out, ok)

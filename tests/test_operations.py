@@ -532,7 +532,8 @@ def for_poisson_fit() -> list[Example]:
         *found,
         Example("mask", (frames, x, y, count, *table), {"mask": mask}, twin=twin),
         Example("far-starts", (frames, x + 1.4, y - 1.2, count, *table), {"iterations": 5}, twin=twin),
-        Example("unknown-starts", (frames, unknown, y, count, *table), twin=twin),
+        Example("unknown-starts", (frames, unknown, y, count, *table), {"spacing": 5.0}, twin=twin),
+        Example("crowded", (frames, x, y, count, *table), {"spacing": 14.0}, twin=twin),
         Example("no-disks", (frames, x, y, 0 * count, *table), twin=twin),
         Example("none", (frames[:0], x[:0], y[:0], count[:0], *table), twin=twin),
     ]
