@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-BLOCK = 64  # patterns: one cache line of each is 4 kB
+BLOCK = 16  # patterns: they are often a power of two apart, and more of them would share one set of a cache
 
 
 @njit(nogil=True, cache=True)

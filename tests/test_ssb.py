@@ -348,6 +348,21 @@ def test_arrays_of_other_libraries_stay_there(need):
     np.testing.assert_allclose(found.phase, gpu4d.ssb(cube).phase, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["weighted", "exact"])
+@pytest.mark.parametrize("aberrations", [None, {"defocus": 50.0}, {"C30": 2e4, "defocus": 30.0}])
+def test_on_a_gpu(mode, aberrations, need):
+    cupy = need("cupy")
+    cube = random_cube((34, 29), (32, 32), 9.3, origin=(15.8, 16.1))
+    expected = gpu4d.ssb(cube, mode=mode, aberrations=aberrations)
+    there = gpu4d.DataCube(cupy.asarray(cube.source.array), cube.calibration)
+    found = gpu4d.ssb(there, mode=mode, aberrations=aberrations)
+    assert isinstance(found.phase.data, cupy.ndarray)
+    np.testing.assert_allclose(found.phase, expected.phase, atol=1e-5 * np.abs(expected.phase).max())
+    again = gpu4d.ssb(there, mode=mode, aberrations=aberrations)
+    assert cupy.array_equal(found.phase.data, again.phase.data)
+
+
 # ---------------------------------------------------------------- what is said, what is refused
 
 
@@ -400,6 +415,8 @@ def test_missing_calibration_is_named():
         bare = gpu4d.DataCube(cube.source.array, gpu4d.Calibration(**{**cube.calibration.known(), field: None}))
         with pytest.raises(InputError, match=field):
             gpu4d.ssb(bare)
+    with pytest.raises(InputError, match="DataCube"):
+        gpu4d.ssb(cube.source.array)
     empty = gpu4d.DataCube(np.zeros_like(cube.source.array), cube.calibration)
     with pytest.raises(InputError, match="no position has counts"):
         gpu4d.ssb(empty)

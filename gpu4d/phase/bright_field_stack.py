@@ -104,7 +104,8 @@ class BrightFieldStack:
         self.pieces: list[tuple[np.ndarray, Any]] = []
         if self.host:
             kind = np.dtype(scan.dtype)
-            self.values = np.full((len(self.pixels), rx * ry), np.nan if kind.kind == "f" else 0, kind)
+            shape = (len(self.pixels), rx * ry)
+            self.values = np.full(shape, np.nan, kind) if kind.kind == "f" else np.zeros(shape, kind)
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         self._put(positions[:, 0] * self.scan.shape[1] + positions[:, 1], gather_pixels(frames, arrays.from_numpy(self.pixels, frames)))

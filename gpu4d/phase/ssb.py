@@ -133,7 +133,7 @@ def ssb(
     Raises
     ------
     InputError
-        A calibration that is missing, an unknown mode or coefficient, a pupil of another shape, a disk without pixels.
+        Not a DataCube, a calibration that is missing, an unknown mode or coefficient, a pupil of another shape, a disk without pixels.
 
     Notes
     -----
@@ -147,6 +147,8 @@ def ssb(
     >>> found.phase.units, round(float(np.corrcoef(np.ravel(found.phase), np.ravel(scan.truth["phase"]))[0, 1]), 2)
     ('rad', 1.0)
     """
+    if not isinstance(cube, DataCube):
+        raise InputError(f"ssb takes a DataCube, not a {type(cube).__name__}: gpu4d.DataCube(array, calibration=gpu4d.Calibration(…))")
     if mode not in MODES:
         raise InputError(f"mode={mode!r}: need {' or '.join(map(repr, MODES))}")
     if not (epsilon >= 0 and math.isfinite(epsilon)):
