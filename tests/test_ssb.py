@@ -122,7 +122,7 @@ def mos2(shared_data, file: str, name: str) -> tuple[gpu4d.DataCube, np.ndarray]
 
 
 @pytest.mark.parametrize(
-    ("dose", "weighted", "exact"), [("noisefree", 0.995, 0.993), ("poisson_1e5", 0.975, 0.98), ("poisson_1e4", 0.86, 0.88)]
+    ("dose", "weighted", "exact"), [("noisefree", 0.995, 0.993), ("poisson_1e5", 0.975, 0.98), ("poisson_1e4", 0.86, 0.9)]
 )
 def test_mos2_in_focus(shared_data, dose, weighted, exact):
     """abTEM multislice of a layer whose phase reaches 0.85 rad; the border is left out, as the scan is not periodic."""
@@ -155,8 +155,8 @@ def published(images: np.ndarray, disk_at, shift: np.ndarray) -> np.ndarray:
     """Transmission function of the double-overlap method, frame of masks by frame of masks.
 
     For every scan frequency two masks on the detector: the disk times the disk moved to one side, where the disk moved to the
-    other side is zero; each normalised to its sum; half their difference. The half plane is completed by
-    F(-q) = -F(q)*, and F(0) is the mean intensity in the disk.
+    other side is zero; each normalised to its sum; half their difference; none where a mask holds less than a pixel. The half
+    plane is completed by F(-q) = -F(q)*, and F(0) is the mean intensity in the disk.
     """
     rx, ry = images.shape[:2]
     spectra = np.fft.fft2(images.astype(float), axes=(0, 1))
@@ -169,7 +169,7 @@ def published(images: np.ndarray, disk_at, shift: np.ndarray) -> np.ndarray:
             right, left = disk_at(*shift[i, j]), disk_at(*-shift[i, j])
             masks = [center * right * (left == 0), center * left * (right == 0)]
             sums = [m.sum() for m in masks]
-            if min(sums) > 0:
+            if min(sums) >= 1:
                 out[i, j] = 0.5 * ((spectra[i, j] * masks[0]).sum() / sums[0] - (spectra[i, j] * masks[1]).sum() / sums[1])
     for i in range(rx):
         for j in range(ry // 2 + 1, ry):

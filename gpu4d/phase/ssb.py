@@ -28,6 +28,7 @@ log = logging.getLogger("gpu4d")
 
 GROUP = {"cpu": 32, "cuda": 1024, "definition": 16}  # pixels transformed and summed at once, at most
 GROUP_BYTES = 1 << 29  # of their spectra; both follow from the scan's shape alone, so that sums never depend on memory
+LEAST_TROTTER = 1.0  # pixels: the mean over a smaller overlap is noise; exact mode leaves its frequency out, as published
 
 
 @dataclass
@@ -94,7 +95,8 @@ def ssb(
     The scan spectrum of a bright-field pixel is G(k, K) = F{iφ}(K) Γ(k, K) with
     Γ(k, K) = Ψ₀*(k) Ψ₀(k - K) - Ψ₀(k) Ψ₀*(k + K), so every pixel in which disks overlap measures the phase's spectrum.
     "weighted": the Wiener mean over all of them, Σ G Γ* / (Σ |Γ|² + ε max Σ |Γ|²). "exact": the published method, the mean
-    over the double overlap on either side without the triple overlap (half the difference of the two means).
+    over the double overlap on either side without the triple overlap (half the difference of the two means); frequencies with
+    less than a pixel on one side are left out.
 
     |Ψ₀|² is scaled to the intensity found in the disk, so that the phase is in radians. It falls behind for strong objects:
     what is measured is sin φ rather than φ, over the direct beam.
@@ -305,7 +307,7 @@ def _spectrum(sums: OverlapSums, mode: str, epsilon: float) -> Any:
         full = sums.weight + epsilon * xp.max(sums.weight)
         mean = sums.overlap / xp.where(full > 0, full, one)
         return mean[0, :, :]
-    means = xp.where(sums.weight > 0, sums.overlap / xp.where(sums.weight > 0, sums.weight, one), xp.zeros_like(sums.overlap))
-    both = (sums.weight[0, :, :] > 0) & (sums.weight[1, :, :] > 0)
+    enough = sums.weight >= LEAST_TROTTER
+    means = sums.overlap / xp.where(enough, sums.weight, one)
     difference = 0.5 * (means[0, :, :] - means[1, :, :])
-    return xp.where(both, difference, xp.zeros_like(difference))
+    return xp.where(enough[0, :, :] & enough[1, :, :], difference, xp.zeros_like(difference))
