@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpu4d
-from gpu4d import DataCube
+from gpu4d import DataCube, plot
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.errors import InputError
 from gpu4d.workflow import Recipe, Record, analyse, run
@@ -409,9 +409,26 @@ def test_links_and_files_are_not_replaced(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "file").write_text("x")
-    for name in ("link", "file"):
-        with pytest.raises(InputError, match="not a folder"):
+    for name, what in (("link", "a link"), ("file", "not a folder")):
+        with pytest.raises(InputError, match=what):
             check_free(tmp_path / name, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["result.h5", "phase_object.h5", "scan.h5", "phase_object_scan.h5", "figure.png"])
+def test_files_of_other_people_with_our_names_are_not_replaced(tmp_path, name):
+    with h5py.File(tmp_path / name, "w") as file:
+        file["data"] = np.ones((2, 2, 4, 4))
+    with pytest.raises(InputError, match="did not write"):
+        check_free(tmp_path, overwrite=True)
+
+
+def test_our_own_files_are_replaced(tmp_path):
+    gpu4d.save(tmp_path / "result.h5", {"a": np.ones((2, 2))})
+    gpu4d.save(tmp_path / "phase_object.h5", {"a": np.ones((2, 2))})
+    (tmp_path / "scan.h5").write_bytes(b"simulated")
+    (tmp_path / "recipe.toml").write_text("")
+    plot.save(plot.image(np.ones((4, 4)), "bf"), tmp_path / "bf.png")
+    check_free(tmp_path, overwrite=True)
 
 
 # ---------------------------------------------------------------- the demo
@@ -500,3 +517,17 @@ def test_phase_of_mos2(shared_data: Path, tmp_path, dataset, least):
     phase = np.asarray(done.analysis.products["dpc_phase"])[8:-8, 8:-8].ravel()
     assert done.analysis.technique == "dpc" and np.corrcoef(phase, truth)[0, 1] >= least
     assert np.polyfit(truth, phase, 1)[0] == pytest.approx(1, abs=0.05)
+
+
+def test_a_disk_that_the_detector_cuts_gives_images():
+    """Nothing can be searched with half a disk, but that is no reason to end with nothing."""
+    probe = gpu4d.probe.synthetic((64, 64), 14.0, center=(10.0, 32.0), edge=2.0)
+    patterns = np.random.default_rng(0).poisson(20 * probe, (9, 9, 64, 64)).astype(np.uint16)
+    a = analyse(DataCube(patterns))
+    assert a.technique == "images" and {"bf", "mean_pattern", "com"} <= set(a.products)
+    assert any("cut by a detector" in line for line in a.record.warnings)
+
+
+def test_a_probe_without_a_disk_is_named():
+    with pytest.raises(InputError, match="vacuum probe"):
+        analyse(DataCube(np.ones((2, 2, 32, 32), np.uint16)), probe=np.zeros((32, 32)))

@@ -73,7 +73,7 @@ def figure(shape: tuple[int, int], rows: int = 1, columns: int = 1, legend: bool
 
 
 def save(picture: Figure, path: str | Path, dpi: int = 160) -> Path:
-    """Write a figure as PNG.
+    """Write a figure as PNG, marked as gpu4d's.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def save(picture: Figure, path: str | Path, dpi: int = 160) -> Path:
     Path
     """
     path = Path(path)
-    picture.savefig(path, dpi=dpi, format="png", metadata={"Software": None})
+    picture.savefig(path, dpi=dpi, format="png", metadata={"Software": "gpu4d"})
     return path
 
 

@@ -66,14 +66,25 @@ def try_disks(a: Analysis) -> None:
     if a.recipe.analysis.technique in ("dpc", "images") or (a.disk is None and a.template is None):
         return
     vacuum = a.template is not None
-    if not vacuum:
-        probes.use(a, probes.synthetic(a, a.disk))
+    if not vacuum and not _template_of_disk(a):
+        return
     with a.record.stage("trial: Bragg disks at a few positions"):
         positions, options = trial_positions(a), bragg_options(a)
         a.trial = _try(a, positions, options)
         if not vacuum and a.disk is not None and a.trial.wander > WANDER:
             _measure_aligned(a)
             a.trial = _try(a, positions, options)
+
+
+def _template_of_disk(a: Analysis) -> bool:
+    """A template like the bright-field disk; a disk that the detector cuts is none, nor has it a centre of mass to integrate."""
+    try:
+        probes.use(a, probes.synthetic(a, a.disk))
+    except InputError as error:
+        a.record.warn(f"the brightest region of the mean pattern is no whole disk ({error}): it is not used")
+        a.disk = None
+        return False
+    return True
 
 
 def _try(a: Analysis, positions: np.ndarray, options: dict[str, Any]) -> Trial:
@@ -186,7 +197,7 @@ def technique(a: Analysis) -> None:
         a.technique, what, why = choose(a.trial.counts, a.trial.lattice, a.template.radius, a.cube.scan_shape)
         a.record.decide(what, why)
     else:
-        a.record.decide("Images only", "the mean pattern has no bright-field disk")
+        a.record.decide("Images only", "the mean pattern has no whole bright-field disk")
     if a.technique in ("bragg", "both"):
         asked_for = a.given_probe is not None or a.recipe.probe.vacuum_region is not None
         why = (

@@ -12,7 +12,8 @@ from pathlib import Path
 from gpu4d.errors import InputError
 
 RESULT, REPORT, RECIPE = "result.h5", "report.html", "recipe.toml"
-DEMO = ("scan.h5", "phase_object.h5", "phase_object_scan.h5")
+SECOND = "phase_object.h5"  # the demo's second result
+SIMULATED = ("scan.h5", "phase_object_scan.h5")  # scans the demo writes beside it
 
 
 def default_folder(path: str | Path) -> Path:
@@ -28,15 +29,17 @@ def check_free(out: Path, overwrite: bool, inputs: tuple[Path, ...] = ()) -> Non
     InputError
         `out` exists and `overwrite` is not set; or it holds an input, or files gpu4d did not write, which are never deleted.
     """
+    place = Path(os.path.realpath(out))
     for path in inputs:
-        if out.resolve() == path.resolve() or (path.exists() and out.resolve() in path.resolve().parents):
+        source = Path(os.path.realpath(path))
+        if place == source or (path.exists() and place in source.parents):
             raise InputError(f"{out} holds the input {path}: choose another folder with -o")
     if not out.is_symlink() and not out.exists():
         return
     if not overwrite:
         raise InputError(f"{out} exists: choose another folder with -o, or replace it with --overwrite")
     if out.is_symlink() or not out.is_dir():
-        raise InputError(f"{out} is not a folder: choose another one with -o")
+        raise InputError(f"{out} is {'a link' if out.is_symlink() else 'not a folder'}: choose another folder with -o")
     foreign = sorted(entry.name for entry in out.iterdir() if not _is_ours(entry))
     if foreign:
         raise InputError(
@@ -45,7 +48,32 @@ def check_free(out: Path, overwrite: bool, inputs: tuple[Path, ...] = ()) -> Non
 
 
 def _is_ours(entry: Path) -> bool:
-    return entry.is_file() and not entry.is_symlink() and (entry.name in (RESULT, REPORT, RECIPE, *DEMO) or entry.suffix == ".png")
+    """Whether gpu4d wrote a file: of scans and pictures, which people have of their own, by what is in them."""
+    if entry.is_symlink() or not entry.is_file():
+        return False
+    if entry.name in SIMULATED:
+        return _is_result(entry.with_name(SECOND))
+    if entry.name in (RESULT, SECOND):
+        return _is_result(entry)
+    return entry.name in (REPORT, RECIPE) or (entry.suffix == ".png" and _is_picture(entry))
+
+
+def _is_result(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return "gpu4d" in file
+    except OSError:
+        return False
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return b"Software\0gpu4d" in file.read(256)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -95,7 +123,7 @@ def _move(new: Path, out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> No
     os.rename(out, aside / out.name)
     try:
         os.rename(new, out)
-    except OSError:
+    except BaseException:
         os.rename(aside / out.name, out)
         aside.rmdir()
         raise

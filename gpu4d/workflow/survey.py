@@ -73,8 +73,11 @@ def bright_field_disk(a: Analysis) -> None:
                 f"the mean pattern shows no bright-field disk ({error}): virtual detectors stand about the middle of the detector"
             )
         if image is not None:
-            probes.use(a, image)
-            vacuum = gpu4d.probe.measure_disk(image)
+            try:
+                probes.use(a, image)
+                vacuum = gpu4d.probe.measure_disk(image)
+            except InputError as error:
+                raise InputError(f"the vacuum probe ({a.probe_origin}) cannot be used: {error}") from error
             if a.disk is not None:
                 a.disk = a.disk._replace(radius=vacuum.radius, edge=vacuum.edge)
     if a.disk is not None and a.disk.residual > max(1.0, ROUND * a.disk.radius):
