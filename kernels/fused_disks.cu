@@ -71,8 +71,7 @@ DEVICE void find_disks(const void* patterns, int type, int pixel_bytes, Filter f
 #pragma unroll 1
   for (int stage = FIND;;) {
     const float power = stage == FIND ? find_power : stage == JUDGE ? 1.0f : refine_power;
-    if (power != map_power) {
-      __syncthreads();  // nobody reads the old map any more
+    if (power != map_power) {  // every stage ends with a barrier: nobody reads the old map any more
       filter.half_exponent = 0.5f * (power - 1.0f);
       const unsigned mine = correlate<N>(image, type, filter, work.plane);
       if (map_power == NO_MAP) {

@@ -139,6 +139,21 @@ DEVICE void judge_alone(const float2* cross, const void* counts, int type, const
   judge<N>(work.plane, work.list, n, counts, type, Moments{moments, reach[0], reach[1]}, limit, negative, threadIdx.x);
   for (int c = threadIdx.x; c < n; c += Shape<N>::THREADS) heights[c] = work.list.height[c];
 }
+// sums of one moment, and of three with negative counts as 0, over windows about pixels: (n, 4)
+template <int N>
+DEVICE void windows_alone(const void* counts, int type, const float* planes, const int* reach, const int* pixels, int n,
+                          float* out) {
+  const int lane = threadIdx.x & 31;
+  const Moments moments{planes, reach[0], reach[1]};
+  with_pixels(counts, type, [&](auto typed) {
+    for (int p = threadIdx.x >> 5; p < n; p += Shape<N>::WARPS) {
+      float sums[4];
+      window_sums<N, 0, 1, false>(typed, moments, pixels[p] / N, pixels[p] % N, NO_LIMIT, sums, lane);
+      window_sums<N, 1, 3, true>(typed, moments, pixels[p] / N, pixels[p] % N, NO_LIMIT, sums + 1, lane);
+      if (lane < 4) out[4 * p + lane] = sums[lane];
+    }
+  });
+}
 template <int N>
 DEVICE void refine_alone(const float2* map, const void* counts, int type, const float* moments, const int* reach,
                          int refinement, int climb, int errors, int n, double* fields, Workspace<N>& work) {
@@ -205,6 +220,13 @@ DEVICE void interpolate_alone(const float2* map, const int* pixels, const float*
             int negative, const int* pixels, int n, float* heights) {                                                 \
     WORK(N);                                                                                                          \
     judge_alone<N>(cross, counts, type, moments, reach, limit, negative, pixels, n, heights, *work);                  \
+  }                                                                                                                   \
+  KERNEL(N)                                                                                                           \
+  windows_##N(const void* counts, int type, const float* moments, const int* reach, const int* pixels, int n,         \
+              float* out) {                                                                                           \
+    WORK(N);                                                                                                          \
+    (void)work;                                                                                                       \
+    windows_alone<N>(counts, type, moments, reach, pixels, n, out);                                                   \
   }                                                                                                                   \
   KERNEL(N)                                                                                                           \
   refine_##N(const float2* map, const void* counts, int type, const float* moments, const int* reach, int refinement, \
