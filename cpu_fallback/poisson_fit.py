@@ -73,14 +73,15 @@ def _fit(d, startx, starty, table, window, half, zones, valid, masked, n, iterat
     _take(d, int(cx), int(cy), window, valid, masked, counts, weight)
     _start(counts, weight, zones, state)
     x, y, dx, dy = startx, starty, 0.0, 0.0
-    for _ in range(iterations):
+    for step_number in range(iterations):
         tx, ty = np.floor(x + 0.5), np.floor(y + 0.5)
         if (abs(x - cx) > RECENTRE or abs(y - cy) > RECENTRE) and _holds(tx, ty, half, nx, ny):
             cx, cy = tx, ty
             _take(d, int(cx), int(cy), window, valid, masked, counts, weight)
         _gradients(x - cx, y - cy, table, counts, weight, state, n, scratch, residual, inverse)
         _sums(scratch, residual, inverse, scaled, n, fisher, solution[0])
-        if not (_solve(fisher, solution, n) and np.isfinite(solution[0, 3])):  # the second: a NaN among the counts
+        wanted = 3 if step_number == iterations - 1 else 1
+        if not (_solve(fisher, solution, n, wanted) and np.isfinite(solution[0, 3])):  # the second: a NaN among the counts
             return False
         step = solution[0]
         dx, dy = min(LONGEST, max(-LONGEST, step[0])), min(LONGEST, max(-LONGEST, step[1]))
@@ -183,8 +184,8 @@ def _sums(rows, residual, inverse, scaled, n, fisher, gradient):
 
 
 @_jit
-def _solve(a, x, n):
-    """Cholesky in place; x[0] the gradient becomes the step, x[1] and x[2] the first two columns of the inverse."""
+def _solve(a, x, n, columns):
+    """Cholesky in place; x[0] the gradient becomes the step, x[1] and x[2], if wanted, the first two columns of the inverse."""
     for i in range(n):
         diagonal = a[i, i]
         for j in range(i + 1):
@@ -197,7 +198,7 @@ def _solve(a, x, n):
                 a[i, i] = 1 / np.sqrt(s)
             else:
                 return False
-    for c in range(3):
+    for c in range(columns):
         if c:
             x[c, :] = 0
             x[c, c - 1] = 1

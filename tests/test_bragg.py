@@ -277,7 +277,7 @@ def test_bad_input_says_what_to_do():
         gpu4d.find_bragg_disks(gpu4d.DataCube(patterns[None, ..., :63]), probe)
     for options, text in (
         ({"power": 1.5}, "power=1.5"),
-        ({"refine": "likelihood"}, "refine='likelihood'"),
+        ({"refine": "maximum"}, "refine='maximum'"),
         ({"upsample": 1}, "upsample=1"),
         ({"max_peaks": 0}, "max_peaks=0"),
     ):

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from cuda_on_host import HostBackend
 
 import gpu4d
 from gpu4d.bragg.poisson_fit import disk_profile, poisson_fit
+from gpu4d.device.backend import inlined, using_backend
 from gpu4d.errors import InputError
 from gpu4d.probe import Template, synthetic, template
 
@@ -188,3 +190,115 @@ def test_unknown_numbers_of_parameters(profile, kind):
     for wrong in ({"parameters": 5}, {"iterations": 0}):
         with gpu4d.using(kind), pytest.raises(InputError, match="{}={}".format(*next(iter(wrong.items())))):
             poisson_fit(np.ones((1, 30, 30)), 15 * one, 15 * one, np.asarray([1]), profile.table, profile.pixels, **wrong)
+
+
+def errors_of(disks, truth):
+    """Errors (n, 2) of found disks, and the same over their standard errors."""
+    error, score = [], []
+    for found, places in zip(disks, truth.reshape(-1, *truth.shape[-2:])):
+        at = np.stack([found.qx, found.qy], -1)
+        nearest = np.hypot(*(at[:, None] - places[None]).transpose(2, 0, 1)).argmin(1)
+        error.append(at - places[nearest])
+        score.append(error[-1] / np.stack([found.sx, found.sy], -1))
+    return np.concatenate(error), np.concatenate(score)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return gpu4d.simulate.bragg_scan((8, 8), (128, 128), dose=300.0, seed=3)
+
+
+def test_disks_of_a_scan_are_more_precise_than_by_correlation(scan):
+    found = {r: gpu4d.find_bragg_disks(scan.cube, scan.probe, refine=r, progress=False) for r in ("correlation", "likelihood")}
+    rms = {r: np.sqrt((errors_of(d, scan.truth["positions"])[0] ** 2).mean()) for r, d in found.items()}
+    assert rms["likelihood"] < 0.85 * rms["correlation"]
+    score = errors_of(found["likelihood"], scan.truth["positions"])[1]
+    assert abs((np.abs(score) < 1).mean() - 0.683) < 0.05
+    np.testing.assert_array_equal(found["likelihood"].counts, found["correlation"].counts)
+    np.testing.assert_array_equal(found["likelihood"].flat("intensity"), found["correlation"].flat("intensity"))
+
+
+def test_crowded_disks_and_disks_at_the_border_keep_the_correlation():
+    probe = synthetic((64, 64), 5.0)
+    centres = ((20.3, 20.1), (20.2, 32.4), (45.4, 46.2), (30.0, 57.7))  # two near each other, one alone, one at the border
+    pattern = np.random.default_rng(0).poisson(3 + 400 * sum(synthetic((64, 64), 5.0, c) for c in centres))[None].astype("uint16")
+    both = [gpu4d.find_bragg_disks(pattern, probe, refine=r)[0] for r in ("correlation", "likelihood")]
+    assert len(both[0].qx) == 4
+    same = both[0].qx == both[1].qx
+    alone = np.hypot(both[0].qx - 45.4, both[0].qy - 46.2) < 1
+    np.testing.assert_array_equal(same, ~alone)
+    np.testing.assert_array_equal(both[0].sx == both[1].sx, ~alone)
+
+
+def test_the_definition_in_batches_gives_the_same_disks(scan):
+    frames = np.stack([np.asarray(scan.cube[i // 8, i % 8])[20:108, 22:106] for i in range(3)])
+    probe = scan.probe[20:108, 22:106]
+    twin = gpu4d.find_bragg_disks(frames, probe, refine="likelihood", max_peaks=24)
+    with gpu4d.using("definition"):
+        slow = gpu4d.find_bragg_disks(frames, probe, refine="likelihood", max_peaks=24)
+    for field in ("qx", "qy", "sx"):
+        np.testing.assert_allclose(twin.flat(field), slow.flat(field), rtol=1e-2 if field == "sx" else 1e-5)
+
+
+def test_likelihood_needs_a_round_probe_and_known_parameters():
+    square = np.zeros((64, 64))
+    square[20:44, 26:38] = 100.0
+    with pytest.raises(InputError, match="use refine='correlation'"):
+        gpu4d.BraggDisks(square, refine="likelihood")
+    with pytest.raises(InputError, match="parameters=7"):
+        gpu4d.BraggDisks(synthetic((64, 64), 5.0), refine="likelihood", parameters=7)
+
+
+def on_host(host, *args, **options):
+    with using_backend(host), gpu4d.using("cuda"):
+        return poisson_fit(*args, **options)
+
+
+BREAKS = {
+    "barrier behind the sums": (
+        "  __syncwarp();\n  UNROLL for (int k = 0; k < COUNT; k++) v[k] = slot[k];",
+        "  UNROLL for (int k = 0; k < COUNT; k++) v[k] = slot[k];",
+    ),
+    "window bound": ("x >= half && y >= half && x + half < nx && y + half < ny", "true"),
+    "end of the list": ("disk - pattern * most < count[pattern]", "true"),
+    "end of the window": (
+        "for (int i = lane; i < m; i += 32) {\n      const int ix",
+        "for (int i = lane; i < m - 31; i += 32) {\n      const int ix",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_broken_copies_are_caught(profile, what):
+    old, new = BREAKS[what]
+    text = inlined("poisson_fit.cu")
+    assert text.count(old) == 1
+    patterns, _, _, starts = many(300, 3, 8)
+    starts[1] = (7.0, 20.0)  # there is a disk, but its window leaves the detector
+    patterns[1] = expected((7.1, 20.2), 1.0, 300)
+    x, y = (np.stack([s, s + 0.1], -1) for s in starts.T)
+    call = (patterns, x, y, np.ones(3, int), profile.table, profile.pixels)
+    good = on_host(HostBackend(), *call)
+    different = 0
+    for seed in (0, 1, 2, 7):
+        found = on_host(HostBackend(seed=seed, sources={"poisson_fit.cu": text.replace(old, new)}), *call)
+        different += any(not np.allclose(a, b, atol=1e-5, equal_nan=True) for a, b in zip(found, good))
+    assert different, f"without the {what} all answers are right"
+
+
+def test_scans_of_more_than_two_thousand_million_pixels(profile):
+    """The last pattern is read from beyond 2³¹ elements: offsets have 64 bits."""
+    one, places, _, starts = many(300, 1, 9)
+    n = 2**31 // (SIZE[0] * SIZE[1]) + 2
+    try:
+        patterns = np.zeros((n, *SIZE), np.uint8)  # pages that nobody touches take no memory
+    except MemoryError:
+        pytest.skip("this machine does not promise 2 GB")
+    patterns[-1] = np.minimum(one[0], 255)
+    count = np.zeros(n, np.int32)
+    count[-1] = 1
+    x = np.broadcast_to(starts[0, 0], (n, 1))
+    y = np.broadcast_to(starts[0, 1], (n, 1))
+    found = on_host(HostBackend(), patterns, x, y, count, profile.table, profile.pixels)
+    assert found.ok[-1, 0] and not found.ok[:-1].any() and np.isnan(found.x[:-1]).all()
+    assert abs(found.x[-1, 0] - places[0, 0]) < 0.1 and abs(found.y[-1, 0] - places[0, 1]) < 0.1
