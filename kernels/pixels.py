@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ def suffix(array: Any) -> str:
 
 def unsupported(patterns: Any, *_: Any, **__: Any) -> str | None:
     """Why no kernel instance takes these patterns, or None: the `cuda_unsupported` of operations on frames."""
+    if prod(patterns.shape[-2:]) >= 2**31:
+        return "a frame has 2³¹ pixels or more"
     name = str(patterns.dtype).removeprefix("torch.")
     return None if name in SUFFIX else f"the kernels take {', '.join(SUFFIX)}, not {name}"
 

@@ -31,7 +31,10 @@ def _kernel_cannot(gradient: Any, /, *weights: Any, **options: Any) -> str | Non
     name = str(gradient.dtype).removeprefix("torch.")
     if name not in ("float32", "float64"):
         return f"the kernels take float32 and float64, not {name}"
-    return _twin_cannot(gradient, *weights, **options)
+    if (problem := _twin_cannot(gradient, *weights, **options)) is not None:
+        return problem
+    larger = weights[4] if len(weights) > 4 else options.get("padding_factor", 2.0)
+    return "a plane has 2³¹ samples or more" if math.prod(gradient.shape[-3:-1]) * larger**2 >= 2**31 else None
 
 
 @operation(
