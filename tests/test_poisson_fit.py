@@ -240,6 +240,37 @@ def test_the_definition_in_batches_gives_the_same_disks(scan):
         np.testing.assert_allclose(twin.flat(field), slow.flat(field), rtol=1e-2 if field == "sx" else 1e-5)
 
 
+def test_kernels_from_detection_to_the_fit():
+    """All of it through CUDA kernels, on the host shim."""
+    probe = synthetic((48, 45), 4.0)
+    mean = 2 + 300 * sum(synthetic((48, 45), 4.0, c) for c in ((15.3, 14.8), (32.6, 30.2)))
+    frames = np.random.default_rng(0).poisson(mean, (2, 48, 45)).astype("uint16")
+    host = HostBackend(seed=7)
+    with using_backend(host), gpu4d.using("cuda"):
+        found = gpu4d.find_bragg_disks(frames, probe, refine="likelihood", max_peaks=8)
+    assert "fit_6_u16" in [name for name, *_ in host.launched]
+    twin = gpu4d.find_bragg_disks(frames, probe, refine="likelihood", max_peaks=8)
+    assert found.counts.tolist() == twin.counts.tolist() == [2, 2]
+    for field, tolerance in (("qx", 1e-5), ("qy", 1e-5), ("sx", 1e-3), ("sy", 1e-3)):
+        np.testing.assert_allclose(found.flat(field), twin.flat(field), rtol=tolerance)
+
+
+def test_strain_of_multislice_gold(shared_data):
+    """Disks whose inside is no plateau: the fit still beats the correlation. rms against the simulator's truth, relative to the border."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(shared_data / "au_nbed_strain.h5") as file:
+        patterns, probe = file["poisson_1e5"][:], file["truth/vacuum_probe"][:]
+        border, expected_exx = file["truth/state_index"][:] == 0, file["truth/eyy"][:]  # there x is the column
+    rms = {}
+    for refine in ("correlation", "likelihood"):
+        disks = gpu4d.find_bragg_disks(patterns, probe, refine=refine)
+        origin = gpu4d.calibrate.origin(disks)
+        fitted = gpu4d.fit_lattice(disks, gpu4d.find_lattice(disks, origin), origin=origin)
+        error = gpu4d.strain_map(fitted, region=border).exx.data - expected_exx
+        rms[refine] = np.sqrt(np.mean((error - np.median(error[border])) ** 2))
+    assert rms["likelihood"] < 3.5e-4 and rms["likelihood"] < 0.9 * rms["correlation"]
+
+
 def test_likelihood_needs_a_round_probe_and_known_parameters():
     square = np.zeros((64, 64))
     square[20:44, 26:38] = 100.0
