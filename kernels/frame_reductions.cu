@@ -1,21 +1,24 @@
-// frame_reductions.cu -- sum and maximum over patterns, sums of every pattern under masks, its first moments: one
-// reading.
-//   patterns  (n, nx, ny)          native dtype, y fastest
-//   planes    (planes, nx, pitch)  bytes: bit b of plane p = mask 8 p + b; pitch = ny rounded up to whole 16-byte
-//   vectors counted   (nx, pitch)          bytes 0 or 1: pixels that count for the first moments; null = all sums (n,
-//   tiles, masks + 4)   under the masks; sum, sum x, sum y; values that are not finite. int64, double of float32 totals
-//   (groups, nx, pitch)  u32 of 8 and 16 bits, u64 of 32, double of float32; null = not asked for tops      (groups,
-//   nx, pitch)  native dtype
-// frame_sums: a block of 256 threads takes one tile of the detector through one group of frames. A thread owns 32
-// pixels (16 of u32, 8 of float32) as 16-byte vectors, a warp's vectors lie side by side: sums and maxima of its pixels
-// stay in registers for the whole group, its part of each frame's sums goes through shuffles and, every `chunk` frames,
-// through shared memory to `sums`. Sums of packed counts are dot products of bytes (dp2a, dp4a): a mask costs 3/4 of an
-// instruction a pixel of 16 bits. add_tiles and add_groups add the parts in fixed order. _ragged: rows or frames that
-// do not begin at 16 bytes, pixel by pixel. repair: groups that hold a frame with a NaN or an infinity (float32 alone)
-// are summed again without it; others end at once. bytes: the patterns once; parts: 12/(2 x group) of it (2.3 % at 256
-// frames of 16 bits), sums 8 (masks + 4)/8192 a pixel. issue slots a pixel of 16 bits, 4 masks: sum 1, maximum 1/2,
-// masks 3, moments 1, shuffles 3, rest 1: 9.5 of the 15 an H200 has in the 2.0 ms it reads 256^2 x 256^2 in.   bound:
-// memory. budget(frame_sums_.*): 128 registers, 0 bytes shared budget(repair_f32): 128 registers, 0 bytes shared
+// frame_reductions.cu -- sum and maximum over patterns, sums of every pattern under masks, first moments: one reading.
+//   patterns  (n, nx, ny)            native dtype, y fastest
+//   planes    (planes, nx, pitch)    bytes: bit b of plane p is mask 8 p + b; pitch: ny in whole 16-byte vectors
+//   counted   (nx, pitch)            bytes 0 or 1: pixels that count for the first moments; null = all
+//   sums      (n, tiles, masks + 4)  under the masks; 1, x, y; values not finite. int64, double of float32
+//   totals    (groups, nx, pitch)    u32 of 8 and 16 bits, u64 of 32, double of float32; null = not asked for
+//   tops      (groups, nx, pitch)    native dtype
+// frame_sums: grid (tiles of the detector, groups of frames), blocks of 256 threads. A thread owns 32 pixels of 8 or
+// 16 bits (16 of u32, 8 of float32) as 16-byte vectors; those of a warp lie side by side. Sums and maxima of its pixels
+// stay in registers for the whole group; its part of a frame's sums goes through shuffles and, every `chunk` frames,
+// through shared memory to `sums`. Sums of packed counts are dot products with bytes (dp2a, dp4a). The next frame is on
+// its way while one is summed. _ragged: rows or frames that do not begin at 16 bytes, read pixel by pixel.
+// add_counts, add_floats, add_groups add the parts in fixed order. repair_f32: groups that hold a frame with a NaN or
+// an infinity are summed again without it; all others end at once.
+// bytes: the patterns once. Parts, written and read: 12 of 512 at 256 frames of 16 bits a group, and 16 (masks + 4) of
+// 16384.
+// instructions a pixel of 16 bits with 4 masks: sum 1, maximum 1/2, masks 3, moments 1.2, shuffles and their sums 3,
+// rest 0.8: 9.5 of the 14 that a card with 132 multiprocessors at 1.75 GHz issues in the 2.0 ms it reads 8.6 GB in.
+// bound: memory.
+// budget(frame_sums_.*): 128 registers, 0 bytes shared
+// budget(repair_f32): 80 registers, 0 bytes shared
 // budget: 64 registers, 0 bytes shared
 #include "common.cuh"
 
@@ -328,12 +331,12 @@ DEVICE void add_tiles(const Wide* __restrict__ parts, Wide* __restrict__ out, of
   out[i] = sum;
 }
 extern "C" __global__ void __launch_bounds__(256)
-    add_tiles_i64(const long long* __restrict__ parts, long long* __restrict__ out, offset_t count, int tiles,
-                  int values) {
+    add_counts(const long long* __restrict__ parts, long long* __restrict__ out, offset_t count, int tiles,
+               int values) {
   add_tiles(parts, out, count, tiles, values);
 }
 extern "C" __global__ void __launch_bounds__(256)
-    add_tiles_f64(const double* __restrict__ parts, double* __restrict__ out, offset_t count, int tiles, int values) {
+    add_floats(const double* __restrict__ parts, double* __restrict__ out, offset_t count, int tiles, int values) {
   add_tiles(parts, out, count, tiles, values);
 }
 

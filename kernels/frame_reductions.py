@@ -32,7 +32,7 @@ def frame_sums(patterns, masks, mask=None, *, totals=False):
     patterns = contiguous(patterns)
     n, nx, ny = patterns.shape
     kind = suffix(patterns)
-    wide, ending = (np.float64, "f64") if kind == "f32" else (np.int64, "i64")
+    wide, adder = (np.float64, "add_floats") if kind == "f32" else (np.int64, "add_counts")
     vector = 16 // patterns.dtype.itemsize
     across = -(-ny // vector)
     tiles = -(-nx * across // (THREADS * VECTORS[kind]))
@@ -58,7 +58,7 @@ def frame_sums(patterns, masks, mask=None, *, totals=False):
         device.launch(kernel, (tiles, groups), THREADS, (patterns, bits, counted, sums, *where, *numbers), shared=chunk * 64 * values)
         out = device.empty((n, values), wide)
         count = n * values
-        add = device.kernel(FILE, f"add_tiles_{ending}")
+        add = device.kernel(FILE, adder)
         device.launch(add, -(-count // 256), 256, (sums, out, np.int64(count), np.int32(tiles), np.int32(values)))
         found.append(out)
     if len(found) > 1:
@@ -67,7 +67,7 @@ def frame_sums(patterns, masks, mask=None, *, totals=False):
     if not totals:
         return out, None, None
     if kind == "f32":
-        repair = device.kernel(FILE, "repair_f32")
+        repair = device.kernel(FILE, f"repair_{kind}")
         numbers = (np.int32(v) for v in (n, nx, ny, found[0].shape[1], group))
         device.launch(repair, (tiles, groups), THREADS, (patterns, found[0], parts, tops, *numbers))
     total, maximum = device.empty((nx, ny), wide), device.empty((nx, ny), wide)

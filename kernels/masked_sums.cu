@@ -1,14 +1,16 @@
 // masked_sums.cu -- sums of every pattern under weights, and over disks and annuli about its own centre.
-//   patterns  (n, nx, ny)      native dtype, y fastest
-//   weights   (masks, nx, ny)  double; a weight of zero does not look at its pixel
-//   centers   (n, 2)  double   radii (rings, 2) double: inner (negative: a full disk) and outer
-//   mask      (nx, ny)         bytes, 0 = does not count; null = all count
+//   patterns  (n, nx, ny)          native dtype, y fastest
+//   weights   (masks, nx, ny)      double; a weight of zero does not look at its pixel
+//   centers   (n, 2)               double
+//   radii     (rings, 2)           double: inner (negative: a full disk) and outer
+//   mask      (nx, ny)             bytes, 0 = does not count; null = all count
 //   sums      (n, masks or rings)  double
 // One block of 256 threads a pattern; four masks or rings at a time, so that their sums stay in registers.
-// weighted_sums: thread t takes pixels t, t + 256, ...   annular_sums: a warp takes a row of the box about the largest
-// ring. bytes: the pattern once for every four masks (from L2 after the first), and 8 a pixel and mask of weights,
-// which stay in L2. flops: 2 a pixel and mask in double; 5 a pixel and 3 comparisons a ring.   bound: weights: L2;
-// annuli: double precision. budget: 64 registers, 256 bytes shared
+// weighted_sums: thread t takes pixels t, t + 256, ...  annular_sums: a warp takes a row of the box about the rings.
+// bytes: the pattern once for every four masks (from L2 after the first); 8 a pixel and mask of weights, kept in L2.
+// flops: 2 a pixel and mask in double; 5 a pixel and 3 comparisons a ring.
+// bound: weights: L2; annuli: double precision.
+// budget: 80 registers, 256 bytes shared
 #include "common.cuh"
 
 constexpr int AT_ONCE = 4;
@@ -89,7 +91,7 @@ DEVICE void annular_sums(const Pixel* __restrict__ patterns, const double* __res
                            double* __restrict__ sums, int pixels, int masks) {                                  \
     weighted_sums(patterns, weights, sums, pixels, masks);                                                      \
   }                                                                                                             \
-  extern "C" __global__ void __launch_bounds__(256) annular_sums_##NAME(                                        \
+  extern "C" __global__ void __launch_bounds__(256, 3) annular_sums_##NAME(                                     \
       const Pixel* __restrict__ patterns, const double* __restrict__ centers, const double* __restrict__ radii, \
       const u8* __restrict__ mask, double* __restrict__ sums, int nx, int ny, int rings) {                      \
     annular_sums<Pixel, Sum>(patterns, centers, radii, mask, sums, nx, ny, rings);                              \

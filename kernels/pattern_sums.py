@@ -23,7 +23,7 @@ def pattern_sums(patterns, /, *, weights=None):
     groups = -(-n // group)
     good = device.empty((n,), np.uint8)
     if kind == "f32":
-        device.launch(device.kernel(FILE, "finite_f32"), n, 256, (patterns, good, np.int32(pixels)))
+        device.launch(device.kernel(FILE, f"finite_{kind}"), n, 256, (patterns, good, np.int32(pixels)))
     else:
         good[...] = 1
     parts, total = device.empty((groups, pixels), np.float64), device.empty((nx, ny), np.float64)

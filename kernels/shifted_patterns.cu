@@ -2,9 +2,10 @@
 //   patterns  (n, nx, ny)  native dtype, y fastest
 //   shifts    (n, 2)       double; not finite: the pattern becomes NaN
 //   out       (n, nx, ny)  double
-// Grid (patterns, tiles of 256 pixels), one pixel a thread: four reads that neighbours share, so the pattern comes
-// once. bytes: the pattern once, and 8 a pixel out.   flops: 9 a pixel in double, rounded one by one as in the
-// definition. bound: memory. budget: 40 registers, 0 bytes shared
+// Grid (patterns, 256 pixels), one pixel a thread: four reads that neighbours share, so the pattern comes once.
+// bytes: the pattern once, and 8 a pixel out.   flops: 9 a pixel in double, rounded one by one as in the definition.
+// bound: memory.
+// budget: 40 registers, 0 bytes shared
 #include "common.cuh"
 
 // Whole part and remainder of a shift; a shift that is not finite has whole part 0 and passes its NaN on.
