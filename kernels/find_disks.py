@@ -1,7 +1,8 @@
 """Launches find_disks.cu and the FFTs between its kernels: disks of detectors of any size; only peaks leave a batch.
 
-What the fused kernel takes on this device goes there instead. The rest goes through in batches of one size, the last one filled
-up: the same pattern gives the same bits wherever a scan is cut.
+What the fused kernel takes on this device goes there instead. The rest goes through in batches of one size. Maps of 256 × 256 pixels come
+from row_column_fft.cu, all others from the FFT library, whose last batch is filled up: the same pattern gives the same bits wherever a scan
+is cut.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from gpu4d.kernels.fused_disks import find_disks as find_fused
 from gpu4d.kernels.fused_disks import supports
 from gpu4d.kernels.pixels import contiguous, suffix
 from gpu4d.kernels.refine_disks import peak_errors, refine_peaks
+from gpu4d.kernels.row_column_fft import correlation_maps_256, filter_of
+from gpu4d.kernels.row_column_fft import supports as has_own_fft
 
 from gpu4d import arrays, device, fft
 from gpu4d.bragg.find_disks import Disks, fill_masked
@@ -62,7 +65,8 @@ def find_disks(
         maps = {"power": power, "refine": refine, "refine_power": refine_power, "min_significance": min_significance}
         return find_fused(patterns, spectrum, moments, allowed, **maps, **thresholds, max_peaks=max_peaks)
     limits = Limits(min_significance, min_relative, min_absolute, min_spacing, max_peaks)
-    template = contiguous(spectrum.astype(np.complex64))
+    own_fft = has_own_fft((nx, ny), masked=mask is not None)
+    template = filter_of(spectrum) if own_fft else contiguous(spectrum.astype(np.complex64))
     inside = contiguous(allowed.astype(np.uint8))
     box = centred_box(moments)
     count = device.empty((n,), np.int64)
@@ -72,10 +76,13 @@ def find_disks(
     for first in range(0, n, size):
         some = slice(first, min(first + size, n))
         frames = contiguous(patterns[some])
-        counts = _as_counts(frames, x, mask, fill_width)
-        maps = _maps(counts, template, power, refine_power)
-        cross, hybrid, refined = (m[: len(frames)] for m in maps)
-        counts = counts[: len(frames)]
+        if own_fft:
+            counts = x[: len(frames)]
+            cross, hybrid, refined = _own_maps(frames, counts, template, power, refine_power)
+        else:
+            counts = _as_counts(frames, x, mask, fill_width)
+            maps = _maps(counts, template, power, refine_power)
+            counts, cross, hybrid, refined = (m[: len(frames)] for m in (counts, *maps))
         px, py, found = strongest_maxima(hybrid, cross, counts, inside, box, limits)
         count[some] = found
         for field, values in zip(fields, _positions(counts, cross, refined, box, px, py, found, refine, upsample, power, refine_power)):
@@ -116,6 +123,13 @@ def _as_counts(frames, x, mask, fill_width):
     function = device.kernel(FILE, f"frames_to_float_{suffix(frames)}")
     device.launch(function, size, _threads(nx * ny), (frames, valid, x, np.int32(len(frames)), np.int32(nx * ny)))
     return x if mask is None else contiguous(fill_masked(x.astype(np.float64), mask, fill_width).astype(np.float32))
+
+
+def _own_maps(frames, counts, template, power, refine_power):
+    """The n = 1, the hybrid and the refined map of 256 × 256 pixels; the frames go to `counts`."""
+    powers = tuple(dict.fromkeys((1.0, power, refine_power)))
+    maps = correlation_maps_256(frames, template, powers, counts)
+    return tuple(maps[powers.index(p)] for p in (1.0, power, refine_power))
 
 
 def _maps(counts, template, power, refine_power):

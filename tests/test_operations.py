@@ -340,7 +340,7 @@ def bragg_frames(shape: tuple[int, int], n: int, dtype: Any = "uint16", seed: in
         shift = rng.uniform(-0.7, 0.7, 2)
         for (fx, fy), height in zip(((0.5, 0.5), (0.28, 0.3), (0.72, 0.25), (0.3, 0.75), (0.75, 0.7)), (400, 250, 150, 90, 50)):
             r = np.hypot(x - fx * shape[0] - shift[0], y - fy * shape[1] - shift[1])
-            pattern += height / (1 + np.exp(4 * (r - 3.2)))
+            pattern += height / (1 + np.exp(np.minimum(4 * (r - 3.2), 99)))
     return rng.poisson(out).astype(dtype)
 
 
@@ -406,6 +406,7 @@ def for_find_disks() -> list[Example]:
         one("flat", np.ones((2, 24, 27), "uint32"), min_significance=0.0),
         one("none", counts[:0]),
         one("one", bragg_frames((32, 44), 1, "uint8")),
+        one("256", with_gaps(bragg_frames((256, 256), 3, "float32"))),
     ]
 
 

@@ -1,6 +1,6 @@
 """What hardware there is, how much of it may be used, and how kernels are run on it."""
 
-from gpu4d.device.backend import empty, kernel, launch, multiprocessors, shared_memory
+from gpu4d.device.backend import empty, kernel, l2_cache, launch, multiprocessors, shared_memory
 from gpu4d.device.choose import Device, choose
 from gpu4d.device.memory import available_memory, format_bytes, parse_memory
 
@@ -11,6 +11,7 @@ __all__ = [
     "empty",
     "format_bytes",
     "kernel",
+    "l2_cache",
     "launch",
     "multiprocessors",
     "parse_memory",

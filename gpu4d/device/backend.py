@@ -40,6 +40,10 @@ class Backend(Protocol):
 
     def multiprocessors(self) -> int: ...
 
+    def l2_cache(self) -> int:
+        """Bytes of the device's second-level cache."""
+        ...
+
 
 class CupyBackend:
     """The current CUDA device, through CuPy."""
@@ -73,6 +77,11 @@ class CupyBackend:
         import cupy
 
         return int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+
+    def l2_cache(self) -> int:
+        import cupy
+
+        return int(cupy.cuda.Device().attributes["L2CacheSize"])
 
 
 _CUPY = CupyBackend()
@@ -144,6 +153,11 @@ def shared_memory() -> int:
 
 def multiprocessors() -> int:
     return _backend.get().multiprocessors()
+
+
+def l2_cache() -> int:
+    """Bytes of the second-level cache of this device: 4 MB on sm_75, 40 MB on sm_80, 50 MB on sm_90."""
+    return _backend.get().l2_cache()
 
 
 def inlined(file: str) -> str:

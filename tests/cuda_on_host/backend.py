@@ -103,6 +103,9 @@ class HostBackend:
     def multiprocessors(self):
         return 4
 
+    def l2_cache(self):
+        return 2 << 20
+
 
 def _value(argument, name):
     if isinstance(argument, np.ndarray) and argument.ndim:
