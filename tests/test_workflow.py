@@ -191,12 +191,16 @@ def test_bad_patterns_give_nan_there_and_a_warning(crystal):
     data = crystal.cube.source.array.astype(np.float32)
     data[2, 3], data[5, 5], data[4, 4] = np.nan, np.inf, 0
     data[6, 6, 3, 3] = np.nan
+    data[7, 8] = -5
     a = analyse(DataCube(data))
     bad = np.zeros((14, 12), bool)
-    bad[[2, 5, 4, 6], [3, 5, 4, 6]] = True
+    bad[[2, 5, 4, 6, 7], [3, 5, 4, 6, 8]] = True
     assert np.array_equal(np.isnan(np.asarray(a.strain.exx)), bad)
+    for name in ("bf", "adf", "com"):
+        assert np.array_equal(~np.isfinite(np.asarray(a.products[name])), np.broadcast_to(bad, a.products[name].shape)), name
     text = " ".join(a.record.warnings)
     assert "3 of 168 patterns are with NaN or infinite values" in text and "1 of 168 patterns are without any counts" in text
+    assert "1 of 168 patterns are negative in all" in text
     assert np.isfinite(np.asarray(a.products["mean_pattern"])).all(), "a bad pattern poisons nothing"
 
 

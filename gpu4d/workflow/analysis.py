@@ -23,6 +23,8 @@ class Analysis:
         The scan, the settings, and what is written down.
     where : (Rx, Ry) bool or None
         Positions to use.
+    unusable : (Rx, Ry) bool or None
+        Positions whose patterns are empty, negative, or have NaN or infinite values; None before the first pass.
     given_probe : (Qx, Qy) float64 or None
         A vacuum probe that was handed in.
     products : dict
@@ -43,6 +45,7 @@ class Analysis:
     recipe: Recipe
     record: Record = field(default_factory=Record)
     where: np.ndarray | None = None
+    unusable: np.ndarray | None = None
     given_probe: np.ndarray | None = None
     products: dict[str, Any] = field(default_factory=dict)
     disk: Any = None

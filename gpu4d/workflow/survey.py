@@ -40,15 +40,18 @@ def _valid_patterns(a: Analysis) -> None:
     """Warn of patterns that hold nothing or nonsense; refuse a scan of nothing else."""
     counts = np.asarray(a.products["total"])
     visited = np.ones(counts.shape, bool) if a.where is None else a.where
-    invalid, empty = visited & ~np.isfinite(counts), visited & (counts == 0)
-    for kind, found in (("with NaN or infinite values", invalid), ("without any counts", empty)):
+    a.unusable = np.zeros(counts.shape, bool)
+    kinds = {"with NaN or infinite values": ~np.isfinite(counts), "without any counts": counts == 0, "negative in all": counts < 0}
+    for kind, found in kinds.items():
+        found &= visited
+        a.unusable |= found
         if found.any():
             first = ", ".join(f"({x}, {y})" for x, y in np.argwhere(found)[:3])
             a.record.warn(f"{int(found.sum())} of {int(visited.sum())} patterns are {kind}, the first at {first}: results are NaN there")
-    good = counts[visited & np.isfinite(counts) & (counts != 0)]
+    good = counts[visited & ~a.unusable]
     if good.size == 0:
         raise InputError(f"{a.cube.name}: no pattern has finite counts: is this the right dataset?")
-    if (good < 0).any() or float(np.nanmin(np.asarray(a.products["mean_pattern"]))) < 0:
+    if float(np.nanmin(np.asarray(a.products["mean_pattern"]))) < 0:
         a.record.warn("some values are negative: subtracting a background in advance biases centres of mass and significances")
     middle = float(np.median(good))
     a.record.figure("Counts per pattern", f"{middle:,.0f}" if middle >= 100 else f"{middle:.3g}", f"median of {good.size:,} patterns")
@@ -149,5 +152,8 @@ def second_pass(a: Analysis) -> None:
         name += ", Bragg disks"
     with a.record.stage(name, a.patterns, a.pass_bytes) as progress:
         out = a.sweep(reductions, progress)
+    assert a.unusable is not None
+    for image in (out[n] for n in ("bf", "adf") if n in out):
+        image.data = np.where(a.unusable, np.nan, np.asarray(image))
     a.disks = out.get("braggvectors")
     a.products.update(out)
