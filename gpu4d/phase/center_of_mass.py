@@ -198,7 +198,9 @@ class CenterOfMass:
         if self.relative_to_origin:
             rx, ry = self.scan.shape[:2]
             positions = np.indices((rx, ry)).reshape(2, -1).T
-            com = com - arrays.from_numpy(self.scan.calibration.origin_at(positions).reshape(rx, ry, 2), com)
+            origin = self.scan.calibration.origin_at(positions)
+            assert origin is not None  # `start` asked for it
+            com = com - arrays.from_numpy(origin.reshape(rx, ry, 2), com)
         return self._slice(xp.permute_dims(com, (2, 0, 1)), "com", "px", ("com_x", "com_y"))
 
     def total(self) -> RealSlice:

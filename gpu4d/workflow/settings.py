@@ -153,8 +153,8 @@ class BraggSettings:
         low=0, high=1, guide=(0.80, 0.95),
     )  # fmt: skip
     refine: str = setting(
-        "auto", "text", "Sub-pixel position: the exact maximum of the correlation (auto), samples of it, a parabola, or none.",
-        choices=("auto", "correlation", "upsample", "parabola", "none"),
+        "auto", "text", "Sub-pixel position: the exact maximum of the correlation (auto), a Poisson fit, samples, a parabola, or none.",
+        choices=("auto", "correlation", "likelihood", "upsample", "parabola", "none"),
     )  # fmt: skip
     refine_power: float = setting(
         1.0, "number", "Exponent of the map on which positions are refined; 1 is the most precise.", low=0, high=1
