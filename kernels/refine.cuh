@@ -190,7 +190,8 @@ DEVICE void standard_errors(const void* counts, int type, const Moments& moments
                             float pixel_variance, float& sx, float& sy, int lane) {
   float g[3];
   const int i = wrapped<N>((int)rintf(at.i + at.dx)), j = wrapped<N>((int)rintf(at.j + at.dy));
-  with_pixels(counts, type, [&](auto pixels) { window_sums<N, 1, 3, true>(pixels, moments, i, j, NO_LIMIT, g, lane); });
+  with_pixels(counts, type,
+              [&](auto pixels) { window_sums<N, 1, 3, true, false>(pixels, moments, i, j, NO_LIMIT, g, lane); });
   const float over = 1.0f / map.determinant(), a = over * map.hyy, b = -over * map.hxy, c = over * map.hxx;
   const float vx = a * (a * g[0] + b * g[1]) + b * (a * g[1] + b * g[2]);
   const float vy = b * (b * g[0] + c * g[1]) + c * (b * g[1] + c * g[2]);

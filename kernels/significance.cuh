@@ -11,30 +11,35 @@ struct Moments {
 constexpr float NO_LIMIT = 3.4028234e38f;
 
 // sums[s] = sum_d counts(p + d) moment_{FIRST+s}(d) by one warp, the same in every lane; the detector wraps round. The
-// lanes are 4 rows x 8 columns, rows from the middle outwards. Stops as soon as sums[0] exceeds `enough`. POSITIVE:
-// negative pixels count as 0.
-template <int N, int FIRST, int SUMS, bool POSITIVE, class Pixel>
+// lanes are 4 rows x 8 columns, rows from the middle outwards. STOPS: as soon as sums[0] exceeds `enough`.
+// POSITIVE: negative pixels count as 0.
+template <int N, int FIRST, int SUMS, bool POSITIVE, bool STOPS, class Pixel>
 DEVICE void window_sums(const Pixel* __restrict__ counts, const Moments& moments, int pi, int pj, float enough,
                         float* sums, int lane) {
+  const auto add = [](float a, float b) { return a + b; };
   const int row = lane >> 3, column = lane & 7, last = moments.hy < N / 2 ? moments.hy : N / 2 - 1;
   const int steps = 2 * ((moments.hx + 3) / 4) + 1;
-  UNROLL for (int s = 0; s < SUMS; s++) sums[s] = 0.0f;
+  float mine[SUMS] = {};
 #pragma unroll 1
   for (int step = 0; step < steps; step++) {  // rows 0 .. 3, -4 .. -1, 4 .. 7, -8 .. -5, ...
     const int di = (step & 1 ? -2 * (step + 1) : 2 * step) + row;
-    float mine[SUMS] = {};
     if (di >= -moments.hx && di <= moments.hx && di < N / 2) {
       const Pixel* line = counts + wrapped<N>(pi + di) * N;
-      const float* weights = moments.planes + (offset_t)FIRST * N * N + (di + N / 2) * N + N / 2;
+      const float* weights = moments.planes + FIRST * N * N + (di + N / 2) * N + N / 2;
+#pragma unroll 2
       for (int dj = column - moments.hy; dj <= last; dj += 8) {
         const float count = float(line[wrapped<N>(pj + dj)]);
         UNROLL for (int s = 0; s < SUMS; s++) mine[s] +=
             (POSITIVE ? fmaxf(count, 0.0f) : count) * __ldg(weights + s * N * N + dj);
       }
     }
-    UNROLL for (int s = 0; s < SUMS; s++) sums[s] += warp_all(mine[s], [](float a, float b) { return a + b; });
-    if (sums[0] > enough) return;
+    if (STOPS) {
+      __syncwarp();
+      if (warp_all(mine[0], add) > enough) break;
+    }
   }
+  __syncwarp();
+  UNROLL for (int s = 0; s < SUMS; s++) sums[s] = warp_all(mine[s], add);
 }
 
 // Is z = C_1 / sqrt(I * K^2) at least the limit? The same answer in every lane. Where counts cannot be negative, the
@@ -49,7 +54,7 @@ DEVICE bool significant(const Pixel* counts, const Moments& moments, float cross
     const float most = cross / limit;
     enough = most * most * 1.00001f;
   }
-  window_sums<N, 0, 1, false>(counts, moments, pixel / N, pixel % N, enough, &noise, lane);
+  window_sums<N, 0, 1, false, true>(counts, moments, pixel / N, pixel % N, enough, &noise, lane);
   return (noise > 0.0f ? cross / sqrtf(noise) : 0.0f) >= limit;
 }
 

@@ -148,8 +148,8 @@ DEVICE void windows_alone(const void* counts, int type, const float* planes, con
   with_pixels(counts, type, [&](auto typed) {
     for (int p = threadIdx.x >> 5; p < n; p += Shape<N>::WARPS) {
       float sums[4];
-      window_sums<N, 0, 1, false>(typed, moments, pixels[p] / N, pixels[p] % N, NO_LIMIT, sums, lane);
-      window_sums<N, 1, 3, true>(typed, moments, pixels[p] / N, pixels[p] % N, NO_LIMIT, sums + 1, lane);
+      window_sums<N, 0, 1, false, true>(typed, moments, pixels[p] / N, pixels[p] % N, NO_LIMIT, sums, lane);
+      window_sums<N, 1, 3, true, false>(typed, moments, pixels[p] / N, pixels[p] % N, NO_LIMIT, sums + 1, lane);
       if (lane < 4) out[4 * p + lane] = sums[lane];
     }
   });

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
@@ -360,13 +361,13 @@ def given_for(size: int, radius: float = 3.2) -> tuple:
     return tuple(arguments[name] for name in ("spectrum", "moments", "allowed"))
 
 
-def assert_same(found, wanted, pixels: float = 2e-5) -> None:
+def assert_same(found, wanted, pixels: float = 2e-5, errors: float = 3e-3) -> None:
     assert np.array_equal(found.count, wanted.count)
     for name in ("qx", "qy"):
         np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=0, atol=pixels)
     np.testing.assert_allclose(found.intensity, wanted.intensity, rtol=2e-5)
     for name in ("sx", "sy"):
-        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=3e-3)
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=errors)
 
 
 OPTIONS = {
@@ -456,6 +457,23 @@ def test_more_maxima_than_there_is_room_for(size):
             order = at[np.lexsort((at, -pattern.ravel()[at].astype(int)))]
             wanted = greedy(order, size, spacing, most, [])
             assert list(zip(qx[:count], qy[:count])) == wanted
+
+
+@pytest.mark.parametrize("dose", ["poisson_1e5", "poisson_5e3"])
+def test_patterns_of_a_strained_crystal(shared_data, dose):
+    """Counts at two doses, 20 to 25 disks of unequal strength, most of the maxima noise: the definition's list, to 1e-4 px.
+
+    Standard errors to a per cent: their Hessian is that of where the last step started, which noise lets change within 2e-3 px.
+    """
+    with h5py.File(shared_data / "au_nbed_strain.h5") as file:
+        patterns, probe = file[dose][5, 2::12], file["truth/vacuum_probe"][:]
+    kernel = template(probe)
+    arguments = disk_arguments(kernel, 6, None)
+    given = tuple(arguments[name] for name in ("spectrum", "moments", "allowed"))
+    options = {"min_spacing": 1.5 * kernel.radius, "max_peaks": 40}
+    wanted = find_disks.definition(patterns, *given, **options)
+    assert wanted.count.min() >= 19
+    assert_same(fused(patterns, given, **options), wanted, 1e-4, 1e-2)
 
 
 # ---------------------------------------------------------------- what it takes
