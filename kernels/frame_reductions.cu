@@ -6,16 +6,17 @@
 //   totals    (groups, nx, pitch)    u32 of 8 and 16 bits, u64 of 32, double of float32; null = not asked for
 //   tops      (groups, nx, pitch)    native dtype
 // frame_sums: grid (tiles of the detector, groups of frames), blocks of 256 threads. A thread owns 32 pixels of 8 or
-// 16 bits (16 of u32, 8 of float32) as 16-byte vectors; those of a warp lie side by side. Sums and maxima of its pixels
-// stay in registers for the whole group; its part of a frame's sums goes through shuffles and, every `chunk` frames,
-// through shared memory to `sums`. Sums of packed counts are dot products with bytes (dp2a, dp4a). The next frame is on
-// its way while one is summed. _ragged: rows or frames that do not begin at 16 bytes, read pixel by pixel.
+// 16 bits (8 of 32 bits) as 16-byte vectors; those of a warp lie side by side. Sums and maxima of its pixels stay in
+// registers for the whole group; its part of a frame's sums goes through a reduction of the warp and, every `chunk`
+// frames, through shared memory to `sums`. Sums of packed counts are dot products with bytes (dp2a, dp4a). _full: the
+// last tile ends with the detector. _ragged: rows or frames that do not begin at 16 bytes, read pixel by pixel.
 // add_counts, add_floats, add_groups add the parts in fixed order. repair_f32: groups that hold a frame with a NaN or
 // an infinity are summed again without it; all others end at once.
 // bytes: the patterns once. Parts, written and read: 12 of 512 at 256 frames of 16 bits a group, and 16 (masks + 4) of
 // 16384.
-// instructions a pixel of 16 bits with 4 masks: sum 1, maximum 1/2, masks 3, moments 1.2, shuffles and their sums 3,
-// rest 0.8: 9.5 of the 14 that a card with 132 multiprocessors at 1.75 GHz issues in the 2.0 ms it reads 8.6 GB in.
+// instructions a pixel of 16 bits with 4 masks, counted in the code for sm_90: load 0.6, sum and maximum 1.6, masks
+// 5.5, moments 1.9, reductions 1.2: 10.3 of the 14 that 132 multiprocessors at 1.75 GHz issue in the 2.0 ms they read
+// 8.6 GB in; 4 of them in the half-rate pipe of dot products (1.2 ms).
 // bound: memory.
 // budget(frame_sums_.*): 128 registers, 0 bytes shared
 // budget(repair_f32): 80 registers, 0 bytes shared
@@ -49,7 +50,7 @@ struct Counts<u16> {
 };
 template <>
 struct Counts<u32> {
-  static constexpr int PER = 1, VECTORS = 4;
+  static constexpr int PER = 1, VECTORS = 2;
   static constexpr bool FLOATS = false;
   typedef u64 Lane;
   typedef u64 Moment;
@@ -66,27 +67,28 @@ struct Counts<float> {
   typedef double Total;
 };
 
-struct alignas(16) Quad {
-  u32 w[4];
+template <int N>
+struct alignas(4 * N) Words {
+  u32 w[N];
 };
 
-// Where the vectors of one thread lie.
-template <class Pixel>
+// Where the vectors of one thread lie: 32 vectors apart, of `count` on the detector. Vector v begins at pixel v V of
+// rows padded to `pitch`, which are the rows themselves where they hold whole vectors.
+// FULL: the tiles end where the detector does.
+template <class T, bool FULL = false>
 struct Place {
+  typedef T Pixel;
   static constexpr int VECTORS = Counts<Pixel>::VECTORS, V = 4 * Counts<Pixel>::PER;
-  int at[VECTORS], x[VECTORS], y[VECTORS], left[VECTORS];  // left: pixels of the vector on the detector
+  int first, count, across;
 
   DEVICE Place(int nx, int ny, int tile) {
-    const int across = (ny + V - 1) / V, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    UNROLL for (int e = 0; e < VECTORS; e++) {
-      const int slot = ((tile * WARPS + warp) * VECTORS + e) * 32 + lane;
-      x[e] = slot / across;
-      y[e] = slot % across * V;
-      left[e] = x[e] < nx ? min(V, ny - y[e]) : 0;
-      at[e] = x[e] * ny + y[e];
-    }
+    across = (ny + V - 1) / V;
+    count = nx * across;
+    first = (tile * WARPS + (threadIdx.x >> 5)) * VECTORS * 32 + (threadIdx.x & 31);
   }
-  DEVICE offset_t padded(int e, int ny) const { return offset_t(x[e]) * ((ny + V - 1) / V * V) + y[e]; }
+  DEVICE bool on(int e) const { return FULL || first + 32 * e < count; }
+  DEVICE int x(int e) const { return (first + 32 * e) / across; }
+  DEVICE int y(int e) const { return (first + 32 * e) % across * V; }
 };
 
 DEVICE u32 bits_of(u8 v) { return v; }
@@ -94,19 +96,22 @@ DEVICE u32 bits_of(u16 v) { return v; }
 DEVICE u32 bits_of(u32 v) { return v; }
 DEVICE u32 bits_of(float v) { return __float_as_uint(v); }
 
-template <class Pixel, bool ALIGNED>
-DEVICE void load(const Pixel* __restrict__ frame, const Place<Pixel>& place, u32 (&words)[4 * Counts<Pixel>::VECTORS]) {
-  constexpr int PER = Counts<Pixel>::PER, BITS = 32 / PER;
-  UNROLL for (int e = 0; e < Counts<Pixel>::VECTORS; e++) {
+template <bool ALIGNED, class At>
+DEVICE void load(const typename At::Pixel* __restrict__ frame, const At& place, const int* x, const int* y, int ny,
+                 u32* words) {
+  constexpr int PER = At::V / 4, BITS = 32 / PER;
+  UNROLL for (int e = 0; e < At::VECTORS; e++) {
     if constexpr (ALIGNED) {
-      Quad q = {{0, 0, 0, 0}};
-      if (place.left[e]) q = *reinterpret_cast<const Quad*>(frame + place.at[e]);
+      Words<4> q = {{0, 0, 0, 0}};
+      if (place.on(e)) q = *reinterpret_cast<const Words<4>*>(frame + place.first * At::V + 32 * At::V * e);
       UNROLL for (int i = 0; i < 4; i++) words[4 * e + i] = q.w[i];
     } else {
+      const int left = place.on(e) ? ny - y[e] : 0;
+      const typename At::Pixel* from = frame + x[e] * ny + y[e];
       UNROLL for (int i = 0; i < 4; i++) {
         u32 word = 0;
-        UNROLL for (int p = 0; p < PER; p++) if (i * PER + p < place.left[e]) word |=
-            bits_of(frame[place.at[e] + i * PER + p]) << (p * BITS % 32);
+        UNROLL for (int p = 0; p < PER; p++) if (i * PER + p < left) word |= bits_of(from[i * PER + p])
+                                                                             << (p * BITS % 32);
         words[4 * e + i] = word;
       }
     }
@@ -114,15 +119,27 @@ DEVICE void load(const Pixel* __restrict__ frame, const Place<Pixel>& place, u32
 }
 
 // Bytes of a plane under the vectors of a thread: PER words a vector, one byte a pixel.
-template <class Pixel>
-DEVICE void load_plane(const u8* __restrict__ plane, const Place<Pixel>& place, int ny,
-                       u32 (&bytes)[Counts<Pixel>::PER * Counts<Pixel>::VECTORS]) {
-  constexpr int PER = Counts<Pixel>::PER;
-  UNROLL for (int e = 0; e < Counts<Pixel>::VECTORS; e++) {
-    const u32* from = reinterpret_cast<const u32*>(plane + place.padded(e, ny));
-    UNROLL for (int i = 0; i < PER; i++) bytes[e * PER + i] = place.left[e] ? from[i] : 0u;
+template <class At>
+DEVICE void load_plane(const u8* __restrict__ plane, const At& place, u32* bytes) {
+  constexpr int PER = At::V / 4;
+  UNROLL for (int e = 0; e < At::VECTORS; e++) {
+    Words<PER> some = {};
+    if (place.on(e)) some = *(reinterpret_cast<const Words<PER>*>(plane) + place.first + 32 * e);
+    UNROLL for (int i = 0; i < PER; i++) bytes[e * PER + i] = some.w[i];
   }
 }
+
+// Sum over a warp; lane 0 has it. One instruction from sm_80 on; 64 bits go as two parts, below and above 2^24 (<
+// 2^51).
+DEVICE u32 warp_total(u32 v) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  return __reduce_add_sync(FULL_WARP, v);
+#else
+  return warp_sum(v);
+#endif
+}
+DEVICE u64 warp_total(u64 v) { return warp_total(u32(v & 0xffffff)) + (u64(warp_total(u32(v >> 24))) << 24); }
+DEVICE double warp_total(double v) { return warp_sum(v); }
 
 // acc + the products of one word of counts with bytes; `i` is the number of the word in its vector.
 DEVICE u32 dot(u32 counts, const u32* bytes, int i, u32 acc, u8) { return __dp4a(counts, bytes[i], acc); }
@@ -151,33 +168,37 @@ DEVICE typename Counts<Pixel>::Lane under(const u32* words, const u32* bytes, in
   return sum;
 }
 
-// Sum, sum x and sum y of a thread's pixels; `bytes` 0 or 1 a pixel.
-template <class Pixel, class Moment>
-DEVICE void moments(const u32* words, const u32* bytes, const Place<Pixel>& place, typename Counts<Pixel>::Lane& sum,
+// Sum, sum x and sum y of a thread's pixels, which begin at x[e], y[e]; `bytes` 0 or 1 a pixel, where not ALL count.
+template <class Pixel, bool ALL, class Moment>
+DEVICE void moments(const u32* words, const u32* bytes, const int* x, const int* y, typename Counts<Pixel>::Lane& sum,
                     Moment& mx, Moment& my) {
   typedef Counts<Pixel> C;
+  u32 along = 0;
   sum = 0, mx = 0, my = 0;
   UNROLL for (int e = 0; e < C::VECTORS; e++) {
     typename C::Lane s = 0;
     if constexpr (C::PER > 1) {
-      u32 along = 0, steps[C::PER];
-      UNROLL for (int i = 0; i < C::PER; i++) steps[i] =
-          (0x03020100u + 0x04040404u * i) & (bytes[e * C::PER + i] * 255u);
+      u32 ones[C::PER], steps[C::PER];
+      UNROLL for (int i = 0; i < C::PER; i++) {
+        ones[i] = ALL ? 0x01010101u : bytes[e * C::PER + i];
+        steps[i] = (0x03020100u + 0x04040404u * i) & (ones[i] * 255u);
+      }
       UNROLL for (int i = 0; i < 4; i++) {
-        s = dot(words[4 * e + i], bytes + e * C::PER, i, s, Pixel());
+        s = dot(words[4 * e + i], ones, i, s, Pixel());
         along = dot(words[4 * e + i], steps, i, along, Pixel());
       }
-      my += Moment(s) * u32(place.y[e]) + along;
+      my += Moment(s) * u32(y[e]);
     } else {
-      UNROLL for (int i = 0; i < 4; i++) if (bytes[e] >> (8 * i) & 1) {
+      UNROLL for (int i = 0; i < 4; i++) if (ALL || bytes[e] >> (8 * i) & 1) {
         const typename C::Lane v = value(words[4 * e + i], Pixel());
         s += v;
-        my += v * Moment(place.y[e] + i);
+        my += v * Moment(y[e] + i);
       }
     }
-    mx += Moment(s) * Moment(place.x[e]);
+    mx += Moment(s) * Moment(x[e]);
     sum += s;
   }
+  if constexpr (C::PER > 1) my += along;
 }
 
 // One frame into the sums and maxima of a thread's pixels.
@@ -214,19 +235,19 @@ struct Running {
   DEVICE void add(const u32* words) {
     UNROLL for (int i = 0; i < 4 * C::VECTORS; i++) take(words[i], total + C::PER * i, top[i], Pixel());
   }
-  DEVICE void store(const Place<Pixel>& place, int nx, int ny, offset_t group, typename C::Total* totals,
-                    u32* tops) const {
+  template <class At>
+  DEVICE void store(const At& place, int nx, int ny, offset_t group, typename C::Total* totals, u32* tops) const {
     constexpr int V = 4 * C::PER;
     const offset_t plane = group * nx * ((ny + V - 1) / V * V);
-    UNROLL for (int e = 0; e < C::VECTORS; e++) if (place.left[e]) {
-      const offset_t at = plane + place.padded(e, ny);
+    UNROLL for (int e = 0; e < C::VECTORS; e++) if (place.on(e)) {
+      const offset_t at = plane + (place.first + 32 * e) * V;
       UNROLL for (int i = 0; i < V; i++) totals[at + i] = total[e * V + i];
       UNROLL for (int i = 0; i < 4; i++) tops[at / C::PER + i] = top[4 * e + i];
     }
   }
 };
 
-template <class Pixel, bool ALIGNED>
+template <class Pixel, bool ALIGNED, bool FULL>
 DEVICE void frame_sums(const Pixel* __restrict__ patterns, const u8* __restrict__ planes,
                        const u8* __restrict__ counted, typename Counts<Pixel>::Wide* __restrict__ sums,
                        typename Counts<Pixel>::Total* __restrict__ totals, u32* __restrict__ tops, int n, int nx,
@@ -237,44 +258,45 @@ DEVICE void frame_sums(const Pixel* __restrict__ patterns, const u8* __restrict_
   constexpr int WORDS = 4 * C::VECTORS, BYTES = C::PER * C::VECTORS, V = 4 * C::PER;
   DYNAMIC_SHARED(Wide, part);  // (chunk, WARPS, values)
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, values = masks + 4, tile = blockIdx.x, tiles = gridDim.x;
-  const Place<Pixel> place(nx, ny, tile);
+  const Place<Pixel, FULL> place(nx, ny, tile);
   const offset_t plane = offset_t(nx) * ((ny + V - 1) / V * V), pixels = offset_t(nx) * ny;
   const int begin = blockIdx.y * group, end = min(n, begin + group);
   Running<Pixel> running;
-  u32 next[WORDS];  // the next frame is on its way while this one is summed
-  if (ALIGNED) load<Pixel, ALIGNED>(patterns + begin * pixels, place, next);
+  int x[C::VECTORS], y[C::VECTORS];
+  UNROLL for (int e = 0; e < C::VECTORS; e++) x[e] = place.x(e), y[e] = place.y(e);
+  const Pixel* frame = patterns + begin * pixels;
   for (int first = begin; first < end; first += chunk) {
     const int here = min(chunk, end - first);
-    for (int f = 0; f < here; f++) {
+    Wide* out = part + warp * values;
+    for (int f = 0; f < here; f++, frame += pixels, out += WARPS * values) {
       u32 words[WORDS], bytes[BYTES];
-      if (ALIGNED) {
-        UNROLL for (int i = 0; i < WORDS; i++) words[i] = next[i];
-        if (first + f + 1 < end) load<Pixel, ALIGNED>(patterns + (first + f + 1) * pixels, place, next);
-      } else {
-        load<Pixel, ALIGNED>(patterns + (first + f) * pixels, place, words);
-      }
+      load<ALIGNED>(frame, place, x, y, ny, words);
       if (totals) running.add(words);
-      Wide* out = part + (f * WARPS + warp) * values;
-      for (int m = 0; m < masks; m++) {
-        if (m % 8 == 0) load_plane(planes + m / 8 * plane, place, ny, bytes);
-        const typename C::Lane sum = warp_sum(under<Pixel>(words, bytes, m % 8));
-        if (lane == 0) out[m] = Wide(sum);
+      for (int m = 0; m < masks; m += 8) {
+        load_plane(planes + m / 8 * plane, place, bytes);
+        for (int b = 0; b < min(8, masks - m); b++) {
+          const typename C::Lane sum = warp_total(under<Pixel>(words, bytes, b));
+          if (lane == 0) out[m + b] = Wide(sum);
+        }
       }
-      if (counted)
-        load_plane(counted, place, ny, bytes);
-      else
-        UNROLL for (int i = 0; i < BYTES; i++) bytes[i] = 0x01010101u;
       typename C::Lane sum;
       Moment mx, my;
-      moments<Pixel>(words, bytes, place, sum, mx, my);
-      sum = warp_sum(sum), mx = warp_sum(mx), my = warp_sum(my);
-      if (lane == 0) out[masks] = Wide(sum), out[masks + 1] = Wide(mx), out[masks + 2] = Wide(my);
+      if (counted) {
+        load_plane(counted, place, bytes);
+        moments<Pixel, false>(words, bytes, x, y, sum, mx, my);
+      } else {
+        moments<Pixel, true>(words, bytes, x, y, sum, mx, my);
+      }
+      sum = warp_total(sum), mx = warp_total(mx), my = warp_total(my);
       int broken = 0;
       if constexpr (C::FLOATS) {
         UNROLL for (int i = 0; i < WORDS; i++) broken += (words[i] & 0x7f800000u) == 0x7f800000u;
         broken = warp_sum(broken);
       }
-      if (lane == 0) out[masks + 3] = Wide(broken);
+      if (lane == 0) {
+        out[masks] = Wide(sum), out[masks + 1] = Wide(mx), out[masks + 2] = Wide(my);
+        out[masks + 3] = Wide(broken);
+      }
     }
     __syncthreads();
     for (int i = threadIdx.x; i < here * values; i += THREADS) {
@@ -288,16 +310,17 @@ DEVICE void frame_sums(const Pixel* __restrict__ patterns, const u8* __restrict_
   if (totals) running.store(place, nx, ny, blockIdx.y, totals, tops);
 }
 
-#define INSTANCE_OF(NAME, Pixel, ALIGNED)                                                                             \
+#define INSTANCE_OF(NAME, Pixel, ALIGNED, FULL)                                                                       \
   extern "C" __global__ void __launch_bounds__(256, 2)                                                                \
       NAME(const Pixel* __restrict__ patterns, const u8* __restrict__ planes, const u8* __restrict__ counted,         \
            Counts<Pixel>::Wide* __restrict__ sums, Counts<Pixel>::Total* __restrict__ totals, u32* __restrict__ tops, \
            int n, int nx, int ny, int masks, int group, int chunk) {                                                  \
-    frame_sums<Pixel, ALIGNED>(patterns, planes, counted, sums, totals, tops, n, nx, ny, masks, group, chunk);        \
+    frame_sums<Pixel, ALIGNED, FULL>(patterns, planes, counted, sums, totals, tops, n, nx, ny, masks, group, chunk);  \
   }
-#define INSTANCE(NAME, Pixel)                 \
-  INSTANCE_OF(frame_sums_##NAME, Pixel, true) \
-  INSTANCE_OF(frame_sums_ragged_##NAME, Pixel, false)
+#define INSTANCE(NAME, Pixel)                            \
+  INSTANCE_OF(frame_sums_full_##NAME, Pixel, true, true) \
+  INSTANCE_OF(frame_sums_##NAME, Pixel, true, false)     \
+  INSTANCE_OF(frame_sums_ragged_##NAME, Pixel, false, false)
 FOR_EACH_PIXEL(INSTANCE)
 #undef INSTANCE
 
@@ -311,10 +334,12 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   if (!any) return;
   const Place<float> place(nx, ny, blockIdx.x);
   Running<float> running;
+  int x[Counts<float>::VECTORS], y[Counts<float>::VECTORS];
+  UNROLL for (int e = 0; e < Counts<float>::VECTORS; e++) x[e] = place.x(e), y[e] = place.y(e);
   for (int f = begin; f < end; f++) {
     if (sums[offset_t(f + 1) * values - 1] > 0) continue;
     u32 words[4 * Counts<float>::VECTORS];
-    load<float, false>(patterns + f * offset_t(nx) * ny, place, words);
+    load<false>(patterns + f * offset_t(nx) * ny, place, x, y, ny, words);
     running.add(words);
   }
   running.store(place, nx, ny, blockIdx.y, totals, tops);

@@ -10,7 +10,7 @@ from gpu4d.virtual.frame_reductions import FrameReductions
 
 FILE = "frame_reductions.cu"
 THREADS = 256
-VECTORS = {"u8": 2, "u16": 4, "u32": 4, "f32": 2}  # 16-byte vectors a thread, as in the kernel
+VECTORS = {"u8": 2, "u16": 4, "u32": 2, "f32": 2}  # 16-byte vectors a thread, as in the kernel
 TOTALS = {"u8": np.uint32, "u16": np.uint32, "u32": np.uint64, "f32": np.float64}
 PART_BYTES = 12 * 1024  # of shared memory for sums of frames that wait to be written, where one frame needs no more
 
@@ -38,8 +38,11 @@ def frame_sums(patterns, masks, mask=None, *, totals=False):
     tiles = -(-nx * across // (THREADS * VECTORS[kind]))
     group = max(4, min(256, -(-n // 64)), -(-n // 65535))
     groups = -(-n // group)
-    ragged = ny % vector or address(patterns) % 16
-    kernel = device.kernel(FILE, f"frame_sums_ragged_{kind}" if ragged else f"frame_sums_{kind}")
+    if ny % vector or address(patterns) % 16:
+        name = f"frame_sums_ragged_{kind}"
+    else:
+        name = f"frame_sums_{kind}" if nx * across % (THREADS * VECTORS[kind]) else f"frame_sums_full_{kind}"
+    kernel = device.kernel(FILE, name)
     counted = np.uint64(0) if mask is None else planes(mask[None].astype(bool), across * vector)
     parts = device.empty((groups, nx, across * vector) if totals else (0,), TOTALS[kind])
     tops = device.empty(parts.shape, patterns.dtype)

@@ -382,6 +382,12 @@ static inline unsigned __ballot_sync(unsigned m, int pred) {
     if ((m >> l & 1) && coh::slot<int>(p, l) == 1) r |= 1u << l;
   return r;
 }
+static inline unsigned __reduce_add_sync(unsigned m, unsigned v) {
+  unsigned p = coh::warp_exchange(m, v), sum = 0;
+  for (unsigned l = 0; l < coh::warp_size_of(coh::current->linear >> 5); l++)
+    if (m >> l & 1) sum += coh::slot<unsigned>(p, l);
+  return sum;
+}
 static inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
 template <class T>
 static inline T __ldg(const T* p) {
