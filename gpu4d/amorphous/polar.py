@@ -105,7 +105,7 @@ def polar_transform(
         floor = xp.floor(at)
         low.append(xp.astype(floor, xp.int64))
         part.append(at - floor)
-    flat = xp.reshape(frames, (n, nx * ny))
+    flat = arrays.as_float64(xp.reshape(frames, (n, nx * ny)))
     allowed = xp.ones((nx * ny,), dtype=xp.bool, device=where) if mask is None else xp.reshape(xp.astype(mask, xp.bool), (nx * ny,))
     total, weights, nearest = xp.zeros_like(part[0]), xp.zeros_like(part[0]), known[:, None, None]
     for a in (0, 1):
@@ -113,7 +113,7 @@ def polar_transform(
             x, y = low[0] + a, low[1] + b
             inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
             index = xp.reshape(xp.where(inside, x * ny + y, xp.zeros_like(x)), (n, n_theta * n_r))
-            value = xp.reshape(arrays.as_float64(arrays.gather(flat, index)), part[0].shape)
+            value = xp.reshape(arrays.gather(flat, index), part[0].shape)
             inside = inside & xp.reshape(xp.take(allowed, xp.reshape(index, (-1,))), value.shape) & xp.isfinite(value)
             weight = (part[0] if a else 1.0 - part[0]) * (part[1] if b else 1.0 - part[1])
             weight = xp.where(inside, weight, xp.zeros_like(weight))
