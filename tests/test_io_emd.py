@@ -411,3 +411,24 @@ def test_load_image(tmp_path, generator, shared_data):
     ):
         with pytest.raises(InputError, match=words):
             load_image(str(tmp_path / spec))
+
+
+@pytest.mark.parametrize(
+    "key, value, field",
+    [
+        ("energy", -5.0, "energy"),
+        ("QR_rotation", b"x", "rotation"),
+        ("QR_rotation", np.nan, "rotation"),
+        ("R_pixel_size", b"two", "r_pixel"),
+    ],
+)
+def test_nonsense_in_a_calibration_does_not_close_the_scan(tmp_path, key, value, field):
+    path = tmp_path / "scan.h5"
+    gpu4d.save(path, {"cube": gpu4d.DataCube(np.ones((2, 3, 4, 4), np.uint16), gpu4d.Calibration(q_pixel=0.02, energy=2e5, rotation=0.1))})
+    with h5py.File(path, "r+") as file:
+        held = file["gpu4d/metadatabundle/calibration"]
+        del held[key]
+        held[key] = value
+        held[key].attrs["type"] = "string" if isinstance(value, bytes) else "number"
+    known = gpu4d.open(path).calibration
+    assert getattr(known, field) is None and known.q_pixel == 0.02

@@ -136,24 +136,41 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
     how = "EMD calibration in the file"
     simple = {"probe_radius": keys.get("probe_semiangle"), "energy": keys.get("energy")}
     simple["semiangle"] = keys.get("semiangle") or keys.get("convergence_semiangle_mrad")
-    rotation, degrees = keys.get("QR_rotation"), keys.get("QR_rotation_degrees")
+    rotation, degrees = keys.get("QR_rotation"), _number(keys.get("QR_rotation_degrees"))
     simple["rotation"] = rotation if rotation is not None else None if degrees is None else np.deg2rad(degrees)
     # py4DSTEM writes QR_flip = False also where nobody looked: without a rotation it says nothing
     simple["transpose"] = keys.get("QR_flip") if simple["rotation"] is not None or keys.get("QR_flip") else None
-    energy = simple["energy"] or energy
+    energy = _number(simple["energy"]) or energy
     simple["q_pixel"] = detector_pixel(keys.get("Q_pixel_size"), str(keys.get("Q_pixel_units")), energy)
     simple["r_pixel"] = scan_step(keys.get("R_pixel_size"), str(keys.get("R_pixel_units")))
-    a, b, theta = keys.get("a"), keys.get("b"), keys.get("theta")
+    a, b, theta = (_number(keys.get(name)) for name in ("a", "b", "theta"))
     if a is not None and b is not None and theta is not None:
         simple["ellipse"] = (a, b, theta) if a >= b else (b, a, theta + np.pi / 2)
     for field, names in (("origin", ("qx0", "qy0")), ("origin_measured", ("qx0_meas", "qy0_meas"))):
         simple[field] = _origin(keys.get(names[0]), keys.get(names[1]), scan)
     if simple["origin"] is None:
         simple["origin"] = _origin(keys.get("qx0_mean"), keys.get("qy0_mean"), scan)
-    c.set(**{field: value for field, value in simple.items() if value is not None}, how=how)
+    for field, value in simple.items():
+        _set(c, field, value, how)
     lines = [line.split(" | ", 3) for line in keys.get("history") or ()]
     c.history = [Measurement(field, value, told, when) for when, field, value, told in (x for x in lines if len(x) == 4)] or c.history
     return c
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
+
+
+def _set(c: Calibration, field: str, value: Any, how: str) -> None:
+    """A value of the file, unless it cannot be one: a wrong remark must not close the scan it is about."""
+    if value is None:
+        return
+    try:
+        if not np.isfinite(np.asarray(value, dtype=np.float64)).any():
+            raise ValueError("not finite")
+        c.set(**{field: value}, how=how)
+    except (TypeError, ValueError) as error:  # InputError is a ValueError
+        log.warning("the file's %s is left out: %s", field, error)
 
 
 def _origin(qx: Any, qy: Any, scan: tuple[int, int] | None) -> np.ndarray | None:

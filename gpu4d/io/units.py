@@ -60,4 +60,4 @@ def detector_pixel(size: Any, units: str, energy: float | None) -> float | None:
 
 
 def _positive(size: Any) -> bool:
-    return size is not None and np.ndim(size) == 0 and np.isfinite(size) and size > 0
+    return isinstance(size, int | float | np.number) and bool(np.isfinite(size) and size > 0)
