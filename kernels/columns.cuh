@@ -11,12 +11,15 @@ struct Filter {
   float half_exponent;     // (n - 1) / 2
   float scale;             // 1 / N^2
 };
-// m |m|^(n-1) / N^2 with m = f t; |m| below 1e-19 counts as zero
+// m |m|^(n-1) / N^2 with m = f t, and 0 for 0. |m|^2 would leave the range of floats for |m| beyond 1e19 or below
+// 1e-19: such m are brought nearer to 1 by a power of two.
 DEVICE float2 hybrid(float2 f, float2 t, const Filter& filter) {
   const float2 m = f * t;
-  const float square = m.x * m.x + m.y * m.y;
-  const float s = square > 1.2e-38f ? filter.scale * exp2f(filter.half_exponent * __log2f(square)) : 0.0f;
-  return m * s;
+  const float larger = fmaxf(fabsf(m.x), fabsf(m.y));
+  const float shift = larger > 1e15f ? -64.0f : larger < 1e-15f ? 64.0f : 0.0f;
+  const float2 near = m * (larger > 1e15f ? 5.421011e-20f : larger < 1e-15f ? 1.8446744e19f : 1.0f);
+  const float log = __log2f(near.x * near.x + near.y * near.y) - 2.0f * shift;
+  return m * (larger > 0.0f ? filter.scale * exp2f(filter.half_exponent * log) : 0.0f);
 }
 
 // Rows 2r and 2r+1 of column q from the packed row's values at q (z) and N - q (w), times 2: the template carries the

@@ -21,8 +21,8 @@
 //           0.85 MB through shared memory a transform, 64 kB a Newton step of a disk.
 //   flops:  1.05 M a transform, 0.1 M a Newton step, 2 (2 hx + 1)(2 hy + 1) a candidate (less: it stops early) and
 //           6 (2 hx + 1)(2 hy + 1) a disk for its standard errors.
-//   bound:  issue slots. Warp instructions, estimated from PTX: 58 k a transform, 15 k for the maxima, 2.9 k a Newton
-//           step of a disk (two or three are taken).
+//   bound:  issue slots. Warp instructions, estimated from PTX: 60 k a transform, 15 k for the maxima, 150 a candidate
+//           that is noise, 2.9 k a Newton step of a disk (2.2 to 2.7 are taken), 2 k its standard errors.
 // -D SIZE=N compiles one size alone, which is what the launcher asks for.
 // budget(find_disks_64): 102 registers, 0 bytes shared
 // budget(find_disks_96): 80 registers, 0 bytes shared

@@ -40,13 +40,15 @@ DEVICE void climb(const float2* plane, int& i, int& j) {
 
 struct Quadratic {
   float value, gx, gy, hxx, hxy, hyy;
-  DEVICE float determinant() const { return hxx * hyy - hxy * hxy; }
-  DEVICE bool has_maximum() const { return determinant() > 0.0f && hxx < 0.0f; }
+  // Elimination instead of the determinant, whose square of the map's scale could leave the range of floats
+  DEVICE float ratio() const { return hxy / hxx; }
+  DEVICE float rest() const { return hyy - hxy * ratio(); }
+  DEVICE bool has_maximum() const { return hxx < 0.0f && rest() < 0.0f; }
   // The step to its maximum, at most half a pixel along either axis; 0 if it has none
   DEVICE void step(float& dx, float& dy) const {
-    const float over = has_maximum() ? -1.0f / determinant() : 0.0f;
-    dx = fminf(0.5f, fmaxf(-0.5f, over * (hyy * gx - hxy * gy)));
-    dy = fminf(0.5f, fmaxf(-0.5f, over * (hxx * gy - hxy * gx)));
+    const float y = (ratio() * gx - gy) / rest(), x = -(gx + hxy * y) / hxx;
+    dx = has_maximum() ? fminf(0.5f, fmaxf(-0.5f, x)) : 0.0f;
+    dy = has_maximum() ? fminf(0.5f, fmaxf(-0.5f, y)) : 0.0f;
   }
 };
 
@@ -192,7 +194,7 @@ DEVICE void standard_errors(const void* counts, int type, const Moments& moments
   const int i = wrapped<N>((int)rintf(at.i + at.dx)), j = wrapped<N>((int)rintf(at.j + at.dy));
   with_pixels(counts, type,
               [&](auto pixels) { window_sums<N, 1, 3, true, false>(pixels, moments, i, j, NO_LIMIT, g, lane); });
-  const float over = 1.0f / map.determinant(), a = over * map.hyy, b = -over * map.hxy, c = over * map.hxx;
+  const float c = 1.0f / map.rest(), b = -map.ratio() * c, a = 1.0f / map.hxx - map.ratio() * b;  // H^-1
   const float vx = a * (a * g[0] + b * g[1]) + b * (a * g[1] + b * g[2]);
   const float vy = b * (b * g[0] + c * g[1]) + c * (b * g[1] + c * g[2]);
   const float nothing = __uint_as_float(0x7fc00000u);

@@ -420,6 +420,21 @@ def test_whole_kernel_with_gaps():
     assert fused(patterns[:0], given, **options).qx.shape == (0, 8)
 
 
+@pytest.mark.parametrize("power", [0.85, 0.0])
+@pytest.mark.parametrize("exponent", [-80, -40, 40, 60])
+def test_data_of_any_scale(power, exponent):
+    """Multiplied by a power of two, positions stay what they are. Counts that small are not significant: no limit."""
+    patterns, given = bragg_frames((64, 64), 2, "float32"), given_for(64)
+    options = {"power": power, "min_significance": 0.0, "min_relative": 0.3, "min_spacing": 4.8, "max_peaks": 8}
+    wanted = fused(patterns, given, **options)
+    found = fused(patterns * np.float32(2.0**exponent), given, **options)
+    assert np.array_equal(found.count, wanted.count)
+    assert found.count.min() > 0
+    scale = 2.0**exponent
+    for name, factor in (("qx", 1), ("qy", 1), ("intensity", scale), ("sx", scale**-0.5), ("sy", scale**-0.5)):
+        np.testing.assert_allclose(getattr(found, name), factor * getattr(wanted, name), rtol=1e-4)
+
+
 def test_views_and_offsets():
     """A batch cut from a larger array, not contiguous, and starting at an odd address."""
     size, given = 64, given_for(64)

@@ -404,6 +404,7 @@ def for_find_disks() -> list[Example]:
         one("gaps-float32", with_gaps(bragg_frames((35, 33), 5, "float32")), power=0.8, refine_power=0.95),
         one("infinity", infinite),
         one("flat", np.ones((2, 24, 27), "uint32"), min_significance=0.0),
+        one("square", bragg_frames((64, 64), 3)),
         one("none", counts[:0]),
         one("one", bragg_frames((32, 44), 1, "uint8")),
         one("256", with_gaps(bragg_frames((256, 256), 3, "float32"))),
