@@ -15,6 +15,7 @@ struct Filter {
 // 1e-19: such m are brought nearer to 1 by a power of two.
 DEVICE float2 hybrid(float2 f, float2 t, const Filter& filter) {
   const float2 m = f * t;
+  if (filter.half_exponent == 0.0f) return m * filter.scale;  // n = 1: the whole grid takes this way
   const float larger = fmaxf(fabsf(m.x), fabsf(m.y));
   const float shift = larger > 1e15f ? -64.0f : larger < 1e-15f ? 64.0f : 0.0f;
   const float2 near = m * (larger > 1e15f ? 5.421011e-20f : larger < 1e-15f ? 1.8446744e19f : 1.0f);
