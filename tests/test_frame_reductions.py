@@ -76,7 +76,15 @@ def test_pieces_cover_the_detector_once_and_keep_to_their_limits():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "shape"), [("uint8", (3, 130, 65)), ("uint16", (2, 40, 264)), ("uint16", (3, 64, 128)), ("uint32", (3, 65, 70)), ("uint32", (2, 64, 64)), ("uint8", (2, 34, 256))]
+    ("dtype", "shape"),
+    [
+        ("uint8", (3, 130, 65)),
+        ("uint16", (2, 40, 264)),
+        ("uint16", (3, 64, 128)),
+        ("uint32", (3, 65, 70)),
+        ("uint32", (2, 64, 64)),
+        ("uint8", (2, 34, 256)),
+    ],
 )
 def test_kernels_are_exact_beyond_one_tile(dtype, shape):
     frames, masks = some(shape, dtype, masks=9)
@@ -232,6 +240,20 @@ def test_frames_are_read_once(monkeypatch):
         monkeypatch.setattr(reduction, "update", lambda f, p, name=name, update=reduction.update: (touched.append(name), update(f, p)))
     gpu4d.sweep(cube, everything)
     assert set(calls) == {4} and set(touched) == {"weights", "region", "com_disk"}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+def test_a_sweep_through_the_kernels_gives_the_same_bits(dtype, monkeypatch):
+    monkeypatch.setenv("GPU4D_THREADS", "1")
+    cube = gpu4d.DataCube(scan(dtype))
+    names = ("images", "one", "mean", "max", "com", "com_disk")
+    want = gpu4d.sweep(cube, {name: reductions()[name] for name in names})
+    host = HostBackend(seed=3)
+    with using_backend(host), operation.using("cuda"):
+        found = gpu4d.sweep(cube, {name: reductions()[name] for name in names})
+    assert any(name.startswith("frame_sums") for name, *_ in host.launched)
+    for name in names:
+        assert np.asarray(found[name]).tobytes() == np.asarray(want[name]).tobytes(), name
 
 
 def test_one_reduction_or_floats_are_not_joined():

@@ -63,11 +63,13 @@ class FusedFrames:
             own = member.frame_masks()
             self.members.append((member, slice(len(masks), len(masks) + len(own))))
             masks += own
-        self.masks, self.mask = (np.stack(masks) if masks else None), mask
+        self.masks, self.mask = masks, mask
+        self.beside: tuple[Any, Any] | None = None  # both in the library and on the device of the frames, which are all of one
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        masks = np.zeros((0, *frames.shape[1:]), dtype=bool) if self.masks is None else self.masks
-        mask = None if self.mask is None else arrays.from_numpy(self.mask, frames)
-        sums = frame_reductions(frames, arrays.from_numpy(masks, frames), mask=mask)
+        if self.beside is None:
+            masks = np.stack(self.masks) if self.masks else np.zeros((0, *frames.shape[1:]), dtype=bool)
+            self.beside = arrays.from_numpy(masks, frames), None if self.mask is None else arrays.from_numpy(self.mask, frames)
+        sums = frame_reductions(frames, self.beside[0], mask=self.beside[1])
         for member, columns in self.members:
             member.take(sums._replace(masked=sums.masked[:, columns]), positions)
