@@ -24,7 +24,7 @@ class MemoryBudgetError(Gpu4dError, MemoryError):
 
     def __init__(self, what: str, asked: int, free: int, cap: int):
         self.asked, self.free, self.cap = int(asked), int(free), int(cap)
-        from gpu4d.device.memory import format_bytes
+        from gpu4d.sizes import format_bytes
 
         super().__init__(
             f"{what} needs {format_bytes(asked)}; {format_bytes(free)} is free and memory= allows {format_bytes(cap)}: "

@@ -23,6 +23,7 @@ log = logging.getLogger("gpu4d")
 
 OPERATIONS: dict[str, Operation] = {}  # name -> operation; the table test walks it
 IMPLEMENTATIONS = ("definition", "cpu", "cuda")
+device_view: contextvars.ContextVar[Callable[[Any], Any]] = contextvars.ContextVar("gpu4d_device_view", default=arrays.cupy_view)
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpu4d_implementation", default=None)
 
 
@@ -79,16 +80,10 @@ class Operation:
             return self.definition(*args, **options)
         twin = self.implementation(kind)
         like = next(a for a in (*args, *options.values()) if arrays.is_array(a))
-        view = arrays.host_view if kind == "cpu" else _device_view()
+        view = arrays.host_view if kind == "cpu" else device_view.get()
         call = [view(a) if arrays.is_array(a) else a for a in args]
         keep = {k: view(a) if arrays.is_array(a) else a for k, a in options.items()}
         return _back(twin(*call, **keep), like)
-
-
-def _device_view() -> Callable[[Any], Any]:
-    from gpu4d.device.backend import backend
-
-    return backend().view
 
 
 def _back(result: Any, like: Any) -> Any:

@@ -535,3 +535,20 @@ def test_a_disk_that_the_detector_cuts_gives_images():
 def test_a_probe_without_a_disk_is_named():
     with pytest.raises(InputError, match="vacuum probe"):
         analyse(DataCube(np.ones((2, 2, 32, 32), np.uint16)), probe=np.zeros((32, 32)))
+
+
+def test_results_that_outgrow_the_default_memory_raise_it(monkeypatch):
+    """Disk lists of a large scan are larger than the default: the run goes on with more, and says so; a user's own limit is kept."""
+    from gpu4d.errors import MemoryBudgetError
+    from gpu4d.workflow.analysis import Analysis
+    from gpu4d.workflow.record import Record
+
+    cube = gpu4d.simulate.bragg_scan((4, 4), (48, 48), radius=3.0, spacing=11.0, seed=3).cube
+    disks = lambda: {"d": gpu4d.BraggDisks(gpu4d.probe.synthetic((48, 48), 3.0), expected_peaks=8e5)}  # noqa: E731
+    a = Analysis(cube, Recipe(), Record())
+    assert len(a.sweep(disks(), False)["d"]) > 0
+    assert any("memory is raised" in line for line in a.record.log), a.record.log
+    strict = Recipe()
+    strict.set("compute.memory", "50 MB", origin="--memory")
+    with pytest.raises(MemoryBudgetError, match="allows 50 MB"):
+        Analysis(cube, strict, Record()).sweep(disks(), False)

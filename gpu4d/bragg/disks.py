@@ -17,6 +17,8 @@ from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template, as_template
 from gpu4d.streaming import ScanInfo, sweep
 
+HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32", "sy": "float32"}
+USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
 UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
 BATCH = 32  # patterns the definition works on at once, on arrays that have no twin
@@ -31,6 +33,8 @@ class BraggDisks:
     ----------
     template, power, refine, … :
         As in `find_bragg_disks`.
+    expected_peaks : float, optional
+        Disks a pattern is expected to have, for the memory plan; 30 (or max_peaks) by default.
 
     Notes
     -----
@@ -61,6 +65,7 @@ class BraggDisks:
         min_spacing: float | None = None,
         edge: float | None = None,
         max_peaks: int = 70,
+        expected_peaks: float | None = None,
     ):
         self.template = as_template(template)
         _check(power, refine, refine_power, upsample, max_peaks)
@@ -77,6 +82,7 @@ class BraggDisks:
             "min_spacing": self.min_spacing,
             "max_peaks": int(max_peaks),
         }
+        self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
         self.fit: dict[str, Any] | None = None
         if refine == "likelihood":
             check_parameters(parameters, 1)
@@ -84,10 +90,13 @@ class BraggDisks:
             self.fit = {"profile": profile, "parameters": int(parameters), "spacing": profile.reach + profile.radius}
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        frame = scan.shape[2] * scan.shape[3]
-        positions = scan.shape[0] * scan.shape[1]
-        points = positions * min(self.options["max_peaks"], 30) * len(UNITS) * 8  # few scans have longer lists
-        return 2 * points + 400 * frame  # at the end, in tiles and in scan order; spectra and maps of each thread
+        return self.list_bytes(scan.shape[:2], self.expected_peaks) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
+
+    @staticmethod
+    def list_bytes(scan_shape: tuple[int, int], peaks: float) -> int:
+        """Bytes of the lists of a scan at the end of a sweep: in tiles, and in scan order."""
+        point = sum(np.dtype(kind).itemsize for kind in HELD.values())
+        return int(2 * scan_shape[0] * scan_shape[1] * peaks * point)
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
@@ -302,25 +311,36 @@ def _fitted(frames: Any, disks: Disks, template: Any, mask: Any, fit: dict[str, 
 
 
 def _fields(disks: Disks) -> dict[str, Any]:
-    return {name: getattr(disks, name) for name in UNITS}
+    xp = arrays.namespace(disks.qx)
+    return {name: xp.astype(getattr(disks, name), getattr(xp, kind)) for name, kind in HELD.items()}
 
 
 def _in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[int, ...]) -> PointListArray:
     """One list per position of the scan, from tiles in any order; positions in no tile have no points."""
     counts = np.zeros(int(np.prod(shape)), dtype=np.int64)
-    if not parts:
-        return PointListArray(np.zeros(len(counts) + 1, dtype=np.int64), {name: np.zeros(0) for name in UNITS}, shape, UNITS)
-    owner = []
     for number, points in parts:
-        here = arrays.to_numpy(points.counts)
-        counts[number] = here
-        owner.append(np.repeat(number, here))
+        counts[number] = arrays.to_numpy(points.counts)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    if not parts:
+        return PointListArray(offsets, {name: np.zeros(0, kind) for name, kind in HELD.items()}, shape, UNITS)
+    places = [_places(number, arrays.to_numpy(points.offsets), offsets) for number, points in parts]
     like = parts[0][1].offsets
-    xp = arrays.namespace(like)
-    order = arrays.from_numpy(np.argsort(np.concatenate(owner), kind="stable"), like)
-    offsets = arrays.from_numpy(np.concatenate([[0], np.cumsum(counts)]), like)
-    flat = {name: xp.take(xp.concat([points.flat(name) for _, points in parts]), order) for name in UNITS}
-    return PointListArray(offsets, flat, shape, UNITS)
+    flat = {}
+    for name, kind in HELD.items():
+        if isinstance(like, np.ndarray):  # tile by tile into place: no third copy of long lists
+            flat[name] = np.empty(offsets[-1], kind)
+            for (_, points), at in zip(parts, places):
+                flat[name][at] = points.flat(name)
+        else:
+            xp = arrays.namespace(like)
+            order = arrays.from_numpy(np.argsort(np.concatenate(places)), like)
+            flat[name] = xp.take(xp.concat([points.flat(name) for _, points in parts]), order)
+    return PointListArray(arrays.from_numpy(offsets, like), flat, shape, UNITS)
+
+
+def _places(number: np.ndarray, inside: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Where the points of a tile go: `number` are its positions, `inside` its own offsets, `offsets` those of the scan."""
+    return np.arange(inside[-1]) + np.repeat(offsets[number] - inside[:-1], np.diff(inside))
 
 
 def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:

@@ -172,7 +172,7 @@ class DataCube:
         return DataCube(self.source.read(slice(0, rx), slice(0, ry)), self.calibration.copy(), self.metadata, self.detector_mask, self.name)
 
     def __repr__(self) -> str:
-        from gpu4d.device.memory import format_bytes
+        from gpu4d.sizes import format_bytes
 
         shape = "×".join(map(str, self.shape))
         return (

@@ -2,7 +2,8 @@
 
 from gpu4d.device.backend import empty, kernel, l2_cache, launch, multiprocessors, shared_memory
 from gpu4d.device.choose import Device, choose
-from gpu4d.device.memory import available_memory, format_bytes, parse_memory
+from gpu4d.device.memory import available_memory
+from gpu4d.sizes import format_bytes, parse_memory
 
 __all__ = [
     "Device",

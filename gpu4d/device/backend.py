@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpu4d.errors import InputError
+from gpu4d.operation import device_view
 
 INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[^\n]*$', re.MULTILINE)
 OPTIONS = ("--std=c++17",)
@@ -96,11 +97,12 @@ def backend() -> Backend:
 @contextlib.contextmanager
 def using_backend(other: Backend) -> Iterator[None]:
     """Run kernels on another backend inside the block."""
-    token = _backend.set(other)
+    token, view = _backend.set(other), device_view.set(other.view)
     try:
         yield
     finally:
         _backend.reset(token)
+        device_view.reset(view)
 
 
 def empty(shape: Sequence[int], dtype: Any) -> Any:

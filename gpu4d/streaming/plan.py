@@ -18,8 +18,9 @@ from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.data.source import Shape4, sample_of
 from gpu4d.device.choose import cpu_threads
-from gpu4d.device.memory import available_memory, default_budget, format_bytes, parse_memory
+from gpu4d.device.memory import available_memory, default_budget
 from gpu4d.errors import InputError, MemoryBudgetError
+from gpu4d.sizes import format_bytes, parse_memory
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 
 TILE_BYTES = 4 << 20  # a few tiles fit into the last-level cache, and one hides the cost of a call

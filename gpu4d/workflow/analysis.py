@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.sizes import format_bytes
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 
@@ -75,11 +76,21 @@ class Analysis:
         return self.cube.nbytes * self.patterns // max(1, int(np.prod(self.cube.scan_shape)))
 
     def sweep(self, reductions: dict[str, Any], progress: Any) -> dict[str, Any]:
-        """One pass over the scan within the recipe's memory and on its device."""
+        """One pass over the scan on the recipe's device and within its memory, or, where none was asked for, what the results need."""
         import gpu4d
+        from gpu4d.errors import MemoryBudgetError
+        from gpu4d.streaming.plan import plan
 
-        compute = self.recipe.compute
-        return gpu4d.sweep(self.cube, reductions, device=compute.device, memory=compute.memory, where=self.where, progress=progress)
+        compute, memory = self.recipe.compute, self.recipe.compute.memory
+        if "compute.memory" not in self.recipe.given:
+            try:
+                plan(self.cube, reductions, memory=memory, where=self.where)
+            except MemoryBudgetError as error:
+                if 1.5 * error.asked > error.free:
+                    raise
+                memory = str(int(1.5 * error.asked))
+                self.record.note(f"the results alone need {format_bytes(error.asked)}: the memory is raised to 1.5 times that")
+        return gpu4d.sweep(self.cube, reductions, device=compute.device, memory=memory, where=self.where, progress=progress)
 
 
 def analyse(cube: DataCube, recipe: Recipe | None = None, record: Record | None = None, probe: Any = None) -> Analysis:

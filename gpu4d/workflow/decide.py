@@ -123,8 +123,13 @@ def _measure_aligned(a: Analysis) -> None:
     a.record.note(
         f"the beam wanders by {a.trial.wander:.1f} px rms: disk of radius {a.disk.radius:.2f} px measured again as {aligned.radius:.2f} px"
     )
-    a.disk = a.disk._replace(radius=aligned.radius, edge=aligned.edge)
-    probes.use(a, probes.synthetic(a, a.disk))
+    disk = a.disk._replace(radius=aligned.radius, edge=aligned.edge)
+    try:
+        probes.use(a, probes.synthetic(a, disk))
+    except InputError as error:  # a disk that is cut by the detector: the first measurement stands
+        a.record.note(f"disk of the aligned trial patterns: {error}")
+        return
+    a.disk = disk
 
 
 def bragg_options(a: Analysis) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from gpu4d.device.memory import available_memory, default_budget, format_bytes, parse_memory
+from gpu4d.device.memory import available_memory, default_budget
+from gpu4d.sizes import format_bytes, parse_memory
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report import calibration_rows
 
@@ -29,6 +30,10 @@ def describe_file(path: str | Path, dataset: str | None = None, scan_shape: Any 
         ("layout", f"{cube.source.description}; natural blocks: {blocks}"),
         *(("cut" if i == 0 else "", text) for i, text in enumerate(todo.describe())),
     ]
+    lists = gpu4d.BraggDisks.list_bytes((rx, ry), peaks=20)
+    lines.append(
+        ("", f"lists of 20 Bragg disks a pattern would take {format_bytes(lists)} more: `run` raises its default memory where they must")
+    )
     known = [f"{what}: {value} {unit}".rstrip() + f"   [{how}]" for what, value, unit, how in calibration_rows(cube.calibration) if value]
     lines += [
         ("calibration" if i == 0 else "", text) for i, text in enumerate(known or ["nothing is known: give --energy, --semiangle, …"])

@@ -38,7 +38,7 @@ def dpc(a: Analysis) -> None:
     turn = f"{math.degrees(found.rotation):.1f}°{', detector axes exchanged' if found.transpose else ''}"
     if found.curl is not None:
         a.record.decide(f"Rotation of the detector against the scan: {turn}", "; ".join(found.decisions))
-        if found.curl.decided:
+        if found.curl.decided and found.sign is not None and found.sign.decided:  # half a turn off is no calibration
             c.set(rotation=found.rotation, transpose=found.transpose, how="least curl of the centre of mass; 180° by the sign of the phase")
     else:
         a.record.note("; ".join(found.decisions))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
-from gpu4d.device.memory import format_bytes
 from gpu4d.errors import InputError
+from gpu4d.sizes import format_bytes
 from gpu4d.workflow import output
 from gpu4d.workflow.analysis import Analysis, analyse
 from gpu4d.workflow.inputs import open_scan

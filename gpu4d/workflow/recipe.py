@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpu4d.device.memory import parse_memory
 from gpu4d.errors import InputError
+from gpu4d.sizes import parse_memory
 from gpu4d.workflow import settings as s
 from gpu4d.workflow.settings import Rule
 
