@@ -143,13 +143,13 @@ def table(rows: list[Row], limits: Floors, about: dict[str, str]) -> str:
     lines = [
         ", ".join(f"{k} {v}" for k, v in about.items()),
         f"floors measured now: copy {limits.copy / 1e9:.0f} GB/s, FFT {limits.fft / 1e9:.0f} Gflop/s, GEMM {limits.gemm / 1e9:.0f} Gflop/s",
-        f"{'operation':18s} {'case':26s} {'runs on':10s} {'patterns':>9s} {'time':>10s} {'patterns/s':>11s} "
-        f"{'GB/s':>7s} {'of floor':>8s} {'error':>8s}",
+        f"{'operation':21s} {'case':28s} {'runs on':10s} {'patterns':>8s} {'bytes':>9s} {'flop':>9s} {'time':>10s} {'floor':>10s} "
+        f"{'fraction':>8s} {'GB/s':>7s} {'patterns/s':>10s} {'error':>7s}",
     ]
     for r in rows:
         lines.append(
-            f"{r.operation:18s} {r.label:26s} {r.implementation:10s} {r.patterns:9d} {r.seconds * 1e3:7.2f} ms {r.rate:11.3g} "
-            f"{r.bytes / r.seconds / 1e9:7.1f} {r.fraction:8.2f} {r.error:8.1e}"
+            f"{r.operation:21s} {r.label:28s} {r.implementation:10s} {r.patterns:8d} {r.bytes:9.2e} {r.flops:9.2e} {r.seconds * 1e3:7.2f} ms "
+            f"{r.floor * 1e3:7.3f} ms {r.fraction:8.2f} {r.bytes / r.seconds / 1e9:7.1f} {r.rate:10.3g} {r.error:7.0e}"
         )
     return "\n".join(lines)
 
