@@ -148,7 +148,8 @@ def table(rows: list[Row], limits: Floors, about: dict[str, str]) -> str:
     ]
     for r in rows:
         lines.append(
-            f"{r.operation:21s} {r.label:28s} {r.implementation:10s} {r.patterns:8d} {r.bytes:9.2e} {r.flops:9.2e} {r.seconds * 1e3:7.2f} ms "
+            f"{r.operation:21s} {r.label:28s} {r.implementation:10s} {r.patterns:8d} {r.bytes:9.2e} {r.flops:9.2e} "
+            f"{r.seconds * 1e3:7.2f} ms "
             f"{r.floor * 1e3:7.3f} ms {r.fraction:8.2f} {r.bytes / r.seconds / 1e9:7.1f} {r.rate:10.3g} {r.error:7.0e}"
         )
     return "\n".join(lines)
