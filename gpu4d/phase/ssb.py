@@ -18,6 +18,7 @@ from gpu4d import arrays, fft
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.source import sample_of
 from gpu4d.device.choose import cpu_threads
 from gpu4d.errors import InputError
 from gpu4d.phase.bright_field_stack import bright_field_stacks
@@ -273,7 +274,7 @@ def _contexts() -> Iterator[contextvars.Context]:
 
 def _implementation(cube: DataCube) -> str:
     """Which implementation of the sums the cube's arrays will take."""
-    sample = getattr(cube.source, "array", None)
+    sample = sample_of(cube.source)
     if sample is None or isinstance(sample, np.ndarray):
         sample = np.zeros((0, 1, 1), np.complex64)
         return overlap_sums.choose(sample, *(np.zeros((n, 2)) for n in (0, 1, 1)), radius=1.0)
