@@ -147,7 +147,7 @@ def raw_frames(n: int) -> tuple[tuple, dict]:
 
 
 ANNULI = np.array([[-1.0, 10.0], [10.0, 20.0], [20.0, 40.0], [40.0, 60.0]])
-DISKS = {"tolerance": 5e-3}  # of standard errors, whose Hessian is read at the nearest 1/64 px; positions agree to 1e-5
+DISK_TOLERANCE = 5e-3  # of standard errors, whose Hessian is read at the nearest 1/64 px; positions agree to 1e-5
 
 CASES = [
     Case(
@@ -192,7 +192,7 @@ CASES = [
             many,
             lambda p, *_a, **_o: p.nbytes + len(p) * 32 * 5 * 8,
             lambda p, *_a, **_o: len(p) * (transforms(p.shape[1:], 2) + 21 * 2 * 6 * p.shape[1] * p.shape[2]),
-            **DISKS,
+            tolerance=DISK_TOLERANCE,
         )
         for shape, many in (((128, 128), (512, 65536)), ((256, 256), (64, 16384)), ((130, 128), (128, 16384)), ((64, 64), (1024, 65536)))
     ),

@@ -27,4 +27,4 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     call = (patterns, x, y, found, valid, table, pixels, out, ok, np.int64(n * most), *sizes, np.float64(spacing))
     function = device.kernel(FILE, f"{KERNELS[parameters]}_{suffix(patterns)}")
     device.launch(function, -(-n * most // WARPS), 32 * WARPS, call)
-    return PoissonFit(*out, ok)
+    return PoissonFit._make([*out, ok])
