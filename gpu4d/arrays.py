@@ -6,6 +6,7 @@ Definitions call these with any array-API array (NumPy, CuPy, torch, JAX, array_
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import array_api_compat as compat
@@ -71,6 +72,11 @@ def cupy_view(x: Any) -> Any:
     import cupy
 
     return x if isinstance(x, cupy.ndarray) else cupy.from_dlpack(x)
+
+
+def on_device_of(x: Any) -> AbstractContextManager[Any]:
+    """Inside it the device of a CuPy array is the current one, where kernels run and new arrays are made; nothing for other arrays."""
+    return x.device if compat.is_cupy_array(x) else nullcontext()
 
 
 def like(result: Any, template: Any) -> Any:

@@ -83,7 +83,8 @@ class Operation:
         view = arrays.host_view if kind == "cpu" else device_view.get()
         call = [view(a) if arrays.is_array(a) else a for a in args]
         keep = {k: view(a) if arrays.is_array(a) else a for k, a in options.items()}
-        return _back(twin(*call, **keep), like)
+        with arrays.on_device_of(next(a for a in (*call, *keep.values()) if arrays.is_array(a))):
+            return _back(twin(*call, **keep), like)
 
 
 def _back(result: Any, like: Any) -> Any:

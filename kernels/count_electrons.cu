@@ -1,9 +1,10 @@
 // count_electrons.cu -- electrons in raw frames: local maxima of 3 x 3 pixels between two thresholds, as a list.
-//   frames  (n, nx, ny)             native dtype
-//   level, scale  (nx, ny)          float: signal = (frame - level) scale, two roundings; level = inf where a pixel is
-//   bad bits    (n, strips, 256)        one bit a pixel in 32-bit words: set where an electron is counts  (n, strips)
-//   electrons of a strip of 256 words = 8192 pixels; summed up by the launcher qx, qy, intensity  (m,)         the
-//   list, in the order of frames and pixels
+//   frames         (n, nx, ny)       native dtype
+//   level, scale   (nx, ny)          float: signal = (frame - level) scale, two roundings; level = inf: a bad pixel
+//   bits           (n, strips, 256)  one bit a pixel in 32-bit words: set where an electron is
+//   counts         (n, strips)       electrons of a strip of 256 words = 8192 pixels; summed up by the launcher
+//   qx, qy, intensity  (m,)          the list, in the order of frames and pixels
+//
 // mark_electrons: one block of 256 threads a strip, a warp a word: a vote is the word, so no pixel is visited twice and
 // only pixels over the threshold look at their neighbours. write_electrons: one thread a word, a scan over the block
 // gives each its place behind the strip's own. Grid n * strips for both.

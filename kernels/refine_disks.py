@@ -7,6 +7,7 @@ from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import arrays, device
 from gpu4d.bragg.refine import sinc_table
+from gpu4d.errors import InputError
 
 FILE = "refine_disks.cu"
 THREADS = 128
@@ -37,6 +38,8 @@ def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=
     else:
         side = 2 * (-(-3 * upsample // 4) + 1) + 1
         shared = WORK + 4 * SLOTS * (LINE + side)
+        if shared > device.shared_memory():
+            raise InputError(f"upsample={upsample} needs {shared} bytes of shared memory, this device has {device.shared_memory()}")
         device.launch(device.kernel(FILE, "window_peaks"), (n, _groups(n, most)), threads, (*call, np.int32(upsample)), shared)
     return tuple(out)
 

@@ -2,9 +2,12 @@
 //   patterns  (n, nx, ny)  native dtype, y fastest
 //   shifts    (n, 2)       double; not finite: the pattern becomes NaN
 //   out       (n, nx, ny)  double
-// Grid (patterns, 256 pixels), one pixel a thread: four reads that neighbours share, so the pattern comes once.
+// One pixel a thread, 256 a block, grid n * blocks: four reads that neighbours share, so the pattern comes once.
+//
 // bytes: the pattern once, and 8 a pixel out.   flops: 9 a pixel in double, rounded one by one as in the definition.
+//
 // bound: memory.
+//
 // budget: 40 registers, 0 bytes shared
 #include "common.cuh"
 
@@ -25,10 +28,10 @@ DEVICE double mix(double near, double far, double part) {
 
 template <class Pixel>
 DEVICE void shifted_patterns(const Pixel* __restrict__ patterns, const double* __restrict__ shifts,
-                             double* __restrict__ out, int nx, int ny) {
-  const int i = blockIdx.y * blockDim.x + threadIdx.x;
+                             double* __restrict__ out, int nx, int ny, int blocks) {
+  const int i = int(blockIdx.x % blocks) * 256 + threadIdx.x;
   if (i >= nx * ny) return;
-  const offset_t pattern = blockIdx.x;
+  const offset_t pattern = blockIdx.x / blocks;
   const Pixel* frame = patterns + pattern * nx * ny;
   double whole_x, part_x, whole_y, part_y;
   split(shifts[2 * pattern], whole_x, part_x);
@@ -43,7 +46,7 @@ DEVICE void shifted_patterns(const Pixel* __restrict__ patterns, const double* _
 #define INSTANCE(NAME, Pixel)                                                                        \
   extern "C" __global__ void __launch_bounds__(256)                                                  \
       shifted_patterns_##NAME(const Pixel* __restrict__ patterns, const double* __restrict__ shifts, \
-                              double* __restrict__ out, int nx, int ny) {                            \
-    shifted_patterns(patterns, shifts, out, nx, ny);                                                 \
+                              double* __restrict__ out, int nx, int ny, int blocks) {                \
+    shifted_patterns(patterns, shifts, out, nx, ny, blocks);                                         \
   }
 FOR_EACH_PIXEL(INSTANCE)

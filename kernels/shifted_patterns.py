@@ -15,5 +15,6 @@ def shifted_patterns(patterns, shifts, /):
     n, nx, ny = patterns.shape
     out = device.empty((n, nx, ny), np.float64)
     kernel = device.kernel(FILE, f"shifted_patterns_{suffix(patterns)}")
-    device.launch(kernel, (n, -(-nx * ny // 256)), 256, (patterns, shifts, out, np.int32(nx), np.int32(ny)))
+    blocks = -(-nx * ny // 256)
+    device.launch(kernel, n * blocks, 256, (patterns, shifts, out, *(np.int32(v) for v in (nx, ny, blocks))))
     return out

@@ -19,10 +19,12 @@ from cuda_on_host.backend import PLAIN
 
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
+from gpu4d.bragg.refine_disks import refine_peaks
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.phase.center_of_mass import first_moments
 from gpu4d.phase.poisson import integrate_gradient
 from gpu4d.preprocess import count_electrons, hot_pixel_median
+from gpu4d.virtual.masked_sums import annular_sums, masked_sums
 
 SEEDS = (0, 1, 2, 7)
 MAP_NORESERVE = 0x4000  # Linux; mmap names it from Python 3.13 on
@@ -82,6 +84,13 @@ def rings() -> object:
     return radial_sums(counts(), np.asarray([18.2, 20.4]), r_max=21.0)
 
 
+def peaks() -> tuple[np.ndarray, ...]:
+    """A map with one hill, and room for three peaks of which there is one."""
+    x, y = np.meshgrid(np.arange(24), np.arange(20), indexing="ij")
+    hill = np.exp(-((x - 11.3) ** 2 + (y - 8.8) ** 2) / 18).astype(np.float32)[None]
+    return hill, np.array([[11, 0, 0]]), np.array([[9, 0, 0]]), np.array([1])
+
+
 BARRIERS = [
     Case("sum-of-a-block", "center_of_mass.cu", moments, "  __syncthreads();\n  if (warp == 0)", "  if (warp == 0)"),
     Case("sum-used-again", "center_of_mass.cu", moments, "  v = warp_sum(v);\n  __syncthreads();", "  v = warp_sum(v);"),
@@ -118,6 +127,25 @@ BOUNDS = [
     ),
 ]
 
+UNWRITTEN = [  # NaN is the answer there: memory nobody wrote must not look like it
+    Case(
+        "no-peak-here",
+        "refine_disks.cu",
+        lambda: refine_peaks(*peaks(), "parabola"),
+        "x[k] = y[k] = height[k] = nan_value();\n    return;",
+        "return;",
+        1e-5,
+    ),
+    Case(
+        "no-disk-here",
+        "refine_disks.cu",
+        lambda: refine_peaks(*peaks()),
+        "if (slot && !some) x[k] = y[k] = height[k] = nan_value();",
+        "",
+        1e-3,
+    ),
+]
+
 
 def caught(case: Case) -> str:
     """How a broken copy gives itself away, or nothing."""
@@ -132,7 +160,7 @@ def caught(case: Case) -> str:
     return ""
 
 
-@pytest.mark.parametrize("case", [*BARRIERS, *BOUNDS], ids=lambda case: case.label)
+@pytest.mark.parametrize("case", [*BARRIERS, *BOUNDS, *UNWRITTEN], ids=lambda case: case.label)
 def test_broken_copies_are_caught_and_the_right_ones_are_not(case):
     for seed in SEEDS:
         assert same(case.run(False, seed), case.expected(), case.tolerance), f"the right source fails in order {seed}"
@@ -164,6 +192,20 @@ OVERFLOWS = [
         lambda frames: radial_sums(frames, np.asarray([120.3, 130.1]), n_r=4),
         "const offset_t pattern = blockIdx.x / ranges;",
         "const int pattern = blockIdx.x / ranges;",
+    ),
+    Case(
+        "weights",
+        "masked_sums.cu",
+        lambda frames: masked_sums(frames, np.full((1, 256, 256), 0.5)),
+        "const offset_t pattern = blockIdx.x;",
+        "const int pattern = blockIdx.x;",
+    ),
+    Case(
+        "annuli",
+        "masked_sums.cu",
+        lambda frames: annular_sums(frames, np.full((len(frames), 2), 120.3), np.array([[2.0, 50.0]])),
+        "const offset_t pattern = blockIdx.x;",
+        "const int pattern = blockIdx.x;",
     ),
 ]
 

@@ -62,7 +62,7 @@ class CupyBackend:
     def function(self, file: str, name: str, defines: tuple[str, ...]) -> Any:
         import cupy
 
-        return _module(cupy.cuda.Device().id, file, defines).get_function(name)
+        return _function(cupy.cuda.Device().id, file, name, defines)
 
     def launch(self, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int) -> None:
         if shared > 48 * 1024:  # beyond this a kernel must ask; asking again for the same is free
@@ -70,19 +70,13 @@ class CupyBackend:
         function(grid, block, tuple(args), shared_mem=shared)
 
     def shared_memory(self) -> int:
-        import cupy
-
-        return int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+        return _attribute("MaxSharedMemoryPerBlockOptin")
 
     def multiprocessors(self) -> int:
-        import cupy
-
-        return int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+        return _attribute("MultiProcessorCount")
 
     def l2_cache(self) -> int:
-        import cupy
-
-        return int(cupy.cuda.Device().attributes["L2CacheSize"])
+        return _attribute("L2CacheSize")
 
 
 _CUPY = CupyBackend()
@@ -184,6 +178,25 @@ def inlined(file: str) -> str:
         return f'#line 1 "{name}"\n' + "".join(out) + text[at:]
 
     return expand(file).replace("#pragma once", "")
+
+
+def _attribute(name: str) -> int:
+    import cupy
+
+    return int(_attributes(cupy.cuda.Device().id)[name])
+
+
+@functools.cache
+def _attributes(device: int) -> dict[str, Any]:
+    """Numbers of a card, asked once: CuPy asks the driver for all of them, which takes longer than a kernel."""
+    import cupy
+
+    return dict(cupy.cuda.Device(device).attributes)
+
+
+@functools.cache
+def _function(device: int, file: str, name: str, defines: tuple[str, ...]) -> Any:
+    return _module(device, file, defines).get_function(name)
 
 
 @functools.cache

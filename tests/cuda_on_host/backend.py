@@ -1,8 +1,8 @@
 """Backend of `gpu4d.device` on the host shim: a `.cu` is compiled by g++ behind `cuda_on_host.h`, its kernels called by ctypes.
 
 NumPy arrays stand for device arrays. What a GPU would forgive is an error here: arrays that are not C-contiguous, scalars
-without a NumPy type, more shared memory or threads than the card has. Fresh arrays are poisoned (0xFF: NaN) and have a guard
-zone behind them that is checked after every launch.
+without a NumPy type, more shared memory or threads than the card has. Fresh arrays are poisoned, with NaN or large numbers as the
+seed says: a NaN nobody wrote must not pass for an answer. A guard zone behind them is checked after every launch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)')
 PLAIN = ("-O1",)
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+POISON = (0xFF, 0x4B)  # NaN and -1; 1.3e7 and large: what is left of it differs from seed to seed
 GUARD = 4096  # bytes behind every array from `empty`
 
 
@@ -67,7 +68,8 @@ class HostBackend:
     def empty(self, shape, dtype):
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        raw = np.full(size + GUARD, 0xFF, np.uint8)
+        raw = np.full(size + GUARD, POISON[self.seed % 2], np.uint8)
+        raw[size:] = 0xFF
         self.guarded.append((raw, f"{shape} {dtype}"))
         return raw[:size].view(dtype).reshape(shape)
 
