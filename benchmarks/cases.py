@@ -33,6 +33,8 @@ class Case:
         Arguments whose first axis is patterns.
     tolerance : float
         Largest error over the largest value of each part of the answer.
+    rate : {"fft", "gemm"}
+        Of `Floors`: what flops are made at, at best. FFTs move data; what is arithmetic alone is held against matrix products.
     """
 
     operation: str
@@ -44,6 +46,7 @@ class Case:
     check: int = 8
     sliced: tuple[int, ...] = (0,)
     tolerance: float = 1e-4
+    rate: str = "fft"
 
 
 @cache
@@ -205,6 +208,7 @@ CASES = [
         lambda m, x, y, c: 2.0 * 6 * m[0].size * float(c.sum()),
         sliced=(0, 1, 2, 3),
         tolerance=1e-5,
+        rate="gemm",
     ),
     Case(
         "peak_errors",
@@ -215,6 +219,7 @@ CASES = [
         lambda p, m, b, x, y, c: float(c.sum()) * (2.0 * b.size + 6 * m[0].size),
         sliced=(0, 1, 3, 4, 5),
         tolerance=2e-2,
+        rate="gemm",
     ),
     Case(
         "poisson_fit",
@@ -224,6 +229,7 @@ CASES = [
         lambda p, *_: p.nbytes,
         lambda p, x, y, c, t, w: 3 * 80.0 * w.shape[-1] * float(c.sum()),
         sliced=(0, 1, 2, 3),
+        rate="gemm",
     ),
     Case(
         "gather_pixels",
@@ -240,6 +246,7 @@ CASES = [
         lambda g, *_a, **_o: g.nbytes,
         lambda g, *_a, **_o: 40.0 * g.size,
         sliced=(0, 1),
+        rate="gemm",
     ),
     Case(
         "integrate_gradient",

@@ -81,7 +81,7 @@ def _measure(case: Case, xp: Any, on_gpu: bool, quick: bool, limits: Floors) -> 
     error = _check(op, args, options, given, case)
     timing = clock(lambda: op(*given, **options), on_gpu=on_gpu, rounds=3 if quick else 9)
     moved, made = float(case.bytes(*args, **options)), float(case.flops(*args, **options))
-    floor = max(moved / limits.copy, made / limits.fft)
+    floor = max(moved / limits.copy, made / getattr(limits, case.rate))
     return Row(case.operation, case.label, kind, n, error, timing.median, timing.spread, moved, made, floor)
 
 
