@@ -295,7 +295,8 @@ class _Window:
 
     def __init__(self, flat: Any, shape: tuple[int, int], mask: Any, number: Any, pixels: Any):
         xp = arrays.namespace(flat)
-        self.flat, self.shape, self.mask, self.number = flat, shape, mask, number
+        self.flat = arrays.as_float64(flat)  # torch gathers no unsigned integers wider than a byte
+        self.shape, self.mask, self.number = shape, mask, number
         self.dx, self.dy = (xp.astype(pixels[:, i], xp.int64) for i in (0, 1))
         self.half = arrays.as_float64(-self.dx[0])
         self.u, self.v = (arrays.as_float64(d) / self.half for d in (self.dx, self.dy))
@@ -325,7 +326,7 @@ class _Window:
         if self.flat.shape[0] == 0:
             none = arrays.as_float64(index)
             return none, none
-        counts = xp.reshape(arrays.as_float64(xp.take(self.flat, xp.reshape(index, (-1,)))), index.shape)
+        counts = xp.reshape(xp.take(self.flat, xp.reshape(index, (-1,))), index.shape)
         weight = xp.ones_like(counts)
         if self.mask is not None:
             valid = xp.take(xp.reshape(self.mask, (-1,)), xp.reshape(pixel, (-1,)))
