@@ -67,6 +67,20 @@ def test_every_kernel_is_launched_and_every_launch_has_a_kernel(file):
     assert names <= asked, f"{file}: nobody launches {sorted(names - asked)}"
 
 
+@pytest.mark.parametrize("file", SOURCES)
+def test_messages_of_compilers_point_into_the_files(file):
+    """Every line of an inlined source is, by its `#line` directives, the line of that number in the file they name."""
+    name, number, seen = None, 0, 0
+    for line in inlined(file).split("\n"):
+        if directive := re.fullmatch(r'#line (\d+) "([^"]+)"', line):
+            number, name = int(directive.group(1)), directive.group(2)
+            continue
+        original = gpu4d.kernels.source(name).split("\n")[number - 1]
+        assert line in (original, "") and (line or original in ("", "#pragma once") or original.startswith("#include"))
+        number, seen = number + 1, seen + bool(line)
+    assert seen > 10
+
+
 @pytest.mark.parametrize("name", with_cuda())
 def test_on_the_host_shim(name):
     """The operation with its CUDA twin forced: the same examples as every other implementation, in several thread orders."""

@@ -83,11 +83,6 @@ _CUPY = CupyBackend()
 _backend: contextvars.ContextVar[Backend] = contextvars.ContextVar("gpu4d_backend", default=_CUPY)
 
 
-def backend() -> Backend:
-    """The backend kernels run on."""
-    return _backend.get()
-
-
 @contextlib.contextmanager
 def using_backend(other: Backend) -> Iterator[None]:
     """Run kernels on another backend inside the block."""
@@ -173,7 +168,7 @@ def inlined(file: str) -> str:
             out.append(text[at : match.start()])
             line += text.count("\n", at, match.end())
             if match.group(1) not in seen:
-                out.append(f'{expand(match.group(1))}\n#line {line} "{name}"')
+                out.append(f'{expand(match.group(1))}\n#line {line + 1} "{name}"')  # of the line behind the include
             at = match.end()
         return f'#line 1 "{name}"\n' + "".join(out) + text[at:]
 

@@ -11,8 +11,6 @@ from gpu4d.errors import InputError
 from gpu4d.io.layout import ACCEPTED, check_scan_shape, is_usable
 from gpu4d.io.mapped import MappedSource
 
-MAGIC = b"\x93NUMPY"
-
 
 def read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     """Shape, Fortran order, dtype, and the offset of the first value."""
