@@ -1,0 +1,112 @@
+"""What was busy when: spans of time on named tracks, written as a trace that chrome://tracing and ui.perfetto.dev draw.
+
+A track is a row of the drawing: a reader thread ("read 0"), the copies of a device ("cuda:0 copy"), its kernels ("cuda:0 compute").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MOST_SPANS = 200_000  # a trace of more is too large to be drawn, and a long sweep must not fill the memory with it
+
+
+class Span(NamedTuple):
+    """Something that took place on a track, in seconds."""
+
+    track: str
+    name: str
+    start: float
+    end: float
+    details: dict[str, Any]
+
+
+class Timeline:
+    """Collects spans, from any thread.
+
+    Parameters
+    ----------
+    most : int
+        Spans that are kept; later ones are only counted, in `dropped` and in the written file.
+
+    Examples
+    --------
+    >>> timeline = Timeline()
+    >>> timeline.span("cuda:0 copy", "chunk 1", 0.0, 2.0)
+    >>> timeline.span("cuda:0 compute", "chunk 0", 1.0, 4.0, frames=64)
+    >>> timeline.busy("cuda:0 compute"), timeline.overlap("cuda:0 copy", "cuda:0 compute")
+    (3.0, 1.0)
+    """
+
+    def __init__(self, most: int = MOST_SPANS):
+        self.events: list[Span] = []
+        self.most, self.dropped = most, 0
+        self._lock = threading.Lock()
+
+    def span(self, track: str, name: str, start: float, end: float, **details: Any) -> None:
+        """Note what took place from `start` to `end` seconds; `details` appear in the trace beside it."""
+        with self._lock:
+            if len(self.events) < self.most:
+                self.events.append(Span(track, name, float(start), float(end), details))
+            else:
+                self.dropped += 1
+
+    def busy(self, track: str) -> float:
+        """Seconds in which at least one span of the track is under way."""
+        return sum(end - start for start, end in self._covered(track))
+
+    def overlap(self, track_a: str, track_b: str) -> float:
+        """Seconds in which both tracks are busy."""
+        a, b = self._covered(track_a), self._covered(track_b)
+        i = j = 0
+        seconds = 0.0
+        while i < len(a) and j < len(b):
+            seconds += max(0.0, min(a[i][1], b[j][1]) - max(a[i][0], b[j][0]))
+            if a[i][1] < b[j][1]:
+                i += 1
+            else:
+                j += 1
+        return seconds
+
+    def _covered(self, track: str) -> list[tuple[float, float]]:
+        """Spans of a track in order, those that touch or overlap joined."""
+        with self._lock:
+            spans = sorted((span.start, span.end) for span in self.events if span.track == track)
+        joined: list[tuple[float, float]] = []
+        for start, end in spans:
+            if joined and start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+            else:
+                joined.append((start, end))
+        return joined
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace as JSON in the Chrome trace event format; a file of that name is replaced as a whole or not at all.
+
+        Raises
+        ------
+        OSError
+            The folder is not there or cannot be written to.
+        """
+        with self._lock:
+            events, dropped = list(self.events), self.dropped
+        rows = {track: row for row, track in enumerate(dict.fromkeys(span.track for span in events))}
+        trace: list[dict[str, Any]] = [{"ph": "M", "pid": 0, "name": "process_name", "args": {"name": "gpu4d"}}]
+        for track, row in rows.items():
+            trace.append({"ph": "M", "pid": 0, "tid": row, "name": "thread_name", "args": {"name": track}})
+            trace.append({"ph": "M", "pid": 0, "tid": row, "name": "thread_sort_index", "args": {"sort_index": row}})
+        for span in events:
+            start, duration = span.start * 1e6, (span.end - span.start) * 1e6  # microseconds
+            row = rows[span.track]
+            trace.append({"ph": "X", "pid": 0, "tid": row, "name": span.name, "ts": start, "dur": duration, "args": span.details})
+        text = json.dumps({"traceEvents": trace, "displayTimeUnit": "ms", "otherData": {"dropped_spans": dropped}}, default=str)
+        path = Path(path)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
