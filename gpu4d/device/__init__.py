@@ -1,14 +1,18 @@
 """What hardware there is, how much of it may be used, and how kernels are run on it."""
 
 from gpu4d.device.backend import empty, kernel, l2_cache, launch, multiprocessors, shared_memory
-from gpu4d.device.choose import Device, choose
+from gpu4d.device.choose import Device, choose, choose_all
+from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import available_memory
 from gpu4d.sizes import format_bytes, parse_memory
 
 __all__ = [
     "Device",
+    "DeviceInfo",
     "available_memory",
     "choose",
+    "choose_all",
+    "devices",
     "empty",
     "format_bytes",
     "kernel",

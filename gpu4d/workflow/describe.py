@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from gpu4d.device.memory import available_memory, default_budget
+from gpu4d.device.choose import auto, why_no_cuda
+from gpu4d.device.listing import DeviceInfo, devices
+from gpu4d.device.memory import default_budget
 from gpu4d.sizes import format_bytes, parse_memory
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report import calibration_rows
@@ -46,20 +48,40 @@ def itemsize(cube: Any) -> int:
 
 
 def describe_devices() -> str:
-    """CPU threads, memory, and CUDA devices."""
-    from gpu4d.device.choose import choose, cpu_threads, cuda_devices
-
-    memory = f"{format_bytes(available_memory())} of memory free, a sweep may take {format_bytes(default_budget())} by default"
-    lines = [f"cpu       {cpu_threads()} threads, {memory}"]
-    for index in range(cuda_devices()):
-        import cupy
-
-        properties = cupy.cuda.runtime.getDeviceProperties(index)
-        free, total = cupy.cuda.Device(index).mem_info
-        name = properties["name"].decode() if isinstance(properties["name"], bytes) else properties["name"]
-        capability = f"{properties['major']}.{properties['minor']}"
-        lines.append(f"cuda:{index}    {name}, compute {capability}, {format_bytes(free)} of {format_bytes(total)} free")
-    if len(lines) == 1:
-        lines.append("cuda      none (gpu4d[cuda12] or gpu4d[cuda13] installs CuPy)")
-    lines.append(f"auto      {choose('auto')}")
+    """A line for the CPU and for every CUDA device, and what "auto" takes. Makes no CUDA context; needs no GPU, driver or CuPy."""
+    found = devices()
+    table = [_cpu_cells(found[0]), *(_card_cells(info) for info in found[1:])]
+    widths = [max((len(row[i]) for row in table if len(row) > i + 1), default=0) for i in range(max(map(len, table)))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in table]
+    if len(found) == 1:
+        lines.append(f"cuda    none: {why_no_cuda()}")
+    for note in dict.fromkeys(info.note for info in found if info.note):
+        lines.append(f"note    {', '.join(info.name for info in found if info.note == note)}: {note}")
+    chosen, why = auto()
+    lines.append(f"auto    {chosen}" + f": {why}" * (len(found) > 1))
     return "\n".join(lines)
+
+
+def _cpu_cells(cpu: DeviceInfo) -> list[str]:
+    budget = f"a sweep takes {format_bytes(default_budget())} by default"
+    return [f"{cpu.name:<6}", cpu.model, f"{cpu.threads} threads", _free_memory(cpu), budget]
+
+
+def _card_cells(card: DeviceInfo) -> list[str]:
+    """Name, model, compute capability, memory, its bandwidth, link, load; "?" is what is not known."""
+    capability = ".".join(map(str, card.compute_capability)) if card.compute_capability else "?"
+    bandwidth = f"{format_bytes(card.memory_bandwidth)}/s" if card.memory_bandwidth else "? bandwidth"
+    link = "? link"
+    if best := card.max_link or card.link:
+        link = f"PCIe {best.generation}.0 x{best.width}, {format_bytes(best.rate)}/s"
+        if card.link and card.link != best:
+            link += f" (now {card.link.generation}.0 x{card.link.width})"
+    load = "load ?" if card.load is None else f"load {card.load:.0f} %"
+    if card.processes:
+        load += f", {card.processes} process{'es' * (card.processes > 1)}"
+    return [f"{card.name:<6}", card.model, f"compute {capability}", _free_memory(card), bandwidth, link, load]
+
+
+def _free_memory(info: DeviceInfo) -> str:
+    free, total = (format_bytes(size) if size is not None else "?" for size in (info.free, info.total))
+    return f"{free} of {total} free"
