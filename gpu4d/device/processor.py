@@ -61,8 +61,15 @@ class Workspace(Protocol):
     raises DeviceError. `close` never raises, waits for readers and streams first, and frees what is left.
     """
 
-    peak: int  # most bytes of device memory held at once
-    pinned_peak: int  # most bytes of page-locked host memory
+    @property
+    def peak(self) -> int:
+        """Most bytes of device memory held at once."""
+        ...
+
+    @property
+    def pinned_peak(self) -> int:
+        """Most bytes of page-locked host memory held at once."""
+        ...
 
     def allocate(self, nbytes: int) -> Buffer:
         """Device memory, inside the cap."""
@@ -119,7 +126,9 @@ class Processor(Protocol):
     name: str
     copies: bool
     lanes: int
-    link_rate: float | None
+
+    @property
+    def link_rate(self) -> float | None: ...
 
     def free_memory(self) -> int:
         """Bytes of its memory that nobody holds."""

@@ -1,0 +1,365 @@
+"""A CUDA device as a processor of the sweep, through CuPy: memory under a hard cap, streams and events, errors in our words.
+
+Three kinds of memory, and why none is reused while the device still works on it:
+
+* Buffers of the ring come from cudaMalloc, beside the pool. Copy and compute streams both use them; a pool would hand a freed one
+  out again at once, ordered after the stream it was allocated in alone. They are freed after the streams have come to rest.
+* Arrays made in `computing`, work areas of FFT plans included, come from a private pool. CuPy's pools keep freed blocks apart by the
+  stream that was current when they were made, so that a block is reused in the order of that stream. A workspace has one compute
+  stream, and only it touches them; who reads a result on another stream waits for an event, or for `Stream.synchronize`, first.
+* Page-locked buffers are read by copies only. They are freed after the streams have come to rest, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from gpu4d.device.cpu import Account, HostBuffer, Readers
+from gpu4d.device.cuda_errors import in_our_words, out_of_memory
+from gpu4d.device.cuda_memory import Pool, current
+from gpu4d.errors import DeviceError
+
+log = logging.getLogger("gpu4d")
+
+# What a lost device still holds: its destructors would raise, and nothing but the end of the process frees it.
+_abandoned: list[Any] = []
+
+
+class CudaProcessor:
+    """One CUDA device. Describing it imports nothing and makes no context.
+
+    A workspace is used from few threads: at best, one that only works for this device puts work in, because in a thread whose current
+    device is another one that has no context yet, this device becomes the current one for good.
+    """
+
+    copies: bool = True
+    lanes: int = 1
+
+    def __init__(self, index: int = 0):
+        self.index = int(index)
+        self.name = f"cuda:{self.index}"
+
+    @property
+    def link_rate(self) -> float | None:
+        """Of the card's slot as NVML names it, else of PCI Express 4.0 with 16 lanes."""
+        from gpu4d.device.choose import bus_ids, cuda_devices
+        from gpu4d.device.nvml import Link, readings
+
+        link = readings(bus_ids(cuda_devices())[self.index : self.index + 1])
+        return ((link and link[0].max_link) or Link(4, 16)).rate
+
+    def free_memory(self) -> int:
+        import cupy
+
+        with in_our_words(self.name), current(self.index):
+            return int(cupy.cuda.runtime.memGetInfo()[0])
+
+    def sample(self, dtype: Any) -> Any:
+        import cupy
+
+        with in_our_words(self.name), current(self.index):
+            return cupy.empty((0, 0, 0, 0), dtype=dtype)
+
+    def workspace(self, cap: int, readers: int, timeline: Any = None) -> CudaWorkspace:
+        return CudaWorkspace(self, cap, readers, timeline)
+
+
+class CudaWorkspace:
+    """What one sweep holds on a CUDA device."""
+
+    def __init__(self, processor: CudaProcessor, cap: int, readers: int, timeline: Any = None):
+        self.name, self.index, self.lost = processor.name, processor.index, False
+        self._pinned = Account("page-locked memory", cap)
+        self._readers = Readers(readers)
+        self._streams: list[CudaStream] = []
+        self._buffers: set[DeviceBuffer] = set()
+        self._plans: dict[int, Any] = {}  # caches of FFT plans, one of every thread that computed
+        self._timeline, self._spans = timeline, []  # type: ignore[var-annotated]
+        with self.calling():
+            self.pool = Pool(self.index, cap, self._flush)
+            self._zero = self._start_of_time() if timeline is not None else None
+
+    @property
+    def peak(self) -> int:
+        return self.pool.peak
+
+    @property
+    def pinned_peak(self) -> int:
+        return self._pinned.peak
+
+    def allocate(self, nbytes: int) -> DeviceBuffer:
+        import cupy
+
+        with self.calling(), self.pool.beside(int(nbytes)):
+            buffer = DeviceBuffer(self, int(nbytes), self._insist(lambda: cupy.cuda.Memory(int(nbytes))))
+        self._buffers.add(buffer)
+        return buffer
+
+    def pinned(self, nbytes: int) -> PinnedBuffer:
+        with self.calling():
+            return PinnedBuffer(self, int(nbytes))
+
+    def stream(self, name: str) -> CudaStream:
+        with self.calling():
+            stream = CudaStream(self, name)
+        self._streams.append(stream)
+        return stream
+
+    def copy(self, target: Any, source: Any, nbytes: int, stream: Any) -> None:
+        from cupy.cuda import runtime
+
+        if nbytes > min(target.nbytes, source.nbytes):
+            raise ValueError(f"a copy of {nbytes} bytes between buffers of {source.nbytes} and {target.nbytes}")
+        with self.calling():
+            begin = self._mark(stream)
+            runtime.memcpyAsync(target.address, source.address, nbytes, runtime.memcpyHostToDevice, stream.cupy.ptr)
+            self._note("copy", "copy", begin, stream, bytes=nbytes)
+
+    @contextlib.contextmanager
+    def computing(self, stream: Any, name: str) -> Iterator[None]:
+        """As of `Workspace`. Events the work is to wait for are given to the stream before: what is in here counts as computing."""
+        import cupy
+
+        with self.calling():
+            self._own_plans(cupy.fft.config.get_plan_cache())
+            with cupy.cuda.using_allocator(self.pool.malloc), stream.cupy:
+                begin = self._mark(stream)
+                yield
+                self._note("compute", name, begin, stream)
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future:
+        return self._readers.submit(function, *args)
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def trim(self) -> None:
+        with self.calling():
+            self._flush()
+
+    def close(self) -> None:
+        self._readers.close()
+        try:
+            with self.calling():
+                self._settle()
+                self._write_spans()
+                for buffer in self._held():
+                    buffer.free()
+                self._flush()
+                self.pool.close()
+        except Exception as error:  # whatever a lost device answers: the error that lost it has been raised before
+            log.warning("%s could not be left in order: %s", self.name, error)
+            self.lost = True
+        if self.lost:
+            _abandoned.append((self.pool, self._streams, self._spans, self._zero, list(self._plans.values())))
+            for buffer in self._held():
+                buffer.free()
+            self.pool.closed = False  # so that no array tries to give memory back
+        self._plans.clear()
+
+    # ------------------------------------------------------------ for buffers, streams and events
+
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[None]:
+        """Inside it this device is the current one of the thread, and errors leave as MemoryError or DeviceError."""
+        try:
+            with in_our_words(self.name), current(self.index):
+                yield
+        except DeviceError:
+            self.lost = True
+            raise
+
+    def free(self, buffer: Any) -> None:
+        """Let a buffer drop its memory once nothing works on it. Never raises: a lost device keeps its memory to the end of the process."""
+        if not self.lost:
+            try:
+                with self.calling():  # the memory is freed in here, because freeing acts on the current device
+                    self._settle()
+                    buffer.drop()
+                return
+            except Exception as error:
+                log.warning("%s: memory could not be freed: %s", self.name, error)
+        _abandoned.append(buffer.held)
+        buffer.drop()
+
+    def dropped(self, buffer: DeviceBuffer) -> bool:
+        """Take a buffer off the books; False where it is off them already."""
+        with self.pool.lock:
+            if buffer not in self._buffers:
+                return False
+            self._buffers.discard(buffer)
+        self.pool.left_beside(buffer.nbytes)
+        return True
+
+    # ------------------------------------------------------------ memory
+
+    def _insist(self, make: Callable[[], Any]) -> Any:
+        """Try again once what is only kept for reuse has been given back."""
+        try:
+            return make()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        self._flush()
+        return make()
+
+    def _settle(self) -> None:
+        """Wait until the streams are at rest."""
+        for stream in self._streams:
+            stream.cupy.synchronize()
+
+    def _held(self) -> list[Any]:
+        return [*self._buffers, *self._pinned.buffers]
+
+    def _flush(self) -> None:
+        """Give back what is kept for reuse, by this workspace and by CuPy itself."""
+        import cupy
+
+        self._settle()
+        for plans in self._plans.values():
+            _clear(plans)
+        self.pool.give_back()
+        cupy.get_default_memory_pool().free_all_blocks()
+
+    def _own_plans(self, cache: Any) -> None:
+        """Plans of FFTs are kept by thread, with their work areas.
+
+        Those made before are dropped: work the caller has put into another stream may still use their areas, and they are not counted.
+        Those made here are dropped with the workspace.
+        """
+        if id(cache) not in self._plans:
+            _clear(cache)
+            self._plans[id(cache)] = cache
+
+    # ------------------------------------------------------------ the timeline
+
+    def _start_of_time(self) -> tuple[Any, float]:
+        """An event and the clock's time at which it was reached."""
+        import cupy
+
+        stream, event = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(block=True)
+        event.record(stream)
+        event.synchronize()
+        return event, self.now()
+
+    def _mark(self, stream: Any) -> Any:
+        """A timed event at this point of a stream, where there is a timeline."""
+        import cupy
+
+        if self._timeline is None:
+            return None
+        event = cupy.cuda.Event(block=True)
+        event.record(stream.cupy)
+        return event
+
+    def _note(self, track: str, name: str, begin: Any, stream: Any, **details: Any) -> None:
+        if begin is not None:
+            self._spans.append((track, name, begin, self._mark(stream), details))
+
+    def _write_spans(self) -> None:
+        """The times of events are known once they were reached."""
+        from cupy.cuda import get_elapsed_time
+
+        if self._zero is None:
+            return
+        zero, clock = self._zero
+        for track, name, begin, end, details in self._spans:
+            start, stop = (clock + get_elapsed_time(zero, event) * 1e-3 for event in (begin, end))
+            self._timeline.span(f"{self.name} {track}", name, start, stop, **details)
+        self._spans.clear()
+
+
+class DeviceBuffer:
+    """Bytes of device memory from cudaMalloc. Views keep the memory, but do not count."""
+
+    def __init__(self, workspace: CudaWorkspace, nbytes: int, memory: Any):
+        self.nbytes, self._workspace, self.held = nbytes, workspace, memory
+
+    @property
+    def address(self) -> int:
+        return int(self.held.ptr)
+
+    def view(self, shape: tuple[int, ...], dtype: Any, offset: int = 0) -> Any:
+        import cupy
+
+        return cupy.ndarray(shape, dtype=dtype, memptr=cupy.cuda.MemoryPointer(self.held, offset))
+
+    def free(self) -> None:
+        if self.held is not None:
+            self._workspace.free(self)
+
+    def drop(self) -> None:
+        if self._workspace.dropped(self):
+            self.held = None
+
+
+class PinnedBuffer(HostBuffer):
+    """Page-locked bytes of the host."""
+
+    def __init__(self, workspace: CudaWorkspace, nbytes: int):
+        self._workspace = workspace
+        super().__init__(workspace._pinned, nbytes, lambda size: workspace._insist(lambda: _page_locked(size)))
+
+    @property
+    def held(self) -> Any:
+        return self._bytes
+
+    def free(self) -> None:
+        if self.held is not None:
+            self._workspace.free(self)
+
+    def drop(self) -> None:
+        super().free()
+
+
+def _clear(plans: Any) -> None:
+    if plans.get_curr_size():  # clearing collects garbage, which takes its time
+        plans.clear()
+
+
+def _page_locked(nbytes: int) -> Any:
+    from cupy.cuda import PinnedMemory, PinnedMemoryPointer, runtime
+
+    return PinnedMemoryPointer(PinnedMemory(nbytes, runtime.hostAllocPortable), 0)
+
+
+class CudaStream:
+    """A stream that does not wait for the default stream, nor lets it wait."""
+
+    def __init__(self, workspace: CudaWorkspace, name: str):
+        import cupy
+
+        self.name, self._workspace = name, workspace
+        self.cupy = cupy.cuda.Stream(non_blocking=True)
+
+    def record(self) -> CudaEvent:
+        import cupy
+
+        with self._workspace.calling():
+            event = cupy.cuda.Event(block=True, disable_timing=True)  # block: who waits sleeps, readers need the cores
+            event.record(self.cupy)
+        return CudaEvent(self._workspace, event)
+
+    def wait(self, event: Any) -> None:
+        with self._workspace.calling():
+            self.cupy.wait_event(event.cupy)
+
+    def synchronize(self) -> None:
+        with self._workspace.calling():
+            self.cupy.synchronize()
+
+
+class CudaEvent:
+    """A point in the work of a stream."""
+
+    def __init__(self, workspace: CudaWorkspace, event: Any):
+        self._workspace, self.cupy = workspace, event
+
+    def wait(self) -> None:
+        with self._workspace.calling():
+            self.cupy.synchronize()
