@@ -172,13 +172,10 @@ def test_halves_merge_to_the_whole_bit_for_bit():
         for r in reductions.values():
             r.start(info, None)
         for block in blocks:
-            for rows, columns in todo.tiles(block):
-                positions = np.stack(
-                    np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij"), -1
-                )
-                frames = np.ascontiguousarray(data[rows, columns].reshape(-1, 17, 20))
+            for tile in todo.tiles(block):
+                frames = np.ascontiguousarray(data[tile.rows, tile.columns].reshape(-1, 17, 20))
                 for r in reductions.values():
-                    r.update(frames, positions.reshape(-1, 2))
+                    r.update(frames, tile.positions())
         return reductions
 
     blocks = list(range(info.blocks))

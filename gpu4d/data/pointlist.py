@@ -97,6 +97,11 @@ class PointListArray:
         flat = {name: xp.take(xp.reshape(values, (-1,)), index) for name, values in fields.items()}
         return cls(offsets, flat, shape, units)
 
+    def to_host(self) -> PointListArray:
+        """The same points in NumPy arrays."""
+        flat = {name: arrays.to_numpy(values) for name, values in self._fields.items()}
+        return PointListArray(arrays.to_numpy(self.offsets), flat, self.shape, self.units)
+
     @property
     def fields(self) -> tuple[str, ...]:
         return tuple(self._fields)

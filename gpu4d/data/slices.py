@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -67,6 +67,12 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
             return tuple(map(plain, x)) if isinstance(x, tuple) else x.data if isinstance(x, Slice) else x
 
         return getattr(ufunc, method)(*map(plain, inputs), **{name: plain(x) for name, x in options.items()})
+
+    def to_host(self) -> Self:
+        """The same with its values in a NumPy array."""
+        if isinstance(self.data, np.ndarray):
+            return self
+        return type(self)(arrays.to_numpy(self.data), self.name, self.units, self.pixel_size, self.pixel_units, self.labels)
 
     def __len__(self) -> int:
         return len(self.data)

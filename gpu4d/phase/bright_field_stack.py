@@ -90,7 +90,8 @@ class BrightFieldStack:
         self.detector = given.shape if given.dtype == bool else None
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        return len(self.pixels) * itemsize(scan.dtype) * (scan.shape[0] * scan.shape[1] + n_frames)
+        copies = 1 if scan.on_host else 2  # in tiles, and in scan order
+        return len(self.pixels) * itemsize(scan.dtype) * (copies * scan.shape[0] * scan.shape[1] + n_frames)
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
@@ -100,7 +101,7 @@ class BrightFieldStack:
         if self.detector not in (None, (qx, qy)) or self.pixels.ndim != 1 or not ((0 <= self.pixels) & (self.pixels < qx * qy)).all():
             raise InputError(f"pixels must be a mask {(qx, qy)} or numbers from 0 to {qx * qy - 1} on this detector")
         self.scan = scan
-        self.host = scan.sample is None or isinstance(scan.sample, np.ndarray)
+        self.host = scan.on_host
         self.seen = np.zeros(rx * ry, bool)
         self.pieces: list[tuple[np.ndarray, Any]] = []
         if self.host:
@@ -108,8 +109,22 @@ class BrightFieldStack:
             shape = (len(self.pixels), rx * ry)
             self.values = np.full(shape, np.nan, kind) if kind.kind == "f" else np.zeros(shape, kind)
 
+    def in_tiles(self) -> bool:
+        return False
+
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        self._put(positions[:, 0] * self.scan.shape[1] + positions[:, 1], gather_pixels(frames, arrays.from_numpy(self.pixels, frames)))
+        self._put(self._numbers(positions), gather_pixels(frames, arrays.from_numpy(self.pixels, frames)))
+
+    def wanted_pixels(self) -> np.ndarray:
+        return self.pixels
+
+    def update_pixels(self, values: Any, positions: np.ndarray) -> None:
+        xp = arrays.namespace(values)
+        found = xp.permute_dims(values, (1, 0))
+        self._put(self._numbers(positions), found if self.host else xp.asarray(found, copy=True))  # the sweep reuses its buffer
+
+    def _numbers(self, positions: np.ndarray) -> np.ndarray:
+        return positions[:, 0] * self.scan.shape[1] + positions[:, 1]
 
     def _put(self, number: np.ndarray, found: Any) -> None:
         self.seen[number] = True

@@ -146,8 +146,7 @@ class CenterOfMass:
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         rx, ry, qx, qy = scan.shape
-        on_host = scan.sample is None or isinstance(scan.sample, np.ndarray)
-        per_frame = 80 if on_host else 80 + 16 * qx * qy  # the definition's copies in 64 bit
+        per_frame = 80 if scan.on_host else 80 + 16 * qx * qy  # the definition's copies in 64 bit
         return 24 * rx * ry + qx * qy + per_frame * n_frames
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
@@ -162,6 +161,9 @@ class CenterOfMass:
         self.scan = scan
         self.mask = np.logical_and.reduce(masks) if masks else None
         self.values = PerPosition(scan, 3)  # Σ I, Σ qx I, Σ qy I: one division at the end is cheaper than one an update
+
+    def in_tiles(self) -> bool:
+        return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         moments = first_moments(frames, None if self.mask is None else arrays.from_numpy(self.mask, frames))
@@ -178,8 +180,9 @@ class CenterOfMass:
     def moments_mask(self) -> tuple[np.ndarray | None]:
         return (self.mask,)
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[Any]:
         self.values.put(positions, arrays.as_float64(sums.moments))
+        return []
 
     def state(self) -> dict[str, Any]:
         return self.values.state()

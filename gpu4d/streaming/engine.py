@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.source import sample_of
-from gpu4d.device.choose import Device, choose
-from gpu4d.errors import DeviceError, InputError
+from gpu4d.device.choose import Device
+from gpu4d.device.processor import Processor, Workspace
+from gpu4d.device.timeline import Timeline
+from gpu4d.errors import InputError
+from gpu4d.streaming.conveyor import Conveyor
+from gpu4d.streaming.merge import Named, merge, shares, to_host
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.streaming.reduction import Reduction, ScanInfo, joined
 
@@ -29,30 +31,40 @@ def sweep(
     cube: DataCube,
     reductions: Mapping[str, Reduction] | Reduction,
     *,
-    device: str | Device = "auto",
+    device: Any = "auto",
     memory: int | str | None = None,
     where: Any = None,
     progress: Progress = False,
+    keep: str | None = None,
+    trace: Any = None,
     client: Any = None,
 ) -> Any:
     """Read a scan once and feed every reduction with it.
 
-    The scan is cut along the file's own layout, never by memory or workers, so that results do not depend on either, to the
-    last bit. On the CPU, threads each work through row blocks of their own while reader threads decode what comes next.
+    The scan is cut along the file's own layout; memory, devices and workers decide only how much of it is under way at a time, so that
+    results do not depend on them, to the last bit. Reading, copying to a device and computing go on at the same time
+    (docs/streaming.md). Running out of memory on the way makes the steps smaller, not the sweep fail.
 
     Parameters
     ----------
     cube : DataCube
     reductions : mapping of str to Reduction, or one Reduction
         `VirtualImage`, `MeanPattern`, `MaxPattern`, `CenterOfMass`, `BraggDisks`, or your own.
-    device : {"auto", "cpu", "cuda:N"}
-        Arrays are reduced where they are; files are reduced on the CPU.
+    device : {"auto", "cpu", "cuda", "cuda:N"} or sequence of CUDA devices
+        Where files are reduced; "auto" takes a GPU where there is one. Several GPUs share the row blocks. Arrays on a device are reduced
+        there, arrays on the host on the CPU unless a device is named.
     memory : int or str, optional
-        Private memory the sweep may hold, bytes or "512 MB". Half of the free memory, at most 4 GB, by default.
+        Bytes the sweep may hold on each device, or "512 MB"; page-locked host memory beside a GPU is at most the same again. By default
+        half of what is free: of the GPU's memory, or of the host's, there at most 4 GB.
     where : (Rx, Ry) bool, optional
         Positions to visit; results of others are NaN or empty.
     progress : bool or callable
         True draws a bar where `rich` is installed; a callable is given (patterns done, patterns in all).
+    keep : {"host", "device"}, optional
+        Where results go. Results of files come to the host by default, those of arrays stay beside the array. "device" keeps results on the
+        (one) device they were made on.
+    trace : path, optional
+        Write what was read, copied and computed when, as a Chrome trace (open it in ui.perfetto.dev).
     client : optional
         Reserved for a dask.distributed client; only None is accepted by this version.
 
@@ -66,7 +78,7 @@ def sweep(
     MemoryBudgetError
         The least the work needs is over the budget: what is asked, free and allowed.
     DeviceError
-        A device that is not there, or that holds no path for this kind of data.
+        A device that is not there, or that stopped answering; nothing of the sweep stays in memory.
 
     Examples
     --------
@@ -76,132 +88,130 @@ def sweep(
     >>> float(out["mean"][0, 0]), float(out["bf"][1, 2])
     (1.0, 16.0)
     """
+    named = _checked(reductions, keep, client)
+    todo = plan(cube, named, device=device, memory=memory, where=where)
+    if keep == "device" and len(todo.processors) > 1:
+        raise InputError("keep='device' with several devices: their answers meet on the host; leave keep out, or name one device")
+    log.info("sweep: %s", "; ".join(todo.describe()))
+    timeline = None if trace is None else Timeline()
+    parts = shares(named, len(todo.processors))
+    try:
+        with _reporter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
+            for pass_ in range(todo.passes):
+                _one_pass(cube, todo, pass_, parts, workspaces, report)
+            if cube.source.resident and _frames(todo.scan):
+                cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
+            results = _results(todo, parts, workspaces[0], keep or ("host" if todo.ring else "device"))
+    finally:
+        if timeline is not None:
+            timeline.write(trace)
+    return results if isinstance(reductions, Mapping) else results["result"]
+
+
+def _checked(reductions: Any, keep: Any, client: Any) -> Named:
+    """The reductions by name, after a look at what else was asked."""
     if client is not None:
         raise InputError("client= is not served by this version: leave it None")
-    single = not isinstance(reductions, Mapping)
-    named: dict[str, Reduction] = {"result": reductions} if single else dict(reductions)  # type: ignore[dict-item,arg-type]
+    if keep not in (None, "host", "device"):
+        raise InputError(f"keep={keep!r}: need 'host' or 'device'")
+    named: Named = dict(reductions) if isinstance(reductions, Mapping) else {"result": reductions}
     for name, reduction in named.items():
         if not isinstance(reduction, Reduction):
             raise InputError(f"{name!r} is a {type(reduction).__name__}, need a Reduction such as gpu4d.MeanPattern()")
-    where_to = _device(choose(device), cube)
-    todo = plan(cube, named, memory=memory, where=where)
-    log.info("sweep on %s: %s", where_to, "; ".join(todo.describe()))
-    with _reporter(progress, _frames(todo.scan) * todo.passes) as report:
-        for pass_ in range(todo.passes):
-            active = [r for r in named.values() if pass_ < r.passes(todo.scan, todo.budget)]
-            for reduction in active:
-                reduction.start(todo.scan, where_to, pass_)
-            _one_pass(cube, todo, joined(active), report)
-            if cube.source.resident and _frames(todo.scan):
-                cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
-    results = {name: reduction.finish() for name, reduction in named.items()}
-    return results["result"] if single else results
+    return named
 
 
-def _device(device: Device, cube: DataCube) -> Device:
-    """Where the work happens: arrays are reduced where they lie, files on the CPU."""
-    sample = sample_of(cube.source)
-    if sample is not None and arrays.is_cuda(sample):
-        return Device("cuda", device.index)
-    if device.kind == "cuda" and cube.source.resident and sample is not None:
-        raise DeviceError(f"device={device}: the cube is an array on the CPU; move it to the GPU (cupy.asarray) or use device='cpu'")
-    if device.kind == "cuda":
-        how = "gpu4d.DataCube(cupy.asarray(cube.load().source.array)) is reduced on the GPU"
-        log.info("device=%s: scans in files are reduced on the CPU by this version; %s", device, how)
-    return Device("cpu")
+def _results(todo: Plan, parts: list[Named], workspace: Workspace, keep: str) -> dict[str, Any]:
+    """What all devices found together, made on the first one and within its memory."""
+    stream = workspace.stream("compute")
+    with workspace.computing(stream, "finish"):
+        merge(parts)
+        results = {name: reduction.finish() for name, reduction in parts[0].items()}
+        if keep == "host":
+            results = {name: to_host(result) for name, result in results.items()}
+    stream.synchronize()
+    return results
 
 
 def _frames(scan: ScanInfo) -> int:
     return sum(scan.frames_in_block(block) for block in range(scan.blocks))
 
 
-def _one_pass(cube: DataCube, todo: Plan, reductions: list[Any], report: Callable[[int], None]) -> None:
-    """Workers take row blocks in order; the first error stops all of them and is raised here."""
-    blocks = iter(range(todo.scan.blocks))
-    lock, stop = threading.Lock(), threading.Event()
+@contextlib.contextmanager
+def _workspaces(todo: Plan, timeline: Timeline | None) -> Iterator[list[Workspace]]:
+    """One for each device; whatever happens, they give back all they hold."""
+    opened: list[Workspace] = []
+    try:
+        for processor in todo.processors:
+            opened.append(processor.workspace(max(1, todo.budget), todo.readers, timeline))
+        yield opened
+    finally:
+        for workspace in opened:
+            workspace.close()
 
-    def tiles_of_a_worker() -> Iterator[tuple[slice, slice]]:
-        while not stop.is_set():
-            with lock:
-                block = next(blocks, None)
-            if block is None:
-                return
-            yield from todo.tiles(block)
 
-    def work() -> None:
+def _one_pass(
+    cube: DataCube, todo: Plan, pass_: int, parts: list[Named], workspaces: list[Workspace], report: Callable[[int], None]
+) -> None:
+    """Conveyors take row blocks in order, each from the same supply; the first error stops all of them and is raised here."""
+    supply, stop = _Supply(todo.scan.blocks), threading.Event()
+    conveyors = []
+    for processor, workspace, named in zip(todo.processors, workspaces, parts):
+        active = [r for r in named.values() if pass_ < r.passes(todo.scan, todo.budget)]
+        for reduction in active:
+            reduction.start(todo.scan, processor.name, pass_)
+        pixels = _pixels(cube, processor, active)
+        fed = joined(active) if pixels is None else active
+        for _ in range(todo.lanes):
+            conveyors.append(Conveyor(cube, todo, fed, pixels, workspace, processor, supply, stop, report))
+    _run(conveyors, stop)
+
+
+def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:
+    if len(conveyors) == 1:
+        conveyors[0].run()
+        return
+
+    def work(conveyor: Conveyor) -> None:
         try:
-            for rows, columns, frames in _read_ahead(cube, todo, tiles_of_a_worker()):
-                if stop.is_set():
-                    return
-                _update(todo.scan, reductions, rows, columns, frames, report)
+            conveyor.run()
         except BaseException:
             stop.set()
             raise
 
-    if todo.workers == 1:
-        work()
-        return
-    with ThreadPoolExecutor(todo.workers, thread_name_prefix="gpu4d-sweep") as pool:
-        futures = [pool.submit(contextvars.copy_context().run, work) for _ in range(todo.workers)]  # gpu4d.using holds there too
+    with ThreadPoolExecutor(len(conveyors), thread_name_prefix="gpu4d-sweep") as pool:
+        futures = [pool.submit(contextvars.copy_context().run, work, one) for one in conveyors]  # gpu4d.using holds there too
         try:
             for future in futures:
                 future.result()
-        except BaseException:  # Ctrl-C arrives here, in the main thread: let the workers end first
+        except BaseException:  # Ctrl-C arrives here, in the main thread: let the conveyors end first
             stop.set()
             raise
 
 
-def _read_ahead(cube: DataCube, todo: Plan, tiles: Iterator[tuple[slice, slice]]) -> Iterator[tuple[slice, slice, Any]]:
-    """Tiles with their frames. Where reading costs, a thread of its own fills a ring of buffers ahead of the caller."""
-    source = cube.source
-    if not todo.buffers:
-        for rows, columns in tiles:
-            if _wanted(todo.scan, rows, columns):
-                yield rows, columns, source.read(rows, columns)
-        return
-    ring = [np.empty((todo.cut.rows, todo.cut.columns, *cube.detector_shape), dtype=cube.dtype) for _ in range(todo.buffers)]
-    free = deque(ring)
-    ahead: deque[tuple[slice, slice, np.ndarray, Future]] = deque()
+class _Supply:
+    """Numbers of row blocks, each handed out once, to whoever asks first."""
 
-    with ThreadPoolExecutor(1, thread_name_prefix="gpu4d-read") as reader:
+    def __init__(self, blocks: int):
+        self._blocks, self._lock = iter(range(blocks)), threading.Lock()
 
-        def submit() -> None:
-            for rows, columns in tiles:
-                if _wanted(todo.scan, rows, columns):
-                    buffer = free.popleft()
-                    view = buffer[: rows.stop - rows.start, : columns.stop - columns.start]
-                    ahead.append((rows, columns, buffer, reader.submit(source.read, rows, columns, view)))
-                    return
+    def __iter__(self) -> Iterator[int]:
+        return self
 
-        for _ in range(todo.buffers):
-            submit()
-        while ahead:
-            rows, columns, buffer, future = ahead.popleft()
-            yield rows, columns, future.result()
-            free.append(buffer)
-            submit()
+    def __next__(self) -> int:
+        with self._lock:
+            return next(self._blocks)
 
 
-def _wanted(scan: ScanInfo, rows: slice, columns: slice) -> bool:
-    return scan.where is None or bool(scan.where[rows, columns].any())
+def _pixels(cube: DataCube, processor: Processor, active: list[Any]) -> np.ndarray | None:
+    """The only detector pixels a pass needs, where gathering them on the host saves at least half of the link's bytes.
 
-
-def _update(scan: ScanInfo, reductions: list[Any], rows: slice, columns: slice, frames: Any, report: Callable[[int], None]) -> None:
-    """Hand one tile to every reduction: all of its frames, or those that `where` keeps."""
-    xp = arrays.namespace(frames)
-    positions = np.stack(np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij"), -1).reshape(
-        -1, 2
-    )
-    frames = xp.reshape(frames, (positions.shape[0], *scan.shape[2:]))
-    if isinstance(frames, np.ndarray):
-        frames = np.ascontiguousarray(frames)  # also strips numpy.memmap, whose views cost Python calls
-    if scan.where is not None:
-        keep = np.flatnonzero(scan.where[rows, columns])
-        if len(keep) < len(positions):
-            positions, frames = positions[keep], xp.take(frames, arrays.from_numpy(keep, frames), axis=0)
-    for reduction in reductions:
-        reduction.update(frames, positions)
-    report(len(positions))
+    One reduction only: several would each need their own order. A file that is decoded into buffers has no patterns to gather from.
+    """
+    if not processor.copies or not cube.source.resident or len(active) != 1 or not hasattr(active[0], "wanted_pixels"):
+        return None
+    wanted = active[0].wanted_pixels()
+    return wanted if wanted is not None and 2 * len(wanted) <= np.prod(cube.detector_shape) else None
 
 
 class _reporter:

@@ -1,8 +1,9 @@
-"""How a scan is cut: row blocks and tiles follow from shape, dtype and file layout; only how many are in flight from memory.
+"""How a scan is cut, and what a sweep will hold: all of it decided before anything is allocated.
 
-A **tile** is what one `update` sees: a rectangle of scan positions of about four megabytes, along the file's own blocks. A
-**row block** is a run of scan rows that one thread works through, tile by tile, in order. Because neither depends on
-memory or workers, results do not either, to the last bit.
+A **tile** is a rectangle of scan positions of about four megabytes, along the file's own blocks; a **row block** is a run of scan rows
+that one conveyor works through, tile by tile, in order. Both follow from shape, dtype and layout, never from memory, devices or
+workers, and neither do results, to the last bit. A **chunk** is a run of tiles of one row block that travels to a device together:
+how many is up to the memory.
 """
 
 from __future__ import annotations
@@ -16,18 +17,22 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
-from gpu4d.data.source import Shape4, sample_of
+from gpu4d.data.source import Shape4
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.memory import available_memory, default_budget
+from gpu4d.device.processor import Processor
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.sizes import format_bytes, parse_memory
+from gpu4d.streaming.place import on_host, processors_for
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 
 TILE_BYTES = 4 << 20  # a few tiles fit into the last-level cache, and one hides the cost of a call
 LEAST_BLOCKS = 8  # row blocks of a small scan, where its layout allows: threads need work to share
 MOST_BLOCKS = 64  # row blocks of a scan: enough to share out, few enough to keep their sums
 LARGEST_NATURAL_TILE = 64 << 20  # blocks of a file above this are read in parts, more than once
-READ_AHEAD = 3  # tiles of a worker: one in work, two being read
+CHUNK_BYTES = 64 << 20  # what travels to a device at once: 1 ms of a link, against 10 µs to set it off
+MOST_READERS = 8  # threads that fill page-locked memory: a link is saturated by fewer
+RING = 3  # chunks a conveyor holds on either side of a link: one in work, one arriving, one to spare
 
 
 @dataclass(frozen=True)
@@ -63,40 +68,103 @@ def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int]) -> Cut:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A rectangle of scan positions."""
+
+    rows: slice
+    columns: slice
+
+    @property
+    def frames(self) -> int:
+        return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
+
+    def positions(self) -> np.ndarray:
+        """(n, 2) int64, in scan order."""
+        rx, ry = np.arange(self.rows.start, self.rows.stop), np.arange(self.columns.start, self.columns.stop)
+        return np.stack([np.repeat(rx, len(ry)), np.tile(ry, len(rx))], axis=1)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a sweep will do, before it allocates anything."""
+    """What a sweep will do, before it allocates anything.
+
+    Attributes
+    ----------
+    scan, cut : ScanInfo, Cut
+    processors : tuple of Processor
+        Where frames are reduced; the figures below hold for each.
+    lanes : int
+        Conveyors on each.
+    readers : int
+        Threads that read, for each; 0 where frames are used where they lie.
+    chunk_tiles : int
+        Tiles that travel together.
+    ring, staging : int
+        Chunks a conveyor holds where frames are reduced, and page-locked on the host before a link.
+    tile_bytes, held_bytes : int
+        Of one tile; of the reductions.
+    budget : int
+        What may be held.
+    passes : int
+    """
 
     scan: ScanInfo
     cut: Cut
-    workers: int
-    buffers: int  # per worker; 0 where the source needs none
+    processors: tuple[Processor, ...]
+    lanes: int
+    readers: int
+    chunk_tiles: int
+    ring: int
+    staging: int
     tile_bytes: int
-    held_bytes: int  # by the reductions
+    held_bytes: int
     budget: int
     passes: int
 
     @property
-    def bytes(self) -> int:
-        """What the sweep will hold at most."""
-        return self.held_bytes + self.workers * max(self.buffers, 1) * self.tile_bytes
+    def chunk_bytes(self) -> int:
+        return self.chunk_tiles * self.tile_bytes
 
-    def tiles(self, block: int) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of the tiles of one row block, in order."""
+    @property
+    def bytes(self) -> int:
+        """What the sweep will hold at most on a device, reductions included."""
+        return self.held_bytes + self.lanes * max(self.ring, 1) * self.chunk_bytes
+
+    @property
+    def staging_bytes(self) -> int:
+        """Page-locked host memory beside it, for each device."""
+        return self.lanes * self.staging * self.chunk_bytes
+
+    @property
+    def bytes_read(self) -> int:
+        """What all passes read."""
+        tiles = sum(1 for block in range(self.scan.blocks) for _ in self.tiles(block))
+        return int(self.passes * tiles * self.tile_bytes * self.cut.amplification)
+
+    def seconds(self, read_rate: float) -> float:
+        """Expected time of all passes: that of the slower of reading (bytes per second, as measured) and the link."""
+        rates = [read_rate, *(p.link_rate * len(self.processors) for p in self.processors[:1] if p.link_rate)]
+        return self.bytes_read / min(rates)
+
+    def tiles(self, block: int) -> Iterator[Tile]:
+        """Tiles of one row block that hold a position to visit, in order."""
         first, last = self.scan.block_rows[block], self.scan.block_rows[block + 1]
         for row in range(first, last, self.cut.rows):
             for column in range(0, self.scan.shape[1], self.cut.columns):
-                yield slice(row, min(row + self.cut.rows, last)), slice(column, min(column + self.cut.columns, self.scan.shape[1]))
+                tile = Tile(slice(row, min(row + self.cut.rows, last)), slice(column, min(column + self.cut.columns, self.scan.shape[1])))
+                if self.scan.where is None or self.scan.where[tile.rows, tile.columns].any():
+                    yield tile
 
     def describe(self) -> list[str]:
         """For people."""
-        c, patterns = self.cut, self.scan.shape[0] * self.scan.shape[1]
-        buffers = f"{self.buffers} buffers each" if self.buffers else "no buffers: the data are used where they lie"
+        c, patterns, many = self.cut, self.scan.shape[0] * self.scan.shape[1], len(self.processors) > 1
         lines = [
             f"tiles of {c.rows}×{c.columns} patterns ({format_bytes(self.tile_bytes)}), "
             f"{self.scan.blocks} row blocks of {c.block_rows} rows",
-            f"{self.workers} worker{'s' * (self.workers > 1)}, {buffers}",
-            f"holds {format_bytes(self.bytes)} of {format_bytes(self.budget)} allowed; "
-            f"{patterns} patterns, {self.passes} pass{'es' * (self.passes > 1)}",
+            f"on {', '.join(p.name for p in self.processors)}{' each' * many}: {self.lanes} worker{'s' * (self.lanes > 1)}, {self._flow()}",
+            f"holds {format_bytes(self.bytes)} of {format_bytes(self.budget)} allowed"
+            + (f", and {format_bytes(self.staging_bytes)} page-locked on the host" if self.staging else "")
+            + f"; {patterns} patterns, {self.passes} pass{'es' * (self.passes > 1)}",
         ]
         if c.amplification > 1.01:
             lines.append(
@@ -105,11 +173,90 @@ class Plan:
             )
         return lines
 
+    def _flow(self) -> str:
+        if not self.ring:
+            return "no buffers: the data are used where they lie"
+        if not self.staging:
+            return f"{self.ring} buffers each"
+        return (
+            f"chunks of {self.chunk_tiles} tile{'s' * (self.chunk_tiles > 1)} ({format_bytes(self.chunk_bytes)}), "
+            f"{self.staging} in page-locked memory and {self.ring} on the device, {self.readers} readers"
+        )
 
-def scan_info(cube: DataCube, where: Any = None) -> tuple[ScanInfo, Cut]:
+
+def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "auto", memory: Any = None, where: Any = None) -> Plan:
+    """Decide how a sweep runs within a memory budget.
+
+    Parameters
+    ----------
+    cube : DataCube
+    reductions : mapping of str to Reduction
+    device, memory, where
+        As of `gpu4d.sweep`.
+
+    Raises
+    ------
+    MemoryBudgetError
+        Not even single tiles in the shortest ring fit; the error says what is asked, free and allowed.
+    """
+    processors, in_place = processors_for(cube, device)
+    one = processors[0]
+    free, host = min(p.free_memory() for p in processors), available_memory()
+    budget = parse_memory(memory) if memory is not None else free // 2 if one.copies else default_budget()
+    for lanes, tiles, ring in _candidates(cube, one, in_place):
+        scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors))
+        held = _held(reductions, scan, lanes)
+        todo = Plan(
+            scan=scan,
+            cut=pieces,
+            processors=processors,
+            lanes=lanes,
+            readers=0 if in_place else min(cpu_threads(), MOST_READERS) if one.copies else lanes,
+            chunk_tiles=tiles,
+            ring=ring,
+            staging=ring if one.copies else 0,
+            tile_bytes=pieces.frames * _frame_bytes(cube),
+            held_bytes=held,
+            budget=budget,
+            passes=max((r.passes(scan, max(0, min(budget, free) - held)) for r in reductions.values()), default=1),
+        )
+        if todo.bytes <= min(budget, free) and todo.staging_bytes <= min(budget, host):
+            return todo
+    short = todo.bytes > min(budget, free)
+    asked, left = (todo.bytes, free) if short else (todo.staging_bytes, host)
+    what = f"a sweep for {', '.join(reductions) or 'nothing'}{'' if short else ', in page-locked memory,'}"
+    raise MemoryBudgetError(what, asked, left, budget)
+
+
+def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterator[tuple[int, int, int]]:
+    """Lanes, tiles in a chunk and chunks in a ring, from what is fastest to what needs least."""
+    pieces = cut(cube.shape, _frame_bytes(cube), cube.source.blocks)
+    in_a_block = pieces.block_rows // pieces.rows * ceil(max(cube.shape[1], 1) / pieces.columns)
+    most = max(1, min(CHUNK_BYTES // (pieces.frames * _frame_bytes(cube)), in_a_block))
+    together = [most >> i for i in range(most.bit_length())] if processor.copies or not on_host(cube) else [1]
+    for lanes in range(processor.lanes, 0, -1):
+        for tiles in together:
+            yield lanes, tiles, 0 if in_place else RING
+        if not in_place:
+            yield lanes, 1, 2
+    if not in_place:
+        yield 1, 1, 1
+
+
+def _held(reductions: Mapping[str, Reduction], scan: ScanInfo, lanes: int) -> int:
+    """Bytes the reductions hold: what lasts once, what an update takes for every lane."""
+    lasting = sum(r.bytes_needed(scan, 0) for r in reductions.values())
+    updating = sum(r.bytes_needed(scan, scan.update_frames) for r in reductions.values()) - lasting
+    if scan.where is not None:  # the frames to keep are picked from those of a chunk
+        updating += scan.update_frames * scan.shape[2] * scan.shape[3] * itemsize(scan.dtype)
+    return lasting + lanes * updating
+
+
+def scan_info(
+    cube: DataCube, where: Any = None, sample: Any = None, tiles: int = 1, lanes: int = 1, devices: int = 1
+) -> tuple[ScanInfo, Cut]:
     """What reductions are told of a cube, and how it is cut."""
-    frame_bytes = int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(cube.dtype)
-    pieces = cut(cube.shape, max(frame_bytes, 1), cube.source.blocks)
+    pieces = cut(cube.shape, _frame_bytes(cube), cube.source.blocks)
     starts = (*range(0, cube.shape[0], pieces.block_rows), cube.shape[0])
     scan = ScanInfo(
         shape=cube.shape,
@@ -118,44 +265,15 @@ def scan_info(cube: DataCube, where: Any = None) -> tuple[ScanInfo, Cut]:
         detector_mask=cube.detector_mask,
         where=_where(where, cube.scan_shape),
         block_rows=starts,
-        tile_frames=pieces.frames,
-        sample=sample_of(cube.source),
+        update_frames=tiles * pieces.frames,
+        open_blocks=len(starts) if devices > 1 else 1 if lanes == 1 else lanes + 1,
+        sample=sample,
     )
     return scan, pieces
 
 
-def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, memory: Any = None, where: Any = None) -> Plan:
-    """Decide how a sweep runs within a memory budget.
-
-    Parameters
-    ----------
-    cube : DataCube
-    reductions : mapping of str to Reduction
-    memory : int or str, optional
-        Bytes of private memory gpu4d may hold, or "512 MB"; half of what is free, at most 4 GB, by default.
-    where : (Rx, Ry) bool, optional
-
-    Raises
-    ------
-    MemoryBudgetError
-        Even one worker with two buffers does not fit; the error says what is asked, free and allowed.
-    """
-    scan, pieces = scan_info(cube, where)
-    budget = default_budget() if memory is None else parse_memory(memory)
-    free = available_memory()
-    frame_bytes = int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(cube.dtype)
-    tile_bytes = pieces.frames * frame_bytes
-    held = sum(r.bytes_needed(scan, pieces.frames) for r in reductions.values())
-    room = min(budget, free) - held
-    host = scan.sample is None or isinstance(scan.sample, np.ndarray)
-    buffers, wanted = (0, 1) if cube.source.resident or not host else (READ_AHEAD, 2)  # a buffer is a NumPy array
-    if room < wanted * tile_bytes:
-        raise MemoryBudgetError(f"a sweep for {', '.join(reductions) or 'nothing'}", held + wanted * tile_bytes, free, budget)
-    workers = max(1, min(cpu_threads(), scan.blocks, room // (max(buffers, 1) * tile_bytes))) if host else 1
-    if buffers:
-        buffers = int(min(READ_AHEAD, room // (workers * tile_bytes)))
-    passes = max((r.passes(scan, room) for r in reductions.values()), default=1)
-    return Plan(scan, pieces, workers, buffers, tile_bytes, held, budget, passes)
+def _frame_bytes(cube: DataCube) -> int:
+    return max(1, int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(cube.dtype))
 
 
 def _where(where: Any, shape: tuple[int, int]) -> np.ndarray | None:

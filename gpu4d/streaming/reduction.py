@@ -32,10 +32,12 @@ class ScanInfo:
     block_rows : tuple of int
         First scan row of every row block, and the number of rows behind the last. All frames of a block arrive in one
         thread and in one order, whatever the memory and the number of workers.
-    tile_frames : int
+    update_frames : int
         The most frames one `update` brings.
+    open_blocks : int
+        Row blocks whose sums may have to wait for one before them, for memory plans.
     sample : array or None
-        An empty array of the frames' namespace and device; None for frames of a file (NumPy).
+        An empty array of the frames' namespace and device; None where they are NumPy arrays read from a file.
     """
 
     shape: Shape4
@@ -44,12 +46,18 @@ class ScanInfo:
     detector_mask: np.ndarray | None = None
     where: np.ndarray | None = None
     block_rows: tuple[int, ...] = ()
-    tile_frames: int = 1
+    update_frames: int = 1
+    open_blocks: int = 1
     sample: Any = None
 
     @property
     def blocks(self) -> int:
         return len(self.block_rows) - 1
+
+    @property
+    def on_host(self) -> bool:
+        """Whether frames arrive as NumPy arrays."""
+        return self.sample is None or isinstance(self.sample, np.ndarray)
 
     def block_of(self, position: Any) -> int:
         """Number of the row block a position (rx, ry) belongs to."""
@@ -68,8 +76,18 @@ class Reduction(Protocol):
     `update` is called from several threads at once, each with frames of row blocks of its own. Per-position results
     may be written straight to their places; sums across frames go through `BlockSums`.
 
-    Optional: `joins()`, asked after `start`. Reductions that return the same function have work in common: it is given the list of
-    them and returns what a sweep updates in their place. None for a reduction that wants to stay alone.
+    An `update` takes all of its frames or, where it raises MemoryError, none: the sweep frees memory and brings them again, in smaller
+    updates. For the same reason everything that can run out of memory comes before the first change of its own state.
+
+    Optional methods, all asked after `start`:
+
+    * ``in_tiles() -> bool``: whether results depend on how frames are grouped into updates, as sums of floats across frames do. Updates then
+      bring one tile, which follows from the scan alone; else a chunk of several, as memory allows. True where the method is not there.
+    * ``joins()``: reductions that return the same function have work in common: it is given the list of them and returns what a sweep
+      updates in their place. None for a reduction that wants to stay alone.
+    * ``wanted_pixels() -> (P,) int or None``: the only detector pixels (numbers qx · Qy + qy) it looks at. Where a link is to be crossed and
+      all reductions of a pass say so, these are gathered on the host, and ``update_pixels(values, positions)`` is called with
+      values (n, P) in place of ``update``.
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -83,7 +101,10 @@ class Reduction(Protocol):
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None: ...
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        """Frames (n, Qx, Qy) in native dtype, and their positions (n, 2) int64 in one row block."""
+        """Frames (n, Qx, Qy) in native dtype, and their positions (n, 2) int64 in one row block.
+
+        The frames are the sweep's: they change as soon as `update` returns.
+        """
         ...
 
     def state(self) -> dict[str, Any]:
@@ -99,6 +120,11 @@ class Reduction(Protocol):
     def finish(self) -> Any:
         """The result so far; may be called at any time and consumes nothing. Unseen positions are NaN."""
         ...
+
+
+def in_tiles(reduction: Any) -> bool:
+    """Whether its updates must bring one tile each, whatever the memory."""
+    return bool(reduction.in_tiles()) if hasattr(reduction, "in_tiles") else True
 
 
 def joined(reductions: list[Reduction]) -> list[Any]:
@@ -125,7 +151,7 @@ class BlockSums:
     """
 
     def __init__(self, scan: ScanInfo, combine: Callable[[Any, Any], Any] = operator.add):
-        self.combine = combine
+        self.scan, self.combine = scan, combine
         self.missing = [scan.frames_in_block(block) for block in range(scan.blocks)]
         self.total: Any = None
         self.folded = 0  # blocks 0 … folded - 1 are in `total`
@@ -133,18 +159,29 @@ class BlockSums:
         self._lock = threading.Lock()
 
     def add(self, block: int, value: Any, frames: int) -> None:
-        """Combine the sum of `frames` more frames of one block."""
+        """Combine the sum of `frames` more frames of one block; takes nothing where it raises MemoryError."""
+        add_together(block, frames, (self, value))
+
+    def combined(self, block: int, value: Any) -> Any:
+        """A value with what its block holds so far."""
+        have = self.open.get(block)
+        return value if have is None else self.combine(have, value)
+
+    def put(self, block: int, combined: Any, frames: int) -> None:
         with self._lock:
-            have = self.open.get(block)
-            self.open[block] = value if have is None else self.combine(have, value)
+            self.open[block] = combined
             self.missing[block] -= frames
             self._fold()
 
     def _fold(self) -> None:
         while self.folded < len(self.missing) and self.missing[self.folded] == 0:
-            value = self.open.pop(self.folded, None)
+            value = self.open.get(self.folded)
             if value is not None:
-                self.total = value if self.total is None else self.combine(self.total, value)
+                try:
+                    self.total = value if self.total is None else self.combine(self.total, value)
+                except MemoryError:
+                    return  # the block stays open, until the next one comes or somebody asks for the result
+                del self.open[self.folded]
             self.folded += 1
 
     def result(self) -> Any:
@@ -156,26 +193,45 @@ class BlockSums:
             return out
 
     def state(self) -> dict[str, Any]:
+        """On the host, so that it can go to another device or process."""
         with self._lock:
-            return {"total": self.total, "folded": self.folded, "open": dict(self.open), "missing": list(self.missing)}
+            still_open = {block: _to_host(value) for block, value in self.open.items()}
+            return {"total": _to_host(self.total), "folded": self.folded, "open": still_open, "missing": list(self.missing)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.total, self.folded = state["total"], state["folded"]
-        self.open, self.missing = dict(state["open"]), list(state["missing"])
+        self.total, self.folded = self._back(state["total"]), state["folded"]
+        self.open, self.missing = {block: self._back(value) for block, value in state["open"].items()}, list(state["missing"])
 
-    def merge(self, state: dict[str, Any], scan: ScanInfo) -> None:
+    def merge(self, state: dict[str, Any]) -> None:
         """Take over the sums of another worker, whose frames are of other blocks than ours."""
         with self._lock:
-            if state["folded"] > self.folded:
+            if state["total"] is not None:
                 if self.total is not None:
                     raise ValueError("both workers summed the first row blocks: give each its own rows")
-                self.total, self.folded = state["total"], state["folded"]
+                self.total, self.folded = self._back(state["total"]), state["folded"]
             for block, value in state["open"].items():
-                have = self.open.get(block)
-                self.open[block] = value if have is None else self.combine(have, value)
-            whole = [scan.frames_in_block(block) for block in range(scan.blocks)]
+                self.open[block] = self.combined(block, self._back(value))
+            whole = [self.scan.frames_in_block(block) for block in range(self.scan.blocks)]
             self.missing = [a + b - n for a, b, n in zip(self.missing, state["missing"], whole)]
             self._fold()
+
+    def _back(self, value: Any) -> Any:
+        """A value of a state beside the frames."""
+        return value if self.scan.on_host or not isinstance(value, np.ndarray) else arrays.from_numpy(value, self.scan.sample)
+
+
+def add_together(block: int, frames: int, *sums: tuple[BlockSums, Any]) -> None:
+    """Add the values of the same frames to several sums: to all of them or, where memory runs out, to none.
+
+    One thread works on a block, so that nobody changes what it holds between the two steps.
+    """
+    combined = [(one, one.combined(block, value)) for one, value in sums]
+    for one, value in combined:
+        one.put(block, value, frames)
+
+
+def _to_host(value: Any) -> Any:
+    return arrays.to_numpy(value) if arrays.is_array(value) else value
 
 
 class PerPosition:
@@ -191,7 +247,7 @@ class PerPosition:
     def __init__(self, scan: ScanInfo, planes: int):
         self.shape = (planes, *scan.shape[:2])
         self.columns, self.sample = scan.shape[1], scan.sample
-        self.host = scan.sample is None or isinstance(scan.sample, np.ndarray)
+        self.host = scan.on_host
         self.values = np.full(self.shape, np.nan) if self.host else None
         self.pieces: list[tuple[np.ndarray, Any]] = []
 

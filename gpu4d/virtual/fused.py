@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.streaming.reduction import Reduction, ScanInfo
+from gpu4d.streaming.reduction import BlockSums, Reduction, ScanInfo, add_together
 from gpu4d.virtual.frame_reductions import FrameReductions, frame_reductions
 
 _EXACT = ("uint8", "uint16", "uint32", "int8", "int16", "int32")
@@ -29,8 +29,8 @@ class Member(Reduction, Protocol):
         """The mask of the first moments it wants, in a tuple; None where it wants none."""
         ...
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
-        """What `update` would have found: `masked` holds the columns of its own masks."""
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
+        """Put per-position values to their places, and say what is to be added to which sums; `masked` holds the columns of its own masks."""
         ...
 
 
@@ -56,7 +56,8 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 class FusedFrames:
     """Feeds several members from one call of `frame_reductions` a tile."""
 
-    def __init__(self, members: list[Member], mask: np.ndarray | None):
+    def __init__(self, members: list[Any], mask: np.ndarray | None):
+        self.scan: ScanInfo = members[0].scan
         self.members: list[tuple[Member, slice]] = []
         masks: list[np.ndarray] = []
         for member in members:
@@ -66,10 +67,14 @@ class FusedFrames:
         self.masks, self.mask = masks, mask
         self.beside: tuple[Any, Any] | None = None  # both in the library and on the device of the frames, which are all of one
 
+    def in_tiles(self) -> bool:
+        return False  # integer frames: their sums are exact
+
     def update(self, frames: Any, positions: np.ndarray) -> None:
         if self.beside is None:
             masks = np.stack(self.masks) if self.masks else np.zeros((0, *frames.shape[1:]), dtype=bool)
             self.beside = arrays.from_numpy(masks, frames), None if self.mask is None else arrays.from_numpy(self.mask, frames)
         sums = frame_reductions(frames, self.beside[0], mask=self.beside[1])
-        for member, columns in self.members:
-            member.take(sums._replace(masked=sums.masked[:, columns]), positions)
+        taken = [member.take(sums._replace(masked=sums.masked[:, columns]), positions) for member, columns in self.members]
+        if pairs := [pair for one in taken for pair in one]:
+            add_together(self.scan.block_of(positions[0]), len(positions), *pairs)

@@ -84,19 +84,33 @@ class VirtualImage:
         valid = self.scan.detector_mask
         return mask if valid is None else (mask & valid if mask.dtype == bool else mask * valid)
 
+    def in_tiles(self) -> bool:
+        return False
+
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        columns: dict[int, Any] = {}
-        if self.still:
-            kinds = {np.dtype(bool): [], np.dtype(float): []}  # type: dict[np.dtype, list[int]]
-            for i, mask in self.still.items():
-                kinds[np.dtype(bool) if mask.dtype == bool else np.dtype(float)].append(i)
-            for kind, members in kinds.items():
-                if members:
-                    masks = arrays.from_numpy(np.stack([self.still[i] for i in members]).astype(kind), frames)
-                    columns.update(self._columns(masked_sums(frames, masks), members))
+        columns = self._under_masks(frames, self.still)
         if self.following:
             columns.update(self._follow(frames, positions))
-        xp = arrays.namespace(frames)
+        self._put(positions, columns, arrays.namespace(frames))
+
+    def wanted_pixels(self) -> np.ndarray | None:
+        return None if self.following else np.flatnonzero(np.any([mask != 0 for mask in self.still.values()], axis=0))
+
+    def update_pixels(self, values: Any, positions: np.ndarray) -> None:
+        xp, pixels = arrays.namespace(values), self.wanted_pixels()
+        masks = {i: mask.ravel()[None, pixels] for i, mask in self.still.items()}
+        self._put(positions, self._under_masks(xp.reshape(values, (len(positions), 1, -1)), masks), xp)
+
+    def _under_masks(self, frames: Any, masks: dict[int, np.ndarray]) -> dict[int, Any]:
+        """Sums under fixed masks; bool masks and weights each in one call."""
+        columns: dict[int, Any] = {}
+        for kind in (bool, float):
+            if members := [i for i, mask in masks.items() if (mask.dtype == bool) == (kind is bool)]:
+                stack = arrays.from_numpy(np.stack([masks[i] for i in members]).astype(kind), frames)
+                columns.update(self._columns(masked_sums(frames, stack), members))
+        return columns
+
+    def _put(self, positions: np.ndarray, columns: dict[int, Any], xp: Any) -> None:
         self.values.put(positions, xp.stack([columns[i] for i in range(len(self.detectors))], axis=-1))
 
     def joins(self) -> Any:
@@ -109,8 +123,9 @@ class VirtualImage:
     def moments_mask(self) -> None:
         return None
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[Any]:
         self.values.put(positions, arrays.as_float64(sums.masked))
+        return []
 
     def _follow(self, frames: Any, positions: np.ndarray) -> dict[int, Any]:
         """Detectors that move with the origin: circles by their radii, other shapes by a mask for each pattern."""

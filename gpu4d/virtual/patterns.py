@@ -8,9 +8,10 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data import DiffractionSlice
-from gpu4d.data.datacube import diffraction_slice, itemsize
+from gpu4d.data.datacube import diffraction_slice
 from gpu4d.errors import InputError
 from gpu4d.streaming import BlockSums, ScanInfo
+from gpu4d.streaming.reduction import add_together
 from gpu4d.virtual.frame_reductions import FrameReductions
 from gpu4d.virtual.fused import exact, fused
 from gpu4d.virtual.pattern_sums import pattern_maximum, pattern_sums
@@ -51,7 +52,7 @@ class MeanPattern:
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame = scan.shape[2] * scan.shape[3]
         moved = 8 * n_frames * frame if self.origin is not None else 0
-        return 8 * 8 * frame + 2 * moved
+        return 8 * frame * (5 + len(self._SUMS) * scan.open_blocks) + 2 * moved
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
@@ -69,21 +70,24 @@ class MeanPattern:
     def _moves_mask(self) -> bool:
         return self.origin is not None and self.scan.detector_mask is not None
 
+    def in_tiles(self) -> bool:
+        return self.weights is not None or self.origin is not None or not exact(self.scan)
+
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        block, n = self.scan.block_of(positions[0]), len(positions)
-        weights = None
+        n, seen, weights = len(positions), float(len(positions)), None
         if self.weights is not None:
-            weights = arrays.from_numpy(self.weights[positions[:, 0], positions[:, 1]], frames)
-        self.seen.add(block, n if weights is None else float(arrays.to_numpy(weights).sum()), n)
+            own = self.weights[positions[:, 0], positions[:, 1]]
+            seen, weights = float(own.sum()), arrays.from_numpy(own, frames)
+        covered = []
         if self.origin is not None:
             shifts = arrays.from_numpy(self._shifts(positions), frames)
             if self._moves_mask:
                 frames = self._valid(frames)
-                self.covered.add(block, self._coverage(frames, shifts, weights), n)
+                covered.append((self.covered, self._coverage(frames, shifts, weights)))
             frames = shifted_patterns(frames, shifts)
         total, count = pattern_sums(frames, weights=weights)
-        self.totals.add(block, total, n)
-        self.counts.add(block, count, n)
+        sums = ((self.seen, seen), (self.totals, total), (self.counts, count), *covered)
+        add_together(self.scan.block_of(positions[0]), n, *sums)
 
     def joins(self) -> Any:
         return fused if self.weights is None and self.origin is None and exact(self.scan) else None
@@ -94,11 +98,8 @@ class MeanPattern:
     def moments_mask(self) -> None:
         return None
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
-        block, n = self.scan.block_of(positions[0]), len(positions)
-        self.seen.add(block, n, n)
-        self.totals.add(block, sums.total, n)
-        self.counts.add(block, sums.count, n)
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
+        return [(self.seen, float(len(positions))), (self.totals, sums.total), (self.counts, sums.count)]
 
     def _shifts(self, positions: np.ndarray) -> np.ndarray:
         """What takes each position's origin to the mean of all, (n, 2)."""
@@ -130,7 +131,7 @@ class MeanPattern:
 
     def merge(self, state: dict[str, Any]) -> None:
         for name in self._SUMS:
-            getattr(self, name).merge(state[name], self.scan)
+            getattr(self, name).merge(state[name])
 
     @property
     def left_out(self) -> float:
@@ -169,7 +170,7 @@ class MaxPattern:
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        return 8 * 8 * scan.shape[2] * scan.shape[3] + itemsize(scan.dtype)
+        return 8 * scan.shape[2] * scan.shape[3] * (4 + scan.open_blocks)
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
@@ -177,6 +178,9 @@ class MaxPattern:
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         self.scan = scan
         self.largest = BlockSums(scan, combine=_maximum)
+
+    def in_tiles(self) -> bool:
+        return False  # a maximum is the same however it is grouped
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         self.largest.add(self.scan.block_of(positions[0]), pattern_maximum(frames), len(positions))
@@ -190,8 +194,8 @@ class MaxPattern:
     def moments_mask(self) -> None:
         return None
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> None:
-        self.largest.add(self.scan.block_of(positions[0]), sums.maximum, len(positions))
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
+        return [(self.largest, sums.maximum)]
 
     def state(self) -> dict[str, Any]:
         return self.largest.state()
@@ -200,7 +204,7 @@ class MaxPattern:
         self.largest.restore(state)
 
     def merge(self, state: dict[str, Any]) -> None:
-        self.largest.merge(state, self.scan)
+        self.largest.merge(state)
 
     def finish(self) -> DiffractionSlice:
         top = self.largest.result()

@@ -1,0 +1,329 @@
+"""The conveyor: row blocks of a scan through one device, chunk by chunk, with reading, copying and computing at the same time.
+
+    file ──readers──▶ page-locked ring ──copy stream──▶ device ring ──compute stream──▶ reductions
+
+Nothing in the loop waits for the device. A buffer is handed back with an event behind its last use; who fills it next waits for that
+event: the copy stream on the device, a reader on the host. On the CPU the copy is a read: readers fill the ring that frames are
+reduced in. Where frames lie already there is no ring at all.
+
+Running out of memory, wherever it happens, ends in one place: everything under way is waited for and thrown away, the chunk is halved
+(the rings shortened, when it is down to a tile), and what no reduction has taken yet is read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.device.processor import Buffer, Event, Pending, Processor, Stream, Workspace
+from gpu4d.errors import MemoryBudgetError
+from gpu4d.streaming.plan import Plan, Tile
+from gpu4d.streaming.reduction import in_tiles
+
+log = logging.getLogger("gpu4d")
+
+
+class Work(NamedTuple):
+    """Tiles that travel together, and the reductions that have not taken them yet."""
+
+    tiles: tuple[Tile, ...]
+    reductions: tuple[Any, ...]
+
+
+@dataclass
+class Slot:
+    """A buffer for one chunk, and the last use that was made of it."""
+
+    buffer: Buffer
+    used: Event | None = None
+
+
+@dataclass
+class Chunk:
+    """A chunk under way: being read into a slot, or copied to one."""
+
+    work: Work
+    slot: Slot
+    reads: list[Pending] = field(default_factory=list)
+    arrived: Event | None = None
+
+
+class Conveyor:
+    """Takes row blocks from a shared supply and feeds their frames to reductions, on one device.
+
+    Parameters
+    ----------
+    cube : DataCube
+    todo : Plan
+    reductions : list
+        What is updated (`gpu4d.streaming.reduction.joined`).
+    pixels : (P,) int or None
+        Only these detector pixels travel.
+    workspace : Workspace
+    processor : Processor
+        Whose workspace it is.
+    blocks : iterator of int
+        Row blocks nobody has taken yet; safe to ask from several threads.
+    stop : threading.Event
+        Set by whoever fails first.
+    report : callable
+        Told how many patterns were reduced.
+    """
+
+    def __init__(
+        self,
+        cube: DataCube,
+        todo: Plan,
+        reductions: list[Any],
+        pixels: np.ndarray | None,
+        workspace: Workspace,
+        processor: Processor,
+        blocks: Iterator[int],
+        stop: threading.Event,
+        report: Callable[[int], None],
+    ):
+        self.source, self.todo, self.scan = cube.source, todo, todo.scan
+        self.reductions, self.pixels = tuple(reductions), pixels
+        self.workspace, self.processor, self.blocks, self.stop, self.report = workspace, processor, blocks, stop, report
+        self.frame_shape = tuple(self.scan.shape[2:]) if pixels is None else (len(pixels),)
+        self.frame_bytes = int(np.prod(self.frame_shape, dtype=np.int64)) * itemsize(cube.dtype)
+        self.dtype = cube.dtype
+        self.chunk_tiles, self.ring, self.staging = todo.chunk_tiles, todo.ring, todo.staging
+        self.backlog: deque[Work] = deque()  # taken from the supply, not begun
+        self.begun: deque[Work] = deque()  # on its way, in order
+        self.reading: deque[Chunk] = deque()
+        self.held: list[Buffer] = []
+
+    def run(self) -> None:
+        """Until the supply of row blocks is used up, or `stop` is set."""
+        while True:
+            try:
+                self._convey()
+                break
+            except MemoryBudgetError:
+                raise
+            except MemoryError as error:
+                self._start_over(error)
+        for buffer in self.held:
+            buffer.free()
+
+    # ---------------------------------------------------------------- three ways for frames to arrive
+
+    def _convey(self) -> None:
+        compute = self.workspace.stream("compute")
+        if not self.ring:
+            self._in_place(compute)
+        elif not self.processor.copies:
+            self._by_reading(compute)
+        else:
+            self._over_a_link(compute, self.workspace.stream("copy"))
+        compute.synchronize()
+
+    def _in_place(self, compute: Stream) -> None:
+        while (work := self._next()) is not None:
+            self._reduce(work, compute, [(run, self._flat(self.source.read(*_rectangle(run)))) for run in _runs(work.tiles)])
+
+    def _by_reading(self, compute: Stream) -> None:
+        free, reading = self._slots(self.ring, self.workspace.allocate), self.reading
+        while self._read_ahead(free, reading):
+            chunk = self._been_read(reading.popleft())
+            self._reduce(chunk.work, compute, [self._arrived(chunk)])
+            free.append(chunk.slot)
+
+    def _over_a_link(self, compute: Stream, copy: Stream) -> None:
+        """One chunk behind: the copy of the next is under way before the host sets off the work on this one."""
+        free, reading = self._slots(self.staging, self.workspace.pinned), self.reading
+        ring, arriving = self._slots(self.ring, self.workspace.allocate), deque[Chunk]()
+        while self._read_ahead(free, reading) or arriving:
+            if reading and ring:
+                chunk = self._been_read(reading.popleft())
+                arriving.append(self._copy(chunk, ring.popleft(), copy))
+                free.append(chunk.slot)
+            if len(arriving) > 1 or not reading or not ring:
+                chunk = arriving.popleft()
+                compute.wait(chunk.arrived)  # type: ignore[arg-type]
+                self._reduce(chunk.work, compute, [self._arrived(chunk)])
+                chunk.slot.used = compute.record()
+                ring.append(chunk.slot)
+
+    # ---------------------------------------------------------------- their steps
+
+    def _next(self) -> Work | None:
+        """The next chunk of work; None when there is no more, or somebody failed."""
+        while not self.backlog:
+            block = next(self.blocks, None)
+            if block is None:
+                return None
+            if tiles := tuple(self.todo.tiles(block)):
+                self.backlog.append(Work(tiles, self.reductions))
+        if self.stop.is_set():
+            return None
+        work = self.backlog.popleft()
+        if len(work.tiles) > self.chunk_tiles:
+            self.backlog.appendleft(Work(work.tiles[self.chunk_tiles :], work.reductions))
+            work = Work(work.tiles[: self.chunk_tiles], work.reductions)
+        self.begun.append(work)
+        return work
+
+    def _slots(self, count: int, get: Callable[[int], Buffer]) -> deque[Slot]:
+        slots = deque[Slot]()
+        for _ in range(count):
+            self.held.append(get(self.chunk_tiles * self.todo.cut.frames * self.frame_bytes))
+            slots.append(Slot(self.held[-1]))
+        return slots
+
+    def _read_ahead(self, free: deque[Slot], reading: deque[Chunk]) -> bool:
+        """Set readers to work on every free slot; False when nothing is being read and nothing is left to read."""
+        while free and (work := self._next()) is not None:
+            chunk = Chunk(work, free.popleft())
+            offset = 0
+            for tile in work.tiles:
+                chunk.reads.append(self.workspace.submit(self._read, tile, chunk.slot.buffer, offset, chunk.slot.used))
+                offset += tile.frames * self.frame_bytes
+            reading.append(chunk)
+        return bool(reading) and not self.stop.is_set()
+
+    def _read(self, tile: Tile, buffer: Buffer, offset: int, used: Event | None) -> None:
+        """In a reader: one tile into its place in a buffer, in native dtype."""
+        if used is not None:
+            used.wait()
+        size = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
+        if self.pixels is None:
+            into = buffer.view((*size, *self.frame_shape), self.dtype, offset)
+            found = self.source.read(tile.rows, tile.columns, into)
+            if found is not into:
+                np.copyto(into, found)
+        else:
+            into = buffer.view((tile.frames, *self.frame_shape), self.dtype, offset)
+            frames = self.source.read(tile.rows, tile.columns).reshape(tile.frames, -1)
+            np.take(frames, self.pixels, axis=1, out=into, mode="clip")  # the mode that needs no buffer of its own
+
+    def _been_read(self, chunk: Chunk) -> Chunk:
+        for read in chunk.reads:
+            read.result()
+        return chunk
+
+    def _copy(self, chunk: Chunk, slot: Slot, copy: Stream) -> Chunk:
+        """Put the way of a chunk to the device into the copy stream; its host buffer is free behind it."""
+        if slot.used is not None:
+            copy.wait(slot.used)
+        frames = sum(tile.frames for tile in chunk.work.tiles)
+        self.workspace.copy(slot.buffer, chunk.slot.buffer, frames * self.frame_bytes, copy)
+        chunk.slot.used = copy.record()
+        return Chunk(chunk.work, slot, arrived=chunk.slot.used)
+
+    def _arrived(self, chunk: Chunk) -> tuple[tuple[Tile, ...], Any]:
+        """The tiles of a chunk, and their frames (n, Qx, Qy)."""
+        tiles = chunk.work.tiles
+        return tiles, chunk.slot.buffer.view((_frames(tiles), *self.frame_shape), self.dtype)
+
+    def _flat(self, frames: Any) -> Any:
+        xp = arrays.namespace(frames)
+        flat = xp.reshape(frames, (frames.shape[0] * frames.shape[1], *self.frame_shape))
+        # also strips numpy.memmap, whose views cost Python calls
+        return np.ascontiguousarray(flat) if isinstance(flat, np.ndarray) else flat
+
+    def _reduce(self, work: Work, compute: Stream, parts: list[tuple[tuple[Tile, ...], Any]]) -> None:
+        """Feed the reductions; where memory runs out, exactly what was not taken goes back to the front of `begun`."""
+        steps = [
+            (Work(tiles, (one,)), frames) for run, whole in parts for one in work.reductions for tiles, frames in _pieces(one, run, whole)
+        ]
+        done = 0
+        try:
+            with self.workspace.computing(compute, "reduce"):
+                for step, frames in steps:
+                    self._update(step, frames)
+                    done += 1
+        except MemoryError:
+            self.begun.popleft()
+            self.begun.extendleft(step for step, _ in reversed(steps[done:]))
+            raise
+        self.begun.popleft()
+        if work.reductions[-1] is self.reductions[-1]:  # work that is done again is counted once
+            self.report(int(sum(self._kept(tile).sum() for tile in work.tiles)) if self.scan.where is not None else _frames(work.tiles))
+
+    def _update(self, step: Work, frames: Any) -> None:
+        """Give one reduction its frames: all of them, or those that `where` keeps."""
+        positions = np.concatenate([tile.positions() for tile in step.tiles])
+        if self.scan.where is not None:
+            keep = np.flatnonzero(np.concatenate([self._kept(tile) for tile in step.tiles]))
+            if len(keep) < len(positions):
+                positions, frames = positions[keep], arrays.namespace(frames).take(frames, arrays.from_numpy(keep, frames), axis=0)
+        (reduction,) = step.reductions
+        (reduction.update if self.pixels is None else reduction.update_pixels)(frames, positions)
+
+    def _kept(self, tile: Tile) -> np.ndarray:
+        assert self.scan.where is not None
+        return self.scan.where[tile.rows, tile.columns].ravel()
+
+    # ---------------------------------------------------------------- out of memory
+
+    def _start_over(self, error: MemoryError) -> None:
+        """Throw away what is under way, give everything back, and go on from what is left in smaller steps."""
+        for chunk in self.reading:
+            for read in chunk.reads:
+                if not read.cancel():
+                    with contextlib.suppress(Exception):  # whatever it was: it will be read again, and fail again
+                        read.result()
+        self.reading.clear()
+        self.workspace.trim()  # waits for the device, whose streams may still use the buffers
+        while self.held:
+            self.held.pop().free()
+        self.workspace.trim()
+        self.backlog.extendleft(reversed(self.begun))
+        self.begun.clear()
+        if self.chunk_tiles > 1:
+            self.chunk_tiles //= 2
+        elif self.ring > 1:
+            self.ring -= 1
+        else:
+            least = self.todo.held_bytes + max(self.ring, 1) * self.todo.tile_bytes
+            raise MemoryBudgetError("a sweep of single tiles", least, self.processor.free_memory(), self.todo.budget) from error
+        self.staging = min(self.staging, self.ring)
+        log.info("%s; going on with chunks of %d tiles, %d in flight", error, self.chunk_tiles, self.ring)
+
+
+def _frames(tiles: tuple[Tile, ...]) -> int:
+    return sum(tile.frames for tile in tiles)
+
+
+def _pieces(reduction: Any, tiles: tuple[Tile, ...], frames: Any) -> Iterator[tuple[tuple[Tile, ...], Any]]:
+    """A run of tiles in the pieces a reduction takes: the whole, or tile by tile."""
+    if not in_tiles(reduction):
+        yield tiles, frames
+        return
+    first = 0
+    for tile in tiles:
+        yield (tile,), frames[first : first + tile.frames, ...]
+        first += tile.frames
+
+
+def _runs(tiles: tuple[Tile, ...]) -> Iterator[tuple[Tile, ...]]:
+    """Tiles grouped so that each group is a rectangle whose positions, in scan order, are those of its tiles."""
+    run: list[Tile] = []
+    for tile in tiles:
+        if run and not _continues(run, tile):
+            yield tuple(run)
+            run = []
+        run.append(tile)
+    if run:
+        yield tuple(run)
+
+
+def _continues(run: list[Tile], tile: Tile) -> bool:
+    rows, columns = _rectangle(run)
+    beside = rows == tile.rows and rows.stop - rows.start == 1 and columns.stop == tile.columns.start
+    return beside or (columns == tile.columns and rows.stop == tile.rows.start)
+
+
+def _rectangle(run: Sequence[Tile]) -> tuple[slice, slice]:
+    return slice(run[0].rows.start, run[-1].rows.stop), slice(run[0].columns.start, run[-1].columns.stop)

@@ -1,0 +1,82 @@
+"""Where the frames of a cube are reduced: arrays where they lie, files on the device that was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data.datacube import DataCube
+from gpu4d.data.source import sample_of
+from gpu4d.device.choose import Device, choose_all
+from gpu4d.device.cpu import CpuProcessor
+from gpu4d.device.processor import Processor
+from gpu4d.errors import DeviceError
+
+
+def processors_for(cube: DataCube, device: Any) -> tuple[tuple[Processor, ...], bool]:
+    """The processors a sweep runs on, and whether frames are used where they lie.
+
+    Parameters
+    ----------
+    cube : DataCube
+    device : str, Device, Processor, or a sequence of them
+        As of `gpu4d.sweep`.
+
+    Raises
+    ------
+    DeviceError
+        The cube is an array on one device, and another was asked for by name.
+    """
+    sample = sample_of(cube.source)
+    if sample is not None and not isinstance(sample, np.ndarray):
+        return (InPlace(_same_device(sample, device)),), True
+    if device == "auto" and sample is not None:
+        device = "cpu"  # an array on the host: moving it costs more than the work, unless the caller knows better
+    processors = tuple(_processor(d) for d in choose_all(device))
+    return processors, bool(cube.source.resident and not processors[0].copies)
+
+
+def on_host(cube: DataCube) -> bool:
+    """Whether the cube's frames come as NumPy arrays."""
+    sample = sample_of(cube.source)
+    return sample is None or isinstance(sample, np.ndarray)
+
+
+class InPlace(CpuProcessor):
+    """The device an array lies on already: nothing is copied, the array's own library does the work, in its own stream."""
+
+    def __init__(self, sample: Any):
+        super().__init__()
+        self.name, self.lanes = f"the device of the array ({arrays.device(sample)})", 1
+        self._sample = sample
+
+    def sample(self, dtype: Any) -> Any:
+        return self._sample
+
+
+def _processor(device: Any) -> Processor:
+    if not isinstance(device, Device):
+        return device
+    if device.kind == "cpu":
+        return CpuProcessor()
+    from gpu4d.device.cuda import CudaProcessor
+
+    return CudaProcessor(device.index)
+
+
+def _same_device(sample: Any, device: Any) -> Any:
+    """The sample, if the device asked for is the one it lies on."""
+    if isinstance(device, str) and device != "auto":
+        asked, here = choose_all(device), Device("cuda", _index(sample)) if arrays.is_cuda(sample) else Device("cpu")
+        if asked != (here,):
+            raise DeviceError(
+                f"device={device!r}: the cube is an array on {here}, and arrays are reduced where they lie; use device='auto', or move it first"
+            )
+    return sample
+
+
+def _index(sample: Any) -> int:
+    device = arrays.device(sample)
+    return int(getattr(device, "id", getattr(device, "index", 0)) or 0)
