@@ -169,6 +169,7 @@ class AccountingWorkspace:
                 buffer.give_back()
 
     def leaks(self) -> list[str]:
+        """What was not given back before `close`, or is held now."""
         return self._leaks if self.closed else [str(buffer) for buffer in self._buffers]
 
     def caller(self) -> Actor:
@@ -192,11 +193,10 @@ class AccountingWorkspace:
         """Count bytes that are taken, or raise MemoryError."""
         p = self.processor
         with p.lock:
-            mine, has = (
-                (self.held, p.memory - p.held - p.held_by_others)
-                if kind == "device"
-                else (self.pinned_held, p.pinned_memory - p.pinned_held)
-            )
+            if kind == "device":
+                mine, has = self.held, p.memory - p.held - p.held_by_others
+            else:
+                mine, has = self.pinned_held, p.pinned_memory - p.pinned_held
             if nbytes > min(self.cap - mine, has):
                 raise MemoryError(
                     f"{p.name}: {format_bytes(nbytes)} of {kind} memory asked, {format_bytes(has)} is free "
@@ -230,12 +230,18 @@ class AccountingWorkspace:
     def use(self, buffer: AccountingBuffer, write: bool, first: int, last: int) -> None:
         """The work of the calling thread reads or writes bytes of a buffer, until it ends."""
         actor = self.processor.thread.stream or self.caller()
-        self.access(buffer, actor, actor.doing, write, first, last)
+        try:
+            self.access(buffer, actor, actor.doing, write, first, last)
+        finally:
+            if actor is self.host:  # whose work is not told to end
+                actor.finish()
 
     def access(
         self, buffer: AccountingBuffer, actor: Actor, what: str, write: bool, first: int, last: int, start: float | None = None
     ) -> None:
         p = self.processor
+        if first >= last:
+            return
         with p.lock:
             new = Access(actor, what, write, first, last, actor.step, actor.time if start is None else start)
             actor.open.append(new)
@@ -266,9 +272,9 @@ class AccountingBuffer:
         self.freed = False
         if workspace.processor.moves_bytes:
             self.bytes = np.full(nbytes, FRESH, dtype=np.uint8)
-        else:  # pages that nobody touches are never there
-            self.bytes = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), dtype=np.uint8, count=nbytes)
-            self.bytes.flags.writeable = False
+        else:  # read-only pages that nobody touches are never there, however many
+            pages = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+            self.bytes = np.frombuffer(pages, dtype=np.uint8, count=nbytes)
         workspace.owners[id(self.bytes)] = self
         weakref.finalize(self.bytes, workspace.owners.pop, id(self.bytes), None).atexit = False
 
