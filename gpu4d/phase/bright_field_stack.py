@@ -130,7 +130,7 @@ class BrightFieldStack:
         self.seen[number] = True
         if not self.host:
             self.pieces.append((number, found))
-        elif len(number) and number[-1] - number[0] == len(number) - 1:  # tiles are runs of positions nearly always
+        elif len(number) and (np.diff(number) == 1).all():  # tiles are runs of positions nearly always
             self.values[:, number[0] : number[-1] + 1] = found
         else:
             self.values[:, number] = found

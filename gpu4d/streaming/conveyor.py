@@ -133,22 +133,22 @@ class Conveyor:
             self._reduce(work, compute, [(run, self._flat(self.source.read(*_rectangle(run)))) for run in _runs(work.tiles)])
 
     def _by_reading(self, compute: Stream) -> None:
-        free, reading = self._slots(self.ring, self.workspace.allocate), self.reading
-        while self._read_ahead(free, reading):
-            chunk = self._been_read(reading.popleft())
+        free = self._slots(self.ring, self.workspace.allocate)
+        while self._read_ahead(free):
+            chunk = self._read_next()
             self._reduce(chunk.work, compute, [self._arrived(chunk)])
             free.append(chunk.slot)
 
     def _over_a_link(self, compute: Stream, copy: Stream) -> None:
         """One chunk behind: the copy of the next is under way before the host sets off the work on this one."""
-        free, reading = self._slots(self.staging, self.workspace.pinned), self.reading
+        free = self._slots(self.staging, self.workspace.pinned)
         ring, arriving = self._slots(self.ring, self.workspace.allocate), deque[Chunk]()
-        while self._read_ahead(free, reading) or arriving:
-            if reading and ring:
-                chunk = self._been_read(reading.popleft())
+        while self._read_ahead(free) or arriving:
+            if self.reading and ring:
+                chunk = self._read_next()
                 arriving.append(self._copy(chunk, ring.popleft(), copy))
                 free.append(chunk.slot)
-            if len(arriving) > 1 or not reading or not ring:
+            if len(arriving) > 1 or not self.reading or not ring:
                 chunk = arriving.popleft()
                 compute.wait(chunk.arrived)  # type: ignore[arg-type]
                 self._reduce(chunk.work, compute, [self._arrived(chunk)])
@@ -181,16 +181,15 @@ class Conveyor:
             slots.append(Slot(self.held[-1]))
         return slots
 
-    def _read_ahead(self, free: deque[Slot], reading: deque[Chunk]) -> bool:
+    def _read_ahead(self, free: deque[Slot]) -> bool:
         """Set readers to work on every free slot; False when nothing is being read and nothing is left to read."""
         while free and (work := self._next()) is not None:
-            chunk = Chunk(work, free.popleft())
-            offset = 0
+            chunk, offset = Chunk(work, free.popleft()), 0
+            self.reading.append(chunk)
             for tile in work.tiles:
                 chunk.reads.append(self.workspace.submit(self._read, tile, chunk.slot.buffer, offset, chunk.slot.used))
                 offset += tile.frames * self.frame_bytes
-            reading.append(chunk)
-        return bool(reading) and not self.stop.is_set()
+        return bool(self.reading) and not self.stop.is_set()
 
     def _read(self, tile: Tile, buffer: Buffer, offset: int, used: Event | None) -> None:
         """In a reader: one tile into its place in a buffer, in native dtype."""
@@ -207,10 +206,11 @@ class Conveyor:
             frames = self.source.read(tile.rows, tile.columns).reshape(tile.frames, -1)
             np.take(frames, self.pixels, axis=1, out=into, mode="clip")  # the mode that needs no buffer of its own
 
-    def _been_read(self, chunk: Chunk) -> Chunk:
-        for read in chunk.reads:
+    def _read_next(self) -> Chunk:
+        """The next chunk, once its readers are done; until then it counts as being read."""
+        for read in self.reading[0].reads:
             read.result()
-        return chunk
+        return self.reading.popleft()
 
     def _copy(self, chunk: Chunk, slot: Slot, copy: Stream) -> Chunk:
         """Put the way of a chunk to the device into the copy stream; its host buffer is free behind it."""
@@ -234,9 +234,8 @@ class Conveyor:
 
     def _reduce(self, work: Work, compute: Stream, parts: list[tuple[tuple[Tile, ...], Any]]) -> None:
         """Feed the reductions; where memory runs out, exactly what was not taken goes back to the front of `begun`."""
-        steps = [
-            (Work(tiles, (one,)), frames) for run, whole in parts for one in work.reductions for tiles, frames in _pieces(one, run, whole)
-        ]
+        each = [(one, piece) for tiles, frames in parts for one in work.reductions for piece in _pieces(one, tiles, frames)]
+        steps = [(Work(tiles, (one,)), frames) for one, (tiles, frames) in each]
         done = 0
         try:
             with self.workspace.computing(compute, "reduce"):

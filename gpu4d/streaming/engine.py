@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
-from gpu4d.device.choose import Device
 from gpu4d.device.processor import Processor, Workspace
 from gpu4d.device.timeline import Timeline
-from gpu4d.errors import InputError
+from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.streaming.conveyor import Conveyor
 from gpu4d.streaming.merge import Named, merge, shares, to_host
 from gpu4d.streaming.plan import Plan, plan
@@ -101,7 +100,8 @@ def sweep(
                 _one_pass(cube, todo, pass_, parts, workspaces, report)
             if cube.source.resident and _frames(todo.scan):
                 cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
-            results = _results(todo, parts, workspaces[0], keep or ("host" if todo.ring else "device"))
+            merge(parts)
+            results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
         if timeline is not None:
             timeline.write(trace)
@@ -121,16 +121,25 @@ def _checked(reductions: Any, keep: Any, client: Any) -> Named:
     return named
 
 
-def _results(todo: Plan, parts: list[Named], workspace: Workspace, keep: str) -> dict[str, Any]:
-    """What all devices found together, made on the first one and within its memory."""
-    stream = workspace.stream("compute")
-    with workspace.computing(stream, "finish"):
-        merge(parts)
-        results = {name: reduction.finish() for name, reduction in parts[0].items()}
-        if keep == "host":
-            results = {name: to_host(result) for name, result in results.items()}
-    stream.synchronize()
-    return results
+def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
+    """What the reductions found, made on the device they are on and within its memory; the rings are gone by now."""
+    for last in (False, True):
+        try:
+            stream = workspace.stream("compute")
+            with workspace.computing(stream, "finish"):
+                results = {name: reduction.finish() for name, reduction in named.items()}
+                if keep == "host":
+                    results = {name: to_host(result) for name, result in results.items()}
+            stream.synchronize()
+            return results
+        except MemoryBudgetError:
+            raise
+        except MemoryError as error:
+            if last:
+                processor = todo.processors[0]
+                raise MemoryBudgetError("the result of a sweep", todo.held_bytes, processor.free_memory(), todo.budget) from error
+            workspace.trim()
+    raise AssertionError("not reached")
 
 
 def _frames(scan: ScanInfo) -> int:

@@ -72,7 +72,8 @@ def _same_device(sample: Any, device: Any) -> Any:
         asked, here = choose_all(device), Device("cuda", _index(sample)) if arrays.is_cuda(sample) else Device("cpu")
         if asked != (here,):
             raise DeviceError(
-                f"device={device!r}: the cube is an array on {here}, and arrays are reduced where they lie; use device='auto', or move it first"
+                f"device={device!r}: the cube is an array on {here}, and such arrays are reduced where they lie: "
+                "use device='auto', or move it first"
             )
     return sample
 

@@ -81,13 +81,14 @@ class Reduction(Protocol):
 
     Optional methods, all asked after `start`:
 
-    * ``in_tiles() -> bool``: whether results depend on how frames are grouped into updates, as sums of floats across frames do. Updates then
-      bring one tile, which follows from the scan alone; else a chunk of several, as memory allows. True where the method is not there.
-    * ``joins()``: reductions that return the same function have work in common: it is given the list of them and returns what a sweep
-      updates in their place. None for a reduction that wants to stay alone.
-    * ``wanted_pixels() -> (P,) int or None``: the only detector pixels (numbers qx · Qy + qy) it looks at. Where a link is to be crossed and
-      all reductions of a pass say so, these are gathered on the host, and ``update_pixels(values, positions)`` is called with
-      values (n, P) in place of ``update``.
+    * ``in_tiles() -> bool``: whether results depend on how frames are grouped into updates, as sums of floats across frames do.
+      Updates then bring one tile, which follows from the scan alone; else a chunk of several, as memory allows. True where the
+      method is not there.
+    * ``joins()``: reductions that return the same function have work in common: it is given the list of them and returns what a
+      sweep updates in their place. None for a reduction that wants to stay alone.
+    * ``wanted_pixels() -> (P,) int or None``: the only detector pixels (numbers qx · Qy + qy) it looks at. Where these are fewer than
+      half, frames have to cross a link and it is the only reduction of a pass, they are gathered on the host, and
+      ``update_pixels(values, positions)`` is called with values (n, P) in place of ``update``.
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:

@@ -30,7 +30,10 @@ class Member(Reduction, Protocol):
         ...
 
     def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
-        """Put per-position values to their places, and say what is to be added to which sums; `masked` holds the columns of its own masks."""
+        """Put values of positions to their places, and say what is to be added to which sums.
+
+        `masked` holds the columns of its own masks.
+        """
         ...
 
 
