@@ -363,6 +363,43 @@ def test_a_race_names_both_sides():
     assert "compute 'blur' on stream 'work' reads bytes 8…40" in str(error.value)
 
 
+def test_an_access_is_remembered_as_long_as_it_can_race():
+    def start():
+        w = device().workspace(1000, 1)
+        host, there, streams = w.pinned(80), w.allocate(80), [w.stream(f"{i}") for i in range(3)]
+        return w, host, there, streams
+
+    def read(w, buffer, stream):
+        with w.computing(stream, "work"):
+            buffer.view((80,), "u1")
+
+    w, host, there, (one, two, _) = start()  # its own stream has read what was copied, another may not yet
+    w.copy(there, host, 80, one)
+    read(w, there, one)
+    with pytest.raises(AssertionError, match=r"race: .* copy 1 on stream '0' writes"):
+        read(w, there, two)
+
+    w, host, there, (one, two, three) = start()  # one that waited has read it, another may not yet
+    w.copy(there, host, 80, one)
+    two.wait(one.record())
+    read(w, there, two)
+    with pytest.raises(AssertionError, match=r"race: .* copy 1 on stream '0' writes"):
+        read(w, there, three)
+
+    w, host, there, (one, two, three) = start()  # two read it, and only the second is waited for
+    read(w, there, one)
+    read(w, there, two)
+    three.wait(two.record())
+    with pytest.raises(AssertionError, match=r"race: .* stream '0' reads .* copy 1 on stream '2' writes"):
+        w.copy(there, host, 80, three)
+
+    w, host, there, (one, two, _) = start()  # the second copy is of the first half only
+    w.copy(there, host, 80, one)
+    w.copy(there, host, 40, one)
+    with pytest.raises(AssertionError, match=r"race: .* copy 1 on stream '0' writes"), w.computing(two, "work"):
+        there.view((40,), "u1", 40)
+
+
 def test_readers_may_fill_parts_of_one_buffer():
     p = device()
     w = p.workspace(1000, 3)
@@ -434,6 +471,8 @@ def test_races_are_those_of_the_graph_of_all_operations():
             what = draw.choice(["copy", "copy", "compute", "record", "record", "wait", "wait", "host", "submit", "result"])
             i, j, last = draw.randrange(2), draw.randrange(2), draw.randrange(1, 101)
             first, after, accesses, actor = draw.randrange(last), [], [], stream
+            if draw.random() < 0.5:
+                first, last = 0, 100
             if what in ("wait", "host", "result"):
                 waited = jobs if what == "result" else events
                 if not waited:

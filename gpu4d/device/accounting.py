@@ -49,7 +49,7 @@ class AccountingProcessor:
     readers_in_threads : bool
         Readers are real threads. Counters, failures and races are as before, times depend on how the threads happened to run.
     moves_bytes : bool
-        False: buffers are memory that is never touched, their views are read-only, and copies only take time.
+        False: buffers are pages that are never touched (POSIX), their views are read-only, and copies only take time.
     lanes : int
     failures : sequence of (operation, number) or (operation, number, error), or callable
         The number-th call (from 1, over all workspaces) of an operation fails, with MemoryError, InputError (job, read) or DeviceError
@@ -67,6 +67,10 @@ class AccountingProcessor:
         Calls of every operation; bytes as "bytes copied", "bytes read".
     faults : list of str
         Every race and misuse, whoever caught the AssertionError.
+    over : float
+        Virtual seconds at which the last closed workspace ended; the next one begins there.
+    workspaces : list of AccountingWorkspace
+        All there were.
     """
 
     copies = True
@@ -98,7 +102,7 @@ class AccountingProcessor:
         self.lost = False
         self.link, self.disk = Resource(), Resource()
         self.workspaces: list[AccountingWorkspace] = []
-        self.over = 0.0  # virtual time at which the last closed workspace ended
+        self.over = 0.0
         self.lock = threading.RLock()
         self.thread = _Thread()
         self._failures = failures if callable(failures) else _listed(failures, name)

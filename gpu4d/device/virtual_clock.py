@@ -10,6 +10,7 @@ L. Lamport, Commun. ACM 21, 558 (1978); C. Flanagan and S. N. Freund, PLDI 2009,
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 
@@ -101,9 +102,11 @@ class Resource:
 
     def __init__(self) -> None:
         self.free_at = 0.0
+        self._lock = threading.Lock()  # a disk may serve several devices
 
     def take(self, start: float, seconds: float) -> tuple[float, float]:
         """Start and end of a request that is made at `start` and takes `seconds`."""
-        start = max(start, self.free_at)
-        self.free_at = start + seconds
-        return start, self.free_at
+        with self._lock:
+            start = max(start, self.free_at)
+            self.free_at = start + seconds
+            return start, self.free_at
