@@ -54,10 +54,11 @@ class CudaProcessor:
         return ((link and link[0].max_link) or Link(4, 16)).rate
 
     def free_memory(self) -> int:
+        """Of the device, with what CuPy's own pool keeps for reuse: a workspace has it given back where it runs short."""
         import cupy
 
         with in_our_words(self.name), current(self.index):
-            return int(cupy.cuda.runtime.memGetInfo()[0])
+            return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def sample(self, dtype: Any) -> Any:
         import cupy
@@ -76,7 +77,7 @@ class CudaWorkspace:
         self.name, self.index, self.lost = processor.name, processor.index, False
         self._pinned = Account("page-locked memory", cap)
         self._readers = Readers(readers)
-        self._streams: list[CudaStream] = []
+        self._streams: dict[str, CudaStream] = {}
         self._buffers: set[DeviceBuffer] = set()
         self._plans: dict[int, Any] = {}  # caches of FFT plans, one of every thread that computed
         self._timeline, self._spans = timeline, []  # type: ignore[var-annotated]
@@ -105,10 +106,11 @@ class CudaWorkspace:
             return PinnedBuffer(self, int(nbytes))
 
     def stream(self, name: str) -> CudaStream:
-        with self.calling():
-            stream = CudaStream(self, name)
-        self._streams.append(stream)
-        return stream
+        """The one stream of this name: what is asked for again goes on where it was."""
+        if name not in self._streams:
+            with self.calling():
+                self._streams[name] = CudaStream(self, name)
+        return self._streams[name]
 
     def copy(self, target: Any, source: Any, nbytes: int, stream: Any) -> None:
         from cupy.cuda import runtime
@@ -156,7 +158,7 @@ class CudaWorkspace:
             log.warning("%s could not be left in order: %s", self.name, error)
             self.lost = True
         if self.lost:
-            _abandoned.append((self.pool, self._streams, self._spans, self._zero, list(self._plans.values())))
+            _abandoned.append((self.pool, dict(self._streams), list(self._spans), self._zero, list(self._plans.values())))
             for buffer in self._held():
                 buffer.free()
             self.pool.closed = False  # so that no array tries to give memory back
@@ -210,7 +212,7 @@ class CudaWorkspace:
 
     def _settle(self) -> None:
         """Wait until the streams are at rest."""
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.cupy.synchronize()
 
     def _held(self) -> list[Any]:
