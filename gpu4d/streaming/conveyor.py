@@ -38,6 +38,9 @@ class Work(NamedTuple):
     tiles: tuple[Tile, ...]
     reductions: tuple[Any, ...]
 
+    def __str__(self) -> str:
+        return f"reduce rows {self.tiles[0].rows.start}…{self.tiles[-1].rows.stop - 1}"
+
 
 @dataclass
 class Slot:
@@ -102,6 +105,7 @@ class Conveyor:
         self.begun: deque[Work] = deque()  # on its way, in order
         self.reading: deque[Chunk] = deque()
         self.held: list[Buffer] = []
+        self.last_try: tuple[Tile, Any] | None = None
 
     def run(self) -> None:
         """Until the supply of row blocks is used up, or `stop` is set."""
@@ -113,8 +117,9 @@ class Conveyor:
                 raise
             except MemoryError as error:
                 self._start_over(error)
-        for buffer in self.held:
-            buffer.free()
+        if not self.stop.is_set():  # else readers may be at work in buffers: closing the workspace waits for them
+            for buffer in self.held:
+                buffer.free()
 
     # ---------------------------------------------------------------- three ways for frames to arrive
 
@@ -238,7 +243,7 @@ class Conveyor:
         steps = [(Work(tiles, (one,)), frames) for one, (tiles, frames) in each]
         done = 0
         try:
-            with self.workspace.computing(compute, "reduce"):
+            with self.workspace.computing(compute, str(work)):
                 for step, frames in steps:
                     self._update(step, frames)
                     done += 1
@@ -280,10 +285,13 @@ class Conveyor:
         self.workspace.trim()
         self.backlog.extendleft(reversed(self.begun))
         self.begun.clear()
+        first = (self.backlog[0].tiles[0], self.backlog[0].reductions[0]) if self.backlog else None
         if self.chunk_tiles > 1:
             self.chunk_tiles //= 2
         elif self.ring > 1:
             self.ring -= 1
+        elif first != self.last_try:
+            self.last_try = first  # somebody else may have given memory back
         else:
             least = self.todo.held_bytes + max(self.ring, 1) * self.todo.tile_bytes
             raise MemoryBudgetError("a sweep of single tiles", least, self.processor.free_memory(), self.todo.budget) from error
