@@ -31,6 +31,8 @@ from gpu4d.streaming.reduction import in_tiles
 
 log = logging.getLogger("gpu4d")
 
+ANNOUNCED = 8  # tiles that a source is told of before they are read: some tens of megabytes, what a disk needs to work ahead
+
 
 class Work(NamedTuple):
     """Tiles that travel together, and the reductions that have not taken them yet."""
@@ -169,15 +171,24 @@ class Conveyor:
             if block is None:
                 return None
             if tiles := tuple(self.todo.tiles(block)):
+                self._announce(tiles[:ANNOUNCED])
                 self.backlog.append(Work(tiles, self.reductions))
         if self.stop.is_set():
             return None
         work = self.backlog.popleft()
         if len(work.tiles) > self.chunk_tiles:
-            self.backlog.appendleft(Work(work.tiles[self.chunk_tiles :], work.reductions))
+            later = work.tiles[self.chunk_tiles :]
+            self._announce(later[max(0, ANNOUNCED - self.chunk_tiles) : ANNOUNCED])
+            self.backlog.appendleft(Work(later, work.reductions))
             work = Work(work.tiles[: self.chunk_tiles], work.reductions)
         self.begun.append(work)
         return work
+
+    def _announce(self, tiles: tuple[Tile, ...]) -> None:
+        """Tell the source what will be read soon, so that a disk works ahead of the readers."""
+        if hasattr(self.source, "will_read"):
+            for tile in tiles:
+                self.source.will_read(tile.rows, tile.columns)
 
     def _slots(self, count: int, get: Callable[[int], Buffer]) -> deque[Slot]:
         slots = deque[Slot]()
