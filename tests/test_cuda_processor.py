@@ -167,7 +167,7 @@ def test_cpu_threads_have_tracks_of_their_own():
 
         for one in [workspace.submit(work) for _ in range(2)]:
             one.result()
-    assert {span.track for span in timeline.events} == {"cpu compute 0", "cpu compute 1"}
+    assert {span.track for span in timeline.events} == {"cpu compute 0", "cpu compute 1", "read 0", "read 1"}
 
 
 def test_cpu_says_what_it_is(monkeypatch):

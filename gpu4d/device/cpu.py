@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import re
 import threading
 import time
@@ -43,7 +44,7 @@ class CpuWorkspace:
 
     def __init__(self, cap: int, readers: int, timeline: Any = None):
         self._device, self._pinned = Account("memory", cap), Account("staging memory", cap)
-        self._readers = Readers(readers)
+        self._readers = Readers(readers, timeline)
         self._timeline = timeline
 
     @property
@@ -169,10 +170,14 @@ class HostBuffer:
 
 
 class Readers:
-    """Threads that read ahead; none is started before there is something to read."""
+    """Threads that read ahead; none is started before there is something to read.
 
-    def __init__(self, threads: int):
+    On a timeline every thread is a track, "read 0", and a call appears under the name of its first argument.
+    """
+
+    def __init__(self, threads: int, timeline: Any = None):
         self._threads, self._lock, self._closed = max(threads, 1), threading.Lock(), False
+        self._timeline = timeline
         self._pool: ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future:
@@ -181,7 +186,16 @@ class Readers:
                 raise RuntimeError("the workspace is closed")
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="gpu4d-read")
-            return self._pool.submit(contextvars.copy_context().run, function, *args)  # gpu4d.using holds in readers too
+            call = function if self._timeline is None else functools.partial(self._timed, function)
+            return self._pool.submit(contextvars.copy_context().run, call, *args)  # gpu4d.using holds in readers too
+
+    def _timed(self, function: Callable[..., Any], *args: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args)
+        finally:
+            name = f"read {args[0]}" if args else "read"
+            self._timeline.span(f"read {thread_number()}", name, start, time.perf_counter())
 
     def close(self) -> None:
         """Cancel what has not begun and wait for the rest."""

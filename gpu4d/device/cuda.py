@@ -76,7 +76,7 @@ class CudaWorkspace:
     def __init__(self, processor: CudaProcessor, cap: int, readers: int, timeline: Any = None):
         self.name, self.index, self.lost = processor.name, processor.index, False
         self._pinned = Account("page-locked memory", cap)
-        self._readers = Readers(readers)
+        self._readers = Readers(readers, timeline)
         self._streams: dict[str, CudaStream] = {}
         self._buffers: set[DeviceBuffer] = set()
         self._plans: dict[int, Any] = {}  # caches of FFT plans, one of every thread that computed

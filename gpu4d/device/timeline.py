@@ -1,6 +1,7 @@
 """What was busy when: spans of time on named tracks, written as a trace that chrome://tracing and ui.perfetto.dev draw.
 
-A track is a row of the drawing: a reader thread ("read 0"), the copies of a device ("cuda:0 copy"), its kernels ("cuda:0 compute").
+A track is a row of the drawing: the passes of sweeps ("passes"), a reader thread ("read 0"), the copies of a device ("cuda:0 copy"),
+its kernels ("cuda:0 compute").
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class Timeline:
         """
         with self._lock:
             events, dropped = list(self.events), self.dropped
-        rows = {track: row for row, track in enumerate(dict.fromkeys(span.track for span in events))}
+        begun = sorted(events, key=lambda span: (span.start, -span.end))  # rows in the order work flows: what holds others, first
+        rows = {track: row for row, track in enumerate(dict.fromkeys(span.track for span in begun))}
         trace: list[dict[str, Any]] = [{"ph": "M", "pid": 0, "name": "process_name", "args": {"name": "gpu4d"}}]
         for track, row in rows.items():
             trace.append({"ph": "M", "pid": 0, "tid": row, "name": "thread_name", "args": {"name": track}})

@@ -62,8 +62,9 @@ def sweep(
     keep : {"host", "device"}, optional
         Where results go. Results of files come to the host by default, those of arrays stay beside the array. "device" keeps results on the
         (one) device they were made on.
-    trace : path, optional
-        Write what was read, copied and computed when, as a Chrome trace (open it in ui.perfetto.dev).
+    trace : path or Timeline, optional
+        Write what was read, copied and computed when, as a Chrome trace (open it in ui.perfetto.dev). A
+        `gpu4d.device.timeline.Timeline` is filled, and left to the caller to write: several sweeps can share one.
     client : optional
         Reserved for a dask.distributed client; only None is accepted by this version.
 
@@ -92,18 +93,18 @@ def sweep(
     if keep == "device" and len(todo.processors) > 1:
         raise InputError("keep='device' with several devices: their answers meet on the host; leave keep out, or name one device")
     log.info("sweep: %s", "; ".join(todo.describe()))
-    timeline = None if trace is None else Timeline()
+    timeline = trace if trace is None or isinstance(trace, Timeline) else Timeline()
     parts = shares(named, len(todo.processors))
     try:
         with _reporter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
             for pass_ in range(todo.passes):
-                _one_pass(cube, todo, pass_, parts, workspaces, report)
+                _one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
             if cube.source.resident and _frames(todo.scan):
                 cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
             merge(parts)
             results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
-        if timeline is not None:
+        if timeline is not None and timeline is not trace:
             timeline.write(trace)
     return results if isinstance(reductions, Mapping) else results["result"]
 
@@ -160,20 +161,31 @@ def _workspaces(todo: Plan, timeline: Timeline | None) -> Iterator[list[Workspac
 
 
 def _one_pass(
-    cube: DataCube, todo: Plan, pass_: int, parts: list[Named], workspaces: list[Workspace], report: Callable[[int], None]
+    cube: DataCube,
+    todo: Plan,
+    pass_: int,
+    parts: list[Named],
+    workspaces: list[Workspace],
+    report: Callable[[int], None],
+    timeline: Timeline | None,
 ) -> None:
     """Conveyors take row blocks in order, each from the same supply; the first error stops all of them and is raised here."""
     supply, stop = _Supply(todo.scan.blocks), threading.Event()
-    conveyors = []
+    start, conveyors = workspaces[0].now(), []
+    needed = [name for name, reduction in parts[0].items() if pass_ < reduction.passes(todo.scan, todo.budget)]
     for processor, workspace, named in zip(todo.processors, workspaces, parts):
-        active = [r for r in named.values() if pass_ < r.passes(todo.scan, todo.budget)]
+        active = [named[name] for name in needed]
         for reduction in active:
             reduction.start(todo.scan, processor.name, pass_)
         pixels = _pixels(cube, processor, active)
         fed = joined(active) if pixels is None else active
         for _ in range(todo.lanes):
             conveyors.append(Conveyor(cube, todo, fed, pixels, workspace, processor, supply, stop, report))
-    _run(conveyors, stop)
+    try:
+        _run(conveyors, stop)
+    finally:
+        if timeline is not None:
+            timeline.span("passes", f"pass {pass_ + 1} of {todo.passes}: {', '.join(needed)}", start, workspaces[0].now())
 
 
 def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:

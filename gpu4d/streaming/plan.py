@@ -83,6 +83,9 @@ class Tile:
         rx, ry = np.arange(self.rows.start, self.rows.stop), np.arange(self.columns.start, self.columns.stop)
         return np.stack([np.repeat(rx, len(ry)), np.tile(ry, len(rx))], axis=1)
 
+    def __str__(self) -> str:
+        return f"rows {self.rows.start}…{self.rows.stop - 1}, columns {self.columns.start}…{self.columns.stop - 1}"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -136,15 +139,25 @@ class Plan:
         return self.lanes * self.staging * self.chunk_bytes
 
     @property
+    def bytes_fed(self) -> int:
+        """Of the tiles of all passes: what arrives at the devices, unless pixels are gathered before."""
+        frames = sum(tile.frames for block in range(self.scan.blocks) for tile in self.tiles(block))
+        return self.passes * frames * (self.tile_bytes // self.cut.frames)
+
+    @property
     def bytes_read(self) -> int:
-        """What all passes read."""
-        tiles = sum(1 for block in range(self.scan.blocks) for _ in self.tiles(block))
-        return int(self.passes * tiles * self.tile_bytes * self.cut.amplification)
+        """What all passes read of the file."""
+        return int(self.bytes_fed * self.cut.amplification)
+
+    @property
+    def link_rate(self) -> float | None:
+        """Bytes per second to all devices together, nominally; None where nothing is copied."""
+        rates = [processor.link_rate for processor in self.processors]
+        return sum(rate for rate in rates if rate) if all(rates) else None
 
     def seconds(self, read_rate: float) -> float:
-        """Expected time of all passes: that of the slower of reading (bytes per second, as measured) and the link."""
-        rates = [read_rate, *(p.link_rate * len(self.processors) for p in self.processors[:1] if p.link_rate)]
-        return self.bytes_read / min(rates)
+        """Expected time of all passes: that of the slower of reading (bytes of the file per second, as measured) and the link."""
+        return max(self.bytes_read / read_rate, self.bytes_fed / self.link_rate if self.link_rate else 0.0)
 
     def tiles(self, block: int) -> Iterator[Tile]:
         """Tiles of one row block that hold a position to visit, in order."""
