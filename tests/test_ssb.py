@@ -9,12 +9,14 @@ from cuda_on_host import HostBackend
 
 import gpu4d
 from gpu4d import arrays, operation, physics
+from gpu4d.device.accounting import AccountingProcessor
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.phase.bright_field_stack import BrightFieldStack, bright_field_stacks, gather_pixels
 from gpu4d.phase.ssb_sum import overlap_sums
 from gpu4d.probe.wavefunction import COEFFICIENTS, chi, chi_polynomial, wavefunction
 from gpu4d.simulate import phase_object_scan
+from gpu4d.sizes import parse_memory
 
 ENERGY = 80e3
 
@@ -293,6 +295,21 @@ def test_memory_threads_and_layout_change_no_bit(monkeypatch, tmp_path):
     np.testing.assert_array_equal(gpu4d.ssb(file, memory="600 kB").phase, expected)
     with pytest.raises(MemoryBudgetError, match="bright-field stack"):
         gpu4d.ssb(cube, memory="20 kB")
+
+
+def test_through_a_device_in_as_many_passes_as_its_memory_asks():
+    cube = random_cube()
+    here = gpu4d.ssb(cube)
+    crossed = []
+    for memory in ("1 MB", "260 kB"):
+        device = AccountingProcessor()
+        there = gpu4d.ssb(cube, device=device, memory=memory)
+        assert np.array_equal(np.asarray(there.phase), np.asarray(here.phase))
+        assert not device.faults and not device.leaks() and device.peak <= parse_memory(memory)
+        crossed.append(device.counts["bytes copied"])
+    # each pixel of the disk crosses the link once, in however many passes; those whose corners alone it touches among them
+    assert crossed[0] == crossed[1]
+    assert np.pi * 4.3**2 <= crossed[0] / (7 * 9 * 2) <= np.pi * 5.1**2
 
 
 def test_positions_without_a_pattern_are_nan_and_harm_nobody():

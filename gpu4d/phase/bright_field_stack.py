@@ -14,6 +14,7 @@ from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.operation import operation
 from gpu4d.sizes import parse_memory
 from gpu4d.streaming.engine import sweep
+from gpu4d.streaming.place import processors_for
 from gpu4d.streaming.reduction import ScanInfo
 
 _TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
@@ -178,15 +179,15 @@ def bright_field_stacks(
     group : int
         Every part but the last is a multiple of it, so that work done group by group does not depend on memory.
     memory : int or str, optional
-        Bytes that may be held; half of them are for the stack.
+        Bytes that may be held, the stack and the sweep that fills it together.
     **sweep_options
         Of `gpu4d.sweep`.
 
     Yields
     ------
     slice, (p, Rx, Ry) array
-        Which of `pixels`, and their images: in the native dtype, or float32 where the scan is an array on a device already
-        (then pixels are picked straight from it, one group at a time).
+        Which of `pixels`, and their images: in the native dtype, on the device the sweep ran on; or float32 where the scan is an array
+        of another library than NumPy (then pixels are picked straight from it, one group at a time).
 
     Raises
     ------
@@ -202,12 +203,15 @@ def bright_field_stacks(
             found = gather_pixels(frames, arrays.from_numpy(pixels[part], array), real=True)
             yield part, arrays.namespace(found).reshape(found, (part.stop - part.start, rx, ry))
         return
-    budget, free = default_budget() if memory is None else parse_memory(memory), available_memory()
-    each = rx * ry * itemsize(cube.dtype)
-    fits = min(budget, free) // 2 // each
+    place = processors_for(cube, sweep_options.get("device", "auto"))[0]
+    there = place[0].copies and len(place) == 1  # on a device: the stack is made there, and stays for who works on it
+    free = place[0].free_memory() if there else available_memory()
+    budget = parse_memory(memory) if memory is not None else free // 2 if there else default_budget()
+    each = rx * ry * itemsize(cube.dtype) * (4 if there else 2)  # of four, two are the sweep's, one is in scan order, one for the work
+    fits = min(budget, free) // each
     if fits < min(group, len(pixels)):
-        raise MemoryBudgetError("a bright-field stack", 2 * each * min(group, len(pixels)), free, budget)
+        raise MemoryBudgetError("a bright-field stack", each * min(group, len(pixels)), free, budget)
     fits = fits // group * group or len(pixels)
     for first in range(0, len(pixels), fits):
         part = slice(first, min(first + fits, len(pixels)))
-        yield part, sweep(cube, BrightFieldStack(pixels[part]), memory=memory, **sweep_options)
+        yield part, sweep(cube, BrightFieldStack(pixels[part]), memory=memory, keep="device" if there else None, **sweep_options)

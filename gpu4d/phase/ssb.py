@@ -18,12 +18,12 @@ from gpu4d import arrays, fft
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
-from gpu4d.data.source import sample_of
 from gpu4d.device.choose import cpu_threads
 from gpu4d.errors import InputError
 from gpu4d.phase.bright_field_stack import bright_field_stacks
 from gpu4d.phase.overlap_geometry import Overlaps, overlap_geometry
 from gpu4d.phase.ssb_sum import MODES, OverlapSums, overlap_sums
+from gpu4d.streaming.place import processors_for
 
 log = logging.getLogger("gpu4d")
 
@@ -244,7 +244,7 @@ def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad
 
 def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> Iterator[tuple[OverlapSums, Any]]:
     """Sums and counts of one group of pixels after another; on the CPU, threads work on several at once."""
-    kind = _implementation(cube)
+    kind = _implementation(cube, options.get("device", "auto"))
     rx, ry = cube.scan_shape
     group = max(1, min(GROUP[kind], GROUP_BYTES // (8 * rx * (ry // 2 + 1))))
     threads = cpu_threads() if kind == "cpu" else 1
@@ -272,9 +272,9 @@ def _contexts() -> Iterator[contextvars.Context]:
         yield contextvars.copy_context()
 
 
-def _implementation(cube: DataCube) -> str:
-    """Which implementation of the sums the cube's arrays will take."""
-    sample = sample_of(cube.source)
+def _implementation(cube: DataCube, device: Any) -> str:
+    """Which implementation of the sums the bright-field images will take."""
+    sample = processors_for(cube, device)[0][0].sample(cube.dtype)
     if sample is None or isinstance(sample, np.ndarray):
         sample = np.zeros((0, 1, 1), np.complex64)
         return overlap_sums.choose(sample, *(np.zeros((n, 2)) for n in (0, 1, 1)), radius=1.0)
