@@ -1,4 +1,4 @@
-"""Product of spectra and m |m|^(n-1) on interleaved float32 pairs, without calls or branches inside the loops."""
+"""Product of spectra and m |m|^(n-1), float32, without calls or branches inside the loops."""
 
 import numpy as np
 from numba import njit, types
@@ -62,24 +62,25 @@ def _exp2(t):
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def product(spectra, template):
-    """spectra (n, 2m) ← spectra · template (2m), complex, in place."""
-    for b in range(spectra.shape[0]):
-        f = spectra[b]
-        for j in range(template.size // 2):
-            xr, xi, kr, ki = f[2 * j], f[2 * j + 1], template[2 * j], template[2 * j + 1]
-            f[2 * j] = xr * kr - xi * ki
-            f[2 * j + 1] = xr * ki + xi * kr
+def product(zr, zi, kr, ki):
+    """z ← z · k, complex, flat arrays of real and imaginary parts."""
+    for i in range(kr.size):
+        a, b = zr[i], zi[i]
+        zr[i] = a * kr[i] - b * ki[i]
+        zi[i] = a * ki[i] + b * kr[i]
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def power_in_place(m, power):
-    """m (n, 2k) ← m |m|^(power - 1), complex, in place."""
+def powered(mr, mi, power, scale, zr, zi):
+    """z ← scale · m |m|^(power - 1), complex, flat arrays of real and imaginary parts."""
+    if power == 1.0:
+        for i in range(zr.size):
+            zr[i] = scale * mr[i]
+            zi[i] = scale * mi[i]
+        return
     e = np.float32(0.5) * (power - np.float32(1.0))
-    for b in range(m.shape[0]):
-        f = m[b]
-        for j in range(f.size // 2):
-            re, im = f[2 * j], f[2 * j + 1]
-            scale = _exp2(e * _log2(re * re + im * im + TINY))
-            f[2 * j] = re * scale
-            f[2 * j + 1] = im * scale
+    for i in range(zr.size):
+        a, b = mr[i], mi[i]
+        factor = scale * _exp2(e * _log2(a * a + b * b + TINY))
+        zr[i] = a * factor
+        zi[i] = b * factor

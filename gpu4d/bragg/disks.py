@@ -23,6 +23,7 @@ UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
 BATCH = 32  # patterns the definition works on at once, on arrays that have no twin
 SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
+HELD_MOMENT = 0.99  # of a template's noise inside the window it is summed over: half a per cent of a standard error
 COVERED = 0.5  # a maximum counts only where this part of its disk lies on valid pixels
 
 
@@ -263,8 +264,8 @@ def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | No
 def template_moments(template: Template) -> np.ndarray:
     """K², Kx², Kx Ky, Ky² of the template and its band-limited derivatives, (4, Qx, Qy), corner-centred.
 
-    Set to 0 outside the square about the centre that holds 99.9 % of each, so that sums over them are small windows: the
-    derivative of a sharp disk rings far out, at no weight.
+    Set to 0 outside the square about the centre that holds `HELD_MOMENT` of each, and scaled to the sums they have in all, so that
+    sums over them are small windows: the derivative of a sharp disk rings far out, at no weight.
     """
     kernel, shape = template.kernel, template.shape
     kx, ky = fft.frequencies(shape[0]), fft.frequencies(shape[1], half=True)
@@ -276,8 +277,10 @@ def template_moments(template: Template) -> np.ndarray:
     reach = 0.0
     for moment in out[[0, 1, 3]]:
         inside = np.cumsum(np.bincount(away.astype(int).ravel(), moment.ravel()))
-        reach = max(reach, float(np.searchsorted(inside, 0.999 * inside[-1])))
-    return np.where(away <= reach, out, 0.0)
+        reach = max(reach, float(np.searchsorted(inside, HELD_MOMENT * inside[-1])))
+    window = np.where(away <= reach, out, 0.0)
+    share = np.stack([window[i].sum() / out[i].sum() for i in (0, 1, 3)])
+    return window / share[[0, 1, 1, 2], None, None]
 
 
 def find(frames: Any, arguments: dict[str, Any], options: dict[str, Any], fit: dict[str, Any] | None = None) -> Disks:

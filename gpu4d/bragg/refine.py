@@ -108,19 +108,19 @@ def _complex(real: Any, imag: Any) -> Any:
 
 
 @lru_cache(maxsize=16)
-def sinc_table(n: int, phases: int) -> np.ndarray:
-    """Periodic sinc and two derivatives at multiples of 1/phases px: (3, phases, 2n) float32.
+def sinc_table(n: int, phases: int, orders: int = 3) -> np.ndarray:
+    """Periodic sinc and its derivatives at multiples of 1/phases px: (orders, phases, 2n) float32.
 
     Interpolation is separable: its value at (x, y) is d(x) · C · d(y) on the map C itself, no spectrum kept.
     ``table[:, p, n - i : 2 * n - i]`` are the weights of samples 0 … n-1 for the point i + p/phases.
     """
     k = np.fft.fftfreq(n, 1 / n)
     t = np.arange(phases)[:, None] / phases
-    out = np.empty((3, phases, 2 * n), np.float32)
-    for order in range(3):
+    out = np.empty((orders, phases, 2 * n), np.float32)
+    for order in range(orders):
         wave = (2j * np.pi * k / n) ** order * np.exp(2j * np.pi * k * t / n)
         if n % 2 == 0:  # the Nyquist wave is cos(πt)
-            wave[:, n // 2] = (np.cos(np.pi * t), -np.pi * np.sin(np.pi * t), -(np.pi**2) * np.cos(np.pi * t))[order][:, 0]
+            wave[:, n // 2] = np.pi**order * np.cos(np.pi * (t[:, 0] + order / 2))
         weights = fft.fft2(wave[:, None, :])[:, 0, :].real / n  # of single rows
         out[order] = np.concatenate([weights, weights], 1)
     return out

@@ -1,0 +1,80 @@
+"""Maxima of a correlation map, and which of them are disks."""
+
+import numpy as np
+from gpu4d.cpu_fallback.lanes import LANES, peak_bits
+from gpu4d.cpu_fallback.refine_disks import moment_sums
+from numba import njit
+
+_jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
+
+
+@_jit
+def maxima(c, allowed, at, height, bits):
+    """Positive maxima over eight neighbours at allowed pixels; of two equal pixels the one first in the list of `ABOVE`."""
+    nx, ny = allowed.shape
+    stride = c.shape[1]
+    count = 0
+    for i in range(1, nx - 1):
+        peak_bits(c[i].ctypes.data, stride, stride, bits.ctypes.data)
+        for group in range(bits.size):
+            if bits[group] != 0:  # most hold no maximum
+                for j in range(group * LANES, min((group + 1) * LANES, ny)):
+                    if (bits[group] >> (j - group * LANES)) & 1 and allowed[i, j]:
+                        at[count, 0], at[count, 1], height[count] = i, j, c[i, j]
+                        count += 1
+    return count
+
+
+@_jit
+def significant(x, ny, cross, moments, limits, at, height, found, desk):
+    """Keep candidates over the thresholds, in place; z = C₁ / √(I ⋆ K²) from a window about each."""
+    strongest = np.float32(0)
+    for q in range(found):
+        strongest = max(strongest, height[q])
+    least = max(limits[2], limits[1] * strongest)
+    kept = 0
+    for q in range(found):
+        i, j = at[q, 0], at[q, 1]
+        c = cross[i, j]
+        if height[q] < least:
+            continue
+        if limits[0] > 0:
+            if c <= 0:
+                continue
+            moment_sums(x, ny, i, j, moments, desk)
+            variance = desk.moments[0]
+            if variance <= 0 or c < limits[0] * np.sqrt(variance):
+                continue
+        elif c < 0:
+            moment_sums(x, ny, i, j, moments, desk)
+            if desk.moments[0] > 0:  # z < 0 = min_significance
+                continue
+        at[kept, 0], at[kept, 1], height[kept] = i, j, height[q]
+        kept += 1
+    return kept
+
+
+@_jit
+def strongest(at, height, found, spacing, row):
+    """Greedy choice, strongest first, at least `spacing` apart; positions and heights into row[0], row[1], row[2]."""
+    most = row.shape[1]
+    kept = 0
+    for _ in range(found):
+        best, top = -1, np.float32(-1)
+        for q in range(found):
+            if height[q] > top:
+                best, top = q, height[q]
+        if best < 0 or kept == most:
+            break
+        height[best] = np.float32(-2)
+        i, j = at[best, 0], at[best, 1]
+        free = True
+        for t in range(kept):
+            dx, dy = i - row[0, t], j - row[1, t]
+            if dx * dx + dy * dy < spacing * spacing:
+                free = False
+                break
+        if free:
+            row[0, kept], row[1, kept], row[2, kept] = i, j, top
+            kept += 1
+    return kept
