@@ -2,8 +2,9 @@
 
     python benchmarks/on_a_gpu.py OUT [--quick]
 
-from the root of a checkout in which `gpu4d[cuda12,test]` (or cuda13) is installed. Writes OUT/tests.txt, OUT/sanitizer.txt where
-compute-sanitizer is there, OUT/kernels.txt and OUT/kernels.json. Exit code 1 if a test or a check failed.
+from the root of a checkout in which `gpu4d[cuda12,test]` (or cuda13) is installed. Writes OUT/tests.txt and OUT/streaming-tests.txt,
+OUT/sanitizer-*.txt where compute-sanitizer is there, OUT/kernels.txt and .json, OUT/streaming.txt and .json. It needs 16 GB of space
+for temporary files (TMPDIR), and as much free host memory: files are read from the page cache. Exit code 1 if a test or a check failed.
 """
 
 from __future__ import annotations
@@ -51,19 +52,31 @@ def benchmark(out: Path, quick: bool) -> bool:
     return good
 
 
+def streaming(out: Path, quick: bool) -> bool:
+    """Files through the link; chunks of 256 MB need a file of 16 GB."""
+    size = ["--quick"] if quick else ["--size", "16.5 GiB"]
+    script = str(Path(__file__).with_name("streaming.py"))
+    command = [sys.executable, "-P", script, "--device", "cuda:0", "--json", str(out / "streaming.json"), *size]
+    return step("streaming", command, out, 900)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--quick", action="store_true", help="small inputs: to see that it runs")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    pytest = [sys.executable, "-P", "-m", "pytest", "-q", "-m", "gpu", "tests"]
-    good = step("tests", pytest, given.out, 400)
+    pytest = [sys.executable, "-P", "-m", "pytest", "-q", "-m", "gpu"]
+    stream = "tests/test_gpu_streaming.py"
+    good = step("tests", [*pytest, "tests", f"--ignore={stream}"], given.out, 400)
+    good = step("streaming-tests", [*pytest, "-s", stream], given.out, 600) and good
     if shutil.which("compute-sanitizer") and not given.quick:
         for tool in ("memcheck", "racecheck", "synccheck"):
-            command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *pytest, "-k", "definitions_answer"]
-            good = step(f"sanitizer-{tool}", command, given.out, 300) and good
-    return 0 if benchmark(given.out, given.quick) and good else 1
+            check = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *pytest]
+            good = step(f"sanitizer-{tool}", [*check, "tests", "-k", "definitions_answer"], given.out, 600) and good
+    good = benchmark(given.out, given.quick) and good
+    good = streaming(given.out, given.quick) and good
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

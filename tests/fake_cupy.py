@@ -48,6 +48,10 @@ class Card:
         self.index, self.total, self.held, self.most, self.context, self.lost = index, total, 0, 0, False, None
         self.failures, self.calls, self.streams, self.clock = {}, [], [], 0.0
 
+    def alive(self):
+        self.streams = [one for one in self.streams if one() is not None]
+        return [one() for one in self.streams]
+
     def call(self, name):
         """Every call that needs a context comes through here."""
         self.context = True
@@ -96,7 +100,7 @@ class _Here(threading.local):
 class World:
     """A machine with CUDA devices."""
 
-    def __init__(self, cards=1, total=1 << 30):
+    def __init__(self, cards=1, total=1 << 28):
         self.cards = [Card(i, total) for i in range(cards)]
         self.live, self.pinned, self.unraisable, self.freed_on = {}, 0, [], []
         self.addresses = itertools.count(1)  # of streams
@@ -113,11 +117,6 @@ class World:
             if raw is not None and start <= address < start + max(len(raw.bytes), 1):
                 return raw, address - start
         raise AssertionError(f"illegal address {address:#x}")
-
-    def settle(self):
-        for card in self.cards:
-            for stream in card.streams:
-                stream._run()
 
 
 def make(world):
@@ -142,7 +141,7 @@ def make(world):
         (to, a), (of, b) = world.at(dst), world.at(src)
         assert to.card is world.card and of.card is None, "from page-locked memory to the current device"
         assert a + size <= len(to.bytes) and b + size <= len(of.bytes), "out of bounds"
-        found = next(s for s in world.card.streams if s.ptr == stream)
+        found = next(s for s in world.card.alive() if s.ptr == stream)
 
         def copy():
             world.at(dst), world.at(src)  # neither was freed meanwhile
@@ -156,10 +155,15 @@ def make(world):
 
     # ------------------------------------------------------------ streams and events
 
+    def destroyed(card):
+        if card.lost:
+            world.unraisable.append(NAMES[card.lost])
+
     class Event:
         def __init__(self, block=False, disable_timing=False, interprocess=False):
             world.card.call("eventCreate")
             self.timed, self.stream, self.done, self.device = not disable_timing, None, True, world.here.device
+            weakref.finalize(self, destroyed, world.card).atexit = False
 
         def record(self, stream=None):
             world.card.call("eventRecord")
@@ -184,7 +188,8 @@ def make(world):
         def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
             world.card.call("streamCreate")
             self.ptr, self.device_id, self.queue, self.lock = next(world.addresses), world.here.device, [], threading.RLock()
-            world.card.streams.append(self)
+            world.card.streams.append(weakref.ref(self))
+            weakref.finalize(self, destroyed, world.card).atexit = False
 
         def _put(self, work):
             self.queue.append(work)
@@ -367,6 +372,7 @@ def make(world):
             self.plans.clear()
 
     default = MemoryPool()
+    pinned = types.SimpleNamespace(free_all_blocks=lambda: None)
     cuda = types.ModuleType("cupy.cuda")
     for item in (Event, Stream, get_elapsed_time, Memory, UnownedMemory, MemoryPointer, MemoryPool, PinnedMemory, PinnedMemoryPointer):
         setattr(cuda, item.__name__, item)
@@ -376,7 +382,8 @@ def make(world):
     fft = types.ModuleType("cupy.fft")
     fft.config = config
     cupy = types.ModuleType("cupy")
-    cupy.cuda, cupy.fft, cupy.ndarray, cupy.empty, cupy.get_default_memory_pool = cuda, fft, ndarray, empty, lambda: default
+    cupy.cuda, cupy.fft, cupy.ndarray, cupy.empty = cuda, fft, ndarray, empty
+    cupy.get_default_memory_pool, cupy.get_default_pinned_memory_pool = lambda: default, lambda: pinned
     return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.runtime": runtime, "cupy.fft": fft, "cupy.fft.config": config}
 
 

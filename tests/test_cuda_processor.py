@@ -256,7 +256,7 @@ def test_buffers_are_freed_after_the_work_on_them(world):
         here.free()  # the copy has not begun: freeing must wait for it, or the copy reads memory that is gone
         there.free()
         assert world.cards[0].held == world.pinned == 0
-        assert not world.cards[0].streams[0].queue
+        assert not copy.cupy.queue
 
 
 def test_a_freed_buffer_lives_as_long_as_its_views(world):
@@ -299,7 +299,7 @@ def test_trim_waits_and_gives_back_what_is_kept(world):
 
 
 def test_a_full_card_is_asked_again_once_kept_memory_is_back(world):
-    kept = cupy().empty((1 << 30) - 4096, "uint8")
+    kept = cupy().empty((1 << 28) - 4096, "uint8")
     with opened(CudaProcessor(), cap=1 << 20) as workspace:
         with pytest.raises(MemoryError, match="cuda:0: cudaErrorMemoryAllocation"):
             workspace.allocate(8192)
@@ -496,11 +496,11 @@ def test_other_errors_pass_unchanged(world, error):
 def test_an_internal_error_of_a_library_is_looked_into(world):
     """cuFFT gives the same answer to a lack of memory, to a lost device and to its own faults."""
     error = CuFFTError("CUFFT_INTERNAL_ERROR")
-    with opened(CudaProcessor(), cap=1 << 30) as workspace:
+    with opened(CudaProcessor(), cap=1 << 28) as workspace:
         compute = workspace.stream("compute")
         with pytest.raises(CuFFTError), workspace.computing(compute, "its own fault"):
             raise error
-        filled = workspace.allocate((1 << 30) - (8 << 20))
+        filled = workspace.allocate((1 << 28) - (8 << 20))
         with pytest.raises(MemoryError, match="CUFFT_INTERNAL_ERROR"), workspace.computing(compute, "8 MB are free"):
             raise error
         filled.free()
@@ -563,8 +563,9 @@ def test_close_after_the_device_was_lost(world, caplog):
     workspace.copy(*buffers, 1000, copy)
     with workspace.computing(workspace.stream("compute"), "a"):
         result = cupy().empty(100, "uint8")
-    waiting = workspace.submit(copy.record().wait)
+    done = copy.record()
     world.cards[0].lost = 719
+    waiting = workspace.submit(done.wait)
     with contextlib.suppress(DeviceError):
         waiting.result()
     with pytest.raises(DeviceError):
@@ -573,7 +574,7 @@ def test_close_after_the_device_was_lost(world, caplog):
     workspace.close()
     for buffer in buffers:
         buffer.free()
-    del workspace, buffers, buffer, result, copy, waiting
+    del workspace, buffers, buffer, result, copy, waiting, done
     gc.collect()
     assert not world.unraisable
 
@@ -650,7 +651,7 @@ def test_a_sweep_goes_on_after_a_lack_of_memory(world, scan, call, after):
 
 
 def test_a_sweep_over_a_full_card_says_three_numbers(world, scan):
-    filled = cupy().empty((1 << 30) - 4096, "uint8")
+    filled = cupy().empty((1 << 28) - 4096, "uint8")
     with pytest.raises(MemoryBudgetError) as caught:
         gpu4d.sweep(scan, reductions(), device=CudaProcessor(), memory="8 MB")
     assert caught.value.asked > caught.value.free and caught.value.cap == 8_000_000
@@ -673,6 +674,23 @@ def test_a_sweep_whose_device_is_lost(world, scan, after):
     with pytest.raises(DeviceError, match="cuda:0 does not answer this process any more"):
         gpu4d.sweep(scan, reductions(), device=CudaProcessor(), memory="2 MB")
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_the_benchmark_checks_and_reports(world, monkeypatch, device):
+    from gpu4d.benchmarks import streaming
+
+    monkeypatch.setattr(streaming, "CHUNKS", (1 << 20, 4 << 20))
+    monkeypatch.setattr(streaming, "READERS", (1, 2))
+    found = streaming.run(device, size=16 << 20, quick=True)
+    text = streaming.table(found)
+    assert device in text and world.cards[0].held == world.pinned == 0
+    figures = found["files"] if device == "cpu" else found["sweeps"]
+    assert len(figures) == (2 if device == "cpu" else 4) and all(one["rate"] > 0 for one in figures)
+    check = streaming.check
+    monkeypatch.setattr(streaming, "check", lambda cube, where, expected: check(cube, where, {"mean": expected["mean"] + 1e-9}))
+    with pytest.raises(AssertionError, match=r"mean of .* is wrong; nothing was timed"):
+        streaming.run(device, size=16 << 20, quick=True)
 
 
 # ---------------------------------------------------------------- the fake is true to CuPy
@@ -703,6 +721,7 @@ def test_cupy_has_what_the_fake_has():
         "cuda.runtime.CUDARuntimeError": [],
         "fft.config.get_plan_cache": [],
         "get_default_memory_pool": [],
+        "get_default_pinned_memory_pool": [],
     }
     import inspect
 

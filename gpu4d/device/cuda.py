@@ -146,17 +146,18 @@ class CudaWorkspace:
 
     def close(self) -> None:
         self._readers.close()
-        try:
-            with self.calling():
-                self._settle()
-                self._write_spans()
-                for buffer in self._held():
-                    buffer.free()
-                self._flush()
-                self.pool.close()
-        except Exception as error:  # whatever a lost device answers: the error that lost it has been raised before
-            log.warning("%s could not be left in order: %s", self.name, error)
-            self.lost = True
+        if not self.lost:
+            try:
+                with self.calling():
+                    self._settle()
+                    self._write_spans()
+                    for buffer in self._held():
+                        buffer.free()
+                    self._flush()
+                    self.pool.close()
+            except Exception as error:  # there is nobody left who could do anything about it
+                log.warning("%s could not be left in order: %s", self.name, error)
+                self.lost = True
         if self.lost:
             _abandoned.append((self.pool, dict(self._streams), list(self._spans), self._zero, list(self._plans.values())))
             for buffer in self._held():
@@ -227,6 +228,7 @@ class CudaWorkspace:
             _clear(plans)
         self.pool.give_back()
         cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def _own_plans(self, cache: Any) -> None:
         """Plans of FFTs are kept by thread, with their work areas.
@@ -244,20 +246,13 @@ class CudaWorkspace:
         """An event and the clock's time at which it was reached."""
         import cupy
 
-        stream, event = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(block=True)
-        event.record(stream)
+        event = reached(cupy.cuda.Stream(non_blocking=True), timed=True)
         event.synchronize()
         return event, self.now()
 
     def _mark(self, stream: Any) -> Any:
         """A timed event at this point of a stream, where there is a timeline."""
-        import cupy
-
-        if self._timeline is None:
-            return None
-        event = cupy.cuda.Event(block=True)
-        event.record(stream.cupy)
-        return event
+        return None if self._timeline is None else reached(stream.cupy, timed=True)
 
     def _note(self, track: str, name: str, begin: Any, stream: Any, **details: Any) -> None:
         if begin is not None:
@@ -340,12 +335,8 @@ class CudaStream:
         self.cupy = cupy.cuda.Stream(non_blocking=True)
 
     def record(self) -> CudaEvent:
-        import cupy
-
         with self._workspace.calling():
-            event = cupy.cuda.Event(block=True, disable_timing=True)  # block: who waits sleeps, readers need the cores
-            event.record(self.cupy)
-        return CudaEvent(self._workspace, event)
+            return CudaEvent(self._workspace, reached(self.cupy, timed=False))
 
     def wait(self, event: Any) -> None:
         with self._workspace.calling():
@@ -365,3 +356,20 @@ class CudaEvent:
     def wait(self) -> None:
         with self._workspace.calling():
             self.cupy.synchronize()
+
+    def __del__(self) -> None:
+        if self._workspace.lost:
+            _abandoned.append(self.cupy)
+
+
+def reached(stream: Any, timed: bool) -> Any:
+    """An event behind what a stream of CuPy was given so far. Who waits for it sleeps: readers need the cores."""
+    import cupy
+
+    event = cupy.cuda.Event(block=True, disable_timing=not timed)
+    try:
+        event.record(stream)
+    except Exception:
+        _abandoned.append(event)  # on a lost device its destructor would fail, too
+        raise
+    return event

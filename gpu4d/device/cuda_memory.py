@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpu4d.sizes import format_bytes
+
+log = logging.getLogger("gpu4d")
 
 
 class Pool:
@@ -36,7 +39,8 @@ class Pool:
             return self.pool.malloc(0)
         try:
             block = self.pool.malloc(nbytes)
-        except MemoryError:
+        except MemoryError as error:
+            log.debug("%s; what is kept for reuse is given back, which waits for the device", error)
             self.flush()
             block = self.pool.malloc(nbytes)
         with self.lock:
