@@ -199,7 +199,9 @@ def test_chunks_decoded_here(tmp_path, chunks, dtype, options):
     data = counts(dtype=dtype)
     write(tmp_path / "a.h5", data, chunks=chunks, **options)
     source = gpu4d.open(tmp_path / "a.h5").source
-    assert type(source).__name__ == "ChunkedSource"
+    # nothing tells whether chunks over the edge were shuffled, where a shuffle is all there is
+    by_library = options == {"shuffle": True} and any(n % c for n, c in zip(SHAPE, chunks))
+    assert type(source).__name__ == ("LibrarySource" if by_library else "ChunkedSource")
     assert source.blocks == chunks[:2]
     check_source(source, data)
 
@@ -237,9 +239,12 @@ def test_every_chunk_is_read_once_for_one_block(tmp_path, monkeypatch):
     source = gpu4d.open(tmp_path / "a.h5").source
     read = []
     original = source._bytes
-    monkeypatch.setattr(source, "_bytes", lambda offset, size: read.append(offset) or original(offset, size))
+    monkeypatch.setattr(source, "_bytes", lambda offset, size: read.append((offset, size)) or original(offset, size))
     source.read(slice(0, 4), slice(0, 8))
-    assert len(read) == len(set(read)) == 4
+    with h5py.File(tmp_path / "a.h5") as file:
+        chunks = [file["scan"].id.get_chunk_info_by_coord((0, y, 0, q)) for y in (0, 4) for q in (0, 4)]
+    once = sorted(byte for chunk in chunks for byte in range(chunk.byte_offset, chunk.byte_offset + chunk.size))
+    assert sorted(byte for offset, size in read for byte in range(offset, offset + size)) == once
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}, {"compression": "lzf"}], ids=["raw", "gzip", "lzf"])

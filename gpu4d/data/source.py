@@ -26,6 +26,12 @@ class Source(Protocol):
         True where `read` returns a view of memory or mapped pages and costs no buffer.
     description : str
         Layout in a few words, for people.
+
+    Notes
+    -----
+    A source may also have ``will_read(rows, columns) -> None``: a hint that these patterns will be read soon, at which it
+    asks the operating system to bring their bytes into its cache. It returns at once, raises nothing, and takes no memory of
+    the process; `will_read` of this module calls it where there is one.
     """
 
     shape: Shape4
@@ -41,6 +47,13 @@ class Source(Protocol):
         return a view instead and leave `out` alone. Called from several threads at once.
         """
         ...
+
+
+def will_read(source: Source, rows: slice, columns: slice) -> None:
+    """Tell a source which patterns will be read soon; nothing happens with those that take no such hint."""
+    hint = getattr(source, "will_read", None)
+    if hint is not None:
+        hint(rows, columns)
 
 
 class ArraySource:

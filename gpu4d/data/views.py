@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.data.source import Shape4, Source, sample_of
+from gpu4d.data.source import Shape4, Source, sample_of, will_read
 
 PIECE_BYTES = 8 << 20  # read at once from the source below: a view keeps a small part of it, and memory is planned for that part
 
@@ -25,9 +25,16 @@ class CroppedSource:
             self.blocks = (1, 1)  # the cut goes through the file's own blocks: no alignment is left to keep
         self.description = f"{source.description}, cropped"
 
+    def _below(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        rx, ry = self.ranges[:2]
+        return slice(rows.start + rx.start, rows.stop + rx.start), slice(columns.start + ry.start, columns.stop + ry.start)
+
+    def will_read(self, rows: slice, columns: slice) -> None:
+        will_read(self.source, *self._below(rows, columns))
+
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
-        rx, ry, qx, qy = self.ranges
-        rows, columns = slice(rows.start + rx.start, rows.stop + rx.start), slice(columns.start + ry.start, columns.stop + ry.start)
+        _, _, qx, qy = self.ranges
+        rows, columns = self._below(rows, columns)
         if self.resident or not _on_host(self.source):
             return self.source.read(rows, columns)[:, :, qx, qy]
         out = _buffer(self, rows, columns) if out is None else out
@@ -58,9 +65,15 @@ class BinnedSource:
             out[_inside(r, rows), _inside(c, columns)] = self._summed(r, c)
         return out
 
+    def _below(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        return slice(rows.start * self.scan, rows.stop * self.scan), slice(columns.start * self.scan, columns.stop * self.scan)
+
+    def will_read(self, rows: slice, columns: slice) -> None:
+        will_read(self.source, *self._below(rows, columns))
+
     def _summed(self, rows: slice, columns: slice) -> Any:
         s, d = self.scan, self.detector
-        frames = self.source.read(slice(rows.start * s, rows.stop * s), slice(columns.start * s, columns.stop * s))
+        frames = self.source.read(*self._below(rows, columns))
         xp = arrays.namespace(frames)
         _, _, qx, qy = self.shape
         nx, ny = rows.stop - rows.start, columns.stop - columns.start
@@ -80,6 +93,9 @@ class SwappedSource:
         self.description = (
             f"{source.description}, transposed ({' and '.join(n for n, on in (('scan', scan), ('detector', detector)) if on)})"
         )
+
+    def will_read(self, rows: slice, columns: slice) -> None:
+        will_read(self.source, *((columns, rows) if self.scan else (rows, columns)))
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         frames = self.source.read(columns, rows) if self.scan else self.source.read(rows, columns)

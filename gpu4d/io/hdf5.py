@@ -12,7 +12,9 @@ import numpy as np
 
 from gpu4d.data.source import Source
 from gpu4d.errors import InputError
-from gpu4d.io.chunked import DEFLATE, SHUFFLE, ChunkedSource, LibrarySource
+from gpu4d.io import codecs
+from gpu4d.io.chunked import ChunkedSource, LibrarySource
+from gpu4d.io.codecs import DEFLATE, Filter
 from gpu4d.io.layout import ACCEPTED, ReshapedScan, check_scan_shape, is_usable
 from gpu4d.io.mapped import MappedSource
 
@@ -203,7 +205,7 @@ def _plain(dataset: h5py.Dataset) -> Source | None:
     return None
 
 
-def _pipeline(dataset: h5py.Dataset) -> tuple[tuple[int, ...], str]:
+def _pipeline(dataset: h5py.Dataset) -> tuple[tuple[Filter, ...], str]:
     plist = dataset.id.get_create_plist()
     steps = [plist.get_filter(i) for i in range(plist.get_nfilters())]
     words = []
@@ -216,7 +218,7 @@ def _pipeline(dataset: h5py.Dataset) -> tuple[tuple[int, ...], str]:
             )
         word = FILTERS.get(number, name.decode(errors="replace"))
         words.append(f"gzip {values[0]}" if number == DEFLATE else word)
-    return tuple(s[0] for s in steps), " ".join(reversed(words))
+    return tuple((number, tuple(values)) for number, _, values, _ in steps), " ".join(reversed(words))
 
 
 def _direct_chunks(dataset: h5py.Dataset) -> Source:
@@ -224,11 +226,20 @@ def _direct_chunks(dataset: h5py.Dataset) -> Source:
     four = (1, *dataset.chunks) if dataset.ndim == 3 else dataset.chunks
     description = f"HDF5 chunks {dataset.chunks} {words}".rstrip()
     blocks = (min(four[0], _shape4(dataset)[0]), min(four[1], _shape4(dataset)[1]))
-    common = (dataset.file.filename, dataset.name, _shape4(dataset), dataset.dtype, blocks, description, dataset.ndim == 3)
-    index = chunk_index(dataset, four) if filters in ((), (DEFLATE,), (SHUFFLE,), (SHUFFLE, DEFLATE)) and hasattr(os, "pread") else None
+    common = (dataset.file.filename, dataset.name, _shape4(dataset), dataset.dtype, blocks)
+    index = chunk_index(dataset, four) if _decoded_here(dataset, four, filters) else None
     if index is None:
-        return LibrarySource(*common)
-    return ChunkedSource(*common, chunks=four, filters=filters, fill=dataset.fillvalue, index=index)
+        return LibrarySource(*common, f"{description}, decoded by the HDF5 library", dataset.ndim == 3)
+    return ChunkedSource(*common, description, dataset.ndim == 3, chunks=four, filters=filters, fill=dataset.fillvalue, index=index)
+
+
+def _decoded_here(dataset: h5py.Dataset, chunks: tuple[int, ...], filters: tuple[Filter, ...]) -> bool:
+    """Whether the chunks can be read and their filters undone without the HDF5 library."""
+    if not hasattr(os, "pread") or codecs.steps(filters, dataset.dtype.itemsize) is None:
+        return False
+    # Chunks over the edge may be stored unfiltered without a mark. The size tells, except where filters only move bytes about.
+    ragged = any(n % c for n, c in zip(_shape4(dataset), chunks))
+    return not (ragged and filters and not codecs.compresses(filters[-1]))
 
 
 def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> dict[str, np.ndarray] | None:

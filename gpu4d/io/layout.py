@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from gpu4d.data.source import Shape4, Source
+from gpu4d.data.source import Shape4, Source, will_read
 from gpu4d.errors import InputError
 
 ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
@@ -87,17 +88,33 @@ class ReshapedScan:
                 self._read_run(row * n_columns + columns.start, row * n_columns + columns.stop, out[i])
         return out
 
+    def will_read(self, rows: slice, columns: slice) -> None:
+        n_columns = self.shape[1]
+        if columns.stop - columns.start == n_columns:
+            frames = [(rows.start * n_columns, rows.stop * n_columns)]
+        else:
+            frames = [(row * n_columns + columns.start, row * n_columns + columns.stop) for row in range(rows.start, rows.stop)]
+        for start, stop in frames:
+            for stored_rows, stored_columns in self._stored(start, stop):
+                will_read(self.source, stored_rows, stored_columns)
+
     def _read_run(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Frames start … stop of the file: the rest of a stored row, whole rows together, the beginning of a row."""
-        width = self.source.shape[1]
-        done = start
-        while done < stop:
-            row, column = divmod(done, width)
-            whole = (stop - done) // width if column == 0 else 0
-            end = done + whole * width if whole else min(stop, (row + 1) * width)
-            n_rows, n_columns = (whole, width) if whole else (1, end - done)
-            piece = out[done - start : end - start].reshape(n_rows, n_columns, *self.shape[2:])
-            got = self.source.read(slice(row, row + n_rows), slice(column, column + n_columns), piece)
+        """Frames start … stop of the file."""
+        done = 0
+        for rows, columns in self._stored(start, stop):
+            n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
+            piece = out[done : done + n_rows * n_columns].reshape(n_rows, n_columns, *self.shape[2:])
+            got = self.source.read(rows, columns, piece)
             if got is not piece:
                 np.copyto(piece, got)
-            done = end
+            done += n_rows * n_columns
+
+    def _stored(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
+        """Where frames start … stop lie: the rest of a stored row, whole rows together, the beginning of a row."""
+        width = self.source.shape[1]
+        while start < stop:
+            row, column = divmod(start, width)
+            whole = (stop - start) // width if column == 0 else 0
+            end = start + whole * width if whole else min(stop, (row + 1) * width)
+            yield (slice(row, row + whole), slice(0, width)) if whole else (slice(row, row + 1), slice(column, column + end - start))
+            start = end

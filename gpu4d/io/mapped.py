@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -87,6 +88,21 @@ class MappedSource:
             return block.astype(self.dtype)
         np.copyto(out, block)
         return out
+
+    def will_read(self, rows: slice, columns: slice) -> None:
+        """Has the operating system bring the pages of these patterns into its cache; returns at once."""
+        if self._map is None or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        n_columns, frame = self.shape[1], self.nbytes // max(1, self.shape[0] * self.shape[1])
+        first = self.offset % mmap.ALLOCATIONGRANULARITY  # byte of the map
+        if columns.stop - columns.start == n_columns:
+            runs = [(rows.start * n_columns, rows.stop * n_columns)]
+        else:
+            runs = [(row * n_columns + columns.start, row * n_columns + columns.stop) for row in range(rows.start, rows.stop)]
+        with contextlib.suppress(OSError):  # only a hint
+            for start, stop in runs:
+                page = (first + start * frame) // mmap.PAGESIZE * mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, page, first + stop * frame - page)
 
     def reshaped(self, scan_shape: tuple[int, int]) -> MappedSource:
         """The same bytes with another scan shape."""

@@ -1,0 +1,463 @@
+"""Compressed HDF5 chunks decoded without the HDF5 library: equal to what was written, each read once, damage never a crash."""
+
+import ctypes
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import pytest
+
+import gpu4d
+from gpu4d.data.source import will_read
+from gpu4d.errors import InputError
+from gpu4d.io import chunked, codecs
+from gpu4d.streaming.plan import cut
+
+hdf5plugin = pytest.importorskip("hdf5plugin")
+
+SHAPE = (6, 10, 8, 12)
+CHUNKINGS = [(1, 1, 8, 12), (4, 4, 8, 12), (3, 10, 4, 5), (6, 10, 8, 12), (3, 1, 5, 7)]  # whole, ragged, cut across the detector
+FILTERS = {
+    "bitshuffle": lambda: dict(hdf5plugin.Bitshuffle(cname="none")),
+    "bitshuffle lz4": lambda: dict(hdf5plugin.Bitshuffle(cname="lz4")),
+    "bitshuffle lz4, small blocks": lambda: dict(hdf5plugin.Bitshuffle(nelems=64, cname="lz4")),
+    "bitshuffle zstd": lambda: dict(hdf5plugin.Bitshuffle(cname="zstd")),
+    "lz4": lambda: dict(hdf5plugin.LZ4()),
+    "lz4, small blocks": lambda: dict(hdf5plugin.LZ4(nbytes=64)),
+    "zstd": lambda: dict(hdf5plugin.Zstd()),
+    "blosc": lambda: dict(hdf5plugin.Blosc()),
+    "blosc bitshuffle zstd": lambda: dict(hdf5plugin.Blosc(cname="zstd", shuffle=2)),
+    "gzip": lambda: {"compression": "gzip"},
+    "shuffle gzip": lambda: {"compression": "gzip", "shuffle": True},
+    "shuffle lz4": lambda: {"shuffle": True, **hdf5plugin.LZ4()},
+    "shuffle zstd": lambda: {"shuffle": True, **hdf5plugin.Zstd()},
+}
+COMPRESSING = [name for name in FILTERS if name != "bitshuffle"]
+
+
+def counts(shape=SHAPE, dtype="u2", seed=0):
+    """Poisson counts and a little of everything else: compressible, but no two chunks alike."""
+    generator = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return generator.integers(0, 2, shape).astype(bool)
+    values = generator.poisson(2.0, shape).astype(np.float64)
+    values[..., 0] = generator.integers(0, 100, shape[:-1])
+    return (values - (3 if dtype.kind in "if" else 0)).astype(dtype)
+
+
+def write(path, data, chunks, name="bitshuffle lz4", **options):
+    with h5py.File(path, "w", **{k: options.pop(k) for k in ("userblock_size", "libver") if k in options}) as file:
+        file.create_dataset("scan", data=data, chunks=chunks, **FILTERS[name](), **options)
+    return gpu4d.open(path).source
+
+
+def chunks_of(path):
+    """Offset, bytes of every chunk, by the HDF5 library."""
+    with h5py.File(path) as file:
+        found = []
+        file["scan"].id.chunk_iter(lambda chunk: found.append((chunk.chunk_offset, chunk.byte_offset, chunk.size)))
+    return found
+
+
+def check(source, expected):
+    for rows, columns in [(slice(0, 6), slice(0, 10)), (slice(1, 5), slice(2, 9)), (slice(5, 6), slice(9, 10)), (slice(0, 4), slice(4, 8))]:
+        want = expected[rows, columns]
+        np.testing.assert_array_equal(source.read(rows, columns), want)
+        buffer = np.full(want.shape, 77, source.dtype)
+        assert source.read(rows, columns, buffer) is buffer
+        np.testing.assert_array_equal(buffer, want)
+        wide = np.full((*want.shape[:3], want.shape[3] + 3), 77, source.dtype)  # a buffer with gaps between its rows
+        source.read(rows, columns, wide[..., 1:-2])
+        np.testing.assert_array_equal(wide[..., 1:-2], want)
+        assert (wide[..., 0] == 77).all() and (wide[..., -2:] == 77).all()
+
+
+# ---------------------------------------------------------------- the same numbers
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("dtype", ["bool", "u1", "u2", "i4", "f4", "f8", ">u2", ">f2", ">f4"])
+@pytest.mark.parametrize("chunks", CHUNKINGS, ids=str)
+def test_values_are_those_that_were_written(tmp_path, name, dtype, chunks):
+    data = counts(dtype=dtype)
+    source = write(tmp_path / "a.h5", data, chunks, name)
+    ragged = any(n % c for n, c in zip(SHAPE, chunks))
+    assert type(source).__name__ == ("LibrarySource" if ragged and name == "bitshuffle" else "ChunkedSource")
+    assert source.blocks == chunks[:2]
+    check(source, data)
+
+
+@pytest.mark.parametrize("name", ["bitshuffle lz4", "bitshuffle zstd", "lz4", "shuffle gzip"])
+@pytest.mark.parametrize("chunks", [(1, 16, 20), (7, 16, 20), (16, 16, 8)], ids=str)
+def test_frames_with_a_scan_shape(tmp_path, name, chunks):
+    data = counts((60, 16, 20))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("scan", data=data, chunks=chunks, **FILTERS[name]())
+    check(gpu4d.open(tmp_path / "a.h5", scan_shape=(6, 10)).source, data.reshape(6, 10, 16, 20))
+
+
+@pytest.mark.parametrize("name", ["bitshuffle lz4", "bitshuffle zstd"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_whole_blocks_are_decoded_where_they_belong(tmp_path, monkeypatch, name, dtype):
+    """Patterns of whole bitshuffle blocks (8 KiB) need no buffer, whatever the cut; others do, and are as right."""
+    data = counts((5, 6, 64, 128), dtype)
+    source = write(tmp_path / "a.h5", data, (2, 4, 64, 128), name)
+    asked = []
+    original = chunked.Scratch.bytes
+    monkeypatch.setattr(chunked.Scratch, "bytes", lambda self, kind, size: asked.append(kind) or original(self, kind, size))
+    for rows, columns in [(slice(0, 5), slice(0, 6)), (slice(1, 4), slice(3, 5)), (slice(4, 5), slice(5, 6))]:
+        np.testing.assert_array_equal(source.read(rows, columns), data[rows, columns])
+    assert set(asked) == {"packed"}
+
+
+@pytest.mark.parametrize("name", COMPRESSING)
+def test_blocks_larger_than_a_tile_are_read_in_parts(tmp_path, name):
+    data = counts((9, 11, 16, 16))
+    source = write(tmp_path / "a.h5", data, (8, 8, 16, 16), name)
+    for row in range(9):
+        for columns in (slice(0, 3), slice(3, 11)):
+            np.testing.assert_array_equal(source.read(slice(row, row + 1), columns), data[row : row + 1, columns])
+
+
+@pytest.mark.parametrize("userblock", [512, 4096])
+def test_user_block(tmp_path, userblock):
+    data = counts()
+    check(write(tmp_path / "a.h5", data, (4, 4, 8, 12), userblock_size=userblock), data)
+
+
+@pytest.mark.parametrize("name", COMPRESSING)
+def test_chunks_without_their_filters_and_chunks_never_written(tmp_path, name):
+    expected = np.full(SHAPE, 5, np.uint16)
+    expected[:4, :4], expected[4:, 8:] = counts((4, 4, 8, 12)), 2
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("scan", SHAPE, "u2", chunks=(4, 4, 8, 12), fillvalue=5, **FILTERS[name]())
+        dataset[4:, 8:] = 2
+        every = (1 << dataset.id.get_create_plist().get_nfilters()) - 1
+        dataset.id.write_direct_chunk((0, 0, 0, 0), expected[:4, :4].tobytes(), filter_mask=every)
+    check(gpu4d.open(tmp_path / "a.h5").source, expected)
+
+
+def test_one_filter_of_two_left_out(tmp_path):
+    expected = counts((2, 2, 8, 12))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("scan", expected.shape, "u2", chunks=(1, 2, 8, 12), shuffle=True, **hdf5plugin.LZ4())
+        dataset[0] = expected[0]
+        shuffled = np.ascontiguousarray(expected[1:].reshape(-1, 1).view(np.uint8).T).tobytes()
+        dataset.id.write_direct_chunk((1, 0, 0, 0), shuffled, filter_mask=0b10)
+    np.testing.assert_array_equal(gpu4d.open(tmp_path / "a.h5").source.read(slice(0, 2), slice(0, 2)), expected)
+
+
+@pytest.mark.parametrize("name", ["shuffle gzip", "bitshuffle lz4", "bitshuffle", "shuffle lz4"])
+def test_chunks_over_the_edge_stored_without_filters(tmp_path, name):
+    """A dataset may be created so; its chunks do not say it."""
+    try:
+        set_options = ctypes.CDLL(h5py.h5z.__file__).H5Pset_chunk_opts
+    except (OSError, AttributeError):
+        pytest.skip("this build of h5py does not let ctypes call the HDF5 library")
+    set_options.argtypes = [ctypes.c_int64, ctypes.c_uint]
+    data = counts()
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        like = file.create_dataset("like", SHAPE, "u2", chunks=(4, 4, 8, 12), **FILTERS[name]())
+        plist = like.id.get_create_plist()
+        assert set_options(plist.id, 2) >= 0
+        dataset = h5py.h5d.create(file.id, b"scan", h5py.h5t.NATIVE_UINT16, h5py.h5s.create_simple(SHAPE), dcpl=plist)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+    sizes = {offset: size for offset, _, size in chunks_of(tmp_path / "a.h5")}
+    assert sizes[(4, 8, 0, 0)] == 4 * 4 * 8 * 12 * 2
+    check(gpu4d.open(tmp_path / "a.h5", dataset="scan").source, data)
+
+
+def test_without_the_codec_the_hdf5_library_reads_and_says_so(tmp_path, monkeypatch):
+    def missing(name):
+        raise codecs.CodecMissing(name)
+
+    monkeypatch.setattr(codecs, "function", missing)
+    source = write(tmp_path / "a.h5", data := counts(), (4, 4, 8, 12))
+    assert type(source).__name__ == "LibrarySource" and "decoded by the HDF5 library" in source.description
+    check(source, data)
+
+
+def test_functions_that_are_not_there_are_missing(monkeypatch):
+    monkeypatch.setitem(codecs.FUNCTIONS, "no_such_function", ("bshuf", ctypes.c_int, ()))
+    monkeypatch.setitem(codecs.FUNCTIONS, "in_no_library", ("nothing", ctypes.c_int, ()))
+    for name in ("no_such_function", "in_no_library"):
+        with pytest.raises(codecs.CodecMissing, match=name):
+            codecs.function(name)
+
+
+# ---------------------------------------------------------------- each chunk once, many threads
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="reads are counted where the system has preadv")
+@pytest.mark.parametrize("name", ["bitshuffle lz4", "lz4", "shuffle gzip", None])
+@pytest.mark.parametrize("chunks", [(1, 1, 16, 16), (4, 4, 16, 16), (3, 5, 8, 16)], ids=str)
+def test_every_byte_of_every_chunk_is_read_once_a_pass(tmp_path, monkeypatch, name, chunks):
+    data = counts((12, 15, 16, 16))
+    monkeypatch.setitem(FILTERS, None, dict)
+    source = write(tmp_path / "a.h5", data, chunks, name)
+    read = []
+
+    def count(descriptor, buffers, offset, original=os.preadv):
+        read.append((offset, sum(map(len, buffers))))
+        return original(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", count)
+    pieces = cut(source.shape, 16 * 16 * 2, source.blocks)
+    for row in range(0, 12, pieces.rows):
+        for column in range(0, 15, pieces.columns):
+            rows, columns = slice(row, min(12, row + pieces.rows)), slice(column, min(15, column + pieces.columns))
+            np.testing.assert_array_equal(source.read(rows, columns), data[rows, columns])
+    times = np.zeros(os.path.getsize(tmp_path / "a.h5"), int)
+    for offset, length in read:
+        times[offset : offset + length] += 1
+    expected = np.zeros_like(times)
+    for _, offset, size in chunks_of(tmp_path / "a.h5"):
+        expected[offset : offset + size] = 1
+    if name is None and any(n % c for n, c in zip(data.shape, chunks)):
+        assert (times <= expected).all()  # of plain chunks over the edge, only the part that is there
+    else:
+        np.testing.assert_array_equal(times, expected)
+
+
+@pytest.mark.parametrize("name", ["bitshuffle lz4", "bitshuffle zstd", "lz4", "zstd", "blosc", "shuffle gzip"])
+def test_many_threads_at_once(tmp_path, name):
+    data = counts((32, 12, 16, 16))
+    source = write(tmp_path / "a.h5", data, (4, 4, 16, 16), name)
+
+    def right(i):
+        rows, columns = slice(i % 32, i % 32 + 1), slice(i % 5, 12 - i % 3)
+        return np.array_equal(source.read(rows, columns), data[rows, columns])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(right, range(256)))
+
+
+def test_threads_keep_buffers_of_their_own_and_use_them_again():
+    first = chunked.scratch.bytes("packed", 1000)
+    assert np.shares_memory(first, chunked.scratch.bytes("packed", 500))
+    with ThreadPoolExecutor(1) as pool:
+        assert not np.shares_memory(first, pool.submit(chunked.scratch.bytes, "packed", 1000).result())
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_sources_travel_by_pickle(tmp_path, name):
+    data = counts()
+    source = write(tmp_path / "a.h5", data, (3, 5, 8, 12), name)
+    check(pickle.loads(pickle.dumps(source)), data)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def overwrite(path, offset, values):
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(bytes(values))
+
+
+@pytest.mark.parametrize("name", COMPRESSING)
+@pytest.mark.parametrize("where", ["beginning", "everything"])
+def test_a_damaged_chunk_is_named(tmp_path, name, where):
+    source = write(tmp_path / "a.h5", counts(), (3, 5, 8, 12), name)
+    corner, offset, size = chunks_of(tmp_path / "a.h5")[3]
+    overwrite(tmp_path / "a.h5", offset, b"\xff" * (16 if where == "beginning" else size))
+    with pytest.raises(InputError) as error:
+        source.read(slice(0, 6), slice(0, 10))
+    for part in ("a.h5", "/scan", str(tuple(corner)), "damaged"):
+        assert part in str(error.value)
+    assert source.read(slice(0, 3), slice(0, 5)).any(), "the other chunks are still there"
+
+
+@pytest.mark.parametrize("name", ["bitshuffle lz4", "bitshuffle zstd", "lz4", "lz4, small blocks"])
+@pytest.mark.parametrize(
+    ("at", "values"),
+    [
+        (0, [0x7F] * 8),  # a size that no memory holds
+        (0, [0] * 8),
+        (7, [1]),  # one more or less than a chunk has
+        (8, [0, 0, 0, 7]),  # blocks of odd lengths
+        (12, [0x7F, 0xFF, 0xFF, 0xFF]),  # a block far larger than the chunk
+        (12, [0xFF] * 4),
+        (12, [0] * 4),
+    ],
+    ids=str,
+)
+def test_headers_are_checked_before_the_codec_sees_them(tmp_path, name, at, values):
+    source = write(tmp_path / "a.h5", counts(), (6, 10, 8, 12), name)
+    (_, offset, _), *_ = chunks_of(tmp_path / "a.h5")
+    overwrite(tmp_path / "a.h5", offset + at, values)
+    with pytest.raises(InputError, match="damaged"):
+        source.read(slice(0, 6), slice(0, 10))
+
+
+def test_a_chunk_that_decodes_to_too_little_is_an_error(tmp_path):
+    """Every length fits, but there is less in it than a chunk holds."""
+    for name in ("shuffle gzip", "zstd", "blosc", "lz4", "bitshuffle lz4"):
+        with h5py.File(tmp_path / "small.h5", "w") as file:
+            small = file.create_dataset("scan", data=counts((1, 1, 8, 12)), chunks=(1, 1, 8, 12), **FILTERS[name]())
+            packed = small.id.read_direct_chunk((0, 0, 0, 0))[1]
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            dataset = file.create_dataset("scan", SHAPE, "u2", chunks=SHAPE, **FILTERS[name]())
+            dataset.id.write_direct_chunk((0, 0, 0, 0), packed)
+        with pytest.raises(InputError, match="damaged"):
+            gpu4d.open(tmp_path / "a.h5").source.read(slice(0, 6), slice(0, 10))
+
+
+def test_a_file_cut_short_is_an_error(tmp_path):
+    source = write(tmp_path / "a.h5", counts(), (6, 10, 8, 12))
+    (_, offset, size), *_ = chunks_of(tmp_path / "a.h5")
+    os.truncate(tmp_path / "a.h5", offset + size // 2)
+    with pytest.raises(InputError, match="truncated"):
+        source.read(slice(0, 6), slice(0, 10))
+
+
+FUZZ = """
+import ctypes, mmap, sys
+import h5py, numpy as np
+import gpu4d
+from gpu4d.errors import InputError
+from gpu4d.io import chunked
+
+class Guarded:
+    # every buffer ends where memory ends: who reads or writes one byte more is killed
+    def __init__(self):
+        self.held = {}
+    def bytes(self, name, size):
+        pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        if (name, pages) not in self.held:
+            area = mmap.mmap(-1, pages + mmap.PAGESIZE)
+            start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+            assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + pages), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+            self.held[name, pages] = area
+        return np.frombuffer(self.held[name, pages], np.uint8, size, pages - size)
+
+path, seed = sys.argv[1], int(sys.argv[2])
+chunked.scratch = guarded = Guarded()
+chunked.READ_AT_ONCE = 0  # each chunk ends at its own forbidden page
+generator = np.random.default_rng(seed)
+source = gpu4d.open(path).source
+assert type(source).__name__ == "ChunkedSource"
+(rx, ry, qx, qy), whole = source.shape, source.read(slice(0, source.shape[0]), slice(0, source.shape[1]))
+place = (0, 0, 0, 0)
+offset, size = int(source.index["offsets"][place]), int(source.index["sizes"][place])
+with open(path, "rb") as file:
+    file.seek(offset)
+    good = np.frombuffer(file.read(size), np.uint8)
+damaged = silent = 0
+with open(path, "r+b", buffering=0) as file:
+    for i in range(300):
+        bad = good.copy()
+        n = int(generator.integers(1, 5))
+        at = generator.integers(0, min(size, (16, 40, size)[i % 3]), n)
+        bad[at] = generator.integers(0, 256, n) if i % 2 else bad[at] ^ (1 << generator.integers(0, 8, n)).astype(np.uint8)
+        file.seek(offset)
+        file.write(bad.tobytes())
+        source.index["sizes"][place] = int(generator.integers(0, size)) if i % 5 == 0 else size
+        out = guarded.bytes("out", whole.nbytes).view(whole.dtype).reshape(whole.shape)
+        try:
+            source.read(slice(0, rx), slice(0, ry), out)
+            silent += 1
+        except InputError as error:
+            assert "damaged" in str(error), error
+            damaged += 1
+    file.seek(offset)
+    file.write(good.tobytes())
+source.index["sizes"][place] = size
+np.testing.assert_array_equal(source.read(slice(0, rx), slice(0, ry)), whole)
+print(damaged, silent)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mprotect")
+@pytest.mark.parametrize("name", COMPRESSING)
+def test_damage_never_crashes_and_never_reaches_over_a_buffer(tmp_path, name):
+    """Bytes of a chunk changed at random and its length cut short, in another process, with buffers that end at forbidden pages."""
+    write(tmp_path / "a.h5", counts((2, 6, 32, 40)), (2, 5, 32, 40), name)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FUZZ), tmp_path / "a.h5", "1"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    damaged, _ = map(int, done.stdout.split())
+    assert damaged > 60, "hardly anything that was changed was noticed: does the test change the right bytes?"
+
+
+# ---------------------------------------------------------------- the hint
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no hints about files")
+def test_the_hint_covers_the_chunks_of_the_patterns_and_no_others(tmp_path, monkeypatch):
+    data = counts((12, 15, 16, 16))
+    source = write(tmp_path / "a.h5", data, (4, 5, 8, 16))
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda descriptor, start, length, advice: asked.append((start, length)))
+    source.will_read(slice(3, 5), slice(5, 10))
+    covered, expected = np.zeros((2, os.path.getsize(tmp_path / "a.h5")), int)
+    for start, length in asked:
+        covered[start : start + length] += 1
+    for (x, y, *_), offset, size in chunks_of(tmp_path / "a.h5"):
+        expected[offset : offset + size] = x < 5 and x + 4 > 3 and y < 10 and y + 5 > 5
+    np.testing.assert_array_equal(covered, expected)
+    assert len(asked) < 8, "chunks that follow each other are asked for together"
+
+
+@pytest.mark.parametrize("layout", ["mapped", "chunks", "plain chunks", "library", "frames", "frames in chunks", "memory", "npy"])
+def test_the_hint_changes_nothing(tmp_path, layout):
+    data = counts()
+    if layout == "memory":
+        cube = gpu4d.DataCube(data)
+    elif layout == "npy":
+        np.save(tmp_path / "a.npy", data)
+        cube = gpu4d.open(tmp_path / "a.npy")
+    else:
+        options = {
+            "chunks": {"chunks": (4, 4, 8, 12), **hdf5plugin.Bitshuffle()},
+            "plain chunks": {"chunks": (4, 4, 8, 12)},
+            "library": {"chunks": (4, 4, 8, 12), "compression": "lzf"},
+            "frames in chunks": {"chunks": (7, 8, 12), **hdf5plugin.LZ4()},
+        }.get(layout, {})
+        frames = layout.startswith("frames")
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_dataset("scan", data=data.reshape(60, 8, 12) if frames else data, **options)
+        cube = gpu4d.open(tmp_path / "a.h5", scan_shape=(6, 10) if frames else None)
+    cropped = cube.crop(rx=(1, 6), ry=(2, 10), qx=(2, 8))
+    views = {"itself": cube, "cropped": cropped, "binned": cube.bin(scan=2), "swapped": cube.swap_axes(scan=True)}
+    for view in views.values():
+        source = view.source
+        rx, ry = source.shape[:2]
+        before = np.array(source.read(slice(0, rx), slice(0, ry)))
+        for rows, columns in [(slice(0, rx), slice(0, ry)), (slice(1, rx), slice(1, 2)), (slice(rx - 1, rx), slice(0, ry))]:
+            assert will_read(source, rows, columns) is None
+        np.testing.assert_array_equal(source.read(slice(0, rx), slice(0, ry)), before)
+    np.testing.assert_array_equal(cube.source.read(slice(0, 6), slice(0, 10)), data)
+
+
+def test_views_pass_the_hint_on_for_their_own_patterns():
+    class Told:
+        shape, dtype, blocks, resident, description = (12, 16, 8, 8), np.dtype("u2"), (1, 1), False, "told"
+
+        def __init__(self):
+            self.asked = []
+
+        def will_read(self, rows, columns):
+            self.asked.append((rows.start, rows.stop, columns.start, columns.stop))
+
+    from gpu4d.data.views import BinnedSource, CroppedSource, SwappedSource
+    from gpu4d.io.layout import ReshapedScan
+
+    def asked(view, rows, columns):
+        view.source.asked.clear()
+        view.will_read(slice(*rows), slice(*columns))
+        return view.source.asked
+
+    assert asked(CroppedSource(Told(), (slice(2, 10), slice(3, 16), slice(0, 4), slice(0, 8))), (0, 4), (1, 5)) == [(2, 6, 4, 8)]
+    assert asked(BinnedSource(Told(), 2, 2), (1, 3), (0, 4)) == [(2, 6, 0, 8)]
+    assert asked(SwappedSource(Told(), True, False), (1, 3), (0, 4)) == [(0, 4, 1, 3)]
+    # 8 columns of 24 scan positions a row: rows of 16 positions in the file
+    assert asked(ReshapedScan(Told(), (8, 24)), (0, 2), (0, 24)) == [(0, 3, 0, 16)]
+    assert asked(ReshapedScan(Told(), (8, 24)), (1, 2), (0, 10)) == [(1, 2, 8, 16), (2, 3, 0, 2)]
