@@ -38,7 +38,7 @@ def run_command(arguments: list[str]) -> int:
     try:
         return _carry_out(arguments)
     except (KeyboardInterrupt, Stopped):
-        return _fail("stopped; nothing was written")
+        return _fail("stopped; no results were written")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nobody is there to be told
         return 1
@@ -121,6 +121,7 @@ def _commands() -> click.Group:
     dataset = click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file.")
     shape = click.option("--scan-shape", metavar="A,B", callback=_pair, help="Scan positions, for files that store a list of patterns.")
     memory = click.option("--memory", metavar="M", help="What may be allocated, as 512MB or 2GiB.  [default: 512 MB]")
+    device = click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:N, or several as cuda:0,cuda:1.  [default: auto]")
     file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 
     @commands.command(short_help="A small simulated scan through the whole pipeline.")
@@ -152,9 +153,10 @@ def _commands() -> click.Group:
     @out
     @overwrite
     @memory
-    @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+    @device
+    @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write what was busy when, for ui.perfetto.dev.")
     @debug
-    def run(file: Path, recipe: Path | None, out: Path | None, overwrite: bool, debug: bool, **flags: Any) -> None:
+    def run(file: Path, recipe: Path | None, out: Path | None, overwrite: bool, trace: Path | None, debug: bool, **flags: Any) -> None:
         """Analyse FILE. Decides by the data what makes sense: Bragg disks and strain, or a bright-field disk and DPC.
 
         Results go to OUT (FILE's name and -gpu4d): result.h5 (EMD 1.0), pictures, report.html.
@@ -164,20 +166,26 @@ def _commands() -> click.Group:
 
         settings = _with_flags(recipe, flags)
         with watcher() as progress:
-            result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_typed())
+            result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_typed(), trace=trace)
         click.echo(result.summary())
+        if trace is not None:
+            click.echo(f"trace: {trace} (open it in ui.perfetto.dev)")
 
-    @commands.command(short_help="What is in a file, and how it will be cut.")
+    @commands.command(short_help="What is in a file, and the plan of a pass over it.")
     @file
     @dataset
     @shape
     @memory
+    @device
     @debug
-    def info(file: Path, dataset: str | None, scan_shape: Any, memory: str | None, debug: bool) -> None:
-        """Shape, type, layout, size and calibration of FILE, and how a sweep would cut it within the memory."""
+    def info(file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, debug: bool) -> None:
+        """Shape, type, layout, size and calibration of FILE; the plan of a pass over it, within the memory, and how long it takes at least.
+
+        Reads a few patterns, to see how fast they come.
+        """
         from gpu4d.workflow.describe import describe_file
 
-        click.echo(describe_file(file, dataset, scan_shape, memory))
+        click.echo(describe_file(file, dataset, scan_shape, memory, device or "auto"))
 
     @commands.command()
     @debug

@@ -1,5 +1,6 @@
 """The command line: what it accepts, and the one line it says when something cannot be done."""
 
+import json
 import os
 import resource
 import signal
@@ -140,6 +141,14 @@ def test_files_that_cannot_be_read(bad, capfd, command, arguments, says):
         (["--memory", "lots"], ["'lots'", "512 MB"]),
         (["--device", "cuda:9"], ["cuda:9", "cpu"]),
         (["--device", "tpu"], ["'tpu'", "cuda:N"]),
+        (["--device", "cuda:0,cuda:1,cuda:0"], ["cuda:0"]),
+        (["--device", "cpu,cpu"], ["'cpu,cpu'", "twice"]),
+        (["--device", "auto,cpu"], ["'auto,cpu'", "alone"]),
+        (["--trace", "nowhere/t.json"], ["nowhere", "choose another place"]),
+        (["--trace", "SCAN"], ["SCAN", "--overwrite"]),
+        (["--trace", "SCAN", "--overwrite"], ["SCAN", "no trace"]),
+        (["--trace", "out/t.json", "-o", "out"], ["t.json", "result folder"]),
+        (["--trace", "."], ["folder", "name of a file"]),
         (["--energy", "-3"], ["--energy -3", "eV"]),
         (["--energy", "nan"], ["--energy", "eV"]),
         (["--energy", "high"], ["--energy", "high"]),
@@ -152,7 +161,7 @@ def test_files_that_cannot_be_read(bad, capfd, command, arguments, says):
 )
 def test_settings_that_cannot_be_used(scan, capfd, flags, says):
     line = refused(capfd, "run", scan, "--dataset", "scan", *(f.replace("SCAN", str(scan)) for f in flags))
-    assert all(word in line for word in says), line
+    assert all(word.replace("SCAN", str(scan)) in line for word in says), line
     assert "unexpected" not in line
 
 
@@ -220,8 +229,56 @@ def test_stopping_leaves_nothing(scan, here, how):
 def test_info_says_what_is_inside(scan, capfd):
     assert run_command(["info", str(scan), "--dataset", "scan", "--memory", "64MB"]) == 0
     out = capfd.readouterr().out
-    for word in ("10×12 scan positions", "32×32 detector pixels", "uint16", "tiles of", "64 MB", "nothing is known"):
+    for word in ("10×12 scan positions", "32×32 detector pixels", "uint16", "tiles of", "64 MB", "1 pass", "nothing is known"):
         assert word in out, out
+    assert f"{10 * 12 * 32 * 32 * 2 / 1e3:.3g} kB to read" in out and "page cache permitting" in out
+
+
+@pytest.mark.parametrize(
+    "flags, says", [(["--memory", "1 kB"], ["needs", "is free", "allows 1 kB"]), (["--device", "cuda:9"], ["cuda:9", "cpu"])]
+)
+def test_info_says_in_one_line_that_nothing_fits(scan, capfd, flags, says):
+    line = refused(capfd, "info", scan, "--dataset", "scan", *flags)
+    assert all(word in line for word in says), line
+
+
+def tracks(path):
+    """What a trace holds: names of spans by track."""
+    events = json.loads(path.read_text())["traceEvents"]
+    names = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    found = {name: [] for name in names.values()}
+    for e in events:
+        if e["ph"] == "X":
+            found[names[e["tid"]]].append(e["name"])
+    return found
+
+
+def test_a_run_leaves_a_trace(scan, capfd, here):
+    with h5py.File(here / "chunked.h5", "w") as file, h5py.File(scan) as plain:
+        file.create_dataset("scan", data=plain["scan"], chunks=(1, 12, 32, 32), compression="gzip")
+    assert run_command(["run", "chunked.h5", *KNOWN, "-o", "out", "--trace", "t.json"]) == 0
+    assert "trace: t.json" in capfd.readouterr().out
+    found = tracks(here / "t.json")
+    assert len(found["passes"]) >= 2 and "mean_pattern" in found["passes"][0] and "com" in found["passes"][0]
+    assert any(name == "bf" or " bf" in name for name in found["passes"][1:])
+    assert any(name.startswith("read ") for name in found) and any(name.startswith("cpu compute ") for name in found)
+    read = sorted(name for track, spans in found.items() if track.startswith("read ") for name in spans)
+    assert set(read) == {f"read rows {i}…{i + 1}, columns 0…11" for i in range(0, 10, 2)}, "every tile, by name"
+    assert next(iter(found)) == "passes", "what holds the others is drawn first"
+    assert "--overwrite" in refused(capfd, "run", "chunked.h5", "-o", "other", "--trace", "t.json")
+    assert run_command(["run", "chunked.h5", *KNOWN, "-o", "out", "--trace", "t.json", "--overwrite"]) == 0
+
+
+def test_a_run_that_fails_leaves_its_trace(scan, capfd, here, monkeypatch):
+    import gpu4d.workflow.pipeline as pipeline
+
+    def fail(*_):
+        raise gpu4d.errors.InputError("as asked")
+
+    monkeypatch.setattr(pipeline, "save_results", fail)
+    assert run_command(["run", str(scan), "--dataset", "scan", *KNOWN, "-o", "out", "--trace", "t.json"]) == 1
+    assert capfd.readouterr().err == "gpu4d: as asked\n"
+    assert os.listdir(here) == ["t.json"] and len(tracks(here / "t.json")["passes"]) >= 2
 
 
 def test_devices(capfd):

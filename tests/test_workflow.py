@@ -1,6 +1,7 @@
 """From a file to a report: recipes, decisions, gates, what is written, and the figures of the shared scans."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pytest
 import gpu4d
 from gpu4d import DataCube, plot
 from gpu4d.crystal.lattice import Lattice
+from gpu4d.device.accounting import AccountingProcessor
+from gpu4d.device.timeline import Timeline
 from gpu4d.errors import InputError
 from gpu4d.workflow import Recipe, Record, analyse, run
 from gpu4d.workflow.decide import choose, in_scan_shape
+from gpu4d.workflow.describe import describe_file
 from gpu4d.workflow.output import check_free, folder
 from gpu4d.workflow.recipe import SECTIONS
 from gpu4d.workflow.recipe_text import explain, to_toml
@@ -552,3 +556,62 @@ def test_results_that_outgrow_the_default_memory_raise_it(monkeypatch):
     strict.set("compute.memory", "50 MB", origin="--memory")
     with pytest.raises(MemoryBudgetError, match="allows 50 MB"):
         Analysis(cube, strict, Record()).sweep(disks(), False)
+
+
+# ---------------------------------------------------------------- devices
+
+
+@pytest.fixture
+def two_cards(monkeypatch):
+    """Two devices that count stand for "cuda:0" and "cuda:1"; "auto" takes the first."""
+    cards = {f"cuda:{i}": AccountingProcessor(f"cuda:{i}", link_rate=1e6) for i in range(2)}
+
+    def choose_all(device="auto"):
+        return tuple(cards[name] for name in ("cuda:0" if device == "auto" else device).split(","))
+
+    for module in ("gpu4d.device.choose", "gpu4d.streaming.place"):  # the package has a function `choose`
+        monkeypatch.setattr(sys.modules[module], "choose_all", choose_all)
+    return cards
+
+
+@pytest.fixture
+def file(thin, tmp_path):
+    np.save(tmp_path / "thin.npy", thin.cube.source.array)
+    return tmp_path / "thin.npy"
+
+
+def test_info_plans_for_the_device_of_the_run(file, two_cards):
+    size = 20 * 24 * 32 * 32 * 2
+    text = describe_file(file)  # "auto" is a card here, and its link slower than the disk
+    assert "on cuda:0: " in text and "page-locked on the host" in text
+    assert f"at least {size / 1e6:.2g} s: the link at 1 MB/s (nominal) is slower than reading at " in text
+    both = describe_file(file, device="cuda:0,cuda:1")
+    assert "on cuda:0, cuda:1 each: " in both and f"at least {size / 2e6:.2g} s: the link at 2 MB/s" in both
+    assert all(card.counts["bytes copied"] == 0 and card.held == 0 for card in two_cards.values()), "a plan takes nothing"
+    for card in two_cards.values():
+        card.link_rate = 1e15
+    assert "is slower than the link at 1e+03 TB/s" in describe_file(file)
+
+
+def test_a_run_on_two_devices_is_that_on_one(file, two_cards, tmp_path):
+    found = {}
+    for device in ("cuda:0,cuda:1", "cuda:1"):
+        made = run(file, tmp_path / device.replace(":", ""), recipe=recipe(compute__device=device))
+        found[device] = {name: np.asarray(thing) for name, thing in made.analysis.products.items()}
+    several, one = found.values()
+    assert set(one) == set(several) and {"mean_pattern", "bf", "com"} <= set(one)
+    for name in one:
+        np.testing.assert_array_equal(several[name], one[name], err_msg=name)
+    assert all(card.counts["bytes copied"] > 0 and not card.leaks() for card in two_cards.values())
+
+
+def test_sweeps_share_a_timeline(thin, tmp_path):
+    timeline, cube = Timeline(), DataCube(thin.cube.source.array)
+    gpu4d.sweep(cube, {"mean": gpu4d.MeanPattern()}, trace=timeline)
+    gpu4d.sweep(cube, {"com": gpu4d.CenterOfMass(), "max": gpu4d.MaxPattern()}, trace=timeline)
+    passes = [span for span in timeline.events if span.track == "passes"]
+    assert [span.name for span in passes] == ["pass 1 of 1: mean", "pass 1 of 1: com, max"]
+    assert passes[0].end <= passes[1].start
+    inside = [span for span in timeline.events if span.name.startswith("reduce ")]
+    assert inside and all(any(p.start <= span.start and span.end <= p.end for p in passes) for span in inside)
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.device.timeline import Timeline
 from gpu4d.sizes import format_bytes
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
@@ -40,6 +41,8 @@ class Analysis:
     technique : {"bragg", "dpc", "both", "images"}
     disks, origin, lattice, fit, strain, dpc
         Results of the techniques that were chosen; None for the others.
+    timeline : Timeline or None
+        Where sweeps note what they did when.
     """
 
     cube: DataCube
@@ -60,6 +63,7 @@ class Analysis:
     fit: Any = None
     strain: Any = None
     dpc: Any = None
+    timeline: Timeline | None = None
 
     @property
     def calibration(self) -> Calibration:
@@ -75,25 +79,37 @@ class Analysis:
         """How many bytes one pass reads."""
         return self.cube.nbytes * self.patterns // max(1, int(np.prod(self.cube.scan_shape)))
 
+    @property
+    def sweep_options(self) -> dict[str, Any]:
+        """What the recipe says of device and memory, for `gpu4d.sweep`."""
+        compute = self.recipe.compute
+        return {"device": compute.device, "memory": compute.memory, "trace": self.timeline}
+
     def sweep(self, reductions: dict[str, Any], progress: Any) -> dict[str, Any]:
         """One pass over the scan on the recipe's device and within its memory, or, where none was asked for, what the results need."""
         import gpu4d
         from gpu4d.errors import MemoryBudgetError
         from gpu4d.streaming.plan import plan
 
-        compute, memory = self.recipe.compute, self.recipe.compute.memory
+        options = self.sweep_options
         if "compute.memory" not in self.recipe.given:
             try:
-                plan(self.cube, reductions, memory=memory, where=self.where)
+                plan(self.cube, reductions, device=options["device"], memory=options["memory"], where=self.where)
             except MemoryBudgetError as error:
                 if 1.5 * error.asked > error.free:
                     raise
-                memory = str(int(1.5 * error.asked))
+                options["memory"] = str(int(1.5 * error.asked))
                 self.record.note(f"the results alone need {format_bytes(error.asked)}: the memory is raised to 1.5 times that")
-        return gpu4d.sweep(self.cube, reductions, device=compute.device, memory=memory, where=self.where, progress=progress)
+        return gpu4d.sweep(self.cube, reductions, where=self.where, progress=progress, **options)
 
 
-def analyse(cube: DataCube, recipe: Recipe | None = None, record: Record | None = None, probe: Any = None) -> Analysis:
+def analyse(
+    cube: DataCube,
+    recipe: Recipe | None = None,
+    record: Record | None = None,
+    probe: Any = None,
+    timeline: Timeline | None = None,
+) -> Analysis:
     """The whole analysis of a scan, in memory: survey, decision, second pass, technique, quality gates.
 
     Parameters
@@ -105,6 +121,8 @@ def analyse(cube: DataCube, recipe: Recipe | None = None, record: Record | None 
         Where times, decisions, gates and warnings are written.
     probe : (Qx, Qy) array, optional
         Vacuum probe; the recipe's, or one made from the scan, otherwise.
+    timeline : gpu4d.device.timeline.Timeline, optional
+        Is filled with what was read, copied and computed when.
 
     Returns
     -------
@@ -114,16 +132,16 @@ def analyse(cube: DataCube, recipe: Recipe | None = None, record: Record | None 
     """
     recipe, record = recipe or Recipe(), record or Record()
     with record.listening():
-        return _analyse(cube, recipe, record, probe)
+        return _analyse(cube, recipe, record, probe, timeline)
 
 
-def _analyse(cube: DataCube, recipe: Recipe, record: Record, probe: Any) -> Analysis:
+def _analyse(cube: DataCube, recipe: Recipe, record: Record, probe: Any, timeline: Timeline | None) -> Analysis:
     from gpu4d.workflow import crystal, decide, gates, inputs, phase, survey
 
     record.note(f"scan {cube!r}")
     for line in recipe.advice():
         record.warn(line)
-    a = Analysis(cube, recipe, record, inputs.scan_mask(cube, recipe))
+    a = Analysis(cube, recipe, record, inputs.scan_mask(cube, recipe), timeline=timeline)
     inputs.check_regions(a)
     a.given_probe = inputs.given_probe(cube, recipe) if probe is None else np.asarray(probe, dtype=np.float64)
     survey.first_pass(a)

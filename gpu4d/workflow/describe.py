@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from gpu4d.data.datacube import DataCube
 from gpu4d.device.choose import auto, why_no_cuda
 from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import default_budget
 from gpu4d.sizes import format_bytes, parse_memory
+from gpu4d.streaming.plan import Plan, plan
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report import calibration_rows
 
+FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 3, 64 << 20, 0.2  # of a file, to see how fast it comes
 
-def describe_file(path: str | Path, dataset: str | None = None, scan_shape: Any = None, memory: str | None = None) -> str:
-    """Shape, type, layout, size and calibration of a scan, and how a sweep cuts it."""
+
+def describe_file(
+    path: str | Path, dataset: str | None = None, scan_shape: Any = None, memory: str | None = None, device: Any = "auto"
+) -> str:
+    """Shape, type, layout, size and calibration of a scan, and how one pass over it runs: cut, memory, expected time.
+
+    Parameters
+    ----------
+    path, dataset, scan_shape
+        As of `gpu4d.open`.
+    memory, device
+        As of `gpu4d.sweep`; the default memory is that of a recipe.
+
+    Raises
+    ------
+    InputError, DeviceError
+        No such scan, no such device.
+    MemoryBudgetError
+        Nothing fits: what is asked, free and allowed.
+    """
     import gpu4d
-    from gpu4d.streaming.plan import plan
 
     cube = gpu4d.open(path, dataset=dataset, scan_shape=tuple(scan_shape) if scan_shape else None)
     budget = parse_memory(memory) if memory is not None else parse_memory(Recipe().compute.memory)
-    todo = plan(cube, {"mean_pattern": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass()}, memory=budget)
+    todo = plan(cube, {"mean_pattern": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass()}, device=device, memory=budget)
     rx, ry, qx, qy = cube.shape
     blocks = "any" if tuple(cube.source.blocks) == (1, 1) else f"{cube.source.blocks[0]}×{cube.source.blocks[1]} positions"
     lines = [
@@ -30,7 +55,8 @@ def describe_file(path: str | Path, dataset: str | None = None, scan_shape: Any 
         ("shape", f"{rx}×{ry} scan positions, {qx}×{qy} detector pixels"),
         ("type", f"{cube.dtype}, {format_bytes(itemsize(cube) * qx * qy)} a pattern, {format_bytes(cube.nbytes)} in all"),
         ("layout", f"{cube.source.description}; natural blocks: {blocks}"),
-        *(("cut" if i == 0 else "", text) for i, text in enumerate(todo.describe())),
+        *(("plan" if i == 0 else "", text) for i, text in enumerate(todo.describe())),
+        *(("time" if i == 0 else "", text) for i, text in enumerate(_expected(cube, todo))),
     ]
     lists = gpu4d.BraggDisks.list_bytes((rx, ry), peaks=20)
     lines.append(
@@ -41,6 +67,50 @@ def describe_file(path: str | Path, dataset: str | None = None, scan_shape: Any 
         ("calibration" if i == 0 else "", text) for i, text in enumerate(known or ["nothing is known: give --energy, --semiangle, …"])
     ]
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _expected(cube: DataCube, todo: Plan) -> list[str]:
+    """How long the passes of a plan take to read and to move, from the rate at which a few tiles come."""
+    rate, tiles = _read_rate(cube, todo)
+    reading = f"reading at {format_bytes(rate)}/s (measured on {tiles} tile{'s' * (tiles > 1)}, page cache permitting)"
+    link = f"the link at {format_bytes(todo.link_rate)}/s (nominal)" if todo.link_rate else ""
+    slower, faster = (reading, link) if not link or todo.bytes_read / rate >= todo.seconds(rate) else (link, reading)
+    took = todo.seconds(rate)
+    least = f"{took:.2g} s" if took < 60 else f"{took / 60:.2g} min" if took < 3600 else f"{took / 3600:.2g} h"
+    return [
+        f"{format_bytes(todo.bytes_read)} to read, at least {least}: {slower}" + (f" is slower than {faster}" if faster else ""),
+        "what is computed meanwhile comes on top where it is slower",
+    ]
+
+
+def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
+    """Bytes of the file per second, and on how many tiles, spread over the scan, that was measured: at most 64 MB, or for 0.2 s.
+
+    Read by as many threads as a sweep would read with: decoding takes its share of each.
+    """
+    places = [tile for block in range(todo.scan.blocks) for tile in itertools.islice(todo.tiles(block), 1)]
+    threads = min(max(todo.readers, todo.lanes), len(places), max(1, min(todo.budget, MEASURED_BYTES) // todo.tile_bytes))
+    most = max(1, min(len(places), threads * -(-FEW_TILES // threads), MEASURED_BYTES // todo.tile_bytes))
+    chosen = [places[i * (len(places) - 1) // max(most - 1, 1)] for i in range(most)]
+    buffers = [np.zeros(todo.cut.frames * math.prod(cube.detector_shape), cube.dtype) for _ in range(threads)]
+    start = time.perf_counter()
+
+    def read(own: int) -> list[int]:
+        done = []
+        for tile in chosen[own::threads]:
+            shape = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start, *cube.detector_shape
+            into = buffers[own][: math.prod(shape)].reshape(shape)
+            found = cube.source.read(tile.rows, tile.columns, into)
+            if found is not into:
+                np.copyto(into, found)
+            done.append(into.nbytes)
+            if time.perf_counter() - start > MEASURED_SECONDS:
+                break
+        return done
+
+    with ThreadPoolExecutor(threads) as pool:
+        done = [nbytes for some in pool.map(read, range(threads)) for nbytes in some]
+    return sum(done) * todo.cut.amplification / (time.perf_counter() - start), len(done)
 
 
 def itemsize(cube: Any) -> int:

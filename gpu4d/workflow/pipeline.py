@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
+from gpu4d.device.timeline import Timeline
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
 from gpu4d.workflow import output
@@ -71,6 +73,7 @@ def run(
     overwrite: bool = False,
     watcher: Watcher | None = None,
     command: str = "",
+    trace: str | Path | None = None,
 ) -> Result:
     """Analyse a scan and leave its results in a folder.
 
@@ -88,6 +91,8 @@ def run(
         Is told about stages and progress.
     command : str
         How it was called, for the report.
+    trace : path, optional
+        Write what all passes over the scan read, copied and computed when, as a Chrome trace; also of a run that fails.
 
     Returns
     -------
@@ -104,11 +109,12 @@ def run(
     out = output.default_folder(path) if out is None else Path(out)
     needed(recipe)
     output.check_free(out, overwrite, (path,))
+    trace = None if trace is None else check_trace(Path(trace), out, overwrite)
     record = Record(watcher or Nobody())
     with record.stage("open"):
         cube = open_scan(path, recipe)
-    with output.folder(out, overwrite, (path,)) as new:
-        a = analyse(cube, recipe, record)
+    with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
+        a = analyse(cube, recipe, record, timeline=timeline)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
         publish(a, new, out, title, command)
     return Result(Path(out), a)
@@ -118,11 +124,54 @@ def needed(recipe: Recipe) -> None:
     """Refuse in time what would fail at the end: a device that is not there, a missing package."""
     from importlib.util import find_spec
 
-    from gpu4d.device.choose import choose
+    from gpu4d.device.choose import choose_all
 
-    choose(recipe.compute.device)
+    choose_all(recipe.compute.device)
     if missing := [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]:
         raise InputError(f"pictures and report need {' and '.join(missing)}: pip install 'gpu4d[app]'")
+
+
+def check_trace(path: Path, out: Path, overwrite: bool) -> Path:
+    """The place of a trace, made absolute; refused where it cannot be written, or where something else than a trace lies.
+
+    Raises
+    ------
+    InputError
+    """
+    path = Path(os.path.abspath(path))
+    if Path(os.path.abspath(out)) in path.parents:
+        raise InputError(f"--trace {path} lies in the result folder, which appears only when all is done: choose another place")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"--trace {path}: {path.parent} is no folder that can be written to: choose another place")
+    if path.is_dir():
+        raise InputError(f"--trace {path} is a folder: give the name of a file")
+    if path.exists():
+        if not overwrite:
+            raise InputError(f"--trace {path} exists: choose another name, or replace it with --overwrite")
+        with path.open("rb") as file:
+            if not file.read(20).startswith(b'{"traceEvents"'):
+                raise InputError(f"--trace {path} is no trace, and is not replaced: choose another name")
+    return path
+
+
+@contextmanager
+def tracing(path: Path | None) -> Iterator[Timeline | None]:
+    """A timeline that is written when the work in here ends or fails; None without a path."""
+    if path is None:
+        yield None
+        return
+    timeline = Timeline()
+    try:
+        yield timeline
+    except BaseException:
+        if timeline.events:
+            with suppress(OSError):  # what went wrong first is what is to be told
+                timeline.write(path)
+        raise
+    try:
+        timeline.write(path)
+    except OSError as error:
+        raise InputError(f"--trace {path} cannot be written ({error.strerror or error}); the results are complete") from error
 
 
 def publish(a: Analysis, new: Path, out: Path, title: str, command: str = "") -> None:

@@ -22,7 +22,7 @@ def measured(a: Analysis) -> np.ndarray | None:
     if region is None:
         return None
     where = inputs.region_mask(region, a.cube.scan_shape, "probe.vacuum_region")
-    image = np.asarray(gpu4d.probe.from_vacuum(a.cube, where, memory=a.recipe.compute.memory))
+    image = np.asarray(gpu4d.probe.from_vacuum(a.cube, where, **a.sweep_options))
     a.probe_origin = f"aligned mean of {int(where.sum())} patterns in vacuum"
     return np.where(np.isfinite(image), image, 0.0)
 

@@ -234,5 +234,5 @@ class DpcSettings:
 class ComputeSettings:
     """Where and within how much memory."""
 
-    device: str = setting("auto", "text", "auto, cpu, cuda or cuda:N.")
+    device: str = setting("auto", "text", "auto, cpu, cuda or cuda:N; several GPUs share the work as cuda:0,cuda:1.")
     memory: str = setting("512 MB", "memory", "What the passes over the scan may allocate.")
