@@ -101,7 +101,7 @@ def sweep(
                 _one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
             if cube.source.resident and _frames(todo.scan):
                 cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
-            merge(parts)
+            merge(parts, workspaces)
             results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
         if timeline is not None and timeline is not trace:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpu4d import arrays
+from gpu4d.device.processor import Workspace
 from gpu4d.errors import InputError
 from gpu4d.streaming.reduction import Reduction
 
@@ -25,12 +26,15 @@ def shares(reductions: Named, devices: int) -> list[Named]:
         raise InputError(f"several devices need reductions that can be pickled: {error}; run on one device, device='cuda:0'") from error
 
 
-def merge(parts: list[Named]) -> None:
-    """Bring what every device found into the first one's reductions."""
+def merge(parts: list[Named], workspaces: list[Workspace]) -> None:
+    """Bring what every device found into the first one's reductions: gathered where it is, in the order of the streams it was made in."""
     first, *others = parts
-    for part in others:
-        for name, reduction in part.items():
-            first[name].merge(reduction.state())
+    for part, workspace in zip(others, workspaces[1:]):
+        with workspace.computing(workspace.stream("compute"), "gather"):
+            states = {name: reduction.state() for name, reduction in part.items()}
+        with workspaces[0].computing(workspaces[0].stream("compute"), "merge"):
+            for name, state in states.items():
+                first[name].merge(state)
 
 
 def to_host(result: Any) -> Any:
