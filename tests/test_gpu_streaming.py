@@ -318,7 +318,7 @@ def test_two_streams_give_the_definitions_answer(device, tmp_path):
     """Small, for compute-sanitizer: many chunks through a short ring, twice the same bits."""
     cube, probe = bragg_file(tmp_path / "scan.npy", (24, 16), (64, 64))
     expected = gpu4d.sweep(cube, reductions(probe, (64, 64)), device="cpu")
-    found = [gpu4d.sweep(cube, reductions(probe, (64, 64)), device=device, memory="48 MB") for _ in range(2)]
+    found = [gpu4d.sweep(cube, reductions(probe, (64, 64)), device=device, memory="256 MB") for _ in range(2)]
     assert_equal(found[0], expected)
     assert_equal(found[1], found[0])
     assert found[0]["disks"].flat("qx").tobytes() == found[1]["disks"].flat("qx").tobytes()
