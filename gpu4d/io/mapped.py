@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import mmap
 import os
 import threading
@@ -65,7 +67,8 @@ class MappedSource:
                         self._map = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start)
                 except OSError as error:
                     raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from error
-                self._watched = watch(self._map, np.frombuffer(self._map, np.uint8).ctypes.data)
+                self._address = np.frombuffer(self._map, np.uint8).ctypes.data
+                self._watched = watch(self._map, self._address)
                 self._patterns = np.ndarray(self.shape, self._view_dtype, buffer=self._map, offset=self.offset - start)
             return self._patterns
 
@@ -101,8 +104,9 @@ class MappedSource:
             runs = [(row * n_columns + columns.start, row * n_columns + columns.stop) for row in range(rows.start, rows.stop)]
         with contextlib.suppress(OSError):  # only a hint
             for start, stop in runs:
-                page = (first + start * frame) // mmap.PAGESIZE * mmap.PAGESIZE
-                self._map.madvise(mmap.MADV_WILLNEED, page, first + stop * frame - page)
+                page, end = (first + start * frame) // mmap.PAGESIZE * mmap.PAGESIZE, first + stop * frame
+                if not _cached(self._address + (end - 1) // mmap.PAGESIZE * mmap.PAGESIZE):
+                    self._map.madvise(mmap.MADV_WILLNEED, page, end - page)
 
     def reshaped(self, scan_shape: tuple[int, int]) -> MappedSource:
         """The same bytes with another scan shape."""
@@ -112,3 +116,18 @@ class MappedSource:
     def __reduce__(self) -> Any:
         description = self.description.split(", mapped at")[0]
         return MappedSource, (self.path, self.offset, self.shape, self.stored, description, self.dataset)
+
+
+@functools.cache
+def _mincore() -> Any:
+    """The call that tells which pages of a mapping are in memory; None where the system has none."""
+    found = getattr(ctypes.CDLL(None), "mincore", None) if os.name == "posix" else None
+    if found is not None:
+        found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+    return found
+
+
+def _cached(page: int) -> bool:
+    """Whether the page at an address is in memory: asking for one costs a hundredth of a hint for pages that are all there."""
+    ask, answer = _mincore(), ctypes.create_string_buffer(1)
+    return ask is not None and ask(page, 1, answer) == 0 and bool(answer.raw[0] & 1)
