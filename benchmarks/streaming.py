@@ -57,7 +57,7 @@ def run(device: str = "auto", *, size: int | None = None, folder: str | None = N
     where = choose(device)
     on_gpu = where.kind == "cuda"
     size = size or (64 * 10**6 if quick else 4 * 10**9 if on_gpu else 512 * 10**6)
-    rounds = 2 if quick else 5
+    rounds = 2 if quick else 3 if size > 8 * 10**9 else 5
     found: dict[str, Any] = {"device": str(where), "threads": cpu_threads(), "gpu4d": gpu4d.__version__}
     with tempfile.TemporaryDirectory(dir=folder) as beside:
         path = Path(beside) / "scan.npy"

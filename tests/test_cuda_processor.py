@@ -153,7 +153,7 @@ def test_cpu_memory_that_is_not_there_is_refused(monkeypatch):
         with pytest.raises(MemoryError, match="6 kB of host memory asked for, 5 kB is free"):
             workspace.allocate(6_000)
         workspace.allocate(5_000)
-        assert workspace.peak == 6_000  # it was on the books while it was tried
+        assert workspace.peak == 5_000
 
 
 def test_cpu_threads_have_tracks_of_their_own():
@@ -303,7 +303,7 @@ def test_a_full_card_is_asked_again_once_kept_memory_is_back(world):
     with opened(CudaProcessor(), cap=1 << 20) as workspace:
         with pytest.raises(MemoryError, match="cuda:0: cudaErrorMemoryAllocation"):
             workspace.allocate(8192)
-        assert workspace.peak < 1 << 20
+        assert workspace.peak == 0
         del kept  # CuPy's own pool keeps it, and does not know that others need it
         workspace.allocate(8192)
         with workspace.computing(workspace.stream("compute"), "a"):

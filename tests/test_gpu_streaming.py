@@ -196,10 +196,11 @@ def test_work_areas_of_ffts_are_inside_the_cap():
 
 
 @EITHER
-def test_a_filled_device_makes_smaller_steps(device, tmp_path):
+def test_a_filled_device_makes_smaller_steps(device, tmp_path, caplog):
     """After the plan was made, somebody else takes the memory: too little for the chunks planned, enough for smaller ones."""
-    cube = counts_file(tmp_path / "scan.npy", 512 * MB if device != "cpu" else 32 * MB, (128, 128))
+    cube = counts_file(tmp_path / "scan.npy", 2 * GB if device != "cpu" else 32 * MB, (128, 128))
     expected = gpu4d.sweep(cube, light(), device="cpu")
+    gpu4d.sweep(cube, light(), device=device, memory="320 MB")  # kernels are loaded while there is memory for them
     processor, filling = watched(device), []
     todo = plan(cube, light(), device=processor, memory="320 MB" if device != "cpu" else "64 MB")
     open_workspace = processor.workspace
@@ -215,10 +216,13 @@ def test_a_filled_device_makes_smaller_steps(device, tmp_path):
 
     processor.workspace = filled
     try:
-        found = gpu4d.sweep(cube, light(), device=processor, memory=todo.budget)
+        with caplog.at_level("INFO", logger="gpu4d"):
+            found = gpu4d.sweep(cube, light(), device=processor, memory=todo.budget)
     finally:
         filling.clear()
     assert processor.opened[-1].peak < todo.bytes
+    if device != "cpu":
+        assert "going on with chunks of" in caplog.text
     assert_equal(found, expected)
 
 

@@ -126,6 +126,11 @@ class Account:
                     f"{format_bytes(nbytes)} of {self.kind} asked for, {format_bytes(self.held)} of {format_bytes(self.cap)} is held"
                 )
             self.held += nbytes
+
+    def enter(self, buffer: HostBuffer) -> None:
+        """A buffer whose bytes were taken, now that it has them."""
+        with self.lock:
+            self.buffers.add(buffer)
             self.peak = max(self.peak, self.held)
 
     def give(self, nbytes: int) -> None:
@@ -150,7 +155,7 @@ class HostBuffer:
         except BaseException:
             account.give(self.nbytes)
             raise
-        account.buffers.add(self)
+        account.enter(self)
 
     @property
     def address(self) -> int:

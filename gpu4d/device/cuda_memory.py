@@ -43,8 +43,7 @@ class Pool:
             log.debug("%s; what is kept for reuse is given back, which waits for the device", error)
             self.flush()
             block = self.pool.malloc(nbytes)
-        with self.lock:
-            self.peak = max(self.peak, self.held_beside + self.pool.total_bytes())
+        self._note()
         lease = Lease(self, block)
         return cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(block.ptr, nbytes, lease, self.index), 0)
 
@@ -64,8 +63,8 @@ class Pool:
                         f"{format_bytes(nbytes)} of cuda:{self.index} asked for, "
                         f"{format_bytes(held - nbytes)} of {format_bytes(self.cap)} is held"
                     )
-                self.peak = max(self.peak, held)
             yield
+            self._note()
         except BaseException:
             self.left_beside(nbytes)
             raise
@@ -83,6 +82,10 @@ class Pool:
     def close(self) -> None:
         self.closed, self.flush = True, _nothing  # results keep the pool, but not the workspace
         self.give_back()
+
+    def _note(self) -> None:
+        with self.lock:
+            self.peak = max(self.peak, self.held_beside + self.pool.total_bytes())
 
     def _limit(self) -> None:
         with current(self.index):
