@@ -162,7 +162,6 @@ class CudaWorkspace:
             _abandoned.append((self.pool, dict(self._streams), list(self._spans), self._zero, list(self._plans.values())))
             for buffer in self._held():
                 buffer.free()
-            self.pool.closed = False  # so that no array tries to give memory back
         self._plans.clear()
 
     # ------------------------------------------------------------ for buffers, streams and events

@@ -22,7 +22,7 @@ MEMORY = {"memoryallocation", "outofmemory"}
 MEMORY_OF_LIBRARIES = re.compile(r"_(ALLOC_FAILED|NOT_INITIALIZED|NO_WORKSPACE|INSUFFICIENT_RESOURCES)$")
 MEMORY_IN_WORDS = ("CUDA out of memory", "CUDA error: out of memory", "RESOURCE_EXHAUSTED")  # torch, torch, JAX
 
-# After these every call fails until the process ends, or there is no device to call.
+# After these every call fails until the process ends, or, for those that are ABSENT, there is no device to call.
 LOST = set(
     """
     assert contained contextisdestroyed cudartunloading deinitialized devicealreadyinuse devicenotlicensed devicesunavailable
@@ -30,6 +30,12 @@ LOST = set(
     initializationerror insufficientdriver invalidaddressspace invalidcontext invaliddevice invalidpc launchfailed launchfailure
     launchtimeout misalignedaddress mpsclientterminated mpsconnectionfailed mpsrpcfailure mpsservernotready nodevice notinitialized
     nvlinkuncorrectable startupfailure systemdrivermismatch systemnotready tensormemoryleak unknown
+    """.split()
+)
+ABSENT = set(
+    """
+    devicealreadyinuse devicenotlicensed devicesunavailable deviceunavailable initializationerror insufficientdriver invaliddevice nodevice
+    notinitialized startupfailure systemdrivermismatch systemnotready
     """.split()
 )
 LOST_IN_WORDS = (  # torch leaves the name out: "CUDA error: an illegal memory access was encountered"
@@ -100,6 +106,11 @@ def in_our_words(device: str) -> Iterator[None]:
 
 
 def device_error(device: str, error: BaseException) -> DeviceError:
+    found = CODE.search(str(error))
+    if found is not None and not found["library"] and _plain(found) in ABSENT:
+        return DeviceError(
+            f"{device} cannot be used ({_first_line(error)}): see `gpu4d devices`, or use another device, device='cpu' for one"
+        )
     return DeviceError(
         f"{device} does not answer this process any more ({_first_line(error)}): what it had worked out is lost. "
         "Start Python again; if it happens again, see what nvidia-smi and dmesg (lines with Xid) say of the card, or use another "

@@ -80,8 +80,8 @@ class Pool:
         self.pool.free_all_blocks()
 
     def close(self) -> None:
-        self.closed, self.flush = True, _nothing  # results keep the pool, but not the workspace
         self.give_back()
+        self.closed, self.flush = True, _nothing  # results keep the pool, but not the workspace
 
     def _note(self) -> None:
         with self.lock:
