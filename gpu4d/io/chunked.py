@@ -18,7 +18,7 @@ from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io import codecs
 from gpu4d.io.codecs import Bytes, Filter, Run
-from gpu4d.io.layout import native_dtype
+from gpu4d.io.layout import hints, native_dtype
 
 LEAST_RUN = 4096  # bytes worth a call of their own
 READ_AT_ONCE = 512 << 10  # small chunks that follow each other are read together up to this
@@ -153,7 +153,8 @@ class ChunkedSource(LibrarySource):
         offsets, sizes = self.index["offsets"][rx, ry].reshape(-1), self.index["sizes"][rx, ry].reshape(-1)
         with contextlib.suppress(OSError, InputError):  # only a hint: who reads will say what is wrong
             for start, stop in runs_of_bytes(offsets[offsets >= 0], sizes[offsets >= 0]):
-                os.posix_fadvise(self._file(), start, stop - start, os.POSIX_FADV_WILLNEED)
+                for begin, length in hints(start, stop):
+                    os.posix_fadvise(self._file(), begin, length, os.POSIX_FADV_WILLNEED)
 
     def _together(self, rows: slice, columns: slice, out: np.ndarray) -> Iterator[list[Piece]]:
         """Pieces of a block, those in one list that follow each other in the file and are read at once."""

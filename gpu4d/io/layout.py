@@ -12,6 +12,8 @@ from gpu4d.errors import InputError
 
 ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
 
+HINT_BYTES = 512 << 10  # of a longer hint Linux brings only what the disk takes in one request
+
 
 def is_usable(dtype: Any) -> bool:
     """True for the value types a scan may have."""
@@ -49,6 +51,12 @@ def check_scan_shape(scan_shape: Any, frames: int, what: str) -> tuple[int, int]
 def _divisor(frames: int) -> int:
     """The divisor of `frames` next to its root, from below."""
     return next((n for n in range(int(frames**0.5), 0, -1) if frames % n == 0), 1)
+
+
+def hints(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """A range of bytes in pieces the operating system will bring whole when told that they will be needed: first byte, length."""
+    for first in range(start, stop, HINT_BYTES):
+        yield first, min(HINT_BYTES, stop - first)
 
 
 class ReshapedScan:

@@ -15,7 +15,7 @@ import numpy as np
 from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.guard import Watched, watch
-from gpu4d.io.layout import native_dtype
+from gpu4d.io.layout import hints, native_dtype
 
 
 class MappedSource:
@@ -106,7 +106,8 @@ class MappedSource:
             for start, stop in runs:
                 page, end = (first + start * frame) // mmap.PAGESIZE * mmap.PAGESIZE, first + stop * frame
                 if not _cached(self._address + (end - 1) // mmap.PAGESIZE * mmap.PAGESIZE):
-                    self._map.madvise(mmap.MADV_WILLNEED, page, end - page)
+                    for begin, length in hints(page, end):
+                        self._map.madvise(mmap.MADV_WILLNEED, begin, length)
 
     def reshaped(self, scan_shape: tuple[int, int]) -> MappedSource:
         """The same bytes with another scan shape."""
