@@ -7,6 +7,7 @@ import pytest
 
 import gpu4d
 from gpu4d.data import ArraySource
+from gpu4d.device.accounting import AccountingProcessor
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.streaming import BlockSums, PerPosition, ScanInfo, plan
 from gpu4d.streaming.plan import MOST_BLOCKS, cut, scan_info
@@ -241,6 +242,37 @@ def test_reductions_of_several_passes(monkeypatch):
     out = gpu4d.sweep(gpu4d.DataCube(data), {"two": TwoPasses(), "mean": gpu4d.MeanPattern()})
     np.testing.assert_allclose(out["two"], data.std(), rtol=1e-12)
     np.testing.assert_array_equal(out["mean"], data.mean((0, 1), dtype=float))
+
+
+def test_several_passes_want_one_device():
+    """A device would build its second pass on a mean of its own rows."""
+    both = [AccountingProcessor(f"accounting:{i}") for i in range(2)]
+    with pytest.raises(InputError, match="two needs several passes"):
+        gpu4d.sweep(gpu4d.DataCube(scan()), {"two": TwoPasses()}, device=both)
+
+
+class HalfInEachPass(TwoPasses):
+    """Passes follow from the memory that is left beside what it holds."""
+
+    def bytes_needed(self, scan, n_frames):
+        return 60_000
+
+    def passes(self, scan, budget):
+        return 1 if budget >= 60_000 else 2
+
+    def start(self, scan, device, pass_=0):
+        super().start(scan, device, pass_)
+        self.seen = pass_ + 1
+
+    def finish(self):
+        return self.seen
+
+
+def test_passes_are_those_of_the_plan():
+    cube = gpu4d.DataCube(scan())
+    for memory, passes in ((100_000, 2), (1_000_000, 1)):
+        assert gpu4d.streaming.plan(cube, {"half": HalfInEachPass()}, memory=memory).passes == passes
+        assert gpu4d.sweep(cube, HalfInEachPass(), memory=memory) == passes
 
 
 def test_progress_counts_every_pattern():

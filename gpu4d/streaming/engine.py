@@ -92,6 +92,9 @@ def sweep(
     todo = plan(cube, named, device=device, memory=memory, where=where)
     if keep == "device" and len(todo.processors) > 1:
         raise InputError("keep='device' with several devices: their answers meet on the host; leave keep out, or name one device")
+    if todo.passes > 1 and len(todo.processors) > 1:
+        several = ", ".join(name for name, passes in todo.passes_of.items() if passes > 1)
+        raise InputError(f"{several} needs several passes, each of which builds on the one before: name one device")
     log.info("sweep: %s", "; ".join(todo.describe()))
     timeline = trace if trace is None or isinstance(trace, Timeline) else Timeline()
     parts = shares(named, len(todo.processors))
@@ -172,7 +175,7 @@ def _one_pass(
     """Conveyors take row blocks in order, each from the same supply; the first error stops all of them and is raised here."""
     supply, stop = _Supply(todo.scan.blocks), threading.Event()
     start, conveyors = workspaces[0].now(), []
-    needed = [name for name, reduction in parts[0].items() if pass_ < reduction.passes(todo.scan, todo.budget)]
+    needed = [name for name, passes in todo.passes_of.items() if pass_ < passes]
     for processor, workspace, named in zip(todo.processors, workspaces, parts):
         active = [named[name] for name in needed]
         for reduction in active:

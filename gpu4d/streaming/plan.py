@@ -108,7 +108,8 @@ class Plan:
         Of one tile; of the reductions.
     budget : int
         What may be held.
-    passes : int
+    passes_of : dict of str to int
+        Passes over the scan that each reduction needs within what the plan leaves it.
     """
 
     scan: ScanInfo
@@ -122,7 +123,11 @@ class Plan:
     tile_bytes: int
     held_bytes: int
     budget: int
-    passes: int
+    passes_of: Mapping[str, int]
+
+    @property
+    def passes(self) -> int:
+        return max(self.passes_of.values(), default=1)
 
     @property
     def chunk_bytes(self) -> int:
@@ -231,14 +236,14 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
             tile_bytes=pieces.frames * _frame_bytes(cube),
             held_bytes=held,
             budget=budget,
-            passes=max((r.passes(scan, max(0, min(budget, free) - held)) for r in reductions.values()), default=1),
+            passes_of={name: r.passes(scan, max(0, min(budget, free) - held)) for name, r in reductions.items()},
         )
         if todo.bytes <= min(budget, free) and todo.staging_bytes <= min(budget, host):
             return todo
-    short = todo.bytes > min(budget, free)
-    asked, left = (todo.bytes, free) if short else (todo.staging_bytes, host)
-    what = f"a sweep for {', '.join(reductions) or 'nothing'}{'' if short else ', in page-locked memory,'}"
-    raise MemoryBudgetError(what, asked, left, budget)
+    what = f"a sweep for {', '.join(reductions) or 'nothing'}"
+    if todo.bytes > min(budget, free):
+        raise MemoryBudgetError(what, todo.bytes, free, budget)
+    raise MemoryBudgetError(f"{what}, in page-locked memory,", todo.staging_bytes, host, budget)
 
 
 def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterator[tuple[int, int, int]]:
