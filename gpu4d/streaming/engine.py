@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -178,8 +179,9 @@ def _one_pass(
     needed = [name for name, passes in todo.passes_of.items() if pass_ < passes]
     for processor, workspace, named in zip(todo.processors, workspaces, parts):
         active = [named[name] for name in needed]
+        scan = dataclasses.replace(todo.scan, sample=processor.sample(cube.dtype))
         for reduction in active:
-            reduction.start(todo.scan, processor.name, pass_)
+            reduction.start(scan, processor.name, pass_)
         pixels = _pixels(cube, processor, active)
         fed = joined(active) if pixels is None else active
         for _ in range(todo.lanes):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import sample_of
 from gpu4d.device.choose import Device, choose_all
-from gpu4d.device.cpu import CpuProcessor
+from gpu4d.device.cpu import CpuProcessor, CpuWorkspace
+from gpu4d.device.cuda_errors import in_our_words
 from gpu4d.device.processor import Processor
 from gpu4d.errors import DeviceError
 
@@ -54,6 +57,22 @@ class InPlace(CpuProcessor):
 
     def sample(self, dtype: Any) -> Any:
         return self._sample
+
+    def workspace(self, cap: int, readers: int, timeline: Any = None) -> CpuWorkspace:
+        return _WorkspaceInPlace(self.name, cap, readers, timeline)
+
+
+class _WorkspaceInPlace(CpuWorkspace):
+    """Of an array's own library, whose errors it translates."""
+
+    def __init__(self, name: str, cap: int, readers: int, timeline: Any = None):
+        super().__init__(cap, readers, timeline)
+        self._name = name
+
+    @contextlib.contextmanager
+    def computing(self, stream: Any, name: str) -> Iterator[None]:
+        with in_our_words(self._name), super().computing(stream, name):
+            yield
 
 
 def _processor(device: Any) -> Processor:

@@ -99,7 +99,9 @@ class Reduction(Protocol):
         """How many times it must see the scan within `budget` bytes."""
         ...
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None: ...
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        """Before the first frame of a pass. Arrays on the device are made in `update`: here nobody counts them."""
+        ...
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         """Frames (n, Qx, Qy) in native dtype, and their positions (n, 2) int64 in one row block.
