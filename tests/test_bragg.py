@@ -76,9 +76,38 @@ def test_twin_equals_definition(shape, refine, powers):
 def test_every_dtype_gives_the_same_disks(dtype):
     patterns, _ = scene(dose=100.0)
     probe = synthetic((64, 64), 5.0)
-    want, got = (gpu4d.find_bragg_disks(p, probe) for p in (patterns, patterns.astype(dtype)))
+    want, got = (gpu4d.find_bragg_disks(p, probe, refine="correlation") for p in (patterns, patterns.astype(dtype)))
     np.testing.assert_array_equal(got.flat("qx"), want.flat("qx"))
     np.testing.assert_array_equal(got.counts, want.counts)
+
+
+def test_auto_fits_counts_of_a_round_probe_and_says_so(caplog):
+    patterns, _ = scene(n=2, apart=4.5, spots=3)
+    probe = synthetic((64, 64), 5.0)
+    by = {r: gpu4d.find_bragg_disks(patterns, probe, refine=r) for r in ("correlation", "likelihood")}
+    assert (by["correlation"].flat("qx") != by["likelihood"].flat("qx")).any()
+
+    def is_like(which, patterns, template, **options):
+        with caplog.at_level("INFO", logger="gpu4d"):
+            caplog.clear()
+            found = gpu4d.find_bragg_disks(patterns, template, **options)
+        np.testing.assert_array_equal(found.flat("qx"), by[which].flat("qx"))
+        assert [m for m in caplog.messages if m.startswith(f"refine='auto' is '{which}'")], caplog.messages
+
+    is_like("likelihood", patterns, probe)
+    is_like("likelihood", gpu4d.DataCube(patterns[None]), template(probe), progress=False)
+    is_like("correlation", patterns.astype("float32"), probe)
+    kernel = template(probe)
+    by["correlation"] = gpu4d.find_bragg_disks(patterns, kernel, refine_power=0.9, refine="correlation")
+    is_like("correlation", patterns, kernel, refine_power=0.9)
+    ready = Template.from_kernel(kernel.kernel)
+    by["correlation"] = gpu4d.find_bragg_disks(patterns, ready, refine="correlation")
+    is_like("correlation", patterns, ready)
+    square = np.zeros((64, 64))
+    square[26:38, 29:35] = 1.0
+    long = template(square, center=(31.5, 31.5), radius=5.0)
+    by["correlation"] = gpu4d.find_bragg_disks(patterns, long, refine="correlation")
+    is_like("correlation", patterns, long)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 9])
@@ -107,7 +136,7 @@ def test_maximum_is_that_of_the_interpolation():
     """Refined positions against a dense Fourier upsampling of the map around each peak."""
     patterns, _ = scene(n=1, spots=3)
     t = template(synthetic((64, 64), 5.0))
-    disks = gpu4d.find_bragg_disks(patterns, t)
+    disks = gpu4d.find_bragg_disks(patterns, t, refine="correlation")
     c = gpu4d.hybrid_correlation(patterns, t, power=1.0)[0]
     k = np.fft.fftfreq(64)
     spectrum = np.fft.fft2(c) / 64**2
@@ -119,10 +148,11 @@ def test_maximum_is_that_of_the_interpolation():
         assert abs(grid[i]) <= 1e-3 and abs(grid[j]) <= 1e-3
 
 
-def test_standard_errors_are_honest():
+@pytest.mark.parametrize("refine", ["correlation", "likelihood"])
+def test_standard_errors_are_honest(refine):
     """68 % of the errors inside one reported sigma, where noise is all there is: no disk in another's trench."""
     patterns, places = scene((96, 96), n=200, seed=4, dose=60.0, radius=4.0, spots=6, apart=4.6)
-    disks = gpu4d.find_bragg_disks(patterns, synthetic((96, 96), 4.0))
+    disks = gpu4d.find_bragg_disks(patterns, synthetic((96, 96), 4.0), refine=refine)
     inside = []
     for found, truth in zip(disks, places):
         for c in truth:
@@ -174,12 +204,13 @@ def test_significance_is_in_standard_deviations():
     assert z.std() == pytest.approx(1.0, abs=0.03) and abs(z.mean()) < 0.02
 
 
-def test_empty_nan_and_negative_patterns_have_no_disks():
+@pytest.mark.parametrize("refine", ["correlation", "likelihood"])
+def test_empty_nan_and_negative_patterns_have_no_disks(refine):
     patterns, _ = scene(n=4)
     bad = patterns.astype("float32")
     bad[0], bad[1, 3, 3], bad[2] = 0, np.nan, -1.0
-    disks = gpu4d.find_bragg_disks(bad, synthetic((64, 64), 5.0))
-    good = gpu4d.find_bragg_disks(patterns, synthetic((64, 64), 5.0))
+    disks = gpu4d.find_bragg_disks(bad, synthetic((64, 64), 5.0), refine=refine)
+    good = gpu4d.find_bragg_disks(patterns, synthetic((64, 64), 5.0), refine=refine)
     assert disks.counts.tolist()[:3] == [0, 0, 0]
     np.testing.assert_array_equal(disks[3].qx, good[3].qx)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from math import ceil
 from typing import Any
@@ -16,6 +17,8 @@ from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template, as_template
 from gpu4d.streaming import ScanInfo, sweep
+
+log = logging.getLogger("gpu4d")
 
 HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32", "sy": "float32"}
 USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
@@ -33,7 +36,7 @@ class BraggDisks:
     Parameters
     ----------
     template, power, refine, … :
-        As in `find_bragg_disks`.
+        As in `find_bragg_disks`; `refinement` tells what "auto" became.
     expected_peaks : float, optional
         Disks a pattern is expected to have, for the memory plan; 30 (or max_peaks) by default.
 
@@ -84,11 +87,25 @@ class BraggDisks:
             "max_peaks": int(max_peaks),
         }
         self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
-        self.fit: dict[str, Any] | None = None
-        if refine == "likelihood":
-            check_parameters(parameters, 1)
-            profile = disk_profile(self.template)
-            self.fit = {"profile": profile, "parameters": int(parameters), "spacing": profile.reach + profile.radius}
+        check_parameters(parameters, 1)
+        self.parameters = int(parameters)
+        self.refinement = refine
+        self.fit = _likelihood(self.template, self.parameters) if refine == "likelihood" else None
+
+    def settle(self, dtype: Any) -> None:
+        """Decide what refine="auto" means for patterns of a dtype, and say so in the log; `refinement` then names it."""
+        if self.refinement != "auto":
+            return
+        reason = _no_likelihood(self.template, self.options["refine_power"], dtype)
+        if reason is None:
+            try:
+                self.fit = _likelihood(self.template, self.parameters)
+            except ValueError as error:  # InputError: not round; or a spline that has too few points
+                reason = str(error)
+        self.refinement = "correlation" if self.fit is None else "likelihood"
+        if self.fit is not None:
+            reason = f"integer counts and a round probe; disks nearer than {self.fit['spacing']:.1f} px to another keep the correlation"
+        log.info("refine='auto' is %r: %s", self.refinement, reason)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         return self.list_bytes(scan.shape[:2], self.expected_peaks) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
@@ -105,6 +122,7 @@ class BraggDisks:
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         if scan.shape[2:] != self.template.shape:
             check_patterns(np.empty((0, *scan.shape[2:])), self.template, self.options["power"])
+        self.settle(scan.dtype)
         self.scan = scan
         self.arguments = disk_arguments(self.template, self.edge, scan.detector_mask)
         self.found: dict[int, tuple[np.ndarray, PointListArray]] = {}
@@ -162,7 +180,7 @@ def find_bragg_disks(
         its own (`gpu4d.bragg.poisson_fit`), 1.2 to 5 times as precise, for counts of round probes: disks nearer than 2 R + 3 px
         to another or to the border, and those whose fit fails, keep the correlation's position and error; "upsample": samples at
         1 / `upsample` px and a parabola, as peers do; "parabola": through the neighbouring pixels; None: whole pixels. "auto" is
-        "correlation".
+        "likelihood" for integer patterns and a template made from a round probe, else "correlation", and the log says which.
     refine_power : float
         n of the map positions are refined on.
     upsample : int
@@ -235,8 +253,24 @@ def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray
     check_patterns(patterns, reduction.template, reduction.options["power"])
     shape = tuple(patterns.shape[:-2])
     flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
+    reduction.settle(patterns.dtype)
     disks = find(flat, disk_arguments(reduction.template, reduction.edge, detector_mask), reduction.options, reduction.fit)
     return PointListArray.from_padded(disks.count, _fields(disks), shape or (1,), UNITS)
+
+
+def _likelihood(template: Template, parameters: int) -> dict[str, Any]:
+    """What `find` needs for the fit."""
+    profile = disk_profile(template)
+    return {"profile": profile, "parameters": parameters, "spacing": profile.reach + profile.radius}
+
+
+def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
+    """Why refine="auto" does not fit a likelihood, before the probe is looked at."""
+    if "int" not in str(dtype):
+        return f"{dtype} may be no counts; scale to electrons and round, or ask for 'likelihood'"
+    if template.probe is None:
+        return "the template is a kernel without a probe, whose profile is not known"
+    return f"refine_power={refine_power} asks for its map" if refine_power != 1.0 else None
 
 
 def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.bragg.disks import BraggDisks, disk_arguments
 from gpu4d.bragg.find_disks import correlation_maps, local_maxima, significance
+from gpu4d.bragg.poisson_fit import poisson_fit
 from gpu4d.errors import InputError
 
 REASONS = ("accepted", "edge", "below absolute", "below relative", "insignificant", "too close", "beyond max_peaks")
@@ -80,6 +81,12 @@ def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **o
             maps.refined, x[won][None], y[won][None], o["refine"], o["upsample"], climb=o["refine_power"] != o["power"]
         )
         x[won], y[won] = refined[0][0], refined[1][0]
+        reduction.settle(image.dtype)
+        if (fit := reduction.fit) is not None:
+            table, pixels = fit["profile"].table, fit["profile"].pixels
+            number, options = np.asarray([won.sum()]), {"parameters": fit["parameters"], "spacing": fit["spacing"]}
+            found = poisson_fit(image[None], x[won][None], y[won][None], number, table, pixels, a["mask"], **options)
+            x[won], y[won] = found.x[0], found.y[0]
     return Candidates(x, y, height, z, reason)
 
 

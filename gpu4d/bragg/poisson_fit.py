@@ -8,6 +8,7 @@ Fourier is undersampled and misses by 0.05 px.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from gpu4d.probe.template_kernel import Template
 
 PHASES = 16  # of the template in a pixel, each way; between them it moves to first order
 STEP = 0.05  # px, bins of a radial profile
+FINE = 1e-3  # px between the points its table is interpolated from: 2e-6 of the height of the sharpest edge
 KNOTS, KNOT_POINTS = 0.4, 4  # px and bins between knots of its spline: closer ones follow the noise of the probe
 INSIDE, RING = 1, 2  # zones of the window whose means start amplitude and background
 FARTHEST = 1.5  # px from the start, and the largest standard error: behind either the counts do not hold the disk
@@ -114,7 +116,13 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
         image = arrays.to_numpy(probe.probe if isinstance(probe, Template) else getattr(probe, "data", probe))
     if image.ndim != 2:
         raise InputError(f"the probe has shape {image.shape}, need one image (Qx, Qy)")
-    image = image.astype(np.float64)
+    return _profile_of(image.astype(np.float64).tobytes(), image.shape, reach)
+
+
+@lru_cache(maxsize=8)
+def _profile_of(pixels: bytes, shape: tuple[int, int], reach: float | None) -> DiskProfile:
+    """`disk_profile` of an image float64: a probe serves many searches, and measuring it takes as long as hundreds of patterns."""
+    image = np.frombuffer(pixels).reshape(shape)
     disk = measure_disk(image)
     if disk.residual > ROUND:
         raise InputError(
@@ -164,11 +172,13 @@ def _tabulated(profile: Any, radius: float, reach: float) -> DiskProfile:
     inside = r <= reach
     zone = np.where(r <= max(radius - 1, 0.0), INSIDE, np.where(r >= radius + 1, RING, 0))
     pixels = np.stack([dx, dy, zone], -1)[inside].astype(np.int32)
+    fine = np.arange(0.0, reach + 3.0, FINE)
+    values = profile(fine)
     phase = np.arange(PHASES + 1) / PHASES - 0.5
     x = pixels[:, 0] - phase[:, None, None] + np.zeros((1, PHASES + 1, 1))
     y = pixels[:, 1] - phase[None, :, None] + np.zeros((PHASES + 1, 1, 1))
     e = STEP / 2
-    at = lambda a, b: profile(np.hypot(a, b))  # noqa: E731
+    at = lambda a, b: np.interp(np.hypot(a, b), fine, values)  # noqa: E731
     layers = [at(x, y), (at(x + e, y) - at(x - e, y)) / (2 * e), (at(x, y + e) - at(x, y - e)) / (2 * e)]
     return DiskProfile(np.ascontiguousarray(np.stack(layers, 2), np.float32), pixels, float(radius), float(reach))
 

@@ -153,7 +153,7 @@ class BraggSettings:
         low=0, high=1, guide=(0.80, 0.95),
     )  # fmt: skip
     refine: str = setting(
-        "auto", "text", "Sub-pixel position: the exact maximum of the correlation (auto), a Poisson fit, samples, a parabola, or none.",
+        "auto", "text", "Sub-pixel position: a Poisson fit, the correlation's maximum, samples, a parabola; auto: the fit where it may.",
         choices=("auto", "correlation", "likelihood", "upsample", "parabola", "none"),
     )  # fmt: skip
     refine_power: float = setting(
