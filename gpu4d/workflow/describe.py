@@ -20,7 +20,7 @@ from gpu4d.streaming.plan import Plan, plan
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report import calibration_rows
 
-FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 3, 64 << 20, 0.2  # of a file, to see how fast it comes
+FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 8, 64 << 20, 0.2  # of a file, to see how fast it comes
 
 
 def describe_file(
@@ -93,24 +93,25 @@ def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
     most = max(1, min(len(places), threads * -(-FEW_TILES // threads), MEASURED_BYTES // todo.tile_bytes))
     chosen = [places[i * (len(places) - 1) // max(most - 1, 1)] for i in range(most)]
     buffers = [np.zeros(todo.cut.frames * math.prod(cube.detector_shape), cube.dtype) for _ in range(threads)]
-    start = time.perf_counter()
+    cube.source.read(slice(0, 1), slice(0, 1))  # opens the file, and loads the decoder
 
-    def read(own: int) -> list[int]:
-        done = []
+    def read(own: int) -> tuple[float, int, int, float]:
+        """When it began, tiles, bytes, and when it ended."""
+        start, tiles, nbytes = time.perf_counter(), 0, 0
         for tile in chosen[own::threads]:
             shape = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start, *cube.detector_shape
             into = buffers[own][: math.prod(shape)].reshape(shape)
             found = cube.source.read(tile.rows, tile.columns, into)
             if found is not into:
                 np.copyto(into, found)
-            done.append(into.nbytes)
+            tiles, nbytes = tiles + 1, nbytes + into.nbytes
             if time.perf_counter() - start > MEASURED_SECONDS:
                 break
-        return done
+        return start, tiles, nbytes, time.perf_counter()
 
     with ThreadPoolExecutor(threads) as pool:
-        done = [nbytes for some in pool.map(read, range(threads)) for nbytes in some]
-    return sum(done) * todo.cut.amplification / (time.perf_counter() - start), len(done)
+        starts, tiles, nbytes, ends = zip(*pool.map(read, range(threads)))
+    return sum(nbytes) * todo.cut.amplification / (max(ends) - min(starts)), sum(tiles)
 
 
 def itemsize(cube: Any) -> int:
