@@ -15,6 +15,7 @@ from gpu4d.device.accounting import AccountingProcessor, VirtualSource
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.phase.bright_field_stack import BrightFieldStack
+from gpu4d.streaming.plan import scan_info
 
 DTYPES = ("uint8", "uint16", "int32", "float32", "float64")
 
@@ -124,6 +125,7 @@ def small_tiles(monkeypatch, rng, data):
     monkeypatch.setattr(plan, "CHUNK_BYTES", tile * int(rng.integers(1, 9)))
     monkeypatch.setattr(plan, "RING", int(rng.integers(2, 5)))
     monkeypatch.setattr(plan, "MOST_BLOCKS", int(rng.integers(1, 12)))
+    monkeypatch.setattr(plan, "available_memory", lambda: 1 << 33)  # of the host: two files are read to know
 
 
 def cube_on_cpu(data, blocks):
@@ -151,27 +153,46 @@ def failures(rng):
     return tuple(found)
 
 
+def plans(monkeypatch):
+    """What sweeps plan from here on."""
+    engine, made = importlib.import_module("gpu4d.streaming.engine"), []
+    original = engine.plan
+    monkeypatch.setattr(engine, "plan", lambda *args, **options: made.append(original(*args, **options)) or made[-1])
+    return made
+
+
+def counted(calls, total):
+    """Whether progress was told of every pattern once."""
+    done = [0, *(done for done, _ in calls)]
+    return all(a < b for a, b in zip(done, done[1:])) and done[-1] == total and all(of == total for _, of in calls)
+
+
 def fuzz(seed, monkeypatch, threads=False):
     """One case; gives what became of it."""
     rng, data, names, where, blocks = case(seed)
     with monkeypatch.context() as patch:
         small_tiles(patch, rng, data)
-        planned = failures(rng)
+        planned, made, calls = failures(rng), plans(patch), []
         processor = AccountingProcessor(memory=8e6, failures=planned, readers_in_threads=threads)
         source = Mapped(data) if blocks == (1, 1) and rng.random() < 0.5 else Stored(data, blocks, processor)
         cube, asked = gpu4d.DataCube(source), reductions(data.shape, names)
         same = cube if type(source) is Mapped else cube_on_cpu(data, blocks)
-        least = gpu4d.streaming.plan(cube, asked, device=processor, where=where).held_bytes
+        info, _ = scan_info(cube, where)
+        least = sum(r.bytes_needed(info, info.update_frames) for r in asked.values())
         cap = least + int(rng.integers(1, 40)) * data[0, 0].nbytes
         others = int(rng.integers(0, 2)) * (processor.memory - int(rng.integers(1, 200)) * data[0, 0].nbytes - least)
         processor.held_by_others = max(0, others)
         before = threading.active_count()
         try:
-            results = gpu4d.sweep(cube, asked, device=processor, memory=cap, where=where)
+            results = gpu4d.sweep(
+                cube, asked, device=processor, memory=cap, where=where, progress=lambda done, total: calls.append((done, total))
+            )
             outcome = "done"
             check(results, data, where)
-            on_cpu = gpu4d.sweep(same, reductions(data.shape, names), where=where)
-            same_bits(results, on_cpu)
+            assert counted(calls, data.shape[0] * data.shape[1] if where is None else where.sum())
+            if seed % 4 == 0:
+                patch.setenv("GPU4D_THREADS", str(1 + seed // 4 % 2))
+                same_bits(results, gpu4d.sweep(same, reductions(data.shape, names), device="cpu", where=where))
         except MemoryBudgetError as error:
             outcome = "refused"
             assert error.cap == cap and error.asked > 0 and "free" in str(error)
@@ -182,6 +203,8 @@ def fuzz(seed, monkeypatch, threads=False):
     assert not processor.faults, processor.faults
     assert processor.held == processor.pinned_held == 0
     assert processor.peak <= cap and processor.pinned_peak <= cap
+    if made:
+        assert processor.peak <= made[0].bytes - made[0].held_bytes and processor.pinned_peak <= made[0].staging_bytes
     if outcome == "done":
         assert not processor.leaks()
         if not planned:

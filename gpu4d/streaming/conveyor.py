@@ -259,12 +259,17 @@ class Conveyor:
                     self._update(step, frames)
                     done += 1
         except MemoryError:
-            self.begun.popleft()
-            self.begun.extendleft(step for step, _ in reversed(steps[done:]))
+            self._settle([step for step, _ in steps], done)
             raise
+        self._settle([step for step, _ in steps], done)
+
+    def _settle(self, steps: list[Work], done: int) -> None:
+        """Put back what was not taken; a tile is reported when the last reduction has taken it, which it does once."""
         self.begun.popleft()
-        if work.reductions[-1] is self.reductions[-1]:  # work that is done again is counted once
-            self.report(int(sum(self._kept(tile).sum() for tile in work.tiles)) if self.scan.where is not None else _frames(work.tiles))
+        self.begun.extendleft(reversed(steps[done:]))
+        tiles = tuple(tile for step in steps[:done] if step.reductions[-1] is self.reductions[-1] for tile in step.tiles)
+        if tiles:
+            self.report(int(sum(self._kept(tile).sum() for tile in tiles)) if self.scan.where is not None else _frames(tiles))
 
     def _update(self, step: Work, frames: Any) -> None:
         """Give one reduction its frames: all of them, or those that `where` keeps."""
