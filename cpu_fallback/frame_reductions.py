@@ -1,158 +1,182 @@
 """CPU twin of the frame reductions: one pass, in which detector counts of 8 and 16 bits stay integers of 16 bits.
 
 Every value per frame is an inner product of the frame with a weight: 1 under a mask, x and y for the first moments. Products of
-16-bit integers with sums in 32 bits are what vector units do best (vpmaddwd takes 16 of them at once). The detector is worked
-through in pieces so small that no such sum can leave 32 bits, and that weights, sums and maxima of a piece stay in the
-first-level cache while all frames of the call pass by; a mask that is empty in a piece costs nothing there.
+16-bit integers with sums in 32 bits are what vector units do best. The detector is worked through in pieces of 32 lines (see
+`products`), so small that no such sum can leave 32 bits, and that weights, sums and maxima of a piece stay in the first-level cache
+while all frames of the call pass by, four at a time. Lines that a mask does not touch cost it nothing.
 
 Unsigned 16-bit counts are moved by 2**15 into the signed range; what that adds to a sum is known exactly and taken off again.
 Other dtypes take the twins of the single operations, one after the other: the frames of one call fit into the last-level cache.
 """
 
-from functools import cache
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from gpu4d.cpu_fallback.center_of_mass import first_moments
 from gpu4d.cpu_fallback.masked_sums import masked_sums
 from gpu4d.cpu_fallback.pattern_sums import pattern_maximum, pattern_sums
-from gpu4d.cpu_fallback.products import four_products, prefetch
+from gpu4d.cpu_fallback.products import HALF, LANES, masked_lines, reduce_lines
 from numba import njit
 
 from gpu4d.virtual.frame_reductions import FrameReductions
 
-PIECE = 1024  # pixels of a piece: 7 weights, 2 frames, sums and maxima take 24 kB
-LARGEST = 65535  # sum of |weight| over a piece, so that its products with 16-bit counts stay inside 32 bits
-AHEAD = 6  # frames: what memory takes to answer
+PIECE = 1024 // LANES  # lines: a lane's |weights| add up to at most 2**15, its products with 16-bit counts stay inside 32 bits
+PIXELS = PIECE * LANES
+AHEAD = 8  # frames: what memory takes to answer
 FLUSH = 1 << 15  # frames whose 16-bit counts a sum of 32 bits holds
-U = np.uint64  # unsigned indices: numba would ask every other one whether it is negative, and not vectorise
+ONES = np.ones(LANES, np.int16)
+U = np.uint64
 
 
-@cache
-def pieces(nx, ny):
-    """(x0, x1, y0, y1) of parts of the detector that lie in one run of memory: whole rows, or part of one row."""
-    rows = min(PIECE // ny, 4 * LARGEST // ny**2)
-    if rows >= 1:
-        return np.array([(x, min(x + rows, nx), 0, ny) for x in range(0, nx, rows)], np.int64).reshape(-1, 4)
-    parts = -(-ny // 480)  # 480²/4 < LARGEST
-    edges = [ny * i // parts for i in range(parts + 1)]
-    return np.array([(x, x + 1, a, b) for x in range(nx) for a, b in pairwise(edges)], np.int64).reshape(-1, 4)
+class Weights(NamedTuple):
+    """What frames are multiplied with, line by line; numbers of pixels count along the rows."""
+
+    moments: np.ndarray  # (lines, 3, LANES) int16: 1, row and number of a pixel, from `centers` on; 0 where it does not count
+    centers: np.ndarray  # (pieces, 2) int64: row and number
+    moment_sums: np.ndarray  # (3,) int64: sums of 1, row and number
+    starts: np.ndarray  # (pieces, masks + 1) int64: where the lines of a mask begin in `chosen` and `bits`
+    chosen: np.ndarray  # (k,) int64: lines of a piece that a mask touches
+    bits: np.ndarray  # (k, LANES) int16
+    mask_sums: np.ndarray  # (masks,) int64
 
 
-@njit(nogil=True, cache=True)
-def _weigh(masks, mask, ny, part, weights, seen):
-    """Weights of one piece: masks that are not empty in it (`seen` takes their numbers), then 1, x - cx and y - cy where `mask` lets
-    a pixel count, and 0 in a row that makes their number even. Returns the number of masks."""
-    x0, x1, y0, y1 = part
-    cx, cy, wide = (x0 + x1) // 2, (y0 + y1) // 2, y1 - y0
-    first, size = x0 * ny + y0, (x1 - x0) * wide
-    weights[:, size:] = 0
-    m = 0
-    for j in range(masks.shape[0]):
-        pixels = np.int32(0)
-        for i in range(U(size)):
-            weights[U(m), i] = masks[U(j), U(first) + i]
-            pixels = np.int32(pixels + np.int32(masks[U(j), U(first) + i]))
-        seen[m] = j
-        m += pixels > 0
-    for x in range(x1 - x0):
-        at, dx, dy = U(x * wide), np.int16(x + x0 - cx), np.int16(y0 - cy)
-        for y in range(U(wide)):
-            one = np.int16(1) if mask is None else np.int16(mask[U(first) + at + y])
-            weights[U(m), at + y] = one
-            weights[U(m + 1), at + y] = np.int16(one * dx)
-            weights[U(m + 2), at + y] = np.int16(one * np.int16(np.int16(y) + dy))
-    weights[m + 3, :] = 0
-    return m
+def weights(nx, ny, masks, mask):
+    """Weights of (m, nx, ny) bool masks, and of the first moments of the pixels that `mask` lets count."""
+    size, m = nx * ny, len(masks)
+    pieces, lines = -(-size // PIXELS), -(-size // LANES)
+    pixel = np.arange(pieces * PIXELS, dtype=np.int32).reshape(pieces, PIXELS)
+    row = pixel // np.int32(ny)
+    one = np.zeros(pixel.shape, np.int16)
+    one.ravel()[:size] = 1 if mask is None else mask.ravel()
+    middle = (pixel[:, 0] + np.minimum(pixel[:, -1], size - 1)) // 2
+    centers = np.stack([middle // ny, middle], axis=1).astype(np.int64)
+    about = [one] + [(one * (place - center[:, None])).astype(np.int16) for place, center in zip((row, pixel), centers.T)]
+    bits = np.zeros((m, pieces * PIXELS), bool)
+    bits[:, :size] = masks.reshape(m, size)
+    bits = bits.reshape(m, pieces, PIECE, LANES).swapaxes(0, 1)
+    touched = bits.any(axis=-1)
+    ends = np.count_nonzero(touched, axis=-1).cumsum().reshape(pieces, m)
+    starts = np.pad(ends, ((0, 0), (1, 0)))
+    starts[1:, 0] = starts[:-1, -1]
+    return Weights(
+        np.stack([a.reshape(-1, LANES)[:lines] for a in about], axis=1),
+        centers,
+        np.array([np.sum(one, dtype=np.int64), *(np.sum(place[one > 0], dtype=np.int64) for place in (row, pixel))]),
+        starts,
+        np.nonzero(touched)[2].copy(),
+        bits[touched].astype(np.int16),
+        np.count_nonzero(bits, axis=(0, 2, 3)),
+    )
 
 
-@njit(nogil=True, cache=True)
-def _take(frames, k, first, size, bias, values, total, top):
-    """Two frames: their counts to `values`, into the sum and the maximum of every pixel."""
-    for i in range(size):
-        a = np.int16(np.int32(frames[k, first + i]) - bias)
-        b = np.int16(np.int32(frames[k + U(1), first + i]) - bias)
-        values[0, i] = a
-        values[1, i] = b
-        total[i] = np.int32(total[i] + np.int32(np.int32(a) + np.int32(b)))
-        top[i] = max(top[i], max(a, b))
+_last = [(None, None, None)]  # masks, mask and their weights
 
 
-@njit(nogil=True, cache=True)
-def _take_one(frames, k, first, size, bias, values, total, top):
-    for i in range(size):
-        a = np.int16(np.int32(frames[k, first + i]) - bias)
-        values[0, i] = a
-        values[1, i] = 0
-        total[i] = np.int32(total[i] + np.int32(a))
-        top[i] = max(top[i], a)
+def _weights(masks, mask):
+    """Weights, kept for the next call, which mostly asks for the same ones."""
+    kept, kept_mask, found = _last[0]
+    if found is None or not _equal(masks, kept) or (mask is None) != (kept_mask is None) or not (mask is None or _equal(mask, kept_mask)):
+        found = weights(*masks.shape[1:], masks, mask)
+        _last[0] = masks.copy(), None if mask is None else mask.copy(), found
+    return found
 
 
-@njit(nogil=True, cache=True)
-def _products(values, weights, rows, size, four, sums):
-    """Inner products of two frames with all weights."""
-    a, b, out = values.ctypes.data, weights.ctypes.data, four.ctypes.data
-    for j in range(0, rows, 2):
-        four_products(a, a + 2 * PIECE, b + 2 * PIECE * j, b + 2 * PIECE * (j + 1), size, out)
-        sums[0, j], sums[0, j + 1], sums[1, j], sums[1, j + 1] = four[0], four[1], four[2], four[3]
+def _equal(a, b):
+    return a.shape == b.shape and bool((a == b).all())
 
 
 @njit(nogil=True, cache=True)
-def _narrow(frames, ny, parts, bias, masks, mask, total, top, masked, moments):
-    """Everything in one pass; the outputs come filled with zeros."""
-    n, m = frames.shape[0], masks.shape[0]
-    weights, added = np.empty((m + 4, PIECE), np.int16), np.zeros(m + 4, np.int64)
-    values = np.zeros((2, PIECE), np.int16)
-    four, sums = np.empty(4, np.int32), np.empty((2, m + 4), np.int64)
-    part, peak = np.empty(PIECE, np.int32), np.empty(PIECE, np.int16)
-    seen = np.empty(m + 1, np.int64)
-    start, stride = frames.ctypes.data, frames.strides[0]
-    for p in range(parts.shape[0]):
-        x0, x1, y0, y1 = parts[p]
-        cx, cy = (x0 + x1) // 2, (y0 + y1) // 2
-        first, size = x0 * ny + y0, (x1 - x0) * (y1 - y0)
-        some = _weigh(masks, mask, ny, parts[p], weights, seen)
-        rows, padded = (some + 4) // 2 * 2, (size + 31) // 32 * 32
-        for j in range(rows):
-            added[j] = bias * weights[j].sum()
-        peak[:] = -(1 << 15)
-        for begin in range(0, n, FLUSH):
-            end = min(n, begin + FLUSH)
-            part[:] = 0
-            for k in range(begin, end, 2):
-                for ahead in range(k + AHEAD, min(k + AHEAD + 2, n)):
-                    prefetch(start + ahead * stride + first * frames.itemsize, size * frames.itemsize)
-                if k + 1 < end:
-                    _take(frames, U(k), U(first), U(size), bias, values, part, peak)
-                else:
-                    _take_one(frames, U(k), U(first), U(size), bias, values, part, peak)
-                _products(values, weights, rows, padded, four, sums)
-                for f in range(min(2, end - k)):
-                    for i in range(some):
-                        masked[k + f, seen[i]] += sums[f, i] + added[i]
-                    s = sums[f, some] + added[some]
-                    moments[k + f, 0] += s
-                    moments[k + f, 1] += sums[f, some + 1] + added[some + 1] + s * cx
-                    moments[k + f, 2] += sums[f, some + 2] + added[some + 2] + s * cy
-            for i in range(size):
-                total[first + i] += part[i] + np.int64(end - begin) * bias
-        for i in range(size):
-            top[first + i] = np.int64(peak[i]) + bias
+def _address(a):
+    return np.int64(a.ctypes.data)  # unsigned and signed make a float
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _piece(frames, at, k, w, piece, ahead, sums, total, top, masked, moments):
+    """One piece of the frames with numbers from k on; `at` says where it begins in each."""
+    first = piece * PIECE
+    lines, line_bytes = min(PIECE, len(w.moments) - first), 2 * LANES
+    places = (3 * line_bytes * first, 2 * line_bytes * first, line_bytes * first)
+    moment_weights, totals, tops = _address(w.moments) + places[0], _address(total) + places[1], _address(top) + places[2]
+    reduce_lines(frames, at, lines, ahead, moment_weights, _address(ONES), totals, tops, sums.ctypes.data)
+    for f in range(len(at)):
+        s = sums[3 * f]
+        moments[k + f, 0] += s
+        moments[k + f, 1] += sums[3 * f + 1] + s * w.centers[piece, 0]
+        moments[k + f, 2] += sums[3 * f + 2] + s * w.centers[piece, 1]
+    for j in range(masked.shape[1]):
+        begin, end = w.starts[piece, j], w.starts[piece, j + 1]
+        if end > begin:
+            chosen, bits = _address(w.chosen) + 8 * begin, _address(w.bits) + line_bytes * begin
+            masked_lines(frames, at, chosen, end - begin, bits, sums.ctypes.data)
+            for f in range(len(at)):
+                masked[k + f, j] += sums[f]
+
+
+@njit(nogil=True, cache=True)
+def _some(frames, at, begin, w, total, top, masked, moments):
+    """Frames whose number a sum of 32 bits allows, from `begin` on; `at` are their addresses."""
+    n, sums = len(at), np.empty(12, np.int64)
+    stride, piece_bytes = frames.strides[0], PIXELS * frames.itemsize
+    for piece in range(len(w.centers)):
+        offset = piece * piece_bytes
+        for k in range(0, n - 3, 4):
+            at_last = k + AHEAD + 4 > n  # what is wanted next is the next piece of the first frames
+            ahead = piece_bytes - (n - AHEAD) * stride if at_last else AHEAD * stride
+            four = (at[k] + offset, at[k + 1] + offset, at[k + 2] + offset, at[k + 3] + offset)
+            _piece(frames, four, begin + k, w, piece, ahead, sums, total, top, masked, moments)
+        for k in range(n - n % 4, n):
+            _piece(frames, (at[k] + offset,), begin + k, w, piece, piece_bytes, sums, total, top, masked, moments)
+
+
+@njit(nogil=True, cache=True)
+def _put_in_order(part, bias, total):
+    """Add sums of pixels, in the order of HALVES, to `total`."""
+    for line in range(0, len(part), LANES):
+        for four in range(LANES // 8):
+            for half in range(2):
+                for i in range(4):  # indices that are not negative: else numba would ask, and not vectorise
+                    total[U(line + 8 * four + 4 * half + i)] += part[U(line + HALF * half + 4 * four + i)] + bias
+
+
+@njit(nogil=True, cache=True)
+def _narrow(frames, last, ny, bias, w, total, maximum, masked, moments):
+    """Everything in one pass. `total` and `maximum` have room for whole lines, as has `last`, where the last frame may be put;
+    `masked` and `moments` come filled with zeros."""
+    n, size = frames.shape
+    at = _address(frames) + frames.strides[0] * np.arange(n)
+    if len(total) > size:  # the last line of a frame ends behind it, and behind all frames in the last one
+        last[:size] = frames[n - 1]
+        at[n - 1] = _address(last)
+    part, top = np.empty(len(total), np.int32), np.full(len(total), -(1 << 15), np.int16)
+    total[:] = 0
+    for begin in range(0, n, FLUSH):
+        end = min(n, begin + FLUSH)
+        part[:] = 0
+        _some(frames, at[begin:end], begin, w, part, top, masked, moments)
+        _put_in_order(part, (end - begin) * bias, total)
+    for i in range(len(top)):
+        maximum[i] = top[i] + bias
+    for k in range(n):
+        for j in range(masked.shape[1]):
+            masked[k, j] += bias * w.mask_sums[j]
+        for j in range(3):
+            moments[k, j] += bias * w.moment_sums[j]
+        moments[k, 2] -= ny * moments[k, 1]  # y = number of the pixel - ny x
 
 
 def _counts(patterns, masks, mask):
     """Total, maximum, masked sums and moments of patterns of 8 or 16 bits."""
     n, nx, ny = patterns.shape
+    masked, moments = np.zeros((n, len(masks)), np.int64), np.zeros((n, 3), np.int64)
+    if not patterns.size:
+        return np.zeros((nx, ny), np.int64), np.full((nx, ny), np.iinfo(np.int64).min), masked, moments
     flat = np.ascontiguousarray(patterns).reshape(n, nx * ny)
     flat = flat.view(np.uint8) if flat.dtype.kind == "b" else flat
-    bias = np.int32(1 << 15 if flat.dtype == np.uint16 else 0)
-    bits = np.ascontiguousarray(masks).reshape(len(masks), nx * ny).view(np.uint8)
-    valid = None if mask is None else np.ascontiguousarray(mask, bool).reshape(-1).view(np.uint8)
-    total, maximum = np.zeros((nx, ny), np.int64), np.full((nx, ny), np.iinfo(np.int64).min)
-    masked, moments = np.zeros((n, len(masks)), np.int64), np.zeros((n, 3), np.int64)
-    if n:
-        _narrow(flat, ny, pieces(nx, ny), bias, bits, valid, total.reshape(-1), maximum.reshape(-1), masked, moments)
-    return total, maximum, masked, moments
+    w = _weights(masks, mask)
+    whole = len(w.moments) * LANES
+    total, maximum, last = np.empty(whole, np.int64), np.empty(whole, np.int64), np.empty(whole, flat.dtype)
+    _narrow(flat, last, ny, np.int64(1 << 15 if flat.dtype == np.uint16 else 0), w, total, maximum, masked, moments)
+    return total[: nx * ny].reshape(nx, ny), maximum[: nx * ny].reshape(nx, ny), masked, moments
 
 
 def frame_reductions(patterns, masks, /, *, mask=None):

@@ -1,76 +1,200 @@
-"""What numba's vectoriser does not find by itself: products of 16-bit integers in the width of the machine, and prefetching.
+"""What numba's vectoriser does not find by itself: reductions of 8- and 16-bit counts in the width of the machine.
 
-Both are plain LLVM, which every processor has: x86 gets vpdpwssd or vpmaddwd for the products, others what they have.
+Counts are worked through in *lines* of LANES pixels. They become signed 16-bit integers there, unsigned ones of 16 bits by taking
+2**15 off, and their products with 16-bit weights are added up in 32 bits: on x86 that is one vpdpwssd or vpmaddwd a line and weight.
+
+All is plain LLVM, which every processor has. Frames, weights and results are given by their addresses; nothing has to be aligned.
 """
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 32  # 16-bit integers of one step: 64 bytes
-LINE = 64  # bytes
-I16, I32 = ir.IntType(16), ir.IntType(32)
+LANES = 32 if binding.get_host_cpu_features().get("avx512bw") else 16  # pixels of a line: 16-bit integers of a register
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+HALF = LANES // 2
+# Places of a line's pixels in the two vectors of a sum: what interleaving two lines 128 bits at a time gives (vpunpcklwd, vpunpckhwd).
+HALVES = [[8 * part + 4 * half + i for part in range(LANES // 8) for i in range(4)] for half in range(2)]
+INTO_SECOND_LEVEL_CACHE = 0, 2, 1
+
+
+@intrinsic
+def reduce_lines(typing, frames, at, lines, ahead, weights, ones, total, top, sums):
+    """One run of lines of a few frames: sum and maximum of every pixel, and products of every frame with three weights.
+
+    Parameters
+    ----------
+    frames : array
+        For its dtype alone.
+    at : tuple of int
+        Where the run begins in each frame.
+    lines : int
+    ahead : int
+        Distance in bytes to what will be wanted next, to be fetched into the cache.
+    weights : (lines, 3, LANES) int16
+    ones : (LANES,) int16
+        Ones, which the compiler must not know.
+    total : (lines, 2, LANES / 2) int32
+        Added to; pixels in the order of `HALVES`.
+    top : (lines, LANES) int16
+        Raised.
+    sums : (number of frames, 3) int64
+        Set.
+    """
+
+    def generate(context, builder, signature, args):
+        _, bases, lines, ahead, weights, ones, total, top, sums = args
+        bases, counts = cgutils.unpack_tuple(builder, bases), _Counts(builder, frames.dtype)
+        products = [[_zeros(builder) for _ in range(3)] for _ in bases]
+        one = _wide(builder, _load(builder, ones, I16))
+        with cgutils.for_range(builder, lines, intp=I64) as (i, _):
+            at = [_behind(builder, base, i, counts.line_bytes) for base in bases]
+            for address in at:
+                _prefetch(builder, builder.add(address, ahead))
+            values = [counts.load(address) for address in at]
+            _raise(builder, _behind(builder, top, i, 2 * LANES), values)
+            _add_pixels(builder, _behind(builder, total, i, 4 * LANES), values, one)
+            here = _behind(builder, weights, i, 3 * 2 * LANES)
+            loaded = [_wide(builder, _load(builder, _behind(builder, here, _int(j), 2 * LANES), I16)) for j in range(3)]
+            for value, row in zip(values, products):
+                for weight, product in zip(loaded, row):
+                    _accumulate(builder, product, _wide(builder, value), weight)
+        _store_sums(builder, sums, [product for row in products for product in row])
+        return context.get_dummy_value()
+
+    return types.void(frames, at, *[types.intp] * 7), generate
+
+
+@intrinsic
+def masked_lines(typing, frames, at, chosen, lines, weights, sums):
+    """Products of a few frames with one weight, which is zero outside some lines.
+
+    Parameters
+    ----------
+    frames, at
+        As of `reduce_lines`.
+    chosen : (lines,) int64
+        Numbers of the lines, from `at` on.
+    lines : int
+    weights : (lines, LANES) int16
+    sums : (number of frames,) int64
+        Set.
+    """
+
+    def generate(context, builder, signature, args):
+        _, bases, chosen, lines, weights, sums = args
+        bases, counts = cgutils.unpack_tuple(builder, bases), _Counts(builder, frames.dtype)
+        products = [_zeros(builder) for _ in bases]
+        with cgutils.for_range(builder, lines, intp=I64) as (i, _):
+            line = builder.load(builder.inttoptr(_behind(builder, chosen, i, 8), I64.as_pointer()))
+            weight = _wide(builder, _load(builder, _behind(builder, weights, i, 2 * LANES), I16))
+            for base, product in zip(bases, products):
+                value = counts.load(_behind(builder, base, line, counts.line_bytes))
+                _accumulate(builder, product, _wide(builder, value), weight)
+        _store_sums(builder, sums, products)
+        return context.get_dummy_value()
+
+    return types.void(frames, at, *[types.intp] * 4), generate
+
+
+class _Counts:
+    """How lines of a dtype are loaded, as signed 16-bit integers."""
+
+    def __init__(self, builder, dtype):
+        self.builder, self.dtype = builder, dtype
+        self.line_bytes = LANES * dtype.bitwidth // 8
+
+    def load(self, address):
+        stored = _load(self.builder, address, ir.IntType(self.dtype.bitwidth))
+        if self.dtype.bitwidth == 8:
+            return (self.builder.sext if self.dtype.signed else self.builder.zext)(stored, _vector(I16, LANES))
+        return stored if self.dtype.signed else self.builder.xor(stored, ir.Constant(stored.type, [1 << 15] * LANES))
+
+
+# ---------------------------------------------------------------- steps
+
+
+def _raise(builder, address, values):
+    """Maximum of pixels."""
+    top = _load(builder, address, I16)
+    for value in values:
+        top = builder.select(builder.icmp_signed(">", value, top), value, top)
+    _store(builder, top, address)
+
+
+def _add_pixels(builder, address, values, one):
+    """Sum of pixels: two lines interleaved, times ones, are their sum in 32 bits."""
+    nothing = ir.Constant(_vector(I16, LANES), [0] * LANES)
+    pairs = [(values[f], values[f + 1] if f + 1 < len(values) else nothing) for f in range(0, len(values), 2)]
+    for half, pixels in enumerate(HALVES):
+        interleaved = [lane for pixel in pixels for lane in (pixel, LANES + pixel)]
+        there = _behind(builder, address, _int(half), 4 * HALF)
+        total = _load(builder, there, I32, HALF)
+        for a, b in pairs:
+            total = builder.add(total, _dot(builder, _wide(builder, _shuffle(builder, a, b, interleaved)), one))
+        _store(builder, total, there)
+
+
+def _accumulate(builder, product, value, weight):
+    builder.store(builder.add(builder.load(product), _dot(builder, value, weight)), product)
+
+
+def _store_sums(builder, address, products):
+    """Sums over the lanes of products, one behind the other."""
+    for number, product in enumerate(products):
+        total = builder.sext(builder.load(product), _vector(I64, HALF))
+        while total.type.count > 1:
+            half = total.type.count // 2
+            total = builder.add(*(_shuffle(builder, total, total, range(first, first + half)) for first in (0, half)))
+        to = builder.inttoptr(_behind(builder, address, _int(number), 8), I64.as_pointer())
+        builder.store(builder.extract_element(total, ir.Constant(I32, 0)), to)
+
+
+def _prefetch(builder, address):
+    pointer = I8.as_pointer()
+    fetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32]))
+    builder.call(fetch, [builder.inttoptr(address, pointer), *(ir.Constant(I32, v) for v in INTO_SECOND_LEVEL_CACHE)])
+
+
+# ---------------------------------------------------------------- vectors
 
 
 def _vector(kind, size):
     return ir.VectorType(kind, size)
 
 
-def _picked(builder, a, lanes):
-    """Some lanes of a vector."""
+def _int(value):
+    return ir.Constant(I64, value)
+
+
+def _behind(builder, address, count, size):
+    """Address of the item with number `count` behind another, of `size` bytes each."""
+    return builder.add(address, builder.mul(count, _int(size)))
+
+
+def _load(builder, address, kind, lanes=LANES):
+    return builder.load(builder.inttoptr(address, _vector(kind, lanes).as_pointer()), align=1)
+
+
+def _store(builder, value, address):
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
+
+
+def _zeros(builder):
+    return cgutils.alloca_once_value(builder, ir.Constant(_vector(I32, HALF), [0] * HALF))
+
+
+def _wide(builder, a):
+    return builder.sext(a, _vector(I32, a.type.count))
+
+
+def _shuffle(builder, a, b, lanes):
     index = ir.Constant(_vector(I32, len(lanes)), list(lanes))
-    return builder.shuffle_vector(a, ir.Constant(a.type, ir.Undefined), index)
+    return builder.shuffle_vector(a, b, index)
 
 
-def _sum(builder, a):
-    while a.type.count > 1:
-        half = a.type.count // 2
-        a = builder.add(_picked(builder, a, range(half)), _picked(builder, a, range(half, 2 * half)))
-    return builder.extract_element(a, ir.Constant(I32, 0))
-
-
-@intrinsic
-def four_products(typing, a0, a1, b0, b1, size, out):
-    """out[0:4] = a0·b0, a0·b1, a1·b0, a1·b1 of int16 arrays, in int32; all given as addresses, `size` a multiple of LANES.
-
-    Two by two, because each vector that is loaded then serves two products.
-    """
-
-    def generate(context, builder, signature, args):
-        *operands, count, to = args
-        bases = [builder.inttoptr(a, I16.as_pointer()) for a in operands]
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(_vector(I32, LANES // 2), [0] * (LANES // 2))) for _ in range(4)]
-        start, step = (ir.Constant(count.type, v) for v in (0, LANES))
-        with cgutils.for_range_slice(builder, start, count, step, count.type) as (i, _):
-            loaded = []
-            for base in bases:
-                at = builder.bitcast(builder.gep(base, [i]), _vector(I16, LANES).as_pointer())
-                loaded.append(builder.sext(builder.load(at, align=2), _vector(I32, LANES)))
-            for total, (a, b) in zip(sums, ((0, 2), (0, 3), (1, 2), (1, 3))):
-                product = builder.mul(loaded[a], loaded[b])
-                pairs = builder.add(*(_picked(builder, product, range(first, LANES, 2)) for first in (0, 1)))
-                builder.store(builder.add(builder.load(total), pairs), total)
-        result = builder.inttoptr(to, I32.as_pointer())
-        for k, total in enumerate(sums):
-            builder.store(_sum(builder, builder.load(total)), builder.gep(result, [ir.Constant(I32, k)]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 6), generate
-
-
-@intrinsic
-def prefetch(typing, address, size):
-    """Ask for `size` bytes from an address on, to be in cache when they are needed."""
-
-    def generate(context, builder, signature, args):
-        first, count = args
-        pointer = ir.IntType(8).as_pointer()
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32]))
-        start, step = (ir.Constant(count.type, v) for v in (0, LINE))
-        read_once_into_data_cache = [ir.Constant(I32, v) for v in (0, 2, 1)]
-        with cgutils.for_range_slice(builder, start, count, step, count.type) as (i, _):
-            builder.call(fetch, [builder.inttoptr(builder.add(first, i), pointer), *read_once_into_data_cache])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), generate
+def _dot(builder, a, b):
+    """Products of neighbours, added: HALF sums; the form that LLVM knows for vpmaddwd."""
+    product = builder.mul(a, b)
+    return builder.add(*(_shuffle(builder, product, product, range(first, LANES, 2)) for first in (0, 1)))

@@ -59,17 +59,42 @@ def test_more_frames_than_a_sum_of_32_bits_holds():
     assert (found.total == 70_001 * 65535).all() and (found.maximum == 65535).all() and (found.masked == 6 * 65535).all()
 
 
-def test_pieces_cover_the_detector_once_and_keep_to_their_limits():
-    from gpu4d.cpu_fallback.frame_reductions import LARGEST, PIECE, pieces
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int16"])
+@pytest.mark.parametrize("n", [1, 4, 6, 13, 40])
+def test_frames_that_do_not_make_whole_groups_or_lines(n, dtype):
+    rng = np.random.default_rng(n)
+    room = rng.integers(0, 2, n * 37 * 53 + 1, dtype="uint16").astype(dtype)
+    frames, masks = room[1:].reshape(n, 37, 53), rng.random((9, 37, 53)) < 0.02
+    masks[3] = False
+    masks[4:6, 5:9] = True
+    assert_exact(frame_reductions(frames, masks), frames, masks)
 
-    for nx, ny in ((1, 1), (7, 9), (128, 128), (256, 256), (5, 362), (4, 511), (3, 512), (2, 1030), (3, 5000)):
-        seen = np.zeros((nx, ny), int)
-        for x0, x1, y0, y1 in pieces(nx, ny):
-            seen[x0:x1, y0:y1] += 1
-            assert (x1 - x0) * (y1 - y0) <= PIECE and (x1 - x0 == 1 or y1 - y0 == ny), "one run of memory"
-            for a, b, times in ((x0, x1, y1 - y0), (y0, y1, x1 - x0)):
-                assert np.abs(np.arange(a, b) - (a + b) // 2).sum() * times <= LARGEST
-        assert (seen == 1).all()
+
+def test_first_moments_of_pixels_that_count():
+    frames, masks = some((9, 45, 61), masks=3)
+    found, alone = frame_reductions(frames, masks, mask=masks[0]), frame_reductions(np.where(masks[0], frames, 0).astype("uint16"), masks)
+    assert (found.moments == alone.moments).all() and (found.total == frames.sum(0, dtype=int)).all()
+
+
+def test_weights_follow_their_masks_though_they_are_kept():
+    frames, masks = some((5, 12, 11), masks=2)
+    for change in (lambda: None, lambda: np.logical_not(masks, out=masks), lambda: masks[1].fill(True)):
+        change()
+        assert_exact(frame_reductions(frames, masks), frames, masks)
+        assert_exact(frame_reductions(frames, masks[:1], mask=np.ones((12, 11), bool)), frames, masks[:1])
+
+
+def test_products_of_a_piece_stay_inside_32_bits():
+    from gpu4d.cpu_fallback.frame_reductions import PIECE, weights
+    from gpu4d.cpu_fallback.products import LANES
+
+    for nx, ny in ((1, 1), (7, 9), (128, 128), (256, 256), (5, 511), (3, 512), (700, 3), (3, 5000), (70_000, 1)):
+        w = weights(nx, ny, np.ones((1, nx, ny), bool), None)
+        largest = np.abs(w.moments.astype(np.int64)).reshape(len(w.moments), 3, LANES // 2, 2).sum(-1)
+        sums = np.add.reduceat(largest, np.arange(0, len(largest), PIECE))
+        assert sums.max() <= 65535, "16-bit counts, at most 2**15 beside zero, times these"
+        assert w.moments[:, 0].sum() == w.bits.sum() == nx * ny
+        assert (w.moment_sums == [nx * ny, ny * nx * (nx - 1) // 2, nx * ny * (nx * ny - 1) // 2]).all()
 
 
 # ---------------------------------------------------------------- kernels on the host shim
