@@ -46,7 +46,7 @@ class Work(NamedTuple):
 
 @dataclass
 class Slot:
-    """A buffer for one chunk, and the last use that was made of it."""
+    """A buffer for one chunk, and the end of the last use that was made of it: None where no event has to be waited for."""
 
     buffer: Buffer
     used: Event | None = None
@@ -155,7 +155,7 @@ class Conveyor:
                 chunk = self._read_next()
                 arriving.append(self._copy(chunk, ring.popleft(), copy))
                 free.append(chunk.slot)
-            if len(arriving) > 1 or not self.reading or not ring:
+            if len(arriving) > 1 or not self.reading or not ring:  # the last chunks, and a ring of one, have none to run ahead
                 chunk = arriving.popleft()
                 compute.wait(chunk.arrived)  # type: ignore[arg-type]
                 self._reduce(chunk.work, compute, [self._arrived(chunk)])
@@ -165,7 +165,7 @@ class Conveyor:
     # ---------------------------------------------------------------- their steps
 
     def _next(self) -> Work | None:
-        """The next chunk of work; None when there is no more, or somebody failed."""
+        """The next chunk of work: what is left of a row block, or a new one's; None when there is no more, or somebody failed."""
         while not self.backlog:
             block = next(self.blocks, None)
             if block is None:
@@ -191,6 +191,7 @@ class Conveyor:
                 self.source.will_read(tile.rows, tile.columns)
 
     def _slots(self, count: int, get: Callable[[int], Buffer]) -> deque[Slot]:
+        """A ring: so many buffers of a chunk's size, none of them in use."""
         slots = deque[Slot]()
         for _ in range(count):
             self.held.append(get(self.chunk_tiles * self.todo.cut.frames * self.frame_bytes))
@@ -250,18 +251,19 @@ class Conveyor:
 
     def _reduce(self, work: Work, compute: Stream, parts: list[tuple[tuple[Tile, ...], Any]]) -> None:
         """Feed the reductions; where memory runs out, exactly what was not taken goes back to the front of `begun`."""
-        each = [(one, piece) for tiles, frames in parts for one in work.reductions for piece in _pieces(one, tiles, frames)]
-        steps = [(Work(tiles, (one,)), frames) for one, (tiles, frames) in each]
-        done = 0
+        updates = [
+            (Work(piece, (one,)), frames) for tiles, run in parts for one in work.reductions for piece, frames in _pieces(one, tiles, run)
+        ]
+        steps, done = [step for step, _ in updates], 0
         try:
             with self.workspace.computing(compute, str(work)):
-                for step, frames in steps:
+                for step, frames in updates:
                     self._update(step, frames)
                     done += 1
         except MemoryError:
-            self._settle([step for step, _ in steps], done)
+            self._settle(steps, done)
             raise
-        self._settle([step for step, _ in steps], done)
+        self._settle(steps, done)
 
     def _settle(self, steps: list[Work], done: int) -> None:
         """Put back what was not taken; a tile is reported when the last reduction has taken it, which it does once."""

@@ -50,7 +50,11 @@ class Cut:
 
 
 def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int]) -> Cut:
-    """The cut of a scan, from its shape, the bytes of a frame and the natural blocks of its source."""
+    """The cut of a scan, from its shape, the bytes of a frame and the natural blocks of its source.
+
+    A tile is a natural block, or as many beside each other as make `TILE_BYTES`. Where that is all columns, several rows of blocks
+    make one, as long as `LEAST_BLOCKS` tiles are left. Natural blocks above `LARGEST_NATURAL_TILE` are cut, and read more than once.
+    """
     rx, ry = max(shape[0], 1), max(shape[1], 1)
     bx, by = min(natural[0], rx), min(natural[1], ry)
     amplification = 1.0
@@ -104,10 +108,12 @@ class Plan:
         Tiles that travel together.
     ring, staging : int
         Chunks a conveyor holds where frames are reduced, and page-locked on the host before a link.
-    tile_bytes, held_bytes : int
-        Of one tile; of the reductions.
+    tile_bytes : int
+        Of one whole tile.
+    held_bytes : int
+        What the reductions hold, and what updates take, of all lanes at once.
     budget : int
-        What may be held.
+        What may be held on each, and page-locked beside it.
     passes_of : dict of str to int
         Passes over the scan that each reduction needs within what the plan leaves it.
     """
@@ -251,6 +257,7 @@ def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterato
     pieces = cut(cube.shape, _frame_bytes(cube), cube.source.blocks)
     in_a_block = pieces.block_rows // pieces.rows * ceil(max(cube.shape[1], 1) / pieces.columns)
     most = max(1, min(CHUNK_BYTES // (pieces.frames * _frame_bytes(cube)), in_a_block))
+    # On the CPU one tile is a chunk: it stays in the cache, and hides the cost of a call already.
     together = [most >> i for i in range(most.bit_length())] if processor.copies or not on_host(cube) else [1]
     for lanes in range(processor.lanes, 0, -1):
         for tiles in together:
@@ -265,6 +272,7 @@ def _held(reductions: Mapping[str, Reduction], scan: ScanInfo, lanes: int) -> in
     """Bytes the reductions hold: what lasts once, what an update takes for every lane."""
     lasting = sum(r.bytes_needed(scan, 0) for r in reductions.values())
     updating = sum(r.bytes_needed(scan, scan.update_frames) for r in reductions.values()) - lasting
+    updating += 64 * scan.update_frames  # positions
     if scan.where is not None:  # the frames to keep are picked from those of a chunk
         updating += scan.update_frames * scan.shape[2] * scan.shape[3] * itemsize(scan.dtype)
     return lasting + lanes * updating
