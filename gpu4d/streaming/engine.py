@@ -6,9 +6,11 @@ import contextlib
 import contextvars
 import dataclasses
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,7 +99,7 @@ def sweep(
         several = ", ".join(name for name, passes in todo.passes_of.items() if passes > 1)
         raise InputError(f"{several} needs several passes, each of which builds on the one before: name one device")
     log.info("sweep: %s", "; ".join(todo.describe()))
-    timeline = trace if trace is None or isinstance(trace, Timeline) else Timeline()
+    timeline = _timeline(trace)
     parts = shares(named, len(todo.processors))
     try:
         with _reporter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
@@ -124,6 +126,15 @@ def _checked(reductions: Any, keep: Any, client: Any) -> Named:
         if not isinstance(reduction, Reduction):
             raise InputError(f"{name!r} is a {type(reduction).__name__}, need a Reduction such as gpu4d.MeanPattern()")
     return named
+
+
+def _timeline(trace: Any) -> Timeline | None:
+    """The caller's, or one for a file, whose folder must be there before the work is done."""
+    if trace is None or isinstance(trace, Timeline):
+        return trace
+    if not Path(trace).absolute().parent.is_dir():
+        raise InputError(f"trace={os.fspath(trace)!r}: there is no folder {Path(trace).absolute().parent}; choose another place")
+    return Timeline()
 
 
 def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
