@@ -296,7 +296,7 @@ def test_bad_calls_say_what_to_do():
     cube = gpu4d.DataCube(scan())
     with pytest.raises(InputError, match="need a Reduction"):
         gpu4d.sweep(cube, {"x": np.mean})
-    with pytest.raises(InputError, match="no folder .*nowhere"):
+    with pytest.raises(InputError, match=r"no folder .*nowhere"):
         gpu4d.sweep(cube, gpu4d.MeanPattern(), trace="nowhere/trace.json")
     with pytest.raises(DeviceError, match="cuda:9"):
         gpu4d.sweep(cube, gpu4d.MeanPattern(), device="cuda:9")
