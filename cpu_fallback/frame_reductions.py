@@ -26,6 +26,7 @@ AHEAD = 8  # frames: what memory takes to answer
 FLUSH = 1 << 15  # frames whose 16-bit counts a sum of 32 bits holds
 ONES = np.ones(LANES, np.int16)
 U = np.uint64
+np.empty(8 << 20, np.uint8)  # glibc gives what is freed back to the system, page by page, until it has seen one block as large as this go
 
 
 class Weights(NamedTuple):
@@ -103,13 +104,21 @@ def _piece(frames, at, k, w, piece, ahead, sums, total, top, masked, moments):
         moments[k + f, 0] += s
         moments[k + f, 1] += sums[3 * f + 1] + s * w.centers[piece, 0]
         moments[k + f, 2] += sums[3 * f + 2] + s * w.centers[piece, 1]
-    for j in range(masked.shape[1]):
+    j, m = 0, masked.shape[1]
+    while j < m:
         begin, end = w.starts[piece, j], w.starts[piece, j + 1]
-        if end > begin:
-            chosen, bits = _address(w.chosen) + 8 * begin, _address(w.bits) + line_bytes * begin
-            masked_lines(frames, at, chosen, end - begin, bits, sums.ctypes.data)
+        chosen, bits = _address(w.chosen) + 8 * begin, _address(w.bits) + line_bytes * begin
+        if j + 1 < m and end - begin == lines and w.starts[piece, j + 2] - end == lines:  # two masks that touch every line
+            masked_lines(frames, at, chosen, lines, (bits, bits + line_bytes * lines), sums.ctypes.data)
+            for f in range(len(at)):
+                masked[k + f, j] += sums[2 * f]
+                masked[k + f, j + 1] += sums[2 * f + 1]
+            j += 1
+        elif end > begin:
+            masked_lines(frames, at, chosen, end - begin, (bits,), sums.ctypes.data)
             for f in range(len(at)):
                 masked[k + f, j] += sums[f]
+        j += 1
 
 
 @njit(nogil=True, cache=True)
@@ -174,7 +183,7 @@ def _counts(patterns, masks, mask):
     flat = flat.view(np.uint8) if flat.dtype.kind == "b" else flat
     w = _weights(masks, mask)
     whole = len(w.moments) * LANES
-    total, maximum, last = np.empty(whole, np.int64), np.empty(whole, np.int64), np.empty(whole, flat.dtype)
+    (total, maximum), last = np.empty((2, whole), np.int64), np.empty(whole, flat.dtype)
     _narrow(flat, last, ny, np.int64(1 << 15 if flat.dtype == np.uint16 else 0), w, total, maximum, masked, moments)
     return total[: nx * ny].reshape(nx, ny), maximum[: nx * ny].reshape(nx, ny), masked, moments
 

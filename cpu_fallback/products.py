@@ -68,7 +68,7 @@ def reduce_lines(typing, frames, at, lines, ahead, weights, ones, total, top, su
 
 @intrinsic
 def masked_lines(typing, frames, at, chosen, lines, weights, sums):
-    """Products of a few frames with one weight, which is zero outside some lines.
+    """Products of a few frames with weights that are zero outside some lines.
 
     Parameters
     ----------
@@ -77,25 +77,26 @@ def masked_lines(typing, frames, at, chosen, lines, weights, sums):
     chosen : (lines,) int64
         Numbers of the lines, from `at` on.
     lines : int
-    weights : (lines, LANES) int16
-    sums : (number of frames,) int64
+    weights : tuple of (lines, LANES) int16
+    sums : (number of frames, number of weights) int64
         Set.
     """
 
     def generate(context, builder, signature, args):
         _, bases, chosen, lines, weights, sums = args
-        bases, counts = cgutils.unpack_tuple(builder, bases), _Counts(builder, frames.dtype)
-        products = [_zeros(builder) for _ in bases]
+        bases, weights = cgutils.unpack_tuple(builder, bases), cgutils.unpack_tuple(builder, weights)
+        counts, products = _Counts(builder, frames.dtype), [[_zeros(builder) for _ in weights] for _ in bases]
         with cgutils.for_range(builder, lines, intp=I64) as (i, _):
             line = builder.load(builder.inttoptr(_behind(builder, chosen, i, 8), I64.as_pointer()))
-            weight = _wide(builder, _load(builder, _behind(builder, weights, i, 2 * LANES), I16))
-            for base, product in zip(bases, products):
-                value = counts.load(_behind(builder, base, line, counts.line_bytes))
-                _accumulate(builder, product, _wide(builder, value), weight)
-        _store_sums(builder, sums, products)
+            loaded = [_wide(builder, _load(builder, _behind(builder, weight, i, 2 * LANES), I16)) for weight in weights]
+            for base, row in zip(bases, products):
+                value = _wide(builder, counts.load(_behind(builder, base, line, counts.line_bytes)))
+                for weight, product in zip(loaded, row):
+                    _accumulate(builder, product, value, weight)
+        _store_sums(builder, sums, [product for row in products for product in row])
         return context.get_dummy_value()
 
-    return types.void(frames, at, *[types.intp] * 4), generate
+    return types.void(frames, at, types.intp, types.intp, weights, types.intp), generate
 
 
 class _Counts:

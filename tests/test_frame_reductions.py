@@ -338,3 +338,20 @@ def test_values_come_back_to_the_library_and_device_of_the_scan(how):
     want = np.full((2, 2, 3), np.nan)
     want[:, 1, 2], want[:, 0, 0], want[:, 1, 0] = (1, 2), (3, 4), (5, 6)
     np.testing.assert_array_equal(host, want)
+
+
+# ---------------------------------------------------------------- its benchmark
+
+
+def test_the_benchmark_of_one_pass_checks_before_it_times(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("h5py")
+    from gpu4d.benchmarks import one_pass
+
+    monkeypatch.setenv("GPU4D_THREADS", "1")
+    given = ["--scan", "6", "--detector", "40", "--rounds", "1", "--file", str(tmp_path / "scan.h5")]
+    one_pass.main([*given, "--json", str(tmp_path / "figures.json")])
+    assert "one pass, file" in capsys.readouterr().out and (tmp_path / "figures.json").exists()
+    wrong = lambda *args, **options: (lambda sums: sums._replace(maximum=sums.maximum + 1))(frame_reductions(*args, **options))  # noqa: E731
+    monkeypatch.setattr(fused, "frame_reductions", wrong)
+    with pytest.raises(AssertionError):
+        one_pass.main(given)
