@@ -112,7 +112,8 @@ def find_disks(
         for first in range(0, n, step):
             some = slice(first, min(first + step, n))
             frames = patterns[some] if mask is None else _filled(patterns[some], mask, fill_width)
-            _find(*raw(frames), search, work, count[some], table[some])
+            _held, pixels = raw(frames)
+            _find(pixels, search, work, count[some], table[some])
     return Disks(count, *(np.ascontiguousarray(table[:, field]) for field in range(5)))
 
 
@@ -155,9 +156,9 @@ def _box(moments):
 
 
 @_jit
-def _find(patterns, kind, search, work, count, table):
-    for i in range(patterns.shape[0]):
-        count[i] = _disks(search, work, table[i]) if take(patterns[i], kind, work.plane, search.y.n) else 0
+def _find(patterns, search, work, count, table):
+    for i in range(count.size):
+        count[i] = _disks(search, work, table[i]) if take(patterns, i, work.plane, search.y.n) else 0
 
 
 @_jit

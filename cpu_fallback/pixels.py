@@ -1,42 +1,57 @@
 """Patterns of any kind of pixel as float32 planes: one compiled function reads all of them."""
 
 import numpy as np
-from numba import njit
+from numba import carray, njit, types
+from numba.extending import intrinsic
 
 KINDS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")  # what the compiled code reads; others are cast before
 LARGEST = np.float32(3e38)
 
 
 def raw(frames):
-    """Bytes of patterns (n, Qx, Qy), one row each, and the number of their kind."""
+    """Patterns (n, Qx, Qy) as compiled code takes them: the array that must live as long, and its address, bytes a pattern and kind.
+
+    An address, because an array that may not be written to would be another type, and compiled again.
+    """
     kind = "u1" if frames.dtype.kind == "b" else frames.dtype.str[1:]
     if kind not in KINDS or not frames.dtype.isnative:
         kind, frames = "f8", frames.astype(np.float64)
-    return np.ascontiguousarray(frames).view(np.uint8).reshape(len(frames), -1), KINDS.index(kind)
+    frames = np.ascontiguousarray(frames)
+    return frames, (frames.ctypes.data, frames.nbytes // max(len(frames), 1), KINDS.index(kind))
+
+
+@intrinsic
+def _bytes_at(typing, address):
+    def generate(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.uint8)(types.intp), generate
 
 
 @njit(nogil=True, cache=True)
-def take(raw, kind, plane, ny):
-    """The pattern as float32 into `plane`; whether it is finite."""
+def take(frames, number, plane, ny):
+    """Pattern `number` of the last part of `raw` as float32 into `plane`; whether it is finite."""
+    address, size, kind = frames
+    pixels = carray(_bytes_at(address + number * size), size, np.uint8)
     if kind == 0:
-        return _cast(raw, plane, ny)
+        return _cast(pixels, plane, ny)
     if kind == 1:
-        return _cast(raw.view(np.uint16), plane, ny)
+        return _cast(pixels.view(np.uint16), plane, ny)
     if kind == 2:
-        return _cast(raw.view(np.uint32), plane, ny)
+        return _cast(pixels.view(np.uint32), plane, ny)
     if kind == 3:
-        return _cast(raw.view(np.uint64), plane, ny)
+        return _cast(pixels.view(np.uint64), plane, ny)
     if kind == 4:
-        return _cast(raw.view(np.int8), plane, ny)
+        return _cast(pixels.view(np.int8), plane, ny)
     if kind == 5:
-        return _cast(raw.view(np.int16), plane, ny)
+        return _cast(pixels.view(np.int16), plane, ny)
     if kind == 6:
-        return _cast(raw.view(np.int32), plane, ny)
+        return _cast(pixels.view(np.int32), plane, ny)
     if kind == 7:
-        return _cast(raw.view(np.int64), plane, ny)
+        return _cast(pixels.view(np.int64), plane, ny)
     if kind == 8:
-        return _cast(raw.view(np.float32), plane, ny)
-    return _cast(raw.view(np.float64), plane, ny)
+        return _cast(pixels.view(np.float32), plane, ny)
+    return _cast(pixels.view(np.float64), plane, ny)
 
 
 @njit(nogil=True, cache=True)

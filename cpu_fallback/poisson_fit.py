@@ -41,7 +41,7 @@ class Fit(NamedTuple):
 def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3, spacing=0.0):
     check_parameters(parameters, iterations)
     n, most = x.shape
-    start = np.stack([x, y]).astype(np.float64)
+    start, count = np.stack([x, y]).astype(np.float64), np.array(count, np.int64)
     out = np.full((7, n, most), np.nan)
     ok = np.zeros((n, most), bool)
     m, half = len(pixels), -int(pixels[0, 0])
@@ -56,16 +56,17 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     fit = Fit(*(np.zeros(shape, np.float32) for shape in shapes), np.zeros((8, 8)), np.zeros((3, 8)))
     rows = np.ascontiguousarray(table, np.float32)
     if n:
-        _fit_all(*raw(patterns), start, count, rows, window, parameters, iterations, spacing, fit, out, ok)
+        _held, frames = raw(patterns)
+        _fit_all(frames, start, count, rows, window, parameters, iterations, spacing, fit, out, ok)
     return PoissonFit(*out, ok)
 
 
 @_jit
-def _fit_all(patterns, kind, start, count, table, window, parameters, iterations, spacing, fit, out, ok):
-    for i in range(patterns.shape[0]):
+def _fit_all(frames, start, count, table, window, parameters, iterations, spacing, fit, out, ok):
+    for i in range(count.size):
         found = min(count[i], out.shape[2])
         if found:
-            take(patterns[i], kind, fit.plane, fit.plane.shape[1])
+            take(frames, i, fit.plane, fit.plane.shape[1])
         for k in range(found):
             at = out[:, i, k]
             x, y = start[0, i, k], start[1, i, k]

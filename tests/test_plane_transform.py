@@ -1,0 +1,94 @@
+"""Transforms of the CPU path against float64, for every way a size may factor."""
+
+import numpy as np
+import pytest
+from gpu4d.cpu_fallback.lanes import LANES
+from gpu4d.cpu_fallback.plane_transform import (
+    columns_forward,
+    columns_inverse,
+    half_rows,
+    line,
+    padded,
+    panels_of,
+    room,
+    rows_forward,
+    rows_inverse,
+)
+from gpu4d.cpu_fallback.power import powered, product
+from numba import njit
+
+
+@njit(nogil=True)
+def correlate(plane, x, y, template, power, scale, spectrum, spectra, out, room):
+    """As the twin of `find_disks`, for one map; the half spectrum of the plane is left in `spectra`."""
+    columns_forward(plane, x, spectrum, room)
+    size = y.n * LANES
+    zr, zi, mr, mi = room.panels[0, 0, :size], room.panels[0, 1, :size], room.panels[1, 0, :size], room.panels[1, 1, :size]
+    for panel in range(template.shape[1]):
+        rows_forward(spectrum, panel * LANES, y, mr.ctypes.data, mi.ctypes.data, room)
+        spectra[0, panel, :] = mr
+        spectra[1, panel, :] = mi
+        product(mr, mi, template[0, panel].reshape(-1), template[1, panel].reshape(-1))
+        powered(mr, mi, power, scale, zr, zi)
+        rows_inverse(zr.ctypes.data, zi.ctypes.data, y, spectrum, panel * LANES, room)
+    columns_inverse(spectrum, x, out, room)
+
+
+def run(image, template, power):
+    nx, ny = image.shape
+    plane = np.zeros((nx, padded(ny)), np.float32)
+    plane[:, :ny] = image
+    panels = panels_of(template, (nx, ny))
+    spectra = np.zeros((2, panels.shape[1], ny * LANES), np.float32)
+    spectrum, out = np.zeros((2, half_rows(nx), padded(ny)), np.float32), np.zeros_like(plane)
+    correlate(plane, line(nx), line(ny), panels, np.float32(power), np.float32(1 / image.size), spectrum, spectra, out, room(nx, ny))
+    rows = (spectra[0] + 1j * spectra[1]).reshape(-1, ny, LANES).transpose(0, 2, 1).reshape(-1, ny)
+    return rows[: nx // 2 + 1], out[:, :ny]
+
+
+SHAPES = [
+    (128, 128),
+    (96, 160),
+    (3, 3),
+    (1, 5),
+    (8, 7),
+    (16, 64),
+    (13, 22),
+    (33, 17),
+    (63, 65),
+    (11, 121),
+    (211, 31),
+    (34, 206),
+    (100, 515),
+    (514, 40),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("power", [1.0, 0.85])
+def test_correlation_of_planes_of_any_size(shape, power):
+    rng = np.random.default_rng(0)
+    image, other = rng.random(shape) + rng.poisson(0.1, shape), rng.random(shape)
+    template = np.fft.rfft2(other)
+    rows, out = run(image, template, power)
+    forward = np.fft.fft2(image)
+    assert np.abs(rows - forward[: shape[0] // 2 + 1]).max() <= 3e-6 * np.abs(forward).max()
+    m = np.fft.rfft2(image) * template
+    want = np.fft.irfft2(m * np.abs(m) ** (power - 1), s=shape)
+    assert np.abs(out - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("n", [*range(1, 70), 101, 103, 121, 143, 169, 256, 257, 343, 512, 514, 515, 1021])
+def test_passes_make_up_the_size(n):
+    passes = line(n).passes
+    assert np.prod(passes[:, 0]) == n
+    m, s = n, 1
+    for radix, rest, stride, *_ in passes:
+        m //= radix
+        assert (rest, stride) == (m, s)
+        s *= radix
+    impulse = np.zeros((n, 3))
+    impulse[1 % n, 0] = 1.0
+    rows, _ = run(impulse, np.ones((n, 2)), 1.0)
+    want = np.exp(-2j * np.pi * np.arange(n // 2 + 1) * (1 % n) / n)
+    np.testing.assert_allclose(rows, np.repeat(want[:, None], 3, 1), atol=2e-6)
