@@ -91,7 +91,7 @@ class BrightFieldStack:
         self.detector = given.shape if given.dtype == bool else None
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        copies = 1 if scan.on_host else 2  # in tiles, and in scan order
+        copies = 1 if scan.on_host else 3  # in tiles, joined, and in scan order
         return len(self.pixels) * itemsize(scan.dtype) * (copies * scan.shape[0] * scan.shape[1] + n_frames)
 
     def passes(self, scan: ScanInfo, budget: int) -> int:

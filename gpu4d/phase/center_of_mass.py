@@ -10,7 +10,7 @@ from gpu4d import arrays
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 from gpu4d.operation import operation
-from gpu4d.streaming.reduction import PerPosition, ScanInfo
+from gpu4d.streaming.reduction import PerPosition, ScanInfo, defined
 from gpu4d.virtual.detectors import as_detector
 
 if TYPE_CHECKING:
@@ -146,8 +146,9 @@ class CenterOfMass:
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         rx, ry, qx, qy = scan.shape
-        per_frame = 80 if scan.on_host else 80 + 16 * qx * qy  # the definition's copies in 64 bit
-        return 24 * rx * ry + qx * qy + per_frame * n_frames
+        per_frame = 24 * qx * qy if defined(first_moments, scan) else 0
+        finish = (32 if scan.on_host else 112) + 96 * self.relative_to_origin
+        return PerPosition.bytes_needed(scan, 3, n_frames) + finish * rx * ry + 2 * qx * qy + per_frame * n_frames
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
@@ -197,7 +198,13 @@ class CenterOfMass:
         """Stack (2, Rx, Ry) float64, planes com_x and com_y, pixels; NaN where no pattern came or it was empty."""
         moments = self.values.result()
         xp = arrays.namespace(moments)
-        com = _divided(xp.permute_dims(moments, (1, 2, 0)))
+        moments = xp.permute_dims(moments, (1, 2, 0))
+        if isinstance(moments, np.ndarray):  # row by row, for the copies it makes
+            com = np.empty((*moments.shape[:2], 2))
+            for row, out in zip(moments, com):
+                out[...] = _divided(row)
+        else:
+            com = _divided(moments)
         if self.relative_to_origin:
             rx, ry = self.scan.shape[:2]
             positions = np.indices((rx, ry)).reshape(2, -1).T

@@ -13,6 +13,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.source import Shape4
+from gpu4d.operation import Operation
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,13 @@ class Reduction(Protocol):
     def finish(self) -> Any:
         """The result so far; may be called at any time and consumes nothing. Unseen positions are NaN."""
         ...
+
+
+def defined(operation: Operation, scan: ScanInfo) -> bool:
+    """Whether an operation on the frames of a scan runs as its definition, whose copies in 64 bits belong into memory plans."""
+    shape = (0, *scan.shape[2:])
+    frames = np.empty(shape, scan.dtype) if scan.on_host else arrays.namespace(scan.sample).reshape(scan.sample, shape)
+    return operation.choose(frames) == "definition"
 
 
 def in_tiles(reduction: Any) -> bool:
@@ -253,6 +261,12 @@ class PerPosition:
         self.host = scan.on_host
         self.values = np.full(self.shape, np.nan) if self.host else None
         self.pieces: list[tuple[np.ndarray, Any]] = []
+
+    @staticmethod
+    def bytes_needed(scan: ScanInfo, planes: int, n_frames: int) -> int:
+        """What it holds up to its result, with the values of `n_frames` frames on their way."""
+        copies = 2 if scan.on_host else 4  # elsewhere: pieces, joined, with a NaN, in scan order
+        return 8 * planes * (copies * scan.shape[0] * scan.shape[1] + 3 * n_frames)
 
     def put(self, positions: np.ndarray, values: Any) -> None:
         """`values` (n, planes) of positions (n, 2)."""

@@ -11,6 +11,7 @@ from gpu4d import arrays
 from gpu4d.data import Calibration, DataCube, RealSlice
 from gpu4d.errors import InputError
 from gpu4d.streaming import PerPosition, ScanInfo, sweep
+from gpu4d.streaming.reduction import defined
 from gpu4d.virtual.detectors import Detector, as_detector
 from gpu4d.virtual.frame_reductions import FrameReductions
 from gpu4d.virtual.fused import exact, fused
@@ -62,8 +63,15 @@ class VirtualImage:
         self.origin = None if origin is None else np.asarray(arrays.to_numpy(origin), dtype=np.float64)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        rx, ry, qx, qy = scan.shape
-        return 8 * len(self.detectors) * (rx * ry + 2 * n_frames + qx * qy)
+        frame, many = scan.shape[2] * scan.shape[3], len(self.detectors)
+        masks = 2 * many * frame * (8 if self._weighs else 1)  # on the host and beside the frames
+        per_pixel = 48 * defined(masked_sums, scan)
+        moving = 48 * frame if any(d.follows_origin and d.radii is None for d in self.detectors) else 0  # a mask for each pattern
+        return (
+            PerPosition.bytes_needed(scan, many, n_frames)
+            + masks
+            + (per_pixel * n_frames * frame + 8 * many * frame + moving) * (n_frames > 0)
+        )
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
@@ -78,6 +86,7 @@ class VirtualImage:
         self.radii = np.array([self.detectors[i].radii for i in self.round], dtype=np.float64).reshape(-1, 2)
         still = [i for i in range(len(self.detectors)) if i not in self.following]
         self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean)) for i in still}
+        self.stacks = _stacks(self.still)
         self.values = PerPosition(scan, len(self.detectors))
 
     def _masked(self, mask: np.ndarray) -> np.ndarray:
@@ -88,7 +97,7 @@ class VirtualImage:
         return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        columns = self._under_masks(frames, self.still)
+        columns = self._under_masks(frames, self.stacks)
         if self.following:
             columns.update(self._follow(frames, positions))
         self._put(positions, columns, arrays.namespace(frames))
@@ -98,16 +107,14 @@ class VirtualImage:
 
     def update_pixels(self, values: Any, positions: np.ndarray) -> None:
         xp, pixels = arrays.namespace(values), self.wanted_pixels()
-        masks = {i: mask.ravel()[None, pixels] for i, mask in self.still.items()}
-        self._put(positions, self._under_masks(xp.reshape(values, (len(positions), 1, -1)), masks), xp)
+        stacks = [(members, stack.reshape(len(members), 1, -1)[:, :, pixels]) for members, stack in self.stacks]
+        self._put(positions, self._under_masks(xp.reshape(values, (len(positions), 1, -1)), stacks), xp)
 
-    def _under_masks(self, frames: Any, masks: dict[int, np.ndarray]) -> dict[int, Any]:
-        """Sums under fixed masks; bool masks and weights each in one call."""
+    def _under_masks(self, frames: Any, stacks: list[tuple[list[int], np.ndarray]]) -> dict[int, Any]:
+        """Sums under fixed masks."""
         columns: dict[int, Any] = {}
-        for kind in (bool, float):
-            if members := [i for i, mask in masks.items() if (mask.dtype == bool) == (kind is bool)]:
-                stack = arrays.from_numpy(np.stack([masks[i] for i in members]).astype(kind), frames)
-                columns.update(self._columns(masked_sums(frames, stack), members))
+        for members, stack in stacks:
+            columns.update(self._columns(masked_sums(frames, arrays.from_numpy(stack, frames)), members))
         return columns
 
     def _put(self, positions: np.ndarray, columns: dict[int, Any], xp: Any) -> None:
@@ -149,6 +156,10 @@ class VirtualImage:
             columns[i] = xp.concat(one)[:, 0]
         return columns
 
+    @property
+    def _weighs(self) -> bool:
+        return any(d.kind == "array" and d.parameters[0].array.dtype != bool for d in self.detectors)
+
     @staticmethod
     def _columns(sums: Any, members: list[int]) -> dict[int, Any]:
         sums = arrays.as_float64(sums)
@@ -167,6 +178,12 @@ class VirtualImage:
         planes = self.values.result()
         data = planes if self.stack else planes[0, :, :]
         return real_slice(data, "virtual image", "counts", self.scan.calibration, self.labels if self.stack else ())
+
+
+def _stacks(masks: dict[int, np.ndarray]) -> list[tuple[list[int], np.ndarray]]:
+    """Numbers of masks, and the masks (m, Qx, Qy): bool ones and weights each in one stack."""
+    kinds = [(kind, [i for i, mask in masks.items() if (mask.dtype == bool) == (kind is bool)]) for kind in (bool, float)]
+    return [(members, np.stack([masks[i] for i in members]).astype(kind, copy=False)) for kind, members in kinds if members]
 
 
 def real_slice(data: Any, name: str, units: str, calibration: Calibration, labels: tuple[str, ...] = ()) -> RealSlice:

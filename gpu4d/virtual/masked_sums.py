@@ -6,6 +6,7 @@ from typing import Any
 
 from gpu4d import arrays
 from gpu4d.operation import operation
+from gpu4d.virtual.pattern_sums import twin_cannot
 
 
 def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
@@ -14,7 +15,12 @@ def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
     return unsupported(patterns)
 
 
-@operation(cpu="gpu4d.cpu_fallback.masked_sums", cuda="gpu4d.kernels.masked_sums", cuda_unsupported=_kernel_cannot)
+@operation(
+    cpu="gpu4d.cpu_fallback.masked_sums",
+    cuda="gpu4d.kernels.masked_sums",
+    unsupported=twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
 def masked_sums(patterns: Any, masks: Any, /) -> Any:
     """Sum of every pattern under every mask.
 
@@ -56,7 +62,12 @@ def masked_sums(patterns: Any, masks: Any, /) -> Any:
     return xp.stack(rows, axis=-1)
 
 
-@operation(cpu="gpu4d.cpu_fallback.masked_sums", cuda="gpu4d.kernels.masked_sums", cuda_unsupported=_kernel_cannot)
+@operation(
+    cpu="gpu4d.cpu_fallback.masked_sums",
+    cuda="gpu4d.kernels.masked_sums",
+    unsupported=twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
 def annular_sums(patterns: Any, centers: Any, radii: Any, /, *, mask: Any = None) -> Any:
     """Sum of every pattern over disks and annuli about its own centre.
 

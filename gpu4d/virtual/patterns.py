@@ -8,10 +8,10 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data import DiffractionSlice
-from gpu4d.data.datacube import diffraction_slice
+from gpu4d.data.datacube import diffraction_slice, itemsize
 from gpu4d.errors import InputError
 from gpu4d.streaming import BlockSums, ScanInfo
-from gpu4d.streaming.reduction import add_together
+from gpu4d.streaming.reduction import add_together, defined
 from gpu4d.virtual.frame_reductions import FrameReductions
 from gpu4d.virtual.fused import exact, fused
 from gpu4d.virtual.pattern_sums import pattern_maximum, pattern_sums
@@ -51,8 +51,12 @@ class MeanPattern:
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame = scan.shape[2] * scan.shape[3]
-        moved = 8 * n_frames * frame if self.origin is not None else 0
-        return 8 * frame * (5 + len(self._SUMS) * scan.open_blocks) + 2 * moved
+        per_pixel = 32 if defined(pattern_sums, scan) else 1  # where frames are finite
+        if self.origin is not None:
+            per_pixel += 56 if defined(shifted_patterns, scan) else 8 if scan.on_host else 16
+            if scan.detector_mask is not None:  # valid frames, and the mask moved with each
+                per_pixel += itemsize(scan.dtype) + 16
+        return 8 * frame * (5 + len(self._SUMS) * scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
@@ -170,7 +174,9 @@ class MaxPattern:
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        return 8 * scan.shape[2] * scan.shape[3] * (4 + scan.open_blocks)
+        frame = scan.shape[2] * scan.shape[3]
+        per_pixel = 32 if defined(pattern_maximum, scan) else 1  # where frames are finite
+        return 8 * frame * (4 + scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1

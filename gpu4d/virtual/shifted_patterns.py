@@ -6,6 +6,7 @@ from typing import Any
 
 from gpu4d import arrays
 from gpu4d.operation import operation
+from gpu4d.virtual.pattern_sums import twin_cannot
 
 
 def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
@@ -14,7 +15,12 @@ def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
     return unsupported(patterns)
 
 
-@operation(cpu="gpu4d.cpu_fallback.shifted_patterns", cuda="gpu4d.kernels.shifted_patterns", cuda_unsupported=_kernel_cannot)
+@operation(
+    cpu="gpu4d.cpu_fallback.shifted_patterns",
+    cuda="gpu4d.kernels.shifted_patterns",
+    unsupported=twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
 def shifted_patterns(patterns: Any, shifts: Any, /) -> Any:
     """Move every pattern by its own shift, bilinearly: no ringing at sharp disk edges, counts are kept.
 
