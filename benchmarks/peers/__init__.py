@@ -1,1 +1,1 @@
-"""Comparisons with other tools; each script runs in an environment of theirs, described at its top."""
+"""Comparisons with other tools: `compare.py` runs them beside gpu4d, `read_results.py` shows that they read its files."""

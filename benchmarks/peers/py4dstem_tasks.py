@@ -1,0 +1,99 @@
+"""py4DSTEM's side of the comparisons: ``python py4dstem_tasks.py FOLDER`` in its environment, see serve.py."""
+
+import numpy as np
+import py4DSTEM
+from py4DSTEM.process.phase import DPC
+from py4DSTEM.process.strain.latticevectors import add_indices_to_braggvectors, fit_lattice_vectors_all_DPs, get_strain_from_reference_g1g2
+from serve import Prepared, serve
+
+
+def bragg(folder, subpixel, power, smooth) -> Prepared:
+    """Spacing, border and threshold that suit the data: its defaults leave next to nothing of 128 × 128."""
+    cube = py4DSTEM.DataCube(np.load(folder / "bragg_few.npy"))
+    probe = py4DSTEM.Probe(np.load(folder / "probe.npy"))
+    kernel = probe.get_kernel(mode="sigmoid", radii=(6.0, 12.0))
+    options = {
+        "corrPower": power, "sigma_cc": smooth, "subpixel": subpixel, "upsample_factor": 16,
+        "minRelativeIntensity": 0.02, "minPeakSpacing": 12, "edgeBoundary": 6, "maxNumPeaks": 70,
+    }  # fmt: skip
+
+    def call():
+        return cube.find_Bragg_disks(template=kernel, **options)
+
+    def arrays(vectors):
+        lists = [np.stack([vectors.raw[0, i].data[name] for name in ("qx", "qy")], -1) for i in range(cube.data.shape[1])]
+        return {"points": np.concatenate(lists), "starts": np.cumsum([0, *map(len, lists)])}
+
+    return call, arrays
+
+
+def lattice(folder) -> Prepared:
+    """Origin measured and fitted, indexing with a mean lattice that is given, local lattices, strain."""
+    data = np.load(folder / "points.npz")
+    shape = data["intensity"].shape[:2]
+    vectors = py4DSTEM.BraggVectors(shape, (128, 128))
+    vectors.set_raw_vectors(point_lists(shape, data["q"], data["intensity"]))
+    guess = tuple(data["origin"].mean((0, 1)))
+    mean = {"g1": data["g1"], "g2": data["g2"]}
+    nodes = data["hk"] @ np.stack([mean["g1"], mean["g2"]])
+    lattice = py4DSTEM.PointList(np.zeros(len(nodes), [("qx", float), ("qy", float), ("g1_ind", int), ("g2_ind", int)]))
+    lattice.data["qx"], lattice.data["qy"] = nodes.T
+    lattice.data["g1_ind"], lattice.data["g2_ind"] = data["hk"].T
+
+    def call():
+        vectors.measure_origin(center_guess=guess)
+        origin = np.stack(vectors.fit_origin(plot=False)[:2], -1)
+        vectors.setcal(center=True, ellipse=False, pixel=False, rotate=False)
+        indexed = add_indices_to_braggvectors(vectors, lattice, 5.0)
+        vectors_map = fit_lattice_vectors_all_DPs(indexed)
+        return origin, vectors_map, get_strain_from_reference_g1g2(vectors_map, mean["g1"], mean["g2"])
+
+    def arrays(result):
+        origin, vectors_map, strain = result
+        maps = {
+            ours: strain.get_slice(theirs).data for ours, theirs in (("exx", "e_xx"), ("eyy", "e_yy"), ("exy", "e_xy"), ("theta", "theta"))
+        }
+        g = {name: np.stack([vectors_map.get_slice(name + axis).data for axis in "xy"], -1) for name in ("g1", "g2")}
+        return maps | g | {"origin": origin}
+
+    return call, arrays
+
+
+def point_lists(shape, q, intensity):
+    fields = [("qx", float), ("qy", float), ("intensity", float)]
+    found = py4DSTEM.PointListArray(dtype=fields, shape=shape)
+    for rx, ry in np.ndindex(shape):
+        rows = np.zeros(intensity.shape[2], fields)
+        rows["qx"], rows["qy"], rows["intensity"] = *q[rx, ry].T, intensity[rx, ry]
+        found[rx, ry].add(rows)
+    return found
+
+
+def dpc(folder) -> Prepared:
+    """64 iterations from a centre of mass that is given; preparations are not timed."""
+    data = np.load(folder / "field.npz")
+    com = data["com"]
+    cube = py4DSTEM.DataCube(np.ones((*com.shape[:2], 8, 8), np.float32))
+    cube.calibration.set_R_pixel_size(float(data["r_pixel"]))
+    cube.calibration.set_R_pixel_units("A")
+    cube.calibration.set_Q_pixel_size(float(data["q_pixel"]))
+    cube.calibration.set_Q_pixel_units("A^-1")
+    found = DPC(datacube=cube, energy=80e3, verbose=False)
+    zero = np.zeros(com.shape[:2])
+    found.preprocess(
+        force_com_rotation=0, force_com_transpose=False, force_com_measured=[com[..., 0], com[..., 1]], force_com_shifts=[zero, zero],
+        plot_center_of_mass=False, plot_rotation=False,
+    )  # fmt: skip
+
+    def call():
+        return found.reconstruct(reset=True, max_iter=64, progress_bar=False)
+
+    return call, lambda done: {"phase": np.asarray(done.object_phase if hasattr(done, "object_phase") else done.object).real}
+
+
+def versions():
+    return {"py4DSTEM": py4DSTEM.__version__, "numpy": np.__version__}
+
+
+if __name__ == "__main__":
+    serve({"bragg": bragg, "lattice": lattice, "dpc": dpc}, versions)
