@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.maxima import maxima, significant, strongest
-from gpu4d.cpu_fallback.pixels import raw, take
+from gpu4d.cpu_fallback.pixels import clear, raw, take
 from gpu4d.cpu_fallback.plane_transform import (
     Line,
     Room,
@@ -28,9 +28,8 @@ from gpu4d.cpu_fallback.power import powered, product
 from gpu4d.cpu_fallback.refine_disks import MODES, SUMMIT, WHOLE, Desk, Moments, Sincs, curvature, desk, errors, moments_of, refine, sincs
 from numba import njit
 
-from gpu4d.bragg.find_disks import Disks, fill_masked
-
-FILLED = 32  # patterns whose masked pixels are filled together
+from gpu4d import fft
+from gpu4d.bragg.find_disks import LEAST_SHARE, Disks, fill_spectrum
 
 _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
 _of_thread = threading.local()
@@ -52,6 +51,14 @@ class Search(NamedTuple):
     climb: bool
     with_errors: bool
     sincs: Sincs
+
+
+class Filling(NamedTuple):
+    """How masked pixels are filled from those about them; of no size where none is masked."""
+
+    mask: np.ndarray  # (nx, ny) bool, True where the detector counts
+    gauss: np.ndarray  # as Search.template
+    weight: np.ndarray  # (nx, ny) float32: 1 over the Gaussian's share of valid pixels
 
 
 class Work(NamedTuple):
@@ -107,13 +114,8 @@ def find_disks(
             refine_power == 1.0,
             sincs(nx, ny, refine, upsample),
         )
-        work = _work_of_thread(search)
-        step = n if mask is None else FILLED
-        for first in range(0, n, step):
-            some = slice(first, min(first + step, n))
-            frames = patterns[some] if mask is None else _filled(patterns[some], mask, fill_width)
-            _held, pixels = raw(frames)
-            _find(pixels, search, work, count[some], table[some])
+        _held, pixels = raw(patterns)
+        _find(pixels, search, _filling(mask, fill_width, (nx, ny)), _work_of_thread(search), count, table)
     return Disks(count, *(np.ascontiguousarray(table[:, field]) for field in range(5)))
 
 
@@ -137,12 +139,14 @@ def _work_of_thread(search: Search) -> Work:
     return _of_thread.work
 
 
-def _filled(frames, mask, fill_width):
-    """Patterns with masked pixels filled, float32; one with a NaN elsewhere keeps one."""
-    good = (np.isfinite(frames) | ~mask).all(axis=(-2, -1))
-    x = fill_masked(np.where(good[:, None, None], frames, 0).astype(np.float32), mask, fill_width)
-    x[~good] = np.nan
-    return x
+def _filling(mask, width, shape):
+    if mask is None:
+        return Filling(np.zeros((0, 0), bool), np.zeros((2, 0, 0, LANES), np.float32), np.zeros((0, 0), np.float32))
+    valid = mask.astype(np.float64)
+    gauss = fill_spectrum(shape, width, valid)
+    share = fft.irfft2(fft.rfft2(valid) * gauss, shape)
+    weight = np.where(share > LEAST_SHARE, 1 / np.maximum(share, LEAST_SHARE), 0.0)
+    return Filling(np.array(mask), panels_of(gauss, shape), weight.astype(np.float32))
 
 
 def _box(moments):
@@ -156,15 +160,31 @@ def _box(moments):
 
 
 @_jit
-def _find(patterns, search, work, count, table):
+def _find(patterns, search, filling, work, count, table):
     for i in range(count.size):
-        count[i] = _disks(search, work, table[i]) if take(patterns, i, work.plane, search.y.n) else 0
+        good = take(patterns, i, work.plane, search.y.n)
+        if filling.mask.size:
+            good = clear(work.plane, filling.mask)
+            if good:
+                _fill(search, filling, work)
+        count[i] = _disks(search, work, table[i]) if good else 0
+
+
+@_jit
+def _fill(search, filling, work):
+    """Masked pixels, so far 0, become the weighted mean of the valid ones about them."""
+    _correlate(search, work, filling.gauss, 1)
+    near = work.maps[0]
+    for i in range(filling.mask.shape[0]):
+        for j in range(filling.mask.shape[1]):
+            if not filling.mask[i, j]:
+                work.plane[i, j] = near[i, j] * filling.weight[i, j]
 
 
 @_jit
 def _disks(search, work, row):
     """Disks of the pattern in work.plane into the columns of `row`; how many."""
-    _correlate(search, work)
+    _correlate(search, work, search.template, search.powers.size)
     x, ny, at, height = work.plane, search.y.n, work.at, work.height
     cross, refined, here = work.maps[0], work.maps[search.refined], work.desk
     found = maxima(work.maps[search.hybrid], search.allowed, at, height, work.bits)
@@ -180,18 +200,18 @@ def _disks(search, work, row):
 
 
 @_jit
-def _correlate(search, work):
-    """The pattern's correlation maps, one for every power."""
+def _correlate(search, work, template, maps):
+    """The first of the pattern's correlation maps with a template, one for every power."""
     columns_forward(work.plane, search.x, work.columns, work.room)
     size = search.y.n * LANES
     scale = np.float32(1.0 / (search.x.n * search.y.n))
     panels = work.room.panels
     zr, zi, mr, mi = panels[0, 0, :size], panels[0, 1, :size], panels[1, 0, :size], panels[1, 1, :size]
-    for panel in range(search.template.shape[1]):
+    for panel in range(template.shape[1]):
         rows_forward(work.columns, panel * LANES, search.y, mr.ctypes.data, mi.ctypes.data, work.room)
-        product(mr, mi, search.template[0, panel].reshape(-1), search.template[1, panel].reshape(-1))
-        for k in range(search.powers.size):
+        product(mr, mi, template[0, panel].reshape(-1), template[1, panel].reshape(-1))
+        for k in range(maps):
             powered(mr, mi, search.powers[k], scale, zr, zi)
             rows_inverse(zr.ctypes.data, zi.ctypes.data, search.y, work.spectra[k], panel * LANES, work.room)
-    for k in range(search.powers.size):
+    for k in range(maps):
         columns_inverse(work.spectra[k], search.x, work.maps[k], work.room)

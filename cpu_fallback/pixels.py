@@ -64,3 +64,14 @@ def _cast(pixels, plane, ny):
             target[j] = v
             strange += not abs(v) <= LARGEST
     return strange == 0
+
+
+@njit(nogil=True, cache=True)
+def clear(plane, mask):
+    """Pixels outside the mask become 0; whether the others are finite."""
+    strange = 0
+    for i in range(mask.shape[0]):
+        for j in range(mask.shape[1]):
+            plane[i, j] = plane[i, j] if mask[i, j] else np.float32(0)
+            strange += not abs(plane[i, j]) <= LARGEST
+    return strange == 0

@@ -35,6 +35,7 @@ class Disks(NamedTuple):
     sy: Any
 
 
+LEAST_SHARE = 1e-6  # of the Gaussian on valid pixels, below which a masked pixel has none about it, and is filled with 0
 LONGEST = 32767  # detector side whose squared distances the kernels hold in 32 bits
 
 
@@ -138,17 +139,21 @@ def correlation_maps(patterns: Any, spectrum: Any, moments: Any, mask: Any, fill
 def fill_masked(x: Any, mask: Any, width: float) -> Any:
     """Masked pixels replaced by the mean of valid ones about them, weighted by a Gaussian (normalised convolution)."""
     xp = arrays.namespace(x, mask)
-    kx = fft.frequencies(x.shape[-2], beside=x)
-    ky = fft.frequencies(x.shape[-1], half=True, beside=x)
-    pi = 3.141592653589793
-    gauss = xp.exp(-2 * (pi * width) ** 2 * (kx[:, None] ** 2 + ky[None, :] ** 2))
-    gauss = xp.astype(gauss, x.dtype)
+    gauss = xp.astype(fill_spectrum(x.shape[-2:], width, x), x.dtype)
     valid = xp.astype(mask, x.dtype)
     clean = xp.where(mask, x, xp.zeros_like(x))
     near = fft.irfft2(fft.rfft2(clean) * gauss, x.shape[-2:])
     share = fft.irfft2(fft.rfft2(valid) * gauss, x.shape[-2:])
-    mean = near / xp.where(share > 1e-6, share, xp.ones_like(share))
-    return xp.where(mask, x, xp.where(share > 1e-6, mean, xp.zeros_like(mean)))
+    some = share > LEAST_SHARE
+    mean = near / xp.where(some, share, xp.ones_like(share))
+    return xp.where(mask, x, xp.where(some, mean, xp.zeros_like(mean)))
+
+
+def fill_spectrum(shape: tuple[int, int], width: float, beside: Any) -> Any:
+    """Half plane of the Gaussian of `fill_masked`, of unit sum."""
+    xp = arrays.namespace(beside)
+    kx, ky = fft.frequencies(shape[0], beside=beside), fft.frequencies(shape[1], half=True, beside=beside)
+    return xp.exp(-2 * (3.141592653589793 * width) ** 2 * (kx[:, None] ** 2 + ky[None, :] ** 2))
 
 
 def significance(maps: Maps) -> Any:
