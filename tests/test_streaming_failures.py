@@ -21,7 +21,8 @@ from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.operation import Operation
 from gpu4d.phase.bright_field_stack import BrightFieldStack
 from gpu4d.streaming import BlockSums
-from gpu4d.streaming.conveyor import Conveyor
+from gpu4d.streaming.conveyor import Conveyor, _rectangle, _runs
+from gpu4d.streaming.plan import Tile
 
 SHAPE = (26, 18, 17, 20)
 
@@ -79,10 +80,11 @@ def bits(results):
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """Tiles of six patterns: a small scan is a long one. No thread may be left behind."""
+    """Tiles of six patterns, several rows of them in a block: a small scan is a long one. No thread may be left behind."""
     module = importlib.import_module("gpu4d.streaming.plan")
     monkeypatch.setattr(module, "TILE_BYTES", 6 * 17 * 20 * 2)
     monkeypatch.setattr(module, "CHUNK_BYTES", 36 * 17 * 20 * 2)
+    monkeypatch.setattr(module, "MOST_BLOCKS", 5)
     before = threading.active_count()
     yield
     assert threading.active_count() == before
@@ -108,6 +110,33 @@ class Trips:
             self.tripped.add(work)
             self.rest()
         raise self.error("as asked")
+
+
+def test_arrays_in_place_are_taken_in_runs(monkeypatch):
+    """Parts of rows, several at a time: only what follows in the scan is taken together."""
+    xp = pytest.importorskip("array_api_strict")
+    for shape in ((26, 18, 5, 4), (7, 150, 5, 4), (9, 3, 5, 4)):
+        data = scan("uint16", shape)
+        module = importlib.import_module("gpu4d.streaming.plan")
+        monkeypatch.setattr(module, "TILE_BYTES", 6 * 40)
+        for together in (1, 2, 3, 7, 40):
+            monkeypatch.setattr(module, "CHUNK_BYTES", together * 6 * 40)
+            found = gpu4d.sweep(gpu4d.DataCube(xp.asarray(data)), gpu4d.VirtualImage(np.ones(shape[2:], bool)))
+            np.testing.assert_array_equal(np.asarray(found.data), data.sum((2, 3)))
+
+
+def test_runs_of_tiles_keep_the_order_of_their_positions():
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        rx, ry, rows, columns = (int(n) for n in rng.integers(1, 9, 4))
+        edges = lambda n, step: [slice(i, min(i + step, n)) for i in range(0, n, step)]  # noqa: E731
+        tiles = [Tile(r, c) for r in edges(rx, rows) for c in edges(ry, columns)]
+        first, last = sorted(int(n) for n in rng.integers(0, len(tiles) + 1, 2))
+        chosen = tuple(tile for tile in tiles[first:last] if rng.random() < 0.9)
+        runs = [(run, Tile(*_rectangle(run))) for run in _runs(chosen)]
+        assert tuple(tile for run, _ in runs for tile in run) == chosen
+        for run, whole in runs:
+            np.testing.assert_array_equal(whole.positions(), np.concatenate([tile.positions() for tile in run]))
 
 
 def trip_reductions(monkeypatch, trips):
@@ -291,6 +320,23 @@ def test_a_bug_in_a_reduction_leaves_nothing_behind(kind):
         given_back(several)
 
 
+@pytest.mark.parametrize("source", ["in place", "from a file"])
+def test_the_others_stop_when_one_fails(source, monkeypatch):
+    monkeypatch.setenv("GPU4D_THREADS", "2")
+    data, bug = scan(), Broken(2)
+    seen, update = [], bug.update
+
+    def slow(frames, positions):
+        seen.append(len(positions))
+        time.sleep(0.002)
+        update(frames, positions)
+
+    bug.update = slow
+    with pytest.raises(ValueError, match="a bug of the caller"):
+        gpu4d.sweep(gpu4d.DataCube(data if source == "in place" else Stored(data)), bug)
+    assert len(seen) < 12, "of 104 tiles"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
 def test_a_read_that_fails_in_the_middle(kind, error):
@@ -339,7 +385,7 @@ def test_several_conveyors_and_what_fails_on_one(kind):
         try:
             assert bits(gpu4d.sweep(cube, every_reduction(data.shape), device=device)) == wanted
             outcomes.add("done")
-        except (DeviceError, InputError) as error:
+        except (DeviceError, InputError, MemoryBudgetError) as error:
             outcomes.add(type(error).__name__)
         given_back(several)
     assert {"done", "DeviceError", "InputError"} <= outcomes

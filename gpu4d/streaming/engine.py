@@ -107,7 +107,7 @@ def sweep(
                 _one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
             if cube.source.resident and _frames(todo.scan):
                 cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
-            merge(parts, workspaces)
+            _merged(todo, parts, workspaces)
             results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
         if timeline is not None and timeline is not trace:
@@ -135,6 +135,16 @@ def _timeline(trace: Any) -> Timeline | None:
     if not Path(trace).absolute().parent.is_dir():
         raise InputError(f"trace={os.fspath(trace)!r}: there is no folder {Path(trace).absolute().parent}; choose another place")
     return Timeline()
+
+
+def _merged(todo: Plan, parts: list[Named], workspaces: list[Workspace]) -> None:
+    try:
+        merge(parts, workspaces)
+    except MemoryBudgetError:
+        raise
+    except MemoryError as error:  # what is half merged cannot be merged again
+        free = todo.processors[0].free_memory()
+        raise MemoryBudgetError("bringing together what several devices found", todo.held_bytes, free, todo.budget) from error
 
 
 def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
