@@ -372,3 +372,20 @@ def test_figures_of_the_peers_set(shared_data, seed):
         assert false == 0 and missed <= 1e-3 * places.shape[0] * 21
         assert np.sqrt((errors**2).mean()) <= limit
         assert np.abs(errors.mean(0)).max() < 2e-3
+
+
+def test_positions_and_strain_of_the_benchmark_are_near_their_bounds():
+    """A few of the rows of `benchmarks/bragg_cpu.py`, with the statistics of few patterns."""
+    from gpu4d.benchmarks import bragg_cpu
+
+    assert bragg_cpu.exactness(1, patterns=2)["largest_distance"] < 1e-3
+    for options in ({"dose": 300.0}, {"dose": 2000.0, "edge": 3.0}, {"dose": 2000.0, "edge": 0.5}):
+        s = bragg_cpu.scene(2, side=6, **options)
+        least = bragg_cpu.bounds(s).diagonal(axis1=-2, axis2=-1).mean()
+        disks = gpu4d.find_bragg_disks(gpu4d.DataCube(s.patterns), s.probe)
+        m = bragg_cpu.matched(disks, s.positions)
+        assert m.recall == 1 and m.false == 0
+        assert 0.92 < np.sqrt((m.error**2).mean() / least) < 1.12 and abs((np.abs(m.score) < 1).mean() - 0.683) < 0.05
+        found = bragg_cpu.strain_of(disks, [s.truth["g1"], s.truth["g2"]])
+        ratios = [(getattr(found, name).data - s.truth[name]).std() / sigma for name, sigma in bragg_cpu.strain_bound(s).items()]
+        assert 0.8 < np.mean(ratios) < 1.3
