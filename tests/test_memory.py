@@ -1,14 +1,19 @@
-"""A scan larger than its budget: private memory is sampled while the sweep runs, in a process of its own."""
+"""A scan larger than its budget: private memory is sampled while the sweep runs, in a process of its own. And what a plan promises."""
 
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
 
 import gpu4d
+from gpu4d.device.accounting import AccountingProcessor
+from gpu4d.errors import MemoryBudgetError
+from gpu4d.phase.bright_field_stack import BrightFieldStack
+from gpu4d.streaming import plan
 
 SWEEP = """
 import json, sys, threading
@@ -40,26 +45,30 @@ print(json.dumps({"anonymous": peak[0], "maxrss": status("VmHWM"),
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
-@pytest.mark.parametrize("layout", ["contiguous", "gzip"])
-def test_scan_four_times_the_budget(tmp_path, layout):
+@pytest.mark.parametrize("layout", ["contiguous", "gzip", "bitshuffle"])
+def test_scan_eight_times_the_budget(tmp_path, layout):
     small = gpu4d.simulate.bragg_scan((8, 8), (128, 128), seed=1)
     frames = np.asarray(small.cube.source.array)
-    options = {} if layout == "contiguous" else {"chunks": (4, 4, 128, 128), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+    options = {} if layout == "contiguous" else {"chunks": (4, 4, 128, 128)}
+    if layout == "gzip":
+        options |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+    if layout == "bitshuffle":
+        options |= pytest.importorskip("hdf5plugin").Bitshuffle(cname="lz4")
     path, probe = tmp_path / "scan.h5", tmp_path / "probe.npy"
     with h5py.File(path, "w") as f:
-        data = f.create_dataset("data", (64, 64, 128, 128), "u2", **options)
-        for row in range(0, 64, 8):
+        data = f.create_dataset("data", (128, 64, 128, 128), "u2", **options)
+        for row in range(0, 128, 8):
             data[row : row + 8] = np.tile(frames, (1, 8, 1, 1))
     np.save(probe, small.probe)
-    size = 64 * 64 * 128 * 128 * 2
-    budget = size // 4
+    size = 128 * 64 * 128 * 128 * 2
+    budget = size // 8
     run = subprocess.run([sys.executable, "-c", SWEEP, path, str(budget), probe], capture_output=True, text=True, check=True)
     seen = json.loads(run.stdout)
     assert seen["anonymous"] <= budget + 300e6
-    if layout == "gzip":  # nothing is mapped: resident memory is private memory
+    if layout != "contiguous":  # nothing is mapped: resident memory is private memory
         assert seen["maxrss"] <= budget + 300e6
     assert seen["sum"] == pytest.approx(frames.mean((0, 1), dtype=float).sum(), rel=1e-12)
-    assert seen["points"] == 64 * len(gpu4d.find_bragg_disks(small.cube, small.probe))
+    assert seen["points"] == 128 * len(gpu4d.find_bragg_disks(small.cube, small.probe))
 
 
 class _Read:
@@ -93,3 +102,111 @@ def test_views_read_little_at_once(view, blocks):
     assert np.array_equal(got, expected)
     assert whole.source.most <= 8 << 20
     assert whole.source.times.max() == 1, "no pattern is read twice"
+
+
+class _Filled:
+    """The same pattern everywhere, in no memory."""
+
+    resident, description, blocks = False, "made up", (1, 1)
+
+    def __init__(self, shape, dtype):
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self.pattern = np.random.default_rng(0).poisson(3.0, shape[2:]).astype(dtype)
+
+    def read(self, rows, columns, out=None):
+        out = np.empty((rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:]), self.dtype) if out is None else out
+        out[...] = self.pattern
+        return out
+
+
+def _reductions(shape):
+    rx, ry, qx, qy = shape
+    rng = np.random.default_rng(1)
+    weights, origin = rng.random((rx, ry)), np.array([qx, qy]) / 2 + rng.uniform(-1, 1, (rx, ry, 2))
+    radius = min(qx, qy) / 8
+    disk, ring = gpu4d.detectors.disk(radius), gpu4d.detectors.annulus(radius, 2 * radius)
+    several = {
+        "mean": gpu4d.MeanPattern(),
+        "max": gpu4d.MaxPattern(),
+        "com": gpu4d.CenterOfMass(),
+        "image": gpu4d.VirtualImage([disk, ring]),
+    }
+    alone = {
+        "weighted": gpu4d.MeanPattern(weights=weights),
+        "aligned": gpu4d.MeanPattern(weights=weights, origin=origin),
+        "weights": gpu4d.VirtualImage(rng.random((qx, qy))),
+        "moving": gpu4d.VirtualImage([disk, ring, gpu4d.detectors.rectangle(radius, radius)], origin),
+        "stack": BrightFieldStack(np.hypot(*(np.indices((qx, qy)) - np.array([[[qx]], [[qy]]]) // 2)) < radius),
+    }
+    return {
+        **{name: {name: r} for name, r in (several | alone).items()},
+        "several": several,
+        "all": several | alone,
+    }
+
+
+OF_PYTHON = 1_500_000  # bytes of threads, futures, slices and code loaded on the way
+SCANS = [
+    ((32, 32, 128, 128), "uint16"),
+    ((16, 16, 256, 256), "uint8"),
+    ((96, 96, 32, 32), "float32"),
+    ((400, 400, 4, 4), "uint8"),
+    ((24, 24, 96, 100), "uint64"),
+    ((24, 24, 96, 100), "float16"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape, dtype", SCANS)
+@pytest.mark.parametrize("device, masked", [("cpu", False), ("accounting", False)])
+def test_a_sweep_holds_what_its_plan_says(shape, dtype, device, masked, monkeypatch):
+    """Measured by what Python, NumPy included, asks of the system: never more than planned, and not a fraction of it."""
+    monkeypatch.setenv("GPU4D_THREADS", "2")
+    mask = np.arange(shape[2] * shape[3]).reshape(shape[2:]) > 0 if masked else None
+    where = np.random.default_rng(2).random(shape[:2]) > 0.1 if masked else None
+    for name in _reductions(shape):
+
+        def swept(shape, where, name=name, mask=mask):
+            cube = gpu4d.DataCube(_Filled(shape, dtype), detector_mask=mask)
+            asked, on = _reductions(shape)[name], AccountingProcessor() if device == "accounting" else "cpu"
+            todo = plan(cube, asked, device=on, where=where)
+            tracemalloc.start()
+            gpu4d.sweep(cube, asked, device=on, where=where)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            return peak, todo.bytes + todo.staging_bytes
+
+        swept((4, 4, *shape[2:]), None)  # compiled code is loaded
+        peak, promised = swept(shape, where)
+        assert peak <= promised + OF_PYTHON, f"{name}: {peak / 1e6:.2f} MB held, {promised / 1e6:.2f} MB promised"
+        if dtype != "float16":  # whose definitions make copies one after the other, and each is planned for
+            assert promised <= 3 * peak, f"{name}: {peak / 1e6:.2f} MB held, {promised / 1e6:.2f} MB promised"
+
+
+@pytest.mark.parametrize("device", ["cpu", "accounting"])
+def test_the_least_memory_and_a_byte_less(device, monkeypatch):
+    monkeypatch.setenv("GPU4D_THREADS", "2")
+    cube = gpu4d.DataCube(_Filled((64, 64, 32, 32), "uint16"))
+    processor = AccountingProcessor(memory=2e9) if device == "accounting" else "cpu"
+    with pytest.raises(MemoryBudgetError) as refused:
+        gpu4d.sweep(cube, gpu4d.MeanPattern(), device=processor, memory=1000)
+    least = refused.value.asked
+    todo = plan(cube, {"mean": gpu4d.MeanPattern()}, device=processor, memory=least)
+    assert (todo.bytes, todo.lanes, todo.ring, todo.chunk_tiles) == (least, 1, 1, 1)
+    result = gpu4d.sweep(cube, gpu4d.MeanPattern(), device=processor, memory=least)
+    np.testing.assert_array_equal(result, cube.source.pattern.astype(float))
+    if device == "accounting":
+        assert processor.peak <= least and processor.pinned_peak <= least
+    with pytest.raises(MemoryBudgetError) as refused:
+        gpu4d.sweep(cube, gpu4d.MeanPattern(), device=processor, memory=least - 1)
+    assert refused.value.asked == least and refused.value.cap == least - 1
+    assert refused.value.free == 2e9 if device == "accounting" else refused.value.free > 1e6
+    if device == "accounting":  # too little of the device, and too little to lock
+        with pytest.raises(MemoryBudgetError) as refused:
+            gpu4d.sweep(cube, gpu4d.MeanPattern(), device=AccountingProcessor(memory=least - 1), memory="1 GB")
+        assert (refused.value.asked, refused.value.free, refused.value.cap) == (least, least - 1, 10**9)
+        module = __import__("sys").modules["gpu4d.streaming.plan"]
+        monkeypatch.setattr(module, "available_memory", lambda: 1000)
+        with pytest.raises(MemoryBudgetError, match="page-locked") as refused:
+            gpu4d.sweep(cube, gpu4d.MeanPattern(), device=processor, memory="1 GB")
+        assert (refused.value.asked, refused.value.free, refused.value.cap) == (todo.tile_bytes, 1000, 10**9)

@@ -20,7 +20,7 @@ from gpu4d.device.accounting import AccountingProcessor
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.operation import Operation
 from gpu4d.phase.bright_field_stack import BrightFieldStack
-from gpu4d.streaming import BlockSums
+from gpu4d.streaming import BlockSums, ScanInfo
 from gpu4d.streaming.conveyor import Conveyor, _rectangle, _runs
 from gpu4d.streaming.plan import Tile
 
@@ -137,6 +137,16 @@ def test_runs_of_tiles_keep_the_order_of_their_positions():
         assert tuple(tile for run, _ in runs for tile in run) == chosen
         for run, whole in runs:
             np.testing.assert_array_equal(whole.positions(), np.concatenate([tile.positions() for tile in run]))
+
+
+def test_sums_asked_for_too_early_are_in_row_order_too():
+    info = ScanInfo((8, 1, 1, 1), np.dtype("float64"), block_rows=(0, 2, 4, 6, 8))
+    parts = [1e16, 1.0, -1e16, 1.0]  # order matters to the last bit
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
+        sums = BlockSums(info)
+        for block in order:
+            sums.add(block, parts[block], 1)  # of two frames
+        assert sums.result() == ((1e16 + 1.0) - 1e16) + 1.0 and sums.folded == 0
 
 
 def trip_reductions(monkeypatch, trips):
