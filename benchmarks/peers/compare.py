@@ -131,7 +131,7 @@ def compared(comparison: Comparison, theirs: list[Worker], ours: Worker, folder:
         one.run(*(comparison.precise or comparison.task), saved[0])
         ours.run(*comparison.ours, saved[1])
         row.checks = _checks(comparison, folder, *(arrays_of(path) for path in saved))
-        for worker in theirs[: 1 if comparison.one_thread_only else None]:
+        for worker in ([one] if comparison.precise else []) + ([default] if default is not None else []):
             worker.run(*comparison.task)
         for _ in range(min(rounds, comparison.rounds)):
             row.one_thread.append(one.run(*comparison.task))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -52,6 +53,7 @@ def default_folder() -> pathlib.Path:
     return pathlib.Path(cache) / "gpu4d" / "peers"
 
 
+@functools.cache  # the imports it tries take seconds
 def python_of(environment: Environment, folder: pathlib.Path) -> pathlib.Path:
     """The interpreter of the environment, which is made if it is not there or does not import what it must.
 
