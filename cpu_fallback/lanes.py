@@ -13,8 +13,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpu4d.bragg.find_disks import ABOVE, NOT_BELOW
-
 LANES = 16
 TOGETHER = 4  # frequencies of a long prime whose sums are in registers at once
 FAST = ("fast",)  # patterns with a NaN never come this far
@@ -22,7 +20,7 @@ F32, I32, INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(F32, LANES)
 
 
-class _Emit:
+class Emit:
     """Complex arithmetic on pairs of vectors, and loops over addresses."""
 
     def __init__(self, builder):
@@ -133,10 +131,6 @@ class _Emit:
         return (self.add(even[0], odd[1]), self.sub(even[1], odd[0])), (self.sub(even[0], odd[1]), self.add(even[1], odd[0]))
 
 
-def _none(context):
-    return context.get_dummy_value()
-
-
 @intrinsic(prefer_literal=True)
 def short_pass(typing, radix, last, xr, xi, xs, yr, yi, ys, m, s, twiddles):
     """One pass of Stockham's transform: n = radix · m · s points of sixteen lanes from x to y, points `xs` and `ys` floats apart.
@@ -146,7 +140,7 @@ def short_pass(typing, radix, last, xr, xi, xs, yr, yi, ys, m, s, twiddles):
     r, final = radix.literal_value, last.literal_value
 
     def generate(context, builder, signature, args):
-        e = _Emit(builder)
+        e = Emit(builder)
         xr, xi, xs, yr, yi, ys, m, s, w = args[2:]
         xr, xi, yr, yi, w = (e.pointer(a) for a in (xr, xi, yr, yi, w))
         with e.loop(m) as (p, _):
@@ -165,7 +159,7 @@ def short_pass(typing, radix, last, xr, xi, xs, yr, yi, ys, m, s, twiddles):
                     at = e.scaled(e.sum_of(q, e.scaled(s, e.sum_of(e.scaled(p, r), e.index(k)))), ys)
                     e.store(value[0], yr, at)
                     e.store(value[1], yi, at)
-        return _none(context)
+        return context.get_dummy_value()
 
     return types.void(radix, last, *[types.intp] * 9), generate
 
@@ -179,7 +173,7 @@ def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, fol
     """
 
     def generate(context, builder, signature, args):
-        e = _Emit(builder)
+        e = Emit(builder)
         r, xr, xi, xs, yr, yi, ys, m, s, w, waves, folded = args
         xr, xi, yr, yi, w, waves, folded = (e.pointer(a) for a in (xr, xi, yr, yi, w, waves, folded))
         half = builder.sdiv(builder.sub(r, e.index(1)), e.index(2))
@@ -237,7 +231,7 @@ def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, fol
                     low, high = e.conjugate_pair((er, ei), (sr, si))
                     put(p, q, at_k, low)
                     put(p, q, builder.sub(r, at_k), high)
-        return _none(context)
+        return context.get_dummy_value()
 
     return types.void(*[types.intp] * 12), generate
 
@@ -247,7 +241,7 @@ def transpose(typing, x, xs, y, ys):
     """y ← xᵀ of a tile of 16 × 16 floats; rows `xs` and `ys` floats apart."""
 
     def generate(context, builder, signature, args):
-        e = _Emit(builder)
+        e = Emit(builder)
         x, xs, y, ys = args
         x, y = e.pointer(x), e.pointer(y)
         rows = [e.load(x, e.scaled(xs, i)) for i in range(LANES)]
@@ -260,7 +254,7 @@ def transpose(typing, x, xs, y, ys):
                     rows[place] = builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, LANES), lanes))
         for i, row in enumerate(rows):
             e.store(row, y, e.scaled(ys, i))
-        return _none(context)
+        return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), generate
 
@@ -273,7 +267,7 @@ def split_pair(typing, zr, zi, n, rows, outr, outi, stride):
     """
 
     def generate(context, builder, signature, args):
-        e = _Emit(builder)
+        e = Emit(builder)
         zr, zi, n, rows, outr, outi, stride = args
         zr, zi, outr, outi = (e.pointer(a) for a in (zr, zi, outr, outi))
         half = e.constant(0.5)
@@ -286,7 +280,7 @@ def split_pair(typing, zr, zi, n, rows, outr, outi, stride):
             e.store(e.sub(ai, bi), outi, at)
             e.store(e.add(ai, bi), outr, beside)
             e.store(e.sub(br, ar), outi, beside)
-        return _none(context)
+        return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7), generate
 
@@ -296,7 +290,7 @@ def join_pair(typing, inr, ini, stride, n, rows, zr, zi):
     """The inverse of `split_pair`: z = a + i b over all n frequencies."""
 
     def generate(context, builder, signature, args):
-        e = _Emit(builder)
+        e = Emit(builder)
         inr, ini, stride, n, rows, zr, zi = args
         inr, ini, zr, zi = (e.pointer(a) for a in (inr, ini, zr, zi))
 
@@ -313,93 +307,6 @@ def join_pair(typing, inr, ini, stride, n, rows, zr, zi):
             at = e.scaled(k, LANES)
             e.store(e.sub(ar, bi), zr, at)
             e.store(e.add(ai, br), zi, at)
-        return _none(context)
+        return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7), generate
-
-
-@intrinsic
-def four_row_sums(typing, plane, stride, rows, columns, weights, apart, out):
-    """out[o, j] = Σ_i weights[o, i] plane[i, j] for o < 4: rows of weights `apart` floats from each other, of out and plane `stride`.
-
-    `columns` is a multiple of 32. Eight sums stay in registers, so that a vector of the plane is read once for four products.
-    """
-
-    def generate(context, builder, signature, args):
-        e = _Emit(builder)
-        plane, stride, rows, columns, weights, apart, out = args
-        plane, weights, out = (e.pointer(a) for a in (plane, weights, out))
-        with e.loop(columns, 0, 2 * LANES) as (first, _):
-            sums = [[cgutils.alloca_once_value(builder, e.constant(0.0)) for _ in range(2)] for _ in range(4)]
-            for slot in (slot for pair in sums for slot in pair):
-                builder.store(e.constant(0.0), slot)
-            with e.loop(rows) as (i, _):
-                at = e.sum_of(e.scaled(i, stride), first)
-                values = e.load(plane, at), e.load(plane, builder.add(at, e.index(LANES)))
-                for o, pair in enumerate(sums):
-                    w = e.spread(weights, e.sum_of(e.scaled(apart, o), i))
-                    for slot, value in zip(pair, values):
-                        builder.store(e.add(builder.load(slot), e.mul(w, value)), slot)
-            for o, pair in enumerate(sums):
-                for half, slot in enumerate(pair):
-                    e.store(builder.load(slot), out, e.sum_of(e.scaled(stride, o), first, e.index(half * LANES)))
-        return _none(context)
-
-    return types.void(*[types.intp] * 7), generate
-
-
-@intrinsic
-def window_sums(typing, counts, stride, rows, width, weights, out):
-    """out[o] = Σ counts · weights[o] over a window (rows, width), o < 4, with what is negative 0 but for o = 0.
-
-    `weights` are four windows behind each other; `width` is a multiple of 16.
-    """
-
-    def generate(context, builder, signature, args):
-        e = _Emit(builder)
-        counts, stride, rows, width, weights, out = args
-        counts, weights, out = (e.pointer(a) for a in (counts, weights, out))
-        size = builder.mul(rows, width)
-        zero = e.constant(0.0)
-        sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(4)]
-        for slot in sums:
-            builder.store(zero, slot)
-        with e.loop(rows) as (i, _), e.loop(width, 0, LANES) as (j, _):
-            value = e.load(counts, e.sum_of(e.scaled(i, stride), j))
-            positive = builder.select(builder.fcmp_ordered(">", value, zero), value, zero)
-            at = e.sum_of(e.scaled(i, width), j)
-            for o, slot in enumerate(sums):
-                weight = e.load(weights, e.sum_of(e.scaled(size, o), at))
-                builder.store(e.add(builder.load(slot), e.mul(positive if o else value, weight)), slot)
-        for o, slot in enumerate(sums):
-            builder.store(e.total(builder.load(slot)), builder.gep(out, [e.index(o)]))
-        return _none(context)
-
-    return types.void(*[types.intp] * 6), generate
-
-
-@intrinsic
-def peak_bits(typing, c, stride, width, out):
-    """A bit for each of `width` pixels from c on: set where one is positive, exceeds the four neighbours before it in the order of
-    `ABOVE`, and does not fall below the four others. `width` is a multiple of 16; out holds 16 bits for 16 pixels.
-    """
-
-    def generate(context, builder, signature, args):
-        e = _Emit(builder)
-        c, stride, width, out = args
-        c, out = e.pointer(c), builder.inttoptr(out, ir.IntType(16).as_pointer())
-        with e.loop(width, 0, LANES) as (j, count):
-            value = e.load(c, j)
-
-            def beside(dx, dy):
-                return e.load(c, e.sum_of(j, e.scaled(stride, dx), e.index(dy)))
-
-            peak = builder.fcmp_ordered(">", value, e.constant(0.0))
-            for dx, dy in ABOVE:
-                peak = builder.and_(peak, builder.fcmp_ordered(">", value, beside(dx, dy)))
-            for dx, dy in NOT_BELOW:
-                peak = builder.and_(peak, builder.fcmp_ordered(">=", value, beside(dx, dy)))
-            builder.store(builder.bitcast(peak, ir.IntType(16)), builder.gep(out, [count]))
-        return _none(context)
-
-    return types.void(*[types.intp] * 4), generate

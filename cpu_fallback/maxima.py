@@ -1,7 +1,8 @@
 """Maxima of a correlation map, and which of them are disks."""
 
 import numpy as np
-from gpu4d.cpu_fallback.lanes import LANES, peak_bits
+from gpu4d.cpu_fallback.lanes import LANES
+from gpu4d.cpu_fallback.map_lanes import peak_bits
 from gpu4d.cpu_fallback.refine_disks import moment_sums
 from numba import njit
 

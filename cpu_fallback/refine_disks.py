@@ -8,7 +8,8 @@ the maximum of that cubic, and the Hessian there, are those of the map, to 2e-5 
 from typing import NamedTuple
 
 import numpy as np
-from gpu4d.cpu_fallback.lanes import LANES, four_row_sums, window_sums
+from gpu4d.cpu_fallback.lanes import LANES
+from gpu4d.cpu_fallback.map_lanes import four_row_sums, window_sums
 from gpu4d.cpu_fallback.plane_transform import padded
 from numba import njit
 

@@ -120,6 +120,18 @@ def test_block_boundaries(n):
     np.testing.assert_array_equal(part.flat("qx"), whole.flat("qx")[: len(part)])
 
 
+def test_threads_share_an_array_and_change_nothing(monkeypatch):
+    patterns, _ = scene(n=9)
+    many, probe = np.concatenate([patterns] * 12), synthetic((64, 64), 5.0)
+    found = {}
+    for threads in ("1", "3"):
+        monkeypatch.setenv("GPU4D_THREADS", threads)
+        found[threads] = gpu4d.find_bragg_disks(many.reshape(4, 27, 64, 64), probe)
+    assert found["3"].shape == (4, 27)
+    for name in ("qx", "qy", "intensity", "sx", "sy"):
+        np.testing.assert_array_equal(found["1"].flat(name), found["3"].flat(name))
+
+
 def test_noise_free_disk_is_found_where_it_is():
     """A disk moved by part pixels: the exact maximum is the disk's place, for every fraction; other refinements come near."""
     rng = np.random.default_rng(1)

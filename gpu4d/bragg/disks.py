@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays, fft
-from gpu4d.bragg.find_disks import Disks, find_disks
+from gpu4d.bragg.find_disks import Disks
 from gpu4d.bragg.hybrid_correlation import check_patterns, template_spectrum
-from gpu4d.bragg.poisson_fit import check_parameters, disk_profile, poisson_fit
+from gpu4d.bragg.poisson_fit import check_parameters
+from gpu4d.bragg.search import likelihood, search, search_in_threads
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template, as_template
@@ -24,7 +25,6 @@ HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32
 USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
 UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
-BATCH = 32  # patterns the definition works on at once, on arrays that have no twin
 SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
 HELD_MOMENT = 0.99  # of a template's noise inside the window it is summed over: half a per cent of a standard error
 COVERED = 0.5  # a maximum counts only where this part of its disk lies on valid pixels
@@ -90,7 +90,7 @@ class BraggDisks:
         check_parameters(parameters, 1)
         self.parameters = int(parameters)
         self.refinement = refine
-        self.fit = _likelihood(self.template, self.parameters) if refine == "likelihood" else None
+        self.fit = likelihood(self.template, self.parameters) if refine == "likelihood" else None
 
     def settle(self, dtype: Any) -> None:
         """Decide what refine="auto" means for patterns of a dtype, and say so in the log; `refinement` then names it."""
@@ -99,7 +99,7 @@ class BraggDisks:
         reason = _no_likelihood(self.template, self.options["refine_power"], dtype)
         if reason is None:
             try:
-                self.fit = _likelihood(self.template, self.parameters)
+                self.fit = likelihood(self.template, self.parameters)
             except ValueError as error:  # InputError: not round; or a spline that has too few points
                 reason = str(error)
         self.refinement = "correlation" if self.fit is None else "likelihood"
@@ -128,7 +128,7 @@ class BraggDisks:
         self.found: dict[int, tuple[np.ndarray, PointListArray]] = {}
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        disks = find(frames, self.arguments, self.options, self.fit)
+        disks = search(frames, self.arguments, self.options, self.fit)
         number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
         self.found[int(number[0])] = (number, PointListArray.from_padded(disks.count, _fields(disks), (len(number),), UNITS))
 
@@ -254,14 +254,8 @@ def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray
     shape = tuple(patterns.shape[:-2])
     flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
     reduction.settle(patterns.dtype)
-    disks = find(flat, disk_arguments(reduction.template, reduction.edge, detector_mask), reduction.options, reduction.fit)
+    disks = search_in_threads(flat, disk_arguments(reduction.template, reduction.edge, detector_mask), reduction.options, reduction.fit)
     return PointListArray.from_padded(disks.count, _fields(disks), shape or (1,), UNITS)
-
-
-def _likelihood(template: Template, parameters: int) -> dict[str, Any]:
-    """What `find` needs for the fit."""
-    profile = disk_profile(template)
-    return {"profile": profile, "parameters": parameters, "spacing": profile.reach + profile.radius}
 
 
 def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
@@ -315,36 +309,6 @@ def template_moments(template: Template) -> np.ndarray:
     window = np.where(away <= reach, out, 0.0)
     share = np.stack([window[i].sum() / out[i].sum() for i in (0, 1, 3)])
     return window / share[[0, 1, 1, 2], None, None]
-
-
-def find(frames: Any, arguments: dict[str, Any], options: dict[str, Any], fit: dict[str, Any] | None = None) -> Disks:
-    """`find_disks` with its host arrays moved beside the frames, then the likelihood fit; definitions in batches, which bound
-    their memory."""
-    given = [arrays.from_numpy(arguments[name], frames) for name in ("spectrum", "moments", "allowed")]
-    mask = None if arguments["mask"] is None else arrays.from_numpy(arguments["mask"], frames)
-    call = {**options, "mask": mask, "fill_width": arguments["fill_width"]}
-    template = [arrays.from_numpy(a, frames) for a in (fit["profile"].table, fit["profile"].pixels)] if fit else None
-
-    def one(some: Any) -> Disks:
-        disks = find_disks(some, *given, **call)
-        return disks if fit is None else _fitted(some, disks, template, mask, fit)
-
-    if find_disks.choose(frames, *given, **call) != "definition" or frames.shape[0] <= BATCH:
-        return one(frames)
-    xp = arrays.namespace(frames)
-    ends = [min(i + BATCH, frames.shape[0]) for i in range(0, frames.shape[0], BATCH)]
-    parts = [one(frames[max(0, end - 1) // BATCH * BATCH : end, ...]) for end in ends]
-    return Disks(*(xp.concat(columns) for columns in zip(*parts)))
-
-
-def _fitted(frames: Any, disks: Disks, template: Any, mask: Any, fit: dict[str, Any]) -> Disks:
-    """Positions and standard errors of the likelihood where its fit succeeds, of the correlation elsewhere."""
-    xp = arrays.namespace(frames)
-    found = poisson_fit(frames, disks.qx, disks.qy, disks.count, *template, mask, parameters=fit["parameters"], spacing=fit["spacing"])
-    sx, sy = (
-        xp.where(found.ok, xp.sqrt(xp.where(found.ok, v, xp.ones_like(v))), old) for v, old in ((found.xx, disks.sx), (found.yy, disks.sy))
-    )
-    return disks._replace(qx=found.x, qy=found.y, sx=sx, sy=sy)
 
 
 def _fields(disks: Disks) -> dict[str, Any]:

@@ -122,8 +122,7 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
 @lru_cache(maxsize=8)
 def _profile_of(pixels: bytes, shape: tuple[int, int], reach: float | None) -> DiskProfile:
     """`disk_profile` of an image float64: a probe serves many searches, and measuring it takes as long as hundreds of patterns."""
-    image = np.frombuffer(pixels).reshape(shape)
-    disk = measure_disk(image)
+    disk = measure_disk(image := np.frombuffer(pixels).reshape(shape))
     if disk.residual > ROUND:
         raise InputError(
             f"the probe's edge lies {disk.residual:.1f} px rms off a circle: a radial profile needs a round probe; use refine='correlation'"
@@ -172,8 +171,7 @@ def _tabulated(profile: Any, radius: float, reach: float) -> DiskProfile:
     inside = r <= reach
     zone = np.where(r <= max(radius - 1, 0.0), INSIDE, np.where(r >= radius + 1, RING, 0))
     pixels = np.stack([dx, dy, zone], -1)[inside].astype(np.int32)
-    fine = np.arange(0.0, reach + 3.0, FINE)
-    values = profile(fine)
+    values = profile(fine := np.arange(0.0, reach + 3.0, FINE))
     phase = np.arange(PHASES + 1) / PHASES - 0.5
     x = pixels[:, 0] - phase[:, None, None] + np.zeros((1, PHASES + 1, 1))
     y = pixels[:, 1] - phase[None, :, None] + np.zeros((PHASES + 1, 1, 1))

@@ -1,0 +1,96 @@
+"""What is looked up in patterns and their correlation maps, sixteen pixels at a time: see `lanes`."""
+
+from gpu4d.cpu_fallback.lanes import LANES, VECTOR, Emit
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from gpu4d.bragg.find_disks import ABOVE, NOT_BELOW
+
+
+@intrinsic
+def four_row_sums(typing, plane, stride, rows, columns, weights, apart, out):
+    """out[o, j] = Σ_i weights[o, i] plane[i, j] for o < 4: rows of weights `apart` floats from each other, of out and plane `stride`.
+
+    `columns` is a multiple of 32. Eight sums stay in registers, so that a vector of the plane is read once for four products.
+    """
+
+    def generate(context, builder, signature, args):
+        e = Emit(builder)
+        plane, stride, rows, columns, weights, apart, out = args
+        plane, weights, out = (e.pointer(a) for a in (plane, weights, out))
+        with e.loop(columns, 0, 2 * LANES) as (first, _):
+            sums = [[cgutils.alloca_once_value(builder, e.constant(0.0)) for _ in range(2)] for _ in range(4)]
+            for slot in (slot for pair in sums for slot in pair):
+                builder.store(e.constant(0.0), slot)
+            with e.loop(rows) as (i, _):
+                at = e.sum_of(e.scaled(i, stride), first)
+                values = e.load(plane, at), e.load(plane, builder.add(at, e.index(LANES)))
+                for o, pair in enumerate(sums):
+                    w = e.spread(weights, e.sum_of(e.scaled(apart, o), i))
+                    for slot, value in zip(pair, values):
+                        builder.store(e.add(builder.load(slot), e.mul(w, value)), slot)
+            for o, pair in enumerate(sums):
+                for half, slot in enumerate(pair):
+                    e.store(builder.load(slot), out, e.sum_of(e.scaled(stride, o), first, e.index(half * LANES)))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 7), generate
+
+
+@intrinsic
+def window_sums(typing, counts, stride, rows, width, weights, out):
+    """out[o] = Σ counts · weights[o] over a window (rows, width), o < 4, with what is negative 0 but for o = 0.
+
+    `weights` are four windows behind each other; `width` is a multiple of 16.
+    """
+
+    def generate(context, builder, signature, args):
+        e = Emit(builder)
+        counts, stride, rows, width, weights, out = args
+        counts, weights, out = (e.pointer(a) for a in (counts, weights, out))
+        size = builder.mul(rows, width)
+        zero = e.constant(0.0)
+        sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(4)]
+        for slot in sums:
+            builder.store(zero, slot)
+        with e.loop(rows) as (i, _), e.loop(width, 0, LANES) as (j, _):
+            value = e.load(counts, e.sum_of(e.scaled(i, stride), j))
+            positive = builder.select(builder.fcmp_ordered(">", value, zero), value, zero)
+            at = e.sum_of(e.scaled(i, width), j)
+            for o, slot in enumerate(sums):
+                weight = e.load(weights, e.sum_of(e.scaled(size, o), at))
+                builder.store(e.add(builder.load(slot), e.mul(positive if o else value, weight)), slot)
+        for o, slot in enumerate(sums):
+            builder.store(e.total(builder.load(slot)), builder.gep(out, [e.index(o)]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), generate
+
+
+@intrinsic
+def peak_bits(typing, c, stride, width, out):
+    """A bit for each of `width` pixels from c on: set where one is positive, exceeds the four neighbours before it in the order of
+    `ABOVE`, and does not fall below the four others. `width` is a multiple of 16; out holds 16 bits for 16 pixels.
+    """
+
+    def generate(context, builder, signature, args):
+        e = Emit(builder)
+        c, stride, width, out = args
+        c, out = e.pointer(c), builder.inttoptr(out, ir.IntType(16).as_pointer())
+        with e.loop(width, 0, LANES) as (j, count):
+            value = e.load(c, j)
+
+            def beside(dx, dy):
+                return e.load(c, e.sum_of(j, e.scaled(stride, dx), e.index(dy)))
+
+            peak = builder.fcmp_ordered(">", value, e.constant(0.0))
+            for dx, dy in ABOVE:
+                peak = builder.and_(peak, builder.fcmp_ordered(">", value, beside(dx, dy)))
+            for dx, dy in NOT_BELOW:
+                peak = builder.and_(peak, builder.fcmp_ordered(">=", value, beside(dx, dy)))
+            builder.store(builder.bitcast(peak, ir.IntType(16)), builder.gep(out, [count]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), generate
