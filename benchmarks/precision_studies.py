@@ -1,0 +1,220 @@
+"""What limits a disk's position, one study a function: each simulates with seeds, finds, and compares with the bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from gpu4d.benchmarks.disk_bound import bullseye, closed_form, soft
+from gpu4d.benchmarks.disk_scenes import Found, Scene, exact_maxima, find, lattice, scene
+
+from gpu4d.probe import synthetic, template
+
+Row = dict[str, Any]
+LIKELIHOOD: dict[str, Any] = {"refine": "likelihood"}
+CORRELATION: dict[str, Any] = {"refine": "correlation"}
+PEERS: dict[str, Any] = {"refine": "upsample", "upsample": 16, "power": 0.85, "refine_power": 0.85}
+METHODS = {"likelihood": LIKELIHOOD, "correlation": CORRELATION, "x16 grid, n = 0.85": PEERS}
+OURS = {"likelihood": LIKELIHOOD, "correlation": CORRELATION}
+LEAST_SEEN = 20  # disks, for an rms
+POWERS = (0.0, 0.25, 0.5, 0.7, 0.85, 0.95, 1.0)
+EXACT = 6  # patterns whose correlation maxima are computed in double precision
+
+
+def window(some: Scene) -> float:
+    """Radius of the likelihood's window, as documented: R + max(3, 2 + 1.3 w)."""
+    return some.profile.radius + max(3.0, 2.0 + 1.3 * some.profile.edge)
+
+
+def compare(some: Scene, kernel: Any, methods: dict[str, dict[str, Any]], /, **labels: Any) -> Iterator[Row]:
+    """A row a method: what it made of the scene beside the bounds."""
+    bounds = {free: some.bound(free, None if free == 2 else window(some)) for free in (2, 4, 6, 8)}
+    for name, options in methods.items():
+        yield {**labels, "method": name, **judged([find(some, kernel, **options)], bounds)}
+
+
+def judged(parts: list[Found], bounds: dict[int, np.ndarray]) -> Row:
+    """rms, bias, honesty, recall. `parts` share the bounds; their mean errors are taken off for "rms without offset"."""
+    seen = np.concatenate([f.seen for f in parts])
+    missed = [f.errors.shape[0] for f in parts]
+    out: Row = {"disks": int(seen.size), "recall": float(seen.mean()), "false": sum(f.false for f in parts) / sum(missed)}
+    limits = {free: np.concatenate([v] * len(parts)) if len(v) != len(seen) else v for free, v in bounds.items()}
+    if seen.sum() < LEAST_SEEN:
+        return out
+    errors, sigmas = (np.concatenate([getattr(f, name) for f in parts])[seen] for name in ("errors", "sigmas"))
+    rms = float(np.sqrt((errors**2).mean()))
+    scatter = np.concatenate([f.errors[f.seen] - f.errors[f.seen].mean(0) for f in parts])
+    out["rms"] = rms
+    out["rms without offset"] = float(np.sqrt((scatter**2).mean()))
+    for free, v in limits.items():
+        out[f"bound {free}"] = float(np.sqrt(v[seen].mean()))
+    out["ratio"] = rms / out["bound 2"]
+    out["ratio error"] = out["ratio"] * float(np.std(errors**2)) / (2 * rms**2 * np.sqrt(errors.size))
+    out["bias x"], out["bias y"] = (float(b) for b in errors.mean(0))
+    out["bias error"] = rms / float(np.sqrt(len(errors)))
+    known = np.isfinite(sigmas)
+    if known.any():
+        out["inside 1 sigma"] = float((np.abs(errors) <= sigmas)[known].mean())
+        out["sigma over error"] = float(np.sqrt((sigmas[known] ** 2).mean() / (errors[known] ** 2).mean()))
+    return out
+
+
+def distance_from_maximum(some: Scene, probe: Any, **options: Any) -> Row:
+    """How far found positions lie from the exact maximum of the correlation."""
+    some = Scene(*(a[:EXACT] for a in (some.patterns, some.expected, some.positions, some.heights, some.tilts)), some.profile)
+    at = some.positions + find(some, probe, **options).errors
+    off = np.abs(exact_maxima(some.patterns, probe, at) - at)
+    return {"off the exact maximum, largest": float(np.nanmax(off)), "off the exact maximum, rms": float(np.sqrt(np.nanmean(off**2)))}
+
+
+def targets(patterns: int) -> Iterator[Row]:
+    """A scan of strained crystal, 21 uneven disks a pattern; electrons a pixel of the direct disk."""
+    for dose in (100.0, 300.0, 1000.0, 3000.0, 20000.0):
+        some = lattice(dose, scan=max(4, round((2.5 * patterns) ** 0.5)))
+        probe = template(some.probe())
+        yield from compare(some, probe, {name: METHODS[name] for name in METHODS if name != "correlation"}, dose=dose)
+        for row in compare(some, probe, {"correlation": CORRELATION}, dose=dose):
+            yield row | distance_from_maximum(some, probe, **CORRELATION)
+        yield from compare(some, template(some.probe(), trench=(6.0, 15.0)), {"correlation, trench 1–2.5 R": CORRELATION}, dose=dose)
+
+
+def dose(patterns: int) -> Iterator[Row]:
+    """Electrons in a disk."""
+    for i, electrons in enumerate((30.0, 1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6)):
+        some = scene(electrons, patterns=patterns, seed=i)
+        extra = {"closed form": closed_form(6.0, 1.0, some.heights[0, 0], 0.02 * some.heights[0, 0])}
+        yield from compare(some, template(some.probe()), METHODS, electrons=electrons, **extra)
+
+
+def power(patterns: int) -> Iterator[Row]:
+    """n of the map that disks are located on; and of the map they are found on, where counts are few."""
+    for i, electrons in enumerate((1e3, 1e4, 1e6)):
+        for use, scatter in (("locate", 0.0), ("locate, scattered", 0.5)):
+            some = scene(electrons, scatter=scatter, patterns=patterns, seed=i)
+            methods = {f"{n:g}": {"refine": "correlation", "refine_power": n} for n in POWERS}
+            for row in compare(some, template(some.probe()), methods, use=use, electrons=electrons):
+                yield {**row, "n": float(row["method"])}
+    for dose in (0.5, 1.0, 2.0, 5.0, 10.0):
+        some = lattice(dose, scan=max(4, round(patterns**0.5)))
+        probe = template(some.probe())
+        methods = {f"{n:g}": {"refine": "correlation", "power": n} for n in POWERS}
+        for row in compare(some, probe, methods, use="find", electrons=dose * some.profile.electrons()):
+            yield {**row, "n": float(row["method"])}
+
+
+def templates(patterns: int) -> Iterator[Row]:
+    """Kind of the template and its trench for the correlation; a wrong radius or edge for the likelihood."""
+    kernels: dict[str, dict[str, Any]] = {
+        "sigmoid 1–3 R": {},
+        "sigmoid 1–2.5 R": {"trench": (6.0, 15.0)},
+        "sigmoid 1–2 R": {"trench": (6.0, 12.0)},
+        "sigmoid 1–1.5 R": {"trench": (6.0, 9.0)},
+        "gaussian": {"kind": "gaussian"},
+        "logistic": {"kind": "logistic"},
+        "flat": {"kind": "flat"},
+    }
+    wrong = {"true": (6.0, 1.0), "radius + 0.1 px": (6.1, 1.0), "radius + 0.3 px": (6.3, 1.0), "radius + 1 px": (7.0, 1.0)}
+    wrong |= {"edge 0.5 px": (6.0, 0.5), "edge 2 px": (6.0, 2.0)}
+    for dose in (2.0, 100.0, 20000.0):
+        crystal = lattice(dose, scan=max(4, round(patterns**0.5)))
+        for name, options in kernels.items():
+            kernel = template(crystal.probe(), **options)
+            electrons = dose * crystal.profile.electrons()
+            yield from compare(crystal, kernel, {"correlation": CORRELATION}, on="crystal", electrons=electrons, template=name)
+    for i, electrons in enumerate((1e4, 1e6)):
+        some = scene(electrons, patterns=patterns, seed=i)
+        for name, (radius, edge) in wrong.items():
+            yield from compare(
+                some,
+                template(synthetic((128, 128), radius, edge=edge)),
+                OURS,
+                on="even disks",
+                electrons=electrons,
+                template=f"disk, {name}",
+            )
+
+
+def edge(patterns: int) -> Iterator[Row]:
+    """Width of the disk's edge, pixels."""
+    for electrons in (1e4, 3e5):
+        for i, width in enumerate((0.5, 0.75, 1.0, 1.5, 2.0, 3.0)):
+            some = scene(electrons, profile=soft(6.0, width), patterns=patterns, seed=i)
+            extra = {"closed form": closed_form(6.0, width, some.heights[0, 0], 0.02 * some.heights[0, 0])}
+            yield from compare(some, template(some.probe()), METHODS, electrons=electrons, edge=width, **extra)
+
+
+def background(patterns: int) -> Iterator[Row]:
+    """Even background over the height of a disk; and a sloping one, with 4 and 6 parameters."""
+    methods = {"likelihood, 4": {**LIKELIHOOD, "parameters": 4}, "likelihood, 6": LIKELIHOOD, "correlation": CORRELATION}
+    for i, level in enumerate((0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)):
+        some = scene(1e4, background=0.0, flat=level, patterns=patterns, seed=i)
+        height = some.heights[0, 0]
+        extra = {"counts per pixel": level * height, "closed form": closed_form(6.0, 1.0, height, level * height)}
+        yield from compare(some, template(some.probe()), methods, kind="even", level=level, ramp=0.0, electrons=1e4, **extra)
+    for electrons in (1e4, 3e5):
+        for i, ramp in enumerate((0.0, 0.001, 0.003, 0.006, 0.01)):
+            some = scene(electrons, background=0.0, flat=0.2, ramp=ramp, patterns=patterns, seed=i)
+            # ramp × level: change of the background over a pixel, relative to the disk's height
+            yield from compare(some, template(some.probe()), methods, kind="slope", level=0.2, ramp=0.2 * ramp, electrons=electrons)
+
+
+def patterned(patterns: int) -> Iterator[Row]:
+    """A plain probe of radius 9 px and a bullseye of the same size and the same number of electrons."""
+    for i, electrons in enumerate((3e2, 1e3, 1e4, 1e5, 3e5, 1e6)):
+        for name, profile in (("plain", soft(9.0)), ("bullseye", bullseye(9.0))):
+            some = scene(electrons, profile=profile, patterns=round(1.6 * patterns), seed=i)
+            yield from compare(some, template(some.probe()), METHODS, electrons=electrons, probe=name)
+
+
+def tilt(patterns: int) -> Iterator[Row]:
+    """Intensity that slopes inside the disks: rms of the relative change over one radius, each axis."""
+    methods: dict[str, dict[str, Any]] = {f"likelihood, {p}": {**LIKELIHOOD, "parameters": p} for p in (4, 6, 8)}
+    methods |= {"correlation": CORRELATION, "x16 grid, n = 0.85": PEERS}
+    for electrons in (1e4, 3e5):
+        for i, slope in enumerate((0.0, 0.01, 0.03, 0.1, 0.3)):
+            some = scene(electrons, tilt=slope, patterns=patterns, seed=i)
+            yield from compare(some, template(some.probe()), methods, electrons=electrons, tilt=slope)
+
+
+def vacuum(patterns: int) -> Iterator[Row]:
+    """A template made of a vacuum image of few counts; as many images as make the error of the template an average."""
+    images = min(16, max(4, patterns // 6))
+    share = max(2, patterns // images)
+    for electrons in (1e4, 1e6):
+        for i, counts in enumerate((10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5)):
+            some = scene(electrons, patterns=share * images, seed=i)
+            bounds = {free: some.bound(free, None if free == 2 else window(some)) for free in (2, 6)}
+            found: dict[str, list[Found]] = {name: [] for name in OURS}
+            for image in range(images):
+                at = slice(image * share, (image + 1) * share)
+                part = Scene(*(a[at] for a in (some.patterns, some.expected, some.positions, some.heights, some.tilts)), some.profile)
+                probe = template(some.probe(counts, seed=1000 * i + image))
+                for name, options in OURS.items():
+                    found[name].append(find(part, probe, **options))
+            for name, parts in found.items():
+                yield {"electrons": electrons, "vacuum counts per pixel": counts, "method": name, **judged(parts, bounds)}
+
+
+def detector(patterns: int) -> Iterator[Row]:
+    """Detectors of other sizes, odd and not square ones too."""
+    for i, shape in enumerate(((64, 64), (96, 96), (128, 128), (192, 192), (256, 256), (96, 160), (211, 211), (515, 514))):
+        enough = max(4, round(patterns * 128 * 128 / (shape[0] * shape[1])))
+        some = scene(1e4, patterns=min(enough, 2 * patterns), shape=shape, seed=i)
+        probe = template(some.probe())
+        for row in compare(some, probe, OURS, detector=f"{shape[0]} × {shape[1]}"):
+            yield row | (distance_from_maximum(some, probe, **CORRELATION) if row["method"] == "correlation" else {})
+
+
+STUDIES: dict[str, Callable[[int], Iterator[Row]]] = {
+    "targets": targets,
+    "dose": dose,
+    "edge": edge,
+    "background": background,
+    "bullseye": patterned,
+    "tilt": tilt,
+    "vacuum": vacuum,
+    "template": templates,
+    "power": power,
+    "detector": detector,
+}
