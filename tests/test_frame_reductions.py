@@ -295,6 +295,24 @@ def test_one_reduction_or_floats_are_not_joined():
     assert joined([alone, plain]) == [alone, plain]
 
 
+@pytest.mark.parametrize(("dtype", "detector", "most"), [("uint16", 128, 256), ("uint16", 8, 2), ("int32", 128, 64)])
+def test_an_update_of_large_detectors_brings_several_tiles(dtype, detector, most, monkeypatch):
+    """Two tiles of 128 frames make a row block of the first scan. Frames that are read more than once, or small, come by tile."""
+    monkeypatch.setenv("GPU4D_THREADS", "1")
+    frames = np.zeros((1, 1, detector, detector), dtype)
+    cube = gpu4d.DataCube(np.broadcast_to(frames, (66, 128, detector, detector) if detector > 8 else (8, 2, 8, 8)))
+    seen = []
+    monkeypatch.setattr(fused, "frame_reductions", lambda f, m, mask=None: (seen.append(len(f)), frame_reductions(f, m, mask=mask))[1])
+    gpu4d.sweep(cube, {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern()})
+    assert max(seen) == most and sum(seen) == cube.shape[0] * cube.shape[1]
+    where = np.zeros(cube.scan_shape, bool)
+    where[:2] = True
+    for options in ({"where": where}, {"memory": "11 MB"}):
+        seen.clear()
+        gpu4d.sweep(cube, {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern()}, **options)
+        assert max(seen) <= 128, "copies of frames that are picked out of others, or do not lie in one run, stay within the plan"
+
+
 # ---------------------------------------------------------------- arrays of other libraries, through views
 
 

@@ -103,6 +103,9 @@ class Conveyor:
         self.frame_bytes = int(np.prod(self.frame_shape, dtype=np.int64)) * itemsize(cube.dtype)
         self.dtype = cube.dtype
         self.chunk_tiles, self.ring, self.staging = todo.chunk_tiles, todo.ring, todo.staging
+        if not self.ring and self.scan.where is None and len(reductions) == 1 and hasattr(reductions[0], "update_bytes"):
+            room = (todo.budget - todo.bytes) // (todo.lanes * todo.tile_bytes)  # frames that do not lie in one run are copied
+            self.chunk_tiles = max(self.chunk_tiles, min(self.chunk_tiles + room, reductions[0].update_bytes() // todo.tile_bytes))
         self.backlog: deque[Work] = deque()  # taken from the supply, not begun
         self.begun: deque[Work] = deque()  # on its way, in order
         self.reading: deque[Chunk] = deque()

@@ -90,6 +90,8 @@ class Reduction(Protocol):
     * ``wanted_pixels() -> (P,) int or None``: the only detector pixels (numbers qx · Qy + qy) it looks at. Where these are fewer than
       half, frames have to cross a link and it is the only reduction of a pass, they are gathered on the host, and
       ``update_pixels(values, positions)`` is called with values (n, P) in place of ``update``.
+    * ``update_bytes() -> int``: bytes of frames in an update that are worth its cost. Where frames lie in memory already and it is all
+      that a pass feeds, updates bring as many tiles as that is, also beyond ``update_frames``, for which it must need no memory.
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:

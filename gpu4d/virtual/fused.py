@@ -15,6 +15,8 @@ from gpu4d import arrays
 from gpu4d.streaming.reduction import BlockSums, Reduction, ScanInfo, add_together
 from gpu4d.virtual.frame_reductions import FrameReductions, frame_reductions
 
+UPDATE_BYTES = 16 << 20  # beside which sums and maxima of a detector, 64 bits a pixel, are cheap to add up
+LARGE = 4096  # pixels of a detector
 _EXACT = ("uint8", "uint16", "uint32", "int8", "int16", "int32")
 
 
@@ -72,6 +74,11 @@ class FusedFrames:
 
     def in_tiles(self) -> bool:
         return False  # integer frames: their sums are exact
+
+    def update_bytes(self) -> int:
+        narrow = np.dtype(str(self.scan.dtype).rpartition(".")[2]).itemsize <= 2  # others are read several times: from the cache
+        large = self.scan.shape[2] * self.scan.shape[3] >= LARGE  # small ones have sums that cost little, and values that need memory
+        return UPDATE_BYTES if narrow and large else 0
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         if self.beside is None:
