@@ -173,7 +173,7 @@ def _find(patterns, search, filling, work, count, table):
 @_jit
 def _fill(search, filling, work):
     """Masked pixels, so far 0, become the weighted mean of the valid ones about them."""
-    _correlate(search, work, filling.gauss, 1)
+    _correlate(search, work, filling.gauss, search.powers[:1])
     near = work.maps[0]
     for i in range(filling.mask.shape[0]):
         for j in range(filling.mask.shape[1]):
@@ -184,7 +184,7 @@ def _fill(search, filling, work):
 @_jit
 def _disks(search, work, row):
     """Disks of the pattern in work.plane into the columns of `row`; how many."""
-    _correlate(search, work, search.template, search.powers.size)
+    _correlate(search, work, search.template, search.powers)
     x, ny, at, height = work.plane, search.y.n, work.at, work.height
     cross, refined, here = work.maps[0], work.maps[search.refined], work.desk
     found = maxima(work.maps[search.hybrid], search.allowed, at, height, work.bits)
@@ -200,8 +200,8 @@ def _disks(search, work, row):
 
 
 @_jit
-def _correlate(search, work, template, maps):
-    """The first of the pattern's correlation maps with a template, one for every power."""
+def _correlate(search, work, template, powers):
+    """The pattern's correlation maps with a template, one for every power."""
     columns_forward(work.plane, search.x, work.columns, work.room)
     size = search.y.n * LANES
     scale = np.float32(1.0 / (search.x.n * search.y.n))
@@ -210,8 +210,8 @@ def _correlate(search, work, template, maps):
     for panel in range(template.shape[1]):
         rows_forward(work.columns, panel * LANES, search.y, mr.ctypes.data, mi.ctypes.data, work.room)
         product(mr, mi, template[0, panel].reshape(-1), template[1, panel].reshape(-1))
-        for k in range(maps):
-            powered(mr, mi, search.powers[k], scale, zr, zi)
+        for k in range(powers.size):
+            powered(mr, mi, powers[k], scale, zr, zi)
             rows_inverse(zr.ctypes.data, zi.ctypes.data, search.y, work.spectra[k], panel * LANES, work.room)
-    for k in range(maps):
+    for k in range(powers.size):
         columns_inverse(work.spectra[k], search.x, work.maps[k], work.room)

@@ -4,7 +4,7 @@ import numpy as np
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-KINDS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")  # what the compiled code reads; others are cast before
+KINDS = ("u1", "u2", "u4", "i2", "i4", "f4", "f8")  # what the compiled code reads; others are cast before
 LARGEST = np.float32(3e38)
 
 
@@ -40,16 +40,10 @@ def take(frames, number, plane, ny):
     if kind == 2:
         return _cast(pixels.view(np.uint32), plane, ny)
     if kind == 3:
-        return _cast(pixels.view(np.uint64), plane, ny)
-    if kind == 4:
-        return _cast(pixels.view(np.int8), plane, ny)
-    if kind == 5:
         return _cast(pixels.view(np.int16), plane, ny)
-    if kind == 6:
+    if kind == 4:
         return _cast(pixels.view(np.int32), plane, ny)
-    if kind == 7:
-        return _cast(pixels.view(np.int64), plane, ny)
-    if kind == 8:
+    if kind == 5:
         return _cast(pixels.view(np.float32), plane, ny)
     return _cast(pixels.view(np.float64), plane, ny)
 

@@ -254,7 +254,9 @@ def _window(c, ny, x, y, tables, desk):
         for o in range(4):
             q = cx - half + first + o
             start = nx - (q // upsample) % nx
-            desk.weights[o] = fx[q % upsample, start : start + nx]
+            weights, samples = desk.weights[o], fx[q % upsample, start : start + nx]
+            for i in range(nx):
+                weights[i] = samples[i]
         four_row_sums(c.ctypes.data, stride, nx, stride, desk.weights.ctypes.data, nx, desk.sums.ctypes.data)
         for o in range(min(4, side - first)):
             for b in range(side):
