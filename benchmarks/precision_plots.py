@@ -21,12 +21,14 @@ LOOKS = {
     "likelihood, 8": ("#CC79A7", "D"),
     "correlation": ("#D55E00", "s"),
     "correlation, trench 1–2.5 R": ("#E69F00", "P"),
+    "correlation, measured disk": ("#E69F00", "P"),
     "x16 grid, n = 0.85": ("#009E73", "^"),
 }
 NAMES = {
     "likelihood": "Poisson likelihood",
     "correlation": "correlation, n = 1",
     "correlation, trench 1–2.5 R": "the same, trench 1–2.5 R",
+    "correlation, measured disk": "the same, even disk of the measured radius, edge",
     "x16 grid, n = 0.85": "×16 grid on n = 0.85 (the usual way)",
     **{f"likelihood, {p}": f"likelihood, {p} parameters" for p in (4, 6, 8)},
 }
@@ -188,7 +190,8 @@ def vacuum(rows: list[Row], path: Path) -> None:
     for axis, electrons in zip(axes, (1e4, 1e6)):
         some = picked(rows, electrons=electrons)
         for y, style in (("rms", "-"), ("rms without offset", ":")):
-            lines(axis, some, "vacuum counts per pixel", y, ("correlation", "likelihood"), style, label=style == "-")
+            methods = ("correlation", "correlation, measured disk", "likelihood")
+            lines(axis, some, "vacuum counts per pixel", y, methods, style, label=style == "-")
         bound(axis, some, "vacuum counts per pixel")
         axis.set(xscale="log", yscale="log", xlabel="counts per pixel of the vacuum image", ylabel=RMS, title=counts(electrons))
         axis.plot([], [], ":", color="0.4", label="common offset taken off")

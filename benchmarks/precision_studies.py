@@ -9,7 +9,7 @@ import numpy as np
 from gpu4d.benchmarks.disk_bound import bullseye, closed_form, soft
 from gpu4d.benchmarks.disk_scenes import Found, Scene, exact_maxima, find, lattice, scene
 
-from gpu4d.probe import synthetic, template
+from gpu4d.probe import measure_disk, synthetic, template
 
 Row = dict[str, Any]
 LIKELIHOOD: dict[str, Any] = {"refine": "likelihood"}
@@ -185,13 +185,16 @@ def vacuum(patterns: int) -> Iterator[Row]:
         for i, counts in enumerate((10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5)):
             some = scene(electrons, patterns=share * images, seed=i)
             bounds = {free: some.bound(free, None if free == 2 else window(some)) for free in (2, 6)}
-            found: dict[str, list[Found]] = {name: [] for name in OURS}
+            found: dict[str, list[Found]] = {name: [] for name in (*OURS, "correlation, measured disk")}
             for image in range(images):
                 at = slice(image * share, (image + 1) * share)
                 part = Scene(*(a[at] for a in (some.patterns, some.expected, some.positions, some.heights, some.tilts)), some.profile)
-                probe = template(some.probe(counts, seed=1000 * i + image))
-                for name, options in OURS.items():
-                    found[name].append(find(part, probe, **options))
+                noisy = some.probe(counts, seed=1000 * i + image)
+                disk = measure_disk(noisy)
+                smooth = template(synthetic(noisy.shape, disk.radius, edge=disk.edge))  # type: ignore[arg-type]
+                for name, parts in found.items():
+                    options = LIKELIHOOD if name == "likelihood" else CORRELATION
+                    parts.append(find(part, smooth if name.endswith("disk") else template(noisy), **options))
             for name, parts in found.items():
                 yield {"electrons": electrons, "vacuum counts per pixel": counts, "method": name, **judged(parts, bounds)}
 
