@@ -195,7 +195,7 @@ def vacuum(rows: list[Row], path: Path) -> None:
         bound(axis, some, "vacuum counts per pixel")
         axis.set(xscale="log", yscale="log", xlabel="counts per pixel of the vacuum image", ylabel=RMS, title=counts(electrons))
         axis.plot([], [], ":", color="0.4", label="common offset taken off")
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8, loc="upper right")
     save(figure, path)
 
 
