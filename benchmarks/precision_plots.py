@@ -28,7 +28,7 @@ NAMES = {
     "likelihood": "Poisson likelihood",
     "correlation": "correlation, n = 1",
     "correlation, trench 1–2.5 R": "the same, trench 1–2.5 R",
-    "correlation, measured disk": "the same, even disk of the measured radius, edge",
+    "correlation, measured disk": "the same, measured disk",
     "x16 grid, n = 0.85": "×16 grid on n = 0.85 (the usual way)",
     **{f"likelihood, {p}": f"likelihood, {p} parameters" for p in (4, 6, 8)},
 }
@@ -195,7 +195,7 @@ def vacuum(rows: list[Row], path: Path) -> None:
         bound(axis, some, "vacuum counts per pixel")
         axis.set(xscale="log", yscale="log", xlabel="counts per pixel of the vacuum image", ylabel=RMS, title=counts(electrons))
         axis.plot([], [], ":", color="0.4", label="common offset taken off")
-    axes[1].legend(frameon=False, fontsize=8, loc="upper right")
+    axes[0].legend(frameon=False, fontsize=8, loc="upper right")
     save(figure, path)
 
 
