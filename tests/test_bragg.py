@@ -110,6 +110,16 @@ def test_auto_fits_counts_of_a_round_probe_and_says_so(caplog):
     is_like("correlation", patterns, long)
 
 
+def test_one_reduction_serves_scans_of_several_kinds():
+    patterns, _ = scene(n=2, apart=4.5, spots=3)
+    reduction = gpu4d.BraggDisks(synthetic((64, 64), 5.0))
+    for kind, which in (("uint16", "likelihood"), ("float32", "correlation"), ("int32", "likelihood")):
+        found = gpu4d.sweep(gpu4d.DataCube(patterns[None].astype(kind)), reduction)
+        assert reduction.refinement == which
+        want = gpu4d.find_bragg_disks(patterns.astype(kind), synthetic((64, 64), 5.0), refine=which)
+        np.testing.assert_array_equal(found.flat("qx"), want.flat("qx"))
+
+
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 9])
 def test_block_boundaries(n):
     patterns, _ = scene(n=9)

@@ -89,13 +89,14 @@ class BraggDisks:
         self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
         check_parameters(parameters, 1)
         self.parameters = int(parameters)
-        self.refinement = refine
+        self.asked = self.refinement = refine
         self.fit = likelihood(self.template, self.parameters) if refine == "likelihood" else None
 
     def settle(self, dtype: Any) -> None:
         """Decide what refine="auto" means for patterns of a dtype, and say so in the log; `refinement` then names it."""
-        if self.refinement != "auto":
+        if self.asked != "auto":
             return
+        before, self.fit = self.refinement, None
         reason = _no_likelihood(self.template, self.options["refine_power"], dtype)
         if reason is None:
             try:
@@ -105,7 +106,8 @@ class BraggDisks:
         self.refinement = "correlation" if self.fit is None else "likelihood"
         if self.fit is not None:
             reason = f"integer counts and a round probe; disks nearer than {self.fit['spacing']:.1f} px to another keep the correlation"
-        log.info("refine='auto' is %r: %s", self.refinement, reason)
+        if self.refinement != before:
+            log.info("refine='auto' is %r: %s", self.refinement, reason)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         return self.list_bytes(scan.shape[:2], self.expected_peaks) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
