@@ -179,7 +179,8 @@ def test_a_sweep_holds_what_its_plan_says(shape, dtype, device, masked, monkeypa
         swept((4, 4, *shape[2:]), None)  # compiled code is loaded
         peak, promised = swept(shape, where)
         assert peak <= promised + OF_PYTHON, f"{name}: {peak / 1e6:.2f} MB held, {promised / 1e6:.2f} MB promised"
-        if dtype != "float16":  # whose definitions make copies one after the other, and each is planned for
+        # a second worker of the CPU may find nothing left to do; definitions of float16 make copies one after the other, each planned for
+        if device == "accounting" and dtype != "float16":
             assert promised <= 3 * peak, f"{name}: {peak / 1e6:.2f} MB held, {promised / 1e6:.2f} MB promised"
 
 

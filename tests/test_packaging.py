@@ -187,7 +187,7 @@ def blocks(text: str, language: str) -> list[str]:
 def test_ci_runs_readmes_commands(checkout):
     """`.ci/run` cuts the commands out of README by these marks."""
     readme, ci = ((checkout / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run"))
-    for mark, command in (("demo", "gpu4d demo"), ("tests", "pytest")):
+    for mark, command in (("demo", "gpu4d demo"), ("tests", "pytest -n logical --dist loadfile")):
         behind = readme.partition(f"<!-- command: {mark} -->\n```sh\n")[2].partition("```")[0]
         assert behind.rstrip().endswith(f".venv/bin/{command}")
         assert f"\nreadme {mark}\n" in ci

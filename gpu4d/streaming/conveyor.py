@@ -110,7 +110,7 @@ class Conveyor:
         self.begun: deque[Work] = deque()  # on its way, in order
         self.reading: deque[Chunk] = deque()
         self.held: list[Buffer] = []
-        self.last_try: tuple[Tile, Any] | None = None
+        self.last_try: Any = ...  # what was first in line when a step could not be made smaller; nothing was yet
 
     def run(self) -> None:
         """Until the supply of row blocks is used up, or `stop` is set."""

@@ -227,8 +227,8 @@ def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:
             raise
 
     with ThreadPoolExecutor(len(conveyors), thread_name_prefix="gpu4d-sweep") as pool:
-        futures = [pool.submit(contextvars.copy_context().run, work, one) for one in conveyors]  # gpu4d.using holds there too
         try:
+            futures = [pool.submit(contextvars.copy_context().run, work, one) for one in conveyors]  # gpu4d.using holds there too
             for future in futures:
                 future.result()
         except BaseException:  # Ctrl-C arrives here, in the main thread: let the conveyors end first
