@@ -129,19 +129,22 @@ class BraggDisks:
         self.arguments = disk_arguments(self.template, self.edge, scan.detector_mask)
         self.found: dict[int, tuple[np.ndarray, PointListArray]] = {}
 
+    def in_tiles(self) -> bool:
+        return False  # every pattern is on its own
+
     def update(self, frames: Any, positions: np.ndarray) -> None:
         disks = search(frames, self.arguments, self.options, self.fit)
         number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
         self.found[int(number[0])] = (number, PointListArray.from_padded(disks.count, _fields(disks), (len(number),), UNITS))
 
     def state(self) -> dict[str, Any]:
-        return {"found": dict(self.found)}
+        return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.found = dict(state["found"])
 
     def merge(self, state: dict[str, Any]) -> None:
-        self.found.update(state["found"])
+        self.found = {**self.state()["found"], **state["found"]}  # lists of several devices meet on the host
 
     def finish(self) -> PointListArray:
         return _in_scan_order(list(self.found.values()), self.scan.shape[:2])
