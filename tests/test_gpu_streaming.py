@@ -121,7 +121,7 @@ def least_free():
 
 @EITHER
 def test_the_cap_is_kept_by_a_scan_eight_times_as_large(device, tmp_path):
-    scan_shape, detector, cap = ((192, 256), (128, 128), 192 * MB) if device != "cpu" else ((64, 80), (64, 64), 5 * MB)
+    scan_shape, detector, cap = ((192, 256), (128, 128), 192 * MB) if device != "cpu" else ((64, 160), (64, 64), 10 * MB)
     cube, probe = bragg_file(tmp_path / "scan.npy", scan_shape, detector)
     assert np.prod(cube.shape) * cube.dtype.itemsize >= 8 * cap
     if device == "cpu":

@@ -421,6 +421,9 @@ try:
     while True:
         gpu4d.sweep(cube, reductions(), device=processor)
 except KeyboardInterrupt:
+    until = time.monotonic() + 2  # a thread that was just being started ends by itself: its pool had not noted it yet
+    while threading.active_count() > threads and time.monotonic() < until:
+        time.sleep(0.01)
     assert threading.active_count() == threads, threading.enumerate()
     if device == "accounting":
         assert processor.held == processor.pinned_held == 0 and not processor.faults, processor.faults
