@@ -63,6 +63,8 @@ class Operation:
             return self._definition_because("an array is traced or carries a gradient")
         if kind == "cpu" and any(arrays.host_view(a) is None for a in found):
             return "definition"  # no zero-copy NumPy view (array_api_strict, for one)
+        if kind == "cpu" and not all(arrays.host_view(a).dtype.isnative for a in found):  # type: ignore[union-attr]
+            return self._definition_because("an array has the byte order of another machine")
         unsupported = self.unsupported.get(kind)
         if unsupported is not None and (reason := unsupported(*args, **options)):
             return self._definition_because(reason)

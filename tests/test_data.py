@@ -468,3 +468,51 @@ def test_point_lists_can_be_pickled_and_copied():
     one = pickle.loads(pickle.dumps(p[1, 0]))
     assert one.qx.tolist() == [2, 3, 4]
     assert copy.deepcopy(p[0, 0]).qx.tolist() == [0, 1]
+
+
+def some_reductions():
+    return {
+        "mean": gpu4d.MeanPattern(),
+        "max": gpu4d.MaxPattern(),
+        "com": gpu4d.CenterOfMass(),
+        "image": gpu4d.VirtualImage(np.eye(12, 13)),
+    }
+
+
+@pytest.mark.parametrize("kind", [">u2", ">f4", ">i4", "<u2"])
+def test_the_byte_order_of_another_machine(kind):
+    data = np.random.default_rng(0).poisson(5, (6, 5, 12, 13)).astype(kind)
+    data.flags.writeable = False
+    want = gpu4d.sweep(gpu4d.DataCube(data.astype(data.dtype.newbyteorder("="))), some_reductions())
+    got = gpu4d.sweep(gpu4d.DataCube(data), some_reductions())
+    for name in want:
+        np.testing.assert_array_equal(np.asarray(got[name]), np.asarray(want[name]), err_msg=name)
+    np.testing.assert_array_equal(gpu4d.center_of_mass(data), gpu4d.center_of_mass(data.astype(np.float64)))
+
+
+@pytest.mark.parametrize("kind", ["complex64", "object", "datetime64[s]", "longdouble", "S3"])
+def test_arrays_of_no_counts_are_refused(kind):
+    with pytest.raises(InputError, match="need bool, integers, or floats"):
+        gpu4d.DataCube(np.zeros((2, 2, 4, 4)).astype(kind))
+
+
+class Careless:
+    """A reduction that writes into its frames."""
+
+    bytes_needed = lambda self, scan, n_frames: 0  # noqa: E731
+    passes = lambda self, scan, budget: 1  # noqa: E731
+    start = lambda self, scan, device, pass_=0: None  # noqa: E731
+    state = finish = lambda self: {}
+    restore = merge = lambda self, state: None
+
+    def update(self, frames, positions):
+        frames[...] = 0
+
+
+@pytest.mark.parametrize("kind", ["uint16", ">u2"])  # used where they lie; read into a ring
+def test_nobody_writes_into_frames(kind):
+    data = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).astype(kind)
+    kept = data.copy()
+    with pytest.raises(ValueError, match="read-only"):
+        gpu4d.sweep(gpu4d.DataCube(data), Careless())
+    np.testing.assert_array_equal(data, kept)

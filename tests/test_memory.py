@@ -158,7 +158,7 @@ SCANS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape, dtype", SCANS)
-@pytest.mark.parametrize("device, masked", [("cpu", False), ("accounting", False)])
+@pytest.mark.parametrize("device, masked", [("cpu", False), ("accounting", True)])
 def test_a_sweep_holds_what_its_plan_says(shape, dtype, device, masked, monkeypatch):
     """Measured by what Python, NumPy included, asks of the system: never more than planned, and not a fraction of it."""
     monkeypatch.setenv("GPU4D_THREADS", "2")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from gpu4d import arrays
 from gpu4d.errors import InputError
 
@@ -57,9 +59,8 @@ def will_read(source: Source, rows: slice, columns: slice) -> None:
 
 
 class ArraySource:
-    """A four-dimensional array of any array library, used in place."""
+    """A four-dimensional array of any array library, used in place; NumPy arrays of foreign byte order are converted as they are read."""
 
-    resident = True
     blocks = (1, 1)
 
     def __init__(self, array: Any):
@@ -69,11 +70,21 @@ class ArraySource:
             raise InputError(f"the array is {tuple(array.shape)}, need (Rx, Ry, Qx, Qy); reshape it, or give scan_shape")
         self.array = array
         self.shape: Shape4 = tuple(int(n) for n in array.shape)  # type: ignore[assignment]
-        self.dtype = array.dtype
+        self.dtype, self.resident = array.dtype, True
         self.description = f"{type(array).__module__.split('.')[0]} array in memory"
+        if isinstance(array, np.ndarray):
+            if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+                raise InputError(f"the array holds {array.dtype}: need bool, integers, or floats of at most 64 bits")
+            self.dtype, self.resident = array.dtype.newbyteorder("="), array.dtype.isnative
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
-        return self.array[rows, columns, :, :]
+        found = self.array[rows, columns, :, :]
+        if self.resident:
+            return found
+        if out is None:
+            return found.astype(self.dtype)
+        np.copyto(out, found)
+        return out
 
 
 def sample_of(source: Source) -> Any:

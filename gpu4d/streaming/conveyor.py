@@ -244,13 +244,13 @@ class Conveyor:
     def _arrived(self, chunk: Chunk) -> tuple[tuple[Tile, ...], Any]:
         """The tiles of a chunk, and their frames (n, Qx, Qy)."""
         tiles = chunk.work.tiles
-        return tiles, chunk.slot.buffer.view((_frames(tiles), *self.frame_shape), self.dtype)
+        return tiles, _read_only(chunk.slot.buffer.view((_frames(tiles), *self.frame_shape), self.dtype))
 
     def _flat(self, frames: Any) -> Any:
         xp = arrays.namespace(frames)
         flat = xp.reshape(frames, (frames.shape[0] * frames.shape[1], *self.frame_shape))
         # also strips numpy.memmap, whose views cost Python calls
-        return np.ascontiguousarray(flat) if isinstance(flat, np.ndarray) else flat
+        return _read_only(np.ascontiguousarray(flat)) if isinstance(flat, np.ndarray) else flat
 
     def _reduce(self, work: Work, compute: Stream, parts: list[tuple[tuple[Tile, ...], Any]]) -> None:
         """Feed the reductions; where memory runs out, exactly what was not taken goes back to the front of `begun`."""
@@ -318,6 +318,14 @@ class Conveyor:
             raise MemoryBudgetError("a sweep of single tiles", least, self.processor.free_memory(), self.todo.budget) from error
         self.staging = min(self.staging, self.ring)
         log.info("%s; going on with chunks of %d tiles, %d in flight", error, self.chunk_tiles, self.ring)
+
+
+def _read_only(frames: Any) -> Any:
+    """The same frames; a reduction that writes into them would change them for others, or the caller's array."""
+    if isinstance(frames, np.ndarray):
+        frames = frames.view()
+        frames.flags.writeable = False
+    return frames
 
 
 def _frames(tiles: tuple[Tile, ...]) -> int:
