@@ -1,6 +1,7 @@
 """Compressed HDF5 chunks decoded without the HDF5 library: equal to what was written, each read once, damage never a crash."""
 
 import ctypes
+import itertools
 import os
 import pickle
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import gpu4d
 from gpu4d.data.source import will_read
 from gpu4d.errors import InputError
-from gpu4d.io import chunked, codecs
+from gpu4d.io import chunked, codecs, hdf5
 from gpu4d.streaming.plan import cut
 
 hdf5plugin = pytest.importorskip("hdf5plugin")
@@ -250,6 +251,86 @@ def test_sources_travel_by_pickle(tmp_path, name):
     data = counts()
     source = write(tmp_path / "a.h5", data, (3, 5, 8, 12), name)
     check(pickle.loads(pickle.dumps(source)), data)
+
+
+# ---------------------------------------------------------------- where HDF5 says that chunks are
+
+
+@pytest.mark.parametrize("name", [None, "gzip", "bitshuffle lz4"])
+@pytest.mark.parametrize("state", ["full", "partly written", "enlarged", "shrunk"])
+def test_chunks_are_found_whatever_the_dataset_may_grow_to(tmp_path, monkeypatch, name, state):
+    """Every pattern of axes that are fixed, may double, or grow without end; HDF5 itself reports some of these chunks at wrong places."""
+    monkeypatch.setitem(FILTERS, None, dict)
+    shape, chunks, data = (8, 8, 4, 4), (4, 2, 2, 4), counts((8, 8, 4, 4), seed=3)
+    for growth in itertools.product("fixed doubled endless".split(), repeat=4):
+        most = tuple({"fixed": n, "doubled": 2 * n, "endless": None}[g] for n, g in zip(shape, growth))
+        path = tmp_path / f"{'-'.join(growth)}.h5"
+        with h5py.File(path, "w", libver="latest") as file:
+            grows = [g != "fixed" for g in growth]
+            first = [n // 2 if g and state == "enlarged" else 2 * n if g and state == "shrunk" else n for n, g in zip(shape, grows)]
+            dataset = file.create_dataset("scan", tuple(first), "u2", chunks=chunks, maxshape=most, fillvalue=9, **FILTERS[name]())
+            if state == "partly written":
+                dataset[:, 2:6] = data[:, 2:6]
+                dataset[4:] = data[4:]
+            elif state == "full":
+                dataset[...] = data
+            else:
+                dataset[tuple(slice(0, min(n, m)) for n, m in zip(first, shape))] = data[tuple(slice(0, n) for n in first)]
+                dataset.resize(shape)
+                dataset[4:] = data[4:]
+        with h5py.File(path) as file:
+            expected = file["scan"][...]
+        source = gpu4d.open(path).source
+        np.testing.assert_array_equal(source.read(slice(0, 8), slice(0, 8)), expected, err_msg=str(most))
+        if growth.count("endless") != 1 or most[0] is None:
+            assert type(source).__name__ == "ChunkedSource", f"{most}: nothing is wrong with these"
+
+
+def test_a_scan_stopped_half_way_that_grows_along_its_columns(tmp_path):
+    data = counts((16, 64, 16, 16))
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        options = {"chunks": (8, 8, 16, 16), "maxshape": (16, None, 16, 16), "compression": "gzip"}
+        file.create_dataset("scan", data.shape, "u2", **options)[:, :32] = data[:, :32]
+    data[:, 32:] = 0
+    np.testing.assert_array_equal(gpu4d.open(tmp_path / "a.h5").source.read(slice(0, 16), slice(0, 64)), data)
+
+
+@pytest.mark.parametrize("wrong", ["over the edge", "between", "twice", "exchanged", "reversed", "skipped filters"])
+def test_a_wrong_index_is_noticed(tmp_path, wrong):
+    """Chunks reported at places where they are not: the HDF5 library reads then."""
+    write(tmp_path / "a.h5", counts((6, 10, 8, 12)), (1, 10, 8, 12))
+
+    class Wrong:
+        """What h5py says of a dataset, but for where its chunks are."""
+
+        def __init__(self, dataset):
+            self.dataset, self.id = dataset, self
+
+        def __getattr__(self, name):
+            return getattr(self.dataset, name) if hasattr(self.dataset, name) else getattr(self.dataset.id, name)
+
+        def chunk_iter(self, note):
+            told = []
+            self.dataset.id.chunk_iter(lambda chunk: told.append(chunk))
+            places = [chunk.chunk_offset for chunk in told]
+            if wrong == "over the edge":
+                places[3] = (6, 0, 0, 0)
+            elif wrong == "between":
+                places[3] = (3, 5, 0, 0)
+            elif wrong == "twice":
+                places[3] = places[4]
+            elif wrong == "exchanged":
+                places[2], places[5] = places[5], places[2]
+            elif wrong == "reversed":
+                places[1:] = places[:0:-1]
+            mask = int(wrong == "skipped filters")
+            for place, chunk in zip(places, told):
+                if (stop := note(chunk._replace(chunk_offset=place, filter_mask=mask))) is not None:
+                    return stop
+
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert hdf5.chunk_index(file["scan"], (1, 10, 8, 12)) is not None
+        assert hdf5.chunk_index(Wrong(file["scan"]), (1, 10, 8, 12)) is None
 
 
 # ---------------------------------------------------------------- damage

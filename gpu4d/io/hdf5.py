@@ -22,6 +22,7 @@ FILTERS = {
     1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scale-offset", 32000: "lzf", 32001: "blosc",
     32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2",
 }  # fmt: skip
+CHECKED_BYTES = 16 << 20  # chunks stored in more are not read only to see whether they are where the file says
 
 
 def open_file(path: str) -> h5py.File:
@@ -244,30 +245,51 @@ def _decoded_here(dataset: h5py.Dataset, chunks: tuple[int, ...], filters: tuple
 
 def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> dict[str, np.ndarray] | None:
     """Place, size and skipped filters of every chunk, as arrays over the grid of chunks; None where that cannot be trusted."""
+    unlimited = [axis for axis, most in enumerate(dataset.maxshape) if most is None]
+    if len(unlimited) == 1 and unlimited != [0]:
+        return None  # HDF5 (2.0 at least) finds these chunks, but reports them at places where they are not
     grid = tuple(-(-n // c) for n, c in zip(_shape4(dataset), chunks))
     offsets, sizes, skipped = np.full(grid, -1, np.int64), np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
-    first: list[Any] = []
+    found: list[Any] = []
 
-    def note(chunk: Any) -> None:
-        place = tuple(o // c for o, c in zip(chunk.chunk_offset, chunks[-dataset.ndim :]))
-        place = (0, *place) if dataset.ndim == 3 else place
+    def note(chunk: Any) -> bool | None:
+        places = [divmod(o, c) for o, c in zip(chunk.chunk_offset, chunks[-dataset.ndim :])]
+        place = (0,) * (4 - dataset.ndim) + tuple(p for p, _ in places)
+        found.append(chunk)
+        if any(rest for _, rest in places) or any(p >= n for p, n in zip(place, grid)) or offsets[place] >= 0:
+            found.clear()
+            return True  # ends the search
         offsets[place], sizes[place], skipped[place] = chunk.byte_offset, chunk.size, chunk.filter_mask
-        if not first:
-            first.append(chunk)
+        return None
 
-    dataset.id.chunk_iter(note)
-    if first:
+    if dataset.id.chunk_iter(note):
+        return None
+    if found:
         # Some HDF5 versions count from the user block's end, some from the first byte of the file: look.
-        expected = bytes(dataset.id.read_direct_chunk(first[0].chunk_offset)[1])
-        with open(dataset.file.filename, "rb") as raw:
-            for shift in {0, dataset.file.userblock_size}:
-                raw.seek(first[0].byte_offset + shift)
-                if raw.read(first[0].size) == expected:
-                    offsets[offsets >= 0] += shift
-                    break
-            else:
-                return None
+        samples = _samples(found)
+        shift = next((shift for shift in (0, dataset.file.userblock_size) if _is_there(dataset, samples[0], shift)), None)
+        if shift is None or not all(_is_there(dataset, chunk, shift) for chunk in samples[1:]):
+            return None
+        offsets[offsets >= 0] += shift
     return {"offsets": offsets, "sizes": sizes, "skipped": skipped}
+
+
+def _samples(found: list[Any]) -> list[Any]:
+    """A few chunks to look at: the first, and of the last and two between them those that are quickly read."""
+    last = len(found) - 1
+    others = [found[i] for i in sorted({last, last // 2, last // 3} - {0})]
+    return [found[0], *(chunk for chunk in others if chunk.size <= CHECKED_BYTES)]
+
+
+def _is_there(dataset: h5py.Dataset, chunk: Any, shift: int) -> bool:
+    """Whether the HDF5 library reads at the place of a chunk what the file holds where the chunk is said to lie."""
+    try:
+        skipped, expected = dataset.id.read_direct_chunk(chunk.chunk_offset)
+    except (OSError, RuntimeError, ValueError):
+        return False
+    with open(dataset.file.filename, "rb") as raw:
+        raw.seek(chunk.byte_offset + shift)
+        return skipped == chunk.filter_mask and raw.read(chunk.size) == bytes(expected)
 
 
 def _whole_link(dataset: h5py.Dataset) -> Source | None:
