@@ -25,8 +25,8 @@ def parse_memory(size: int | float | str) -> int:
         if match is None or unit not in _UNITS:
             raise InputError(f"memory={size!r}: need bytes or a text like '512 MB' (units {', '.join(u.upper() for u in _UNITS)})")
         count = float(match.group(1)) * _UNITS[unit]
-    if not count >= 1:
-        raise InputError(f"memory={size!r}: need at least one byte")
+    if not 1 <= count < float("inf"):
+        raise InputError(f"memory={size!r}: need a finite number of bytes, at least one")
     return int(count)
 
 

@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpu4d.errors import InputError
+
 MOST_SPANS = 200_000  # a trace of more is too large to be drawn, and a long sweep must not fill the memory with it
 
 
@@ -112,3 +114,39 @@ class Timeline:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def place_of_trace(path: Any, said: str) -> Path:
+    """Where a trace will be written, made absolute; refused where it cannot be, or where something else than a trace lies.
+
+    An earlier trace and an empty file may be replaced.
+
+    Parameters
+    ----------
+    path : str or path
+    said : str
+        How the caller was given it, as messages begin.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or not os.fspath(path) or "\0" in os.fspath(path):
+        raise InputError(f"{said}: need the name of a file to write")
+    place = Path(os.path.abspath(path))
+    try:
+        if place.is_dir():
+            raise InputError(f"{said} is a folder: give the name of a file")
+        if not place.parent.is_dir() or not os.access(place.parent, os.W_OK):
+            raise InputError(f"{said}: there is no folder {place.parent} that can be written to: choose another place")
+        if place.exists() and not (place.is_file() and _holds_a_trace(place)):
+            raise InputError(f"{said} is no trace, and is not replaced: choose another name")
+    except OSError as error:
+        raise InputError(f"{said} cannot be used ({error.strerror or error}): choose another place") from error
+    return place
+
+
+def _holds_a_trace(place: Path) -> bool:
+    """Or nothing."""
+    with place.open("rb") as file:
+        return file.read(15) in (b"", b'{"traceEvents":')

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.processor import Processor, Workspace
-from gpu4d.device.timeline import Timeline
+from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.streaming.conveyor import Conveyor
 from gpu4d.streaming.merge import Named, merge, shares, to_host
@@ -91,7 +91,9 @@ def sweep(
     >>> float(out["mean"][0, 0]), float(out["bf"][1, 2])
     (1.0, 16.0)
     """
-    named = _checked(reductions, keep, client)
+    named = _checked(cube, reductions, keep, progress, client)
+    place = None if trace is None or isinstance(trace, Timeline) else place_of_trace(trace, f"trace={trace!r}")
+    timeline = trace if place is None else Timeline()
     todo = plan(cube, named, device=device, memory=memory, where=where)
     if keep == "device" and len(todo.processors) > 1:
         raise InputError("keep='device' with several devices: their answers meet on the host; leave keep out, or name one device")
@@ -99,7 +101,6 @@ def sweep(
         several = ", ".join(name for name, passes in todo.passes_of.items() if passes > 1)
         raise InputError(f"{several} needs several passes, each of which builds on the one before: name one device")
     log.info("sweep: %s", "; ".join(todo.describe()))
-    timeline = _timeline(trace)
     parts = shares(named, len(todo.processors))
     try:
         with _reporter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
@@ -110,31 +111,37 @@ def sweep(
             _merged(todo, parts, workspaces)
             results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
-        if timeline is not None and timeline is not trace:
-            timeline.write(trace)
+        if place is not None:
+            _write(timeline, place)
     return results if isinstance(reductions, Mapping) else results["result"]
 
 
-def _checked(reductions: Any, keep: Any, client: Any) -> Named:
+def _checked(cube: Any, reductions: Any, keep: Any, progress: Any, client: Any) -> Named:
     """The reductions by name, after a look at what else was asked."""
+    if not isinstance(cube, DataCube):
+        make = "gpu4d.open(path)" if isinstance(cube, str | os.PathLike) else "gpu4d.DataCube(array)"
+        raise InputError(f"the scan is a {type(cube).__name__}, need a DataCube: {make} makes one")
+    if not isinstance(progress, bool) and not callable(progress):
+        raise InputError(f"progress={progress!r}: need True, False or a function of (patterns done, patterns in all)")
     if client is not None:
         raise InputError("client= is not served by this version: leave it None")
     if keep not in (None, "host", "device"):
         raise InputError(f"keep={keep!r}: need 'host' or 'device'")
     named: Named = dict(reductions) if isinstance(reductions, Mapping) else {"result": reductions}
     for name, reduction in named.items():
+        if isinstance(reduction, type) and isinstance(reduction, Reduction):
+            raise InputError(f"{name!r} is the class {reduction.__name__}: call it, as {reduction.__name__}(…), and give what it returns")
         if not isinstance(reduction, Reduction):
             raise InputError(f"{name!r} is a {type(reduction).__name__}, need a Reduction such as gpu4d.MeanPattern()")
     return named
 
 
-def _timeline(trace: Any) -> Timeline | None:
-    """The caller's, or one for a file, whose folder must be there before the work is done."""
-    if trace is None or isinstance(trace, Timeline):
-        return trace
-    if not Path(trace).absolute().parent.is_dir():
-        raise InputError(f"trace={os.fspath(trace)!r}: there is no folder {Path(trace).absolute().parent}; choose another place")
-    return Timeline()
+def _write(timeline: Timeline, place: Path) -> None:
+    """Results, or the error that ended the sweep, matter more than a trace."""
+    try:
+        timeline.write(place)
+    except Exception as error:
+        log.warning("the trace %s could not be written: %s", place, error)
 
 
 def _merged(todo: Plan, parts: list[Named], workspaces: list[Workspace]) -> None:

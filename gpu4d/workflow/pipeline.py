@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
-from gpu4d.device.timeline import Timeline
+from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
 from gpu4d.workflow import output
@@ -141,17 +141,9 @@ def check_trace(path: Path, out: Path, overwrite: bool) -> Path:
     path = Path(os.path.abspath(path))
     if Path(os.path.abspath(out)) in path.parents:
         raise InputError(f"--trace {path} lies in the result folder, which appears only when all is done: choose another place")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--trace {path}: {path.parent} is no folder that can be written to: choose another place")
-    if path.is_dir():
-        raise InputError(f"--trace {path} is a folder: give the name of a file")
-    if path.exists():
-        if not overwrite:
-            raise InputError(f"--trace {path} exists: choose another name, or replace it with --overwrite")
-        with path.open("rb") as file:
-            if not file.read(20).startswith(b'{"traceEvents"'):
-                raise InputError(f"--trace {path} is no trace, and is not replaced: choose another name")
-    return path
+    if path.is_file() and not overwrite:
+        raise InputError(f"--trace {path} exists: choose another name, or replace it with --overwrite")
+    return place_of_trace(path, f"--trace {path}")
 
 
 @contextmanager
