@@ -1,5 +1,6 @@
 """One pass over a scan: the same bits for every cut, the whole protocol, a budget that is kept."""
 
+import importlib
 import pickle
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 
 import gpu4d
 from gpu4d.data import ArraySource
-from gpu4d.device.accounting import AccountingProcessor
+from gpu4d.device import Device
+from gpu4d.device.accounting import AccountingProcessor, VirtualSource
+from gpu4d.device.cpu import CpuProcessor
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.streaming import BlockSums, PerPosition, ScanInfo, plan
 from gpu4d.streaming.plan import MOST_BLOCKS, cut, scan_info
@@ -16,11 +19,9 @@ from gpu4d.streaming.plan import MOST_BLOCKS, cut, scan_info
 class Slow(ArraySource):
     """An array that answers as a chunked file does: it fills buffers, in blocks of its own."""
 
-    resident = False
-
     def __init__(self, array, blocks):
         super().__init__(array)
-        self.blocks, self.reads = blocks, []
+        self.blocks, self.reads, self.resident = blocks, [], False
         self._data = array
         del self.array
 
@@ -298,11 +299,110 @@ def test_bad_calls_say_what_to_do():
         gpu4d.sweep(cube, {"x": np.mean})
     with pytest.raises(InputError, match=r"no folder .*nowhere"):
         gpu4d.sweep(cube, gpu4d.MeanPattern(), trace="nowhere/trace.json")
+    for wrong, say in {
+        "where holds NaN": {"where": np.full((13, 9), np.nan)},
+        "finite": {"memory": float("inf")},
+        "progress=3": {"progress": 3},
+        "progress=None": {"progress": None},
+    }.items():
+        with pytest.raises(InputError, match=wrong):
+            gpu4d.sweep(cube, gpu4d.MeanPattern(), **say)
+    with pytest.raises(InputError, match=r"ndarray, need a DataCube: gpu4d.DataCube\(array\)"):
+        gpu4d.sweep(scan(), gpu4d.MeanPattern())
+    with pytest.raises(InputError, match=r"need a DataCube: gpu4d.open\(path\)"):
+        gpu4d.sweep("scan.h5", gpu4d.MeanPattern())
+    for asked in (gpu4d.MeanPattern, {"mean": gpu4d.MeanPattern}):
+        with pytest.raises(InputError, match="class MeanPattern: call it"):
+            gpu4d.sweep(cube, asked)
     with pytest.raises(DeviceError, match="cuda:9"):
         gpu4d.sweep(cube, gpu4d.MeanPattern(), device="cuda:9")
     with pytest.raises(MemoryBudgetError) as error:
         gpu4d.sweep(gpu4d.DataCube(Slow(scan(), (4, 3))), gpu4d.MeanPattern(), memory="20 kB")
     assert error.value.asked > error.value.cap == 20000 and "free" in str(error.value) and "allows 20 kB" in str(error.value)
+
+
+class Unable(TwoPasses):
+    def passes(self, scan, budget):
+        return 1
+
+    def update(self, frames, positions):
+        raise ValueError("a bug of the caller")
+
+
+def test_a_trace_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    cube, calls = gpu4d.DataCube(scan()), []
+    (tmp_path / "notes.txt").write_text("mine")
+    wrong = {
+        tmp_path: "is a folder",
+        tmp_path / "notes.txt": "is no trace",
+        tmp_path / ("x" * 300): "",
+        "/dev/null": "",
+        tmp_path / "no" / "t": "no folder",
+    }
+    for place in (3, True, "", "a\0b", b"t.json", *wrong):
+        with pytest.raises(InputError, match=f"(?s)^trace=.*{wrong.get(place, 'name of a file')}"):
+            gpu4d.sweep(cube, gpu4d.MeanPattern(), trace=place, progress=lambda *call: calls.append(call))
+    assert not calls and (tmp_path / "notes.txt").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_trace_is_replaced_and_nothing_else(tmp_path, monkeypatch):
+    cube, place = gpu4d.DataCube(scan()), tmp_path / "t.json"
+    place.touch()
+    for _ in range(2):
+        gpu4d.sweep(cube, gpu4d.MeanPattern(), trace=str(place))
+        assert "pass 1 of 1" in place.read_text()
+    monkeypatch.chdir(tmp_path)
+    gpu4d.sweep(cube, gpu4d.MeanPattern(), trace="here.json", progress=lambda *_: monkeypatch.chdir("/"))
+    assert (tmp_path / "here.json").exists(), "where it was when the sweep began"
+
+
+def test_a_trace_that_fails_at_the_end_costs_nothing_else(tmp_path, caplog):
+    cube, place = gpu4d.DataCube(scan()), tmp_path / "t.json"
+    want = gpu4d.sweep(cube, gpu4d.MeanPattern())
+
+    def in_the_way(*_):
+        place.mkdir(exist_ok=True)
+
+    found = gpu4d.sweep(cube, gpu4d.MeanPattern(), trace=place, progress=in_the_way)
+    assert as_bytes(found) == as_bytes(want) and "t.json could not be written" in caplog.text
+    place.rmdir()
+
+    class Late(Unable):
+        def update(self, frames, positions):
+            in_the_way()
+            super().update(frames, positions)
+
+    with pytest.raises(ValueError, match="a bug of the caller"):
+        gpu4d.sweep(cube, Late(), trace=place)
+    assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+
+
+def test_an_array_on_a_device_is_not_quietly_reduced_elsewhere():
+    xp = pytest.importorskip("array_api_strict")
+    cube = gpu4d.DataCube(xp.asarray(scan("float32")))
+    for device in ("auto", "cpu", ["auto"], ["cpu"], ("cpu",), Device("cpu"), CpuProcessor()):
+        gpu4d.sweep(cube, gpu4d.MaxPattern(), device=device)
+    for device in (Device("cuda", 3), ["cuda:0"], "cuda:0", AccountingProcessor(), [Device("cuda", 0), Device("cuda", 1)]):
+        with pytest.raises(DeviceError):
+            gpu4d.sweep(cube, gpu4d.MaxPattern(), device=device)
+    for device in ("junk", ["junk"], [], 0, None, ["cpu", "auto"]):
+        with pytest.raises(InputError, match="device="):
+            gpu4d.sweep(cube, gpu4d.MaxPattern(), device=device)
+
+
+def test_page_locked_memory_of_all_devices_is_counted_together(monkeypatch):
+    several = [AccountingProcessor(f"accounting:{i}", memory=80e9, moves_bytes=False) for i in range(8)]
+    cube = gpu4d.DataCube(VirtualSource(several[0], (512, 512, 256, 256), np.uint16))
+    module = importlib.import_module("gpu4d.streaming.plan")
+    for host in (4_000_000_000, 250_000_000):
+        monkeypatch.setattr(module, "available_memory", lambda host=host: host)
+        todo = plan(cube, {"mean": gpu4d.MeanPattern()}, device=several)
+        assert 0 < 8 * todo.staging_bytes <= host
+    monkeypatch.setattr(module, "available_memory", lambda: 30_000_000)
+    plan(cube, {"mean": gpu4d.MeanPattern()}, device=several[:1])
+    with pytest.raises(MemoryBudgetError, match="page-locked memory of 8 devices") as error:
+        plan(cube, {"mean": gpu4d.MeanPattern()}, device=several, memory="1 GB")
+    assert error.value.asked == 8 * 4 << 20 and error.value.free == 30_000_000 and error.value.cap == 8_000_000_000
 
 
 def test_block_sums_fold_in_row_order():

@@ -33,9 +33,11 @@ def processors_for(cube: DataCube, device: Any) -> tuple[tuple[Processor, ...], 
         The cube is an array on one device, and another was asked for by name.
     """
     sample = sample_of(cube.source)
+    if isinstance(device, list | tuple) and len(device) == 1:
+        device = device[0]
     if sample is not None and not isinstance(sample, np.ndarray):
         return (InPlace(_same_device(sample, device)),), True
-    if device == "auto" and sample is not None:
+    if sample is not None and isinstance(device, str) and device == "auto":
         device = "cpu"  # an array on the host: moving it costs more than the work, unless the caller knows better
     processors = tuple(_processor(d) for d in choose_all(device))
     return processors, bool(cube.source.resident and not processors[0].copies)
@@ -87,13 +89,15 @@ def _processor(device: Any) -> Processor:
 
 def _same_device(sample: Any, device: Any) -> Any:
     """The sample, if the device asked for is the one it lies on."""
-    if isinstance(device, str) and device != "auto":
-        asked, here = choose_all(device), Device("cuda", _index(sample)) if arrays.is_cuda(sample) else Device("cpu")
-        if asked != (here,):
-            raise DeviceError(
-                f"device={device!r}: the cube is an array on {here}, and such arrays are reduced where they lie: "
-                "use device='auto', or move it first"
-            )
+    if isinstance(device, str) and device == "auto":
+        return sample
+    here = Device("cuda", _index(sample)) if arrays.is_cuda(sample) else Device("cpu")
+    asked = [one.name if isinstance(one, Processor) else str(one) for one in choose_all(device)]
+    if asked != [str(here)]:
+        raise DeviceError(
+            f"device={device!r}: the cube is an array on {here}, and such arrays are reduced where they lie: "
+            "use device='auto', or move it first"
+        )
     return sample
 
 

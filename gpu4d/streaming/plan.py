@@ -244,12 +244,14 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
             budget=budget,
             passes_of={name: r.passes(scan, max(0, min(budget, free) - held)) for name, r in reductions.items()},
         )
-        if todo.bytes <= min(budget, free) and todo.staging_bytes <= min(budget, host):
+        if todo.bytes <= min(budget, free) and todo.staging_bytes <= min(budget, host // len(processors)):
             return todo
     what = f"a sweep for {', '.join(reductions) or 'nothing'}"
     if todo.bytes > min(budget, free):
         raise MemoryBudgetError(what, todo.bytes, free, budget)
-    raise MemoryBudgetError(f"{what}, in page-locked memory,", todo.staging_bytes, host, budget)
+    several = f" of {len(processors)} devices" if len(processors) > 1 else ""
+    staging = len(processors) * todo.staging_bytes
+    raise MemoryBudgetError(f"{what}, in page-locked memory{several},", staging, host, len(processors) * budget)
 
 
 def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterator[tuple[int, int, int]]:
@@ -308,4 +310,6 @@ def _where(where: Any, shape: tuple[int, int]) -> np.ndarray | None:
     host = arrays.to_numpy(getattr(where, "data", where) if not isinstance(where, np.ndarray) else where)
     if host.shape != tuple(shape):
         raise InputError(f"where is {host.shape}, the scan is {tuple(shape)}: need one bool per scan position")
+    if host.dtype.kind == "f" and np.isnan(host).any():
+        raise InputError("where holds NaN: need one bool per scan position, for example np.nan_to_num(where) > 0")
     return host.astype(bool)
