@@ -197,6 +197,54 @@ def test_covariance_is_that_of_many_trials(errors):
         assert fit.error_scale == pytest.approx(3.0 if errors == "too small" else 1.0, rel=0.03)
 
 
+@pytest.mark.parametrize("weights", ["sqrt", "uniform"])
+@pytest.mark.parametrize("errors", ["all", "some", "none"])
+def test_errors_are_those_of_a_plain_least_squares(weights, errors):
+    """x = P q with P = (AᵀWA)⁻¹AᵀW, so cov x = P V Pᵀ; residuals (1 − A P) q, so their covariance is (1 − A P) V (1 − A P)ᵀ."""
+    disks = disks_of(SQUARE, sigma=0.1, shape=(3, 3))
+    if errors == "some":
+        disks = disks.with_fields({"sx": np.where(np.arange(len(disks)) % 3 == 0, np.nan, disks.flat("sx") / 2)})
+    if errors == "none":
+        disks = gpu4d.PointListArray(disks.offsets, {n: disks.flat(n) for n in ("qx", "qy", "intensity")}, disks.shape)
+    fit = gpu4d.fit_lattice(disks, SQUARE, origin=ORIGIN, weights=weights, outliers=None)
+    all_chi2 = []
+    for i in range(9):
+        p = disks[i // 3, i % 3]
+        q = np.stack([p.qx, p.qy], -1)
+        a = np.column_stack([np.ones(len(p)), np.rint((q - ORIGIN) @ np.linalg.inv(SQUARE))])
+        w = p.intensity if weights == "sqrt" else np.ones(len(p))
+        gain = np.linalg.pinv(a * np.sqrt(w)[:, None]) * np.sqrt(w)
+        hat = np.eye(len(p)) - a @ gain
+        r = hat @ q
+        unit = np.sum(w[:, None] * r**2) / (2 * (len(p) - 3))
+        np.testing.assert_allclose(fit.residual[i // 3, i % 3], np.sqrt(np.mean(r**2)), rtol=1e-11)
+        chi2 = []
+        for axis, name in enumerate(("sx", "sy")):
+            s = p[name] if errors != "none" else np.full(len(p), np.nan)
+            known = np.isfinite(s)
+            v = np.where(known, s**2, unit / w)
+            scale = max(fit.error_scale, 1.0) ** 2 if errors != "none" else 1.0
+            np.testing.assert_allclose(fit.covariance[i // 3, i % 3, axis] / scale, (gain * v @ gain.T)[1:, 1:], rtol=1e-9, atol=1e-15)
+            if known.any():
+                expected = np.diag(hat * v @ hat.T)
+                chi2.append(np.sum((r[:, axis] / s)[known] ** 2) / np.sum((expected / s**2)[known]))
+        all_chi2.append(np.mean(chi2) if chi2 else np.nan)
+    if errors != "none":
+        free = 2 * (disks.counts.reshape(-1) - 3)
+        assert fit.error_scale == pytest.approx(np.sqrt(np.median(all_chi2 / (1 - 2 / (9 * free)) ** 3)), rel=1e-9)
+
+
+def test_positions_without_a_fit_do_not_scale_the_errors():
+    lattice = disks_of(SQUARE, sigma=0.1, shape=(10, 20), missing=0.1)
+    rng = np.random.default_rng(5)
+    rows = [np.stack([p[f] for f in ("qx", "qy", "intensity", "sx", "sy")], -1) for p in lattice]
+    for r in rows[::2]:  # six disks of the lattice among many that are none: too few of all
+        r[6:, :2] = rng.uniform(2, 125, (len(r) - 6, 2))
+    fit = gpu4d.fit_lattice(from_lists(rows, (10, 20)), SQUARE, origin=ORIGIN)
+    assert not fit.mask.reshape(-1)[::2].any() and fit.mask.reshape(-1)[1::2].all()
+    assert fit.error_scale == pytest.approx(1.0, abs=0.05)
+
+
 def test_large_local_rotation_is_indexed_from_low_orders():
     angle = np.radians(5.0)
     f = np.broadcast_to(turn(angle), (2, 2, 2, 2))

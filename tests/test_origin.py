@@ -52,9 +52,39 @@ def test_quadratic_surface_and_lower_orders():
     assert np.abs(gpu4d.calibrate.origin(curved, fit="plane", robust=False).fitted - truth).max() > 0.3
 
 
+def test_robust_surface_solves_the_biweight_equations():
+    """At an M-estimate the residuals, weighted by their own weights, are orthogonal to every term (Huber & Ronchetti, 7.3)."""
+    rng = np.random.default_rng(4)
+    measured = PLANE + rng.normal(0, 0.2, PLANE.shape)
+    measured[rng.random(X.shape) < 0.15] += 6
+    o = gpu4d.calibrate.origin(measured)
+    r = measured - o.fitted
+    length = np.linalg.norm(r, axis=-1)
+    sigma = np.median(length) / np.sqrt(2 * np.log(2))  # median length of a Gaussian error in two dimensions
+    weight = np.where(length < 4.685 * sigma, (1 - (length / (4.685 * sigma)) ** 2) ** 2, 0)
+    assert (o.outliers == (weight == 0)).all() and 15 < o.outliers.sum() < 45
+    for term in (np.ones_like(X), X - X.mean(), Y - Y.mean()):
+        slope = np.sum(weight * term**2)
+        for axis in (0, 1):
+            assert abs(np.sum(weight * term * r[..., axis])) / slope < 1e-6 / np.sqrt(slope)
+    np.testing.assert_allclose(o.residual, np.sqrt(np.mean(r[weight > 0] ** 2, axis=0)), rtol=1e-12)
+
+
+def test_disks_with_nan_are_not_there():
+    clean = disks_of(SQUARE, origin=PLANE, shape=(12, 15))
+    qx = clean.flat("qx").copy()
+    few = (clean.positions == 40) & (np.arange(len(clean)) >= clean.offsets[40] + 2)  # two disks are left at one position, one of them NaN
+    qx[clean.offsets[40] + 1] = np.nan
+    o = gpu4d.calibrate.origin(clean.with_fields({"qx": qx}).where(~few))
+    np.testing.assert_allclose(o.measured, PLANE, atol=1e-9)
+
+
 def test_one_position_and_one_row():
     assert gpu4d.calibrate.origin(PLANE[:1, :1]).fitted.tolist() == PLANE[:1, :1].tolist()
     np.testing.assert_allclose(gpu4d.calibrate.origin(PLANE[:1]).fitted, PLANE[:1], atol=1e-9)
+    one_row = gpu4d.calibrate.origin(PLANE, where=X == 5).fitted  # a slope across it is not known: as small as can be
+    np.testing.assert_allclose(one_row[5], PLANE[5], atol=1e-9)
+    assert np.isfinite(one_row).all() and np.abs(one_row - PLANE).max() < 60
 
 
 def test_centre_of_mass_planes_are_taken():

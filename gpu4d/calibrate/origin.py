@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from gpu4d.errors import InputError
 
 ORDERS = {"constant": 0, "plane": 1, "quadratic": 2}
 TUKEY = 4.685  # biweight cut-off in σ: 95 % efficiency on Gaussian errors (Huber & Ronchetti, Robust Statistics)
+STEPS = 20  # of each of the two robust fits, at most
 _RAYLEIGH_MEDIAN = 1.1774  # median length of a 2-D Gaussian error of σ = 1 per axis
 
 
@@ -107,13 +109,12 @@ def origin(
     if fit not in ORDERS:
         raise InputError(f"fit={fit!r}: need one of {', '.join(map(repr, ORDERS))}")
     if isinstance(disks, PointListArray):
-        measured = _measure(disks, guess, radius, ORDERS[fit], robust, where)
-    else:
-        measured = np.array(arrays.to_numpy(disks), dtype=np.float64)
-        if isinstance(disks, RealSlice) and len(disks.labels) == 2:
-            measured = np.moveaxis(measured, 0, -1)
-        if measured.ndim != 3 or measured.shape[2] != 2:
-            raise InputError(f"measured origins are {measured.shape}: need (Rx, Ry, 2) in detector pixels, or a PointListArray of disks")
+        return _measure(disks, guess, radius, ORDERS[fit], robust, where)
+    measured = np.array(arrays.to_numpy(disks), dtype=np.float64)
+    if isinstance(disks, RealSlice) and len(disks.labels) == 2:
+        measured = np.moveaxis(measured, 0, -1)
+    if measured.ndim != 3 or measured.shape[2] != 2:
+        raise InputError(f"measured origins are {measured.shape}: need (Rx, Ry, 2) in detector pixels, or a PointListArray of disks")
     return _surface(measured, ORDERS[fit], robust, _used(where, measured.shape[:2]))
 
 
@@ -126,48 +127,63 @@ def _used(where: Any, shape: tuple[int, ...]) -> np.ndarray:
     return used
 
 
-def _measure(disks: PointListArray, guess: Any, radius: float | None, order: int, robust: bool, where: Any) -> np.ndarray:
-    """The unscattered disk of every position, (Rx, Ry, 2), NaN where none."""
+def _measure(disks: PointListArray, guess: Any, radius: float | None, order: int, robust: bool, where: Any) -> Origin:
+    """The unscattered disk of every position, NaN where none, and the surface through them."""
     if len(disks.shape) != 2:
         raise InputError(f"the disks are of {disks.shape} positions: need a scan of two dimensions, (Rx, Ry)")
-    xy = np.stack([arrays.to_numpy(disks.flat(f)).astype(np.float64) for f in ("qx", "qy")], axis=-1)
-    light = arrays.to_numpy(disks.flat("intensity")).astype(np.float64)
-    light = np.where(np.isfinite(light) & np.isfinite(xy).all(axis=-1), light, -np.inf)
-    position, used = arrays.to_numpy(disks.positions), _used(where, disks.shape)
+    qx, qy, light = (arrays.to_numpy(disks.flat(f)).astype(np.float64) for f in ("qx", "qy", "intensity"))
+    light = np.where(np.isfinite(light) & np.isfinite(qx) & np.isfinite(qy), light, -np.inf)
+    offsets, used = arrays.to_numpy(disks.offsets), _used(where, disks.shape)
     if guess is None:
-        surface = _surface(_brightest(xy, light, position, disks.shape), min(order, 1), True, used).fitted
+        found = _surface(_brightest(qx, qy, light, offsets, disks.shape), min(order, 1), True, used)
     else:
-        surface = np.broadcast_to(arrays.to_numpy(guess).astype(np.float64), (*disks.shape, 2))
+        start = np.broadcast_to(arrays.to_numpy(guess).astype(np.float64), (*disks.shape, 2))
+        found = Origin(np.full_like(start, np.nan), start, np.zeros(2), np.zeros(disks.shape, bool), "guess")
+    final = guess is None and order <= 1 and robust  # a surface of the kind that is asked for
     for _ in range(2):
-        distance = np.linalg.norm(xy - surface.reshape(-1, 2)[position], axis=-1)
-        reach = _half_spacing(distance, position, int(np.prod(disks.shape))) if radius is None else float(radius)
-        measured = _brightest(xy, np.where(distance <= reach, light, -np.inf), position, disks.shape)
+        at = np.repeat(found.fitted.reshape(-1, 2), np.diff(offsets), axis=0)
+        square = (qx - at[:, 0]) ** 2 + (qy - at[:, 1]) ** 2
+        reach = _half_spacing(square, offsets) if radius is None else float(radius)
+        measured = _brightest(qx, qy, np.where(square <= reach**2, light, -np.inf), offsets, disks.shape)
         if not np.isfinite(measured[used]).any():
             raise InputError(
                 f"no position has a disk within {reach:.3g} px of the guess: give guess= (px) near the unscattered beam, a larger radius=, "
                 "or find more disks with a lower threshold"
             )
-        surface = _surface(measured, order, robust, used).fitted
-    return measured
+        if final and np.array_equal(measured, found.measured, equal_nan=True):
+            break  # the same disks have the same surface, and that the same disks
+        found, final = _surface(measured, order, robust, used), True
+    return found
 
 
-def _brightest(xy: np.ndarray, light: np.ndarray, position: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _best(ufunc: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Largest or smallest value of every position that has one, and the number of the last point that has it (that position's)."""
+    counts = np.diff(offsets)
+    some = np.flatnonzero(counts)
+    best = ufunc.reduceat(values, offsets[some]) if some.size else np.zeros(0)
+    points = np.flatnonzero(values == np.repeat(best, counts[some]))
+    number = np.zeros(some.size, int)
+    number[np.searchsorted(offsets[some], points, side="right") - 1] = points  # assignments go in order: the last one stays
+    return best, number
+
+
+def _brightest(qx: np.ndarray, qy: np.ndarray, light: np.ndarray, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Of every position the point with most light; NaN where none has any."""
     out = np.full((int(np.prod(shape)), 2), np.nan)
-    order = np.argsort(light, kind="stable")
-    order = order[np.isfinite(light[order])]
-    out[position[order]] = xy[order]  # assignments go in order: the brightest comes last and stays
+    best, number = _best(np.maximum, light, offsets)
+    lit = np.isfinite(best)
+    at = np.flatnonzero(np.diff(offsets))[lit]
+    out[at, 0], out[at, 1] = qx[number[lit]], qy[number[lit]]
     return out.reshape(*shape, 2)
 
 
-def _half_spacing(distance: np.ndarray, position: np.ndarray, positions: int) -> float:
-    """Half the median distance of the second nearest disk; infinite where no position has two."""
-    some = position % max(1, positions // 4000) == 0
-    distance, position = distance[some], position[some]
-    order = np.lexsort((distance, position))
-    first = np.searchsorted(position[order], np.arange(positions))
-    two = np.bincount(position, minlength=positions) >= 2
-    return float(np.median(distance[order][first[two] + 1])) / 2 if two.any() else np.inf
+def _half_spacing(square: np.ndarray, offsets: np.ndarray) -> float:
+    """Half the median distance of the second nearest disk, from squared distances; infinite where no position has two."""
+    square = np.where(np.isfinite(square), square, np.inf)
+    square[_best(np.minimum, square, offsets)[1]] = np.inf
+    second = _best(np.minimum, square, offsets)[0]
+    second = second[np.isfinite(second)]
+    return float(np.median(np.sqrt(second))) / 2 if second.size else np.inf
 
 
 def _terms(shape: tuple[int, ...], order: int) -> np.ndarray:
@@ -187,25 +203,41 @@ def _surface(measured: np.ndarray, order: int, robust: bool, used: np.ndarray) -
         order -= 1
     terms = _terms(measured.shape[:2], order)
     a, b = terms[ok], measured[ok]
-    weight = np.ones(count)
-    coefficients = _weighted(a, b, weight)
-    for step in range(40 if robust else 0):
-        length = np.linalg.norm(b - a @ coefficients, axis=-1)
-        sigma = max(float(np.median(length)) / _RAYLEIGH_MEDIAN, 1e-6)
-        if step < 20:
-            weight = 1 / np.maximum(length, 0.1 * sigma)  # least absolute distances: a start that gross errors do not bend
-        else:
-            weight = np.clip(1 - (length / (TUKEY * sigma)) ** 2, 0, None) ** 2
-        coefficients = _weighted(a, b, weight)
+    basis, values, turn = np.linalg.svd(a, full_matrices=False)
+    rank = int(np.sum(values > values[0] * count * np.finfo(float).eps))  # one row of a scan knows no slope along the other axis
+    basis, back = np.ascontiguousarray(basis[:, :rank].T), turn[:rank].T / values[:rank]
+    coefficients, weight = _robust(basis, b.T) if robust else (b.T @ basis.T, np.ones(count))
     inside = weight > 0
-    residual = np.sqrt(np.mean((b - a @ coefficients)[inside] ** 2, axis=0))
+    residual = np.sqrt(np.mean((b.T - coefficients @ basis)[:, inside] ** 2, axis=1))
     outliers = np.zeros(measured.shape[:2], bool)
     outliers[ok] = ~inside
     name = next(n for n, o in ORDERS.items() if o == order)
     text = f"{'robust ' if robust else ''}{name} through {int(inside.sum())} of {measured.shape[0] * measured.shape[1]} positions"
-    return Origin(measured, terms @ coefficients, residual, outliers, text)
+    return Origin(measured, terms @ (back @ coefficients.T), residual, outliers, text)
 
 
-def _weighted(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    root = np.sqrt(weight / weight.max())[:, None]
-    return np.linalg.lstsq(a * root, b * root, rcond=None)[0]
+def _robust(basis: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients (2, terms) on an orthonormal basis (terms, n) of the values b (2, n), and the weights (n,) at the end."""
+    coefficients = b @ basis.T
+    biweight, left = False, STEPS
+    while left:
+        residual = b - coefficients @ basis
+        length = np.sqrt(residual[0] ** 2 + residual[1] ** 2)
+        sigma = max(float(np.median(length)) / _RAYLEIGH_MEDIAN, 1e-6)
+        if biweight:
+            weight = np.clip(1 - (length / (TUKEY * sigma)) ** 2, 0, None) ** 2
+        else:
+            weight = 1 / np.maximum(length, 0.1 * sigma)  # least absolute distances: a start that gross errors do not bend
+        change = _weighted(basis, residual, weight)
+        coefficients = coefficients + change
+        left -= 1
+        enough = 1e-13 * np.linalg.norm(coefficients) if biweight else 1e-3 * sigma * math.sqrt(length.size)
+        if np.linalg.norm(change) <= enough or not left:
+            biweight, left = True, 0 if biweight else STEPS
+    return coefficients, weight
+
+
+def _weighted(basis: np.ndarray, residual: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted least squares of the residuals (2, n): coefficients (2, terms)."""
+    weighted = basis * (weight / weight.max())
+    return np.linalg.lstsq(weighted @ basis.T, weighted @ residual.T, rcond=1e-13)[0].T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,12 @@ from gpu4d import arrays
 from gpu4d.calibrate.origin import Origin
 from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.crystal.lattice import Lattice
+from gpu4d.crystal.local_lattice import Disks, columns, fitted, settled
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
 WEIGHTS = ("sqrt", "py4dstem", "errors", "uniform")
-BLOCK = 4096  # positions at a time: one fixed size, so that memory stays small and the answer does not depend on it
-ROUNDS = 3  # of leaving out outliers
-FIRST_GATE = 0.25  # of |g1|: how far a disk may be from the mean lattice when it is first indexed
-FIRST_REACH = 2.3  # of |g1|: only low orders are indexed with the mean lattice, the others with the local one
+BLOCK = 2048  # positions at a time: one fixed size, so that memory stays small and the answer does not depend on it
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,34 +128,33 @@ def fit_lattice(
     """
     mean, centre = _checked(disks, lattice, origin, weights, min_disks, iterations)
     xp, where = arrays.namespace(disks.offsets), arrays.device(disks.offsets)
-    place: Any = lambda a: xp.asarray(a, dtype=xp.float64, device=where)  # noqa: E731
-    basis = place(mean.matrix.tolist())
-    start = place(np.array(np.broadcast_to(centre, (*disks.shape, 2)).reshape(-1, 2)))
+    start = np.broadcast_to(centre, (*disks.shape, 2)).reshape(-1, 1, 2)
+    x = np.concatenate([start, np.broadcast_to(mean.matrix, (start.shape[0], 2, 2))], axis=1).transpose(1, 2, 0)
+    x = xp.asarray(np.ascontiguousarray(x), dtype=xp.float64, device=where)
+    size = float(np.hypot(*mean.g1))
     blocks = [(first, min(first + BLOCK, start.shape[0])) for first in range(0, start.shape[0], BLOCK)]
 
-    def everywhere(limits: tuple[float, float] | None) -> list[Any]:
-        parts = [
-            local_lattice(*_block(disks, i, j, weights), start[i:j, :], basis, tolerance, (min_disks, min_indexed), iterations, limits)
-            for i, j in blocks
-        ]
-        return [xp.concat(p, axis=0) for p in zip(*parts)]
+    def everywhere(work: Callable[[Disks, Any], tuple[Any, ...]], x: Any) -> list[Any]:
+        parts = [work(columns(disks, i, j, weights), x[..., i:j]) for i, j in blocks]
+        return [xp.concat(p, axis=-1) for p in zip(*parts)]
 
-    fitted = everywhere(None)
-    if outliers is not None and (limits := _limits(float(outliers), fitted[2], fitted[3], fitted[5])) is not None:
-        fitted = everywhere(limits)
-    x, cov, residual, count, fraction, _, chi2 = fitted
+    least = (min_disks, min_indexed)
+    nodes, *scatter = everywhere(lambda p, x: settled(p, x, size, tolerance, least, iterations), x)
+    limits = None if outliers is None else _limits(float(outliers), *scatter)
+    x, cov, residual, count, fraction, chi2 = everywhere(lambda p, x: fitted(p, x, tolerance * size, least, limits), nodes)
     scale = _error_scale(arrays.to_numpy(chi2), arrays.to_numpy(count))
     cov = cov * max(scale, 1.0) ** 2 if scale == scale else cov
-    grid: Any = lambda a: xp.reshape(a, (*disks.shape, *a.shape[1:]))  # noqa: E731
+    grid: Any = lambda a, *inner: xp.reshape(xp.stack([a[i, :] for i in range(a.shape[0])], axis=-1), (*disks.shape, *inner))  # noqa: E731
+    flat: Any = lambda a: xp.reshape(a, disks.shape)  # noqa: E731
     return LatticeFit(
-        g1=grid(x[:, 1, :]),
-        g2=grid(x[:, 2, :]),
-        origin=grid(x[:, 0, :]),
-        covariance=grid(cov),
-        residual=grid(residual),
-        count=grid(count),
-        indexed_fraction=grid(fraction),
-        mask=grid(xp.isfinite(x[:, 1, 0])),
+        g1=grid(x[1, :, :], 2),
+        g2=grid(x[2, :, :], 2),
+        origin=grid(x[0, :, :], 2),
+        covariance=grid(cov, 2, 2, 2),
+        residual=flat(residual),
+        count=xp.astype(flat(count), xp.int64),
+        indexed_fraction=flat(fraction),
+        mask=flat(xp.isfinite(x[1, 0, :])),
         lattice=mean,
         weights=weights,
         error_scale=scale,
@@ -187,176 +185,6 @@ def _checked(disks: Any, lattice: Any, origin: Any, weights: str, min_disks: int
     return lattice, centre
 
 
-def _block(disks: PointListArray, first: int, last: int, weights: str) -> tuple[Any, Any, Any, Any, Any]:
-    """qx, qy, weight, and the standard errors of some positions as padded (positions, most) arrays; weight 0 is no disk."""
-    xp = arrays.namespace(disks.offsets)
-    start, stop = int(disks.offsets[first]), int(disks.offsets[last])
-    names = [n for n in ("qx", "qy", "intensity", "sx", "sy") if n in disks.fields]
-    some = PointListArray(
-        disks.offsets[first : last + 1] - disks.offsets[first],
-        {n: arrays.as_float64(disks.flat(n)[start:stop]) for n in names},
-        (last - first,),
-    )
-    fields = some.padded()[1]
-    qx, qy, light = fields["qx"], fields["qy"], fields["intensity"]
-    unknown = xp.full_like(qx, math.nan)
-    sx, sy = fields.get("sx", unknown), fields.get("sy", unknown)
-    weight = {
-        "sqrt": lambda: light,
-        "py4dstem": lambda: light * light,
-        "errors": lambda: 2 / (sx * sx + sy * sy),
-        "uniform": lambda: xp.where(xp.isfinite(light), xp.ones_like(qx), unknown),
-    }[weights]()
-    ok = xp.isfinite(qx) & xp.isfinite(qy) & xp.isfinite(weight) & (weight > 0)
-    return qx, qy, xp.where(ok, weight, xp.zeros_like(weight)), sx, sy
-
-
-def local_lattice(
-    qx: Any,
-    qy: Any,
-    weight: Any,
-    sx: Any,
-    sy: Any,
-    start: Any,
-    basis: Any,
-    tolerance: float,
-    least: tuple[int, float],
-    iterations: int,
-    limits: tuple[float, float] | None,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
-    """The fit for a block of positions, by the array API alone.
-
-    Parameters
-    ----------
-    qx, qy, weight, sx, sy : (n, most) float64
-        Disks; weight 0 marks none. Standard errors may be NaN.
-    start : (n, 2) float64
-        Origin to begin with.
-    basis : (2, 2) float64
-        Mean g1, g2 as rows.
-    tolerance, least, iterations
-        As `fit_lattice`; `least` is min_disks and min_indexed.
-    limits : (float, float), optional
-        Squared residuals, weighted and in px², above both of which a disk is left out in the end.
-
-    Returns
-    -------
-    parameters (n, 3, 2), covariance (n, 2, 2, 2), residual (n,), count (n,) int64, indexed fraction (n,), variance of a disk of
-    weight 1 (n,), reduced χ² (n,)
-    """
-    xp = arrays.namespace(qx)
-    zero = xp.zeros_like(qx)
-    there = weight > 0
-    size = xp.sqrt(xp.sum(basis[0, :] * basis[0, :]))
-    q = xp.stack([xp.where(there, qx, zero), xp.where(there, qy, zero)], axis=-1)
-    x = xp.concat([start[:, None, :], xp.broadcast_to(basis, (start.shape[0], 2, 2))], axis=1)
-    away = xp.sqrt(xp.sum((q - start[:, None, :]) ** 2, axis=-1))
-    for step in range(iterations + 1):
-        rows, r = _index(q, x)
-        near = there & (xp.sqrt(xp.sum(r * r, axis=-1)) < (FIRST_GATE if step == 0 else tolerance) * size)
-        if step == 0:  # strain and rotation move high orders too far to be indexed by the mean lattice
-            low = near & (away < FIRST_REACH * size)
-            enough = xp.sum(xp.astype(low, xp.int64), axis=-1) >= 4
-            near = near & (low | ~enough[:, None])
-        w = xp.where(near, weight, zero)
-        fitted, inverse = _solve(rows, w, q)
-        good = xp.isfinite(fitted[:, 0, 0])
-        x = xp.where(good[:, None, None], fitted, x)
-    if limits is not None:
-        for _ in range(ROUNDS):
-            w = _without_worst(rows, w, q, x, inverse, limits)
-            fitted, inverse = _solve(rows, w, q)
-            good = xp.isfinite(fitted[:, 0, 0])
-            x = xp.where(good[:, None, None], fitted, x)
-    return _figures(rows, w, q, fitted, inverse, weight, (sx, sy), good, least)
-
-
-def _index(q: Any, x: Any) -> tuple[Any, Any]:
-    """Rows (1, h, k) of the nearest nodes (n, most, 3) and residuals (n, most, 2)."""
-    xp = arrays.namespace(q)
-    g = x[:, 1:, :]
-    det = g[:, 0, 0] * g[:, 1, 1] - g[:, 0, 1] * g[:, 1, 0]
-    det = xp.where(xp.abs(det) > 0, det, xp.ones_like(det))
-    d = q - x[:, :1, :]
-    h = xp.round((d[..., 0] * g[:, 1:, 1] - d[..., 1] * g[:, 1:, 0]) / det[:, None])
-    k = xp.round((d[..., 1] * g[:, :1, 0] - d[..., 0] * g[:, :1, 1]) / det[:, None])
-    rows = xp.stack([xp.ones_like(h), h, k], axis=-1)
-    return rows, q - xp.matmul(rows, x)
-
-
-def _solve(rows: Any, w: Any, q: Any) -> tuple[Any, Any]:
-    """Weighted least squares: parameters (n, 3, 2) and the inverse normal matrix (n, 3, 3); NaN where singular.
-
-    Each normal matrix is scaled to a unit diagonal, so that what counts as singular does not depend on the weights' size.
-    """
-    xp = arrays.namespace(q)
-    weighted = xp.matrix_transpose(rows * w[..., None])
-    normal, right = xp.matmul(weighted, rows), xp.matmul(weighted, q)
-    eye = xp.eye(3, dtype=normal.dtype, device=arrays.device(normal))
-    diagonal = xp.sum(normal * eye, axis=-1)
-    scale = 1 / xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))
-    outer = scale[:, :, None] * scale[:, None, :]
-    both = xp.concat([right, xp.broadcast_to(eye, normal.shape) / scale[:, :, None]], axis=-1) * scale[:, :, None]
-    solved, _ = arrays.solve(normal * outer, both)
-    solved = solved * scale[:, :, None]
-    return solved[..., :2], solved[..., 2:] * scale[:, None, :]
-
-
-def _without_worst(rows: Any, w: Any, q: Any, x: Any, inverse: Any, limits: tuple[float, float]) -> Any:
-    """Weights with the worst disks of each position set to 0, where they exceed the limits.
-
-    Residuals are divided by what the disk's own pull leaves of them (1 − leverage), or a wrong unscattered disk, ten times heavier than the
-    rest, would convict all others. One gross error lifts the residuals of good disks, so those far below the worst wait for
-    the next fit.
-    """
-    xp = arrays.namespace(q)
-    r = q - xp.matmul(rows, x)
-    left = 1 - w * xp.sum(xp.matmul(rows, inverse) * rows, axis=-1)
-    tested = (w > 0) & (left > 1e-6)  # a disk that alone holds a parameter cannot be tested
-    left = xp.where(tested, left, xp.ones_like(left))
-    square = xp.where(tested, xp.sum(r * r, axis=-1) / left, xp.zeros_like(w))
-    excess = xp.minimum(w * square / limits[0], square / left / limits[1])
-    worst = xp.max(excess, axis=-1, keepdims=True)
-    return xp.where((excess > 1) & (excess > 0.4 * worst), xp.zeros_like(w), w)
-
-
-def _figures(
-    rows: Any, w: Any, q: Any, x: Any, inverse: Any, weight: Any, errors: tuple[Any, Any], good: Any, least: tuple[int, float]
-) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
-    """What stands beside the parameters: covariance, residual, count, indexed fraction, unit variance, reduced χ²."""
-    xp = arrays.namespace(q)
-    used = w > 0
-    one = xp.astype(used, w.dtype)
-    count = xp.sum(one, axis=-1)
-    there = xp.sum(xp.astype(weight > 0, w.dtype), axis=-1)
-    good = good & (count >= least[0]) & (count >= least[1] * there)
-    nan = xp.full_like(count, math.nan)
-    r = (q - xp.matmul(rows, xp.where(good[:, None, None], x, xp.zeros_like(x)))) * one[..., None]
-    free = xp.where(count > 3, count - 3, nan)
-    unit = xp.sum(w[..., None] * r * r, axis=(-2, -1)) / (2 * free)  # variance of a disk of weight 1, from the scatter
-    from_scatter = unit[:, None] / xp.where(used, w, xp.ones_like(w))
-    gain = xp.matmul(inverse, xp.matrix_transpose(rows * w[..., None]))  # parameters = gain · q
-    parts, chi2 = [], xp.zeros_like(count)
-    for axis, s in enumerate(errors):
-        known = xp.isfinite(s) & (s > 0)
-        variance = xp.where(used, xp.where(known, s * s, from_scatter), xp.zeros_like(s))
-        cov = xp.matmul(gain * variance[:, None, :], xp.matrix_transpose(gain))
-        parts.append(cov[:, 1:, 1:])
-        normalised = r[..., axis] ** 2 / xp.where(known & used, s * s, xp.ones_like(s))
-        expected = variance - 2 * variance * xp.sum(rows * xp.matrix_transpose(gain), axis=-1)
-        expected = expected + xp.sum(xp.matmul(rows, cov) * rows, axis=-1)  # variance of a residual: less than that of its disk
-        share = xp.where(known & used, expected / xp.where(known & used, s * s, xp.ones_like(s)), xp.zeros_like(s))
-        total = xp.sum(xp.where(known & used, normalised, xp.zeros_like(s)), axis=-1)
-        dof = xp.sum(share, axis=-1)
-        chi2 = chi2 + total / xp.where(dof > 0.5, dof, nan) / 2
-    covariance = xp.where(good[:, None, None, None], xp.stack(parts, axis=1), nan[:, None, None, None])
-    residual = xp.where(good, xp.sqrt(xp.sum(r * r, axis=(-2, -1)) / (2 * xp.where(count > 0, count, nan))), nan)
-    light, total = (xp.sum(xp.sqrt(a), axis=-1) for a in (w, weight))
-    fraction = xp.where(total > 0, light / xp.where(total > 0, total, xp.ones_like(total)), nan)
-    x = xp.where(good[:, None, None], x, nan[:, None, None])
-    return x, covariance, residual, xp.astype(count, xp.int64), fraction, xp.where(good, unit, nan), chi2
-
-
 def _limits(outliers: float, residual: Any, count: Any, unit: Any) -> tuple[float, float] | None:
     """Squared residuals that are too large, weighted and in px²; None where too few disks tell what is usual."""
     rms, n, variance = (arrays.to_numpy(a) for a in (residual, count, unit))
@@ -364,7 +192,8 @@ def _limits(outliers: float, residual: Any, count: Any, unit: Any) -> tuple[floa
     if np.sum(n[ok] - 3) < 30:
         return None
     square = max(np.median(rms[ok] ** 2 * n[ok] / (n[ok] - 3)), 1e-8)  # points without noise differ by rounding: no outlier under 1e-4 px
-    return outliers**2 * float(np.median(variance[ok])), outliers**2 * float(square)
+    unit = max(np.median(variance[ok]), 1e-100)  # nor a division by 0 where they lie exactly on their nodes
+    return outliers**2 * float(unit), outliers**2 * float(square)
 
 
 def _error_scale(chi2: np.ndarray, count: np.ndarray) -> float:
