@@ -22,11 +22,12 @@ class MemoryBudgetError(Gpu4dError, MemoryError):
         Bytes the work needs at least, bytes the machine has free, bytes the caller allows.
     """
 
-    def __init__(self, what: str, asked: int, free: int, cap: int):
+    def __init__(self, what: str, asked: int, free: int, cap: int, because: BaseException | None = None):
         self.asked, self.free, self.cap = int(asked), int(free), int(cap)
         from gpu4d.sizes import format_bytes
 
+        met = f"; memory ran out with: {str(because) or type(because).__name__}" if because is not None else ""
         super().__init__(
-            f"{what} needs {format_bytes(asked)}; {format_bytes(free)} is free and memory= allows {format_bytes(cap)}: "
+            f"{what} needs {format_bytes(asked)}; {format_bytes(free)} is free and memory= allows {format_bytes(cap)}{met}: "
             "raise memory=, crop or bin the detector, or ask for fewer results at once"
         )

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import gpu4d
-from gpu4d.device.accounting import AccountingProcessor
+from gpu4d.device.accounting import AccountingProcessor, VirtualSource
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.operation import Operation
 from gpu4d.phase.bright_field_stack import BrightFieldStack
@@ -251,6 +251,72 @@ def test_memory_that_never_comes_back_is_an_error_with_three_numbers():
             gpu4d.sweep(gpu4d.DataCube(Stored(scan(), before=never)), gpu4d.MeanPattern(), device=device, memory="50 MB")
         assert error.value.cap == 50_000_000 and error.value.free > 0
     assert processor.held == processor.pinned_held == 0 and not processor.faults
+
+
+@pytest.mark.parametrize("operation", ["allocate", "pinned", "read"])
+def test_a_refusal_says_which_memory_ran_out_and_how(operation, monkeypatch):
+    """Page-locked and reading memory are the host's: its figure is the one that is free."""
+    for module in ("gpu4d.streaming.conveyor", "gpu4d.streaming.plan"):
+        monkeypatch.setattr(importlib.import_module(module), "available_memory", lambda: 123_000_000)
+    fails = lambda called, number: MemoryError("nobody has any left") if called == operation else None  # noqa: E731
+    processor = AccountingProcessor(memory=7e9, failures=fails)
+    source = VirtualSource(processor, SHAPE, np.uint16)
+    with pytest.raises(MemoryBudgetError, match="memory ran out with: nobody has any left: raise memory=") as error:
+        gpu4d.sweep(gpu4d.DataCube(source), gpu4d.MeanPattern(), device=processor, memory="50 MB")
+    host = {"allocate": "", "pinned": ", in page-locked memory,", "read": ", in host memory,"}[operation]
+    assert f"single tiles{host} needs" in str(error.value)
+    assert error.value.free == (123_000_000 if host else 7_000_000_000) and error.value.cap == 50_000_000
+    assert 0 < error.value.asked < 50_000_000
+    given_back([processor])
+
+
+class Hungry(gpu4d.MaxPattern):
+    """Runs out of memory in one of its calls."""
+
+    def __init__(self, call, on=None):
+        super().__init__()
+        self.call, self.on = call, on
+
+    def _hungry(self, call):
+        if call == self.call and self.on in (None, self.device):
+            raise MemoryError(f"no room to {call}")
+
+    def start(self, scan, device, pass_=0):
+        self.device = device
+        self._hungry("start")
+        super().start(scan, device, pass_)
+
+    def state(self):
+        self._hungry("state")
+        return super().state()
+
+    def merge(self, state):
+        self._hungry("merge")
+        super().merge(state)
+
+    def finish(self):
+        self._hungry("finish")
+        return super().finish()
+
+
+@pytest.mark.parametrize(
+    "call, where, free",
+    [("start", 1, 3_000_000_000), ("state", 1, 3_000_000_000), ("merge", 0, 2_000_000_000), ("finish", 0, 2_000_000_000)],
+)
+def test_what_cannot_be_done_in_smaller_steps_is_refused_with_the_numbers_of_its_device(call, where, free):
+    several = [AccountingProcessor(f"accounting:{i}", memory=m) for i, m in enumerate((2e9, 3e9))]
+    reduction = Hungry(call, on=several[where].name if call == "start" else None)
+    with pytest.raises(MemoryBudgetError, match=f"memory ran out with: no room to {call}") as error:
+        gpu4d.sweep(gpu4d.DataCube(Stored(scan())), reduction, device=several, memory="50 MB")
+    assert free - 10_000_000 < error.value.free <= free and error.value.cap == 50_000_000
+    assert several[where].name in str(error.value) or call == "finish"
+    given_back(several)
+
+
+@pytest.mark.parametrize("call", ["start", "finish"])
+def test_memory_that_runs_out_before_and_after_a_pass_on_the_cpu(call):
+    with pytest.raises(MemoryBudgetError, match=f"memory ran out with: no room to {call}"):
+        gpu4d.sweep(gpu4d.DataCube(scan()), Hungry(call))
 
 
 @pytest.mark.parametrize("kind", ["allocate", "pinned"])

@@ -24,6 +24,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.device.memory import available_memory
 from gpu4d.device.processor import Buffer, Event, Pending, Processor, Stream, Workspace
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.streaming.plan import Plan, Tile
@@ -110,11 +111,13 @@ class Conveyor:
         self.begun: deque[Work] = deque()  # on its way, in order
         self.reading: deque[Chunk] = deque()
         self.held: list[Buffer] = []
+        self.short = ""  # the kind of host memory that ran out, where it was not the device's
         self.last_try: Any = ...  # what was first in line when a step could not be made smaller; nothing was yet
 
     def run(self) -> None:
         """Until the supply of row blocks is used up, or `stop` is set."""
         while True:
+            self.short = ""
             try:
                 self._convey()
                 break
@@ -151,7 +154,8 @@ class Conveyor:
 
     def _over_a_link(self, compute: Stream, copy: Stream) -> None:
         """One chunk behind: the copy of the next is under way before the host sets off the work on this one."""
-        free = self._slots(self.staging, self.workspace.pinned)
+        with self._of_the_host("page-locked"):
+            free = self._slots(self.staging, self.workspace.pinned)
         ring, arriving = self._slots(self.ring, self.workspace.allocate), deque[Chunk]()
         while self._read_ahead(free) or arriving:
             if self.reading and ring:
@@ -228,8 +232,9 @@ class Conveyor:
 
     def _read_next(self) -> Chunk:
         """The next chunk, once its readers are done; until then it counts as being read."""
-        for read in self.reading[0].reads:
-            read.result()
+        with self._of_the_host("host"):
+            for read in self.reading[0].reads:
+                read.result()
         return self.reading.popleft()
 
     def _copy(self, chunk: Chunk, slot: Slot, copy: Stream) -> Chunk:
@@ -292,6 +297,15 @@ class Conveyor:
 
     # ---------------------------------------------------------------- out of memory
 
+    @contextlib.contextmanager
+    def _of_the_host(self, kind: str) -> Iterator[None]:
+        """What runs out in here is memory of the host, whatever the device has."""
+        try:
+            yield
+        except MemoryError:
+            self.short = kind if self.processor.copies else ""
+            raise
+
     def _start_over(self, error: MemoryError) -> None:
         """Throw away what is under way, give everything back, and go on from what is left in smaller steps."""
         for chunk in self.reading:
@@ -314,8 +328,12 @@ class Conveyor:
         elif first != self.last_try:
             self.last_try = first  # somebody else may have given memory back
         else:
-            least = self.todo.held_bytes + max(self.ring, 1) * self.todo.tile_bytes
-            raise MemoryBudgetError("a sweep of single tiles", least, self.processor.free_memory(), self.todo.budget) from error
+            what, least, free = "a sweep of single tiles", max(self.ring, 1) * self.todo.tile_bytes, self.processor.free_memory
+            if self.short:
+                what, free = f"{what}, in {self.short} memory,", available_memory
+            else:
+                least += self.todo.held_bytes
+            raise MemoryBudgetError(what, least, free(), self.todo.budget, error) from error
         self.staging = min(self.staging, self.ring)
         log.info("%s; going on with chunks of %d tiles, %d in flight", error, self.chunk_tiles, self.ring)
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
+from gpu4d.device.memory import available_memory
 from gpu4d.device.processor import Processor, Workspace
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.streaming.conveyor import Conveyor
-from gpu4d.streaming.merge import Named, merge, shares, to_host
+from gpu4d.streaming.merge import Named, gather, merge, shares, to_host
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.streaming.reduction import Reduction, ScanInfo, joined
 
@@ -43,9 +44,10 @@ def sweep(
 ) -> Any:
     """Read a scan once and feed every reduction with it.
 
-    The scan is cut along the file's own layout; memory, devices and workers decide only how much of it is under way at a time, so that
-    results do not depend on them, to the last bit. Reading, copying to a device and computing go on at the same time
-    (docs/streaming.md). Running out of memory on the way makes the steps smaller, not the sweep fail.
+    The scan is cut along the file's own layout; memory, workers and the number of devices decide only how much of it is under way at a
+    time, so that results do not depend on them, to the last bit; those of CPU and GPU agree to rounding, in integers exactly. Reading,
+    copying to a device and computing go on at the same time (docs/streaming.md). Running out of memory on the way makes the steps
+    smaller, not the sweep fail.
 
     Parameters
     ----------
@@ -66,7 +68,8 @@ def sweep(
         Where results go. Results of files come to the host by default, those of arrays stay beside the array. "device" keeps results on the
         (one) device they were made on.
     trace : path or Timeline, optional
-        Write what was read, copied and computed when, as a Chrome trace (open it in ui.perfetto.dev). A
+        Write what was read, copied and computed when, as a Chrome trace (open it in ui.perfetto.dev). An earlier trace is replaced,
+        another file is not; where writing fails at the end, a warning is logged and the results are returned. A
         `gpu4d.device.timeline.Timeline` is filled, and left to the caller to write: several sweeps can share one.
     client : optional
         Reserved for a dask.distributed client; only None is accepted by this version.
@@ -78,6 +81,8 @@ def sweep(
 
     Raises
     ------
+    InputError
+        An argument that cannot be used; before anything is read.
     MemoryBudgetError
         The least the work needs is over the budget: what is asked, free and allowed.
     DeviceError
@@ -145,23 +150,37 @@ def _write(timeline: Timeline, place: Path) -> None:
 
 
 def _merged(todo: Plan, parts: list[Named], workspaces: list[Workspace]) -> None:
+    """What every device found, in the first one's reductions. What is half merged cannot be merged again: memory must not run out."""
+    first, *others = zip(todo.processors, parts, workspaces)
+    for processor, part, workspace in others:
+        with _refusing(f"gathering what {processor.name} found", todo, processor):
+            states = gather(part, workspace)
+        with _refusing(f"bringing together what several devices found, on {first[0].name},", todo, first[0]):
+            merge(first[1], states, first[2])
+
+
+@contextlib.contextmanager
+def _refusing(what: str, todo: Plan, processor: Processor) -> Iterator[None]:
+    """Memory of a processor that runs out in here ends the sweep: there are no smaller steps."""
     try:
-        merge(parts, workspaces)
+        yield
     except MemoryBudgetError:
         raise
-    except MemoryError as error:  # what is half merged cannot be merged again
-        free = todo.processors[0].free_memory()
-        raise MemoryBudgetError("bringing together what several devices found", todo.held_bytes, free, todo.budget) from error
+    except MemoryError as error:
+        raise MemoryBudgetError(what, todo.held_bytes, processor.free_memory(), todo.budget, error) from error
 
 
 def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
     """What the reductions found, made on the device they are on and within its memory; the rings are gone by now."""
+    processor = todo.processors[0]  # several devices have met there
     for last in (False, True):
+        free = processor.free_memory
         try:
             stream = workspace.stream("compute")
             with workspace.computing(stream, "finish"):
                 results = {name: reduction.finish() for name, reduction in named.items()}
                 if keep == "host":
+                    free = available_memory
                     results = {name: to_host(result) for name, result in results.items()}
             stream.synchronize()
             return results
@@ -169,8 +188,7 @@ def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[
             raise
         except MemoryError as error:
             if last:
-                processor = todo.processors[0]
-                raise MemoryBudgetError("the result of a sweep", todo.held_bytes, processor.free_memory(), todo.budget) from error
+                raise MemoryBudgetError("the result of a sweep", todo.held_bytes, free(), todo.budget, error) from error
             workspace.trim()
     raise AssertionError("not reached")
 
@@ -208,8 +226,9 @@ def _one_pass(
     for processor, workspace, named in zip(todo.processors, workspaces, parts):
         active = [named[name] for name in needed]
         scan = dataclasses.replace(todo.scan, sample=processor.sample(cube.dtype))
-        for reduction in active:
-            reduction.start(scan, processor.name, pass_)
+        with _refusing(f"starting {', '.join(needed)} on {processor.name}", todo, processor):
+            for reduction in active:
+                reduction.start(scan, processor.name, pass_)
         pixels = _pixels(cube, processor, active)
         fed = joined(active) if pixels is None else active
         for _ in range(todo.lanes):

@@ -26,15 +26,17 @@ def shares(reductions: Named, devices: int) -> list[Named]:
         raise InputError(f"several devices need reductions that can be pickled: {error}; run on one device, device='cuda:0'") from error
 
 
-def merge(parts: list[Named], workspaces: list[Workspace]) -> None:
-    """Bring what every device found into the first one's reductions: gathered where it is, in the order of the streams it was made in."""
-    first, *others = parts
-    for part, workspace in zip(others, workspaces[1:]):
-        with workspace.computing(workspace.stream("compute"), "gather"):
-            states = {name: reduction.state() for name, reduction in part.items()}
-        with workspaces[0].computing(workspaces[0].stream("compute"), "merge"):
-            for name, state in states.items():
-                first[name].merge(state)
+def gather(part: Named, workspace: Workspace) -> dict[str, Any]:
+    """What a device found: the states of its reductions, in the order of the stream they were made in."""
+    with workspace.computing(workspace.stream("compute"), "gather"):
+        return {name: reduction.state() for name, reduction in part.items()}
+
+
+def merge(first: Named, states: Mapping[str, Any], workspace: Workspace) -> None:
+    """Bring states of another device into the reductions of the first, whose workspace this is."""
+    with workspace.computing(workspace.stream("compute"), "merge"):
+        for name, state in states.items():
+            first[name].merge(state)
 
 
 def to_host(result: Any) -> Any:
