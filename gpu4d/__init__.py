@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("calibrate", "physics", "plot", "preprocess", "probe", "simulate")
+_MODULES = ("calibrate", "device", "physics", "plot", "preprocess", "probe", "simulate", "streaming")
 
 _NAMES = {
     "BraggDisks": "gpu4d.bragg.disks",

@@ -14,7 +14,7 @@ MODULES = sorted(
     "gpu4d" + "".join(f".{part}" for part in file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
     for file in PACKAGE.rglob("*.py")
 )
-MODULES_WITHOUT_EXAMPLE = {"calibrate", "physics", "plot", "preprocess", "probe", "simulate", "detectors"}
+MODULES_WITHOUT_EXAMPLE = {"calibrate", "device", "physics", "plot", "preprocess", "probe", "simulate", "streaming", "detectors"}
 
 
 def examples(module: str) -> list[doctest.DocTest]:

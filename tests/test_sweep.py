@@ -2,6 +2,8 @@
 
 import importlib
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -403,6 +405,14 @@ def test_page_locked_memory_of_all_devices_is_counted_together(monkeypatch):
     with pytest.raises(MemoryBudgetError, match="page-locked memory of 8 devices") as error:
         plan(cube, {"mean": gpu4d.MeanPattern()}, device=several, memory="1 GB")
     assert error.value.asked == 8 * 4 << 20 and error.value.free == 30_000_000 and error.value.cap == 8_000_000_000
+
+
+@pytest.mark.parametrize("name", ["gpu4d.device.timeline.Timeline()", "gpu4d.streaming.plan", "gpu4d.streaming.reduction.BlockSums"])
+def test_names_of_the_pages_are_there_after_import_gpu4d(name):
+    heavy = ("cupy", "numba", "scipy", "h5py", "matplotlib", "gpu4d.device", "gpu4d.streaming")
+    code = f"import sys, gpu4d; early = [m for m in {heavy} if m in sys.modules]; {name}; print(early)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "[]\n", run.stdout + run.stderr
 
 
 def test_block_sums_fold_in_row_order():

@@ -4,11 +4,13 @@ from gpu4d.device.backend import empty, kernel, l2_cache, launch, multiprocessor
 from gpu4d.device.choose import Device, choose, choose_all
 from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import available_memory
+from gpu4d.device.timeline import Timeline
 from gpu4d.sizes import format_bytes, parse_memory
 
 __all__ = [
     "Device",
     "DeviceInfo",
+    "Timeline",
     "available_memory",
     "choose",
     "choose_all",

@@ -143,6 +143,7 @@ def shared_memory() -> int:
 
 
 def multiprocessors() -> int:
+    """How many multiprocessors this device has: 108 on an A100, 132 on an H100 (SXM)."""
     return _backend.get().multiprocessors()
 
 

@@ -2,8 +2,8 @@
 
 A **tile** is a rectangle of scan positions of about four megabytes, along the file's own blocks; a **row block** is a run of scan rows
 that one conveyor works through, tile by tile, in order. Both follow from shape, dtype and layout, never from memory, devices or
-workers, and neither do results, to the last bit. A **chunk** is a run of tiles of one row block that travels to a device together:
-how many is up to the memory.
+workers; so memory, workers and the number of devices of one kind change no bit of a result. A **chunk** is a run of tiles of one row
+block that travels to a device together: how many is up to the memory.
 """
 
 from __future__ import annotations
