@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
 import pytest
 
 import gpu4d
+from gpu4d.data.source import scratch_bytes
 from gpu4d.device.accounting import AccountingProcessor
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.phase.bright_field_stack import BrightFieldStack
@@ -102,6 +104,124 @@ def test_views_read_little_at_once(view, blocks):
     assert np.array_equal(got, expected)
     assert whole.source.most <= 8 << 20
     assert whole.source.times.max() == 1, "no pattern is read twice"
+
+
+LARGE_CHUNKS = """
+import json, sys, threading
+import numpy as np, gpu4d
+
+def anonymous():
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+cube, reductions = gpu4d.DataCube(np.ones((2, 2, 256, 256), "u2")), {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern()}
+gpu4d.sweep(cube, reductions)  # compiled code is loaded
+cube = gpu4d.open(sys.argv[1])
+peak, stop = [0], threading.Event()
+def watch():
+    while not stop.wait(0.001):
+        peak[0] = max(peak[0], anonymous())
+
+before, watcher = anonymous(), threading.Thread(target=watch)
+watcher.start()
+out = gpu4d.sweep(cube, reductions, memory=int(sys.argv[2]))
+stop.set()
+watcher.join()
+print(json.dumps({"held": peak[0] - before, "sum": float(np.asarray(out["mean"]).sum())}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
+@pytest.mark.parametrize("layout", ["shuffle gzip", "bitshuffle", "lzf"])
+def test_what_chunks_are_decoded_in_is_planned(tmp_path, layout, monkeypatch):
+    """Chunks of 33 MB: a thread that decodes them holds several beside the tile it fills."""
+    monkeypatch.setenv("GPU4D_THREADS", "2")
+    options = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if layout == "shuffle gzip" else {"compression": "lzf"}
+    if layout == "bitshuffle":
+        options = dict(pytest.importorskip("hdf5plugin").Bitshuffle(cname="lz4"))
+    path, chunk = tmp_path / "scan.h5", 16 * 16 * 256 * 256 * 2
+    noise = np.random.default_rng(0).poisson(20.0, (16, 16, 256, 256)).astype("u2")
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("data", (16, 64, 256, 256), "u2", chunks=(16, 16, 256, 256), **options)
+        for column in range(0, 64, 16):
+            data[:, column : column + 16] = noise
+    cube, reductions = gpu4d.open(path), {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern()}
+    assert cube.source.scratch_bytes > chunk
+    with pytest.raises(MemoryBudgetError) as refused:
+        plan(cube, reductions, device="cpu", memory=2 * chunk)
+    least = refused.value.asked
+    assert least >= chunk + cube.source.scratch_bytes and refused.value.cap == 2 * chunk and refused.value.free > chunk
+    with pytest.raises(MemoryBudgetError):
+        plan(cube, reductions, device="cpu", memory=least - 1)
+    for memory, lanes in [(least, 1), (10**9, 2)]:
+        todo = plan(cube, reductions, device="cpu", memory=memory)
+        assert todo.bytes <= memory and (todo.lanes, todo.readers) == (lanes, lanes)
+        run = subprocess.run([sys.executable, "-c", LARGE_CHUNKS, path, str(memory)], capture_output=True, text=True, check=True)
+        seen = json.loads(run.stdout)
+        assert seen["sum"] == pytest.approx(noise.mean((0, 1), dtype=float).sum(), rel=1e-12)
+        assert seen["held"] <= todo.bytes + 10e6, f"{seen['held'] / 1e6:.0f} MB held, {todo.bytes / 1e6:.0f} MB planned"
+
+
+@pytest.mark.parametrize("view", ["itself", "crop", "bin", "swap", "frames"])
+def test_a_source_holds_what_it_says_beside_the_buffer(tmp_path, view):
+    """Measured by what Python, NumPy included, asks of the system."""
+    shape, hdf5 = (24, 12, 64, 50), {"compression": "gzip", "shuffle": True}
+    data = np.random.default_rng(0).poisson(2.0, shape).astype("u2")
+    chunks = (24, 12, 64, 50)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        if view == "frames":
+            file.create_dataset("data", data=data.reshape(-1, 64, 50), chunks=(288, 64, 50), **hdf5)
+        else:
+            file.create_dataset("data", data=data, chunks=chunks, **hdf5)
+    cube = gpu4d.open(tmp_path / "a.h5", scan_shape=(24, 12) if view == "frames" else None)
+    cube, expected = {
+        "itself": lambda: (cube, data),
+        "frames": lambda: (cube, data),
+        "crop": lambda: (cube.crop(qx=(3, 60), ry=(1, 12)), data[:, 1:, 3:60]),
+        "bin": lambda: (cube.bin(detector=3, scan=2), data[:, :, :63, :48].reshape(12, 2, 6, 2, 21, 3, 16, 3).sum((1, 3, 5, 7))),
+        "swap": lambda: (cube.swap_axes(scan=True), data.swapaxes(0, 1)),
+    }[view]()
+    source, peaks = cube.source, []
+    for rows in (slice(0, 2), slice(0, cube.shape[0])):
+        buffer = np.empty((rows.stop, *cube.shape[1:]), source.dtype)
+        buffer[...] = 0
+        tracemalloc.start()
+        with ThreadPoolExecutor(1) as reader:  # in a thread of its own, whose scratch is new
+            found = reader.submit(source.read, rows, slice(0, cube.shape[1]), buffer).result()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        np.testing.assert_array_equal(found, expected[rows])
+    assert max(peaks) <= source.scratch_bytes + 300_000
+    assert source.scratch_bytes <= 1.6 * max(peaks), "planned for far more than is held"
+
+
+def test_sources_in_memory_and_mapped_need_no_scratch(tmp_path):
+    data = np.zeros((4, 4, 64, 64), "u2")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = data
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file.create_dataset("data", data=data, chunks=(4, 4, 64, 64))
+    for cube in (gpu4d.DataCube(data), gpu4d.open(tmp_path / "a.h5"), gpu4d.open(tmp_path / "plain.h5")):
+        assert scratch_bytes(cube.source) == 0
+    assert scratch_bytes(gpu4d.DataCube(data).crop(qx=(3, 9)).source) == 0
+
+
+def test_readers_before_a_link_decode_in_host_memory(monkeypatch):
+    """As many as there is room for, beside the page-locked ring; one at least, or what it needs is said."""
+    monkeypatch.setenv("GPU4D_THREADS", "8")
+    source = _Filled((64, 64, 64, 64), "uint16")
+    cube, mean = gpu4d.DataCube(source), {"mean": gpu4d.MeanPattern()}
+    without = plan(cube, mean, device=AccountingProcessor(memory=2e9), memory="500 MB")
+    source.scratch_bytes = 100_000_000
+    todo = plan(cube, mean, device=AccountingProcessor(memory=2e9), memory="500 MB")
+    assert (without.readers, without.scratch_bytes) == (8, 0)
+    assert todo.bytes == without.bytes and todo.chunk_tiles == without.chunk_tiles, "the device holds none of it"
+    assert todo.readers == (500_000_000 - without.staging_bytes) // 10**8
+    assert todo.staging_bytes == without.staging_bytes + todo.readers * 10**8 <= 500_000_000
+    with pytest.raises(MemoryBudgetError, match="decode") as refused:
+        plan(cube, mean, device=AccountingProcessor(memory=2e9), memory="90 MB")
+    assert refused.value.asked == 10**8 + todo.tile_bytes and refused.value.cap == 90_000_000 and refused.value.free > 0
 
 
 class _Filled:

@@ -34,6 +34,9 @@ class Source(Protocol):
     A source may also have ``will_read(rows, columns) -> None``: a hint that these patterns will be read soon, at which it
     asks the operating system to bring their bytes into its cache. It returns at once, raises nothing, and takes no memory of
     the process; `will_read` of this module calls it where there is one.
+
+    And ``scratch_bytes``, an int: what one thread holds at most beside the caller's buffer while it reads, such as chunks before
+    and after they are decoded. A sweep counts it for each of its readers; sources without it are taken to need nothing.
     """
 
     shape: Shape4
@@ -56,6 +59,11 @@ def will_read(source: Source, rows: slice, columns: slice) -> None:
     hint = getattr(source, "will_read", None)
     if hint is not None:
         hint(rows, columns)
+
+
+def scratch_bytes(source: Source) -> int:
+    """What one thread holds beside the caller's buffer while it reads from a source; 0 for those that do not say."""
+    return int(getattr(source, "scratch_bytes", 0))
 
 
 class ArraySource:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.data.source import Shape4, Source, sample_of, will_read
+from gpu4d.data.source import Shape4, Source, sample_of, scratch_bytes, will_read
 
 PIECE_BYTES = 8 << 20  # read at once from the source below: a view keeps a small part of it, and memory is planned for that part
 
@@ -24,6 +24,7 @@ class CroppedSource:
         if ranges[0].start % source.blocks[0] or ranges[1].start % source.blocks[1]:
             self.blocks = (1, 1)  # the cut goes through the file's own blocks: no alignment is left to keep
         self.description = f"{source.description}, cropped"
+        self.scratch_bytes = scratch_bytes(source) + _piece_bytes(source, source.blocks)
 
     def _below(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         rx, ry = self.ranges[:2]
@@ -56,6 +57,7 @@ class BinnedSource:
         bx, by = (max(1, b // scan) if b % scan == 0 else b for b in source.blocks)
         self.blocks = (bx, by)
         self.description = f"{source.description}, binned (scan {scan}, detector {detector})"
+        self.scratch_bytes = scratch_bytes(source) + self._bytes_to_sum()
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         if not _on_host(self.source):
@@ -70,6 +72,14 @@ class BinnedSource:
 
     def will_read(self, rows: slice, columns: slice) -> None:
         will_read(self.source, *self._below(rows, columns))
+
+    def _bytes_to_sum(self) -> int:
+        """Of a piece while it is summed: the frames below, their copy where some pixels are left out, the sums."""
+        if not _on_host(self.source):
+            return 0
+        below = _read_bytes(self.source, (self.blocks[0] * self.scan, self.blocks[1] * self.scan))
+        copies = int(not self.source.resident) + int(any(n % self.detector for n in self.source.shape[2:]))
+        return copies * below + below * _frame_bytes(self) // (self.scan**2 * _frame_bytes(self.source))
 
     def _summed(self, rows: slice, columns: slice) -> Any:
         s, d = self.scan, self.detector
@@ -93,11 +103,20 @@ class SwappedSource:
         self.description = (
             f"{source.description}, transposed ({' and '.join(n for n, on in (('scan', scan), ('detector', detector)) if on)})"
         )
+        self.scratch_bytes = scratch_bytes(source) + _piece_bytes(source, source.blocks)
 
     def will_read(self, rows: slice, columns: slice) -> None:
         will_read(self.source, *((columns, rows) if self.scan else (rows, columns)))
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+        if self.resident or not _on_host(self.source):
+            return self._exchanged(rows, columns)
+        out = _buffer(self, rows, columns) if out is None else out
+        for r, c in pieces(self.blocks, _frame_bytes(self.source), rows, columns):
+            out[_inside(r, rows), _inside(c, columns)] = self._exchanged(r, c)
+        return out
+
+    def _exchanged(self, rows: slice, columns: slice) -> Any:
         frames = self.source.read(columns, rows) if self.scan else self.source.read(rows, columns)
         xp = arrays.namespace(frames)
         order = (1, 0) if self.scan else (0, 1)
@@ -120,6 +139,18 @@ def pieces(blocks: tuple[int, int], position_bytes: int, rows: slice, columns: s
     for r in _cut(rows, down):
         for c in _cut(columns, across):
             yield r, c
+
+
+def _read_bytes(source: Source, blocks: tuple[int, int]) -> int:
+    """What the largest of the `pieces` of a source takes, read in multiples of these blocks."""
+    frame, positions = _frame_bytes(source), source.shape[0] * source.shape[1]
+    block = min(blocks[0], source.shape[0]) * min(blocks[1], source.shape[1]) * frame
+    return min(max(PIECE_BYTES, block), positions * frame)
+
+
+def _piece_bytes(source: Source, blocks: tuple[int, int]) -> int:
+    """What a view holds of the source below while it reads a piece: nothing where that gives views of memory."""
+    return 0 if source.resident or not _on_host(source) else _read_bytes(source, blocks)
 
 
 def _cut(whole: slice, step: int) -> Iterator[slice]:

@@ -40,19 +40,33 @@ class LibrarySource:
     shape : (Rx, Ry, Qx, Qy)
     dtype : numpy.dtype
         As stored.
+    chunk_bytes : int
+        Of a decoded chunk, 0 where there are none.
     """
 
     resident = False
 
-    def __init__(self, path: str, dataset: str, shape: Shape4, dtype: Any, blocks: tuple[int, int], description: str, frames: bool = False):
+    def __init__(
+        self,
+        path: str,
+        dataset: str,
+        shape: Shape4,
+        dtype: Any,
+        blocks: tuple[int, int],
+        description: str,
+        frames: bool = False,
+        chunk_bytes: int = 0,
+    ):
         self.path, self.dataset, self.shape = os.path.abspath(path), dataset, shape
         self.stored, self.blocks, self.description, self.frames = np.dtype(dtype), blocks, description, frames
         self.dtype = native_dtype(self.stored)
+        self.chunk_bytes = chunk_bytes
+        self.scratch_bytes = 3 * chunk_bytes  # in the library: as stored, decoded, and one more of a filter that doubles its buffer
         self._lock = threading.Lock()
         self._open_dataset: Any = None
 
     def _arguments(self) -> tuple[Any, ...]:
-        return self.path, self.dataset, self.shape, self.stored, self.blocks, self.description, self.frames
+        return self.path, self.dataset, self.shape, self.stored, self.blocks, self.description, self.frames, self.chunk_bytes
 
     def __reduce__(self) -> Any:
         return type(self), self._arguments()
@@ -114,6 +128,7 @@ class ChunkedSource(LibrarySource):
         self._nbytes = int(np.prod(chunks, dtype=np.int64)) * self.stored.itemsize
         self._strides = tuple(self.stored.itemsize * math.prod(chunks[i + 1 :]) for i in range(4))  # bytes, of a decoded chunk
         self._steps = codecs.steps(filters, self.stored.itemsize) or ()
+        self.scratch_bytes = self._scratch_bytes()
         self._descriptor: int | None = None
 
     def __reduce__(self) -> Any:
@@ -122,6 +137,15 @@ class ChunkedSource(LibrarySource):
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
             os.close(self._descriptor)  # type: ignore[arg-type]
+
+    def _scratch_bytes(self) -> int:
+        """Of one thread at most: stored bytes, a chunk behind every filter, and what a codec makes beside it."""
+        if not self._steps:  # read straight into their places, but for short or converted rows
+            straight = self.dtype == self._held and self.chunks[2:] == self.shape[2:] and self._strides[1] >= LEAST_RUN
+            return 0 if straight else self._nbytes
+        sizes = self.index["sizes"]
+        packed = max(int(sizes.max(initial=0)), min(READ_AT_ONCE, int(sizes.sum())))
+        return packed + self._nbytes * (len(self._steps) + any(isinstance(step, codecs.Inflate) for step in self._steps))
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         out = self._buffer(rows, columns, out)
@@ -308,6 +332,8 @@ class Scratch(threading.local):
     def bytes(self, name: str, size: int) -> Bytes:
         held = self.__dict__.get(name)
         if held is None or held.size < size:
+            held = self.__dict__.pop(name, None)
+            del held  # given back before a larger one is taken
             held = np.empty(size, np.uint8)
             if size <= KEPT_BYTES:
                 self.__dict__[name] = held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -228,9 +229,10 @@ def _direct_chunks(dataset: h5py.Dataset) -> Source:
     description = f"HDF5 chunks {dataset.chunks} {words}".rstrip()
     blocks = (min(four[0], _shape4(dataset)[0]), min(four[1], _shape4(dataset)[1]))
     common = (dataset.file.filename, dataset.name, _shape4(dataset), dataset.dtype, blocks)
+    chunk_bytes = math.prod(four) * dataset.dtype.itemsize
     index = chunk_index(dataset, four) if _decoded_here(dataset, four, filters) else None
     if index is None:
-        return LibrarySource(*common, f"{description}, decoded by the HDF5 library", dataset.ndim == 3)
+        return LibrarySource(*common, f"{description}, decoded by the HDF5 library", dataset.ndim == 3, chunk_bytes)
     return ChunkedSource(*common, description, dataset.ndim == 3, chunks=four, filters=filters, fill=dataset.fillvalue, index=index)
 
 
@@ -324,7 +326,8 @@ def _checked_library(dataset: h5py.Dataset) -> Source:
     else:
         words = "HDF5, never written (fill value)" if dataset.id.get_storage_size() == 0 else "HDF5 compact"
         _pipeline(dataset)
-    return LibrarySource(file, dataset.name, _shape4(dataset), dataset.dtype, (1, 1), words, dataset.ndim == 3)
+    chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks and not dataset.is_virtual else 0
+    return LibrarySource(file, dataset.name, _shape4(dataset), dataset.dtype, (1, 1), words, dataset.ndim == 3, chunk_bytes)
 
 
 def _check_virtual(dataset: h5py.Dataset, file_name: str, name: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d.data.source import Shape4, Source, will_read
+from gpu4d.data.source import Shape4, Source, scratch_bytes, will_read
 from gpu4d.errors import InputError
 
 ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
@@ -76,6 +76,7 @@ class ReshapedScan:
         self.shape: Shape4 = (*scan_shape, *source.shape[2:])
         self.dtype = source.dtype
         self.description = source.description
+        self.scratch_bytes = scratch_bytes(source)
         self.path, self.dataset = getattr(source, "path", None), getattr(source, "dataset", None)
         # frames that belong together in the file: a block of columns, if the rows of the file hold more than one block
         together = source.blocks[1] if source.blocks[0] == 1 else source.blocks[0] * source.shape[1]

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
-from gpu4d.data.source import Shape4
+from gpu4d.data.source import Shape4, scratch_bytes
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.memory import available_memory, default_budget
 from gpu4d.device.processor import Processor
@@ -112,8 +112,10 @@ class Plan:
         Of one whole tile.
     held_bytes : int
         What the reductions hold, and what updates take, of all lanes at once.
+    scratch_bytes : int
+        What a reader holds of the host's memory beside the tile it fills: chunks of the file before and after they are decoded.
     budget : int
-        What may be held on each, and page-locked beside it.
+        What may be held on each, and on the host beside it.
     passes_of : dict of str to int
         Passes over the scan that each reduction needs within what the plan leaves it.
     """
@@ -128,6 +130,7 @@ class Plan:
     staging: int
     tile_bytes: int
     held_bytes: int
+    scratch_bytes: int
     budget: int
     passes_of: Mapping[str, int]
 
@@ -142,12 +145,21 @@ class Plan:
     @property
     def bytes(self) -> int:
         """What the sweep will hold at most on a device, reductions included."""
-        return self.held_bytes + self.lanes * max(self.ring, 1) * self.chunk_bytes
+        decoding = 0 if self.staging else self.decoding_bytes
+        return self.held_bytes + self.lanes * max(self.ring, 1) * self.chunk_bytes + decoding
 
     @property
     def staging_bytes(self) -> int:
-        """Page-locked host memory beside it, for each device."""
+        """Host memory beside it, for each device: page-locked, and what readers decode in."""
+        return self.page_locked_bytes + self.decoding_bytes if self.staging else 0
+
+    @property
+    def page_locked_bytes(self) -> int:
         return self.lanes * self.staging * self.chunk_bytes
+
+    @property
+    def decoding_bytes(self) -> int:
+        return self.readers * self.scratch_bytes
 
     @property
     def bytes_fed(self) -> int:
@@ -187,7 +199,8 @@ class Plan:
             f"{self.scan.blocks} row blocks of {c.block_rows} rows",
             f"on {', '.join(p.name for p in self.processors)}{' each' * many}: {self.lanes} worker{'s' * (self.lanes > 1)}, {self._flow()}",
             f"holds {format_bytes(self.bytes)} of {format_bytes(self.budget)} allowed"
-            + (f", and {format_bytes(self.staging_bytes)} page-locked on the host" if self.staging else "")
+            + (f", and {format_bytes(self.page_locked_bytes)} page-locked on the host" if self.staging else "")
+            + (f", {'beside' if self.staging else 'of it'} {format_bytes(self.decoding_bytes)} to decode in" if self.decoding_bytes else "")
             + f"; {patterns} patterns, {self.passes} pass{'es' * (self.passes > 1)}",
         ]
         if c.amplification > 1.01:
@@ -227,31 +240,41 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
     one = processors[0]
     free, host = min(p.free_memory() for p in processors), available_memory()
     budget = parse_memory(memory) if memory is not None else free // 2 if one.copies else default_budget()
+    scratch, host_cap = scratch_bytes(cube.source), min(budget, host // len(processors))
     for lanes, tiles, ring in _candidates(cube, one, in_place):
         scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors))
-        held = _held(reductions, scan, lanes)
+        held, tile = _held(reductions, scan, lanes), pieces.frames * _frame_bytes(cube)
+        locked = lanes * ring * tiles * tile if one.copies else 0
         todo = Plan(
             scan=scan,
             cut=pieces,
             processors=processors,
             lanes=lanes,
-            readers=0 if in_place else min(cpu_threads(), MOST_READERS) if one.copies else lanes,
+            readers=0 if in_place else _readers(scratch, host_cap - locked) if one.copies else lanes,
             chunk_tiles=tiles,
             ring=ring,
             staging=ring if one.copies else 0,
-            tile_bytes=pieces.frames * _frame_bytes(cube),
+            tile_bytes=tile,
             held_bytes=held,
+            scratch_bytes=scratch,
             budget=budget,
             passes_of={name: r.passes(scan, max(0, min(budget, free) - held)) for name, r in reductions.items()},
         )
-        if todo.bytes <= min(budget, free) and todo.staging_bytes <= min(budget, host // len(processors)):
+        if todo.bytes <= min(budget, free) and todo.staging_bytes <= host_cap:
             return todo
     what = f"a sweep for {', '.join(reductions) or 'nothing'}"
     if todo.bytes > min(budget, free):
         raise MemoryBudgetError(what, todo.bytes, free, budget)
     several = f" of {len(processors)} devices" if len(processors) > 1 else ""
     staging = len(processors) * todo.staging_bytes
-    raise MemoryBudgetError(f"{what}, in page-locked memory{several},", staging, host, len(processors) * budget)
+    decoding = " and to decode in" if scratch else ""
+    raise MemoryBudgetError(f"{what}, in page-locked memory{decoding}{several},", staging, host, len(processors) * budget)
+
+
+def _readers(scratch: int, room: int) -> int:
+    """Threads that fill page-locked memory: as many as have room to decode in, one at least."""
+    most = min(cpu_threads(), MOST_READERS)
+    return max(1, min(most, room // scratch)) if scratch else most
 
 
 def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterator[tuple[int, int, int]]:
