@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from gpu4d.cpu_fallback.lanes import LANES
+from gpu4d.cpu_fallback.map_lanes import maps_with_slack
 from gpu4d.cpu_fallback.maxima import maxima, significant, strongest
 from gpu4d.cpu_fallback.pixels import clear, raw, take
 from gpu4d.cpu_fallback.plane_transform import (
@@ -129,7 +130,7 @@ def _work_of_thread(search: Search) -> Work:
             np.zeros((nx, stride), np.float32),
             np.zeros((2, rows, stride), np.float32),
             np.zeros((maps, 2, rows, stride), np.float32),
-            np.zeros((maps, nx, stride), np.float32),
+            maps_with_slack(maps, nx, stride),
             room(nx, ny),
             np.empty((candidates, 2), np.int32),
             np.empty(candidates, np.float32),
@@ -150,7 +151,7 @@ def _filling(mask, width, shape):
 
 
 def _box(moments):
-    """The window about the centre outside which the moments vanish, centred: (4, 2hx+1, 2hy+1)."""
+    """The window about the centre outside which the moments vanish, centred: (4, 2hx+1, 2hy+1); never row or column -n/2."""
     nx, ny = moments.shape[1:]
     some = (moments != 0).any(0)
     rows, columns = np.flatnonzero(some.any(1)), np.flatnonzero(some.any(0))

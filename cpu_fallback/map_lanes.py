@@ -1,5 +1,6 @@
 """What is looked up in patterns and their correlation maps, sixteen pixels at a time: see `lanes`."""
 
+import numpy as np
 from gpu4d.cpu_fallback.lanes import LANES, VECTOR, Emit
 from llvmlite import ir
 from numba import types
@@ -7,6 +8,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gpu4d.bragg.find_disks import ABOVE, NOT_BELOW
+
+
+def maps_with_slack(*shape: int) -> np.ndarray:
+    """Zeros float32 with a group of lanes before the first and behind the last: `peak_bits` looks a pixel beyond both."""
+    size = int(np.prod(shape))
+    return np.zeros(size + 2 * LANES, np.float32)[LANES : LANES + size].reshape(shape)
 
 
 @intrinsic
@@ -72,7 +79,8 @@ def window_sums(typing, counts, stride, rows, width, weights, out):
 @intrinsic
 def peak_bits(typing, c, stride, width, out):
     """A bit for each of `width` pixels from c on: set where one is positive, exceeds the four neighbours before it in the order of
-    `ABOVE`, and does not fall below the four others. `width` is a multiple of 16; out holds 16 bits for 16 pixels.
+    `ABOVE`, and does not fall below the four others. `width` is a multiple of 16; out holds 16 bits for 16 pixels. Rows before and
+    behind are read from a pixel before c to a pixel behind it.
     """
 
     def generate(context, builder, signature, args):

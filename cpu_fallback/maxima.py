@@ -11,7 +11,10 @@ _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never 
 
 @_jit
 def maxima(c, allowed, at, height, bits):
-    """Positive maxima over eight neighbours at allowed pixels; of two equal pixels the one first in the list of `ABOVE`."""
+    """Positive maxima over eight neighbours at allowed pixels; of two equal pixels the one first in the list of `ABOVE`.
+
+    `c` is a map of `maps_with_slack`: the vectors read a pixel before and behind it.
+    """
     nx, ny = allowed.shape
     stride = c.shape[1]
     count = 0
@@ -39,16 +42,15 @@ def significant(x, ny, cross, moments, limits, at, height, found, desk):
         c = cross[i, j]
         if height[q] < least:
             continue
-        if limits[0] > 0:
-            if c <= 0:
-                continue
+        if limits[0] > 0 and c <= 0:
+            continue
+        if limits[0] > 0 or c < 0:  # else z >= 0 >= min_significance
             moment_sums(x, ny, i, j, moments, desk)
-            variance = desk.moments[0]
-            if variance <= 0 or c < limits[0] * np.sqrt(variance):
-                continue
-        elif c < 0:
-            moment_sums(x, ny, i, j, moments, desk)
-            if desk.moments[0] > 0:  # z < 0 = min_significance
+            variance = max(desk.moments[0], np.float32(0))
+            if variance == 0:  # no counts: z = 0
+                if limits[0] > 0:
+                    continue
+            elif c < limits[0] * np.sqrt(variance):
                 continue
         at[kept, 0], at[kept, 1], height[kept] = i, j, height[q]
         kept += 1

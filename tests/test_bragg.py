@@ -1,9 +1,11 @@
 """Bragg disks: the twin against the definition, the definition against physics and against other ways to compute it."""
 
+import importlib
 import importlib.util
 
 import numpy as np
 import pytest
+from gpu4d.cpu_fallback.find_disks import _box as twin_window
 
 import gpu4d
 from gpu4d.bragg import explain_disks
@@ -256,6 +258,18 @@ def test_thresholds_spacing_edge_and_count():
     assert len(gpu4d.find_bragg_disks(patterns, probe, edge=limit)[0]) == (np.rint(border) >= np.ceil(limit)).sum() < 6
 
 
+@pytest.mark.parametrize("least", [-3.0, -0.5, 0.5])
+def test_negative_significance_means_the_same_everywhere(least):
+    patterns, _ = scene(n=3, dose=20)
+    patterns[1] = patterns[1] * (np.arange(64) > 40)  # a part without any counts
+    options = {"min_significance": least, "max_peaks": 300, "min_spacing": 1.0, "refine": None}
+    got = gpu4d.find_bragg_disks(patterns, synthetic((64, 64), 5.0), **options)
+    with gpu4d.using("definition"):
+        want = gpu4d.find_bragg_disks(patterns, synthetic((64, 64), 5.0), **options)
+    np.testing.assert_array_equal(got.counts, want.counts)
+    np.testing.assert_array_equal(got.flat("qx"), want.flat("qx"))
+
+
 def test_no_significance_asked_is_still_no_negative_disk():
     """min_significance=0: maxima of the hybrid map where the n = 1 map is negative are no disks, in the twin as in the definition."""
     patterns, _ = scene(n=2, dose=20)
@@ -332,6 +346,10 @@ def test_bad_input_says_what_to_do():
         ({"refine": "maximum"}, "refine='maximum'"),
         ({"upsample": 1}, "upsample=1"),
         ({"max_peaks": 0}, "max_peaks=0"),
+        ({"min_significance": np.nan}, "min_significance=nan"),
+        ({"min_spacing": np.nan}, "min_spacing=nan"),
+        ({"edge": np.nan}, "edge=nan"),
+        ({"edge": np.inf}, "edge=inf"),
     ):
         with pytest.raises(InputError, match=text):
             gpu4d.find_bragg_disks(patterns, probe, **options)
@@ -359,6 +377,28 @@ def test_moments_are_sums_over_the_disk():
     slope = np.fft.ifft2(2j * np.pi * k * f).real
     assert moments[1].sum() == pytest.approx((slope**2).sum(), rel=2e-3)
     assert moments[0].sum() == pytest.approx((t.kernel**2).sum(), rel=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (15, 16), (12, 9)])
+def test_one_window_of_moments_for_kernels_that_fill_the_detector(shape):
+    """Even sizes: row and column -n/2 have no partner, so the windows of twin and kernels cannot hold them; nor do the moments."""
+    rng = np.random.default_rng(5)
+    kernel = rng.normal(size=shape)
+    t = Template.from_kernel(kernel - kernel.mean())
+    moments = template_moments(t)
+    for axis, n in enumerate(shape):
+        assert n % 2 or not moments.take(n // 2, 1 + axis).any()
+    assert moments[0].sum() == pytest.approx((t.kernel**2).sum())
+    for centred in (twin_window, importlib.import_module("gpu4d.kernels.find_disks").centred_box):
+        assert centred(moments)[0].sum() == pytest.approx(moments[0].sum())
+    options = {"refine": "correlation", "min_significance": 2.0, "edge": 1, "min_spacing": 1.0}
+    counts = rng.poisson(20, (20, *shape)).astype("uint16")
+    got = gpu4d.find_bragg_disks(counts, t, **options)
+    with gpu4d.using("definition"):
+        want = gpu4d.find_bragg_disks(counts, t, **options)
+    assert want.counts.sum() > 20
+    np.testing.assert_array_equal(got.counts, want.counts)
+    assert np.nanmedian(np.abs(got.flat("sx") / want.flat("sx") - 1)) < 1e-3
 
 
 def test_vector_map_keeps_counts_and_places():

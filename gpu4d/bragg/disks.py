@@ -73,6 +73,13 @@ class BraggDisks:
     ):
         self.template = as_template(template)
         _check(power, refine, refine_power, upsample, max_peaks)
+        _check_limits(
+            min_significance=min_significance,
+            min_relative_intensity=min_relative_intensity,
+            min_absolute_intensity=min_absolute_intensity,
+            min_spacing=min_spacing,
+            edge=edge,
+        )
         self.min_spacing = SPACING * self.template.radius if min_spacing is None else float(min_spacing)
         self.edge = max(1, ceil(self.template.radius if edge is None else edge))
         self.options: dict[str, Any] = {
@@ -265,7 +272,7 @@ def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray
 
 def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
     """Why refine="auto" does not fit a likelihood, before the probe is looked at."""
-    if "int" not in str(dtype):
+    if "int" not in str(dtype) and "bool" not in str(dtype):
         return f"{dtype} may be no counts; scale to electrons and round, or ask for 'likelihood'"
     if template.probe is None:
         return "the template is a kernel without a probe, whose profile is not known"
@@ -298,7 +305,8 @@ def template_moments(template: Template) -> np.ndarray:
     """K², Kx², Kx Ky, Ky² of the template and its band-limited derivatives, (4, Qx, Qy), corner-centred.
 
     Set to 0 outside the square about the centre that holds `HELD_MOMENT` of each, and scaled to the sums they have in all, so that
-    sums over them are small windows: the derivative of a sharp disk rings far out, at no weight.
+    sums over them are small windows: the derivative of a sharp disk rings far out, at no weight. Row and column -n/2 of an even
+    size have no partner at +n/2, so a window about a pixel never holds them.
     """
     kernel, shape = template.kernel, template.shape
     kx, ky = fft.frequencies(shape[0]), fft.frequencies(shape[1], half=True)
@@ -311,7 +319,8 @@ def template_moments(template: Template) -> np.ndarray:
     for moment in out[[0, 1, 3]]:
         inside = np.cumsum(np.bincount(away.astype(int).ravel(), moment.ravel()))
         reach = max(reach, float(np.searchsorted(inside, HELD_MOMENT * inside[-1])))
-    window = np.where(away <= reach, out, 0.0)
+    paired = np.logical_and(*np.meshgrid(*(2 * np.abs(np.fft.fftfreq(n)) < 1 for n in shape), indexing="ij"))
+    window = np.where((away <= reach) & paired, out, 0.0)
     share = np.stack([window[i].sum() / out[i].sum() for i in (0, 1, 3)])
     return window / share[[0, 1, 1, 2], None, None]
 
@@ -359,3 +368,12 @@ def _check(power: float, refine: str | None, refine_power: float, upsample: int,
         raise InputError(f"upsample={upsample!r}: need a whole number of samples per pixel, at least 2")
     if not (isinstance(max_peaks, int | np.integer) and max_peaks >= 1):
         raise InputError(f"max_peaks={max_peaks!r}: need a whole number, at least 1")
+
+
+def _check_limits(**limits: float | None) -> None:
+    for name, value in limits.items():
+        if value is not None and np.isnan(value):
+            raise InputError(f"{name}={value}: need a number; leave it out for the default")
+    edge = limits["edge"]
+    if edge is not None and not abs(edge) < np.inf:
+        raise InputError(f"edge={edge}: need a number of pixels")
