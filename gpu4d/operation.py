@@ -16,6 +16,8 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from gpu4d import arrays
 from gpu4d.errors import InputError
 
@@ -63,8 +65,6 @@ class Operation:
             return self._definition_because("an array is traced or carries a gradient")
         if kind == "cpu" and any(arrays.host_view(a) is None for a in found):
             return "definition"  # no zero-copy NumPy view (array_api_strict, for one)
-        if kind == "cpu" and not all(arrays.host_view(a).dtype.isnative for a in found):  # type: ignore[union-attr]
-            return self._definition_because("an array has the byte order of another machine")
         unsupported = self.unsupported.get(kind)
         if unsupported is not None and (reason := unsupported(*args, **options)):
             return self._definition_because(reason)
@@ -77,6 +77,7 @@ class Operation:
         return "definition"
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        args, options = tuple(map(_native, args)), {k: _native(a) for k, a in options.items()}
         kind = self.choose(*args, **options)
         if kind == "definition":
             return self.definition(*args, **options)
@@ -87,6 +88,12 @@ class Operation:
         keep = {k: view(a) if arrays.is_array(a) else a for k, a in options.items()}
         with arrays.on_device_of(next(a for a in (*call, *keep.values()) if arrays.is_array(a))):
             return _back(twin(*call, **keep), like)
+
+
+def _native(argument: Any) -> Any:
+    """NumPy arrays in the byte order of another machine converted: compiled code would take their bytes as they are."""
+    foreign = isinstance(argument, np.ndarray) and not argument.dtype.isnative
+    return argument.astype(argument.dtype.newbyteorder("=")) if foreign else argument
 
 
 def _back(result: Any, like: Any) -> Any:

@@ -31,11 +31,11 @@ def watch():
         peak[0] = max(peak[0], status("RssAnon"))
 
 path, budget, probe = sys.argv[1], int(sys.argv[2]), np.load(sys.argv[3])
-watcher = threading.Thread(target=watch)
+watcher = threading.Thread(target=watch, daemon=True)
 watcher.start()
 reductions = {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern(), "com": gpu4d.CenterOfMass(),
               "images": gpu4d.VirtualImage([gpu4d.detectors.disk(9.0), gpu4d.detectors.annulus(10, 40)]),
-              "disks": gpu4d.BraggDisks(probe)}
+              "disks": gpu4d.BraggDisks(probe, expected_peaks=25)}
 out = gpu4d.sweep(gpu4d.open(path), reductions, memory=budget)
 stop.set()
 watcher.join()
