@@ -287,7 +287,8 @@ class Conveyor:
         if self.scan.where is not None:
             keep = np.flatnonzero(np.concatenate([self._kept(tile) for tile in step.tiles]))
             if len(keep) < len(positions):
-                positions, frames = positions[keep], arrays.namespace(frames).take(frames, arrays.from_numpy(keep, frames), axis=0)
+                kept = arrays.namespace(frames).take(frames, arrays.from_numpy(keep, frames), axis=0)
+                positions, frames = positions[keep], _read_only(kept)  # as they are elsewhere: compiled code is there once
         (reduction,) = step.reductions
         (reduction.update if self.pixels is None else reduction.update_pixels)(frames, positions)
 
