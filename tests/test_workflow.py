@@ -602,7 +602,8 @@ def test_a_run_on_two_devices_is_that_on_one(file, two_cards, tmp_path):
     assert set(one) == set(several) and {"mean_pattern", "bf", "com"} <= set(one)
     for name in one:
         np.testing.assert_array_equal(several[name], one[name], err_msg=name)
-    assert all(card.counts["bytes copied"] > 0 and not card.leaks() for card in two_cards.values())
+    assert sum(card.counts["bytes copied"] for card in two_cards.values()) > 0  # who is first may take all of so small a scan
+    assert not any(card.leaks() or card.faults for card in two_cards.values())
 
 
 def test_sweeps_share_a_timeline(thin, tmp_path):
