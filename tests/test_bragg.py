@@ -112,6 +112,65 @@ def test_auto_fits_counts_of_a_round_probe_and_says_so(caplog):
     is_like("correlation", patterns, long)
 
 
+def uneven(shape, center, *, stretch=0.0, slope=0.0, square=False):
+    """A probe of radius 6 that is an ellipse, slopes inside, or is a square."""
+    x, y = np.arange(shape[0])[:, None] - center[0], np.arange(shape[1])[None, :] - center[1]
+    r = np.hypot(x / (1 + stretch), y * (1 + stretch))
+    distance = np.maximum(np.abs(x), np.abs(y)) - 5.3 if square else r - 6.0
+    return np.clip(1 + slope * x / 6.0, 0, None) / (1 + np.exp(np.clip(4 * distance, -50, 50)))
+
+
+@pytest.mark.parametrize(
+    "form, which, reason",
+    [
+        ({}, "likelihood", "round probe"),
+        ({"stretch": 0.01}, "likelihood", "round probe"),
+        ({"stretch": 0.06}, "correlation", "rim lies"),
+        ({"square": True}, "correlation", "rim lies"),
+        ({"slope": 0.2}, "correlation", "uneven"),
+    ],
+)
+@pytest.mark.parametrize("counts", [None, 1000, 1e5])
+def test_auto_is_the_likelihood_for_round_and_even_probes_only(form, which, reason, counts):
+    image = 1e4 * uneven((64, 64), (31.7, 32.2), **form)
+    probe = image if counts is None else np.random.default_rng(3).poisson(counts / 1e4 * image)
+    reduction = gpu4d.BraggDisks(probe)
+    reduction.settle(np.dtype("uint16"))
+    assert reduction.refinement == which and reason in reduction.reason
+
+
+@pytest.mark.parametrize("counts", [10, 30, 300])
+def test_noise_of_the_vacuum_image_is_no_unevenness(counts):
+    rng = np.random.default_rng(1)
+    for radius in (3.5, 6.0, 11.0):
+        for _ in range(3):
+            reduction = gpu4d.BraggDisks(rng.poisson(counts * synthetic((80, 80), radius, (39.7, 40.2))))
+            reduction.settle(np.dtype("bool"))
+            assert reduction.refinement == "likelihood", reduction.reason
+
+
+@pytest.mark.parametrize("probe_center", [None, (34.0, 31.0)])
+def test_likelihood_and_correlation_have_one_zero_point(probe_center):
+    """Patterns mix both: disks at the border keep the correlation. A slope inside the probe moves the fit by 0.1 px, and a template
+    may call any pixel its centre."""
+    given = template(1e4 * uneven((64, 64), (32.0, 32.0), slope=0.2), center=probe_center, radius=6.0 if probe_center else None)
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(29, 35, (60, 2))
+    counts = rng.poisson([2000 * (uneven((64, 64), c, slope=0.2) + 0.03) for c in centers]).astype("uint16")
+    error = {}
+    for refine in ("correlation", "likelihood"):
+        found = gpu4d.find_bragg_disks(counts, given, refine=refine, max_peaks=1, edge=4)
+        error[refine] = np.stack([found.flat("qx"), found.flat("qy")], -1) - centers - ((2, -1) if probe_center else (0, 0))
+    assert (error["likelihood"] != error["correlation"]).all()
+    assert np.abs(error["likelihood"].mean(0) - error["correlation"].mean(0)).max() < 0.006
+    assert np.abs(error["likelihood"].mean(0)).max() < (0.02 if probe_center else 0.008)  # a trench off the disk pulls
+
+
+def test_a_vacuum_image_of_hardly_any_counts_says_so():
+    with pytest.raises(InputError, match="hardly any counts"):
+        template(np.random.default_rng(0).poisson(0.05 * synthetic((96, 96), 6.0)))
+
+
 def test_one_reduction_serves_scans_of_several_kinds():
     patterns, _ = scene(n=2, apart=4.5, spots=3)
     reduction = gpu4d.BraggDisks(synthetic((64, 64), 5.0))

@@ -36,7 +36,7 @@ class BraggDisks:
     Parameters
     ----------
     template, power, refine, … :
-        As in `find_bragg_disks`; `refinement` tells what "auto" became.
+        As in `find_bragg_disks`; `refinement` tells what "auto" became, and `reason` why.
     expected_peaks : float, optional
         Disks a pattern is expected to have, for the memory plan; 30 (or max_peaks) by default.
 
@@ -97,6 +97,7 @@ class BraggDisks:
         check_parameters(parameters, 1)
         self.parameters = int(parameters)
         self.asked = self.refinement = refine
+        self.reason = "asked for"
         self.fit = likelihood(self.template, self.parameters) if refine == "likelihood" else None
 
     def settle(self, dtype: Any) -> None:
@@ -107,12 +108,15 @@ class BraggDisks:
         reason = _no_likelihood(self.template, self.options["refine_power"], dtype)
         if reason is None:
             try:
-                self.fit = likelihood(self.template, self.parameters)
+                fit = likelihood(self.template, self.parameters)
+                reason = fit["doubt"]
+                self.fit = fit if reason is None else None
             except ValueError as error:  # InputError: not round; or a spline that has too few points
                 reason = str(error)
         self.refinement = "correlation" if self.fit is None else "likelihood"
         if self.fit is not None:
             reason = f"integer counts and a round probe; disks nearer than {self.fit['spacing']:.1f} px to another keep the correlation"
+        self.reason = str(reason)
         if self.refinement != before:
             log.info("refine='auto' is %r: %s", self.refinement, reason)
 
@@ -190,9 +194,11 @@ def find_bragg_disks(
     refine : {"auto", "correlation", "likelihood", "upsample", "parabola", None}
         "correlation": exact maximum of the trigonometric interpolation; "likelihood": from there a Poisson fit of each disk on
         its own (`gpu4d.bragg.poisson_fit`), 1.2 to 5 times as precise, for counts of round probes: disks nearer than 2 R + 3 px
-        to another or to the border, and those whose fit fails, keep the correlation's position and error; "upsample": samples at
+        to another or to the border, and those whose fit fails, keep the correlation's position and error; both have the
+        template's zero point: how far the fit misses the correlation on the probe itself is taken off. "upsample": samples at
         1 / `upsample` px and a parabola, as peers do; "parabola": through the neighbouring pixels; None: whole pixels. "auto" is
-        "likelihood" for integer patterns and a template made from a round probe, else "correlation", and the log says which.
+        "likelihood" for integer patterns and a template made from a round and even probe (rim within 3 % of the radius, and both
+        estimators within 0.01 px on the probe, noise apart), else "correlation", and the log says which and why.
     refine_power : float
         n of the map positions are refined on.
     upsample : int

@@ -85,8 +85,10 @@ def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **o
         if (fit := reduction.fit) is not None:
             table, pixels = fit["profile"].table, fit["profile"].pixels
             number, options = np.asarray([won.sum()]), {"parameters": fit["parameters"], "spacing": fit["spacing"]}
-            found = poisson_fit(image[None], x[won][None], y[won][None], number, table, pixels, a["mask"], **options)
-            x[won], y[won] = found.x[0], found.y[0]
+            start = [v[won] + shift for v, shift in zip((x, y), fit["shift"])]
+            found = poisson_fit(image[None], start[0][None], start[1][None], number, table, pixels, a["mask"], **options)
+            for v, fitted, shift in zip((x, y), (found.x, found.y), fit["shift"]):
+                v[won] = np.where(found.ok[0], fitted[0] - shift, v[won])
     return Candidates(x, y, height, z, reason)
 
 

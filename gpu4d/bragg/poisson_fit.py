@@ -15,23 +15,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.bragg.radial_profile import STEP, radial_profile, usual_reach
 from gpu4d.errors import InputError
 from gpu4d.operation import operation
-from gpu4d.probe.measure_disk import measure_disk
 from gpu4d.probe.synthetic import synthetic
 from gpu4d.probe.template_kernel import Template
 
 PHASES = 16  # of the template in a pixel, each way; between them it moves to first order
-STEP = 0.05  # px, bins of a radial profile
 FINE = 1e-3  # px between the points its table is interpolated from: 2e-6 of the height of the sharpest edge
-KNOTS, KNOT_POINTS = 0.4, 4  # px and bins between knots of its spline: closer ones follow the noise of the probe
 INSIDE, RING = 1, 2  # zones of the window whose means start amplitude and background
 FARTHEST = 1.5  # px from the start, and the largest standard error: behind either the counts do not hold the disk
 LONGEST = 0.5  # px, one step
 SETTLED = 0.02  # px: the last step must be shorter, or than the standard error
 RECENTRE = 0.6  # px from the window's middle at which the window follows
 LEAST = 0.02  # counts: the model is never darker
-ROUND = 1.0  # px rms from a circle
 
 
 class PoissonFit(NamedTuple):
@@ -100,7 +97,7 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     Raises
     ------
     InputError
-        The probe is not round, or has no disk.
+        The probe is not at all round, or has no disk.
 
     Examples
     --------
@@ -121,46 +118,12 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
 
 @lru_cache(maxsize=8)
 def _profile_of(pixels: bytes, shape: tuple[int, int], reach: float | None) -> DiskProfile:
-    """`disk_profile` of an image float64: a probe serves many searches, and measuring it takes as long as hundreds of patterns."""
-    disk = measure_disk(image := np.frombuffer(pixels).reshape(shape))
-    if disk.residual > ROUND:
-        raise InputError(
-            f"the probe's edge lies {disk.residual:.1f} px rms off a circle: a radial profile needs a round probe; use refine='correlation'"
-        )
-    x, y = np.arange(image.shape[0])[:, None] - disk.qx, np.arange(image.shape[1])[None, :] - disk.qy
-    r = np.hypot(x, y)
-    values = image / image[r <= max(0.7 * disk.radius, r.min())].mean()
-
-    def edge(q: Any) -> Any:
-        return 1 / (1 + np.exp(np.clip(4 * (q - disk.radius) / disk.edge, -60, 60)))
-
-    # The spline sees what the fitted edge leaves over: the pixels of a probe centred on one lie at few radii, and noise between
-    # neighbouring radii would be a steep slope.
-    near = r <= 1.5 * disk.radius + 6
-    rest = _smooth(r[near], (values - edge(r))[near], 1 / np.maximum(edge(r[near]), 0.02))
-    far = disk.radius + max(3.0, 2.0 + 1.3 * disk.edge) if reach is None else float(reach)
+    """`disk_profile` of an image float64."""
+    disk, value = radial_profile(pixels, shape)
+    far = usual_reach(disk) if reach is None else float(reach)
     if not far >= max(disk.radius, 1.0):
         raise InputError(f"reach={far} px: the window must hold the disk of radius {disk.radius:.1f} px")
-    return _tabulated(lambda q: edge(q) + rest(q), disk.radius, far)
-
-
-def _smooth(r: np.ndarray, rest: np.ndarray, weight: np.ndarray) -> Any:
-    """Weighted means in narrow bins of r, a least-squares cubic spline through them; even about r = 0, and 0 behind the last."""
-    from scipy.interpolate import LSQUnivariateSpline
-
-    bins = (r / STEP).astype(int)
-    total = np.bincount(bins, weight)
-    some = total > 0
-    radius, mean = (np.bincount(bins, weight * v)[some] / total[some] for v in (r, rest))
-    off = radius > 0
-    x, y, w = (np.concatenate([sign * v[off][::-1], v]) for sign, v in ((-1, radius), (1, mean), (1, np.sqrt(total[some]))))
-    knots, at = [], 0
-    for i in range(KNOT_POINTS, len(x) - KNOT_POINTS):
-        if i - at >= KNOT_POINTS and x[i] - x[at] >= KNOTS:
-            knots.append((x[i] + x[i - 1]) / 2)
-            at = i
-    curve = LSQUnivariateSpline(x, y, knots, w)
-    return lambda q: np.where(q <= radius[-1], curve(np.minimum(q, radius[-1])), 0.0)
+    return _tabulated(value, disk.radius, far)
 
 
 def _tabulated(profile: Any, radius: float, reach: float) -> DiskProfile:

@@ -165,7 +165,9 @@ def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_cente
     near = (r > 0.6 * radius) & (r < 1.4 * radius + 1)
     x, y, z = x[near], y[near], pattern[near]
     low, high = np.percentile(z, [15, 85])
-    scale = max(high - low, 1e-300)
+    if not high > low:
+        raise InputError(f"the disk has hardly any counts ({z.sum():.3g} in and about it): sum more vacuum patterns")
+    scale = high - low
 
     def misfit(p: np.ndarray) -> np.ndarray:
         cx, cy = (p[4], p[5]) if free_center else center
