@@ -41,6 +41,12 @@ class Scene:
     tilts: np.ndarray
     profile: Profile
 
+    def part(self, which: slice) -> Scene:
+        """Some of the patterns."""
+        of_patterns = (self.patterns, self.expected, self.positions, self.heights, self.tilts)
+        patterns, expected, positions, heights, tilts = (values[which] for values in of_patterns)
+        return Scene(patterns, expected, positions, heights, tilts, self.profile)
+
     def probe(self, height: float = 1.0, seed: int | None = None) -> np.ndarray:
         """Vacuum image in the middle of a detector of this size; with a seed, its counts."""
         shape = self.patterns.shape[1:]

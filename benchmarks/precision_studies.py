@@ -62,7 +62,7 @@ def judged(parts: list[Found], bounds: dict[int, np.ndarray]) -> Row:
 
 def distance_from_maximum(some: Scene, probe: Any, **options: Any) -> Row:
     """How far found positions lie from the exact maximum of the correlation."""
-    some = Scene(*(a[:EXACT] for a in (some.patterns, some.expected, some.positions, some.heights, some.tilts)), some.profile)
+    some = some.part(slice(EXACT))
     at = some.positions + find(some, probe, **options).errors
     off = np.abs(exact_maxima(some.patterns, probe, at) - at)
     return {"off the exact maximum, largest": float(np.nanmax(off)), "off the exact maximum, rms": float(np.sqrt(np.nanmean(off**2)))}
@@ -187,8 +187,7 @@ def vacuum(patterns: int) -> Iterator[Row]:
             bounds = {free: some.bound(free, None if free == 2 else window(some)) for free in (2, 6)}
             found: dict[str, list[Found]] = {name: [] for name in (*OURS, "correlation, measured disk")}
             for image in range(images):
-                at = slice(image * share, (image + 1) * share)
-                part = Scene(*(a[at] for a in (some.patterns, some.expected, some.positions, some.heights, some.tilts)), some.profile)
+                part = some.part(slice(image * share, (image + 1) * share))
                 noisy = some.probe(counts, seed=1000 * i + image)
                 disk = measure_disk(noisy)
                 smooth = template(synthetic(noisy.shape, disk.radius, edge=disk.edge))  # type: ignore[arg-type]

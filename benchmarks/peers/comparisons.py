@@ -48,7 +48,7 @@ def comparisons(sizes: Sizes) -> list[Comparison]:
 
 
 def _bragg(sizes: Sizes) -> list[Comparison]:
-    amounts = {"unit": "patterns", "peer_amount": sizes.bragg_peer, "amount": sizes.bragg_scan**2}
+    amounts: dict[str, Any] = {"unit": "patterns", "peer_amount": sizes.bragg_peer, "amount": sizes.bragg_scan**2}
     exact = Target("≥ 10 000 patterns/s", lambda row: row.rate >= 10_000)
     likely = Target("≥ 8 000 patterns/s", lambda row: row.rate >= 8_000)
     hundred = Target("≥ 100 times py4DSTEM", lambda row: row.ratio >= 100)

@@ -64,7 +64,8 @@ def point_lists(shape, q, intensity):
     found = py4DSTEM.PointListArray(dtype=fields, shape=shape)
     for rx, ry in np.ndindex(shape):
         rows = np.zeros(intensity.shape[2], fields)
-        rows["qx"], rows["qy"], rows["intensity"] = *q[rx, ry].T, intensity[rx, ry]
+        rows["qx"], rows["qy"] = q[rx, ry].T
+        rows["intensity"] = intensity[rx, ry]
         found[rx, ry].add(rows)
     return found
 
