@@ -24,6 +24,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.data.source import will_read
 from gpu4d.device.memory import available_memory
 from gpu4d.device.processor import Buffer, Event, Pending, Processor, Stream, Workspace
 from gpu4d.errors import MemoryBudgetError
@@ -193,9 +194,8 @@ class Conveyor:
 
     def _announce(self, tiles: tuple[Tile, ...]) -> None:
         """Tell the source what will be read soon, so that a disk works ahead of the readers."""
-        if hasattr(self.source, "will_read"):
-            for tile in tiles:
-                self.source.will_read(tile.rows, tile.columns)
+        for tile in tiles:
+            will_read(self.source, tile.rows, tile.columns)
 
     def _slots(self, count: int, get: Callable[[int], Buffer]) -> deque[Slot]:
         """A ring: so many buffers of a chunk's size, none of them in use."""
