@@ -22,6 +22,7 @@ from gpu4d.streaming import ScanInfo, sweep
 log = logging.getLogger("gpu4d")
 
 HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32", "sy": "float32"}
+PADDED_BYTES = 144  # of a place for a disk, while the lists of an update are made: disks, fit, fields, what is kept of them
 USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
 UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
@@ -121,7 +122,9 @@ class BraggDisks:
             log.info("refine='auto' is %r: %s", self.refinement, reason)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        return self.list_bytes(scan.shape[:2], self.expected_peaks) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
+        lists = self.list_bytes(scan.shape[:2], self.expected_peaks)
+        padded = n_frames * self.options["max_peaks"] * PADDED_BYTES
+        return lists + padded + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
 
     @staticmethod
     def list_bytes(scan_shape: tuple[int, int], peaks: float) -> int:
