@@ -2,3 +2,7 @@
 
 if __name__ != "gpu4d.cpu_fallback":
     raise ImportError("this folder is installed as gpu4d.cpu_fallback; import that")
+
+from gpu4d.cpu_fallback import cache
+
+cache.discard_stale()

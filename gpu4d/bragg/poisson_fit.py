@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.bragg.radial_profile import STEP, radial_profile, usual_reach
+from gpu4d.bragg.disk_shape import DiskShape, disk_shape, fine_shape
+from gpu4d.bragg.radial_profile import STEP, usual_reach
 from gpu4d.errors import InputError
 from gpu4d.operation import operation
+from gpu4d.probe.measure_disk import Disk
 from gpu4d.probe.synthetic import synthetic
 from gpu4d.probe.template_kernel import Template
 
 PHASES = 16  # of the template in a pixel, each way; between them it moves to first order
-FINE = 1e-3  # px between the points its table is interpolated from: 2e-6 of the height of the sharpest edge
 INSIDE, RING = 1, 2  # zones of the window whose means start amplitude and background
 FARTHEST = 1.5  # px from the start, and the largest standard error: behind either the counts do not hold the disk
 LONGEST = 0.5  # px, one step
@@ -78,7 +79,7 @@ class DiskProfile:
 
 
 def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
-    """Radial profile of a round probe as the template of `poisson_fit`.
+    """A disk between the pixels as the template of `poisson_fit`.
 
     The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: a logistic
     edge is fitted, and what it leaves over is averaged in bins of 0.05 px with a least-squares spline through their means.
@@ -86,7 +87,8 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     Parameters
     ----------
     probe : Template or (Qx, Qy) array
-        Vacuum probe, counts or any scale. A template without a probe gives a flat disk of its radius and edge.
+        Vacuum probe, counts or any scale. A template that a scan has refined gives what the scan showed (`Template.fine`); one
+        without a probe a flat disk of its radius and edge.
     reach : float, optional
         Radius of the window, pixels; R + max(3, 2 + 1.3 w) by default, w the width of the edge.
 
@@ -106,6 +108,8 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     >>> p.table.shape[:3], round(p.radius, 1), round(p.reach, 1)
     ((17, 17, 3), 6.0, 9.3)
     """
+    if isinstance(probe, Template) and probe.fine is not None:
+        return _tabulated(fine_shape(probe.fine, Disk(*probe.offset, probe.radius, probe.edge, 0.0)), reach)
     if isinstance(probe, Template) and probe.probe is None:
         half = ceil(probe.radius + 4 * probe.edge) + 2
         image = synthetic((2 * half + 1, 2 * half + 1), probe.radius, edge=probe.edge)
@@ -119,29 +123,28 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
 @lru_cache(maxsize=8)
 def _profile_of(pixels: bytes, shape: tuple[int, int], reach: float | None) -> DiskProfile:
     """`disk_profile` of an image float64."""
-    disk, value = radial_profile(pixels, shape)
-    far = usual_reach(disk) if reach is None else float(reach)
-    if not far >= max(disk.radius, 1.0):
-        raise InputError(f"reach={far} px: the window must hold the disk of radius {disk.radius:.1f} px")
-    return _tabulated(value, disk.radius, far)
+    return _tabulated(disk_shape(pixels, shape), reach)
 
 
-def _tabulated(profile: Any, radius: float, reach: float) -> DiskProfile:
-    half = ceil(reach)
+def _tabulated(shape: DiskShape, reach: float | None) -> DiskProfile:
+    """A disk at every phase, on the pixels of its window."""
+    radius = float(shape.disk.radius)
+    far = usual_reach(shape.disk) if reach is None else float(reach)
+    if not far >= max(radius, 1.0):
+        raise InputError(f"reach={far} px: the window must hold the disk of radius {radius:.1f} px")
+    half = ceil(far)
     offsets = np.arange(-half, half + 1)
     dx, dy = (a.ravel() for a in np.meshgrid(offsets, offsets, indexing="ij"))
     r = np.hypot(dx, dy)
-    inside = r <= reach
+    inside = r <= far
     zone = np.where(r <= max(radius - 1, 0.0), INSIDE, np.where(r >= radius + 1, RING, 0))
     pixels = np.stack([dx, dy, zone], -1)[inside].astype(np.int32)
-    values = profile(fine := np.arange(0.0, reach + 3.0, FINE))
     phase = np.arange(PHASES + 1) / PHASES - 0.5
     x = pixels[:, 0] - phase[:, None, None] + np.zeros((1, PHASES + 1, 1))
     y = pixels[:, 1] - phase[None, :, None] + np.zeros((PHASES + 1, 1, 1))
-    e = STEP / 2
-    at = lambda a, b: np.interp(np.hypot(a, b), fine, values)  # noqa: E731
+    e, at = STEP / 2, shape.value
     layers = [at(x, y), (at(x + e, y) - at(x - e, y)) / (2 * e), (at(x, y + e) - at(x, y - e)) / (2 * e)]
-    return DiskProfile(np.ascontiguousarray(np.stack(layers, 2), np.float32), pixels, float(radius), float(reach))
+    return DiskProfile(np.ascontiguousarray(np.stack(layers, 2), np.float32), pixels, radius, far)
 
 
 def check_parameters(parameters: int, iterations: int) -> None:

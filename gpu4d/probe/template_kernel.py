@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.errors import InputError
+from gpu4d.probe.fine_image import FineImage
 from gpu4d.probe.measure_disk import measure_disk
 
 REACH = 2.5  # radii: farther out a probe is background
@@ -35,6 +36,8 @@ class Template:
         Of the trench that was subtracted.
     probe : (Qx, Qy) float64 or None
         The vacuum probe it was made from.
+    fine : FineImage or None
+        The disk between the pixels, where a scan has shown it; the likelihood then fits this instead of the probe's own profile.
 
     Examples
     --------
@@ -52,6 +55,7 @@ class Template:
     edge: float = 1.0
     kind: str = "kernel"
     probe: np.ndarray | None = None
+    fine: FineImage | None = None
 
     @classmethod
     def from_kernel(cls, kernel: Any, radius: float | None = None) -> Template:
