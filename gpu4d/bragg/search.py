@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextvars
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +14,7 @@ from gpu4d.bragg.poisson_fit import disk_profile, poisson_fit
 from gpu4d.bragg.radial_profile import radial_profile, shape_of
 from gpu4d.bragg.refine import refine_positions
 from gpu4d.device.choose import cpu_threads
+from gpu4d.device.threads import in_threads
 from gpu4d.operation import using
 from gpu4d.probe.template_kernel import Template
 
@@ -132,7 +130,6 @@ def search_in_threads(frames: Any, arguments: dict[str, Any], options: dict[str,
     if workers < 2:
         return search(frames, arguments, options, fit)
     ends = [frames.shape[0] * i // workers for i in range(workers + 1)]
-    with ThreadPoolExecutor(workers, thread_name_prefix="gpu4d-disks") as pool:
-        shares = [pool.submit(contextvars.copy_context().run, search, frames[i:j, ...], arguments, options, fit) for i, j in pairwise(ends)]
+    shares = in_threads(lambda i, j: search(frames[i:j, ...], arguments, options, fit), ends, ends[1:])
     xp = arrays.namespace(frames)
-    return Disks(*(xp.concat(columns) for columns in zip(*(share.result() for share in shares))))
+    return Disks(*(xp.concat(columns) for columns in zip(*shares)))

@@ -143,8 +143,9 @@ def _skewness(image: np.ndarray) -> tuple[float, float]:
     z, n = _standard(image), int(np.isfinite(image).sum())
     if not z.any():
         return 0.0, 0.0
-    skew = float((z**3).sum() / n)
-    error = math.sqrt(6 * max(float((_autocorrelation(z) ** 3).sum()), 1.0) / n)
+    skew = float((z * z * z).sum() / n)
+    rho = _autocorrelation(z)
+    error = math.sqrt(6 * max(float((rho * rho * rho).sum()), 1.0) / n)
     return skew, abs(skew) / error
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextvars
 import functools
-import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +15,7 @@ from gpu4d import arrays, fft
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
-from gpu4d.device.choose import cpu_threads
+from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.phase.bright_field_stack import bright_field_stacks
 from gpu4d.phase.overlap_geometry import Overlaps, overlap_geometry
@@ -247,7 +244,6 @@ def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, ba
     kind = _implementation(cube, options.get("device", "auto"))
     rx, ry = cube.scan_shape
     group = max(1, min(GROUP[kind], GROUP_BYTES // (8 * rx * (ry // 2 + 1))))
-    threads = cpu_threads() if kind == "cpu" else 1
     geometry: _Geometry | None = None
     for part, stack in bright_field_stacks(cube, overlaps.pixels, group, **options):
         if geometry is None:
@@ -255,21 +251,7 @@ def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, ba
         pieces = [stack[i : min(i + group, stack.shape[0]), :, :] for i in range(0, stack.shape[0], group)]
         firsts = range(part.start, part.stop, group)
         work = functools.partial(_of_group, overlaps=overlaps, geometry=geometry, mode=mode)
-        if threads == 1 or len(pieces) == 1:
-            yield from map(work, pieces, firsts)
-            continue
-        with ThreadPoolExecutor(threads, thread_name_prefix="gpu4d-ssb") as pool:
-            yield from pool.map(_in_context, _contexts(), itertools.repeat(work), pieces, firsts)
-
-
-def _in_context(context: contextvars.Context, work: Callable, *arguments: Any) -> Any:
-    return context.run(work, *arguments)
-
-
-def _contexts() -> Iterator[contextvars.Context]:
-    """A copy of the caller's context for every task: `gpu4d.using` holds in the threads too."""
-    while True:
-        yield contextvars.copy_context()
+        yield from (in_threads if kind == "cpu" else map)(work, pieces, firsts)
 
 
 def _implementation(cube: DataCube, device: Any) -> str:

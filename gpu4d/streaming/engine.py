@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import dataclasses
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
+from gpu4d.device import threads
 from gpu4d.device.memory import available_memory
 from gpu4d.device.processor import Processor, Workspace
 from gpu4d.device.timeline import Timeline, place_of_trace
@@ -252,13 +251,16 @@ def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:
             stop.set()
             raise
 
-    with ThreadPoolExecutor(len(conveyors), thread_name_prefix="gpu4d-sweep") as pool:
+    # conveyors that feed a device wait for it, and compute nothing themselves
+    beside = threads.beside(len(conveyors), "gpu4d-sweep") if conveyors[0].processor.copies else contextlib.nullcontext(threads.submit)
+    with beside as submit:
+        futures = [submit(work, one) for one in conveyors]
         try:
-            futures = [pool.submit(contextvars.copy_context().run, work, one) for one in conveyors]  # gpu4d.using holds there too
             for future in futures:
                 future.result()
         except BaseException:  # Ctrl-C arrives here, in the main thread: let the conveyors end first
             stop.set()
+            threads.finish(futures)
             raise
 
 
