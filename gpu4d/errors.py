@@ -1,5 +1,7 @@
 """What gpu4d raises: every message says what was given, what is accepted and what to do."""
 
+from __future__ import annotations
+
 
 class Gpu4dError(Exception):
     """Base of all errors that gpu4d raises on purpose; the command line prints them as one line."""
@@ -31,3 +33,13 @@ class MemoryBudgetError(Gpu4dError, MemoryError):
             f"{what} needs {format_bytes(asked)}; {format_bytes(free)} is free and memory= allows {format_bytes(cap)}{met}: "
             "raise memory=, crop or bin the detector, or ask for fewer results at once"
         )
+
+    @classmethod
+    def _again(cls, message: str, asked: int, free: int, cap: int) -> MemoryBudgetError:
+        error = cls.__new__(cls, message)
+        error.asked, error.free, error.cap = asked, free, cap
+        return error
+
+    def __reduce__(self) -> tuple:
+        """From one process to another: the message as it is, for what ran out may be an error of a library the other does not have."""
+        return self._again, (str(self), self.asked, self.free, self.cap)

@@ -1,6 +1,7 @@
 """A scan larger than its budget: private memory is sampled while the sweep runs, in a process of its own. And what a plan promises."""
 
 import json
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -224,6 +225,13 @@ def test_readers_before_a_link_decode_in_host_memory(monkeypatch):
     assert refused.value.asked == 10**8 + todo.tile_bytes and refused.value.cap == 90_000_000 and refused.value.free > 0
 
 
+def test_a_refusal_goes_from_process_to_process():
+    refused = MemoryBudgetError("a sweep", 3000, 2000, 1000, OSError("of a library that may not be there"))
+    again = pickle.loads(pickle.dumps(refused))
+    assert type(again) is MemoryBudgetError and str(again) == str(refused)
+    assert (again.asked, again.free, again.cap) == (3000, 2000, 1000)
+
+
 class _Filled:
     """The same pattern everywhere, in no memory."""
 
@@ -298,7 +306,7 @@ def test_a_sweep_holds_what_its_plan_says(shape, dtype, device, masked, monkeypa
 
         swept((4, 4, *shape[2:]), None if where is None else np.eye(4) > 0)  # compiled code is loaded
         peak, promised = swept(shape, where)
-        if peak > promised + OF_PYTHON:  # a table of the interpreter's own may have grown meanwhile (interned strings: 4 MB at once): it does so once
+        if peak > promised + OF_PYTHON:  # a table of the interpreter's own (interned strings) may have grown by 4 MB; it does so once
             peak, promised = swept(shape, where)
         assert peak <= promised + OF_PYTHON, f"{name}: {peak / 1e6:.2f} MB held, {promised / 1e6:.2f} MB promised"
         # a second worker of the CPU may find nothing left to do; definitions of float16 make copies one after the other, each planned for

@@ -480,17 +480,20 @@ def reductions():
     return {"mean": gpu4d.MeanPattern(weights=np.ones(cube.scan_shape)), "com": gpu4d.CenterOfMass(), "max": gpu4d.MaxPattern(),
             "disks": gpu4d.BraggDisks(probe)}
 
+def others():  # those that compute are kept
+    return [thread for thread in threading.enumerate() if not thread.name.startswith("gpu4d-compute")]
+
 gpu4d.sweep(cube, reductions(), device=processor)  # compiled code is loaded
-threads = threading.active_count()
+threads = len(others())
 print("ready", flush=True)
 try:
     while True:
         gpu4d.sweep(cube, reductions(), device=processor)
 except KeyboardInterrupt:
     until = time.monotonic() + 2  # a thread that was just being started ends by itself: its pool had not noted it yet
-    while threading.active_count() > threads and time.monotonic() < until:
+    while len(others()) > threads and time.monotonic() < until:
         time.sleep(0.01)
-    assert threading.active_count() == threads, threading.enumerate()
+    assert len(others()) == threads, threading.enumerate()
     if device == "accounting":
         assert processor.held == processor.pinned_held == 0 and not processor.faults, processor.faults
     print("interrupted", flush=True)
