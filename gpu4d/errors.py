@@ -24,22 +24,18 @@ class MemoryBudgetError(Gpu4dError, MemoryError):
         Bytes the work needs at least, bytes the machine has free, bytes the caller allows.
     """
 
-    def __init__(self, what: str, asked: int, free: int, cap: int, because: BaseException | None = None):
+    def __init__(self, what: str, asked: int, free: int, cap: int, because: BaseException | str | None = None):
         self.asked, self.free, self.cap = int(asked), int(free), int(cap)
         from gpu4d.sizes import format_bytes
 
-        met = f"; memory ran out with: {str(because) or type(because).__name__}" if because is not None else ""
+        text = because if because is None or isinstance(because, str) else str(because) or type(because).__name__
+        self._given = what, self.asked, self.free, self.cap, text
+        met = f"; memory ran out with: {text}" if text is not None else ""
         super().__init__(
             f"{what} needs {format_bytes(asked)}; {format_bytes(free)} is free and memory= allows {format_bytes(cap)}{met}: "
             "raise memory=, crop or bin the detector, or ask for fewer results at once"
         )
 
-    @classmethod
-    def _again(cls, message: str, asked: int, free: int, cap: int) -> MemoryBudgetError:
-        error = cls.__new__(cls, message)
-        error.asked, error.free, error.cap = asked, free, cap
-        return error
-
     def __reduce__(self) -> tuple:
-        """From one process to another: the message as it is, for what ran out may be an error of a library the other does not have."""
-        return self._again, (str(self), self.asked, self.free, self.cap)
+        """For another process, with the words of what ran out: its class may be that of a library the other does not have."""
+        return type(self), self._given
