@@ -6,7 +6,7 @@ import numpy as np
 from gpu4d.cpu_fallback.pixels import raw, take
 from numba import njit
 
-from gpu4d.bragg.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SETTLED, PoissonFit, check_parameters
+from gpu4d.bragg.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SETTLED, PoissonFit, steps_of
 
 LANES = 16  # sums over whole vectors: what is left over would be as slow as half of the rest
 PIVOT = 1e-6  # of the diagonal: a smaller one is a matrix without an inverse
@@ -38,8 +38,8 @@ class Fit(NamedTuple):
     solution: np.ndarray  # (3, 8): step, and two columns of the inverse
 
 
-def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3, spacing=0.0):
-    check_parameters(parameters, iterations)
+def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=None, spacing=0.0):
+    iterations = steps_of(parameters, iterations)
     n, most = x.shape
     start, count = np.stack([x, y]).astype(np.float64), np.array(count, np.int64)
     out = np.full((7, n, most), np.nan)

@@ -6,15 +6,15 @@ import numpy as np
 from gpu4d.kernels.pixels import contiguous, suffix
 
 from gpu4d import device
-from gpu4d.bragg.poisson_fit import PoissonFit, check_parameters
+from gpu4d.bragg.poisson_fit import PoissonFit, steps_of
 
 FILE = "poisson_fit.cu"
 WARPS = 4
 KERNELS = {4: "fit_4", 6: "fit_6", 8: "fit_8"}
 
 
-def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=3, spacing=0.0):
-    check_parameters(parameters, iterations)
+def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=None, spacing=0.0):
+    iterations = steps_of(parameters, iterations)
     n, nx, ny = patterns.shape
     most, m = x.shape[1], pixels.shape[0]
     patterns = contiguous(patterns)

@@ -95,6 +95,21 @@ def test_three_steps_are_enough(profile):
     assert np.abs(three[1] - long[1]).max() < 0.1 * np.sqrt(three[0].xx.min())
 
 
+def test_strong_slopes_inside_settle_in_the_usual_steps(profile):
+    """8 parameters take a step more than 6: in three, some of these disks would keep the place where a correlation leaves them."""
+    rng = np.random.default_rng(6)
+    places = np.array(SIZE) / 2 + rng.uniform(-2, 2, (300, 2))
+    slopes = rng.choice([-0.6, 0.6], places.shape)
+    patterns = rng.poisson([expected(c, 1.0, 3000, t) for c, t in zip(places, slopes / RADIUS)]).astype("uint16")
+    starts = places + 0.8 * slopes  # what a radius of slope shifts a correlation by
+    usual, by_hand, three, long = (fit(patterns, starts, profile, parameters=8, iterations=i) for i in (None, 4, 3, 12))
+    np.testing.assert_array_equal(usual[1], by_hand[1])
+    assert usual[0].ok.all() and long[0].ok.all() and not three[0].ok.all()
+    assert np.abs(usual[1] - long[1]).max() < 0.3 * np.sqrt(long[0].xx.min())
+    for parameters in (4, 6):
+        np.testing.assert_array_equal(*(fit(patterns, places, profile, parameters=parameters, iterations=i)[1] for i in (None, 3)))
+
+
 def test_a_start_too_far_is_given_back(profile):
     patterns, places, _, _ = many(300, 20, 4)
     starts = places + np.array([2.5, 0.0])

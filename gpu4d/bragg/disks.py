@@ -12,7 +12,7 @@ import numpy as np
 from gpu4d import arrays, fft
 from gpu4d.bragg.find_disks import Disks
 from gpu4d.bragg.hybrid_correlation import check_patterns, template_spectrum
-from gpu4d.bragg.poisson_fit import check_parameters
+from gpu4d.bragg.poisson_fit import steps_of
 from gpu4d.bragg.search import likelihood, search, search_in_threads
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
@@ -95,7 +95,7 @@ class BraggDisks:
             "max_peaks": int(max_peaks),
         }
         self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
-        check_parameters(parameters, 1)
+        steps_of(parameters)
         self.parameters = int(parameters)
         self.asked = self.refinement = refine
         self.reason = "asked for"
