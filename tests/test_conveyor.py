@@ -3,11 +3,11 @@ definition's whatever the memory, the devices and what fails on the way."""
 
 import importlib
 import json
-import threading
 import time
 
 import numpy as np
 import pytest
+from threads_left import passing_threads
 
 import gpu4d
 from gpu4d.data.source import ArraySource
@@ -182,7 +182,7 @@ def fuzz(seed, monkeypatch, threads=False):
         cap = least + int(rng.integers(1, 40)) * data[0, 0].nbytes
         others = int(rng.integers(0, 2)) * (processor.memory - int(rng.integers(1, 200)) * data[0, 0].nbytes - least)
         processor.held_by_others = max(0, others)
-        before = threading.active_count()
+        before = passing_threads()
         try:
             results = gpu4d.sweep(
                 cube, asked, device=processor, memory=cap, where=where, progress=lambda done, total: calls.append((done, total))
@@ -199,7 +199,7 @@ def fuzz(seed, monkeypatch, threads=False):
         except (DeviceError, InputError, KeyboardInterrupt) as error:
             outcome = type(error).__name__
             assert any(isinstance(asked_for, type(error)) for _, _, asked_for in planned) or processor.lost
-        assert threading.active_count() == before
+        assert passing_threads() == before
     assert not processor.faults, processor.faults
     assert processor.held == processor.pinned_held == 0
     assert processor.peak <= cap and processor.pinned_peak <= cap

@@ -14,6 +14,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from threads_left import passing_threads
 
 import gpu4d
 from gpu4d.device.accounting import AccountingProcessor, VirtualSource
@@ -78,11 +79,6 @@ def bits(results):
     return {name: as_bytes(result) for name, result in results.items()}
 
 
-def others():
-    """Threads but those that compute, which the process keeps."""
-    return {thread for thread in threading.enumerate() if not thread.name.startswith("gpu4d-compute")}
-
-
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Tiles of six patterns, several rows of them in a block: a small scan is a long one. No thread may be left behind."""
@@ -90,9 +86,9 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(module, "TILE_BYTES", 6 * 17 * 20 * 2)
     monkeypatch.setattr(module, "CHUNK_BYTES", 36 * 17 * 20 * 2)
     monkeypatch.setattr(module, "MOST_BLOCKS", 5)
-    before = others()
+    before = passing_threads()
     yield
-    assert others() == before
+    assert passing_threads() == before
 
 
 class Trips:
