@@ -25,6 +25,7 @@ from gpu4d.probe.template_kernel import Template
 
 PHASES = 16  # of the template in a pixel, each way; between them it moves to first order
 INSIDE, RING = 1, 2  # zones of the window whose means start amplitude and background
+SEEN = 0.25  # of the plateau: a pixel is in no zone that its disk is not, whatever its form
 FARTHEST = 1.5  # px from the start, and the largest standard error: behind either the counts do not hold the disk
 LONGEST = 0.5  # px, one step
 SETTLED = 0.02  # px: the last step must be shorter, or than the standard error
@@ -138,7 +139,8 @@ def _tabulated(shape: DiskShape, reach: float | None) -> DiskProfile:
     dx, dy = (a.ravel() for a in np.meshgrid(offsets, offsets, indexing="ij"))
     r = np.hypot(dx, dy)
     inside = r <= far
-    zone = np.where(r <= max(radius - 1, 0.0), INSIDE, np.where(r >= radius + 1, RING, 0))
+    bright = shape.value(dx.astype(np.float64), dy.astype(np.float64)) > SEEN
+    zone = np.where(bright & (r <= max(radius - 1, 0.0)), INSIDE, np.where(~bright & (r >= radius + 1), RING, 0))
     pixels = np.stack([dx, dy, zone], -1)[inside].astype(np.int32)
     phase = np.arange(PHASES + 1) / PHASES - 0.5
     x = pixels[:, 0] - phase[:, None, None] + np.zeros((1, PHASES + 1, 1))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpu4d import arrays, fft
+from gpu4d.bragg.disk_shape import not_radial
 from gpu4d.bragg.find_disks import Disks, find_disks
+from gpu4d.bragg.grid_profile import GridProfile, grid_profile
 from gpu4d.bragg.hybrid_correlation import template_spectrum
-from gpu4d.bragg.poisson_fit import disk_profile, poisson_fit
+from gpu4d.bragg.poisson_fit import DiskProfile, disk_profile, poisson_fit
 from gpu4d.bragg.radial_profile import radial_profile, shape_of
 from gpu4d.bragg.refine import refine_positions
 from gpu4d.device.choose import cpu_threads
@@ -20,10 +23,10 @@ from gpu4d.probe.template_kernel import Template
 
 LEAST_SHARE = 32  # patterns of an array that are worth a thread
 BATCH = 32  # patterns the definition works on at once, on arrays that have no twin
-UNEVEN = 0.03  # radii rms from a circle: where the likelihood is no better than the correlation
-RIM_NOISE, RAY_NOISE = 2.5, 8.0  # the most that both measures of it have been seen to exceed the noise of ten harmonics by, on circles
 AGREED = 0.01  # px between the estimators on the probe itself
 CLEAN = 0.001  # px of noise in that figure, below which the image is taken as it is: it holds more than its few terms
+UNKNOWN = 0.25  # noise of a vacuum image in its plateaus, 16 counts a pixel: with more, a form that is not round is anyone's guess
+PHASES = ((0.0, 0.0), (0.25, 0.5), (0.5, 0.25), (-0.25, 0.4), (0.4, -0.3), (-0.4, -0.15), (0.15, -0.45), (-0.15, 0.2))  # px
 PLATEAU, GROUND, STEPS = 1e4, 0.02, 10  # counts of that probe, background in its plateaus, steps of its fit
 
 
@@ -34,54 +37,117 @@ class Zero(NamedTuple):
     doubt: str | None  # why the likelihood is not to be trusted with this probe
 
 
+class _Probe(NamedTuple):
+    """A probe without its noise: radius and centre, pixels; intensity of a pixel of its plateau; px of noise in a position.
+
+    `shape` is its intensity by x, y relative to the centre; `doubt` says why that is not to be trusted, or is None.
+    """
+
+    radius: float
+    centre: np.ndarray
+    plateau: float
+    noise: float
+    shape: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    doubt: str | None
+
+
 def likelihood(template: Template, parameters: int) -> dict[str, Any]:
-    """What `search` needs for the fit; `doubt` says why refine="auto" would not make it, or is None."""
-    profile = disk_profile(template)
+    """What `search` needs for the fit; `doubt` says why refine="auto" would not make it, or is None; `form` what is fitted."""
+    profile, form = disk_profile(template), "a round probe"
     zero = Zero((0.0, 0.0), None)
     if template.probe is not None:
         arguments = (template.probe.astype(np.float64).tobytes(), template.kernel.astype(np.float64).tobytes())
         zero = _zero_point(*arguments, template.shape, template.offset, parameters)
-    return {"profile": profile, "parameters": parameters, "spacing": profile.reach + profile.radius, **zero._asdict()}
+        if not_radial(arguments[0], template.shape) is not None:
+            form = "the grid profile of a probe that is not round or not even"
+    if template.fine is not None:
+        form = "a disk that the scan has shown"
+    return {"profile": profile, "parameters": parameters, "spacing": profile.reach + profile.radius, "form": form, **zero._asdict()}
 
 
 @lru_cache(maxsize=8)
 def _zero_point(probe: bytes, kernel: bytes, shape: tuple[int, int], offset: tuple[float, float], parameters: int) -> Zero:
-    """Both estimators on the probe without its noise (`shape_of`, unless there is next to none), in the middle of the detector.
+    """Both estimators on the probe without its noise (unless there is next to none), in the middle of the detector.
 
     The correlation is made with the kernel of that smooth probe (and the template's trench): the noise of the vacuum image moves
     its maximum, and would be taken for a difference.
     """
     image, given = (np.frombuffer(b).reshape(shape) for b in (probe, kernel))
-    radial = radial_profile(probe, shape)
-    form = shape_of(image, radial)
-    allowed, doubt = UNEVEN * radial.disk.radius, None
-    if form.rim**2 > allowed**2 + (RIM_NOISE * form.noise) ** 2 or radial.disk.residual > allowed + RAY_NOISE * form.noise:
-        off = max(form.rim, radial.disk.residual)
-        doubt = f"the probe's rim lies {off:.2f} px rms off a circle, more than {UNEVEN:.0%} of its radius"
-    centre, middle = np.array(radial.disk[:2]), np.array(shape) // 2
-    at = centre - np.floor(centre) + middle
-    if form.noise < CLEAN:
-        smooth = np.maximum(np.roll(image, tuple((middle - np.floor(centre)).astype(int)), (0, 1)) / form.plateau, 0.0)
+    round_ = not_radial(probe, shape) is None
+    known = _round(image, probe) if round_ else _by_grid(image, probe, parameters)
+    middle = np.array(shape) // 2
+    at = known.centre - np.floor(known.centre) + middle
+    x, y = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    if known.noise < CLEAN:
+        smooth = np.maximum(np.roll(image, tuple((middle - np.floor(known.centre)).astype(int)), (0, 1)) / known.plateau, 0.0)
     else:
-        smooth = form.image(np.arange(shape[0])[:, None] - at[0], np.arange(shape[1])[None, :] - at[1])
-    raw = _summit(image, Template(given, offset, radial.disk.radius))
+        smooth = known.shape(x - at[0], y - at[1])
+    raw = _summit(image, Template(given, offset, known.radius))
     origin = np.rint(raw - offset)  # the pixel of the probe that the kernel has at [0, 0]
     trench = given - np.roll(image, tuple(-origin.astype(int)), (0, 1)) / image.sum()
-    moved = origin + middle - np.floor(centre)
+    moved = origin + middle - np.floor(known.centre)
     peak = np.roll(smooth, tuple(-moved.astype(int)), (0, 1)) / smooth.sum()
-    by_map = _summit(smooth, Template(peak + trench, offset, radial.disk.radius))
-    counts = PLATEAU * (smooth + GROUND)
-    table, x, y = disk_profile(image), np.full((1, 1), at[0]), np.full((1, 1), at[1])
-    with using("definition"):
-        fit = poisson_fit(counts[None], x, y, np.ones(1, np.int64), table.table, table.pixels, parameters=parameters, iterations=STEPS)
-    if not fit.ok[0, 0]:
-        return Zero((0.0, 0.0), doubt or "the fit of the probe itself fails")
-    by_fit = np.array([fit.x[0, 0], fit.y[0, 0]])
-    apart = float(np.hypot(*(by_fit - by_map + moved + offset - at)))
-    if doubt is None and apart > AGREED + form.noise / 2:
-        doubt = f"the probe is uneven: likelihood and correlation place it {apart:.3f} px apart"
-    shift = by_fit - by_map
+    mapped = Template(peak + trench, offset, known.radius)
+    table = disk_profile(image)
+    by_fit = _fits(smooth[None], at[None], table, parameters)[0]
+    if not np.isfinite(by_fit).all():
+        return Zero((0.0, 0.0), known.doubt or "the fit of the probe itself fails")
+    doubt = known.doubt
+    if round_:
+        shift = by_fit - _summit(smooth, mapped)
+        apart = float(np.hypot(*(shift + moved + offset - at)))
+        reason = f"the probe is uneven: likelihood and correlation place it {apart:.3f} px apart"
+    else:  # the correlation of a form with corners has another zero at every sub-pixel position: the mean of them is taken
+        copies = [at + phase for phase in PHASES]
+        shift = np.mean([c - _summit(known.shape(x - c[0], y - c[1]), mapped) for c in copies], 0)
+        apart = float(np.hypot(*(by_fit - at)))
+        reason = f"the grid profile of the probe misses its own image by {apart:.3f} px"
+    if doubt is None and apart > AGREED + known.noise / 2:
+        doubt = reason
     return Zero((float(shift[0]), float(shift[1])), doubt)
+
+
+def _round(image: np.ndarray, probe: bytes) -> _Probe:
+    radial = radial_profile(probe, image.shape)
+    form = shape_of(image, radial)
+    return _Probe(radial.disk.radius, np.array(radial.disk[:2]), form.plateau, form.noise, form.image, None)
+
+
+def _by_grid(image: np.ndarray, probe: bytes, parameters: int) -> _Probe:
+    """With the doubts that a probe raises which is not round or not even."""
+    profile = grid_profile(probe, image.shape)
+    disk, value = profile.disk, profile.value
+    x, y = np.arange(image.shape[0])[:, None] - disk.qx, np.arange(image.shape[1])[None, :] - disk.qy
+    here = value(x, y)
+    slopes = [(value(x + d, y + e) - value(x - d, y - e)) / 0.2 for d, e in ((0.1, 0.0), (0.0, 0.1))]
+    noise = profile.noise / np.sqrt(min((s**2 / np.maximum(here, GROUND)).sum() for s in slopes))
+    doubt = None
+    if profile.noise > UNKNOWN:
+        doubt = f"the vacuum image of a probe that is not round has a noise of {profile.noise:.0%} a pixel: sum more patterns"
+    else:
+        unknown = _unknown(profile, image, parameters)
+        if not unknown <= AGREED:
+            doubt = f"the probe is not round, and its image tells only to {unknown:.3f} px what lies between the pixels"
+    plateau = float((image * here).sum() / (here * here).sum())
+    return _Probe(disk.radius, np.array(disk[:2]), plateau, float(noise), value, doubt)
+
+
+def _unknown(profile: GridProfile, image: np.ndarray, parameters: int) -> float:
+    """rms by which the fit misses sub-pixel shifted copies of another shape that is as good, their common shift taken off, pixels."""
+    table = disk_profile(image)
+    half = int(np.ceil(table.reach)) + 2
+    at = half + np.asarray(PHASES)
+    x, y = (np.arange(2 * half + 1.0) - at[:, i, None] for i in (0, 1))
+    missed = _fits(profile.stiffer(x[:, :, None], y[:, None, :]), at, table, parameters) - at
+    return float(np.sqrt(((missed - missed.mean(0)) ** 2).mean()))
+
+
+def _fits(smooth: np.ndarray, at: np.ndarray, table: DiskProfile, parameters: int) -> np.ndarray:
+    """Where the likelihood finds a disk each in images (n, Qx, Qy) of plateau 1, from `at`; NaN where it fails."""
+    counts, one = PLATEAU * (np.maximum(smooth, 0.0) + GROUND), np.ones(len(at), np.int64)
+    with using("definition"):
+        fit = poisson_fit(counts, at[:, :1], at[:, 1:], one, table.table, table.pixels, parameters=parameters, iterations=STEPS)
+    return np.where(fit.ok, np.concatenate([fit.x, fit.y], 1), np.nan)
 
 
 def _summit(image: np.ndarray, template: Template) -> np.ndarray:
