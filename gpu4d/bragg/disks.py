@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from math import ceil
 from typing import Any
 
 import numpy as np
 
 from gpu4d import arrays, fft
+from gpu4d.bragg.choose_parameters import USUAL, choose_parameters, spread_sample
 from gpu4d.bragg.find_disks import Disks
 from gpu4d.bragg.hybrid_correlation import check_patterns, template_spectrum
 from gpu4d.bragg.poisson_fit import steps_of
@@ -26,6 +27,7 @@ PADDED_BYTES = 144  # of a place for a disk, while the lists of an update are ma
 USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
 UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
+NOT_LOOKED = "nobody has looked at the scan"
 SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
 HELD_MOMENT = 0.99  # of a template's noise inside the window it is summed over: half a per cent of a standard error
 COVERED = 0.5  # a maximum counts only where this part of its disk lies on valid pixels
@@ -38,6 +40,8 @@ class BraggDisks:
     ----------
     template, power, refine, … :
         As in `find_bragg_disks`; `refinement` tells what "auto" became, and `reason` why.
+    parameters : {"auto", 4, 6, 8}
+        "auto" is 6, unless `choose` has looked at the scan; `parameters` tells the number, and `parameters_reason` why.
     expected_peaks : float, optional
         Disks a pattern is expected to have, for the memory plan; 30 (or max_peaks) by default.
 
@@ -63,7 +67,7 @@ class BraggDisks:
         refine: str | None = "auto",
         refine_power: float = 1.0,
         upsample: int = 16,
-        parameters: int = 6,
+        parameters: int | str = "auto",
         min_significance: float = 5.0,
         min_relative_intensity: float = 0.0,
         min_absolute_intensity: float = 0.0,
@@ -82,7 +86,7 @@ class BraggDisks:
             edge=edge,
         )
         self.min_spacing = SPACING * self.template.radius if min_spacing is None else float(min_spacing)
-        self.edge = max(1, ceil(self.template.radius if edge is None else edge))
+        self.edge = max(1, math.ceil(self.template.radius if edge is None else edge))
         self.options: dict[str, Any] = {
             "power": float(power),
             "refine": "correlation" if refine in ("auto", "likelihood") else refine,
@@ -95,8 +99,11 @@ class BraggDisks:
             "max_peaks": int(max_peaks),
         }
         self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
-        steps_of(parameters)
-        self.parameters = int(parameters)
+        if parameters != "auto":
+            steps_of(parameters)  # type: ignore[arg-type]
+        self.asked_parameters = parameters
+        self.parameters = USUAL if parameters == "auto" else int(parameters)
+        self.parameters_reason = NOT_LOOKED if parameters == "auto" else "asked for"
         self.asked = self.refinement = refine
         self.reason = "asked for"
         self.fit = likelihood(self.template, self.parameters) if refine == "likelihood" else None
@@ -121,6 +128,42 @@ class BraggDisks:
         if self.refinement != before:
             log.info("refine='auto' is %r: %s", self.refinement, reason)
 
+    def choose(self, cube: DataCube, where: Any = None) -> BraggDisks:
+        """Decide what parameters="auto" means for a scan, from up to 64 of its patterns, and say so in the log.
+
+        The patterns lie evenly over the scan and are looked at on the host: what is chosen depends on no chunks, memory or devices.
+        `find_bragg_disks` does it by itself; a sweep of several reductions wants
+
+            gpu4d.sweep(cube, {"disks": gpu4d.BraggDisks(template).choose(cube), ...})
+
+        Parameters
+        ----------
+        cube : DataCube
+        where : (Rx, Ry) bool, optional
+            As for the sweep.
+
+        Returns
+        -------
+        BraggDisks
+            Itself, `parameters` and `parameters_reason` set; untouched where they were asked for or no likelihood is fitted.
+        """
+        if self.asked_parameters != "auto":
+            return self
+        self._check_shape(cube.detector_shape)
+        self.parameters, self.parameters_reason = USUAL, NOT_LOOKED
+        self.settle(cube.dtype)
+        if self.refinement == "likelihood":
+            arguments = disk_arguments(self.template, self.edge, cube.detector_mask)
+            choice = choose_parameters(spread_sample(cube, where), self.template, arguments, self.options)
+            self.parameters, self.parameters_reason = choice
+            self.fit = likelihood(self.template, self.parameters)
+            log.info("parameters='auto' is %d: %s", *choice)
+        return self
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if tuple(shape) != self.template.shape:
+            check_patterns(np.empty((0, *shape)), self.template, self.options["power"])
+
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         lists = self.list_bytes(scan.shape[:2], self.expected_peaks)
         padded = n_frames * self.options["max_peaks"] * PADDED_BYTES
@@ -136,9 +179,10 @@ class BraggDisks:
         return 1
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
-        if scan.shape[2:] != self.template.shape:
-            check_patterns(np.empty((0, *scan.shape[2:])), self.template, self.options["power"])
+        self._check_shape(scan.shape[2:])
         self.settle(scan.dtype)
+        if self.fit is not None and self.asked_parameters == "auto" and self.parameters_reason == NOT_LOOKED:
+            log.info("parameters='auto' is %d: %s (BraggDisks.choose does)", self.parameters, NOT_LOOKED)
         self.scan = scan
         self.arguments = disk_arguments(self.template, self.edge, scan.detector_mask)
         self.found: dict[int, tuple[np.ndarray, PointListArray]] = {}
@@ -178,7 +222,7 @@ def find_bragg_disks(
     edge: float | None = None,
     max_peaks: int = 70,
     positions: Sequence[tuple[int, int]] | None = None,
-    parameters: int = 6,
+    parameters: int | str = "auto",
     **options: Any,
 ) -> PointListArray:
     """Find Bragg disks and their positions to a fraction of a pixel.
@@ -218,9 +262,11 @@ def find_bragg_disks(
     max_peaks : int
     positions : sequence of (rx, ry), optional
         Try a few positions of a cube first; the result then has shape (len(positions),).
-    parameters : {4, 6, 8}
+    parameters : {"auto", 4, 6, 8}
         For refine="likelihood": 4 takes a flat background and an evenly filled disk; 6, sloping background; 8, intensity that
-        slopes inside the disk too.
+        slopes inside the disk too, for a fifth of the precision. "auto" is the number with the least squared error of the
+        positions, as up to 64 patterns from all over the scan tell (`gpu4d.bragg.choose_parameters`), 6 in doubt; the log says
+        which and why.
     **options
         Of `gpu4d.sweep`, for a cube: memory, where, progress, device.
 
@@ -260,12 +306,18 @@ def find_bragg_disks(
         parameters=parameters,
     )
     if isinstance(cube_or_patterns, DataCube):
+        reduction.choose(cube_or_patterns, options.get("where"))
         if positions is None:
             return sweep(cube_or_patterns, reduction, **options)
         return _of_patterns(_pick(cube_or_patterns, positions), reduction, cube_or_patterns.detector_mask)
     if positions is not None:
         raise InputError("positions= picks from a DataCube; index the array instead")
     check_patterns(cube_or_patterns, reduction.template, power)
+    shape = tuple(cube_or_patterns.shape[:-2])
+    if math.prod(shape) > 0:
+        scan = shape if len(shape) == 2 else (1, math.prod(shape))
+        xp = arrays.namespace(cube_or_patterns)
+        reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))
     return _of_patterns(cube_or_patterns, reduction, None)
 
 

@@ -314,7 +314,7 @@ def scan_info(
         dtype=cube.dtype,
         calibration=cube.calibration,
         detector_mask=cube.detector_mask,
-        where=_where(where, cube.scan_shape),
+        where=scan_mask(where, cube.scan_shape),
         block_rows=starts,
         update_frames=tiles * pieces.frames,
         open_blocks=len(starts) if devices > 1 else 1 if lanes == 1 else lanes + 1,
@@ -327,7 +327,8 @@ def _frame_bytes(cube: DataCube) -> int:
     return max(1, int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(cube.dtype))
 
 
-def _where(where: Any, shape: tuple[int, int]) -> np.ndarray | None:
+def scan_mask(where: Any, shape: tuple[int, int]) -> np.ndarray | None:
+    """Positions of a scan that are asked for, bools on the host; None for all."""
     if where is None:
         return None
     host = arrays.to_numpy(getattr(where, "data", where) if not isinstance(where, np.ndarray) else where)

@@ -31,6 +31,8 @@ class Trial:
         In the shape of the scan; other positions are empty.
     options : dict
         For `find_bragg_disks` and `BraggDisks`.
+    fit : str
+        How many free parameters a disk's fit has and why; empty where none is fitted.
     lattice : Lattice or None
     origin : Origin or None
         The surface through the trial positions' unscattered disks.
@@ -39,6 +41,7 @@ class Trial:
     positions: np.ndarray
     disks: Any
     options: dict[str, Any] = field(default_factory=dict)
+    fit: str = ""
     lattice: Any = None
     origin: Any = None
 
@@ -90,8 +93,11 @@ def _template_of_disk(a: Analysis) -> bool:
 def _try(a: Analysis, positions: np.ndarray, options: dict[str, Any]) -> Trial:
     import gpu4d
 
+    reduction = gpu4d.BraggDisks(a.template, **options).choose(a.cube, a.where)
+    options = {**options, "parameters": reduction.parameters}
     found = gpu4d.find_bragg_disks(a.cube, a.template, positions=positions, **options)
-    trial = Trial(positions, in_scan_shape(found, positions, a.cube.scan_shape), options)
+    why = reduction.parameters_reason if reduction.refinement == "likelihood" else ""
+    trial = Trial(positions, in_scan_shape(found, positions, a.cube.scan_shape), options, why)
     if len(trial.disks):
         guess = a.calibration.origin if a.disk is None else (a.disk.qx, a.disk.qy)
         try:

@@ -148,6 +148,8 @@ def second_pass(a: Analysis) -> None:
         a.record.warn(f"no annular dark-field image: the annulus would start at {inner:.1f} px, the detector ends at {outer:.1f} px")
     name = "pass 2: virtual images"
     if a.technique in ("bragg", "both"):
+        if a.trial.fit:
+            a.record.decide(f"Fit of a disk: {a.trial.options['parameters']} free parameters", a.trial.fit)
         reductions["braggvectors"] = gpu4d.BraggDisks(a.template, **a.trial.options, expected_peaks=1.25 * float(a.trial.counts.mean()) + 1)
         name += ", Bragg disks"
     with a.record.stage(name, a.patterns, a.pass_bytes) as progress:
