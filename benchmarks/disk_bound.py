@@ -6,6 +6,7 @@ Independent of the estimators: nothing of `gpu4d.bragg` is used here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -44,9 +45,17 @@ class Profile:
         e = [(h, expit(4 * (R - r) / self.edge)) for h, R in self.steps]
         return sum(-4 / self.edge * h * f * (1 - f) for h, f in e)  # type: ignore[return-value]
 
+    def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return self.value(np.hypot(x, y))
+
+    def gradient(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r = np.maximum(np.hypot(x, y), 1e-12)
+        slope = self.slope(r)
+        return slope * x / r, slope * y / r
+
     def image(self, shape: tuple[int, int], center: tuple[float, float]) -> np.ndarray:
         x, y = (np.arange(n) - c for n, c in zip(shape, center))
-        return self.value(np.hypot(x[:, None], y[None, :]))
+        return self.at(x[:, None], y[None, :])
 
     def electrons(self) -> float:
         """Of a disk of height 1: ∫ 2πr D dr."""
@@ -66,7 +75,7 @@ def bullseye(radius: float = 9.0, edge: float = 1.0, rings: int = 3, contrast: f
 
 
 def fisher(
-    profile: Profile,
+    profile: Any,
     expected: np.ndarray,
     positions: np.ndarray,
     heights: np.ndarray,
@@ -80,7 +89,7 @@ def fisher(
 
     Parameters
     ----------
-    profile : Profile
+    profile : Profile or disk_forms.Form
         D.
     expected : (Qx, Qy) float64
         λ: mean counts, whatever they come from.
@@ -109,14 +118,13 @@ def fisher(
     inside = (i >= 0) & (j >= 0) & (i < expected.shape[0]) & (j < expected.shape[1])
     mean = np.where(inside, expected[np.clip(i, 0, expected.shape[0] - 1), np.clip(j, 0, expected.shape[1] - 1)], np.inf)
     x, y = i - positions[:, :1], j - positions[:, 1:]
-    r = np.maximum(np.hypot(x, y), 1e-12)
     u, v = x / profile.radius, y / profile.radius
-    disk, slope, one = profile.value(r), profile.slope(r), np.ones_like(r)
+    disk, slope, one = profile.at(x, y), profile.gradient(x, y), np.ones_like(x)
     a = heights[:, None]
     tx, ty = (np.zeros_like(a) for _ in range(2)) if tilts is None else (tilts[:, :1], tilts[:, 1:])
     height = a * (1 + tx * u + ty * v)
-    by_x = -height * slope * x / r - a * tx / profile.radius * disk
-    by_y = -height * slope * y / r - a * ty / profile.radius * disk
+    by_x = -height * slope[0] - a * tx / profile.radius * disk
+    by_y = -height * slope[1] - a * ty / profile.radius * disk
     gradient = np.stack([by_x, by_y, disk, one, u, v, u * disk, v * disk][:parameters], 1)
     return np.matmul(gradient / mean[:, None, :], gradient.swapaxes(1, 2))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from gpu4d.benchmarks.disk_bound import Profile, fisher, soft, variances
+from gpu4d.benchmarks.disk_forms import Form
 from scipy.spatial import cKDTree
 
 import gpu4d
@@ -31,7 +32,7 @@ class Scene:
         Their mean.
     positions, heights, tilts : (n, K, 2), (n, K), (n, K, 2)
         Pixels, counts, relative slope of the intensity over one radius.
-    profile : Profile
+    profile : Profile or Form
     """
 
     patterns: np.ndarray
@@ -39,7 +40,7 @@ class Scene:
     positions: np.ndarray
     heights: np.ndarray
     tilts: np.ndarray
-    profile: Profile
+    profile: Profile | Form
 
     def part(self, which: slice) -> Scene:
         """Some of the patterns."""
@@ -62,7 +63,7 @@ class Scene:
 def scene(
     electrons: float = 1e4,
     *,
-    profile: Profile | None = None,
+    profile: Profile | Form | None = None,
     patterns: int = 40,
     shape: tuple[int, int] = (128, 128),
     background: float = 0.03,
@@ -122,7 +123,7 @@ def lattice(dose: float, scan: int = 16, seed: int = 1, **options: Any) -> Scene
 
 
 def drawn(
-    profile: Profile, ground: np.ndarray, positions: np.ndarray, heights: np.ndarray, tilts: np.ndarray, rng: np.random.Generator
+    profile: Profile | Form, ground: np.ndarray, positions: np.ndarray, heights: np.ndarray, tilts: np.ndarray, rng: np.random.Generator
 ) -> Scene:
     """Mean and Poisson counts of disks on a background common to all patterns."""
     expected = np.repeat(np.maximum(ground, FLOOR)[None], len(positions), 0)
@@ -132,7 +133,7 @@ def drawn(
             xs, ys = (slice(max(round(q) - half, 0), min(round(q) + half + 1, n)) for q, n in zip((qx, qy), image.shape))
             u, v = np.arange(xs.start, xs.stop)[:, None] - qx, np.arange(ys.start, ys.stop)[None, :] - qy
             inside = np.maximum(1 + (slope[0] * u + slope[1] * v) / profile.radius, 0.0)
-            image[xs, ys] += height * inside * profile.value(np.hypot(u, v))
+            image[xs, ys] += height * inside * profile.at(u, v)
     if expected.max() > BRIGHTEST:
         raise ValueError(f"{expected.max():.1g} counts a pixel do not fit into 32 bits")
     kind = np.uint16 if expected.max() < 6e4 else np.uint32

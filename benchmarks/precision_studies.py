@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from gpu4d.benchmarks.disk_bound import bullseye, closed_form, soft
+from gpu4d.benchmarks.disk_bound import Profile, bullseye, closed_form, soft
+from gpu4d.benchmarks.disk_forms import FORMS
 from gpu4d.benchmarks.disk_scenes import Found, Scene, exact_maxima, find, lattice, scene
 
+from gpu4d import BraggDisks
+from gpu4d.errors import InputError
 from gpu4d.probe import measure_disk, synthetic, template
 
 Row = dict[str, Any]
@@ -165,6 +168,10 @@ def patterned(patterns: int) -> Iterator[Row]:
         for name, profile in (("plain", soft(9.0)), ("bullseye", bullseye(9.0))):
             some = scene(electrons, profile=profile, patterns=round(1.6 * patterns), seed=i)
             yield from compare(some, template(some.probe()), METHODS, electrons=electrons, probe=name)
+    for electrons in (1e4, 1e5, 1e6):
+        for i, counts in enumerate((1e2, 1e3, 1e4, 1e5)):
+            labels = {"electrons": electrons, "probe": "bullseye, noisy vacuum image"}
+            yield from noisy_template(bullseye(9.0), electrons, counts, patterns, i, tuple(OURS), **labels)
 
 
 def tilt(patterns: int) -> Iterator[Row]:
@@ -179,23 +186,30 @@ def tilt(patterns: int) -> Iterator[Row]:
 
 def vacuum(patterns: int) -> Iterator[Row]:
     """A template made of a vacuum image of few counts; as many images as make the error of the template an average."""
-    images = min(16, max(4, patterns // 6))
-    share = max(2, patterns // images)
     for electrons in (1e4, 1e6):
         for i, counts in enumerate((10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5)):
-            some = scene(electrons, patterns=share * images, seed=i)
-            bounds = {free: some.bound(free, None if free == 2 else window(some)) for free in (2, 6)}
-            found: dict[str, list[Found]] = {name: [] for name in (*OURS, "correlation, measured disk")}
-            for image in range(images):
-                part = some.part(slice(image * share, (image + 1) * share))
-                noisy = some.probe(counts, seed=1000 * i + image)
-                disk = measure_disk(noisy)
-                smooth = template(synthetic(noisy.shape, disk.radius, edge=disk.edge))  # type: ignore[arg-type]
-                for name, parts in found.items():
-                    options = LIKELIHOOD if name == "likelihood" else CORRELATION
-                    parts.append(find(part, smooth if name.endswith("disk") else template(noisy), **options))
-            for name, parts in found.items():
-                yield {"electrons": electrons, "vacuum counts per pixel": counts, "method": name, **judged(parts, bounds)}
+            yield from noisy_template(soft(), electrons, counts, patterns, i, (*OURS, "correlation, measured disk"), electrons=electrons)
+
+
+def noisy_template(
+    profile: Profile, electrons: float, counts: float, patterns: int, seed: int, methods: tuple[str, ...], /, **labels: Any
+) -> Iterator[Row]:
+    """Shares of the patterns, each with a vacuum image of its own."""
+    images = min(16, max(4, patterns // 6))
+    share = max(2, patterns // images)
+    some = scene(electrons, profile=profile, patterns=share * images, seed=seed)
+    bounds = {free: some.bound(free, None if free == 2 else window(some)) for free in (2, 6)}
+    found: dict[str, list[Found]] = {name: [] for name in methods}
+    for image in range(images):
+        part = some.part(slice(image * share, (image + 1) * share))
+        noisy = some.probe(counts, seed=1000 * seed + image)
+        disk = measure_disk(noisy)
+        smooth = template(synthetic(noisy.shape, disk.radius, edge=disk.edge))  # type: ignore[arg-type]
+        for name, parts in found.items():
+            options = LIKELIHOOD if name == "likelihood" else CORRELATION
+            parts.append(find(part, smooth if name.endswith("disk") else template(noisy), **options))
+    for name, parts in found.items():
+        yield {**labels, "vacuum counts per pixel": counts, "method": name, **judged(parts, bounds)}
 
 
 def detector(patterns: int) -> Iterator[Row]:
@@ -206,6 +220,34 @@ def detector(patterns: int) -> Iterator[Row]:
         probe = template(some.probe())
         for row in compare(some, probe, OURS, detector=f"{shape[0]} × {shape[1]}"):
             yield row | (distance_from_maximum(some, probe, **CORRELATION) if row["method"] == "correlation" else {})
+
+
+def shapes(patterns: int) -> Iterator[Row]:
+    """Probes that are not round or not even, from vacuum images of many and of few counts; electrons a pixel of a disk.
+
+    The common offset of all disks is taken off: the centre of such a form is a matter of taste.
+    """
+    rng = np.random.default_rng(0)
+    for i, (name, form) in enumerate(FORMS.items()):
+        for dose in (100.0, 2000.0, 20000.0):
+            some = scene(dose * form.electrons(), profile=form, patterns=max(8, patterns // 4), background=0.0, flat=0.03, seed=i)
+            bounds = {free: some.bound(free) for free in (2, 6)}
+            for counts in (np.inf, 1e4, 300.0):
+                center = (64 + rng.uniform(-0.5, 0.5), 64 + rng.uniform(-0.5, 0.5))
+                mean = form.image((128, 128), center)
+                probe = template(1e4 * mean if np.isinf(counts) else rng.poisson(counts * mean), center=center, radius=form.radius)
+                auto = BraggDisks(probe)
+                auto.settle(some.patterns.dtype)
+                for method, options in OURS.items():
+                    labels = {"form": name, "dose": dose, "vacuum counts per pixel": counts, "auto": auto.refinement, "method": method}
+                    try:
+                        found = find(some, probe, **options)
+                    except InputError as error:
+                        yield {**labels, "reason": str(error)}
+                        continue
+                    offset = np.nanmean(found.errors, (0, 1))
+                    found.errors -= offset
+                    yield {**labels, **judged([found], bounds), "offset": float(np.hypot(*offset))}
 
 
 STUDIES: dict[str, Callable[[int], Iterator[Row]]] = {
@@ -219,4 +261,5 @@ STUDIES: dict[str, Callable[[int], Iterator[Row]]] = {
     "template": templates,
     "power": power,
     "detector": detector,
+    "shapes": shapes,
 }

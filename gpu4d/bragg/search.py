@@ -25,7 +25,6 @@ LEAST_SHARE = 32  # patterns of an array that are worth a thread
 BATCH = 32  # patterns the definition works on at once, on arrays that have no twin
 AGREED = 0.01  # px between the estimators on the probe itself
 CLEAN = 0.001  # px of noise in that figure, below which the image is taken as it is: it holds more than its few terms
-UNKNOWN = 0.25  # noise of a vacuum image in its plateaus, 16 counts a pixel: with more, a form that is not round is anyone's guess
 PHASES = ((0.0, 0.0), (0.25, 0.5), (0.5, 0.25), (-0.25, 0.4), (0.4, -0.3), (-0.4, -0.15), (0.15, -0.45), (-0.15, 0.2))  # px
 PLATEAU, GROUND, STEPS = 1e4, 0.02, 10  # counts of that probe, background in its plateaus, steps of its fit
 
@@ -121,13 +120,10 @@ def _by_grid(image: np.ndarray, probe: bytes, parameters: int) -> _Probe:
     here = value(x, y)
     slopes = [(value(x + d, y + e) - value(x - d, y - e)) / 0.2 for d, e in ((0.1, 0.0), (0.0, 0.1))]
     noise = profile.noise / np.sqrt(min((s**2 / np.maximum(here, GROUND)).sum() for s in slopes))
-    doubt = None
-    if profile.noise > UNKNOWN:
-        doubt = f"the vacuum image of a probe that is not round has a noise of {profile.noise:.0%} a pixel: sum more patterns"
-    else:
-        unknown = _unknown(profile, image, parameters)
-        if not unknown <= AGREED:
-            doubt = f"the probe is not round, and its image tells only to {unknown:.3f} px what lies between the pixels"
+    unknown = _unknown(profile, image, parameters)
+    doubt = (
+        None if unknown <= AGREED else f"the probe is not round, and its image tells only to {unknown:.3f} px what lies between the pixels"
+    )
     plateau = float((image * here).sum() / (here * here).sum())
     return _Probe(disk.radius, np.array(disk[:2]), plateau, float(noise), value, doubt)
 
