@@ -11,7 +11,9 @@ from gpu4d.bragg.find_disks import Disks
 from gpu4d.bragg.poisson_fit import LEAST, PoissonFit, Window, poisson_fit, template_at
 from gpu4d.bragg.search import likelihood, search_in_threads
 from gpu4d.data import DataCube, PointListArray
+from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
+from gpu4d.operation import using
 from gpu4d.probe.template_kernel import Template
 from gpu4d.streaming.plan import scan_mask
 
@@ -48,20 +50,20 @@ def spread_sample(cube: DataCube, where: Any = None) -> np.ndarray:
     Returns
     -------
     (rows, columns, Qx, Qy) array of the host
-        Only these patterns are read. With `where`, and where it leaves out some of them, of one row.
+        No others are read, but those that `where` leaves out of a square; of one row where it leaves out any.
     """
     rx, ry = cube.scan_shape
-    columns = int(np.clip(round((SAMPLE * ry / rx) ** 0.5), min(ry, SAMPLE // min(rx, SAMPLE)), min(ry, SAMPLE)))
-    starts = [_blocks(n, most) for n, most in ((rx, SAMPLE // columns), (ry, columns))]
+    wide = int(np.clip(round((SAMPLE * ry / rx) ** 0.5), min(ry, SAMPLE // min(rx, SAMPLE)), min(ry, SAMPLE)))
+    starts = [_blocks(n, most) for n, most in ((rx, SAMPLE // wide), (ry, wide))]
     mask = scan_mask(where, (rx, ry))
     allowed = np.ones((rx, ry), bool) if mask is None else mask
-    grid = [np.concatenate([np.arange(b.start, b.stop) for b in s]) if s else np.zeros(0, int) for s in starts]
+    grid = [np.concatenate([np.arange(b.start, b.stop) for b in s]) for s in starts]
     seen = allowed[np.ix_(*grid)]
-    if not seen.all() and seen.sum() < min(SAMPLE // 4, allowed.sum()):
+    if not seen.all() and seen.sum() <= min(SAMPLE // 4, allowed.sum()):
         left = np.argwhere(allowed)
         left = left[np.linspace(0, len(left) - 1, min(SAMPLE, len(left))).astype(int)]
-        return _joined([[_read(cube, slice(i, i + 1), slice(j, j + 1)) for i, j in left.tolist()]], cube)
-    patterns = _joined([[_read(cube, rows, cols) for cols in starts[1]] for rows in starts[0]], cube)
+        return _read(cube, [[(slice(i, i + 1), slice(j, j + 1)) for i, j in left.tolist()]])
+    patterns = _read(cube, [[(rows, columns) for columns in starts[1]] for rows in starts[0]])
     return patterns if seen.all() else patterns[seen][None]
 
 
@@ -75,14 +77,15 @@ def _blocks(n: int, most: int) -> list[slice]:
     return [slice(first, first + side) for first in firsts]
 
 
-def _read(cube: DataCube, rows: slice, columns: slice) -> np.ndarray:
-    return arrays.to_numpy(cube.source.read(rows, columns))
-
-
-def _joined(parts: list[list[np.ndarray]], cube: DataCube) -> np.ndarray:
-    if not (parts and parts[0]):
+def _read(cube: DataCube, places: list[list[tuple[slice, slice]]]) -> np.ndarray:
+    """Patterns of rows of places, joined as they lie."""
+    flat, source = [place for row in places for place in row], cube.source
+    if not flat:
         return np.empty((0, 0, *cube.detector_shape), np.float32)
-    return np.concatenate([np.concatenate(row, axis=1) for row in parts], axis=0)
+    read = map if source.resident else in_threads  # threads where there is something to decode
+    parts = [arrays.to_numpy(part) for part in read(source.read, *zip(*flat))]
+    wide = len(places[0])
+    return np.concatenate([np.concatenate(parts[i : i + wide], axis=1) for i in range(0, len(parts), wide)], axis=0)
 
 
 def choose_parameters(patterns: np.ndarray, template: Template, arguments: dict[str, Any], options: dict[str, Any]) -> Choice:
@@ -118,7 +121,8 @@ def choose_parameters(patterns: np.ndarray, template: Template, arguments: dict[
     n = patterns.shape[0] * patterns.shape[1]
     if n < LEAST_PATTERNS:
         return Choice(USUAL, f"{n} pattern{'' if n == 1 else 's'}: too few to tell")
-    e = Evidence(patterns, template, arguments, options)
+    with using("cpu"):  # whatever the scan is reduced on: the choice must not depend on it
+        e = Evidence(patterns, template, arguments, options)
     disks, seen = int(e.sharp.sum()), f"{int(e.sharp.sum())} disks of {len(e.patterns)} patterns"
     if disks < LEAST_DISKS:
         return Choice(USUAL, f"{seen} are located to {SHARP} px: too few to tell")

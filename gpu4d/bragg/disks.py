@@ -13,7 +13,7 @@ from gpu4d import arrays, fft
 from gpu4d.bragg.choose_parameters import USUAL, choose_parameters, spread_sample
 from gpu4d.bragg.find_disks import Disks
 from gpu4d.bragg.hybrid_correlation import check_patterns, template_spectrum
-from gpu4d.bragg.poisson_fit import steps_of
+from gpu4d.bragg.poisson_fit import STEPS
 from gpu4d.bragg.search import likelihood, search, search_in_threads
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
@@ -99,8 +99,9 @@ class BraggDisks:
             "max_peaks": int(max_peaks),
         }
         self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
-        if parameters != "auto":
-            steps_of(parameters)  # type: ignore[arg-type]
+        if parameters not in ("auto", *STEPS):
+            fits = "4 (position, amplitude, background), 6 (+ its slopes) or 8 (+ slopes inside)"
+            raise InputError(f"parameters={parameters!r}: need 'auto', {fits}")
         self.asked_parameters = parameters
         self.parameters = USUAL if parameters == "auto" else int(parameters)
         self.parameters_reason = NOT_LOOKED if parameters == "auto" else "asked for"
@@ -123,7 +124,9 @@ class BraggDisks:
                 reason = str(error)
         self.refinement = "correlation" if self.fit is None else "likelihood"
         if self.fit is not None:
-            reason = f"integer counts and a round probe; disks nearer than {self.fit['spacing']:.1f} px to another keep the correlation"
+            reason = (
+                f"integer counts and {self.fit['form']}; disks nearer than {self.fit['spacing']:.1f} px to another keep the correlation"
+            )
         self.reason = str(reason)
         if self.refinement != before:
             log.info("refine='auto' is %r: %s", self.refinement, reason)
