@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu4d.bragg.even_spline import even_spline
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk, measure_disk
 
-STEP = 0.05  # px, bins of a radial profile
-KNOTS, KNOT_POINTS = 0.4, 4  # px and bins between knots of its spline: closer ones follow the noise of the probe
+STEP = 0.05  # px, over which a slope of the profile is taken
+KNOTS_AN_EDGE, CLOSEST, WIDEST = 5, 0.1, 0.2  # knots of the spline in the width of the edge, and how close they may be, px
+FARTHEST = 0.5  # px between the centre of the rim and that of the profile: farther, the latter is not to be trusted
+ROUNDS = 2  # of the profile about its centre, and the centre by the profile
 ROUND, ROUND_SHARE = 1.0, 0.05  # px, and radii, rms from a circle: farther off, the profile is that of no disk
 HARMONICS = 6  # of the rim: a square has its first beside the constant in cos 4θ
 CERTAIN = 20.0  # χ² of two terms that noise reaches once in 20 000 times
@@ -21,9 +24,20 @@ DARKEST = 0.02  # of the plateau: pixels behind the disk weigh no more than thos
 
 
 class RadialProfile(NamedTuple):
-    """Where the probe's disk is, and its intensity (1 on the plateau) by distance from there, pixels."""
+    """A round disk.
+
+    Attributes
+    ----------
+    disk : Disk
+        Its rim.
+    center : (2,) float64
+        Of the profile, pixels: of the rim too, but for what rings inside do to the fit of that.
+    value : callable
+        From the distance from there, pixels, to the intensity, 1 on the plateau.
+    """
 
     disk: Disk
+    center: np.ndarray
     value: Callable[[Any], Any]
 
 
@@ -56,44 +70,57 @@ def radial_profile(pixels: bytes, shape: tuple[int, int]) -> RadialProfile:
     """Of an image float64, kept: a probe serves many searches, and measuring it takes as long as hundreds of patterns.
 
     The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: a logistic
-    edge is fitted, and what it leaves over is averaged in bins of 0.05 px with a least-squares spline through their means.
+    edge is fitted, and what it leaves over is smoothed by a spline as far as its own noise asks for (`even_spline`). Height, place and
+    width of the edge are free in that, or what a noisy image makes of them would have to come from the spline. It is
+    the profile about its own centre.
     """
     disk = measure_disk(image := np.frombuffer(pixels).reshape(shape))
     if disk.residual > max(ROUND, ROUND_SHARE * disk.radius):
         raise InputError(
             f"the probe's edge lies {disk.residual:.1f} px rms off a circle: a radial profile needs a round probe; use refine='correlation'"
         )
-    x, y = np.arange(shape[0])[:, None] - disk.qx, np.arange(shape[1])[None, :] - disk.qy
-    r = np.hypot(x, y)
-    values = image / image[r <= max(0.7 * disk.radius, r.min())].mean()
 
     def edge(q: Any) -> Any:
         return 1 / (1 + np.exp(np.clip(4 * (q - disk.radius) / disk.edge, -60, 60)))
 
-    # The spline sees what the fitted edge leaves over: the pixels of a probe centred on one lie at few radii, and noise between
-    # neighbouring radii would be a steep slope.
-    near = r <= 1.5 * disk.radius + 6
-    rest = _smooth(r[near], (values - edge(r))[near], 1 / np.maximum(edge(r[near]), DARKEST))
-    return RadialProfile(disk, lambda q: edge(q) + rest(q))
+    def terms(q: Any) -> np.ndarray:
+        f = edge(q)
+        return np.stack([f, f * (1 - f), f * (1 - f) * (q - disk.radius) / disk.edge], axis=-1)
+
+    step = float(np.clip(disk.edge / KNOTS_AN_EDGE, CLOSEST, WIDEST))
+    center = np.array(disk[:2])
+    value: Callable[[Any], Any] = edge
+    for i in range(ROUNDS):
+        x, y, r, values = _about(image, center, disk.radius)
+        rest = even_spline(r, values - edge(r), np.maximum(value(r), DARKEST), terms, step)
+        value = _sum(edge, rest)
+        if i < ROUNDS - 1:
+            center = center + _shift(x, y, r, values, value, disk.radius)
+    return RadialProfile(disk, center, value)
 
 
-def _smooth(r: np.ndarray, rest: np.ndarray, weight: np.ndarray) -> Any:
-    """Weighted means in narrow bins of r, a least-squares cubic spline through them; even about r = 0, and 0 behind the last."""
-    from scipy.interpolate import LSQUnivariateSpline
+def _sum(one: Callable[[Any], Any], other: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda q: one(q) + other(q)
 
-    bins = (r / STEP).astype(int)
-    total = np.bincount(bins, weight)
-    some = total > 0
-    radius, mean = (np.bincount(bins, weight * v)[some] / total[some] for v in (r, rest))
-    off = radius > 0
-    x, y, w = (np.concatenate([sign * v[off][::-1], v]) for sign, v in ((-1, radius), (1, mean), (1, np.sqrt(total[some]))))
-    knots, at = [], 0
-    for i in range(KNOT_POINTS, len(x) - KNOT_POINTS):
-        if i - at >= KNOT_POINTS and x[i] - x[at] >= KNOTS:
-            knots.append((x[i] + x[i - 1]) / 2)
-            at = i
-    curve = LSQUnivariateSpline(x, y, knots, w)
-    return lambda q: np.where(q <= radius[-1], curve(np.minimum(q, radius[-1])), 0.0)
+
+def _about(image: np.ndarray, center: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x, y, r and the intensity over the plateau's of the pixels in and about a disk."""
+    x, y = np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1]
+    r = np.hypot(x, y)
+    near = r <= 1.5 * radius + 6
+    x, y = (np.broadcast_to(v, r.shape)[near] for v in (x, y))
+    return x, y, r[near], image[near] / image[r <= max(0.7 * radius, r.min())].mean()
+
+
+def _shift(x: np.ndarray, y: np.ndarray, r: np.ndarray, values: np.ndarray, value: Callable[[Any], Any], radius: float) -> np.ndarray:
+    """How far the disk's centre lies from where it is taken for, pixels; slopes of the intensity inside are free."""
+    height = value(r)
+    fall = (value(np.maximum(r - STEP, 0.0)) - value(r + STEP)) / (2 * STEP) / np.maximum(r, STEP)
+    rows = np.stack([fall * x, fall * y, height * x / radius, height * y / radius])
+    weight = 1 / np.maximum(height, DARKEST)
+    normal, right = np.einsum("in,n,jn->ij", rows, weight, rows), np.einsum("in,n->i", rows, weight * (values - height))
+    shift = np.linalg.lstsq(normal, right, rcond=1e-12)[0][:2]
+    return shift if np.hypot(*shift) <= FARTHEST else np.zeros(2)
 
 
 def shape_of(image: np.ndarray, profile: RadialProfile) -> Shape:
@@ -102,8 +129,8 @@ def shape_of(image: np.ndarray, profile: RadialProfile) -> Shape:
     A weighted least-squares fit of I - D(r) by D'(r) cos mθ, D'(r) sin mθ and D(r) times x, y, x² - y², 2 x y, x r², y r². The noise
     is what that fit leaves over inside, in units of the square root of D: so it needs no counts, and an image on any scale will do.
     """
-    disk, value = profile
-    x, y = np.arange(image.shape[0])[:, None] - disk.qx, np.arange(image.shape[1])[None, :] - disk.qy
+    disk, center, value = profile
+    x, y = np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1]
     r = np.hypot(x, y)
     reach = usual_reach(disk)
     plateau = image[r <= max(0.7 * disk.radius, r.min())].mean()

@@ -1,0 +1,110 @@
+"""Values over the distance from a centre, made smooth just as far as their own noise asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+STRENGTHS = 10.0 ** np.arange(6.0, -12.0, -0.5)  # of smoothing that are tried, relative to what the data say
+LEAST_NOISE = 1e-4  # of the values' unit, rms: what clean images differ by from a function of the distance alone
+REGULAR = 1e-10  # of the mean weight of a coefficient: where the terms and a limp spline can say the same
+
+Terms = Callable[[Any], np.ndarray]
+
+
+def even_spline(r: np.ndarray, values: np.ndarray, variance: np.ndarray, terms: Terms, step: float) -> Callable[[Any], Any]:
+    """Smoothing spline, even about r = 0, plus terms that cost nothing; the terms alone behind the last r.
+
+    values = Σ c_j B_j(r) + Σ d_k terms_k(r) + noise, with cubic B-splines on knots `step` apart. The third differences of c are
+    taken for normally distributed of variance σ²/λ, the noise of σ² times the variance given, and λ is where the restricted
+    likelihood is largest, σ, c and d being unknown: so neither the scale of the values nor their noise has to be known. Where
+    distances are missing the spline goes on as smoothly as elsewhere.
+
+    Generalised maximum likelihood: Wahba, Annals of Statistics 13, 1378 (1985); splines with penalised differences: Eilers and Marx,
+    Statistical Science 11, 89 (1996).
+
+    Parameters
+    ----------
+    r, values, variance : (n,) float64
+        Distances, pixels; what is measured there; how its variance goes, on any scale.
+    terms : callable
+        From distances (m,) to (m, terms).
+    step : float
+        Between knots, pixels.
+
+    Returns
+    -------
+    callable
+        From distances of any shape to the smooth values.
+    """
+    from scipy.interpolate import BSpline
+    from scipy.sparse import csr_array, diags_array
+
+    last = float(r.max())
+    count = int(np.ceil(last / step)) + 2  # coefficients of the B-splines centred on 0, step, 2 step, …
+    knots = step * np.arange(-count - 1, count + 2)
+    shared = np.abs(np.arange(1 - count, count))  # by the B-splines on both sides of 0
+    fold = csr_array((np.ones(len(shared)), (np.arange(len(shared)), shared)))
+    design = csr_array(BSpline.design_matrix(r, knots, 3)) @ fold
+    weighted, beside = design.T @ diags_array(1 / variance), terms(r)
+    normal = weighted @ design
+    bands = np.stack([np.pad(normal.diagonal(k), (0, k)) for k in range(4)])
+    corner = np.einsum("ni,n,nj->ij", beside, 1 / variance, beside)
+    power = float((values**2 / variance).sum())
+    c, d = _likeliest(bands, weighted @ beside, corner, weighted @ values, (values / variance) @ beside, power, len(r))
+    spline = BSpline(knots, c[shared], 3)
+
+    def curve(q: Any) -> Any:
+        q = np.asarray(q)
+        return np.where(q <= last, spline(np.minimum(q, last)), 0.0) + (terms(q.ravel()) @ d).reshape(q.shape)
+
+    return curve
+
+
+def _likeliest(
+    bands: np.ndarray, beside: np.ndarray, corner: np.ndarray, right: np.ndarray, below: np.ndarray, power: float, values: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients c, d of the normal equations [[bands, beside], [besideᵀ, corner]] [c, d] = [right, below], with the penalty of the
+    likeliest strength; `power` is the sum of squares that they explain a part of.
+
+    A banded matrix with a few full columns, by its Schur complement: no larger than what a thread does at once.
+    """
+    from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
+
+    count, terms = beside.shape
+    rough = _roughness(count)
+    small = REGULAR * bands[0].mean()
+    scale = bands[0].sum() / rough[0].sum()
+    bands, rough = bands + small * (np.arange(4) == 0)[:, None], scale * rough
+    columns = np.concatenate([right[:, None], beside], axis=1)
+    freedom = values - terms - 2  # the penalty does not see the terms, nor a constant and r²
+    least, found = np.inf, (np.zeros(count), np.zeros(terms))
+    for strength in STRENGTHS:
+        try:
+            factor = cholesky_banded(bands + strength * rough, lower=True)
+        except LinAlgError:
+            continue  # too limp for doubles
+        solved = cho_solve_banded((factor, True), columns)
+        complement = corner + small * np.eye(terms) - np.einsum("ni,nj->ij", beside, solved[:, 1:])
+        sign, size = np.linalg.slogdet(complement)
+        if sign <= 0:
+            continue
+        d = np.linalg.solve(complement, below - np.einsum("ni,n->i", beside, solved[:, 0]))
+        c = solved[:, 0] - (solved[:, 1:] * d).sum(-1)
+        misfit = max(power - (right * c).sum() - (below * d).sum(), 0.0) + values * LEAST_NOISE**2
+        deviance = freedom * np.log(misfit) + 2 * np.log(factor[0]).sum() + size - (count - 2) * np.log(strength)
+        if deviance < least:
+            least, found = deviance, (c, d)
+    return found
+
+
+def _roughness(count: int) -> np.ndarray:
+    """Diagonals (4, count), lower ones behind the main one, of DᵀD: third differences of …, c₁, c₀, c₁, c₂, …, those about 0 too."""
+    index = np.abs(np.arange(-2, count))
+    fold = np.zeros((len(index), count))
+    fold[np.arange(len(index)), index] = 1
+    differences = np.diff(fold, 3, axis=0)
+    bands = [(differences[:, k:] * differences[:, : count - k]).sum(0) for k in range(4)]
+    return np.stack([np.pad(band, (0, k)) for k, band in enumerate(bands)])
