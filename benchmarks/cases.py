@@ -96,7 +96,7 @@ def peaks(n: int) -> tuple[tuple, dict]:
 
 
 def errors(n: int) -> tuple[tuple, dict]:
-    from gpu4d.bragg.disks import template_moments
+    from gpu4d.bragg.template_transforms import template_moments
 
     patterns, probe = bragg_patterns(n, (128, 128))
     moments = template_moments(gpu4d.probe.template(probe))

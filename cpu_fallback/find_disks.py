@@ -5,9 +5,11 @@ significance → spacing → refinement and standard errors on the maps.
 """
 
 import threading
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.map_lanes import maps_with_slack
 from gpu4d.cpu_fallback.maxima import maxima, significant, strongest
@@ -34,6 +36,7 @@ from gpu4d.bragg.find_disks import LEAST_SHARE, Disks, fill_spectrum
 
 _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
 _of_thread = threading.local()
+_last_sought = None
 
 
 class Search(NamedTuple):
@@ -100,15 +103,16 @@ def find_disks(
     table = np.full((n, 5, max_peaks), np.nan)  # one row of each field a pattern: slices stay contiguous
     if n and min(nx, ny) > 2:  # else no pixel has eight neighbours
         powers = list(dict.fromkeys([1.0, power, refine_power]))
+        sought = _sought(spectrum, moments)
         search = Search(
             line(nx),
             line(ny),
-            panels_of(spectrum, (nx, ny)),
+            sought.template,
             np.array(powers, np.float32),
             powers.index(power),
             powers.index(refine_power),
             np.ascontiguousarray(allowed),
-            moments_of(_box(moments)),
+            sought.moments,
             np.array([min_significance, min_relative, min_absolute, min_spacing], np.float64),
             MODES[refine],
             refine_power != power,
@@ -120,6 +124,26 @@ def find_disks(
     return Disks(count, *(np.ascontiguousarray(table[:, field]) for field in range(5)))
 
 
+class Sought(NamedTuple):
+    """A template as the compiled code takes it."""
+
+    given: tuple[np.ndarray, np.ndarray]  # spectrum and moments
+    template: np.ndarray
+    moments: Moments
+
+
+def _sought(spectrum, moments) -> Sought:
+    """Of arrays that nobody may write to, and that are those of the last call, what that made of them: most updates of a sweep."""
+    global _last_sought
+    last = _last_sought
+    if last is not None and last.given[0] is spectrum and last.given[1] is moments and not any(a.flags.writeable for a in last.given):
+        return last
+    made = Sought((spectrum, moments), panels_of(spectrum, moments.shape[1:]), moments_of(_box(moments)))
+    if all(a.flags.owndata and not a.flags.writeable for a in made.given):
+        _last_sought = made
+    return made
+
+
 def _work_of_thread(search: Search) -> Work:
     (nx, ny), maps = search.allowed.shape, len(search.powers)
     key = (nx, ny, maps, search.moments.weights.shape)
@@ -127,9 +151,9 @@ def _work_of_thread(search: Search) -> Work:
         stride, rows, candidates = padded(ny), half_rows(nx), (nx * ny) // 4 + 1  # no two maxima touch
         _of_thread.key = key
         _of_thread.work = Work(
-            np.zeros((nx, stride), np.float32),
-            np.zeros((2, rows, stride), np.float32),
-            np.zeros((maps, 2, rows, stride), np.float32),
+            zeros(nx, stride),
+            zeros(2, rows, stride),
+            zeros(maps, 2, rows, stride),
             maps_with_slack(maps, nx, stride),
             room(nx, ny),
             np.empty((candidates, 2), np.int32),
@@ -143,11 +167,16 @@ def _work_of_thread(search: Search) -> Work:
 def _filling(mask, width, shape):
     if mask is None:
         return Filling(np.zeros((0, 0), bool), np.zeros((2, 0, 0, LANES), np.float32), np.zeros((0, 0), np.float32))
-    valid = mask.astype(np.float64)
-    gauss = fill_spectrum(shape, width, valid)
-    share = fft.irfft2(fft.rfft2(valid) * gauss, shape)
+    return _filling_of(np.ascontiguousarray(mask, bool).tobytes(), width, shape)
+
+
+@lru_cache(maxsize=2)
+def _filling_of(mask: bytes, width: float, shape: tuple[int, int]) -> Filling:
+    valid = np.frombuffer(mask, bool).reshape(shape)
+    gauss = fill_spectrum(shape, width, valid.astype(np.float64))
+    share = fft.irfft2(fft.rfft2(valid.astype(np.float64)) * gauss, shape)
     weight = np.where(share > LEAST_SHARE, 1 / np.maximum(share, LEAST_SHARE), 0.0)
-    return Filling(np.array(mask), panels_of(gauss, shape), weight.astype(np.float32))
+    return Filling(valid.copy(), panels_of(gauss, shape), weight.astype(np.float32))
 
 
 def _box(moments):

@@ -1,6 +1,7 @@
 """What is looked up in patterns and their correlation maps, sixteen pixels at a time: see `lanes`."""
 
 import numpy as np
+from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES, VECTOR, Emit
 from llvmlite import ir
 from numba import types
@@ -13,7 +14,7 @@ from gpu4d.bragg.find_disks import ABOVE, NOT_BELOW
 def maps_with_slack(*shape: int) -> np.ndarray:
     """Zeros float32 with a group of lanes before the first and behind the last: `peak_bits` looks a pixel beyond both."""
     size = int(np.prod(shape))
-    return np.zeros(size + 2 * LANES, np.float32)[LANES : LANES + size].reshape(shape)
+    return zeros(size + 2 * LANES)[LANES : LANES + size].reshape(shape)
 
 
 @intrinsic

@@ -9,9 +9,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES, join_pair, prime_pass, short_pass, split_pair, transpose
+from gpu4d.cpu_fallback.long_primes import convolve, detour, detour_points, factors, gather, scatter
 from numba import njit
 
+FIELDS = 9  # of a pass
 PAIR = 2 * LANES  # columns of one transform; rows of planes are padded to whole pairs
 
 _jit = njit(nogil=True, cache=True, fastmath=True)
@@ -21,7 +24,9 @@ class Line(NamedTuple):
     """Passes of the transform of n points."""
 
     n: int
-    passes: np.ndarray  # (passes, 5) int64: radix, m, s, and where its twiddles and waves begin
+    passes: np.ndarray  # (passes, 9) int64: radix, m, s; where twiddles, waves, order and inner passes begin; their number; points
+    inner: np.ndarray  # (inner passes, 9) int64: of the convolutions of so many points that long primes take
+    order: np.ndarray  # int64: the points of long primes
     tables: np.ndarray  # float32: twiddles (m, radix - 1, 2); waves of long primes
 
 
@@ -29,42 +34,55 @@ class Room(NamedTuple):
     """Scratch of one thread."""
 
     panels: np.ndarray  # (4, 2, longest side · 16) float32: source, result, and two between passes
-    folded: np.ndarray  # for long primes
+    turned: np.ndarray  # (2, 2, points · 16): for long primes and their convolutions
+    folded: np.ndarray
 
 
 @lru_cache(maxsize=16)
 def line(n: int) -> Line:
     """The plan of a line: eights, fours, small primes, then long ones."""
-    radices, rest = [], n
-    while rest % 8 == 0 and rest != 16:
-        radices.append(8)
-        rest //= 8
-    for radix in (4, 2, 3, 5, 7):
-        while rest % radix == 0:
-            radices.append(radix)
-            rest //= radix
-    prime = 11
-    while rest > 1:
-        while rest % prime == 0:
-            radices.append(prime)
-            rest //= prime
-        prime += 2
-    radices = radices or [1]
-    passes, tables, at, m, s = [], [], 0, n, 1
-    for radix in radices:
-        m //= radix
-        passes.append((radix, m, s, at, 0))
-        turns = np.exp(-2j * np.pi * np.outer(np.arange(m), np.arange(1, radix)) / (radix * m))
-        tables.append(turns)
-        at += 2 * turns.size
-        if radix > 8:
+    plan = _Plan()
+    passes = plan.passes(n)
+    tables = np.concatenate([np.stack([t.real.ravel(), t.imag.ravel()], -1).ravel() for t in plan.tables])
+    return Line(n, passes, np.array(plan.inner, np.int64).reshape(-1, FIELDS), np.concatenate(plan.order), tables.astype(np.float32))
+
+
+class _Plan:
+    """The parts of a `Line` as they grow."""
+
+    def __init__(self) -> None:
+        self.tables: list[np.ndarray] = []
+        self.order: list[np.ndarray] = [np.zeros(1, np.int64)]
+        self.inner: list[list[int]] = []
+
+    def passes(self, n: int, within: bool = False) -> np.ndarray:
+        passes, m, s = [], n, 1
+        for radix in factors(n):
+            m //= radix
+            turns = np.exp(-2j * np.pi * np.outer(np.arange(m), np.arange(1, radix)) / (radix * m))
+            passes.append([radix, m, s, self._put(turns), 0, 0, 0, 0, 0])
+            if radix > 8:
+                passes[-1][4:] = self._long(radix, within)
+            s *= radix
+        return np.array(passes, np.int64)
+
+    def _long(self, radix: int, within: bool) -> list[int]:
+        points = 0 if within else detour_points(radix)
+        if points == 0:
             half = radix // 2
-            passes[-1] = (*passes[-1][:4], at)
-            tables.append(np.exp(2j * np.pi * (np.outer(np.arange(half + 1), np.arange(1, half + 1)) % radix) / radix))
-            at += 2 * tables[-1].size
-        s *= radix
-    floats = np.concatenate([np.stack([t.real.ravel(), t.imag.ravel()], -1).ravel() for t in tables])
-    return Line(n, np.array(passes, np.int64), floats.astype(np.float32))
+            angles = np.outer(np.arange(half + 1), np.arange(1, half + 1)) % radix
+            return [self._put(np.exp(2j * np.pi * angles / radix)), 0, 0, 0, 0]
+        passes = self.passes(points, within=True)
+        way = detour(radix, points)
+        at, first = sum(o.size for o in self.order), len(self.inner)
+        self.order.append(way.order.ravel())
+        self.inner += passes.tolist()
+        return [self._put(way.waves), at, first, len(passes), points]
+
+    def _put(self, table: np.ndarray) -> int:
+        at = 2 * sum(t.size for t in self.tables)
+        self.tables.append(table)
+        return at
 
 
 def padded(n: int) -> int:
@@ -79,7 +97,8 @@ def half_rows(nx: int) -> int:
 
 def room(nx: int, ny: int) -> Room:
     longest = max(nx, padded(ny))
-    return Room(np.zeros((4, 2, longest * LANES), np.float32), np.zeros(2 * longest * LANES, np.float32))
+    points = max(longest, *(int(line(n).passes[:, 8].max()) for n in (nx, ny)))
+    return Room(zeros(4, 2, longest * LANES), zeros(2, 2, points * LANES), zeros(2 * longest * LANES))
 
 
 def panels_of(half_plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -91,27 +110,65 @@ def panels_of(half_plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     ky = np.arange(ny // 2 + 1, ny)
     full[:kept, ky] = np.conj(half_plane[-np.arange(kept)[:, None], ny - ky])
     split = full.reshape(-1, LANES, ny).transpose(0, 2, 1)
-    return np.ascontiguousarray(np.stack([split.real, split.imag]), np.float32)
+    out = zeros(2, *split.shape)
+    out[0], out[1] = split.real, split.imag
+    return out
 
 
 @_jit
 def transform_line(plan, xr, xi, xs, yr, yi, ys, room):
     """Sixteen transforms from x to y, given as addresses with points `xs` and `ys` floats apart; x may be y."""
     last = plan.passes.shape[0] - 1
-    tables = plan.tables.ctypes.data
     for number in range(last + 1):
-        radix, m, s = plan.passes[number, 0], plan.passes[number, 1], plan.passes[number, 2]
         to = 2 + number % 2
         zr, zi, zs = room.panels[to, 0].ctypes.data, room.panels[to, 1].ctypes.data, LANES
         if number == last:
             zr, zi, zs = yr, yi, ys
-        twiddles = tables + 4 * plan.passes[number, 3]
-        if radix > 8:
-            waves = tables + 4 * plan.passes[number, 4]
-            prime_pass(radix, xr, xi, xs, zr, zi, zs, m, s, twiddles, waves, room.folded.ctypes.data)
+        if plan.passes[number, 8] > 0:
+            _convolutions(plan, number, xr, xi, xs, zr, zi, zs, room)
         else:
-            _short(radix, xr, xi, xs, zr, zi, zs, m, s, twiddles)
+            _one_pass(plan.passes[number], plan.tables.ctypes.data, xr, xi, xs, zr, zi, zs, room)
         xr, xi, xs = zr, zi, zs
+
+
+@_jit
+def _one_pass(step, tables, xr, xi, xs, yr, yi, ys, room):
+    radix, m, s, twiddles = step[0], step[1], step[2], tables + 4 * step[3]
+    if radix > 8:
+        prime_pass(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, tables + 4 * step[4], room.folded.ctypes.data)
+    else:
+        _short(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles)
+
+
+@_jit
+def _convolutions(plan, number, xr, xi, xs, yr, yi, ys, room):
+    """A pass of a long prime, one convolution at a time: see `long_primes`."""
+    step, tables = plan.passes[number], plan.tables.ctypes.data
+    radix, m, s, waves, points = step[0], step[1], step[2], tables + 4 * step[4], step[8]
+    order = plan.order[step[5] :].ctypes.data
+    for p in range(m):
+        twiddles = tables + 4 * (step[3] + 2 * p * (radix - 1))
+        for q in range(s):
+            at, to = 4 * xs * (q + s * p), 4 * ys * (q + s * radix * p)
+            z = room.turned[0]
+            gather(radix - 1, points, order, xr + at, xi + at, xs * s * m, z[0].ctypes.data, z[1].ctypes.data)
+            half = _inner(plan, step, 0, 0, room)
+            z = room.turned[half]
+            convolve(points, waves, xr + at, xi + at, z[0].ctypes.data, z[1].ctypes.data, yr + to, yi + to)
+            z = room.turned[_inner(plan, step, half, 1, room)]
+            scatter(radix - 1, order + 8 * (radix - 1), z[0].ctypes.data, z[1].ctypes.data, twiddles, yr + to, yi + to, ys * s)
+
+
+@_jit
+def _inner(plan, step, half, swapped, room):
+    """Transform one half of room.turned, to and fro between the halves, with exchanged parts if `swapped`; say in which it ends."""
+    for number in range(step[6], step[6] + step[7]):
+        x, y = room.turned[half], room.turned[1 - half]
+        xr, xi = x[swapped].ctypes.data, x[1 - swapped].ctypes.data
+        yr, yi = y[swapped].ctypes.data, y[1 - swapped].ctypes.data
+        _one_pass(plan.inner[number], plan.tables.ctypes.data, xr, xi, LANES, yr, yi, LANES, room)
+        half = 1 - half
+    return half
 
 
 @_jit

@@ -8,6 +8,7 @@ the maximum of that cubic, and the Hessian there, are those of the map, to 2e-5 
 from typing import NamedTuple
 
 import numpy as np
+from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.map_lanes import four_row_sums, window_sums
 from gpu4d.cpu_fallback.plane_transform import padded
@@ -61,14 +62,14 @@ def sincs(nx: int, ny: int, mode: str | None, upsample: int) -> Sincs:
 def moments_of(box: np.ndarray) -> Moments:
     """From a box (4, 2 hx + 1, 2 hy + 1) about the centre."""
     _, rows, columns = box.shape
-    weights = np.zeros((4, rows, -(-columns // LANES) * LANES), np.float32)
+    weights = zeros(4, rows, -(-columns // LANES) * LANES)
     weights[:, :, :columns] = box
     return Moments(weights, rows // 2, columns // 2)
 
 
 def desk(nx: int, ny: int, moments: Moments) -> Desk:
     room = ((4, padded(ny)), (4, nx), moments.weights.shape[1:], (4, 4), (3,), (4,))
-    return Desk(*(np.zeros(shape, np.float32) for shape in room))
+    return Desk(*(zeros(*shape) for shape in room))
 
 
 def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
@@ -76,7 +77,7 @@ def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=
     table = np.full((n, 5, px.shape[1]), np.nan)
     tables = sincs(nx, ny, mode, upsample)
     at = desk(nx, ny, moments_of(np.zeros((4, 1, 1))))
-    plane = np.zeros((nx, padded(ny)), np.float32)
+    plane = zeros(nx, padded(ny))
     for i in range(n):
         plane[:, :ny] = maps[i]
         found = min(int(count[i]), px.shape[1])
@@ -90,7 +91,7 @@ def peak_errors(counts, cross, box, x, y, count, /, grid=False):
     table = np.full((n, 5, x.shape[1]), np.nan)
     moments, tables = moments_of(np.asarray(box)), sincs(nx, ny, "correlation", 1)
     at = desk(nx, ny, moments)
-    planes = np.zeros((2, nx, padded(ny)), np.float32)
+    planes = zeros(2, nx, padded(ny))
     for i in range(n):
         planes[0, :, :ny], planes[1, :, :ny] = np.where(counts[i] > 0, counts[i], 0), cross[i]
         table[i, 0], table[i, 1] = x[i], y[i]

@@ -114,7 +114,8 @@ def from_numpy(x: Any, template: Any) -> Any:
     xp = compat.array_namespace(template)
     if compat.is_numpy_namespace(xp):
         return np.asarray(x)
-    return xp.asarray(_contiguous(np.asarray(x)), device=compat.device(template))
+    writable = np.require(np.asarray(x), requirements="W")  # torch warns of others
+    return xp.asarray(_contiguous(writable), device=compat.device(template))
 
 
 def _contiguous(x: np.ndarray) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES
+from gpu4d.cpu_fallback.long_primes import detour, detour_points, factors
+from gpu4d.cpu_fallback.map_lanes import maps_with_slack
 from gpu4d.cpu_fallback.plane_transform import (
     columns_forward,
     columns_inverse,
@@ -61,6 +64,14 @@ SHAPES = [
     (34, 206),
     (100, 515),
     (514, 40),
+    (40, 514),
+    (151, 211),
+    (131, 254),
+    (179, 226),
+    (347, 151),
+    (359, 34),
+    (1017, 6),
+    (131 * 131, 3),
 ]
 
 
@@ -92,3 +103,43 @@ def test_passes_make_up_the_size(n):
     rows, _ = run(impulse, np.ones((n, 2)), 1.0)
     want = np.exp(-2j * np.pi * np.arange(n // 2 + 1) * (1 % n) / n)
     np.testing.assert_allclose(rows, np.repeat(want[:, None], 3, 1), atol=2e-6)
+
+
+PRIMES = [p for p in range(3, 420) if all(p % q for q in range(2, p))] + [503, 509, 521, 1021, 1031]
+
+
+@pytest.mark.parametrize("p", PRIMES)
+def test_primes_by_sums_of_products_and_by_convolutions(p):
+    """Whatever the plan takes for a prime: p - 1 points, more of them, or none."""
+    rng = np.random.default_rng(p)
+    image = rng.standard_normal((p, 5))
+    rows, _ = run(image, np.ones((p, 3)), 1.0)
+    want = np.fft.fft2(image)[: p // 2 + 1]
+    assert np.abs(rows - want).max() <= 2e-6 * np.abs(want).max()
+
+
+def test_the_plan_knows_primes_with_and_without_small_factors_before_them():
+    assert [detour_points(p) for p in (11, 43, 103, 179, 263)] == [0] * 5  # sums of products, or no short convolution nearby
+    assert [detour_points(p) for p in (131, 151, 211, 257, 521)] == [130, 150, 210, 256, 520]
+    for p in (347, 359, 503):  # p - 1 is twice a prime
+        points = detour_points(p)
+        assert points >= 2 * p - 3 and max(factors(points)) <= 8
+
+
+@pytest.mark.parametrize("p, points", [(7, 6), (13, 12), (13, 23), (31, 30), (31, 64), (47, 46), (47, 96), (263, 525)])
+def test_a_prime_is_a_convolution(p, points):
+    way = detour(p, points)
+    x = np.random.default_rng(0).standard_normal(p)
+    there, back = way.order
+    assert sorted(there) == sorted(back) == list(range(1, p))
+    z = np.fft.ifft(np.fft.fft(x[there], points) * way.waves * points)
+    found = np.concatenate([[x.sum()], np.empty(p - 1)]).astype(complex)
+    found[back] = x[0] + z[: p - 1]
+    np.testing.assert_allclose(found, np.fft.fft(x), atol=1e-12 * p)
+
+
+def test_scratch_begins_at_a_line_of_the_cache():
+    arrays = [*room(97, 31), zeros(3, 5), panels_of(np.ones((9, 6)), (9, 11)), maps_with_slack(2, 9, 32)]
+    assert [a.ctypes.data % 64 for a in arrays] == [0] * len(arrays)
+    assert [a.shape for a in arrays[-3:]] == [(3, 5), (2, 1, 11, 16), (2, 9, 32)]
+    assert not any(a.any() for a in arrays[:-2])

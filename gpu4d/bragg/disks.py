@@ -12,9 +12,10 @@ import numpy as np
 from gpu4d import arrays, fft
 from gpu4d.bragg.choose_parameters import USUAL, choose_parameters, spread_sample
 from gpu4d.bragg.find_disks import Disks
-from gpu4d.bragg.hybrid_correlation import check_patterns, template_spectrum
+from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.poisson_fit import STEPS
 from gpu4d.bragg.search import likelihood, search, search_in_threads
+from gpu4d.bragg.template_transforms import template_transforms
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template, as_template
@@ -29,7 +30,6 @@ UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
 NOT_LOOKED = "nobody has looked at the scan"
 SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
-HELD_MOMENT = 0.99  # of a template's noise inside the window it is summed over: half a per cent of a standard error
 COVERED = 0.5  # a maximum counts only where this part of its disk lies on valid pixels
 
 
@@ -356,37 +356,14 @@ def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | No
         disk = np.where(template.kernel > template.kernel.max() / 2, 1.0, 0.0)
         covered = fft.irfft2(fft.rfft2(detector_mask.astype(float)) * np.conj(fft.rfft2(disk)), template.shape) / disk.sum()
         allowed &= covered > COVERED
+    spectrum, moments = template_transforms(template)
     return {
-        "spectrum": template_spectrum(template),
-        "moments": template_moments(template),
+        "spectrum": spectrum,
+        "moments": moments,
         "allowed": allowed,
         "mask": detector_mask,
         "fill_width": template.radius,
     }
-
-
-def template_moments(template: Template) -> np.ndarray:
-    """K², Kx², Kx Ky, Ky² of the template and its band-limited derivatives, (4, Qx, Qy), corner-centred.
-
-    Set to 0 outside the square about the centre that holds `HELD_MOMENT` of each, and scaled to the sums they have in all, so that
-    sums over them are small windows: the derivative of a sharp disk rings far out, at no weight. Row and column -n/2 of an even
-    size have no partner at +n/2, so a window about a pixel never holds them.
-    """
-    kernel, shape = template.kernel, template.shape
-    kx, ky = fft.frequencies(shape[0]), fft.frequencies(shape[1], half=True)
-    f = fft.rfft2(kernel)
-    slopes = [np.where(np.abs(k) == 0.5, 0.0, 2j * np.pi * k) for k in (kx[:, None], ky[None, :])]
-    dx, dy = (fft.irfft2(f * s, shape) for s in slopes)
-    out = np.stack([kernel**2, dx * dx, dx * dy, dy * dy])
-    away = np.maximum(*np.meshgrid(*(np.abs(np.fft.fftfreq(n, 1.0 / n)) for n in shape), indexing="ij"))
-    reach = 0.0
-    for moment in out[[0, 1, 3]]:
-        inside = np.cumsum(np.bincount(away.astype(int).ravel(), moment.ravel()))
-        reach = max(reach, float(np.searchsorted(inside, HELD_MOMENT * inside[-1])))
-    paired = np.logical_and(*np.meshgrid(*(2 * np.abs(np.fft.fftfreq(n)) < 1 for n in shape), indexing="ij"))
-    window = np.where((away <= reach) & paired, out, 0.0)
-    share = np.stack([window[i].sum() / out[i].sum() for i in (0, 1, 3)])
-    return window / share[[0, 1, 1, 2], None, None]
 
 
 def _fields(disks: Disks) -> dict[str, Any]:

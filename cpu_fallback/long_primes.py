@@ -1,0 +1,153 @@
+"""Transforms of a long prime number of points by shorter ones: Rader's convolution, sixteen transforms side by side as in `lanes`.
+
+With g a generator of the numbers 1 … p-1 modulo p, X(g^-r) = x(0) + Σ_q x(g^q) w(g^(q-r)) with w(k) = exp(-2πi k / p): a cyclic
+convolution of p - 1 points, or of any number from 2 p - 3 on where zeros stand between (C. M. Rader, Proc. IEEE 56, 1107 (1968)).
+"""
+
+from functools import lru_cache
+from itertools import count, islice
+from typing import NamedTuple
+
+import numpy as np
+from gpu4d.cpu_fallback.lanes import LANES, Emit
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+SHORT = (8, 4, 2, 3, 5, 7)  # radices of `short_pass`
+PASS, AROUND = 15, 30  # cost of a point in a pass, and in all before and behind a convolution; sums of p products cost p
+NEAREST = 8  # longer convolutions that are looked at
+
+
+class Detour(NamedTuple):
+    """How a prime is transformed."""
+
+    points: int  # of the convolution; 0 where sums of products are faster
+    order: np.ndarray  # (2, p - 1) int64: where points come from, and where they go
+    waves: np.ndarray  # (points,) complex128: the transform of w, over the number of points
+
+
+def factors(n: int) -> list[int]:
+    """The radices of a transform of n points: eights, fours, small primes, then long ones."""
+    radices, rest = [], n
+    while rest % 8 == 0 and rest != 16:
+        radices.append(8)
+        rest //= 8
+    for radix in SHORT[1:]:
+        while rest % radix == 0:
+            radices.append(radix)
+            rest //= radix
+    prime = 11
+    while rest > 1:
+        while rest % prime == 0:
+            radices.append(prime)
+            rest //= prime
+        prime += 2
+    return radices or [1]
+
+
+@lru_cache(maxsize=64)
+def detour_points(p: int) -> int:
+    """Points of the fastest convolution for a prime p, or 0 where sums of products are faster."""
+    longer = range(2 * p - 3, 2 * (2 * p - 3))
+    smooth = (n for n in longer if max(factors(n)) <= max(SHORT))
+    ways = [0, p - 1, *islice(smooth, NEAREST)]
+    return min(ways, key=lambda points: _detour_cost(points) if points else p * p)
+
+
+def _detour_cost(points: int) -> int:
+    return points * (AROUND + 2 * sum(radix if radix > max(SHORT) else PASS for radix in factors(points)))
+
+
+@lru_cache(maxsize=64)
+def detour(p: int, points: int) -> Detour:
+    """Tables of a prime's convolution with so many points."""
+    powers = _powers_of_generator(p)
+    there, back = powers, powers[-np.arange(p - 1)]
+    w = np.exp(-2j * np.pi * back / p)
+    if points > p - 1:
+        w = np.concatenate([w, np.zeros(points - 2 * p + 3), w[1:]])
+    return Detour(points, np.stack([there, back]), np.fft.fft(w) / points)
+
+
+def _powers_of_generator(p: int) -> np.ndarray:
+    """g^0 … g^(p-2) modulo p, for the smallest g of which they are all different."""
+    for g in count(2):
+        powers = [1]
+        while (following := powers[-1] * g % p) != 1:
+            powers.append(following)
+        if len(powers) == p - 1:
+            return np.array(powers, np.int64)
+    raise AssertionError
+
+
+def _order(e, table, j):
+    return e.b.load(e.b.gep(e.b.inttoptr(table, ir.IntType(64).as_pointer()), [j]))
+
+
+@intrinsic
+def gather(typing, used, points, order, xr, xi, step, zr, zi):
+    """z(j) ← x(order(j)) for j < used, points `step` floats apart; zeros behind."""
+
+    def generate(context, builder, signature, args):
+        e = Emit(builder)
+        used, points, order, xr, xi, step, zr, zi = args
+        xr, xi, zr, zi = (e.pointer(a) for a in (xr, xi, zr, zi))
+        with e.loop(used) as (j, _):
+            source, at = e.scaled(_order(e, order, j), step), e.scaled(j, LANES)
+            e.store(e.load(xr, source), zr, at)
+            e.store(e.load(xi, source), zi, at)
+        with e.loop(builder.sub(points, used)) as (j, _):
+            at = e.scaled(builder.add(used, j), LANES)
+            e.store(e.constant(0.0), zr, at)
+            e.store(e.constant(0.0), zi, at)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 8), generate
+
+
+@intrinsic
+def convolve(typing, points, waves, xr, xi, zr, zi, yr, yi):
+    """z(k) ← z(k) · waves(k), plus x at k = 0, which all points get; y ← x + z(0), the sum of all points."""
+
+    def generate(context, builder, signature, args):
+        e = Emit(builder)
+        points, *addresses = args
+        waves, xr, xi, zr, zi, yr, yi = (e.pointer(a) for a in addresses)
+        none = e.index(0)
+        first = e.load(xr, none), e.load(xi, none)
+        total = e.plus(first, (e.load(zr, none), e.load(zi, none)))
+        with e.loop(points) as (k, _):
+            at, wave = e.scaled(k, LANES), e.scaled(k, 2)
+            w = e.spread(waves, wave), e.spread(waves, builder.add(wave, e.index(1)))
+            value = e.times((e.load(zr, at), e.load(zi, at)), w)
+            e.store(value[0], zr, at)
+            e.store(value[1], zi, at)
+        for value, z in zip(first, (zr, zi)):
+            e.store(e.add(value, e.load(z, none)), z, none)
+        for value, y in zip(total, (yr, yi)):
+            e.store(value, y, none)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 8), generate
+
+
+@intrinsic
+def scatter(typing, used, order, zr, zi, twiddles, yr, yi, step):
+    """y(order(j)) ← z(j) · twiddle(order(j) - 1), points `step` floats apart."""
+
+    def generate(context, builder, signature, args):
+        e = Emit(builder)
+        used, order, *addresses, step = args
+        zr, zi, w, yr, yi = (e.pointer(a) for a in addresses)
+        with e.loop(used) as (j, _):
+            k, at = _order(e, order, j), e.scaled(j, LANES)
+            turn = e.scaled(builder.sub(k, e.index(1)), 2)
+            turned = e.spread(w, turn), e.spread(w, builder.add(turn, e.index(1)))
+            value = e.times((e.load(zr, at), e.load(zi, at)), turned)
+            target = e.scaled(k, step)
+            e.store(value[0], yr, target)
+            e.store(value[1], yi, target)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 8), generate

@@ -1,0 +1,57 @@
+"""What a search needs of a template beside its spectrum: the windows its noise is summed over. Both are kept from search to search."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from gpu4d import fft
+from gpu4d.bragg.hybrid_correlation import template_spectrum
+from gpu4d.probe.template_kernel import Template
+
+HELD_MOMENT = 0.99  # of a template's noise inside the window it is summed over: half a per cent of a standard error
+LARGEST_KEPT = 1 << 19  # pixels of a template whose transforms are kept: 24 MB
+
+
+def template_transforms(template: Template) -> tuple[np.ndarray, np.ndarray]:
+    """`template_spectrum` and `template_moments`, not to be written to: twins keep what they make of such arrays.
+
+    Those of a template of the same kernel are kept: four transforms in float64 take 60 ms for 514² = (2 · 257)², as long as forty
+    patterns are searched.
+    """
+    given = template.kernel.astype(np.float64).tobytes(), template.shape, template.offset
+    return (_transforms if template.kernel.size <= LARGEST_KEPT else _transforms.__wrapped__)(*given)
+
+
+@lru_cache(maxsize=8)
+def _transforms(kernel: bytes, shape: tuple[int, int], offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    template = Template(np.frombuffer(kernel).reshape(shape), offset, 0.0)
+    made = template_spectrum(template), template_moments(template)
+    for array in made:
+        array.flags.writeable = False
+    return made
+
+
+def template_moments(template: Template) -> np.ndarray:
+    """K², Kx², Kx Ky, Ky² of the template and its band-limited derivatives, (4, Qx, Qy), corner-centred.
+
+    Set to 0 outside the square about the centre that holds `HELD_MOMENT` of each, and scaled to the sums they have in all, so that
+    sums over them are small windows: the derivative of a sharp disk rings far out, at no weight. Row and column -n/2 of an even
+    size have no partner at +n/2, so a window about a pixel never holds them.
+    """
+    kernel, shape = template.kernel, template.shape
+    kx, ky = fft.frequencies(shape[0]), fft.frequencies(shape[1], half=True)
+    f = fft.rfft2(kernel)
+    slopes = [np.where(np.abs(k) == 0.5, 0.0, 2j * np.pi * k) for k in (kx[:, None], ky[None, :])]
+    dx, dy = (fft.irfft2(f * s, shape) for s in slopes)
+    out = np.stack([kernel**2, dx * dx, dx * dy, dy * dy])
+    away = np.maximum(*np.meshgrid(*(np.abs(np.fft.fftfreq(n, 1.0 / n)) for n in shape), indexing="ij"))
+    reach = 0.0
+    for moment in out[[0, 1, 3]]:
+        inside = np.cumsum(np.bincount(away.astype(int).ravel(), moment.ravel()))
+        reach = max(reach, float(np.searchsorted(inside, HELD_MOMENT * inside[-1])))
+    paired = np.logical_and(*np.meshgrid(*(2 * np.abs(np.fft.fftfreq(n)) < 1 for n in shape), indexing="ij"))
+    window = np.where((away <= reach) & paired, out, 0.0)
+    share = np.stack([window[i].sum() / out[i].sum() for i in (0, 1, 3)])
+    return window / share[[0, 1, 1, 2], None, None]

@@ -1,0 +1,94 @@
+"""What the CPU search keeps from one call to the next: never an answer to arrays that have changed."""
+
+import numpy as np
+import pytest
+from gpu4d.cpu_fallback import find_disks as twin
+from gpu4d.cpu_fallback.plane_transform import panels_of
+
+import gpu4d
+from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_disks import find_disks
+from gpu4d.probe import synthetic, template
+
+SHAPE = (62, 74)  # 2 · 31, 2 · 37
+
+
+@pytest.fixture
+def patterns():
+    rng = np.random.default_rng(3)
+    places = [(20.3, 31.6), (40.8, 50.1), (22.0, 55.5)]
+    return rng.poisson(sum(60 * synthetic(SHAPE, 4.0, center=at) for at in places) + 0.1, (5, *SHAPE)).astype("uint16")
+
+
+def found(patterns, spectrum, moments, allowed, mask=None, fill_width=4.0):
+    disks = find_disks(patterns, spectrum, moments, allowed, mask=mask, fill_width=fill_width, min_spacing=6.0)
+    assert disks.count.min() >= 3
+    return disks
+
+
+def agree(a, b):
+    np.testing.assert_array_equal(a.count, b.count)
+    np.testing.assert_allclose(a.qx, b.qx, atol=1e-3)
+    np.testing.assert_allclose(a.intensity, b.intensity, rtol=1e-4)
+
+
+def exact(*given, **options):
+    with gpu4d.using("definition"):
+        return found(*given, **options)
+
+
+def given(radius):
+    a = disk_arguments(template(synthetic(SHAPE, radius)), 4, None)
+    return a["spectrum"], a["moments"], a["allowed"]
+
+
+def test_transforms_of_a_template_are_kept_and_cannot_be_written_to():
+    first, second = given(4.0), given(4.0)
+    assert first[0] is second[0] and first[1] is second[1]
+    assert not any(a.flags.writeable for a in first[:2])
+    assert given(5.0)[0] is not first[0]
+
+
+def test_another_template_of_the_same_shape_is_another_search(patterns):
+    for radius in (4.0, 5.0, 4.0):
+        agree(found(patterns, *given(radius)), exact(patterns, *given(radius)))
+
+
+def test_arrays_changed_in_place_are_seen(patterns):
+    spectrum, moments, allowed = (a.copy() for a in given(4.0))
+    before = found(patterns, spectrum, moments, allowed)
+    spectrum *= 2
+    moments *= 4
+    after = found(patterns, spectrum, moments, allowed)
+    agree(after, exact(patterns, spectrum, moments, allowed))
+    assert np.nanmin(after.intensity / before.intensity) > 1.9
+
+
+def test_a_view_of_something_else_is_not_kept(patterns):
+    spectrum, moments, allowed = (a.copy() for a in given(4.0))
+    views = spectrum[:], moments[:]
+    for view in views:
+        view.flags.writeable = False
+    before = found(patterns, *views, allowed)
+    spectrum *= 2
+    moments *= 4
+    assert np.nanmin(found(patterns, *views, allowed).intensity / before.intensity) > 1.9
+
+
+def test_masks_are_told_apart(patterns):
+    masks = [np.ones(SHAPE, bool) for _ in range(3)]
+    masks[1][30:33] = False
+    masks[2][:, 40:42] = False
+    for mask in (*masks, masks[1]):
+        agree(found(patterns, *given(4.0), mask=mask), exact(patterns, *given(4.0), mask=mask))
+    masks[0][18:20, 30:33] = False  # in place
+    agree(found(patterns, *given(4.0), mask=masks[0]), exact(patterns, *given(4.0), mask=masks[0]))
+
+
+def test_what_is_made_of_a_template_is_made_once(patterns, monkeypatch):
+    made = []
+    monkeypatch.setattr(twin, "panels_of", lambda *a: made.append(1) or panels_of(*a))
+    a = given(4.5)
+    for _ in range(3):
+        found(patterns, *a)
+    assert len(made) == 1
