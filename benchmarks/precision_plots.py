@@ -19,6 +19,7 @@ LOOKS = {
     "likelihood, 4": ("#56B4E9", "v"),
     "likelihood, 6": ("#0072B2", "o"),
     "likelihood, 8": ("#CC79A7", "D"),
+    "likelihood, auto": ("#000000", "x"),
     "correlation": ("#D55E00", "s"),
     "correlation, trench 1–2.5 R": ("#E69F00", "P"),
     "correlation, measured disk": ("#E69F00", "P"),
@@ -31,8 +32,10 @@ NAMES = {
     "correlation, measured disk": "the same, measured disk",
     "x16 grid, n = 0.85": "×16 grid on n = 0.85 (the usual way)",
     **{f"likelihood, {p}": f"likelihood, {p} parameters" for p in (4, 6, 8)},
+    "likelihood, auto": "likelihood, chosen by the scan",
 }
 METHODS = ("x16 grid, n = 0.85", "correlation", "likelihood")
+AUTO = ("likelihood, auto",)
 RMS, RATIO = "rms error per axis (px)", "rms error / bound"
 
 
@@ -130,6 +133,7 @@ def background(rows: list[Row], path: Path) -> None:
     methods = ("likelihood, 4", "likelihood, 6", "correlation")
     even = picked(rows, kind="even")
     lines(left, even, "level", "rms", methods)
+    lines(left, even, "level", "rms", AUTO, ":")
     bound(left, even, "level")
     bound(left, even, "level", "closed form", ":", "closed form")
     left.set_xscale("symlog", linthresh=0.01, linscale=0.5)
@@ -140,6 +144,7 @@ def background(rows: list[Row], path: Path) -> None:
     for axis, electrons in zip((middle, right), (1e4, 3e5)):
         some = [{**r, "percent": 100 * r["ramp"]} for r in picked(rows, kind="slope", electrons=electrons)]
         lines(axis, some, "percent", "ratio", methods)
+        lines(axis, some, "percent", "ratio", AUTO, ":")
         axis.set(xlabel="slope of the background (% of the disk's height a px)", title=counts(electrons))
         ratio_axis(axis, (1, 1.5, 2, 3, 4))
         axis.set_xticks([0, 0.05, 0.1, 0.15, 0.2], ["0", "0.05", "0.1", "0.15", "0.2"])
@@ -176,6 +181,7 @@ def tilt(rows: list[Row], path: Path) -> None:
     for axis, electrons in zip(axes, (1e4, 3e5)):
         some = [{**r, "percent": 100 * r["tilt"]} for r in picked(rows, electrons=electrons)]
         lines(axis, some, "percent", "rms", methods)
+        lines(axis, some, "percent", "rms", AUTO, ":")
         bound(axis, some, "percent", "bound 2", label="bound, slope known")
         bound(axis, some, "percent", "bound 8", ":", label="bound, slope unknown")
         axis.set_xscale("symlog", linthresh=1, linscale=0.5)
@@ -222,6 +228,19 @@ def power(rows: list[Row], path: Path) -> None:
     save(figure, path)
 
 
+def strain(rows: list[Row], path: Path) -> None:
+    figure, (left, right) = panels(2)
+    methods = ("correlation", "likelihood")
+    lines(left, rows, "dose", "rms", methods)
+    bound(left, rows, "dose")
+    left.set(xscale="log", yscale="log", xlabel="electrons per pixel of the direct disk", ylabel="rms error of the strain")
+    left.legend(frameon=False, fontsize=8)
+    lines(right, rows, "dose", "ratio", methods)
+    right.set(xscale="log", xlabel="electrons per pixel of the direct disk")
+    ratio_axis(right, (1, 1.5, 2, 3))
+    save(figure, path)
+
+
 PLOTS: dict[str, Callable[[list[Row], Path], None]] = {
     "targets": targets,
     "dose": dose,
@@ -231,4 +250,5 @@ PLOTS: dict[str, Callable[[list[Row], Path], None]] = {
     "tilt": tilt,
     "vacuum": vacuum,
     "power": power,
+    "strain": strain,
 }

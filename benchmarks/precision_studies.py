@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.benchmarks.disk_bound import Profile, bullseye, closed_form, soft
 from gpu4d.benchmarks.disk_forms import FORMS
 from gpu4d.benchmarks.disk_scenes import Found, Scene, exact_maxima, find, lattice, scene
+from gpu4d.benchmarks.strain_bound import strain
 
 from gpu4d import BraggDisks
 from gpu4d.errors import InputError
@@ -149,7 +150,7 @@ def edge(patterns: int) -> Iterator[Row]:
 
 def background(patterns: int) -> Iterator[Row]:
     """Even background over the height of a disk; and a sloping one, with 4 and 6 parameters."""
-    methods = {"likelihood, 4": {**LIKELIHOOD, "parameters": 4}, "likelihood, 6": LIKELIHOOD, "correlation": CORRELATION}
+    methods = {f"likelihood, {p}": {**LIKELIHOOD, "parameters": p} for p in (4, 6, "auto")} | {"correlation": CORRELATION}
     for i, level in enumerate((0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)):
         some = scene(1e4, background=0.0, flat=level, patterns=patterns, seed=i)
         height = some.heights[0, 0]
@@ -176,7 +177,7 @@ def patterned(patterns: int) -> Iterator[Row]:
 
 def tilt(patterns: int) -> Iterator[Row]:
     """Intensity that slopes inside the disks: rms of the relative change over one radius, each axis."""
-    methods: dict[str, dict[str, Any]] = {f"likelihood, {p}": {**LIKELIHOOD, "parameters": p} for p in (4, 6, 8)}
+    methods: dict[str, dict[str, Any]] = {f"likelihood, {p}": {**LIKELIHOOD, "parameters": p} for p in (4, 6, 8, "auto")}
     methods |= {"correlation": CORRELATION, "x16 grid, n = 0.85": PEERS}
     for electrons in (1e4, 3e5):
         for i, slope in enumerate((0.0, 0.01, 0.03, 0.1, 0.3)):
@@ -262,4 +263,5 @@ STUDIES: dict[str, Callable[[int], Iterator[Row]]] = {
     "power": power,
     "detector": detector,
     "shapes": shapes,
+    "strain": strain,
 }

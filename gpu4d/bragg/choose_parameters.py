@@ -23,7 +23,7 @@ LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer tell too little, and are not worth
 SHARP = 0.1  # px: above this standard error the fit is not linear in the counts, and var8 - var6 not what noise makes of x8 - x6
 KEPT, KEPT_SQUARE = 0.98, 0.8556  # of the disks, the largest differences left out; and of the mean square of a Gaussian, so cut
 WORTH = 0.01  # of the variance: less is no reason to fit fewer parameters
-FLAT, SLOPED = 1.5, 2.0  # squared difference over what noise explains: 4 instead of 6 below, 8 instead of 6 above
+FLAT, SLOPED = 1.25, 2.0  # squared difference over what noise explains: 4 instead of 6 below (a bias does not average out), 8 above
 SURE = 2.0  # standard errors of that ratio
 ENOUGH = 1000  # disks: of patterns that have more together, every second is left out, and so on
 CONFIRMED, TELLING = 0.25, 0.05  # of what 8 should take off a lattice's residual; of that residual, which is its noise
@@ -97,7 +97,7 @@ def choose_parameters(patterns: np.ndarray, template: Template, arguments: dict[
 
     where the larger model holds (Hausman, Econometrica 46, 1251, 1978), so T = Σ w (x_q − x_p)² / Σ w (var_q − var_p) is
     1 + bias_p² / (var_q − var_p), and above 2 the larger model has the smaller squared error. 8 are taken where T of 6 and 8 is
-    surely above 2; 4 where T of 4 and 6 is surely below 1.5; else 6. Weights are 1 / var_6, the largest 2 % of the differences are left
+    surely above 2; 4 where T of 4 and 6 is surely below 1.25; else 6. Weights are 1 / var_6, the largest 2 % of the differences are left
     out, and only disks with standard errors below 0.1 px have a say.
 
     What is inside the disks may be no slope, and then 8 parameters are misled just as 6 are. Where the patterns have a lattice, 8 must
