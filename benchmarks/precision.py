@@ -62,6 +62,7 @@ def verdicts(results: dict[str, list[Row]]) -> list[str]:
         ("likelihood / bound, 1e2 … 3e3", worst("targets", "ratio", method=ours, dose=few), "ratio", 1.08),
         ("likelihood / bound, 2e4", worst("targets", "ratio", method=ours, dose=(20000.0,)), "ratio", 1.10),
         ("edges 0.5 … 3 px / bound", worst("edge", "ratio", method=ours), "ratio", 1.10),
+        ("strain / bound", worst("strain", "ratio", method=ours), "ratio", 1.10),
         ("bullseye / bound", worst("bullseye", "ratio", method=ours, probe=("bullseye",)), "ratio", 1.10),
         (
             "correlation off its exact maximum, px",

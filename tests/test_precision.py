@@ -9,6 +9,7 @@ import pytest
 from gpu4d.benchmarks import disk_scenes, precision
 from gpu4d.benchmarks.disk_bound import bullseye, closed_form, edge_factor, fisher, soft, variances
 from gpu4d.benchmarks.precision_studies import judged
+from gpu4d.benchmarks.strain_bound import components, strain_variances
 
 import gpu4d
 
@@ -156,3 +157,25 @@ def test_the_page_shows_what_is_there(checkout):
     assert {f"precision/{name}.csv" for name in precision.STUDIES} <= {
         f"precision/{p.name}" for p in (checkout / "docs" / "precision").glob("*.csv")
     }
+
+
+def test_strain_bound_of_equal_disks_is_a_fit_to_their_places():
+    """With variance σ² each and Σ q qᵀ diagonal, ε_xx has σ² / Σ qx²: a strain moves every disk by -ε q. And theta both axes' share."""
+    g = np.array([[23.3, 0.0], [0.0, 19.4]])
+    h, k = np.mgrid[-2:3, -1:2].reshape(2, -1)
+    profile, at = soft(6.0, 2.0), np.array([64.2, 63.7]) + np.stack([h, k], -1) @ g
+    image = 100 * sum(profile.image((128, 128), tuple(p)) for p in at) + 10.0
+    heights = np.full(len(at), 100.0)
+    zero = np.zeros((1, len(at), 2))
+    some = disk_scenes.Scene(image[None].astype("uint16"), image[None], at[None], heights[None], zero, profile)
+    got = strain_variances(some, np.stack([h, k], -1), np.eye(2)[None], g, 2, None)[0]
+    each = variances(fisher(profile, image, at, heights, 2)).mean()
+    xx, yy = ((np.stack([h, k], -1) @ g) ** 2).sum(0)
+    np.testing.assert_allclose(got[:2], [each / xx, each / yy], rtol=0.02)
+    np.testing.assert_allclose(got[2:], (each / xx + each / yy) / 4, rtol=0.02)
+
+
+def test_components_of_a_stretched_and_turned_lattice():
+    stretch, angle = np.array([[1.02, 0.004], [0.004, 0.99]]), 0.03
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    np.testing.assert_allclose(components(turn @ stretch), [0.02, -0.01, 0.004, 0.03], atol=1e-12)
