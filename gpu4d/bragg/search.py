@@ -54,13 +54,13 @@ def likelihood(template: Template, parameters: int) -> dict[str, Any]:
     """What `search` needs for the fit; `doubt` says why refine="auto" would not make it, or is None; `form` what is fitted."""
     profile, form = disk_profile(template), "a round probe"
     zero = Zero((0.0, 0.0), None)
-    if template.probe is not None:
+    if template.fine is not None:  # its probe is the same disk on pixels, symmetric about the same point for both estimators
+        form = "a disk that the scan has shown"
+    elif template.probe is not None:
         arguments = (template.probe.astype(np.float64).tobytes(), template.kernel.astype(np.float64).tobytes())
         zero = _zero_point(*arguments, template.shape, template.offset, parameters)
         if not_radial(arguments[0], template.shape) is not None:
             form = "the grid profile of a probe that is not round or not even"
-    if template.fine is not None:
-        form = "a disk that the scan has shown"
     return {"profile": profile, "parameters": parameters, "spacing": profile.reach + profile.radius, "form": form, **zero._asdict()}
 
 
@@ -134,7 +134,7 @@ def _unknown(profile: GridProfile, image: np.ndarray, parameters: int) -> float:
     half = int(np.ceil(table.reach)) + 2
     at = half + np.asarray(PHASES)
     x, y = (np.arange(2 * half + 1.0) - at[:, i, None] for i in (0, 1))
-    missed = _fits(profile.stiffer(x[:, :, None], y[:, None, :]), at, table, parameters) - at
+    missed = _fits(profile.other(x[:, :, None], y[:, None, :]), at, table, parameters) - at
     return float(np.sqrt(((missed - missed.mean(0)) ** 2).mean()))
 
 
