@@ -243,12 +243,13 @@ def find_bragg_disks(
         n of the hybrid map maxima are found on, 0 … 1.
     refine : {"auto", "correlation", "likelihood", "upsample", "parabola", None}
         "correlation": exact maximum of the trigonometric interpolation; "likelihood": from there a Poisson fit of each disk on
-        its own (`gpu4d.bragg.poisson_fit`), 1.2 to 5 times as precise, for counts of round probes: disks nearer than 2 R + 3 px
+        its own (`gpu4d.bragg.poisson_fit`), 1.2 to 5 times as precise, for counts: disks nearer than 2 R + 3 px
         to another or to the border, and those whose fit fails, keep the correlation's position and error; both have the
         template's zero point: how far the fit misses the correlation on the probe itself is taken off. "upsample": samples at
         1 / `upsample` px and a parabola, as peers do; "parabola": through the neighbouring pixels; None: whole pixels. "auto" is
-        "likelihood" for integer patterns and a template made from a round and even probe (rim within 3 % of the radius, and both
-        estimators within 0.01 px on the probe, noise apart), else "correlation", and the log says which and why.
+        "likelihood" for integer patterns and a template made from a vacuum image that tells what the probe is between the pixels, to
+        0.01 px (a round and even one by its radial profile, any other by its grid profile), else "correlation", and the log says
+        which and why.
     refine_power : float
         n of the map positions are refined on.
     upsample : int

@@ -1,8 +1,8 @@
 """Poisson maximum likelihood for one disk at a time: position to the noise of the counts, with its covariance.
 
 A correlation weighs every pixel alike and takes a slope of the background for a shift; the likelihood does neither. What decides is
-the template: a radial profile, sampled far more finely than a pixel by the probe's own pixels. A sharp probe image shifted by
-Fourier is undersampled and misses by 0.05 px.
+the template: a radial profile, sampled far more finely than a pixel by the probe's own pixels, or the grid profile of a probe that
+is not round (`disk_shape`). A sharp probe image shifted by Fourier is undersampled and misses by 0.05 px.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     """A disk between the pixels as the template of `poisson_fit`.
 
     The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: a logistic
-    edge is fitted, and what it leaves over is averaged in bins of 0.05 px with a least-squares spline through their means.
+    edge is fitted, and what it leaves over is averaged in bins of 0.05 px with a least-squares spline through their means. A probe
+    that is not round or not even has a grid profile instead: splines of the logit of its image.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     Raises
     ------
     InputError
-        The probe is not at all round, or has no disk.
+        The probe has no disk, or is not round and too sharp for its pixels to show its rim.
 
     Examples
     --------
