@@ -12,8 +12,9 @@ from gpu4d.benchmarks.disk_scenes import Found, Scene, exact_maxima, find, latti
 from gpu4d.benchmarks.strain_bound import strain
 
 from gpu4d import BraggDisks
+from gpu4d.bragg import refine_template
 from gpu4d.errors import InputError
-from gpu4d.probe import measure_disk, synthetic, template
+from gpu4d.probe import Template, measure_disk, synthetic, template
 
 Row = dict[str, Any]
 LIKELIHOOD: dict[str, Any] = {"refine": "likelihood"}
@@ -213,6 +214,29 @@ def noisy_template(
         yield {**labels, "vacuum counts per pixel": counts, "method": name, **judged(parts, bounds)}
 
 
+def refined(patterns: int) -> Iterator[Row]:
+    """A template before and after the scan itself has refined it; another scan of the same crystal is then judged."""
+    shape = (128, 128)
+    for i, dose in enumerate((100.0, 3000.0, 20000.0)):
+        scan = max(4, round((patterns / 2) ** 0.5))
+        some, other = lattice(dose, scan=scan, seed=2 * i), lattice(dose, scan=scan, seed=2 * i + 1)
+        starts = {"true": template(some.probe())}
+        starts |= {f"vacuum, {counts} counts": template(some.probe(counts, seed=i)) for counts in (1000, 100, 10)}
+        starts["no vacuum: disk as measured"] = _measured(some)
+        starts |= {f"disk, radius + {more} px": template(synthetic(shape, 6.0 + more)) for more in (0.3, 1.0)}
+        starts["disk, edge 2 px"] = template(synthetic(shape, 6.0, edge=2.0))
+        for name, start in starts.items():
+            after = refine_template(some.patterns, None, start)
+            for stage, kernel in (("before", start), ("after", after)):
+                yield from compare(other, kernel, {"likelihood": LIKELIHOOD}, dose=dose, template=name, stage=stage)
+
+
+def _measured(some: Scene) -> Template:
+    """A synthetic disk of the radius and edge that the direct disk of one pattern shows."""
+    disk = measure_disk(some.patterns[0])
+    return template(synthetic(some.patterns.shape[1:], disk.radius, edge=disk.edge))  # type: ignore[arg-type]
+
+
 def detector(patterns: int) -> Iterator[Row]:
     """Detectors of other sizes, odd and not square ones too."""
     for i, shape in enumerate(((64, 64), (96, 96), (128, 128), (192, 192), (256, 256), (96, 160), (211, 211), (515, 514))):
@@ -262,6 +286,7 @@ STUDIES: dict[str, Callable[[int], Iterator[Row]]] = {
     "template": templates,
     "power": power,
     "detector": detector,
+    "refined": refined,
     "shapes": shapes,
     "strain": strain,
 }

@@ -36,6 +36,7 @@ _NAMES = {
     "open": "gpu4d.io.opening",
     "polar_transform": "gpu4d.amorphous.polar",
     "radial_profile": "gpu4d.amorphous.polar",
+    "refine_template": "gpu4d.bragg.refine_template",
     "save": "gpu4d.io.saving",
     "ssb": "gpu4d.phase.ssb",
     "strain_map": "gpu4d.crystal.strain",
