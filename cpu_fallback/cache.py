@@ -15,7 +15,7 @@ from numba import njit
 STAMP = "gpu4d-sources"  # a file beside what numba writes
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _anything() -> None:
     """Asked where numba keeps what it compiles in this folder: in `__pycache__`, or elsewhere where that may not be written."""
 
