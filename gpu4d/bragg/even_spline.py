@@ -14,7 +14,9 @@ REGULAR = 1e-10  # of the mean weight of a coefficient: where the terms and a li
 Terms = Callable[[Any], np.ndarray]
 
 
-def even_spline(r: np.ndarray, values: np.ndarray, variance: np.ndarray, terms: Terms, step: float) -> Callable[[Any], Any]:
+def even_spline(
+    r: np.ndarray, values: np.ndarray, variance: np.ndarray, terms: Terms, step: float, noisy: float | None = None
+) -> Callable[[Any], Any]:
     """Smoothing spline, even about r = 0, plus terms that cost nothing; the terms alone behind the last r.
 
     values = Σ c_j B_j(r) + Σ d_k terms_k(r) + noise, with cubic B-splines on knots `step` apart. The third differences of c are
@@ -33,6 +35,9 @@ def even_spline(r: np.ndarray, values: np.ndarray, variance: np.ndarray, terms: 
         From distances (m,) to (m, terms).
     step : float
         Between knots, pixels.
+    noisy : float, optional
+        How many of the values have noise: those that have less than their variance says would make that of the others seem
+        small. All by default.
 
     Returns
     -------
@@ -53,7 +58,9 @@ def even_spline(r: np.ndarray, values: np.ndarray, variance: np.ndarray, terms: 
     bands = np.stack([np.pad(normal.diagonal(k), (0, k)) for k in range(4)])
     corner = np.einsum("ni,n,nj->ij", beside, 1 / variance, beside)
     power = float((values**2 / variance).sum())
-    c, d = _likeliest(bands, weighted @ beside, corner, weighted @ values, (values / variance) @ beside, power, len(r))
+    c, d = _likeliest(
+        bands, weighted @ beside, corner, weighted @ values, (values / variance) @ beside, power, len(r) if noisy is None else noisy
+    )
     spline = BSpline(knots, c[shared], 3)
 
     def curve(q: Any) -> Any:
@@ -64,7 +71,7 @@ def even_spline(r: np.ndarray, values: np.ndarray, variance: np.ndarray, terms: 
 
 
 def _likeliest(
-    bands: np.ndarray, beside: np.ndarray, corner: np.ndarray, right: np.ndarray, below: np.ndarray, power: float, values: int
+    bands: np.ndarray, beside: np.ndarray, corner: np.ndarray, right: np.ndarray, below: np.ndarray, power: float, noisy: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients c, d of the normal equations [[bands, beside], [besideᵀ, corner]] [c, d] = [right, below], with the penalty of the
     likeliest strength; `power` is the sum of squares that they explain a part of.
@@ -79,7 +86,7 @@ def _likeliest(
     scale = bands[0].sum() / rough[0].sum()
     bands, rough = bands + small * (np.arange(4) == 0)[:, None], scale * rough
     columns = np.concatenate([right[:, None], beside], axis=1)
-    freedom = values - terms - 2  # the penalty does not see the terms, nor a constant and r²
+    freedom = max(noisy - terms - 2, 1.0)  # the penalty does not see the terms, nor a constant and r²
     least, found = np.inf, (np.zeros(count), np.zeros(terms))
     for strength in STRENGTHS:
         try:
@@ -93,7 +100,7 @@ def _likeliest(
             continue
         d = np.linalg.solve(complement, below - np.einsum("ni,n->i", beside, solved[:, 0]))
         c = solved[:, 0] - (solved[:, 1:] * d).sum(-1)
-        misfit = max(power - (right * c).sum() - (below * d).sum(), 0.0) + values * LEAST_NOISE**2
+        misfit = max(power - (right * c).sum() - (below * d).sum(), 0.0) + noisy * LEAST_NOISE**2
         deviance = freedom * np.log(misfit) + 2 * np.log(factor[0]).sum() + size - (count - 2) * np.log(strength)
         if deviance < least:
             least, found = deviance, (c, d)

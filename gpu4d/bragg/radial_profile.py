@@ -92,7 +92,9 @@ def radial_profile(pixels: bytes, shape: tuple[int, int]) -> RadialProfile:
     value: Callable[[Any], Any] = edge
     for i in range(ROUNDS):
         x, y, r, values = _about(image, center, disk.radius)
-        rest = even_spline(r, values - edge(r), np.maximum(value(r), DARKEST), terms, step)
+        height = value(r)
+        noisy = np.clip(height / DARKEST, 0.0, 1.0).sum()  # no counts, no noise
+        rest = even_spline(r, values - edge(r), np.maximum(height, DARKEST), terms, step, float(noisy))
         value = _sum(edge, rest)
         if i < ROUNDS - 1:
             center = center + _shift(x, y, r, values, value, disk.radius)
