@@ -84,7 +84,7 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     """A disk between the pixels as the template of `poisson_fit`.
 
     The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: a logistic
-    edge is fitted, and what it leaves over is averaged in bins of 0.05 px with a least-squares spline through their means. A probe
+    edge is fitted, and what it leaves over is smoothed by a spline as far as the image's own noise asks for. A probe
     that is not round or not even has a grid profile instead: splines of the logit of its image.
 
     Parameters
