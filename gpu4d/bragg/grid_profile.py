@@ -13,21 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu4d.bragg.logit_surface import BENDING, BLUR, LEAST, Known, Surface, Window, logistic, logit, straight_sides, window_of
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk, measure_disk
 
 DARKEST = 0.02  # of the plateau: pixels behind the disk weigh no more than those
 DARK = 1e-3  # of it: a fill cannot be seen there
-BENDING = 10.0 ** np.arange(-6.0, 3.1, 0.5)  # what bending may cost, beside the misfit of pixels
-START, STIFFER = 8, 2  # places in that: of the first fit; from the best to one that tells how much the choice matters
+START, STIFFER = 8, 2  # places in BENDING: of the first fit; from the best to one that tells how much the choice matters
 ROUNDS, STEPS = 10, 2  # of choosing that cost anew, and Newton steps in each
 HALVINGS = 6  # of a step that makes the fit worse
 LEVELS = 0.02, 0.98  # an image is clipped to these before its first logit, which starts at a cost of
 SMOOTH = 1e-2
-INFORMED, LEAST = 1e-4, 1e-12  # weight of a pixel that has a say; of any
-BLUR, OUTLINE, PLATEAU = 1.0, 0.15, 0.8  # px; and of the maximum after it: where the probe is, and where its inside is
-MARGIN = 6  # px of window around what is brighter than that
-WIDEST = 44  # splines each way: of larger probes they are more than a pixel apart
+INFORMED = 1e-4  # weight of a pixel that has a say
 CERTAIN = 20.0  # by which terms of the filling must lower n ln χ²: noise does once in 20 000 times
 HIGHEST = 3  # degree of the filling
 REACH = 1.5  # px: what the usual window has beyond the farthest part of the rim, at least
@@ -99,7 +96,7 @@ def grid_profile(pixels: bytes, shape: tuple[int, int]) -> GridProfile:
     """
     image = np.frombuffer(pixels).reshape(shape)
     disk = measure_disk(image)
-    window = _window(image, disk)
+    window = window_of(image, disk)
     fit, degree = _fitted(window, 0), 0
     while degree < HIGHEST:
         better = _fitted(window, degree + 1)
@@ -120,179 +117,14 @@ def grid_profile(pixels: bytes, shape: tuple[int, int]) -> GridProfile:
     return GridProfile(measured, _between(window, fit, plateau), _between(window, other, plateau), fit.noise)
 
 
-class _Window(NamedTuple):
-    """The pixels that are fitted, flat, in units of the plateau.
-
-    x, y are relative to the disk's centre, `first` is that of the first pixel, `shape` their rows and columns, `step` the pixels
-    between knots, `scale` what the polynomial measures x and y in.
-    """
-
-    counts: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    first: tuple[float, float]
-    shape: tuple[int, int]
-    step: float
-    scale: float
-
-
-def _window(image: np.ndarray, disk: Disk) -> _Window:
-    from scipy import ndimage
-
-    blurred = ndimage.gaussian_filter(image, BLUR)
-    top = blurred.max()
-    label, _ = ndimage.label(blurred > OUTLINE * top)
-    probe = np.nonzero(label == label[np.unravel_index(blurred.argmax(), image.shape)])
-    low, high = ([int(edge(i)) for i in probe] for edge in (np.min, np.max))
-    if min(low) < 1 or any(h > n - 2 for h, n in zip(high, image.shape)):
-        raise InputError("the probe touches the border of its image: its rim must be whole; use refine='correlation'")
-    rows, columns = (slice(max(a - MARGIN, 0), min(b + MARGIN + 1, n)) for a, b, n in zip(low, high, image.shape))
-    part = image[rows, columns]
-    plateau = part[blurred[rows, columns] > PLATEAU * top].mean()
-    first = (rows.start - disk.qx, columns.start - disk.qy)
-    x, y = np.meshgrid(*(np.arange(n) + f for n, f in zip(part.shape, first)), indexing="ij")
-    step = max(1.0, max(part.shape) / WIDEST)
-    return _Window(part.ravel() / plateau, x.ravel(), y.ravel(), first, part.shape, step, max(disk.radius, 1.0))
-
-
-class _Known(NamedTuple):
-    """What is known of coefficients before the pixels: rows, what they should make, and its weight."""
-
-    rows: Any
-    wanted: np.ndarray
-    weight: np.ndarray
-
-    def misfit(self, found: np.ndarray) -> float:
-        return float(self.weight @ (self.rows @ found - self.wanted) ** 2)
-
-
-class _Surface:
-    """Smooth surfaces over a window: cubic splines that cost to bend, and waves of the rim that cost nothing."""
-
-    def __init__(self, window: _Window):
-        from scipy import sparse
-
-        self.window = window
-        rows = [_splines(n, window.step) for n in window.shape]
-        self.knots = tuple(r.shape[1] for r in rows)
-        waves = _waves(window.x, window.y)
-        self.values = sparse.hstack([sparse.kron(*rows), sparse.csr_array(waves)]).tocsr()
-        bend = 0
-        for order, weight in enumerate((1.0, 2.0, 1.0)):  # ∂²/∂y², ∂²/∂x∂y, ∂²/∂x²
-            d = sparse.kron(*(_differences(n, o) for n, o in zip(self.knots, (order, 2 - order))))
-            bend = bend + weight * (d.T @ d)
-        free = sparse.csr_array((waves.shape[1], waves.shape[1]))
-        self.bend = sparse.block_diag([bend, free]).tocsc()
-        self.free = 3 + waves.shape[1]  # planes do not bend
-        self.known = _Known(sparse.csr_array((0, self.values.shape[1])), np.zeros(0), np.zeros(0))
-        self.stiff = self.values.shape[1] - self.free
-
-    def rows(self, steep: np.ndarray, cuts: np.ndarray) -> Any:
-        """Change of the intensity with every coefficient, (pixels, knots + waves + 3 cuts): by φ, and by the planes of straight sides."""
-        from scipy import sparse
-
-        plane = np.stack([np.ones_like(self.window.x), self.window.x, self.window.y], -1)
-        sides = (cuts[:, :, None] * plane[None]).transpose(1, 0, 2).reshape(len(plane), -1)
-        return sparse.hstack([sparse.diags_array(steep) @ self.values, sparse.csr_array(sides)]).tocsr()
-
-    def solve(self, rows: Any, wanted: np.ndarray, weight: np.ndarray, cost: float) -> tuple[np.ndarray, float]:
-        """Coefficients of least Σ w (z - rows c)² + cost · bending, and the logarithm of the determinant of their matrix."""
-        from scipy import sparse
-        from scipy.sparse.linalg import splu
-
-        sides = rows.shape[1] - self.values.shape[1]
-        bend = sparse.block_diag([self.bend, sparse.csr_array((sides, sides))]) if sides else self.bend
-        ridge = sparse.eye_array(rows.shape[1]) * LEAST
-        normal = (rows.T @ sparse.diags_array(weight) @ rows + cost * bend + ridge).tocsc()
-        factors = splu(normal, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        return factors.solve(rows.T @ (weight * wanted)), float(np.log(np.abs(factors.U.diagonal())).sum())
-
-    def choose(self, rows: Any, wanted: np.ndarray, weight: np.ndarray, informed: int, at: int) -> tuple[np.ndarray, int]:
-        """`solve` with the cost of largest restricted likelihood, `at` or next to it."""
-        freedom = max(informed - self.free - rows.shape[1] + self.values.shape[1], 1)
-        best = None
-        for i in range(max(0, at - 1), min(len(BENDING), at + 2)):
-            found, size = self.solve(rows, wanted, weight, BENDING[i])
-            left = weight @ (wanted - rows @ found) ** 2 + self.bending(found, BENDING[i])
-            unlikely = freedom * np.log(max(left, 1e-300)) + size - self.stiff * np.log(BENDING[i])
-            if best is None or unlikely < best[0]:
-                best = (unlikely, found, i)
-        assert best is not None
-        return best[1:]
-
-    def bending(self, found: np.ndarray, cost: float) -> float:
-        found = found[: self.values.shape[1]]
-        return float(cost * (found @ (self.bend @ found)))
-
-    def freedom(self, rows: Any, weight: np.ndarray, cost: float) -> float:
-        """Terms that the pixels determine: the trace of the matrix that makes the fit of the counts, from how the determinant grows
-        with the cost."""
-        none, more = np.zeros(len(weight)), 1.1
-        grown = self.solve(rows, none, weight, more * cost)[1] - self.solve(rows, none, weight, cost)[1]
-        return rows.shape[1] - grown / np.log(more)
-
-    def at(self, found: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        from scipy.ndimage import map_coordinates
-
-        count = self.knots[0] * self.knots[1]
-        place = [(v - f) / self.window.step + 1 for v, f in zip((x, y), self.window.first)]
-        spline = map_coordinates(found[:count].reshape(self.knots), place, order=3, prefilter=False, mode="nearest")
-        return spline + _waves(x, y) @ found[count : self.values.shape[1]]
-
-    def parts(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """1 / (1 + e^-φ), and the same of every straight side, (sides, pixels)."""
-        count = self.values.shape[1]
-        return _rise(self.values @ found[:count]), _sides(found[count:], self.window.x, self.window.y)
-
-
-def _splines(count: int, step: float) -> Any:
-    """Cubic B-splines, `step` pixels apart, at whole pixels: (count, knots) sparse."""
-    from scipy import sparse
-
-    at = np.arange(count) / step
-    first = np.floor(at).astype(int)
-    t = at - first
-    weight = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1) / 6
-    which = first[:, None] + np.arange(4)
-    return sparse.csr_array((weight.ravel(), (np.repeat(np.arange(count), 4), which.ravel())), shape=(count, first[-1] + 4))
-
-
-def _differences(count: int, order: int) -> Any:
-    from scipy import sparse
-
-    d = sparse.eye_array(count, format="csr")
-    for _ in range(order):
-        d = d[1:] - d[:-1]
-    return d
-
-
-def _waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """r, cos 2θ, sin 2θ, r cos 2θ, r sin 2θ, smooth in the middle, (n, 5): φ of an ellipse is made of these and a plane."""
-    r = np.sqrt(x * x + y * y + 1)
-    c, s = (x * x - y * y) / r**2, 2 * x * y / r**2
-    return np.stack([r, c, s, r * c, r * s], -1)
-
-
 def _powers(x: np.ndarray, y: np.ndarray, degree: int) -> np.ndarray:
     return np.stack([x**i * y ** (n - i) for n in range(degree + 1) for i in range(n + 1)], -1)
-
-
-def _rise(phi: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(phi, -60, 60)))
-
-
-def _logit(rise: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(rise, 1e-9) / np.maximum(1 - rise, 1e-9))
-
-
-def _sides(planes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.stack([_rise(a + b * x + c * y) for a, b, c in planes.reshape(-1, 3)]) if planes.size else np.zeros((0, len(x)))
 
 
 class _Fit(NamedTuple):
     """Coefficients of φ and of straight sides, what bending φ costs; the filling's; filling and outline on the pixels."""
 
-    surface: _Surface
+    surface: Surface
     found: np.ndarray
     cost: int
     powers: np.ndarray
@@ -302,7 +134,7 @@ class _Fit(NamedTuple):
     noise: float
 
 
-def _fitted(window: _Window, degree: int, sides: np.ndarray | None = None, noise: float = 0.0) -> _Fit:
+def _fitted(window: Window, degree: int, sides: np.ndarray | None = None, noise: float = 0.0) -> _Fit:
     """Newton steps for φ and least squares for the filling in turn, from the image's own logit.
 
     `sides`: planes (n, 3) whose logistic edges cut the probe, to start from; an image of that noise does not change their slopes by
@@ -310,11 +142,11 @@ def _fitted(window: _Window, degree: int, sides: np.ndarray | None = None, noise
     """
     counts = window.counts
     terms = _powers(window.x / window.scale, window.y / window.scale, degree)
-    surface, cost, fill = _Surface(window), START, np.ones_like(counts)
+    surface, cost, fill = Surface(window), START, np.ones_like(counts)
     planes = np.zeros(0) if sides is None else sides.ravel()
     if sides is not None:
         surface.known = _slopes(sides, surface.values.shape[1], noise)
-    open_ = np.prod(_sides(planes, window.x, window.y), 0)
+    open_ = np.prod(straight_sides(planes, window.x, window.y), 0)
     clipped = np.clip(counts / np.maximum(open_, LEVELS[0]), *LEVELS)
     found = surface.solve(surface.values, np.log(clipped / (1 - clipped)), np.maximum(open_, LEAST) ** 2, SMOOTH)[0]
     found = np.concatenate([found, planes])
@@ -331,7 +163,7 @@ def _fitted(window: _Window, degree: int, sides: np.ndarray | None = None, noise
     return _judged(_Fit(surface, found, cost, powers, fill, rise, 0.0, 0.0), counts)
 
 
-def _working(surface: _Surface, counts: np.ndarray, found: np.ndarray, fill: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, int]:
+def _working(surface: Surface, counts: np.ndarray, found: np.ndarray, fill: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, int]:
     """Linearised about a fit: rows, what they should make, its weight, and how many pixels tell of φ."""
     from scipy import sparse
 
@@ -347,7 +179,7 @@ def _working(surface: _Surface, counts: np.ndarray, found: np.ndarray, fill: np.
     return rows, wanted, weight, informed
 
 
-def _slopes(sides: np.ndarray, before: int, noise: float) -> _Known:
+def _slopes(sides: np.ndarray, before: int, noise: float) -> Known:
     """Of straight sides: as steep as they start, to about `SLOPES`."""
     from scipy import sparse
 
@@ -355,10 +187,10 @@ def _slopes(sides: np.ndarray, before: int, noise: float) -> _Known:
     rows = np.zeros((len(sides), before + sides.size))
     for i, (side, slope) in enumerate(zip(sides, steep)):
         rows[i, before + 3 * i + 1 : before + 3 * i + 3] = side[1:] / slope
-    return _Known(sparse.csr_array(rows), steep, (noise / (SLOPES * steep)) ** 2)
+    return Known(sparse.csr_array(rows), steep, (noise / (SLOPES * steep)) ** 2)
 
 
-def _stepped(surface: _Surface, counts: np.ndarray, found: np.ndarray, fill: np.ndarray, cost: int, choose: bool) -> tuple[np.ndarray, int]:
+def _stepped(surface: Surface, counts: np.ndarray, found: np.ndarray, fill: np.ndarray, cost: int, choose: bool) -> tuple[np.ndarray, int]:
     """One Newton step, shortened until it does no harm."""
     rows, wanted, weight, informed = _working(surface, counts, found, fill)
     if choose:
@@ -391,7 +223,7 @@ def _judged(fit: _Fit, counts: np.ndarray) -> _Fit:
     return fit._replace(score=count * np.log(left) + terms, noise=float(np.sqrt(left)))
 
 
-def _with_sides(window: _Window, fit: _Fit, degree: int) -> _Fit:
+def _with_sides(window: Window, fit: _Fit, degree: int) -> _Fit:
     """The fit with straight sides, if they make it better with certainty: each with about the edge that the rim has, or none."""
     slope = 4 / _edge(fit, window)[0]
     sides = _straight(window, slope)
@@ -407,7 +239,7 @@ def _with_sides(window: _Window, fit: _Fit, degree: int) -> _Fit:
     return fit
 
 
-def _straight(window: _Window, slope: float) -> np.ndarray:
+def _straight(window: Window, slope: float) -> np.ndarray:
     """Planes (n, 3) along the straight sides of an outline: where the normals of its rim gather; of that slope."""
     from scipy import ndimage
 
@@ -430,14 +262,14 @@ def _straight(window: _Window, slope: float) -> np.ndarray:
     return slope * np.array([[d, -np.cos(a), -np.sin(a)] for a, d in sides]).reshape(-1, 3)
 
 
-def _stiffened(window: _Window, fit: _Fit) -> _Fit:
+def _stiffened(window: Window, fit: _Fit) -> _Fit:
     found, cost = fit.found, min(fit.cost + STIFFER, len(BENDING) - 1)
     for _ in range(2 * STEPS):
         found, _ = _stepped(fit.surface, window.counts, found, fit.fill, cost, choose=False)
     return fit._replace(found=found, cost=cost)
 
 
-def _between(window: _Window, fit: _Fit, plateau: float) -> Callable[[Any, Any], np.ndarray]:
+def _between(window: Window, fit: _Fit, plateau: float) -> Callable[[Any, Any], np.ndarray]:
     """The fit at any point; nothing outside the window."""
     degree = int(np.sqrt(2 * len(fit.powers))) - 1
     last = [f + n - 1 for f, n in zip(window.first, window.shape)]
@@ -446,7 +278,7 @@ def _between(window: _Window, fit: _Fit, plateau: float) -> Callable[[Any, Any],
         x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
         near = (x >= window.first[0]) & (x <= last[0]) & (y >= window.first[1]) & (y <= last[1])
         out, u, v = np.zeros(x.shape), x[near], y[near]
-        rise = _rise(fit.surface.at(fit.found, u, v)) * np.prod(_sides(fit.found[fit.surface.values.shape[1] :], u, v), 0)
+        rise = logistic(fit.surface.at(fit.found, u, v)) * np.prod(straight_sides(fit.found[fit.surface.values.shape[1] :], u, v), 0)
         fill = np.maximum(_powers(u / window.scale, v / window.scale, degree) @ fit.powers, DARKEST)
         out[near] = fill * rise / plateau
         return out
@@ -454,13 +286,13 @@ def _between(window: _Window, fit: _Fit, plateau: float) -> Callable[[Any, Any],
     return value
 
 
-def _edge(fit: _Fit, window: _Window) -> tuple[float, float]:
+def _edge(fit: _Fit, window: Window) -> tuple[float, float]:
     """Width of the edge, and the distance of the farthest bright pixel from the centre, pixels.
 
     ∫ 4 p (1 - p) ds is w across an edge, and ∫ |∇p| ds is 1; 4 / w is the slope of φ, whatever there is inside.
     """
     steep = np.hypot(*np.gradient(fit.rise.reshape(window.shape))).sum()
-    slope = np.hypot(*np.gradient(_logit(fit.rise).reshape(window.shape))).ravel()
+    slope = np.hypot(*np.gradient(logit(fit.rise).reshape(window.shape))).ravel()
     half = fit.rise * (1 - fit.rise)
     width = min(4 * half.sum() / steep, 4 / np.average(slope, weights=half * slope**2 + LEAST))
     return float(width), float(np.hypot(window.x, window.y)[fit.rise > 0.5].max(initial=0.0))
