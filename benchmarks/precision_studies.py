@@ -218,7 +218,7 @@ def refined(patterns: int) -> Iterator[Row]:
     """A template before and after the scan itself has refined it; another scan of the same crystal is then judged."""
     shape = (128, 128)
     for i, dose in enumerate((100.0, 3000.0, 20000.0)):
-        scan = max(4, round((patterns / 2) ** 0.5))
+        scan = max(4, round((patterns / 4) ** 0.5))
         some, other = lattice(dose, scan=scan, seed=2 * i), lattice(dose, scan=scan, seed=2 * i + 1)
         starts = {"true": template(some.probe())}
         starts |= {f"vacuum, {counts} counts": template(some.probe(counts, seed=i)) for counts in (1000, 100, 10)}

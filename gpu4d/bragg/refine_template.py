@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.bragg.disk_shape import disk_shape
 from gpu4d.bragg.disks import find_bragg_disks
 from gpu4d.bragg.poisson_fit import PHASES, disk_profile
 from gpu4d.bragg.radial_profile import usual_reach
-from gpu4d.bragg.shared_shape import Grid, Radial, Shape, Together, Windows, smoothed
+from gpu4d.bragg.shared_shape import NEAR, Grid, Radial, Shape, Together, Windows, smoothed
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
 from gpu4d.probe.fine_image import FineImage
@@ -34,7 +35,7 @@ FINEST, FINE_STEPS = 0.125, 8  # px between samples of the result, and samples i
 KNOTS, GRID_KNOTS, MOST_KNOTS = 4, 2.5, 1600  # in the edge's width; of a grid in all
 SHARPEST, STEEPEST = 0.1, 0.25  # px: edge, and the least that knots are laid by
 LONGEST = 0.5  # px, a step of radius or edge
-ROUNDS = {"disks": 3, "edge": 8, "shape": 4, "waves": 5, "grid": 3}  # steps, at most
+ROUNDS = {"disks": 3, "edge": 8, "shape": 10, "waves": 5, "grid": 3}  # steps, at most
 SETTLED = 0.002  # px or relative height: a smaller step is the last
 WAVES = 6  # of the rim
 CERTAIN = 30.0  # χ² of a wave's two parameters, which noise reaches once in three million times
@@ -99,7 +100,8 @@ def refine_template(
     Notes
     -----
     Patterns that are empty or have a NaN in a disk's window have no say, nor do pixels of the detector mask. A disk with another
-    nearer than about 2 R + 5 px is left out, as are those that fit far worse than most.
+    nearer than about 2 R + 5 px is left out, as are those that fit far worse than most. A template that is not round and already
+    fits the disks better than what they show together (straight sides and corners) is given back as it was, with a warning.
 
     Examples
     --------
@@ -126,6 +128,10 @@ def refine_template(
         _enough(together)
     if shape == "grid" or (shape == "auto" and _not_round(together)):
         _fit_any(together)
+        own = _own_shape(start)
+        if own is not None and _misfit(together, own) <= _misfit(together, together.shape):
+            log.warning("the template's own shape fits the disks of the scan better than what they show together: it is returned as it was")
+            return start
     s = together.shape
     form = "round" if s.grid is None else "on a grid"
     log.info("template from %d disks: radius %.3f px, edge %.3f px, %s", len(together.state), s.radius, s.edge, form)
@@ -328,6 +334,42 @@ def _fit_any(t: Together) -> None:
     if not t.roughness < before[1]:
         t.shape = before[0]
         log.warning("the disks are not round, but no shape on a grid fits them better: the template is round; start from a vacuum image")
+
+
+class _Given(NamedTuple):
+    """The shape of a template that is not refined, as `Together` asks for it."""
+
+    radius: float
+    value: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def with_slopes(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        e, at = NEAR, self.value
+        return at(x, y), (at(x + e, y) - at(x - e, y)) / (2 * e), (at(x, y + e) - at(x, y - e)) / (2 * e)
+
+
+def _own_shape(start: Template) -> _Given | None:
+    """Of the probe, round or not; None where it has no profile."""
+    if start.fine is not None:
+        return _Given(start.radius, start.fine.interpolator())
+    if start.probe is None:
+        return None
+    try:
+        return _Given(start.radius, disk_shape(start.probe.astype(np.float64).tobytes(), start.shape).value)
+    except ValueError:
+        return None
+
+
+def _misfit(t: Together, shape: Any) -> float:
+    """χ² a pixel of the median disk, its own parameters fitted to a shape as it is."""
+    own = Together(t.windows, shape)
+    own.state = t.state.copy()
+    for _ in range(ROUNDS["disks"]):
+        own.uneven = 0.0
+        own.step()
+        own.move(np.zeros(0))
+    own.uneven = 0.0
+    own.step()
+    return float(np.median(own.misfit))
 
 
 def _as_template(shape: Shape, reach: float, start: Template) -> Template:

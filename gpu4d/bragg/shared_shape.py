@@ -217,7 +217,7 @@ class Shape:
 class Together:
     """The disks' own parameters beside the shape they share."""
 
-    def __init__(self, windows: Windows, shape: Shape):
+    def __init__(self, windows: Windows, shape: Any):
         self.windows, self.shape = windows, shape
         self.half = float(np.abs(windows.pixels).max())
         far = np.hypot(*windows.pixels.T)
