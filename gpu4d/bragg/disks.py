@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu4d import arrays, fft
 from gpu4d.bragg.choose_parameters import USUAL, choose_parameters, spread_sample
-from gpu4d.bragg.find_disks import Disks
+from gpu4d.bragg.disk_lists import HELD, UNITS, fields_of, in_scan_order
 from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.poisson_fit import STEPS
 from gpu4d.bragg.search import likelihood, search, search_in_threads
@@ -23,10 +23,8 @@ from gpu4d.streaming import ScanInfo, sweep
 
 log = logging.getLogger("gpu4d")
 
-HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32", "sy": "float32"}
 PADDED_BYTES = 144  # of a place for a disk, while the lists of an update are made: disks, fit, fields, what is kept of them
 USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
-UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
 NOT_LOOKED = "nobody has looked at the scan"
 SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
@@ -196,7 +194,7 @@ class BraggDisks:
     def update(self, frames: Any, positions: np.ndarray) -> None:
         disks = search(frames, self.arguments, self.options, self.fit)
         number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
-        self.found[int(number[0])] = (number, PointListArray.from_padded(disks.count, _fields(disks), (len(number),), UNITS))
+        self.found[int(number[0])] = (number, PointListArray.from_padded(disks.count, fields_of(disks), (len(number),), UNITS))
 
     def state(self) -> dict[str, Any]:
         return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.items()}}
@@ -208,7 +206,7 @@ class BraggDisks:
         self.found = {**self.state()["found"], **state["found"]}  # lists of several devices meet on the host
 
     def finish(self) -> PointListArray:
-        return _in_scan_order(list(self.found.values()), self.scan.shape[:2])
+        return in_scan_order(list(self.found.values()), self.scan.shape[:2])
 
 
 def find_bragg_disks(
@@ -332,7 +330,7 @@ def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray
     flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
     reduction.settle(patterns.dtype)
     disks = search_in_threads(flat, disk_arguments(reduction.template, reduction.edge, detector_mask), reduction.options, reduction.fit)
-    return PointListArray.from_padded(disks.count, _fields(disks), shape or (1,), UNITS)
+    return PointListArray.from_padded(disks.count, fields_of(disks), shape or (1,), UNITS)
 
 
 def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
@@ -365,39 +363,6 @@ def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | No
         "mask": detector_mask,
         "fill_width": template.radius,
     }
-
-
-def _fields(disks: Disks) -> dict[str, Any]:
-    xp = arrays.namespace(disks.qx)
-    return {name: xp.astype(getattr(disks, name), getattr(xp, kind)) for name, kind in HELD.items()}
-
-
-def _in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[int, ...]) -> PointListArray:
-    """One list per position of the scan, from tiles in any order; positions in no tile have no points."""
-    counts = np.zeros(int(np.prod(shape)), dtype=np.int64)
-    for number, points in parts:
-        counts[number] = arrays.to_numpy(points.counts)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    if not parts:
-        return PointListArray(offsets, {name: np.zeros(0, kind) for name, kind in HELD.items()}, shape, UNITS)
-    places = [_places(number, arrays.to_numpy(points.offsets), offsets) for number, points in parts]
-    like = parts[0][1].offsets
-    flat = {}
-    for name, kind in HELD.items():
-        if isinstance(like, np.ndarray):  # tile by tile into place: no third copy of long lists
-            flat[name] = np.empty(offsets[-1], kind)
-            for (_, points), at in zip(parts, places):
-                flat[name][at] = points.flat(name)
-        else:
-            xp = arrays.namespace(like)
-            order = arrays.from_numpy(np.argsort(np.concatenate(places)), like)
-            flat[name] = xp.take(xp.concat([points.flat(name) for _, points in parts]), order)
-    return PointListArray(arrays.from_numpy(offsets, like), flat, shape, UNITS)
-
-
-def _places(number: np.ndarray, inside: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Where the points of a tile go: `number` are its positions, `inside` its own offsets, `offsets` those of the scan."""
-    return np.arange(inside[-1]) + np.repeat(offsets[number] - inside[:-1], np.diff(inside))
 
 
 def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:

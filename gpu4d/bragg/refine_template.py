@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.bragg.disk_shape import disk_shape
-from gpu4d.bragg.disks import find_bragg_disks
+from gpu4d.bragg.disk_windows import windows_of
 from gpu4d.bragg.poisson_fit import PHASES, disk_profile
 from gpu4d.bragg.radial_profile import usual_reach
-from gpu4d.bragg.shared_shape import NEAR, Grid, Radial, Shape, Together, Windows, smoothed
-from gpu4d.data import DataCube, PointListArray
+from gpu4d.bragg.shared_shape import NEAR, Grid, Radial, Shape, Together, smoothed
+from gpu4d.data import PointListArray
 from gpu4d.errors import InputError
 from gpu4d.probe.fine_image import FineImage
 from gpu4d.probe.measure_disk import Disk, measure_disk
@@ -28,9 +27,7 @@ log = logging.getLogger("gpu4d")
 
 SHAPES = ("auto", "round", "grid")
 LEAST = 20  # disks: a shape has some fifteen unknowns of its own
-MOST_PIXELS = 4e6  # of all windows together: more disks than that are thinned out evenly
 GRID_PIXELS = 1e6  # the same where a grid is fitted, which takes ten times as long
-FRAMES = 64e6  # bytes read at once
 FINEST, FINE_STEPS = 0.125, 8  # px between samples of the result, and samples in the edge: its spline then misses by 3e-5
 KNOTS, GRID_KNOTS, MOST_KNOTS = 4, 2.5, 1600  # in the edge's width; of a grid in all
 SHARPEST, STEEPEST = 0.1, 0.25  # px: edge, and the least that knots are laid by
@@ -40,7 +37,6 @@ SETTLED = 0.002  # px or relative height: a smaller step is the last
 WAVES = 6  # of the rim
 CERTAIN = 30.0  # χ² of a wave's two parameters, which noise reaches once in three million times
 SEEN = 0.01  # px, and relative height: less of it does not matter
-COVERED = 0.8  # of a window on valid pixels
 PLAIN = 0.2  # of the height: what a probe may differ by from a logistic edge and be started as one
 PLATEAU = 0.7  # radii: the mean inside is 1
 OVERSAMPLED = 4  # points a pixel at which the centre of a shape that is not round is measured
@@ -116,7 +112,7 @@ def refine_template(
     start = as_template(template)
     _check(patterns, rounds, shape)
     reach = start.radius + max(5.0, 2.0 + 2.6 * start.edge)
-    windows, seen, alone = _windows(cube_or_patterns, disks, start, reach, int(patterns), where)
+    windows, seen, alone = windows_of(cube_or_patterns, disks, start, reach, int(patterns), where)
     if len(windows.x) < LEAST:
         raise InputError(
             f"{len(windows.x)} disks to refine a template from, {LEAST} are needed: of {seen} disks in the patterns used, {alone} lie "
@@ -144,82 +140,6 @@ def _check(patterns: int, rounds: int, shape: str) -> None:
             raise InputError(f"{name}={value!r}: need a whole number, at least 1")
     if shape not in SHAPES:
         raise InputError(f"shape={shape!r}: need one of {', '.join(map(repr, SHAPES))}")
-
-
-def _windows(
-    given: Any, disks: PointListArray | None, start: Template, reach: float, patterns: int, where: Any
-) -> tuple[Windows, int, int]:
-    """Disks that stand alone and whole on the detector; how many there were, and how many stand alone."""
-    cube = given if isinstance(given, DataCube) else None
-    shape = cube.scan_shape if cube is not None else tuple(given.shape[:-2]) or (1,)
-    detector = cube.detector_shape if cube is not None else tuple(given.shape[-2:])
-    if detector != start.shape:
-        raise InputError(f"the patterns have {detector} pixels, the template {start.shape}: make the template for this detector")
-    allowed = np.ones(shape, bool) if where is None else np.asarray(arrays.to_numpy(where)).astype(bool)
-    if allowed.shape != shape:
-        raise InputError(f"where has shape {allowed.shape}, the patterns {shape}: need one bool per pattern")
-    points = None if disks is None else disks.to_host()
-    if points is not None:
-        if points.shape != shape:
-            raise InputError(f"the disks are of {points.shape} patterns, the data of {shape}: find them in the same data")
-        allowed = allowed & (points.counts > 0)
-    number = _spread(np.flatnonzero(allowed), patterns)
-    half = ceil(reach)
-    offsets = np.stack(np.meshgrid(*[np.arange(-half, half + 1)] * 2, indexing="ij"), -1).reshape(-1, 2)
-    pixels = offsets[np.hypot(*offsets.T) <= reach]
-    mask = np.ones(detector, bool) if cube is None or cube.detector_mask is None else cube.detector_mask
-    parts, seen, alone = [], 0, 0
-    for some in _batches(number, detector):
-        frames = _read(given, shape, some)
-        found = _found(frames, start, mask) if points is None else [points[tuple(np.unravel_index(i, shape))] for i in some]
-        for frame, list_ in zip(frames, found):
-            single = _alone(list_.qx, list_.qy, reach + start.radius + start.edge)
-            seen, alone = seen + len(single), alone + int(single.sum())
-            parts.append(_cut(frame, mask, np.asarray(list_.qx)[single], np.asarray(list_.qy)[single], pixels, half))
-    joined = [np.concatenate(c) for c in zip(*parts)] if parts else [np.zeros((0, len(pixels)))] * 2 + [np.zeros(0)] * 2
-    thin = max(1, ceil(joined[0].size / MOST_PIXELS))
-    counts, weight, x, y = (v[::thin] for v in joined)
-    return Windows(counts, weight, pixels, x, y), seen, alone
-
-
-def _spread(allowed: np.ndarray, patterns: int) -> np.ndarray:
-    """So many of the positions, evenly, and in no step with the rows of the scan."""
-    if len(allowed) <= patterns:
-        return allowed
-    k = np.arange(patterns)
-    return allowed[((k + (k * (5**0.5 - 1) / 2) % 1) * len(allowed) / patterns).astype(int)]
-
-
-def _batches(number: np.ndarray, detector: tuple[int, int]) -> Iterator[np.ndarray]:
-    some = max(1, int(FRAMES / (8 * detector[0] * detector[1])))
-    return (number[i : i + some] for i in range(0, len(number), some))
-
-
-def _read(given: Any, shape: tuple[int, ...], number: np.ndarray) -> np.ndarray:
-    """Patterns by their row-major numbers, and no others."""
-    at = [tuple(int(i) for i in np.unravel_index(n, shape)) for n in number]
-    if isinstance(given, DataCube):
-        return np.stack([arrays.to_numpy(given.source.read(slice(i, i + 1), slice(j, j + 1)))[0, 0] for i, j in at])
-    return np.stack([arrays.to_numpy(given[i] if given.ndim > 2 else given) for i in at])
-
-
-def _found(frames: np.ndarray, start: Template, mask: np.ndarray) -> list[Any]:
-    return list(find_bragg_disks(DataCube(frames[None], detector_mask=mask), start, refine="correlation", progress=False).to_host())
-
-
-def _alone(x: np.ndarray, y: np.ndarray, spacing: float) -> np.ndarray:
-    near = np.hypot(x[:, None] - x, y[:, None] - y) < spacing
-    return near.sum(1) == 1
-
-
-def _cut(frame: np.ndarray, mask: np.ndarray, x: np.ndarray, y: np.ndarray, pixels: np.ndarray, half: int) -> tuple[np.ndarray, ...]:
-    i, j = (np.rint(v).astype(int) for v in (x, y))
-    ok = (i >= half) & (j >= half) & (i + half < frame.shape[0]) & (j + half < frame.shape[1])
-    rows, columns = i[ok][:, None] + pixels[:, 0], j[ok][:, None] + pixels[:, 1]
-    weight = mask[rows, columns].astype(np.float32)
-    counts = np.where(weight > 0, frame[rows, columns], 0).astype(np.float32)
-    good = np.isfinite(counts).all(1) & (weight.mean(1) >= COVERED)
-    return counts[good], weight[good], (x - i)[ok][good], (y - j)[ok][good]
 
 
 def _start(template: Template, reach: float) -> Shape:
