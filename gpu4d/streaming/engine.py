@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -251,17 +252,28 @@ def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:
             stop.set()
             raise
 
-    # conveyors that feed a device wait for it, and compute nothing themselves
-    beside = threads.beside(len(conveyors), "gpu4d-sweep") if conveyors[0].processor.copies else contextlib.nullcontext(threads.submit)
-    with beside as submit:
-        futures = [submit(work, one) for one in conveyors]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:  # Ctrl-C arrives here, in the main thread: let the conveyors end first
-            stop.set()
-            threads.finish(futures)
-            raise
+    if conveyors[0].processor.copies:  # they wait for a device, and compute nothing themselves
+        with threads.beside(len(conveyors), "gpu4d-sweep") as begin:
+            _finish([begin(work, one) for one in conveyors], stop)
+        return
+    begun = [threads.submit(work, one) for one in conveyors[1:]]
+    try:
+        with threads.along():
+            work(conveyors[0])
+    except BaseException:
+        threads.finish(begun)
+        raise
+    _finish([one for one in begun if not one.cancel()], stop)  # the supply is used up: who has not begun has nothing to do
+
+
+def _finish(conveyors: list[Future], stop: threading.Event) -> None:
+    try:
+        for conveyor in conveyors:
+            conveyor.result()
+    except BaseException:  # Ctrl-C arrives here, in the main thread: let the conveyors end first
+        stop.set()
+        threads.finish(conveyors)
+        raise
 
 
 class _Supply:
