@@ -130,6 +130,12 @@ def is_integer(x: Any) -> bool:
     return compat.array_namespace(x).isdtype(x.dtype, ("integral", "bool"))
 
 
+def is_integer_dtype(dtype: Any) -> bool:
+    """Of the dtype of any library, NumPy's in any byte order: whole numbers and bools, as `is_integer` of arrays."""
+    name = dtype.name if isinstance(dtype, np.dtype) else str(dtype)
+    return "int" in name or "bool" in name
+
+
 def as_float(x: Any, *, least: str = "float32") -> Any:
     """`x` as a real floating array: floats stay, integers become float64 (a definition is exact first)."""
     xp = compat.array_namespace(x)

@@ -1,6 +1,7 @@
 """4, 6 or 8 parameters: the choice is judged by the true errors of the positions, which the simulation knows."""
 
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from gpu4d.benchmarks.disk_bound import bullseye
 from gpu4d.benchmarks.disk_scenes import find, lattice, scene
 
 import gpu4d
+from gpu4d.bragg import choose_parameters
 from gpu4d.bragg.choose_parameters import LEAST_PATTERNS, SAMPLE, Evidence, spread_sample
 from gpu4d.bragg.disks import disk_arguments
 from gpu4d.errors import InputError
-from gpu4d.probe import template
+from gpu4d.probe import synthetic, template
 
 LIKELIHOOD = {"refine": "likelihood"}
 
@@ -144,7 +146,8 @@ def test_the_sample_lies_all_over_the_scan_and_is_all_that_is_read(shape, reside
     source = Watched(shape, resident=resident)
     sample = spread_sample(gpu4d.DataCube(source))
     assert source.visited.max() == 1 and source.visited.sum() == sample.shape[0] * sample.shape[1] <= SAMPLE
-    assert source.visited.sum() >= min(np.prod(shape), SAMPLE // 2)
+    n = int(np.prod(shape))
+    assert source.visited.sum() >= (SAMPLE // 2 if n >= 4 * SAMPLE else min(n, LEAST_PATTERNS))
     where = np.argwhere(source.visited)
     np.testing.assert_array_equal(sample[..., 0, 0].ravel(), where[:, 0] * 1000 + where[:, 1], "in scan order")
     for axis, n in enumerate(shape):
@@ -167,6 +170,93 @@ def test_only_positions_that_are_asked_for_are_in_the_sample():
     assert spread_sample(gpu4d.DataCube(source), np.zeros((40, 40), bool)).shape[:2] == (0, 0)
     with pytest.raises(InputError, match=r"where is \(3, 4\)"):
         spread_sample(gpu4d.DataCube(source), np.ones((3, 4), bool))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_of_few_patterns_a_quarter_is_looked_at(shape):
+    n = int(np.prod(shape))
+    rows, columns = spread_sample(gpu4d.DataCube(Watched(shape))).shape[:2]
+    assert min(n, LEAST_PATTERNS) <= rows * columns <= max(n // 4, LEAST_PATTERNS + 2)
+
+
+class Crystal(Watched):
+    """Seven sloping disks in every pattern, made as they are read."""
+
+    def __init__(self, shape, detector, dtype="uint32"):
+        super().__init__(shape, resident=False)
+        self.shape, self.dtype = (*shape, *detector), np.dtype(dtype)
+        centre = [n // 2 + o for n, o in zip(detector, (0.3, -0.2))]
+        x = np.arange(detector[0])[:, None] - centre[0]
+        disk = 800 * np.clip(1 + x / 24, 0, None) * synthetic(detector, 12.0, center=centre)
+        steps = ((0, 0), (80, 7), (-80, -7), (-7, 80), (7, -80), (87, -73), (73, 87))
+        self.pattern = np.random.default_rng(0).poisson(sum(np.roll(disk, s, (0, 1)) for s in steps) + 2).astype(dtype)
+
+    def read(self, rows, columns, out=None):
+        self.visited[rows, columns] += 1
+        shape = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
+        out = np.empty(shape, self.dtype) if out is None else out
+        out[...] = np.roll(self.pattern, (rows.start, columns.start), (0, 1))
+        return out
+
+
+BYTES = [
+    ((512, 512), "uint16", 64),
+    ((512, 512), "uint32", 24),  # so many squares as lie evenly and take no more than 32 MiB
+    ((1024, 1024), "uint32", 16),
+    ((4096, 4096), "uint32", 16),
+]  # 24: as many squares as 32 MiB hold evenly
+
+
+@pytest.mark.parametrize("detector,dtype,number", BYTES)
+def test_of_large_patterns_fewer_are_looked_at(detector, dtype, number):
+    source = Watched((64, 64))
+    source.shape, source.dtype = (64, 64, *detector), np.dtype(dtype)
+    places = choose_parameters.sample_places(gpu4d.DataCube(source)).places
+    assert sum((r.stop - r.start) * (c.stop - c.start) for r, c in places) == number
+
+
+def test_looking_stays_within_the_memory_of_the_sweep():
+    probe = template(1000 * synthetic((512, 512), 12.0))
+    gpu4d.BraggDisks(probe).choose(gpu4d.DataCube(Crystal((4, 4), (512, 512))))  # compiles, and keeps what depends on the template
+    source = Crystal((16, 16), (512, 512))
+    tracemalloc.start()
+    try:
+        reduction = gpu4d.BraggDisks(probe).choose(gpu4d.DataCube(source), memory="100 MB")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "disks of 24 patterns differ" in reduction.parameters_reason
+    assert peak < 100e6, "25 MB of them are patterns"
+
+
+def test_memory_changes_no_choice_but_where_it_cannot_hold_the_sample():
+    probe, cubes = template(1000 * synthetic((256, 256), 12.0)), [gpu4d.DataCube(Crystal((8, 8), (256, 256))) for _ in range(3)]
+    found = [gpu4d.BraggDisks(probe).choose(c, memory=m) for c, m in zip(cubes, (None, "20 MB", "10 MB"))]
+    assert found[0].parameters_reason == found[1].parameters_reason and "16 patterns" in found[0].parameters_reason
+    assert found[2].parameters == 6 and "looking at the scan takes 15.2 MB, memory= allows 10 MB" in found[2].parameters_reason
+    assert cubes[1].source.visited.sum() == 16 and not cubes[2].source.visited.any()
+    with pytest.raises(InputError, match="memory='much'"):
+        gpu4d.find_bragg_disks(cubes[0], probe, memory="much")
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0)])
+def test_a_scan_without_positions_has_no_disks(shape, sloping):
+    cube, probe = gpu4d.DataCube(np.zeros((*shape, 128, 128), "uint16")), template(sloping.probe())
+    assert spread_sample(cube).shape == (0, 0, 128, 128)
+    assert "no patterns" in gpu4d.BraggDisks(probe).choose(cube).parameters_reason
+    found = [gpu4d.find_bragg_disks(cube, probe, parameters=p, progress=False) for p in ("auto", 6)]
+    assert [f.shape for f in found] == [shape] * 2 and [len(f.flat("qx")) for f in found] == [0, 0]
+
+
+def test_the_bytes_of_another_machine_are_counts_too(sloping):
+    probe, patterns = template(sloping.probe()), sloping.patterns[:20]
+    native = gpu4d.find_bragg_disks(patterns, probe)
+    for order in "<>":
+        some = patterns.astype(order + "u2")
+        reduction = gpu4d.BraggDisks(probe)
+        reduction.settle(some.dtype)
+        assert reduction.refinement == "likelihood"
+        np.testing.assert_array_equal(gpu4d.find_bragg_disks(some, probe).flat("qx"), native.flat("qx"))
 
 
 # ---------------------------------------------------------------- where it is chosen
@@ -200,7 +290,7 @@ def test_a_sweep_on_its_own_takes_six_and_says_so(sloping, caplog):
         found = gpu4d.sweep(cube, plain, progress=False)
     assert plain.parameters == 6 and "parameters='auto' is 6: nobody has looked" in caplog.text
     np.testing.assert_array_equal(found.flat("qx"), gpu4d.find_bragg_disks(cube, probe, parameters=6, progress=False).flat("qx"))
-    assert plain.choose(cube) is plain and plain.parameters == 8 and "slopes inside" in plain.parameters_reason
+    assert plain.choose(cube) is plain and plain.parameters == 8 and "times what noise explains" in plain.parameters_reason
     caplog.clear()
     with caplog.at_level(logging.INFO, "gpu4d"):
         found = gpu4d.sweep(cube, plain, progress=False)

@@ -1,11 +1,14 @@
 """A template refined from a scan against the disk the scan was made with."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from gpu4d.benchmarks.disk_bound import bullseye
 from gpu4d.benchmarks.disk_scenes import find, lattice, scene
 
 import gpu4d
+from gpu4d.bragg import disk_windows
 from gpu4d.bragg.search import likelihood
 from gpu4d.data.source import ArraySource
 from gpu4d.errors import InputError
@@ -152,6 +155,35 @@ def test_only_the_sampled_patterns_are_read_evenly_and_where_allowed(crystal):
     assert np.bincount(seen[:, 0], minlength=6).tolist() == [0, 0, 2, 2, 2, 2] and len(np.unique(seen[:, 1])) >= 4
 
 
+def windows(disks, patterns=1200):
+    """Of as many patterns, with a disk each."""
+    one = 500 * synthetic((48, 48), 4.0, center=(24.2, 23.7))
+    start, reach = template(synthetic((48, 48), 4.0)), 9.0
+    return disk_windows.windows_of(np.broadcast_to(one, (patterns, 48, 48)), disks, start, reach, patterns, None)
+
+
+def test_windows_are_thinned_evenly_while_they_are_cut(monkeypatch):
+    number = np.arange(1200)
+    at = [24.2 + 1e-5 * number, np.full(1200, 23.7)]
+    disks = gpu4d.PointListArray(np.arange(1201), dict(zip(("qx", "qy"), at)), (1200,))
+    monkeypatch.setattr(disk_windows, "FRAMES", 8 * 48 * 48 * 20)
+    every, seen, alone = windows(disks)
+    assert seen == alone == len(every.x) == 1200
+    size = every.counts.shape[1]
+    for most, step in ((1200, 1), (700, 2), (250, 8), (30, 64)):
+        monkeypatch.setattr(disk_windows, "MOST_PIXELS", most * size)
+        tracemalloc.start()
+        try:
+            some, seen, alone = windows(disks)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert seen == alone == 1200 and len(some.x) <= most
+        np.testing.assert_array_equal(some.x, every.x[::step])
+        np.testing.assert_array_equal(some.counts, every.counts[::step])
+    assert peak < every.counts.nbytes / 2 + 8 * 48 * 48 * 40, "of 30 windows and some patterns"
+
+
 def test_what_it_refuses(crystal):
     start, some = template(crystal.probe()), crystal.patterns[:2]
     disks = gpu4d.find_bragg_disks(some, start)
@@ -159,6 +191,9 @@ def test_what_it_refuses(crystal):
         gpu4d.refine_template(np.zeros((3, 128, 128), np.uint16), None, start)
     with pytest.raises(InputError, match="20 are needed"):
         gpu4d.refine_template(some, None, template(synthetic((128, 128), 14.0)))
+    for no_array in ([[1.0, 2.0]], np.zeros(5), "scan.h5"):
+        with pytest.raises(InputError, match=r"need a DataCube or an array \(..., Qx, Qy\)"):
+            gpu4d.refine_template(no_array, None, start)
     with pytest.raises(InputError, match="find them in the same data"):
         gpu4d.refine_template(crystal.patterns[:3], disks, start)
     with pytest.raises(InputError, match="make the template for this detector"):

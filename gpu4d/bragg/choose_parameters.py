@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpu4d import arrays
 from gpu4d.bragg.find_disks import Disks
-from gpu4d.bragg.poisson_fit import LEAST, PoissonFit, Window, poisson_fit, template_at
-from gpu4d.bragg.search import likelihood, search_in_threads
+from gpu4d.bragg.poisson_fit import LEAST, PoissonFit, poisson_fit, template_at
+from gpu4d.bragg.search import likelihood, search
 from gpu4d.data import DataCube, PointListArray
+from gpu4d.data.datacube import itemsize
+from gpu4d.data.source import scratch_bytes
+from gpu4d.device.choose import cpu_threads
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.operation import using
 from gpu4d.probe.template_kernel import Template
+from gpu4d.sizes import format_bytes, parse_memory
 from gpu4d.streaming.plan import scan_mask
 
 USUAL = 6  # in doubt
 SAMPLE, SIDE = 64, 2  # patterns; they lie in squares of this side, since neighbours often share a chunk of a file
+SAMPLE_BYTES, PART = 32 << 20, 4  # of large patterns as many as these hold; of few patterns no more than this part: both at least 16
+SHARE = 8  # patterns that a thread looks at
+ONCE, EACH = 128, 40  # bytes a pixel of one pattern: templates and their zero points; what a thread takes beside them
 LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer tell too little, and are not worth the time
 SHARP = 0.1  # px: above this standard error the fit is not linear in the counts, and var8 - var6 not what noise makes of x8 - x6
 KEPT, KEPT_SQUARE = 0.98, 0.8556  # of the disks, the largest differences left out; and of the mean square of a Gaussian, so cut
@@ -38,8 +47,51 @@ class Choice(NamedTuple):
     reason: str
 
 
+class Sample(NamedTuple):
+    """Patterns from all over a scan.
+
+    Attributes
+    ----------
+    places : list of (slice, slice)
+        Rectangles of the scan that are read, row by row.
+    shape : (rows, columns)
+        Of all of them together.
+    kept : (rows, columns) bool or None
+        Those of them that may be used; None for all.
+    """
+
+    places: list[tuple[slice, slice]]
+    shape: tuple[int, int]
+    kept: np.ndarray | None
+
+
+def choose_for_scan(
+    cube: DataCube, template: Template, arguments: dict[str, Any], options: dict[str, Any], where: Any = None, memory: Any = None
+) -> Choice:
+    """`choose_parameters` from a sample of a scan that `memory` must hold.
+
+    The sample depends on the scan alone, and so does the choice, with one exception: where a cap is given that not even one thread
+    could keep, 6 are taken and nothing is read.
+    """
+    sample = sample_places(cube, where)
+    patterns, pixels = int(np.prod(sample.shape)), int(np.prod(cube.detector_shape))
+    cap = float("inf") if memory is None else parse_memory(memory)
+
+    def held(threads: int) -> int:
+        reading = min(threads, len(sample.places)) * scratch_bytes(cube.source)
+        looking = (ONCE + min(threads, ceil(patterns / SHARE)) * EACH) * pixels
+        return patterns * pixels * itemsize(cube.dtype) + max(reading, looking)
+
+    if held(1) > cap:
+        return Choice(USUAL, f"looking at the scan takes {format_bytes(held(1))}, memory= allows {format_bytes(cap)}")
+    share: Callable[..., Any] = in_threads if held(cpu_threads()) <= cap else map
+    return choose_parameters(_read(cube, sample, share), template, arguments, options, share)
+
+
 def spread_sample(cube: DataCube, where: Any = None) -> np.ndarray:
-    """Up to 64 patterns from all over a scan, the same whatever its chunks and devices.
+    """Patterns from all over a scan, the same whatever its chunks and devices.
+
+    64 of them; of patterns that are so large that 32 MiB hold fewer, and of less than 256 patterns, fewer, but no less than 16.
 
     Parameters
     ----------
@@ -52,19 +104,36 @@ def spread_sample(cube: DataCube, where: Any = None) -> np.ndarray:
     (rows, columns, Qx, Qy) array of the host
         No others are read, but those that `where` leaves out of a square; of one row where it leaves out any.
     """
-    rx, ry = cube.scan_shape
-    wide = int(np.clip(round((SAMPLE * ry / rx) ** 0.5), min(ry, SAMPLE // min(rx, SAMPLE)), min(ry, SAMPLE)))
-    starts = [_blocks(n, most) for n, most in ((rx, SAMPLE // wide), (ry, wide))]
-    mask = scan_mask(where, (rx, ry))
-    allowed = np.ones((rx, ry), bool) if mask is None else mask
-    grid = [np.concatenate([np.arange(b.start, b.stop) for b in s]) for s in starts]
-    seen = allowed[np.ix_(*grid)]
-    if not seen.all() and seen.sum() <= min(SAMPLE // 4, allowed.sum()):
+    return _read(cube, sample_places(cube, where), in_threads)
+
+
+def sample_places(cube: DataCube, where: Any = None) -> Sample:
+    """Where the patterns of `spread_sample` lie."""
+    mask = scan_mask(where, cube.scan_shape)
+    allowed = np.ones(cube.scan_shape, bool) if mask is None else mask
+    n = int(allowed.sum())
+    if n == 0:
+        return Sample([], (0, 0), None)
+    frame = int(np.prod(cube.detector_shape)) * itemsize(cube.dtype)
+    starts = _grid(cube.scan_shape, int(np.clip(min(n // PART, SAMPLE_BYTES // max(frame, 1)), LEAST_PATTERNS, SAMPLE)))
+    lines = [np.concatenate([np.arange(b.start, b.stop) for b in s]) for s in starts]
+    seen = allowed[np.ix_(*lines)]
+    if not seen.all() and seen.sum() <= min(LEAST_PATTERNS, n):
         left = np.argwhere(allowed)
-        left = left[np.linspace(0, len(left) - 1, min(SAMPLE, len(left))).astype(int)]
-        return _read(cube, [[(slice(i, i + 1), slice(j, j + 1)) for i, j in left.tolist()]])
-    patterns = _read(cube, [[(rows, columns) for columns in starts[1]] for rows in starts[0]])
-    return patterns if seen.all() else patterns[seen][None]
+        left = left[np.linspace(0, n - 1, min(max(seen.size, LEAST_PATTERNS), n)).astype(int)]
+        return Sample([(slice(i, i + 1), slice(j, j + 1)) for i, j in left.tolist()], (1, len(left)), None)
+    return Sample([(rows, columns) for rows in starts[0] for columns in starts[1]], seen.shape, None if seen.all() else seen)
+
+
+def _grid(shape: tuple[int, int], most: int) -> list[list[slice]]:
+    """Ranges of both axes that cross in up to `most` places, or in so many more that they are 16."""
+    rx, ry = shape
+    while True:
+        wide = int(np.clip(round((most * ry / rx) ** 0.5), min(ry, most // min(rx, most)), min(ry, most)))
+        starts = [_blocks(n, some) for n, some in ((rx, most // wide), (ry, wide))]
+        if np.prod([sum(b.stop - b.start for b in s) for s in starts]) >= min(LEAST_PATTERNS, rx * ry):
+            return starts
+        most += 1
 
 
 def _blocks(n: int, most: int) -> list[slice]:
@@ -77,18 +146,30 @@ def _blocks(n: int, most: int) -> list[slice]:
     return [slice(first, first + side) for first in firsts]
 
 
-def _read(cube: DataCube, places: list[list[tuple[slice, slice]]]) -> np.ndarray:
-    """Patterns of rows of places, joined as they lie."""
-    flat, source = [place for row in places for place in row], cube.source
-    if not flat:
+def _read(cube: DataCube, sample: Sample, share: Callable[..., Any]) -> np.ndarray:
+    """Patterns of a sample, joined as they lie, each read into its place."""
+    parts = (map if cube.source.resident else share)(cube.source.read, *zip(*sample.places)) if sample.places else ()
+    patterns, row, column = None, 0, 0
+    for part in parts:
+        found = arrays.to_numpy(part)
+        if patterns is None:
+            patterns = np.empty((*sample.shape, *cube.detector_shape), found.dtype)
+        patterns[row : row + found.shape[0], column : column + found.shape[1]] = found
+        column += found.shape[1]
+        if column == sample.shape[1]:
+            row, column = row + found.shape[0], 0
+    if patterns is None:
         return np.empty((0, 0, *cube.detector_shape), np.float32)
-    read = map if source.resident else in_threads  # threads where there is something to decode
-    parts = [arrays.to_numpy(part) for part in read(source.read, *zip(*flat))]
-    wide = len(places[0])
-    return np.concatenate([np.concatenate(parts[i : i + wide], axis=1) for i in range(0, len(parts), wide)], axis=0)
+    return patterns if sample.kept is None else patterns[sample.kept][None]
 
 
-def choose_parameters(patterns: np.ndarray, template: Template, arguments: dict[str, Any], options: dict[str, Any]) -> Choice:
+def choose_parameters(
+    patterns: np.ndarray,
+    template: Template,
+    arguments: dict[str, Any],
+    options: dict[str, Any],
+    share: Callable[..., Any] = in_threads,
+) -> Choice:
     """4, 6 or 8: the number with the least mean squared error of the positions.
 
     More parameters cost variance and take away bias. For the same counts, the fits with p and with q > p parameters differ by
@@ -112,6 +193,8 @@ def choose_parameters(patterns: np.ndarray, template: Template, arguments: dict[
     template : Template
     arguments, options
         Of `search`.
+    share : callable
+        `in_threads`, or `map` for one of them.
 
     Returns
     -------
@@ -120,9 +203,9 @@ def choose_parameters(patterns: np.ndarray, template: Template, arguments: dict[
     """
     n = patterns.shape[0] * patterns.shape[1]
     if n < LEAST_PATTERNS:
-        return Choice(USUAL, f"{n} pattern{'' if n == 1 else 's'}: too few to tell")
+        return Choice(USUAL, f"{n or 'no'} pattern{'' if n == 1 else 's'}: too few to tell")
     with using("cpu"):  # whatever the scan is reduced on: the choice must not depend on it
-        e = Evidence(patterns, template, arguments, options)
+        e = Evidence(patterns, template, arguments, options, share)
     disks, seen = int(e.sharp.sum()), f"{int(e.sharp.sum())} disks of {len(e.patterns)} patterns"
     if disks < LEAST_DISKS:
         return Choice(USUAL, f"{seen} are located to {SHARP} px: too few to tell")
@@ -183,11 +266,19 @@ class Evidence:
         By the number of parameters: px, px².
     """
 
-    def __init__(self, patterns: np.ndarray, template: Template, arguments: dict[str, Any], options: dict[str, Any]):
+    def __init__(
+        self,
+        patterns: np.ndarray,
+        template: Template,
+        arguments: dict[str, Any],
+        options: dict[str, Any],
+        share: Callable[..., Any] = in_threads,
+    ):
         self.template, self.mask, self.shape = template, arguments["mask"], patterns.shape[:2]
         self.patterns = patterns.reshape(-1, *patterns.shape[2:])
         self.usual = likelihood(template, USUAL)
-        self.disks = search_in_threads(self.patterns, arguments, options, None)
+        self.share = share
+        self.disks = self._shared(Disks, lambda some: search(self.patterns[some], arguments, options))
         step = max(1, int(self.disks.count.sum()) // ENOUGH)
         if step > 1:
             self.patterns, self.disks = self.patterns[::step], Disks(*(v[::step] for v in self.disks))
@@ -202,11 +293,20 @@ class Evidence:
     def _shift(fit: dict[str, Any]) -> np.ndarray:
         return np.reshape(fit["shift"], (2, 1, 1))
 
+    def _shared(self, kind: Any, work: Callable[[slice], Any]) -> Any:
+        """The work on a few patterns at a time, the same ones with any number of threads, and joined."""
+        shares = [slice(i, i + SHARE) for i in range(0, len(self.patterns), SHARE)]
+        return kind(*(np.concatenate(columns) for columns in zip(*self.share(work, shares))))
+
     def _fit(self, parameters: int) -> PoissonFit:
         start = [v + shift for v, shift in zip((self.disks.qx, self.disks.qy), self.usual["shift"])]
         profile, spacing = self.usual["profile"], self.usual["spacing"]
-        given = (self.patterns, *start, self.disks.count, profile.table, profile.pixels, self.mask)
-        return poisson_fit(*given, parameters=parameters, spacing=spacing)
+
+        def fit(some: slice) -> PoissonFit:
+            given = (self.patterns[some], *(v[some] for v in start), self.disks.count[some], profile.table, profile.pixels, self.mask)
+            return poisson_fit(*given, parameters=parameters, spacing=spacing)
+
+        return self._shared(PoissonFit, fit)
 
     def give_zero_point(self, parameters: int) -> str | None:
         """Move the positions to the zero point of this number of parameters; why that one is in doubt where that of 6 is not."""
@@ -251,13 +351,15 @@ class Evidence:
         which = which[np.linspace(0, len(which) - 1, min(LOOKED_AT, len(which))).astype(int)]
         fit, profile = self.fits[8], self.usual["profile"]
         x, y, a, b = (v[tuple(which.T)] for v in (fit.x, fit.y, fit.amplitude, fit.background))
-        size = self.patterns.shape[1:]
-        window = Window(self.patterns.reshape(-1), size, self.mask, which[:, 0], profile.pixels)
-        half = float(window.half)
-        cx, cy = (np.clip(np.rint(v), half, n - 1 - half) for v, n in zip((x, y), size))
-        counts, weight = window.at(cx, cy)
+        dx, dy = profile.pixels[:, 0], profile.pixels[:, 1]
+        half = int(-dx[0])
+        cx, cy = (np.clip(np.rint(w), half, n - 1 - half) for w, n in zip((x, y), self.patterns.shape[1:]))
+        i, j = (c.astype(np.int64)[:, None] + d for c, d in ((cx, dx), (cy, dy)))
+        counts = self.patterns[which[:, :1], i, j].astype(np.float64)  # no more of the patterns than that
+        weight = np.ones_like(counts) if self.mask is None else self.mask[i, j].astype(np.float64)
+        counts = np.where(weight > 0, counts, 0.0)
         disk = template_at(profile.table, x - cx, y - cy)[0]
-        u, v = (np.broadcast_to(w, disk.shape) for w in (window.u, window.v))
+        u, v = (np.broadcast_to(d / half, disk.shape) for d in (dx, dy))
         rows = np.stack([disk, np.ones_like(disk), u, v, u * disk, v * disk], 1)
         model = np.maximum(a[:, None] * disk + b[:, None], LEAST)
         for _ in range(WEIGHINGS):

@@ -15,7 +15,7 @@ from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template
 
-MOST_PIXELS = 4e6  # of all windows together: more disks than that are thinned out evenly
+MOST_PIXELS = 4e6  # of all windows together: more disks than that are thinned out evenly, at twice that while they are cut
 FRAMES = 64e6  # bytes read at once
 COVERED = 0.8  # of a window on valid pixels
 
@@ -25,6 +25,9 @@ def windows_of(
 ) -> tuple[Windows, int, int]:
     """Disks that stand alone and whole on the detector; how many there were, and how many stand alone."""
     cube = given if isinstance(given, DataCube) else None
+    if cube is None and (not arrays.is_array(given) or len(given.shape) < 2):
+        what = getattr(given, "shape", type(given).__name__)
+        raise InputError(f"patterns is {what}, need a DataCube or an array (..., Qx, Qy)")
     shape = cube.scan_shape if cube is not None else tuple(given.shape[:-2]) or (1,)
     detector = cube.detector_shape if cube is not None else tuple(given.shape[-2:])
     if detector != start.shape:
@@ -42,18 +45,40 @@ def windows_of(
     offsets = np.stack(np.meshgrid(*[np.arange(-half, half + 1)] * 2, indexing="ij"), -1).reshape(-1, 2)
     pixels = offsets[np.hypot(*offsets.T) <= reach]
     mask = np.ones(detector, bool) if cube is None or cube.detector_mask is None else cube.detector_mask
-    parts, seen, alone = [], 0, 0
+    kept, seen, alone = _Thinned(len(pixels)), 0, 0
     for some in _batches(number, detector):
         frames = _read(given, shape, some)
         found = _found(frames, start, mask) if points is None else [points[tuple(np.unravel_index(i, shape))] for i in some]
         for frame, list_ in zip(frames, found):
             single = _alone(list_.qx, list_.qy, reach + start.radius + start.edge)
             seen, alone = seen + len(single), alone + int(single.sum())
-            parts.append(_cut(frame, mask, np.asarray(list_.qx)[single], np.asarray(list_.qy)[single], pixels, half))
-    joined = [np.concatenate(c) for c in zip(*parts)] if parts else [np.zeros((0, len(pixels)))] * 2 + [np.zeros(0)] * 2
-    thin = max(1, ceil(joined[0].size / MOST_PIXELS))
-    counts, weight, x, y = (v[::thin] for v in joined)
+            kept.add(_cut(frame, mask, np.asarray(list_.qx)[single], np.asarray(list_.qy)[single], pixels, half))
+    counts, weight, x, y = kept.all()
     return Windows(counts, weight, pixels, x, y), seen, alone
+
+
+class _Thinned:
+    """Windows as they are cut: every second is dropped whenever they have twice the pixels they may have in the end."""
+
+    def __init__(self, pixels: int):
+        self.none: tuple[np.ndarray, ...] = (*[np.zeros((0, pixels), np.float32)] * 2, *[np.zeros(0)] * 2)
+        self.parts, self.pixels, self.stride, self.number, self.held = [self.none], pixels, 1, 0, 0
+
+    def add(self, part: tuple[np.ndarray, ...]) -> None:
+        """Counts, weights, x and y of more windows."""
+        first = -self.number % self.stride
+        self.parts.append(tuple(v[first :: self.stride].copy() for v in part))  # a view would hold them all
+        self.number, self.held = self.number + len(part[0]), self.held + len(self.parts[-1][0])
+        while self.held * self.pixels > 2 * MOST_PIXELS and self.held > 1:
+            self._drop(2)
+
+    def _drop(self, step: int) -> None:
+        self.parts = [tuple(np.concatenate(c)[::step].copy() for c in zip(*self.parts))]
+        self.stride, self.held = self.stride * step, len(self.parts[0][0])
+
+    def all(self) -> tuple[np.ndarray, ...]:
+        self._drop(max(1, ceil(self.held * self.pixels / MOST_PIXELS)))
+        return self.parts[0]
 
 
 def _spread(allowed: np.ndarray, patterns: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays, fft
-from gpu4d.bragg.choose_parameters import USUAL, choose_parameters, spread_sample
+from gpu4d.bragg.choose_parameters import USUAL, choose_for_scan
 from gpu4d.bragg.disk_lists import HELD, UNITS, fields_of, in_scan_order
 from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.poisson_fit import STEPS
@@ -39,7 +39,9 @@ class BraggDisks:
     template, power, refine, … :
         As in `find_bragg_disks`; `refinement` tells what "auto" became, and `reason` why.
     parameters : {"auto", 4, 6, 8}
-        "auto" is 6, unless `choose` has looked at the scan; `parameters` tells the number, and `parameters_reason` why.
+        "auto" is 6, unless `choose` has looked at the scan; `parameters` tells the number, and `parameters_reason` why. Every
+        `choose` is a choice of its own: a scan that is searched in several calls wants one number for all of them, see
+        `find_bragg_disks`.
     expected_peaks : float, optional
         Disks a pattern is expected to have, for the memory plan; 30 (or max_peaks) by default.
 
@@ -129,10 +131,12 @@ class BraggDisks:
         if self.refinement != before:
             log.info("refine='auto' is %r: %s", self.refinement, reason)
 
-    def choose(self, cube: DataCube, where: Any = None) -> BraggDisks:
+    def choose(self, cube: DataCube, where: Any = None, memory: Any = None) -> BraggDisks:
         """Decide what parameters="auto" means for a scan, from up to 64 of its patterns, and say so in the log.
 
         The patterns lie evenly over the scan and are looked at on the host: what is chosen depends on no chunks, memory or devices.
+        Of patterns of more than 512 kiB 32 MiB are read, and at most a quarter of less than 256 patterns, but no less than 16 of
+        either. Only where `memory` does not hold these, and one thread's work on them, the choice is 6 and the reason says so.
         `find_bragg_disks` does it by itself; a sweep of several reductions wants
 
             gpu4d.sweep(cube, {"disks": gpu4d.BraggDisks(template).choose(cube), ...})
@@ -142,6 +146,8 @@ class BraggDisks:
         cube : DataCube
         where : (Rx, Ry) bool, optional
             As for the sweep.
+        memory : int, float or str, optional
+            As for the sweep: what looking at the patterns may hold.
 
         Returns
         -------
@@ -155,7 +161,7 @@ class BraggDisks:
         self.settle(cube.dtype)
         if self.refinement == "likelihood":
             arguments = disk_arguments(self.template, self.edge, cube.detector_mask)
-            choice = choose_parameters(spread_sample(cube, where), self.template, arguments, self.options)
+            choice = choose_for_scan(cube, self.template, arguments, self.options, where, memory)
             self.parameters, self.parameters_reason = choice
             self.fit = likelihood(self.template, self.parameters)
             log.info("parameters='auto' is %d: %s", *choice)
@@ -268,7 +274,9 @@ def find_bragg_disks(
         For refine="likelihood": 4 takes a flat background and an evenly filled disk; 6, sloping background; 8, intensity that
         slopes inside the disk too, for a fifth of the precision. "auto" is the number with the least squared error of the
         positions, as up to 64 patterns from all over the scan tell (`gpu4d.bragg.choose_parameters`), 6 in doubt; the log says
-        which and why.
+        which and why. Every call chooses for itself, from the cube or array it is given: batches of one scan may get different
+        numbers. Whoever splits a scan into calls asks once, `n = gpu4d.BraggDisks(template).choose(cube).parameters`, and gives
+        `parameters=n` to each.
     **options
         Of `gpu4d.sweep`, for a cube: memory, where, progress, device.
 
@@ -308,7 +316,7 @@ def find_bragg_disks(
         parameters=parameters,
     )
     if isinstance(cube_or_patterns, DataCube):
-        reduction.choose(cube_or_patterns, options.get("where"))
+        reduction.choose(cube_or_patterns, options.get("where"), options.get("memory"))
         if positions is None:
             return sweep(cube_or_patterns, reduction, **options)
         return _of_patterns(_pick(cube_or_patterns, positions), reduction, cube_or_patterns.detector_mask)
@@ -335,7 +343,7 @@ def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray
 
 def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
     """Why refine="auto" does not fit a likelihood, before the probe is looked at."""
-    if "int" not in str(dtype) and "bool" not in str(dtype):
+    if not arrays.is_integer_dtype(dtype):
         return f"{dtype} may be no counts; scale to electrons and round, or ask for 'likelihood'"
     if template.probe is None:
         return "the template is a kernel without a probe, whose profile is not known"
