@@ -5,6 +5,7 @@ significance → spacing → refinement and standard errors on the maps.
 """
 
 import threading
+import weakref
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -33,10 +34,9 @@ from numba import njit
 
 from gpu4d import fft
 from gpu4d.bragg.find_disks import LEAST_SHARE, Disks, fill_spectrum
+from gpu4d.bragg.template_transforms import LARGEST_KEPT
 
 _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
-_of_thread = threading.local()
-_last_sought = None
 
 
 class Search(NamedTuple):
@@ -120,37 +120,58 @@ def find_disks(
             sincs(nx, ny, refine, upsample),
         )
         _held, pixels = raw(patterns)
-        _find(pixels, search, _filling(mask, fill_width, (nx, ny)), _work_of_thread(search), count, table)
+        filling = _filling(mask, fill_width, (nx, ny), sought.kept.filling_of)
+        _find(pixels, search, filling, _work_of_thread(search, sought.kept.of_thread), count, table)
     return Disks(count, *(np.ascontiguousarray(table[:, field]) for field in range(5)))
+
+
+class Kept:
+    """Memory of threads, and fillings of masks: kept from call to call."""
+
+    def __init__(self) -> None:
+        self.of_thread = threading.local()
+        self.filling_of = lru_cache(maxsize=2)(_filling_of)
 
 
 class Sought(NamedTuple):
     """A template as the compiled code takes it."""
 
-    given: tuple[np.ndarray, np.ndarray]  # spectrum and moments
+    given: tuple[weakref.ref, weakref.ref]  # spectrum and moments
     template: np.ndarray
     moments: Moments
+    kept: Kept  # of large patterns it goes with the template; hundreds of MB would stay
 
 
 def _sought(spectrum, moments) -> Sought:
     """Of arrays that nobody may write to, and that are those of the last call, what that made of them: most updates of a sweep."""
     global _last_sought
-    last = _last_sought
-    if last is not None and last.given[0] is spectrum and last.given[1] is moments and not any(a.flags.writeable for a in last.given):
+    given, last = (spectrum, moments), _last_sought
+    if last is not None and all(kept() is a and not a.flags.writeable for kept, a in zip(last.given, given)):
         return last
-    made = Sought((spectrum, moments), panels_of(spectrum, moments.shape[1:]), moments_of(_box(moments)))
-    if all(a.flags.owndata and not a.flags.writeable for a in made.given):
+    shape = moments.shape[1:]
+    kept = _kept if shape[0] * shape[1] <= LARGEST_KEPT else Kept()
+    references = weakref.ref(spectrum, _forget), weakref.ref(moments, _forget)
+    made = Sought(references, panels_of(spectrum, shape), moments_of(_box(moments)), kept)
+    if all(a.flags.owndata and not a.flags.writeable for a in given):
         _last_sought = made
     return made
 
 
-def _work_of_thread(search: Search) -> Work:
+def _forget(gone: weakref.ref) -> None:
+    """Nobody can ask for that template again."""
+    global _last_sought
+    last = _last_sought
+    if last is not None and any(kept is gone for kept in last.given):
+        _last_sought = None
+
+
+def _work_of_thread(search: Search, of_thread: threading.local) -> Work:
     (nx, ny), maps = search.allowed.shape, len(search.powers)
     key = (nx, ny, maps, search.moments.weights.shape)
-    if getattr(_of_thread, "key", None) != key:
+    if getattr(of_thread, "key", None) != key:
+        of_thread.key = of_thread.work = None  # memory may run out before there is as much as this key says
         stride, rows, candidates = padded(ny), half_rows(nx), (nx * ny) // 4 + 1  # no two maxima touch
-        _of_thread.key = key
-        _of_thread.work = Work(
+        of_thread.work = Work(
             zeros(nx, stride),
             zeros(2, rows, stride),
             zeros(maps, 2, rows, stride),
@@ -161,22 +182,26 @@ def _work_of_thread(search: Search) -> Work:
             np.empty(stride // LANES, np.uint16),
             desk(nx, ny, search.moments),
         )
-    return _of_thread.work
+        of_thread.key = key
+    return of_thread.work
 
 
-def _filling(mask, width, shape):
+def _filling(mask, width, shape, filling_of):
     if mask is None:
         return Filling(np.zeros((0, 0), bool), np.zeros((2, 0, 0, LANES), np.float32), np.zeros((0, 0), np.float32))
-    return _filling_of(np.ascontiguousarray(mask, bool).tobytes(), width, shape)
+    return filling_of(np.ascontiguousarray(mask, bool).tobytes(), width, shape)
 
 
-@lru_cache(maxsize=2)
 def _filling_of(mask: bytes, width: float, shape: tuple[int, int]) -> Filling:
     valid = np.frombuffer(mask, bool).reshape(shape)
     gauss = fill_spectrum(shape, width, valid.astype(np.float64))
     share = fft.irfft2(fft.rfft2(valid.astype(np.float64)) * gauss, shape)
     weight = np.where(share > LEAST_SHARE, 1 / np.maximum(share, LEAST_SHARE), 0.0)
     return Filling(valid.copy(), panels_of(gauss, shape), weight.astype(np.float32))
+
+
+_kept = Kept()
+_last_sought: Sought | None = None
 
 
 def _box(moments):

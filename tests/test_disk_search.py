@@ -1,11 +1,14 @@
 """What the CPU search keeps from one call to the next: never an answer to arrays that have changed."""
 
+import weakref
+
 import numpy as np
 import pytest
 from gpu4d.cpu_fallback import find_disks as twin
-from gpu4d.cpu_fallback.plane_transform import panels_of
+from gpu4d.cpu_fallback.plane_transform import padded, panels_of
 
 import gpu4d
+from gpu4d.bragg import template_transforms
 from gpu4d.bragg.disks import disk_arguments
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.probe import synthetic, template
@@ -37,8 +40,8 @@ def exact(*given, **options):
         return found(*given, **options)
 
 
-def given(radius):
-    a = disk_arguments(template(synthetic(SHAPE, radius)), 4, None)
+def given(radius, shape=SHAPE):
+    a = disk_arguments(template(synthetic(shape, radius)), 4, None)
     return a["spectrum"], a["moments"], a["allowed"]
 
 
@@ -92,3 +95,35 @@ def test_what_is_made_of_a_template_is_made_once(patterns, monkeypatch):
     for _ in range(3):
         found(patterns, *a)
     assert len(made) == 1
+
+
+def test_memory_that_runs_out_leaves_no_scratch_of_another_size(patterns, monkeypatch):
+    """A sweep tries again: with less, or with as much."""
+    zeros, seen, fail = twin.zeros, [], [True]
+
+    def runs_out(*shape):
+        if fail.pop() if fail else False:
+            raise MemoryError
+        return zeros(*shape)
+
+    find_disks(patterns[:, :40, :40], *given(4.0, (40, 40)))
+    monkeypatch.setattr(twin, "zeros", runs_out)
+    monkeypatch.setattr(twin, "_find", lambda pixels, search, filling, work, *out: seen.append(work.plane.shape))
+    with pytest.raises(MemoryError):
+        find_disks(patterns, *given(4.0))
+    find_disks(patterns, *given(4.0))
+    assert seen == [(SHAPE[0], padded(SHAPE[1]))]
+
+
+def test_what_is_made_of_a_large_template_goes_with_it(patterns, monkeypatch):
+    for module in (twin, template_transforms):
+        monkeypatch.setattr(module, "LARGEST_KEPT", 100)
+    mask = np.ones(SHAPE, bool)
+    mask[30:33] = False
+    arrays = given(4.0)
+    agree(found(patterns, *arrays, mask=mask), exact(patterns, *arrays, mask=mask))
+    made, work = weakref.ref(twin._last_sought.moments.weights), weakref.ref(twin._last_sought.kept.of_thread.work.plane)
+    agree(found(patterns, *arrays, mask=mask), exact(patterns, *arrays, mask=mask))
+    assert made() is twin._last_sought.moments.weights and work() is twin._last_sought.kept.of_thread.work.plane
+    del arrays
+    assert (made(), work()) == (None, None)

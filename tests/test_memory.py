@@ -164,6 +164,31 @@ def test_what_chunks_are_decoded_in_is_planned(tmp_path, layout, monkeypatch):
         assert seen["held"] <= todo.bytes + 10e6, f"{seen['held'] / 1e6:.0f} MB held, {todo.bytes / 1e6:.0f} MB planned"
 
 
+SEARCHES = """
+import gc, json, sys, tracemalloc
+import numpy as np, gpu4d
+from gpu4d.probe import synthetic, template
+
+def search(n, radius, mask):
+    counts = np.random.default_rng(0).poisson(100 * synthetic((n, n), 15.0) + 1, (1, 2, n, n)).astype("uint16")
+    gpu4d.find_bragg_disks(gpu4d.DataCube(counts, detector_mask=mask), template(synthetic((n, n), radius)))
+
+search(128, 15.0, None)  # compiled code is loaded
+mask = np.arange(1024)[:, None] * np.ones(1024) != 700
+tracemalloc.start()
+for radius in (14.5, 15.0, 15.5):
+    search(1024, radius, mask)
+gc.collect()
+print(json.dumps(tracemalloc.get_traced_memory()[0]))
+"""
+
+
+def test_little_stays_of_searches_of_a_large_detector():
+    """Tables of three disks; not their images, 8 MB each, nor scratch and transforms of that size."""
+    run = subprocess.run([sys.executable, "-c", SEARCHES], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout.splitlines()[-1]) < 40e6
+
+
 @pytest.mark.parametrize("view", ["itself", "crop", "bin", "swap", "frames"])
 def test_a_source_holds_what_it_says_beside_the_buffer(tmp_path, view):
     """Measured by what Python, NumPy included, asks of the system."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from gpu4d.bragg.grid_profile import grid_profile
+from gpu4d.bragg.kept_by_content import kept_by_content
 from gpu4d.bragg.radial_profile import STEP, RadialProfile, Shape, radial_profile, shape_of, usual_reach
 from gpu4d.errors import InputError
 from gpu4d.probe.fine_image import FineImage
@@ -38,7 +38,7 @@ class DiskShape(NamedTuple):
     value: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-@lru_cache(maxsize=8)
+@kept_by_content(maxsize=8)
 def disk_shape(pixels: bytes, shape: tuple[int, int]) -> DiskShape:
     """Of a vacuum image float64: its radial profile if the probe is round and even (`not_radial`), else its grid profile."""
     if not_radial(pixels, shape) is not None:
@@ -54,7 +54,7 @@ def fine_shape(fine: FineImage, disk: Disk) -> DiskShape:
     return DiskShape(disk, fine.interpolator())
 
 
-@lru_cache(maxsize=8)
+@kept_by_content(maxsize=8)
 def not_radial(pixels: bytes, shape: tuple[int, int]) -> str | None:
     """In what a probe differs from every round and even one by more than the noise of its image; None if in nothing.
 

@@ -8,11 +8,11 @@ bending costs as much as the image's own noise makes best; and the filling insid
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu4d.bragg.kept_by_content import kept_by_content
 from gpu4d.bragg.logit_surface import BENDING, BLUR, LEAST, Known, Surface, Window, logistic, logit, straight_sides, window_of
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk, measure_disk
@@ -56,7 +56,7 @@ class GridProfile(NamedTuple):
     noise: float
 
 
-@lru_cache(maxsize=8)
+@kept_by_content(maxsize=8)
 def grid_profile(pixels: bytes, shape: tuple[int, int]) -> GridProfile:
     """Of a vacuum image float64 with one probe of any compact form, kept.
 

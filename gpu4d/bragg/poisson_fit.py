@@ -8,7 +8,6 @@ is not round (`disk_shape`). A sharp probe image shifted by Fourier is undersamp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -16,9 +15,11 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.bragg.disk_shape import DiskShape, disk_shape, fine_shape
+from gpu4d.bragg.kept_by_content import kept_by_content
 from gpu4d.bragg.radial_profile import STEP, usual_reach
 from gpu4d.errors import InputError
 from gpu4d.operation import operation
+from gpu4d.probe.fine_image import FineImage
 from gpu4d.probe.measure_disk import Disk
 from gpu4d.probe.synthetic import synthetic
 from gpu4d.probe.template_kernel import Template
@@ -112,7 +113,8 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     ((17, 17, 3), 6.0, 9.3)
     """
     if isinstance(probe, Template) and probe.fine is not None:
-        return _tabulated(fine_shape(probe.fine, Disk(*probe.offset, probe.radius, probe.edge, 0.0)), reach)
+        values = np.asarray(probe.fine.values, np.float64)
+        return _fine_profile_of(values.tobytes(), len(values), probe.fine.step, (probe.radius, probe.edge), reach)
     if isinstance(probe, Template) and probe.probe is None:
         half = ceil(probe.radius + 4 * probe.edge) + 2
         image = synthetic((2 * half + 1, 2 * half + 1), probe.radius, edge=probe.edge)
@@ -123,10 +125,17 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     return _profile_of(image.astype(np.float64).tobytes(), image.shape, reach)
 
 
-@lru_cache(maxsize=8)
+@kept_by_content(maxsize=8)
 def _profile_of(pixels: bytes, shape: tuple[int, int], reach: float | None) -> DiskProfile:
     """`disk_profile` of an image float64."""
     return _tabulated(disk_shape(pixels, shape), reach)
+
+
+@kept_by_content(maxsize=8)
+def _fine_profile_of(values: bytes, size: int, step: float, rim: tuple[float, float], reach: float | None) -> DiskProfile:
+    """`disk_profile` of a fine image, whose disk has that radius and edge."""
+    fine = FineImage(np.frombuffer(values).reshape(size, size), step)
+    return _tabulated(fine_shape(fine, Disk(0.0, 0.0, *rim, 0.0)), reach)
 
 
 def _tabulated(shape: DiskShape, reach: float | None) -> DiskProfile:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpu4d.bragg.even_spline import even_spline
+from gpu4d.bragg.kept_by_content import kept_by_content
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk, measure_disk
 
@@ -65,7 +65,7 @@ def usual_reach(disk: Disk) -> float:
     return disk.radius + max(3.0, 2.0 + 1.3 * disk.edge)
 
 
-@lru_cache(maxsize=8)
+@kept_by_content(maxsize=8)
 def radial_profile(pixels: bytes, shape: tuple[int, int]) -> RadialProfile:
     """Of an image float64, kept: a probe serves many searches, and measuring it takes as long as hundreds of patterns.
 

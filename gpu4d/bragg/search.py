@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from gpu4d.bragg.disk_shape import not_radial
 from gpu4d.bragg.find_disks import Disks, find_disks
 from gpu4d.bragg.grid_profile import GridProfile, grid_profile
 from gpu4d.bragg.hybrid_correlation import template_spectrum
+from gpu4d.bragg.kept_by_content import kept_by_content
 from gpu4d.bragg.poisson_fit import DiskProfile, disk_profile, poisson_fit
 from gpu4d.bragg.radial_profile import radial_profile, shape_of
 from gpu4d.bragg.refine import refine_positions
@@ -64,7 +64,7 @@ def likelihood(template: Template, parameters: int) -> dict[str, Any]:
     return {"profile": profile, "parameters": parameters, "spacing": profile.reach + profile.radius, "form": form, **zero._asdict()}
 
 
-@lru_cache(maxsize=8)
+@kept_by_content(maxsize=8)
 def _zero_point(probe: bytes, kernel: bytes, shape: tuple[int, int], offset: tuple[float, float], parameters: int) -> Zero:
     """Both estimators on the probe without its noise (unless there is next to none), in the middle of the detector.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from gpu4d import fft
 from gpu4d.bragg.hybrid_correlation import template_spectrum
+from gpu4d.bragg.kept_by_content import kept_by_content
 from gpu4d.probe.template_kernel import Template
 
 HELD_MOMENT = 0.99  # of a template's noise inside the window it is summed over: half a per cent of a standard error
@@ -21,16 +20,18 @@ def template_transforms(template: Template) -> tuple[np.ndarray, np.ndarray]:
     patterns are searched.
     """
     given = template.kernel.astype(np.float64).tobytes(), template.shape, template.offset
-    return (_transforms if template.kernel.size <= LARGEST_KEPT else _transforms.__wrapped__)(*given)
+    return (_kept_transforms if template.kernel.size <= LARGEST_KEPT else _transforms)(*given)
 
 
-@lru_cache(maxsize=8)
 def _transforms(kernel: bytes, shape: tuple[int, int], offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     template = Template(np.frombuffer(kernel).reshape(shape), offset, 0.0)
     made = template_spectrum(template), template_moments(template)
     for array in made:
         array.flags.writeable = False
     return made
+
+
+_kept_transforms = kept_by_content(maxsize=8)(_transforms)
 
 
 def template_moments(template: Template) -> np.ndarray:
