@@ -62,6 +62,25 @@ def test_between_the_pixels_it_is_the_form(form, worst):
     assert found.disk.edge == pytest.approx(form.edge, rel=0.15)
 
 
+@pytest.mark.parametrize(
+    "form, counts, worst", [(polygon(4, 40.0), None, 1e-3), (ellipse(0.1, 40.0), None, 1e-3), (ellipse(0.1, 40.0), 1e3, 0.04)]
+)
+def test_a_large_probe_is_its_form(form, counts, worst, caplog):
+    """With fewer splines and rounds, and a rim computed only where there is one: inside, outside and at the rim; the log tells."""
+    size, center = (160, 160), (80.3, 79.8)
+    image = 1e4 * form.image(size, center)
+    if counts is not None:
+        image = np.random.default_rng(0).poisson(image * counts / 1e4).astype(np.float64)
+    with caplog.at_level("INFO", "gpu4d"):
+        found = grid_profile(image.tobytes(), size)
+    assert "once per template" in caplog.text
+    x, y = np.meshgrid(np.arange(-64, 64, 0.37), np.arange(-64, 64, 0.39), indexing="ij")
+    off = [np.asarray(q) - c for q, c in zip(found.disk[:2], center)]
+    plateau = found.value(-off[0], -off[1]) / form.at(np.zeros(()), np.zeros(()))
+    assert np.abs(found.value(x - off[0], y - off[1]) / plateau - form.at(x, y)).max() < worst
+    assert found.disk.edge == pytest.approx(form.edge, rel=0.15)
+
+
 @pytest.mark.parametrize("counts, worst", [(None, 3e-4), (1e4, 1.2e-3), (300.0, 3e-3)])
 @pytest.mark.parametrize("stretch", [0.05, 0.15])
 def test_an_ellipse_is_located_without_error(stretch, counts, worst):

@@ -14,13 +14,16 @@ LEAST = 1e-12  # weight of any pixel
 BLUR, OUTLINE, PLATEAU = 1.0, 0.15, 0.8  # px; and of the maximum after it: where the probe is, and where its inside is
 MARGIN = 6  # px of window around what is brighter than that
 WIDEST = 44  # splines each way: of larger probes they are more than a pixel apart
+LARGE, FEWER = 64 * 64, 32  # pixels from which a window is large, and has so many splines each way
+SILENT = 1e-6  # of the plateau: a pixel of a large window that no coefficient changes by more is left out of the equations
+STILL = 1e-4  # of it: the fit of a large window is done where a round changes no pixel by more
 
 
 class Window(NamedTuple):
     """The pixels that are fitted, flat, in units of the plateau.
 
     x, y are relative to the disk's centre, `first` is that of the first pixel, `shape` their rows and columns, `step` the pixels
-    between knots, `scale` what the polynomial measures x and y in.
+    between knots, `scale` what the polynomial measures x and y in; `large` windows are fitted with less work.
     """
 
     counts: np.ndarray
@@ -30,6 +33,7 @@ class Window(NamedTuple):
     shape: tuple[int, int]
     step: float
     scale: float
+    large: bool
 
 
 def window_of(image: np.ndarray, disk: Disk) -> Window:
@@ -47,8 +51,9 @@ def window_of(image: np.ndarray, disk: Disk) -> Window:
     plateau = part[blurred[rows, columns] > PLATEAU * top].mean()
     first = (rows.start - disk.qx, columns.start - disk.qy)
     x, y = np.meshgrid(*(np.arange(n) + f for n, f in zip(part.shape, first)), indexing="ij")
-    step = max(1.0, max(part.shape) / WIDEST)
-    return Window(part.ravel() / plateau, x.ravel(), y.ravel(), first, part.shape, step, max(disk.radius, 1.0))
+    large = part.size > LARGE
+    step = max(1.0, max(part.shape) / (FEWER if large else WIDEST))
+    return Window(part.ravel() / plateau, x.ravel(), y.ravel(), first, part.shape, step, max(disk.radius, 1.0), large)
 
 
 class Known(NamedTuple):
@@ -96,6 +101,9 @@ class Surface:
         from scipy import sparse
         from scipy.sparse.linalg import splu
 
+        if self.window.large:  # inside and far outside nothing tells of the rim
+            tell = abs(rows).max(axis=1).toarray().ravel() > SILENT
+            rows, wanted, weight = rows[np.flatnonzero(tell)], wanted[tell], weight[tell]
         sides = rows.shape[1] - self.values.shape[1]
         bend = sparse.block_diag([self.bend, sparse.csr_array((sides, sides))]) if sides else self.bend
         ridge = sparse.eye_array(rows.shape[1]) * LEAST

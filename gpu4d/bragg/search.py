@@ -54,7 +54,7 @@ def likelihood(template: Template, parameters: int) -> dict[str, Any]:
     """What `search` needs for the fit; `doubt` says why refine="auto" would not make it, or is None; `form` what is fitted."""
     profile, form = disk_profile(template), "a round probe"
     zero = Zero((0.0, 0.0), None)
-    if template.fine is not None:  # its probe is the same disk on pixels, symmetric about the same point for both estimators
+    if template.fine is not None:  # one zero point, but for uneven disks, whose means differ by 0.003 px at 40 % of slope
         form = "a disk that the scan has shown"
     elif template.probe is not None:
         arguments = (template.probe.astype(np.float64).tobytes(), template.kernel.astype(np.float64).tobytes())
