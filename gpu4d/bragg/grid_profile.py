@@ -32,7 +32,7 @@ REACH = 1.5  # px: what the usual window has beyond the farthest part of the rim
 GATHERED, STRAIGHT = 60.0, 1.6  # normals within ± 10° are one; sides have so many times those of a circle
 CORNER, SIDES = 0.5, 8  # radians between sides at least; sides at most
 SLOPES, ALIKE = 0.1, 1.6  # share, rms, and factor, at most, by which their edges differ from the rim's
-OVER = 14.0  # φ beyond which the edge is over, in large windows: 1e-6 of the plateau
+FLAT = 1e-5  # of the plateau: where a large window's edges change less between neighbours, a pixel stands for its surroundings
 SHARPEST = 0.3  # px: a narrower edge lies between two pixels, and nobody knows where
 
 
@@ -283,18 +283,18 @@ def _rise(fit: _Fit, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _between(window: Window, fit: _Fit, plateau: float) -> Callable[[Any, Any], np.ndarray]:
-    """The fit at any point; nothing outside the window. In large ones the rim is computed only beside pixels that it reaches."""
+    """The fit at any point; nothing outside the window. In large ones edges are computed only where pixels show any."""
     from scipy import ndimage
 
     degree = int(np.sqrt(2 * len(fit.powers))) - 1
     last = [f + n - 1 for f, n in zip(window.first, window.shape)]
-    phi = logit(_rise(fit, window.x, window.y)).reshape(window.shape)
-    over = np.where(ndimage.minimum_filter(phi, 3) > OVER, 1.0, np.where(ndimage.maximum_filter(phi, 3) < -OVER, 0.0, np.nan))
+    shown = _rise(fit, window.x, window.y).reshape(window.shape)
+    flat = np.where(ndimage.maximum_filter(shown, 3) - ndimage.minimum_filter(shown, 3) < FLAT, shown, np.nan)
 
     def risen(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         if not window.large:
             return _rise(fit, u, v)
-        rise = over[tuple(np.rint(a - f).astype(int) for a, f in zip((u, v), window.first))]
+        rise = flat[tuple(np.rint(a - f).astype(int) for a, f in zip((u, v), window.first))]
         rim = np.isnan(rise)
         rise[rim] = _rise(fit, u[rim], v[rim])
         return rise
