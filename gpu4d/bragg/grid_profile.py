@@ -70,8 +70,8 @@ def grid_profile(pixels: bytes, shape: tuple[int, int]) -> GridProfile:
     sharper is in φ. Corners are undersampled even in φ: where the normals of the rim gather in directions, D has as factors the
     edges of straight sides too, Π 1 / (1 + exp -(a + b x + c y)), if that lowers the misfit with certainty.
 
-    Windows above 64 × 64 pixels have fewer splines than pixels, and take seconds: about two for a probe 80 px across, eight for one of
-    240. The log says when.
+    Windows above 64 × 64 pixels have fewer splines than pixels, and take seconds: a square 80 px across two, one of 240 eight. The
+    log says when.
 
     Parameters
     ----------
