@@ -85,6 +85,12 @@ def _order(e, table, j):
     return e.b.load(e.b.gep(e.b.inttoptr(table, ir.IntType(64).as_pointer()), [j]))
 
 
+def _times(e, zr, zi, at, table, place):
+    """z, a complex value a lane, times the one that `table` has for all lanes at `place`, its imaginary part next to the real one."""
+    one = e.spread(table, place), e.spread(table, e.b.add(place, e.index(1)))
+    return e.times((e.load(zr, at), e.load(zi, at)), one)
+
+
 @intrinsic
 def gather(typing, used, points, order, xr, xi, step, zr, zi):
     """z(j) ← x(order(j)) for j < used, points `step` floats apart; zeros behind."""
@@ -118,9 +124,8 @@ def convolve(typing, points, waves, xr, xi, zr, zi, yr, yi):
         first = e.load(xr, none), e.load(xi, none)
         total = e.plus(first, (e.load(zr, none), e.load(zi, none)))
         with e.loop(points) as (k, _):
-            at, wave = e.scaled(k, LANES), e.scaled(k, 2)
-            w = e.spread(waves, wave), e.spread(waves, builder.add(wave, e.index(1)))
-            value = e.times((e.load(zr, at), e.load(zi, at)), w)
+            at = e.scaled(k, LANES)
+            value = _times(e, zr, zi, at, waves, e.scaled(k, 2))
             e.store(value[0], zr, at)
             e.store(value[1], zi, at)
         for value, z in zip(first, (zr, zi)):
@@ -142,9 +147,7 @@ def scatter(typing, used, order, zr, zi, twiddles, yr, yi, step):
         zr, zi, w, yr, yi = (e.pointer(a) for a in addresses)
         with e.loop(used) as (j, _):
             k, at = _order(e, order, j), e.scaled(j, LANES)
-            turn = e.scaled(builder.sub(k, e.index(1)), 2)
-            turned = e.spread(w, turn), e.spread(w, builder.add(turn, e.index(1)))
-            value = e.times((e.load(zr, at), e.load(zi, at)), turned)
+            value = _times(e, zr, zi, at, w, e.scaled(builder.sub(k, e.index(1)), 2))
             target = e.scaled(k, step)
             e.store(value[0], yr, target)
             e.store(value[1], yi, target)

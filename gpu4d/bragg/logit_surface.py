@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu4d.bragg.bsplines import bsplines
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk
 
@@ -153,12 +154,9 @@ def _splines(count: int, step: float) -> Any:
     """Cubic B-splines, `step` pixels apart, at whole pixels: (count, knots) sparse."""
     from scipy import sparse
 
-    at = np.arange(count) / step
-    first = np.floor(at).astype(int)
-    t = at - first
-    weight = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1) / 6
-    which = first[:, None] + np.arange(4)
-    return sparse.csr_array((weight.ravel(), (np.repeat(np.arange(count), 4), which.ravel())), shape=(count, first[-1] + 4))
+    knots, weight, _ = bsplines(np.arange(count) / step)
+    rows = np.repeat(np.arange(count), 4)
+    return sparse.csr_array((weight.ravel(), (rows, knots.ravel() + 1)), shape=(count, knots[-1, -1] + 2))
 
 
 def _differences(count: int, order: int) -> Any:

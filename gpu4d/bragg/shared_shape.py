@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d.bragg.bsplines import bsplines
+
 NEXT = 1e-9  # px: no direction from nearer to the centre
 NEAR = 1e-3  # px, for differences
 LEAST = 0.02  # counts: the model is never darker
@@ -118,16 +120,6 @@ class Grid:
             ok = column < self.size
             bend[rows[ok], column[ok]] += height
         return bend.T @ bend
-
-
-def bsplines(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The four cubic B-splines on whole knots that are not 0 at t: their knots, values, slopes, (n, 4) each."""
-    first = np.floor(t)
-    f = t - first
-    g = 1 - f
-    value = np.stack([g**3, 3 * f**3 - 6 * f**2 + 4, 3 * g**3 - 6 * g**2 + 4, f**3], -1) / 6
-    slope = np.stack([-(g**2), 3 * f**2 - 4 * f, 4 * g - 3 * g**2, f**2], -1) / 2
-    return first.astype(np.int64)[:, None] + np.arange(-1, 3), value, slope
 
 
 def _sparse(index: np.ndarray, value: np.ndarray, size: int) -> Any:
