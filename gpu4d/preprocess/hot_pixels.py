@@ -169,6 +169,7 @@ def hot_pixels(frames: Any, /, threshold: float = 5.0, *, unit: float = 1.0, mas
     >>> np.argwhere(hot_pixels(frames)).tolist()
     [[4, 7]]
     """
+    frames, mask = arrays.unwrapped(frames), arrays.unwrapped(mask)
     xp = arrays.namespace(frames)
     if len(frames.shape) < 2:
         raise InputError(f"frames have shape {tuple(frames.shape)}, need (..., Qx, Qy)")
