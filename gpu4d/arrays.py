@@ -100,8 +100,19 @@ def like(result: Any, template: Any) -> Any:
     if compat.is_torch_array(template) and isinstance(result, np.ndarray):
         return xp.asarray(_contiguous(result))
     if compat.is_cupy_array(result):
-        return xp.from_dlpack(result)
+        return _exported(result, template)
     return xp.asarray(result, device=compat.device(template))
+
+
+def _exported(result: Any, template: Any) -> Any:
+    """A CuPy array in the library of `template`, by DLPack."""
+    if result.size == 0:  # it has no address, of which a driver could say on which device it lies
+        return from_numpy(np.empty(result.shape, result.dtype), template)
+    if compat.is_jax_array(template):  # refuses strides; early versions took them and read wrong values
+        import cupy
+
+        result = cupy.ascontiguousarray(result)
+    return compat.array_namespace(template).from_dlpack(result)
 
 
 def to_numpy(x: Any) -> np.ndarray:
