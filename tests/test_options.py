@@ -104,6 +104,13 @@ TAKES_AN_IMAGE = {  # a function of what brings NumPy arrays into the form under
     "where": lambda form: np.asarray(gpu4d.sweep(CUBE, gpu4d.MeanPattern(), where=form(WHERE))),
     "virtual_image": lambda form: np.asarray(gpu4d.virtual_image(CUBE, form(MASK))),
     "detector stack": lambda form: np.asarray(gpu4d.virtual_image(CUBE, form(np.stack([MASK, ~MASK])))),
+    "bragg_spots": lambda form: gpu4d.detectors.bragg_spots(form(np.array([[3.0, 4.0], [-5.0, 1.0]])), 2.0).mask((32, 32)),
+    "center": lambda form: gpu4d.detectors.disk(5.0, center=form(np.array([3.0, 4.0]))).mask((32, 32)),
+    "point": lambda form: gpu4d.detectors.point(form(np.array([3.0, 4.0]))).mask((32, 32)),
+    "origin of a detector": lambda form: gpu4d.detectors.annulus(3.0, 8.0).mask((32, 32), form(np.array([14.0, 15.0]))),
+    "origins of an image": lambda form: np.asarray(
+        gpu4d.virtual_image(CUBE, gpu4d.detectors.disk(5.0), origin=form(np.full((4, 5, 2), 14.5)))
+    ),
     "detector_mask": lambda form: gpu4d.DataCube(CUBE.source, detector_mask=form(MASK)).detector_mask,
     "refine_template": lambda form: gpu4d.refine_template(form(SCAN), None, form(PROBE), where=form(SCAN[:, 0, 0] >= 0)).kernel,
 }

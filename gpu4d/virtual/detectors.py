@@ -45,7 +45,7 @@ class Detector:
         """Where the detector sits: its own centre, else the origin, else the middle of the detector."""
         if self.center is not None:
             return np.asarray(self.center, dtype=np.float64)
-        return np.asarray(origin, dtype=np.float64) if origin is not None else (np.asarray(shape) - 1) / 2
+        return arrays.to_numpy(origin).astype(np.float64) if origin is not None else (np.asarray(shape) - 1) / 2
 
     @property
     def follows_origin(self) -> bool:
@@ -65,24 +65,24 @@ def disk(radius: float, center: Point | None = None) -> Detector:
     >>> int(disk(1.5).mask((5, 5)).sum())
     9
     """
-    return Detector("disk", center, (_positive("radius", radius),))
+    return Detector("disk", _point(center), (_positive("radius", radius),))
 
 
 def annulus(inner: float, outer: float, center: Point | None = None) -> Detector:
     """Dark field: inner < r < outer."""
     if not 0 <= inner < outer:
         raise InputError(f"annulus(inner={inner}, outer={outer}): need 0 ≤ inner < outer, in detector pixels")
-    return Detector("annulus", center, (float(inner), float(outer)))
+    return Detector("annulus", _point(center), (float(inner), float(outer)))
 
 
 def rectangle(height: float, width: float, center: Point | None = None) -> Detector:
     """|qx - cx| < height / 2 and |qy - cy| < width / 2."""
-    return Detector("rectangle", center, (_positive("height", height), _positive("width", width)))
+    return Detector("rectangle", _point(center), (_positive("height", height), _positive("width", width)))
 
 
 def point(position: Point) -> Detector:
     """One pixel: the nearest to (qx, qy)."""
-    return Detector("point", (float(position[0]), float(position[1])), ())
+    return Detector("point", _point(position), ())
 
 
 def segmented(inner: float, outer: float, segments: int, rotation: float = 0.0, center: Point | None = None) -> tuple[Detector, ...]:
@@ -90,7 +90,8 @@ def segmented(inner: float, outer: float, segments: int, rotation: float = 0.0, 
     if segments < 1:
         raise InputError(f"segments={segments}: need at least 1")
     annulus(inner, outer)
-    return tuple(Detector("sector", center, (float(inner), float(outer), int(segments), i, float(rotation))) for i in range(segments))
+    middle = _point(center)
+    return tuple(Detector("sector", middle, (float(inner), float(outer), int(segments), i, float(rotation))) for i in range(segments))
 
 
 def bragg_spots(positions: Any, radius: float) -> Detector:
@@ -103,7 +104,7 @@ def bragg_spots(positions: Any, radius: float) -> Detector:
     radius : float
         Pixels.
     """
-    spots = np.atleast_2d(arrays.to_numpy(np.asarray(positions, dtype=np.float64)))
+    spots = np.atleast_2d(arrays.to_numpy(positions).astype(np.float64))
     if spots.ndim != 2 or spots.shape[1] != 2:
         raise InputError(f"positions has shape {spots.shape}, need (n, 2): qx, qy of each spot from the origin")
     return Detector("spots", None, (tuple(map(tuple, spots.tolist())), _positive("radius", radius)))
@@ -134,6 +135,17 @@ class _Frozen:
     def __init__(self, array: np.ndarray):
         self.array = array.copy()
         self.array.flags.writeable = False
+
+
+def _point(given: Any) -> Point | None:
+    """A position (qx, qy) from a sequence or an array of any library."""
+    if given is None:
+        return None
+    values = arrays.unwrapped(given)
+    found = tuple(float(value) for value in (arrays.to_numpy(values) if arrays.is_array(values) else values))
+    if len(found) != 2:
+        raise InputError(f"a position on the detector is (qx, qy) in pixels, got {len(found)} values")
+    return found
 
 
 def _positive(name: str, value: float) -> float:
