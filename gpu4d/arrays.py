@@ -132,6 +132,12 @@ def to_numpy(x: Any) -> np.ndarray:
         return np.asarray(compat.to_device(x, compat.array_namespace(x).Device("CPU_DEVICE")))
 
 
+def floats(given: Any) -> tuple[float, ...]:
+    """Read a sequence of numbers (a position, radii, an ellipse), or an array of any library, as Python floats."""
+    given = unwrapped(given)
+    return tuple(float(value) for value in (to_numpy(given) if is_array(given) else given))
+
+
 def from_numpy(x: Any, template: Any) -> Any:
     """A small host array (weights, masks, coordinates) beside `template`: same namespace, same device."""
     xp = compat.array_namespace(template)

@@ -11,7 +11,7 @@ from gpu4d import arrays, operation
 from gpu4d.bragg import explain_disks
 from gpu4d.bragg.poisson_fit import disk_profile
 from gpu4d.errors import InputError
-from gpu4d.probe import measure_disk, template
+from gpu4d.probe import measure_disk, template, wavefunction
 
 SCALARS = {bool: np.bool_, int: np.int64, float: np.float64}
 KINDS = [library for library in LIBRARIES if library.name in ("numpy", "strict", "torch", "jax", "cupy", "torch-cuda")]
@@ -111,6 +111,13 @@ TAKES_AN_IMAGE = {  # a function of what brings NumPy arrays into the form under
     "origins of an image": lambda form: np.asarray(
         gpu4d.virtual_image(CUBE, gpu4d.detectors.disk(5.0), origin=form(np.full((4, 5, 2), 14.5)))
     ),
+    "center of a template": lambda form: (
+        template(form(PROBE), center=form(np.array([16.0, 16.0])), trench=form(np.array([4.0, 12.0]))).kernel
+    ),
+    "wavefunction": lambda form: wavefunction(form(MASK * 1.0), energy=2e5, q_pixel=0.02, center=form(np.array([15.0, 16.0]))),
+    "ellipse_matrix": lambda form: gpu4d.calibrate.ellipse_matrix(form(np.array([1.2, 1.0, 0.3]))),
+    "calibration": lambda form: gpu4d.Calibration(origin=form(np.full((4, 5, 2), 14.5)), ellipse=form(np.array([1.2, 1.0, 0.3]))).origin,
+    "dark field": lambda form: gpu4d.dpc(CUBE, dark_field=form(WHERE * 1.0), q_pixel=0.01, r_pixel=2.0, rotation=0.0).phase.data,
     "detector_mask": lambda form: gpu4d.DataCube(CUBE.source, detector_mask=form(MASK)).detector_mask,
     "refine_template": lambda form: gpu4d.refine_template(form(SCAN), None, form(PROBE), where=form(SCAN[:, 0, 0] >= 0)).kernel,
 }

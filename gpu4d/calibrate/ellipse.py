@@ -25,7 +25,7 @@ def ellipse_matrix(ellipse: tuple[float, float, float]) -> np.ndarray:
     >>> ellipse_matrix((2.0, 1.0, 0.0)).round(3).tolist()
     [[0.5, 0.0], [0.0, 1.0]]
     """
-    a, b, theta = ellipse
+    a, b, theta = arrays.floats(ellipse)
     major = np.array([np.cos(theta), np.sin(theta)])
     return np.eye(2) - (1 - b / a) * np.outer(major, major)
 

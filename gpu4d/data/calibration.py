@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d import physics
+from gpu4d import arrays, physics
 from gpu4d.errors import InputError
 
 # field: (units, what it is)
@@ -181,11 +181,11 @@ def _checked(field: str, value: Any) -> Any:
     if field == "rotation":
         return float(value)
     if field == "ellipse":
-        a, b, theta = (float(v) for v in value)
+        a, b, theta = arrays.floats(value)
         if not a >= b > 0:
             raise InputError(f"ellipse is (a={a:g}, b={b:g}, theta={theta:g}), need a ≥ b > 0")
         return (a, b, theta)
-    array = np.asarray(value, dtype=np.float64)
+    array = arrays.to_numpy(value).astype(np.float64, copy=False)
     if array.shape[-1:] != (2,) or array.ndim not in (1, 3):
         raise InputError(f"{field} has shape {array.shape}, need (2,) or (Rx, Ry, 2) in detector pixels")
     return array

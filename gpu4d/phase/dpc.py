@@ -240,7 +240,7 @@ class _Scan:
             step = given.pixel_size if getattr(given, "pixel_units", None) == "Å" else None
             scan = cls(com_field(given), Calibration(r_pixel=step) if step else Calibration())
         if dark_field is not None:
-            image = np.asarray(dark_field, dtype=np.float64)
+            image = arrays.to_numpy(dark_field).astype(np.float64, copy=False)
             if image.shape != tuple(scan.com.shape[:2]):
                 raise InputError(f"dark_field is {image.shape}, the scan is {tuple(scan.com.shape[:2])}: need one value per position")
             scan.given_dark_field = image

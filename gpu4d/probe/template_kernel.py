@@ -131,7 +131,7 @@ def template(
         raise InputError(f"kind={kind!r}: need one of {', '.join(KINDS)}")
     image = _image(probe, "probe")
     disk = None if center is not None and radius is not None else measure_disk(image)
-    c = np.asarray(center if center is not None else (disk.qx, disk.qy), dtype=np.float64)  # type: ignore[union-attr]
+    c = np.asarray(arrays.floats(center) if center is not None else (disk.qx, disk.qy), dtype=np.float64)  # type: ignore[union-attr]
     r0 = float(radius) if radius is not None else disk.radius  # type: ignore[union-attr]
     for axis, name in enumerate(("qx", "qy")):
         if not r0 <= c[axis] + 0.5 <= image.shape[axis] - r0:
@@ -180,7 +180,7 @@ def _distance(shape: tuple[int, ...], offset: np.ndarray) -> np.ndarray:
 
 
 def _trench(r: np.ndarray, kind: str, radius: float, trench: tuple[float, float] | None, sigma: float | None) -> np.ndarray:
-    inner, outer = trench if trench is not None else (radius, 3.0 * radius)
+    inner, outer = arrays.floats(trench) if trench is not None else (radius, 3.0 * radius)
     if not 0 <= inner < outer:
         raise InputError(f"trench=({inner}, {outer}): need 0 ≤ r₁ < r₂ in pixels")
     if kind == "gaussian":

@@ -155,7 +155,7 @@ def wavefunction(
     if given is None and shape is None:
         raise InputError("aperture is a semi-angle in mrad: give shape=(Qx, Qy) of the detector with it")
     size = given.shape if given is not None else tuple(shape)  # type: ignore[arg-type]
-    cx, cy = center if center is not None else (size[0] // 2, size[1] // 2)
+    cx, cy = arrays.floats(center) if center is not None else (size[0] // 2, size[1] // 2)
     x, y = np.arange(size[0])[:, None] - cx, np.arange(size[1])[None, :] - cy
     if given is None:
         radius = physics.angle_to_frequency(float(aperture), energy) / q_pixel

@@ -141,8 +141,7 @@ def _point(given: Any) -> Point | None:
     """A position (qx, qy) from a sequence or an array of any library."""
     if given is None:
         return None
-    values = arrays.unwrapped(given)
-    found = tuple(float(value) for value in (arrays.to_numpy(values) if arrays.is_array(values) else values))
+    found = arrays.floats(given)
     if len(found) != 2:
         raise InputError(f"a position on the detector is (qx, qy) in pixels, got {len(found)} values")
     return found
