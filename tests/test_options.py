@@ -168,3 +168,14 @@ def test_a_pattern_of_a_cube_is_an_array(name):
     assert isinstance(pattern, gpu4d.DiffractionSlice)
     for found, expected in zip(leaves(call(pattern)), leaves(call(np.asarray(pattern))), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_disks_of_a_few_positions_stay_in_the_library_of_the_cube(need):
+    strict = need("array_api_strict")
+    cube = gpu4d.DataCube(strict.asarray(CUBE.source.array))
+    positions, options = [(0, 1), (3, 4)], {"min_significance": 2.0, "refine": "correlation"}
+    found = gpu4d.find_bragg_disks(cube, PROBE, positions=positions, **options)
+    assert type(found.flat("qx")) is type(strict.ones(1))
+    expected = gpu4d.find_bragg_disks(CUBE, PROBE, positions=positions, **options)
+    assert len(expected.flat("qx")) > 0
+    np.testing.assert_allclose(arrays.to_numpy(found.flat("qx")), expected.flat("qx"), atol=1e-3)

@@ -351,9 +351,10 @@ def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str |
     return f"refine_power={refine_power} asks for its map" if refine_power != 1.0 else None
 
 
-def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> np.ndarray:
-    frames = [np.asarray(cube[int(rx), int(ry)]) for rx, ry in positions]
-    return np.stack(frames) if frames else np.empty((0, *cube.detector_shape), dtype=np.float32)
+def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> Any:
+    """Patterns at some positions, where the cube has them."""
+    frames = [cube[int(rx), int(ry)].data for rx, ry in positions]
+    return arrays.namespace(*frames).stack(frames) if frames else np.empty((0, *cube.detector_shape), dtype=np.float32)
 
 
 def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | None) -> dict[str, Any]:
