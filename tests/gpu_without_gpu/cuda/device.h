@@ -30,7 +30,7 @@ enum {
   LEVEL_2_CACHE = 50 << 20,  // bytes
 };
 
-// Kept in step with `Counts` and `Memory` of counters.py.
+// Kept in step with `Counts` and `Memory` of instrument.py.
 struct counts {
   int64_t launches, waits, uploads, upload_bytes, downloads, download_bytes, copies, allocations, releases,
       pinned_allocations, events, attributes_set, library_calls;
@@ -45,14 +45,10 @@ extern int lost;  // the error that every call gives, or 0
 void count(int64_t* counter, int64_t by);
 // Note what a caller did wrong, as printf would print it; Python takes the notes and fails the test.
 void complain(const char* format, ...);
-// Call a function of libraries.py.
-int library_call(const char* name, const long long* numbers, void** pointers);
-// Whether all of these bytes are in one block of device memory.
-bool on_device(const void* at, size_t bytes);
 int device_attribute(int which);
 uint64_t total_memory(void);
 
-// The instance of a function that is called for its side effects on a device that is there.
+// Calls on a lost device fail with what it was lost by.
 #define UNLESS_LOST        \
   do {                     \
     if (lost) return lost; \

@@ -11,7 +11,7 @@ void instrument_set_libraries(python_function function) { python = function; }
 
 enum { INTERNAL_ERROR = 14, NO_DEVICE = 6 };  // of cuBLAS; of cuFFT: CUFFT_EXEC_FAILED
 
-int library_call(const char* name, const long long* numbers, void** pointers) {
+static int library_call(const char* name, const long long* numbers, void** pointers) {
   if (lost) return NO_DEVICE;
   count(&counts.library_calls, 1);
   return python ? python(name, numbers, pointers) : INTERNAL_ERROR;

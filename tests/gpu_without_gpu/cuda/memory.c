@@ -10,12 +10,9 @@
 enum { PINNED = 1, DEVICE = 2 };                     // cudaMemoryTypeHost, cudaMemoryTypeDevice
 enum { TO_DEVICE = 1, TO_HOST = 2, ON_DEVICE = 3 };  // cudaMemcpyKind
 enum { FRESH = 0xEE, FREED = 0xDD, GUARD = 0xFC };   // bytes: as floats large or NaN, so that a result shows their use
-enum {
-  ALIGNMENT = 512,
-  GUARD_BYTES = 512
-};  // cudaMalloc aligns to 512; what is written behind a block is seen when it is freed
-
-enum { MOST_MARKED = 64 << 20 };  // bytes of a block that are marked so: a test may take all memory of the device
+enum { MOST_MARKED = 64 << 20 };  // bytes of a block that are marked fresh or freed: a test may take all of the memory
+enum { ALIGNMENT = 512 };         // bytes, as cudaMalloc's
+enum { GUARD_BYTES = 512 };       // behind each block; what was written there is seen when the block is freed
 
 struct block {
   uintptr_t at;
@@ -64,14 +61,11 @@ static struct block* block_of(const void* at) {
   return NULL;
 }
 
-static bool inside(const void* at, size_t bytes) {
-  const struct block* b = block_of(at);
-  return b && b->kind == DEVICE && (uintptr_t)at + bytes <= b->at + b->bytes;
-}
-
-bool on_device(const void* at, size_t bytes) {
+// Whether all of these bytes are in one block of device memory.
+static bool on_device(const void* at, size_t bytes) {
   pthread_mutex_lock(&lock);
-  const bool found = inside(at, bytes);
+  const struct block* b = block_of(at);
+  const bool found = b && b->kind == DEVICE && (uintptr_t)at + bytes <= b->at + b->bytes;
   pthread_mutex_unlock(&lock);
   return found;
 }
