@@ -12,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from gpu4d.kernels.fused_disks import find_disks as find_fused
 from gpu4d.kernels.fused_disks import supports
-from gpu4d.kernels.pixels import contiguous, suffix
+from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
 from gpu4d.kernels.refine_disks import peak_errors, refine_peaks
 from gpu4d.kernels.row_column_fft import correlation_maps_256, filter_of
 from gpu4d.kernels.row_column_fft import supports as has_own_fft
 
 from gpu4d import arrays, device, fft
 from gpu4d.bragg.find_disks import Disks, fill_masked
+from gpu4d.device import tables
 from gpu4d.errors import InputError
 
 FILE = "find_disks.cu"
@@ -66,9 +67,12 @@ def find_disks(
         return find_fused(patterns, spectrum, moments, allowed, **maps, **thresholds, max_peaks=max_peaks)
     limits = Limits(min_significance, min_relative, min_absolute, min_spacing, max_peaks)
     own_fft = has_own_fft((nx, ny), masked=mask is not None)
-    template = filter_of(spectrum) if own_fft else contiguous(spectrum.astype(np.complex64))
-    inside = contiguous(allowed.astype(np.uint8))
-    box = centred_box(moments)
+    if own_fft:
+        template = tables.made_of(spectrum, "filter", lambda: filter_of(spectrum))
+    else:
+        template = tables.made_of(spectrum, "single", lambda: contiguous(spectrum.astype(np.complex64)))
+    inside = as_bytes(allowed)
+    box = tables.made_of(moments, "box", lambda: centred_box(moments))
     count = device.empty((n,), np.int64)
     fields = [device.empty((n, max_peaks), np.float64) for _ in range(5)]
     size = batch_size(nx, ny)
@@ -119,7 +123,7 @@ def centred_box(moments):
 def _as_counts(frames, x, mask, fill_width):
     """The frames as float32 in the front of `x` (zero where one is not finite, and behind the last), filled where masked."""
     size, nx, ny = x.shape
-    valid = np.uint64(0) if mask is None else contiguous(mask.astype(np.uint8))
+    valid = np.uint64(0) if mask is None else as_bytes(mask)
     function = device.kernel(FILE, f"frames_to_float_{suffix(frames)}")
     device.launch(function, size, _threads(nx * ny), (frames, valid, x, np.int32(len(frames)), np.int32(nx * ny)))
     return x if mask is None else contiguous(fill_masked(x.astype(np.float64), mask, fill_width).astype(np.float32))
