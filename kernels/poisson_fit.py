@@ -25,6 +25,7 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     out, ok = device.empty((7, n, most), np.float64), device.empty((n, most), np.bool_)
     sizes = map(np.int32, (most, nx, ny, m, table.shape[0] - 1, iterations))
     call = (patterns, x, y, found, valid, table, pixels, out, ok, np.int64(n * most), *sizes, np.float64(spacing))
-    function = device.kernel(FILE, f"{KERNELS[parameters]}_{suffix(patterns)}")
+    kind = suffix(patterns)
+    function = device.kernel(FILE, f"{KERNELS[parameters]}_{kind}", f"PIXEL={kind}", f"PARAMETERS={parameters}")
     device.launch(function, -(-n * most // WARPS), 32 * WARPS, call)
     return PoissonFit._make([*out, ok])
