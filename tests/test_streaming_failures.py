@@ -134,7 +134,7 @@ def test_runs_of_tiles_keep_the_order_of_their_positions():
         tiles = [Tile(r, c) for r in edges(rx, rows) for c in edges(ry, columns)]
         first, last = sorted(int(n) for n in rng.integers(0, len(tiles) + 1, 2))
         chosen = tuple(tile for tile in tiles[first:last] if rng.random() < 0.9)
-        runs = [(run, Tile(*_rectangle(run))) for run in _runs(chosen)]
+        runs = [(run, Tile(*_rectangle(run))) for run in _runs(chosen, ry)]
         assert tuple(tile for run, _ in runs for tile in run) == chosen
         for run, whole in runs:
             np.testing.assert_array_equal(whole.positions(), np.concatenate([tile.positions() for tile in run]))
