@@ -100,10 +100,7 @@ class VirtualImage:
         return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        columns = self._under_masks(frames, self.stacks)
-        if self.following:
-            columns.update(self._follow(frames, positions))
-        self._put(positions, columns, arrays.namespace(frames))
+        self._put(positions, frames, self.stacks, self._follow(frames, positions) if self.following else {})
 
     def wanted_pixels(self) -> np.ndarray | None:
         return None if self.following else np.flatnonzero(np.any([mask != 0 for mask in self.still.values()], axis=0))
@@ -112,17 +109,17 @@ class VirtualImage:
         xp, pixels = arrays.namespace(values), self.wanted_pixels()
         if self.gathered is None:
             self.gathered = [(members, stack.reshape(len(members), 1, -1)[:, :, pixels]) for members, stack in self.stacks]
-        self._put(positions, self._under_masks(xp.reshape(values, (len(positions), 1, -1)), self.gathered), xp)
+        self._put(positions, xp.reshape(values, (len(positions), 1, -1)), self.gathered, {})
 
-    def _under_masks(self, frames: Any, stacks: list[tuple[list[int], np.ndarray]]) -> dict[int, Any]:
-        """Sums under fixed masks."""
-        columns: dict[int, Any] = {}
-        for members, stack in stacks:
-            columns.update(self._columns(masked_sums(frames, tables.beside(stack, frames)), members))
-        return columns
-
-    def _put(self, positions: np.ndarray, columns: dict[int, Any], xp: Any) -> None:
-        self.values.put(positions, xp.stack([columns[i] for i in range(len(self.detectors))], axis=-1))
+    def _put(self, positions: np.ndarray, frames: Any, stacks: list[tuple[list[int], np.ndarray]], columns: dict[int, Any]) -> None:
+        """Sums under fixed masks to their places, with the columns of other detectors."""
+        sums = [(members, masked_sums(frames, tables.beside(stack, frames))) for members, stack in stacks]
+        if len(sums) == 1 and not columns:  # one stack of all detectors, in their order
+            self.values.put(positions, arrays.as_float64(sums[0][1]))
+            return
+        for members, found in sums:
+            columns.update(self._columns(found, members))
+        self.values.put(positions, arrays.namespace(frames).stack([columns[i] for i in range(len(self.detectors))], axis=-1))
 
     def joins(self) -> Any:
         fixed = not self.following and all(mask.dtype == bool for mask in self.still.values())
