@@ -290,10 +290,11 @@ def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterato
     """Lanes, tiles in a chunk and chunks in a ring, from what is fastest to what needs least."""
     pieces = _cut_of(cube)
     in_a_row = ceil(max(cube.shape[1], 1) / pieces.columns)
-    worth = RESIDENT_BYTES if in_order(cube) else CHUNK_BYTES
-    most = max(1, min(worth // (pieces.frames * _frame_bytes(cube)), pieces.block_rows // pieces.rows * in_a_row))
-    if in_order(cube) and most > in_a_row:
-        most -= most % in_a_row  # whole scan rows are one run of memory, and one update
+    in_a_block = pieces.block_rows // pieces.rows * in_a_row
+    most = max(1, min(CHUNK_BYTES // (pieces.frames * _frame_bytes(cube)), in_a_block))
+    if in_order(cube):  # whole scan rows are one run of memory, and one update
+        row_bytes = pieces.rows * max(cube.shape[1], 1) * _frame_bytes(cube)
+        most = max(most, min(RESIDENT_BYTES // row_bytes * in_a_row, in_a_block))
     # On the CPU one tile is a chunk: it stays in the cache, and hides the cost of a call already.
     together = [most >> i for i in range(most.bit_length())] if processor.copies or not on_host(cube) else [1]
     for lanes in range(processor.lanes, 0, -1):
