@@ -80,7 +80,7 @@ def find_disks(
     count = device.empty((n,), np.int64)
     fields = [device.empty((n, max_peaks), np.float64) for _ in range(5)]
     unit = unit_size(nx, ny)
-    size = min(batch_size(nx, ny), -(-n // unit) * unit)
+    size = min(batch_size(nx, ny), -(-max(n, 1) // unit) * unit)
     x = device.empty((size, nx, ny), np.float32)
     for first in range(0, n, size):
         some = slice(first, min(first + size, n))
