@@ -7,7 +7,6 @@ a function that says its name when it is called.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -43,6 +42,8 @@ def folder() -> Path:
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
     """Let one process at a time into the block."""
+    import fcntl  # not on Windows, where this package can be imported but not activated
+
     with open(folder() / f"{name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

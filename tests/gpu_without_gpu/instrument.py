@@ -16,15 +16,8 @@ _library: ctypes.CDLL | None = None
 _complaints: list[str] = []
 
 
-class _Numbers:
-    """Sums and differences field by field."""
-
-    def __sub__(self, other: Any) -> Any:
-        return type(self)(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
-
-
 @dataclass(frozen=True)
-class Counts(_Numbers):
+class Counts:
     """How often what was done since the start of the process. Kept in step with `struct counts` of cuda/device.h.
 
     `launches` are kernels, CuPy's own among them; `waits` are calls in which the host waits for the device (streams, events, the device,
@@ -46,9 +39,12 @@ class Counts(_Numbers):
     attributes_set: int = 0
     library_calls: int = 0
 
+    def __sub__(self, before: Counts) -> Counts:
+        return Counts(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
+
 
 @dataclass(frozen=True)
-class Memory(_Numbers):
+class Memory:
     """Bytes: of the device, taken of it, page-locked; `most_…` since `memory` was last asked. Kept in step with `struct memory`."""
 
     total: int = 0

@@ -64,11 +64,14 @@ def _ours(source: str, defines: tuple[str, ...]) -> Path:
 def _compiled(text: str, options: tuple[str, ...], header: Path) -> Path:
     key = build.hash_of(text, *options, header.parent.name)
     made = build.folder() / f"{key}.so"
-    if not made.exists():
-        source, part = build.folder() / f"{key}.cpp", build.folder() / f"{key}.{os.getpid()}.so"
-        source.write_text(text)
-        build.run("g++", *FLAGS, "-shared", *_includes(), "-include", header, *options, "-o", part, source)
-        build.publish(part, made)
+    if made.exists():
+        return made
+    with build.locked(f"compile-{key[:2]}"):  # workers that want the same kernel at the same time: one of them compiles it
+        if not made.exists():
+            source, part = build.folder() / f"{key}.cpp", build.folder() / f"{key}.{os.getpid()}.so"
+            source.write_text(text)
+            build.run("g++", *FLAGS, "-shared", *_includes(), "-include", header, *options, "-o", part, source)
+            build.publish(part, made)
     return made
 
 
