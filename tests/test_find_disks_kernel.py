@@ -258,20 +258,15 @@ def test_results_do_not_depend_on_where_a_scan_is_cut(batches_of):
 
 
 def test_a_batch_is_whole_units_within_what_the_sweep_leaves():
-    """Four multiprocessors: no more than 32 patterns; 16 of 1024² are more than what an FFT is meant to take at once."""
+    """Four multiprocessors: no more than 32 patterns; 8 of 1024² are more than what an FFT is meant to take at once."""
     each = 4 * 1024 * 1024
     with using_backend(HostBackend()):
-        assert launcher.unit_size(1024, 1024) == 16 and launcher.batch_size(1024, 1024) == 32
-        for left, patterns in (
-            (0, 16),
-            (15 * launcher.ARRAYS * each, 16),
-            (31 * launcher.ARRAYS * each, 16),
-            (40 * launcher.ARRAYS * each, 32),
-        ):
-            with leaving(left):
+        assert launcher.unit_size(1024, 1024) == 8 and launcher.batch_size(1024, 1024) == 32
+        for patterns_left, patterns in ((0, 8), (15, 8), (31, 24), (40, 32)):
+            with leaving(patterns_left * launcher.ARRAYS * each):
                 assert launcher.batch_size(1024, 1024) == patterns
         assert launcher.unit_size(64, 64) == launcher.batch_size(64, 64) == 32
-        assert launcher.batch_size(8000, 8000) == launcher.unit_size(8000, 8000) == 16, "one unit at least"
+        assert launcher.batch_size(8000, 8000) == launcher.unit_size(8000, 8000) == 8, "one unit at least"
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -139,7 +139,7 @@ def _stream(like: Any) -> int:
         return int(torch.cuda.current_stream(like.device).cuda_stream)
     import cupy
 
-    return int(cupy.cuda.get_current_stream().ptr)
+    return int(cupy.cuda.get_current_stream(like.device.id if isinstance(like, cupy.ndarray) else -1).ptr)
 
 
 def _address(array: Any) -> Hashable:
@@ -148,7 +148,7 @@ def _address(array: Any) -> Hashable:
 
     view = arrays.cupy_view(array)
     contiguous = bool(view.flags.c_contiguous)
-    return int(view.data.ptr), view.shape, view.dtype.str, contiguous, int(cupy.cuda.get_current_stream().ptr)
+    return int(view.data.ptr), view.shape, view.dtype.str, contiguous, int(cupy.cuda.get_current_stream(view.device.id).ptr)
 
 
 def _nbytes(made: Any) -> int:
