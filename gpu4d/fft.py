@@ -51,6 +51,35 @@ def irfft2_of_spent(x: Any, shape: tuple[int, int]) -> Any:
     return library.irfftn(x, s=tuple(shape), axes=_AXES, norm="forward", overwrite_x=True)
 
 
+def in_units(x: Any, unit: int, shape: tuple[int, int] | None = None) -> Any:
+    """`rfft2` of planes, `irfft2_of_spent` where a shape is given, `unit` planes at a time; their number is a multiple of it.
+
+    FFT libraries of devices promise the same bits for batches of the same size alone. So a batch may be as long as there is memory for.
+    SciPy's do not depend on it, and are left to take all planes at once.
+
+    Parameters
+    ----------
+    x : (n, nx, ny) real or (n, nx, ny // 2 + 1) complex, of NumPy or CuPy
+    unit : int
+    shape : (nx, ny), optional
+        Of the planes, for the inverse transform.
+    """
+    transform = rfft2 if shape is None else lambda planes: irfft2_of_spent(planes, shape)
+    if not compat.is_cupy_array(x) or len(x) <= unit:
+        return transform(x)
+    import cupy
+    from cupyx.scipy.fft import get_fft_plan
+
+    kind, direction = ("R2C", cupy.cuda.cufft.CUFFT_FORWARD) if shape is None else ("C2R", cupy.cuda.cufft.CUFFT_INVERSE)
+    first = transform(x[:unit])  # CuPy keeps its plan, which it finds again below
+    out = cupy.empty((len(x), *first.shape[1:]), first.dtype)
+    out[:unit] = first
+    plan = get_fft_plan(x[unit : 2 * unit], shape=shape, axes=_AXES, value_type=kind)
+    for begin in range(unit, len(x), unit):
+        plan.fft(x[begin : begin + unit], out[begin : begin + unit], direction)
+    return out
+
+
 def fft2(x: Any) -> Any:
     """Full transform of real or complex planes."""
     library, axes = _library(x)

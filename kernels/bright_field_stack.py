@@ -14,7 +14,7 @@ MOST_TILES = 65535  # along the second axis of a grid: two million chosen pixels
 
 
 def gather_pixels(frames, index, /, *, real=False):
-    frames, index = contiguous(frames), contiguous(index.astype(np.int64))
+    frames, index = contiguous(frames), contiguous(index.astype(np.int64, copy=False))
     n, qx, qy = frames.shape
     chosen = index.shape[0]
     out = device.empty((chosen, n), np.float32 if real else frames.dtype)

@@ -1,8 +1,8 @@
 """Launches find_disks.cu and the FFTs between its kernels: disks of detectors of any size; only peaks leave a batch.
 
-What the fused kernel takes on this device goes there instead. The rest goes through in batches of one size. Maps of 256 × 256 pixels come
-from row_column_fft.cu, all others from the FFT library, whose last batch is filled up: the same pattern gives the same bits wherever a scan
-is cut.
+What the fused kernel takes on this device goes there instead. The rest goes through in batches, as long as memory allows. Maps of 256 × 256
+pixels come from row_column_fft.cu, all others from the FFT library, in units of one size, the last of which is filled up: the same pattern
+gives the same bits wherever a scan is cut, and whatever the memory.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ from typing import NamedTuple
 import numpy as np
 from gpu4d.kernels.fused_disks import find_disks as find_fused
 from gpu4d.kernels.fused_disks import supports
-from gpu4d.kernels.pixels import contiguous, suffix
+from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
 from gpu4d.kernels.refine_disks import peak_errors, refine_peaks
 from gpu4d.kernels.row_column_fft import correlation_maps_256, filter_of
 from gpu4d.kernels.row_column_fft import supports as has_own_fft
 
 from gpu4d import arrays, device, fft
 from gpu4d.bragg.find_disks import Disks, fill_masked
+from gpu4d.device import tables
+from gpu4d.device.memory import room
 from gpu4d.errors import InputError
 
 FILE = "find_disks.cu"
-BATCH_BYTES = 128 << 20  # of one float32 map of all patterns in flight; a batch holds about seven such arrays
+BATCH_BYTES = 128 << 20  # of one float32 map of all patterns in flight
+ARRAYS = 8  # of the size of such a map that a batch holds at most: counts, spectra, two powers of them, three maps, work areas and maxima
+UNIT_BYTES = 4 << 20  # of one map of the patterns one call of the FFT library transforms: 1 to 2 µs of memory, against 5 µs of the host
+LEAST_UNIT = 8  # patterns in such a unit, where they are large: with their arrays 256 of the 400 bytes a pixel that a plan always counts
 BLOCKS = 8  # patterns in flight for every multiprocessor, where memory allows
 LARGE = 1 << 17  # pixels from which a pattern gets a block of 1024 threads
 TOGETHER = 4  # patterns a thread of spectrum_products works on
@@ -66,12 +71,16 @@ def find_disks(
         return find_fused(patterns, spectrum, moments, allowed, **maps, **thresholds, max_peaks=max_peaks)
     limits = Limits(min_significance, min_relative, min_absolute, min_spacing, max_peaks)
     own_fft = has_own_fft((nx, ny), masked=mask is not None)
-    template = filter_of(spectrum) if own_fft else contiguous(spectrum.astype(np.complex64))
-    inside = contiguous(allowed.astype(np.uint8))
-    box = centred_box(moments)
+    if own_fft:
+        template = tables.made_of(spectrum, "filter", lambda: filter_of(spectrum))
+    else:
+        template = tables.made_of(spectrum, "single", lambda: contiguous(spectrum.astype(np.complex64)))
+    inside = as_bytes(allowed)
+    box = tables.made_of(moments, "box", lambda: centred_box(moments))
     count = device.empty((n,), np.int64)
     fields = [device.empty((n, max_peaks), np.float64) for _ in range(5)]
-    size = batch_size(nx, ny)
+    unit = unit_size(nx, ny)
+    size = min(batch_size(nx, ny), -(-max(n, 1) // unit) * unit)
     x = device.empty((size, nx, ny), np.float32)
     for first in range(0, n, size):
         some = slice(first, min(first + size, n))
@@ -80,8 +89,8 @@ def find_disks(
             counts = x[: len(frames)]
             cross, hybrid, refined = _own_maps(frames, counts, template, power, refine_power)
         else:
-            counts = _as_counts(frames, x, mask, fill_width)
-            maps = _maps(counts, template, power, refine_power)
+            counts = _as_counts(frames, x[: -(-len(frames) // unit) * unit], mask, fill_width, unit)
+            maps = _maps(counts, template, power, refine_power, unit)
             counts, cross, hybrid, refined = (m[: len(frames)] for m in (counts, *maps))
         px, py, found = strongest_maxima(hybrid, cross, counts, inside, box, limits)
         count[some] = found
@@ -99,9 +108,18 @@ def _positions(counts, cross, refined, box, px, py, found, mode, upsample, power
     return x, y, height, unknown, unknown
 
 
+def unit_size(nx: int, ny: int) -> int:
+    """Patterns that the FFT library transforms at once: one number for a detector and a device."""
+    return min(BLOCKS * device.multiprocessors(), max(LEAST_UNIT, UNIT_BYTES // (4 * nx * ny)))
+
+
 def batch_size(nx: int, ny: int) -> int:
-    """Patterns of one FFT batch: one number for a detector and a device, whatever the number of patterns."""
-    return min(BLOCKS * device.multiprocessors(), max(1, BATCH_BYTES // (4 * nx * ny)))
+    """Patterns in flight: whole units, within the bytes that a sweep leaves to them; one at least."""
+    unit, each = unit_size(nx, ny), 4 * nx * ny
+    most, left = min(BLOCKS * device.multiprocessors(), BATCH_BYTES // each), room()
+    if left is not None:
+        most = min(most, left // (ARRAYS * each))
+    return max(1, most // unit) * unit
 
 
 def centred_box(moments):
@@ -116,13 +134,16 @@ def centred_box(moments):
     return contiguous(moments[:, index[0], :][:, :, index[1]].astype(np.float32))
 
 
-def _as_counts(frames, x, mask, fill_width):
+def _as_counts(frames, x, mask, fill_width, unit):
     """The frames as float32 in the front of `x` (zero where one is not finite, and behind the last), filled where masked."""
     size, nx, ny = x.shape
-    valid = np.uint64(0) if mask is None else contiguous(mask.astype(np.uint8))
+    valid = np.uint64(0) if mask is None else as_bytes(mask)
     function = device.kernel(FILE, f"frames_to_float_{suffix(frames)}")
     device.launch(function, size, _threads(nx * ny), (frames, valid, x, np.int32(len(frames)), np.int32(nx * ny)))
-    return x if mask is None else contiguous(fill_masked(x.astype(np.float64), mask, fill_width).astype(np.float32))
+    for first in range(0, size if mask is not None else 0, unit):
+        some = x[first : first + unit]
+        some[...] = fill_masked(some.astype(np.float64), mask, fill_width)
+    return x
 
 
 def _own_maps(frames, counts, template, power, refine_power):
@@ -132,10 +153,10 @@ def _own_maps(frames, counts, template, power, refine_power):
     return tuple(maps[powers.index(p)] for p in (1.0, power, refine_power))
 
 
-def _maps(counts, template, power, refine_power):
+def _maps(counts, template, power, refine_power, unit):
     """The n = 1, the hybrid and the refined map of a batch; often two of them are one."""
     size, nx, ny = counts.shape
-    spectra = contiguous(fft.rfft2(counts))
+    spectra = contiguous(fft.in_units(counts, unit))
     powers = [p for p in dict.fromkeys((power, refine_power)) if p != 1.0]
     raised = {p: device.empty(spectra.shape, np.complex64) for p in powers}
     hybrid, refined = (raised[p] if p in raised else None for p in (power, refine_power))
@@ -157,7 +178,7 @@ def _maps(counts, template, power, refine_power):
             np.float32(1.0 / (nx * ny)),
         ),
     )
-    maps = {p: contiguous(fft.irfft2_of_spent(m, (nx, ny))) for p, m in {1.0: spectra, **raised}.items()}
+    maps = {p: contiguous(fft.in_units(m, unit, (nx, ny))) for p, m in {1.0: spectra, **raised}.items()}
     return maps[1.0], maps[power], maps[refine_power]
 
 

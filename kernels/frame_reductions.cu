@@ -20,6 +20,7 @@
 // bound: memory.
 // budget(frame_sums_.*): 128 registers, 0 bytes shared
 // budget(repair_f32): 80 registers, 0 bytes shared
+// budget(add_groups_.*): 64 registers, 32 bytes shared
 // budget: 64 registers, 0 bytes shared
 #include "common.cuh"
 
@@ -365,6 +366,17 @@ extern "C" __global__ void __launch_bounds__(256)
   add_tiles(parts, out, count, tiles, values);
 }
 
+// Number of frames without a broken value, by the first block. `sums` (n, values), tiles added.
+template <class Wide>
+DEVICE void count_frames(const Wide* __restrict__ sums, double* __restrict__ count, int n, int values) {
+  __shared__ int part[WARPS];
+  if (blockIdx.x) return;
+  int whole = 0;
+  UNROLL_BY_4 for (int f = threadIdx.x; f < n; f += THREADS) whole += sums[offset_t(f + 1) * values - 1] == 0;
+  whole = block_sum(whole, part);
+  if (threadIdx.x == 0) *count = whole;
+}
+
 // One pixel a thread: sum and maximum over the groups, in their order.
 template <class Pixel>
 DEVICE void add_groups(const typename Counts<Pixel>::Total* __restrict__ totals, const Pixel* __restrict__ tops,
@@ -384,10 +396,13 @@ DEVICE void add_groups(const typename Counts<Pixel>::Total* __restrict__ totals,
   total[i] = sum, top[i] = most;
 }
 
-#define INSTANCE(NAME, Pixel)                                                                                       \
-  extern "C" __global__ void __launch_bounds__(256) add_groups_##NAME(                                              \
-      const Counts<Pixel>::Total* __restrict__ totals, const Pixel* __restrict__ tops,                              \
-      Counts<Pixel>::Wide* __restrict__ total, Counts<Pixel>::Wide* __restrict__ top, int groups, int nx, int ny) { \
-    add_groups<Pixel>(totals, tops, total, top, groups, nx, ny);                                                    \
+#define INSTANCE(NAME, Pixel)                                                                               \
+  extern "C" __global__ void __launch_bounds__(256) add_groups_##NAME(                                      \
+      const Counts<Pixel>::Total* __restrict__ totals, const Pixel* __restrict__ tops,                      \
+      const Counts<Pixel>::Wide* __restrict__ sums, Counts<Pixel>::Wide* __restrict__ total,                \
+      Counts<Pixel>::Wide* __restrict__ top, double* __restrict__ count, int groups, int nx, int ny, int n, \
+      int values) {                                                                                         \
+    count_frames(sums, count, n, values);                                                                   \
+    add_groups<Pixel>(totals, tops, total, top, groups, nx, ny);                                            \
   }
 FOR_EACH_PIXEL(INSTANCE)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
+from gpu4d.kernels.pack_masks import planes
 from gpu4d.kernels.pixels import contiguous, suffix
 
 from gpu4d import arrays, device
@@ -15,20 +18,27 @@ TOTALS = {"u8": np.uint32, "u16": np.uint32, "u32": np.uint64, "f32": np.float64
 PART_BYTES = 12 * 1024  # of shared memory for sums of frames that wait to be written, where one frame needs no more
 
 
+class FrameSums(NamedTuple):
+    """Sums of a stack of patterns; all but the first None where totals were not asked for."""
+
+    sums: Any  # (n, masks + 4): under the masks, 1, x, y, and how many values are not finite
+    total: Any = None  # (nx, ny) over the patterns that are finite
+    maximum: Any = None
+    count: Any = None  # () float64, their number
+
+
 def frame_reductions(patterns, masks, /, *, mask=None):
     from gpu4d.kernels.masked_sums import masked_sums
 
     bits = masks.dtype.kind == "b"
-    sums, total, maximum = frame_sums(patterns, masks if bits else masks[:0].astype(bool), mask, totals=True)
-    n, m = patterns.shape[0], sums.shape[1] - 4
-    masked = sums[:, :m] if bits else masked_sums(patterns, masks)
-    xp = arrays.namespace(patterns)
-    count = (sums[:, m + 3] == 0).sum().astype(np.float64) if n else xp.zeros((), dtype=np.float64, device=arrays.device(patterns))
-    return FrameReductions(total, maximum, xp.asarray(count), masked, sums[:, m : m + 3])
+    found = frame_sums(patterns, masks if bits else masks[:0].astype(bool), mask, totals=True)
+    m = found.sums.shape[1] - 4
+    masked = found.sums[:, :m] if bits else masked_sums(patterns, masks)
+    return FrameReductions(found.total, found.maximum, found.count, masked, found.sums[:, m : m + 3])
 
 
 def frame_sums(patterns, masks, mask=None, *, totals=False):
-    """Sums (n, masks + 4) of every pattern: under bool masks, 1, x, y, and how many values are not finite; total and maximum."""
+    """Sums of every pattern under bool masks, and its moments under `mask`; with `totals` sum, maximum and number of all."""
     patterns = contiguous(patterns)
     n, nx, ny = patterns.shape
     kind = suffix(patterns)
@@ -42,52 +52,45 @@ def frame_sums(patterns, masks, mask=None, *, totals=False):
         name = f"frame_sums_ragged_{kind}"
     else:
         name = f"frame_sums_{kind}" if nx * across % (THREADS * VECTORS[kind]) else f"frame_sums_full_{kind}"
-    kernel = device.kernel(FILE, name)
-    counted = np.uint64(0) if mask is None else planes(mask[None].astype(bool), across * vector)
+    kernel, add = device.kernel(FILE, name), device.kernel(FILE, adder)
+    bits = planes(masks, across * vector)
+    counted = np.uint64(0) if mask is None else planes(mask, across * vector)
     parts = device.empty((groups, nx, across * vector) if totals else (0,), TOTALS[kind])
     tops = device.empty(parts.shape, patterns.dtype)
-    most = device.shared_memory() // (8 * 8) - 4  # masks of one launch: a frame's sums of eight warps must fit
+    # Masks of one launch, whole planes of eight: a frame's sums of eight warps must fit into shared memory.
+    most = max(8, (device.shared_memory() // (8 * 8) - 4) // 8 * 8)
     found = []
     for first in range(0, max(1, masks.shape[0]), most):
-        some = masks[first : first + most]
-        m = some.shape[0]
+        m = min(most, masks.shape[0] - first)
         values = m + 4
         chunk = max(1, min(16, min(PART_BYTES, device.shared_memory()) // (64 * values)))
         sums = device.empty((n, tiles, values), wide)
-        once = totals and first == 0
-        where = (parts, tops) if once else (np.uint64(0), np.uint64(0))
-        bits = planes(some, across * vector) if m else np.uint64(0)
+        where = (parts, tops) if totals and first == 0 else (np.uint64(0), np.uint64(0))
         numbers = (np.int32(v) for v in (n, nx, ny, m, group, chunk))
-        device.launch(kernel, (tiles, groups), THREADS, (patterns, bits, counted, sums, *where, *numbers), shared=chunk * 64 * values)
-        out = device.empty((n, values), wide)
+        given = (patterns, bits[first // 8 :] if m else np.uint64(0), counted, sums, *where, *numbers)
+        device.launch(kernel, (tiles, groups), THREADS, given, shared=chunk * 64 * values)
+        found.append(device.empty((n, values), wide))
         count = n * values
-        add = device.kernel(FILE, adder)
-        device.launch(add, -(-count // 256), 256, (sums, out, np.int64(count), np.int32(tiles), np.int32(values)))
-        found.append(out)
+        device.launch(add, -(-count // 256), 256, (sums, found[-1], np.int64(count), np.int32(tiles), np.int32(values)))
+    out = found[0]
     if len(found) > 1:
-        xp = arrays.namespace(patterns)
-        out = xp.concat([*(f[:, :-4] for f in found), found[0][:, -4:]], axis=1)
-    if not totals:
-        return out, None, None
+        out = arrays.namespace(patterns).concat([*(f[:, :-4] for f in found), found[0][:, -4:]], axis=1)
+    return FrameSums(out, *_totals(patterns, found[0], parts, tops, tiles, group)) if totals else FrameSums(out)
+
+
+def _totals(patterns, sums, parts, tops, tiles, group):
+    """Sum, maximum and number of the patterns that are finite, from the parts of groups of patterns."""
+    n, nx, ny = patterns.shape
+    kind, wide, groups, values = suffix(patterns), sums.dtype, parts.shape[0], sums.shape[1]
     if kind == "f32":
         repair = device.kernel(FILE, f"repair_{kind}")
-        numbers = (np.int32(v) for v in (n, nx, ny, found[0].shape[1], group))
-        device.launch(repair, (tiles, groups), THREADS, (patterns, found[0], parts, tops, *numbers))
-    total, maximum = device.empty((nx, ny), wide), device.empty((nx, ny), wide)
+        numbers = (np.int32(v) for v in (n, nx, ny, values, group))
+        device.launch(repair, (tiles, groups), THREADS, (patterns, sums, parts, tops, *numbers))
+    total, maximum, count = device.empty((nx, ny), wide), device.empty((nx, ny), wide), device.empty((1,), np.float64)
     add = device.kernel(FILE, f"add_groups_{kind}")
-    device.launch(add, -(-nx * ny // 256), 256, (parts, tops, total, maximum, np.int32(groups), np.int32(nx), np.int32(ny)))
-    return out, total, maximum
-
-
-def planes(masks, pitch):
-    """Masks (m, nx, ny) as bytes (planes, nx, pitch): bit b of plane p is mask 8 p + b."""
-    m, nx, ny = masks.shape
-    xp = arrays.namespace(masks)
-    where = arrays.device(masks)
-    flags = xp.zeros((-(-m // 8), 8, nx, pitch), dtype=np.uint8, device=where)
-    flags.reshape(-1, nx, pitch)[:m, :, :ny] = masks
-    shifts = xp.arange(8, dtype=np.uint8, device=where).reshape(1, 8, 1, 1)
-    return (flags << shifts).sum(axis=1, dtype=np.uint8)
+    numbers = (np.int32(v) for v in (groups, nx, ny, n, values))
+    device.launch(add, -(-nx * ny // 256), 256, (parts, tops, sums, total, maximum, count, *numbers))
+    return total, maximum, count.reshape(())
 
 
 def address(array):

@@ -6,10 +6,11 @@ from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu4d.kernels.pixels import contiguous
+from gpu4d.kernels.pixels import as_bytes, contiguous
 
 from gpu4d import arrays, device
 from gpu4d.bragg.find_disks import Disks
+from gpu4d.device import tables
 
 FILE = "fused_disks.cu"
 PIXEL_TYPES = {"uint8": 0, "uint16": 1, "uint32": 2, "float32": 3}
@@ -83,9 +84,9 @@ def find_disks(
         patterns,
         np.int32(PIXEL_TYPES[np.dtype(patterns.dtype).name]),
         np.int32(patterns.dtype.itemsize),
-        *lane_order(spectrum, plan),
-        *centred(moments),
-        contiguous(allowed.astype(np.uint8)),
+        *tables.made_of(spectrum, ("lane order", plan), lambda: lane_order(spectrum, plan)),
+        *tables.made_of(moments, "centred", lambda: centred(moments)),
+        as_bytes(allowed),
         np.float32(power),
         np.float32(refine_power),
         np.int32(REFINEMENTS[refine]),
@@ -119,7 +120,7 @@ def centred(moments: Any) -> tuple[Any, Any]:
     xp = arrays.namespace(moments)
     size = moments.shape[-1]
     middle = contiguous(xp.roll(moments, (size // 2, size // 2), axis=(-2, -1)).astype(np.float32))
-    away = arrays.from_numpy(np.abs(np.arange(size) - size // 2).astype(np.int32), moments)
+    away = tables.named(("away", size), lambda: np.abs(np.arange(size) - size // 2).astype(np.int32), moments)
     some = (middle != 0).any(axis=0)
     reach = [xp.max(xp.where(some.any(axis=other), away, 0 * away)) for other in (1, 0)]
     return middle, xp.stack(reach).astype(np.int32)

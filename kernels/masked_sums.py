@@ -13,8 +13,7 @@ FILE = "masked_sums.cu"
 
 def masked_sums(patterns, masks, /):
     if masks.dtype.kind == "b":
-        sums, _, _ = frame_sums(patterns, masks)
-        return sums[:, : masks.shape[0]]
+        return frame_sums(patterns, masks).sums[:, : masks.shape[0]]
     patterns = contiguous(patterns)
     n, nx, ny = patterns.shape
     m = masks.shape[0]

@@ -14,8 +14,8 @@ FILE = "pattern_sums.cu"
 def pattern_sums(patterns, /, *, weights=None):
     xp = arrays.namespace(patterns)
     if weights is None:
-        sums, total, _ = frame_sums(patterns, no_masks(patterns), totals=True)
-        return total, xp.asarray((sums[:, 3] == 0).sum().astype(np.float64))
+        found = frame_sums(patterns, no_masks(patterns), totals=True)
+        return found.total, found.count
     patterns, weights = contiguous(patterns), contiguous(weights.astype(np.float64))
     n, nx, ny = patterns.shape
     kind, pixels = suffix(patterns), nx * ny
@@ -36,7 +36,7 @@ def pattern_sums(patterns, /, *, weights=None):
 
 
 def pattern_maximum(patterns, /):
-    return frame_sums(patterns, no_masks(patterns), totals=True)[2]
+    return frame_sums(patterns, no_masks(patterns), totals=True).maximum
 
 
 def no_masks(patterns):

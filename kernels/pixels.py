@@ -26,3 +26,8 @@ def unsupported(patterns: Any, *_: Any, **__: Any) -> str | None:
 def contiguous(array: Any) -> Any:
     """The array itself where it is C-contiguous, else a copy on its own device."""
     return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def as_bytes(mask: Any) -> Any:
+    """A mask as the bytes kernels read, not 0 where it holds: a view of bools, which are bytes already."""
+    return contiguous(mask if mask.dtype.kind == "b" else mask.astype(np.bool_)).view(np.uint8)

@@ -11,6 +11,7 @@
 // more than one lane's solving it would, and saves the way back.
 // bytes: window pixels, and 12 a pixel and iteration of the table from L2 (10 kB a disk at r = 6, three iterations).
 // flops: 90 a pixel and iteration (6 parameters): 75 k a disk at r = 6, three iterations.   bound: issue slots.
+// -D PIXEL=u16 -D PARAMETERS=6 compiles one kernel alone, which is what the launcher asks for: all twelve take 8 s.
 // budget(fit_4_\w+): 80 registers, 1024 bytes shared
 // budget(fit_6_\w+): 128 registers, 1024 bytes shared
 // budget(fit_8_\w+): 168 registers, 1024 bytes shared
@@ -197,5 +198,11 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
     fit_disk<Pixel, N>(patterns, x, y, count, mask, table, pixels, out, ok, all, most, nx, ny, m, phases, iterations,  \
                        spacing);                                                                                       \
   }
+#if defined(PIXEL) && defined(PARAMETERS)
+typedef float f32;
+#define INSTANCE(Pixel, N) INSTANCE_OF(Pixel, Pixel, N)
+INSTANCE(PIXEL, PARAMETERS)
+#else
 #define INSTANCE(NAME, Pixel) INSTANCE_OF(NAME, Pixel, 4) INSTANCE_OF(NAME, Pixel, 6) INSTANCE_OF(NAME, Pixel, 8)
 FOR_EACH_PIXEL(INSTANCE)
+#endif

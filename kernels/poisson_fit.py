@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from gpu4d.kernels.pixels import contiguous, suffix
+from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
 
 from gpu4d import device
 from gpu4d.bragg.poisson_fit import PoissonFit, steps_of
@@ -20,11 +20,12 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     patterns = contiguous(patterns)
     x, y = (contiguous(a.astype(np.float64, copy=False)) for a in (x, y))
     found, pixels = (contiguous(a.astype(np.int32, copy=False)) for a in (count, pixels))
-    valid = np.uint64(0) if mask is None else contiguous(mask.astype(np.uint8))
+    valid = np.uint64(0) if mask is None else as_bytes(mask)
     table = contiguous(table.astype(np.float32, copy=False))
     out, ok = device.empty((7, n, most), np.float64), device.empty((n, most), np.bool_)
     sizes = map(np.int32, (most, nx, ny, m, table.shape[0] - 1, iterations))
     call = (patterns, x, y, found, valid, table, pixels, out, ok, np.int64(n * most), *sizes, np.float64(spacing))
-    function = device.kernel(FILE, f"{KERNELS[parameters]}_{suffix(patterns)}")
+    kind = suffix(patterns)
+    function = device.kernel(FILE, f"{KERNELS[parameters]}_{kind}", f"PIXEL={kind}", f"PARAMETERS={parameters}")
     device.launch(function, -(-n * most // WARPS), 32 * WARPS, call)
     return PoissonFit._make([*out, ok])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import ceil, prod
 
 import numpy as np
-from gpu4d.kernels.pixels import contiguous, suffix
+from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
 
-from gpu4d import arrays, device
+from gpu4d import device
 from gpu4d.amorphous.polar import directions, matrix, per_pattern, radial_grid
+from gpu4d.device import tables
 
 FILE = "polar.cu"
 THREADS = 256
@@ -17,7 +18,7 @@ BYTES = 12 * WARPS  # a ring: a sum and a number each
 
 
 def _prepared(patterns, origins, mask):
-    valid = np.uint64(0) if mask is None else contiguous(mask.astype(np.uint8))
+    valid = np.uint64(0) if mask is None else as_bytes(mask)
     return contiguous(patterns), contiguous(per_pattern(patterns, origins)), valid
 
 
@@ -26,7 +27,7 @@ def polar_transform(patterns, origins, /, *, n_theta=180, n_r=None, r_max=None, 
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     patterns, centre, valid = _prepared(patterns, origins, mask)
     blocks = ceil(n_theta * n_r / THREADS)
-    steps = arrays.from_numpy(directions(n_theta, ellipse), centre)
+    steps = tables.named(("directions", n_theta, ellipse), lambda: directions(n_theta, ellipse), centre)
     polar = device.empty((*batch, n_theta, n_r), np.float32)
     function = device.kernel(FILE, f"polar_samples_{suffix(patterns)}")
     sizes = tuple(np.int32(v) for v in (nx, ny, n_theta, n_r, blocks))

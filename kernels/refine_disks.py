@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from gpu4d.kernels.pixels import contiguous
 
-from gpu4d import arrays, device
+from gpu4d import device
 from gpu4d.bragg.refine import sinc_table
+from gpu4d.device import tables
 from gpu4d.errors import InputError
 
 FILE = "refine_disks.cu"
@@ -72,5 +73,6 @@ def _groups(n, needed):
 
 
 def _tables(nx, ny, phases, like):
-    along_y = arrays.from_numpy(np.ascontiguousarray(sinc_table(ny, phases)[:, :, :ny]), like)
-    return (along_y if nx == ny else arrays.from_numpy(np.ascontiguousarray(sinc_table(nx, phases)[:, :, :nx]), like)), along_y
+    return tuple(
+        tables.named(("sinc", n, phases), lambda n=n: np.ascontiguousarray(sinc_table(n, phases)[:, :, :n]), like) for n in (nx, ny)
+    )

@@ -11,7 +11,7 @@ FILE = "shifted_patterns.cu"
 
 
 def shifted_patterns(patterns, shifts, /):
-    patterns, shifts = contiguous(patterns), contiguous(shifts.astype(np.float64))
+    patterns, shifts = contiguous(patterns), contiguous(shifts.astype(np.float64, copy=False))
     n, nx, ny = patterns.shape
     out = device.empty((n, nx, ny), np.float64)
     kernel = device.kernel(FILE, f"shifted_patterns_{suffix(patterns)}")

@@ -6,7 +6,7 @@ import numpy as np
 from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import device
-from gpu4d.arrays import from_numpy
+from gpu4d.device import tables
 from gpu4d.phase.ssb_sum import HIGHEST_DEGREE, OverlapSums, check
 
 FILE = "ssb_sum.cu"
@@ -24,8 +24,8 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     planes = 2 if mode == "exact" else 1
     overlap, weight = device.empty((planes, nx, nk), np.complex128), device.empty((planes, nx, nk), np.float64)
     function = device.kernel(FILE, KERNELS[mode]["array" if pupil is not None else degree])
-    points = [contiguous(a.astype(np.float32)) for a in (at, rows, columns)]
-    table = from_numpy(_triangle(chi, degree), spectra) if degree else NOTHING
+    points = [contiguous(a.astype(np.float32, copy=False)) for a in (at, rows, columns)]
+    table = tables.named(("chi", tuple(chi), degree), lambda: _triangle(chi, degree), spectra) if degree else NOTHING
     array, shape = (NOTHING, (0, 0)) if pupil is None else (contiguous(pupil.astype(np.complex64)), pupil.shape)
     arguments = (
         *(contiguous(spectra), *points, array, np.int32(shape[0]), np.int32(shape[1])),

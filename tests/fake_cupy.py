@@ -33,6 +33,8 @@ import weakref
 
 import numpy as np
 
+from gpu4d.device import page_locked
+
 NAMES = {
     2: "cudaErrorMemoryAllocation: out of memory",
     46: "cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable",
@@ -423,4 +425,5 @@ def install(monkeypatch, **options):
     world = World(**options)
     for name, module in make(world).items():
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(page_locked, "_store", page_locked.PageLocked())  # memory of another machine is not there
     return world

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import gpu4d
-from gpu4d.device import cuda, cuda_memory
+from gpu4d.device import cuda, cuda_memory, page_locked
 from gpu4d.device.cpu import CpuProcessor
 from gpu4d.device.cuda import CudaProcessor
 from gpu4d.device.processor import Processor
@@ -258,7 +258,7 @@ def test_buffers_are_freed_after_the_work_on_them(world):
         workspace.copy(there, here, 512, copy)
         here.free()  # the copy has not begun: freeing must wait for it, or the copy reads memory that is gone
         there.free()
-        assert world.cards[0].held == world.pinned == 0
+        assert world.cards[0].held == 0 and gpu4d.device.release() == 512 and world.pinned == 0
         assert not copy.cupy.queue
 
 
@@ -268,6 +268,7 @@ def test_a_freed_buffer_lives_as_long_as_its_views(world):
         views = there.view((4,), "uint8"), here.view((4,), "uint8")
         there.free()
         here.free()
+        gpu4d.device.release()
         assert world.cards[0].held == world.pinned == 512
         views[0][...] = 3
         assert views[0].tolist() == [3] * 4
@@ -285,8 +286,9 @@ def test_close_gives_everything_back(world, leave):
             cupy().empty(100, "uint8")
         if leave == "after an error":
             raise InputError("a reduction cannot go on")
-    assert world.cards[0].held == world.pinned == 0
+    assert world.cards[0].held == 0 and world.pinned == 3000, "the page-locked ring is kept for the next sweep"
     workspace.close()
+    assert gpu4d.device.release() == 3000 and world.pinned == 0
 
 
 def test_trim_waits_and_gives_back_what_is_kept(world):
@@ -364,6 +366,99 @@ def test_without_a_timeline_events_are_not_timed(world):
         assert world.cards[0].calls.count("eventRecord") == 1
 
 
+# ---------------------------------------------------------------- page-locked memory between sweeps
+
+
+def calls_for_page_locked_memory(world):
+    return sum(card.calls.count("hostAlloc") for card in world.cards)
+
+
+def test_the_page_locked_ring_of_one_sweep_serves_the_next(two_cards):
+    for processor in (CudaProcessor(0), CudaProcessor(0), CudaProcessor(1)):
+        with opened(processor) as workspace:
+            ring = [workspace.pinned(1000) for _ in range(3)]
+            assert len({buffer.address for buffer in ring}) == 3
+            assert workspace.pinned_peak == 3000, "what is taken from the store counts as anything else"
+    assert calls_for_page_locked_memory(two_cards) == 3
+    with opened(CudaProcessor()) as workspace:
+        workspace.pinned(999)
+    assert calls_for_page_locked_memory(two_cards) == 4, "of another size"
+    assert gpu4d.device.release() == 3999 and two_cards.pinned == 0 and set(two_cards.freed_on) == {0}
+
+
+def test_no_more_page_locked_memory_is_kept_than_its_bound(world, monkeypatch):
+    monkeypatch.setattr(page_locked, "_store", page_locked.PageLocked(cap=2500))
+    with opened(CudaProcessor()) as workspace:
+        last = [workspace.pinned(1000) for _ in range(4)][-1].address
+        for buffer in list(workspace._pinned.buffers):
+            buffer.free() if buffer.address != last else None
+    assert world.pinned == page_locked.store().held == 2000
+    assert page_locked.KEPT_BYTES == 256 << 20
+
+
+def test_kept_page_locked_memory_counts_against_the_cap_of_the_next_sweep(world):
+    with opened(CudaProcessor(), cap=10_000) as workspace:
+        for _ in range(10):
+            workspace.pinned(1000)
+    assert world.pinned == 10_000
+    with opened(CudaProcessor(), cap=5000) as workspace:
+        workspace.pinned(1000)
+        assert world.pinned == 5000, "one in use and four kept"
+        workspace.pinned(2500)
+        assert world.pinned == 4500
+        with pytest.raises(MemoryError, match="page-locked"):
+            workspace.pinned(2000)
+
+
+def test_kept_page_locked_memory_is_given_back_where_memory_runs_out(world):
+    with opened(CudaProcessor()) as workspace:
+        workspace.pinned(1000)
+    with opened(CudaProcessor()) as workspace:
+        world.cards[0].failures["hostAlloc"] = [fake_cupy.CUDARuntimeError(2)]
+        workspace.pinned(3000)
+        assert world.pinned == 3000
+        workspace.pinned(500).free()
+        workspace.trim()
+        assert world.pinned == 3000
+
+
+def test_no_page_locked_memory_is_kept_after_an_error_of_the_device(world):
+    with opened(CudaProcessor()) as workspace:
+        workspace.pinned(1000)
+    with opened(CudaProcessor()) as workspace:
+        workspace.pinned(2000)
+        world.cards[0].lost = 719
+        with pytest.raises(DeviceError):
+            workspace.stream("copy")
+    assert page_locked.store().held == gpu4d.device.release() == 0
+    assert world.pinned == 3000, "what a lost device holds cannot be freed"
+    world.cards[0].lost = None
+
+
+def test_sweeps_at_the_same_time_share_no_block(world):
+    with opened(CudaProcessor()) as workspace:
+        for _ in range(4):
+            workspace.pinned(1000)
+
+    def work(taken):
+        for _ in range(50):
+            with opened(CudaProcessor()) as workspace:
+                ring = [workspace.pinned(1000) for _ in range(2)]
+                for buffer in ring:
+                    buffer.view((1000,), "uint8")[...] = taken
+                time.sleep(0)
+                assert all((buffer.view((1000,), "uint8") == taken).all() for buffer in ring)
+        done.append(taken)
+
+    done = []
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == [0, 1] and world.pinned == page_locked.store().held == 4000
+
+
 # ---------------------------------------------------------------- several devices
 
 
@@ -387,6 +482,7 @@ def test_no_context_is_made_on_other_devices(two_cards):
     thread.join()
     gc.collect()
     assert seen == [1] and [card.context for card in two_cards.cards] == [False, True]
+    gpu4d.device.release()
     assert two_cards.cards[1].held == two_cards.pinned == 0 and set(two_cards.freed_on) == {1}
 
 
@@ -632,7 +728,8 @@ def test_a_sweep_over_a_file(world, scan, tmp_path):
     free = CudaProcessor().free_memory()
     found = gpu4d.sweep(scan, reductions(), device=CudaProcessor(), memory="2 MB", trace=tmp_path / "trace.json")
     assert same(data(found), expected)
-    assert 0 < world.cards[0].most <= 2e6 and world.pinned == 0
+    assert 0 < world.cards[0].most <= 2e6 and world.pinned <= 2e6
+    assert gpu4d.device.release() > 0 and world.pinned == 0
     assert CudaProcessor().free_memory() == free
     assert {"cuda:0 copy", "cuda:0 compute"} <= set(re.findall(r"cuda:0 \w+", (tmp_path / "trace.json").read_text()))
 
@@ -656,6 +753,7 @@ def test_a_sweep_goes_on_after_a_lack_of_memory(world, scan, call, after):
     card.call = fails
     found = gpu4d.sweep(scan, reductions(), device=CudaProcessor(), memory="8 MB")
     assert same(data(found), expected) and count > after
+    gpu4d.device.release()
     assert card.held == world.pinned == 0
 
 
@@ -694,6 +792,7 @@ def test_the_benchmark_checks_and_reports(world, monkeypatch, device):
     monkeypatch.setattr(streaming, "READERS", (1, 2))
     found = streaming.run(device, size=16 << 20, quick=True)
     text = streaming.table(found)
+    gpu4d.device.release()
     assert device in text and world.cards[0].held == world.pinned == 0
     figures = found["files"] if device == "cpu" else found["sweeps"]
     assert len(figures) == (2 if device == "cpu" else 4) and all(one["rate"] > 0 for one in figures)

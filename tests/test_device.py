@@ -10,6 +10,7 @@ import pytest
 
 from gpu4d import device
 from gpu4d.device import memory, nvml
+from gpu4d.device.backend import CupyBackend
 from gpu4d.device.choose import cpu_threads, cuda_devices, why_no_cuda
 from gpu4d.device.processor import Processor
 from gpu4d.errors import DeviceError, Gpu4dError, InputError, MemoryBudgetError
@@ -52,6 +53,25 @@ def test_format_bytes(count, text):
 def test_available_memory_is_what_the_machine_can_have(need):
     assert 0 < device.available_memory() <= need("psutil").virtual_memory().total
     assert 0 < memory.default_budget() <= 4 * 10**9
+
+
+def test_shared_memory_is_asked_for_once_for_each_kernel():
+    class Kernel:
+        def __init__(self):
+            object.__setattr__(self, "calls", [])
+
+        def __setattr__(self, name, value):
+            self.calls.append((name, value))
+
+        def __call__(self, grid, block, args, shared_mem):
+            self.calls.append(shared_mem)
+
+    backend, one, other = CupyBackend(), Kernel(), Kernel()
+    ask = lambda n: [("max_dynamic_shared_size_bytes", n), ("preferred_shared_memory_carveout", 100)]  # noqa: E731
+    for kernel, shared in ((one, 1000), (one, 76_000), (one, 76_000), (other, 76_000), (one, 60_000), (one, 160_000), (one, 76_000)):
+        backend.launch(kernel, (1,), (32,), (), shared)
+    assert one.calls == [1000, *ask(76_000), 76_000, 76_000, 60_000, *ask(160_000), 160_000, 76_000]
+    assert other.calls == [*ask(76_000), 76_000]
 
 
 def test_memory_error_says_asked_free_cap():

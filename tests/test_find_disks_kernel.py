@@ -17,6 +17,7 @@ from gpu4d.bragg import find_disks as definition
 from gpu4d.bragg.disks import disk_arguments
 from gpu4d.device import backend
 from gpu4d.device.backend import using_backend
+from gpu4d.device.memory import leaving
 from gpu4d.errors import InputError
 from gpu4d.probe import synthetic, template
 
@@ -180,10 +181,11 @@ def on_the_shim(patterns, given, options, **host):
 
 @pytest.fixture
 def batches_of(monkeypatch):
-    """Sets the size of an FFT batch."""
+    """Sets the size of a batch, which the FFTs take at once."""
 
     def choose(n):
         monkeypatch.setattr(launcher, "batch_size", lambda nx, ny: n)
+        monkeypatch.setattr(launcher, "unit_size", lambda nx, ny: n)
 
     return choose
 
@@ -253,6 +255,40 @@ def test_results_do_not_depend_on_where_a_scan_is_cut(batches_of):
         parts = [on_the_shim(p, given, options)[0] for p in (patterns[:cut], patterns[cut:])]
         for one, *two in zip(whole, *parts):
             assert one.tobytes() == np.concatenate(two).tobytes()
+
+
+def test_a_batch_is_whole_units_within_what_the_sweep_leaves():
+    """Four multiprocessors: no more than 32 patterns; 8 of 1024² are more than what an FFT is meant to take at once."""
+    each = 4 * 1024 * 1024
+    with using_backend(HostBackend()):
+        assert launcher.unit_size(1024, 1024) == 8 and launcher.batch_size(1024, 1024) == 32
+        for patterns_left, patterns in ((0, 8), (15, 8), (31, 24), (40, 32)):
+            with leaving(patterns_left * launcher.ARRAYS * each):
+                assert launcher.batch_size(1024, 1024) == patterns
+        assert launcher.unit_size(64, 64) == launcher.batch_size(64, 64) == 32
+        assert launcher.batch_size(8000, 8000) == launcher.unit_size(8000, 8000) == 8, "one unit at least"
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_results_do_not_depend_on_the_memory_that_is_left(masked, monkeypatch):
+    monkeypatch.setattr(launcher, "UNIT_BYTES", 0)
+    monkeypatch.setattr(launcher, "LEAST_UNIT", 2)
+    patterns, _ = pattern_of((45, 38), n=9)
+    mask = None
+    if masked:
+        mask = np.ones((45, 38), bool)
+        mask[20:26, :12] = False
+    given, options = arguments((45, 38), mask)
+    results, batches = [], []
+    for patterns_left in (2, 5, 100):
+        with leaving(patterns_left * launcher.ARRAYS * 4 * 45 * 38):
+            host = HostBackend()
+            with using_backend(host), operation.using("cuda"):
+                results.append(definition.find_disks(patterns, *given, **options))
+        batches.append(sum(name == "strongest_maxima" for name, *_ in host.launched))
+    assert batches == [5, 3, 1] and results[0].count.sum() > 20
+    for one, *others in zip(*results):
+        assert all(one.tobytes() == other.tobytes() for other in others)
 
 
 def test_a_broken_pattern_does_not_touch_its_neighbours(batches_of):

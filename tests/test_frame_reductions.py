@@ -131,7 +131,7 @@ def test_frames_that_do_not_begin_at_16_bytes_take_the_other_kernel():
     for given, kernel in ((frames, "frame_sums_u16"), (moved, "frame_sums_ragged_u16")):
         host = HostBackend()
         assert_exact(on_shim(frame_reductions, given, masks, host=host), frames, masks)
-        assert host.launched[0][0] == kernel
+        assert [name for name, *_ in host.launched if name.startswith("frame_sums")] == [kernel]
 
 
 @pytest.mark.parametrize("shared", [64 * 16, 64 * 1024])
@@ -139,7 +139,7 @@ def test_masks_that_do_not_fit_into_shared_memory_take_another_launch(shared):
     frames, masks = some((3, 4, 9), "uint8", masks=30)
     host = HostBackend(shared=shared)
     assert_exact(on_shim(frame_reductions, frames, masks, host=host), frames, masks)
-    assert sum(name.startswith("frame_sums") for name, *_ in host.launched) == (3 if shared == 64 * 16 else 1)
+    assert sum(name.startswith("frame_sums") for name, *_ in host.launched) == (4 if shared == 64 * 16 else 1), "eight masks a launch"
 
 
 def test_frames_that_are_not_finite_are_left_out_alone():
@@ -156,6 +156,26 @@ def test_frames_that_are_not_finite_are_left_out_alone():
     broken = np.full((3, 2, 2), np.nan, "float32")
     found = on_shim(frame_reductions, broken, np.ones((1, 2, 2), bool))
     assert (found.total == 0).all() and (found.maximum == -np.inf).all() and found.count == 0 and np.isnan(found.masked).all()
+
+
+@pytest.mark.parametrize(("masks", "shape", "pitch"), [(1, (3, 5), 16), (8, (4, 16), 16), (9, (7, 21), 24), (0, (3, 4), 8)])
+def test_masks_are_packed_eight_to_a_byte(masks, shape, pitch):
+    from gpu4d.kernels.pack_masks import planes
+
+    bools = np.random.default_rng(7).random((masks, *shape)) < 0.5
+    with using_backend(HostBackend()):
+        found = planes(bools, pitch)
+    padded = np.zeros((-(-masks // 8) * 8, shape[0], pitch), bool)
+    padded[:masks, :, : shape[1]] = bools
+    np.testing.assert_array_equal(found, np.packbits(padded.reshape(-1, 8, shape[0], pitch), axis=1, bitorder="little")[:, 0])
+
+
+def test_the_number_of_frames_is_counted_by_the_kernel_that_adds_the_groups():
+    frames = some((700, 3, 5), "float32")[0]
+    frames[[3, 255, 256, 699], 1, 2] = np.nan, np.inf, -np.inf, np.nan
+    none = np.zeros((0, 3, 5), bool)
+    assert on_shim(frame_reductions, frames, none).count == 696
+    assert on_shim(frame_reductions, some((0, 3, 5), "uint16")[0], none).count == 0
 
 
 def test_floats_are_summed_in_double_precision():

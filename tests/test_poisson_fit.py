@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
+from cuda_on_host.backend import kernel_names
+from cuda_on_host.nvrtc import compile_for
+from test_kernels import budget
 
 import gpu4d
 from gpu4d.bragg.poisson_fit import disk_profile, poisson_fit
@@ -312,6 +315,37 @@ BREAKS = {
         "for (int i = lane; i < m - 31; i += 32) {\n      const int ix",
     ),
 }
+
+
+VARIANTS = [(kind, parameters) for kind in ("u8", "u16", "u32", "f32") for parameters in (4, 6, 8)]
+
+
+@pytest.mark.parametrize(("kind", "parameters"), VARIANTS)
+def test_only_the_kernel_that_runs_is_compiled(profile, kind, parameters):
+    """The defines that the launcher gives leave one kernel of the file, and it is the one that is launched."""
+    asked = []
+
+    class Host(HostBackend):
+        def function(self, file, name, defines):
+            asked.append((name, kernel_names(inlined(file), tuple(f"-D{d}" for d in defines))))
+            return super().function(file, name, defines)
+
+    patterns = np.zeros((1, *SIZE), {"u8": "uint8", "u16": "uint16", "u32": "uint32", "f32": "float32"}[kind])
+    starts = np.full((1, 1), 20.0)
+    on_host(Host(), patterns, starts, starts, np.ones(1, int), profile.table, profile.pixels, parameters=parameters)
+    assert asked == [(f"fit_{parameters}_{kind}", (f"fit_{parameters}_{kind}",))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "parameters"), VARIANTS)
+def test_every_kernel_compiled_alone_keeps_its_budget(need, kind, parameters):
+    need("cuda.bindings.nvrtc")
+    name = f"fit_{parameters}_{kind}"
+    usage, _ = compile_for(inlined("poisson_fit.cu"), "poisson_fit.cu", "sm_90", (f"-DPIXEL={kind}", f"-DPARAMETERS={parameters}"))
+    assert set(usage) == {name}
+    registers, shared = budget("poisson_fit.cu", name)
+    used = usage[name]
+    assert used.spilled == used.stack == 0 and used.registers <= registers and used.shared <= shared, used
 
 
 @pytest.mark.parametrize("what", BREAKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -358,13 +359,13 @@ def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> Any:
 
 
 def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | None) -> dict[str, Any]:
-    """Host arrays `find_disks` takes beside the patterns."""
-    allowed = np.zeros(template.shape, dtype=bool)
-    allowed[edge:-edge, edge:-edge] = True
+    """Host arrays `find_disks` takes beside the patterns; they are not written to again."""
+    allowed = _inside(template.shape, edge)
     if detector_mask is not None:
+        detector_mask = detector_mask.copy()  # the caller may change his own; this one stays on a device as it is
         disk = np.where(template.kernel > template.kernel.max() / 2, 1.0, 0.0)
         covered = fft.irfft2(fft.rfft2(detector_mask.astype(float)) * np.conj(fft.rfft2(disk)), template.shape) / disk.sum()
-        allowed &= covered > COVERED
+        allowed = allowed & (covered > COVERED)
     spectrum, moments = template_transforms(template)
     return {
         "spectrum": spectrum,
@@ -373,6 +374,14 @@ def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | No
         "mask": detector_mask,
         "fill_width": template.radius,
     }
+
+
+@functools.lru_cache(maxsize=16)
+def _inside(shape: tuple[int, int], edge: int) -> np.ndarray:
+    """True where a maximum is no nearer than `edge` to the border; the same array every time, not to be written to."""
+    allowed = np.zeros(shape, dtype=bool)
+    allowed[edge:-edge, edge:-edge] = True
+    return allowed
 
 
 def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:

@@ -16,6 +16,7 @@ from gpu4d.bragg.kept_by_content import kept_by_content
 from gpu4d.bragg.poisson_fit import DiskProfile, disk_profile, poisson_fit
 from gpu4d.bragg.radial_profile import radial_profile, shape_of
 from gpu4d.bragg.refine import refine_positions
+from gpu4d.device import tables
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.threads import in_threads
 from gpu4d.operation import using
@@ -157,10 +158,10 @@ def _summit(image: np.ndarray, template: Template) -> np.ndarray:
 def search(frames: Any, arguments: dict[str, Any], options: dict[str, Any], fit: dict[str, Any] | None = None) -> Disks:
     """`find_disks` with its host arrays moved beside the frames, then the likelihood fit; definitions in batches, which bound
     their memory."""
-    given = [arrays.from_numpy(arguments[name], frames) for name in ("spectrum", "moments", "allowed")]
-    mask = None if arguments["mask"] is None else arrays.from_numpy(arguments["mask"], frames)
+    given = [tables.beside(arguments[name], frames) for name in ("spectrum", "moments", "allowed")]
+    mask = None if arguments["mask"] is None else tables.beside(arguments["mask"], frames)
     call = {**options, "mask": mask, "fill_width": arguments["fill_width"]}
-    template = [arrays.from_numpy(a, frames) for a in (fit["profile"].table, fit["profile"].pixels)] if fit else None
+    template = [tables.beside(a, frames) for a in (fit["profile"].table, fit["profile"].pixels)] if fit else None
 
     def one(some: Any) -> Disks:
         disks = find_disks(some, *given, **call)

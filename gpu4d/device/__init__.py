@@ -3,7 +3,7 @@
 from gpu4d.device.backend import empty, kernel, l2_cache, launch, multiprocessors, shared_memory
 from gpu4d.device.choose import Device, choose, choose_all
 from gpu4d.device.listing import DeviceInfo, devices
-from gpu4d.device.memory import available_memory
+from gpu4d.device.memory import available_memory, release
 from gpu4d.device.timeline import Timeline
 from gpu4d.sizes import format_bytes, parse_memory
 
@@ -22,5 +22,6 @@ __all__ = [
     "launch",
     "multiprocessors",
     "parse_memory",
+    "release",
     "shared_memory",
 ]

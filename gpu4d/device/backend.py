@@ -20,6 +20,7 @@ from gpu4d.operation import device_view
 
 INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[^\n]*$', re.MULTILINE)
 OPTIONS = ("--std=c++17",)
+WITHOUT_ASKING = 48 * 1024  # bytes of dynamic shared memory that a kernel gets without having asked for it
 
 
 class Backend(Protocol):
@@ -49,6 +50,9 @@ class Backend(Protocol):
 class CupyBackend:
     """The current CUDA device, through CuPy."""
 
+    def __init__(self) -> None:
+        self._asked: dict[Any, int] = {}  # bytes of shared memory by kernel: every asking is a call of the driver
+
     def view(self, array: Any) -> Any:
         from gpu4d.arrays import cupy_view
 
@@ -65,8 +69,11 @@ class CupyBackend:
         return _function(cupy.cuda.Device().id, file, name, defines)
 
     def launch(self, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int) -> None:
-        if shared > 48 * 1024:  # beyond this a kernel must ask; asking again for the same is free
+        if shared > WITHOUT_ASKING and shared > self._asked.get(function, 0):
             function.max_dynamic_shared_size_bytes = shared
+            # All of the memory that L1 and shared memory divide: else the driver chooses, and may leave room for fewer blocks.
+            function.preferred_shared_memory_carveout = 100
+            self._asked[function] = shared
         function(grid, block, tuple(args), shared_mem=shared)
 
     def shared_memory(self) -> int:

@@ -7,7 +7,9 @@ Three kinds of memory, and why none is reused while the device still works on it
 * Arrays made in `computing`, work areas of FFT plans included, come from a private pool. CuPy's pools keep freed blocks apart by the
   stream that was current when they were made, so that a block is reused in the order of that stream. A workspace has one compute
   stream, and only it touches them; who reads a result on another stream waits for an event, or for `Stream.synchronize`, first.
-* Page-locked buffers are read by copies only. They are freed after the streams have come to rest, too.
+* Page-locked buffers are read by copies only. They are handed back after the streams have come to rest, too: to a store that keeps
+  some for the next sweep (`page_locked`).
+* Tables that launchers keep between updates (`tables`) are arrays of the pool, and go when memory runs short.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from gpu4d.device.cpu import Account, HostBuffer, Readers
+from gpu4d.device.cpu import Account, Readers
 from gpu4d.device.cuda_errors import in_our_words, out_of_memory
 from gpu4d.device.cuda_memory import Pool, current
+from gpu4d.device.page_locked import Block, PinnedBuffer, page_locked, store
+from gpu4d.device.tables import Tables, using_tables
 from gpu4d.errors import DeviceError
 
 log = logging.getLogger("gpu4d")
+
+TABLES_SHARE = 0.25  # of a sweep's memory: tables beyond it are made with every update
 
 # What a lost device still holds: its destructors would raise, and nothing but the end of the process frees it.
 _abandoned: list[Any] = []
@@ -80,6 +86,7 @@ class CudaWorkspace:
         self._streams: dict[str, CudaStream] = {}
         self._buffers: set[DeviceBuffer] = set()
         self._plans: dict[int, Any] = {}  # caches of FFT plans, one of every thread that computed
+        self._tables = Tables(int(cap * TABLES_SHARE))
         self._timeline, self._spans = timeline, []  # type: ignore[var-annotated]
         with self.calling():
             self.pool = Pool(self.index, cap, self._flush, None if timeline is None else self._note_given_back)
@@ -129,7 +136,7 @@ class CudaWorkspace:
 
         with self.calling():
             self._own_plans(cupy.fft.config.get_plan_cache())
-            with cupy.cuda.using_allocator(self.pool.malloc), stream.cupy:
+            with cupy.cuda.using_allocator(self.pool.malloc), stream.cupy, using_tables(self._tables):
                 begin = self._mark(stream)
                 yield
                 self._note("compute", name, begin, stream)
@@ -143,6 +150,7 @@ class CudaWorkspace:
     def trim(self) -> None:
         with self.calling():
             self._flush()
+            store().shrink(0)
 
     def close(self) -> None:
         self._readers.close()
@@ -159,6 +167,7 @@ class CudaWorkspace:
                 log.warning("%s could not be left in order: %s", self.name, error)
                 self.lost = True
         if self.lost:
+            self._tables.clear()
             _abandoned.append((self.pool, dict(self._streams), list(self._spans), self._zero, list(self._plans.values())))
             for buffer in self._held():
                 buffer.free()
@@ -174,6 +183,7 @@ class CudaWorkspace:
                 yield
         except DeviceError:
             self.lost = True
+            _abandoned.extend(store().abandon())
             raise
 
     def free(self, buffer: Any) -> None:
@@ -182,7 +192,7 @@ class CudaWorkspace:
             try:
                 with self.calling():  # the memory is freed in here, because freeing acts on the current device
                     self._settle()
-                    buffer.drop()
+                    buffer.give_back()
                 return
             except Exception as error:
                 log.warning("%s: memory could not be freed: %s", self.name, error)
@@ -210,6 +220,21 @@ class CudaWorkspace:
         self._flush()
         return make()
 
+    def page_locked(self, nbytes: int) -> Block:
+        """A block that an earlier sweep left, or a new one; with what else is kept, no more than the cap of this sweep."""
+        block = store().take(nbytes)
+        store().shrink(self._pinned.cap - self._pinned.held)  # which counts the block already
+        if block is not None:
+            return block
+        try:
+            return Block(self.index, nbytes, page_locked(nbytes))
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        store().shrink(0)
+        self._flush()
+        return Block(self.index, nbytes, page_locked(nbytes))
+
     def _settle(self) -> None:
         """Wait until the streams are at rest."""
         for stream in self._streams.values():
@@ -223,6 +248,7 @@ class CudaWorkspace:
         import cupy
 
         self._settle()
+        self._tables.clear()
         for plans in self._plans.values():
             _clear(plans)
         self.pool.give_back()
@@ -293,39 +319,17 @@ class DeviceBuffer:
         if self.held is not None:
             self._workspace.free(self)
 
+    def give_back(self) -> None:
+        self.drop()
+
     def drop(self) -> None:
         if self._workspace.dropped(self):
             self.held = None
 
 
-class PinnedBuffer(HostBuffer):
-    """Page-locked bytes of the host."""
-
-    def __init__(self, workspace: CudaWorkspace, nbytes: int):
-        self._workspace = workspace
-        super().__init__(workspace._pinned, nbytes, lambda size: workspace._insist(lambda: _page_locked(size)))
-
-    @property
-    def held(self) -> Any:
-        return self._bytes
-
-    def free(self) -> None:
-        if self.held is not None:
-            self._workspace.free(self)
-
-    def drop(self) -> None:
-        super().free()
-
-
 def _clear(plans: Any) -> None:
     if plans.get_curr_size():  # clearing collects garbage, which takes its time
         plans.clear()
-
-
-def _page_locked(nbytes: int) -> Any:
-    from cupy.cuda import PinnedMemory, PinnedMemoryPointer, runtime
-
-    return PinnedMemoryPointer(PinnedMemory(nbytes, runtime.hostAllocPortable), 0)
 
 
 class CudaStream:

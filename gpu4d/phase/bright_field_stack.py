@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.device import tables
 from gpu4d.device.memory import available_memory, default_budget
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.operation import operation
@@ -87,7 +88,7 @@ class BrightFieldStack:
 
     def __init__(self, pixels: Any):
         given = arrays.to_numpy(pixels)
-        self.pixels = np.flatnonzero(given) if given.dtype == bool else np.asarray(given, np.int64)
+        self.pixels = np.flatnonzero(given) if given.dtype == bool else np.array(given, np.int64)
         self.detector = given.shape if given.dtype == bool else None
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -114,7 +115,7 @@ class BrightFieldStack:
         return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        self._put(self._numbers(positions), gather_pixels(frames, arrays.from_numpy(self.pixels, frames)))
+        self._put(self._numbers(positions), gather_pixels(frames, tables.beside(self.pixels, frames)))
 
     def wanted_pixels(self) -> np.ndarray:
         return self.pixels

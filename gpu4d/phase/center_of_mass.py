@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.slices import RealSlice
+from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import operation
 from gpu4d.streaming.reduction import PerPosition, ScanInfo, defined
@@ -167,7 +168,7 @@ class CenterOfMass:
         return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        moments = first_moments(frames, None if self.mask is None else arrays.from_numpy(self.mask, frames))
+        moments = first_moments(frames, None if self.mask is None else tables.beside(self.mask, frames))
         self.values.put(positions, arrays.as_float64(moments))
 
     def joins(self) -> Any:

@@ -25,7 +25,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.data.source import will_read
-from gpu4d.device.memory import available_memory
+from gpu4d.device.memory import available_memory, leaving
 from gpu4d.device.processor import Buffer, Event, Pending, Processor, Stream, Workspace
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.streaming.plan import Plan, Tile
@@ -144,7 +144,8 @@ class Conveyor:
 
     def _in_place(self, compute: Stream) -> None:
         while (work := self._next()) is not None:
-            self._reduce(work, compute, [(run, self._flat(self.source.read(*_rectangle(run)))) for run in _runs(work.tiles)])
+            runs = _runs(work.tiles, self.scan.shape[1])
+            self._reduce(work, compute, [(run, self._flat(self.source.read(*_rectangle(run)))) for run in runs])
 
     def _by_reading(self, compute: Stream) -> None:
         free = self._slots(self.ring, self.workspace.allocate)
@@ -264,7 +265,7 @@ class Conveyor:
         ]
         steps, done = [step for step, _ in updates], 0
         try:
-            with self.workspace.computing(compute, str(work)):
+            with self.workspace.computing(compute, str(work)), leaving(self._room()):
                 for step, frames in updates:
                     self._update(step, frames)
                     done += 1
@@ -272,6 +273,11 @@ class Conveyor:
             self._settle(steps, done)
             raise
         self._settle(steps, done)
+
+    def _room(self) -> int:
+        """Bytes that are left for the work on a chunk, more of them since chunks or rings had to shrink."""
+        planned, now = self.todo.ring * self.todo.chunk_tiles, self.ring * self.chunk_tiles
+        return self.todo.room // self.todo.lanes + max(0, planned - now) * self.todo.tile_bytes
 
     def _settle(self, steps: list[Work], done: int) -> None:
         """Put back what was not taken; a tile is reported when the last reduction has taken it, which it does once."""
@@ -363,22 +369,32 @@ def _pieces(reduction: Any, tiles: tuple[Tile, ...], frames: Any) -> Iterator[tu
         first += tile.frames
 
 
-def _runs(tiles: tuple[Tile, ...]) -> Iterator[tuple[Tile, ...]]:
-    """Tiles grouped so that each group is a rectangle whose positions, in scan order, are those of its tiles."""
-    run: list[Tile] = []
+def _runs(tiles: tuple[Tile, ...], columns: int) -> list[tuple[Tile, ...]]:
+    """Tiles grouped so that each group is a rectangle whose positions, in scan order, are those of its tiles; the scan has `columns`."""
+    rows: list[list[Tile]] = []
     for tile in tiles:
-        if run and not _continues(run, tile):
-            yield tuple(run)
-            run = []
-        run.append(tile)
-    if run:
-        yield tuple(run)
+        if rows and _continues(rows[-1], tile):
+            rows[-1].append(tile)
+        else:
+            rows.append([tile])
+    runs: list[list[Tile]] = []
+    for row in rows:
+        if runs and _whole(runs[-1], columns) and _whole(row, columns) and runs[-1][-1].rows.stop == row[0].rows.start:
+            runs[-1] += row
+        else:
+            runs.append(row)
+    return [tuple(run) for run in runs]
 
 
 def _continues(run: list[Tile], tile: Tile) -> bool:
     rows, columns = _rectangle(run)
     beside = rows == tile.rows and rows.stop - rows.start == 1 and columns.stop == tile.columns.start
     return beside or (columns == tile.columns and rows.stop == tile.rows.start)
+
+
+def _whole(run: list[Tile], columns: int) -> bool:
+    """Whether a rectangle of tiles is whole scan rows."""
+    return _rectangle(run)[1] == slice(0, columns)
 
 
 def _rectangle(run: Sequence[Tile]) -> tuple[slice, slice]:

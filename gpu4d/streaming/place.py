@@ -43,6 +43,18 @@ def processors_for(cube: DataCube, device: Any) -> tuple[tuple[Processor, ...], 
     return processors, bool(cube.source.resident and not processors[0].copies)
 
 
+RESIDENT_BYTES = 1 << 30  # of frames that one update brings where they lie: 0.4 ms of a card's memory, against 0.3 to 1 ms of Python
+
+
+def in_order(cube: DataCube) -> bool:
+    """Whether the frames of any scan rows are one run of memory on a CUDA device, so that an update of them copies nothing."""
+    array = getattr(cube.source, "array", None)
+    if array is None or not arrays.is_cuda(array):
+        return False
+    flags, contiguous = getattr(array, "flags", None), getattr(array, "is_contiguous", None)
+    return bool(flags.c_contiguous) if flags is not None else bool(contiguous()) if contiguous is not None else True
+
+
 def on_host(cube: DataCube) -> bool:
     """Whether the cube's frames come as NumPy arrays."""
     sample = sample_of(cube.source)
@@ -56,6 +68,16 @@ class InPlace(CpuProcessor):
         super().__init__()
         self.name, self.lanes = f"the device of the array ({arrays.device(sample)})", 1
         self._sample = sample
+        self.on_cuda = arrays.is_cuda(sample)
+
+    def free_memory(self) -> int:
+        """Of the card the array lies on, as far as CuPy can ask it; of the host for arrays of its libraries."""
+        if self.on_cuda:
+            with contextlib.suppress(ImportError):
+                from gpu4d.device.cuda import CudaProcessor
+
+                return CudaProcessor(_index(self._sample)).free_memory()
+        return super().free_memory()
 
     def sample(self, dtype: Any) -> Any:
         return self._sample

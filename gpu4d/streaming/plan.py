@@ -9,7 +9,7 @@ block that travels to a device together: how many is up to the memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -23,7 +23,7 @@ from gpu4d.device.memory import available_memory, default_budget
 from gpu4d.device.processor import Processor
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.sizes import format_bytes, parse_memory
-from gpu4d.streaming.place import on_host, processors_for
+from gpu4d.streaming.place import RESIDENT_BYTES, in_order, on_host, processors_for
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 
 TILE_BYTES = 4 << 20  # a few tiles fit into the last-level cache, and one hides the cost of a call
@@ -49,8 +49,8 @@ class Cut:
         return self.rows * self.columns
 
 
-def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int]) -> Cut:
-    """The cut of a scan, from its shape, the bytes of a frame and the natural blocks of its source.
+def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int], block_bytes: int = 0) -> Cut:
+    """The cut of a scan, from its shape, the bytes of a frame, the natural blocks of its source and the least bytes of a row block.
 
     A tile is a natural block, or as many beside each other as make `TILE_BYTES`. Where that is all columns, several rows of blocks
     make one, as long as `LEAST_BLOCKS` tiles are left. Natural blocks above `LARGEST_NATURAL_TILE` are cut, and read more than once.
@@ -67,7 +67,7 @@ def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int]) -> Cut:
         if columns == ry:
             share = ceil(ceil(rx / bx) / LEAST_BLOCKS)
             rows = min(rx, bx * max(1, min(share, TILE_BYTES // (bx * ry * frame_bytes))))
-    block_rows = rows * ceil(ceil(rx / rows) / MOST_BLOCKS)
+    block_rows = rows * max(ceil(ceil(rx / rows) / MOST_BLOCKS), min(ceil(rx / rows), block_bytes // (rows * ry * frame_bytes)))
     return Cut(rows, columns, block_rows, amplification)
 
 
@@ -116,6 +116,10 @@ class Plan:
         What a reader holds of the host's memory beside the tile it fills: chunks of the file before and after they are decoded.
     budget : int
         What may be held on each, and on the host beside it.
+    room : int
+        What is left of it for the work on a chunk, on each.
+    copied : bool
+        Whether frames may be copied before they are reduced: all but those that lie in order on a device.
     passes_of : dict of str to int
         Passes over the scan that each reduction needs within what the plan leaves it.
     """
@@ -132,6 +136,8 @@ class Plan:
     held_bytes: int
     scratch_bytes: int
     budget: int
+    room: int
+    copied: bool
     passes_of: Mapping[str, int]
 
     @property
@@ -146,7 +152,7 @@ class Plan:
     def bytes(self) -> int:
         """What the sweep will hold at most on a device, reductions included."""
         decoding = 0 if self.staging else self.decoding_bytes
-        return self.held_bytes + self.lanes * max(self.ring, 1) * self.chunk_bytes + decoding
+        return self.held_bytes + self.lanes * max(self.ring, int(self.copied)) * self.chunk_bytes + decoding
 
     @property
     def staging_bytes(self) -> int:
@@ -239,7 +245,8 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
     processors, in_place = processors_for(cube, device)
     one = processors[0]
     free, host = min(p.free_memory() for p in processors), available_memory()
-    budget = parse_memory(memory) if memory is not None else free // 2 if one.copies else default_budget()
+    on_cuda = one.copies or getattr(one, "on_cuda", False)
+    budget = parse_memory(memory) if memory is not None else free // 2 if on_cuda else default_budget()
     scratch, host_cap = scratch_bytes(cube.source), min(budget, host // len(processors))
     for lanes, tiles, ring in _candidates(cube, one, in_place):
         scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors))
@@ -258,10 +265,12 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
             held_bytes=held,
             scratch_bytes=scratch,
             budget=budget,
+            room=0,
+            copied=not in_order(cube),
             passes_of={name: r.passes(scan, max(0, min(budget, free) - held)) for name, r in reductions.items()},
         )
         if todo.bytes <= min(budget, free) and todo.staging_bytes <= host_cap:
-            return todo
+            return replace(todo, room=min(budget, free) - todo.bytes)
     what = f"a sweep for {', '.join(reductions) or 'nothing'}"
     if todo.bytes > min(budget, free):
         raise MemoryBudgetError(what, todo.bytes, free, budget)
@@ -279,9 +288,13 @@ def _readers(scratch: int, room: int) -> int:
 
 def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterator[tuple[int, int, int]]:
     """Lanes, tiles in a chunk and chunks in a ring, from what is fastest to what needs least."""
-    pieces = cut(cube.shape, _frame_bytes(cube), cube.source.blocks)
-    in_a_block = pieces.block_rows // pieces.rows * ceil(max(cube.shape[1], 1) / pieces.columns)
+    pieces = _cut_of(cube)
+    in_a_row = ceil(max(cube.shape[1], 1) / pieces.columns)
+    in_a_block = pieces.block_rows // pieces.rows * in_a_row
     most = max(1, min(CHUNK_BYTES // (pieces.frames * _frame_bytes(cube)), in_a_block))
+    if in_order(cube):  # whole scan rows are one run of memory, and one update
+        row_bytes = pieces.rows * max(cube.shape[1], 1) * _frame_bytes(cube)
+        most = max(most, min(RESIDENT_BYTES // row_bytes * in_a_row, in_a_block))
     # On the CPU one tile is a chunk: it stays in the cache, and hides the cost of a call already.
     together = [most >> i for i in range(most.bit_length())] if processor.copies or not on_host(cube) else [1]
     for lanes in range(processor.lanes, 0, -1):
@@ -307,7 +320,7 @@ def scan_info(
     cube: DataCube, where: Any = None, sample: Any = None, tiles: int = 1, lanes: int = 1, devices: int = 1
 ) -> tuple[ScanInfo, Cut]:
     """What reductions are told of a cube, and how it is cut."""
-    pieces = cut(cube.shape, _frame_bytes(cube), cube.source.blocks)
+    pieces = _cut_of(cube)
     starts = (*range(0, cube.shape[0], pieces.block_rows), cube.shape[0])
     scan = ScanInfo(
         shape=cube.shape,
@@ -321,6 +334,11 @@ def scan_info(
         sample=sample,
     )
     return scan, pieces
+
+
+def _cut_of(cube: DataCube) -> Cut:
+    """The cut of a cube. Frames that lie in order on a device have row blocks as long as an update: one worker takes them all."""
+    return cut(cube.shape, _frame_bytes(cube), cube.source.blocks, RESIDENT_BYTES if in_order(cube) else 0)
 
 
 def _frame_bytes(cube: DataCube) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpu4d import arrays
+from gpu4d.device import tables
 from gpu4d.streaming.reduction import BlockSums, Reduction, ScanInfo, add_together
 from gpu4d.virtual.frame_reductions import FrameReductions, frame_reductions
 
@@ -69,8 +69,8 @@ class FusedFrames:
             own = member.frame_masks()
             self.members.append((member, slice(len(masks), len(masks) + len(own))))
             masks += own
-        self.masks, self.mask = masks, mask
-        self.beside: tuple[Any, Any] | None = None  # both in the library and on the device of the frames, which are all of one
+        self.masks = np.stack(masks) if masks else np.zeros((0, *self.scan.shape[2:]), dtype=bool)
+        self.mask = mask
 
     def in_tiles(self) -> bool:
         return False  # integer frames: their sums are exact
@@ -81,10 +81,8 @@ class FusedFrames:
         return UPDATE_BYTES if narrow and large else 0
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        if self.beside is None:
-            masks = np.stack(self.masks) if self.masks else np.zeros((0, *frames.shape[1:]), dtype=bool)
-            self.beside = arrays.from_numpy(masks, frames), None if self.mask is None else arrays.from_numpy(self.mask, frames)
-        sums = frame_reductions(frames, self.beside[0], mask=self.beside[1])
+        mask = None if self.mask is None else tables.beside(self.mask, frames)
+        sums = frame_reductions(frames, tables.beside(self.masks, frames), mask=mask)
         taken = [member.take(sums._replace(masked=sums.masked[:, columns]), positions) for member, columns in self.members]
         if pairs := [pair for one in taken for pair in one]:
             add_together(self.scan.block_of(positions[0]), len(positions), *pairs)

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data import Calibration, DataCube, RealSlice
+from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.streaming import PerPosition, ScanInfo, sweep
 from gpu4d.streaming.reduction import defined
@@ -79,6 +80,7 @@ class VirtualImage:
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         self.scan = scan
+        self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
         self.places = Calibration(origin=self.origin) if self.origin is not None else scan.calibration
         origin = self.places.origin
         moving = origin is not None and origin.ndim == 3
@@ -88,6 +90,7 @@ class VirtualImage:
         still = [i for i in range(len(self.detectors)) if i not in self.following]
         self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean)) for i in still}
         self.stacks = _stacks(self.still)
+        self.gathered: list[tuple[list[int], np.ndarray]] | None = None  # the same at the wanted pixels alone
         self.values = PerPosition(scan, len(self.detectors))
 
     def _masked(self, mask: np.ndarray) -> np.ndarray:
@@ -98,28 +101,26 @@ class VirtualImage:
         return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        columns = self._under_masks(frames, self.stacks)
-        if self.following:
-            columns.update(self._follow(frames, positions))
-        self._put(positions, columns, arrays.namespace(frames))
+        self._put(positions, frames, self.stacks, self._follow(frames, positions) if self.following else {})
 
     def wanted_pixels(self) -> np.ndarray | None:
         return None if self.following else np.flatnonzero(np.any([mask != 0 for mask in self.still.values()], axis=0))
 
     def update_pixels(self, values: Any, positions: np.ndarray) -> None:
         xp, pixels = arrays.namespace(values), self.wanted_pixels()
-        stacks = [(members, stack.reshape(len(members), 1, -1)[:, :, pixels]) for members, stack in self.stacks]
-        self._put(positions, self._under_masks(xp.reshape(values, (len(positions), 1, -1)), stacks), xp)
+        if self.gathered is None:
+            self.gathered = [(members, stack.reshape(len(members), 1, -1)[:, :, pixels]) for members, stack in self.stacks]
+        self._put(positions, xp.reshape(values, (len(positions), 1, -1)), self.gathered, {})
 
-    def _under_masks(self, frames: Any, stacks: list[tuple[list[int], np.ndarray]]) -> dict[int, Any]:
-        """Sums under fixed masks."""
-        columns: dict[int, Any] = {}
-        for members, stack in stacks:
-            columns.update(self._columns(masked_sums(frames, arrays.from_numpy(stack, frames)), members))
-        return columns
-
-    def _put(self, positions: np.ndarray, columns: dict[int, Any], xp: Any) -> None:
-        self.values.put(positions, xp.stack([columns[i] for i in range(len(self.detectors))], axis=-1))
+    def _put(self, positions: np.ndarray, frames: Any, stacks: list[tuple[list[int], np.ndarray]], columns: dict[int, Any]) -> None:
+        """Sums under fixed masks to their places, with the columns of other detectors."""
+        sums = [(members, masked_sums(frames, tables.beside(stack, frames))) for members, stack in stacks]
+        if len(sums) == 1 and not columns:  # one stack of all detectors, in their order
+            self.values.put(positions, arrays.as_float64(sums[0][1]))
+            return
+        for members, found in sums:
+            columns.update(self._columns(found, members))
+        self.values.put(positions, arrays.namespace(frames).stack([columns[i] for i in range(len(self.detectors))], axis=-1))
 
     def joins(self) -> Any:
         fixed = not self.following and all(mask.dtype == bool for mask in self.still.values())
@@ -141,9 +142,8 @@ class VirtualImage:
         assert origins is not None
         columns: dict[int, Any] = {}
         if self.round:
-            valid = self.scan.detector_mask
-            mask = None if valid is None else arrays.from_numpy(valid, frames)
-            sums = annular_sums(frames, arrays.from_numpy(origins, frames), arrays.from_numpy(self.radii, frames), mask=mask)
+            mask = None if self.valid is None else tables.beside(self.valid, frames)
+            sums = annular_sums(frames, arrays.from_numpy(origins, frames), tables.beside(self.radii, frames), mask=mask)
             columns.update(self._columns(sums, self.round))
         xp = arrays.namespace(frames)
         for i in set(self.following) - set(self.round):

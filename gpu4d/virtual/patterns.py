@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data import DiffractionSlice
 from gpu4d.data.datacube import diffraction_slice, itemsize
+from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.streaming import BlockSums, ScanInfo
 from gpu4d.streaming.reduction import add_together, defined
@@ -65,6 +66,7 @@ class MeanPattern:
         if self.weights is not None and self.weights.shape != tuple(scan.shape[:2]):
             raise InputError(f"weights is {self.weights.shape}, the scan is {tuple(scan.shape[:2])}: need one weight per position")
         self.scan = scan
+        self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
         self.totals = BlockSums(scan)
         self.counts = BlockSums(scan)
         self.seen = BlockSums(scan)
@@ -115,13 +117,13 @@ class MeanPattern:
     def _valid(self, frames: Any) -> Any:
         """Frames with 0 at masked pixels, which must not be smeared into their neighbours."""
         xp = arrays.namespace(frames)
-        mask = arrays.from_numpy(self.scan.detector_mask, frames)
+        mask = tables.beside(self.valid, frames)
         return xp.where(mask, frames, xp.zeros_like(frames))
 
     def _coverage(self, frames: Any, shifts: Any, weights: Any) -> Any:
         """Weights of valid pixels, moved as their patterns are; patterns with a NaN count nowhere."""
         xp = arrays.namespace(frames)
-        mask = arrays.from_numpy(self.scan.detector_mask, frames)
+        mask = tables.beside(self.valid, frames)
         good = xp.all(xp.isfinite(arrays.as_float(frames)), axis=(-2, -1))
         one = arrays.as_float64(good) if weights is None else xp.where(good, weights, xp.zeros_like(weights))
         return pattern_sums(shifted_patterns(xp.broadcast_to(arrays.as_float64(mask), frames.shape), shifts), weights=one)[0]

@@ -1,0 +1,220 @@
+"""Small arrays that stay on a device from call to call: masks, indices, tables of a template, and what launchers make of them.
+
+Every upload costs the host 15 to 20 µs, more than most kernels take for a chunk. So a host array that is never written to again is
+uploaded once (`beside`), a table that follows from a few numbers is made once (`named`), and so is what a launcher makes of either
+(`made_of`). Arrays of the caller are not remembered: they may change between two calls.
+
+A sweep over a link has tables of its own, in its own memory pool: they count against `memory=` and go with the sweep. Other calls share
+tables of the process, `KEPT_BYTES` in all. Both keep tables apart by device and stream: work on a table is then always in the
+order of the stream that made it, its end included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+
+KEPT_BYTES = 64 << 20  # of the process: the tables of some ten templates of 256 × 256 pixels
+
+
+class Tables:
+    """Arrays kept on devices, the least recently used of them dropped beyond `cap` bytes.
+
+    Parameters
+    ----------
+    cap : int
+        Bytes. What alone is larger is made with every call.
+    """
+
+    def __init__(self, cap: int = KEPT_BYTES):
+        self.cap, self.held = int(cap), 0
+        self._kept: OrderedDict[Hashable, _Table] = OrderedDict()
+        self._by_address: dict[Hashable, _Table] = {}
+        self._lock = threading.RLock()  # the end of a host array may come in the middle of a call of the same thread
+
+    def beside(self, host: np.ndarray, like: Any) -> Any:
+        """A host array in the library and on the device of `like`; kept as long as the host array is there."""
+        if not arrays.is_cuda(like):
+            return arrays.from_numpy(host, like)
+        key = id(host), *_place(like)
+        found = self._find(key)
+        if found is not None and found.host is not None and found.host() is host:
+            return found.array
+        end = weakref.ref(host, lambda _: self._drop(key))
+        return self._keep(key, arrays.from_numpy(host, like), end)
+
+    def named(self, name: Hashable, make: Callable[[], np.ndarray], like: Any) -> Any:
+        """The host array `make()`, which follows from `name` alone, beside `like`."""
+        if not arrays.is_cuda(like):
+            return arrays.from_numpy(make(), like)
+        key = name, *_place(like)
+        found = self._find(key)
+        return self._keep(key, arrays.from_numpy(make(), like), None) if found is None else found.array
+
+    def made_of(self, source: Any, name: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make()` makes of a device array, an array or a tuple of them; kept with `source` where that is a kept table."""
+        with self._lock:
+            table = self._by_address.get(_address(source)) if self._by_address and arrays.is_cuda(source) else None
+            if table is not None and name in table.made:
+                return table.made[name]
+        made = make()
+        if table is not None:
+            with self._lock:
+                if table.key in self._kept:
+                    table.made[name] = made
+                    table.nbytes += _nbytes(made)
+                    self.held += _nbytes(made)
+                    self._shrink(table)
+        return made
+
+    def clear(self) -> int:
+        """Drop all, and say how many bytes that were."""
+        with self._lock:
+            held, self.held = self.held, 0
+            self._kept.clear()
+            self._by_address.clear()
+        return held
+
+    def _find(self, key: Hashable) -> _Table | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _keep(self, key: Hashable, array: Any, host: Any) -> Any:
+        table = _Table(key, array, host)
+        if table.nbytes <= self.cap:
+            with self._lock:
+                self._drop(key)
+                self._kept[key], self._by_address[table.address] = table, table
+                self.held += table.nbytes
+                self._shrink(table)
+        return array
+
+    def _shrink(self, spared: _Table) -> None:
+        while self.held > self.cap and len(self._kept) > 1:
+            oldest = next(key for key in self._kept if key != spared.key)
+            self._drop(oldest)
+        if self.held > self.cap:
+            self._drop(spared.key)
+
+    def _drop(self, key: Hashable) -> None:
+        with self._lock:
+            table = self._kept.pop(key, None)
+            if table is not None:
+                self.held -= table.nbytes
+                self._by_address.pop(table.address, None)
+
+
+class _Table:
+    """An array that is kept, and what was made of it by name."""
+
+    __slots__ = ("address", "array", "host", "key", "made", "nbytes")
+
+    def __init__(self, key: Hashable, array: Any, host: Any):
+        view = arrays.cupy_view(array)
+        self.key, self.array, self.host, self.made, self.nbytes = key, array, host, {}, int(view.nbytes)
+        self.address = _address(view)
+
+
+def _place(like: Any) -> tuple[Hashable, ...]:
+    """Library, device and current stream of an array on a CUDA device."""
+    return type(like).__module__, str(arrays.device(like)), _stream(like)
+
+
+def _stream(like: Any) -> int:
+    """Of the library whose arrays these are; JAX names none."""
+    if hasattr(like, "__cuda_array_interface__") and hasattr(like, "data_ptr"):
+        import torch
+
+        return int(torch.cuda.current_stream(like.device).cuda_stream)
+    import cupy
+
+    return int(cupy.cuda.get_current_stream(like.device.id if isinstance(like, cupy.ndarray) else -1).ptr)
+
+
+def _address(array: Any) -> Hashable:
+    """What tells a CuPy array from all others that are there, whatever object it is seen through; with the stream in use."""
+    import cupy
+
+    view = arrays.cupy_view(array)
+    contiguous = bool(view.flags.c_contiguous)
+    return int(view.data.ptr), view.shape, view.dtype.str, contiguous, int(cupy.cuda.get_current_stream(view.device.id).ptr)
+
+
+def _nbytes(made: Any) -> int:
+    return sum(map(_nbytes, made)) if isinstance(made, tuple) else int(getattr(made, "nbytes", 0))
+
+
+_of_process = Tables()
+_current: contextvars.ContextVar[Tables | None] = contextvars.ContextVar("gpu4d_tables", default=None)
+
+
+@contextlib.contextmanager
+def using_tables(tables: Tables) -> Iterator[None]:
+    """Inside it tables are kept in these, as those of a sweep."""
+    token = _current.set(tables)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def beside(host: np.ndarray, like: Any) -> Any:
+    """`arrays.from_numpy` for a host array that is never written to again: uploaded once for a device and a stream.
+
+    Parameters
+    ----------
+    host : array
+    like : array
+        Of the library and on the device where it is wanted.
+
+    Returns
+    -------
+    array
+        Not to be written to either. Without a CUDA device it is `host` itself, or what `from_numpy` makes of it.
+    """
+    return (_current.get() or _of_process).beside(host, like)
+
+
+def named(name: Hashable, make: Callable[[], np.ndarray], like: Any) -> Any:
+    """A table that follows from a few numbers, made and uploaded once for a device and a stream.
+
+    Parameters
+    ----------
+    name : hashable
+        Of the table, the numbers it follows from included.
+    make : callable
+        Gives the host array.
+    like : array
+        As for `beside`.
+    """
+    return (_current.get() or _of_process).named(name, make, like)
+
+
+def made_of(source: Any, name: Hashable, make: Callable[[], Any]) -> Any:
+    """What a launcher makes of a device array, once where the array is a kept table, and with every call where it is not.
+
+    Parameters
+    ----------
+    source : device array
+    name : hashable
+        Of what is made, and all that it depends on beside `source`.
+    make : callable
+        Gives an array or a tuple of arrays.
+    """
+    return (_current.get() or _of_process).made_of(source, name, make)
+
+
+def release() -> int:
+    """Drop the tables of the process, and say how many bytes they had; those of running sweeps stay."""
+    return _of_process.clear()
