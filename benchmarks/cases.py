@@ -1,11 +1,17 @@
-"""What `gpu4d bench kernels` times: inputs, and the bytes and flops that no implementation can do without."""
+"""What `gpu4d bench kernels` times: inputs, and the bytes and flops that no implementation can do without.
+
+Inputs are made small, of a few different patterns, and repeated where they are computed on: minutes of a host that fills gigabytes
+and page-locks them would come before the first figure of a GPU.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from math import log2
+from math import isqrt, log2
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -26,15 +32,21 @@ class Case:
     patterns : (int, int)
         On the CPU and on a GPU.
     bytes, flops : callable
-        Of the host arguments: least bytes moved and flops made.
+        Of host arguments: least bytes moved and flops made, both in proportion to the patterns.
     check : int
         Patterns whose answer is compared with the definition in float64.
     sliced : tuple of int
-        Arguments whose first axis is patterns.
+        Arguments whose first axis is patterns: these are repeated.
+    different : int
+        Patterns that `make` is asked for, at most.
     tolerance : float
         Largest error over the largest value of each part of the answer.
     rate : {"fft", "gemm"}
         Of `Floors`: what flops are made at, at best. FFTs move data; what is arithmetic alone is held against matrix products.
+    call : callable, optional
+        What is timed in place of the operation, with the same arguments. Inside `using("definition")` it is its own reference.
+    gpu_only : bool
+        It differs from another case on a GPU alone.
     """
 
     operation: str
@@ -47,15 +59,36 @@ class Case:
     sliced: tuple[int, ...] = (0,)
     tolerance: float = 1e-4
     rate: str = "fft"
+    different: int = 64
+    call: Callable[..., Any] | None = None
+    gpu_only: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.operation} {self.label}"
+
+    def inputs(self, n: int) -> tuple[tuple, dict]:
+        """Host arguments of few patterns, from which `repeated` makes n."""
+        return self.make(min(n, self.different) if self.sliced else n)
+
+    def repeated(self, args: tuple, n: int, xp: Any) -> list:
+        """The arguments as arrays of `xp` and of n patterns: what is few goes there, what is large is made there."""
+        there = [xp.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
+        for i in self.sliced:
+            times = -(-n // len(there[i]))
+            there[i] = there[i] if times == 1 else xp.tile(there[i], (times,) + (1,) * (there[i].ndim - 1))[:n]
+        return there
+
+    def share(self, n: int) -> float:
+        """How many times the bytes and flops of `inputs(n)` the n patterns take."""
+        return max(1.0, n / self.different) if self.sliced else 1.0
 
 
 @cache
 def frames(n: int, size: int = 128, dtype: str = "uint16") -> np.ndarray:
-    """Counting noise with a disk: n patterns of which 64 are different."""
-    rng = np.random.default_rng(0)
+    """Counting noise with a disk."""
     mean = 0.5 + 60 * gpu4d.probe.synthetic((size, size), size / 20)
-    few = rng.poisson(mean, (min(n, 64), size, size)).astype(dtype)
-    return np.resize(few, (n, size, size))
+    return np.random.default_rng(0).poisson(mean, (n, size, size)).astype(dtype)
 
 
 @cache
@@ -84,15 +117,15 @@ def transforms(shape: tuple[int, int], maps: int) -> float:
     return (1 + maps) * 2.5 * pixels * log2(pixels) + maps * 12 * pixels / 2
 
 
-def peaks(n: int) -> tuple[tuple, dict]:
+def peaks(n: int, size: int = 128) -> tuple[tuple, dict]:
     """Correlation maps with 21 peaks, and the pixels they lie on."""
-    patterns, probe = bragg_patterns(n, (128, 128))
+    patterns, probe = bragg_patterns(n, (size, size))
     few = min(n, 16)
     disks = gpu4d.find_bragg_disks(patterns[:few], probe, refine=None)
     count, table = disks.padded()
     maps = gpu4d.hybrid_correlation(patterns[:few], probe, power=1.0).astype(np.float32)
     whole = [np.nan_to_num(table[name]).astype(np.int32) for name in ("qx", "qy")]
-    return (np.resize(maps, (n, 128, 128)), *(np.resize(w, (n, w.shape[1])) for w in whole), np.resize(count, n).astype(np.int32)), {}
+    return (np.resize(maps, (n, size, size)), *(np.resize(w, (n, w.shape[1])) for w in whole), np.resize(count, n).astype(np.int32)), {}
 
 
 def errors(n: int) -> tuple[tuple, dict]:
@@ -107,12 +140,12 @@ def errors(n: int) -> tuple[tuple, dict]:
     return (patterns.astype(np.float32), maps, box, px.astype(float), py.astype(float), count), {}
 
 
-def disk_fit(n: int) -> tuple[tuple, dict]:
+def disk_fit(n: int, size: int = 128) -> tuple[tuple, dict]:
     from gpu4d.bragg.poisson_fit import disk_profile
 
-    patterns, probe = bragg_patterns(n, (128, 128))
+    patterns, probe = bragg_patterns(n, (size, size))
     profile = disk_profile(probe)
-    (_, px, py, count), _ = peaks(n)
+    (_, px, py, count), _ = peaks(n, size)
     return (patterns, px.astype(float), py.astype(float), count, profile.table, profile.pixels), {}
 
 
@@ -149,8 +182,77 @@ def raw_frames(n: int) -> tuple[tuple, dict]:
     return (np.resize(few.clip(0).astype(np.uint16), (n, 256, 256)), np.full((256, 256), 100.0), 0.5, 5.0), {"electron": 60.0}
 
 
+def through_the_fft_library(*args: Any, **options: Any) -> Any:
+    """`find_disks` as on a card on which the fused kernel does not fit."""
+    import gpu4d.kernels.find_disks
+
+    from gpu4d.bragg.find_disks import find_disks
+
+    with mock.patch.object(gpu4d.kernels.find_disks, "supports", lambda *_a, **_o: False):
+        return find_disks(*args, **options)
+
+
+BRIGHT_FIELD_RADIUS = 53.0  # pixels
+BRIGHT_FIELD_PIXELS = 8.8e3  # inside it
+
+
+def bright_field(n: int) -> tuple[tuple, dict]:
+    """Counts of n patterns of 256² with a bright-field disk."""
+    inside = np.hypot(*(np.indices((256, 256)) - 127.5)) < BRIGHT_FIELD_RADIUS
+    return (np.random.default_rng(4).poisson(20.0 * inside, (n, 256, 256)).astype(np.uint16),), {}
+
+
+def phase_of_counts(patterns: Any) -> Any:
+    """The phase by single side band, from the counts of a square scan whose step just keeps every overlap."""
+    side = isqrt(len(patterns))
+    radius = gpu4d.physics.angle_to_frequency(25.0, 300e3)
+    known = gpu4d.Calibration(energy=300e3, semiangle=25.0, r_pixel=0.24 / radius, q_pixel=radius / BRIGHT_FIELD_RADIUS)
+    cube = gpu4d.DataCube(patterns[: side * side].reshape(side, side, *patterns.shape[1:]), known)
+    return gpu4d.ssb(cube, origin=(127.5, 127.5)).phase.data
+
+
 ANNULI = np.array([[-1.0, 10.0], [10.0, 20.0], [20.0, 40.0], [40.0, 60.0]])
 DISK_TOLERANCE = 5e-3  # of standard errors, whose Hessian is read at the nearest 1/64 px; positions agree to 1e-5
+
+
+def find_disks_case(shape: tuple[int, int], patterns: tuple[int, int]) -> Case:
+    return Case(
+        "find_disks",
+        f"{shape[0]}×{shape[1]}, uint16, 21 disks",
+        bragg(shape),
+        patterns,
+        lambda p, *_a, **_o: p.nbytes + len(p) * 32 * 5 * 8,
+        lambda p, *_a, **_o: len(p) * (transforms(p.shape[1:], 2) + 21 * 2 * 6 * p.shape[1] * p.shape[2]),
+        tolerance=DISK_TOLERANCE,
+    )
+
+
+def refine_peaks_case(size: int, patterns: tuple[int, int]) -> Case:
+    return Case(
+        "refine_peaks",
+        f"{size}², 21 peaks",
+        lambda n: peaks(n, size),
+        patterns,
+        lambda m, x, y, c: m.nbytes + 24 * x.size,
+        lambda m, x, y, c: 2.0 * 6 * m[0].size * float(c.sum()),
+        sliced=(0, 1, 2, 3),
+        tolerance=1e-5,
+        rate="gemm",
+    )
+
+
+def disk_fit_case(size: int, patterns: tuple[int, int]) -> Case:
+    return Case(
+        "poisson_fit",
+        f"{size}², 21 disks, 6 parameters",
+        lambda n: disk_fit(n, size),
+        patterns,
+        lambda p, *_: p.nbytes,
+        lambda p, x, y, c, t, w: 3 * 80.0 * w.shape[-1] * float(c.sum()),
+        sliced=(0, 1, 2, 3),
+        rate="gemm",
+    )
+
 
 CASES = [
     Case(
@@ -164,7 +266,7 @@ CASES = [
         "frame_reductions",
         "256², uint16, 4 masks",
         lambda n: ((frames(n, 256), masks(4, 256)), {}),
-        (256, 65536),
+        (256, 16384),
         lambda p, m: p.nbytes + 56 * len(p),
     ),
     Case("first_moments", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes + 24 * len(p)),
@@ -187,29 +289,14 @@ CASES = [
         lambda p, _s: p.nbytes + 8 * p.size,
         sliced=(0, 1),
     ),
-    *(
-        Case(
-            "find_disks",
-            f"{shape[0]}×{shape[1]}, uint16, 21 disks",
-            bragg(shape),
-            many,
-            lambda p, *_a, **_o: p.nbytes + len(p) * 32 * 5 * 8,
-            lambda p, *_a, **_o: len(p) * (transforms(p.shape[1:], 2) + 21 * 2 * 6 * p.shape[1] * p.shape[2]),
-            tolerance=DISK_TOLERANCE,
-        )
-        for shape, many in (((128, 128), (512, 65536)), ((256, 256), (64, 16384)), ((130, 128), (128, 16384)), ((64, 64), (1024, 65536)))
-    ),
-    Case(
-        "refine_peaks",
-        "128², 21 peaks",
-        peaks,
-        (512, 32768),
-        lambda m, x, y, c: m.nbytes + 24 * x.size,
-        lambda m, x, y, c: 2.0 * 6 * m[0].size * float(c.sum()),
-        sliced=(0, 1, 2, 3),
-        tolerance=1e-5,
-        rate="gemm",
-    ),
+    find_disks_case((128, 128), (512, 65536)),
+    find_disks_case((64, 64), (1024, 65536)),
+    find_disks_case((256, 256), (64, 16384)),
+    find_disks_case((192, 192), (64, 16384)),
+    find_disks_case((130, 128), (128, 16384)),
+    replace(find_disks_case((128, 128), (512, 32768)), label="128×128, FFT library", call=through_the_fft_library, gpu_only=True),
+    refine_peaks_case(128, (512, 32768)),
+    refine_peaks_case(256, (64, 8192)),
     Case(
         "peak_errors",
         "128², 21 peaks",
@@ -221,16 +308,8 @@ CASES = [
         tolerance=2e-2,
         rate="gemm",
     ),
-    Case(
-        "poisson_fit",
-        "128², 21 disks, 6 parameters",
-        disk_fit,
-        (512, 32768),
-        lambda p, *_: p.nbytes,
-        lambda p, x, y, c, t, w: 3 * 80.0 * w.shape[-1] * float(c.sum()),
-        sliced=(0, 1, 2, 3),
-        rate="gemm",
-    ),
+    disk_fit_case(128, (512, 32768)),
+    disk_fit_case(256, (64, 8192)),
     Case(
         "gather_pixels",
         "128², uint16, 800 pixels",
@@ -247,6 +326,17 @@ CASES = [
         lambda g, *_a, **_o: 40.0 * g.size,
         sliced=(0, 1),
         rate="gemm",
+        different=100,
+    ),
+    Case(
+        "overlap_sums",
+        "from counts, 256², 8.8 k pixels",
+        bright_field,
+        (256, 16384),
+        lambda p: BRIGHT_FIELD_PIXELS * len(p) * (2 + 4 + 8.0),  # counts in; images out and in; spectra of half the frequencies in and out
+        lambda p: BRIGHT_FIELD_PIXELS * len(p) * (2.5 * log2(128**2) + 20.0),  # of a scan of 128²
+        check=64,
+        call=phase_of_counts,
     ),
     Case(
         "integrate_gradient",

@@ -18,7 +18,7 @@ from gpu4d.benchmarks.clock import Floors, clock, floors
 
 import gpu4d
 from gpu4d import arrays
-from gpu4d.operation import OPERATIONS
+from gpu4d.operation import OPERATIONS, using
 
 
 @dataclass(frozen=True)
@@ -58,35 +58,41 @@ def run(device: str = "auto", *, quick: bool = False, only: Iterable[str] = ()) 
     """
     from gpu4d.device import choose
 
-    where = choose(device)
-    on_gpu = where.kind == "cuda"
-    if on_gpu:
-        import cupy as xp
-
-        xp.cuda.Device(where.index).use()
-    else:
-        import numpy as xp  # type: ignore[no-redef]
+    xp, on_gpu = array_library(choose(device))
     limits = floors(xp, on_gpu=on_gpu, quick=quick)
     wanted = set(only)
-    rows = [_measure(case, xp, on_gpu, quick, limits) for case in CASES if not wanted or case.operation in wanted]
-    return rows, limits, machine(on_gpu)
+    cases = [c for c in CASES if (not wanted or c.operation in wanted) and (on_gpu or not c.gpu_only)]
+    return [measure(case, xp, limits, on_gpu=on_gpu, quick=quick) for case in cases], limits, machine(on_gpu)
 
 
-def _measure(case: Case, xp: Any, on_gpu: bool, quick: bool, limits: Floors) -> Row:
-    op = OPERATIONS.get(case.operation) or _registered(case.operation)
+def array_library(where: Any) -> tuple[Any, bool]:
+    """CuPy with this device made current, or NumPy; and whether it is a GPU."""
+    if where.kind != "cuda":
+        return np, False
+    import cupy
+
+    cupy.cuda.Device(where.index).use()
+    return cupy, True
+
+
+def measure(case: Case, xp: Any, limits: Floors, *, on_gpu: bool, quick: bool = False) -> Row:
+    """Check a case, then time it."""
+    op = operation(case.operation)
     n = 16 if quick else case.patterns[on_gpu]
-    args, options = case.make(n)
-    given = [xp.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
-    kind = op.choose(*given, **options)
-    error = _check(op, args, options, given, case)
-    timing = clock(lambda: op(*given, **options), on_gpu=on_gpu, rounds=3 if quick else 9)
-    moved, made = float(case.bytes(*args, **options)), float(case.flops(*args, **options))
+    args, options = case.inputs(n)
+    given = case.repeated(args, n, xp)
+    call = case.call or op
+    kind = op.choose(*given, **options) if case.call is None else "cuda" if on_gpu else "cpu"
+    error = _check(call, case, args, options, given)
+    timing = clock(lambda: call(*given, **options), on_gpu=on_gpu, rounds=3 if quick else 9)
+    share = case.share(n)
+    moved, made = share * float(case.bytes(*args, **options)), share * float(case.flops(*args, **options))
     floor = max(moved / limits.copy, made / getattr(limits, case.rate))
     return Row(case.operation, case.label, kind, n, error, timing.median, timing.spread, moved, made, floor)
 
 
-def _registered(name: str) -> Any:
-    """Operations register when their module is imported: import those of all techniques."""
+def operation(name: str) -> Any:
+    """The operation of this name. Operations register when their module is imported: those of all techniques are."""
     import gpu4d.amorphous
     import gpu4d.bragg
     import gpu4d.bragg.poisson_fit
@@ -101,11 +107,13 @@ def _registered(name: str) -> Any:
     return OPERATIONS[name]
 
 
-def _check(op: Any, args: tuple, options: dict, given: list, case: Case) -> float:
+def _check(call: Any, case: Case, args: tuple, options: dict, given: list) -> float:
     """Largest relative error of the first patterns against the definition in float64."""
     few, part = ([a[: case.check] if i in case.sliced else a for i, a in enumerate(some)] for some in (args, given))
+    with using("definition"):
+        expected = _leaves(call(*few, **options))
     worst = 0.0
-    for got, want in zip(_leaves(op(*part, **options)), _leaves(op.definition(*few, **options)), strict=True):
+    for got, want in zip(_leaves(call(*part, **options)), expected, strict=True):
         got, want = (np.asarray(arrays.to_numpy(v), dtype=complex) for v in (got, want))
         if not np.array_equal(np.isnan(got), np.isnan(want)):
             raise AssertionError(f"{case.operation}: NaN at other places than in the definition")
