@@ -1,0 +1,100 @@
+"""Kernels alone on the GPU, hot ones first: each case of the benchmark checked, then timed; a record as soon as it is known."""
+
+from __future__ import annotations
+
+import faulthandler
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from gpu4d.benchmarks import kernels
+from gpu4d.benchmarks.clock import Floors, floors
+from gpu4d.benchmarks.gpu_run import records
+from gpu4d.benchmarks.gpu_run.settings import KERNELS, Settings
+from gpu4d.benchmarks.gpu_run.test_reports import DEVICE_LOST, device_is_lost
+
+from gpu4d.device.backend import CupyBackend, using_backend
+
+HOT = (
+    "frame_reductions find_disks refine_peaks peak_errors poisson_fit overlap_sums gather_pixels count_electrons masked_sums first_moments "
+    "polar_transform radial_sums hot_pixel_median shifted_patterns"
+).split()
+LIMIT = 60.0  # seconds of one case; beyond it hangs
+CALLS = 7  # for the host's share
+FLOORS = "floors"  # key of their record
+
+
+class Counting(CupyBackend):
+    """The current device, whose launches of own kernels are counted."""
+
+    launches = 0
+
+    def launch(self, *launch: Any) -> None:
+        self.launches += 1
+        super().launch(*launch)
+
+
+def in_order() -> list[kernels.Case]:
+    """The cases, hot operations first."""
+    rank = {name: number for number, name in enumerate(HOT)}
+    return sorted(kernels.CASES, key=lambda case: rank.get(case.operation, len(rank)))
+
+
+def main(settings: Settings) -> int:
+    from gpu4d.device import choose
+
+    path = settings.out / KERNELS
+    settled = records.settled(path)
+    xp, on_gpu = kernels.array_library(choose("cuda:0"))
+    about = kernels.machine(on_gpu)
+    limits = _floors(settings, xp, about["device"])
+    good = True
+    for case in in_order():
+        if case.key in settled:
+            continue
+        records.record(path, case.key, "started")
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
+        try:
+            row = kernels.measure(case, xp, limits, on_gpu=on_gpu, quick=settings.rehearse)
+            more = host_side(case, xp, row.patterns)
+            records.record(path, case.key, "done", card=about["device"], fraction=row.fraction, rate=row.rate, **more, **asdict(row))
+        except Exception as error:  # whatever a kernel raises belongs into the report
+            good = False
+            records.record(path, case.key, "failed", card=about["device"], why=f"{type(error).__name__}: {str(error)[:1500]}")
+            if device_is_lost():
+                return DEVICE_LOST
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            xp.get_default_memory_pool().free_all_blocks()
+    return 0 if good else 1
+
+
+def _floors(settings: Settings, xp: Any, card: str) -> Floors:
+    """What the card can do, measured once; those of an earlier start where it was this card."""
+    path = settings.out / KERNELS
+    known = records.latest(path).get(FLOORS, {})
+    if known.get("card") == card:
+        return Floors(known["copy"], known["fft"], known["gemm"])
+    limits = floors(xp, on_gpu=True, quick=settings.rehearse)
+    records.record(path, FLOORS, "done", card=card, **limits._asdict())
+    return limits
+
+
+def host_side(case: kernels.Case, xp: Any, n: int) -> dict[str, Any]:
+    """What a call costs the host while the device is idle: seconds, and launches of own kernels."""
+    args, options = case.inputs(n)
+    given = case.repeated(args, n, xp)
+    call: Callable[..., Any] = case.call or kernels.operation(case.operation)
+    call(*given, **options)
+    seconds = []
+    for _ in range(CALLS):
+        xp.cuda.runtime.deviceSynchronize()
+        start = time.perf_counter()
+        call(*given, **options)
+        seconds.append(time.perf_counter() - start)
+    counting = Counting()
+    with using_backend(counting):
+        call(*given, **options)
+    return {"host_seconds": statistics.median(seconds), "own_launches": counting.launches}
