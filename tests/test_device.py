@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from gpu4d import device
@@ -50,8 +49,8 @@ def test_format_bytes(count, text):
     assert device.format_bytes(count) == text
 
 
-def test_available_memory_is_what_the_machine_can_have():
-    assert 0 < device.available_memory() <= psutil.virtual_memory().total
+def test_available_memory_is_what_the_machine_can_have(need):
+    assert 0 < device.available_memory() <= need("psutil").virtual_memory().total
     assert 0 < memory.default_budget() <= 4 * 10**9
 
 
@@ -258,11 +257,11 @@ RTX = Card(
 )
 
 
-def test_the_cpu_comes_first():
+def test_the_cpu_comes_first(need):
     cpu = device.devices()[0]
     assert (cpu.name, cpu.threads, cpu.compute_capability) == ("cpu", cpu_threads(), None)
     assert cpu.model and 0 < cpu.free <= cpu.total
-    assert cpu.total == pytest.approx(psutil.virtual_memory().total, rel=1e-6)
+    assert cpu.total == pytest.approx(need("psutil").virtual_memory().total, rel=1e-6)
 
 
 def test_cards_are_matched_by_bus_id(machine):

@@ -1,10 +1,12 @@
 """On a machine with a GPU (`pytest -m gpu`): kernels against the definition on CuPy arrays, results that stay on the device, and the
 same bits from run to run. `test_operations.py` runs its whole table there too."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from test_kernels import with_cuda
-from test_operations import EXAMPLES, assert_close, convert, doubled, leaves
+from test_operations import EXAMPLES, assert_close, convert, doubled, expected_kind, leaves
 
 import gpu4d
 from gpu4d import arrays
@@ -18,24 +20,23 @@ def cupy():
     return pytest.importorskip("cupy")
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def stays_on_device(cupy, monkeypatch):
-    """Any copy to the host inside the test is an error."""
+    """Any copy to the host inside the block is an error."""
 
     def refuse(*_args, **_options):
         raise AssertionError("a result went to the host")
 
-    monkeypatch.setattr(cupy, "asnumpy", refuse)
-    monkeypatch.setattr(arrays, "to_numpy", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy, "asnumpy", refuse)
+        patch.setattr(arrays, "to_numpy", refuse)
+        yield
 
 
 def calls(name):
+    """Examples of an operation that its kernel takes."""
     op = OPERATIONS[name]
-    for example in EXAMPLES[name]():
-        args, options = convert(example, np.asarray)
-        unsupported = op.unsupported["cuda"]
-        if unsupported is None or not unsupported(*args, **options):
-            yield op, example
+    return [(op, e) for e in EXAMPLES[name]() if expected_kind(op, "cuda", e.args, e.options) == "cuda"]
 
 
 @pytest.mark.parametrize("name", with_cuda())
@@ -47,7 +48,7 @@ def test_kernels_give_the_definitions_answer(name, cupy):
         again = leaves(op(*args, **options))
         wide_args, wide_options = convert(example, doubled)
         reference = leaves(op.definition(*wide_args, **wide_options))
-        allowed = example.cuda or example.twin or (1e-5,) * len(found)
+        allowed = example.tolerances("cuda") or (1e-5,) * len(found)
         for one, two, want, limit in zip(found, again, reference, allowed, strict=True):
             assert isinstance(one, cupy.ndarray), "the result is on the device"
             assert_close(one.get(), np.asarray(want), example, limit)
@@ -55,10 +56,11 @@ def test_kernels_give_the_definitions_answer(name, cupy):
 
 
 @pytest.mark.parametrize("name", with_cuda())
-def test_results_never_leave_the_device(name, cupy, stays_on_device):
-    for op, example in calls(name):
+def test_results_never_leave_the_device(name, cupy, monkeypatch):
+    for op, example in calls(name):  # making examples goes through the host: only the calls are watched
         args, options = convert(example, cupy.asarray)
-        op(*args, **options)
+        with stays_on_device(cupy, monkeypatch):
+            op(*args, **options)
 
 
 def test_a_scan_on_the_device(cupy):

@@ -175,6 +175,19 @@ static inline T slot(unsigned parity, unsigned lane) {
   return v;
 }
 
+#ifdef SHARED_STACKS  // of the process: where it opens many libraries, stacks of each would pass Linux's limit of mappings
+}  // namespace coh
+extern "C" char* stack_of_fiber(unsigned fiber, size_t size);
+namespace coh {
+#else
+static char* stack_of_fiber(unsigned, size_t size) {
+  char* s =
+      (char*)mmap(nullptr, size + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  mprotect(s, 4096, PROT_NONE);  // a guard page: runaway locals fault instead of corrupting
+  return s + 4096;
+}
+#endif
+
 static void make_fibers(unsigned n) {
   if (fibers.size() >= n) return;
   size_t old = fibers.size();
@@ -183,11 +196,8 @@ static void make_fibers(unsigned n) {
     for (auto& f : fibers) f.started = false;  // jmp_bufs moved: start afresh
   for (auto& f : fibers) {
     f.started = false;
-    char* s =
-        (char*)mmap(nullptr, STACK + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    mprotect(s, 4096, PROT_NONE);  // a guard page: runaway locals fault instead of corrupting
     getcontext(&f.start);
-    f.start.uc_stack.ss_sp = s + 4096;
+    f.start.uc_stack.ss_sp = stack_of_fiber(&f - fibers.data(), STACK);
     f.start.uc_stack.ss_size = STACK - (&f - fibers.data()) % 61 * 192;
     f.start.uc_link = nullptr;
     makecontext(&f.start, fiber_main, 0);
@@ -303,6 +313,9 @@ static const char* launch(void (*b)(void*), void* args, dim3 g, dim3 t, size_t s
   error[0] = 0;
   rng_state = seed * 0x9E3779B97F4A7C15ull | 1;
   make_fibers(n_threads);
+#ifdef SHARED_STACKS
+  for (auto& f : fibers) f.started = false;  // kernels of other libraries have been on these stacks
+#endif
   warps.assign((n_threads + 31) / 32, Warp{});
   dynamic.assign(shmem, 0);
   touch_tls = 1;
