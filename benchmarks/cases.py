@@ -47,6 +47,8 @@ class Case:
         What is timed in place of the operation, with the same arguments. Inside `using("definition")` it is its own reference.
     gpu_only : bool
         It differs from another case on a GPU alone.
+    least : int
+        Patterns below which the call has no meaning.
     """
 
     operation: str
@@ -62,6 +64,7 @@ class Case:
     different: int = 64
     call: Callable[..., Any] | None = None
     gpu_only: bool = False
+    least: int = 1
 
     @property
     def key(self) -> str:
@@ -149,15 +152,16 @@ def disk_fit(n: int, size: int = 128) -> tuple[tuple, dict]:
     return (patterns, px.astype(float), py.astype(float), count, profile.table, profile.pixels), {}
 
 
-def side_band(n: int) -> tuple[tuple, dict]:
-    """n bright-field pixels of a 128 × 128 scan with a step at which the disks shift by up to three radii."""
+def side_band(n: int, side: int = 128) -> tuple[tuple, dict]:
+    """n bright-field pixels of a square scan with a step at which the disks shift by up to three radii."""
     rng = np.random.default_rng(0)
-    spectra = (rng.normal(size=(n, 128, 65)) + 1j * rng.normal(size=(n, 128, 65))).astype(np.complex64)
+    half = side // 2 + 1
+    spectra = (rng.normal(size=(n, side, half)) + 1j * rng.normal(size=(n, side, half))).astype(np.complex64)
     radius = 16.0
     angle, r = rng.uniform(0, 2 * np.pi, n), radius * np.sqrt(rng.uniform(size=n))
     at = np.stack([r * np.cos(angle), r * np.sin(angle)], -1)
-    rows = np.stack([np.fft.fftfreq(128) * 6 * radius, np.zeros(128)], -1)
-    columns = np.stack([np.zeros(65), np.fft.rfftfreq(128) * 6 * radius], -1)
+    rows = np.stack([np.fft.fftfreq(side) * 6 * radius, np.zeros(side)], -1)
+    columns = np.stack([np.zeros(half), np.fft.rfftfreq(side) * 6 * radius], -1)
     return (spectra, at, rows, columns), {"radius": radius}
 
 
@@ -254,6 +258,20 @@ def disk_fit_case(size: int, patterns: tuple[int, int]) -> Case:
     )
 
 
+def overlap_sums_case(side: int) -> Case:
+    return Case(
+        "overlap_sums",
+        f"800 pixels, {side}² scan",
+        lambda n: side_band(n, side),
+        (200, 800),
+        lambda g, *_a, **_o: g.nbytes,
+        lambda g, *_a, **_o: 40.0 * g.size,
+        sliced=(0, 1),
+        rate="gemm",
+        different=100,
+    )
+
+
 CASES = [
     Case(
         "frame_reductions",
@@ -271,6 +289,13 @@ CASES = [
     ),
     Case("first_moments", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes + 24 * len(p)),
     Case("masked_sums", "128², uint16, 4 masks", lambda n: ((frames(n), masks(4)), {}), (2048, 65536), lambda p, m: p.nbytes + 32 * len(p)),
+    Case(
+        "masked_sums",
+        "128², uint16, 4 weights",
+        lambda n: ((frames(n), masks(4) * np.linspace(0.5, 1.5, 128)), {}),
+        (2048, 65536),
+        lambda p, m: p.nbytes + 32 * len(p),
+    ),
     Case(
         "annular_sums",
         "128², uint16, 4 annuli",
@@ -317,17 +342,8 @@ CASES = [
         (1024, 65536),
         lambda p, i, **_: len(p) * len(i) * (p.itemsize + 4),
     ),
-    Case(
-        "overlap_sums",
-        "800 pixels, 128² scan",
-        side_band,
-        (200, 800),
-        lambda g, *_a, **_o: g.nbytes,
-        lambda g, *_a, **_o: 40.0 * g.size,
-        sliced=(0, 1),
-        rate="gemm",
-        different=100,
-    ),
+    overlap_sums_case(128),
+    overlap_sums_case(64),
     Case(
         "overlap_sums",
         "from counts, 256², 8.8 k pixels",
@@ -337,6 +353,7 @@ CASES = [
         lambda p: BRIGHT_FIELD_PIXELS * len(p) * (2.5 * log2(128**2) + 20.0),  # of a scan of 128²
         check=64,
         call=phase_of_counts,
+        least=16,
     ),
     Case(
         "integrate_gradient",
@@ -346,6 +363,7 @@ CASES = [
         lambda g, **_: 3 * g.nbytes,
         lambda g, **_: 3 * 2.5 * 2 * g[..., 0].size * log2(g[..., 0].size),
         sliced=(),
+        least=8,
     ),
     Case(
         "integrate_iteratively",
@@ -355,6 +373,7 @@ CASES = [
         lambda g, **_: 10 * 12 * g.nbytes,
         lambda g, **_: 10 * 4 * 3 * 5 * g[..., 0].size * log2(4 * g[..., 0].size),
         sliced=(),
+        least=8,
         tolerance=1e-3,
     ),
     Case("count_electrons", "256², uint16, 0.4 %", raw_frames, (128, 16384), lambda p, *_a, **_o: p.nbytes),

@@ -62,7 +62,8 @@ def run(device: str = "auto", *, quick: bool = False, only: Iterable[str] = ()) 
     limits = floors(xp, on_gpu=on_gpu, quick=quick)
     wanted = set(only)
     cases = [c for c in CASES if (not wanted or c.operation in wanted) and (on_gpu or not c.gpu_only)]
-    return [measure(case, xp, limits, on_gpu=on_gpu, quick=quick) for case in cases], limits, machine(on_gpu)
+    how = {"patterns": 16, "rounds": 3} if quick else {}
+    return [measure(case, xp, limits, on_gpu=on_gpu, **how) for case in cases], limits, machine(on_gpu)
 
 
 def array_library(where: Any) -> tuple[Any, bool]:
@@ -75,16 +76,16 @@ def array_library(where: Any) -> tuple[Any, bool]:
     return cupy, True
 
 
-def measure(case: Case, xp: Any, limits: Floors, *, on_gpu: bool, quick: bool = False) -> Row:
-    """Check a case, then time it."""
+def measure(case: Case, xp: Any, limits: Floors, *, on_gpu: bool, patterns: int | None = None, rounds: int = 9) -> Row:
+    """Check a case, then time it, with as many patterns as it asks for or as are given."""
     op = operation(case.operation)
-    n = 16 if quick else case.patterns[on_gpu]
+    n = case.patterns[on_gpu] if patterns is None else max(patterns, case.least)
     args, options = case.inputs(n)
     given = case.repeated(args, n, xp)
     call = case.call or op
     kind = op.choose(*given, **options) if case.call is None else "cuda" if on_gpu else "cpu"
     error = _check(call, case, args, options, given)
-    timing = clock(lambda: call(*given, **options), on_gpu=on_gpu, rounds=3 if quick else 9)
+    timing = clock(lambda: call(*given, **options), on_gpu=on_gpu, rounds=rounds)
     share = case.share(n)
     moved, made = share * float(case.bytes(*args, **options)), share * float(case.flops(*args, **options))
     floor = max(moved / limits.copy, made / getattr(limits, case.rate))

@@ -46,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, told)
     chosen = settings.of(given)
+    if chosen.rehearse and not chosen.checkout:
+        parser.error("--rehearse needs the tests of a checkout: run it in one, or name it with --checkout")
+    if chosen.rehearse and (reason := settings.stand_in(chosen.checkout).why_not()):
+        parser.error(f"--rehearse: {reason}")
     chosen.out.mkdir(parents=True, exist_ok=True)
     if given.resume is not None:
         records.take_over(settings.FILES, given.resume, chosen.out)

@@ -6,10 +6,12 @@ import argparse
 import faulthandler
 import importlib
 import sys
+import traceback
 from pathlib import Path
 
 from gpu4d.benchmarks.gpu_run import settings
 
+ALL_GOOD, SOME_FAILED, BROKE_OFF = 0, 3, 71  # exit codes
 PARTS = {
     "environment": "environment",
     "compile": "compiling",
@@ -30,10 +32,12 @@ def main() -> int:
     given = parser.parse_intermixed_args()
     chosen = settings.of(given)
     faulthandler.enable()
-    if chosen.rehearse and given.part != "profilers":
-        importlib.import_module(chosen.stand_in)
-    module = importlib.import_module(f"gpu4d.benchmarks.gpu_run.{PARTS[given.part]}")
-    return int(module.main(chosen, *given.rest))
+    try:
+        module = importlib.import_module(f"gpu4d.benchmarks.gpu_run.{PARTS[given.part]}")
+        return ALL_GOOD if module.main(chosen, *given.rest) else SOME_FAILED
+    except Exception:  # Python's own code for it, 1, is also that of a test run with failures, and of a watchdog
+        traceback.print_exc()
+        return BROKE_OFF
 
 
 if __name__ == "__main__":

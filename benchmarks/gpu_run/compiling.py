@@ -5,7 +5,6 @@ Which kernels those are is not written down anywhere: every launcher is called, 
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -73,7 +72,7 @@ def benchmark_calls() -> Iterator[Call]:
         yield case.call or kernels.operation(case.operation), args, options
 
 
-def main(settings: Settings) -> int:
+def main(_settings: Settings) -> bool:
     start, noting = time.perf_counter(), Noting()
     unknown = wanted_by(benchmark_calls(), noting)
     asked = noting.asked
@@ -86,27 +85,20 @@ def main(settings: Settings) -> int:
     order = sorted(asked, key=lambda m: (SLOW_FIRST.index(m[0]) if m[0] in SLOW_FIRST else len(SLOW_FIRST), m))
     failed = 0
     many = min(len(order), workers())
-    with ProcessPoolExecutor(
-        many, mp_context=get_context("spawn"), initializer=_begin, initargs=(settings.stand_in * settings.rehearse,)
-    ) as pool:
+    with ProcessPoolExecutor(many, mp_context=get_context("spawn")) as pool:
         pending = {pool.submit(compiled, *module, asked[module]): module for module in order}
         for done in as_completed(pending):
             try:
                 lines = done.result()
             except BrokenProcessPool as error:
                 print(f"compile: FAILED, {error}", flush=True)
-                return 1
+                return False
             except Exception as error:  # what a compiler says
                 failed += 1
                 lines = [f"compile: FAILED {pending[done]}: {type(error).__name__}: {str(error)[:1500]}"]
             print("\n".join(lines), flush=True)
     print(f"compile: all through after {time.perf_counter() - start:.1f} s", flush=True)
-    return 1 if failed else 0
-
-
-def _begin(stand_in: str) -> None:
-    if stand_in:
-        importlib.import_module(stand_in)
+    return not failed
 
 
 def compiled(file: str, defines: tuple[str, ...], names: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ SOURCE = 'extern "C" __global__ void add(float* x, int n) { int i = blockIdx.x *
 COPY = 64 << 20  # bytes of the copy that is timed
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings) -> bool:
     print(f"python {platform.python_version()}, {platform.platform()}, {len(os.sched_getaffinity(0))} processors")
     print("packages: " + ", ".join(f"{name} {version}" for name in PACKAGES if (version := _version(name))))
     print(f"memory: {_memory()}; /dev/shm: {_space('/dev/shm')}; folder of temporary files: {_space('/tmp')}")
@@ -47,7 +47,7 @@ def main(settings: Settings) -> int:
         ("a kernel of gpu4d", _own_kernel),
     ]
     good = [_check(name, call) for name, call in checks]
-    return 0 if all(good) else 1
+    return all(good)
 
 
 def _check(name: str, call: Callable[[], Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,6 +24,7 @@ HOT = (
 ).split()
 LIMIT = 60.0  # seconds of one case; beyond it hangs
 CALLS = 7  # for the host's share
+SMALL = {"patterns": 2, "rounds": 1}  # of a rehearsal
 FLOORS = "floors"  # key of their record
 
 
@@ -42,7 +44,7 @@ def in_order() -> list[kernels.Case]:
     return sorted(kernels.CASES, key=lambda case: rank.get(case.operation, len(rank)))
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings) -> bool:
     from gpu4d.device import choose
 
     path = settings.out / KERNELS
@@ -57,18 +59,18 @@ def main(settings: Settings) -> int:
         records.record(path, case.key, "started")
         faulthandler.dump_traceback_later(LIMIT, exit=True)
         try:
-            row = kernels.measure(case, xp, limits, on_gpu=on_gpu, quick=settings.rehearse)
-            more = host_side(case, xp, row.patterns)
+            row = kernels.measure(case, xp, limits, on_gpu=on_gpu, **(SMALL if settings.rehearse else {}))
+            more = host_side(case, xp, row.patterns, 1 if settings.rehearse else CALLS)
             records.record(path, case.key, "done", card=about["device"], fraction=row.fraction, rate=row.rate, **more, **asdict(row))
         except Exception as error:  # whatever a kernel raises belongs into the report
             good = False
             records.record(path, case.key, "failed", card=about["device"], why=f"{type(error).__name__}: {str(error)[:1500]}")
             if device_is_lost():
-                return DEVICE_LOST
+                sys.exit(DEVICE_LOST)
         finally:
             faulthandler.cancel_dump_traceback_later()
             xp.get_default_memory_pool().free_all_blocks()
-    return 0 if good else 1
+    return good
 
 
 def _floors(settings: Settings, xp: Any, card: str) -> Floors:
@@ -82,14 +84,14 @@ def _floors(settings: Settings, xp: Any, card: str) -> Floors:
     return limits
 
 
-def host_side(case: kernels.Case, xp: Any, n: int) -> dict[str, Any]:
+def host_side(case: kernels.Case, xp: Any, n: int, times: int) -> dict[str, Any]:
     """What a call costs the host while the device is idle: seconds, and launches of own kernels."""
     args, options = case.inputs(n)
     given = case.repeated(args, n, xp)
     call: Callable[..., Any] = case.call or kernels.operation(case.operation)
     call(*given, **options)
     seconds = []
-    for _ in range(CALLS):
+    for _ in range(times):
         xp.cuda.runtime.deviceSynchronize()
         start = time.perf_counter()
         call(*given, **options)

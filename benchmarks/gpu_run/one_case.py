@@ -8,7 +8,7 @@ from gpu4d.benchmarks.gpu_run.settings import Settings
 from gpu4d.device import choose
 
 
-def main(_settings: Settings, key: str, patterns: str) -> int:
+def main(_settings: Settings, key: str, patterns: str) -> bool:
     xp, _ = kernels.array_library(choose("cuda:0"))
     case = next(case for case in kernels.CASES if case.key == key)
     args, options = case.inputs(int(patterns))
@@ -17,4 +17,4 @@ def main(_settings: Settings, key: str, patterns: str) -> int:
     for _ in range(2):  # the first compiles, and CuPy's own small kernels come with it
         call(*given, **options)
     xp.cuda.runtime.deviceSynchronize()
-    return 0
+    return True

@@ -33,7 +33,7 @@ CHECKED = (
 )
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings) -> bool:
     plain = replace(settings, rehearse=False)  # these tools need the driver itself
     sections = [word for section in SECTIONS for word in ("--section", section)]
     profile = [
@@ -45,7 +45,7 @@ def main(settings: Settings) -> int:
         for tool, case, n in CHECKED
     ]
     good = [_tried("ncu", profile), _tried("compute-sanitizer", check)]
-    return 0 if all(good) else 1
+    return all(good)
 
 
 def _tried(tool: str, asked: Sequence[tuple[str, list[str]]]) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import os
+import sys
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 
-STAND_IN = "gpu_without_gpu"  # module of the tests: the real CuPy on a CUDA made of host memory
 ENVIRONMENT, TESTS, KERNELS, STREAMING, PROFILER, SUMMARY = FILES = (
     "env.txt",
     "tests.jsonl",
@@ -30,8 +32,6 @@ class Settings:
         Where the six files go.
     rehearse : bool
         Without a GPU: the real CuPy on host memory, small sizes.
-    stand_in : str
-        Module that makes CuPy work without a GPU; imported before CuPy where `rehearse`.
     tests : {"all", "quick", "none"}
     failed : bool
         Only the tests that failed earlier.
@@ -41,7 +41,6 @@ class Settings:
 
     out: Path
     rehearse: bool = False
-    stand_in: str = STAND_IN
     tests: str = "all"
     failed: bool = False
     checkout: str = ""
@@ -75,14 +74,21 @@ class Settings:
         for library in ("OPENBLAS", "OMP", "MKL"):
             found[f"{library}_NUM_THREADS"] = "1"
         if self.rehearse:
-            found["PYTHONPATH"] = os.pathsep.join(p for p in (f"{self.checkout}/tests", os.environ.get("PYTHONPATH", "")) if p)
+            found["PYTHONPATH"] = stand_in(self.checkout).environment()["PYTHONPATH"]
         return found
+
+
+def stand_in(checkout: str) -> ModuleType:
+    """The real CuPy on a CUDA made of host memory, of the tests of a checkout."""
+    folder = str(Path(checkout) / "tests")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module("gpu_without_gpu")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that stand for `Settings`, `out` apart."""
     parser.add_argument("--rehearse", action="store_true", help="without a GPU, with small sizes: to see that the run itself works")
-    parser.add_argument("--stand-in", default=STAND_IN, metavar="MODULE", help=argparse.SUPPRESS)
     parser.add_argument("--tests", choices=("all", "quick", "none"), default="all", help="how many of the tests are run")
     parser.add_argument("--failed", action="store_true", help="of the tests, only those that failed earlier")
     parser.add_argument("--checkout", default="", help="the source tree whose tests are run; where you are, if not given")

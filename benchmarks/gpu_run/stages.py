@@ -17,10 +17,12 @@ from gpu4d.benchmarks.gpu_run import records, summary
 from gpu4d.benchmarks.gpu_run.processes import Deadline, Group
 from gpu4d.benchmarks.gpu_run.settings import ENVIRONMENT, FILES, KERNELS, PROFILER, STREAMING, TESTS, Settings
 
+USUAL = 460.0  # seconds of a run, which shares are given for
 FOR_THE_SUMMARY = 3.0  # seconds before the deadline in which nothing runs any more
 LEAST = 4.0  # seconds below which no stage is begun: Python and CuPy take as long to start
 MOST_STARTS = 9  # of one stage in one turn, where it breaks off each time behind something new
-ENDED = (0, 1)  # exit codes of what came to its end: all good, something failed
+ENDED = (0, 3)  # exit codes of a part that came to its end: all good, something failed
+PYTEST_ENDED = (0, 1, 5)  # of pytest: all passed, some failed, none were left
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Stage:
     ----------
     name : str
     share : float
-        Seconds, of a run of 460.
+        Seconds, of a run of 460; of a longer or shorter one as much more or less.
     file : str
         What it writes to: records itself, or by the lines of its output.
     command : sequence of str
@@ -42,6 +44,8 @@ class Stage:
     once : bool
         A second turn would only say the same again.
     environment : dict, optional
+    ended : tuple of int
+        Exit codes of a stage that came to its end.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Stage:
     again: bool = False
     once: bool = False
     environment: dict[str, str] | None = None
+    ended: tuple[int, ...] = ENDED
 
 
 def part(name: str, settings: Settings, *rest: str) -> list[str]:
@@ -99,7 +104,7 @@ def _pytest(name: str, share: float, settings: Settings, workers: int, files: li
     """Tests in workers, which may be lost without the rest; every report is a record at once."""
     command = [sys.executable, "-P", "-m", "pytest", "-p", "gpu4d.benchmarks.gpu_run.test_reports", "-q", "--tb=short", "-m", "gpu"]
     if settings.rehearse:
-        command += ["-p", settings.stand_in]
+        command += ["-p", "gpu_without_gpu"]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(workers), "--max-worker-restart", "20"]
     environment = {
@@ -107,7 +112,7 @@ def _pytest(name: str, share: float, settings: Settings, workers: int, files: li
         "GPU4D_RUN_SETTLED": str(settings.scratch / "settled-tests.json"),
         "GPU4D_RUN_FAILED": "1" if settings.failed else "",
     }
-    return Stage(name, share, TESTS, [*command, *options, *(f"tests/{f}" for f in files)], environment=environment)
+    return Stage(name, share, TESTS, [*command, *options, *(f"tests/{f}" for f in files)], environment=environment, ended=PYTEST_ENDED)
 
 
 class Run:
@@ -133,9 +138,9 @@ class Run:
             records.repair(out / name)
         before = set(summary.stages_done(out))
         records.append(out / ENVIRONMENT, f"run begins {time.strftime('%Y-%m-%d %H:%M:%S')}, {self.deadline.left:.0f} s")
-        open_ones = []
+        open_ones, stretch = [], self.deadline.left / USUAL
         for stage in self.stages:
-            if (stage.name in before and not stage.again and not self.settings.failed) or self._attempt(stage, stage.share):
+            if (stage.name in before and not stage.again and not self.settings.failed) or self._attempt(stage, stage.share * stretch):
                 continue
             open_ones.append(stage)
         for stage in open_ones:
@@ -170,7 +175,7 @@ class Run:
             group = self._start(stage)
             code = group.wait(left)
             self.groups.remove(group)
-            outcome = "cut" if code is None else "done" if code in ENDED else f"broke off with code {code}"
+            outcome = "cut" if code is None else "done" if code in stage.ended else f"broke off with code {code}"
             if outcome in ("cut", "done") or stage.keeps_output or self._size(stage) == written:
                 break
         self._note(stage, outcome, time.monotonic() - start, () if outcome == "done" else tuple(group.last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from gpu4d.benchmarks.gpu_run.test_reports import DEVICE_LOST, device_is_lost
 import gpu4d
 from gpu4d.device.timeline import Timeline
 
-SIZE, SMALL = 4 * 10**9, 8 * 10**6  # bytes of the file; of a rehearsal's
+SIZE, SMALL = 4 * 10**9, 10**6  # bytes of the file; of a rehearsal's
 ROWS = 64
 DIFFERENT = 64  # patterns
 ROUNDS = 3
@@ -58,7 +59,7 @@ class Scan:
             raise AssertionError("mean or maximum of the scan is wrong")
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings) -> bool:
     path = settings.out / STREAMING
     settled = records.settled(path)
     xp, _ = kernels.array_library(gpu4d.device.choose("cuda:0"))
@@ -77,10 +78,10 @@ def main(settings: Settings) -> int:
             good = False
             records.record(path, key, "failed", card=card, why=f"{type(error).__name__}: {str(error)[:1500]}")
             if device_is_lost():
-                return DEVICE_LOST
+                sys.exit(DEVICE_LOST)
         finally:
             faulthandler.cancel_dump_traceback_later()
-    return 0 if good else 1
+    return good
 
 
 def rows(scan: Scan, xp: Any, rehearse: bool) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:

@@ -32,7 +32,7 @@ def text(out: Path, checkout: str = "") -> str:
     lines = [*_head(out), *_stages(out), *_tests(out), *_kernels(out), *_streaming(out), *_predictions(out, checkout), *_profiler(out)]
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} lines more: see the files"]
-    return "\n".join(line[:WIDTH] for line in lines)
+    return "\n".join(" ".join(line.splitlines())[:WIDTH] for line in lines)
 
 
 def stages(out: Path) -> dict[str, str]:
@@ -106,7 +106,7 @@ def _kernels(out: Path) -> list[str]:
         )
     lines += [f"  FAILED {key}: {one.get('why', '')[:100]}" for key, one in found.items() if one["outcome"] == "failed"][:6]
     cells = [_cell(one) for one in found.values() if one["outcome"] == "done"]
-    lines += [f"  {a:72s} {b}".rstrip() for a, b in zip(cells[::2], [*cells[1::2], ""])]
+    lines += [f" {a:73s} {b}".rstrip() for a, b in zip(cells[::2], [*cells[1::2], ""])]
     cards = {one.get("card") for one in found.values()} - {None}
     if len(cards) > 1:
         lines.append(f"  figures of {len(cards)} different cards, not to be compared: {', '.join(sorted(map(str, cards)))}")
@@ -116,10 +116,10 @@ def _kernels(out: Path) -> list[str]:
 
 
 def _cell(row: dict[str, Any]) -> str:
-    label = row["label"].replace(", uint16", "").replace(", 21 disks", "").replace(", 21 peaks", "")
+    label = re.sub(r", (uint16|21 disks|21 peaks|6 parameters)", "", row["label"])
     return (
-        f"{row['operation'][:16]:16s} {label[:20]:20s} {row['fraction']:4.2f} {row['rate'] / 1e6:6.3g} M/s {row['seconds'] * 1e3:6.3g} ms "
-        f"{row['host_seconds'] * 1e6:5.0f} us {row['own_launches']}"
+        f"{row['operation'][:16]:16s} {label[:18]:18s} {row['fraction']:4.2f} {row['rate'] / 1e6:6.3g} M/s {row['seconds'] * 1e3:6.3g} ms "
+        f"{row['host_seconds'] * 1e6:5.0f} us {row['own_launches']:2d}"
     )
 
 

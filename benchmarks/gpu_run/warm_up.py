@@ -8,9 +8,9 @@ from gpu4d.benchmarks.gpu_run.compiling import benchmark_calls
 from gpu4d.benchmarks.gpu_run.settings import Settings
 
 
-def main(_settings: Settings) -> int:
+def main(_settings: Settings) -> bool:
     start = time.perf_counter()
     for call, args, options in benchmark_calls():
         call(*args, **options)
     print(f"CPU twins are compiled after {time.perf_counter() - start:.0f} s", flush=True)
-    return 0
+    return True
