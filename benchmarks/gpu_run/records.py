@@ -1,20 +1,22 @@
 """Files in which every finished line is on the disk as soon as it is known: a cut may come at any moment.
 
-A record is a line of JSON with at least a key (of a test, of a case) and an outcome: "started", "done", "failed", "skipped". What has begun
-and not ended when everything was cut is seen from its "started" alone.
+A record is a line of JSON with at least a key (of a test, of a case) and an outcome: "started", "done", "failed", "skipped", "broke off".
+What has begun and not ended when everything was cut is seen from its "started" alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 LARGEST = 15 << 20  # bytes of a file: no more than 16 MiB of one may be fetched
 FINAL = ("done", "failed", "skipped")
-TRIES = 2  # of a record that began and did not end: a cut may have been the reason once, the second time it is its own
+BROKE_OFF = "broke off"  # outcome of what was under way when its process ended by itself
+TRIES = 2  # of what a process broke off with: the first time something else may have been the reason
 
 
 def append(path: Path, line: str) -> None:
@@ -44,14 +46,14 @@ def repair(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def lines(path: Path) -> list[str]:
-    """Every complete line."""
-    return path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
+def lines(path: Path, since: int = 0) -> list[str]:
+    """Every complete line that begins at this byte or behind it."""
+    return path.read_bytes()[since:].decode(errors="replace").split("\n")[:-1] if path.exists() else []
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read(path: Path, since: int = 0) -> Iterator[dict[str, Any]]:
     """Every complete record; a line that is none is passed over."""
-    for line in lines(path):
+    for line in lines(path, since):
         try:
             found = json.loads(line)
         except ValueError:
@@ -65,18 +67,22 @@ def latest(path: Path) -> dict[str, dict[str, Any]]:
     return {one["key"]: one for one in read(path) if one.get("outcome") in FINAL}
 
 
-def unfinished(path: Path) -> dict[str, int]:
-    """How often each key was started that has no end."""
-    ended, begun = set(latest(path)), {}
-    for one in read(path):
-        if one.get("outcome") == "started" and one["key"] not in ended:
-            begun[one["key"]] = begun.get(one["key"], 0) + 1
-    return begun
+def unfinished(path: Path, since: int = 0) -> list[str]:
+    """Keys that were started, at this byte or behind it, and have no end."""
+    ended = set(latest(path))
+    return list(dict.fromkeys(one["key"] for one in read(path, since) if one.get("outcome") == "started" and one["key"] not in ended))
+
+
+def blame(path: Path, since: int) -> None:
+    """Note with what a stage broke off that began to write at this byte; a cut from outside is nothing's fault and is not noted."""
+    for key in unfinished(path, since):
+        record(path, key, BROKE_OFF)
 
 
 def settled(path: Path) -> set[str]:
-    """Keys that need no further try: ended, or begun twice without an end."""
-    return set(latest(path)) | {key for key, times in unfinished(path).items() if times >= TRIES}
+    """Keys that need no further try: ended, or something broke off with them again and again."""
+    times = Counter(one["key"] for one in read(path) if one.get("outcome") == BROKE_OFF)
+    return set(latest(path)) | {key for key, n in times.items() if n >= TRIES}
 
 
 def take_over(names: Iterable[str], earlier: Path, out: Path) -> None:

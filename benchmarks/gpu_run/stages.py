@@ -136,16 +136,19 @@ class Run:
         out = self.settings.out
         for name in FILES:
             records.repair(out / name)
+            (out / name).touch()
         before = set(summary.stages_done(out))
         records.append(out / ENVIRONMENT, f"run begins {time.strftime('%Y-%m-%d %H:%M:%S')}, {self.deadline.left:.0f} s")
-        open_ones, stretch = [], self.deadline.left / USUAL
+        stretch, open_ones = self.deadline.left / USUAL, []
         for stage in self.stages:
-            if (stage.name in before and not stage.again and not self.settings.failed) or self._attempt(stage, stage.share * stretch):
+            if stage.name in before and not stage.again and not self.settings.failed:
                 continue
-            open_ones.append(stage)
-        for stage in open_ones:
-            if not stage.once:
-                self._attempt(stage, self.deadline.left)
+            written = self._size(stage)
+            ended, begun = self._attempt(stage, stage.share * stretch)
+            if not ended and not stage.once and (self._size(stage) > written or not begun):  # what only hangs would do so again
+                open_ones.append(stage)
+        for number, stage in enumerate(open_ones):
+            self._attempt(stage, (self.deadline.left - FOR_THE_SUMMARY) / (len(open_ones) - number))
 
     def in_the_background(self, command: Sequence[str], name: str) -> None:
         """Start what other stages profit from, behind all of them; what it prints is kept with the environment."""
@@ -159,27 +162,28 @@ class Run:
             group.end()
         shutil.rmtree(self.settings.scratch, ignore_errors=True)
 
-    def _attempt(self, stage: Stage, seconds: float) -> bool:
-        """Run a stage, again where it broke off behind something new; whether it came to its end."""
-        seconds = min(seconds, self.deadline.left - FOR_THE_SUMMARY)
-        if seconds < min(LEAST, stage.share):
+    def _attempt(self, stage: Stage, share: float) -> tuple[bool, bool]:
+        """Run a stage, again where it broke off behind something new; whether it came to its end, and whether there was time to begin."""
+        seconds = min(share, self.deadline.left - FOR_THE_SUMMARY)
+        if seconds < min(LEAST, share):
             self._note(stage, "no time", 0.0)
-            return False
+            return False, False
         start, outcome = time.monotonic(), "cut"
         for _ in range(MOST_STARTS):
             left = start + seconds - time.monotonic()
             if left < 0.5:
                 break
-            written = self._size(stage)
             self._prepare(stage)
+            written = self._size(stage)
             group = self._start(stage)
             code = group.wait(left)
             self.groups.remove(group)
             outcome = "cut" if code is None else "done" if code in stage.ended else f"broke off with code {code}"
             if outcome in ("cut", "done") or stage.keeps_output or self._size(stage) == written:
                 break
+            records.blame(self.settings.out / stage.file, written)
         self._note(stage, outcome, time.monotonic() - start, () if outcome == "done" else tuple(group.last))
-        return outcome == "done"
+        return outcome == "done", True
 
     def _start(self, stage: Stage) -> Group:
         into = self.settings.out / stage.file

@@ -29,7 +29,12 @@ def write(out: Path, checkout: str = "") -> str:
 
 
 def text(out: Path, checkout: str = "") -> str:
-    lines = [*_head(out), *_stages(out), *_tests(out), *_kernels(out), *_streaming(out), *_predictions(out, checkout), *_profiler(out)]
+    lines: list[str] = []
+    for section in (_head, _stages, _tests, _kernels, _streaming, lambda where: _predictions(where, checkout), _profiler):
+        try:
+            lines += section(out)
+        except Exception as error:  # a record without what is expected of it must not take the others with it
+            lines.append(f"{section.__name__.strip('_')}: not summed up, {type(error).__name__}: {error}")
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} lines more: see the files"]
     return "\n".join(" ".join(line.splitlines())[:WIDTH] for line in lines)
@@ -105,7 +110,7 @@ def _kernels(out: Path) -> list[str]:
             "fraction of the floor, patterns/s, time, host's share, own launches"
         )
     lines += [f"  FAILED {key}: {one.get('why', '')[:100]}" for key, one in found.items() if one["outcome"] == "failed"][:6]
-    cells = [_cell(one) for one in found.values() if one["outcome"] == "done"]
+    cells = [_cell(one) for one in found.values() if one["outcome"] == "done" and "operation" in one]
     lines += [f" {a:73s} {b}".rstrip() for a, b in zip(cells[::2], [*cells[1::2], ""])]
     cards = {one.get("card") for one in found.values()} - {None}
     if len(cards) > 1:
@@ -129,13 +134,12 @@ def _streaming(out: Path) -> list[str]:
     for key, one in found.items():
         if one["outcome"] == "failed":
             lines.append(f"  FAILED {key}: {one.get('why', '')[:100]}")
-    alone = [
-        f"{key} {one['bytes_per_second'] / 1e9:.1f}" for key, one in found.items() if one["outcome"] == "done" and "seconds" not in one
-    ]
+    rates = {key: one for key, one in found.items() if one["outcome"] == "done" and "bytes_per_second" in one}
+    alone = [f"{key} {one['bytes_per_second'] / 1e9:.1f}" for key, one in rates.items() if "seconds" not in one]
     if alone:
         lines.append(f"alone, GB/s: {'; '.join(alone)}")
-    for key, one in found.items():
-        if one["outcome"] == "done" and "seconds" in one:
+    for key, one in rates.items():
+        if "seconds" in one:
             busy = ", ".join(f"{track.removeprefix('cuda:0 ')} {share:.2f}" for track, share in one["busy"].items() if track != "passes")
             rate = f"{one['bytes_per_second'] / 1e9:6.1f} GB/s {one['patterns_per_second'] / 1e6:7.3g} M/s"
             lines.append(f"  {key:32s} {rate}, copies hidden {one['copy_hidden']:.2f}; busy: {busy}")
