@@ -18,8 +18,19 @@ from gpu4d.errors import InputError
 
 
 def is_array(x: Any) -> bool:
-    """True for an array of any array-API library (not for lists, scalars or slices of ours)."""
-    return compat.is_array_api_obj(x)
+    """True for an array of any array-API library (not for lists, NumPy's and other scalars, or labelled arrays)."""
+    return compat.is_array_api_obj(x) and not isinstance(x, np.generic)
+
+
+def unwrapped(x: Any) -> Any:
+    """Take the array out of a labelled one (`RealSlice`, `DiffractionSlice`, xarray's); everything else comes back as it is.
+
+    Arrays have attributes called `data` too, which are no arrays of their shape: CuPy's is a pointer, NumPy's a memoryview.
+    """
+    if is_array(x):
+        return x
+    inside = getattr(x, "data", None)
+    return inside if is_array(inside) else x
 
 
 def namespace(*found: Any) -> Any:
@@ -89,12 +100,24 @@ def like(result: Any, template: Any) -> Any:
     if compat.is_torch_array(template) and isinstance(result, np.ndarray):
         return xp.asarray(_contiguous(result))
     if compat.is_cupy_array(result):
-        return xp.from_dlpack(result)
+        return _exported(result, template)
     return xp.asarray(result, device=compat.device(template))
 
 
+def _exported(result: Any, template: Any) -> Any:
+    """A CuPy array in the library of `template`, by DLPack."""
+    if result.size == 0:  # it has no address, of which a driver could say on which device it lies
+        return from_numpy(np.empty(result.shape, result.dtype), template)
+    if compat.is_jax_array(template):  # refuses strides; early versions took them and read wrong values
+        import cupy
+
+        result = cupy.ascontiguousarray(result)
+    return compat.array_namespace(template).from_dlpack(result)
+
+
 def to_numpy(x: Any) -> np.ndarray:
-    """A NumPy array from any array, copied to the host where it must be."""
+    """A NumPy array from any array, labelled array or sequence, copied to the host where it must be."""
+    x = unwrapped(x)
     if isinstance(x, np.ndarray):
         return x
     if compat.is_cupy_array(x):

@@ -77,7 +77,7 @@ class Operation:
         return "definition"
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        args, options = tuple(map(_native, args)), {k: _native(a) for k, a in options.items()}
+        args, options = tuple(map(_plain, args)), {k: _plain(a) for k, a in options.items()}
         kind = self.choose(*args, **options)
         if kind == "definition":
             return self.definition(*args, **options)
@@ -90,8 +90,16 @@ class Operation:
             return _back(twin(*call, **keep), like)
 
 
-def _native(argument: Any) -> Any:
-    """NumPy arrays in the byte order of another machine converted: compiled code would take their bytes as they are."""
+def _plain(argument: Any) -> Any:
+    """Bring an argument into the form that definitions and twins take.
+
+    Labelled arrays give their array. NumPy scalars become Python's: an option must not widen single precision, and other libraries
+    do not compute with them. NumPy arrays in the byte order of another machine are converted: compiled code would take their bytes
+    as they are.
+    """
+    if isinstance(argument, np.generic):
+        return argument.item()
+    argument = arrays.unwrapped(argument)
     foreign = isinstance(argument, np.ndarray) and not argument.dtype.isnative
     return argument.astype(argument.dtype.newbyteorder("=")) if foreign else argument
 
@@ -101,7 +109,7 @@ def _back(result: Any, like: Any) -> Any:
     if isinstance(result, tuple):
         parts = [_back(r, like) for r in result]
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
-    return arrays.like(result, like) if arrays.is_array(result) else result
+    return arrays.like(result, like) if isinstance(result, np.generic) or arrays.is_array(result) else result
 
 
 def operation(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import gpu_without_gpu
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and "cupy" not in REQUIRED and (reason := why_no_gpu()):
             item.add_marker(pytest.mark.skip(reason=reason))
+        elif item.get_closest_marker("gpu") and gpu_without_gpu.active() and (mark := item.get_closest_marker("real_gpu")):
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {mark.args[0]}"))
         if hasattr(item.module, "HostBackend") and shutil.which("g++") is None:
             item.add_marker(pytest.mark.skip(reason="g++ is not installed: it compiles CUDA sources for the CPU"))
         needs_shared = item.get_closest_marker("shared") or "shared_data" in getattr(item, "fixturenames", ())

@@ -2,16 +2,29 @@
 
 * Work put into a stream is done as late as possible: when somebody waits for it. Who reads without waiting reads poison.
 * Memory that was freed is gone: reading, copying to or from it is an error. Pools behave as CuPy's do: freed blocks are kept apart by
-  stream, count against the limit, and a pool that goes takes its blocks with it, those in use included.
+  stream, count against the limit, and are given back, and garbage is collected, before a request is refused; one above the limit
+  itself is refused at once. A pool that goes takes its blocks with it, those in use included.
 * Making a device current makes a context on it, as CUDA 12 does, and so does any call that needs one.
 * Any call can be told to fail, and a lost device fails all of them. Destructors cannot raise: what they would have is kept.
 
 Signatures and names are those of CuPy 13 and 14 (`test_cuda_processor.py` holds them against CuPy where it is installed).
 Arrays on the device are NumPy arrays over its bytes, so that reductions run on them; entering a stream does what was put into it before.
+
+What it does otherwise than CuPy; code that passes here is not shown to be right there:
+
+* Free blocks are found by their exact size. CuPy takes the best fit and splits and merges blocks in steps of 512 bytes. So its pools come
+  to hold fragments; giving back keeps a block that is split and in use in part, and a pool that is full of such parts refuses although
+  as many bytes are free. `total_bytes` here falls by all that is free, there by whole blocks alone.
+* An array is a NumPy array. CuPy's has no buffer and no view on the host, and its `data` is a MemoryPointer.
+* An event refuses stream=None. CuPy takes the current stream then; the stricter is right for the library.
+* `fft.config` is a module. In CuPy 14 it is an object of `cupy.fft._config` with the same functions.
+* Plans of FFTs have no memory. CuPy's have a work area from the allocator that was current when they were made, and a cache of the thread
+  and the device keeps it.
 """
 
 import contextlib
 import ctypes
+import gc
 import itertools
 import sys
 import threading
@@ -265,6 +278,7 @@ def make(world):
     class OneDevice:
         def __init__(self):
             self.in_use, self.free, self.total, self.limit = {}, {}, 0, 0
+            self.weak = weakref.ref(self)  # held here: a reference that only garbage holds is cleared before the garbage is finalised
 
     class MemoryPool:
         def __init__(self, allocator=None):
@@ -283,22 +297,32 @@ def make(world):
             if kept:
                 chunk = kept.pop()
             else:
+                chunk = types.SimpleNamespace(memory=self._new(pool, size), stream=stream)
+            pool.in_use[chunk.memory.ptr] = chunk
+            return MemoryPointer(PooledMemory(chunk, pool.weak), 0)
+
+        def _new(self, pool, size):
+            for make_room in (None, self.free_all_blocks, self._collect):
+                if pool.limit and size > pool.limit:
+                    break
+                if make_room is not None:
+                    make_room()
                 if pool.limit and pool.total + size > pool.limit:
-                    raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (limit set to: {pool.limit:,} bytes).")
+                    continue
                 try:
                     memory = Memory(size)
                 except CUDARuntimeError as error:
                     if error.status != 2:
                         raise
-                    self.free_all_blocks()
-                    try:
-                        memory = Memory(size)
-                    except CUDARuntimeError:
-                        raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes.") from None
+                    continue
                 pool.total += size
-                chunk = types.SimpleNamespace(memory=memory, stream=stream)
-            pool.in_use[chunk.memory.ptr] = chunk
-            return MemoryPointer(PooledMemory(chunk, weakref.ref(pool)), 0)
+                return memory
+            limit = f", limit set to: {pool.limit:,} bytes" if pool.limit else ""
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {pool.total:,} bytes{limit}).")
+
+        def _collect(self):
+            gc.collect()
+            self.free_all_blocks()
 
         def free_all_blocks(self, stream=None):
             pool = self._here()

@@ -1,6 +1,8 @@
 """The few functions the array API lacks, and the FFT, on every CPU library that is installed."""
 
 import functools
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -94,6 +96,57 @@ def test_jax_in_single_precision_is_refused(need):
             arrays.as_float64(jax.numpy.asarray([1.0]))
         with pytest.raises(InputError, match="jax_enable_x64"):
             arrays.as_sum_dtype(jax.numpy.asarray([1]))
+
+
+# ---------------------------------------------------------------- from CuPy, stood in for
+
+
+class OnTheDevice:
+    """What `arrays.like` asks of a CuPy array."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.size, self.dtype = values, values.shape, values.size, values.dtype
+
+
+class Elsewhere:
+    """An array of a library that takes CuPy's as JAX does: compact ones alone. Empty ones have no address and are refused."""
+
+    device = "cuda:0"
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype = np.asarray(values), values.shape, values.dtype
+
+    def __array_namespace__(self, api_version=None):
+        return Elsewhere
+
+    @staticmethod
+    def from_dlpack(array):
+        if array.size == 0:
+            raise ValueError("cudaErrorInvalidValue: no device of this pointer")
+        if not array.values.flags.c_contiguous:
+            raise ValueError("Only DLPack tensors with trivial (compact) striding are supported")
+        return Elsewhere(array.values)
+
+    @staticmethod
+    def asarray(values, device=None):
+        assert isinstance(values, np.ndarray) and device == "cuda:0"
+        return Elsewhere(values)
+
+
+@pytest.mark.parametrize("jax", [True, False], ids=["jax", "torch"])
+@pytest.mark.parametrize("dtype", ["float64", "uint16", "bool", "complex64"])
+def test_results_of_kernels_reach_other_libraries(jax, dtype, monkeypatch):
+    cupy = types.ModuleType("cupy")
+    cupy.ndarray = OnTheDevice
+    cupy.ascontiguousarray = lambda x: OnTheDevice(np.ascontiguousarray(x.values))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(arrays.compat, "is_jax_array", lambda x: jax and isinstance(x, Elsewhere))
+    whole, template = np.arange(12).reshape(3, 4).astype(dtype), Elsewhere(np.zeros(1))
+    given = [whole, whole[:0], whole[:, :0], *([whole[:, ::2], whole.T] if jax else [])]
+    for values in given:
+        found = arrays.like(OnTheDevice(values), template)
+        assert isinstance(found, Elsewhere) and found.dtype == values.dtype and found.shape == values.shape
+        np.testing.assert_array_equal(found.values, values)
 
 
 # ---------------------------------------------------------------- dtypes

@@ -207,7 +207,7 @@ def test_arrays_and_buffers_share_one_cap(world):
 
 
 def test_blocks_kept_for_reuse_do_not_count_as_used(world):
-    """CuPy refuses at the limit of a pool with free blocks of other sizes in it."""
+    """CuPy counts free blocks of other sizes against the limit of a pool, until it gives them back."""
     with opened(CudaProcessor(), cap=100 * 512) as workspace, workspace.computing(workspace.stream("compute"), "a"):
         cupy().empty(60 * 512, "uint8")
         cupy().empty(70 * 512, "uint8")

@@ -544,6 +544,7 @@ def test_devices_of_ones_own():
 
 
 @pytest.mark.gpu
+@pytest.mark.real_gpu("contexts of the driver are looked at from a process of its own")
 def test_listing_and_choosing_make_no_context():
     """In a process of its own, where nothing else has used a card."""
     pytest.importorskip("cuda.bindings.driver")

@@ -1,6 +1,7 @@
 """Sweeps of files through a GPU (`pytest -m gpu`): the cap is kept, the link is filled, copies hide behind computing, nothing is left.
 
-Where it makes sense the same test runs on the CPU with small scans, so that it is known to be able to pass. What is measured is
+Where it makes sense the same test runs on the CPU with small scans, so that it is known to be able to pass, and with those on the CUDA of
+host memory (`-p gpu_without_gpu`), which computes at the rate of one processor core. What is measured is
 printed (`pytest -s`): benchmarks/streaming.py measures more of it.
 """
 
@@ -14,6 +15,7 @@ import textwrap
 import threading
 import time
 
+import gpu_without_gpu
 import numpy as np
 import pytest
 
@@ -26,6 +28,15 @@ from gpu4d.streaming.plan import plan
 
 EITHER = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 MB, GB = 10**6, 10**9
+
+
+NEARLY_FULL = 64 << 20  # bytes that a full device may call free: pieces of the driver's steps, and what other processes gave back
+LEAST_PIECE = 64 << 10  # bytes: less is no use to a sweep
+
+
+def is_a_card(device):
+    """Whether scans are large: on a card, not on the CPU or on host memory that stands for a card."""
+    return device != "cpu" and not gpu_without_gpu.active()
 
 
 def watched(device):
@@ -121,10 +132,10 @@ def least_free():
 
 @EITHER
 def test_the_cap_is_kept_by_a_scan_eight_times_as_large(device, tmp_path):
-    scan_shape, detector, cap = ((192, 256), (128, 128), 192 * MB) if device != "cpu" else ((64, 160), (64, 64), 10 * MB)
+    scan_shape, detector, cap = ((192, 256), (128, 128), 192 * MB) if is_a_card(device) else ((64, 192), (64, 64), 12 * MB)
     cube, probe = bragg_file(tmp_path / "scan.npy", scan_shape, detector)
     assert np.prod(cube.shape) * cube.dtype.itemsize >= 8 * cap
-    if device == "cpu":
+    if not is_a_card(device):
         probe = None  # the lists of disks alone are larger than this cap
     processor = watched(device)
     gpu4d.sweep(cube, reductions(probe, detector), device=processor, memory=cap)  # kernels are compiled, libraries open their handles
@@ -143,7 +154,7 @@ def test_the_cap_is_kept_by_a_scan_eight_times_as_large(device, tmp_path):
 
 @EITHER
 def test_a_second_sweep_leaves_no_memory(device, tmp_path):
-    cube = counts_file(tmp_path / "scan.npy", 256 * MB if device != "cpu" else 8 * MB, (128, 128) if device != "cpu" else (64, 64))
+    cube = counts_file(tmp_path / "scan.npy", 256 * MB if is_a_card(device) else 8 * MB, (128, 128) if is_a_card(device) else (64, 64))
     detector = cube.detector_shape
     free = mem_free if device != "cpu" else lambda: 0
     gpu4d.sweep(cube, reductions(None, detector), device=device, memory="64 MB")
@@ -198,11 +209,12 @@ def test_work_areas_of_ffts_are_inside_the_cap():
 @EITHER
 def test_a_filled_device_makes_smaller_steps(device, tmp_path, caplog):
     """After the plan was made, somebody else takes the memory: too little for the chunks planned, enough for smaller ones."""
-    cube = counts_file(tmp_path / "scan.npy", 2 * GB if device != "cpu" else 32 * MB, (128, 128))
+    size = 2 * GB if is_a_card(device) else 32 * MB if device == "cpu" else 128 * MB
+    cube = counts_file(tmp_path / "scan.npy", size, (128, 128))
     expected = gpu4d.sweep(cube, light(), device="cpu")
     gpu4d.sweep(cube, light(), device=device, memory="320 MB")  # kernels are loaded while there is memory for them
     processor, filling = watched(device), []
-    todo = plan(cube, light(), device=processor, memory="320 MB" if device != "cpu" else "64 MB")
+    todo = plan(cube, light(), device=processor, memory="320 MB" if is_a_card(device) else "64 MB")
     open_workspace = processor.workspace
 
     def filled(cap, *args, **options):
@@ -226,17 +238,33 @@ def test_a_filled_device_makes_smaller_steps(device, tmp_path, caplog):
     assert_equal(found, expected)
 
 
+def all_memory():
+    """Take what memory of the device can be had; the pieces.
+
+    Each is half of the one that was refused: free memory is not one piece, is given in steps, and others on the device use it too.
+    """
+    import cupy
+
+    taken, size = [], mem_free()
+    while size >= LEAST_PIECE:
+        try:
+            taken.append(cupy.cuda.Memory(size))
+        except cupy.cuda.runtime.CUDARuntimeError:
+            size //= 2
+    return taken
+
+
 @pytest.mark.gpu
 def test_a_full_device_is_refused_with_three_numbers(tmp_path):
     import cupy
 
     cube = counts_file(tmp_path / "scan.npy", 64 * MB)
     cupy.get_default_memory_pool().free_all_blocks()
-    filling = cupy.cuda.Memory(mem_free() - (2 << 20))
+    filling = all_memory()
     with pytest.raises(MemoryBudgetError) as caught:
         gpu4d.sweep(cube, light(), device="cuda:0", memory="1 GB")
     del filling
-    assert caught.value.asked > caught.value.free and caught.value.free <= 4 << 20 and caught.value.cap == GB
+    assert caught.value.asked > caught.value.free and caught.value.free <= NEARLY_FULL and caught.value.cap == GB
     gpu4d.sweep(cube, light(), device="cuda:0", memory="1 GB")
 
 
@@ -269,6 +297,18 @@ def host_to_device_rate(nbytes, seconds=1.0):
         workspace.close()
 
 
+def rate_of_reading(cube, todo):
+    """Bytes per second from the page cache into page-locked memory, by as many threads as a sweep would have."""
+    from gpu4d.benchmarks.streaming import reading_rate
+
+    workspace = CudaProcessor(0).workspace(4 * todo.readers * todo.tile_bytes, 0)
+    try:
+        buffers = [workspace.pinned(todo.tile_bytes).view((todo.tile_bytes,), "uint8") for _ in range(2 * todo.readers)]
+        return reading_rate(cube, buffers, todo.readers, rounds=3)
+    finally:
+        workspace.close()
+
+
 def seconds_of(cube, device, rounds, **options):
     """Seconds of a sweep, the shortest of some, and its results."""
     times = []
@@ -280,6 +320,7 @@ def seconds_of(cube, device, rounds, **options):
 
 
 @EITHER
+@pytest.mark.real_gpu("the rate of a link")
 def test_a_file_in_the_page_cache_fills_the_link(device, tmp_path):
     """The rate of what a longer scan takes more time: what a sweep costs whatever its length (pinning, planning) is not of the link."""
     sizes = (GB, 5 * GB) if device != "cpu" else (16 * MB, 32 * MB)
@@ -294,12 +335,14 @@ def test_a_file_in_the_page_cache_fills_the_link(device, tmp_path):
     if device == "cpu":
         assert rate > 0
         return
-    link = host_to_device_rate(plan(cubes[1], light(), device=device).chunk_bytes)
-    print(f"link {link / GB:.1f} GB/s, sweep {rate / GB:.1f} GB/s ({rate / link:.2f}); {long:.3f} s for {nbytes[1] / GB:.2f} GB in all")
-    assert rate >= 0.9 * link
+    todo = plan(cubes[1], light(), device=device)
+    link, reading = host_to_device_rate(todo.chunk_bytes), rate_of_reading(cubes[1], todo)
+    print(f"link {link / GB:.1f} GB/s, reading {reading / GB:.1f} GB/s, sweep {rate / GB:.1f} GB/s ({rate / min(link, reading):.2f})")
+    assert rate >= 0.9 * min(link, reading)  # on a virtual machine the page cache may be slower than the link
 
 
 @EITHER
+@pytest.mark.real_gpu("copies and kernels at the same time")
 def test_copies_hide_behind_computing(device, tmp_path):
     cube = counts_file(tmp_path / "scan.npy", 2 * GB if device != "cpu" else 32 * MB)
     gpu4d.sweep(cube, reductions(None, cube.detector_shape), device=device)
@@ -348,8 +391,9 @@ def test_two_devices_give_the_bits_of_one(tmp_path):
 
 
 def in_a_process(code, *arguments, limit=120):
+    environment = gpu_without_gpu.environment() if gpu_without_gpu.active() else os.environ
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], capture_output=True, text=True, timeout=limit, env=os.environ
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], capture_output=True, text=True, timeout=limit, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.split(), done.stderr

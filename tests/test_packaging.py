@@ -127,6 +127,19 @@ def test_upper_pins_have_a_reason(checkout, project):
             assert any(requirement in line and "#" in line for line in lines), f"{requirement} is pinned without a reason"
 
 
+def test_cupy_comes_with_what_it_compiles_with(project):
+    """CuPy's wheels hold no headers and no NVRTC: on a machine with a driver alone they compile nothing without `[ctk]`."""
+    for extra, wheel in (("cuda12", "cupy-cuda12x"), ("cuda13", "cupy-cuda13x")):
+        assert [r for r in project["project"]["optional-dependencies"][extra] if r.startswith("cupy")] == [f"{wheel}[ctk]"]
+
+
+def test_installation_texts_name_cupy_with_its_toolkit(checkout):
+    """Wherever a text says how CuPy is installed."""
+    files = [checkout / "README.md", checkout / "CHANGELOG.md", *(checkout / "docs").rglob("*.md"), *(checkout / "gpu4d").rglob("*.py")]
+    named = [name for file in files for name in re.findall(r"cupy-cuda1[23]x[^ ,;`'\"]*", file.read_text(encoding="utf-8"))]
+    assert named and all(name.startswith(("cupy-cuda12x[ctk]", "cupy-cuda13x[ctk]")) for name in named)
+
+
 # ---------------------------------------------------------------- this environment's install
 
 

@@ -148,6 +148,33 @@ def test_masked_pixels_are_replaced_and_say_nothing():
     assert (corrected == 10).all() and not hot.any()
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "uint16", "uint32", "int64", "float32", "float64"])
+def test_pixels_that_are_not_hot_keep_every_bit(dtype, need, monkeypatch):
+    """In a library that cannot choose between integers without a sign, as torch on CUDA cannot."""
+    strict = need("array_api_strict")
+    choose = strict.where
+
+    def where(condition, x, y, /):
+        assert str(x.dtype).rpartition(".")[2] not in ("uint16", "uint32"), "not implemented for unsigned integers"
+        return choose(condition, x, y)
+
+    monkeypatch.setattr(strict, "where", where)
+    rng, kind = np.random.default_rng(2), np.dtype(dtype).kind
+    top = 1.0 if kind == "b" else 1e30 if kind == "f" else min(float(np.iinfo(dtype).max), 2.0**62)
+    frames = (rng.random((3, 9, 8)) * 0.9 * top).astype(dtype)  # bits down to the last one
+    if kind == "f":
+        frames[0, 0, 0] = np.nan
+    mask = np.ones((9, 8), bool)
+    mask[4, 4] = False
+    corrected, hot = hot_pixel_median(strict.asarray(frames), mask=strict.asarray(mask))
+    kept = ~np.asarray(hot) & mask
+    assert np.asarray(corrected).dtype == dtype and kept.sum() > 150
+    assert np.asarray(corrected)[kept].tobytes() == frames[kept].tobytes()
+    neighbours = np.sort(np.delete(frames[:, 3:6, 3:6].reshape(3, 9).astype(np.float64), 4, axis=1))
+    middle = (neighbours[:, 3] + neighbours[:, 4]) / 2
+    np.testing.assert_array_equal(np.asarray(corrected)[:, 4, 4], (middle if kind == "f" else np.floor(middle + 0.5)).astype(dtype))
+
+
 def test_hot_pixels_of_the_mean_and_of_the_sum_are_the_same():
     rng = np.random.default_rng(5)
     frames = rng.poisson(0.5, (50, 32, 32)).astype("uint16")

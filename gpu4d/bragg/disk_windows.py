@@ -24,6 +24,7 @@ def windows_of(
     given: Any, disks: PointListArray | None, start: Template, reach: float, patterns: int, where: Any
 ) -> tuple[Windows, int, int]:
     """Disks that stand alone and whole on the detector; how many there were, and how many stand alone."""
+    given = arrays.unwrapped(given)
     cube = given if isinstance(given, DataCube) else None
     if cube is None and (not arrays.is_array(given) or len(given.shape) < 2):
         what = getattr(given, "shape", type(given).__name__)
@@ -32,7 +33,7 @@ def windows_of(
     detector = cube.detector_shape if cube is not None else tuple(given.shape[-2:])
     if detector != start.shape:
         raise InputError(f"the patterns have {detector} pixels, the template {start.shape}: make the template for this detector")
-    allowed = np.ones(shape, bool) if where is None else np.asarray(arrays.to_numpy(where)).astype(bool)
+    allowed = np.ones(shape, bool) if where is None else arrays.to_numpy(where).astype(bool)
     if allowed.shape != shape:
         raise InputError(f"where has shape {allowed.shape}, the patterns {shape}: need one bool per pattern")
     points = None if disks is None else disks.to_host()
@@ -98,8 +99,8 @@ def _read(given: Any, shape: tuple[int, ...], number: np.ndarray) -> np.ndarray:
     """Patterns by their row-major numbers, and no others."""
     at = [tuple(int(i) for i in np.unravel_index(n, shape)) for n in number]
     if isinstance(given, DataCube):
-        return np.stack([arrays.to_numpy(given.source.read(slice(i, i + 1), slice(j, j + 1)))[0, 0] for i, j in at])
-    return np.stack([arrays.to_numpy(given[i] if given.ndim > 2 else given) for i in at])
+        return np.stack([arrays.to_numpy(given.source.read(slice(i, i + 1), slice(j, j + 1))[0, 0, ...]) for i, j in at])
+    return np.stack([arrays.to_numpy(given[(*i, ...)] if given.ndim > 2 else given) for i in at])
 
 
 def _found(frames: np.ndarray, start: Template, mask: np.ndarray) -> list[Any]:

@@ -320,6 +320,7 @@ def find_bragg_disks(
         if positions is None:
             return sweep(cube_or_patterns, reduction, **options)
         return _of_patterns(_pick(cube_or_patterns, positions), reduction, cube_or_patterns.detector_mask)
+    cube_or_patterns = arrays.unwrapped(cube_or_patterns)
     if positions is not None:
         raise InputError("positions= picks from a DataCube; index the array instead")
     check_patterns(cube_or_patterns, reduction.template, power)

@@ -62,12 +62,12 @@ def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **o
     """
     from gpu4d.bragg.refine import refine_positions
 
-    image = np.asarray(arrays.to_numpy(getattr(pattern, "data", pattern) if not isinstance(pattern, np.ndarray) else pattern))
+    image = arrays.to_numpy(pattern)
     if image.ndim != 2:
         raise InputError(f"explain_disks takes one pattern (Qx, Qy), got {image.shape}")
     reduction = BraggDisks(template, **options)
     o = reduction.options
-    a = disk_arguments(reduction.template, reduction.edge, None if detector_mask is None else np.asarray(detector_mask, dtype=bool))
+    a = disk_arguments(reduction.template, reduction.edge, None if detector_mask is None else arrays.to_numpy(detector_mask).astype(bool))
     maps = correlation_maps(image[None], a["spectrum"], a["moments"], a["mask"], a["fill_width"], o["power"], o["refine_power"])
     px, py = np.nonzero(local_maxima(maps.hybrid)[0])
     height, z = maps.hybrid[0, px, py], significance(maps)[0, px, py]

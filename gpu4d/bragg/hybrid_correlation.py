@@ -44,7 +44,7 @@ def hybrid_correlation(patterns: Any, template: Any, power: float = 0.85) -> Any
     >>> [int(i) for i in np.unravel_index(c.argmax(), c.shape)]
     [12, 20]
     """
-    template = as_template(template)
+    patterns, template = arrays.unwrapped(patterns), as_template(template)
     check_patterns(patterns, template, power)
     xp = arrays.namespace(patterns)
     spectrum = arrays.from_numpy(template_spectrum(template), patterns)

@@ -119,7 +119,7 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
         half = ceil(probe.radius + 4 * probe.edge) + 2
         image = synthetic((2 * half + 1, 2 * half + 1), probe.radius, edge=probe.edge)
     else:
-        image = arrays.to_numpy(probe.probe if isinstance(probe, Template) else getattr(probe, "data", probe))
+        image = arrays.to_numpy(probe.probe if isinstance(probe, Template) else probe)
     if image.ndim != 2:
         raise InputError(f"the probe has shape {image.shape}, need one image (Qx, Qy)")
     return _profile_of(image.astype(np.float64).tobytes(), image.shape, reach)

@@ -60,7 +60,7 @@ def bragg_vector_map(
         ox, oy = _origins(origin, disks)
         qx, qy = qx - ox + shape[0] // 2, qy - oy + shape[1] // 2
     if where is not None:
-        keep = xp.take(arrays.from_numpy(np.asarray(where, dtype=bool).ravel(), qx), disks.positions)
+        keep = xp.take(arrays.from_numpy(arrays.to_numpy(where).astype(bool).ravel(), qx), disks.positions)
         weight = xp.where(keep, weight, xp.zeros_like(weight))
     size = (shape[0] * upsample, shape[1] * upsample)
     # Pixel i of the fine map covers detector pixels (i - (u-1)/2)/u: centres of coarse and fine pixels agree.

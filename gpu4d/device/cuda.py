@@ -82,7 +82,7 @@ class CudaWorkspace:
         self._plans: dict[int, Any] = {}  # caches of FFT plans, one of every thread that computed
         self._timeline, self._spans = timeline, []  # type: ignore[var-annotated]
         with self.calling():
-            self.pool = Pool(self.index, cap, self._flush)
+            self.pool = Pool(self.index, cap, self._flush, None if timeline is None else self._note_given_back)
             self._zero = self._start_of_time() if timeline is not None else None
 
     @property
@@ -256,6 +256,10 @@ class CudaWorkspace:
     def _note(self, track: str, name: str, begin: Any, stream: Any, **details: Any) -> None:
         if begin is not None:
             self._spans.append((track, name, begin, self._mark(stream), details))
+
+    def _note_given_back(self, start: float, nbytes: int) -> None:
+        """A shortage that a sweep gets over without an error: it costs a wait for the device, which only the trace can show."""
+        self._timeline.span(f"{self.name} memory", "kept memory given back to make room", start, self.now(), bytes=nbytes)
 
     def _write_spans(self) -> None:
         """The times of events are known once they were reached."""

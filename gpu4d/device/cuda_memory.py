@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,17 +15,32 @@ from gpu4d.sizes import format_bytes
 
 log = logging.getLogger("gpu4d")
 
+BLOCK = 512  # bytes: CuPy's pools round every request up to a multiple
+
 
 class Pool:
     """A CuPy memory pool of its own, and the bytes held beside it, under one cap that both together keep.
 
-    CuPy counts freed blocks that are kept for reuse against the limit of a pool, and refuses without giving them back.
+    CuPy counts freed blocks that are kept for reuse against the limit of a pool. Near the limit its pool gives them back by cudaFree, which
+    waits for the device every time, collects garbage, gives back again, and refuses only then (seen with CuPy 14.2); a request above the
+    limit alone it refuses at once. What plans of FFTs and CuPy's default pool hold it leaves alone: `flush` gives those back, too.
+
+    Parameters
+    ----------
+    index : int
+        Of the device.
+    cap : int
+        Bytes.
+    flush : callable
+        Gives back everything that is only kept for reuse.
+    gave_back : callable, optional
+        Called with the time at which memory was asked for and the bytes of the pool that were given back to make room for it.
     """
 
-    def __init__(self, index: int, cap: int, flush: Callable[[], None]):
+    def __init__(self, index: int, cap: int, flush: Callable[[], None], gave_back: Callable[[float, int], None] | None = None):
         import cupy
 
-        self.index, self.cap, self.flush = index, int(cap), flush
+        self.index, self.cap, self.flush, self.gave_back = index, int(cap), flush, gave_back
         self.pool = cupy.cuda.MemoryPool()
         self.lock = threading.RLock()
         self.held_beside = self.peak = 0
@@ -37,13 +53,18 @@ class Pool:
 
         if nbytes == 0:
             return self.pool.malloc(0)
+        start, before = (0.0, 0) if self.gave_back is None else (time.perf_counter(), self.pool.total_bytes())
         try:
             block = self.pool.malloc(nbytes)
         except MemoryError as error:
             log.debug("%s; what is kept for reuse is given back, which waits for the device", error)
             self.flush()
             block = self.pool.malloc(nbytes)
-        self._note()
+        after = self._note()
+        if self.gave_back is not None and after != before:  # the block is a new one
+            given_back = before + -(-nbytes // BLOCK) * BLOCK - after
+            if given_back > 0:
+                self.gave_back(start, given_back)
         lease = Lease(self, block)
         return cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(block.ptr, nbytes, lease, self.index), 0)
 
@@ -83,9 +104,12 @@ class Pool:
         self.give_back()
         self.closed, self.flush = True, _nothing  # results keep the pool, but not the workspace
 
-    def _note(self) -> None:
+    def _note(self) -> int:
+        """Bytes of the pool, counted into the peak."""
         with self.lock:
-            self.peak = max(self.peak, self.held_beside + self.pool.total_bytes())
+            total = int(self.pool.total_bytes())
+            self.peak = max(self.peak, self.held_beside + total)
+        return total
 
     def _limit(self) -> None:
         with current(self.index):

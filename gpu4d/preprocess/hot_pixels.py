@@ -104,7 +104,10 @@ def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.
     hot = hot & (values - xp.where(hot, second, xp.zeros_like(second)) > 0.5 * limit)
     replaced = xp.floor(median + 0.5) if arrays.is_integer(frames) else median
     replace = (hot | ~good) & (count > 0)
-    return xp.where(replace, xp.astype(xp.where(replace, replaced, xp.zeros_like(replaced)), frames.dtype), frames), hot
+    if xp.isdtype(frames.dtype, (xp.int64, xp.uint64)):  # float64 does not hold all of them
+        return xp.where(replace, xp.astype(xp.where(replace, replaced, xp.zeros_like(replaced)), frames.dtype), frames), hot
+    # Chosen in float64, which holds all others: torch on CUDA cannot choose between integers without a sign of 16 and 32 bits.
+    return xp.astype(xp.where(replace, replaced, values), frames.dtype), hot
 
 
 def _middle(near: Any, count: Any) -> Any:
@@ -169,6 +172,7 @@ def hot_pixels(frames: Any, /, threshold: float = 5.0, *, unit: float = 1.0, mas
     >>> np.argwhere(hot_pixels(frames)).tolist()
     [[4, 7]]
     """
+    frames, mask = arrays.unwrapped(frames), arrays.unwrapped(mask)
     xp = arrays.namespace(frames)
     if len(frames.shape) < 2:
         raise InputError(f"frames have shape {tuple(frames.shape)}, need (..., Qx, Qy)")

@@ -69,7 +69,7 @@ def measure_disk(image: Any, mask: Any = None) -> Disk:
     """
     from scipy import ndimage
 
-    pattern = _filled(arrays.to_numpy(getattr(image, "data", image) if not isinstance(image, np.ndarray) else image), mask)
+    pattern = _filled(arrays.to_numpy(image), mask)
     smooth = ndimage.gaussian_filter(pattern, 1.0, mode="nearest")
     floor, top = np.percentile(smooth, 10), smooth.max()
     if not top > floor:

@@ -165,7 +165,7 @@ def as_template(given: Any) -> Template:
 
 
 def _image(given: Any, name: str) -> np.ndarray:
-    image = arrays.to_numpy(getattr(given, "data", given) if not isinstance(given, np.ndarray) else given).astype(np.float64)
+    image = arrays.to_numpy(given).astype(np.float64)
     if image.ndim != 2:
         raise InputError(f"the {name} has shape {image.shape}, need one image (Qx, Qy)")
     if not np.isfinite(image).all():

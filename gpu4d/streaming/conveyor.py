@@ -336,7 +336,8 @@ class Conveyor:
                 least += self.todo.held_bytes
             raise MemoryBudgetError(what, least, free(), self.todo.budget, error) from error
         self.staging = min(self.staging, self.ring)
-        log.info("%s; going on with chunks of %d tiles, %d in flight", error, self.chunk_tiles, self.ring)
+        reason = str(error)  # a handler that keeps records would keep an error's frames, and with them views of the buffers just freed
+        log.info("%s; going on with chunks of %d tiles, %d in flight", reason, self.chunk_tiles, self.ring)
 
 
 def _read_only(frames: Any) -> Any:

@@ -331,7 +331,7 @@ def scan_mask(where: Any, shape: tuple[int, int]) -> np.ndarray | None:
     """Positions of a scan that are asked for, bools on the host; None for all."""
     if where is None:
         return None
-    host = arrays.to_numpy(getattr(where, "data", where) if not isinstance(where, np.ndarray) else where)
+    host = arrays.to_numpy(where)
     if host.shape != tuple(shape):
         raise InputError(f"where is {host.shape}, the scan is {tuple(shape)}: need one bool per scan position")
     if host.dtype.kind == "f" and np.isnan(host).any():

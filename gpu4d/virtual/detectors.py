@@ -111,7 +111,7 @@ def bragg_spots(positions: Any, radius: float) -> Detector:
 
 def from_array(mask: Any) -> Detector:
     """A (Qx, Qy) mask or weights, used as it is: it follows no origin."""
-    host = arrays.to_numpy(getattr(mask, "data", mask) if not isinstance(mask, np.ndarray) else mask)
+    host = arrays.to_numpy(mask)
     if host.ndim != 2:
         raise InputError(f"a detector mask has shape {host.shape}, need (Qx, Qy)")
     if host.dtype.kind not in "biuf" or not np.isfinite(host).all():

@@ -44,6 +44,7 @@ class VirtualImage:
     """
 
     def __init__(self, detector: Any, origin: Any = None):
+        detector = arrays.unwrapped(detector)
         many = isinstance(detector, Mapping | Sequence) and not isinstance(detector, str)
         if isinstance(detector, Mapping):
             self.labels = tuple(detector)
@@ -60,7 +61,7 @@ class VirtualImage:
         if not self.detectors:
             raise InputError("VirtualImage() of no detector: give at least one")
         self.stack = many
-        self.origin = None if origin is None else np.asarray(arrays.to_numpy(origin), dtype=np.float64)
+        self.origin = None if origin is None else arrays.to_numpy(origin).astype(np.float64)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame, many = scan.shape[2] * scan.shape[3], len(self.detectors)

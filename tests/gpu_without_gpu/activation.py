@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gpu_without_gpu import build, instrument, libraries, modules, runtime
+from gpu_without_gpu import build, instrument
 
 TRIED = (14,)  # major versions of CuPy whose calls the stand-in knows
 DISTRIBUTION = "cupy-cuda13x"  # CUDA 13's layout of structures is in cuda/runtime.c
@@ -99,6 +99,8 @@ class _Loader(importlib.abc.Loader):
         return self.cupys.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        from gpu_without_gpu import libraries, modules, runtime  # they need NumPy: conftest.py sets its threads before it is imported
+
         folder = build.libraries(str(cupy_version()))
         stand_in = instrument.load(folder)
         import cupy_backends.cuda.api.runtime as cupys_runtime

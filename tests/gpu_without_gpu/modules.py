@@ -49,7 +49,7 @@ def library(source: str, options: tuple[str, ...]) -> Path:
 
 def _cupys(source: str, defines: tuple[str, ...]) -> Path:
     text = DYNAMIC_SHARED.sub(r"DYNAMIC_SHARED(\1, \2);", source)
-    barriers = "true" if "__sync" in text else "false"
+    barriers = "true" if "sync" in text else "false"
     launchers = "".join(f"LAUNCHER({name}, {barriers})\n" for name in KERNEL.findall(text))
     return _compiled(text + "\n" + launchers, (NO_START_FILES, *defines), _cupy_header())
 

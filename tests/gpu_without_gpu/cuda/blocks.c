@@ -23,6 +23,7 @@ static char* dynamic_shared;
 static void *scheduler, *stack_pointers[MOST_THREADS];
 static enum state { READY, AT_WARP, AT_BLOCK, DONE } states[MOST_THREADS];
 static unsigned current;
+uint64_t host_exchanged[MOST_THREADS];  // what the threads of a warp show each other
 
 void* host_dynamic_shared(void) { return dynamic_shared; }
 

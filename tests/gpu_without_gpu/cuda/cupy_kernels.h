@@ -28,6 +28,7 @@ extern uint3 threadIdx, blockIdx, blockDim, gridDim;
 void host_block_barrier(void);
 void host_warp_barrier(void);
 void* host_dynamic_shared(void);
+extern uint64_t host_exchanged[1024];  // a value of each thread
 void host_run_blocks(void (*)(void*), void*, const unsigned*, const unsigned*, size_t, bool);
 }
 static constexpr int warpSize = 32;
@@ -64,6 +65,26 @@ static void run(void (*kernel)(A...), void** a, const unsigned* grid, const unsi
 
 static inline void __syncthreads() { host_block_barrier(); }
 static inline void __syncwarp() { host_warp_barrier(); }
+// Shuffles, of whole warps: every lane shows its value and takes that of another.
+static inline unsigned linear_thread() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
+template <class T>
+static inline T value_of_thread(unsigned other, T mine) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  memcpy(&host_exchanged[linear_thread()], &mine, sizeof mine);
+  host_warp_barrier();
+  memcpy(&mine, &host_exchanged[other], sizeof mine);
+  host_warp_barrier();
+  return mine;
+}
+template <class T>
+static inline T __shfl_xor_sync(unsigned, T value, int distance, int) {
+  return value_of_thread(linear_thread() ^ distance, value);
+}
+template <class T>
+static inline T __shfl_up_sync(unsigned, T value, unsigned distance, int) {
+  const unsigned me = linear_thread();
+  return value_of_thread(me % warpSize < distance ? me : me - distance, value);
+}
 
 template <class T, class U>
 static inline T atomicAdd(T* at, U by) {

@@ -15,6 +15,8 @@ enum {
   GUARD_BYTES = 512
 };  // cudaMalloc aligns to 512; what is written behind a block is seen when it is freed
 
+enum { MOST_MARKED = 64 << 20 };  // bytes of a block that are marked so: a test may take all memory of the device
+
 struct block {
   uintptr_t at;
   size_t bytes;
@@ -85,7 +87,7 @@ static int take(void** out, size_t bytes, int kind) {
     free(b);
     return MEMORY_ALLOCATION;
   }
-  memset(*out, FRESH, bytes);
+  memset(*out, FRESH, bytes < MOST_MARKED ? bytes : MOST_MARKED);
   memset((char*)*out + bytes, GUARD, GUARD_BYTES);
   *b = (struct block){(uintptr_t)*out, bytes, kind, blocks};
   blocks = b;
@@ -123,7 +125,7 @@ static int give_back(void* at, int kind) {
       complain("byte %zu behind a block of %zu bytes was written", i, b->bytes);
       break;
     }
-  memset(at, FREED, b->bytes);
+  memset(at, FREED, b->bytes < MOST_MARKED ? b->bytes : MOST_MARKED);
   free(at);
   free(b);
   if (kind == DEVICE) count(&counts.releases, 1);
