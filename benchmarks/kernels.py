@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gpu4d.benchmarks.cases import CASES, Case
@@ -62,8 +62,9 @@ def run(device: str = "auto", *, quick: bool = False, only: Iterable[str] = ()) 
     limits = floors(xp, on_gpu=on_gpu, quick=quick)
     wanted = set(only)
     cases = [c for c in CASES if (not wanted or c.operation in wanted) and (on_gpu or not c.gpu_only)]
-    how = {"patterns": 16, "rounds": 3} if quick else {}
-    return [measure(case, xp, limits, on_gpu=on_gpu, **how) for case in cases], limits, machine(on_gpu)
+    patterns, rounds = (16, 3) if quick else (None, 9)
+    rows = [measure(prepare(case, xp, on_gpu=on_gpu, patterns=patterns), limits, on_gpu=on_gpu, rounds=rounds) for case in cases]
+    return rows, limits, machine(on_gpu)
 
 
 def array_library(where: Any) -> tuple[Any, bool]:
@@ -76,15 +77,29 @@ def array_library(where: Any) -> tuple[Any, bool]:
     return cupy, True
 
 
-def measure(case: Case, xp: Any, limits: Floors, *, on_gpu: bool, patterns: int | None = None, rounds: int = 9) -> Row:
-    """Check a case, then time it, with as many patterns as it asks for or as are given."""
-    op = operation(case.operation)
+class Prepared(NamedTuple):
+    """A case with its inputs: few patterns on the host, as many as are timed where they are computed on."""
+
+    case: Case
+    call: Callable[..., Any]
+    patterns: int
+    args: tuple
+    options: dict
+    given: list
+
+
+def prepare(case: Case, xp: Any, *, on_gpu: bool, patterns: int | None = None) -> Prepared:
+    """Make the inputs of a case, of as many patterns as it asks for or as are given."""
     n = case.patterns[on_gpu] if patterns is None else max(patterns, case.least)
     args, options = case.inputs(n)
-    given = case.repeated(args, n, xp)
-    call = case.call or op
-    kind = op.choose(*given, **options) if case.call is None else "cuda" if on_gpu else "cpu"
-    error = _check(call, case, args, options, given)
+    return Prepared(case, case.call or operation(case.operation), n, args, options, case.repeated(args, n, xp))
+
+
+def measure(prepared: Prepared, limits: Floors, *, on_gpu: bool, rounds: int = 9) -> Row:
+    """Check a case, then time it."""
+    case, call, n, args, options, given = prepared
+    kind = operation(case.operation).choose(*given, **options) if case.call is None else "cuda" if on_gpu else "cpu"
+    error = _check(prepared)
     timing = clock(lambda: call(*given, **options), on_gpu=on_gpu, rounds=rounds)
     share = case.share(n)
     moved, made = share * float(case.bytes(*args, **options)), share * float(case.flops(*args, **options))
@@ -108,8 +123,9 @@ def operation(name: str) -> Any:
     return OPERATIONS[name]
 
 
-def _check(call: Any, case: Case, args: tuple, options: dict, given: list) -> float:
+def _check(prepared: Prepared) -> float:
     """Largest relative error of the first patterns against the definition in float64."""
+    case, call, _, args, options, given = prepared
     few, part = ([a[: case.check] if i in case.sliced else a for i, a in enumerate(some)] for some in (args, given))
     with using("definition"):
         expected = _leaves(call(*few, **options))

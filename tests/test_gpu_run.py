@@ -464,3 +464,83 @@ def test_the_fft_library_takes_what_the_fused_kernel_could():
     calls = [one for one in benchmark_calls() if getattr(one[0], "__name__", "") == "through_the_fft_library"]
     assert len(calls) == 1 and wanted_by(calls, noting) == []
     assert {file for file, _ in noting.asked} == {"find_disks.cu", "refine_disks.cu"}
+
+
+# ---------------------------------------------------------------- the whole, as it is run
+
+
+@pytest.fixture(scope="module")
+def site(checkout, tmp_path_factory) -> Path:
+    """A folder into which this checkout's wheel was installed, as where there is no network."""
+    copy = tmp_path_factory.mktemp("source") / "gpu4d"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "*.egg-info", "docs", "tests"))
+    made, folder = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", made, copy], check=True, cwd=made)
+    wheel = next(made.glob("*.whl"))
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", "--target", folder, wheel], check=True, cwd=made)
+    return folder
+
+
+def script(checkout: Path, site: Path, out: Path, *options: str) -> subprocess.Popen:
+    """The script of a checkout, with what the wheel brought."""
+    command = [sys.executable, "-P", str(checkout / "benchmarks" / "on_a_gpu.py"), str(out), *options]
+    environment = os.environ | {"PYTHONPATH": str(site), "no_proxy": "*", "PIP_NO_INDEX": "1"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=checkout)
+
+
+@pytest.mark.slow
+def test_without_a_gpu_it_says_what_is_missing(checkout, site, out):
+    code = "import gpu4d.benchmarks.gpu_run as run; print(run.__file__)"
+    where = subprocess.run([sys.executable, "-P", "-c", code], env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True)
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    try:
+        import cupy
+
+        if cupy.cuda.runtime.getDeviceCount() > 0:
+            pytest.skip("there is a GPU")
+    except Exception as error:  # absent, or without a driver: that is what is wanted here
+        print(error)
+    process = script(checkout, site, out, "--tests", "none", "--deadline", "120")
+    said = process.communicate(timeout=140)[0]
+    assert process.returncode in (1, 2), said
+    assert {p.name for p in out.iterdir()} == set(settings.FILES)
+    known = (out / settings.ENVIRONMENT).read_text()
+    assert "packages: gpu4d" in known and re.search(r"^a kernel of gpu4d: (absent|FAILED)", known, re.MULTILINE)
+    assert summary.stages(out)["environment"] == "done" and "broke off" in summary.stages(out)["kernels"]
+    assert "kernels| " in known, "why a stage broke off is kept"
+    assert_all_gone(out)
+
+
+@pytest.mark.slow
+def test_a_rehearsal_killed_again_and_again_comes_to_its_end(checkout, site, out):
+    """The whole plan on the CuPy without a GPU, from a wheel."""
+    from gpu_without_gpu import why_not
+
+    if reason := why_not():
+        pytest.skip(reason)
+    options = ("--rehearse", "--tests", "quick", "--deadline", "560")
+    moments, known = random.Random(1), Counter()
+    for _ in range(20):
+        process = script(checkout, site, out, *options)
+        time.sleep(moments.uniform(1, 25))
+        process.kill()
+        process.communicate()
+        assert_all_gone(out)
+        assert_readable(out)
+        now = Counter({name: len(records.latest(out / name)) for name in (settings.TESTS, settings.KERNELS, settings.STREAMING)})
+        assert not known - now, "what was known is lost"
+        known = now
+    start = time.monotonic()
+    process = script(checkout, site, out, *options)
+    said = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, said
+    assert time.monotonic() - start < 560 + 5
+    assert sorted(p.name for p in out.iterdir()) == sorted(settings.FILES)
+    assert {case.key for case in kernels.CASES} <= set(records.latest(out / settings.KERNELS))
+    assert len(said.strip().split("\n")) <= summary.MOST_LINES + 30
+    for name in (settings.TESTS, settings.KERNELS, settings.STREAMING):
+        ended = Counter(one["key"] for one in records.read(out / name) if one["outcome"] in records.FINAL)
+        assert ended and set(ended.values()) == {1}, "each once"
+    assert_all_gone(out)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +24,7 @@ HOT = (
 ).split()
 LIMIT = 60.0  # seconds of one case; beyond it hangs
 CALLS = 7  # for the host's share
-SMALL = {"patterns": 2, "rounds": 1}  # of a rehearsal
+SMALL = 2  # patterns of a rehearsal
 FLOORS = "floors"  # key of their record
 
 
@@ -59,8 +59,9 @@ def main(settings: Settings) -> bool:
         records.record(path, case.key, "started")
         faulthandler.dump_traceback_later(LIMIT, exit=True)
         try:
-            row = kernels.measure(case, xp, limits, on_gpu=on_gpu, **(SMALL if settings.rehearse else {}))
-            more = host_side(case, xp, row.patterns, 1 if settings.rehearse else CALLS)
+            prepared = kernels.prepare(case, xp, on_gpu=on_gpu, patterns=SMALL if settings.rehearse else None)
+            row = kernels.measure(prepared, limits, on_gpu=on_gpu, rounds=1 if settings.rehearse else 9)
+            more = host_side(prepared, xp, 1 if settings.rehearse else CALLS)
             records.record(path, case.key, "done", card=about["device"], fraction=row.fraction, rate=row.rate, **more, **asdict(row))
         except Exception as error:  # whatever a kernel raises belongs into the report
             good = False
@@ -69,6 +70,7 @@ def main(settings: Settings) -> bool:
                 sys.exit(DEVICE_LOST)
         finally:
             faulthandler.cancel_dump_traceback_later()
+            prepared = None
             xp.get_default_memory_pool().free_all_blocks()
     return good
 
@@ -84,11 +86,9 @@ def _floors(settings: Settings, xp: Any, card: str) -> Floors:
     return limits
 
 
-def host_side(case: kernels.Case, xp: Any, n: int, times: int) -> dict[str, Any]:
-    """What a call costs the host while the device is idle: seconds, and launches of own kernels."""
-    args, options = case.inputs(n)
-    given = case.repeated(args, n, xp)
-    call: Callable[..., Any] = case.call or kernels.operation(case.operation)
+def host_side(prepared: kernels.Prepared, xp: Any, times: int) -> dict[str, Any]:
+    """What a call costs the host while the device is idle: seconds, and launches of own kernels; all that is counted without a GPU."""
+    call, options, given = prepared.call, prepared.options, prepared.given
     call(*given, **options)
     seconds = []
     for _ in range(times):
@@ -96,7 +96,11 @@ def host_side(case: kernels.Case, xp: Any, n: int, times: int) -> dict[str, Any]
         start = time.perf_counter()
         call(*given, **options)
         seconds.append(time.perf_counter() - start)
+    found = {"host_seconds": statistics.median(seconds)}
     counting = Counting()
-    with using_backend(counting):
+    stand_in = sys.modules.get("gpu_without_gpu")
+    with using_backend(counting), stand_in.counting() if stand_in else contextlib.nullcontext() as block:
         call(*given, **options)
-    return {"host_seconds": statistics.median(seconds), "own_launches": counting.launches}
+    if stand_in:
+        found |= {name: getattr(block.counts, name) for name in ("launches", "waits", "uploads")}
+    return found | {"own_launches": counting.launches}
