@@ -182,7 +182,7 @@ class Run:
             if outcome in ("cut", "done") or stage.keeps_output or self._size(stage) == written:
                 break
             records.blame(self.settings.out / stage.file, written)
-        self._note(stage, outcome, time.monotonic() - start, () if outcome == "done" else tuple(group.last))
+        self._note(stage, outcome, time.monotonic() - start, () if outcome == "done" or stage.keeps_output else tuple(group.last))
         return outcome == "done", True
 
     def _start(self, stage: Stage) -> Group:
