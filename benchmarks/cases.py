@@ -131,15 +131,15 @@ def peaks(n: int, size: int = 128) -> tuple[tuple, dict]:
     return (np.resize(maps, (n, size, size)), *(np.resize(w, (n, w.shape[1])) for w in whole), np.resize(count, n).astype(np.int32)), {}
 
 
-def errors(n: int) -> tuple[tuple, dict]:
+def errors(n: int, size: int = 128) -> tuple[tuple, dict]:
     from gpu4d.bragg.template_transforms import template_moments
 
-    patterns, probe = bragg_patterns(n, (128, 128))
+    patterns, probe = bragg_patterns(n, (size, size))
     moments = template_moments(gpu4d.probe.template(probe))
-    reach = int(np.abs(np.fft.fftfreq(128, 1 / 128))[(moments != 0).any((0, 2))].max())
+    reach = int(np.abs(np.fft.fftfreq(size, 1 / size))[(moments != 0).any((0, 2))].max())
     window = np.arange(-reach, reach + 1)
     box = np.ascontiguousarray(moments[:, window][:, :, window], np.float32)
-    (maps, px, py, count), _ = peaks(n)
+    (maps, px, py, count), _ = peaks(n, size)
     return (patterns.astype(np.float32), maps, box, px.astype(float), py.astype(float), count), {}
 
 
@@ -245,6 +245,20 @@ def refine_peaks_case(size: int, patterns: tuple[int, int]) -> Case:
     )
 
 
+def peak_errors_case(size: int, patterns: tuple[int, int]) -> Case:
+    return Case(
+        "peak_errors",
+        f"{size}², 21 peaks",
+        lambda n: errors(n, size),
+        patterns,
+        lambda p, m, *_: p.nbytes + m.nbytes,
+        lambda p, m, b, x, y, c: float(c.sum()) * (2.0 * b.size + 6 * m[0].size),
+        sliced=(0, 1, 3, 4, 5),
+        tolerance=2e-2,
+        rate="gemm",
+    )
+
+
 def disk_fit_case(size: int, patterns: tuple[int, int]) -> Case:
     return Case(
         "poisson_fit",
@@ -322,17 +336,8 @@ CASES = [
     replace(find_disks_case((128, 128), (512, 32768)), label="128×128, FFT library", call=through_the_fft_library, gpu_only=True),
     refine_peaks_case(128, (512, 32768)),
     refine_peaks_case(256, (64, 8192)),
-    Case(
-        "peak_errors",
-        "128², 21 peaks",
-        errors,
-        (512, 16384),
-        lambda p, m, *_: p.nbytes + m.nbytes,
-        lambda p, m, b, x, y, c: float(c.sum()) * (2.0 * b.size + 6 * m[0].size),
-        sliced=(0, 1, 3, 4, 5),
-        tolerance=2e-2,
-        rate="gemm",
-    ),
+    peak_errors_case(128, (512, 16384)),
+    peak_errors_case(256, (64, 8192)),
     disk_fit_case(128, (512, 32768)),
     disk_fit_case(256, (64, 8192)),
     Case(
@@ -378,6 +383,7 @@ CASES = [
     ),
     Case("count_electrons", "256², uint16, 0.4 %", raw_frames, (128, 16384), lambda p, *_a, **_o: p.nbytes),
     Case("hot_pixel_median", "128², uint16", lambda n: ((frames(n),), {}), (512, 32768), lambda p: p.nbytes + 2 * p.size * 4),
+    Case("hot_pixel_median", "256², uint16", lambda n: ((frames(n, 256),), {}), (128, 16384), lambda p: p.nbytes + 2 * p.size * 4),
     Case(
         "polar_transform",
         "128², uint16, 180 × 64",

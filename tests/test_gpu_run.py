@@ -367,6 +367,19 @@ def test_a_summary_says_the_most_important_on_sixty_lines(tmp_path):
     assert summary.exit_code(tmp_path, []) == 1
 
 
+def test_stages_are_known_by_the_machine_they_ended_on(tmp_path):
+    for line in (
+        "run begins a, 460 s, machine one",
+        "stage x: done, 1.0 s",
+        "stage y: cut, 2.0 s",
+        "run begins b, 460 s, machine two",
+        "stage y: done, 1.0 s",
+    ):
+        records.append(tmp_path / settings.ENVIRONMENT, line)
+    assert summary.stages(tmp_path) == {"x": "done", "y": "done"}
+    assert summary.stages(tmp_path, "one") == {"x": "done", "y": "cut"} and summary.stages_done(tmp_path, "two") == ["y"]
+
+
 def test_a_summary_of_nothing_is_one(tmp_path):
     assert "no card seen yet" in summary.write(tmp_path)
     assert summary.exit_code(tmp_path, ["kernels"]) == 2
@@ -403,7 +416,8 @@ Words.
 | kernel and case | before | after | predicted | measured |
 | --- | --- | --- | --- | --- |
 | `newton_peaks` 256² | 4 passes | 1 pass | 1.2 M patterns/s | |
-| `masked_sums` weighted | 0.1 | 0.5 | five times | |
+| `masked_sums`, 128² uint16, 4 masks of float64 weights | 0.1 | 0.5 | five times | |
+| the same, 256² | 0.1 | 0.5 | as 128² | |
 | something else | | | faster | |
 
 ## Another
@@ -416,13 +430,15 @@ def test_predictions_are_held_against_what_was_measured(tmp_path):
     (tmp_path / "docs" / "performance-log.md").write_text(PAGE)
     kernel_record(tmp_path, "refine_peaks", "128², 21 peaks", rate=2e6)
     kernel_record(tmp_path, "refine_peaks", "256², 21 peaks", rate=1.1e6)
+    kernel_record(tmp_path, "masked_sums", "128², uint16, 4 masks", rate=9e6)
     kernel_record(tmp_path, "masked_sums", "128², uint16, 4 weights")
-    assert len(predictions.table(tmp_path / "docs" / "performance-log.md")) == 3
+    assert len(predictions.table(tmp_path / "docs" / "performance-log.md")) == 4
     lines = summary.write(tmp_path, str(tmp_path)).split("\n")
     (newton,) = (line for line in lines if "newton_peaks" in line)
-    assert "predicted 1.2 M patterns/s" in newton and "256²" in newton and "1.1 M/s" in newton
-    assert any("masked_sums weighted: predicted five times" in line for line in lines)
-    assert any("1 without a case" in line for line in lines) and not any("not of this table" in line for line in lines)
+    assert "1.2 M patterns/s; now 256²" in newton and "1.1 M/s" in newton
+    (weighted,) = (line for line in lines if "five times" in line)
+    assert "masked_sums, 128²" in weighted and "now 128²" in weighted and "5 M/s" in weighted
+    assert any("2 more, or without a case" in line for line in lines) and not any("not of this table" in line for line in lines)
 
 
 # ---------------------------------------------------------------- the parts
@@ -525,7 +541,7 @@ def test_a_rehearsal_killed_again_and_again_comes_to_its_end(checkout, site, out
     moments, known = random.Random(1), Counter()
     for _ in range(20):
         process = script(checkout, site, out, *options)
-        time.sleep(moments.uniform(1, 25))
+        time.sleep(moments.uniform(1, 20))
         process.kill()
         process.communicate()
         assert_all_gone(out)

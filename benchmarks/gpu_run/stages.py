@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import sys
@@ -40,7 +42,7 @@ class Stage:
     keeps_output : bool
         Whether every line it prints belongs into the file.
     again : bool
-        Also where an earlier run has been through with it: another machine is another machine.
+        Also where an earlier run has been through with it on another machine.
     once : bool
         A second turn would only say the same again.
     environment : dict, optional
@@ -137,11 +139,12 @@ class Run:
         for name in FILES:
             records.repair(out / name)
             (out / name).touch()
-        before = set(summary.stages_done(out))
-        records.append(out / ENVIRONMENT, f"run begins {time.strftime('%Y-%m-%d %H:%M:%S')}, {self.deadline.left:.0f} s")
+        here = machine()
+        before, here_before = set(summary.stages_done(out)), set(summary.stages_done(out, here))
+        records.append(out / ENVIRONMENT, f"run begins {time.strftime('%Y-%m-%d %H:%M:%S')}, {self.deadline.left:.0f} s, machine {here}")
         stretch, open_ones = self.deadline.left / USUAL, []
         for stage in self.stages:
-            if stage.name in before and not stage.again and not self.settings.failed:
+            if stage.name in (here_before if stage.again else before) and not self.settings.failed:
                 continue
             written = self._size(stage)
             ended, begun = self._attempt(stage, stage.share * stretch)
@@ -215,6 +218,13 @@ class Run:
         self.say(f"[{self.deadline.passed:5.0f} s] {line}")
         with contextlib.suppress(Exception):  # a summary that fails must not end the run; the last one says why
             summary.write(self.settings.out, self.settings.checkout)
+
+
+def machine() -> str:
+    """A mark of this machine since its last start."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    known = boot.read_text() if boot.exists() else ""
+    return hashlib.sha256(f"{platform.node()} {known}".encode()).hexdigest()[:12]
 
 
 def workers() -> int:

@@ -15,7 +15,7 @@ from gpu4d.benchmarks.gpu_run.settings import ENVIRONMENT, KERNELS, PROFILER, ST
 MOST_LINES = 60
 WIDTH = 150  # characters of a line: 60 of them stay below the 12 000 that may be all that is seen of an output
 MOST_FAILED = 10  # tests that are named
-MOST_PREDICTIONS = 10
+MOST_PREDICTIONS = 12
 STAGE = re.compile(r"^stage (\S+): (.*), [0-9.]+ s$")
 
 
@@ -40,17 +40,20 @@ def text(out: Path, checkout: str = "") -> str:
     return "\n".join(" ".join(line.splitlines())[:WIDTH] for line in lines)
 
 
-def stages(out: Path) -> dict[str, str]:
-    """How each stage ended, at its last try, or at an earlier one that came to its end."""
+def stages(out: Path, machine: str = "") -> dict[str, str]:
+    """How each stage ended, at its last try, or at an earlier one that came to its end; on one machine, or on any."""
     found: dict[str, str] = {}
+    here = not machine
     for line in records.lines(out / ENVIRONMENT):
-        if (match := STAGE.match(line)) and found.get(match.group(1)) != "done":
+        if machine and line.startswith("run begins "):
+            here = line.endswith(f", machine {machine}")
+        if here and (match := STAGE.match(line)) and found.get(match.group(1)) != "done":
             found[match.group(1)] = match.group(2)
     return found
 
 
-def stages_done(out: Path) -> list[str]:
-    return [name for name, outcome in stages(out).items() if outcome == "done"]
+def stages_done(out: Path, machine: str = "") -> list[str]:
+    return [name for name, outcome in stages(out, machine).items() if outcome == "done"]
 
 
 def exit_code(out: Path, names: Sequence[str]) -> int:
