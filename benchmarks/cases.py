@@ -1,11 +1,17 @@
-"""What `gpu4d bench kernels` times: inputs, and the bytes and flops that no implementation can do without."""
+"""What `gpu4d bench kernels` times: inputs, and the bytes and flops that no implementation can do without.
+
+Inputs are made small, of a few different patterns, and repeated where they are computed on: minutes of a host that fills gigabytes
+and page-locks them would come before the first figure of a GPU.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from math import log2
+from math import isqrt, log2
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -26,15 +32,23 @@ class Case:
     patterns : (int, int)
         On the CPU and on a GPU.
     bytes, flops : callable
-        Of the host arguments: least bytes moved and flops made.
+        Of host arguments: least bytes moved and flops made, both in proportion to the patterns.
     check : int
         Patterns whose answer is compared with the definition in float64.
     sliced : tuple of int
-        Arguments whose first axis is patterns.
+        Arguments whose first axis is patterns: these are repeated.
+    different : int
+        Patterns that `make` is asked for, at most.
     tolerance : float
         Largest error over the largest value of each part of the answer.
     rate : {"fft", "gemm"}
         Of `Floors`: what flops are made at, at best. FFTs move data; what is arithmetic alone is held against matrix products.
+    call : callable, optional
+        What is timed in place of the operation, with the same arguments. Inside `using("definition")` it is its own reference.
+    gpu_only : bool
+        It differs from another case on a GPU alone.
+    least : int
+        Patterns below which the call has no meaning.
     """
 
     operation: str
@@ -47,15 +61,37 @@ class Case:
     sliced: tuple[int, ...] = (0,)
     tolerance: float = 1e-4
     rate: str = "fft"
+    different: int = 64
+    call: Callable[..., Any] | None = None
+    gpu_only: bool = False
+    least: int = 1
+
+    @property
+    def key(self) -> str:
+        return f"{self.operation} {self.label}"
+
+    def inputs(self, n: int) -> tuple[tuple, dict]:
+        """Host arguments of few patterns, from which `repeated` makes n."""
+        return self.make(min(n, self.different) if self.sliced else n)
+
+    def repeated(self, args: tuple, n: int, xp: Any) -> list:
+        """The arguments as arrays of `xp` and of n patterns: what is few goes there, what is large is made there."""
+        there = [xp.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
+        for i in self.sliced:
+            times = -(-n // len(there[i]))
+            there[i] = there[i] if times == 1 else xp.tile(there[i], (times,) + (1,) * (there[i].ndim - 1))[:n]
+        return there
+
+    def share(self, n: int) -> float:
+        """How many times the bytes and flops of `inputs(n)` the n patterns take."""
+        return max(1.0, n / self.different) if self.sliced else 1.0
 
 
 @cache
 def frames(n: int, size: int = 128, dtype: str = "uint16") -> np.ndarray:
-    """Counting noise with a disk: n patterns of which 64 are different."""
-    rng = np.random.default_rng(0)
+    """Counting noise with a disk."""
     mean = 0.5 + 60 * gpu4d.probe.synthetic((size, size), size / 20)
-    few = rng.poisson(mean, (min(n, 64), size, size)).astype(dtype)
-    return np.resize(few, (n, size, size))
+    return np.random.default_rng(0).poisson(mean, (n, size, size)).astype(dtype)
 
 
 @cache
@@ -84,47 +120,48 @@ def transforms(shape: tuple[int, int], maps: int) -> float:
     return (1 + maps) * 2.5 * pixels * log2(pixels) + maps * 12 * pixels / 2
 
 
-def peaks(n: int) -> tuple[tuple, dict]:
+def peaks(n: int, size: int = 128) -> tuple[tuple, dict]:
     """Correlation maps with 21 peaks, and the pixels they lie on."""
-    patterns, probe = bragg_patterns(n, (128, 128))
+    patterns, probe = bragg_patterns(n, (size, size))
     few = min(n, 16)
     disks = gpu4d.find_bragg_disks(patterns[:few], probe, refine=None)
     count, table = disks.padded()
     maps = gpu4d.hybrid_correlation(patterns[:few], probe, power=1.0).astype(np.float32)
     whole = [np.nan_to_num(table[name]).astype(np.int32) for name in ("qx", "qy")]
-    return (np.resize(maps, (n, 128, 128)), *(np.resize(w, (n, w.shape[1])) for w in whole), np.resize(count, n).astype(np.int32)), {}
+    return (np.resize(maps, (n, size, size)), *(np.resize(w, (n, w.shape[1])) for w in whole), np.resize(count, n).astype(np.int32)), {}
 
 
-def errors(n: int) -> tuple[tuple, dict]:
+def errors(n: int, size: int = 128) -> tuple[tuple, dict]:
     from gpu4d.bragg.template_transforms import template_moments
 
-    patterns, probe = bragg_patterns(n, (128, 128))
+    patterns, probe = bragg_patterns(n, (size, size))
     moments = template_moments(gpu4d.probe.template(probe))
-    reach = int(np.abs(np.fft.fftfreq(128, 1 / 128))[(moments != 0).any((0, 2))].max())
+    reach = int(np.abs(np.fft.fftfreq(size, 1 / size))[(moments != 0).any((0, 2))].max())
     window = np.arange(-reach, reach + 1)
     box = np.ascontiguousarray(moments[:, window][:, :, window], np.float32)
-    (maps, px, py, count), _ = peaks(n)
+    (maps, px, py, count), _ = peaks(n, size)
     return (patterns.astype(np.float32), maps, box, px.astype(float), py.astype(float), count), {}
 
 
-def disk_fit(n: int) -> tuple[tuple, dict]:
+def disk_fit(n: int, size: int = 128) -> tuple[tuple, dict]:
     from gpu4d.bragg.poisson_fit import disk_profile
 
-    patterns, probe = bragg_patterns(n, (128, 128))
+    patterns, probe = bragg_patterns(n, (size, size))
     profile = disk_profile(probe)
-    (_, px, py, count), _ = peaks(n)
+    (_, px, py, count), _ = peaks(n, size)
     return (patterns, px.astype(float), py.astype(float), count, profile.table, profile.pixels), {}
 
 
-def side_band(n: int) -> tuple[tuple, dict]:
-    """n bright-field pixels of a 128 × 128 scan with a step at which the disks shift by up to three radii."""
+def side_band(n: int, side: int = 128) -> tuple[tuple, dict]:
+    """n bright-field pixels of a square scan with a step at which the disks shift by up to three radii."""
     rng = np.random.default_rng(0)
-    spectra = (rng.normal(size=(n, 128, 65)) + 1j * rng.normal(size=(n, 128, 65))).astype(np.complex64)
+    half = side // 2 + 1
+    spectra = (rng.normal(size=(n, side, half)) + 1j * rng.normal(size=(n, side, half))).astype(np.complex64)
     radius = 16.0
     angle, r = rng.uniform(0, 2 * np.pi, n), radius * np.sqrt(rng.uniform(size=n))
     at = np.stack([r * np.cos(angle), r * np.sin(angle)], -1)
-    rows = np.stack([np.fft.fftfreq(128) * 6 * radius, np.zeros(128)], -1)
-    columns = np.stack([np.zeros(65), np.fft.rfftfreq(128) * 6 * radius], -1)
+    rows = np.stack([np.fft.fftfreq(side) * 6 * radius, np.zeros(side)], -1)
+    columns = np.stack([np.zeros(half), np.fft.rfftfreq(side) * 6 * radius], -1)
     return (spectra, at, rows, columns), {"radius": radius}
 
 
@@ -149,8 +186,105 @@ def raw_frames(n: int) -> tuple[tuple, dict]:
     return (np.resize(few.clip(0).astype(np.uint16), (n, 256, 256)), np.full((256, 256), 100.0), 0.5, 5.0), {"electron": 60.0}
 
 
+def through_the_fft_library(*args: Any, **options: Any) -> Any:
+    """`find_disks` as on a card on which the fused kernel does not fit."""
+    import gpu4d.kernels.find_disks
+
+    from gpu4d.bragg.find_disks import find_disks
+
+    with mock.patch.object(gpu4d.kernels.find_disks, "supports", lambda *_a, **_o: False):
+        return find_disks(*args, **options)
+
+
+BRIGHT_FIELD_RADIUS = 53.0  # pixels
+BRIGHT_FIELD_PIXELS = 8.8e3  # inside it
+
+
+def bright_field(n: int) -> tuple[tuple, dict]:
+    """Counts of n patterns of 256² with a bright-field disk."""
+    inside = np.hypot(*(np.indices((256, 256)) - 127.5)) < BRIGHT_FIELD_RADIUS
+    return (np.random.default_rng(4).poisson(20.0 * inside, (n, 256, 256)).astype(np.uint16),), {}
+
+
+def phase_of_counts(patterns: Any) -> Any:
+    """The phase by single side band, from the counts of a square scan whose step just keeps every overlap."""
+    side = isqrt(len(patterns))
+    radius = gpu4d.physics.angle_to_frequency(25.0, 300e3)
+    known = gpu4d.Calibration(energy=300e3, semiangle=25.0, r_pixel=0.24 / radius, q_pixel=radius / BRIGHT_FIELD_RADIUS)
+    cube = gpu4d.DataCube(patterns[: side * side].reshape(side, side, *patterns.shape[1:]), known)
+    return gpu4d.ssb(cube, origin=(127.5, 127.5)).phase.data
+
+
 ANNULI = np.array([[-1.0, 10.0], [10.0, 20.0], [20.0, 40.0], [40.0, 60.0]])
 DISK_TOLERANCE = 5e-3  # of standard errors, whose Hessian is read at the nearest 1/64 px; positions agree to 1e-5
+
+
+def find_disks_case(shape: tuple[int, int], patterns: tuple[int, int]) -> Case:
+    return Case(
+        "find_disks",
+        f"{shape[0]}×{shape[1]}, uint16, 21 disks",
+        bragg(shape),
+        patterns,
+        lambda p, *_a, **_o: p.nbytes + len(p) * 32 * 5 * 8,
+        lambda p, *_a, **_o: len(p) * (transforms(p.shape[1:], 2) + 21 * 2 * 6 * p.shape[1] * p.shape[2]),
+        tolerance=DISK_TOLERANCE,
+    )
+
+
+def refine_peaks_case(size: int, patterns: tuple[int, int]) -> Case:
+    return Case(
+        "refine_peaks",
+        f"{size}², 21 peaks",
+        lambda n: peaks(n, size),
+        patterns,
+        lambda m, x, y, c: m.nbytes + 24 * x.size,
+        lambda m, x, y, c: 2.0 * 6 * m[0].size * float(c.sum()),
+        sliced=(0, 1, 2, 3),
+        tolerance=1e-5,
+        rate="gemm",
+    )
+
+
+def peak_errors_case(size: int, patterns: tuple[int, int]) -> Case:
+    return Case(
+        "peak_errors",
+        f"{size}², 21 peaks",
+        lambda n: errors(n, size),
+        patterns,
+        lambda p, m, *_: p.nbytes + m.nbytes,
+        lambda p, m, b, x, y, c: float(c.sum()) * (2.0 * b.size + 6 * m[0].size),
+        sliced=(0, 1, 3, 4, 5),
+        tolerance=2e-2,
+        rate="gemm",
+    )
+
+
+def disk_fit_case(size: int, patterns: tuple[int, int]) -> Case:
+    return Case(
+        "poisson_fit",
+        f"{size}², 21 disks, 6 parameters",
+        lambda n: disk_fit(n, size),
+        patterns,
+        lambda p, *_: p.nbytes,
+        lambda p, x, y, c, t, w: 3 * 80.0 * w.shape[-1] * float(c.sum()),
+        sliced=(0, 1, 2, 3),
+        rate="gemm",
+    )
+
+
+def overlap_sums_case(side: int) -> Case:
+    return Case(
+        "overlap_sums",
+        f"800 pixels, {side}² scan",
+        lambda n: side_band(n, side),
+        (200, 800),
+        lambda g, *_a, **_o: g.nbytes,
+        lambda g, *_a, **_o: 40.0 * g.size,
+        sliced=(0, 1),
+        rate="gemm",
+        different=100,
+    )
+
 
 CASES = [
     Case(
@@ -164,11 +298,18 @@ CASES = [
         "frame_reductions",
         "256², uint16, 4 masks",
         lambda n: ((frames(n, 256), masks(4, 256)), {}),
-        (256, 65536),
+        (256, 16384),
         lambda p, m: p.nbytes + 56 * len(p),
     ),
     Case("first_moments", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes + 24 * len(p)),
     Case("masked_sums", "128², uint16, 4 masks", lambda n: ((frames(n), masks(4)), {}), (2048, 65536), lambda p, m: p.nbytes + 32 * len(p)),
+    Case(
+        "masked_sums",
+        "128², uint16, 4 weights",
+        lambda n: ((frames(n), masks(4) * np.linspace(0.5, 1.5, 128)), {}),
+        (2048, 65536),
+        lambda p, m: p.nbytes + 32 * len(p),
+    ),
     Case(
         "annular_sums",
         "128², uint16, 4 annuli",
@@ -187,50 +328,18 @@ CASES = [
         lambda p, _s: p.nbytes + 8 * p.size,
         sliced=(0, 1),
     ),
-    *(
-        Case(
-            "find_disks",
-            f"{shape[0]}×{shape[1]}, uint16, 21 disks",
-            bragg(shape),
-            many,
-            lambda p, *_a, **_o: p.nbytes + len(p) * 32 * 5 * 8,
-            lambda p, *_a, **_o: len(p) * (transforms(p.shape[1:], 2) + 21 * 2 * 6 * p.shape[1] * p.shape[2]),
-            tolerance=DISK_TOLERANCE,
-        )
-        for shape, many in (((128, 128), (512, 65536)), ((256, 256), (64, 16384)), ((130, 128), (128, 16384)), ((64, 64), (1024, 65536)))
-    ),
-    Case(
-        "refine_peaks",
-        "128², 21 peaks",
-        peaks,
-        (512, 32768),
-        lambda m, x, y, c: m.nbytes + 24 * x.size,
-        lambda m, x, y, c: 2.0 * 6 * m[0].size * float(c.sum()),
-        sliced=(0, 1, 2, 3),
-        tolerance=1e-5,
-        rate="gemm",
-    ),
-    Case(
-        "peak_errors",
-        "128², 21 peaks",
-        errors,
-        (512, 16384),
-        lambda p, m, *_: p.nbytes + m.nbytes,
-        lambda p, m, b, x, y, c: float(c.sum()) * (2.0 * b.size + 6 * m[0].size),
-        sliced=(0, 1, 3, 4, 5),
-        tolerance=2e-2,
-        rate="gemm",
-    ),
-    Case(
-        "poisson_fit",
-        "128², 21 disks, 6 parameters",
-        disk_fit,
-        (512, 32768),
-        lambda p, *_: p.nbytes,
-        lambda p, x, y, c, t, w: 3 * 80.0 * w.shape[-1] * float(c.sum()),
-        sliced=(0, 1, 2, 3),
-        rate="gemm",
-    ),
+    find_disks_case((128, 128), (512, 65536)),
+    find_disks_case((64, 64), (1024, 65536)),
+    find_disks_case((256, 256), (64, 16384)),
+    find_disks_case((192, 192), (64, 16384)),
+    find_disks_case((130, 128), (128, 16384)),
+    replace(find_disks_case((128, 128), (512, 32768)), label="128×128, FFT library", call=through_the_fft_library, gpu_only=True),
+    refine_peaks_case(128, (512, 32768)),
+    refine_peaks_case(256, (64, 8192)),
+    peak_errors_case(128, (512, 16384)),
+    peak_errors_case(256, (64, 8192)),
+    disk_fit_case(128, (512, 32768)),
+    disk_fit_case(256, (64, 8192)),
     Case(
         "gather_pixels",
         "128², uint16, 800 pixels",
@@ -238,15 +347,18 @@ CASES = [
         (1024, 65536),
         lambda p, i, **_: len(p) * len(i) * (p.itemsize + 4),
     ),
+    overlap_sums_case(128),
+    overlap_sums_case(64),
     Case(
         "overlap_sums",
-        "800 pixels, 128² scan",
-        side_band,
-        (200, 800),
-        lambda g, *_a, **_o: g.nbytes,
-        lambda g, *_a, **_o: 40.0 * g.size,
-        sliced=(0, 1),
-        rate="gemm",
+        "from counts, 256², 8.8 k pixels",
+        bright_field,
+        (256, 16384),
+        lambda p: BRIGHT_FIELD_PIXELS * len(p) * (2 + 4 + 8.0),  # counts in; images out and in; spectra of half the frequencies in and out
+        lambda p: BRIGHT_FIELD_PIXELS * len(p) * (2.5 * log2(128**2) + 20.0),  # of a scan of 128²
+        check=64,
+        call=phase_of_counts,
+        least=16,
     ),
     Case(
         "integrate_gradient",
@@ -256,6 +368,7 @@ CASES = [
         lambda g, **_: 3 * g.nbytes,
         lambda g, **_: 3 * 2.5 * 2 * g[..., 0].size * log2(g[..., 0].size),
         sliced=(),
+        least=8,
     ),
     Case(
         "integrate_iteratively",
@@ -265,10 +378,12 @@ CASES = [
         lambda g, **_: 10 * 12 * g.nbytes,
         lambda g, **_: 10 * 4 * 3 * 5 * g[..., 0].size * log2(4 * g[..., 0].size),
         sliced=(),
+        least=8,
         tolerance=1e-3,
     ),
     Case("count_electrons", "256², uint16, 0.4 %", raw_frames, (128, 16384), lambda p, *_a, **_o: p.nbytes),
     Case("hot_pixel_median", "128², uint16", lambda n: ((frames(n),), {}), (512, 32768), lambda p: p.nbytes + 2 * p.size * 4),
+    Case("hot_pixel_median", "256², uint16", lambda n: ((frames(n, 256),), {}), (128, 16384), lambda p: p.nbytes + 2 * p.size * 4),
     Case(
         "polar_transform",
         "128², uint16, 180 × 64",

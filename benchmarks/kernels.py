@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gpu4d.benchmarks.cases import CASES, Case
@@ -18,7 +18,7 @@ from gpu4d.benchmarks.clock import Floors, clock, floors
 
 import gpu4d
 from gpu4d import arrays
-from gpu4d.operation import OPERATIONS
+from gpu4d.operation import OPERATIONS, using
 
 
 @dataclass(frozen=True)
@@ -58,35 +58,57 @@ def run(device: str = "auto", *, quick: bool = False, only: Iterable[str] = ()) 
     """
     from gpu4d.device import choose
 
-    where = choose(device)
-    on_gpu = where.kind == "cuda"
-    if on_gpu:
-        import cupy as xp
-
-        xp.cuda.Device(where.index).use()
-    else:
-        import numpy as xp  # type: ignore[no-redef]
+    xp, on_gpu = array_library(choose(device))
     limits = floors(xp, on_gpu=on_gpu, quick=quick)
     wanted = set(only)
-    rows = [_measure(case, xp, on_gpu, quick, limits) for case in CASES if not wanted or case.operation in wanted]
+    cases = [c for c in CASES if (not wanted or c.operation in wanted) and (on_gpu or not c.gpu_only)]
+    patterns, rounds = (16, 3) if quick else (None, 9)
+    rows = [measure(prepare(case, xp, on_gpu=on_gpu, patterns=patterns), limits, on_gpu=on_gpu, rounds=rounds) for case in cases]
     return rows, limits, machine(on_gpu)
 
 
-def _measure(case: Case, xp: Any, on_gpu: bool, quick: bool, limits: Floors) -> Row:
-    op = OPERATIONS.get(case.operation) or _registered(case.operation)
-    n = 16 if quick else case.patterns[on_gpu]
-    args, options = case.make(n)
-    given = [xp.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
-    kind = op.choose(*given, **options)
-    error = _check(op, args, options, given, case)
-    timing = clock(lambda: op(*given, **options), on_gpu=on_gpu, rounds=3 if quick else 9)
-    moved, made = float(case.bytes(*args, **options)), float(case.flops(*args, **options))
+def array_library(where: Any) -> tuple[Any, bool]:
+    """CuPy with this device made current, or NumPy; and whether it is a GPU."""
+    if where.kind != "cuda":
+        return np, False
+    import cupy
+
+    cupy.cuda.Device(where.index).use()
+    return cupy, True
+
+
+class Prepared(NamedTuple):
+    """A case with its inputs: few patterns on the host, as many as are timed where they are computed on."""
+
+    case: Case
+    call: Callable[..., Any]
+    patterns: int
+    args: tuple
+    options: dict
+    given: list
+
+
+def prepare(case: Case, xp: Any, *, on_gpu: bool, patterns: int | None = None) -> Prepared:
+    """Make the inputs of a case, of as many patterns as it asks for or as are given."""
+    n = case.patterns[on_gpu] if patterns is None else max(patterns, case.least)
+    args, options = case.inputs(n)
+    return Prepared(case, case.call or operation(case.operation), n, args, options, case.repeated(args, n, xp))
+
+
+def measure(prepared: Prepared, limits: Floors, *, on_gpu: bool, rounds: int = 9) -> Row:
+    """Check a case, then time it."""
+    case, call, n, args, options, given = prepared
+    kind = operation(case.operation).choose(*given, **options) if case.call is None else "cuda" if on_gpu else "cpu"
+    error = _check(prepared)
+    timing = clock(lambda: call(*given, **options), on_gpu=on_gpu, rounds=rounds)
+    share = case.share(n)
+    moved, made = share * float(case.bytes(*args, **options)), share * float(case.flops(*args, **options))
     floor = max(moved / limits.copy, made / getattr(limits, case.rate))
     return Row(case.operation, case.label, kind, n, error, timing.median, timing.spread, moved, made, floor)
 
 
-def _registered(name: str) -> Any:
-    """Operations register when their module is imported: import those of all techniques."""
+def operation(name: str) -> Any:
+    """The operation of this name. Operations register when their module is imported: those of all techniques are."""
     import gpu4d.amorphous
     import gpu4d.bragg
     import gpu4d.bragg.poisson_fit
@@ -101,11 +123,14 @@ def _registered(name: str) -> Any:
     return OPERATIONS[name]
 
 
-def _check(op: Any, args: tuple, options: dict, given: list, case: Case) -> float:
+def _check(prepared: Prepared) -> float:
     """Largest relative error of the first patterns against the definition in float64."""
+    case, call, _, args, options, given = prepared
     few, part = ([a[: case.check] if i in case.sliced else a for i, a in enumerate(some)] for some in (args, given))
+    with using("definition"):
+        expected = _leaves(call(*few, **options))
     worst = 0.0
-    for got, want in zip(_leaves(op(*part, **options)), _leaves(op.definition(*few, **options)), strict=True):
+    for got, want in zip(_leaves(call(*part, **options)), expected, strict=True):
         got, want = (np.asarray(arrays.to_numpy(v), dtype=complex) for v in (got, want))
         if not np.array_equal(np.isnan(got), np.isnan(want)):
             raise AssertionError(f"{case.operation}: NaN at other places than in the definition")

@@ -19,7 +19,7 @@ def test_quick_run_on_the_cpu():
 
 
 def test_a_wrong_answer_is_not_timed(monkeypatch):
-    op = kernels._registered("masked_sums")
+    op = kernels.operation("masked_sums")
     monkeypatch.setattr(op, "definition", lambda p, m: op.implementation("cpu")(p, m) + 1)
     with pytest.raises(AssertionError, match=r"masked_sums: error .* not timed"):
         kernels.run("cpu", quick=True, only=["masked_sums"])
