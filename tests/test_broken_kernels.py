@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
-from cuda_on_host.backend import PLAIN
+from cuda_on_host.backend import OWN_STATICS, PLAIN, SANITIZE
 
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
@@ -165,6 +165,29 @@ def test_broken_copies_are_caught_and_the_right_ones_are_not(case):
     for seed in SEEDS:
         assert same(case.run(False, seed), case.expected(), case.tolerance), f"the right source fails in order {seed}"
     assert caught(case), f"nobody notices {case.old!r} -> {case.new!r}"
+
+
+TWICE = """
+#include "common.cuh"
+template <class T>
+DEVICE T* box() {
+  __shared__ T held[1];
+  return held;
+}
+extern "C" __global__ void put(int* out) { *out = *box<int>(), *box<int>() = VALUE; }
+"""
+
+
+def test_two_compilations_of_a_source_have_shared_memory_of_their_own():
+    """The second must not find what the first left behind, but poison."""
+    host = HostBackend(sources={"twice.cu": TWICE.replace('#include "common.cuh"', inlined("common.cuh"))})
+    found = []
+    for value in (5, 7, 5):
+        out = np.zeros(1, np.int32)
+        host.launch(host.function("twice.cu", "put", (f"VALUE={value}",)), (1,), (1,), (out,), 0)
+        found.append(int(out[0]))
+    assert found == [-1, -1, -1], "shared memory nobody wrote is all ones"
+    assert OWN_STATICS in SANITIZE
 
 
 def test_writing_behind_an_array_is_said():
