@@ -121,6 +121,12 @@ static inline uint64_t rng() {
 }
 
 #if defined(__x86_64__)
+// CuPy compiles with -ftz=true: subnormal numbers are zero, as operands and as results. (Here in double precision, too.)
+struct FlushedToZero {
+  const unsigned before = __builtin_ia32_stmxcsr();
+  FlushedToZero() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+  ~FlushedToZero() { __builtin_ia32_ldmxcsr(before); }
+};
 // swap(&from, to): push the callee-saved registers, exchange stack pointers, pop (System V ABI)
 __attribute__((naked, noinline)) static void swap(void** from, void* to) {
   __asm__(
@@ -130,6 +136,7 @@ __attribute__((naked, noinline)) static void swap(void** from, void* to) {
 static void* scheduler_sp;
 static inline void yield_to_scheduler() { swap(&current->sp, scheduler_sp); }
 #else
+struct FlushedToZero {};
 static inline void yield_to_scheduler() {
   if (!_setjmp(current->here)) _longjmp(scheduler, 1);
 }
@@ -316,6 +323,7 @@ static void run_block(Order shuffle) {
     for (auto& f : fibers) f.started = false;
 }
 static const char* launch(void (*b)(void*), void* args, dim3 g, dim3 t, size_t shmem, uint64_t seed) {
+  const FlushedToZero as_on_a_gpu;
   body = b;
   body_args = args;
   gridDim = g;
