@@ -8,7 +8,6 @@ seed says: a NaN nobody wrote must not pass for an answer. A guard zone behind t
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import functools
 import hashlib
 import os
@@ -163,6 +162,8 @@ def built(name: str, parts: tuple, make: Callable[[Path], None]) -> Path:
     stem, suffix = os.path.splitext(name)
     kept = folder / f"{stem}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}{suffix}"
     if not kept.exists():
+        import fcntl  # not on Windows, where nothing is compiled either
+
         with open(kept.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also by the death of its process
             if not kept.exists():

@@ -24,34 +24,43 @@ def test_no_two_accesses_of_a_kernel_race(name):
 
 # ---------------------------------------------------------------- broken copies of kernels
 
-LEFT_OUT = {  # the file, the code before the barrier, and a call that needs it
-    "block sums": ("center_of_mass.cu", "  v = warp_sum(v);\n  ", "first_moments", None),
-    "columns of a transform": ("fused_disks.cu", "  filter_columns<N>(plane, filter, twiddle, me);\n  ", "find_disks", disk_call((64, 64))),
-    "exchange within a warp": ("fused_disks.cu", "  put_spread<N>(region, v, t);\n  ", "find_disks", disk_call((64, 64))),
-    "list of candidates": ("fused_disks.cu", "  ceiling = floor;\n  ", "find_disks", disk_call((64, 64), power=1.0)),
+LEFT_OUT = {  # the file, the code before the barrier, an operation, and calls that need it
+    "block sums": ("center_of_mass.cu", "  v = warp_sum(v);\n  ", "first_moments", lambda: examples("first_moments")),
+    "columns of a transform": (
+        "fused_disks.cu",
+        "  filter_columns<N>(plane, filter, twiddle, me);\n  ",
+        "find_disks",
+        lambda: [disk_call((64, 64))],
+    ),
+    "exchange within a warp": ("fused_disks.cu", "  put_spread<N>(region, v, t);\n  ", "find_disks", lambda: [disk_call((64, 64))]),
+    "list of candidates": ("fused_disks.cu", "  ceiling = floor;\n  ", "find_disks", lambda: [disk_call((64, 64), power=1.0)]),
     "refined by parabola alone": (
         "fused_disks.cu",
         "int i = (int)fields[p], j = (int)fields[stride + p];\n    ",
         "find_disks",
-        disk_call((64, 64), refine="parabola", refine_power=0.85),
+        lambda: [disk_call((64, 64), refine="parabola", refine_power=0.85)],
     ),
-    "vote before a write": ("find_disks.cu", "__ballot_sync(FULL_WARP, keep);\n    ", "find_disks", disk_call((66, 72))),
-    "more frames than sums": ("frame_reductions.cu", "tile) * values + v] = sum;\n    }\n    ", "frame_reductions", None),
-    "turning point": ("polar.cu", "ring, value, lane, last, ok);\n        ", "radial_sums", far_origin()),
+    "vote before a write": ("find_disks.cu", "__ballot_sync(FULL_WARP, keep);\n    ", "find_disks", lambda: [disk_call((66, 72))]),
+    "more frames than sums": (
+        "frame_reductions.cu",
+        "tile) * values + v] = sum;\n    }\n    ",
+        "frame_reductions",
+        lambda: [e for e in examples("frame_reductions") if e.label == "many"],
+    ),
+    "turning point": ("polar.cu", "ring, value, lane, last, ok);\n        ", "radial_sums", lambda: [far_origin()]),
 }
 
 
 @pytest.mark.parametrize("which", LEFT_OUT)
 def test_a_barrier_left_out_is_reported(which):
-    file, before, name, call = LEFT_OUT[which]
-    calls = examples(name) if call is None else [call]
+    file, before, name, calls = LEFT_OUT[which]
     found = Found()
     with contextlib.suppress(RuntimeError):  # some launches do not end well then
-        check(name, calls, found=found, sources={file: barriers.without(file, before)})
+        check(name, calls(), found=found, sources={file: barriers.without(file, before)})
     kinds = {report.kind for report in found.reports}
     assert kinds & {"RACE", "WEAK"}, "nothing is reported"
     assert any(file in text or ".cuh:" in text for text in found.texts), found.texts
-    assert not check(name, calls).reports, "the right source is reported, too"
+    assert not check(name, calls()).reports, "the right source is reported, too"
 
 
 def test_a_barrier_of_power_one_is_not_needed_at_others():

@@ -13,7 +13,7 @@ from racecheck.calls import check, examples, operations
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m racecheck", description="Checks CUDA kernels for races on the CPU.")
     parser.add_argument("operations", nargs="*", metavar="OPERATION", help="by default every one that has a kernel")
-    parser.add_argument("--seed", type=int, default=2, help="order of threads, as of the host shim")
+    parser.add_argument("--seed", type=int, default=0, help="order of threads, as of the host shim")
     parser.add_argument("--yield-every", type=int, default=0, metavar="N", help="let threads step aside at every Nth access")
     parser.add_argument("--without-barriers", metavar="FILE", help="leave out the barriers of FILE one by one, and say what is seen")
     given = parser.parse_args()

@@ -37,7 +37,7 @@ class RaceBackend(HostBackend):
         apart; 0 for never.
     """
 
-    def __init__(self, seed: int = 2, *, yield_every: int = 0, found: Found | None = None, **options):
+    def __init__(self, seed: int = 0, *, yield_every: int = 0, found: Found | None = None, **options):
         super().__init__(seed, **options)
         self.yield_every = yield_every
         self.found = Found() if found is None else found
