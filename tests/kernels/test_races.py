@@ -7,7 +7,8 @@ import pytest
 from racecheck import Found, RaceBackend, barriers, instrumented
 from racecheck.calls import check, disk_call, examples, far_origin, operations
 
-from gpu4d.device.backend import inlined
+from gpu4d import operation
+from gpu4d.device.backend import inlined, using_backend
 
 pytestmark = [
     pytest.mark.slow,
@@ -130,6 +131,22 @@ def test_atomics_race_with_plain_accesses_alone():
     both = "atomicAdd(&box[0], 1);"
     assert kinds(0, between=f"__syncthreads(); {both} __syncthreads();") == set()
     assert kinds(0, between=f"__syncthreads(); {both}") == {"RACE"}
+
+
+def test_threads_that_step_aside_change_answers_only_where_nothing_orders_them():
+    """Between the read and the write of a sum, say: then a sum is lost."""
+    call = far_origin()
+    file, before, name, _ = LEFT_OUT["turning point"]
+
+    def answer(every: int, sources: dict[str, str]) -> list:
+        with using_backend(RaceBackend(yield_every=every, sources=sources)), operation.using("cuda"):
+            return [part.tolist() for part in operation.OPERATIONS[name](*call.args, **call.options)]
+
+    right = answer(0, {})
+    broken = {file: barriers.without(file, before)}
+    assert answer(2, {}) == answer(3, {}) == right
+    assert answer(0, broken) == right, "the broken copy gives itself away without it"
+    assert answer(2, broken) != right
 
 
 def test_reports_name_file_and_line():
