@@ -183,7 +183,8 @@ DEVICE int significant(const float* __restrict__ hybrid, const float* __restrict
       keep = noise > least_noise ? cross[at] >= least * sqrtf(noise) : 0 >= least;
       key = joined(__float_as_uint(hybrid[at]), ~place);
     }
-    const u32 keeping = __ballot_sync(FULL_WARP, keep);  // nobody writes before all 32 have read
+    const u32 keeping = __ballot_sync(FULL_WARP, keep);
+    __syncwarp();  // all lanes have read before one writes: a vote alone orders no memory
     if (keep) found[kept + __popc(keeping & lanes_before(lane))] = key;
     kept += __popc(keeping);
   }

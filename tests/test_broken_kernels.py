@@ -4,7 +4,9 @@ Three ways to be wrong that a run on small data forgives: a barrier left out, a 
 an array has more than 2³¹ elements. The last needs no such array: the address space of one is reserved, and only its far end touched.
 """
 
+import math
 import mmap
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -15,15 +17,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
-from cuda_on_host.backend import PLAIN
+from cuda_on_host.backend import OWN_STATICS, PLAIN, SANITIZE
+from test_operations import bragg_frames
 
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
+from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_disks import find_disks
 from gpu4d.bragg.refine_disks import refine_peaks
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.phase.center_of_mass import first_moments
 from gpu4d.phase.poisson import integrate_gradient
 from gpu4d.preprocess import count_electrons, hot_pixel_median
+from gpu4d.probe import synthetic, template
+from gpu4d.virtual.frame_reductions import frame_reductions
 from gpu4d.virtual.masked_sums import annular_sums, masked_sums
 
 SEEDS = (0, 1, 2, 7)
@@ -91,6 +98,32 @@ def peaks() -> tuple[np.ndarray, ...]:
     return hill, np.array([[11, 0, 0]]), np.array([[9, 0, 0]]), np.array([1])
 
 
+def disks_by_cross_correlation() -> object:
+    """Both maps are one at that power: a warp judges maxima that another one found."""
+    kernel = disk_arguments(template(synthetic((64, 64), 3.2)), 4, None)
+    patterns = bragg_frames((64, 64), 2)
+    return find_disks(patterns, *(kernel[k] for k in ("spectrum", "moments", "allowed")), power=1.0, min_spacing=4.8, max_peaks=12)
+
+
+def many_frames() -> object:
+    """Groups of 17 frames, of which shared memory holds the sums of 16 at a time; two warps have pixels."""
+    frames = np.random.default_rng(5).integers(0, 65536, (1030, 64, 32)).astype("uint16")
+    return frame_reductions(frames, np.ones((1, 64, 32), bool))
+
+
+def turning_point(frames: np.ndarray) -> object:
+    """Sums of a row that lies on the border of two rings but for rounding: they go 0 1 0 1 ... where else they fall and then rise."""
+    far, long = np.asarray([-838166.0, 335282.5]), (2000.0, 1.0, math.pi / 2 + 1e-7)
+    return radial_sums(frames, far, n_r=2, r_max=1676331.9664733696, ellipse=long)
+
+
+def far_row() -> object:
+    """Values whose sum depends on the order they are added in."""
+    frames = np.zeros((1, 3, 32), np.float32)
+    frames[0, 0] = np.resize([1.0, 2.0**60, -(2.0**60)], 32)
+    return turning_point(frames)
+
+
 BARRIERS = [
     Case("sum-of-a-block", "center_of_mass.cu", moments, "  __syncthreads();\n  if (warp == 0)", "  if (warp == 0)"),
     Case("sum-used-again", "center_of_mass.cu", moments, "  v = warp_sum(v);\n  __syncthreads();", "  v = warp_sum(v);"),
@@ -103,6 +136,9 @@ BARRIERS = [
         "  for (int i = threadIdx.x; i < rings",
     ),
     Case("electrons-before", "count_electrons.cu", electrons, "  __syncthreads();\n  offset_t at", "  offset_t at"),
+    Case("candidates", "fused_disks.cu", disks_by_cross_correlation, "  ceiling = floor;\n  __syncthreads();", "  ceiling = floor;", 4e-3),
+    Case("sums-used-again", "frame_reductions.cu", many_frames, "v] = sum;\n    }\n    __syncthreads();", "v] = sum;\n    }"),
+    Case("turning-point", "polar.cu", far_row, "lane, last, ok);\n        __syncwarp();", "lane, last, ok);"),
 ]
 
 BOUNDS = [
@@ -162,9 +198,36 @@ def caught(case: Case) -> str:
 
 @pytest.mark.parametrize("case", [*BARRIERS, *BOUNDS, *UNWRITTEN], ids=lambda case: case.label)
 def test_broken_copies_are_caught_and_the_right_ones_are_not(case):
+    expected = case.expected()
     for seed in SEEDS:
-        assert same(case.run(False, seed), case.expected(), case.tolerance), f"the right source fails in order {seed}"
-    assert caught(case), f"nobody notices {case.old!r} -> {case.new!r}"
+        assert same(case.run(False, seed), expected, case.tolerance), f"the right source fails in order {seed}"
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(bool(caught(case))))
+    process.start()  # a process of its own, because what is broken may well crash
+    process.join()
+    assert process.exitcode, f"{case.old!r} -> {case.new!r} goes unnoticed"
+
+
+TWICE = """
+#include "common.cuh"
+template <class T>
+DEVICE T* box() {
+  __shared__ T held[1];
+  return held;
+}
+extern "C" __global__ void put(int* out) { *out = *box<int>(), *box<int>() = VALUE; }
+"""
+
+
+def test_two_compilations_of_a_source_have_shared_memory_of_their_own():
+    """The second must not find what the first left behind, but poison."""
+    host = HostBackend(sources={"twice.cu": TWICE.replace('#include "common.cuh"', inlined("common.cuh"))})
+    found = []
+    for value in (5, 7, 5):
+        out = np.zeros(1, np.int32)
+        host.launch(host.function("twice.cu", "put", (f"VALUE={value}",)), (1,), (1,), (out,), 0)
+        found.append(int(out[0]))
+    assert found == [-1, -1, -1], "shared memory nobody wrote is all ones"
+    assert OWN_STATICS in SANITIZE
 
 
 def test_writing_behind_an_array_is_said():

@@ -559,6 +559,7 @@ def test_the_kernel_as_it_is_passes():
     check_thoroughly(inlined("fused_disks.cu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", list(BROKEN))
 def test_a_broken_kernel_is_caught(fault):
     text = inlined("fused_disks.cu")

@@ -230,6 +230,7 @@ def for_frame_reductions() -> list[Example]:
         Example("many-masks", (disks((3, 10, 16), "uint8"), rng.random((37, 10, 16)) < 0.4)),
         Example("wide", (rng.integers(0, 60000, (2, 3, 1100)).astype("uint16"), some_masks((3, 1100)))),
         Example("long", (rng.integers(0, 65536, (71, 8, 8)).astype("uint16"), some_masks((8, 8)))),
+        Example("many", (rng.integers(0, 65536, (1100, 8, 8)).astype("uint16"), some_masks((8, 8)))),  # a group of more than 16
         Example("bool", (disks((3, 9, 12)) > 20, some_masks((9, 12)))),
     ]
 
@@ -419,6 +420,8 @@ def for_find_disks() -> list[Example]:
         one("infinity", infinite),
         one("flat", np.ones((2, 24, 27), "uint32"), min_significance=0.0),
         one("square", bragg_frames((64, 64), 3)),
+        one("square-cross", bragg_frames((64, 64), 2), power=1.0),
+        one("square-parabola", bragg_frames((64, 64), 2), refine="parabola", refine_power=0.85),  # no standard errors at that power
         one("none", counts[:0]),
         one("one", bragg_frames((32, 44), 1, "uint8")),
         one("256", with_gaps(bragg_frames((256, 256), 3, "float32"))),

@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,14 @@ from gpu4d.device import backend
 
 HERE = Path(__file__).parent
 KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)')
-PLAIN = ("-O1",)
-SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+# Static variables of templates and inline functions are else one for all libraries of a process: a second compilation of a source
+# would use the first one's shared memory, which is not poisoned before its blocks.
+OWN_STATICS = "-fno-gnu-unique"
+PLAIN = ("-O1", OWN_STATICS)
+SANITIZE = (
+    *("-O1", "-g", OWN_STATICS),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"),
+)
 POISON = (0xFF, 0x4B)  # NaN and -1; 1.3e7 and large: what is left of it differs from seed to seed
 GUARD = 4096  # bytes behind every array from `empty`
 
@@ -75,7 +82,7 @@ class HostBackend:
 
     def function(self, file, name, defines):
         text = self.sources.get(file) or backend.inlined(file)
-        library = compiled(text, file, tuple(f"-D{d}" for d in defines), self.flags)
+        library = self.library(text, file, tuple(f"-D{d}" for d in defines))
         try:
             entry = getattr(library, f"launch_{name}")
         except AttributeError:
@@ -83,6 +90,9 @@ class HostBackend:
         entry.restype = ctypes.c_char_p
         entry.kernel_name, entry.library = name, library
         return entry
+
+    def library(self, text: str, file: str, options: tuple[str, ...]) -> ctypes.CDLL:
+        return compiled(text, file, options, self.flags)
 
     def launch(self, function, grid, block, args, shared):
         assert shared <= self.limit, f"{function.kernel_name} asks for {shared} bytes of shared memory, the card has {self.limit}"
@@ -132,17 +142,32 @@ def compiled(text: str, file: str, options: tuple[str, ...], flags: tuple[str, .
     """Shared library of one source; kept on disk by the hash of everything that went into it."""
     launchers = "".join(f"HOST_LAUNCHER({name})\n" for name in kernel_names(text, options))
     whole = f'#define CUDA_ON_HOST 1\n#include "cuda_on_host.h"\n{text}\n{launchers}'
-    key = hashlib.sha256((whole + (HERE / "cuda_on_host.h").read_text() + repr((options, flags))).encode()).hexdigest()[:20]
-    folder = Path(os.environ.get("GPU4D_HOST_BUILD", Path(tempfile.gettempdir()) / f"gpu4d-cuda-on-host-{os.getuid()}"))
-    folder.mkdir(parents=True, exist_ok=True)
-    library = folder / f"{Path(file).stem}-{key}.so"
-    if not library.exists():
-        source, part = library.with_suffix(".cpp"), library.with_suffix(f".{os.getpid()}.so")
+    quiet = ("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-but-set-variable")
+    command = ("g++", "-std=c++17", *flags, "-fPIC", "-shared", *quiet, "-I", str(HERE), *options)
+
+    def make(library: Path) -> None:
+        source = library.with_suffix(".cpp")
         source.write_text(whole)
-        quiet = ("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-but-set-variable")
-        command = ["g++", "-std=c++17", *flags, "-fPIC", "-shared", *quiet, "-I", HERE, *options, source, "-o", part]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run([*command, source, "-o", library], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"g++ does not take {file}:\n{done.stderr}")
-        part.replace(library)
-    return ctypes.CDLL(str(library))
+
+    return ctypes.CDLL(str(built(f"{Path(file).stem}.so", (whole, (HERE / "cuda_on_host.h").read_text(), command), make)))
+
+
+def built(name: str, parts: tuple, make: Callable[[Path], None]) -> Path:
+    """A file made from `parts`, kept on disk by their hash: `make` writes it once, though several processes ask for it together."""
+    folder = Path(os.environ.get("GPU4D_HOST_BUILD", Path(tempfile.gettempdir()) / f"gpu4d-cuda-on-host-{os.getuid()}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, suffix = os.path.splitext(name)
+    kept = folder / f"{stem}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}{suffix}"
+    if not kept.exists():
+        import fcntl  # not on Windows, where nothing is compiled either
+
+        with open(kept.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also by the death of its process
+            if not kept.exists():
+                part = kept.with_name(f"part-{kept.name}")
+                make(part)
+                part.replace(kept)
+    return kept

@@ -56,6 +56,24 @@ static inline float4 make_float4(float x, float y, float z, float w) { return {x
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #endif
+
+// -DRACE_CHECK: a detector (tests/kernels/racecheck/detector.cpp) is told which thread runs, what memory to watch and
+// what orders threads.
+#ifdef RACE_CHECK
+#define TELL_DETECTOR(...) __VA_ARGS__
+extern "C" {
+void race_launch_begins(void (*step_aside)());
+void race_watch(const void* begin, size_t bytes, const char* name, bool shared);
+void race_block_begins(unsigned threads);
+void race_thread_runs(unsigned thread);
+void race_block_joined();
+void race_warp_joined(unsigned warp, unsigned mask, bool orders_memory);
+void race_atomic(bool begins);
+void race_launch_ends();
+}
+#else
+#define TELL_DETECTOR(...)
+#endif
 static uint3 threadIdx, blockIdx;
 static dim3 blockDim, gridDim;
 static constexpr int warpSize = 32;
@@ -103,6 +121,12 @@ static inline uint64_t rng() {
 }
 
 #if defined(__x86_64__)
+// CuPy compiles with -ftz=true: subnormal numbers are zero, as operands and as results. (Here in double precision, too.)
+struct FlushedToZero {
+  const unsigned before = __builtin_ia32_stmxcsr();
+  FlushedToZero() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+  ~FlushedToZero() { __builtin_ia32_ldmxcsr(before); }
+};
 // swap(&from, to): push the callee-saved registers, exchange stack pointers, pop (System V ABI)
 __attribute__((naked, noinline)) static void swap(void** from, void* to) {
   __asm__(
@@ -112,6 +136,7 @@ __attribute__((naked, noinline)) static void swap(void** from, void* to) {
 static void* scheduler_sp;
 static inline void yield_to_scheduler() { swap(&current->sp, scheduler_sp); }
 #else
+struct FlushedToZero {};
 static inline void yield_to_scheduler() {
   if (!_setjmp(current->here)) _longjmp(scheduler, 1);
 }
@@ -139,7 +164,7 @@ static inline unsigned warp_size_of(unsigned w) {
 
 // every lane of `mask` meets here; returns the parity of the slots they wrote
 template <class T>
-static inline unsigned warp_exchange(unsigned mask, T v) {
+static inline unsigned warp_exchange(unsigned mask, T v, bool orders_memory = false) {
   static_assert(sizeof(T) <= 8, "shuffles move at most 8 bytes");
   Fiber* f = current;
   unsigned lane = f->linear & 31;
@@ -159,6 +184,7 @@ static inline unsigned warp_exchange(unsigned mask, T v) {
     w.slot_mask[parity] = w.arrived;
     w.arrived &= ~mask;
     w.generation++;
+    TELL_DETECTOR(race_warp_joined(f->linear >> 5, mask, orders_memory);)
     unsigned first = (f->linear >> 5) * 32;
     for (unsigned l = 0; l < 32 && first + l < n_threads; l++)
       if ((mask >> l & 1) && fibers[first + l].state == AT_WARP) fibers[first + l].state = READY;
@@ -207,6 +233,7 @@ static void make_fibers(unsigned n) {
 static inline void resume(Fiber* f) {
   current = f;
   threadIdx = f->tid;
+  TELL_DETECTOR(race_thread_runs(f->linear);)
 #if defined(__x86_64__)
   if (!f->started) {
     f->started = true;
@@ -242,6 +269,7 @@ static int find_shared(dl_phdr_info* i, size_t, void*) {  // this library's TLS 
 }
 enum Order { AS_THEY_ARE, THREADS_MIXED, WARP_BY_WARP };
 static void run_block(Order shuffle) {
+  TELL_DETECTOR(race_block_begins(n_threads);)
   n_done = n_at_block = 0;
   if (shared_begin) memset(shared_begin, 0xFF, shared_size);
   if (!dynamic.empty()) memset(dynamic.data(), 0xFF, dynamic.size());
@@ -290,6 +318,7 @@ static void run_block(Order shuffle) {
       for (unsigned i = 0; i < n_threads; i++)
         if (fibers[i].state == AT_BLOCK) fibers[i].state = READY;
       n_at_block = 0;
+      TELL_DETECTOR(race_block_joined();)
       continue;
     }
     if (!ran && !failed) {
@@ -304,6 +333,7 @@ static void run_block(Order shuffle) {
     for (auto& f : fibers) f.started = false;
 }
 static const char* launch(void (*b)(void*), void* args, dim3 g, dim3 t, size_t shmem, uint64_t seed) {
+  const FlushedToZero as_on_a_gpu;
   body = b;
   body_args = args;
   gridDim = g;
@@ -320,6 +350,9 @@ static const char* launch(void (*b)(void*), void* args, dim3 g, dim3 t, size_t s
   dynamic.assign(shmem, 0);
   touch_tls = 1;
   dl_iterate_phdr(find_shared, nullptr);
+  TELL_DETECTOR(race_launch_begins(yield_to_scheduler);)
+  TELL_DETECTOR(race_watch(shared_begin, shared_size, "static shared memory", true);)
+  TELL_DETECTOR(race_watch(dynamic.data(), shmem, "dynamic shared memory", true);)
   order.resize(n_threads);
   for (unsigned i = 0; i < n_threads; i++)
     order[i] = seed == 1 ? n_threads - 1 - i : i;  // 0 forward, 1 backward, even mixed, odd warp by warp
@@ -329,6 +362,7 @@ static const char* launch(void (*b)(void*), void* args, dim3 g, dim3 t, size_t s
         blockIdx = {x, y, z};
         run_block(seed < 2 ? AS_THEY_ARE : seed % 2 ? WARP_BY_WARP : THREADS_MIXED);
       }
+  TELL_DETECTOR(race_launch_ends();)
   return failed ? error : nullptr;
 }
 template <class... A, size_t... I>
@@ -361,7 +395,7 @@ extern "C" void leave_out_blocks_before(unsigned x) { coh::first_block = x; }
   }
 
 static inline void __syncthreads() { coh::block_barrier(); }
-static inline void __syncwarp(unsigned m = 0xffffffffu) { coh::warp_exchange<int>(m, 0); }
+static inline void __syncwarp(unsigned m = 0xffffffffu) { coh::warp_exchange<int>(m, 0, true); }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 template <class T>
@@ -408,14 +442,18 @@ static inline T __ldg(const T* p) {
 }
 template <class T, class U>
 static inline T atomicAdd(T* p, U v) {
+  TELL_DETECTOR(race_atomic(true);)
   T o = *p;
   *p = o + (T)v;
+  TELL_DETECTOR(race_atomic(false);)
   return o;
 }
 template <class T, class U>
 static inline T atomicMax(T* p, U v) {
+  TELL_DETECTOR(race_atomic(true);)
   T o = *p;
   if ((T)v > o) *p = (T)v;
+  TELL_DETECTOR(race_atomic(false);)
   return o;
 }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
