@@ -165,11 +165,11 @@ DEVICE void write_electrons(const Pixel* __restrict__ frames, const float* __res
 }
 
 #define INSTANCE(NAME, Pixel)                                                                                        \
-  extern "C" __global__ void __launch_bounds__(256, 5) mark_electrons_##NAME(                                           \
+  extern "C" __global__ void __launch_bounds__(256, 5) mark_electrons_##NAME(                                        \
       const Pixel* __restrict__ frames, const float* __restrict__ level, const float* __restrict__ scale,            \
       u32* __restrict__ bits, u32* __restrict__ counts, float lower, float upper, int n, int nx, int ny,             \
       int strips) {                                                                                                  \
-    mark_electrons<Pixel>(frames, level, scale, bits, counts, lower, upper, n, nx, ny, strips);                         \
+    mark_electrons<Pixel>(frames, level, scale, bits, counts, lower, upper, n, nx, ny, strips);                      \
   }                                                                                                                  \
   extern "C" __global__ void __launch_bounds__(256) write_electrons_##NAME(                                          \
       const Pixel* __restrict__ frames, const float* __restrict__ level, const float* __restrict__ scale,            \

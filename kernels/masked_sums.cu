@@ -6,10 +6,11 @@
 //   radii     (rings, 2)              double: inner (negative: a full disk) and outer
 //   mask      (nx, ny)                bytes, 0 = does not count; null = all count
 //   sums      (n, masks or rings)     double
-// weighted_sums: grid (groups of eight patterns, slices of the detector), blocks of 256 threads; thread t takes pixels
+// weighted_sums: grid (groups of eight or four patterns, slices of the detector), blocks of 256 threads; thread t takes pixels
 // t, t + 256, ... of a slice, two at a time: 16 pixels are on their way together. A weight goes to a register once for
-// eight patterns; up to four masks at a time, so that their 32 sums stay in registers. add_slices: one thread a sum.
-// annular_sums: one block of 256 threads a pattern, a warp takes a row of the box about the rings; four rings at a time.
+// eight patterns (four of 32 bits a pixel); up to four masks at a time, so that their 32 sums stay in registers.
+// add_slices: one thread a sum.
+// annular_sums: one block of 256 threads a pattern, a warp takes a row of the box about the rings; four rings at once.
 // Slices follow from the detector alone, and a sum is made in the same order whatever patterns and masks stand beside
 // it: its bits depend on nothing else.
 // bytes: weighted: the pattern once for every four masks (from L2 after the first), half a byte (float) or a byte a
@@ -37,7 +38,7 @@ struct Shared {
   static constexpr int PATTERNS = sizeof(Pixel) < 4 ? 8 : 4, PIXELS = sizeof(Pixel) < 4 ? PIXELS_OF_COUNTS : 2;
 };
 
-// A count as a double: the bits of 2^52 + v, minus 2^52. An addition, which cards do four times as fast as a conversion.
+// A count as a double: the bits of 2^52 + v, minus 2^52. Cards do this addition four times as fast as a conversion.
 template <class Pixel>
 DEVICE double exact(Pixel v) {
 #ifdef CUDA_ON_HOST
@@ -55,8 +56,8 @@ DEVICE bool seen(Pixel, double) {
 }
 DEVICE bool seen(float, double w) { return w != 0; }
 
-// Sums of N values over a warp, N a power of two: lane l has that of value l % N. Lanes trade halves of their values, so
-// that 31 exchanges do for 32 sums, each in the order of warp_sum.
+// Sums of N values over a warp, N a power of two: lane l has that of value l % N. Lanes trade halves of their values,
+// so that 31 exchanges do for 32 sums, each in the order of warp_sum.
 template <int N, int APART = 16>
 DEVICE double sums_of(double* v) {
   if constexpr (APART >= N) {
@@ -72,7 +73,7 @@ DEVICE double sums_of(double* v) {
   return v[0];
 }
 
-// Pixels `begin` to `end` of `some` patterns under `masks` <= M masks. `part` (WARPS, 32) is free again behind the call.
+// Pixels `begin` to `end` of `some` patterns under `masks` <= M masks. `part` (WARPS, 32) is free behind the call.
 template <int M, class Pixel, class Weight>
 DEVICE void slice_sums(const Pixel* __restrict__ frame, const Weight* __restrict__ weights, double* __restrict__ parts,
                        double* part, int pixels, int begin, int end, int some, int masks, offset_t pitch) {
