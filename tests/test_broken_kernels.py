@@ -113,7 +113,7 @@ BARRIERS = [
 BOUNDS = [
     Case("read-behind-a-frame", "masked_sums.cu", weights, "i + s * THREADS < end;", "i + s * THREADS <= end;"),
     Case("word-behind-a-strip", "count_electrons.cu", electrons, "word < WORDS; word += 8", "word <= WORDS; word += 8"),
-    Case("hot-pixel", "hot_pixels.cu", lambda: hot_pixel_median(counts()), "if (i >= nx * ny) return;", "if (i > nx * ny) return;"),
+    Case("hot-pixel", "hot_pixels.cu", lambda: hot_pixel_median(counts()), "min(first + 4, pixels);", "min(first + 5, pixels + 1);"),
     Case(
         "polar-sample",
         "polar.cu",

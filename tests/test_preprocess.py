@@ -206,3 +206,22 @@ def test_level_and_scale_of_the_kernel_are_the_definitions():
                 found = level_and_scale(dark, 7.3, plane, which)
             for a, b in zip(found, per_pixel(dark, 7.3, plane, which), strict=True):
                 assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(5, 12, 20), (5, 11, 13)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "float32"])
+def test_hot_pixels_of_the_kernel_are_the_definitions(dtype, shape):
+    """Counts on both sides of the one below which no neighbour is looked at; whole vectors and none; masks, thresholds, views."""
+    rng = np.random.default_rng(5)
+    for top, options in ((3, {}), (12, {"threshold": 3.0}), (200, {"unit": 2.5}), (9, {"mask": rng.random(shape[1:]) < 0.9, "noise": 0.5})):
+        frames = rng.integers(0, top, (shape[0] + 1, *shape[1:])).astype(dtype)
+        frames[rng.random(frames.shape) < 0.02] = 200
+        for part in (frames, frames.reshape(-1)[1 : 1 - frames[0].size].reshape(shape)):  # the second begins one pixel later
+            with operation.using("definition"):
+                want = hot_pixel_median(part, **options)
+            assert want[1].any()
+            for seed in (0, 1, 2, 7):
+                with using_backend(HostBackend(seed=seed)), operation.using("cuda"):
+                    found = hot_pixel_median(part, **options)
+                for a, b in zip(found, want, strict=True):
+                    np.testing.assert_array_equal(a, b)
