@@ -20,7 +20,7 @@
 // budget: 48 registers, 128 bytes shared
 #include "common.cuh"
 
-constexpr int FRAMES = 4;  // that share level and scale of a pixel
+constexpr int FRAMES = 4;   // that share level and scale of a pixel
 constexpr int WORDS = 256;  // of a strip
 
 DEVICE float minus_infinity() { return __uint_as_float(0xff800000u); }

@@ -6,8 +6,8 @@
 // four where frames are whole vectors. A count so small that even a median of zero would keep it is not hot whatever
 // stands beside it: where all four are, nothing else is read. Else each pixel by itself, neighbours through L1. Nearly
 // none is hot: one comparison with each neighbour shows that (a hot pixel exceeds all but one of them by half of the
-// lowest limit there is), and only warps that hold a doubtful pixel sort: a network of 19 exchanges in registers for the
-// median, and again for the spread. The decision is made in double precision, without a fused multiply-add.
+// lowest limit there is), and only warps that hold a doubtful pixel sort: a network of 19 exchanges in registers for
+// the median, and again for the spread. The decision is made in double precision, without a fused multiply-add.
 // bytes: frames once in and out, 1 a pixel for hot.   flops: none where counts are small, 10 a pixel else, 200 more a
 // doubtful warp.   bound: memory.
 //

@@ -6,8 +6,8 @@
 //   radii     (rings, 2)              double: inner (negative: a full disk) and outer
 //   mask      (nx, ny)                bytes, 0 = does not count; null = all count
 //   sums      (n, masks or rings)     double
-// weighted_sums: grid (groups of eight or four patterns, slices of the detector), blocks of 256 threads; thread t takes pixels
-// t, t + 256, ... of a slice, two at a time: 16 pixels are on their way together. A weight goes to a register once for
+// weighted_sums: grid (groups of eight or four patterns, slices of the detector), blocks of 256 threads; thread t takes
+// pixels t, t + 256, ... of a slice, two at a time: 16 pixels are on their way together. A weight goes to a register once for
 // eight patterns (four of 32 bits a pixel); up to four masks at a time, so that their 32 sums stay in registers.
 // add_slices: one thread a sum.
 // annular_sums: one block of 256 threads a pattern, a warp takes a row of the box about the rings; four rings at once.
