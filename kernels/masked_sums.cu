@@ -7,13 +7,13 @@
 //   mask      (nx, ny)                bytes, 0 = does not count; null = all count
 //   sums      (n, masks or rings)     double
 // weighted_sums: grid (groups of eight or four patterns, slices of the detector), blocks of 256 threads; thread t takes
-// pixels t, t + 256, ... of a slice, two at a time: 16 pixels are on their way together. A weight goes to a register once for
-// eight patterns (four of 32 bits a pixel); up to four masks at a time, so that their 32 sums stay in registers.
-// add_slices: one thread a sum.
+// pixels t, t + 256, ... of a slice, two at a time: 16 pixels are on their way together. A weight goes to a register
+// once for eight patterns (four of 32 bits a pixel); up to four masks at a time, so that their 32 sums stay in
+// registers. add_slices: one thread a sum.
 // annular_sums: one block of 256 threads a pattern, a warp takes a row of the box about the rings; four rings at once.
 // Slices follow from the detector alone, and a sum is made in the same order whatever patterns and masks stand beside
 // it: its bits depend on nothing else.
-// bytes: weighted: the pattern once for every four masks (from L2 after the first), half a byte (float) or a byte a
+// bytes: weighted: the pattern once for every four masks (from L2 as far as it holds what is under way), half a byte (float) or a byte a
 // pixel and mask of weights, from L2. annuli: the pattern once for every four rings.
 // flops: 2 a pixel and mask in double, 1 for its conversion; 5 a pixel and 3 comparisons a ring.
 // bound: weights: memory up to four masks on cards with half the rate in double, then double; annuli: double.
