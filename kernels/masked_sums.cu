@@ -13,8 +13,8 @@
 // annular_sums: one block of 256 threads a pattern, a warp takes a row of the box about the rings; four rings at once.
 // Slices follow from the detector alone, and a sum is made in the same order whatever patterns and masks stand beside
 // it: its bits depend on nothing else.
-// bytes: weighted: the pattern once for every four masks (from L2 as far as it holds what is under way), half a byte (float) or a byte a
-// pixel and mask of weights, from L2. annuli: the pattern once for every four rings.
+// bytes: weighted: the pattern once for every four masks (from L2 as far as it holds what is under way), half a byte
+// (float) or a byte a pixel and mask of weights, from L2. annuli: the pattern once for every four rings.
 // flops: 2 a pixel and mask in double, 1 for its conversion; 5 a pixel and 3 comparisons a ring.
 // bound: weights: memory up to four masks on cards with half the rate in double, then double; annuli: double.
 // budget(weighted_sums.*): 128 registers, 2048 bytes shared
