@@ -10,5 +10,5 @@ if __name__ != "gpu4d.kernels":
 
 
 def source(name: str) -> str:
-    """Text of one CUDA source, for example ``source("center_of_mass.cu")``."""
+    """Text of one CUDA source, for example ``source("masked_sums.cu")``."""
     return files(__package__).joinpath(*name.split("/")).read_text(encoding="utf-8")

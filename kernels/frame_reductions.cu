@@ -8,8 +8,10 @@
 // frame_sums: grid (tiles of the detector, groups of frames), blocks of 256 threads. A thread owns 32 pixels of 8 or
 // 16 bits (8 of 32 bits) as 16-byte vectors; those of a warp lie side by side. Sums and maxima of its pixels stay in
 // registers for the whole group; its part of a frame's sums goes through a reduction of the warp and, every `chunk`
-// frames, through shared memory to `sums`. Sums of packed counts are dot products with bytes (dp2a, dp4a). _full: the
-// last tile ends with the detector. _ragged: rows or frames that do not begin at 16 bytes, read pixel by pixel.
+// frames, through shared memory to `sums`. Sums of packed counts are dot products with bytes (dp2a, dp4a). A thread
+// loads its vectors of the next frame before it adds those of this one: memory is asked while the block computes.
+// _full: the last tile ends with the detector. _ragged: rows or frames that do not begin at 16 bytes, read pixel by
+// pixel when they are needed.
 // add_counts, add_floats, add_groups add the parts in fixed order. repair_f32: groups that hold a frame with a NaN or
 // an infinity are summed again without it; all others end at once.
 // bytes: the patterns once. Parts, written and read: 12 of 512 at 256 frames of 16 bits a group, and 16 (masks + 4) of
@@ -265,13 +267,20 @@ DEVICE void frame_sums(const Pixel* __restrict__ patterns, const u8* __restrict_
   Running<Pixel> running;
   int x[C::VECTORS], y[C::VECTORS];
   UNROLL for (int e = 0; e < C::VECTORS; e++) x[e] = place.x(e), y[e] = place.y(e);
-  const Pixel* frame = patterns + begin * pixels;
+  const Pixel *frame = patterns + begin * pixels, *const last = patterns + (end - 1) * pixels;
+  u32 words[WORDS], next[WORDS];
+  if constexpr (ALIGNED) load<true>(frame, place, x, y, ny, next);
   for (int first = begin; first < end; first += chunk) {
     const int here = min(chunk, end - first);
     Wide* out = part + warp * values;
     for (int f = 0; f < here; f++, frame += pixels, out += WARPS * values) {
-      u32 words[WORDS], bytes[BYTES];
-      load<ALIGNED>(frame, place, x, y, ny, words);
+      u32 bytes[BYTES];
+      if constexpr (ALIGNED) {
+        UNROLL for (int i = 0; i < WORDS; i++) words[i] = next[i];
+        if (frame != last) load<true>(frame + pixels, place, x, y, ny, next);  // on its way while this one is added
+      } else {
+        load<false>(frame, place, x, y, ny, words);
+      }
       if (totals) running.add(words);
       for (int m = 0; m < masks; m += 8) {
         load_plane(planes + m / 8 * plane, place, bytes);

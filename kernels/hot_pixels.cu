@@ -2,14 +2,16 @@
 //   frames, corrected  (n, nx, ny)  native dtype
 //   mask               (nx, ny)     bytes, 0 = does not count and is replaced; null = all count
 //   hot                (n, nx, ny)  bytes
-// One thread a pixel, 256 threads a block, grid n * ceil(nx ny / 256); neighbours come through L1.
-// Nearly no pixel is hot: one comparison with each neighbour shows that (a hot pixel exceeds all but one of them by
-// half of the lowest limit there is), and only warps that hold a doubtful pixel sort: a network of 19 exchanges in
-// registers for the median, and again for the spread. The decision is made in double precision, without a fused
-// multiply-add. bytes: frames once in and out, 1 a pixel for hot.   flops: 10 a pixel, 200 more a doubtful warp. bound:
-// memory.
+// Four neighbouring pixels a thread, 256 threads a block, grid n * ceil(nx ny / 1024); one load and one store for the
+// four where frames are whole vectors. A count so small that even a median of zero would keep it is not hot whatever
+// stands beside it: where all four are, nothing else is read. Else each pixel by itself, neighbours through L1. Nearly
+// none is hot: one comparison with each neighbour shows that (a hot pixel exceeds all but one of them by half of the
+// lowest limit there is), and only warps that hold a doubtful pixel sort: a network of 19 exchanges in registers for
+// the median, and again for the spread. The decision is made in double precision, without a fused multiply-add.
+// bytes: frames once in and out, 1 a pixel for hot.   flops: none where counts are small, 10 a pixel else, 200 more a
+// doubtful warp.   bound: memory.
 //
-// budget: 72 registers, 0 bytes shared
+// budget: 80 registers, 0 bytes shared
 #include "common.cuh"
 
 #define LEAST 3
@@ -62,21 +64,36 @@ DEVICE float as_pixel<float>(double v) {
   return float(v);
 }
 
+// What half of the lowest limit is above: the limit of a median of zero.
+DEVICE float lowest_limit(double threshold, double unit) {
+  return float(unit * threshold) * (0.612f + 0.25f * float(threshold));
+}
+
+// Four pixels as one load.
 template <class Pixel>
-DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restrict__ mask,
-                             Pixel* __restrict__ corrected, u8* __restrict__ hot, double threshold, double unit,
-                             double noise, int nx, int ny, int blocks) {
-  const offset_t frame = blockIdx.x / blocks;
-  const int i = (blockIdx.x % blocks) * 256 + threadIdx.x;
-  if (i >= nx * ny) return;
+struct alignas(4 * sizeof(Pixel)) Four {
+  Pixel v[4];
+};
+
+// Whether four pixels count and hold counts that exceed no neighbour by half of the lowest limit.
+template <class Pixel>
+DEVICE bool all_small(const Four<Pixel>& four, const u8* __restrict__ mask, u32 limit) {
+  bool small = true;
+  UNROLL for (int k = 0; k < 4; k++) small &= u32(four.v[k]) <= limit && (!mask || mask[k]);
+  return small;
+}
+DEVICE bool all_small(const Four<float>&, const u8*, u32) { return false; }  // may have neighbours below zero
+
+// Pixel i of a frame, by itself.
+template <class Pixel>
+DEVICE void judge(const Pixel* __restrict__ here, const u8* __restrict__ mask, Pixel* __restrict__ corrected,
+                  u8* __restrict__ hot, double threshold, double unit, double noise, int i, int nx, int ny) {
   const int x = i / ny, y = i % ny;
-  const Pixel* here = frames + frame * nx * ny;
   const Pixel value = here[i];
   const bool good = !mask || mask[i];
 
   const float v = float(value);
-  const float least = float(unit * threshold) * (0.612f + 0.25f * float(threshold));  // the limit of a median of zero
-  const float bar = v - 0.499f * least + 1e-6f * fabsf(v);                            // never too low
+  const float bar = v - 0.499f * lowest_limit(threshold, unit) + 1e-6f * fabsf(v);  // never too low
   int count = 0, close = 0;
   u32 valid = 0;
   UNROLL for (int k = 0; k < 8; k++) {
@@ -91,7 +108,6 @@ DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restr
     close += !(other < bar);
     if (good && close > 1) break;  // after two neighbours, as a rule
   }
-  const offset_t at = frame * nx * ny + i;
   const bool doubtful = good ? v - v == 0 && count >= LEAST && close <= 1 : count > 0;
   Pixel result = value;
   bool is_hot = false;
@@ -112,8 +128,29 @@ DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restr
     is_hot = good && double(value) - median > limit && double(value) - second > 0.5 * limit;
     if (is_hot || !good) result = as_pixel<Pixel>(median);
   }
-  corrected[at] = result;
-  hot[at] = is_hot;
+  corrected[i] = result;
+  hot[i] = is_hot;
+}
+
+template <class Pixel>
+DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restrict__ mask,
+                             Pixel* __restrict__ corrected, u8* __restrict__ hot, double threshold, double unit,
+                             double noise, int nx, int ny, int blocks) {
+  const int first = (int(blockIdx.x % blocks) * 256 + int(threadIdx.x)) * 4, pixels = nx * ny;
+  if (first >= pixels) return;
+  const offset_t frame = offset_t(blockIdx.x / blocks) * pixels;
+  if (pixels % 4 == 0 && reinterpret_cast<u64>(frames) % sizeof(Four<Pixel>) == 0) {
+    const Four<Pixel> four = *reinterpret_cast<const Four<Pixel>*>(frames + frame + first);
+    const u32 limit = u32(fminf(0.498f * lowest_limit(threshold, unit), 4e9f));
+    if (all_small(four, mask ? mask + first : mask, limit)) {
+      *reinterpret_cast<Four<Pixel>*>(corrected + frame + first) = four;
+      *reinterpret_cast<Four<u8>*>(hot + frame + first) = Four<u8>{{0, 0, 0, 0}};
+      return;
+    }
+  }
+#pragma unroll 1
+  for (int i = first; i < min(first + 4, pixels); i++)
+    judge(frames + frame, mask, corrected + frame, hot + frame, threshold, unit, noise, i, nx, ny);
 }
 
 #define INSTANCE(NAME, Pixel)                                                                          \

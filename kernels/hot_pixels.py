@@ -1,4 +1,4 @@
-"""Launches hot_pixels.cu: one thread a pixel."""
+"""Launches hot_pixels.cu: one thread for four pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THREADS = 256
 def hot_pixel_median(frames, /, *, threshold=5.0, unit=1.0, noise=0.0, mask=None):
     frames = contiguous(frames)
     *batch, nx, ny = frames.shape
-    blocks = ceil(nx * ny / THREADS)
+    blocks = ceil(nx * ny / (4 * THREADS))
     valid = np.uint64(0) if mask is None else as_bytes(mask)
     corrected, hot = device.empty(frames.shape, frames.dtype), device.empty(frames.shape, np.bool_)
     function = device.kernel(FILE, f"hot_pixel_median_{suffix(frames)}")

@@ -1,4 +1,4 @@
-"""Launches masked_sums.cu, one block a pattern; bool masks go through frame_reductions.cu, which packs them as bits."""
+"""Launches masked_sums.cu: a block for eight patterns under weights, for one with annuli. Bool masks go through frame_reductions.cu."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ from gpu4d.kernels.pixels import contiguous, suffix
 from gpu4d import device
 
 FILE = "masked_sums.cu"
+THREADS = 256
+SLICE = 16384  # pixels of a block: 64 MB of frames make 256 blocks of 16-bit counts, about what 132 multiprocessors hold at once
 
 
 def masked_sums(patterns, masks, /):
     if masks.dtype.kind == "b":
         return frame_sums(patterns, masks).sums[:, : masks.shape[0]]
-    patterns = contiguous(patterns)
+    patterns, masks = contiguous(patterns), contiguous(masks if masks.dtype in (np.float32, np.float64) else masks.astype(np.float64))
     n, nx, ny = patterns.shape
-    m = masks.shape[0]
+    m, slices = masks.shape[0], -(-nx * ny // SLICE)
+    parts = device.empty((n, slices, m), np.float64)
+    kind = suffix(patterns)
+    kernel = device.kernel(FILE, f"weighted_sums_single_{kind}" if masks.dtype == np.float32 else f"weighted_sums_double_{kind}")
+    numbers = (np.int32(v) for v in (n, nx * ny, m, SLICE))
+    together = 8 if patterns.dtype.itemsize < 4 else 4  # patterns of a block, as in the kernel
+    device.launch(kernel, (-(-n // together), slices), THREADS, (patterns, masks, parts, *numbers))
+    if slices == 1:
+        return parts[:, 0]
     sums = device.empty((n, m), np.float64)
-    kernel = device.kernel(FILE, f"weighted_sums_{suffix(patterns)}")
-    weights = contiguous(masks.astype(np.float64))
-    device.launch(kernel, n, 256, (patterns, weights, sums, np.int32(nx * ny), np.int32(m)))
+    add = device.kernel(FILE, "add_slices")
+    device.launch(add, -(-n * m // 256), 256, (parts, sums, np.int64(n * m), np.int32(slices), np.int32(m)))
     return sums
 
 

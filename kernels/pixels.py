@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+LONGEST_OF_U32 = (
+    1 << 16
+)  # pixels a side: a lane's first moment, 8 counts of 2³² times a place, stays below the 2⁵¹ that a warp adds exactly
 SUFFIX = {"uint8": "u8", "uint16": "u16", "uint32": "u32", "float32": "f32"}
 
 
@@ -21,6 +24,13 @@ def unsupported(patterns: Any, *_: Any, **__: Any) -> str | None:
         return "a frame has 2³¹ pixels or more"
     name = str(patterns.dtype).removeprefix("torch.")
     return None if name in SUFFIX else f"the kernels take {', '.join(SUFFIX)}, not {name}"
+
+
+def moments_unsupported(patterns: Any, *_: Any, **__: Any) -> str | None:
+    """Give the reason why frame_reductions.cu would not add the first moments of these patterns exactly, or None."""
+    if (reason := unsupported(patterns)) is None and str(patterns.dtype).endswith("uint32") and max(patterns.shape[-2:]) > LONGEST_OF_U32:
+        reason = f"first moments of uint32 are exact on detectors of up to {LONGEST_OF_U32} pixels a side, not {max(patterns.shape[-2:])}"
+    return reason
 
 
 def contiguous(array: Any) -> Any:

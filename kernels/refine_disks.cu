@@ -2,20 +2,25 @@
 //   maps      (n, nx, ny) float32   correlation maps, y fastest; periodic
 //   px, py    (n, most) int32       whole pixels the maxima start at
 //   count     (n) int32             how many there are
-//   tx, ty    (3, phases, nx | ny) float32   periodic sinc and derivatives: weight of sample i for a point p / phases
+//   tx, ty    (3, phases, 2 nx | 2 ny) float32   periodic sinc and derivatives, twice: [n - i + s] of entry p is the
+//                                   weight of sample s for the point i + p / phases
 //   x, y, height, sx, sy   (n, most) double  NaN behind the last
 // Trigonometric interpolation is separable: its exact value, gradient and Hessian at a point are d(x) . C . d(y), C
-// the map. Eight peaks of a pattern share a pass over it: a thread holds 24 weighted sums of two map columns; the
-// weights of a row (three bases of eight peaks) come from shared memory by six broadcast loads. All columns of the
-// block then meet in 48 sums. Newton steps from a parabola: two, more only where the second was still long.
-// newton_peaks, peak_errors: 64 to 128 threads (row sets x column pairs), blocks (n, groups of eight peaks).
+// the map. A team of threads serves eight peaks of a pattern in a pass over it: a thread holds 24 weighted sums of two
+// map columns; the weights of a row (three bases of eight peaks) come from shared memory by six broadcast loads. All
+// columns of the team then meet in 48 sums. Newton steps from a parabola: two, more only where the second was still
+// long.
+// newton_peaks, peak_errors: a team of 64 to 128 threads (row sets x column pairs), blocks (n, groups of eight peaks).
+// newton_peaks_wide, peak_errors_wide: maps whose rows fill tiles of 256 columns. Up to three teams of 64 threads with
+// four columns each go over the map side by side: the products of 72 weights a row with it are one matrix product, the
+// map comes from L2 once for 24 peaks (L1 has it for the second and third team). Blocks (n, groups of 24 peaks).
 // window_peaks: the same threads, blocks (n, peaks); the peers' window of samples, 24 of its rows at a time.
 // parabola_peaks: a thread a peak.
-// bytes: the map once from DRAM, then from L2 once a step and group of eight (1.5 MB at 256 x 256, 21 peaks).
+// bytes: the map once from DRAM, then from L2 once a step and block (0.5 MB at 256 x 256, 21 peaks, two steps).
 // flops: 6 a map pixel, peak and step: 19 M at 256 x 256, 21 peaks in groups of eight.
-// bound: fp32 (48 FMA to 8 loads a row and thread).
-// budget(newton_peaks): 168 registers, 16144 bytes shared
-// budget(peak_errors): 168 registers, 15664 bytes shared
+// bound: fp32 (48 FMA to 8 loads a row and thread; wide: 96 to 10).
+// budget(newton_peaks|peak_errors): 168 registers, 16112 bytes shared
+// budget(newton_peaks_wide|peak_errors_wide): 168 registers, 0 bytes shared
 // budget(window_peaks): 168 registers, 0 bytes shared
 // budget(parabola_peaks): 64 registers, 0 bytes shared
 #include "common.cuh"
@@ -29,11 +34,13 @@
 #endif
 
 constexpr int THREADS = 128, WARPS = THREADS / 32;
+constexpr int WIDE = 64;          // threads of a team of the wide kernels, of which a block has up to three
 constexpr int PEAKS = 8;          // of a pattern that share a pass over its map
 constexpr int SLOTS = 3 * PEAKS;  // weighted sums of a column
 constexpr int PITCH = SLOTS + 4;  // of a row's weights: stores go to 8 banks instead of 4
 constexpr int CHUNK = 128;        // map rows whose weights are in shared memory at a time
 constexpr int SUMS = 6;           // value, d/dx, d/dy, dxx, dxy, dyy
+constexpr int ORDER_X[SUMS] = {0, 1, 0, 2, 1, 0}, ORDER_Y[SUMS] = {0, 0, 1, 0, 1, 2};
 constexpr int PHASES = 64;        // table entries a pixel
 constexpr int CLIMB = 3;          // whole-pixel steps to this map's own maximum
 constexpr double REACH = 1.5;     // px from the start; behind it is another hill
@@ -41,13 +48,36 @@ constexpr int LEAST_STEPS = 2, MOST_STEPS = 6;
 constexpr double SETTLED = 0.02;       // px: a Newton step this short ends closer than 1e-3
 constexpr int LINE = 2 * THREADS + 1;  // pitch of a window row's sums over columns
 
+struct Peak {
+  double x, y, height;
+  int px, py;
+};
+
+// A peak on its way: `left` steps it may still make, 0 where only its height is wanting, -1 when it is done
+struct Climb {
+  Peak peak;
+  double start_x, start_y, ex, ey;
+  int left;
+};
+
+// What a team, the threads that serve eight peaks of a pattern, keeps in shared memory.
 struct Work {
   alignas(16) float weight[CHUNK * PITCH];
   float part[WARPS][SUMS * PEAKS];
   float sum[SUMS * PEAKS];
-  int base[SLOTS], shift[SLOTS];  // row weights of a slot: where in tx, and the sample the table begins at
-  int base_y[PEAKS], shift_y[PEAKS];
+  int base[SLOTS], base_y[PEAKS];  // where the weights of the map's rows begin in tx, those of its columns in ty
+  Climb climbs[PEAKS];  // not in registers: only eight threads need them, and the row loop wants all
+  float noise[3][PEAKS];
   int again;
+};
+
+// A thread's number in its team, the team's number in the block, and how large they are.
+struct Team {
+  int thread, threads, number, teams;
+  DEVICE explicit Team(int size) {
+    thread = threadIdx.x % size, threads = size;
+    number = threadIdx.x / size, teams = blockDim.x / size;
+  }
 };
 
 DEVICE int wrap(int i, int n) {
@@ -66,11 +96,6 @@ DEVICE bool newton_step(double gx, double gy, double hxx, double hxy, double hyy
   dy = limited(-(hxx * gy - hxy * gx) / det);
   return true;
 }
-
-struct Peak {
-  double x, y, height;
-  int px, py;
-};
 
 // Maximum of the quadratic through 3 x 3 values (least-squares cross term), at most half a step away
 template <class At>
@@ -102,40 +127,42 @@ DEVICE Peak start_of(const float* __restrict__ map, int nx, int ny, int px, int 
   return {px + dx, py + dy, height, px, py};
 }
 
-// A slot takes the weights of the sample row (or column) number `q` of `phases` a pixel, derivative `order`
-DEVICE void aim(int& base, int& shift, int q, int order, int phases, int n) {
+// Where in a table the weights of all samples begin for point number q of `phases` a pixel, derivative `order`.
+DEVICE int aim(int q, int order, int phases, int n) {
   const int phase = wrap(q, phases);
-  base = (order * phases + phase) * n;
-  shift = wrap((q - phase) / phases, n);
+  return (order * phases + phase) * 2 * n + n - wrap((q - phase) / phases, n);
 }
 
-// sums[slot][c] += sum over map rows of this thread's split of weight[slot] x map, in columns `left` and `right`
-DEVICE void row_sums(const float* __restrict__ map, const float* __restrict__ tx, int nx, int ny, int left, int right,
-                     int split, int splits, Work& w, float (&sums)[SLOTS][2]) {
-  UNROLL for (int s = 0; s < SLOTS; s++) sums[s][0] = sums[s][1] = 0.0f;
+// sums[slot][c] += sum over map rows of this thread's split of weight[slot] x map, in columns `at`
+template <int COLUMNS>
+DEVICE void row_sums(const float* __restrict__ map, const float* __restrict__ tx, int nx, int ny,
+                     const int (&at)[COLUMNS], int split, int splits, const Team& team, Work& w,
+                     float (&sums)[SLOTS][COLUMNS]) {
+  UNROLL for (int s = 0; s < SLOTS; s++) UNROLL for (int c = 0; c < COLUMNS; c++) sums[s][c] = 0.0f;
   for (int first = 0; first < nx; first += CHUNK) {
     const int rows = nx - first < CHUNK ? nx - first : CHUNK;
     __syncthreads();
-    for (int k = threadIdx.x; k < CHUNK * SLOTS; k += blockDim.x) {
+    for (int k = team.thread; k < CHUNK * SLOTS; k += team.threads) {
       const int slot = k / CHUNK, i = k % CHUNK, base = w.base[slot];
       if (i >= rows) continue;
-      int at = first + i - w.shift[slot];
-      if (at < 0) at += nx;
-      w.weight[i * PITCH + slot] = base < 0 ? 0.0f : tx[base + at];
+      w.weight[i * PITCH + slot] = base < 0 ? 0.0f : tx[base + first + i];
     }
     __syncthreads();
     if (split >= splits) continue;  // threads behind the last whole row set only fetch weights
     const float* row = map + (first + split) * ny;
     const float4* weight = reinterpret_cast<const float4*>(w.weight + split * PITCH);
-#pragma unroll 2
+#pragma unroll(COLUMNS == 2 ? 2 : 1)
     for (int i = split; i < rows; i += splits) {
-      const float a = row[left], b = row[right];
+      float v[COLUMNS];
+      UNROLL for (int c = 0; c < COLUMNS; c++) v[c] = row[at[c]];
       UNROLL for (int q = 0; q < SLOTS / 4; q++) {
         const float4 f = weight[q];
-        sums[4 * q][0] += f.x * a, sums[4 * q][1] += f.x * b;
-        sums[4 * q + 1][0] += f.y * a, sums[4 * q + 1][1] += f.y * b;
-        sums[4 * q + 2][0] += f.z * a, sums[4 * q + 2][1] += f.z * b;
-        sums[4 * q + 3][0] += f.w * a, sums[4 * q + 3][1] += f.w * b;
+        UNROLL for (int c = 0; c < COLUMNS; c++) {
+          sums[4 * q][c] += f.x * v[c];
+          sums[4 * q + 1][c] += f.y * v[c];
+          sums[4 * q + 2][c] += f.z * v[c];
+          sums[4 * q + 3][c] += f.w * v[c];
+        }
       }
       row += splits * ny;
       weight += splits * (PITCH / 4);
@@ -143,42 +170,43 @@ DEVICE void row_sums(const float* __restrict__ map, const float* __restrict__ tx
   }
 }
 
-// w.sum: value, gradient and Hessian of the interpolation at the points the slots aim at, [SUMS][PEAKS]
+// w.sum: value, gradient and Hessian of the interpolation at the points the slots aim at, [SUMS][PEAKS]. A team without
+// peaks (splits = 0) keeps step with the others.
+template <int COLUMNS>
 DEVICE void interpolate(const float* __restrict__ map, const float* __restrict__ tx, const float* __restrict__ ty,
-                        int nx, int ny, int half, int splits, Work& w) {
-  const int split = threadIdx.x / half, column = threadIdx.x % half, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  for (int tile = 0; tile < ny; tile += 2 * half) {
-    const int left = tile + column, right = left + half;
-    const bool has_left = split < splits && left < ny, has_right = split < splits && right < ny;
-    float sums[SLOTS][2], total[SUMS][PEAKS];
-    row_sums(map, tx, nx, ny, has_left ? left : 0, has_right ? right : 0, split, splits, w, sums);
-    UNROLL for (int p = 0; p < PEAKS; p++) {
-      float along[3][2];
-      UNROLL for (int m = 0; m < 3; m++) {
-        const float* f = ty + w.base_y[p] + m * PHASES * ny;
-        const int a = left - w.shift_y[p], b = right - w.shift_y[p];
-        along[m][0] = has_left ? f[a < 0 ? a + ny : a] : 0.0f;
-        along[m][1] = has_right ? f[b < 0 ? b + ny : b] : 0.0f;
-      }
-      const float *s0 = sums[p], *s1 = sums[PEAKS + p], *s2 = sums[2 * PEAKS + p];
-      total[0][p] = s0[0] * along[0][0] + s0[1] * along[0][1];
-      total[1][p] = s1[0] * along[0][0] + s1[1] * along[0][1];
-      total[2][p] = s0[0] * along[1][0] + s0[1] * along[1][1];
-      total[3][p] = s2[0] * along[0][0] + s2[1] * along[0][1];
-      total[4][p] = s1[0] * along[1][0] + s1[1] * along[1][1];
-      total[5][p] = s0[0] * along[2][0] + s0[1] * along[2][1];
+                        int nx, int ny, int half, int splits, const Team& team, Work& w) {
+  constexpr bool WHOLE = COLUMNS == 4;  // rows fill the tiles: columns lie at distances the compiler knows
+  if constexpr (WHOLE) half = WIDE;
+  const int split = team.thread / half, column = team.thread % half, warp = team.thread >> 5, lane = threadIdx.x & 31;
+  for (int tile = 0; tile < ny; tile += COLUMNS * half) {
+    int at[COLUMNS];
+    bool there[COLUMNS];
+    UNROLL for (int c = 0; c < COLUMNS; c++) {
+      at[c] = tile + column + c * half;
+      there[c] = split < splits && (WHOLE || at[c] < ny);
+      if (!WHOLE && !there[c]) at[c] = 0;
     }
-    UNROLL for (int q = 0; q < SUMS; q++) {
-      const float v = eight_sums(total[q]);
+    float sums[SLOTS][COLUMNS];
+    row_sums(map, tx, nx, ny, at, split, splits, team, w, sums);
+    unrolled<0, SUMS>([&](auto number) {  // one of the six at a time: weights of columns are few, registers fewer
+      constexpr int q = decltype(number)::value, along_x = ORDER_X[q], along_y = ORDER_Y[q];
+      float total[PEAKS];
+      UNROLL for (int p = 0; p < PEAKS; p++) {
+        const float* along = ty + w.base_y[p] + along_y * PHASES * 2 * ny;
+        total[p] = 0.0f;
+        UNROLL for (int c = 0; c < COLUMNS; c++)
+          if (there[c]) total[p] += sums[along_x * PEAKS + p][c] * along[at[c]];
+      }
+      const float v = eight_sums(total);
       float* part = &w.part[warp][q * PEAKS];
       if (lane < PEAKS) part[lane] = tile ? part[lane] + v : v;
-    }
+    });
   }
   __syncthreads();
-  if (threadIdx.x < SUMS * PEAKS) {
+  if (team.thread < SUMS * PEAKS) {
     float v = 0.0f;
-    for (int i = 0; i < (blockDim.x >> 5); i++) v += w.part[i][threadIdx.x];
-    w.sum[threadIdx.x] = v;
+    for (int i = 0; i < (team.threads >> 5); i++) v += w.part[i][team.thread];
+    w.sum[team.thread] = v;
   }
   __syncthreads();
 }
@@ -187,20 +215,12 @@ DEVICE void interpolate(const float* __restrict__ map, const float* __restrict__
 DEVICE void aim_at(Work& w, int p, bool some, double x, double y, int nx, int ny, double& ex, double& ey) {
   const int qx = some ? int(floor(x * PHASES + 0.5)) : 0, qy = some ? int(floor(y * PHASES + 0.5)) : 0;
   UNROLL for (int m = 0; m < 3; m++) {
-    aim(w.base[m * PEAKS + p], w.shift[m * PEAKS + p], qx, m, PHASES, nx);
-    if (!some) w.base[m * PEAKS + p] = -1;
+    w.base[m * PEAKS + p] = some ? aim(qx, m, PHASES, nx) : -1;
   }
-  aim(w.base_y[p], w.shift_y[p], qy, 0, PHASES, ny);
+  w.base_y[p] = aim(qy, 0, PHASES, ny);
   ex = qx / double(PHASES);
   ey = qy / double(PHASES);
 }
-
-// A peak on its way: `left` steps it may still make, 0 where only its height is wanting, -1 when it is done
-struct Climb {
-  Peak peak;
-  double start_x, start_y, ex, ey;
-  int left;
-};
 
 // One Newton step from the table entry (ex, ey), where the map's value and derivatives are s[0], s[PEAKS], ...
 DEVICE void newton(Climb& c, const float* s, int step) {
@@ -242,45 +262,66 @@ extern "C" __global__ void __launch_bounds__(128)
   x[k] = peak.x, y[k] = peak.y, height[k] = peak.height;
 }
 
+// Newton steps of all peaks of a pattern: `works` of a block's teams, eight peaks each, whose passes over the map go
+// side by side.
+template <int COLUMNS>
+DEVICE void climb_peaks(Work* works, const Team& team, const float* __restrict__ maps, const int* __restrict__ px,
+                         const int* __restrict__ py, const int* __restrict__ count, const float* __restrict__ tx,
+                         const float* __restrict__ ty, double* __restrict__ x, double* __restrict__ y,
+                         double* __restrict__ height, int nx, int ny, int most, int climb, int half, int splits) {
+  Work& w = works[team.number];
+  const offset_t pattern = blockIdx.x;
+  const float* map = maps + pattern * nx * ny;
+  const int found = count[pattern], thread = team.thread, together = team.teams * PEAKS;
+  for (int first = blockIdx.y * together; first < most; first += gridDim.y * together) {
+    const int peak = first + team.number * PEAKS + thread;
+    const offset_t k = pattern * most + peak;
+    const bool slot = thread < PEAKS && peak < most, some = slot && peak < found;
+    if (slot && !some) x[k] = y[k] = height[k] = nan_value();
+    if (first >= found) continue;
+    if (thread < PEAKS) {
+      Climb& c = w.climbs[thread];
+      c.peak = some ? start_of(map, nx, ny, px[k], py[k], climb) : Peak{0.0, 0.0, 0.0, 0, 0};
+      c.start_x = c.peak.x, c.start_y = c.peak.y;
+      c.left = some ? MOST_STEPS : -1;
+    }
+    bool more = true, busy = peak - thread < found;  // in the block; in this team
+    for (int step = 1; more; step++) {
+      if (thread < PEAKS) {
+        Climb& c = w.climbs[thread];
+        aim_at(w, thread, c.left >= 0, c.peak.x, c.peak.y, nx, ny, c.ex, c.ey);
+      }
+      interpolate<COLUMNS>(map, tx, ty, nx, ny, half, busy ? splits : 0, team, w);
+      if (thread < 32) {
+        const bool now = thread < PEAKS && w.climbs[thread].left >= 0;
+        if (now) newton(w.climbs[thread], w.sum + thread, step);
+        const bool again = __any_sync(FULL_WARP, now && w.climbs[thread].left >= 0);
+        if (thread == 0) w.again = again;
+      }
+      __syncthreads();
+      busy = w.again, more = false;
+      for (int t = 0; t < team.teams; t++) more |= works[t].again != 0;
+    }
+    if (some) x[k] = w.climbs[thread].peak.x, y[k] = w.climbs[thread].peak.y, height[k] = w.climbs[thread].peak.height;
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(128, RESIDENT)
     newton_peaks(const float* __restrict__ maps, const int* __restrict__ px, const int* __restrict__ py,
                  const int* __restrict__ count, const float* __restrict__ tx, const float* __restrict__ ty,
                  double* __restrict__ x, double* __restrict__ y, double* __restrict__ height, int nx, int ny, int most,
                  int climb, int half, int splits) {
   __shared__ Work w;
-  __shared__ Climb climbs[PEAKS];  // not in registers: only eight threads need them, and the row loop wants all
-  const offset_t pattern = blockIdx.x;
-  const float* map = maps + pattern * nx * ny;
-  const int found = count[pattern], thread = threadIdx.x;
-  for (int first = blockIdx.y * PEAKS; first < most; first += gridDim.y * PEAKS) {
-    const offset_t k = pattern * most + first + thread;
-    const bool slot = thread < PEAKS && first + thread < most, some = slot && first + thread < found;
-    if (slot && !some) x[k] = y[k] = height[k] = nan_value();
-    if (first >= found) continue;
-    if (thread < PEAKS) {
-      Climb& c = climbs[thread];
-      c.peak = some ? start_of(map, nx, ny, px[k], py[k], climb) : Peak{0.0, 0.0, 0.0, 0, 0};
-      c.start_x = c.peak.x, c.start_y = c.peak.y;
-      c.left = some ? MOST_STEPS : -1;
-    }
-    bool more = true;
-    for (int step = 1; more; step++) {
-      if (thread < PEAKS) {
-        Climb& c = climbs[thread];
-        aim_at(w, thread, c.left >= 0, c.peak.x, c.peak.y, nx, ny, c.ex, c.ey);
-      }
-      interpolate(map, tx, ty, nx, ny, half, splits, w);
-      if (thread < 32) {
-        const bool now = thread < PEAKS && climbs[thread].left >= 0;
-        if (now) newton(climbs[thread], w.sum + thread, step);
-        const bool again = __any_sync(FULL_WARP, now && climbs[thread].left >= 0);
-        if (thread == 0) w.again = again;
-      }
-      __syncthreads();
-      more = w.again;
-    }
-    if (some) x[k] = climbs[thread].peak.x, y[k] = climbs[thread].peak.y, height[k] = climbs[thread].peak.height;
-  }
+  climb_peaks<2>(&w, Team(blockDim.x), maps, px, py, count, tx, ty, x, y, height, nx, ny, most, climb, half, splits);
+}
+
+extern "C" __global__ void __launch_bounds__(3 * WIDE, 2)
+    newton_peaks_wide(const float* __restrict__ maps, const int* __restrict__ px, const int* __restrict__ py,
+                      const int* __restrict__ count, const float* __restrict__ tx, const float* __restrict__ ty,
+                      double* __restrict__ x, double* __restrict__ y, double* __restrict__ height, int nx, int ny,
+                      int most, int climb, int half, int splits) {
+  DYNAMIC_SHARED(Work, works);
+  climb_peaks<4>(works, Team(WIDE), maps, px, py, count, tx, ty, x, y, height, nx, ny, most, climb, half, splits);
 }
 
 // One peak's window: rows a0 ... of it times columns b0 ..., samples at 1/phases px from number (qx, qy);
@@ -288,17 +329,17 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
 DEVICE void window_rows(const float* __restrict__ map, const float* __restrict__ tx, const float* __restrict__ ty,
                         int nx, int ny, int phases, int qx, int rows, int qy, int columns, int half, int splits,
                         Work& w, float* line, float* window) {
+  const Team team(blockDim.x);
   const int split = threadIdx.x / half, column = threadIdx.x % half;
   __syncthreads();
   if (threadIdx.x < SLOTS) {
-    aim(w.base[threadIdx.x], w.shift[threadIdx.x], qx + int(threadIdx.x), 0, phases, nx);
-    if (int(threadIdx.x) >= rows) w.base[threadIdx.x] = -1;
+    w.base[threadIdx.x] = int(threadIdx.x) < rows ? aim(qx + int(threadIdx.x), 0, phases, nx) : -1;
   }
   for (int tile = 0; tile < ny; tile += 2 * half) {
     const int left = tile + column, right = left + half;
     const bool active = split < splits;
     float sums[SLOTS][2];
-    row_sums(map, tx, nx, ny, left < ny ? left : 0, right < ny ? right : 0, split, splits, w, sums);
+    row_sums(map, tx, nx, ny, {left < ny ? left : 0, right < ny ? right : 0}, split, splits, team, w, sums);
     if (active) {
       UNROLL for (int s = 0; s < SLOTS; s++) {
         line[s * LINE + 2 * half * split + column] = sums[s][0];
@@ -308,16 +349,13 @@ DEVICE void window_rows(const float* __restrict__ map, const float* __restrict__
     __syncthreads();
     const int width = ny - tile < 2 * half ? ny - tile : 2 * half;
     for (int k = threadIdx.x; k < rows * columns; k += blockDim.x) {
-      int base, shift;
-      aim(base, shift, qy + k / rows, 0, phases, ny);
+      const float* along = ty + aim(qy + k / rows, 0, phases, ny) + tile;
       const float* sums_of = line + (k % rows) * LINE;
       float v = 0.0f;
       for (int j = 0; j < width; j++) {
         float s = sums_of[j];
         for (int q = 1; q < splits; q++) s += sums_of[2 * half * q + j];
-        int at = tile + j - shift;
-        if (at < 0) at += ny;
-        v += s * ty[base + at];
+        v += s * along[j];
       }
       float* out = window + (k % rows) * columns + k / rows;
       *out = tile ? *out + v : v;
@@ -368,25 +406,27 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
 // Cov = H^-1 G H^-1: H the Hessian of the n = 1 map, G = sum of counts x gradient products of the template about the
 // peak
 //   counts, cross (n, nx, ny);  box (4, 2 hx + 1, 2 hy + 1): K^2, Kx^2, Kx Ky, Ky^2 of the template, centred
-extern "C" __global__ void __launch_bounds__(128, RESIDENT)
-    peak_errors(const float* __restrict__ counts, const float* __restrict__ cross, const float* __restrict__ box,
-                const double* __restrict__ x, const double* __restrict__ y, const int* __restrict__ count,
-                const float* __restrict__ tx, const float* __restrict__ ty, double* __restrict__ sx,
-                double* __restrict__ sy, int nx, int ny, int most, int hx, int hy, int grid, int half, int splits) {
-  __shared__ Work w;
-  __shared__ float noise[3][PEAKS];
+template <int COLUMNS>
+DEVICE void errors_of_peaks(Work* works, const Team& team, const float* __restrict__ counts,
+                        const float* __restrict__ cross, const float* __restrict__ box, const double* __restrict__ x,
+                        const double* __restrict__ y, const int* __restrict__ count, const float* __restrict__ tx,
+                        const float* __restrict__ ty, double* __restrict__ sx, double* __restrict__ sy, int nx, int ny,
+                        int most, int hx, int hy, int grid, int half, int splits) {
+  Work& w = works[team.number];
   const offset_t pattern = blockIdx.x;
   const float *map = cross + pattern * nx * ny, *frame = counts + pattern * nx * ny;
-  const int found = count[pattern], thread = threadIdx.x, lane = thread & 31, wy = 2 * hy + 1, area = (2 * hx + 1) * wy;
-  for (int first = blockIdx.y * PEAKS; first < most; first += gridDim.y * PEAKS) {
+  const int found = count[pattern], thread = team.thread, lane = thread & 31, wy = 2 * hy + 1, area = (2 * hx + 1) * wy;
+  const int together = team.teams * PEAKS;
+  for (int all = blockIdx.y * together; all < most; all += gridDim.y * together) {
+    const int first = all + team.number * PEAKS;  // of the team's peaks
     const offset_t k = pattern * most + first + thread;
     const bool slot = thread < PEAKS && first + thread < most, some = slot && first + thread < found;
     if (slot && !some) sx[k] = sy[k] = nan_value();
-    if (first >= found) continue;
+    if (all >= found) continue;
     double ex, ey;
     if (thread < PEAKS) aim_at(w, thread, some, some ? x[k] : 0.0, some ? y[k] : 0.0, nx, ny, ex, ey);
-    interpolate(map, tx, ty, nx, ny, half, splits, w);
-    for (int p = thread >> 5; p < PEAKS && first + p < found; p += blockDim.x >> 5) {
+    interpolate<COLUMNS>(map, tx, ty, nx, ny, half, first < found ? splits : 0, team, w);
+    for (int p = thread >> 5; p < PEAKS && first + p < found; p += team.threads >> 5) {
       const offset_t at = pattern * most + first + p;
       const int top = int(rint(x[at])) - hx, left = int(rint(y[at])) - hy;
       float gxx = 0.0f, gxy = 0.0f, gyy = 0.0f;
@@ -403,13 +443,14 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
       gxx = warp_sum(gxx);
       gxy = warp_sum(gxy);
       gyy = warp_sum(gyy);
-      if (lane == 0) noise[0][p] = gxx, noise[1][p] = gxy, noise[2][p] = gyy;
+      if (lane == 0) w.noise[0][p] = gxx, w.noise[1][p] = gxy, w.noise[2][p] = gyy;
     }
     __syncthreads();
     if (some) {
       const double hxx = w.sum[3 * PEAKS + thread], hxy = w.sum[4 * PEAKS + thread], hyy = w.sum[5 * PEAKS + thread];
-      const double gxx = noise[0][thread], gxy = noise[1][thread], gyy = noise[2][thread], det = hxx * hyy - hxy * hxy;
-      const double a = hyy / det, b = -hxy / det, c = hxx / det, pixel = grid ? 1.0 / 12.0 : 0.0;
+      const double gxx = w.noise[0][thread], gxy = w.noise[1][thread], gyy = w.noise[2][thread];
+      const double det = hxx * hyy - hxy * hxy, pixel = grid ? 1.0 / 12.0 : 0.0;
+      const double a = hyy / det, b = -hxy / det, c = hxx / det;
       const double vx = a * (a * gxx + b * gxy) + b * (a * gxy + b * gyy),
                    vy = b * (b * gxx + c * gxy) + c * (b * gxy + c * gyy);
       const bool peak = det > 0.0 && hxx < 0.0;
@@ -417,4 +458,25 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
       sy[k] = peak && vy > 0.0 ? sqrt(vy + pixel) : nan_value();
     }
   }
+}
+
+extern "C" __global__ void __launch_bounds__(128, RESIDENT)
+    peak_errors(const float* __restrict__ counts, const float* __restrict__ cross, const float* __restrict__ box,
+                const double* __restrict__ x, const double* __restrict__ y, const int* __restrict__ count,
+                const float* __restrict__ tx, const float* __restrict__ ty, double* __restrict__ sx,
+                double* __restrict__ sy, int nx, int ny, int most, int hx, int hy, int grid, int half, int splits) {
+  __shared__ Work w;
+  errors_of_peaks<2>(&w, Team(blockDim.x), counts, cross, box, x, y, count, tx, ty, sx, sy, nx, ny, most, hx, hy, grid,
+                     half, splits);
+}
+
+extern "C" __global__ void __launch_bounds__(3 * WIDE, 2)
+    peak_errors_wide(const float* __restrict__ counts, const float* __restrict__ cross, const float* __restrict__ box,
+                     const double* __restrict__ x, const double* __restrict__ y, const int* __restrict__ count,
+                     const float* __restrict__ tx, const float* __restrict__ ty, double* __restrict__ sx,
+                     double* __restrict__ sy, int nx, int ny, int most, int hx, int hy, int grid, int half,
+                     int splits) {
+  DYNAMIC_SHARED(Work, works);
+  errors_of_peaks<4>(works, Team(WIDE), counts, cross, box, x, y, count, tx, ty, sx, sy, nx, ny, most, hx, hy, grid,
+                     half, splits);
 }

@@ -1,4 +1,4 @@
-"""Launches refine_disks.cu: eight peaks of a pattern a block; one launch for all peaks of all patterns."""
+"""Launches refine_disks.cu: teams of threads for eight peaks of a pattern; one launch for all peaks of all patterns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ THREADS = 128
 PEAKS = 8  # these four as in the source
 SLOTS = 24
 PHASES = 64
-WORK = 15616  # bytes of its struct Work, rounded up
+WORK = 16112  # bytes of its struct Work
+WIDE = 64  # threads of a team of the wide kernels, four columns each, and the most teams of a block: as in the source
+TEAMS = 3
 LINE = 2 * THREADS + 1
 
 
@@ -35,7 +37,7 @@ def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=
     tables = _tables(nx, ny, PHASES if mode == "correlation" else upsample, maps)
     call = (maps, *start, *tables, *out, *size, np.int32(half), np.int32(splits))
     if mode == "correlation":
-        device.launch(device.kernel(FILE, "newton_peaks"), (n, _groups(n, -(-most // PEAKS))), threads, call)
+        launch_teams("newton_peaks", "newton_peaks_wide", ny, most, call)
     else:
         side = 2 * (-(-3 * upsample // 4) + 1) + 1
         shared = WORK + 4 * SLOTS * (LINE + side)
@@ -52,11 +54,21 @@ def peak_errors(counts, cross, box, x, y, count, /, grid=False):
     x, y = (contiguous(a.astype(np.float64, copy=False)) for a in (x, y))
     found = contiguous(count.astype(np.int32, copy=False))
     out = [device.empty((n, most), np.float64) for _ in range(2)]
-    threads, half, splits = columns(ny)
+    _, half, splits = columns(ny)
     sizes = (nx, ny, most, box.shape[1] // 2, box.shape[2] // 2, grid, half, splits)
     call = (counts, cross, box, x, y, found, *_tables(nx, ny, PHASES, cross), *out, *map(np.int32, sizes))
-    device.launch(device.kernel(FILE, "peak_errors"), (n, _groups(n, -(-most // PEAKS))), threads, call)
+    launch_teams("peak_errors", "peak_errors_wide", ny, most, call)
     return tuple(out)
+
+
+def launch_teams(narrow, wide, ny, most, call):
+    """Launch the kernel for eight peaks a block, or, where rows fill tiles of 256 columns, the one for up to 24."""
+    n, groups = len(call[0]), max(1, -(-most // PEAKS))
+    if ny % (4 * WIDE):
+        device.launch(device.kernel(FILE, narrow), (n, _groups(n, groups)), columns(ny)[0], call)
+    else:
+        teams = min(TEAMS, groups)
+        device.launch(device.kernel(FILE, wide), (n, _groups(n, -(-groups // teams))), WIDE * teams, call, WORK * teams)
 
 
 def columns(ny):
@@ -73,6 +85,4 @@ def _groups(n, needed):
 
 
 def _tables(nx, ny, phases, like):
-    return tuple(
-        tables.named(("sinc", n, phases), lambda n=n: np.ascontiguousarray(sinc_table(n, phases)[:, :, :n]), like) for n in (nx, ny)
-    )
+    return tuple(tables.named(("sinc", n, phases), lambda n=n: sinc_table(n, phases), like) for n in (nx, ny))

@@ -15,6 +15,10 @@ SIDE = 256
 THREADS = 256
 BLOCKS = 8  # of a pattern, in every kernel: each takes 16 pairs of rows, or 16 columns
 WAVES = 4  # blocks of filter_columns for every multiprocessor before a block takes several patterns
+RESIDENT = 2  # blocks of filter_columns a multiprocessor holds at once
+# Per cent of L2 for the planes of a tile. From sm_80 on L2 has two halves, the far one slower: this is 0.88 of a half, and the rest of it
+# holds the template and what streams through.
+L2_SHARE = 44
 MOST_MAPS = 3
 PLANE_BYTES = 8 * SIDE * SIDE // 2
 
@@ -38,11 +42,11 @@ def filter_of(spectrum: Any) -> Filter:
 
 
 def tile_size(maps: int) -> int:
-    """Patterns in flight: their half planes take half of the device's L2, but they are enough to occupy all of it.
+    """Count the patterns in flight: their planes fit into one half of the device's L2, but they give every multiprocessor work.
 
-    No result depends on it.
+    No result depends on it. Smaller tiles would leave Python no time to launch three kernels a tile.
     """
-    return max(device.l2_cache() // (2 * maps * PLANE_BYTES), -(-WAVES * device.multiprocessors() // BLOCKS))
+    return max(device.l2_cache() * L2_SHARE // 100 // (maps * PLANE_BYTES), -(-RESIDENT * device.multiprocessors() // BLOCKS))
 
 
 def correlation_maps_256(frames: Any, template: Filter, powers: tuple[float, ...], counts: Any = None) -> Any:

@@ -2,7 +2,7 @@
 //   spectra  (n, nx, nk)      float2, scan spectra G of n bright-field pixels
 //   at       (n)              float2, the pixels k from the optical axis, detector pixels
 //   rows, columns (nx), (nk)  float2, scan frequencies K = rows[i] + columns[j] in detector pixels
-//   overlap  (planes, nx, nk) double2,   weight (planes, nx, nk) double
+//   overlap  (splits, planes, nx, nk) double2,   weight (splits, planes, nx, nk) double
 // weighted: sum of G conj(Gamma) and of |Gamma|^2 with Gamma = A - B,
 //   A = conj(Psi(k)) Psi(k - K), B = Psi(k) conj(Psi(k + K)).
 // exact: plane 0 sums G conj(A) and |A| where Psi(k + K) = 0, plane 1 G conj(B) and |B| where Psi(k - K) = 0.
@@ -13,14 +13,18 @@
 // warp reads 256 bytes of one spectrum, and threadIdx.y takes every eighth pixel. Psi(k) of 256 pixels at a time is
 // made by all threads and kept in shared memory. Weights of four pixels come first, then their spectra are read
 // together. The 32 terms a thread has of 256 pixels are added in float, the rest in double, always in one order.
+// A small scan has few frequencies: its pixels are split over gridDim.y blocks, `span` each, and add_splits adds their
+// sums in order. The launcher chooses by the shape alone, so that no result depends on the card.
 //
-// bytes: 8 a pair (pixel, frequency) whose disks overlap, once.
+// bytes: 8 a pair (pixel, frequency) whose disks overlap, once; 48 a frequency, plane and split.
 // flops: 45 a pair without aberrations, 90 degree 2, 190 degree 6, 230 array; sincospi counted as 20.
 // bound: memory without aberrations and, nearly, degree 2; issue slots beyond.
 //
 // budget(.*_disk[02]): 80 registers, 6144 bytes shared
 //
 // budget(.*_disk6|.*_array): 128 registers, 6144 bytes shared
+//
+// budget(add_splits): 64 registers, 0 bytes shared
 #include "common.cuh"
 
 #define LANES 8
@@ -114,7 +118,7 @@ template <bool EXACT, int DEGREE, bool ARRAY>
 DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ at, const float2* __restrict__ rows,
                  const float2* __restrict__ columns, const float2* __restrict__ array, int qx, int qy, float cx,
                  float cy, float reach, const float* __restrict__ coefficients, int n, int nx, int nk,
-                 double2* __restrict__ overlap, double* __restrict__ weight) {
+                 int span, double2* __restrict__ overlap, double* __restrict__ weight) {
   constexpr int PLANES = EXACT ? 2 : 1;
   __shared__ float4 pixel[CHUNK];
   __shared__ double part[LANES * 32];
@@ -130,8 +134,9 @@ DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ 
   }
   const int thread = threadIdx.y * 32 + threadIdx.x;
   double re[PLANES] = {}, im[PLANES] = {}, total[PLANES] = {};
-  for (int first = 0; first < n; first += CHUNK) {
-    const int some = n - first < CHUNK ? n - first : CHUNK;
+  const int begin = blockIdx.y * span, end = n - begin < span ? n : begin + span;
+  for (int first = begin; first < end; first += CHUNK) {
+    const int some = end - first < CHUNK ? end - first : CHUNK;
     __syncthreads();
     if (thread < some) {
       const float2 k = at[first + thread], own = wave<DEGREE, ARRAY>(pupil, chi, k.x, k.y);
@@ -172,20 +177,36 @@ DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ 
   UNROLL for (int q = 0; q < PLANES; q++) {
     const double x = lane_sum(re[q], part), y = lane_sum(im[q], part), sum = lane_sum(total[q], part);
     if (threadIdx.y == 0 && f < frequencies) {
-      overlap[q * frequencies + f] = make_double2(x, y);
-      weight[q * frequencies + f] = sum;
+      const offset_t out = (offset_t(blockIdx.y) * PLANES + q) * frequencies + f;
+      overlap[out] = make_double2(x, y);
+      weight[out] = sum;
     }
   }
+}
+
+// The splits' sums, in their order; `count` = planes nx nk.
+extern "C" __global__ void __launch_bounds__(256)
+    add_splits(const double2* __restrict__ overlaps, const double* __restrict__ weights, double2* __restrict__ overlap,
+               double* __restrict__ weight, offset_t count, int splits) {
+  const offset_t i = offset_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  double x = 0, y = 0, sum = 0;
+  for (int s = 0; s < splits; s++) {
+    const double2 part = overlaps[s * count + i];
+    x += part.x, y += part.y, sum += weights[s * count + i];
+  }
+  overlap[i] = make_double2(x, y);
+  weight[i] = sum;
 }
 
 #define INSTANCE(NAME, BLOCKS, EXACT, DEGREE, ARRAY)                                                                  \
   extern "C" __global__ void __launch_bounds__(256, BLOCKS)                                                           \
       NAME(const float2* __restrict__ spectra, const float2* __restrict__ at, const float2* __restrict__ rows,        \
            const float2* __restrict__ columns, const float2* __restrict__ array, int qx, int qy, float cx, float cy,  \
-           float reach, const float* __restrict__ coefficients, int n, int nx, int nk, double2* __restrict__ overlap, \
-           double* __restrict__ weight) {                                                                             \
+           float reach, const float* __restrict__ coefficients, int n, int nx, int nk, int span,                      \
+           double2* __restrict__ overlap, double* __restrict__ weight) {                                              \
     sums<EXACT, DEGREE, ARRAY>(spectra, at, rows, columns, array, qx, qy, cx, cy, reach, coefficients, n, nx, nk,     \
-                               overlap, weight);                                                                      \
+                               span, overlap, weight);                                                                \
   }
 INSTANCE(weighted_disk0, 3, false, 0, false)
 INSTANCE(weighted_disk2, 3, false, 2, false)

@@ -1,4 +1,4 @@
-"""Launches ssb_sum.cu: a block of (32, 8) threads for 32 scan frequencies, one launch for all pixels given."""
+"""Launches ssb_sum.cu: a block of (32, 8) threads for 32 scan frequencies; pixels split over blocks where the scan is small."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from gpu4d.device import tables
 from gpu4d.phase.ssb_sum import HIGHEST_DEGREE, OverlapSums, check
 
 FILE = "ssb_sum.cu"
+CHUNK = 256  # pixels a block keeps in shared memory at a time, as in the kernel
+MOST_SPLITS = 8  # of the pixels: more would leave a block of the usual 2000 to 9000 pixels hardly a chunk of its own
+ENOUGH_BLOCKS = 1584  # four waves of three blocks on 132 multiprocessors. A constant: no result may depend on the card
 NOTHING = np.uint64(0)  # a null pointer
 KERNELS = {
     "weighted": {0: "weighted_disk0", 2: "weighted_disk2", 6: "weighted_disk6", "array": "weighted_array"},
@@ -22,7 +25,8 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     n, nx, nk = spectra.shape
     degree = HIGHEST_DEGREE if pupil is not None else next(d for d in (0, 2, HIGHEST_DEGREE) if _degree(chi) <= d)
     planes = 2 if mode == "exact" else 1
-    overlap, weight = device.empty((planes, nx, nk), np.complex128), device.empty((planes, nx, nk), np.float64)
+    splits, span = split(n, nx * nk)
+    overlap, weight = device.empty((splits, planes, nx, nk), np.complex128), device.empty((splits, planes, nx, nk), np.float64)
     function = device.kernel(FILE, KERNELS[mode]["array" if pupil is not None else degree])
     points = [contiguous(a.astype(np.float32, copy=False)) for a in (at, rows, columns)]
     table = tables.named(("chi", tuple(chi), degree), lambda: _triangle(chi, degree), spectra) if degree else NOTHING
@@ -30,10 +34,22 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     arguments = (
         *(contiguous(spectra), *points, array, np.int32(shape[0]), np.int32(shape[1])),
         *(np.float32(center[0]), np.float32(center[1]), np.float32(radius + 0.5), table),
-        *(np.int32(n), np.int32(nx), np.int32(nk), overlap, weight),
+        *(np.int32(n), np.int32(nx), np.int32(nk), np.int32(span), overlap, weight),
     )
-    device.launch(function, -(-nx * nk // 32), (32, 8), arguments)
-    return OverlapSums(overlap, weight)
+    device.launch(function, (-(-nx * nk // 32), splits), (32, 8), arguments)
+    if splits == 1:
+        return OverlapSums(overlap[0], weight[0])
+    total = OverlapSums(device.empty((planes, nx, nk), np.complex128), device.empty((planes, nx, nk), np.float64))
+    add, count = device.kernel(FILE, "add_splits"), planes * nx * nk
+    device.launch(add, -(-count // 256), 256, (overlap, weight, *total, np.int64(count), np.int32(splits)))
+    return total
+
+
+def split(n, frequencies):
+    """Choose how many blocks share the pixels of 32 frequencies, and how many pixels each takes: whole chunks."""
+    chunks, blocks = max(1, -(-n // CHUNK)), max(1, -(-frequencies // 32))
+    each = -(-chunks // min(MOST_SPLITS, chunks, -(-ENOUGH_BLOCKS // blocks)))
+    return -(-chunks // each), each * CHUNK
 
 
 def _degree(chi):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,7 +27,6 @@ from gpu4d.bragg.disks import disk_arguments
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.bragg.refine_disks import refine_peaks
 from gpu4d.device.backend import inlined, using_backend
-from gpu4d.phase.center_of_mass import first_moments
 from gpu4d.phase.poisson import integrate_gradient
 from gpu4d.preprocess import count_electrons, hot_pixel_median
 from gpu4d.probe import synthetic, template
@@ -52,6 +52,7 @@ class Case:
     old: str
     new: str
     tolerance: float = 0.0
+    patterns: int = 1  # of a block, for the one at the far end
 
     def source(self, broken: bool) -> str:
         text = inlined(self.file)
@@ -83,8 +84,12 @@ def electrons() -> object:
     return count_electrons(frames, np.zeros((97, 90)), 0.6, 5.0, electron=4.0)
 
 
-def moments() -> object:
-    return first_moments(counts())
+def annuli() -> object:
+    return annular_sums(counts(), np.full((3, 2), 18.2), np.array([[-1.0, 5.0], [2.0, 9.0], [1.0, 3.0], [4.0, 8.0], [0.0, 30.0]]))
+
+
+def weights() -> object:
+    return masked_sums(counts(), np.full((2, 37, 41), 0.5))
 
 
 def rings() -> object:
@@ -125,8 +130,8 @@ def far_row() -> object:
 
 
 BARRIERS = [
-    Case("sum-of-a-block", "center_of_mass.cu", moments, "  __syncthreads();\n  if (warp == 0)", "  if (warp == 0)"),
-    Case("sum-used-again", "center_of_mass.cu", moments, "  v = warp_sum(v);\n  __syncthreads();", "  v = warp_sum(v);"),
+    Case("sum-of-a-block", "masked_sums.cu", annuli, "  __syncthreads();\n  if (warp == 0)", "  if (warp == 0)"),
+    Case("sum-used-again", "masked_sums.cu", annuli, "  v = warp_sum(v);\n  __syncthreads();", "  v = warp_sum(v);"),
     Case("histograms-empty", "polar.cu", rings, "  __syncthreads();\n\n  const Rings", "\n  const Rings"),
     Case(
         "histograms-full",
@@ -142,9 +147,9 @@ BARRIERS = [
 ]
 
 BOUNDS = [
-    Case("read-behind-a-frame", "center_of_mass.cu", moments, "i < pixels; i +=", "i <= pixels; i +="),
-    Case("word-behind-a-strip", "count_electrons.cu", electrons, "word < 256; word += 8", "word <= 256; word += 8"),
-    Case("hot-pixel", "hot_pixels.cu", lambda: hot_pixel_median(counts()), "if (i >= nx * ny) return;", "if (i > nx * ny) return;"),
+    Case("read-behind-a-frame", "masked_sums.cu", weights, "i + s * THREADS < end;", "i + s * THREADS <= end;"),
+    Case("word-behind-a-strip", "count_electrons.cu", electrons, "word < WORDS; word += 8", "word <= WORDS; word += 8"),
+    Case("hot-pixel", "hot_pixels.cu", lambda: hot_pixel_median(counts()), "min(first + 4, pixels);", "min(first + 5, pixels + 1);"),
     Case(
         "polar-sample",
         "polar.cu",
@@ -247,8 +252,13 @@ def far_frames() -> np.ndarray:
     return frames
 
 
+def weighted(frames: np.ndarray) -> object:
+    """In one slice: the launch that adds slices has its far end elsewhere."""
+    with mock.patch("gpu4d.kernels.masked_sums.SLICE", 256**2):
+        return masked_sums(frames, np.full((1, 256, 256), 0.5))
+
+
 OVERFLOWS = [
-    Case("moments", "center_of_mass.cu", first_moments, "const offset_t pattern = blockIdx.x;", "const int pattern = blockIdx.x;"),
     Case(
         "rings",
         "polar.cu",
@@ -259,9 +269,10 @@ OVERFLOWS = [
     Case(
         "weights",
         "masked_sums.cu",
-        lambda frames: masked_sums(frames, np.full((1, 256, 256), 0.5)),
-        "const offset_t pattern = blockIdx.x;",
-        "const int pattern = blockIdx.x;",
+        weighted,
+        "const offset_t pattern = offset_t(blockIdx.x) * TOGETHER,",
+        "const int pattern = blockIdx.x * TOGETHER; const offset_t",
+        patterns=8,
     ),
     Case(
         "annuli",
@@ -276,7 +287,7 @@ OVERFLOWS = [
 def far_end(case: Case, broken: bool, flags: tuple[str, ...] | None = None) -> bool:
     """Whether the last frame's answer is the definition's."""
     frames = far_frames()
-    host = HostBackend(sources={case.file: case.source(broken)}, flags=flags, first_block=FAR)
+    host = HostBackend(sources={case.file: case.source(broken)}, flags=flags, first_block=FAR // case.patterns)
     with using_backend(host), operation.using("cuda"):
         found = [part[-1:] for part in leaves(case.call(frames))]
     with operation.using("definition"):

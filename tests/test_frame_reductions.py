@@ -9,6 +9,7 @@ from cuda_on_host.backend import kernel_names
 import gpu4d
 from gpu4d import operation
 from gpu4d.device.backend import inlined, using_backend
+from gpu4d.phase.center_of_mass import first_moments
 from gpu4d.streaming.reduction import PerPosition, ScanInfo, joined
 from gpu4d.virtual import fused
 from gpu4d.virtual.frame_reductions import frame_reductions
@@ -176,6 +177,20 @@ def test_the_number_of_frames_is_counted_by_the_kernel_that_adds_the_groups():
     none = np.zeros((0, 3, 5), bool)
     assert on_shim(frame_reductions, frames, none).count == 696
     assert on_shim(frame_reductions, some((0, 3, 5), "uint16")[0], none).count == 0
+
+
+def test_moments_of_long_detectors_full_of_large_counts_are_exact():
+    """What a warp adds has 51 bits: the kernel takes the longest side that fits it, and leaves a longer one to the definition."""
+    side, none = 2**16, np.zeros((0, 1, 1), bool)
+    frames = np.full((1, side, 8), 2**32 - 1, "uint32")
+    want = [(2**32 - 1) * v % 2**64 for v in (8 * side, side * (side - 1) // 2 * 8, side * 28)]
+    for found in (on_shim(frame_reductions, frames, none).moments, on_shim(first_moments, frames)):
+        assert [int(v) % 2**64 for v in found[0]] == want
+    for shape in ((1, side + 1, 8), (1, 8, side + 1)):
+        longer = np.zeros(shape, "uint32")
+        for reason in (frame_reductions.unsupported["cuda"](longer, none), first_moments.unsupported["cuda"](longer)):
+            assert reason is not None and "65536 pixels a side, not 65537" in reason
+        assert first_moments.unsupported["cuda"](longer.astype("uint16")) is None
 
 
 def test_floats_are_summed_in_double_precision():

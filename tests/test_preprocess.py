@@ -3,8 +3,11 @@
 import h5py
 import numpy as np
 import pytest
+from cuda_on_host import HostBackend
 from scipy.spatial import cKDTree
 
+from gpu4d import operation
+from gpu4d.device.backend import using_backend
 from gpu4d.errors import InputError
 from gpu4d.preprocess import count_electrons, hot_pixel_median, hot_pixels, thresholds
 
@@ -192,3 +195,60 @@ def test_hot_pixels_of_the_mean_and_of_the_sum_are_the_same():
 def test_options_of_hot_pixels_are_checked(options, said):
     with pytest.raises(InputError, match=said):
         hot_pixel_median(np.ones((2, 5, 5)), **options)
+
+
+def counted_on_shim(frames, dark, seed=7, **options):
+    host = HostBackend(seed=seed)
+    with using_backend(host), operation.using("cuda"):
+        return count_electrons(frames, dark, 0.5, 10.0, electron=4.0, **options), [name for name, *_ in host.launched]
+
+
+@pytest.mark.parametrize("shape", [(9000, 3, 4), (6, 100, 200), (0, 3, 4), (5, 0, 4)])
+def test_electrons_of_many_frames_by_four_launches(shape):
+    """More strips than one round of the scan, more than one strip a frame, none at all: the definition's list to the bit."""
+    rng = np.random.default_rng(3)
+    frames = (rng.random(shape) < 0.1).astype("uint8") * rng.integers(3, 40, shape, dtype="uint8")
+    dark = rng.uniform(0, 1, shape[1:])
+    with operation.using("definition"):
+        want = count_electrons(frames, dark, 0.5, 10.0, electron=4.0)
+    found, launched = counted_on_shim(frames, dark)
+    for a, b in zip(found, want, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    if frames.size:
+        assert launched == ["level_and_scale", "mark_electrons_u8", "add_strips", "write_electrons_u8"]
+
+
+def test_level_and_scale_of_the_kernel_are_the_definitions():
+    from gpu4d.kernels.count_electrons import level_and_scale
+
+    from gpu4d.preprocess.count_electrons import per_pixel
+
+    rng = np.random.default_rng(4)
+    dark, gain, mask = rng.normal(size=(40, 30)) * 1e3, rng.uniform(0.3, 3, (40, 30)), rng.random((40, 30)) < 0.9
+    dark[3], gain[5, :4] = [np.inf] * 15 + [np.nan] * 15, (0, -1, np.nan, np.inf)
+    for plane in (None, gain):
+        for which in (None, mask):
+            with using_backend(HostBackend()):
+                found = level_and_scale(dark, 7.3, plane, which)
+            for a, b in zip(found, per_pixel(dark, 7.3, plane, which), strict=True):
+                assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(5, 12, 20), (5, 11, 13)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "float32"])
+def test_hot_pixels_of_the_kernel_are_the_definitions(dtype, shape):
+    """Counts on both sides of the one below which no neighbour is looked at; whole vectors and none; masks, thresholds, views."""
+    rng = np.random.default_rng(5)
+    for top, options in ((3, {}), (12, {"threshold": 3.0}), (200, {"unit": 2.5}), (9, {"mask": rng.random(shape[1:]) < 0.9, "noise": 0.5})):
+        frames = rng.integers(0, top, (shape[0] + 1, *shape[1:])).astype(dtype)
+        frames[rng.random(frames.shape) < 0.02] = 200
+        for part in (frames, frames.reshape(-1)[1 : 1 - frames[0].size].reshape(shape)):  # the second begins one pixel later
+            with operation.using("definition"):
+                want = hot_pixel_median(part, **options)
+            assert want[1].any()
+            for seed in (0, 1, 2, 7):
+                with using_backend(HostBackend(seed=seed)), operation.using("cuda"):
+                    found = hot_pixel_median(part, **options)
+                for a, b in zip(found, want, strict=True):
+                    np.testing.assert_array_equal(a, b)

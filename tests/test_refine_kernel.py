@@ -86,6 +86,54 @@ def test_a_peak_does_not_depend_on_its_neighbours_or_on_the_grid():
             np.testing.assert_array_equal(a, b)
 
 
+def wide_case(spots=25):
+    """Two maps of 24 x 256 samples: the kernels whose teams go over a map side by side, four columns a thread."""
+    rng = np.random.default_rng(0)
+    x, y = np.arange(24)[:, None], np.arange(256)[None, :]
+    at = np.array([(8.0 + 8 * (k % 2), 5.0 + 10 * k) for k in range(spots)]) + rng.uniform(-0.4, 0.4, (spots, 2))
+    hills = sum(np.exp(-((x - a) ** 2 + (y - b) ** 2) / 8) for a, b in at)
+    maps = np.stack([hills, hills[:, ::-1]]).astype(np.float32)
+    px = np.rint(np.stack([at[:, 0], at[:, 0]])).astype(int)
+    py = np.rint(np.stack([at[:, 1], 255 - at[:, 1]])).astype(int)
+    return (maps, px, py, np.array([spots, spots - 6])), at
+
+
+@pytest.mark.parametrize("spots", [3, 9, 17, 25])
+def test_teams_of_one_block_give_each_peak_what_it_has_alone(spots):
+    (maps, px, py, count), _ = wide_case(spots)
+    count = np.maximum(count, 1)
+    exact = refine_peaks.definition(maps, px, py, count)
+    bits = set()
+    for seed in (0, 1, 2, 7):
+        host = HostBackend(seed=seed)
+        found = on_host(refine_peaks, maps, px, py, count, host=host)
+        name, _, threads, shared = host.launched[0]
+        assert name == "newton_peaks_wide" and threads == (64 * min(3, -(-spots // 8)),) and shared == threads[0] // 64 * 16112
+        bits.add(b"".join(a.tobytes() for a in found))
+    assert len(bits) == 1
+    for a, b, limit in zip(found, exact, (1e-3, 1e-3, 1e-5), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5 if limit == 1e-5 else 0, atol=limit)
+    alone = on_host(refine_peaks, maps, px[:, -1:], py[:, -1:], np.array([1, 1]))
+    for a, b in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(a[:1, -1:], b[:1])
+
+
+def test_standard_errors_by_teams_are_the_definitions():
+    (maps, px, py, count), _ = wide_case(19)
+    counts = np.random.default_rng(1).poisson(20, maps.shape).astype("uint16")
+    dx, dy = np.meshgrid(np.arange(-4, 5), np.arange(-4, 5), indexing="ij")
+    hill = np.exp(-(dx**2 + dy**2) / 8)
+    box = np.stack([hill**2, (dx * hill) ** 2, dx * dy * hill**2, (dy * hill) ** 2]).astype(np.float32)
+    x, y, _ = refine_peaks.definition(maps, px, py, count)
+    want = peak_errors.definition(counts, maps, box, x, y, count)
+    for seed in (0, 1, 2, 7):
+        host = HostBackend(seed=seed)
+        found = on_host(peak_errors, counts, maps, box, x, y, count, host=host)
+        assert host.launched[0][0] == "peak_errors_wide" and host.launched[0][2] == (192,)
+        for a, b in zip(found, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0.02)
+
+
 def test_a_peak_that_runs_away_keeps_its_parabola():
     """A start on a slope: the climb leaves the pixel by more than 1.5 px, and the answer is the start, its height the map's there."""
     x, y = np.arange(40)[:, None], np.arange(36)[None, :]
@@ -136,12 +184,12 @@ def test_standard_errors_of_disks_are_those_of_the_counts():
 
 BREAKS = {
     "barrier before new row weights": (
-        "    __syncthreads();\n    for (int k = threadIdx.x; k < CHUNK * SLOTS",
-        "    for (int k = threadIdx.x; k < CHUNK * SLOTS",
+        "    __syncthreads();\n    for (int k = team.thread; k < CHUNK * SLOTS",
+        "    for (int k = team.thread; k < CHUNK * SLOTS",
     ),
     "barrier behind the row weights": ("    __syncthreads();\n    if (split >= splits) continue;", "    if (split >= splits) continue;"),
     "row bound": ("const int rows = nx - first < CHUNK ? nx - first : CHUNK;", "const int rows = CHUNK;"),
-    "column bound": ("has_right = split < splits && right < ny;", "has_right = split < splits;"),
+    "column bound": ("(WHOLE || at[c] < ny);", "true;"),
 }
 
 

@@ -538,6 +538,37 @@ def test_a_stack_of_more_than_two_billion_pixels():
     assert found.sum() == 300
 
 
+@pytest.mark.parametrize("mode", ["weighted", "exact"])
+@pytest.mark.parametrize("n", [256, 257, 1500, 4500])
+def test_pixels_shared_by_several_blocks(n, mode):
+    """A small scan: the sums of the blocks that share its pixels, added in order, are the definition's."""
+    rng = np.random.default_rng(n)
+    spectra = (rng.normal(size=(n, 7, 5)) + 1j * rng.normal(size=(n, 7, 5))).astype("complex64")
+    geometry = (rng.uniform(-3, 3, (n, 2)), rng.uniform(-3, 3, (7, 2)), rng.uniform(-3, 3, (5, 2)))
+    want = overlap_sums.definition(spectra, *geometry, radius=3.0, chi=((2, 0, 0.02),), mode=mode)
+    bits = set()
+    for seed in (0, 1, 2, 7):
+        host = HostBackend(seed=seed)
+        with using_backend(host), operation.using("cuda"):
+            found = overlap_sums(spectra, *geometry, radius=3.0, chi=((2, 0, 0.02),), mode=mode)
+        assert abs(found.overlap - want.overlap).max() <= 1e-5 * abs(want.overlap).max()
+        assert abs(found.weight - want.weight).max() <= 1e-5 * want.weight.max()
+        bits.add(found.overlap.tobytes() + found.weight.tobytes())
+    assert len(bits) == 1
+    splits = {256: 1, 257: 2, 1500: 6, 4500: 6}[n]
+    assert host.launched[0][1] == (2, splits) and len(host.launched) == 1 + (splits > 1)
+
+
+def test_splits_follow_from_the_shape_alone():
+    from gpu4d.kernels.ssb_sum import split
+
+    assert split(8809, 256 * 129) == (2, 18 * 256) and split(8809, 128 * 65) == (7, 5 * 256) and split(8809, 64 * 33) == (7, 5 * 256)
+    assert split(8809, 512 * 257) == (1, 35 * 256) and split(0, 64 * 33) == (1, 256)
+    for n in (1, 255, 256, 3000, 70_000):
+        splits, span = split(n, 64 * 33)
+        assert (splits - 1) * span < n <= splits * span and splits <= 8
+
+
 @pytest.mark.parametrize("barrier", range(4))
 def test_a_missing_barrier_is_noticed(barrier):
     """Copies of the kernel without one of its barriers give other sums in some order of threads."""
@@ -546,8 +577,9 @@ def test_a_missing_barrier_is_noticed(barrier):
     at = len(pieces) - 5 + barrier  # the last four of the file are its own
     broken = "__syncthreads();".join([*pieces[:at], pieces[at] + pieces[at + 1], *pieces[at + 2 :]])
     rng = np.random.default_rng(0)
-    spectra = (rng.normal(size=(600, 5, 4)) + 1j).astype("complex64")
-    geometry = (rng.uniform(-3, 3, (600, 2)), rng.uniform(-3, 3, (5, 2)), rng.uniform(-3, 3, (4, 2)))
+    n = 8 * 2 * 256 + 100  # more than one chunk for every one of the blocks that share the pixels
+    spectra = (rng.normal(size=(n, 5, 4)) + 1j).astype("complex64")
+    geometry = (rng.uniform(-3, 3, (n, 2)), rng.uniform(-3, 3, (5, 2)), rng.uniform(-3, 3, (4, 2)))
     answers = set()
     for seed in (0, 1, 2, 3):
         with (

@@ -112,7 +112,7 @@ def kernel(file: str, name: str, *defines: str) -> Any:
     Parameters
     ----------
     file : str
-        Of `gpu4d.kernels`, "center_of_mass.cu".
+        Of `gpu4d.kernels`, "masked_sums.cu".
     name : str
         Of its extern "C" function.
     *defines : str

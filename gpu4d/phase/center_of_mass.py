@@ -28,9 +28,9 @@ def _twin_cannot(patterns: Any, mask: Any = None) -> str | None:
 
 
 def _kernel_cannot(patterns: Any, mask: Any = None) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
+    from gpu4d.kernels.pixels import moments_unsupported
 
-    return _twin_cannot(patterns, mask) or unsupported(patterns)
+    return _twin_cannot(patterns, mask) or moments_unsupported(patterns)
 
 
 @operation(

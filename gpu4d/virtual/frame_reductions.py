@@ -42,9 +42,9 @@ def _twin_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
 
 
 def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
+    from gpu4d.kernels.pixels import moments_unsupported
 
-    return unsupported(patterns)
+    return moments_unsupported(patterns)
 
 
 @operation(
