@@ -13,8 +13,10 @@ from gpu4d.amorphous.polar import polar_transform
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.bragg.search import search
 from gpu4d.device import page_locked, tables
+from gpu4d.device.cuda import CudaProcessor
 from gpu4d.phase.bright_field_stack import BrightFieldStack
 from gpu4d.phase.ssb_sum import overlap_sums
+from gpu4d.streaming.plan import plan
 from gpu4d.streaming.reduction import ScanInfo, joined
 from gpu4d.virtual.frame_reductions import frame_reductions
 
@@ -260,6 +262,13 @@ def test_a_cube_on_the_device_is_reduced_at_once(cupy):
             assert results[0][name].data.get().tobytes() == results[1][name].data.get().tobytes(), (shape, dtype, name)
         if dtype == "uint16":
             assert calls[0] == 1 < calls[1], "all three reductions in one reading"
+
+
+def test_without_a_limit_half_of_what_the_card_has_free_is_used(cupy):
+    cube = gpu4d.DataCube(frames_of(cupy, shape=(4, 8, 64, 64)))
+    todo = plan(cube, {"image": gpu4d.VirtualImage(disk())})
+    assert todo.budget == CudaProcessor(0).free_memory() // 2 and not todo.copied and todo.bytes == todo.held_bytes
+    assert plan(gpu4d.DataCube(cube.source.array[:, :, 1:, :]), {"com": gpu4d.CenterOfMass()}).copied
 
 
 def test_a_view_of_a_cube_on_the_device_is_copied_chunk_by_chunk(cupy):

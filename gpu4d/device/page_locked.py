@@ -82,6 +82,8 @@ def store() -> PageLocked:
 class PinnedBuffer(HostBuffer):
     """Page-locked bytes of the host, of one workspace at a time."""
 
+    _block: Block | None = None
+
     def __init__(self, workspace: CudaWorkspace, nbytes: int):
         self._workspace = workspace
         super().__init__(workspace._pinned, nbytes, self._made)
@@ -103,7 +105,7 @@ class PinnedBuffer(HostBuffer):
         with self._account.lock:
             held, block = self.held, self._block
             super().free()
-        if held is not None:
+        if held is not None and block is not None:
             store().keep(block)
         self._block = None
 

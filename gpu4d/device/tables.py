@@ -122,7 +122,8 @@ class _Table:
 
     def __init__(self, key: Hashable, array: Any, host: Any):
         view = arrays.cupy_view(array)
-        self.key, self.array, self.host, self.made, self.nbytes = key, array, host, {}, int(view.nbytes)
+        self.key, self.array, self.host, self.nbytes = key, array, host, int(view.nbytes)
+        self.made: dict[Hashable, Any] = {}
         self.address = _address(view)
 
 

@@ -117,12 +117,14 @@ class MeanPattern:
     def _valid(self, frames: Any) -> Any:
         """Frames with 0 at masked pixels, which must not be smeared into their neighbours."""
         xp = arrays.namespace(frames)
+        assert self.valid is not None
         mask = tables.beside(self.valid, frames)
         return xp.where(mask, frames, xp.zeros_like(frames))
 
     def _coverage(self, frames: Any, shifts: Any, weights: Any) -> Any:
         """Weights of valid pixels, moved as their patterns are; patterns with a NaN count nowhere."""
         xp = arrays.namespace(frames)
+        assert self.valid is not None
         mask = tables.beside(self.valid, frames)
         good = xp.all(xp.isfinite(arrays.as_float(frames)), axis=(-2, -1))
         one = arrays.as_float64(good) if weights is None else xp.where(good, weights, xp.zeros_like(weights))
