@@ -8,12 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
-from math import isqrt, log2
+from math import log2
 from typing import Any
-from unittest import mock
 
 import numpy as np
+from gpu4d.benchmarks.case_inputs import (
+    BRIGHT_FIELD_PIXELS,
+    bragg,
+    bright_field,
+    centers,
+    disk_fit,
+    errors,
+    frames,
+    gradient,
+    masks,
+    peaks,
+    phase_of_counts,
+    raw_frames,
+    side_band,
+    through_the_fft_library,
+)
 
 import gpu4d
 
@@ -87,136 +101,14 @@ class Case:
         return max(1.0, n / self.different) if self.sliced else 1.0
 
 
-@cache
-def frames(n: int, size: int = 128, dtype: str = "uint16") -> np.ndarray:
-    """Counting noise with a disk."""
-    mean = 0.5 + 60 * gpu4d.probe.synthetic((size, size), size / 20)
-    return np.random.default_rng(0).poisson(mean, (n, size, size)).astype(dtype)
-
-
-@cache
-def bragg_patterns(n: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """n patterns of which 16 are different, with about 21 disks, and their vacuum probe."""
-    scale = min(shape) / 128
-    scan = gpu4d.simulate.bragg_scan((4, 4), shape, radius=6.0 * scale, spacing=22.0 * scale, seed=1)
-    return np.resize(np.asarray(scan.cube.source.array).reshape(-1, *shape), (n, *shape)), scan.probe
-
-
-def bragg(shape: tuple[int, int]) -> Callable[[int], tuple[tuple, dict]]:
-    def make(n: int) -> tuple[tuple, dict]:
-        from gpu4d.bragg.disks import disk_arguments
-
-        patterns, probe = bragg_patterns(n, shape)
-        template = gpu4d.probe.template(probe)
-        a = disk_arguments(template, int(template.radius), None)
-        return (patterns, a["spectrum"], a["moments"], a["allowed"]), {"min_spacing": 1.5 * template.radius, "max_peaks": 32}
-
-    return make
+ANNULI = np.array([[-1.0, 10.0], [10.0, 20.0], [20.0, 40.0], [40.0, 60.0]])
+DISK_TOLERANCE = 5e-3  # of standard errors, whose Hessian is read at the nearest 1/64 px; positions agree to 1e-5
 
 
 def transforms(shape: tuple[int, int], maps: int) -> float:
     """Flops of a pattern's real transform and the inverses to `maps` maps, products included."""
     pixels = shape[0] * shape[1]
     return (1 + maps) * 2.5 * pixels * log2(pixels) + maps * 12 * pixels / 2
-
-
-def peaks(n: int, size: int = 128) -> tuple[tuple, dict]:
-    """Correlation maps with 21 peaks, and the pixels they lie on."""
-    patterns, probe = bragg_patterns(n, (size, size))
-    few = min(n, 16)
-    disks = gpu4d.find_bragg_disks(patterns[:few], probe, refine=None)
-    count, table = disks.padded()
-    maps = gpu4d.hybrid_correlation(patterns[:few], probe, power=1.0).astype(np.float32)
-    whole = [np.nan_to_num(table[name]).astype(np.int32) for name in ("qx", "qy")]
-    return (np.resize(maps, (n, size, size)), *(np.resize(w, (n, w.shape[1])) for w in whole), np.resize(count, n).astype(np.int32)), {}
-
-
-def errors(n: int, size: int = 128) -> tuple[tuple, dict]:
-    from gpu4d.bragg.template_transforms import template_moments
-
-    patterns, probe = bragg_patterns(n, (size, size))
-    moments = template_moments(gpu4d.probe.template(probe))
-    reach = int(np.abs(np.fft.fftfreq(size, 1 / size))[(moments != 0).any((0, 2))].max())
-    window = np.arange(-reach, reach + 1)
-    box = np.ascontiguousarray(moments[:, window][:, :, window], np.float32)
-    (maps, px, py, count), _ = peaks(n, size)
-    return (patterns.astype(np.float32), maps, box, px.astype(float), py.astype(float), count), {}
-
-
-def disk_fit(n: int, size: int = 128) -> tuple[tuple, dict]:
-    from gpu4d.bragg.poisson_fit import disk_profile
-
-    patterns, probe = bragg_patterns(n, (size, size))
-    profile = disk_profile(probe)
-    (_, px, py, count), _ = peaks(n, size)
-    return (patterns, px.astype(float), py.astype(float), count, profile.table, profile.pixels), {}
-
-
-def side_band(n: int, side: int = 128) -> tuple[tuple, dict]:
-    """n bright-field pixels of a square scan with a step at which the disks shift by up to three radii."""
-    rng = np.random.default_rng(0)
-    half = side // 2 + 1
-    spectra = (rng.normal(size=(n, side, half)) + 1j * rng.normal(size=(n, side, half))).astype(np.complex64)
-    radius = 16.0
-    angle, r = rng.uniform(0, 2 * np.pi, n), radius * np.sqrt(rng.uniform(size=n))
-    at = np.stack([r * np.cos(angle), r * np.sin(angle)], -1)
-    rows = np.stack([np.fft.fftfreq(side) * 6 * radius, np.zeros(side)], -1)
-    columns = np.stack([np.zeros(half), np.fft.rfftfreq(side) * 6 * radius], -1)
-    return (spectra, at, rows, columns), {"radius": radius}
-
-
-def masks(m: int, size: int = 128) -> np.ndarray:
-    return np.stack([gpu4d.detectors.annulus(4 * i, 4 * i + 10).mask((size, size)) for i in range(m)])
-
-
-def centers(n: int, size: int = 128) -> np.ndarray:
-    return (size - 1) / 2 + np.random.default_rng(1).uniform(-2, 2, (n, 2))
-
-
-def gradient(n: int) -> tuple[tuple, dict]:
-    """One field of n × n positions."""
-    return (np.random.default_rng(2).normal(size=(n, n, 2)).astype(np.float32),), {}
-
-
-def raw_frames(n: int) -> tuple[tuple, dict]:
-    """Direct-detector frames: dark level, noise, sparse electrons of 60 counts."""
-    rng = np.random.default_rng(3)
-    few = rng.normal(100, 4, (min(n, 16), 256, 256))
-    few += 60 * (rng.random(few.shape) < 0.004)
-    return (np.resize(few.clip(0).astype(np.uint16), (n, 256, 256)), np.full((256, 256), 100.0), 0.5, 5.0), {"electron": 60.0}
-
-
-def through_the_fft_library(*args: Any, **options: Any) -> Any:
-    """`find_disks` as on a card on which the fused kernel does not fit."""
-    import gpu4d.kernels.find_disks
-
-    from gpu4d.bragg.find_disks import find_disks
-
-    with mock.patch.object(gpu4d.kernels.find_disks, "supports", lambda *_a, **_o: False):
-        return find_disks(*args, **options)
-
-
-BRIGHT_FIELD_RADIUS = 53.0  # pixels
-BRIGHT_FIELD_PIXELS = 8.8e3  # inside it
-
-
-def bright_field(n: int) -> tuple[tuple, dict]:
-    """Counts of n patterns of 256² with a bright-field disk."""
-    inside = np.hypot(*(np.indices((256, 256)) - 127.5)) < BRIGHT_FIELD_RADIUS
-    return (np.random.default_rng(4).poisson(20.0 * inside, (n, 256, 256)).astype(np.uint16),), {}
-
-
-def phase_of_counts(patterns: Any) -> Any:
-    """The phase by single side band, from the counts of a square scan whose step just keeps every overlap."""
-    side = isqrt(len(patterns))
-    radius = gpu4d.physics.angle_to_frequency(25.0, 300e3)
-    known = gpu4d.Calibration(energy=300e3, semiangle=25.0, r_pixel=0.24 / radius, q_pixel=radius / BRIGHT_FIELD_RADIUS)
-    cube = gpu4d.DataCube(patterns[: side * side].reshape(side, side, *patterns.shape[1:]), known)
-    return gpu4d.ssb(cube, origin=(127.5, 127.5)).phase.data
-
-
-ANNULI = np.array([[-1.0, 10.0], [10.0, 20.0], [20.0, 40.0], [40.0, 60.0]])
-DISK_TOLERANCE = 5e-3  # of standard errors, whose Hessian is read at the nearest 1/64 px; positions agree to 1e-5
 
 
 def find_disks_case(shape: tuple[int, int], patterns: tuple[int, int]) -> Case:

@@ -30,6 +30,10 @@ def test_every_kernel_has_a_case():
     assert not missing - {"center_of_mass"}, "center_of_mass is first_moments and a division"
 
 
+def test_every_case_has_a_name_of_its_own():
+    assert len({case.key for case in kernels.CASES}) == len(kernels.CASES)
+
+
 def test_command_line(tmp_path, capsys):
     pytest.importorskip("click")
     from gpu4d.cli import run_command

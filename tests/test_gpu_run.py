@@ -187,7 +187,7 @@ def test_the_deadline_is_kept_whatever_a_stage_does_about_it(out):
     specs = [["stubborn", 60, settings.KERNELS, STUBBORN, False], ["late", 60, settings.KERNELS, rows(settings.KERNELS), False]]
     code, said, seconds = complete(out, specs, "--deadline", "8")
     assert seconds < 8 + 5
-    assert code == 2 and "stubborn cut" in said
+    assert code == 2 and "stages cut: stubborn" in said
     assert_all_gone(out)
 
 
@@ -376,7 +376,7 @@ def test_stages_are_known_by_the_machine_they_ended_on(tmp_path):
         "stage y: done, 1.0 s",
     ):
         records.append(tmp_path / settings.ENVIRONMENT, line)
-    assert summary.stages(tmp_path) == {"x": "done", "y": "done"}
+    assert summary.stages(tmp_path) == {"x": "done", "y": "done"} and "stages done: x, y" in summary.write(tmp_path)
     assert summary.stages(tmp_path, "one") == {"x": "done", "y": "cut"} and summary.stages_done(tmp_path, "two") == ["y"]
 
 

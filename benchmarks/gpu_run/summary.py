@@ -80,7 +80,10 @@ def _head(out: Path) -> list[str]:
 
 def _stages(out: Path) -> list[str]:
     found = stages(out)
-    return [f"stages: {'; '.join(f'{name} {outcome}' for name, outcome in found.items()) or 'none ended'}"]
+    outcomes = dict.fromkeys(found.values())
+    return [f"stages {outcome}: {', '.join(name for name, how in found.items() if how == outcome)}" for outcome in outcomes] or [
+        "no stage yet"
+    ]
 
 
 def _tests(out: Path) -> list[str]:
