@@ -189,8 +189,13 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
   }
 }
 
+// Seven blocks of 72 registers: told so, ptxas stays at 64 for N = 4 without a spill; left alone it spills a register on
+// sm_100 and 120 to get there (with -ftz=true, NVRTC 13.5).
+#define BOUNDS_4 128, 7
+#define BOUNDS_6 128
+#define BOUNDS_8 128
 #define INSTANCE_OF(NAME, Pixel, N)                                                                                    \
-  extern "C" __global__ void __launch_bounds__(128)                                                                    \
+  extern "C" __global__ void __launch_bounds__(BOUNDS_##N)                                                             \
       fit_##N##_##NAME(const Pixel* __restrict__ patterns, const double* __restrict__ x, const double* __restrict__ y, \
                        const int* __restrict__ count, const u8* __restrict__ mask, const float* __restrict__ table,    \
                        const int* __restrict__ pixels, double* __restrict__ out, u8* __restrict__ ok, long long all,   \
