@@ -121,7 +121,7 @@ def count_electrons(
         raise InputError(problem)
     nx, ny = frames.shape[-2:]
     level, scale = per_pixel(dark, electron, gain, mask)
-    values = (xp.astype(xp.reshape(frames, (-1, nx, ny)), xp.float32) - level) * scale
+    values = (xp.astype(xp.reshape(frames, (math.prod(frames.shape[:-2]), nx, ny)), xp.float32) - level) * scale
     values = xp.where(xp.isnan(values), xp.full_like(values, -math.inf), values)
     is_event = (values >= lower) & (values < upper)
     for dx, dy in ABOVE:
