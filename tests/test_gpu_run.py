@@ -499,9 +499,9 @@ def site(checkout, tmp_path_factory) -> Path:
     return folder
 
 
-def lines_of(out: Path) -> int:
-    """How much is known: lines of all files."""
-    return sum((out / name).read_bytes().count(b"\n") for name in settings.FILES if (out / name).exists())
+def records_of(out: Path) -> int:
+    """How much is known: records of all files."""
+    return sum(len(records.lines(out / name)) for name in (settings.TESTS, settings.KERNELS, settings.STREAMING))
 
 
 def script(checkout: Path, site: Path, out: Path, *options: str) -> subprocess.Popen:
@@ -544,10 +544,12 @@ def test_a_rehearsal_killed_again_and_again_comes_to_its_end(checkout, site, out
         pytest.skip(reason)
     options = ("--rehearse", "--tests", "quick", "--deadline", "560")
     moments, known = random.Random(1), Counter()
-    for _ in range(20):
+    for number in range(20):
         process = script(checkout, site, out, *options)
-        enough, until = lines_of(out) + moments.randint(1, 45), time.monotonic() + 60
-        while process.poll() is None and lines_of(out) < enough and time.monotonic() < until:
+        few = number < 6  # in the first stages, whose lines are no records
+        enough = records_of(out) + moments.randint(1, 25)
+        until = time.monotonic() + (moments.uniform(0.5, 10) if few else 90)
+        while process.poll() is None and records_of(out) < enough and time.monotonic() < until:
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 0.3))
         process.kill()
