@@ -164,8 +164,15 @@ DEVICE void write_electrons(const Pixel* __restrict__ frames, const float* __res
   }
 }
 
+// Five blocks of a multiprocessor hide the loads; sm_75 has room for the threads of four.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define BLOCKS 4
+#else
+#define BLOCKS 5
+#endif
+
 #define INSTANCE(NAME, Pixel)                                                                                        \
-  extern "C" __global__ void __launch_bounds__(256, 5) mark_electrons_##NAME(                                        \
+  extern "C" __global__ void __launch_bounds__(256, BLOCKS) mark_electrons_##NAME(                                   \
       const Pixel* __restrict__ frames, const float* __restrict__ level, const float* __restrict__ scale,            \
       u32* __restrict__ bits, u32* __restrict__ counts, float lower, float upper, int n, int nx, int ny,             \
       int strips) {                                                                                                  \

@@ -264,7 +264,9 @@ def test_a_full_device_is_refused_with_three_numbers(tmp_path):
     with pytest.raises(MemoryBudgetError) as caught:
         gpu4d.sweep(cube, light(), device="cuda:0", memory="1 GB")
     del filling
-    assert caught.value.asked > caught.value.free and caught.value.free <= NEARLY_FULL and caught.value.cap == GB
+    # What is free may be more than is asked, in pieces that are too small: then the driver's words stand beside the numbers.
+    assert caught.value.asked > caught.value.free or "out of memory" in str(caught.value)
+    assert caught.value.free <= NEARLY_FULL and caught.value.cap == GB
     gpu4d.sweep(cube, light(), device="cuda:0", memory="1 GB")
 
 

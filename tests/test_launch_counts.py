@@ -96,7 +96,7 @@ LIGHT = {
     "two images": (lambda: [gpu4d.VirtualImage({"bf": disk(), "adf": ~disk(12)})], 3),
     "weighted image": (lambda: [gpu4d.VirtualImage(WEIGHTS)], 3),
     "images of both kinds": (lambda: [gpu4d.VirtualImage([disk(), WEIGHTS])], 9),
-    "centre of mass": (lambda: [gpu4d.CenterOfMass()], 2),
+    "centre of mass": (lambda: [gpu4d.CenterOfMass()], 3),
     "centre of mass of a detector": (lambda: [gpu4d.CenterOfMass(disk())], 3),
     "mean": (lambda: [gpu4d.MeanPattern()], 5),
     "maximum": (lambda: [gpu4d.MaxPattern()], 4),

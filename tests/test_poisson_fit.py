@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cuda_on_host import HostBackend
 from cuda_on_host.backend import kernel_names
-from cuda_on_host.nvrtc import compile_for
+from cuda_on_host.nvrtc import usage_for
 from test_kernels import budget
 
 import gpu4d
@@ -341,7 +341,7 @@ def test_only_the_kernel_that_runs_is_compiled(profile, kind, parameters):
 def test_every_kernel_compiled_alone_keeps_its_budget(need, kind, parameters):
     need("cuda.bindings.nvrtc")
     name = f"fit_{parameters}_{kind}"
-    usage, _ = compile_for(inlined("poisson_fit.cu"), "poisson_fit.cu", "sm_90", (f"-DPIXEL={kind}", f"-DPARAMETERS={parameters}"))
+    usage = usage_for(inlined("poisson_fit.cu"), "poisson_fit.cu", "sm_90", (f"-DPIXEL={kind}", f"-DPARAMETERS={parameters}"))
     assert set(usage) == {name}
     registers, shared = budget("poisson_fit.cu", name)
     used = usage[name]
@@ -361,7 +361,11 @@ def test_broken_copies_are_caught(profile, what):
     good = on_host(HostBackend(), *call)
     different = 0
     for seed in (0, 1, 2, 7):
-        found = on_host(HostBackend(seed=seed, sources={"poisson_fit.cu": text.replace(old, new)}), *call)
+        try:
+            found = on_host(HostBackend(seed=seed, sources={"poisson_fit.cu": text.replace(old, new)}), *call)
+        except RuntimeError:  # a warp that is no longer in step waits for lanes that never come
+            different += 1
+            continue
         different += any(not np.allclose(a, b, atol=1e-5, equal_nan=True) for a, b in zip(found, good))
     assert different, f"without the {what} all answers are right"
 

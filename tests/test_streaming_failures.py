@@ -3,6 +3,8 @@
 Either the answer is the undisturbed one, to the last bit, or there is one clear error; threads and buffers are gone in any case.
 """
 
+import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -536,6 +538,46 @@ def test_ctrl_c(device, workers, tmp_path):
         assert run.returncode == 130 and out == "interrupted\n", err
         assert time.monotonic() - begin < 5
         assert list(scratch.iterdir()) == [] and sorted(p.name for p in tmp_path.iterdir()) == ["probe.npy", "scan.h5", "scratch"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "accounting"])
+def test_ctrl_c_while_a_thread_is_started(device, monkeypatch):
+    """The pool does not know the thread it was starting: the sweep ends only after that thread has left its buffers."""
+    started, workspaces = [], []
+
+    def interrupted(work, *args):
+        thread = threading.Thread(target=work, args=args)
+        started.append(thread)
+        thread.start()
+        time.sleep(0.05)  # it is at work
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def beside(count, name):
+        yield interrupted
+
+    class Slow(gpu4d.MeanPattern):
+        def update(self, frames, positions):
+            time.sleep(0.2)
+            super().update(frames, positions)
+
+    monkeypatch.setenv("GPU4D_THREADS", "2")
+    engine = importlib.import_module("gpu4d.streaming.engine")
+    monkeypatch.setattr(engine.threads, "beside", beside)
+    monkeypatch.setattr(engine.threads, "submit", interrupted)
+    close = engine._Door.close
+    monkeypatch.setattr(engine._Door, "close", lambda door: (close(door), workspaces.append(started[0].is_alive() and door._inside))[0])
+    processor = AccountingProcessor(lanes=2) if device == "accounting" else "cpu"
+    try:
+        gpu4d.sweep(gpu4d.DataCube(np.ones((64, 8, 16, 16), np.uint8)), Slow(), device=processor, memory="1 MB")
+        raise AssertionError("the interrupt was lost")
+    except KeyboardInterrupt:  # pytest.raises would keep its frames, and with them the buffers
+        pass
+    assert started and workspaces == [0], "the thread has left before the sweep goes on"
+    started[0].join(5)
+    if device == "accounting":
+        gc.collect()
+        assert not processor.faults and processor.held == processor.pinned_held == 0
 
 
 EDGES = {

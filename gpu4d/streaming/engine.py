@@ -244,14 +244,28 @@ def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:
     if len(conveyors) == 1:
         conveyors[0].run()
         return
+    door = _Door()
 
     def work(conveyor: Conveyor) -> None:
-        try:
-            conveyor.run()
-        except BaseException:
-            stop.set()
-            raise
+        with door.entered() as may:
+            if not may:
+                return
+            try:
+                conveyor.run()
+            except BaseException:
+                stop.set()
+                raise
 
+    try:
+        _share_out(work, conveyors, stop)
+    except BaseException:
+        # Ctrl-C while a thread is being started hides it from its pool: the buffers must not go while it is at work.
+        stop.set()
+        door.close()
+        raise
+
+
+def _share_out(work: Callable[[Conveyor], None], conveyors: list[Conveyor], stop: threading.Event) -> None:
     if conveyors[0].processor.copies:  # they wait for a device, and compute nothing themselves
         with threads.beside(len(conveyors), "gpu4d-sweep") as begin:
             _finish([begin(work, one) for one in conveyors], stop)
@@ -263,7 +277,7 @@ def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:
     except BaseException:
         threads.finish(begun)
         raise
-    _finish([one for one in begun if not one.cancel()], stop)  # the supply is used up: who has not begun has nothing to do
+    _finish([one for one in begun if not one.cancel()], stop)  # the supply is used up: what has not begun has nothing to do
 
 
 def _finish(conveyors: list[Future], stop: threading.Event) -> None:
@@ -274,6 +288,32 @@ def _finish(conveyors: list[Future], stop: threading.Event) -> None:
         stop.set()
         threads.finish(conveyors)
         raise
+
+
+class _Door:
+    """Counts the threads at work, so that one that no pool knows can be waited for too."""
+
+    def __init__(self) -> None:
+        self._inside, self._closed, self._changed = 0, False, threading.Condition()
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[bool]:
+        """Count a thread while it works; False where the door is closed already."""
+        with self._changed:
+            may = not self._closed
+            self._inside += may
+        try:
+            yield may
+        finally:
+            with self._changed:
+                self._inside -= may
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let no thread in any more, and wait until all that are inside have left."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: self._inside == 0)
 
 
 class _Supply:
