@@ -30,7 +30,7 @@ def bragg_patterns(n: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
 
 def bragg(shape: tuple[int, int]) -> Callable[[int], tuple[tuple, dict]]:
     def make(n: int) -> tuple[tuple, dict]:
-        from gpu4d.bragg.disks import disk_arguments
+        from gpu4d.bragg.find_bragg_disks import disk_arguments
 
         patterns, probe = bragg_patterns(n, shape)
         template = gpu4d.probe.template(probe)
@@ -64,7 +64,7 @@ def errors(n: int, size: int = 128) -> tuple[tuple, dict]:
 
 
 def disk_fit(n: int, size: int = 128) -> tuple[tuple, dict]:
-    from gpu4d.bragg.poisson_fit import disk_profile
+    from gpu4d.bragg.likelihood.poisson_fit import disk_profile
 
     patterns, probe = bragg_patterns(n, (size, size))
     profile = disk_profile(probe)

@@ -109,16 +109,6 @@ def measure(prepared: Prepared, limits: Floors, *, on_gpu: bool, rounds: int = 9
 
 def operation(name: str) -> Any:
     """The operation of this name. Operations register when their module is imported: those of all techniques are."""
-    import gpu4d.amorphous
-    import gpu4d.bragg
-    import gpu4d.bragg.poisson_fit
-    import gpu4d.bragg.refine_disks
-    import gpu4d.phase.dpc
-    import gpu4d.phase.ssb
-    import gpu4d.preprocess
-    import gpu4d.virtual.frame_reductions
-    import gpu4d.virtual.image
-    import gpu4d.virtual.patterns  # noqa: F401
 
     return OPERATIONS[name]
 

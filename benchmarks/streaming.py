@@ -175,7 +175,7 @@ def median_time(call: Callable[[], Any], rounds: int) -> float:
 
 
 def through_a_link(cube: gpu4d.DataCube, index: int, rounds: int) -> dict[str, Any]:
-    from gpu4d.device.cuda import CudaProcessor
+    from gpu4d.device.processors.cuda import CudaProcessor
 
     processor = CudaProcessor(index)
     nbytes = float(np.prod(cube.shape)) * cube.dtype.itemsize

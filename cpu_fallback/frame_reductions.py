@@ -18,7 +18,7 @@ from gpu4d.cpu_fallback.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.cpu_fallback.products import HALF, LANES, masked_lines, reduce_lines
 from numba import njit
 
-from gpu4d.virtual.frame_reductions import FrameReductions
+from gpu4d.imaging.frame_reductions import FrameReductions
 
 PIECE = 1024 // LANES  # lines: a lane's |weights| add up to at most 2**15, its products with 16-bit counts stay inside 32 bits
 PIXELS = PIECE * LANES

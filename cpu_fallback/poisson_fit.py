@@ -6,7 +6,7 @@ import numpy as np
 from gpu4d.cpu_fallback.pixels import raw, take
 from numba import njit
 
-from gpu4d.bragg.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SETTLED, PoissonFit, steps_of
+from gpu4d.bragg.likelihood.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SETTLED, PoissonFit, steps_of
 
 LANES = 16  # sums over whole vectors: what is left over would be as slow as half of the rest
 PIVOT = 1e-6  # of the diagonal: a smaller one is a matrix without an inverse

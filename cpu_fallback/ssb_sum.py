@@ -7,7 +7,7 @@ aberrations its weights are real. A pupil array calls the wave point by point.
 import numpy as np
 from numba import njit
 
-from gpu4d.phase.ssb_sum import OverlapSums, check
+from gpu4d.ptychography.ssb_sum import OverlapSums, check
 
 _fast = {"reassoc", "contract", "nsz", "arcp"}  # a NaN keeps its meaning
 

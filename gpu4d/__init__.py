@@ -14,35 +14,35 @@ __version__ = "0.1.0"
 _MODULES = ("calibrate", "device", "physics", "plot", "preprocess", "probe", "simulate", "streaming")
 
 _NAMES = {
-    "BraggDisks": "gpu4d.bragg.disks",
+    "BraggDisks": "gpu4d.bragg.find_bragg_disks",
     "Calibration": "gpu4d.data.calibration",
-    "CenterOfMass": "gpu4d.phase.center_of_mass",
+    "CenterOfMass": "gpu4d.imaging.center_of_mass",
     "DataCube": "gpu4d.data.datacube",
     "DiffractionSlice": "gpu4d.data.slices",
-    "MaxPattern": "gpu4d.virtual.patterns",
-    "MeanPattern": "gpu4d.virtual.patterns",
+    "MaxPattern": "gpu4d.imaging.patterns",
+    "MeanPattern": "gpu4d.imaging.patterns",
     "PointList": "gpu4d.data.pointlist",
     "PointListArray": "gpu4d.data.pointlist",
     "RealSlice": "gpu4d.data.slices",
     "Template": "gpu4d.probe.template_kernel",
-    "VirtualImage": "gpu4d.virtual.image",
+    "VirtualImage": "gpu4d.imaging.image",
     "bragg_vector_map": "gpu4d.bragg.vector_map",
-    "center_of_mass": "gpu4d.phase.center_of_mass",
-    "dpc": "gpu4d.phase.dpc",
-    "find_bragg_disks": "gpu4d.bragg.disks",
+    "center_of_mass": "gpu4d.imaging.center_of_mass",
+    "dpc": "gpu4d.deflection.dpc",
+    "find_bragg_disks": "gpu4d.bragg.find_bragg_disks",
     "find_lattice": "gpu4d.crystal.find_lattice",
     "fit_lattice": "gpu4d.crystal.fit_lattice",
     "hybrid_correlation": "gpu4d.bragg.hybrid_correlation",
     "open": "gpu4d.io.opening",
     "polar_transform": "gpu4d.amorphous.polar",
     "radial_profile": "gpu4d.amorphous.polar",
-    "refine_template": "gpu4d.bragg.refine_template",
+    "refine_template": "gpu4d.bragg.template_from_scan.refine_template",
     "save": "gpu4d.io.saving",
-    "ssb": "gpu4d.phase.ssb",
+    "ssb": "gpu4d.ptychography.ssb",
     "strain_map": "gpu4d.crystal.strain",
     "sweep": "gpu4d.streaming.engine",
     "using": "gpu4d.operation",
-    "virtual_image": "gpu4d.virtual.image",
+    "virtual_image": "gpu4d.imaging.image",
 }
 
 __all__ = sorted([*_MODULES, *_NAMES, "detectors"])
@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value = importlib.import_module(f"gpu4d.{name}")
     elif name == "detectors":
-        value = importlib.import_module("gpu4d.virtual.detectors")
+        value = importlib.import_module("gpu4d.imaging.detectors")
     elif name in _NAMES:
         value = getattr(importlib.import_module(_NAMES[name]), name)
     else:

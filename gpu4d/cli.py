@@ -243,8 +243,8 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
     def new(file: Path | None, overwrite: bool, debug: bool) -> None:
         """Write a commented recipe with all settings and their defaults to FILE, or to the terminal."""
         from gpu4d.errors import InputError
-        from gpu4d.workflow.recipe import Recipe
-        from gpu4d.workflow.recipe_text import to_toml
+        from gpu4d.workflow.recipe.recipe import Recipe
+        from gpu4d.workflow.recipe.recipe_text import to_toml
 
         text = to_toml(Recipe())
         if file is None:
@@ -263,7 +263,7 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
     @debug
     def check(file: Path, debug: bool) -> None:
         """Find mistakes in a recipe, and settings outside the recommended ranges."""
-        from gpu4d.workflow.recipe import Recipe
+        from gpu4d.workflow.recipe.recipe import Recipe
 
         loaded = Recipe.load(file)
         for line in loaded.advice():
@@ -277,8 +277,8 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
     def explain(file: Path | None, only: str | None, debug: bool) -> None:
         """Say what each setting does, what it accepts, and what is recommended; with the values of FILE if given."""
         from gpu4d.errors import InputError
-        from gpu4d.workflow.recipe import SECTIONS, Recipe
-        from gpu4d.workflow.recipe_text import explain as text_of
+        from gpu4d.workflow.recipe.recipe import SECTIONS, Recipe
+        from gpu4d.workflow.recipe.recipe_text import explain as text_of
 
         text = text_of(Recipe.load(file) if file is not None else Recipe(), only)
         if not text:
@@ -301,7 +301,7 @@ FLAGS = {
 
 def _with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
     """The recipe of a run: a file's or the defaults, overridden by what was typed."""
-    from gpu4d.workflow.recipe import Recipe
+    from gpu4d.workflow.recipe.recipe import Recipe
 
     recipe = Recipe() if path is None else Recipe.load(path)
     for name, value in flags.items():

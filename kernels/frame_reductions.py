@@ -9,7 +9,7 @@ from gpu4d.kernels.pack_masks import planes
 from gpu4d.kernels.pixels import contiguous, suffix
 
 from gpu4d import arrays, device
-from gpu4d.virtual.frame_reductions import FrameReductions
+from gpu4d.imaging.frame_reductions import FrameReductions
 
 FILE = "frame_reductions.cu"
 THREADS = 256

@@ -8,7 +8,7 @@ import numpy as np
 from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import arrays, device, fft
-from gpu4d.phase.poisson import Integral, converged
+from gpu4d.deflection.poisson import Integral, converged
 
 FILE = "poisson.cu"
 THREADS = 256

@@ -6,7 +6,7 @@ import numpy as np
 from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
 
 from gpu4d import device
-from gpu4d.bragg.poisson_fit import PoissonFit, steps_of
+from gpu4d.bragg.likelihood.poisson_fit import PoissonFit, steps_of
 
 FILE = "poisson_fit.cu"
 WARPS = 4

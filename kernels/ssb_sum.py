@@ -7,7 +7,7 @@ from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import device
 from gpu4d.device import tables
-from gpu4d.phase.ssb_sum import HIGHEST_DEGREE, OverlapSums, check
+from gpu4d.ptychography.ssb_sum import HIGHEST_DEGREE, OverlapSums, check
 
 FILE = "ssb_sum.cu"
 CHUNK = 256  # pixels a block keeps in shared memory at a time, as in the kernel

@@ -1,4 +1,4 @@
-"""The part of CuPy that `gpu4d.device.cuda` uses, made of host memory, strict where a GPU is unforgiving.
+"""The part of CuPy that `gpu4d.device.processors.cuda` uses, made of host memory, strict where a GPU is unforgiving.
 
 * Work put into a stream is done as late as possible: when somebody waits for it. Who reads without waiting reads poison.
 * Memory that was freed is gone: reading, copying to or from it is an error. Pools behave as CuPy's do: freed blocks are kept apart by

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gpu4d.data.source import Source
-from gpu4d.device.accounting import OPERATIONS, AccountingProcessor, VirtualSource
-from gpu4d.device.processor import Processor
+from gpu4d.device.processors.processor import Processor
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import DeviceError, InputError
+from gpu4d.testing.accounting import OPERATIONS, AccountingProcessor, VirtualSource
 
 SECONDS = {"link_rate": 1000.0, "link_latency": 1.0, "disk_rate": 1000.0, "disk_latency": 0.5, "launch_latency": 0.0}  # easy to add up
 

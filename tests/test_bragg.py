@@ -9,8 +9,8 @@ from gpu4d.cpu_fallback.find_disks import _box as twin_window
 
 import gpu4d
 from gpu4d.bragg import explain_disks
-from gpu4d.bragg.disks import disk_arguments
 from gpu4d.bragg.explain import REASONS
+from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.find_disks import fill_masked, find_disks, local_maxima
 from gpu4d.bragg.template_transforms import template_moments
 from gpu4d.errors import InputError

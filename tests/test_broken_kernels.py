@@ -24,15 +24,15 @@ from test_operations import bragg_frames
 
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
-from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.bragg.refine_disks import refine_peaks
+from gpu4d.deflection.poisson import integrate_gradient
 from gpu4d.device.backend import inlined, using_backend
-from gpu4d.phase.poisson import integrate_gradient
+from gpu4d.imaging.frame_reductions import frame_reductions
+from gpu4d.imaging.masked_sums import annular_sums, masked_sums
 from gpu4d.preprocess import count_electrons, hot_pixel_median
 from gpu4d.probe import synthetic, template
-from gpu4d.virtual.frame_reductions import frame_reductions
-from gpu4d.virtual.masked_sums import annular_sums, masked_sums
 
 SEEDS = (0, 1, 2, 7)
 MAP_NORESERVE = 0x4000  # Linux; mmap names it from Python 3.13 on

@@ -9,9 +9,9 @@ from gpu4d.benchmarks.disk_bound import bullseye
 from gpu4d.benchmarks.disk_scenes import find, lattice, scene
 
 import gpu4d
-from gpu4d.bragg import choose_parameters
-from gpu4d.bragg.choose_parameters import LEAST_PATTERNS, SAMPLE, Evidence, spread_sample
-from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_bragg_disks import disk_arguments
+from gpu4d.bragg.likelihood import choose_parameters
+from gpu4d.bragg.likelihood.choose_parameters import LEAST_PATTERNS, SAMPLE, Evidence, spread_sample
 from gpu4d.errors import InputError
 from gpu4d.probe import synthetic, template
 

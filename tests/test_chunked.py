@@ -16,7 +16,8 @@ import pytest
 import gpu4d
 from gpu4d.data.source import will_read
 from gpu4d.errors import InputError
-from gpu4d.io import chunked, codecs, hdf5
+from gpu4d.io.formats import hdf5
+from gpu4d.io.sources import chunked, codecs
 from gpu4d.streaming.plan import cut
 
 hdf5plugin = pytest.importorskip("hdf5plugin")
@@ -529,7 +530,7 @@ def test_views_pass_the_hint_on_for_their_own_patterns():
             self.asked.append((rows.start, rows.stop, columns.start, columns.stop))
 
     from gpu4d.data.views import BinnedSource, CroppedSource, SwappedSource
-    from gpu4d.io.layout import ReshapedScan
+    from gpu4d.io.sources.layout import ReshapedScan
 
     def asked(view, rows, columns):
         view.source.asked.clear()

@@ -1,4 +1,4 @@
-"""The conveyor on a device made of counters (`gpu4d.device.accounting`): what it holds, what it gives back, and that its answer is the
+"""The conveyor on a device made of counters (`gpu4d.testing.accounting`): what it holds, what it gives back, and that its answer is the
 definition's whatever the memory, the devices and what fails on the way."""
 
 import importlib
@@ -11,11 +11,11 @@ from threads_left import passing_threads
 
 import gpu4d
 from gpu4d.data.source import ArraySource
-from gpu4d.device.accounting import AccountingProcessor, VirtualSource
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
-from gpu4d.phase.bright_field_stack import BrightFieldStack
+from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming.plan import scan_info
+from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
 
 DTYPES = ("uint8", "uint16", "int32", "float32", "float64")
 

@@ -5,7 +5,7 @@ import gc
 import fake_cupy
 import pytest
 
-from gpu4d.device.cuda import CudaProcessor
+from gpu4d.device.processors.cuda import CudaProcessor
 from gpu4d.device.timeline import Timeline
 
 BLOCK = 512

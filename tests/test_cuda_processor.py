@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import gpu4d
-from gpu4d.device import cuda, cuda_memory, page_locked
-from gpu4d.device.cpu import CpuProcessor
-from gpu4d.device.cuda import CudaProcessor
-from gpu4d.device.processor import Processor
+from gpu4d.device import page_locked
+from gpu4d.device.processors import cuda, cuda_memory
+from gpu4d.device.processors.cpu import CpuProcessor
+from gpu4d.device.processors.cuda import CudaProcessor
+from gpu4d.device.processors.processor import Processor
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 
@@ -127,7 +128,7 @@ def test_readers_run_at_the_same_time_and_close_ends_them(world, kind):
 @pytest.mark.parametrize("kind", PROCESSORS)
 def test_readers_see_what_the_caller_asked_of_operations(world, kind):
     with opened(kind(), readers=1) as workspace, gpu4d.using("definition"):
-        from gpu4d.virtual.frame_reductions import frame_reductions as op
+        from gpu4d.imaging.frame_reductions import frame_reductions as op
 
         frames = np.ones((1, 4, 4), "uint16")
         assert workspace.submit(op.choose, frames, np.ones((1, 4, 4), bool)).result() == "definition"
@@ -149,7 +150,7 @@ def test_a_timeline_shows_computing_on_the_callers_clock(world, kind):
 
 
 def test_cpu_memory_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr("gpu4d.device.cpu.available_memory", lambda: 5_000)
+    monkeypatch.setattr("gpu4d.device.processors.cpu.available_memory", lambda: 5_000)
     with opened(CpuProcessor(), cap=1 << 40) as workspace:
         with pytest.raises(MemoryError, match="6 kB of host memory asked for, 5 kB is free"):
             workspace.allocate(6_000)

@@ -12,7 +12,7 @@ from gpu4d import device
 from gpu4d.device import memory, nvml
 from gpu4d.device.backend import CupyBackend
 from gpu4d.device.choose import cpu_threads, cuda_devices, why_no_cuda
-from gpu4d.device.processor import Processor
+from gpu4d.device.processors.processor import Processor
 from gpu4d.errors import DeviceError, Gpu4dError, InputError, MemoryBudgetError
 from gpu4d.workflow.describe import describe_devices
 

@@ -9,7 +9,7 @@ from gpu4d.cpu_fallback.plane_transform import padded, panels_of
 
 import gpu4d
 from gpu4d.bragg import template_transforms
-from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.probe import synthetic, template
 

@@ -33,8 +33,8 @@ def test_examples_run(module, tmp_path, monkeypatch):
 
 
 def test_examples_of_operations_are_found():
-    names = {test.name for test in examples("gpu4d.phase.center_of_mass")}
-    assert "gpu4d.phase.center_of_mass.center_of_mass" in names
+    names = {test.name for test in examples("gpu4d.imaging.center_of_mass")}
+    assert "gpu4d.imaging.center_of_mass.center_of_mass" in names
 
 
 @pytest.mark.parametrize("name", sorted(set(gpu4d.__all__) - MODULES_WITHOUT_EXAMPLE))

@@ -14,7 +14,7 @@ from gpu4d.kernels import find_disks as launcher
 
 from gpu4d import device, operation
 from gpu4d.bragg import find_disks as definition
-from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.device import backend
 from gpu4d.device.backend import using_backend
 from gpu4d.device.memory import leaving

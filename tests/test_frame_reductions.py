@@ -9,12 +9,12 @@ from cuda_on_host.backend import kernel_names
 import gpu4d
 from gpu4d import operation
 from gpu4d.device.backend import inlined, using_backend
-from gpu4d.phase.center_of_mass import first_moments
+from gpu4d.imaging import fused
+from gpu4d.imaging.center_of_mass import first_moments
+from gpu4d.imaging.frame_reductions import frame_reductions
+from gpu4d.imaging.masked_sums import annular_sums, masked_sums
+from gpu4d.imaging.pattern_sums import pattern_sums
 from gpu4d.streaming.reduction import PerPosition, ScanInfo, joined
-from gpu4d.virtual import fused
-from gpu4d.virtual.frame_reductions import frame_reductions
-from gpu4d.virtual.masked_sums import annular_sums, masked_sums
-from gpu4d.virtual.pattern_sums import pattern_sums
 
 FILE = "frame_reductions.cu"
 

@@ -13,7 +13,7 @@ from cuda_on_host import HostBackend
 from gpu4d.kernels import fused_disks
 from test_operations import bragg_frames
 
-from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.find_disks import correlation_maps, find_disks, local_maxima, significance
 from gpu4d.bragg.hybrid_correlation import powered, template_spectrum
 from gpu4d.bragg.refine import interpolate, position_errors, refine_positions

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import gpu4d
-from gpu4d.device.cpu import CpuProcessor
-from gpu4d.device.cuda import CudaProcessor
+from gpu4d.device.processors.cpu import CpuProcessor
+from gpu4d.device.processors.cuda import CudaProcessor
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.streaming.plan import plan
@@ -411,7 +411,7 @@ def test_other_devices_are_not_touched(tmp_path):
     said, _ = in_a_process(
         """
         import sys, gpu4d
-        from gpu4d.device.cuda_memory import has_context
+        from gpu4d.device.processors.cuda_memory import has_context
         gpu4d.sweep(gpu4d.open(sys.argv[1]), gpu4d.MeanPattern(), device="cuda:1", memory="64 MB")
         print(has_context(0), has_context(1))
         """,

@@ -6,11 +6,11 @@ from gpu4d.benchmarks.disk_bound import fisher, variances
 from gpu4d.benchmarks.disk_forms import FORMS, ellipse, polygon, shaded, sloping
 
 import gpu4d
-from gpu4d.bragg.disk_shape import disk_shape, not_radial
-from gpu4d.bragg.grid_profile import grid_profile
-from gpu4d.bragg.poisson_fit import disk_profile, poisson_fit
+from gpu4d.bragg.likelihood.poisson_fit import disk_profile, poisson_fit
 from gpu4d.errors import InputError
 from gpu4d.probe import synthetic, template
+from gpu4d.probe.shape.disk_shape import disk_shape, not_radial
+from gpu4d.probe.shape.grid_profile import grid_profile
 
 CENTER, SIZE = (31.7, 32.2), (64, 64)
 

@@ -372,7 +372,7 @@ def test_results_move_together_with_their_raw_file(tmp_path, generator):
 
 @pytest.mark.parametrize("chunks", [None, (2, 3, 6, 8)])
 def test_views_and_copies_are_written(tmp_path, generator, chunks, monkeypatch):
-    monkeypatch.setattr("gpu4d.io.emd_nodes.STREAM_BYTES", 2000)  # several blocks, not one
+    monkeypatch.setattr("gpu4d.io.formats.emd_nodes.STREAM_BYTES", 2000)  # several blocks, not one
     data = generator.integers(0, 9, (7, 8, 6, 8)).astype("u2")
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_dataset("scan", data=data, chunks=chunks)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpu4d.bragg.disk_shape import disk_shape, not_radial
-from gpu4d.bragg.kept_by_content import kept_by_content
-from gpu4d.bragg.poisson_fit import disk_profile
-from gpu4d.bragg.radial_profile import radial_profile
+from gpu4d.bragg.likelihood.poisson_fit import disk_profile
+from gpu4d.cache import kept_by_content
 from gpu4d.probe import synthetic, template
-from gpu4d.probe.fine_image import FineImage
+from gpu4d.probe.shape.disk_shape import disk_shape, not_radial
+from gpu4d.probe.shape.fine_image import FineImage
+from gpu4d.probe.shape.radial_profile import radial_profile
 
 
 class Pixels(bytes):

@@ -13,12 +13,12 @@ from gpu4d.amorphous.polar import polar_transform
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.bragg.search import search
 from gpu4d.device import page_locked, tables
-from gpu4d.device.cuda import CudaProcessor
-from gpu4d.phase.bright_field_stack import BrightFieldStack
-from gpu4d.phase.ssb_sum import overlap_sums
+from gpu4d.device.processors.cuda import CudaProcessor
+from gpu4d.imaging.frame_reductions import frame_reductions
+from gpu4d.ptychography.bright_field_stack import BrightFieldStack
+from gpu4d.ptychography.ssb_sum import overlap_sums
 from gpu4d.streaming.plan import plan
 from gpu4d.streaming.reduction import ScanInfo, joined
-from gpu4d.virtual.frame_reductions import frame_reductions
 
 gpu_without_gpu = pytest.importorskip("gpu_without_gpu")
 WHY = "counts are those of the CuPy of tests/gpu_without_gpu: pytest -p gpu_without_gpu -m gpu"

@@ -7,7 +7,7 @@ from cuda_on_host.backend import PLAIN
 
 from gpu4d import operation
 from gpu4d.device.backend import inlined, using_backend
-from gpu4d.virtual.masked_sums import masked_sums
+from gpu4d.imaging.masked_sums import masked_sums
 
 FILE = "masked_sums.cu"
 

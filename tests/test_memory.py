@@ -13,10 +13,10 @@ import pytest
 
 import gpu4d
 from gpu4d.data.source import scratch_bytes
-from gpu4d.device.accounting import AccountingProcessor
 from gpu4d.errors import MemoryBudgetError
-from gpu4d.phase.bright_field_stack import BrightFieldStack
+from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming import plan
+from gpu4d.testing.accounting import AccountingProcessor
 
 SWEEP = """
 import json, sys, threading

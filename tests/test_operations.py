@@ -388,7 +388,7 @@ def for_correlation_map() -> list[Example]:
 
 def for_find_disks() -> list[Example]:
     """Each refinement, thresholds, a masked detector, gaps; numbers of patterns about the size of a block."""
-    from gpu4d.bragg.disks import disk_arguments
+    from gpu4d.bragg.find_bragg_disks import disk_arguments
     from gpu4d.probe import synthetic, template
 
     def one(label: str, patterns: np.ndarray, mask: np.ndarray | None = None, **options: Any) -> Example:
@@ -524,7 +524,7 @@ def for_gather_pixels() -> list[Example]:
 
 def for_poisson_fit() -> list[Example]:
     """Every number of parameters and pixel type; disks over the border, lost, empty, NaN; a mask; more slots than disks; none."""
-    from gpu4d.bragg.poisson_fit import disk_profile
+    from gpu4d.bragg.likelihood.poisson_fit import disk_profile
 
     profile = disk_profile(gpu4d.probe.synthetic((33, 33), 3.2))
     table = (profile.table, profile.pixels)

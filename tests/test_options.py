@@ -9,7 +9,7 @@ from test_operations import EXAMPLES, LIBRARIES, OPERATIONS, convert, leaves
 import gpu4d
 from gpu4d import arrays, operation
 from gpu4d.bragg import explain_disks
-from gpu4d.bragg.poisson_fit import disk_profile
+from gpu4d.bragg.likelihood.poisson_fit import disk_profile
 from gpu4d.errors import InputError
 from gpu4d.probe import measure_disk, template, wavefunction
 

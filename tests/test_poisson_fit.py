@@ -8,7 +8,7 @@ from cuda_on_host.nvrtc import usage_for
 from test_kernels import budget
 
 import gpu4d
-from gpu4d.bragg.poisson_fit import disk_profile, poisson_fit
+from gpu4d.bragg.likelihood.poisson_fit import disk_profile, poisson_fit
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.errors import InputError
 from gpu4d.probe import Template, synthetic, template

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from gpu4d.benchmarks.disk_bound import Profile, bullseye, soft
 
-from gpu4d.bragg.disk_shape import DiskShape
-from gpu4d.bragg.even_spline import even_spline
-from gpu4d.bragg.poisson_fit import _tabulated, poisson_fit
-from gpu4d.bragg.radial_profile import radial_profile
+from gpu4d.bragg.likelihood.poisson_fit import _tabulated, poisson_fit
+from gpu4d.probe.shape.disk_shape import DiskShape
+from gpu4d.probe.shape.even_spline import even_spline
+from gpu4d.probe.shape.radial_profile import radial_profile
 
 SHAPE = (96, 97)
 CENTERS = [(48.0, 48.0), (48.3, 47.8), (48.5, 48.5)]  # on a pixel the radii are few, between four of them fewer

@@ -5,7 +5,7 @@ import pytest
 from cuda_on_host import HostBackend
 
 import gpu4d
-from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.find_disks import candidate_scores, correlation_maps
 from gpu4d.bragg.refine_disks import WIDEST, peak_errors, refine_peaks
 from gpu4d.device.backend import inlined, using_backend

@@ -8,8 +8,8 @@ from gpu4d.benchmarks.disk_bound import bullseye
 from gpu4d.benchmarks.disk_scenes import find, lattice, scene
 
 import gpu4d
-from gpu4d.bragg import disk_windows
 from gpu4d.bragg.search import likelihood
+from gpu4d.bragg.template_from_scan import disk_windows
 from gpu4d.data.source import ArraySource
 from gpu4d.errors import InputError
 from gpu4d.probe import synthetic, template

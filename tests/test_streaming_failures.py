@@ -19,13 +19,13 @@ import pytest
 from threads_left import passing_threads
 
 import gpu4d
-from gpu4d.device.accounting import AccountingProcessor, VirtualSource
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.operation import Operation
-from gpu4d.phase.bright_field_stack import BrightFieldStack
+from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming import BlockSums, ScanInfo
 from gpu4d.streaming.conveyor import Conveyor, _rectangle, _runs
 from gpu4d.streaming.plan import Tile
+from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
 
 SHAPE = (26, 18, 17, 20)
 
@@ -474,7 +474,7 @@ def test_several_conveyors_and_what_fails_on_one(kind):
 INTERRUPTED = """
 import sys, threading, time
 import numpy as np, gpu4d
-from gpu4d.device.accounting import AccountingProcessor
+from gpu4d.testing.accounting import AccountingProcessor
 
 path, device, probe = sys.argv[1], sys.argv[2], np.load(sys.argv[3])
 processor = AccountingProcessor(readers_in_threads=True, lanes=int(sys.argv[4])) if device == "accounting" else device

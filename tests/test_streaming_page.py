@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpu4d
-from gpu4d.device.accounting import AccountingProcessor
+from gpu4d.testing.accounting import AccountingProcessor
 
 PAGE = Path(__file__).parents[1] / "docs" / "streaming.md"
 

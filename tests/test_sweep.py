@@ -11,11 +11,11 @@ import pytest
 import gpu4d
 from gpu4d.data import ArraySource
 from gpu4d.device import Device
-from gpu4d.device.accounting import AccountingProcessor, VirtualSource
-from gpu4d.device.cpu import CpuProcessor
+from gpu4d.device.processors.cpu import CpuProcessor
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.streaming import BlockSums, PerPosition, ScanInfo, plan
 from gpu4d.streaming.plan import MOST_BLOCKS, cut, scan_info
+from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
 
 
 class Slow(ArraySource):
@@ -460,7 +460,7 @@ def test_zero_positions():
 
 def test_using_holds_in_the_threads_of_a_sweep(monkeypatch):
     monkeypatch.setenv("GPU4D_THREADS", "2")
-    from gpu4d.phase.center_of_mass import first_moments
+    from gpu4d.imaging.center_of_mass import first_moments
 
     monkeypatch.setitem(first_moments.twins, "cpu", "no_such_module")
     with gpu4d.using("definition"):

@@ -6,8 +6,8 @@ import pytest
 import gpu4d
 from gpu4d import detectors
 from gpu4d.errors import InputError
-from gpu4d.virtual.masked_sums import annular_sums
-from gpu4d.virtual.shifted_patterns import shifted_patterns
+from gpu4d.imaging.masked_sums import annular_sums
+from gpu4d.imaging.shifted_patterns import shifted_patterns
 
 RNG = np.random.default_rng(0)
 DATA = RNG.poisson(5.0, (4, 5, 20, 23)).astype("uint16")

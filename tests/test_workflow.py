@@ -12,16 +12,16 @@ import pytest
 import gpu4d
 from gpu4d import DataCube, plot
 from gpu4d.crystal.lattice import Lattice
-from gpu4d.device.accounting import AccountingProcessor
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import InputError
+from gpu4d.testing.accounting import AccountingProcessor
 from gpu4d.workflow import Recipe, Record, analyse, run
 from gpu4d.workflow.decide import choose, in_scan_shape
 from gpu4d.workflow.describe import describe_file
-from gpu4d.workflow.output import check_free, folder
-from gpu4d.workflow.recipe import SECTIONS
-from gpu4d.workflow.recipe_text import explain, to_toml
+from gpu4d.workflow.recipe.recipe import SECTIONS
+from gpu4d.workflow.recipe.recipe_text import explain, to_toml
 from gpu4d.workflow.record import Nobody
+from gpu4d.workflow.report.output import check_free, folder
 
 
 def recipe(**settings):

@@ -156,7 +156,7 @@ def _on_host(value: Any) -> np.ndarray:
 
 
 def _link(nbytes: int, rounds: int) -> float:
-    from gpu4d.device.cuda import CudaProcessor
+    from gpu4d.device.processors.cuda import CudaProcessor
 
     workspace = CudaProcessor(0).workspace(4 * nbytes, 0)
     try:
@@ -166,7 +166,7 @@ def _link(nbytes: int, rounds: int) -> float:
 
 
 def _reading(scan: Scan, threads: int, rounds: int) -> float:
-    from gpu4d.device.cuda import CudaProcessor
+    from gpu4d.device.processors.cuda import CudaProcessor
 
     processor = CudaProcessor(0)
     largest = streaming.planning.plan(scan.cube, streaming.light(), device=processor).tile_bytes

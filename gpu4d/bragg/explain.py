@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.bragg.disks import BraggDisks, disk_arguments
+from gpu4d.bragg.find_bragg_disks import BraggDisks, disk_arguments
 from gpu4d.bragg.find_disks import correlation_maps, local_maxima, significance
-from gpu4d.bragg.poisson_fit import poisson_fit
+from gpu4d.bragg.likelihood.poisson_fit import poisson_fit
 from gpu4d.errors import InputError
 
 REASONS = ("accepted", "edge", "below absolute", "below relative", "insignificant", "too close", "beyond max_peaks")

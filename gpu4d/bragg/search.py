@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays, fft
-from gpu4d.bragg.disk_shape import not_radial
 from gpu4d.bragg.find_disks import Disks, find_disks
-from gpu4d.bragg.grid_profile import GridProfile, grid_profile
 from gpu4d.bragg.hybrid_correlation import template_spectrum
-from gpu4d.bragg.kept_by_content import kept_by_content
-from gpu4d.bragg.poisson_fit import DiskProfile, disk_profile, poisson_fit
-from gpu4d.bragg.radial_profile import radial_profile, shape_of
+from gpu4d.bragg.likelihood.poisson_fit import DiskProfile, disk_profile, poisson_fit
 from gpu4d.bragg.refine import refine_positions
+from gpu4d.cache import kept_by_content
 from gpu4d.device import tables
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.threads import in_threads
 from gpu4d.operation import using
+from gpu4d.probe.shape.disk_shape import not_radial
+from gpu4d.probe.shape.grid_profile import GridProfile, grid_profile
+from gpu4d.probe.shape.radial_profile import radial_profile, shape_of
 from gpu4d.probe.template_kernel import Template
 
 LEAST_SHARE = 32  # patterns of an array that are worth a thread

@@ -6,7 +6,7 @@ import numpy as np
 
 from gpu4d import fft
 from gpu4d.bragg.hybrid_correlation import template_spectrum
-from gpu4d.bragg.kept_by_content import kept_by_content
+from gpu4d.cache import kept_by_content
 from gpu4d.probe.template_kernel import Template
 
 HELD_MOMENT = 0.99  # of a template's noise inside the window it is summed over: half a per cent of a standard error

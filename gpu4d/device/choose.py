@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu4d.device.nvml import readings
-from gpu4d.device.processor import Processor
+from gpu4d.device.processors.processor import Processor
 from gpu4d.errors import DeviceError, InputError
 from gpu4d.sizes import format_bytes
 
@@ -102,7 +102,7 @@ def choose_all(device: str | Device | Processor | Sequence[Any] = "auto") -> tup
     ----------
     device : str, Device, Processor, or list or tuple of them
         What `choose` takes, or several different CUDA devices: ``["cuda:0", "cuda:1"]`` or, for command lines, ``"cuda:0,cuda:1"``.
-        Objects that are devices themselves (`gpu4d.device.processor.Processor`) are passed through as they are.
+        Objects that are devices themselves (`gpu4d.device.processors.processor.Processor`) are passed through as they are.
 
     Raises
     ------

@@ -10,11 +10,11 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpu4d.device.cpu import HostBuffer
-from gpu4d.device.cuda_memory import current
+from gpu4d.device.processors.cpu import HostBuffer
+from gpu4d.device.processors.cuda_memory import current
 
 if TYPE_CHECKING:
-    from gpu4d.device.cuda import CudaWorkspace
+    from gpu4d.device.processors.cuda import CudaWorkspace
 
 KEPT_BYTES = 256 << 20  # a ring of three chunks of 64 MB, and one to spare
 

@@ -58,14 +58,14 @@ def open(
     path = os.fspath(path)
     kind = recognise(path)
     if kind == "npy":
-        from gpu4d.io.npy import open_npy
+        from gpu4d.io.formats.npy import open_npy
 
         if dataset is not None:
             raise InputError(f"{path}: a .npy file holds one array, there is no dataset {dataset!r}: leave --dataset away")
         source: Any = open_npy(path, scan_shape)
         found, metadata, name = Calibration(), {}, os.path.splitext(os.path.basename(path))[0]
     else:
-        from gpu4d.io import emd, hdf5
+        from gpu4d.io.formats import emd, hdf5
 
         with hdf5.open_file(path) as file:
             name, chosen = hdf5.choose(file, dataset, scan_shape)

@@ -12,8 +12,8 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
-from gpu4d.io import emd, hdf5
-from gpu4d.io.emd_nodes import UNITS
+from gpu4d.io.formats import emd, hdf5
+from gpu4d.io.formats.emd_nodes import UNITS
 from gpu4d.io.opening import open as open_scan
 from gpu4d.io.opening import recognise
 

@@ -21,7 +21,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, Slice
 from gpu4d.errors import InputError
-from gpu4d.io import emd_nodes
+from gpu4d.io.formats import emd_nodes
 
 ROOT = "gpu4d"
 

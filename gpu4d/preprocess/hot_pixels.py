@@ -7,8 +7,8 @@ from typing import Any
 
 from gpu4d import arrays
 from gpu4d.errors import InputError
+from gpu4d.imaging.pattern_sums import pattern_sums
 from gpu4d.operation import operation
-from gpu4d.virtual.pattern_sums import pattern_sums
 
 _TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
 NEIGHBOURS = tuple((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0))

@@ -1,7 +1,7 @@
 """The vacuum probe and the template disks are found with."""
 
-from gpu4d.probe.fine_image import FineImage
 from gpu4d.probe.measure_disk import Disk, measure_disk
+from gpu4d.probe.shape.fine_image import FineImage
 from gpu4d.probe.synthetic import synthetic
 from gpu4d.probe.template_kernel import Template, template
 from gpu4d.probe.vacuum import from_vacuum

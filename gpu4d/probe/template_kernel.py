@@ -9,8 +9,8 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.errors import InputError
-from gpu4d.probe.fine_image import FineImage
 from gpu4d.probe.measure_disk import measure_disk
+from gpu4d.probe.shape.fine_image import FineImage
 
 REACH = 2.5  # radii: farther out a probe is background
 KINDS = ("sigmoid", "gaussian", "logistic", "flat")

@@ -42,9 +42,9 @@ def from_vacuum(patterns: Any, region: Any = None, *, align: bool = True, **opti
     >>> round(float(gpu4d.probe.from_vacuum(stack)[16, 16]), 3)
     1.0
     """
-    from gpu4d.phase.center_of_mass import CenterOfMass
+    from gpu4d.imaging.center_of_mass import CenterOfMass
+    from gpu4d.imaging.patterns import MeanPattern
     from gpu4d.streaming import sweep
-    from gpu4d.virtual.patterns import MeanPattern
 
     cube = _as_cube(patterns)
     where = _region(region, cube.scan_shape)

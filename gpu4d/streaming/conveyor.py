@@ -26,7 +26,7 @@ from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.data.source import will_read
 from gpu4d.device.memory import available_memory, leaving
-from gpu4d.device.processor import Buffer, Event, Pending, Processor, Stream, Workspace
+from gpu4d.device.processors.processor import Buffer, Event, Pending, Processor, Stream, Workspace
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.streaming.plan import Plan, Tile
 from gpu4d.streaming.reduction import in_tiles

@@ -17,7 +17,7 @@ import numpy as np
 from gpu4d.data.datacube import DataCube
 from gpu4d.device import threads
 from gpu4d.device.memory import available_memory
-from gpu4d.device.processor import Processor, Workspace
+from gpu4d.device.processors.processor import Processor, Workspace
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.streaming.conveyor import Conveyor

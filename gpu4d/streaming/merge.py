@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpu4d import arrays
-from gpu4d.device.processor import Workspace
+from gpu4d.device.processors.processor import Workspace
 from gpu4d.errors import InputError
 from gpu4d.streaming.reduction import Reduction
 

@@ -12,9 +12,9 @@ from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import sample_of
 from gpu4d.device.choose import Device, choose_all
-from gpu4d.device.cpu import CpuProcessor, CpuWorkspace
-from gpu4d.device.cuda_errors import in_our_words
-from gpu4d.device.processor import Processor
+from gpu4d.device.processors.cpu import CpuProcessor, CpuWorkspace
+from gpu4d.device.processors.cuda_errors import in_our_words
+from gpu4d.device.processors.processor import Processor
 from gpu4d.errors import DeviceError
 
 
@@ -74,7 +74,7 @@ class InPlace(CpuProcessor):
         """Of the card the array lies on, as far as CuPy can ask it; of the host for arrays of its libraries."""
         if self.on_cuda:
             with contextlib.suppress(ImportError):
-                from gpu4d.device.cuda import CudaProcessor
+                from gpu4d.device.processors.cuda import CudaProcessor
 
                 return CudaProcessor(_index(self._sample)).free_memory()
         return super().free_memory()
@@ -104,7 +104,7 @@ def _processor(device: Any) -> Processor:
         return device
     if device.kind == "cpu":
         return CpuProcessor()
-    from gpu4d.device.cuda import CudaProcessor
+    from gpu4d.device.processors.cuda import CudaProcessor
 
     return CudaProcessor(device.index)
 

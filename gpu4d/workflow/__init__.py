@@ -5,7 +5,7 @@
 
 from gpu4d.workflow.analysis import Analysis, analyse
 from gpu4d.workflow.pipeline import Result, run
-from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Record
 
 __all__ = ["Analysis", "Recipe", "Record", "Result", "analyse", "run"]

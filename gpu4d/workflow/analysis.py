@@ -11,7 +11,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline
 from gpu4d.sizes import format_bytes
-from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Record
 
 

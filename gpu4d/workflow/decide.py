@@ -113,7 +113,7 @@ def _try(a: Analysis, positions: np.ndarray, options: dict[str, Any]) -> Trial:
 def _measure_aligned(a: Analysis) -> None:
     """Radius and edge of the disk from the trial patterns, moved so that their origins fall together."""
     import gpu4d
-    from gpu4d.virtual.shifted_patterns import shifted_patterns
+    from gpu4d.imaging.shifted_patterns import shifted_patterns
 
     x, y = a.trial.positions.T
     origins = a.trial.origin.measured[x, y]

@@ -12,14 +12,14 @@ import numpy as np
 from gpu4d import plot
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
-from gpu4d.workflow import output
 from gpu4d.workflow.analysis import Analysis, analyse
 from gpu4d.workflow.inputs import open_scan
-from gpu4d.workflow.pictures import draw
 from gpu4d.workflow.pipeline import Result, needed, save_results, write_report, writing
-from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Nobody, Record, Watcher
-from gpu4d.workflow.report import Picture, Table
+from gpu4d.workflow.report import output
+from gpu4d.workflow.report.pictures import draw
+from gpu4d.workflow.report.report import Picture, Table
 
 SEED = 4
 ROTATION = 25.0  # degrees, of the detector against the scan

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
-from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.recipe.recipe import Recipe
 
 
 def open_scan(path: str | Path, recipe: Recipe) -> DataCube:

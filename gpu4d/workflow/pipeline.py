@@ -17,14 +17,14 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
-from gpu4d.workflow import output
 from gpu4d.workflow.analysis import Analysis, analyse
 from gpu4d.workflow.inputs import open_scan
-from gpu4d.workflow.pictures import draw
-from gpu4d.workflow.recipe import Recipe
-from gpu4d.workflow.recipe_text import to_toml
+from gpu4d.workflow.recipe.recipe import Recipe
+from gpu4d.workflow.recipe.recipe_text import to_toml
 from gpu4d.workflow.record import Nobody, Record, Watcher
-from gpu4d.workflow.report import Page, Picture, Table, write
+from gpu4d.workflow.report import output
+from gpu4d.workflow.report.pictures import draw
+from gpu4d.workflow.report.report import Page, Picture, Table, write
 
 
 @dataclass

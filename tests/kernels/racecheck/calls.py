@@ -9,7 +9,7 @@ import numpy as np
 from test_operations import EXAMPLES, OPERATIONS, Example, bragg_frames, convert, smooth_maxima
 
 from gpu4d import operation
-from gpu4d.bragg.disks import disk_arguments
+from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.hybrid_correlation import template_spectrum
 from gpu4d.device.backend import using_backend
 from gpu4d.probe import Template, synthetic, template

@@ -1,0 +1,405 @@
+"""Bragg disks of a scan: `find_bragg_disks`, and the reduction `BraggDisks` behind it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays, fft
+from gpu4d.bragg.disk_lists import HELD, UNITS, fields_of, in_scan_order
+from gpu4d.bragg.hybrid_correlation import check_patterns
+from gpu4d.bragg.likelihood.choose_parameters import USUAL, choose_for_scan
+from gpu4d.bragg.likelihood.poisson_fit import STEPS
+from gpu4d.bragg.search import likelihood, search, search_in_threads
+from gpu4d.bragg.template_transforms import template_transforms
+from gpu4d.data import DataCube, PointListArray
+from gpu4d.errors import InputError
+from gpu4d.probe.template_kernel import Template, as_template
+from gpu4d.streaming import ScanInfo, sweep
+
+log = logging.getLogger("gpu4d")
+
+PADDED_BYTES = 144  # of a place for a disk, while the lists of an update are made: disks, fit, fields, what is kept of them
+USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
+REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
+NOT_LOOKED = "nobody has looked at the scan"
+SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
+COVERED = 0.5  # a maximum counts only where this part of its disk lies on valid pixels
+
+
+class BraggDisks:
+    """Reduction: Bragg disks of every pattern.
+
+    Parameters
+    ----------
+    template, power, refine, … :
+        As in `find_bragg_disks`; `refinement` tells what "auto" became, and `reason` why.
+    parameters : {"auto", 4, 6, 8}
+        "auto" is 6, unless `choose` has looked at the scan; `parameters` tells the number, and `parameters_reason` why. Every
+        `choose` is a choice of its own: a scan that is searched in several calls wants one number for all of them, see
+        `find_bragg_disks`.
+    expected_peaks : float, optional
+        Disks a pattern is expected to have, for the memory plan; 30 (or max_peaks) by default.
+
+    Notes
+    -----
+    The result is a `PointListArray` of shape (Rx, Ry) with fields qx, qy, intensity, sx, sy; positions not visited, and
+    patterns that are empty or have a NaN, have no points.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> probe = gpu4d.probe.synthetic((48, 48), 4.0)
+    >>> cube = gpu4d.DataCube(np.stack([np.zeros((48, 48)), 900 * probe])[None])
+    >>> gpu4d.sweep(cube, gpu4d.BraggDisks(probe)).counts.tolist()
+    [[0, 1]]
+    """
+
+    def __init__(
+        self,
+        template: Any,
+        *,
+        power: float = 0.85,
+        refine: str | None = "auto",
+        refine_power: float = 1.0,
+        upsample: int = 16,
+        parameters: int | str = "auto",
+        min_significance: float = 5.0,
+        min_relative_intensity: float = 0.0,
+        min_absolute_intensity: float = 0.0,
+        min_spacing: float | None = None,
+        edge: float | None = None,
+        max_peaks: int = 70,
+        expected_peaks: float | None = None,
+    ):
+        self.template = as_template(template)
+        _check(power, refine, refine_power, upsample, max_peaks)
+        _check_limits(
+            min_significance=min_significance,
+            min_relative_intensity=min_relative_intensity,
+            min_absolute_intensity=min_absolute_intensity,
+            min_spacing=min_spacing,
+            edge=edge,
+        )
+        self.min_spacing = SPACING * self.template.radius if min_spacing is None else float(min_spacing)
+        self.edge = max(1, math.ceil(self.template.radius if edge is None else edge))
+        self.options: dict[str, Any] = {
+            "power": float(power),
+            "refine": "correlation" if refine in ("auto", "likelihood") else refine,
+            "refine_power": float(refine_power),
+            "upsample": int(upsample),
+            "min_significance": float(min_significance),
+            "min_relative": float(min_relative_intensity),
+            "min_absolute": float(min_absolute_intensity),
+            "min_spacing": self.min_spacing,
+            "max_peaks": int(max_peaks),
+        }
+        self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
+        if parameters not in ("auto", *STEPS):
+            fits = "4 (position, amplitude, background), 6 (+ its slopes) or 8 (+ slopes inside)"
+            raise InputError(f"parameters={parameters!r}: need 'auto', {fits}")
+        self.asked_parameters = parameters
+        self.parameters = USUAL if parameters == "auto" else int(parameters)
+        self.parameters_reason = NOT_LOOKED if parameters == "auto" else "asked for"
+        self.asked = self.refinement = refine
+        self.reason = "asked for"
+        self.fit = likelihood(self.template, self.parameters) if refine == "likelihood" else None
+
+    def settle(self, dtype: Any) -> None:
+        """Decide what refine="auto" means for patterns of a dtype, and say so in the log; `refinement` then names it."""
+        if self.asked != "auto":
+            return
+        before, self.fit = self.refinement, None
+        reason = _no_likelihood(self.template, self.options["refine_power"], dtype)
+        if reason is None:
+            try:
+                fit = likelihood(self.template, self.parameters)
+                reason = fit["doubt"]
+                self.fit = fit if reason is None else None
+            except ValueError as error:  # InputError: not round; or a spline that has too few points
+                reason = str(error)
+        self.refinement = "correlation" if self.fit is None else "likelihood"
+        if self.fit is not None:
+            reason = (
+                f"integer counts and {self.fit['form']}; disks nearer than {self.fit['spacing']:.1f} px to another keep the correlation"
+            )
+        self.reason = str(reason)
+        if self.refinement != before:
+            log.info("refine='auto' is %r: %s", self.refinement, reason)
+
+    def choose(self, cube: DataCube, where: Any = None, memory: Any = None) -> BraggDisks:
+        """Decide what parameters="auto" means for a scan, from up to 64 of its patterns, and say so in the log.
+
+        The patterns lie evenly over the scan and are looked at on the host: what is chosen depends on no chunks, memory or devices.
+        Of patterns of more than 512 kiB 32 MiB are read, and at most a quarter of less than 256 patterns, but no less than 16 of
+        either. Only where `memory` does not hold these, and one thread's work on them, the choice is 6 and the reason says so.
+        `find_bragg_disks` does it by itself; a sweep of several reductions wants
+
+            gpu4d.sweep(cube, {"disks": gpu4d.BraggDisks(template).choose(cube), ...})
+
+        Parameters
+        ----------
+        cube : DataCube
+        where : (Rx, Ry) bool, optional
+            As for the sweep.
+        memory : int, float or str, optional
+            As for the sweep: what looking at the patterns may hold.
+
+        Returns
+        -------
+        BraggDisks
+            Itself, `parameters` and `parameters_reason` set; untouched where they were asked for or no likelihood is fitted.
+        """
+        if self.asked_parameters != "auto":
+            return self
+        self._check_shape(cube.detector_shape)
+        self.parameters, self.parameters_reason = USUAL, NOT_LOOKED
+        self.settle(cube.dtype)
+        if self.refinement == "likelihood":
+            arguments = disk_arguments(self.template, self.edge, cube.detector_mask)
+            choice = choose_for_scan(cube, self.template, arguments, self.options, where, memory)
+            self.parameters, self.parameters_reason = choice
+            self.fit = likelihood(self.template, self.parameters)
+            log.info("parameters='auto' is %d: %s", *choice)
+        return self
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if tuple(shape) != self.template.shape:
+            check_patterns(np.empty((0, *shape)), self.template, self.options["power"])
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        lists = self.list_bytes(scan.shape[:2], self.expected_peaks)
+        padded = n_frames * self.options["max_peaks"] * PADDED_BYTES
+        return lists + padded + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
+
+    @staticmethod
+    def list_bytes(scan_shape: tuple[int, int], peaks: float) -> int:
+        """Bytes of the lists of a scan at the end of a sweep: in tiles, and in scan order."""
+        point = sum(np.dtype(kind).itemsize for kind in HELD.values())
+        return int(2 * scan_shape[0] * scan_shape[1] * peaks * point)
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        self._check_shape(scan.shape[2:])
+        self.settle(scan.dtype)
+        if self.fit is not None and self.asked_parameters == "auto" and self.parameters_reason == NOT_LOOKED:
+            log.info("parameters='auto' is %d: %s (BraggDisks.choose does)", self.parameters, NOT_LOOKED)
+        self.scan = scan
+        self.arguments = disk_arguments(self.template, self.edge, scan.detector_mask)
+        self.found: dict[int, tuple[np.ndarray, PointListArray]] = {}
+
+    def in_tiles(self) -> bool:
+        return False  # every pattern is on its own
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        disks = search(frames, self.arguments, self.options, self.fit)
+        number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
+        self.found[int(number[0])] = (number, PointListArray.from_padded(disks.count, fields_of(disks), (len(number),), UNITS))
+
+    def state(self) -> dict[str, Any]:
+        return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.items()}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.found = dict(state["found"])
+
+    def merge(self, state: dict[str, Any]) -> None:
+        self.found = {**self.state()["found"], **state["found"]}  # lists of several devices meet on the host
+
+    def finish(self) -> PointListArray:
+        return in_scan_order(list(self.found.values()), self.scan.shape[:2])
+
+
+def find_bragg_disks(
+    cube_or_patterns: Any,
+    template: Any,
+    power: float = 0.85,
+    refine: str | None = "auto",
+    refine_power: float = 1.0,
+    upsample: int = 16,
+    min_significance: float = 5.0,
+    min_relative_intensity: float = 0.0,
+    min_absolute_intensity: float = 0.0,
+    min_spacing: float | None = None,
+    edge: float | None = None,
+    max_peaks: int = 70,
+    positions: Sequence[tuple[int, int]] | None = None,
+    parameters: int | str = "auto",
+    **options: Any,
+) -> PointListArray:
+    """Find Bragg disks and their positions to a fraction of a pixel.
+
+    Maxima of the hybrid correlation with the template, over their eight neighbours → edge → absolute threshold → relative
+    threshold → significance → spacing, strongest first → count. Positions are then refined on the n = 1 map of the same
+    spectrum, which locates disks better than the map that found them.
+
+    Parameters
+    ----------
+    cube_or_patterns : DataCube or (..., Qx, Qy) array
+    template : Template or (Qx, Qy) array
+        `gpu4d.probe.template(...)`; an array is a vacuum probe and gets the sigmoid trench.
+    power : float
+        n of the hybrid map maxima are found on, 0 … 1.
+    refine : {"auto", "correlation", "likelihood", "upsample", "parabola", None}
+        "correlation": exact maximum of the trigonometric interpolation; "likelihood": from there a Poisson fit of each disk on
+        its own (`gpu4d.bragg.likelihood.poisson_fit`), 1.2 to 5 times as precise, for counts: disks nearer than 2 R + 3 px
+        to another or to the border, and those whose fit fails, keep the correlation's position and error; both have the
+        template's zero point: how far the fit misses the correlation on the probe itself is taken off. "upsample": samples at
+        1 / `upsample` px and a parabola, as peers do; "parabola": through the neighbouring pixels; None: whole pixels. "auto" is
+        "likelihood" for integer patterns and a template made from a vacuum image that tells what the probe is between the pixels, to
+        0.01 px (a round and even one by its radial profile, any other by its grid profile), else "correlation", and the log says
+        which and why.
+    refine_power : float
+        n of the map positions are refined on.
+    upsample : int
+        For refine="upsample".
+    min_significance : float
+        Least Poisson significance z = C₁ / √(I ⋆ K²): C₁ the n = 1 map, K the template, I the counts. 5 finds all disks
+        and no noise at any dose; it needs data in counts (scale other data to counts, or set it to 0).
+    min_relative_intensity, min_absolute_intensity : float
+        Least height of the hybrid map, relative to the strongest maximum of the pattern, and absolute.
+    min_spacing : float, optional
+        Pixels; 1.5 radii of the template by default.
+    edge : float, optional
+        Maxima this near to the border are left out, pixels; the template's radius by default.
+    max_peaks : int
+    positions : sequence of (rx, ry), optional
+        Try a few positions of a cube first; the result then has shape (len(positions),).
+    parameters : {"auto", 4, 6, 8}
+        For refine="likelihood": 4 takes a flat background and an evenly filled disk; 6, sloping background; 8, intensity that
+        slopes inside the disk too, for a fifth of the precision. "auto" is the number with the least squared error of the
+        positions, as up to 64 patterns from all over the scan tell (`gpu4d.bragg.likelihood.choose_parameters`), 6 in doubt; the log says
+        which and why. Every call chooses for itself, from the cube or array it is given: batches of one scan may get different
+        numbers. Whoever splits a scan into calls asks once, `n = gpu4d.BraggDisks(template).choose(cube).parameters`, and gives
+        `parameters=n` to each.
+    **options
+        Of `gpu4d.sweep`, for a cube: memory, where, progress, device.
+
+    Returns
+    -------
+    PointListArray
+        Of the scan's (or the leading axes') shape. Fields qx, qy (px), intensity (height of the refined map, counts per
+        pixel for refine_power=1), sx, sy (standard error of the position from the counts, px; NaN for another
+        refine_power, where the likelihood did not give it). A pattern that is empty or has a NaN has no points.
+
+    Raises
+    ------
+    InputError
+        Template and patterns differ in size, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> probe = gpu4d.probe.synthetic((48, 48), 4.0)
+    >>> pattern = 100 * gpu4d.probe.synthetic((48, 48), 4.0, center=(20.3, 30.6))
+    >>> disks = gpu4d.find_bragg_disks(pattern[None], probe)
+    >>> [(round(float(d.qx[0]), 1), round(float(d.qy[0]), 1)) for d in disks]
+    [(20.3, 30.6)]
+    """
+    reduction = BraggDisks(
+        template,
+        power=power,
+        refine=refine,
+        refine_power=refine_power,
+        upsample=upsample,
+        min_significance=min_significance,
+        min_relative_intensity=min_relative_intensity,
+        min_absolute_intensity=min_absolute_intensity,
+        min_spacing=min_spacing,
+        edge=edge,
+        max_peaks=max_peaks,
+        parameters=parameters,
+    )
+    if isinstance(cube_or_patterns, DataCube):
+        reduction.choose(cube_or_patterns, options.get("where"), options.get("memory"))
+        if positions is None:
+            return sweep(cube_or_patterns, reduction, **options)
+        return _of_patterns(_pick(cube_or_patterns, positions), reduction, cube_or_patterns.detector_mask)
+    cube_or_patterns = arrays.unwrapped(cube_or_patterns)
+    if positions is not None:
+        raise InputError("positions= picks from a DataCube; index the array instead")
+    check_patterns(cube_or_patterns, reduction.template, power)
+    shape = tuple(cube_or_patterns.shape[:-2])
+    if math.prod(shape) > 0:
+        scan = shape if len(shape) == 2 else (1, math.prod(shape))
+        xp = arrays.namespace(cube_or_patterns)
+        reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))
+    return _of_patterns(cube_or_patterns, reduction, None)
+
+
+def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray | None) -> PointListArray:
+    xp = arrays.namespace(patterns)
+    check_patterns(patterns, reduction.template, reduction.options["power"])
+    shape = tuple(patterns.shape[:-2])
+    flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
+    reduction.settle(patterns.dtype)
+    disks = search_in_threads(flat, disk_arguments(reduction.template, reduction.edge, detector_mask), reduction.options, reduction.fit)
+    return PointListArray.from_padded(disks.count, fields_of(disks), shape or (1,), UNITS)
+
+
+def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
+    """Why refine="auto" does not fit a likelihood, before the probe is looked at."""
+    if not arrays.is_integer_dtype(dtype):
+        return f"{dtype} may be no counts; scale to electrons and round, or ask for 'likelihood'"
+    if template.probe is None:
+        return "the template is a kernel without a probe, whose profile is not known"
+    return f"refine_power={refine_power} asks for its map" if refine_power != 1.0 else None
+
+
+def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> Any:
+    """Patterns at some positions, where the cube has them."""
+    frames = [cube[int(rx), int(ry)].data for rx, ry in positions]
+    return arrays.namespace(*frames).stack(frames) if frames else np.empty((0, *cube.detector_shape), dtype=np.float32)
+
+
+def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | None) -> dict[str, Any]:
+    """Host arrays `find_disks` takes beside the patterns; they are not written to again."""
+    allowed = _inside(template.shape, edge)
+    if detector_mask is not None:
+        detector_mask = detector_mask.copy()  # the caller may change his own; this one stays on a device as it is
+        disk = np.where(template.kernel > template.kernel.max() / 2, 1.0, 0.0)
+        covered = fft.irfft2(fft.rfft2(detector_mask.astype(float)) * np.conj(fft.rfft2(disk)), template.shape) / disk.sum()
+        allowed = allowed & (covered > COVERED)
+    spectrum, moments = template_transforms(template)
+    return {
+        "spectrum": spectrum,
+        "moments": moments,
+        "allowed": allowed,
+        "mask": detector_mask,
+        "fill_width": template.radius,
+    }
+
+
+@functools.lru_cache(maxsize=16)
+def _inside(shape: tuple[int, int], edge: int) -> np.ndarray:
+    """True where a maximum is no nearer than `edge` to the border; the same array every time, not to be written to."""
+    allowed = np.zeros(shape, dtype=bool)
+    allowed[edge:-edge, edge:-edge] = True
+    return allowed
+
+
+def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:
+    for name, value in (("power", power), ("refine_power", refine_power)):
+        if not 0.0 <= value <= 1.0:
+            raise InputError(f"{name}={value}: need a number from 0 (phase correlation) to 1 (cross correlation)")
+    if refine not in REFINEMENTS:
+        raise InputError(f"refine={refine!r}: need one of {', '.join(map(repr, REFINEMENTS))}")
+    if not (isinstance(upsample, int | np.integer) and upsample >= 2):
+        raise InputError(f"upsample={upsample!r}: need a whole number of samples per pixel, at least 2")
+    if not (isinstance(max_peaks, int | np.integer) and max_peaks >= 1):
+        raise InputError(f"max_peaks={max_peaks!r}: need a whole number, at least 1")
+
+
+def _check_limits(**limits: float | None) -> None:
+    for name, value in limits.items():
+        if value is not None and np.isnan(value):
+            raise InputError(f"{name}={value}: need a number; leave it out for the default")
+    edge = limits["edge"]
+    if edge is not None and not abs(edge) < np.inf:
+        raise InputError(f"edge={edge}: need a number of pixels")

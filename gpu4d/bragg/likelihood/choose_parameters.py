@@ -1,0 +1,369 @@
+"""How many free parameters the fit of a disk gets: the number that serves the positions of this scan, not that which fits its counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.bragg.find_disks import Disks
+from gpu4d.bragg.likelihood.poisson_fit import LEAST, PoissonFit, poisson_fit, template_at
+from gpu4d.bragg.search import likelihood, search
+from gpu4d.data import DataCube, PointListArray
+from gpu4d.data.datacube import itemsize
+from gpu4d.data.source import scratch_bytes
+from gpu4d.device.choose import cpu_threads
+from gpu4d.device.threads import in_threads
+from gpu4d.errors import InputError
+from gpu4d.operation import using
+from gpu4d.probe.template_kernel import Template
+from gpu4d.sizes import format_bytes, parse_memory
+from gpu4d.streaming.plan import scan_mask
+
+USUAL = 6  # in doubt
+SAMPLE, SIDE = 64, 2  # patterns; they lie in squares of this side, since neighbours often share a chunk of a file
+SAMPLE_BYTES, PART = 32 << 20, 4  # of large patterns as many as these hold; of few patterns no more than this part: both at least 16
+SHARE = 8  # patterns that a thread looks at
+ONCE, EACH = 128, 40  # bytes a pixel of one pattern: templates and their zero points; what a thread takes beside them
+LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer tell too little, and are not worth the time
+SHARP = 0.1  # px: above this standard error the fit is not linear in the counts, and var8 - var6 not what noise makes of x8 - x6
+KEPT, KEPT_SQUARE = 0.98, 0.8556  # of the disks, the largest differences left out; and of the mean square of a Gaussian, so cut
+WORTH = 0.01  # of the variance: less is no reason to fit fewer parameters
+FLAT, SLOPED = 1.25, 2.0  # squared difference over what noise explains: 4 instead of 6 below (a bias does not average out), 8 above
+SURE = 2.0  # standard errors of that ratio
+ENOUGH = 1000  # disks: of patterns that have more together, every second is left out, and so on
+CONFIRMED, TELLING = 0.25, 0.05  # of what 8 should take off a lattice's residual; of that residual, which is its noise
+LOOKED_AT = 100  # disks whose counts are compared with the model
+WEIGHINGS = 3  # of pixels by the model before
+
+
+class Choice(NamedTuple):
+    """Parameters of the fit, and why."""
+
+    parameters: int
+    reason: str
+
+
+class Sample(NamedTuple):
+    """Patterns from all over a scan.
+
+    Attributes
+    ----------
+    places : list of (slice, slice)
+        Rectangles of the scan that are read, row by row.
+    shape : (rows, columns)
+        Of all of them together.
+    kept : (rows, columns) bool or None
+        Those of them that may be used; None for all.
+    """
+
+    places: list[tuple[slice, slice]]
+    shape: tuple[int, int]
+    kept: np.ndarray | None
+
+
+def choose_for_scan(
+    cube: DataCube, template: Template, arguments: dict[str, Any], options: dict[str, Any], where: Any = None, memory: Any = None
+) -> Choice:
+    """`choose_parameters` from a sample of a scan that `memory` must hold.
+
+    The sample depends on the scan alone, and so does the choice, with one exception: where a cap is given that not even one thread
+    could keep, 6 are taken and nothing is read.
+    """
+    sample = sample_places(cube, where)
+    patterns, pixels = int(np.prod(sample.shape)), int(np.prod(cube.detector_shape))
+    cap = float("inf") if memory is None else parse_memory(memory)
+
+    def held(threads: int) -> int:
+        reading = min(threads, len(sample.places)) * scratch_bytes(cube.source)
+        looking = (ONCE + min(threads, ceil(patterns / SHARE)) * EACH) * pixels
+        return patterns * pixels * itemsize(cube.dtype) + max(reading, looking)
+
+    if held(1) > cap:
+        return Choice(USUAL, f"looking at the scan takes {format_bytes(held(1))}, memory= allows {format_bytes(cap)}")
+    share: Callable[..., Any] = in_threads if held(cpu_threads()) <= cap else map
+    return choose_parameters(_read(cube, sample, share), template, arguments, options, share)
+
+
+def spread_sample(cube: DataCube, where: Any = None) -> np.ndarray:
+    """Patterns from all over a scan, the same whatever its chunks and devices.
+
+    64 of them; of patterns that are so large that 32 MiB hold fewer, and of less than 256 patterns, fewer, but no less than 16.
+
+    Parameters
+    ----------
+    cube : DataCube
+    where : (Rx, Ry) bool, optional
+        Positions that may be taken.
+
+    Returns
+    -------
+    (rows, columns, Qx, Qy) array of the host
+        No others are read, but those that `where` leaves out of a square; of one row where it leaves out any.
+    """
+    return _read(cube, sample_places(cube, where), in_threads)
+
+
+def sample_places(cube: DataCube, where: Any = None) -> Sample:
+    """Where the patterns of `spread_sample` lie."""
+    mask = scan_mask(where, cube.scan_shape)
+    allowed = np.ones(cube.scan_shape, bool) if mask is None else mask
+    n = int(allowed.sum())
+    if n == 0:
+        return Sample([], (0, 0), None)
+    frame = int(np.prod(cube.detector_shape)) * itemsize(cube.dtype)
+    starts = _grid(cube.scan_shape, int(np.clip(min(n // PART, SAMPLE_BYTES // max(frame, 1)), LEAST_PATTERNS, SAMPLE)))
+    lines = [np.concatenate([np.arange(b.start, b.stop) for b in s]) for s in starts]
+    seen = allowed[np.ix_(*lines)]
+    if not seen.all() and seen.sum() <= min(LEAST_PATTERNS, n):
+        left = np.argwhere(allowed)
+        left = left[np.linspace(0, n - 1, min(max(seen.size, LEAST_PATTERNS), n)).astype(int)]
+        return Sample([(slice(i, i + 1), slice(j, j + 1)) for i, j in left.tolist()], (1, len(left)), None)
+    return Sample([(rows, columns) for rows in starts[0] for columns in starts[1]], seen.shape, None if seen.all() else seen)
+
+
+def _grid(shape: tuple[int, int], most: int) -> list[list[slice]]:
+    """Ranges of both axes that cross in up to `most` places, or in so many more that they are 16."""
+    rx, ry = shape
+    while True:
+        wide = int(np.clip(round((most * ry / rx) ** 0.5), min(ry, most // min(rx, most)), min(ry, most)))
+        starts = [_blocks(n, some) for n, some in ((rx, most // wide), (ry, wide))]
+        if np.prod([sum(b.stop - b.start for b in s) for s in starts]) >= min(LEAST_PATTERNS, rx * ry):
+            return starts
+        most += 1
+
+
+def _blocks(n: int, most: int) -> list[slice]:
+    """Ranges of an axis that hold up to `most` of its n places together, evenly spread."""
+    if n <= most:
+        return [slice(i, min(i + SIDE, n)) for i in range(0, n, SIDE)]
+    side = min(SIDE, most)
+    count = most // side
+    firsts = [min(side * int((i + 0.5) * n / count / side), n - side) for i in range(count)]
+    return [slice(first, first + side) for first in firsts]
+
+
+def _read(cube: DataCube, sample: Sample, share: Callable[..., Any]) -> np.ndarray:
+    """Patterns of a sample, joined as they lie, each read into its place."""
+    parts = (map if cube.source.resident else share)(cube.source.read, *zip(*sample.places)) if sample.places else ()
+    patterns, row, column = None, 0, 0
+    for part in parts:
+        found = arrays.to_numpy(part)
+        if patterns is None:
+            patterns = np.empty((*sample.shape, *cube.detector_shape), found.dtype)
+        patterns[row : row + found.shape[0], column : column + found.shape[1]] = found
+        column += found.shape[1]
+        if column == sample.shape[1]:
+            row, column = row + found.shape[0], 0
+    if patterns is None:
+        return np.empty((0, 0, *cube.detector_shape), np.float32)
+    return patterns if sample.kept is None else patterns[sample.kept][None]
+
+
+def choose_parameters(
+    patterns: np.ndarray,
+    template: Template,
+    arguments: dict[str, Any],
+    options: dict[str, Any],
+    share: Callable[..., Any] = in_threads,
+) -> Choice:
+    """4, 6 or 8: the number with the least mean squared error of the positions.
+
+    More parameters cost variance and take away bias. For the same counts, the fits with p and with q > p parameters differ by
+
+        E (x_q − x_p)² = var_q − var_p + bias_p²
+
+    where the larger model holds (Hausman, Econometrica 46, 1251, 1978), so T = Σ w (x_q − x_p)² / Σ w (var_q − var_p) is
+    1 + bias_p² / (var_q − var_p), and above 2 the larger model has the smaller squared error. 8 are taken where T of 6 and 8 is
+    surely above 2; 4 where T of 4 and 6 is surely below 1.25; else 6. Weights are 1 / var_6, the largest 2 % of the differences are left
+    out, and only disks with standard errors below 0.1 px have a say.
+
+    What is inside the disks may be no slope, and then 8 parameters are misled just as 6 are. Where the patterns have a lattice, 8 must
+    therefore take at least a quarter of (T − 2) Σ w (var_8 − var_6) off its squared residual. Where they have none, or one that
+    the disks miss by so much that this could not be seen, var_8 − var_6 is taken times what the counts scatter about the model, in
+    units of Poisson noise: values that are no electrons are no slopes. A shift that goes linearly with the order looks like strain,
+    and no lattice tells it: such a scan keeps 6.
+
+    Parameters
+    ----------
+    patterns : (rows, columns, Qx, Qy) array of the host
+    template : Template
+    arguments, options
+        Of `search`.
+    share : callable
+        `in_threads`, or `map` for one of them.
+
+    Returns
+    -------
+    Choice
+        6 for fewer than 16 patterns or 30 disks that tell.
+    """
+    n = patterns.shape[0] * patterns.shape[1]
+    if n < LEAST_PATTERNS:
+        return Choice(USUAL, f"{n or 'no'} pattern{'' if n == 1 else 's'}: too few to tell")
+    with using("cpu"):  # whatever the scan is reduced on: the choice must not depend on it
+        e = Evidence(patterns, template, arguments, options, share)
+    disks, seen = int(e.sharp.sum()), f"{int(e.sharp.sum())} disks of {len(e.patterns)} patterns"
+    if disks < LEAST_DISKS:
+        return Choice(USUAL, f"{seen} are located to {SHARP} px: too few to tell")
+    unsure = SURE / disks**0.5
+    t = e.ratio(6, 8)
+    if t.excess * (1 - unsure) > SLOPED:  # worth the time of its own zero point
+        doubt, t = e.give_zero_point(8), e.ratio(6, 8)
+        if t.excess * (1 - unsure) > SLOPED:
+            return Choice(USUAL, f"with 8, {doubt}") if doubt else _with_slopes(e, t, unsure, seen)
+    ground = e.ratio(4, 6)
+    if ground.excess * (1 + unsure) < FLAT and ground.extra > WORTH:
+        doubt, ground = e.give_zero_point(4), e.ratio(4, 6)
+        if not doubt and ground.excess * (1 + unsure) < FLAT:
+            return Choice(4, f"{seen} see no slope of the background, whose fit would cost {ground.extra:.1%} of the variance")
+    return Choice(USUAL, f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them: no slopes inside")
+
+
+def _with_slopes(e: Evidence, t: Ratio, unsure: float, seen: str) -> Choice:
+    """8 if the lattice confirms them, or if there is none that could and the noise is that of counts."""
+    differ = f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them"
+    gain = (t.excess - SLOPED) * t.extra
+    residual = e.lattice_residuals()
+    if residual is not None and TELLING * residual[6] < gain:
+        says = f"the lattice's squared residual is {residual[8]:.2f} with 8, {residual[6]:.2f} with 6"
+        confirmed = residual[6] - residual[8] > CONFIRMED * gain
+        return Choice(8, f"{differ}; {says}") if confirmed else Choice(USUAL, f"{differ}, but {says}: no slopes")
+    noise = max(e.dispersion(), 1.0)
+    if t.excess / noise * (1 - unsure) > SLOPED:
+        return Choice(8, f"{differ}: slopes inside")
+    return Choice(USUAL, f"{differ}, but values scatter {noise:.1f} times as counts do: no slopes")
+
+
+class Ratio(NamedTuple):
+    """Two numbers of parameters compared.
+
+    Attributes
+    ----------
+    excess : float
+        T of `choose_parameters`; NaN where the larger number has no larger variance: it says nothing then.
+    extra : float
+        What the larger costs, in variances of 6.
+    """
+
+    excess: float
+    extra: float
+
+
+class Evidence:
+    """Disks of a sample, each fitted with 4, 6 and 8 parameters.
+
+    Attributes
+    ----------
+    patterns : (n, Qx, Qy)
+        Of the sample, or every second, third, … of them where it has thousands of disks.
+    fitted, sharp : (n, K) bool
+        Disks that all three fits hold; those of them that have a say.
+    position, variance : dict of (2, n, K) float64
+        By the number of parameters: px, px².
+    """
+
+    def __init__(
+        self,
+        patterns: np.ndarray,
+        template: Template,
+        arguments: dict[str, Any],
+        options: dict[str, Any],
+        share: Callable[..., Any] = in_threads,
+    ):
+        self.template, self.mask, self.shape = template, arguments["mask"], patterns.shape[:2]
+        self.patterns = patterns.reshape(-1, *patterns.shape[2:])
+        self.usual = likelihood(template, USUAL)
+        self.share = share
+        self.disks = self._shared(Disks, lambda some: search(self.patterns[some], arguments, options))
+        step = max(1, int(self.disks.count.sum()) // ENOUGH)
+        if step > 1:
+            self.patterns, self.disks = self.patterns[::step], Disks(*(v[::step] for v in self.disks))
+            self.shape = (1, len(self.patterns))
+        self.fits = {p: self._fit(p) for p in (4, 6, 8)}
+        self.position = {p: np.stack([f.x, f.y]) - self._shift(self.usual) for p, f in self.fits.items()}
+        self.variance = {p: np.stack([f.xx, f.yy]) for p, f in self.fits.items()}
+        self.fitted = np.all([f.ok for f in self.fits.values()], axis=0)
+        self.sharp = self.fitted & np.all(np.where(self.fitted, self.variance[USUAL], np.inf) < SHARP**2, axis=0)
+
+    @staticmethod
+    def _shift(fit: dict[str, Any]) -> np.ndarray:
+        return np.reshape(fit["shift"], (2, 1, 1))
+
+    def _shared(self, kind: Any, work: Callable[[slice], Any]) -> Any:
+        """The work on a few patterns at a time, the same ones with any number of threads, and joined."""
+        shares = [slice(i, i + SHARE) for i in range(0, len(self.patterns), SHARE)]
+        return kind(*(np.concatenate(columns) for columns in zip(*self.share(work, shares))))
+
+    def _fit(self, parameters: int) -> PoissonFit:
+        start = [v + shift for v, shift in zip((self.disks.qx, self.disks.qy), self.usual["shift"])]
+        profile, spacing = self.usual["profile"], self.usual["spacing"]
+
+        def fit(some: slice) -> PoissonFit:
+            given = (self.patterns[some], *(v[some] for v in start), self.disks.count[some], profile.table, profile.pixels, self.mask)
+            return poisson_fit(*given, parameters=parameters, spacing=spacing)
+
+        return self._shared(PoissonFit, fit)
+
+    def give_zero_point(self, parameters: int) -> str | None:
+        """Move the positions to the zero point of this number of parameters; why that one is in doubt where that of 6 is not."""
+        own = likelihood(self.template, parameters)
+        fit = self.fits[parameters]
+        self.position[parameters] = np.stack([fit.x, fit.y]) - self._shift(own)
+        return own["doubt"] if self.usual["doubt"] is None else None
+
+    def ratio(self, fewer: int, more: int) -> Ratio:
+        weight = 1 / self.variance[USUAL][:, self.sharp]
+        square = weight * (self.position[more] - self.position[fewer])[:, self.sharp] ** 2
+        extra = float(np.mean(weight * (self.variance[more] - self.variance[fewer])[:, self.sharp]))
+        kept = np.sort(square, axis=None)[: int(KEPT * square.size)]
+        excess = float(np.sum(kept)) / square.size / KEPT_SQUARE
+        return Ratio(excess / extra if extra > 0 else float("nan"), extra)
+
+    def lattice_residuals(self) -> dict[int, float] | None:
+        """Squared residuals of the patterns' lattices with 6 and 8 parameters, in variances of 6; None where they have no lattice."""
+        from gpu4d.calibrate import origin as measure_origin
+        from gpu4d.crystal.find_lattice import find_lattice
+        from gpu4d.crystal.fit_lattice import fit_lattice
+
+        use = self.fitted
+        offsets = np.concatenate([[0], np.cumsum(use.sum(axis=1))])
+        fields = {"intensity": self.disks.intensity[use].astype(np.float64)}
+        fields |= {name: np.sqrt(v[use]) for name, v in zip(("sx", "sy"), self.variance[USUAL])}
+        at = {p: dict(zip(("qx", "qy"), self.position[p][:, use])) for p in (6, 8)}
+        lists = {p: PointListArray(offsets, {**at[p], **fields}, self.shape) for p in at}
+        try:
+            origin = measure_origin(lists[6])
+        except InputError:  # no beam that is brighter than the other disks
+            return None
+        lattice = find_lattice(lists[6], origin)
+        if lattice is None:
+            return None
+        scale = {p: fit_lattice(d, lattice, origin=origin, weights="errors", outliers=None).error_scale for p, d in lists.items()}
+        return {p: v**2 for p, v in scale.items()} if np.isfinite(list(scale.values())).all() else None
+
+    def dispersion(self) -> float:
+        """Mean of (counts − λ)² / λ over the windows of some disks, λ fitted where 8 parameters see them: 1 for Poisson noise."""
+        which = np.argwhere(self.sharp)
+        which = which[np.linspace(0, len(which) - 1, min(LOOKED_AT, len(which))).astype(int)]
+        fit, profile = self.fits[8], self.usual["profile"]
+        x, y, a, b = (v[tuple(which.T)] for v in (fit.x, fit.y, fit.amplitude, fit.background))
+        dx, dy = profile.pixels[:, 0], profile.pixels[:, 1]
+        half = int(-dx[0])
+        cx, cy = (np.clip(np.rint(w), half, n - 1 - half) for w, n in zip((x, y), self.patterns.shape[1:]))
+        i, j = (c.astype(np.int64)[:, None] + d for c, d in ((cx, dx), (cy, dy)))
+        counts = self.patterns[which[:, :1], i, j].astype(np.float64)  # no more of the patterns than that
+        weight = np.ones_like(counts) if self.mask is None else self.mask[i, j].astype(np.float64)
+        counts = np.where(weight > 0, counts, 0.0)
+        disk = template_at(profile.table, x - cx, y - cy)[0]
+        u, v = (np.broadcast_to(d / half, disk.shape) for d in (dx, dy))
+        rows = np.stack([disk, np.ones_like(disk), u, v, u * disk, v * disk], 1)
+        model = np.maximum(a[:, None] * disk + b[:, None], LEAST)
+        for _ in range(WEIGHINGS):
+            weighted = rows * (weight / model)[:, None, :]
+            state = np.linalg.solve(weighted @ rows.swapaxes(1, 2), weighted @ counts[:, :, None])
+            model = np.maximum((rows.swapaxes(1, 2) @ state)[..., 0], LEAST)
+        return float(np.sum(weight * (counts - model) ** 2 / model) / max(np.sum(weight) - 8 * len(which), 1.0))

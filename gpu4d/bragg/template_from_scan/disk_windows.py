@@ -1,0 +1,122 @@
+"""Windows about disks, cut out of a sample of a scan's patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.bragg.find_bragg_disks import find_bragg_disks
+from gpu4d.bragg.template_from_scan.shared_shape import Windows
+from gpu4d.data import DataCube, PointListArray
+from gpu4d.errors import InputError
+from gpu4d.probe.template_kernel import Template
+
+MOST_PIXELS = 4e6  # of all windows together: more disks than that are thinned out evenly, at twice that while they are cut
+FRAMES = 64e6  # bytes read at once
+COVERED = 0.8  # of a window on valid pixels
+
+
+def windows_of(
+    given: Any, disks: PointListArray | None, start: Template, reach: float, patterns: int, where: Any
+) -> tuple[Windows, int, int]:
+    """Disks that stand alone and whole on the detector; how many there were, and how many stand alone."""
+    given = arrays.unwrapped(given)
+    cube = given if isinstance(given, DataCube) else None
+    if cube is None and (not arrays.is_array(given) or len(given.shape) < 2):
+        what = getattr(given, "shape", type(given).__name__)
+        raise InputError(f"patterns is {what}, need a DataCube or an array (..., Qx, Qy)")
+    shape = cube.scan_shape if cube is not None else tuple(given.shape[:-2]) or (1,)
+    detector = cube.detector_shape if cube is not None else tuple(given.shape[-2:])
+    if detector != start.shape:
+        raise InputError(f"the patterns have {detector} pixels, the template {start.shape}: make the template for this detector")
+    allowed = np.ones(shape, bool) if where is None else arrays.to_numpy(where).astype(bool)
+    if allowed.shape != shape:
+        raise InputError(f"where has shape {allowed.shape}, the patterns {shape}: need one bool per pattern")
+    points = None if disks is None else disks.to_host()
+    if points is not None:
+        if points.shape != shape:
+            raise InputError(f"the disks are of {points.shape} patterns, the data of {shape}: find them in the same data")
+        allowed = allowed & (points.counts > 0)
+    number = _spread(np.flatnonzero(allowed), patterns)
+    half = ceil(reach)
+    offsets = np.stack(np.meshgrid(*[np.arange(-half, half + 1)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    pixels = offsets[np.hypot(*offsets.T) <= reach]
+    mask = np.ones(detector, bool) if cube is None or cube.detector_mask is None else cube.detector_mask
+    kept, seen, alone = _Thinned(len(pixels)), 0, 0
+    for some in _batches(number, detector):
+        frames = _read(given, shape, some)
+        found = _found(frames, start, mask) if points is None else [points[tuple(np.unravel_index(i, shape))] for i in some]
+        for frame, list_ in zip(frames, found):
+            single = _alone(list_.qx, list_.qy, reach + start.radius + start.edge)
+            seen, alone = seen + len(single), alone + int(single.sum())
+            kept.add(_cut(frame, mask, np.asarray(list_.qx)[single], np.asarray(list_.qy)[single], pixels, half))
+    counts, weight, x, y = kept.all()
+    return Windows(counts, weight, pixels, x, y), seen, alone
+
+
+class _Thinned:
+    """Windows as they are cut: every second is dropped whenever they have twice the pixels they may have in the end."""
+
+    def __init__(self, pixels: int):
+        self.none: tuple[np.ndarray, ...] = (*[np.zeros((0, pixels), np.float32)] * 2, *[np.zeros(0)] * 2)
+        self.parts, self.pixels, self.stride, self.number, self.held = [self.none], pixels, 1, 0, 0
+
+    def add(self, part: tuple[np.ndarray, ...]) -> None:
+        """Counts, weights, x and y of more windows."""
+        first = -self.number % self.stride
+        self.parts.append(tuple(v[first :: self.stride].copy() for v in part))  # a view would hold them all
+        self.number, self.held = self.number + len(part[0]), self.held + len(self.parts[-1][0])
+        while self.held * self.pixels > 2 * MOST_PIXELS and self.held > 1:
+            self._drop(2)
+
+    def _drop(self, step: int) -> None:
+        self.parts = [tuple(np.concatenate(c)[::step].copy() for c in zip(*self.parts))]
+        self.stride, self.held = self.stride * step, len(self.parts[0][0])
+
+    def all(self) -> tuple[np.ndarray, ...]:
+        self._drop(max(1, ceil(self.held * self.pixels / MOST_PIXELS)))
+        return self.parts[0]
+
+
+def _spread(allowed: np.ndarray, patterns: int) -> np.ndarray:
+    """So many of the positions, evenly, and in no step with the rows of the scan."""
+    if len(allowed) <= patterns:
+        return allowed
+    k = np.arange(patterns)
+    return allowed[((k + (k * (5**0.5 - 1) / 2) % 1) * len(allowed) / patterns).astype(int)]
+
+
+def _batches(number: np.ndarray, detector: tuple[int, int]) -> Iterator[np.ndarray]:
+    some = max(1, int(FRAMES / (8 * detector[0] * detector[1])))
+    return (number[i : i + some] for i in range(0, len(number), some))
+
+
+def _read(given: Any, shape: tuple[int, ...], number: np.ndarray) -> np.ndarray:
+    """Patterns by their row-major numbers, and no others."""
+    at = [tuple(int(i) for i in np.unravel_index(n, shape)) for n in number]
+    if isinstance(given, DataCube):
+        return np.stack([arrays.to_numpy(given.source.read(slice(i, i + 1), slice(j, j + 1))[0, 0, ...]) for i, j in at])
+    return np.stack([arrays.to_numpy(given[(*i, ...)] if given.ndim > 2 else given) for i in at])
+
+
+def _found(frames: np.ndarray, start: Template, mask: np.ndarray) -> list[Any]:
+    return list(find_bragg_disks(DataCube(frames[None], detector_mask=mask), start, refine="correlation", progress=False).to_host())
+
+
+def _alone(x: np.ndarray, y: np.ndarray, spacing: float) -> np.ndarray:
+    near = np.hypot(x[:, None] - x, y[:, None] - y) < spacing
+    return near.sum(1) == 1
+
+
+def _cut(frame: np.ndarray, mask: np.ndarray, x: np.ndarray, y: np.ndarray, pixels: np.ndarray, half: int) -> tuple[np.ndarray, ...]:
+    i, j = (np.rint(v).astype(int) for v in (x, y))
+    ok = (i >= half) & (j >= half) & (i + half < frame.shape[0]) & (j + half < frame.shape[1])
+    rows, columns = i[ok][:, None] + pixels[:, 0], j[ok][:, None] + pixels[:, 1]
+    weight = mask[rows, columns].astype(np.float32)
+    counts = np.where(weight > 0, frame[rows, columns], 0).astype(np.float32)
+    good = np.isfinite(counts).all(1) & (weight.mean(1) >= COVERED)
+    return counts[good], weight[good], (x - i)[ok][good], (y - j)[ok][good]

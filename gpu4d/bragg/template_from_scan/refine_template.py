@@ -1,0 +1,343 @@
+"""A template refined from the scan: what thousands of disks at all sub-pixel positions show together of the disk between the pixels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d.bragg.likelihood.poisson_fit import PHASES, disk_profile
+from gpu4d.bragg.template_from_scan.disk_windows import windows_of
+from gpu4d.bragg.template_from_scan.shared_shape import NEAR, Grid, Radial, Shape, Together, smoothed
+from gpu4d.data import PointListArray
+from gpu4d.errors import InputError
+from gpu4d.probe.measure_disk import Disk, measure_disk
+from gpu4d.probe.shape.disk_shape import disk_shape
+from gpu4d.probe.shape.fine_image import FineImage
+from gpu4d.probe.shape.radial_profile import usual_reach
+from gpu4d.probe.synthetic import synthetic
+from gpu4d.probe.template_kernel import Template, as_template
+from gpu4d.probe.template_kernel import template as make_template
+
+log = logging.getLogger("gpu4d")
+
+SHAPES = ("auto", "round", "grid")
+LEAST = 20  # disks: a shape has some fifteen unknowns of its own
+GRID_PIXELS = 1e6  # the same where a grid is fitted, which takes ten times as long
+FINEST, FINE_STEPS = 0.125, 8  # px between samples of the result, and samples in the edge: its spline then misses by 3e-5
+KNOTS, GRID_KNOTS, MOST_KNOTS = 4, 2.5, 1600  # in the edge's width; of a grid in all
+SHARPEST, STEEPEST = 0.1, 0.25  # px: edge, and the least that knots are laid by
+LONGEST = 0.5  # px, a step of radius or edge
+ROUNDS = {"disks": 3, "edge": 8, "shape": 10, "waves": 5, "grid": 3}  # steps, at most
+SETTLED = 0.002  # px or relative height: a smaller step is the last
+WAVES = 6  # of the rim
+CERTAIN = 30.0  # χ² of a wave's two parameters, which noise reaches once in three million times
+SEEN = 0.01  # px, and relative height: less of it does not matter
+PLAIN = 0.2  # of the height: what a probe may differ by from a logistic edge and be started as one
+PLATEAU = 0.7  # radii: the mean inside is 1
+OVERSAMPLED = 4  # points a pixel at which the centre of a shape that is not round is measured
+
+
+def refine_template(
+    cube_or_patterns: Any,
+    disks: PointListArray | None,
+    template: Any,
+    *,
+    patterns: int = 256,
+    rounds: int = 1,
+    shape: str = "auto",
+    where: Any = None,
+) -> Template:
+    """The disk between the pixels, as the disks of a scan show it together.
+
+    A vacuum image of few counts, of another radius or edge, or none at all (a synthetic disk) limits the likelihood fit. The scan
+    holds thousands of disks at all sub-pixel positions: they are fitted together with the shape they share,
+
+        λ(q) = b + bx u + by v + a S(q - r),
+
+    r, a, b, bx, by of each disk its own, S common to all, by Gauss-Newton steps for the Poisson likelihood in which the disks' own
+    parameters are eliminated (Schur complement), so that no shift, amplitude or background enters S. S is a logistic edge of free
+    radius and width, and a spline of r (two of them: also of the angle) whose smoothness makes the data likeliest (empirical
+    Bayes): few counts give a smoother S. Intensity that varies inside single disks is averaged; how much it does is taken into the
+    weights. The way of effective point-spread functions (Anderson & King, PASP 112 (2000) 1360), solved in one go.
+
+    Parameters
+    ----------
+    cube_or_patterns : DataCube or (..., Qx, Qy) array, counts
+    disks : PointListArray or None
+        Found with the template (`find_bragg_disks`), of the scan's shape. None: found here, on the patterns that are used.
+    template : Template or (Qx, Qy) array
+        Where to start: the radius within a pixel or so.
+    patterns : int
+        How many patterns are read, spread evenly over those allowed; always the same ones.
+    rounds : int
+        How often the disks are selected and fitted anew. One is enough but from a start far off.
+    shape : {"auto", "round", "grid"}
+        "round": a function of the distance from the centre. "grid": any shape: harmonics of the rim, slopes inside and a grid.
+        "auto": "round" unless the disks certainly show otherwise (a wave of the rim of 0.01 px, a slope inside of 1 %).
+    where : (Rx, Ry) bool, optional
+        Positions that may be used; for arrays of the leading axes' shape.
+
+    Returns
+    -------
+    Template
+        `fine` is S, 1 on the plateau (the mean within 0.7 radii); probe, kernel (the same trench), radius and edge are S's. The
+        centre is that of the round S, or the circle through the rim (`measure_disk`).
+
+    Raises
+    ------
+    InputError
+        Less than 20 disks that stand alone, on the detector and in counts; or parameters out of range.
+
+    Notes
+    -----
+    Patterns that are empty or have a NaN in a disk's window have no say, nor do pixels of the detector mask. A disk with another
+    nearer than about 2 R + 5 px is left out, as are those that fit far worse than most. A template that is not round and already
+    fits the disks better than what they show together (straight sides and corners) is given back as it was, with a warning.
+    It is a fit and no reduction: on a grid its last bits depend on how many threads the BLAS has (seen: 1e-12 of the height).
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> at = np.random.default_rng(0).uniform(20, 28, (30, 2))
+    >>> counts = np.stack([np.rint(500 * gpu4d.probe.synthetic((48, 48), 4.0, center=c) + 5) for c in at])
+    >>> start = gpu4d.probe.template(gpu4d.probe.synthetic((48, 48), 4.3))
+    >>> refined = gpu4d.refine_template(counts, None, start)
+    >>> round(refined.radius, 1), round(refined.edge, 1)
+    (4.0, 1.0)
+    """
+    start = as_template(template)
+    _check(patterns, rounds, shape)
+    reach = start.radius + max(5.0, 2.0 + 2.6 * start.edge)
+    windows, seen, alone = windows_of(cube_or_patterns, disks, start, reach, int(patterns), where)
+    if len(windows.x) < LEAST:
+        raise InputError(
+            f"{len(windows.x)} disks to refine a template from, {LEAST} are needed: of {seen} disks in the patterns used, {alone} lie "
+            f"{reach + start.radius + start.edge:.0f} px or more from others; give more patterns, or a template of the right radius"
+        )
+    together = Together(windows, _start(start, reach))
+    for _ in range(int(rounds)):
+        _fit_round(together)
+        _enough(together)
+    if shape == "grid" or (shape == "auto" and _not_round(together)):
+        _fit_any(together)
+        own = _own_shape(start)
+        if own is not None and _misfit(together, own) <= _misfit(together, together.shape):
+            log.warning("the template's own shape fits the disks of the scan better than what they show together: it is returned as it was")
+            return start
+    s = together.shape
+    form = "round" if s.grid is None else "on a grid"
+    log.info("template from %d disks: radius %.3f px, edge %.3f px, %s", len(together.state), s.radius, s.edge, form)
+    return _as_template(s, reach, start)
+
+
+def _check(patterns: int, rounds: int, shape: str) -> None:
+    for name, value in (("patterns", patterns), ("rounds", rounds)):
+        if not (isinstance(value, int | np.integer) and value >= 1):
+            raise InputError(f"{name}={value!r}: need a whole number, at least 1")
+    if shape not in SHAPES:
+        raise InputError(f"shape={shape!r}: need one of {', '.join(map(repr, SHAPES))}")
+
+
+def _start(template: Template, reach: float) -> Shape:
+    """The given template's own shape, as far as it is round; a flat disk where it has none that could be fitted."""
+    try:
+        profile = disk_profile(template, reach=reach)
+    except ValueError:
+        profile = disk_profile(synthetic(template.shape, template.radius, edge=template.edge), reach=reach)
+    phase = np.arange(PHASES + 1) / PHASES - 0.5
+    r = np.hypot(*np.broadcast_arrays(*(profile.pixels[:, i] - p for i, p in ((0, phase[:, None, None]), (1, phase[None, :, None])))))
+    edge = max(template.edge, SHARPEST)
+    basis = Radial(max(edge, STEEPEST) / KNOTS, reach)
+    empty = Shape(template.radius, edge, (basis, np.zeros(basis.size)))
+    r, given = r.ravel(), profile.table[:, :, 0].astype(np.float64).ravel()
+    columns = basis.columns(r, 0 * r)
+    normal = (columns.T @ columns).toarray()
+    normal += 1e-6 * np.trace(normal) / basis.size * (basis.penalty() + np.eye(basis.size))
+    rest = given - empty.value(r, 0 * r)
+    if np.abs(rest).max() < PLAIN:  # radius and edge hold it, and find a wrong one sooner alone
+        return empty
+    return replace(empty, radial=(basis, np.linalg.solve(normal, columns.T @ rest)))
+
+
+def _enough(together: Together) -> None:
+    if len(together.state) < LEAST:
+        raise InputError(f"{len(together.state)} disks fit a common shape, {LEAST} are needed: is the template's radius right?")
+
+
+def _fit_round(t: Together) -> None:
+    """Radius and edge first, which may be far off; then a function of r beside them."""
+    for _ in range(ROUNDS["disks"]):
+        t.step()
+        t.move(np.zeros(0))
+    t.settle()
+    _enough(t)
+    for _ in range(ROUNDS["edge"]):
+        normal, right = t.step(lambda x, y: t.shape.rim_columns(x, y))
+        change = np.clip(np.linalg.solve(normal, right), -LONGEST, LONGEST)
+        t.move(change)
+        t.shape = _with_edge(t.shape, change)
+        if np.abs(change).max() < SETTLED:
+            break
+    basis = Radial(max(t.shape.edge, STEEPEST) / KNOTS, (t.shape.radial[0].size + 1) * t.shape.radial[0].knot)
+    t.shape = replace(t.shape, radial=(basis, _resampled(t.shape.radial, basis)))
+    for i in range(ROUNDS["shape"]):
+        normal, right = t.step(basis.columns)
+        change = smoothed(normal, right, t.shape.radial[1], basis.penalty()) - t.shape.radial[1]
+        t.move(change)
+        t.shape = replace(t.shape, radial=(basis, t.shape.radial[1] + change))
+        if i == 0:
+            t.settle()
+            _enough(t)
+        if np.abs(change).max() < SETTLED:
+            break
+
+
+def _with_edge(shape: Shape, change: np.ndarray) -> Shape:
+    return replace(shape, radius=shape.radius + change[0], edge=max(shape.edge + change[1], SHARPEST))
+
+
+def _resampled(radial: tuple[Radial, np.ndarray], basis: Radial) -> np.ndarray:
+    r = np.arange(0.0, (basis.size + 1) * basis.knot, basis.knot / 4)
+    columns = basis.columns(r, 0 * r).toarray()
+    return np.linalg.lstsq(columns, radial[0].profile(radial[1], r)[0], rcond=1e-9)[0]
+
+
+def _waves(shape: Shape) -> int:
+    """Parameters of the rim: three pixels of it to a wave and its phase."""
+    return 2 * (int(np.clip(np.pi * shape.radius / 3, 2, WAVES)) - 1)
+
+
+def _not_round(t: Together) -> bool:
+    """Whether the disks show with certainty what a function of r does not hold."""
+    n = _waves(t.shape)
+    normal, right = t.step(lambda x, y: t.shape.wave_columns(x, y, n))
+    covariance = np.linalg.pinv(normal, hermitian=True)
+    size = (covariance @ right).reshape(-1, 2)
+    pairs = np.arange(n + 4).reshape(-1, 2)
+    chi = np.asarray([s @ np.linalg.pinv(covariance[np.ix_(p, p)], hermitian=True) @ s for s, p in zip(size, pairs)])
+    return bool(((chi > CERTAIN) & (np.hypot(*size.T) > SEEN)).any())
+
+
+def _fit_any(t: Together) -> None:
+    """Waves of the rim and slopes inside, which may be large; then on a grid what these leave over. As before where that fits worse."""
+    t.keep(np.arange(0, len(t.state), ceil(t.windows.counts.size / GRID_PIXELS)))
+    _enough(t)
+    t.step()
+    before = (t.shape, t.roughness)
+    n = _waves(t.shape)
+    t.shape = replace(t.shape, waves=np.zeros(n))
+    for _ in range(ROUNDS["waves"]):
+        normal, right = t.step(lambda x, y: np.concatenate([t.shape.rim_columns(x, y), t.shape.wave_columns(x, y, n)], 1))
+        change = np.clip(np.linalg.pinv(normal, hermitian=True) @ right, -LONGEST, LONGEST)
+        t.move(change)
+        t.shape = replace(_with_edge(t.shape, change), waves=t.shape.waves + change[2 : n + 2], slopes=t.shape.slopes + change[n + 2 :])
+        if np.abs(change).max() < SETTLED:
+            break
+    t.settle()
+    _enough(t)
+    reach = usual_reach(Disk(0.0, 0.0, t.shape.radius, t.shape.edge, 0.0)) + float(np.abs(t.shape.waves).max())
+    grid = Grid(max(t.shape.edge / GRID_KNOTS, reach * (np.pi / MOST_KNOTS) ** 0.5), reach)
+    t.shape = replace(t.shape, grid=(grid, np.zeros(grid.size)))
+    for _ in range(ROUNDS["grid"]):
+        normal, right = t.step(grid.columns)
+        now = t.shape.grid[1]  # type: ignore[index]
+        change = smoothed(normal, right, now, grid.penalty()) - now
+        t.move(change)
+        t.shape = replace(t.shape, grid=(grid, now + change))
+        if np.abs(change).max() < SETTLED:
+            break
+    t.step()
+    if not t.roughness < before[1]:
+        t.shape = before[0]
+        log.warning("the disks are not round, but no shape on a grid fits them better: the template is round; start from a vacuum image")
+
+
+class _Given(NamedTuple):
+    """The shape of a template that is not refined, as `Together` asks for it."""
+
+    radius: float
+    value: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def with_slopes(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        e, at = NEAR, self.value
+        return at(x, y), (at(x + e, y) - at(x - e, y)) / (2 * e), (at(x, y + e) - at(x, y - e)) / (2 * e)
+
+
+def _own_shape(start: Template) -> _Given | None:
+    """Of the probe, round or not; None where it has no profile."""
+    if start.fine is not None:
+        return _Given(start.radius, start.fine.interpolator())
+    if start.probe is None:
+        return None
+    try:
+        return _Given(start.radius, disk_shape(start.probe.astype(np.float64).tobytes(), start.shape).value)
+    except ValueError:
+        return None
+
+
+def _misfit(t: Together, shape: Any) -> float:
+    """χ² a pixel of the median disk, its own parameters fitted to a shape as it is."""
+    own = Together(t.windows, shape)
+    own.state = t.state.copy()
+    for _ in range(ROUNDS["disks"]):
+        own.uneven = 0.0
+        own.step()
+        own.move(np.zeros(0))
+    own.uneven = 0.0
+    own.step()
+    return float(np.median(own.misfit))
+
+
+def _as_template(shape: Shape, reach: float, start: Template) -> Template:
+    """S about its centre on a fine grid, on pixels, and as a kernel with the trench of the template it came from."""
+    centre = _centre(shape, reach)
+    far = max(reach, usual_reach(Disk(0.0, 0.0, shape.radius, shape.edge, 0.0))) + 1.5
+    step = min(FINEST, shape.edge / FINE_STEPS)
+    x, y = np.meshgrid(*[np.arange(-ceil(far / step), ceil(far / step) + 1) * step] * 2, indexing="ij")
+    values = shape.value((x + centre[0]).ravel(), (y + centre[1]).ravel()).reshape(x.shape)
+    fine = FineImage(values / values[np.hypot(x, y) <= PLATEAU * shape.radius].mean(), step)
+    at = fine.interpolator()
+
+    def image(offset: tuple[float, float]) -> tuple[np.ndarray, tuple[float, float]]:
+        middle = (start.shape[0] // 2 + offset[0], start.shape[1] // 2 + offset[1])
+        return at(np.arange(start.shape[0])[:, None] - middle[0], np.arange(start.shape[1])[None, :] - middle[1]), middle
+
+    probe, middle = image((0.0, 0.0))
+    disk = measure_disk(probe)
+    kind = "sigmoid" if start.probe is None else start.kind
+    trench = _own_trench(start)
+    if trench is None:
+        made = make_template(probe, kind, center=middle, radius=disk.radius, background=False)
+    else:
+        probe, middle = image(start.offset)
+        corner = np.roll(probe, tuple(-(n // 2) for n in start.shape), (0, 1)) / probe.sum()
+        made = Template(corner - trench, start.offset, disk.radius, kind=kind, probe=probe)
+    return replace(made, edge=disk.edge, fine=fine)
+
+
+def _centre(shape: Shape, reach: float) -> tuple[float, float]:
+    """Of the circle through the rim; a round shape has its own."""
+    if not len(shape.waves):
+        return 0.0, 0.0
+    half = ceil(reach * OVERSAMPLED)
+    x, y = np.meshgrid(*[np.arange(-half, half + 1) / OVERSAMPLED] * 2, indexing="ij")
+    disk = measure_disk(shape.value(x.ravel(), y.ravel()).reshape(x.shape))
+    return (disk.qx - half) / OVERSAMPLED, (disk.qy - half) / OVERSAMPLED
+
+
+def _own_trench(template: Template) -> np.ndarray | None:
+    """The trench of a template, corner-centred, where it is not the usual one for its kind and radius."""
+    if template.probe is None:
+        return None
+    disk = measure_disk(template.probe)
+    whole = np.rint([disk.qx - template.offset[0], disk.qy - template.offset[1]])
+    centre = (float(whole[0] + template.offset[0]), float(whole[1] + template.offset[1]))
+    usual = make_template(template.probe, template.kind, center=centre, radius=template.radius, background=False).kernel
+    if np.abs(usual - template.kernel).max() <= 1e-9 * np.abs(template.kernel).max():
+        return None
+    return np.roll(template.probe, tuple(-whole.astype(int)), (0, 1)) / template.probe.sum() - template.kernel

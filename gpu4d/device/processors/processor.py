@@ -1,0 +1,153 @@
+"""What the conveyor sees of a device: memory it can ask for, streams and events, readers, a clock. The CPU is one of them.
+
+A **processor** is a device that a sweep may use; describing one costs nothing and touches nothing. A **workspace** is what one sweep
+holds on it: every byte, stream and thread of the sweep belongs to it, and `close` gives all of it back, whatever happened.
+`gpu4d.device.processors.cpu`, `cuda` and `accounting` (a device made of counters and a virtual clock) provide both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+
+class Buffer(Protocol):
+    """A run of bytes on a device, or page-locked on the host."""
+
+    nbytes: int
+
+    def view(self, shape: tuple[int, ...], dtype: Any, offset: int = 0) -> Any:
+        """Its bytes from `offset` on as an array, without a copy: NumPy for host memory, the device's library for device memory."""
+        ...
+
+    def free(self) -> None:
+        """Give it back; a second call does nothing."""
+        ...
+
+
+class Event(Protocol):
+    """A point in the work of a stream."""
+
+    def wait(self) -> None:
+        """Let the calling thread wait until the work before this point is done."""
+        ...
+
+
+class Stream(Protocol):
+    """Work that is done in the order it was put in; putting it in does not wait for it."""
+
+    def record(self) -> Event: ...
+
+    def wait(self, event: Event) -> None:
+        """What is put in from now on starts after the event."""
+        ...
+
+    def synchronize(self) -> None: ...
+
+
+class Pending(Protocol):
+    """The answer a reader will give (concurrent.futures.Future is one)."""
+
+    def result(self) -> Any: ...
+
+    def cancel(self) -> bool: ...
+
+
+class Workspace(Protocol):
+    """What one sweep holds on one device. Methods may be called from several threads.
+
+    Whatever cannot be had raises MemoryError, for device, page-locked and host memory alike. A device that has stopped answering
+    raises DeviceError. `close` never raises, waits for readers and streams first, and frees what is left.
+    """
+
+    @property
+    def peak(self) -> int:
+        """Most bytes of device memory held at once."""
+        ...
+
+    @property
+    def pinned_peak(self) -> int:
+        """Most bytes of page-locked host memory held at once."""
+        ...
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """Device memory, inside the cap."""
+        ...
+
+    def pinned(self, nbytes: int) -> Buffer:
+        """Page-locked host memory, inside a cap as large as the device's."""
+        ...
+
+    def stream(self, name: str) -> Stream: ...
+
+    def copy(self, target: Buffer, source: Buffer, nbytes: int, stream: Stream) -> None:
+        """Put a copy of the first `nbytes` from page-locked to device memory into a stream."""
+        ...
+
+    def computing(self, stream: Stream, name: str) -> AbstractContextManager[None]:
+        """Inside it arrays of the device are made and worked on in this stream, and count against the cap.
+
+        Errors of other libraries leave it as MemoryError (out of memory, FFT plans included) or DeviceError (device lost).
+        """
+        ...
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Pending:
+        """Call a function in a reader thread."""
+        ...
+
+    def now(self) -> float:
+        """Seconds on the device's clock, as the calling thread sees it; traces are written in it."""
+        ...
+
+    def trim(self) -> None:
+        """Wait for the device, and give memory that is only kept for reuse back to it: called after running out of memory."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Processor(Protocol):
+    """A device a sweep may use.
+
+    Attributes
+    ----------
+    name : str
+        "cpu", "cuda:1".
+    copies : bool
+        Frames of the host reach it by a copy over a link; False for the CPU, whose copy is a read.
+    lanes : int
+        Conveyors that run side by side on it: worker threads of a CPU, one on a GPU.
+    link_rate : float or None
+        Bytes per second of its link to the host, a nominal figure for plans; None where nothing is copied.
+    """
+
+    name: str
+    copies: bool
+    lanes: int
+
+    @property
+    def link_rate(self) -> float | None: ...
+
+    def free_memory(self) -> int:
+        """Bytes of its memory that nobody holds."""
+        ...
+
+    def sample(self, dtype: Any) -> Any:
+        """An empty array (0, 0, 0, 0) of its library, on it; None for NumPy arrays on the host."""
+        ...
+
+    def workspace(self, cap: int, readers: int, timeline: Any = None) -> Workspace:
+        """Memory, streams and reader threads for one sweep.
+
+        Parameters
+        ----------
+        cap : int
+            Bytes of device memory, and as many page-locked ones.
+        readers : int
+            Threads that read; 0 where the sweep reads none.
+        timeline : gpu4d.device.timeline.Timeline, optional
+            Where copies and computing are noted.
+        """
+        ...

@@ -1,0 +1,86 @@
+"""All simple reductions of a stack of patterns in one pass: what a sweep for several images needs of every frame."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from gpu4d.imaging.center_of_mass import first_moments
+from gpu4d.imaging.masked_sums import masked_sums
+from gpu4d.imaging.pattern_sums import pattern_maximum, pattern_sums
+from gpu4d.operation import operation
+
+_TWIN_DTYPES = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float32", "float64")
+
+
+class FrameReductions(NamedTuple):
+    """What `frame_reductions` gives.
+
+    Attributes
+    ----------
+    total : (Qx, Qy) int64 or float64
+        Sum over the patterns that are finite.
+    maximum : (Qx, Qy) int64 or float64
+        Largest value over them.
+    count : () float64
+        Their number.
+    masked : (n, m) int64 or float64
+        Sum of every pattern under every mask.
+    moments : (n, 3) int64 or float64
+        Σ I, Σ qx I, Σ qy I of every pattern.
+    """
+
+    total: Any
+    maximum: Any
+    count: Any
+    masked: Any
+    moments: Any
+
+
+def _twin_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
+    name = str(patterns.dtype).removeprefix("torch.")
+    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
+
+
+def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
+    from gpu4d.kernels.pixels import moments_unsupported
+
+    return moments_unsupported(patterns)
+
+
+@operation(
+    cpu="gpu4d.cpu_fallback.frame_reductions",
+    cuda="gpu4d.kernels.frame_reductions",
+    unsupported=_twin_cannot,
+    cuda_unsupported=_kernel_cannot,
+)
+def frame_reductions(patterns: Any, masks: Any, /, *, mask: Any = None) -> FrameReductions:
+    """Sum and maximum over patterns, sums of every pattern under masks, and its first moments, all in one pass.
+
+    The same numbers as `pattern_sums`, `pattern_maximum`, `masked_sums` and `first_moments` give, for one reading of the patterns.
+
+    Parameters
+    ----------
+    patterns : (n, Qx, Qy) real
+    masks : (m, Qx, Qy) bool or real
+        True where pixels count, or weights; m may be 0.
+    mask : (Qx, Qy) bool, optional
+        Pixels that count for the first moments, all by default.
+
+    Returns
+    -------
+    FrameReductions
+        total, maximum, count, masked, moments. Integer patterns (and bool masks) give int64, exact. A pattern with a NaN or an
+        infinity is left out of total, maximum and count; its own values are NaN where it is NaN under the mask.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = frame_reductions(np.arange(8, dtype="uint16").reshape(2, 2, 2), np.eye(2, dtype=bool)[None])
+    >>> found.total.tolist(), found.maximum.tolist(), float(found.count)
+    ([[4, 6], [8, 10]], [[4, 5], [6, 7]], 2.0)
+    >>> found.masked.tolist(), found.moments.tolist()
+    ([[3], [11]], [[6, 5, 4], [22, 13, 12]])
+    """
+    total, count = pattern_sums.definition(patterns)
+    maximum = pattern_maximum.definition(patterns)
+    return FrameReductions(total, maximum, count, masked_sums.definition(patterns, masks), first_moments.definition(patterns, mask))

@@ -1,0 +1,221 @@
+"""Virtual images: one value per scan position and detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data import Calibration, DataCube, RealSlice
+from gpu4d.device import tables
+from gpu4d.errors import InputError
+from gpu4d.imaging.detectors import Detector, as_detector
+from gpu4d.imaging.frame_reductions import FrameReductions
+from gpu4d.imaging.fused import exact, fused
+from gpu4d.imaging.masked_sums import annular_sums, masked_sums
+from gpu4d.streaming import PerPosition, ScanInfo, sweep
+from gpu4d.streaming.reduction import defined
+
+
+class VirtualImage:
+    """Reduction: counts under one detector or several, in one pass.
+
+    Parameters
+    ----------
+    detector : Detector, (Qx, Qy) array, or a mapping or sequence of them
+        From `gpu4d.detectors`, or a mask. Several give a stack with their names as labels.
+    origin : (2,) or (Rx, Ry, 2) array, optional
+        Centre the geometry follows, detector pixels; the calibrated origin by default.
+
+    Notes
+    -----
+    The result is a `RealSlice` (Rx, Ry), or (n, Rx, Ry) with labels, in counts; NaN at positions not visited and where a
+    pattern has NaN under the detector. Pixels the cube's detector mask excludes do not count.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.ones((2, 3, 9, 9), dtype="uint16"))
+    >>> both = {"bf": gpu4d.detectors.disk(2.1), "adf": gpu4d.detectors.annulus(2.1, 4.1)}
+    >>> image = gpu4d.sweep(cube, gpu4d.VirtualImage(both))
+    >>> image.shape, image.labels, image["bf"][0, 0].item()
+    ((2, 2, 3), ('bf', 'adf'), 13.0)
+    """
+
+    def __init__(self, detector: Any, origin: Any = None):
+        detector = arrays.unwrapped(detector)
+        many = isinstance(detector, Mapping | Sequence) and not isinstance(detector, str)
+        if isinstance(detector, Mapping):
+            self.labels = tuple(detector)
+            self.detectors: tuple[Detector, ...] = tuple(as_detector(d) for d in detector.values())
+        elif many:
+            self.detectors = tuple(as_detector(d) for d in detector)
+            self.labels = tuple(f"detector {i}" for i in range(len(self.detectors)))
+        elif arrays.is_array(detector) and len(detector.shape) == 3:
+            many = True
+            self.detectors = tuple(as_detector(detector[i, ...]) for i in range(detector.shape[0]))
+            self.labels = tuple(f"detector {i}" for i in range(len(self.detectors)))
+        else:
+            self.detectors, self.labels = (as_detector(detector),), ("",)
+        if not self.detectors:
+            raise InputError("VirtualImage() of no detector: give at least one")
+        self.stack = many
+        self.origin = None if origin is None else arrays.to_numpy(origin).astype(np.float64)
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        frame, many = scan.shape[2] * scan.shape[3], len(self.detectors)
+        masks = 2 * many * frame * (8 if self._weighs else 1)  # on the host and beside the frames
+        per_pixel = 48 * defined(masked_sums, scan)
+        moving = 48 * frame if any(d.follows_origin and d.radii is None for d in self.detectors) else 0  # a mask for each pattern
+        return (
+            PerPosition.bytes_needed(scan, many, n_frames)
+            + masks
+            + (per_pixel * n_frames * frame + 8 * many * frame + moving) * (n_frames > 0)
+        )
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        self.scan = scan
+        self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
+        self.places = Calibration(origin=self.origin) if self.origin is not None else scan.calibration
+        origin = self.places.origin
+        moving = origin is not None and origin.ndim == 3
+        self.following = [i for i, d in enumerate(self.detectors) if moving and d.follows_origin]
+        self.round = [i for i in self.following if self.detectors[i].radii is not None]
+        self.radii = np.array([self.detectors[i].radii for i in self.round], dtype=np.float64).reshape(-1, 2)
+        still = [i for i in range(len(self.detectors)) if i not in self.following]
+        self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean)) for i in still}
+        self.stacks = _stacks(self.still)
+        self.gathered: list[tuple[list[int], np.ndarray]] | None = None  # the same at the wanted pixels alone
+        self.values = PerPosition(scan, len(self.detectors))
+
+    def _masked(self, mask: np.ndarray) -> np.ndarray:
+        valid = self.scan.detector_mask
+        return mask if valid is None else (mask & valid if mask.dtype == bool else mask * valid)
+
+    def in_tiles(self) -> bool:
+        return False
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        self._put(positions, frames, self.stacks, self._follow(frames, positions) if self.following else {})
+
+    def wanted_pixels(self) -> np.ndarray | None:
+        return None if self.following else np.flatnonzero(np.any([mask != 0 for mask in self.still.values()], axis=0))
+
+    def update_pixels(self, values: Any, positions: np.ndarray) -> None:
+        xp, pixels = arrays.namespace(values), self.wanted_pixels()
+        if self.gathered is None:
+            self.gathered = [(members, stack.reshape(len(members), 1, -1)[:, :, pixels]) for members, stack in self.stacks]
+        self._put(positions, xp.reshape(values, (len(positions), 1, -1)), self.gathered, {})
+
+    def _put(self, positions: np.ndarray, frames: Any, stacks: list[tuple[list[int], np.ndarray]], columns: dict[int, Any]) -> None:
+        """Sums under fixed masks to their places, with the columns of other detectors."""
+        sums = [(members, masked_sums(frames, tables.beside(stack, frames))) for members, stack in stacks]
+        if len(sums) == 1 and not columns:  # one stack of all detectors, in their order
+            self.values.put(positions, arrays.as_float64(sums[0][1]))
+            return
+        for members, found in sums:
+            columns.update(self._columns(found, members))
+        self.values.put(positions, arrays.namespace(frames).stack([columns[i] for i in range(len(self.detectors))], axis=-1))
+
+    def joins(self) -> Any:
+        fixed = not self.following and all(mask.dtype == bool for mask in self.still.values())
+        return fused if fixed and exact(self.scan) else None
+
+    def frame_masks(self) -> list[np.ndarray]:
+        return [self.still[i] for i in range(len(self.detectors))]
+
+    def moments_mask(self) -> None:
+        return None
+
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[Any]:
+        self.values.put(positions, arrays.as_float64(sums.masked))
+        return []
+
+    def _follow(self, frames: Any, positions: np.ndarray) -> dict[int, Any]:
+        """Detectors that move with the origin: circles by their radii, other shapes by a mask for each pattern."""
+        origins = self.places.origin_at(positions)
+        assert origins is not None
+        columns: dict[int, Any] = {}
+        if self.round:
+            mask = None if self.valid is None else tables.beside(self.valid, frames)
+            sums = annular_sums(frames, arrays.from_numpy(origins, frames), tables.beside(self.radii, frames), mask=mask)
+            columns.update(self._columns(sums, self.round))
+        xp = arrays.namespace(frames)
+        for i in set(self.following) - set(self.round):
+            one = []
+            for n, origin in enumerate(origins):
+                if not np.isfinite(origin).all():
+                    one.append(xp.full((1, 1), float("nan"), dtype=xp.float64, device=arrays.device(frames)))
+                    continue
+                mask = self._masked(self.detectors[i].mask(self.scan.shape[2:], origin))
+                one.append(arrays.as_float64(masked_sums(frames[n : n + 1, ...], arrays.from_numpy(mask[None], frames))))
+            columns[i] = xp.concat(one)[:, 0]
+        return columns
+
+    @property
+    def _weighs(self) -> bool:
+        return any(d.kind == "array" and d.parameters[0].array.dtype != bool for d in self.detectors)
+
+    @staticmethod
+    def _columns(sums: Any, members: list[int]) -> dict[int, Any]:
+        sums = arrays.as_float64(sums)
+        return {i: sums[:, column] for column, i in enumerate(members)}
+
+    def state(self) -> dict[str, Any]:
+        return self.values.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.values.restore(state)
+
+    def merge(self, state: dict[str, Any]) -> None:
+        self.values.merge(state)
+
+    def finish(self) -> RealSlice:
+        planes = self.values.result()
+        data = planes if self.stack else planes[0, :, :]
+        return real_slice(data, "virtual image", "counts", self.scan.calibration, self.labels if self.stack else ())
+
+
+def _stacks(masks: dict[int, np.ndarray]) -> list[tuple[list[int], np.ndarray]]:
+    """Numbers of masks, and the masks (m, Qx, Qy): bool ones and weights each in one stack."""
+    kinds = [(kind, [i for i, mask in masks.items() if (mask.dtype == bool) == (kind is bool)]) for kind in (bool, float)]
+    return [(members, np.stack([masks[i] for i in members]).astype(kind, copy=False)) for kind, members in kinds if members]
+
+
+def real_slice(data: Any, name: str, units: str, calibration: Calibration, labels: tuple[str, ...] = ()) -> RealSlice:
+    """A map over the scan with the calibrated step where it is known."""
+    r = calibration.r_pixel
+    return RealSlice(data, name, units, r, "Å" if r else "px", labels)
+
+
+def virtual_image(cube: DataCube, detector: Any, origin: Any = None, **options: Any) -> RealSlice:
+    """Counts under a detector at every scan position: one sweep of the cube.
+
+    Parameters
+    ----------
+    cube : DataCube
+    detector : Detector, (Qx, Qy) array, or a mapping or sequence of them
+        `gpu4d.detectors.disk(12)`, `annulus(20, 40)`, … relative to the origin, pixels; or a mask.
+    origin : (2,) or (Rx, Ry, 2) array, optional
+        Detector pixels; the calibrated origin by default, the middle of the detector where none is known.
+    **options
+        Of `gpu4d.sweep`: device, memory, where, progress.
+
+    Returns
+    -------
+    RealSlice, (Rx, Ry) or (n, Rx, Ry)
+        Counts; NaN where not visited and where a pattern has NaN under the detector.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.ones((2, 2, 8, 8), dtype="uint16"))
+    >>> virtual_image(cube, gpu4d.detectors.disk(2.0))[0, 0].item()
+    12.0
+    """
+    return sweep(cube, VirtualImage(detector, origin), **options)

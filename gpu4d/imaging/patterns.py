@@ -1,0 +1,238 @@
+"""Mean and maximum diffraction pattern of a scan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data import DiffractionSlice
+from gpu4d.data.datacube import diffraction_slice, itemsize
+from gpu4d.device import tables
+from gpu4d.errors import InputError
+from gpu4d.imaging.frame_reductions import FrameReductions
+from gpu4d.imaging.fused import exact, fused
+from gpu4d.imaging.pattern_sums import pattern_maximum, pattern_sums
+from gpu4d.imaging.shifted_patterns import shifted_patterns
+from gpu4d.streaming import BlockSums, ScanInfo
+from gpu4d.streaming.reduction import add_together, defined
+
+
+class MeanPattern:
+    """Reduction: weighted mean of all patterns.
+
+    Parameters
+    ----------
+    weights : (Rx, Ry) array, optional
+        Weight of each position: a bool region, a class map, a dose correction. Patterns of weight zero do not count.
+    origin : (2,) or (Rx, Ry, 2) array, optional
+        Detector pixels. Patterns are moved by whole and part pixels (bilinear) so that these origins fall together on
+        their mean: an aligned average. Not moved by default.
+
+    Notes
+    -----
+    The result is a `DiffractionSlice` (Qx, Qy) float64 in counts. Patterns with a NaN or infinity are left out
+    (`left_out` counts them); the mean of no pattern is NaN, as are pixels the detector mask excludes.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.arange(4, dtype="uint8").reshape(2, 2, 1, 1))
+    >>> out = gpu4d.sweep(cube, {"all": gpu4d.MeanPattern(), "row": gpu4d.MeanPattern(weights=[[1, 1], [0, 0]])})
+    >>> out["all"][0, 0].item(), out["row"][0, 0].item()
+    (1.5, 0.5)
+    """
+
+    _SUMS = ("totals", "counts", "seen", "covered")
+
+    def __init__(self, weights: Any = None, origin: Any = None):
+        self.weights = None if weights is None else np.asarray(arrays.to_numpy(weights), dtype=np.float64)
+        self.origin = None if origin is None else np.asarray(arrays.to_numpy(origin), dtype=np.float64)
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        frame = scan.shape[2] * scan.shape[3]
+        per_pixel = 32 if defined(pattern_sums, scan) else 1  # where frames are finite
+        if self.origin is not None:
+            per_pixel += 56 if defined(shifted_patterns, scan) else 8 if scan.on_host else 16
+            if scan.detector_mask is not None:  # valid frames, and the mask moved with each
+                per_pixel += itemsize(scan.dtype) + 16
+        return 8 * frame * (5 + len(self._SUMS) * scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        if self.weights is not None and self.weights.shape != tuple(scan.shape[:2]):
+            raise InputError(f"weights is {self.weights.shape}, the scan is {tuple(scan.shape[:2])}: need one weight per position")
+        self.scan = scan
+        self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
+        self.totals = BlockSums(scan)
+        self.counts = BlockSums(scan)
+        self.seen = BlockSums(scan)
+        self.covered = BlockSums(scan)  # how often each pixel was seen: only where masked pixels move with their patterns
+
+    @property
+    def _moves_mask(self) -> bool:
+        return self.origin is not None and self.scan.detector_mask is not None
+
+    def in_tiles(self) -> bool:
+        return self.weights is not None or self.origin is not None or not exact(self.scan)
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        n, seen, weights = len(positions), float(len(positions)), None
+        if self.weights is not None:
+            own = self.weights[positions[:, 0], positions[:, 1]]
+            seen, weights = float(own.sum()), arrays.from_numpy(own, frames)
+        covered = []
+        if self.origin is not None:
+            shifts = arrays.from_numpy(self._shifts(positions), frames)
+            if self._moves_mask:
+                frames = self._valid(frames)
+                covered.append((self.covered, self._coverage(frames, shifts, weights)))
+            frames = shifted_patterns(frames, shifts)
+        total, count = pattern_sums(frames, weights=weights)
+        sums = ((self.seen, seen), (self.totals, total), (self.counts, count), *covered)
+        add_together(self.scan.block_of(positions[0]), n, *sums)
+
+    def joins(self) -> Any:
+        return fused if self.weights is None and self.origin is None and exact(self.scan) else None
+
+    def frame_masks(self) -> list[np.ndarray]:
+        return []
+
+    def moments_mask(self) -> None:
+        return None
+
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
+        return [(self.seen, float(len(positions))), (self.totals, sums.total), (self.counts, sums.count)]
+
+    def _shifts(self, positions: np.ndarray) -> np.ndarray:
+        """What takes each position's origin to the mean of all, (n, 2)."""
+        assert self.origin is not None
+        if self.origin.ndim == 1:
+            return np.zeros((len(positions), 2))
+        return np.nanmean(self.origin, axis=(0, 1)) - self.origin[positions[:, 0], positions[:, 1]]
+
+    def _valid(self, frames: Any) -> Any:
+        """Frames with 0 at masked pixels, which must not be smeared into their neighbours."""
+        xp = arrays.namespace(frames)
+        assert self.valid is not None
+        mask = tables.beside(self.valid, frames)
+        return xp.where(mask, frames, xp.zeros_like(frames))
+
+    def _coverage(self, frames: Any, shifts: Any, weights: Any) -> Any:
+        """Weights of valid pixels, moved as their patterns are; patterns with a NaN count nowhere."""
+        xp = arrays.namespace(frames)
+        assert self.valid is not None
+        mask = tables.beside(self.valid, frames)
+        good = xp.all(xp.isfinite(arrays.as_float(frames)), axis=(-2, -1))
+        one = arrays.as_float64(good) if weights is None else xp.where(good, weights, xp.zeros_like(weights))
+        return pattern_sums(shifted_patterns(xp.broadcast_to(arrays.as_float64(mask), frames.shape), shifts), weights=one)[0]
+
+    def state(self) -> dict[str, Any]:
+        return {name: getattr(self, name).state() for name in self._SUMS}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name in self._SUMS:
+            getattr(self, name).restore(state[name])
+
+    def merge(self, state: dict[str, Any]) -> None:
+        for name in self._SUMS:
+            getattr(self, name).merge(state[name])
+
+    @property
+    def left_out(self) -> float:
+        """Patterns (or their weights) left out for a NaN or an infinity."""
+        return float((self.seen.result() or 0.0) - (0.0 if self.counts.result() is None else float(self.counts.result())))
+
+    def finish(self) -> DiffractionSlice:
+        total, count = self.totals.result(), self.counts.result()
+        if total is None:
+            mean: Any = np.full(self.scan.shape[2:], np.nan)
+        else:
+            xp = arrays.namespace(total)
+            nan = xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(total))
+            if self._moves_mask:
+                count = self.covered.result()
+            mean = arrays.as_float64(total) / xp.where(count != 0, count, nan)
+        if not self._moves_mask:
+            mean = _masked(mean, self.scan)
+        return diffraction_slice(mean, "mean pattern", "counts", self.scan.calibration)
+
+
+class MaxPattern:
+    """Reduction: largest value of every pixel over the scan.
+
+    Notes
+    -----
+    The result is a `DiffractionSlice` (Qx, Qy) float64 in counts; patterns with a NaN or infinity are left out; NaN where
+    no pattern was seen and where the detector mask excludes a pixel.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.arange(8, dtype="uint8").reshape(2, 2, 1, 2))
+    >>> np.asarray(gpu4d.sweep(cube, gpu4d.MaxPattern())).tolist()
+    [[6.0, 7.0]]
+    """
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        frame = scan.shape[2] * scan.shape[3]
+        per_pixel = 32 if defined(pattern_maximum, scan) else 1  # where frames are finite
+        return 8 * frame * (4 + scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        self.scan = scan
+        self.largest = BlockSums(scan, combine=_maximum)
+
+    def in_tiles(self) -> bool:
+        return False  # a maximum is the same however it is grouped
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        self.largest.add(self.scan.block_of(positions[0]), pattern_maximum(frames), len(positions))
+
+    def joins(self) -> Any:
+        return fused if exact(self.scan) else None
+
+    def frame_masks(self) -> list[np.ndarray]:
+        return []
+
+    def moments_mask(self) -> None:
+        return None
+
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
+        return [(self.largest, sums.maximum)]
+
+    def state(self) -> dict[str, Any]:
+        return self.largest.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.largest.restore(state)
+
+    def merge(self, state: dict[str, Any]) -> None:
+        self.largest.merge(state)
+
+    def finish(self) -> DiffractionSlice:
+        top = self.largest.result()
+        if top is None:
+            values: Any = np.full(self.scan.shape[2:], np.nan)
+        else:
+            xp = arrays.namespace(top)
+            floor = xp.iinfo(top.dtype).min if arrays.is_integer(top) else -float("inf")
+            values = xp.where(top == floor, xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(top)), arrays.as_float64(top))
+        return diffraction_slice(_masked(values, self.scan), "maximum pattern", "counts", self.scan.calibration)
+
+
+def _maximum(a: Any, b: Any) -> Any:
+    return arrays.namespace(a, b).maximum(a, b)
+
+
+def _masked(image: Any, scan: ScanInfo) -> Any:
+    if scan.detector_mask is None:
+        return image
+    xp = arrays.namespace(image)
+    return xp.where(arrays.from_numpy(scan.detector_mask, image), image, xp.full_like(image, float("nan")))

@@ -1,0 +1,48 @@
+"""`.npy` files: the header read here, the patterns mapped."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpu4d.errors import InputError
+from gpu4d.io.sources.layout import ACCEPTED, check_scan_shape, is_usable
+from gpu4d.io.sources.mapped import MappedSource
+
+
+def read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, Fortran order, dtype, and the offset of the first value."""
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            return shape, fortran, dtype, file.tell()
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path}: not a readable .npy file ({str(error).splitlines()[0]}): it is truncated or damaged, copy it again"
+        ) from error
+
+
+def open_npy(path: str, scan_shape: Any) -> MappedSource:
+    """The scan in a `.npy` file, (Rx, Ry, Qx, Qy) or (frames, Qx, Qy) with `scan_shape`."""
+    shape, fortran, dtype, offset = read_header(path)
+    words = "×".join(map(str, shape)) or "a single value"
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise InputError(
+            f"{path}: the array is {words} ({len(shape)}D): a scan has four dimensions (Rx, Ry, Qx, Qy), "
+            "or three (frames, Qx, Qy) and a scan shape"
+        )
+    if not is_usable(dtype):
+        raise InputError(f"{path}: the array has values of type {dtype}; accepted are {ACCEPTED}")
+    if fortran:
+        raise InputError(f"{path}: the array is stored in Fortran order, whose frames are scattered: rewrite it with np.ascontiguousarray")
+    if len(shape) == 3 and scan_shape is None:
+        raise InputError(
+            f"{path}: the array is {words} (3D, frames first): give the scan's shape with --scan-shape Rx,Ry or scan_shape=(Rx, Ry), "
+            f"with Rx·Ry = {shape[0]}"
+        )
+    scan = (shape[0], shape[1]) if scan_shape is None else check_scan_shape(scan_shape, math.prod(shape[:-2]), path)
+    return MappedSource(path, offset, (*scan, shape[-2], shape[-1]), dtype, ".npy")

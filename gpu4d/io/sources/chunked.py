@@ -1,0 +1,355 @@
+"""HDF5 datasets in chunks: every chunk is read once and decoded outside any lock, where its filters allow."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import math
+import os
+import threading
+from collections.abc import Iterator
+from operator import mul
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d.data.source import Shape4
+from gpu4d.errors import InputError
+from gpu4d.io.sources import codecs
+from gpu4d.io.sources.codecs import Bytes, Filter, Run
+from gpu4d.io.sources.layout import hints, native_dtype
+
+LEAST_RUN = 4096  # bytes worth a call of their own
+READ_AT_ONCE = 512 << 10  # small chunks that follow each other are read together up to this
+KEPT_BYTES = 64 << 20  # scratch buffers above this are not kept between chunks
+NOTHING = np.empty(0, np.uint8)
+Box = tuple[slice, ...]
+
+
+class LibrarySource:
+    """An HDF5 dataset read by the HDF5 library itself: any layout and filter it knows.
+
+    Parameters
+    ----------
+    path, dataset : str
+    frames : bool
+        The dataset has three dimensions; it appears as one scan row of all its frames.
+    blocks : (int, int)
+    description : str
+    shape : (Rx, Ry, Qx, Qy)
+    dtype : numpy.dtype
+        As stored.
+    chunk_bytes : int
+        Of a decoded chunk, 0 where there are none.
+    """
+
+    resident = False
+
+    def __init__(
+        self,
+        path: str,
+        dataset: str,
+        shape: Shape4,
+        dtype: Any,
+        blocks: tuple[int, int],
+        description: str,
+        frames: bool = False,
+        chunk_bytes: int = 0,
+    ):
+        self.path, self.dataset, self.shape = os.path.abspath(path), dataset, shape
+        self.stored, self.blocks, self.description, self.frames = np.dtype(dtype), blocks, description, frames
+        self.dtype = native_dtype(self.stored)
+        self.chunk_bytes = chunk_bytes
+        self.scratch_bytes = 3 * chunk_bytes  # in the library: as stored, decoded, and one more of a filter that doubles its buffer
+        self._lock = threading.Lock()
+        self._open_dataset: Any = None
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.path, self.dataset, self.shape, self.stored, self.blocks, self.description, self.frames, self.chunk_bytes
+
+    def __reduce__(self) -> Any:
+        return type(self), self._arguments()
+
+    def _buffer(self, rows: slice, columns: slice, out: Any) -> np.ndarray:
+        if out is not None:
+            return out
+        return np.empty((rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:]), self.dtype)
+
+    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+        from gpu4d.io.formats.hdf5 import open_file, reading
+
+        out = self._buffer(rows, columns, out)
+        selection, values = (columns, out[0]) if self.frames else ((rows, columns), out)
+        with self._lock, reading(self.path, self.dataset):
+            if self._open_dataset is None:
+                self._open_dataset = open_file(self.path)[self.dataset]
+            if values.flags.c_contiguous and self.stored.kind != "b":
+                self._open_dataset.read_direct(values, np.s_[selection])
+            else:
+                values[...] = self._open_dataset[selection]
+        return out
+
+
+class Piece(NamedTuple):
+    """The part of a chunk that lies in the block that is read."""
+
+    place: tuple[int, ...]  # in the grid of chunks
+    inside: Box
+    part: np.ndarray  # memory it goes to
+    offset: int  # of the chunk in the file, -1 where it was never written
+    size: int  # of the chunk in the file
+
+
+class ChunkedSource(LibrarySource):
+    """Chunks whose filters are undone here: read from their places in the file, decoded by whoever asks.
+
+    Where each chunk lies is looked up once; after that the file is read without the HDF5 library, in as many threads as
+    ask. A thread keeps buffers of a chunk's size: for its stored bytes, and for what cannot be decoded straight into its place.
+    Parameters as `LibrarySource`, and:
+
+    Parameters
+    ----------
+    chunks : tuple of int
+        Shape of a chunk, with four dimensions.
+    filters : tuple of (int, tuple of int)
+        HDF5 filter numbers and their values in the order they were applied; such that `codecs.steps` knows them.
+    fill : number
+        Value of chunks that were never written.
+    index : dict
+        ``"offsets"``, ``"sizes"``, ``"skipped"``: arrays over the grid of chunks, from `gpu4d.io.formats.hdf5.chunk_index`;
+        offset -1 where a chunk was never written.
+    """
+
+    def __init__(self, *common: Any, chunks: tuple[int, ...], filters: tuple[Filter, ...], fill: Any, index: dict[str, np.ndarray]):
+        super().__init__(*common)
+        self.chunks, self.filters, self.fill, self.index = chunks, filters, fill, index
+        self._held = np.dtype(np.uint8) if self.stored.kind == "b" else self.stored
+        self._nbytes = int(np.prod(chunks, dtype=np.int64)) * self.stored.itemsize
+        self._strides = tuple(self.stored.itemsize * math.prod(chunks[i + 1 :]) for i in range(4))  # bytes, of a decoded chunk
+        self._steps = codecs.steps(filters, self.stored.itemsize) or ()
+        self.scratch_bytes = self._scratch_bytes()
+        self._descriptor: int | None = None
+
+    def __reduce__(self) -> Any:
+        return _restore, (self._arguments(), {"chunks": self.chunks, "filters": self.filters, "fill": self.fill, "index": self.index})
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)  # type: ignore[arg-type]
+
+    def _scratch_bytes(self) -> int:
+        """Of one thread at most: stored bytes, a chunk behind every filter, and what a codec makes beside it."""
+        if not self._steps:  # read straight into their places, but for short or converted rows
+            straight = self.dtype == self._held and self.chunks[2:] == self.shape[2:] and self._strides[1] >= LEAST_RUN
+            return 0 if straight else self._nbytes
+        sizes = self.index["sizes"]
+        packed = max(int(sizes.max(initial=0)), min(READ_AT_ONCE, int(sizes.sum())))
+        return packed + self._nbytes * (len(self._steps) + any(isinstance(step, codecs.Inflate) for step in self._steps))
+
+    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+        out = self._buffer(rows, columns, out)
+        for pieces in self._together(rows, columns, out):
+            first, last = pieces[0], pieces[-1]
+            if first.offset < 0:
+                first.part[...] = self.fill
+                continue
+            packed, left = NOTHING, pieces
+            if self._steps:  # bytes stored as they are go where they belong without a stop
+                packed = self._bytes(first.offset, last.offset + last.size - first.offset)
+                left = self._decode_straight(pieces, packed)
+            for piece in left:
+                start = piece.offset - first.offset
+                try:
+                    self._decode(piece, packed[start : start + piece.size])
+                except codecs.DamagedChunk as damage:
+                    raise InputError(
+                        f"{self.path}: {self.dataset} cannot be read: its chunk at {self._position(piece.place)} is damaged "
+                        f"({damage}); copy the file again"
+                    ) from damage
+        return out
+
+    def will_read(self, rows: slice, columns: slice) -> None:
+        """Has the operating system bring the chunks of these patterns into its cache; returns at once."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        rx, ry = (slice(r.start // c, -(-r.stop // c)) for r, c in zip((rows, columns), self.chunks))
+        offsets, sizes = self.index["offsets"][rx, ry].reshape(-1), self.index["sizes"][rx, ry].reshape(-1)
+        with contextlib.suppress(OSError, InputError):  # only a hint: who reads will say what is wrong
+            for start, stop in runs_of_bytes(offsets[offsets >= 0], sizes[offsets >= 0]):
+                for begin, length in hints(start, stop):
+                    os.posix_fadvise(self._file(), begin, length, os.POSIX_FADV_WILLNEED)
+
+    def _together(self, rows: slice, columns: slice, out: np.ndarray) -> Iterator[list[Piece]]:
+        """Pieces of a block, those in one list that follow each other in the file and are read at once."""
+        held: list[Piece] = []
+        end, size = -1, 0
+        for piece in self._touched(rows, columns, out):
+            follows = self._steps and piece.offset == end and piece.offset >= 0 and size + piece.size <= READ_AT_ONCE
+            if held and not follows:
+                yield held
+                held, size = [], 0
+            held.append(piece)
+            end, size = piece.offset + piece.size, size + piece.size
+        if held:
+            yield held
+
+    def _touched(self, rows: slice, columns: slice, out: np.ndarray) -> Iterator[Piece]:
+        """Pieces of the chunks that hold a part of the block."""
+        axes = []
+        for start, stop, c in zip((rows.start, columns.start, 0, 0), (rows.stop, columns.stop, *self.shape[2:]), self.chunks):
+            spans = [(p, max(start, p * c), min(stop, (p + 1) * c)) for p in range(start // c, -(-stop // c))]
+            axes.append([(p, slice(low - p * c, high - p * c), slice(low - start, high - start)) for p, low, high in spans])
+        offsets, sizes = self.index["offsets"], self.index["sizes"]
+        for along in itertools.product(*axes):
+            place, inside, target = zip(*along)
+            yield Piece(place, inside, out[target], int(offsets[place]), int(sizes[place]))
+
+    def _decode_straight(self, pieces: list[Piece], packed: Bytes) -> list[Piece]:
+        """Fill pieces whose bytes in the chunk are bytes in memory, all in one call; those left over, which need a buffer."""
+        step = self._steps[0]
+        if len(self._steps) > 1 or not isinstance(step, codecs.BitshuffleBlocks):
+            return pieces
+        runs = [[] if self.index["skipped"][piece.place] else self._runs(piece, i) for i, piece in enumerate(pieces)]
+        places = [(piece.offset - pieces[0].offset, piece.size) for piece in pieces]
+        status = step.undo_runs(packed, places, self._nbytes, list(itertools.chain(*runs))).tolist()
+        return [piece for piece, found, result in zip(pieces, runs, status) if not found or result != step.DONE]
+
+    def _decode(self, piece: Piece, packed: Bytes) -> None:
+        """Fill a piece from the bytes of its chunk."""
+        skipped = int(self.index["skipped"][piece.place])
+        steps = self._steps if not skipped else tuple(step for i, step in enumerate(self._steps) if not skipped >> i & 1)
+        if not steps:
+            self._plain(piece, packed)
+            return
+        stored, runs = packed, self._runs(piece)
+        try:
+            whole = len(runs) == 1 and runs[0][3] == self._nbytes
+            values = at_address(runs[0][2], self._nbytes) if whole else scratch.bytes("values", self._nbytes)
+            for i in reversed(range(len(steps))):
+                target = scratch.bytes(f"step {i}", self._nbytes) if i else values
+                steps[i].undo(packed, target)
+                packed = target
+            if not whole:
+                self._copy(values, piece)
+        except codecs.DamagedChunk:
+            # a dataset can be created such that chunks over its edge are stored without their filters, and not say so
+            over_edge = any((p + 1) * c > n for p, c, n in zip(piece.place, self.chunks, self.shape))
+            if not over_edge or piece.size != self._nbytes:
+                raise
+            self._plain(piece, stored)
+
+    def _runs(self, piece: Piece, number: int = 0) -> list[Run]:
+        """Bytes that follow each other both in a chunk and in memory; none where they are too short to be worth a call each."""
+        part = piece.part
+        if part.dtype != self._held:
+            return []
+        axis, length = 4, part.itemsize
+        while axis > 0 and part.strides[axis - 1] == length and part.shape[axis:] == self.chunks[axis:]:
+            axis -= 1
+            length *= part.shape[axis]
+        if length < min(LEAST_RUN, part.nbytes):
+            return []
+        first = sum(s.start * stride for s, stride in zip(piece.inside, self._strides))
+        address = part.ctypes.data
+        if axis == 0:
+            return [(number, first, address, length)]
+        return [
+            (number, first + sum(map(mul, index, self._strides)), address + sum(map(mul, index, part.strides)), length)
+            for index in itertools.product(*map(range, part.shape[:axis]))
+        ]
+
+    def _plain(self, piece: Piece, packed: Bytes) -> None:
+        """Fill a piece of a chunk that is stored as it is: from its bytes, or from the file where these are not read yet."""
+        if piece.size != self._nbytes:
+            raise codecs.DamagedChunk(f"it holds {piece.size} bytes, not {self._nbytes}")
+        runs = [] if packed.size else self._runs(piece)
+        for _, first, address, length in runs:
+            self._fill(at_address(address, length), piece.offset + first)
+        if not runs:
+            self._copy(packed if packed.size else self._bytes(piece.offset, piece.size), piece)
+
+    def _copy(self, values: Bytes, piece: Piece) -> None:
+        part, values = piece.part, values.view(self._held).reshape(self.chunks)[piece.inside]
+        if part.dtype == self._held and part.strides[-1] == part.itemsize:
+            row = np.dtype((np.void, part.shape[-1] * part.itemsize))  # copied as one thing, not value by value
+            part, values = part.view(row), values.view(row)
+        np.copyto(part, values, casting="unsafe")
+
+    def _bytes(self, offset: int, size: int) -> Bytes:
+        """Bytes of the file, in a buffer of this thread that its next call uses again."""
+        packed = scratch.bytes("packed", size)
+        self._fill(packed, offset)
+        return packed
+
+    def _fill(self, out: Bytes, offset: int) -> None:
+        view, done = memoryview(out), 0
+        while done < len(view):
+            got = _read_at(self._file(), view[done:], offset + done)
+            if got == 0:
+                raise InputError(
+                    f"{self.path}: the file ends inside a chunk of {self.dataset}: it is truncated, or was shortened; copy it again"
+                )
+            done += got
+
+    def _file(self) -> int:
+        if self._descriptor is None:
+            with self._lock:
+                if self._descriptor is None:
+                    try:
+                        self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                    except OSError as error:
+                        raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
+        return self._descriptor
+
+    def _position(self, place: tuple[int, ...]) -> tuple[int, ...]:
+        """First value of a chunk, in the axes of the dataset."""
+        return tuple(p * c for p, c in zip(place, self.chunks))[1 if self.frames else 0 :]
+
+
+def runs_of_bytes(offsets: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Byte ranges of chunks, in the order of the file, those that touch put together."""
+    order = np.argsort(offsets)
+    start = stop = -1
+    for offset, size in zip(offsets[order].tolist(), sizes[order].tolist()):
+        if offset != stop:
+            if stop > start:
+                yield start, stop
+            start = offset
+        stop = offset + size
+    if stop > start:
+        yield start, stop
+
+
+def at_address(address: int, length: int) -> Bytes:
+    """Bytes of memory that somebody else keeps alive."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * length).from_address(address))
+
+
+class Scratch(threading.local):
+    """Buffers of a thread, used again: memory that was never touched costs as much to touch as a chunk to decode."""
+
+    def bytes(self, name: str, size: int) -> Bytes:
+        held = self.__dict__.get(name)
+        if held is None or held.size < size:
+            held = self.__dict__.pop(name, None)
+            del held  # given back before a larger one is taken
+            held = np.empty(size, np.uint8)
+            if size <= KEPT_BYTES:
+                self.__dict__[name] = held
+        return held[:size]
+
+
+scratch = Scratch()
+
+
+def _read_at(descriptor: int, view: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [view], offset)
+    data = os.pread(descriptor, len(view), offset)
+    view[: len(data)] = data
+    return len(data)
+
+
+def _restore(common: tuple[Any, ...], special: dict[str, Any]) -> ChunkedSource:
+    return ChunkedSource(*common, **special)

@@ -1,0 +1,275 @@
+"""Undoing HDF5's filters without the HDF5 library: in any thread, outside its lock, into memory that is there already.
+
+The codecs are those in the shared libraries of hdf5plugin, called through ctypes, which releases the interpreter's lock.
+They trust lengths written inside a chunk, so these are held against the bytes there are before any codec sees them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+log = logging.getLogger("gpu4d")
+
+DEFLATE, SHUFFLE, BLOSC, LZ4, BITSHUFFLE, ZSTD = 1, 2, 32001, 32004, 32008, 32015  # registered numbers of HDF5 filters
+Filter = tuple[int, tuple[int, ...]]  # number and the values the writer left for it
+Bytes = Any  # np.ndarray of uint8, one-dimensional: NumPy's types do not say that arrays are buffers
+Run = tuple[int, int, int, int]  # number of the chunk, first byte in it, address they go to, how many
+
+ADDRESS, SIZE, WHOLE, NUMBER = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int
+FUNCTIONS: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
+    "bshuf_bitunshuffle": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
+    "bshuf_decompress_lz4": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
+    "bshuf_decompress_zstd": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
+    "bshuf_default_block_size": ("bshuf", SIZE, (SIZE,)),
+    "LZ4_decompress_safe": ("lz4", NUMBER, (ADDRESS, ADDRESS, NUMBER, NUMBER)),
+    "ZSTD_decompress": ("zstd", SIZE, (ADDRESS, SIZE, ADDRESS, SIZE)),
+    "blosc_cbuffer_validate": ("blosc", NUMBER, (ADDRESS, SIZE, ctypes.POINTER(SIZE))),
+    "blosc_decompress_ctx": ("blosc", NUMBER, (ADDRESS, ADDRESS, SIZE, NUMBER)),
+}
+"""Name of the function: library of hdf5plugin that exports it, result, arguments."""
+
+
+class DamagedChunk(ValueError):
+    """A chunk holds other bytes than its filters write."""
+
+
+class CodecMissing(RuntimeError):
+    """No library here exports the function that a filter needs."""
+
+
+class Step(Protocol):
+    """One filter undone."""
+
+    def undo(self, packed: Bytes, out: Bytes) -> None:
+        """Fill all of `out` from the bytes `packed`, both one-dimensional uint8; DamagedChunk where that is not possible."""
+        ...
+
+
+@functools.cache
+def function(name: str) -> Callable[..., int]:
+    """A codec's function from the libraries of hdf5plugin; CodecMissing where it is not to be had."""
+    library, result, arguments = FUNCTIONS[name]
+    try:
+        import hdf5plugin
+
+        ending = hdf5plugin.get_config().build_config.filter_file_extension
+        found = getattr(ctypes.CDLL(os.path.join(hdf5plugin.PLUGIN_PATH, f"libh5{library}{ending}")), name)
+    except (ImportError, OSError, AttributeError) as error:
+        raise CodecMissing(f"{name} of hdf5plugin cannot be called ({error})") from error
+    found.restype, found.argtypes = result, arguments
+    return found
+
+
+def steps(filters: Sequence[Filter], itemsize: int) -> tuple[Step, ...] | None:
+    """What undoes each of a dataset's filters, in the order they were applied; None where only the HDF5 library can.
+
+    Served are any shuffles, then at most one compression: there every step gives as many bytes as a chunk has.
+
+    Parameters
+    ----------
+    filters : sequence of (int, tuple of int)
+        Registered numbers and the values the writer left for them.
+    itemsize : int
+        Bytes of a value.
+    """
+    known = {number for number, _ in filters} <= STEPS.keys()
+    if not known or any(compresses(f) for f in filters[:-1]):
+        return None
+    try:
+        return tuple(STEPS[number](values, itemsize) for number, values in filters)
+    except CodecMissing as missing:
+        log.info("chunks are decoded by the HDF5 library, one at a time: %s", missing)
+        return None
+
+
+def compresses(filter_: Filter) -> bool:
+    """Whether a filter changes the number of bytes."""
+    number, values = filter_
+    return bool(_compression(values)) if number == BITSHUFFLE else number != SHUFFLE
+
+
+def _compression(values: tuple[int, ...]) -> int:
+    """Of bitshuffle: 0 none, 2 LZ4, 3 Zstandard."""
+    return values[4] if len(values) > 4 else 0
+
+
+class Inflate:
+    """gzip, by Python's zlib."""
+
+    def __init__(self, values: tuple[int, ...], itemsize: int):
+        pass
+
+    def undo(self, packed: Bytes, out: Bytes) -> None:
+        try:
+            data = zlib.decompress(packed, bufsize=out.size)
+        except zlib.error as error:
+            raise DamagedChunk(str(error)) from error
+        _check_length(len(data), out.size)
+        out[:] = np.frombuffer(data, np.uint8)
+
+
+class Unshuffle:
+    """All first bytes of the values, then all second bytes, … (HDF5's shuffle filter)."""
+
+    def __init__(self, values: tuple[int, ...], itemsize: int):
+        self.width = (values[0] if values else 0) or itemsize
+
+    def undo(self, packed: Bytes, out: Bytes) -> None:
+        _check_length(packed.size, out.size)
+        n = out.size // self.width
+        planes, values = packed[: n * self.width].reshape(self.width, n), out[: n * self.width].reshape(n, self.width)
+        for i in range(self.width):
+            values[:, i] = planes[i]
+        out[n * self.width :] = packed[n * self.width :]
+
+
+class LZ4Blocks:
+    """The LZ4 filter: size and block size, highest byte first, then every block behind its length."""
+
+    def __init__(self, values: tuple[int, ...], itemsize: int):
+        self.decompress = function("LZ4_decompress_safe")
+
+    def undo(self, packed: Bytes, out: Bytes) -> None:
+        from gpu4d.io.sources.blocks import block_starts
+
+        if packed.size < 12:
+            raise DamagedChunk(f"{packed.size} bytes are no LZ4 chunk")
+        size, block = struct.unpack_from(">QI", packed)
+        _check_length(size, out.size)
+        if block == 0 or 4 * -(-size // block) > packed.size:
+            raise DamagedChunk(f"blocks of {block} bytes do not fit")
+        starts = np.empty(-(-size // block) + 1, np.int64)
+        if not block_starts(packed, 12, starts):
+            raise DamagedChunk("its blocks do not fit")
+        source, target = packed.ctypes.data, out.ctypes.data
+        for k, first in enumerate(range(0, size, block)):
+            begin, length, expected = int(starts[k]) + 4, int(starts[k + 1] - starts[k]) - 4, min(block, size - first)
+            if length == expected:  # stored as it was
+                out[first : first + expected] = packed[begin : begin + length]
+            elif self.decompress(source + begin, target + first, length, expected) != expected:
+                raise DamagedChunk(f"LZ4 block {k} cannot be decoded")
+
+
+class ZstdFrame:
+    """Zstandard."""
+
+    def __init__(self, values: tuple[int, ...], itemsize: int):
+        self.decompress = function("ZSTD_decompress")
+
+    def undo(self, packed: Bytes, out: Bytes) -> None:
+        written = self.decompress(out.ctypes.data, out.size, packed.ctypes.data, packed.size)
+        _check_length(written, out.size)  # errors are returned as numbers near 2⁶⁴
+
+
+class BloscBuffer:
+    """Blosc 1, with a context of its own for each call: its common one has a lock."""
+
+    def __init__(self, values: tuple[int, ...], itemsize: int):
+        self.validate, self.decompress = function("blosc_cbuffer_validate"), function("blosc_decompress_ctx")
+
+    def undo(self, packed: Bytes, out: Bytes) -> None:
+        size = ctypes.c_size_t()
+        if self.validate(packed.ctypes.data, packed.size, ctypes.byref(size)) < 0:
+            raise DamagedChunk("the Blosc header does not fit the chunk")
+        _check_length(size.value, out.size)
+        _check_length(self.decompress(packed.ctypes.data, out.ctypes.data, out.size, 1), out.size)
+
+
+class BitUnshuffle:
+    """Bits of the values, from first all lowest bits of a block of values, then all next ones, … (bitshuffle without compression)."""
+
+    def __init__(self, values: tuple[int, ...], itemsize: int):
+        self.width = (values[2] if len(values) > 2 else 0) or itemsize
+        self.block = values[3] if len(values) > 3 else 0
+        self.unshuffle = function("bshuf_bitunshuffle")
+
+    def undo(self, packed: Bytes, out: Bytes) -> None:
+        _check_length(packed.size, out.size)
+        _check_whole(out.size, self.width)
+        if self.unshuffle(packed.ctypes.data, out.ctypes.data, out.size // self.width, self.width, self.block) < 0:
+            raise DamagedChunk("bitshuffle cannot decode it")
+
+
+class BitshuffleBlocks:
+    """Bitshuffle with LZ4 or Zstandard: size and block size in bytes, highest byte first, then every block behind its length.
+
+    The blocks are coded one by one, so that a part of the chunk is decoded alone, and straight into its place.
+    """
+
+    DONE, CUTS_BLOCKS = 0, 1
+    DAMAGE = ("", "", "its size is not that of a chunk", "its block size is none", "its blocks do not fit", "a block cannot be decoded")
+
+    def __init__(self, values: tuple[int, ...], itemsize: int, codec: str):
+        self.width = values[2] or itemsize
+        decompress = function(f"bshuf_decompress_{codec}")
+        self.decompress = ctypes.cast(decompress, ctypes.c_void_p).value  # type: ignore[arg-type]
+        self.default_block = function("bshuf_default_block_size")(self.width)
+
+    def undo(self, packed: Bytes, out: Bytes) -> None:
+        self.check(int(self.undo_runs(packed, [(0, packed.size)], out.size, [(0, 0, out.ctypes.data, out.size)])[0]))
+
+    def undo_runs(self, packed: Bytes, places: Sequence[tuple[int, int]], size: int, runs: Sequence[Run]) -> np.ndarray:
+        """Decode runs of several chunks straight to their addresses, without the interpreter.
+
+        Parameters
+        ----------
+        packed : (n,) uint8
+        places : sequence of (int, int)
+            First byte in `packed` and length of every chunk.
+        size : int
+            Bytes of a decoded chunk.
+        runs : sequence of (int, int, int, int)
+            In the order of the chunks: number of the chunk, first of its decoded bytes, address they go to, how many.
+
+        Returns
+        -------
+        (chunks,) int64
+            `DONE`, `CUTS_BLOCKS` where a run begins or ends inside a block (and nothing was decoded), else for `check`.
+        """
+        from gpu4d.io.sources.blocks import bitshuffle_runs
+
+        status = np.empty(len(places), np.int64)
+        where, what = np.array(places, np.int64).reshape(-1, 2), np.array(runs, np.int64).reshape(-1, 4)
+        bitshuffle_runs(self.decompress, packed, where, size, self.width, self.default_block, what, status)
+        return status
+
+    def check(self, status: int) -> None:
+        """Raise what a status of `undo_runs` says."""
+        if status != self.DONE:
+            raise DamagedChunk(self.DAMAGE[status])
+
+
+def _bitshuffle(values: tuple[int, ...], itemsize: int) -> Step:
+    codec = {0: "", 2: "lz4", 3: "zstd"}.get(_compression(values))
+    if codec is None:
+        raise CodecMissing(f"compression {values[4]} of bitshuffle is not known")
+    return BitshuffleBlocks(values, itemsize, codec) if codec else BitUnshuffle(values, itemsize)
+
+
+STEPS: dict[int, Callable[[tuple[int, ...], int], Step]] = {
+    DEFLATE: Inflate,
+    SHUFFLE: Unshuffle,
+    BLOSC: BloscBuffer,
+    LZ4: LZ4Blocks,
+    BITSHUFFLE: _bitshuffle,
+    ZSTD: ZstdFrame,
+}
+
+
+def _check_length(given: int, expected: int) -> None:
+    if given != expected:
+        raise DamagedChunk(f"it holds {given} bytes, not {expected}" if 0 <= given < 1 << 62 else "it cannot be decoded")
+
+
+def _check_whole(size: int, width: int) -> None:
+    if size % width:
+        raise DamagedChunk(f"{size} bytes are no whole number of values of {width} bytes")

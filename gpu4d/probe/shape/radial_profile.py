@@ -1,0 +1,174 @@
+"""The radial profile of a vacuum probe, and in what the probe differs from it by more than its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d.cache import kept_by_content
+from gpu4d.errors import InputError
+from gpu4d.probe.measure_disk import Disk, measure_disk
+from gpu4d.probe.shape.even_spline import even_spline
+
+STEP = 0.05  # px, over which a slope of the profile is taken
+KNOTS_AN_EDGE, CLOSEST, WIDEST = 5, 0.1, 0.2  # knots of the spline in the width of the edge, and how close they may be, px
+FARTHEST = 0.5  # px between the centre of the rim and that of the profile: farther, the latter is not to be trusted
+ROUNDS = 2  # of the profile about its centre, and the centre by the profile
+ROUND, ROUND_SHARE = 1.0, 0.05  # px, and radii, rms from a circle: farther off, the profile is that of no disk
+HARMONICS = 6  # of the rim: a square has its first beside the constant in cos 4θ
+CERTAIN = 20.0  # χ² of two terms that noise reaches once in 20 000 times
+CORE = 0.75  # radii: farther in, what a fit leaves over is noise
+DARKEST = 0.02  # of the plateau: pixels behind the disk weigh no more than those
+
+
+class RadialProfile(NamedTuple):
+    """A round disk.
+
+    Attributes
+    ----------
+    disk : Disk
+        Its rim.
+    center : (2,) float64
+        Of the profile, pixels: of the rim too, but for what rings inside do to the fit of that.
+    value : callable
+        From the distance from there, pixels, to the intensity, 1 on the plateau.
+    """
+
+    disk: Disk
+    center: np.ndarray
+    value: Callable[[Any], Any]
+
+
+class Shape(NamedTuple):
+    """A probe without its noise.
+
+    Attributes
+    ----------
+    plateau : float
+        The image's mean inside the disk.
+    rim, noise : float
+        rms distance of the rim from a circle, pixels: what the image shows, and what its noise would show of a circle.
+    image : callable
+        From x, y relative to the disk's centre to the intensity: the profile, and what differs from it with certainty.
+    """
+
+    plateau: float
+    rim: float
+    noise: float
+    image: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def usual_reach(disk: Disk) -> float:
+    """Radius of the window a disk is fitted in, pixels."""
+    return disk.radius + max(3.0, 2.0 + 1.3 * disk.edge)
+
+
+@kept_by_content(maxsize=8)
+def radial_profile(pixels: bytes, shape: tuple[int, int]) -> RadialProfile:
+    """Of an image float64, kept: a probe serves many searches, and measuring it takes as long as hundreds of patterns.
+
+    The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: a logistic
+    edge is fitted, and what it leaves over is smoothed by a spline as far as its own noise asks for (`even_spline`). Height, place and
+    width of the edge are free in that, or what a noisy image makes of them would have to come from the spline. It is
+    the profile about its own centre.
+    """
+    disk = measure_disk(image := np.frombuffer(pixels).reshape(shape))
+    if disk.residual > max(ROUND, ROUND_SHARE * disk.radius):
+        raise InputError(
+            f"the probe's edge lies {disk.residual:.1f} px rms off a circle: a radial profile needs a round probe; use refine='correlation'"
+        )
+
+    def edge(q: Any) -> Any:
+        return 1 / (1 + np.exp(np.clip(4 * (q - disk.radius) / disk.edge, -60, 60)))
+
+    def terms(q: Any) -> np.ndarray:
+        f = edge(q)
+        return np.stack([f, f * (1 - f), f * (1 - f) * (q - disk.radius) / disk.edge], axis=-1)
+
+    step = float(np.clip(disk.edge / KNOTS_AN_EDGE, CLOSEST, WIDEST))
+    center = np.array(disk[:2])
+    value: Callable[[Any], Any] = edge
+    for i in range(ROUNDS):
+        x, y, r, values = _about(image, center, disk.radius)
+        height = value(r)
+        noisy = np.clip(height / DARKEST, 0.0, 1.0).sum()  # no counts, no noise
+        rest = even_spline(r, values - edge(r), np.maximum(height, DARKEST), terms, step, float(noisy))
+        value = _sum(edge, rest)
+        if i < ROUNDS - 1:
+            center = center + _shift(x, y, r, values, value, disk.radius)
+    return RadialProfile(disk, center, value)
+
+
+def _sum(one: Callable[[Any], Any], other: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda q: one(q) + other(q)
+
+
+def _about(image: np.ndarray, center: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x, y, r and the intensity over the plateau's of the pixels in and about a disk."""
+    x, y = np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1]
+    r = np.hypot(x, y)
+    near = r <= 1.5 * radius + 6
+    x, y = (np.broadcast_to(v, r.shape)[near] for v in (x, y))
+    return x, y, r[near], image[near] / image[r <= max(0.7 * radius, r.min())].mean()
+
+
+def _shift(x: np.ndarray, y: np.ndarray, r: np.ndarray, values: np.ndarray, value: Callable[[Any], Any], radius: float) -> np.ndarray:
+    """How far the disk's centre lies from where it is taken for, pixels; slopes of the intensity inside are free."""
+    height = value(r)
+    fall = (value(np.maximum(r - STEP, 0.0)) - value(r + STEP)) / (2 * STEP) / np.maximum(r, STEP)
+    rows = np.stack([fall * x, fall * y, height * x / radius, height * y / radius])
+    weight = 1 / np.maximum(height, DARKEST)
+    normal, right = np.einsum("in,n,jn->ij", rows, weight, rows), np.einsum("in,n->i", rows, weight * (values - height))
+    shift = np.linalg.lstsq(normal, right, rcond=1e-12)[0][:2]
+    return shift if np.hypot(*shift) <= FARTHEST else np.zeros(2)
+
+
+def shape_of(image: np.ndarray, profile: RadialProfile) -> Shape:
+    """What of a probe its radial profile does not hold: harmonics of the rim, slopes and curvatures inside.
+
+    A weighted least-squares fit of I - D(r) by D'(r) cos mθ, D'(r) sin mθ and D(r) times x, y, x² - y², 2 x y, x r², y r². The noise
+    is what that fit leaves over inside, in units of the square root of D: so it needs no counts, and an image on any scale will do.
+    """
+    disk, center, value = profile
+    x, y = np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1]
+    r = np.hypot(x, y)
+    reach = usual_reach(disk)
+    plateau = image[r <= max(0.7 * disk.radius, r.min())].mean()
+    rest = image / plateau - value(r)
+    inside = r <= reach
+    most = int(np.clip(np.pi * disk.radius / 3, 2, HARMONICS))  # three pixels of rim to a harmonic and its phase
+    x, y = (np.broadcast_to(v, r.shape)[inside] for v in (x, y))
+    terms = _terms(x, y, profile, most)
+    weight = 1 / np.maximum(value(r[inside]), DARKEST)
+    normal = np.linalg.pinv((terms * weight) @ terms.T, hermitian=True)
+    found = normal @ ((terms * weight) @ rest[inside])
+    left = rest[inside] - found @ terms
+    core = r[inside] <= max(CORE * disk.radius, 1.5)  # a rim that is not round would be taken for noise
+    leverage = weight * np.einsum("in,ij,jn->n", terms, normal, terms)
+    covariance = normal * (weight @ (left**2 * core)) / max(core @ (1 - leverage), 1.0)
+    pairs = np.arange(len(terms)).reshape(-1, 2)
+    chi = [found[p] @ np.linalg.pinv(covariance[np.ix_(p, p)], hermitian=True) @ found[p] for p in pairs]
+    certain = np.where(np.repeat(np.asarray(chi) > CERTAIN, 2), found, 0.0)
+    rim = slice(2, 2 * most)  # the first two are a shift
+
+    def smooth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = np.broadcast_arrays(x, y)
+        r = np.hypot(x, y)
+        out, near = value(r), r <= reach
+        out[near] += certain @ _terms(x[near], y[near], profile, most)
+        return np.maximum(out, 0.0)
+
+    return Shape(float(plateau), float(np.sqrt((found[rim] ** 2).sum() / 2)), float(np.sqrt(covariance.diagonal()[rim].sum() / 2)), smooth)
+
+
+def _terms(x: np.ndarray, y: np.ndarray, profile: RadialProfile, harmonics: int) -> np.ndarray:
+    """First the rim's cos θ, sin θ, cos 2θ, … in pixels, then what is inside, (2 harmonics + 6, n)."""
+    r, angle = np.hypot(x, y), np.arctan2(y, x)
+    value = profile.value
+    fall = (value(np.maximum(r - STEP, 0.0)) - value(r + STEP)) / (2 * STEP)
+    rim = [fall * wave(m * angle) for m in range(1, harmonics + 1) for wave in (np.cos, np.sin)]
+    u, v, height = x / profile.disk.radius, y / profile.disk.radius, value(r)
+    inner = [u, v, u * u - v * v, 2 * u * v, u * (u * u + v * v), v * (u * u + v * v)]
+    return np.stack([*rim, *(height * t for t in inner)])

@@ -1,0 +1,94 @@
+"""A recipe as text for people: a commented TOML file, and what each setting does."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from typing import Any
+
+from gpu4d.workflow.recipe.recipe import SECTIONS, Recipe, _range, default
+from gpu4d.workflow.recipe.settings import Rule
+
+HEAD = """\
+# A gpu4d recipe: `gpu4d run FILE --recipe THIS`. Flags on the command line override it.
+# `gpu4d recipe explain` says more of each setting, `gpu4d recipe check THIS` finds mistakes.
+# Lines that start with "#" stand for "decide automatically".
+"""
+
+
+def to_toml(recipe: Recipe, comments: bool = True) -> str:
+    """The recipe as TOML that reads back to the same settings.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    comments : bool
+        With all settings and an explanation of each; without, only what differs from the defaults.
+    """
+    parts = [HEAD] if comments else ["# Settings of a run that differ from the defaults.\n"]
+    for section in SECTIONS:
+        lines = []
+        for key, rule in recipe.rules(section):
+            value = getattr(getattr(recipe, section), key)
+            if comments:
+                lines += ["# " + line for line in textwrap.wrap(describe(rule), 108)]
+                lines.append(f"{key} = {literal(value)}" if value is not None else f"# {key} = {example(rule)}")
+            elif value != default(f"{section}.{key}"):
+                lines.append(f"{key} = {literal(value)}")
+        if lines:
+            title = f"# {inspect.getdoc(type(getattr(recipe, section)))}\n" if comments else ""
+            parts.append(f"{title}[{section}]\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def explain(recipe: Recipe, only: str | None = None) -> str:
+    """Every setting with its value, what it does, what it accepts and what is recommended."""
+    blocks = []
+    for name, value, rule in recipe.values():
+        section, _, _ = name.partition(".")
+        if only is not None and only not in (section, name):
+            continue
+        shown = literal(value) if value is not None else f"automatic ({rule.automatic or 'none'})"
+        origin = f"   [{recipe.given[name]}]" if name in recipe.given else ""
+        body = textwrap.fill(describe(rule, automatic=False), 100, initial_indent="    ", subsequent_indent="    ")
+        blocks.append(f"{name} = {shown}{origin}\n{body}")
+    return "\n".join(blocks)
+
+
+def describe(rule: Rule, automatic: bool = True) -> str:
+    """What a setting does, its units, what it accepts, what the guide recommends, and what happens without it."""
+    said = [rule.explain]
+    if rule.units:
+        said.append(f"In {rule.units}.")
+    if rule.choices:
+        said.append(f"Accepts {', '.join(rule.choices)}{' or four whole numbers' if rule.kind == 'reference' else ''}.")
+    elif bounds := _range(rule):
+        said.append(f"Accepts {'whole numbers' if rule.kind in ('whole', 'wholes') else 'numbers'}{bounds}.")
+    if rule.guide is not None:
+        said.append(f"Recommended: {rule.guide[0]:g} – {rule.guide[1]:g}.")
+    if automatic and rule.automatic:
+        said.append(f"Not set: {rule.automatic}.")
+    return " ".join(said)
+
+
+def literal(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(literal(v) for v in value) + "]"
+    return repr(value)
+
+
+def example(rule: Rule) -> str:
+    """Something to put in place of a setting that is not set."""
+    if rule.kind == "switch":
+        return "true"
+    if rule.kind == "text":
+        return '"…"'
+    if rule.kind in ("wholes", "reference"):
+        return literal([0, 8, 0, 8][: rule.length] if rule.length == 4 else [64, 64])
+    return "…"

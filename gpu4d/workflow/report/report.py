@@ -1,0 +1,178 @@
+"""The report: one self-contained HTML page of everything a run found."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu4d.data.calibration import FIELDS, Calibration
+from gpu4d.errors import InputError
+from gpu4d.workflow.recipe.recipe import Recipe, default
+from gpu4d.workflow.recipe.recipe_text import literal
+from gpu4d.workflow.record import Record
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn PNG of the result folder."""
+
+    name: str  # file name without .png
+    section: str
+    title: str
+    caption: str
+    wide: bool = False
+
+
+@dataclass
+class Page:
+    """What the report says. Texts are plain: the template escapes them."""
+
+    title: str
+    subtitle: str
+    headline: str
+    record: Record
+    calibration: Calibration
+    recipe: Recipe
+    pictures: list[Picture] = field(default_factory=list)
+    command: str = ""
+    versions: str = ""
+    tables: list[Table] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; `numbers` are the columns that are set to the right."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    numbers: tuple[int, ...] = ()
+    remark: str = ""
+
+
+def write(page: Page, folder: Path, name: str = "report.html") -> Path:
+    """Write the page into a folder that holds its PNGs; pictures are embedded, nothing outside the file is referred to."""
+    try:
+        import jinja2
+    except ImportError:
+        raise InputError("the report needs jinja2: pip install 'gpu4d[app]'") from None
+    source = importlib.resources.files("gpu4d.workflow").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    record = page.record
+    text = environment.from_string(source).render(
+        title=page.title,
+        subtitle=page.subtitle,
+        headline=page.headline,
+        figures=record.figures,
+        warnings=record.warnings,
+        decisions=record.decisions,
+        sections=_sections(page.pictures, folder),
+        tables=[*page.tables, *_tables(page)],
+        command=page.command,
+        settings=settings_rows(page.recipe),
+        settings_remark=_settings_remark(page.recipe),
+        log="\n".join(record.log),
+        versions=page.versions,
+    )
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _sections(pictures: Sequence[Picture], folder: Path) -> list[dict[str, Any]]:
+    """Pictures by section, in the order in which sections first occur."""
+    sections: dict[str, list[dict[str, Any]]] = {}
+    for picture in pictures:
+        png = base64.b64encode((folder / f"{picture.name}.png").read_bytes()).decode("ascii")
+        shown = {"title": picture.title, "caption": picture.caption, "wide": picture.wide, "base64": png}
+        sections.setdefault(picture.section, []).append(shown)
+    return [{"title": title, "remark": "", "pictures": shown} for title, shown in sections.items()]
+
+
+def _tables(page: Page) -> list[Table]:
+    record = page.record
+    tables = []
+    if record.gates:
+        rows = [(g.name, "pass" if g.passed else "look", g.measured, g.expected, "" if g.passed else g.advice) for g in record.gates]
+        tables.append(Table("Quality gates", ("check", "", "measured", "expected", "what to do"), rows))
+    tables.append(Table("Calibration", ("quantity", "value", "unit", "how it came to be known"), calibration_rows(page.calibration), (1,)))
+    times = [_timing(s.name, s.seconds, s.patterns, s.nbytes) for s in record.stages]
+    times.append(_timing("in all", sum(s.seconds for s in record.stages), 0, 0))
+    tables.append(Table("Timings", ("stage", "seconds", "patterns", "patterns/s", "MB/s"), times, (1, 2, 3, 4)))
+    return tables
+
+
+def _timing(name: str, seconds: float, patterns: int, nbytes: int) -> tuple[str, ...]:
+    per = max(seconds, 1e-9)
+    return (
+        name,
+        f"{seconds:.2f}",
+        f"{patterns:,}" if patterns else "",
+        f"{patterns / per:,.0f}" if patterns else "",
+        f"{nbytes / per / 1e6:,.0f}" if nbytes else "",
+    )
+
+
+def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str, str]]:
+    """Every field with its value, unit and origin; what is not known says so."""
+    how = {m.field: m.how for m in calibration.history}
+    rows = []
+    for name, (units, what) in FIELDS.items():
+        value = getattr(calibration, name)
+        if value is None:
+            if name not in ("origin_measured", "ellipse", "transpose"):
+                rows.append((_short(what), "", units, "not known"))
+            continue
+        rows.append((_short(what), *_shown(name, value, units), how.get(name, "")))
+    return rows
+
+
+def _shown(name: str, value: Any, units: str) -> tuple[str, str]:
+    if isinstance(value, bool):
+        return ("yes" if value else "no"), ""
+    if name == "rotation":
+        return f"{value:.4f} ({math.degrees(value):.2f}°)", units
+    if name == "energy":
+        return f"{value:,.0f}", units
+    if isinstance(value, float):
+        return f"{value:.5g}", units
+    if isinstance(value, tuple):
+        return ", ".join(f"{v:.5g}" for v in value), units
+    if np.ndim(value) == 3:
+        middle, spread = np.nanmean(value, axis=(0, 1)), np.nanmax(value, axis=(0, 1)) - np.nanmin(value, axis=(0, 1))
+        return f"{middle[0]:.3f}, {middle[1]:.3f} (varies by {spread[0]:.2f}, {spread[1]:.2f})", units
+    return ", ".join(f"{v:.3f}" for v in np.ravel(value)), units
+
+
+def _short(what: str) -> str:
+    return what.split(": (")[0].split(", (Rx")[0]
+
+
+def settings_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """("section.key", value, where it is from) of all settings."""
+    rows = []
+    for name, value, rule in recipe.values():
+        shown = literal(value) if value is not None else f"automatic: {rule.automatic}"
+        rows.append((name, shown, recipe.given.get(name, "default")))
+    return rows
+
+
+def _settings_remark(recipe: Recipe) -> str:
+    changed = [
+        f"{name} = {literal(getattr(getattr(recipe, name.split('.')[0]), name.split('.')[1]))}"
+        for name in recipe.given
+        if _differs(recipe, name)
+    ]
+    return f"Set for this run: {', '.join(changed)}." if changed else "All settings have their defaults."
+
+
+def _differs(recipe: Recipe, name: str) -> bool:
+    section, _, key = name.partition(".")
+    return getattr(getattr(recipe, section), key) != default(name)
