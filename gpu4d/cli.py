@@ -243,8 +243,7 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
     def new(file: Path | None, overwrite: bool, debug: bool) -> None:
         """Write a commented recipe with all settings and their defaults to FILE, or to the terminal."""
         from gpu4d.errors import InputError
-        from gpu4d.workflow.recipe.recipe import Recipe
-        from gpu4d.workflow.recipe.recipe_text import to_toml
+        from gpu4d.workflow.recipe import Recipe, to_toml
 
         text = to_toml(Recipe())
         if file is None:
@@ -263,7 +262,7 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
     @debug
     def check(file: Path, debug: bool) -> None:
         """Find mistakes in a recipe, and settings outside the recommended ranges."""
-        from gpu4d.workflow.recipe.recipe import Recipe
+        from gpu4d.workflow.recipe import Recipe
 
         loaded = Recipe.load(file)
         for line in loaded.advice():
@@ -277,12 +276,12 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
     def explain(file: Path | None, only: str | None, debug: bool) -> None:
         """Say what each setting does, what it accepts, and what is recommended; with the values of FILE if given."""
         from gpu4d.errors import InputError
-        from gpu4d.workflow.recipe.recipe import SECTIONS, Recipe
-        from gpu4d.workflow.recipe.recipe_text import explain as text_of
+        from gpu4d.workflow.recipe import Recipe
+        from gpu4d.workflow.recipe import explain as text_of
 
         text = text_of(Recipe.load(file) if file is not None else Recipe(), only)
         if not text:
-            raise InputError(f"--only {only}: there is no such section or setting; sections are {', '.join(SECTIONS)}")
+            raise InputError(f"--only {only}: there is no such section or setting; sections are {', '.join(Recipe().sections)}")
         click.echo(text)
 
 
@@ -301,7 +300,7 @@ FLAGS = {
 
 def _with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
     """The recipe of a run: a file's or the defaults, overridden by what was typed."""
-    from gpu4d.workflow.recipe.recipe import Recipe
+    from gpu4d.workflow.recipe import Recipe
 
     recipe = Recipe() if path is None else Recipe.load(path)
     for name, value in flags.items():

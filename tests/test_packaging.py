@@ -66,7 +66,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel, checkout):
     assert names - information == sources(checkout)
     assert any(n.endswith("licenses/LICENSE") for n in information)
     assert {"gpu4d/py.typed", "gpu4d/kernels/__init__.py", "gpu4d/cpu_fallback/__init__.py", "gpu4d/benchmarks/__init__.py"} <= names
-    assert "gpu4d/workflow/report.html" in names
+    assert "gpu4d/workflow/report/report.html" in names
 
 
 @pytest.mark.slow

@@ -11,17 +11,17 @@ import pytest
 
 import gpu4d
 from gpu4d import DataCube, plot
+from gpu4d.crystal import suggest_technique
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import InputError
 from gpu4d.testing.accounting import AccountingProcessor
-from gpu4d.workflow import Recipe, Record, analyse, run
-from gpu4d.workflow.decide import choose, in_scan_shape
+from gpu4d.workflow import Recipe, Record, RunState, analyse, run
 from gpu4d.workflow.describe import describe_file
-from gpu4d.workflow.recipe.recipe import SECTIONS
-from gpu4d.workflow.recipe.recipe_text import explain, to_toml
+from gpu4d.workflow.recipe import explain, to_toml
 from gpu4d.workflow.record import Nobody
 from gpu4d.workflow.report.output import check_free, folder
+from gpu4d.workflow.stages.trial import in_scan_shape
 
 
 def recipe(**settings):
@@ -97,7 +97,7 @@ def test_explain_says_everything_of_everything():
     text = explain(recipe(bragg__power=0.9))
     for name, _, rule in Recipe().values():
         assert name in text and rule.explain.split(".")[0][:30] in text.replace("\n    ", " ")
-    assert "bragg.power = 0.9   [test]" in text and len(SECTIONS) == 10
+    assert "bragg.power = 0.9   [test]" in text and len(Recipe().sections) == 10
 
 
 # ---------------------------------------------------------------- decisions
@@ -130,34 +130,34 @@ def lattice(g, fraction=0.98):
     ],
 )
 def test_the_technique_follows_the_trial(counts, found, scan, expected, because):
-    chosen, _, why = choose(np.array(counts), found, 5.5, scan)
+    chosen, _, why = suggest_technique(np.array(counts), found, 5.5, scan)
     assert chosen == expected and because in why, why
 
 
 def test_a_crystal_is_recognised_and_its_strain_is_right(crystal):
     cube = DataCube(crystal.cube.source.array, gpu4d.Calibration(energy=200e3, semiangle=3.0, r_pixel=20.0, rotation=0.0))
     a = analyse(cube)
-    assert a.technique == "bragg" and a.record.decisions[0].what == "Bragg disks and strain"
+    assert a["technique"] == "bragg" and a.record.decisions[0].what == "Bragg disks and strain"
     F = crystal.truth["F"]
     for name, i, j in (("exx", 0, 0), ("eyy", 1, 1)):
         expected = F[..., i, j] - np.median(F[..., i, j])
-        error = np.asarray(getattr(a.strain, name)) - expected
+        error = np.asarray(getattr(a["strain"], name)) - expected
         assert np.std(error) < 1e-3, f"{name}: {np.std(error)}"
     assert a.calibration.q_pixel == pytest.approx(crystal.cube.calibration.q_pixel, rel=0.01), "from the disk, its motion taken off"
-    assert np.abs(a.origin.fitted - crystal.truth["origin"]).max() < 0.05
+    assert np.abs(a["origin"].fitted - crystal.truth["origin"]).max() < 0.05
     assert [g.name for g in a.record.gates if not g.passed] == []
 
 
 def test_without_a_rotation_the_strain_says_so(crystal):
     a = analyse(DataCube(crystal.cube.source.array))
     assert any("detector's axes" in line for line in a.record.warnings)
-    assert a.strain.axes.frame == "detector"
+    assert a["strain"].axes.frame == "detector"
 
 
 def test_a_phase_object_is_recognised_and_its_phase_is_right(thin):
     cube = DataCube(thin.cube.source.array, gpu4d.Calibration(energy=80e3, semiangle=25.0, r_pixel=0.4))
     a = analyse(cube)
-    assert a.technique == "dpc" and a.disks is None
+    assert a["technique"] == "dpc" and "braggvectors" not in a
     measured, expected = (np.asarray(m)[3:-3, 3:-3].ravel() for m in (a.products["dpc_phase"], thin.truth["phase_conv"]))
     assert np.corrcoef(measured, expected)[0, 1] > 0.97
     assert np.polyfit(expected, measured, 1)[0] == pytest.approx(1, abs=0.05)
@@ -167,27 +167,27 @@ def test_a_phase_object_is_recognised_and_its_phase_is_right(thin):
 
 def test_what_is_asked_for_is_done(crystal, thin):
     a = analyse(thin.cube, recipe(analysis__technique="images"))
-    assert a.technique == "images" and a.dpc is None and a.trial is None
+    assert a["technique"] == "images" and "dpc" not in a and "trial" not in a
     a = analyse(DataCube(crystal.cube.source.array), recipe(analysis__technique="dpc"))
-    assert a.technique == "dpc" and a.strain is None
+    assert a["technique"] == "dpc" and "strain" not in a
     a = analyse(DataCube(crystal.cube.source.array), recipe(analysis__technique="both"))
-    assert a.dpc is not None and a.strain is not None
+    assert "dpc" in a and "strain" in a
 
 
 def test_a_probe_on_background_gives_no_false_disks():
     """Vacuum has one disk: a vacuum probe with its detector background would find seventy."""
     made = gpu4d.simulate.bragg_scan((16, 12), (128, 128), vacuum_rows=5, dose=60.0, seed=4)
     a = analyse(DataCube(made.cube.source.array), recipe(probe__vacuum_region=[0, 5, 0, 12]))
-    counts = np.asarray(a.disks.counts)
+    counts = np.asarray(a["braggvectors"].counts)
     assert (counts[:5] == 1).all() and (counts[5:] == 21).mean() > 0.98
-    assert np.isnan(np.asarray(a.strain.exx)[:5]).all() and np.isfinite(np.asarray(a.strain.exx)[5:]).all()
+    assert np.isnan(np.asarray(a["strain"].exx)[:5]).all() and np.isfinite(np.asarray(a["strain"].exx)[5:]).all()
     assert any("strain is NaN there" in line for line in a.record.warnings)
 
 
 def test_values_that_are_no_counts_are_thresholded_otherwise(crystal):
     data = crystal.cube.source.array.astype(np.float32)
     a = analyse(DataCube(data / data.sum((2, 3), keepdims=True)))
-    assert a.technique == "bragg" and a.trial.options["min_significance"] == 0
+    assert a["technique"] == "bragg" and a["trial"].options["min_significance"] == 0
     assert any("not electron counts" in d.why for d in a.record.decisions)
 
 
@@ -199,7 +199,7 @@ def test_bad_patterns_give_nan_there_and_a_warning(crystal):
     a = analyse(DataCube(data))
     bad = np.zeros((14, 12), bool)
     bad[[2, 5, 4, 6, 7], [3, 5, 4, 6, 8]] = True
-    assert np.array_equal(np.isnan(np.asarray(a.strain.exx)), bad)
+    assert np.array_equal(np.isnan(np.asarray(a["strain"].exx)), bad)
     for name in ("bf", "adf", "com"):
         assert np.array_equal(~np.isfinite(np.asarray(a.products[name])), np.broadcast_to(bad, a.products[name].shape)), name
     text = " ".join(a.record.warnings)
@@ -217,7 +217,7 @@ def test_bad_patterns_give_nan_there_and_a_warning(crystal):
 )
 def test_no_disk_means_images_only(data, what):
     a = analyse(DataCube(data))
-    assert a.technique == "images" and a.record.warnings and set(a.products) >= {"bf", "mean_pattern", "com"}, what
+    assert a["technique"] == "images" and a.record.warnings and set(a.products) >= {"bf", "mean_pattern", "com"}, what
 
 
 def test_nothing_at_all_is_refused():
@@ -227,7 +227,7 @@ def test_nothing_at_all_is_refused():
 
 def test_too_high_a_threshold_is_said(crystal):
     a = analyse(DataCube(crystal.cube.source.array), recipe(bragg__min_significance=1e5))
-    assert a.strain is None and any("thresholds may be too high" in line for line in a.record.warnings)
+    assert "strain" not in a and any("thresholds may be too high" in line for line in a.record.warnings)
 
 
 @pytest.mark.parametrize("cut", [np.s_[:1, :], np.s_[:, :1], np.s_[:1, :1], np.s_[:2, :3]])
@@ -239,7 +239,7 @@ def test_small_scans_work(crystal, cut):
 def test_several_grains_are_told_of():
     grains = [gpu4d.simulate.bragg_scan((6, 12), (96, 96), spacing=18.0, radius=5.0, angle=t, strain=None, seed=1) for t in (8.0, 40.0)]
     a = analyse(DataCube(np.concatenate([g.cube.source.array for g in grains])))
-    assert a.technique == "bragg" and any("several grains" in line for line in a.record.warnings)
+    assert a["technique"] == "bragg" and any("several grains" in line for line in a.record.warnings)
 
 
 def test_stuck_and_dead_pixels_do_no_harm(crystal):
@@ -250,8 +250,8 @@ def test_stuck_and_dead_pixels_do_no_harm(crystal):
     data[:, :, 48, 41] = 0  # in the middle of the unscattered disk
     a = analyse(DataCube(data))
     assert np.argwhere(~a.cube.detector_mask).tolist() == [[10, 70], [48, 41]]
-    assert a.technique == "bragg" and a.disk.radius == pytest.approx(clean.disk.radius, abs=0.1)
-    difference = np.asarray(a.strain.exx) - np.asarray(clean.strain.exx)
+    assert a["technique"] == "bragg" and a["disk"].radius == pytest.approx(clean["disk"].radius, abs=0.1)
+    difference = np.asarray(a["strain"].exx) - np.asarray(clean["strain"].exx)
     assert np.abs(difference).max() < 5e-4
     assert any("(10, 70), (48, 41)" in d.what for d in a.record.decisions)
     assert clean.cube.detector_mask is None, "nothing is left out of a good detector"
@@ -297,7 +297,7 @@ def test_the_result_file_has_everything_by_name(results, crystal):
     names = {"datacube", "bf", "adf", "mean_pattern", "max_pattern", "com", "probe", "braggvectors", "bragg_vector_map", "strain"}
     assert names <= set(saved), names - set(saved)
     assert np.array_equal(np.asarray(saved["datacube"][3, 4]), crystal.cube.source.array[3, 4]), "the link leads to the raw scan"
-    assert np.allclose(np.asarray(saved["strain"])[0], np.asarray(results.analysis.strain.exx), equal_nan=True)
+    assert np.allclose(np.asarray(saved["strain"])[0], np.asarray(results.state["strain"].exx), equal_nan=True)
     assert saved["strain"].labels == ("e_xx", "e_yy", "e_xy", "theta", "mask")
     with h5py.File(results.folder / "result.h5") as file:
         bundle = file["gpu4d/metadatabundle"]
@@ -305,7 +305,7 @@ def test_the_result_file_has_everything_by_name(results, crystal):
         centre = crystal.truth["origin"].mean((0, 1))
         assert bundle["calibration/qx0_mean"][()] == pytest.approx(centre[0], abs=0.05)
         assert bundle["calibration/qy0_mean"][()] == pytest.approx(centre[1], abs=0.05)
-        assert bundle["calibration/Q_pixel_size"][()] == pytest.approx(results.analysis.calibration.q_pixel)
+        assert bundle["calibration/Q_pixel_size"][()] == pytest.approx(results.state.calibration.q_pixel)
     assert (results.folder / "result.h5").stat().st_size < crystal.cube.nbytes, "the scan is linked, not copied"
 
 
@@ -349,9 +349,9 @@ def test_the_report_says_what_was_found_and_done(results):
 
 def test_the_recipe_that_is_left_repeats_the_run(results, tmp_path):
     again = Recipe.load(results.folder / "recipe.toml")
-    assert again.as_dict() == results.analysis.recipe.as_dict()
+    assert again.as_dict() == results.state.recipe.as_dict()
     done = run(next(results.folder.parent.glob("*.h5")), tmp_path / "again", recipe=results.folder / "recipe.toml")
-    assert np.array_equal(np.asarray(done.analysis.strain.exx), np.asarray(results.analysis.strain.exx), equal_nan=True)
+    assert np.array_equal(np.asarray(done.state["strain"].exx), np.asarray(results.state["strain"].exx), equal_nan=True)
 
 
 def test_the_recipe_that_is_left_works_from_anywhere(crystal, tmp_path, monkeypatch):
@@ -362,7 +362,7 @@ def test_the_recipe_that_is_left_works_from_anywhere(crystal, tmp_path, monkeypa
         file["p"] = crystal.probe
     run("scan.npy", "out", recipe=recipe(probe__file="probe.h5:/p"))
     assert Recipe.load("out/recipe.toml").probe.file == f"{tmp_path}/probe.h5:/p"
-    assert run("scan.npy", "again", recipe="out/recipe.toml").analysis.technique == "bragg"
+    assert run("scan.npy", "again", recipe="out/recipe.toml").state["technique"] == "bragg"
 
 
 def test_the_summary_is_for_reading(results):
@@ -382,9 +382,9 @@ def test_binning_and_masks_are_honoured(crystal, tmp_path):
     )  # fmt: skip
     np.save(tmp_path / "probe.npy", crystal.probe)
     done = run(tmp_path / "scan.npy", tmp_path / "out", recipe=given)
-    assert done.analysis.disk.radius == pytest.approx(2.5, abs=0.15)
-    assert done.analysis.calibration.q_pixel == pytest.approx(2 * crystal.cube.calibration.q_pixel, rel=0.06)
-    assert np.isnan(np.asarray(done.analysis.products["bf"])[:4]).all()
+    assert done.state["disk"].radius == pytest.approx(2.5, abs=0.15)
+    assert done.state.calibration.q_pixel == pytest.approx(2 * crystal.cube.calibration.q_pixel, rel=0.06)
+    assert np.isnan(np.asarray(done.state.products["bf"])[:4]).all()
     assert "raw_datacube" in gpu4d.io.read_emd(done.folder / "result.h5"), "the link is to the file as it is"
 
 
@@ -483,13 +483,13 @@ def test_the_demo_measures_what_was_put_in(tmp_path):
 def test_rotavirus(shared_data: Path, tmp_path):
     known = {"calibration__energy": 300e3, "calibration__semiangle": 1.03, "calibration__r_pixel": 31.25}
     done = run(shared_data / "rotavirus_cryo_ptycho_96x96_bin4.h5", tmp_path / "out", recipe=recipe(**known))
-    assert done.analysis.disk.radius == pytest.approx(15.2, abs=0.4)
+    assert done.state["disk"].radius == pytest.approx(15.2, abs=0.4)
     with h5py.File(done.folder / "result.h5") as file:
         calibration = file["gpu4d/metadatabundle/calibration"]
         assert calibration["qx0_mean"][()] == pytest.approx(31.52, abs=0.3)
         assert calibration["qy0_mean"][()] == pytest.approx(31.17, abs=0.3)
-    assert done.analysis.technique == "dpc" and done.analysis.products["dpc_phase"].units == "rad"
-    phase, bright = (np.asarray(done.analysis.products[n]) for n in ("dpc_phase", "bf"))
+    assert done.state["technique"] == "dpc" and done.state.products["dpc_phase"].units == "rad"
+    phase, bright = (np.asarray(done.state.products[n]) for n in ("dpc_phase", "bf"))
     assert np.corrcoef(phase.ravel(), bright.ravel())[0, 1] < -0.5, "particles and film are dark in bright field, positive in phase"
 
 
@@ -507,7 +507,7 @@ def test_strain_of_gold(shared_data: Path, tmp_path, dataset, rms, bias):
     border = sum(np.abs(t) for t in truth.values()) < 1e-9
     assert border[0].all() and border[:, -1].all()
     for name, expected in truth.items():
-        measured = np.asarray(getattr(done.analysis.strain, name))
+        measured = np.asarray(getattr(done.state["strain"], name))
         error = measured - measured[border].mean() - expected
         assert np.sqrt(np.mean(error**2)) <= rms and abs(error.mean()) <= bias, (
             f"{name}: rms {np.sqrt(np.mean(error**2))}, bias {error.mean()}"
@@ -522,8 +522,8 @@ def test_phase_of_mos2(shared_data: Path, tmp_path, dataset, least):
     done = run(path, tmp_path / "out", recipe=recipe(input__dataset=dataset, **known))
     with h5py.File(path) as file:
         truth = file["truth/phase_conv_probe_intensity_rad"][8:-8, 8:-8].ravel()
-    phase = np.asarray(done.analysis.products["dpc_phase"])[8:-8, 8:-8].ravel()
-    assert done.analysis.technique == "dpc" and np.corrcoef(phase, truth)[0, 1] >= least
+    phase = np.asarray(done.state.products["dpc_phase"])[8:-8, 8:-8].ravel()
+    assert done.state["technique"] == "dpc" and np.corrcoef(phase, truth)[0, 1] >= least
     assert np.polyfit(truth, phase, 1)[0] == pytest.approx(1, abs=0.05)
 
 
@@ -532,7 +532,7 @@ def test_a_disk_that_the_detector_cuts_gives_images():
     probe = gpu4d.probe.synthetic((64, 64), 14.0, center=(10.0, 32.0), edge=2.0)
     patterns = np.random.default_rng(0).poisson(20 * probe, (9, 9, 64, 64)).astype(np.uint16)
     a = analyse(DataCube(patterns))
-    assert a.technique == "images" and {"bf", "mean_pattern", "com"} <= set(a.products)
+    assert a["technique"] == "images" and {"bf", "mean_pattern", "com"} <= set(a.products)
     assert any("cut by a detector" in line for line in a.record.warnings)
 
 
@@ -544,18 +544,16 @@ def test_a_probe_without_a_disk_is_named():
 def test_results_that_outgrow_the_default_memory_raise_it(monkeypatch):
     """Disk lists of a large scan are larger than the default: the run goes on with more, and says so; a user's own limit is kept."""
     from gpu4d.errors import MemoryBudgetError
-    from gpu4d.workflow.analysis import Analysis
-    from gpu4d.workflow.record import Record
 
     cube = gpu4d.simulate.bragg_scan((4, 4), (48, 48), radius=3.0, spacing=11.0, seed=3).cube
     disks = lambda: {"d": gpu4d.BraggDisks(gpu4d.probe.synthetic((48, 48), 3.0), expected_peaks=8e5)}  # noqa: E731
-    a = Analysis(cube, Recipe(), Record())
+    a = RunState(cube, Recipe(), Record())
     assert len(a.sweep(disks(), False)["d"]) > 0
     assert any("memory is raised" in line for line in a.record.log), a.record.log
     strict = Recipe()
     strict.set("compute.memory", "50 MB", origin="--memory")
     with pytest.raises(MemoryBudgetError, match="allows 50 MB"):
-        Analysis(cube, strict, Record()).sweep(disks(), False)
+        RunState(cube, strict, Record()).sweep(disks(), False)
 
 
 # ---------------------------------------------------------------- devices
@@ -597,7 +595,7 @@ def test_a_run_on_two_devices_is_that_on_one(file, two_cards, tmp_path):
     found = {}
     for device in ("cuda:0,cuda:1", "cuda:1"):
         made = run(file, tmp_path / device.replace(":", ""), recipe=recipe(compute__device=device))
-        found[device] = {name: np.asarray(thing) for name, thing in made.analysis.products.items()}
+        found[device] = {name: np.asarray(thing) for name, thing in made.state.products.items()}
     several, one = found.values()
     assert set(one) == set(several) and {"mean_pattern", "bf", "com"} <= set(one)
     for name in one:

@@ -2,8 +2,18 @@
 
 from gpu4d.bragg.explain import Candidates, explain_disks
 from gpu4d.bragg.find_bragg_disks import BraggDisks, find_bragg_disks
+from gpu4d.bragg.friedel import friedel_symmetry
 from gpu4d.bragg.hybrid_correlation import hybrid_correlation
 from gpu4d.bragg.template_from_scan.refine_template import refine_template
 from gpu4d.bragg.vector_map import bragg_vector_map
 
-__all__ = ["BraggDisks", "Candidates", "bragg_vector_map", "explain_disks", "find_bragg_disks", "hybrid_correlation", "refine_template"]
+__all__ = [
+    "BraggDisks",
+    "Candidates",
+    "bragg_vector_map",
+    "explain_disks",
+    "find_bragg_disks",
+    "friedel_symmetry",
+    "hybrid_correlation",
+    "refine_template",
+]

@@ -1,0 +1,9 @@
+"""Lattices and strain: from Bragg disks to the deformation of the crystal at every position."""
+
+from gpu4d.crystal.find_lattice import find_lattice
+from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
+from gpu4d.crystal.lattice import Lattice
+from gpu4d.crystal.strain import Strain, strain_map
+from gpu4d.crystal.technique import Suggestion, suggest_technique
+
+__all__ = ["Lattice", "LatticeFit", "Strain", "Suggestion", "find_lattice", "fit_lattice", "strain_map", "suggest_technique"]

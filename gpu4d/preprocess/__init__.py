@@ -1,9 +1,23 @@
-"""From raw frames to clean ones: counting electrons, hot pixels."""
+"""From raw frames to clean ones: counting electrons, hot pixels, bad pixels."""
 
 # Imported here and not on first use: a function and its module share a name, and importing the module later would put it
 # in the function's place.
+from gpu4d.preprocess.bad_pixels import BadPixels, find_bad_pixels
 from gpu4d.preprocess.count_electrons import Events, count_electrons
+from gpu4d.preprocess.counts import in_counts
+from gpu4d.preprocess.fill import fill_from_neighbours
 from gpu4d.preprocess.hot_pixels import hot_pixel_median, hot_pixels
 from gpu4d.preprocess.thresholds import Thresholds, thresholds
 
-__all__ = ["Events", "Thresholds", "count_electrons", "hot_pixel_median", "hot_pixels", "thresholds"]
+__all__ = [
+    "BadPixels",
+    "Events",
+    "Thresholds",
+    "count_electrons",
+    "fill_from_neighbours",
+    "find_bad_pixels",
+    "hot_pixel_median",
+    "hot_pixels",
+    "in_counts",
+    "thresholds",
+]

@@ -3,9 +3,11 @@
 `run` does what `gpu4d run` does; `analyse` does it in memory, for a DataCube.
 """
 
-from gpu4d.workflow.analysis import Analysis, analyse
+from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.pipeline import Result, run
-from gpu4d.workflow.recipe.recipe import Recipe
+from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Reason, Stage
 
-__all__ = ["Analysis", "Recipe", "Record", "Result", "analyse", "run"]
+__all__ = ["Reason", "Recipe", "Record", "Result", "RunState", "Stage", "analyse", "run"]

@@ -12,7 +12,7 @@ import numpy as np
 from gpu4d import plot
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
-from gpu4d.workflow.analysis import Analysis, analyse
+from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.inputs import open_scan
 from gpu4d.workflow.pipeline import Result, needed, save_results, write_report, writing
 from gpu4d.workflow.recipe.recipe import Recipe
@@ -20,6 +20,7 @@ from gpu4d.workflow.record import Nobody, Record, Watcher
 from gpu4d.workflow.report import output
 from gpu4d.workflow.report.pictures import draw
 from gpu4d.workflow.report.report import Picture, Table
+from gpu4d.workflow.run_state import RunState
 
 SEED = 4
 ROTATION = 25.0  # degrees, of the detector against the scan
@@ -98,7 +99,7 @@ def simulate_crystal(path: Path, record: Record, scan: int) -> dict[str, np.ndar
     return made.truth
 
 
-def phase_object(path: Path, watcher: Watcher) -> tuple[Analysis, dict[str, np.ndarray]]:
+def phase_object(path: Path, watcher: Watcher) -> tuple[RunState, dict[str, np.ndarray]]:
     """Simulate and analyse a thin object; the rotation of the detector is left to be found."""
     import gpu4d
 
@@ -127,23 +128,23 @@ def _write_scan(path: Path, cube: DataCube) -> None:
     path.write_bytes(whole.getbuffer())
 
 
-def compare_strain(a: Analysis, truth: dict[str, np.ndarray]) -> Table:
+def compare_strain(state: RunState, truth: dict[str, np.ndarray]) -> Table:
     """Measured strain against the truth, relative to the same reference region."""
     rows: list[tuple[str, ...]] = []
     expected = relative_truth(truth)
-    good = np.isfinite(expected["exx"]) & np.isfinite(np.asarray(a.strain.exx)) if a.strain is not None else np.zeros(1, bool)
+    good = np.isfinite(expected["exx"]) & np.isfinite(np.asarray(state["strain"].exx)) if "strain" in state else np.zeros(1, bool)
     if not good.any():
-        a.record.warn("nothing to compare: no strain was measured")
+        state.record.warn("nothing to compare: no strain was measured")
         return Table("Comparison with the truth: strain", ("", ""), rows)
     errors = []
     for name, label in COMPONENTS.items():
-        difference = (np.asarray(getattr(a.strain, name)) - expected[name])[good]
+        difference = (np.asarray(getattr(state["strain"], name)) - expected[name])[good]
         errors.append(float(np.sqrt(np.mean(difference**2))))
         largest = float(np.abs(expected[name][good]).max())
         rows.append((label, f"{100 * errors[-1]:.4f}", f"{100 * difference.mean():+.4f}", f"{100 * largest:.2f}"))
-    sigma = 100 * float(np.nanmedian(np.asarray(a.strain.uncertainty)[:3]))
+    sigma = 100 * float(np.nanmedian(np.asarray(state["strain"].uncertainty)[:3]))
     worst = 100 * max(errors[:3])
-    a.record.figure("Strain against the truth", f"{worst:.3f} % rms", f"worst component; the largest true strain is {rows[0][3]} %")
+    state.record.figure("Strain against the truth", f"{worst:.3f} % rms", f"worst component; the largest true strain is {rows[0][3]} %")
     remark = f"At {int(good.sum())} positions on the specimen, relative to the same region; estimated standard error {sigma:.3f} %."
     return Table(
         "Comparison with the truth: strain", ("component", "rms error, %", "bias, %", "largest true value, %"), rows, (1, 2, 3), remark
@@ -159,19 +160,19 @@ def relative_truth(truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return finite_strain(truth["F"] @ np.linalg.inv(reference))
 
 
-def compare_phase(a: Analysis, truth: dict[str, np.ndarray]) -> Table:
+def compare_phase(state: RunState, truth: dict[str, np.ndarray]) -> Table:
     """Measured phase against the truth convolved with the probe, both about their means."""
-    if a.dpc is None:
-        a.record.warn("nothing to compare: no phase was measured")
+    if "dpc" not in state:
+        state.record.warn("nothing to compare: no phase was measured")
         return Table("Comparison with the truth: phase", ("", ""), [])
     inside = (slice(4, -4), slice(4, -4))
-    measured, expected = np.asarray(a.dpc.phase)[inside].ravel(), truth["phase_conv"][inside].ravel()
+    measured, expected = np.asarray(state["dpc"].phase)[inside].ravel(), truth["phase_conv"][inside].ravel()
     measured, expected = measured - measured.mean(), expected - expected.mean()
     likeness = float(np.corrcoef(measured, expected)[0, 1])
     slope = float((measured @ expected) / (expected @ expected))
     rms = float(np.sqrt(np.mean((measured - expected) ** 2)))
-    turn = np.degrees(a.dpc.rotation)
-    a.record.figure(
+    turn = np.degrees(state["dpc"].rotation)
+    state.record.figure(
         "Phase against the truth", f"correlation {likeness:.4f}", f"slope {slope:.3f}; rotation {turn:.2f}°, true {ROTATION:g}°"
     )
     rows = [
@@ -184,14 +185,14 @@ def compare_phase(a: Analysis, truth: dict[str, np.ndarray]) -> Table:
     return Table("Comparison with the truth: phase", ("quantity", "measured", "true"), rows, (1, 2), "A border of 4 positions is left out.")
 
 
-def true_strain(a: Analysis, truth: dict[str, np.ndarray], folder: Path) -> list[Picture]:
+def true_strain(state: RunState, truth: dict[str, np.ndarray], folder: Path) -> list[Picture]:
     """The truth, drawn like the measurement."""
-    if a.strain is None:
+    if "strain" not in state:
         return []
     expected = relative_truth(truth)
-    size = (a.strain.exx.pixel_size, a.strain.exx.pixel_units)
+    size = (state["strain"].exx.pixel_size, state["strain"].exx.pixel_units)
     maps: dict[str, Any] = {name: RealSlice(expected[name], name, "1", *size) for name in COMPONENTS}
-    made = plot.strain(SimpleNamespace(**maps, axes=a.strain.axes), "True strain of the simulation")
+    made = plot.strain(SimpleNamespace(**maps, axes=state["strain"].axes), "True strain of the simulation")
     plot.save(made, folder / "strain_truth.png")
     return [
         Picture(

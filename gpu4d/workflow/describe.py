@@ -17,7 +17,7 @@ from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import default_budget
 from gpu4d.sizes import format_bytes, parse_memory
 from gpu4d.streaming.plan import Plan, plan
-from gpu4d.workflow.recipe.recipe import Recipe
+from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report.report import calibration_rows
 
 FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 8, 64 << 20, 0.2  # of a file, to see how fast it comes

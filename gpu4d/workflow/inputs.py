@@ -73,11 +73,11 @@ def region_mask(region: Any, shape: tuple[int, int], what: str) -> np.ndarray:
     return mask
 
 
-def check_regions(a: Any) -> None:
+def check_regions(recipe: Recipe, scan_shape: tuple[int, int]) -> None:
     """Refuse regions outside the scan before any work is done."""
-    for name, region in (("strain.reference", a.recipe.strain.reference), ("probe.vacuum_region", a.recipe.probe.vacuum_region)):
-        if isinstance(region, list):
-            region_mask(region, a.cube.scan_shape, name)
+    for name, value, rule in recipe.values():
+        if rule.kind in ("region", "reference") and isinstance(value, list):
+            region_mask(value, scan_shape, name)
 
 
 def given_probe(cube: DataCube, recipe: Recipe) -> np.ndarray | None:

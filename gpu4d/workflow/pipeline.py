@@ -17,14 +17,15 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
-from gpu4d.workflow.analysis import Analysis, analyse
+from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.inputs import open_scan
-from gpu4d.workflow.recipe.recipe import Recipe
-from gpu4d.workflow.recipe.recipe_text import to_toml
+from gpu4d.workflow.picture import Picture
+from gpu4d.workflow.recipe import Recipe, to_toml
 from gpu4d.workflow.record import Nobody, Record, Watcher
 from gpu4d.workflow.report import output
-from gpu4d.workflow.report.pictures import draw
-from gpu4d.workflow.report.report import Page, Picture, Table, write
+from gpu4d.workflow.report.pictures import draw, stages_that_made_something
+from gpu4d.workflow.report.report import Page, Table, write
+from gpu4d.workflow.run_state import RunState
 
 
 @dataclass
@@ -35,16 +36,16 @@ class Result:
     ----------
     folder : Path
         With result.h5, report.html, recipe.toml and PNGs.
-    analysis : Analysis
-        Everything in memory: `analysis.products` by the names of the result file.
+    state : RunState
+        Everything in memory: `state.products` by the names of the result file.
     """
 
     folder: Path
-    analysis: Analysis
+    state: RunState
 
     @property
     def record(self) -> Record:
-        return self.analysis.record
+        return self.state.record
 
     def summary(self) -> str:
         """A few lines for the terminal."""
@@ -114,10 +115,10 @@ def run(
     with record.stage("open"):
         cube = open_scan(path, recipe)
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
-        a = analyse(cube, recipe, record, timeline=timeline)
+        state = analyse(cube, recipe, record, timeline=timeline)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
-        publish(a, new, out, title, command)
-    return Result(Path(out), a)
+        publish(state, new, out, title, command)
+    return Result(Path(out), state)
 
 
 def needed(recipe: Recipe) -> None:
@@ -166,14 +167,14 @@ def tracing(path: Path | None) -> Iterator[Timeline | None]:
         raise InputError(f"--trace {path} cannot be written ({error.strerror or error}); the results are complete") from error
 
 
-def publish(a: Analysis, new: Path, out: Path, title: str, command: str = "") -> None:
+def publish(state: RunState, new: Path, out: Path, title: str, command: str = "") -> None:
     """Write recipe, pictures, EMD file and report into the folder `new`, which will be `out`."""
     with writing(new, out):
-        with a.record.stage("pictures"):
-            pictures = draw(a, new)
-        with a.record.stage("result file"):
-            save_results(a, new / output.RESULT)
-        write_report(a, new, pictures, title, command)
+        with state.record.stage("pictures"):
+            pictures = draw(state, new)
+        with state.record.stage("result file"):
+            save_results(state, new / output.RESULT)
+        write_report(state, new, pictures, title, command)
 
 
 @contextmanager
@@ -189,19 +190,19 @@ def writing(new: Path, out: Path) -> Iterator[None]:
         raise InputError(str(error).replace(str(new), str(out))) from error
 
 
-def save_results(a: Analysis, path: Path) -> None:
+def save_results(state: RunState, path: Path) -> None:
     """The EMD file: calibrated results, settings, log, and a link to the raw scan."""
     import gpu4d
 
     items: dict[str, Any] = {}
-    if a.cube.source is raw_source(a.cube):
-        items["datacube"] = a.cube
+    if state.cube.source is raw_source(state.cube):
+        items["datacube"] = state.cube
     else:
-        a.record.note("the scan was cropped, binned or transposed while reading: raw_datacube links to the file as it is")
-        items["raw_datacube"] = DataCube(raw_source(a.cube), name="raw_datacube")
-    items.update((name, thing) for name, thing in a.products.items() if name != "total" and thing is not None)
-    items["calibration"] = a.calibration
-    gpu4d.save(path, items, settings=_storable(a.recipe.as_dict()), log=a.record.log)
+        state.record.note("the scan was cropped, binned or transposed while reading: raw_datacube links to the file as it is")
+        items["raw_datacube"] = DataCube(raw_source(state.cube), name="raw_datacube")
+    items.update((name, thing) for name, thing in state.products.items() if thing is not None)
+    items["calibration"] = state.calibration
+    gpu4d.save(path, items, settings=_storable(state.recipe.as_dict()), log=state.record.log)
 
 
 def raw_source(cube: DataCube) -> Any:
@@ -218,17 +219,17 @@ def _storable(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_report(
-    a: Analysis, folder: Path, pictures: list[Picture], title: str, command: str, headline: str = "", tables: Sequence[Table] = ()
+    state: RunState, folder: Path, pictures: list[Picture], title: str, command: str, headline: str = "", tables: Sequence[Table] = ()
 ) -> None:
     """The recipe as it was used, and the page."""
-    (folder / output.RECIPE).write_text(to_toml(a.recipe, comments=False), encoding="utf-8")
+    (folder / output.RECIPE).write_text(to_toml(state.recipe, comments=False), encoding="utf-8")
     page = Page(
         title=title,
-        subtitle=subtitle(a.cube),
-        headline=headline or found(a),
-        record=a.record,
-        calibration=a.calibration,
-        recipe=a.recipe,
+        subtitle=subtitle(state.cube),
+        headline=headline or found(state),
+        record=state.record,
+        calibration=state.calibration,
+        recipe=state.recipe,
         pictures=pictures,
         command=command,
         versions=versions(),
@@ -237,18 +238,14 @@ def write_report(
     write(page, folder, output.REPORT)
 
 
-def found(a: Analysis) -> str:
-    """What came out, in one sentence or two."""
-    passed = sum(g.passed for g in a.record.gates)
-    gates = f"{passed} of {len(a.record.gates)} quality gates passed." if a.record.gates else ""
-    if a.strain is not None:
-        seen = int(np.asarray(a.strain.mask).sum())
-        return f"A crystal: Bragg disks were found and strain measured at {seen:,} of {a.patterns:,} positions. {gates}"
-    if a.dpc is not None:
-        return f"A bright-field disk without separate Bragg disks: the phase was integrated from its centre of mass. {gates}"
-    if a.disks is not None:
-        return f"Bragg disks were searched, but no strain came out: the warnings say why. {gates}"
-    return f"Images only. {gates}"
+def found(state: RunState) -> str:
+    """Say what came out, in one sentence or two."""
+    said = (stage.headline(state) for stage in stages_that_made_something(state))
+    headline = next((line for line in said if line), "Nothing was measured.")
+    record = state.record
+    if not record.gates:
+        return headline
+    return f"{headline} {sum(g.passed for g in record.gates)} of {len(record.gates)} quality gates passed."
 
 
 def subtitle(cube: DataCube) -> str:

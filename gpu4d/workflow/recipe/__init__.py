@@ -1,0 +1,6 @@
+"""Settings of a run: sections, the recipe, and its text for people."""
+
+from gpu4d.workflow.recipe.recipe import Recipe, default, known_sections
+from gpu4d.workflow.recipe.text import explain, literal, to_toml
+
+__all__ = ["Recipe", "default", "explain", "known_sections", "literal", "to_toml"]

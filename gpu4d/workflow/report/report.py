@@ -14,20 +14,9 @@ import numpy as np
 
 from gpu4d.data.calibration import FIELDS, Calibration
 from gpu4d.errors import InputError
-from gpu4d.workflow.recipe.recipe import Recipe, default
-from gpu4d.workflow.recipe.recipe_text import literal
+from gpu4d.workflow.picture import Picture
+from gpu4d.workflow.recipe import Recipe, default, literal
 from gpu4d.workflow.record import Record
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn PNG of the result folder."""
-
-    name: str  # file name without .png
-    section: str
-    title: str
-    caption: str
-    wide: bool = False
 
 
 @dataclass
@@ -63,7 +52,7 @@ def write(page: Page, folder: Path, name: str = "report.html") -> Path:
         import jinja2
     except ImportError:
         raise InputError("the report needs jinja2: pip install 'gpu4d[app]'") from None
-    source = importlib.resources.files("gpu4d.workflow").joinpath("report.html").read_text(encoding="utf-8")
+    source = importlib.resources.files("gpu4d.workflow.report").joinpath("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     record = page.record
     text = environment.from_string(source).render(
@@ -166,13 +155,11 @@ def settings_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
 
 def _settings_remark(recipe: Recipe) -> str:
     changed = [
-        f"{name} = {literal(getattr(getattr(recipe, name.split('.')[0]), name.split('.')[1]))}"
-        for name in recipe.given
-        if _differs(recipe, name)
+        f"{name} = {literal(getattr(recipe[name.split('.')[0]], name.split('.')[1]))}" for name in recipe.given if _differs(recipe, name)
     ]
     return f"Set for this run: {', '.join(changed)}." if changed else "All settings have their defaults."
 
 
 def _differs(recipe: Recipe, name: str) -> bool:
     section, _, key = name.partition(".")
-    return getattr(getattr(recipe, section), key) != default(name)
+    return getattr(recipe[section], key) != default(name)

@@ -7,8 +7,8 @@ import json
 import textwrap
 from typing import Any
 
-from gpu4d.workflow.recipe.recipe import SECTIONS, Recipe, _range, default
-from gpu4d.workflow.recipe.settings import Rule
+from gpu4d.workflow.recipe.recipe import Recipe, default
+from gpu4d.workflow.settings import Rule, accepted_range
 
 HEAD = """\
 # A gpu4d recipe: `gpu4d run FILE --recipe THIS`. Flags on the command line override it.
@@ -27,17 +27,17 @@ def to_toml(recipe: Recipe, comments: bool = True) -> str:
         With all settings and an explanation of each; without, only what differs from the defaults.
     """
     parts = [HEAD] if comments else ["# Settings of a run that differ from the defaults.\n"]
-    for section in SECTIONS:
+    for section in recipe.sections:
         lines = []
         for key, rule in recipe.rules(section):
-            value = getattr(getattr(recipe, section), key)
+            value = getattr(recipe[section], key)
             if comments:
                 lines += ["# " + line for line in textwrap.wrap(describe(rule), 108)]
                 lines.append(f"{key} = {literal(value)}" if value is not None else f"# {key} = {example(rule)}")
             elif value != default(f"{section}.{key}"):
                 lines.append(f"{key} = {literal(value)}")
         if lines:
-            title = f"# {inspect.getdoc(type(getattr(recipe, section)))}\n" if comments else ""
+            title = f"# {inspect.getdoc(type(recipe[section]))}\n" if comments else ""
             parts.append(f"{title}[{section}]\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -63,7 +63,7 @@ def describe(rule: Rule, automatic: bool = True) -> str:
         said.append(f"In {rule.units}.")
     if rule.choices:
         said.append(f"Accepts {', '.join(rule.choices)}{' or four whole numbers' if rule.kind == 'reference' else ''}.")
-    elif bounds := _range(rule):
+    elif bounds := accepted_range(rule):
         said.append(f"Accepts {'whole numbers' if rule.kind in ('whole', 'wholes') else 'numbers'}{bounds}.")
     if rule.guide is not None:
         said.append(f"Recommended: {rule.guide[0]:g} – {rule.guide[1]:g}.")
@@ -87,8 +87,10 @@ def example(rule: Rule) -> str:
     """Something to put in place of a setting that is not set."""
     if rule.kind == "switch":
         return "true"
-    if rule.kind == "text":
+    if rule.kind in ("text", "file"):
         return '"…"'
-    if rule.kind in ("wholes", "reference"):
-        return literal([0, 8, 0, 8][: rule.length] if rule.length == 4 else [64, 64])
+    if rule.kind in ("region", "reference"):
+        return literal([0, 8, 0, 8])
+    if rule.kind == "wholes":
+        return literal([64] * rule.length)
     return "…"

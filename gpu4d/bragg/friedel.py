@@ -1,0 +1,58 @@
+"""Symmetry of the Bragg vector map: each disk has a Friedel partner on the other side of the origin."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpu4d.arrays import to_numpy
+from gpu4d.data.pointlist import PointListArray
+
+LEAST_DISKS = 20  # fewer say nothing of a symmetry
+RIM = 1.2  # template radii: disks nearer to the edge have partners beyond it
+
+
+def friedel_symmetry(disks: PointListArray, origin: np.ndarray, shape: tuple[int, int], radius: float) -> float | None:
+    """Return the overlap of the Bragg vector map with its own inversion through the origin.
+
+    The map is B(q) = Σ √I of all disks in cells of half a template radius; the overlap is Σ B(q) B(−q) / Σ B(q)²: 1 for a map
+    that is its own inversion. Disks near the direct beam and near the edge of the detector are left out.
+
+    Parameters
+    ----------
+    disks : PointListArray
+        Fields qx, qy, intensity.
+    origin : (Rx, Ry, 2) real
+        Of every position, pixels.
+    shape : (Qx, Qy)
+        Of the detector.
+    radius : float
+        Of the template, pixels.
+
+    Returns
+    -------
+    float or None
+        None for fewer than 20 disks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu4d import PointListArray
+    >>> from gpu4d.bragg import friedel_symmetry
+    >>> around = np.tile([10.0, 0.0, -10.0, 0.0], 5)
+    >>> fields = {"qx": 32 + around, "qy": 32 + np.roll(around, 1), "intensity": np.ones(20)}
+    >>> friedel_symmetry(PointListArray(np.array([0, 20]), fields, (1, 1)), np.full((1, 1, 2), 32.0), (65, 65), 3.0)
+    1.0
+    """
+    q = np.stack([np.asarray(to_numpy(disks.flat(f)), dtype=np.float64) for f in ("qx", "qy")], -1)
+    v = q - origin.reshape(-1, 2)[np.asarray(to_numpy(disks.positions))]
+    weight = np.sqrt(np.clip(np.asarray(to_numpy(disks.flat("intensity")), dtype=np.float64), 0, None))
+    away = np.hypot(*v.T)
+    reach = float(np.min([origin.min(), (np.asarray(shape) - 1 - origin).min()]))
+    keep = (away > radius) & (away < reach - RIM * radius) & np.isfinite(weight)
+    if keep.sum() < LEAST_DISKS:
+        return None
+    cells = np.rint(v[keep] / max(1.0, radius / 2)).astype(int)
+    n = int(np.abs(cells).max()) + 1
+    image = np.zeros((2 * n + 1, 2 * n + 1))
+    np.add.at(image, (cells[:, 0] + n, cells[:, 1] + n), weight[keep])
+    return float((image * image[::-1, ::-1]).sum() / (image**2).sum())

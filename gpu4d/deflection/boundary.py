@@ -1,0 +1,51 @@
+"""Whether an integrated phase has wrapped around its edges."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpu4d.arrays import to_numpy
+
+RIM = 3  # positions: the border in which ghosts of the opposite edge show first
+
+
+def boundary_misfit(phase: Any, com: Any, step: float = 1.0) -> float:
+    """Return how much worse the gradient of a phase agrees with the measured field at the rim than inside.
+
+    The rms of |∇φ − 2π Δ k| in a border of three positions over the rms inside; k is the centre of mass, Δ the step of the scan.
+    Near 1 the boundary is treated well; ghosts of the opposite edge make it large.
+
+    Parameters
+    ----------
+    phase : (Rx, Ry) real
+        Radians.
+    com : (2, Rx, Ry) real
+        Centre of mass in the axes of the scan, 1/Å.
+    step : float
+        Distance of scan positions, Å.
+
+    Returns
+    -------
+    float
+        0 where the rim fits exactly; infinite where only the inside does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu4d.deflection import boundary_misfit
+    >>> ramp = np.add.outer(np.arange(12.0), np.zeros(12))
+    >>> boundary_misfit(ramp, np.stack([np.full((12, 12), 1 / (2 * np.pi)), np.zeros((12, 12))]))
+    0.0
+    """
+    data, k = np.asarray(to_numpy(phase), dtype=np.float64), np.asarray(to_numpy(com), dtype=np.float64)
+    field = 2 * np.pi * step * k
+    misfit = np.hypot(*(g - f for g, f in zip(np.gradient(data), field)))
+    rim = np.ones(data.shape, bool)
+    rim[RIM:-RIM, RIM:-RIM] = False
+    inner, outer = (float(np.sqrt(np.nanmean(misfit[m] ** 2))) for m in (~rim, rim))
+    if outer == 0:
+        return 0.0
+    return outer / inner if inner else math.inf

@@ -1,0 +1,68 @@
+"""Detector pixels that are stuck or dead, found in a mean pattern."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gpu4d.arrays import to_numpy
+
+HOT = 4.0  # times the brightest neighbour: no disk, and no edge of one, falls so steeply
+DEAD = 0.02  # of the darkest neighbour
+SIGNIFICANCE = 8.0  # standard deviations of a difference, from the counts of all patterns
+
+
+class BadPixels(NamedTuple):
+    """Pixels that do not count what falls on them."""
+
+    hot: np.ndarray  # (Qx, Qy) bool
+    dead: np.ndarray  # (Qx, Qy) bool
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Pixels that can be used, (Qx, Qy) bool: a detector mask."""
+        return ~(self.hot | self.dead)
+
+
+def find_bad_pixels(mean: np.ndarray, patterns: int) -> BadPixels:
+    """Find stuck and dead pixels of a mean pattern.
+
+    A hot pixel is more than 4 times as bright as each of its eight neighbours, a dead one has less than 2 % of its darkest neighbour,
+    and the difference is more than the counting noise of the mean explains.
+
+    Parameters
+    ----------
+    mean : (Qx, Qy) real
+        Counts. Pixels that are NaN (masked ones) are neither hot nor dead, and neither are their neighbours.
+    patterns : int
+        How many patterns it is the mean of: what a difference means depends on the counts behind it.
+
+    Returns
+    -------
+    BadPixels
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu4d.preprocess import find_bad_pixels
+    >>> mean = np.full((8, 8), 10.0)
+    >>> mean[2, 3], mean[5, 5] = 900.0, 0.0
+    >>> bad = find_bad_pixels(mean, patterns=100)
+    >>> np.argwhere(bad.hot).tolist(), np.argwhere(bad.dead).tolist()
+    ([[2, 3]], [[5, 5]])
+    """
+    from scipy import ndimage
+
+    mean = np.asarray(to_numpy(mean), dtype=np.float64)
+    around = np.ones((3, 3), bool)
+    around[1, 1] = False
+    known = np.isfinite(mean)
+    brightest = ndimage.maximum_filter(np.where(known, mean, -np.inf), footprint=around, mode="constant", cval=-np.inf)
+    darkest = ndimage.minimum_filter(np.where(known, mean, np.inf), footprint=around, mode="constant", cval=np.inf)
+    neighbours = np.isfinite(brightest) & np.isfinite(darkest) & known
+    value, low, high = (np.where(neighbours, x, 0.0) for x in (mean, darkest, brightest))
+    sigma = SIGNIFICANCE * np.sqrt(np.maximum(value, 0) / patterns)
+    hot = neighbours & (value > HOT * np.maximum(high, 0)) & (value - HOT * np.maximum(high, 0) > sigma)
+    dead = neighbours & (value < DEAD * low) & (low > SIGNIFICANCE * np.sqrt(np.maximum(low, 0) / patterns))
+    return BadPixels(hot, dead)

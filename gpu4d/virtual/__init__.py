@@ -1,1 +1,0 @@
-"""Virtual images and mean patterns."""

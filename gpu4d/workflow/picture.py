@@ -1,0 +1,21 @@
+"""A picture of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is said beside a drawn PNG of the result folder."""
+
+    name: str  # file name without .png
+    section: str
+    title: str
+    caption: str
+    wide: bool = False
+
+
+Drawn = tuple[Picture, Any]  # with the matplotlib figure
+IMAGES, DIFFRACTION, DISKS, STRAIN, PHASE = "Images", "Diffraction", "Bragg disks and lattice", "Strain", "Phase"  # sections

@@ -1,0 +1,75 @@
+"""The sections of a recipe that belong to no stage: what is read, what is known of the experiment, what it is computed on."""
+
+# ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpu4d.workflow.settings import setting
+
+
+@dataclass
+class InputSettings:
+    """What to read."""
+
+    dataset: str | None = setting(
+        None, "text", "Path of the scan inside an HDF5 file.", automatic="the only four-dimensional dataset of the file"
+    )
+    scan_shape: list[int] | None = setting(
+        None, "wholes", "Scan positions (Rx, Ry) of a file that stores a list of patterns.", low=1, length=2, automatic="as the file says"
+    )
+    detector_mask: str | None = setting(
+        None,
+        "file",
+        "FILE or FILE:/dataset with one value per detector pixel; zero marks beam stop, dead pixels and gaps.",
+        automatic="all count",
+    )
+    scan_mask: str | None = setting(
+        None, "file", "FILE or FILE:/dataset with one value per scan position; zero leaves a position out.", automatic="all are used"
+    )
+    bad_pixels: str = setting(
+        "mask", "text", "Detector pixels that are stuck bright or dead in the mean pattern: left out everywhere, or used like others.",
+        choices=("mask", "keep"),
+    )  # fmt: skip
+    swap_detector: bool = setting(False, "switch", "Exchange the detector axes of a file written in the other order.")
+    swap_scan: bool = setting(False, "switch", "Exchange the scan axes of a file written in the other order.")
+    bin_detector: int = setting(1, "whole", "Sum detector pixels in squares of this side while reading.", low=1, high=64, guide=(2, 4))
+    bin_scan: int = setting(1, "whole", "Sum the patterns of squares of this many positions while reading.", low=1, high=64, guide=(2, 4))
+
+
+@dataclass
+class CalibrationSettings:
+    """What is known of the experiment; overrides what the file says."""
+
+    energy: float | None = setting(None, "number", "Beam energy.", units="eV", low=1e3, high=3e6, automatic="as the file says")
+    semiangle: float | None = setting(
+        None, "number", "Convergence semi-angle. With the energy and the measured disk radius it gives the detector pixel.",
+        units="mrad", low=1e-3, high=200, automatic="as the file says",
+    )  # fmt: skip
+    q_pixel: float | None = setting(
+        None,
+        "number",
+        "Detector pixel, g = 1/d.",
+        units="1/Å",
+        low=1e-7,
+        high=10,
+        automatic="as the file says, else from energy and semi-angle",
+    )
+    r_pixel: float | None = setting(
+        None, "number", "Distance of scan positions.", units="Å", low=1e-4, high=1e7, automatic="as the file says"
+    )
+    rotation_degrees: float | None = setting(
+        None, "number", "Rotation from detector to scan axes: v_scan = R(θ) v_det.", units="degrees", low=-360, high=360,
+        automatic="as the file says; for DPC, from the least curl",
+    )  # fmt: skip
+    transpose: bool | None = setting(
+        None, "switch", "Detector axes are exchanged before the rotation.", automatic="as the file says; for DPC, from the least curl"
+    )
+
+
+@dataclass
+class ComputeSettings:
+    """Where and within how much memory."""
+
+    device: str = setting("auto", "text", "auto, cpu, cuda or cuda:N; several GPUs share the work as cuda:0,cuda:1.")
+    memory: str = setting("512 MB", "memory", "What the passes over the scan may allocate.")

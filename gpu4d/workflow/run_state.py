@@ -1,0 +1,113 @@
+"""What a run knows so far. It imports no stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.datacube import DataCube
+from gpu4d.device.timeline import Timeline
+from gpu4d.errors import MemoryBudgetError
+from gpu4d.sizes import format_bytes
+from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.record import Record
+from gpu4d.workflow.stage import Reason
+
+MEMORY_MARGIN = 1.5  # times the memory that results alone need: room for chunks beside them
+
+
+@dataclass
+class RunState:
+    """A scan under analysis.
+
+    Attributes
+    ----------
+    cube, recipe, record
+        The scan, the settings, and what is written down.
+    where : (Rx, Ry) bool or None
+        Positions to use; None for all.
+    given_probe : (Qx, Qy) float64 or None
+        A vacuum probe that was handed in.
+    timeline : Timeline or None
+        Where sweeps note what they did when.
+    results : dict
+        What stages made, by the names in their `makes`.
+    products : dict
+        What goes into the result file, by its names there.
+    reasons : dict
+        Stage name -> whether it ran, and why.
+    """
+
+    cube: DataCube
+    recipe: Recipe
+    record: Record = field(default_factory=Record)
+    where: np.ndarray | None = None
+    given_probe: np.ndarray | None = None
+    timeline: Timeline | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+    products: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a result by its name; KeyError where no stage made it."""
+        return self.results[name]
+
+    def get(self, name: str) -> Any:
+        """Return a result by its name, or None."""
+        return self.results.get(name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.results
+
+    def keep(self, name: str, result: Any) -> None:
+        """Make a result known to the stages that need it."""
+        self.results[name] = result
+
+    def save(self, name: str, result: Any) -> None:
+        """Make a result known, and write it into the result file under this name."""
+        self.results[name] = result
+        self.products[name] = result
+
+    @property
+    def calibration(self) -> Calibration:
+        """Calibration of the scan; stages complete it."""
+        return self.cube.calibration
+
+    @property
+    def patterns(self) -> int:
+        """Count the patterns that one pass visits."""
+        return int(np.prod(self.cube.scan_shape)) if self.where is None else int(self.where.sum())
+
+    @property
+    def pass_bytes(self) -> int:
+        """Count the bytes that one pass reads."""
+        return self.cube.nbytes * self.patterns // max(1, int(np.prod(self.cube.scan_shape)))
+
+    @property
+    def sweep_options(self) -> dict[str, Any]:
+        """What the recipe says of device and memory, for `gpu4d.sweep`."""
+        compute = self.recipe.compute
+        return {"device": compute.device, "memory": compute.memory, "trace": self.timeline}
+
+    def sweep(self, reductions: dict[str, Any], progress: Any) -> dict[str, Any]:
+        """Read the scan once on the recipe's device.
+
+        Where the user asked for no memory limit and the results alone need more than the default, the limit is raised.
+        """
+        import gpu4d
+        from gpu4d.streaming.plan import plan
+
+        options = self.sweep_options
+        if "compute.memory" not in self.recipe.given:
+            try:
+                plan(self.cube, reductions, device=options["device"], memory=options["memory"], where=self.where)
+            except MemoryBudgetError as error:
+                if MEMORY_MARGIN * error.asked > error.free:
+                    raise
+                options["memory"] = str(int(MEMORY_MARGIN * error.asked))
+                asked = format_bytes(error.asked)
+                self.record.note(f"the results alone need {asked}: the memory is raised to {MEMORY_MARGIN:g} times that")
+        return gpu4d.sweep(self.cube, reductions, where=self.where, progress=progress, **options)

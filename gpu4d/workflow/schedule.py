@@ -1,0 +1,99 @@
+"""Runs stages in the order their needs and results demand; stages that are ready together share one pass over the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Stage, no
+
+BETWEEN = "/"  # joins a stage's name and a name that another stage of the same pass has given already
+
+
+def carry_out(stages: Sequence[Stage], state: RunState) -> None:
+    """Run all stages that are wanted and possible.
+
+    A stage is ready when each result it needs or uses either exists or cannot be had any more. Ready stages that read nothing are
+    finished at once, in the order of `stages`. When none of these is left, the others read the scan in one pass.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+    state : RunState
+        Is filled with results, and with the reason of every stage that ran or did not run.
+
+    Raises
+    ------
+    ValueError
+        Two stages make the same result, or stages wait for each other.
+    """
+    check(stages)
+    waiting, reading, number = list(stages), [], 0
+    while waiting or reading:
+        stage = next((s for s in waiting if _ready(s, [*waiting, *reading])), None)
+        if stage is None:
+            number += 1
+            _one_pass(reading, state, number)
+            reading = []
+            continue
+        waiting.remove(stage)
+        if not _wanted(stage, state):
+            continue
+        asked = stage.reductions(state)
+        if asked:
+            reading.append(_Asked(stage, asked))
+        else:
+            stage.finish(state, {})
+
+
+class _Asked:
+    """A stage that waits for the next pass, with what it asks of it."""
+
+    def __init__(self, stage: Stage, reductions: dict[str, Any]):
+        self.stage, self.reductions = stage, reductions
+        self.makes = stage.makes
+
+
+def check(stages: Sequence[Stage]) -> None:
+    """Refuse stages that make the same result or wait for each other in a circle."""
+    makers: dict[str, str] = {}
+    for stage in stages:
+        for name in stage.makes:
+            if name in makers:
+                raise ValueError(f"the stages {makers[name]} and {stage.name} both make {name!r}: a result needs one maker")
+            makers[name] = stage.name
+    waiting = list(stages)
+    while waiting:
+        ready = [s for s in waiting if _ready(s, waiting)]
+        if not ready:
+            raise ValueError(f"the stages {', '.join(s.name for s in waiting)} wait for results of each other")
+        waiting = [s for s in waiting if s not in ready]
+
+
+def _ready(stage: Stage, unfinished: Sequence[Any]) -> bool:
+    """No unfinished stage makes anything this one needs or uses."""
+    open_results = {name for other in unfinished if other is not stage for name in other.makes}
+    return not open_results.intersection((*stage.needs, *stage.uses))
+
+
+def _wanted(stage: Stage, state: RunState) -> bool:
+    """Ask a stage whether it runs, and keep the answer; one without a result it needs is not asked."""
+    missing = [name for name in stage.needs if name not in state]
+    reason = no(f"needs {' and '.join(missing)}, which this run could not make") if missing else stage.wanted(state)
+    state.reasons[stage.name] = reason
+    return reason.wanted
+
+
+def _one_pass(reading: Sequence[_Asked], state: RunState, number: int) -> None:
+    """Read the scan once for all stages that wait for it, then finish them in their order."""
+    reductions: dict[str, Any] = {}
+    names: list[dict[str, str]] = []  # of each stage: its name of a reduction -> the name in the shared pass
+    for asked in reading:
+        names.append({n: n if n not in reductions else f"{asked.stage.name}{BETWEEN}{n}" for n in asked.reductions})
+        reductions.update((names[-1][name], reduction) for name, reduction in asked.reductions.items())
+    title = f"pass {number}: {', '.join(asked.stage.title for asked in reading)}"
+    with state.record.stage(title, state.patterns, state.pass_bytes) as progress:
+        found = state.sweep(reductions, progress)
+    for asked, shared in zip(reading, names):
+        asked.stage.finish(state, {name: found[shared[name]] for name in asked.reductions})

@@ -1,0 +1,105 @@
+"""One setting of a recipe: its default, what it does, what it accepts, and the range the 4D-STEM guide recommends."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpu4d.errors import InputError
+from gpu4d.sizes import parse_memory
+
+REGION_LENGTH = 4  # rx0, rx1, ry0, ry1
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value may be, and what is said of it.
+
+    Attributes
+    ----------
+    kind : str
+        "number", "whole", "text", "switch", "memory", "wholes" (a list of `length` whole numbers), "file" (FILE or FILE:/dataset;
+        relative paths start at the recipe), "region" ([rx0, rx1, ry0, ry1] of the scan) or "reference" (a region or a text).
+    explain : str
+        What the setting does, in one or two sentences.
+    units : str
+    low, high : float or None
+        Accepted range, ends included; None is open.
+    choices : tuple of str
+        Accepted texts.
+    guide : (float, float) or None
+        Recommended range (guide, section 17).
+    length : int
+        Of a list.
+    automatic : str
+        What happens while it is not set.
+    """
+
+    kind: str
+    explain: str
+    units: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    guide: tuple[float, float] | None = None
+    length: int = 0
+    automatic: str = ""
+
+
+def setting(default: Any, kind: str, explain: str, **rule: Any) -> Any:
+    """A dataclass field that carries its rule."""
+    return field(default=default, metadata={"rule": Rule(kind, explain, **rule)})
+
+
+def checked(name: str, value: Any, rule: Rule, origin: str = "") -> Any:
+    """The value in its own type, or an error that says what is accepted."""
+    said = f"{origin}: {name} = {value!r}" if origin and not origin.startswith("--") else f"{origin or name} {value}"
+    if rule.kind == "switch":
+        if not isinstance(value, bool):
+            raise InputError(f"{said}: need true or false")
+        return value
+    if rule.kind == "memory":
+        parse_memory(value)
+        return value if isinstance(value, str) else str(value)
+    if rule.kind in ("text", "file") or (rule.kind == "reference" and isinstance(value, str)):
+        if not isinstance(value, str) or not value or (rule.choices and value not in rule.choices):
+            accepted = f"one of {', '.join(rule.choices)}{nearest(str(value), rule.choices)}" if rule.choices else "a text"
+            also = " or [rx0, rx1, ry0, ry1]" if rule.kind == "reference" else ""
+            raise InputError(f"{said}: need {accepted}{also}")
+        return value
+    if rule.kind in ("wholes", "region", "reference"):
+        length = rule.length if rule.kind == "wholes" else REGION_LENGTH
+        if not isinstance(value, list | tuple) or len(value) != length:
+            raise InputError(f"{said}: need {length} whole numbers")
+        numbers = [_number(said, v, rule, whole=True) for v in value]
+        if rule.kind != "wholes" and not (numbers[0] < numbers[1] and numbers[2] < numbers[3]):
+            raise InputError(f"{name} = {numbers}: need [rx0, rx1, ry0, ry1] with rx0 < rx1 and ry0 < ry1")
+        return numbers
+    return _number(said, value, rule, whole=rule.kind == "whole")
+
+
+def _number(said: str, value: Any, rule: Rule, whole: bool) -> Any:
+    accepted = f"need {'a whole number' if whole else 'a number'}{accepted_range(rule)}{f' in {rule.units}' if rule.units else ''}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or (whole and value != int(value)):
+        raise InputError(f"{said}: {accepted}")
+    if (rule.low is not None and value < rule.low) or (rule.high is not None and value > rule.high):
+        raise InputError(f"{said}: {accepted}")
+    return int(value) if whole else float(value)
+
+
+def accepted_range(rule: Rule) -> str:
+    """Say which numbers a rule accepts, as the end of a sentence; empty where all are."""
+    if rule.low is not None and rule.high is not None:
+        return f" from {rule.low:g} to {rule.high:g}"
+    if rule.low is not None:
+        return f" of at least {rule.low:g}"
+    return ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known word a mistyped one is nearest to, as the end of a sentence; empty where none is near."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]!r}?)" if match else ""

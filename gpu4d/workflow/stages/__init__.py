@@ -1,0 +1,45 @@
+"""The stages of a run: one file a technique, and the table that names them.
+
+A new technique is a file in this folder and a line in `STAGES`. Another package adds its stages by the entry-point group
+"gpu4d.stages", whose entries name Stage classes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from importlib.metadata import entry_points
+
+from gpu4d.workflow.stage import Stage
+
+GROUP = "gpu4d.stages"  # of entry points
+STAGES = (  # module: class; stages that are ready together run in this order, and a recipe has its sections in it
+    "technique:Technique",
+    "survey:FirstSums",
+    "bad_pixels:BadPixels",
+    "survey:Sums",
+    "patterns:Patterns",
+    "probe:Probe",
+    "images:Images",
+    "trial:TryDisks",
+    "calibration:CalibrateDisk",
+    "disks:Disks",
+    "dpc:Dpc",
+    "origin:BeamOrigin",
+    "vector_map:VectorMap",
+    "lattice:LatticeFit",
+    "strain:Strain",
+)
+
+
+@functools.cache
+def known_stages() -> tuple[Stage, ...]:
+    """Return one stage of each class: our own in the order of the table, then those of other packages by their names."""
+    own = [_load(f"{__name__}.{entry}") for entry in STAGES]
+    others = [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
+    return tuple(kind() for kind in (*own, *others))
+
+
+def _load(entry: str) -> type[Stage]:
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,60 @@
+"""What the disk tells of the microscope: origin, radius, and the detector pixel where energy and semi-angle are known."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gpu4d import physics
+from gpu4d.data.datacube import diffraction_slice
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Stage
+
+DESCAN = 0.5  # px over the scan: less does not show in a virtual image
+DISAGREEMENT = 0.05  # of the detector pixel: more than the disk's radius can be wrong by
+
+
+class CalibrateDisk(Stage):
+    """Settle disk and template, and complete the calibration with what they tell."""
+
+    name = "calibration"
+    title = "calibration from the disk"
+    needs: ClassVar = ("mean_pattern", "max_pattern")
+    uses: ClassVar = ("trial", "trial_probe", "mean_disk", "vacuum_template", "probe_origin")
+    makes: ClassVar = ("disk", "template", "template_origin", "probe")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        disk, template = state.get("trial_probe") or (state.get("mean_disk"), state.get("vacuum_template"))
+        if disk is not None:
+            state.keep("disk", disk)
+            self._calibrate(state)
+        if template is not None:
+            state.keep("template", template)
+            made = "synthetic disk like the bright-field disk"
+            like = "" if disk is None else f"{made}: radius {disk.radius:.2f} px, edge {disk.edge:.2f} px"
+            state.keep("template_origin", state.get("probe_origin") or like)
+            state.save("probe", diffraction_slice(template.probe, "probe", "counts", state.calibration))
+
+    def _calibrate(self, state: RunState) -> None:
+        c, disk, trial = state.calibration, state["disk"], state.get("trial")
+        edge = "vacuum probe" if "vacuum_template" in state else "bright-field disk"
+        c.set(probe_radius=disk.radius, how=f"edge of the {edge}")
+        if c.origin is None:
+            if trial is not None and trial.descan > DESCAN:
+                c.set(origin=trial.origin.fitted, how=f"unscattered disk of the trial patterns, {trial.origin.fit}")
+            else:
+                c.set(origin=(disk.qx, disk.qy), how="centre of the mean pattern's disk")
+        known = c.q_pixel
+        c.complete()
+        if c.q_pixel:
+            for name in ("mean_pattern", "max_pattern"):
+                state.save(name, diffraction_slice(state[name].data, state[name].name, "counts", c))
+        centre = f"centre ({disk.qx:.2f}, {disk.qy:.2f}) px, edge {disk.edge:.1f} px"
+        state.record.figure("Bright-field disk radius", f"{disk.radius:.2f} px", centre)
+        if c.q_pixel:
+            how = "given" if known else "from energy, semi-angle and disk radius"
+            state.record.figure("Detector pixel", f"{c.q_pixel:.5g} Å⁻¹", how)
+        if known and c.energy and c.semiangle:
+            expected = physics.pixel_from_disk(disk.radius, c.semiangle, c.energy)
+            if abs(expected / known - 1) > DISAGREEMENT:
+                measured = f"energy, semi-angle and the disk's radius say {expected:.4g} 1/Å"
+                state.record.warn(f"q_pixel is {known:.4g} 1/Å, but {measured}: one of them is wrong")

@@ -1,0 +1,116 @@
+"""Bragg disks of every pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpu4d.workflow.picture import DIFFRACTION, DISKS, Drawn, Picture
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.settings import setting
+from gpu4d.workflow.stage import Reason, Stage, no, yes
+
+COUNTS = (5, 30)  # disks per pattern the guide recommends
+LEAST = 3  # disks that a lattice needs
+ROOM = 1.25  # times the trial's disks per pattern are planned for
+
+
+@dataclass
+class BraggSettings:
+    """Finding Bragg disks."""
+
+    power: float = setting(
+        0.85, "number", "Exponent of the hybrid correlation: 1 cross, 0 phase. Lower is sharper and takes more from noise.",
+        low=0, high=1, guide=(0.80, 0.95),
+    )  # fmt: skip
+    refine: str = setting(
+        "auto", "text", "Sub-pixel position: a Poisson fit, the correlation's maximum, samples, a parabola; auto: the fit where it may.",
+        choices=("auto", "correlation", "likelihood", "upsample", "parabola", "none"),
+    )  # fmt: skip
+    refine_power: float = setting(
+        1.0, "number", "Exponent of the map on which positions are refined; 1 is the most precise.", low=0, high=1
+    )
+    upsample: int = setting(
+        16, "whole", "Samples per pixel for refine = upsample; the exact maximum does not need them.", low=2, high=1024, guide=(4, 8)
+    )
+    min_significance: float = setting(
+        5.0, "number", "Least Poisson significance of a disk, in standard deviations.", units="σ", low=0, high=1e6
+    )
+    min_relative_intensity: float = setting(
+        0.0, "number", "Least height relative to the strongest disk of the pattern.", low=0, high=1, guide=(0.01, 0.05)
+    )
+    min_absolute_intensity: float = setting(0.0, "number", "Least height of a disk.", units="counts per pixel", low=0)
+    min_spacing: float | None = setting(
+        None, "number", "Least distance of two disks; the weaker is dropped.", units="px", low=0, automatic="from the template's radius"
+    )
+    edge: float | None = setting(
+        None, "number", "Disks nearer to the detector's edge are dropped.", units="px", low=0, automatic="from the template's radius"
+    )
+    max_peaks: int = setting(70, "whole", "Most disks of one pattern.", low=1, high=10000, guide=(20, 50))
+
+
+class Disks(Stage):
+    """Find the Bragg disks of every pattern with the template, as the trial found best."""
+
+    name = "disks"
+    title = "Bragg disks"
+    settings = BraggSettings
+    section = "bragg"
+    needs: ClassVar = ("trial", "template", "technique")
+    makes: ClassVar = ("braggvectors",)
+    place: ClassVar = 60
+
+    def wanted(self, state: RunState) -> Reason:
+        technique = state["technique"]
+        return yes(f"the technique is {technique}") if technique in ("bragg", "both") else no(f"the technique is {technique}")
+
+    def reductions(self, state: RunState) -> dict[str, Any]:
+        import gpu4d
+
+        trial = state["trial"]
+        if trial.fit:
+            state.record.decide(f"Fit of a disk: {trial.options['parameters']} free parameters", trial.fit)
+        expected = ROOM * float(trial.counts.mean()) + 1
+        return {"braggvectors": gpu4d.BraggDisks(state["template"], **trial.options, expected_peaks=expected)}
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        disks = results["braggvectors"]
+        state.save("braggvectors", disks)
+        counts, record = np.asarray(disks.counts), state.record
+        seen = counts[state.where] if state.where is not None else counts.ravel()
+        middle = float(np.median(seen)) if seen.size else 0.0
+        record.figure("Bragg disks per pattern", f"{middle:.0f}", f"median; {int(seen.sum()):,} in all")
+        record.gate(
+            "Bragg disks per pattern",
+            COUNTS[0] <= middle <= COUNTS[1],
+            f"median {middle:.0f}, 5 % of patterns below {np.percentile(seen, 5):.0f}" if seen.size else "none",
+            f"{COUNTS[0]} – {COUNTS[1]}",
+            "adjust the thresholds, check the probe; more than 30 are fine where the lattice is dense",
+        )
+        if middle < LEAST:
+            record.warn(f"few Bragg disks: {middle:.0f} per pattern (median); a lattice needs three that do not lie on a line")
+
+    def pictures(self, state: RunState) -> Iterator[Drawn]:
+        from gpu4d import plot
+        from gpu4d.bragg import explain_disks
+
+        counts, trial, template = np.asarray(state["braggvectors"].counts), state["trial"], state["template"]
+        tried = counts[trial.positions[:, 0], trial.positions[:, 1]]
+        rx, ry = (int(i) for i in trial.positions[int(np.argmin(np.abs(tried - np.median(tried))))])
+        pattern = state.cube[rx, ry]
+        found = explain_disks(pattern, template, detector_mask=state.cube.detector_mask, **trial.options)
+        title = f"Position ({rx}, {ry}): accepted and rejected"
+        caption = "A pattern with a typical number of disks: every maximum of its correlation with the template, and why it counts or not."
+        yield Picture("disks", DISKS, title, caption), plot.disks(pattern, found, title, radius=template.radius)
+        few = int((counts < LEAST).sum())
+        caption = f"Bragg disks of every pattern; the guide recommends {COUNTS[0]} to {COUNTS[1]}, {few} patterns have fewer than {LEAST}."
+        made = plot.histogram(counts, "Disks per pattern", label="Bragg disks", recommended=COUNTS)
+        yield Picture("disk_counts", DISKS, "Disks per pattern", caption), made
+        caption = f"The vacuum probe the template is made of (radius {template.radius:.2f} px)."
+        yield Picture("probe", DIFFRACTION, "Probe", caption), plot.diffraction(state["probe"], "Probe", scale="linear")
+
+    def headline(self, state: RunState) -> str | None:
+        return "Bragg disks were searched, but no strain came out: the warnings say why."

@@ -1,0 +1,43 @@
+"""Which patterns hold counts."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpu4d.errors import InputError
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Stage
+
+MANY_COUNTS = 100  # from here on counts are shown as whole numbers
+
+
+class Patterns(Stage):
+    """Warn of patterns that hold nothing or nonsense; refuse a scan of nothing else."""
+
+    name = "patterns"
+    title = "patterns that hold counts"
+    needs: ClassVar = ("total", "mean_pattern")
+    makes: ClassVar = ("unusable",)
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        record, counts = state.record, np.asarray(state["total"])
+        visited = np.ones(counts.shape, bool) if state.where is None else state.where
+        unusable = np.zeros(counts.shape, bool)
+        kinds = {"with NaN or infinite values": ~np.isfinite(counts), "without any counts": counts == 0, "negative in all": counts < 0}
+        for kind, found in kinds.items():
+            found &= visited
+            unusable |= found
+            if found.any():
+                first = ", ".join(f"({x}, {y})" for x, y in np.argwhere(found)[:3])
+                record.warn(f"{int(found.sum())} of {int(visited.sum())} patterns are {kind}, the first at {first}: results are NaN there")
+        good = counts[visited & ~unusable]
+        if good.size == 0:
+            raise InputError(f"{state.cube.name}: no pattern has finite counts: is this the right dataset?")
+        if float(np.nanmin(np.asarray(state["mean_pattern"]))) < 0:
+            record.warn("some values are negative: subtracting a background in advance biases centres of mass and significances")
+        middle = float(np.median(good))
+        shown = f"{middle:,.0f}" if middle >= MANY_COUNTS else f"{middle:.3g}"
+        record.figure("Counts per pattern", shown, f"median of {good.size:,} patterns")
+        state.keep("unusable", unusable)

@@ -1,0 +1,110 @@
+"""The bright-field disk of the mean pattern, and the vacuum probe where there is one."""
+
+# ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpu4d.calibrate.bright_field_disk import edge_background, is_round
+from gpu4d.errors import InputError
+from gpu4d.workflow.inputs import region_mask
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.settings import setting
+from gpu4d.workflow.stage import Stage
+
+BACKGROUND = 0.01  # of the bright-field disk's level
+
+
+@dataclass
+class ProbeSettings:
+    """The vacuum probe that Bragg disks are compared with."""
+
+    file: str | None = setting(
+        None, "file", "FILE or FILE:/dataset with an image of the probe in vacuum.",
+        automatic="vacuum_region, else a disk of the measured radius and edge",
+    )  # fmt: skip
+    vacuum_region: list[int] | None = setting(
+        None, "region", "Scan positions in vacuum, [rx0, rx1, ry0, ry1], whose aligned mean is the probe.", low=0
+    )
+    template: str = setting(
+        "sigmoid", "text", "How the probe becomes a template of zero total.", choices=("sigmoid", "gaussian", "logistic", "flat")
+    )
+
+    def contradiction(self) -> str | None:
+        """Say what is wrong with the settings together."""
+        if self.file and self.vacuum_region:
+            return "probe.file and probe.vacuum_region are both set: the probe can come from one of them only"
+        return None
+
+
+class Probe(Stage):
+    """Measure the bright-field disk; make the template of a vacuum probe that was handed in or lies in the scan."""
+
+    name = "probe"
+    title = "bright-field disk"
+    settings = ProbeSettings
+    section = "probe"
+    needs: ClassVar = ("mean_pattern",)
+    uses: ClassVar = ("unusable",)
+    makes: ClassVar = ("mean_disk", "vacuum_template", "probe_origin")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        import gpu4d
+
+        disk, record = None, state.record
+        with record.stage(self.title):
+            image, origin = self._vacuum(state)
+            try:
+                disk = gpu4d.probe.measure_disk(state["mean_pattern"], state.cube.detector_mask)
+            except ValueError as error:  # InputError, or a fit that did not go
+                record.warn(
+                    f"the mean pattern shows no bright-field disk ({error}): virtual detectors stand about the middle of the detector"
+                )
+            if image is not None:
+                try:
+                    state.keep("vacuum_template", gpu4d.probe.template(image, kind=self.given(state).template))
+                    vacuum = gpu4d.probe.measure_disk(image)
+                except InputError as error:
+                    raise InputError(f"the vacuum probe ({origin}) cannot be used: {error}") from error
+                state.keep("probe_origin", origin)
+                if disk is not None:
+                    disk = disk._replace(radius=vacuum.radius, edge=vacuum.edge)
+        if disk is not None and not is_round(disk):
+            record.warn(
+                f"the brightest region of the mean pattern is no round disk (its edge is {disk.residual:.1f} px rms from a circle of "
+                f"{disk.radius:.1f} px): it is not used"
+            )
+            disk = None
+        if disk is not None:
+            state.keep("mean_disk", disk)
+            _background_gate(state)
+
+    def _vacuum(self, state: RunState) -> tuple[np.ndarray | None, str]:
+        """Return the probe that was handed in, or that of the vacuum region, and where it is from; None where neither is named."""
+        import gpu4d
+
+        given = self.given(state)
+        if state.given_probe is not None:
+            return state.given_probe, f"image {given.file}" if given.file else "given"
+        if given.vacuum_region is None:
+            return None, ""
+        where = region_mask(given.vacuum_region, state.cube.scan_shape, "probe.vacuum_region")
+        image = np.asarray(gpu4d.probe.from_vacuum(state.cube, where, **state.sweep_options))
+        return np.where(np.isfinite(image), image, 0.0), f"aligned mean of {int(where.sum())} patterns in vacuum"
+
+
+def _background_gate(state: RunState) -> None:
+    """Ask that the edge of the detector has next to no counts, seen against the bright-field disk."""
+    found = edge_background(state["mean_pattern"], state["mean_disk"])
+    if found is None:
+        return
+    state.record.gate(
+        "Background at the detector's edge",
+        found.share < BACKGROUND,
+        f"{found.level:.3g} counts, {100 * found.share:.2g} % of the bright-field disk",
+        f"below {100 * BACKGROUND:g} % of the disk",
+        "subtract a dark reference, or check for scattering that reaches the edge",
+    )

@@ -1,0 +1,56 @@
+"""The first pass over the scan: mean and maximum pattern, centre of mass, total counts."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Stage
+
+
+def sums(state: RunState) -> dict[str, Any]:
+    """Return the reductions of a survey."""
+    import gpu4d
+
+    everything = gpu4d.detectors.from_array(np.ones(state.cube.detector_shape, bool))
+    return {
+        "mean_pattern": gpu4d.MeanPattern(),
+        "max_pattern": gpu4d.MaxPattern(),
+        "com": gpu4d.CenterOfMass(),
+        "total": gpu4d.VirtualImage(everything),
+    }
+
+
+class FirstSums(Stage):
+    """Sum the scan with every pixel that the detector mask leaves."""
+
+    name = "survey"
+    title = "mean, maximum, centre of mass"
+    makes: ClassVar = ("first_sums",)
+
+    def reductions(self, state: RunState) -> dict[str, Any]:
+        return sums(state)
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        state.keep("first_sums", results)
+
+
+class Sums(Stage):
+    """Sum the scan again where bad pixels were found, and hand on the first sums where none were."""
+
+    name = "sums"
+    title = "mean, maximum, centre of mass again, without bad pixels"
+    needs: ClassVar = ("first_sums", "bad_pixels")
+    makes: ClassVar = ("mean_pattern", "max_pattern", "com", "total")
+
+    def reductions(self, state: RunState) -> dict[str, Any]:
+        return {} if state["bad_pixels"] is None else sums(state)
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        for name, result in (results or state["first_sums"]).items():
+            if name == "total":
+                state.keep(name, result)
+            else:
+                state.save(name, result)

@@ -1,0 +1,222 @@
+"""Bragg disks at a few positions: whether there are any, whether a lattice explains them, and how the beam moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpu4d.data.pointlist import PointListArray
+from gpu4d.errors import InputError
+from gpu4d.preprocess import fill_from_neighbours, in_counts
+from gpu4d.probe import Disk, Template
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Reason, Stage, no, yes
+
+WANDER = 0.25  # px rms: a mean pattern blurred by more gives a wrong radius and edge
+LEAST_ORIGINS = 9  # trial patterns with a beam, for its motion to be believed
+RELATIVE_THRESHOLD = 0.02  # of the strongest disk, where values are no counts and have no significance
+LEAST_EDGE = 0.5  # px: a sharper edge than half a pixel cannot be seen
+
+
+@dataclass
+class Trial:
+    """Bragg disks at a few positions.
+
+    Attributes
+    ----------
+    positions : (n, 2) int
+    disks : PointListArray
+        In the shape of the scan; other positions are empty.
+    options : dict
+        For `find_bragg_disks` and `BraggDisks`.
+    fit : str
+        How many free parameters a disk's fit has and why; empty where none is fitted.
+    lattice : Lattice or None
+    origin : Origin or None
+        The surface through the trial positions' unscattered disks.
+    """
+
+    positions: np.ndarray
+    disks: Any
+    options: dict[str, Any] = field(default_factory=dict)
+    fit: str = ""
+    lattice: Any = None
+    origin: Any = None
+
+    @property
+    def descan(self) -> float:
+        """How far the unscattered beam moves over the scan, pixels; 0 where that is not known."""
+        seen = int(np.isfinite(self.origin.measured[..., 0]).sum()) if self.origin is not None else 0
+        return float(np.hypot(*np.ptp(self.origin.fitted, axis=(0, 1)))) if seen >= LEAST_ORIGINS else 0.0
+
+    @property
+    def wander(self) -> float:
+        """How far the measured beam lies from its mean, rms in pixels; 0 where that is not known."""
+        if self.origin is None or np.isfinite(self.origin.measured[..., 0]).sum() < LEAST_ORIGINS:
+            return 0.0
+        return float(np.hypot(*np.nanstd(self.origin.measured, axis=(0, 1))))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Disks per trial pattern."""
+        return np.asarray(self.disks.counts)[self.positions[:, 0], self.positions[:, 1]]
+
+
+class TryDisks(Stage):
+    """Look for disks and a lattice at a few positions.
+
+    Where the beam moves, the disk is measured again with its motion taken off, and looked for again.
+    """
+
+    name = "trial"
+    title = "trial: Bragg disks at a few positions"
+    needs: ClassVar = ("total",)
+    uses: ClassVar = ("mean_disk", "vacuum_template", "unusable")
+    makes: ClassVar = ("trial", "trial_probe")
+
+    def wanted(self, state: RunState) -> Reason:
+        asked = state.recipe.analysis.technique
+        if asked in ("dpc", "images"):
+            return no(f"the recipe asks for {asked}")
+        if "mean_disk" not in state and "vacuum_template" not in state:
+            return no("without a bright-field disk or a given probe there is no template")
+        return yes("tells whether the scan has Bragg disks")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        disk, vacuum = state.get("mean_disk"), state.get("vacuum_template")
+        template = vacuum
+        if template is None:
+            try:
+                template = template_of(state, disk)
+            except InputError as error:
+                state.record.warn(f"the brightest region of the mean pattern is no whole disk ({error}): it is not used")
+                state.keep("trial_probe", (None, None))
+                return
+        with state.record.stage(self.title):
+            positions, options = trial_positions(state), bragg_options(state)
+            trial = try_disks(state, (disk, template), positions, options)
+            if vacuum is None and disk is not None and trial.wander > WANDER:
+                disk, template = measure_aligned(state, trial, disk, template)
+                trial = try_disks(state, (disk, template), positions, options)
+        state.keep("trial", trial)
+        state.keep("trial_probe", (disk, template))
+
+
+def template_of(state: RunState, disk: Disk) -> Template:
+    """Make the template of a disk like a measured one."""
+    import gpu4d
+
+    image = gpu4d.probe.synthetic(state.cube.detector_shape, disk.radius, center=(disk.qx, disk.qy), edge=max(disk.edge, LEAST_EDGE))
+    return gpu4d.probe.template(image, kind=state.recipe.probe.template)
+
+
+def try_disks(state: RunState, probe: tuple[Disk | None, Template], positions: np.ndarray, options: dict[str, Any]) -> Trial:
+    """Find disks at the positions, the surface of their origins, and a lattice."""
+    import gpu4d
+
+    disk, template = probe
+    reduction = gpu4d.BraggDisks(template, **options).choose(state.cube, state.where)
+    options = {**options, "parameters": reduction.parameters}
+    found = gpu4d.find_bragg_disks(state.cube, template, positions=positions, **options)
+    why = reduction.parameters_reason if reduction.refinement == "likelihood" else ""
+    trial = Trial(positions, in_scan_shape(found, positions, state.cube.scan_shape), options, why)
+    if len(trial.disks):
+        guess = state.calibration.origin if disk is None else (disk.qx, disk.qy)
+        try:
+            trial.origin = gpu4d.calibrate.origin(trial.disks, guess=guess, fit=state.recipe.origin.fit)
+            trial.lattice = gpu4d.find_lattice(trial.disks, trial.origin)
+        except InputError as error:
+            state.record.note(f"trial: {error}")
+    else:
+        state.record.warn("no disk was found in any trial pattern, not even the unscattered one: the thresholds may be too high")
+    return trial
+
+
+def measure_aligned(state: RunState, trial: Trial, disk: Disk, template: Template) -> tuple[Disk, Template]:
+    """Measure radius and edge of the disk in trial patterns that are moved so that their origins fall together.
+
+    Returns the disk and its template; those given where the aligned patterns show no whole disk.
+    """
+    import gpu4d
+    from gpu4d.imaging.shifted_patterns import shifted_patterns
+
+    record = state.record
+    x, y = trial.positions.T
+    origins = trial.origin.measured[x, y]
+    seen = np.isfinite(origins).all(axis=-1) & ~trial.origin.outliers[x, y]
+    stack = np.stack([np.asarray(state.cube[int(i), int(j)], dtype=np.float64) for i, j in trial.positions[seen]])
+    stack = fill_from_neighbours(stack, state.cube.detector_mask)
+    mean = shifted_patterns(stack, np.array([disk.qx, disk.qy]) - origins[seen]).mean(axis=0)
+    try:
+        aligned = gpu4d.probe.measure_disk(mean)
+    except ValueError as error:  # InputError, or a fit that did not go
+        record.note(f"disk of the aligned trial patterns: {error}")
+        return disk, template
+    again = f"disk of radius {disk.radius:.2f} px measured again as {aligned.radius:.2f} px"
+    record.note(f"the beam wanders by {trial.wander:.1f} px rms: {again}")
+    sharper = disk._replace(radius=aligned.radius, edge=aligned.edge)
+    try:
+        return sharper, template_of(state, sharper)
+    except InputError as error:  # a disk that is cut by the detector: the first measurement stands
+        record.note(f"disk of the aligned trial patterns: {error}")
+        return disk, template
+
+
+def bragg_options(state: RunState) -> dict[str, Any]:
+    """Return options of the disk search; values that are no counts have no significance, and get a relative threshold."""
+    b = state.recipe.bragg
+    options = {
+        "power": b.power,
+        "refine": None if b.refine == "none" else b.refine,
+        "refine_power": b.refine_power,
+        "upsample": b.upsample,
+        "min_significance": b.min_significance,
+        "min_relative_intensity": b.min_relative_intensity,
+        "min_absolute_intensity": b.min_absolute_intensity,
+        "min_spacing": b.min_spacing,
+        "edge": b.edge,
+        "max_peaks": b.max_peaks,
+    }
+    given = state.recipe.given
+    if not in_counts(state.cube.dtype, state["total"]) and "bragg.min_significance" not in given:
+        options["min_significance"] = 0.0
+        if "bragg.min_relative_intensity" not in given:
+            options["min_relative_intensity"] = RELATIVE_THRESHOLD
+        state.record.decide(
+            f"Threshold for disks: {options['min_relative_intensity']:g} of the strongest disk, not their significance",
+            "the values are fractions, not electron counts, so their Poisson noise is not known",
+        )
+    return options
+
+
+def trial_positions(state: RunState) -> np.ndarray:
+    """Return positions on a regular grid over the scan, (n, 2), of patterns that hold counts."""
+    rx, ry = state.cube.scan_shape
+    n = min(state.recipe.analysis.trial_positions, rx * ry)
+    columns = int(np.clip(round(np.sqrt(n * ry / rx)), 1, ry))
+    rows = int(np.clip(round(n / columns), 1, rx))
+    x, y = (((np.arange(k) + 0.5) * size / k).astype(int) for k, size in ((rows, rx), (columns, ry)))
+    grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
+    total = np.asarray(state["total"])
+    good = np.isfinite(total) & (total > 0)
+    keep = grid[good[grid[:, 0], grid[:, 1]]]
+    if len(keep) >= max(1, len(grid) // 4):
+        return keep
+    all_good = np.argwhere(good)
+    return all_good[np.linspace(0, len(all_good) - 1, min(n, len(all_good))).astype(int)]
+
+
+def in_scan_shape(found: PointListArray, positions: np.ndarray, shape: tuple[int, int]) -> PointListArray:
+    """Return lists of a few positions as lists of the whole scan, the others empty."""
+    if tuple(found.shape) == tuple(shape):
+        return found
+    number = positions[:, 0] * shape[1] + positions[:, 1]
+    order = np.argsort(number, kind="stable")
+    offsets = np.asarray(found.offsets)
+    counts = np.diff(offsets)
+    spread = np.zeros(shape[0] * shape[1] + 1, np.int64)
+    spread[number + 1] = counts
+    pick = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in order]) if len(order) else np.zeros(0, np.int64)
+    return PointListArray(np.cumsum(spread), {f: np.asarray(found.flat(f))[pick] for f in found.fields}, shape, found.units)

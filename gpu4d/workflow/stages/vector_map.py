@@ -1,0 +1,48 @@
+"""The Bragg vector map: all disks of the scan in one plane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from gpu4d.bragg.friedel import friedel_symmetry
+from gpu4d.workflow.picture import DISKS, Drawn, Picture
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Stage
+
+SYMMETRY = 0.8  # overlap of the map with its inversion
+
+
+class VectorMap(Stage):
+    """Collapse all disks about their own origins into one image."""
+
+    name = "vector_map"
+    title = "Bragg vector map"
+    needs: ClassVar = ("braggvectors", "origin", "template")
+    makes: ClassVar = ("bragg_vector_map",)
+    place: ClassVar = 50
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        import gpu4d
+
+        disks, origin, shape = state["braggvectors"], state["origin"].fitted, state.cube.detector_shape
+        with state.record.stage(self.title):
+            state.save("bragg_vector_map", gpu4d.bragg_vector_map(disks, shape, origin=origin, calibration=state.calibration))
+        likeness = friedel_symmetry(disks, origin, shape, state["template"].radius)
+        if likeness is not None:
+            state.record.gate(
+                "Symmetry of the Bragg vector map",
+                likeness > SYMMETRY,
+                f"overlap with its inversion {likeness:.2f}",
+                f"above {SYMMETRY:g}",
+                "check the origin and the elliptical distortion; a tilted specimen or several grains also break the symmetry",
+            )
+
+    def pictures(self, state: RunState) -> Iterator[Drawn]:
+        from gpu4d import plot
+
+        lattice = state.get("lattice")
+        caption = "All Bragg disks of the scan in one diffraction plane, about their own origins"
+        caption += ", with the lattice vectors that were found." if lattice is not None else "; no lattice was found in them."
+        made = plot.bragg_vector_map(state["bragg_vector_map"], lattice)
+        yield Picture("bragg_vector_map", DISKS, "Bragg vector map", caption), made
