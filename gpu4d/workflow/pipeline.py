@@ -26,6 +26,7 @@ from gpu4d.workflow.report import output
 from gpu4d.workflow.report.pictures import draw, stages_that_made_something
 from gpu4d.workflow.report.report import Page, Table, write
 from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stages import known_stages
 
 
 @dataclass
@@ -234,6 +235,7 @@ def write_report(
         command=command,
         versions=versions(),
         tables=list(tables),
+        stages=[(s.title, state.reasons[s.name].wanted, state.reasons[s.name].why) for s in known_stages() if s.name in state.reasons],
     )
     write(page, folder, output.REPORT)
 
