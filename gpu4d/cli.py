@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import click
 
+    from gpu4d.data.calibration_fields import GivenAs
+
 NEEDED = {"click": "click", "rich": "rich", "matplotlib": "matplotlib", "jinja2": "jinja2"}  # of the extra `app`
 
 
@@ -144,10 +146,7 @@ def _commands() -> click.Group:
     @file
     @dataset
     @shape
-    @click.option("--energy", type=float, metavar="EV", help="Beam energy, eV.")
-    @click.option("--semiangle", type=float, metavar="MRAD", help="Convergence semi-angle, mrad.")
-    @click.option("--q-pixel", type=float, metavar="1/Å", help="Detector pixel, 1/Å.")
-    @click.option("--r-pixel", type=float, metavar="Å", help="Distance of scan positions, Å.")
+    @_calibration_flags
     @click.option("--probe", metavar="FILE[:/P]", help="Image of the probe in vacuum.")
     @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="Settings; flags override it.")
     @out
@@ -285,13 +284,26 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
         click.echo(text)
 
 
+def _given_by_flag() -> list[GivenAs]:
+    """Return the calibration fields that have a flag of their own."""
+    from gpu4d.data.calibration_fields import FIELDS
+
+    return [field.given for field in FIELDS.values() if field.given is not None and field.given.flag]
+
+
+def _calibration_flags(command: Any) -> Any:
+    """Add a flag for every calibration field that has one."""
+    import click
+
+    for given in reversed(_given_by_flag()):
+        words = f"{given.explain.split('.')[0].split(',')[0]}, {given.units}."
+        command = click.option(f"--{given.name.replace('_', '-')}", type=float, metavar=given.flag, help=words)(command)
+    return command
+
+
 FLAGS = {
     "dataset": "input.dataset",
     "scan_shape": "input.scan_shape",
-    "energy": "calibration.energy",
-    "semiangle": "calibration.semiangle",
-    "q_pixel": "calibration.q_pixel",
-    "r_pixel": "calibration.r_pixel",
     "probe": "probe.file",
     "memory": "compute.memory",
     "device": "compute.device",
@@ -303,9 +315,10 @@ def _with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
     from gpu4d.workflow.recipe import Recipe
 
     recipe = Recipe() if path is None else Recipe.load(path)
+    names = FLAGS | {given.name: f"calibration.{given.name}" for given in _given_by_flag()}
     for name, value in flags.items():
         if value is not None:
-            recipe.set(FLAGS[name], value, origin="--" + name.replace("_", "-"))
+            recipe.set(names[name], value, origin="--" + name.replace("_", "-"))
     recipe.check()
     return recipe
 

@@ -16,8 +16,7 @@ import pytest
 import gpu4d
 from gpu4d.data.source import will_read
 from gpu4d.errors import InputError
-from gpu4d.io.formats import hdf5
-from gpu4d.io.sources import chunked, codecs
+from gpu4d.io.sources import chunked, codecs, hdf5_dataset
 from gpu4d.streaming.plan import cut
 
 hdf5plugin = pytest.importorskip("hdf5plugin")
@@ -330,8 +329,8 @@ def test_a_wrong_index_is_noticed(tmp_path, wrong):
                     return stop
 
     with h5py.File(tmp_path / "a.h5") as file:
-        assert hdf5.chunk_index(file["scan"], (1, 10, 8, 12)) is not None
-        assert hdf5.chunk_index(Wrong(file["scan"]), (1, 10, 8, 12)) is None
+        assert hdf5_dataset.chunk_index(file["scan"], (1, 10, 8, 12)) is not None
+        assert hdf5_dataset.chunk_index(Wrong(file["scan"]), (1, 10, 8, 12)) is None
 
 
 # ---------------------------------------------------------------- damage

@@ -8,23 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays, physics
+from gpu4d import physics
+from gpu4d.data.calibration_fields import FIELDS, Cut
 from gpu4d.errors import InputError
-
-# field: (units, what it is)
-FIELDS: dict[str, tuple[str, str]] = {
-    "q_pixel": ("1/Å", "size of a detector pixel, g = 1/d"),
-    "r_pixel": ("Å", "distance of scan positions"),
-    "energy": ("eV", "beam energy"),
-    "semiangle": ("mrad", "convergence semi-angle"),
-    "probe_radius": ("px", "radius of the bright-field (vacuum) disk on the detector"),
-    "origin": ("px", "centre of the unscattered beam: (2,) for all, or (Rx, Ry, 2)"),
-    "origin_measured": ("px", "origin as measured at every position, before a surface was fitted, (Rx, Ry, 2)"),
-    "ellipse": ("px, px, rad", "semi-axes a ≥ b of what should be a circle, and the angle of a from qx towards qy"),
-    "rotation": ("rad", "QR rotation θ: v_scan = R(θ) v_det, after swapping where transpose is set"),
-    "transpose": ("", "detector axes are swapped (qx, qy) -> (qy, qx) before the rotation"),
-}
-_POSITIVE = ("q_pixel", "r_pixel", "energy", "semiangle", "probe_radius")
 
 
 @dataclass(frozen=True)
@@ -92,7 +78,7 @@ class Calibration:
         for field, value in values.items():
             if field not in FIELDS:
                 raise InputError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
-            self._values[field] = value = _checked(field, value)
+            self._values[field] = value = None if value is None else FIELDS[field].check(FIELDS[field], value)
             short = value if np.ndim(value) == 0 or np.size(value) <= 3 else f"array {np.shape(value)}"
             self.history.append(Measurement(field, short, how, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")))
 
@@ -115,6 +101,37 @@ class Calibration:
         other.history = list(self.history)
         return other
 
+    def override(self, better: Calibration) -> None:
+        """Take over every field that `better` knows, with its history."""
+        self._values.update(better.known())
+        self.history.extend(better.history)
+
+    def cropped(self, cut: Cut) -> Calibration:
+        """Return the calibration of a part of the scan and of the detector."""
+        return self._changed("cropped", cut)
+
+    def binned(self, detector: int, scan: int) -> Calibration:
+        """Return the calibration after pixels and positions were summed in squares."""
+        return self._changed("binned", (detector, scan))
+
+    def swapped(self, detector: bool, scan: bool) -> Calibration:
+        """Return the calibration after the detector axes, or the scan axes, were exchanged.
+
+        v_scan = R(θ) Sᵗ v_det, S the swap. S on the detector flips t; S on the scan gives S R(θ) = R(−θ) S, so it flips both.
+        """
+        other = self._changed("swapped", (detector, scan))
+        if detector != scan and (self.rotation is not None or self.transpose is not None):
+            other._values["transpose"] = not self.transpose
+        return other
+
+    def _changed(self, how: str, by: Any) -> Calibration:
+        other = self.copy()
+        for field, value in self.known().items():
+            change = getattr(FIELDS[field], how)
+            if change is not None:
+                other._values[field] = change(value, by)
+        return other
+
     def known(self) -> dict[str, Any]:
         """Fields that have a value."""
         return {field: value for field, value in self._values.items() if value is not None}
@@ -128,7 +145,7 @@ class Calibration:
         """The value of a field, or an error that says how to give it."""
         value = self._values[field]
         if value is None:
-            units, what = FIELDS[field]
+            units, what = FIELDS[field].units, FIELDS[field].what
             flag = "--" + field.replace("_", "-")
             raise InputError(f"{what} is not known: set calibration.{field} ({units}), or {flag} on the command line")
         return value
@@ -165,27 +182,4 @@ class Calibration:
                 return "×".join(map(str, np.shape(v)))
             return f"{v:.5g}" if isinstance(v, float) else str(v)
 
-        return f"Calibration({', '.join(f'{k}={show(v)} {FIELDS[k][0]}'.strip() for k, v in self.known().items())})"
-
-
-def _checked(field: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if field in _POSITIVE:
-        value = float(value)
-        if not (value > 0 and np.isfinite(value)):
-            raise InputError(f"{field} is {value}, need a positive number in {FIELDS[field][0]}")
-        return value
-    if field == "transpose":
-        return bool(value)
-    if field == "rotation":
-        return float(value)
-    if field == "ellipse":
-        a, b, theta = arrays.floats(value)
-        if not a >= b > 0:
-            raise InputError(f"ellipse is (a={a:g}, b={b:g}, theta={theta:g}), need a ≥ b > 0")
-        return (a, b, theta)
-    array = arrays.to_numpy(value).astype(np.float64, copy=False)
-    if array.shape[-1:] != (2,) or array.ndim not in (1, 3):
-        raise InputError(f"{field} has shape {array.shape}, need (2,) or (Rx, Ry, 2) in detector pixels")
-    return array
+        return f"Calibration({', '.join(f'{k}={show(v)} {FIELDS[k].units}'.strip() for k, v in self.known().items())})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
+from gpu4d.data.calibration_fields import Cut
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.data.source import ArraySource, Shape4, Source
 from gpu4d.data.views import BinnedSource, CroppedSource, SwappedSource
@@ -107,12 +107,7 @@ class DataCube:
         """
         given = zip((rx, ry, qx, qy), self.shape, ("rx", "ry", "qx", "qy"))
         ranges: Any = tuple(_range(cut, size, name) for cut, size, name in given)
-        calibration = self.calibration.copy()
-        for field in ("origin", "origin_measured"):
-            origin = getattr(calibration, field)
-            if origin is not None:
-                shifted = origin - (ranges[2].start, ranges[3].start)
-                calibration._values[field] = shifted if shifted.ndim == 1 else shifted[ranges[0], ranges[1]]
+        calibration = self.calibration.cropped(Cut(*ranges))
         mask = None if self.detector_mask is None else self.detector_mask[ranges[2], ranges[3]]
         return DataCube(CroppedSource(self.source, ranges), calibration, self.metadata, mask, self.name)
 
@@ -124,17 +119,7 @@ class DataCube:
         for name, n, size in (("detector", detector, min(self.shape[2:])), ("scan", scan, min(self.shape[:2]))):
             if not (isinstance(n, int | np.integer) and 1 <= n <= size):
                 raise InputError(f"bin({name}={n!r}): need a whole number from 1 to {size}")
-        c = self.calibration.copy()
-        for field, factor in (("q_pixel", detector), ("r_pixel", scan), ("probe_radius", 1 / detector)):
-            if getattr(c, field) is not None:
-                c._values[field] = getattr(c, field) * factor
-        for field in ("origin", "origin_measured"):
-            origin = getattr(c, field)
-            if origin is not None:
-                if origin.ndim == 3 and scan > 1:
-                    rx, ry = (n // scan for n in self.scan_shape)
-                    origin = origin[: rx * scan, : ry * scan].reshape(rx, scan, ry, scan, 2).mean((1, 3))
-                c._values[field] = (origin - (detector - 1) / 2) / detector
+        c = self.calibration.binned(int(detector), int(scan))
         mask = self.detector_mask
         if mask is not None:
             qx, qy = (n // detector for n in self.detector_shape)
@@ -148,19 +133,7 @@ class DataCube:
         """
         if not (detector or scan):
             return self
-        c = self.calibration.copy()
-        for field in ("origin", "origin_measured"):
-            origin = getattr(c, field)
-            if origin is not None:
-                origin = origin[..., ::-1] if detector else origin
-                c._values[field] = origin.swapaxes(0, 1) if scan and origin.ndim == 3 else origin
-        # v_scan = R(θ) Sᵗ v_det, S the swap: S on the detector flips t; S on the scan gives S R(θ) = R(−θ) S, so it flips both.
-        if detector != scan and (c.rotation is not None or c.transpose is not None):
-            c._values["transpose"] = not c.transpose
-        if scan and c.rotation is not None:
-            c._values["rotation"] = -c.rotation
-        if detector and c.ellipse is not None:
-            c._values["ellipse"] = (*c.ellipse[:2], math.pi / 2 - c.ellipse[2])
+        c = self.calibration.swapped(detector, scan)
         mask = self.detector_mask
         return DataCube(
             SwappedSource(self.source, scan, detector), c, self.metadata, mask.T if mask is not None and detector else mask, self.name

@@ -9,8 +9,10 @@ from typing import Any
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.io.format import Format, OpenOptions
+from gpu4d.io.formats import known_formats
 
-ACCEPTED = "accepted are HDF5 (EMD, py4DSTEM, or any file with a 4D dataset) and .npy"
+HEAD_BYTES = 512  # of a file, that a format may recognise it by
 
 
 def open(
@@ -56,63 +58,34 @@ def open(
             f"open takes the path of a file, got {type(path).__name__}; an array in memory becomes a cube by gpu4d.DataCube(array)"
         )
     path = os.fspath(path)
-    kind = recognise(path)
-    if kind == "npy":
-        from gpu4d.io.formats.npy import open_npy
-
-        if dataset is not None:
-            raise InputError(f"{path}: a .npy file holds one array, there is no dataset {dataset!r}: leave --dataset away")
-        source: Any = open_npy(path, scan_shape)
-        found, metadata, name = Calibration(), {}, os.path.splitext(os.path.basename(path))[0]
-    else:
-        from gpu4d.io.formats import emd, hdf5
-
-        with hdf5.open_file(path) as file:
-            name, chosen = hdf5.choose(file, dataset, scan_shape)
-            source = hdf5.source_of(file, name, chosen, scan_shape)
-            energy = calibration.energy if calibration is not None else None
-            found = emd.calibration_of(file, name, chosen, source.shape, energy)
-            metadata = emd.metadata_of(file, name, chosen)
-            name = emd.cube_name(path, name)
+    energy = calibration.energy if calibration is not None else None
+    opened = recognise(path).open(path, OpenOptions(dataset, scan_shape, energy))
+    found = opened.calibration
     if calibration is not None:
-        for field, value in calibration.known().items():
-            found._values[field] = value
-        found.history.extend(calibration.history)
+        found.override(calibration)
     found.complete()
-    mask = metadata.get("metadata", {}).get("detector", {}).get("mask")
-    return DataCube(source, found, {"path": path, "dataset": getattr(source, "dataset", None), **metadata}, mask, name)
+    metadata = {"path": path, "dataset": getattr(opened.source, "dataset", None), **opened.metadata}
+    return DataCube(opened.source, found, metadata, opened.detector_mask, opened.name)
 
 
-def recognise(path: str) -> str:
-    """ "hdf5" or "npy" by the file's first bytes; one clear line for anything else."""
+def recognise(path: str) -> Format:
+    """Return the format of a file, found by its content; one clear line for anything else."""
+    accepted = f"accepted are {' and '.join(known.accepts for known in known_formats())}"
     if not os.path.exists(path):
-        raise InputError(f"{path}: no such file; give the path of a scan ({ACCEPTED})")
+        raise InputError(f"{path}: no such file; give the path of a scan ({accepted})")
     if os.path.isdir(path):
-        raise InputError(f"{path} is a directory; give one file ({ACCEPTED})")
+        raise InputError(f"{path} is a directory; give one file ({accepted})")
     if not os.path.isfile(path):
-        raise InputError(f"{path} is no regular file; {ACCEPTED}")
+        raise InputError(f"{path} is no regular file; {accepted}")
     try:
         with builtins.open(path, "rb") as file:
-            head = file.read(512)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if head.startswith(b"\x93NUMPY"):
-        return "npy"
-    if _has_hdf5_signature(path):
-        return "hdf5"
+    for known in known_formats():
+        if known.recognise(path, head):
+            return known
     if not head:
-        raise InputError(f"{path} is empty; {ACCEPTED}")
+        raise InputError(f"{path} is empty; {accepted}")
     text = all(c in b"\t\n\r\f\b" or c >= 32 for c in head[:64])
-    raise InputError(f"{path} is {'a text file' if text else 'of an unknown format'}, whatever its name says; {ACCEPTED}")
-
-
-def _has_hdf5_signature(path: str) -> bool:
-    """HDF5's signature stands at byte 0, or behind a user block of 512, 1024, 2048 … bytes."""
-    size, at = os.path.getsize(path), 0
-    with builtins.open(path, "rb") as file:
-        while at < size:
-            file.seek(at)
-            if file.read(8) == b"\x89HDF\r\n\x1a\n":
-                return True
-            at = max(512, 2 * at)
-    return False
+    raise InputError(f"{path} is {'a text file' if text else 'of an unknown format'}, whatever its name says; {accepted}")

@@ -16,6 +16,7 @@ from gpu4d.io.formats import emd, hdf5
 from gpu4d.io.formats.emd_nodes import UNITS
 from gpu4d.io.opening import open as open_scan
 from gpu4d.io.opening import recognise
+from gpu4d.io.sources.hdf5_file import open_file, reading
 
 _OURS = {file: ours for ours, file in UNITS.items() if ours}
 _DETECTOR = {"DiffractionSlice", "VirtualDiffraction", "Probe", "BraggVectorMap"}
@@ -44,10 +45,10 @@ def read_emd(path: Any) -> dict[str, Any]:
         Not an EMD 1.0 file, or damaged.
     """
     path = os.fspath(path)
-    if recognise(path) != "hdf5":
+    if recognise(path).name != "hdf5":
         raise InputError(f"{path} is a .npy file, not EMD: open it with gpu4d.open")
     found: dict[str, Any] = {}
-    with hdf5.open_file(path) as file:
+    with open_file(path) as file:
         roots = [name for name in file if isinstance(file.get(name), h5py.Group) and emd.group_type(file[name]) == "root"]
         if not roots:
             raise InputError(f"{path}: HDF5, but not EMD 1.0 (no group marked 'root'): open its scan with gpu4d.open")
@@ -59,7 +60,7 @@ def read_emd(path: Any) -> dict[str, Any]:
             found |= {prefix + key: value for key, value in metadata.items()}
             if calibration is not None:
                 found[f"{prefix}calibration"] = calibration
-            with hdf5.reading(path, name):
+            with reading(path, name):
                 _walk(file[name], prefix, calibration or Calibration(), path, found)
     return found
 
@@ -144,7 +145,7 @@ def load_image(spec: str) -> np.ndarray:
         No such file or dataset, not an image, several images and no path.
     """
     path, inside = _split(os.fspath(spec))
-    if recognise(path) == "npy":
+    if recognise(path).name == "npy":
         if inside:
             raise InputError(f"{spec}: a .npy file holds one array; leave {inside!r} away")
         try:
@@ -152,7 +153,7 @@ def load_image(spec: str) -> np.ndarray:
         except (ValueError, OSError) as error:
             raise InputError(f"{path}: not a readable .npy file ({str(error).splitlines()[0]})") from error
     else:
-        with hdf5.open_file(path) as file, hdf5.reading(path, inside or "/"):
+        with open_file(path) as file, reading(path, inside or "/"):
             image = _image_dataset(file, inside)[()]
     if image.ndim == 3 and image.shape[0] <= 2:
         image = image[0]
@@ -176,11 +177,11 @@ def _image_dataset(file: h5py.File, inside: str) -> h5py.Dataset:
         if isinstance(item, h5py.Group):
             item = item.get("data")
         if not isinstance(item, h5py.Dataset):
-            raise InputError(f"{file.filename}: no dataset {inside!r}; {hdf5._others(file)}")
+            raise InputError(f"{file.filename}: no dataset {inside!r}; {hdf5.others(file)}")
         return item
     images = {p: d for p, d in hdf5.datasets(file).items() if d.shape is not None and d.ndim == 2 and d.dtype.kind in "biuf"}
     if len(images) != 1:
         listed = "; ".join(hdf5.describe(p, d) for p, d in list(images.items())[:8])
-        what = f"{len(images)} images: {listed}" if images else f"no image: {hdf5._others(file)}"
+        what = f"{len(images)} images: {listed}" if images else f"no image: {hdf5.others(file)}"
         raise InputError(f"{file.filename} holds {what}. Name one as {file.filename}:/path")
     return next(iter(images.values()))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
 from gpu4d.workflow.recipe.recipe import Recipe
@@ -39,16 +39,13 @@ def views(cube: DataCube, recipe: Recipe) -> DataCube:
 
 def calibrate(cube: DataCube, recipe: Recipe) -> None:
     """Write the recipe's physical values into the cube's calibration. They describe the scan as it is analysed, after binning."""
-    given = recipe.calibration
-    values = {"energy": given.energy, "semiangle": given.semiangle, "q_pixel": given.q_pixel, "r_pixel": given.r_pixel}
-    if given.rotation_degrees is not None:
-        values["rotation"] = math.radians(given.rotation_degrees)
-    if given.transpose is not None:
-        values["transpose"] = given.transpose
-    for field, value in values.items():
+    for field in FIELDS.values():
+        if field.given is None:
+            continue
+        value, where = getattr(recipe.calibration, field.given.name), f"calibration.{field.given.name}"
         if value is not None:
-            name = "rotation_degrees" if field == "rotation" else field
-            cube.calibration.set(**{field: value}, how=f"given ({recipe.given.get(f'calibration.{name}', 'recipe')})")
+            value = value if field.given.kind == "switch" else value * field.given.per_unit
+            cube.calibration.set(**{field.name: value}, how=f"given ({recipe.given.get(where, 'recipe')})")
 
 
 def scan_mask(cube: DataCube, recipe: Recipe) -> np.ndarray | None:

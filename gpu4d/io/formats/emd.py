@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from gpu4d.data.calibration import Calibration, Measurement
+from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.source import Shape4
 from gpu4d.io.units import detector_pixel, log, scan_step
 
@@ -134,8 +135,7 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
     """
     c = Calibration()
     how = "EMD calibration in the file"
-    simple = {"probe_radius": keys.get("probe_semiangle"), "energy": keys.get("energy")}
-    simple["semiangle"] = keys.get("semiangle") or keys.get("convergence_semiangle_mrad")
+    simple = {name: next((keys[k] for k in field.emd if keys.get(k)), None) for name, field in FIELDS.items() if field.emd}
     rotation, degrees = keys.get("QR_rotation"), _number(keys.get("QR_rotation_degrees"))
     simple["rotation"] = rotation if rotation is not None else None if degrees is None else np.deg2rad(degrees)
     # py4DSTEM writes QR_flip = False also where nobody looked: without a rotation it says nothing

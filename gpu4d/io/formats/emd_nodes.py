@@ -12,6 +12,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
+from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
@@ -20,6 +21,7 @@ from gpu4d.errors import InputError
 # py4DSTEM's spelling of our units, and back
 UNITS = {"Å": "A", "1/Å": "A^-1", "px": "pixels", "": "1"}
 STREAM_BYTES = 32 << 20
+ALWAYS = ("energy", "semiangle", "convergence_semiangle_mrad")  # keys py4DSTEM looks for; None where the value is not known
 
 
 def node(parent: h5py.Group, name: str, kind: str, python_class: str) -> h5py.Group:
@@ -100,14 +102,12 @@ def calibration_keys(c: Calibration, targets: Sequence[str]) -> dict[str, Any]:
         "R_pixel_size": c.r_pixel or 1.0,
         "R_pixel_units": "A" if c.r_pixel else "pixels",
         "QR_flip": bool(c.transpose),
-        "energy": c.energy,
-        "semiangle": c.semiangle,
-        "convergence_semiangle_mrad": c.semiangle,
     }
+    for name, field in FIELDS.items():
+        value = getattr(c, name)
+        keys |= {key: value for key in field.emd if value is not None or key in ALWAYS}
     if c.rotation is not None:
         keys |= {"QR_rotation": c.rotation, "QR_rotation_degrees": float(np.rad2deg(c.rotation))}
-    if c.probe_radius is not None:
-        keys["probe_semiangle"] = c.probe_radius
     if c.ellipse is not None:
         keys |= dict(zip(("a", "b", "theta"), c.ellipse))
     if c.origin is not None:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import os
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gpu4d.errors import InputError
+from gpu4d.io.format import Format, Opened, OpenOptions
 from gpu4d.io.sources.layout import ACCEPTED, check_scan_shape, is_usable
 from gpu4d.io.sources.mapped import MappedSource
+
+MAGIC = b"\x93NUMPY"
+
+
+class Npy(Format):
+    """One NumPy array in a file."""
+
+    name: ClassVar = "npy"
+    accepts: ClassVar = ".npy"
+
+    def recognise(self, path: str, head: bytes) -> bool:
+        return head.startswith(MAGIC)
+
+    def open(self, path: str, options: OpenOptions) -> Opened:
+        if options.dataset is not None:
+            raise InputError(f"{path}: a .npy file holds one array, there is no dataset {options.dataset!r}: leave --dataset away")
+        return Opened(open_npy(path, options.scan_shape), name=os.path.splitext(os.path.basename(path))[0])
 
 
 def read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:

@@ -77,7 +77,7 @@ class LibrarySource:
         return np.empty((rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:]), self.dtype)
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
-        from gpu4d.io.formats.hdf5 import open_file, reading
+        from gpu4d.io.sources.hdf5_file import open_file, reading
 
         out = self._buffer(rows, columns, out)
         selection, values = (columns, out[0]) if self.frames else ((rows, columns), out)
@@ -117,7 +117,7 @@ class ChunkedSource(LibrarySource):
     fill : number
         Value of chunks that were never written.
     index : dict
-        ``"offsets"``, ``"sizes"``, ``"skipped"``: arrays over the grid of chunks, from `gpu4d.io.formats.hdf5.chunk_index`;
+        ``"offsets"``, ``"sizes"``, ``"skipped"``: arrays over the grid of chunks, from `gpu4d.io.sources.hdf5_dataset.chunk_index`;
         offset -1 where a chunk was never written.
     """
 

@@ -3,8 +3,10 @@
 # ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from typing import Any
 
+from gpu4d.data.calibration_fields import FIELDS, GivenAs
 from gpu4d.workflow.settings import setting
 
 
@@ -37,34 +39,13 @@ class InputSettings:
     bin_scan: int = setting(1, "whole", "Sum the patterns of squares of this many positions while reading.", low=1, high=64, guide=(2, 4))
 
 
-@dataclass
-class CalibrationSettings:
-    """What is known of the experiment; overrides what the file says."""
+def _calibration_setting(given: GivenAs) -> tuple[str, type, Any]:
+    rule = {"units": given.units, "low": given.low, "high": given.high, "automatic": given.automatic}
+    return given.name, object, setting(None, given.kind, given.explain, **rule)
 
-    energy: float | None = setting(None, "number", "Beam energy.", units="eV", low=1e3, high=3e6, automatic="as the file says")
-    semiangle: float | None = setting(
-        None, "number", "Convergence semi-angle. With the energy and the measured disk radius it gives the detector pixel.",
-        units="mrad", low=1e-3, high=200, automatic="as the file says",
-    )  # fmt: skip
-    q_pixel: float | None = setting(
-        None,
-        "number",
-        "Detector pixel, g = 1/d.",
-        units="1/Å",
-        low=1e-7,
-        high=10,
-        automatic="as the file says, else from energy and semi-angle",
-    )
-    r_pixel: float | None = setting(
-        None, "number", "Distance of scan positions.", units="Å", low=1e-4, high=1e7, automatic="as the file says"
-    )
-    rotation_degrees: float | None = setting(
-        None, "number", "Rotation from detector to scan axes: v_scan = R(θ) v_det.", units="degrees", low=-360, high=360,
-        automatic="as the file says; for DPC, from the least curl",
-    )  # fmt: skip
-    transpose: bool | None = setting(
-        None, "switch", "Detector axes are exchanged before the rotation.", automatic="as the file says; for DPC, from the least curl"
-    )
+
+CalibrationSettings = make_dataclass("CalibrationSettings", [_calibration_setting(f.given) for f in FIELDS.values() if f.given is not None])
+CalibrationSettings.__doc__ = "What is known of the experiment; overrides what the file says."
 
 
 @dataclass

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d.data.calibration import FIELDS, Calibration
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.errors import InputError
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, default, literal
@@ -117,13 +118,13 @@ def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str, str]
     """Every field with its value, unit and origin; what is not known says so."""
     how = {m.field: m.how for m in calibration.history}
     rows = []
-    for name, (units, what) in FIELDS.items():
+    for name, quantity in FIELDS.items():
         value = getattr(calibration, name)
         if value is None:
             if name not in ("origin_measured", "ellipse", "transpose"):
-                rows.append((_short(what), "", units, "not known"))
+                rows.append((_short(quantity.what), "", quantity.units, "not known"))
             continue
-        rows.append((_short(what), *_shown(name, value, units), how.get(name, "")))
+        rows.append((_short(quantity.what), *_shown(name, value, quantity.units), how.get(name, "")))
     return rows
 
 

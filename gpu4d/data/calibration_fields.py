@@ -1,0 +1,185 @@
+"""The fields of a calibration: one row each. A new field is a new row; files, recipes, the command line and the report follow.
+
+Functions of a row get values that are known, never None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.errors import InputError
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Ranges that are kept of a scan: half-open slices in steps of one."""
+
+    rx: slice
+    ry: slice
+    qx: slice
+    qy: slice
+
+
+@dataclass(frozen=True)
+class GivenAs:
+    """How a user gives a field in a recipe and on the command line.
+
+    Attributes
+    ----------
+    name : str
+        In the recipe's section [calibration].
+    units : str
+    low, high : float or None
+        Accepted range, ends included.
+    automatic : str
+        What happens while it is not given.
+    explain : str
+        For the recipe.
+    flag : str
+        What stands behind ``--name`` on the command line, "EV"; empty for no flag.
+    per_unit : float
+        The field's value of one given unit: π/180 for degrees.
+    kind : str
+        "number" or "switch".
+    """
+
+    name: str
+    units: str = ""
+    low: float | None = None
+    high: float | None = None
+    automatic: str = "as the file says"
+    explain: str = ""
+    flag: str = ""
+    per_unit: float = 1.0
+    kind: str = "number"
+
+
+Change = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One quantity of a calibration.
+
+    Attributes
+    ----------
+    name, units, what : str
+        In code, and in words.
+    check : callable (Field, value) -> value
+        Refuses what cannot be one.
+    emd : tuple of str
+        Keys of an EMD file that hold the plain number; the first that is there is read, all are written. Empty for fields whose
+        form in a file is special (`gpu4d.io.formats.emd`).
+    given : GivenAs or None
+        None for what only a measurement gives.
+    cropped : callable (value, Cut) -> value, optional
+    binned : callable (value, (detector, scan)) -> value, optional
+    swapped : callable (value, (detector, scan)) -> value, optional
+        How it changes with the data; not named, it stays.
+    """
+
+    name: str
+    units: str
+    what: str
+    check: Callable[[Field, Any], Any]
+    emd: tuple[str, ...] = ()
+    given: GivenAs | None = None
+    cropped: Change | None = None
+    binned: Change | None = None
+    swapped: Change | None = None
+
+
+def positive(field: Field, value: Any) -> float:
+    """Take a positive finite number."""
+    value = float(value)
+    if not (value > 0 and np.isfinite(value)):
+        raise InputError(f"{field.name} is {value}, need a positive number in {field.units}")
+    return value
+
+
+def number(field: Field, value: Any) -> float:
+    """Take a number."""
+    return float(value)
+
+
+def switch(field: Field, value: Any) -> bool:
+    """Take yes or no."""
+    return bool(value)
+
+
+def axes_of_ellipse(field: Field, value: Any) -> tuple[float, float, float]:
+    """Take (a, b, theta) with a ≥ b > 0."""
+    a, b, theta = arrays.floats(value)
+    if not a >= b > 0:
+        raise InputError(f"ellipse is (a={a:g}, b={b:g}, theta={theta:g}), need a ≥ b > 0")
+    return (a, b, theta)
+
+
+def places(field: Field, value: Any) -> np.ndarray:
+    """Take detector positions: (2,) for all patterns, or (Rx, Ry, 2)."""
+    array = arrays.to_numpy(value).astype(np.float64, copy=False)
+    if array.shape[-1:] != (2,) or array.ndim not in (1, 3):
+        raise InputError(f"{field.name} has shape {array.shape}, need (2,) or (Rx, Ry, 2) in detector pixels")
+    return array
+
+
+def _places_cropped(value: np.ndarray, cut: Cut) -> np.ndarray:
+    moved = value - (cut.qx.start, cut.qy.start)
+    return moved if moved.ndim == 1 else moved[cut.rx, cut.ry]
+
+
+def _places_binned(value: np.ndarray, by: tuple[int, int]) -> np.ndarray:
+    """Pixel centres are integers: the centre of the first square of n pixels lies at (n − 1) / 2."""
+    detector, scan = by
+    if value.ndim == 3 and scan > 1:
+        rx, ry = (n // scan for n in value.shape[:2])
+        value = value[: rx * scan, : ry * scan].reshape(rx, scan, ry, scan, 2).mean((1, 3))
+    return (value - (detector - 1) / 2) / detector
+
+
+def _places_swapped(value: np.ndarray, swap: tuple[bool, bool]) -> np.ndarray:
+    detector, scan = swap
+    value = value[..., ::-1] if detector else value
+    return value.swapaxes(0, 1) if scan and value.ndim == 3 else value
+
+
+def _ellipse_swapped(value: tuple[float, float, float], swap: tuple[bool, bool]) -> tuple[float, float, float]:
+    return (*value[:2], math.pi / 2 - value[2]) if swap[0] else value
+
+
+_PLACES: Mapping[str, Any] = {"check": places, "cropped": _places_cropped, "binned": _places_binned, "swapped": _places_swapped}
+
+# fmt: off
+ROWS = (
+    Field("q_pixel", "1/Å", "size of a detector pixel, g = 1/d", positive, binned=lambda v, by: v * by[0],
+          given=GivenAs("q_pixel", "1/Å", 1e-7, 10, "as the file says, else from energy and semi-angle", "Detector pixel, g = 1/d.",
+                        flag="1/Å")),
+    Field("r_pixel", "Å", "distance of scan positions", positive, binned=lambda v, by: v * by[1],
+          given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å")),
+    Field("energy", "eV", "beam energy", positive, ("energy",),
+          GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV")),
+    Field("semiangle", "mrad", "convergence semi-angle", positive, ("semiangle", "convergence_semiangle_mrad"),
+          GivenAs("semiangle", "mrad", 1e-3, 200, flag="MRAD",
+                  explain="Convergence semi-angle. With the energy and the measured disk radius it gives the detector pixel.")),
+    Field("probe_radius", "px", "radius of the bright-field (vacuum) disk on the detector", positive, ("probe_semiangle",),
+          binned=lambda v, by: v * (1 / by[0])),
+    Field("origin", "px", "centre of the unscattered beam: (2,) for all, or (Rx, Ry, 2)", **_PLACES),
+    Field("origin_measured", "px", "origin as measured at every position, before a surface was fitted, (Rx, Ry, 2)", **_PLACES),
+    Field("ellipse", "px, px, rad", "semi-axes a ≥ b of what should be a circle, and the angle of a from qx towards qy", axes_of_ellipse,
+          swapped=_ellipse_swapped),
+    Field("rotation", "rad", "QR rotation θ: v_scan = R(θ) v_det, after swapping where transpose is set", number,
+          swapped=lambda v, swap: -v if swap[1] else v,
+          given=GivenAs("rotation_degrees", "degrees", -360, 360, "as the file says; for DPC, from the least curl",
+                        "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180)),
+    Field("transpose", "", "detector axes are swapped (qx, qy) -> (qy, qx) before the rotation", switch,
+          given=GivenAs("transpose", automatic="as the file says; for DPC, from the least curl", kind="switch",
+                        explain="Detector axes are exchanged before the rotation.")),
+)
+# fmt: on
+FIELDS: dict[str, Field] = {row.name: row for row in ROWS}

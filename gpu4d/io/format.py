@@ -1,0 +1,90 @@
+"""What a file format is: how a file is recognised, and what opening it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.source import Source
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """What the caller of `gpu4d.open` knows.
+
+    Attributes
+    ----------
+    dataset : str or None
+        Path inside the file, for formats that hold several arrays.
+    scan_shape : (int, int) or None
+        (Rx, Ry), for formats that store a list of patterns.
+    energy : float or None
+        eV, known from elsewhere: turns angles into 1/Å.
+    """
+
+    dataset: str | None = None
+    scan_shape: tuple[int, int] | None = None
+    energy: float | None = None
+
+
+@dataclass
+class Opened:
+    """A scan in a file.
+
+    Attributes
+    ----------
+    source : Source
+        Reads the patterns; nothing is loaded yet.
+    calibration : Calibration
+        What the file says in a standard way.
+    metadata : dict
+        What the file says in other ways, unjudged.
+    name : str
+        What to call the scan.
+    detector_mask : (Qx, Qy) bool or None
+        True where the detector counts, if the file says so.
+    """
+
+    source: Source
+    calibration: Calibration = field(default_factory=Calibration)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    name: str = "datacube"
+    detector_mask: Any = None
+
+
+class Format:
+    """One file format. A new one is a file in `gpu4d/io/formats` and a line in the table there.
+
+    Attributes
+    ----------
+    name : str
+        One word.
+    accepts : str
+        How messages call it: "accepted are HDF5 (…), .npy".
+    """
+
+    name: ClassVar[str]
+    accepts: ClassVar[str]
+
+    def recognise(self, path: str, head: bytes) -> bool:
+        """Say whether a file is of this format, by its content.
+
+        Parameters
+        ----------
+        path : str
+            Of a regular file that can be read.
+        head : bytes
+            Its first 512 bytes, fewer where the file is shorter.
+        """
+        raise NotImplementedError
+
+    def open(self, path: str, options: OpenOptions) -> Opened:
+        """Open a file of this format without loading it.
+
+        Raises
+        ------
+        InputError
+            Damaged or truncated, no scan in it, or an option that this format does not have.
+        """
+        raise NotImplementedError
