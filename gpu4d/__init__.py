@@ -6,11 +6,17 @@ Names are listed in `__init__.pyi` and imported on first use, so that `import gp
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lazy_loader
 
 from gpu4d._version import __version__ as __version__
+
+# In a checkout `kernels`, `cpu_fallback` and `benchmarks` lie beside this folder; installed, they lie in it.
+_here = Path(__file__).parent
+if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "__init__.py").is_file():
+    __path__.append(str(_here.parent))
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

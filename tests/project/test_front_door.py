@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import random
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 import gpu4d
 
 TWINS = ("kernels", "cpu_fallback", "benchmarks")  # installed beside the rooms
-ROOMS = sorted(m.name for m in pkgutil.iter_modules(gpu4d.__path__) if m.ispkg and m.name not in TWINS)
+ROOMS = sorted(m.name for m in pkgutil.iter_modules(gpu4d.__path__[:1]) if m.ispkg and m.name not in TWINS)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -41,6 +42,17 @@ def test_rooms_have_one_face(room):
     assert module.__doc__ and module.__all__
     for name in module.__all__:
         assert not inspect.ismodule(getattr(module, name)) or name == "detectors", f"gpu4d.{room}.{name} is a module"
+
+
+def test_a_checkout_finds_what_lies_beside_its_package(checkout, tmp_path):
+    """However gpu4d is installed: the current folder comes first, and there kernels is not inside gpu4d."""
+    copy = tmp_path / "checkout"
+    for folder in ("gpu4d", "kernels", "cpu_fallback", "benchmarks"):
+        shutil.copytree(checkout / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks.kernels as b; print(gpu4d.kernels.__file__, b.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name.startswith(str(copy)) for name in done.stdout.split())
 
 
 def test_the_stub_lists_what_is_there(checkout):
