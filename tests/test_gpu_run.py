@@ -456,6 +456,20 @@ def test_predictions_are_held_against_what_was_measured(tmp_path):
     assert any("2 more, or without a case" in line for line in lines) and not any("not of this table" in line for line in lines)
 
 
+def test_every_prediction_of_the_performance_log_has_a_case_of_its_own(checkout, tmp_path):
+    for case in kernels.CASES:
+        kernel_record(tmp_path, case.operation, case.label)
+    rows = [one for one in records.latest(tmp_path / settings.KERNELS).values()]
+    page = checkout / "docs" / "performance-log.md"
+    lines = predictions.lines(page, rows, most=100)
+    assert len(lines) == len(predictions.table(page)) > 10 and not any("without a case" in line for line in lines)
+    about, found = predictions.Subject(frozenset(), frozenset(), frozenset()), []
+    for entry in predictions.table(page):
+        about = predictions.subject(next(iter(entry.values())), about, {row["operation"] for row in rows})
+        found.append(predictions.plainest(predictions.measured(about, rows))["key"])
+    assert len(set(found)) == len(found), found
+
+
 # ---------------------------------------------------------------- the parts
 
 
