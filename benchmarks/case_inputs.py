@@ -14,9 +14,9 @@ import gpu4d
 
 
 @cache
-def frames(n: int, size: int = 128, dtype: str = "uint16") -> np.ndarray:
+def frames(n: int, size: int = 128, dtype: str = "uint16", level: float = 0.5) -> np.ndarray:
     """Counting noise with a disk."""
-    mean = 0.5 + 60 * gpu4d.probe.synthetic((size, size), size / 20)
+    mean = level + 60 * gpu4d.probe.synthetic((size, size), size / 20)
     return np.random.default_rng(0).poisson(mean, (n, size, size)).astype(dtype)
 
 

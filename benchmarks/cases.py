@@ -164,12 +164,28 @@ def disk_fit_case(size: int, patterns: tuple[int, int]) -> Case:
     )
 
 
+def weighted_sums_case(label: str, size: int, weights: int, dtype: str, patterns: tuple[int, int], gpu_only: bool) -> Case:
+    return Case(
+        "masked_sums",
+        f"{size}², uint16, {label}",
+        lambda n: ((frames(n, size), (masks(weights, size) * np.linspace(0.5, 1.5, size)).astype(dtype)), {}),
+        patterns,
+        lambda p, m: p.nbytes + 8 * len(m) * len(p),
+        gpu_only=gpu_only,
+    )
+
+
+def hot_pixels_bytes(p: np.ndarray, **_: Any) -> float:
+    """Frames in and out, and a byte a pixel that says whether it is hot."""
+    return 2 * p.nbytes + p.size
+
+
 def overlap_sums_case(side: int) -> Case:
     return Case(
         "overlap_sums",
-        f"800 pixels, {side}² scan",
+        f"8 809 pixels, {side}² scan",
         lambda n: side_band(n, side),
-        (200, 800),
+        (200, 8809),
         lambda g, *_a, **_o: g.nbytes,
         lambda g, *_a, **_o: 40.0 * g.size,
         sliced=(0, 1),
@@ -188,6 +204,14 @@ CASES = [
     ),
     Case(
         "frame_reductions",
+        "128², uint16, 4 masks, one chunk",
+        lambda n: ((frames(n), masks(4)), {}),
+        (2048, 2048),
+        lambda p, m: p.nbytes + 56 * len(p),
+        gpu_only=True,
+    ),
+    Case(
+        "frame_reductions",
         "256², uint16, 4 masks",
         lambda n: ((frames(n, 256), masks(4, 256)), {}),
         (256, 16384),
@@ -195,13 +219,10 @@ CASES = [
     ),
     Case("first_moments", "128², uint16", lambda n: ((frames(n),), {}), (2048, 65536), lambda p: p.nbytes + 24 * len(p)),
     Case("masked_sums", "128², uint16, 4 masks", lambda n: ((frames(n), masks(4)), {}), (2048, 65536), lambda p, m: p.nbytes + 32 * len(p)),
-    Case(
-        "masked_sums",
-        "128², uint16, 4 weights",
-        lambda n: ((frames(n), masks(4) * np.linspace(0.5, 1.5, 128)), {}),
-        (2048, 65536),
-        lambda p, m: p.nbytes + 32 * len(p),
-    ),
+    weighted_sums_case("4 weights", 128, 4, "float64", (2048, 65536), False),
+    weighted_sums_case("1 mask of weights", 128, 1, "float64", (2048, 65536), True),
+    weighted_sums_case("4 float32 weights", 128, 4, "float32", (2048, 65536), True),
+    weighted_sums_case("4 weights, one chunk", 256, 4, "float64", (256, 512), True),
     Case(
         "annular_sums",
         "128², uint16, 4 annuli",
@@ -241,6 +262,7 @@ CASES = [
     ),
     overlap_sums_case(128),
     overlap_sums_case(64),
+    replace(overlap_sums_case(256), gpu_only=True),
     Case(
         "overlap_sums",
         "from counts, 256², 8.8 k pixels",
@@ -274,8 +296,15 @@ CASES = [
         tolerance=1e-3,
     ),
     Case("count_electrons", "256², uint16, 0.4 %", raw_frames, (128, 16384), lambda p, *_a, **_o: p.nbytes),
-    Case("hot_pixel_median", "128², uint16", lambda n: ((frames(n),), {}), (512, 32768), lambda p: p.nbytes + 2 * p.size * 4),
-    Case("hot_pixel_median", "256², uint16", lambda n: ((frames(n, 256),), {}), (128, 16384), lambda p: p.nbytes + 2 * p.size * 4),
+    Case("hot_pixel_median", "128², uint16", lambda n: ((frames(n),), {}), (512, 32768), hot_pixels_bytes),
+    Case("hot_pixel_median", "256², uint16", lambda n: ((frames(n, 256),), {}), (128, 16384), hot_pixels_bytes),
+    Case(
+        "hot_pixel_median",
+        "256², uint16, 100 counts a pixel",
+        lambda n: ((frames(n, 256, level=100.0),), {}),
+        (128, 16384),
+        hot_pixels_bytes,
+    ),
     Case(
         "polar_transform",
         "128², uint16, 180 × 64",

@@ -21,6 +21,8 @@ from typing import Any
 from gpu4d.benchmarks.gpu_run import records, settings, stages, summary
 from gpu4d.benchmarks.gpu_run.processes import Deadline
 
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+
 
 class Told(BaseException):
     """The run was told to end."""
@@ -31,7 +33,7 @@ def told(number: int, _frame: Any) -> None:
 
 
 def say(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody may be listening any more
+    with contextlib.suppress(OSError):  # the reader of the output may be gone
         print(text, flush=True)
 
 
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings.add_options(parser)
     given = parser.parse_args(arguments)
     deadline = Deadline(given.deadline)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, told)
     chosen = settings.of(given)
     if chosen.rehearse and not chosen.checkout:
@@ -62,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Told as signalled:
         code = 128 + int(signalled.args[0])
     finally:
+        for number in SIGNALS:  # told a second time it would leave without a summary
+            signal.signal(number, signal.SIG_IGN)
         run.end()
         text = summary.write(chosen.out, chosen.checkout)
         say(text)

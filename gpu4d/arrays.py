@@ -60,6 +60,21 @@ def is_cuda(x: Any) -> bool:
     return (compat.is_torch_array(x) and x.is_cuda) or (compat.is_jax_array(x) and "cuda" in str(compat.device(x)).lower())
 
 
+def is_torch(x: Any) -> bool:
+    """True for tensors of torch, also those that carry a gradient and refuse to say where they lie."""
+    return compat.is_torch_array(x)
+
+
+def zeroed(x: Any, mask: Any) -> Any:
+    """`x` with zeros where the mask is False, in its own dtype."""
+    xp = compat.array_namespace(x)
+    if isinstance(x, np.ndarray) or compat.is_cupy_array(x) or not xp.isdtype(x.dtype, (xp.uint16, xp.uint32)):
+        return xp.where(mask, x, xp.zeros_like(x))
+    # Chosen in float64, which holds them all: torch on CUDA cannot choose between integers without a sign of 16 and 32 bits.
+    wide = as_float64(x)
+    return xp.astype(xp.where(mask, wide, xp.zeros_like(wide)), x.dtype)
+
+
 def is_traced(x: Any) -> bool:
     """True for arrays under a transformation (jax.jit, gradients of torch): only the definition can follow them."""
     if compat.is_torch_array(x):

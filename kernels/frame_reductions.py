@@ -89,7 +89,8 @@ def _totals(patterns, sums, parts, tops, tiles, group):
     total, maximum, count = device.empty((nx, ny), wide), device.empty((nx, ny), wide), device.empty((1,), np.float64)
     add = device.kernel(FILE, f"add_groups_{kind}")
     numbers = (np.int32(v) for v in (groups, nx, ny, n, values))
-    device.launch(add, -(-nx * ny // 256), 256, (parts, tops, sums, total, maximum, count, *numbers))
+    blocks = max(1, -(-nx * ny // 256))  # the first counts the patterns, also those without pixels
+    device.launch(add, blocks, 256, (parts, tops, sums, total, maximum, count, *numbers))
     return total, maximum, count.reshape(())
 
 

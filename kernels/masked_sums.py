@@ -11,6 +11,7 @@ from gpu4d import device
 FILE = "masked_sums.cu"
 THREADS = 256
 SLICE = 16384  # pixels of a block: 64 MB of frames make 256 blocks of 16-bit counts, about what 132 multiprocessors hold at once
+MOST_SLICES = 65535  # along the second axis of a grid
 
 
 def masked_sums(patterns, masks, /):
@@ -18,11 +19,11 @@ def masked_sums(patterns, masks, /):
         return frame_sums(patterns, masks).sums[:, : masks.shape[0]]
     patterns, masks = contiguous(patterns), contiguous(masks if masks.dtype in (np.float32, np.float64) else masks.astype(np.float64))
     n, nx, ny = patterns.shape
-    m, slices = masks.shape[0], -(-nx * ny // SLICE)
+    m, (slices, span) = masks.shape[0], slices_of(nx * ny)
     parts = device.empty((n, slices, m), np.float64)
     kind = suffix(patterns)
     kernel = device.kernel(FILE, f"weighted_sums_single_{kind}" if masks.dtype == np.float32 else f"weighted_sums_double_{kind}")
-    numbers = (np.int32(v) for v in (n, nx * ny, m, SLICE))
+    numbers = (np.int32(v) for v in (n, nx * ny, m, span))
     together = 8 if patterns.dtype.itemsize < 4 else 4  # patterns of a block, as in the kernel
     device.launch(kernel, (-(-n // together), slices), THREADS, (patterns, masks, parts, *numbers))
     if slices == 1:
@@ -31,6 +32,12 @@ def masked_sums(patterns, masks, /):
     add = device.kernel(FILE, "add_slices")
     device.launch(add, -(-n * m // 256), 256, (parts, sums, np.int64(n * m), np.int32(slices), np.int32(m)))
     return sums
+
+
+def slices_of(pixels):
+    """Number of slices of a detector, and pixels of each; both follow from its size alone."""
+    span = max(SLICE, -(-pixels // MOST_SLICES))
+    return -(-pixels // span), span
 
 
 def annular_sums(patterns, centers, radii, /, *, mask=None):

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-LONGEST_OF_U32 = (
-    1 << 16
-)  # pixels a side: a lane's first moment, 8 counts of 2³² times a place, stays below the 2⁵¹ that a warp adds exactly
+# Pixels a side: a lane's first moment, 8 counts of 2³² times a place, stays below the 2⁵¹ that a warp adds exactly.
+LONGEST_OF_U32 = 1 << 16
 SUFFIX = {"uint8": "u8", "uint16": "u16", "uint32": "u32", "float32": "f32"}
 
 

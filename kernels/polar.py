@@ -27,7 +27,8 @@ def polar_transform(patterns, origins, /, *, n_theta=180, n_r=None, r_max=None, 
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     patterns, centre, valid = _prepared(patterns, origins, mask)
     blocks = ceil(n_theta * n_r / THREADS)
-    steps = tables.named(("directions", n_theta, ellipse), lambda: directions(n_theta, ellipse), centre)
+    name = "directions", n_theta, None if ellipse is None else tuple(ellipse)  # which may be a list
+    steps = tables.named(name, lambda: directions(n_theta, ellipse), centre)
     polar = device.empty((*batch, n_theta, n_r), np.float32)
     function = device.kernel(FILE, f"polar_samples_{suffix(patterns)}")
     sizes = tuple(np.int32(v) for v in (nx, ny, n_theta, n_r, blocks))

@@ -29,7 +29,7 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     overlap, weight = device.empty((splits, planes, nx, nk), np.complex128), device.empty((splits, planes, nx, nk), np.float64)
     function = device.kernel(FILE, KERNELS[mode]["array" if pupil is not None else degree])
     points = [contiguous(a.astype(np.float32, copy=False)) for a in (at, rows, columns)]
-    table = tables.named(("chi", tuple(chi), degree), lambda: _triangle(chi, degree), spectra) if degree else NOTHING
+    table = tables.named(("chi", tuple(map(tuple, chi)), degree), lambda: _triangle(chi, degree), spectra) if degree else NOTHING
     array, shape = (NOTHING, (0, 0)) if pupil is None else (contiguous(pupil.astype(np.complex64)), pupil.shape)
     arguments = (
         *(contiguous(spectra), *points, array, np.int32(shape[0]), np.int32(shape[1])),

@@ -286,3 +286,22 @@ def test_only_one_module_calls_an_fft(checkout):
         text = file.read_text(encoding="utf-8")
         for call in ("np.fft.fft", "np.fft.ifft", "np.fft.rfft(", "np.fft.rfft2", "np.fft.irfft", "scipy.fft", "xp.fft."):
             assert call not in text.replace("np.fft.fftfreq", "").replace("np.fft.fftshift", ""), f"{file} calls {call}"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int64", "float32"])
+def test_masked_pixels_are_zeroed_where_a_library_cannot_choose_between_unsigned_integers(dtype, need, monkeypatch):
+    """As torch on CUDA cannot between those of 16 and 32 bits."""
+    strict = need("array_api_strict")
+    choose = strict.where
+
+    def where(condition, x, y, /):
+        assert str(x.dtype).rpartition(".")[2] not in ("uint16", "uint32"), "not implemented for unsigned integers"
+        return choose(condition, x, y)
+
+    monkeypatch.setattr(strict, "where", where)
+    mask, top = np.arange(12).reshape(3, 4) % 3 != 0, np.iinfo(dtype).max if dtype != "float32" else 7.5
+    frames = np.full((2, 3, 4), top, dtype)
+    for given, allowed in ((frames, mask), (strict.asarray(frames), strict.asarray(mask))):
+        found = np.asarray(arrays.zeroed(given, allowed))
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, np.where(mask, frames, np.zeros((), dtype)))

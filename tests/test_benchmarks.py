@@ -43,3 +43,9 @@ def test_command_line(tmp_path, capsys):
     assert "first_moments" in capsys.readouterr().out and json.loads(path.read_text())["rows"][0]["operation"] == "first_moments"
     assert run_command(["bench", "kernels", "--only", "nothing"]) == 1
     assert "there is no such case" in capsys.readouterr().err
+
+
+def test_the_floor_of_hot_pixels_is_the_bytes_of_the_kernel():
+    """In and out in the native dtype, and one for the flag."""
+    case = next(case for case in kernels.CASES if case.operation == "hot_pixel_median")
+    assert case.bytes(np.zeros((3, 4, 5), np.uint16)) == 3 * 4 * 5 * (2 + 2 + 1)

@@ -408,3 +408,15 @@ def test_the_benchmark_of_one_pass_checks_before_it_times(tmp_path, capsys, monk
     monkeypatch.setattr(fused, "frame_reductions", wrong)
     with pytest.raises(AssertionError):
         one_pass.main(given)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("shape", [(3, 0, 5), (3, 4, 0), (0, 4, 5)])
+def test_patterns_without_pixels_are_counted(shape, dtype):
+    """Nothing that a kernel leaves unwritten is an answer."""
+    frames, masks = np.ones(shape, dtype), np.ones((2, *shape[1:]), bool)
+    for op, args in ((frame_reductions, (frames, masks)), (pattern_sums, (frames,)), (first_moments, (frames,))):
+        found, expected = on_shim(op, *args), op.definition(*args)
+        pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
+        for one, other in pairs:
+            np.testing.assert_array_equal(one, other)

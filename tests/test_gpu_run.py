@@ -151,6 +151,21 @@ def test_told_to_end_it_ends_everything_and_says_what_it_knows(out):
     assert (out / settings.SUMMARY).read_text().strip() == said.strip()
 
 
+def test_told_to_end_again_and_again_it_still_says_what_it_knows(out):
+    specs = [["rows", 60, settings.KERNELS, rows(settings.KERNELS) + "\ntime.sleep(1000)", False]]
+    process = begin(out, specs)
+    while len(records.latest(out / settings.KERNELS)) < 40:
+        assert process.poll() is None
+        time.sleep(0.05)
+    while process.poll() is None:
+        process.terminate()
+        time.sleep(0.01)
+    said = process.communicate(timeout=10)[0]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert_all_gone(out)
+    assert (out / settings.SUMMARY).read_text().strip() == said.strip()
+
+
 def test_what_an_earlier_run_left_is_continued_in_another_folder(out, tmp_path):
     earlier = tmp_path / "earlier"
     specs = [["rows", 60, settings.KERNELS, rows(settings.KERNELS), False]]
@@ -441,6 +456,20 @@ def test_predictions_are_held_against_what_was_measured(tmp_path):
     assert any("2 more, or without a case" in line for line in lines) and not any("not of this table" in line for line in lines)
 
 
+def test_every_prediction_of_the_performance_log_has_a_case_of_its_own(checkout, tmp_path):
+    for case in kernels.CASES:
+        kernel_record(tmp_path, case.operation, case.label)
+    rows = [one for one in records.latest(tmp_path / settings.KERNELS).values()]
+    page = checkout / "docs" / "performance-log.md"
+    lines = predictions.lines(page, rows, most=100)
+    assert len(lines) == len(predictions.table(page)) > 10 and not any("without a case" in line for line in lines)
+    about, found = predictions.Subject(frozenset(), frozenset(), frozenset()), []
+    for entry in predictions.table(page):
+        about = predictions.subject(next(iter(entry.values())), about, {row["operation"] for row in rows})
+        found.append(predictions.plainest(predictions.measured(about, rows))["key"])
+    assert len(set(found)) == len(found), found
+
+
 # ---------------------------------------------------------------- the parts
 
 
@@ -481,6 +510,25 @@ def test_the_fft_library_takes_what_the_fused_kernel_could():
     calls = [one for one in benchmark_calls() if getattr(one[0], "__name__", "") == "through_the_fft_library"]
     assert len(calls) == 1 and wanted_by(calls, noting) == []
     assert {file for file, _ in noting.asked} == {"find_disks.cu", "refine_disks.cu"}
+
+
+def test_profilers_look_at_kernels_that_are_launched():
+    from gpu4d.benchmarks.gpu_run.compiling import Noting, wanted_by
+    from gpu4d.benchmarks.gpu_run.profilers import CHECKED, PROFILED
+
+    class OfNoCard(Noting):
+        shared_memory = staticmethod(lambda: 227 * 1024)
+        multiprocessors = staticmethod(lambda: 132)
+        l2_cache = staticmethod(lambda: 50 << 20)
+
+    cases = {case.key: case for case in kernels.CASES}
+    assert {case for _, case, _ in CHECKED} <= set(cases)
+    for name, key, _ in PROFILED:
+        noting, case = OfNoCard(), cases[key]
+        args, options = case.inputs(2)
+        wanted_by([(case.call or kernels.operation(case.operation), args, options)], noting)
+        launched = [one for names in noting.asked.values() for one in names]
+        assert any(re.search(name, one) for one in launched), f"{key} launches {launched}, not {name}"
 
 
 # ---------------------------------------------------------------- the whole, as it is run

@@ -5,6 +5,8 @@
 Counts are those of a later call: the first one compiles, uploads tables and makes room.
 """
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -156,6 +158,17 @@ def test_sums_of_overlaps_upload_no_aberrations(cupy):
     assert (seen.launches, seen.waits, seen.uploads) == (1, 0, 0), seen.kernels
 
 
+def test_options_may_be_lists(cupy):
+    """Tables are known by the numbers they follow from, whatever holds them."""
+    frames, centre = frames_of(cupy), cupy.asarray([31.5, 30.0])
+    polar = [polar_transform(frames, centre, ellipse=ellipse).get() for ellipse in ([1.1, 1.0, 0.2], (1.1, 1.0, 0.2))]
+    np.testing.assert_array_equal(*polar)
+    spectra = cupy.asarray(np.random.default_rng(2).normal(size=(4, 8, 5)).astype(np.complex64))
+    points = [cupy.asarray(np.random.default_rng(3).normal(size=(n, 2)).astype(np.float32)) for n in (4, 8, 5)]
+    sums = [overlap_sums(spectra, *points, radius=3.0, chi=chi).overlap.get() for chi in ([[1, 1, 0.2]], ((1, 1, 0.2),))]
+    np.testing.assert_array_equal(*sums)
+
+
 # ---------------------------------------------------------------- disks
 
 
@@ -230,6 +243,32 @@ def test_the_second_sweep_locks_no_pages(cupy, tmp_path):
     assert seen[0] >= 3 and seen[1] <= seen[0] - 3
     kept = page_locked.store().held
     assert 0 < kept <= 30e6 and gpu4d.device.release() >= kept and page_locked.store().held == 0
+
+
+def test_tables_of_the_process_go_where_a_sweep_runs_out_of_memory(cupy):
+    frames, reduction, _ = searching(cupy, 64, refine="correlation")
+    workspace = CudaProcessor(0).workspace(1 << 20, 0)
+    search(frames, reduction.arguments, reduction.options)
+    assert tables._of_process.held > 0
+    workspace.trim()
+    workspace.close()
+    assert tables._of_process.held == 0
+
+
+def test_default_streams_of_threads_are_told_apart(cupy):
+    """They have one address."""
+    frames, host, found = cupy.zeros(3), np.arange(3.0), []
+
+    def work():
+        with cupy.cuda.Stream.ptds:
+            found.append(tables.beside(host, frames))
+
+    for _ in range(2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    work(), work()
+    assert len({id(one) for one in found}) == 3, found
 
 
 def test_a_search_keeps_to_the_memory_of_its_sweep(cupy, tmp_path):

@@ -92,3 +92,12 @@ def test_broken_copies_are_caught(what):
         except (AssertionError, RuntimeError):
             wrong += 1
     assert wrong, f"without the {what} all sums are right"
+
+
+def test_no_detector_has_more_slices_than_a_grid_takes():
+    from gpu4d.kernels.masked_sums import MOST_SLICES, SLICE, slices_of
+
+    assert slices_of(128 * 128) == (1, SLICE) and slices_of(129 * 128) == (2, SLICE)
+    for pixels in (MOST_SLICES * SLICE, MOST_SLICES * SLICE + 1, 2**31 - 1):
+        slices, span = slices_of(pixels)
+        assert slices <= MOST_SLICES and (slices - 1) * span < pixels <= slices * span

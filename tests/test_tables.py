@@ -2,7 +2,9 @@
 
 import contextvars
 import gc
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,3 +144,41 @@ def test_on_the_host_nothing_is_kept():
     for _ in range(2):
         tables.made_of(host, "something", lambda: calls.append(1))
     assert len(calls) == 2 and tables._of_process.held == before
+
+
+def test_a_sweep_of_arrays_on_a_device_gives_tables_back_where_memory_runs_out(uploads):
+    from gpu4d.streaming.place import _WorkspaceInPlace
+
+    host = np.arange(4)
+    tables.beside(host, OnDevice([1]))
+    assert tables._of_process.held == host.nbytes
+    workspace = _WorkspaceInPlace("a device", 1000, 1)
+    workspace.trim()
+    workspace.close()
+    assert tables._of_process.held == 0
+
+
+class Tensor:
+    """A tensor of torch on a GPU that carries a gradient: it has the attribute, and refuses to give it."""
+
+    device = "cuda:0"
+
+    def data_ptr(self):
+        return 1
+
+    @property
+    def __cuda_array_interface__(self):
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
+
+
+def test_tables_beside_tensors_that_carry_a_gradient(monkeypatch):
+    """Those made in inference mode are kept apart: they may take no part in gradients later."""
+    inference = []
+    stream = SimpleNamespace(cuda_stream=7)
+    torch = SimpleNamespace(cuda=SimpleNamespace(current_stream=lambda device: stream), is_inference_mode_enabled=lambda: bool(inference))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(tables.arrays.compat, "is_torch_array", lambda x: isinstance(x, Tensor))
+    usual = tables._stream(Tensor())
+    assert usual == tables._stream(Tensor())
+    inference.append(True)
+    assert tables._stream(Tensor()) != usual

@@ -23,7 +23,7 @@ PROFILED = (  # name of the kernel, case, patterns: enough to fill a card severa
     ("filter_columns_256", "find_disks 256×256, uint16, 21 disks", 1056),
     ("fit", "poisson_fit 128², 21 disks, 6 parameters", 8192),
     ("newton_peaks", "refine_peaks 256², 21 peaks", 2048),
-    ("ssb", "overlap_sums 800 pixels, 128² scan", 800),
+    ("weighted_disk", "overlap_sums 8 809 pixels, 128² scan", 800),
 )
 CHECKED = (
     ("racecheck", "find_disks 64×64, uint16, 21 disks", 4),

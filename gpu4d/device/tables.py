@@ -24,6 +24,7 @@ import numpy as np
 from gpu4d import arrays
 
 KEPT_BYTES = 64 << 20  # of the process: the tables of some ten templates of 256 × 256 pixels
+PER_THREAD = 2  # cudaStreamPerThread: one address for as many streams as there are threads
 
 
 class Tables:
@@ -132,15 +133,21 @@ def _place(like: Any) -> tuple[Hashable, ...]:
     return type(like).__module__, str(arrays.device(like)), _stream(like)
 
 
-def _stream(like: Any) -> int:
+def _stream(like: Any) -> Hashable:
     """Of the library whose arrays these are; JAX names none."""
-    if hasattr(like, "__cuda_array_interface__") and hasattr(like, "data_ptr"):
+    if arrays.is_torch(like):
         import torch
 
-        return int(torch.cuda.current_stream(like.device).cuda_stream)
+        # Tensors made in inference mode take no part in gradients later.
+        return _of_thread(torch.cuda.current_stream(like.device).cuda_stream), torch.is_inference_mode_enabled()
     import cupy
 
-    return int(cupy.cuda.get_current_stream(like.device.id if isinstance(like, cupy.ndarray) else -1).ptr)
+    return _of_thread(cupy.cuda.get_current_stream(like.device.id if isinstance(like, cupy.ndarray) else -1).ptr)
+
+
+def _of_thread(stream: int) -> Hashable:
+    """A stream by its address; the default stream of each thread, which have one address, by thread."""
+    return (PER_THREAD, threading.get_ident()) if int(stream) == PER_THREAD else int(stream)
 
 
 def _address(array: Any) -> Hashable:
@@ -149,7 +156,7 @@ def _address(array: Any) -> Hashable:
 
     view = arrays.cupy_view(array)
     contiguous = bool(view.flags.c_contiguous)
-    return int(view.data.ptr), view.shape, view.dtype.str, contiguous, int(cupy.cuda.get_current_stream(view.device.id).ptr)
+    return int(view.data.ptr), view.shape, view.dtype.str, contiguous, _of_thread(cupy.cuda.get_current_stream(view.device.id).ptr)
 
 
 def _nbytes(made: Any) -> int:

@@ -116,10 +116,8 @@ class MeanPattern:
 
     def _valid(self, frames: Any) -> Any:
         """Frames with 0 at masked pixels, which must not be smeared into their neighbours."""
-        xp = arrays.namespace(frames)
         assert self.valid is not None
-        mask = tables.beside(self.valid, frames)
-        return xp.where(mask, frames, xp.zeros_like(frames))
+        return arrays.zeroed(frames, tables.beside(self.valid, frames))
 
     def _coverage(self, frames: Any, shifts: Any, weights: Any) -> Any:
         """Weights of valid pixels, moved as their patterns are; patterns with a NaN count nowhere."""

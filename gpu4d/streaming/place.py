@@ -11,6 +11,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import sample_of
+from gpu4d.device import tables
 from gpu4d.device.choose import Device, choose_all
 from gpu4d.device.processors.cpu import CpuProcessor, CpuWorkspace
 from gpu4d.device.processors.cuda_errors import in_our_words
@@ -97,6 +98,9 @@ class _WorkspaceInPlace(CpuWorkspace):
     def computing(self, stream: Any, name: str) -> Iterator[None]:
         with in_our_words(self._name), super().computing(stream, name):
             yield
+
+    def trim(self) -> None:
+        tables.release()
 
 
 def _processor(device: Any) -> Processor:

@@ -26,7 +26,7 @@ def test_no_two_accesses_of_a_kernel_race(name):
 # ---------------------------------------------------------------- broken copies of kernels
 
 LEFT_OUT = {  # the file, the code before the barrier, an operation, and calls that need it
-    "block sums": ("center_of_mass.cu", "  v = warp_sum(v);\n  ", "first_moments", lambda: examples("first_moments")),
+    "block sums": ("masked_sums.cu", "  v = warp_sum(v);\n  ", "annular_sums", lambda: examples("annular_sums")),
     "columns of a transform": (
         "fused_disks.cu",
         "  filter_columns<N>(plane, filter, twiddle, me);\n  ",
@@ -152,5 +152,5 @@ def test_threads_that_step_aside_change_answers_only_where_nothing_orders_them()
 def test_reports_name_file_and_line():
     file, before, name, _ = LEFT_OUT["block sums"]
     found = check(name, examples(name)[:1], sources={file: barriers.without(file, before)})
-    assert any("center_of_mass.cu:" in text and "common.cuh:" in text for text in found.texts), found.texts
+    assert any("masked_sums.cu:" in text and "common.cuh:" in text for text in found.texts), found.texts
     assert any("threads " in report.example for report in found.reports)

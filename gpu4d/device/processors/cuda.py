@@ -25,7 +25,7 @@ from gpu4d.device.page_locked import Block, PinnedBuffer, page_locked, store
 from gpu4d.device.processors.cpu import Account, Readers
 from gpu4d.device.processors.cuda_errors import in_our_words, out_of_memory
 from gpu4d.device.processors.cuda_memory import Pool, current
-from gpu4d.device.tables import Tables, using_tables
+from gpu4d.device.tables import Tables, release, using_tables
 from gpu4d.errors import DeviceError
 
 log = logging.getLogger("gpu4d")
@@ -149,6 +149,7 @@ class CudaWorkspace:
 
     def trim(self) -> None:
         with self.calling():
+            release()  # before the pool it lies in is emptied
             self._flush()
             store().shrink(0)
 
