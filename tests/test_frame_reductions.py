@@ -14,7 +14,8 @@ from gpu4d.imaging.center_of_mass import first_moments
 from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
 from gpu4d.imaging.pattern_sums import pattern_sums
-from gpu4d.streaming.reduction import PerPosition, ScanInfo, joined
+from gpu4d.streaming import PerPosition, ScanInfo
+from gpu4d.streaming.reduction import joined
 
 FILE = "frame_reductions.cu"
 

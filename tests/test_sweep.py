@@ -407,7 +407,7 @@ def test_page_locked_memory_of_all_devices_is_counted_together(monkeypatch):
     assert error.value.asked == 8 * 4 << 20 and error.value.free == 30_000_000 and error.value.cap == 8_000_000_000
 
 
-@pytest.mark.parametrize("name", ["gpu4d.device.timeline.Timeline()", "gpu4d.streaming.plan", "gpu4d.streaming.reduction.BlockSums"])
+@pytest.mark.parametrize("name", ["gpu4d.device.timeline.Timeline()", "gpu4d.streaming.plan", "gpu4d.streaming.sums.BlockSums"])
 def test_names_of_the_pages_are_there_after_import_gpu4d(name):
     heavy = ("cupy", "numba", "scipy", "h5py", "matplotlib", "gpu4d.device", "gpu4d.streaming")
     code = f"import sys, gpu4d; early = [m for m in {heavy} if m in sys.modules]; {name}; print(early)"

@@ -12,7 +12,8 @@ from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import as_detector
 from gpu4d.operation import operation
-from gpu4d.streaming.reduction import PerPosition, ScanInfo, defined
+from gpu4d.streaming.reduction import ScanInfo, defined
+from gpu4d.streaming.sums import PerPositionReduction
 
 if TYPE_CHECKING:
     from gpu4d.imaging.frame_reductions import FrameReductions
@@ -121,7 +122,7 @@ def _divided(moments: Any) -> Any:
     return xp.where(usable[..., None], value[..., 1:] / total[..., None], xp.full_like(value[..., 1:], float("nan")))
 
 
-class CenterOfMass:
+class CenterOfMass(PerPositionReduction):
     """Reduction: the centre of mass at every scan position, (2, Rx, Ry) in detector pixels.
 
     Parameters
@@ -141,6 +142,8 @@ class CenterOfMass:
     (('com_x', 'com_y'), 2.5)
     """
 
+    planes = 3  # Σ I, Σ qx I, Σ qy I: one division at the end is cheaper than one an update
+
     def __init__(self, detector: Any = None, relative_to_origin: bool = False):
         self.detector = None if detector is None else as_detector(detector)
         self.relative_to_origin = bool(relative_to_origin)
@@ -149,10 +152,7 @@ class CenterOfMass:
         rx, ry, qx, qy = scan.shape
         per_frame = 24 * qx * qy if defined(first_moments, scan) else 0
         finish = (32 if scan.on_host else 112) + 96 * self.relative_to_origin
-        return PerPosition.bytes_needed(scan, 3, n_frames) + finish * rx * ry + 2 * qx * qy + per_frame * n_frames
-
-    def passes(self, scan: ScanInfo, budget: int) -> int:
-        return 1
+        return self.held_bytes(scan, n_frames) + finish * rx * ry + 2 * qx * qy + per_frame * n_frames
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         if self.relative_to_origin and scan.calibration.origin is None:
@@ -160,16 +160,15 @@ class CenterOfMass:
         masks = [] if scan.detector_mask is None else [scan.detector_mask]
         if self.detector is not None:
             masks.append(self.detector.mask(scan.shape[2:], scan.calibration.origin_mean) != 0)
-        self.scan = scan
+        super().start(scan, device, pass_)
         self.mask = np.logical_and.reduce(masks) if masks else None
-        self.values = PerPosition(scan, 3)  # Σ I, Σ qx I, Σ qy I: one division at the end is cheaper than one an update
 
     def in_tiles(self) -> bool:
         return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
         moments = first_moments(frames, None if self.mask is None else tables.beside(self.mask, frames))
-        self.values.put(positions, arrays.as_float64(moments))
+        self.put(positions, arrays.as_float64(moments))
 
     def joins(self) -> Any:
         from gpu4d.imaging.fused import exact, fused
@@ -183,17 +182,8 @@ class CenterOfMass:
         return (self.mask,)
 
     def take(self, sums: FrameReductions, positions: np.ndarray) -> list[Any]:
-        self.values.put(positions, arrays.as_float64(sums.moments))
+        self.put(positions, arrays.as_float64(sums.moments))
         return []
-
-    def state(self) -> dict[str, Any]:
-        return self.values.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.values.restore(state)
-
-    def merge(self, state: dict[str, Any]) -> None:
-        self.values.merge(state)
 
     def finish(self) -> RealSlice:
         """Stack (2, Rx, Ry) float64, planes com_x and com_y, pixels; NaN where no pattern came or it was empty."""

@@ -13,7 +13,8 @@ import numpy as np
 
 from gpu4d.device import tables
 from gpu4d.imaging.frame_reductions import FrameReductions, frame_reductions
-from gpu4d.streaming.reduction import BlockSums, Reduction, ScanInfo, add_together
+from gpu4d.streaming.reduction import Reduction, ScanInfo
+from gpu4d.streaming.sums import BlockSums, add_together
 
 UPDATE_BYTES = 16 << 20  # beside which sums and maxima of a detector, 64 bits a pixel, are cheap to add up
 LARGE = 4096  # pixels of a detector
