@@ -13,6 +13,7 @@ from gpu4d.data import ArraySource
 from gpu4d.device import Device
 from gpu4d.device.processors.cpu import CpuProcessor
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
+from gpu4d.operation import Twin
 from gpu4d.streaming import BlockSums, PerPosition, ScanInfo, plan
 from gpu4d.streaming.plan import MOST_BLOCKS, cut, scan_info
 from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
@@ -462,7 +463,7 @@ def test_using_holds_in_the_threads_of_a_sweep(monkeypatch):
     monkeypatch.setenv("GPU4D_THREADS", "2")
     from gpu4d.imaging.center_of_mass import first_moments
 
-    monkeypatch.setitem(first_moments.twins, "cpu", "no_such_module")
+    monkeypatch.setitem(first_moments.twins, "cpu", Twin("no_such_module"))
     with gpu4d.using("definition"):
         gpu4d.sweep(gpu4d.DataCube(scan()), gpu4d.CenterOfMass())
     with pytest.raises(ModuleNotFoundError):

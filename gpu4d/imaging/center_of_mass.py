@@ -11,34 +11,25 @@ from gpu4d.data.slices import RealSlice
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import as_detector
-from gpu4d.operation import operation
+from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPositionReduction
 
 if TYPE_CHECKING:
     from gpu4d.imaging.frame_reductions import FrameReductions
 
-_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
+# pixels a side: a lane's first moment, 8 counts of 2³² times a place, stays below the 2⁵¹ that a warp adds exactly
+LONGEST_EXACT = {"uint32": 1 << 16}
 
 
-def _twin_cannot(patterns: Any, mask: Any = None) -> str | None:
-    if len(patterns.shape) < 2 or (mask is not None and tuple(mask.shape) != tuple(patterns.shape[-2:])):
-        return "the shapes do not fit"
-    name = str(patterns.dtype).removeprefix("torch.")
-    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
-
-
-def _kernel_cannot(patterns: Any, mask: Any = None) -> str | None:
-    from gpu4d.kernels.pixels import moments_unsupported
-
-    return _twin_cannot(patterns, mask) or moments_unsupported(patterns)
+def _problem(patterns: Any, mask: Any = None) -> str | None:
+    fit = len(patterns.shape) >= 2 and (mask is None or tuple(mask.shape) == tuple(patterns.shape[-2:]))
+    return None if fit else "the shapes do not fit"
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.center_of_mass",
-    cuda="gpu4d.kernels.center_of_mass",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.center_of_mass", DETECTOR_PIXELS, check=_problem),
+    cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=_problem),
 )
 def first_moments(patterns: Any, /, mask: Any = None) -> Any:
     """Sum and first moments of every pattern: Σ I, Σ qx I, Σ qy I over the pixels that count.
@@ -74,10 +65,8 @@ def first_moments(patterns: Any, /, mask: Any = None) -> Any:
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.center_of_mass",
-    cuda="gpu4d.kernels.center_of_mass",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.center_of_mass", DETECTOR_PIXELS, check=_problem),
+    cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=_problem),
 )
 def center_of_mass(patterns: Any, /, mask: Any = None) -> Any:
     """Centre of mass of every diffraction pattern, in detector pixels.

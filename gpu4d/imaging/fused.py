@@ -13,6 +13,7 @@ import numpy as np
 
 from gpu4d.device import tables
 from gpu4d.imaging.frame_reductions import FrameReductions, frame_reductions
+from gpu4d.operation import dtype_name
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 from gpu4d.streaming.sums import BlockSums, add_together
 
@@ -42,7 +43,7 @@ class Member(Reduction, Protocol):
 
 def exact(scan: ScanInfo) -> bool:
     """Whether sums over these frames are exact, whatever they are made with."""
-    return str(scan.dtype).rpartition(".")[2] in _EXACT
+    return dtype_name(scan.dtype) in _EXACT
 
 
 def fused(members: list[Member]) -> list[Any]:
@@ -77,7 +78,7 @@ class FusedFrames:
         return False  # integer frames: their sums are exact
 
     def update_bytes(self) -> int:
-        narrow = np.dtype(str(self.scan.dtype).rpartition(".")[2]).itemsize <= 2  # others are read several times: from the cache
+        narrow = np.dtype(dtype_name(self.scan.dtype)).itemsize <= 2  # others are read several times: from the cache
         large = self.scan.shape[2] * self.scan.shape[3] >= LARGE  # small ones have sums that cost little, and values that need memory
         return UPDATE_BYTES if narrow and large else 0
 

@@ -12,32 +12,17 @@ from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.device import tables
 from gpu4d.device.memory import available_memory, default_budget
 from gpu4d.errors import InputError, MemoryBudgetError
-from gpu4d.operation import operation
+from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 from gpu4d.sizes import parse_memory
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.place import processors_for
 from gpu4d.streaming.reduction import ScanInfo
 from gpu4d.streaming.sums import PerPositionReduction
 
-_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
-
-
-def _twin_cannot(frames: Any, index: Any, /, *, real: bool = False) -> str | None:
-    name = str(frames.dtype).removeprefix("torch.")
-    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
-
-
-def _kernel_cannot(frames: Any, index: Any, /, *, real: bool = False) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return unsupported(frames)
-
 
 @operation(
-    cpu="gpu4d.cpu_fallback.bright_field_stack",
-    cuda="gpu4d.kernels.bright_field_stack",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.bright_field_stack", DETECTOR_PIXELS),
+    cuda=Twin("gpu4d.kernels.bright_field_stack", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def gather_pixels(frames: Any, index: Any, /, *, real: bool = False) -> Any:
     """Chosen pixels of every pattern, pixel by pixel: a transposed gather.

@@ -8,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.source import Shape4
 from gpu4d.operation import Operation
@@ -174,9 +173,7 @@ class LargeUpdates(Protocol):
 
 def defined(operation: Operation, scan: ScanInfo) -> bool:
     """Whether an operation on the frames of a scan runs as its definition, whose copies in 64 bits belong into memory plans."""
-    shape = (0, *scan.shape[2:])
-    frames = np.empty(shape, scan.dtype) if scan.on_host else arrays.namespace(scan.sample).reshape(scan.sample, shape)
-    return operation.choose(frames) == "definition"
+    return operation.kind_for(scan.dtype, scan.sample, scan.shape[2:]) == "definition"
 
 
 def in_tiles(reduction: Any) -> bool:
