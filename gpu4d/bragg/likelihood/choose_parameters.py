@@ -16,11 +16,12 @@ from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.datacube import itemsize
 from gpu4d.data.source import scratch_bytes
 from gpu4d.device.choose import cpu_threads
+from gpu4d.device.memory import parse_memory
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.operation import using
 from gpu4d.probe.template_kernel import Template
-from gpu4d.sizes import format_bytes, parse_memory
+from gpu4d.sizes import format_bytes
 from gpu4d.streaming.plan import scan_mask
 
 USUAL = 6  # in doubt
