@@ -72,8 +72,8 @@ from .data.slices import DiffractionSlice as DiffractionSlice
 from .data.slices import RealSlice as RealSlice
 from .deflection.dpc import dpc as dpc
 from .imaging import detectors as detectors
-from .imaging.center_of_mass import CenterOfMass as CenterOfMass
 from .imaging.center_of_mass import center_of_mass as center_of_mass
+from .imaging.com_map import CenterOfMass as CenterOfMass
 from .imaging.image import VirtualImage as VirtualImage
 from .imaging.image import virtual_image as virtual_image
 from .imaging.patterns import MaxPattern as MaxPattern

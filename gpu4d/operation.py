@@ -2,7 +2,8 @@
 
 The function under `@operation` is the **definition**: written against the array API, clear, right in float64. It says what the
 answer is. A twin has the same name and signature and lives in the module the decorator names: `kernels/` (CUDA) or
-`cpu_fallback/` (numba); it is imported on first use. Which one runs is decided once per public call, from the arrays alone.
+`cpu_fallback/` (numba); it is imported on first use. Which one runs is decided once per public call, from the arrays and from
+what the decorator says of the twins.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import functools
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,14 +32,70 @@ device_view: contextvars.ContextVar[Callable[[Any], Any]] = contextvars.ContextV
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpu4d_implementation", default=None)
 
 
+# What compiled code takes, as names of dtypes.
+KERNEL_PIXELS = ("uint8", "uint16", "uint32", "float32")  # pixel types that the CUDA sources are instantiated for
+DETECTOR_PIXELS = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
+REAL = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
+KERNEL_FRAME = 2**31  # pixels of a frame, at which indices of 32 bits end
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Compiled code for an operation, and what it takes. What it does not take is left to the definition.
+
+    Attributes
+    ----------
+    module : str
+        Holds a function of the operation's name, for example ``"gpu4d.cpu_fallback.center_of_mass"``.
+    dtypes : tuple of str or None
+        Names of the dtypes of the first array that it takes; None for all.
+    frame : int or None
+        The size (Qx · Qy) of a frame must be less; None for no limit.
+    longest : int or mapping of str to int or None
+        Longest side of a frame, pixels: of any, or of frames in some dtypes.
+    check : callable or None
+        For limits in other arguments: called with those of the operation, it returns why the twin cannot take them, or None.
+
+    Examples
+    --------
+    >>> twin = Twin("gpu4d.kernels.masked_sums", KERNEL_PIXELS, longest={"uint32": 65536})
+    >>> twin.refuses("int64", (256, 256))
+    'it takes uint8, uint16, uint32, float32, not int64'
+    >>> twin.refuses("uint32", (8, 65537))
+    'it takes uint32 of up to 65536 pixels a side, not 65537'
+    """
+
+    module: str
+    dtypes: tuple[str, ...] | None = None
+    frame: int | None = None
+    longest: int | Mapping[str, int] | None = None
+    check: Callable[..., str | None] | None = None
+
+    def refuses(self, dtype: Any, shape: tuple[int, ...]) -> str | None:
+        """Say why it does not take frames of a dtype and shape (…, Qx, Qy), or None."""
+        name, sides = dtype_name(dtype), shape[-2:]
+        if self.frame is not None and prod(sides) >= self.frame:
+            return f"it takes frames of less than {self.frame} pixels, not {prod(sides)}"
+        if self.dtypes is not None and name not in self.dtypes:
+            return f"it takes {', '.join(self.dtypes)}, not {name}"
+        longest = self.longest.get(name) if isinstance(self.longest, Mapping) else self.longest
+        if longest is not None and max(sides, default=0) > longest:
+            return f"it takes {name} of up to {longest} pixels a side, not {max(sides)}"
+        return None
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a dtype in any array library: "uint16" for torch.uint16."""
+    return str(np.dtype(dtype) if isinstance(dtype, type) else dtype).rpartition(".")[2]
+
+
 class Operation:
     """A definition, its twins, and the choice between them. Calling it runs the implementation that fits the arrays."""
 
-    def __init__(self, definition: Callable, twins: dict[str, str], unsupported: dict[str, Callable[..., str | None] | None]):
+    def __init__(self, definition: Callable, twins: dict[str, Twin]):
         functools.update_wrapper(self, definition)
         self.definition = definition
-        self.twins = {kind: module for kind, module in twins.items() if module}
-        self.unsupported = unsupported
+        self.twins = twins
         self.name: str = definition.__name__
         self._said: set[str] = set()
         OPERATIONS[self.name] = self
@@ -47,28 +106,67 @@ class Operation:
             return self.definition
         if kind not in self.twins:
             raise InputError(f"{self.name} has no {kind!r} twin; it has {['definition', *self.twins]}")
-        return getattr(importlib.import_module(self.twins[kind]), self.name)
+        return getattr(importlib.import_module(self.twins[kind].module), self.name)
+
+    def unsupported(self, kind: str, *args: Any, **options: Any) -> str | None:
+        """Why the twin of a kind cannot take these arguments, or None."""
+        first = next(a for a in (*args, *options.values()) if arrays.is_array(a))
+        twin = self.twins[kind]
+        reason = None if twin.check is None else twin.check(*args, **options)
+        return reason or twin.refuses(first.dtype, tuple(first.shape))
+
+    def kind_for(self, dtype: Any, place: Any = None, shape: tuple[int, ...] = ()) -> str:
+        """Say which implementation will run, before there is anything to run it on.
+
+        Options, which a `Twin.check` may look at, are taken to be such that the twin runs.
+
+        Parameters
+        ----------
+        dtype : dtype or str
+            Of the first array argument.
+        place : array, optional
+            Any array of the library and on the device that the arguments will be of; NumPy by default.
+        shape : tuple of int, optional
+            (…, Qx, Qy) of the first array argument, where its size may matter.
+
+        Returns
+        -------
+        {"definition", "cpu", "cuda"}
+
+        Examples
+        --------
+        >>> import gpu4d
+        >>> gpu4d.center_of_mass.kind_for("uint16"), gpu4d.center_of_mass.kind_for("float16")
+        ('cpu', 'definition')
+        """
+        kind, _ = self._by_place([np.empty(0) if place is None else place])
+        if kind in self.twins and _forced.get() is None and self.twins[kind].refuses(dtype, shape):
+            return "definition"
+        return kind
 
     def choose(self, *args: Any, **options: Any) -> str:
         """Which implementation these arguments take: the forced one where it exists, else by device, else the definition."""
+        found = [a for a in (*args, *options.values()) if arrays.is_array(a)]
+        kind, reason = self._by_place(found)
+        if kind in self.twins and _forced.get() is None:
+            reason = self.unsupported(kind, *args, **options)
+        return kind if reason is None else self._definition_because(reason)
+
+    def _by_place(self, found: list[Any]) -> tuple[str, str | None]:
+        """Which implementation arrays take by their libraries and devices alone, and what to say where it is the definition."""
         forced = _forced.get()
         if forced is not None:
-            if forced == "definition" or forced in self.twins:
-                return forced
-            return self._definition_because(f"it has no {forced} twin")
-        found = [a for a in (*args, *options.values()) if arrays.is_array(a)]
+            known = forced == "definition" or forced in self.twins
+            return (forced, None) if known else ("definition", f"it has no {forced} twin")
         arrays.namespace(*found)  # mixed namespaces or devices are an error here, before any work
         kind = "cuda" if arrays.is_cuda(found[0]) else "cpu"
         if kind not in self.twins:
-            return "definition"
+            return "definition", None
         if any(arrays.is_traced(a) for a in found):
-            return self._definition_because("an array is traced or carries a gradient")
+            return "definition", "an array is traced or carries a gradient"
         if kind == "cpu" and any(arrays.host_view(a) is None for a in found):
-            return "definition"  # no zero-copy NumPy view (array_api_strict, for one)
-        unsupported = self.unsupported.get(kind)
-        if unsupported is not None and (reason := unsupported(*args, **options)):
-            return self._definition_because(reason)
-        return kind
+            return "definition", None  # no zero-copy NumPy view (array_api_strict, for one)
+        return kind, None
 
     def _definition_because(self, reason: str) -> str:
         if reason not in self._said:
@@ -112,25 +210,17 @@ def _back(result: Any, like: Any) -> Any:
     return arrays.like(result, like) if isinstance(result, np.generic) or arrays.is_array(result) else result
 
 
-def operation(
-    *,
-    cuda: str | None = None,
-    cpu: str | None = None,
-    unsupported: Callable[..., str | None] | None = None,
-    cuda_unsupported: Callable[..., str | None] | None = None,
-) -> Callable[[Callable], Operation]:
+def operation(*, cuda: Twin | str | None = None, cpu: Twin | str | None = None) -> Callable[[Callable], Operation]:
     """Make the function below a definition with twins.
 
     Parameters
     ----------
-    cuda, cpu : str, optional
-        Modules that hold the twins, for example ``"gpu4d.cpu_fallback.center_of_mass"``.
-    unsupported, cuda_unsupported : callable, optional
-        Called with the operation's arguments; returns why the CPU twin (the CUDA twin) cannot take them, or None. The definition
-        runs then, and says so once in the log.
+    cuda, cpu : Twin or str, optional
+        The twins, and what they take; a module alone for one that takes everything.
     """
-    reasons = {"cpu": unsupported, "cuda": cuda_unsupported}
-    return lambda definition: Operation(definition, {"cuda": cuda or "", "cpu": cpu or ""}, reasons)
+    given = {"cuda": cuda, "cpu": cpu}
+    twins = {kind: Twin(twin) if isinstance(twin, str) else twin for kind, twin in given.items() if twin is not None}
+    return lambda definition: Operation(definition, twins)
 
 
 @contextlib.contextmanager

@@ -403,7 +403,7 @@ import ctypes, mmap, sys
 import h5py, numpy as np
 import gpu4d
 from gpu4d.errors import InputError
-from gpu4d.io import chunked
+from gpu4d.io.sources import chunked
 
 class Guarded:
     # every buffer ends where memory ends: who reads or writes one byte more is killed

@@ -95,8 +95,7 @@ def test_launchers_keep_host_and_device_apart(name, strict):
     op, ran = OPERATIONS[name], 0
     for example in EXAMPLES[name]():
         args, options = convert(example, np.asarray)
-        unsupported = op.unsupported["cuda"]
-        if any(arrays.is_array(a) and a.size > 300_000 for a in args) or (unsupported and unsupported(*args, **options)):
+        if any(arrays.is_array(a) and a.size > 300_000 for a in args) or op.unsupported("cuda", *args, **options):
             continue
         host = StrictBackend()
         with using_backend(host), operation.using("cuda"):

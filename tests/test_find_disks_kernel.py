@@ -346,8 +346,8 @@ def test_arguments_of_another_detector_are_refused(which):
 def test_other_dtypes_take_the_definition():
     patterns, _ = pattern_of((24, 28), dtype="int16")
     given, options = arguments((24, 28))
-    assert "int16" in definition.find_disks.unsupported["cuda"](patterns, *given, **options)
-    assert definition.find_disks.unsupported["cuda"](patterns.astype("uint8"), *given, **options) is None
+    assert "int16" in definition.find_disks.unsupported("cuda", patterns, *given, **options)
+    assert definition.find_disks.unsupported("cuda", patterns.astype("uint8"), *given, **options) is None
 
 
 # ---------------------------------------------------------------- offsets behind 2³¹ elements, and the tests themselves

@@ -14,7 +14,8 @@ from gpu4d.imaging.center_of_mass import first_moments
 from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
 from gpu4d.imaging.pattern_sums import pattern_sums
-from gpu4d.streaming.reduction import PerPosition, ScanInfo, joined
+from gpu4d.streaming import PerPosition, ScanInfo
+from gpu4d.streaming.reduction import joined
 
 FILE = "frame_reductions.cu"
 
@@ -188,9 +189,9 @@ def test_moments_of_long_detectors_full_of_large_counts_are_exact():
         assert [int(v) % 2**64 for v in found[0]] == want
     for shape in ((1, side + 1, 8), (1, 8, side + 1)):
         longer = np.zeros(shape, "uint32")
-        for reason in (frame_reductions.unsupported["cuda"](longer, none), first_moments.unsupported["cuda"](longer)):
+        for reason in (frame_reductions.unsupported("cuda", longer, none), first_moments.unsupported("cuda", longer)):
             assert reason is not None and "65536 pixels a side, not 65537" in reason
-        assert first_moments.unsupported["cuda"](longer.astype("uint16")) is None
+        assert first_moments.unsupported("cuda", longer.astype("uint16")) is None
 
 
 def test_floats_are_summed_in_double_precision():

@@ -652,8 +652,7 @@ def _table() -> list:
 
 def expected_kind(op: operation.Operation, kind: str, args: tuple, options: dict) -> str:
     """The implementation that arrays made for `kind` must take: kernels state what they do not, CPU twins take every example."""
-    stated = op.unsupported["cuda"] if kind == "cuda" else None
-    return "definition" if stated is not None and stated(*args, **options) else kind
+    return "definition" if kind == "cuda" and op.unsupported(kind, *args, **options) else kind
 
 
 @pytest.mark.parametrize(("op", "example", "library", "kind"), _table())
@@ -734,16 +733,16 @@ def test_wrong_values_are_refused():
 
 @pytest.mark.parametrize("op", OPERATIONS.values(), ids=lambda op: op.name)
 def test_twins_exist_with_the_definitions_signature(op):
-    for kind, module in op.twins.items():
+    for kind, twin in op.twins.items():
         folder = {"cpu": "gpu4d.cpu_fallback", "cuda": "gpu4d.kernels"}[kind]
         file = op.definition.__module__.rpartition(".")[2]
-        assert module == f"{folder}.{file}", "a twin lives in a file of the definition's name"
+        assert twin.module == f"{folder}.{file}", "a twin lives in a file of the definition's name"
         assert operation.signature(op, kind) == operation.signature(op, "definition")
 
 
 def test_every_cpu_twin_belongs_to_an_operation(checkout):
     """A file is a twin, or what a twin is built from."""
-    named = {op.twins["cpu"].rpartition(".")[2] for op in OPERATIONS.values() if "cpu" in op.twins}
+    named = {op.twins["cpu"].module.rpartition(".")[2] for op in OPERATIONS.values() if "cpu" in op.twins}
     texts = {p.stem: p.read_text(encoding="utf-8") for p in (checkout / "cpu_fallback").glob("*.py")}
     assert named <= set(texts)
     for part in set(texts) - named - {"__init__"}:
@@ -755,7 +754,7 @@ def test_every_cuda_source_has_a_launcher_and_the_other_way_round(checkout):
     sources = {p.stem for p in (checkout / "kernels").rglob("*.cu")}
     texts = {p.stem: p.read_text(encoding="utf-8") for p in (checkout / "kernels").rglob("*.py") if not p.stem.startswith("_")}
     assert sources <= set(texts)
-    named = {op.twins["cuda"].rpartition(".")[2] for op in OPERATIONS.values() if "cuda" in op.twins}
+    named = {op.twins["cuda"].module.rpartition(".")[2] for op in OPERATIONS.values() if "cuda" in op.twins}
     for part in named - sources:  # it launches what another source holds
         assert any(f"from gpu4d.kernels.{other} import" in texts[part] for other in sources), f"kernels/{part}.py launches no source"
     for part in set(texts) - named:
@@ -776,7 +775,9 @@ def halve(monkeypatch):
     module.halve = lambda x, /, *, refuse=False: np.asarray(x) / 2 + 1  # one off, so that one sees which ran
     monkeypatch.setitem(sys.modules, "gpu4d_test_twin", module)
 
-    @operation.operation(cpu="gpu4d_test_twin", unsupported=lambda x, *, refuse=False: "refuse is set" if refuse else None)
+    twin = operation.Twin("gpu4d_test_twin", operation.REAL, check=lambda x, *, refuse=False: "refuse is set" if refuse else None)
+
+    @operation.operation(cpu=twin)
     def halve(x, /, *, refuse=False):
         return x / 2.0
 
@@ -801,6 +802,33 @@ def test_using_forces_one_implementation(halve):
         halve.implementation("cuda")
     with pytest.raises(InputError, match="'definition', 'cpu', 'cuda'"), gpu4d.using("fast"):
         pass
+
+
+def test_limits_are_asked_before_there_are_arrays(halve, need):
+    """`kind_for` says what a call will take: by dtype, by library and device, and by what is forced."""
+    assert halve.kind_for("float32") == halve.kind_for(np.uint16) == halve.kind_for(np.dtype("float64")) == "cpu"
+    assert halve.kind_for("float16") == halve.choose(np.zeros(1, "float16")) == "definition"
+    strict = need("array_api_strict")
+    assert halve.kind_for(strict.float64, strict.asarray([])) == "definition"
+    with gpu4d.using("definition"):
+        assert halve.kind_for("float32") == "definition"
+
+
+def test_limits_of_a_twin():
+    twin = operation.Twin("module", operation.KERNEL_PIXELS, frame=10_000, longest={"uint32": 100})
+    assert twin.refuses("uint16", (7, 999, 10)) is None and twin.refuses("uint32", (100, 99)) is None
+    for dtype, shape, why in (
+        ("uint16", (1, 100, 100), "less than 10000"),
+        ("int64", (2, 2), "not int64"),
+        ("uint32", (101, 2), "not 101"),
+    ):
+        assert why in twin.refuses(dtype, shape)
+
+
+def test_pixels_of_kernels_are_those_the_sources_are_instantiated_for():
+    from gpu4d.kernels.pixels import SUFFIX
+
+    assert tuple(SUFFIX) == operation.KERNEL_PIXELS
 
 
 def test_stepping_aside_is_said_once(halve, caplog):

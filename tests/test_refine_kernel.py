@@ -1,5 +1,7 @@
 """Refinement of many peaks at once: on correlation maps of disks, on cards of every size, and broken on purpose."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
@@ -159,7 +161,7 @@ def test_every_card_takes_the_widest_window(kilobytes):
 
 def test_a_wider_window_takes_the_definition():
     maps, px, py, count = disk_maps((36, 40), 1.0, 1, 2)
-    refuses = refine_peaks.unsupported["cuda"]
+    refuses = partial(refine_peaks.unsupported, "cuda")
     assert "128 samples" in refuses(maps, px, py, count, mode="upsample", upsample=WIDEST + 1)
     assert "128 samples" in refuses(maps, px, py, count, "upsample", WIDEST + 1)
     assert refuses(maps, px, py, count, "upsample", WIDEST) is None

@@ -13,6 +13,7 @@ from gpu4d.data import ArraySource
 from gpu4d.device import Device
 from gpu4d.device.processors.cpu import CpuProcessor
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
+from gpu4d.operation import Twin
 from gpu4d.streaming import BlockSums, PerPosition, ScanInfo, plan
 from gpu4d.streaming.plan import MOST_BLOCKS, cut, scan_info
 from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
@@ -407,7 +408,7 @@ def test_page_locked_memory_of_all_devices_is_counted_together(monkeypatch):
     assert error.value.asked == 8 * 4 << 20 and error.value.free == 30_000_000 and error.value.cap == 8_000_000_000
 
 
-@pytest.mark.parametrize("name", ["gpu4d.device.timeline.Timeline()", "gpu4d.streaming.plan", "gpu4d.streaming.reduction.BlockSums"])
+@pytest.mark.parametrize("name", ["gpu4d.device.timeline.Timeline()", "gpu4d.streaming.plan", "gpu4d.streaming.sums.BlockSums"])
 def test_names_of_the_pages_are_there_after_import_gpu4d(name):
     heavy = ("cupy", "numba", "scipy", "h5py", "matplotlib", "gpu4d.device", "gpu4d.streaming")
     code = f"import sys, gpu4d; early = [m for m in {heavy} if m in sys.modules]; {name}; print(early)"
@@ -462,7 +463,7 @@ def test_using_holds_in_the_threads_of_a_sweep(monkeypatch):
     monkeypatch.setenv("GPU4D_THREADS", "2")
     from gpu4d.imaging.center_of_mass import first_moments
 
-    monkeypatch.setitem(first_moments.twins, "cpu", "no_such_module")
+    monkeypatch.setitem(first_moments.twins, "cpu", Twin("no_such_module"))
     with gpu4d.using("definition"):
         gpu4d.sweep(gpu4d.DataCube(scan()), gpu4d.CenterOfMass())
     with pytest.raises(ModuleNotFoundError):

@@ -10,30 +10,38 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.calibrate.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
-from gpu4d.operation import operation
+from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
-_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
 KINDS = ("mean", "sum")
 
 
-def _twin_cannot(patterns: Any, origins: Any, /, **options: Any) -> str | None:
-    if (problem := _problem(patterns, origins, **options)) is not None:
-        return problem
-    name = str(patterns.dtype).removeprefix("torch.")
-    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
-
-
-def _kernel_cannot(patterns: Any, origins: Any, /, **options: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return _problem(patterns, origins, **options) or unsupported(patterns)
+def _problem(
+    patterns: Any,
+    origins: Any,
+    *,
+    n_theta: int = 1,
+    n_r: int | None = None,
+    r_max: float | None = None,
+    ellipse: tuple[float, float, float] | None = None,
+    mask: Any = None,
+) -> str | None:
+    shape = tuple(patterns.shape)
+    if len(shape) < 2 or 0 in shape[-2:]:
+        return f"patterns have shape {shape}, need (..., Qx, Qy) with pixels"
+    if tuple(origins.shape) not in ((2,), (*shape[:-2], 2)):
+        return f"origins are {tuple(origins.shape)}, the patterns {shape}: need (2,) or one (qx, qy) a pattern, {(*shape[:-2], 2)}"
+    if mask is not None and tuple(mask.shape) != shape[-2:]:
+        return f"mask is {tuple(mask.shape)}, the patterns are {shape[-2:]}: need one bool per detector pixel"
+    if n_theta < 1 or (n_r is not None and n_r < 1) or (r_max is not None and not 0 < r_max < math.inf):
+        return f"n_theta={n_theta}, n_r={n_r}, r_max={r_max}: need positive numbers"
+    if ellipse is not None and not ellipse[0] >= ellipse[1] > 0:
+        return f"ellipse={tuple(ellipse)}: need (a, b, theta) with a ≥ b > 0"
+    return None
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.polar",
-    cuda="gpu4d.kernels.polar",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.polar", DETECTOR_PIXELS, check=_problem),
+    cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
 )
 def polar_transform(
     patterns: Any,
@@ -127,10 +135,8 @@ def polar_transform(
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.polar",
-    cuda="gpu4d.kernels.polar",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.polar", DETECTOR_PIXELS, check=_problem),
+    cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
 )
 def radial_sums(
     patterns: Any,
@@ -279,27 +285,3 @@ def per_pattern(patterns: Any, origins: Any) -> Any:
     """(n, 2) float64 origins, one a pattern."""
     xp = arrays.namespace(patterns, origins)
     return xp.reshape(xp.broadcast_to(arrays.as_float64(origins), (*patterns.shape[:-2], 2)), (-1, 2))
-
-
-def _problem(
-    patterns: Any,
-    origins: Any,
-    *,
-    n_theta: int = 1,
-    n_r: int | None = None,
-    r_max: float | None = None,
-    ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-) -> str | None:
-    shape = tuple(patterns.shape)
-    if len(shape) < 2 or 0 in shape[-2:]:
-        return f"patterns have shape {shape}, need (..., Qx, Qy) with pixels"
-    if tuple(origins.shape) not in ((2,), (*shape[:-2], 2)):
-        return f"origins are {tuple(origins.shape)}, the patterns {shape}: need (2,) or one (qx, qy) a pattern, {(*shape[:-2], 2)}"
-    if mask is not None and tuple(mask.shape) != shape[-2:]:
-        return f"mask is {tuple(mask.shape)}, the patterns are {shape[-2:]}: need one bool per detector pixel"
-    if n_theta < 1 or (n_r is not None and n_r < 1) or (r_max is not None and not 0 < r_max < math.inf):
-        return f"n_theta={n_theta}, n_r={n_r}, r_max={r_max}: need positive numbers"
-    if ellipse is not None and not ellipse[0] >= ellipse[1] > 0:
-        return f"ellipse={tuple(ellipse)}: need (a, b, theta) with a ≥ b > 0"
-    return None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from gpu4d import arrays, fft
 from gpu4d.bragg.hybrid_correlation import powered
 from gpu4d.bragg.refine import position_errors, refine_positions
-from gpu4d.operation import operation
+from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 # (dx, dy) of the neighbours a maximum must exceed, and of those it must not fall below: of two equal pixels one is taken
 ABOVE = ((-1, -1), (0, -1), (1, -1), (-1, 0))
@@ -39,18 +39,9 @@ LEAST_SHARE = 1e-6  # of the Gaussian on valid pixels, below which a masked pixe
 LONGEST = 32767  # detector side whose squared distances the kernels hold in 32 bits
 
 
-def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    if max(patterns.shape[1:]) > LONGEST:
-        return f"the kernels take detectors up to {LONGEST} pixels a side"
-    return unsupported(patterns)
-
-
 @operation(
-    cpu="gpu4d.cpu_fallback.find_disks",
-    cuda="gpu4d.kernels.find_disks",
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.find_disks"),
+    cuda=Twin("gpu4d.kernels.find_disks", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST),
 )
 def find_disks(
     patterns: Any,

@@ -7,7 +7,7 @@ from typing import Any
 from gpu4d import arrays
 from gpu4d.bragg.find_disks import Maps
 from gpu4d.bragg.refine import position_errors, refine_positions
-from gpu4d.operation import operation
+from gpu4d.operation import Twin, operation
 
 WIDEST = 128  # samples a pixel: the kernel's window of more would not fit into 64 kB
 
@@ -17,7 +17,7 @@ def _too_fine(*given: Any, mode: str | None = "correlation", upsample: int = 16,
     return f"the kernel's window has at most {WIDEST} samples a pixel" if mode == "upsample" and upsample > WIDEST else None
 
 
-@operation(cuda="gpu4d.kernels.refine_disks", cpu="gpu4d.cpu_fallback.refine_disks", cuda_unsupported=_too_fine)
+@operation(cuda=Twin("gpu4d.kernels.refine_disks", check=_too_fine), cpu=Twin("gpu4d.cpu_fallback.refine_disks"))
 def refine_peaks(
     maps: Any, px: Any, py: Any, count: Any, /, mode: str | None = "correlation", upsample: int = 16, climb: bool = False
 ) -> tuple[Any, Any, Any]:
@@ -62,7 +62,7 @@ def refine_peaks(
     return tuple(xp.where(found, v, nan) for v in refined)  # type: ignore[return-value]
 
 
-@operation(cuda="gpu4d.kernels.refine_disks", cpu="gpu4d.cpu_fallback.refine_disks")
+@operation(cuda=Twin("gpu4d.kernels.refine_disks"), cpu=Twin("gpu4d.cpu_fallback.refine_disks"))
 def peak_errors(counts: Any, cross: Any, box: Any, x: Any, y: Any, count: Any, /, grid: bool = False) -> tuple[Any, Any]:
     """Standard errors of maxima of n = 1 maps, from the counts.
 

@@ -19,7 +19,7 @@ from gpu4d.deflection.descan import remove_descan
 from gpu4d.deflection.poisson import integrate_iteratively
 from gpu4d.deflection.sign import Sign, phase_sign
 from gpu4d.errors import InputError
-from gpu4d.imaging.center_of_mass import CenterOfMass
+from gpu4d.imaging.com_map import CenterOfMass
 
 log = logging.getLogger("gpu4d")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpu4d import arrays, fft
 from gpu4d.errors import InputError
-from gpu4d.operation import operation
+from gpu4d.operation import Twin, operation
 
 BOUNDARIES = ("mirror", "periodic", "padded")
 TOLERANCE = 1e-9  # of the relative change of the misfit, below which iterating gains nothing
@@ -22,26 +22,22 @@ class Integral(NamedTuple):
     errors: Any
 
 
-def _twin_cannot(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
+def _unusable(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
     names = ("step", "lambda1", "lambda2", "boundary", "padding_factor", "max_iterations")
     return _problem(gradient, **{**dict(zip(names, weights)), **options})
 
 
-def _kernel_cannot(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
-    name = str(gradient.dtype).removeprefix("torch.")
-    if name not in ("float32", "float64"):
-        return f"the kernels take float32 and float64, not {name}"
-    if (problem := _twin_cannot(gradient, *weights, **options)) is not None:
+def _too_large(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
+    """Say why the kernels cannot take a gradient field once it is padded, or None."""
+    if (problem := _unusable(gradient, *weights, **options)) is not None:
         return problem
     larger = weights[4] if len(weights) > 4 else options.get("padding_factor", 2.0)
     return "a plane has 2³¹ samples or more" if math.prod(gradient.shape[-3:-1]) * larger**2 >= 2**31 else None
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.poisson",
-    cuda="gpu4d.kernels.poisson",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.poisson", check=_unusable),
+    cuda=Twin("gpu4d.kernels.poisson", ("float32", "float64"), check=_too_large),
 )
 def integrate_gradient(
     gradient: Any,
@@ -104,10 +100,8 @@ def integrate_gradient(
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.poisson",
-    cuda="gpu4d.kernels.poisson",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.poisson", check=_unusable),
+    cuda=Twin("gpu4d.kernels.poisson", ("float32", "float64"), check=_too_large),
 )
 def integrate_iteratively(
     gradient: Any,

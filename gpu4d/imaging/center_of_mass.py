@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from gpu4d import arrays
-from gpu4d.data.slices import RealSlice
-from gpu4d.device import tables
 from gpu4d.errors import InputError
-from gpu4d.imaging.detectors import as_detector
-from gpu4d.operation import operation
-from gpu4d.streaming.reduction import PerPosition, ScanInfo, defined
+from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
-if TYPE_CHECKING:
-    from gpu4d.imaging.frame_reductions import FrameReductions
-
-_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
+# pixels a side: a lane's first moment, 8 counts of 2³² times a place, stays below the 2⁵¹ that a warp adds exactly
+LONGEST_EXACT = {"uint32": 1 << 16}
 
 
-def _twin_cannot(patterns: Any, mask: Any = None) -> str | None:
-    if len(patterns.shape) < 2 or (mask is not None and tuple(mask.shape) != tuple(patterns.shape[-2:])):
-        return "the shapes do not fit"
-    name = str(patterns.dtype).removeprefix("torch.")
-    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
-
-
-def _kernel_cannot(patterns: Any, mask: Any = None) -> str | None:
-    from gpu4d.kernels.pixels import moments_unsupported
-
-    return _twin_cannot(patterns, mask) or moments_unsupported(patterns)
+def _problem(patterns: Any, mask: Any = None) -> str | None:
+    fit = len(patterns.shape) >= 2 and (mask is None or tuple(mask.shape) == tuple(patterns.shape[-2:]))
+    return None if fit else "the shapes do not fit"
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.center_of_mass",
-    cuda="gpu4d.kernels.center_of_mass",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.center_of_mass", DETECTOR_PIXELS, check=_problem),
+    cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=_problem),
 )
 def first_moments(patterns: Any, /, mask: Any = None) -> Any:
     """Sum and first moments of every pattern: Σ I, Σ qx I, Σ qy I over the pixels that count.
@@ -73,10 +55,8 @@ def first_moments(patterns: Any, /, mask: Any = None) -> Any:
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.center_of_mass",
-    cuda="gpu4d.kernels.center_of_mass",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.center_of_mass", DETECTOR_PIXELS, check=_problem),
+    cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=_problem),
 )
 def center_of_mass(patterns: Any, /, mask: Any = None) -> Any:
     """Centre of mass of every diffraction pattern, in detector pixels.
@@ -109,115 +89,13 @@ def center_of_mass(patterns: Any, /, mask: Any = None) -> Any:
     array([[1.  , 0.75],
            [ nan,  nan]])
     """
-    return _divided(first_moments.definition(patterns, mask))
+    return divided(first_moments.definition(patterns, mask))
 
 
-def _divided(moments: Any) -> Any:
+def divided(moments: Any) -> Any:
     """Centre of mass (..., 2) from first moments (..., 3)."""
     xp = arrays.namespace(moments)
     usable = (moments[..., 0] > 0) & xp.all(xp.isfinite(moments), axis=-1)
     value = arrays.as_float64(moments)
     total = xp.where(usable, value[..., 0], xp.ones_like(value[..., 0]))
     return xp.where(usable[..., None], value[..., 1:] / total[..., None], xp.full_like(value[..., 1:], float("nan")))
-
-
-class CenterOfMass:
-    """Reduction: the centre of mass at every scan position, (2, Rx, Ry) in detector pixels.
-
-    Parameters
-    ----------
-    detector : Detector or (Qx, Qy) bool array, optional
-        Only these pixels count; a geometry of `gpu4d.detectors` sits at the mean origin. Pixels that the cube's detector
-        mask leaves out never count.
-    relative_to_origin : bool
-        Subtract each position's calibrated origin; raw detector positions otherwise.
-
-    Examples
-    --------
-    >>> import numpy as np, gpu4d
-    >>> cube = gpu4d.DataCube(np.ones((2, 3, 4, 6), dtype="uint16"))
-    >>> com = gpu4d.sweep(cube, gpu4d.CenterOfMass())
-    >>> com.labels, com["com_y"][0, 0].item()
-    (('com_x', 'com_y'), 2.5)
-    """
-
-    def __init__(self, detector: Any = None, relative_to_origin: bool = False):
-        self.detector = None if detector is None else as_detector(detector)
-        self.relative_to_origin = bool(relative_to_origin)
-
-    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        rx, ry, qx, qy = scan.shape
-        per_frame = 24 * qx * qy if defined(first_moments, scan) else 0
-        finish = (32 if scan.on_host else 112) + 96 * self.relative_to_origin
-        return PerPosition.bytes_needed(scan, 3, n_frames) + finish * rx * ry + 2 * qx * qy + per_frame * n_frames
-
-    def passes(self, scan: ScanInfo, budget: int) -> int:
-        return 1
-
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
-        if self.relative_to_origin and scan.calibration.origin is None:
-            raise InputError("relative_to_origin=True, but the origin is not known: set calibration.origin, or measure it first")
-        masks = [] if scan.detector_mask is None else [scan.detector_mask]
-        if self.detector is not None:
-            masks.append(self.detector.mask(scan.shape[2:], scan.calibration.origin_mean) != 0)
-        self.scan = scan
-        self.mask = np.logical_and.reduce(masks) if masks else None
-        self.values = PerPosition(scan, 3)  # Σ I, Σ qx I, Σ qy I: one division at the end is cheaper than one an update
-
-    def in_tiles(self) -> bool:
-        return False
-
-    def update(self, frames: Any, positions: np.ndarray) -> None:
-        moments = first_moments(frames, None if self.mask is None else tables.beside(self.mask, frames))
-        self.values.put(positions, arrays.as_float64(moments))
-
-    def joins(self) -> Any:
-        from gpu4d.imaging.fused import exact, fused
-
-        return fused if exact(self.scan) else None
-
-    def frame_masks(self) -> list[np.ndarray]:
-        return []
-
-    def moments_mask(self) -> tuple[np.ndarray | None]:
-        return (self.mask,)
-
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[Any]:
-        self.values.put(positions, arrays.as_float64(sums.moments))
-        return []
-
-    def state(self) -> dict[str, Any]:
-        return self.values.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.values.restore(state)
-
-    def merge(self, state: dict[str, Any]) -> None:
-        self.values.merge(state)
-
-    def finish(self) -> RealSlice:
-        """Stack (2, Rx, Ry) float64, planes com_x and com_y, pixels; NaN where no pattern came or it was empty."""
-        moments = self.values.result()
-        xp = arrays.namespace(moments)
-        moments = xp.permute_dims(moments, (1, 2, 0))
-        if isinstance(moments, np.ndarray):  # row by row, for the copies it makes
-            com = np.empty((*moments.shape[:2], 2))
-            for row, out in zip(moments, com):
-                out[...] = _divided(row)
-        else:
-            com = _divided(moments)
-        if self.relative_to_origin:
-            rx, ry = self.scan.shape[:2]
-            positions = np.indices((rx, ry)).reshape(2, -1).T
-            origin = self.scan.calibration.origin_at(positions)
-            assert origin is not None  # `start` asked for it
-            com = com - arrays.from_numpy(origin.reshape(rx, ry, 2), com)
-        return self._slice(xp.permute_dims(com, (2, 0, 1)), "com", "px", ("com_x", "com_y"))
-
-    def total(self) -> RealSlice:
-        """Counts (Rx, Ry) of the pixels that counted; NaN where no pattern came."""
-        return self._slice(self.values.result()[0, :, :], "sum", "counts", ())
-
-    def _slice(self, data: Any, name: str, units: str, labels: tuple[str, ...]) -> RealSlice:
-        step = self.scan.calibration.r_pixel
-        return RealSlice(data, name, units, step, "Å" if step else "px", labels)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from gpu4d.imaging.center_of_mass import first_moments
+from gpu4d.imaging.center_of_mass import LONGEST_EXACT, first_moments
 from gpu4d.imaging.masked_sums import masked_sums
 from gpu4d.imaging.pattern_sums import pattern_maximum, pattern_sums
-from gpu4d.operation import operation
-
-_TWIN_DTYPES = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float32", "float64")
+from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
 
 
 class FrameReductions(NamedTuple):
@@ -36,22 +34,9 @@ class FrameReductions(NamedTuple):
     moments: Any
 
 
-def _twin_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    name = str(patterns.dtype).removeprefix("torch.")
-    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
-
-
-def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    from gpu4d.kernels.pixels import moments_unsupported
-
-    return moments_unsupported(patterns)
-
-
 @operation(
-    cpu="gpu4d.cpu_fallback.frame_reductions",
-    cuda="gpu4d.kernels.frame_reductions",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.frame_reductions", tuple(name for name in REAL if name != "uint64")),
+    cuda=Twin("gpu4d.kernels.frame_reductions", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT),
 )
 def frame_reductions(patterns: Any, masks: Any, /, *, mask: Any = None) -> FrameReductions:
     """Sum and maximum over patterns, sums of every pattern under masks, and its first moments, all in one pass.

@@ -13,7 +13,9 @@ import numpy as np
 
 from gpu4d.device import tables
 from gpu4d.imaging.frame_reductions import FrameReductions, frame_reductions
-from gpu4d.streaming.reduction import BlockSums, Reduction, ScanInfo, add_together
+from gpu4d.operation import dtype_name
+from gpu4d.streaming.reduction import Reduction, ScanInfo
+from gpu4d.streaming.sums import BlockSums, add_together
 
 UPDATE_BYTES = 16 << 20  # beside which sums and maxima of a detector, 64 bits a pixel, are cheap to add up
 LARGE = 4096  # pixels of a detector
@@ -41,7 +43,7 @@ class Member(Reduction, Protocol):
 
 def exact(scan: ScanInfo) -> bool:
     """Whether sums over these frames are exact, whatever they are made with."""
-    return str(scan.dtype).rpartition(".")[2] in _EXACT
+    return dtype_name(scan.dtype) in _EXACT
 
 
 def fused(members: list[Member]) -> list[Any]:
@@ -76,7 +78,7 @@ class FusedFrames:
         return False  # integer frames: their sums are exact
 
     def update_bytes(self) -> int:
-        narrow = np.dtype(str(self.scan.dtype).rpartition(".")[2]).itemsize <= 2  # others are read several times: from the cache
+        narrow = np.dtype(dtype_name(self.scan.dtype)).itemsize <= 2  # others are read several times: from the cache
         large = self.scan.shape[2] * self.scan.shape[3] >= LARGE  # small ones have sums that cost little, and values that need memory
         return UPDATE_BYTES if narrow and large else 0
 

@@ -15,11 +15,11 @@ from gpu4d.imaging.detectors import Detector, as_detector
 from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
-from gpu4d.streaming import PerPosition, ScanInfo, sweep
+from gpu4d.streaming import PerPositionReduction, ScanInfo, sweep
 from gpu4d.streaming.reduction import defined
 
 
-class VirtualImage:
+class VirtualImage(PerPositionReduction):
     """Reduction: counts under one detector or several, in one pass.
 
     Parameters
@@ -61,7 +61,7 @@ class VirtualImage:
             self.detectors, self.labels = (as_detector(detector),), ("",)
         if not self.detectors:
             raise InputError("VirtualImage() of no detector: give at least one")
-        self.stack = many
+        self.stack, self.planes = many, len(self.detectors)
         self.origin = None if origin is None else arrays.to_numpy(origin).astype(np.float64)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -69,17 +69,10 @@ class VirtualImage:
         masks = 2 * many * frame * (8 if self._weighs else 1)  # on the host and beside the frames
         per_pixel = 48 * defined(masked_sums, scan)
         moving = 48 * frame if any(d.follows_origin and d.radii is None for d in self.detectors) else 0  # a mask for each pattern
-        return (
-            PerPosition.bytes_needed(scan, many, n_frames)
-            + masks
-            + (per_pixel * n_frames * frame + 8 * many * frame + moving) * (n_frames > 0)
-        )
-
-    def passes(self, scan: ScanInfo, budget: int) -> int:
-        return 1
+        return self.held_bytes(scan, n_frames) + masks + (per_pixel * n_frames * frame + 8 * many * frame + moving) * (n_frames > 0)
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
-        self.scan = scan
+        super().start(scan, device, pass_)
         self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
         self.places = Calibration(origin=self.origin) if self.origin is not None else scan.calibration
         origin = self.places.origin
@@ -91,7 +84,6 @@ class VirtualImage:
         self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean)) for i in still}
         self.stacks = _stacks(self.still)
         self.gathered: list[tuple[list[int], np.ndarray]] | None = None  # the same at the wanted pixels alone
-        self.values = PerPosition(scan, len(self.detectors))
 
     def _masked(self, mask: np.ndarray) -> np.ndarray:
         valid = self.scan.detector_mask
@@ -116,11 +108,11 @@ class VirtualImage:
         """Sums under fixed masks to their places, with the columns of other detectors."""
         sums = [(members, masked_sums(frames, tables.beside(stack, frames))) for members, stack in stacks]
         if len(sums) == 1 and not columns:  # one stack of all detectors, in their order
-            self.values.put(positions, arrays.as_float64(sums[0][1]))
+            self.put(positions, arrays.as_float64(sums[0][1]))
             return
         for members, found in sums:
             columns.update(self._columns(found, members))
-        self.values.put(positions, arrays.namespace(frames).stack([columns[i] for i in range(len(self.detectors))], axis=-1))
+        self.put(positions, arrays.namespace(frames).stack([columns[i] for i in range(len(self.detectors))], axis=-1))
 
     def joins(self) -> Any:
         fixed = not self.following and all(mask.dtype == bool for mask in self.still.values())
@@ -133,7 +125,7 @@ class VirtualImage:
         return None
 
     def take(self, sums: FrameReductions, positions: np.ndarray) -> list[Any]:
-        self.values.put(positions, arrays.as_float64(sums.masked))
+        self.put(positions, arrays.as_float64(sums.masked))
         return []
 
     def _follow(self, frames: Any, positions: np.ndarray) -> dict[int, Any]:
@@ -165,15 +157,6 @@ class VirtualImage:
     def _columns(sums: Any, members: list[int]) -> dict[int, Any]:
         sums = arrays.as_float64(sums)
         return {i: sums[:, column] for column, i in enumerate(members)}
-
-    def state(self) -> dict[str, Any]:
-        return self.values.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.values.restore(state)
-
-    def merge(self, state: dict[str, Any]) -> None:
-        self.values.merge(state)
 
     def finish(self) -> RealSlice:
         planes = self.values.result()

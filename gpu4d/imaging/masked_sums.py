@@ -5,21 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from gpu4d import arrays
-from gpu4d.imaging.pattern_sums import twin_cannot
-from gpu4d.operation import operation
-
-
-def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return unsupported(patterns)
+from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.masked_sums",
-    cuda="gpu4d.kernels.masked_sums",
-    unsupported=twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.masked_sums", REAL),
+    cuda=Twin("gpu4d.kernels.masked_sums", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def masked_sums(patterns: Any, masks: Any, /) -> Any:
     """Sum of every pattern under every mask.
@@ -63,10 +54,8 @@ def masked_sums(patterns: Any, masks: Any, /) -> Any:
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.masked_sums",
-    cuda="gpu4d.kernels.masked_sums",
-    unsupported=twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.masked_sums", REAL),
+    cuda=Twin("gpu4d.kernels.masked_sums", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def annular_sums(patterns: Any, centers: Any, radii: Any, /, *, mask: Any = None) -> Any:
     """Sum of every pattern over disks and annuli about its own centre.

@@ -5,25 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from gpu4d import arrays
-from gpu4d.operation import operation
-
-
-def twin_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    """Why no compiled code takes these patterns, or None: the `unsupported` of operations on frames."""
-    return "compiled code knows no float16" if str(patterns.dtype).removeprefix("torch.") == "float16" else None
-
-
-def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return unsupported(patterns)
+from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.pattern_sums",
-    cuda="gpu4d.kernels.pattern_sums",
-    unsupported=twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.pattern_sums", REAL),
+    cuda=Twin("gpu4d.kernels.pattern_sums", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def pattern_sums(patterns: Any, /, *, weights: Any = None) -> tuple[Any, Any]:
     """Sum over patterns of those that are finite, and their number.
@@ -64,10 +51,8 @@ def pattern_sums(patterns: Any, /, *, weights: Any = None) -> tuple[Any, Any]:
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.pattern_sums",
-    cuda="gpu4d.kernels.pattern_sums",
-    unsupported=twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.pattern_sums", REAL),
+    cuda=Twin("gpu4d.kernels.pattern_sums", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def pattern_maximum(patterns: Any, /) -> Any:
     """Largest value of every pixel over patterns that are finite.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,11 +16,15 @@ from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
 from gpu4d.imaging.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.imaging.shifted_patterns import shifted_patterns
-from gpu4d.streaming import BlockSums, ScanInfo
-from gpu4d.streaming.reduction import add_together, defined
+from gpu4d.streaming import BlockSums, ScanInfo, SumReduction
+from gpu4d.streaming.reduction import defined
 
 
-class MeanPattern:
+def _maximum(a: Any, b: Any) -> Any:
+    return arrays.namespace(a, b).maximum(a, b)
+
+
+class MeanPattern(SumReduction):
     """Reduction: weighted mean of all patterns.
 
     Parameters
@@ -44,7 +49,8 @@ class MeanPattern:
     (1.5, 0.5)
     """
 
-    _SUMS = ("totals", "counts", "seen", "covered")
+    # covered: how often each pixel was seen; only where masked pixels move with their patterns
+    sums: ClassVar = dict.fromkeys(("totals", "counts", "seen", "covered"), operator.add)
 
     def __init__(self, weights: Any = None, origin: Any = None):
         self.weights = None if weights is None else np.asarray(arrays.to_numpy(weights), dtype=np.float64)
@@ -57,20 +63,13 @@ class MeanPattern:
             per_pixel += 56 if defined(shifted_patterns, scan) else 8 if scan.on_host else 16
             if scan.detector_mask is not None:  # valid frames, and the mask moved with each
                 per_pixel += itemsize(scan.dtype) + 16
-        return 8 * frame * (5 + len(self._SUMS) * scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
-
-    def passes(self, scan: ScanInfo, budget: int) -> int:
-        return 1
+        return 8 * frame * (5 + len(self.sums) * scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         if self.weights is not None and self.weights.shape != tuple(scan.shape[:2]):
             raise InputError(f"weights is {self.weights.shape}, the scan is {tuple(scan.shape[:2])}: need one weight per position")
-        self.scan = scan
+        super().start(scan, device, pass_)
         self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
-        self.totals = BlockSums(scan)
-        self.counts = BlockSums(scan)
-        self.seen = BlockSums(scan)
-        self.covered = BlockSums(scan)  # how often each pixel was seen: only where masked pixels move with their patterns
 
     @property
     def _moves_mask(self) -> bool:
@@ -80,20 +79,19 @@ class MeanPattern:
         return self.weights is not None or self.origin is not None or not exact(self.scan)
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        n, seen, weights = len(positions), float(len(positions)), None
+        seen, weights = float(len(positions)), None
         if self.weights is not None:
             own = self.weights[positions[:, 0], positions[:, 1]]
             seen, weights = float(own.sum()), arrays.from_numpy(own, frames)
-        covered = []
+        covered = {}
         if self.origin is not None:
             shifts = arrays.from_numpy(self._shifts(positions), frames)
             if self._moves_mask:
                 frames = self._valid(frames)
-                covered.append((self.covered, self._coverage(frames, shifts, weights)))
+                covered["covered"] = self._coverage(frames, shifts, weights)
             frames = shifted_patterns(frames, shifts)
         total, count = pattern_sums(frames, weights=weights)
-        sums = ((self.seen, seen), (self.totals, total), (self.counts, count), *covered)
-        add_together(self.scan.block_of(positions[0]), n, *sums)
+        self.add(positions, seen=seen, totals=total, counts=count, **covered)
 
     def joins(self) -> Any:
         return fused if self.weights is None and self.origin is None and exact(self.scan) else None
@@ -105,7 +103,7 @@ class MeanPattern:
         return None
 
     def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
-        return [(self.seen, float(len(positions))), (self.totals, sums.total), (self.counts, sums.count)]
+        return [(self.kept["seen"], float(len(positions))), (self.kept["totals"], sums.total), (self.kept["counts"], sums.count)]
 
     def _shifts(self, positions: np.ndarray) -> np.ndarray:
         """What takes each position's origin to the mean of all, (n, 2)."""
@@ -128,38 +126,28 @@ class MeanPattern:
         one = arrays.as_float64(good) if weights is None else xp.where(good, weights, xp.zeros_like(weights))
         return pattern_sums(shifted_patterns(xp.broadcast_to(arrays.as_float64(mask), frames.shape), shifts), weights=one)[0]
 
-    def state(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state() for name in self._SUMS}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        for name in self._SUMS:
-            getattr(self, name).restore(state[name])
-
-    def merge(self, state: dict[str, Any]) -> None:
-        for name in self._SUMS:
-            getattr(self, name).merge(state[name])
-
     @property
     def left_out(self) -> float:
         """Patterns (or their weights) left out for a NaN or an infinity."""
-        return float((self.seen.result() or 0.0) - (0.0 if self.counts.result() is None else float(self.counts.result())))
+        counts = self.result("counts")
+        return float((self.result("seen") or 0.0) - (0.0 if counts is None else float(counts)))
 
     def finish(self) -> DiffractionSlice:
-        total, count = self.totals.result(), self.counts.result()
+        total, count = self.result("totals"), self.result("counts")
         if total is None:
             mean: Any = np.full(self.scan.shape[2:], np.nan)
         else:
             xp = arrays.namespace(total)
             nan = xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(total))
             if self._moves_mask:
-                count = self.covered.result()
+                count = self.result("covered")
             mean = arrays.as_float64(total) / xp.where(count != 0, count, nan)
         if not self._moves_mask:
             mean = _masked(mean, self.scan)
         return diffraction_slice(mean, "mean pattern", "counts", self.scan.calibration)
 
 
-class MaxPattern:
+class MaxPattern(SumReduction):
     """Reduction: largest value of every pixel over the scan.
 
     Notes
@@ -175,23 +163,18 @@ class MaxPattern:
     [[6.0, 7.0]]
     """
 
+    sums: ClassVar = {"largest": _maximum}
+
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame = scan.shape[2] * scan.shape[3]
         per_pixel = 32 if defined(pattern_maximum, scan) else 1  # where frames are finite
-        return 8 * frame * (4 + scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
-
-    def passes(self, scan: ScanInfo, budget: int) -> int:
-        return 1
-
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
-        self.scan = scan
-        self.largest = BlockSums(scan, combine=_maximum)
+        return self.held_bytes(scan, 8 * frame) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
     def in_tiles(self) -> bool:
         return False  # a maximum is the same however it is grouped
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        self.largest.add(self.scan.block_of(positions[0]), pattern_maximum(frames), len(positions))
+        self.add(positions, largest=pattern_maximum(frames))
 
     def joins(self) -> Any:
         return fused if exact(self.scan) else None
@@ -203,19 +186,10 @@ class MaxPattern:
         return None
 
     def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
-        return [(self.largest, sums.maximum)]
-
-    def state(self) -> dict[str, Any]:
-        return self.largest.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.largest.restore(state)
-
-    def merge(self, state: dict[str, Any]) -> None:
-        self.largest.merge(state)
+        return [(self.kept["largest"], sums.maximum)]
 
     def finish(self) -> DiffractionSlice:
-        top = self.largest.result()
+        top = self.result("largest")
         if top is None:
             values: Any = np.full(self.scan.shape[2:], np.nan)
         else:
@@ -223,10 +197,6 @@ class MaxPattern:
             floor = xp.iinfo(top.dtype).min if arrays.is_integer(top) else -float("inf")
             values = xp.where(top == floor, xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(top)), arrays.as_float64(top))
         return diffraction_slice(_masked(values, self.scan), "maximum pattern", "counts", self.scan.calibration)
-
-
-def _maximum(a: Any, b: Any) -> Any:
-    return arrays.namespace(a, b).maximum(a, b)
 
 
 def _masked(image: Any, scan: ScanInfo) -> Any:

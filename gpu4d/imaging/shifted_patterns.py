@@ -5,21 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from gpu4d import arrays
-from gpu4d.imaging.pattern_sums import twin_cannot
-from gpu4d.operation import operation
-
-
-def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return unsupported(patterns)
+from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.shifted_patterns",
-    cuda="gpu4d.kernels.shifted_patterns",
-    unsupported=twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.shifted_patterns", REAL),
+    cuda=Twin("gpu4d.kernels.shifted_patterns", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def shifted_patterns(patterns: Any, shifts: Any, /) -> Any:
     """Move every pattern by its own shift, bilinearly: no ringing at sharp disk edges, counts are kept.

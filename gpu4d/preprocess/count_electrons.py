@@ -9,9 +9,7 @@ from gpu4d import arrays
 from gpu4d.bragg.find_disks import ABOVE, NOT_BELOW
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
-from gpu4d.operation import operation
-
-_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "float32", "float64")
+from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 
 class Events(NamedTuple):
@@ -48,24 +46,23 @@ class Events(NamedTuple):
         return PointListArray(self.offsets, fields, tuple(scan_shape), {"qx": "px", "qy": "px", "intensity": "electrons"})
 
 
-def _twin_cannot(frames: Any, dark: Any, lower: Any, upper: Any, /, **options: Any) -> str | None:
-    if (problem := _problem(frames, dark, lower, upper, **options)) is not None:
-        return problem
-    name = str(frames.dtype).removeprefix("torch.")
-    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
-
-
-def _kernel_cannot(frames: Any, dark: Any, lower: Any, upper: Any, /, **options: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return _problem(frames, dark, lower, upper, **options) or unsupported(frames)
+def _problem(frames: Any, dark: Any, lower: float, upper: float, electron: float = 1.0, gain: Any = None, mask: Any = None) -> str | None:
+    shape = tuple(frames.shape)
+    if len(shape) < 2 or max(shape[-2:]) > 65535:
+        return f"frames have shape {shape}, need (..., Qx, Qy) with at most 65535 pixels a side"
+    for name, plane in (("dark", dark), ("gain", gain), ("mask", mask)):
+        if plane is not None and tuple(plane.shape) != shape[-2:]:
+            return f"{name} is {tuple(plane.shape)}, the frames are {shape[-2:]}: need one value per detector pixel"
+    if not (0 < lower < upper):
+        return f"lower={lower}, upper={upper}: need 0 < lower < upper, in electrons"
+    if not electron > 0:
+        return f"electron={electron}: need the mean signal of one electron, > 0"
+    return None
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.count_electrons",
-    cuda="gpu4d.kernels.count_electrons",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.count_electrons", tuple(name for name in DETECTOR_PIXELS if name != "int64"), check=_problem),
+    cuda=Twin("gpu4d.kernels.count_electrons", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
 )
 def count_electrons(
     frames: Any, dark: Any, lower: float, upper: float, /, *, electron: float = 1.0, gain: Any = None, mask: Any = None
@@ -158,17 +155,3 @@ def _neighbour(values: Any, dx: int, dy: int) -> Any:
         rest = values[(..., *inner, slice(None))] if axis == -2 else values[(..., *inner)]
         values = xp.concat([rest, edge] if step > 0 else [edge, rest], axis=axis)
     return values
-
-
-def _problem(frames: Any, dark: Any, lower: float, upper: float, electron: float = 1.0, gain: Any = None, mask: Any = None) -> str | None:
-    shape = tuple(frames.shape)
-    if len(shape) < 2 or max(shape[-2:]) > 65535:
-        return f"frames have shape {shape}, need (..., Qx, Qy) with at most 65535 pixels a side"
-    for name, plane in (("dark", dark), ("gain", gain), ("mask", mask)):
-        if plane is not None and tuple(plane.shape) != shape[-2:]:
-            return f"{name} is {tuple(plane.shape)}, the frames are {shape[-2:]}: need one value per detector pixel"
-    if not (0 < lower < upper):
-        return f"lower={lower}, upper={upper}: need 0 < lower < upper, in electrons"
-    if not electron > 0:
-        return f"electron={electron}: need the mean signal of one electron, > 0"
-    return None

@@ -8,32 +8,27 @@ from typing import Any
 from gpu4d import arrays
 from gpu4d.errors import InputError
 from gpu4d.imaging.pattern_sums import pattern_sums
-from gpu4d.operation import operation
+from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
-_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
 NEIGHBOURS = tuple((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0))
 LEAST = 3  # neighbours that say something about a pixel: what a corner has
 MAD_TO_SIGMA = 1.4826
 
 
-def _twin_cannot(frames: Any, /, **options: Any) -> str | None:
-    if (problem := _problem(frames, **options)) is not None:
-        return problem
-    name = str(frames.dtype).removeprefix("torch.")
-    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
-
-
-def _kernel_cannot(frames: Any, /, **options: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return _problem(frames, **options) or unsupported(frames)
+def _problem(frames: Any, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> str | None:
+    shape = tuple(frames.shape)
+    if len(shape) < 2 or 0 in shape[-2:]:
+        return f"frames have shape {shape}, need (..., Qx, Qy) with pixels"
+    if mask is not None and tuple(mask.shape) != shape[-2:]:
+        return f"mask is {tuple(mask.shape)}, the frames are {shape[-2:]}: need one bool per detector pixel"
+    if not (threshold > 0 and unit > 0 and noise >= 0):
+        return f"threshold={threshold}, unit={unit}, noise={noise}: need threshold and unit > 0, noise ≥ 0"
+    return None
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.hot_pixels",
-    cuda="gpu4d.kernels.hot_pixels",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.hot_pixels", DETECTOR_PIXELS, check=_problem),
+    cuda=Twin("gpu4d.kernels.hot_pixels", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
 )
 def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> tuple[Any, Any]:
     """Find and replace hot pixels in every frame.
@@ -132,17 +127,6 @@ def _neighbour(values: Any, dx: int, dy: int) -> Any:
     row = xp.full_like(wide[..., :1, :], math.inf)
     wide = xp.concat([row, wide, row], axis=-2)
     return wide[..., 1 + dx : 1 + dx + nx, 1 + dy : 1 + dy + ny]
-
-
-def _problem(frames: Any, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> str | None:
-    shape = tuple(frames.shape)
-    if len(shape) < 2 or 0 in shape[-2:]:
-        return f"frames have shape {shape}, need (..., Qx, Qy) with pixels"
-    if mask is not None and tuple(mask.shape) != shape[-2:]:
-        return f"mask is {tuple(mask.shape)}, the frames are {shape[-2:]}: need one bool per detector pixel"
-    if not (threshold > 0 and unit > 0 and noise >= 0):
-        return f"threshold={threshold}, unit={unit}, noise={noise}: need threshold and unit > 0, noise ≥ 0"
-    return None
 
 
 def hot_pixels(frames: Any, /, threshold: float = 5.0, *, unit: float = 1.0, mask: Any = None) -> Any:

@@ -42,7 +42,7 @@ def from_vacuum(patterns: Any, region: Any = None, *, align: bool = True, **opti
     >>> round(float(gpu4d.probe.from_vacuum(stack)[16, 16]), 3)
     1.0
     """
-    from gpu4d.imaging.center_of_mass import CenterOfMass
+    from gpu4d.imaging.com_map import CenterOfMass
     from gpu4d.imaging.patterns import MeanPattern
     from gpu4d.streaming import sweep
 

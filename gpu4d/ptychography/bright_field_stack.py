@@ -12,30 +12,16 @@ from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.device import tables
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.errors import InputError, MemoryBudgetError
-from gpu4d.operation import operation
+from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.place import processors_for
 from gpu4d.streaming.reduction import ScanInfo
-
-_TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
-
-
-def _twin_cannot(frames: Any, index: Any, /, *, real: bool = False) -> str | None:
-    name = str(frames.dtype).removeprefix("torch.")
-    return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
-
-
-def _kernel_cannot(frames: Any, index: Any, /, *, real: bool = False) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return unsupported(frames)
+from gpu4d.streaming.sums import PerPositionReduction
 
 
 @operation(
-    cpu="gpu4d.cpu_fallback.bright_field_stack",
-    cuda="gpu4d.kernels.bright_field_stack",
-    unsupported=_twin_cannot,
-    cuda_unsupported=_kernel_cannot,
+    cpu=Twin("gpu4d.cpu_fallback.bright_field_stack", DETECTOR_PIXELS),
+    cuda=Twin("gpu4d.kernels.bright_field_stack", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def gather_pixels(frames: Any, index: Any, /, *, real: bool = False) -> Any:
     """Chosen pixels of every pattern, pixel by pixel: a transposed gather.
@@ -67,7 +53,7 @@ def gather_pixels(frames: Any, index: Any, /, *, real: bool = False) -> Any:
     return xp.astype(found, xp.float32) if real else found
 
 
-class BrightFieldStack:
+class BrightFieldStack(PerPositionReduction):
     """Reduction: images (P, Rx, Ry) of chosen detector pixels, in the native dtype.
 
     Positions that are not visited are 0 (NaN in float data).
@@ -94,27 +80,17 @@ class BrightFieldStack:
         copies = 1 if scan.on_host else 3  # in tiles, joined, and in scan order
         return len(self.pixels) * itemsize(scan.dtype) * (copies * scan.shape[0] * scan.shape[1] + n_frames)
 
-    def passes(self, scan: ScanInfo, budget: int) -> int:
-        return 1
-
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
-        rx, ry, qx, qy = scan.shape
+    def store(self, scan: ScanInfo) -> _PixelImages:
+        qx, qy = scan.shape[2:]
         if self.detector not in (None, (qx, qy)) or self.pixels.ndim != 1 or not ((0 <= self.pixels) & (self.pixels < qx * qy)).all():
             raise InputError(f"pixels must be a mask {(qx, qy)} or numbers from 0 to {qx * qy - 1} on this detector")
-        self.scan = scan
-        self.host = scan.on_host
-        self.seen = np.zeros(rx * ry, bool)
-        self.pieces: list[tuple[np.ndarray, Any]] = []
-        if self.host:
-            kind = np.dtype(scan.dtype)
-            shape = (len(self.pixels), rx * ry)
-            self.values = np.full(shape, np.nan, kind) if kind.kind == "f" else np.zeros(shape, kind)
+        return _PixelImages(scan, len(self.pixels))
 
     def in_tiles(self) -> bool:
         return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        self._put(self._numbers(positions), gather_pixels(frames, tables.beside(self.pixels, frames)))
+        self.put(positions, gather_pixels(frames, tables.beside(self.pixels, frames)))
 
     def wanted_pixels(self) -> np.ndarray:
         return self.pixels
@@ -122,22 +98,41 @@ class BrightFieldStack:
     def update_pixels(self, values: Any, positions: np.ndarray) -> None:
         xp = arrays.namespace(values)
         found = xp.permute_dims(values, (1, 0))
-        self._put(self._numbers(positions), found if self.host else xp.asarray(found, copy=True))  # the sweep reuses its buffer
+        self.put(positions, found if self.scan.on_host else xp.asarray(found, copy=True))  # the sweep reuses its buffer
 
-    def _numbers(self, positions: np.ndarray) -> np.ndarray:
-        return positions[:, 0] * self.scan.shape[1] + positions[:, 1]
+    def finish(self) -> Any:
+        """(P, Rx, Ry), in the frames' namespace and on their device."""
+        return self.values.result()
 
-    def _put(self, number: np.ndarray, found: Any) -> None:
+
+class _PixelImages:
+    """Values of pixels at scan positions, in the frames' dtype: in place on the host, piece by piece elsewhere."""
+
+    def __init__(self, scan: ScanInfo, pixels: int):
+        self.scan, self.shape = scan, (pixels, *scan.shape[:2])
+        self.host = scan.on_host
+        self.seen = np.zeros(self.shape[1] * self.shape[2], bool)
+        self.pieces: list[tuple[np.ndarray, Any]] = []
+        if self.host:
+            kind = np.dtype(scan.dtype)
+            shape = (pixels, len(self.seen))
+            self.values = np.full(shape, np.nan, kind) if kind.kind == "f" else np.zeros(shape, kind)
+
+    def put(self, positions: np.ndarray, values: Any) -> None:
+        """`values` (P, n) of positions (n, 2)."""
+        self._put(positions[:, 0] * self.shape[2] + positions[:, 1], values)
+
+    def _put(self, number: np.ndarray, values: Any) -> None:
         self.seen[number] = True
         if not self.host:
-            self.pieces.append((number, found))
+            self.pieces.append((number, values))
         elif len(number) and (np.diff(number) == 1).all():  # tiles are runs of positions nearly always
-            self.values[:, number[0] : number[-1] + 1] = found
+            self.values[:, number[0] : number[-1] + 1] = values
         else:
-            self.values[:, number] = found
+            self.values[:, number] = values
 
     def state(self) -> dict[str, Any]:
-        return {"values": arrays.to_numpy(self.finish()), "seen": self.seen.copy()}
+        return {"values": arrays.to_numpy(self.result()), "seen": self.seen.copy()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.pieces = []
@@ -145,25 +140,23 @@ class BrightFieldStack:
 
     def merge(self, state: dict[str, Any]) -> None:
         number = np.flatnonzero(state["seen"])
-        values = state["values"].reshape(len(self.pixels), -1)[:, number]
+        values = state["values"].reshape(self.shape[0], -1)[:, number]
         self._put(number, values if self.host else arrays.from_numpy(values, self.scan.sample))
 
-    def finish(self) -> Any:
-        """(P, Rx, Ry), in the frames' namespace and on their device."""
-        shape = (len(self.pixels), *self.scan.shape[:2])
-        return self.values.reshape(shape) if self.host else self._joined(shape)
+    def result(self) -> Any:
+        """(P, Rx, Ry), 0 where nothing was put (NaN in float data)."""
+        return self.values.reshape(self.shape) if self.host else self._joined()
 
-    def _joined(self, shape: tuple[int, ...]) -> Any:
+    def _joined(self) -> Any:
         xp = arrays.namespace(self.scan.sample)
-        n = shape[1] * shape[2]
         number = np.concatenate([p for p, _ in self.pieces]) if self.pieces else np.zeros(0, np.int64)
-        source = np.full(n, len(number))  # the column behind the last is what unseen positions are
+        source = np.full(len(self.seen), len(number))  # the column behind the last is what unseen positions are
         source[number] = np.arange(len(number))
         kind = self.scan.sample.dtype
         fill = float("nan") if xp.isdtype(kind, "real floating") else 0
-        empty = xp.full((shape[0], 1), fill, dtype=kind, device=arrays.device(self.scan.sample))
+        empty = xp.full((self.shape[0], 1), fill, dtype=kind, device=arrays.device(self.scan.sample))
         values = xp.concat([*(v for _, v in self.pieces), empty], axis=1)
-        return xp.reshape(xp.take(values, arrays.from_numpy(source, values), axis=1), shape)
+        return xp.reshape(xp.take(values, arrays.from_numpy(source, values), axis=1), self.shape)
 
 
 def bright_field_stacks(

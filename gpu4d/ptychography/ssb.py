@@ -241,7 +241,7 @@ def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad
 
 def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> Iterator[tuple[OverlapSums, Any]]:
     """Sums and counts of one group of pixels after another; on the CPU, threads work on several at once."""
-    kind = _implementation(cube, options.get("device", "auto"))
+    kind = overlap_sums.kind_for("complex64", processors_for(cube, options.get("device", "auto"))[0][0].sample(cube.dtype))
     rx, ry = cube.scan_shape
     group = max(1, min(GROUP[kind], GROUP_BYTES // (8 * rx * (ry // 2 + 1))))
     geometry: _Geometry | None = None
@@ -252,15 +252,6 @@ def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, ba
         firsts = range(part.start, part.stop, group)
         work = functools.partial(_of_group, overlaps=overlaps, geometry=geometry, mode=mode)
         yield from (in_threads if kind == "cpu" else map)(work, pieces, firsts)
-
-
-def _implementation(cube: DataCube, device: Any) -> str:
-    """Which implementation of the sums the bright-field images will take."""
-    sample = processors_for(cube, device)[0][0].sample(cube.dtype)
-    if sample is None or isinstance(sample, np.ndarray):
-        sample = np.zeros((0, 1, 1), np.complex64)
-        return overlap_sums.choose(sample, *(np.zeros((n, 2)) for n in (0, 1, 1)), radius=1.0)
-    return "cuda" if arrays.is_cuda(sample) else "definition"
 
 
 def _of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[OverlapSums, Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from gpu4d import arrays
 from gpu4d.errors import InputError
-from gpu4d.operation import operation
+from gpu4d.operation import Twin, operation
 
 MODES = ("weighted", "exact")
 Chi = tuple[tuple[int, int, float], ...]  # (i, j, c): χ / π = Σ c x^i y^j, x and y in detector pixels
@@ -27,25 +27,7 @@ class OverlapSums(NamedTuple):
     weight: Any
 
 
-def _kernel_cannot(
-    spectra: Any,
-    at: Any,
-    rows: Any,
-    columns: Any,
-    /,
-    *,
-    radius: Any,
-    pupil: Any = None,
-    center: Any = None,
-    chi: Any = (),
-    mode: Any = None,
-) -> str | None:
-    if str(spectra.dtype).rpartition(".")[2] != "complex64":
-        return f"the kernels take spectra in complex64, not {spectra.dtype}"
-    return None
-
-
-@operation(cpu="gpu4d.cpu_fallback.ssb_sum", cuda="gpu4d.kernels.ssb_sum", cuda_unsupported=_kernel_cannot)
+@operation(cpu=Twin("gpu4d.cpu_fallback.ssb_sum"), cuda=Twin("gpu4d.kernels.ssb_sum", ("complex64",)))
 def overlap_sums(
     spectra: Any,
     at: Any,

@@ -2,6 +2,7 @@
 
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.plan import Plan, plan
-from gpu4d.streaming.reduction import BlockSums, PerPosition, Reduction, ScanInfo
+from gpu4d.streaming.reduction import Reduction, ScanInfo
+from gpu4d.streaming.sums import BlockSums, PerPosition, PerPositionReduction, SumReduction
 
-__all__ = ["BlockSums", "PerPosition", "Plan", "Reduction", "ScanInfo", "plan", "sweep"]
+__all__ = ["BlockSums", "PerPosition", "PerPositionReduction", "Plan", "Reduction", "ScanInfo", "SumReduction", "plan", "sweep"]

@@ -29,7 +29,7 @@ from gpu4d.device.memory import available_memory, leaving
 from gpu4d.device.processors.processor import Buffer, Event, Pending, Processor, Stream, Workspace
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.streaming.plan import Plan, Tile
-from gpu4d.streaming.reduction import in_tiles
+from gpu4d.streaming.reduction import LargeUpdates, in_tiles
 
 log = logging.getLogger("gpu4d")
 
@@ -105,7 +105,7 @@ class Conveyor:
         self.frame_bytes = int(np.prod(self.frame_shape, dtype=np.int64)) * itemsize(cube.dtype)
         self.dtype = cube.dtype
         self.chunk_tiles, self.ring, self.staging = todo.chunk_tiles, todo.ring, todo.staging
-        if not self.ring and self.scan.where is None and len(reductions) == 1 and hasattr(reductions[0], "update_bytes"):
+        if not self.ring and self.scan.where is None and len(reductions) == 1 and isinstance(reductions[0], LargeUpdates):
             room = (todo.budget - todo.bytes) // (todo.lanes * todo.tile_bytes)  # frames that do not lie in one run are copied
             self.chunk_tiles = max(self.chunk_tiles, min(self.chunk_tiles + room, reductions[0].update_bytes() // todo.tile_bytes))
         self.backlog: deque[Work] = deque()  # taken from the supply, not begun

@@ -23,7 +23,7 @@ from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.streaming.conveyor import Conveyor
 from gpu4d.streaming.merge import Named, gather, merge, shares, to_host
 from gpu4d.streaming.plan import Plan, plan
-from gpu4d.streaming.reduction import Reduction, ScanInfo, joined
+from gpu4d.streaming.reduction import Reduction, ScanInfo, SparsePixels, joined
 
 log = logging.getLogger("gpu4d")
 
@@ -335,7 +335,7 @@ def _pixels(cube: DataCube, processor: Processor, active: list[Any]) -> np.ndarr
 
     One reduction only: several would each need their own order. A file that is decoded into buffers has no patterns to gather from.
     """
-    if not processor.copies or not cube.source.resident or len(active) != 1 or not hasattr(active[0], "wanted_pixels"):
+    if not processor.copies or not cube.source.resident or len(active) != 1 or not isinstance(active[0], SparsePixels):
         return None
     wanted = active[0].wanted_pixels()
     return wanted if wanted is not None and 2 * len(wanted) <= np.prod(cube.detector_shape) else None

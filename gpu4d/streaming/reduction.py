@@ -1,16 +1,13 @@
-"""The contract between a sweep and what it feeds, and the pieces reductions are built from."""
+"""The contract between a sweep and the reductions it feeds; `gpu4d.streaming.sums` has the bases that reductions are built on."""
 
 from __future__ import annotations
 
-import operator
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.source import Shape4
 from gpu4d.operation import Operation
@@ -80,18 +77,9 @@ class Reduction(Protocol):
     An `update` takes all of its frames or, where it raises MemoryError, none: the sweep frees memory and brings them again, in smaller
     updates. For the same reason everything that can run out of memory comes before the first change of its own state.
 
-    Optional methods, all asked after `start`:
-
-    * ``in_tiles() -> bool``: whether results depend on how frames are grouped into updates, as sums of floats across frames do.
-      Updates then bring one tile, which follows from the scan alone; else a chunk of several, as memory allows. True where the
-      method is not there.
-    * ``joins()``: reductions that return the same function have work in common: it is given the list of them and returns what a
-      sweep updates in their place. None for a reduction that wants to stay alone.
-    * ``wanted_pixels() -> (P,) int or None``: the only detector pixels (numbers qx · Qy + qy) it looks at. Where these are fewer than
-      half, frames have to cross a link and it is the only reduction of a pass, they are gathered on the host, and
-      ``update_pixels(values, positions)`` is called with values (n, P) in place of ``update``.
-    * ``update_bytes() -> int``: bytes of frames in an update that are worth its cost. Where frames lie in memory already and it is all
-      that a pass feeds, updates bring as many tiles as that is, also beyond ``update_frames``, for which it must need no memory.
+    `PerPositionReduction` and `SumReduction` are bases that leave three methods to write: `bytes_needed`, `update` and `finish`. What a
+    reduction may be able to do beyond this has protocols of its own, asked after `start`: `ChoosesTiles`, `Joinable`, `SparsePixels` and
+    `LargeUpdates`.
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -128,16 +116,69 @@ class Reduction(Protocol):
         ...
 
 
+@runtime_checkable
+class ChoosesTiles(Protocol):
+    """Optional ability of a reduction: it says whether results depend on how frames are grouped into updates."""
+
+    def in_tiles(self) -> bool:
+        """Return whether each update must bring one tile, which follows from the scan alone.
+
+        True, as for a reduction without this method: results depend on the grouping, as sums of floats across frames do. False:
+        updates bring a chunk of several tiles, as memory allows.
+        """
+        ...
+
+
+@runtime_checkable
+class Joinable(Protocol):
+    """Optional ability of a reduction: it shares work with others of the same sweep."""
+
+    def joins(self) -> Callable[[list[Any]], list[Any]] | None:
+        """Return the function that joins reductions with work in common, or None to stay alone.
+
+        Reductions that return the same function are joined: it is given the list of them and returns what a sweep updates instead.
+        """
+        ...
+
+
+@runtime_checkable
+class SparsePixels(Protocol):
+    """Optional ability of a reduction: it looks at some pixels of the detector only.
+
+    Where these are fewer than half, frames have to cross a link and it is the only reduction of a pass, the pixels are gathered on
+    the host, and `update_pixels` is called in place of `update`.
+    """
+
+    def wanted_pixels(self) -> np.ndarray | None:
+        """Return the only pixels it looks at, (P,) int numbers qx · Qy + qy; None for all."""
+        ...
+
+    def update_pixels(self, values: Any, positions: np.ndarray) -> None:
+        """Take the values (n, P) of the wanted pixels, and their positions (n, 2)."""
+        ...
+
+
+@runtime_checkable
+class LargeUpdates(Protocol):
+    """Optional ability of what a sweep updates: it takes more frames at a time than a plan has counted."""
+
+    def update_bytes(self) -> int:
+        """Return the bytes of frames in an update that are worth its cost.
+
+        Where frames lie in memory already and it is all that a pass feeds, updates bring as many tiles as that is, also beyond
+        ``update_frames``, for which it must need no memory.
+        """
+        ...
+
+
 def defined(operation: Operation, scan: ScanInfo) -> bool:
     """Whether an operation on the frames of a scan runs as its definition, whose copies in 64 bits belong into memory plans."""
-    shape = (0, *scan.shape[2:])
-    frames = np.empty(shape, scan.dtype) if scan.on_host else arrays.namespace(scan.sample).reshape(scan.sample, shape)
-    return operation.choose(frames) == "definition"
+    return operation.kind_for(scan.dtype, scan.sample, scan.shape[2:]) == "definition"
 
 
 def in_tiles(reduction: Any) -> bool:
     """Whether its updates must bring one tile each, whatever the memory."""
-    return bool(reduction.in_tiles()) if hasattr(reduction, "in_tiles") else True
+    return bool(reduction.in_tiles()) if isinstance(reduction, ChoosesTiles) else True
 
 
 def joined(reductions: list[Reduction]) -> list[Any]:
@@ -145,166 +186,6 @@ def joined(reductions: list[Reduction]) -> list[Any]:
     alone: list[Any] = []
     together: dict[Callable[[list[Any]], list[Any]], list[Any]] = {}
     for reduction in reductions:
-        how = reduction.joins() if hasattr(reduction, "joins") else None
+        how = reduction.joins() if isinstance(reduction, Joinable) else None
         (alone if how is None else together.setdefault(how, [])).append(reduction)
     return alone + [one for how, members in together.items() for one in how(members)]
-
-
-class BlockSums:
-    """Sums over frames whose bits do not depend on chunking, threads or merge order.
-
-    Sums are made per row block, in the order its frames arrive, and the blocks are added in row order. A block is folded
-    into the running total as soon as it and all before it are complete, so that few are held at once.
-
-    Parameters
-    ----------
-    scan : ScanInfo
-    combine : callable
-        Of two arrays: addition by default; `xp.maximum` for a running maximum.
-    """
-
-    def __init__(self, scan: ScanInfo, combine: Callable[[Any, Any], Any] = operator.add):
-        self.scan, self.combine = scan, combine
-        self.missing = [scan.frames_in_block(block) for block in range(scan.blocks)]
-        self.total: Any = None
-        self.folded = 0  # blocks 0 … folded - 1 are in `total`
-        self.open: dict[int, Any] = {}
-        self._lock = threading.Lock()
-
-    def add(self, block: int, value: Any, frames: int) -> None:
-        """Combine the sum of `frames` more frames of one block; takes nothing where it raises MemoryError."""
-        add_together(block, frames, (self, value))
-
-    def combined(self, block: int, value: Any) -> Any:
-        """A value with what its block holds so far."""
-        have = self.open.get(block)
-        return value if have is None else self.combine(have, value)
-
-    def put(self, block: int, combined: Any, frames: int) -> None:
-        with self._lock:
-            self.open[block] = combined
-            self.missing[block] -= frames
-            self._fold()
-
-    def _fold(self) -> None:
-        while self.folded < len(self.missing) and self.missing[self.folded] == 0:
-            value = self.open.get(self.folded)
-            if value is not None:
-                try:
-                    self.total = value if self.total is None else self.combine(self.total, value)
-                except MemoryError:
-                    return  # the block stays open, until the next one comes or somebody asks for the result
-                del self.open[self.folded]
-            self.folded += 1
-
-    def result(self) -> Any:
-        """Everything so far, in row order; None where nothing arrived."""
-        with self._lock:
-            out = self.total
-            for block in sorted(self.open):
-                out = self.open[block] if out is None else self.combine(out, self.open[block])
-            return out
-
-    def state(self) -> dict[str, Any]:
-        """On the host, so that it can go to another device or process."""
-        with self._lock:
-            still_open = {block: _to_host(value) for block, value in self.open.items()}
-            return {"total": _to_host(self.total), "folded": self.folded, "open": still_open, "missing": list(self.missing)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.total, self.folded = self._back(state["total"]), state["folded"]
-        self.open, self.missing = {block: self._back(value) for block, value in state["open"].items()}, list(state["missing"])
-
-    def merge(self, state: dict[str, Any]) -> None:
-        """Take over the sums of another worker, whose frames are of other blocks than ours."""
-        with self._lock:
-            if state["total"] is not None:
-                if self.total is not None:
-                    raise ValueError("both workers summed the first row blocks: give each its own rows")
-                self.total, self.folded = self._back(state["total"]), state["folded"]
-            for block, value in state["open"].items():
-                self.open[block] = self.combined(block, self._back(value))
-            whole = [self.scan.frames_in_block(block) for block in range(self.scan.blocks)]
-            self.missing = [a + b - n for a, b, n in zip(self.missing, state["missing"], whole)]
-            self._fold()
-
-    def _back(self, value: Any) -> Any:
-        """A value of a state beside the frames."""
-        return value if self.scan.on_host or not isinstance(value, np.ndarray) else arrays.from_numpy(value, self.scan.sample)
-
-
-def add_together(block: int, frames: int, *sums: tuple[BlockSums, Any]) -> None:
-    """Add the values of the same frames to several sums: to all of them or, where memory runs out, to none.
-
-    One thread works on a block, so that nobody changes what it holds between the two steps.
-    """
-    combined = [(one, one.combined(block, value)) for one, value in sums]
-    for one, value in combined:
-        one.put(block, value, frames)
-
-
-def _to_host(value: Any) -> Any:
-    return arrays.to_numpy(value) if arrays.is_array(value) else value
-
-
-class PerPosition:
-    """Values per scan position, written in place on the host and collected piece by piece elsewhere.
-
-    Parameters
-    ----------
-    scan : ScanInfo
-    planes : int
-        Values per position.
-    """
-
-    def __init__(self, scan: ScanInfo, planes: int):
-        self.shape = (planes, *scan.shape[:2])
-        self.columns, self.sample = scan.shape[1], scan.sample
-        self.host = scan.on_host
-        self.values = np.full(self.shape, np.nan) if self.host else None
-        self.pieces: list[tuple[np.ndarray, Any]] = []
-
-    @staticmethod
-    def bytes_needed(scan: ScanInfo, planes: int, n_frames: int) -> int:
-        """What it holds up to its result, with the values of `n_frames` frames on their way."""
-        copies = 2 if scan.on_host else 4  # elsewhere: pieces, joined, with a NaN, in scan order
-        return 8 * planes * (copies * scan.shape[0] * scan.shape[1] + 3 * n_frames)
-
-    def put(self, positions: np.ndarray, values: Any) -> None:
-        """`values` (n, planes) of positions (n, 2)."""
-        if self.values is not None:
-            self.values[:, positions[:, 0], positions[:, 1]] = values.T
-        else:
-            self.pieces.append((positions, values))
-
-    def result(self) -> Any:
-        """(planes, Rx, Ry) float64, NaN where nothing was put; in the namespace of the values."""
-        if self.values is not None:
-            return self.values.copy()
-        if not self.pieces:
-            return np.full(self.shape, np.nan)
-        xp = arrays.namespace(self.pieces[0][1])
-        n = self.shape[1] * self.shape[2]
-        number = np.concatenate([p[:, 0] * self.columns + p[:, 1] for p, _ in self.pieces])
-        source = np.full(n, len(number))  # the row behind the last is the NaN of unseen positions
-        source[number] = np.arange(len(number))
-        values = xp.concat([arrays.as_float64(v) for _, v in self.pieces])
-        empty = xp.full((1, self.shape[0]), float("nan"), dtype=values.dtype, device=arrays.device(values))
-        index = arrays.from_numpy(source, values)
-        return xp.reshape(xp.permute_dims(xp.take(xp.concat([values, empty]), index, axis=0), (1, 0)), self.shape)
-
-    def state(self) -> dict[str, Any]:
-        return {"values": arrays.to_numpy(self.result())}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        seen = np.argwhere(~np.isnan(state["values"]).all(0))
-        values = state["values"][:, seen[:, 0], seen[:, 1]].T
-        if self.values is not None:
-            self.values[...] = state["values"]
-        else:
-            self.pieces = [(seen, arrays.from_numpy(values, self.sample))]
-
-    def merge(self, state: dict[str, Any]) -> None:
-        seen = np.argwhere(~np.isnan(state["values"]).all(0))
-        values = state["values"][:, seen[:, 0], seen[:, 1]].T
-        self.put(seen, values if self.values is not None else arrays.from_numpy(values, self.sample))

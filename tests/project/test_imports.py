@@ -24,8 +24,9 @@ FLOORS = (
     ("bragg",),
     ("deflection",),
     ("ptychography",),
-    ("plot", "testing"),
+    ("plot",),
     ("workflow",),
+    ("testing",),
     ("cli", ""),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs

@@ -16,7 +16,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.cache import kept_by_content
 from gpu4d.errors import InputError
-from gpu4d.operation import operation
+from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 from gpu4d.probe.measure_disk import Disk
 from gpu4d.probe.shape.disk_shape import DiskShape, disk_shape, fine_shape
 from gpu4d.probe.shape.fine_image import FineImage
@@ -171,13 +171,10 @@ def steps_of(parameters: int, iterations: int | None = None) -> int:
     return int(iterations)
 
 
-def _kernel_cannot(patterns: Any, *_: Any, **__: Any) -> str | None:
-    from gpu4d.kernels.pixels import unsupported
-
-    return unsupported(patterns)
-
-
-@operation(cuda="gpu4d.kernels.poisson_fit", cpu="gpu4d.cpu_fallback.poisson_fit", cuda_unsupported=_kernel_cannot)
+@operation(
+    cuda=Twin("gpu4d.kernels.poisson_fit", KERNEL_PIXELS, frame=KERNEL_FRAME),
+    cpu=Twin("gpu4d.cpu_fallback.poisson_fit"),
+)
 def poisson_fit(
     patterns: Any,
     x: Any,

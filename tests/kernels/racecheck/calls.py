@@ -26,9 +26,8 @@ def operations() -> list[str]:
 
 def examples(name: str) -> list[Example]:
     """Calls of an operation that its kernel takes."""
-    unsupported = OPERATIONS[name].unsupported["cuda"]
     calls = [*EXAMPLES[name](), *FURTHER.get(name, list)()]
-    return [e for e in calls if unsupported is None or unsupported(*e.args, **e.options) is None]
+    return [e for e in calls if OPERATIONS[name].unsupported("cuda", *e.args, **e.options) is None]
 
 
 def check(name: str, calls: Iterable[Example], *, found: Found | None = None, **options) -> Found:

@@ -1,0 +1,114 @@
+"""What every file format must keep to, as tests that a package with a format of its own can inherit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.source import Source
+from gpu4d.errors import InputError
+from gpu4d.io.format import Format, Opened, OpenOptions
+from gpu4d.io.formats import known_formats
+from gpu4d.testing.sources import SourceTests
+
+HEAD = 512  # bytes of a file that `recognise` is given
+OTHERS = (b"", b"\0" * HEAD, b"a text file\n" * 50, bytes(range(256)) * 2)  # heads of files that are of no format
+
+
+class FormatTests(SourceTests):
+    """Tests of a `Format` and of the sources it opens, for pytest. A subclass names the format and writes a file of it.
+
+    Attributes
+    ----------
+    format : Format
+        The one under test.
+    ending : str
+        Of its files. Formats are recognised by content: files are tried under another ending too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu4d.io.formats.npy import Npy
+    >>> class TestNpy(FormatTests):
+    ...     format, ending = Npy(), ".npy"
+    ...     def write(self, path):
+    ...         data = np.arange(3 * 4 * 5 * 6, dtype="uint16").reshape(3, 4, 5, 6)
+    ...         with open(path, "wb") as file:
+    ...             np.save(file, data)
+    ...         return data
+    >>> TestNpy().test_has_a_name()
+    """
+
+    format: Format
+    ending = ""
+
+    def write(self, path: Path) -> np.ndarray:
+        """Write a file with one scan of a few kilobytes, and return its patterns (Rx, Ry, Qx, Qy)."""
+        raise NotImplementedError
+
+    def options(self) -> OpenOptions:
+        """Return what has to be said to open the file; nothing by default."""
+        return OpenOptions()
+
+    def make(self, tmp_path: Path) -> tuple[Source, np.ndarray]:
+        """Return the source of a file, and its patterns."""
+        path, expected = self._file(tmp_path)
+        return self.format.open(str(path), self.options()).source, expected
+
+    def test_has_a_name(self):
+        """Messages can name it."""
+        assert isinstance(self.format, Format)
+        assert self.format.name.isidentifier() and self.format.accepts, "name is one word, accepts says what it takes"
+
+    def test_recognises_its_files_by_content(self, tmp_path):
+        """Whatever they are called, by the first bytes."""
+        for name in (f"scan{self.ending}", "scan.other"):
+            path, _ = self._file(tmp_path, name)
+            assert self.format.recognise(str(path), path.read_bytes()[:HEAD]), f"{name} is not recognised"
+
+    def test_leaves_other_files_alone(self, tmp_path):
+        """Empty files, text and numbers are not its own, and no other format takes its files."""
+        path = tmp_path / f"scan{self.ending}"
+        for head in OTHERS:
+            path.write_bytes(head)
+            assert not self.format.recognise(str(path), head), f"a file that begins with {head[:20]!r} is taken"
+        path, _ = self._file(tmp_path)
+        for other in known_formats():
+            if type(other) is not type(self.format):
+                assert not other.recognise(str(path), path.read_bytes()[:HEAD]), f"{other.name} takes the file too"
+
+    def test_gives_what_a_cube_is_made_of(self, tmp_path):
+        """A source, what the file says of the calibration, other metadata, and a name."""
+        path, expected = self._file(tmp_path)
+        opened = self.format.open(str(path), self.options())
+        assert isinstance(opened, Opened) and isinstance(opened.source, Source) and isinstance(opened.calibration, Calibration)
+        assert isinstance(opened.metadata, dict) and opened.name
+        assert opened.detector_mask is None or np.shape(opened.detector_mask) == expected.shape[2:]
+
+    def test_a_truncated_file_is_an_input_error(self, tmp_path):
+        """Where the end of a file is missing, the caller hears so; patterns are not made up."""
+        path, _ = self._file(tmp_path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        assert self._refused(path, self.options()), "half a file is opened and read without an InputError"
+
+    def test_a_dataset_that_is_not_there_is_an_input_error(self, tmp_path):
+        """Also where a format has no datasets to choose from."""
+        path, _ = self._file(tmp_path)
+        options = dataclasses.replace(self.options(), dataset="/no/such/dataset")
+        assert self._refused(path, options), "a dataset that is not there is no InputError"
+
+    def _refused(self, path: Path, options: OpenOptions) -> bool:
+        """Whether opening a file or reading all of it is an InputError."""
+        try:
+            source = self.format.open(str(path), options).source
+            source.read(slice(0, source.shape[0]), slice(0, source.shape[1]))
+        except InputError:
+            return True
+        return False
+
+    def _file(self, folder: Path, name: str | None = None) -> tuple[Path, np.ndarray]:
+        path = folder / (name or f"scan{self.ending}")
+        return path, self.write(path)

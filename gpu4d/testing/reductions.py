@@ -1,0 +1,177 @@
+"""What every reduction must keep to, as tests that a package with a reduction of its own can inherit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+import gpu4d
+from gpu4d.data.pointlist import PointListArray
+from gpu4d.streaming.merge import to_host
+from gpu4d.streaming.plan import plan
+from gpu4d.streaming.reduction import Reduction, SparsePixels, in_tiles
+
+NAME = "reduction"  # of the one under test, in plans
+
+
+class ReductionTests:
+    """Tests of a `Reduction`, for pytest. A subclass says how to make one, and may choose the scan.
+
+    Results are compared to the last bit: they must not depend on memory, threads, devices or interruptions.
+
+    Examples
+    --------
+    >>> import gpu4d
+    >>> class TestMaximum(ReductionTests):
+    ...     def make(self):
+    ...         return gpu4d.MaxPattern()
+    >>> TestMaximum().test_the_order_of_row_blocks_does_not_matter()
+    """
+
+    def make(self) -> Any:
+        """Return a new reduction that has seen nothing; the same each time."""
+        raise NotImplementedError
+
+    def cube(self) -> gpu4d.DataCube:
+        """Return the scan to try it on: by default 13 × 9 patterns of 16 × 20 pixels with Poisson counts, from a fixed seed."""
+        return gpu4d.DataCube(np.random.default_rng(7).poisson(3.0, (13, 9, 16, 20)).astype(np.uint16))
+
+    def bits(self, result: Any) -> Any:
+        """Return a result as bytes, so that two can be compared to the last bit. Override it for results of a kind of your own."""
+        result = to_host(result)
+        if isinstance(result, PointListArray):
+            return (result.offsets.tobytes(), *(result.flat(field).tobytes() for field in result.fields))
+        if isinstance(result, tuple | list):
+            return tuple(self.bits(one) for one in result)
+        if isinstance(result, dict):
+            return {name: self.bits(one) for name, one in result.items()}
+        return np.asarray(result).tobytes()
+
+    # ---------------------------------------------------------------- before the first pattern
+
+    def test_is_a_reduction(self):
+        """It has every method a sweep calls."""
+        assert isinstance(self.make(), Reduction), f"{type(self.make()).__name__} lacks a method of gpu4d.streaming.Reduction"
+
+    def test_can_be_pickled_before_it_starts(self):
+        """A sweep on several devices gives each a copy; the copy finds the same."""
+        copy = pickle.loads(pickle.dumps(self.make()))
+        assert self.bits(gpu4d.sweep(self.cube(), copy)) == self._alone()
+
+    def test_says_what_it_will_hold(self):
+        """Bytes are asked for before `start`, as whole numbers that grow with the patterns of an update."""
+        scan = self._plan().scan
+        none, some = (self.make().bytes_needed(scan, n) for n in (0, 64))
+        assert int(none) == none >= 0 and int(some) == some >= none
+        passes = self.make().passes(scan, 1 << 30)
+        assert int(passes) == passes >= 1
+
+    def test_has_a_result_before_it_has_seen_anything(self):
+        """`finish` may be called at any time."""
+        reduction, scan = self.make(), self._plan().scan
+        reduction.start(scan, "cpu")
+        reduction.finish()
+
+    # ---------------------------------------------------------------- the same bits, however it is fed
+
+    def test_the_order_of_row_blocks_does_not_matter(self):
+        """Threads and devices finish row blocks in any order."""
+        blocks = range(self._plan().scan.blocks)
+        assert self.bits(self._fed(reversed(blocks)).finish()) == self._alone()
+
+    def test_the_size_of_updates_does_not_matter(self):
+        """Updates bring one tile or several, as memory allows, where `in_tiles` says that it may be so."""
+        reduction = self.make()
+        reduction.start(self._plan().scan, "cpu")
+        if not in_tiles(reduction):
+            assert self.bits(self._fed(range(self._plan().scan.blocks), together=True).finish()) == self._alone()
+
+    def test_two_workers_merge_to_the_same(self):
+        """Each has its own row blocks; states travel by pickle."""
+        if self._passes() > 1:
+            return  # one device at a time: each pass builds on the one before
+        blocks = range(self._plan().scan.blocks)
+        for shares in ((blocks[::2], blocks[1::2]), (blocks[len(blocks) // 2 :], blocks[: len(blocks) // 2])):
+            first, second = map(self._fed, shares)
+            first.merge(pickle.loads(pickle.dumps(second.state())))
+            assert self.bits(first.finish()) == self._alone()
+
+    def test_goes_on_from_its_state(self):
+        """What was interrupted continues from a stored state, to the same result."""
+        if self._passes() > 1:
+            return
+        blocks = range(self._plan().scan.blocks)
+        half = self._fed(blocks[: len(blocks) // 2])
+        resumed = self.make()
+        resumed.start(self._plan().scan, "cpu")
+        resumed.restore(pickle.loads(pickle.dumps(half.state())))
+        assert self.bits(resumed.finish()) == self.bits(half.finish())
+        self._feed(resumed, blocks[len(blocks) // 2 :])
+        assert self.bits(resumed.finish()) == self._alone()
+
+    def test_a_result_on_the_way_consumes_nothing(self):
+        """Asking for the result twice gives the same, and does not disturb what follows."""
+        blocks = range(self._plan().scan.blocks)
+        reduction = self.make()
+        for pass_ in range(self._passes()):
+            reduction.start(self._plan().scan, "cpu", pass_)
+            self._feed(reduction, blocks[:1])
+            if pass_ == self._passes() - 1:
+                assert self.bits(reduction.finish()) == self.bits(reduction.finish())
+            self._feed(reduction, blocks[1:])
+        assert self.bits(reduction.finish()) == self._alone()
+
+    def test_company_does_not_matter(self):
+        """It shares a sweep, and perhaps work, with other reductions."""
+        company = {NAME: self.make(), "mean": gpu4d.MeanPattern(), "maximum": gpu4d.MaxPattern(), "com": gpu4d.CenterOfMass()}
+        assert self.bits(gpu4d.sweep(self.cube(), company)[NAME]) == self._alone()
+
+    def test_pixels_gathered_before_give_the_same(self):
+        """Where it looks at some pixels only, it is content with the values of these."""
+        reduction = self.make()
+        reduction.start(self._plan().scan, "cpu")
+        wanted = reduction.wanted_pixels() if isinstance(reduction, SparsePixels) else None
+        if wanted is None:
+            return
+        for frames, positions in self._updates(range(self._plan().scan.blocks), together=False):
+            reduction.update_pixels(np.ascontiguousarray(frames.reshape(len(frames), -1)[:, wanted]), positions)
+        assert self.bits(reduction.finish()) == self._alone()
+
+    # ---------------------------------------------------------------- feeding it by hand
+
+    def _plan(self) -> Any:
+        return plan(self.cube(), {NAME: self.make()}, device="cpu")
+
+    def _passes(self) -> int:
+        return self._plan().passes
+
+    def _alone(self) -> Any:
+        """Bits of the result of a sweep for it alone."""
+        return self.bits(gpu4d.sweep(self.cube(), self.make()))
+
+    def _fed(self, blocks: Iterable[int], together: bool = False) -> Any:
+        """Return a new reduction that has seen some row blocks in all its passes."""
+        blocks, reduction = list(blocks), self.make()
+        for pass_ in range(self._passes()):
+            reduction.start(self._plan().scan, "cpu", pass_)
+            self._feed(reduction, blocks, together)
+        return reduction
+
+    def _feed(self, reduction: Any, blocks: Iterable[int], together: bool = False) -> None:
+        for frames, positions in self._updates(blocks, together):
+            reduction.update(frames, positions)
+
+    def _updates(self, blocks: Iterable[int], together: bool) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Patterns (n, Qx, Qy) and positions (n, 2) of row blocks, tile by tile or block by block; patterns cannot be written to."""
+        cube, todo = self.cube(), self._plan()
+        for block in blocks:
+            tiles = list(todo.tiles(block))
+            read = [np.asarray(cube.source.read(t.rows, t.columns)).reshape(-1, *cube.detector_shape) for t in tiles]
+            positions = [tile.positions() for tile in tiles]
+            for frames, where in [(np.concatenate(read), np.concatenate(positions))] if together else zip(read, positions):
+                frames = frames.copy()
+                frames.flags.writeable = False
+                yield frames, where

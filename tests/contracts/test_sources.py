@@ -1,0 +1,82 @@
+"""Every source of the library keeps to the contract."""
+
+import h5py
+import numpy as np
+import pytest
+
+import gpu4d
+from gpu4d.data.source import ArraySource
+from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
+from gpu4d.testing.sources import SourceTests
+
+SHAPE = (6, 10, 8, 12)
+
+
+def counts(dtype="uint16", shape=SHAPE):
+    return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+
+
+def opened(path, data, **options):
+    """The source of an HDF5 file."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("scan", data=data, **options)
+    return gpu4d.open(path).source
+
+
+class TestArray(SourceTests):
+    def make(self, tmp_path):
+        return ArraySource(counts("float32")), counts("float32")
+
+
+class TestArrayOfAnotherMachine(SourceTests):
+    def make(self, tmp_path):
+        return ArraySource(counts(">u2")), counts()
+
+
+class TestArrayOfAnotherLibrary(SourceTests):
+    def make(self, tmp_path):
+        return ArraySource(pytest.importorskip("array_api_strict").asarray(counts("int32"))), counts("int32")
+
+
+class TestMappedNpy(SourceTests):
+    def make(self, tmp_path):
+        np.save(tmp_path / "scan.npy", counts())
+        return gpu4d.open(tmp_path / "scan.npy").source, counts()
+
+
+class TestMappedHdf5(SourceTests):
+    def make(self, tmp_path):
+        return opened(tmp_path / "scan.h5", counts("float32")), counts("float32")
+
+
+class TestChunkedHdf5(SourceTests):
+    def make(self, tmp_path):
+        return opened(tmp_path / "scan.h5", counts(), chunks=(2, 3, 8, 12), compression="gzip", shuffle=True), counts()
+
+
+class TestHdf5ReadByItsLibrary(SourceTests):
+    def make(self, tmp_path):
+        return opened(tmp_path / "scan.h5", counts(), chunks=(2, 3, 8, 12), scaleoffset=0), counts()
+
+
+class TestCropped(SourceTests):
+    def make(self, tmp_path):
+        cube = gpu4d.DataCube(opened(tmp_path / "scan.h5", counts(), chunks=(2, 3, 8, 12)))
+        return cube.crop(rx=(1, 6), ry=(2, 9), qx=(1, 7), qy=(3, 12)).source, counts()[1:6, 2:9, 1:7, 3:12]
+
+
+class TestBinned(SourceTests):
+    def make(self, tmp_path):
+        data = counts().astype(np.uint32)
+        return gpu4d.DataCube(counts()).bin(detector=2).source, data.reshape(6, 10, 4, 2, 6, 2).sum((3, 5))
+
+
+class TestSwapped(SourceTests):
+    def make(self, tmp_path):
+        return gpu4d.DataCube(counts()).swap_axes(detector=True).source, counts().swapaxes(2, 3)
+
+
+class TestVirtual(SourceTests):
+    def make(self, tmp_path):
+        source = VirtualSource(AccountingProcessor(), SHAPE, "uint16", (2, 5))
+        return source, source.whole

@@ -1,0 +1,49 @@
+"""Every stage of the library, and one of another package, keeps to the contract."""
+
+import numpy as np
+import pytest
+from contracts.test_stage import with_corner  # noqa: F401
+
+import gpu4d
+from gpu4d.testing.stages import StageTests
+from gpu4d.workflow import Recipe
+from gpu4d.workflow.stages import known_stages
+
+
+class CrystalScan(StageTests):
+    """On a small scan of a crystal, with everything asked for."""
+
+    def cube(self):
+        made = gpu4d.simulate.bragg_scan(
+            (14, 13), (96, 96), strain="inclusion", strain_size=0.02, dose=60.0, thickness=0.4, vacuum_rows=3, seed=4
+        )
+        return gpu4d.DataCube(made.cube.source, gpu4d.Calibration(energy=200e3, semiangle=3.0, r_pixel=20.0, rotation=0.2))
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("analysis.technique", "both", origin="test")
+        recipe.set("probe.vacuum_region", [0, 3, 0, 13], origin="test")
+        return recipe
+
+
+class TestDpcOfAPhaseObject(StageTests):
+    """Where the detector's rotation is not known, and found."""
+
+    name = "dpc"
+
+
+OPTIONAL = {"dpc": ("rotation",)}  # it is given
+OWN = {
+    stage.name: type(f"Test_{stage.name}", (CrystalScan,), {"name": stage.name, "optional": OPTIONAL.get(stage.name, ())})
+    for stage in known_stages()
+}
+globals().update((kind.__name__, kind) for kind in OWN.values())
+
+
+@pytest.mark.usefixtures("with_corner")
+class TestToy(StageTests):
+    name = "corner"
+
+    def test_it_sums_the_corner(self):
+        state, _ = self._run()
+        np.testing.assert_array_equal(np.asarray(state["corner"]), np.asarray(state.cube.source.array)[..., :4, :4].sum((2, 3)))
