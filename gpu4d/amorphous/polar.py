@@ -13,12 +13,11 @@ from gpu4d.errors import InputError
 from gpu4d.operation import operation
 
 _TWIN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
-KINDS = ("mean", "sum")
 
 
 def _twin_cannot(patterns: Any, origins: Any, /, **options: Any) -> str | None:
-    if (problem := _problem(patterns, origins, **options)) is not None:
-        return problem
+    if (wrong := problem(patterns, origins, **options)) is not None:
+        return wrong
     name = str(patterns.dtype).removeprefix("torch.")
     return None if name in _TWIN_DTYPES else f"the twin takes {', '.join(_TWIN_DTYPES)}, not {name}"
 
@@ -26,7 +25,7 @@ def _twin_cannot(patterns: Any, origins: Any, /, **options: Any) -> str | None:
 def _kernel_cannot(patterns: Any, origins: Any, /, **options: Any) -> str | None:
     from gpu4d.kernels.pixels import unsupported
 
-    return _problem(patterns, origins, **options) or unsupported(patterns)
+    return problem(patterns, origins, **options) or unsupported(patterns)
 
 
 @operation(
@@ -87,8 +86,8 @@ def polar_transform(
     """
     found = [a for a in (patterns, origins, mask) if a is not None]
     xp = arrays.namespace(*found)
-    if (problem := _problem(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)) is not None:
-        raise InputError(problem)
+    if (wrong := problem(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)) is not None:
+        raise InputError(wrong)
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     frames, centre = xp.reshape(patterns, (-1, nx, ny)), per_pattern(patterns, origins)
@@ -172,8 +171,8 @@ def radial_sums(
     """
     found = [a for a in (patterns, origins, mask) if a is not None]
     xp = arrays.namespace(*found)
-    if (problem := _problem(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)) is not None:
-        raise InputError(problem)
+    if (wrong := problem(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)) is not None:
+        raise InputError(wrong)
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     values, centre = arrays.as_sum_dtype(xp.reshape(patterns, (-1, nx, ny))), per_pattern(patterns, origins)
@@ -196,55 +195,6 @@ def radial_sums(
     pixels = arrays.scatter_add(xp.ones(ring.shape, dtype=xp.float64, device=where), ring, n * n_r)
     sums = xp.astype(sums, xp.int64) if arrays.is_integer(patterns) else sums
     return xp.reshape(sums, (*batch, n_r)), xp.reshape(xp.astype(pixels, xp.int64), (*batch, n_r))
-
-
-def radial_profile(
-    patterns: Any,
-    origins: Any,
-    /,
-    *,
-    n_r: int | None = None,
-    r_max: float | None = None,
-    ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-    kind: str = "mean",
-) -> Any:
-    """Intensity by distance from the origin: the azimuthal mean per pixel.
-
-    Parameters
-    ----------
-    patterns, origins, n_r, r_max, ellipse, mask
-        See `polar_transform`; the radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels.
-    kind : {"mean", "sum"}
-        "sum" is the intensity in every ring: the mean times its number of pixels on an ideal detector, 2π r dr, so that a beam
-        stop or the detector's edge does not dent it.
-
-    Returns
-    -------
-    (..., n_r) float64
-        NaN where a ring has no pixel that counts.
-
-    Raises
-    ------
-    InputError
-        See `polar_transform`; an unknown kind.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> radial_profile(np.full((3, 9, 9), 7, "uint16"), np.array([4.0, 4.0]), r_max=3)[0].tolist()
-    [7.0, 7.0, 7.0]
-    """
-    if kind not in KINDS:
-        raise InputError(f"kind={kind!r}: need one of {', '.join(map(repr, KINDS))}")
-    sums, pixels = radial_sums(patterns, origins, n_r=n_r, r_max=r_max, ellipse=ellipse, mask=mask)
-    xp = arrays.namespace(sums)
-    number = xp.astype(pixels, xp.float64)
-    mean = xp.where(number > 0, arrays.as_float64(sums) / xp.maximum(number, xp.ones_like(number)), xp.full_like(number, math.nan))
-    if kind == "mean":
-        return mean
-    n_r, r_max = radial_grid(patterns.shape[-2:], n_r, r_max)
-    return mean * arrays.from_numpy(2 * np.pi * radii(n_r, r_max) * (r_max / n_r), mean)
 
 
 def radii(n_r: int, r_max: float) -> np.ndarray:
@@ -281,7 +231,7 @@ def per_pattern(patterns: Any, origins: Any) -> Any:
     return xp.reshape(xp.broadcast_to(arrays.as_float64(origins), (*patterns.shape[:-2], 2)), (-1, 2))
 
 
-def _problem(
+def problem(
     patterns: Any,
     origins: Any,
     *,
@@ -291,6 +241,7 @@ def _problem(
     ellipse: tuple[float, float, float] | None = None,
     mask: Any = None,
 ) -> str | None:
+    """Say what is wrong with the arguments of a polar transform; None where nothing is."""
     shape = tuple(patterns.shape)
     if len(shape) < 2 or 0 in shape[-2:]:
         return f"patterns have shape {shape}, need (..., Qx, Qy) with pixels"

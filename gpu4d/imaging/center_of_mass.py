@@ -219,5 +219,4 @@ class CenterOfMass:
         return self._slice(self.values.result()[0, :, :], "sum", "counts", ())
 
     def _slice(self, data: Any, name: str, units: str, labels: tuple[str, ...]) -> RealSlice:
-        step = self.scan.calibration.r_pixel
-        return RealSlice(data, name, units, step, "Å" if step else "px", labels)
+        return RealSlice.calibrated(data, name, units, self.scan.calibration.r_pixel, labels)

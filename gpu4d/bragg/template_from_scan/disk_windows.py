@@ -12,6 +12,7 @@ from gpu4d import arrays
 from gpu4d.bragg.find_bragg_disks import find_bragg_disks
 from gpu4d.bragg.template_from_scan.shared_shape import Windows
 from gpu4d.data import DataCube, PointListArray
+from gpu4d.data.arguments import positions_of
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template
 
@@ -33,9 +34,7 @@ def windows_of(
     detector = cube.detector_shape if cube is not None else tuple(given.shape[-2:])
     if detector != start.shape:
         raise InputError(f"the patterns have {detector} pixels, the template {start.shape}: make the template for this detector")
-    allowed = np.ones(shape, bool) if where is None else arrays.to_numpy(where).astype(bool)
-    if allowed.shape != shape:
-        raise InputError(f"where has shape {allowed.shape}, the patterns {shape}: need one bool per pattern")
+    allowed = positions_of(where, shape)
     points = None if disks is None else disks.to_host()
     if points is not None:
         if points.shape != shape:
