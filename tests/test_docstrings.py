@@ -14,7 +14,8 @@ MODULES = sorted(
     "gpu4d" + "".join(f".{part}" for part in file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
     for file in PACKAGE.rglob("*.py")
 )
-MODULES_WITHOUT_EXAMPLE = {"calibrate", "device", "physics", "plot", "preprocess", "probe", "simulate", "streaming", "detectors"}
+ROOMS = [name for name in gpu4d.__all__ if inspect.ismodule(getattr(gpu4d, name))]
+MODULES_WITHOUT_EXAMPLE = {name for name in ROOMS if ">>>" not in (inspect.getdoc(getattr(gpu4d, name)) or "")}
 
 
 def examples(module: str) -> list[doctest.DocTest]:

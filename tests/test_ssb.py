@@ -10,12 +10,12 @@ from cuda_on_host import HostBackend
 import gpu4d
 from gpu4d import arrays, operation, physics
 from gpu4d.device.backend import inlined, using_backend
+from gpu4d.device.memory import parse_memory
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.probe.wavefunction import COEFFICIENTS, chi, chi_polynomial, wavefunction
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack, bright_field_stacks, gather_pixels
 from gpu4d.ptychography.ssb_sum import overlap_sums
 from gpu4d.simulate import phase_object_scan
-from gpu4d.sizes import parse_memory
 from gpu4d.testing.accounting import AccountingProcessor
 
 ENERGY = 80e3

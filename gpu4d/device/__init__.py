@@ -3,9 +3,10 @@
 from gpu4d.device.backend import empty, kernel, l2_cache, launch, multiprocessors, shared_memory
 from gpu4d.device.choose import Device, choose, choose_all
 from gpu4d.device.listing import DeviceInfo, devices
-from gpu4d.device.memory import available_memory, release
+from gpu4d.device.memory import available_memory, parse_memory
+from gpu4d.device.release import release
 from gpu4d.device.timeline import Timeline
-from gpu4d.sizes import format_bytes, parse_memory
+from gpu4d.sizes import format_bytes
 
 __all__ = [
     "Device",

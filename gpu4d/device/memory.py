@@ -1,12 +1,38 @@
-"""How many bytes the machine has free, what a sweep leaves to the work on a chunk, and how to give back what is kept."""
+"""How many bytes the machine has free, how people write so many, and what a sweep leaves to the work on a chunk."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from gpu4d.errors import InputError
+
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def parse_memory(size: int | float | str) -> int:
+    """Bytes from a number of bytes or a text such as "512 MB", "1.5 GiB".
+
+    Examples
+    --------
+    >>> parse_memory("512 MB"), parse_memory("1 GiB")
+    (512000000, 1073741824)
+    """
+    if isinstance(size, int | float) and not isinstance(size, bool):
+        count = float(size)
+    else:
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(size))
+        unit = (match.group(2).lower() or "b") if match else ""
+        if match is None or unit not in _UNITS:
+            raise InputError(f"memory={size!r}: need bytes or a text like '512 MB' (units {', '.join(u.upper() for u in _UNITS)})")
+        count = float(match.group(1)) * _UNITS[unit]
+    if not 1 <= count < float("inf"):
+        raise InputError(f"memory={size!r}: need a finite number of bytes, at least one")
+    return int(count)
 
 
 def available_memory() -> int:
@@ -47,27 +73,3 @@ def leaving(nbytes: int) -> Iterator[None]:
         yield
     finally:
         _room.reset(token)
-
-
-def release() -> int:
-    """Give back what gpu4d keeps between calls, for other programs or for a process that goes on without it.
-
-    That are page-locked host memory of earlier sweeps over a link (at most 256 MiB, `gpu4d.device.page_locked`), and tables on devices:
-    masks, indices and transforms of templates (at most 64 MiB, `gpu4d.device.tables`). The next call makes them anew. What a running sweep
-    uses stays. Memory pools of CuPy and torch are theirs: `cupy.get_default_memory_pool().free_all_blocks()`.
-
-    Returns
-    -------
-    int
-        Bytes given back, of the host and of devices together.
-
-    Examples
-    --------
-    >>> import gpu4d
-    >>> _ = gpu4d.device.release()
-    >>> gpu4d.device.release()
-    0
-    """
-    from gpu4d.device import page_locked, tables
-
-    return page_locked.store().shrink(0) + tables.release()

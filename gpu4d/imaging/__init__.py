@@ -1,0 +1,8 @@
+"""Images from patterns: virtual detectors, mean and maximum patterns, centre of mass."""
+
+from gpu4d.imaging import detectors
+from gpu4d.imaging.center_of_mass import CenterOfMass, center_of_mass
+from gpu4d.imaging.image import VirtualImage, virtual_image
+from gpu4d.imaging.patterns import MaxPattern, MeanPattern
+
+__all__ = ["CenterOfMass", "MaxPattern", "MeanPattern", "VirtualImage", "center_of_mass", "detectors", "virtual_image"]

@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-import gpu4d
 from gpu4d import arrays
+from gpu4d._version import __version__
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointList, PointListArray
@@ -222,7 +222,7 @@ def _write(
     check: Any,
 ) -> None:
     header = {"emd_group_type": "file", "version_major": 1, "version_minor": 0, "UUID": str(uuid.uuid4())}
-    for key, value in {**header, "authoring_program": f"gpu4d {gpu4d.__version__}", "authoring_user": ""}.items():
+    for key, value in {**header, "authoring_program": f"gpu4d {__version__}", "authoring_user": ""}.items():
         file.attrs[key] = value
     root = emd_nodes.node(file, ROOT, "root", "Root")
     cubes = [item for item in items.values() if isinstance(item, DataCube)]
@@ -233,7 +233,7 @@ def _write(
     if calibration is not None:
         targets = [f"/{name}" for name, item in items.items() if isinstance(item, DataCube) or _is_bragg(item)]
         emd_nodes.write_metadata(root, "calibration", emd_nodes.calibration_keys(calibration, targets), "Calibration")
-    versions = {"gpu4d": gpu4d.__version__, "numpy": np.__version__, "h5py": h5py.__version__, "python": platform.python_version()}
+    versions = {"gpu4d": __version__, "numpy": np.__version__, "h5py": h5py.__version__, "python": platform.python_version()}
     notes: dict[str, Any] = {"versions": versions, "settings": settings, "log": None if log is None else {"lines": list(log)}}
     for name, values in notes.items():
         if values is not None:

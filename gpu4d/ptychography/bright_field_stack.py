@@ -10,10 +10,9 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.device import tables
-from gpu4d.device.memory import available_memory, default_budget
+from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.operation import operation
-from gpu4d.sizes import parse_memory
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.place import processors_for
 from gpu4d.streaming.reduction import ScanInfo

@@ -19,10 +19,10 @@ from gpu4d.data.arguments import scan_mask
 from gpu4d.data.datacube import DataCube, check_origin, itemsize
 from gpu4d.data.source import Shape4, scratch_bytes
 from gpu4d.device.choose import cpu_threads
-from gpu4d.device.memory import available_memory, default_budget
+from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.device.processors.processor import Processor
 from gpu4d.errors import MemoryBudgetError
-from gpu4d.sizes import format_bytes, parse_memory
+from gpu4d.sizes import format_bytes
 from gpu4d.streaming.place import RESIDENT_BYTES, in_order, on_host, processors_for
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 

@@ -14,8 +14,8 @@ import numpy as np
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.choose import auto, why_no_cuda
 from gpu4d.device.listing import DeviceInfo, devices
-from gpu4d.device.memory import default_budget
-from gpu4d.sizes import format_bytes, parse_memory
+from gpu4d.device.memory import default_budget, parse_memory
+from gpu4d.sizes import format_bytes
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report.report import calibration_rows

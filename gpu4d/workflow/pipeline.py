@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d._version import __version__
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
@@ -263,8 +264,6 @@ def versions() -> str:
     import h5py
     import scipy
 
-    import gpu4d
-
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    parts = [f"gpu4d {gpu4d.__version__}", f"Python {platform.python_version()}", f"NumPy {np.__version__}", f"SciPy {scipy.__version__}"]
+    parts = [f"gpu4d {__version__}", f"Python {platform.python_version()}", f"NumPy {np.__version__}", f"SciPy {scipy.__version__}"]
     return " · ".join([now, *parts, f"h5py {h5py.__version__}", f"{platform.system()} {platform.machine()}"])

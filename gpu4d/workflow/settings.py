@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu4d.device.memory import parse_memory
 from gpu4d.errors import InputError
-from gpu4d.sizes import parse_memory
 
 REGION_LENGTH = 4  # rx0, rx1, ry0, ry1
 

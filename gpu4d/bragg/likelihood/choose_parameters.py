@@ -17,11 +17,12 @@ from gpu4d.data.arguments import scan_mask
 from gpu4d.data.datacube import itemsize
 from gpu4d.data.source import scratch_bytes
 from gpu4d.device.choose import cpu_threads
+from gpu4d.device.memory import parse_memory
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.operation import using
 from gpu4d.probe.template_kernel import Template
-from gpu4d.sizes import format_bytes, parse_memory
+from gpu4d.sizes import format_bytes
 
 USUAL = 6  # in doubt
 SAMPLE, SIDE = 64, 2  # patterns; they lie in squares of this side, since neighbours often share a chunk of a file

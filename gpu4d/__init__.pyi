@@ -1,0 +1,89 @@
+"""Names of the front door, for editors and type checkers; `__init__.py` reads them from here, and imports each on first use."""
+
+from . import (
+    amorphous as amorphous,
+)
+from . import (
+    bragg as bragg,
+)
+from . import (
+    calibrate as calibrate,
+)
+from . import (
+    crystal as crystal,
+)
+from . import (
+    data as data,
+)
+from . import (
+    deflection as deflection,
+)
+from . import (
+    device as device,
+)
+from . import (
+    imaging as imaging,
+)
+from . import (
+    io as io,
+)
+from . import (
+    physics as physics,
+)
+from . import (
+    plot as plot,
+)
+from . import (
+    preprocess as preprocess,
+)
+from . import (
+    probe as probe,
+)
+from . import (
+    ptychography as ptychography,
+)
+from . import (
+    simulate as simulate,
+)
+from . import (
+    streaming as streaming,
+)
+from . import (
+    testing as testing,
+)
+from . import (
+    workflow as workflow,
+)
+from .amorphous.profiles import RadialProfile as RadialProfile
+from .amorphous.profiles import polar_transform as polar_transform
+from .amorphous.profiles import radial_profile as radial_profile
+from .bragg.find_bragg_disks import BraggDisks as BraggDisks
+from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks
+from .bragg.hybrid_correlation import hybrid_correlation as hybrid_correlation
+from .bragg.template_from_scan.refine_template import refine_template as refine_template
+from .bragg.vector_map import bragg_vector_map as bragg_vector_map
+from .crystal.find_lattice import find_lattice as find_lattice
+from .crystal.fit_lattice import fit_lattice as fit_lattice
+from .crystal.strain import strain_map as strain_map
+from .data.calibration import Calibration as Calibration
+from .data.datacube import DataCube as DataCube
+from .data.pointlist import PointList as PointList
+from .data.pointlist import PointListArray as PointListArray
+from .data.slices import DiffractionSlice as DiffractionSlice
+from .data.slices import RealSlice as RealSlice
+from .deflection.dpc import dpc as dpc
+from .imaging import detectors as detectors
+from .imaging.center_of_mass import CenterOfMass as CenterOfMass
+from .imaging.center_of_mass import center_of_mass as center_of_mass
+from .imaging.image import VirtualImage as VirtualImage
+from .imaging.image import virtual_image as virtual_image
+from .imaging.patterns import MaxPattern as MaxPattern
+from .imaging.patterns import MeanPattern as MeanPattern
+from .io.opening import open as open
+from .io.saving import save as save
+from .operation import using as using
+from .probe.template_kernel import Template as Template
+from .ptychography.ssb import ssb as ssb
+from .streaming.engine import sweep as sweep
+
+__version__: str
