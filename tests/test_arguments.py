@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import gpu4d
+from gpu4d.bragg import friedel_symmetry
 from gpu4d.data.arguments import host_image, origins, pixel_mask, scan_mask
 from gpu4d.data.scan_axes import scan_matrix, to_scan_axes
 from gpu4d.errors import InputError
@@ -40,6 +41,7 @@ TAKE_AN_ORIGIN = {
     "VirtualImage": lambda cube, disks, o: gpu4d.virtual_image(cube, gpu4d.detectors.annulus(1, 4), o),
     "bragg_vector_map": lambda cube, disks, o: gpu4d.bragg_vector_map(disks, DETECTOR, origin=o),
     "find_lattice": lambda cube, disks, o: gpu4d.find_lattice(disks, o),
+    "friedel_symmetry": lambda cube, disks, o: friedel_symmetry(disks, o, DETECTOR, 1.0),
     "fit_lattice": lambda cube, disks, o: gpu4d.fit_lattice(disks, LATTICE, origin=o).g1,
     "calibrate.origin": lambda cube, disks, o: gpu4d.calibrate.origin(disks, guess=o, radius=20.0).fitted,
     "RadialProfile": lambda cube, disks, o: gpu4d.sweep(cube, gpu4d.RadialProfile(o)),

@@ -63,7 +63,7 @@ class _PolarValues:
         if self.origin is None and known.origin is None:
             raise InputError("the origin is not known: give it, set calibration.origin, or measure it (gpu4d.calibrate.origin)")
         ellipse = known.ellipse if self.ellipse is None else self.ellipse
-        grid = {"n_r": self.n_r, "r_max": self.r_max, "ellipse": ellipse}
+        grid: dict[str, Any] = {"n_r": self.n_r, "r_max": self.r_max, "ellipse": ellipse}
         if (problem := polar.problem(np.empty((0, *scan.shape[2:])), np.empty((0, 2)), n_theta=self.n_theta, **grid)) is not None:
             raise InputError(problem)
         masks = [m for m in (scan.detector_mask, pixel_mask(self.mask, scan.shape[2:], "mask")) if m is not None]
@@ -144,7 +144,8 @@ class RadialProfile(_PolarValues):
         self.kind = kind
 
     def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
-        return _profile(*radial_sums(frames, origins, **options), *radial_grid(self.scan.shape[2:], self.n_r, self.r_max), self.kind)
+        sums, pixels = radial_sums(frames, origins, **options)
+        return _profile(sums, pixels, radial_grid(self.scan.shape[2:], self.n_r, self.r_max), self.kind)
 
 
 class _PolarPatterns(_PolarValues):
@@ -271,7 +272,8 @@ def radial_profile(
     if isinstance(patterns, DataCube):
         return sweep(patterns, RadialProfile(origins, kind=kind, **options), **sweep_options)
     patterns, origins = _beside(patterns, origins, sweep_options)
-    return _profile(*radial_sums(patterns, origins, **options), *radial_grid(patterns.shape[-2:], n_r, r_max), kind)
+    sums, pixels = radial_sums(patterns, origins, **options)
+    return _profile(sums, pixels, radial_grid(patterns.shape[-2:], n_r, r_max), kind)
 
 
 def _beside(patterns: Any, origins: Any, sweep_options: dict[str, Any]) -> tuple[Any, Any]:
@@ -293,11 +295,12 @@ def _check_kind(kind: str) -> None:
         raise InputError(f"kind={kind!r}: need one of {', '.join(map(repr, KINDS))}")
 
 
-def _profile(sums: Any, pixels: Any, n_r: int, r_max: float, kind: str) -> Any:
+def _profile(sums: Any, pixels: Any, grid: tuple[int, float], kind: str) -> Any:
     """Mean of every ring, or the mean times the pixels of an ideal detector."""
     xp = arrays.namespace(sums)
     number = xp.astype(pixels, xp.float64)
     mean = xp.where(number > 0, arrays.as_float64(sums) / xp.maximum(number, xp.ones_like(number)), xp.full_like(number, math.nan))
     if kind == "mean":
         return mean
+    n_r, r_max = grid
     return mean * arrays.from_numpy(2 * np.pi * radii(n_r, r_max) * (r_max / n_r), mean)
