@@ -54,8 +54,9 @@ from . import (
 from . import (
     workflow as workflow,
 )
-from .amorphous.polar import polar_transform as polar_transform
-from .amorphous.polar import radial_profile as radial_profile
+from .amorphous.profiles import RadialProfile as RadialProfile
+from .amorphous.profiles import polar_transform as polar_transform
+from .amorphous.profiles import radial_profile as radial_profile
 from .bragg.find_bragg_disks import BraggDisks as BraggDisks
 from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks
 from .bragg.hybrid_correlation import hybrid_correlation as hybrid_correlation

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+import gpu4d
 from gpu4d.amorphous import polar_transform, radial_profile, radial_sums, radii
 from gpu4d.errors import InputError
 
@@ -125,3 +126,66 @@ def test_options_are_checked(options, said):
         radial_profile(np.ones((2, 8, 8)), np.ones((3, 2)))
     with pytest.raises(InputError, match="kind='median'"):
         radial_profile(np.ones((2, 8, 8)), np.ones(2), kind="median")
+
+
+@pytest.fixture
+def cube():
+    data = np.random.default_rng(3).poisson(20, (5, 7, 24, 20)).astype("uint16")
+    x, y = np.mgrid[:5, :7]
+    mask = np.ones((24, 20), bool)
+    mask[3, 4] = mask[10:12, :3] = False
+    known = gpu4d.Calibration(origin=np.stack([11 + 0.2 * x, 10 - 0.1 * y], -1), ellipse=(1.05, 1.0, 0.3))
+    return gpu4d.DataCube(data, known, detector_mask=mask)
+
+
+@pytest.mark.parametrize("kind", ["mean", "sum"])
+def test_a_scan_streams_to_the_profiles_of_its_patterns(cube, kind):
+    c, array = cube.calibration, cube.source.array
+    expected = radial_profile(array, c.origin, ellipse=c.ellipse, mask=cube.detector_mask, kind=kind)
+    np.testing.assert_array_equal(radial_profile(cube, kind=kind), expected)
+    where = np.arange(35).reshape(5, 7) % 3 > 0
+    some = gpu4d.sweep(cube, {"mean": gpu4d.MeanPattern(), "profile": gpu4d.RadialProfile(kind=kind)}, where=where)["profile"]
+    np.testing.assert_array_equal(some[where], expected[where])
+    assert np.isnan(some[~where]).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+def test_a_scan_streams_to_its_polar_patterns(cube, dtype):
+    c, array = cube.calibration, cube.source.array.astype(dtype)
+    given = gpu4d.DataCube(array, c, detector_mask=cube.detector_mask)
+    expected = polar_transform(array, c.origin, n_theta=9, ellipse=c.ellipse, mask=cube.detector_mask)
+    found = polar_transform(given, n_theta=9)
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_profiles_say_what_they_need(cube):
+    blank = gpu4d.DataCube(cube.source.array)
+    with pytest.raises(InputError, match="origin is not known"):
+        radial_profile(blank)
+    with pytest.raises(InputError, match="origins= is missing"):
+        radial_profile(cube.source.array)
+    with pytest.raises(InputError, match="where belong"):
+        polar_transform(cube.source.array, (1, 2), where=None)
+    with pytest.raises(InputError, match="patterns is a list"):
+        polar_transform([[1, 2]], (1, 2))
+    with pytest.raises(InputError, match="n_r=0"):
+        radial_profile(cube, n_r=0)
+    with pytest.raises(InputError, match="mask is"):
+        radial_profile(cube, mask=np.ones((2, 2), bool))
+
+
+def test_the_state_of_a_profile_can_be_carried_on(cube):
+    whole = radial_profile(cube)
+    upper = np.broadcast_to(np.arange(5)[:, None] < 2, (5, 7))
+    first, second = gpu4d.RadialProfile(), gpu4d.RadialProfile()
+    gpu4d.sweep(cube, first, where=upper)
+    gpu4d.sweep(cube, second, where=~upper)
+    first.merge(second.state())
+    np.testing.assert_array_equal(first.finish(), whole)
+
+
+def test_profiles_of_a_scan_as_definition(cube):
+    with gpu4d.using("definition"):
+        expected = radial_profile(cube)
+    np.testing.assert_allclose(radial_profile(cube), expected, rtol=1e-12)

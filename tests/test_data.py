@@ -63,7 +63,7 @@ def test_what_calibration_refuses():
         Calibration().qpixel  # noqa: B018
     with pytest.raises(InputError, match="a ≥ b > 0"):
         Calibration(ellipse=(1.0, 1.1, 0.0))
-    with pytest.raises(InputError, match=r"shape \(3,\)"):
+    with pytest.raises(InputError, match=r"origin is \(3,\)"):
         Calibration(origin=(1, 2, 3))
     with pytest.raises(InputError, match=r"set calibration\.energy"):
         Calibration().wavelength  # noqa: B018
@@ -272,7 +272,7 @@ def test_what_a_cube_refuses(data):
         DataCube(data[0])
     with pytest.raises(InputError, match="list"):
         DataCube([[1, 2]])
-    with pytest.raises(InputError, match=r"\(3, 3\).*\(4, 5\)"):
+    with pytest.raises(InputError, match=r"\(3, 3, 2\).*\(4, 5, 2\)"):
         DataCube(data, Calibration(origin=np.zeros((3, 3, 2))))
 
 

@@ -53,7 +53,7 @@ def test_nothing_to_measure():
     for image in (np.zeros((32, 32)), np.full((32, 32), 5), np.full((32, 32), np.nan)):
         with pytest.raises(InputError, match="no disk"):
             measure_disk(image)
-    with pytest.raises(InputError, match="one pattern"):
+    with pytest.raises(InputError, match="one image"):
         measure_disk(np.zeros((2, 32, 32)))
 
 

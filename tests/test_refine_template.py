@@ -198,7 +198,7 @@ def test_what_it_refuses(crystal):
         gpu4d.refine_template(crystal.patterns[:3], disks, start)
     with pytest.raises(InputError, match="make the template for this detector"):
         gpu4d.refine_template(some[:, :120], None, start)
-    with pytest.raises(InputError, match="one bool per pattern"):
+    with pytest.raises(InputError, match="one bool per scan position"):
         gpu4d.refine_template(some, disks, start, where=[True])
     for wrong in ({"shape": "oval"}, {"patterns": 0}, {"rounds": 1.5}):
         with pytest.raises(InputError, match=next(iter(wrong))):

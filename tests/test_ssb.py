@@ -403,8 +403,9 @@ def test_warnings(caplog):
     assert "coarse" in coarse.warnings[0]
     assert "coarse" in caplog.text
     turned = random_cube(rotation=0.5)
-    assert "rotation=None" in gpu4d.ssb(turned).warnings[0]
-    assert not gpu4d.ssb(turned, rotation=None).warnings
+    assert not gpu4d.ssb(turned).warnings
+    assert "the calibration says 0.5 rad" in gpu4d.ssb(turned, rotation=0.0).decisions[0]
+    assert "neither given nor calibrated" in gpu4d.ssb(random_cube()).decisions[0]
     origin = np.tile([7.8, 8.3], (7, 9, 1))
     origin[0, 0] += 3
     assert "the origin moves by up to" in gpu4d.ssb(random_cube(origin=origin)).warnings[0]

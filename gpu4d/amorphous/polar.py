@@ -12,10 +12,8 @@ from gpu4d.calibrate.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
-KINDS = ("mean", "sum")
 
-
-def _problem(
+def problem(
     patterns: Any,
     origins: Any,
     *,
@@ -25,6 +23,7 @@ def _problem(
     ellipse: tuple[float, float, float] | None = None,
     mask: Any = None,
 ) -> str | None:
+    """Say what is wrong with the arguments of a polar transform; None where nothing is."""
     shape = tuple(patterns.shape)
     if len(shape) < 2 or 0 in shape[-2:]:
         return f"patterns have shape {shape}, need (..., Qx, Qy) with pixels"
@@ -40,8 +39,8 @@ def _problem(
 
 
 @operation(
-    cpu=Twin("gpu4d.cpu_fallback.polar", DETECTOR_PIXELS, check=_problem),
-    cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
+    cpu=Twin("gpu4d.cpu_fallback.polar", DETECTOR_PIXELS, check=problem),
+    cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def polar_transform(
     patterns: Any,
@@ -95,8 +94,8 @@ def polar_transform(
     """
     found = [a for a in (patterns, origins, mask) if a is not None]
     xp = arrays.namespace(*found)
-    if (problem := _problem(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)) is not None:
-        raise InputError(problem)
+    if (wrong := problem(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)) is not None:
+        raise InputError(wrong)
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     frames, centre = xp.reshape(patterns, (-1, nx, ny)), per_pattern(patterns, origins)
@@ -135,8 +134,8 @@ def polar_transform(
 
 
 @operation(
-    cpu=Twin("gpu4d.cpu_fallback.polar", DETECTOR_PIXELS, check=_problem),
-    cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
+    cpu=Twin("gpu4d.cpu_fallback.polar", DETECTOR_PIXELS, check=problem),
+    cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def radial_sums(
     patterns: Any,
@@ -178,8 +177,8 @@ def radial_sums(
     """
     found = [a for a in (patterns, origins, mask) if a is not None]
     xp = arrays.namespace(*found)
-    if (problem := _problem(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)) is not None:
-        raise InputError(problem)
+    if (wrong := problem(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)) is not None:
+        raise InputError(wrong)
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     values, centre = arrays.as_sum_dtype(xp.reshape(patterns, (-1, nx, ny))), per_pattern(patterns, origins)
@@ -202,55 +201,6 @@ def radial_sums(
     pixels = arrays.scatter_add(xp.ones(ring.shape, dtype=xp.float64, device=where), ring, n * n_r)
     sums = xp.astype(sums, xp.int64) if arrays.is_integer(patterns) else sums
     return xp.reshape(sums, (*batch, n_r)), xp.reshape(xp.astype(pixels, xp.int64), (*batch, n_r))
-
-
-def radial_profile(
-    patterns: Any,
-    origins: Any,
-    /,
-    *,
-    n_r: int | None = None,
-    r_max: float | None = None,
-    ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-    kind: str = "mean",
-) -> Any:
-    """Intensity by distance from the origin: the azimuthal mean per pixel.
-
-    Parameters
-    ----------
-    patterns, origins, n_r, r_max, ellipse, mask
-        See `polar_transform`; the radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels.
-    kind : {"mean", "sum"}
-        "sum" is the intensity in every ring: the mean times its number of pixels on an ideal detector, 2π r dr, so that a beam
-        stop or the detector's edge does not dent it.
-
-    Returns
-    -------
-    (..., n_r) float64
-        NaN where a ring has no pixel that counts.
-
-    Raises
-    ------
-    InputError
-        See `polar_transform`; an unknown kind.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> radial_profile(np.full((3, 9, 9), 7, "uint16"), np.array([4.0, 4.0]), r_max=3)[0].tolist()
-    [7.0, 7.0, 7.0]
-    """
-    if kind not in KINDS:
-        raise InputError(f"kind={kind!r}: need one of {', '.join(map(repr, KINDS))}")
-    sums, pixels = radial_sums(patterns, origins, n_r=n_r, r_max=r_max, ellipse=ellipse, mask=mask)
-    xp = arrays.namespace(sums)
-    number = xp.astype(pixels, xp.float64)
-    mean = xp.where(number > 0, arrays.as_float64(sums) / xp.maximum(number, xp.ones_like(number)), xp.full_like(number, math.nan))
-    if kind == "mean":
-        return mean
-    n_r, r_max = radial_grid(patterns.shape[-2:], n_r, r_max)
-    return mean * arrays.from_numpy(2 * np.pi * radii(n_r, r_max) * (r_max / n_r), mean)
 
 
 def radii(n_r: int, r_max: float) -> np.ndarray:

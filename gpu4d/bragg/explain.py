@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.bragg.find_bragg_disks import BraggDisks, disk_arguments
 from gpu4d.bragg.find_disks import correlation_maps, local_maxima, significance
 from gpu4d.bragg.likelihood.poisson_fit import poisson_fit
-from gpu4d.errors import InputError
+from gpu4d.data.arguments import host_image, pixel_mask
 
 REASONS = ("accepted", "edge", "below absolute", "below relative", "insignificant", "too close", "beyond max_peaks")
 
@@ -62,12 +61,10 @@ def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **o
     """
     from gpu4d.bragg.refine import refine_positions
 
-    image = arrays.to_numpy(pattern)
-    if image.ndim != 2:
-        raise InputError(f"explain_disks takes one pattern (Qx, Qy), got {image.shape}")
+    image = host_image(pattern, "the pattern")
     reduction = BraggDisks(template, **options)
     o = reduction.options
-    a = disk_arguments(reduction.template, reduction.edge, None if detector_mask is None else arrays.to_numpy(detector_mask).astype(bool))
+    a = disk_arguments(reduction.template, reduction.edge, pixel_mask(detector_mask, image.shape))
     maps = correlation_maps(image[None], a["spectrum"], a["moments"], a["mask"], a["fill_width"], o["power"], o["refine_power"])
     px, py = np.nonzero(local_maxima(maps.hybrid)[0])
     height, z = maps.hybrid[0, px, py], significance(maps)[0, px, py]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpu4d.arrays import to_numpy
+from gpu4d.data.arguments import origins
 from gpu4d.data.pointlist import PointListArray
 
 LEAST_DISKS = 20  # fewer say nothing of a symmetry
 RIM = 1.2  # template radii: disks nearer to the edge have partners beyond it
 
 
-def friedel_symmetry(disks: PointListArray, origin: np.ndarray, shape: tuple[int, int], radius: float) -> float | None:
+def friedel_symmetry(disks: PointListArray, origin: Any, shape: tuple[int, int], radius: float) -> float | None:
     """Return the overlap of the Bragg vector map with its own inversion through the origin.
 
     The map is B(q) = Σ √I of all disks in cells of half a template radius; the overlap is Σ B(q) B(−q) / Σ B(q)²: 1 for a map
@@ -21,8 +24,8 @@ def friedel_symmetry(disks: PointListArray, origin: np.ndarray, shape: tuple[int
     ----------
     disks : PointListArray
         Fields qx, qy, intensity.
-    origin : (Rx, Ry, 2) real
-        Of every position, pixels.
+    origin : pair, (Rx, Ry, 2) array or Origin
+        Centre of the unscattered beam, detector pixels.
     shape : (Qx, Qy)
         Of the detector.
     radius : float
@@ -40,9 +43,10 @@ def friedel_symmetry(disks: PointListArray, origin: np.ndarray, shape: tuple[int
     >>> from gpu4d.bragg import friedel_symmetry
     >>> around = np.tile([10.0, 0.0, -10.0, 0.0], 5)
     >>> fields = {"qx": 32 + around, "qy": 32 + np.roll(around, 1), "intensity": np.ones(20)}
-    >>> friedel_symmetry(PointListArray(np.array([0, 20]), fields, (1, 1)), np.full((1, 1, 2), 32.0), (65, 65), 3.0)
+    >>> friedel_symmetry(PointListArray(np.array([0, 20]), fields, (1, 1)), (32, 32), (65, 65), 3.0)
     1.0
     """
+    origin = np.broadcast_to(origins(origin, disks.shape), (*disks.shape, 2))
     q = np.stack([np.asarray(to_numpy(disks.flat(f)), dtype=np.float64) for f in ("qx", "qy")], -1)
     v = q - origin.reshape(-1, 2)[np.asarray(to_numpy(disks.positions))]
     weight = np.sqrt(np.clip(np.asarray(to_numpy(disks.flat("intensity")), dtype=np.float64), 0, None))

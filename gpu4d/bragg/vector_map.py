@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data import Calibration, DiffractionSlice, PointListArray
+from gpu4d.data.arguments import origins, scan_mask
 from gpu4d.errors import InputError
 
 
@@ -30,7 +31,7 @@ def bragg_vector_map(
         Fields qx, qy, intensity.
     shape : (Qx, Qy)
         Of the detector.
-    origin : (2,) or (Rx, Ry, 2) array, optional
+    origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre of the unscattered beam, pixels. Given, the map is centred: q = 0 lies at (shape // 2) · upsample. Positions whose
         origin is NaN are left out. Not given, the map is in raw detector pixels.
     calibration : Calibration, optional
@@ -57,28 +58,26 @@ def bragg_vector_map(
     qx, qy, weight = (arrays.as_float64(disks.flat(f)) for f in ("qx", "qy", "intensity"))
     xp = arrays.namespace(qx)
     if origin is not None:
-        ox, oy = _origins(origin, disks)
+        ox, oy = _at_points(origins(origin, disks.shape), disks)
         qx, qy = qx - ox + shape[0] // 2, qy - oy + shape[1] // 2
-    if where is not None:
-        keep = xp.take(arrays.from_numpy(arrays.to_numpy(where).astype(bool).ravel(), qx), disks.positions)
+    if (mask := scan_mask(where, disks.shape)) is not None:
+        keep = xp.take(arrays.from_numpy(mask.ravel(), qx), disks.positions)
         weight = xp.where(keep, weight, xp.zeros_like(weight))
     size = (shape[0] * upsample, shape[1] * upsample)
     # Pixel i of the fine map covers detector pixels (i - (u-1)/2)/u: centres of coarse and fine pixels agree.
     x, y = (v * upsample + (upsample - 1) / 2 for v in (qx, qy))
     image = _spread(x, y, weight, size)
-    q = None if calibration is None or calibration.q_pixel is None else calibration.q_pixel / upsample
-    return DiffractionSlice(image, "Bragg vector map", "counts/px", q or 1.0 / upsample, "1/Å" if q else "px")
+    q = None if calibration is None else calibration.q_pixel
+    return DiffractionSlice.calibrated(image, "Bragg vector map", "counts/px", q, upsample=upsample)
 
 
-def _origins(origin: Any, disks: PointListArray) -> tuple[Any, Any]:
-    o = np.asarray(arrays.to_numpy(origin), dtype=np.float64)
-    if o.shape != (2,) and o.shape != (*disks.shape, 2):
-        raise InputError(f"origin has shape {o.shape}, need (2,) or {(*disks.shape, 2)}")
+def _at_points(origin: np.ndarray, disks: PointListArray) -> tuple[Any, Any]:
+    """qx and qy of the origin at every point, or of all points."""
+    if origin.ndim == 1:
+        return float(origin[0]), float(origin[1])
     like = disks.flat("qx")
-    if o.ndim == 1:
-        return float(o[0]), float(o[1])
     xp = arrays.namespace(like)
-    per = arrays.from_numpy(o.reshape(-1, 2), like)
+    per = arrays.from_numpy(origin.reshape(-1, 2), like)
     return xp.take(per[:, 0], disks.positions), xp.take(per[:, 1], disks.positions)
 
 

@@ -9,5 +9,18 @@ from gpu4d.calibrate.ellipse import ellipse, ellipse_matrix
 from gpu4d.calibrate.origin import Origin, origin
 from gpu4d.calibrate.pixel_size import pixel_size
 from gpu4d.calibrate.rotation import rotation
+from gpu4d.data.scan_axes import scan_matrix, to_scan_axes
 
-__all__ = ["EdgeBackground", "Origin", "edge_background", "ellipse", "ellipse_matrix", "is_round", "origin", "pixel_size", "rotation"]
+__all__ = [
+    "EdgeBackground",
+    "Origin",
+    "edge_background",
+    "ellipse",
+    "ellipse_matrix",
+    "is_round",
+    "origin",
+    "pixel_size",
+    "rotation",
+    "scan_matrix",
+    "to_scan_axes",
+]

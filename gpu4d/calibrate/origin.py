@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.data.arguments import origins, positions_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import RealSlice
@@ -74,7 +75,7 @@ def origin(
     disks : PointListArray or (Rx, Ry, 2) array
         Disks with fields ``qx, qy`` (px) and ``intensity``; or origins measured in another way, NaN where there is none (also as
         `CenterOfMass` gives them, a `RealSlice` of two planes).
-    guess : (2,) or (Rx, Ry, 2) array, optional
+    guess : pair, (Rx, Ry, 2) array or Origin, optional
         Where the beam is about, px. None: from the brightest disks.
     radius : float, optional
         How far from the surface the disk may lie, px. None: half the median distance from the unscattered disk to its
@@ -115,16 +116,7 @@ def origin(
         measured = np.moveaxis(measured, 0, -1)
     if measured.ndim != 3 or measured.shape[2] != 2:
         raise InputError(f"measured origins are {measured.shape}: need (Rx, Ry, 2) in detector pixels, or a PointListArray of disks")
-    return _surface(measured, ORDERS[fit], robust, _used(where, measured.shape[:2]))
-
-
-def _used(where: Any, shape: tuple[int, ...]) -> np.ndarray:
-    if where is None:
-        return np.ones(shape, bool)
-    used = arrays.to_numpy(where).astype(bool)
-    if used.shape != tuple(shape):
-        raise InputError(f"where is {used.shape}, the scan is {tuple(shape)}: need one bool per scan position")
-    return used
+    return _surface(measured, ORDERS[fit], robust, positions_of(where, measured.shape[:2]))
 
 
 def _measure(disks: PointListArray, guess: Any, radius: float | None, order: int, robust: bool, where: Any) -> Origin:
@@ -133,11 +125,11 @@ def _measure(disks: PointListArray, guess: Any, radius: float | None, order: int
         raise InputError(f"the disks are of {disks.shape} positions: need a scan of two dimensions, (Rx, Ry)")
     qx, qy, light = (arrays.to_numpy(disks.flat(f)).astype(np.float64) for f in ("qx", "qy", "intensity"))
     light = np.where(np.isfinite(light) & np.isfinite(qx) & np.isfinite(qy), light, -np.inf)
-    offsets, used = arrays.to_numpy(disks.offsets), _used(where, disks.shape)
+    offsets, used = arrays.to_numpy(disks.offsets), positions_of(where, disks.shape)
     if guess is None:
         found = _surface(_brightest(qx, qy, light, offsets, disks.shape), min(order, 1), True, used)
     else:
-        start = np.broadcast_to(arrays.to_numpy(guess).astype(np.float64), (*disks.shape, 2))
+        start = np.broadcast_to(origins(guess, disks.shape, "guess"), (*disks.shape, 2))
         found = Origin(np.full_like(start, np.nan), start, np.zeros(2), np.zeros(disks.shape, bool), "guess")
     final = guess is None and order <= 1 and robust  # a surface of the kind that is asked for
     for _ in range(2):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.data.arguments import positions_of
 from gpu4d.errors import InputError
 
 UNDECIDED = 1.1  # ratio of the residual curls of both transposes under which the data do not tell them apart
@@ -102,10 +103,7 @@ def rotation(com: Any, *, transpose: bool | None = None, where: Any = None) -> R
     """
     field = arrays.to_numpy(com_field(com)).astype(np.float64)
     if where is not None:
-        use = arrays.to_numpy(where)
-        if use.shape != field.shape[:2]:
-            raise InputError(f"where is {use.shape}, the scan is {field.shape[:2]}: need one bool per position")
-        field = np.where(use.astype(bool)[..., None], field, np.nan)
+        field = np.where(positions_of(where, field.shape[:2])[..., None], field, np.nan)
     moments = {t: _moments(field[..., ::-1] if t else field) for t in (False, True)}
     found = {t: _least_curl(*m) for t, m in moments.items()}
     taken = bool(transpose) if transpose is not None else found[True][1] < found[False][1]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.calibrate.origin import Origin
 from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.crystal.lattice import Lattice, canonical, cross, reduced
+from gpu4d.data.arguments import origins, scan_mask
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
@@ -93,22 +93,19 @@ def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarra
     """All points relative to the origin of their position (n, 2), their weights √intensity, capped, and their positions."""
     if not isinstance(disks, PointListArray):
         raise InputError(f"disks is a {type(disks).__name__}: need the PointListArray that find_bragg_disks gives")
-    position = arrays.to_numpy(disks.positions)
+    used, position = scan_mask(where, disks.shape), arrays.to_numpy(disks.positions)
     v = np.stack([arrays.to_numpy(disks.flat(f)).astype(np.float64) for f in ("qx", "qy")], axis=-1)
     if len(v) == 0:
         return v, np.zeros(0), position
     centre = measure_origin(disks, where=where) if origin is None else origin
-    centre = centre.fitted if isinstance(centre, Origin) else arrays.to_numpy(centre).astype(np.float64)
-    if centre.shape not in ((2,), (*disks.shape, 2)):
-        raise InputError(f"origin is {centre.shape}: need (2,) or {(*disks.shape, 2)} in detector pixels, or what calibrate.origin gives")
-    v = v - np.broadcast_to(centre, (*disks.shape, 2)).reshape(-1, 2)[position]
+    v = v - np.broadcast_to(origins(centre, disks.shape), (*disks.shape, 2)).reshape(-1, 2)[position]
     weight = np.sqrt(np.clip(arrays.to_numpy(disks.flat("intensity")).astype(np.float64), 0, None))
     ok = np.isfinite(v).all(axis=-1) & np.isfinite(weight) & (weight > 0)
     if len(v) > ENOUGH:
         drawn = np.random.default_rng(0).random(int(np.prod(disks.shape))) < ENOUGH / len(v)  # a fixed seed: the answer must not vary
         ok &= drawn[position]
-    if where is not None:
-        ok &= arrays.to_numpy(where).astype(bool).reshape(-1)[position]
+    if used is not None:
+        ok &= used.reshape(-1)[position]
     v, weight, position = v[ok], weight[ok], position[ok]
     return v, np.minimum(weight, 3 * np.median(weight)) if len(weight) else weight, position
 

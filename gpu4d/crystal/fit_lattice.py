@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.calibrate.origin import Origin
 from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.local_lattice import Disks, columns, fitted, settled
+from gpu4d.data.arguments import origins
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
@@ -179,10 +179,7 @@ def _checked(disks: Any, lattice: Any, origin: Any, weights: str, min_disks: int
             raise InputError(f"lattice is {np.array2string(rows, precision=3)}: need two vectors (2, 2), px, that are not parallel")
         lattice = Lattice(rows[0], rows[1])
     centre = measure_origin(disks) if origin is None else origin
-    centre = centre.fitted if isinstance(centre, Origin) else arrays.to_numpy(centre).astype(np.float64)
-    if centre.shape not in ((2,), (*disks.shape, 2)):
-        raise InputError(f"origin is {centre.shape}: need (2,) or {(*disks.shape, 2)} in detector pixels, or what calibrate.origin gives")
-    return lattice, centre
+    return lattice, origins(centre, disks.shape)
 
 
 def _limits(outliers: float, residual: Any, count: Any, unit: Any) -> tuple[float, float] | None:

@@ -14,7 +14,9 @@ from gpu4d.calibrate.ellipse import ellipse_matrix
 from gpu4d.crystal.deformation import COMPONENTS, DEFINITIONS, components, deformation_gradient, standard_errors
 from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.crystal.lattice import Lattice
+from gpu4d.data.arguments import positions_of
 from gpu4d.data.calibration import Calibration
+from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 
@@ -133,7 +135,7 @@ class _Inputs:
     to_frame: np.ndarray
     definition: str
     max_strain: float
-    pixel: tuple[float, str]
+    r_pixel: float | None
     warnings: tuple[str, ...]
 
 
@@ -201,10 +203,9 @@ def strain_map(
     f = deformation_gradient(g, arrays.from_numpy(unstrained.matrix, g))
     _check_basis(arrays.to_numpy(f), lattice)
     frame, to_frame, warnings = _frame(calibration)
-    size = calibration.r_pixel if calibration is not None else None
-    pixel = (size, "Å") if size else (1.0, "px")
+    step = calibration.r_pixel if calibration is not None else None
     residual = fit.residual
-    inputs = _Inputs(f, g, covariance, residual, unstrained, frame, to_frame, definition, float(max_strain), pixel, warnings)
+    inputs = _Inputs(f, g, covariance, residual, unstrained, frame, to_frame, definition, float(max_strain), step, warnings)
     return _assemble(inputs, _axis_angle(rotation, to_frame, unstrained))
 
 
@@ -235,10 +236,7 @@ def _reference(g: np.ndarray, statistic: str, region: Any, lattice: Any, calibra
     ok = np.isfinite(g).all(axis=(-2, -1))
     where = f"{ok.sum()} positions"
     if region is not None:
-        chosen = arrays.to_numpy(region).astype(bool)
-        if chosen.shape != ok.shape:
-            raise InputError(f"region is {chosen.shape}, the scan is {ok.shape}: need one bool per scan position")
-        ok = ok & chosen
+        ok = ok & positions_of(region, ok.shape, "region")
         where = f"{ok.sum()} positions of the region"
     if not ok.any():
         raise InputError("no position of the reference region has a lattice: choose another region=, or give lattice=")
@@ -265,9 +263,7 @@ def _frame(calibration: Calibration | None) -> tuple[str, np.ndarray, tuple[str,
             np.eye(2),
             ("the rotation between scan and detector is not calibrated: components are along the detector's axes",),
         )
-    c, s = math.cos(calibration.rotation), math.sin(calibration.rotation)
-    turn = np.array([[c, -s], [s, c]])
-    return "scan", turn[:, ::-1].copy() if calibration.transpose else turn, ()
+    return "scan", scan_matrix(calibration.rotation, bool(calibration.transpose)), ()
 
 
 def _axis_angle(rotation: float | str | None, to_frame: np.ndarray, reference: Reference) -> float:
@@ -292,8 +288,7 @@ def _assemble(inputs: _Inputs, angle: float) -> Strain:
     errors = standard_errors(inputs.f, inputs.g, inputs.covariance, q, inputs.definition)
     mask = xp.isfinite(exx) & xp.isfinite(eyy) & xp.isfinite(exy)
     warnings = inputs.warnings + _too_large((exx, eyy, exy), inputs.max_strain)
-    size, units = inputs.pixel
-    real = lambda data, name, unit: RealSlice(data, name, unit, size, units)  # noqa: E731
+    real = lambda data, name, unit, labels=(): RealSlice.calibrated(data, name, unit, inputs.r_pixel, labels)  # noqa: E731
     return Strain(
         exx=real(exx, "e_xx", "1"),
         eyy=real(eyy, "e_yy", "1"),
@@ -301,7 +296,7 @@ def _assemble(inputs: _Inputs, angle: float) -> Strain:
         theta=real(theta, "theta", "rad"),
         rotation=real(-theta, "rotation", "rad"),
         residual=real(inputs.residual, "residual", "px"),
-        uncertainty=RealSlice(xp.stack(errors, axis=0), "strain_uncertainty", "1", size, units, COMPONENTS),
+        uncertainty=real(xp.stack(errors, axis=0), "strain_uncertainty", "1", COMPONENTS),
         mask=mask,
         reference=inputs.reference,
         axes=Axes(inputs.frame, angle, axes),

@@ -78,8 +78,9 @@ class Calibration:
         for field, value in values.items():
             if field not in FIELDS:
                 raise InputError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
-            self._values[field] = value = None if value is None else FIELDS[field].check(FIELDS[field], value)
-            short = value if np.ndim(value) == 0 or np.size(value) <= 3 else f"array {np.shape(value)}"
+            checked: Any = None if value is None else FIELDS[field].check(FIELDS[field], value)
+            self._values[field] = checked
+            short = checked if np.ndim(checked) == 0 or np.size(checked) <= 3 else f"array {np.shape(checked)}"
             self.history.append(Measurement(field, short, how, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")))
 
     def __getattr__(self, field: str) -> Any:

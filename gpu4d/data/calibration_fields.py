@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.data.arguments import origins
 from gpu4d.errors import InputError
 
 
@@ -123,10 +124,7 @@ def axes_of_ellipse(field: Field, value: Any) -> tuple[float, float, float]:
 
 def places(field: Field, value: Any) -> np.ndarray:
     """Take detector positions: (2,) for all patterns, or (Rx, Ry, 2)."""
-    array = arrays.to_numpy(value).astype(np.float64, copy=False)
-    if array.shape[-1:] != (2,) or array.ndim not in (1, 3):
-        raise InputError(f"{field.name} has shape {array.shape}, need (2,) or (Rx, Ry, 2) in detector pixels")
-    return array
+    return origins(value, name=field.name)
 
 
 def _places_cropped(value: np.ndarray, cut: Cut) -> np.ndarray:

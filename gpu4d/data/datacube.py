@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.data.arguments import origins, pixel_mask
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import Cut
 from gpu4d.data.slices import DiffractionSlice
@@ -51,7 +52,7 @@ class DataCube:
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.name = name
         self.detector_mask = None if detector_mask is None else _detector_mask(detector_mask, self.shape[2:])
-        _check_origin(self.calibration, self.shape)
+        check_origin(self.calibration, self.scan_shape)
 
     @property
     def shape(self) -> Shape4:
@@ -90,7 +91,7 @@ class DataCube:
                 raise IndexError(f"position ({rx}, {ry}) lies outside the scan {self.scan_shape}")
         rx, ry = rx % self.shape[0], ry % self.shape[1]
         frame = self.source.read(slice(rx, rx + 1), slice(ry, ry + 1))[0, 0, :, :]
-        return diffraction_slice(frame, f"pattern {rx}, {ry}", "counts", self.calibration)
+        return DiffractionSlice.calibrated(frame, f"pattern {rx}, {ry}", "counts", self.calibration.q_pixel)
 
     def crop(self, rx: Any = None, ry: Any = None, qx: Any = None, qy: Any = None) -> DataCube:
         """A lazy view of part of the scan and of the detector.
@@ -159,12 +160,6 @@ def itemsize(dtype: Any) -> int:
     return int(size) if size is not None else np.dtype(str(dtype).split(".")[-1]).itemsize
 
 
-def diffraction_slice(data: Any, name: str, units: str, calibration: Calibration, labels: tuple[str, ...] = ()) -> DiffractionSlice:
-    """A detector image with the calibrated pixel where it is known."""
-    q = calibration.q_pixel
-    return DiffractionSlice(data, name, units, q, "1/Å" if q else "px", labels)
-
-
 def _range(given: Any, size: int, name: str) -> slice:
     if given is None:
         return slice(0, size)
@@ -181,16 +176,14 @@ def _range(given: Any, size: int, name: str) -> slice:
 
 
 def _detector_mask(mask: Any, shape: tuple[int, int]) -> np.ndarray:
-    host = arrays.to_numpy(mask)
-    if host.shape != tuple(shape):
-        raise InputError(f"detector_mask is {host.shape}, the detector is {tuple(shape)}: need one bool per detector pixel")
-    host = host.astype(bool)
+    host = pixel_mask(mask, shape)
+    assert host is not None
     if not host.any():
         raise InputError("detector_mask leaves no pixel: True marks pixels that count")
     return host
 
 
-def _check_origin(calibration: Calibration, shape: Shape4) -> None:
-    origin = calibration.origin
-    if origin is not None and origin.ndim == 3 and origin.shape[:2] != tuple(shape[:2]):
-        raise InputError(f"calibration.origin is for a scan of {origin.shape[:2]}, this cube has {tuple(shape[:2])} positions")
+def check_origin(calibration: Calibration, scan_shape: tuple[int, int]) -> None:
+    """Refuse a calibration whose map of origins belongs to another scan."""
+    if calibration.origin is not None:
+        origins(calibration.origin, scan_shape, "calibration.origin")

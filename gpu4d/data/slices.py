@@ -28,6 +28,8 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         Names of the planes where `data` is a stack (nx, ny behind them).
     """
 
+    CALIBRATED = "px"  # units of a pixel whose size is known
+
     def __init__(
         self,
         data: Any,
@@ -43,6 +45,25 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         self.pixel_size = 1.0 if pixel_size is None else float(pixel_size)
         self.pixel_units = pixel_units
         self.labels = tuple(labels)
+
+    @classmethod
+    def calibrated(cls, data: Any, name: str, units: str, pixel: float | None, labels: tuple[str, ...] = (), upsample: int = 1) -> Self:
+        """Make a slice whose pixel is the calibration's where that is known, else one position or detector pixel.
+
+        Parameters
+        ----------
+        data, name, units, labels
+            As for the class.
+        pixel : float or None
+            `Calibration.r_pixel` (Å) of a map over the scan, `Calibration.q_pixel` (1/Å) of a detector image; None: not known.
+        upsample : int
+            Pixels of `data` in one of the scan or the detector.
+        """
+        return cls(data, name, units, (pixel or 1.0) / upsample, cls.CALIBRATED if pixel else "px", labels)
+
+    def of_same_grid(self, data: Any, name: str = "", units: str = "") -> Self:
+        """Make a slice of other values with this one's pixel size."""
+        return type(self)(data, name, units, self.pixel_size, self.pixel_units)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,6 +125,8 @@ class RealSlice(Slice):
     (1.0, 0.0)
     """
 
+    CALIBRATED = "Å"
+
 
 class DiffractionSlice(Slice):
     """An image on the detector, (Qx, Qy) or a stack: a pattern, a mean, a vacuum probe, a Bragg vector map.
@@ -115,3 +138,5 @@ class DiffractionSlice(Slice):
     >>> both["max"].tolist()
     [[3.0, 0.0], [0.0, 3.0]]
     """
+
+    CALIBRATED = "1/Å"

@@ -12,8 +12,10 @@ import numpy as np
 from gpu4d import arrays, physics
 from gpu4d.calibrate.rotation import Rotation, com_field
 from gpu4d.calibrate.rotation import rotation as find_rotation
+from gpu4d.data.arguments import positions_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.scan_axes import to_scan_axes
 from gpu4d.data.slices import RealSlice
 from gpu4d.deflection.descan import remove_descan
 from gpu4d.deflection.poisson import integrate_iteratively
@@ -167,7 +169,7 @@ def dpc(
                 f"the transpose is not settled: the curls differ by a factor of {curl.margin:.3g} only; give transpose= (and rotation=)"
             )
 
-    aligned = _to_scan(momentum * (1.0 if q is None else q), rotation, bool(transpose))
+    aligned = to_scan_axes(momentum * (1.0 if q is None else q), rotation, bool(transpose))
     phase, misfit = integrate_iteratively(2 * math.pi * aligned, step or 1.0, lambda1, lambda2, boundary, padding_factor, max_iterations)
     errors = [float(e) for e in arrays.to_numpy(misfit)]
     sign = None
@@ -189,26 +191,17 @@ def dpc(
 
 def _result(phase: Any, aligned: Any, q: float | None, step: float | None, energy: float | None, bare: DPC) -> DPC:
     """The bare result with its slices named and in units."""
-    grid: dict[str, Any] = {"pixel_size": step, "pixel_units": "Å" if step else "px"}
     absolute = q is not None and step is not None
     com = arrays.namespace(aligned).permute_dims(aligned, (2, 0, 1))
     potential = None
     if absolute and energy is not None:
-        potential = RealSlice(phase / physics.interaction_constant(energy), "projected potential", "V Å", **grid)
+        potential = RealSlice.calibrated(phase / physics.interaction_constant(energy), "projected potential", "V Å", step)
     return replace(
         bare,
-        phase=RealSlice(phase, "DPC phase", "rad" if absolute else "relative", **grid),
-        com=RealSlice(com, "mean momentum transfer", "1/Å" if q is not None else "px", labels=("com_x", "com_y"), **grid),
+        phase=RealSlice.calibrated(phase, "DPC phase", "rad" if absolute else "relative", step),
+        com=RealSlice.calibrated(com, "mean momentum transfer", "1/Å" if q is not None else "px", step, ("com_x", "com_y")),
         potential=potential,
     )
-
-
-def _to_scan(momentum: Any, angle: float, transpose: bool) -> Any:
-    """v_scan = R(angle) v_det after the swap, on the last axis."""
-    xp = arrays.namespace(momentum)
-    x, y = (momentum[..., 1], momentum[..., 0]) if transpose else (momentum[..., 0], momentum[..., 1])
-    c, s = math.cos(angle), math.sin(angle)
-    return xp.stack([c * x - s * y, s * x + c * y], axis=-1)
 
 
 def _warn_of_missing(q: float | None, step: float | None, warnings: list[str]) -> None:
@@ -278,7 +271,7 @@ class _Scan:
             return None
         middle = np.zeros(self.cube.scan_shape, bool)
         middle[tuple(slice(max(n - DARK_FIELD_REGION, 0) // 2, (n + DARK_FIELD_REGION + 1) // 2) for n in middle.shape)] = True
-        options = self.sweep_options | {"where": middle & arrays.to_numpy(self.sweep_options.get("where", middle)).astype(bool)}
+        options = self.sweep_options | {"where": middle & positions_of(self.sweep_options.get("where"), middle.shape)}
         counts = arrays.to_numpy(sweep(self.cube, VirtualImage([outside, np.ones_like(outside)]), **options).data)
         with np.errstate(invalid="ignore", divide="ignore"):
             return counts[0] / counts[1]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.data.arguments import host_image, origins
 from gpu4d.errors import InputError
 
 Point = tuple[float, float]
@@ -45,7 +46,12 @@ class Detector:
         """Where the detector sits: its own centre, else the origin, else the middle of the detector."""
         if self.center is not None:
             return np.asarray(self.center, dtype=np.float64)
-        return arrays.to_numpy(origin).astype(np.float64) if origin is not None else (np.asarray(shape) - 1) / 2
+        if origin is None:
+            return (np.asarray(shape) - 1) / 2
+        center = origins(origin)
+        if center.ndim != 1:
+            raise InputError(f"origin is {center.shape}: one mask has one place, (2,) in detector pixels")
+        return center
 
     @property
     def follows_origin(self) -> bool:
@@ -112,10 +118,8 @@ def bragg_spots(positions: Any, radius: float) -> Detector:
 
 def from_array(mask: Any) -> Detector:
     """A (Qx, Qy) mask or weights, used as it is: it follows no origin."""
-    host = arrays.to_numpy(mask)
-    if host.ndim != 2:
-        raise InputError(f"a detector mask has shape {host.shape}, need (Qx, Qy)")
-    if host.dtype.kind not in "biuf" or not np.isfinite(host).all():
+    host = host_image(mask, "a detector mask")
+    if not np.isfinite(host).all():
         raise InputError("a detector mask must be bool or finite real weights")
     return Detector("array", None, (_Frozen(host),))
 

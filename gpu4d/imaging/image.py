@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data import Calibration, DataCube, RealSlice
+from gpu4d.data.arguments import origins
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import Detector, as_detector
@@ -26,7 +27,7 @@ class VirtualImage(PerPositionReduction):
     ----------
     detector : Detector, (Qx, Qy) array, or a mapping or sequence of them
         From `gpu4d.detectors`, or a mask. Several give a stack with their names as labels.
-    origin : (2,) or (Rx, Ry, 2) array, optional
+    origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre the geometry follows, detector pixels; the calibrated origin by default.
 
     Notes
@@ -62,7 +63,7 @@ class VirtualImage(PerPositionReduction):
         if not self.detectors:
             raise InputError("VirtualImage() of no detector: give at least one")
         self.stack, self.planes = many, len(self.detectors)
-        self.origin = None if origin is None else arrays.to_numpy(origin).astype(np.float64)
+        self.origin = None if origin is None else origins(origin)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame, many = scan.shape[2] * scan.shape[3], len(self.detectors)
@@ -74,7 +75,7 @@ class VirtualImage(PerPositionReduction):
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         super().start(scan, device, pass_)
         self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
-        self.places = Calibration(origin=self.origin) if self.origin is not None else scan.calibration
+        self.places = scan.calibration if self.origin is None else Calibration(origin=origins(self.origin, scan.shape[:2]))
         origin = self.places.origin
         moving = origin is not None and origin.ndim == 3
         self.following = [i for i, d in enumerate(self.detectors) if moving and d.follows_origin]
@@ -161,19 +162,13 @@ class VirtualImage(PerPositionReduction):
     def finish(self) -> RealSlice:
         planes = self.values.result()
         data = planes if self.stack else planes[0, :, :]
-        return real_slice(data, "virtual image", "counts", self.scan.calibration, self.labels if self.stack else ())
+        return RealSlice.calibrated(data, "virtual image", "counts", self.scan.calibration.r_pixel, self.labels if self.stack else ())
 
 
 def _stacks(masks: dict[int, np.ndarray]) -> list[tuple[list[int], np.ndarray]]:
     """Numbers of masks, and the masks (m, Qx, Qy): bool ones and weights each in one stack."""
     kinds = [(kind, [i for i, mask in masks.items() if (mask.dtype == bool) == (kind is bool)]) for kind in (bool, float)]
     return [(members, np.stack([masks[i] for i in members]).astype(kind, copy=False)) for kind, members in kinds if members]
-
-
-def real_slice(data: Any, name: str, units: str, calibration: Calibration, labels: tuple[str, ...] = ()) -> RealSlice:
-    """A map over the scan with the calibrated step where it is known."""
-    r = calibration.r_pixel
-    return RealSlice(data, name, units, r, "Å" if r else "px", labels)
 
 
 def virtual_image(cube: DataCube, detector: Any, origin: Any = None, **options: Any) -> RealSlice:
@@ -184,7 +179,7 @@ def virtual_image(cube: DataCube, detector: Any, origin: Any = None, **options: 
     cube : DataCube
     detector : Detector, (Qx, Qy) array, or a mapping or sequence of them
         `gpu4d.detectors.disk(12)`, `annulus(20, 40)`, … relative to the origin, pixels; or a mask.
-    origin : (2,) or (Rx, Ry, 2) array, optional
+    origin : pair, (Rx, Ry, 2) array or Origin, optional
         Detector pixels; the calibrated origin by default, the middle of the detector where none is known.
     **options
         Of `gpu4d.sweep`: device, memory, where, progress.

@@ -9,7 +9,8 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data import DiffractionSlice
-from gpu4d.data.datacube import diffraction_slice, itemsize
+from gpu4d.data.arguments import origins
+from gpu4d.data.datacube import itemsize
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.frame_reductions import FrameReductions
@@ -31,7 +32,7 @@ class MeanPattern(SumReduction):
     ----------
     weights : (Rx, Ry) array, optional
         Weight of each position: a bool region, a class map, a dose correction. Patterns of weight zero do not count.
-    origin : (2,) or (Rx, Ry, 2) array, optional
+    origin : pair, (Rx, Ry, 2) array or Origin, optional
         Detector pixels. Patterns are moved by whole and part pixels (bilinear) so that these origins fall together on
         their mean: an aligned average. Not moved by default.
 
@@ -54,7 +55,7 @@ class MeanPattern(SumReduction):
 
     def __init__(self, weights: Any = None, origin: Any = None):
         self.weights = None if weights is None else np.asarray(arrays.to_numpy(weights), dtype=np.float64)
-        self.origin = None if origin is None else np.asarray(arrays.to_numpy(origin), dtype=np.float64)
+        self.origin = None if origin is None else origins(origin)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame = scan.shape[2] * scan.shape[3]
@@ -68,6 +69,8 @@ class MeanPattern(SumReduction):
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         if self.weights is not None and self.weights.shape != tuple(scan.shape[:2]):
             raise InputError(f"weights is {self.weights.shape}, the scan is {tuple(scan.shape[:2])}: need one weight per position")
+        if self.origin is not None:
+            origins(self.origin, scan.shape[:2])
         super().start(scan, device, pass_)
         self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
 
@@ -144,7 +147,7 @@ class MeanPattern(SumReduction):
             mean = arrays.as_float64(total) / xp.where(count != 0, count, nan)
         if not self._moves_mask:
             mean = _masked(mean, self.scan)
-        return diffraction_slice(mean, "mean pattern", "counts", self.scan.calibration)
+        return DiffractionSlice.calibrated(mean, "mean pattern", "counts", self.scan.calibration.q_pixel)
 
 
 class MaxPattern(SumReduction):
@@ -196,7 +199,7 @@ class MaxPattern(SumReduction):
             xp = arrays.namespace(top)
             floor = xp.iinfo(top.dtype).min if arrays.is_integer(top) else -float("inf")
             values = xp.where(top == floor, xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(top)), arrays.as_float64(top))
-        return diffraction_slice(_masked(values, self.scan), "maximum pattern", "counts", self.scan.calibration)
+        return DiffractionSlice.calibrated(_masked(values, self.scan), "maximum pattern", "counts", self.scan.calibration.q_pixel)
 
 
 def _masked(image: Any, scan: ScanInfo) -> Any:

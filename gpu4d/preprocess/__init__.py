@@ -2,10 +2,10 @@
 
 # Imported here and not on first use: a function and its module share a name, and importing the module later would put it
 # in the function's place.
+from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.preprocess.bad_pixels import BadPixels, find_bad_pixels
 from gpu4d.preprocess.count_electrons import Events, count_electrons
 from gpu4d.preprocess.counts import in_counts
-from gpu4d.preprocess.fill import fill_from_neighbours
 from gpu4d.preprocess.hot_pixels import hot_pixel_median, hot_pixels
 from gpu4d.preprocess.thresholds import Thresholds, thresholds
 

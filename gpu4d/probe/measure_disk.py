@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu4d import arrays
+from gpu4d.data.arguments import host_image, pixel_mask
+from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
 
 RAYS = 180
@@ -69,7 +70,7 @@ def measure_disk(image: Any, mask: Any = None) -> Disk:
     """
     from scipy import ndimage
 
-    pattern = _filled(arrays.to_numpy(image), mask)
+    pattern = _filled(host_image(image, "the pattern"), mask)
     smooth = ndimage.gaussian_filter(pattern, 1.0, mode="nearest")
     floor, top = np.percentile(smooth, 10), smooth.max()
     if not top > floor:
@@ -91,20 +92,13 @@ def measure_disk(image: Any, mask: Any = None) -> Disk:
 
 def _filled(pattern: np.ndarray, mask: Any) -> np.ndarray:
     """Float pattern with NaN and masked pixels replaced by their nearest good neighbour."""
-    from scipy import ndimage
-
-    if pattern.ndim != 2:
-        raise InputError(f"measure_disk needs one pattern (Qx, Qy), got {pattern.shape}")
     pattern = pattern.astype(np.float64)
-    bad = ~np.isfinite(pattern)
-    if mask is not None:
-        bad |= ~arrays.to_numpy(mask).astype(bool)
-    if bad.all():
+    good = np.isfinite(pattern)
+    if (valid := pixel_mask(mask, pattern.shape, "mask")) is not None:
+        good &= valid
+    if not good.any():
         raise InputError("no disk in this pattern: every pixel is masked or NaN")
-    if bad.any():
-        nearest = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
-        pattern = pattern[tuple(nearest)]
-    return pattern
+    return pattern if good.all() else fill_from_neighbours(pattern, good)
 
 
 def _edges(pattern: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray:

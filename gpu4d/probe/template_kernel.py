@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.data.arguments import host_image
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import measure_disk
 from gpu4d.probe.shape.fine_image import FineImage
@@ -165,9 +166,7 @@ def as_template(given: Any) -> Template:
 
 
 def _image(given: Any, name: str) -> np.ndarray:
-    image = arrays.to_numpy(given).astype(np.float64)
-    if image.ndim != 2:
-        raise InputError(f"the {name} has shape {image.shape}, need one image (Qx, Qy)")
+    image = host_image(given, f"the {name}").astype(np.float64)
     if not np.isfinite(image).all():
         raise InputError(f"the {name} has {int((~np.isfinite(image)).sum())} NaN or infinite pixels: set them to 0 or interpolate them")
     return image

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data import DataCube, DiffractionSlice
+from gpu4d.data.arguments import positions_of
 from gpu4d.errors import InputError
 
 
@@ -61,8 +62,7 @@ def from_vacuum(patterns: Any, region: Any = None, *, align: bool = True, **opti
         centers = np.where(seen[..., None], com, com[seen].mean(0))
         origin = centers - centers[seen].mean(0) + com[seen].mean(0)
         mean = np.asarray(sweep(cube, MeanPattern(weights=seen, origin=origin), where=seen, **options))
-    q = cube.calibration.q_pixel
-    return DiffractionSlice(mean, "vacuum probe", "counts", q, "1/Å" if q else "px")
+    return DiffractionSlice.calibrated(mean, "vacuum probe", "counts", cube.calibration.q_pixel)
 
 
 def _as_cube(patterns: Any) -> DataCube:
@@ -75,15 +75,11 @@ def _as_cube(patterns: Any) -> DataCube:
 
 
 def _region(region: Any, shape: tuple[int, int]) -> np.ndarray:
-    where = np.zeros(shape, dtype=bool)
-    if region is None:
-        where[:] = True
-    elif isinstance(region, tuple) and len(region) == 2 and all(np.size(r) == 2 for r in region):
+    if isinstance(region, tuple) and len(region) == 2 and all(np.size(r) == 2 for r in region):
+        where = np.zeros(shape, dtype=bool)
         where[slice(*region[0]), slice(*region[1])] = True
     else:
-        where = arrays.to_numpy(region).astype(bool)
-    if where.shape != tuple(shape):
-        raise InputError(f"region is {where.shape}, the scan is {tuple(shape)}: need one bool per position, or two ranges")
+        where = positions_of(region, shape, "region")
     if not where.any():
         raise InputError("the vacuum region holds no position")
     return where

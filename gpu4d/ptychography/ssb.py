@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays, fft
-from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.ptychography.bright_field_stack import bright_field_stacks
+from gpu4d.ptychography.experiment import experiment
 from gpu4d.ptychography.overlap_geometry import Overlaps, overlap_geometry
 from gpu4d.ptychography.ssb_sum import MODES, OverlapSums, overlap_sums
 from gpu4d.streaming.place import processors_for
@@ -74,8 +74,8 @@ def ssb(
     cube: DataCube,
     /,
     *,
-    rotation: float | None = 0.0,
-    transpose: bool | None = False,
+    rotation: float | None = None,
+    transpose: bool | None = None,
     aberrations: Mapping[str, float] | None = None,
     pupil: Any = None,
     mode: str = "weighted",
@@ -84,7 +84,7 @@ def ssb(
     semiangle: float | None = None,
     q_pixel: float | None = None,
     r_pixel: float | None = None,
-    origin: tuple[float, float] | None = None,
+    origin: Any = None,
     memory: int | str | None = None,
     **sweep_options: Any,
 ) -> SSB:
@@ -104,8 +104,8 @@ def ssb(
     cube : DataCube
         Steps of at most 1 / (4 k₀), k₀ the disk's radius in 1/Å, lose nothing.
     rotation, transpose : float, bool
-        Of the detector: v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians. None takes what the
-        cube's calibration says.
+        Of the detector: v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians. From the
+        cube's calibration unless given; 0 and False where it says nothing.
     aberrations : mapping, optional
         Krivanek coefficients, Å and radians, azimuths in detector axes: C10, C12, phi12, C21, phi21, C23, phi23, C30, …;
         `defocus` = -C10, positive is underfocus.
@@ -117,9 +117,9 @@ def ssb(
         ε of the weighted mode: larger is smoother, and lowers the phase.
     energy, semiangle, q_pixel, r_pixel : float, optional
         eV, mrad, 1/Å, Å; from the cube's calibration unless given.
-    origin : (float, float), optional
-        Centre of the bright-field disk, pixels; from the calibration, or measured in the mean pattern. So is the radius
-        where semi-angle or q_pixel is missing.
+    origin : pair, (Rx, Ry, 2) array or Origin, optional
+        Centre of the bright-field disk, pixels; of a map the mean is used. From the calibration, or measured in the mean
+        pattern, unless given. So is the radius where semi-angle or q_pixel is missing.
     memory : int or str, optional
         As in `gpu4d.sweep`; a stack of bright-field images that does not fit is made in several passes, with the same result.
     **sweep_options
@@ -153,17 +153,11 @@ def ssb(
         raise InputError(f"mode={mode!r}: need {' or '.join(map(repr, MODES))}")
     if not (epsilon >= 0 and math.isfinite(epsilon)):
         raise InputError(f"epsilon={epsilon}: need a number from 0 up, such as 0.003")
-    decisions: list[str] = []
-    warnings: list[str] = []
-    known = cube.calibration.copy()
-    given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
-    known.set(**{name: value for name, value in given.items() if value is not None}, how="given to ssb")
-    _check_where_it_stands(known, rotation, transpose, warnings)
-    rotation = (known.rotation or 0.0) if rotation is None else float(rotation)
-    transpose = bool(known.transpose) if transpose is None else bool(transpose)
     options = {"memory": memory, **sweep_options}
-
-    overlaps = overlap_geometry(cube, known, rotation, transpose, aberrations, pupil, options, decisions, warnings)
+    given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
+    known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=options, **given)
+    decisions, warnings = known.decisions, known.warnings
+    overlaps = overlap_geometry(cube, known, aberrations, pupil)
     sums, phase_nan, incident = _summed(cube, overlaps, mode, options, warnings)
     spectrum = _spectrum(sums, mode, epsilon) / incident
     phase = fft.irfft2(-1j * spectrum, cube.scan_shape)
@@ -173,23 +167,12 @@ def ssb(
     decisions.append(f"{len(overlaps.pixels)} bright-field pixels, {incident:.4g} counts in each at the middle of the disk")
     for message in warnings:
         log.warning("ssb: %s", message)
-    grid: dict[str, Any] = {"pixel_size": known.r_pixel, "pixel_units": "Å"}
     return SSB(
-        RealSlice(phase, "SSB phase", "rad", **grid),
-        RealSlice(1 + 1j * xp.astype(phase, xp.complex128), "SSB transmission", "1", **grid),
-        *(mode, rotation, transpose, dict(aberrations or {}), overlaps.radius, overlaps.origin, len(overlaps.pixels)),
+        RealSlice.calibrated(phase, "SSB phase", "rad", known.r_pixel),
+        RealSlice.calibrated(1 + 1j * xp.astype(phase, xp.complex128), "SSB transmission", "1", known.r_pixel),
+        *(mode, known.rotation, known.transpose, dict(aberrations or {}), overlaps.radius, overlaps.origin, len(overlaps.pixels)),
         *(incident, decisions, warnings),
     )
-
-
-def _check_where_it_stands(known: Calibration, rotation: float | None, transpose: bool | None, warnings: list[str]) -> None:
-    """Say where a calibrated rotation is not the one in use."""
-    turned = rotation == 0 and known.rotation is not None and abs(math.remainder(known.rotation, 2 * math.pi)) > 1e-3
-    if turned or (transpose is False and known.transpose):
-        warnings.append(
-            f"the calibration says rotation {known.rotation or 0.0:.4g} rad, transpose {bool(known.transpose)}, but rotation "
-            f"{rotation or 0.0:.4g}, transpose {bool(transpose)} is used: rotation=None, transpose=None take the calibrated ones"
-        )
 
 
 # ---------------------------------------------------------------- sums over the stack

@@ -9,8 +9,9 @@ import numpy as np
 from gpu4d import physics
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
-from gpu4d.simulate.deformation import Deformation, deformation_gradient, finite_strain, rotation_matrix
+from gpu4d.simulate.deformation import Deformation, deformation_gradient, finite_strain
 from gpu4d.simulate.simulated import Simulated, count_dtype, plane_shape
 
 ABSORPTION = 0.4  # the direct beam goes with exp(-ABSORPTION (thickness - 1)): vacuum is 1.5 times brighter than the mean foil
@@ -221,7 +222,7 @@ def _origin(scan_shape: tuple[int, int], detector_shape: tuple[int, int], descan
 
 def _lattice(F: np.ndarray, g: np.ndarray, rotation: float, transpose: bool) -> np.ndarray:
     """g of the deformed crystal on the detector, (Rx, Ry, N, 2): F acts in scan axes, g (N, 2) stands in detector axes."""
-    to_scan = rotation_matrix(rotation) @ (np.eye(2)[::-1] if transpose else np.eye(2))
+    to_scan = scan_matrix(rotation, transpose)
     scan = np.einsum("xyab,nb->xyna", np.linalg.inv(F).swapaxes(-1, -2), g @ to_scan.T)
     return scan @ to_scan  # to_scan is orthogonal: v @ to_scan is its inverse acting on v
 

@@ -10,8 +10,8 @@ import numpy as np
 from gpu4d import fft, physics
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
-from gpu4d.simulate.deformation import rotation_matrix
 from gpu4d.simulate.simulated import Simulated, count_dtype, plane_shape
 
 PhaseObject = str | np.ndarray | Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -181,12 +181,7 @@ def _probe(n: int, side: float, energy: float, semiangle: float, defocus: float)
 def _positions(scan_shape: tuple[int, int], step: float, side: float, rotation: float, transpose: bool) -> np.ndarray:
     """Where the probe is in the detector's axes, (Rx, Ry, 2) Å: r_scan = R(rotation) r_det after the swap, about the cell's middle."""
     x, y = np.meshgrid(*(np.arange(m) * step for m in scan_shape), indexing="ij")
-    return (np.stack([x, y], -1) - side / 2) @ _to_scan(rotation, transpose) + side / 2
-
-
-def _to_scan(rotation: float, transpose: bool) -> np.ndarray:
-    """M with v_scan = M v_det; orthogonal, so v @ M is its inverse acting on v."""
-    return rotation_matrix(rotation) @ (np.eye(2)[::-1] if transpose else np.eye(2))
+    return (np.stack([x, y], -1) - side / 2) @ scan_matrix(rotation, transpose) + side / 2
 
 
 def _tilt(scan_shape: tuple[int, int], descan: float) -> np.ndarray:
@@ -225,4 +220,4 @@ def _truth(
     derivative = [2j * np.pi * (inner[:, None] + 0 * k), 2j * np.pi * (0 * k[:, None] + inner)]
     fields = np.stack([spectrum, blurred, blurred * derivative[0], blurred * derivative[1]]) / n**2
     at = np.stack([np.einsum("fxy,pxy->pf", fields, shift(row), optimize=True).real for row in positions])
-    return {"phase": at[..., 0], "phase_conv": at[..., 1], "gradient": at[..., 2:] @ _to_scan(rotation, transpose).T}
+    return {"phase": at[..., 0], "phase_conv": at[..., 1], "gradient": at[..., 2:] @ scan_matrix(rotation, transpose).T}

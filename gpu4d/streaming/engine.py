@@ -23,11 +23,10 @@ from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.streaming.conveyor import Conveyor
 from gpu4d.streaming.merge import Named, gather, merge, shares, to_host
 from gpu4d.streaming.plan import Plan, plan
+from gpu4d.streaming.progress import Counter, Progress
 from gpu4d.streaming.reduction import Reduction, ScanInfo, SparsePixels, joined
 
 log = logging.getLogger("gpu4d")
-
-Progress = bool | Callable[[int, int], None]
 
 
 def sweep(
@@ -108,7 +107,7 @@ def sweep(
     log.info("sweep: %s", "; ".join(todo.describe()))
     parts = shares(named, len(todo.processors))
     try:
-        with _reporter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
+        with Counter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
             for pass_ in range(todo.passes):
                 _one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
             if cube.source.resident and _frames(todo.scan):
@@ -339,49 +338,3 @@ def _pixels(cube: DataCube, processor: Processor, active: list[Any]) -> np.ndarr
         return None
     wanted = active[0].wanted_pixels()
     return wanted if wanted is not None and 2 * len(wanted) <= np.prod(cube.detector_shape) else None
-
-
-class _reporter:
-    """Counts patterns for a progress bar, a callable, or nobody."""
-
-    def __init__(self, progress: Progress, total: int):
-        self.total, self.done, self.lock = total, 0, threading.Lock()
-        self.call = progress if callable(progress) else None
-        self.bar = _bar(total) if progress is True else None
-
-    def __enter__(self) -> Callable[[int], None]:
-        if self.bar is not None:
-            self.bar.start()
-        return self.add
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def add(self, patterns: int) -> None:
-        if self.call is None and self.bar is None:
-            return
-        with self.lock:
-            self.done += patterns
-            if self.bar is not None:
-                self.bar.update(self.bar.task_ids[0], completed=self.done)
-            if self.call is not None:
-                self.call(self.done, self.total)
-
-
-def _bar(total: int) -> Any:
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        log.info("no progress bar: install gpu4d[app] for one")
-        return None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} patterns"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    bar.add_task("sweep", total=total)
-    return bar

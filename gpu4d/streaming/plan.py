@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays
-from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.data.arguments import scan_mask
+from gpu4d.data.datacube import DataCube, check_origin, itemsize
 from gpu4d.data.source import Shape4, scratch_bytes
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.device.processors.processor import Processor
-from gpu4d.errors import InputError, MemoryBudgetError
+from gpu4d.errors import MemoryBudgetError
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming.place import RESIDENT_BYTES, in_order, on_host, processors_for
 from gpu4d.streaming.reduction import Reduction, ScanInfo
@@ -320,6 +320,7 @@ def scan_info(
     cube: DataCube, where: Any = None, sample: Any = None, tiles: int = 1, lanes: int = 1, devices: int = 1
 ) -> tuple[ScanInfo, Cut]:
     """What reductions are told of a cube, and how it is cut."""
+    check_origin(cube.calibration, cube.scan_shape)  # it may have been set after the cube was made
     pieces = _cut_of(cube)
     starts = (*range(0, cube.shape[0], pieces.block_rows), cube.shape[0])
     scan = ScanInfo(
@@ -343,15 +344,3 @@ def _cut_of(cube: DataCube) -> Cut:
 
 def _frame_bytes(cube: DataCube) -> int:
     return max(1, int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(cube.dtype))
-
-
-def scan_mask(where: Any, shape: tuple[int, int]) -> np.ndarray | None:
-    """Positions of a scan that are asked for, bools on the host; None for all."""
-    if where is None:
-        return None
-    host = arrays.to_numpy(where)
-    if host.shape != tuple(shape):
-        raise InputError(f"where is {host.shape}, the scan is {tuple(shape)}: need one bool per scan position")
-    if host.dtype.kind == "f" and np.isnan(host).any():
-        raise InputError("where holds NaN: need one bool per scan position, for example np.nan_to_num(where) > 0")
-    return host.astype(bool)

@@ -11,7 +11,6 @@ import numpy as np
 
 from gpu4d import plot
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.slices import RealSlice
 from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.inputs import open_scan
 from gpu4d.workflow.pipeline import Result, needed, save_results, write_report, writing
@@ -190,8 +189,7 @@ def true_strain(state: RunState, truth: dict[str, np.ndarray], folder: Path) -> 
     if "strain" not in state:
         return []
     expected = relative_truth(truth)
-    size = (state["strain"].exx.pixel_size, state["strain"].exx.pixel_units)
-    maps: dict[str, Any] = {name: RealSlice(expected[name], name, "1", *size) for name in COMPONENTS}
+    maps: dict[str, Any] = {name: state["strain"].exx.of_same_grid(expected[name], name, "1") for name in COMPONENTS}
     made = plot.strain(SimpleNamespace(**maps, axes=state["strain"].axes), "True strain of the simulation")
     plot.save(made, folder / "strain_truth.png")
     return [

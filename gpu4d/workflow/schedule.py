@@ -29,7 +29,8 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
         Two stages make the same result, or stages wait for each other.
     """
     check(stages)
-    waiting, reading, number = list(stages), [], 0
+    waiting, number = list(stages), 0
+    reading: list[_Asked] = []
     while waiting or reading:
         stage = next((s for s in waiting if _ready(s, [*waiting, *reading])), None)
         if stage is None:

@@ -13,6 +13,7 @@ from gpu4d.bragg.find_disks import Disks
 from gpu4d.bragg.likelihood.poisson_fit import LEAST, PoissonFit, poisson_fit, template_at
 from gpu4d.bragg.search import likelihood, search
 from gpu4d.data import DataCube, PointListArray
+from gpu4d.data.arguments import scan_mask
 from gpu4d.data.datacube import itemsize
 from gpu4d.data.source import scratch_bytes
 from gpu4d.device.choose import cpu_threads
@@ -22,7 +23,6 @@ from gpu4d.errors import InputError
 from gpu4d.operation import using
 from gpu4d.probe.template_kernel import Template
 from gpu4d.sizes import format_bytes
-from gpu4d.streaming.plan import scan_mask
 
 USUAL = 6  # in doubt
 SAMPLE, SIDE = 64, 2  # patterns; they lie in squares of this side, since neighbours often share a chunk of a file

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.cache import kept_by_content
+from gpu4d.data.arguments import host_image
 from gpu4d.errors import InputError
 from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 from gpu4d.probe.measure_disk import Disk
@@ -119,9 +120,7 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
         half = ceil(probe.radius + 4 * probe.edge) + 2
         image = synthetic((2 * half + 1, 2 * half + 1), probe.radius, edge=probe.edge)
     else:
-        image = arrays.to_numpy(probe.probe if isinstance(probe, Template) else probe)
-    if image.ndim != 2:
-        raise InputError(f"the probe has shape {image.shape}, need one image (Qx, Qy)")
+        image = host_image(probe.probe if isinstance(probe, Template) else probe, "the probe")
     return _profile_of(image.astype(np.float64).tobytes(), image.shape, reach)
 
 

@@ -12,6 +12,8 @@ from gpu4d import arrays
 from gpu4d.bragg.find_bragg_disks import find_bragg_disks
 from gpu4d.bragg.template_from_scan.shared_shape import Windows
 from gpu4d.data import DataCube, PointListArray
+from gpu4d.data.arguments import positions_of
+from gpu4d.data.sample import patterns_at, spread_evenly
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template
 
@@ -33,23 +35,22 @@ def windows_of(
     detector = cube.detector_shape if cube is not None else tuple(given.shape[-2:])
     if detector != start.shape:
         raise InputError(f"the patterns have {detector} pixels, the template {start.shape}: make the template for this detector")
-    allowed = np.ones(shape, bool) if where is None else arrays.to_numpy(where).astype(bool)
-    if allowed.shape != shape:
-        raise InputError(f"where has shape {allowed.shape}, the patterns {shape}: need one bool per pattern")
+    allowed = positions_of(where, shape)
     points = None if disks is None else disks.to_host()
     if points is not None:
         if points.shape != shape:
             raise InputError(f"the disks are of {points.shape} patterns, the data of {shape}: find them in the same data")
         allowed = allowed & (points.counts > 0)
-    number = _spread(np.flatnonzero(allowed), patterns)
+    number = spread_evenly(np.flatnonzero(allowed), patterns)
     half = ceil(reach)
     offsets = np.stack(np.meshgrid(*[np.arange(-half, half + 1)] * 2, indexing="ij"), -1).reshape(-1, 2)
     pixels = offsets[np.hypot(*offsets.T) <= reach]
     mask = np.ones(detector, bool) if cube is None or cube.detector_mask is None else cube.detector_mask
     kept, seen, alone = _Thinned(len(pixels)), 0, 0
     for some in _batches(number, detector):
-        frames = _read(given, shape, some)
-        found = _found(frames, start, mask) if points is None else [points[tuple(np.unravel_index(i, shape))] for i in some]
+        at = list(zip(*(axis.tolist() for axis in np.unravel_index(some, shape))))
+        frames = patterns_at(given, at)
+        found = _found(frames, start, mask) if points is None else [points[position] for position in at]
         for frame, list_ in zip(frames, found):
             single = _alone(list_.qx, list_.qy, reach + start.radius + start.edge)
             seen, alone = seen + len(single), alone + int(single.sum())
@@ -82,25 +83,9 @@ class _Thinned:
         return self.parts[0]
 
 
-def _spread(allowed: np.ndarray, patterns: int) -> np.ndarray:
-    """So many of the positions, evenly, and in no step with the rows of the scan."""
-    if len(allowed) <= patterns:
-        return allowed
-    k = np.arange(patterns)
-    return allowed[((k + (k * (5**0.5 - 1) / 2) % 1) * len(allowed) / patterns).astype(int)]
-
-
 def _batches(number: np.ndarray, detector: tuple[int, int]) -> Iterator[np.ndarray]:
     some = max(1, int(FRAMES / (8 * detector[0] * detector[1])))
     return (number[i : i + some] for i in range(0, len(number), some))
-
-
-def _read(given: Any, shape: tuple[int, ...], number: np.ndarray) -> np.ndarray:
-    """Patterns by their row-major numbers, and no others."""
-    at = [tuple(int(i) for i in np.unravel_index(n, shape)) for n in number]
-    if isinstance(given, DataCube):
-        return np.stack([arrays.to_numpy(given.source.read(slice(i, i + 1), slice(j, j + 1))[0, 0, ...]) for i, j in at])
-    return np.stack([arrays.to_numpy(given[(*i, ...)] if given.ndim > 2 else given) for i in at])
 
 
 def _found(frames: np.ndarray, start: Template, mask: np.ndarray) -> list[Any]:

@@ -95,8 +95,8 @@ def _tables(page: Page) -> list[Table]:
         tables.append(Table("Quality gates", ("check", "", "measured", "expected", "what to do"), rows))
     tables.append(Table("Calibration", ("quantity", "value", "unit", "how it came to be known"), calibration_rows(page.calibration), (1,)))
     if page.stages:
-        rows = [(what, "yes" if ran else "no", why) for what, ran, why in page.stages]
-        tables.append(Table("What was done, and why", ("stage", "done", "why"), rows))
+        done = [(what, "yes" if ran else "no", why) for what, ran, why in page.stages]
+        tables.append(Table("What was done, and why", ("stage", "done", "why"), done))
     times = [_timing(s.name, s.seconds, s.patterns, s.nbytes) for s in record.stages]
     times.append(_timing("in all", sum(s.seconds for s in record.stages), 0, 0))
     tables.append(Table("Timings", ("stage", "seconds", "patterns", "patterns/s", "MB/s"), times, (1, 2, 3, 4)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from gpu4d import physics
-from gpu4d.data.datacube import diffraction_slice
+from gpu4d.data.slices import DiffractionSlice
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
@@ -32,7 +32,7 @@ class CalibrateDisk(Stage):
             made = "synthetic disk like the bright-field disk"
             like = "" if disk is None else f"{made}: radius {disk.radius:.2f} px, edge {disk.edge:.2f} px"
             state.keep("template_origin", state.get("probe_origin") or like)
-            state.save("probe", diffraction_slice(template.probe, "probe", "counts", state.calibration))
+            state.save("probe", DiffractionSlice.calibrated(template.probe, "probe", "counts", state.calibration.q_pixel))
 
     def _calibrate(self, state: RunState) -> None:
         c, disk, trial = state.calibration, state["disk"], state.get("trial")
@@ -47,7 +47,7 @@ class CalibrateDisk(Stage):
         c.complete()
         if c.q_pixel:
             for name in ("mean_pattern", "max_pattern"):
-                state.save(name, diffraction_slice(state[name].data, state[name].name, "counts", c))
+                state.save(name, DiffractionSlice.calibrated(state[name].data, state[name].name, "counts", c.q_pixel))
         centre = f"centre ({disk.qx:.2f}, {disk.qy:.2f}) px, edge {disk.edge:.1f} px"
         state.record.figure("Bright-field disk radius", f"{disk.radius:.2f} px", centre)
         if c.q_pixel:

@@ -67,9 +67,9 @@ class BeamOrigin(Stage):
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 
-        origin, image = state["origin"], state["bf"]
+        origin = state["origin"]
         moved = origin.fitted - np.nanmean(origin.fitted, axis=(0, 1))
         miss = float(np.hypot(*origin.residual))
         caption = f"Unscattered beam over the scan, {origin.fit} ({miss:.3f} px rms residual), relative to its mean."
-        size = {"pixel_size": image.pixel_size, "pixel_units": image.pixel_units}
-        yield Picture("origin", DISKS, "Descan", caption), plot.vectors(moved[..., 0], moved[..., 1], "Descan", units="px", **size)
+        x, y = (state["bf"].of_same_grid(moved[..., i]) for i in (0, 1))
+        yield Picture("origin", DISKS, "Descan", caption), plot.vectors(x, y, "Descan", units="px")

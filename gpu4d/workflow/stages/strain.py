@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpu4d.data.slices import RealSlice
 from gpu4d.workflow.inputs import region_mask
 from gpu4d.workflow.picture import STRAIN, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
@@ -72,8 +71,7 @@ class Strain(Stage):
             record.warn(line)
         state.keep("strain", strain)
         state.products.update(("strain" if key == "" else f"strain_{key}", part) for key, part in strain.to_emd().items())
-        size = strain.exx.pixel_size, strain.exx.pixel_units
-        state.save("lattice_residual", RealSlice(np.asarray(strain.residual), "lattice residual", "px", *size))
+        state.save("lattice_residual", strain.exx.of_same_grid(np.asarray(strain.residual), "lattice residual", "px"))
         self._figures(state, strain)
         self._magnitude(state, strain)
 
@@ -116,11 +114,10 @@ class Strain(Stage):
         caption = f"Strain relative to the {strain.reference.how} ({strain.definition} definition), tension positive, and the lattice's θ. "
         caption += "Axes of the tensor are drawn beside every map."
         yield Picture("strain", STRAIN, "Strain", caption, wide=True), plot.strain(strain)
-        size = {"pixel_size": strain.exx.pixel_size, "pixel_units": strain.exx.pixel_units}
-        error = 100 * np.asarray(strain.uncertainty)[:3].mean(axis=0)
+        error = strain.exx.of_same_grid(100 * np.asarray(strain.uncertainty)[:3].mean(axis=0))
         noise = "from the disks' counting noise and their scatter about the lattice"
         caption = f"Standard error of a strain component (mean of the three), {noise}."
-        made = plot.image(error, "Standard error of strain", units="%", cmap="viridis", **size)
+        made = plot.image(error, "Standard error of strain", units="%", cmap="viridis")
         yield Picture("strain_uncertainty", STRAIN, "Standard error of strain", caption), made
         caption = "How far disks lie from the local lattice (rms): high where grains overlap or disks are misplaced."
         made = plot.image(strain.residual, "Distance of disks from the lattice", cmap="viridis")

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.sample import grid_positions, patterns_at
 from gpu4d.errors import InputError
-from gpu4d.preprocess import fill_from_neighbours, in_counts
+from gpu4d.preprocess import in_counts
 from gpu4d.probe import Disk, Template
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, no, yes
@@ -146,7 +148,7 @@ def measure_aligned(state: RunState, trial: Trial, disk: Disk, template: Templat
     x, y = trial.positions.T
     origins = trial.origin.measured[x, y]
     seen = np.isfinite(origins).all(axis=-1) & ~trial.origin.outliers[x, y]
-    stack = np.stack([np.asarray(state.cube[int(i), int(j)], dtype=np.float64) for i, j in trial.positions[seen]])
+    stack = patterns_at(state.cube, trial.positions[seen]).astype(np.float64)
     stack = fill_from_neighbours(stack, state.cube.detector_mask)
     mean = shifted_patterns(stack, np.array([disk.qx, disk.qy]) - origins[seen]).mean(axis=0)
     try:
@@ -193,19 +195,8 @@ def bragg_options(state: RunState) -> dict[str, Any]:
 
 def trial_positions(state: RunState) -> np.ndarray:
     """Return positions on a regular grid over the scan, (n, 2), of patterns that hold counts."""
-    rx, ry = state.cube.scan_shape
-    n = min(state.recipe.analysis.trial_positions, rx * ry)
-    columns = int(np.clip(round(np.sqrt(n * ry / rx)), 1, ry))
-    rows = int(np.clip(round(n / columns), 1, rx))
-    x, y = (((np.arange(k) + 0.5) * size / k).astype(int) for k, size in ((rows, rx), (columns, ry)))
-    grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
     total = np.asarray(state["total"])
-    good = np.isfinite(total) & (total > 0)
-    keep = grid[good[grid[:, 0], grid[:, 1]]]
-    if len(keep) >= max(1, len(grid) // 4):
-        return keep
-    all_good = np.argwhere(good)
-    return all_good[np.linspace(0, len(all_good) - 1, min(n, len(all_good))).astype(int)]
+    return grid_positions(np.isfinite(total) & (total > 0), state.recipe.analysis.trial_positions)
 
 
 def in_scan_shape(found: PointListArray, positions: np.ndarray, shape: tuple[int, int]) -> PointListArray:

@@ -1,0 +1,306 @@
+"""Polar transforms and radial profiles of arrays, or of a scan that is read once and need not fit into memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.amorphous import polar
+from gpu4d.amorphous.polar import radial_grid, radial_sums, radii
+from gpu4d.data.arguments import origins as origins_of
+from gpu4d.data.arguments import pixel_mask
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.datacube import DataCube
+from gpu4d.device import tables
+from gpu4d.errors import InputError
+from gpu4d.operation import Operation
+from gpu4d.streaming.engine import sweep
+from gpu4d.streaming.reduction import PerPosition, ScanInfo
+
+KINDS = ("mean", "sum")
+DEFINITION_BYTES = 160  # a pixel, or a sample of the polar grid: what the definitions hold at once
+TWIN_BYTES = 8  # a pixel: masks and indices of the twins
+
+
+class _PolarValues:
+    """Reduction: values on a polar grid about each position's origin."""
+
+    def __init__(self, origin: Any, n_r: int | None, r_max: float | None, ellipse: tuple[float, float, float] | None, mask: Any):
+        self.origin = None if origin is None else origins_of(origin)
+        self.n_r, self.r_max, self.mask = n_r, r_max, mask
+        self.ellipse = None if ellipse is None else arrays.floats(ellipse)
+
+    operation: Operation
+    n_theta = 1
+
+    def _shape(self, scan: ScanInfo) -> tuple[int, ...]:
+        """Of the values of one position."""
+        return (radial_grid(scan.shape[2:], self.n_r, self.r_max)[0],)
+
+    def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def _defined(self, scan: ScanInfo) -> bool:
+        """Whether the operation runs as its definition on the frames of a scan."""
+        frames = np.empty((0,), scan.dtype) if scan.sample is None else scan.sample
+        frames = arrays.namespace(frames).reshape(frames, (0, *scan.shape[2:]))
+        return self.operation.choose(frames, arrays.from_numpy(np.empty((0, 2)), frames)) == "definition"
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        planes, pixels = math.prod(self._shape(scan)), scan.shape[2] * scan.shape[3]
+        per_frame = DEFINITION_BYTES * max(planes, pixels) if self._defined(scan) else TWIN_BYTES * (2 * planes + pixels)
+        finish = 8 * planes * scan.shape[0] * scan.shape[1]
+        return PerPosition.bytes_needed(scan, planes, n_frames) + finish + 2 * pixels + per_frame * n_frames
+
+    def passes(self, scan: ScanInfo, budget: int) -> int:
+        return 1
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        known = scan.calibration
+        if self.origin is None and known.origin is None:
+            raise InputError("the origin is not known: give it, set calibration.origin, or measure it (gpu4d.calibrate.origin)")
+        ellipse = known.ellipse if self.ellipse is None else self.ellipse
+        grid: dict[str, Any] = {"n_r": self.n_r, "r_max": self.r_max, "ellipse": ellipse}
+        if (problem := polar.problem(np.empty((0, *scan.shape[2:])), np.empty((0, 2)), n_theta=self.n_theta, **grid)) is not None:
+            raise InputError(problem)
+        masks = [m for m in (scan.detector_mask, pixel_mask(self.mask, scan.shape[2:], "mask")) if m is not None]
+        self.scan, self.grid = scan, grid
+        self.valid = np.logical_and.reduce(masks) if masks else None
+        self.places = known if self.origin is None else Calibration(origin=origins_of(self.origin, scan.shape[:2]))
+        self.values = PerPosition(scan, math.prod(self._shape(scan)))
+
+    def in_tiles(self) -> bool:
+        return False
+
+    def update(self, frames: Any, positions: np.ndarray) -> None:
+        mask = None if self.valid is None else tables.beside(self.valid, frames)
+        at = self.places.origin_at(positions)
+        values = self._values(frames, arrays.from_numpy(at, frames), {**self.grid, "mask": mask})
+        self.values.put(positions, arrays.as_float64(arrays.namespace(values).reshape(values, (len(positions), -1))))
+
+    def state(self) -> dict[str, Any]:
+        return self.values.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.values.restore(state)
+
+    def merge(self, state: dict[str, Any]) -> None:
+        self.values.merge(state)
+
+    def finish(self) -> Any:
+        planes = self.values.result()
+        xp = arrays.namespace(planes)
+        return xp.reshape(xp.permute_dims(planes, (1, 2, 0)), (*self.scan.shape[:2], *self._shape(self.scan)))
+
+
+class RadialProfile(_PolarValues):
+    """Reduction: intensity by distance from the origin, at every scan position.
+
+    Parameters
+    ----------
+    origin : pair, (Rx, Ry, 2) array or Origin, optional
+        Centre of the unscattered beam, detector pixels; the calibrated origin by default.
+    n_r : int, optional
+        Number of rings: `r_max` rounded up, unless given. Their radii are `gpu4d.amorphous.radii(n_r, r_max)`.
+    r_max : float, optional
+        Pixels; half the shorter side of the detector, unless given.
+    ellipse : (a, b, theta), optional
+        The calibrated one by default.
+    mask : (Qx, Qy) bool, optional
+        True where a pixel counts. Pixels that the cube's detector mask leaves out never count.
+    kind : {"mean", "sum"}
+        Mean of a ring's pixels, or what the ring holds; see `radial_profile`.
+
+    Notes
+    -----
+    The result is an array (Rx, Ry, n_r) float64; NaN at positions not visited and where a ring has no pixel that counts.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> cube = gpu4d.DataCube(np.full((2, 3, 9, 9), 7, dtype="uint16"))
+    >>> profiles = gpu4d.sweep(cube, gpu4d.RadialProfile((4, 4), r_max=3))
+    >>> profiles.shape, profiles[1, 2].tolist()
+    ((2, 3, 3), [7.0, 7.0, 7.0])
+    """
+
+    operation = radial_sums
+
+    def __init__(
+        self,
+        origin: Any = None,
+        *,
+        n_r: int | None = None,
+        r_max: float | None = None,
+        ellipse: tuple[float, float, float] | None = None,
+        mask: Any = None,
+        kind: str = "mean",
+    ):
+        _check_kind(kind)
+        super().__init__(origin, n_r, r_max, ellipse, mask)
+        self.kind = kind
+
+    def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
+        sums, pixels = radial_sums(frames, origins, **options)
+        return _profile(sums, pixels, radial_grid(self.scan.shape[2:], self.n_r, self.r_max), self.kind)
+
+
+class _PolarPatterns(_PolarValues):
+    """Reduction: patterns on a polar grid, (Rx, Ry, n_theta, n_r); options as of `polar_transform`."""
+
+    operation = polar.polar_transform
+
+    def __init__(self, origin: Any, n_theta: int, **options: Any):
+        super().__init__(origin, **options)
+        self.n_theta = n_theta
+
+    def _shape(self, scan: ScanInfo) -> tuple[int, ...]:
+        return (self.n_theta, *super()._shape(scan))
+
+    def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
+        return polar.polar_transform(frames, origins, n_theta=self.n_theta, **options)
+
+    def finish(self) -> Any:
+        found = super().finish()
+        return found if "float64" in str(self.scan.dtype) else arrays.namespace(found).astype(found, arrays.namespace(found).float32)
+
+
+def polar_transform(
+    patterns: Any,
+    origins: Any = None,
+    /,
+    *,
+    n_theta: int = 180,
+    n_r: int | None = None,
+    r_max: float | None = None,
+    ellipse: tuple[float, float, float] | None = None,
+    mask: Any = None,
+    **sweep_options: Any,
+) -> Any:
+    """Patterns on a polar-elliptical grid about each one's origin, by bilinear interpolation.
+
+    Sample (i, j) lies at origin + M⁻¹ r_j (cos θ_i, sin θ_i), θ_i = 2π i / n_theta from qx towards qy, r_j = (j + ½) r_max / n_r,
+    with M the matrix that makes the calibrated ellipse a circle of its minor semi-axis (`gpu4d.calibrate.ellipse_matrix`).
+
+    Parameters
+    ----------
+    patterns : DataCube, slice or (..., Qx, Qy) array
+    origins : pair, (..., 2) array or Origin
+        Centre of the unscattered beam, detector pixels; of a cube the calibrated one by default.
+    n_theta, n_r : int
+        Number of angles and radii; n_r is r_max rounded up, unless given.
+    r_max : float, optional
+        Pixels; half the shorter side of the detector, unless given.
+    ellipse : (a, b, theta), optional
+        `Calibration.ellipse`; of a cube the calibrated one by default.
+    mask : (Qx, Qy) bool, optional
+        True where a pixel counts.
+    **sweep_options
+        Of `gpu4d.sweep`, for a cube: device, memory, where, progress.
+
+    Returns
+    -------
+    (..., n_theta, n_r) float32, float64 for float64 patterns
+        Pixels that are masked, not finite or outside take no part: the weights of the others are scaled up. NaN where the
+        pixel next to the sample is one of them, and everywhere where the origin is not finite.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, numbers that are not positive, a > b > 0 violated, an origin that is not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = np.arange(32.0)[:, None], np.arange(32.0)
+    >>> pattern = np.hypot(x - 16.3, y - 15.2)                       # its value is the radius
+    >>> polar = polar_transform(pattern, (16.3, 15.2), n_theta=8, r_max=10)
+    >>> polar.shape, bool(np.abs(polar[:, 3:] - np.arange(3.5, 10)).max() < 0.05)
+    ((8, 10), True)
+    """
+    options: dict[str, Any] = {"n_r": n_r, "r_max": r_max, "ellipse": ellipse, "mask": mask}
+    if isinstance(patterns, DataCube):
+        return sweep(patterns, _PolarPatterns(origins, n_theta, **options), **sweep_options)
+    return polar.polar_transform(*_beside(patterns, origins, sweep_options), n_theta=n_theta, **options)
+
+
+def radial_profile(
+    patterns: Any,
+    origins: Any = None,
+    /,
+    *,
+    n_r: int | None = None,
+    r_max: float | None = None,
+    ellipse: tuple[float, float, float] | None = None,
+    mask: Any = None,
+    kind: str = "mean",
+    **sweep_options: Any,
+) -> Any:
+    """Intensity by distance from the origin: the azimuthal mean per pixel.
+
+    Parameters
+    ----------
+    patterns, origins, n_r, r_max, ellipse, mask
+        See `polar_transform`; the radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels. A cube is swept (`RadialProfile`).
+    kind : {"mean", "sum"}
+        "sum" is the intensity in every ring: the mean times its number of pixels on an ideal detector, 2π r dr, so that a beam
+        stop or the detector's edge does not dent it.
+    **sweep_options
+        Of `gpu4d.sweep`, for a cube: device, memory, where, progress.
+
+    Returns
+    -------
+    (..., n_r) float64
+        NaN where a ring has no pixel that counts.
+
+    Raises
+    ------
+    InputError
+        See `polar_transform`; an unknown kind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> radial_profile(np.full((3, 9, 9), 7, "uint16"), (4, 4), r_max=3)[0].tolist()
+    [7.0, 7.0, 7.0]
+    """
+    _check_kind(kind)
+    options: dict[str, Any] = {"n_r": n_r, "r_max": r_max, "ellipse": ellipse, "mask": mask}
+    if isinstance(patterns, DataCube):
+        return sweep(patterns, RadialProfile(origins, kind=kind, **options), **sweep_options)
+    patterns, origins = _beside(patterns, origins, sweep_options)
+    sums, pixels = radial_sums(patterns, origins, **options)
+    return _profile(sums, pixels, radial_grid(patterns.shape[-2:], n_r, r_max), kind)
+
+
+def _beside(patterns: Any, origins: Any, sweep_options: dict[str, Any]) -> tuple[Any, Any]:
+    """Patterns as an array, and their origins beside them."""
+    if sweep_options:
+        raise InputError(f"{', '.join(sorted(sweep_options))} belong to a DataCube, and this is an array: leave them out")
+    patterns, origins = arrays.unwrapped(patterns), arrays.unwrapped(origins)
+    if not arrays.is_array(patterns):
+        raise InputError(f"patterns is a {type(patterns).__name__}: need a DataCube or an array (..., Qx, Qy)")
+    if origins is None:
+        raise InputError("origins= is missing: an array has no calibration, so give the centre of the beam in detector pixels")
+    if not arrays.is_array(origins):
+        origins = arrays.from_numpy(origins_of(origins, tuple(patterns.shape[:-2]), "origins"), patterns)
+    return patterns, origins
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise InputError(f"kind={kind!r}: need one of {', '.join(map(repr, KINDS))}")
+
+
+def _profile(sums: Any, pixels: Any, grid: tuple[int, float], kind: str) -> Any:
+    """Mean of every ring, or the mean times the pixels of an ideal detector."""
+    xp = arrays.namespace(sums)
+    number = xp.astype(pixels, xp.float64)
+    mean = xp.where(number > 0, arrays.as_float64(sums) / xp.maximum(number, xp.ones_like(number)), xp.full_like(number, math.nan))
+    if kind == "mean":
+        return mean
+    n_r, r_max = grid
+    return mean * arrays.from_numpy(2 * np.pi * radii(n_r, r_max) * (r_max / n_r), mean)

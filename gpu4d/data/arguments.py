@@ -1,0 +1,147 @@
+"""Arguments that many public calls take: a mask of scan positions, a mask of pixels, an image, an origin.
+
+Each is checked here and nowhere else, so that every call takes the same things and refuses the others with the same words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data.slices import RealSlice
+from gpu4d.errors import InputError
+
+
+def scan_mask(given: Any, shape: tuple[int, ...], name: str = "where") -> np.ndarray | None:
+    """Return the positions of a scan that count as bools on the host; None for all of them.
+
+    Parameters
+    ----------
+    given : bool array or None
+        In the shape of the scan, of any array library. Numbers count where they are not zero.
+    shape : tuple of int
+        Of the scan.
+    name : str
+        Of the argument, for errors.
+
+    Raises
+    ------
+    InputError
+        Another shape, NaN, or no numbers.
+
+    Examples
+    --------
+    >>> scan_mask([[0, 1, 0]], (1, 3)).tolist()
+    [[False, True, False]]
+    """
+    if given is None:
+        return None
+    host = arrays.to_numpy(given)
+    if host.shape != tuple(shape):
+        raise InputError(f"{name} is {host.shape}, the scan is {tuple(shape)}: need one bool per scan position")
+    if host.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {host.dtype}: need one bool per scan position")
+    if host.dtype.kind == "f" and np.isnan(host).any():
+        raise InputError(f"{name} holds NaN: need one bool per scan position, for example np.nan_to_num({name}) > 0")
+    return host.astype(bool)
+
+
+def positions_of(given: Any, shape: tuple[int, ...], name: str = "where") -> np.ndarray:
+    """Return the positions of a scan that count, as `scan_mask`; all True for None.
+
+    Examples
+    --------
+    >>> positions_of(None, (1, 2)).tolist()
+    [[True, True]]
+    """
+    mask = scan_mask(given, shape, name)
+    return np.ones(shape, bool) if mask is None else mask
+
+
+def pixel_mask(given: Any, shape: tuple[int, ...], name: str = "detector_mask") -> np.ndarray | None:
+    """Return the pixels of the detector that count as bools on the host; None for all of them.
+
+    Raises
+    ------
+    InputError
+        Another shape than the detector's, or no numbers.
+
+    Examples
+    --------
+    >>> pixel_mask([[1, 0]], (1, 2)).tolist()
+    [[True, False]]
+    """
+    if given is None:
+        return None
+    host = arrays.to_numpy(given)
+    if host.shape != tuple(shape):
+        raise InputError(f"{name} is {host.shape}, the detector is {tuple(shape)}: need one bool per detector pixel")
+    if host.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {host.dtype}: need one bool per detector pixel")
+    return host.astype(bool)
+
+
+def host_image(given: Any, name: str = "image") -> np.ndarray:
+    """Return one image (Qx, Qy) on the host, from a slice or an array of any library.
+
+    Raises
+    ------
+    InputError
+        Not two axes, or no real numbers.
+
+    Examples
+    --------
+    >>> host_image([[1, 2]]).shape
+    (1, 2)
+    """
+    host = arrays.to_numpy(given)
+    if host.ndim != 2:
+        raise InputError(f"{name} has shape {host.shape}, need one image (Qx, Qy)")
+    if host.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {host.dtype}: need one image (Qx, Qy) of real numbers")
+    return host
+
+
+def origins(given: Any, shape: tuple[int, ...] | None = None, name: str = "origin") -> np.ndarray:
+    """Return the centre of the unscattered beam, (2,) for all positions or one for each, from any of its forms.
+
+    Parameters
+    ----------
+    given : pair, (2,) or (Rx, Ry, 2) array, RealSlice stack (2, Rx, Ry), or Origin
+        Detector pixels. Of what `gpu4d.calibrate.origin` gives, the fitted surface is taken.
+    shape : tuple of int, optional
+        Of the scan. None where it is not known yet; then a map of origins may have any size.
+    name : str
+        Of the argument, for errors.
+
+    Returns
+    -------
+    (2,) or (*shape, 2) float64
+        On the host; positions without an origin are NaN.
+
+    Raises
+    ------
+    InputError
+        Another shape, a map of another scan among them, or no real numbers.
+
+    Examples
+    --------
+    >>> origins((12, 10.5)).tolist()
+    [12.0, 10.5]
+    """
+    per_position = "(Rx, Ry, 2)" if shape is None else str((*shape, 2))
+    accepted = f"need (2,) or {per_position} in detector pixels, or what calibrate.origin gives"
+    try:
+        host = arrays.to_numpy(getattr(given, "fitted", given))
+    except ValueError:  # a ragged list
+        raise InputError(f"{name} is {given!r}: {accepted}") from None
+    if host.dtype.kind not in "biuf":
+        raise InputError(f"{name} is {given!r}: {accepted}")
+    if isinstance(given, RealSlice) and len(given.labels) == 2:
+        host = np.moveaxis(host, 0, -1)
+    fits = host.shape == (2,) or (host.shape == (*shape, 2) if shape is not None else host.ndim == 3 and host.shape[2] == 2)
+    if not fits:
+        raise InputError(f"{name} is {host.shape}: {accepted}")
+    return host.astype(np.float64, copy=False)

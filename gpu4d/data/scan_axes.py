@@ -1,0 +1,49 @@
+"""From detector axes to scan axes: v_scan = R(θ) v_det, after swapping (qx, qy) where `transpose` is set."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays
+
+
+def to_scan_axes(vectors: Any, rotation: float, transpose: bool = False) -> Any:
+    """Turn vectors from detector axes into scan axes.
+
+    Parameters
+    ----------
+    vectors : (..., 2) real
+        Components along (qx, qy).
+    rotation : float
+        Radians, θ of R = [[cos θ, -sin θ], [sin θ, cos θ]].
+    transpose : bool
+        Swap (qx, qy) before the rotation.
+
+    Returns
+    -------
+    (..., 2) array
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> to_scan_axes(np.array([1.0, 0.0]), np.pi / 2).round(6).tolist()
+    [0.0, 1.0]
+    """
+    xp = arrays.namespace(vectors)
+    x, y = (vectors[..., 1], vectors[..., 0]) if transpose else (vectors[..., 0], vectors[..., 1])
+    c, s = math.cos(rotation), math.sin(rotation)
+    return xp.stack([c * x - s * y, s * x + c * y], axis=-1)
+
+
+def scan_matrix(rotation: float, transpose: bool = False) -> np.ndarray:
+    """Return the orthogonal matrix M of `to_scan_axes`: v_scan = M v_det, and v_scan @ M is v_det.
+
+    Examples
+    --------
+    >>> scan_matrix(0.0, transpose=True).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    return np.ascontiguousarray(to_scan_axes(np.eye(2), rotation, transpose).T)

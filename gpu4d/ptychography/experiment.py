@@ -1,0 +1,152 @@
+"""What ptychography must know of an experiment: each value is given, or from the calibration, or measured, or an error says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpu4d import arrays, physics
+from gpu4d.data.arguments import origins
+from gpu4d.data.calibration import Calibration
+from gpu4d.data.datacube import DataCube
+
+WANDER = 0.5  # px: an origin that moves more over the scan is not one disk
+MISFIT = 0.05  # of the disk's radius, between what calibration and measurement say
+SAME_ANGLE = 1e-3  # rad: angles that differ by less are the same
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Geometry of a scan with a convergent beam.
+
+    Attributes
+    ----------
+    energy : float
+        eV.
+    r_pixel, q_pixel : float
+        Å, 1/Å.
+    rotation, transpose : float, bool
+        v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians.
+    origin : (float, float)
+        Centre of the bright-field disk, detector pixels.
+    radius : float
+        Of the bright-field disk, detector pixels.
+    decisions, warnings : list of str
+        For people: where values come from, and what to distrust.
+    """
+
+    energy: float
+    r_pixel: float
+    q_pixel: float
+    rotation: float
+    transpose: bool
+    origin: tuple[float, float]
+    radius: float
+    decisions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def experiment(
+    cube: DataCube,
+    *,
+    rotation: float | None = None,
+    transpose: bool | None = None,
+    sweep_options: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> Experiment:
+    """Gather the geometry of a scan from what is given, its calibration and its mean pattern.
+
+    Parameters
+    ----------
+    cube : DataCube
+        Its calibration is not changed.
+    rotation, transpose : float, bool, optional
+        Radians. None is what the calibration says; 0 and False where it says nothing.
+    sweep_options : mapping, optional
+        Of `gpu4d.sweep`, for the mean pattern: it is made where the calibration does not fix the disk.
+    **given
+        energy (eV), semiangle (mrad), q_pixel (1/Å), r_pixel (Å), origin (px): used instead of the calibration's unless None.
+
+    Returns
+    -------
+    Experiment
+
+    Raises
+    ------
+    InputError
+        A value that is neither given nor known and does not follow from others.
+    """
+    known = cube.calibration.copy()
+    if given.get("origin") is not None:
+        given["origin"] = origins(given["origin"], cube.scan_shape)
+    known.set(**{name: value for name, value in given.items() if value is not None}, how="given")
+    decisions: list[str] = []
+    warnings: list[str] = []
+    rotation, transpose = _orientation(known, rotation, transpose, decisions)
+    energy, step = known.require("energy"), known.require("r_pixel")
+    origin, radius, q = _disk(cube, known, dict(sweep_options or {}), decisions, warnings)
+    if 4 * radius * q * step > 1.001:
+        warnings.append(
+            f"a scan step of {step:.4g} Å is coarse: frequencies up to 2 k₀ = {2 * radius * q:.3g} 1/Å need "
+            f"{1 / (4 * radius * q):.3g} Å or less; what lies above folds back"
+        )
+    return Experiment(energy, step, q, rotation, transpose, origin, radius, decisions, warnings)
+
+
+def _orientation(known: Calibration, rotation: float | None, transpose: bool | None, decisions: list[str]) -> tuple[float, bool]:
+    """Rotation and transpose: as given, else as calibrated, else none; and a line on which."""
+    calibrated = known.rotation or 0.0, bool(known.transpose)
+    taken = calibrated[0] if rotation is None else float(rotation), calibrated[1] if transpose is None else bool(transpose)
+    text = f"rotation {taken[0]:.4g} rad, transpose {taken[1]}"
+    if rotation is None and known.rotation is None:
+        decisions.append(f"{text}: the rotation is neither given nor calibrated, so the detector is taken to stand as the scan does")
+    elif rotation is None:
+        decisions.append(f"{text}, from the calibration")
+    elif known.rotation is not None and _differ(taken, calibrated):
+        decisions.append(f"{text}, as given; the calibration says {calibrated[0]:.4g} rad, transpose {calibrated[1]}")
+    return taken
+
+
+def _differ(a: tuple[float, bool], b: tuple[float, bool]) -> bool:
+    return a[1] != b[1] or abs(math.remainder(a[0] - b[0], 2 * math.pi)) > SAME_ANGLE
+
+
+def _disk(
+    cube: DataCube, known: Calibration, options: dict, decisions: list[str], warnings: list[str]
+) -> tuple[tuple[float, float], float, float]:
+    """Centre and radius of the bright-field disk in pixels, and the pixel in 1/Å."""
+    center, calibrated = known.origin_mean, None
+    if known.q_pixel is not None and known.semiangle is not None:
+        calibrated = physics.angle_to_frequency(known.semiangle, known.energy) / known.q_pixel
+    if known.origin is not None and known.origin.ndim == 3:
+        wander = float(np.nanmax(np.hypot(*np.moveaxis(known.origin - center, -1, 0))))
+        if wander > WANDER:
+            warnings.append(f"the origin moves by up to {wander:.2g} px over the scan, and its mean is used: remove the descan first")
+    if center is not None and calibrated is not None:
+        decisions.append(f"disk of radius {calibrated:.4g} px about ({center[0]:.4g}, {center[1]:.4g}), from the calibration")
+        return (float(center[0]), float(center[1])), calibrated, known.q_pixel
+    measured = _measured_disk(cube, options)
+    if center is None:
+        center = np.array([measured.qx, measured.qy])
+    radius = calibrated if calibrated is not None else measured.radius
+    if abs(measured.radius / radius - 1) > MISFIT:
+        warnings.append(f"the disk's radius is {measured.radius:.3g} px in the mean pattern and {radius:.3g} px by semi-angle and q_pixel")
+    if known.q_pixel is None:
+        known.set(probe_radius=radius, how="circle fit to the mean pattern")
+        known.require("semiangle")
+        known.complete()
+        decisions.append(f"q_pixel {known.q_pixel:.5g} 1/Å: {known.history[-1].how}")
+    decisions.append(f"disk of radius {radius:.4g} px about ({center[0]:.4g}, {center[1]:.4g}), measured in the mean pattern")
+    return (float(center[0]), float(center[1])), float(radius), known.q_pixel
+
+
+def _measured_disk(cube: DataCube, options: dict) -> Any:
+    from gpu4d.imaging.patterns import MeanPattern
+    from gpu4d.probe.measure_disk import measure_disk
+    from gpu4d.streaming.engine import sweep
+
+    return measure_disk(arrays.to_numpy(sweep(cube, MeanPattern(), **options).data), cube.detector_mask)

@@ -1,0 +1,109 @@
+"""The progress bar of sweeps and of runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger("gpu4d")
+
+Progress = bool | Callable[[int, int], None]
+
+
+class ProgressBars:
+    """One bar for each stage, drawn with rich on standard error; a context manager.
+
+    Parameters
+    ----------
+    transient : bool
+        Bars vanish at the end and show the time that remains; otherwise they stay and show the time that passed.
+
+    Raises
+    ------
+    ImportError
+        rich is not installed.
+    """
+
+    def __init__(self, transient: bool = False):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description:<36}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[remark]:>17}"),
+            TimeRemainingColumn() if transient else TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=transient,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> ProgressBars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def begin(self, stage: str) -> None:
+        """Begin a bar; its length is not known before the first `advance`."""
+        self.task = self.progress.add_task(stage, total=None, remark="")
+
+    def advance(self, done: int, total: int) -> None:
+        """Set the bar to so many patterns of the total."""
+        if self.task is not None:
+            self.progress.update(self.task, completed=done, total=total, remark=f"{done:,}/{total:,}")
+
+    def end(self, stage: str, seconds: float) -> None:
+        """Complete the bar."""
+        self.progress.update(self.task, total=1, completed=1, remark="")
+
+
+class Counter:
+    """Counts the patterns of a sweep, for a progress bar or a function.
+
+    Parameters
+    ----------
+    progress : bool or callable
+        True draws a bar; a function is called with (patterns done, patterns in all); False counts nothing.
+    total : int
+        Patterns in all.
+    """
+
+    def __init__(self, progress: Progress, total: int):
+        self.total, self.done, self.lock = total, 0, threading.Lock()
+        self.call = progress if callable(progress) else None
+        self.bars = _bars() if progress is True else None
+
+    def __enter__(self) -> Callable[[int], None]:
+        if self.bars is not None:
+            self.bars.__enter__()
+            self.bars.begin("sweep")
+            self.bars.advance(0, self.total)
+        return self.add
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars is not None:
+            self.bars.__exit__()
+
+    def add(self, patterns: int) -> None:
+        """Count patterns; called from several threads."""
+        if self.call is None and self.bars is None:
+            return
+        with self.lock:
+            self.done += patterns
+            if self.bars is not None:
+                self.bars.advance(self.done, self.total)
+            if self.call is not None:
+                self.call(self.done, self.total)
+
+
+def _bars() -> ProgressBars | None:
+    try:
+        return ProgressBars(transient=True)
+    except ImportError:
+        log.info("no progress bar: install gpu4d[app] for one")
+        return None
