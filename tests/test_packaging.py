@@ -207,7 +207,7 @@ def test_ci_runs_readmes_commands(checkout):
 
 
 def test_the_links_in_the_pages_lead_somewhere(checkout):
-    for page in (checkout / "README.md", checkout / "CHANGELOG.md", *(checkout / "docs").glob("*.md")):
+    for page in (checkout / "README.md", checkout / "CHANGELOG.md", *(checkout / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} points at {target}"
 

@@ -26,7 +26,7 @@ FLOORS = (
     ("ptychography",),
     ("plot", "testing"),
     ("workflow",),
-    ("cli", ""),
+    ("cli", "deprecation", ""),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs
 ALLOWED_UP: dict[str, str] = {}  # module: why it may import upwards
