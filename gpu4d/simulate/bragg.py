@@ -220,7 +220,7 @@ def _origin(scan_shape: tuple[int, int], detector_shape: tuple[int, int], descan
 
 
 def _lattice(F: np.ndarray, g: np.ndarray, rotation: float, transpose: bool) -> np.ndarray:
-    """Return g of the deformed crystal on the detector, (Rx, Ry, N, 2). F acts in scan axes; g (N, 2) is in detector axes."""
+    """g of the deformed crystal on the detector, (Rx, Ry, N, 2): F acts in scan axes, g (N, 2) stands in detector axes."""
     to_scan = rotation_matrix(rotation) @ (np.eye(2)[::-1] if transpose else np.eye(2))
     scan = np.einsum("xyab,nb->xyna", np.linalg.inv(F).swapaxes(-1, -2), g @ to_scan.T)
     return scan @ to_scan  # to_scan is orthogonal: v @ to_scan is its inverse acting on v

@@ -185,7 +185,7 @@ def _positions(scan_shape: tuple[int, int], step: float, side: float, rotation: 
 
 
 def _to_scan(rotation: float, transpose: bool) -> np.ndarray:
-    """Return M with v_scan = M v_det. It is orthogonal, so v @ M applies its inverse to v."""
+    """M with v_scan = M v_det; orthogonal, so v @ M is its inverse acting on v."""
     return rotation_matrix(rotation) @ (np.eye(2)[::-1] if transpose else np.eye(2))
 
 

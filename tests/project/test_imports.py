@@ -8,7 +8,7 @@ import pytest
 
 # From the bottom to the top; rooms of one line do not import each other.
 FLOORS = (
-    ("sizes", "_version"),
+    ("sizes", "_version", "deprecation"),
     ("errors",),
     ("physics",),
     ("arrays",),
@@ -24,9 +24,10 @@ FLOORS = (
     ("bragg",),
     ("deflection",),
     ("ptychography",),
-    ("plot", "testing"),
+    ("plot",),
     ("workflow",),
-    ("cli", "deprecation", ""),
+    ("testing",),
+    ("cli", ""),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs
 ALLOWED_UP: dict[str, str] = {}  # module: why it may import upwards
