@@ -3,10 +3,11 @@
     python3 -P benchmarks/on_a_gpu.py OUT [--deadline 460] [--resume FOLDER] [--failed] [--rehearse]
 
 from the root of a checkout, or `python3 -m gpu4d.benchmarks.on_a_gpu`. What it imports of gpu4d is what is installed: `pip wheel` and
-`pip install --target` are enough where there is no network (docs/gpu-todo.md). Leaves six files in OUT: env.txt (the machine, smoke tests,
-compiled kernels, how each stage ended), tests.jsonl, kernels.jsonl and streaming.jsonl (one record a line), profiler.txt (ncu and
-compute-sanitizer, where they work) and summary.txt. The summary is also what is printed last. Started again with the same OUT, or with
---resume and a folder that holds earlier files, it goes on behind what is known. Exit code 1 if anything failed, 2 if anything is missing.
+`pip install --target` are enough where there is no network (docs/contributing/gpu-todo.md). Leaves six files in OUT: env.txt (the
+machine, smoke tests, compiled kernels, how each stage ended), tests.jsonl, kernels.jsonl and streaming.jsonl (one record a line),
+profiler.txt (ncu and compute-sanitizer, where they work) and summary.txt. The summary is also what is printed last. Started again with
+the same OUT, or with --resume and a folder that holds earlier files, it goes on behind what is known. Exit code 1 if anything failed, 2
+if anything is missing.
 """
 
 from __future__ import annotations

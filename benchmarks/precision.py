@@ -1,9 +1,9 @@
-"""Positions of disks beside the Cramér-Rao bound: every figure and plot of docs/precision.md.
+"""Positions of disks beside the Cramér-Rao bound: every figure and plot of docs/explanation/precision.md.
 
     python benchmarks/precision.py OUT [--quick] [--only NAME ...] [--docs]
 
 Each study is simulated from seeds with known truth. OUT gets NAME.csv, NAME.png and precision.json; `--docs` also writes them to
-docs/precision beside this folder.
+docs/explanation/precision beside this folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gpu4d.benchmarks.precision_studies import STUDIES, Row
 import gpu4d
 
 PATTERNS, QUICK = 320, 16  # of a point of a study; 25 disks a pattern
-DOCS = Path(__file__).resolve().parent.parent / "docs" / "precision"
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "explanation" / "precision"
 
 
 def columns(rows: list[Row]) -> list[str]:
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="folder for tables and plots")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} patterns a point instead of {PATTERNS}")
     parser.add_argument("--only", choices=STUDIES, nargs="+", default=list(STUDIES), metavar="NAME", help=", ".join(STUDIES))
-    parser.add_argument("--docs", action="store_true", help="write to docs/precision too")
+    parser.add_argument("--docs", action="store_true", help="write to docs/explanation/precision too")
     options = parser.parse_args(arguments)
     patterns = QUICK if options.quick else PATTERNS
     folders = [options.out, *([DOCS] if options.docs else [])]

@@ -143,7 +143,10 @@ class Sought(NamedTuple):
 
 
 def _sought(spectrum, moments) -> Sought:
-    """Of arrays that nobody may write to, and that are those of the last call, what that made of them: most updates of a sweep."""
+    """Return the template in the form that compiled code takes.
+
+    If `spectrum` and `moments` are the same read-only arrays as in the previous call (usual in a sweep), the cached form is returned.
+    """
     global _last_sought
     given, last = (spectrum, moments), _last_sought
     if last is not None and all(kept() is a and not a.flags.writeable for kept, a in zip(last.given, given)):
@@ -158,7 +161,7 @@ def _sought(spectrum, moments) -> Sought:
 
 
 def _forget(gone: weakref.ref) -> None:
-    """Nobody can ask for that template again."""
+    """Drop the cached form of a template whose arrays are gone: no call can ask for it again."""
     global _last_sought
     last = _last_sought
     if last is not None and any(kept is gone for kept in last.given):

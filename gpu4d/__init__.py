@@ -1,6 +1,6 @@
 """gpu4d: compute library for 4D-STEM, on a GPU where there is one and on the CPU where there is none, with the same answer.
 
-Axes are (Rx, Ry, Qx, Qy); units Å, 1/Å (g = 1/d), mrad, radians, eV. The conventions are written down in docs/conventions.md.
+Axes are (Rx, Ry, Qx, Qy); units Å, 1/Å (g = 1/d), mrad, radians, eV. The conventions are written down in docs/reference/conventions.md.
 Names are listed in `__init__.pyi` and imported on first use, so that `import gpu4d` costs a fraction of a second and touches no device.
 """
 

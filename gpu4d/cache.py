@@ -1,4 +1,4 @@
-"""Results of slow functions of images, kept without the images."""
+"""Cache results of slow functions of images, without keeping the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Made = TypeVar("Made")
 
 
 class _Bytes:
-    """Bytes that are the same where their digests are; `content` is let go after the call that it was given to."""
+    """A byte string compared by its digest. `content` is dropped after the call, so that the cache does not keep the image in memory."""
 
     __slots__ = ("content", "digest")
 
@@ -28,14 +28,14 @@ class _Bytes:
 
 
 def kept_by_content(maxsize: int) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
-    """`functools.lru_cache` for positional arguments of which those that are bytes are images: only their digests are kept.
+    """Make an `functools.lru_cache` for positional arguments that keeps only the digests of those that are bytes.
 
-    An image of 2048² pixels is 34 MB in float64, and what is measured on it a few kilobytes.
+    An image of 2048² pixels takes 34 MB in float64; what is measured on it takes a few kilobytes.
 
     Parameters
     ----------
     maxsize : int
-        Results that are kept.
+        How many results are kept.
 
     Examples
     --------

@@ -42,7 +42,7 @@ def run_command(arguments: list[str]) -> int:
     except (KeyboardInterrupt, Stopped):
         return _fail("stopped; no results were written")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left: nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has closed the pipe: no message can reach it
         return 1
     except Exception as error:
         if debug:

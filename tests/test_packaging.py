@@ -110,7 +110,19 @@ def test_the_top_level_is_fixed(checkout):
         pytest.skip("not a git checkout")
     listed = subprocess.run(["git", "ls-files"], cwd=checkout, capture_output=True, text=True, check=True).stdout.splitlines()
     top = {name.split("/")[0] for name in listed}
-    fixed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "gpu4d", "kernels", "cpu_fallback", "tests", "benchmarks", "docs"}
+    fixed = {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "gpu4d",
+        "kernels",
+        "cpu_fallback",
+        "tests",
+        "benchmarks",
+        "docs",
+    }
     assert {name for name in top if not name.startswith(".")} == fixed
     assert top - fixed <= {".ci", ".gitignore"}
 
@@ -207,7 +219,7 @@ def test_ci_runs_readmes_commands(checkout):
 
 
 def test_the_links_in_the_pages_lead_somewhere(checkout):
-    for page in (checkout / "README.md", checkout / "CHANGELOG.md", *(checkout / "docs").glob("*.md")):
+    for page in (checkout / "README.md", checkout / "CHANGELOG.md", *(checkout / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} points at {target}"
 

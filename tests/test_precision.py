@@ -151,11 +151,11 @@ def test_command(tmp_path, capsys, monkeypatch):
 
 
 def test_the_page_shows_what_is_there(checkout):
-    page = (checkout / "docs" / "precision.md").read_text(encoding="utf-8")
+    page = (checkout / "docs" / "explanation" / "precision.md").read_text(encoding="utf-8")
     shown = {line.split("](")[1].split(")")[0] for line in page.splitlines() if line.startswith("![")}
-    assert shown and all((checkout / "docs" / name).is_file() for name in shown)
+    assert shown and all((checkout / "docs" / "explanation" / name).is_file() for name in shown)
     assert {f"precision/{name}.csv" for name in precision.STUDIES} <= {
-        f"precision/{p.name}" for p in (checkout / "docs" / "precision").glob("*.csv")
+        f"precision/{p.name}" for p in (checkout / "docs" / "explanation" / "precision").glob("*.csv")
     }
 
 

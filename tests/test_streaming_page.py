@@ -1,4 +1,4 @@
-"""The examples of docs/streaming.md run in order, and do what the page says."""
+"""The examples of docs/explanation/streaming.md run in order, and do what the page says."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 import gpu4d
 from gpu4d.testing.accounting import AccountingProcessor
 
-PAGE = Path(__file__).parents[1] / "docs" / "streaming.md"
+PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "streaming.md"
 
 
 @pytest.fixture(scope="module")

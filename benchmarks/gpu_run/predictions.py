@@ -1,4 +1,4 @@
-"""The table of predictions in docs/performance-log.md, beside what was measured of the same operation."""
+"""The table of predictions in docs/contributing/performance-log.md, beside what was measured of the same operation."""
 
 from __future__ import annotations
 

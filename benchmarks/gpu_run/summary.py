@@ -156,9 +156,9 @@ def _streaming(out: Path) -> list[str]:
 
 def _predictions(out: Path, checkout: str) -> list[str]:
     done = [one for one in records.latest(out / KERNELS).values() if one["outcome"] == "done" and "operation" in one]
-    page = Path(checkout or ".") / "docs" / "performance-log.md"
+    page = Path(checkout or ".") / "docs" / "contributing" / "performance-log.md"
     lines = predictions.lines(page, done, MOST_PREDICTIONS) if done else []
-    return ["predictions of docs/performance-log.md:", *lines] if lines else []
+    return ["predictions of docs/contributing/performance-log.md:", *lines] if lines else []
 
 
 def _profiler(out: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 Started in gpu4d's own environment. Every peer gets a virtual environment (made on the first run, from PyPI) and a process that lives
 as long as its comparisons. Calls take turns: peer on one thread, gpu4d, peer as it is by default, gpu4d, and again; times are
-medians after a warm-up. Answers are compared before anything is said about times. What is compared how: docs/peers.md.
+medians after a warm-up. Answers are compared before anything is said about times. What is compared how: docs/how-to/peers.md.
 
 Ends with 1 if a peer could not be set up or run, or if answers differ; a target that is missed is only said.
 """

@@ -1,4 +1,4 @@
-"""What the mean pattern says of the bright-field disk: whether it is one, and how much lies at the detector's edge."""
+"""Judge the bright-field disk of a mean pattern: is it one, and how many counts lie at the edge of the detector?"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from gpu4d.arrays import to_numpy
 from gpu4d.probe.measure_disk import Disk
 
-ROUND = 0.15  # of the radius: an edge that lies farther from a circle belongs to no bright-field disk
-LEAST_ROUND = 1.0  # px: small disks have edges of this unevenness from the pixels alone
+ROUND = 0.15  # share of the radius: an edge farther from a circle is not that of a bright-field disk
+LEAST_ROUND = 1.0  # px: pixels alone make the edge of a small disk this uneven
 RIM = 0.04  # of the shorter side of the detector: the strip along its edge
 INSIDE = 0.7  # of the radius: the disk's plateau
 

@@ -1,4 +1,4 @@
-"""Elliptical distortion of the detector plane: how it is described, taken out, and measured."""
+"""Describe, measure and remove the elliptical distortion of the detector plane."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from gpu4d.errors import InputError
 
 
 def ellipse_matrix(ellipse: tuple[float, float, float]) -> np.ndarray:
-    """(2, 2) matrix that makes the ellipse a circle of its minor semi-axis: v_true = M v_measured, v relative to the origin.
+    """Return the (2, 2) matrix that makes the ellipse a circle: v_true = M v_measured, with v relative to the origin.
 
-    Lengths along the major axis shrink by b/a, those along the minor axis stay (as in py4DSTEM).
+    The circle has the minor semi-axis as radius: lengths along the major axis shrink by b/a, lengths along the minor axis stay (as in
+    py4DSTEM).
 
     Parameters
     ----------
@@ -31,10 +32,10 @@ def ellipse_matrix(ellipse: tuple[float, float, float]) -> np.ndarray:
 
 
 def ellipse(points: Any, weights: Any = None) -> tuple[float, float, float]:
-    """The ellipse, centred at the origin, on which points lie that should lie on a circle.
+    """Fit an ellipse, centred at the origin, to points that should lie on a circle.
 
-    Weighted least squares of A x² + B x y + C y² = 1, with residuals relative to the radius (1 − the left side is twice the relative
-    radial error), so that no size is preferred.
+    The fit is a weighted least squares of A x² + B x y + C y² = 1. Residuals are relative to the radius (1 − the left side is twice the
+    relative radial error), so that no size is preferred.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def ellipse(points: Any, weights: Any = None) -> tuple[float, float, float]:
 
 
 def ellipse_from_lattice(g1: Any, g2: Any, ratio: float = 1.0, angle: float = np.pi / 2) -> tuple[float, float, float]:
-    """The ellipse from one lattice whose true shape is known (square: the defaults; hexagonal: angle π/3).
+    """Return the ellipse from one lattice whose true shape is known (square: the defaults; hexagonal: angle π/3).
 
     Parameters
     ----------
@@ -88,12 +89,12 @@ def ellipse_from_lattice(g1: Any, g2: Any, ratio: float = 1.0, angle: float = np
     true = np.array([[1.0, 0.0], [ratio * np.cos(angle), ratio * np.sin(angle)]])
     if abs(np.linalg.det(rows)) < 1e-12 or abs(np.linalg.det(true)) < 1e-12:
         raise InputError("the two lattice vectors are parallel: need two directions")
-    distortion = np.linalg.solve(true, rows).T  # measured = distortion · true (up to a rotation, which the form below forgets)
+    distortion = np.linalg.solve(true, rows).T  # measured = distortion · true, up to a rotation, which does not change the form below
     return _semi_axes(np.linalg.inv(distortion @ distortion.T))
 
 
 def _semi_axes(form: np.ndarray) -> tuple[float, float, float]:
-    """(a, b, theta) of the ellipse vᵀ form v = 1."""
+    """Return (a, b, theta) of the ellipse vᵀ form v = 1."""
     values, vectors = np.linalg.eigh(form)
     if values[0] <= 0:
         raise InputError("the points lie on a hyperbola, not on an ellipse: check the origin and that they belong to one ring")

@@ -1,4 +1,4 @@
-"""Where the unscattered beam falls at every scan position, measured from the disks and smoothed by a surface."""
+"""Find where the unscattered beam falls at every scan position: measure it from the disks, and smooth it by a surface."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Origin:
         return f"Origin(mean ({x:.2f}, {y:.2f}) px, {self.fit}, rms {np.hypot(*self.residual):.3f} px)"
 
     def apply(self, calibration: Calibration) -> None:
-        """Write the surface and the measurement into a calibration, with how they came to be known."""
+        """Write the surface and the measurement into a calibration, with a note on how they were found."""
         calibration.set(origin=self.fitted, origin_measured=self.measured, how=f"unscattered disk, {self.fit}")
 
 
@@ -63,12 +63,12 @@ def origin(
     robust: bool = True,
     where: Any = None,
 ) -> Origin:
-    """Origin of the diffraction patterns: the unscattered disk at every position, and a surface through them.
+    """Find the origin of the diffraction patterns: the unscattered disk at every position, and a surface through all of them.
 
-    The first surface goes through the brightest disk of every position (or is the guess); then, twice, the brightest disk
-    within `radius` of the surface is taken and the surface fitted again. So the scan coil's shift may be larger than the distance of the
-    disks, and bright Bragg disks at some positions do no harm. The robust fit starts from least absolute distances (which one
-    wrong pick in four does not bend) and ends with Tukey's biweight, both on the length of the residual vector.
+    The first surface goes through the brightest disk of every position, or is the guess. Then twice: the brightest disk within `radius`
+    of the surface is taken at every position, and the surface is fitted again. So the descan may be larger than the distance of the
+    disks, and bright Bragg disks at some positions do no harm. The robust fit starts from least absolute distances, which one wrong disk
+    in four does not bend. It ends with Tukey's biweight. Both use the length of the residual vector.
 
     Parameters
     ----------
@@ -143,24 +143,24 @@ def _measure(disks: PointListArray, guess: Any, radius: float | None, order: int
                 "or find more disks with a lower threshold"
             )
         if final and np.array_equal(measured, found.measured, equal_nan=True):
-            break  # the same disks have the same surface, and that the same disks
+            break  # the same disks give the same surface, which selects the same disks: converged
         found, final = _surface(measured, order, robust, used), True
     return found
 
 
 def _best(ufunc: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest or smallest value of every position that has one, and the number of the last point that has it (that position's)."""
+    """Find the largest or smallest value of each position, and the number of the last point that has it."""
     counts = np.diff(offsets)
     some = np.flatnonzero(counts)
     best = ufunc.reduceat(values, offsets[some]) if some.size else np.zeros(0)
     points = np.flatnonzero(values == np.repeat(best, counts[some]))
     number = np.zeros(some.size, int)
-    number[np.searchsorted(offsets[some], points, side="right") - 1] = points  # assignments go in order: the last one stays
+    number[np.searchsorted(offsets[some], points, side="right") - 1] = points  # NumPy assigns in order: the last value stays
     return best, number
 
 
 def _brightest(qx: np.ndarray, qy: np.ndarray, light: np.ndarray, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Of every position the point with most light; NaN where none has any."""
+    """Return the point with the highest intensity at each position; NaN if there is none."""
     out = np.full((int(np.prod(shape)), 2), np.nan)
     best, number = _best(np.maximum, light, offsets)
     lit = np.isfinite(best)
@@ -170,7 +170,7 @@ def _brightest(qx: np.ndarray, qy: np.ndarray, light: np.ndarray, offsets: np.nd
 
 
 def _half_spacing(square: np.ndarray, offsets: np.ndarray) -> float:
-    """Half the median distance of the second nearest disk, from squared distances; infinite where no position has two."""
+    """Return half the median distance of the second nearest disk, from squared distances; infinite if no position has two disks."""
     square = np.where(np.isfinite(square), square, np.inf)
     square[_best(np.minimum, square, offsets)[1]] = np.inf
     second = _best(np.minimum, square, offsets)[0]
@@ -179,14 +179,14 @@ def _half_spacing(square: np.ndarray, offsets: np.ndarray) -> float:
 
 
 def _terms(shape: tuple[int, ...], order: int) -> np.ndarray:
-    """Polynomials up to an order on scan coordinates scaled to -1 … 1, (Rx, Ry, terms)."""
+    """Evaluate polynomials up to an order on scan coordinates scaled to -1 … 1, (Rx, Ry, terms)."""
     x, y = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape)
     powers = [(total - j, j) for total in range(order + 1) for j in range(total + 1)]
     return np.stack([np.outer(x**i, y**j) for i, j in powers], axis=-1)
 
 
 def _surface(measured: np.ndarray, order: int, robust: bool, used: np.ndarray) -> Origin:
-    """Fit the surface; both coordinates share the weights, which follow from the length of the residual."""
+    """Fit the surface. Both coordinates share the weights, which follow from the length of the residual."""
     ok = np.isfinite(measured).all(axis=-1) & used
     count = int(ok.sum())
     if not count:
@@ -196,7 +196,7 @@ def _surface(measured: np.ndarray, order: int, robust: bool, used: np.ndarray) -
     terms = _terms(measured.shape[:2], order)
     a, b = terms[ok], measured[ok]
     basis, values, turn = np.linalg.svd(a, full_matrices=False)
-    rank = int(np.sum(values > values[0] * count * np.finfo(float).eps))  # one row of a scan knows no slope along the other axis
+    rank = int(np.sum(values > values[0] * count * np.finfo(float).eps))  # one row of a scan cannot tell the slope along the other axis
     basis, back = np.ascontiguousarray(basis[:, :rank].T), turn[:rank].T / values[:rank]
     coefficients, weight = _robust(basis, b.T) if robust else (b.T @ basis.T, np.ones(count))
     inside = weight > 0
@@ -209,7 +209,7 @@ def _surface(measured: np.ndarray, order: int, robust: bool, used: np.ndarray) -
 
 
 def _robust(basis: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients (2, terms) on an orthonormal basis (terms, n) of the values b (2, n), and the weights (n,) at the end."""
+    """Fit the values b (2, n) on an orthonormal basis (terms, n): coefficients (2, terms), and the final weights (n,)."""
     coefficients = b @ basis.T
     biweight, left = False, STEPS
     while left:
@@ -219,7 +219,7 @@ def _robust(basis: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if biweight:
             weight = np.clip(1 - (length / (TUKEY * sigma)) ** 2, 0, None) ** 2
         else:
-            weight = 1 / np.maximum(length, 0.1 * sigma)  # least absolute distances: a start that gross errors do not bend
+            weight = 1 / np.maximum(length, 0.1 * sigma)  # least absolute distances: gross errors do not bend this start
         change = _weighted(basis, residual, weight)
         coefficients = coefficients + change
         left -= 1
@@ -230,6 +230,6 @@ def _robust(basis: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _weighted(basis: np.ndarray, residual: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted least squares of the residuals (2, n): coefficients (2, terms)."""
+    """Solve weighted least squares of the residuals (2, n) for the coefficients (2, terms)."""
     weighted = basis * (weight / weight.max())
     return np.linalg.lstsq(weighted @ basis.T, weighted @ residual.T, rcond=1e-13)[0].T

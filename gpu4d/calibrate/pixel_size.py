@@ -1,4 +1,4 @@
-"""Size of a detector pixel from spacings that are known."""
+"""Find the size of a detector pixel from known spacings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gpu4d.errors import InputError
 
 
 def pixel_size(lengths: Any, spacings: Any, weights: Any = None) -> tuple[float, float]:
-    """Detector pixel from measured |g| and known spacings d: least squares of 1/d = q_pixel · |g|.
+    """Fit the detector pixel to measured |g| and known spacings d, by least squares of 1/d = q_pixel · |g|.
 
-    Several orders and families at once give the best value; for the orders (h, k) of a lattice pass |h g1 + k g2| and d_hk.
+    Several orders and families at once give the best value. For the orders (h, k) of a lattice, pass |h g1 + k g2| and d_hk.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Rotation of the detector against the scan, from the curl of the centre-of-mass field."""
+"""Find the rotation between detector and scan from the curl of the centre-of-mass field."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Rotation:
 
     @property
     def decided(self) -> bool:
-        """Whether the data tell the transposes apart (always where it was given)."""
+        """Whether the data tell the two transposes apart. True if the transpose was given."""
         return not self.margin < UNDECIDED
 
     def __str__(self) -> str:
@@ -62,11 +62,11 @@ class Rotation:
 
 
 def rotation(com: Any, *, transpose: bool | None = None, where: Any = None) -> Rotation:
-    """QR rotation and transpose that leave the least curl in a centre-of-mass field.
+    """Find the QR rotation and transpose that leave the least curl in a centre-of-mass field.
 
-    The deflection by an electrostatic potential is a gradient, without curl. Rotated by θ, the curl is C cos θ + D sin θ
-    with C and D the field's curl and divergence, so Σ curl² = (ΣC² + ΣD²)/2 + (ΣC² - ΣD²)/2 cos 2θ + ΣCD sin 2θ: its
-    minimum is known in closed form. The mean of C and of D is taken off first: a plane of descan does not turn the answer.
+    The deflection by an electrostatic potential is a gradient, so it has no curl. If the field is rotated by θ, its curl is C cos θ + D
+    sin θ, with C and D the curl and divergence of the field. So Σ curl² = (ΣC² + ΣD²)/2 + (ΣC² - ΣD²)/2 cos 2θ + ΣCD sin 2θ, whose
+    minimum is known in closed form. The means of C and D are subtracted first, so that a plane of descan does not change the answer.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def rotation(com: Any, *, transpose: bool | None = None, where: Any = None) -> R
 
 
 def com_field(com: Any) -> Any:
-    """A centre-of-mass field as (Rx, Ry, 2), from that or from a RealSlice stack (2, Rx, Ry)."""
+    """Return a centre-of-mass field as (Rx, Ry, 2), from such an array or from a RealSlice stack (2, Rx, Ry)."""
     if arrays.is_array(com):
         field = com
     elif hasattr(com, "labels") and arrays.is_array(getattr(com, "data", None)) and len(com.shape) == 3 and com.shape[0] == 2:
@@ -127,13 +127,13 @@ def com_field(com: Any) -> Any:
 
 
 def _moments(field: np.ndarray) -> tuple[float, float, float]:
-    """ΣC², ΣD², ΣCD of curl C and divergence D, with their means taken off; the widest derivative that leaves enough positions."""
+    """Sum C², D² and CD of curl C and divergence D without their means, with the widest derivative that leaves enough positions."""
     for taps in sorted(_TAPS, reverse=True):
         curl, divergence = _curl_and_divergence(field, *_TAPS[taps]) if min(field.shape[:2]) >= taps else (np.empty(0),) * 2
         ok = np.isfinite(curl) & np.isfinite(divergence)
         if ok.sum() >= (64 if taps > 3 else 4):
             curl, divergence = curl[ok] - curl[ok].mean(), divergence[ok] - divergence[ok].mean()
-            # no dot products of BLAS: for vectors like these its threads cost ten times what they do
+            # no dot products of BLAS: for such short vectors its threads cost ten times the work
             return float((curl * curl).sum()), float((divergence * divergence).sum()), float((curl * divergence).sum())
     raise InputError(f"only {int(ok.sum())} positions of the field have finite neighbours all around, need at least 4")
 
@@ -149,14 +149,14 @@ def _curl_and_divergence(field: np.ndarray, smooth: tuple[float, ...], derive: t
 
 
 def _least_curl(cc: float, dd: float, cd: float) -> tuple[float, float]:
-    """Angle in (-π/2, π/2] of the least Σ curl², and its share; a field without curl and divergence has angle 0."""
+    """Return the angle in (-π/2, π/2] of the least Σ curl², and its share. A field without curl and divergence has angle 0."""
     angle = 0.5 * math.atan2(-cd, (dd - cc) / 2) if cc + dd > 0 else 0.0
     angle = angle if angle > -math.pi / 2 else math.pi / 2
     return angle, float(_share(angle, cc, dd, cd))
 
 
 def _share(angle: Any, cc: float, dd: float, cd: float) -> Any:
-    """Σ curl² of the field turned by `angle`, over ΣC² + ΣD²; 0.5 where both vanish."""
+    """Return Σ curl² of the field turned by `angle`, over ΣC² + ΣD²; 0.5 if both are 0."""
     if not cc + dd > 0:
         return 0.5 + 0 * np.asarray(angle)
     c, s = np.cos(angle), np.sin(angle)

@@ -1,4 +1,4 @@
-"""Deformation gradients, strain components and their errors: the formulas, for stacks of 2 × 2 matrices."""
+"""Compute deformation gradients, strain components and their errors for stacks of 2 × 2 matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFINITIONS = ("finite", "infinitesimal", "first_order")
 
 
 def deformation_gradient(g: Any, reference: Any) -> Any:
-    """F of the real lattice from reciprocal vectors as rows: g = F⁻ᵀ g_ref, so G = G_ref F⁻¹ and F = G⁻¹ G_ref.
+    """Return F of the real lattice from reciprocal vectors as rows: g = F⁻ᵀ g_ref, so G = G_ref F⁻¹ and F = G⁻¹ G_ref.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def deformation_gradient(g: Any, reference: Any) -> Any:
 
 
 def _inverse(m: Any) -> Any:
-    """Inverses of 2 × 2 matrices, NaN where there is none."""
+    """Invert 2 × 2 matrices; NaN if singular."""
     xp = arrays.namespace(m)
     a, b, c, d = (m[..., i, j] for i in (0, 1) for j in (0, 1))
     det = a * d - b * c
@@ -42,7 +42,7 @@ def _matrix(a: Any, b: Any, c: Any, d: Any) -> Any:
 
 
 def rotation_angle(f: Any) -> Any:
-    """Angle of R in the polar decomposition F = R U, positive from x to y: atan2(F₁₀ − F₀₁, F₀₀ + F₁₁).
+    """Return the angle of R in the polar decomposition F = R U, positive from x to y: atan2(F₁₀ − F₀₁, F₀₀ + F₁₁).
 
     Exact in two dimensions: RᵀF is symmetric for this angle and no other (up to π, excluded by U being positive definite).
     """
@@ -51,7 +51,7 @@ def rotation_angle(f: Any) -> Any:
 
 
 def components(f: Any, definition: str) -> tuple[Any, Any, Any, Any]:
-    """e_xx, e_yy, e_xy, theta of deformation gradients (..., 2, 2); see `strain_map` for the definitions."""
+    """Return e_xx, e_yy, e_xy, theta of deformation gradients (..., 2, 2); `strain_map` has the definitions."""
     xp = arrays.namespace(f)
     if definition == "finite":
         angle = rotation_angle(f)
@@ -65,7 +65,7 @@ def components(f: Any, definition: str) -> tuple[Any, Any, Any, Any]:
 
 
 def standard_errors(f: Any, g: Any, covariance: Any, axes: Any, definition: str) -> tuple[Any, Any, Any, Any]:
-    """Errors of the components, from the covariance of the lattice vectors, linearly.
+    """Propagate the covariance of the lattice vectors to errors of the components, to first order.
 
     With dG a change of the lattice vectors, dF = −G⁻¹ dG F; for F = R U the rotation changes by dα = (M₁₀ − M₀₁) / tr U with
     M = Rᵀ dF, and the stretch by dU = M − dα J U, J = [[0, −1], [1, 0]]. The reference is taken as exact.
@@ -97,7 +97,7 @@ def standard_errors(f: Any, g: Any, covariance: Any, axes: Any, definition: str)
 
 
 def _changes(f: Any, df: Any, definition: str) -> tuple[Any, Any, Any, Any]:
-    """First-order changes of e_xx, e_yy, e_xy, theta when F changes by dF."""
+    """Return first-order changes of e_xx, e_yy, e_xy, theta if F changes by dF."""
     xp = arrays.namespace(f, df)
     if definition == "first_order":  # β = F⁻ᵀ, dβ = −F⁻ᵀ dFᵀ F⁻ᵀ
         beta = xp.matrix_transpose(_inverse(f))

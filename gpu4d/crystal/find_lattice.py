@@ -1,4 +1,4 @@
-"""Lattice vectors from the disks of a whole scan, without help."""
+"""Find lattice vectors from the disks of a whole scan, without a starting value."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gpu4d.data.arguments import origins, scan_mask
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
-ENOUGH = 200_000  # points of a large scan that are looked at: patterns drawn evenly
-SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is far below what has to be told apart
+ENOUGH = 200_000  # points used of a large scan, from patterns drawn evenly
+SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is far below the differences between candidates
 CANDIDATES = 28  # cluster centres, and as many differences of them
 TOLERANCE = (0.06, 0.04)  # of the disk spacing, and of the distance from the origin (strain and rotation within the scan)
 REACH = 3.3  # disk spacings: lower orders name the lattice, higher ones are smeared by strain
@@ -25,15 +25,17 @@ LEAST_EXCESS, LEAST_EVIDENCE = (
 
 
 def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: float | None = None, where: Any = None) -> Lattice | None:
-    """The strongest lattice in the disks of a scan.
+    """Find the strongest lattice in the disks of a scan.
 
-    Candidates are pairs of cluster centres of all disks (relative to their origin) and of differences of cluster centres, so that
-    absent orders do no harm. A pair is judged by what it says about each point beyond chance: with f the weighted fraction of
-    points within the tolerance t of a node and p = π t²/|g1 × g2| that of random points, the score is the Kullback–Leibler
-    divergence f ln(f/p) + (1 - f) ln((1 - f)/(1 - p)). A lattice that is too fine (g/2 indexes everything) has a larger p, one that is
-    too coarse a smaller f, so both lose. Bases related by an index of 2 or 3 to the best one are tried as well; then
-    the vectors are fitted to all points. The classical way, Radon transforms of the Bragg vector map, finds directions of rows of
-    disks; it needs the map, decides between g and g/2 by a threshold, and its smeared high orders weigh most.
+    Candidates are pairs of cluster centres of all disks, relative to their origin, and pairs of differences of cluster centres. So
+    missing orders do no harm. Each pair is judged by how many points it explains beyond chance. Let f be the weighted fraction of points
+    within the tolerance t of a node, and p = π t²/|g1 × g2| the fraction of random points. The score is the Kullback–Leibler divergence f
+    ln(f/p) + (1 - f) ln((1 - f)/(1 - p)). A lattice that is too fine (g/2 indexes everything) has a larger p, and one that is too coarse
+    has a smaller f, so both score less. Bases related to the best one by an index of 2 or 3 are tried as well. Then the vectors are
+    fitted to all points.
+
+    The classical way is Radon transforms of the Bragg vector map. It finds directions of rows of disks, needs the map, and decides
+    between g and g/2 by a threshold; smeared high orders dominate it.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: floa
         return None
     for _ in range(2):
         best, shift = _fit(bases[np.argmax(_score(bases, v[few], weight[few], spacing))], v[few], weight[few], spacing, REACH)
-        v = v - shift  # the origin as the lattice sees it: an error of a fraction of |g| must not decide
+        v = v - shift  # refit the origin to the lattice: an origin wrong by a fraction of |g| must not decide
         bases = np.concatenate([best[None], bases])
     for _ in range(2):
         family = _related(best)
@@ -90,7 +92,7 @@ def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: floa
 
 
 def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All points relative to the origin of their position (n, 2), their weights √intensity, capped, and their positions."""
+    """Return all points relative to the origin of their position (n, 2), their weights √intensity with a cap, and their positions."""
     if not isinstance(disks, PointListArray):
         raise InputError(f"disks is a {type(disks).__name__}: need the PointListArray that find_bragg_disks gives")
     used, position = scan_mask(where, disks.shape), arrays.to_numpy(disks.positions)
@@ -102,7 +104,9 @@ def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarra
     weight = np.sqrt(np.clip(arrays.to_numpy(disks.flat("intensity")).astype(np.float64), 0, None))
     ok = np.isfinite(v).all(axis=-1) & np.isfinite(weight) & (weight > 0)
     if len(v) > ENOUGH:
-        drawn = np.random.default_rng(0).random(int(np.prod(disks.shape))) < ENOUGH / len(v)  # a fixed seed: the answer must not vary
+        drawn = np.random.default_rng(0).random(int(np.prod(disks.shape))) < ENOUGH / len(
+            v
+        )  # a fixed seed, so that the answer is always the same
         ok &= drawn[position]
     if used is not None:
         ok &= used.reshape(-1)[position]
@@ -111,7 +115,7 @@ def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarra
 
 
 def _spacing(v: np.ndarray, position: np.ndarray) -> float | None:
-    """Median distance of a disk to its nearest neighbour in the same pattern, px."""
+    """Return the median distance of a disk to its nearest neighbour in the same pattern, px."""
     from scipy.spatial import cKDTree
 
     if len(v) < 5:
@@ -125,7 +129,7 @@ def _spacing(v: np.ndarray, position: np.ndarray) -> float | None:
 
 
 def _candidates(v: np.ndarray, weight: np.ndarray, spacing: float, shortest: float) -> np.ndarray:
-    """Reduced bases (n, 2, 2) from pairs of cluster centres and of their differences."""
+    """Build reduced bases (n, 2, 2) from pairs of cluster centres and of their differences."""
     centres, mass = _clusters(v, weight, spacing)
     centres, mass = centres[:CANDIDATES], mass[:CANDIDATES]
     i, j = np.triu_indices(len(centres), 1)
@@ -142,7 +146,7 @@ def _candidates(v: np.ndarray, weight: np.ndarray, spacing: float, shortest: flo
 
 
 def _clusters(v: np.ndarray, weight: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Maxima of the smoothed density of points: centres of mass (n, 2) and masses, the heaviest first."""
+    """Find maxima of the smoothed density of points: centres of mass (n, 2) and masses, the heaviest first."""
     from scipy.ndimage import gaussian_filter, maximum_filter
 
     cell = spacing / 16
@@ -161,7 +165,7 @@ def _clusters(v: np.ndarray, weight: np.ndarray, spacing: float) -> tuple[np.nda
 
 
 def _nearest(basis: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Orders (..., n, 2) of points in a basis (..., 2, 2), and their distance from the node, px."""
+    """Return orders (..., n, 2) of points in a basis (..., 2, 2), and their distance from the node, px."""
     order = np.rint(v @ np.linalg.inv(basis))
     return order, np.linalg.norm(v - order @ basis, axis=-1)
 
@@ -171,7 +175,7 @@ def _tolerance(v: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def _score(bases: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float) -> np.ndarray:
-    """Information per point beyond chance, nats; a lattice that indexes less than chance has none."""
+    """Return the information per point beyond chance, nats; 0 for a lattice that indexes less than chance."""
     reach = _tolerance(v, spacing)
     score = np.empty(len(bases))
     for start in range(0, len(bases), 32):
@@ -190,14 +194,14 @@ def _gain(fraction: Any, chance: Any) -> Any:
 
 
 def _related(basis: np.ndarray) -> np.ndarray:
-    """Reduced bases of the lattices that contain this one, or are contained in it, with index 2 or 3; itself first."""
+    """Return reduced bases of the lattices that contain this one, or are contained in it, with index 2 or 3; itself first."""
     coarser = [np.array([[a, b], [0, n // a]]) for n in (2, 3) for a in range(1, n + 1) if n % a == 0 for b in range(n // a)]
     found = [np.eye(2), *coarser, *(np.linalg.inv(m.T.astype(np.float64)) for m in coarser)]
     return reduced(np.stack(found) @ basis)
 
 
 def _fit(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares of the points on the lattice, from low orders outwards: basis and origin."""
+    """Fit basis and origin to the points by least squares, from low orders outwards."""
     away, shift = np.linalg.norm(v, axis=-1), np.zeros(2)
     for limit in (1.6, 2.4, reach, reach):
         order, distance = _nearest(basis, v - shift)
@@ -211,7 +215,7 @@ def _fit(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float, r
 
 
 def _judge(basis: np.ndarray, v: np.ndarray, weight: np.ndarray, position: np.ndarray, few: np.ndarray, spacing: float) -> Lattice | None:
-    """The lattice with its figures, or None where chance would do as well."""
+    """Return the lattice with its figures, or None if chance explains the points as well."""
     basis = canonical(_fit(basis, v, weight, spacing, np.inf)[0])
     order, distance = _nearest(basis, v)
     on = (distance < _tolerance(v, spacing)) & (order != 0).any(axis=-1)

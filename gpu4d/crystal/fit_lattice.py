@@ -1,4 +1,4 @@
-"""The local lattice at every scan position: indexed disks, weighted least squares with a free local origin."""
+"""Fit the local lattice at every scan position: index the disks, then weighted least squares with a free local origin."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
 WEIGHTS = ("sqrt", "py4dstem", "errors", "uniform")
-BLOCK = 2048  # positions at a time: one fixed size, so that memory stays small and the answer does not depend on it
+BLOCK = 2048  # positions at a time: memory stays small, and a fixed number gives the same answer everywhere
 
 
 @dataclass(frozen=True, eq=False)
 class LatticeFit:
-    """Local lattice vectors over the scan; NaN where a position has too few disks on the lattice, or all on a line.
+    """Local lattice vectors over the scan; NaN at a position with too few disks on the lattice, or with all disks on one line.
 
     Attributes
     ----------
@@ -84,9 +84,9 @@ def fit_lattice(
 ) -> LatticeFit:
     """Fit q = x₀ + h g1 + k g2 to the disks of every position.
 
-    The orders (h, k) are those of the nearest node: of the mean lattice for the disks near the origin, then of the fitted local
-    one for all; a disk farther than the tolerance from its node takes no part. Weighted normal equations in float64, all
-    positions at once.
+    The orders (h, k) of a disk are those of the nearest node. First the mean lattice indexes the disks near the origin, then the fitted
+    local lattice indexes all disks. A disk farther than the tolerance from its node is not used. Weighted normal equations are solved in
+    float64, for all positions at once.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def fit_lattice(
 
 
 def _checked(disks: Any, lattice: Any, origin: Any, weights: str, min_disks: int, iterations: int) -> tuple[Lattice, np.ndarray]:
-    """The mean lattice and the origin (2,) or (Rx, Ry, 2), checked."""
+    """Return the mean lattice and the origin, (2,) or (Rx, Ry, 2), after checking them."""
     if not isinstance(disks, PointListArray):
         raise InputError(f"disks is a {type(disks).__name__}: need the PointListArray that find_bragg_disks gives")
     if lattice is None:
@@ -183,18 +183,22 @@ def _checked(disks: Any, lattice: Any, origin: Any, weights: str, min_disks: int
 
 
 def _limits(outliers: float, residual: Any, count: Any, unit: Any) -> tuple[float, float] | None:
-    """Squared residuals that are too large, weighted and in px²; None where too few disks tell what is usual."""
+    """Return limits of squared residuals, weighted and in px²; None if there are too few disks to tell what is usual."""
     rms, n, variance = (arrays.to_numpy(a) for a in (residual, count, unit))
     ok = np.isfinite(variance) & (n > 3)
     if np.sum(n[ok] - 3) < 30:
         return None
-    square = max(np.median(rms[ok] ** 2 * n[ok] / (n[ok] - 3)), 1e-8)  # points without noise differ by rounding: no outlier under 1e-4 px
-    unit = max(np.median(variance[ok]), 1e-100)  # nor a division by 0 where they lie exactly on their nodes
+    square = max(
+        np.median(rms[ok] ** 2 * n[ok] / (n[ok] - 3)), 1e-8
+    )  # points without noise differ by rounding only: nothing below 1e-4 px is an outlier
+    unit = max(np.median(variance[ok]), 1e-100)  # avoids a division by 0 if points lie exactly on their nodes
     return outliers**2 * float(unit), outliers**2 * float(square)
 
 
 def _error_scale(chi2: np.ndarray, count: np.ndarray) -> float:
-    """Square root of the scan's reduced χ²; the median, corrected for a χ² distribution's, so that bad positions do not rule."""
+    """Return the square root of the scan's reduced χ²: its median, corrected for that of a χ² distribution, so that bad positions do not
+    dominate.
+    """
     ok = np.isfinite(chi2)
     if not ok.any():
         return math.nan

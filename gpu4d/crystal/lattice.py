@@ -1,4 +1,4 @@
-"""A two-dimensional reciprocal lattice and the one basis by which it is named."""
+"""Describe a two-dimensional reciprocal lattice by one unique basis."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Lattice:
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """z component of a × b over the last axis."""
+    """Return the z component of a × b over the last axis."""
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
 def reduced(basis: np.ndarray) -> np.ndarray:
-    """Gauss's reduction of bases (..., 2, 2), vectors as rows: |g1| ≤ |g2|, |g1·g2| ≤ |g1|²/2."""
+    """Apply Gauss's reduction to bases (..., 2, 2), vectors as rows: |g1| ≤ |g2|, |g1·g2| ≤ |g1|²/2."""
     g = np.array(basis, dtype=np.float64)
     for _ in range(40):
         length = np.sum(g * g, axis=-1)
@@ -78,11 +78,11 @@ def reduced(basis: np.ndarray) -> np.ndarray:
 
 
 def canonical(basis: np.ndarray) -> np.ndarray:
-    """The one basis, (2, 2) with rows g1, g2, by which the lattice is named.
+    """Return the unique basis of a lattice, (2, 2) with rows g1, g2.
 
-    Of the lattice's vectors g1 is the shortest and g2 the shortest beside it, g1 × g2 > 0 (from x to y), and g1 points to
-    positive x (angle -90° < φ ≤ 90°). Lengths within 2 % count as equal; then g1 is the one nearest to the x axis, and g2 makes
-    the angle nearest to 60 … 90°.
+    g1 is the shortest vector of the lattice, and g2 the shortest one that is not parallel to it, with g1 × g2 > 0 (from x to y). g1
+    points to positive x (angle -90° < φ ≤ 90°). Lengths within 2 % count as equal. Then g1 is the vector nearest to the x axis, and g2 is
+    the one whose angle to g1 is nearest to 60 … 90°.
 
     Examples
     --------

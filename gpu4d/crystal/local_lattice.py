@@ -1,4 +1,4 @@
-"""Local lattices of a block of positions: orders and weighted least squares in turn, by the array API alone.
+"""Fit local lattices of a block of positions, in the array API: find orders, and solve weighted least squares, in turn.
 
 Parameters x are (3, 2, n): origin, g1, g2 by component. A row of the system is ρ = (1, h, k); symmetric 3 × 3 matrices are the six arrays
 (n,) 00, 01, 02, 11, 12, 22.
@@ -18,9 +18,9 @@ FIRST_REACH = 2.3  # of |g1|: only low orders are indexed with the mean lattice,
 
 
 class Disks(NamedTuple):
-    """Disks of n positions, (most, n) float64 with a position in each column: sums over its disks then run along whole rows.
+    """Disks of n positions, (most, n) float64. Each column is a position, so sums over its disks run along whole rows.
 
-    Weight 0 is no disk; the standard errors are None where the disks carry none, and may be NaN.
+    A weight of 0 means no disk. The standard errors are None if the disks have none, and may be NaN.
     """
 
     qx: Any
@@ -31,7 +31,7 @@ class Disks(NamedTuple):
 
 
 def columns(disks: PointListArray, first: int, last: int, weights: str) -> Disks:
-    """The disks of positions first … last − 1, with weights as `gpu4d.fit_lattice` names them."""
+    """Return the disks of positions first … last − 1, with weights as `gpu4d.fit_lattice` names them."""
     xp, where = arrays.namespace(disks.offsets), arrays.device(disks.offsets)
     start, stop = int(disks.offsets[first]), int(disks.offsets[last])
     ends = disks.offsets[first : last + 1] - start
@@ -60,7 +60,7 @@ def columns(disks: PointListArray, first: int, last: int, weights: str) -> Disks
 
 
 def settled(p: Disks, x: Any, size: float, tolerance: float, least: tuple[int, float], iterations: int) -> tuple[Any, Any, Any, Any]:
-    """Index and fit in turn, from the mean lattice, until no disk changes its order or `iterations` are over.
+    """Index and fit in turn, starting from the mean lattice, until no disk changes its order or `iterations` are used up.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def settled(p: Disks, x: Any, size: float, tolerance: float, least: tuple[int, f
 
 
 def fitted(p: Disks, nodes: Any, gate: float, least: tuple[int, float], limits: tuple[float, float] | None) -> tuple[Any, ...]:
-    """The fit to the disks indexed with `nodes`, without those above both limits (squared residuals, weighted and in px²).
+    """Fit the disks indexed with `nodes`, without those above both limits (squared residuals, weighted and in px²).
 
     Returns
     -------
@@ -109,7 +109,7 @@ def fitted(p: Disks, nodes: Any, gate: float, least: tuple[int, float], limits: 
 
 
 def _index(p: Disks, x: Any) -> tuple[Any, Any, Any, Any]:
-    """Orders h, k of the nearest nodes and residuals along qx and qy, all (most, n)."""
+    """Return orders h, k of the nearest nodes, and residuals along qx and qy, all (most, n)."""
     xp = arrays.namespace(x)
     (g1x, g1y), (g2x, g2y) = ((x[i, 0, :], x[i, 1, :]) for i in (1, 2))
     det = g1x * g2y - g1y * g2x
@@ -126,13 +126,13 @@ def _residuals(p: Disks, h: Any, k: Any, x: Any) -> tuple[Any, Any]:
 
 
 def _gate(p: Disks, rx: Any, ry: Any, gate: float) -> Any:
-    """Weights of the disks nearer than `gate` (px) to their nodes; 0 for the others."""
+    """Return weights of the disks nearer than `gate` (px) to their nodes; 0 for the others."""
     xp = arrays.namespace(rx)
     return xp.where(rx * rx + ry * ry < gate * gate, p.weight, xp.zeros_like(p.weight))
 
 
 def _first_gate(p: Disks, x: Any, rx: Any, ry: Any, size: float) -> Any:
-    """Weights for the mean lattice: strain and rotation move high orders too far to be indexed by it, so low ones where they are enough."""
+    """Return weights for the mean lattice: only low orders, if there are enough, because strain and rotation move high orders too far."""
     xp = arrays.namespace(x)
     w = _gate(p, rx, ry, FIRST_GATE * size)
     low = (p.qx - x[0, 0, :]) ** 2 + (p.qy - x[0, 1, :]) ** 2 < (FIRST_REACH * size) ** 2
@@ -141,7 +141,7 @@ def _first_gate(p: Disks, x: Any, rx: Any, ry: Any, size: float) -> Any:
 
 
 def _moments(w: Any, h: Any, k: Any) -> tuple[Any, ...]:
-    """Σ w (1, h, k)ᵀ (1, h, k) over the disks."""
+    """Sum w (1, h, k)ᵀ (1, h, k) over the disks."""
     xp = arrays.namespace(w)
     wh, wk = w * h, w * k
     s00, s01, s02, s11, s12, s22 = (xp.sum(a, axis=0) for a in (w, wh, wk, wh * h, wh * k, wk * k))
@@ -149,10 +149,10 @@ def _moments(w: Any, h: Any, k: Any) -> tuple[Any, ...]:
 
 
 def _inverse(m: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Inverses of normal matrices by their LDLᵀ factors; NaN where singular.
+    """Invert normal matrices by their LDLᵀ factors; NaN if singular.
 
-    Each is scaled to a unit diagonal, so that what counts as singular does not depend on the weights' size; then it is singular where
-    the determinant, over the lengths of the rows, is under 1e-12.
+    Each is scaled to a unit diagonal, so that the size of the weights does not decide what is singular. It is singular if the
+    determinant, over the lengths of the rows, is below 1e-12.
     """
     xp = arrays.namespace(m[0])
     positive = (m[0] > 0) & (m[3] > 0) & (m[5] > 0)
@@ -176,7 +176,7 @@ def _inverse(m: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _times(m: tuple[Any, ...], v: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-    """Symmetric matrices times vectors."""
+    """Multiply symmetric matrices with vectors."""
     return (
         m[0] * v[0] + m[1] * v[1] + m[2] * v[2],
         m[1] * v[0] + m[3] * v[1] + m[4] * v[2],
@@ -185,7 +185,7 @@ def _times(m: tuple[Any, ...], v: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
 
 
 def _trace(m: tuple[Any, ...], n: tuple[Any, ...]) -> Any:
-    """Of the product of two symmetric matrices."""
+    """Return the trace of the product of two symmetric matrices."""
     return m[0] * n[0] + m[3] * n[3] + m[5] * n[5] + 2 * (m[1] * n[1] + m[2] * n[2] + m[4] * n[4])
 
 
@@ -206,7 +206,7 @@ def _solve(h: Any, k: Any, w: Any, rx: Any, ry: Any, x: Any) -> tuple[Any, tuple
 def _without_outliers(
     p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any, ...], limits: tuple[float, float]
 ) -> tuple[Any, Any, tuple[Any, ...]]:
-    """Weights, parameters and inverse after the rounds of leaving out; only positions with something to leave out are fitted again."""
+    """Leave out outliers in several rounds: weights, parameters and inverse. Only positions with outliers are fitted again."""
     xp = arrays.namespace(x)
     changed = xp.any(_without_worst(p, h, k, w, x, inverse, limits) != w, axis=0)
     which = xp.nonzero(changed)[0]
@@ -225,17 +225,17 @@ def _without_outliers(
 
 
 def _without_worst(p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any, ...], limits: tuple[float, float]) -> Any:
-    """Weights with the worst disks of each position set to 0, where they exceed the limits.
+    """Set the weights of the worst disks of each position to 0, if they exceed the limits.
 
-    Residuals are divided by what the disk's own pull leaves of them (1 − leverage), or a wrong unscattered disk, ten times heavier than the
-    rest, would convict all others. One gross error lifts the residuals of good disks, so those far below the worst wait for
-    the next fit.
+    Each residual is divided by 1 − leverage, the part of it that the disk's own pull leaves. Without that, a wrong unscattered disk, ten
+    times heavier than the others, would make all others look wrong. One gross error also raises the residuals of good disks. So disks far
+    below the worst one are judged after the next fit.
     """
     xp = arrays.namespace(x)
     rx, ry = _residuals(p, h, k, x)
     i00, i01, i02, i11, i12, i22 = inverse
     left = 1 - w * (i00 + h * (2 * i01 + h * i11 + k * (2 * i12)) + k * (2 * i02 + k * i22))
-    tested = (w > 0) & (left > 1e-6)  # a disk that alone holds a parameter cannot be tested
+    tested = (w > 0) & (left > 1e-6)  # a disk that alone determines a parameter cannot be tested
     left = xp.where(tested, left, xp.ones_like(left))
     square = xp.where(tested, rx * rx + ry * ry, xp.zeros_like(w)) / left
     excess = xp.minimum(w * square / limits[0], square / left / limits[1])
@@ -244,7 +244,9 @@ def _without_worst(p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any,
 
 
 def _scatter(p: Disks, w: Any, rx: Any, ry: Any, regular: Any, least: tuple[int, float]) -> tuple[Any, Any, Any, Any]:
-    """Where there is a fit, rms residual per axis, disks in it, variance of a disk of weight 1 from the scatter; each (n,)."""
+    """Return, each (n,): whether there is a fit, rms residual per axis, number of disks, and variance of a disk of weight 1 from the
+    scatter.
+    """
     xp = arrays.namespace(w)
     used = w > 0
     count, there = (xp.sum(xp.astype(a, w.dtype), axis=0) for a in (used, p.weight > 0))

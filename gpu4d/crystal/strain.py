@@ -1,4 +1,4 @@
-"""Strain maps from the local lattices: reference, definition, axes."""
+"""Compute strain maps from the local lattices: reference, definition, axes."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ class Strain:
         return f"Strain({shape} positions, {self.definition}, relative to the {self.reference.how}, {self.axes})"
 
     def rotated(self, angle: float) -> Strain:
-        """The same strain in axes turned by `angle` (rad, positive from x to y) from these."""
+        """Return the same strain in axes turned by `angle` from these (rad, positive from x to y)."""
         return _assemble(self._inputs, self.axes.angle + float(angle))
 
     def to_emd(self) -> dict[str, RealSlice]:
-        """What `gpu4d.save` stores under a name and behind it: labels e_xx, e_yy, e_xy, theta, mask; and "uncertainty"."""
+        """Return what `gpu4d.save` stores: labels e_xx, e_yy, e_xy, theta, mask; and "uncertainty"."""
         xp = arrays.namespace(self.mask)
         planes = [self.exx.data, self.eyy.data, self.exy.data, self.theta.data]
         planes.append(xp.astype(self.mask, planes[0].dtype))
@@ -150,12 +150,12 @@ def strain_map(
     calibration: Calibration | None = None,
     max_strain: float = 0.1,
 ) -> Strain:
-    """Strain of the local lattices relative to a reference.
+    """Compute the strain of the local lattices relative to a reference.
 
-    The deformation gradient F of the real lattice follows from g = F⁻ᵀ g_ref. "finite" (the default) is U − 1 of F = R U, and
-    its rotation is R's: a pure rotation of the lattice reads zero strain. "infinitesimal" is the symmetric part of F − 1. "first_order" is
-    py4DSTEM's: with g = β g_ref, e_xx = 1 − β₀₀, e_yy = 1 − β₁₁, e_xy = −(β₀₁ + β₁₀)/2, theta = (β₀₁ − β₁₀)/2. The three agree to first
-    order. An ellipse in the calibration is taken out of the lattice vectors first.
+    The deformation gradient F of the real lattice follows from g = F⁻ᵀ g_ref. "finite" (the default) is U − 1 of F = R U, and the
+    rotation is that of R: a pure rotation of the lattice gives zero strain. "infinitesimal" is the symmetric part of F − 1. "first_order"
+    is py4DSTEM's definition: with g = β g_ref, e_xx = 1 − β₀₀, e_yy = 1 − β₁₁, e_xy = −(β₀₁ + β₁₀)/2, theta = (β₀₁ − β₁₀)/2. The three
+    agree to first order. If the calibration has an ellipse, it is removed from the lattice vectors first.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def strain_map(
 
 
 def _undistorted(fit: LatticeFit, calibration: Calibration | None) -> tuple[Any, Any]:
-    """Lattice vectors as rows (Rx, Ry, 2, 2) and their covariance, with the detector's ellipse taken out."""
+    """Return lattice vectors as rows (Rx, Ry, 2, 2) and their covariance, without the detector's elliptical distortion."""
     xp = arrays.namespace(fit.g1, fit.g2)
     g, covariance = xp.stack([fit.g1, fit.g2], axis=-2), fit.covariance
     ellipse = calibration.ellipse if calibration is not None else None
@@ -218,7 +218,7 @@ def _undistorted(fit: LatticeFit, calibration: Calibration | None) -> tuple[Any,
         return g, covariance
     matrix = ellipse_matrix(ellipse)
     g = xp.matmul(g, arrays.from_numpy(np.ascontiguousarray(matrix.T), g))
-    # what the correction mixes of the two detector axes leaves them correlated, by 1 − b/a at most: not carried on
+    # the correction correlates the two detector axes, by 1 − b/a at most, which is neglected
     parts = [sum(float(matrix[c, d] ** 2) * covariance[..., d, :, :] for d in (0, 1)) for c in (0, 1)]
     return g, xp.stack(parts, axis=-3)
 
@@ -256,7 +256,7 @@ def _check_basis(f: np.ndarray, lattice: Any) -> None:
 
 
 def _frame(calibration: Calibration | None) -> tuple[str, np.ndarray, tuple[str, ...]]:
-    """The frame of the axes, and the orthogonal matrix from detector to frame coordinates: v_scan = R(θ) v_det after the swap."""
+    """Return the frame of the axes, and the orthogonal matrix from detector to frame: v_scan = R(θ) v_det after the swap."""
     if calibration is None or calibration.rotation is None:
         return (
             "detector",
@@ -278,7 +278,7 @@ def _axis_angle(rotation: float | str | None, to_frame: np.ndarray, reference: R
 
 
 def _assemble(inputs: _Inputs, angle: float) -> Strain:
-    """Components in axes at `angle` of the frame: F' = Q F Qᵀ, with the axes on the detector as rows of Q."""
+    """Compute components in axes at `angle` of the frame: F' = Q F Qᵀ, with the axes on the detector as rows of Q."""
     xp = arrays.namespace(inputs.f)
     c, s = math.cos(angle), math.sin(angle)
     axes = np.array([[c, s], [-s, c]]) @ inputs.to_frame

@@ -1,4 +1,4 @@
-"""Which technique a scan is for, from the disks of a few patterns."""
+"""Suggest which technique suits a scan, from the disks of a few patterns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What launchers of CUDA kernels see of a device: `empty`, `kernel`, `launch`, and the few numbers launch shapes depend on.
+"""Define what launchers of CUDA kernels see of a device: `empty`, `kernel`, `launch`, and a few numbers that launch shapes need.
 
 Two backends provide it: CuPy on a CUDA device, and, in the tests, a host shim that runs the same sources on the CPU. Launchers cannot
-tell them apart, so their argument packing and grids are tested without a GPU.
+tell them apart. So their arguments and grids are tested without a GPU.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from gpu4d.operation import device_view
 
 INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[^\n]*$', re.MULTILINE)
 OPTIONS = ("--std=c++17",)
-WITHOUT_ASKING = 48 * 1024  # bytes of dynamic shared memory that a kernel gets without having asked for it
+WITHOUT_ASKING = 48 * 1024  # bytes of dynamic shared memory that a kernel gets without opting in
 
 
 class Backend(Protocol):
     """Runs kernels. Arrays are CuPy arrays, or NumPy arrays on the host shim."""
 
     def view(self, array: Any) -> Any:
-        """The backend's view of an array, without a copy where it is on the device already."""
+        """Return the backend's view of an array, without a copy if it is on the device already."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any: ...
@@ -51,7 +51,7 @@ class CupyBackend:
     """The current CUDA device, through CuPy."""
 
     def __init__(self) -> None:
-        self._asked: dict[Any, int] = {}  # bytes of shared memory by kernel: every asking is a call of the driver
+        self._asked: dict[Any, int] = {}  # bytes of shared memory each kernel opted in to: opting in calls the driver
 
     def view(self, array: Any) -> Any:
         from gpu4d.arrays import cupy_view
@@ -71,7 +71,7 @@ class CupyBackend:
     def launch(self, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int) -> None:
         if shared > WITHOUT_ASKING and shared > self._asked.get(function, 0):
             function.max_dynamic_shared_size_bytes = shared
-            # All of the memory that L1 and shared memory divide: else the driver chooses, and may leave room for fewer blocks.
+            # Give shared memory all that L1 and shared memory divide. Else the driver chooses, and fewer blocks may fit.
             function.preferred_shared_memory_carveout = 100
             self._asked[function] = shared
         function(grid, block, tuple(args), shared_mem=shared)
@@ -102,12 +102,12 @@ def using_backend(other: Backend) -> Iterator[None]:
 
 
 def empty(shape: Sequence[int], dtype: Any) -> Any:
-    """An uninitialised array on the device."""
+    """Return an uninitialised array on the device."""
     return _backend.get().empty(tuple(int(n) for n in shape), np.dtype(dtype))
 
 
 def kernel(file: str, name: str, *defines: str) -> Any:
-    """A compiled kernel of one source file; compiled once per device, file and defines.
+    """Return a compiled kernel of one source file. It is compiled once for each device, file and set of defines.
 
     Parameters
     ----------
@@ -160,9 +160,9 @@ def l2_cache() -> int:
 
 
 def inlined(file: str) -> str:
-    """Source of a kernel file with our own headers in it, each once: CuPy's cache does not see included files.
+    """Return the source of a kernel file with our own headers inserted, each once. CuPy's cache does not see included files.
 
-    `#line` keeps a compiler's messages pointing into the files as they are.
+    `#line` keeps the compiler's messages pointing into the original files.
     """
     from gpu4d.kernels import source
 
@@ -191,7 +191,7 @@ def _attribute(name: str) -> int:
 
 @functools.cache
 def _attributes(device: int) -> dict[str, Any]:
-    """Numbers of a card, asked once: CuPy asks the driver for all of them, which takes longer than a kernel."""
+    """Return the attributes of a card. They are read once, because CuPy reads all of them each time, which takes longer than a kernel."""
     import cupy
 
     return dict(cupy.cuda.Device(device).attributes)

@@ -1,4 +1,4 @@
-"""Which device a piece of work runs on."""
+"""Choose the device that a piece of work runs on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Device:
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices CuPy can use; 0 where there is no CuPy, no driver or no device. Makes no context on any of them."""
+    """Count the CUDA devices CuPy can use; 0 without CuPy, driver or device. No context is made on any of them."""
     try:
         import cupy
 
@@ -43,7 +43,7 @@ def cuda_devices() -> int:
 
 
 def why_no_cuda() -> str:
-    """Why there is no CUDA device, and what to do about it; "" where there is one."""
+    """Say why there is no CUDA device, and what to do about it. The text is empty if there is one."""
     try:
         import cupy
 
@@ -66,18 +66,18 @@ def why_no_cuda() -> str:
 
 
 def choose(device: str | Device = "auto") -> Device:
-    """The device that `device=` names.
+    """Return the device that `device=` names.
 
-    Nothing is touched: no context is made on any device, the chosen one included.
+    No context is made on any device, the chosen one included.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda", "cuda:N"}
-        "cuda" is "cuda:0". "auto" is the CPU where there is no CUDA device, and else the first one: numbers are CUDA's, so
-        CUDA_VISIBLE_DEVICES decides which card that is. Only where less than a tenth of its memory is free and another has more than
-        twice as much free, as NVML says, that with most free memory is taken. This is decided once in a process, because work of this
-        process itself fills the card. The load of cards does not count: it changes from second to second, and the choice must not.
-        So, where several people share a machine, all who say "auto" meet on the first card until it is nearly full: look at
+        "cuda" is "cuda:0". "auto" is "cuda:0" too, or the CPU if there is no CUDA device. CUDA_VISIBLE_DEVICES decides which
+        card is number 0. Exception: if less than 10 % of the memory of cuda:0 is free and another card has more than twice as much
+        free (read from NVML), the card with the most free memory is taken. The choice is made once in a process, because the
+        process itself fills the card. The load of the cards is not considered: it changes every second, and the choice must not.
+        If several people share a machine, "auto" puts all of them on the first card until it is nearly full. Then look at
         ``gpu4d devices`` and name a card, or let the scheduler set CUDA_VISIBLE_DEVICES.
 
     Raises
@@ -96,7 +96,7 @@ def choose(device: str | Device = "auto") -> Device:
 
 
 def choose_all(device: str | Device | Processor | Sequence[Any] = "auto") -> tuple[Device | Processor, ...]:
-    """The devices that `device=` names, in the order given.
+    """Return the devices that `device=` names, in the order given.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def choose_all(device: str | Device | Processor | Sequence[Any] = "auto") -> tup
 
 
 def auto() -> tuple[Device, str]:
-    """What "auto" takes, by the rule of `choose`, and why."""
+    """Return the device that "auto" takes, by the rule of `choose`, and the reason."""
     count = cuda_devices()
     if count == 0:
         return Device("cpu"), f"no CUDA device ({why_no_cuda()})"
@@ -159,7 +159,7 @@ def _auto_of(count: int) -> tuple[Device, str]:
 
 
 def bus_ids(count: int) -> list[str | None]:
-    """PCI bus ids of the first `count` CUDA devices, None for one that does not answer; makes no context."""
+    """Return PCI bus ids of the first `count` CUDA devices, None for one that does not answer. No context is made."""
     import cupy
 
     found: list[str | None] = []
@@ -172,7 +172,7 @@ def bus_ids(count: int) -> list[str | None]:
 
 
 def cpu_threads() -> int:
-    """Threads that compute on the CPU: GPU4D_THREADS, else the cores this process may use."""
+    """Return how many threads compute on the CPU: GPU4D_THREADS, else the cores this process may use."""
     asked = os.environ.get("GPU4D_THREADS", "")
     if asked:
         if not asked.isdigit() or int(asked) < 1:
@@ -202,7 +202,7 @@ def _named(device: Any, accepted: str) -> Device:
 
 
 def _visible() -> str:
-    """What may hide cards."""
+    """Say that CUDA_VISIBLE_DEVICES is set, which may hide cards."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     return "" if shown is None else f" (CUDA_VISIBLE_DEVICES={shown!r} is set)"
 

@@ -1,8 +1,8 @@
-"""What there is to compute on: models, memory, bandwidths, load. Listing touches nothing: no CUDA context is made on any card.
+"""List what there is to compute on: models, memory, bandwidths, load. No CUDA context is made on any card.
 
-Properties of cards come from the CUDA runtime through CuPy, by calls that read the driver's tables. Free memory, load and links come
-from NVML (`gpu4d.device.nvml`), because CUDA tells the free memory of a card only to a context on it: some hundred megabytes and a
-process more on a card that somebody else may be using.
+Properties of cards come from the CUDA runtime through CuPy, by calls that read the driver's tables. Free memory, load and links come from
+NVML (`gpu4d.device.nvml`). CUDA tells the free memory of a card only to a process with a context on it, which would take some hundred
+megabytes on a card that may be in use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEMORY_CLOCK_KHZ, MEMORY_BUS_BITS = 36, 37
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """A device as it is at this moment; None is what is not known.
+    """A device as it is at this moment. A field that is not known is None.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class DeviceInfo:
     compute_capability : (int, int) or None
         Of a CUDA device: (9, 0).
     total, free : int or None
-        Bytes of its memory, and those that nobody holds.
+        Bytes of its memory, and free bytes.
     memory_bandwidth : float or None
         Bytes per second between a card and its memory, in theory: 2 × memory clock × bus width / 8. Copies reach about 0.9 of it.
     link, max_link : Link or None
@@ -70,7 +70,7 @@ class DeviceInfo:
 
 
 def devices() -> list[DeviceInfo]:
-    """The CPU and the CUDA devices that CuPy can use, in CUDA's order. No context is made on any of them.
+    """Return the CPU and the CUDA devices that CuPy can use, in CUDA's order. No context is made on any of them.
 
     Examples
     --------

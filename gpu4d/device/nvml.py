@@ -1,8 +1,8 @@
-"""What the driver's management library, NVML, says about cards: free memory, load, link. It needs no CUDA context and makes none.
+"""Read free memory, load and link of cards from NVML, the driver's management library. It needs no CUDA context and makes none.
 
-NVML numbers all cards of a machine; CUDA numbers those that CUDA_VISIBLE_DEVICES leaves, in the order of CUDA_DEVICE_ORDER. Cards are
-therefore found by their PCI bus id, which both know. A card in MIG mode has one bus id for all its instances: what NVML says of it is
-not true of an instance, and is not passed on.
+NVML numbers all cards of a machine. CUDA numbers only those that CUDA_VISIBLE_DEVICES allows, in the order of CUDA_DEVICE_ORDER. Cards
+are therefore matched by their PCI bus id, which both know. A card in MIG mode has one bus id for all its instances. NVML's figures are
+not true of one instance, and are not passed on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Reading:
-    """One card at this moment; None is what NVML does not say, and `note` says why where memory is missing."""
+    """One card at this moment. A field that NVML does not report is None; `note` says why if memory is missing."""
 
     total: int | None = None  # bytes
     free: int | None = None
@@ -51,7 +51,7 @@ class Reading:
 
 
 def readings(bus_ids: Sequence[str | None]) -> list[Reading]:
-    """What NVML says about the cards with these PCI bus ids ("0000:C1:00.0"; None for one that is not known). Never raises."""
+    """Return what NVML reports on the cards with these PCI bus ids ("0000:C1:00.0"; None if an id is not known). Never raises."""
     try:
         import pynvml
     except ImportError:

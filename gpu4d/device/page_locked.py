@@ -1,7 +1,7 @@
-"""Page-locked host memory kept from sweep to sweep: locking 200 MB takes some 60 ms, longer than copying a scan of 2 GB.
+"""Keep page-locked host memory from sweep to sweep: locking 200 MB takes some 60 ms, longer than copying 2 GB.
 
-A sweep takes blocks from here and hands them back when its streams have come to rest. What is kept counts against the `memory=` of the
-next sweep: where that is less, the rest is given back first. After an error of a device nothing is kept.
+A sweep takes blocks from here and hands them back after its streams are idle. Kept blocks count against `memory=` of the next sweep:
+blocks beyond it are freed first. After an error of a device nothing is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Block(NamedTuple):
 
 
 class PageLocked:
-    """Blocks that no sweep uses, the last ones handed back, `cap` bytes at most. Safe to use from several threads."""
+    """Blocks that no sweep uses, `cap` bytes at most; the oldest are freed first. Safe to use from several threads."""
 
     def __init__(self, cap: int = KEPT_BYTES):
         self.cap = int(cap)
@@ -41,19 +41,19 @@ class PageLocked:
             return sum(block.nbytes for block in self._blocks)
 
     def take(self, nbytes: int) -> Block | None:
-        """A block of exactly this size, or None: sweeps alike ask for the same size."""
+        """Return a block of exactly this size, or None. Similar sweeps ask for the same size."""
         with self._lock:
             found = next((i for i, block in enumerate(self._blocks) if block.nbytes == nbytes), None)
             return None if found is None else self._blocks.pop(found)
 
     def keep(self, block: Block) -> None:
-        """Take a block back that nothing works on any more."""
+        """Take back a block that no work uses any more."""
         with self._lock:
             self._blocks.append(block)
         self.shrink(self.cap)
 
     def shrink(self, most: int) -> int:
-        """Free the oldest blocks until no more than `most` bytes are kept, and say how many bytes were freed."""
+        """Free the oldest blocks until at most `most` bytes are kept, and return how many bytes were freed."""
         freed = 0
         while True:
             with self._lock:
@@ -75,12 +75,12 @@ _store = PageLocked()
 
 
 def store() -> PageLocked:
-    """That of the process."""
+    """Return the store of this process."""
     return _store
 
 
 class PinnedBuffer(HostBuffer):
-    """Page-locked bytes of the host, of one workspace at a time."""
+    """Page-locked bytes of the host, used by one workspace at a time."""
 
     _block: Block | None = None
 
@@ -101,7 +101,7 @@ class PinnedBuffer(HostBuffer):
             self._workspace.free(self)
 
     def give_back(self) -> None:
-        """Leave the memory to the next sweep; no view of it is used from now on."""
+        """Leave the memory to the next sweep. No view of it may be used from now on."""
         with self._account.lock:
             held, block = self.held, self._block
             super().free()
@@ -115,7 +115,7 @@ class PinnedBuffer(HostBuffer):
 
 
 def page_locked(nbytes: int) -> Any:
-    """New page-locked memory, which all devices copy from at full speed."""
+    """Allocate new page-locked memory, from which all devices copy at full speed."""
     from cupy.cuda import PinnedMemory, PinnedMemoryPointer, runtime
 
     return PinnedMemoryPointer(PinnedMemory(nbytes, runtime.hostAllocPortable), 0)

@@ -1,12 +1,12 @@
-"""Small arrays that stay on a device from call to call: masks, indices, tables of a template, and what launchers make of them.
+"""Keep small arrays on a device between calls: masks, indices, tables of a template, and what launchers derive from them.
 
-Every upload costs the host 15 to 20 µs, more than most kernels take for a chunk. So a host array that is never written to again is
-uploaded once (`beside`), a table that follows from a few numbers is made once (`named`), and so is what a launcher makes of either
-(`made_of`). Arrays of the caller are not remembered: they may change between two calls.
+One upload costs the host 15 to 20 µs, more than most kernels take for a chunk. So a host array that is never written to again is uploaded
+once (`beside`). A table that follows from a few numbers is made once (`named`). What a launcher derives from either is made once, too
+(`made_of`). Arrays of the caller are not kept: they may change between two calls.
 
-A sweep over a link has tables of its own, in its own memory pool: they count against `memory=` and go with the sweep. Other calls share
-tables of the process, `KEPT_BYTES` in all. Both keep tables apart by device and stream: work on a table is then always in the
-order of the stream that made it, its end included.
+A sweep over a link has tables of its own, in its own memory pool. They count against `memory=` and are dropped with the sweep. Other
+calls share the tables of the process, at most `KEPT_BYTES`. Tables are kept apart by device and stream, so work on a table, and its end,
+always follow in the order of the stream that made it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ PER_THREAD = 2  # cudaStreamPerThread: one address for as many streams as there 
 
 
 class Tables:
-    """Arrays kept on devices, the least recently used of them dropped beyond `cap` bytes.
+    """Arrays kept on devices. Beyond `cap` bytes the least recently used ones are dropped.
 
     Parameters
     ----------
     cap : int
-        Bytes. What alone is larger is made with every call.
+        Bytes. A table that is larger by itself is not kept.
     """
 
     def __init__(self, cap: int = KEPT_BYTES):
         self.cap, self.held = int(cap), 0
         self._kept: OrderedDict[Hashable, _Table] = OrderedDict()
         self._by_address: dict[Hashable, _Table] = {}
-        self._lock = threading.RLock()  # the end of a host array may come in the middle of a call of the same thread
+        self._lock = threading.RLock()  # a host array may be freed by garbage collection in the middle of a call of the same thread
 
     def beside(self, host: np.ndarray, like: Any) -> Any:
-        """A host array in the library and on the device of `like`; kept as long as the host array is there."""
+        """Return a host array in the library and on the device of `like`. The copy is kept as long as the host array exists."""
         if not arrays.is_cuda(like):
             return arrays.from_numpy(host, like)
         key = id(host), *_place(like)
@@ -54,7 +54,7 @@ class Tables:
         return self._keep(key, arrays.from_numpy(host, like), end)
 
     def named(self, name: Hashable, make: Callable[[], np.ndarray], like: Any) -> Any:
-        """The host array `make()`, which follows from `name` alone, beside `like`."""
+        """Return the host array `make()`, which follows from `name` alone, on the device of `like`."""
         if not arrays.is_cuda(like):
             return arrays.from_numpy(make(), like)
         key = name, *_place(like)
@@ -62,7 +62,7 @@ class Tables:
         return self._keep(key, arrays.from_numpy(make(), like), None) if found is None else found.array
 
     def made_of(self, source: Any, name: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make()` makes of a device array, an array or a tuple of them; kept with `source` where that is a kept table."""
+        """Return what `make()` derives from a device array. It is kept with `source` if that is a kept table."""
         with self._lock:
             table = self._by_address.get(_address(source)) if self._by_address and arrays.is_cuda(source) else None
             if table is not None and name in table.made:
@@ -78,7 +78,7 @@ class Tables:
         return made
 
     def clear(self) -> int:
-        """Drop all, and say how many bytes that were."""
+        """Drop all tables, and return how many bytes they had."""
         with self._lock:
             held, self.held = self.held, 0
             self._kept.clear()
@@ -117,7 +117,7 @@ class Tables:
 
 
 class _Table:
-    """An array that is kept, and what was made of it by name."""
+    """A kept array, and what was derived from it, by name."""
 
     __slots__ = ("address", "array", "host", "key", "made", "nbytes")
 
@@ -134,7 +134,7 @@ def _place(like: Any) -> tuple[Hashable, ...]:
 
 
 def _stream(like: Any) -> Hashable:
-    """Of the library whose arrays these are; JAX names none."""
+    """Return the current stream of the array's library; JAX does not tell it."""
     if arrays.is_torch(like):
         import torch
 
@@ -151,7 +151,7 @@ def _of_thread(stream: int) -> Hashable:
 
 
 def _address(array: Any) -> Hashable:
-    """What tells a CuPy array from all others that are there, whatever object it is seen through; with the stream in use."""
+    """Identify a CuPy array by address, shape, dtype, layout and stream, whatever object shows it."""
     import cupy
 
     view = arrays.cupy_view(array)
@@ -169,7 +169,7 @@ _current: contextvars.ContextVar[Tables | None] = contextvars.ContextVar("gpu4d_
 
 @contextlib.contextmanager
 def using_tables(tables: Tables) -> Iterator[None]:
-    """Inside it tables are kept in these, as those of a sweep."""
+    """Keep tables in `tables` inside the block, as a sweep does."""
     token = _current.set(tables)
     try:
         yield
@@ -178,7 +178,7 @@ def using_tables(tables: Tables) -> Iterator[None]:
 
 
 def beside(host: np.ndarray, like: Any) -> Any:
-    """`arrays.from_numpy` for a host array that is never written to again: uploaded once for a device and a stream.
+    """Do `arrays.from_numpy` for a host array that is never written to again: it is uploaded once for each device and stream.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def beside(host: np.ndarray, like: Any) -> Any:
 
 
 def named(name: Hashable, make: Callable[[], np.ndarray], like: Any) -> Any:
-    """A table that follows from a few numbers, made and uploaded once for a device and a stream.
+    """Return a table that follows from a few numbers. It is made and uploaded once for each device and stream.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def named(name: Hashable, make: Callable[[], np.ndarray], like: Any) -> Any:
 
 
 def made_of(source: Any, name: Hashable, make: Callable[[], Any]) -> Any:
-    """What a launcher makes of a device array, once where the array is a kept table, and with every call where it is not.
+    """Return what a launcher derives from a device array: made once if the array is a kept table, else with every call.
 
     Parameters
     ----------
@@ -224,5 +224,5 @@ def made_of(source: Any, name: Hashable, make: Callable[[], Any]) -> Any:
 
 
 def release() -> int:
-    """Drop the tables of the process, and say how many bytes they had; those of running sweeps stay."""
+    """Drop the tables of the process, and return how many bytes they had. Tables of running sweeps stay."""
     return _of_process.clear()

@@ -1,9 +1,9 @@
-"""The threads that compute on the CPU: one pool for all that a process asks for, and whoever asks works along.
+"""Share work on the CPU among one pool of threads and the calling thread.
 
-The pool has a thread less than `cpu_threads()` says, is started with the first work and kept. Who shares out work does what no
-thread has begun rather than wait for it, so calls under way at the same time never wait for each other's end, whatever their
-callbacks do; work that shares out work of its own does it in the thread it is in. Compiled code holds no lock and calls no BLAS, whose
-threads would come on top.
+The pool has one thread less than `cpu_threads()` says. It starts with the first work and is kept. The calling thread runs tasks that no
+pool thread has started instead of waiting for them. Concurrent calls therefore never block each other. Nested calls run in the thread
+they are made from. Compiled code in these threads holds no interpreter lock and calls no BLAS, because BLAS would start threads of its
+own.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from gpu4d.device.choose import cpu_threads
 
 
 class _Inside(threading.local):
-    """Whether a thread is at work that was shared out."""
+    """Whether the current thread is running shared-out work."""
 
     yes = False
 
 
 _lock, _inside, _numbers = threading.Lock(), _Inside(), itertools.count(1)
-_nothing = Future[Any]()  # in place of a result that was handed on
+_nothing = Future[Any]()  # stands for a result that was already handed to the caller
 _nothing.set_result(None)
 _pool: ThreadPoolExecutor | None = None
 _size = 0
 
 
 def submit(work: Callable[..., Any], *args: Any) -> Future:
-    """Hand work to the pool, in a copy of the caller's context (`gpu4d.using` holds there); in one of its threads, do it now.
+    """Hand work to the pool. In a thread of the pool, do it at once.
 
-    Who waits for it calls `finish` or `future.cancel()` first: the pool may be busy with what waits for the caller.
+    The work runs in a copy of the caller's context, so `gpu4d.using` holds there. Before waiting for the result, call `finish` or
+    `future.cancel()`: all threads of the pool may be busy with work that waits for the caller.
     """
     if _inside.yes:
         return _done(work, args)
@@ -46,19 +47,21 @@ def submit(work: Callable[..., Any], *args: Any) -> Future:
 
 @contextlib.contextmanager
 def beside(count: int, name: str) -> Iterator[Callable[..., Future]]:
-    """A `submit` to so many threads beside the pool, for work that waits for others and computes nothing."""
+    """Give a `submit` to `count` threads outside the pool, for work that mostly waits and computes nothing."""
     with ThreadPoolExecutor(count, thread_name_prefix=name) as own:
         yield lambda work, *args: own.submit(contextvars.copy_context().run, work, *args)
 
 
 def finish(futures: Iterable[Future]) -> None:
-    """Cancel what has not begun, and wait for the rest, whatever comes of it."""
+    """Cancel what has not started, and wait for the rest, whether it succeeds or fails."""
     begun = [future for future in futures if not future.cancel()]
     wait(begun)
 
 
 def in_threads(work: Callable[..., Any], *columns: Iterable[Any]) -> Iterator[Any]:
-    """`map`, shared out among the pool and the caller: results in order; nothing is still at work when it ends, with an error too.
+    """Map a function over columns in the pool and in the calling thread.
+
+    Results come in order. When the iterator ends, also with an error, no task is still running.
 
     Examples
     --------
@@ -71,7 +74,7 @@ def in_threads(work: Callable[..., Any], *columns: Iterable[Any]) -> Iterator[An
         return
     futures = [submit(work, *call) for call in calls]
     try:
-        untouched = 0  # of the calls before, none waits to be begun
+        untouched = 0  # all calls before this one have started
         for i in range(len(calls)):
             while not futures[i].done():
                 while untouched < len(calls) and not futures[untouched].cancel():
@@ -88,7 +91,7 @@ def in_threads(work: Callable[..., Any], *columns: Iterable[Any]) -> Iterator[An
 
 @contextlib.contextmanager
 def along() -> Iterator[None]:
-    """The caller works along with the pool: what it shares out in here it does itself."""
+    """Inside this block the calling thread does shared-out work itself."""
     before, _inside.yes = _inside.yes, True
     try:
         yield
@@ -97,7 +100,7 @@ def along() -> Iterator[None]:
 
 
 def _done(work: Callable[..., Any], args: tuple) -> Future:
-    """What became of work done now; Ctrl-C is raised at once."""
+    """Do work now and return its result as a future. Ctrl-C is raised at once."""
     done: Future = Future()
     try:
         done.set_result(work(*args))
@@ -110,7 +113,7 @@ def _of_size(size: int) -> ThreadPoolExecutor:
     global _pool, _size, _numbers
     if _pool is None or _size != size:
         if _pool is not None:
-            _pool.shutdown(wait=False)  # what it has begun or queued is done
+            _pool.shutdown(wait=False)  # tasks that are started or queued are still finished
         _numbers = itertools.count(1)
         _pool, _size = ThreadPoolExecutor(size, thread_name_prefix="gpu4d-compute", initializer=_enter), size
     return _pool
@@ -118,11 +121,11 @@ def _of_size(size: int) -> ThreadPoolExecutor:
 
 def _enter() -> None:
     _inside.yes = True
-    threading.current_thread().name = f"gpu4d-compute-{next(_numbers)}"  # 0 is the caller's on a timeline
+    threading.current_thread().name = f"gpu4d-compute-{next(_numbers)}"  # 0 is the calling thread's number on a timeline
 
 
 def _forked() -> None:
-    """A child process has the pool's memory, and none of its threads."""
+    """Forget the pool in a child process: a fork copies its memory, but none of its threads."""
     global _pool, _lock
     _pool, _lock = None, threading.Lock()
 

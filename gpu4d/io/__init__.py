@@ -1,7 +1,8 @@
-"""Files in and out: `open`, `save`, `read_emd`, `load_image`."""
+"""Files in and out: `open`, `save`, `read_emd`, `load_image`, and the guard of mapped files."""
 
 from gpu4d.io.opening import open
 from gpu4d.io.reading import load_image, read_emd
 from gpu4d.io.saving import save
+from gpu4d.io.sources.guard import guard_mapped_files
 
-__all__ = ["load_image", "open", "read_emd", "save"]
+__all__ = ["guard_mapped_files", "load_image", "open", "read_emd", "save"]

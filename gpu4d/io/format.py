@@ -1,4 +1,4 @@
-"""What a file format is: how a file is recognised, and what opening it gives."""
+"""Define a file format: how a file is recognised, and what opening it gives."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Opened:
     calibration : Calibration
         What the file says in a standard way.
     metadata : dict
-        What the file says in other ways, unjudged.
+        What else the file says, as it is written there.
     name : str
         What to call the scan.
     detector_mask : (Qx, Qy) bool or None

@@ -1,4 +1,4 @@
-"""`gpu4d.open`: a file by its content, as a lazy DataCube."""
+"""Open a scan, whose format is recognised by the content of its file: `gpu4d.open`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAD_BYTES = 512  # of a file, that a format may recognise it by
 def open(
     path: Any, *, dataset: str | None = None, scan_shape: tuple[int, int] | None = None, calibration: Calibration | None = None
 ) -> DataCube:
-    """Open a scan without loading it. What the file is follows from its content, not its name; it stays read-only.
+    """Open a scan without loading it. The content of the file decides its format, not its name. The file stays read-only.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def open(
 
 
 def recognise(path: str) -> Format:
-    """Return the format of a file, found by its content; one clear line for anything else."""
+    """Return the format of a file, found by its content. Anything else is an error of one line."""
     accepted = f"accepted are {' and '.join(known.accepts for known in known_formats())}"
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file; give the path of a scan ({accepted})")

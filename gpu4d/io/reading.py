@@ -1,4 +1,4 @@
-"""Everything in an EMD 1.0 file, and single images from files of any kind."""
+"""Read all items of an EMD 1.0 file, and single images from files of any format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SCAN = {"RealSlice", "VirtualImage"}
 
 
 def read_emd(path: Any) -> dict[str, Any]:
-    """All items of an EMD 1.0 file, as `gpu4d.save`, py4DSTEM or emdfile wrote it.
+    """Read all items of an EMD 1.0 file that `gpu4d.save`, py4DSTEM or emdfile wrote.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, f
             except InputError as error:
                 if emd.group_type(item) != "custom_array":
                     raise
-                emd.log.warning("%s is left out: %s", name, error)  # the results are of use without their raw file
+                emd.log.warning("%s is left out: %s", name, error)  # results are useful without their raw file
         elif kind == "pointlistarray" or bragg is not None:
             found[prefix + name] = _points(bragg if bragg is not None else item)
         elif kind == "pointlist":
@@ -126,7 +126,7 @@ def _points(group: h5py.Group) -> PointListArray:
 
 
 def load_image(spec: str) -> np.ndarray:
-    """One image from a file, as the command line's ``--probe FILE[:/path]`` names it.
+    """Read one image from a file, named as for the command line's ``--probe FILE[:/path]``.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def load_image(spec: str) -> np.ndarray:
 
 
 def _split(spec: str) -> tuple[str, str]:
-    """FILE and /path of "FILE:/path"; a colon without "/" behind it belongs to the file's name."""
+    """Split "FILE:/path" into FILE and /path. A colon that is not followed by "/" belongs to the name of the file."""
     head, colon, tail = spec.rpartition(":/")
     return (head, "/" + tail) if colon and len(head) > 1 and not os.path.exists(spec) else (spec, "")
 

@@ -1,4 +1,4 @@
-"""`gpu4d.save`: results as an EMD 1.0 file that py4DSTEM and emdfile read, written whole or not at all."""
+"""Save results as an EMD 1.0 file that py4DSTEM and emdfile can read: `gpu4d.save`. The file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def save(
     log: Sequence[str] | None = None,
     links: str = "external",
 ) -> None:
-    """Save results and, by a link or as data, the scan they come from.
+    """Save results, and the scan they come from, as a link or as data.
 
-    The file is written beside its place and moved there when it is complete; after an error nothing is left, and an
-    existing file is as it was.
+    The file is written under another name beside its place, and renamed when it is complete. After an error nothing is left behind, and
+    an existing file is unchanged.
 
     Parameters
     ----------
@@ -114,10 +114,10 @@ def _check_target(target: str, items: Mapping[str, Any], overwrite: bool) -> Non
 
 
 class _SafeFile(io.RawIOBase):
-    """A file that never refuses a write: after the first error it goes on in memory, and remembers the error.
+    """A file that never refuses a write. After the first error it goes on in memory, and remembers the error.
 
-    The HDF5 library does not survive a failed write (it keeps the file open, repeats the write when it closes, and can
-    end the process), so a full disk is kept from it until it is done.
+    The HDF5 library does not survive a failed write: it keeps the file open, repeats the write when it closes, and can end the process.
+    So the library does not see that the disk is full until it has finished.
     """
 
     def __init__(self, path: str):
@@ -172,7 +172,7 @@ class _SafeFile(io.RawIOBase):
         pass
 
     def finish(self) -> None:
-        """To the disk, or the first error."""
+        """Write everything to the disk, or raise the first error."""
         if self.error is None:
             os.fsync(self.file.fileno())
         self.file.close()
@@ -182,7 +182,7 @@ class _SafeFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def _whole_or_nothing(target: str) -> Iterator[Any]:
-    """An HDF5 file under a passing name, which takes its place when the block ends well; and a check to call meanwhile."""
+    """Write an HDF5 file under a temporary name, and rename it if the block ends without an error."""
     passing = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{uuid.uuid4().hex[:8]}.part")
     safe: _SafeFile | None = None
     try:
@@ -247,7 +247,9 @@ def _write(
 
 
 def _detector_shape(items: Mapping[str, Any], calibration: Calibration | None) -> Sequence[int] | None:
-    """Of the detector that peaks were found on: the calibrated cube's, or an image's (the cube may be the raw scan of a view)."""
+    """Return the shape of the detector that disks were found on: the calibrated cube's, or an image's (the cube may be the raw scan of a
+    view).
+    """
     for item in items.values():
         if isinstance(item, DataCube) and item.calibration is calibration:
             return item.detector_shape

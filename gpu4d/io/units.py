@@ -1,4 +1,4 @@
-"""Units as files write them, in the library's own: Å, 1/Å, mrad."""
+"""Convert units as files write them to those of the library: Å, 1/Å, mrad."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("gpu4d")
 
 
 def parse(units: str) -> tuple[str, float] | None:
-    """("length", Å), ("frequency", 1/Å) or ("angle", mrad) of one unit; None for pixels and what is not known.
+    """Return ("length", Å), ("frequency", 1/Å) or ("angle", mrad) of one unit; None for pixels and unknown units.
 
     Examples
     --------
@@ -41,13 +41,13 @@ def parse(units: str) -> tuple[str, float] | None:
 
 
 def scan_step(size: Any, units: str) -> float | None:
-    """A scan step in Å, or None."""
+    """Return a scan step in Å, or None."""
     known = parse(units)
     return float(size) * known[1] if known and known[0] == "length" and _positive(size) else None
 
 
 def detector_pixel(size: Any, units: str, energy: float | None) -> float | None:
-    """A detector pixel in 1/Å, or None; angles need the beam energy."""
+    """Return the size of a detector pixel in 1/Å, or None. Angles need the beam energy."""
     known = parse(units)
     if not known or not _positive(size) or known[0] == "length":
         return None

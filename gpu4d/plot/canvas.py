@@ -1,4 +1,4 @@
-"""What all pictures share: the figure, the panel with its colour bar, the scale bar, the axis marks."""
+"""Draw what all pictures share: the figure, the panel with its colour bar, the scale bar, the axis marks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STYLE = {
 
 
 def styled(draw: Any) -> Any:
-    """Decorator: draw with the library's fonts and lines, whatever the caller's matplotlib settings are."""
+    """Decorate a function so that it draws with the library's fonts and lines, whatever the caller's matplotlib settings are."""
     import functools
 
     @functools.wraps(draw)
@@ -53,7 +53,7 @@ def styled(draw: Any) -> Any:
 
 
 def figure(shape: tuple[int, int], rows: int = 1, columns: int = 1, legend: bool = False, below: float = 0.0) -> tuple[Figure, Any]:
-    """A figure of equal panels for images of `shape`, drawn by Agg; no window and no pyplot state is touched.
+    """Make a figure of equal panels for images of `shape`, drawn by Agg. No window opens and no pyplot state changes.
 
     `legend` adds a narrow panel on the right, `below` inches under everything.
     """
@@ -92,7 +92,7 @@ def save(picture: Figure, path: str | Path, dpi: int = 160) -> Path:
 
 
 def plane(data: Any, what: str) -> np.ndarray:
-    """A 2D float64 host array of anything that acts as an array."""
+    """Return a 2D float64 host array of anything that acts as an array."""
     host = np.asarray(data)
     if host.ndim != 2 or 0 in host.shape:
         raise InputError(f"{what} has shape {host.shape}, need one picture of two axes; take one plane of a stack")
@@ -102,7 +102,7 @@ def plane(data: Any, what: str) -> np.ndarray:
 
 
 def robust_range(values: np.ndarray, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
-    """Colour limits from percentiles of the finite values; never of zero width."""
+    """Return colour limits from percentiles of the finite values. They never have zero width."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return 0.0, 1.0
@@ -116,7 +116,7 @@ def robust_range(values: np.ndarray, low: float = 0.5, high: float = 99.5) -> tu
 
 
 def symmetric_range(values: np.ndarray, percentile: float = 99.0) -> float:
-    """Half width of a diverging colour range: a percentile of |values|, and positive."""
+    """Return half the width of a diverging colour range: a percentile of |values|, and positive."""
     finite = np.abs(values[np.isfinite(values)])
     if finite.size == 0:
         return 1.0
@@ -126,7 +126,7 @@ def symmetric_range(values: np.ndarray, percentile: float = 99.0) -> float:
 def show(
     ax: Axes, values: np.ndarray, title: str, units: str, cmap: str, limits: tuple[float, float], bar: bool = True, norm: Any = None
 ) -> Any:
-    """One image in a panel: x down, y right, grey where there is no value, colour bar with units."""
+    """Draw one image in a panel: x down, y right, grey where there is no value, colour bar with units."""
     from matplotlib import colormaps
 
     colours = colormaps[cmap].with_extremes(bad=NO_VALUE)
@@ -148,14 +148,14 @@ def show(
 
 
 def frame(ax: Axes, title: str) -> None:
-    """Title on the left, no ticks: the scale bar and the axis marks say what is where."""
+    """Write the title on the left and remove ticks: the scale bar and the axis marks replace them."""
     ax.set_title(title, loc="left", pad=7)
     ax.set_xticks([])
     ax.set_yticks([])
 
 
 def nice_length(extent: float) -> float:
-    """1, 2 or 5 times a power of ten, near a quarter of `extent`.
+    """Return 1, 2 or 5 times a power of ten, near a quarter of `extent`.
 
     Examples
     --------
@@ -168,7 +168,7 @@ def nice_length(extent: float) -> float:
 
 
 def length_label(length: float, units: str) -> str:
-    """A length for people: Å up to 10, then nm and µm; 1/Å as Å⁻¹."""
+    """Write a length for people: Å up to 10, then nm and µm; 1/Å as Å⁻¹."""
     if units == "Å":
         for factor, name in ((1e4, "µm"), (10.0, "nm")):
             if length >= factor * (1 - 1e-9):
@@ -177,7 +177,7 @@ def length_label(length: float, units: str) -> str:
 
 
 def scale_bar(ax: Axes, shape: tuple[int, int], pixel_size: float, units: str) -> None:
-    """A bar of a round length under the image, where it hides no data."""
+    """Draw a bar of a round length under the image, where it hides no data."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     length = nice_length(shape[1] * pixel_size)
@@ -188,13 +188,13 @@ def scale_bar(ax: Axes, shape: tuple[int, int], pixel_size: float, units: str) -
 
 
 def axis_marks(ax: Axes, names: tuple[str, str] = ("x", "y")) -> None:
-    """Which way the axes run: the first down, the second right; drawn outside the image, under its right end."""
+    """Draw how the axes run (first down, second right), outside the image, under its right end."""
     arrow(ax, (-30, -6), (-30, -21), names[0], MUTED, ha="center", va="top")
     arrow(ax, (-30, -6), (-13, -6), names[1], MUTED, ha="left", va="center")
 
 
 def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], label: str, color: str, **text: Any) -> None:
-    """A labelled arrow between offsets, in points (right, up), from the lower right corner of a panel."""
+    """Draw a labelled arrow between offsets, in points (right, up), from the lower right corner of a panel."""
     from matplotlib.transforms import ScaledTranslation
 
     tail, tip = (ax.transAxes + ScaledTranslation(x / 72, y / 72, ax.figure.dpi_scale_trans) for x, y in (start, end))

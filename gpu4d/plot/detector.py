@@ -1,4 +1,4 @@
-"""Pictures on the detector: a pattern, its Bragg disks, the Bragg vector map."""
+"""Draw pictures on the detector: a pattern, its Bragg disks, the Bragg vector map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpu4d.plot.maps import pixel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# reason: (colour, marker, what the legend says); shapes differ too, for those who do not see the colours
+# reason: (colour, marker, text of the legend); markers differ too, for readers who cannot tell the colours apart
 REASONS: dict[str, tuple[str, str, str]] = {
     "accepted": ("#2ee6a8", "o", "accepted"),
     "edge": ("#9aa7b5", "s", "too near the edge"),
@@ -39,7 +39,7 @@ def diffraction(
     circles: Sequence[tuple[float, float, float, str]] = (),
     cmap: str = "inferno",
 ) -> Figure:
-    """A detector image on a scale that shows weak and strong at once.
+    """Draw a detector image on a scale that shows weak and strong features at once.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def disks(
     pixel_units: str | None = None,
     power: float = 0.3,
 ) -> Figure:
-    """A pattern with every correlation maximum: what was accepted, and why each of the others was not.
+    """Draw a pattern with every correlation maximum: the accepted ones, and for each of the others why it was rejected.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def bragg_vector_map(
     pixel_size: float | None = None,
     pixel_units: str | None = None,
 ) -> Figure:
-    """All Bragg vectors of a scan in one image, with the lattice vectors g₁, g₂ drawn from the origin.
+    """Draw all Bragg vectors of a scan in one image, with the lattice vectors g₁, g₂ drawn from the origin.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def _vector(ax: Any, start: np.ndarray, g: np.ndarray, label: str, color: str) -
 
 
 def _pattern(ax: Any, values: np.ndarray, title: str, units: str, scale: str, power: float, cmap: str, bar: bool = True) -> None:
-    """An intensity image on a linear, power or logarithmic colour scale."""
+    """Draw an intensity image on a linear, power or logarithmic colour scale."""
     from matplotlib.colors import LogNorm, PowerNorm
 
     if scale not in ("power", "log", "linear"):
@@ -208,7 +208,7 @@ def _circles(ax: Any, circles: Sequence[tuple[float, float, float, str]]) -> Non
 
 
 def _dark_keys(legend: Any) -> None:
-    """A dark ground behind legend keys whose bright colours are chosen for dark images."""
+    """Put a dark ground behind legend keys whose bright colours are chosen for dark images."""
     legend.set_frame_on(True)
     box = legend.get_frame()
     box.set(facecolor="#23282f", edgecolor="none", alpha=0.82)

@@ -1,4 +1,4 @@
-"""Pictures over scan positions: an image, the four maps of a strain tensor, a histogram."""
+"""Draw pictures over scan positions: an image, the four maps of a strain tensor, a histogram."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def image(
     symmetric: bool = False,
     axes: tuple[str, str] = ("x", "y"),
 ) -> Figure:
-    """A map with its colour bar, scale bar and axis marks.
+    """Draw a map with its colour bar, scale bar and axis marks.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def image(
 
 @canvas.styled
 def strain(result: Any, title: str = "Strain", *, pixel_size: float | None = None, pixel_units: str | None = None) -> Figure:
-    """The four maps of a strain tensor with one common range, and the tensor's axes drawn beside every map.
+    """Draw the four maps of a strain tensor with one common range, and the tensor's axes beside every map.
 
     Parameters
     ----------
@@ -106,13 +106,13 @@ def strain(result: Any, title: str = "Strain", *, pixel_size: float | None = Non
 
 
 def tensor_axes(result: Any) -> tuple[str, float]:
-    """Which axes a strain tensor refers to, "scan" or "detector", and their rotation in radians, positive from x to y."""
+    """Return which axes a strain tensor refers to, "scan" or "detector", and their rotation in radians, positive from x to y."""
     axes = getattr(result, "axes", None)
     return str(getattr(axes, "frame", "detector")), float(getattr(axes, "angle", 0.0))
 
 
 def axes_text(frame_of: str, angle: float) -> tuple[str, str]:
-    """What is said about the tensor's axes under the picture, and its colour."""
+    """Return the text on the tensor's axes under the picture, and its colour."""
     turned = f", turned by {math.degrees(angle):.1f}° from x towards y" if angle else ""
     if frame_of == "scan":
         return f"x, y of the tensor: the scan's axes (x down, y right){turned}. Tension is positive.", canvas.MUTED
@@ -124,7 +124,7 @@ def axes_text(frame_of: str, angle: float) -> tuple[str, str]:
 
 
 def _draw_tensor_axes(ax: Any, frame_of: str, angle: float) -> None:
-    """Arrows of the tensor's x and y: solid along the picture's axes, or marked as detector axes."""
+    """Draw arrows of the tensor's x and y: solid along the picture's axes, or marked as detector axes."""
     color = canvas.INK if frame_of == "scan" else WARNING
     names = ("x", "y") if frame_of == "scan" else ("q$_x$", "q$_y$")
     origin, length = (-36.0, -7.0) if abs(angle) < 0.02 else (-30.0, -20.0), 15.0
@@ -136,7 +136,7 @@ def _draw_tensor_axes(ax: Any, frame_of: str, angle: float) -> None:
 
 
 def nice_range(half: float) -> float:
-    """The next 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8 × 10ⁿ at or above `half`.
+    """Return the next 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8 × 10ⁿ at or above `half`.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def histogram(
     bins: int | None = None,
     ylabel: str = "positions",
 ) -> Figure:
-    """How often each value occurs; whole numbers get one bar each.
+    """Draw how often each value occurs. Whole numbers get one bar each.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def histogram(
 
 
 def pixel(data: Any, size: float | None, units: str | None) -> tuple[float, str]:
-    """Pixel size and its units: as given, else as the slice says, else pixels."""
+    """Return the pixel size and its units: as given, else as the slice says, else pixels."""
     if size is not None:
         return float(size), units or "px"
     return float(getattr(data, "pixel_size", 1.0) or 1.0), getattr(data, "pixel_units", "px") or "px"

@@ -1,4 +1,4 @@
-"""Vector fields over scan positions: direction as hue, length as lightness, with the wheel that says which is which."""
+"""Draw vector fields over scan positions: direction as hue, length as lightness, with a colour wheel as legend."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def vectors(
     pixel_units: str | None = None,
     limit: float | None = None,
 ) -> Figure:
-    """A vector field in colours: hue is the direction, lightness the length.
+    """Draw a vector field in colours: hue is the direction, lightness the length.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def vectors(
 
 
 def com(data: Any, title: str = "Centre of mass", *, remove_mean: bool = True, units: str | None = None, **options: Any) -> Figure:
-    """A centre-of-mass field (2, Rx, Ry) as colours; options as in `vectors`.
+    """Draw a centre-of-mass field (2, Rx, Ry) in colours; options as in `vectors`.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def com(data: Any, title: str = "Centre of mass", *, remove_mean: bool = True, u
 
 
 def direction_colors(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
-    """sRGB colours (..., 3) of vectors: equal lengths look equally light in every direction (Oklab, Ottosson 2020).
+    """Return sRGB colours (..., 3) of vectors. Equal lengths look equally light in every direction (Oklab, Ottosson 2020).
 
     A zero vector is near black; NaN is the grey of missing values.
     """
@@ -106,7 +106,7 @@ def direction_colors(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
 
 
 def _wheel(ax: Any, limit: float, units: str) -> None:
-    """The legend: directions as they lie in the picture, and the length that has the full colour."""
+    """Draw the legend: directions as they lie in the picture, and the length that has the full colour."""
     n = 161
     x, y = np.meshgrid(np.linspace(-1, 1, n), np.linspace(-1, 1, n), indexing="ij")
     inside = np.hypot(x, y) <= 1

@@ -197,7 +197,7 @@ def bright_field_stacks(
             yield part, arrays.namespace(found).reshape(found, (part.stop - part.start, rx, ry))
         return
     place = processors_for(cube, sweep_options.get("device", "auto"))[0]
-    there = place[0].copies and len(place) == 1  # on a device: the stack is made there, and stays for who works on it
+    there = place[0].copies and len(place) == 1  # on a device: the stack is made there and stays there
     free = place[0].free_memory() if there else available_memory()
     budget = parse_memory(memory) if memory is not None else free // 2 if there else default_budget()
     each = rx * ry * itemsize(cube.dtype) * (4 if there else 2)  # of four, two are the sweep's, one is in scan order, one for the work

@@ -1,4 +1,4 @@
-"""Seeded scans whose truth is known: they feed the demo, the tests and the benchmarks."""
+"""Simulate scans whose truth is known, with a seed. The demo, the tests and the benchmarks use them."""
 
 from gpu4d.simulate.bragg import bragg_scan
 from gpu4d.simulate.phase_object import phase_object_scan

@@ -1,4 +1,4 @@
-"""A scan of Bragg disks on a strained lattice."""
+"""Simulate a scan of Bragg disks on a strained lattice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gpu4d.errors import InputError
 from gpu4d.simulate.deformation import Deformation, deformation_gradient, finite_strain
 from gpu4d.simulate.simulated import Simulated, count_dtype, plane_shape
 
-ABSORPTION = 0.4  # the direct beam goes with exp(-ABSORPTION (thickness - 1)): vacuum is 1.5 times brighter than the mean foil
-FLOOR = 0.002  # of the direct beam: even background on the detector, in vacuum too
+ABSORPTION = 0.4  # the direct beam is proportional to exp(-ABSORPTION (thickness - 1)): vacuum is 1.5 times brighter than the mean foil
+FLOOR = 0.002  # share of the direct beam: an even background on the detector, also in vacuum
 
 
 def bragg_scan(
@@ -44,7 +44,7 @@ def bragg_scan(
     noise: bool = True,
     seed: int = 0,
 ) -> Simulated:
-    """A 4D-STEM scan of convergent-beam disks whose positions, amplitudes and strain are known.
+    """Simulate a 4D-STEM scan of convergent-beam disks whose positions, amplitudes and strain are known.
 
     Every pattern is the sum of disks of logistic edge, 1 / (1 + exp(4 (r - radius) / edge)), at origin + g, a Gaussian
     background and Poisson noise. The lattice deforms as g = F⁻ᵀ g_ref with F the deformation gradient of the crystal.
@@ -144,7 +144,7 @@ def bragg_scan(
 
 
 def soft_disk(shape: tuple[int, int], center: tuple[float, float], radius: float, edge: float) -> np.ndarray:
-    """A disk of height 1 with a logistic edge, 1 / (1 + exp(4 (r - radius) / edge)), (Qx, Qy) float64."""
+    """Return a disk of height 1 with a logistic edge, 1 / (1 + exp(4 (r - radius) / edge)), (Qx, Qy) float64."""
     x, y = (np.arange(n) - c for n, c in zip(shape, center))
     return _profile(np.sqrt(x[:, None] ** 2 + y**2), radius, edge)
 
@@ -171,7 +171,7 @@ class _Scene:
         self.half = int(np.ceil(self.radius + 6 * self.edge)) + 1  # the logistic is 4e-11 there
 
     def pattern(self, rx: int, ry: int, positions: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
-        """Expected pattern in units of the direct disk; disks that cross the detector's border are cut there."""
+        """Return the expected pattern in units of the direct disk. Disks that cross the border of the detector are cut there."""
         out = self.background[rx, ry] * self.diffuse + FLOOR
         for (qx, qy), amplitude in zip(positions[amplitudes > 0], amplitudes[amplitudes > 0]):
             xs, ys = (slice(max(round(q) - self.half, 0), min(round(q) + self.half + 1, n)) for q, n in zip((qx, qy), self.shape))
@@ -191,7 +191,7 @@ def _check(positive: dict[str, float], vacuum_rows: int, scan_shape: tuple[int, 
 
 
 def _reference(spacing: float, angle: float, g1: tuple[float, float] | None, g2: tuple[float, float] | None) -> np.ndarray:
-    """Reference vectors g1, g2 as rows, detector pixels."""
+    """Return reference vectors g1, g2 as rows, detector pixels."""
     if (g1 is None) != (g2 is None):
         raise InputError("g1 and g2 belong together: give both, or spacing and angle")
     if g1 is not None and g2 is not None:
@@ -205,7 +205,7 @@ def _reference(spacing: float, angle: float, g1: tuple[float, float] | None, g2:
 
 
 def _reflections(reference: np.ndarray, reach: float) -> np.ndarray:
-    """Indices (N, 2) with |h g1 + k g2| ≤ reach |g1|, the direct beam among them."""
+    """Return indices (N, 2) with |h g1 + k g2| ≤ reach |g1|, including the direct beam."""
     limit = reach * np.linalg.norm(reference[0])
     most = int(np.ceil(limit * np.abs(np.linalg.inv(reference)).sum(0).max())) + 1
     h, k = np.meshgrid(*(np.arange(-most, most + 1),) * 2, indexing="ij")
@@ -214,7 +214,7 @@ def _reflections(reference: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _origin(scan_shape: tuple[int, int], detector_shape: tuple[int, int], descan: float) -> np.ndarray:
-    """Direct beam (Rx, Ry, 2): a plane, a little off the detector's centre."""
+    """Return positions of the direct beam (Rx, Ry, 2): a plane, slightly off the centre of the detector."""
     u, v = np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in scan_shape), indexing="ij")
     cx, cy = (n // 2 for n in detector_shape)
     return np.stack([cx + 0.3 + descan * (u - 0.27 * v), cy - 0.2 + descan * (0.33 * u + v)], -1)
@@ -228,7 +228,7 @@ def _lattice(F: np.ndarray, g: np.ndarray, rotation: float, transpose: bool) -> 
 
 
 def _thickness(scan_shape: tuple[int, int], variation: float, rng: np.random.Generator) -> np.ndarray:
-    """Relative thickness (Rx, Ry), about 1: a wedge and long waves of random phase."""
+    """Return relative thickness (Rx, Ry), about 1: a wedge and long waves of random phase."""
     u, v = np.meshgrid(*(np.linspace(0, 1, n) for n in scan_shape), indexing="ij")
     phases = rng.uniform(0, 2 * np.pi, 3)
     waves = sum(np.cos(2 * np.pi * (h * u + k * v) + p) for (h, k), p in zip(((1, 1), (2, -1), (1, 3)), phases))
@@ -236,7 +236,7 @@ def _thickness(scan_shape: tuple[int, int], variation: float, rng: np.random.Gen
 
 
 def _amplitudes(hk: np.ndarray, thickness: np.ndarray, inclusion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Disk heights (Rx, Ry, N) relative to the direct beam of the mean foil; a second phase diffracts less."""
+    """Return disk heights (Rx, Ry, N) relative to the direct beam of the mean foil. A second phase diffracts less."""
     order = (hk**2).sum(1)
     direct = order == 0
     base = np.where(direct, 1.0, 0.45 * np.exp(-0.12 * order))

@@ -1,4 +1,4 @@
-"""Deformation gradients F of a lattice over a scan, and the strain they stand for."""
+"""Make deformation gradients F of a lattice over a scan, and compute their strain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Deformation = str | Callable[[np.ndarray, np.ndarray], np.ndarray] | None
 
 
 def deformation_gradient(kind: Deformation, scan_shape: tuple[int, int], size: float) -> tuple[np.ndarray, np.ndarray]:
-    """F at every scan position, and where the second phase lies.
+    """Return F at every scan position, and where the second phase lies.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def deformation_gradient(kind: Deformation, scan_shape: tuple[int, int], size: f
 
 
 def _smooth(x: np.ndarray, y: np.ndarray, size: float) -> np.ndarray:
-    """Waves in every component, one period over the scan, and a rotation that grows along the diagonal."""
+    """Make waves in every component, with one period over the scan, and a rotation that grows along the diagonal."""
     u, v = (c / max(c.max(), 1.0) for c in (x, y))
     exx = size * np.sin(2 * np.pi * u)
     eyy = -0.75 * size * np.cos(2 * np.pi * v)
@@ -54,7 +54,7 @@ def _smooth(x: np.ndarray, y: np.ndarray, size: float) -> np.ndarray:
 
 
 def _inclusion(x: np.ndarray, y: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
-    """A cylinder of larger lattice spacing, coherent with an elastic matrix that bends across the scan.
+    """Make a cylinder of larger lattice spacing, coherent with an elastic matrix that bends across the scan.
 
     With radius a and misfit e, u = e r inside and u = e a² r / |r|² outside (plane strain, no volume change outside): the
     displacement is continuous, the radial strain jumps from +e to -e at the wall.
@@ -85,7 +85,7 @@ def rotation_matrix(angle: np.ndarray | float) -> np.ndarray:
 
 
 def finite_strain(F: np.ndarray) -> dict[str, np.ndarray]:
-    """Strain U - 1 and rotation of F = R U (polar decomposition), with the library's signs.
+    """Return strain U - 1 and rotation of F = R U (polar decomposition), with the signs of the library.
 
     Returns
     -------

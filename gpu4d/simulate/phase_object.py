@@ -1,4 +1,4 @@
-"""A scan of a thin phase object with a convergent probe."""
+"""Simulate a scan of a thin phase object with a convergent probe."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def phase_object_scan(
     descan: float = 0.0,
     seed: int = 0,
 ) -> Simulated:
-    """A 4D-STEM scan of a thin object: I(q) = |F{ψ₀(r - R) exp(iφ(r))}|², with Poisson noise at a dose.
+    """Simulate a 4D-STEM scan of a thin object: I(q) = |F{ψ₀(r - R) exp(iφ(r))}|², with Poisson noise at a dose.
 
     The cell is periodic and square; its side fixes the detector pixel, 1 / side. Positions between the samples of the object
     are reached by Fourier interpolation of φ, so the centre of mass is (∇φ ⊗ |ψ₀|²) / 2π to the accuracy of the band limit.
@@ -99,7 +99,7 @@ def phase_object_scan(
     largest = vacuum.max() * (electrons or 1.0) * 4
     data = np.empty((*scan_shape, *detector_shape), np.float32 if electrons is None else count_dtype(largest))
     spectrum, shift = fft.fft2(phase), _shifter(n, side)
-    centred = np.roll(wave, (n // 2, n // 2), (0, 1))  # the probe stands still, away from the cell's border: the object moves
+    centred = np.roll(wave, (n // 2, n // 2), (0, 1))  # the probe stays away from the border of the cell, and the object moves
     ramp = (np.arange(n) - n // 2) / n
     for rx in range(scan_shape[0]):
         moved = fft.ifft2(spectrum * shift(positions[rx] - side / 2)).real
@@ -127,7 +127,7 @@ def _check(side: float, semiangle: float, energy: float, detector: tuple[int, in
 
 
 def _object(kind: PhaseObject, n: int, side: float, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """φ (n, n) over the cell, radians."""
+    """Return φ (n, n) over the cell, radians."""
     x, y = np.meshgrid(np.arange(n) * side / n, np.arange(n) * side / n, indexing="ij")
     if isinstance(kind, np.ndarray) or callable(kind):
         phase = np.asarray(kind(x, y) if callable(kind) else kind, dtype=float)
@@ -142,7 +142,7 @@ def _object(kind: PhaseObject, n: int, side: float, strength: float, rng: np.ran
 
 
 def _atoms(x: np.ndarray, y: np.ndarray, side: float) -> np.ndarray:
-    """Two elements on a centred lattice of about 3.2 Å, one light atom missing."""
+    """Place two elements on a centred lattice of about 3.2 Å, with one light atom missing."""
     cells = max(2, round(side / 3.2))
     pitch = side / cells
     phase = np.zeros_like(x)
@@ -155,7 +155,7 @@ def _atoms(x: np.ndarray, y: np.ndarray, side: float) -> np.ndarray:
 
 
 def _particles(x: np.ndarray, y: np.ndarray, side: float, rng: np.random.Generator) -> np.ndarray:
-    """Sparse soft particles of random size."""
+    """Place sparse soft particles of random size."""
     phase = np.zeros_like(x)
     for _ in range(9):
         cx, cy = rng.uniform(0, side, 2)
@@ -164,13 +164,13 @@ def _particles(x: np.ndarray, y: np.ndarray, side: float, rng: np.random.Generat
 
 
 def _blob(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sigma: float, side: float) -> np.ndarray:
-    """A Gaussian of height 1, repeated with the cell."""
+    """Return a Gaussian of height 1, repeated with the cell."""
     dx, dy = ((c - c0 + side / 2) % side - side / 2 for c, c0 in ((x, cx), (y, cy)))
     return np.exp(-(dx * dx + dy * dy) / (2 * sigma * sigma))
 
 
 def _probe(n: int, side: float, energy: float, semiangle: float, defocus: float) -> np.ndarray:
-    """ψ₀ (n, n) at the corner, Σ|F{ψ₀}|² = 1: a round aperture and exp(-iχ), χ = π λ k² C10."""
+    """Return ψ₀ (n, n) with its centre in the corner, Σ|F{ψ₀}|² = 1: a round aperture and exp(-iχ), χ = π λ k² C10."""
     k = fft.frequencies(n, side / n)
     k2 = k[:, None] ** 2 + k**2
     aperture = np.clip((physics.angle_to_frequency(semiangle, energy) - np.sqrt(k2)) * side + 0.5, 0.0, 1.0)
@@ -185,7 +185,7 @@ def _positions(scan_shape: tuple[int, int], step: float, side: float, rotation: 
 
 
 def _tilt(scan_shape: tuple[int, int], descan: float) -> np.ndarray:
-    """Shift of the patterns (Rx, Ry, 2), detector pixels."""
+    """Return the shift of the patterns (Rx, Ry, 2), detector pixels."""
     u, v = np.meshgrid(*(np.linspace(-1, 1, m) if m > 1 else np.zeros(1) for m in scan_shape), indexing="ij")
     return descan * np.stack([u - 0.4 * v, 0.5 * u + v], -1)
 
@@ -201,7 +201,7 @@ def _shifter(n: int, side: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _far_field_view(n: int, detector: tuple[int, int]) -> tuple[Any, Any]:
-    """Index that takes a corner-centred (n, n) far field to the detector, direct beam at Q // 2."""
+    """Return the index that takes a corner-centred (n, n) far field to the detector, direct beam at Q // 2."""
     x, y = ((np.arange(m) - m // 2) % n for m in detector)
     return x[:, None], y[None, :]
 
@@ -209,7 +209,7 @@ def _far_field_view(n: int, detector: tuple[int, int]) -> tuple[Any, Any]:
 def _truth(
     phase: np.ndarray, wave: np.ndarray, positions: np.ndarray, side: float, rotation: float, transpose: bool
 ) -> dict[str, np.ndarray]:
-    """Phase, convolved phase and its gradient at the probe positions, by Fourier interpolation."""
+    """Return phase, convolved phase and its gradient at the probe positions, by Fourier interpolation."""
     n = len(phase)
     k = fft.frequencies(n, side / n)
     intensity = np.abs(wave) ** 2 / (np.abs(wave) ** 2).sum()

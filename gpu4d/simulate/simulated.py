@@ -1,4 +1,4 @@
-"""What every simulation returns."""
+"""Define what every simulation returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu4d.errors import InputError
 
 @dataclass
 class Simulated:
-    """A simulated scan and everything the simulator knew.
+    """A simulated scan, and the truth that the simulation knows.
 
     Attributes
     ----------
@@ -31,12 +31,12 @@ class Simulated:
 
 
 def plane_shape(shape: tuple[int, int], name: str) -> tuple[int, int]:
-    """A checked (x, y) shape."""
+    """Return an (x, y) shape after checking it."""
     if len(shape) != 2 or any(int(n) != n or n < 1 for n in shape):
         raise InputError(f"{name}={shape!r}: need two positive whole numbers (x, y)")
     return int(shape[0]), int(shape[1])
 
 
 def count_dtype(largest: float) -> type[np.unsignedinteger]:
-    """uint16 as detectors write it, wider where Poisson counts of mean `largest` would not fit."""
+    """Return uint16, as detectors write it, or a wider type if Poisson counts of mean `largest` would not fit."""
     return np.uint16 if largest + 10 * largest**0.5 + 20 < 65536 else np.uint32

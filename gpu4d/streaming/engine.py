@@ -45,8 +45,8 @@ def sweep(
 
     The scan is cut along the file's own layout; memory, workers and the number of devices decide only how much of it is under way at a
     time, so that results do not depend on them, to the last bit; those of CPU and GPU agree to rounding, in integers exactly. Reading,
-    copying to a device and computing go on at the same time (docs/streaming.md). Running out of memory on the way makes the steps
-    smaller, not the sweep fail.
+    copying to a device and computing go on at the same time (docs/explanation/streaming.md). Running out of memory on the way makes
+    the steps smaller, not the sweep fail.
 
     Parameters
     ----------

@@ -74,8 +74,8 @@ class Reduction(Protocol):
     `update` is called from several threads at once, each with frames of row blocks of its own. Per-position results
     may be written straight to their places; sums across frames go through `BlockSums`.
 
-    An `update` takes all of its frames or, where it raises MemoryError, none: the sweep frees memory and brings them again, in smaller
-    updates. For the same reason everything that can run out of memory comes before the first change of its own state.
+    `update` must be all-or-nothing. If it raises MemoryError its state must be unchanged, because the sweep frees memory and calls it
+    again with fewer frames. Allocate memory before you change state.
 
     `PerPositionReduction` and `SumReduction` are bases that leave three methods to write: `bytes_needed`, `update` and `finish`. What a
     reduction may be able to do beyond this has protocols of its own, asked after `start`: `ChoosesTiles`, `Joinable`, `SparsePixels` and

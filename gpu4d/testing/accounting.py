@@ -66,7 +66,7 @@ class AccountingProcessor:
     counts : Counter
         Calls of every operation; bytes as "bytes copied", "bytes read".
     faults : list of str
-        Every race and misuse, whoever caught the AssertionError.
+        Every race and misuse, also if the AssertionError was caught.
     over : float
         Virtual seconds at which the last closed workspace ended; the next one begins there.
     workspaces : list of AccountingWorkspace

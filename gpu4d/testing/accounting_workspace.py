@@ -272,7 +272,7 @@ class AccountingBuffer:
         self.freed = False
         if workspace.processor.moves_bytes:
             self.bytes = np.full(nbytes, FRESH, dtype=np.uint8)
-        else:  # read-only pages that nobody touches are never there, however many
+        else:  # read-only pages that are never touched take no memory, however many
             pages = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
             self.bytes = np.frombuffer(pages, dtype=np.uint8, count=nbytes)
         workspace.owners[id(self.bytes)] = self
@@ -314,7 +314,7 @@ class AccountingBuffer:
     def give_back(self) -> None:
         self.freed = True
         if self.workspace.processor.moves_bytes:
-            self.bytes.fill(FREED)  # seen by whoever kept a view
+            self.bytes.fill(FREED)  # a view that was kept shows it
         self.bytes = self.bytes[:0].copy()
         self.workspace._buffers.remove(self)
         self.workspace.give(self.nbytes, self.kind)
@@ -361,7 +361,7 @@ class AccountingEvent:
 
 
 class AccountingPending:
-    """The answer of a reader's job; whoever takes it knows that the job has ended."""
+    """The result of a reader's job. Taking it orders the caller after the end of the job."""
 
     def __init__(self, workspace: AccountingWorkspace, job: Actor):
         self.workspace, self.job = workspace, job

@@ -1,4 +1,4 @@
-"""Who knows what has happened: actors with vector clocks, and the accesses to memory that they do or do not put in order.
+"""Order events with vector clocks: actors, and the memory accesses that they do or do not put in order.
 
 An **actor** does one thing after another: the host, a job of a reader, a stream. What it has done up to a point is a **moment**, which
 others can wait for (an event, the end of a job, a call that puts work into a stream). A moment holds, for every actor, the number of

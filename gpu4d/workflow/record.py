@@ -1,4 +1,4 @@
-"""What a run writes down while it works: stages with times, decisions with reasons, gates, warnings, key figures."""
+"""Keep what a run records while it works: stages with times, decisions with reasons, gates, warnings, key figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 
 class Watcher(Protocol):
-    """Somebody who is told how a run gets on: a terminal, a notebook, nobody."""
+    """Receives the progress of a run: a terminal, a notebook, or nothing."""
 
     def begin(self, stage: str) -> None: ...
     def advance(self, done: int, total: int) -> None: ...
@@ -20,7 +20,7 @@ class Watcher(Protocol):
 
 
 class Nobody:
-    """A watcher that does not look."""
+    """A watcher that ignores what it receives."""
 
     def begin(self, stage: str) -> None:
         pass
@@ -63,7 +63,7 @@ class Gate:
 
 @dataclass
 class Record:
-    """The memory of a run; everything in it goes into the report and the result file."""
+    """Everything a run records; all of it goes into the report and the result file."""
 
     watcher: Watcher = field(default_factory=Nobody)
     stages: list[Stage] = field(default_factory=list)

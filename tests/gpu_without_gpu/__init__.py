@@ -5,7 +5,7 @@
 CuPy's own compiled code runs as it is. What it calls below itself is replaced: the CUDA runtime, which CuPy links statically, by jumps
 written into its functions; the driver and the libraries by C of this folder and NumPy; NVRTC by g++. So wrong calls of CuPy, wrong types,
 launches beyond a device's limits, copies outside of blocks and leaks are found, and launches, waits, copies and allocations are counted.
-Streams run at once and in order: of overlap, of races between streams and of speed it says nothing. docs/kernels.md has more.
+Streams run at once and in order: of overlap, of races between streams and of speed it says nothing. docs/reference/kernels.md has more.
 
 From Python: `activate()` before CuPy is imported; then `counting()`, `counts()`, `memory()`, `set_memory(nbytes)`, `lose_device(code)`,
 `take_complaints()`. Importing this package changes nothing by itself, so that a test may ask `active()` on a machine with a GPU.

@@ -45,7 +45,7 @@ def why_not() -> str | None:
         return f"{DISTRIBUTION} is not installed: pip install '{DISTRIBUTION}=={TRIED[-1]}.*'"
     if int(version.partition(".")[0]) not in TRIED:
         accepted = " or ".join(f"{major}.x" for major in TRIED)
-        return f"it has been tried with CuPy {accepted}, {version} is installed: see docs/kernels.md for what to do"
+        return f"it has been tried with CuPy {accepted}, {version} is installed: see docs/reference/kernels.md for what to do"
     return None
 
 

@@ -37,7 +37,7 @@ def replace_nvrtc() -> None:
         return module
 
     if not hasattr(compiler, "_compile_module_with_cache"):
-        raise RuntimeError("this CuPy has no cupy.cuda.compiler._compile_module_with_cache: see docs/kernels.md")
+        raise RuntimeError("this CuPy has no cupy.cuda.compiler._compile_module_with_cache: see docs/reference/kernels.md")
     compiler._compile_module_with_cache = compile_with_gxx
 
 

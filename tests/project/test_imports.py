@@ -8,7 +8,7 @@ import pytest
 
 # From the bottom to the top; rooms of one line do not import each other.
 FLOORS = (
-    ("sizes", "_version"),
+    ("sizes", "_version", "deprecation"),
     ("errors",),
     ("physics",),
     ("arrays",),

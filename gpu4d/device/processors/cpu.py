@@ -1,4 +1,4 @@
-"""The CPU as a processor of the sweep: its memory is the host's, its copies are reads, its streams are never behind."""
+"""Run sweeps on the CPU: its memory is the host's, a copy is a read, and a stream never lags behind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CpuProcessor:
 
 
 class CpuWorkspace:
-    """Host memory and reader threads of one sweep; work is done when the call that asks for it returns."""
+    """Host memory and reader threads of one sweep. Work is done when the call that asks for it returns."""
 
     def __init__(self, cap: int, readers: int, timeline: Any = None):
         self._device, self._pinned = Account("memory", cap), Account("staging memory", cap)
@@ -83,7 +83,7 @@ class CpuWorkspace:
         return time.perf_counter()
 
     def trim(self) -> None:
-        """Freed host memory has gone back already."""
+        """Do nothing: freed host memory has gone back already."""
 
     def close(self) -> None:
         self._readers.close()
@@ -92,7 +92,7 @@ class CpuWorkspace:
 
 
 class Done:
-    """Stream and event of a device that is never behind."""
+    """Stream and event of the CPU, where all submitted work is done at once."""
 
     def record(self) -> Done:
         return self
@@ -105,14 +105,14 @@ class Done:
 
 
 def page(nbytes: int) -> np.ndarray:
-    """Bytes of pageable memory."""
-    if nbytes > available_memory():  # the system would hand out pages that it does not have, and end the process later
+    """Allocate pageable memory."""
+    if nbytes > available_memory():  # Linux would grant more than it has, and kill the process when the pages are touched
         raise MemoryError(f"{format_bytes(nbytes)} of host memory asked for, {format_bytes(available_memory())} is free")
     return np.empty(nbytes, dtype=np.uint8)
 
 
 class Account:
-    """Bytes that the buffers of a workspace hold of one kind of memory, against a cap."""
+    """Count the bytes that buffers of a workspace hold of one kind of memory, and refuse more than a cap."""
 
     def __init__(self, kind: str, cap: int):
         self.kind, self.cap, self.held, self.peak = kind, int(cap), 0, 0
@@ -128,7 +128,7 @@ class Account:
             self.held += nbytes
 
     def enter(self, buffer: HostBuffer) -> None:
-        """A buffer whose bytes were taken, now that it has them."""
+        """Register a buffer that has its bytes now."""
         with self.lock:
             self.buffers.add(buffer)
             self.peak = max(self.peak, self.held)
@@ -144,7 +144,7 @@ class Account:
 
 
 class HostBuffer:
-    """Bytes of host memory; `make` takes them from the system as anything that exports its bytes (PEP 3118)."""
+    """Bytes of host memory. `make` allocates them as any object that exports its bytes (PEP 3118)."""
 
     def __init__(self, account: Account, nbytes: int, make: Callable[[int], Any]):
         self.nbytes = int(nbytes)
@@ -159,7 +159,7 @@ class HostBuffer:
 
     @property
     def address(self) -> int:
-        """Of the first byte."""
+        """Address of the first byte."""
         return np.ndarray((self.nbytes,), np.uint8, buffer=self._bytes).ctypes.data
 
     def view(self, shape: tuple[int, ...], dtype: Any, offset: int = 0) -> np.ndarray:
@@ -175,7 +175,7 @@ class HostBuffer:
 
 
 class Readers:
-    """Threads that read ahead; none is started before there is something to read.
+    """Threads that read ahead. They start with the first read.
 
     On a timeline every thread is a track, "read 0", and a call appears under the name of its first argument.
     """
@@ -203,7 +203,7 @@ class Readers:
             self._timeline.span(f"read {thread_number()}", name, start, time.perf_counter())
 
     def close(self) -> None:
-        """Cancel what has not begun and wait for the rest."""
+        """Cancel reads that have not started, and wait for the rest."""
         with self._lock:
             self._closed, pool, self._pool = True, self._pool, None
         if pool is not None:
@@ -211,6 +211,6 @@ class Readers:
 
 
 def thread_number() -> int:
-    """Number of a worker thread, which ends its name; 0 for other threads."""
+    """Return the number at the end of a worker thread's name; 0 for other threads."""
     number = re.search(r"(\d+)$", threading.current_thread().name)
     return int(number.group(1)) if number else 0

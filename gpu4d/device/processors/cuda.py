@@ -1,15 +1,16 @@
-"""A CUDA device as a processor of the sweep, through CuPy: memory under a hard cap, streams and events, errors in our words.
+"""Run sweeps on a CUDA device through CuPy: memory under a hard cap, streams, events, and errors as our own types.
 
-Three kinds of memory, and why none is reused while the device still works on it:
+Three kinds of memory are used. No block is reused while the device still works on it:
 
-* Buffers of the ring come from cudaMalloc, beside the pool. Copy and compute streams both use them; a pool would hand a freed one
-  out again at once, ordered after the stream it was allocated in alone. They are freed after the streams have come to rest.
-* Arrays made in `computing`, work areas of FFT plans included, come from a private pool. CuPy's pools keep freed blocks apart by the
-  stream that was current when they were made, so that a block is reused in the order of that stream. A workspace has one compute
-  stream, and only it touches them; who reads a result on another stream waits for an event, or for `Stream.synchronize`, first.
-* Page-locked buffers are read by copies only. They are handed back after the streams have come to rest, too: to a store that keeps
-  some for the next sweep (`page_locked`).
-* Tables that launchers keep between updates (`tables`) are arrays of the pool, and go when memory runs short.
+* Buffers of the ring come from cudaMalloc, not from a pool. Copy and compute streams both use them, but a pool orders the reuse of a
+  block by one stream only. They are freed after all streams are idle.
+* Arrays made in `computing`, including work areas of FFT plans, come from a private pool. CuPy's pools keep freed blocks apart by the
+  stream that was current when they were made, so a block is reused in the order of that stream. A workspace has one compute stream,
+  and only that stream touches them. To read a result on another stream, wait for an event or for `Stream.synchronize` first.
+* Page-locked buffers are read by copies only. After all streams are idle they go to a store that keeps some for the next sweep
+  (`page_locked`).
+
+Tables that launchers keep between updates (`tables`) are arrays of the pool. They are dropped if memory runs short.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from gpu4d.errors import DeviceError
 
 log = logging.getLogger("gpu4d")
 
-TABLES_SHARE = 0.25  # of a sweep's memory: tables beyond it are made with every update
+TABLES_SHARE = 0.25  # share of a sweep's memory; tables that do not fit are made again with every update
 
-# What a lost device still holds: its destructors would raise, and nothing but the end of the process frees it.
+# Objects of a lost device. Their destructors would raise, and their memory is freed only when the process ends.
 _abandoned: list[Any] = []
 
 
 class CudaProcessor:
-    """One CUDA device. Describing it imports nothing and makes no context.
+    """One CUDA device. Creating this object imports nothing and makes no context.
 
-    A workspace is used from few threads: at best, one that only works for this device puts work in, because in a thread whose current
-    device is another one that has no context yet, this device becomes the current one for good.
+    Use a workspace from as few threads as possible, best from one thread for each device. If a thread's current device has no CUDA
+    context yet, gpu4d cannot switch back to it afterwards: the device of the workspace stays current.
     """
 
     copies: bool = True
@@ -52,7 +53,7 @@ class CudaProcessor:
 
     @property
     def link_rate(self) -> float | None:
-        """Of the card's slot as NVML names it, else of PCI Express 4.0 with 16 lanes."""
+        """Rate of the link to the host: of the card's slot as NVML reports it, else of PCI Express 4.0 with 16 lanes."""
         from gpu4d.device.choose import bus_ids, cuda_devices
         from gpu4d.device.nvml import Link, readings
 
@@ -60,7 +61,7 @@ class CudaProcessor:
         return ((link and link[0].max_link) or Link(4, 16)).rate
 
     def free_memory(self) -> int:
-        """Of the device, with what CuPy's own pool keeps for reuse: a workspace has it given back where it runs short."""
+        """Count free bytes of the device, including free blocks of CuPy's own pool, which a workspace reclaims when it needs them."""
         import cupy
 
         with in_our_words(self.name), current(self.index):
@@ -77,7 +78,7 @@ class CudaProcessor:
 
 
 class CudaWorkspace:
-    """What one sweep holds on a CUDA device."""
+    """Memory, streams and reader threads of one sweep on a CUDA device."""
 
     def __init__(self, processor: CudaProcessor, cap: int, readers: int, timeline: Any = None):
         self.name, self.index, self.lost = processor.name, processor.index, False
@@ -85,7 +86,7 @@ class CudaWorkspace:
         self._readers = Readers(readers, timeline)
         self._streams: dict[str, CudaStream] = {}
         self._buffers: set[DeviceBuffer] = set()
-        self._plans: dict[int, Any] = {}  # caches of FFT plans, one of every thread that computed
+        self._plans: dict[int, Any] = {}  # caches of FFT plans, one for each thread that computed
         self._tables = Tables(int(cap * TABLES_SHARE))
         self._timeline, self._spans = timeline, []  # type: ignore[var-annotated]
         with self.calling():
@@ -113,7 +114,7 @@ class CudaWorkspace:
             return PinnedBuffer(self, int(nbytes))
 
     def stream(self, name: str) -> CudaStream:
-        """The one stream of this name: what is asked for again goes on where it was."""
+        """Return the stream of this name. The same name gives the same stream."""
         if name not in self._streams:
             with self.calling():
                 self._streams[name] = CudaStream(self, name)
@@ -131,7 +132,7 @@ class CudaWorkspace:
 
     @contextlib.contextmanager
     def computing(self, stream: Any, name: str) -> Iterator[None]:
-        """As of `Workspace`. Events the work is to wait for are given to the stream before: what is in here counts as computing."""
+        """Compute in this stream, as `Workspace` says. Make the stream wait for events before entering: the block counts as computing."""
         import cupy
 
         with self.calling():
@@ -164,7 +165,7 @@ class CudaWorkspace:
                         buffer.free()
                     self._flush()
                     self.pool.close()
-            except Exception as error:  # there is nobody left who could do anything about it
+            except Exception as error:  # no caller could do anything about it
                 log.warning("%s could not be left in order: %s", self.name, error)
                 self.lost = True
         if self.lost:
@@ -188,7 +189,7 @@ class CudaWorkspace:
             raise
 
     def free(self, buffer: Any) -> None:
-        """Let a buffer drop its memory once nothing works on it. Never raises: a lost device keeps its memory to the end of the process."""
+        """Free a buffer once the device has finished with it. Never raises: memory of a lost device stays until the process ends."""
         if not self.lost:
             try:
                 with self.calling():  # the memory is freed in here, because freeing acts on the current device
@@ -212,7 +213,7 @@ class CudaWorkspace:
     # ------------------------------------------------------------ memory
 
     def _insist(self, make: Callable[[], Any]) -> Any:
-        """Try again once what is only kept for reuse has been given back."""
+        """Try again after giving back memory that is only kept for reuse."""
         try:
             return make()
         except Exception as error:
@@ -222,7 +223,7 @@ class CudaWorkspace:
         return make()
 
     def page_locked(self, nbytes: int) -> Block:
-        """A block that an earlier sweep left, or a new one; with what else is kept, no more than the cap of this sweep."""
+        """Take a block from an earlier sweep, or make a new one. Blocks in use and blocks kept stay under this sweep's cap together."""
         block = store().take(nbytes)
         store().shrink(self._pinned.cap - self._pinned.held)  # which counts the block already
         if block is not None:
@@ -257,10 +258,10 @@ class CudaWorkspace:
         cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def _own_plans(self, cache: Any) -> None:
-        """Plans of FFTs are kept by thread, with their work areas.
+        """Drop FFT plans of this thread that were made earlier, and note the cache so that new ones go with the workspace.
 
-        Those made before are dropped: work the caller has put into another stream may still use their areas, and they are not counted.
-        Those made here are dropped with the workspace.
+        CuPy keeps plans by thread, with their work areas. Work that the caller has put into another stream may still use the areas of
+        earlier plans, and those areas are not counted against the cap.
         """
         if id(cache) not in self._plans:
             _clear(cache)
@@ -269,7 +270,7 @@ class CudaWorkspace:
     # ------------------------------------------------------------ the timeline
 
     def _start_of_time(self) -> tuple[Any, float]:
-        """An event and the clock's time at which it was reached."""
+        """Record an event, and the clock's time at which the device reached it."""
         import cupy
 
         event = reached(cupy.cuda.Stream(non_blocking=True), timed=True)
@@ -277,7 +278,7 @@ class CudaWorkspace:
         return event, self.now()
 
     def _mark(self, stream: Any) -> Any:
-        """A timed event at this point of a stream, where there is a timeline."""
+        """Record a timed event at this point of a stream, if there is a timeline."""
         return None if self._timeline is None else reached(stream.cupy, timed=True)
 
     def _note(self, track: str, name: str, begin: Any, stream: Any, **details: Any) -> None:
@@ -285,11 +286,11 @@ class CudaWorkspace:
             self._spans.append((track, name, begin, self._mark(stream), details))
 
     def _note_given_back(self, start: float, nbytes: int) -> None:
-        """A shortage that a sweep gets over without an error: it costs a wait for the device, which only the trace can show."""
+        """Note that memory ran short and was reclaimed without an error. That waits for the device, and only the trace shows it."""
         self._timeline.span(f"{self.name} memory", "kept memory given back to make room", start, self.now(), bytes=nbytes)
 
     def _write_spans(self) -> None:
-        """The times of events are known once they were reached."""
+        """Write spans to the timeline. The times of events are known only after the device has reached them."""
         from cupy.cuda import get_elapsed_time
 
         if self._zero is None:
@@ -371,13 +372,13 @@ class CudaEvent:
 
 
 def reached(stream: Any, timed: bool) -> Any:
-    """An event behind what a stream of CuPy was given so far. Who waits for it sleeps: readers need the cores."""
+    """Record an event behind the work a CuPy stream has so far. Waiting for it sleeps, because readers need the cores."""
     import cupy
 
     event = cupy.cuda.Event(block=True, disable_timing=not timed)
     try:
         event.record(stream)
     except Exception:
-        _abandoned.append(event)  # on a lost device its destructor would fail, too
+        _abandoned.append(event)  # on a lost device the event's destructor would fail, too
         raise
     return event

@@ -1,7 +1,7 @@
-"""Errors of CUDA and of the libraries on top of it, in two words: out of memory (MemoryError), device lost (DeviceError).
+"""Turn errors of CUDA and of its libraries into two types: MemoryError (out of memory) and DeviceError (device lost).
 
-CuPy, cuFFT, cuBLAS, cuSOLVER, torch and JAX have exceptions of their own, most of them RuntimeErrors. They are told by the name that
-CUDA gives the error, which their messages carry: none of these libraries needs to be imported.
+CuPy, cuFFT, cuBLAS, cuSOLVER, torch and JAX have exceptions of their own, most of them RuntimeErrors. They are recognised by CUDA's name
+of the error, which is part of their messages. So none of these libraries needs to be imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CODE = re.compile(
     r"\bcudaError(?P<runtime>[A-Za-z0-9]+)|\bCUDA_ERROR_(?P<driver>\w+)|\b(?P<library>(?:CUFFT|CUBLAS|CUSOLVER|CUSPARSE)_\w+)"
 )
 
-# A library that cannot have the memory for its handle says that it is not initialised.
+# A library without memory for its handle reports that it is not initialised.
 MEMORY = {"memoryallocation", "outofmemory"}
 MEMORY_OF_LIBRARIES = re.compile(r"_(ALLOC_FAILED|NOT_INITIALIZED|NO_WORKSPACE|INSUFFICIENT_RESOURCES)$")
 MEMORY_IN_WORDS = ("CUDA out of memory", "CUDA error: out of memory", "RESOURCE_EXHAUSTED")  # torch, torch, JAX
@@ -54,7 +54,7 @@ NEARLY_NOTHING = 64 << 20  # bytes: with less free memory, a library's "internal
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is lacking, of whatever library it is."""
+    """Say whether an error of any of these libraries means that memory is lacking."""
     if isinstance(error, MemoryError):
         return True
     if not isinstance(error, RuntimeError) or isinstance(error, Gpu4dError):
@@ -69,7 +69,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that the device does not work for this process any more."""
+    """Say whether an error means that the device no longer works for this process."""
     if not isinstance(error, RuntimeError) or isinstance(error, Gpu4dError):
         return False
     found = CODE.search(str(error))
@@ -79,14 +79,14 @@ def lost(error: BaseException) -> bool:
 
 
 def of_library(error: BaseException) -> bool:
-    """Whether it is an error of cuFFT, cuBLAS, cuSOLVER or cuSPARSE."""
+    """Say whether an error comes from cuFFT, cuBLAS, cuSOLVER or cuSPARSE."""
     found = CODE.search(str(error)) if isinstance(error, RuntimeError) and not isinstance(error, Gpu4dError) else None
     return found is not None and bool(found["library"])
 
 
 @contextlib.contextmanager
 def in_our_words(device: str) -> Iterator[None]:
-    """Let errors of CUDA and of libraries leave the block as MemoryError or DeviceError; other errors pass unchanged."""
+    """Let errors of CUDA and of its libraries leave the block as MemoryError or DeviceError. Other errors pass unchanged."""
     try:
         yield
     except (MemoryError, Gpu4dError):
@@ -94,7 +94,7 @@ def in_our_words(device: str) -> Iterator[None]:
     except RuntimeError as error:
         short = out_of_memory(error)
         if of_library(error):
-            asked = _what_the_device_says()  # libraries give the same answers to a lost device as to a lack of memory
+            asked = _what_the_device_says()  # libraries report a lost device and a lack of memory in the same way
             if isinstance(asked, RuntimeError):
                 raise device_error(device, asked) from error
             short = short or asked < NEARLY_NOTHING
@@ -119,7 +119,7 @@ def device_error(device: str, error: BaseException) -> DeviceError:
 
 
 def _what_the_device_says() -> int | RuntimeError:
-    """Bytes free on the current device, or the error that every call on a lost device gives."""
+    """Return the bytes free on the current device, or the error that every call on a lost device gives."""
     from cupy.cuda import runtime
 
     try:

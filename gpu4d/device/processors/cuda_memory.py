@@ -1,4 +1,4 @@
-"""Memory of a CUDA device for one sweep: CuPy's pool, made to keep a cap and to outlive the sweep where results need it."""
+"""Manage memory of a CUDA device for one sweep: a CuPy pool that keeps a cap, and that outlives the sweep if results need it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BLOCK = 512  # bytes: CuPy's pools round every request up to a multiple
 
 
 class Pool:
-    """A CuPy memory pool of its own, and the bytes held beside it, under one cap that both together keep.
+    """A private CuPy memory pool, and a count of the bytes held beside it. One cap limits both together.
 
-    CuPy counts freed blocks that are kept for reuse against the limit of a pool. Near the limit its pool gives them back by cudaFree, which
-    waits for the device every time, collects garbage, gives back again, and refuses only then (seen with CuPy 14.2); a request above the
-    limit alone it refuses at once. What plans of FFTs and CuPy's default pool hold it leaves alone: `flush` gives those back, too.
+    CuPy counts freed blocks that it keeps for reuse against the limit of a pool. Near the limit the pool gives them back by cudaFree,
+    which waits for the device each time, then collects garbage, tries again, and only then refuses (seen with CuPy 14.2). It does not
+    give back memory of FFT plans and of CuPy's default pool. `flush` does.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Pool:
         self._limit()
 
     def malloc(self, nbytes: int) -> Any:
-        """Memory for an array: what CuPy calls inside `computing`."""
+        """Allocate memory for an array. CuPy calls this inside `computing`."""
         import cupy
 
         if nbytes == 0:
@@ -61,16 +61,16 @@ class Pool:
             self.flush()
             block = self.pool.malloc(nbytes)
         after = self._note()
-        if self.gave_back is not None and after != before:  # the block is a new one
+        if self.gave_back is not None and after != before:  # CuPy made a new block
             given_back = before + -(-nbytes // BLOCK) * BLOCK - after
             if given_back > 0:
                 self.gave_back(start, given_back)
-        lease = Lease(self, block)
+        lease = PooledBlock(self, block)
         return cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(block.ptr, nbytes, lease, self.index), 0)
 
     @contextlib.contextmanager
     def beside(self, nbytes: int) -> Iterator[None]:
-        """Count bytes held beside the pool; they stay counted unless the block raises."""
+        """Count bytes held beside the pool. They stay counted unless the block raises."""
         with self.lock:
             self.held_beside += nbytes
             self._limit()  # from now on the pool cannot grow into them
@@ -93,7 +93,7 @@ class Pool:
     def left_beside(self, nbytes: int) -> None:
         with self.lock:
             self.held_beside -= nbytes
-            with contextlib.suppress(Exception):  # of a lost device
+            with contextlib.suppress(Exception):  # fails on a lost device
                 self._limit()
 
     def give_back(self) -> None:
@@ -102,10 +102,10 @@ class Pool:
 
     def close(self) -> None:
         self.give_back()
-        self.closed, self.flush = True, _nothing  # results keep the pool, but not the workspace
+        self.closed, self.flush = True, _nothing  # results keep the pool alive, but not the workspace
 
     def _note(self) -> int:
-        """Bytes of the pool, counted into the peak."""
+        """Return the bytes of the pool, and update the peak."""
         with self.lock:
             total = int(self.pool.total_bytes())
             self.peak = max(self.peak, self.held_beside + total)
@@ -117,14 +117,14 @@ class Pool:
 
 
 def _nothing() -> None:
-    """What is left to flush when the workspace is gone."""
+    """Do nothing: a pool without its workspace has nothing left to flush."""
 
 
-class Lease:
-    """What an array holds of the pool: its block, and the pool itself.
+class PooledBlock:
+    """A block of a pool, together with the pool itself. Every array made in a sweep holds one.
 
-    A block of CuPy does not keep its pool, and a pool that goes frees all of its memory, that of living arrays included. Results
-    outlive the workspace; what comes back after its end is not kept for reuse.
+    A CuPy block does not keep its pool alive, and a pool that is destroyed frees all of its memory, also under living arrays. Results may
+    outlive the workspace. A block that is freed after the workspace has closed is given back to the device at once.
     """
 
     __slots__ = ("block", "pool")
@@ -141,10 +141,10 @@ class Lease:
 
 @contextlib.contextmanager
 def current(index: int) -> Iterator[None]:
-    """Inside it a device is the current one of the thread.
+    """Make a device the current one of this thread inside the block.
 
-    The one before comes back only if it has a context: since CUDA 12, making a device current makes a context on it, some hundred
-    megabytes on a card nobody asked for.
+    The earlier device is restored only if it has a context. Since CUDA 12, making a device current creates a context on it, which costs
+    some hundred megabytes on a card that is not used.
     """
     from cupy.cuda import runtime
 
@@ -164,9 +164,9 @@ _with_context: set[int] = set()
 
 
 def has_context(index: int) -> bool:
-    """Whether this process has a context on a device; True where that cannot be found out."""
+    """Say whether this process has a context on a device; True if that cannot be found out."""
     if index not in _with_context and _context_there(index):
-        _with_context.add(index)  # it stays
+        _with_context.add(index)  # a context stays until the process ends
     return index in _with_context
 
 

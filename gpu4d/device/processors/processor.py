@@ -1,8 +1,9 @@
-"""What the conveyor sees of a device: memory it can ask for, streams and events, readers, a clock. The CPU is one of them.
+"""Define what the conveyor needs from a device: memory, streams and events, readers, a clock.
 
-A **processor** is a device that a sweep may use; describing one costs nothing and touches nothing. A **workspace** is what one sweep
-holds on it: every byte, stream and thread of the sweep belongs to it, and `close` gives all of it back, whatever happened.
-`gpu4d.device.processors.cpu`, `cuda` and `accounting` (a device made of counters and a virtual clock) provide both.
+A **processor** is a device that a sweep may use; creating one costs nothing and touches nothing. A **workspace** is what one sweep holds
+on it: every byte, stream and thread of the sweep belongs to it, and `close` gives all of it back, also after an error.
+`gpu4d.device.processors.cpu` and `cuda` provide both, and so does `gpu4d.testing.accounting`, a device made of counters and a virtual
+clock.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ class Event(Protocol):
 
 
 class Stream(Protocol):
-    """Work that is done in the order it was put in; putting it in does not wait for it."""
+    """Work that is done in the order it was submitted. Submitting does not wait for it."""
 
     def record(self) -> Event: ...
 
     def wait(self, event: Event) -> None:
-        """What is put in from now on starts after the event."""
+        """Let work that is submitted from now on start after the event."""
         ...
 
     def synchronize(self) -> None: ...
 
 
 class Pending(Protocol):
-    """The answer a reader will give (concurrent.futures.Future is one)."""
+    """A result that a reader will deliver (concurrent.futures.Future is one)."""
 
     def result(self) -> Any: ...
 
@@ -57,8 +58,8 @@ class Pending(Protocol):
 class Workspace(Protocol):
     """What one sweep holds on one device. Methods may be called from several threads.
 
-    Whatever cannot be had raises MemoryError, for device, page-locked and host memory alike. A device that has stopped answering
-    raises DeviceError. `close` never raises, waits for readers and streams first, and frees what is left.
+    If memory cannot be allocated (device, page-locked or host), methods raise MemoryError. If the device has stopped answering, they
+    raise DeviceError. `close` never raises: it waits for readers and streams first, then frees what is left.
     """
 
     @property
@@ -86,7 +87,7 @@ class Workspace(Protocol):
         ...
 
     def computing(self, stream: Stream, name: str) -> AbstractContextManager[None]:
-        """Inside it arrays of the device are made and worked on in this stream, and count against the cap.
+        """Make arrays of the device and work on them in this stream inside the block. They count against the cap.
 
         Errors of other libraries leave it as MemoryError (out of memory, FFT plans included) or DeviceError (device lost).
         """
@@ -131,7 +132,7 @@ class Processor(Protocol):
     def link_rate(self) -> float | None: ...
 
     def free_memory(self) -> int:
-        """Bytes of its memory that nobody holds."""
+        """Count the free bytes of its memory."""
         ...
 
     def sample(self, dtype: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Metadata of EMD 1.0 (emdfile, py4DSTEM), EMD 0.x and HDF5 dimension scales: calibration, dictionaries, names."""
+"""Read metadata of EMD 1.0 (emdfile, py4DSTEM), EMD 0.x and HDF5 dimension scales: calibration, dictionaries, names."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from gpu4d.io.units import detector_pixel, log, scan_step
 
 
 def text(value: Any) -> str:
-    """A string attribute or value, in whichever way it was stored."""
+    """Return a string attribute or value, in whichever way it was stored."""
     if isinstance(value, np.ndarray):
         value = value.item() if value.size == 1 else ""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def group_type(group: h5py.Group) -> str:
-    """EMD 1.0's word for a group: root, array, custom, … ; "" for others."""
+    """Return EMD 1.0's word for a group: root, array, custom, … ; "" for others."""
     value = group.attrs.get("emd_group_type", "")
     return text(value) if isinstance(value, str | bytes | np.bytes_) else ""
 
 
 def cube_name(file: str, dataset: str) -> str:
-    """EMD calls every array `data` and names its group; other files name the dataset."""
+    """Return the name of an array. EMD calls every array `data` and names its group; other files name the dataset."""
     parts = dataset.strip("/").split("/")
     if parts[-1] in ("data", "datacube") and len(parts) > 1:
         return parts[-2]
@@ -39,7 +39,7 @@ def cube_name(file: str, dataset: str) -> str:
 
 
 def read_metadata(group: h5py.Group) -> dict[str, Any]:
-    """An EMD 1.0 metadata group as a dictionary."""
+    """Read an EMD 1.0 metadata group as a dictionary."""
     return {key: _item(value) for key, value in group.items()}
 
 
@@ -62,7 +62,7 @@ def _item(node: Any) -> Any:
 
 
 def bundle(group: h5py.Group) -> dict[str, dict[str, Any]]:
-    """All metadata dictionaries of an EMD 1.0 node."""
+    """Read all metadata dictionaries of an EMD 1.0 node."""
     held = group.get("metadatabundle")
     if not isinstance(held, h5py.Group):
         return {}
@@ -70,13 +70,13 @@ def bundle(group: h5py.Group) -> dict[str, dict[str, Any]]:
 
 
 def root_of(file: h5py.File, path: str) -> h5py.Group | None:
-    """The EMD 1.0 root group above a path."""
+    """Return the EMD 1.0 root group above a path."""
     top = file.get(path.strip("/").split("/")[0])
     return top if isinstance(top, h5py.Group) and group_type(top) == "root" else None
 
 
 def metadata_of(file: h5py.File, path: str, dataset: h5py.Dataset) -> dict[str, Any]:
-    """Attributes from the file down to the dataset, and EMD dictionaries, unread and unjudged."""
+    """Collect attributes from the file down to the dataset, and EMD dictionaries, as they are."""
     attributes = {}
     node: Any = file
     for part in ["", *path.strip("/").split("/")]:
@@ -91,7 +91,7 @@ def metadata_of(file: h5py.File, path: str, dataset: h5py.Dataset) -> dict[str, 
 
 
 def parent_of(file: h5py.File, path: str) -> h5py.Group:
-    """The group a path stands in (also where its last step is a link into another file)."""
+    """Return the group that contains a path, also if its last step is a link into another file."""
     return file[os.path.dirname(path) or "/"]
 
 
@@ -107,7 +107,7 @@ def _attribute(node: Any, key: str) -> Any:
 
 
 def calibration_of(file: h5py.File, path: str, dataset: h5py.Dataset, shape: Shape4, energy: float | None = None) -> Calibration:
-    """What the file says in a standard way: an EMD calibration first, the units of its axes for what that leaves open.
+    """Return the calibration a file states in a standard way: an EMD calibration first, then the units of its axes for what is missing.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def calibration_of(file: h5py.File, path: str, dataset: h5py.Dataset, shape: Sha
 
 
 def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float | None = None) -> Calibration:
-    """A Calibration from py4DSTEM's keys and ours.
+    """Make a Calibration from py4DSTEM's keys and ours.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
     simple = {name: next((keys[k] for k in field.emd if keys.get(k)), None) for name, field in FIELDS.items() if field.emd}
     rotation, degrees = keys.get("QR_rotation"), _number(keys.get("QR_rotation_degrees"))
     simple["rotation"] = rotation if rotation is not None else None if degrees is None else np.deg2rad(degrees)
-    # py4DSTEM writes QR_flip = False also where nobody looked: without a rotation it says nothing
+    # py4DSTEM writes QR_flip = False also if it was never measured: without a rotation it means nothing
     simple["transpose"] = keys.get("QR_flip") if simple["rotation"] is not None or keys.get("QR_flip") else None
     energy = _number(simple["energy"]) or energy
     simple["q_pixel"] = detector_pixel(keys.get("Q_pixel_size"), str(keys.get("Q_pixel_units")), energy)
@@ -162,7 +162,7 @@ def _number(value: Any) -> float | None:
 
 
 def _set(c: Calibration, field: str, value: Any, how: str) -> None:
-    """A value of the file, unless it cannot be one: a wrong remark must not close the scan it is about."""
+    """Set a value of the file, unless it is impossible: a wrong remark must not prevent opening the scan."""
     if value is None:
         return
     try:
@@ -174,7 +174,7 @@ def _set(c: Calibration, field: str, value: Any, how: str) -> None:
 
 
 def _origin(qx: Any, qy: Any, scan: tuple[int, int] | None) -> np.ndarray | None:
-    """(2,) or (Rx, Ry, 2) from two numbers or maps."""
+    """Combine two numbers or two maps into an origin, (2,) or (Rx, Ry, 2)."""
     if qx is None or qy is None or np.shape(qx) != np.shape(qy):
         return None
     origin = np.stack([np.asarray(qx, np.float64), np.asarray(qy, np.float64)], axis=-1)
@@ -188,7 +188,7 @@ Axis = tuple[str, str, float | None]  # name, units, distance of neighbours
 
 
 def axes_of(group: h5py.Group, dataset: h5py.Dataset) -> list[Axis]:
-    """Name, units and step of every axis: EMD dimension vectors beside the dataset, or HDF5 dimension scales on it."""
+    """Return name, units and step of every axis: EMD dimension vectors beside the dataset, or HDF5 dimension scales on it."""
     beside = [group.get(f"dim{n}") for n in range(dataset.ndim + 1)]
     first = 0 if isinstance(beside[0], h5py.Dataset) else 1  # EMD 0.x counts from one
     vectors = beside[first : first + dataset.ndim]
@@ -203,7 +203,7 @@ def axes_of(group: h5py.Group, dataset: h5py.Dataset) -> list[Axis]:
 
 
 def _step(vector: h5py.Dataset) -> float | None:
-    """Distance of neighbours on an even axis."""
+    """Return the distance of neighbours on an even axis."""
     if vector.ndim != 1 or vector.dtype.kind not in "iuf" or vector.size < 2:
         return None
     steps = np.diff(vector[()].astype(np.float64))

@@ -55,7 +55,7 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
             try:
                 item = group[name]
             except (KeyError, OSError):
-                continue  # a link that leads nowhere: an error only for those who ask for it
+                continue  # a broken link: an error only if this dataset is asked for
             info = h5py.h5o.get_info(item.id)
             if (info.fileno, info.addr) in seen:
                 continue

@@ -1,4 +1,4 @@
-"""Blocks inside compressed chunks: lengths checked, and a codec called for many chunks, without the interpreter (numba)."""
+"""Read the blocks inside compressed chunks: check their lengths, and call a codec for many chunks without the interpreter (numba)."""
 
 import numpy as np
 from llvmlite import ir
@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def _call(typing_context, function, source, target, values, width, block):
-    """Call a C function at an address: five arguments of pointer size, an int64 back."""
+    """Call a C function at an address, with five arguments of pointer size and an int64 as result."""
     word = ir.IntType(64)
 
     def generate(context, builder, signature, arguments):
@@ -28,9 +28,9 @@ def _big_endian(packed, position, n):
 
 @njit(nogil=True, cache=True)
 def block_starts(packed, position, starts):
-    """Where each block begins, and behind the last one its end; False where they reach over the bytes there are.
+    """Find where each block begins and where the last one ends. Return False if blocks reach beyond the end of the bytes.
 
-    A block is its length, four bytes with the highest first, and so many bytes.
+    A block is its length (four bytes, highest first) followed by that many bytes.
     """
     for k in range(starts.size - 1):
         starts[k] = position
@@ -46,7 +46,7 @@ def block_starts(packed, position, starts):
 
 @njit(nogil=True, cache=True)
 def bitshuffle_runs(decompress, packed, places, size, width, default_block, runs, status):
-    """Decode runs of bitshuffled chunks to addresses; what `BitshuffleBlocks.undo_runs` documents."""
+    """Decode runs of bitshuffled chunks to addresses, as `BitshuffleBlocks.undo_runs` documents."""
     done = 0
     for k in range(places.shape[0]):
         begin, until = done, done
@@ -71,7 +71,7 @@ def _bitshuffle_chunk(decompress, packed, size, width, default_block, runs):
     for r in range(runs.shape[0]):
         if runs[r, 1] % stride or (runs[r, 3] % stride and runs[r, 1] + runs[r, 3] != size):
             return 1
-    tail = size // width % 8 * width  # values that fill no byte of bits are stored as they are, behind the last block
+    tail = size // width % 8 * width  # the last values, too few to fill bytes with their bits, are stored as they are behind the last block
     blocks = (size - tail + stride - 1) // stride
     if 4 * blocks > packed.size:
         return 4

@@ -1,4 +1,4 @@
-"""HDF5 datasets in chunks: every chunk is read once and decoded outside any lock, where its filters allow."""
+"""Read HDF5 datasets in chunks: each chunk is read once, and decoded outside any lock if its filters allow it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gpu4d.io.sources import codecs
 from gpu4d.io.sources.codecs import Bytes, Filter, Run
 from gpu4d.io.sources.layout import hints, native_dtype
 
-LEAST_RUN = 4096  # bytes worth a call of their own
-READ_AT_ONCE = 512 << 10  # small chunks that follow each other are read together up to this
-KEPT_BYTES = 64 << 20  # scratch buffers above this are not kept between chunks
+LEAST_RUN = 4096  # bytes; shorter runs are not worth a call each
+READ_AT_ONCE = 512 << 10  # bytes: small chunks that follow each other are read together up to this size
+KEPT_BYTES = 64 << 20  # bytes: larger scratch buffers are not kept between chunks
 NOTHING = np.empty(0, np.uint8)
 Box = tuple[slice, ...]
 
 
 class LibrarySource:
-    """An HDF5 dataset read by the HDF5 library itself: any layout and filter it knows.
+    """Read an HDF5 dataset with the HDF5 library itself, which knows any layout and filter.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class LibrarySource:
 
 
 class Piece(NamedTuple):
-    """The part of a chunk that lies in the block that is read."""
+    """The part of a chunk that lies inside the block being read."""
 
     place: tuple[int, ...]  # in the grid of chunks
     inside: Box
@@ -102,11 +102,11 @@ class Piece(NamedTuple):
 
 
 class ChunkedSource(LibrarySource):
-    """Chunks whose filters are undone here: read from their places in the file, decoded by whoever asks.
+    """Read chunks at their places in the file, and decode them in the reading thread, without the HDF5 library.
 
-    Where each chunk lies is looked up once; after that the file is read without the HDF5 library, in as many threads as
-    ask. A thread keeps buffers of a chunk's size: for its stored bytes, and for what cannot be decoded straight into its place.
-    Parameters as `LibrarySource`, and:
+    The places of all chunks are looked up once. After that any number of threads can read the file at the same time. Each thread keeps
+    buffers as large as a chunk: for the stored bytes, and for what cannot be decoded straight into its place. Parameters are those of
+    `LibrarySource`, and:
 
     Parameters
     ----------
@@ -139,8 +139,8 @@ class ChunkedSource(LibrarySource):
             os.close(self._descriptor)  # type: ignore[arg-type]
 
     def _scratch_bytes(self) -> int:
-        """Of one thread at most: stored bytes, a chunk behind every filter, and what a codec makes beside it."""
-        if not self._steps:  # read straight into their places, but for short or converted rows
+        """Count the scratch bytes of one thread, at most: stored bytes, a chunk after every filter, and what a codec allocates."""
+        if not self._steps:  # read straight into their places, except short or converted rows
             straight = self.dtype == self._held and self.chunks[2:] == self.shape[2:] and self._strides[1] >= LEAST_RUN
             return 0 if straight else self._nbytes
         sizes = self.index["sizes"]
@@ -155,7 +155,7 @@ class ChunkedSource(LibrarySource):
                 first.part[...] = self.fill
                 continue
             packed, left = NOTHING, pieces
-            if self._steps:  # bytes stored as they are go where they belong without a stop
+            if self._steps:  # unfiltered bytes are read straight to their place
                 packed = self._bytes(first.offset, last.offset + last.size - first.offset)
                 left = self._decode_straight(pieces, packed)
             for piece in left:
@@ -170,18 +170,18 @@ class ChunkedSource(LibrarySource):
         return out
 
     def will_read(self, rows: slice, columns: slice) -> None:
-        """Has the operating system bring the chunks of these patterns into its cache; returns at once."""
+        """Ask the operating system to load the chunks of these patterns into its cache. Returns at once."""
         if not hasattr(os, "posix_fadvise"):
             return
         rx, ry = (slice(r.start // c, -(-r.stop // c)) for r, c in zip((rows, columns), self.chunks))
         offsets, sizes = self.index["offsets"][rx, ry].reshape(-1), self.index["sizes"][rx, ry].reshape(-1)
-        with contextlib.suppress(OSError, InputError):  # only a hint: who reads will say what is wrong
+        with contextlib.suppress(OSError, InputError):  # only a hint: the read itself reports what is wrong
             for start, stop in runs_of_bytes(offsets[offsets >= 0], sizes[offsets >= 0]):
                 for begin, length in hints(start, stop):
                     os.posix_fadvise(self._file(), begin, length, os.POSIX_FADV_WILLNEED)
 
     def _together(self, rows: slice, columns: slice, out: np.ndarray) -> Iterator[list[Piece]]:
-        """Pieces of a block, those in one list that follow each other in the file and are read at once."""
+        """Group pieces of a block. Pieces in one list follow each other in the file and are read at once."""
         held: list[Piece] = []
         end, size = -1, 0
         for piece in self._touched(rows, columns, out):
@@ -195,7 +195,7 @@ class ChunkedSource(LibrarySource):
             yield held
 
     def _touched(self, rows: slice, columns: slice, out: np.ndarray) -> Iterator[Piece]:
-        """Pieces of the chunks that hold a part of the block."""
+        """Return the pieces of all chunks that hold a part of the block."""
         axes = []
         for start, stop, c in zip((rows.start, columns.start, 0, 0), (rows.stop, columns.stop, *self.shape[2:]), self.chunks):
             spans = [(p, max(start, p * c), min(stop, (p + 1) * c)) for p in range(start // c, -(-stop // c))]
@@ -206,7 +206,7 @@ class ChunkedSource(LibrarySource):
             yield Piece(place, inside, out[target], int(offsets[place]), int(sizes[place]))
 
     def _decode_straight(self, pieces: list[Piece], packed: Bytes) -> list[Piece]:
-        """Fill pieces whose bytes in the chunk are bytes in memory, all in one call; those left over, which need a buffer."""
+        """Decode in one call all pieces whose bytes in the chunk can go straight to memory. Return the others, which need a buffer."""
         step = self._steps[0]
         if len(self._steps) > 1 or not isinstance(step, codecs.BitshuffleBlocks):
             return pieces
@@ -233,14 +233,14 @@ class ChunkedSource(LibrarySource):
             if not whole:
                 self._copy(values, piece)
         except codecs.DamagedChunk:
-            # a dataset can be created such that chunks over its edge are stored without their filters, and not say so
+            # chunks that cross the dataset's edge may be stored without their filters, and the file need not say so
             over_edge = any((p + 1) * c > n for p, c, n in zip(piece.place, self.chunks, self.shape))
             if not over_edge or piece.size != self._nbytes:
                 raise
             self._plain(piece, stored)
 
     def _runs(self, piece: Piece, number: int = 0) -> list[Run]:
-        """Bytes that follow each other both in a chunk and in memory; none where they are too short to be worth a call each."""
+        """Return runs of bytes that are contiguous both in a chunk and in memory; none if they are too short to be worth a call each."""
         part = piece.part
         if part.dtype != self._held:
             return []
@@ -260,7 +260,7 @@ class ChunkedSource(LibrarySource):
         ]
 
     def _plain(self, piece: Piece, packed: Bytes) -> None:
-        """Fill a piece of a chunk that is stored as it is: from its bytes, or from the file where these are not read yet."""
+        """Fill a piece of a chunk that is stored without filters, from its bytes or, if these are not read yet, from the file."""
         if piece.size != self._nbytes:
             raise codecs.DamagedChunk(f"it holds {piece.size} bytes, not {self._nbytes}")
         runs = [] if packed.size else self._runs(piece)
@@ -277,7 +277,7 @@ class ChunkedSource(LibrarySource):
         np.copyto(part, values, casting="unsafe")
 
     def _bytes(self, offset: int, size: int) -> Bytes:
-        """Bytes of the file, in a buffer of this thread that its next call uses again."""
+        """Read bytes of the file into a buffer of this thread, which the next call overwrites."""
         packed = scratch.bytes("packed", size)
         self._fill(packed, offset)
         return packed
@@ -303,12 +303,12 @@ class ChunkedSource(LibrarySource):
         return self._descriptor
 
     def _position(self, place: tuple[int, ...]) -> tuple[int, ...]:
-        """First value of a chunk, in the axes of the dataset."""
+        """Return the position of the first value of a chunk, in the axes of the dataset."""
         return tuple(p * c for p, c in zip(place, self.chunks))[1 if self.frames else 0 :]
 
 
 def runs_of_bytes(offsets: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Byte ranges of chunks, in the order of the file, those that touch put together."""
+    """Return byte ranges of chunks in the order of the file. Ranges that touch are joined."""
     order = np.argsort(offsets)
     start = stop = -1
     for offset, size in zip(offsets[order].tolist(), sizes[order].tolist()):
@@ -322,18 +322,18 @@ def runs_of_bytes(offsets: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int,
 
 
 def at_address(address: int, length: int) -> Bytes:
-    """Bytes of memory that somebody else keeps alive."""
+    """Return an array of bytes at an address. The caller keeps the memory alive."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * length).from_address(address))
 
 
 class Scratch(threading.local):
-    """Buffers of a thread, used again: memory that was never touched costs as much to touch as a chunk to decode."""
+    """Buffers of a thread, used again and again: touching new memory for the first time costs as much as decoding a chunk."""
 
     def bytes(self, name: str, size: int) -> Bytes:
         held = self.__dict__.get(name)
         if held is None or held.size < size:
             held = self.__dict__.pop(name, None)
-            del held  # given back before a larger one is taken
+            del held  # freed before a larger one is allocated
             held = np.empty(size, np.uint8)
             if size <= KEPT_BYTES:
                 self.__dict__[name] = held

@@ -1,7 +1,7 @@
-"""Undoing HDF5's filters without the HDF5 library: in any thread, outside its lock, into memory that is there already.
+"""Undo HDF5's filters without the HDF5 library: in any thread, outside its lock, into memory that exists already.
 
-The codecs are those in the shared libraries of hdf5plugin, called through ctypes, which releases the interpreter's lock.
-They trust lengths written inside a chunk, so these are held against the bytes there are before any codec sees them.
+The codecs are those in the shared libraries of hdf5plugin. They are called through ctypes, which releases the interpreter's lock. Codecs
+trust the lengths written inside a chunk. So these lengths are compared with the number of bytes before any codec is called.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ FUNCTIONS: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
 
 
 class DamagedChunk(ValueError):
-    """A chunk holds other bytes than its filters write."""
+    """The bytes of a chunk are not what its filters write."""
 
 
 class CodecMissing(RuntimeError):
-    """No library here exports the function that a filter needs."""
+    """No installed library exports the function that a filter needs."""
 
 
 class Step(Protocol):
@@ -56,7 +56,7 @@ class Step(Protocol):
 
 @functools.cache
 def function(name: str) -> Callable[..., int]:
-    """A codec's function from the libraries of hdf5plugin; CodecMissing where it is not to be had."""
+    """Return a codec's function from the libraries of hdf5plugin; raise CodecMissing if there is none."""
     library, result, arguments = FUNCTIONS[name]
     try:
         import hdf5plugin
@@ -70,9 +70,9 @@ def function(name: str) -> Callable[..., int]:
 
 
 def steps(filters: Sequence[Filter], itemsize: int) -> tuple[Step, ...] | None:
-    """What undoes each of a dataset's filters, in the order they were applied; None where only the HDF5 library can.
+    """Return what undoes each filter of a dataset, in the order they were applied; None if only the HDF5 library can.
 
-    Served are any shuffles, then at most one compression: there every step gives as many bytes as a chunk has.
+    Supported are any number of shuffles, followed by at most one compression. Then every step gives as many bytes as a chunk has.
 
     Parameters
     ----------
@@ -92,13 +92,13 @@ def steps(filters: Sequence[Filter], itemsize: int) -> tuple[Step, ...] | None:
 
 
 def compresses(filter_: Filter) -> bool:
-    """Whether a filter changes the number of bytes."""
+    """Say whether a filter changes the number of bytes."""
     number, values = filter_
     return bool(_compression(values)) if number == BITSHUFFLE else number != SHUFFLE
 
 
 def _compression(values: tuple[int, ...]) -> int:
-    """Of bitshuffle: 0 none, 2 LZ4, 3 Zstandard."""
+    """Return the compression inside bitshuffle: 0 none, 2 LZ4, 3 Zstandard."""
     return values[4] if len(values) > 4 else 0
 
 
@@ -171,7 +171,7 @@ class ZstdFrame:
 
 
 class BloscBuffer:
-    """Blosc 1, with a context of its own for each call: its common one has a lock."""
+    """Blosc 1, with a context for each call, because the common context has a lock."""
 
     def __init__(self, values: tuple[int, ...], itemsize: int):
         self.validate, self.decompress = function("blosc_cbuffer_validate"), function("blosc_decompress_ctx")
@@ -202,7 +202,7 @@ class BitUnshuffle:
 class BitshuffleBlocks:
     """Bitshuffle with LZ4 or Zstandard: size and block size in bytes, highest byte first, then every block behind its length.
 
-    The blocks are coded one by one, so that a part of the chunk is decoded alone, and straight into its place.
+    Each block is coded separately. So a part of the chunk can be decoded alone, and straight into its place.
     """
 
     DONE, CUTS_BLOCKS = 0, 1

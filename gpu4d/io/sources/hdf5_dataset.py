@@ -1,4 +1,4 @@
-"""Where the bytes of an HDF5 dataset lie, and the source that reads them."""
+"""Find where the bytes of an HDF5 dataset lie, and choose the source that reads them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILTERS = {
     1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scale-offset", 32000: "lzf", 32001: "blosc",
     32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2",
 }  # fmt: skip
-CHECKED_BYTES = 16 << 20  # chunks stored in more are not read only to see whether they are where the file says
+CHECKED_BYTES = 16 << 20  # bytes: larger chunks are not read only to check their place
 
 
 def source_of(file: h5py.File, path: str, dataset: h5py.Dataset, scan_shape: Any) -> Source:
@@ -59,7 +59,7 @@ def _shape4(dataset: h5py.Dataset) -> Any:
 
 
 def _stored_as_is(dataset: h5py.Dataset) -> bool:
-    """Whether the bytes in the file are those of the NumPy dtype (not 12 bits in 16, not an unusual float)."""
+    """Say whether the bytes in the file are those of the NumPy dtype (not 12 bits in 16, not an unusual float)."""
     stored = dataset.id.get_type()
     if isinstance(stored, h5py.h5t.TypeEnumID):
         stored = stored.get_super()
@@ -68,7 +68,7 @@ def _stored_as_is(dataset: h5py.Dataset) -> bool:
 
 
 def _plain(dataset: h5py.Dataset) -> Source | None:
-    """Contiguous, or in chunks whose filters we undo ourselves; None where only the HDF5 library can tell."""
+    """Return the source of a contiguous dataset, or of chunks whose filters gpu4d undoes; None if only the HDF5 library can read it."""
     if dataset.is_virtual or dataset.external or not _stored_as_is(dataset):
         return None
     plist = dataset.id.get_create_plist()
@@ -112,16 +112,16 @@ def _direct_chunks(dataset: h5py.Dataset) -> Source:
 
 
 def _decoded_here(dataset: h5py.Dataset, chunks: tuple[int, ...], filters: tuple[Filter, ...]) -> bool:
-    """Whether the chunks can be read and their filters undone without the HDF5 library."""
+    """Say whether the chunks can be read and their filters undone without the HDF5 library."""
     if not hasattr(os, "pread") or codecs.steps(filters, dataset.dtype.itemsize) is None:
         return False
-    # Chunks over the edge may be stored unfiltered without a mark. The size tells, except where filters only move bytes about.
+    # Chunks over the edge may be stored unfiltered without a mark. Their size shows it, unless filters only reorder bytes.
     ragged = any(n % c for n, c in zip(_shape4(dataset), chunks))
     return not (ragged and filters and not codecs.compresses(filters[-1]))
 
 
 def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> dict[str, np.ndarray] | None:
-    """Place, size and skipped filters of every chunk, as arrays over the grid of chunks; None where that cannot be trusted."""
+    """Return place, size and skipped filters of every chunk, as arrays over the grid of chunks; None if HDF5's answer cannot be trusted."""
     unlimited = [axis for axis, most in enumerate(dataset.maxshape) if most is None]
     if len(unlimited) == 1 and unlimited != [0]:
         return None  # HDF5 (2.0 at least) finds these chunks, but reports them at places where they are not
@@ -142,7 +142,7 @@ def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> dict[str, np.
     if dataset.id.chunk_iter(note):
         return None
     if found:
-        # Some HDF5 versions count from the user block's end, some from the first byte of the file: look.
+        # Some HDF5 versions count from the end of the user block, some from the first byte of the file: compare with the data.
         samples = _samples(found)
         shift = next((shift for shift in (0, dataset.file.userblock_size) if _is_there(dataset, samples[0], shift)), None)
         if shift is None or not all(_is_there(dataset, chunk, shift) for chunk in samples[1:]):
@@ -152,14 +152,14 @@ def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> dict[str, np.
 
 
 def _samples(found: list[Any]) -> list[Any]:
-    """A few chunks to look at: the first, and of the last and two between them those that are quickly read."""
+    """Choose a few chunks to compare with HDF5: the first one, and of the last and two between those that are read quickly."""
     last = len(found) - 1
     others = [found[i] for i in sorted({last, last // 2, last // 3} - {0})]
     return [found[0], *(chunk for chunk in others if chunk.size <= CHECKED_BYTES)]
 
 
 def _is_there(dataset: h5py.Dataset, chunk: Any, shift: int) -> bool:
-    """Whether the HDF5 library reads at the place of a chunk what the file holds where the chunk is said to lie."""
+    """Say whether the file holds, at the reported place of a chunk, what the HDF5 library reads for it."""
     try:
         skipped, expected = dataset.id.read_direct_chunk(chunk.chunk_offset)
     except (OSError, RuntimeError, ValueError):
@@ -170,7 +170,7 @@ def _is_there(dataset: h5py.Dataset, chunk: Any, shift: int) -> bool:
 
 
 def _whole_link(dataset: h5py.Dataset) -> Source | None:
-    """The source behind a dataset that stands for the whole of another, as `gpu4d.save` links a raw file; None for others."""
+    """Return the source behind a dataset that stands for all of another one, as `gpu4d.save` links a raw file; None for others."""
     if dataset.is_virtual:
         parts = dataset.virtual_sources()
         if len(parts) != 1 or parts[0].vspace.get_select_npoints() != dataset.size:
@@ -189,7 +189,7 @@ def _whole_link(dataset: h5py.Dataset) -> Source | None:
 
 
 def _checked_library(dataset: h5py.Dataset) -> Source:
-    """Virtual, external, compact and never-written datasets; refused where HDF5 would silently put zeros."""
+    """Read virtual, external, compact and never-written datasets with HDF5. Refuse them if HDF5 would silently fill in zeros."""
     file = dataset.file.filename
     if dataset.is_virtual:
         words = "HDF5 virtual dataset"
@@ -206,7 +206,7 @@ def _checked_library(dataset: h5py.Dataset) -> Source:
 
 
 def _check_virtual(dataset: h5py.Dataset, file_name: str, name: str) -> str | None:
-    """The file a part of a virtual dataset lies in, None for the dataset's own; HDF5 would put zeros where it is missing."""
+    """Check the file of a part of a virtual dataset (None: the dataset's own). HDF5 would fill in zeros if the file is missing."""
     file = dataset.file.filename
     if "%" in file_name or "%" in name:
         raise InputError(

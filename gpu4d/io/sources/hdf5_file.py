@@ -1,4 +1,4 @@
-"""Opening and reading HDF5 files, with the library's complaints as one line."""
+"""Open and read HDF5 files, with errors of the library reduced to one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpu4d.errors import InputError
 
 
 def open_file(path: str) -> h5py.File:
-    """Open a file read-only; one clear line where HDF5 cannot read it."""
+    """Open a file read-only. If HDF5 cannot read it, raise an error of one clear line."""
     with contextlib.suppress(ImportError):
         import hdf5plugin  # noqa: F401  registers bitshuffle, LZ4, Zstandard, Blosc …
     try:
@@ -27,7 +27,7 @@ def open_file(path: str) -> h5py.File:
 
 @contextlib.contextmanager
 def reading(path: str, dataset: str) -> Iterator[None]:
-    """Turn the HDF5 library's complaints while reading into one line."""
+    """Turn errors of the HDF5 library while reading into one line."""
     try:
         yield
     except (OSError, RuntimeError, KeyError) as error:
@@ -37,6 +37,6 @@ def reading(path: str, dataset: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return the part of an HDF5 error that tells something: the innermost parentheses, one line."""
+    """Return the informative part of an HDF5 error: the innermost parentheses, on one line."""
     text = str(error).strip("'\"")
     return (text[text.rfind("(") + 1 :].rstrip(")") if text.endswith(")") else text).splitlines()[0]

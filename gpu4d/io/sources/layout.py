@@ -1,4 +1,4 @@
-"""What the file sources share: which values are accepted, and scans stored as one long row of frames."""
+"""Share code between file sources: which value types are accepted, and scans stored as one long row of frames."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gpu4d.errors import InputError
 
 ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
 
-HINT_BYTES = 512 << 10  # of a longer hint Linux brings only what the disk takes in one request
+HINT_BYTES = 512 << 10  # bytes: of a longer hint Linux loads only what the disk takes in one request
 
 
 def is_usable(dtype: Any) -> bool:
-    """True for the value types a scan may have."""
+    """Say whether a scan may have values of this type."""
     dtype = np.dtype(dtype)
     return dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8)
 
 
 def native_dtype(stored: Any) -> np.dtype:
-    """The dtype frames arrive in: this machine's byte order; bool as uint8 (True counts 1), float16 as float32."""
+    """Return the dtype that frames arrive in: this machine's byte order; bool as uint8 (True counts 1), float16 as float32."""
     stored = np.dtype(stored)
     if stored.kind == "b":
         return np.dtype(np.uint8)
@@ -32,7 +32,7 @@ def native_dtype(stored: Any) -> np.dtype:
 
 
 def check_scan_shape(scan_shape: Any, frames: int, what: str) -> tuple[int, int]:
-    """`scan_shape` as two whole numbers whose product is the number of frames; an error otherwise."""
+    """Return `scan_shape` as two whole numbers whose product is the number of frames, or raise an error."""
     try:
         shape = tuple(int(n) for n in scan_shape)
     except (TypeError, ValueError):
@@ -49,18 +49,18 @@ def check_scan_shape(scan_shape: Any, frames: int, what: str) -> tuple[int, int]
 
 
 def _divisor(frames: int) -> int:
-    """The divisor of `frames` next to its root, from below."""
+    """Return the divisor of `frames` next below its square root."""
     return next((n for n in range(int(frames**0.5), 0, -1) if frames % n == 0), 1)
 
 
 def hints(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """A range of bytes in pieces the operating system will bring whole when told that they will be needed: first byte, length."""
+    """Split a range of bytes into pieces (first byte, length) that the operating system will load completely when hinted."""
     for first in range(start, stop, HINT_BYTES):
         yield first, min(HINT_BYTES, stop - first)
 
 
 class ReshapedScan:
-    """A source whose scan positions, in row-major order, have another shape: frames stored in one long row, mostly.
+    """A source whose scan positions, in row-major order, have another shape. Its usual use is frames stored in one long row.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class ReshapedScan:
         self.description = source.description
         self.scratch_bytes = scratch_bytes(source)
         self.path, self.dataset = getattr(source, "path", None), getattr(source, "dataset", None)
-        # frames that belong together in the file: a block of columns, if the rows of the file hold more than one block
+        # frames that are stored together: a block of columns, if a row of the file holds more than one block
         together = source.blocks[1] if source.blocks[0] == 1 else source.blocks[0] * source.shape[1]
         columns = scan_shape[1]
         if columns % together == 0:
@@ -108,7 +108,7 @@ class ReshapedScan:
                 will_read(self.source, stored_rows, stored_columns)
 
     def _read_run(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Frames start … stop of the file."""
+        """Read frames start … stop of the file."""
         done = 0
         for rows, columns in self._stored(start, stop):
             n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
@@ -119,7 +119,7 @@ class ReshapedScan:
             done += n_rows * n_columns
 
     def _stored(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Where frames start … stop lie: the rest of a stored row, whole rows together, the beginning of a row."""
+        """Return where frames start … stop lie: the rest of a stored row, whole rows together, the beginning of a row."""
         width = self.source.shape[1]
         while start < stop:
             row, column = divmod(start, width)

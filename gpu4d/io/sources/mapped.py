@@ -1,4 +1,4 @@
-"""Scans that lie in a file as one plain block of bytes: mapped, never loaded."""
+"""Read scans that lie in a file as one plain block of bytes. The file is mapped, never loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpu4d.io.sources.layout import hints, native_dtype
 
 
 class MappedSource:
-    """A scan mapped read-only from a byte offset of a file; the operating system brings pages as they are read.
+    """A scan mapped read-only from a byte offset of a file. The operating system loads pages as they are read.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class MappedSource:
         self.stored = np.dtype(dtype)
         self.dtype = native_dtype(self.stored)
         self.nbytes = int(np.prod(shape, dtype=np.int64)) * self.stored.itemsize
-        # An array that starts between two values of its type is legal in HDF5, but compiled code and DLPack refuse it.
+        # HDF5 may store an array at an unaligned address. Compiled code and DLPack refuse such an array.
         self.resident = self.dtype == self._view_dtype and self.offset % self.stored.itemsize == 0
         note = "" if self.resident else f", {self.stored} converted" if self.dtype != self._view_dtype else ", not aligned: copied"
         self.description = f"{description}, mapped at byte {self.offset}{note}"
@@ -82,7 +82,7 @@ class MappedSource:
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         patterns = self._patterns if self._patterns is not None else self._open()
-        # size() asks the mapped file itself, whatever has become of its name
+        # size() asks the mapped file itself, also if it was renamed or replaced
         self._check_size(self._map.size())  # type: ignore[union-attr]
         block = patterns[rows, columns]
         if self.resident:
@@ -93,7 +93,7 @@ class MappedSource:
         return out
 
     def will_read(self, rows: slice, columns: slice) -> None:
-        """Has the operating system bring the pages of these patterns into its cache; returns at once."""
+        """Ask the operating system to load the pages of these patterns into its cache. Returns at once."""
         if self._map is None or not hasattr(mmap, "MADV_WILLNEED"):
             return
         n_columns, frame = self.shape[1], self.nbytes // max(1, self.shape[0] * self.shape[1])
@@ -110,7 +110,7 @@ class MappedSource:
                         self._map.madvise(mmap.MADV_WILLNEED, begin, length)
 
     def reshaped(self, scan_shape: tuple[int, int]) -> MappedSource:
-        """The same bytes with another scan shape."""
+        """Return a source of the same bytes with another scan shape."""
         description = self.description.split(", mapped at")[0]
         return MappedSource(self.path, self.offset, (*scan_shape, *self.shape[2:]), self.stored, description, self.dataset)
 
@@ -121,7 +121,7 @@ class MappedSource:
 
 @functools.cache
 def _mincore() -> Any:
-    """The call that tells which pages of a mapping are in memory; None where the system has none."""
+    """Return the system call that tells which pages of a mapping are in memory; None if the system has none."""
     found = getattr(ctypes.CDLL(None), "mincore", None) if os.name == "posix" else None
     if found is not None:
         found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
@@ -129,6 +129,6 @@ def _mincore() -> Any:
 
 
 def _cached(page: int) -> bool:
-    """Whether the page at an address is in memory: asking for one costs a hundredth of a hint for pages that are all there."""
+    """Say whether the page at an address is in memory. Asking costs a hundredth of a hint for pages that are all there."""
     ask, answer = _mincore(), ctypes.create_string_buffer(1)
     return ask is not None and ask(page, 1, answer) == 0 and bool(answer.raw[0] & 1)

@@ -33,7 +33,7 @@ GATHERED, STRAIGHT = 60.0, 1.6  # normals within ± 10° are one; sides have so 
 CORNER, SIDES = 0.5, 8  # radians between sides at least; sides at most
 SLOPES, ALIKE = 0.1, 1.6  # share, rms, and factor, at most, by which their edges differ from the rim's
 FLAT = 1e-5  # of the plateau: where a large window's edges change less between neighbours, a pixel stands for its surroundings
-SHARPEST = 0.3  # px: a narrower edge lies between two pixels, and nobody knows where
+SHARPEST = 0.3  # px: a narrower edge lies between two pixels, at an unknown place
 
 
 class GridProfile(NamedTuple):
