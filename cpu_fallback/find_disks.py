@@ -33,7 +33,7 @@ from gpu4d.cpu_fallback.refine_disks import MODES, SUMMIT, WHOLE, Desk, Moments,
 from numba import njit
 
 from gpu4d import fft
-from gpu4d.bragg.find_disks import LEAST_SHARE, Disks, fill_spectrum
+from gpu4d.bragg.find_disks import LEAST_SHARE, USUAL_LIMITS, Disks, fill_spectrum
 from gpu4d.bragg.template_transforms import LARGEST_KEPT
 
 _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
@@ -92,15 +92,11 @@ def find_disks(
     refine="correlation",
     refine_power=1.0,
     upsample=16,
-    min_significance=5.0,
-    min_relative=0.0,
-    min_absolute=0.0,
-    min_spacing=0.0,
-    max_peaks=70,
+    limits=USUAL_LIMITS,
 ):
     n, nx, ny = patterns.shape
     count = np.zeros(n, np.int64)
-    table = np.full((n, 5, max_peaks), np.nan)  # one row of each field a pattern: slices stay contiguous
+    table = np.full((n, 5, limits.max_peaks), np.nan)  # one row of each field a pattern: slices stay contiguous
     if n and min(nx, ny) > 2:  # else no pixel has eight neighbours
         powers = list(dict.fromkeys([1.0, power, refine_power]))
         sought = _sought(spectrum, moments)
@@ -113,7 +109,7 @@ def find_disks(
             powers.index(refine_power),
             np.ascontiguousarray(allowed),
             sought.moments,
-            np.array([min_significance, min_relative, min_absolute, min_spacing], np.float64),
+            np.array([limits.min_significance, limits.min_relative, limits.min_absolute, limits.min_spacing], np.float64),
             MODES[refine],
             refine_power != power,
             refine_power == 1.0,
