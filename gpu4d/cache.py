@@ -1,4 +1,4 @@
-"""Results of slow functions of images, kept without the images."""
+"""Cache of slow functions of images: results are kept, the images are not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Made = TypeVar("Made")
 
 
 class _Bytes:
-    """Bytes that are the same where their digests are; `content` is let go after the call that it was given to."""
+    """A byte string compared by its digest.
+
+    `content` is dropped after the call, so that the cache does not keep the image in memory.
+    """
 
     __slots__ = ("content", "digest")
 
@@ -28,14 +31,15 @@ class _Bytes:
 
 
 def kept_by_content(maxsize: int) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
-    """`functools.lru_cache` for positional arguments of which those that are bytes are images: only their digests are kept.
+    """Return a decorator like `functools.lru_cache` that keeps digests of the arguments that are bytes, not the bytes.
 
-    An image of 2048² pixels is 34 MB in float64, and what is measured on it a few kilobytes.
+    Images are passed as bytes. An image of 2048² pixels has 34 MB in float64; what is measured on it has a few kilobytes.
+    Arguments are positional.
 
     Parameters
     ----------
     maxsize : int
-        Results that are kept.
+        Most results that are kept.
 
     Examples
     --------

@@ -66,7 +66,7 @@ def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **o
         raise InputError(f"explain_disks takes one pattern (Qx, Qy), got {image.shape}")
     mask = None if detector_mask is None else arrays.to_numpy(detector_mask).astype(bool)
     reduction = BraggDisks(template, **options)
-    check_patterns(image, reduction.template, reduction.maps["power"])
+    check_patterns(image, reduction.template, reduction.how.power)
     search = reduction.prepare(image.dtype, mask)
     c = search.correlation
     maps = correlation_maps(image[None], c.spectrum, c.moments, c.mask, c.fill_width, c.power, c.refine_power)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,6 @@ class BraggDisks:
             min_absolute=min_absolute_intensity,
             max_peaks=max_peaks,
         )
-        self.maps = {"power": float(power), "refine_power": float(refine_power), "upsample": int(upsample)}
         self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
         if parameters not in ("auto", *STEPS):
             fits = "4 (position, amplitude, background), 6 (+ its slopes) or 8 (+ slopes inside)"
@@ -105,7 +105,9 @@ class BraggDisks:
         self.parameters_reason = NOT_LOOKED if parameters == "auto" else "asked for"
         self.asked = self.refinement = refine
         self.reason = "asked for"
+        self.how = Refinement(refine, float(power), float(refine_power), int(upsample), self.parameters)
         self.search: DiskSearch | None = None
+        self._for_counts = False
         if refine == "likelihood":
             disk_profile(self.template)  # a probe that cannot be fitted is an error here, not in the middle of a sweep
 
@@ -125,7 +127,7 @@ class BraggDisks:
         """
         counts = arrays.is_integer_dtype(dtype)
         if self.search is None or self._for_counts != counts or not self.search.masks(detector_mask):
-            before, how = self.refinement, Refinement(self.asked, parameters=self.parameters, **self.maps)
+            before, how = self.refinement, replace(self.how, parameters=self.parameters)
             self.search = DiskSearch.prepare(self.template, self.template.shape, dtype, detector_mask, self.limits, how)
             self._for_counts = counts
             self.refinement, self.reason = self.search.refinement, self.search.reason
@@ -174,9 +176,31 @@ class BraggDisks:
             log.info("parameters='auto' is %d: %s", *choice)
         return self
 
+    def at(self, cube: DataCube, positions: Sequence[tuple[int, int]]) -> PointListArray:
+        """Find the disks at a few positions of a cube.
+
+        Parameters
+        ----------
+        cube : DataCube
+        positions : sequence of (rx, ry)
+
+        Returns
+        -------
+        PointListArray
+            Of shape (len(positions),).
+        """
+        self._check_shape(cube.detector_shape)
+        return self._of_patterns(_pick(cube, positions), cube.detector_mask)
+
+    def _of_patterns(self, patterns: Any, detector_mask: np.ndarray | None) -> PointListArray:
+        """Find the disks of patterns (..., Qx, Qy)."""
+        shape = tuple(patterns.shape[:-2])
+        flat = arrays.namespace(patterns).reshape(patterns, (-1, *patterns.shape[-2:]))
+        return lists_of(self.prepare(patterns.dtype, detector_mask).in_threads(flat), shape or (1,))
+
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if tuple(shape) != self.template.shape:
-            check_patterns(np.empty((0, *shape)), self.template, self.maps["power"])
+            check_patterns(np.empty((0, *shape)), self.template, self.how.power)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         lists = self.list_bytes(scan.shape[:2], self.expected_peaks)
@@ -324,7 +348,7 @@ def find_bragg_disks(
         reduction.choose(cube_or_patterns, options.get("where"), options.get("memory"))
         if positions is None:
             return sweep(cube_or_patterns, reduction, **options)
-        return _of_patterns(_pick(cube_or_patterns, positions), reduction, cube_or_patterns.detector_mask)
+        return reduction.at(cube_or_patterns, positions)
     cube_or_patterns = arrays.unwrapped(cube_or_patterns)
     if positions is not None:
         raise InputError("positions= picks from a DataCube; index the array instead")
@@ -334,15 +358,7 @@ def find_bragg_disks(
         scan = shape if len(shape) == 2 else (1, math.prod(shape))
         xp = arrays.namespace(cube_or_patterns)
         reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))
-    return _of_patterns(cube_or_patterns, reduction, None)
-
-
-def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray | None) -> PointListArray:
-    xp = arrays.namespace(patterns)
-    check_patterns(patterns, reduction.template, reduction.maps["power"])
-    shape = tuple(patterns.shape[:-2])
-    flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
-    return lists_of(reduction.prepare(patterns.dtype, detector_mask).in_threads(flat), shape or (1,))
+    return reduction._of_patterns(cube_or_patterns, None)
 
 
 def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> Any:

@@ -1,4 +1,7 @@
-"""How many free parameters the fit of a disk gets: the number that serves the positions of this scan, not that which fits its counts."""
+"""Choose the number of fit parameters (4, 6 or 8) that gives the smallest position error for this scan.
+
+This is not always the number that fits the counts best.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,30 @@ from gpu4d.operation import using
 from gpu4d.sizes import format_bytes, parse_memory
 from gpu4d.streaming.plan import scan_mask
 
-USUAL = 6  # in doubt
-SAMPLE, SIDE = 64, 2  # patterns; they lie in squares of this side, since neighbours often share a chunk of a file
-SAMPLE_BYTES, PART = 32 << 20, 4  # of large patterns as many as these hold; of few patterns no more than this part: both at least 16
-SHARE = 8  # patterns that a thread looks at
-ONCE, EACH = 128, 40  # bytes a pixel of one pattern: templates and their zero points; what a thread takes beside them
-LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer tell too little, and are not worth the time
-SHARP = 0.1  # px: above this standard error the fit is not linear in the counts, and var8 - var6 not what noise makes of x8 - x6
-KEPT, KEPT_SQUARE = 0.98, 0.8556  # of the disks, the largest differences left out; and of the mean square of a Gaussian, so cut
-WORTH = 0.01  # of the variance: less is no reason to fit fewer parameters
-FLAT, SLOPED = 1.25, 2.0  # squared difference over what noise explains: 4 instead of 6 below (a bias does not average out), 8 above
-SURE = 2.0  # standard errors of that ratio
-ENOUGH = 1000  # disks: of patterns that have more together, every second is left out, and so on
-CONFIRMED, TELLING = 0.25, 0.05  # of what 8 should take off a lattice's residual; of that residual, which is its noise
-LOOKED_AT = 100  # disks whose counts are compared with the model
-WEIGHINGS = 3  # of pixels by the model before
+USUAL = 6  # parameters where the scan does not decide
+
+# The sample
+SAMPLE = 64  # most patterns that are read
+SIDE = 2  # patterns: the sample lies in squares of this side, because neighbours often share a chunk of a file
+SAMPLE_BYTES = 32 << 20  # most bytes that are read, if that is at least LEAST_PATTERNS
+PART = 4  # at most one pattern in so many is read, if that is at least LEAST_PATTERNS
+SHARE = 8  # patterns that a thread works on at a time
+ONCE, EACH = 128, 40  # bytes per pixel of a pattern: templates and zero points, held once; work arrays of each thread
+LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer do not decide anything
+
+# The comparison of two numbers of parameters
+SHARP = 0.1  # px: largest standard error of a disk that is used; above it the fit is not linear in the counts
+KEPT = 0.98  # part of the differences that is used: the largest 2 % are left out
+KEPT_SQUARE = 0.8556  # mean square of a Gaussian without its largest 2 %, in units of the whole one
+WORTH = 0.01  # part of the variance that 4 parameters must save
+FLAT = 1.25  # ratio T of `choose_parameters` below which 4 replace 6; near 1, because a bias does not average out
+SLOPED = 2.0  # ratio T above which 8 replace 6
+SURE = 2.0  # standard errors by which T must lie beyond its limit
+ENOUGH = 1000  # disks: with more than twice as many only every second pattern is used, with three times every third, …
+CONFIRMED = 0.25  # part of the expected drop of the lattice's squared residual that 8 parameters must reach
+TELLING = 0.05  # noise of that residual, as a part of it: a smaller expected drop could not be seen
+LOOKED_AT = 100  # disks whose counts are compared with the model, for their scatter
+WEIGHINGS = 3  # rounds of that comparison's fit; each weighs the pixels by the model of the round before
 
 
 class Choice(NamedTuple):

@@ -76,8 +76,8 @@ def zero_point(template: Template, parameters: int) -> Zero:
     if template.probe is None or template.fine is not None:
         # A fine image has one zero point. Only uneven disks differ: their means lie 0.003 px apart at 40 % of slope.
         return Zero((0.0, 0.0), None)
-    images = (image.astype(np.float64).tobytes() for image in (template.probe, template.kernel))
-    return _zero_point(*images, template.shape, template.offset, parameters)
+    probe, kernel = (image.astype(np.float64).tobytes() for image in (template.probe, template.kernel))
+    return _zero_point(probe, kernel, template.shape, template.offset, parameters)
 
 
 @kept_by_content(maxsize=8)
