@@ -30,12 +30,13 @@ def bragg_patterns(n: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
 
 def bragg(shape: tuple[int, int]) -> Callable[[int], tuple[tuple, dict]]:
     def make(n: int) -> tuple[tuple, dict]:
-        from gpu4d.bragg.find_bragg_disks import disk_arguments
+        from gpu4d.bragg.disk_search import Correlation
+        from gpu4d.bragg.find_disks import PeakLimits
 
         patterns, probe = bragg_patterns(n, shape)
         template = gpu4d.probe.template(probe)
-        a = disk_arguments(template, int(template.radius), None)
-        return (patterns, a["spectrum"], a["moments"], a["allowed"]), {"min_spacing": 1.5 * template.radius, "max_peaks": 32}
+        given = Correlation.prepare(template, int(template.radius)).operands
+        return (patterns, *given), {"limits": PeakLimits(min_spacing=1.5 * template.radius, max_peaks=32)}
 
     return make
 

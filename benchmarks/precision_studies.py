@@ -262,7 +262,7 @@ def shapes(patterns: int) -> Iterator[Row]:
                 mean = form.image((128, 128), center)
                 probe = template(1e4 * mean if np.isinf(counts) else rng.poisson(counts * mean), center=center, radius=form.radius)
                 auto = BraggDisks(probe)
-                auto.settle(some.patterns.dtype)
+                auto.prepare(some.patterns.dtype)
                 for method, options in OURS.items():
                     labels = {"form": name, "dose": dose, "vacuum counts per pixel": counts, "auto": auto.refinement, "method": method}
                     try:

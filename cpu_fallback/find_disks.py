@@ -1,4 +1,4 @@
-"""One pattern at a time from counts to disks, in compiled code that holds no lock: all a pattern needs stays in a core's own cache.
+"""Finds disks in one pattern after the other, in compiled code that holds no lock: the data of a pattern stay in a core's own cache.
 
 Cast → transform along x → along y, sixteen rows at a time: product with the template, its powers, and back → along x → maxima →
 significance → spacing → refinement and standard errors on the maps.
@@ -33,14 +33,14 @@ from gpu4d.cpu_fallback.refine_disks import MODES, SUMMIT, WHOLE, Desk, Moments,
 from numba import njit
 
 from gpu4d import fft
-from gpu4d.bragg.find_disks import LEAST_SHARE, Disks, fill_spectrum
+from gpu4d.bragg.find_disks import LEAST_SHARE, USUAL_LIMITS, Disks, fill_spectrum
 from gpu4d.bragg.template_transforms import LARGEST_KEPT
 
 _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
 
 
 class Search(NamedTuple):
-    """What is looked for, and how."""
+    """The search as the compiled code takes it: template, limits and refinement."""
 
     x: Line
     y: Line
@@ -58,7 +58,7 @@ class Search(NamedTuple):
 
 
 class Filling(NamedTuple):
-    """How masked pixels are filled from those about them; of no size where none is masked."""
+    """Arrays for filling masked pixels from their surroundings; empty if no pixel is masked."""
 
     mask: np.ndarray  # (nx, ny) bool, True where the detector counts
     gauss: np.ndarray  # as Search.template
@@ -66,7 +66,7 @@ class Filling(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Memory of one thread: fresh memory costs more to touch than the work on it."""
+    """Work arrays of one thread. They are reused, because touching new memory takes longer than the work on it."""
 
     plane: np.ndarray  # (nx, stride) float32: a pattern
     columns: np.ndarray  # (2, rows, stride): its half spectrum along x
@@ -92,15 +92,11 @@ def find_disks(
     refine="correlation",
     refine_power=1.0,
     upsample=16,
-    min_significance=5.0,
-    min_relative=0.0,
-    min_absolute=0.0,
-    min_spacing=0.0,
-    max_peaks=70,
+    limits=USUAL_LIMITS,
 ):
     n, nx, ny = patterns.shape
     count = np.zeros(n, np.int64)
-    table = np.full((n, 5, max_peaks), np.nan)  # one row of each field a pattern: slices stay contiguous
+    table = np.full((n, 5, limits.max_peaks), np.nan)  # one row of each field a pattern: slices stay contiguous
     if n and min(nx, ny) > 2:  # else no pixel has eight neighbours
         powers = list(dict.fromkeys([1.0, power, refine_power]))
         sought = _sought(spectrum, moments)
@@ -113,7 +109,7 @@ def find_disks(
             powers.index(refine_power),
             np.ascontiguousarray(allowed),
             sought.moments,
-            np.array([min_significance, min_relative, min_absolute, min_spacing], np.float64),
+            np.array([limits.min_significance, limits.min_relative, limits.min_absolute, limits.min_spacing], np.float64),
             MODES[refine],
             refine_power != power,
             refine_power == 1.0,
@@ -126,7 +122,7 @@ def find_disks(
 
 
 class Kept:
-    """Memory of threads, and fillings of masks: kept from call to call."""
+    """Work arrays of threads and fillings of masks, kept from call to call."""
 
     def __init__(self) -> None:
         self.of_thread = threading.local()
@@ -134,7 +130,7 @@ class Kept:
 
 
 class Sought(NamedTuple):
-    """A template as the compiled code takes it."""
+    """A template in the form that the compiled code takes."""
 
     given: tuple[weakref.ref, weakref.ref]  # spectrum and moments
     template: np.ndarray
@@ -143,9 +139,10 @@ class Sought(NamedTuple):
 
 
 def _sought(spectrum, moments) -> Sought:
-    """Return the template in the form that compiled code takes.
+    """Return the prepared form of the template.
 
-    If `spectrum` and `moments` are the same read-only arrays as in the previous call (usual in a sweep), the cached form is returned.
+    If `spectrum` and `moments` are the same read-only arrays as in the previous call (usual in a sweep), the cached result is
+    returned.
     """
     global _last_sought
     given, last = (spectrum, moments), _last_sought
@@ -161,7 +158,7 @@ def _sought(spectrum, moments) -> Sought:
 
 
 def _forget(gone: weakref.ref) -> None:
-    """Drop the cached form of a template whose arrays are gone: no call can ask for it again."""
+    """Drop the cached template when one of its arrays is gone."""
     global _last_sought
     last = _last_sought
     if last is not None and any(kept is gone for kept in last.given):
@@ -208,7 +205,10 @@ _last_sought: Sought | None = None
 
 
 def _box(moments):
-    """The window about the centre outside which the moments vanish, centred: (4, 2hx+1, 2hy+1); never row or column -n/2."""
+    """Return the window about the centre that holds all nonzero moments, (4, 2hx+1, 2hy+1).
+
+    Row and column -n/2 are never in it.
+    """
     nx, ny = moments.shape[1:]
     some = (moments != 0).any(0)
     rows, columns = np.flatnonzero(some.any(1)), np.flatnonzero(some.any(0))
@@ -230,7 +230,7 @@ def _find(patterns, search, filling, work, count, table):
 
 @_jit
 def _fill(search, filling, work):
-    """Masked pixels, so far 0, become the weighted mean of the valid ones about them."""
+    """Fill masked pixels, which are 0 so far, with the weighted mean of the valid pixels around them."""
     _correlate(search, work, filling.gauss, search.powers[:1])
     near = work.maps[0]
     for i in range(filling.mask.shape[0]):
@@ -241,7 +241,7 @@ def _fill(search, filling, work):
 
 @_jit
 def _disks(search, work, row):
-    """Disks of the pattern in work.plane into the columns of `row`; how many."""
+    """Find the disks of the pattern in work.plane, write them to the columns of `row`, and return their number."""
     _correlate(search, work, search.template, search.powers)
     x, ny, at, height = work.plane, search.y.n, work.at, work.height
     cross, refined, here = work.maps[0], work.maps[search.refined], work.desk
@@ -259,7 +259,7 @@ def _disks(search, work, row):
 
 @_jit
 def _correlate(search, work, template, powers):
-    """The pattern's correlation maps with a template, one for every power."""
+    """Correlate the pattern with a template: one map for each power."""
     columns_forward(work.plane, search.x, work.columns, work.room)
     size = search.y.n * LANES
     scale = np.float32(1.0 / (search.x.n * search.y.n))

@@ -1,4 +1,4 @@
-"""Cache results of slow functions of images, without keeping the images."""
+"""Cache of slow functions of images: results are kept, the images are not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Made = TypeVar("Made")
 
 
 class _Bytes:
-    """A byte string compared by its digest. `content` is dropped after the call, so that the cache does not keep the image in memory."""
+    """A byte string compared by its digest.
+
+    `content` is dropped after the call, so that the cache does not keep the image in memory.
+    """
 
     __slots__ = ("content", "digest")
 
@@ -28,14 +31,15 @@ class _Bytes:
 
 
 def kept_by_content(maxsize: int) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
-    """Make an `functools.lru_cache` for positional arguments that keeps only the digests of those that are bytes.
+    """Return a decorator like `functools.lru_cache` that keeps digests of the arguments that are bytes, not the bytes.
 
-    An image of 2048² pixels takes 34 MB in float64; what is measured on it takes a few kilobytes.
+    Images are passed as bytes. An image of 2048² pixels has 34 MB in float64; what is measured on it has a few kilobytes.
+    Arguments are positional.
 
     Parameters
     ----------
     maxsize : int
-        How many results are kept.
+        Most results that are kept.
 
     Examples
     --------

@@ -7,8 +7,6 @@ gives the same bits wherever a scan is cut, and whatever the memory.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from gpu4d.kernels.fused_disks import find_disks as find_fused
 from gpu4d.kernels.fused_disks import supports
@@ -18,7 +16,7 @@ from gpu4d.kernels.row_column_fft import correlation_maps_256, filter_of
 from gpu4d.kernels.row_column_fft import supports as has_own_fft
 
 from gpu4d import arrays, device, fft
-from gpu4d.bragg.find_disks import Disks, fill_masked
+from gpu4d.bragg.find_disks import USUAL_LIMITS, Disks, fill_masked
 from gpu4d.device import tables
 from gpu4d.device.memory import room
 from gpu4d.errors import InputError
@@ -31,16 +29,6 @@ LEAST_UNIT = 8  # patterns in such a unit, where they are large: with their arra
 BLOCKS = 8  # patterns in flight for every multiprocessor, where memory allows
 LARGE = 1 << 17  # pixels from which a pattern gets a block of 1024 threads
 TOGETHER = 4  # patterns a thread of spectrum_products works on
-
-
-class Limits(NamedTuple):
-    """What a maximum must pass, as in `find_disks`."""
-
-    min_significance: float
-    min_relative: float
-    min_absolute: float
-    min_spacing: float
-    max_peaks: int
 
 
 def find_disks(
@@ -56,20 +44,13 @@ def find_disks(
     refine="correlation",
     refine_power=1.0,
     upsample=16,
-    min_significance=5.0,
-    min_relative=0.0,
-    min_absolute=0.0,
-    min_spacing=0.0,
-    max_peaks=70,
+    limits=USUAL_LIMITS,
 ):
     n, nx, ny = patterns.shape
     _check(patterns, spectrum, moments, allowed, mask)
     case = {"refine": refine, "power": power, "refine_power": refine_power, "masked": mask is not None, "dtype": patterns.dtype}
     if supports((nx, ny), device.shared_memory(), **case):
-        thresholds = {"min_relative": min_relative, "min_absolute": min_absolute, "min_spacing": min_spacing}
-        maps = {"power": power, "refine": refine, "refine_power": refine_power, "min_significance": min_significance}
-        return find_fused(patterns, spectrum, moments, allowed, **maps, **thresholds, max_peaks=max_peaks)
-    limits = Limits(min_significance, min_relative, min_absolute, min_spacing, max_peaks)
+        return find_fused(patterns, spectrum, moments, allowed, power=power, refine=refine, refine_power=refine_power, limits=limits)
     own_fft = has_own_fft((nx, ny), masked=mask is not None)
     if own_fft:
         template = tables.made_of(spectrum, "filter", lambda: filter_of(spectrum))
@@ -78,7 +59,7 @@ def find_disks(
     inside = as_bytes(allowed)
     box = tables.made_of(moments, "box", lambda: centred_box(moments))
     count = device.empty((n,), np.int64)
-    fields = [device.empty((n, max_peaks), np.float64) for _ in range(5)]
+    fields = [device.empty((n, limits.max_peaks), np.float64) for _ in range(5)]
     unit = unit_size(nx, ny)
     size = min(batch_size(nx, ny), -(-max(n, 1) // unit) * unit)
     x = device.empty((size, nx, ny), np.float32)
@@ -191,7 +172,7 @@ def strongest_maxima(hybrid, cross, counts, allowed, box, limits):
     allowed : (nx, ny) uint8
     box : (4, 2hx+1, 2hy+1) float32
         `centred_box`; its first plane weighs the noise.
-    limits : Limits
+    limits : PeakLimits
     """
     n, nx, ny = hybrid.shape
     threads = _threads(nx * ny)

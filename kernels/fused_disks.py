@@ -9,7 +9,7 @@ import numpy as np
 from gpu4d.kernels.pixels import as_bytes, contiguous
 
 from gpu4d import arrays, device
-from gpu4d.bragg.find_disks import Disks
+from gpu4d.bragg.find_disks import USUAL_LIMITS, Disks
 from gpu4d.device import tables
 
 FILE = "fused_disks.cu"
@@ -68,17 +68,13 @@ def find_disks(
     refine="correlation",
     refine_power=1.0,
     upsample=16,
-    min_significance=5.0,
-    min_relative=0.0,
-    min_absolute=0.0,
-    min_spacing=0.0,
-    max_peaks=70,
+    limits=USUAL_LIMITS,
 ):
     patterns = contiguous(patterns)
     n, size, _ = patterns.shape
     plan = PLANS[size]
     counts = device.empty((n,), np.int64)
-    fields = device.empty((5, n, max_peaks), np.float64)
+    fields = device.empty((5, n, limits.max_peaks), np.float64)
     farthest = 2 * size * size  # squared distances are below it
     arguments = (
         patterns,
@@ -90,11 +86,11 @@ def find_disks(
         np.float32(power),
         np.float32(refine_power),
         np.int32(REFINEMENTS[refine]),
-        np.float32(min_significance),
-        np.float32(min_relative),
-        np.float32(min_absolute),
-        np.int32(max(1, ceil(min(min_spacing**2, farthest)))),
-        np.int32(max_peaks),
+        np.float32(limits.min_significance),
+        np.float32(limits.min_relative),
+        np.float32(limits.min_absolute),
+        np.int32(max(1, ceil(min(limits.min_spacing**2, farthest)))),
+        np.int32(limits.max_peaks),
         counts,
         fields,
     )

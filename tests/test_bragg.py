@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 
+import disk_options
 import numpy as np
 import pytest
 from gpu4d.cpu_fallback.find_disks import _box as twin_window
@@ -10,8 +11,7 @@ from gpu4d.cpu_fallback.find_disks import _box as twin_window
 import gpu4d
 from gpu4d.bragg import explain_disks
 from gpu4d.bragg.explain import REASONS
-from gpu4d.bragg.find_bragg_disks import disk_arguments
-from gpu4d.bragg.find_disks import fill_masked, find_disks, local_maxima
+from gpu4d.bragg.find_disks import PeakLimits, fill_masked, find_disks, local_maxima
 from gpu4d.bragg.template_transforms import template_moments
 from gpu4d.errors import InputError
 from gpu4d.probe import Template, synthetic, template
@@ -34,8 +34,7 @@ def scene(shape=(64, 64), n=4, seed=0, dose=200.0, radius=5.0, spots=6, edge=1.0
 
 
 def operands(probe, edge=5, mask=None):
-    a = disk_arguments(template(probe), edge, mask)
-    return a["spectrum"], a["moments"], a["allowed"]
+    return disk_options.operands(template(probe), edge, mask)
 
 
 def matched(disks, truth, within=2.0):
@@ -59,7 +58,7 @@ SHAPES = [(64, 64), (63, 65), (48, 72), (65, 48)]
 def test_twin_equals_definition(shape, refine, powers):
     patterns, _ = scene(shape, n=5, spots=4)
     patterns[2] = 0
-    options = {"power": powers[0], "refine_power": powers[1], "refine": refine, "min_spacing": 6.0, "max_peaks": 9}
+    options = {"power": powers[0], "refine_power": powers[1], "refine": refine, "limits": PeakLimits(min_spacing=6.0, max_peaks=9)}
     args = (patterns, *operands(synthetic(shape, 5.0, (shape[0] / 2 + 0.3, shape[1] / 2 - 0.2))))
     with gpu4d.using("definition"):
         want = find_disks(*args, **options)
@@ -138,7 +137,7 @@ def test_auto_is_the_likelihood_where_the_vacuum_image_tells_the_form_of_the_pro
     image = 1e4 * uneven((64, 64), (31.7, 32.2), **form)
     probe = image if counts is None else np.random.default_rng(3).poisson(counts / 1e4 * image)
     reduction = gpu4d.BraggDisks(probe)
-    reduction.settle(np.dtype("uint16"))
+    reduction.prepare(np.dtype("uint16"))
     assert reduction.refinement == which and reason in reduction.reason
 
 
@@ -148,7 +147,7 @@ def test_noise_of_the_vacuum_image_is_no_unevenness(counts):
     for radius in (3.5, 6.0, 11.0):
         for _ in range(3):
             reduction = gpu4d.BraggDisks(rng.poisson(counts * synthetic((80, 80), radius, (39.7, 40.2))))
-            reduction.settle(np.dtype("bool"))
+            reduction.prepare(np.dtype("bool"))
             assert reduction.refinement == "likelihood", reduction.reason
 
 

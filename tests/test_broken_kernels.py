@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from cuda_on_host import HostBackend
 from cuda_on_host.backend import OWN_STATICS, PLAIN, SANITIZE
+from disk_options import limited, operands
 from test_operations import bragg_frames
 
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
-from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.bragg.refine_disks import refine_peaks
 from gpu4d.deflection.poisson import integrate_gradient
@@ -106,9 +106,9 @@ def peaks() -> tuple[np.ndarray, ...]:
 
 def disks_by_cross_correlation() -> object:
     """Both maps are one at that power: a warp judges maxima that another one found."""
-    kernel = disk_arguments(template(synthetic((64, 64), 3.2)), 4, None)
+    kernel = operands(template(synthetic((64, 64), 3.2)))
     patterns = bragg_frames((64, 64), 2)
-    return find_disks(patterns, *(kernel[k] for k in ("spectrum", "moments", "allowed")), power=1.0, min_spacing=4.8, max_peaks=12)
+    return find_disks(patterns, *kernel, power=1.0, **limited(min_spacing=4.8, max_peaks=12))
 
 
 def many_frames() -> object:

@@ -9,7 +9,6 @@ from gpu4d.benchmarks.disk_bound import bullseye
 from gpu4d.benchmarks.disk_scenes import find, lattice, scene
 
 import gpu4d
-from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.likelihood import choose_parameters
 from gpu4d.bragg.likelihood.choose_parameters import LEAST_PATTERNS, SAMPLE, Evidence, spread_sample
 from gpu4d.errors import InputError
@@ -28,9 +27,8 @@ def chosen(some, **options):
 
 
 def evidence(some):
-    reduction = gpu4d.BraggDisks(template(some.probe()), refine="correlation")
-    arguments = disk_arguments(reduction.template, reduction.edge, None)
-    return Evidence(some.patterns[None], reduction.template, arguments, reduction.options)
+    reduction = gpu4d.BraggDisks(template(some.probe()), refine="likelihood")
+    return Evidence(some.patterns[None], reduction.prepare(some.patterns.dtype))
 
 
 CASES = {
@@ -254,7 +252,7 @@ def test_the_bytes_of_another_machine_are_counts_too(sloping):
     for order in "<>":
         some = patterns.astype(order + "u2")
         reduction = gpu4d.BraggDisks(probe)
-        reduction.settle(some.dtype)
+        reduction.prepare(some.dtype)
         assert reduction.refinement == "likelihood"
         np.testing.assert_array_equal(gpu4d.find_bragg_disks(some, probe).flat("qx"), native.flat("qx"))
 
@@ -288,7 +286,7 @@ def test_a_sweep_on_its_own_takes_six_and_says_so(sloping, caplog):
     plain = gpu4d.BraggDisks(probe)
     with caplog.at_level(logging.INFO, "gpu4d"):
         found = gpu4d.sweep(cube, plain, progress=False)
-    assert plain.parameters == 6 and "parameters='auto' is 6: nobody has looked" in caplog.text
+    assert plain.parameters == 6 and "parameters='auto' is 6: no pattern of the scan has been looked at" in caplog.text
     np.testing.assert_array_equal(found.flat("qx"), gpu4d.find_bragg_disks(cube, probe, parameters=6, progress=False).flat("qx"))
     assert plain.choose(cube) is plain and plain.parameters == 8 and "times what noise explains" in plain.parameters_reason
     caplog.clear()

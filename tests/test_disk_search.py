@@ -1,16 +1,18 @@
 """What the CPU search keeps from one call to the next: never an answer to arrays that have changed."""
 
+import pickle
 import weakref
 
 import numpy as np
 import pytest
+from disk_options import operands
 from gpu4d.cpu_fallback import find_disks as twin
 from gpu4d.cpu_fallback.plane_transform import padded, panels_of
 
 import gpu4d
-from gpu4d.bragg import template_transforms
-from gpu4d.bragg.find_bragg_disks import disk_arguments
-from gpu4d.bragg.find_disks import find_disks
+from gpu4d.bragg import disk_search, template_transforms
+from gpu4d.bragg.find_disks import PeakLimits, find_disks
+from gpu4d.bragg.likelihood.fit import Fit
 from gpu4d.probe import synthetic, template
 
 SHAPE = (62, 74)  # 2 · 31, 2 · 37
@@ -24,7 +26,7 @@ def patterns():
 
 
 def found(patterns, spectrum, moments, allowed, mask=None, fill_width=4.0):
-    disks = find_disks(patterns, spectrum, moments, allowed, mask=mask, fill_width=fill_width, min_spacing=6.0)
+    disks = find_disks(patterns, spectrum, moments, allowed, mask=mask, fill_width=fill_width, limits=PeakLimits(min_spacing=6.0))
     assert disks.count.min() >= 3
     return disks
 
@@ -41,8 +43,7 @@ def exact(*given, **options):
 
 
 def given(radius, shape=SHAPE):
-    a = disk_arguments(template(synthetic(shape, radius)), 4, None)
-    return a["spectrum"], a["moments"], a["allowed"]
+    return operands(template(synthetic(shape, radius)))
 
 
 def test_transforms_of_a_template_are_kept_and_cannot_be_written_to():
@@ -86,6 +87,66 @@ def test_masks_are_told_apart(patterns):
         agree(found(patterns, *given(4.0), mask=mask), exact(patterns, *given(4.0), mask=mask))
     masks[0][18:20, 30:33] = False  # in place
     agree(found(patterns, *given(4.0), mask=masks[0]), exact(patterns, *given(4.0), mask=masks[0]))
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Counts what is prepared: searches, template transforms, fits."""
+    counted = {"searches": 0, "correlations": 0, "fits": 0}
+    for kind, name in ((disk_search.DiskSearch, "searches"), (disk_search.Correlation, "correlations"), (Fit, "fits")):
+
+        def counting(*given, name=name, prepare=kind.prepare, **options):
+            counted[name] += 1
+            return prepare(*given, **options)
+
+        monkeypatch.setattr(kind, "prepare", counting)
+    return counted
+
+
+ONCE = {"searches": 1, "correlations": 1, "fits": 1}
+
+
+def test_one_call_prepares_once(patterns, prepared):
+    gpu4d.find_bragg_disks(patterns, template(synthetic(SHAPE, 4.0)), refine="likelihood")
+    assert prepared == ONCE
+
+
+@pytest.mark.parametrize("more", [{}, {"positions": [(0, 1)]}, {"where": np.arange(20).reshape(1, 20) > 0}], ids=["scan", "tried", "where"])
+def test_one_call_on_a_scan_prepares_once(patterns, prepared, more):
+    """Its choice of the parameters, and every update, take the same search."""
+    mask = np.ones(SHAPE, bool)
+    mask[30:33] = False
+    cube = gpu4d.DataCube(np.resize(patterns, (1, 20, *SHAPE)), detector_mask=mask)
+    gpu4d.find_bragg_disks(cube, template(synthetic(SHAPE, 4.0)), progress=False, **more)
+    assert prepared["searches"] == prepared["correlations"] == 1
+
+
+@pytest.mark.parametrize("refine", ["auto", "likelihood", "correlation"])
+def test_one_reduction_prepares_once(patterns, prepared, refine):
+    cube = gpu4d.DataCube(np.resize(patterns, (5, 4, *SHAPE)))
+    reduction = gpu4d.BraggDisks(template(synthetic(SHAPE, 4.0)), refine=refine)
+    found = [gpu4d.sweep(cube, reduction, memory=memory, progress=False) for memory in (None, "4 MB")]
+    assert prepared == {**ONCE, "fits": int(refine != "correlation")}
+    np.testing.assert_array_equal(found[0].flat("qx"), found[1].flat("qx"))
+
+
+def test_a_search_is_prepared_anew_where_mask_or_dtype_differ(patterns, prepared):
+    mask = np.ones(SHAPE, bool)
+    reduction = gpu4d.BraggDisks(template(synthetic(SHAPE, 4.0)))
+    first = reduction.prepare(np.dtype("uint16"), mask)
+    assert reduction.prepare(np.dtype("int32"), mask.copy()) is first and first.refinement == "likelihood"
+    mask[30:33] = False
+    second = reduction.prepare(np.dtype("uint16"), mask)
+    assert not second.correlation.mask.all() and first.correlation.mask.all()
+    assert reduction.prepare(np.dtype("float32"), mask).refinement == "correlation"
+    assert prepared["searches"] == 3
+
+
+def test_a_prepared_reduction_can_be_pickled(patterns):
+    reduction = gpu4d.BraggDisks(template(synthetic(SHAPE, 4.0)))
+    cube = gpu4d.DataCube(np.resize(patterns, (5, 4, *SHAPE)))
+    found = [gpu4d.sweep(cube, r, progress=False) for r in (reduction.choose(cube), pickle.loads(pickle.dumps(reduction)))]
+    np.testing.assert_array_equal(found[0].flat("qx"), found[1].flat("qx"))
 
 
 def test_what_is_made_of_a_template_is_made_once(patterns, monkeypatch):

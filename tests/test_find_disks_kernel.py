@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
+from disk_options import limited, operands
 from gpu4d.kernels import find_disks as launcher
 
 from gpu4d import device, operation
 from gpu4d.bragg import find_disks as definition
-from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.device import backend
 from gpu4d.device.backend import using_backend
 from gpu4d.device.memory import leaving
@@ -35,19 +35,16 @@ def moments_of(shape, reach=(2, 3)):
 
 def both(hybrid, cross, counts, moments, allowed, host=None, **limits):
     """Candidates of the definition and the number of those taken; the kernel and the definition choose the same pixels."""
-    limits = {**NONE, **limits}
+    limits = definition.PeakLimits(**{**NONE, **limits})
     noise = np.zeros(hybrid.shape)
     for x, y in np.argwhere(moments[0]):
         noise += moments[0, x, y] * np.roll(counts.astype(float), (-x, -y), axis=(1, 2))
     maps = definition.Maps(counts.astype(float), hybrid.astype(float), cross.astype(float), None, noise)
-    thresholds = [limits[k] for k in ("min_significance", "min_relative", "min_absolute")]
-    score = definition.candidate_scores(maps, allowed, *thresholds)
-    wx, wy, want = definition._strongest(score, limits["min_spacing"], limits["max_peaks"])
+    score = definition.candidate_scores(maps, allowed, limits)
+    wx, wy, want = definition._strongest(score, limits.min_spacing, limits.max_peaks)
     with using_backend(host or HostBackend()):
         arrays = [np.ascontiguousarray(a, np.float32) for a in (hybrid, cross, counts)]
-        px, py, found = launcher.strongest_maxima(
-            *arrays, allowed.astype(np.uint8), launcher.centred_box(moments), launcher.Limits(**limits)
-        )
+        px, py, found = launcher.strongest_maxima(*arrays, allowed.astype(np.uint8), launcher.centred_box(moments), limits)
     np.testing.assert_array_equal(found, want)
     for k in range(len(hybrid)):
         np.testing.assert_array_equal(px[k, : want[k]], wx[k, : want[k]])
@@ -167,9 +164,8 @@ def pattern_of(shape, n=1, radius=3.4, seed=0, dtype="uint16"):
 
 
 def arguments(shape, mask=None, radius=3.4):
-    given = disk_arguments(template(synthetic(shape, radius)), 4, mask)
-    arrays = tuple(given[name] for name in ("spectrum", "moments", "allowed"))
-    return arrays, {"mask": mask, "fill_width": given["fill_width"], "min_spacing": 5.0, "max_peaks": 8}
+    kernel = template(synthetic(shape, radius))
+    return operands(kernel, 4, mask), limited(mask=mask, fill_width=kernel.radius, min_spacing=5.0, max_peaks=8)
 
 
 def on_the_shim(patterns, given, options, **host):
@@ -327,7 +323,7 @@ def test_the_scale_of_the_data_does_not_matter(exponent, batches_of):
     batches_of(1)
     patterns, _ = pattern_of((40, 40), dtype="float32")
     given, options = arguments((40, 40))
-    options.update(min_significance=0.0, min_relative=0.1, power=0.5, refine_power=0.5)
+    options.update(limited(min_significance=0.0, min_relative=0.1, min_spacing=5.0, max_peaks=8, power=0.5, refine_power=0.5))
     found, _ = on_the_shim(patterns * np.float32(2.0) ** exponent, given, options)
     want = definition.find_disks.definition(patterns, *given, **options)
     np.testing.assert_array_equal(found.count, want.count)

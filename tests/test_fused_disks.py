@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
+from disk_options import limited, operands
 from gpu4d.kernels import fused_disks
 from test_operations import bragg_frames
 
-from gpu4d.bragg.find_bragg_disks import disk_arguments
 from gpu4d.bragg.find_disks import correlation_maps, find_disks, local_maxima, significance
 from gpu4d.bragg.hybrid_correlation import powered, template_spectrum
 from gpu4d.bragg.refine import interpolate, position_errors, refine_positions
@@ -352,14 +352,13 @@ def test_a_maximum_of_another_map_is_left_for_this_ones():
 def fused(patterns: np.ndarray, given: tuple, seed: int = 0, sources: dict | None = None, **options):
     host = Used(seed=seed, sources=sources)
     with using_backend(host):
-        found = fused_disks.find_disks(patterns, *given, **options)
+        found = fused_disks.find_disks(patterns, *given, **limited(**options))
     assert [name for name, *_ in host.launched] == [f"find_disks_{patterns.shape[-1]}"] * bool(len(patterns))
     return found
 
 
 def given_for(size: int, radius: float = 3.2) -> tuple:
-    arguments = disk_arguments(a_template(size, radius), 4, None)
-    return tuple(arguments[name] for name in ("spectrum", "moments", "allowed"))
+    return operands(a_template(size, radius))
 
 
 def assert_same(found, wanted, pixels: float = 2e-5, errors: float = 3e-3) -> None:
@@ -388,7 +387,7 @@ OPTIONS = {
 def test_whole_kernel(size, label):
     patterns, given = bragg_frames((size, size), 2, seed=size), given_for(size)
     options = {"min_spacing": 4.8, "max_peaks": 12, **OPTIONS[label]}
-    wanted = find_disks.definition(patterns, *given, **options)
+    wanted = find_disks.definition(patterns, *given, **limited(**options))
     results = [fused(patterns, given, seed, **options) for seed in (SEEDS if label == "defaults" else SEEDS[2:3])]
     assert wanted.count.min() >= 2
     assert_same(results[0], wanted)
@@ -400,7 +399,7 @@ def test_whole_kernel(size, label):
 def test_whole_kernel_takes_every_pixel_type(dtype):
     patterns, given = np.minimum(bragg_frames((64, 64), 3), 255).astype(dtype), given_for(64)
     options = {"min_spacing": 4.8, "max_peaks": 8}
-    assert_same(fused(patterns, given, **options), find_disks.definition(patterns, *given, **options))
+    assert_same(fused(patterns, given, **options), find_disks.definition(patterns, *given, **limited(**options)))
 
 
 def test_whole_kernel_with_gaps():
@@ -411,7 +410,7 @@ def test_whole_kernel_with_gaps():
     patterns[3, 0, 0] = np.nan
     patterns[4] -= 3.0  # some negative
     options = {"min_spacing": 4.8, "max_peaks": 8}
-    wanted = find_disks.definition(patterns, *given, **options)
+    wanted = find_disks.definition(patterns, *given, **limited(**options))
     found = fused(patterns, given, **options)
     assert found.count[:4].tolist() == [0, 0, 0, 0]
     assert found.count[4] > 0
@@ -484,10 +483,9 @@ def test_patterns_of_a_strained_crystal(shared_data, dose):
     with h5py.File(shared_data / "au_nbed_strain.h5") as file:
         patterns, probe = file[dose][5, 2::12], file["truth/vacuum_probe"][:]
     kernel = template(probe)
-    arguments = disk_arguments(kernel, 6, None)
-    given = tuple(arguments[name] for name in ("spectrum", "moments", "allowed"))
+    given = operands(kernel, 6)
     options = {"min_spacing": 1.5 * kernel.radius, "max_peaks": 40}
-    wanted = find_disks.definition(patterns, *given, **options)
+    wanted = find_disks.definition(patterns, *given, **limited(**options))
     assert wanted.count.min() >= 19
     assert_same(fused(patterns, given, **options), wanted, 1e-4, 1e-2)
 
@@ -519,7 +517,7 @@ def test_what_is_left_to_the_staged_path():
 def test_a_small_card_runs_what_it_supports():
     patterns, given = bragg_frames((96, 96), 1), given_for(96)
     with using_backend(HostBackend(shared=64 * 1024)):
-        assert fused_disks.find_disks(patterns, *given, min_spacing=4.8, max_peaks=9).count[0] == 5
+        assert fused_disks.find_disks(patterns, *given, **limited(min_spacing=4.8, max_peaks=9)).count[0] == 5
     patterns, given = bragg_frames((128, 128), 1), given_for(128)
     with using_backend(HostBackend(shared=64 * 1024)), pytest.raises(AssertionError, match="shared memory"):
         fused_disks.find_disks(patterns, *given)
@@ -550,7 +548,7 @@ def check_thoroughly(text: str) -> None:
     given = (spectrum, np.broadcast_to(1e-3 * window, moments.shape), allowed)
     for options in ({}, {"power": 1.0}, {"refine": "parabola"}):
         options = {"min_spacing": 4.8, "max_peaks": 12, **options}
-        wanted = find_disks.definition(patterns, *given, **options)
+        wanted = find_disks.definition(patterns, *given, **limited(**options))
         for seed in SEEDS:
             assert_same(fused(patterns, given, seed, {"fused_disks.cu": text}, **options), wanted)
 

@@ -170,7 +170,7 @@ def test_what_cannot_be_known_is_refused():
 def test_auto_doubts_a_form_of_hardly_any_counts():
     """Ten counts a pixel do not tell a square from what noise makes of it."""
     few = gpu4d.BraggDisks(template(vacuum(polygon(4, 5.5), 10.0)))
-    few.settle(np.dtype("uint16"))
+    few.prepare(np.dtype("uint16"))
     assert few.refinement == "correlation" and "not round" in few.reason
 
 

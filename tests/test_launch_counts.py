@@ -12,8 +12,8 @@ import pytest
 
 import gpu4d
 from gpu4d.amorphous.polar import polar_transform
+from gpu4d.bragg import disk_lists
 from gpu4d.bragg.find_disks import find_disks
-from gpu4d.bragg.search import search
 from gpu4d.device import page_locked, tables
 from gpu4d.device.processors.cuda import CudaProcessor
 from gpu4d.imaging.frame_reductions import frame_reductions
@@ -194,9 +194,40 @@ DISKS = {
 def test_a_search_uploads_nothing_and_waits_for_nothing(cupy, what):
     size, options, launches = DISKS[what]
     frames, reduction, update = searching(cupy, size, **options)
-    seen = steady(lambda: search(frames, reduction.arguments, reduction.options, reduction.fit))
+    seen = steady(lambda: reduction.search(frames))
     assert seen.launches <= launches and (seen.waits, seen.uploads, seen.downloads) == (0, 0, 0), seen.kernels
     assert steady(update).uploads == 0
+
+
+@pytest.mark.parametrize(("refine", "launches"), [("correlation", 1), ("likelihood", 5)])
+def test_an_update_leaves_the_lists_to_the_end(cupy, refine, launches):
+    """Search, cast of the counts, two starts of the fit, fit: five launches at most, and the host waits for none of them."""
+    frames, reduction, update = searching(cupy, 64, refine=refine)
+    seen = steady(update)
+    assert seen.launches <= launches and (seen.waits, seen.uploads, seen.downloads) == (0, 0, 0), seen.kernels
+    found = reduction.finish()
+    assert found.counts[:3].get().tolist() == [[1] * len(frames)] * 3 and len(found) == 3 * len(frames)
+
+
+def test_a_fused_find_disks_is_one_launch(cupy):
+    frames, reduction, _ = searching(cupy, 64, refine="correlation")
+    operands = [tables.beside(a, frames) for a in reduction.search.correlation.operands]
+    seen = steady(lambda: find_disks(frames, *operands, limits=reduction.limits))
+    assert (seen.launches, seen.waits, seen.uploads, seen.downloads) == (1, 0, 0, 0), seen.kernels
+
+
+def test_lists_are_made_when_the_tables_grow(cupy, monkeypatch):
+    """The same lists, whether tables wait for the end or not."""
+    results = []
+    for kept in (disk_lists.KEPT_BYTES, 0):
+        monkeypatch.setattr(disk_lists, "KEPT_BYTES", kept)
+        _, reduction, update = searching(cupy, 64, refine="likelihood")
+        for _ in range(4):
+            update()
+        assert len(reduction.found._tables) == (4 if kept else 1)
+        results.append(reduction.finish())
+    for name in results[0].fields:
+        assert results[0].flat(name).get().tobytes() == results[1].flat(name).get().tobytes()
 
 
 def test_calls_of_find_bragg_disks_share_the_tables_of_a_template(cupy):
@@ -214,15 +245,15 @@ def test_calls_of_find_bragg_disks_share_the_tables_of_a_template(cupy):
 
 def test_tables_of_the_caller_are_not_remembered(cupy):
     frames, reduction, _ = searching(cupy, 64, refine="correlation")
-    given = [cupy.asarray(reduction.arguments[name]) for name in ("spectrum", "moments", "allowed")]
-    first = find_disks(frames, *given, **reduction.options).intensity.get()
+    given = [cupy.asarray(a) for a in reduction.search.correlation.operands]
+    first = find_disks(frames, *given, limits=reduction.limits).intensity.get()
     given[0] *= 2.0
-    np.testing.assert_allclose(find_disks(frames, *given, **reduction.options).intensity.get(), 2 * first, rtol=1e-6)
+    np.testing.assert_allclose(find_disks(frames, *given, limits=reduction.limits).intensity.get(), 2 * first, rtol=1e-6)
 
 
 def test_shared_memory_is_asked_for_once(cupy):
     frames, reduction, _ = searching(cupy, 128, refine="correlation")
-    call = lambda: search(frames, reduction.arguments, reduction.options)  # noqa: E731
+    call = lambda: reduction.search(frames)  # noqa: E731
     call()
     with gpu_without_gpu.counting() as seen:
         call()

@@ -388,15 +388,15 @@ def for_correlation_map() -> list[Example]:
 
 def for_find_disks() -> list[Example]:
     """Each refinement, thresholds, a masked detector, gaps; numbers of patterns about the size of a block."""
-    from gpu4d.bragg.find_bragg_disks import disk_arguments
+    from disk_options import limited, operands
+
     from gpu4d.probe import synthetic, template
 
     def one(label: str, patterns: np.ndarray, mask: np.ndarray | None = None, **options: Any) -> Example:
-        given = disk_arguments(template(synthetic(patterns.shape[1:], 3.2)), 4, mask)
-        arguments = tuple(given[name] for name in ("spectrum", "moments", "allowed"))
-        defaults = {"min_spacing": 4.8, "fill_width": given["fill_width"], "max_peaks": 12}
+        kernel = template(synthetic(patterns.shape[1:], 3.2))
+        defaults = {"min_spacing": 4.8, "fill_width": kernel.radius, "max_peaks": 12}
         twin = (0.0, 3e-6, 3e-6, 3e-5, 3e-3, 3e-3)  # count, positions to 1e-4 px, height, standard errors to a third of a per cent
-        return Example(label, (patterns, *arguments), {"mask": mask, **defaults, **options}, double=1e-9, twin=twin)
+        return Example(label, (patterns, *operands(kernel, 4, mask)), limited(mask=mask, **{**defaults, **options}), double=1e-9, twin=twin)
 
     counts = bragg_frames((41, 48), 3)
     mask = np.ones((41, 48), bool)

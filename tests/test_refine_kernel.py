@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
+from disk_options import operands
 
 import gpu4d
-from gpu4d.bragg.find_bragg_disks import disk_arguments
-from gpu4d.bragg.find_disks import candidate_scores, correlation_maps
+from gpu4d.bragg.find_disks import PeakLimits, candidate_scores, correlation_maps
 from gpu4d.bragg.refine_disks import WIDEST, peak_errors, refine_peaks
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.probe import synthetic, template
@@ -29,9 +29,9 @@ def disk_maps(shape, power, n=2, spots=9, seed=0):
     counts = rng.poisson(patterns).astype("uint16")
     probe = np.zeros(shape)
     probe[:] = synthetic(shape, 4.0)
-    a = disk_arguments(template(probe), 5, None)
-    maps = correlation_maps(counts, a["spectrum"], a["moments"], None, 0.0, power, power)
-    score = candidate_scores(maps, a["allowed"], 5.0, 0.05, 0.0)
+    spectrum, moments, allowed = operands(template(probe), 5)
+    maps = correlation_maps(counts, spectrum, moments, None, 0.0, power, power)
+    score = candidate_scores(maps, allowed, PeakLimits(min_relative=0.05))
     found = [np.argwhere(np.isfinite(s)) for s in score]
     most = max(map(len, found))
     at = np.zeros((2, n, most), np.int32)
@@ -172,11 +172,11 @@ def test_standard_errors_of_disks_are_those_of_the_counts():
     """Many noisy copies of one disk: positions scatter by the standard errors, through kernel and twin."""
     shape, rng = (40, 44), np.random.default_rng(0)
     counts = rng.poisson(np.broadcast_to(3 + 60 * synthetic(shape, 4.0, (19.3, 21.8)), (150, *shape)))
-    a = disk_arguments(template(synthetic(shape, 4.0)), 5, None)
-    cross = correlation_maps(counts, a["spectrum"], a["moments"], None, 0.0, 1.0, 1.0).cross
+    spectrum, moments, _ = operands(template(synthetic(shape, 4.0)), 5)
+    cross = correlation_maps(counts, spectrum, moments, None, 0.0, 1.0, 1.0).cross
     px, py, count = np.full((150, 1), 19), np.full((150, 1), 22), np.ones(150, int)
     half = 11
-    box = np.roll(a["moments"], (half, half), (1, 2))[:, : 2 * half + 1, : 2 * half + 1]
+    box = np.roll(moments, (half, half), (1, 2))[:, : 2 * half + 1, : 2 * half + 1]
     for run in (on_host, lambda op, *args, **o: op(*args, **o)):
         x, y, _ = run(refine_peaks, cross, px, py, count, climb=True)
         sx, sy = run(peak_errors, counts, cross, box, x, y, count)

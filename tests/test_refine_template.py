@@ -8,7 +8,7 @@ from gpu4d.benchmarks.disk_bound import bullseye
 from gpu4d.benchmarks.disk_scenes import find, lattice, scene
 
 import gpu4d
-from gpu4d.bragg.search import likelihood
+from gpu4d.bragg.likelihood.fit import Fit
 from gpu4d.bragg.template_from_scan import disk_windows
 from gpu4d.data.source import ArraySource
 from gpu4d.errors import InputError
@@ -54,9 +54,9 @@ def test_a_disk_of_the_wrong_size_is_corrected(crystal, radius, edge):
 
 
 def test_both_estimators_have_its_zero_point_and_auto_takes_it(crystal, refined):
-    assert likelihood(refined, 6)["shift"] == (0.0, 0.0)
+    assert Fit.prepare(refined, 6).shift == (0.0, 0.0)
     reduction = gpu4d.BraggDisks(refined)
-    reduction.settle(np.dtype("uint16"))
+    reduction.prepare(np.dtype("uint16"))
     assert reduction.refinement == "likelihood"
     for refine in ("likelihood", "correlation"):
         errors = find(crystal, refined, refine=refine).errors

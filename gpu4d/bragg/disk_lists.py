@@ -1,4 +1,4 @@
-"""Lists of disks: what is kept of each, and the lists of tiles in the order of the scan."""
+"""Lists of disks: what is kept of each disk, tables of updates, and lists in the order of the scan."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.bragg.disk_search import DiskSearch, Found
 from gpu4d.bragg.find_disks import Disks
 from gpu4d.data import PointListArray
+from gpu4d.streaming import ScanInfo
 
 HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32", "sy": "float32"}
 UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
+PADDED_BYTES = 144  # of a place for a disk, while the lists of an update are made: disks, fit, fields, what is kept of them
+TABLE_BYTES = 97  # of a place for a disk in the tables of an update: 5 numbers of the correlation, 7 of the fit and a flag
+KEPT_BYTES = 64 << 20  # of such tables on a device before lists are made of them: one wait for some 10 000 patterns
 
 
-def fields_of(disks: Disks) -> dict[str, Any]:
+def lists_of(disks: Disks, shape: tuple[int, ...] | None = None) -> PointListArray:
+    """Return padded disks as lists, in the shape of their patterns; on a device this waits for their number."""
     xp = arrays.namespace(disks.qx)
-    return {name: xp.astype(getattr(disks, name), getattr(xp, kind)) for name, kind in HELD.items()}
+    fields = {name: xp.astype(getattr(disks, name), getattr(xp, kind)) for name, kind in HELD.items()}
+    return PointListArray.from_padded(disks.count, fields, shape or (disks.count.shape[0],), UNITS)
 
 
 def in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[int, ...]) -> PointListArray:
@@ -45,3 +52,50 @@ def in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[i
 def _places(number: np.ndarray, inside: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Where the points of a tile go: `number` are its positions, `inside` its own offsets, `offsets` those of the scan."""
     return np.arange(inside[-1]) + np.repeat(offsets[number] - inside[:-1], np.diff(inside))
+
+
+class DiskTables:
+    """Disks of the updates of a sweep, by the number of their first position.
+
+    On the host each update makes its lists. On a device the length of a list is only known when its kernel has ended; so padded
+    tables are kept, and lists are made of them when they are asked for, or when the tables hold `KEPT_BYTES`.
+    """
+
+    def __init__(self, search: DiskSearch):
+        self.search = search
+        self._lists: dict[int, tuple[np.ndarray, PointListArray]] = {}
+        self._tables: dict[int, tuple[np.ndarray, Found]] = {}
+
+    @staticmethod
+    def bytes_needed(scan: ScanInfo, n_frames: int, max_peaks: int) -> int:
+        """Return the bytes of the tables with `n_frames` frames in one update, those included that wait on a device."""
+        update = n_frames * max_peaks
+        if scan.on_host:
+            return update * PADDED_BYTES
+        kept = min(scan.shape[0] * scan.shape[1] * max_peaks * TABLE_BYTES, KEPT_BYTES + update * TABLE_BYTES)
+        return update * PADDED_BYTES + kept
+
+    def put(self, number: np.ndarray, frames: Any) -> None:
+        """Search frames, whose positions have these numbers."""
+        first = int(number[0])
+        if isinstance(frames, np.ndarray):
+            self._lists[first] = number, lists_of(self.search(frames))
+            return
+        waiting = sum(len(held) for held, _ in list(self._tables.values()))
+        if waiting * self.search.limits.max_peaks * TABLE_BYTES > KEPT_BYTES:
+            self._make_lists()
+        self._tables[first] = number, self.search.find(frames)
+
+    def lists(self) -> dict[int, tuple[np.ndarray, PointListArray]]:
+        """Return the numbers and the lists of every update."""
+        self._make_lists()
+        return dict(self._lists)
+
+    def replace(self, lists: dict[int, tuple[np.ndarray, PointListArray]]) -> None:
+        """Hold these lists and no others."""
+        self._lists, self._tables = dict(lists), {}
+
+    def _make_lists(self) -> None:
+        for first, (number, found) in list(self._tables.items()):  # a list is there before its table goes: nothing is missed
+            self._lists[first] = number, lists_of(self.search.merge(found))
+            self._tables.pop(first, None)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu4d.bragg.find_bragg_disks import BraggDisks, disk_arguments
-from gpu4d.bragg.find_disks import correlation_maps, local_maxima, significance
-from gpu4d.bragg.likelihood.poisson_fit import poisson_fit
+from gpu4d.bragg.find_bragg_disks import BraggDisks
+from gpu4d.bragg.find_disks import PeakLimits, correlation_maps, local_maxima, significance
+from gpu4d.bragg.hybrid_correlation import check_patterns
+from gpu4d.bragg.refine import refine_positions
 from gpu4d.data.arguments import host_image, pixel_mask
 
 REASONS = ("accepted", "edge", "below absolute", "below relative", "insignificant", "too close", "beyond max_peaks")
@@ -59,51 +60,45 @@ def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **o
     >>> str(c.reason[0]), round(float(c.qx[0]), 1)
     ('accepted', 20.3)
     """
-    from gpu4d.bragg.refine import refine_positions
-
     image = host_image(pattern, "the pattern")
+    mask = pixel_mask(detector_mask, image.shape)
     reduction = BraggDisks(template, **options)
-    o = reduction.options
-    a = disk_arguments(reduction.template, reduction.edge, pixel_mask(detector_mask, image.shape))
-    maps = correlation_maps(image[None], a["spectrum"], a["moments"], a["mask"], a["fill_width"], o["power"], o["refine_power"])
+    check_patterns(image, reduction.template, reduction.how.power)
+    search = reduction.prepare(image.dtype, mask)
+    c = search.correlation
+    maps = correlation_maps(image[None], c.spectrum, c.moments, c.mask, c.fill_width, c.power, c.refine_power)
     px, py = np.nonzero(local_maxima(maps.hybrid)[0])
     height, z = maps.hybrid[0, px, py], significance(maps)[0, px, py]
     order = np.argsort(-height, kind="stable")
     px, py, height, z = px[order], py[order], height[order], z[order]
-    reason = _reasons(px, py, height, z, a["allowed"], o)
+    reason = _reasons(px, py, height, z, c.allowed, search.limits)
     x, y = px.astype(float), py.astype(float)
     won = reason == "accepted"
     if won.any():
-        refined = refine_positions(
-            maps.refined, x[won][None], y[won][None], o["refine"], o["upsample"], climb=o["refine_power"] != o["power"]
-        )
+        refined = refine_positions(maps.refined, x[won][None], y[won][None], c.refine, c.upsample, climb=c.climb)
         x[won], y[won] = refined[0][0], refined[1][0]
-        reduction.settle(image.dtype)
-        if (fit := reduction.fit) is not None:
-            table, pixels = fit["profile"].table, fit["profile"].pixels
-            number, options = np.asarray([won.sum()]), {"parameters": fit["parameters"], "spacing": fit["spacing"]}
-            start = [v[won] + shift for v, shift in zip((x, y), fit["shift"])]
-            found = poisson_fit(image[None], start[0][None], start[1][None], number, table, pixels, a["mask"], **options)
-            for v, fitted, shift in zip((x, y), (found.x, found.y), fit["shift"]):
+        if (fit := search.fit) is not None:
+            found = fit.locate(image[None], x[won][None], y[won][None], np.asarray([won.sum()]), c.mask)
+            for v, fitted, shift in zip((x, y), (found.x, found.y), fit.shift):
                 v[won] = np.where(found.ok[0], fitted[0] - shift, v[won])
     return Candidates(x, y, height, z, reason)
 
 
-def _reasons(px: np.ndarray, py: np.ndarray, height: np.ndarray, z: np.ndarray, allowed: np.ndarray, o: dict[str, Any]) -> np.ndarray:
-    """The steps of `find_disks` in their order, the first that fails named."""
+def _reasons(px: np.ndarray, py: np.ndarray, height: np.ndarray, z: np.ndarray, allowed: np.ndarray, limits: PeakLimits) -> np.ndarray:
+    """Go through the steps of `find_disks` in their order, and name the first that a maximum fails."""
     inside = allowed[px, py]
     strongest = height[inside].max(initial=0.0)
     reason = np.full(len(px), "accepted", dtype="U16")
-    reason[z < o["min_significance"]] = "insignificant"
-    reason[height < o["min_relative"] * strongest] = "below relative"
-    reason[height < o["min_absolute"]] = "below absolute"
+    reason[z < limits.min_significance] = "insignificant"
+    reason[height < limits.min_relative * strongest] = "below relative"
+    reason[height < limits.min_absolute] = "below absolute"
     reason[~inside] = "edge"
     taken: list[int] = []
     for i in np.flatnonzero(reason == "accepted"):
-        near = any((px[i] - px[t]) ** 2 + (py[i] - py[t]) ** 2 < o["min_spacing"] ** 2 for t in taken)
+        near = any((px[i] - px[t]) ** 2 + (py[i] - py[t]) ** 2 < limits.min_spacing**2 for t in taken)
         if near:
             reason[i] = "too close"
-        elif len(taken) >= o["max_peaks"]:
+        elif len(taken) >= limits.max_peaks:
             reason[i] = "beyond max_peaks"
         else:
             taken.append(int(i))

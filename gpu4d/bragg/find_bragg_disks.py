@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays, fft
-from gpu4d.bragg.disk_lists import HELD, UNITS, fields_of, in_scan_order
+from gpu4d import arrays
+from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of
+from gpu4d.bragg.disk_search import DiskSearch, Refinement
+from gpu4d.bragg.find_disks import PeakLimits
 from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.likelihood.choose_parameters import USUAL, choose_for_scan
-from gpu4d.bragg.likelihood.poisson_fit import STEPS
-from gpu4d.bragg.search import likelihood, search, search_in_threads
-from gpu4d.bragg.template_transforms import template_transforms
+from gpu4d.bragg.likelihood.poisson_fit import STEPS, disk_profile
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
-from gpu4d.probe.template_kernel import Template, as_template
+from gpu4d.probe.template_kernel import as_template
 from gpu4d.streaming import ScanInfo, sweep
 
 log = logging.getLogger("gpu4d")
 
-PADDED_BYTES = 144  # of a place for a disk, while the lists of an update are made: disks, fit, fields, what is kept of them
 USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
-NOT_LOOKED = "nobody has looked at the scan"
+NOT_LOOKED = "no pattern of the scan has been looked at"
 SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
-COVERED = 0.5  # a maximum counts only where this part of its disk lies on valid pixels
 
 
 class BraggDisks:
@@ -40,8 +38,8 @@ class BraggDisks:
     template, power, refine, … :
         As in `find_bragg_disks`; `refinement` tells what "auto" became, and `reason` why.
     parameters : {"auto", 4, 6, 8}
-        "auto" is 6, unless `choose` has looked at the scan; `parameters` tells the number, and `parameters_reason` why. Every
-        `choose` is a choice of its own: a scan that is searched in several calls wants one number for all of them, see
+        "auto" is 6, unless `choose` has looked at the scan; `parameters` tells the number, and `parameters_reason` why. Each
+        `choose` decides anew: for a scan that is searched in several calls use one number for all of them, see
         `find_bragg_disks`.
     expected_peaks : float, optional
         Disks a pattern is expected to have, for the memory plan; 30 (or max_peaks) by default.
@@ -50,6 +48,9 @@ class BraggDisks:
     -----
     The result is a `PointListArray` of shape (Rx, Ry) with fields qx, qy, intensity, sx, sy; positions not visited, and
     patterns that are empty or have a NaN, have no points.
+
+    What the search needs of the template is prepared once, by `choose` or at the start of the sweep. On a GPU the tables of several
+    updates stay on the device, and the lists are made of them at the end: an update waits for nothing.
 
     Examples
     --------
@@ -86,19 +87,15 @@ class BraggDisks:
             min_spacing=min_spacing,
             edge=edge,
         )
-        self.min_spacing = SPACING * self.template.radius if min_spacing is None else float(min_spacing)
-        self.edge = max(1, math.ceil(self.template.radius if edge is None else edge))
-        self.options: dict[str, Any] = {
-            "power": float(power),
-            "refine": "correlation" if refine in ("auto", "likelihood") else refine,
-            "refine_power": float(refine_power),
-            "upsample": int(upsample),
-            "min_significance": float(min_significance),
-            "min_relative": float(min_relative_intensity),
-            "min_absolute": float(min_absolute_intensity),
-            "min_spacing": self.min_spacing,
-            "max_peaks": int(max_peaks),
-        }
+        radius = self.template.radius
+        self.limits = PeakLimits(
+            edge=max(1, math.ceil(radius if edge is None else edge)),
+            min_spacing=SPACING * radius if min_spacing is None else min_spacing,
+            min_significance=min_significance,
+            min_relative=min_relative_intensity,
+            min_absolute=min_absolute_intensity,
+            max_peaks=max_peaks,
+        )
         self.expected_peaks = min(max_peaks, USUAL_PEAKS) if expected_peaks is None else float(expected_peaks)
         if parameters not in ("auto", *STEPS):
             fits = "4 (position, amplitude, background), 6 (+ its slopes) or 8 (+ slopes inside)"
@@ -108,37 +105,48 @@ class BraggDisks:
         self.parameters_reason = NOT_LOOKED if parameters == "auto" else "asked for"
         self.asked = self.refinement = refine
         self.reason = "asked for"
-        self.fit = likelihood(self.template, self.parameters) if refine == "likelihood" else None
+        self.how = Refinement(refine, float(power), float(refine_power), int(upsample), self.parameters)
+        self.search: DiskSearch | None = None
+        self._for_counts = False
+        if refine == "likelihood":
+            disk_profile(self.template)  # a probe that cannot be fitted is an error here, not in the middle of a sweep
 
-    def settle(self, dtype: Any) -> None:
-        """Decide what refine="auto" means for patterns of a dtype, and say so in the log; `refinement` then names it."""
-        if self.asked != "auto":
-            return
-        before, self.fit = self.refinement, None
-        reason = _no_likelihood(self.template, self.options["refine_power"], dtype)
-        if reason is None:
-            try:
-                fit = likelihood(self.template, self.parameters)
-                reason = fit["doubt"]
-                self.fit = fit if reason is None else None
-            except ValueError as error:  # InputError: not round; or a spline that has too few points
-                reason = str(error)
-        self.refinement = "correlation" if self.fit is None else "likelihood"
-        if self.fit is not None:
-            reason = (
-                f"integer counts and {self.fit['form']}; disks nearer than {self.fit['spacing']:.1f} px to another keep the correlation"
-            )
-        self.reason = str(reason)
-        if self.refinement != before:
-            log.info("refine='auto' is %r: %s", self.refinement, reason)
+    def prepare(self, dtype: Any, detector_mask: np.ndarray | None = None) -> DiskSearch:
+        """Prepare the search for patterns of a dtype, unless it is prepared for such patterns already.
+
+        `refinement` then names what refine="auto" has become, `reason` why, and the log says both.
+
+        Parameters
+        ----------
+        dtype : dtype
+        detector_mask : (Qx, Qy) bool, optional
+
+        Returns
+        -------
+        DiskSearch
+        """
+        counts = arrays.is_integer_dtype(dtype)
+        if self.search is None or self._for_counts != counts or not self.search.masks(detector_mask):
+            before, how = self.refinement, replace(self.how, parameters=self.parameters)
+            self.search = DiskSearch.prepare(self.template, self.template.shape, dtype, detector_mask, self.limits, how)
+            self._for_counts = counts
+            self.refinement, self.reason = self.search.refinement, self.search.reason
+            if self.asked == "auto" and self.refinement != before:
+                log.info("refine='auto' is %r: %s", self.refinement, self.reason)
+        return self.search
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the prepared arrays out: twins keep what they make of them by identity, so another process makes its own."""
+        return {**self.__dict__, "search": None}
 
     def choose(self, cube: DataCube, where: Any = None, memory: Any = None) -> BraggDisks:
         """Decide what parameters="auto" means for a scan, from up to 64 of its patterns, and say so in the log.
 
-        The patterns lie evenly over the scan and are looked at on the host: what is chosen depends on no chunks, memory or devices.
-        Of patterns of more than 512 kiB 32 MiB are read, and at most a quarter of less than 256 patterns, but no less than 16 of
-        either. Only where `memory` does not hold these, and one thread's work on them, the choice is 6 and the reason says so.
-        `find_bragg_disks` does it by itself; a sweep of several reductions wants
+        Reads at most 64 patterns, evenly spread over the scan. If one pattern is larger than 512 KiB, reads at most 32 MiB in total.
+        Of a scan with fewer than 256 patterns, reads at most a quarter. Always reads at least 16. They are looked at on the host, so
+        the choice does not depend on chunks, memory or devices, with one exception: if `memory` cannot hold the patterns and one
+        thread's work on them, nothing is read, the choice is 6, and the reason says so.
+        `find_bragg_disks` does this itself. For a sweep of several reductions write
 
             gpu4d.sweep(cube, {"disks": gpu4d.BraggDisks(template).choose(cube), ...})
 
@@ -159,23 +167,45 @@ class BraggDisks:
             return self
         self._check_shape(cube.detector_shape)
         self.parameters, self.parameters_reason = USUAL, NOT_LOOKED
-        self.settle(cube.dtype)
-        if self.refinement == "likelihood":
-            arguments = disk_arguments(self.template, self.edge, cube.detector_mask)
-            choice = choose_for_scan(cube, self.template, arguments, self.options, where, memory)
+        self.search = None if self.search is None else self.search.with_parameters(USUAL)
+        search = self.prepare(cube.dtype, cube.detector_mask)
+        if search.fit is not None:
+            choice = choose_for_scan(cube, search, where, memory)
             self.parameters, self.parameters_reason = choice
-            self.fit = likelihood(self.template, self.parameters)
+            self.search = search.with_parameters(choice.parameters)
             log.info("parameters='auto' is %d: %s", *choice)
         return self
 
+    def at(self, cube: DataCube, positions: Sequence[tuple[int, int]]) -> PointListArray:
+        """Find the disks at a few positions of a cube.
+
+        Parameters
+        ----------
+        cube : DataCube
+        positions : sequence of (rx, ry)
+
+        Returns
+        -------
+        PointListArray
+            Of shape (len(positions),).
+        """
+        self._check_shape(cube.detector_shape)
+        return self._of_patterns(_pick(cube, positions), cube.detector_mask)
+
+    def _of_patterns(self, patterns: Any, detector_mask: np.ndarray | None) -> PointListArray:
+        """Find the disks of patterns (..., Qx, Qy)."""
+        shape = tuple(patterns.shape[:-2])
+        flat = arrays.namespace(patterns).reshape(patterns, (-1, *patterns.shape[-2:]))
+        return lists_of(self.prepare(patterns.dtype, detector_mask).in_threads(flat), shape or (1,))
+
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if tuple(shape) != self.template.shape:
-            check_patterns(np.empty((0, *shape)), self.template, self.options["power"])
+            check_patterns(np.empty((0, *shape)), self.template, self.how.power)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         lists = self.list_bytes(scan.shape[:2], self.expected_peaks)
-        padded = n_frames * self.options["max_peaks"] * PADDED_BYTES
-        return lists + padded + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
+        tables = DiskTables.bytes_needed(scan, n_frames, self.limits.max_peaks)
+        return lists + tables + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
 
     @staticmethod
     def list_bytes(scan_shape: tuple[int, int], peaks: float) -> int:
@@ -188,32 +218,30 @@ class BraggDisks:
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         self._check_shape(scan.shape[2:])
-        self.settle(scan.dtype)
-        if self.fit is not None and self.asked_parameters == "auto" and self.parameters_reason == NOT_LOOKED:
+        search = self.prepare(scan.dtype, scan.detector_mask)
+        if search.fit is not None and self.asked_parameters == "auto" and self.parameters_reason == NOT_LOOKED:
             log.info("parameters='auto' is %d: %s (BraggDisks.choose does)", self.parameters, NOT_LOOKED)
         self.scan = scan
-        self.arguments = disk_arguments(self.template, self.edge, scan.detector_mask)
-        self.found: dict[int, tuple[np.ndarray, PointListArray]] = {}
+        self.found = DiskTables(search)
 
     def in_tiles(self) -> bool:
         return False  # every pattern is on its own
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        disks = search(frames, self.arguments, self.options, self.fit)
         number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
-        self.found[int(number[0])] = (number, PointListArray.from_padded(disks.count, fields_of(disks), (len(number),), UNITS))
+        self.found.put(number, frames)
 
     def state(self) -> dict[str, Any]:
-        return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.items()}}
+        return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.lists().items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.found = dict(state["found"])
+        self.found.replace(state["found"])
 
     def merge(self, state: dict[str, Any]) -> None:
-        self.found = {**self.state()["found"], **state["found"]}  # lists of several devices meet on the host
+        self.found.replace({**self.state()["found"], **state["found"]})  # lists of several devices meet on the host
 
     def finish(self) -> PointListArray:
-        return in_scan_order(list(self.found.values()), self.scan.shape[:2])
+        return in_scan_order(list(self.found.lists().values()), self.scan.shape[:2])
 
 
 def find_bragg_disks(
@@ -320,7 +348,7 @@ def find_bragg_disks(
         reduction.choose(cube_or_patterns, options.get("where"), options.get("memory"))
         if positions is None:
             return sweep(cube_or_patterns, reduction, **options)
-        return _of_patterns(_pick(cube_or_patterns, positions), reduction, cube_or_patterns.detector_mask)
+        return reduction.at(cube_or_patterns, positions)
     cube_or_patterns = arrays.unwrapped(cube_or_patterns)
     if positions is not None:
         raise InputError("positions= picks from a DataCube; index the array instead")
@@ -330,58 +358,13 @@ def find_bragg_disks(
         scan = shape if len(shape) == 2 else (1, math.prod(shape))
         xp = arrays.namespace(cube_or_patterns)
         reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))
-    return _of_patterns(cube_or_patterns, reduction, None)
-
-
-def _of_patterns(patterns: Any, reduction: BraggDisks, detector_mask: np.ndarray | None) -> PointListArray:
-    xp = arrays.namespace(patterns)
-    check_patterns(patterns, reduction.template, reduction.options["power"])
-    shape = tuple(patterns.shape[:-2])
-    flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
-    reduction.settle(patterns.dtype)
-    disks = search_in_threads(flat, disk_arguments(reduction.template, reduction.edge, detector_mask), reduction.options, reduction.fit)
-    return PointListArray.from_padded(disks.count, fields_of(disks), shape or (1,), UNITS)
-
-
-def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
-    """Why refine="auto" does not fit a likelihood, before the probe is looked at."""
-    if not arrays.is_integer_dtype(dtype):
-        return f"{dtype} may be no counts; scale to electrons and round, or ask for 'likelihood'"
-    if template.probe is None:
-        return "the template is a kernel without a probe, whose profile is not known"
-    return f"refine_power={refine_power} asks for its map" if refine_power != 1.0 else None
+    return reduction._of_patterns(cube_or_patterns, None)
 
 
 def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> Any:
     """Patterns at some positions, where the cube has them."""
     frames = [cube[int(rx), int(ry)].data for rx, ry in positions]
     return arrays.namespace(*frames).stack(frames) if frames else np.empty((0, *cube.detector_shape), dtype=np.float32)
-
-
-def disk_arguments(template: Template, edge: int, detector_mask: np.ndarray | None) -> dict[str, Any]:
-    """Host arrays `find_disks` takes beside the patterns; they are not written to again."""
-    allowed = _inside(template.shape, edge)
-    if detector_mask is not None:
-        detector_mask = detector_mask.copy()  # the caller may change his own; this one stays on a device as it is
-        disk = np.where(template.kernel > template.kernel.max() / 2, 1.0, 0.0)
-        covered = fft.irfft2(fft.rfft2(detector_mask.astype(float)) * np.conj(fft.rfft2(disk)), template.shape) / disk.sum()
-        allowed = allowed & (covered > COVERED)
-    spectrum, moments = template_transforms(template)
-    return {
-        "spectrum": spectrum,
-        "moments": moments,
-        "allowed": allowed,
-        "mask": detector_mask,
-        "fill_width": template.radius,
-    }
-
-
-@functools.lru_cache(maxsize=16)
-def _inside(shape: tuple[int, int], edge: int) -> np.ndarray:
-    """True where a maximum is no nearer than `edge` to the border; the same array every time, not to be written to."""
-    allowed = np.zeros(shape, dtype=bool)
-    allowed[edge:-edge, edge:-edge] = True
-    return allowed
 
 
 def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:

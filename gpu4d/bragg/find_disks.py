@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from gpu4d import arrays, fft
@@ -12,6 +13,47 @@ from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 # (dx, dy) of the neighbours a maximum must exceed, and of those it must not fall below: of two equal pixels one is taken
 ABOVE = ((-1, -1), (0, -1), (1, -1), (-1, 0))
 NOT_BELOW = ((1, 0), (-1, 1), (0, 1), (1, 1))
+
+
+@dataclass(frozen=True)
+class PeakLimits:
+    """What a maximum of the correlation must pass to be a disk.
+
+    Attributes
+    ----------
+    edge : int
+        Maxima nearer to the border than this are left out, pixels. Read where `allowed` of `find_disks` is made.
+    min_spacing : float
+        Least distance of two disks, pixels; the stronger one stays.
+    min_significance : float
+        Least Poisson significance.
+    min_relative : float
+        Least height of the hybrid map, relative to the strongest allowed maximum of the pattern.
+    min_absolute : float
+        Least height of the hybrid map.
+    max_peaks : int
+        Most disks of a pattern: the strongest ones.
+
+    Examples
+    --------
+    >>> PeakLimits(min_spacing=6).min_spacing
+    6.0
+    """
+
+    edge: int = 1
+    min_spacing: float = 0.0
+    min_significance: float = 5.0
+    min_relative: float = 0.0
+    min_absolute: float = 0.0
+    max_peaks: int = 70
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # NumPy scalars become Python's, as all options of operations do
+            whole = field.name in ("edge", "max_peaks")
+            object.__setattr__(self, field.name, (int if whole else float)(getattr(self, field.name)))
+
+
+USUAL_LIMITS = PeakLimits()
 
 
 class Disks(NamedTuple):
@@ -56,11 +98,7 @@ def find_disks(
     refine: str | None = "correlation",
     refine_power: float = 1.0,
     upsample: int = 16,
-    min_significance: float = 5.0,
-    min_relative: float = 0.0,
-    min_absolute: float = 0.0,
-    min_spacing: float = 0.0,
-    max_peaks: int = 70,
+    limits: PeakLimits = USUAL_LIMITS,
 ) -> Disks:
     """Find and refine the disks of many patterns.
 
@@ -80,8 +118,10 @@ def find_disks(
         True where the detector counts; other pixels are filled from their surroundings (`fill_masked`).
     fill_width : float
         Width of that filling, pixels.
-    power, refine, refine_power, upsample, min_significance, min_relative, min_absolute, min_spacing, max_peaks
+    power, refine, refine_power, upsample
         As in `find_bragg_disks`.
+    limits : PeakLimits
+        What a maximum must pass. Its `edge` is in `allowed` already.
 
     Returns
     -------
@@ -90,11 +130,11 @@ def find_disks(
     """
     xp = arrays.namespace(patterns, spectrum, moments, allowed)
     maps = correlation_maps(patterns, spectrum, moments, mask, fill_width, power, refine_power)
-    score = candidate_scores(maps, allowed, min_significance, min_relative, min_absolute)
-    px, py, count = _strongest(score, min_spacing, max_peaks)
+    score = candidate_scores(maps, allowed, limits)
+    px, py, count = _strongest(score, limits.min_spacing, limits.max_peaks)
     x, y, height = refine_positions(maps.refined, px, py, refine, upsample, climb=refine_power != power)
     sx, sy = position_errors(maps, x, y, moments, available=refine_power == 1.0, grid=refine is None)
-    found = xp.arange(max_peaks, dtype=count.dtype, device=arrays.device(count))[None, :] < count[:, None]
+    found = xp.arange(limits.max_peaks, dtype=count.dtype, device=arrays.device(count))[None, :] < count[:, None]
     padded = (xp.where(found, v, xp.full_like(v, float("nan"))) for v in (x, y, height, sx, sy))
     return Disks(count, *padded)
 
@@ -165,14 +205,15 @@ def local_maxima(hybrid: Any) -> Any:
     return peak
 
 
-def candidate_scores(maps: Maps, allowed: Any, min_significance: float, min_relative: float, min_absolute: float) -> Any:
+def candidate_scores(maps: Maps, allowed: Any, limits: PeakLimits) -> Any:
     """Height of the hybrid map at every candidate that passes the thresholds, -inf elsewhere."""
     xp = arrays.namespace(maps.hybrid, allowed)
     none = xp.full_like(maps.hybrid, -float("inf"))
     score = xp.where(local_maxima(maps.hybrid) & allowed, maps.hybrid, none)
     strongest = xp.max(score, axis=(-2, -1), keepdims=True)
     strongest = xp.where(strongest > 0, strongest, xp.zeros_like(strongest))
-    keep = (score >= min_absolute) & (score >= min_relative * strongest) & (significance(maps) >= min_significance)
+    high = (score >= limits.min_absolute) & (score >= limits.min_relative * strongest)
+    keep = high & (significance(maps) >= limits.min_significance)
     return xp.where(keep, score, none)
 
 

@@ -1,17 +1,22 @@
-"""How many free parameters the fit of a disk gets: the number that serves the positions of this scan, not that which fits its counts."""
+"""Choose the number of fit parameters (4, 6 or 8) that gives the smallest position error for this scan.
+
+This is not always the number that fits the counts best.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.bragg.disk_search import DiskSearch
 from gpu4d.bragg.find_disks import Disks
-from gpu4d.bragg.likelihood.poisson_fit import LEAST, PoissonFit, poisson_fit, template_at
-from gpu4d.bragg.search import likelihood, search
+from gpu4d.bragg.likelihood.fit import Fit
+from gpu4d.bragg.likelihood.poisson_fit import LEAST, PoissonFit, template_at
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import scan_mask
 from gpu4d.data.datacube import itemsize
@@ -21,24 +26,32 @@ from gpu4d.device.memory import parse_memory
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.operation import using
-from gpu4d.probe.template_kernel import Template
 from gpu4d.sizes import format_bytes
 
-USUAL = 6  # in doubt
-SAMPLE, SIDE = 64, 2  # patterns; they lie in squares of this side, since neighbours often share a chunk of a file
-SAMPLE_BYTES, PART = 32 << 20, 4  # of large patterns as many as these hold; of few patterns no more than this part: both at least 16
-SHARE = 8  # patterns that a thread looks at
-ONCE, EACH = 128, 40  # bytes a pixel of one pattern: templates and their zero points; what a thread takes beside them
-LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer tell too little, and are not worth the time
-SHARP = 0.1  # px: above this standard error the fit is not linear in the counts, and var8 - var6 not what noise makes of x8 - x6
-KEPT, KEPT_SQUARE = 0.98, 0.8556  # of the disks, the largest differences left out; and of the mean square of a Gaussian, so cut
-WORTH = 0.01  # of the variance: less is no reason to fit fewer parameters
-FLAT, SLOPED = 1.25, 2.0  # squared difference over what noise explains: 4 instead of 6 below (a bias does not average out), 8 above
-SURE = 2.0  # standard errors of that ratio
-ENOUGH = 1000  # disks: of patterns that have more together, every second is left out, and so on
-CONFIRMED, TELLING = 0.25, 0.05  # of what 8 should take off a lattice's residual; of that residual, which is its noise
-LOOKED_AT = 100  # disks whose counts are compared with the model
-WEIGHINGS = 3  # of pixels by the model before
+USUAL = 6  # parameters where the scan does not decide
+
+# The sample
+SAMPLE = 64  # most patterns that are read
+SIDE = 2  # patterns: the sample lies in squares of this side, because neighbours often share a chunk of a file
+SAMPLE_BYTES = 32 << 20  # most bytes that are read, if that is at least LEAST_PATTERNS
+PART = 4  # at most one pattern in so many is read, if that is at least LEAST_PATTERNS
+SHARE = 8  # patterns that a thread works on at a time
+ONCE, EACH = 128, 40  # bytes per pixel of a pattern: templates and zero points, held once; work arrays of each thread
+LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer do not decide anything
+
+# The comparison of two numbers of parameters
+SHARP = 0.1  # px: largest standard error of a disk that is used; above it the fit is not linear in the counts
+KEPT = 0.98  # part of the differences that is used: the largest 2 % are left out
+KEPT_SQUARE = 0.8556  # mean square of a Gaussian without its largest 2 %, in units of the whole one
+WORTH = 0.01  # part of the variance that 4 parameters must save
+FLAT = 1.25  # ratio T of `choose_parameters` below which 4 replace 6; near 1, because a bias does not average out
+SLOPED = 2.0  # ratio T above which 8 replace 6
+SURE = 2.0  # standard errors by which T must lie beyond its limit
+ENOUGH = 1000  # disks: with more than twice as many only every second pattern is used, with three times every third, …
+CONFIRMED = 0.25  # part of the expected drop of the lattice's squared residual that 8 parameters must reach
+TELLING = 0.05  # noise of that residual, as a part of it: a smaller expected drop could not be seen
+LOOKED_AT = 100  # disks whose counts are compared with the model, for their scatter
+WEIGHINGS = 3  # rounds of that comparison's fit; each weighs the pixels by the model of the round before
 
 
 class Choice(NamedTuple):
@@ -66,9 +79,7 @@ class Sample(NamedTuple):
     kept: np.ndarray | None
 
 
-def choose_for_scan(
-    cube: DataCube, template: Template, arguments: dict[str, Any], options: dict[str, Any], where: Any = None, memory: Any = None
-) -> Choice:
+def choose_for_scan(cube: DataCube, search: DiskSearch, where: Any = None, memory: Any = None) -> Choice:
     """`choose_parameters` from a sample of a scan that `memory` must hold.
 
     The sample depends on the scan alone, and so does the choice, with one exception: where a cap is given that not even one thread
@@ -86,7 +97,7 @@ def choose_for_scan(
     if held(1) > cap:
         return Choice(USUAL, f"looking at the scan takes {format_bytes(held(1))}, memory= allows {format_bytes(cap)}")
     share: Callable[..., Any] = in_threads if held(cpu_threads()) <= cap else map
-    return choose_parameters(_read(cube, sample, share), template, arguments, options, share)
+    return choose_parameters(_read(cube, sample, share), search, share)
 
 
 def spread_sample(cube: DataCube, where: Any = None) -> np.ndarray:
@@ -164,13 +175,7 @@ def _read(cube: DataCube, sample: Sample, share: Callable[..., Any]) -> np.ndarr
     return patterns if sample.kept is None else patterns[sample.kept][None]
 
 
-def choose_parameters(
-    patterns: np.ndarray,
-    template: Template,
-    arguments: dict[str, Any],
-    options: dict[str, Any],
-    share: Callable[..., Any] = in_threads,
-) -> Choice:
+def choose_parameters(patterns: np.ndarray, search: DiskSearch, share: Callable[..., Any] = in_threads) -> Choice:
     """4, 6 or 8: the number with the least mean squared error of the positions.
 
     More parameters cost variance and take away bias. For the same counts, the fits with p and with q > p parameters differ by
@@ -191,9 +196,8 @@ def choose_parameters(
     Parameters
     ----------
     patterns : (rows, columns, Qx, Qy) array of the host
-    template : Template
-    arguments, options
-        Of `search`.
+    search : DiskSearch
+        With a fit of 6 parameters.
     share : callable
         `in_threads`, or `map` for one of them.
 
@@ -206,7 +210,7 @@ def choose_parameters(
     if n < LEAST_PATTERNS:
         return Choice(USUAL, f"{n or 'no'} pattern{'' if n == 1 else 's'}: too few to tell")
     with using("cpu"):  # whatever the scan is reduced on: the choice must not depend on it
-        e = Evidence(patterns, template, arguments, options, share)
+        e = Evidence(patterns, search, share)
     disks, seen = int(e.sharp.sum()), f"{int(e.sharp.sum())} disks of {len(e.patterns)} patterns"
     if disks < LEAST_DISKS:
         return Choice(USUAL, f"{seen} are located to {SHARP} px: too few to tell")
@@ -267,19 +271,15 @@ class Evidence:
         By the number of parameters: px, px².
     """
 
-    def __init__(
-        self,
-        patterns: np.ndarray,
-        template: Template,
-        arguments: dict[str, Any],
-        options: dict[str, Any],
-        share: Callable[..., Any] = in_threads,
-    ):
-        self.template, self.mask, self.shape = template, arguments["mask"], patterns.shape[:2]
+    def __init__(self, patterns: np.ndarray, search: DiskSearch, share: Callable[..., Any] = in_threads):
+        if search.fit is None or search.fit.parameters != USUAL:
+            raise InputError(f"need a search that fits {USUAL} parameters")
+        self.template, self.mask, self.shape = search.template, search.correlation.mask, patterns.shape[:2]
         self.patterns = patterns.reshape(-1, *patterns.shape[2:])
-        self.usual = likelihood(template, USUAL)
+        self.usual = search.fit
         self.share = share
-        self.disks = self._shared(Disks, lambda some: search(self.patterns[some], arguments, options))
+        correlate = search.without_fit()
+        self.disks = self._shared(Disks, lambda some: correlate(self.patterns[some]))
         step = max(1, int(self.disks.count.sum()) // ENOUGH)
         if step > 1:
             self.patterns, self.disks = self.patterns[::step], Disks(*(v[::step] for v in self.disks))
@@ -291,8 +291,8 @@ class Evidence:
         self.sharp = self.fitted & np.all(np.where(self.fitted, self.variance[USUAL], np.inf) < SHARP**2, axis=0)
 
     @staticmethod
-    def _shift(fit: dict[str, Any]) -> np.ndarray:
-        return np.reshape(fit["shift"], (2, 1, 1))
+    def _shift(fit: Fit) -> np.ndarray:
+        return np.reshape(fit.shift, (2, 1, 1))
 
     def _shared(self, kind: Any, work: Callable[[slice], Any]) -> Any:
         """The work on a few patterns at a time, the same ones with any number of threads, and joined."""
@@ -300,21 +300,19 @@ class Evidence:
         return kind(*(np.concatenate(columns) for columns in zip(*self.share(work, shares))))
 
     def _fit(self, parameters: int) -> PoissonFit:
-        start = [v + shift for v, shift in zip((self.disks.qx, self.disks.qy), self.usual["shift"])]
-        profile, spacing = self.usual["profile"], self.usual["spacing"]
+        model, disks = replace(self.usual, parameters=parameters), self.disks
 
         def fit(some: slice) -> PoissonFit:
-            given = (self.patterns[some], *(v[some] for v in start), self.disks.count[some], profile.table, profile.pixels, self.mask)
-            return poisson_fit(*given, parameters=parameters, spacing=spacing)
+            return model.locate(self.patterns[some], disks.qx[some], disks.qy[some], disks.count[some], self.mask)
 
         return self._shared(PoissonFit, fit)
 
     def give_zero_point(self, parameters: int) -> str | None:
         """Move the positions to the zero point of this number of parameters; why that one is in doubt where that of 6 is not."""
-        own = likelihood(self.template, parameters)
+        own = Fit.prepare(self.template, parameters)
         fit = self.fits[parameters]
         self.position[parameters] = np.stack([fit.x, fit.y]) - self._shift(own)
-        return own["doubt"] if self.usual["doubt"] is None else None
+        return own.doubt if self.usual.doubt is None else None
 
     def ratio(self, fewer: int, more: int) -> Ratio:
         weight = 1 / self.variance[USUAL][:, self.sharp]
@@ -350,7 +348,7 @@ class Evidence:
         """Mean of (counts − λ)² / λ over the windows of some disks, λ fitted where 8 parameters see them: 1 for Poisson noise."""
         which = np.argwhere(self.sharp)
         which = which[np.linspace(0, len(which) - 1, min(LOOKED_AT, len(which))).astype(int)]
-        fit, profile = self.fits[8], self.usual["profile"]
+        fit, profile = self.fits[8], self.usual.profile
         x, y, a, b = (v[tuple(which.T)] for v in (fit.x, fit.y, fit.amplitude, fit.background))
         dx, dy = profile.pixels[:, 0], profile.pixels[:, 1]
         half = int(-dx[0])

@@ -1,4 +1,4 @@
-"""A template refined from the scan: what thousands of disks at all sub-pixel positions show together of the disk between the pixels."""
+"""Refine a template from a scan: thousands of disks at all sub-pixel positions show the disk between the pixels."""
 
 from __future__ import annotations
 
@@ -52,30 +52,32 @@ def refine_template(
     shape: str = "auto",
     where: Any = None,
 ) -> Template:
-    """The disk between the pixels, as the disks of a scan show it together.
+    """Measure the shape of a disk from all disks of a scan, finer than the pixels, and return a template with that shape.
 
-    A vacuum image of few counts, of another radius or edge, or none at all (a synthetic disk) limits the likelihood fit. The scan
-    holds thousands of disks at all sub-pixel positions: they are fitted together with the shape they share,
+    The likelihood fit is only as good as its model of the disk. A vacuum image with few counts, with another radius or edge, or a
+    synthetic disk limits it. A scan has thousands of disks at all sub-pixel positions. They are fitted together:
 
-        λ(q) = b + bx u + by v + a S(q - r),
+        λ(q) = b + bx u + by v + a S(q - r)
 
-    r, a, b, bx, by of each disk its own, S common to all, by Gauss-Newton steps for the Poisson likelihood in which the disks' own
-    parameters are eliminated (Schur complement), so that no shift, amplitude or background enters S. S is a logistic edge of free
-    radius and width, and a spline of r (two of them: also of the angle) whose smoothness makes the data likeliest (empirical
-    Bayes): few counts give a smoother S. Intensity that varies inside single disks is averaged; how much it does is taken into the
-    weights. The way of effective point-spread functions (Anderson & King, PASP 112 (2000) 1360), solved in one go.
+    Each disk has its own r, a, b, bx, by; the shape S is common to all. Gauss-Newton steps maximise the Poisson likelihood. The
+    parameters of single disks are eliminated (Schur complement), so that no shift, amplitude or background enters S.
+
+    S is a logistic edge with free radius and width, plus a spline in r (if the disk is not round, also one on a grid). The
+    smoothness of the spline is the one that makes the data most likely (empirical Bayes): fewer counts give a smoother S.
+    Intensity that varies inside single disks is averaged; the size of this variation lowers the weights.
+    The method is that of effective point-spread functions (Anderson & King, PASP 112 (2000) 1360), solved in one fit.
 
     Parameters
     ----------
     cube_or_patterns : DataCube or (..., Qx, Qy) array, counts
     disks : PointListArray or None
-        Found with the template (`find_bragg_disks`), of the scan's shape. None: found here, on the patterns that are used.
+        Disks found with the template (`find_bragg_disks`), in the scan's shape. None: they are found here, in the patterns used.
     template : Template or (Qx, Qy) array
-        Where to start: the radius within a pixel or so.
+        Start of the fit; its radius should be right within about a pixel.
     patterns : int
-        How many patterns are read, spread evenly over those allowed; always the same ones.
+        Number of patterns that are read, spread evenly over those allowed. The same patterns are read every time.
     rounds : int
-        How often the disks are selected and fitted anew. One is enough but from a start far off.
+        How often disks are selected and fitted. One round is enough, unless the start is far off.
     shape : {"auto", "round", "grid"}
         "round": a function of the distance from the centre. "grid": any shape: harmonics of the rim, slopes inside and a grid.
         "auto": "round" unless the disks certainly show otherwise (a wave of the rim of 0.01 px, a slope inside of 1 %).
@@ -95,10 +97,10 @@ def refine_template(
 
     Notes
     -----
-    Patterns that are empty or have a NaN in a disk's window have no say, nor do pixels of the detector mask. A disk with another
-    nearer than about 2 R + 5 px is left out, as are those that fit far worse than most. A template that is not round and already
-    fits the disks better than what they show together (straight sides and corners) is given back as it was, with a warning.
-    It is a fit and no reduction: on a grid its last bits depend on how many threads the BLAS has (seen: 1e-12 of the height).
+    Empty patterns, windows with a NaN and masked pixels are not used. A disk that has another one nearer than about 2 R + 5 px is
+    left out, and so are disks that fit far worse than most. If a template that is not round already fits the disks better than the
+    new shape (straight sides and corners), it is returned unchanged, with a warning. On a grid the last bits of the result depend
+    on the number of BLAS threads (seen: 1e-12 of the height).
 
     Examples
     --------

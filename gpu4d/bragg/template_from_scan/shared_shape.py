@@ -132,7 +132,10 @@ def _sparse(index: np.ndarray, value: np.ndarray, size: int) -> Any:
 
 @dataclass(frozen=True)
 class Shape:
-    """S: a logistic edge and functions of r, its rim moved and its inside sloped as a disk's that is not round; and functions of x and y.
+    """Common disk shape S(x, y).
+
+    A logistic edge times a spline in r, plus waves of the rim and slopes of the inside for disks that are not round, plus an
+    optional spline on a grid.
 
     Attributes
     ----------
@@ -140,7 +143,7 @@ class Shape:
         Of the logistic, pixels.
     radial, grid : (basis, (size,) coefficients) or None
     waves : (2 n,) float64
-        How far the rim lies out, as the cosine and the sine of 2θ, 3θ, …: pixels.
+        Amplitudes by which the rim is moved outwards: cosine and sine of 2θ, 3θ, …; pixels.
     slopes : (4,) float64
         Relative height of u, v, u² - v² and 2 u v inside, u and v in radii.
     """

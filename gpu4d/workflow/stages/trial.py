@@ -121,7 +121,7 @@ def try_disks(state: RunState, probe: tuple[Disk | None, Template], positions: n
     disk, template = probe
     reduction = gpu4d.BraggDisks(template, **options).choose(state.cube, state.where)
     options = {**options, "parameters": reduction.parameters}
-    found = gpu4d.find_bragg_disks(state.cube, template, positions=positions, **options)
+    found = reduction.at(state.cube, positions)
     why = reduction.parameters_reason if reduction.refinement == "likelihood" else ""
     trial = Trial(positions, in_scan_shape(found, positions, state.cube.scan_shape), options, why)
     if len(trial.disks):

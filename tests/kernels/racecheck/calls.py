@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from math import pi
 
 import numpy as np
+from disk_options import limited, operands
 from test_operations import EXAMPLES, OPERATIONS, Example, bragg_frames, convert, smooth_maxima
 
 from gpu4d import operation
-from gpu4d.bragg.find_bragg_disks import disk_arguments
+from gpu4d.bragg.find_disks import PeakLimits
 from gpu4d.bragg.hybrid_correlation import template_spectrum
 from gpu4d.device.backend import using_backend
 from gpu4d.probe import Template, synthetic, template
@@ -61,9 +62,8 @@ def disk_call(shape: tuple[int, int], **options) -> Example:
     """Find disks in two patterns, of which the second holds a NaN."""
     patterns = bragg_frames(shape, 2, "float32")
     patterns[1, 5, 7] = np.nan
-    given = disk_arguments(template(synthetic(shape, 3.2)), 4, None)
-    arguments = tuple(given[name] for name in ("spectrum", "moments", "allowed"))
-    return Example(f"{shape} {options}", (patterns, *arguments), {"min_spacing": 4.8, "max_peaks": 12, **options})
+    given = operands(template(synthetic(shape, 3.2)))
+    return Example(f"{shape} {options}", (patterns, *given), limited(min_spacing=4.8, max_peaks=12, **options))
 
 
 def crowd(size: int) -> Example:
@@ -75,7 +75,7 @@ def crowd(size: int) -> Example:
     moments = np.stack([point, 0 * point, 0 * point, 0 * point])
     allowed = np.zeros((size, size), bool)
     allowed[1:-1, 1:-1] = True
-    options = {"power": 1.0, "refine": None, "min_significance": 0.0, "min_spacing": 3.0, "max_peaks": 200}
+    options = {"power": 1.0, "refine": None, "limits": PeakLimits(min_significance=0.0, min_spacing=3.0, max_peaks=200)}
     return Example(f"crowd {size}", (patterns, template_spectrum(Template.from_kernel(point, 1.0)), moments, allowed), options)
 
 

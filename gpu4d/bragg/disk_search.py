@@ -1,0 +1,276 @@
+"""A disk search, prepared once and then called on frames: correlation, limits of the maxima, likelihood fit."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d import arrays, fft
+from gpu4d.bragg.find_disks import Disks, PeakLimits, find_disks
+from gpu4d.bragg.hybrid_correlation import check_patterns
+from gpu4d.bragg.likelihood.fit import Fit
+from gpu4d.bragg.likelihood.poisson_fit import PoissonFit
+from gpu4d.bragg.template_transforms import template_transforms
+from gpu4d.device import tables
+from gpu4d.device.choose import cpu_threads
+from gpu4d.device.threads import in_threads
+from gpu4d.probe.template_kernel import Template
+
+BATCH = 32  # patterns that the definition works on at once: it bounds the memory of arrays without a twin
+LEAST_PATTERNS = 32  # of an array, for each thread: fewer do not repay the start of a thread
+COVERED = 0.5  # part of a disk that must lie on valid pixels, for its maximum to count
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Which maps find and refine the disks, and how; all as in `find_bragg_disks`.
+
+    Attributes
+    ----------
+    refine : str or None
+    power, refine_power : float
+    upsample : int
+    parameters : {4, 6, 8}
+        Of the likelihood fit.
+    """
+
+    refine: str | None = "auto"
+    power: float = 0.85
+    refine_power: float = 1.0
+    upsample: int = 16
+    parameters: int = 6
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """What `find_disks` takes beside patterns and limits, as host arrays that are not written to again.
+
+    Attributes
+    ----------
+    spectrum, moments
+        Of `template_transforms`.
+    allowed : (Qx, Qy) bool
+        Where a maximum may lie.
+    mask : (Qx, Qy) bool or None
+        True where the detector counts.
+    fill_width : float
+        Width over which masked pixels are filled, pixels.
+    refine, power, refine_power, upsample
+        As in `find_disks`.
+    """
+
+    spectrum: np.ndarray
+    moments: np.ndarray
+    allowed: np.ndarray
+    mask: np.ndarray | None
+    fill_width: float
+    refine: str | None = "correlation"
+    power: float = 0.85
+    refine_power: float = 1.0
+    upsample: int = 16
+
+    @classmethod
+    def prepare(cls, template: Template, edge: int, mask: np.ndarray | None = None, **maps: Any) -> Correlation:
+        """Transform the template, and mark where maxima may lie: away from the border and over valid pixels.
+
+        Parameters
+        ----------
+        template : Template
+        edge : int
+            Pixels.
+        mask : (Qx, Qy) bool, optional
+        **maps
+            refine, power, refine_power, upsample.
+        """
+        allowed = _inside(template.shape, edge)
+        if mask is not None:
+            mask = mask.copy()  # the caller's may change later; a copy on a device would not see it
+            disk = np.where(template.kernel > template.kernel.max() / 2, 1.0, 0.0)
+            covered = fft.irfft2(fft.rfft2(mask.astype(float)) * np.conj(fft.rfft2(disk)), template.shape) / disk.sum()
+            allowed = allowed & (covered > COVERED)
+        return cls(*template_transforms(template), allowed, mask, template.radius, **maps)
+
+    @property
+    def operands(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The arrays that `find_disks` takes behind the patterns."""
+        return self.spectrum, self.moments, self.allowed
+
+    @property
+    def climb(self) -> bool:
+        """Whether maxima are refined on another map than the one that found them."""
+        return self.refine_power != self.power
+
+
+class Found(NamedTuple):
+    """Disks of some patterns by the correlation and, where it is asked for, by the likelihood: padded tables."""
+
+    disks: Disks
+    fit: PoissonFit | None
+
+
+@dataclass(frozen=True)
+class DiskSearch:
+    """Everything a search needs beside the frames; make it by `prepare` and call it on frames.
+
+    Attributes
+    ----------
+    correlation : Correlation
+    limits : PeakLimits
+    fit : Fit or None
+        None where positions are the correlation's.
+    refinement : str or None
+        What `refine` is: "auto" has been decided.
+    reason : str
+        Why it is that.
+
+    Examples
+    --------
+    >>> import numpy as np, gpu4d
+    >>> probe = gpu4d.probe.synthetic((48, 48), 4.0)
+    >>> search = DiskSearch.prepare(gpu4d.probe.template(probe), (48, 48), "float64", None, PeakLimits(edge=4, max_peaks=5))
+    >>> disks = search(900 * probe[None])
+    >>> disks.count.tolist(), round(float(disks.qx[0, 0]), 2), search.refinement
+    ([1], 24.0, 'correlation')
+    """
+
+    correlation: Correlation
+    limits: PeakLimits
+    fit: Fit | None
+    refinement: str | None
+    reason: str
+    template: Template
+
+    @classmethod
+    def prepare(
+        cls,
+        template: Template,
+        shape: tuple[int, int],
+        dtype: Any,
+        mask: np.ndarray | None,
+        limits: PeakLimits,
+        refine: Refinement = Refinement(),
+    ) -> DiskSearch:
+        """Prepare a search for patterns of a shape and dtype.
+
+        Parameters
+        ----------
+        template : Template
+        shape : (Qx, Qy)
+            Of the patterns; must be the template's.
+        dtype : dtype
+            Of the patterns: whether they can be counts decides what refine="auto" is.
+        mask : (Qx, Qy) bool or None
+            True where the detector counts.
+        limits : PeakLimits
+        refine : Refinement
+
+        Raises
+        ------
+        InputError
+            The shapes differ, or the probe cannot be fitted where refine="likelihood" asks for it.
+        """
+        if tuple(shape) != template.shape:
+            check_patterns(np.empty((0, *shape)), template, refine.power)
+        asked = refine.refine
+        fit, refinement, reason = None, asked, "asked for"
+        if asked == "likelihood":
+            fit = Fit.prepare(template, refine.parameters)
+        elif asked == "auto":
+            fit, reason = _automatic(template, dtype, refine)
+            refinement = "correlation" if fit is None else "likelihood"
+        first = "correlation" if asked in ("auto", "likelihood") else asked
+        maps = {"power": refine.power, "refine_power": refine.refine_power, "upsample": refine.upsample}
+        correlation = Correlation.prepare(template, limits.edge, mask, refine=first, **maps)
+        return cls(correlation, limits, fit, refinement, reason, template)
+
+    def with_parameters(self, parameters: int) -> DiskSearch:
+        """Return the same search with another number of free parameters in its fit."""
+        if self.fit is None or self.fit.parameters == parameters:
+            return self
+        return replace(self, fit=Fit.prepare(self.template, parameters))
+
+    def without_fit(self) -> DiskSearch:
+        """Return the same search by the correlation alone."""
+        return replace(self, fit=None)
+
+    def masks(self, mask: np.ndarray | None) -> bool:
+        """Whether this search was prepared with this detector mask."""
+        mine = self.correlation.mask
+        return mine is mask if mine is None or mask is None else np.array_equal(mine, mask)
+
+    def __call__(self, frames: Any) -> Disks:
+        """Find the disks of frames (n, Qx, Qy), on the device where they are."""
+        return self.merge(self.find(frames))
+
+    def find(self, frames: Any) -> Found:
+        """Find disks by the correlation and fit them; `merge` makes one position of the two.
+
+        Definitions run on `BATCH` frames at a time, which bounds their memory.
+        """
+        c = self.correlation
+        given = [tables.beside(a, frames) for a in c.operands]
+        mask = None if c.mask is None else tables.beside(c.mask, frames)
+        maps = {"power": c.power, "refine": c.refine, "refine_power": c.refine_power, "upsample": c.upsample}
+        call = {**maps, "limits": self.limits, "mask": mask, "fill_width": c.fill_width}
+
+        def one(some: Any) -> Found:
+            disks = find_disks(some, *given, **call)
+            return Found(disks, None if self.fit is None else self.fit.locate(some, disks.qx, disks.qy, disks.count, mask))
+
+        if frames.shape[0] <= BATCH or find_disks.choose(frames, *given, **call) != "definition":
+            return one(frames)
+        ends = [min(i + BATCH, frames.shape[0]) for i in range(0, frames.shape[0], BATCH)]
+        parts = [one(frames[max(0, end - 1) // BATCH * BATCH : end, ...]) for end in ends]
+        return Found(_joined([p.disks for p in parts]), None if self.fit is None else _joined([p.fit for p in parts]))
+
+    def merge(self, found: Found) -> Disks:
+        """Return the likelihood's positions and errors where its fit succeeded, the correlation's elsewhere."""
+        return found.disks if self.fit is None or found.fit is None else self.fit.merge(found.disks, found.fit)
+
+    def in_threads(self, frames: Any) -> Disks:
+        """Find the disks of frames in several threads where compiled code runs, which holds no lock."""
+        workers = min(cpu_threads(), frames.shape[0] // LEAST_PATTERNS) if find_disks.choose(frames) == "cpu" else 1
+        if workers < 2:
+            return self(frames)
+        ends = [frames.shape[0] * i // workers for i in range(workers + 1)]
+        return _joined(list(in_threads(lambda i, j: self(frames[i:j, ...]), ends, ends[1:])))
+
+
+def _automatic(template: Template, dtype: Any, refine: Refinement) -> tuple[Fit | None, str]:
+    """Return the fit that refine="auto" makes, or None, and why."""
+    reason = _no_likelihood(template, refine.refine_power, dtype)
+    if reason is not None:
+        return None, reason
+    try:
+        fit = Fit.prepare(template, refine.parameters)
+    except ValueError as error:  # InputError: not round; or a spline that has too few points
+        return None, str(error)
+    if fit.doubt is not None:
+        return None, fit.doubt
+    return fit, f"integer counts and {fit.form}; disks nearer than {fit.spacing:.1f} px to another keep the correlation"
+
+
+def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
+    """Return why refine="auto" does not fit a likelihood, as far as that is known without a look at the probe."""
+    if not arrays.is_integer_dtype(dtype):
+        return f"{dtype} may be no counts; scale to electrons and round, or ask for 'likelihood'"
+    if template.probe is None:
+        return "the template is a kernel without a probe, whose profile is not known"
+    return f"refine_power={refine_power} asks for its map" if refine_power != 1.0 else None
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Join named tuples of arrays along their first axis."""
+    xp = arrays.namespace(parts[0][0])
+    return type(parts[0])(*(xp.concat(columns) for columns in zip(*parts)))
+
+
+@functools.lru_cache(maxsize=16)
+def _inside(shape: tuple[int, int], edge: int) -> np.ndarray:
+    """Return True where a maximum is no nearer than `edge` to the border; the same array every time, not to be written to."""
+    allowed = np.zeros(shape, dtype=bool)
+    allowed[edge:-edge, edge:-edge] = True
+    return allowed
