@@ -279,7 +279,7 @@ def test_the_second_sweep_locks_no_pages(cupy, tmp_path):
 def test_tables_of_the_process_go_where_a_sweep_runs_out_of_memory(cupy):
     frames, reduction, _ = searching(cupy, 64, refine="correlation")
     workspace = CudaProcessor(0).workspace(1 << 20, 0)
-    search(frames, reduction.arguments, reduction.options)
+    reduction.search(frames)
     assert tables._of_process.held > 0
     workspace.trim()
     workspace.close()

@@ -18,14 +18,15 @@ from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import Operation
 from gpu4d.streaming.engine import sweep
-from gpu4d.streaming.reduction import PerPosition, ScanInfo
+from gpu4d.streaming.reduction import ScanInfo, defined
+from gpu4d.streaming.sums import PerPosition, PerPositionReduction
 
 KINDS = ("mean", "sum")
 DEFINITION_BYTES = 160  # a pixel, or a sample of the polar grid: what the definitions hold at once
 TWIN_BYTES = 8  # a pixel: masks and indices of the twins
 
 
-class _PolarValues:
+class _PolarValues(PerPositionReduction):
     """Reduction: values on a polar grid about each position's origin."""
 
     def __init__(self, origin: Any, n_r: int | None, r_max: float | None, ellipse: tuple[float, float, float] | None, mask: Any):
@@ -43,20 +44,11 @@ class _PolarValues:
     def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
         raise NotImplementedError
 
-    def _defined(self, scan: ScanInfo) -> bool:
-        """Whether the operation runs as its definition on the frames of a scan."""
-        frames = np.empty((0,), scan.dtype) if scan.sample is None else scan.sample
-        frames = arrays.namespace(frames).reshape(frames, (0, *scan.shape[2:]))
-        return self.operation.choose(frames, arrays.from_numpy(np.empty((0, 2)), frames)) == "definition"
-
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         planes, pixels = math.prod(self._shape(scan)), scan.shape[2] * scan.shape[3]
-        per_frame = DEFINITION_BYTES * max(planes, pixels) if self._defined(scan) else TWIN_BYTES * (2 * planes + pixels)
+        per_frame = DEFINITION_BYTES * max(planes, pixels) if defined(self.operation, scan) else TWIN_BYTES * (2 * planes + pixels)
         finish = 8 * planes * scan.shape[0] * scan.shape[1]
         return PerPosition.bytes_needed(scan, planes, n_frames) + finish + 2 * pixels + per_frame * n_frames
-
-    def passes(self, scan: ScanInfo, budget: int) -> int:
-        return 1
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         known = scan.calibration
@@ -67,10 +59,11 @@ class _PolarValues:
         if (problem := polar.problem(np.empty((0, *scan.shape[2:])), np.empty((0, 2)), n_theta=self.n_theta, **grid)) is not None:
             raise InputError(problem)
         masks = [m for m in (scan.detector_mask, pixel_mask(self.mask, scan.shape[2:], "mask")) if m is not None]
-        self.scan, self.grid = scan, grid
+        self.grid = grid
         self.valid = np.logical_and.reduce(masks) if masks else None
         self.places = known if self.origin is None else Calibration(origin=origins_of(self.origin, scan.shape[:2]))
-        self.values = PerPosition(scan, math.prod(self._shape(scan)))
+        self.planes = math.prod(self._shape(scan))
+        super().start(scan, device, pass_)
 
     def in_tiles(self) -> bool:
         return False
@@ -79,16 +72,7 @@ class _PolarValues:
         mask = None if self.valid is None else tables.beside(self.valid, frames)
         at = self.places.origin_at(positions)
         values = self._values(frames, arrays.from_numpy(at, frames), {**self.grid, "mask": mask})
-        self.values.put(positions, arrays.as_float64(arrays.namespace(values).reshape(values, (len(positions), -1))))
-
-    def state(self) -> dict[str, Any]:
-        return self.values.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.values.restore(state)
-
-    def merge(self, state: dict[str, Any]) -> None:
-        self.values.merge(state)
+        self.put(positions, arrays.as_float64(arrays.namespace(values).reshape(values, (len(positions), -1))))
 
     def finish(self) -> Any:
         planes = self.values.result()
