@@ -17,8 +17,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import Operation
-from gpu4d.streaming.engine import sweep
-from gpu4d.streaming.reduction import PerPosition, ScanInfo
+from gpu4d.streaming import PerPosition, ScanInfo, sweep
 
 KINDS = ("mean", "sum")
 DEFINITION_BYTES = 160  # a pixel, or a sample of the polar grid: what the definitions hold at once
