@@ -8,7 +8,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpu4d.bragg.find_disks import ABOVE, NOT_BELOW
+from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
 
 
 def maps_with_slack(*shape: int) -> np.ndarray:

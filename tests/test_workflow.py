@@ -19,7 +19,7 @@ from gpu4d.testing.accounting import AccountingProcessor
 from gpu4d.workflow import Recipe, Record, RunState, analyse, run
 from gpu4d.workflow.describe import describe_file
 from gpu4d.workflow.recipe import explain, to_toml
-from gpu4d.workflow.record import Nobody
+from gpu4d.workflow.record import SilentWatcher
 from gpu4d.workflow.report.output import check_free, folder
 from gpu4d.workflow.stages.trial import in_scan_shape
 
@@ -446,7 +446,7 @@ def test_a_file_that_is_cut_short_meanwhile_leaves_nothing(crystal, tmp_path):
     """Mapped pages that are gone must be an error, not a dead process."""
     np.save(tmp_path / "scan.npy", crystal.cube.source.array)
 
-    class Cutter(Nobody):
+    class Cutter(SilentWatcher):
         def begin(self, stage):
             if stage.startswith("pass 2"):
                 with open(tmp_path / "scan.npy", "r+b") as file:

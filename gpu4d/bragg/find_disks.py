@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 from gpu4d import arrays, fft
 from gpu4d.bragg.hybrid_correlation import powered
 from gpu4d.bragg.refine import position_errors, refine_positions
+from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
 from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
-
-# (dx, dy) of the neighbours a maximum must exceed, and of those it must not fall below: of two equal pixels one is taken
-ABOVE = ((-1, -1), (0, -1), (1, -1), (-1, 0))
-NOT_BELOW = ((1, 0), (-1, 1), (0, 1), (1, 1))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 from typing import Any, NamedTuple
 
 from gpu4d import arrays
-from gpu4d.bragg.find_disks import ABOVE, NOT_BELOW
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
+from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 

@@ -15,7 +15,7 @@ from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.inputs import open_scan
 from gpu4d.workflow.pipeline import Result, needed, save_results, write_report, writing
 from gpu4d.workflow.recipe.recipe import Recipe
-from gpu4d.workflow.record import Nobody, Record, Watcher
+from gpu4d.workflow.record import Record, SilentWatcher, Watcher
 from gpu4d.workflow.report import output
 from gpu4d.workflow.report.pictures import draw
 from gpu4d.workflow.report.report import Picture, Table
@@ -53,7 +53,7 @@ def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = 
     out = Path(out)
     recipe = crystal_recipe()
     needed(recipe)
-    record = Record(watcher or Nobody())
+    record = Record(watcher or SilentWatcher())
     with output.folder(out, overwrite) as new, writing(new, out):
         truth = simulate_crystal(new / "scan.h5", record, scan)
         crystal = analyse(open_scan(new / "scan.h5", recipe), recipe, record)

@@ -22,7 +22,7 @@ from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.inputs import open_scan
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
-from gpu4d.workflow.record import Nobody, Record, Watcher
+from gpu4d.workflow.record import Record, SilentWatcher, Watcher
 from gpu4d.workflow.report import output
 from gpu4d.workflow.report.pictures import draw, stages_that_made_something
 from gpu4d.workflow.report.report import Page, Table, write
@@ -113,7 +113,7 @@ def run(
     needed(recipe)
     output.check_free(out, overwrite, (path,))
     trace = None if trace is None else check_trace(Path(trace), out, overwrite)
-    record = Record(watcher or Nobody())
+    record = Record(watcher or SilentWatcher())
     with record.stage("open"):
         cube = open_scan(path, recipe)
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:

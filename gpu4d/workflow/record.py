@@ -19,7 +19,7 @@ class Watcher(Protocol):
     def end(self, stage: str, seconds: float) -> None: ...
 
 
-class Nobody:
+class SilentWatcher:
     """A watcher that ignores what it receives."""
 
     def begin(self, stage: str) -> None:
@@ -65,7 +65,7 @@ class Gate:
 class Record:
     """Everything a run records; all of it goes into the report and the result file."""
 
-    watcher: Watcher = field(default_factory=Nobody)
+    watcher: Watcher = field(default_factory=SilentWatcher)
     stages: list[Stage] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)

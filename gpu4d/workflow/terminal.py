@@ -6,9 +6,9 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 
 from gpu4d.streaming.progress import ProgressBars
-from gpu4d.workflow.record import Nobody, Watcher
+from gpu4d.workflow.record import SilentWatcher, Watcher
 
 
 def watcher() -> AbstractContextManager[Watcher]:
     """Bars at a terminal; elsewhere standard error stays free for the one line of an error."""
-    return ProgressBars() if sys.stderr.isatty() else nullcontext(Nobody())
+    return ProgressBars() if sys.stderr.isatty() else nullcontext(SilentWatcher())
