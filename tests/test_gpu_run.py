@@ -460,7 +460,7 @@ def test_every_prediction_of_the_performance_log_has_a_case_of_its_own(checkout,
     for case in kernels.CASES:
         kernel_record(tmp_path, case.operation, case.label)
     rows = [one for one in records.latest(tmp_path / settings.KERNELS).values()]
-    page = checkout / "docs" / "performance-log.md"
+    page = checkout / "docs" / "contributing" / "performance-log.md"
     lines = predictions.lines(page, rows, most=100)
     assert len(lines) == len(predictions.table(page)) > 10 and not any("without a case" in line for line in lines)
     about, found = predictions.Subject(frozenset(), frozenset(), frozenset()), []
