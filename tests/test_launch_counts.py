@@ -290,13 +290,20 @@ def test_default_streams_of_threads_are_told_apart(cupy):
     """They have one address."""
     frames, host, found = cupy.zeros(3), np.arange(3.0), []
 
+    together = threading.Barrier(2)  # a thread that has ended may give its number to the next one
+
     def work():
         with cupy.cuda.Stream.ptds:
             found.append(tables.beside(host, frames))
 
-    for _ in range(2):
-        thread = threading.Thread(target=work)
+    def beside_another():
+        work()
+        together.wait(10)
+
+    several = [threading.Thread(target=beside_another) for _ in range(2)]
+    for thread in several:
         thread.start()
+    for thread in several:
         thread.join()
     work(), work()
     assert len({id(one) for one in found}) == 3, found
