@@ -18,7 +18,7 @@ from gpu4d.benchmarks.clock import Floors, clock, floors
 
 import gpu4d
 from gpu4d import arrays
-from gpu4d.operation import OPERATIONS, using
+from gpu4d.operation import all_operations, using
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,8 @@ def measure(prepared: Prepared, limits: Floors, *, on_gpu: bool, rounds: int = 9
 
 
 def operation(name: str) -> Any:
-    """The operation of this name. Operations register when their module is imported: those of all techniques are."""
-
-    return OPERATIONS[name]
+    """Return the operation of this name."""
+    return all_operations()[name]
 
 
 def _check(prepared: Prepared) -> float:

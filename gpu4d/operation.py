@@ -14,9 +14,11 @@ import functools
 import importlib
 import inspect
 import logging
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,8 @@ from gpu4d.errors import InputError
 
 log = logging.getLogger("gpu4d")
 
-OPERATIONS: dict[str, Operation] = {}  # name -> operation; the table test walks it
+OPERATIONS: dict[str, Operation] = {}  # name -> operation, of the modules imported so far; `all_operations` has all
+ROOMS = ("imaging", "preprocess", "amorphous", "bragg", "deflection", "ptychography")  # whose modules define operations
 IMPLEMENTATIONS = ("definition", "cpu", "cuda")
 device_view: contextvars.ContextVar[Callable[[Any], Any]] = contextvars.ContextVar("gpu4d_device_view", default=arrays.cupy_view)
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpu4d_implementation", default=None)
@@ -252,3 +255,12 @@ def signature(op: Operation, kind: str) -> inspect.Signature:
     plain = inspect.signature(op.implementation(kind))
     bare = [p.replace(annotation=inspect.Parameter.empty) for p in plain.parameters.values()]
     return inspect.Signature(bare)
+
+
+def all_operations() -> dict[str, Operation]:
+    """Import every module that defines an operation, and return all operations by name."""
+    here = Path(__file__).parent
+    for room in ROOMS:
+        for module in pkgutil.walk_packages([str(here / room)], f"gpu4d.{room}."):
+            importlib.import_module(module.name)
+    return OPERATIONS

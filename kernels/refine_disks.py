@@ -85,4 +85,7 @@ def _groups(n, needed):
 
 
 def _tables(nx, ny, phases, like):
-    return tuple(tables.named(("sinc", n, phases), lambda n=n: sinc_table(n, phases), like) for n in (nx, ny))
+    def table(n):
+        return tables.named(("sinc", n, phases), lambda: sinc_table(n, phases), like)
+
+    return table(nx), table(ny)

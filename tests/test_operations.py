@@ -868,3 +868,9 @@ def test_cpu_twins_do_not_hold_the_lock(checkout: Path):
         for line in file.read_text().splitlines():
             if line.startswith(("@njit", "@numba.njit", "@jit", "@numba.jit")):
                 assert "nogil=True" in line and "cache=True" in line, f"{file.name}: {line}"
+
+
+def test_all_operations_are_found_wherever_they_are_defined():
+    assert operation.all_operations().keys() == OPERATIONS.keys()
+    rooms = {name.split(".")[1] for name in MODULES}
+    assert rooms == set(operation.ROOMS)

@@ -251,9 +251,9 @@ def _own_kernel() -> str:
     import cupy
 
     import gpu4d
-    from gpu4d.operation import OPERATIONS
+    from gpu4d.operation import all_operations
 
     given = np.random.default_rng(3).integers(0, 100, (5, 32, 32), dtype="uint16")
     found = gpu4d.center_of_mass(cupy.asarray(given))
     assert isinstance(found, cupy.ndarray) and np.allclose(found.get(), gpu4d.center_of_mass(given), atol=1e-9)
-    return f"center_of_mass by {OPERATIONS['center_of_mass'].choose(cupy.asarray(given))}"
+    return f"center_of_mass by {all_operations()['center_of_mass'].choose(cupy.asarray(given))}"

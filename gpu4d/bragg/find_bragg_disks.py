@@ -176,13 +176,13 @@ class BraggDisks:
             log.info("parameters='auto' is %d: %s", *choice)
         return self
 
-    def at(self, cube: DataCube, positions: Sequence[tuple[int, int]]) -> PointListArray:
+    def at(self, cube: DataCube, positions: Sequence[tuple[int, int]] | np.ndarray) -> PointListArray:
         """Find the disks at a few positions of a cube.
 
         Parameters
         ----------
         cube : DataCube
-        positions : sequence of (rx, ry)
+        positions : sequence of (rx, ry), or (n, 2) int array
 
         Returns
         -------
@@ -361,7 +361,7 @@ def find_bragg_disks(
     return reduction._of_patterns(cube_or_patterns, None)
 
 
-def _pick(cube: DataCube, positions: Sequence[tuple[int, int]]) -> Any:
+def _pick(cube: DataCube, positions: Sequence[tuple[int, int]] | np.ndarray) -> Any:
     """Patterns at some positions, where the cube has them."""
     frames = [cube[int(rx), int(ry)].data for rx, ry in positions]
     return arrays.namespace(*frames).stack(frames) if frames else np.empty((0, *cube.detector_shape), dtype=np.float32)
