@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d.arrays import is_integer_dtype, to_numpy
+from gpu4d.arrays import to_numpy
 
 FEW_COUNTS = 50  # a float pattern with a smaller total is not in counts: Poisson statistics do not apply
 
@@ -29,4 +29,4 @@ def in_counts(dtype: Any, totals: Any) -> bool:
     (True, False)
     """
     kind = np.dtype(str(dtype).split(".")[-1]) if not isinstance(dtype, type | np.dtype) else np.dtype(dtype)
-    return (kind.kind in "iu" and is_integer_dtype(kind)) or float(np.nanmedian(to_numpy(totals))) >= FEW_COUNTS
+    return kind.kind in "iu" or float(np.nanmedian(to_numpy(totals))) >= FEW_COUNTS

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpu4d.workflow.run_state import RunState
-from gpu4d.workflow.stage import Stage
+from gpu4d.workflow.stage import Reason, Stage, yes
 
 
 def sums(state: RunState) -> dict[str, Any]:
@@ -41,9 +41,13 @@ class Sums(Stage):
     """Sum the scan again where bad pixels were found, and hand on the first sums where none were."""
 
     name = "sums"
-    title = "mean, maximum, centre of mass again, without bad pixels"
+    title = "mean, maximum, centre of mass without bad pixels"
     needs: ClassVar = ("first_sums", "bad_pixels")
     makes: ClassVar = ("mean_pattern", "max_pattern", "com", "total")
+
+    def wanted(self, state: RunState) -> Reason:
+        found = state["bad_pixels"] is not None
+        return yes("bad pixels were found: the scan is summed again" if found else "no pixel is left out: the first sums stand")
 
     def reductions(self, state: RunState) -> dict[str, Any]:
         return {} if state["bad_pixels"] is None else sums(state)
