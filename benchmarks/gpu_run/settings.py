@@ -80,7 +80,7 @@ class Settings:
 
 def stand_in(checkout: str) -> ModuleType:
     """The real CuPy on a CUDA made of host memory, of the tests of a checkout."""
-    folder = str(Path(checkout) / "tests")
+    folder = str(Path(checkout) / "tests" / "support")
     if folder not in sys.path:
         sys.path.append(folder)
     return importlib.import_module("gpu_without_gpu")
@@ -97,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def of(given: argparse.Namespace) -> Settings:
     """Settings from a command line."""
     checkout = given.checkout or next(
-        (str(p) for p in (Path.cwd(), Path(__file__).parents[2]) if (p / "tests" / "test_gpu.py").is_file()), ""
+        (str(p) for p in (Path.cwd(), Path(__file__).parents[2]) if (p / "tests" / "kernels" / "test_on_a_gpu.py").is_file()), ""
     )
     values = {one.name: getattr(given, one.name) for one in fields(Settings)}
     return Settings(**(values | {"out": Path(given.out).resolve(), "checkout": checkout}))

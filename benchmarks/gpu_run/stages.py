@@ -85,9 +85,10 @@ def _test_stages(settings: Settings) -> list[Stage]:
     folder = Path(settings.checkout) / "tests"
     if settings.tests == "none" or not settings.checkout or importlib.util.find_spec("pytest") is None:
         return []
-    first, alone = "test_gpu.py", "test_gpu_streaming.py"
-    others = sorted(p.name for p in folder.glob("test_*.py") if re.search(r"mark\.gpu\b", p.read_text()) and p.name not in (first, alone))
-    others = [name for name in others if name not in ("test_gpu_run.py", "test_packaging.py")]
+    first, alone = "kernels/test_on_a_gpu.py", "streaming/test_gpu_streaming.py"
+    marked = {p.relative_to(folder).as_posix() for p in folder.rglob("test_*.py") if re.search(r"mark\.gpu\b", p.read_text())}
+    marked |= {"operations/test_definitions.py", "operations/test_options.py"}  # the marks stand with the libraries they try
+    others = sorted(marked - {first, alone, "benchmarks/test_gpu_run.py", "project/test_packaging.py"})
     few = settings.tests == "quick"
     only = ["-k", "(first_moments or masked_sums) and not torch and not jax"] if few else []
     many = 2 if settings.rehearse else 8
@@ -97,7 +98,7 @@ def _test_stages(settings: Settings) -> list[Stage]:
     few_sweeps = ["-k", "two_streams or work_areas"] if few else []
     return [
         _pytest("tests-kernels", 60, settings, many, [first], only),
-        _pytest("tests-operations", 90, settings, many, ["test_operations.py"] if few else others, only),
+        _pytest("tests-operations", 90, settings, many, ["operations/test_definitions.py"] if few else others, only),
         _pytest("tests-sweeps", 50, settings, 1, [alone], [*at_speed, *few_sweeps]),
     ]
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from cuda_on_host import HostBackend
 from cuda_on_host.backend import kernel_names
-from cuda_on_host.nvrtc import usage_for
-from test_kernels import budget
+from cuda_on_host.nvrtc import budget, usage_for
 
 import gpu4d
 from gpu4d.bragg.likelihood.poisson_fit import disk_profile, poisson_fit

@@ -1,5 +1,5 @@
 """The CPU and CUDA devices as processors of the sweep. CUDA runs on a CuPy made of host memory here (`fake_cupy.py`), which is strict
-about order, freed memory, contexts and signatures; on a real one in `test_gpu_streaming.py`."""
+about order, freed memory, contexts and signatures; on a real one in `tests/streaming/test_gpu_streaming.py`."""
 
 import contextlib
 import gc

@@ -21,7 +21,7 @@ import pytest
 from cuda_on_host import HostBackend
 from cuda_on_host.backend import OWN_STATICS, PLAIN, SANITIZE
 from disk_options import limited, operands
-from test_operations import bragg_frames
+from operations.patterns import bragg_frames
 
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
@@ -319,7 +319,7 @@ def sanitized(code: str) -> subprocess.CompletedProcess:
         "LD_PRELOAD": asan,
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "halt_on_error=1",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
     }
     command = [sys.executable, "-c", f"import test_broken_kernels as t\nfrom cuda_on_host.backend import SANITIZE\n{code}\nprint('passed')"]
     return subprocess.run(command, capture_output=True, text=True, env=env)

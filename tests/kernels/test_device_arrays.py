@@ -8,12 +8,14 @@ import gpu4d.kernels
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
-from test_kernels import with_cuda
-from test_operations import EXAMPLES, convert
+from operations.comparing import convert, with_cuda
+from operations.examples import EXAMPLES
 
 from gpu4d import arrays, fft, operation
 from gpu4d.device.backend import using_backend
-from gpu4d.operation import OPERATIONS
+from gpu4d.operation import all_operations
+
+OPERATIONS = all_operations()
 
 
 class DeviceArray(np.ndarray):

@@ -13,32 +13,17 @@ import numpy as np
 import pytest
 from cuda_on_host import HostBackend
 from cuda_on_host.backend import kernel_names
-from cuda_on_host.nvrtc import ARCHITECTURES, usage_for
-from test_operations import EXAMPLES, MODULES, assert_close, convert, doubled, leaves
+from cuda_on_host.nvrtc import ARCHITECTURES, budget, usage_for
+from operations.comparing import assert_close, convert, doubled, leaves, with_cuda
+from operations.examples import EXAMPLES
 
 from gpu4d import arrays, operation
 from gpu4d.device.backend import inlined, using_backend
-from gpu4d.operation import OPERATIONS
 
-assert MODULES  # importing it registers every operation
+OPERATIONS = operation.all_operations()
 FOLDER = importlib.resources.files("gpu4d.kernels")
 SOURCES = sorted(p.name for p in FOLDER.iterdir() if p.name.endswith(".cu"))
-BUDGET = re.compile(r"^// budget(?:\((\S+)\))?: (\d+) registers, (\d+) bytes shared", re.MULTILINE)
 SEEDS = (0, 1, 2, 7)
-
-
-def budget(file: str, kernel: str) -> tuple[int, int]:
-    """Registers and static shared memory the head of a file allows one of its kernels."""
-    lines = BUDGET.findall(gpu4d.kernels.source(file))
-    assert lines, f"{file} declares no budget"
-    for pattern, registers, shared in lines:
-        if not pattern or re.fullmatch(pattern, kernel):
-            return int(registers), int(shared)
-    raise AssertionError(f"{file}: no budget line fits {kernel}")
-
-
-def with_cuda():
-    return sorted(name for name, op in OPERATIONS.items() if "cuda" in op.twins)
 
 
 def architectures():

@@ -1,8 +1,8 @@
 """Disk detection by kernels and FFTs, on the host shim: the choice of maxima against the definition's on maps made to be hard,
 and whole patterns of every kind of detector size."""
 
-import mmap
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
-from disk_options import limited, operands
+from disk_options import limited
+from disks_on_the_shim import OWN_PATH, arguments, on_the_shim, pattern_of
 from gpu4d.kernels import find_disks as launcher
+from huge_arrays import huge_array
 
 from gpu4d import device, operation
 from gpu4d.bragg import find_disks as definition
@@ -19,7 +21,6 @@ from gpu4d.device import backend
 from gpu4d.device.backend import using_backend
 from gpu4d.device.memory import leaving
 from gpu4d.errors import InputError
-from gpu4d.probe import synthetic, template
 
 NONE = {"min_significance": 0.0, "min_relative": 0.0, "min_absolute": 0.0, "min_spacing": 0.0, "max_peaks": 9}
 
@@ -148,33 +149,6 @@ def test_a_large_detector_takes_a_large_block():
 # ---------------------------------------------------------------- whole patterns
 
 
-def pattern_of(shape, n=1, radius=3.4, seed=0, dtype="uint16"):
-    """Counts of unequal disks on a weak background; where they are."""
-    rng = np.random.default_rng(seed)
-    x, y = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
-    out = np.full((n, *shape), 0.5)
-    where = []
-    for k, pattern in enumerate(out):
-        where.append([])
-        for height, (fx, fy) in zip((300, 200, 120, 70), ((0.5, 0.5), (0.25, 0.4), (0.7, 0.3), (0.35, 0.75))):
-            at = np.array([fx * shape[0], fy * shape[1]]) + rng.uniform(-1, 1, 2)
-            pattern += height / 2 * (1 - np.tanh(2 * (np.hypot(x - at[0], y - at[1]) - radius)))
-            where[k].append(at)
-    return rng.poisson(out).astype(dtype), np.array(where)
-
-
-def arguments(shape, mask=None, radius=3.4):
-    kernel = template(synthetic(shape, radius))
-    return operands(kernel, 4, mask), limited(mask=mask, fill_width=kernel.radius, min_spacing=5.0, max_peaks=8)
-
-
-def on_the_shim(patterns, given, options, **host):
-    host = HostBackend(**host)
-    with using_backend(host), operation.using("cuda"):
-        found = definition.find_disks(patterns, *given, **options)
-    return found, {name.rpartition("_")[0] if "float" in name else name for name, *_ in host.launched}
-
-
 @pytest.fixture
 def batches_of(monkeypatch):
     """Sets the size of a batch, which the FFTs take at once."""
@@ -184,9 +158,6 @@ def batches_of(monkeypatch):
         monkeypatch.setattr(launcher, "unit_size", lambda nx, ny: n)
 
     return choose
-
-
-OWN_PATH = {"frames_to_float", "spectrum_products", "strongest_maxima"}
 
 
 @pytest.mark.parametrize("shape", [(61, 61), (128, 128), (130, 128), (192, 96), (97, 180), (256, 250), (514, 512)], ids=str)
@@ -351,13 +322,6 @@ def test_other_dtypes_take_the_definition():
 FAR = 140_000  # patterns of 128 × 128 before the one that is looked at
 
 
-def room(shape, dtype):
-    """An array far larger than memory: only the pages that are touched exist."""
-    dtype = np.dtype(dtype)
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE, which mmap names from Python 3.13 on
-    return np.frombuffer(mmap.mmap(-1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, flags=flags), dtype).reshape(shape)
-
-
 def far_pattern(offset_type="long long"):
     """The last of 140 001 patterns through each kernel, the others left out: every offset has to have 64 bits."""
     text = backend.inlined(launcher.FILE).replace("typedef long long offset_t", f"typedef {offset_type} offset_t")
@@ -365,8 +329,8 @@ def far_pattern(offset_type="long long"):
     rng = np.random.default_rng(1)
     n, nx, ny = FAR + 1, 128, 128
     frame = rng.integers(0, 9, (nx, ny))
-    patterns, counts, spectra = room((n, nx, ny), "u1"), room((n, nx, ny), "f4"), room((n, nx, 129), "c8")
-    px, py, found, keys = room((n, 9), "i4"), room((n, 9), "i4"), room((n,), "i4"), room((n, 8, 8 * 64), "u8")
+    patterns, counts, spectra = huge_array((n, nx, ny), "u1"), huge_array((n, nx, ny), "f4"), huge_array((n, nx, 129), "c8")
+    px, py, found, keys = huge_array((n, 9), "i4"), huge_array((n, 9), "i4"), huge_array((n,), "i4"), huge_array((n, 8, 8 * 64), "u8")
     patterns[-1], spectra[-1] = frame, frame[:, :1]
     with using_backend(HostBackend(sources={launcher.FILE: text})):
         sizes = [np.int32(v) for v in (n, nx * ny)]
@@ -387,8 +351,10 @@ def test_offsets_have_64_bits():
 
 def test_offsets_of_32_bits_are_caught():
     """In a process of its own: it writes, or dies, elsewhere."""
-    command = [sys.executable, "-c", "from test_find_disks_kernel import far_pattern; far_pattern('int')"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    command = [sys.executable, "-c", "from test_find_disks import far_pattern; far_pattern('int')"]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
     assert done.returncode != 0 and "ModuleNotFoundError" not in done.stderr
 
 

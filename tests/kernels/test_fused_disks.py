@@ -12,7 +12,7 @@ import pytest
 from cuda_on_host import HostBackend
 from disk_options import limited, operands
 from gpu4d.kernels import fused_disks
-from test_operations import bragg_frames
+from operations.patterns import bragg_frames
 
 from gpu4d.bragg.find_disks import correlation_maps, find_disks, local_maxima, significance
 from gpu4d.bragg.hybrid_correlation import powered, template_spectrum

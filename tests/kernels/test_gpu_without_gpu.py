@@ -1,4 +1,4 @@
-"""The instrument itself (`tests/gpu_without_gpu`): what no device would take is reported, and what is counted is right.
+"""The instrument itself (`tests/support/gpu_without_gpu`): what no device would take is reported, and what is counted is right.
 
 Runs where CuPy for CUDA 13 is installed, in child processes: the CuPy of this process may have a real device.
 """
@@ -12,7 +12,7 @@ import gpu_without_gpu
 import pytest
 
 pytestmark = pytest.mark.slow
-TESTS = Path(__file__).parent
+SUPPORT = Path(gpu_without_gpu.__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +221,7 @@ def test_a_complaint_fails_the_test_that_caused_it(tmp_path):
         )
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "gpu_without_gpu", "-p", "no:cacheprovider", "test_two.py"]
-    environment = gpu_without_gpu.environment(PYTHONPATH=str(TESTS))
+    environment = gpu_without_gpu.environment(PYTHONPATH=str(SUPPORT))
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     assert "ERROR test_two.py::test_wrong" in done.stdout and "2 passed, 1 error" in done.stdout, done.stdout + done.stderr
     assert "where no block begins" in done.stdout
@@ -229,7 +229,7 @@ def test_a_complaint_fails_the_test_that_caused_it(tmp_path):
 
 def test_importing_it_changes_nothing():
     code = "import gpu_without_gpu, sys; print(gpu_without_gpu.active(), 'cupy' in sys.modules, 'numpy' in sys.modules)"
-    environment = gpu_without_gpu.environment(PYTHONPATH=str(TESTS))
+    environment = gpu_without_gpu.environment(PYTHONPATH=str(SUPPORT))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["False"] * 3, done.stdout + done.stderr
 

@@ -1,6 +1,6 @@
 """What calls cost beside their kernels' work: launches, waits and uploads, counted on the real CuPy without a GPU.
 
-    PYTHONPATH=tests python -m pytest -p gpu_without_gpu -m gpu tests/test_launch_counts.py
+    PYTHONPATH=tests/support python -m pytest -p gpu_without_gpu -m gpu tests/kernels/test_launch_counts.py
 
 Counts are those of a later call: the first one compiles, uploads tables and makes room.
 """
@@ -23,7 +23,7 @@ from gpu4d.streaming.plan import plan
 from gpu4d.streaming.reduction import ScanInfo, joined
 
 gpu_without_gpu = pytest.importorskip("gpu_without_gpu")
-WHY = "counts are those of the CuPy of tests/gpu_without_gpu: pytest -p gpu_without_gpu -m gpu"
+WHY = "counts are those of the CuPy of tests/support/gpu_without_gpu: pytest -p gpu_without_gpu -m gpu"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpu_without_gpu.active(), reason=WHY)]
 
 SHAPE = (8, 64, 64)

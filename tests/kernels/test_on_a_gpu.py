@@ -1,17 +1,18 @@
 """On a machine with a GPU (`pytest -m gpu`): kernels against the definition on CuPy arrays, results that stay on the device, and the
-same bits from run to run. `test_operations.py` runs its whole table there too."""
+same bits from run to run. `tests/operations` runs its whole table there too."""
 
 import contextlib
 
 import numpy as np
 import pytest
-from test_kernels import with_cuda
-from test_operations import EXAMPLES, assert_close, convert, doubled, expected_kind, leaves
+from operations.comparing import assert_close, convert, doubled, expected_kind, leaves, with_cuda
+from operations.examples import EXAMPLES
 
 import gpu4d
 from gpu4d import arrays
-from gpu4d.operation import OPERATIONS
+from gpu4d.operation import all_operations
 
+OPERATIONS = all_operations()
 pytestmark = pytest.mark.gpu
 SEVERAL = 3  # examples of each operation that are tried as views: kernels see only whether their input is as they want it
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
+from disks_on_the_shim import OWN_PATH, arguments, on_the_shim, pattern_of
 from gpu4d.kernels import find_disks as disk_launcher
 from gpu4d.kernels import row_column_fft as launcher
-from test_find_disks_kernel import OWN_PATH, arguments, on_the_shim, pattern_of, room
+from huge_arrays import huge_array
 
 from gpu4d import device, fft
 from gpu4d.bragg import find_disks as definition
@@ -347,7 +348,7 @@ def far_pattern(offset_type="long long"):
     """The last of 40 001 patterns, the others left out: offsets into frames, counts and maps have to have 64 bits."""
     text = backend.inlined(launcher.FILE).replace("typedef long long offset_t", f"typedef {offset_type} offset_t")
     n = FAR + 1
-    frames, counts, maps = room((n, N, N), "u1"), room((n, N, N), "f4"), room((2, n, N, N), "f4")
+    frames, counts, maps = huge_array((n, N, N), "u1"), huge_array((n, N, N), "f4"), huge_array((2, n, N, N), "f4")
     frames[-1] = np.random.default_rng(1).integers(0, 9, (N, N))
     with using_backend(HostBackend(sources={launcher.FILE: text})):
         planes, _ = forward_rows(frames, FAR, counts)
@@ -367,7 +368,9 @@ def test_offsets_have_64_bits():
 def test_offsets_of_32_bits_are_caught():
     """In a process of its own: it writes, or dies, elsewhere."""
     command = [sys.executable, "-c", "from test_row_column_fft import far_pattern; far_pattern('int')"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
     assert done.returncode != 0 and "ModuleNotFoundError" not in done.stderr
 
 

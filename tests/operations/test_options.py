@@ -4,7 +4,9 @@ import inspect
 
 import numpy as np
 import pytest
-from test_operations import EXAMPLES, LIBRARIES, OPERATIONS, convert, leaves
+from operations.comparing import convert, leaves
+from operations.examples import EXAMPLES
+from operations.libraries import LIBRARIES
 
 import gpu4d
 from gpu4d import arrays, operation
@@ -13,6 +15,7 @@ from gpu4d.bragg.likelihood.poisson_fit import disk_profile
 from gpu4d.errors import InputError
 from gpu4d.probe import measure_disk, template, wavefunction
 
+OPERATIONS = operation.all_operations()
 SCALARS = {bool: np.bool_, int: np.int64, float: np.float64}
 KINDS = [library for library in LIBRARIES if library.name in ("numpy", "strict", "torch", "jax", "cupy", "torch-cuda")]
 

@@ -76,3 +76,14 @@ def test_a_renamed_parameter_works_under_both_names():
 def test_a_version_is_major_and_minor():
     with pytest.raises(ValueError, match=r"need major\.minor"):
         deprecation.removed_in("0.2.1")
+
+
+def test_tests_stand_in_folders_named_as_rooms():
+    """`map.md` lists the folders that are no rooms."""
+    rooms = {path.name for path in (CHECKOUT / "gpu4d").iterdir() if (path / "__init__.py").is_file()}
+    others = set(re.findall(r"^\| `tests/(\w+)/` \|", text("map.md"), re.MULTILINE))
+    folders = {path.name for path in (CHECKOUT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert others <= folders
+    assert folders - others <= rooms | {"benchmarks"}
+    files = {path.stem.removeprefix("test_") for path in (CHECKOUT / "tests").glob("test_*.py")}
+    assert files <= {path.stem for path in (CHECKOUT / "gpu4d").glob("*.py")}

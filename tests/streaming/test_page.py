@@ -11,7 +11,7 @@ import pytest
 import gpu4d
 from gpu4d.testing.accounting import AccountingProcessor
 
-PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "streaming.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "streaming.md"
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import gpu4d.kernels
+
 from cuda_on_host.backend import built
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -15,6 +17,7 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"
 # 1.2e-38 in magnitude count as zero in single precision.
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 
+BUDGET = re.compile(r"^// budget(?:\((\S+)\))?: (\d+) registers, (\d+) bytes shared", re.MULTILINE)
 PROPERTIES = re.compile(
     r"Function properties for (\w+)\nptxas[ .]*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
     r"ptxas info\s+: Used (\d+) registers([^\n]*)"
@@ -73,3 +76,13 @@ def ok(result):
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise RuntimeError(nvrtc.nvrtcGetErrorString(error)[1].decode())
     return rest[0] if len(rest) == 1 else tuple(rest)
+
+
+def budget(file: str, kernel: str) -> tuple[int, int]:
+    """Registers and static shared memory the head of a file allows one of its kernels."""
+    lines = BUDGET.findall(gpu4d.kernels.source(file))
+    assert lines, f"{file} declares no budget"
+    for pattern, registers, shared in lines:
+        if not pattern or re.fullmatch(pattern, kernel):
+            return int(registers), int(shared)
+    raise AssertionError(f"{file}: no budget line fits {kernel}")

@@ -1,6 +1,6 @@
 """Runs the real CuPy 14 on a machine without a GPU: a CUDA runtime and driver made of host memory. An instrument of the tests.
 
-    PYTHONPATH=tests python -m pytest -p gpu_without_gpu -m gpu
+    PYTHONPATH=tests/support python -m pytest -p gpu_without_gpu -m gpu
 
 CuPy's own compiled code runs as it is. What it calls below itself is replaced: the CUDA runtime, which CuPy links statically, by jumps
 written into its functions; the driver and the libraries by C of this folder and NumPy; NVRTC by g++. So wrong calls of CuPy, wrong types,

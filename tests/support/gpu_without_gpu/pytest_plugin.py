@@ -20,7 +20,7 @@ def pytest_configure() -> None:
 
 
 def pytest_report_header() -> str:
-    return f"GPU: none; CuPy {activation.cupy_version()} on CUDA made of host memory (tests/gpu_without_gpu)"
+    return f"GPU: none; CuPy {activation.cupy_version()} on CUDA made of host memory (tests/support/gpu_without_gpu)"
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Checks CUDA kernels for races without a GPU: runs them on the host shim and asks of every two accesses to the same bytes whether
 anything orders them on a GPU. `docs/reference/kernels.md` says what it sees and what not.
 
-    PYTHONPATH=tests:tests/kernels python -m racecheck --help
+    PYTHONPATH=tests:tests/support python -m racecheck --help
 """
 
 from racecheck.backend import Found, RaceBackend

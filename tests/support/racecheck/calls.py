@@ -7,7 +7,9 @@ from math import pi
 
 import numpy as np
 from disk_options import limited, operands
-from test_operations import EXAMPLES, OPERATIONS, Example, bragg_frames, convert, smooth_maxima
+from operations.comparing import Example, convert
+from operations.examples import EXAMPLES
+from operations.patterns import bragg_frames, smooth_maxima
 
 from gpu4d import operation
 from gpu4d.bragg.find_disks import PeakLimits
@@ -16,6 +18,7 @@ from gpu4d.device.backend import using_backend
 from gpu4d.probe import Template, synthetic, template
 from racecheck.backend import Found, RaceBackend
 
+OPERATIONS = operation.all_operations()
 REFINEMENTS = (None, "parabola", "correlation")
 POWERS = ((0.85, 1.0), (1.0, 1.0), (0.85, 0.85))  # of the map that finds and the one that refines
 
