@@ -84,6 +84,6 @@ def test_tests_stand_in_folders_named_as_rooms():
     others = set(re.findall(r"^\| `tests/(\w+)/` \|", text("map.md"), re.MULTILINE))
     folders = {path.name for path in (CHECKOUT / "tests").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert others <= folders
-    assert folders - others <= rooms | {"benchmarks"}
+    assert folders - others <= rooms
     files = {path.stem.removeprefix("test_") for path in (CHECKOUT / "tests").glob("test_*.py")}
     assert files <= {path.stem for path in (CHECKOUT / "gpu4d").glob("*.py")}
