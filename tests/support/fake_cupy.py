@@ -7,7 +7,7 @@
 * Making a device current makes a context on it, as CUDA 12 does, and so does any call that needs one.
 * Any call can be told to fail, and a lost device fails all of them. Destructors cannot raise: what they would have is kept.
 
-Signatures and names are those of CuPy 13 and 14 (`tests/device/test_cuda_processor.py` holds them against CuPy where it is installed).
+Signatures and names are those of CuPy 13 and 14 (`tests/device/test_cuda_sweeps.py` holds them against CuPy where it is installed).
 Arrays on the device are NumPy arrays over its bytes, so that reductions run on them; entering a stream does what was put into it before.
 
 What it does otherwise than CuPy; code that passes here is not shown to be right there:
