@@ -12,7 +12,7 @@ Other dtypes take the twins of the single operations, one after the other: the f
 from typing import NamedTuple
 
 import numpy as np
-from gpu4d.cpu_fallback.center_of_mass import first_moments
+from gpu4d.cpu_fallback.first_moments import first_moments
 from gpu4d.cpu_fallback.masked_sums import masked_sums
 from gpu4d.cpu_fallback.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.cpu_fallback.products import HALF, LANES, masked_lines, reduce_lines

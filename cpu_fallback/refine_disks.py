@@ -72,7 +72,7 @@ def desk(nx: int, ny: int, moments: Moments) -> Desk:
     return Desk(*(zeros(*shape) for shape in room))
 
 
-def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
+def refine_disks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
     n, nx, ny = maps.shape
     table = np.full((n, 5, px.shape[1]), np.nan)
     tables = sincs(nx, ny, mode, upsample)

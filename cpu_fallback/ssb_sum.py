@@ -7,7 +7,7 @@ aberrations its weights are real. A pupil array calls the wave point by point.
 import numpy as np
 from numba import njit
 
-from gpu4d.ptychography.ssb_sum import OverlapSums, check
+from gpu4d.ptychography.ssb_sum import SSBSum, check
 
 _fast = {"reassoc", "contract", "nsz", "arcp"}  # a NaN keeps its meaning
 
@@ -206,7 +206,7 @@ def _array(spectra, at, rows, columns, pupil, center, chi, exact, overlap, weigh
                     weight[0, i, j] += gamma.real * gamma.real + gamma.imag * gamma.imag
 
 
-def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
+def ssb_sum(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
     check(spectra, at, rows, columns, pupil, chi, mode)
     at, rows, columns = (np.ascontiguousarray(a, np.float64) for a in (at, rows, columns))
     single = spectra.dtype == np.complex64
@@ -223,7 +223,7 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     else:
         run = _disk_exact if mode == "exact" else _disk_weighted
         run(pairs, at, rows, columns, radius + 0.5, *out)
-    return OverlapSums(overlap, weight)
+    return SSBSum(overlap, weight)
 
 
 def _table(chi):

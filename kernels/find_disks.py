@@ -11,7 +11,7 @@ import numpy as np
 from gpu4d.kernels.fused_disks import find_disks as find_fused
 from gpu4d.kernels.fused_disks import supports
 from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
-from gpu4d.kernels.refine_disks import peak_errors, refine_peaks
+from gpu4d.kernels.refine_disks import peak_errors, refine_disks
 from gpu4d.kernels.row_column_fft import correlation_maps_256, filter_of
 from gpu4d.kernels.row_column_fft import supports as has_own_fft
 
@@ -82,7 +82,7 @@ def find_disks(
 
 def _positions(counts, cross, refined, box, px, py, found, mode, upsample, power, refine_power):
     """x, y, height, standard errors of the chosen pixels, NaN behind the last."""
-    x, y, height = refine_peaks(refined, px, py, found, mode, upsample, refine_power != power)
+    x, y, height = refine_disks(refined, px, py, found, mode, upsample, refine_power != power)
     if refine_power == 1.0:
         return x, y, height, *peak_errors(counts, cross, box, x, y, found, mode is None)
     unknown = x * np.nan

@@ -21,7 +21,7 @@ TEAMS = 3
 LINE = 2 * THREADS + 1
 
 
-def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
+def refine_disks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
     n, nx, ny = maps.shape
     most = px.shape[1]
     maps = contiguous(maps.astype(np.float32, copy=False))

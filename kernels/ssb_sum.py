@@ -7,7 +7,7 @@ from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import device
 from gpu4d.device import tables
-from gpu4d.ptychography.ssb_sum import HIGHEST_DEGREE, OverlapSums, check
+from gpu4d.ptychography.ssb_sum import HIGHEST_DEGREE, SSBSum, check
 
 FILE = "ssb_sum.cu"
 CHUNK = 256  # pixels a block keeps in shared memory at a time, as in the kernel
@@ -20,7 +20,7 @@ KERNELS = {
 }
 
 
-def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
+def ssb_sum(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
     check(spectra, at, rows, columns, pupil, chi, mode)
     n, nx, nk = spectra.shape
     degree = HIGHEST_DEGREE if pupil is not None else next(d for d in (0, 2, HIGHEST_DEGREE) if _degree(chi) <= d)
@@ -38,8 +38,8 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     )
     device.launch(function, (-(-nx * nk // 32), splits), (32, 8), arguments)
     if splits == 1:
-        return OverlapSums(overlap[0], weight[0])
-    total = OverlapSums(device.empty((planes, nx, nk), np.complex128), device.empty((planes, nx, nk), np.float64))
+        return SSBSum(overlap[0], weight[0])
+    total = SSBSum(device.empty((planes, nx, nk), np.complex128), device.empty((planes, nx, nk), np.float64))
     add, count = device.kernel(FILE, "add_splits"), planes * nx * nk
     device.launch(add, -(-count // 256), 256, (overlap, weight, *total, np.int64(count), np.int32(splits)))
     return total

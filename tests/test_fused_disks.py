@@ -14,8 +14,9 @@ from disk_options import limited, operands
 from gpu4d.kernels import fused_disks
 from test_operations import bragg_frames
 
+from gpu4d.bragg.correlation_map import powered
 from gpu4d.bragg.find_disks import correlation_maps, find_disks, local_maxima, significance
-from gpu4d.bragg.hybrid_correlation import powered, template_spectrum
+from gpu4d.bragg.hybrid_correlation import template_spectrum
 from gpu4d.bragg.refine import interpolate, position_errors, refine_positions
 from gpu4d.bragg.template_transforms import template_moments
 from gpu4d.device.backend import inlined, using_backend

@@ -443,7 +443,7 @@ def smooth_maxima(shape: tuple[int, int, int], most: int, seed: int = 0) -> tupl
     return maps.astype(np.float32), at[0], at[1], rng.integers(1, most + 1, n)
 
 
-def for_refine_peaks() -> list[Example]:
+def for_refine_disks() -> list[Example]:
     """Every mode; pixels beside the maximum; more and fewer peaks than share a pass; odd and long detectors; none."""
     twin = (1e-5, 1e-5, 2e-6)
     sizes = (((3, 48, 40), 11), ((2, 33, 31), 8), ((1, 40, 12), 1), ((1, 20, 261), 3))
@@ -481,7 +481,7 @@ def for_peak_errors() -> list[Example]:
     ]
 
 
-def for_overlap_sums() -> list[Example]:
+def for_ssb_sum() -> list[Example]:
     """Both modes; a disk and a measured pupil; without aberrations, with defocus, with all; odd scans; more pixels than a chunk."""
     rng = np.random.default_rng(21)
 
@@ -572,12 +572,12 @@ EXAMPLES: dict[str, Callable[[], list[Example]]] = {
     "integrate_gradient": for_integrate_gradient,
     "integrate_iteratively": for_integrate_gradient,
     "masked_sums": for_masked_sums,
-    "overlap_sums": for_overlap_sums,
+    "ssb_sum": for_ssb_sum,
     "pattern_maximum": lambda: [Example(label, (f,)) for label, f in frames().items()],
     "pattern_sums": for_pattern_sums,
     "peak_errors": for_peak_errors,
     "poisson_fit": for_poisson_fit,
-    "refine_peaks": for_refine_peaks,
+    "refine_disks": for_refine_disks,
     "polar_transform": for_polar_transform,
     "radial_sums": for_radial_sums,
     "shifted_patterns": for_shifted_patterns,

@@ -1,4 +1,4 @@
-"""Launches polar.cu. Histograms that do not fit into shared memory are made range by range of rings."""
+"""Launches polar_transform.cu. Histograms that do not fit into shared memory are made range by range of rings."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
 
 from gpu4d import device
-from gpu4d.amorphous.polar import directions, matrix, per_pattern, radial_grid
+from gpu4d.amorphous.polar_transform import directions, matrix, per_pattern, radial_grid
 from gpu4d.device import tables
 
-FILE = "polar.cu"
+FILE = "polar_transform.cu"
 THREADS = 256
 WARPS = 8  # of ring_sums, each with a histogram of its own
 BYTES = 12 * WARPS  # a ring: a sum and a number each

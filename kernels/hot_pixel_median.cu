@@ -1,4 +1,4 @@
-// hot_pixels.cu -- finds and replaces pixels that exceed the median of their neighbours by more than noise explains.
+// hot_pixel_median.cu -- finds and replaces pixels that exceed the median of their neighbours by more than noise explains.
 //   frames, corrected  (n, nx, ny)  native dtype
 //   mask               (nx, ny)     bytes, 0 = does not count and is replaced; null = all count
 //   hot                (n, nx, ny)  bytes

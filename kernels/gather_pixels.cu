@@ -1,4 +1,4 @@
-// bright_field_stack.cu -- chosen pixels of every pattern, pixel by pixel: a transposed gather.
+// gather_pixels.cu -- chosen pixels of every pattern, pixel by pixel: a transposed gather.
 //   frames  (n, pixels)  native dtype
 //   index   (chosen)     int64, 0 ... pixels - 1, in rising order where reading is to be cheap
 //   out     (chosen, n)  native dtype (gather_native) or float (gather_float)

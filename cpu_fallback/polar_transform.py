@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 from numba import njit
 
-from gpu4d.amorphous.polar import directions, matrix, per_pattern, radial_grid
+from gpu4d.amorphous.polar_transform import directions, matrix, per_pattern, radial_grid
 
 
 @njit(nogil=True, cache=True)

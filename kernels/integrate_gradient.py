@@ -1,4 +1,4 @@
-"""Launches poisson.cu: real transforms of the field's own size for mirrored edges, one fused step on the spectra between them."""
+"""Launches integrate_gradient.cu between real transforms; mirrored edges take transforms of the field's own size."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import arrays, device, fft
-from gpu4d.deflection.poisson import Integral, converged
+from gpu4d.deflection.integrate_gradient import Integral, converged
 
-FILE = "poisson.cu"
+FILE = "integrate_gradient.cu"
 THREADS = 256
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from gpu4d import fft
-from gpu4d.deflection.poisson import Integral, converged
+from gpu4d.deflection.integrate_gradient import Integral, converged
 
 
 @njit(nogil=True, cache=True)

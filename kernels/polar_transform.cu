@@ -1,4 +1,4 @@
-// polar.cu -- patterns in polar-elliptical coordinates about their own origins, and sums over rings.
+// polar_transform.cu -- patterns in polar-elliptical coordinates about their own origins, and sums over rings.
 //   patterns    (n, nx, ny)          native dtype
 //   origins     (n, 2)               double; not finite = no answer
 //   mask        (nx, ny)             bytes, 0 = does not count; null = all count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from gpu4d.preprocess.hot_pixels import LEAST, MAD_TO_SIGMA
+from gpu4d.preprocess.hot_pixel_median import LEAST, MAD_TO_SIGMA
 
 GROUP = 32  # pixels
 

@@ -1,4 +1,4 @@
-// poisson.cu -- integrates a gradient field: what stands between the transforms of Poisson's equation.
+// integrate_gradient.cu -- integrates a gradient field: what stands between the transforms of Poisson's equation.
 //   gradient  (n, rx, ry, 2)        float or double; not finite = unknown
 //   planes    (2, n, nx, ny)        double: the field on the grid of the transform, components along x and y
 //   spectra   (2, n, nx, ny/2 + 1)  complex double, half plane
