@@ -23,8 +23,7 @@
 // budget(newton_peaks_wide|peak_errors_wide): 168 registers, 0 bytes shared
 // budget(window_peaks): 168 registers, 0 bytes shared
 // budget(parabola_peaks): 64 registers, 0 bytes shared
-#include "common.cuh"
-#include "eight_sums.cuh"
+#include "map_interpolation.cuh"
 
 // Blocks a multiprocessor holds: from sm_100 on FMAs go in pairs, whose registers spill at four
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
@@ -33,57 +32,12 @@
 #define RESIDENT 4
 #endif
 
-constexpr int THREADS = 128, WARPS = THREADS / 32;
-constexpr int WIDE = 64;          // threads of a team of the wide kernels, of which a block has up to three
-constexpr int PEAKS = 8;          // of a pattern that share a pass over its map
-constexpr int SLOTS = 3 * PEAKS;  // weighted sums of a column
-constexpr int PITCH = SLOTS + 4;  // of a row's weights: stores go to 8 banks instead of 4
-constexpr int CHUNK = 128;        // map rows whose weights are in shared memory at a time
-constexpr int SUMS = 6;           // value, d/dx, d/dy, dxx, dxy, dyy
-constexpr int ORDER_X[SUMS] = {0, 1, 0, 2, 1, 0}, ORDER_Y[SUMS] = {0, 0, 1, 0, 1, 2};
-constexpr int PHASES = 64;        // table entries a pixel
 constexpr int CLIMB = 3;          // whole-pixel steps to this map's own maximum
 constexpr double REACH = 1.5;     // px from the start; behind it is another hill
 constexpr int LEAST_STEPS = 2, MOST_STEPS = 6;
 constexpr double SETTLED = 0.02;       // px: a Newton step this short ends closer than 1e-3
 constexpr int LINE = 2 * THREADS + 1;  // pitch of a window row's sums over columns
 
-struct Peak {
-  double x, y, height;
-  int px, py;
-};
-
-// A peak on its way: `left` steps it may still make, 0 where only its height is wanting, -1 when it is done
-struct Climb {
-  Peak peak;
-  double start_x, start_y, ex, ey;
-  int left;
-};
-
-// What a team, the threads that serve eight peaks of a pattern, keeps in shared memory.
-struct Work {
-  alignas(16) float weight[CHUNK * PITCH];
-  float part[WARPS][SUMS * PEAKS];
-  float sum[SUMS * PEAKS];
-  int base[SLOTS], base_y[PEAKS];  // where the weights of the map's rows begin in tx, those of its columns in ty
-  Climb climbs[PEAKS];  // not in registers: only eight threads need them, and the row loop wants all
-  float noise[3][PEAKS];
-  int again;
-};
-
-// A thread's number in its team, the team's number in the block, and how large they are.
-struct Team {
-  int thread, threads, number, teams;
-  DEVICE explicit Team(int size) {
-    thread = threadIdx.x % size, threads = size;
-    number = threadIdx.x / size, teams = blockDim.x / size;
-  }
-};
-
-DEVICE int wrap(int i, int n) {
-  i %= n;
-  return i < 0 ? i + n : i;
-}
 DEVICE double nan_value() { return __uint_as_float(0x7fc00000u); }
 DEVICE double limited(double v) { return fmin(0.5, fmax(-0.5, v)); }
 
@@ -125,101 +79,6 @@ DEVICE Peak start_of(const float* __restrict__ map, int nx, int ny, int px, int 
   double dx, dy, height;
   parabola(at, dx, dy, height);
   return {px + dx, py + dy, height, px, py};
-}
-
-// Where in a table the weights of all samples begin for point number q of `phases` a pixel, derivative `order`.
-DEVICE int aim(int q, int order, int phases, int n) {
-  const int phase = wrap(q, phases);
-  return (order * phases + phase) * 2 * n + n - wrap((q - phase) / phases, n);
-}
-
-// sums[slot][c] += sum over map rows of this thread's split of weight[slot] x map, in columns `at`
-template <int COLUMNS>
-DEVICE void row_sums(const float* __restrict__ map, const float* __restrict__ tx, int nx, int ny,
-                     const int (&at)[COLUMNS], int split, int splits, const Team& team, Work& w,
-                     float (&sums)[SLOTS][COLUMNS]) {
-  UNROLL for (int s = 0; s < SLOTS; s++) UNROLL for (int c = 0; c < COLUMNS; c++) sums[s][c] = 0.0f;
-  for (int first = 0; first < nx; first += CHUNK) {
-    const int rows = nx - first < CHUNK ? nx - first : CHUNK;
-    __syncthreads();
-    for (int k = team.thread; k < CHUNK * SLOTS; k += team.threads) {
-      const int slot = k / CHUNK, i = k % CHUNK, base = w.base[slot];
-      if (i >= rows) continue;
-      w.weight[i * PITCH + slot] = base < 0 ? 0.0f : tx[base + first + i];
-    }
-    __syncthreads();
-    if (split >= splits) continue;  // threads behind the last whole row set only fetch weights
-    const float* row = map + (first + split) * ny;
-    const float4* weight = reinterpret_cast<const float4*>(w.weight + split * PITCH);
-#pragma unroll(COLUMNS == 2 ? 2 : 1)
-    for (int i = split; i < rows; i += splits) {
-      float v[COLUMNS];
-      UNROLL for (int c = 0; c < COLUMNS; c++) v[c] = row[at[c]];
-      UNROLL for (int q = 0; q < SLOTS / 4; q++) {
-        const float4 f = weight[q];
-        UNROLL for (int c = 0; c < COLUMNS; c++) {
-          sums[4 * q][c] += f.x * v[c];
-          sums[4 * q + 1][c] += f.y * v[c];
-          sums[4 * q + 2][c] += f.z * v[c];
-          sums[4 * q + 3][c] += f.w * v[c];
-        }
-      }
-      row += splits * ny;
-      weight += splits * (PITCH / 4);
-    }
-  }
-}
-
-// w.sum: value, gradient and Hessian of the interpolation at the points the slots aim at, [SUMS][PEAKS]. A team without
-// peaks (splits = 0) keeps step with the others.
-template <int COLUMNS>
-DEVICE void interpolate(const float* __restrict__ map, const float* __restrict__ tx, const float* __restrict__ ty,
-                        int nx, int ny, int half, int splits, const Team& team, Work& w) {
-  constexpr bool WHOLE = COLUMNS == 4;  // rows fill the tiles: columns lie at distances the compiler knows
-  if constexpr (WHOLE) half = WIDE;
-  const int split = team.thread / half, column = team.thread % half, warp = team.thread >> 5, lane = threadIdx.x & 31;
-  for (int tile = 0; tile < ny; tile += COLUMNS * half) {
-    int at[COLUMNS];
-    bool there[COLUMNS];
-    UNROLL for (int c = 0; c < COLUMNS; c++) {
-      at[c] = tile + column + c * half;
-      there[c] = split < splits && (WHOLE || at[c] < ny);
-      if (!WHOLE && !there[c]) at[c] = 0;
-    }
-    float sums[SLOTS][COLUMNS];
-    row_sums(map, tx, nx, ny, at, split, splits, team, w, sums);
-    unrolled<0, SUMS>([&](auto number) {  // one of the six at a time: weights of columns are few, registers fewer
-      constexpr int q = decltype(number)::value, along_x = ORDER_X[q], along_y = ORDER_Y[q];
-      float total[PEAKS];
-      UNROLL for (int p = 0; p < PEAKS; p++) {
-        const float* along = ty + w.base_y[p] + along_y * PHASES * 2 * ny;
-        total[p] = 0.0f;
-        UNROLL for (int c = 0; c < COLUMNS; c++)
-          if (there[c]) total[p] += sums[along_x * PEAKS + p][c] * along[at[c]];
-      }
-      const float v = eight_sums(total);
-      float* part = &w.part[warp][q * PEAKS];
-      if (lane < PEAKS) part[lane] = tile ? part[lane] + v : v;
-    });
-  }
-  __syncthreads();
-  if (team.thread < SUMS * PEAKS) {
-    float v = 0.0f;
-    for (int i = 0; i < (team.threads >> 5); i++) v += w.part[i][team.thread];
-    w.sum[team.thread] = v;
-  }
-  __syncthreads();
-}
-
-// The three slots of peak p go to the table entry nearest to (x, y); ex, ey is that point. No peak: weights of zero.
-DEVICE void aim_at(Work& w, int p, bool some, double x, double y, int nx, int ny, double& ex, double& ey) {
-  const int qx = some ? int(floor(x * PHASES + 0.5)) : 0, qy = some ? int(floor(y * PHASES + 0.5)) : 0;
-  UNROLL for (int m = 0; m < 3; m++) {
-    w.base[m * PEAKS + p] = some ? aim(qx, m, PHASES, nx) : -1;
-  }
-  w.base_y[p] = aim(qy, 0, PHASES, ny);
-  ex = qx / double(PHASES);
-  ey = qy / double(PHASES);
 }
 
 // One Newton step from the table entry (ex, ey), where the map's value and derivatives are s[0], s[PEAKS], ...
