@@ -61,7 +61,7 @@ class Field:
         step = "project_mirror" if self.mirror else "project_plain"
         self.planes = contiguous(fft.irfft2(self._spectra(step, *weights), self.grid))
         misfit = self._partial(np.float64)
-        self._launch("hold_field", self.planes, misfit, np.int64(self.n * self.plane), *self.sizes)
+        self._launch("restore_field", self.planes, misfit, np.int64(self.n * self.plane), *self.sizes)
         return float(misfit.sum())
 
     def finish(self, v, step):

@@ -12,10 +12,10 @@ from gpu4d.errors import InputError
 
 FILE = "refine_disks.cu"
 THREADS = 128
-PEAKS = 8  # these four as in the source
+PEAKS = 8  # this and the next three as in the source
 SLOTS = 24
 PHASES = 64
-WORK = 16112  # bytes of its struct Work
+TEAM_MEMORY = 16112  # bytes of TeamMemory in map_interpolation.cuh
 WIDE = 64  # threads of a team of the wide kernels, four columns each, and the most teams of a block: as in the source
 TEAMS = 3
 LINE = 2 * THREADS + 1
@@ -40,7 +40,7 @@ def refine_disks(maps, px, py, count, /, mode="correlation", upsample=16, climb=
         launch_teams("newton_peaks", "newton_peaks_wide", ny, most, call)
     else:
         side = 2 * (-(-3 * upsample // 4) + 1) + 1
-        shared = WORK + 4 * SLOTS * (LINE + side)
+        shared = TEAM_MEMORY + 4 * SLOTS * (LINE + side)
         if shared > device.shared_memory():
             raise InputError(f"upsample={upsample} needs {shared} bytes of shared memory, this device has {device.shared_memory()}")
         device.launch(device.kernel(FILE, "window_peaks"), (n, _groups(n, most)), threads, (*call, np.int32(upsample)), shared)
@@ -68,7 +68,7 @@ def launch_teams(narrow, wide, ny, most, call):
         device.launch(device.kernel(FILE, narrow), (n, _groups(n, groups)), columns(ny)[0], call)
     else:
         teams = min(TEAMS, groups)
-        device.launch(device.kernel(FILE, wide), (n, _groups(n, -(-groups // teams))), WIDE * teams, call, WORK * teams)
+        device.launch(device.kernel(FILE, wide), (n, _groups(n, -(-groups // teams))), WIDE * teams, call, TEAM_MEMORY * teams)
 
 
 def columns(ny):

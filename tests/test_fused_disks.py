@@ -270,7 +270,7 @@ def test_significance(size, limit, dtype):
     for seed in SEEDS[:2]:
         heights = unset(len(pixels), dtype="f4")
         args = (packed(maps.cross[0]), counts, np.int32(fused_disks.PIXEL_TYPES[dtype]), middle, reach, np.float32(limit))
-        stage("judge", size, (*args, np.int32(dtype == "float32"), pixels, np.int32(len(pixels)), heights), seed)
+        stage("significance", size, (*args, np.int32(dtype == "float32"), pixels, np.int32(len(pixels)), heights), seed)
         assert np.array_equal(heights[clear] > 0, (z[pixels] >= limit)[clear])
     assert 5 < (heights > 0).sum() < len(pixels)
 
