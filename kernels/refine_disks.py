@@ -1,4 +1,4 @@
-"""Launches refine_disks.cu: teams of threads for eight peaks of a pattern; one launch for all peaks of all patterns."""
+"""Launches refine_disks.cu once for all peaks of all patterns. A team of threads takes eight peaks of a pattern."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PEAKS = 8  # this and the next three as in the source
 SLOTS = 24
 PHASES = 64
 TEAM_MEMORY = 16112  # bytes of TeamMemory in map_interpolation.cuh
-WIDE = 64  # threads of a team of the wide kernels, four columns each, and the most teams of a block: as in the source
-TEAMS = 3
+WIDE = 64  # threads of a team of the wide kernels, as in the source; each takes four columns
+TEAMS = 3  # of a block of the wide kernels, at most
 LINE = 2 * THREADS + 1
 
 
@@ -62,7 +62,7 @@ def peak_errors(counts, cross, box, x, y, count, /, grid=False):
 
 
 def launch_teams(narrow, wide, ny, most, call):
-    """Launch the kernel for eight peaks a block, or, where rows fill tiles of 256 columns, the one for up to 24."""
+    """Launch the kernel for eight peaks a block, or the one for up to 24 if rows fill tiles of 256 columns."""
     n, groups = len(call[0]), max(1, -(-most // PEAKS))
     if ny % (4 * WIDE):
         device.launch(device.kernel(FILE, narrow), (n, _groups(n, groups)), columns(ny)[0], call)
@@ -72,7 +72,7 @@ def launch_teams(narrow, wide, ny, most, call):
 
 
 def columns(ny):
-    """Threads of a block, pairs of columns it takes at a time, and the sets its rows are split into."""
+    """Return the threads of a block, the pairs of columns it takes at a time, and the number of sets that rows are split into."""
     tiles = -(-ny // (2 * THREADS))
     half = -(-ny // (2 * tiles))
     splits = THREADS // half
@@ -80,7 +80,7 @@ def columns(ny):
 
 
 def _groups(n, needed):
-    """Blocks beside each other for one pattern: one where there are patterns enough, more where there are few."""
+    """Return the number of blocks for one pattern: one if there are many patterns, more if there are few."""
     return min(needed, max(1, 16 * device.multiprocessors() // max(n, 1)))
 
 

@@ -1,4 +1,4 @@
-"""Launches ssb_sum.cu: a block of (32, 8) threads for 32 scan frequencies; pixels split over blocks where the scan is small."""
+"""Launches ssb_sum.cu: a block of (32, 8) threads for 32 scan frequencies. For a small scan pixels are split over several blocks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gpu4d.device import tables
 from gpu4d.ptychography.ssb_sum import HIGHEST_DEGREE, SSBSum, check
 
 FILE = "ssb_sum.cu"
-CHUNK = 256  # pixels a block keeps in shared memory at a time, as in the kernel
-MOST_SPLITS = 8  # of the pixels: more would leave a block of the usual 2000 to 9000 pixels hardly a chunk of its own
-ENOUGH_BLOCKS = 1584  # four waves of three blocks on 132 multiprocessors. A constant: no result may depend on the card
+CHUNK = 256  # pixels that a block keeps in shared memory at a time, as in the source
+MOST_SPLITS = 8  # of the pixels: with more, a block would have hardly one chunk of the usual 2000 to 9000 pixels
+ENOUGH_BLOCKS = 1584  # four waves of three blocks on 132 multiprocessors; constant, because no result may depend on the GPU
 NOTHING = np.uint64(0)  # a null pointer
 KERNELS = {
     "weighted": {0: "weighted_disk0", 2: "weighted_disk2", 6: "weighted_disk6", "array": "weighted_array"},
@@ -46,7 +46,7 @@ def ssb_sum(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0
 
 
 def split(n, frequencies):
-    """Choose how many blocks share the pixels of 32 frequencies, and how many pixels each takes: whole chunks."""
+    """Choose how many blocks share the pixels of 32 frequencies, and how many pixels, in whole chunks, each takes."""
     chunks, blocks = max(1, -(-n // CHUNK)), max(1, -(-frequencies // 32))
     each = -(-chunks // min(MOST_SPLITS, chunks, -(-ENOUGH_BLOCKS // blocks)))
     return -(-chunks // each), each * CHUNK
@@ -57,7 +57,7 @@ def _degree(chi):
 
 
 def _triangle(chi, degree):
-    """Coefficients as the kernel reads them: rows i = 0 … degree, in each j = 0 … degree - i."""
+    """Return coefficients in the order of the kernel: rows i = 0 … degree, each with j = 0 … degree - i."""
     table = np.zeros((degree + 1, degree + 1))
     for i, j, c in chi:
         table[i, j] += c

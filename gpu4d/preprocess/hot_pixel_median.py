@@ -10,7 +10,7 @@ from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 NEIGHBOURS = tuple((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0))
-LEAST = 3  # neighbours that say something about a pixel: what a corner has
+LEAST_NEIGHBOURS = 3  # neighbours that say something about a pixel: what a corner has
 MAD_TO_SIGMA = 1.4826
 
 
@@ -94,7 +94,7 @@ def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.
     limit = xp.maximum(xp.maximum(spread, poisson), xp.full_like(poisson, threshold * noise))
     second = _ranked(xp.sort(near, axis=-1), count - 2)
     count = count[..., 0]
-    hot = valid & (count >= LEAST) & (values - median > limit)
+    hot = valid & (count >= LEAST_NEIGHBOURS) & (values - median > limit)
     hot = hot & (values - xp.where(hot, second, xp.zeros_like(second)) > 0.5 * limit)
     replaced = xp.floor(median + 0.5) if arrays.is_integer(frames) else median
     replace = (hot | ~good) & (count > 0)
