@@ -123,9 +123,9 @@ def find_disks_case(shape: tuple[int, int], patterns: tuple[int, int]) -> Case:
     )
 
 
-def refine_peaks_case(size: int, patterns: tuple[int, int]) -> Case:
+def refine_disks_case(size: int, patterns: tuple[int, int]) -> Case:
     return Case(
-        "refine_peaks",
+        "refine_disks",
         f"{size}², 21 peaks",
         lambda n: peaks(n, size),
         patterns,
@@ -180,9 +180,9 @@ def hot_pixels_bytes(p: np.ndarray, **_: Any) -> float:
     return 2 * p.nbytes + p.size
 
 
-def overlap_sums_case(side: int) -> Case:
+def ssb_sum_case(side: int) -> Case:
     return Case(
-        "overlap_sums",
+        "ssb_sum",
         f"8 809 pixels, {side}² scan",
         lambda n: side_band(n, side),
         (200, 8809),
@@ -247,8 +247,8 @@ CASES = [
     find_disks_case((192, 192), (64, 16384)),
     find_disks_case((130, 128), (128, 16384)),
     replace(find_disks_case((128, 128), (512, 32768)), label="128×128, FFT library", call=through_the_fft_library, gpu_only=True),
-    refine_peaks_case(128, (512, 32768)),
-    refine_peaks_case(256, (64, 8192)),
+    refine_disks_case(128, (512, 32768)),
+    refine_disks_case(256, (64, 8192)),
     peak_errors_case(128, (512, 16384)),
     peak_errors_case(256, (64, 8192)),
     disk_fit_case(128, (512, 32768)),
@@ -260,11 +260,11 @@ CASES = [
         (1024, 65536),
         lambda p, i, **_: len(p) * len(i) * (p.itemsize + 4),
     ),
-    overlap_sums_case(128),
-    overlap_sums_case(64),
-    replace(overlap_sums_case(256), gpu_only=True),
+    ssb_sum_case(128),
+    ssb_sum_case(64),
+    replace(ssb_sum_case(256), gpu_only=True),
     Case(
-        "overlap_sums",
+        "ssb_sum",
         "from counts, 256², 8.8 k pixels",
         bright_field,
         (256, 16384),

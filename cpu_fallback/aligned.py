@@ -1,4 +1,7 @@
-"""Memory whose vectors lie within lines of the cache: NumPy's begins at any sixteen bytes, and three of four such loads touch two."""
+"""Arrays that begin at a line of the cache.
+
+NumPy's arrays begin at any multiple of 16 bytes. Then three of four loads of a vector of 64 bytes touch two lines of the cache.
+"""
 
 import numpy as np
 
@@ -6,7 +9,7 @@ LINE = 64  # bytes
 
 
 def zeros(*shape: int) -> np.ndarray:
-    """Zeros float32 of a shape, from a multiple of 64 bytes on."""
+    """Return float32 zeros of a shape, whose address is a multiple of 64 bytes."""
     size = 4 * int(np.prod(shape))
     room = np.zeros(size + LINE, np.uint8)
     first = -room.ctypes.data % LINE

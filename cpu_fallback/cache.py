@@ -1,8 +1,8 @@
-"""Compiled code on disk, from these very sources.
+"""Removes compiled code on disk that was not made from the present sources.
 
-numba keeps compiled functions in a folder, and asks only whether the file of a function is the one it compiled. Functions here call
-others in other files, whose code is compiled into them: after an upgrade, or a pull, they would run with helpers that are no more. So
-the folder carries a digest of all files beside this one, and is emptied when they have changed.
+numba keeps compiled functions in a folder. It compiles a function again only if the function's own file has changed. Functions here
+call functions of other files, whose code is compiled into them. After an upgrade or a pull they could run with old versions of
+those. So the folder has a digest of all files beside this one, and is emptied when they have changed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ STAMP = "gpu4d-sources"  # a file beside what numba writes
 
 @njit(nogil=True, cache=True)
 def _anything() -> None:
-    """Asked where numba keeps what it compiles in this folder: in `__pycache__`, or elsewhere where that may not be written."""
+    """Do nothing. numba's record of it says where compiled code is kept: in `__pycache__`, or elsewhere if that is read-only."""
 
 
 def discard_stale() -> None:
-    """Empty the folder of compiled code where it was not made from these sources. A folder that cannot be emptied is left as it is."""
-    stats = getattr(_anything, "stats", None)  # None where numba is told not to compile (NUMBA_DISABLE_JIT)
+    """Empty the folder of compiled code if it was not made from these sources. A folder that cannot be emptied is left as it is."""
+    stats = getattr(_anything, "stats", None)  # None if numba does not compile (NUMBA_DISABLE_JIT)
     if stats is None or stats.cache_path is None:
         return
     folder, now = Path(stats.cache_path), digest(Path(__file__).parent)
@@ -32,14 +32,14 @@ def discard_stale() -> None:
             return
         for kind in ("*.nbi", "*.nbc"):
             for compiled in folder.glob(kind):
-                compiled.unlink(missing_ok=True)  # another process may be at it, too
+                compiled.unlink(missing_ok=True)  # another process may have deleted it
         stamp.write_text(now)
     except OSError:
         return
 
 
 def digest(folder: Path) -> str:
-    """Of all Python files in a folder."""
+    """Return the digest of all Python files in a folder."""
     found = hashlib.sha256()
     for file in sorted(folder.glob("*.py")):
         found.update(f"{file.name} {file.stat().st_size}\n".encode())

@@ -1,38 +1,9 @@
-"""CPU twins of the centre of mass: one pass over the frames in their own dtype, no copy."""
+"""CPU twin of the centre of mass: first moments and a division."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
-
-
-# reassoc lets the float sums use vector registers; NaN and infinity keep their meaning, and one frame is always added in one order
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
-def _moments(frames, mask, zero, out):
-    """`zero` carries the dtype sums are made in; a mask of None is compiled away."""
-    n, nx, ny = frames.shape
-    for i in range(n):
-        total, mx, my = zero, zero, zero
-        for x in range(nx):
-            row, weighted = zero, zero
-            for y in range(ny):
-                value = zero + frames[i, x, y]
-                if mask is not None and not mask[x, y]:
-                    value = zero
-                row += value
-                weighted += value * y
-            total += row
-            mx += row * x
-            my += weighted
-        out[i, 0], out[i, 1], out[i, 2] = total, mx, my
-
-
-def first_moments(patterns, /, mask=None):
-    *batch, nx, ny = patterns.shape
-    kind = np.int64 if patterns.dtype.kind in "iu" else np.float64
-    out = np.empty((int(np.prod(batch)), 3), kind)
-    _moments(patterns.reshape(-1, nx, ny), None if mask is None else mask.astype(bool, copy=False), kind(0), out)
-    return out.reshape(*batch, 3)
+from gpu4d.cpu_fallback.first_moments import first_moments
 
 
 def center_of_mass(patterns, /, mask=None):

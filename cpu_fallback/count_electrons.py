@@ -1,4 +1,4 @@
-"""CPU twin of electron counting: one pass over the frames; only pixels over the threshold look at their neighbours."""
+"""CPU twin of electron counting: one pass over the frames. Only pixels over the threshold are compared with their neighbours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numba import njit
 
 from gpu4d.preprocess.count_electrons import Events, per_pixel
 
-GROUP = 32  # pixels
+GROUP = 32  # pixels that are tested together, in vector registers
 
 
 @njit(nogil=True, cache=True)
@@ -33,14 +33,14 @@ def _is_maximum(frame, level, scale, x, y, v):
 
 @njit(nogil=True, cache=True)
 def _count(frames, level, scale, lower, upper, offsets):
-    """Offsets, and the list (m,) of pixels and signals."""
+    """Fill the offsets, and return pixels (m, 2) and signals (m,)."""
     n, nx, ny = frames.shape
     pixels, values = np.empty((64, 2), np.uint16), np.empty(64, np.float32)
     m = 0
     for f in range(n):
         frame = frames[f]
         for x in range(nx):
-            for start in range(0, ny, GROUP):  # most groups hold no electron: one comparison of all pixels, in vector registers
+            for start in range(0, ny, GROUP):  # most groups have no electron: one vectorised comparison shows it
                 stop = min(start + GROUP, ny)
                 some = np.int32(0)
                 for y in range(start, stop):

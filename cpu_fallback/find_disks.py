@@ -1,7 +1,8 @@
-"""Finds disks in one pattern after the other, in compiled code that holds no lock: the data of a pattern stay in a core's own cache.
+"""Finds disks in one pattern after the other, in compiled code without Python's lock.
 
-Cast → transform along x → along y, sixteen rows at a time: product with the template, its powers, and back → along x → maxima →
-significance → spacing → refinement and standard errors on the maps.
+The data of one pattern stay in the cache of a core. The steps for a pattern are: cast → transform along x → along y, sixteen rows at a
+time: product with the template, its powers, and back → along x → maxima → significance → spacing → refinement and standard errors on
+the maps.
 """
 
 import threading
@@ -14,22 +15,35 @@ from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.map_lanes import maps_with_slack
 from gpu4d.cpu_fallback.maxima import maxima, significant, strongest
-from gpu4d.cpu_fallback.pixels import clear, raw, take
+from gpu4d.cpu_fallback.pixels import by_address, read_pattern, zero_masked
 from gpu4d.cpu_fallback.plane_transform import (
-    Line,
-    Room,
+    LinePlan,
+    TransformScratch,
     columns_forward,
     columns_inverse,
     half_rows,
-    line,
+    line_plan,
     padded,
     panels_of,
-    room,
     rows_forward,
     rows_inverse,
+    transform_scratch,
 )
 from gpu4d.cpu_fallback.power import powered, product
-from gpu4d.cpu_fallback.refine_disks import MODES, SUMMIT, WHOLE, Desk, Moments, Sincs, curvature, desk, errors, moments_of, refine, sincs
+from gpu4d.cpu_fallback.refine_disks import (
+    EXACT,
+    MODES,
+    WHOLE_PIXEL,
+    Moments,
+    RefineScratch,
+    SincTables,
+    curvature,
+    errors,
+    moments_of,
+    refine,
+    refine_scratch,
+    sinc_tables,
+)
 from numba import njit
 
 from gpu4d import fft
@@ -40,43 +54,43 @@ _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never 
 
 
 class Search(NamedTuple):
-    """The search as the compiled code takes it: template, limits and refinement."""
+    """Template, limits and refinement, in the form that the compiled code takes."""
 
-    x: Line
-    y: Line
+    x: LinePlan
+    y: LinePlan
     template: np.ndarray  # (2, panels, ny, 16) float32
-    powers: np.ndarray  # (maps,) float32: 1, which judges; of the map that finds; of the map that locates
-    hybrid: int  # numbers of those maps
-    refined: int
+    powers: np.ndarray  # (maps,) float32: 1 for the significance, then those of the hybrid and of the refined map, if they differ
+    hybrid: int  # number of the map that maxima are found on
+    refined: int  # number of the map that positions are refined on
     allowed: np.ndarray
     moments: Moments
     limits: np.ndarray  # significance, relative, absolute, spacing
     mode: int
     climb: bool
     with_errors: bool
-    sincs: Sincs
+    sinc_tables: SincTables
 
 
 class Filling(NamedTuple):
-    """Arrays for filling masked pixels from their surroundings; empty if no pixel is masked."""
+    """Arrays for filling masked pixels from the pixels around them; empty if no pixel is masked."""
 
     mask: np.ndarray  # (nx, ny) bool, True where the detector counts
     gauss: np.ndarray  # as Search.template
     weight: np.ndarray  # (nx, ny) float32: 1 over the Gaussian's share of valid pixels
 
 
-class Work(NamedTuple):
-    """Work arrays of one thread. They are reused, because touching new memory takes longer than the work on it."""
+class WorkArrays(NamedTuple):
+    """Work arrays of one thread. They are reused, because the first use of new memory takes longer than the computation."""
 
     plane: np.ndarray  # (nx, stride) float32: a pattern
     columns: np.ndarray  # (2, rows, stride): its half spectrum along x
     spectra: np.ndarray  # (maps, 2, rows, stride): products, back along y
     maps: np.ndarray  # (maps, nx, stride)
-    room: Room
+    transform_scratch: TransformScratch
     at: np.ndarray  # (candidates, 2) int32
     height: np.ndarray
     bits: np.ndarray  # (stride / 16,) uint16: pixels of a row that are maxima
-    desk: Desk
+    refine_scratch: RefineScratch
 
 
 def find_disks(
@@ -96,91 +110,91 @@ def find_disks(
 ):
     n, nx, ny = patterns.shape
     count = np.zeros(n, np.int64)
-    table = np.full((n, 5, limits.max_peaks), np.nan)  # one row of each field a pattern: slices stay contiguous
+    table = np.full((n, 5, limits.max_peaks), np.nan)  # the fields of a pattern are neighbours, so that its slice is contiguous
     if n and min(nx, ny) > 2:  # else no pixel has eight neighbours
         powers = list(dict.fromkeys([1.0, power, refine_power]))
-        sought = _sought(spectrum, moments)
+        prepared = _prepared(spectrum, moments)
         search = Search(
-            line(nx),
-            line(ny),
-            sought.template,
+            line_plan(nx),
+            line_plan(ny),
+            prepared.template,
             np.array(powers, np.float32),
             powers.index(power),
             powers.index(refine_power),
             np.ascontiguousarray(allowed),
-            sought.moments,
+            prepared.moments,
             np.array([limits.min_significance, limits.min_relative, limits.min_absolute, limits.min_spacing], np.float64),
             MODES[refine],
             refine_power != power,
             refine_power == 1.0,
-            sincs(nx, ny, refine, upsample),
+            sinc_tables(nx, ny, refine, upsample),
         )
-        _held, pixels = raw(patterns)
-        filling = _filling(mask, fill_width, (nx, ny), sought.kept.filling_of)
-        _find(pixels, search, filling, _work_of_thread(search, sought.kept.of_thread), count, table)
+        _owner, pixels = by_address(patterns)
+        filling = _filling(mask, fill_width, (nx, ny), prepared.arrays.filling_of)
+        _find(pixels, search, filling, _arrays_of_thread(search, prepared.arrays.of_thread), count, table)
     return Disks(count, *(np.ascontiguousarray(table[:, field]) for field in range(5)))
 
 
-class Kept:
+class KeptArrays:
     """Work arrays of threads and fillings of masks, kept from call to call."""
 
     def __init__(self) -> None:
         self.of_thread = threading.local()
-        self.filling_of = lru_cache(maxsize=2)(_filling_of)
+        self.filling_of = lru_cache(maxsize=2)(_make_filling)
 
 
-class Sought(NamedTuple):
+class PreparedTemplate(NamedTuple):
     """A template in the form that the compiled code takes."""
 
     given: tuple[weakref.ref, weakref.ref]  # spectrum and moments
     template: np.ndarray
     moments: Moments
-    kept: Kept  # of large patterns it goes with the template; hundreds of MB would stay
+    arrays: KeptArrays  # of large patterns these are freed with the template: they take hundreds of MB
 
 
-def _sought(spectrum, moments) -> Sought:
+def _prepared(spectrum, moments) -> PreparedTemplate:
     """Return the prepared form of the template.
 
     If `spectrum` and `moments` are the same read-only arrays as in the previous call (usual in a sweep), the cached result is
     returned.
     """
-    global _last_sought
-    given, last = (spectrum, moments), _last_sought
-    if last is not None and all(kept() is a and not a.flags.writeable for kept, a in zip(last.given, given)):
+    global _last_prepared
+    given, last = (spectrum, moments), _last_prepared
+    if last is not None and all(reference() is a and not a.flags.writeable for reference, a in zip(last.given, given)):
         return last
     shape = moments.shape[1:]
-    kept = _kept if shape[0] * shape[1] <= LARGEST_KEPT else Kept()
+    arrays = _shared_arrays if shape[0] * shape[1] <= LARGEST_KEPT else KeptArrays()
     references = weakref.ref(spectrum, _forget), weakref.ref(moments, _forget)
-    made = Sought(references, panels_of(spectrum, shape), moments_of(_box(moments)), kept)
+    made = PreparedTemplate(references, panels_of(spectrum, shape), moments_of(_box(moments)), arrays)
     if all(a.flags.owndata and not a.flags.writeable for a in given):
-        _last_sought = made
+        _last_prepared = made
     return made
 
 
 def _forget(gone: weakref.ref) -> None:
     """Drop the cached template when one of its arrays is gone."""
-    global _last_sought
-    last = _last_sought
-    if last is not None and any(kept is gone for kept in last.given):
-        _last_sought = None
+    global _last_prepared
+    last = _last_prepared
+    if last is not None and any(reference is gone for reference in last.given):
+        _last_prepared = None
 
 
-def _work_of_thread(search: Search, of_thread: threading.local) -> Work:
+def _arrays_of_thread(search: Search, of_thread: threading.local) -> WorkArrays:
     (nx, ny), maps = search.allowed.shape, len(search.powers)
     key = (nx, ny, maps, search.moments.weights.shape)
     if getattr(of_thread, "key", None) != key:
-        of_thread.key = of_thread.work = None  # memory may run out before there is as much as this key says
-        stride, rows, candidates = padded(ny), half_rows(nx), (nx * ny) // 4 + 1  # no two maxima touch
-        of_thread.work = Work(
+        of_thread.key = of_thread.work = None  # the old arrays must not pass for new ones if memory runs out below
+        stride, rows, candidates = padded(ny), half_rows(nx), (nx * ny) // 4 + 1  # two maxima are never neighbours
+        of_thread.work = WorkArrays(
             zeros(nx, stride),
             zeros(2, rows, stride),
             zeros(maps, 2, rows, stride),
             maps_with_slack(maps, nx, stride),
-            room(nx, ny),
+            transform_scratch(nx, ny),
             np.empty((candidates, 2), np.int32),
             np.empty(candidates, np.float32),
             np.empty(stride // LANES, np.uint16),
-            desk(nx, ny, search.moments),
+            refine_scratch(nx, ny, search.moments),
         )
         of_thread.key = key
     return of_thread.work
@@ -192,7 +206,7 @@ def _filling(mask, width, shape, filling_of):
     return filling_of(np.ascontiguousarray(mask, bool).tobytes(), width, shape)
 
 
-def _filling_of(mask: bytes, width: float, shape: tuple[int, int]) -> Filling:
+def _make_filling(mask: bytes, width: float, shape: tuple[int, int]) -> Filling:
     valid = np.frombuffer(mask, bool).reshape(shape)
     gauss = fill_spectrum(shape, width, valid.astype(np.float64))
     share = fft.irfft2(fft.rfft2(valid.astype(np.float64)) * gauss, shape)
@@ -200,8 +214,8 @@ def _filling_of(mask: bytes, width: float, shape: tuple[int, int]) -> Filling:
     return Filling(valid.copy(), panels_of(gauss, shape), weight.astype(np.float32))
 
 
-_kept = Kept()
-_last_sought: Sought | None = None
+_shared_arrays = KeptArrays()
+_last_prepared: PreparedTemplate | None = None
 
 
 def _box(moments):
@@ -220,9 +234,9 @@ def _box(moments):
 @_jit
 def _find(patterns, search, filling, work, count, table):
     for i in range(count.size):
-        good = take(patterns, i, work.plane, search.y.n)
+        good = read_pattern(patterns, i, work.plane, search.y.n)
         if filling.mask.size:
-            good = clear(work.plane, filling.mask)
+            good = zero_masked(work.plane, filling.mask)
             if good:
                 _fill(search, filling, work)
         count[i] = _disks(search, work, table[i]) if good else 0
@@ -244,32 +258,32 @@ def _disks(search, work, row):
     """Find the disks of the pattern in work.plane, write them to the columns of `row`, and return their number."""
     _correlate(search, work, search.template, search.powers)
     x, ny, at, height = work.plane, search.y.n, work.at, work.height
-    cross, refined, here = work.maps[0], work.maps[search.refined], work.desk
+    cross, refined, scratch = work.maps[0], work.maps[search.refined], work.refine_scratch
     found = maxima(work.maps[search.hybrid], search.allowed, at, height, work.bits)
-    found = significant(x, ny, cross, search.moments, search.limits, at, height, found, here)
+    found = significant(x, ny, cross, search.moments, search.limits, at, height, found, scratch)
     kept = strongest(at, height, found, search.limits[3], row)
     for k in range(kept):
-        refine(refined, ny, int(row[0, k]), int(row[1, k]), search.mode, search.climb, search.sincs, row, k, here)
+        refine(refined, ny, int(row[0, k]), int(row[1, k]), search.mode, search.climb, search.sinc_tables, row, k, scratch)
         if search.with_errors:
-            if search.mode != SUMMIT:
-                curvature(cross, ny, row[0, k], row[1, k], search.sincs, here)
-            errors(x, ny, search.moments, search.mode == WHOLE, row, k, here)
+            if search.mode != EXACT:
+                curvature(cross, ny, row[0, k], row[1, k], search.sinc_tables, scratch)
+            errors(x, ny, search.moments, search.mode == WHOLE_PIXEL, row, k, scratch)
     return kept
 
 
 @_jit
 def _correlate(search, work, template, powers):
     """Correlate the pattern with a template: one map for each power."""
-    columns_forward(work.plane, search.x, work.columns, work.room)
+    columns_forward(work.plane, search.x, work.columns, work.transform_scratch)
     size = search.y.n * LANES
     scale = np.float32(1.0 / (search.x.n * search.y.n))
-    panels = work.room.panels
+    panels = work.transform_scratch.panels
     zr, zi, mr, mi = panels[0, 0, :size], panels[0, 1, :size], panels[1, 0, :size], panels[1, 1, :size]
     for panel in range(template.shape[1]):
-        rows_forward(work.columns, panel * LANES, search.y, mr.ctypes.data, mi.ctypes.data, work.room)
+        rows_forward(work.columns, panel * LANES, search.y, mr.ctypes.data, mi.ctypes.data, work.transform_scratch)
         product(mr, mi, template[0, panel].reshape(-1), template[1, panel].reshape(-1))
         for k in range(powers.size):
             powered(mr, mi, powers[k], scale, zr, zi)
-            rows_inverse(zr.ctypes.data, zi.ctypes.data, search.y, work.spectra[k], panel * LANES, work.room)
+            rows_inverse(zr.ctypes.data, zi.ctypes.data, search.y, work.spectra[k], panel * LANES, work.transform_scratch)
     for k in range(powers.size):
-        columns_inverse(work.spectra[k], search.x, work.maps[k], work.room)
+        columns_inverse(work.spectra[k], search.x, work.maps[k], work.transform_scratch)

@@ -1,18 +1,19 @@
 """CPU twin of the frame reductions: one pass, in which detector counts of 8 and 16 bits stay integers of 16 bits.
 
-Every value per frame is an inner product of the frame with a weight: 1 under a mask, x and y for the first moments. Products of
-16-bit integers with sums in 32 bits are what vector units do best. The detector is worked through in pieces of 32 lines (see
-`products`), so small that no such sum can leave 32 bits, and that weights, sums and maxima of a piece stay in the first-level cache
-while all frames of the call pass by, four at a time. Lines that a mask does not touch cost it nothing.
+Every value of a frame is an inner product of the frame with a weight: 1 under a mask, x and y for the first moments. Vector units are
+fastest with products of 16-bit integers and sums in 32 bits. The detector is worked through in pieces (see `PIECE`). A piece is so
+small that no such sum can overflow, and that its weights, sums and maxima stay in the first-level cache. All frames of the call are
+added to a piece, four at a time, before the next piece. A mask costs nothing on lines that it does not touch.
 
-Unsigned 16-bit counts are moved by 2**15 into the signed range; what that adds to a sum is known exactly and taken off again.
-Other dtypes take the twins of the single operations, one after the other: the frames of one call fit into the last-level cache.
+From unsigned 16-bit counts 2**15 is subtracted, so that they fit the signed range. The effect on a sum is known exactly and is
+corrected. Other dtypes take the twins of the single operations, one after the other. The frames of one call fit into the last-level
+cache, so that reading them again is cheap.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from gpu4d.cpu_fallback.center_of_mass import first_moments
+from gpu4d.cpu_fallback.first_moments import first_moments
 from gpu4d.cpu_fallback.masked_sums import masked_sums
 from gpu4d.cpu_fallback.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.cpu_fallback.products import HALF, LANES, masked_lines, reduce_lines
@@ -20,29 +21,29 @@ from numba import njit
 
 from gpu4d.imaging.frame_reductions import FrameReductions
 
-PIECE = 1024 // LANES  # lines: a lane's |weights| add up to at most 2**15, its products with 16-bit counts stay inside 32 bits
+PIECE = 1024 // LANES  # lines: |weights| of a lane add up to at most 2**15, so sums of products with 16-bit counts fit 32 bits
 PIXELS = PIECE * LANES
-AHEAD = 8  # frames: what memory takes to answer
-FLUSH = 1 << 15  # frames whose 16-bit counts a sum of 32 bits holds
+AHEAD = 8  # frames between a prefetch and the use of the data: about the latency of memory
+FLUSH = 1 << 15  # frames: so many 16-bit counts fit into a sum of 32 bits
 ONES = np.ones(LANES, np.int16)
 U = np.uint64
-np.empty(8 << 20, np.uint8)  # glibc gives what is freed back to the system, page by page, until it has seen one block as large as this go
+np.empty(8 << 20, np.uint8)  # glibc returns freed memory to the system, which is slow, until a block as large as this was freed once
 
 
 class Weights(NamedTuple):
-    """What frames are multiplied with, line by line; numbers of pixels count along the rows."""
+    """Weights that frames are multiplied with, in lines. Pixels are numbered along the rows."""
 
-    moments: np.ndarray  # (lines, 3, LANES) int16: 1, row and number of a pixel, from `centers` on; 0 where it does not count
+    moments: np.ndarray  # (lines, 3, LANES) int16: 1, row and number of a pixel relative to `centers`; 0 where it does not count
     centers: np.ndarray  # (pieces, 2) int64: row and number
     moment_sums: np.ndarray  # (3,) int64: sums of 1, row and number
-    starts: np.ndarray  # (pieces, masks + 1) int64: where the lines of a mask begin in `chosen` and `bits`
+    starts: np.ndarray  # (pieces, masks + 1) int64: first line of a mask in `chosen` and `bits`
     chosen: np.ndarray  # (k,) int64: lines of a piece that a mask touches
     bits: np.ndarray  # (k, LANES) int16
     mask_sums: np.ndarray  # (masks,) int64
 
 
 def weights(nx, ny, masks, mask):
-    """Weights of (m, nx, ny) bool masks, and of the first moments of the pixels that `mask` lets count."""
+    """Make the weights of (m, nx, ny) bool masks, and of the first moments of the pixels that count in `mask`."""
     size, m = nx * ny, len(masks)
     pieces, lines = -(-size // PIXELS), -(-size // LANES)
     pixel = np.arange(pieces * PIXELS, dtype=np.int32).reshape(pieces, PIXELS)
@@ -70,15 +71,15 @@ def weights(nx, ny, masks, mask):
     )
 
 
-_last = [(None, None, None)]  # masks, mask and their weights
+_last_weights = [(None, None, None)]  # masks, mask and their weights
 
 
-def _weights(masks, mask):
-    """Weights, kept for the next call, which mostly asks for the same ones."""
-    kept, kept_mask, found = _last[0]
+def _kept_weights(masks, mask):
+    """Return the weights. They are kept for the next call, which usually has the same masks."""
+    kept, kept_mask, found = _last_weights[0]
     if found is None or not _equal(masks, kept) or (mask is None) != (kept_mask is None) or not (mask is None or _equal(mask, kept_mask)):
         found = weights(*masks.shape[1:], masks, mask)
-        _last[0] = masks.copy(), None if mask is None else mask.copy(), found
+        _last_weights[0] = masks.copy(), None if mask is None else mask.copy(), found
     return found
 
 
@@ -88,12 +89,12 @@ def _equal(a, b):
 
 @njit(nogil=True, cache=True)
 def _address(a):
-    return np.int64(a.ctypes.data)  # unsigned and signed make a float
+    return np.int64(a.ctypes.data)  # in numba, an unsigned and a signed integer make a float
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _piece(frames, at, k, w, piece, ahead, sums, total, top, masked, moments):
-    """One piece of the frames with numbers from k on; `at` says where it begins in each."""
+def _reduce_piece(frames, at, k, w, piece, ahead, sums, total, top, masked, moments):
+    """Reduce one piece of the frames with numbers from k on. `at` are its addresses in the frames."""
     first = piece * PIECE
     lines, line_bytes = min(PIECE, len(w.moments) - first), 2 * LANES
     places = (3 * line_bytes * first, 2 * line_bytes * first, line_bytes * first)
@@ -122,38 +123,41 @@ def _piece(frames, at, k, w, piece, ahead, sums, total, top, masked, moments):
 
 
 @njit(nogil=True, cache=True)
-def _some(frames, at, begin, w, total, top, masked, moments):
-    """Frames whose number a sum of 32 bits allows, from `begin` on; `at` are their addresses."""
+def _reduce_frames(frames, at, begin, w, total, top, masked, moments):
+    """Reduce at most FLUSH frames, from number `begin` on. `at` are their addresses."""
     n, sums = len(at), np.empty(12, np.int64)
     stride, piece_bytes = frames.strides[0], PIXELS * frames.itemsize
     for piece in range(len(w.centers)):
         offset = piece * piece_bytes
         for k in range(0, n - 3, 4):
-            at_last = k + AHEAD + 4 > n  # what is wanted next is the next piece of the first frames
+            at_last = k + AHEAD + 4 > n  # the data needed next are the next piece of the first frames
             ahead = piece_bytes - (n - AHEAD) * stride if at_last else AHEAD * stride
             four = (at[k] + offset, at[k + 1] + offset, at[k + 2] + offset, at[k + 3] + offset)
-            _piece(frames, four, begin + k, w, piece, ahead, sums, total, top, masked, moments)
+            _reduce_piece(frames, four, begin + k, w, piece, ahead, sums, total, top, masked, moments)
         for k in range(n - n % 4, n):
-            _piece(frames, (at[k] + offset,), begin + k, w, piece, piece_bytes, sums, total, top, masked, moments)
+            _reduce_piece(frames, (at[k] + offset,), begin + k, w, piece, piece_bytes, sums, total, top, masked, moments)
 
 
 @njit(nogil=True, cache=True)
 def _put_in_order(part, bias, total):
-    """Add sums of pixels, in the order of HALVES, to `total`."""
+    """Add sums of pixels, which are in the order of HALVES, to `total`."""
     for line in range(0, len(part), LANES):
         for four in range(LANES // 8):
             for half in range(2):
-                for i in range(4):  # indices that are not negative: else numba would ask, and not vectorise
+                for i in range(4):  # unsigned indices: for signed ones numba checks the sign, and does not vectorise
                     total[U(line + 8 * four + 4 * half + i)] += part[U(line + HALF * half + 4 * four + i)] + bias
 
 
 @njit(nogil=True, cache=True)
-def _narrow(frames, last, ny, bias, w, total, maximum, masked, moments):
-    """Everything in one pass. `total` and `maximum` have room for whole lines, as has `last`, where the last frame may be put;
-    `masked` and `moments` come filled with zeros."""
+def _reduce_narrow_counts(frames, last, ny, bias, w, total, maximum, masked, moments):
+    """Reduce counts of 8 or 16 bits in one pass.
+
+    `total`, `maximum` and `last` have the length of whole lines. The last frame may be copied to `last`. `masked` and `moments` must
+    be zero at the call.
+    """
     n, size = frames.shape
     at = _address(frames) + frames.strides[0] * np.arange(n)
-    if len(total) > size:  # the last line of a frame ends behind it, and behind all frames in the last one
+    if len(total) > size:  # a line may end after the frame; in the last frame that is outside the array, so it is copied
         last[:size] = frames[n - 1]
         at[n - 1] = _address(last)
     part, top = np.empty(len(total), np.int32), np.full(len(total), -(1 << 15), np.int16)
@@ -161,7 +165,7 @@ def _narrow(frames, last, ny, bias, w, total, maximum, masked, moments):
     for begin in range(0, n, FLUSH):
         end = min(n, begin + FLUSH)
         part[:] = 0
-        _some(frames, at[begin:end], begin, w, part, top, masked, moments)
+        _reduce_frames(frames, at[begin:end], begin, w, part, top, masked, moments)
         _put_in_order(part, (end - begin) * bias, total)
     for i in range(len(top)):
         maximum[i] = top[i] + bias
@@ -173,18 +177,18 @@ def _narrow(frames, last, ny, bias, w, total, maximum, masked, moments):
         moments[k, 2] -= ny * moments[k, 1]  # y = number of the pixel - ny x
 
 
-def _counts(patterns, masks, mask):
-    """Total, maximum, masked sums and moments of patterns of 8 or 16 bits."""
+def _narrow_reductions(patterns, masks, mask):
+    """Return total, maximum, masked sums and moments of patterns of 8 or 16 bits."""
     n, nx, ny = patterns.shape
     masked, moments = np.zeros((n, len(masks)), np.int64), np.zeros((n, 3), np.int64)
     if not patterns.size:
         return np.zeros((nx, ny), np.int64), np.full((nx, ny), np.iinfo(np.int64).min), masked, moments
     flat = np.ascontiguousarray(patterns).reshape(n, nx * ny)
     flat = flat.view(np.uint8) if flat.dtype.kind == "b" else flat
-    w = _weights(masks, mask)
+    w = _kept_weights(masks, mask)
     whole = len(w.moments) * LANES
     (total, maximum), last = np.empty((2, whole), np.int64), np.empty(whole, flat.dtype)
-    _narrow(flat, last, ny, np.int64(1 << 15 if flat.dtype == np.uint16 else 0), w, total, maximum, masked, moments)
+    _reduce_narrow_counts(flat, last, ny, np.int64(1 << 15 if flat.dtype == np.uint16 else 0), w, total, maximum, masked, moments)
     return total[: nx * ny].reshape(nx, ny), maximum[: nx * ny].reshape(nx, ny), masked, moments
 
 
@@ -195,7 +199,7 @@ def frame_reductions(patterns, masks, /, *, mask=None):
         return FrameReductions(total, maximum, count, masked_sums(patterns, masks), moments)
     count = np.asarray(len(patterns), np.float64)
     if masks.dtype.kind == "b":
-        total, maximum, masked, moments = _counts(patterns, masks, mask)
+        total, maximum, masked, moments = _narrow_reductions(patterns, masks, mask)
         return FrameReductions(total, maximum, count, masked, moments)
-    total, maximum, _, moments = _counts(patterns, np.zeros((0, *patterns.shape[1:]), bool), mask)
+    total, maximum, _, moments = _narrow_reductions(patterns, np.zeros((0, *patterns.shape[1:]), bool), mask)
     return FrameReductions(total, maximum, count, masked_sums(patterns, masks), moments)

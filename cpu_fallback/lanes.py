@@ -1,8 +1,8 @@
-"""Sixteen transforms side by side: what the planes of `plane_transform` are made of, as plain LLVM vectors of sixteen floats.
+"""Parts of the transforms of `plane_transform`, for sixteen transforms at a time, in LLVM vectors of sixteen floats.
 
-Every processor has these vectors, in one, two or four of its own registers. numba's vectoriser finds none of it: it must prove
-first that a dozen arrays do not overlap. Arrays are given as addresses, strides as numbers of floats; real and imaginary parts
-are arrays of their own, so that no butterfly shuffles lanes.
+LLVM puts such a vector into one, two or four registers of the processor. numba cannot vectorise these loops itself, because it would
+have to prove that a dozen arrays do not overlap. Arrays are given as addresses, strides as numbers of floats. Real and imaginary
+parts are separate arrays, so that no step has to shuffle lanes.
 """
 
 from math import pi
@@ -42,7 +42,7 @@ class Emit:
         self.b.store(value, self.b.bitcast(self.b.gep(base, [at]), VECTOR.as_pointer()), align=4)
 
     def spread(self, base, at):
-        """One float in every lane."""
+        """Load one float into every lane."""
         one = self.b.insert_element(ir.Constant(VECTOR, ir.Undefined), self.b.load(self.b.gep(base, [at])), ir.Constant(I32, 0))
         return self.b.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
 
@@ -77,7 +77,7 @@ class Emit:
         return self.sub(self.mul(z[0], w[0]), self.mul(z[1], w[1])), self.add(self.mul(z[0], w[1]), self.mul(z[1], w[0]))
 
     def total(self, a):
-        """The sum of the lanes of a vector, halves first."""
+        """Return the sum of the lanes of a vector: the two halves are added until one lane is left."""
         width = LANES
         while width > 1:
             width //= 2
@@ -86,7 +86,7 @@ class Emit:
         return self.b.extract_element(a, ir.Constant(I32, 0))
 
     def turned(self, z, k, n):
-        """z exp(-2πi k / n), without products where a quarter or an eighth of a turn needs none."""
+        """Return z exp(-2πi k / n), without products where k / n is a multiple of a quarter, and with fewer for an eighth."""
         if 8 * k % n == 0:
             eighths = 8 * k // n % 8
             for _ in range(eighths // 2):
@@ -99,7 +99,7 @@ class Emit:
         return self.times(z, (self.constant(np.cos(angle)), self.constant(np.sin(angle))))
 
     def transform(self, z):
-        """The discrete Fourier transform of a few complex numbers."""
+        """Return the discrete Fourier transform of a few complex numbers."""
         n = len(z)
         if n == 1:
             return z
@@ -110,7 +110,7 @@ class Emit:
         return [self.plus(e, o) for e, o in zip(even, odd)] + [self.minus(e, o) for e, o in zip(even, odd)]
 
     def odd_transform(self, z):
-        """x(j) and x(n - j) share their cosine and have opposite sines: half the products."""
+        """Transform an odd number of points. x(j) and x(n - j) have one cosine and opposite sines, which saves half of the products."""
         n, half = len(z), range(1, len(z) // 2 + 1)
         u, v = [self.plus(z[j], z[n - j]) for j in half], [self.minus(z[j], z[n - j]) for j in half]
         out = [z[0]] * n
@@ -127,15 +127,15 @@ class Emit:
         return out
 
     def conjugate_pair(self, even, odd):
-        """even - i odd, even + i odd."""
+        """Return even - i odd and even + i odd."""
         return (self.add(even[0], odd[1]), self.sub(even[1], odd[0])), (self.sub(even[0], odd[1]), self.add(even[1], odd[0]))
 
 
 @intrinsic(prefer_literal=True)
 def short_pass(typing, radix, last, xr, xi, xs, yr, yi, ys, m, s, twiddles):
-    """One pass of Stockham's transform: n = radix · m · s points of sixteen lanes from x to y, points `xs` and `ys` floats apart.
+    """Make one pass of Stockham's transform: n = radix · m · s points of sixteen lanes from x to y, `xs` and `ys` floats apart.
 
-    `last` (m = 1) has no twiddles; they are (m, radix - 1, 2) floats.
+    Twiddles are (m, radix - 1, 2) floats. A pass with `last` (m = 1) has none.
     """
     r, final = radix.literal_value, last.literal_value
 
@@ -166,10 +166,10 @@ def short_pass(typing, radix, last, xr, xi, xs, yr, yi, ys, m, s, twiddles):
 
 @intrinsic
 def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, folded):
-    """`short_pass` for any prime from 11: sums of products, four frequencies at a time.
+    """Make a pass like `short_pass` for any prime from 11, by sums of products, four frequencies at a time.
 
-    `waves` holds cos and sin of 2π j k / radix, rows k from 0 and columns j from 1 to half of it; `folded` is room for 2 · radix
-    vectors.
+    `waves` are cos and sin of 2π j k / radix, in rows k from 0 and columns j from 1 to half of the radix. `folded` has memory for
+    2 · radix vectors.
     """
 
     def generate(context, builder, signature, args):
@@ -190,7 +190,7 @@ def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, fol
             e.store(value[1], yi, at)
 
         def fold(p, q, total):
-            """Sums and differences of x(j) and x(r - j), and the sum of all."""
+            """Make sums and differences of x(j) and x(r - j), and the sum of all points."""
             with e.loop(builder.add(half, e.index(1)), 1) as (j, _):
                 a, b = source(p, q, j), source(p, q, builder.sub(r, j))
                 for part, value in enumerate((*e.plus(a, b), *e.minus(a, b))):
@@ -199,7 +199,7 @@ def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, fol
                     builder.store(e.add(builder.load(total[part]), e.add(a[part], b[part])), total[part])
 
         def products(zero, k):
-            """Even and odd parts of frequencies k … k + 3."""
+            """Return even and odd parts of frequencies k … k + 3."""
             none = e.constant(0.0)
             sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(4)] for _ in range(TOGETHER)]
             for group in sums:
@@ -224,7 +224,7 @@ def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, fol
             for base, slot in zip((yr, yi), total):
                 e.store(builder.load(slot), base, at)
             with e.loop(builder.add(half, e.index(1)), 1, TOGETHER) as (first, _):
-                most = builder.sub(half, e.index(TOGETHER - 1))  # the last group begins earlier rather than be shorter
+                most = builder.sub(half, e.index(TOGETHER - 1))  # the last group begins earlier, because a group is never shorter
                 k = builder.select(builder.icmp_signed("<", first, most), first, most)
                 for i, (er, ei, sr, si) in enumerate(products(zero, k)):
                     at_k = builder.add(k, e.index(i))
@@ -261,9 +261,9 @@ def transpose(typing, x, xs, y, ys):
 
 @intrinsic
 def split_pair(typing, zr, zi, n, rows, outr, outi, stride):
-    """Half spectra of sixteen real columns and of their sixteen neighbours from the transform z of their sum a + i b.
+    """Make the half spectra of sixteen real columns a and of the next sixteen b from the transform z of a + i b.
 
-    a(k) = (z(k) + z(n-k)*) / 2 and b(k) = (z(k) - z(n-k)*) / 2i for k < rows, next to each other in rows of out.
+    a(k) = (z(k) + z(n-k)*) / 2 and b(k) = (z(k) - z(n-k)*) / 2i for k < rows. In the rows of out, b follows a.
     """
 
     def generate(context, builder, signature, args):
@@ -287,7 +287,7 @@ def split_pair(typing, zr, zi, n, rows, outr, outi, stride):
 
 @intrinsic
 def join_pair(typing, inr, ini, stride, n, rows, zr, zi):
-    """The inverse of `split_pair`: z = a + i b over all n frequencies."""
+    """Invert `split_pair`: z = a + i b for all n frequencies."""
 
     def generate(context, builder, signature, args):
         e = Emit(builder)
@@ -299,7 +299,7 @@ def join_pair(typing, inr, ini, stride, n, rows, zr, zi):
             beside = builder.add(at, e.index(LANES))
             return (e.load(inr, at), e.load(ini, at)), (e.load(inr, beside), e.load(ini, beside))
 
-        with e.loop(rows) as (k, _):  # from behind, and -k before k: 0 and n/2 are their own mirror
+        with e.loop(rows) as (k, _):  # -k is written before k, because 0 and n/2 are their own mirror and must keep the value of k
             (ar, ai), (br, bi) = pair(k)
             mirror = e.scaled(builder.srem(builder.sub(n, k), n), LANES)
             e.store(e.add(ar, bi), zr, mirror)

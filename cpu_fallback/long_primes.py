@@ -1,7 +1,8 @@
-"""Transforms of a long prime number of points by shorter ones: Rader's convolution, sixteen transforms side by side as in `lanes`.
+"""Transforms of a long prime number of points by shorter ones, sixteen at a time as in `lanes`.
 
-With g a generator of the numbers 1 … p-1 modulo p, X(g^-r) = x(0) + Σ_q x(g^q) w(g^(q-r)) with w(k) = exp(-2πi k / p): a cyclic
-convolution of p - 1 points, or of any number from 2 p - 3 on where zeros stand between (C. M. Rader, Proc. IEEE 56, 1107 (1968)).
+Let g be a generator of the numbers 1 … p-1 modulo p. Then X(g^-r) = x(0) + Σ_q x(g^q) w(g^(q-r)) with w(k) = exp(-2πi k / p). This
+is a cyclic convolution of p - 1 points, or with zeros between them of any number from 2 p - 3 on. Shorter transforms make it
+(C. M. Rader, Proc. IEEE 56, 1107 (1968)).
 """
 
 from functools import lru_cache
@@ -15,20 +16,21 @@ from numba import types
 from numba.extending import intrinsic
 
 SHORT = (8, 4, 2, 3, 5, 7)  # radices of `short_pass`
-PASS, AROUND = 15, 30  # cost of a point in a pass, and in all before and behind a convolution; sums of p products cost p
-NEAREST = 8  # longer convolutions that are looked at
+# Cost of a point in a pass, and in everything before and after a convolution, in units in which a sum of p products costs p.
+PASS, OVERHEAD = 15, 30
+NEAREST = 8  # longer convolutions whose cost is compared
 
 
-class Detour(NamedTuple):
-    """How a prime is transformed."""
+class PrimeTables(NamedTuple):
+    """Tables for the transform of a prime number of points."""
 
     points: int  # of the convolution; 0 where sums of products are faster
-    order: np.ndarray  # (2, p - 1) int64: where points come from, and where they go
+    order: np.ndarray  # (2, p - 1) int64: numbers of the points of input and output, in the order of the convolution
     waves: np.ndarray  # (points,) complex128: the transform of w, over the number of points
 
 
 def factors(n: int) -> list[int]:
-    """The radices of a transform of n points: eights, fours, small primes, then long ones."""
+    """Return the radices of a transform of n points: eights, fours, small primes, then long primes."""
     radices, rest = [], n
     while rest % 8 == 0 and rest != 16:
         radices.append(8)
@@ -47,31 +49,31 @@ def factors(n: int) -> list[int]:
 
 
 @lru_cache(maxsize=64)
-def detour_points(p: int) -> int:
-    """Points of the fastest convolution for a prime p, or 0 where sums of products are faster."""
+def convolution_points(p: int) -> int:
+    """Return the number of points of the fastest convolution for a prime p, or 0 if sums of products are faster."""
     longer = range(2 * p - 3, 2 * (2 * p - 3))
     smooth = (n for n in longer if max(factors(n)) <= max(SHORT))
     ways = [0, p - 1, *islice(smooth, NEAREST)]
-    return min(ways, key=lambda points: _detour_cost(points) if points else p * p)
+    return min(ways, key=lambda points: _convolution_cost(points) if points else p * p)
 
 
-def _detour_cost(points: int) -> int:
-    return points * (AROUND + 2 * sum(radix if radix > max(SHORT) else PASS for radix in factors(points)))
+def _convolution_cost(points: int) -> int:
+    return points * (OVERHEAD + 2 * sum(radix if radix > max(SHORT) else PASS for radix in factors(points)))
 
 
 @lru_cache(maxsize=64)
-def detour(p: int, points: int) -> Detour:
-    """Tables of a prime's convolution with so many points."""
+def prime_tables(p: int, points: int) -> PrimeTables:
+    """Make the tables of the convolution of `points` points for a prime p."""
     powers = _powers_of_generator(p)
     there, back = powers, powers[-np.arange(p - 1)]
     w = np.exp(-2j * np.pi * back / p)
     if points > p - 1:
         w = np.concatenate([w, np.zeros(points - 2 * p + 3), w[1:]])
-    return Detour(points, np.stack([there, back]), np.fft.fft(w) / points)
+    return PrimeTables(points, np.stack([there, back]), np.fft.fft(w) / points)
 
 
 def _powers_of_generator(p: int) -> np.ndarray:
-    """g^0 … g^(p-2) modulo p, for the smallest g of which they are all different."""
+    """Return g^0 … g^(p-2) modulo p, for the smallest g for which they are all different."""
     for g in count(2):
         powers = [1]
         while (following := powers[-1] * g % p) != 1:
@@ -86,14 +88,14 @@ def _order(e, table, j):
 
 
 def _times(e, zr, zi, at, table, place):
-    """z, a complex value a lane, times the one that `table` has for all lanes at `place`, its imaginary part next to the real one."""
+    """Multiply z, one complex value a lane, with the number at `place` of `table`, the same for all lanes."""
     one = e.spread(table, place), e.spread(table, e.b.add(place, e.index(1)))
     return e.times((e.load(zr, at), e.load(zi, at)), one)
 
 
 @intrinsic
 def gather(typing, used, points, order, xr, xi, step, zr, zi):
-    """z(j) ← x(order(j)) for j < used, points `step` floats apart; zeros behind."""
+    """z(j) ← x(order(j)) for j < used, with points `step` floats apart, and zeros after those."""
 
     def generate(context, builder, signature, args):
         e = Emit(builder)
@@ -114,7 +116,7 @@ def gather(typing, used, points, order, xr, xi, step, zr, zi):
 
 @intrinsic
 def convolve(typing, points, waves, xr, xi, zr, zi, yr, yi):
-    """z(k) ← z(k) · waves(k), plus x at k = 0, which all points get; y ← x + z(0), the sum of all points."""
+    """z(k) ← z(k) · waves(k), plus x at k = 0, which adds x to all points of the transform. y ← x + z(0), the sum of all points."""
 
     def generate(context, builder, signature, args):
         e = Emit(builder)

@@ -1,4 +1,4 @@
-"""What is looked up in patterns and their correlation maps, sixteen pixels at a time: see `lanes`."""
+"""Sums over patterns and correlation maps, and maxima of maps, sixteen pixels at a time (see `lanes`)."""
 
 import numpy as np
 from gpu4d.cpu_fallback.aligned import zeros
@@ -12,16 +12,17 @@ from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
 
 
 def maps_with_slack(*shape: int) -> np.ndarray:
-    """Zeros float32 with a group of lanes before the first and behind the last: `peak_bits` looks a pixel beyond both."""
+    """Return float32 zeros with sixteen floats more before the first and after the last: `peak_bits` reads one pixel beyond both."""
     size = int(np.prod(shape))
     return zeros(size + 2 * LANES)[LANES : LANES + size].reshape(shape)
 
 
 @intrinsic
 def four_row_sums(typing, plane, stride, rows, columns, weights, apart, out):
-    """out[o, j] = Σ_i weights[o, i] plane[i, j] for o < 4: rows of weights `apart` floats from each other, of out and plane `stride`.
+    """out[o, j] ← Σ_i weights[o, i] plane[i, j] for o < 4.
 
-    `columns` is a multiple of 32. Eight sums stay in registers, so that a vector of the plane is read once for four products.
+    Rows of weights are `apart` floats from each other, rows of out and plane `stride`. `columns` is a multiple of 32. Eight sums stay
+    in registers, so that a vector of the plane is read once for four products.
     """
 
     def generate(context, builder, signature, args):
@@ -49,9 +50,9 @@ def four_row_sums(typing, plane, stride, rows, columns, weights, apart, out):
 
 @intrinsic
 def window_sums(typing, counts, stride, rows, width, weights, out):
-    """out[o] = Σ counts · weights[o] over a window (rows, width), o < 4, with what is negative 0 but for o = 0.
+    """out[o] ← Σ counts · weights[o] over a window (rows, width), for o < 4.
 
-    `weights` are four windows behind each other; `width` is a multiple of 16.
+    Negative counts are taken as 0, except for o = 0. `weights` are four windows, one after the other. `width` is a multiple of 16.
     """
 
     def generate(context, builder, signature, args):
@@ -79,9 +80,10 @@ def window_sums(typing, counts, stride, rows, width, weights, out):
 
 @intrinsic
 def peak_bits(typing, c, stride, width, out):
-    """A bit for each of `width` pixels from c on: set where one is positive, exceeds the four neighbours before it in the order of
-    `ABOVE`, and does not fall below the four others. `width` is a multiple of 16; out holds 16 bits for 16 pixels. Rows before and
-    behind are read from a pixel before c to a pixel behind it.
+    """Write one bit for each of `width` pixels from c on: 1 where the pixel is a maximum.
+
+    A maximum is positive, exceeds the four neighbours of `ABOVE`, and is not below the four of `NOT_BELOW`. So of two equal neighbours
+    one is taken. `width` is a multiple of 16. The rows before and after c are read too, from one pixel before to one pixel after.
     """
 
     def generate(context, builder, signature, args):

@@ -1,4 +1,7 @@
-"""One loop over each pattern in its native dtype; masks as runs would gain little while the pages stream from memory."""
+"""CPU twins of the masked sums: one loop over each pattern in its native dtype.
+
+Masks as runs of pixels would gain little, because the time goes into reading the patterns from memory.
+"""
 
 import numpy as np
 from numba import njit

@@ -11,9 +11,10 @@ _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never 
 
 @_jit
 def maxima(c, allowed, at, height, bits):
-    """Positive maxima over eight neighbours at allowed pixels; of two equal pixels the one first in the list of `ABOVE`.
+    """Write positive maxima over eight neighbours at allowed pixels to `at` and `height`, and return their number.
 
-    `c` is a map of `maps_with_slack`: the vectors read a pixel before and behind it.
+    Of two equal neighbours one is taken (see `peak_bits`). `c` is a map of `maps_with_slack`, because vectors read one pixel before
+    its first and one after its last.
     """
     nx, ny = allowed.shape
     stride = c.shape[1]
@@ -21,7 +22,7 @@ def maxima(c, allowed, at, height, bits):
     for i in range(1, nx - 1):
         peak_bits(c[i].ctypes.data, stride, stride, bits.ctypes.data)
         for group in range(bits.size):
-            if bits[group] != 0:  # most hold no maximum
+            if bits[group] != 0:  # most groups have no maximum
                 for j in range(group * LANES, min((group + 1) * LANES, ny)):
                     if (bits[group] >> (j - group * LANES)) & 1 and allowed[i, j]:
                         at[count, 0], at[count, 1], height[count] = i, j, c[i, j]
@@ -30,8 +31,8 @@ def maxima(c, allowed, at, height, bits):
 
 
 @_jit
-def significant(x, ny, cross, moments, limits, at, height, found, desk):
-    """Keep candidates over the thresholds, in place; z = C₁ / √(I ⋆ K²) from a window about each."""
+def significant(x, ny, cross, moments, limits, at, height, found, scratch):
+    """Keep the candidates over the thresholds, in place, and return their number. z = C₁ / √(I ⋆ K²) comes from a window about each."""
     strongest = np.float32(0)
     for q in range(found):
         strongest = max(strongest, height[q])
@@ -45,8 +46,8 @@ def significant(x, ny, cross, moments, limits, at, height, found, desk):
         if limits[0] > 0 and c <= 0:
             continue
         if limits[0] > 0 or c < 0:  # else z >= 0 >= min_significance
-            moment_sums(x, ny, i, j, moments, desk)
-            variance = max(desk.moments[0], np.float32(0))
+            moment_sums(x, ny, i, j, moments, scratch)
+            variance = max(scratch.moments[0], np.float32(0))
             if variance == 0:  # no counts: z = 0
                 if limits[0] > 0:
                     continue
@@ -59,7 +60,7 @@ def significant(x, ny, cross, moments, limits, at, height, found, desk):
 
 @_jit
 def strongest(at, height, found, spacing, row):
-    """Greedy choice, strongest first, at least `spacing` apart; positions and heights into row[0], row[1], row[2]."""
+    """Choose candidates at least `spacing` apart, strongest first. Positions and heights go to row[0], row[1], row[2]."""
     most = row.shape[1]
     kept = 0
     for _ in range(found):

@@ -1,4 +1,4 @@
-"""Pixel rows in the inner loop, so that they vectorise; patterns are added in their order."""
+"""CPU twins of the sum and the maximum over patterns. The inner loop goes along pixels, so that it vectorises."""
 
 import numpy as np
 from numba import njit

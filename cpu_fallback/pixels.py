@@ -1,17 +1,18 @@
-"""Patterns of any kind of pixel as float32 planes: one compiled function reads all of them."""
+"""Patterns of any pixel type as float32 planes. One compiled function reads all types."""
 
 import numpy as np
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-KINDS = ("u1", "u2", "u4", "i2", "i4", "f4", "f8")  # what the compiled code reads; others are cast before
+KINDS = ("u1", "u2", "u4", "i2", "i4", "f4", "f8")  # that the compiled code reads; others are cast to float64 first
 LARGEST = np.float32(3e38)
 
 
-def raw(frames):
-    """Patterns (n, Qx, Qy) as compiled code takes them: the array that must live as long, and its address, bytes a pattern and kind.
+def by_address(frames):
+    """Return patterns (n, Qx, Qy) in the form that compiled code takes: (array, (address, bytes of a pattern, number in KINDS)).
 
-    An address, because an array that may not be written to would be another type, and compiled again.
+    The caller must keep the array as long as the address is used. An address is passed, because read-only arrays are another type
+    for numba, which would compile everything a second time.
     """
     kind = "u1" if frames.dtype.kind == "b" else frames.dtype.str[1:]
     if kind not in KINDS or not frames.dtype.isnative:
@@ -29,8 +30,8 @@ def _bytes_at(typing, address):
 
 
 @njit(nogil=True, cache=True)
-def take(frames, number, plane, ny):
-    """Pattern `number` of the last part of `raw` as float32 into `plane`; whether it is finite."""
+def read_pattern(frames, number, plane, ny):
+    """Write pattern `number` as float32 to `plane`, and return whether it is finite. `frames` is the second part of `by_address`."""
     address, size, kind = frames
     pixels = carray(_bytes_at(address + number * size), size, np.uint8)
     if kind == 0:
@@ -50,22 +51,22 @@ def take(frames, number, plane, ny):
 
 @njit(nogil=True, cache=True)
 def _cast(pixels, plane, ny):
-    strange = 0
+    broken = 0
     for i in range(plane.shape[0]):
         source, target = pixels[i * ny : (i + 1) * ny], plane[i]
         for j in range(ny):
             v = np.float32(source[j])
             target[j] = v
-            strange += not abs(v) <= LARGEST
-    return strange == 0
+            broken += not abs(v) <= LARGEST
+    return broken == 0
 
 
 @njit(nogil=True, cache=True)
-def clear(plane, mask):
-    """Pixels outside the mask become 0; whether the others are finite."""
-    strange = 0
+def zero_masked(plane, mask):
+    """Set pixels outside the mask to 0, and return whether the others are finite."""
+    broken = 0
     for i in range(mask.shape[0]):
         for j in range(mask.shape[1]):
             plane[i, j] = plane[i, j] if mask[i, j] else np.float32(0)
-            strange += not abs(plane[i, j]) <= LARGEST
-    return strange == 0
+            broken += not abs(plane[i, j]) <= LARGEST
+    return broken == 0

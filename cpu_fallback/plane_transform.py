@@ -1,8 +1,8 @@
-"""Real planes to half-plane spectra and back, in compiled code that holds no lock: float32, any size.
+"""Transforms of real planes to half-plane spectra and back, float32, of any size, in compiled code without Python's lock.
 
-Thirty-two real columns are one transform along x: sixteen lanes of a complex vector, the real part one column, the imaginary part
-its neighbour. Of the result the frequencies 0 … nx/2 are kept; sixteen of them are the lanes of the transform along y, where
-spectra are multiplied while they lie in the innermost cache. 128 × 128 forward and back take about 25 µs.
+Thirty-two real columns are transformed along x together, as sixteen lanes of a complex vector: the real part is one column, the
+imaginary part another. The frequencies 0 … nx/2 of the result are kept. Sixteen of them are the lanes of the transform along y.
+There spectra are multiplied while they are in the first-level cache. 128 × 128 pixels forward and back take about 25 µs.
 """
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES, join_pair, prime_pass, short_pass, split_pair, transpose
-from gpu4d.cpu_fallback.long_primes import convolve, detour, detour_points, factors, gather, scatter
+from gpu4d.cpu_fallback.long_primes import convolution_points, convolve, factors, gather, prime_tables, scatter
 from numba import njit
 
 FIELDS = 9  # of a pass
@@ -20,35 +20,35 @@ PAIR = 2 * LANES  # columns of one transform; rows of planes are padded to whole
 _jit = njit(nogil=True, cache=True, fastmath=True)
 
 
-class Line(NamedTuple):
-    """Passes of the transform of n points."""
+class LinePlan(NamedTuple):
+    """The passes that a transform of n points is made of, and their tables."""
 
     n: int
-    passes: np.ndarray  # (passes, 9) int64: radix, m, s; where twiddles, waves, order and inner passes begin; their number; points
-    inner: np.ndarray  # (inner passes, 9) int64: of the convolutions of so many points that long primes take
-    order: np.ndarray  # int64: the points of long primes
+    passes: np.ndarray  # (passes, 9) int64: radix, m, s; starts of twiddles, waves, order and inner passes; number of these; points
+    inner: np.ndarray  # (inner passes, 9) int64: passes of the convolutions of long primes
+    order: np.ndarray  # int64: the order of points of long primes
     tables: np.ndarray  # float32: twiddles (m, radix - 1, 2); waves of long primes
 
 
-class Room(NamedTuple):
-    """Scratch of one thread."""
+class TransformScratch(NamedTuple):
+    """Work arrays of one thread."""
 
     panels: np.ndarray  # (4, 2, longest side · 16) float32: source, result, and two between passes
-    turned: np.ndarray  # (2, 2, points · 16): for long primes and their convolutions
-    folded: np.ndarray
+    buffers: np.ndarray  # (2, 2, points · 16): for the convolutions of long primes
+    folded: np.ndarray  # (2 · longest side · 16,): for the sums of products of `prime_pass`
 
 
 @lru_cache(maxsize=16)
-def line(n: int) -> Line:
-    """The plan of a line: eights, fours, small primes, then long ones."""
-    plan = _Plan()
+def line_plan(n: int) -> LinePlan:
+    """Return the plan of a transform of n points. Its radices are eights, fours, small primes, then long primes."""
+    plan = _PlanBuilder()
     passes = plan.passes(n)
     tables = np.concatenate([np.stack([t.real.ravel(), t.imag.ravel()], -1).ravel() for t in plan.tables])
-    return Line(n, passes, np.array(plan.inner, np.int64).reshape(-1, FIELDS), np.concatenate(plan.order), tables.astype(np.float32))
+    return LinePlan(n, passes, np.array(plan.inner, np.int64).reshape(-1, FIELDS), np.concatenate(plan.order), tables.astype(np.float32))
 
 
-class _Plan:
-    """The parts of a `Line` as they grow."""
+class _PlanBuilder:
+    """Collects the parts of a `LinePlan`."""
 
     def __init__(self) -> None:
         self.tables: list[np.ndarray] = []
@@ -67,17 +67,17 @@ class _Plan:
         return np.array(passes, np.int64)
 
     def _long(self, radix: int, within: bool) -> list[int]:
-        points = 0 if within else detour_points(radix)
+        points = 0 if within else convolution_points(radix)
         if points == 0:
             half = radix // 2
             angles = np.outer(np.arange(half + 1), np.arange(1, half + 1)) % radix
             return [self._put(np.exp(2j * np.pi * angles / radix)), 0, 0, 0, 0]
         passes = self.passes(points, within=True)
-        way = detour(radix, points)
+        tables = prime_tables(radix, points)
         at, first = sum(o.size for o in self.order), len(self.inner)
-        self.order.append(way.order.ravel())
+        self.order.append(tables.order.ravel())
         self.inner += passes.tolist()
-        return [self._put(way.waves), at, first, len(passes), points]
+        return [self._put(tables.waves), at, first, len(passes), points]
 
     def _put(self, table: np.ndarray) -> int:
         at = 2 * sum(t.size for t in self.tables)
@@ -86,23 +86,23 @@ class _Plan:
 
 
 def padded(n: int) -> int:
-    """Floats of a row of n pixels."""
+    """Return the length of a row of n pixels in planes, in floats."""
     return -(-n // PAIR) * PAIR
 
 
 def half_rows(nx: int) -> int:
-    """Rows of a half spectrum, to whole panels."""
+    """Return the number of rows of a half spectrum, in whole panels of 16."""
     return -(-(nx // 2 + 1) // LANES) * LANES
 
 
-def room(nx: int, ny: int) -> Room:
+def transform_scratch(nx: int, ny: int) -> TransformScratch:
     longest = max(nx, padded(ny))
-    points = max(longest, *(int(line(n).passes[:, 8].max()) for n in (nx, ny)))
-    return Room(zeros(4, 2, longest * LANES), zeros(2, 2, points * LANES), zeros(2 * longest * LANES))
+    points = max(longest, *(int(line_plan(n).passes[:, 8].max()) for n in (nx, ny)))
+    return TransformScratch(zeros(4, 2, longest * LANES), zeros(2, 2, points * LANES), zeros(2 * longest * LANES))
 
 
 def panels_of(half_plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A half plane (nx, ny // 2 + 1) of `rfft2` in the order spectra have here: (2, panels, ny, 16), kx the lanes."""
+    """Bring a half plane (nx, ny // 2 + 1) of `rfft2` into the order of spectra here: (2, panels, ny, 16), where lanes are kx."""
     nx, ny = shape
     full = np.zeros((half_rows(nx), ny), np.complex128)
     kept = nx // 2 + 1
@@ -116,33 +116,33 @@ def panels_of(half_plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 @_jit
-def transform_line(plan, xr, xi, xs, yr, yi, ys, room):
-    """Sixteen transforms from x to y, given as addresses with points `xs` and `ys` floats apart; x may be y."""
+def transform_line(plan, xr, xi, xs, yr, yi, ys, scratch):
+    """Make sixteen transforms from x to y, which are addresses. Points are `xs` and `ys` floats apart. x may be y."""
     last = plan.passes.shape[0] - 1
     for number in range(last + 1):
         to = 2 + number % 2
-        zr, zi, zs = room.panels[to, 0].ctypes.data, room.panels[to, 1].ctypes.data, LANES
+        zr, zi, zs = scratch.panels[to, 0].ctypes.data, scratch.panels[to, 1].ctypes.data, LANES
         if number == last:
             zr, zi, zs = yr, yi, ys
         if plan.passes[number, 8] > 0:
-            _convolutions(plan, number, xr, xi, xs, zr, zi, zs, room)
+            _convolutions(plan, number, xr, xi, xs, zr, zi, zs, scratch)
         else:
-            _one_pass(plan.passes[number], plan.tables.ctypes.data, xr, xi, xs, zr, zi, zs, room)
+            _one_pass(plan.passes[number], plan.tables.ctypes.data, xr, xi, xs, zr, zi, zs, scratch)
         xr, xi, xs = zr, zi, zs
 
 
 @_jit
-def _one_pass(step, tables, xr, xi, xs, yr, yi, ys, room):
+def _one_pass(step, tables, xr, xi, xs, yr, yi, ys, scratch):
     radix, m, s, twiddles = step[0], step[1], step[2], tables + 4 * step[3]
     if radix > 8:
-        prime_pass(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, tables + 4 * step[4], room.folded.ctypes.data)
+        prime_pass(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, tables + 4 * step[4], scratch.folded.ctypes.data)
     else:
         _short(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles)
 
 
 @_jit
-def _convolutions(plan, number, xr, xi, xs, yr, yi, ys, room):
-    """A pass of a long prime, one convolution at a time: see `long_primes`."""
+def _convolutions(plan, number, xr, xi, xs, yr, yi, ys, scratch):
+    """Make a pass of a long prime, one convolution after the other (see `long_primes`)."""
     step, tables = plan.passes[number], plan.tables.ctypes.data
     radix, m, s, waves, points = step[0], step[1], step[2], tables + 4 * step[4], step[8]
     order = plan.order[step[5] :].ctypes.data
@@ -150,23 +150,26 @@ def _convolutions(plan, number, xr, xi, xs, yr, yi, ys, room):
         twiddles = tables + 4 * (step[3] + 2 * p * (radix - 1))
         for q in range(s):
             at, to = 4 * xs * (q + s * p), 4 * ys * (q + s * radix * p)
-            z = room.turned[0]
+            z = scratch.buffers[0]
             gather(radix - 1, points, order, xr + at, xi + at, xs * s * m, z[0].ctypes.data, z[1].ctypes.data)
-            half = _inner(plan, step, 0, 0, room)
-            z = room.turned[half]
+            half = _inner(plan, step, 0, 0, scratch)
+            z = scratch.buffers[half]
             convolve(points, waves, xr + at, xi + at, z[0].ctypes.data, z[1].ctypes.data, yr + to, yi + to)
-            z = room.turned[_inner(plan, step, half, 1, room)]
+            z = scratch.buffers[_inner(plan, step, half, 1, scratch)]
             scatter(radix - 1, order + 8 * (radix - 1), z[0].ctypes.data, z[1].ctypes.data, twiddles, yr + to, yi + to, ys * s)
 
 
 @_jit
-def _inner(plan, step, half, swapped, room):
-    """Transform one half of room.turned, to and fro between the halves, with exchanged parts if `swapped`; say in which it ends."""
+def _inner(plan, step, half, swapped, scratch):
+    """Transform one half of scratch.buffers, and return the half that the result is in.
+
+    Passes go from one half to the other. If `swapped`, real and imaginary parts are exchanged, which makes the inverse transform.
+    """
     for number in range(step[6], step[6] + step[7]):
-        x, y = room.turned[half], room.turned[1 - half]
+        x, y = scratch.buffers[half], scratch.buffers[1 - half]
         xr, xi = x[swapped].ctypes.data, x[1 - swapped].ctypes.data
         yr, yi = y[swapped].ctypes.data, y[1 - swapped].ctypes.data
-        _one_pass(plan.inner[number], plan.tables.ctypes.data, xr, xi, LANES, yr, yi, LANES, room)
+        _one_pass(plan.inner[number], plan.tables.ctypes.data, xr, xi, LANES, yr, yi, LANES, scratch)
         half = 1 - half
     return half
 
@@ -196,47 +199,47 @@ def _short(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles):
 
 
 @_jit
-def columns_forward(plane, plan, out, room):
-    """Transform along x of a padded plane (nx, stride): out (2, rows, stride), frequencies 0 … nx/2 the rows."""
+def columns_forward(plane, plan, out, scratch):
+    """Transform a padded plane (nx, stride) along x to out (2, rows, stride), whose rows are the frequencies 0 … nx/2."""
     nx, stride = plane.shape
-    zr, zi = room.panels[1, 0].ctypes.data, room.panels[1, 1].ctypes.data
+    zr, zi = scratch.panels[1, 0].ctypes.data, scratch.panels[1, 1].ctypes.data
     source, outr, outi = plane.ctypes.data, out[0].ctypes.data, out[1].ctypes.data
     for column in range(0, stride, PAIR):
         x = source + 4 * column
-        transform_line(plan, x, x + 4 * LANES, stride, zr, zi, LANES, room)
+        transform_line(plan, x, x + 4 * LANES, stride, zr, zi, LANES, scratch)
         split_pair(zr, zi, nx, nx // 2 + 1, outr + 4 * column, outi + 4 * column, stride)
 
 
 @_jit
-def columns_inverse(spectrum, plan, plane, room):
-    """The inverse of `columns_forward`, without a factor: an inverse transform is a forward one of exchanged parts."""
+def columns_inverse(spectrum, plan, plane, scratch):
+    """Invert `columns_forward`, without a factor. The inverse is a forward transform with real and imaginary parts exchanged."""
     nx, stride = plane.shape
-    zr, zi = room.panels[1, 0].ctypes.data, room.panels[1, 1].ctypes.data
+    zr, zi = scratch.panels[1, 0].ctypes.data, scratch.panels[1, 1].ctypes.data
     inr, ini, target = spectrum[0].ctypes.data, spectrum[1].ctypes.data, plane.ctypes.data
     for column in range(0, stride, PAIR):
         join_pair(inr + 4 * column, ini + 4 * column, stride, nx, nx // 2 + 1, zr, zi)
         y = target + 4 * column
-        transform_line(plan, zi, zr, LANES, y + 4 * LANES, y, stride, room)
+        transform_line(plan, zi, zr, LANES, y + 4 * LANES, y, stride, scratch)
 
 
 @_jit
-def rows_forward(spectrum, first, plan, yr, yi, room):
-    """Transform along y of sixteen rows of `spectrum` (2, rows, stride) from `first` on, to y: lanes are rows."""
+def rows_forward(spectrum, first, plan, yr, yi, scratch):
+    """Transform sixteen rows of `spectrum` (2, rows, stride) from `first` on along y, to y. Lanes are rows."""
     stride = spectrum.shape[2]
-    xr, xi = room.panels[0, 0].ctypes.data, room.panels[0, 1].ctypes.data
+    xr, xi = scratch.panels[0, 0].ctypes.data, scratch.panels[0, 1].ctypes.data
     inr, ini = spectrum[0, first].ctypes.data, spectrum[1, first].ctypes.data
     for y in range(0, plan.n, LANES):
         transpose(inr + 4 * y, stride, xr + 4 * y * LANES, LANES)
         transpose(ini + 4 * y, stride, xi + 4 * y * LANES, LANES)
-    transform_line(plan, xr, xi, LANES, yr, yi, LANES, room)
+    transform_line(plan, xr, xi, LANES, yr, yi, LANES, scratch)
 
 
 @_jit
-def rows_inverse(xr, xi, plan, spectrum, first, room):
-    """The inverse of `rows_forward`, without a factor; x is spent."""
+def rows_inverse(xr, xi, plan, spectrum, first, scratch):
+    """Invert `rows_forward`, without a factor. The contents of x are lost."""
     stride = spectrum.shape[2]
     outr, outi = spectrum[0, first].ctypes.data, spectrum[1, first].ctypes.data
-    transform_line(plan, xi, xr, LANES, xi, xr, LANES, room)
+    transform_line(plan, xi, xr, LANES, xi, xr, LANES, scratch)
     for y in range(0, plan.n, LANES):
         transpose(xr + 4 * y * LANES, LANES, outr + 4 * y, stride)
         transpose(xi + 4 * y * LANES, LANES, outi + 4 * y, stride)

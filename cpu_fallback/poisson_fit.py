@@ -1,21 +1,21 @@
-"""A disk at a time, float32 sums over the pixels of its window: less than a microsecond a disk and step."""
+"""CPU twin of the Poisson fit: one disk after the other, with float32 sums over its window, in less than a microsecond a step."""
 
 from typing import NamedTuple
 
 import numpy as np
-from gpu4d.cpu_fallback.pixels import raw, take
+from gpu4d.cpu_fallback.pixels import by_address, read_pattern
 from numba import njit
 
-from gpu4d.bragg.likelihood.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SETTLED, PoissonFit, steps_of
+from gpu4d.bragg.likelihood.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SHORT_STEP, PoissonFit, steps_of
 
-LANES = 16  # sums over whole vectors: what is left over would be as slow as half of the rest
-PIVOT = 1e-6  # of the diagonal: a smaller one is a matrix without an inverse
+LANES = 16  # pixels of a vector: windows are padded to whole vectors, because a rest would take half as long as all others
+PIVOT = 1e-6  # of the diagonal: with a smaller pivot the matrix has no inverse
 
 _jit = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})  # a NaN among the counts keeps its meaning
 
 
 class Window(NamedTuple):
-    """Pixels of the window, in whole vectors: behind the last all is zero, and adds nothing."""
+    """Pixels of the window, padded to whole vectors with zeros, which add nothing to sums."""
 
     pixels: np.ndarray  # (m, 2) int64
     half: int
@@ -27,7 +27,7 @@ class Window(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Scratch, and the state of the disk in work."""
+    """Work arrays, and the state of the disk that is fitted."""
 
     plane: np.ndarray  # (Qx, Qy) float32: the pattern
     counts: np.ndarray
@@ -56,7 +56,7 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     fit = Fit(*(np.zeros(shape, np.float32) for shape in shapes), np.zeros((8, 8)), np.zeros((3, 8)))
     rows = np.ascontiguousarray(table, np.float32)
     if n:
-        _held, frames = raw(patterns)
+        _owner, frames = by_address(patterns)
         _fit_all(frames, start, count, rows, window, parameters, iterations, spacing, fit, out, ok)
     return PoissonFit(*out, ok)
 
@@ -66,7 +66,7 @@ def _fit_all(frames, start, count, table, window, parameters, iterations, spacin
     for i in range(count.size):
         found = min(count[i], out.shape[2])
         if found:
-            take(frames, i, fit.plane, fit.plane.shape[1])
+            read_pattern(frames, i, fit.plane, fit.plane.shape[1])
         for k in range(found):
             at = out[:, i, k]
             x, y = start[0, i, k], start[1, i, k]
@@ -91,14 +91,14 @@ def _holds(x, y, half, nx, ny):
 
 @_jit
 def _fit(startx, starty, table, window, n, iterations, fit, out):
-    """Fill `out` (x, y, a, b, xx, xy, yy) where it succeeds; say whether it did."""
+    """Fit one disk, write (x, y, a, b, xx, xy, yy) to `out` if it succeeds, and return whether it did."""
     nx, ny = fit.plane.shape
     half, state, solution = window.half, fit.state, fit.solution
     cx, cy = np.floor(startx + 0.5), np.floor(starty + 0.5)
     if not _holds(cx, cy, half, nx, ny):
         return False
     _take_window(int(cx), int(cy), window, fit)
-    _begin(window, fit)
+    _start(window, fit)
     x, y, dx, dy = startx, starty, 0.0, 0.0
     for step_number in range(iterations):
         tx, ty = np.floor(x + 0.5), np.floor(y + 0.5)
@@ -106,9 +106,9 @@ def _fit(startx, starty, table, window, n, iterations, fit, out):
             cx, cy = tx, ty
             _take_window(int(cx), int(cy), window, fit)
         _move_template(x - cx, y - cy, table, fit)
-        _six(window, fit)
+        _sums_of_six(window, fit)
         if n == 8:
-            _inside(window, fit)
+            _sums_of_slopes(window, fit)
         wanted = 3 if step_number == iterations - 1 else 1
         if not (_solve(fit.fisher, solution, n, wanted) and np.isfinite(solution[0, 3])):  # the second: a NaN among the counts
             return False
@@ -122,7 +122,7 @@ def _fit(startx, starty, table, window, n, iterations, fit, out):
         if not (abs(x - startx) <= FARTHEST and abs(y - starty) <= FARTHEST):
             return False
     xx, xy, yy = solution[1, 0], solution[1, 1], solution[2, 1]
-    if not (xx < FARTHEST**2 and yy < FARTHEST**2 and dx * dx <= max(xx, SETTLED**2) and dy * dy <= max(yy, SETTLED**2)):
+    if not (xx < FARTHEST**2 and yy < FARTHEST**2 and dx * dx <= max(xx, SHORT_STEP**2) and dy * dy <= max(yy, SHORT_STEP**2)):
         return False
     out[0], out[1], out[2], out[3], out[4], out[5], out[6] = x, y, state[2], state[3], xx, xy, yy
     return True
@@ -130,7 +130,7 @@ def _fit(startx, starty, table, window, n, iterations, fit, out):
 
 @_jit
 def _take_window(cx, cy, window, fit):
-    """Counts of the window about (cx, cy), and 1 where the detector counts."""
+    """Read the counts of the window about (cx, cy), and 1 where the detector counts."""
     pixels, counts, weight, masked = window.pixels, fit.counts, fit.weight, window.valid.size > 1
     for i in range(len(pixels)):
         px, py = cx + pixels[i, 0], cy + pixels[i, 1]
@@ -140,8 +140,8 @@ def _take_window(cx, cy, window, fit):
 
 
 @_jit
-def _begin(window, fit):
-    """Amplitude and background from the means inside the disk and around it."""
+def _start(window, fit):
+    """Set amplitude and background from the means inside the disk and around it."""
     counts, weight, inside, around, state = fit.counts, fit.weight, window.inner, window.ring, fit.state
     inner = inner_size = outer = outer_size = np.float32(0)
     for i in range(counts.size):
@@ -157,7 +157,7 @@ def _begin(window, fit):
 
 @_jit
 def _move_template(fx, fy, table, fit):
-    """Template and slopes of a disk (fx, fy) px from the window's middle: the nearest phase, moved to first order."""
+    """Set template and slopes of a disk (fx, fy) px from the window's middle: the nearest phase of the table, moved to first order."""
     phases = table.shape[0] - 1
     p = min(max(int(np.floor((fx + 0.5) * phases + 0.5)), 0), phases)
     q = min(max(int(np.floor((fy + 0.5) * phases + 0.5)), 0), phases)
@@ -173,8 +173,11 @@ def _move_template(fx, fy, table, fit):
 
 
 @_jit
-def _six(window, fit):
-    """Rows of x, y, a, b, bx, by: the lower triangle of Σ ∇λ ∇λᵀ / λ, and Σ (I - λ) ∇λ / λ. One loop that writes no array vectorises."""
+def _sums_of_six(window, fit):
+    """Sum the rows of x, y, a, b, bx, by: the lower triangle of Σ ∇λ ∇λᵀ / λ, and Σ (I - λ) ∇λ / λ.
+
+    It is one loop that writes to no array, because only such a loop vectorises.
+    """
     counts, weight, us, vs = fit.counts, fit.weight, window.u, window.v
     d0, d1, d2 = fit.disk[0], fit.disk[1], fit.disk[2]
     a, b, bx, by, cx, cy = fit.state[2], fit.state[3], fit.state[4], fit.state[5], fit.state[6], fit.state[7]
@@ -227,8 +230,8 @@ def _six(window, fit):
 
 
 @_jit
-def _inside(window, fit):
-    """The rows of cx and cy, whose derivatives are u D and v D."""
+def _sums_of_slopes(window, fit):
+    """Sum the rows of cx and cy, whose derivatives are u D and v D."""
     counts, weight, us, vs = fit.counts, fit.weight, window.u, window.v
     d0, d1, d2 = fit.disk[0], fit.disk[1], fit.disk[2]
     a, b, bx, by, cx, cy = fit.state[2], fit.state[3], fit.state[4], fit.state[5], fit.state[6], fit.state[7]
@@ -268,7 +271,10 @@ def _inside(window, fit):
 
 @_jit
 def _solve(a, x, n, columns):
-    """Cholesky in place; x[0] the gradient becomes the step, x[1] and x[2], if wanted, the first two columns of the inverse."""
+    """Solve by Cholesky's method in place, and return whether `a` has an inverse.
+
+    x[0] is the gradient and becomes the step. With `columns` = 3, x[1] and x[2] become the first two columns of the inverse.
+    """
     for i in range(n):
         diagonal = a[i, i]
         for j in range(i + 1):

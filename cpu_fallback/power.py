@@ -1,4 +1,4 @@
-"""Product of spectra and m |m|^(n-1), float32, without calls or branches inside the loops."""
+"""Products of spectra and m |m|^(n-1), in float32. Loops have no calls and no branches, so that they vectorise."""
 
 import numpy as np
 from numba import njit, types
@@ -9,7 +9,7 @@ TINY = np.float32(1e-30)  # |m|² below it counts as zero
 
 @intrinsic
 def _bits(typing_context, value):
-    """The 32 bits of a float as an integer."""
+    """Return the 32 bits of a float as an integer."""
 
     def emit(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_value_type(types.int32))
@@ -19,7 +19,7 @@ def _bits(typing_context, value):
 
 @intrinsic
 def _float(typing_context, value):
-    """The float whose bits these are."""
+    """Return the float with these bits."""
 
     def emit(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_value_type(types.float32))

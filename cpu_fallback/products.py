@@ -1,9 +1,10 @@
-"""What numba's vectoriser does not find by itself: reductions of 8- and 16-bit counts in the width of the machine.
+"""Sums, maxima and products of 8- and 16-bit counts in the full width of vector registers, which numba does not find by itself.
 
-Counts are worked through in *lines* of LANES pixels. They become signed 16-bit integers there, unsigned ones of 16 bits by taking
-2**15 off, and their products with 16-bit weights are added up in 32 bits: on x86 that is one vpdpwssd or vpmaddwd a line and weight.
+Counts are read in *lines* of LANES pixels and become signed 16-bit integers. From unsigned ones of 16 bits 2**15 is subtracted. Their
+products with 16-bit weights are added in 32 bits. On x86 that is one vpdpwssd or vpmaddwd for each line and weight.
 
-All is plain LLVM, which every processor has. Frames, weights and results are given by their addresses; nothing has to be aligned.
+The code is plain LLVM, so that it runs on every processor. Frames, weights and results are given by their addresses and need not
+be aligned.
 """
 
 from llvmlite import binding, ir
@@ -14,14 +15,15 @@ from numba.extending import intrinsic
 LANES = 32 if binding.get_host_cpu_features().get("avx512bw") else 16  # pixels of a line: 16-bit integers of a register
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 HALF = LANES // 2
-# Places of a line's pixels in the two vectors of a sum: what interleaving two lines 128 bits at a time gives (vpunpcklwd, vpunpckhwd).
+# Numbers of a line's pixels in the two vectors of a sum. This order comes from interleaving two lines 128 bits at a time (vpunpcklwd,
+# vpunpckhwd).
 HALVES = [[8 * part + 4 * half + i for part in range(LANES // 8) for i in range(4)] for half in range(2)]
 INTO_SECOND_LEVEL_CACHE = 0, 2, 1
 
 
 @intrinsic
 def reduce_lines(typing, frames, at, lines, ahead, weights, ones, total, top, sums):
-    """One run of lines of a few frames: sum and maximum of every pixel, and products of every frame with three weights.
+    """Add one run of lines of a few frames to the sum and maximum of every pixel, and multiply every frame with three weights.
 
     Parameters
     ----------
@@ -31,10 +33,10 @@ def reduce_lines(typing, frames, at, lines, ahead, weights, ones, total, top, su
         Where the run begins in each frame.
     lines : int
     ahead : int
-        Distance in bytes to what will be wanted next, to be fetched into the cache.
+        Distance in bytes to the data that are needed next. They are fetched into the cache.
     weights : (lines, 3, LANES) int16
     ones : (LANES,) int16
-        Ones, which the compiler must not know.
+        Ones. They come from memory, because the compiler would replace products with a known 1.
     total : (lines, 2, LANES / 2) int32
         Added to; pixels in the order of `HALVES`.
     top : (lines, LANES) int16
@@ -47,19 +49,19 @@ def reduce_lines(typing, frames, at, lines, ahead, weights, ones, total, top, su
         _, bases, lines, ahead, weights, ones, total, top, sums = args
         bases, counts = cgutils.unpack_tuple(builder, bases), _Counts(builder, frames.dtype)
         products = [[_zeros(builder) for _ in range(3)] for _ in bases]
-        one = _wide(builder, _load(builder, ones, I16))
+        one = _as_int32(builder, _load(builder, ones, I16))
         with cgutils.for_range(builder, lines, intp=I64) as (i, _):
-            at = [_behind(builder, base, i, counts.line_bytes) for base in bases]
+            at = [_item_address(builder, base, i, counts.line_bytes) for base in bases]
             for address in at:
                 _prefetch(builder, builder.add(address, ahead))
             values = [counts.load(address) for address in at]
-            _raise(builder, _behind(builder, top, i, 2 * LANES), values)
-            _add_pixels(builder, _behind(builder, total, i, 4 * LANES), values, one)
-            here = _behind(builder, weights, i, 3 * 2 * LANES)
-            loaded = [_wide(builder, _load(builder, _behind(builder, here, _int(j), 2 * LANES), I16)) for j in range(3)]
+            _update_maximum(builder, _item_address(builder, top, i, 2 * LANES), values)
+            _add_pixels(builder, _item_address(builder, total, i, 4 * LANES), values, one)
+            here = _item_address(builder, weights, i, 3 * 2 * LANES)
+            loaded = [_as_int32(builder, _load(builder, _item_address(builder, here, _int(j), 2 * LANES), I16)) for j in range(3)]
             for value, row in zip(values, products):
                 for weight, product in zip(loaded, row):
-                    _accumulate(builder, product, _wide(builder, value), weight)
+                    _accumulate(builder, product, _as_int32(builder, value), weight)
         _store_sums(builder, sums, [product for row in products for product in row])
         return context.get_dummy_value()
 
@@ -68,7 +70,7 @@ def reduce_lines(typing, frames, at, lines, ahead, weights, ones, total, top, su
 
 @intrinsic
 def masked_lines(typing, frames, at, chosen, lines, weights, sums):
-    """Products of a few frames with weights that are zero outside some lines.
+    """Multiply a few frames with weights that are zero outside some lines.
 
     Parameters
     ----------
@@ -87,10 +89,10 @@ def masked_lines(typing, frames, at, chosen, lines, weights, sums):
         bases, weights = cgutils.unpack_tuple(builder, bases), cgutils.unpack_tuple(builder, weights)
         counts, products = _Counts(builder, frames.dtype), [[_zeros(builder) for _ in weights] for _ in bases]
         with cgutils.for_range(builder, lines, intp=I64) as (i, _):
-            line = builder.load(builder.inttoptr(_behind(builder, chosen, i, 8), I64.as_pointer()))
-            loaded = [_wide(builder, _load(builder, _behind(builder, weight, i, 2 * LANES), I16)) for weight in weights]
+            line = builder.load(builder.inttoptr(_item_address(builder, chosen, i, 8), I64.as_pointer()))
+            loaded = [_as_int32(builder, _load(builder, _item_address(builder, weight, i, 2 * LANES), I16)) for weight in weights]
             for base, row in zip(bases, products):
-                value = _wide(builder, counts.load(_behind(builder, base, line, counts.line_bytes)))
+                value = _as_int32(builder, counts.load(_item_address(builder, base, line, counts.line_bytes)))
                 for weight, product in zip(loaded, row):
                     _accumulate(builder, product, value, weight)
         _store_sums(builder, sums, [product for row in products for product in row])
@@ -100,7 +102,7 @@ def masked_lines(typing, frames, at, chosen, lines, weights, sums):
 
 
 class _Counts:
-    """How lines of a dtype are loaded, as signed 16-bit integers."""
+    """Loads lines of a dtype as signed 16-bit integers."""
 
     def __init__(self, builder, dtype):
         self.builder, self.dtype = builder, dtype
@@ -116,8 +118,8 @@ class _Counts:
 # ---------------------------------------------------------------- steps
 
 
-def _raise(builder, address, values):
-    """Maximum of pixels."""
+def _update_maximum(builder, address, values):
+    """Update the maximum of pixels."""
     top = _load(builder, address, I16)
     for value in values:
         top = builder.select(builder.icmp_signed(">", value, top), value, top)
@@ -125,15 +127,15 @@ def _raise(builder, address, values):
 
 
 def _add_pixels(builder, address, values, one):
-    """Sum of pixels: two lines interleaved, times ones, are their sum in 32 bits."""
+    """Add to the sum of pixels. Two lines, interleaved and multiplied with ones, give their sum in 32 bits."""
     nothing = ir.Constant(_vector(I16, LANES), [0] * LANES)
     pairs = [(values[f], values[f + 1] if f + 1 < len(values) else nothing) for f in range(0, len(values), 2)]
     for half, pixels in enumerate(HALVES):
         interleaved = [lane for pixel in pixels for lane in (pixel, LANES + pixel)]
-        there = _behind(builder, address, _int(half), 4 * HALF)
+        there = _item_address(builder, address, _int(half), 4 * HALF)
         total = _load(builder, there, I32, HALF)
         for a, b in pairs:
-            total = builder.add(total, _dot(builder, _wide(builder, _shuffle(builder, a, b, interleaved)), one))
+            total = builder.add(total, _dot(builder, _as_int32(builder, _shuffle(builder, a, b, interleaved)), one))
         _store(builder, total, there)
 
 
@@ -142,13 +144,13 @@ def _accumulate(builder, product, value, weight):
 
 
 def _store_sums(builder, address, products):
-    """Sums over the lanes of products, one behind the other."""
+    """Store the sums over the lanes of products, one after the other."""
     for number, product in enumerate(products):
         total = builder.sext(builder.load(product), _vector(I64, HALF))
         while total.type.count > 1:
             half = total.type.count // 2
             total = builder.add(*(_shuffle(builder, total, total, range(first, first + half)) for first in (0, half)))
-        to = builder.inttoptr(_behind(builder, address, _int(number), 8), I64.as_pointer())
+        to = builder.inttoptr(_item_address(builder, address, _int(number), 8), I64.as_pointer())
         builder.store(builder.extract_element(total, ir.Constant(I32, 0)), to)
 
 
@@ -169,8 +171,8 @@ def _int(value):
     return ir.Constant(I64, value)
 
 
-def _behind(builder, address, count, size):
-    """Address of the item with number `count` behind another, of `size` bytes each."""
+def _item_address(builder, address, count, size):
+    """Return the address of item number `count` of an array at `address`, with `size` bytes each."""
     return builder.add(address, builder.mul(count, _int(size)))
 
 
@@ -186,7 +188,7 @@ def _zeros(builder):
     return cgutils.alloca_once_value(builder, ir.Constant(_vector(I32, HALF), [0] * HALF))
 
 
-def _wide(builder, a):
+def _as_int32(builder, a):
     return builder.sext(a, _vector(I32, a.type.count))
 
 
@@ -196,6 +198,6 @@ def _shuffle(builder, a, b, lanes):
 
 
 def _dot(builder, a, b):
-    """Products of neighbours, added: HALF sums; the form that LLVM knows for vpmaddwd."""
+    """Return HALF sums of the products of two neighbours, in the form that LLVM compiles to vpmaddwd."""
     product = builder.mul(a, b)
     return builder.add(*(_shuffle(builder, product, product, range(first, LANES, 2)) for first in (0, 1)))

@@ -1,8 +1,9 @@
-"""Sub-pixel positions of maxima on the map itself, and their standard errors; float32.
+"""CPU twins of `refine_disks` and `peak_errors`: positions of maxima to a fraction of a pixel, and their standard errors, in float32.
 
-Trigonometric interpolation is separable: its exact value at a point is d(x) · C · d(y) with C the map and d the periodic sinc,
-tabulated at 1/64 px with three derivatives. One look at the map gives all derivatives to third order at the table's nearest point:
-the maximum of that cubic, and the Hessian there, are those of the map, to 2e-5 px, where they lie within a twentieth of a pixel.
+Trigonometric interpolation is separable. Its exact value at a point is d(x) · C · d(y), with C the map and d the periodic sinc.
+d is tabulated at 1/64 px with three derivatives. One pass over the map gives all derivatives to third order at the table's point
+nearest to a position. They make a cubic. If its maximum lies within a twentieth of a pixel of that point, it is the maximum of the
+map to 2e-5 px, and the Hessian there is that of the map.
 """
 
 from typing import NamedTuple
@@ -17,16 +18,16 @@ from numba import njit
 from gpu4d.bragg.refine import CLIMB, REACH, sinc_table
 
 PHASES = 64  # table entries per pixel
-NEAR = 0.05  # px from its centre to which a cubic is trusted
-LOOKS = 3  # at the map, while the maximum lies farther
-STEPS = 3  # of Newton, on the cubic
+CUBIC_REACH = 0.05  # px: a cubic is used no farther from the point of its derivatives
+MOST_EXPANSIONS = 3  # passes over the map for one maximum, where each ends farther away than that
+NEWTON_STEPS = 3  # on each cubic
 MODES = {None: 0, "parabola": 1, "correlation": 2, "upsample": 3}
-WHOLE, PARABOLA, SUMMIT, WINDOW = range(4)
+WHOLE_PIXEL, PARABOLA, EXACT, WINDOW = range(4)
 
 _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
 
 
-class Sincs(NamedTuple):
+class SincTables(NamedTuple):
     """Weights of a map's samples for points between them."""
 
     x: np.ndarray  # (4, PHASES, 2 nx) of `sinc_table`
@@ -43,98 +44,98 @@ class Moments(NamedTuple):
     hy: int
 
 
-class Desk(NamedTuple):
-    """Scratch of one thread."""
+class RefineScratch(NamedTuple):
+    """Work arrays of one thread."""
 
-    sums: np.ndarray  # (4, stride): the map along one line
+    sums: np.ndarray  # (4, stride): the map, summed over its rows with four weights
     weights: np.ndarray  # (4, nx)
     patch: np.ndarray  # (2 hx + 1, width): counts about a disk
-    jet: np.ndarray  # (4, 4): derivatives of the map
+    derivatives: np.ndarray  # (4, 4): derivatives of the map
     hessian: np.ndarray  # (3,): xx, xy, yy at the last maximum
     moments: np.ndarray  # (4,): of the counts about the last pixel
 
 
-def sincs(nx: int, ny: int, mode: str | None, upsample: int) -> Sincs:
+def sinc_tables(nx: int, ny: int, mode: str | None, upsample: int) -> SincTables:
     fine = upsample if mode == "upsample" else 1
-    return Sincs(sinc_table(nx, PHASES, 4), sinc_table(ny, PHASES, 4), sinc_table(nx, fine, 1), sinc_table(ny, fine, 1))
+    return SincTables(sinc_table(nx, PHASES, 4), sinc_table(ny, PHASES, 4), sinc_table(nx, fine, 1), sinc_table(ny, fine, 1))
 
 
 def moments_of(box: np.ndarray) -> Moments:
-    """From a box (4, 2 hx + 1, 2 hy + 1) about the centre."""
+    """Make moments from a box (4, 2 hx + 1, 2 hy + 1) about the centre."""
     _, rows, columns = box.shape
     weights = zeros(4, rows, -(-columns // LANES) * LANES)
     weights[:, :, :columns] = box
     return Moments(weights, rows // 2, columns // 2)
 
 
-def desk(nx: int, ny: int, moments: Moments) -> Desk:
-    room = ((4, padded(ny)), (4, nx), moments.weights.shape[1:], (4, 4), (3,), (4,))
-    return Desk(*(zeros(*shape) for shape in room))
+def refine_scratch(nx: int, ny: int, moments: Moments) -> RefineScratch:
+    shapes = ((4, padded(ny)), (4, nx), moments.weights.shape[1:], (4, 4), (3,), (4,))
+    return RefineScratch(*(zeros(*shape) for shape in shapes))
 
 
-def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
+def refine_disks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
     n, nx, ny = maps.shape
     table = np.full((n, 5, px.shape[1]), np.nan)
-    tables = sincs(nx, ny, mode, upsample)
-    at = desk(nx, ny, moments_of(np.zeros((4, 1, 1))))
+    tables = sinc_tables(nx, ny, mode, upsample)
+    scratch = refine_scratch(nx, ny, moments_of(np.zeros((4, 1, 1))))
     plane = zeros(nx, padded(ny))
     for i in range(n):
         plane[:, :ny] = maps[i]
         found = min(int(count[i]), px.shape[1])
         table[i, 0, :found], table[i, 1, :found] = px[i, :found], py[i, :found]
-        _refine_all(plane, ny, found, MODES[mode], climb, tables, table[i], at)
+        _refine_all(plane, ny, found, MODES[mode], climb, tables, table[i], scratch)
     return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
 
 
 def peak_errors(counts, cross, box, x, y, count, /, grid=False):
     n, nx, ny = cross.shape
     table = np.full((n, 5, x.shape[1]), np.nan)
-    moments, tables = moments_of(np.asarray(box)), sincs(nx, ny, "correlation", 1)
-    at = desk(nx, ny, moments)
+    moments, tables = moments_of(np.asarray(box)), sinc_tables(nx, ny, "correlation", 1)
+    scratch = refine_scratch(nx, ny, moments)
     planes = zeros(2, nx, padded(ny))
     for i in range(n):
         planes[0, :, :ny], planes[1, :, :ny] = np.where(counts[i] > 0, counts[i], 0), cross[i]
         table[i, 0], table[i, 1] = x[i], y[i]
-        _errors_all(planes[0], planes[1], ny, min(int(count[i]), x.shape[1]), grid, moments, tables, table[i], at)
+        _errors_all(planes[0], planes[1], ny, min(int(count[i]), x.shape[1]), grid, moments, tables, table[i], scratch)
     return table[:, 3].copy(), table[:, 4].copy()
 
 
 @_jit
-def _refine_all(plane, ny, found, mode, climb, tables, row, desk):
+def _refine_all(plane, ny, found, mode, climb, tables, row, scratch):
     for k in range(found):
-        refine(plane, ny, int(row[0, k]), int(row[1, k]), mode, climb, tables, row, k, desk)
+        refine(plane, ny, int(row[0, k]), int(row[1, k]), mode, climb, tables, row, k, scratch)
 
 
 @_jit
-def _errors_all(counts, cross, ny, found, grid, moments, tables, row, desk):
+def _errors_all(counts, cross, ny, found, grid, moments, tables, row, scratch):
     for k in range(found):
-        curvature(cross, ny, row[0, k], row[1, k], tables, desk)
-        errors(counts, ny, moments, grid, row, k, desk)
+        curvature(cross, ny, row[0, k], row[1, k], tables, scratch)
+        errors(counts, ny, moments, grid, row, k, scratch)
 
 
 @_jit
-def refine(c, ny, px, py, mode, climb, tables, row, k, desk):
-    """Position and height of the maximum at or near pixel (px, py) into column k of `row`; its Hessian on the desk for SUMMIT."""
+def refine(c, ny, px, py, mode, climb, tables, row, k, scratch):
+    """Write position and height of the maximum at or near pixel (px, py) to column k of `row`; for EXACT its Hessian to `scratch`."""
     nx = c.shape[0]
-    if mode == WHOLE:
+    if mode == WHOLE_PIXEL:
         row[0, k], row[1, k], row[2, k] = px, py, c[px % nx, py % ny]
         return
     if climb:
-        px, py = _uphill(c, ny, px, py)
+        px, py = _climb(c, ny, px, py)
     x, y, height = _parabola(c, ny, px, py)
-    if mode == SUMMIT:
+    if mode == EXACT:
         sx, sy = x, y
-        x, y, height = _summit(c, ny, x, y, tables, desk)
+        x, y, height = _exact_maximum(c, ny, x, y, tables, scratch)
         if abs(x - px) > REACH or abs(y - py) > REACH:
             x, y = sx, sy
-            height = curvature(c, ny, x, y, tables, desk)
+            height = curvature(c, ny, x, y, tables, scratch)
     elif mode == WINDOW:
-        x, y, height = _window(c, ny, x, y, tables, desk)
+        x, y, height = _window(c, ny, x, y, tables, scratch)
     row[0, k], row[1, k], row[2, k] = x, y, height
 
 
 @_jit
-def _uphill(c, ny, px, py):
+def _climb(c, ny, px, py):
     nx = c.shape[0]
     for _ in range(CLIMB):
         bi, bj, best = px, py, c[px % nx, py % ny]
@@ -164,7 +165,7 @@ def _parabola(c, ny, px, py):
 
 @_jit
 def _newton(gx, gy, hxx, hxy, hyy):
-    """The step to the maximum of a quadratic, at most half a pixel; none, and False, where it has none."""
+    """Return the step to the maximum of a quadratic, at most half a pixel along each axis, and whether it has a maximum."""
     det = hxx * hyy - hxy * hxy
     if not (det > 0 and hxx < 0):
         return 0.0, 0.0, False
@@ -172,49 +173,49 @@ def _newton(gx, gy, hxx, hxy, hyy):
 
 
 @_jit
-def _look(c, ny, x, y, tables, desk):
-    """Derivatives of the interpolation to third order at the table's point nearest to (x, y), and that point."""
+def _expand(c, ny, x, y, tables, scratch):
+    """Write the derivatives of the interpolation to third order, at the table's point nearest to (x, y), and return that point."""
     nx, stride = c.shape
     tx, ty = tables.x, tables.y
     qx, qy = int(np.floor(x * PHASES + 0.5)), int(np.floor(y * PHASES + 0.5))
     weights = tx[0, qx % PHASES, nx - (qx // PHASES) % nx :].ctypes.data
-    four_row_sums(c.ctypes.data, stride, nx, stride, weights, 2 * nx * PHASES, desk.sums.ctypes.data)
+    four_row_sums(c.ctypes.data, stride, nx, stride, weights, 2 * nx * PHASES, scratch.sums.ctypes.data)
     o = ny - (qy // PHASES) % ny
     for b in range(4):
         along = ty[b, qy % PHASES, o : o + ny]
         for a in range(4 - b):
-            line = desk.sums[a, :ny]
+            line = scratch.sums[a, :ny]
             total = np.float32(0)
             for j in range(ny):
                 total += line[j] * along[j]
-            desk.jet[a, b] = total
+            scratch.derivatives[a, b] = total
     return qx / PHASES, qy / PHASES
 
 
 @_jit
-def _cubic(jet, dx, dy):
-    """Value, gradient and Hessian (dx, dy) from where the derivatives were taken."""
-    hxx = jet[2, 0] + dx * jet[3, 0] + dy * jet[2, 1]
-    hxy = jet[1, 1] + dx * jet[2, 1] + dy * jet[1, 2]
-    hyy = jet[0, 2] + dx * jet[1, 2] + dy * jet[0, 3]
-    # by halves of the step: the gradient of a cubic is the mean of its Hessian along the way
-    mxx, mxy, myy = 0.5 * (hxx + jet[2, 0]), 0.5 * (hxy + jet[1, 1]), 0.5 * (hyy + jet[0, 2])
-    gx, gy = jet[1, 0] + dx * mxx + dy * mxy, jet[0, 1] + dx * mxy + dy * myy
-    third = dx * dx * dx * jet[3, 0] + 3 * dx * dx * dy * jet[2, 1] + 3 * dx * dy * dy * jet[1, 2] + dy * dy * dy * jet[0, 3]
-    second = dx * dx * jet[2, 0] + 2 * dx * dy * jet[1, 1] + dy * dy * jet[0, 2]
-    return jet[0, 0] + dx * jet[1, 0] + dy * jet[0, 1] + second / 2 + third / 6, gx, gy, hxx, hxy, hyy
+def _cubic(d, dx, dy):
+    """Return value, gradient and Hessian of the cubic with derivatives d (4, 4), at (dx, dy) from the point of the derivatives."""
+    hxx = d[2, 0] + dx * d[3, 0] + dy * d[2, 1]
+    hxy = d[1, 1] + dx * d[2, 1] + dy * d[1, 2]
+    hyy = d[0, 2] + dx * d[1, 2] + dy * d[0, 3]
+    # The gradient changes by the step times the mean Hessian along it, which for a cubic is the mean of both ends.
+    mxx, mxy, myy = 0.5 * (hxx + d[2, 0]), 0.5 * (hxy + d[1, 1]), 0.5 * (hyy + d[0, 2])
+    gx, gy = d[1, 0] + dx * mxx + dy * mxy, d[0, 1] + dx * mxy + dy * myy
+    third = dx * dx * dx * d[3, 0] + 3 * dx * dx * dy * d[2, 1] + 3 * dx * dy * dy * d[1, 2] + dy * dy * dy * d[0, 3]
+    second = dx * dx * d[2, 0] + 2 * dx * dy * d[1, 1] + dy * dy * d[0, 2]
+    return d[0, 0] + dx * d[1, 0] + dy * d[0, 1] + second / 2 + third / 6, gx, gy, hxx, hxy, hyy
 
 
 @_jit
-def _summit(c, ny, x, y, tables, desk):
-    """The maximum near (x, y) and its height; (x, y) where the map bends upwards there."""
+def _exact_maximum(c, ny, x, y, tables, scratch):
+    """Return the maximum near (x, y) and its height; (x, y) itself where the map has no maximum near it."""
     height = 0.0
-    for _ in range(LOOKS):
-        cx, cy = _look(c, ny, x, y, tables, desk)
+    for _ in range(MOST_EXPANSIONS):
+        cx, cy = _expand(c, ny, x, y, tables, scratch)
         dx = dy = 0.0
         ok = True
-        for _ in range(STEPS):
-            _, gx, gy, hxx, hxy, hyy = _cubic(desk.jet, dx, dy)
+        for _ in range(NEWTON_STEPS):
+            _, gx, gy, hxx, hxy, hyy = _cubic(scratch.derivatives, dx, dy)
             sx, sy, ok = _newton(gx, gy, hxx, hxy, hyy)
             if not ok:
                 break
@@ -222,28 +223,28 @@ def _summit(c, ny, x, y, tables, desk):
         if not ok and dx == 0.0 and dy == 0.0:
             dx, dy = x - cx, y - cy
         x, y = cx + dx, cy + dy
-        height = _bent(desk, dx, dy)
-        if abs(dx) < NEAR and abs(dy) < NEAR:
+        height = _store_hessian(scratch, dx, dy)
+        if abs(dx) < CUBIC_REACH and abs(dy) < CUBIC_REACH:
             break
     return x, y, height
 
 
 @_jit
-def curvature(c, ny, x, y, tables, desk):
-    """The Hessian of the interpolation at (x, y) onto the desk; the height there."""
-    cx, cy = _look(c, ny, x, y, tables, desk)
-    return _bent(desk, x - cx, y - cy)
+def curvature(c, ny, x, y, tables, scratch):
+    """Write the Hessian of the interpolation at (x, y) to `scratch`, and return the height there."""
+    cx, cy = _expand(c, ny, x, y, tables, scratch)
+    return _store_hessian(scratch, x - cx, y - cy)
 
 
 @_jit
-def _bent(desk, dx, dy):
-    value, _, _, desk.hessian[0], desk.hessian[1], desk.hessian[2] = _cubic(desk.jet, dx, dy)
+def _store_hessian(scratch, dx, dy):
+    value, _, _, scratch.hessian[0], scratch.hessian[1], scratch.hessian[2] = _cubic(scratch.derivatives, dx, dy)
     return value
 
 
 @_jit
-def _window(c, ny, x, y, tables, desk):
-    """Samples at 1/upsample px within ±0.75 px about the start, the largest, a parabola through its neighbours."""
+def _window(c, ny, x, y, tables, scratch):
+    """Return the maximum of a parabola through the neighbours of the largest sample, of samples every 1/upsample px within ±0.75 px."""
     nx, stride = c.shape
     fx, fy = tables.fine_x[0], tables.fine_y[0]
     upsample = fx.shape[0]
@@ -255,15 +256,15 @@ def _window(c, ny, x, y, tables, desk):
         for o in range(4):
             q = cx - half + first + o
             start = nx - (q // upsample) % nx
-            weights, samples = desk.weights[o], fx[q % upsample, start : start + nx]
+            weights, samples = scratch.weights[o], fx[q % upsample, start : start + nx]
             for i in range(nx):
                 weights[i] = samples[i]
-        four_row_sums(c.ctypes.data, stride, nx, stride, desk.weights.ctypes.data, nx, desk.sums.ctypes.data)
+        four_row_sums(c.ctypes.data, stride, nx, stride, scratch.weights.ctypes.data, nx, scratch.sums.ctypes.data)
         for o in range(min(4, side - first)):
             for b in range(side):
                 q = cy - half + b
                 start = ny - (q // upsample) % ny
-                along, line = fy[q % upsample, start : start + ny], desk.sums[o, :ny]
+                along, line = fy[q % upsample, start : start + ny], scratch.sums[o, :ny]
                 total = np.float32(0)
                 for j in range(ny):
                     total += line[j] * along[j]
@@ -278,32 +279,32 @@ def _window(c, ny, x, y, tables, desk):
 
 
 @_jit
-def moment_sums(x, ny, px, py, moments, desk):
-    """Σ x(p + d) times K², Kx², Kx Ky, Ky² (d) about pixel p onto the desk; the detector wraps round."""
+def moment_sums(x, ny, px, py, moments, scratch):
+    """Write the sums over d of x(p + d) times K², Kx², Kx Ky, Ky² (d) to `scratch`. The detector is periodic."""
     nx, stride = x.shape
-    rows, width = desk.patch.shape
+    rows, width = scratch.patch.shape
     top, left, used = px - moments.hx, py - moments.hy, 2 * moments.hy + 1
-    weights, out = moments.weights.ctypes.data, desk.moments.ctypes.data
+    weights, out = moments.weights.ctypes.data, scratch.moments.ctypes.data
     if top >= 0 and top + rows <= nx and left >= 0 and left + used <= ny and left + width <= stride:
         window_sums(x[top, left:].ctypes.data, stride, rows, width, weights, out)
         return
     start = left % ny
     before = min(used, ny - start)
     for a in range(rows):
-        source, target = x[(top + a) % nx], desk.patch[a]
+        source, target = x[(top + a) % nx], scratch.patch[a]
         for b in range(before):
             target[b] = source[start + b]
         for b in range(before, used):
             target[b] = source[b - before]
-    window_sums(desk.patch.ctypes.data, width, rows, width, weights, out)
+    window_sums(scratch.patch.ctypes.data, width, rows, width, weights, out)
 
 
 @_jit
-def errors(x, ny, moments, grid, row, k, desk):
-    """Cov = H⁻¹ G H⁻¹: the Hessian on the desk and the Poisson noise of the map's gradient."""
-    moment_sums(x, ny, int(np.rint(row[0, k])), int(np.rint(row[1, k])), moments, desk)
-    gxx, gxy, gyy = np.float64(desk.moments[1]), np.float64(desk.moments[2]), np.float64(desk.moments[3])
-    hxx, hxy, hyy = np.float64(desk.hessian[0]), np.float64(desk.hessian[1]), np.float64(desk.hessian[2])
+def errors(x, ny, moments, grid, row, k, scratch):
+    """Write standard errors to rows 3 and 4: Cov = H⁻¹ G H⁻¹, with the Hessian of `scratch` and G the Poisson noise of the gradient."""
+    moment_sums(x, ny, int(np.rint(row[0, k])), int(np.rint(row[1, k])), moments, scratch)
+    gxx, gxy, gyy = np.float64(scratch.moments[1]), np.float64(scratch.moments[2]), np.float64(scratch.moments[3])
+    hxx, hxy, hyy = np.float64(scratch.hessian[0]), np.float64(scratch.hessian[1]), np.float64(scratch.hessian[2])
     row[3, k] = row[4, k] = np.nan
     det = hxx * hyy - hxy * hxy
     if not (det > 0 and hxx < 0):

@@ -1,4 +1,7 @@
-"""Two rows mixed into a buffer, the buffer mixed with itself one pixel further: each pixel is read once, none is copied before."""
+"""CPU twin of the shifted patterns.
+
+Two rows are interpolated into a buffer, then the buffer along itself. Each row is read twice, and no pattern is copied before.
+"""
 
 import numpy as np
 from numba import njit
@@ -10,7 +13,7 @@ def _shifted(patterns, whole, part, out):
     row = np.empty(ny + 1)  # row[0] is the pixel before row[1]
     for k in range(n):
         px, py = part[k]
-        split = whole[k, 1] % ny  # out[y] = row of y - whole, wrapped: two runs
+        split = whole[k, 1] % ny  # out[y] is row[y - whole], periodic: two runs
         for x in range(nx):
             near, far = patterns[k, (x - whole[k, 0]) % nx], patterns[k, (x - whole[k, 0] - 1) % nx]
             for y in range(ny):

@@ -1,20 +1,20 @@
-"""Side-band sums on the CPU: one row of scan frequencies at a time stays in cache while the pixels pass by.
+"""CPU twin of the single-side-band sums: all pixels for one row of scan frequencies, so that the sums of the row stay in the cache.
 
-Geometry in double precision, spectra as they come. A round disk has vectorised loops over the frequencies of a row; without
-aberrations its weights are real. A pupil array calls the wave point by point.
+Geometry is in double precision, spectra in their own. For a round disk the loops over the frequencies of a row vectorise. Without
+aberrations its weights are real. For a pupil array the wave is interpolated point by point.
 """
 
 import numpy as np
 from numba import njit
 
-from gpu4d.ptychography.ssb_sum import OverlapSums, check
+from gpu4d.ptychography.ssb_sum import SSBSum, check
 
 _fast = {"reassoc", "contract", "nsz", "arcp"}  # a NaN keeps its meaning
 
 
 @njit(nogil=True, cache=True, fastmath=_fast)
 def _columns_in_reach(row, columns, limit):
-    """How many leading columns are needed: behind them |K| stays above the limit."""
+    """Return how many leading columns are needed. After them |K| is above the limit."""
     last = 0
     for j in range(columns.shape[0]):
         x, y = row[0] + columns[j, 0], row[1] + columns[j, 1]
@@ -77,7 +77,7 @@ def _disk_exact(spectra, at, rows, columns, reach, overlap, weight):
 
 @njit(nogil=True, cache=True, fastmath=_fast)
 def _turned(t):
-    """cos πt and sin πt to 1e-11, without a branch: Taylor series of the half angle, doubled."""
+    """Return cos πt and sin πt to 1e-11, without a branch: Taylor series of the half angle, then the double angle."""
     x = np.pi * (0.5 * t - np.floor(0.5 * t + 0.5))
     q = x * x
     s = 1.0 + q * (
@@ -91,7 +91,7 @@ def _turned(t):
 
 @njit(nogil=True, cache=True, fastmath=_fast)
 def _polynomial(chi, x, y, first, last, inner, out):
-    """χ / π of a run of points: Horner in y inside Horner in x, all points at every step."""
+    """Write χ / π of a run of points: Horner in y inside Horner in x, with all points at every step."""
     degree = chi.shape[0] - 1
     out[first:last] = 0.0
     for i in range(degree, -1, -1):
@@ -155,7 +155,7 @@ def _disk_turned(spectra, at, rows, columns, reach, chi, exact, overlap, weight)
 
 @njit(nogil=True, cache=True, fastmath=_fast)
 def _wave(x, y, pupil, center, chi):
-    """Ψ₀ at one point, by bilinear interpolation."""
+    """Return Ψ₀ at one point, by bilinear interpolation."""
     u, v = x + center[0], y + center[1]
     i, j = int(np.floor(u)), int(np.floor(v))
     value = 0j
@@ -206,7 +206,7 @@ def _array(spectra, at, rows, columns, pupil, center, chi, exact, overlap, weigh
                     weight[0, i, j] += gamma.real * gamma.real + gamma.imag * gamma.imag
 
 
-def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
+def ssb_sum(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
     check(spectra, at, rows, columns, pupil, chi, mode)
     at, rows, columns = (np.ascontiguousarray(a, np.float64) for a in (at, rows, columns))
     single = spectra.dtype == np.complex64
@@ -223,11 +223,11 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     else:
         run = _disk_exact if mode == "exact" else _disk_weighted
         run(pairs, at, rows, columns, radius + 0.5, *out)
-    return OverlapSums(overlap, weight)
+    return SSBSum(overlap, weight)
 
 
 def _table(chi):
-    """The polynomial as a square table; of no size without aberrations."""
+    """Return the polynomial as a square table, of size 0 without aberrations."""
     degree = max((i + j for i, j, _ in chi), default=-1)
     table = np.zeros((degree + 1, degree + 1))
     for i, j, c in chi:

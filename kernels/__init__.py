@@ -1,6 +1,6 @@
-"""CUDA sources (`x.cu`, read as package data) and their launchers (`x.py`), one pair per operation.
+"""CUDA sources (`x.cu`, read as package data) and their launchers (`x.py`), named after operations.
 
-A launcher has the name and the signature of the definition it is the twin of.
+A launcher is a CUDA twin: it has the name and the signature of its definition.
 """
 
 from importlib.resources import files
@@ -10,5 +10,5 @@ if __name__ != "gpu4d.kernels":
 
 
 def source(name: str) -> str:
-    """Text of one CUDA source, for example ``source("masked_sums.cu")``."""
+    """Return the text of one CUDA source, for example ``source("masked_sums.cu")``."""
     return files(__package__).joinpath(*name.split("/")).read_text(encoding="utf-8")

@@ -1,20 +1,11 @@
-"""First moments by frame_reductions.cu, which reads 16 bytes at a time; the division is left to array arithmetic."""
+"""Divides the first moments, which frame_reductions.cu makes, with array arithmetic: it is little work."""
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
-from gpu4d.kernels.frame_reductions import frame_sums
+from gpu4d.kernels.first_moments import first_moments
 
-from gpu4d import arrays, device
-
-
-def first_moments(patterns, /, mask=None):
-    *batch, nx, ny = patterns.shape
-    none = device.empty((0, nx, ny), np.bool_)
-    sums = frame_sums(patterns.reshape(prod(batch), nx, ny), none, mask).sums
-    return sums[:, :3].reshape((*batch, 3))
+from gpu4d import arrays
 
 
 def center_of_mass(patterns, /, mask=None):

@@ -1,7 +1,8 @@
-// columns.cuh -- unpack, column transform, product with the template, m |m|^(n-1), inverse transform, pack: one visit
-// to registers. Task q owns columns q and N - q of the packed plane, which hold column q of both real rows of every
-// pair (a row's spectrum is Hermitian). Task 0 owns columns 0 and N/2: both are real before the column transform and
-// travel as one complex column C = X_0 + i X_{N/2}. So there are N/2 equal tasks and no column N/2 + 1.
+// columns.cuh -- unpack, column transform, product with the template, m |m|^(n-1), inverse transform, pack, all while
+// the values are in registers. Task q works on columns q and N - q of the packed plane, which hold column q of both
+// real rows of every pair (a row's spectrum is Hermitian). Task 0 works on columns 0 and N/2. Both are real before the
+// column transform and are transformed as one complex column C = X_0 + i X_{N/2}. So there are N/2 equal tasks and no
+// column N/2 + 1.
 #pragma once
 #include "fft.cuh"
 
@@ -11,11 +12,11 @@ struct Filter {
   float half_exponent;     // (n - 1) / 2
   float scale;             // 1 / N^2
 };
-// m |m|^(n-1) / N^2 with m = f t, and 0 for 0. |m|^2 would leave the range of floats for |m| beyond 1e19 or below
-// 1e-19: such m are brought nearer to 1 by a power of two.
+// m |m|^(n-1) / N^2 with m = f t, and 0 for m = 0. |m|^2 would leave the range of floats for |m| beyond 1e19 or below
+// 1e-19. Such m are brought nearer to 1 by a power of two.
 DEVICE float2 hybrid(float2 f, float2 t, const Filter& filter) {
   const float2 m = f * t;
-  if (filter.half_exponent == 0.0f) return m * filter.scale;  // n = 1: the whole grid takes this way
+  if (filter.half_exponent == 0.0f) return m * filter.scale;  // n = 1: all threads of the grid return here
   const float larger = fmaxf(fabsf(m.x), fabsf(m.y));
   const float shift = larger > 1e15f ? -64.0f : larger < 1e-15f ? 64.0f : 0.0f;
   const float2 near = m * (larger > 1e15f ? 5.421011e-20f : larger < 1e-15f ? 1.8446744e19f : 1.0f);
@@ -23,8 +24,8 @@ DEVICE float2 hybrid(float2 f, float2 t, const Filter& filter) {
   return m * (larger > 0.0f ? filter.scale * exp2f(filter.half_exponent * log) : 0.0f);
 }
 
-// Rows 2r and 2r+1 of column q from the packed row's values at q (z) and N - q (w), times 2: the template carries the
-// 1/2
+// Rows 2r and 2r+1 of column q from the packed row's values at q (z) and N - q (w), times 2. The template contains the
+// factor 1/2.
 DEVICE void unpack_rows(bool first, float2 z, float2 w, float2& even, float2& odd) {
   even = first ? make_float2(2.0f * z.x, 2.0f * w.x) : make_float2(z.x + w.x, z.y - w.y);
   odd = first ? make_float2(2.0f * z.y, 2.0f * w.y) : make_float2(z.y + w.y, w.x - z.x);
@@ -65,9 +66,9 @@ DEVICE void store_columns(const ColumnTask<N>& task, const float2* v, int t) {
     }
 }
 
-// Task 0: X_0[k] = (C[k] + conj C[-k]) / 2 and X_{N/2}[k] = (C[k] - conj C[-k]) / 2i are filtered and tangled again. k
-// and -k belong to different lanes, so it happens in the region, in a rolled loop: unrolled in registers it would
-// double the kernel's.
+// Task 0: X_0[k] = (C[k] + conj C[-k]) / 2 and X_{N/2}[k] = (C[k] - conj C[-k]) / 2i are filtered and combined again. k
+// and -k belong to different lanes, so this is done in the region, in a rolled loop. Unrolled in registers it would
+// need twice the registers of the kernel.
 template <int N>
 DEVICE float2 first_column_template(const ColumnTask<N>& task, int k, int t) {
   using S = Shape<N>;

@@ -1,4 +1,4 @@
-// common.cuh -- what every kernel file shares: short names, shared memory, complex arithmetic, sums over a block.
+// common.cuh -- short names, shared memory, complex arithmetic and sums over a block, for every kernel file.
 #pragma once
 
 #define DEVICE __device__ __forceinline__
@@ -12,14 +12,14 @@
   T* name = reinterpret_cast<T*>(name##_raw)
 #endif
 
-// Offsets into scan x detector arrays have 64 bits: a scan has more than 2^31 pixels before it has 4 GB.
+// Offsets into arrays of scan x detector have 64 bits, because a scan of less than 4 GB can have more than 2^31 pixels.
 typedef long long offset_t;
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// One instance of a kernel template per pixel type that detectors write; the launcher picks by dtype
+// One instance of a kernel template for each pixel type that detectors write. The launcher chooses by dtype
 // (kernels/pixels.py).
 #define FOR_EACH_PIXEL(INSTANCE) INSTANCE(u8, u8) INSTANCE(u16, u16) INSTANCE(u32, u32) INSTANCE(f32, float)
 
@@ -29,8 +29,8 @@ DEVICE T warp_sum(T v) {
   return v;
 }
 
-// Sum over a block of whole warps, in a fixed order; thread 0 has it. `part` holds one value a warp; barriers before
-// and behind make it usable again at once.
+// Sum over a block of whole warps, in a fixed order. Only thread 0 has the result. `part` holds one value of each warp.
+// It may be used again directly after the call, because there are barriers before and after the writes.
 template <class T>
 DEVICE T block_sum(T v, T* part) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
@@ -42,7 +42,7 @@ DEVICE T block_sum(T v, T* part) {
   return v;
 }
 
-// The same combination of a warp's values in every lane, bit for bit: both partners of a step combine the same two
+// Combine the values of a warp. Every lane gets the same bits, because both partners of a step combine the same two
 // numbers.
 template <class T, class Combine>
 DEVICE T warp_all(T v, Combine combine) {
@@ -50,7 +50,8 @@ DEVICE T warp_all(T v, Combine combine) {
   return v;
 }
 
-// ... and of a block's of `WARPS` whole warps; `part` holds one value a warp and is free again behind the last barrier.
+// Combine the values of a block of `WARPS` whole warps. Every thread gets the same bits. `part` holds one value of each
+// warp and may be used again after the call.
 template <int WARPS, class T, class Combine>
 DEVICE T block_all(T v, T* part, Combine combine) {
   v = warp_all(v, combine);
@@ -82,8 +83,9 @@ DEVICE void unrolled(Body body) {
   }
 }
 
-// The value again, as if the compiler had never seen it: what is computed from it (addresses, powers of a root) is
-// computed anew where it is used instead of being kept in registers across a whole kernel, where it would spill.
+// Return the value in a form that the compiler knows nothing about. What is computed from it (addresses, powers of a
+// root) is then computed where it is used. Otherwise the compiler keeps it in registers across a whole kernel, and
+// registers spill.
 #ifdef CUDA_ON_HOST
 DEVICE int fresh(int x) { return x; }
 DEVICE float fresh(float x) { return x; }

@@ -7,13 +7,13 @@
 //   starts         (n strips + 1)    where the electrons of a strip begin in the list;  offsets (n + 1): of a frame
 //   qx, qy, intensity  (m,)          the list, in the order of frames and pixels
 //
-// level_and_scale: one thread a pixel, in double, rounded once at the end. mark_electrons: one block of 256 threads for
-// a strip of four frames, a warp a word of each: level and scale are read once for four frames, and six loads are on
-// their way before the first pixel is looked at. A vote is the word, so no pixel is visited twice and only pixels over
-// the threshold look at their neighbours. add_strips: one block of 1024 threads runs over all counts, 8192 at a time,
-// each thread eight neighbours. write_electrons: one thread a word, a scan over the block gives each its place behind
-// the strip's own; a block a strip.
-// bytes: frames once, a sixteenth of them in bits (uint16) written and read, 8 an electron; 2 a pixel of level and
+// level_and_scale: one thread a pixel, in double, rounded once at the end. mark_electrons: one block of 256 threads
+// for a strip of four frames, and a warp for one word of each. Level and scale are read once for four frames, and six
+// loads are under way before the first value is used. A vote of the warp gives the word, so that each pixel is read
+// once. Only pixels over the threshold are compared with their neighbours. add_strips: one block of 1024 threads adds
+// all counts, 8192 at a time, each thread eight neighbours. write_electrons: one block a strip, one thread a word. A
+// scan over the block gives each thread its place after the start of the strip. bytes: frames once, a sixteenth of
+// them in bits (uint16) written and read, 8 an electron; 2 a pixel of level and
 // scale from L2; 12 a strip.
 // flops: 3 a pixel.   bound: memory.
 //
@@ -25,7 +25,7 @@ constexpr int WORDS = 256;  // of a strip
 
 DEVICE float minus_infinity() { return __uint_as_float(0xff800000u); }
 
-// Signal of a pixel in electrons; -infinity where there is none: outside, bad, not a number.
+// Signal of a pixel in electrons; -infinity where there is none: outside the frame, at a bad pixel, or for a NaN.
 template <class Pixel>
 DEVICE float signal(const Pixel* __restrict__ frame, const float* __restrict__ level, const float* __restrict__ scale,
                     int x, int y, int nx, int ny) {
@@ -41,7 +41,7 @@ DEVICE bool is_maximum(const Pixel* __restrict__ frame, const float* __restrict_
                        const float* __restrict__ scale, int i, int nx, int ny) {
   const float v = (float(frame[i]) - level[i]) * scale[i];
   const int x = i / ny, y = i - x * ny;
-#pragma unroll 1  // registers for more warps are worth more: few pixels come here
+#pragma unroll 1  // not unrolled, to save registers: few pixels come here
   for (int dy = -1; dy <= 1; dy++)
     for (int dx = -1; dx <= 1; dx++) {
       const float other = signal(frame, level, scale, x + dx, y + dy, nx, ny);
@@ -67,13 +67,13 @@ DEVICE void mark_electrons(const Pixel* __restrict__ frames, const float* __rest
     const bool there = i < pixels;
     Pixel value[FRAMES];
     UNROLL for (int f = 0; f < FRAMES; f++) value[f] = there && f < some ? here[offset_t(f) * pixels + i] : Pixel(0);
-    const float from = there ? level[i] : 0.0f, times = there ? scale[i] : 0.0f;  // no signal there: lower is above 0
+    const float from = there ? level[i] : 0.0f, times = there ? scale[i] : 0.0f;  // no signal outside: lower is above 0
     u32 over = 0;  // bit f: between the thresholds in frame f
     UNROLL for (int f = 0; f < FRAMES; f++) {
       const float v = (float(value[f]) - from) * times;
       over |= u32(v >= lower && v < upper) << f;
     }
-#pragma unroll 1  // one copy of the search among neighbours, which few pixels enter
+#pragma unroll 1  // not unrolled: few pixels reach the comparison with neighbours
     for (int f = 0; f < some; f++) {
       const bool electron = (over >> f & 1) && is_maximum(here + offset_t(f) * pixels, level, scale, i, nx, ny);
       const u32 vote = __ballot_sync(FULL_WARP, electron);
@@ -86,7 +86,7 @@ DEVICE void mark_electrons(const Pixel* __restrict__ frames, const float* __rest
   }
 }
 
-// Sum over the lanes of a warp up to one's own.
+// Sum over the lanes of a warp up to this one.
 DEVICE u32 sum_up_to(u32 v) {
   UNROLL for (int step = 1; step < 32; step *= 2) {
     const u32 before = __shfl_up_sync(FULL_WARP, v, step);
@@ -127,7 +127,8 @@ extern "C" __global__ void __launch_bounds__(1024, 1)
   }
 }
 
-// Level to subtract and factor to multiply with, operation by operation as in the definition.
+// Level to subtract and factor to multiply with. Every operation is that of the definition, so that the bits are the
+// same.
 extern "C" __global__ void __launch_bounds__(256)
     level_and_scale(const double* __restrict__ dark, const double* __restrict__ gain, const u8* __restrict__ mask,
                     float* __restrict__ level, float* __restrict__ scale, double electron, int pixels) {
@@ -164,7 +165,7 @@ DEVICE void write_electrons(const Pixel* __restrict__ frames, const float* __res
   }
 }
 
-// Five blocks of a multiprocessor hide the loads; sm_75 has room for the threads of four.
+// Blocks on a multiprocessor: five hide the time of the loads, but sm_75 has only the threads for four.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #define BLOCKS 4
 #else

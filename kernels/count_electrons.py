@@ -1,4 +1,4 @@
-"""Launches count_electrons.cu: level and scale, mark and count, sum up, write."""
+"""Launches count_electrons.cu: four kernels prepare level and scale, mark electrons, add their numbers, and write the list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu4d.preprocess.count_electrons import Events
 FILE = "count_electrons.cu"
 THREADS = 256
 STRIP = 32 * THREADS  # pixels a block
-FRAMES = 4  # of a block of mark_electrons, as in the kernel
+FRAMES = 4  # frames of a block of mark_electrons, as in the source
 
 
 def count_electrons(frames, dark, lower, upper, /, *, electron=1.0, gain=None, mask=None):
@@ -40,7 +40,7 @@ def count_electrons(frames, dark, lower, upper, /, *, electron=1.0, gain=None, m
 
 
 def level_and_scale(dark, electron, gain, mask):
-    """Make `per_pixel` of the definition in one launch, to the bit."""
+    """Do the same as `per_pixel` of the definition in one launch, with the same bits."""
     level, scale = device.empty(dark.shape, np.float32), device.empty(dark.shape, np.float32)
     nothing = np.uint64(0)
     dark = contiguous(dark.astype(np.float64, copy=False))

@@ -2,7 +2,7 @@
 #pragma once
 #include "common.cuh"
 
-// Sums of eight values over a warp: lane l has that of value l % 8
+// Sums of eight values over a warp. Lane l returns the sum of value l % 8.
 DEVICE float eight_sums(float* v) {
   const int lane = threadIdx.x & 31;
   UNROLL for (int half = 4; half; half >>= 1) {

@@ -109,13 +109,13 @@ struct Radix<12, SIGN> : Composite<3, 4, SIGN> {};
 template <int SIGN>
 struct Radix<16, SIGN> : Composite<4, 4, SIGN> {};
 
-// How a pattern of N x N pixels is worked on. LANES lanes share a transform of N = A x B points:
+// Layout of the transforms of a pattern of N x N pixels. LANES lanes share a transform of N = A x B points:
 //   n = n1 + B n2 (n1 < B, n2 < A),   k = k2 + A k1 (k2 < A, k1 < B)
 //   "spread":   lane t < PAIRS holds n1 = 2t and 2t+1 for every n2 (later every k2):      v[j A + n2], n1 = 2t + j
 //   "gathered": lane t holds k2 = t + LANES b for every n1 (later every k1):               v[b B + n1]
-// Two neighbours n1 = 2t, 2t+1 in one lane are what lets the column pass take rows 2r and 2r+1, which share one packed
-// row. PITCH is the distance of packed rows in float2: chosen so that a column's neighbours fall into different banks.
-// CANDIDATES is how many maxima are held at once.
+// One lane holds the neighbours n1 = 2t and 2t+1, so that the column pass can take rows 2r and 2r+1, which share one
+// packed row. PITCH is the distance of packed rows in float2. It is chosen so that a column's neighbours fall into
+// different banks. CANDIDATES is the number of maxima that the list in shared memory can take.
 template <int N>
 struct Plan;
 template <>
@@ -153,17 +153,16 @@ DEVICE Lane lane_of(int thread) {
   return {thread, thread / Plan<N>::LANES, thread % Plan<N>::LANES};
 }
 
-// Does this lane hold a pair in the spread layout? Asked where values are loaded: there it must be known at compile
-// time if all lanes do, for a register that may be unset stays occupied around every loop. Elsewhere `t < PAIRS` is
-// left to run time: the branch keeps the scheduler from working on both sides of it at once, which would take more
-// registers.
+// Whether this lane holds a pair in the spread layout. It is used where values are loaded. There the compiler must know
+// when all lanes hold one, because a register that may be unset stays occupied around every loop. Elsewhere `t < PAIRS`
+// is evaluated at run time. That branch keeps the scheduler from mixing its two sides, which would take more registers.
 template <int N>
 DEVICE bool holds_pair(int t) {
   return Shape<N>::PAIRS == Plan<N>::LANES || t < Shape<N>::PAIRS;
 }
 
-// Twiddles exp(-2 pi i n1 k2 / N) between the two steps: the two bases n1 = 2t, 2t+1 are kept, powers multiplied out
-// when needed
+// Twiddles exp(-2 pi i n1 k2 / N) between the two steps. Only the two bases n1 = 2t and 2t+1 are kept. Their powers are
+// multiplied out where they are needed.
 template <int N>
 struct Twiddle {
   float2 base[2];
@@ -186,7 +185,7 @@ struct Twiddle {
   }
 };
 
-// A region is the N places of the plane a group owns for one transform: place (half, i), i < N/2.
+// A region is the N places of the plane that belong to a group during one transform: place (half, i), i < N/2.
 template <int N>
 struct RowRegion {
   float2* row;
@@ -198,8 +197,8 @@ struct ColumnRegion {
   DEVICE float2& at(int half, int i) const { return (half ? mirror : column)[i * Plan<N>::PITCH]; }
 };
 
-// The exchange between the layouts goes through the group's own region: it needs no memory of its own and only a warp
-// barrier. Value (n1 = 2s + j, k2) sits in half j, place k2 PAIRS + swizzle(s, k2): lanes that differ in s or in k2 hit
+// The layouts are exchanged through the group's own region, so that no other memory and only a warp barrier is needed.
+// Value (n1 = 2s + j, k2) lies in half j, place k2 PAIRS + swizzle(s, k2). Lanes that differ in s or in k2 then access
 // different banks.
 template <int N>
 DEVICE int place_of(int s, int k2) {
@@ -240,7 +239,8 @@ DEVICE void get_gathered(const Region& region, float2* v, int t) {
   }
 }
 
-// Forward: v spread over n -> v gathered over k. Every lane of the group must have read what the region held before.
+// Forward: v spread over n -> v gathered over k. Before the call, every lane of the group must have read the old
+// contents of the region.
 template <int N, class Region>
 DEVICE void forward(const Region& region, float2* v, const Twiddle<N>& twiddle, int t) {
   constexpr int A = Plan<N>::A, B = Plan<N>::B;

@@ -1,11 +1,11 @@
-// find_disks.cu -- what stands before, between and behind the FFTs of disk detection, for detectors of any size.
+// find_disks.cu -- the steps before, between and after the FFTs of disk detection, for detectors of any size.
 //   patterns  (n, nx, ny)           native dtype, y fastest
 //   mask      (nx, ny)              bytes, 0 = does not count; null = all count
-//   counts    (batch, nx, ny)       the patterns in float, zero where one is not finite and behind the last
+//   counts    (batch, nx, ny)       the patterns in float; zero for a pattern that is not finite, and after the last
 //   spectra   (batch, nx, ny/2+1)   half planes, complex float; they become the products with the template's, in place
-//   maps      (n, nx, ny)           hybrid: maxima are found here; cross: the n = 1 map, which judges them
+//   maps      (n, nx, ny)           hybrid: maxima are found here; cross: the n = 1 map, for their significance
 //   box       (2hx+1, 2hy+1)        template squared, centred: weights of the noise under a maximum
-//   px, py    (n, most)             chosen pixels, strongest first; count (n) of them, zero behind the last
+//   px, py    (n, most)             chosen pixels, strongest first; count (n) of them, zero after the last
 //
 // frames_to_float    one block a pattern. Thread t takes pixels t, t + blockDim, ... Floats are read twice: first for a
 //                    NaN or an infinity, then (from cache) for their values.
@@ -14,11 +14,12 @@
 //                    bytes: 16 a frequency, 8 more for each powered map; template 2.   flops: 6, 30 a power.
 //                    bound: memory (log2 and exp2 of every frequency stay below it).
 // strongest_maxima   one block of 256 or 1024 threads a pattern. A warp owns a band of rows and walks down strips of 32
-//                    columns with the 3 x 3 neighbours in registers; maxima go to its own part of `scratch`. Then a
-//                    warp a maximum sums the noise window; what is significant stays, as keys that sort by height and,
-//                    for equal heights, by pixel: the order of threads cannot matter. Then the largest key of the block
-//                    is taken and its surroundings struck out, until nothing is left or `most` are taken. Up to LIST
-//                    keys are in shared memory meanwhile; more stay in scratch, so none is ever dropped. bytes: hybrid
+//                    columns with the 3 x 3 neighbours in registers. It writes maxima to its own part of `scratch`.
+//                    Then one warp for each maximum sums the noise window. Significant maxima stay, as keys that sort
+//                    by height and, for equal heights, by pixel, so that the order of threads does not matter. Then the
+//                    largest key of the block is taken and its neighbours within the spacing are removed, until none is
+//                    left or `most` are taken. Up to LIST keys are then in shared memory. If there are more, they stay
+//                    in scratch, so that no maximum is lost. bytes: hybrid
 //                    map once (4 a pixel), 1 for `allowed` (cached), windows from cache. flops: 9 a pixel, 2 a window
 //                    pixel and maximum.   bound: L1 (three loads a pixel).
 // budget(frames_to_float_.*): 32 registers, 260 bytes shared
@@ -26,7 +27,9 @@
 // budget(strongest_maxima): 64 registers, 9216 bytes shared
 #include "common.cuh"
 
-typedef u64 Key;  // bits of the height above, below them the complement of x << 16 | y: larger is stronger, then first
+// Upper half: bits of the height. Lower half: complement of x << 16 | y. The larger key is the stronger maximum, or of
+// equal ones the first.
+typedef u64 Key;
 
 constexpr int LIST = 1024, MOST_WARPS = 32, TOGETHER = 4;
 constexpr float LARGEST = 3.402823466e38f, DROPPED = -1.0f;
@@ -103,7 +106,8 @@ DEVICE T larger(T a, T b) {
   return a > b ? a : b;
 }
 
-// Largest value of the block, for every thread. One barrier: the next call but one may use the same slots.
+// Largest value of the block, for every thread. There is one barrier, so that only every second call may use the same
+// slots.
 template <class T>
 DEVICE T block_largest(T v, T* slots) {
   v = warp_all(v, larger<T>);
@@ -114,9 +118,9 @@ DEVICE T block_largest(T v, T* slots) {
   return v;
 }
 
-// Positive maxima over eight neighbours at allowed pixels of rows first ... last-1, by one warp; the border wraps
-// round. Of two equal neighbours the left one is taken, in a column the upper one. Returns how many; `strongest` is
-// this lane's.
+// Positive maxima over eight neighbours at allowed pixels of rows first ... last-1, by one warp. The map is periodic.
+// Of two equal neighbours the left one is taken, in a column the upper one. Returns their number; `strongest` is that
+// of this lane's pixels.
 DEVICE int local_maxima(const float* __restrict__ map, const u8* __restrict__ allowed, Key* __restrict__ found,
                         int first, int last, int nx, int ny, float& strongest) {
   const int lane = threadIdx.x & 31;
@@ -149,7 +153,7 @@ DEVICE int local_maxima(const float* __restrict__ map, const u8* __restrict__ al
   return count;
 }
 
-// Sum of counts(p + d) weight(d) over the window about (x, y), by one warp, for every lane; the detector wraps round.
+// Sum of counts(p + d) weight(d) over the window about (x, y), by one warp, for every lane. The detector is periodic.
 DEVICE float window_sum(const float* __restrict__ counts, const float* __restrict__ weights, int x, int y, int nx,
                         int ny, int hx, int hy) {
   const int lane = threadIdx.x & 31, width = 2 * hy + 1, size = (2 * hx + 1) * width;
@@ -167,7 +171,7 @@ DEVICE float window_sum(const float* __restrict__ counts, const float* __restric
   return warp_all(sum, [](float one, float other) { return one + other; });
 }
 
-// The warp's maxima that are significant, as keys, in place; returns how many.
+// Keep the significant ones of a warp's maxima, as keys, in place. Returns their number.
 DEVICE int significant(const float* __restrict__ hybrid, const float* __restrict__ cross, Key* found, int count, int ny,
                        float least_noise, float least) {
   const int lane = threadIdx.x & 31;
@@ -184,7 +188,7 @@ DEVICE int significant(const float* __restrict__ hybrid, const float* __restrict
       key = joined(__float_as_uint(hybrid[at]), ~place);
     }
     const u32 keeping = __ballot_sync(FULL_WARP, keep);
-    __syncwarp();  // all lanes have read before one writes: a vote alone orders no memory
+    __syncwarp();  // all lanes have read before one writes; a vote alone does not order memory accesses
     if (keep) found[kept + __popc(keeping & lanes_before(lane))] = key;
     kept += __popc(keeping);
   }
@@ -215,7 +219,8 @@ extern "C" __global__ void __launch_bounds__(1024)
   if (lane == 0) number[warp] = maxima;
   strongest = block_largest(strongest, level[0]);
 
-  // Noise under every maximum that passes the thresholds. Warps take turns: a band across the beam has more maxima.
+  // Noise under every maximum that passes the thresholds. Warps take maxima of all bands in turn, because a band across
+  // the beam has more maxima than the others.
   const double least = larger(min_absolute, min_relative * strongest);
   float most_noise = 0;
   for (int w = 0; w < warps; w++)
@@ -245,7 +250,8 @@ extern "C" __global__ void __launch_bounds__(1024)
     for (int q = lane; q < kept; q += 32) list[before + q] = found[q];
   __syncthreads();
 
-  // Greedy: the strongest, then the strongest at least the spacing away, ... Each thread strikes out of its own keys.
+  // Take the strongest, then the strongest at least the spacing away from it, and so on. Each thread removes keys from
+  // its own.
   px += pattern * most, py += pattern * most;
   int chosen = 0, x = 0, y = 0;
   while (chosen < most) {

@@ -1,8 +1,9 @@
-"""Launches find_disks.cu and the FFTs between its kernels: disks of detectors of any size; only peaks leave a batch.
+"""Launches find_disks.cu and the FFTs between its kernels, for detectors of any size.
 
-What the fused kernel takes on this device goes there instead. The rest goes through in batches, as long as memory allows. Maps of 256 × 256
-pixels come from row_column_fft.cu, all others from the FFT library, in units of one size, the last of which is filled up: the same pattern
-gives the same bits wherever a scan is cut, and whatever the memory.
+Patterns that the fused kernel takes on this device go to it instead. Others are worked on in batches, as large as memory allows. Only
+disks leave a batch. Maps of 256 × 256 pixels come from row_column_fft.cu, all others from the FFT library. The library transforms units
+of one number of patterns, and the last unit is filled up. So a pattern gives the same bits wherever a scan is cut, and whatever the
+memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from gpu4d.kernels.fused_disks import find_disks as find_fused
 from gpu4d.kernels.fused_disks import supports
 from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
-from gpu4d.kernels.refine_disks import peak_errors, refine_peaks
+from gpu4d.kernels.refine_disks import peak_errors, refine_disks
 from gpu4d.kernels.row_column_fft import correlation_maps_256, filter_of
 from gpu4d.kernels.row_column_fft import supports as has_own_fft
 
@@ -22,13 +23,16 @@ from gpu4d.device.memory import room
 from gpu4d.errors import InputError
 
 FILE = "find_disks.cu"
-BATCH_BYTES = 128 << 20  # of one float32 map of all patterns in flight
-ARRAYS = 8  # of the size of such a map that a batch holds at most: counts, spectra, two powers of them, three maps, work areas and maxima
-UNIT_BYTES = 4 << 20  # of one map of the patterns one call of the FFT library transforms: 1 to 2 µs of memory, against 5 µs of the host
-LEAST_UNIT = 8  # patterns in such a unit, where they are large: with their arrays 256 of the 400 bytes a pixel that a plan always counts
-BLOCKS = 8  # patterns in flight for every multiprocessor, where memory allows
+BATCH_BYTES = 128 << 20  # of one float32 map of all patterns of a batch
+# Arrays of the size of such a map that a batch holds at most: counts, spectra, two powers of them, three maps, work areas and maxima.
+ARRAYS = 8
+# Bytes of one map of a unit, the patterns that one call of the FFT library transforms: 1 to 2 µs of memory traffic, where the call
+# itself takes 5 µs of the host.
+UNIT_BYTES = 4 << 20
+LEAST_UNIT = 8  # patterns of a unit, if they are large: with their arrays 256 of the 400 bytes a pixel that a plan always counts
+BLOCKS = 8  # patterns of a batch for every multiprocessor, if memory allows
 LARGE = 1 << 17  # pixels from which a pattern gets a block of 1024 threads
-TOGETHER = 4  # patterns a thread of spectrum_products works on
+TOGETHER = 4  # patterns that a thread of spectrum_products works on
 
 
 def find_disks(
@@ -81,8 +85,8 @@ def find_disks(
 
 
 def _positions(counts, cross, refined, box, px, py, found, mode, upsample, power, refine_power):
-    """x, y, height, standard errors of the chosen pixels, NaN behind the last."""
-    x, y, height = refine_peaks(refined, px, py, found, mode, upsample, refine_power != power)
+    """Return x, y, height and standard errors of the chosen pixels, NaN after the last."""
+    x, y, height = refine_disks(refined, px, py, found, mode, upsample, refine_power != power)
     if refine_power == 1.0:
         return x, y, height, *peak_errors(counts, cross, box, x, y, found, mode is None)
     unknown = x * np.nan
@@ -90,12 +94,12 @@ def _positions(counts, cross, refined, box, px, py, found, mode, upsample, power
 
 
 def unit_size(nx: int, ny: int) -> int:
-    """Patterns that the FFT library transforms at once: one number for a detector and a device."""
+    """Return how many patterns the FFT library transforms at once. It depends on detector and device alone."""
     return min(BLOCKS * device.multiprocessors(), max(LEAST_UNIT, UNIT_BYTES // (4 * nx * ny)))
 
 
 def batch_size(nx: int, ny: int) -> int:
-    """Patterns in flight: whole units, within the bytes that a sweep leaves to them; one at least."""
+    """Return how many patterns a batch has: whole units within the bytes that a sweep leaves to it, and at least one unit."""
     unit, each = unit_size(nx, ny), 4 * nx * ny
     most, left = min(BLOCKS * device.multiprocessors(), BATCH_BYTES // each), room()
     if left is not None:
@@ -104,7 +108,7 @@ def batch_size(nx: int, ny: int) -> int:
 
 
 def centred_box(moments):
-    """The window about the centre outside which the moments vanish, centred: (4, 2hx+1, 2hy+1) float32."""
+    """Return the window about the centre outside which the moments are zero, centred: (4, 2hx+1, 2hy+1) float32."""
     xp = arrays.namespace(moments)
     some = (moments != 0).any(axis=0)
     index = []
@@ -116,7 +120,7 @@ def centred_box(moments):
 
 
 def _as_counts(frames, x, mask, fill_width, unit):
-    """The frames as float32 in the front of `x` (zero where one is not finite, and behind the last), filled where masked."""
+    """Write the frames as float32 to `x`. It is zero for a frame that is not finite and after the last; masked pixels are filled."""
     size, nx, ny = x.shape
     valid = np.uint64(0) if mask is None else as_bytes(mask)
     function = device.kernel(FILE, f"frames_to_float_{suffix(frames)}")
@@ -128,14 +132,14 @@ def _as_counts(frames, x, mask, fill_width, unit):
 
 
 def _own_maps(frames, counts, template, power, refine_power):
-    """The n = 1, the hybrid and the refined map of 256 × 256 pixels; the frames go to `counts`."""
+    """Return the n = 1, the hybrid and the refined map of 256 × 256 pixels, and write the frames to `counts`."""
     powers = tuple(dict.fromkeys((1.0, power, refine_power)))
     maps = correlation_maps_256(frames, template, powers, counts)
     return tuple(maps[powers.index(p)] for p in (1.0, power, refine_power))
 
 
 def _maps(counts, template, power, refine_power, unit):
-    """The n = 1, the hybrid and the refined map of a batch; often two of them are one."""
+    """Return the n = 1, the hybrid and the refined map of a batch. Two of them are the same array where their powers are equal."""
     size, nx, ny = counts.shape
     spectra = contiguous(fft.in_units(counts, unit))
     powers = [p for p in dict.fromkeys((power, refine_power)) if p != 1.0]
@@ -164,21 +168,21 @@ def _maps(counts, template, power, refine_power, unit):
 
 
 def strongest_maxima(hybrid, cross, counts, allowed, box, limits):
-    """Pixels (n, most) int32 of the maxima that pass the limits, strongest first, and their number (n,) int32.
+    """Find the maxima that pass the limits: pixels (n, most) int32, strongest first, and their number (n,) int32.
 
     Parameters
     ----------
     hybrid, cross, counts : (n, nx, ny) float32
     allowed : (nx, ny) uint8
     box : (4, 2hx+1, 2hy+1) float32
-        `centred_box`; its first plane weighs the noise.
+        Of `centred_box`. Its first plane has the weights of the noise.
     limits : PeakLimits
     """
     n, nx, ny = hybrid.shape
     threads = _threads(nx * ny)
     warps = threads // 32
     band = -(-nx // warps)
-    room = -(-band // 2) * -(-ny // 2)  # of four pixels in a square one at most is a maximum
+    room = -(-band // 2) * -(-ny // 2)  # of the four pixels of a square at most one is a maximum
     most = limits.max_peaks
     scratch = device.empty((n, warps, room), np.uint64)
     px, py = device.empty((n, most), np.int32), device.empty((n, most), np.int32)

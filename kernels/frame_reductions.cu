@@ -1,4 +1,4 @@
-// frame_reductions.cu -- sum and maximum over patterns, sums of every pattern under masks, first moments: one reading.
+// frame_reductions.cu -- sum and maximum over patterns, sums of every pattern under masks, first moments, in one pass.
 //   patterns  (n, nx, ny)            native dtype, y fastest
 //   planes    (planes, nx, pitch)    bytes: bit b of plane p is mask 8 p + b; pitch: ny in whole 16-byte vectors
 //   counted   (nx, pitch)            bytes 0 or 1: pixels that count for the first moments; null = all
@@ -9,11 +9,11 @@
 // 16 bits (8 of 32 bits) as 16-byte vectors; those of a warp lie side by side. Sums and maxima of its pixels stay in
 // registers for the whole group; its part of a frame's sums goes through a reduction of the warp and, every `chunk`
 // frames, through shared memory to `sums`. Sums of packed counts are dot products with bytes (dp2a, dp4a). A thread
-// loads its vectors of the next frame before it adds those of this one: memory is asked while the block computes.
+// loads its vectors of the next frame before it adds those of this one, so that loads and arithmetic overlap.
 // _full: the last tile ends with the detector. _ragged: rows or frames that do not begin at 16 bytes, read pixel by
 // pixel when they are needed.
 // add_counts, add_floats, add_groups add the parts in fixed order. repair_f32: groups that hold a frame with a NaN or
-// an infinity are summed again without it; all others end at once.
+// an infinity are summed again without it. Blocks of other groups end at once.
 // bytes: the patterns once. Parts, written and read: 12 of 512 at 256 frames of 16 bits a group, and 16 (masks + 4) of
 // 16384.
 // instructions a pixel of 16 bits with 4 masks, counted in the code for sm_90: load 0.6, sum and maximum 1.6, masks
@@ -75,9 +75,9 @@ struct alignas(4 * N) Words {
   u32 w[N];
 };
 
-// Where the vectors of one thread lie: 32 vectors apart, of `count` on the detector. Vector v begins at pixel v V of
-// rows padded to `pitch`, which are the rows themselves where they hold whole vectors.
-// FULL: the tiles end where the detector does.
+// Places of the vectors of one thread, which are 32 vectors apart. The detector has `count` vectors. Vector v begins at
+// pixel v V of rows that are padded to whole vectors.
+// FULL: the last tile ends where the detector does.
 template <class T, bool FULL = false>
 struct Place {
   typedef T Pixel;
@@ -204,7 +204,7 @@ DEVICE void moments(const u32* words, const u32* bytes, const int* x, const int*
   if constexpr (C::PER > 1) my += along;
 }
 
-// One frame into the sums and maxima of a thread's pixels.
+// Add one frame to the sums and maxima of a thread's pixels.
 DEVICE void take(u32 word, u32* total, u32& top, u8) {
   UNROLL for (int p = 0; p < 4; p++) total[p] = __dp4a(word, 1u << 8 * p, total[p]);
   top = __vmaxu4(top, word);
@@ -277,7 +277,7 @@ DEVICE void frame_sums(const Pixel* __restrict__ patterns, const u8* __restrict_
       u32 bytes[BYTES];
       if constexpr (ALIGNED) {
         UNROLL for (int i = 0; i < WORDS; i++) words[i] = next[i];
-        if (frame != last) load<true>(frame + pixels, place, x, y, ny, next);  // on its way while this one is added
+        if (frame != last) load<true>(frame + pixels, place, x, y, ny, next);  // loaded while this one is added
       } else {
         load<false>(frame, place, x, y, ny, words);
       }
@@ -334,7 +334,8 @@ DEVICE void frame_sums(const Pixel* __restrict__ patterns, const u8* __restrict_
 FOR_EACH_PIXEL(INSTANCE)
 #undef INSTANCE
 
-// Totals and maxima of the groups that hold a broken frame, again and without it. `sums` (n, values), tiles added.
+// Make the totals and maxima of groups that hold a broken frame again, without that frame. `sums` (n, values) has the
+// tiles added.
 extern "C" __global__ void __launch_bounds__(256, 2)
     repair_f32(const float* __restrict__ patterns, const double* __restrict__ sums, double* __restrict__ totals,
                u32* __restrict__ tops, int n, int nx, int ny, int values, int group) {
@@ -375,7 +376,7 @@ extern "C" __global__ void __launch_bounds__(256)
   add_tiles(parts, out, count, tiles, values);
 }
 
-// Number of frames without a broken value, by the first block. `sums` (n, values), tiles added.
+// Number of frames without a broken value, by the first block. `sums` (n, values) has the tiles added.
 template <class Wide>
 DEVICE void count_frames(const Wide* __restrict__ sums, double* __restrict__ count, int n, int values) {
   __shared__ int part[WARPS];
@@ -386,7 +387,7 @@ DEVICE void count_frames(const Wide* __restrict__ sums, double* __restrict__ cou
   if (threadIdx.x == 0) *count = whole;
 }
 
-// One pixel a thread: sum and maximum over the groups, in their order.
+// Sum and maximum of one pixel over the groups, in their order. One pixel a thread.
 template <class Pixel>
 DEVICE void add_groups(const typename Counts<Pixel>::Total* __restrict__ totals, const Pixel* __restrict__ tops,
                        typename Counts<Pixel>::Wide* __restrict__ total, typename Counts<Pixel>::Wide* __restrict__ top,

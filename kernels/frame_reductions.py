@@ -1,4 +1,4 @@
-"""Launches frame_reductions.cu: tiles of the detector × groups of frames, then the parts in fixed order."""
+"""Launches frame_reductions.cu: first for tiles of the detector × groups of frames, then to add these parts in fixed order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PART_BYTES = 12 * 1024  # of shared memory for sums of frames that wait to be wr
 
 
 class FrameSums(NamedTuple):
-    """Sums of a stack of patterns; all but the first None where totals were not asked for."""
+    """Sums of a stack of patterns. Without totals all fields but the first are None."""
 
     sums: Any  # (n, masks + 4): under the masks, 1, x, y, and how many values are not finite
     total: Any = None  # (nx, ny) over the patterns that are finite
@@ -38,7 +38,7 @@ def frame_reductions(patterns, masks, /, *, mask=None):
 
 
 def frame_sums(patterns, masks, mask=None, *, totals=False):
-    """Sums of every pattern under bool masks, and its moments under `mask`; with `totals` sum, maximum and number of all."""
+    """Sum every pattern under bool masks, and make its moments under `mask`; with `totals` also sum, maximum and number of all."""
     patterns = contiguous(patterns)
     n, nx, ny = patterns.shape
     kind = suffix(patterns)
@@ -79,7 +79,7 @@ def frame_sums(patterns, masks, mask=None, *, totals=False):
 
 
 def _totals(patterns, sums, parts, tops, tiles, group):
-    """Sum, maximum and number of the patterns that are finite, from the parts of groups of patterns."""
+    """Return sum, maximum and number of the patterns that are finite, from the parts of groups of patterns."""
     n, nx, ny = patterns.shape
     kind, wide, groups, values = suffix(patterns), sums.dtype, parts.shape[0], sums.shape[1]
     if kind == "f32":
@@ -89,12 +89,12 @@ def _totals(patterns, sums, parts, tops, tiles, group):
     total, maximum, count = device.empty((nx, ny), wide), device.empty((nx, ny), wide), device.empty((1,), np.float64)
     add = device.kernel(FILE, f"add_groups_{kind}")
     numbers = (np.int32(v) for v in (groups, nx, ny, n, values))
-    blocks = max(1, -(-nx * ny // 256))  # the first counts the patterns, also those without pixels
+    blocks = max(1, -(-nx * ny // 256))  # at least one: the first block counts the patterns, also if they have no pixels
     device.launch(add, blocks, 256, (parts, tops, sums, total, maximum, count, *numbers))
     return total, maximum, count.reshape(())
 
 
 def address(array):
-    """Where a device array begins in memory."""
+    """Return the address of a device array."""
     interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
     return interface["data"][0]

@@ -18,7 +18,7 @@ REFINEMENTS = {None: 0, "parabola": 1, "correlation": 2}
 
 
 class Plan(NamedTuple):
-    """How a size is worked on: `Plan<N>` of fft.cuh, in its words."""
+    """Layout for one size of pattern, as `Plan<N>` of fft.cuh."""
 
     kernel: str
     a: int
@@ -29,7 +29,7 @@ class Plan(NamedTuple):
     candidates: int
 
     def shared(self) -> int:
-        """sizeof(Workspace<N>): plane, candidates, scratch."""
+        """Return sizeof(Workspace<N>): plane, candidates, scratch."""
         rows, warps = self.a * self.b // 2, self.threads // 32
         return 8 * rows * self.pitch + 8 * self.candidates + -(-(12 * warps + 4) // 8) * 8
 
@@ -45,9 +45,9 @@ PLANS = {
 def supports(
     shape: tuple[int, int], shared_bytes: int, *, refine: str | None, power: float, refine_power: float, masked: bool, dtype: Any
 ) -> bool:
-    """Whether the fused kernel takes patterns of this shape on a device whose blocks may ask for `shared_bytes`.
+    """Return whether the fused kernel takes patterns of this shape on a device whose blocks may have `shared_bytes`.
 
-    Any two powers will do; a pattern is transformed once for each change of map.
+    It takes any two powers. A pattern is transformed once for each change of map.
     """
     nx, ny = shape
     plan = PLANS.get(nx) if nx == ny else None
@@ -99,7 +99,7 @@ def find_disks(
 
 
 def lane_order(spectrum: Any, plan: Plan) -> tuple[Any, Any]:
-    """The template's spectrum as the column pass reads it, and its last column.
+    """Return the template's spectrum in the order of the column pass, and its last column.
 
     A warp works on 32 / lanes columns q at once; lane (q, t) holds frequencies k = t + lanes b + a k1, two of them next to each other,
     so that a warp reads 512 bytes at once. Both are halved: unpacking two real rows from one complex row leaves out a factor ½.
@@ -112,7 +112,7 @@ def lane_order(spectrum: Any, plan: Plan) -> tuple[Any, Any]:
 
 
 def centred(moments: Any) -> tuple[Any, Any]:
-    """Moments with their centre in the middle, and how far from it they reach: (4, N, N) float32, (2,) int32."""
+    """Return moments with their centre in the middle, (4, N, N) float32, and how far from it they are not zero, (2,) int32."""
     xp = arrays.namespace(moments)
     size = moments.shape[-1]
     middle = contiguous(xp.roll(moments, (size // 2, size // 2), axis=(-2, -1)).astype(np.float32))

@@ -1,18 +1,18 @@
 // masked_sums.cu -- sums of every pattern under weights, and over disks and annuli about its own centre.
 //   patterns  (n, nx, ny)             native dtype, y fastest
-//   weights   (masks, nx, ny)         float or double; a weight of zero does not look at its pixel
+//   weights   (masks, nx, ny)         float or double; a pixel under a weight of zero is not read as a value
 //   parts     (n, slices, masks)      double: sums over the pixels of a slice; one slice: the sums themselves
 //   centers   (n, 2)                  double
 //   radii     (rings, 2)              double: inner (negative: a full disk) and outer
 //   mask      (nx, ny)                bytes, 0 = does not count; null = all count
 //   sums      (n, masks or rings)     double
 // weighted_sums: grid (groups of eight or four patterns, slices of the detector), blocks of 256 threads; thread t takes
-// pixels t, t + 256, ... of a slice, two at a time: 16 pixels are on their way together. A weight goes to a register
-// once for eight patterns (four of 32 bits a pixel); up to four masks at a time, so that their 32 sums stay in
-// registers. add_slices: one thread a sum.
+// pixels t, t + 256, ... of a slice, two at a time, so that 16 loads of pixels are under way together. A weight is
+// loaded once for eight patterns (four with 32 bits a pixel). Up to four masks are taken at a time, so that their 32
+// sums stay in registers. add_slices: one thread a sum.
 // annular_sums: one block of 256 threads a pattern, a warp takes a row of the box about the rings; four rings at once.
-// Slices follow from the detector alone, and a sum is made in the same order whatever patterns and masks stand beside
-// it: its bits depend on nothing else.
+// Slices follow from the detector alone, and the order of a sum does not depend on the other patterns and masks of the
+// call. So its bits do not either.
 // bytes: weighted: the pattern once for every four masks (from L2 as far as it holds what is under way), half a byte
 // (float) or a byte a pixel and mask of weights, from L2. annuli: the pattern once for every four rings.
 // flops: 2 a pixel and mask in double, 1 for its conversion; 5 a pixel and 3 comparisons a ring.
@@ -25,20 +25,21 @@
 constexpr int AT_ONCE = 4;  // masks or rings whose sums are in registers
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 
-// From sm_100 on 128 registers hold less
+// From sm_100 on the compiler needs more registers for the same loop: one pixel at a time stays below 128
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 #define PIXELS_OF_COUNTS 1
 #else
 #define PIXELS_OF_COUNTS 2
 #endif
 
-// Patterns that share a weight, and pixels of each that a thread waits for together.
+// Patterns that share a weight, and pixels of each whose loads are under way together.
 template <class Pixel>
-struct Shared {
+struct Batch {
   static constexpr int PATTERNS = sizeof(Pixel) < 4 ? 8 : 4, PIXELS = sizeof(Pixel) < 4 ? PIXELS_OF_COUNTS : 2;
 };
 
-// A count as a double: the bits of 2^52 + v, minus 2^52. Cards do this addition four times as fast as a conversion.
+// A count as a double: the number with the bits of 2^52 + v, minus 2^52. GPUs do this addition four times as fast as a
+// conversion.
 template <class Pixel>
 DEVICE double exact(Pixel v) {
 #ifdef CUDA_ON_HOST
@@ -49,15 +50,16 @@ DEVICE double exact(Pixel v) {
 }
 DEVICE double exact(float v) { return double(v); }
 
-// Whether a pixel under weight w is looked at: a NaN under a weight of zero does no harm. Counts need no question.
+// Whether a pixel under weight w counts. A NaN under a weight of zero does not. Integer counts always may, because they
+// are finite.
 template <class Pixel>
-DEVICE bool seen(Pixel, double) {
+DEVICE bool counts_under(Pixel, double) {
   return true;
 }
-DEVICE bool seen(float, double w) { return w != 0; }
+DEVICE bool counts_under(float, double w) { return w != 0; }
 
-// Sums of N values over a warp, N a power of two: lane l has that of value l % N. Lanes trade halves of their values,
-// so that 31 exchanges do for 32 sums, each in the order of warp_sum.
+// Sums of N values over a warp, N a power of two. Lane l returns the sum of value l % N. Lanes exchange halves of their
+// values, so that 31 shuffles make 32 sums. Each has the order of warp_sum.
 template <int N, int APART = 16>
 DEVICE double sums_of(double* v) {
   if constexpr (APART >= N) {
@@ -73,14 +75,15 @@ DEVICE double sums_of(double* v) {
   return v[0];
 }
 
-// Pixels `begin` to `end` of `some` patterns under `masks` <= M masks. `part` (WARPS, 32) is free behind the call.
+// Sums of pixels `begin` to `end` of `some` patterns under `masks` <= M masks. `part` (WARPS, 32) may be used again
+// after the call.
 template <int M, class Pixel, class Weight>
 DEVICE void slice_sums(const Pixel* __restrict__ frame, const Weight* __restrict__ weights, double* __restrict__ parts,
                        double* part, int pixels, int begin, int end, int some, int masks, offset_t pitch) {
-  constexpr int TOGETHER = Shared<Pixel>::PATTERNS, STEP = Shared<Pixel>::PIXELS, N = M * TOGETHER;
+  constexpr int TOGETHER = Batch<Pixel>::PATTERNS, STEP = Batch<Pixel>::PIXELS, N = M * TOGETHER;
   double sum[N] = {};  // of mask m and pattern p: m TOGETHER + p
   for (int i = begin + threadIdx.x; i < end; i += STEP * THREADS) {
-    const int apart = fresh(pixels);  // addresses are made anew for every pixel: kept, they would spill
+    const int apart = fresh(pixels);  // computed for every pixel, because kept addresses would spill
     Pixel v[STEP][TOGETHER];
     UNROLL for (int s = 0; s < STEP; s++) {
       const bool there = i + s * THREADS < end;
@@ -98,7 +101,7 @@ DEVICE void slice_sums(const Pixel* __restrict__ frame, const Weight* __restrict
       }
       UNROLL for (int p = 0; p < TOGETHER; p++) {
         const double value = exact(v[s][p]);
-        UNROLL for (int m = 0; m < M; m++) if (seen(Pixel(), w[m])) sum[m * TOGETHER + p] += value * w[m];
+        UNROLL for (int m = 0; m < M; m++) if (counts_under(Pixel(), w[m])) sum[m * TOGETHER + p] += value * w[m];
       }
     }
   }
@@ -120,7 +123,7 @@ DEVICE void weighted_sums(const Pixel* __restrict__ patterns, const Weight* __re
                           double* __restrict__ parts, int n, int pixels, int masks, int slice) {
   __shared__ double part[WARPS * 32];
   const int slices = gridDim.y, begin = blockIdx.y * slice, end = pixels - begin < slice ? pixels : begin + slice;
-  constexpr int TOGETHER = Shared<Pixel>::PATTERNS;
+  constexpr int TOGETHER = Batch<Pixel>::PATTERNS;
   const offset_t pattern = offset_t(blockIdx.x) * TOGETHER, pitch = offset_t(slices) * masks;
   const int some = n - pattern < TOGETHER ? int(n - pattern) : TOGETHER;
   const Pixel* frame = patterns + pattern * pixels;

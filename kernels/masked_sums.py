@@ -1,4 +1,4 @@
-"""Launches masked_sums.cu: a block for eight patterns under weights, for one with annuli. Bool masks go through frame_reductions.cu."""
+"""Launches masked_sums.cu, for weights and for annuli. frame_reductions.cu makes sums under bool masks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpu4d import device
 
 FILE = "masked_sums.cu"
 THREADS = 256
-SLICE = 16384  # pixels of a block: 64 MB of frames make 256 blocks of 16-bit counts, about what 132 multiprocessors hold at once
+SLICE = 16384  # pixels of a block: 64 MB of 16-bit counts make 256 blocks, about as many as 132 multiprocessors hold at once
 MOST_SLICES = 65535  # along the second axis of a grid
 
 
@@ -35,7 +35,7 @@ def masked_sums(patterns, masks, /):
 
 
 def slices_of(pixels):
-    """Number of slices of a detector, and pixels of each; both follow from its size alone."""
+    """Return the number of slices of a detector, and the pixels of each. Both follow from its size alone."""
     span = max(SLICE, -(-pixels // MOST_SLICES))
     return -(-pixels // span), span
 

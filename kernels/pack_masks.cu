@@ -1,8 +1,8 @@
-// pack_masks.cu -- bool masks as bits, eight to a byte: what frame_reductions.cu reads.
+// pack_masks.cu -- bool masks as bits, eight to a byte, as frame_reductions.cu reads them.
 //   masks   (m, nx, ny)           bytes, 0 = outside the mask
-//   planes  (planes, nx, pitch)   bytes: bit b of plane p is mask 8 p + b; 0 behind the last mask and the last column
+//   planes  (planes, nx, pitch)   bytes: bit b of plane p is mask 8 p + b; 0 after the last mask and the last column
 // One thread a byte of `planes`, blocks of 256.
-// bytes: a byte a mask and pixel, read once, and a byte a plane and pixel.   bound: latency; it takes as long as a launch.
+// bytes: a byte a mask and pixel, read once, and a byte a plane and pixel.   bound: the time of a launch.
 // budget: 32 registers, 0 bytes shared
 #include "common.cuh"
 

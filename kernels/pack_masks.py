@@ -1,4 +1,4 @@
-"""Launches pack_masks.cu; the bits of a mask that stays on the device are kept with it."""
+"""Launches pack_masks.cu. The bits of a mask are kept as long as its array on the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ THREADS = 256
 
 
 def planes(masks, pitch):
-    """Bool masks (m, nx, ny), or one (nx, ny), as bytes (planes, nx, pitch): bit b of plane p is mask 8 p + b."""
+    """Return bool masks (m, nx, ny), or one (nx, ny), as bytes (planes, nx, pitch): bit b of plane p is mask 8 p + b."""
     return tables.made_of(masks, ("planes", pitch), lambda: packed(masks, pitch))
 
 

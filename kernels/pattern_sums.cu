@@ -1,11 +1,12 @@
-// pattern_sums.cu -- weighted sum over patterns, pixel by pixel. Without weights, and the maximum: frame_reductions.cu.
+// pattern_sums.cu -- weighted sum over patterns, pixel by pixel. frame_reductions.cu makes the sum without weights and
+// the maximum.
 //   patterns  (n, pixels)       native dtype
 //   weights   (n)               double
 //   good      (n)               bytes: 0 = the pattern is left out
 //   parts     (groups, pixels)  double
 //   total     (pixels)          double
 // weighted_patterns: grid (256 pixels, groups of patterns), one pixel a thread; add_parts adds the groups in order.
-// finite_f32: one block a pattern says whether all of it is finite.
+// finite_f32: one block a pattern finds out whether all of it is finite.
 // bytes: the patterns once (float32: twice), and 16 a pixel and group for the parts.   flops: 2 a pixel, in double.
 // bound: memory where double precision runs at half of single's rate, else the double units.
 // budget: 56 registers, 256 bytes shared

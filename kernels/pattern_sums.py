@@ -1,4 +1,4 @@
-"""Launches pattern_sums.cu for weighted sums; sums without weights and maxima go through frame_reductions.cu."""
+"""Launches pattern_sums.cu for weighted sums. frame_reductions.cu makes sums without weights and maxima."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def pattern_maximum(patterns, /):
 
 
 def no_masks(patterns):
-    """Bool masks (0, nx, ny) beside the patterns."""
+    """Return bool masks (0, nx, ny) on the device of the patterns."""
     return arrays.namespace(patterns).zeros((0, *patterns.shape[1:]), dtype=bool, device=arrays.device(patterns))

@@ -1,9 +1,10 @@
-// peaks.cuh -- from the real map in shared memory to a list of pixels, strongest first and apart. No float atomics; the
-// order is fixed by height, then by the smaller pixel number, so the answer does not depend on which thread ran first.
+// peaks.cuh -- from the real map in shared memory to a list of pixels, strongest first, at least the spacing apart. The
+// order is fixed by height, then by the smaller pixel number, and there are no float atomics. So the result does not
+// depend on the order of the threads.
 #pragma once
 #include "rows.cuh"
 
-struct Rules {
+struct PeakLimits {
   float min_significance, min_relative, min_absolute;
   int near_below;  // pixels whose squared distance is below this are too near
   int max_peaks;
@@ -14,17 +15,17 @@ typedef u64 Key;
 DEVICE Key key_of(float height, int pixel) {
   return (Key)__float_as_uint(height) << 32 | (unsigned)(0x7fffffff - pixel);
 }
-constexpr Key EVERYTHING = ~Key(0);
+constexpr Key NO_CEILING = ~Key(0);
 
-// Candidates of a pattern, behind the plane
+// Candidates of a pattern. They lie after the plane in shared memory.
 template <int N>
-struct List {
-  static constexpr int ROOM = Plan<N>::CANDIDATES;
-  float height[ROOM];  // of the hybrid map; 0 where struck out
-  u16 pixel[ROOM];     // i N + j
-  u16 order[ROOM];     // pixels, strongest first; STRUCK where struck out
+struct Candidates {
+  static constexpr int CAPACITY = Plan<N>::CANDIDATES;
+  float height[CAPACITY];  // of the hybrid map; 0 where removed
+  u16 pixel[CAPACITY];     // i N + j
+  u16 order[CAPACITY];     // pixels, strongest first; REMOVED where removed
 };
-constexpr int STRUCK = 0xffff;
+constexpr int REMOVED = 0xffff;
 template <int N>
 struct Scratch {
   float strongest[Shape<N>::WARPS];
@@ -33,7 +34,7 @@ struct Scratch {
   int peaks;
 };
 
-// Exclusive prefix sum over the block, and the total. All threads have arrived before any leaves.
+// Exclusive prefix sum over the block, and the total. It contains block barriers.
 template <int WARPS>
 DEVICE int block_scan(int v, int* part, int thread, int& total) {
   const int lane = thread & 31;
@@ -55,8 +56,8 @@ DEVICE int block_scan(int v, int* part, int thread, int& total) {
   return before + scan - v;
 }
 
-// A warp owns ROWS / WARPS packed rows; lane l looks at columns l, l + 32, ... Maxima are bits: flag[h] of column l +
-// 32 h, bit b of row first_row + b.
+// Maxima of a thread's pixels. A warp works on ROWS / WARPS packed rows, lane l of it on columns l, l + 32, ... A
+// maximum is a bit: bit b of flag[h] is row first_row + b, column l + 32 h.
 template <int N>
 struct Maxima {
   using S = Shape<N>;
@@ -66,9 +67,9 @@ struct Maxima {
   int first_row, column;
   DEVICE explicit Maxima(int thread) : first_row((thread >> 5) * 2 * PACKED), column(thread & 31) {}
 
-  // Of eight neighbours a maximum exceeds the left column's three and the one above, and none of the others exceeds it:
-  // of two equal pixels one is taken. So a pixel is compared with the largest of the left column's three and of the
-  // right column's three, which come by shuffles. Returns the highest this thread found at an allowed pixel.
+  // A maximum exceeds the three neighbours of the left column and the one above. None of the other four exceeds it. So
+  // of two equal pixels one is taken. A pixel is compared with the largest of the left column's three and of the right
+  // column's three, which come by shuffles. Returns the largest value that this thread found at an allowed pixel.
   DEVICE float find(const float2* plane, const u8* __restrict__ allowed) {
     const int lane = column;
     float above[SETS], strongest = 0.0f;
@@ -114,7 +115,7 @@ struct Maxima {
     return strongest;
   }
 
-  // use(h, bit, height, pixel) for every maximum that is left
+  // Call use(h, bit, height, pixel) for every maximum that is left
   template <class Use>
   DEVICE void each(const float2* plane, Use use) const {
     UNROLL for (int h = 0; h < SETS; h++) {
@@ -124,7 +125,7 @@ struct Maxima {
       }
     }
   }
-  // Keep what is at least `cutoff` high and comes behind `ceiling`; how many are left
+  // Keep the maxima that are at least `cutoff` high and come after `ceiling` in the order. Returns their number.
   DEVICE int keep(const float2* plane, float cutoff, Key ceiling) {
     int left = 0;
     each(plane, [&](int h, int bit, float height, int pixel) {
@@ -141,26 +142,27 @@ struct Maxima {
   }
 };
 
-// Maxima at allowed pixels over the absolute threshold and the one relative to the strongest -> list, unsorted; their
-// number. Only those behind `ceiling` are taken, the strongest first if there are more than the list has room for;
-// `ceiling` comes back as the last that was taken if some are left, else 0. Nothing is ever dropped: the caller asks
-// again.
+// Maxima at allowed pixels over the absolute threshold and the one relative to the strongest -> list, unsorted. Returns
+// their number. Only maxima after `ceiling` in the order are taken. If there are more than the list can take, it takes
+// the strongest. `ceiling` is then set to the last one taken, else to 0. The caller calls again for the others, so that
+// no maximum is lost.
 template <int N>
-DEVICE int collect(const float2* plane, List<N>& list, Scratch<N>& scratch, const Rules& rules, const u8* allowed,
-                   Key& ceiling, int thread) {
+DEVICE int collect(const float2* plane, Candidates<N>& list, Scratch<N>& scratch, const PeakLimits& limits,
+                   const u8* allowed, Key& ceiling, int thread) {
   constexpr int WARPS = Shape<N>::WARPS;
   Maxima<N> mine(thread);
   const float strongest =
       block_all<WARPS>(mine.find(plane, allowed), scratch.strongest, [](float a, float b) { return fmaxf(a, b); });
-  const float cutoff = fmaxf(rules.min_absolute, rules.min_relative * strongest);
+  const float cutoff = fmaxf(limits.min_absolute, limits.min_relative * strongest);
   int total, at = block_scan<WARPS>(mine.keep(plane, cutoff, ceiling), scratch.count, thread, total);
   Key floor = 0;
-  if (total > List<N>::ROOM) {  // rare: bisect for the key from which they fit; keys are unique, so just ROOM do
-    Key high = ceiling;         // count(>= floor) > ROOM >= count(>= high)
+  if (total > Candidates<N>::CAPACITY) {  // rare: bisect for the key from which they fit; keys are unique, so exactly
+                                          // CAPACITY do
+    Key high = ceiling;                   // count(>= floor) > CAPACITY >= count(>= high)
     while (high - floor > 1) {
       const Key middle = floor + (high - floor) / 2;
       block_scan<WARPS>(mine.count_from(plane, middle), scratch.count, thread, total);
-      (total > List<N>::ROOM ? floor : high) = middle;
+      (total > Candidates<N>::CAPACITY ? floor : high) = middle;
     }
     floor = high;
     at = block_scan<WARPS>(mine.count_from(plane, floor), scratch.count, thread, total);
@@ -176,14 +178,14 @@ DEVICE int collect(const float2* plane, List<N>& list, Scratch<N>& scratch, cons
   return total;
 }
 
-// Candidates that are not struck out, moved to the front; their number
+// Move the candidates that are not removed to the front. Returns their number.
 template <int N>
-DEVICE int compact(List<N>& list, int n, Scratch<N>& scratch, int thread) {
+DEVICE int compact(Candidates<N>& list, int n, Scratch<N>& scratch, int thread) {
   int kept = 0;
   for (int first = 0; first < n; first += Plan<N>::THREADS) {
     const int c = first + thread;
     const float height = c < n ? list.height[c] : 0.0f;
-    const int pixel = c < n ? list.pixel[c] : STRUCK;
+    const int pixel = c < n ? list.pixel[c] : REMOVED;
     int total;
     const int at = kept + block_scan<Shape<N>::WARPS>(height > 0.0f, scratch.count, thread,
                                                       total);  // all have read before one writes
@@ -197,10 +199,10 @@ DEVICE int compact(List<N>& list, int n, Scratch<N>& scratch, int thread) {
   return kept;
 }
 
-// Pixels into `order`, strongest first: a candidate's place is the number of those before it. After the thresholds they
-// are few.
+// Write the pixels to `order`, strongest first. A candidate's place is the number of candidates before it. This costs
+// n^2 comparisons, but after the thresholds n is small.
 template <int N>
-DEVICE void rank(List<N>& list, int n, int thread) {
+DEVICE void rank(Candidates<N>& list, int n, int thread) {
   for (int c = thread; c < n; c += Plan<N>::THREADS) {
     const float height = list.height[c];
     const int pixel = list.pixel[c];
@@ -214,30 +216,32 @@ DEVICE void rank(List<N>& list, int n, int thread) {
   __syncthreads();
 }
 
-// One warp: take the strongest that is left, strike out all that are too near, ... up to max_peaks. Pixels go to qx, qy
-// behind the `already` that are there; returns how many are there then. A lane writes its own entries of `order` only.
+// Take the strongest candidate that is left, remove all that are too near to it, and repeat, up to max_peaks. One warp
+// does it. Pixels are written to qx, qy after the `already` that are there. Returns how many are there then. A lane
+// writes only its own entries of `order`.
 template <int N>
-DEVICE int space_out(List<N>& list, int n, const Rules& rules, int already, double* qx, double* qy, int lane) {
+DEVICE int apply_spacing(Candidates<N>& list, int n, const PeakLimits& limits, int already, double* qx, double* qy,
+                         int lane) {
   const auto near = [&](int pixel, int i, int j) {
     const int di = pixel / N - i, dj = pixel % N - j;
-    return di * di + dj * dj < rules.near_below;
+    return di * di + dj * dj < limits.near_below;
   };
-  const auto strike = [&](int i, int j, int first) {
+  const auto remove = [&](int i, int j, int first) {
     for (int c = first + lane; c < n; c += 32)
-      if (list.order[c] != STRUCK && near(list.order[c], i, j)) list.order[c] = STRUCK;
+      if (list.order[c] != REMOVED && near(list.order[c], i, j)) list.order[c] = REMOVED;
   };
   int found = already;
-  for (int p = 0; p < already; p++) strike((int)qx[p], (int)qy[p], 0);
-  for (int first = 0; first < n && found < rules.max_peaks; first += 32) {
-    int mine = first + lane < n ? list.order[first + lane] : STRUCK;
-    unsigned left = __ballot_sync(FULL_WARP, mine != STRUCK);
-    while (left && found < rules.max_peaks) {
+  for (int p = 0; p < already; p++) remove((int)qx[p], (int)qy[p], 0);
+  for (int first = 0; first < n && found < limits.max_peaks; first += 32) {
+    int mine = first + lane < n ? list.order[first + lane] : REMOVED;
+    unsigned left = __ballot_sync(FULL_WARP, mine != REMOVED);
+    while (left && found < limits.max_peaks) {
       const int pixel = __shfl_sync(FULL_WARP, mine, __ffs(left) - 1), i = pixel / N, j = pixel % N;
       if (lane == 0) qx[found] = i, qy[found] = j;
       found++;
-      if (mine != STRUCK && near(mine, i, j)) mine = STRUCK;
-      strike(i, j, first + 32);
-      left = __ballot_sync(FULL_WARP, mine != STRUCK);
+      if (mine != REMOVED && near(mine, i, j)) mine = REMOVED;
+      remove(i, j, first + 32);
+      left = __ballot_sync(FULL_WARP, mine != REMOVED);
     }
   }
   return found;

@@ -1,4 +1,4 @@
-"""Pixel types kernels are instantiated for, and how launchers meet them."""
+"""Pixel types that kernels are instantiated for, and arrays in the form that launchers pass on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ SUFFIX = {"uint8": "u8", "uint16": "u16", "uint32": "u32", "float32": "f32"}
 
 
 def suffix(array: Any) -> str:
-    """Ending of the kernel instance for this array's dtype."""
+    """Return the ending of the kernel instance for this array's dtype."""
     return SUFFIX[np.dtype(array.dtype).name]
 
 
 def contiguous(array: Any) -> Any:
-    """The array itself where it is C-contiguous, else a copy on its own device."""
+    """Return the array itself if it is C-contiguous, else a copy on its own device."""
     return array if array.flags.c_contiguous else array.copy(order="C")
 
 
 def as_bytes(mask: Any) -> Any:
-    """A mask as the bytes kernels read, not 0 where it holds: a view of bools, which are bytes already."""
+    """Return a mask as the bytes that kernels read, not 0 where it is True. Bools are viewed, not copied."""
     return contiguous(mask if mask.dtype.kind == "b" else mask.astype(np.bool_)).view(np.uint8)

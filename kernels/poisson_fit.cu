@@ -6,10 +6,10 @@
 //             from the middle, rows in order, and zone
 //   out       (7, n, most) double        x, y, amplitude, background, xx, xy, yy;   ok (n, most) bytes
 // lambda = b + bx u + by v + (a + cx u + cy v) D: 4, 6 or 8 parameters. A warp a disk, four in a block of 128 threads;
-// lane t takes pixels t, t + 32, ... of the window. The lower triangle of the Fisher matrix and the gradient meet by
-// shuffles, eight sums at a time; then every lane solves the same small system in registers, which costs the warp no
-// more than one lane's solving it would, and saves the way back.
-// bytes: window pixels, and 12 a pixel and iteration of the table from L2 (10 kB a disk at r = 6, three iterations).
+// lane t takes pixels t, t + 32, ... of the window. The lower triangle of the Fisher matrix and the gradient are
+// summed over the lanes by shuffles, eight sums at a time. Then every lane solves the same small system in registers.
+// This takes a warp as long as it would take one lane, and no result has to be sent to the others. bytes: window
+// pixels, and 12 a pixel and iteration of the table from L2 (10 kB a disk at r = 6, three iterations).
 // flops: 90 a pixel and iteration (6 parameters): 75 k a disk at r = 6, three iterations.   bound: issue slots.
 // -D PIXEL=u16 -D PARAMETERS=6 compiles one kernel alone, which is what the launcher asks for: all twelve take 8 s.
 // budget(fit_4_\w+): 80 registers, 1024 bytes shared
@@ -20,12 +20,12 @@
 
 constexpr int WARPS = 4;
 constexpr int INSIDE = 1, RING = 2;  // zones of the window
-constexpr float LEAST = 0.02f;       // counts: the model is never darker
+constexpr float LEAST = 0.02f;       // counts: the smallest value of the model
 constexpr float LONGEST = 0.5f;      // px, one step
 constexpr float FARTHEST = 1.5f;     // px from the start, and the largest standard error
-constexpr float SETTLED = 0.02f;     // px: the last step must be shorter, or than the standard error
-constexpr float RECENTRE = 0.6f;     // px from the window's middle at which the window follows
-constexpr float PIVOT = 1e-6f;       // of the diagonal: a smaller one is a matrix without an inverse
+constexpr float SHORT_STEP = 0.02f;  // px: the last step must be shorter than this, or than the standard error
+constexpr float RECENTRE = 0.6f;     // px: a position farther from the window's middle moves the window
+constexpr float PIVOT = 1e-6f;       // of the diagonal: with a smaller pivot the matrix has no inverse
 
 DEVICE double nan_value() { return __uint_as_float(0x7fc00000u); }
 DEVICE constexpr int entry(int i, int j) { return i * (i + 1) / 2 + j; }
@@ -35,7 +35,7 @@ struct Frame {
   DEVICE bool holds(int x, int y) const { return x >= half && y >= half && x + half < nx && y + half < ny; }
 };
 
-// Sum over the lanes of every value, in every lane; `slot` is the warp's own shared memory
+// Replace every value by its sum over the lanes, in every lane. `slot` is shared memory of this warp alone.
 template <int COUNT>
 DEVICE void share_sums(float (&v)[COUNT], float* slot) {
   static_assert(COUNT % 8 == 0, "eight at a time");
@@ -98,7 +98,7 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
   if (lane == 0) ok[disk] = 0;
   const int half = -pixels[0];
   const Frame frame = {nx, ny, half};
-  // written so that NaN is outside; what is left fits an int
+  // written so that a NaN is outside; positions that pass fit into an int
   if (!(startx > -1.0 && startx < nx && starty > -1.0 && starty < ny)) return;
   bool crowded = false;
   for (int k = lane; k < min(count[pattern], most); k += 32) {
@@ -179,7 +179,7 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
       }
     }
   }
-  const float largest = FARTHEST * FARTHEST, short_step = SETTLED * SETTLED;
+  const float largest = FARTHEST * FARTHEST, short_step = SHORT_STEP * SHORT_STEP;
   if (!(lastx * lastx <= fmaxf(covariance[0], short_step) && lasty * lasty <= fmaxf(covariance[2], short_step))) return;
   if (!(covariance[0] < largest && covariance[2] < largest)) return;
   const double result[7] = {cx + double(fx), cy + double(fy), a, b, covariance[0], covariance[1], covariance[2]};
@@ -189,8 +189,8 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
   }
 }
 
-// Seven blocks of 72 registers: told so, ptxas stays at 64 for N = 4 without a spill; left alone it spills a register on
-// sm_100 and 120 to get there (with -ftz=true, NVRTC 13.5).
+// Seven blocks allow 72 registers. With this bound ptxas uses 64 for N = 4 without a spill. Without it, it spills one
+// register on sm_100 and 120 to reach 64 (with -ftz=true, NVRTC 13.5).
 #define BOUNDS_4 128, 7
 #define BOUNDS_6 128
 #define BOUNDS_8 128

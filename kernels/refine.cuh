@@ -1,18 +1,19 @@
 // refine.cuh -- sub-pixel positions of maxima on the map in shared memory, and their standard errors.
 // The map's one trigonometric interpolation (Nyquist as a cosine) is separable,
 //   f(x, y) = sum_ij D(x - i) D(y - j) map[i][j],   D(u) = sin(pi u) / (N tan(pi u / N)),
-// so Newton's steps on it need three weighted sums of every column (D, D', D'' along x), and three of those sums. A
-// patch about the maximum cannot replace the whole map: it misses what lies near Nyquist, at 5e-3 px.
+// so a Newton step on it needs three weighted sums of every column (D, D', D'' along x), and then three weighted sums
+// of each of those. A patch about the maximum cannot replace the whole map: it lacks the frequencies near Nyquist,
+// which costs 5e-3 px.
 #pragma once
 #include "significance.cuh"
 
 enum Refinement { WHOLE_PIXEL, PARABOLA, EXACT };
 constexpr int CLIMB = 3;          // whole-pixel steps from a maximum of the hybrid map to one of this map
-constexpr int NEWTON_STEPS = 10;  // two or three are taken
-constexpr float CLOSE = 2e-3f;    // px: behind a step shorter than this, the next would be shorter than 1e-5
-constexpr float REACH = 1.5f;     // px from the pixel the steps started at; further away they found another hill
+constexpr int NEWTON_STEPS = 10;  // at most; two or three are usual
+constexpr float CLOSE = 2e-3f;    // px: after a step shorter than this, the next would be shorter than 1e-5
+constexpr float REACH = 1.5f;     // px from the first pixel; farther away lies another maximum
 
-// A position: pixel (i, j), which may lie beside the detector (it wraps), and the way from its centre
+// A position: pixel (i, j), which may lie outside the detector (the map is periodic), and the distance from its centre
 struct Point {
   int i, j;
   float dx, dy, height;
@@ -40,11 +41,11 @@ DEVICE void climb(const float2* plane, int& i, int& j) {
 
 struct Quadratic {
   float value, gx, gy, hxx, hxy, hyy;
-  // Elimination instead of the determinant, whose square of the map's scale could leave the range of floats
+  // By elimination. The determinant has the square of the map's scale, which could leave the range of floats.
   DEVICE float ratio() const { return hxy / hxx; }
   DEVICE float rest() const { return hyy - hxy * ratio(); }
   DEVICE bool has_maximum() const { return hxx < 0.0f && rest() < 0.0f; }
-  // The step to its maximum, at most half a pixel along either axis; 0 if it has none
+  // Step to its maximum, at most half a pixel along each axis; 0 if it has no maximum
   DEVICE void step(float& dx, float& dy) const {
     const float y = (ratio() * gx - gy) / rest(), x = -(gx + hxy * y) / hxx;
     dx = has_maximum() ? fminf(0.5f, fmaxf(-0.5f, x)) : 0.0f;
@@ -123,7 +124,7 @@ DEVICE void sinc_weights(int pixel, float part, int lane, float (*weights)[3]) {
   }
 }
 
-// The interpolation at a point with its gradient and Hessian, by one warp: the same in every lane
+// Value, gradient and Hessian of the interpolation at a point, by one warp. Every lane gets the same result.
 template <int N>
 DEVICE Quadratic interpolate(const float2* plane, const Point& at, int lane) {
   constexpr int SETS = N / 32;
@@ -166,7 +167,7 @@ DEVICE Quadratic interpolate(const float2* plane, const Point& at, int lane) {
           warp_all(q.hxx, add),   warp_all(q.hxy, add), warp_all(q.hyy, add)};
 }
 
-// Newton's steps on the interpolation; `last` is the quadratic of the last one. One warp; all lanes do the same.
+// Newton steps on the interpolation, by one warp. All lanes compute the same. `last` is the quadratic of the last step.
 template <int N>
 DEVICE void climb_exactly(const float2* plane, Point& at, Quadratic& last, int lane) {
   const Point start = at;
@@ -202,32 +203,32 @@ DEVICE void standard_errors(const void* counts, int type, const Moments& moments
   sy = map.has_maximum() && vy > 0.0f ? sqrtf(vy + pixel_variance) : nothing;
 }
 
-struct RefineRules {
+struct RefineOptions {
   int refinement;
   bool climb;   // the pixels are maxima of another map
-  bool errors;  // the map is that of n = 1: a linear function of the counts, whose noise is known
+  bool errors;  // the map is that of n = 1, a linear function of the counts, so that its noise is known
 };
-// A warp a disk. Whole pixels stand in qx, qy (field 0 and 1 of five, `stride` apart); positions, heights and errors
-// replace them.
+// Refine disks, one for each warp at a time. On entry qx, qy (fields 0 and 1 of five, `stride` apart) hold whole
+// pixels. Positions, heights and errors are written over them.
 template <int N>
-DEVICE void refine(const float2* plane, const void* counts, int type, const Moments& moments, RefineRules rules,
+DEVICE void refine(const float2* plane, const void* counts, int type, const Moments& moments, RefineOptions options,
                    int count, double* fields, offset_t stride, int thread) {
   const int lane = thread & 31;
 #pragma unroll 1
   for (int p = thread >> 5; p < count; p += Shape<N>::WARPS) {
     int i = (int)fields[p], j = (int)fields[stride + p];
     __syncwarp();  // all lanes have read what lane 0 will replace
-    if (rules.climb && rules.refinement != WHOLE_PIXEL) climb<N>(plane, i, j);
+    if (options.climb && options.refinement != WHOLE_PIXEL) climb<N>(plane, i, j);
     Point at{i, j, 0.0f, 0.0f, wrapped_at<N>(plane, i, j)};
-    if (rules.refinement != WHOLE_PIXEL) at = parabola<N>(plane, i, j);
+    if (options.refinement != WHOLE_PIXEL) at = parabola<N>(plane, i, j);
     Quadratic map{};
-    if (rules.refinement == EXACT)
+    if (options.refinement == EXACT)
       climb_exactly<N>(plane, at, map, lane);
-    else if (rules.errors)
+    else if (options.errors)
       map = interpolate<N>(plane, at, lane);
     float sx = __uint_as_float(0x7fc00000u), sy = sx;
-    if (rules.errors)
-      standard_errors<N>(counts, type, moments, at, map, rules.refinement == WHOLE_PIXEL ? 1.0f / 12 : 0.0f, sx, sy,
+    if (options.errors)
+      standard_errors<N>(counts, type, moments, at, map, options.refinement == WHOLE_PIXEL ? 1.0f / 12 : 0.0f, sx, sy,
                          lane);
     if (lane == 0) {
       fields[p] = at.i + (double)at.dx;

@@ -4,16 +4,14 @@
 //   count     (n) int32             how many there are
 //   tx, ty    (3, phases, 2 nx | 2 ny) float32   periodic sinc and derivatives, twice: [n - i + s] of entry p is the
 //                                   weight of sample s for the point i + p / phases
-//   x, y, height, sx, sy   (n, most) double  NaN behind the last
-// Trigonometric interpolation is separable: its exact value, gradient and Hessian at a point are d(x) . C . d(y), C
-// the map. A team of threads serves eight peaks of a pattern in a pass over it: a thread holds 24 weighted sums of two
-// map columns; the weights of a row (three bases of eight peaks) come from shared memory by six broadcast loads. All
-// columns of the team then meet in 48 sums. Newton steps from a parabola: two, more only where the second was still
-// long.
+//   x, y, height, sx, sy   (n, most) double  NaN after the last
+// The maximum of the trigonometric interpolation (map_interpolation.cuh) is found by Newton steps from the maximum of
+// a parabola. Two steps are made, and more only where the second was still long. A team of threads works on eight
+// peaks of a pattern in one pass over its map.
 // newton_peaks, peak_errors: a team of 64 to 128 threads (row sets x column pairs), blocks (n, groups of eight peaks).
 // newton_peaks_wide, peak_errors_wide: maps whose rows fill tiles of 256 columns. Up to three teams of 64 threads with
-// four columns each go over the map side by side: the products of 72 weights a row with it are one matrix product, the
-// map comes from L2 once for 24 peaks (L1 has it for the second and third team). Blocks (n, groups of 24 peaks).
+// four columns each work on the map at the same time. The map comes from L2 once for 24 peaks, because the second and
+// third team find it in L1. Blocks (n, groups of 24 peaks).
 // window_peaks: the same threads, blocks (n, peaks); the peers' window of samples, 24 of its rows at a time.
 // parabola_peaks: a thread a peak.
 // bytes: the map once from DRAM, then from L2 once a step and block (0.5 MB at 256 x 256, 21 peaks, two steps).
@@ -23,67 +21,21 @@
 // budget(newton_peaks_wide|peak_errors_wide): 168 registers, 0 bytes shared
 // budget(window_peaks): 168 registers, 0 bytes shared
 // budget(parabola_peaks): 64 registers, 0 bytes shared
-#include "common.cuh"
-#include "eight_sums.cuh"
+#include "map_interpolation.cuh"
 
-// Blocks a multiprocessor holds: from sm_100 on FMAs go in pairs, whose registers spill at four
+// Blocks that a multiprocessor holds. From sm_100 on FMAs go in pairs, whose registers spill with four blocks.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 #define RESIDENT 3
 #else
 #define RESIDENT 4
 #endif
 
-constexpr int THREADS = 128, WARPS = THREADS / 32;
-constexpr int WIDE = 64;          // threads of a team of the wide kernels, of which a block has up to three
-constexpr int PEAKS = 8;          // of a pattern that share a pass over its map
-constexpr int SLOTS = 3 * PEAKS;  // weighted sums of a column
-constexpr int PITCH = SLOTS + 4;  // of a row's weights: stores go to 8 banks instead of 4
-constexpr int CHUNK = 128;        // map rows whose weights are in shared memory at a time
-constexpr int SUMS = 6;           // value, d/dx, d/dy, dxx, dxy, dyy
-constexpr int ORDER_X[SUMS] = {0, 1, 0, 2, 1, 0}, ORDER_Y[SUMS] = {0, 0, 1, 0, 1, 2};
-constexpr int PHASES = 64;        // table entries a pixel
-constexpr int CLIMB = 3;          // whole-pixel steps to this map's own maximum
-constexpr double REACH = 1.5;     // px from the start; behind it is another hill
+constexpr int CLIMB = 3;       // whole-pixel steps to this map's own maximum
+constexpr double REACH = 1.5;  // px from the start; farther away lies another maximum
 constexpr int LEAST_STEPS = 2, MOST_STEPS = 6;
-constexpr double SETTLED = 0.02;       // px: a Newton step this short ends closer than 1e-3
+constexpr double SHORT_STEP = 0.02;    // px: a Newton step this short ends closer than 1e-3
 constexpr int LINE = 2 * THREADS + 1;  // pitch of a window row's sums over columns
 
-struct Peak {
-  double x, y, height;
-  int px, py;
-};
-
-// A peak on its way: `left` steps it may still make, 0 where only its height is wanting, -1 when it is done
-struct Climb {
-  Peak peak;
-  double start_x, start_y, ex, ey;
-  int left;
-};
-
-// What a team, the threads that serve eight peaks of a pattern, keeps in shared memory.
-struct Work {
-  alignas(16) float weight[CHUNK * PITCH];
-  float part[WARPS][SUMS * PEAKS];
-  float sum[SUMS * PEAKS];
-  int base[SLOTS], base_y[PEAKS];  // where the weights of the map's rows begin in tx, those of its columns in ty
-  Climb climbs[PEAKS];  // not in registers: only eight threads need them, and the row loop wants all
-  float noise[3][PEAKS];
-  int again;
-};
-
-// A thread's number in its team, the team's number in the block, and how large they are.
-struct Team {
-  int thread, threads, number, teams;
-  DEVICE explicit Team(int size) {
-    thread = threadIdx.x % size, threads = size;
-    number = threadIdx.x / size, teams = blockDim.x / size;
-  }
-};
-
-DEVICE int wrap(int i, int n) {
-  i %= n;
-  return i < 0 ? i + n : i;
-}
 DEVICE double nan_value() { return __uint_as_float(0x7fc00000u); }
 DEVICE double limited(double v) { return fmin(0.5, fmax(-0.5, v)); }
 
@@ -97,7 +49,7 @@ DEVICE bool newton_step(double gx, double gy, double hxx, double hxy, double hyy
   return true;
 }
 
-// Maximum of the quadratic through 3 x 3 values (least-squares cross term), at most half a step away
+// Maximum of the quadratic through 3 x 3 values (least-squares cross term), at most half a sample away
 template <class At>
 DEVICE void parabola(At at, double& dx, double& dy, double& height) {
   const double here = at(0, 0), up = at(-1, 0), down = at(1, 0), left = at(0, -1), right = at(0, 1);
@@ -108,7 +60,7 @@ DEVICE void parabola(At at, double& dx, double& dy, double& height) {
   height = here + gx * dx + gy * dy + 0.5 * (hxx * dx * dx + 2.0 * hxy * dx * dy + hyy * dy * dy);
 }
 
-// Uphill over the eight neighbours, at most CLIMB steps, then the parabola
+// Move to the largest of the eight neighbours, at most CLIMB times, then take the parabola's maximum
 DEVICE Peak start_of(const float* __restrict__ map, int nx, int ny, int px, int py, int climb) {
   auto at = [&](int dx, int dy) { return map[wrap(px + dx, nx) * ny + wrap(py + dy, ny)]; };
   for (int step = 0; step < (climb ? CLIMB : 0); step++) {
@@ -127,101 +79,6 @@ DEVICE Peak start_of(const float* __restrict__ map, int nx, int ny, int px, int 
   return {px + dx, py + dy, height, px, py};
 }
 
-// Where in a table the weights of all samples begin for point number q of `phases` a pixel, derivative `order`.
-DEVICE int aim(int q, int order, int phases, int n) {
-  const int phase = wrap(q, phases);
-  return (order * phases + phase) * 2 * n + n - wrap((q - phase) / phases, n);
-}
-
-// sums[slot][c] += sum over map rows of this thread's split of weight[slot] x map, in columns `at`
-template <int COLUMNS>
-DEVICE void row_sums(const float* __restrict__ map, const float* __restrict__ tx, int nx, int ny,
-                     const int (&at)[COLUMNS], int split, int splits, const Team& team, Work& w,
-                     float (&sums)[SLOTS][COLUMNS]) {
-  UNROLL for (int s = 0; s < SLOTS; s++) UNROLL for (int c = 0; c < COLUMNS; c++) sums[s][c] = 0.0f;
-  for (int first = 0; first < nx; first += CHUNK) {
-    const int rows = nx - first < CHUNK ? nx - first : CHUNK;
-    __syncthreads();
-    for (int k = team.thread; k < CHUNK * SLOTS; k += team.threads) {
-      const int slot = k / CHUNK, i = k % CHUNK, base = w.base[slot];
-      if (i >= rows) continue;
-      w.weight[i * PITCH + slot] = base < 0 ? 0.0f : tx[base + first + i];
-    }
-    __syncthreads();
-    if (split >= splits) continue;  // threads behind the last whole row set only fetch weights
-    const float* row = map + (first + split) * ny;
-    const float4* weight = reinterpret_cast<const float4*>(w.weight + split * PITCH);
-#pragma unroll(COLUMNS == 2 ? 2 : 1)
-    for (int i = split; i < rows; i += splits) {
-      float v[COLUMNS];
-      UNROLL for (int c = 0; c < COLUMNS; c++) v[c] = row[at[c]];
-      UNROLL for (int q = 0; q < SLOTS / 4; q++) {
-        const float4 f = weight[q];
-        UNROLL for (int c = 0; c < COLUMNS; c++) {
-          sums[4 * q][c] += f.x * v[c];
-          sums[4 * q + 1][c] += f.y * v[c];
-          sums[4 * q + 2][c] += f.z * v[c];
-          sums[4 * q + 3][c] += f.w * v[c];
-        }
-      }
-      row += splits * ny;
-      weight += splits * (PITCH / 4);
-    }
-  }
-}
-
-// w.sum: value, gradient and Hessian of the interpolation at the points the slots aim at, [SUMS][PEAKS]. A team without
-// peaks (splits = 0) keeps step with the others.
-template <int COLUMNS>
-DEVICE void interpolate(const float* __restrict__ map, const float* __restrict__ tx, const float* __restrict__ ty,
-                        int nx, int ny, int half, int splits, const Team& team, Work& w) {
-  constexpr bool WHOLE = COLUMNS == 4;  // rows fill the tiles: columns lie at distances the compiler knows
-  if constexpr (WHOLE) half = WIDE;
-  const int split = team.thread / half, column = team.thread % half, warp = team.thread >> 5, lane = threadIdx.x & 31;
-  for (int tile = 0; tile < ny; tile += COLUMNS * half) {
-    int at[COLUMNS];
-    bool there[COLUMNS];
-    UNROLL for (int c = 0; c < COLUMNS; c++) {
-      at[c] = tile + column + c * half;
-      there[c] = split < splits && (WHOLE || at[c] < ny);
-      if (!WHOLE && !there[c]) at[c] = 0;
-    }
-    float sums[SLOTS][COLUMNS];
-    row_sums(map, tx, nx, ny, at, split, splits, team, w, sums);
-    unrolled<0, SUMS>([&](auto number) {  // one of the six at a time: weights of columns are few, registers fewer
-      constexpr int q = decltype(number)::value, along_x = ORDER_X[q], along_y = ORDER_Y[q];
-      float total[PEAKS];
-      UNROLL for (int p = 0; p < PEAKS; p++) {
-        const float* along = ty + w.base_y[p] + along_y * PHASES * 2 * ny;
-        total[p] = 0.0f;
-        UNROLL for (int c = 0; c < COLUMNS; c++)
-          if (there[c]) total[p] += sums[along_x * PEAKS + p][c] * along[at[c]];
-      }
-      const float v = eight_sums(total);
-      float* part = &w.part[warp][q * PEAKS];
-      if (lane < PEAKS) part[lane] = tile ? part[lane] + v : v;
-    });
-  }
-  __syncthreads();
-  if (team.thread < SUMS * PEAKS) {
-    float v = 0.0f;
-    for (int i = 0; i < (team.threads >> 5); i++) v += w.part[i][team.thread];
-    w.sum[team.thread] = v;
-  }
-  __syncthreads();
-}
-
-// The three slots of peak p go to the table entry nearest to (x, y); ex, ey is that point. No peak: weights of zero.
-DEVICE void aim_at(Work& w, int p, bool some, double x, double y, int nx, int ny, double& ex, double& ey) {
-  const int qx = some ? int(floor(x * PHASES + 0.5)) : 0, qy = some ? int(floor(y * PHASES + 0.5)) : 0;
-  UNROLL for (int m = 0; m < 3; m++) {
-    w.base[m * PEAKS + p] = some ? aim(qx, m, PHASES, nx) : -1;
-  }
-  w.base_y[p] = aim(qy, 0, PHASES, ny);
-  ex = qx / double(PHASES);
-  ey = qy / double(PHASES);
-}
-
 // One Newton step from the table entry (ex, ey), where the map's value and derivatives are s[0], s[PEAKS], ...
 DEVICE void newton(Climb& c, const float* s, int step) {
   const double gx = s[PEAKS], gy = s[2 * PEAKS], hxx = s[3 * PEAKS], hxy = s[4 * PEAKS], hyy = s[5 * PEAKS];
@@ -233,7 +90,7 @@ DEVICE void newton(Climb& c, const float* s, int step) {
   }
   dx = c.peak.x - c.ex, dy = c.peak.y - c.ey;
   c.peak.height = s[0] + gx * dx + gy * dy + 0.5 * (hxx * dx * dx + 2.0 * hxy * dx * dy + hyy * dy * dy);
-  if (c.left > 1 && (step < LEAST_STEPS || moved > SETTLED)) {
+  if (c.left > 1 && (step < LEAST_STEPS || moved > SHORT_STEP)) {
     c.left--;
     return;
   }
@@ -262,14 +119,15 @@ extern "C" __global__ void __launch_bounds__(128)
   x[k] = peak.x, y[k] = peak.y, height[k] = peak.height;
 }
 
-// Newton steps of all peaks of a pattern: `works` of a block's teams, eight peaks each, whose passes over the map go
-// side by side.
+// Newton steps of all peaks of a pattern. `memories` are those of the block's teams, which have eight peaks each and
+// pass over the map at the same time.
 template <int COLUMNS>
-DEVICE void climb_peaks(Work* works, const Team& team, const float* __restrict__ maps, const int* __restrict__ px,
-                         const int* __restrict__ py, const int* __restrict__ count, const float* __restrict__ tx,
-                         const float* __restrict__ ty, double* __restrict__ x, double* __restrict__ y,
-                         double* __restrict__ height, int nx, int ny, int most, int climb, int half, int splits) {
-  Work& w = works[team.number];
+DEVICE void climb_peaks(TeamMemory* memories, const Team& team, const float* __restrict__ maps,
+                        const int* __restrict__ px, const int* __restrict__ py, const int* __restrict__ count,
+                        const float* __restrict__ tx, const float* __restrict__ ty, double* __restrict__ x,
+                        double* __restrict__ y, double* __restrict__ height, int nx, int ny, int most, int climb,
+                        int half, int splits) {
+  TeamMemory& w = memories[team.number];
   const offset_t pattern = blockIdx.x;
   const float* map = maps + pattern * nx * ny;
   const int found = count[pattern], thread = team.thread, together = team.teams * PEAKS;
@@ -285,11 +143,11 @@ DEVICE void climb_peaks(Work* works, const Team& team, const float* __restrict__
       c.start_x = c.peak.x, c.start_y = c.peak.y;
       c.left = some ? MOST_STEPS : -1;
     }
-    bool more = true, busy = peak - thread < found;  // in the block; in this team
+    bool more = true, busy = peak - thread < found;  // some peak of the block, of this team, is not finished
     for (int step = 1; more; step++) {
       if (thread < PEAKS) {
         Climb& c = w.climbs[thread];
-        aim_at(w, thread, c.left >= 0, c.peak.x, c.peak.y, nx, ny, c.ex, c.ey);
+        set_point(w, thread, c.left >= 0, c.peak.x, c.peak.y, nx, ny, c.ex, c.ey);
       }
       interpolate<COLUMNS>(map, tx, ty, nx, ny, half, busy ? splits : 0, team, w);
       if (thread < 32) {
@@ -300,7 +158,7 @@ DEVICE void climb_peaks(Work* works, const Team& team, const float* __restrict__
       }
       __syncthreads();
       busy = w.again, more = false;
-      for (int t = 0; t < team.teams; t++) more |= works[t].again != 0;
+      for (int t = 0; t < team.teams; t++) more |= memories[t].again != 0;
     }
     if (some) x[k] = w.climbs[thread].peak.x, y[k] = w.climbs[thread].peak.y, height[k] = w.climbs[thread].peak.height;
   }
@@ -311,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
                  const int* __restrict__ count, const float* __restrict__ tx, const float* __restrict__ ty,
                  double* __restrict__ x, double* __restrict__ y, double* __restrict__ height, int nx, int ny, int most,
                  int climb, int half, int splits) {
-  __shared__ Work w;
+  __shared__ TeamMemory w;
   climb_peaks<2>(&w, Team(blockDim.x), maps, px, py, count, tx, ty, x, y, height, nx, ny, most, climb, half, splits);
 }
 
@@ -320,20 +178,20 @@ extern "C" __global__ void __launch_bounds__(3 * WIDE, 2)
                       const int* __restrict__ count, const float* __restrict__ tx, const float* __restrict__ ty,
                       double* __restrict__ x, double* __restrict__ y, double* __restrict__ height, int nx, int ny,
                       int most, int climb, int half, int splits) {
-  DYNAMIC_SHARED(Work, works);
-  climb_peaks<4>(works, Team(WIDE), maps, px, py, count, tx, ty, x, y, height, nx, ny, most, climb, half, splits);
+  DYNAMIC_SHARED(TeamMemory, memories);
+  climb_peaks<4>(memories, Team(WIDE), maps, px, py, count, tx, ty, x, y, height, nx, ny, most, climb, half, splits);
 }
 
-// One peak's window: rows a0 ... of it times columns b0 ..., samples at 1/phases px from number (qx, qy);
+// Samples at 1/phases px of one peak's window, from number (qx, qy) on: `rows` x `columns` of them, to
 // window[row][column]
 DEVICE void window_rows(const float* __restrict__ map, const float* __restrict__ tx, const float* __restrict__ ty,
                         int nx, int ny, int phases, int qx, int rows, int qy, int columns, int half, int splits,
-                        Work& w, float* line, float* window) {
+                        TeamMemory& w, float* line, float* window) {
   const Team team(blockDim.x);
   const int split = threadIdx.x / half, column = threadIdx.x % half;
   __syncthreads();
   if (threadIdx.x < SLOTS) {
-    w.base[threadIdx.x] = int(threadIdx.x) < rows ? aim(qx + int(threadIdx.x), 0, phases, nx) : -1;
+    w.base[threadIdx.x] = int(threadIdx.x) < rows ? weights_begin(qx + int(threadIdx.x), 0, phases, nx) : -1;
   }
   for (int tile = 0; tile < ny; tile += 2 * half) {
     const int left = tile + column, right = left + half;
@@ -349,7 +207,7 @@ DEVICE void window_rows(const float* __restrict__ map, const float* __restrict__
     __syncthreads();
     const int width = ny - tile < 2 * half ? ny - tile : 2 * half;
     for (int k = threadIdx.x; k < rows * columns; k += blockDim.x) {
-      const float* along = ty + aim(qy + k / rows, 0, phases, ny) + tile;
+      const float* along = ty + weights_begin(qy + k / rows, 0, phases, ny) + tile;
       const float* sums_of = line + (k % rows) * LINE;
       float v = 0.0f;
       for (int j = 0; j < width; j++) {
@@ -370,8 +228,8 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
                  double* __restrict__ x, double* __restrict__ y, double* __restrict__ height, int nx, int ny, int most,
                  int climb, int half, int splits, int upsample) {
   DYNAMIC_SHARED(float, memory);
-  Work& w = *reinterpret_cast<Work*>(memory);
-  float* line = memory + sizeof(Work) / sizeof(float);
+  TeamMemory& w = *reinterpret_cast<TeamMemory*>(memory);
+  float* line = memory + sizeof(TeamMemory) / sizeof(float);
   float* window = line + SLOTS * LINE;
   const offset_t pattern = blockIdx.x;
   const float* map = maps + pattern * nx * ny;
@@ -385,11 +243,11 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
     const Peak start = start_of(map, nx, ny, px[k], py[k], climb);
     const int qx = int(rint(start.x * upsample)) - reach, qy = int(rint(start.y * upsample)) - reach;
     float best = -3.4e38f;
-    int where = side + 1;  // of the largest sample off the window's rim: the first in row order
+    int where = side + 1;  // place of the largest sample that is not on the border; of equal ones the first
     for (int a = 1; a < side - 1; a += SLOTS) {
       const int rows = side - 1 - a < SLOTS ? side - 1 - a : SLOTS;
       window_rows(map, tx, ty, nx, ny, upsample, qx + a, rows, qy + 1, side - 2, half, splits, w, line, window);
-      for (int i = 0; i < rows * (side - 2); i++) {  // every thread the same: the samples are few beside the map
+      for (int i = 0; i < rows * (side - 2); i++) {  // every thread does the same: the samples are few
         if (window[i] > best) best = window[i], where = (a + i / (side - 2)) * side + 1 + i % (side - 2);
       }
     }
@@ -407,12 +265,12 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
 // peak
 //   counts, cross (n, nx, ny);  box (4, 2 hx + 1, 2 hy + 1): K^2, Kx^2, Kx Ky, Ky^2 of the template, centred
 template <int COLUMNS>
-DEVICE void errors_of_peaks(Work* works, const Team& team, const float* __restrict__ counts,
+DEVICE void errors_of_peaks(TeamMemory* memories, const Team& team, const float* __restrict__ counts,
                         const float* __restrict__ cross, const float* __restrict__ box, const double* __restrict__ x,
                         const double* __restrict__ y, const int* __restrict__ count, const float* __restrict__ tx,
                         const float* __restrict__ ty, double* __restrict__ sx, double* __restrict__ sy, int nx, int ny,
                         int most, int hx, int hy, int grid, int half, int splits) {
-  Work& w = works[team.number];
+  TeamMemory& w = memories[team.number];
   const offset_t pattern = blockIdx.x;
   const float *map = cross + pattern * nx * ny, *frame = counts + pattern * nx * ny;
   const int found = count[pattern], thread = team.thread, lane = thread & 31, wy = 2 * hy + 1, area = (2 * hx + 1) * wy;
@@ -424,7 +282,7 @@ DEVICE void errors_of_peaks(Work* works, const Team& team, const float* __restri
     if (slot && !some) sx[k] = sy[k] = nan_value();
     if (all >= found) continue;
     double ex, ey;
-    if (thread < PEAKS) aim_at(w, thread, some, some ? x[k] : 0.0, some ? y[k] : 0.0, nx, ny, ex, ey);
+    if (thread < PEAKS) set_point(w, thread, some, some ? x[k] : 0.0, some ? y[k] : 0.0, nx, ny, ex, ey);
     interpolate<COLUMNS>(map, tx, ty, nx, ny, half, first < found ? splits : 0, team, w);
     for (int p = thread >> 5; p < PEAKS && first + p < found; p += team.threads >> 5) {
       const offset_t at = pattern * most + first + p;
@@ -465,7 +323,7 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT)
                 const double* __restrict__ x, const double* __restrict__ y, const int* __restrict__ count,
                 const float* __restrict__ tx, const float* __restrict__ ty, double* __restrict__ sx,
                 double* __restrict__ sy, int nx, int ny, int most, int hx, int hy, int grid, int half, int splits) {
-  __shared__ Work w;
+  __shared__ TeamMemory w;
   errors_of_peaks<2>(&w, Team(blockDim.x), counts, cross, box, x, y, count, tx, ty, sx, sy, nx, ny, most, hx, hy, grid,
                      half, splits);
 }
@@ -476,7 +334,7 @@ extern "C" __global__ void __launch_bounds__(3 * WIDE, 2)
                      const float* __restrict__ tx, const float* __restrict__ ty, double* __restrict__ sx,
                      double* __restrict__ sy, int nx, int ny, int most, int hx, int hy, int grid, int half,
                      int splits) {
-  DYNAMIC_SHARED(Work, works);
-  errors_of_peaks<4>(works, Team(WIDE), counts, cross, box, x, y, count, tx, ty, sx, sy, nx, ny, most, hx, hy, grid,
+  DYNAMIC_SHARED(TeamMemory, memories);
+  errors_of_peaks<4>(memories, Team(WIDE), counts, cross, box, x, y, count, tx, ty, sx, sy, nx, ny, most, hx, hy, grid,
                      half, splits);
 }

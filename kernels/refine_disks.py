@@ -1,4 +1,4 @@
-"""Launches refine_disks.cu: teams of threads for eight peaks of a pattern; one launch for all peaks of all patterns."""
+"""Launches refine_disks.cu once for all peaks of all patterns. A team of threads takes eight peaks of a pattern."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gpu4d.errors import InputError
 
 FILE = "refine_disks.cu"
 THREADS = 128
-PEAKS = 8  # these four as in the source
+PEAKS = 8  # this and the next three as in the source
 SLOTS = 24
 PHASES = 64
-WORK = 16112  # bytes of its struct Work
-WIDE = 64  # threads of a team of the wide kernels, four columns each, and the most teams of a block: as in the source
-TEAMS = 3
+TEAM_MEMORY = 16112  # bytes of TeamMemory in map_interpolation.cuh
+WIDE = 64  # threads of a team of the wide kernels, as in the source; each takes four columns
+TEAMS = 3  # of a block of the wide kernels, at most
 LINE = 2 * THREADS + 1
 
 
-def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
+def refine_disks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
     n, nx, ny = maps.shape
     most = px.shape[1]
     maps = contiguous(maps.astype(np.float32, copy=False))
@@ -40,7 +40,7 @@ def refine_peaks(maps, px, py, count, /, mode="correlation", upsample=16, climb=
         launch_teams("newton_peaks", "newton_peaks_wide", ny, most, call)
     else:
         side = 2 * (-(-3 * upsample // 4) + 1) + 1
-        shared = WORK + 4 * SLOTS * (LINE + side)
+        shared = TEAM_MEMORY + 4 * SLOTS * (LINE + side)
         if shared > device.shared_memory():
             raise InputError(f"upsample={upsample} needs {shared} bytes of shared memory, this device has {device.shared_memory()}")
         device.launch(device.kernel(FILE, "window_peaks"), (n, _groups(n, most)), threads, (*call, np.int32(upsample)), shared)
@@ -62,17 +62,17 @@ def peak_errors(counts, cross, box, x, y, count, /, grid=False):
 
 
 def launch_teams(narrow, wide, ny, most, call):
-    """Launch the kernel for eight peaks a block, or, where rows fill tiles of 256 columns, the one for up to 24."""
+    """Launch the kernel for eight peaks a block, or the one for up to 24 if rows fill tiles of 256 columns."""
     n, groups = len(call[0]), max(1, -(-most // PEAKS))
     if ny % (4 * WIDE):
         device.launch(device.kernel(FILE, narrow), (n, _groups(n, groups)), columns(ny)[0], call)
     else:
         teams = min(TEAMS, groups)
-        device.launch(device.kernel(FILE, wide), (n, _groups(n, -(-groups // teams))), WIDE * teams, call, WORK * teams)
+        device.launch(device.kernel(FILE, wide), (n, _groups(n, -(-groups // teams))), WIDE * teams, call, TEAM_MEMORY * teams)
 
 
 def columns(ny):
-    """Threads of a block, pairs of columns it takes at a time, and the sets its rows are split into."""
+    """Return the threads of a block, the pairs of columns it takes at a time, and the number of sets that rows are split into."""
     tiles = -(-ny // (2 * THREADS))
     half = -(-ny // (2 * tiles))
     splits = THREADS // half
@@ -80,7 +80,7 @@ def columns(ny):
 
 
 def _groups(n, needed):
-    """Blocks beside each other for one pattern: one where there are patterns enough, more where there are few."""
+    """Return the number of blocks for one pattern: one if there are many patterns, more if there are few."""
     return min(needed, max(1, 16 * device.multiprocessors() // max(n, 1)))
 
 

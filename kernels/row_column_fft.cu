@@ -1,17 +1,17 @@
 // row_column_fft.cu -- correlation maps of patterns of 256 pixels square: real 2D FFT, product with the template's
-// spectrum, m |m|^(n-1), inverse FFT, by a row, a column and a row kernel. Between them a tile of patterns is half
-// planes that stay in L2 (the launcher chooses as many as fit). The maps are those of the operation `find_disks`.
+// spectrum, m |m|^(n-1), inverse FFT, by a row, a column and a row kernel. Between them a tile of patterns is in half
+// planes that stay in L2 (the launcher chooses how many fit). The maps are those of the operation `find_disks`.
 //   frames    (n, N, N)             uint8, uint16, uint32 or float32
 //   counts    (n, N, N)             float32, the frames again; null = not wanted
-//   broken    (tile, N/4)           bytes, one a warp of forward_rows: 1 where it met a NaN or an infinity
+//   broken    (tile, N/4)           bytes, one for each warp of forward_rows: 1 where it read a NaN or an infinity
 //   planes    (maps, tile, N, N/2)  complex float, 256 kB each. Row x holds columns 0 .. N/2-1 of its spectrum; columns
-//                                   0 and N/2 are real and travel together as X_0 + i X_{N/2}. Plane 0 first holds the
+//                                   0 and N/2 are real and stored together as X_0 + i X_{N/2}. Plane 0 first holds the
 //                                   spectra of the frames' rows, times 2; afterwards plane i is that of map i.
 //   spectrum  (N, N/2)              template's conjugate half-plane spectrum / 2, columns 0 .. N/2-1; nyquist (N): N/2
 //   maps      (maps, n, N, N)       float32
-// A transform of N = R x R points is done by R threads with R values each, in natural order on both sides: thread t
-// holds n = t + R j, does R points, turns them, the values are transposed among the threads in shared memory, again R
-// points: k = t + R j.
+// A transform of N = R x R points is done by R threads with R values each, in natural order before and after. Thread t
+// holds n = t + R j. It transforms R points and multiplies them with the twiddles. The values are then transposed among
+// the threads in shared memory. A second transform of R points gives k = t + R j.
 //   forward_rows    grid (N/32, tile), block 256: 16 pairs of rows, a pair as one complex transform, 16 lanes each.
 //                   bytes: uint16 128 kB in, 256 kB counts out (DRAM), 256 kB out (L2).   flops: 1.1 M
 //   filter_columns  grid (N/32, tile / together), block 256: 16 neighbouring columns (128 bytes of a row), 16 threads
@@ -20,8 +20,8 @@
 //                   flops: 1.2 M, 1.0 M a map, 0.7 M a map of n < 1
 //   inverse_rows    grid (N/32, tile, maps), block 256: as forward_rows.
 //                   bytes, a map: 256 kB in (L2), 256 kB out (DRAM).   flops: 1.1 M
-//   shared memory   forward_rows, inverse_rows 32 kB, warp barriers; filter_columns 34 kB, block barriers. An access of
-//                   16 neighbouring lanes meets 16 different pairs of banks: none conflicts.
+//   shared memory   forward_rows, inverse_rows 32 kB, warp barriers; filter_columns 34 kB, block barriers. 16
+//                   neighbouring lanes access 16 different pairs of banks, so that there are no conflicts.
 //   floor           a pattern, uint16, counts out, two maps: DRAM 0.92 MB, L2 2.7 MB with what passes through it,
 //                   7.4 Mflop, about 0.33 M warp instructions, 31 k shared wavefronts. On an H200: 4.7, about 2.2, 4 to
 //                   8, 2.9 and 7.7 M patterns/s.
@@ -52,8 +52,8 @@ DEVICE float2 root_of(int t) {
   return make_float2(cosine, sine);
 }
 
-// Value j of thread t and value t of thread j change places. Sixteen lanes beside each other share a row's transform:
-// a warp barrier will do, and the exclusive or keeps them in different banks both ways.
+// Exchange value j of thread t with value t of thread j. Sixteen neighbouring lanes share a row's transform, so that a
+// warp barrier is enough. The exclusive or puts their accesses into different banks, for writing and for reading.
 template <int N>
 struct RowExchange {
   float2* region;  // N places
@@ -65,7 +65,7 @@ struct RowExchange {
     UNROLL for (int j = 0; j < R; j++) v[j] = region[j * R + (t ^ j)];
   }
 };
-// ... and sixteen lanes beside each other hold the same value of different columns.
+// The same exchange, where sixteen neighbouring lanes hold the same value of different columns.
 template <int N>
 struct ColumnExchange {
   float2* region;  // of all columns of the block
@@ -125,7 +125,7 @@ DEVICE void forward_rows(const Pixel* __restrict__ frames, float* __restrict__ c
   if (threadIdx.x % 32 == 0) broken[blockIdx.y * S::FLAGS + (blockIdx.x * BLOCK + threadIdx.x) / 32] = bad;
 
   transform<N, -1>(v, root_of<N>(t), t, RowExchange<N>{region});
-  // Two real rows from one complex spectrum: Z[k] and Z[N-k], whose upper half goes through shared memory
+  // Two real rows from one complex spectrum need Z[k] and Z[N-k]. The upper half of Z goes through shared memory.
   __syncwarp();
   UNROLL for (int j = R / 2; j < R; j++) region[t + R * j] = v[j];
   __syncwarp();
@@ -171,8 +171,8 @@ struct Exponents {
   float a, b, c;  // power - 1 of each map
 };
 
-// |m|^exponent / N^2, 0 where m is 0. The power of two of the larger part is taken out first: |m| squared could leave
-// the range of a float.
+// |m|^exponent / N^2, 0 where m is 0. The power of two of the larger part is taken out first, because |m| squared could
+// leave the range of a float.
 template <int N>
 DEVICE float gain(float2 m, float exponent) {
   constexpr float scale = 1.0f / Square<N>::FRAME;

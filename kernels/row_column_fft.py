@@ -1,4 +1,4 @@
-"""Launches row_column_fft.cu: correlation maps of patterns of 256 × 256 pixels by own FFTs, a tile of them in L2 at a time."""
+"""Launches row_column_fft.cu: correlation maps of patterns of 256 × 256 pixels, one tile of patterns in L2 after the other."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from gpu4d.errors import InputError
 FILE = "row_column_fft.cu"
 SIDE = 256
 THREADS = 256
-BLOCKS = 8  # of a pattern, in every kernel: each takes 16 pairs of rows, or 16 columns
+BLOCKS = 8  # for a pattern, in every kernel: a block takes 16 pairs of rows, or 16 columns
 WAVES = 4  # blocks of filter_columns for every multiprocessor before a block takes several patterns
 RESIDENT = 2  # blocks of filter_columns a multiprocessor holds at once
-# Per cent of L2 for the planes of a tile. From sm_80 on L2 has two halves, the far one slower: this is 0.88 of a half, and the rest of it
-# holds the template and what streams through.
+# Per cent of L2 for the planes of a tile. From sm_80 on L2 has two halves, and the far one is slower. This is 0.88 of a half. The rest
+# of it is for the template and for data that pass through.
 L2_SHARE = 44
 MOST_MAPS = 3
 PLANE_BYTES = 8 * SIDE * SIDE // 2
 
 
 class Filter(NamedTuple):
-    """Half the template's spectrum: the kernels leave out the factor ½ of unpacking two real rows from one complex one."""
+    """Half of the template's spectrum. The factor ½ belongs to the unpacking of two real rows from one complex row."""
 
     columns: Any  # (256, 128) complex64, columns 0 ... 127
     nyquist: Any  # (256,) complex64, column 128
 
 
 def supports(shape: tuple[int, int], *, masked: bool) -> bool:
-    """Whether these kernels take patterns of this shape; they fit every device."""
+    """Return whether these kernels take patterns of this shape. They fit every device."""
     return shape == (SIDE, SIDE) and not masked
 
 
 def filter_of(spectrum: Any) -> Filter:
-    """What the kernels want of `template_spectrum`, (256, 129) complex."""
+    """Make the filter from a `template_spectrum`, (256, 129) complex."""
     half = (0.5 * spectrum).astype(np.complex64)
     return Filter(contiguous(half[:, : SIDE // 2]), contiguous(half[:, SIDE // 2]))
 
 
 def tile_size(maps: int) -> int:
-    """Count the patterns in flight: their planes fit into one half of the device's L2, but they give every multiprocessor work.
+    """Return the number of patterns of a tile.
 
-    No result depends on it. Smaller tiles would leave Python no time to launch three kernels a tile.
+    Their planes fit into one half of the device's L2, but there are enough of them for all multiprocessors. No result depends on it.
+    With smaller tiles the device would finish a tile before Python has launched the three kernels of the next.
     """
     return max(device.l2_cache() * L2_SHARE // 100 // (maps * PLANE_BYTES), -(-RESIDENT * device.multiprocessors() // BLOCKS))
 

@@ -3,8 +3,8 @@
 #pragma once
 #include "fft.cuh"
 
-// Pixels come in one of four types. The type is a number at run time: it matters where pixels are read and nowhere
-// else, and an instance of a whole kernel for each would take four times as long to compile.
+// Pixels have one of four types. The type is a number at run time, because it matters only where pixels are read. An
+// instance of the whole kernel for each type would take four times as long to compile.
 enum PixelType { PIXEL_U8, PIXEL_U16, PIXEL_U32, PIXEL_F32 };
 template <class Use>
 DEVICE void with_pixels(const void* pixels, int type, Use use) {
@@ -18,7 +18,7 @@ DEVICE void with_pixels(const void* pixels, int type, Use use) {
     use(static_cast<const float*>(pixels));
 }
 
-// What a pattern may have that counts have not, as bits
+// Bits for values that float patterns may hold and counts cannot
 constexpr unsigned NOT_FINITE = 1, NEGATIVE = 2;
 template <class Pixel>
 DEVICE unsigned flaws_of(Pixel) {
@@ -29,8 +29,8 @@ DEVICE unsigned flaws_of<float>(float v) {
   return (fabsf(v) <= 3.4028234e38f ? 0u : NOT_FINITE) | (v < 0.0f ? NEGATIVE : 0u);
 }
 
-// Groups that share a half-warp work on rows whose distance puts them into different banks: 4 rows of pitch 130 float2
-// are 8 float2 apart, mod 16.
+// Row of task q. Groups of one half-warp work on rows that lie in different banks: 4 rows of pitch 130 float2 are 8
+// float2 apart, mod 16.
 template <int N>
 DEVICE int row_of(int q) {
   if constexpr (Plan<N>::LANES == 8)
@@ -39,7 +39,7 @@ DEVICE int row_of(int q) {
     return q;
 }
 
-// Rows 2r and 2r+1 of an image -> v, spread; returns their flaws
+// Rows 2r and 2r+1 of an image -> v, spread. Returns the flaws of their pixels.
 template <int N, class Pixel>
 DEVICE unsigned load_rows(const Pixel* __restrict__ image, int r, float2* v, int t) {
   using P = Plan<N>;
@@ -57,7 +57,8 @@ DEVICE unsigned load_rows(const Pixel* __restrict__ image, int r, float2* v, int
   return flaws;
 }
 
-// Pixels (N, N) in global memory -> spectra of the packed rows, natural order; returns the flaws this thread saw
+// Pixels (N, N) in global memory -> spectra of the packed rows, natural order. Returns the flaws of the pixels that
+// this thread read.
 template <int N>
 DEVICE unsigned transform_rows(const void* image, int type, float2* plane, const Twiddle<N>& twiddle, Lane me) {
   using P = Plan<N>;

@@ -2,8 +2,9 @@
 //   patterns  (n, nx, ny)  native dtype, y fastest
 //   shifts    (n, 2)       double; not finite: the pattern becomes NaN
 //   out       (n, nx, ny)  double
-// One pixel a thread, 256 a block, grid n * blocks: four reads that neighbours share, so the pattern comes once. The
-// first two threads take the shift apart and reduce it to the detector, with the only divisions of 64 bits, for all.
+// One pixel a thread, 256 a block, grid n * blocks. A thread reads four pixels; neighbours read the same ones, so that
+// the pattern comes from memory once. The first two threads split the shift into whole and part and reduce it to the
+// detector for the whole block, because that needs divisions of 64 bits.
 //
 // bytes: the pattern once, and 8 a pixel out.   flops: 9 a pixel in double, rounded one by one as in the definition.
 //
@@ -12,13 +13,13 @@
 // budget: 40 registers, 32 bytes shared
 #include "common.cuh"
 
-// Whole part and remainder of a shift; a shift that is not finite has whole part 0 and passes its NaN on.
+// Whole part and remainder of a shift. A shift that is not finite has whole part 0 and remainder NaN.
 DEVICE void split(double shift, double& whole, double& part) {
   whole = isfinite(shift) ? floor(shift) : 0.0;
   part = __dadd_rn(shift, -whole);
 }
 
-// Where pixel 0 of an axis comes from.
+// The pixel of an axis that pixel 0 comes from.
 DEVICE int origin(double whole, int size) {
   const offset_t at = -offset_t(whole) % size;
   return int(at < 0 ? at + size : at);

@@ -3,16 +3,16 @@
 #pragma once
 #include "peaks.cuh"
 
-// K^2, Kx^2, Kx Ky, Ky^2 of the template, centred at (N/2, N/2); they vanish further than (hx, hy) from there
+// K^2, Kx^2, Kx Ky, Ky^2 of the template, centred at (N/2, N/2). They are zero farther than (hx, hy) from there.
 struct Moments {
   const float* planes;  // (4, N, N)
   int hx, hy;
 };
 constexpr float NO_LIMIT = 3.4028234e38f;
 
-// sums[s] = sum_d counts(p + d) moment_{FIRST+s}(d) by one warp, the same in every lane; the detector wraps round. The
-// lanes are 4 rows x 8 columns, rows from the middle outwards. STOPS: as soon as sums[0] exceeds `enough`.
-// POSITIVE: negative pixels count as 0.
+// sums[s] = sum_d counts(p + d) moment_{FIRST+s}(d) by one warp, the same in every lane. The detector is periodic. The
+// lanes are 4 rows x 8 columns, and rows are visited from the middle outwards. STOPS: the sum ends as soon as sums[0]
+// exceeds `enough`. POSITIVE: negative pixels count as 0.
 template <int N, int FIRST, int SUMS, bool POSITIVE, bool STOPS, class Pixel>
 DEVICE void window_sums(const Pixel* __restrict__ counts, const Moments& moments, int pi, int pj, float enough,
                         float* sums, int lane) {
@@ -42,8 +42,8 @@ DEVICE void window_sums(const Pixel* __restrict__ counts, const Moments& moments
   UNROLL for (int s = 0; s < SUMS; s++) sums[s] = warp_all(mine[s], add);
 }
 
-// Is z = C_1 / sqrt(I * K^2) at least the limit? The same answer in every lane. Where counts cannot be negative, the
-// sum may stop as soon as z is too small, which for most maxima of the noise is soon.
+// Whether z = C_1 / sqrt(I * K^2) is at least the limit. Every lane gets the same result. Where counts cannot be
+// negative, the sum stops as soon as z is too small. For most maxima of the noise this saves most of the work.
 template <int N, class Pixel>
 DEVICE bool significant(const Pixel* counts, const Moments& moments, float cross, int pixel, float limit, bool negative,
                         int lane) {
@@ -58,10 +58,10 @@ DEVICE bool significant(const Pixel* counts, const Moments& moments, float cross
   return (noise > 0.0f ? cross / sqrtf(noise) : 0.0f) >= limit;
 }
 
-// Strikes out candidates that are not significant on the n = 1 map in `plane`: a warp a candidate
+// Remove candidates that are not significant on the n = 1 map in `plane`. Each warp takes one candidate at a time.
 template <int N>
-DEVICE void judge(const float2* plane, List<N>& list, int n, const void* counts, int type, const Moments& moments,
-                  float limit, bool negative, int thread) {
+DEVICE void remove_insignificant(const float2* plane, Candidates<N>& list, int n, const void* counts, int type,
+                                 const Moments& moments, float limit, bool negative, int thread) {
   with_pixels(counts, type, [&](auto pixels) {
 #pragma unroll 1
     for (int c = thread >> 5; c < n; c += Shape<N>::WARPS) {

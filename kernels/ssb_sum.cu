@@ -1,4 +1,4 @@
-// ssb_sum.cu -- what the overlaps of aperture disks say of every scan frequency, summed over detector pixels.
+// ssb_sum.cu -- single-side-band sums: scan spectra of detector pixels, weighted by the overlap of aperture disks.
 //   spectra  (n, nx, nk)      float2, scan spectra G of n bright-field pixels
 //   at       (n)              float2, the pixels k from the optical axis, detector pixels
 //   rows, columns (nx), (nk)  float2, scan frequencies K = rows[i] + columns[j] in detector pixels
@@ -6,15 +6,15 @@
 // weighted: sum of G conj(Gamma) and of |Gamma|^2 with Gamma = A - B,
 //   A = conj(Psi(k)) Psi(k - K), B = Psi(k) conj(Psi(k + K)).
 // exact: plane 0 sums G conj(A) and |A| where Psi(k + K) = 0, plane 1 G conj(B) and |B| where Psi(k - K) = 0.
-// No mask is stored: Psi comes from the distance to the axis (disk), or from an array by bilinear interpolation,
-// times exp(-i pi sum c x^i y^j), a polynomial of degree 0 (none), 2 or 6.
+// No mask is stored. Psi is computed from the distance to the axis (disk), or from an array by bilinear interpolation.
+// It is multiplied by exp(-i pi sum c x^i y^j), a polynomial of degree 0 (none), 2 or 6.
 //
-// One block of (32, 8) threads for 32 frequencies that follow each other: threadIdx.x is the frequency, so that a
-// warp reads 256 bytes of one spectrum, and threadIdx.y takes every eighth pixel. Psi(k) of 256 pixels at a time is
-// made by all threads and kept in shared memory. Weights of four pixels come first, then their spectra are read
-// together. The 32 terms a thread has of 256 pixels are added in float, the rest in double, always in one order.
-// A small scan has few frequencies: its pixels are split over gridDim.y blocks, `span` each, and add_splits adds their
-// sums in order. The launcher chooses by the shape alone, so that no result depends on the card.
+// One block of (32, 8) threads for 32 consecutive frequencies. threadIdx.x is the frequency, so that a warp reads 256
+// bytes of one spectrum. threadIdx.y takes every eighth pixel. All threads together compute Psi(k) of 256 pixels and
+// keep it in shared memory. A thread computes the weights of four pixels, then reads their four spectra together. The
+// 32 terms that a thread has of 256 pixels are added in float, the rest in double, always in the same order. A small
+// scan has few frequencies. Its pixels are split over gridDim.y blocks, `span` each, and add_splits adds their sums in
+// order. The launcher chooses by the shape alone, so that no result depends on the GPU.
 //
 // bytes: 8 a pair (pixel, frequency) whose disks overlap, once; 48 a frequency, plane and split.
 // flops: 45 a pair without aberrations, 90 degree 2, 190 degree 6, 230 array; sincospi counted as 20.
@@ -29,7 +29,7 @@
 
 #define LANES 8
 #define CHUNK 256
-#define STEP 4  // pixels whose spectra a thread waits for together
+#define STEP 4  // pixels whose spectra a thread loads together
 
 DEVICE bool is_zero(float2 a) { return a.x == 0.0f && a.y == 0.0f; }
 
@@ -101,7 +101,7 @@ DEVICE double lane_sum(double v, double* part) {
   return total;
 }
 
-// What weighs G(k, K): Gamma, or the one of A and B that is alone; `plane` says where it is summed, -1 nowhere.
+// Weight of G(k, K): Gamma, or the one of A and B that overlaps alone. `plane` is where it is added, -1 for nowhere.
 template <bool EXACT>
 DEVICE float2 weight_of(float2 own, float2 minus, float2 plus, int& plane) {
   const bool left = !is_zero(minus), right = !is_zero(plus);
@@ -158,7 +158,7 @@ DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ 
           v[q] = weight_of<EXACT>(own, minus, plus, plane[q]);
         }
       }
-      UNROLL for (int q = 0; q < STEP; q++) {  // on their way together; what lies outside is not read
+      UNROLL for (int q = 0; q < STEP; q++) {  // all four loads are under way together; pixels outside are not read
         g[q] = make_float2(0.0f, 0.0f);
         if (plane[q] >= 0) g[q] = spectra[(first + step + q * LANES) * frequencies + f];
       }
@@ -166,7 +166,7 @@ DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ 
         const float2 term = g[q] * conj(v[q]);
         const float square = v[q].x * v[q].x + v[q].y * v[q].y, size = EXACT ? sqrtf(square) : square;
         UNROLL for (int z = 0; z < PLANES;
-                    z++) {  // selected, not indexed: an index of the run would cost a stack frame
+                    z++) {  // selected, not indexed: an index known at run time would need a stack frame
           const float here = !EXACT || plane[q] == z ? 1.0f : 0.0f;
           r[z] += here * term.x, i[z] += here * term.y, w[z] += here * size;
         }
@@ -184,7 +184,7 @@ DEVICE void sums(const float2* __restrict__ spectra, const float2* __restrict__ 
   }
 }
 
-// The splits' sums, in their order; `count` = planes nx nk.
+// Add the sums of the splits, in their order; `count` = planes nx nk.
 extern "C" __global__ void __launch_bounds__(256)
     add_splits(const double2* __restrict__ overlaps, const double* __restrict__ weights, double2* __restrict__ overlap,
                double* __restrict__ weight, offset_t count, int splits) {

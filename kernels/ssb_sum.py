@@ -1,4 +1,4 @@
-"""Launches ssb_sum.cu: a block of (32, 8) threads for 32 scan frequencies; pixels split over blocks where the scan is small."""
+"""Launches ssb_sum.cu: a block of (32, 8) threads for 32 scan frequencies. For a small scan pixels are split over several blocks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import device
 from gpu4d.device import tables
-from gpu4d.ptychography.ssb_sum import HIGHEST_DEGREE, OverlapSums, check
+from gpu4d.ptychography.ssb_sum import HIGHEST_DEGREE, SSBSum, check
 
 FILE = "ssb_sum.cu"
-CHUNK = 256  # pixels a block keeps in shared memory at a time, as in the kernel
-MOST_SPLITS = 8  # of the pixels: more would leave a block of the usual 2000 to 9000 pixels hardly a chunk of its own
-ENOUGH_BLOCKS = 1584  # four waves of three blocks on 132 multiprocessors. A constant: no result may depend on the card
+CHUNK = 256  # pixels that a block keeps in shared memory at a time, as in the source
+MOST_SPLITS = 8  # of the pixels: with more, a block would have hardly one chunk of the usual 2000 to 9000 pixels
+ENOUGH_BLOCKS = 1584  # four waves of three blocks on 132 multiprocessors; constant, because no result may depend on the GPU
 NOTHING = np.uint64(0)  # a null pointer
 KERNELS = {
     "weighted": {0: "weighted_disk0", 2: "weighted_disk2", 6: "weighted_disk6", "array": "weighted_array"},
@@ -20,7 +20,7 @@ KERNELS = {
 }
 
 
-def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
+def ssb_sum(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
     check(spectra, at, rows, columns, pupil, chi, mode)
     n, nx, nk = spectra.shape
     degree = HIGHEST_DEGREE if pupil is not None else next(d for d in (0, 2, HIGHEST_DEGREE) if _degree(chi) <= d)
@@ -38,15 +38,15 @@ def overlap_sums(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0
     )
     device.launch(function, (-(-nx * nk // 32), splits), (32, 8), arguments)
     if splits == 1:
-        return OverlapSums(overlap[0], weight[0])
-    total = OverlapSums(device.empty((planes, nx, nk), np.complex128), device.empty((planes, nx, nk), np.float64))
+        return SSBSum(overlap[0], weight[0])
+    total = SSBSum(device.empty((planes, nx, nk), np.complex128), device.empty((planes, nx, nk), np.float64))
     add, count = device.kernel(FILE, "add_splits"), planes * nx * nk
     device.launch(add, -(-count // 256), 256, (overlap, weight, *total, np.int64(count), np.int32(splits)))
     return total
 
 
 def split(n, frequencies):
-    """Choose how many blocks share the pixels of 32 frequencies, and how many pixels each takes: whole chunks."""
+    """Choose how many blocks share the pixels of 32 frequencies, and how many pixels, in whole chunks, each takes."""
     chunks, blocks = max(1, -(-n // CHUNK)), max(1, -(-frequencies // 32))
     each = -(-chunks // min(MOST_SPLITS, chunks, -(-ENOUGH_BLOCKS // blocks)))
     return -(-chunks // each), each * CHUNK
@@ -57,7 +57,7 @@ def _degree(chi):
 
 
 def _triangle(chi, degree):
-    """Coefficients as the kernel reads them: rows i = 0 … degree, in each j = 0 … degree - i."""
+    """Return coefficients in the order of the kernel: rows i = 0 … degree, each with j = 0 … degree - i."""
     table = np.zeros((degree + 1, degree + 1))
     for i, j, c in chi:
         table[i, j] += c

@@ -22,14 +22,14 @@ PROFILED = (  # name of the kernel, case, patterns: enough to fill a card severa
     ("frame_sums", "frame_reductions 128², uint16, 4 masks", 8192),
     ("filter_columns_256", "find_disks 256×256, uint16, 21 disks", 1056),
     ("fit", "poisson_fit 128², 21 disks, 6 parameters", 8192),
-    ("newton_peaks", "refine_peaks 256², 21 peaks", 2048),
-    ("weighted_disk", "overlap_sums 8 809 pixels, 128² scan", 800),
+    ("newton_peaks", "refine_disks 256², 21 peaks", 2048),
+    ("weighted_disk", "ssb_sum 8 809 pixels, 128² scan", 800),
 )
 CHECKED = (
     ("racecheck", "find_disks 64×64, uint16, 21 disks", 4),
     ("memcheck", "find_disks 64×64, uint16, 21 disks", 4),
-    ("racecheck", "refine_peaks 128², 21 peaks", 4),
-    ("memcheck", "refine_peaks 128², 21 peaks", 4),
+    ("racecheck", "refine_disks 128², 21 peaks", 4),
+    ("memcheck", "refine_disks 128², 21 peaks", 4),
 )
 
 

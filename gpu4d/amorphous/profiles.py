@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.amorphous import polar
-from gpu4d.amorphous.polar import radial_grid, radial_sums, radii
+from gpu4d.amorphous.polar_transform import polar_transform as polar_operation
+from gpu4d.amorphous.polar_transform import problem as grid_problem
+from gpu4d.amorphous.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.data.arguments import origins as origins_of
 from gpu4d.data.arguments import pixel_mask
 from gpu4d.data.calibration import Calibration
@@ -56,7 +57,7 @@ class _PolarValues(PerPositionReduction):
             raise InputError("the origin is not known: give it, set calibration.origin, or measure it (gpu4d.calibrate.origin)")
         ellipse = known.ellipse if self.ellipse is None else self.ellipse
         grid: dict[str, Any] = {"n_r": self.n_r, "r_max": self.r_max, "ellipse": ellipse}
-        if (problem := polar.problem(np.empty((0, *scan.shape[2:])), np.empty((0, 2)), n_theta=self.n_theta, **grid)) is not None:
+        if (problem := grid_problem(np.empty((0, *scan.shape[2:])), np.empty((0, 2)), n_theta=self.n_theta, **grid)) is not None:
             raise InputError(problem)
         masks = [m for m in (scan.detector_mask, pixel_mask(self.mask, scan.shape[2:], "mask")) if m is not None]
         self.grid = grid
@@ -135,7 +136,7 @@ class RadialProfile(_PolarValues):
 class _PolarPatterns(_PolarValues):
     """Reduction: patterns on a polar grid, (Rx, Ry, n_theta, n_r); options as of `polar_transform`."""
 
-    operation = polar.polar_transform
+    operation = polar_operation
 
     def __init__(self, origin: Any, n_theta: int, **options: Any):
         super().__init__(origin, **options)
@@ -145,7 +146,7 @@ class _PolarPatterns(_PolarValues):
         return (self.n_theta, *super()._shape(scan))
 
     def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
-        return polar.polar_transform(frames, origins, n_theta=self.n_theta, **options)
+        return polar_operation(frames, origins, n_theta=self.n_theta, **options)
 
     def finish(self) -> Any:
         found = super().finish()
@@ -208,7 +209,7 @@ def polar_transform(
     options: dict[str, Any] = {"n_r": n_r, "r_max": r_max, "ellipse": ellipse, "mask": mask}
     if isinstance(patterns, DataCube):
         return sweep(patterns, _PolarPatterns(origins, n_theta, **options), **sweep_options)
-    return polar.polar_transform(*_beside(patterns, origins, sweep_options), n_theta=n_theta, **options)
+    return polar_operation(*_beside(patterns, origins, sweep_options), n_theta=n_theta, **options)
 
 
 def radial_profile(

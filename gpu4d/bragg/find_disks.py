@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from gpu4d import arrays, fft
-from gpu4d.bragg.hybrid_correlation import powered
+from gpu4d.bragg.correlation_map import powered
 from gpu4d.bragg.refine import position_errors, refine_positions
 from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
 from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays, fft
+from gpu4d.bragg.correlation_map import correlation_map
 from gpu4d.errors import InputError
-from gpu4d.operation import operation
 from gpu4d.probe.template_kernel import Template, as_template
 
 
@@ -50,35 +50,6 @@ def hybrid_correlation(patterns: Any, template: Any, power: float = 0.85) -> Any
     spectrum = arrays.from_numpy(template_spectrum(template), patterns)
     flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
     return xp.reshape(correlation_map(flat, spectrum, power=float(power)), patterns.shape)
-
-
-@operation()
-def correlation_map(patterns: Any, spectrum: Any, /, *, power: float = 0.85) -> Any:
-    """`hybrid_correlation` behind its checks: patterns (n, Qx, Qy), spectrum (Qx, Qy // 2 + 1) of `template_spectrum`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> correlation_map(np.zeros((1, 4, 4)), np.ones((4, 3), dtype=complex)).max().item()
-    0.0
-    """
-    xp = arrays.namespace(patterns, spectrum)
-    x = arrays.as_float64(patterns)
-    good = xp.all(xp.isfinite(x), axis=(-2, -1))[:, None, None]
-    m = fft.rfft2(xp.where(good, x, xp.zeros_like(x))) * spectrum
-    c = fft.irfft2(powered(m, power), patterns.shape[-2:])
-    return xp.where(good, c, xp.full_like(c, float("nan")))
-
-
-def powered(m: Any, power: float) -> Any:
-    """m |m|^(n-1), with 0 where m is 0."""
-    if power == 1.0:
-        return m
-    xp = arrays.namespace(m)
-    size = xp.abs(m)
-    some = size > 0
-    scale = xp.where(some, xp.where(some, size, xp.ones_like(size)) ** (power - 1.0), xp.zeros_like(size))
-    return m * xp.astype(scale, m.dtype)
 
 
 def template_spectrum(template: Template) -> np.ndarray:

@@ -18,7 +18,7 @@ def _too_fine(*given: Any, mode: str | None = "correlation", upsample: int = 16,
 
 
 @operation(cuda=Twin("gpu4d.kernels.refine_disks", check=_too_fine), cpu=Twin("gpu4d.cpu_fallback.refine_disks"))
-def refine_peaks(
+def refine_disks(
     maps: Any, px: Any, py: Any, count: Any, /, mode: str | None = "correlation", upsample: int = 16, climb: bool = False
 ) -> tuple[Any, Any, Any]:
     """Sub-pixel positions and heights of maxima of periodic maps.
@@ -50,7 +50,7 @@ def refine_peaks(
     >>> import numpy as np
     >>> i = np.arange(16)
     >>> map = (np.cos(np.pi / 8 * (i - 5.3))[:, None] + np.cos(np.pi / 8 * (i - 8.9))[None, :])[None]
-    >>> x, y, height = refine_peaks(map, np.asarray([[5]]), np.asarray([[9]]), np.asarray([1]))
+    >>> x, y, height = refine_disks(map, np.asarray([[5]]), np.asarray([[9]]), np.asarray([1]))
     >>> round(float(x[0, 0]), 3), round(float(y[0, 0]), 3), round(float(height[0, 0]), 3)
     (5.3, 8.9, 2.0)
     """

@@ -18,7 +18,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import to_scan_axes
 from gpu4d.data.slices import RealSlice
 from gpu4d.deflection.descan import remove_descan
-from gpu4d.deflection.poisson import integrate_iteratively
+from gpu4d.deflection.integrate_gradient import integrate_iteratively
 from gpu4d.deflection.sign import Sign, phase_sign
 from gpu4d.errors import InputError
 from gpu4d.imaging.com_map import CenterOfMass
@@ -120,7 +120,7 @@ def dpc(
     lambda1, lambda2 : float
         Regularisation, (cycles per scan pixel)² against low k and its inverse against high k.
     boundary, padding_factor, max_iterations
-        As in `gpu4d.deflection.poisson.integrate_gradient`. "mirror" is exact for free edges and the least sensitive to noise.
+        As in `gpu4d.deflection.integrate_gradient.integrate_gradient`. "mirror" is exact for free edges and the least sensitive to noise.
     **sweep_options
         Of `gpu4d.sweep`: device, memory, progress, where.
 

@@ -10,8 +10,9 @@ from gpu4d import arrays
 from gpu4d.data.slices import RealSlice
 from gpu4d.device import tables
 from gpu4d.errors import InputError
-from gpu4d.imaging.center_of_mass import divided, first_moments
+from gpu4d.imaging.center_of_mass import divided
 from gpu4d.imaging.detectors import as_detector
+from gpu4d.imaging.first_moments import first_moments
 from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
 from gpu4d.streaming.reduction import ScanInfo, defined

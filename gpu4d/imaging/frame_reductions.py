@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from gpu4d.imaging.center_of_mass import LONGEST_EXACT, first_moments
+from gpu4d.imaging.first_moments import LONGEST_EXACT, first_moments
 from gpu4d.imaging.masked_sums import masked_sums
 from gpu4d.imaging.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation

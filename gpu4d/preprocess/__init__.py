@@ -6,7 +6,8 @@ from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.preprocess.bad_pixels import BadPixels, find_bad_pixels
 from gpu4d.preprocess.count_electrons import Events, count_electrons
 from gpu4d.preprocess.counts import in_counts
-from gpu4d.preprocess.hot_pixels import hot_pixel_median, hot_pixels
+from gpu4d.preprocess.hot_pixel_median import hot_pixel_median
+from gpu4d.preprocess.hot_pixels import hot_pixels
 from gpu4d.preprocess.thresholds import Thresholds, thresholds
 
 __all__ = [

@@ -12,45 +12,11 @@ from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.device import tables
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.errors import InputError, MemoryBudgetError
-from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
+from gpu4d.ptychography.gather_pixels import gather_pixels
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.place import processors_for
 from gpu4d.streaming.reduction import ScanInfo
 from gpu4d.streaming.sums import PerPositionReduction
-
-
-@operation(
-    cpu=Twin("gpu4d.cpu_fallback.bright_field_stack", DETECTOR_PIXELS),
-    cuda=Twin("gpu4d.kernels.bright_field_stack", KERNEL_PIXELS, frame=KERNEL_FRAME),
-)
-def gather_pixels(frames: Any, index: Any, /, *, real: bool = False) -> Any:
-    """Chosen pixels of every pattern, pixel by pixel: a transposed gather.
-
-    Parameters
-    ----------
-    frames : (n, Qx, Qy) real
-    index : (P,) int
-        Pixel numbers qx · Qy + qy, each inside the detector.
-    real : bool
-        Give float32 instead of the native dtype.
-
-    Returns
-    -------
-    (P, n), native dtype or float32
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> gather_pixels(np.arange(8, dtype="uint8").reshape(2, 2, 2), np.array([3, 0]))
-    array([[3, 7],
-           [0, 4]], dtype=uint8)
-    """
-    xp = arrays.namespace(frames, index)
-    if len(frames.shape) != 3 or len(index.shape) != 1:
-        raise InputError(f"frames are {tuple(frames.shape)} and index {tuple(index.shape)}: need (n, Qx, Qy) and (P,)")
-    flat = xp.reshape(frames, (frames.shape[0], frames.shape[1] * frames.shape[2]))
-    found = xp.permute_dims(xp.take(flat, index, axis=1), (1, 0))
-    return xp.astype(found, xp.float32) if real else found
 
 
 class BrightFieldStack(PerPositionReduction):

@@ -19,7 +19,7 @@ from gpu4d.errors import InputError
 from gpu4d.ptychography.bright_field_stack import bright_field_stacks
 from gpu4d.ptychography.experiment import experiment
 from gpu4d.ptychography.overlap_geometry import Overlaps, overlap_geometry
-from gpu4d.ptychography.ssb_sum import MODES, OverlapSums, overlap_sums
+from gpu4d.ptychography.ssb_sum import MODES, SSBSum, ssb_sum
 from gpu4d.streaming.place import processors_for
 
 log = logging.getLogger("gpu4d")
@@ -194,9 +194,7 @@ class _Geometry:
         return cls(*(None if part is None else arrays.from_numpy(part, stack) for part in parts))
 
 
-def _summed(
-    cube: DataCube, overlaps: Overlaps, mode: str, options: dict, warnings: list[str]
-) -> tuple[OverlapSums, np.ndarray | None, float]:
+def _summed(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, warnings: list[str]) -> tuple[SSBSum, np.ndarray | None, float]:
     """Side-band sums of all pixels; positions that had to be filled; |Ψ₀|² per pixel in the middle of the disk."""
     sums, counts = _one_round(cube, overlaps, mode, options, None)
     bad = ~(np.isfinite(counts) & (counts > 0))
@@ -211,20 +209,20 @@ def _summed(
     return sums, bad if bad.any() else None, incident
 
 
-def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> tuple[OverlapSums, np.ndarray]:
+def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> tuple[SSBSum, np.ndarray]:
     """Sums over groups of pixels in their order, and the counts of every position (Rx, Ry) on the host."""
-    total: OverlapSums | None = None
+    total: SSBSum | None = None
     counts: Any = None
     for part, here in _group_sums(cube, overlaps, mode, options, bad):
-        total = part if total is None else OverlapSums(total.overlap + part.overlap, total.weight + part.weight)
+        total = part if total is None else SSBSum(total.overlap + part.overlap, total.weight + part.weight)
         counts = here if counts is None else counts + here
     assert total is not None
     return total, arrays.to_numpy(counts)
 
 
-def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> Iterator[tuple[OverlapSums, Any]]:
+def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> Iterator[tuple[SSBSum, Any]]:
     """Sums and counts of one group of pixels after another; on the CPU, threads work on several at once."""
-    kind = overlap_sums.kind_for("complex64", processors_for(cube, options.get("device", "auto"))[0][0].sample(cube.dtype))
+    kind = ssb_sum.kind_for("complex64", processors_for(cube, options.get("device", "auto"))[0][0].sample(cube.dtype))
     rx, ry = cube.scan_shape
     group = max(1, min(GROUP[kind], GROUP_BYTES // (8 * rx * (ry // 2 + 1))))
     geometry: _Geometry | None = None
@@ -237,7 +235,7 @@ def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, ba
         yield from (in_threads if kind == "cpu" else map)(work, pieces, firsts)
 
 
-def _of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[OverlapSums, Any]:
+def _of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[SSBSum, Any]:
     """One group of bright-field images to its sums and its counts per position."""
     xp = arrays.namespace(images)
     images = xp.astype(images, xp.float32, copy=False)
@@ -245,7 +243,7 @@ def _of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometr
         images = _filled(xp, images, geometry.bad)
     at = geometry.at[first : first + images.shape[0], :]
     options = {"radius": overlaps.radius, "pupil": geometry.pupil, "center": overlaps.origin, "chi": overlaps.chi, "mode": mode}
-    return overlap_sums(fft.rfft2(images), at, geometry.rows, geometry.columns, **options), xp.sum(images, axis=0, dtype=xp.float64)
+    return ssb_sum(fft.rfft2(images), at, geometry.rows, geometry.columns, **options), xp.sum(images, axis=0, dtype=xp.float64)
 
 
 def _filled(xp: Any, images: Any, bad: Any) -> Any:
@@ -256,7 +254,7 @@ def _filled(xp: Any, images: Any, bad: Any) -> Any:
     return xp.where(bad, mean, clean)
 
 
-def _spectrum(sums: OverlapSums, mode: str, epsilon: float) -> Any:
+def _spectrum(sums: SSBSum, mode: str, epsilon: float) -> Any:
     """F{iφ} times the incident intensity, (Rx, Ry // 2 + 1); 0 where no disks overlap."""
     xp = arrays.namespace(sums.overlap)
     one = xp.ones_like(sums.weight)

@@ -14,7 +14,7 @@ Chi = tuple[tuple[int, int, float], ...]  # (i, j, c): χ / π = Σ c x^i y^j, x
 HIGHEST_DEGREE = 6
 
 
-class OverlapSums(NamedTuple):
+class SSBSum(NamedTuple):
     """Sums over detector pixels k, for every scan frequency K. One plane in weighted mode, two (the trotters) in exact mode.
 
     Attributes
@@ -28,7 +28,7 @@ class OverlapSums(NamedTuple):
 
 
 @operation(cpu=Twin("gpu4d.cpu_fallback.ssb_sum"), cuda=Twin("gpu4d.kernels.ssb_sum", ("complex64",)))
-def overlap_sums(
+def ssb_sum(
     spectra: Any,
     at: Any,
     rows: Any,
@@ -40,7 +40,7 @@ def overlap_sums(
     center: tuple[float, float] = (0.0, 0.0),
     chi: Chi = (),
     mode: str = "weighted",
-) -> OverlapSums:
+) -> SSBSum:
     """Sums over bright-field pixels of their scan spectra, weighted by how the disks at k, k - K and k + K overlap.
 
     For a thin object the spectrum of pixel k is G(k, K) = F{iφ}(K) Γ(k, K) with
@@ -68,7 +68,7 @@ def overlap_sums(
 
     Returns
     -------
-    OverlapSums
+    SSBSum
         n = 0 gives zeros.
 
     Raises
@@ -83,7 +83,7 @@ def overlap_sums(
     Examples
     --------
     >>> import numpy as np
-    >>> sums = overlap_sums(np.ones((1, 1, 2), complex), np.array([[2.0, 0.0]]), np.zeros((1, 2)), np.array([[0.0, 0], [4, 0]]), radius=3.0)
+    >>> sums = ssb_sum(np.ones((1, 1, 2), complex), np.array([[2.0, 0.0]]), np.zeros((1, 2)), np.array([[0.0, 0], [4, 0]]), radius=3.0)
     >>> sums.overlap.real.tolist(), sums.weight.tolist()
     ([[[0.0, 1.0]]], [[[0.0, 1.0]]])
     """
@@ -108,10 +108,10 @@ def overlap_sums(
     if mode == "weighted":
         gamma = a - b
         overlap, weight = xp.sum(spectra * xp.conj(gamma), axis=0), xp.sum(xp.abs(gamma) ** 2, axis=0)
-        return OverlapSums(overlap[None, ...], weight[None, ...])
+        return SSBSum(overlap[None, ...], weight[None, ...])
     none = xp.zeros_like(a)
     parts = [xp.where(xp.abs(plus) > 0, none, a), xp.where(xp.abs(minus) > 0, none, b)]
-    return OverlapSums(
+    return SSBSum(
         xp.stack([xp.sum(spectra * xp.conj(part), axis=0) for part in parts]), xp.stack([xp.sum(xp.abs(part), axis=0) for part in parts])
     )
 

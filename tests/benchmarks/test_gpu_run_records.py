@@ -199,8 +199,8 @@ Words.
 def test_predictions_are_held_against_what_was_measured(tmp_path):
     (tmp_path / "docs" / "contributing").mkdir(parents=True)
     (tmp_path / "docs" / "contributing" / "performance-log.md").write_text(PAGE)
-    kernel_record(tmp_path, "refine_peaks", "128², 21 peaks", rate=2e6)
-    kernel_record(tmp_path, "refine_peaks", "256², 21 peaks", rate=1.1e6)
+    kernel_record(tmp_path, "refine_disks", "128², 21 peaks", rate=2e6)
+    kernel_record(tmp_path, "refine_disks", "256², 21 peaks", rate=1.1e6)
     kernel_record(tmp_path, "masked_sums", "128², uint16, 4 masks", rate=9e6)
     kernel_record(tmp_path, "masked_sums", "128², uint16, 4 weights")
     assert len(predictions.table(tmp_path / "docs" / "contributing" / "performance-log.md")) == 4

@@ -183,8 +183,8 @@ def test_what_is_made_of_a_large_template_goes_with_it(patterns, monkeypatch):
     mask[30:33] = False
     arrays = given(4.0)
     agree(found(patterns, *arrays, mask=mask), exact(patterns, *arrays, mask=mask))
-    made, work = weakref.ref(twin._last_sought.moments.weights), weakref.ref(twin._last_sought.kept.of_thread.work.plane)
+    made, work = weakref.ref(twin._last_prepared.moments.weights), weakref.ref(twin._last_prepared.arrays.of_thread.work.plane)
     agree(found(patterns, *arrays, mask=mask), exact(patterns, *arrays, mask=mask))
-    assert made() is twin._last_sought.moments.weights and work() is twin._last_sought.kept.of_thread.work.plane
+    assert made() is twin._last_prepared.moments.weights and work() is twin._last_prepared.arrays.of_thread.work.plane
     del arrays
     assert (made(), work()) == (None, None)

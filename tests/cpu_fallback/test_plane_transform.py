@@ -4,37 +4,37 @@ import numpy as np
 import pytest
 from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES
-from gpu4d.cpu_fallback.long_primes import detour, detour_points, factors
+from gpu4d.cpu_fallback.long_primes import convolution_points, factors, prime_tables
 from gpu4d.cpu_fallback.map_lanes import maps_with_slack
 from gpu4d.cpu_fallback.plane_transform import (
     columns_forward,
     columns_inverse,
     half_rows,
-    line,
+    line_plan,
     padded,
     panels_of,
-    room,
     rows_forward,
     rows_inverse,
+    transform_scratch,
 )
 from gpu4d.cpu_fallback.power import powered, product
 from numba import njit
 
 
 @njit(nogil=True)
-def correlate(plane, x, y, template, power, scale, spectrum, spectra, out, room):
+def correlate(plane, x, y, template, power, scale, spectrum, spectra, out, scratch):
     """As the twin of `find_disks`, for one map; the half spectrum of the plane is left in `spectra`."""
-    columns_forward(plane, x, spectrum, room)
+    columns_forward(plane, x, spectrum, scratch)
     size = y.n * LANES
-    zr, zi, mr, mi = room.panels[0, 0, :size], room.panels[0, 1, :size], room.panels[1, 0, :size], room.panels[1, 1, :size]
+    zr, zi, mr, mi = scratch.panels[0, 0, :size], scratch.panels[0, 1, :size], scratch.panels[1, 0, :size], scratch.panels[1, 1, :size]
     for panel in range(template.shape[1]):
-        rows_forward(spectrum, panel * LANES, y, mr.ctypes.data, mi.ctypes.data, room)
+        rows_forward(spectrum, panel * LANES, y, mr.ctypes.data, mi.ctypes.data, scratch)
         spectra[0, panel, :] = mr
         spectra[1, panel, :] = mi
         product(mr, mi, template[0, panel].reshape(-1), template[1, panel].reshape(-1))
         powered(mr, mi, power, scale, zr, zi)
-        rows_inverse(zr.ctypes.data, zi.ctypes.data, y, spectrum, panel * LANES, room)
-    columns_inverse(spectrum, x, out, room)
+        rows_inverse(zr.ctypes.data, zi.ctypes.data, y, spectrum, panel * LANES, scratch)
+    columns_inverse(spectrum, x, out, scratch)
 
 
 def run(image, template, power):
@@ -44,7 +44,18 @@ def run(image, template, power):
     panels = panels_of(template, (nx, ny))
     spectra = np.zeros((2, panels.shape[1], ny * LANES), np.float32)
     spectrum, out = np.zeros((2, half_rows(nx), padded(ny)), np.float32), np.zeros_like(plane)
-    correlate(plane, line(nx), line(ny), panels, np.float32(power), np.float32(1 / image.size), spectrum, spectra, out, room(nx, ny))
+    correlate(
+        plane,
+        line_plan(nx),
+        line_plan(ny),
+        panels,
+        np.float32(power),
+        np.float32(1 / image.size),
+        spectrum,
+        spectra,
+        out,
+        transform_scratch(nx, ny),
+    )
     rows = (spectra[0] + 1j * spectra[1]).reshape(-1, ny, LANES).transpose(0, 2, 1).reshape(-1, ny)
     return rows[: nx // 2 + 1], out[:, :ny]
 
@@ -91,7 +102,7 @@ def test_correlation_of_planes_of_any_size(shape, power):
 
 @pytest.mark.parametrize("n", [*range(1, 70), 101, 103, 121, 143, 169, 256, 257, 343, 512, 514, 515, 1021])
 def test_passes_make_up_the_size(n):
-    passes = line(n).passes
+    passes = line_plan(n).passes
     assert np.prod(passes[:, 0]) == n
     m, s = n, 1
     for radix, rest, stride, *_ in passes:
@@ -119,16 +130,16 @@ def test_primes_by_sums_of_products_and_by_convolutions(p):
 
 
 def test_the_plan_knows_primes_with_and_without_small_factors_before_them():
-    assert [detour_points(p) for p in (11, 43, 103, 179, 263)] == [0] * 5  # sums of products, or no short convolution nearby
-    assert [detour_points(p) for p in (131, 151, 211, 257, 521)] == [130, 150, 210, 256, 520]
+    assert [convolution_points(p) for p in (11, 43, 103, 179, 263)] == [0] * 5  # sums of products, or no short convolution nearby
+    assert [convolution_points(p) for p in (131, 151, 211, 257, 521)] == [130, 150, 210, 256, 520]
     for p in (347, 359, 503):  # p - 1 is twice a prime
-        points = detour_points(p)
+        points = convolution_points(p)
         assert points >= 2 * p - 3 and max(factors(points)) <= 8
 
 
 @pytest.mark.parametrize("p, points", [(7, 6), (13, 12), (13, 23), (31, 30), (31, 64), (47, 46), (47, 96), (263, 525)])
 def test_a_prime_is_a_convolution(p, points):
-    way = detour(p, points)
+    way = prime_tables(p, points)
     x = np.random.default_rng(0).standard_normal(p)
     there, back = way.order
     assert sorted(there) == sorted(back) == list(range(1, p))
@@ -139,7 +150,7 @@ def test_a_prime_is_a_convolution(p, points):
 
 
 def test_scratch_begins_at_a_line_of_the_cache():
-    arrays = [*room(97, 31), zeros(3, 5), panels_of(np.ones((9, 6)), (9, 11)), maps_with_slack(2, 9, 32)]
+    arrays = [*transform_scratch(97, 31), zeros(3, 5), panels_of(np.ones((9, 6)), (9, 11)), maps_with_slack(2, 9, 32)]
     assert [a.ctypes.data % 64 for a in arrays] == [0] * len(arrays)
     assert [a.shape for a in arrays[-3:]] == [(3, 5), (2, 1, 11, 16), (2, 9, 32)]
     assert not any(a.any() for a in arrays[:-2])

@@ -10,7 +10,7 @@ import pytest
 import gpu4d
 from gpu4d import calibrate, physics
 from gpu4d.deflection.descan import remove_descan
-from gpu4d.deflection.poisson import integrate_gradient, integrate_iteratively
+from gpu4d.deflection.integrate_gradient import integrate_gradient, integrate_iteratively
 from gpu4d.deflection.sign import phase_sign
 from gpu4d.errors import InputError
 from gpu4d.simulate import phase_object_scan

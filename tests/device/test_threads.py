@@ -14,7 +14,7 @@ import pytest
 import gpu4d
 from gpu4d.device import threads
 from gpu4d.operation import using
-from gpu4d.ptychography.bright_field_stack import gather_pixels
+from gpu4d.ptychography.gather_pixels import gather_pixels
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 
 import gpu4d
 from gpu4d.errors import InputError
-from gpu4d.imaging.center_of_mass import first_moments
+from gpu4d.imaging.first_moments import first_moments
 from gpu4d.simulate import bragg_scan
 from gpu4d.streaming.reduction import ScanInfo
 

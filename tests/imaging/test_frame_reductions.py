@@ -10,7 +10,7 @@ import gpu4d
 from gpu4d import operation
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.imaging import fused
-from gpu4d.imaging.center_of_mass import first_moments
+from gpu4d.imaging.first_moments import first_moments
 from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
 from gpu4d.imaging.pattern_sums import pattern_sums

@@ -82,11 +82,11 @@ template <int N>
 DEVICE void collect_alone(const float2* map, const u8* allowed, float min_absolute, float min_relative, float* heights,
                           int* pixels, int* ends, Workspace<N>& work) {
   copy_in<N>(map, work.plane);
-  Key ceiling = EVERYTHING;
+  Key ceiling = NO_CEILING;
   int end = 0;
   for (int band = 0; ceiling > 0; band++) {
-    const Rules rules{0.0f, min_relative, min_absolute, 1, 1};
-    const int n = collect<N>(work.plane, work.list, work.scratch, rules, allowed, ceiling, threadIdx.x);
+    const PeakLimits limits{0.0f, min_relative, min_absolute, 1, 1};
+    const int n = collect<N>(work.plane, work.list, work.scratch, limits, allowed, ceiling, threadIdx.x);
     for (int c = threadIdx.x; c < n; c += Shape<N>::THREADS) {
       heights[end + c] = work.list.height[c];
       pixels[end + c] = work.list.pixel[c];
@@ -96,7 +96,7 @@ DEVICE void collect_alone(const float2* map, const u8* allowed, float min_absolu
     __syncthreads();
   }
 }
-// a list with struck-out candidates (height 0) -> the others, in the same order
+// a list with removed candidates (height 0) -> the others, in the same order
 template <int N>
 DEVICE void compact_alone(float* heights, int* pixels, int n, int* kept, Workspace<N>& work) {
   for (int c = threadIdx.x; c < n; c += Shape<N>::THREADS) {
@@ -122,21 +122,23 @@ DEVICE void space_alone(const float* heights, const int* pixels, int n, int near
   __syncthreads();
   rank<N>(work.list, n, threadIdx.x);
   if (threadIdx.x >= 32) return;
-  const Rules rules{0.0f, 0.0f, 0.0f, near_below, max_peaks};
-  const int there = space_out<N>(work.list, n, rules, already, qx, qy, threadIdx.x);
+  const PeakLimits limits{0.0f, 0.0f, 0.0f, near_below, max_peaks};
+  const int there = apply_spacing<N>(work.list, n, limits, already, qx, qy, threadIdx.x);
   if (threadIdx.x == 0) *found = there;
 }
 // height of the candidates that are significant on the given n = 1 map, 0 of the others
 template <int N>
-DEVICE void judge_alone(const float2* cross, const void* counts, int type, const float* moments, const int* reach,
-                        float limit, int negative, const int* pixels, int n, float* heights, Workspace<N>& work) {
+DEVICE void significance_alone(const float2* cross, const void* counts, int type, const float* moments,
+                               const int* reach, float limit, int negative, const int* pixels, int n, float* heights,
+                               Workspace<N>& work) {
   copy_in<N>(cross, work.plane);
   for (int c = threadIdx.x; c < n; c += Shape<N>::THREADS) {
     work.list.height[c] = 1.0f;
     work.list.pixel[c] = pixels[c];
   }
   __syncthreads();
-  judge<N>(work.plane, work.list, n, counts, type, Moments{moments, reach[0], reach[1]}, limit, negative, threadIdx.x);
+  remove_insignificant<N>(work.plane, work.list, n, counts, type, Moments{moments, reach[0], reach[1]}, limit, negative,
+                          threadIdx.x);
   for (int c = threadIdx.x; c < n; c += Shape<N>::THREADS) heights[c] = work.list.height[c];
 }
 // sums of one moment, and of three with negative counts as 0, over windows about pixels: (n, 4)
@@ -159,7 +161,7 @@ DEVICE void refine_alone(const float2* map, const void* counts, int type, const 
                          int refinement, int climb, int errors, int n, double* fields, Workspace<N>& work) {
   copy_in<N>(map, work.plane);
   refine<N>(work.plane, counts, type, Moments{moments, reach[0], reach[1]},
-            RefineRules{refinement, climb != 0, errors != 0}, n, fields, n, threadIdx.x);
+            RefineOptions{refinement, climb != 0, errors != 0}, n, fields, n, threadIdx.x);
 }
 // value, gradient and Hessian at points i + dx, j + dy
 template <int N>
@@ -216,10 +218,10 @@ DEVICE void interpolate_alone(const float2* map, const int* pixels, const float*
     space_alone<N>(heights, pixels, n, near_below, max_peaks, already, qx, qy, found, *work);                         \
   }                                                                                                                   \
   KERNEL(N)                                                                                                           \
-  judge_##N(const float2* cross, const void* counts, int type, const float* moments, const int* reach, float limit,   \
-            int negative, const int* pixels, int n, float* heights) {                                                 \
+  significance_##N(const float2* cross, const void* counts, int type, const float* moments, const int* reach,         \
+                   float limit, int negative, const int* pixels, int n, float* heights) {                             \
     WORK(N);                                                                                                          \
-    judge_alone<N>(cross, counts, type, moments, reach, limit, negative, pixels, n, heights, *work);                  \
+    significance_alone<N>(cross, counts, type, moments, reach, limit, negative, pixels, n, heights, *work);           \
   }                                                                                                                   \
   KERNEL(N)                                                                                                           \
   windows_##N(const void* counts, int type, const float* moments, const int* reach, const int* pixels, int n,         \

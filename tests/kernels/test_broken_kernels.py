@@ -26,8 +26,8 @@ from operations.patterns import bragg_frames
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
 from gpu4d.bragg.find_disks import find_disks
-from gpu4d.bragg.refine_disks import refine_peaks
-from gpu4d.deflection.poisson import integrate_gradient
+from gpu4d.bragg.refine_disks import refine_disks
+from gpu4d.deflection.integrate_gradient import integrate_gradient
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
@@ -133,10 +133,10 @@ def far_row() -> object:
 BARRIERS = [
     Case("sum-of-a-block", "masked_sums.cu", annuli, "  __syncthreads();\n  if (warp == 0)", "  if (warp == 0)"),
     Case("sum-used-again", "masked_sums.cu", annuli, "  v = warp_sum(v);\n  __syncthreads();", "  v = warp_sum(v);"),
-    Case("histograms-empty", "polar.cu", rings, "  __syncthreads();\n\n  const Rings", "\n  const Rings"),
+    Case("histograms-empty", "polar_transform.cu", rings, "  __syncthreads();\n\n  const Rings", "\n  const Rings"),
     Case(
         "histograms-full",
-        "polar.cu",
+        "polar_transform.cu",
         rings,
         "  __syncthreads();\n  for (int i = threadIdx.x; i < rings",
         "  for (int i = threadIdx.x; i < rings",
@@ -144,16 +144,16 @@ BARRIERS = [
     Case("electrons-before", "count_electrons.cu", electrons, "  __syncthreads();\n  offset_t at", "  offset_t at"),
     Case("candidates", "fused_disks.cu", disks_by_cross_correlation, "  ceiling = floor;\n  __syncthreads();", "  ceiling = floor;", 4e-3),
     Case("sums-used-again", "frame_reductions.cu", many_frames, "v] = sum;\n    }\n    __syncthreads();", "v] = sum;\n    }"),
-    Case("turning-point", "polar.cu", far_row, "lane, last, ok);\n        __syncwarp();", "lane, last, ok);"),
+    Case("turning-point", "polar_transform.cu", far_row, "lane, last, ok);\n        __syncwarp();", "lane, last, ok);"),
 ]
 
 BOUNDS = [
     Case("read-behind-a-frame", "masked_sums.cu", weights, "i + s * THREADS < end;", "i + s * THREADS <= end;"),
     Case("word-behind-a-strip", "count_electrons.cu", electrons, "word < WORDS; word += 8", "word <= WORDS; word += 8"),
-    Case("hot-pixel", "hot_pixels.cu", lambda: hot_pixel_median(counts()), "min(first + 4, pixels);", "min(first + 5, pixels + 1);"),
+    Case("hot-pixel", "hot_pixel_median.cu", lambda: hot_pixel_median(counts()), "min(first + 4, pixels);", "min(first + 5, pixels + 1);"),
     Case(
         "polar-sample",
-        "polar.cu",
+        "polar_transform.cu",
         lambda: polar_transform(counts(), np.asarray([18.2, 20.4]), n_theta=5, n_r=7),
         "if (i >= n_theta * n_r) return;",
         "if (i > n_theta * n_r) return;",
@@ -161,7 +161,7 @@ BOUNDS = [
     ),
     Case(
         "phase",
-        "poisson.cu",
+        "integrate_gradient.cu",
         lambda: integrate_gradient(np.random.default_rng(0).normal(size=(2, 9, 12, 2))),
         "if (i >= rx * ry) return;",
         "if (i > rx * ry) return;",
@@ -173,7 +173,7 @@ UNWRITTEN = [  # NaN is the answer there: memory nobody wrote must not look like
     Case(
         "no-peak-here",
         "refine_disks.cu",
-        lambda: refine_peaks(*peaks(), "parabola"),
+        lambda: refine_disks(*peaks(), "parabola"),
         "x[k] = y[k] = height[k] = nan_value();\n    return;",
         "return;",
         1e-5,
@@ -181,7 +181,7 @@ UNWRITTEN = [  # NaN is the answer there: memory nobody wrote must not look like
     Case(
         "no-disk-here",
         "refine_disks.cu",
-        lambda: refine_peaks(*peaks()),
+        lambda: refine_disks(*peaks()),
         "if (slot && !some) x[k] = y[k] = height[k] = nan_value();",
         "",
         1e-3,
@@ -268,7 +268,7 @@ def weighted(frames: np.ndarray) -> object:
 OVERFLOWS = [
     Case(
         "rings",
-        "polar.cu",
+        "polar_transform.cu",
         lambda frames: radial_sums(frames, np.asarray([120.3, 130.1]), n_r=4),
         "const offset_t pattern = blockIdx.x / ranges;",
         "const int pattern = blockIdx.x / ranges;",

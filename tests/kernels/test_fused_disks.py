@@ -14,8 +14,9 @@ from disk_options import limited, operands
 from gpu4d.kernels import fused_disks
 from operations.patterns import bragg_frames
 
+from gpu4d.bragg.correlation_map import powered
 from gpu4d.bragg.find_disks import correlation_maps, find_disks, local_maxima, significance
-from gpu4d.bragg.hybrid_correlation import powered, template_spectrum
+from gpu4d.bragg.hybrid_correlation import template_spectrum
 from gpu4d.bragg.refine import interpolate, position_errors, refine_positions
 from gpu4d.bragg.template_transforms import template_moments
 from gpu4d.device.backend import inlined, using_backend
@@ -269,7 +270,7 @@ def test_significance(size, limit, dtype):
     for seed in SEEDS[:2]:
         heights = unset(len(pixels), dtype="f4")
         args = (packed(maps.cross[0]), counts, np.int32(fused_disks.PIXEL_TYPES[dtype]), middle, reach, np.float32(limit))
-        stage("judge", size, (*args, np.int32(dtype == "float32"), pixels, np.int32(len(pixels)), heights), seed)
+        stage("significance", size, (*args, np.int32(dtype == "float32"), pixels, np.int32(len(pixels)), heights), seed)
         assert np.array_equal(heights[clear] > 0, (z[pixels] >= limit)[clear])
     assert 5 < (heights > 0).sum() < len(pixels)
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import gpu4d
-from gpu4d.amorphous.polar import polar_transform
+from gpu4d.amorphous.polar_transform import polar_transform
 from gpu4d.bragg import disk_lists
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.device import page_locked, tables
 from gpu4d.device.processors.cuda import CudaProcessor
 from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
-from gpu4d.ptychography.ssb_sum import overlap_sums
+from gpu4d.ptychography.ssb_sum import ssb_sum
 from gpu4d.streaming.plan import plan
 from gpu4d.streaming.reduction import ScanInfo, joined
 
@@ -154,7 +154,7 @@ def test_the_directions_of_a_polar_transform_stay_on_the_device(cupy):
 def test_sums_of_overlaps_upload_no_aberrations(cupy):
     spectra = cupy.asarray(np.random.default_rng(2).normal(size=(4, 8, 5)).astype(np.complex64))
     at, rows, columns = (cupy.asarray(np.random.default_rng(3).normal(size=(n, 2)).astype(np.float32)) for n in (4, 8, 5))
-    seen = steady(lambda: overlap_sums(spectra, at, rows, columns, radius=3.0, chi=((1, 1, 0.2), (2, 0, 0.1))))
+    seen = steady(lambda: ssb_sum(spectra, at, rows, columns, radius=3.0, chi=((1, 1, 0.2), (2, 0, 0.1))))
     assert (seen.launches, seen.waits, seen.uploads) == (1, 0, 0), seen.kernels
 
 
@@ -165,7 +165,7 @@ def test_options_may_be_lists(cupy):
     np.testing.assert_array_equal(*polar)
     spectra = cupy.asarray(np.random.default_rng(2).normal(size=(4, 8, 5)).astype(np.complex64))
     points = [cupy.asarray(np.random.default_rng(3).normal(size=(n, 2)).astype(np.float32)) for n in (4, 8, 5)]
-    sums = [overlap_sums(spectra, *points, radius=3.0, chi=chi).overlap.get() for chi in ([[1, 1, 0.2]], ((1, 1, 0.2),))]
+    sums = [ssb_sum(spectra, *points, radius=3.0, chi=chi).overlap.get() for chi in ([[1, 1, 0.2]], ((1, 1, 0.2),))]
     np.testing.assert_array_equal(*sums)
 
 

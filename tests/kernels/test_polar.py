@@ -1,4 +1,4 @@
-"""Where rings end, and rings that do not fit into shared memory: kernels of polar.cu on the host shim."""
+"""Where rings end, and rings that do not fit into shared memory: kernels of polar_transform.cu on the host shim."""
 
 import numpy as np
 import pytest

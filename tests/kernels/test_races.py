@@ -48,7 +48,7 @@ LEFT_OUT = {  # the file, the code before the barrier, an operation, and calls t
         "frame_reductions",
         lambda: [e for e in examples("frame_reductions") if e.label == "many"],
     ),
-    "turning point": ("polar.cu", "ring, value, lane, last, ok);\n        ", "radial_sums", lambda: [far_origin()]),
+    "turning point": ("polar_transform.cu", "ring, value, lane, last, ok);\n        ", "radial_sums", lambda: [far_origin()]),
 }
 
 

@@ -9,7 +9,7 @@ from disk_options import operands
 
 import gpu4d
 from gpu4d.bragg.find_disks import PeakLimits, candidate_scores, correlation_maps
-from gpu4d.bragg.refine_disks import WIDEST, peak_errors, refine_peaks
+from gpu4d.bragg.refine_disks import WIDEST, peak_errors, refine_disks
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.probe import synthetic, template
 
@@ -49,9 +49,9 @@ def on_host(op, *args, host=None, **options):
 @pytest.mark.parametrize("shape", [(64, 64), (53, 70)])
 def test_closer_than_a_thousandth_of_a_pixel(shape, power):
     case = disk_maps(shape, power)
-    exact = refine_peaks.definition(*case)
+    exact = refine_disks.definition(*case)
     assert case[3].min() >= 8
-    for found in (on_host(refine_peaks, *case), refine_peaks(*case)):
+    for found in (on_host(refine_disks, *case), refine_disks(*case)):
         for position, expected in zip(found[:2], exact[:2]):
             assert np.nanmax(np.abs(position - expected)) <= 1e-3
         np.testing.assert_allclose(found[2], exact[2], rtol=1e-5)
@@ -60,16 +60,16 @@ def test_closer_than_a_thousandth_of_a_pixel(shape, power):
 def test_the_parabola_and_the_window_are_what_they_are_said_to_be():
     """Their distance from the exact maximum, so that nobody takes one for the other."""
     case = disk_maps((64, 64), 0.85, 4)
-    exact = refine_peaks.definition(*case)
+    exact = refine_disks.definition(*case)
     away = {
-        mode: np.nanmax(np.abs(on_host(refine_peaks, *case, mode=mode)[0] - exact[0])) for mode in ("parabola", "upsample", "correlation")
+        mode: np.nanmax(np.abs(on_host(refine_disks, *case, mode=mode)[0] - exact[0])) for mode in ("parabola", "upsample", "correlation")
     }
     assert max(away["correlation"], away["upsample"]) < 1e-3 < 0.05 < away["parabola"] < 0.2, away
 
 
 def test_a_peak_does_not_depend_on_its_neighbours_or_on_the_grid():
     maps, px, py, count = disk_maps((48, 50), 1.0, spots=9)
-    whole = on_host(refine_peaks, maps, px, py, count)
+    whole = on_host(refine_disks, maps, px, py, count)
 
     class Large(HostBackend):
         def multiprocessors(self):
@@ -79,11 +79,11 @@ def test_a_peak_does_not_depend_on_its_neighbours_or_on_the_grid():
         def multiprocessors(self):
             return 0
 
-    alone = [on_host(refine_peaks, maps, px[:, k : k + 1], py[:, k : k + 1], np.ones(2, int)) for k in range(min(count))]
+    alone = [on_host(refine_disks, maps, px[:, k : k + 1], py[:, k : k + 1], np.ones(2, int)) for k in range(min(count))]
     for part, column in zip(whole, zip(*alone)):
         np.testing.assert_array_equal(part[:, : min(count)], np.concatenate(column, 1))
     for mode in ("correlation", "upsample"):
-        spread, one = (on_host(refine_peaks, maps, px, py, count, mode=mode, upsample=4, host=card()) for card in (Large, Small))
+        spread, one = (on_host(refine_disks, maps, px, py, count, mode=mode, upsample=4, host=card()) for card in (Large, Small))
         for a, b in zip(spread, one):
             np.testing.assert_array_equal(a, b)
 
@@ -104,18 +104,18 @@ def wide_case(spots=25):
 def test_teams_of_one_block_give_each_peak_what_it_has_alone(spots):
     (maps, px, py, count), _ = wide_case(spots)
     count = np.maximum(count, 1)
-    exact = refine_peaks.definition(maps, px, py, count)
+    exact = refine_disks.definition(maps, px, py, count)
     bits = set()
     for seed in (0, 1, 2, 7):
         host = HostBackend(seed=seed)
-        found = on_host(refine_peaks, maps, px, py, count, host=host)
+        found = on_host(refine_disks, maps, px, py, count, host=host)
         name, _, threads, shared = host.launched[0]
         assert name == "newton_peaks_wide" and threads == (64 * min(3, -(-spots // 8)),) and shared == threads[0] // 64 * 16112
         bits.add(b"".join(a.tobytes() for a in found))
     assert len(bits) == 1
     for a, b, limit in zip(found, exact, (1e-3, 1e-3, 1e-5), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5 if limit == 1e-5 else 0, atol=limit)
-    alone = on_host(refine_peaks, maps, px[:, -1:], py[:, -1:], np.array([1, 1]))
+    alone = on_host(refine_disks, maps, px[:, -1:], py[:, -1:], np.array([1, 1]))
     for a, b in zip(found, alone, strict=True):
         np.testing.assert_array_equal(a[:1, -1:], b[:1])
 
@@ -126,7 +126,7 @@ def test_standard_errors_by_teams_are_the_definitions():
     dx, dy = np.meshgrid(np.arange(-4, 5), np.arange(-4, 5), indexing="ij")
     hill = np.exp(-(dx**2 + dy**2) / 8)
     box = np.stack([hill**2, (dx * hill) ** 2, dx * dy * hill**2, (dy * hill) ** 2]).astype(np.float32)
-    x, y, _ = refine_peaks.definition(maps, px, py, count)
+    x, y, _ = refine_disks.definition(maps, px, py, count)
     want = peak_errors.definition(counts, maps, box, x, y, count)
     for seed in (0, 1, 2, 7):
         host = HostBackend(seed=seed)
@@ -141,8 +141,8 @@ def test_a_peak_that_runs_away_keeps_its_parabola():
     x, y = np.arange(40)[:, None], np.arange(36)[None, :]
     maps = (np.exp(-((x - 20.3) ** 2 + (y - 17.8) ** 2) / 40))[None].astype(np.float32)
     px, py, count = (np.asarray(v) for v in ([[23, 20]], [[18, 18]], [2]))
-    exact = refine_peaks.definition(maps, px, py, count)
-    found = on_host(refine_peaks, maps, px, py, count)
+    exact = refine_disks.definition(maps, px, py, count)
+    found = on_host(refine_disks, maps, px, py, count)
     assert abs(exact[0][0, 0] - 20.3) > 1 > abs(exact[0][0, 1] - 20.3)
     for a, b in zip(found, exact):
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -153,15 +153,15 @@ def test_every_card_takes_the_widest_window(kilobytes):
     maps, px, py, _ = disk_maps((36, 40), 1.0, 1, 2)
     host = HostBackend(shared=kilobytes * 1024)
     case = (maps, px[:, :1], py[:, :1], np.asarray([1]))
-    found = on_host(refine_peaks, *case, mode="upsample", upsample=WIDEST, host=host)
+    found = on_host(refine_disks, *case, mode="upsample", upsample=WIDEST, host=host)
     assert host.launched
-    for a, b in zip(found, refine_peaks(*case, mode="upsample", upsample=WIDEST)):
+    for a, b in zip(found, refine_disks(*case, mode="upsample", upsample=WIDEST)):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_a_wider_window_takes_the_definition():
     maps, px, py, count = disk_maps((36, 40), 1.0, 1, 2)
-    refuses = partial(refine_peaks.unsupported, "cuda")
+    refuses = partial(refine_disks.unsupported, "cuda")
     assert "128 samples" in refuses(maps, px, py, count, mode="upsample", upsample=WIDEST + 1)
     assert "128 samples" in refuses(maps, px, py, count, "upsample", WIDEST + 1)
     assert refuses(maps, px, py, count, "upsample", WIDEST) is None
@@ -178,7 +178,7 @@ def test_standard_errors_of_disks_are_those_of_the_counts():
     half = 11
     box = np.roll(moments, (half, half), (1, 2))[:, : 2 * half + 1, : 2 * half + 1]
     for run in (on_host, lambda op, *args, **o: op(*args, **o)):
-        x, y, _ = run(refine_peaks, cross, px, py, count, climb=True)
+        x, y, _ = run(refine_disks, cross, px, py, count, climb=True)
         sx, sy = run(peak_errors, counts, cross, box, x, y, count)
         for values, error in ((x, sx), (y, sy)):
             assert 0.8 < values.std() / np.sqrt((error**2).mean()) < 1.25
@@ -201,9 +201,9 @@ def test_broken_copies_are_caught(what):
     text = inlined(FILE)
     assert text.count(old) == 1
     case = disk_maps((40, 43), 1.0, 1, 4)
-    good = on_host(refine_peaks, *case)
+    good = on_host(refine_disks, *case)
     different = 0
     for seed in (0, 1, 2, 7):
-        found = on_host(refine_peaks, *case, host=HostBackend(seed=seed, sources={FILE: text.replace(old, new)}))
+        found = on_host(refine_disks, *case, host=HostBackend(seed=seed, sources={FILE: text.replace(old, new)}))
         different += any(not np.allclose(a, b, atol=1e-3, equal_nan=True) for a, b in zip(found, good))
     assert different, f"without the {what} all answers are right"

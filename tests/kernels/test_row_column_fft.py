@@ -18,7 +18,7 @@ from huge_arrays import huge_array
 
 from gpu4d import device, fft
 from gpu4d.bragg import find_disks as definition
-from gpu4d.bragg.hybrid_correlation import powered
+from gpu4d.bragg.correlation_map import powered
 from gpu4d.device import backend
 from gpu4d.device.backend import using_backend
 from gpu4d.errors import InputError

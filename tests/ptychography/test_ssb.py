@@ -13,8 +13,9 @@ from gpu4d.device.backend import inlined, using_backend
 from gpu4d.device.memory import parse_memory
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.probe.wavefunction import COEFFICIENTS, chi, chi_polynomial, wavefunction
-from gpu4d.ptychography.bright_field_stack import BrightFieldStack, bright_field_stacks, gather_pixels
-from gpu4d.ptychography.ssb_sum import overlap_sums
+from gpu4d.ptychography.bright_field_stack import BrightFieldStack, bright_field_stacks
+from gpu4d.ptychography.gather_pixels import gather_pixels
+from gpu4d.ptychography.ssb_sum import ssb_sum
 from gpu4d.simulate import phase_object_scan
 from gpu4d.testing.accounting import AccountingProcessor
 
@@ -268,7 +269,7 @@ def test_a_pupil_array_between_pixels_is_bilinear():
         where = (points + np.array([6.2, 7.1])).T
         return sum(f * map_coordinates(part, where, order=1, mode="constant") for f, part in ((1, pupil.real), (1j, pupil.imag)))
 
-    found = overlap_sums(spectra, at, k, np.zeros((1, 2)), radius=1.0, pupil=pupil, center=(6.2, 7.1))
+    found = ssb_sum(spectra, at, k, np.zeros((1, 2)), radius=1.0, pupil=pupil, center=(6.2, 7.1))
     for i in range(5):
         gamma = np.conj(psi(at)) * psi(at - k[i]) - psi(at) * np.conj(psi(at + k[i]))
         np.testing.assert_allclose(found.overlap[0, i, 0], (spectra[:, i, 0] * np.conj(gamma)).sum(), rtol=1e-10)
@@ -546,12 +547,12 @@ def test_pixels_shared_by_several_blocks(n, mode):
     rng = np.random.default_rng(n)
     spectra = (rng.normal(size=(n, 7, 5)) + 1j * rng.normal(size=(n, 7, 5))).astype("complex64")
     geometry = (rng.uniform(-3, 3, (n, 2)), rng.uniform(-3, 3, (7, 2)), rng.uniform(-3, 3, (5, 2)))
-    want = overlap_sums.definition(spectra, *geometry, radius=3.0, chi=((2, 0, 0.02),), mode=mode)
+    want = ssb_sum.definition(spectra, *geometry, radius=3.0, chi=((2, 0, 0.02),), mode=mode)
     bits = set()
     for seed in (0, 1, 2, 7):
         host = HostBackend(seed=seed)
         with using_backend(host), operation.using("cuda"):
-            found = overlap_sums(spectra, *geometry, radius=3.0, chi=((2, 0, 0.02),), mode=mode)
+            found = ssb_sum(spectra, *geometry, radius=3.0, chi=((2, 0, 0.02),), mode=mode)
         assert abs(found.overlap - want.overlap).max() <= 1e-5 * abs(want.overlap).max()
         assert abs(found.weight - want.weight).max() <= 1e-5 * want.weight.max()
         bits.add(found.overlap.tobytes() + found.weight.tobytes())
@@ -584,7 +585,7 @@ def test_a_missing_barrier_is_noticed(barrier):
 
     def answer(source, seed):
         with using_backend(HostBackend(seed=seed, sources={"ssb_sum.cu": source})), operation.using("cuda"):
-            return overlap_sums(spectra, *geometry, radius=3.0).overlap.tobytes()
+            return ssb_sum(spectra, *geometry, radius=3.0).overlap.tobytes()
 
     right = answer(text, 0)
     assert any(answer(broken, seed) != right for seed in (0, 1, 2, 3))

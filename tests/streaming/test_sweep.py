@@ -461,7 +461,7 @@ def test_zero_positions():
 
 def test_using_holds_in_the_threads_of_a_sweep(monkeypatch):
     monkeypatch.setenv("GPU4D_THREADS", "2")
-    from gpu4d.imaging.center_of_mass import first_moments
+    from gpu4d.imaging.first_moments import first_moments
 
     monkeypatch.setitem(first_moments.twins, "cpu", Twin("no_such_module"))
     with gpu4d.using("definition"):

@@ -30,7 +30,7 @@ INSIDE, RING = 1, 2  # zones of the window whose means start amplitude and backg
 SEEN = 0.25  # of the plateau: a pixel is in no zone that its disk is not, whatever its form
 FARTHEST = 1.5  # px from the start, and the largest standard error: behind either the counts do not hold the disk
 LONGEST = 0.5  # px, one step
-SETTLED = 0.02  # px: the last step must be shorter, or than the standard error
+SHORT_STEP = 0.02  # px: the last step must be shorter, or than the standard error
 RECENTRE = 0.6  # px from the window's middle at which the window follows
 STEPS = {4: 3, 6: 3, 8: 4}  # of the fit, by the number of its parameters
 LEAST = 0.02  # counts: the model is never darker
@@ -261,7 +261,7 @@ def poisson_fit(
         alive = alive & _near(state[0], startx) & _near(state[1], starty)
     located = alive
     for variance, moved in zip(covariance[::2], last):
-        located = located & (variance < FARTHEST**2) & (moved * moved <= xp.maximum(variance, xp.full_like(a, SETTLED**2)))
+        located = located & (variance < FARTHEST**2) & (moved * moved <= xp.maximum(variance, xp.full_like(a, SHORT_STEP**2)))
     ok = located & flat(found)
     nan = xp.full_like(a, float("nan"))
     position = [xp.where(ok, s, xp.where(flat(found), v, nan)) for s, v in zip(state[:2], start)]

@@ -97,6 +97,6 @@ def far_origin() -> Example:
 
 FURTHER = {
     "find_disks": disk_calls,
-    "refine_peaks": refinement_calls,
+    "refine_disks": refinement_calls,
     "radial_sums": lambda: [far_origin()],
 }

@@ -1,16 +1,18 @@
-// poisson.cu -- integrates a gradient field: what stands between the transforms of Poisson's equation.
+// integrate_gradient.cu -- integrates a gradient field: the steps between the transforms that solve Poisson's equation.
 //   gradient  (n, rx, ry, 2)        float or double; not finite = unknown
 //   planes    (2, n, nx, ny)        double: the field on the grid of the transform, components along x and y
 //   spectra   (2, n, nx, ny/2 + 1)  complex double, half plane
 //   V = (kx Gx + ky Gy) / (2 pi i (l1 + k^2 + l2 k^4)), k in cycles per sample
-// Plain grids (periodic, or padded with zeros) take the real transform as it is. Free (Neumann) edges are the even
-// mirror image of V: half-sample cosine transforms of V, sine transforms of the gradient along its own axis. Both are
-// made of the real transform of the *same* size, a quarter of the mirrored grid: samples are taken in the order 0, 2,
-// 4 ... 5, 3, 1, signs alternate along the axis of a sine transform (S_p = C_(N-p)), and a thread turns four
-// coefficients back. One thread a sample of a plane, or a frequency (plain), or four frequencies (mirror); blocks of
-// 256, blocks = ceil(threads of a plane / 256), grid n * blocks.
-// bytes a sample: load 8 or 16 in, 16 out; solve 16 in, 8 out; project 16 in and out; hold 24 to 32 in, 16 out;
-// finish 24.   flops: 40 a frequency.   bound: memory. Double throughout: V sums up what the gradient leaves over.
+// Plain grids (periodic, or padded with zeros) take the real transform as it is. Free (Neumann) edges mean that V is
+// continued by its even mirror image. V then has half-sample cosine transforms, and a component of the gradient sine
+// transforms along its own axis. Both are made from the real transform of the *same* size, a quarter of the mirrored
+// grid: samples are taken in the order 0, 2, 4 ... 5, 3, 1, signs alternate along the axis of a sine transform
+// (S_p = C_(N-p)), and a thread makes four coefficients from the transform. One thread a sample of a plane, or a
+// frequency (plain), or four frequencies (mirror); blocks of 256, blocks = ceil(threads of a plane / 256), grid
+// n * blocks.
+// bytes a sample: load 8 or 16 in, 16 out; solve 16 in, 8 out; project 16 in and out; restore 24 to 32 in, 16 out;
+// finish 24.   flops: 40 a frequency.   bound: memory. Double precision throughout, because V adds up the errors of the
+// gradient.
 //
 // budget: 64 registers, 256 bytes shared
 #include "common.cuh"
@@ -19,7 +21,7 @@ DEVICE bool is_finite(double v) { return v - v == 0; }
 
 // ---------------------------------------------------------------- order of the samples
 
-// Where sample j of the transform's order comes from: 0, 2, 4 ... 5, 3, 1.
+// The sample that stands at place j in the transform's order 0, 2, 4 ... 5, 3, 1.
 DEVICE int source_of(int j, int n) { return j < (n + 1) / 2 ? 2 * j : 2 * (n - 1 - j) + 1; }
 DEVICE int place_of(int i, int n) { return i & 1 ? n - 1 - i / 2 : i / 2; }
 
@@ -42,12 +44,12 @@ DEVICE Sample sample_of_grid(int rx, int ry, int nx, int ny, int mirror, int blo
   return s;
 }
 
-// Sign of a component's samples: the axis of its sine transform alternates.
+// Sign of a component's sample i along the axis of its sine transform.
 DEVICE double sign_of(int i, int mirror) { return mirror && (i & 1) ? -1.0 : 1.0; }
 
 // ---------------------------------------------------------------- the field, in and out
 
-// energy: sum of g^2, unknown: number of samples without a value, one of each a block.
+// Write the field to the planes. energy: sum of g^2; unknown: number of samples without a value; one of each a block.
 template <class Real>
 DEVICE void load_field(const Real* __restrict__ gradient, double* __restrict__ planes, double* __restrict__ energy,
                        int* __restrict__ unknown, offset_t stride, int rx, int ry, int nx, int ny, int mirror,
@@ -70,10 +72,11 @@ DEVICE void load_field(const Real* __restrict__ gradient, double* __restrict__ p
   if (threadIdx.x == 0) energy[blockIdx.x] = sum, unknown[blockIdx.x] = int(none);
 }
 
-// planes hold the gradient of V: where the field is known it takes its place, and the squared misfit is summed.
+// The planes hold the gradient of V. Where the field is known, write it back over that. misfit: sum of the squared
+// differences, one a block.
 template <class Real>
-DEVICE void hold_field(const Real* __restrict__ gradient, double* __restrict__ planes, double* __restrict__ misfit,
-                       offset_t stride, int rx, int ry, int nx, int ny, int mirror, int blocks) {
+DEVICE void restore_field(const Real* __restrict__ gradient, double* __restrict__ planes, double* __restrict__ misfit,
+                          offset_t stride, int rx, int ry, int nx, int ny, int mirror, int blocks) {
   __shared__ double part[32];
   const Sample s = sample_of_grid(rx, ry, nx, ny, mirror, blocks);
   double sum = 0;
@@ -91,7 +94,7 @@ DEVICE void hold_field(const Real* __restrict__ gradient, double* __restrict__ p
   if (threadIdx.x == 0) misfit[blockIdx.x] = sum;
 }
 
-// Sum of V over the samples with a value, one a block; their number is known from load_field.
+// Sum of V over the samples with a value, one a block. Their number is known from load_field.
 template <class Real>
 DEVICE void sum_known(const Real* __restrict__ gradient, const double* __restrict__ v, double* __restrict__ sums,
                       int rx, int ry, int nx, int ny, int mirror, int blocks) {
@@ -122,7 +125,7 @@ DEVICE void finish_field(const Real* __restrict__ gradient, const double* __rest
 
 // ---------------------------------------------------------------- plain grids
 
-// 1 / (2 pi weight) of one frequency, k in cycles per sample; 0 where nothing is left of the derivative.
+// 1 / (2 pi weight) of one frequency, k in cycles per sample; 0 where the derivative is zero.
 DEVICE double inverse_weight(double kx, double ky, double k2, double l1, double l2) {
   const double square = kx * kx + ky * ky;
   return square > 0 ? 1 / (6.283185307179586476925 * (l1 + square + l2 * k2 * k2)) : 0.0;
@@ -159,7 +162,8 @@ DEVICE void plain_frequency(double2* __restrict__ spectra, offset_t stride, doub
 
 DEVICE double2 times(double2 a, double2 b) { return make_double2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
 
-// Cosine coefficients at (p, q), (N-p, q), (p, M-q), (N-p, M-q): what one pair of samples of the real transform holds.
+// Cosine coefficients at (p, q), (N-p, q), (p, M-q), (N-p, M-q). One pair of samples of the real transform gives these
+// four.
 struct Four {
   double pq, nq, pm, nm;
 };
@@ -228,26 +232,26 @@ DEVICE void mirror_frequency(double2* __restrict__ spectra, offset_t stride, dou
 
 // ---------------------------------------------------------------- instances
 
-#define FIELD(NAME, Real)                                                                                            \
-  extern "C" __global__ void __launch_bounds__(256) load_field_##NAME(                                               \
-      const Real* __restrict__ gradient, double* __restrict__ planes, double* __restrict__ energy,                   \
-      int* __restrict__ unknown, offset_t stride, int rx, int ry, int nx, int ny, int mirror, int blocks) {          \
-    load_field<Real>(gradient, planes, energy, unknown, stride, rx, ry, nx, ny, mirror, blocks);                     \
-  }                                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(256)                                                                  \
-      hold_field_##NAME(const Real* __restrict__ gradient, double* __restrict__ planes, double* __restrict__ misfit, \
-                        offset_t stride, int rx, int ry, int nx, int ny, int mirror, int blocks) {                   \
-    hold_field<Real>(gradient, planes, misfit, stride, rx, ry, nx, ny, mirror, blocks);                              \
-  }                                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(256)                                                                  \
-      sum_known_##NAME(const Real* __restrict__ gradient, const double* __restrict__ v, double* __restrict__ sums,   \
-                       int rx, int ry, int nx, int ny, int mirror, int blocks) {                                     \
-    sum_known<Real>(gradient, v, sums, rx, ry, nx, ny, mirror, blocks);                                              \
-  }                                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(256) finish_field_##NAME(                                             \
-      const Real* __restrict__ gradient, const double* __restrict__ v, const double* __restrict__ mean,              \
-      double* __restrict__ out, double step, int rx, int ry, int nx, int ny, int mirror, int blocks) {               \
-    finish_field<Real>(gradient, v, mean, out, step, rx, ry, nx, ny, mirror, blocks);                                \
+#define FIELD(NAME, Real)                                                                                           \
+  extern "C" __global__ void __launch_bounds__(256) load_field_##NAME(                                              \
+      const Real* __restrict__ gradient, double* __restrict__ planes, double* __restrict__ energy,                  \
+      int* __restrict__ unknown, offset_t stride, int rx, int ry, int nx, int ny, int mirror, int blocks) {         \
+    load_field<Real>(gradient, planes, energy, unknown, stride, rx, ry, nx, ny, mirror, blocks);                    \
+  }                                                                                                                 \
+  extern "C" __global__ void __launch_bounds__(256) restore_field_##NAME(                                           \
+      const Real* __restrict__ gradient, double* __restrict__ planes, double* __restrict__ misfit, offset_t stride, \
+      int rx, int ry, int nx, int ny, int mirror, int blocks) {                                                     \
+    restore_field<Real>(gradient, planes, misfit, stride, rx, ry, nx, ny, mirror, blocks);                          \
+  }                                                                                                                 \
+  extern "C" __global__ void __launch_bounds__(256)                                                                 \
+      sum_known_##NAME(const Real* __restrict__ gradient, const double* __restrict__ v, double* __restrict__ sums,  \
+                       int rx, int ry, int nx, int ny, int mirror, int blocks) {                                    \
+    sum_known<Real>(gradient, v, sums, rx, ry, nx, ny, mirror, blocks);                                             \
+  }                                                                                                                 \
+  extern "C" __global__ void __launch_bounds__(256) finish_field_##NAME(                                            \
+      const Real* __restrict__ gradient, const double* __restrict__ v, const double* __restrict__ mean,             \
+      double* __restrict__ out, double step, int rx, int ry, int nx, int ny, int mirror, int blocks) {              \
+    finish_field<Real>(gradient, v, mean, out, step, rx, ry, nx, ny, mirror, blocks);                               \
   }
 FIELD(f32, float)
 FIELD(f64, double)

@@ -1,4 +1,4 @@
-// polar.cu -- patterns in polar-elliptical coordinates about their own origins, and sums over rings.
+// polar_transform.cu -- patterns in polar-elliptical coordinates about their own origins, and sums over rings.
 //   patterns    (n, nx, ny)          native dtype
 //   origins     (n, 2)               double; not finite = no answer
 //   mask        (nx, ny)             bytes, 0 = does not count; null = all count
@@ -6,17 +6,18 @@
 //   polar       (n, n_theta, n_r)    float
 //   sums, pixels  (n, n_r)           int64 of counts, double of float32; int64
 //
-// polar_samples: one thread a sample, radius fastest, 256 a block, grid n * ceil(n_theta n_r / 256). Coordinates in
-// double precision without fused multiply-adds: the pixel next to a sample, which decides whether it counts, is the
-// definition's. bytes: the pattern once (its pixels meet again in L1 and L2), 4 a sample.   flops: 40 (double) a
-// sample.
+// polar_samples: one thread a sample, radius fastest, 256 a block, grid n * ceil(n_theta n_r / 256). Coordinates are
+// in double precision without fused multiply-adds, so that the nearest pixel, which decides whether a sample counts,
+// is that of the definition. bytes: the pattern once (further reads come from L1 and L2), 4 a sample.   flops: 40
+// (double) a sample.
 //
-// ring_sums: one block of 8 warps a pattern and range of rings; a warp takes 32 pixels of a row at a time. Along a row
-// the ring falls and then rises, so equal rings stand side by side: their sum is made by shuffles, one lane adds it to
-// the warp's own histogram in shared memory (8 warps x rings x 12 bytes); falling before rising, so that no two
-// lanes meet. Warps are added in order: no atomics, one order of summation. The ring comes from single precision; where
-// that is too close to a border, from double, operation by operation as in the definition.
-// bytes: the pattern once, 16 a ring out.   flops: 60 a pixel, most of them integer.   bound: issue slots.
+// ring_sums: one block of 8 warps a pattern and range of rings. A warp takes 32 pixels of a row at a time. Along a row
+// the ring number falls and then rises, so that pixels of the same ring are neighbours. Their sum is made by shuffles,
+// and one lane adds it to the warp's own histogram in shared memory (8 warps x rings x 12 bytes). Lanes where the
+// number falls add before those where it rises, so that no two lanes write one place at the same time. Histograms of
+// warps are added in order, so there are no atomics and one order of summation. The ring number comes from single
+// precision. Where the radius is too close to the border of a ring, it comes from double, with the operations of the
+// definition. bytes: the pattern once, 16 a ring out.   flops: 60 a pixel, most of them integer.   bound: issue slots.
 //
 // budget(polar_samples.*): 48 registers, 0 bytes shared
 // budget(ring_sums.*): 64 registers, 0 bytes shared
@@ -59,12 +60,12 @@ DEVICE void polar_samples(const Pixel* __restrict__ patterns, const double* __re
   polar[pattern * n_theta * n_r + i] = nearest ? float(total / weights) : __uint_as_float(0x7fc00000u);
 }
 
-struct Rings {  // what places a pixel: r = scale |M (q - origin)|
+struct Rings {  // gives the ring of a pixel: r = scale |M (q - origin)|
   double ox, oy, xx, xy, yy, scale;
   int n_r;
 };
 
-// As in the definition, operation by operation.
+// Ring of a pixel with the operations of the definition, so that it is the same.
 DEVICE int exact_ring(const Rings& k, int x, int y) {
   const double dx = __dadd_rn(x, -k.ox), dy = __dadd_rn(y, -k.oy);
   const double u = __dadd_rn(__dmul_rn(k.xx, dx), __dmul_rn(k.xy, dy));
@@ -134,7 +135,7 @@ DEVICE void ring_sums(const Pixel* __restrict__ patterns, const double* __restri
     const u32 falling = __ballot_sync(FULL_WARP, head && lane > 0 && ring < before);
     const int turn = rising ? __ffs(rising) - 1 : 32;
     const bool mine = head && ring < n_r && ring >= first && ring < first + rings;
-    if (turn < 32 && falling >> turn) {  // rounding at the turning point: one after the other
+    if (turn < 32 && falling >> turn) {  // rounding where the number turns: one lane after the other
       for (int l = 0; l < 32; l++) {
         if (l == lane && mine) add_run(my_sums, my_number, ring, value, lane, last, ok);
         __syncwarp();
@@ -163,7 +164,7 @@ DEVICE void ring_sums(const Pixel* __restrict__ patterns, const double* __restri
                            float* __restrict__ polar, double dr, int nx, int ny, int n_theta, int n_r, int blocks) { \
     polar_samples<Pixel>(patterns, origins, mask, directions, polar, dr, nx, ny, n_theta, n_r, blocks);              \
   }                                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(256, 4) ring_sums_##NAME(                                                \
+  extern "C" __global__ void __launch_bounds__(256, 4) ring_sums_##NAME(                                             \
       const Pixel* __restrict__ patterns, const double* __restrict__ origins, const u8* __restrict__ mask,           \
       Sum* __restrict__ sums, offset_t* __restrict__ pixels, double xx, double xy, double yy, double scale,          \
       float slack, int nx, int ny, int n_r, int rings, int ranges) {                                                 \

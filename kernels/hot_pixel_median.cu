@@ -1,20 +1,22 @@
-// hot_pixels.cu -- finds and replaces pixels that exceed the median of their neighbours by more than noise explains.
+// hot_pixel_median.cu -- finds and replaces pixels that exceed the median of their neighbours by more than noise
+// explains.
 //   frames, corrected  (n, nx, ny)  native dtype
 //   mask               (nx, ny)     bytes, 0 = does not count and is replaced; null = all count
 //   hot                (n, nx, ny)  bytes
-// Four neighbouring pixels a thread, 256 threads a block, grid n * ceil(nx ny / 1024); one load and one store for the
-// four where frames are whole vectors. A count so small that even a median of zero would keep it is not hot whatever
-// stands beside it: where all four are, nothing else is read. Else each pixel by itself, neighbours through L1. Nearly
-// none is hot: one comparison with each neighbour shows that (a hot pixel exceeds all but one of them by half of the
-// lowest limit there is), and only warps that hold a doubtful pixel sort: a network of 19 exchanges in registers for
-// the median, and again for the spread. The decision is made in double precision, without a fused multiply-add.
+// Four neighbouring pixels a thread, 256 threads a block, grid n * ceil(nx ny / 1024). There is one load and one store
+// for the four where frames are whole vectors. A count that would not be hot beside a median of zero is never hot.
+// Where all four pixels are so small, nothing else is read. Otherwise each pixel is tested by itself, with neighbours
+// through L1. A hot pixel exceeds all but one of its neighbours by half of the lowest possible limit. One comparison
+// with each neighbour excludes nearly all pixels that way. Only warps with a pixel that is left sort: a network of 19
+// exchanges in registers for the median, and again for the spread. The decision is made in double precision, without
+// fused multiply-adds.
 // bytes: frames once in and out, 1 a pixel for hot.   flops: none where counts are small, 10 a pixel else, 200 more a
-// doubtful warp.   bound: memory.
+// warp that sorts.   bound: memory.
 //
 // budget: 80 registers, 0 bytes shared
 #include "common.cuh"
 
-#define LEAST 3
+#define LEAST_NEIGHBOURS 3
 
 DEVICE double infinity() { return __uint_as_float(0x7f800000u); }
 
@@ -33,7 +35,7 @@ DEVICE void sort_eight(double* v) {
   order(v[1], v[2]), order(v[3], v[4]), order(v[5], v[6]);
 }
 
-// Median of the `count` smallest, count >= 1; values are sorted in place.
+// Median of the `count` smallest values, count >= 1. The values are sorted in place.
 DEVICE double middle(double* v, int count) {
   sort_eight(v);
   const int first = (count - 1) / 2, second = count / 2;
@@ -47,7 +49,8 @@ DEVICE double middle(double* v, int count) {
 
 DEVICE double largest(double a, double b) { return a > b ? a : b; }
 
-// By how much a pixel may exceed the median of its neighbours; operation by operation as in the definition.
+// By how much a pixel may exceed the median of its neighbours. Every operation is that of the definition, so that the
+// result has the same bits.
 DEVICE double limit_of(double median, double spread, double threshold, double unit, double noise) {
   const double rate = __dmul_rn(unit, __dadd_rn(largest(median, 0.0), __dmul_rn(0.375, unit)));
   const double quarter = __dmul_rn(__dmul_rn(__dmul_rn(0.25, threshold), threshold), unit);
@@ -64,7 +67,7 @@ DEVICE float as_pixel<float>(double v) {
   return float(v);
 }
 
-// What half of the lowest limit is above: the limit of a median of zero.
+// The lowest limit there is: that of a median of zero.
 DEVICE float lowest_limit(double threshold, double unit) {
   return float(unit * threshold) * (0.612f + 0.25f * float(threshold));
 }
@@ -75,7 +78,7 @@ struct alignas(4 * sizeof(Pixel)) Four {
   Pixel v[4];
 };
 
-// Whether four pixels count and hold counts that exceed no neighbour by half of the lowest limit.
+// Whether four pixels count and are so small that they cannot exceed a neighbour by half of the lowest limit.
 template <class Pixel>
 DEVICE bool all_small(const Four<Pixel>& four, const u8* __restrict__ mask, u32 limit) {
   bool small = true;
@@ -84,16 +87,16 @@ DEVICE bool all_small(const Four<Pixel>& four, const u8* __restrict__ mask, u32 
 }
 DEVICE bool all_small(const Four<float>&, const u8*, u32) { return false; }  // may have neighbours below zero
 
-// Pixel i of a frame, by itself.
+// Test pixel i of a frame, and write it, replaced where it is hot or does not count.
 template <class Pixel>
-DEVICE void judge(const Pixel* __restrict__ here, const u8* __restrict__ mask, Pixel* __restrict__ corrected,
-                  u8* __restrict__ hot, double threshold, double unit, double noise, int i, int nx, int ny) {
+DEVICE void correct_pixel(const Pixel* __restrict__ here, const u8* __restrict__ mask, Pixel* __restrict__ corrected,
+                          u8* __restrict__ hot, double threshold, double unit, double noise, int i, int nx, int ny) {
   const int x = i / ny, y = i % ny;
   const Pixel value = here[i];
   const bool good = !mask || mask[i];
 
   const float v = float(value);
-  const float bar = v - 0.499f * lowest_limit(threshold, unit) + 1e-6f * fabsf(v);  // never too low
+  const float close_from = v - 0.499f * lowest_limit(threshold, unit) + 1e-6f * fabsf(v);  // never too low
   int count = 0, close = 0;
   u32 valid = 0;
   UNROLL for (int k = 0; k < 8; k++) {
@@ -105,10 +108,10 @@ DEVICE void judge(const Pixel* __restrict__ here, const u8* __restrict__ mask, P
     if (!(other - other == 0) || (mask && !mask[j])) continue;
     valid |= 1u << k;
     count++;
-    close += !(other < bar);
-    if (good && close > 1) break;  // after two neighbours, as a rule
+    close += !(other < close_from);
+    if (good && close > 1) break;  // usually after two neighbours
   }
-  const bool doubtful = good ? v - v == 0 && count >= LEAST && close <= 1 : count > 0;
+  const bool doubtful = good ? v - v == 0 && count >= LEAST_NEIGHBOURS && close <= 1 : count > 0;
   Pixel result = value;
   bool is_hot = false;
   if (doubtful) {
@@ -150,7 +153,7 @@ DEVICE void hot_pixel_median(const Pixel* __restrict__ frames, const u8* __restr
   }
 #pragma unroll 1
   for (int i = first; i < min(first + 4, pixels); i++)
-    judge(frames + frame, mask, corrected + frame, hot + frame, threshold, unit, noise, i, nx, ny);
+    correct_pixel(frames + frame, mask, corrected + frame, hot + frame, threshold, unit, noise, i, nx, ny);
 }
 
 #define INSTANCE(NAME, Pixel)                                                                          \

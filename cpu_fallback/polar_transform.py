@@ -1,4 +1,4 @@
-"""CPU twins of the polar transform and of sums over rings; rings are placed once for patterns that share an origin."""
+"""CPU twins of the polar transform and of sums over rings. The rings of pixels are computed once for patterns with the same origin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 from numba import njit
 
-from gpu4d.amorphous.polar import directions, matrix, per_pattern, radial_grid
+from gpu4d.amorphous.polar_transform import directions, matrix, per_pattern, radial_grid
 
 
 @njit(nogil=True, cache=True)
@@ -44,7 +44,7 @@ def _sample(patterns, origins, mask, steps, dr, polar):
 
 @njit(nogil=True, cache=True)
 def _place(ox, oy, m, scale, n_r, mask, ring):
-    """Ring of every pixel; n_r outside and where the mask leaves it out."""
+    """Write the ring of every pixel: n_r where it is outside all rings or masked."""
     nx, ny = ring.shape
     for x in range(nx):
         dx = x - ox

@@ -1,18 +1,18 @@
-"""CPU twin of the hot-pixel median: only pixels that exceed three of the four nearest neighbours are looked at."""
+"""CPU twin of the hot-pixel median. Only pixels that exceed three of their four nearest neighbours are tested fully."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from gpu4d.preprocess.hot_pixels import LEAST, MAD_TO_SIGMA
+from gpu4d.preprocess.hot_pixel_median import LEAST_NEIGHBOURS, MAD_TO_SIGMA
 
-GROUP = 32  # pixels
+GROUP = 32  # pixels that are tested together, in vector registers
 
 
 @njit(nogil=True, cache=True)
 def _middle(values, count):
-    """Median of the first `count` values, sorted in place by insertion."""
+    """Return the median of the first `count` values, which are sorted in place by insertion."""
     for i in range(1, count):
         v, j = values[i], i
         while j > 0 and values[j - 1] > v:
@@ -23,8 +23,8 @@ def _middle(values, count):
 
 
 @njit(nogil=True, cache=True)
-def _fill(frame, mask, padded):
-    """The frame with a rim; NaN in the rim, where the mask leaves a pixel out, and where it is not finite."""
+def _pad(frame, mask, padded):
+    """Write the frame with a border of one pixel. The border, masked pixels and pixels that are not finite are NaN."""
     for x in range(frame.shape[0]):
         for y in range(frame.shape[1]):
             v = np.float64(frame[x, y])
@@ -36,19 +36,27 @@ def _fill(frame, mask, padded):
 
 
 @njit(nogil=True, cache=True)
-def _doubtful(above, here, below, start, stop, least):
-    """Number of pixels in a piece of a row that may be hot, or that do not count: integers as wide as the values, no branches."""
+def _count_candidates(above, here, below, start, stop, least):
+    """Count the pixels in a piece of a row that may be hot or that do not count.
+
+    It has no branches, and integers as wide as the values, so that it vectorises.
+    """
     total = np.int64(0)
     for y in range(start, stop):
-        bar = here[y + 1] - least
-        larger = np.int64(bar <= above[y + 1]) + np.int64(bar <= below[y + 1]) + np.int64(bar <= here[y]) + np.int64(bar <= here[y + 2])
+        close_from = here[y + 1] - least
+        larger = (
+            np.int64(close_from <= above[y + 1])
+            + np.int64(close_from <= below[y + 1])
+            + np.int64(close_from <= here[y])
+            + np.int64(close_from <= here[y + 2])
+        )
         total += np.int64(larger < 2)
     return total
 
 
 @njit(nogil=True, cache=True)
-def _judge(padded, x, y, threshold, unit, noise, near):
-    """Whether a pixel is hot, the median of its neighbours, and their number."""
+def _is_hot(padded, x, y, threshold, unit, noise, near):
+    """Return whether a pixel is hot, the median of its neighbours, and their number."""
     count = 0
     for a in range(3):
         for b in range(3):
@@ -64,28 +72,28 @@ def _judge(padded, x, y, threshold, unit, noise, near):
     spread = threshold * (_middle(near, count) * MAD_TO_SIGMA)
     poisson = threshold * np.sqrt(unit * (max(median, 0.0) + 0.375 * unit)) + 0.25 * threshold * threshold * unit
     limit = max(max(spread, poisson), threshold * noise)
-    return count >= LEAST and value - median > limit and value - second > 0.5 * limit, median, count
+    return count >= LEAST_NEIGHBOURS and value - median > limit and value - second > 0.5 * limit, median, count
 
 
 @njit(nogil=True, cache=True)
-def _clean(frames, mask, whole, threshold, unit, noise, corrected, hot):
+def _correct(frames, mask, whole, threshold, unit, noise, corrected, hot):
     n, nx, ny = frames.shape
     padded, near = np.full((nx + 2, ny + 2), np.nan), np.empty(8)
     least = 0.499 * unit * threshold * (0.612 + 0.25 * threshold)  # half the limit of a median of zero
     for f in range(n):
-        _fill(frames[f], mask, padded)
+        _pad(frames[f], mask, padded)
         for x in range(nx):
             corrected[f, x], hot[f, x] = frames[f, x], False
             for start in range(0, ny, GROUP):
                 stop = min(start + GROUP, ny)
                 above, here, below = padded[x], padded[x + 1], padded[x + 2]
-                if _doubtful(above, here, below, start, stop, least) == 0:
+                if _count_candidates(above, here, below, start, stop, least) == 0:
                     continue
                 for y in range(start, stop):
                     good = mask is None or mask[x, y]
-                    if good and (np.isnan(here[y + 1]) or _doubtful(above, here, below, y, y + 1, least) == 0):
+                    if good and (np.isnan(here[y + 1]) or _count_candidates(above, here, below, y, y + 1, least) == 0):
                         continue
-                    is_hot, median, count = _judge(padded, x, y, threshold, unit, noise, near)
+                    is_hot, median, count = _is_hot(padded, x, y, threshold, unit, noise, near)
                     hot[f, x, y] = good and is_hot
                     if hot[f, x, y] or (not good and count > 0):
                         corrected[f, x, y] = np.floor(median + 0.5) if whole else median
@@ -97,5 +105,5 @@ def hot_pixel_median(frames, /, *, threshold=5.0, unit=1.0, noise=0.0, mask=None
     numbers = float(threshold), float(unit), float(noise)
     valid = None if mask is None else mask.astype(bool, copy=False)
     whole = frames.dtype.kind in "iu"
-    _clean(frames.reshape(flat), valid, whole, *numbers, corrected.reshape(flat), hot.reshape(flat))
+    _correct(frames.reshape(flat), valid, whole, *numbers, corrected.reshape(flat), hot.reshape(flat))
     return corrected, hot

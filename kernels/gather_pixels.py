@@ -1,4 +1,4 @@
-"""Launches bright_field_stack.cu: one block of (32, 8) threads for 32 patterns × 32 pixels."""
+"""Launches gather_pixels.cu: one block of (32, 8) threads for 32 patterns × 32 pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpu4d.kernels.pixels import contiguous, suffix
 from gpu4d import device
 from gpu4d.errors import InputError
 
-FILE = "bright_field_stack.cu"
+FILE = "gather_pixels.cu"
 TILE = 32
 MOST_TILES = 65535  # along the second axis of a grid: two million chosen pixels
 

@@ -36,8 +36,8 @@ def _too_large(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
 
 
 @operation(
-    cpu=Twin("gpu4d.cpu_fallback.poisson", check=_unusable),
-    cuda=Twin("gpu4d.kernels.poisson", ("float32", "float64"), check=_too_large),
+    cpu=Twin("gpu4d.cpu_fallback.integrate_gradient", check=_unusable),
+    cuda=Twin("gpu4d.kernels.integrate_gradient", ("float32", "float64"), check=_too_large),
 )
 def integrate_gradient(
     gradient: Any,
@@ -100,8 +100,8 @@ def integrate_gradient(
 
 
 @operation(
-    cpu=Twin("gpu4d.cpu_fallback.poisson", check=_unusable),
-    cuda=Twin("gpu4d.kernels.poisson", ("float32", "float64"), check=_too_large),
+    cpu=Twin("gpu4d.cpu_fallback.integrate_gradient", check=_unusable),
+    cuda=Twin("gpu4d.kernels.integrate_gradient", ("float32", "float64"), check=_too_large),
 )
 def integrate_iteratively(
     gradient: Any,

@@ -1,4 +1,4 @@
-"""Launches poisson.cu: real transforms of the field's own size for mirrored edges, one fused step on the spectra between them."""
+"""Launches integrate_gradient.cu between real transforms; mirrored edges take transforms of the field's own size."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from gpu4d.kernels.pixels import contiguous
 
 from gpu4d import arrays, device, fft
-from gpu4d.deflection.poisson import Integral, converged
+from gpu4d.deflection.integrate_gradient import Integral, converged
 
-FILE = "poisson.cu"
+FILE = "integrate_gradient.cu"
 THREADS = 256
 
 
 class Field:
-    """The planes of one field on the device, and the kernels that work on them."""
+    """The planes of one field on the device, and the launches of the kernels that work on them."""
 
     def __init__(self, gradient, boundary, padding_factor):
         self.gradient = contiguous(gradient)
@@ -41,7 +41,7 @@ class Field:
         device.launch(function, self.n * self.blocks, THREADS, (self.gradient, *args))
 
     def _spectra(self, step, lambda1, lambda2):
-        """Transforms of the planes after one step on them, in place."""
+        """Transform the planes, and apply one kernel to the spectra in place."""
         spectra = contiguous(fft.rfft2(self.planes))
         nx, ny = self.grid
         threads = (nx // 2 + 1 if self.mirror else nx) * (ny // 2 + 1)
@@ -57,11 +57,11 @@ class Field:
         return contiguous(fft.irfft2(self._spectra(step, *weights)[0], self.grid))
 
     def iterate(self, *weights):
-        """Take the solution's own gradient where there is none, and the squared misfit elsewhere."""
+        """Fill unknown positions with the solution's own gradient, and return the squared misfit at the known ones."""
         step = "project_mirror" if self.mirror else "project_plain"
         self.planes = contiguous(fft.irfft2(self._spectra(step, *weights), self.grid))
         misfit = self._partial(np.float64)
-        self._launch("hold_field", self.planes, misfit, np.int64(self.n * self.plane), *self.sizes)
+        self._launch("restore_field", self.planes, misfit, np.int64(self.n * self.plane), *self.sizes)
         return float(misfit.sum())
 
     def finish(self, v, step):
@@ -87,7 +87,7 @@ def integrate_iteratively(gradient, /, step=1.0, lambda1=0.0, lambda2=0.0, bound
             before = field.planes
             errors.append(field.iterate(lambda1, lambda2) ** 0.5 / scale)
             if converged(errors):
-                field.planes = before  # its solution is the answer
+                field.planes = before  # the result is the solution of these
                 break
     v = field.solve(lambda1, lambda2)
     return Integral(field.finish(v, step), arrays.from_numpy(np.asarray(errors), v))

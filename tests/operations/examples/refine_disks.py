@@ -1,4 +1,4 @@
-"""Example inputs of `refine_peaks`."""
+"""Example inputs of `refine_disks`."""
 
 import numpy as np
 from operations.comparing import Example

@@ -1,4 +1,4 @@
-"""Example inputs of `overlap_sums`."""
+"""Example inputs of `ssb_sum`."""
 
 from typing import Any
 

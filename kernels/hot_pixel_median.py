@@ -1,4 +1,4 @@
-"""Launches hot_pixels.cu: one thread for four pixels."""
+"""Launches hot_pixel_median.cu: one thread for four pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpu4d.kernels.pixels import contiguous, suffix
 
 from gpu4d import device
 
-FILE = "hot_pixels.cu"
+FILE = "hot_pixel_median.cu"
 THREADS = 256
 
 

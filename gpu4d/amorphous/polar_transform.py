@@ -39,8 +39,8 @@ def problem(
 
 
 @operation(
-    cpu=Twin("gpu4d.cpu_fallback.polar", DETECTOR_PIXELS, check=problem),
-    cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
+    cpu=Twin("gpu4d.cpu_fallback.polar_transform", DETECTOR_PIXELS, check=problem),
+    cuda=Twin("gpu4d.kernels.polar_transform", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def polar_transform(
     patterns: Any,
@@ -134,8 +134,8 @@ def polar_transform(
 
 
 @operation(
-    cpu=Twin("gpu4d.cpu_fallback.polar", DETECTOR_PIXELS, check=problem),
-    cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
+    cpu=Twin("gpu4d.cpu_fallback.polar_transform", DETECTOR_PIXELS, check=problem),
+    cuda=Twin("gpu4d.kernels.polar_transform", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def radial_sums(
     patterns: Any,

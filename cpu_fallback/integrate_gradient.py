@@ -1,5 +1,8 @@
-"""CPU twin of the Poisson solve: mirrored edges by cosine and sine transforms of the field's own size, a quarter of the mirrored grid;
-one fused step between the transforms, and the gradient of an iteration from the spectrum that is there already."""
+"""CPU twins of the integration of a gradient.
+
+Mirrored edges take cosine and sine transforms of the field's own size, which is a quarter of the mirrored grid. Between the transforms
+there is one fused step. The gradient of an iteration is made from the spectrum of the solution.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ import numpy as np
 from numba import njit
 
 from gpu4d import fft
-from gpu4d.deflection.poisson import Integral, converged
+from gpu4d.deflection.integrate_gradient import Integral, converged
 
 
 @njit(nogil=True, cache=True)
 def _solve_mirror(sx, sy, lambda1, lambda2, v):
-    """Cosine coefficients of V from the sine-cosine ones of its gradient; sine coefficient p stands at p - 1."""
+    """Make the cosine coefficients of V from the sine-cosine coefficients of its gradient. Sine coefficient p is at index p - 1."""
     n, nx, ny = sx.shape
     for b in range(n):
         for p in range(nx):
@@ -42,7 +45,7 @@ def _differentiate_mirror(v, sx, sy):
 
 @njit(nogil=True, cache=True)
 def _frequency(p, n):
-    """(k, k of the derivative), which has no component at the Nyquist frequency."""
+    """Return k and the k of the derivative, which is 0 at the Nyquist frequency."""
     k = (p - n if 2 * p >= n else p) / n
     return k, 0.0 if 2 * p == n else k
 
@@ -73,7 +76,7 @@ def _differentiate_plain(v, ny, gx, gy):
 
 
 class _Mirrored:
-    """Solution and gradient by way of V's cosine coefficients."""
+    """Solution and gradient from the cosine coefficients of V."""
 
     def __init__(self, shape, lambda1, lambda2):
         self.weights = float(lambda1), float(lambda2)
@@ -93,7 +96,7 @@ class _Mirrored:
 
 
 class _Plain(_Mirrored):
-    """By way of V's half-plane transform."""
+    """Solution and gradient from the half-plane transform of V."""
 
     def __init__(self, shape, lambda1, lambda2):
         super().__init__(shape, lambda1, lambda2)

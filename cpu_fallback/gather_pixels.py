@@ -1,9 +1,9 @@
-"""Transposed gather on the CPU: a block of patterns whose rows stay in cache, pixel by pixel."""
+"""CPU twin of `gather_pixels`. It goes through blocks of patterns, and in a block pixel by pixel, so that their rows stay in the cache."""
 
 import numpy as np
 from numba import njit
 
-BLOCK = 16  # patterns: they are often a power of two apart, and more of them would share one set of a cache
+BLOCK = 16  # patterns: their distance is often a power of two, and then more of them would share one set of the cache
 
 
 @njit(nogil=True, cache=True)

@@ -1,11 +1,11 @@
-// bright_field_stack.cu -- chosen pixels of every pattern, pixel by pixel: a transposed gather.
+// gather_pixels.cu -- chosen pixels of every pattern, pixel by pixel: a transposed gather.
 //   frames  (n, pixels)  native dtype
 //   index   (chosen)     int64, 0 ... pixels - 1, in rising order where reading is to be cheap
 //   out     (chosen, n)  native dtype (gather_native) or float (gather_float)
 //
 // Grid (pattern tiles, pixel tiles), block (32, 8), a tile of 32 patterns x 32 pixels. A warp reads 32 chosen pixels
-// of one pattern, which are neighbours along detector rows, and writes 32 patterns of one pixel; the tile turns in
-// shared memory, padded against bank conflicts.
+// of one pattern, which are neighbours along detector rows, and writes 32 patterns of one pixel. The tile is transposed
+// in shared memory, whose rows are padded against bank conflicts.
 //
 // bytes: a chosen pixel once in, once out.   flops: 0.   bound: memory.
 //
