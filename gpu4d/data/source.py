@@ -66,6 +66,12 @@ def scratch_bytes(source: Source) -> int:
     return int(getattr(source, "scratch_bytes", 0))
 
 
+def itemsize(dtype: Any) -> int:
+    """Return the bytes of one value of a dtype of any array library."""
+    size = getattr(dtype, "itemsize", None)
+    return int(size) if size is not None else np.dtype(str(dtype).split(".")[-1]).itemsize
+
+
 class ArraySource:
     """A four-dimensional array of any array library, used in place; NumPy arrays of foreign byte order are converted as they are read."""
 
@@ -98,7 +104,7 @@ class ArraySource:
 def sample_of(source: Source) -> Any:
     """An empty array of the library and on the device that a source's patterns come in; None where they come from a file.
 
-    Views (cropped, binned, swapped) are looked through: each has the source it is a view of as `source`.
+    Views (cropped, binned, swapped, corrected) are looked through: each has the source it is a view of as `source`.
     """
     while not hasattr(source, "array") and hasattr(source, "source"):
         source = source.source
