@@ -6,8 +6,11 @@ that has the methods of `Correction`; nothing else needs to know it.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from gpu4d.data.source import itemsize
 
@@ -129,6 +132,21 @@ class Corrections:
     def swapped(self) -> Corrections | None:
         """Return the corrections for patterns with exchanged axes, or None where one of them has no such form."""
         return _all_of([step.swapped() for step in self.steps])
+
+
+def dtype_like(native: Any, name: str) -> Any:
+    """Return the dtype of a name in the library of another dtype: what `Correction.dtype` gives where values change their type.
+
+    Examples
+    --------
+    >>> dtype_like(np.dtype("uint16"), "float32")
+    dtype('float32')
+    """
+    try:
+        np.dtype(native)
+    except TypeError:  # a dtype of a library that does not use NumPy's
+        return getattr(importlib.import_module(type(native).__module__.partition(".")[0]), name)
+    return np.dtype(name)
 
 
 def _all_of(steps: list[Correction | None]) -> Corrections | None:

@@ -18,7 +18,7 @@ from gpu4d.data.source import Shape4, Source
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
 
-PIECE_EVENTS = 1 << 16  # turned into patterns at once, or those of one pattern where it has more: bounds the memory of a read
+PIECE_EVENTS = 1 << 14  # turned into patterns at once, or those of one pattern where it has more: bounds the memory of a read
 SORTED_BYTES = 48  # of an event while patterns are made of it: its place, in order, and its count, in 64 bits, and copies of them
 
 
@@ -191,7 +191,7 @@ class EventSource:
         self._check()
         given = self.pixels.nbytes + (0 if self.counts is None else self.counts.nbytes)
         self.description = f"{len(self.pixels)} events in memory ({format_bytes(given)})"
-        self.scratch_bytes = SORTED_BYTES * most_events(self.offsets, PIECE_EVENTS)
+        self.scratch_bytes = SORTED_BYTES * most_events(self.offsets, min(PIECE_EVENTS, len(self.pixels)))
 
     def _check(self) -> None:
         positions, pixels, events = prod(self.shape[:2]), prod(self.shape[2:]), len(self.pixels)

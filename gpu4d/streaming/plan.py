@@ -267,8 +267,7 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
     on_cuda = one.copies or getattr(one, "on_cuda", False)
     budget = parse_memory(memory) if memory is not None else free // 2 if on_cuda else default_budget()
     raw, corrections = uncorrected(cube.source)
-    events = None if corrections or one.copies or not on_host(cube) else events_of(raw)
-    takers = _takers(cube, where, reductions) if events is not None else frozenset()
+    events, takers = _events(cube, one, where, reductions)
     events_only = bool(reductions) and len(takers) == len(reductions)
     in_place = in_place or events_only
     scratch, host_cap = 0 if events_only else scratch_bytes(raw), min(budget, host // len(processors))
@@ -295,6 +294,8 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
             room=0,
             copied=not (in_order(cube) or events_only),
             passes_of={name: r.passes(scan, max(0, min(budget, free) - held)) for name, r in reductions.items()},
+            corrections=corrections,
+            takers=takers,
         )
         if todo.bytes <= min(budget, free) and todo.staging_bytes <= host_cap:
             return replace(todo, room=min(budget, free) - todo.bytes)
@@ -313,10 +314,15 @@ def _readers(scratch: int, room: int) -> int:
     return max(1, min(most, room // scratch)) if scratch else most
 
 
-def _takers(cube: DataCube, where: Any, reductions: Mapping[str, Reduction]) -> frozenset[str]:
-    """Names of the reductions that work on events as they are."""
+def _events(
+    cube: DataCube, processor: Processor, where: Any, reductions: Mapping[str, Reduction]
+) -> tuple[ReadsEvents | None, frozenset[str]]:
+    """The source of events and the names of the reductions that are given them; corrections and a link to a device need patterns."""
+    events = None if processor.copies or not on_host(cube) else events_of(cube.source)
+    if events is None:
+        return None, frozenset()
     scan, _ = scan_info(cube, where)
-    return frozenset(name for name, reduction in reductions.items() if takes_events(reduction, scan))
+    return events, frozenset(name for name, reduction in reductions.items() if takes_events(reduction, scan))
 
 
 def _events_in_a_tile(events: ReadsEvents, scan: ScanInfo, pieces: Cut) -> int:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 import gpu4d
+from gpu4d.data.events import EventSource
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.streaming.merge import to_host
 from gpu4d.streaming.plan import plan
-from gpu4d.streaming.reduction import Reduction, SparsePixels, in_tiles
+from gpu4d.streaming.reduction import Reduction, SparsePixels, in_tiles, takes_events
 
 NAME = "reduction"  # of the one under test, in plans
 
@@ -140,6 +141,18 @@ class ReductionTests:
             reduction.update_pixels(np.ascontiguousarray(frames.reshape(len(frames), -1)[:, wanted]), positions)
         assert self.bits(reduction.finish()) == self._alone()
 
+    def test_events_give_the_bits_of_patterns(self):
+        """A counted scan kept as events gives the same result: given as they are where it takes them, as patterns elsewhere."""
+        cube = self.cube()
+        if np.dtype(cube.dtype).kind not in "iu":
+            return  # events are whole numbers
+        counted = gpu4d.DataCube(_as_events(cube), cube.calibration, cube.metadata, cube.detector_mask)
+        todo = plan(counted, {NAME: self.make()}, device="cpu")
+        assert bool(todo.takers) == takes_events(self.make(), todo.scan)
+        assert self.bits(gpu4d.sweep(counted, self.make(), device="cpu")) == self._alone()
+        mixed = {NAME: self.make(), "patterns": gpu4d.MaxPattern()}  # of which one needs patterns
+        assert self.bits(gpu4d.sweep(counted, mixed, device="cpu")[NAME]) == self._alone()
+
     # ---------------------------------------------------------------- feeding it by hand
 
     def _plan(self) -> Any:
@@ -175,3 +188,11 @@ class ReductionTests:
                 frames = frames.copy()
                 frames.flags.writeable = False
                 yield frames, where
+
+
+def _as_events(cube: gpu4d.DataCube) -> EventSource:
+    """A scan in memory as events, each pixel with its count."""
+    patterns = np.asarray(cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1]))).reshape(-1, np.prod(cube.detector_shape))
+    position, pixels = np.nonzero(patterns)
+    offsets = np.searchsorted(position, np.arange(len(patterns) + 1))
+    return EventSource(offsets, pixels, cube.scan_shape, cube.detector_shape, patterns[position, pixels], cube.dtype)
