@@ -1,4 +1,4 @@
-"""What a scan and its results are: cube, slices, point lists, calibration."""
+"""What a scan and its results are: cube, corrections, events, slices, point lists, calibration."""
 
 from gpu4d.data.bad_pixel_correction import BadPixelCorrection
 from gpu4d.data.calibration import Calibration

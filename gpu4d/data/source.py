@@ -37,6 +37,9 @@ class Source(Protocol):
 
     And ``scratch_bytes``, an int: what one thread holds at most beside the caller's buffer while it reads, such as chunks before
     and after they are decoded. A sweep counts it for each of its readers; sources without it are taken to need nothing.
+
+    A source that keeps events has `gpu4d.data.events.ReadsEvents` too. Corrections are no matter of a source that reads: `CorrectedSource`
+    of `gpu4d.data.views` lies over it and carries them.
     """
 
     shape: Shape4

@@ -140,13 +140,13 @@ class CorrectedSource:
                     f"the correction ({step.description}) is for a detector of {step.detector_shape}, the patterns are "
                     f"{tuple(source.shape[2:])}: correct first, then crop, bin or swap axes"
                 )
-        if isinstance(source, CorrectedSource):
-            source, corrections = source.source, source.corrections.then(corrections)
-        self.source, self.corrections = source, corrections
-        self.shape: Shape4 = source.shape
-        self.dtype, self.blocks = corrections.dtype(source.dtype), source.blocks
-        self.description = f"{source.description}, corrected ({corrections.description})"
-        self.scratch_bytes = scratch_bytes(source) + self._bytes_to_correct()
+        below, earlier = uncorrected(source)
+        self.source: Source = below
+        self.corrections: Corrections = earlier.then(corrections)
+        self.shape: Shape4 = below.shape
+        self.dtype, self.blocks = self.corrections.dtype(below.dtype), below.blocks
+        self.description = f"{below.description}, corrected ({self.corrections.description})"
+        self.scratch_bytes = scratch_bytes(below) + self._bytes_to_correct()
 
     def will_read(self, rows: slice, columns: slice) -> None:
         will_read(self.source, rows, columns)
