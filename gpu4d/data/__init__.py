@@ -8,11 +8,13 @@ from gpu4d.data.events import Events, EventSource
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.data.source import ArraySource, Source
+from gpu4d.data.views import CorrectedSource
 
 __all__ = [
     "ArraySource",
     "BadPixelCorrection",
     "Calibration",
+    "CorrectedSource",
     "Correction",
     "Corrections",
     "DataCube",

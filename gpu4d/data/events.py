@@ -167,7 +167,7 @@ class EventSource:
     --------
     >>> import gpu4d
     >>> source = EventSource([0, 2, 3], [1, 1, 2], (1, 2), (2, 2))
-    >>> gpu4d.sweep(gpu4d.DataCube(source), gpu4d.VirtualImage(np.ones((2, 2), bool))).tolist()
+    >>> np.asarray(gpu4d.sweep(gpu4d.DataCube(source), gpu4d.VirtualImage(np.ones((2, 2), bool)))).tolist()
     [[2.0, 1.0]]
     """
 

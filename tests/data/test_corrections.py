@@ -1,5 +1,6 @@
 """Cubes whose patterns are corrected as they are read: by pattern, in views, in files, and what is refused."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -118,6 +119,9 @@ def test_a_file_stays_as_it_is_and_a_saved_cube_is_corrected(tmp_path):
     gpu4d.save(tmp_path / "clean.h5", {"cube": clean})
     again = gpu4d.open(tmp_path / "clean.h5")
     np.testing.assert_array_equal(again.load().source.array, fill_from_neighbours(counts(), ~bad_mask()))
+    with h5py.File(tmp_path / "clean.h5") as file:
+        applied = file["gpu4d/cube/metadatabundle/corrections/applied"].asstr()[()]
+    assert applied == f"{bad_mask().sum()} bad pixels replaced"
     assert again.dtype == np.uint16 and (tmp_path / "scan.npy").read_bytes() == before
 
 
