@@ -34,7 +34,7 @@ class BadPixelCorrection:
     ----------
     mask : (Qx, Qy) bool
         True where a pixel is bad.
-    givers : (Qx, Qy) int, optional
+    taken_from : (Qx, Qy) int, optional
         Number qx · Qy + qy of the pixel whose value each pixel takes, its own for good pixels; by default the nearest good pixel, as
         `gpu4d.preprocess.fill_from_neighbours` takes it.
 
@@ -50,17 +50,17 @@ class BadPixelCorrection:
     """
 
     mask: np.ndarray | Sequence[Sequence[bool]]
-    givers: np.ndarray | None = None
+    taken_from: np.ndarray | None = None
     _bad: np.ndarray = field(init=False, repr=False)  # numbers of bad pixels
-    _index: np.ndarray = field(init=False, repr=False)  # the giver of every pixel, (Qx · Qy,)
+    _index: np.ndarray = field(init=False, repr=False)  # the pixel that each takes its value from, (Qx · Qy,)
 
     def __post_init__(self) -> None:
         mask = arrays.to_numpy(self.mask)
         if mask.ndim != 2 or mask.dtype.kind not in "biu":
             raise InputError(f"bad pixels are {mask.shape} {mask.dtype}: need a mask (Qx, Qy) bool, True where a pixel is bad")
-        mask = mask.astype(bool)  # a copy: the caller may change his own
-        givers = _givers(~mask) if self.givers is None else np.where(mask, self.givers, _numbers(mask.shape))
-        for name, value in (("mask", mask), ("givers", givers), ("_bad", np.flatnonzero(mask)), ("_index", givers.ravel())):
+        mask = mask.astype(bool)  # a copy, because the caller may change the array later
+        taken_from = _nearest(~mask) if self.taken_from is None else np.where(mask, self.taken_from, _numbers(mask.shape))
+        for name, value in (("mask", mask), ("taken_from", taken_from), ("_bad", np.flatnonzero(mask)), ("_index", taken_from.ravel())):
             object.__setattr__(self, name, value)
 
     @property
@@ -81,7 +81,7 @@ class BadPixelCorrection:
         if not len(self._bad):
             return frames
         flat_shape = (*frames.shape[:-2], len(self._index))
-        if isinstance(frames, np.ndarray):  # a few pixels of a plain copy: several times faster than picking every pixel
+        if isinstance(frames, np.ndarray):  # few pixels change: a plain copy is several times faster than picking every pixel
             made = np.array(frames, order="C").reshape(flat_shape)
             made[..., self._bad] = made[..., self._index[self._bad]]
             return made.reshape(frames.shape)
@@ -95,15 +95,15 @@ class BadPixelCorrection:
 
     def cropped(self, qx: slice, qy: slice) -> BadPixelCorrection | None:
         """Return the correction for cropped patterns; None where a bad pixel inside has its nearest good pixel outside."""
-        mask, givers = np.asarray(self.mask)[qx, qy], np.asarray(self.givers)[qx, qy]
-        x, y = np.divmod(givers, self.detector_shape[1])
+        mask, taken_from = np.asarray(self.mask)[qx, qy], np.asarray(self.taken_from)[qx, qy]
+        x, y = np.divmod(taken_from, self.detector_shape[1])
         x, y = x - qx.start, y - qy.start
         inside = (0 <= x) & (x < mask.shape[0]) & (0 <= y) & (y < mask.shape[1])
         return BadPixelCorrection(mask, x * mask.shape[1] + y) if inside.all() else None
 
     def swapped(self) -> BadPixelCorrection:
         """Return the correction for patterns (Qy, Qx): each bad pixel takes the value it took before."""
-        x, y = np.divmod(np.asarray(self.givers).T, self.detector_shape[1])
+        x, y = np.divmod(np.asarray(self.taken_from).T, self.detector_shape[1])
         return BadPixelCorrection(np.asarray(self.mask).T, y * self.detector_shape[0] + x)
 
 
@@ -126,13 +126,15 @@ def bad_pixel_correction(given: Any, shape: tuple[int, int], valid: np.ndarray |
     """
     mask = pixel_mask(given.hot | given.dead if isinstance(given, FoundPixels) else given, shape, "bad_pixels")
     assert mask is not None
-    return BadPixelCorrection(mask, None if valid is None else _givers(~mask & valid))
+    return BadPixelCorrection(mask, None if valid is None else _nearest(~mask & valid))
 
 
-def _givers(good: np.ndarray) -> np.ndarray:
-    """The number of the nearest good pixel of every pixel, (Qx, Qy) int64."""
+def _nearest(good: np.ndarray) -> np.ndarray:
+    """Find the number of the nearest good pixel of every pixel, (Qx, Qy) int64."""
     if not good.any():
-        raise InputError("every pixel is bad or masked: there is no good pixel to take a value from; True marks bad pixels")
+        raise InputError(
+            "every pixel is bad or masked: there is no good pixel to take a value from. True marks bad pixels: invert a mask of good ones"
+        )
     x, y = nearest_good_pixels(good)
     return x.astype(np.int64) * good.shape[1] + y
 

@@ -24,7 +24,7 @@ SORTED_BYTES = 48  # of an event while patterns are made of it: its place, in or
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Events of a few patterns, as arrays of the host. Not to be written to: they may be parts of larger ones.
+    """Events of a few patterns, as arrays of the host. Do not write to them: they may be parts of larger arrays.
 
     Those that `gpu4d.preprocess.count_electrons` finds are electrons with a signal; these are counts of pixels.
 
@@ -59,15 +59,15 @@ class Events:
         """Where in `pixels` and `counts` the events of these patterns lie."""
         return slice(int(self.offsets[0]), int(self.offsets[-1]))
 
-    def rows(self) -> np.ndarray:
+    def pattern_of_event(self) -> np.ndarray:
         """Return the pattern (0 … n − 1) of every event, (events,) int64."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
-    def struck(self) -> np.ndarray:
+    def pixel_of_event(self) -> np.ndarray:
         """Return the pixel of every event of these patterns, (events,) int64."""
         return self.pixels[self.whole].astype(np.int64, copy=False)
 
-    def times(self) -> np.ndarray | None:
+    def count_of_event(self) -> np.ndarray | None:
         """Return how often each of these events struck, (events,) int; None for once."""
         return None if self.counts is None else self.counts[self.whole]
 
@@ -108,7 +108,7 @@ class Events:
         flat, pixels = out.reshape(-1), prod(self.detector_shape)
         for first, last in self._pieces():
             piece = self.part(first, last)
-            place, sums = _summed((piece.rows() + first) * pixels + piece.struck(), piece.times())
+            place, sums = _summed((piece.pattern_of_event() + first) * pixels + piece.pixel_of_event(), piece.count_of_event())
             most = int(sums.max(initial=0))
             if most > largest(dtype):
                 raise InputError(f"a pixel has {most} counts, {np.dtype(dtype)} holds {largest(dtype)} at most: read with a larger dtype")
@@ -116,7 +116,7 @@ class Events:
         return out
 
     def _pieces(self) -> list[tuple[int, int]]:
-        """Ranges of patterns with at most `PIECE_EVENTS` events, or one pattern."""
+        """Cut the patterns into ranges with at most `PIECE_EVENTS` events, or one pattern."""
         found, first = [], 0
         while first < len(self):
             last = int(np.searchsorted(self.offsets, self.offsets[first] + PIECE_EVENTS, side="right")) - 1
@@ -214,7 +214,7 @@ class EventSource:
         largest(self.dtype)
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> np.ndarray:
-        """Patterns of scan rows × columns, made of their events."""
+        """Make the patterns of scan rows × columns of their events."""
         size = rows.stop - rows.start, columns.stop - columns.start
         out = np.empty((*size, *self.shape[2:]), self.dtype) if out is None else out
         flat = out.reshape(-1, *self.shape[2:]) if out.flags.c_contiguous else np.empty((prod(size), *self.shape[2:]), self.dtype)
@@ -228,7 +228,7 @@ class EventSource:
         return out
 
     def read_events(self, rows: slice, columns: slice) -> Events:
-        """Events of scan rows × columns; of whole rows, or of one, nothing is copied."""
+        """Return the events of scan rows × columns; those of whole rows, or of one row, are not copied."""
         whole = Events(self.offsets, self.pixels, self.counts, self.shape[2:])
         if rows.stop - rows.start == 1 or columns == slice(0, self.shape[1]):
             return whole.part(rows.start * self.shape[1] + columns.start, (rows.stop - 1) * self.shape[1] + columns.stop)
@@ -294,7 +294,7 @@ def largest(dtype: Any) -> int:
 
 
 def _summed(place: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Places without repetition, and the sum of counts at each (int64)."""
+    """Add counts of the same place; return the places, each once, and the sums (int64)."""
     if counts is not None and bool((np.diff(place) > 0).all()):
         return place, counts.astype(np.int64)
     order = np.argsort(place, kind="stable")
@@ -306,7 +306,7 @@ def _summed(place: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, n
 
 
 def _bands(rows: slice, columns: slice, width: int) -> list[slice]:
-    """Rows in runs whose events lie behind each other: all of them where whole rows are read, else one by one."""
+    """Cut rows into runs whose events lie behind each other: all rows where they are read whole, else one by one."""
     if columns == slice(0, width):
         return [rows]
     return [slice(row, row + 1) for row in range(rows.start, rows.stop)]

@@ -160,7 +160,7 @@ class CorrectedSource:
         return out
 
     def _bytes_to_correct(self) -> int:
-        """Of a piece while it is corrected: the frames below, and what their correction takes."""
+        """Count what a piece takes while it is corrected: the frames below, and the work on them."""
         if not _on_host(self.source):
             return 0
         below = _read_bytes(self.source, self.blocks)

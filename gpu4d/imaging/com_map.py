@@ -68,11 +68,11 @@ class CenterOfMass(PerPositionReduction):
         self.put(positions, arrays.as_float64(moments))
 
     def takes_events(self, scan: ScanInfo) -> bool:
-        """Whether its moments are sums of whole numbers, which events give to the last bit."""
+        """Say whether its moments are sums of whole numbers, which events give to the last bit."""
         return exact(scan)
 
     def update_events(self, events: Events, positions: np.ndarray) -> None:
-        rows, pixels, times = events.rows(), events.struck(), events.times()
+        rows, pixels, times = events.pattern_of_event(), events.pixel_of_event(), events.count_of_event()
         if self.mask is not None:
             inside = self.mask.reshape(-1)[pixels]
             rows, pixels, times = rows[inside], pixels[inside], None if times is None else times[inside]

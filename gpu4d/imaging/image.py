@@ -107,13 +107,13 @@ class VirtualImage(PerPositionReduction):
         self._put(positions, xp.reshape(values, (len(positions), 1, -1)), self.gathered, {})
 
     def takes_events(self, scan: ScanInfo) -> bool:
-        """Whether its detectors are fixed masks of bools: sums of whole numbers, which events give to the last bit."""
+        """Say whether its detectors are fixed masks of bools: sums of whole numbers, which events give to the last bit."""
         origin = scan.calibration.origin if self.origin is None else self.origin
         moves = origin is not None and origin.ndim == 3 and any(d.follows_origin for d in self.detectors)
         return exact(scan) and not moves and not self._weighs
 
     def update_events(self, events: Events, positions: np.ndarray) -> None:
-        rows, pixels, times = events.rows(), events.struck(), events.times()
+        rows, pixels, times = events.pattern_of_event(), events.pixel_of_event(), events.count_of_event()
         sums = np.empty((len(positions), len(self.detectors)))
         for i, mask in self.still.items():
             inside = mask.reshape(-1)[pixels]

@@ -98,12 +98,12 @@ class MeanPattern(SumReduction):
         self.add(positions, seen=seen, totals=total, counts=count, **covered)
 
     def takes_events(self, scan: ScanInfo) -> bool:
-        """Whether sums over its patterns are sums of whole numbers, which events give to the last bit."""
+        """Say whether its sums are sums of whole numbers, which events give to the last bit."""
         return self.weights is None and self.origin is None and exact(scan)
 
     def update_events(self, events: Events, positions: np.ndarray) -> None:
         seen = float(len(positions))
-        total = exact_sums(events.struck(), events.times(), self.scan.shape[2] * self.scan.shape[3])
+        total = exact_sums(events.pixel_of_event(), events.count_of_event(), self.scan.shape[2] * self.scan.shape[3])
         self.add(positions, seen=seen, totals=total.reshape(self.scan.shape[2:]), counts=np.float64(seen))
 
     def joins(self) -> Any:

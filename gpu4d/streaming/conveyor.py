@@ -107,8 +107,8 @@ class Conveyor:
         self.frame_shape = tuple(self.scan.shape[2:]) if pixels is None else (len(pixels),)
         self.dtype = self.source.dtype  # raw, as the corrections expect it
         self.frame_bytes = int(np.prod(self.frame_shape, dtype=np.int64)) * itemsize(self.dtype)
-        self.events = events_of(self.source) if todo.takers else None
-        self.takers = frozenset(id(one) for one in reductions if self.events is not None and takes_events(one, self.scan))
+        self.events = events_of(self.source) if todo.given_events else None
+        self.given_events = frozenset(id(one) for one in reductions if self.events is not None and takes_events(one, self.scan))
         self.chunk_tiles, self.ring, self.staging = todo.chunk_tiles, todo.ring, todo.staging
         plain = not self.ring and self.scan.where is None and not self.corrections and self.events is None
         if plain and len(reductions) == 1 and isinstance(reductions[0], LargeUpdates):
@@ -276,7 +276,7 @@ class Conveyor:
                     if self.corrections:
                         frames = _read_only(self.corrections.apply(frames))
                     for one in work.reductions:
-                        for given in _pieces(one, tiles, events if id(one) in self.takers else frames):
+                        for given in _pieces(one, tiles, events if id(one) in self.given_events else frames):
                             self._update(steps[done], given)
                             done += 1
         except MemoryError:
@@ -311,7 +311,7 @@ class Conveyor:
         (reduction.update if self.pixels is None else reduction.update_pixels)(frames, positions)
 
     def _picked(self, frames: Any, keep: np.ndarray) -> Any:
-        """Some frames, read-only as they are elsewhere, so that code is compiled once; or the events of some."""
+        """Pick some frames, read-only as they are elsewhere, so that code is compiled once; or the events of some."""
         if isinstance(frames, Events):
             return frames.take(keep)
         return _read_only(arrays.namespace(frames).take(frames, arrays.from_numpy(keep, frames), axis=0))
@@ -377,12 +377,12 @@ def _frames(tiles: tuple[Tile, ...]) -> int:
 
 
 def _grouped(reduction: Any, tiles: tuple[Tile, ...]) -> list[tuple[Tile, ...]]:
-    """A run of tiles in the pieces a reduction takes: the whole, or tile by tile."""
+    """Cut a run of tiles into the pieces a reduction takes: the whole, or tile by tile."""
     return [(tile,) for tile in tiles] if in_tiles(reduction) else [tiles]
 
 
 def _pieces(reduction: Any, tiles: tuple[Tile, ...], frames: Any) -> Iterator[Any]:
-    """The frames, or events, of each of these pieces."""
+    """Yield the frames, or events, of each of these pieces."""
     if not in_tiles(reduction):
         yield frames
         return

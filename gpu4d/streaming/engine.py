@@ -243,8 +243,8 @@ def _one_pass(
 
 
 def _fed(active: list[Any], todo: Plan) -> list[Any]:
-    """What is updated: reductions that are given events stay alone, the others are joined where they have work in common."""
-    events = [bool(todo.takers) and takes_events(one, todo.scan) for one in active]
+    """Choose what is updated: reductions that are given events stay alone, others are joined where they have work in common."""
+    events = [bool(todo.given_events) and takes_events(one, todo.scan) for one in active]
     return [*itertools.compress(active, events), *joined([one for one, alone in zip(active, events) if not alone])]
 
 

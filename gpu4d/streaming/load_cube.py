@@ -136,7 +136,7 @@ class LoadedPatterns(OnePass):
         return arrays.namespace(sample).zeros(shape, dtype=self.scan.dtype, device=arrays.device(sample))
 
     def finish(self) -> Any:
-        """(Rx, Ry, Qx, Qy) or (n, Qx, Qy), the array itself and no copy."""
+        """Return (Rx, Ry, Qx, Qy) or (n, Qx, Qy): the array itself, not a copy."""
         found = self._joined() if self.pieces else self._empty(_patterns(self.scan)) if self.values is None else self.values
         return arrays.namespace(found).reshape(found, self.scan.shape) if self.whole_scan else found
 
@@ -169,5 +169,5 @@ def _patterns(scan: ScanInfo) -> int:
 
 
 def _takes_values(scan: ScanInfo) -> bool:
-    """Whether arrays beside the frames can be written to, which those of JAX cannot."""
+    """Say whether arrays beside the frames can be written to; those of JAX cannot."""
     return scan.on_host or bool(is_writeable_array(scan.sample))

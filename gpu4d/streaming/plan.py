@@ -128,7 +128,7 @@ class Plan:
         Passes over the scan that each reduction needs within what the plan leaves it.
     corrections : Corrections
         Made to the patterns of each chunk where it is reduced, once, before all reductions.
-    takers : frozenset of str
+    given_events : frozenset of str
         Reductions that are given events in place of patterns.
     """
 
@@ -148,12 +148,12 @@ class Plan:
     copied: bool
     passes_of: Mapping[str, int]
     corrections: Corrections = field(default_factory=Corrections)
-    takers: frozenset[str] = frozenset()
+    given_events: frozenset[str] = frozenset()
 
     @property
     def events_only(self) -> bool:
         """Whether all reductions are given events, so that no patterns are made."""
-        return bool(self.takers) and len(self.takers) == len(self.passes_of)
+        return bool(self.given_events) and len(self.given_events) == len(self.passes_of)
 
     @property
     def passes(self) -> int:
@@ -226,8 +226,8 @@ class Plan:
         ]
         if self.corrections:
             lines.append(f"corrected where it is reduced, once for each chunk: {self.corrections.description}")
-        if self.takers:
-            lines.append(f"given events as they are: {', '.join(sorted(self.takers))}")
+        if self.given_events:
+            lines.append(f"given events as they are: {', '.join(sorted(self.given_events))}")
         if c.amplification > 1.01:
             lines.append(
                 f"the file's own blocks are larger than a tile: its bytes are read {c.amplification:.3g} times; "
@@ -267,15 +267,15 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
     on_cuda = one.copies or getattr(one, "on_cuda", False)
     budget = parse_memory(memory) if memory is not None else free // 2 if on_cuda else default_budget()
     raw, corrections = uncorrected(cube.source)
-    events, takers = _events(cube, one, where, reductions)
-    events_only = bool(reductions) and len(takers) == len(reductions)
+    events, given_events = _events(cube, one, where, reductions)
+    events_only = bool(reductions) and len(given_events) == len(reductions)
     in_place = in_place or events_only
     scratch, host_cap = 0 if events_only else scratch_bytes(raw), min(budget, host // len(processors))
     for lanes, tiles, ring in _candidates(cube, one, in_place, events_only):
         scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors))
         held, tile = _held(reductions, scan, lanes), pieces.frames * _frame_bytes(cube)
         held += _correcting(corrections, scan, raw.dtype, lanes)
-        if takers and events is not None:
+        if given_events and events is not None:
             held += lanes * tiles * EVENT_BYTES * _events_in_a_tile(events, scan, pieces)
         locked = lanes * ring * tiles * tile if one.copies else 0
         todo = Plan(
@@ -295,7 +295,7 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
             copied=not (in_order(cube) or events_only),
             passes_of={name: r.passes(scan, max(0, min(budget, free) - held)) for name, r in reductions.items()},
             corrections=corrections,
-            takers=takers,
+            given_events=given_events,
         )
         if todo.bytes <= min(budget, free) and todo.staging_bytes <= host_cap:
             return replace(todo, room=min(budget, free) - todo.bytes)
@@ -317,7 +317,7 @@ def _readers(scratch: int, room: int) -> int:
 def _events(
     cube: DataCube, processor: Processor, where: Any, reductions: Mapping[str, Reduction]
 ) -> tuple[ReadsEvents | None, frozenset[str]]:
-    """The source of events and the names of the reductions that are given them; corrections and a link to a device need patterns."""
+    """Find the source of events, and the names of reductions that are given them. Corrections and a link to a device need patterns."""
     events = None if processor.copies or not on_host(cube) else events_of(cube.source)
     if events is None:
         return None, frozenset()
@@ -326,7 +326,7 @@ def _events(
 
 
 def _events_in_a_tile(events: ReadsEvents, scan: ScanInfo, pieces: Cut) -> int:
-    """Events of the tile that has most."""
+    """Count the events of the tile that has most."""
     rows, columns = (np.arange(0, n, step) for n, step in ((scan.shape[0], pieces.rows), (scan.shape[1], pieces.columns)))
     if not len(rows) or not len(columns):
         return 0
@@ -365,7 +365,7 @@ def _held(reductions: Mapping[str, Reduction], scan: ScanInfo, lanes: int) -> in
 
 
 def _correcting(corrections: Corrections, scan: ScanInfo, native: Any, lanes: int) -> int:
-    """Bytes of corrected frames and of the work on them: what lasts once, what a chunk takes for every lane."""
+    """Count the bytes of corrected frames and of the work on them: what lasts once, what a chunk takes for every lane."""
     lasting, chunk = (corrections.bytes_needed(n, scan.shape[2:], native) for n in (0, scan.update_frames))
     return lasting + lanes * (chunk - lasting)
 
@@ -397,5 +397,5 @@ def _cut_of(cube: DataCube) -> Cut:
 
 
 def _frame_bytes(cube: DataCube) -> int:
-    """Of a raw pattern, as it is read and travels."""
+    """Count the bytes of a raw pattern, as it is read and travels."""
     return max(1, int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(uncorrected(cube.source)[0].dtype))

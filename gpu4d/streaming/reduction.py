@@ -193,7 +193,7 @@ class TakesEvents(Protocol):
 
 
 def takes_events(reduction: Any, scan: ScanInfo) -> bool:
-    """Whether a reduction works on events as they are."""
+    """Say whether a reduction works on events as they are."""
     return isinstance(reduction, TakesEvents) and bool(reduction.takes_events(scan))
 
 

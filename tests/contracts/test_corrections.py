@@ -24,7 +24,7 @@ class TestBadPixels(CorrectionTests):
 
 
 class TestManyBadPixels(CorrectionTests):
-    """Givers of bad pixels lie outside of cropped patterns."""
+    """Many have their nearest good pixel outside of cropped patterns."""
 
     def make(self):
         return BadPixelCorrection(bad(share=0.9))

@@ -23,18 +23,18 @@ def bad_mask(share=0.1):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
 def test_a_bad_pixel_takes_the_value_of_a_nearest_good_one(dtype):
-    """Against all distances: the giver is good, and no good pixel is nearer. Good pixels and the dtype stay."""
+    """Against all distances: the pixel it is taken from is good, and no good pixel is nearer. Good pixels and the dtype stay."""
     bad = bad_mask(0.3)
     correction = BadPixelCorrection(bad)
     places = np.argwhere(~bad)
     for x, y in np.argwhere(bad):
-        giver = np.divmod(correction.givers[x, y], SHAPE[3])
+        nearest = np.divmod(correction.taken_from[x, y], SHAPE[3])
         distance = np.hypot(*(places - (x, y)).T)
-        assert not bad[giver] and np.hypot(giver[0] - x, giver[1] - y) == distance.min()
+        assert not bad[nearest] and np.hypot(nearest[0] - x, nearest[1] - y) == distance.min()
     found = gpu4d.DataCube(counts(dtype)).corrected(bad_pixels=bad).load().source.array
     assert found.dtype == dtype
     np.testing.assert_array_equal(found[:, :, ~bad], counts(dtype)[:, :, ~bad])
-    np.testing.assert_array_equal(found.reshape(5, 6, -1), counts(dtype).reshape(5, 6, -1)[:, :, correction.givers.ravel()])
+    np.testing.assert_array_equal(found.reshape(5, 6, -1), counts(dtype).reshape(5, 6, -1)[:, :, correction.taken_from.ravel()])
 
 
 def test_the_rule_is_that_of_fill_from_neighbours():
@@ -100,7 +100,7 @@ def test_views_are_those_of_corrected_patterns(view, share):
 
 
 def test_corrections_stay_on_top_where_cropped_patterns_suffice():
-    """Then a sweep moves raw patterns; a giver outside of the crop, and binning, want whole corrected ones."""
+    """Then a sweep moves raw patterns; a nearest pixel outside of the crop, and binning, need whole corrected ones."""
     bad = np.zeros(SHAPE[2:], bool)
     bad[8, 5] = True
     clean = gpu4d.DataCube(counts()).corrected(bad_pixels=bad)
@@ -146,7 +146,7 @@ def test_what_is_refused_says_what_to_do():
         InputError, match=r"is for a detector of \(16, 12\), the patterns are \(8, 6\): correct first, then crop, bin or swap"
     ):
         cube.bin(detector=2).corrected(BadPixelCorrection(bad_mask()))
-    with pytest.raises(InputError, match="no good pixel to take a value from; True marks bad pixels"):
+    with pytest.raises(InputError, match="no good pixel to take a value from. True marks bad pixels"):
         cube.corrected(bad_pixels=np.ones(SHAPE[2:], bool))
     with pytest.raises(InputError, match="no good pixel"):
         gpu4d.DataCube(counts(), detector_mask=bad_mask()).corrected(bad_pixels=bad_mask())

@@ -47,7 +47,11 @@ def test_a_pixel_may_come_more_than_once_with_counts():
     assert events.dense("uint16").tolist() == [[[1, 0], [205, 0]], [[0, 0], [0, 0]], [[0, 15], [0, 0]]]
     assert events.take(np.array([2, 0])).dense("uint16").tolist() == [[[0, 15], [0, 0]], [[1, 0], [205, 0]]]
     assert events.part(1, 3).dense("uint8").tolist() == [[[0, 0], [0, 0]], [[0, 15], [0, 0]]]
-    assert len(events.part(1, 3)) == 2 and events.part(1, 3).struck().tolist() == [1, 1] and events.rows().tolist() == [0, 0, 0, 2, 2]
+    assert (
+        len(events.part(1, 3)) == 2
+        and events.part(1, 3).pixel_of_event().tolist() == [1, 1]
+        and events.pattern_of_event().tolist() == [0, 0, 0, 2, 2]
+    )
 
 
 def test_a_count_that_does_not_fit_is_an_error():

@@ -93,7 +93,7 @@ def test_patterns_are_made_once_for_all_that_need_them(dense):
     gpu4d.sweep(cube, takers() | others(), device="cpu")
     assert sum(dense) == SHAPE[0] * SHAPE[1]
     todo = plan(cube, takers() | others(), device="cpu")
-    assert todo.takers == set(takers()) and not todo.events_only
+    assert todo.given_events == set(takers()) and not todo.events_only
 
 
 class Noted(gpu4d.MeanPattern):
