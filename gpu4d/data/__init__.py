@@ -1,9 +1,29 @@
-"""What a scan and its results are: cube, slices, point lists, calibration."""
+"""What a scan and its results are: cube, corrections, events, slices, point lists, calibration."""
 
+from gpu4d.data.bad_pixel_correction import BadPixelCorrection
 from gpu4d.data.calibration import Calibration
+from gpu4d.data.corrections import Correction, Corrections
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.events import Events, EventSource
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.data.source import ArraySource, Source
+from gpu4d.data.views import CorrectedSource
 
-__all__ = ["ArraySource", "Calibration", "DataCube", "DiffractionSlice", "PointList", "PointListArray", "RealSlice", "Slice", "Source"]
+__all__ = [
+    "ArraySource",
+    "BadPixelCorrection",
+    "Calibration",
+    "CorrectedSource",
+    "Correction",
+    "Corrections",
+    "DataCube",
+    "DiffractionSlice",
+    "EventSource",
+    "Events",
+    "PointList",
+    "PointListArray",
+    "RealSlice",
+    "Slice",
+    "Source",
+]

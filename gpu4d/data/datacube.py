@@ -9,12 +9,15 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.arguments import origins, pixel_mask
+from gpu4d.data.bad_pixel_correction import bad_pixel_correction
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import Cut
+from gpu4d.data.corrections import Correction, Corrections
 from gpu4d.data.slices import DiffractionSlice
-from gpu4d.data.source import ArraySource, Shape4, Source
-from gpu4d.data.views import BinnedSource, CroppedSource, SwappedSource
+from gpu4d.data.source import ArraySource, Shape4, Source, itemsize
+from gpu4d.data.views import BinnedSource, CorrectedSource, corrections_of, cropped, swapped
 from gpu4d.errors import InputError
+from gpu4d.sizes import format_bytes
 
 
 class DataCube:
@@ -110,7 +113,7 @@ class DataCube:
         ranges: Any = tuple(_range(cut, size, name) for cut, size, name in given)
         calibration = self.calibration.cropped(Cut(*ranges))
         mask = None if self.detector_mask is None else self.detector_mask[ranges[2], ranges[3]]
-        return DataCube(CroppedSource(self.source, ranges), calibration, self.metadata, mask, self.name)
+        return DataCube(cropped(self.source, ranges), calibration, self.metadata, mask, self.name)
 
     def bin(self, detector: int = 1, scan: int = 1) -> DataCube:
         """A lazy view with pixels summed in squares; a remainder at the end of an axis is left out.
@@ -136,9 +139,53 @@ class DataCube:
             return self
         c = self.calibration.swapped(detector, scan)
         mask = self.detector_mask
-        return DataCube(
-            SwappedSource(self.source, scan, detector), c, self.metadata, mask.T if mask is not None and detector else mask, self.name
-        )
+        source = swapped(self.source, scan, detector)
+        return DataCube(source, c, self.metadata, mask.T if mask is not None and detector else mask, self.name)
+
+    def corrected(self, *corrections: Correction, bad_pixels: Any = None) -> DataCube:
+        """Return a lazy view whose patterns are corrected each time they are read. The file stays as it is.
+
+        A sweep moves the raw patterns to the device and corrects each chunk once there, before all reductions. Crop, bin or swap axes
+        afterwards: patterns are always corrected first.
+
+        Parameters
+        ----------
+        *corrections : Correction
+            Applied in this order, after those that the cube has already.
+        bad_pixels : (Qx, Qy) bool, or what `gpu4d.preprocess.find_bad_pixels` gives, optional
+            True marks a pixel that cannot be used. It takes the value of its nearest good pixel; pixels that the detector mask
+            excludes give no values. Applied last.
+
+        Returns
+        -------
+        DataCube
+            `corrections` and the description of its source say what is changed.
+
+        Raises
+        ------
+        InputError
+            Made for another detector, or no good pixel is left.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> cube = DataCube(np.array([1, 2, 99], "uint16").reshape(1, 1, 1, 3))
+        >>> clean = cube.corrected(bad_pixels=[[False, False, True]])
+        >>> np.asarray(clean[0, 0]).tolist(), clean.corrections.description
+        ([[1, 2, 2]], '1 bad pixel replaced')
+        """
+        steps = list(corrections)
+        if bad_pixels is not None:
+            steps.append(bad_pixel_correction(bad_pixels, self.detector_shape, self.detector_mask))
+        if not steps:
+            return self
+        source = CorrectedSource(self.source, Corrections(tuple(steps)))
+        return DataCube(source, self.calibration.copy(), self.metadata, self.detector_mask, self.name)
+
+    @property
+    def corrections(self) -> Corrections:
+        """What is changed in the patterns as they are read, in this order. Views that lie between two corrections are not shown."""
+        return corrections_of(self.source)
 
     def load(self) -> DataCube:
         """The same cube with its data in memory (refused by the operating system where they do not fit)."""
@@ -146,18 +193,10 @@ class DataCube:
         return DataCube(self.source.read(slice(0, rx), slice(0, ry)), self.calibration.copy(), self.metadata, self.detector_mask, self.name)
 
     def __repr__(self) -> str:
-        from gpu4d.sizes import format_bytes
-
         shape = "×".join(map(str, self.shape))
         return (
             f"DataCube({self.name!r}, {shape} {self.dtype}, {format_bytes(self.nbytes)}, {self.source.description}; {self.calibration!r})"
         )
-
-
-def itemsize(dtype: Any) -> int:
-    """Bytes of one value of a dtype of any array library."""
-    size = getattr(dtype, "itemsize", None)
-    return int(size) if size is not None else np.dtype(str(dtype).split(".")[-1]).itemsize
 
 
 def _range(given: Any, size: int, name: str) -> slice:

@@ -37,6 +37,9 @@ class Source(Protocol):
 
     And ``scratch_bytes``, an int: what one thread holds at most beside the caller's buffer while it reads, such as chunks before
     and after they are decoded. A sweep counts it for each of its readers; sources without it are taken to need nothing.
+
+    A source that keeps events has `gpu4d.data.events.ReadsEvents` too. Corrections are no matter of a source that reads: `CorrectedSource`
+    of `gpu4d.data.views` lies over it and carries them.
     """
 
     shape: Shape4
@@ -64,6 +67,12 @@ def will_read(source: Source, rows: slice, columns: slice) -> None:
 def scratch_bytes(source: Source) -> int:
     """What one thread holds beside the caller's buffer while it reads from a source; 0 for those that do not say."""
     return int(getattr(source, "scratch_bytes", 0))
+
+
+def itemsize(dtype: Any) -> int:
+    """Return the bytes of one value of a dtype of any array library."""
+    size = getattr(dtype, "itemsize", None)
+    return int(size) if size is not None else np.dtype(str(dtype).split(".")[-1]).itemsize
 
 
 class ArraySource:
@@ -98,7 +107,7 @@ class ArraySource:
 def sample_of(source: Source) -> Any:
     """An empty array of the library and on the device that a source's patterns come in; None where they come from a file.
 
-    Views (cropped, binned, swapped) are looked through: each has the source it is a view of as `source`.
+    Views (cropped, binned, swapped, corrected) are looked through: each has the source it is a view of as `source`.
     """
     while not hasattr(source, "array") and hasattr(source, "source"):
         source = source.source

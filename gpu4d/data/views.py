@@ -1,4 +1,4 @@
-"""Views of a source: cropped, binned, with swapped axes. Nothing is read or copied until the view itself is read."""
+"""Views of a source: cropped, binned, with swapped axes, corrected. Nothing is read or copied until the view itself is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.data.source import Shape4, Source, sample_of, scratch_bytes, will_read
+from gpu4d.data.corrections import Corrections
+from gpu4d.data.source import Shape4, Source, itemsize, sample_of, scratch_bytes, will_read
+from gpu4d.errors import InputError
 
 PIECE_BYTES = 8 << 20  # read at once from the source below: a view keeps a small part of it, and memory is planned for that part
 
@@ -123,6 +125,83 @@ class SwappedSource:
         return xp.permute_dims(frames, (*order, *((3, 2) if self.detector else (2, 3))))
 
 
+class CorrectedSource:
+    """Another source whose patterns are corrected after they are read. A sweep reads the one below, and corrects on the device.
+
+    Corrections of a corrected source are joined to one list, in the order in which they are applied.
+    """
+
+    resident = False
+
+    def __init__(self, source: Source, corrections: Corrections):
+        for step in corrections.steps:
+            if step.detector_shape not in (None, tuple(source.shape[2:])):
+                raise InputError(
+                    f"the correction ({step.description}) is for a detector of {step.detector_shape}, the patterns are "
+                    f"{tuple(source.shape[2:])}: correct first, then crop, bin or swap axes"
+                )
+        below, earlier = uncorrected(source)
+        self.source: Source = below
+        self.corrections: Corrections = earlier.then(corrections)
+        self.shape: Shape4 = below.shape
+        self.dtype, self.blocks = self.corrections.dtype(below.dtype), below.blocks
+        self.description = f"{below.description}, corrected ({self.corrections.description})"
+        self.scratch_bytes = scratch_bytes(below) + self._bytes_to_correct()
+
+    def will_read(self, rows: slice, columns: slice) -> None:
+        will_read(self.source, rows, columns)
+
+    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+        if not _on_host(self.source):
+            return self.corrections.apply(self.source.read(rows, columns))
+        out = _buffer(self, rows, columns) if out is None else out
+        for r, c in pieces(self.blocks, _frame_bytes(self.source), rows, columns):
+            out[_inside(r, rows), _inside(c, columns)] = self.corrections.apply(self.source.read(r, c))
+        return out
+
+    def _bytes_to_correct(self) -> int:
+        """Count what a piece takes while it is corrected: the frames below, and the work on them."""
+        if not _on_host(self.source):
+            return 0
+        below = _read_bytes(self.source, self.blocks)
+        work = self.corrections.bytes_needed(below // _frame_bytes(self.source), self.shape[2:], self.source.dtype)
+        return _piece_bytes(self.source, self.blocks) + work
+
+
+def uncorrected(source: Source) -> tuple[Source, Corrections]:
+    """Take a source apart: what is read, and the corrections to be made to it. A source without corrections is read itself."""
+    return (source.source, source.corrections) if isinstance(source, CorrectedSource) else (source, Corrections())
+
+
+def corrections_of(source: Source) -> Corrections:
+    """Return all corrections of a source, also those below its views, in the order in which they are made."""
+    found, below = Corrections(), source
+    while isinstance(below, CroppedSource | BinnedSource | SwappedSource | CorrectedSource):
+        if isinstance(below, CorrectedSource):
+            found = below.corrections.then(found)
+        below = below.source
+    return found
+
+
+def cropped(source: Source, ranges: tuple[slice, slice, slice, slice]) -> Source:
+    """Return a cropped view. Corrections stay on top of it where cropped patterns can be corrected to the same values."""
+    if isinstance(source, CorrectedSource):
+        whole = all(r.start == 0 and r.stop == n for r, n in zip(ranges[2:], source.shape[2:]))
+        kept = source.corrections if whole else source.corrections.cropped(*ranges[2:])
+        if kept is not None:
+            return CorrectedSource(CroppedSource(source.source, ranges), kept)
+    return CroppedSource(source, ranges)
+
+
+def swapped(source: Source, scan: bool, detector: bool) -> Source:
+    """Return a view with exchanged axes. Corrections stay on top of it where they have a form for exchanged axes."""
+    if isinstance(source, CorrectedSource):
+        kept = source.corrections.swapped() if detector else source.corrections
+        if kept is not None:
+            return CorrectedSource(SwappedSource(source.source, scan, detector), kept)
+    return SwappedSource(source, scan, detector)
+
+
 def pieces(blocks: tuple[int, int], position_bytes: int, rows: slice, columns: slice) -> Iterator[tuple[slice, slice]]:
     """The same rows and columns in pieces of at most `PIECE_BYTES`, or of one block of the source where that is larger.
 
@@ -176,7 +255,7 @@ def _buffer(view: Source, rows: slice, columns: slice) -> np.ndarray:
 
 
 def _frame_bytes(source: Source) -> int:
-    return max(1, source.shape[2] * source.shape[3] * np.dtype(source.dtype).itemsize)
+    return max(1, source.shape[2] * source.shape[3] * itemsize(source.dtype))
 
 
 def binned_dtype(dtype: Any, count: int) -> Any:

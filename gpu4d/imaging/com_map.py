@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.data.events import Events, exact_sums
 from gpu4d.data.slices import RealSlice
 from gpu4d.device import tables
 from gpu4d.errors import InputError
@@ -66,6 +67,20 @@ class CenterOfMass(PerPositionReduction):
     def update(self, frames: Any, positions: np.ndarray) -> None:
         moments = first_moments(frames, None if self.mask is None else tables.beside(self.mask, frames))
         self.put(positions, arrays.as_float64(moments))
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say whether its moments are sums of whole numbers, which events give to the last bit."""
+        return exact(scan)
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        rows, pixels, times = events.pattern_of_event(), events.pixel_of_event(), events.count_of_event()
+        if self.mask is not None:
+            inside = self.mask.reshape(-1)[pixels]
+            rows, pixels, times = rows[inside], pixels[inside], None if times is None else times[inside]
+        x, y = np.divmod(pixels, self.scan.shape[3])
+        moments = [exact_sums(rows, times, len(positions))]
+        moments += [exact_sums(rows, along if times is None else along * times.astype(np.int64), len(positions)) for along in (x, y)]
+        self.put(positions, np.stack(moments, axis=-1).astype(np.float64))
 
     def joins(self) -> Any:
         return fused if exact(self.scan) else None

@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data import Calibration, DataCube, RealSlice
 from gpu4d.data.arguments import origins
+from gpu4d.data.events import Events, exact_sums
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import Detector, as_detector
@@ -104,6 +105,20 @@ class VirtualImage(PerPositionReduction):
         if self.gathered is None:
             self.gathered = [(members, stack.reshape(len(members), 1, -1)[:, :, pixels]) for members, stack in self.stacks]
         self._put(positions, xp.reshape(values, (len(positions), 1, -1)), self.gathered, {})
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say whether its detectors are fixed masks of bools: sums of whole numbers, which events give to the last bit."""
+        origin = scan.calibration.origin if self.origin is None else self.origin
+        moves = origin is not None and origin.ndim == 3 and any(d.follows_origin for d in self.detectors)
+        return exact(scan) and not moves and not self._weighs
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        rows, pixels, times = events.pattern_of_event(), events.pixel_of_event(), events.count_of_event()
+        sums = np.empty((len(positions), len(self.detectors)))
+        for i, mask in self.still.items():
+            inside = mask.reshape(-1)[pixels]
+            sums[:, i] = exact_sums(rows[inside], None if times is None else times[inside], len(positions))
+        self.put(positions, sums)
 
     def _put(self, positions: np.ndarray, frames: Any, stacks: list[tuple[list[int], np.ndarray]], columns: dict[int, Any]) -> None:
         """Sums under fixed masks to their places, with the columns of other detectors."""

@@ -11,6 +11,7 @@ from gpu4d import arrays
 from gpu4d.data import DiffractionSlice
 from gpu4d.data.arguments import origins
 from gpu4d.data.datacube import itemsize
+from gpu4d.data.events import Events, exact_sums
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.frame_reductions import FrameReductions
@@ -95,6 +96,15 @@ class MeanPattern(SumReduction):
             frames = shifted_patterns(frames, shifts)
         total, count = pattern_sums(frames, weights=weights)
         self.add(positions, seen=seen, totals=total, counts=count, **covered)
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say whether its sums are sums of whole numbers, which events give to the last bit."""
+        return self.weights is None and self.origin is None and exact(scan)
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        seen = float(len(positions))
+        total = exact_sums(events.pixel_of_event(), events.count_of_event(), self.scan.shape[2] * self.scan.shape[3])
+        self.add(positions, seen=seen, totals=total.reshape(self.scan.shape[2:]), counts=np.float64(seen))
 
     def joins(self) -> Any:
         return fused if self.weights is None and self.origin is None and exact(self.scan) else None

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from gpu4d import arrays
+from gpu4d.data.events import EventSource
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
@@ -44,6 +45,35 @@ class Events(NamedTuple):
         xp = arrays.namespace(self.offsets)
         fields = {name: xp.astype(getattr(self, name), xp.float64) for name in ("qx", "qy", "intensity")}
         return PointListArray(self.offsets, fields, tuple(scan_shape), {"qx": "px", "qy": "px", "intensity": "electrons"})
+
+    def source(self, scan_shape: tuple[int, int], detector_shape: tuple[int, int], dtype: Any = "uint8") -> EventSource:
+        """The same electrons as a scan kept as events, on the host: one count each, at the pixel that was struck.
+
+        Parameters
+        ----------
+        scan_shape, detector_shape : (int, int)
+            Of the frames, which are the positions of the scan in order.
+        dtype : dtype, optional
+            Of the patterns that the source gives.
+
+        Raises
+        ------
+        InputError
+            The frames are not as many as the positions, or an electron lies outside of the detector.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> frame = np.zeros((1, 5, 6), "uint16")
+        >>> frame[0, 2, 3] = 7
+        >>> source = count_electrons(frame, np.zeros((5, 6)), 0.5, 10.0, electron=7.0).source((1, 1), (5, 6))
+        >>> np.argwhere(source.read(slice(0, 1), slice(0, 1))).tolist()
+        [[0, 0, 2, 3]]
+        """
+        qx, qy = (arrays.to_numpy(axis).astype("int64") for axis in (self.qx, self.qy))
+        if len(qy) and int(qy.max()) >= detector_shape[1]:
+            raise InputError(f"an electron has qy = {int(qy.max())}, the detector is {detector_shape}: need the shape of the frames")
+        return EventSource(self.offsets, qx * detector_shape[1] + qy, scan_shape, detector_shape, dtype=dtype)
 
 
 def _problem(frames: Any, dark: Any, lower: float, upper: float, electron: float = 1.0, gain: Any = None, mask: Any = None) -> str | None:

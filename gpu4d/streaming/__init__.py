@@ -1,8 +1,21 @@
 """One pass over a scan feeds many reductions."""
 
 from gpu4d.streaming.engine import sweep
+from gpu4d.streaming.load_cube import load_cube
 from gpu4d.streaming.plan import Plan, plan
-from gpu4d.streaming.reduction import Reduction, ScanInfo
+from gpu4d.streaming.reduction import Reduction, ScanInfo, TakesEvents
 from gpu4d.streaming.sums import BlockSums, PerPosition, PerPositionReduction, SumReduction
 
-__all__ = ["BlockSums", "PerPosition", "PerPositionReduction", "Plan", "Reduction", "ScanInfo", "SumReduction", "plan", "sweep"]
+__all__ = [
+    "BlockSums",
+    "PerPosition",
+    "PerPositionReduction",
+    "Plan",
+    "Reduction",
+    "ScanInfo",
+    "SumReduction",
+    "TakesEvents",
+    "load_cube",
+    "plan",
+    "sweep",
+]

@@ -24,12 +24,14 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.data.events import Events, events_of
 from gpu4d.data.source import will_read
+from gpu4d.data.views import uncorrected
 from gpu4d.device.memory import available_memory, leaving
 from gpu4d.device.processors.processor import Buffer, Event, Pending, Processor, Stream, Workspace
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.streaming.plan import Plan, Tile
-from gpu4d.streaming.reduction import LargeUpdates, in_tiles
+from gpu4d.streaming.reduction import LargeUpdates, in_tiles, takes_events
 
 log = logging.getLogger("gpu4d")
 
@@ -98,14 +100,18 @@ class Conveyor:
         stop: threading.Event,
         report: Callable[[int], None],
     ):
-        self.source, self.todo, self.scan = cube.source, todo, todo.scan
+        self.source, self.corrections = uncorrected(cube.source)
+        self.todo, self.scan = todo, todo.scan
         self.reductions, self.pixels = tuple(reductions), pixels
         self.workspace, self.processor, self.blocks, self.stop, self.report = workspace, processor, blocks, stop, report
         self.frame_shape = tuple(self.scan.shape[2:]) if pixels is None else (len(pixels),)
-        self.frame_bytes = int(np.prod(self.frame_shape, dtype=np.int64)) * itemsize(cube.dtype)
-        self.dtype = cube.dtype
+        self.dtype = self.source.dtype  # raw, as the corrections expect it
+        self.frame_bytes = int(np.prod(self.frame_shape, dtype=np.int64)) * itemsize(self.dtype)
+        self.events = events_of(self.source) if todo.given_events else None
+        self.given_events = frozenset(id(one) for one in reductions if self.events is not None and takes_events(one, self.scan))
         self.chunk_tiles, self.ring, self.staging = todo.chunk_tiles, todo.ring, todo.staging
-        if not self.ring and self.scan.where is None and len(reductions) == 1 and isinstance(reductions[0], LargeUpdates):
+        plain = not self.ring and self.scan.where is None and not self.corrections and self.events is None
+        if plain and len(reductions) == 1 and isinstance(reductions[0], LargeUpdates):
             room = (todo.budget - todo.bytes) // (todo.lanes * todo.tile_bytes)  # frames that do not lie in one run are copied
             self.chunk_tiles = max(self.chunk_tiles, min(self.chunk_tiles + room, reductions[0].update_bytes() // todo.tile_bytes))
         self.backlog: deque[Work] = deque()  # taken from the supply, not begun
@@ -145,7 +151,8 @@ class Conveyor:
     def _in_place(self, compute: Stream) -> None:
         while (work := self._next()) is not None:
             runs = _runs(work.tiles, self.scan.shape[1])
-            self._reduce(work, compute, [(run, self._flat(self.source.read(*_rectangle(run)))) for run in runs])
+            frames = [None if self.todo.events_only else self._flat(self.source.read(*_rectangle(run))) for run in runs]
+            self._reduce(work, compute, list(zip(runs, frames)))
 
     def _by_reading(self, compute: Stream) -> None:
         free = self._slots(self.ring, self.workspace.allocate)
@@ -260,15 +267,18 @@ class Conveyor:
 
     def _reduce(self, work: Work, compute: Stream, parts: list[tuple[tuple[Tile, ...], Any]]) -> None:
         """Feed the reductions; where memory runs out, exactly what was not taken goes back to the front of `begun`."""
-        updates = [
-            (Work(piece, (one,)), frames) for tiles, run in parts for one in work.reductions for piece, frames in _pieces(one, tiles, run)
-        ]
-        steps, done = [step for step, _ in updates], 0
+        steps = [Work(piece, (one,)) for tiles, _ in parts for one in work.reductions for piece in _grouped(one, tiles)]
+        done = 0
         try:
             with self.workspace.computing(compute, str(work)), leaving(self._room()):
-                for step, frames in updates:
-                    self._update(step, frames)
-                    done += 1
+                for tiles, frames in parts:
+                    events = self.events.read_events(*_rectangle(tiles)) if self.events is not None else None
+                    if self.corrections:
+                        frames = _read_only(self.corrections.apply(frames))
+                    for one in work.reductions:
+                        for given in _pieces(one, tiles, events if id(one) in self.given_events else frames):
+                            self._update(steps[done], given)
+                            done += 1
         except MemoryError:
             self._settle(steps, done)
             raise
@@ -288,15 +298,23 @@ class Conveyor:
             self.report(int(sum(self._kept(tile).sum() for tile in tiles)) if self.scan.where is not None else _frames(tiles))
 
     def _update(self, step: Work, frames: Any) -> None:
-        """Give one reduction its frames: all of them, or those that `where` keeps."""
+        """Give one reduction its frames, or its events: all of them, or those that `where` keeps."""
         positions = np.concatenate([tile.positions() for tile in step.tiles])
         if self.scan.where is not None:
             keep = np.flatnonzero(np.concatenate([self._kept(tile) for tile in step.tiles]))
             if len(keep) < len(positions):
-                kept = arrays.namespace(frames).take(frames, arrays.from_numpy(keep, frames), axis=0)
-                positions, frames = positions[keep], _read_only(kept)  # as they are elsewhere: compiled code is there once
+                positions, frames = positions[keep], self._picked(frames, keep)
         (reduction,) = step.reductions
+        if isinstance(frames, Events):
+            reduction.update_events(frames, positions)
+            return
         (reduction.update if self.pixels is None else reduction.update_pixels)(frames, positions)
+
+    def _picked(self, frames: Any, keep: np.ndarray) -> Any:
+        """Pick some frames, read-only as they are elsewhere, so that code is compiled once; or the events of some."""
+        if isinstance(frames, Events):
+            return frames.take(keep)
+        return _read_only(arrays.namespace(frames).take(frames, arrays.from_numpy(keep, frames), axis=0))
 
     def _kept(self, tile: Tile) -> np.ndarray:
         assert self.scan.where is not None
@@ -358,15 +376,21 @@ def _frames(tiles: tuple[Tile, ...]) -> int:
     return sum(tile.frames for tile in tiles)
 
 
-def _pieces(reduction: Any, tiles: tuple[Tile, ...], frames: Any) -> Iterator[tuple[tuple[Tile, ...], Any]]:
-    """A run of tiles in the pieces a reduction takes: the whole, or tile by tile."""
+def _grouped(reduction: Any, tiles: tuple[Tile, ...]) -> list[tuple[Tile, ...]]:
+    """Cut a run of tiles into the pieces a reduction takes: the whole, or tile by tile."""
+    return [(tile,) for tile in tiles] if in_tiles(reduction) else [tiles]
+
+
+def _pieces(reduction: Any, tiles: tuple[Tile, ...], frames: Any) -> Iterator[Any]:
+    """Yield the frames, or events, of each of these pieces."""
     if not in_tiles(reduction):
-        yield tiles, frames
+        yield frames
         return
     first = 0
     for tile in tiles:
-        yield (tile,), frames[first : first + tile.frames, ...]
-        first += tile.frames
+        last = first + tile.frames
+        yield frames.part(first, last) if isinstance(frames, Events) else frames[first:last, ...]
+        first = last
 
 
 def _runs(tiles: tuple[Tile, ...], columns: int) -> list[tuple[Tile, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.views import uncorrected
 from gpu4d.device import threads
 from gpu4d.device.memory import available_memory
 from gpu4d.device.processors.processor import Processor, Workspace
@@ -24,7 +26,7 @@ from gpu4d.streaming.conveyor import Conveyor
 from gpu4d.streaming.merge import Named, gather, merge, shares, to_host
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.streaming.progress import Counter, Progress
-from gpu4d.streaming.reduction import Reduction, ScanInfo, SparsePixels, joined
+from gpu4d.streaming.reduction import Reduction, ScanInfo, SparsePixels, joined, takes_events
 
 log = logging.getLogger("gpu4d")
 
@@ -110,8 +112,9 @@ def sweep(
         with Counter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
             for pass_ in range(todo.passes):
                 _one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
-            if cube.source.resident and _frames(todo.scan):
-                cube.source.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
+            raw, _ = uncorrected(cube.source)
+            if raw.resident and _frames(todo.scan):
+                raw.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
             _merged(todo, parts, workspaces)
             results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
@@ -229,7 +232,7 @@ def _one_pass(
             for reduction in active:
                 reduction.start(scan, processor.name, pass_)
         pixels = _pixels(cube, processor, active)
-        fed = joined(active) if pixels is None else active
+        fed = _fed(active, todo) if pixels is None else active
         for _ in range(todo.lanes):
             conveyors.append(Conveyor(cube, todo, fed, pixels, workspace, processor, supply, stop, report))
     try:
@@ -237,6 +240,12 @@ def _one_pass(
     finally:
         if timeline is not None:
             timeline.span("passes", f"pass {pass_ + 1} of {todo.passes}: {', '.join(needed)}", start, workspaces[0].now())
+
+
+def _fed(active: list[Any], todo: Plan) -> list[Any]:
+    """Choose what is updated: reductions that are given events stay alone, others are joined where they have work in common."""
+    events = [bool(todo.given_events) and takes_events(one, todo.scan) for one in active]
+    return [*itertools.compress(active, events), *joined([one for one, alone in zip(active, events) if not alone])]
 
 
 def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:

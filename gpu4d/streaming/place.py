@@ -11,6 +11,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import sample_of
+from gpu4d.data.views import uncorrected
 from gpu4d.device import tables
 from gpu4d.device.choose import Device, choose_all
 from gpu4d.device.processors.cpu import CpuProcessor, CpuWorkspace
@@ -41,7 +42,7 @@ def processors_for(cube: DataCube, device: Any) -> tuple[tuple[Processor, ...], 
     if sample is not None and isinstance(device, str) and device == "auto":
         device = "cpu"  # an array on the host: moving it costs more than the work, unless the caller knows better
     processors = tuple(_processor(d) for d in choose_all(device))
-    return processors, bool(cube.source.resident and not processors[0].copies)
+    return processors, bool(uncorrected(cube.source)[0].resident and not processors[0].copies)
 
 
 RESIDENT_BYTES = 1 << 30  # of frames that one update brings where they lie: 0.4 ms of a card's memory, against 0.3 to 1 ms of Python

@@ -9,22 +9,25 @@ block that travels to a device together: how many is up to the memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
 import numpy as np
 
 from gpu4d.data.arguments import scan_mask
+from gpu4d.data.corrections import Corrections
 from gpu4d.data.datacube import DataCube, check_origin, itemsize
+from gpu4d.data.events import ReadsEvents, events_of
 from gpu4d.data.source import Shape4, scratch_bytes
+from gpu4d.data.views import uncorrected
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.device.processors.processor import Processor
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming.place import RESIDENT_BYTES, in_order, on_host, processors_for
-from gpu4d.streaming.reduction import Reduction, ScanInfo
+from gpu4d.streaming.reduction import Reduction, ScanInfo, takes_events
 
 TILE_BYTES = 4 << 20  # a few tiles fit into the last-level cache, and one hides the cost of a call
 LEAST_BLOCKS = 8  # row blocks of a small scan, where its layout allows: threads need work to share
@@ -32,6 +35,7 @@ MOST_BLOCKS = 64  # row blocks of a scan: enough to share out, few enough to kee
 LARGEST_NATURAL_TILE = 64 << 20  # blocks of a file above this are read in parts, more than once
 CHUNK_BYTES = 64 << 20  # what travels to a device at once: 1 ms of a link, against 10 µs to set it off
 MOST_READERS = 8  # threads that fill page-locked memory: a link is saturated by fewer
+EVENT_BYTES = 128  # held for an event in an update: pixel, count and position in 64 bits, and as much as `TakesEvents` allows beside
 RING = 3  # chunks a conveyor holds on either side of a link: one in work, one arriving, one to spare
 
 
@@ -122,6 +126,10 @@ class Plan:
         Whether frames may be copied before they are reduced: all but those that lie in order on a device.
     passes_of : dict of str to int
         Passes over the scan that each reduction needs within what the plan leaves it.
+    corrections : Corrections
+        Made to the patterns of each chunk where it is reduced, once, before all reductions.
+    given_events : frozenset of str
+        Reductions that are given events in place of patterns.
     """
 
     scan: ScanInfo
@@ -139,6 +147,13 @@ class Plan:
     room: int
     copied: bool
     passes_of: Mapping[str, int]
+    corrections: Corrections = field(default_factory=Corrections)
+    given_events: frozenset[str] = frozenset()
+
+    @property
+    def events_only(self) -> bool:
+        """Whether all reductions are given events, so that no patterns are made."""
+        return bool(self.given_events) and len(self.given_events) == len(self.passes_of)
 
     @property
     def passes(self) -> int:
@@ -209,6 +224,10 @@ class Plan:
             + (f", {'beside' if self.staging else 'of it'} {format_bytes(self.decoding_bytes)} to decode in" if self.decoding_bytes else "")
             + f"; {patterns} patterns, {self.passes} pass{'es' * (self.passes > 1)}",
         ]
+        if self.corrections:
+            lines.append(f"corrected where it is reduced, once for each chunk: {self.corrections.description}")
+        if self.given_events:
+            lines.append(f"given events as they are: {', '.join(sorted(self.given_events))}")
         if c.amplification > 1.01:
             lines.append(
                 f"the file's own blocks are larger than a tile: its bytes are read {c.amplification:.3g} times; "
@@ -247,10 +266,17 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
     free, host = min(p.free_memory() for p in processors), available_memory()
     on_cuda = one.copies or getattr(one, "on_cuda", False)
     budget = parse_memory(memory) if memory is not None else free // 2 if on_cuda else default_budget()
-    scratch, host_cap = scratch_bytes(cube.source), min(budget, host // len(processors))
-    for lanes, tiles, ring in _candidates(cube, one, in_place):
+    raw, corrections = uncorrected(cube.source)
+    events, given_events = _events(cube, one, where, reductions)
+    events_only = bool(reductions) and len(given_events) == len(reductions)
+    in_place = in_place or events_only
+    scratch, host_cap = 0 if events_only else scratch_bytes(raw), min(budget, host // len(processors))
+    for lanes, tiles, ring in _candidates(cube, one, in_place, events_only):
         scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors))
         held, tile = _held(reductions, scan, lanes), pieces.frames * _frame_bytes(cube)
+        held += _correcting(corrections, scan, raw.dtype, lanes)
+        if given_events and events is not None:
+            held += lanes * tiles * EVENT_BYTES * _events_in_a_tile(events, scan, pieces)
         locked = lanes * ring * tiles * tile if one.copies else 0
         todo = Plan(
             scan=scan,
@@ -266,8 +292,10 @@ def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "
             scratch_bytes=scratch,
             budget=budget,
             room=0,
-            copied=not in_order(cube),
+            copied=not (in_order(cube) or events_only),
             passes_of={name: r.passes(scan, max(0, min(budget, free) - held)) for name, r in reductions.items()},
+            corrections=corrections,
+            given_events=given_events,
         )
         if todo.bytes <= min(budget, free) and todo.staging_bytes <= host_cap:
             return replace(todo, room=min(budget, free) - todo.bytes)
@@ -286,7 +314,27 @@ def _readers(scratch: int, room: int) -> int:
     return max(1, min(most, room // scratch)) if scratch else most
 
 
-def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterator[tuple[int, int, int]]:
+def _events(
+    cube: DataCube, processor: Processor, where: Any, reductions: Mapping[str, Reduction]
+) -> tuple[ReadsEvents | None, frozenset[str]]:
+    """Find the source of events, and the names of reductions that are given them. Corrections and a link to a device need patterns."""
+    events = None if processor.copies or not on_host(cube) else events_of(cube.source)
+    if events is None:
+        return None, frozenset()
+    scan, _ = scan_info(cube, where)
+    return events, frozenset(name for name, reduction in reductions.items() if takes_events(reduction, scan))
+
+
+def _events_in_a_tile(events: ReadsEvents, scan: ScanInfo, pieces: Cut) -> int:
+    """Count the events of the tile that has most."""
+    rows, columns = (np.arange(0, n, step) for n, step in ((scan.shape[0], pieces.rows), (scan.shape[1], pieces.columns)))
+    if not len(rows) or not len(columns):
+        return 0
+    counts = np.diff(events.offsets).reshape(scan.shape[:2])
+    return int(np.add.reduceat(np.add.reduceat(counts, rows, axis=0), columns, axis=1).max())
+
+
+def _candidates(cube: DataCube, processor: Processor, in_place: bool, events_only: bool) -> Iterator[tuple[int, int, int]]:
     """Lanes, tiles in a chunk and chunks in a ring, from what is fastest to what needs least."""
     pieces = _cut_of(cube)
     in_a_row = ceil(max(cube.shape[1], 1) / pieces.columns)
@@ -295,8 +343,8 @@ def _candidates(cube: DataCube, processor: Processor, in_place: bool) -> Iterato
     if in_order(cube):  # whole scan rows are one run of memory, and one update
         row_bytes = pieces.rows * max(cube.shape[1], 1) * _frame_bytes(cube)
         most = max(most, min(RESIDENT_BYTES // row_bytes * in_a_row, in_a_block))
-    # On the CPU one tile is a chunk: it stays in the cache, and hides the cost of a call already.
-    together = [most >> i for i in range(most.bit_length())] if processor.copies or not on_host(cube) else [1]
+    # On the CPU one tile of patterns is a chunk: it stays in the cache, and hides the cost of a call already.
+    together = [most >> i for i in range(most.bit_length())] if processor.copies or not on_host(cube) or events_only else [1]
     for lanes in range(processor.lanes, 0, -1):
         for tiles in together:
             yield lanes, tiles, 0 if in_place else RING
@@ -314,6 +362,12 @@ def _held(reductions: Mapping[str, Reduction], scan: ScanInfo, lanes: int) -> in
     if scan.where is not None:  # the frames to keep are picked from those of a chunk
         updating += scan.update_frames * scan.shape[2] * scan.shape[3] * itemsize(scan.dtype)
     return lasting + lanes * updating
+
+
+def _correcting(corrections: Corrections, scan: ScanInfo, native: Any, lanes: int) -> int:
+    """Count the bytes of corrected frames and of the work on them: what lasts once, what a chunk takes for every lane."""
+    lasting, chunk = (corrections.bytes_needed(n, scan.shape[2:], native) for n in (0, scan.update_frames))
+    return lasting + lanes * (chunk - lasting)
 
 
 def scan_info(
@@ -343,4 +397,5 @@ def _cut_of(cube: DataCube) -> Cut:
 
 
 def _frame_bytes(cube: DataCube) -> int:
-    return max(1, int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(cube.dtype))
+    """Count the bytes of a raw pattern, as it is read and travels."""
+    return max(1, int(np.prod(cube.detector_shape, dtype=np.int64)) * itemsize(uncorrected(cube.source)[0].dtype))

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from gpu4d.data.calibration import Calibration
+from gpu4d.data.events import Events
 from gpu4d.data.source import Shape4
 from gpu4d.operation import Operation
 
@@ -79,7 +80,7 @@ class Reduction(Protocol):
 
     `PerPositionReduction` and `SumReduction` are bases that leave three methods to write: `bytes_needed`, `update` and `finish`. What a
     reduction may be able to do beyond this has protocols of its own, asked after `start`: `ChoosesTiles`, `Joinable`, `SparsePixels` and
-    `LargeUpdates`.
+    `LargeUpdates`; and before `start`: `TakesEvents`.
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -169,6 +170,31 @@ class LargeUpdates(Protocol):
         ``update_frames``, for which it must need no memory.
         """
         ...
+
+
+@runtime_checkable
+class TakesEvents(Protocol):
+    """Optional ability of a reduction: it works on the events of a counted scan as they are.
+
+    Where a source keeps events (`gpu4d.data.EventSource`), carries no corrections and is reduced on the CPU, such a reduction is given
+    events in place of patterns. All others of the same sweep get patterns, which are made of the events once for each chunk.
+    """
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Return whether it does, for this scan; asked before `start`. Its results must be those of the patterns, to the last bit."""
+        ...
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        """Take the events of n patterns, and their positions (n, 2) in one row block, as `Reduction.update` takes patterns.
+
+        The plan leaves 96 bytes an event for its work.
+        """
+        ...
+
+
+def takes_events(reduction: Any, scan: ScanInfo) -> bool:
+    """Say whether a reduction works on events as they are."""
+    return isinstance(reduction, TakesEvents) and bool(reduction.takes_events(scan))
 
 
 def defined(operation: Operation, scan: ScanInfo) -> bool:

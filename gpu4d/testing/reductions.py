@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 import gpu4d
+from gpu4d.data.events import EventSource
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.streaming.merge import to_host
 from gpu4d.streaming.plan import plan
-from gpu4d.streaming.reduction import Reduction, SparsePixels, in_tiles
+from gpu4d.streaming.reduction import Reduction, SparsePixels, in_tiles, takes_events
 
 NAME = "reduction"  # of the one under test, in plans
 
@@ -140,6 +141,21 @@ class ReductionTests:
             reduction.update_pixels(np.ascontiguousarray(frames.reshape(len(frames), -1)[:, wanted]), positions)
         assert self.bits(reduction.finish()) == self._alone()
 
+    def test_events_give_the_bits_of_patterns(self):
+        """A counted scan kept as events gives the same result: given as they are where it takes them, as patterns elsewhere."""
+        cube = self.cube()
+        patterns = np.asarray(cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1])))
+        if patterns.dtype.kind not in "iu" or patterns.min(initial=0) < 0:
+            return  # events are counts
+        known = cube.calibration, cube.metadata, cube.detector_mask
+        counted, expected = gpu4d.DataCube(_as_events(patterns), *known), gpu4d.DataCube(patterns, *known)
+        alone = self.bits(gpu4d.sweep(expected, self.make(), device="cpu"))
+        todo = plan(counted, {NAME: self.make()}, device="cpu")
+        assert bool(todo.given_events) == takes_events(self.make(), todo.scan)
+        assert self.bits(gpu4d.sweep(counted, self.make(), device="cpu")) == alone
+        mixed = {NAME: self.make(), "patterns": gpu4d.MaxPattern()}  # of which one needs patterns
+        assert self.bits(gpu4d.sweep(counted, mixed, device="cpu")[NAME]) == alone
+
     # ---------------------------------------------------------------- feeding it by hand
 
     def _plan(self) -> Any:
@@ -175,3 +191,11 @@ class ReductionTests:
                 frames = frames.copy()
                 frames.flags.writeable = False
                 yield frames, where
+
+
+def _as_events(patterns: np.ndarray) -> EventSource:
+    """A scan (Rx, Ry, Qx, Qy) as events, each pixel with its count."""
+    flat = patterns.reshape(patterns.shape[0] * patterns.shape[1], -1)
+    position, pixels = np.nonzero(flat)
+    offsets = np.searchsorted(position, np.arange(len(flat) + 1))
+    return EventSource(offsets, pixels, patterns.shape[:2], patterns.shape[2:], flat[position, pixels], patterns.dtype)

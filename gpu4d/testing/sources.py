@@ -10,6 +10,7 @@ import numpy as np
 
 import gpu4d
 from gpu4d import arrays
+from gpu4d.data.events import events_of
 from gpu4d.data.source import Source, scratch_bytes, will_read
 
 Cut = tuple[slice, slice]
@@ -94,6 +95,19 @@ class SourceTests:
         found = gpu4d.sweep(gpu4d.DataCube(source), gpu4d.VirtualImage(every))
         whole = expected.astype(np.float64) if expected.dtype.kind == "f" else expected.astype(np.int64)
         np.testing.assert_allclose(arrays.to_numpy(found.data), whole.sum((2, 3)), rtol=1e-6)
+
+    def test_its_events_are_those_of_the_patterns(self, tmp_path):
+        """A source that keeps events gives them for any cut, and knows their number at every position beforehand."""
+        source, expected = self.make(tmp_path)
+        keeper = events_of(source)
+        if keeper is None:
+            return
+        assert keeper.offsets.shape == (expected.shape[0] * expected.shape[1] + 1,)
+        for rows, columns in self.cuts(source):
+            events, patterns = keeper.read_events(rows, columns), expected[rows, columns]
+            np.testing.assert_array_equal(events.dense(source.dtype), patterns.reshape(-1, *expected.shape[2:]))
+            numbers = np.diff(keeper.offsets).reshape(expected.shape[:2])[rows, columns]
+            assert np.diff(events.offsets).tolist() == numbers.ravel().tolist(), f"rows {rows}, columns {columns}"
 
     def cuts(self, source: Any) -> list[Cut]:
         """Return cuts to try: the whole scan first, its last position, and rectangles that do not keep to the natural blocks."""

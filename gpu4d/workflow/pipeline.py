@@ -200,7 +200,8 @@ def save_results(state: RunState, path: Path) -> None:
     if state.cube.source is raw_source(state.cube):
         items["datacube"] = state.cube
     else:
-        state.record.note("the scan was cropped, binned or transposed while reading: raw_datacube links to the file as it is")
+        changed = "corrected" if state.cube.corrections else "cropped, binned or transposed"
+        state.record.note(f"the scan was {changed} while reading: raw_datacube links to the file as it is")
         items["raw_datacube"] = DataCube(raw_source(state.cube), name="raw_datacube")
     items.update((name, thing) for name, thing in state.products.items() if thing is not None)
     items["calibration"] = state.calibration
@@ -210,7 +211,7 @@ def save_results(state: RunState, path: Path) -> None:
 def raw_source(cube: DataCube) -> Any:
     """The source at the bottom of all views."""
     source: Any = cube.source
-    while hasattr(source, "ranges") or type(source).__name__ in ("BinnedSource", "SwappedSource"):
+    while hasattr(source, "ranges") or type(source).__name__ in ("BinnedSource", "SwappedSource", "CorrectedSource"):
         source = source.source
     return source
 

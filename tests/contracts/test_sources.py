@@ -3,9 +3,12 @@
 import h5py
 import numpy as np
 import pytest
+from contracts.toy_correction import Dark
 
 import gpu4d
+from gpu4d.data import EventSource
 from gpu4d.data.source import ArraySource
+from gpu4d.preprocess import fill_from_neighbours
 from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
 from gpu4d.testing.sources import SourceTests
 
@@ -80,3 +83,52 @@ class TestVirtual(SourceTests):
     def make(self, tmp_path):
         source = VirtualSource(AccountingProcessor(), SHAPE, "uint16", (2, 5))
         return source, source.whole
+
+
+class TestCorrected(SourceTests):
+    def make(self, tmp_path):
+        bad = np.random.default_rng(1).random(SHAPE[2:]) < 0.2
+        cube = gpu4d.DataCube(opened(tmp_path / "scan.h5", counts(), chunks=(2, 3, 8, 12))).corrected(bad_pixels=bad)
+        return cube.source, fill_from_neighbours(counts(), ~bad)
+
+
+class TestCorrectedToFloats(SourceTests):
+    def make(self, tmp_path):
+        dark = np.random.default_rng(2).normal(5.0, 1.0, SHAPE[2:]).astype(np.float32)
+        source = gpu4d.DataCube(opened(tmp_path / "scan.h5", counts())).corrected(Dark(dark)).source
+        return source, counts().astype(np.float32) - dark
+
+
+class TestCorrectedArrayOfAnotherLibrary(SourceTests):
+    def make(self, tmp_path):
+        xp = pytest.importorskip("array_api_strict")
+        bad = np.random.default_rng(1).random(SHAPE[2:]) < 0.2
+        cube = gpu4d.DataCube(xp.asarray(counts("int32"))).corrected(bad_pixels=bad)
+        return cube.source, fill_from_neighbours(counts("int32"), ~bad)
+
+
+class TestEvents(SourceTests):
+    """Each electron an event, in any order."""
+
+    def make(self, tmp_path):
+        data = np.random.default_rng(5).poisson(0.3, SHAPE).astype(np.uint8)
+        struck = [np.random.default_rng(i).permutation(np.repeat(np.arange(96), n)) for i, n in enumerate(data.reshape(60, 96))]
+        offsets = np.concatenate([[0], np.cumsum([len(one) for one in struck])])
+        return EventSource(offsets, np.concatenate(struck), SHAPE[:2], SHAPE[2:], dtype="uint8"), data
+
+
+class TestEventsWithCounts(SourceTests):
+    """Each pixel once, with its count; patterns as floats, and positions without any event."""
+
+    def make(self, tmp_path):
+        data = np.random.default_rng(5).poisson(0.5, SHAPE)
+        data[2:4, 3] = 0
+        position, pixels = np.nonzero(data.reshape(60, 96))
+        offsets, times = np.searchsorted(position, np.arange(61)), data.reshape(60, 96)[position, pixels]
+        return EventSource(offsets, pixels.astype("uint16"), SHAPE[:2], SHAPE[2:], times.astype("uint8"), "float32"), data.astype("float32")
+
+
+class TestCroppedEvents(SourceTests):
+    def make(self, tmp_path):
+        source, data = TestEvents().make(tmp_path)
+        return gpu4d.DataCube(source).crop(rx=(1, 5), qy=(2, 9)).source, data[1:5, :, :, 2:9]

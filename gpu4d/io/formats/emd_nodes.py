@@ -219,6 +219,8 @@ def write_cube(parent: h5py.Group, name: str, cube: DataCube, link: bool, target
     _write_dims(group, cube.shape, ["Rx", "Ry", "Qx", "Qy"], sizes, units)
     if cube.detector_mask is not None:
         write_metadata(group, "detector", {"mask": cube.detector_mask})
+    if cube.corrections:  # the patterns written are corrected ones
+        write_metadata(group, "corrections", {"applied": cube.corrections.description})
 
 
 def _write_link(parent: h5py.Group, name: str, cube: DataCube, target: str) -> h5py.Group | None:

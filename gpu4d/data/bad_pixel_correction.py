@@ -1,0 +1,143 @@
+"""Bad pixels replaced by the value of their nearest good pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from gpu4d import arrays
+from gpu4d.data.arguments import pixel_mask
+from gpu4d.data.fill import nearest_good_pixels
+from gpu4d.device import tables
+from gpu4d.errors import InputError
+
+
+@runtime_checkable
+class FoundPixels(Protocol):
+    """What a search for bad pixels gives, such as `gpu4d.preprocess.BadPixels`: two masks (Qx, Qy) bool."""
+
+    @property
+    def hot(self) -> np.ndarray: ...
+
+    @property
+    def dead(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class BadPixelCorrection:
+    """Give each bad pixel the value of its nearest good pixel. Values keep their dtype.
+
+    Parameters
+    ----------
+    mask : (Qx, Qy) bool
+        True where a pixel is bad.
+    taken_from : (Qx, Qy) int, optional
+        Number qx · Qy + qy of the pixel whose value each pixel takes, its own for good pixels; by default the nearest good pixel, as
+        `gpu4d.preprocess.fill_from_neighbours` takes it.
+
+    Raises
+    ------
+    InputError
+        No image of bools, or every pixel is bad.
+
+    Examples
+    --------
+    >>> BadPixelCorrection([[False, False, True]]).apply(np.array([[[1, 2, 9]], [[4, 5, 9]]])).tolist()
+    [[[1, 2, 2]], [[4, 5, 5]]]
+    """
+
+    mask: np.ndarray | Sequence[Sequence[bool]]
+    taken_from: np.ndarray | None = None
+    _bad: np.ndarray = field(init=False, repr=False)  # numbers of bad pixels
+    _index: np.ndarray = field(init=False, repr=False)  # the pixel that each takes its value from, (Qx · Qy,)
+
+    def __post_init__(self) -> None:
+        mask = arrays.to_numpy(self.mask)
+        if mask.ndim != 2 or mask.dtype.kind not in "biu":
+            raise InputError(f"bad pixels are {mask.shape} {mask.dtype}: need a mask (Qx, Qy) bool, True where a pixel is bad")
+        mask = mask.astype(bool)  # a copy, because the caller may change the array later
+        taken_from = _nearest(~mask) if self.taken_from is None else np.where(mask, self.taken_from, _numbers(mask.shape))
+        for name, value in (("mask", mask), ("taken_from", taken_from), ("_bad", np.flatnonzero(mask)), ("_index", taken_from.ravel())):
+            object.__setattr__(self, name, value)
+
+    @property
+    def description(self) -> str:
+        n = len(self._bad)
+        return f"{n} bad pixel{'s' * (n != 1)} replaced"
+
+    @property
+    def detector_shape(self) -> tuple[int, int]:
+        return np.shape(self.mask)  # type: ignore[return-value]
+
+    def dtype(self, native: Any) -> Any:
+        """Return the native dtype: values are copied."""
+        return native
+
+    def apply(self, frames: Any) -> Any:
+        """Return patterns (..., Qx, Qy) with bad pixels replaced; `frames` itself where there are none. NaN is copied like a number."""
+        if not len(self._bad):
+            return frames
+        flat_shape = (*frames.shape[:-2], len(self._index))
+        if isinstance(frames, np.ndarray):  # few pixels change: a plain copy is several times faster than picking every pixel
+            made = np.array(frames, order="C").reshape(flat_shape)
+            made[..., self._bad] = made[..., self._index[self._bad]]
+            return made.reshape(frames.shape)
+        xp = arrays.namespace(frames)
+        flat = xp.reshape(frames, flat_shape)
+        return xp.reshape(xp.take(flat, tables.beside(self._index, frames), axis=-1), frames.shape)
+
+    def bytes_needed(self, n_frames: int) -> int:
+        """Return the bytes of the table on a device, and of the values under way: 64 bits each at most."""
+        return self._index.nbytes + 8 * n_frames * len(self._bad)
+
+    def cropped(self, qx: slice, qy: slice) -> BadPixelCorrection | None:
+        """Return the correction for cropped patterns; None where a bad pixel inside has its nearest good pixel outside."""
+        mask, taken_from = np.asarray(self.mask)[qx, qy], np.asarray(self.taken_from)[qx, qy]
+        x, y = np.divmod(taken_from, self.detector_shape[1])
+        x, y = x - qx.start, y - qy.start
+        inside = (0 <= x) & (x < mask.shape[0]) & (0 <= y) & (y < mask.shape[1])
+        return BadPixelCorrection(mask, x * mask.shape[1] + y) if inside.all() else None
+
+    def swapped(self) -> BadPixelCorrection:
+        """Return the correction for patterns (Qy, Qx): each bad pixel takes the value it took before."""
+        x, y = np.divmod(np.asarray(self.taken_from).T, self.detector_shape[1])
+        return BadPixelCorrection(np.asarray(self.mask).T, y * self.detector_shape[0] + x)
+
+
+def bad_pixel_correction(given: Any, shape: tuple[int, int], valid: np.ndarray | None = None) -> BadPixelCorrection:
+    """Make the correction from what a user gives: a mask, or what a search for bad pixels found.
+
+    Parameters
+    ----------
+    given : (Qx, Qy) bool, or FoundPixels
+        True where a pixel is bad.
+    shape : (Qx, Qy)
+        Of the detector.
+    valid : (Qx, Qy) bool, optional
+        The detector mask: pixels that it excludes give no values.
+
+    Raises
+    ------
+    InputError
+        Another shape, or no good pixel.
+    """
+    mask = pixel_mask(given.hot | given.dead if isinstance(given, FoundPixels) else given, shape, "bad_pixels")
+    assert mask is not None
+    return BadPixelCorrection(mask, None if valid is None else _nearest(~mask & valid))
+
+
+def _nearest(good: np.ndarray) -> np.ndarray:
+    """Find the number of the nearest good pixel of every pixel, (Qx, Qy) int64."""
+    if not good.any():
+        raise InputError(
+            "every pixel is bad or masked: there is no good pixel to take a value from. True marks bad pixels: invert a mask of good ones"
+        )
+    x, y = nearest_good_pixels(good)
+    return x.astype(np.int64) * good.shape[1] + y
+
+
+def _numbers(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(shape[0] * shape[1], dtype=np.int64).reshape(shape)
