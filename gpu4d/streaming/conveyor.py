@@ -267,16 +267,16 @@ class Conveyor:
 
     def _reduce(self, work: Work, compute: Stream, parts: list[tuple[tuple[Tile, ...], Any]]) -> None:
         """Feed the reductions; where memory runs out, exactly what was not taken goes back to the front of `begun`."""
-        steps = [Work(piece, (one,)) for tiles, _ in parts for one in work.reductions for piece in _grouped(one, tiles)]
-        done = 0
+        asked = [[(one, _grouped(one, tiles)) for one in work.reductions] for tiles, _ in parts]
+        steps, done = [Work(piece, (one,)) for part in asked for one, pieces in part for piece in pieces], 0
         try:
             with self.workspace.computing(compute, str(work)), leaving(self._room()):
-                for tiles, frames in parts:
+                for (tiles, frames), part in zip(parts, asked):
                     events = self.events.read_events(*_rectangle(tiles)) if self.events is not None else None
                     if self.corrections:
                         frames = _read_only(self.corrections.apply(frames))
-                    for one in work.reductions:
-                        for given in _pieces(one, tiles, events if id(one) in self.given_events else frames):
+                    for one, pieces in part:
+                        for given in _cut(events if id(one) in self.given_events else frames, pieces):
                             self._update(steps[done], given)
                             done += 1
         except MemoryError:
@@ -381,14 +381,14 @@ def _grouped(reduction: Any, tiles: tuple[Tile, ...]) -> list[tuple[Tile, ...]]:
     return [(tile,) for tile in tiles] if in_tiles(reduction) else [tiles]
 
 
-def _pieces(reduction: Any, tiles: tuple[Tile, ...], frames: Any) -> Iterator[Any]:
-    """Yield the frames, or events, of each of these pieces."""
-    if not in_tiles(reduction):
+def _cut(frames: Any, pieces: list[tuple[Tile, ...]]) -> Iterator[Any]:
+    """Yield the frames, or events, of each of the pieces that they consist of."""
+    if len(pieces) == 1:
         yield frames
         return
     first = 0
-    for tile in tiles:
-        last = first + tile.frames
+    for piece in pieces:
+        last = first + _frames(piece)
         yield frames.part(first, last) if isinstance(frames, Events) else frames[first:last, ...]
         first = last
 
