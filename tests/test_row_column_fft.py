@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
+from disk_options import limited
 from gpu4d.kernels import find_disks as disk_launcher
 from gpu4d.kernels import row_column_fft as launcher
 from test_find_disks_kernel import OWN_PATH, arguments, on_the_shim, pattern_of, room
@@ -290,7 +291,7 @@ def test_disks_are_the_definitions(more, seed):
     """Positions to 1e-3 px, on a card with 64 kB of shared memory and in two orders of threads."""
     patterns, truth = pattern_of((N, N), n=2, seed=seed)
     given, options = arguments((N, N))
-    options.update(more)
+    options.update(limited(min_spacing=5.0, max_peaks=8, **more))
     found, names = disks_on_the_shim(patterns, given, options, shared=64 * 1024, seed=seed)
     want = definition.find_disks.definition(patterns, *given, **options)
     assert names >= PATH_OF_256 and not names & {"spectrum_products", "frames_to_float"}

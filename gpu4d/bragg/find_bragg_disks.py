@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gpu4d import arrays
 from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of
-from gpu4d.bragg.disk_search import DiskSearch, Refinement
-from gpu4d.bragg.find_disks import PeakLimits
+from gpu4d.bragg.disk_search import DiskSearch
+from gpu4d.bragg.find_disks import PeakLimits, Refinement
 from gpu4d.bragg.hybrid_correlation import check_patterns
-from gpu4d.bragg.likelihood.choose_parameters import USUAL, choose_for_scan
+from gpu4d.bragg.likelihood.choose_parameters import choose_for_scan
+from gpu4d.bragg.likelihood.fit import USUAL_PARAMETERS
 from gpu4d.bragg.likelihood.poisson_fit import STEPS, disk_profile
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
@@ -101,11 +101,11 @@ class BraggDisks:
             fits = "4 (position, amplitude, background), 6 (+ its slopes) or 8 (+ slopes inside)"
             raise InputError(f"parameters={parameters!r}: need 'auto', {fits}")
         self.asked_parameters = parameters
-        self.parameters = USUAL if parameters == "auto" else int(parameters)
+        self.parameters = USUAL_PARAMETERS if parameters == "auto" else int(parameters)
         self.parameters_reason = NOT_LOOKED if parameters == "auto" else "asked for"
         self.asked = self.refinement = refine
         self.reason = "asked for"
-        self.how = Refinement(refine, float(power), float(refine_power), int(upsample), self.parameters)
+        self.how = Refinement(refine, power, refine_power, upsample)
         self.search: DiskSearch | None = None
         self._for_counts = False
         if refine == "likelihood":
@@ -127,8 +127,8 @@ class BraggDisks:
         """
         counts = arrays.is_integer_dtype(dtype)
         if self.search is None or self._for_counts != counts or not self.search.masks(detector_mask):
-            before, how = self.refinement, replace(self.how, parameters=self.parameters)
-            self.search = DiskSearch.prepare(self.template, self.template.shape, dtype, detector_mask, self.limits, how)
+            before, shape = self.refinement, self.template.shape
+            self.search = DiskSearch.prepare(self.template, shape, dtype, detector_mask, self.limits, self.how, self.parameters)
             self._for_counts = counts
             self.refinement, self.reason = self.search.refinement, self.search.reason
             if self.asked == "auto" and self.refinement != before:
@@ -166,8 +166,8 @@ class BraggDisks:
         if self.asked_parameters != "auto":
             return self
         self._check_shape(cube.detector_shape)
-        self.parameters, self.parameters_reason = USUAL, NOT_LOOKED
-        self.search = None if self.search is None else self.search.with_parameters(USUAL)
+        self.parameters, self.parameters_reason = USUAL_PARAMETERS, NOT_LOOKED
+        self.search = None if self.search is None else self.search.with_parameters(USUAL_PARAMETERS)
         search = self.prepare(cube.dtype, cube.detector_mask)
         if search.fit is not None:
             choice = choose_for_scan(cube, search, where, memory)

@@ -15,7 +15,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.bragg.disk_search import DiskSearch
 from gpu4d.bragg.find_disks import Disks
-from gpu4d.bragg.likelihood.fit import Fit
+from gpu4d.bragg.likelihood.fit import USUAL_PARAMETERS, Fit
 from gpu4d.bragg.likelihood.poisson_fit import LEAST, PoissonFit, template_at
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import scan_mask
@@ -27,8 +27,6 @@ from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.operation import using
 from gpu4d.sizes import format_bytes
-
-USUAL = 6  # parameters where the scan does not decide
 
 # The sample
 SAMPLE = 64  # most patterns that are read
@@ -95,7 +93,7 @@ def choose_for_scan(cube: DataCube, search: DiskSearch, where: Any = None, memor
         return patterns * pixels * itemsize(cube.dtype) + max(reading, looking)
 
     if held(1) > cap:
-        return Choice(USUAL, f"looking at the scan takes {format_bytes(held(1))}, memory= allows {format_bytes(cap)}")
+        return Choice(USUAL_PARAMETERS, f"looking at the scan takes {format_bytes(held(1))}, memory= allows {format_bytes(cap)}")
     share: Callable[..., Any] = in_threads if held(cpu_threads()) <= cap else map
     return choose_parameters(_read(cube, sample, share), search, share)
 
@@ -208,24 +206,24 @@ def choose_parameters(patterns: np.ndarray, search: DiskSearch, share: Callable[
     """
     n = patterns.shape[0] * patterns.shape[1]
     if n < LEAST_PATTERNS:
-        return Choice(USUAL, f"{n or 'no'} pattern{'' if n == 1 else 's'}: too few to tell")
+        return Choice(USUAL_PARAMETERS, f"{n or 'no'} pattern{'' if n == 1 else 's'}: too few to tell")
     with using("cpu"):  # whatever the scan is reduced on: the choice must not depend on it
         e = Evidence(patterns, search, share)
     disks, seen = int(e.sharp.sum()), f"{int(e.sharp.sum())} disks of {len(e.patterns)} patterns"
     if disks < LEAST_DISKS:
-        return Choice(USUAL, f"{seen} are located to {SHARP} px: too few to tell")
+        return Choice(USUAL_PARAMETERS, f"{seen} are located to {SHARP} px: too few to tell")
     unsure = SURE / disks**0.5
     t = e.ratio(6, 8)
     if t.excess * (1 - unsure) > SLOPED:  # worth the time of its own zero point
         doubt, t = e.give_zero_point(8), e.ratio(6, 8)
         if t.excess * (1 - unsure) > SLOPED:
-            return Choice(USUAL, f"with 8, {doubt}") if doubt else _with_slopes(e, t, unsure, seen)
+            return Choice(USUAL_PARAMETERS, f"with 8, {doubt}") if doubt else _with_slopes(e, t, unsure, seen)
     ground = e.ratio(4, 6)
     if ground.excess * (1 + unsure) < FLAT and ground.extra > WORTH:
         doubt, ground = e.give_zero_point(4), e.ratio(4, 6)
         if not doubt and ground.excess * (1 + unsure) < FLAT:
             return Choice(4, f"{seen} see no slope of the background, whose fit would cost {ground.extra:.1%} of the variance")
-    return Choice(USUAL, f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them: no slopes inside")
+    return Choice(USUAL_PARAMETERS, f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them: no slopes inside")
 
 
 def _with_slopes(e: Evidence, t: Ratio, unsure: float, seen: str) -> Choice:
@@ -236,11 +234,11 @@ def _with_slopes(e: Evidence, t: Ratio, unsure: float, seen: str) -> Choice:
     if residual is not None and TELLING * residual[6] < gain:
         says = f"the lattice's squared residual is {residual[8]:.2f} with 8, {residual[6]:.2f} with 6"
         confirmed = residual[6] - residual[8] > CONFIRMED * gain
-        return Choice(8, f"{differ}; {says}") if confirmed else Choice(USUAL, f"{differ}, but {says}: no slopes")
+        return Choice(8, f"{differ}; {says}") if confirmed else Choice(USUAL_PARAMETERS, f"{differ}, but {says}: no slopes")
     noise = max(e.dispersion(), 1.0)
     if t.excess / noise * (1 - unsure) > SLOPED:
         return Choice(8, f"{differ}: slopes inside")
-    return Choice(USUAL, f"{differ}, but values scatter {noise:.1f} times as counts do: no slopes")
+    return Choice(USUAL_PARAMETERS, f"{differ}, but values scatter {noise:.1f} times as counts do: no slopes")
 
 
 class Ratio(NamedTuple):
@@ -272,8 +270,8 @@ class Evidence:
     """
 
     def __init__(self, patterns: np.ndarray, search: DiskSearch, share: Callable[..., Any] = in_threads):
-        if search.fit is None or search.fit.parameters != USUAL:
-            raise InputError(f"need a search that fits {USUAL} parameters")
+        if search.fit is None or search.fit.parameters != USUAL_PARAMETERS:
+            raise InputError(f"need a search that fits {USUAL_PARAMETERS} parameters")
         self.template, self.mask, self.shape = search.template, search.correlation.mask, patterns.shape[:2]
         self.patterns = patterns.reshape(-1, *patterns.shape[2:])
         self.usual = search.fit
@@ -288,7 +286,7 @@ class Evidence:
         self.position = {p: np.stack([f.x, f.y]) - self._shift(self.usual) for p, f in self.fits.items()}
         self.variance = {p: np.stack([f.xx, f.yy]) for p, f in self.fits.items()}
         self.fitted = np.all([f.ok for f in self.fits.values()], axis=0)
-        self.sharp = self.fitted & np.all(np.where(self.fitted, self.variance[USUAL], np.inf) < SHARP**2, axis=0)
+        self.sharp = self.fitted & np.all(np.where(self.fitted, self.variance[USUAL_PARAMETERS], np.inf) < SHARP**2, axis=0)
 
     @staticmethod
     def _shift(fit: Fit) -> np.ndarray:
@@ -315,7 +313,7 @@ class Evidence:
         return own.doubt if self.usual.doubt is None else None
 
     def ratio(self, fewer: int, more: int) -> Ratio:
-        weight = 1 / self.variance[USUAL][:, self.sharp]
+        weight = 1 / self.variance[USUAL_PARAMETERS][:, self.sharp]
         square = weight * (self.position[more] - self.position[fewer])[:, self.sharp] ** 2
         extra = float(np.mean(weight * (self.variance[more] - self.variance[fewer])[:, self.sharp]))
         kept = np.sort(square, axis=None)[: int(KEPT * square.size)]
@@ -331,7 +329,7 @@ class Evidence:
         use = self.fitted
         offsets = np.concatenate([[0], np.cumsum(use.sum(axis=1))])
         fields = {"intensity": self.disks.intensity[use].astype(np.float64)}
-        fields |= {name: np.sqrt(v[use]) for name, v in zip(("sx", "sy"), self.variance[USUAL])}
+        fields |= {name: np.sqrt(v[use]) for name, v in zip(("sx", "sy"), self.variance[USUAL_PARAMETERS])}
         at = {p: dict(zip(("qx", "qy"), self.position[p][:, use])) for p in (6, 8)}
         lists = {p: PointListArray(offsets, {**at[p], **fields}, self.shape) for p in at}
         try:

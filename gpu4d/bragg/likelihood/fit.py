@@ -15,6 +15,8 @@ from gpu4d.device import tables
 from gpu4d.probe.shape.disk_shape import not_radial
 from gpu4d.probe.template_kernel import Template
 
+USUAL_PARAMETERS = 6  # free parameters of a disk, where nothing tells that 4 or 8 are better
+
 
 @dataclass(frozen=True)
 class Fit:

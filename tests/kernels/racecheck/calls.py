@@ -10,7 +10,6 @@ from disk_options import limited, operands
 from test_operations import EXAMPLES, OPERATIONS, Example, bragg_frames, convert, smooth_maxima
 
 from gpu4d import operation
-from gpu4d.bragg.find_disks import PeakLimits
 from gpu4d.bragg.hybrid_correlation import template_spectrum
 from gpu4d.device.backend import using_backend
 from gpu4d.probe import Template, synthetic, template
@@ -75,7 +74,7 @@ def crowd(size: int) -> Example:
     moments = np.stack([point, 0 * point, 0 * point, 0 * point])
     allowed = np.zeros((size, size), bool)
     allowed[1:-1, 1:-1] = True
-    options = {"power": 1.0, "refine": None, "limits": PeakLimits(min_significance=0.0, min_spacing=3.0, max_peaks=200)}
+    options = limited(power=1.0, refine=None, min_significance=0.0, min_spacing=3.0, max_peaks=200)
     return Example(f"crowd {size}", (patterns, template_spectrum(Template.from_kernel(point, 1.0)), moments, allowed), options)
 
 
