@@ -22,12 +22,12 @@ from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPosition, PerPositionReduction
 
 KINDS = ("mean", "sum")
-DEFINITION_BYTES = 160  # a pixel, or a sample of the polar grid: what the definitions hold at once
-TWIN_BYTES = 8  # a pixel: masks and indices of the twins
+DEFINITION_BYTES = 160  # that the definitions hold for a pixel, or for a sample of the polar grid
+TWIN_BYTES = 8  # that the twins hold for a pixel: masks and indices
 
 
 class _PolarValues(PerPositionReduction):
-    """Reduction: values on a polar grid about each position's origin."""
+    """Reduction: values on a polar grid about each position's origin. Subclasses say which in `_values`."""
 
     def __init__(self, origin: Any, n_r: int | None, r_max: float | None, ellipse: tuple[float, float, float] | None, mask: Any):
         self.origin = None if origin is None else origins_of(origin)
@@ -38,10 +38,11 @@ class _PolarValues(PerPositionReduction):
     n_theta = 1
 
     def _shape(self, scan: ScanInfo) -> tuple[int, ...]:
-        """Of the values of one position."""
+        """Return the shape of the values of one position."""
         return (radial_grid(scan.shape[2:], self.n_r, self.r_max)[0],)
 
     def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
+        """Compute the values of some frames (n, Qx, Qy) with origins (n, 2)."""
         raise NotImplementedError
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -86,17 +87,9 @@ class RadialProfile(_PolarValues):
     Parameters
     ----------
     origin : pair, (Rx, Ry, 2) array or Origin, optional
-        Centre of the unscattered beam, detector pixels; the calibrated origin by default.
-    n_r : int, optional
-        Number of rings: `r_max` rounded up, unless given. Their radii are `gpu4d.amorphous.radii(n_r, r_max)`.
-    r_max : float, optional
-        Pixels; half the shorter side of the detector, unless given.
-    ellipse : (a, b, theta), optional
-        The calibrated one by default.
-    mask : (Qx, Qy) bool, optional
-        True where a pixel counts. Pixels that the cube's detector mask leaves out never count.
-    kind : {"mean", "sum"}
-        Mean of a ring's pixels, or what the ring holds; see `radial_profile`.
+        Detector pixels; the calibrated origin by default.
+    n_r, r_max, ellipse, mask, kind
+        As in `radial_profile`. Pixels that the cube's detector mask leaves out never count.
 
     Notes
     -----
@@ -164,10 +157,11 @@ def polar_transform(
     mask: Any = None,
     **sweep_options: Any,
 ) -> Any:
-    """Patterns on a polar-elliptical grid about each one's origin, by bilinear interpolation.
+    """Interpolate patterns on a polar-elliptical grid about each one's origin (bilinear interpolation).
 
-    Sample (i, j) lies at origin + M⁻¹ r_j (cos θ_i, sin θ_i), θ_i = 2π i / n_theta from qx towards qy, r_j = (j + ½) r_max / n_r,
-    with M the matrix that makes the calibrated ellipse a circle of its minor semi-axis (`gpu4d.calibrate.ellipse_matrix`).
+    Sample (i, j) lies at origin + M⁻¹ r_j (cos θ_i, sin θ_i). Angles are θ_i = 2π i / n_theta from qx towards qy, radii
+    r_j = (j + ½) r_max / n_r. The matrix M makes the calibrated ellipse a circle of its minor semi-axis
+    (`gpu4d.calibrate.ellipse_matrix`).
 
     Parameters
     ----------
@@ -188,13 +182,13 @@ def polar_transform(
     Returns
     -------
     (..., n_theta, n_r) float32, float64 for float64 patterns
-        Pixels that are masked, not finite or outside take no part: the weights of the others are scaled up. NaN where the
-        pixel next to the sample is one of them, and everywhere where the origin is not finite.
+        Pixels that are masked, not finite or outside the detector take no part; the weights of the others are scaled up. A
+        sample is NaN if the pixel next to it is one of them. All samples of a pattern are NaN if its origin is not finite.
 
     Raises
     ------
     InputError
-        Shapes that do not fit, numbers that are not positive, a > b > 0 violated, an origin that is not known.
+        Shapes do not fit, a number is not positive, the ellipse has not a ≥ b > 0, or the origin is not known.
 
     Examples
     --------
@@ -223,15 +217,15 @@ def radial_profile(
     kind: str = "mean",
     **sweep_options: Any,
 ) -> Any:
-    """Intensity by distance from the origin: the azimuthal mean per pixel.
+    """Average the intensity over rings about the origin: intensity by distance from it.
 
     Parameters
     ----------
     patterns, origins, n_r, r_max, ellipse, mask
-        See `polar_transform`; the radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels. A cube is swept (`RadialProfile`).
+        As in `polar_transform`. The radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels. A cube is swept (`RadialProfile`).
     kind : {"mean", "sum"}
-        "sum" is the intensity in every ring: the mean times its number of pixels on an ideal detector, 2π r dr, so that a beam
-        stop or the detector's edge does not dent it.
+        "mean" is the mean of a ring's pixels. "sum" is that mean times the number of pixels that the ring has on a detector
+        without limits, 2π r dr: neither a beam stop nor the edge of the detector makes it smaller.
     **sweep_options
         Of `gpu4d.sweep`, for a cube: device, memory, where, progress.
 
@@ -243,7 +237,7 @@ def radial_profile(
     Raises
     ------
     InputError
-        See `polar_transform`; an unknown kind.
+        As `polar_transform`; or the kind is not known.
 
     Examples
     --------
@@ -261,9 +255,9 @@ def radial_profile(
 
 
 def _beside(patterns: Any, origins: Any, sweep_options: dict[str, Any]) -> tuple[Any, Any]:
-    """Patterns as an array, and their origins beside them."""
+    """Return patterns as an array, and their origins as an array of the same library on the same device."""
     if sweep_options:
-        raise InputError(f"{', '.join(sorted(sweep_options))} belong to a DataCube, and this is an array: leave them out")
+        raise InputError(f"{', '.join(sorted(sweep_options))} belong to a DataCube, and patterns is an array: leave them out")
     patterns, origins = arrays.unwrapped(patterns), arrays.unwrapped(origins)
     if not arrays.is_array(patterns):
         raise InputError(f"patterns is a {type(patterns).__name__}: need a DataCube or an array (..., Qx, Qy)")
@@ -280,7 +274,7 @@ def _check_kind(kind: str) -> None:
 
 
 def _profile(sums: Any, pixels: Any, grid: tuple[int, float], kind: str) -> Any:
-    """Mean of every ring, or the mean times the pixels of an ideal detector."""
+    """Return the mean of every ring, or for "sum" the mean times the ring's pixels on a detector without limits."""
     xp = arrays.namespace(sums)
     number = xp.astype(pixels, xp.float64)
     mean = xp.where(number > 0, arrays.as_float64(sums) / xp.maximum(number, xp.ones_like(number)), xp.full_like(number, math.nan))

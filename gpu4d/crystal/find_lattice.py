@@ -11,6 +11,7 @@ from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.crystal.lattice import Lattice, canonical, cross, reduced
 from gpu4d.data.arguments import origins, scan_mask
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.sample import end_to_end
 from gpu4d.errors import InputError
 
 ENOUGH = 200_000  # points used of a large scan, from patterns drawn evenly
@@ -75,7 +76,7 @@ def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: floa
     low = np.flatnonzero(away < REACH * spacing)
     if low.size < 4:
         return None
-    few = low[np.linspace(0, low.size - 1, min(SAMPLE, low.size)).astype(np.int64)]
+    few = end_to_end(low, SAMPLE)
     bases = _candidates(v[few], weight[few], spacing, shortest)
     if not len(bases):
         return None

@@ -38,14 +38,7 @@ def scan_mask(given: Any, shape: tuple[int, ...], name: str = "where") -> np.nda
     """
     if given is None:
         return None
-    host = arrays.to_numpy(given)
-    if host.shape != tuple(shape):
-        raise InputError(f"{name} is {host.shape}, the scan is {tuple(shape)}: need one bool per scan position")
-    if host.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {host.dtype}: need one bool per scan position")
-    if host.dtype.kind == "f" and np.isnan(host).any():
-        raise InputError(f"{name} holds NaN: need one bool per scan position, for example np.nan_to_num({name}) > 0")
-    return host.astype(bool)
+    return _bools(given, shape, name, "scan", "scan position")
 
 
 def positions_of(given: Any, shape: tuple[int, ...], name: str = "where") -> np.ndarray:
@@ -63,10 +56,19 @@ def positions_of(given: Any, shape: tuple[int, ...], name: str = "where") -> np.
 def pixel_mask(given: Any, shape: tuple[int, ...], name: str = "detector_mask") -> np.ndarray | None:
     """Return the pixels of the detector that count as bools on the host; None for all of them.
 
+    Parameters
+    ----------
+    given : bool array or None
+        In the shape of the detector, of any array library. Numbers count where they are not zero.
+    shape : tuple of int
+        Of the detector.
+    name : str
+        Of the argument, for errors.
+
     Raises
     ------
     InputError
-        Another shape than the detector's, or no numbers.
+        Another shape, NaN, or no numbers.
 
     Examples
     --------
@@ -75,11 +77,19 @@ def pixel_mask(given: Any, shape: tuple[int, ...], name: str = "detector_mask") 
     """
     if given is None:
         return None
+    return _bools(given, shape, name, "detector", "detector pixel")
+
+
+def _bools(given: Any, shape: tuple[int, ...], name: str, whole: str, each: str) -> np.ndarray:
+    """Return a mask on the host, or say what is wrong with it: `whole` is what it covers, `each` what a value of it is for."""
     host = arrays.to_numpy(given)
+    need = f"need one bool per {each}"
     if host.shape != tuple(shape):
-        raise InputError(f"{name} is {host.shape}, the detector is {tuple(shape)}: need one bool per detector pixel")
+        raise InputError(f"{name} is {host.shape}, the {whole} is {tuple(shape)}: {need}")
     if host.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {host.dtype}: need one bool per detector pixel")
+        raise InputError(f"{name} holds {host.dtype}: {need}")
+    if host.dtype.kind == "f" and np.isnan(host).any():
+        raise InputError(f"{name} holds NaN: {need}, for example np.nan_to_num({name}) > 0")
     return host.astype(bool)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.sample import end_to_end
 from gpu4d.device.choose import auto, why_no_cuda
 from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import default_budget, parse_memory
@@ -91,7 +92,7 @@ def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
     places = [tile for block in range(todo.scan.blocks) for tile in itertools.islice(todo.tiles(block), 1)]
     threads = min(max(todo.readers, todo.lanes), len(places), max(1, min(todo.budget, MEASURED_BYTES) // todo.tile_bytes))
     most = max(1, min(len(places), threads * -(-FEW_TILES // threads), MEASURED_BYTES // todo.tile_bytes))
-    chosen = [places[i * (len(places) - 1) // max(most - 1, 1)] for i in range(most)]
+    chosen = [places[i] for i in end_to_end(np.arange(len(places)), most)]
     buffers = [np.zeros(todo.cut.frames * math.prod(cube.detector_shape), cube.dtype) for _ in range(threads)]
     cube.source.read(slice(0, 1), slice(0, 1))  # opens the file, and loads the decoder
 
