@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayT
 from gpu4d.calibrate.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
@@ -43,16 +44,16 @@ def problem(
     cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def polar_transform(
-    patterns: Any,
-    origins: Any,
+    patterns: ArrayT,
+    origins: Array,
     /,
     *,
     n_theta: int = 180,
     n_r: int | None = None,
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-) -> Any:
+    mask: Array | None = None,
+) -> ArrayT:
     """Interpolate patterns on a polar-elliptical grid about each one's origin, as `gpu4d.polar_transform`, which describes it.
 
     Parameters
@@ -72,10 +73,7 @@ def polar_transform(
     >>> polar_transform(np.full((8, 8), 3.0), np.array([3.5, 3.5]), n_theta=2, r_max=2).tolist()
     [[3.0, 3.0], [3.0, 3.0]]
     """
-    found = [a for a in (patterns, origins, mask) if a is not None]
-    xp = arrays.namespace(*found)
-    if (wrong := problem(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)) is not None:
-        raise InputError(wrong)
+    xp = _namespace(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     frames, centre = xp.reshape(patterns, (-1, nx, ny)), per_pattern(patterns, origins)
@@ -118,15 +116,15 @@ def polar_transform(
     cuda=Twin("gpu4d.kernels.polar", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def radial_sums(
-    patterns: Any,
-    origins: Any,
+    patterns: ArrayT,
+    origins: Array,
     /,
     *,
     n_r: int | None = None,
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-) -> tuple[Any, Any]:
+    mask: Array | None = None,
+) -> tuple[ArrayT, ArrayT]:
     """Sum the pixels in every ring about each pattern's origin, and count them.
 
     A pixel belongs to ring ⌊r n_r / r_max⌋ with r = |M (q − origin)|, M as in `gpu4d.polar_transform`. Every pixel goes into one
@@ -158,10 +156,7 @@ def radial_sums(
     >>> sums.tolist(), pixels.tolist()
     ([1, 8], [1, 8])
     """
-    found = [a for a in (patterns, origins, mask) if a is not None]
-    xp = arrays.namespace(*found)
-    if (wrong := problem(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)) is not None:
-        raise InputError(wrong)
+    xp = _namespace(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     values, centre = arrays.as_sum_dtype(xp.reshape(patterns, (-1, nx, ny))), per_pattern(patterns, origins)
@@ -184,6 +179,14 @@ def radial_sums(
     pixels = arrays.scatter_add(xp.ones(ring.shape, dtype=xp.float64, device=where), ring, n * n_r)
     sums = xp.astype(sums, xp.int64) if arrays.is_integer(patterns) else sums
     return xp.reshape(sums, (*batch, n_r)), xp.reshape(xp.astype(pixels, xp.int64), (*batch, n_r))
+
+
+def _namespace(patterns: Any, origins: Any, *, mask: Any, **grid: Any) -> Any:
+    """Return the namespace that the arrays share, or raise InputError if `problem` finds one."""
+    xp = arrays.namespace(*(a for a in (patterns, origins, mask) if a is not None))
+    if (wrong := problem(patterns, origins, mask=mask, **grid)) is not None:
+        raise InputError(wrong)
+    return xp
 
 
 def radii(n_r: int, r_max: float) -> np.ndarray:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from gpu4d import arrays
 from gpu4d.amorphous import polar
 from gpu4d.amorphous.polar import radial_grid, radial_sums, radii
+from gpu4d.arrays import Array, ArrayLike, ReturnedArray
+from gpu4d.data.arguments import OriginLike, pixel_mask
 from gpu4d.data.arguments import origins as origins_of
-from gpu4d.data.arguments import pixel_mask
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import Operation
-from gpu4d.streaming.engine import sweep
+from gpu4d.streaming.engine import SweepOptions, sweep
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPosition, PerPositionReduction
 
@@ -108,12 +109,12 @@ class RadialProfile(_PolarValues):
 
     def __init__(
         self,
-        origin: Any = None,
+        origin: OriginLike | None = None,
         *,
         n_r: int | None = None,
         r_max: float | None = None,
         ellipse: tuple[float, float, float] | None = None,
-        mask: Any = None,
+        mask: ArrayLike | None = None,
         kind: str = "mean",
     ):
         _check_kind(kind)
@@ -146,17 +147,17 @@ class _PolarPatterns(_PolarValues):
 
 
 def polar_transform(
-    patterns: Any,
-    origins: Any = None,
+    patterns: DataCube | Array,
+    origins: OriginLike | None = None,
     /,
     *,
     n_theta: int = 180,
     n_r: int | None = None,
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-    **sweep_options: Any,
-) -> Any:
+    mask: ArrayLike | None = None,
+    **sweep_options: Unpack[SweepOptions],
+) -> ReturnedArray:
     """Interpolate patterns on a polar-elliptical grid about each one's origin (bilinear interpolation).
 
     Sample (i, j) lies at origin + M⁻¹ r_j (cos θ_i, sin θ_i). Angles are θ_i = 2π i / n_theta from qx towards qy, radii
@@ -206,17 +207,17 @@ def polar_transform(
 
 
 def radial_profile(
-    patterns: Any,
-    origins: Any = None,
+    patterns: DataCube | Array,
+    origins: OriginLike | None = None,
     /,
     *,
     n_r: int | None = None,
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
     kind: str = "mean",
-    **sweep_options: Any,
-) -> Any:
+    **sweep_options: Unpack[SweepOptions],
+) -> ReturnedArray:
     """Average the intensity over rings about the origin: intensity by distance from it.
 
     Parameters
@@ -249,12 +250,12 @@ def radial_profile(
     options: dict[str, Any] = {"n_r": n_r, "r_max": r_max, "ellipse": ellipse, "mask": mask}
     if isinstance(patterns, DataCube):
         return sweep(patterns, RadialProfile(origins, kind=kind, **options), **sweep_options)
-    patterns, origins = _beside(patterns, origins, sweep_options)
-    sums, pixels = radial_sums(patterns, origins, **options)
-    return _profile(sums, pixels, radial_grid(patterns.shape[-2:], n_r, r_max), kind)
+    frames, centres = _beside(patterns, origins, sweep_options)
+    sums, pixels = radial_sums(frames, centres, **options)
+    return _profile(sums, pixels, radial_grid(frames.shape[-2:], n_r, r_max), kind)
 
 
-def _beside(patterns: Any, origins: Any, sweep_options: dict[str, Any]) -> tuple[Any, Any]:
+def _beside(patterns: Any, origins: Any, sweep_options: SweepOptions) -> tuple[Any, Any]:
     """Return patterns as an array, and their origins as an array of the same library on the same device."""
     if sweep_options:
         raise InputError(f"{', '.join(sorted(sweep_options))} belong to a DataCube, and patterns is an array: leave them out")

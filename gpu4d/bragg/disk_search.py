@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -23,6 +23,22 @@ BATCH = 32  # patterns that the definition works on at once: it bounds the memor
 LEAST_PATTERNS = 32  # of an array, for each thread: fewer do not repay the start of a thread
 AUTOMATIC = Refinement("auto")
 COVERED = 0.5  # part of a disk that must lie on valid pixels, for its maximum to count
+
+
+class SearchOptions(TypedDict, total=False):
+    """Keyword arguments of `find_bragg_disks` that say what is searched and how, for calls that pass them on."""
+
+    power: float
+    refine: str | None
+    refine_power: float
+    upsample: int
+    parameters: int | str
+    min_significance: float
+    min_relative_intensity: float
+    min_absolute_intensity: float
+    min_spacing: float | None
+    edge: float | None
+    max_peaks: int
 
 
 @dataclass(frozen=True)
@@ -190,7 +206,7 @@ class DiskSearch:
         c = self.correlation
         given = [tables.beside(a, frames) for a in c.operands]
         mask = None if c.mask is None else tables.beside(c.mask, frames)
-        call = {"mask": mask, "fill_width": c.fill_width, "refinement": c.refinement, "limits": self.limits}
+        call: dict[str, Any] = {"mask": mask, "fill_width": c.fill_width, "refinement": c.refinement, "limits": self.limits}
 
         def one(some: Any) -> Found:
             disks = find_disks(some, *given, **call)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from gpu4d.bragg.disk_search import DiskSearch
+from gpu4d.arrays import ArrayLike
+from gpu4d.bragg.disk_search import DiskSearch, SearchOptions
 from gpu4d.bragg.find_bragg_disks import BraggDisks
 from gpu4d.bragg.find_disks import PeakLimits, correlation_maps, local_maxima, significance
 from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.refine import refine_positions
 from gpu4d.data.arguments import host_image, pixel_mask
+from gpu4d.probe.template_kernel import TemplateLike
 
 REASONS = ("accepted", "edge", "below absolute", "below relative", "insignificant", "too close", "beyond max_peaks")
 
@@ -38,7 +40,9 @@ class Candidates(NamedTuple):
     reason: np.ndarray
 
 
-def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **options: Any) -> Candidates:
+def explain_disks(
+    pattern: ArrayLike, template: TemplateLike, *, detector_mask: ArrayLike | None = None, **options: Unpack[SearchOptions]
+) -> Candidates:
     """List all maxima of one pattern, with the reason why each was accepted or rejected. This helps to choose thresholds.
 
     Parameters

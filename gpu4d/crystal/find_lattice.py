@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.crystal.lattice import Lattice, canonical, cross, reduced
-from gpu4d.data.arguments import origins, scan_mask
+from gpu4d.data.arguments import OriginLike, origins, scan_mask
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.sample import end_to_end
 from gpu4d.errors import InputError
@@ -25,7 +26,9 @@ LEAST_EXCESS, LEAST_EVIDENCE = (
 )  # indexed above chance; and in nats over all points: a thousand candidates with six free numbers each find 20
 
 
-def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: float | None = None, where: Any = None) -> Lattice | None:
+def find_lattice(
+    disks: PointListArray, origin: OriginLike | None = None, *, min_spacing: float | None = None, where: ArrayLike | None = None
+) -> Lattice | None:
     """Find the strongest lattice in the disks of a scan.
 
     Candidates are pairs of cluster centres of all disks, relative to their origin, and pairs of differences of cluster centres. So

@@ -5,16 +5,28 @@ Each is checked here and nowhere else, so that every call takes the same things 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 
 
-def scan_mask(given: Any, shape: tuple[int, ...], name: str = "where") -> np.ndarray | None:
+class MeasuredOrigin(Protocol):
+    """What `gpu4d.calibrate.origin` gives: origins of all positions, (Rx, Ry, 2)."""
+
+    @property
+    def fitted(self) -> np.ndarray:
+        """Detector pixels."""
+
+
+OriginLike = ArrayLike | MeasuredOrigin  # a pair for all positions, a map of them, or what was measured
+
+
+def scan_mask(given: ArrayLike | None, shape: tuple[int, ...], name: str = "where") -> np.ndarray | None:
     """Return the positions of a scan that count as bools on the host; None for all of them.
 
     Parameters
@@ -41,7 +53,7 @@ def scan_mask(given: Any, shape: tuple[int, ...], name: str = "where") -> np.nda
     return _bools(given, shape, name, "scan", "scan position")
 
 
-def positions_of(given: Any, shape: tuple[int, ...], name: str = "where") -> np.ndarray:
+def positions_of(given: ArrayLike | None, shape: tuple[int, ...], name: str = "where") -> np.ndarray:
     """Return the positions of a scan that count, as `scan_mask`; all True for None.
 
     Examples
@@ -53,7 +65,7 @@ def positions_of(given: Any, shape: tuple[int, ...], name: str = "where") -> np.
     return np.ones(shape, bool) if mask is None else mask
 
 
-def pixel_mask(given: Any, shape: tuple[int, ...], name: str = "detector_mask") -> np.ndarray | None:
+def pixel_mask(given: ArrayLike | None, shape: tuple[int, ...], name: str = "detector_mask") -> np.ndarray | None:
     """Return the pixels of the detector that count as bools on the host; None for all of them.
 
     Parameters
@@ -80,7 +92,7 @@ def pixel_mask(given: Any, shape: tuple[int, ...], name: str = "detector_mask") 
     return _bools(given, shape, name, "detector", "detector pixel")
 
 
-def _bools(given: Any, shape: tuple[int, ...], name: str, whole: str, each: str) -> np.ndarray:
+def _bools(given: ArrayLike, shape: tuple[int, ...], name: str, whole: str, each: str) -> np.ndarray:
     """Return a mask on the host, or say what is wrong with it: `whole` is what it covers, `each` what a value of it is for."""
     host = arrays.to_numpy(given)
     need = f"need one bool per {each}"
@@ -93,7 +105,7 @@ def _bools(given: Any, shape: tuple[int, ...], name: str, whole: str, each: str)
     return host.astype(bool)
 
 
-def host_image(given: Any, name: str = "image") -> np.ndarray:
+def host_image(given: ArrayLike, name: str = "image") -> np.ndarray:
     """Return one image (Qx, Qy) on the host, from a slice or an array of any library.
 
     Raises
@@ -114,7 +126,7 @@ def host_image(given: Any, name: str = "image") -> np.ndarray:
     return host
 
 
-def origins(given: Any, shape: tuple[int, ...] | None = None, name: str = "origin") -> np.ndarray:
+def origins(given: OriginLike, shape: tuple[int, ...] | None = None, name: str = "origin") -> np.ndarray:
     """Return the centre of the unscattered beam, (2,) for all positions or one for each, from any of its forms.
 
     Parameters

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import positions_of
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.device.threads import in_threads
@@ -92,7 +93,7 @@ def grid_positions(good: np.ndarray, most: int) -> np.ndarray:
     return end_to_end(np.argwhere(good), n)
 
 
-def patterns_at(given: Any, positions: Iterable[tuple[int, ...]]) -> np.ndarray:
+def patterns_at(given: DataCube | Array, positions: Iterable[tuple[int, ...]]) -> np.ndarray:
     """Read the patterns of some positions, and no others.
 
     Parameters
@@ -163,7 +164,7 @@ class Sample(NamedTuple):
     kept: np.ndarray | None
 
 
-def sample_places(cube: DataCube, where: Any, size: SampleSize) -> Sample:
+def sample_places(cube: DataCube, where: ArrayLike | None, size: SampleSize) -> Sample:
     """Choose patterns from all over a scan, in small squares, the same whatever the chunks of the file and the devices.
 
     Parameters

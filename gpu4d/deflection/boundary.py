@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from gpu4d.arrays import to_numpy
+from gpu4d.arrays import ArrayLike, to_numpy
 
 RIM = 3  # positions: width of the border in which copies of the opposite edge are strongest
 
 
-def boundary_misfit(phase: Any, com: Any, step: float = 1.0) -> float:
+def boundary_misfit(phase: ArrayLike, com: ArrayLike, step: float = 1.0) -> float:
     """Compare how well the gradient of a phase agrees with the measured field at the rim and inside.
 
     The result is the rms of |∇φ − 2π Δ k| in a border of three positions over the rms inside; k is the centre of mass, Δ the step

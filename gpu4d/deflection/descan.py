@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike, ArrayT
 from gpu4d.errors import InputError
 
 # A plane is taken for descan if its share of the field's variance, per coefficient, is this many times that of the quadratic and
@@ -13,7 +14,7 @@ from gpu4d.errors import InputError
 PLANE_RATIO = 8.0
 
 
-def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
+def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto") -> tuple[ArrayT, str]:
     """Subtract from a centre-of-mass field what the microscope adds to it.
 
     Parameters
@@ -50,7 +51,7 @@ def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
     if descan is None:
         return field, "descan: nothing subtracted"
     if arrays.is_array(descan) or isinstance(descan, tuple | list):
-        given = descan if arrays.is_array(descan) else xp.asarray(descan, dtype=field.dtype, device=arrays.device(field))
+        given: Any = descan if arrays.is_array(descan) else xp.asarray(descan, dtype=field.dtype, device=arrays.device(field))
         if tuple(given.shape) not in ((2,), tuple(field.shape)):
             raise InputError(f"descan has shape {tuple(given.shape)}, need (2,) or {tuple(field.shape)}, in the unit of the centre of mass")
         return field - arrays.as_float64(given), "descan: the given field subtracted"

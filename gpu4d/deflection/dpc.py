@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from gpu4d import arrays, physics
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.calibrate.rotation import Rotation, com_field
 from gpu4d.calibrate.rotation import rotation as find_rotation
 from gpu4d.data.arguments import positions_of
@@ -22,6 +23,8 @@ from gpu4d.deflection.poisson import integrate_iteratively
 from gpu4d.deflection.sign import Sign, phase_sign
 from gpu4d.errors import InputError
 from gpu4d.imaging.com_map import CenterOfMass
+from gpu4d.imaging.detectors import DetectorLike
+from gpu4d.streaming.engine import SweepOptions
 
 log = logging.getLogger("gpu4d")
 
@@ -79,7 +82,7 @@ class DPC:
 
 
 def dpc(
-    cube_or_com: Any,
+    cube_or_com: DataCube | Array,
     /,
     *,
     energy: float | None = None,
@@ -87,15 +90,15 @@ def dpc(
     r_pixel: float | None = None,
     rotation: float | None = None,
     transpose: bool | None = None,
-    descan: Any = "auto",
-    detector: Any = None,
-    dark_field: Any = None,
+    descan: str | ArrayLike | None = "auto",
+    detector: DetectorLike | None = None,
+    dark_field: ArrayLike | None = None,
     lambda1: float = 0.0,
     lambda2: float = 0.0,
     boundary: str = "mirror",
     padding_factor: float = 2.0,
     max_iterations: int = 25,
-    **sweep_options: Any,
+    **sweep_options: Unpack[SweepOptions],
 ) -> DPC:
     """Integrate the centre-of-mass field of a thin object to its phase (iCoM, iDPC).
 
@@ -219,11 +222,11 @@ class _Scan:
     cube: DataCube | None = None
     disk: Any = None
     given_dark_field: np.ndarray | None = None
-    sweep_options: dict = field(default_factory=dict)
+    sweep_options: SweepOptions = field(default_factory=SweepOptions)
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, given: Any, detector: Any, dark_field: Any, options: dict) -> _Scan:
+    def of(cls, given: Any, detector: Any, dark_field: Any, options: SweepOptions) -> _Scan:
         if isinstance(given, DataCube):
             scan = cls._swept(given, detector, options)
         else:
@@ -240,7 +243,7 @@ class _Scan:
         return scan
 
     @classmethod
-    def _swept(cls, cube: DataCube, detector: Any, options: dict) -> _Scan:
+    def _swept(cls, cube: DataCube, detector: Any, options: SweepOptions) -> _Scan:
         from gpu4d.imaging.patterns import MeanPattern
         from gpu4d.probe.measure_disk import measure_disk
         from gpu4d.streaming.engine import sweep

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays, fft
+from gpu4d.arrays import Array, ArrayT
 from gpu4d.errors import InputError
 from gpu4d.operation import Twin, operation
 
@@ -64,7 +65,7 @@ def _too_large(gradient: Any, /, *settings: Any, **options: Any) -> str | None:
     cuda=Twin("gpu4d.kernels.poisson", ("float32", "float64"), check=_too_large),
 )
 def integrate_gradient(
-    gradient: Any,
+    gradient: ArrayT,
     /,
     step: float = 1.0,
     lambda1: float = 0.0,
@@ -72,7 +73,7 @@ def integrate_gradient(
     boundary: str = "mirror",
     padding_factor: float = 2.0,
     max_iterations: int = 25,
-) -> Any:
+) -> ArrayT:
     """Find the function V whose gradient fits a vector field best: regularised Fourier integration.
 
     V(k) = k · F{g} / (i 2π (λ₁ + k² + λ₂ k⁴)), mean zero. With λ = 0 this minimises Σ |∇V - g|² with ∇ the exact derivative
@@ -128,7 +129,7 @@ def integrate_gradient(
     cuda=Twin("gpu4d.kernels.poisson", ("float32", "float64"), check=_too_large),
 )
 def integrate_iteratively(
-    gradient: Any,
+    gradient: Array,
     /,
     step: float = 1.0,
     lambda1: float = 0.0,

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayT
 from gpu4d.errors import InputError
 from gpu4d.imaging.pattern_sums import pattern_sums
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
@@ -30,7 +31,9 @@ def _problem(frames: Any, threshold: float = 5.0, unit: float = 1.0, noise: floa
     cpu=Twin("gpu4d.cpu_fallback.hot_pixels", DETECTOR_PIXELS, check=_problem),
     cuda=Twin("gpu4d.kernels.hot_pixels", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
 )
-def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> tuple[Any, Any]:
+def hot_pixel_median(
+    frames: ArrayT, /, *, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Array | None = None
+) -> tuple[ArrayT, ArrayT]:
     """Find and replace hot pixels in every frame.
 
     With m the median of the up to eight neighbours that count, t the threshold and u the unit, a pixel v is hot where it exceeds m by
@@ -129,7 +132,7 @@ def _neighbour(values: Any, dx: int, dy: int) -> Any:
     return wide[..., 1 + dx : 1 + dx + nx, 1 + dy : 1 + dy + ny]
 
 
-def hot_pixels(frames: Any, /, threshold: float = 5.0, *, unit: float = 1.0, mask: Any = None) -> Any:
+def hot_pixels(frames: ArrayT, /, threshold: float = 5.0, *, unit: float = 1.0, mask: Array | None = None) -> ArrayT:
     """Hot pixels of a detector: `hot_pixel_median` on the sum of all frames.
 
     Parameters
@@ -161,7 +164,7 @@ def hot_pixels(frames: Any, /, threshold: float = 5.0, *, unit: float = 1.0, mas
     if len(frames.shape) < 2:
         raise InputError(f"frames have shape {tuple(frames.shape)}, need (..., Qx, Qy)")
     total = pattern_sums(xp.reshape(frames, (-1, *frames.shape[-2:])))[0] if len(frames.shape) > 2 else frames
-    image = arrays.as_float64(total)
+    image: ArrayT = arrays.as_float64(total)
     steps = xp.abs(image[..., 1:] - image[..., :-1])
     good = xp.isfinite(steps)
     if mask is not None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import scan_mask
 from gpu4d.data.datacube import DataCube, check_origin, itemsize
 from gpu4d.data.source import Shape4, scratch_bytes
-from gpu4d.device.choose import cpu_threads
+from gpu4d.device.choose import DeviceLike, cpu_threads
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.device.processors.processor import Processor
 from gpu4d.errors import MemoryBudgetError
@@ -227,7 +228,14 @@ class Plan:
         )
 
 
-def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "auto", memory: Any = None, where: Any = None) -> Plan:
+def plan(
+    cube: DataCube,
+    reductions: Mapping[str, Reduction],
+    *,
+    device: DeviceLike = "auto",
+    memory: int | float | str | None = None,
+    where: ArrayLike | None = None,
+) -> Plan:
     """Decide how a sweep runs within a memory budget.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d.data.datacube import DataCube
+from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.data.sample import end_to_end
 from gpu4d.device.choose import auto, why_no_cuda
 from gpu4d.device.listing import DeviceInfo, devices
@@ -54,7 +54,7 @@ def describe_file(
         ("file", str(path)),
         ("dataset", str(cube.metadata.get("dataset") or "the whole file")),
         ("shape", f"{rx}×{ry} scan positions, {qx}×{qy} detector pixels"),
-        ("type", f"{cube.dtype}, {format_bytes(itemsize(cube) * qx * qy)} a pattern, {format_bytes(cube.nbytes)} in all"),
+        ("type", f"{cube.dtype}, {format_bytes(itemsize(cube.dtype) * qx * qy)} a pattern, {format_bytes(cube.nbytes)} in all"),
         ("layout", f"{cube.source.description}; natural blocks: {blocks}"),
         *(("plan" if i == 0 else "", text) for i, text in enumerate(todo.describe())),
         *(("time" if i == 0 else "", text) for i, text in enumerate(_expected(cube, todo))),
@@ -113,10 +113,6 @@ def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
     with ThreadPoolExecutor(threads) as pool:
         starts, tiles, nbytes, ends = zip(*pool.map(read, range(threads)))
     return sum(nbytes) * todo.cut.amplification / (max(ends) - min(starts)), sum(tiles)
-
-
-def itemsize(cube: Any) -> int:
-    return cube.nbytes // max(1, math.prod(cube.shape))
 
 
 def describe_devices() -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
 from gpu4d.bragg.disk_search import DiskSearch
 from gpu4d.bragg.find_disks import Disks
 from gpu4d.bragg.likelihood.fit import USUAL_PARAMETERS, Fit
@@ -55,7 +56,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose_for_scan(cube: DataCube, search: DiskSearch, where: Any = None, memory: Any = None) -> Choice:
+def choose_for_scan(cube: DataCube, search: DiskSearch, where: ArrayLike | None = None, memory: int | float | str | None = None) -> Choice:
     """`choose_parameters` from a sample of a scan that `memory` must hold.
 
     The sample depends on the scan alone, and so does the choice, with one exception: where a cap is given that not even one thread
