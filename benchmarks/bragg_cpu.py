@@ -179,6 +179,7 @@ def strain(seed: int, quick: bool) -> Iterator[dict[str, Any]]:
 def strain_of(disks: Any, basis: Any = None, **region: Any) -> Any:
     origin = gpu4d.calibrate.origin(disks)
     lattice = gpu4d.find_lattice(disks, origin)
+    assert lattice is not None, "a simulated crystal has one"
     fit = gpu4d.fit_lattice(disks, lattice, origin=origin, weights="errors" if np.isfinite(disks.flat("sx")).all() else "sqrt")
     if basis is not None:  # the true reference, in the order and sense of the fitted vectors
         g = np.linalg.inv(np.array(basis)).T @ np.asarray(lattice.matrix).T

@@ -72,7 +72,7 @@ def check(patterns: np.ndarray, found: dict[str, Any]) -> None:
 def run(path: Path, rounds: int) -> list[Row]:
     """Check and time one file, whose pages are in memory by then."""
     cube = gpu4d.open(path)
-    mapped = cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1]))
+    mapped = np.asarray(cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1])))
     memory = gpu4d.DataCube(np.array(mapped))
     words = mapped.reshape(-1).view("uint64")
     asked = lambda: reductions(cube.shape[2])  # noqa: E731

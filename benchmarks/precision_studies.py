@@ -11,8 +11,7 @@ from gpu4d.benchmarks.disk_forms import FORMS
 from gpu4d.benchmarks.disk_scenes import Found, Scene, exact_maxima, find, lattice, scene
 from gpu4d.benchmarks.strain_bound import strain
 
-from gpu4d import BraggDisks
-from gpu4d.bragg.template_from_scan import refine_template
+from gpu4d import BraggDisks, refine_template
 from gpu4d.errors import InputError
 from gpu4d.probe import Template, measure_disk, synthetic, template
 

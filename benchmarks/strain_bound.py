@@ -10,6 +10,7 @@ from gpu4d.benchmarks.disk_bound import fisher
 from gpu4d.benchmarks.disk_scenes import Scene, lattice
 
 import gpu4d
+from gpu4d.crystal import Strain
 from gpu4d.probe import template
 
 SIZE = 0.02  # of the largest strain
@@ -94,7 +95,7 @@ def strain(patterns: int) -> Iterator[dict[str, Any]]:
             yield {"dose": dose, "method": name, **judged(found, components(f), bounds, region.ravel())}
 
 
-def measured(some: Scene, region: np.ndarray, search: dict[str, Any], fit: dict[str, Any]) -> gpu4d.Strain:
+def measured(some: Scene, region: np.ndarray, search: dict[str, Any], fit: dict[str, Any]) -> Strain:
     cube = gpu4d.DataCube(some.patterns.reshape(*region.shape, *some.patterns.shape[1:]))
     disks = gpu4d.find_bragg_disks(cube, template(some.probe()), progress=False, **search).to_host()
     origin = gpu4d.calibrate.origin(disks)
@@ -102,7 +103,7 @@ def measured(some: Scene, region: np.ndarray, search: dict[str, Any], fit: dict[
     return gpu4d.strain_map(local, region=region)
 
 
-def judged(found: gpu4d.Strain, true: np.ndarray, bounds: dict[int, np.ndarray], region: np.ndarray) -> dict[str, Any]:
+def judged(found: Strain, true: np.ndarray, bounds: dict[int, np.ndarray], region: np.ndarray) -> dict[str, Any]:
     """Outside the region. The reference is known no better than the mean of its positions: the bounds have that in."""
     planes = [found.exx.data, found.eyy.data, found.exy.data, found.rotation.data]
     errors = (np.stack(planes, -1).reshape(-1, 4) - true)[~region]

@@ -153,7 +153,7 @@ def reading_rate(cube: gpu4d.DataCube, buffers: list[np.ndarray], threads: int, 
 
     def read(number: int) -> None:
         tile, into = tiles[number], buffers[number % len(buffers)]
-        frames = cube.source.read(tile.rows, tile.columns)
+        frames = np.asarray(cube.source.read(tile.rows, tile.columns))
         np.copyto(into[: frames.nbytes].view(frames.dtype).reshape(frames.shape), frames)
 
     with ThreadPoolExecutor(threads) as pool:

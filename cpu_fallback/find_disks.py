@@ -47,7 +47,7 @@ from gpu4d.cpu_fallback.refine_disks import (
 from numba import njit
 
 from gpu4d import fft
-from gpu4d.bragg.find_disks import LEAST_SHARE, USUAL_LIMITS, Disks, fill_spectrum
+from gpu4d.bragg.find_disks import LEAST_SHARE, USUAL_LIMITS, USUAL_REFINEMENT, Disks, fill_spectrum
 from gpu4d.bragg.template_transforms import LARGEST_KEPT
 
 _jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
@@ -102,16 +102,14 @@ def find_disks(
     *,
     mask=None,
     fill_width=0.0,
-    power=0.85,
-    refine="correlation",
-    refine_power=1.0,
-    upsample=16,
+    refinement=USUAL_REFINEMENT,
     limits=USUAL_LIMITS,
 ):
     n, nx, ny = patterns.shape
     count = np.zeros(n, np.int64)
     table = np.full((n, 5, limits.max_peaks), np.nan)  # the fields of a pattern are neighbours, so that its slice is contiguous
     if n and min(nx, ny) > 2:  # else no pixel has eight neighbours
+        power, refine_power = refinement.power, refinement.refine_power
         powers = list(dict.fromkeys([1.0, power, refine_power]))
         prepared = _prepared(spectrum, moments)
         search = Search(
@@ -124,10 +122,10 @@ def find_disks(
             np.ascontiguousarray(allowed),
             prepared.moments,
             np.array([limits.min_significance, limits.min_relative, limits.min_absolute, limits.min_spacing], np.float64),
-            MODES[refine],
-            refine_power != power,
+            MODES[refinement.refine],
+            refinement.climb,
             refine_power == 1.0,
-            sinc_tables(nx, ny, refine, upsample),
+            sinc_tables(nx, ny, refinement.refine, refinement.upsample),
         )
         _owner, pixels = by_address(patterns)
         filling = _filling(mask, fill_width, (nx, ny), prepared.arrays.filling_of)

@@ -6,13 +6,65 @@ Definitions call these with any array-API array (NumPy, CuPy, torch, JAX, array_
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import array_api_compat as compat
 import numpy as np
 
 from gpu4d.errors import InputError
+
+# ---------------------------------------------------------------- types
+
+
+class Array(Protocol):
+    """What type checkers take as an array: NumPy's, CuPy's, torch's, JAX's, and slices.
+
+    It has what all these libraries share. Operands and results of its operators are `Any`, because each library has rules of its
+    own for them. Inside functions that take any library's arrays, `namespace` gives everything else.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the values, in the words of the array's own library."""
+
+    def __len__(self) -> int: ...
+    def __array__(self) -> np.ndarray: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __add__(self, other: Any, /) -> Any: ...
+    def __radd__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __rsub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def __rmul__(self, other: Any, /) -> Any: ...
+    def __truediv__(self, other: Any, /) -> Any: ...
+    def __rtruediv__(self, other: Any, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __le__(self, other: Any, /) -> Any: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ge__(self, other: Any, /) -> Any: ...
+
+
+class ReturnedArray(Array, Protocol):
+    """An array in the library of what was given. Type checkers let it have the methods of any library."""
+
+    def __getattr__(self, name: str, /) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+ArrayT = TypeVar("ArrayT", bound=Array)  # an array comes back in the library that it came in; the dtype may be another
+ArrayLike = Array | float | Sequence[float] | Sequence[Array] | Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]]
+Index = Any  # what an array takes in brackets: each library has rules of its own
+DType = Any  # `np.dtype`, its name, or the dtype of another library; these have nothing in common
 
 # ---------------------------------------------------------------- where an array lives
 

@@ -19,14 +19,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, DType
 from gpu4d.errors import InputError
 
 log = logging.getLogger("gpu4d")
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
 
 OPERATIONS: dict[str, Operation] = {}  # name -> operation, of the modules imported so far; `all_operations` has all
 ROOMS = ("imaging", "preprocess", "amorphous", "bragg", "deflection", "ptychography")  # whose modules define operations
@@ -92,10 +96,10 @@ def dtype_name(dtype: Any) -> str:
     return str(np.dtype(dtype) if isinstance(dtype, type) else dtype).rpartition(".")[2]
 
 
-class Operation:
+class Operation(Generic[P, R]):
     """A definition, its twins, and the choice between them. Calling it runs the implementation that fits the arrays."""
 
-    def __init__(self, definition: Callable, twins: dict[str, Twin]):
+    def __init__(self, definition: Callable[P, R], twins: dict[str, Twin]):
         functools.update_wrapper(self, definition)
         self.definition = definition
         self.twins = twins
@@ -118,7 +122,7 @@ class Operation:
         reason = None if twin.check is None else twin.check(*args, **options)
         return reason or twin.refuses(first.dtype, tuple(first.shape))
 
-    def kind_for(self, dtype: Any, place: Any = None, shape: tuple[int, ...] = ()) -> str:
+    def kind_for(self, dtype: DType, place: Array | None = None, shape: tuple[int, ...] = ()) -> str:
         """Say which implementation will run, before there is anything to run it on.
 
         Options, which a `Twin.check` may look at, are taken to be such that the twin runs.
@@ -177,11 +181,13 @@ class Operation:
             log.info("%s: the definition runs, because %s", self.name, reason)
         return "definition"
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        args, options = tuple(map(_plain, args)), {k: _plain(a) for k, a in options.items()}
+    def __call__(self, *args: P.args, **options: P.kwargs) -> R:
+        return self._run(tuple(map(_plain, args)), {k: _plain(a) for k, a in options.items()})
+
+    def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         kind = self.choose(*args, **options)
         if kind == "definition":
-            return self.definition(*args, **options)
+            return self.implementation(kind)(*args, **options)
         twin = self.implementation(kind)
         like = next(a for a in (*args, *options.values()) if arrays.is_array(a))
         view = arrays.host_view if kind == "cpu" else device_view.get()
@@ -213,7 +219,7 @@ def _back(result: Any, like: Any) -> Any:
     return arrays.like(result, like) if isinstance(result, np.generic) or arrays.is_array(result) else result
 
 
-def operation(*, cuda: Twin | str | None = None, cpu: Twin | str | None = None) -> Callable[[Callable], Operation]:
+def operation(*, cuda: Twin | str | None = None, cpu: Twin | str | None = None) -> Callable[[Callable[P, R]], Operation[P, R]]:
     """Make the function below a definition with twins.
 
     Parameters

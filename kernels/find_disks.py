@@ -8,6 +8,8 @@ memory.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from gpu4d.kernels.fused_disks import find_disks as find_fused
 from gpu4d.kernels.fused_disks import supports
@@ -17,7 +19,7 @@ from gpu4d.kernels.row_column_fft import correlation_maps_256, filter_of
 from gpu4d.kernels.row_column_fft import supports as has_own_fft
 
 from gpu4d import arrays, device, fft
-from gpu4d.bragg.find_disks import USUAL_LIMITS, Disks, fill_masked
+from gpu4d.bragg.find_disks import USUAL_LIMITS, USUAL_REFINEMENT, Disks, fill_masked
 from gpu4d.device import tables
 from gpu4d.device.memory import room
 from gpu4d.errors import InputError
@@ -44,17 +46,13 @@ def find_disks(
     *,
     mask=None,
     fill_width=0.0,
-    power=0.85,
-    refine="correlation",
-    refine_power=1.0,
-    upsample=16,
+    refinement=USUAL_REFINEMENT,
     limits=USUAL_LIMITS,
 ):
     n, nx, ny = patterns.shape
     _check(patterns, spectrum, moments, allowed, mask)
-    case = {"refine": refine, "power": power, "refine_power": refine_power, "masked": mask is not None, "dtype": patterns.dtype}
-    if supports((nx, ny), device.shared_memory(), **case):
-        return find_fused(patterns, spectrum, moments, allowed, power=power, refine=refine, refine_power=refine_power, limits=limits)
+    if supports((nx, ny), device.shared_memory(), refinement=refinement, masked=mask is not None, dtype=patterns.dtype):
+        return find_fused(patterns, spectrum, moments, allowed, refinement=refinement, limits=limits)
     own_fft = has_own_fft((nx, ny), masked=mask is not None)
     if own_fft:
         template = tables.made_of(spectrum, "filter", lambda: filter_of(spectrum))
@@ -72,23 +70,34 @@ def find_disks(
         frames = contiguous(patterns[some])
         if own_fft:
             counts = x[: len(frames)]
-            cross, hybrid, refined = _own_maps(frames, counts, template, power, refine_power)
+            maps = _own_maps(frames, counts, template, refinement)
         else:
             counts = _as_counts(frames, x[: -(-len(frames) // unit) * unit], mask, fill_width, unit)
-            maps = _maps(counts, template, power, refine_power, unit)
-            counts, cross, hybrid, refined = (m[: len(frames)] for m in (counts, *maps))
-        px, py, found = strongest_maxima(hybrid, cross, counts, inside, box, limits)
-        count[some] = found
-        for field, values in zip(fields, _positions(counts, cross, refined, box, px, py, found, refine, upsample, power, refine_power)):
+            maps = _maps(counts, template, refinement, unit)
+            counts, *maps = (m[: len(frames)] for m in (counts, *maps))
+        maps = DeviceMaps(counts, *maps)
+        maxima = strongest_maxima(maps.hybrid, maps.cross, counts, inside, box, limits)
+        count[some] = maxima[2]
+        for field, values in zip(fields, _positions(maps, box, maxima, refinement)):
             field[some] = values
     return Disks(count, *fields)
 
 
-def _positions(counts, cross, refined, box, px, py, found, mode, upsample, power, refine_power):
-    """Return x, y, height and standard errors of the chosen pixels, NaN after the last."""
-    x, y, height = refine_disks(refined, px, py, found, mode, upsample, refine_power != power)
-    if refine_power == 1.0:
-        return x, y, height, *peak_errors(counts, cross, box, x, y, found, mode is None)
+class DeviceMaps(NamedTuple):
+    """Counts and correlation maps of the patterns in flight, all (n, nx, ny) float32."""
+
+    counts: Any
+    cross: Any  # n = 1
+    hybrid: Any
+    refined: Any
+
+
+def _positions(maps, box, maxima, refinement):
+    """Refine the chosen pixels to x, y, height and standard errors; they are NaN after the last."""
+    px, py, found = maxima
+    x, y, height = refine_disks(maps.refined, px, py, found, refinement.refine, refinement.upsample, refinement.climb)
+    if refinement.refine_power == 1.0:
+        return x, y, height, *peak_errors(maps.counts, maps.cross, box, x, y, found, refinement.refine is None)
     unknown = x * np.nan
     return x, y, height, unknown, unknown
 
@@ -131,16 +140,18 @@ def _as_counts(frames, x, mask, fill_width, unit):
     return x
 
 
-def _own_maps(frames, counts, template, power, refine_power):
+def _own_maps(frames, counts, template, refinement):
     """Return the n = 1, the hybrid and the refined map of 256 × 256 pixels, and write the frames to `counts`."""
-    powers = tuple(dict.fromkeys((1.0, power, refine_power)))
+    wanted = (1.0, refinement.power, refinement.refine_power)
+    powers = tuple(dict.fromkeys(wanted))
     maps = correlation_maps_256(frames, template, powers, counts)
-    return tuple(maps[powers.index(p)] for p in (1.0, power, refine_power))
+    return tuple(maps[powers.index(p)] for p in wanted)
 
 
-def _maps(counts, template, power, refine_power, unit):
+def _maps(counts, template, refinement, unit):
     """Return the n = 1, the hybrid and the refined map of a batch. Two of them are the same array where their powers are equal."""
     size, nx, ny = counts.shape
+    power, refine_power = refinement.power, refinement.refine_power
     spectra = contiguous(fft.in_units(counts, unit))
     powers = [p for p in dict.fromkeys((power, refine_power)) if p != 1.0]
     raised = {p: device.empty(spectra.shape, np.complex64) for p in powers}

@@ -9,7 +9,7 @@ import numpy as np
 from gpu4d.kernels.pixels import as_bytes, contiguous
 
 from gpu4d import arrays, device
-from gpu4d.bragg.find_disks import USUAL_LIMITS, Disks
+from gpu4d.bragg.find_disks import USUAL_LIMITS, USUAL_REFINEMENT, Disks, Refinement
 from gpu4d.device import tables
 
 FILE = "fused_disks.cu"
@@ -42,9 +42,7 @@ PLANS = {
 }
 
 
-def supports(
-    shape: tuple[int, int], shared_bytes: int, *, refine: str | None, power: float, refine_power: float, masked: bool, dtype: Any
-) -> bool:
+def supports(shape: tuple[int, int], shared_bytes: int, *, refinement: Refinement, masked: bool, dtype: Any) -> bool:
     """Return whether the fused kernel takes patterns of this shape on a device whose blocks may have `shared_bytes`.
 
     It takes any two powers. A pattern is transformed once for each change of map.
@@ -52,7 +50,7 @@ def supports(
     nx, ny = shape
     plan = PLANS.get(nx) if nx == ny else None
     name = np.dtype(dtype).name
-    return plan is not None and plan.shared() <= shared_bytes and not masked and refine in REFINEMENTS and name in PIXEL_TYPES
+    return plan is not None and plan.shared() <= shared_bytes and not masked and refinement.refine in REFINEMENTS and name in PIXEL_TYPES
 
 
 def find_disks(
@@ -64,10 +62,7 @@ def find_disks(
     *,
     mask=None,
     fill_width=0.0,
-    power=0.85,
-    refine="correlation",
-    refine_power=1.0,
-    upsample=16,
+    refinement=USUAL_REFINEMENT,
     limits=USUAL_LIMITS,
 ):
     patterns = contiguous(patterns)
@@ -83,9 +78,9 @@ def find_disks(
         *tables.made_of(spectrum, ("lane order", plan), lambda: lane_order(spectrum, plan)),
         *tables.made_of(moments, "centred", lambda: centred(moments)),
         as_bytes(allowed),
-        np.float32(power),
-        np.float32(refine_power),
-        np.int32(REFINEMENTS[refine]),
+        np.float32(refinement.power),
+        np.float32(refinement.refine_power),
+        np.int32(REFINEMENTS[refinement.refine]),
         np.float32(limits.min_significance),
         np.float32(limits.min_relative),
         np.float32(limits.min_absolute),

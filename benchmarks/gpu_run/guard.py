@@ -54,7 +54,7 @@ def end_descendants() -> None:
 
 
 def end_with_the_one_who_asked() -> None:
-    while sys.stdin.buffer.raw.read(4096):
+    while os.read(sys.stdin.fileno(), 4096):
         pass
     end_descendants()
 

@@ -52,7 +52,7 @@ def main(settings: Settings) -> bool:
     xp, on_gpu = kernels.array_library(choose("cuda:0"))
     about = kernels.machine(on_gpu)
     limits = _floors(settings, xp, about["device"])
-    good = True
+    good, prepared = True, None
     for case in in_order():
         if case.key in settled:
             continue
@@ -101,6 +101,6 @@ def host_side(prepared: kernels.Prepared, xp: Any, times: int) -> dict[str, Any]
     stand_in = sys.modules.get("gpu_without_gpu")
     with using_backend(counting), stand_in.counting() if stand_in else contextlib.nullcontext() as block:
         call(*given, **options)
-    if stand_in:
+    if block is not None:
         found |= {name: getattr(block.counts, name) for name in ("launches", "waits", "uploads")}
     return found | {"own_launches": counting.launches}

@@ -6,6 +6,7 @@ import faulthandler
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,10 @@ class Scan:
 
     def __init__(self, folder: Path, size: int, side: int):
         small = gpu4d.simulate.bragg_scan((8, 8), (side, side), radius=0.047 * side, spacing=0.17 * side, seed=4)
-        patterns = np.asarray(small.cube.source.array).reshape(DIFFERENT, side, side)
+        patterns = np.asarray(small.cube.source.read(slice(0, 8), slice(0, 8))).reshape(DIFFERENT, side, side)
         columns = -(-size // (ROWS * patterns[0].nbytes))
         row = np.resize(patterns, (columns, side, side))
+        assert small.probe is not None, "a scan of disks has one"
         self.path, self.probe = folder / "scan.npy", small.probe
         out = np.lib.format.open_memmap(self.path, "w+", row.dtype, (ROWS, *row.shape))
         for number in range(ROWS):
@@ -88,20 +90,20 @@ def rows(scan: Scan, xp: Any, rehearse: bool) -> Iterator[tuple[str, Callable[[]
     """What is measured, in order of its worth."""
     rounds = 1 if rehearse else ROUNDS
     chunk = 1 << 20 if rehearse else 64 << 20
-    yield f"link, copies of {chunk >> 20} MiB", lambda: {"bytes_per_second": _link(chunk, rounds)}
-    yield "reading, 4 threads", lambda: {"bytes_per_second": _reading(scan, 4, rounds)}
+    yield f"link, copies of {chunk >> 20} MiB", partial(_link, chunk, rounds)
+    yield "reading, 4 threads", partial(_reading, scan, 4, rounds)
     for name, reductions in (
         ("light sweep", lambda: streaming.light()),
         ("all frame reductions", lambda: _frame_reductions(scan)),
         ("disks, correlation", lambda: streaming.light() | {"disks": gpu4d.BraggDisks(scan.probe, refine="correlation")}),
         ("disks, likelihood", lambda: streaming.light() | {"disks": gpu4d.BraggDisks(scan.probe, refine="likelihood")}),
     ):
-        yield f"{name}, file", lambda made=reductions: _swept(scan, scan.cube, made, rounds)
-        yield f"{name}, resident", lambda made=reductions: _swept(scan, _resident(scan, xp), made, rounds)
+        yield f"{name}, file", partial(_swept, scan, lambda: scan.cube, reductions, rounds)
+        yield f"{name}, resident", partial(_swept, scan, partial(_resident, scan, xp), reductions, rounds)
     for threads in (1, 2, 8):
-        yield f"reading, {threads} threads", lambda many=threads: {"bytes_per_second": _reading(scan, many, rounds)}
+        yield f"reading, {threads} threads", partial(_reading, scan, threads, rounds)
     for other in (chunk // 4, chunk * 4):
-        yield f"link, copies of {other / 2**20:g} MiB", lambda size=other: {"bytes_per_second": _link(size, rounds)}
+        yield f"link, copies of {other / 2**20:g} MiB", partial(_link, other, rounds)
 
 
 def _frame_reductions(scan: Scan) -> dict[str, Any]:
@@ -119,14 +121,14 @@ def _resident(scan: Scan, xp: Any) -> gpu4d.DataCube:
     return gpu4d.DataCube(xp.tile(whole[None], (ROWS, 1, 1, 1)))
 
 
-def _swept(scan: Scan, cube: gpu4d.DataCube, made: Callable[[], dict[str, Any]], rounds: int) -> dict[str, Any]:
+def _swept(scan: Scan, given: Callable[[], gpu4d.DataCube], made: Callable[[], dict[str, Any]], rounds: int) -> dict[str, Any]:
     """The shortest of some sweeps, after one that was checked; and what was busy for how much of one that was traced."""
-    device = "cuda:0" if cube is scan.cube else None
-    options = {} if device is None else {"device": device}
-    scan.check(gpu4d.sweep(cube, made(), **options))
-    seconds = min(_timed(lambda: gpu4d.sweep(cube, made(), **options)) for _ in range(rounds))
+    cube = given()
+    device = "cuda:0" if cube is scan.cube else "auto"  # where a resident scan lies
+    scan.check(gpu4d.sweep(cube, made(), device=device))
+    seconds = min(_timed(lambda: gpu4d.sweep(cube, made(), device=device)) for _ in range(rounds))
     timeline = Timeline()
-    traced = _timed(lambda: gpu4d.sweep(cube, made(), trace=timeline, **options))
+    traced = _timed(lambda: gpu4d.sweep(cube, made(), trace=timeline, device=device))
     tracks = sorted({span.track for span in timeline.events})
     busy = {track: round(timeline.busy(track) / traced, 4) for track in tracks}
     copy, compute = (f"cuda:0 {track}" for track in TRACKS)
@@ -155,17 +157,17 @@ def _on_host(value: Any) -> np.ndarray:
     return data.get() if hasattr(data, "get") else np.asarray(value)
 
 
-def _link(nbytes: int, rounds: int) -> float:
+def _link(nbytes: int, rounds: int) -> dict[str, float]:
     from gpu4d.device.processors.cuda import CudaProcessor
 
     workspace = CudaProcessor(0).workspace(4 * nbytes, 0)
     try:
-        return streaming.link_rate(workspace, nbytes, rounds)
+        return {"bytes_per_second": streaming.link_rate(workspace, nbytes, rounds)}
     finally:
         workspace.close()
 
 
-def _reading(scan: Scan, threads: int, rounds: int) -> float:
+def _reading(scan: Scan, threads: int, rounds: int) -> dict[str, float]:
     from gpu4d.device.processors.cuda import CudaProcessor
 
     processor = CudaProcessor(0)
@@ -173,6 +175,6 @@ def _reading(scan: Scan, threads: int, rounds: int) -> float:
     workspace = processor.workspace(4 * threads * largest, 0)
     try:
         buffers = [workspace.pinned(largest).view((largest,), np.uint8) for _ in range(2 * threads)]
-        return streaming.reading_rate(scan.cube, buffers, threads, rounds)
+        return {"bytes_per_second": streaming.reading_rate(scan.cube, buffers, threads, rounds)}
     finally:
         workspace.close()

@@ -8,6 +8,7 @@ from serve import Prepared, serve
 
 import gpu4d
 from gpu4d.device.choose import cpu_threads
+from gpu4d.streaming import Reduction
 
 
 def bragg(folder, refine) -> Prepared:
@@ -63,7 +64,12 @@ def one_pass(folder) -> Prepared:
     cube = gpu4d.open(folder / "scan.h5")  # loading is not timed, LiberTEM's neither
 
     def call():
-        wanted = {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern(), "images": gpu4d.VirtualImage(rings), "com": gpu4d.CenterOfMass()}
+        wanted: dict[str, Reduction] = {
+            "mean": gpu4d.MeanPattern(),
+            "max": gpu4d.MaxPattern(),
+            "images": gpu4d.VirtualImage(rings),
+            "com": gpu4d.CenterOfMass(),
+        }
         return gpu4d.sweep(cube, wanted, device="cpu", progress=False)
 
     return call, lambda found: {name: np.asarray(found[name]) for name in ("mean", "max", "images", "com")}
@@ -103,10 +109,10 @@ def ssb(folder) -> Prepared:
 
 def dpc(folder) -> Prepared:
     data = np.load(folder / "field.npz")
-    com, steps = data["com"], {"q_pixel": float(data["q_pixel"]), "r_pixel": float(data["r_pixel"])}
+    com, q_pixel, r_pixel = data["com"], float(data["q_pixel"]), float(data["r_pixel"])
 
     def call():
-        return gpu4d.dpc(com, rotation=0.0, transpose=False, descan=None, **steps)
+        return gpu4d.dpc(com, rotation=0.0, transpose=False, descan=None, q_pixel=q_pixel, r_pixel=r_pixel)
 
     return call, lambda found: {"phase": np.asarray(found.phase)}
 

@@ -45,13 +45,14 @@ def _bragg(folder: pathlib.Path, sizes: Sizes) -> None:
     """The Bragg set: 21 disks of 6 px and 100 electrons per pixel on 128 × 128, and the patterns of it that slow peers see."""
     n = sizes.bragg_scan
     scan = gpu4d.simulate.bragg_scan((n, n), (128, 128), seed=1)
-    patterns = np.asarray(scan.cube.source.array)
+    patterns = np.asarray(scan.cube.source.read(slice(0, n), slice(0, n)))
+    assert scan.probe is not None, "a scan of disks has one"
     np.save(folder / "bragg.npy", patterns)
     chosen = np.linspace(0, n * n - 1, sizes.bragg_peer).astype(int)  # all over the scan, so that strain and descan are the same
     np.save(folder / "bragg_chosen.npy", chosen)
     np.save(folder / "bragg_few.npy", patterns.reshape(-1, 128, 128)[chosen][None])
     np.save(folder / "probe.npy", scan.probe)
-    truth = {name: scan.truth[name] for name in ("positions", "amplitudes", "origin", "g1", "g2")}
+    truth: dict[str, Any] = {name: scan.truth[name] for name in ("positions", "amplitudes", "origin", "g1", "g2")}
     np.savez(folder / "bragg_truth.npz", **truth)
 
 
@@ -84,14 +85,17 @@ def _scan(folder: pathlib.Path, sizes: Sizes) -> None:
     scan = gpu4d.simulate.phase_object_scan(
         (half, half), (n, n), r_pixel=step, cell=side, energy=ENERGY, semiangle=SEMIANGLE, strength=0.1, seed=4
     )
-    expected = np.asarray(scan.cube.source.array) * 2e4  # electrons in a pattern
+    expected = np.asarray(scan.cube.source.read(slice(0, half), slice(0, half))) * 2e4  # electrons in a pattern
     rng = np.random.default_rng(5)
     with h5py.File(folder / "scan.h5", "w") as file:
         data = file.create_dataset("data", (n, n, n, n), "uint16")
         for rx in range(n):
             data[rx] = rng.poisson(np.concatenate([expected[rx % half]] * 2))
-    center, rings = (n // 2, n // 2), [[0, n / 8], [n / 8, n / 5], [n / 5, n / 3], [n / 3, n / 2]]
-    np.save(folder / "masks.npy", np.stack([gpu4d.detectors.annulus(*ring, center=center).mask((n, n), center) for ring in rings]))
+    center, rings = (n // 2, n // 2), [(0, n / 8), (n / 8, n / 5), (n / 5, n / 3), (n / 3, n / 2)]
+    np.save(
+        folder / "masks.npy",
+        np.stack([gpu4d.detectors.annulus(inner, outer, center=center).mask((n, n), center) for inner, outer in rings]),
+    )
     about: dict[str, Any] = {
         "energy": ENERGY, "semiangle": SEMIANGLE, "q_pixel": 1 / side, "r_pixel": step, "radius": sizes.radius,
         "wavelength": physics.wavelength(ENERGY), "center": center, "rings": rings,

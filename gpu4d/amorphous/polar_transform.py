@@ -1,4 +1,4 @@
-"""Diffraction patterns in polar-elliptical coordinates about their own origins, and what is summed along angles."""
+"""Operations on patterns in polar-elliptical coordinates: the transform about each pattern's origin, and sums over rings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayT
 from gpu4d.calibrate.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
@@ -43,59 +44,36 @@ def problem(
     cuda=Twin("gpu4d.kernels.polar_transform", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def polar_transform(
-    patterns: Any,
-    origins: Any,
+    patterns: ArrayT,
+    origins: Array,
     /,
     *,
     n_theta: int = 180,
     n_r: int | None = None,
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-) -> Any:
-    """Patterns on a polar-elliptical grid about each one's origin, by bilinear interpolation.
-
-    Sample (i, j) lies at origin + M⁻¹ r_j (cos θ_i, sin θ_i), θ_i = 2π i / n_theta from qx towards qy, r_j = (j + ½) r_max / n_r,
-    with M the matrix that makes the calibrated ellipse a circle of its minor semi-axis (`gpu4d.calibrate.ellipse_matrix`).
+    mask: Array | None = None,
+) -> ArrayT:
+    """Interpolate patterns on a polar-elliptical grid about each one's origin, as `gpu4d.polar_transform`, which describes it.
 
     Parameters
     ----------
     patterns : (..., Qx, Qy) real
     origins : (..., 2) or (2,) float
-        Centre of the unscattered beam, detector pixels.
-    n_theta, n_r : int
-        Number of angles and radii; n_r is r_max rounded up, unless given.
-    r_max : float, optional
-        Pixels; half the shorter side of the detector, unless given.
-    ellipse : (a, b, theta), optional
-        `Calibration.ellipse`.
-    mask : (Qx, Qy) bool, optional
-        True where a pixel counts.
+        Detector pixels.
+    n_theta, n_r, r_max, ellipse, mask
+        As in `gpu4d.polar_transform`; without an ellipse the grid is round.
 
     Returns
     -------
     (..., n_theta, n_r) float32, float64 for float64 patterns
-        Pixels that are masked, not finite or outside take no part: the weights of the others are scaled up. NaN where the
-        pixel next to the sample is one of them, and everywhere where the origin is not finite.
-
-    Raises
-    ------
-    InputError
-        Shapes that do not fit, numbers that are not positive, a > b > 0 violated.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> x, y = np.arange(32.0)[:, None], np.arange(32.0)
-    >>> pattern = np.hypot(x - 16.3, y - 15.2)                       # its value is the radius
-    >>> polar = polar_transform(pattern, np.array([16.3, 15.2]), n_theta=8, r_max=10)
-    >>> polar.shape, bool(np.abs(polar[:, 3:] - np.arange(3.5, 10)).max() < 0.05)
-    ((8, 10), True)
+    >>> polar_transform(np.full((8, 8), 3.0), np.array([3.5, 3.5]), n_theta=2, r_max=2).tolist()
+    [[3.0, 3.0], [3.0, 3.0]]
     """
-    found = [a for a in (patterns, origins, mask) if a is not None]
-    xp = arrays.namespace(*found)
-    if (wrong := problem(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)) is not None:
-        raise InputError(wrong)
+    xp = _namespace(patterns, origins, r_max=r_max, n_r=n_r, n_theta=n_theta, ellipse=ellipse, mask=mask)
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     frames, centre = xp.reshape(patterns, (-1, nx, ny)), per_pattern(patterns, origins)
@@ -138,24 +116,27 @@ def polar_transform(
     cuda=Twin("gpu4d.kernels.polar_transform", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def radial_sums(
-    patterns: Any,
-    origins: Any,
+    patterns: ArrayT,
+    origins: Array,
     /,
     *,
     n_r: int | None = None,
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-) -> tuple[Any, Any]:
-    """Sum and number of the pixels in every ring about each pattern's origin.
+    mask: Array | None = None,
+) -> tuple[ArrayT, ArrayT]:
+    """Sum the pixels in every ring about each pattern's origin, and count them.
 
-    A pixel belongs to ring ⌊r n_r / r_max⌋ with r = |M (q − origin)|, M as in `polar_transform`. Every pixel goes into one ring
-    as a whole, so that sums of counts are exact.
+    A pixel belongs to ring ⌊r n_r / r_max⌋ with r = |M (q − origin)|, M as in `gpu4d.polar_transform`. Every pixel goes into one
+    ring as a whole, so that sums of counts are exact.
 
     Parameters
     ----------
-    patterns, origins, n_r, r_max, ellipse, mask
-        See `polar_transform`.
+    patterns : (..., Qx, Qy) real
+    origins : (..., 2) or (2,) float
+        Detector pixels.
+    n_r, r_max, ellipse, mask
+        As in `gpu4d.polar_transform`; without an ellipse the rings are round.
 
     Returns
     -------
@@ -166,7 +147,7 @@ def radial_sums(
     Raises
     ------
     InputError
-        See `polar_transform`.
+        As `gpu4d.polar_transform`.
 
     Examples
     --------
@@ -175,10 +156,7 @@ def radial_sums(
     >>> sums.tolist(), pixels.tolist()
     ([1, 8], [1, 8])
     """
-    found = [a for a in (patterns, origins, mask) if a is not None]
-    xp = arrays.namespace(*found)
-    if (wrong := problem(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)) is not None:
-        raise InputError(wrong)
+    xp = _namespace(patterns, origins, r_max=r_max, n_r=n_r, ellipse=ellipse, mask=mask)
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     values, centre = arrays.as_sum_dtype(xp.reshape(patterns, (-1, nx, ny))), per_pattern(patterns, origins)
@@ -203,8 +181,27 @@ def radial_sums(
     return xp.reshape(sums, (*batch, n_r)), xp.reshape(xp.astype(pixels, xp.int64), (*batch, n_r))
 
 
+def _namespace(patterns: Any, origins: Any, *, mask: Any, **grid: Any) -> Any:
+    """Return the namespace that the arrays share, or raise InputError if `problem` finds one."""
+    xp = arrays.namespace(*(a for a in (patterns, origins, mask) if a is not None))
+    if (wrong := problem(patterns, origins, mask=mask, **grid)) is not None:
+        raise InputError(wrong)
+    return xp
+
+
 def radii(n_r: int, r_max: float) -> np.ndarray:
-    """(n_r,) middle of every ring, pixels.
+    """Return the middle of every ring, pixels.
+
+    Parameters
+    ----------
+    n_r : int
+        Number of rings.
+    r_max : float
+        Outer radius of the last ring, pixels.
+
+    Returns
+    -------
+    (n_r,) float64
 
     Examples
     --------
@@ -215,23 +212,23 @@ def radii(n_r: int, r_max: float) -> np.ndarray:
 
 
 def radial_grid(shape: tuple[int, ...], n_r: int | None, r_max: float | None) -> tuple[int, float]:
-    """Number of rings and their outer radius, given or from the detector."""
+    """Return the number of rings and their outer radius in pixels: what is given, else from the shape of the detector."""
     r_max = min(shape) / 2 if r_max is None else float(r_max)
     return (math.ceil(r_max) if n_r is None else int(n_r)), r_max
 
 
 def matrix(ellipse: tuple[float, float, float] | None) -> np.ndarray:
-    """(2, 2) matrix that makes the ellipse a circle."""
+    """Return the matrix (2, 2) that makes the ellipse a circle; the identity for None."""
     return np.eye(2) if ellipse is None else ellipse_matrix(ellipse)
 
 
 def directions(n_theta: int, ellipse: tuple[float, float, float] | None) -> np.ndarray:
-    """(n_theta, 2) where one pixel of radius leads to on the detector."""
+    """Return the step on the detector, (n_theta, 2), that one pixel of radius makes at every angle."""
     theta = 2 * np.pi * np.arange(n_theta) / n_theta
     return np.stack([np.cos(theta), np.sin(theta)], axis=-1) @ np.linalg.inv(matrix(ellipse)).T
 
 
 def per_pattern(patterns: Any, origins: Any) -> Any:
-    """(n, 2) float64 origins, one a pattern."""
+    """Return one origin for every pattern, (n, 2) float64."""
     xp = arrays.namespace(patterns, origins)
     return xp.reshape(xp.broadcast_to(arrays.as_float64(origins), (*patterns.shape[:-2], 2)), (-1, 2))

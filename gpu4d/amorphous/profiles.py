@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -11,24 +11,25 @@ from gpu4d import arrays
 from gpu4d.amorphous.polar_transform import polar_transform as polar_operation
 from gpu4d.amorphous.polar_transform import problem as grid_problem
 from gpu4d.amorphous.polar_transform import radial_grid, radial_sums, radii
+from gpu4d.arrays import Array, ArrayLike, ReturnedArray
+from gpu4d.data.arguments import OriginLike, pixel_mask
 from gpu4d.data.arguments import origins as origins_of
-from gpu4d.data.arguments import pixel_mask
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import Operation
-from gpu4d.streaming.engine import sweep
+from gpu4d.streaming.engine import SweepOptions, sweep
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPosition, PerPositionReduction
 
 KINDS = ("mean", "sum")
-DEFINITION_BYTES = 160  # a pixel, or a sample of the polar grid: what the definitions hold at once
-TWIN_BYTES = 8  # a pixel: masks and indices of the twins
+DEFINITION_BYTES = 160  # that the definitions hold for a pixel, or for a sample of the polar grid
+TWIN_BYTES = 8  # that the twins hold for a pixel: masks and indices
 
 
 class _PolarValues(PerPositionReduction):
-    """Reduction: values on a polar grid about each position's origin."""
+    """Reduction: values on a polar grid about each position's origin. Subclasses say which in `_values`."""
 
     def __init__(self, origin: Any, n_r: int | None, r_max: float | None, ellipse: tuple[float, float, float] | None, mask: Any):
         self.origin = None if origin is None else origins_of(origin)
@@ -39,10 +40,11 @@ class _PolarValues(PerPositionReduction):
     n_theta = 1
 
     def _shape(self, scan: ScanInfo) -> tuple[int, ...]:
-        """Of the values of one position."""
+        """Return the shape of the values of one position."""
         return (radial_grid(scan.shape[2:], self.n_r, self.r_max)[0],)
 
     def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
+        """Compute the values of some frames (n, Qx, Qy) with origins (n, 2)."""
         raise NotImplementedError
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -87,17 +89,9 @@ class RadialProfile(_PolarValues):
     Parameters
     ----------
     origin : pair, (Rx, Ry, 2) array or Origin, optional
-        Centre of the unscattered beam, detector pixels; the calibrated origin by default.
-    n_r : int, optional
-        Number of rings: `r_max` rounded up, unless given. Their radii are `gpu4d.amorphous.radii(n_r, r_max)`.
-    r_max : float, optional
-        Pixels; half the shorter side of the detector, unless given.
-    ellipse : (a, b, theta), optional
-        The calibrated one by default.
-    mask : (Qx, Qy) bool, optional
-        True where a pixel counts. Pixels that the cube's detector mask leaves out never count.
-    kind : {"mean", "sum"}
-        Mean of a ring's pixels, or what the ring holds; see `radial_profile`.
+        Detector pixels; the calibrated origin by default.
+    n_r, r_max, ellipse, mask, kind
+        As in `radial_profile`. Pixels that the cube's detector mask leaves out never count.
 
     Notes
     -----
@@ -116,12 +110,12 @@ class RadialProfile(_PolarValues):
 
     def __init__(
         self,
-        origin: Any = None,
+        origin: OriginLike | None = None,
         *,
         n_r: int | None = None,
         r_max: float | None = None,
         ellipse: tuple[float, float, float] | None = None,
-        mask: Any = None,
+        mask: ArrayLike | None = None,
         kind: str = "mean",
     ):
         _check_kind(kind)
@@ -154,21 +148,22 @@ class _PolarPatterns(_PolarValues):
 
 
 def polar_transform(
-    patterns: Any,
-    origins: Any = None,
+    patterns: DataCube | Array,
+    origins: OriginLike | None = None,
     /,
     *,
     n_theta: int = 180,
     n_r: int | None = None,
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
-    **sweep_options: Any,
-) -> Any:
-    """Patterns on a polar-elliptical grid about each one's origin, by bilinear interpolation.
+    mask: ArrayLike | None = None,
+    **sweep_options: Unpack[SweepOptions],
+) -> ReturnedArray:
+    """Interpolate patterns on a polar-elliptical grid about each one's origin (bilinear interpolation).
 
-    Sample (i, j) lies at origin + M⁻¹ r_j (cos θ_i, sin θ_i), θ_i = 2π i / n_theta from qx towards qy, r_j = (j + ½) r_max / n_r,
-    with M the matrix that makes the calibrated ellipse a circle of its minor semi-axis (`gpu4d.calibrate.ellipse_matrix`).
+    Sample (i, j) lies at origin + M⁻¹ r_j (cos θ_i, sin θ_i). Angles are θ_i = 2π i / n_theta from qx towards qy, radii
+    r_j = (j + ½) r_max / n_r. The matrix M makes the calibrated ellipse a circle of its minor semi-axis
+    (`gpu4d.calibrate.ellipse_matrix`).
 
     Parameters
     ----------
@@ -189,13 +184,13 @@ def polar_transform(
     Returns
     -------
     (..., n_theta, n_r) float32, float64 for float64 patterns
-        Pixels that are masked, not finite or outside take no part: the weights of the others are scaled up. NaN where the
-        pixel next to the sample is one of them, and everywhere where the origin is not finite.
+        Pixels that are masked, not finite or outside the detector take no part; the weights of the others are scaled up. A
+        sample is NaN if the pixel next to it is one of them. All samples of a pattern are NaN if its origin is not finite.
 
     Raises
     ------
     InputError
-        Shapes that do not fit, numbers that are not positive, a > b > 0 violated, an origin that is not known.
+        Shapes do not fit, a number is not positive, the ellipse has not a ≥ b > 0, or the origin is not known.
 
     Examples
     --------
@@ -213,26 +208,26 @@ def polar_transform(
 
 
 def radial_profile(
-    patterns: Any,
-    origins: Any = None,
+    patterns: DataCube | Array,
+    origins: OriginLike | None = None,
     /,
     *,
     n_r: int | None = None,
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
     kind: str = "mean",
-    **sweep_options: Any,
-) -> Any:
-    """Intensity by distance from the origin: the azimuthal mean per pixel.
+    **sweep_options: Unpack[SweepOptions],
+) -> ReturnedArray:
+    """Average the intensity over rings about the origin: intensity by distance from it.
 
     Parameters
     ----------
     patterns, origins, n_r, r_max, ellipse, mask
-        See `polar_transform`; the radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels. A cube is swept (`RadialProfile`).
+        As in `polar_transform`. The radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels. A cube is swept (`RadialProfile`).
     kind : {"mean", "sum"}
-        "sum" is the intensity in every ring: the mean times its number of pixels on an ideal detector, 2π r dr, so that a beam
-        stop or the detector's edge does not dent it.
+        "mean" is the mean of a ring's pixels. "sum" is that mean times the number of pixels that the ring has on a detector
+        without limits, 2π r dr: neither a beam stop nor the edge of the detector makes it smaller.
     **sweep_options
         Of `gpu4d.sweep`, for a cube: device, memory, where, progress.
 
@@ -244,7 +239,7 @@ def radial_profile(
     Raises
     ------
     InputError
-        See `polar_transform`; an unknown kind.
+        As `polar_transform`; or the kind is not known.
 
     Examples
     --------
@@ -256,15 +251,15 @@ def radial_profile(
     options: dict[str, Any] = {"n_r": n_r, "r_max": r_max, "ellipse": ellipse, "mask": mask}
     if isinstance(patterns, DataCube):
         return sweep(patterns, RadialProfile(origins, kind=kind, **options), **sweep_options)
-    patterns, origins = _beside(patterns, origins, sweep_options)
-    sums, pixels = radial_sums(patterns, origins, **options)
-    return _profile(sums, pixels, radial_grid(patterns.shape[-2:], n_r, r_max), kind)
+    frames, centres = _beside(patterns, origins, sweep_options)
+    sums, pixels = radial_sums(frames, centres, **options)
+    return _profile(sums, pixels, radial_grid(frames.shape[-2:], n_r, r_max), kind)
 
 
-def _beside(patterns: Any, origins: Any, sweep_options: dict[str, Any]) -> tuple[Any, Any]:
-    """Patterns as an array, and their origins beside them."""
+def _beside(patterns: Any, origins: Any, sweep_options: SweepOptions) -> tuple[Any, Any]:
+    """Return patterns as an array, and their origins as an array of the same library on the same device."""
     if sweep_options:
-        raise InputError(f"{', '.join(sorted(sweep_options))} belong to a DataCube, and this is an array: leave them out")
+        raise InputError(f"{', '.join(sorted(sweep_options))} belong to a DataCube, and patterns is an array: leave them out")
     patterns, origins = arrays.unwrapped(patterns), arrays.unwrapped(origins)
     if not arrays.is_array(patterns):
         raise InputError(f"patterns is a {type(patterns).__name__}: need a DataCube or an array (..., Qx, Qy)")
@@ -281,7 +276,7 @@ def _check_kind(kind: str) -> None:
 
 
 def _profile(sums: Any, pixels: Any, grid: tuple[int, float], kind: str) -> Any:
-    """Mean of every ring, or the mean times the pixels of an ideal detector."""
+    """Return the mean of every ring, or for "sum" the mean times the ring's pixels on a detector without limits."""
     xp = arrays.namespace(sums)
     number = xp.astype(pixels, xp.float64)
     mean = xp.where(number > 0, arrays.as_float64(sums) / xp.maximum(number, xp.ones_like(number)), xp.full_like(number, math.nan))

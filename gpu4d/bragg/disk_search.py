@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from gpu4d import arrays, fft
-from gpu4d.bragg.find_disks import Disks, PeakLimits, find_disks
+from gpu4d.bragg.find_disks import USUAL_REFINEMENT, Disks, PeakLimits, Refinement, find_disks
 from gpu4d.bragg.hybrid_correlation import check_patterns
-from gpu4d.bragg.likelihood.fit import Fit
+from gpu4d.bragg.likelihood.fit import USUAL_PARAMETERS, Fit
 from gpu4d.bragg.likelihood.poisson_fit import PoissonFit
 from gpu4d.bragg.template_transforms import template_transforms
 from gpu4d.device import tables
@@ -21,27 +21,24 @@ from gpu4d.probe.template_kernel import Template
 
 BATCH = 32  # patterns that the definition works on at once: it bounds the memory of arrays without a twin
 LEAST_PATTERNS = 32  # of an array, for each thread: fewer do not repay the start of a thread
+AUTOMATIC = Refinement("auto")
 COVERED = 0.5  # part of a disk that must lie on valid pixels, for its maximum to count
 
 
-@dataclass(frozen=True)
-class Refinement:
-    """Which maps find and refine the disks, and how; all as in `find_bragg_disks`.
+class SearchOptions(TypedDict, total=False):
+    """Keyword arguments of `find_bragg_disks` that say what is searched and how, for calls that pass them on."""
 
-    Attributes
-    ----------
-    refine : str or None
-    power, refine_power : float
-    upsample : int
-    parameters : {4, 6, 8}
-        Of the likelihood fit.
-    """
-
-    refine: str | None = "auto"
-    power: float = 0.85
-    refine_power: float = 1.0
-    upsample: int = 16
-    parameters: int = 6
+    power: float
+    refine: str | None
+    refine_power: float
+    upsample: int
+    parameters: int | str
+    min_significance: float
+    min_relative_intensity: float
+    min_absolute_intensity: float
+    min_spacing: float | None
+    edge: float | None
+    max_peaks: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Correlation:
         True where the detector counts.
     fill_width : float
         Width over which masked pixels are filled, pixels.
-    refine, power, refine_power, upsample
+    refinement : Refinement
         As in `find_disks`.
     """
 
@@ -67,13 +64,12 @@ class Correlation:
     allowed: np.ndarray
     mask: np.ndarray | None
     fill_width: float
-    refine: str | None = "correlation"
-    power: float = 0.85
-    refine_power: float = 1.0
-    upsample: int = 16
+    refinement: Refinement = USUAL_REFINEMENT
 
     @classmethod
-    def prepare(cls, template: Template, edge: int, mask: np.ndarray | None = None, **maps: Any) -> Correlation:
+    def prepare(
+        cls, template: Template, edge: int, mask: np.ndarray | None = None, refinement: Refinement = USUAL_REFINEMENT
+    ) -> Correlation:
         """Transform the template, and mark where maxima may lie: away from the border and over valid pixels.
 
         Parameters
@@ -82,8 +78,7 @@ class Correlation:
         edge : int
             Pixels.
         mask : (Qx, Qy) bool, optional
-        **maps
-            refine, power, refine_power, upsample.
+        refinement : Refinement
         """
         allowed = _inside(template.shape, edge)
         if mask is not None:
@@ -91,17 +86,12 @@ class Correlation:
             disk = np.where(template.kernel > template.kernel.max() / 2, 1.0, 0.0)
             covered = fft.irfft2(fft.rfft2(mask.astype(float)) * np.conj(fft.rfft2(disk)), template.shape) / disk.sum()
             allowed = allowed & (covered > COVERED)
-        return cls(*template_transforms(template), allowed, mask, template.radius, **maps)
+        return cls(*template_transforms(template), allowed, mask, template.radius, refinement)
 
     @property
     def operands(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The arrays that `find_disks` takes behind the patterns."""
         return self.spectrum, self.moments, self.allowed
-
-    @property
-    def climb(self) -> bool:
-        """Whether maxima are refined on another map than the one that found them."""
-        return self.refine_power != self.power
 
 
 class Found(NamedTuple):
@@ -151,7 +141,8 @@ class DiskSearch:
         dtype: Any,
         mask: np.ndarray | None,
         limits: PeakLimits,
-        refine: Refinement = Refinement(),
+        refinement: Refinement = AUTOMATIC,
+        parameters: int = USUAL_PARAMETERS,
     ) -> DiskSearch:
         """Prepare a search for patterns of a shape and dtype.
 
@@ -165,7 +156,10 @@ class DiskSearch:
         mask : (Qx, Qy) bool or None
             True where the detector counts.
         limits : PeakLimits
-        refine : Refinement
+        refinement : Refinement
+            Its `refine` may also be "auto" or "likelihood".
+        parameters : {4, 6, 8}
+            Of the likelihood fit.
 
         Raises
         ------
@@ -173,18 +167,17 @@ class DiskSearch:
             The shapes differ, or the probe cannot be fitted where refine="likelihood" asks for it.
         """
         if tuple(shape) != template.shape:
-            check_patterns(np.empty((0, *shape)), template, refine.power)
-        asked = refine.refine
-        fit, refinement, reason = None, asked, "asked for"
+            check_patterns(np.empty((0, *shape)), template, refinement.power)
+        asked = became = refinement.refine
+        fit, reason = None, "asked for"
         if asked == "likelihood":
-            fit = Fit.prepare(template, refine.parameters)
+            fit = Fit.prepare(template, parameters)
         elif asked == "auto":
-            fit, reason = _automatic(template, dtype, refine)
-            refinement = "correlation" if fit is None else "likelihood"
+            fit, reason = _automatic(template, dtype, refinement.refine_power, parameters)
+            became = "correlation" if fit is None else "likelihood"
         first = "correlation" if asked in ("auto", "likelihood") else asked
-        maps = {"power": refine.power, "refine_power": refine.refine_power, "upsample": refine.upsample}
-        correlation = Correlation.prepare(template, limits.edge, mask, refine=first, **maps)
-        return cls(correlation, limits, fit, refinement, reason, template)
+        correlation = Correlation.prepare(template, limits.edge, mask, replace(refinement, refine=first))
+        return cls(correlation, limits, fit, became, reason, template)
 
     def with_parameters(self, parameters: int) -> DiskSearch:
         """Return the same search with another number of free parameters in its fit."""
@@ -213,8 +206,7 @@ class DiskSearch:
         c = self.correlation
         given = [tables.beside(a, frames) for a in c.operands]
         mask = None if c.mask is None else tables.beside(c.mask, frames)
-        maps = {"power": c.power, "refine": c.refine, "refine_power": c.refine_power, "upsample": c.upsample}
-        call = {**maps, "limits": self.limits, "mask": mask, "fill_width": c.fill_width}
+        call: dict[str, Any] = {"mask": mask, "fill_width": c.fill_width, "refinement": c.refinement, "limits": self.limits}
 
         def one(some: Any) -> Found:
             disks = find_disks(some, *given, **call)
@@ -239,13 +231,13 @@ class DiskSearch:
         return _joined(list(in_threads(lambda i, j: self(frames[i:j, ...]), ends, ends[1:])))
 
 
-def _automatic(template: Template, dtype: Any, refine: Refinement) -> tuple[Fit | None, str]:
+def _automatic(template: Template, dtype: Any, refine_power: float, parameters: int) -> tuple[Fit | None, str]:
     """Return the fit that refine="auto" makes, or None, and why."""
-    reason = _no_likelihood(template, refine.refine_power, dtype)
+    reason = _no_likelihood(template, refine_power, dtype)
     if reason is not None:
         return None, reason
     try:
-        fit = Fit.prepare(template, refine.parameters)
+        fit = Fit.prepare(template, parameters)
     except ValueError as error:  # InputError: not round; or a spline that has too few points
         return None, str(error)
     if fit.doubt is not None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
+from gpu4d.bragg.disk_search import DiskSearch, SearchOptions
 from gpu4d.bragg.find_bragg_disks import BraggDisks
 from gpu4d.bragg.find_disks import PeakLimits, correlation_maps, local_maxima, significance
 from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.refine import refine_positions
 from gpu4d.data.arguments import host_image, pixel_mask
+from gpu4d.probe.template_kernel import TemplateLike
 
 REASONS = ("accepted", "edge", "below absolute", "below relative", "insignificant", "too close", "beyond max_peaks")
 
@@ -37,20 +40,31 @@ class Candidates(NamedTuple):
     reason: np.ndarray
 
 
-def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **options: Any) -> Candidates:
-    """All maxima of one pattern with the reason each was accepted or rejected: what to look at when tuning thresholds.
+def explain_disks(
+    pattern: ArrayLike, template: TemplateLike, *, detector_mask: ArrayLike | None = None, **options: Unpack[SearchOptions]
+) -> Candidates:
+    """List all maxima of one pattern, with the reason why each was accepted or rejected. This helps to choose thresholds.
 
     Parameters
     ----------
     pattern : (Qx, Qy) array
+        In detector units; whole numbers are taken as counts.
     template : Template or (Qx, Qy) array
+        As in `find_bragg_disks`.
     detector_mask : (Qx, Qy) bool, optional
+        True where the detector counts.
     **options
         Of `find_bragg_disks`.
 
     Returns
     -------
     Candidates
+        None of them for a pattern without counts.
+
+    Raises
+    ------
+    InputError
+        Template and pattern differ in size, or an option is out of range.
 
     Examples
     --------
@@ -64,9 +78,25 @@ def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **o
     mask = pixel_mask(detector_mask, image.shape)
     reduction = BraggDisks(template, **options)
     check_patterns(image, reduction.template, reduction.how.power)
-    search = reduction.prepare(image.dtype, mask)
-    c = search.correlation
-    maps = correlation_maps(image[None], c.spectrum, c.moments, c.mask, c.fill_width, c.power, c.refine_power)
+    return explain_search(image, reduction.prepare(image.dtype, mask))
+
+
+def explain_search(image: np.ndarray, search: DiskSearch) -> Candidates:
+    """List all maxima of one pattern as `explain_disks`, with a search that is prepared already.
+
+    Parameters
+    ----------
+    image : (Qx, Qy) real array
+        On the host.
+    search : DiskSearch
+        Prepared for patterns of this shape and dtype.
+
+    Returns
+    -------
+    Candidates
+    """
+    c, how = search.correlation, search.correlation.refinement
+    maps = correlation_maps(image[None], c.spectrum, c.moments, c.mask, c.fill_width, how.power, how.refine_power)
     px, py = np.nonzero(local_maxima(maps.hybrid)[0])
     height, z = maps.hybrid[0, px, py], significance(maps)[0, px, py]
     order = np.argsort(-height, kind="stable")
@@ -75,7 +105,7 @@ def explain_disks(pattern: Any, template: Any, *, detector_mask: Any = None, **o
     x, y = px.astype(float), py.astype(float)
     won = reason == "accepted"
     if won.any():
-        refined = refine_positions(maps.refined, x[won][None], y[won][None], c.refine, c.upsample, climb=c.climb)
+        refined = refine_positions(maps.refined, x[won][None], y[won][None], how.refine, how.upsample, climb=how.climb)
         x[won], y[won] = refined[0][0], refined[1][0]
         if (fit := search.fit) is not None:
             found = fit.locate(image[None], x[won][None], y[won][None], np.asarray([won.sum()]), c.mask)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayLike, DType
 from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of
-from gpu4d.bragg.disk_search import DiskSearch, Refinement
-from gpu4d.bragg.find_disks import PeakLimits
+from gpu4d.bragg.disk_search import DiskSearch
+from gpu4d.bragg.find_disks import PeakLimits, Refinement
 from gpu4d.bragg.hybrid_correlation import check_patterns
-from gpu4d.bragg.likelihood.choose_parameters import USUAL, choose_for_scan
+from gpu4d.bragg.likelihood.choose_parameters import choose_for_scan
+from gpu4d.bragg.likelihood.fit import USUAL_PARAMETERS
 from gpu4d.bragg.likelihood.poisson_fit import STEPS, disk_profile
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
-from gpu4d.probe.template_kernel import as_template
+from gpu4d.probe.template_kernel import TemplateLike, as_template
 from gpu4d.streaming import ScanInfo, sweep
+from gpu4d.streaming.engine import SweepOptions
+from gpu4d.streaming.reduction import State
 
 log = logging.getLogger("gpu4d")
 
@@ -63,7 +66,7 @@ class BraggDisks:
 
     def __init__(
         self,
-        template: Any,
+        template: TemplateLike,
         *,
         power: float = 0.85,
         refine: str | None = "auto",
@@ -101,17 +104,17 @@ class BraggDisks:
             fits = "4 (position, amplitude, background), 6 (+ its slopes) or 8 (+ slopes inside)"
             raise InputError(f"parameters={parameters!r}: need 'auto', {fits}")
         self.asked_parameters = parameters
-        self.parameters = USUAL if parameters == "auto" else int(parameters)
+        self.parameters = USUAL_PARAMETERS if parameters == "auto" else int(parameters)
         self.parameters_reason = NOT_LOOKED if parameters == "auto" else "asked for"
         self.asked = self.refinement = refine
         self.reason = "asked for"
-        self.how = Refinement(refine, float(power), float(refine_power), int(upsample), self.parameters)
+        self.how = Refinement(refine, power, refine_power, upsample)
         self.search: DiskSearch | None = None
         self._for_counts = False
         if refine == "likelihood":
             disk_profile(self.template)  # a probe that cannot be fitted is an error here, not in the middle of a sweep
 
-    def prepare(self, dtype: Any, detector_mask: np.ndarray | None = None) -> DiskSearch:
+    def prepare(self, dtype: DType, detector_mask: np.ndarray | None = None) -> DiskSearch:
         """Prepare the search for patterns of a dtype, unless it is prepared for such patterns already.
 
         `refinement` then names what refine="auto" has become, `reason` why, and the log says both.
@@ -127,8 +130,8 @@ class BraggDisks:
         """
         counts = arrays.is_integer_dtype(dtype)
         if self.search is None or self._for_counts != counts or not self.search.masks(detector_mask):
-            before, how = self.refinement, replace(self.how, parameters=self.parameters)
-            self.search = DiskSearch.prepare(self.template, self.template.shape, dtype, detector_mask, self.limits, how)
+            before, shape = self.refinement, self.template.shape
+            self.search = DiskSearch.prepare(self.template, shape, dtype, detector_mask, self.limits, self.how, self.parameters)
             self._for_counts = counts
             self.refinement, self.reason = self.search.refinement, self.search.reason
             if self.asked == "auto" and self.refinement != before:
@@ -139,7 +142,7 @@ class BraggDisks:
         """Leave the prepared arrays out: twins keep what they make of them by identity, so another process makes its own."""
         return {**self.__dict__, "search": None}
 
-    def choose(self, cube: DataCube, where: Any = None, memory: Any = None) -> BraggDisks:
+    def choose(self, cube: DataCube, where: ArrayLike | None = None, memory: int | float | str | None = None) -> BraggDisks:
         """Decide what parameters="auto" means for a scan, from up to 64 of its patterns, and say so in the log.
 
         Reads at most 64 patterns, evenly spread over the scan. If one pattern is larger than 512 KiB, reads at most 32 MiB in total.
@@ -166,8 +169,8 @@ class BraggDisks:
         if self.asked_parameters != "auto":
             return self
         self._check_shape(cube.detector_shape)
-        self.parameters, self.parameters_reason = USUAL, NOT_LOOKED
-        self.search = None if self.search is None else self.search.with_parameters(USUAL)
+        self.parameters, self.parameters_reason = USUAL_PARAMETERS, NOT_LOOKED
+        self.search = None if self.search is None else self.search.with_parameters(USUAL_PARAMETERS)
         search = self.prepare(cube.dtype, cube.detector_mask)
         if search.fit is not None:
             choice = choose_for_scan(cube, search, where, memory)
@@ -216,7 +219,7 @@ class BraggDisks:
     def passes(self, scan: ScanInfo, budget: int) -> int:
         return 1
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+    def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         self._check_shape(scan.shape[2:])
         search = self.prepare(scan.dtype, scan.detector_mask)
         if search.fit is not None and self.asked_parameters == "auto" and self.parameters_reason == NOT_LOOKED:
@@ -227,17 +230,17 @@ class BraggDisks:
     def in_tiles(self) -> bool:
         return False  # every pattern is on its own
 
-    def update(self, frames: Any, positions: np.ndarray) -> None:
+    def update(self, frames: Array, positions: np.ndarray) -> None:
         number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
         self.found.put(number, frames)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.lists().items()}}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         self.found.replace(state["found"])
 
-    def merge(self, state: dict[str, Any]) -> None:
+    def merge(self, state: State) -> None:
         self.found.replace({**self.state()["found"], **state["found"]})  # lists of several devices meet on the host
 
     def finish(self) -> PointListArray:
@@ -245,8 +248,8 @@ class BraggDisks:
 
 
 def find_bragg_disks(
-    cube_or_patterns: Any,
-    template: Any,
+    cube_or_patterns: DataCube | Array,
+    template: TemplateLike,
     power: float = 0.85,
     refine: str | None = "auto",
     refine_power: float = 1.0,
@@ -259,7 +262,7 @@ def find_bragg_disks(
     max_peaks: int = 70,
     positions: Sequence[tuple[int, int]] | None = None,
     parameters: int | str = "auto",
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> PointListArray:
     """Find Bragg disks and their positions to a fraction of a pixel.
 

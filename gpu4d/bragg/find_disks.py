@@ -53,6 +53,44 @@ class PeakLimits:
 USUAL_LIMITS = PeakLimits()
 
 
+@dataclass(frozen=True)
+class Refinement:
+    """Which correlation maps find and locate the disks, and how positions are refined; all as in `find_bragg_disks`.
+
+    Attributes
+    ----------
+    refine : str or None
+    power : float
+        Of the hybrid map, which finds the maxima.
+    refine_power : float
+        Of the map on which positions are refined.
+    upsample : int
+        For refine="upsample".
+
+    Examples
+    --------
+    >>> Refinement(power=1).climb, Refinement(power=0.85).climb
+    (False, True)
+    """
+
+    refine: str | None = "correlation"
+    power: float = 0.85
+    refine_power: float = 1.0
+    upsample: int = 16
+
+    def __post_init__(self) -> None:
+        for name, kind in (("power", float), ("refine_power", float), ("upsample", int)):  # as the limits above
+            object.__setattr__(self, name, kind(getattr(self, name)))
+
+    @property
+    def climb(self) -> bool:
+        """Whether maxima are refined on another map than the one that found them."""
+        return self.refine_power != self.power
+
+
+USUAL_REFINEMENT = Refinement()
+
+
 class Disks(NamedTuple):
     """Disks of n patterns, strongest first; NaN behind the last.
 
@@ -91,16 +129,13 @@ def find_disks(
     *,
     mask: Any = None,
     fill_width: float = 0.0,
-    power: float = 0.85,
-    refine: str | None = "correlation",
-    refine_power: float = 1.0,
-    upsample: int = 16,
+    refinement: Refinement = USUAL_REFINEMENT,
     limits: PeakLimits = USUAL_LIMITS,
 ) -> Disks:
     """Find and refine the disks of many patterns.
 
     Maxima of the hybrid map over their eight neighbours → allowed pixels → absolute threshold → relative threshold (of the
-    strongest) → significance → spacing (strongest first) → count → refinement on the map of `refine_power`.
+    strongest) → significance → spacing (strongest first) → count → refinement on the map of `refinement.refine_power`.
 
     Parameters
     ----------
@@ -115,8 +150,8 @@ def find_disks(
         True where the detector counts; other pixels are filled from their surroundings (`fill_masked`).
     fill_width : float
         Width of that filling, pixels.
-    power, refine, refine_power, upsample
-        As in `find_bragg_disks`.
+    refinement : Refinement
+        Its `refine` is neither "auto" nor "likelihood" here.
     limits : PeakLimits
         What a maximum must pass. Its `edge` is in `allowed` already.
 
@@ -126,11 +161,11 @@ def find_disks(
         Empty for a pattern with a NaN or an infinity, and for one without counts.
     """
     xp = arrays.namespace(patterns, spectrum, moments, allowed)
-    maps = correlation_maps(patterns, spectrum, moments, mask, fill_width, power, refine_power)
+    maps = correlation_maps(patterns, spectrum, moments, mask, fill_width, refinement.power, refinement.refine_power)
     score = candidate_scores(maps, allowed, limits)
     px, py, count = _strongest(score, limits.min_spacing, limits.max_peaks)
-    x, y, height = refine_positions(maps.refined, px, py, refine, upsample, climb=refine_power != power)
-    sx, sy = position_errors(maps, x, y, moments, available=refine_power == 1.0, grid=refine is None)
+    x, y, height = refine_positions(maps.refined, px, py, refinement.refine, refinement.upsample, climb=refinement.climb)
+    sx, sy = position_errors(maps, x, y, moments, available=refinement.refine_power == 1.0, grid=refinement.refine is None)
     found = xp.arange(limits.max_peaks, dtype=count.dtype, device=arrays.device(count))[None, :] < count[:, None]
     padded = (xp.where(found, v, xp.full_like(v, float("nan"))) for v in (x, y, height, sx, sy))
     return Disks(count, *padded)

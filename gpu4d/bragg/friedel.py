@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gpu4d.arrays import to_numpy
-from gpu4d.data.arguments import origins
+from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.data.pointlist import PointListArray
 
 LEAST_DISKS = 20  # fewer say nothing of a symmetry
 RIM = 1.2  # template radii: disks nearer to the edge have partners beyond it
 
 
-def friedel_symmetry(disks: PointListArray, origin: Any, shape: tuple[int, int], radius: float) -> float | None:
+def friedel_symmetry(disks: PointListArray, origin: OriginLike, shape: tuple[int, int], radius: float) -> float | None:
     """Return the overlap of the Bragg vector map with its own inversion through the origin.
 
     The map is B(q) = Σ √I of all disks in cells of half a template radius; the overlap is Σ B(q) B(−q) / Σ B(q)²: 1 for a map

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays, fft
+from gpu4d.arrays import ArrayT
 from gpu4d.bragg.correlation_map import correlation_map
 from gpu4d.errors import InputError
-from gpu4d.probe.template_kernel import Template, as_template
+from gpu4d.probe.template_kernel import Template, TemplateLike, as_template
 
 
-def hybrid_correlation(patterns: Any, template: Any, power: float = 0.85) -> Any:
+def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 0.85) -> ArrayT:
     """Correlation of patterns with a template.
 
     C = F⁻¹[ m / |m|^(1-n) ],  m = conj(F template) · F pattern;  m = 0 gives 0

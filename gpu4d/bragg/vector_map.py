@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.data import Calibration, DiffractionSlice, PointListArray
-from gpu4d.data.arguments import origins, scan_mask
+from gpu4d.data.arguments import OriginLike, origins, scan_mask
 from gpu4d.errors import InputError
 
 
@@ -16,10 +17,10 @@ def bragg_vector_map(
     disks: PointListArray,
     shape: tuple[int, int],
     *,
-    origin: Any = None,
+    origin: OriginLike | None = None,
     calibration: Calibration | None = None,
     upsample: int = 1,
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> DiffractionSlice:
     """Collapse all disks of all positions into one image.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from gpu4d.arrays import to_numpy
+from gpu4d.arrays import ArrayLike, to_numpy
 from gpu4d.probe.measure_disk import Disk
 
 ROUND = 0.15  # share of the radius: an edge farther from a circle is not that of a bright-field disk
@@ -35,7 +35,7 @@ class EdgeBackground(NamedTuple):
     share: float  # of the mean level inside the bright-field disk; infinite where that is not positive
 
 
-def edge_background(mean: Any, disk: Disk) -> EdgeBackground | None:
+def edge_background(mean: ArrayLike, disk: Disk) -> EdgeBackground | None:
     """Compare the edge of the detector with the bright-field disk.
 
     Parameters

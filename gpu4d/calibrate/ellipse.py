@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.errors import InputError
 
 
@@ -31,7 +32,7 @@ def ellipse_matrix(ellipse: tuple[float, float, float]) -> np.ndarray:
     return np.eye(2) - (1 - b / a) * np.outer(major, major)
 
 
-def ellipse(points: Any, weights: Any = None) -> tuple[float, float, float]:
+def ellipse(points: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
     """Fit an ellipse, centred at the origin, to points that should lie on a circle.
 
     The fit is a weighted least squares of A x² + B x y + C y² = 1. Residuals are relative to the radius (1 − the left side is twice the

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.data.arguments import origins, positions_of
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import OriginLike, origins, positions_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import RealSlice
@@ -55,13 +56,13 @@ class Origin:
 
 
 def origin(
-    disks: Any,
+    disks: PointListArray,
     *,
-    guess: Any = None,
+    guess: OriginLike | None = None,
     radius: float | None = None,
     fit: str = "plane",
     robust: bool = True,
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> Origin:
     """Find the origin of the diffraction patterns: the unscattered disk at every position, and a surface through all of them.
 

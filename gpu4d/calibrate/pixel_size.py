@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.errors import InputError
 
 
-def pixel_size(lengths: Any, spacings: Any, weights: Any = None) -> tuple[float, float]:
+def pixel_size(lengths: ArrayLike, spacings: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float]:
     """Fit the detector pixel to measured |g| and known spacings d, by least squares of 1/d = q_pixel · |g|.
 
     Several orders and families at once give the best value. For the orders (h, k) of a lattice, pass |h g1 + k g2| and d_hk.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import positions_of
 from gpu4d.errors import InputError
 
@@ -61,7 +62,7 @@ class Rotation:
         return f"rotation {math.degrees(self.angle):.2f}° (mod 180°), transpose {self.transpose}{how}"
 
 
-def rotation(com: Any, *, transpose: bool | None = None, where: Any = None) -> Rotation:
+def rotation(com: Array, *, transpose: bool | None = None, where: ArrayLike | None = None) -> Rotation:
     """Find the QR rotation and transpose that leave the least curl in a centre-of-mass field.
 
     The deflection by an electrostatic potential is a gradient, so it has no curl. If the field is rotated by θ, its curl is C cos θ + D

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.crystal.lattice import Lattice, canonical, cross, reduced
-from gpu4d.data.arguments import origins, scan_mask
+from gpu4d.data.arguments import OriginLike, origins, scan_mask
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.sample import end_to_end
 from gpu4d.errors import InputError
 
 ENOUGH = 200_000  # points used of a large scan, from patterns drawn evenly
@@ -24,7 +26,9 @@ LEAST_EXCESS, LEAST_EVIDENCE = (
 )  # indexed above chance; and in nats over all points: a thousand candidates with six free numbers each find 20
 
 
-def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: float | None = None, where: Any = None) -> Lattice | None:
+def find_lattice(
+    disks: PointListArray, origin: OriginLike | None = None, *, min_spacing: float | None = None, where: ArrayLike | None = None
+) -> Lattice | None:
     """Find the strongest lattice in the disks of a scan.
 
     Candidates are pairs of cluster centres of all disks, relative to their origin, and pairs of differences of cluster centres. So
@@ -75,7 +79,7 @@ def find_lattice(disks: PointListArray, origin: Any = None, *, min_spacing: floa
     low = np.flatnonzero(away < REACH * spacing)
     if low.size < 4:
         return None
-    few = low[np.linspace(0, low.size - 1, min(SAMPLE, low.size)).astype(np.int64)]
+    few = end_to_end(low, SAMPLE)
     bases = _candidates(v[few], weight[few], spacing, shortest)
     if not len(bases):
         return None

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike, ReturnedArray
 from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.local_lattice import Disks, columns, fitted, settled
-from gpu4d.data.arguments import origins
+from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
@@ -50,14 +51,14 @@ class LatticeFit:
         square) where it exceeds 1. NaN where the disks carry no standard errors.
     """
 
-    g1: Any
-    g2: Any
-    origin: Any
-    covariance: Any
-    residual: Any
-    count: Any
-    indexed_fraction: Any
-    mask: Any
+    g1: ReturnedArray
+    g2: ReturnedArray
+    origin: ReturnedArray
+    covariance: ReturnedArray
+    residual: ReturnedArray
+    count: ReturnedArray
+    indexed_fraction: ReturnedArray
+    mask: ReturnedArray
     lattice: Lattice
     weights: str
     error_scale: float
@@ -72,9 +73,9 @@ class LatticeFit:
 
 def fit_lattice(
     disks: PointListArray,
-    lattice: Any,
+    lattice: Lattice | ArrayLike | None,
     *,
-    origin: Any = None,
+    origin: OriginLike | None = None,
     weights: str = "sqrt",
     tolerance: float = 0.12,
     min_disks: int = 3,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike, ReturnedArray
 from gpu4d.calibrate.ellipse import ellipse_matrix
 from gpu4d.crystal.deformation import COMPONENTS, DEFINITIONS, components, deformation_gradient, standard_errors
 from gpu4d.crystal.fit_lattice import LatticeFit
@@ -97,7 +98,7 @@ class Strain:
     rotation: RealSlice
     residual: RealSlice
     uncertainty: RealSlice
-    mask: Any
+    mask: ReturnedArray
     reference: Reference
     axes: Axes
     definition: str
@@ -143,8 +144,8 @@ def strain_map(
     fit: LatticeFit,
     *,
     reference: str = "median",
-    region: Any = None,
-    lattice: Any = None,
+    region: ArrayLike | None = None,
+    lattice: Lattice | ArrayLike | None = None,
     definition: str = "finite",
     rotation: float | str | None = None,
     calibration: Calibration | None = None,

@@ -5,16 +5,28 @@ Each is checked here and nowhere else, so that every call takes the same things 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 
 
-def scan_mask(given: Any, shape: tuple[int, ...], name: str = "where") -> np.ndarray | None:
+class MeasuredOrigin(Protocol):
+    """What `gpu4d.calibrate.origin` gives: origins of all positions, (Rx, Ry, 2)."""
+
+    @property
+    def fitted(self) -> np.ndarray:
+        """Detector pixels."""
+
+
+OriginLike = ArrayLike | MeasuredOrigin  # a pair for all positions, a map of them, or what was measured
+
+
+def scan_mask(given: ArrayLike | None, shape: tuple[int, ...], name: str = "where") -> np.ndarray | None:
     """Return the positions of a scan that count as bools on the host; None for all of them.
 
     Parameters
@@ -38,17 +50,10 @@ def scan_mask(given: Any, shape: tuple[int, ...], name: str = "where") -> np.nda
     """
     if given is None:
         return None
-    host = arrays.to_numpy(given)
-    if host.shape != tuple(shape):
-        raise InputError(f"{name} is {host.shape}, the scan is {tuple(shape)}: need one bool per scan position")
-    if host.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {host.dtype}: need one bool per scan position")
-    if host.dtype.kind == "f" and np.isnan(host).any():
-        raise InputError(f"{name} holds NaN: need one bool per scan position, for example np.nan_to_num({name}) > 0")
-    return host.astype(bool)
+    return _bools(given, shape, name, "scan", "scan position")
 
 
-def positions_of(given: Any, shape: tuple[int, ...], name: str = "where") -> np.ndarray:
+def positions_of(given: ArrayLike | None, shape: tuple[int, ...], name: str = "where") -> np.ndarray:
     """Return the positions of a scan that count, as `scan_mask`; all True for None.
 
     Examples
@@ -60,13 +65,22 @@ def positions_of(given: Any, shape: tuple[int, ...], name: str = "where") -> np.
     return np.ones(shape, bool) if mask is None else mask
 
 
-def pixel_mask(given: Any, shape: tuple[int, ...], name: str = "detector_mask") -> np.ndarray | None:
+def pixel_mask(given: ArrayLike | None, shape: tuple[int, ...], name: str = "detector_mask") -> np.ndarray | None:
     """Return the pixels of the detector that count as bools on the host; None for all of them.
+
+    Parameters
+    ----------
+    given : bool array or None
+        In the shape of the detector, of any array library. Numbers count where they are not zero.
+    shape : tuple of int
+        Of the detector.
+    name : str
+        Of the argument, for errors.
 
     Raises
     ------
     InputError
-        Another shape than the detector's, or no numbers.
+        Another shape, NaN, or no numbers.
 
     Examples
     --------
@@ -75,15 +89,23 @@ def pixel_mask(given: Any, shape: tuple[int, ...], name: str = "detector_mask") 
     """
     if given is None:
         return None
+    return _bools(given, shape, name, "detector", "detector pixel")
+
+
+def _bools(given: ArrayLike, shape: tuple[int, ...], name: str, whole: str, each: str) -> np.ndarray:
+    """Return a mask on the host, or say what is wrong with it: `whole` is what it covers, `each` what a value of it is for."""
     host = arrays.to_numpy(given)
+    need = f"need one bool per {each}"
     if host.shape != tuple(shape):
-        raise InputError(f"{name} is {host.shape}, the detector is {tuple(shape)}: need one bool per detector pixel")
+        raise InputError(f"{name} is {host.shape}, the {whole} is {tuple(shape)}: {need}")
     if host.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {host.dtype}: need one bool per detector pixel")
+        raise InputError(f"{name} holds {host.dtype}: {need}")
+    if host.dtype.kind == "f" and np.isnan(host).any():
+        raise InputError(f"{name} holds NaN: {need}, for example np.nan_to_num({name}) > 0")
     return host.astype(bool)
 
 
-def host_image(given: Any, name: str = "image") -> np.ndarray:
+def host_image(given: ArrayLike, name: str = "image") -> np.ndarray:
     """Return one image (Qx, Qy) on the host, from a slice or an array of any library.
 
     Raises
@@ -104,7 +126,7 @@ def host_image(given: Any, name: str = "image") -> np.ndarray:
     return host
 
 
-def origins(given: Any, shape: tuple[int, ...] | None = None, name: str = "origin") -> np.ndarray:
+def origins(given: OriginLike, shape: tuple[int, ...] | None = None, name: str = "origin") -> np.ndarray:
     """Return the centre of the unscattered beam, (2,) for all positions or one for each, from any of its forms.
 
     Parameters

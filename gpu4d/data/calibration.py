@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from gpu4d import physics
+from gpu4d.arrays import Array
 from gpu4d.data.calibration_fields import FIELDS, Cut
 from gpu4d.errors import InputError
+
+FieldValue = Any  # a number, a bool, a tuple or an array: each field has a type of its own, and packages may add fields
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Measurement:
     """One line of a calibration's history."""
 
     field: str
-    value: Any
+    value: FieldValue
     how: str
     when: str
 
@@ -59,13 +62,13 @@ class Calibration:
     (0.02508, 'microscope log')
     """
 
-    def __init__(self, **values: Any):
+    def __init__(self, **values: FieldValue):
         self._values: dict[str, Any] = dict.fromkeys(FIELDS)
         self.history: list[Measurement] = []
         if values:
             self.set(**values, how="given")
 
-    def set(self, *, how: str, **values: Any) -> None:
+    def set(self, *, how: str, **values: FieldValue) -> None:
         """Set fields and write down how they came to be known.
 
         Parameters
@@ -83,12 +86,12 @@ class Calibration:
             short = checked if np.ndim(checked) == 0 or np.size(checked) <= 3 else f"array {np.shape(checked)}"
             self.history.append(Measurement(field, short, how, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")))
 
-    def __getattr__(self, field: str) -> Any:
+    def __getattr__(self, field: str) -> FieldValue:
         if field in FIELDS and "_values" in self.__dict__:
             return self._values[field]
         raise AttributeError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
 
-    def __setattr__(self, field: str, value: Any) -> None:
+    def __setattr__(self, field: str, value: FieldValue) -> None:
         if field in FIELDS:
             self.set(**{field: value}, how="set")
         elif field in ("_values", "history"):
@@ -133,7 +136,7 @@ class Calibration:
                 other._values[field] = change(value, by)
         return other
 
-    def known(self) -> dict[str, Any]:
+    def known(self) -> dict[str, FieldValue]:
         """Fields that have a value."""
         return {field: value for field, value in self._values.items() if value is not None}
 
@@ -142,7 +145,7 @@ class Calibration:
         """Å; needs `energy`."""
         return physics.wavelength(self.require("energy"))
 
-    def require(self, field: str) -> Any:
+    def require(self, field: str) -> FieldValue:
         """The value of a field, or an error that says how to give it."""
         value = self._values[field]
         if value is None:
@@ -162,7 +165,7 @@ class Calibration:
                 radius = physics.angle_to_frequency(have["semiangle"], have["energy"]) / have["q_pixel"]
                 self.set(probe_radius=radius, how=f"semi-angle {have['semiangle']:g} mrad over a pixel of {have['q_pixel']:.4g} 1/Å")
 
-    def origin_at(self, positions: Any) -> np.ndarray | None:
+    def origin_at(self, positions: Array) -> np.ndarray | None:
         """Origin for positions (n, 2), as (n, 2) in pixels; None where it is not known."""
         origin = self._values["origin"]
         if origin is None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayLike, DType
 from gpu4d.data.arguments import origins, pixel_mask
 from gpu4d.data.bad_pixel_correction import bad_pixel_correction
 from gpu4d.data.calibration import Calibration
@@ -18,6 +19,10 @@ from gpu4d.data.source import ArraySource, Shape4, Source, itemsize
 from gpu4d.data.views import BinnedSource, CorrectedSource, corrections_of, cropped, swapped
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
+
+Metadata = Mapping[str, Any]  # what a file says of the experiment, in words and types of its own
+Index = int | np.integer | slice
+Range = slice | tuple[int, int]  # half-open
 
 
 class DataCube:
@@ -44,13 +49,13 @@ class DataCube:
 
     def __init__(
         self,
-        data: Any,
+        data: Array | Source,
         calibration: Calibration | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        detector_mask: Any = None,
+        metadata: Metadata | None = None,
+        detector_mask: ArrayLike | None = None,
         name: str = "datacube",
     ):
-        self.source: Source = data if isinstance(data, Source) and not arrays.is_array(data) else ArraySource(data)
+        self.source: Source = data if isinstance(data, Source) and not arrays.is_array(data) else ArraySource(cast(Array, data))
         self.calibration = Calibration() if calibration is None else calibration
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.name = name
@@ -70,16 +75,22 @@ class DataCube:
         return self.shape[2:]
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> DType:
         return self.source.dtype
 
     @property
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * itemsize(self.dtype)
 
-    def __getitem__(self, position: Any) -> Any:
+    @overload
+    def __getitem__(self, position: tuple[int | np.integer, int | np.integer]) -> DiffractionSlice: ...
+
+    @overload
+    def __getitem__(self, position: slice | tuple[slice, ...]) -> DataCube: ...
+
+    def __getitem__(self, position: Index | tuple[Index, ...]) -> DiffractionSlice | DataCube:
         """`cube[rx, ry]` is one pattern; slices give a smaller cube."""
-        key = position if isinstance(position, tuple) else (position,)
+        key: tuple[Any, ...] = position if isinstance(position, tuple) else (position,)
         if len(key) > 4:
             raise InputError(f"cube[{position!r}]: at most four indices, (rx, ry, qx, qy)")
         if len(key) == 2 and all(isinstance(k, int | np.integer) for k in key):
@@ -96,7 +107,7 @@ class DataCube:
         frame = self.source.read(slice(rx, rx + 1), slice(ry, ry + 1))[0, 0, :, :]
         return DiffractionSlice.calibrated(frame, f"pattern {rx}, {ry}", "counts", self.calibration.q_pixel)
 
-    def crop(self, rx: Any = None, ry: Any = None, qx: Any = None, qy: Any = None) -> DataCube:
+    def crop(self, rx: Range | None = None, ry: Range | None = None, qx: Range | None = None, qy: Range | None = None) -> DataCube:
         """A lazy view of part of the scan and of the detector.
 
         Parameters

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ReturnedArray
 from gpu4d.errors import InputError
 
 
@@ -22,11 +23,11 @@ class PointList:
     (2, [3.0, 7.5], [1.0, 2.0])
     """
 
-    def __init__(self, fields: Mapping[str, Any], units: Mapping[str, str] | None = None):
+    def __init__(self, fields: Mapping[str, Array], units: Mapping[str, str] | None = None):
         lengths = {name: len(values) for name, values in fields.items()}
         if len(set(lengths.values())) > 1:
             raise InputError(f"fields of different length {lengths}: a point has one value in each")
-        self._fields = dict(fields)
+        self._fields: dict[str, Any] = dict(fields)
         self.units = dict(units or {})
 
     @property
@@ -36,12 +37,10 @@ class PointList:
     def __len__(self) -> int:
         return len(next(iter(self._fields.values()))) if self._fields else 0
 
-    def __getitem__(self, field: str) -> Any:
-        if field not in self._fields:
-            raise InputError(f"no field {field!r}; there are {', '.join(self._fields)}")
-        return self._fields[field]
+    def __getitem__(self, field: str) -> ReturnedArray:
+        return _values(self._fields, field)
 
-    def __getattr__(self, field: str) -> Any:
+    def __getattr__(self, field: str) -> ReturnedArray:
         if field.startswith("_") or field not in self._fields:
             raise AttributeError(f"{type(self).__name__} has no field {field!r}; it has {', '.join(self.__dict__.get('_fields', {}))}")
         return self._fields[field]
@@ -71,11 +70,11 @@ class PointListArray:
     (array([5.]), [[2, 1]])
     """
 
-    def __init__(self, offsets: Any, fields: Mapping[str, Any], shape: tuple[int, ...], units: Mapping[str, str] | None = None):
-        self.offsets = offsets
+    def __init__(self, offsets: Array, fields: Mapping[str, Array], shape: tuple[int, ...], units: Mapping[str, str] | None = None):
+        self.offsets = cast(ReturnedArray, offsets)
         self.shape = tuple(int(n) for n in shape)
         self.units = dict(units or {})
-        self._fields = dict(fields)
+        self._fields: dict[str, Any] = dict(fields)
         positions = int(np.prod(self.shape))
         if offsets.shape[0] != positions + 1:
             raise InputError(f"{offsets.shape[0]} offsets for a scan of shape {self.shape}, need {positions + 1}")
@@ -85,7 +84,7 @@ class PointListArray:
 
     @classmethod
     def from_padded(
-        cls, counts: Any, fields: Mapping[str, Any], shape: tuple[int, ...], units: Mapping[str, str] | None = None
+        cls, counts: Array, fields: Mapping[str, Array], shape: tuple[int, ...], units: Mapping[str, str] | None = None
     ) -> PointListArray:
         """From fixed arrays (positions, max_points), of which the first `counts` of each row are points."""
         xp = arrays.namespace(counts)
@@ -107,23 +106,21 @@ class PointListArray:
         return tuple(self._fields)
 
     @property
-    def counts(self) -> Any:
+    def counts(self) -> ReturnedArray:
         """Points per position, in the shape of the scan."""
         xp = arrays.namespace(self.offsets)
         return xp.reshape(self.offsets[1:] - self.offsets[:-1], self.shape)
 
     @property
-    def positions(self) -> Any:
+    def positions(self) -> ReturnedArray:
         """Position (row-major number) of every point, (n,) int64."""
         xp = arrays.namespace(self.offsets)
         index = xp.arange(len(self), dtype=xp.int64, device=arrays.device(self.offsets))
         return xp.searchsorted(self.offsets[1:], index, side="right")
 
-    def flat(self, field: str) -> Any:
+    def flat(self, field: str) -> ReturnedArray:
         """All values of one field, position after position."""
-        if field not in self._fields:
-            raise InputError(f"no field {field!r}; there are {', '.join(self._fields)}")
-        return self._fields[field]
+        return _values(self._fields, field)
 
     def __len__(self) -> int:
         """Points in all positions together."""
@@ -143,18 +140,18 @@ class PointListArray:
     def __iter__(self) -> Iterator[PointList]:
         return (self[tuple(int(i) for i in np.unravel_index(n, self.shape))] for n in range(int(np.prod(self.shape))))
 
-    def with_fields(self, fields: Mapping[str, Any], units: Mapping[str, str] | None = None) -> PointListArray:
+    def with_fields(self, fields: Mapping[str, Array], units: Mapping[str, str] | None = None) -> PointListArray:
         """The same points with other or more fields; the lists themselves are shared."""
         return PointListArray(self.offsets, {**self._fields, **fields}, self.shape, {**self.units, **(units or {})})
 
-    def where(self, keep: Any) -> PointListArray:
+    def where(self, keep: Array) -> PointListArray:
         """Only the points for which the flat bool array `keep` is true."""
         xp = arrays.namespace(self.offsets)
         ends = xp.cumulative_sum(xp.astype(keep, xp.int64), include_initial=True)
         index = xp.nonzero(keep)[0]
         return PointListArray(xp.take(ends, self.offsets), {n: xp.take(v, index) for n, v in self._fields.items()}, self.shape, self.units)
 
-    def padded(self, fill: float = float("nan")) -> tuple[Any, dict[str, Any]]:
+    def padded(self, fill: float = float("nan")) -> tuple[ReturnedArray, dict[str, ReturnedArray]]:
         """Counts (positions,) and fixed arrays (positions, most) by field, `fill` behind the points of a row."""
         xp = arrays.namespace(self.offsets)
         counts = self.offsets[1:] - self.offsets[:-1]
@@ -173,3 +170,10 @@ class PointListArray:
 
     def __repr__(self) -> str:
         return f"PointListArray({'×'.join(map(str, self.shape))} positions, {len(self)} points: {', '.join(self._fields)})"
+
+
+def _values(fields: Mapping[str, Any], name: str) -> Any:
+    """Return the values of a field by its name, or say which there are."""
+    if name not in fields:
+        raise InputError(f"no field {name!r}; there are {', '.join(fields)}")
+    return fields[name]

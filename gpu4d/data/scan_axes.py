@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayT
 
 
-def to_scan_axes(vectors: Any, rotation: float, transpose: bool = False) -> Any:
+def to_scan_axes(vectors: ArrayT, rotation: float, transpose: bool = False) -> ArrayT:
     """Turn vectors from detector axes into scan axes.
 
     Parameters

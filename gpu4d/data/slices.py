@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, DType, Index, ReturnedArray
 from gpu4d.errors import InputError
 
 
@@ -32,14 +33,14 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __init__(
         self,
-        data: Any,
+        data: Array,
         name: str = "",
         units: str = "",
         pixel_size: float | None = None,
         pixel_units: str = "px",
         labels: tuple[str, ...] = (),
     ):
-        self.data = data
+        self.data = cast(ReturnedArray, data)
         self.name = name
         self.units = units
         self.pixel_size = 1.0 if pixel_size is None else float(pixel_size)
@@ -47,7 +48,7 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         self.labels = tuple(labels)
 
     @classmethod
-    def calibrated(cls, data: Any, name: str, units: str, pixel: float | None, labels: tuple[str, ...] = (), upsample: int = 1) -> Self:
+    def calibrated(cls, data: Array, name: str, units: str, pixel: float | None, labels: tuple[str, ...] = (), upsample: int = 1) -> Self:
         """Make a slice whose pixel is the calibration's where that is known, else one position or detector pixel.
 
         Parameters
@@ -61,7 +62,7 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         """
         return cls(data, name, units, (pixel or 1.0) / upsample, cls.CALIBRATED if pixel else "px", labels)
 
-    def of_same_grid(self, data: Any, name: str = "", units: str = "") -> Self:
+    def of_same_grid(self, data: Array, name: str = "", units: str = "") -> Self:
         """Make a slice of other values with this one's pixel size."""
         return type(self)(data, name, units, self.pixel_size, self.pixel_units)
 
@@ -70,7 +71,7 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         return tuple(self.data.shape)
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> DType:
         return self.data.dtype
 
     @property
@@ -98,7 +99,7 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: Index) -> ReturnedArray:
         if isinstance(key, str):
             if key not in self.labels:
                 raise InputError(f"no plane {key!r}; there are {', '.join(self.labels) or 'none with a name'}")

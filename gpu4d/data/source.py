@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, DType
 from gpu4d.errors import InputError
 
 Shape4 = tuple[int, int, int, int]
@@ -43,12 +44,12 @@ class Source(Protocol):
     """
 
     shape: Shape4
-    dtype: Any
+    dtype: DType
     blocks: tuple[int, int]
     resident: bool
     description: str
 
-    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+    def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> Array:
         """Patterns of scan rows × columns, (n_rows, n_columns, Qx, Qy), in the native dtype.
 
         Both slices have a start and a stop inside the scan. `out` is a buffer of that shape to fill; a resident source may
@@ -80,7 +81,7 @@ class ArraySource:
 
     blocks = (1, 1)
 
-    def __init__(self, array: Any):
+    def __init__(self, array: Array):
         if not arrays.is_array(array):
             raise InputError(f"need a four-dimensional array (Rx, Ry, Qx, Qy), got {type(array).__name__}")
         if len(array.shape) != 4:
@@ -94,7 +95,7 @@ class ArraySource:
                 raise InputError(f"the array holds {array.dtype}: need bool, integers, or floats of at most 64 bits")
             self.dtype, self.resident = array.dtype.newbyteorder("="), array.dtype.isnative
 
-    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+    def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> Array:
         found = self.array[rows, columns, :, :]
         if self.resident:
             return found

@@ -1,22 +1,21 @@
-"""Whether an integrated phase has wrapped around its edges."""
+"""Check the rim of an integrated phase, where a wrong boundary shows copies of the opposite edge."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from gpu4d.arrays import to_numpy
+from gpu4d.arrays import ArrayLike, to_numpy
 
-RIM = 3  # positions: the border in which ghosts of the opposite edge show first
+RIM = 3  # positions: width of the border in which copies of the opposite edge are strongest
 
 
-def boundary_misfit(phase: Any, com: Any, step: float = 1.0) -> float:
-    """Return how much worse the gradient of a phase agrees with the measured field at the rim than inside.
+def boundary_misfit(phase: ArrayLike, com: ArrayLike, step: float = 1.0) -> float:
+    """Compare how well the gradient of a phase agrees with the measured field at the rim and inside.
 
-    The rms of |∇φ − 2π Δ k| in a border of three positions over the rms inside; k is the centre of mass, Δ the step of the scan.
-    Near 1 the boundary is treated well; ghosts of the opposite edge make it large.
+    The result is the rms of |∇φ − 2π Δ k| in a border of three positions over the rms inside; k is the centre of mass, Δ the step
+    of the scan. It is near 1 if the boundary is treated well. Copies of the opposite edge make it large.
 
     Parameters
     ----------
@@ -30,7 +29,7 @@ def boundary_misfit(phase: Any, com: Any, step: float = 1.0) -> float:
     Returns
     -------
     float
-        0 where the rim fits exactly; infinite where only the inside does.
+        0 if the rim fits exactly; infinite if only the inside does. NaN positions are left out.
 
     Examples
     --------

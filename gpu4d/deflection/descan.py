@@ -6,35 +6,37 @@ import math
 from typing import Any
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike, ArrayT
 from gpu4d.errors import InputError
 
-# A plane is taken for descan where it holds this many times more of the field, per coefficient, than the quadratic and cubic
-# terms do: a sample spends on all of them alike (0.0 … 5 in scans tried), descan on the plane alone (20 … 1e4).
+# A plane is taken for descan if its share of the field's variance, per coefficient, is this many times that of the quadratic and
+# cubic terms. Specimens have similar shares in all of them (ratio 0.0 … 5 in scans tried), descan has a plane alone (20 … 1e4).
 PLANE_RATIO = 8.0
 
 
-def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
-    """A centre-of-mass field without what the microscope adds to it.
+def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto") -> tuple[ArrayT, str]:
+    """Subtract from a centre-of-mass field what the microscope adds to it.
 
     Parameters
     ----------
     field : (Rx, Ry, 2) real
-        NaN positions have no say.
+        NaN positions are left out of all fits.
     descan : {"auto", "plane", "mean", None} or array (2,) or (Rx, Ry, 2)
-        Subtract a least-squares plane, the mean, nothing, or what is given (same unit as `field`). A plane of the sample
-        itself is a parabola of its phase and lost with the descan, so "auto" subtracts a plane only where it stands out: where
-        it holds 8 times more, per coefficient, than the quadratic and cubic terms of the field; else the mean.
+        What is subtracted: a least-squares plane, the mean, nothing, or the given values (in the unit of `field`). A plane that
+        the specimen itself makes, a parabola of its phase, is lost with the descan. So "auto" subtracts a plane only if it has 8
+        times more of the variance, per coefficient, than the quadratic and cubic terms of the field; else the mean.
 
     Returns
     -------
     field : (Rx, Ry, 2) float64
+        NaN where it was NaN.
     how : str
-        What was done, in words.
+        What was done, as a sentence.
 
     Raises
     ------
     InputError
-        Another word, or an array of another shape.
+        The word is not known, or the array has another shape.
 
     Examples
     --------
@@ -49,7 +51,7 @@ def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
     if descan is None:
         return field, "descan: nothing subtracted"
     if arrays.is_array(descan) or isinstance(descan, tuple | list):
-        given = descan if arrays.is_array(descan) else xp.asarray(descan, dtype=field.dtype, device=arrays.device(field))
+        given: Any = descan if arrays.is_array(descan) else xp.asarray(descan, dtype=field.dtype, device=arrays.device(field))
         if tuple(given.shape) not in ((2,), tuple(field.shape)):
             raise InputError(f"descan has shape {tuple(given.shape)}, need (2,) or {tuple(field.shape)}, in the unit of the centre of mass")
         return field - arrays.as_float64(given), "descan: the given field subtracted"
@@ -67,17 +69,17 @@ def remove_descan(field: Any, descan: Any = "auto") -> tuple[Any, str]:
     ratio = (everything - without) / 2 / max(higher, 1e-12 * everything) if everything > 0 else math.nan
     if ratio > PLANE_RATIO:
         return flat, f"descan: a plane subtracted, {share}, {ratio:.3g} times more per coefficient than higher orders"
-    return centred, f"descan: the mean subtracted; a plane ({share}) does not stand out from what the sample does"
+    return centred, f"descan: the mean subtracted; a plane ({share}) is not clear of what the specimen does"
 
 
 def _energy(field: Any) -> float:
-    """Mean square over the finite positions, both components together."""
+    """Return the mean square over the finite positions, both components together."""
     xp = arrays.namespace(field)
     return float(xp.sum(arrays.nanmean(field * field, axis=(0, 1))))
 
 
 def _polynomial(field: Any, order: int) -> Any:
-    """The least-squares polynomial (Rx, Ry, 2) of a field; NaN where it has too few finite positions for it."""
+    """Fit a polynomial to a field by least squares, (Rx, Ry, 2); NaN if too few positions are finite."""
     xp = arrays.namespace(field)
     nx, ny = field.shape[:2]
     home = {"dtype": field.dtype, "device": arrays.device(field)}

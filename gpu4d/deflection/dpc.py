@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from gpu4d import arrays, physics
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.calibrate.rotation import Rotation, com_field
 from gpu4d.calibrate.rotation import rotation as find_rotation
 from gpu4d.data.arguments import positions_of
@@ -22,6 +23,8 @@ from gpu4d.deflection.integrate_gradient import integrate_iteratively
 from gpu4d.deflection.sign import Sign, phase_sign
 from gpu4d.errors import InputError
 from gpu4d.imaging.com_map import CenterOfMass
+from gpu4d.imaging.detectors import DetectorLike
+from gpu4d.streaming.engine import SweepOptions
 
 log = logging.getLogger("gpu4d")
 
@@ -31,28 +34,28 @@ DARK_FIELD_INNER = 1.1  # of the bright-field disk's radius
 
 @dataclass
 class DPC:
-    """Phase of a thin object, and how it was found.
+    """The phase of a thin object, and how it was found.
 
     Attributes
     ----------
     phase : RealSlice (Rx, Ry)
-        Radians ("relative" where a pixel size is missing), mean zero; NaN where the centre of mass was.
+        Radians ("relative" where a pixel size is missing), mean zero; NaN where the centre of mass is NaN.
     com : RealSlice (2, Rx, Ry)
         Mean momentum transfer along the scan axes, without descan, 1/Å (px where q_pixel is missing).
     rotation, transpose : float, bool
         v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians, the 180° included.
     curl : Rotation or None
-        The search for them; None where the rotation was given.
+        How rotation and transpose were found; None if the rotation was given.
     sign : Sign or None
-        How the 180° was settled; None where the rotation was given.
+        How the 180° was decided; None if the rotation was given.
     descan : str
-        What was subtracted.
+        What was subtracted, as a sentence.
     errors : list of float
-        Misfit after every iteration, where the boundary or NaN positions made it iterate.
+        Misfit after every iteration; empty if none was needed (boundary "mirror" or "periodic", no NaN position).
     decisions, warnings : list of str
-        For people: what was decided and why, what to distrust.
+        Sentences: what was decided and why, and what may be wrong.
     potential : RealSlice or None
-        Projected potential φ / σ, V Å, where the beam energy is known: to be believed for a thin object only.
+        Projected potential φ / σ, V Å, if the beam energy is known. It holds for a thin object only.
     """
 
     phase: RealSlice
@@ -69,17 +72,17 @@ class DPC:
 
     @property
     def skew(self) -> float:
-        """Skewness of the phase as it stands, where the 180° was settled here; else NaN."""
+        """Skewness of this phase; NaN if the rotation was given."""
         return math.nan if self.sign is None else self.sign.sign * self.sign.skew
 
     @property
     def margin(self) -> float:
-        """Of the 180° decision, in standard errors; NaN where the rotation was given."""
+        """How clear the decision of the 180° is, in standard errors; NaN if the rotation was given."""
         return math.nan if self.sign is None else self.sign.margin
 
 
 def dpc(
-    cube_or_com: Any,
+    cube_or_com: DataCube | Array,
     /,
     *,
     energy: float | None = None,
@@ -87,40 +90,40 @@ def dpc(
     r_pixel: float | None = None,
     rotation: float | None = None,
     transpose: bool | None = None,
-    descan: Any = "auto",
-    detector: Any = None,
-    dark_field: Any = None,
+    descan: str | ArrayLike | None = "auto",
+    detector: DetectorLike | None = None,
+    dark_field: ArrayLike | None = None,
     lambda1: float = 0.0,
     lambda2: float = 0.0,
     boundary: str = "mirror",
     padding_factor: float = 2.0,
     max_iterations: int = 25,
-    **sweep_options: Any,
+    **sweep_options: Unpack[SweepOptions],
 ) -> DPC:
-    """Phase of a thin object by integrating its centre-of-mass field (iCoM, iDPC).
+    """Integrate the centre-of-mass field of a thin object to its phase (iCoM, iDPC).
 
-    ⟨k⟩ = (∇φ ⊗ |ψ₀|²) / 2π, so φ (blurred by the probe's intensity) is the integral of 2π ⟨k⟩. Where the rotation of the
-    detector is not known, it is the one of least curl, both transposes tested; the 180° left open are settled by what atoms
-    do: they attract electrons, so the phase has positive skewness and goes with the dark field.
+    ⟨k⟩ = (∇φ ⊗ |ψ₀|²) / 2π, so φ (blurred by the probe's intensity) is the integral of 2π ⟨k⟩. If the rotation of the detector is
+    not known, the rotation with the least curl is taken, with and without transpose. This leaves 180° open. They are decided by
+    what atoms do: atoms attract electrons, so the phase has positive skewness and correlates with the dark field.
 
     Parameters
     ----------
     cube_or_com : DataCube, (Rx, Ry, 2) array, or RealSlice stack (2, Rx, Ry)
-        A scan (it is swept), or its centre of mass in detector pixels and detector axes.
+        A scan, which is swept, or its centre of mass in detector pixels and detector axes.
     energy, q_pixel, r_pixel : float, optional
         eV, 1/Å, Å; from the cube's calibration unless given. Without a pixel size the phase is relative, with a warning.
     rotation, transpose : float, bool, optional
         Radians; from the cube's calibration unless given, else found from the field.
     descan : {"auto", "plane", "mean", None} or array (2,) or (Rx, Ry, 2)
-        What to subtract from the centre of mass, see `gpu4d.deflection.descan.remove_descan`.
+        What to subtract from the centre of mass, see `gpu4d.deflection.remove_descan`.
     detector : Detector or (Qx, Qy) bool array, optional
         Pixels that count for the centre of mass of a cube.
     dark_field : (Rx, Ry) array, optional
-        Electrons scattered out of the bright-field disk: helps to settle the 180°. Of a cube it is measured where needed.
+        Electrons scattered out of the bright-field disk: helps to decide the 180°. Of a cube it is measured if it is needed.
     lambda1, lambda2 : float
         Regularisation, (cycles per scan pixel)² against low k and its inverse against high k.
     boundary, padding_factor, max_iterations
-        As in `gpu4d.deflection.integrate_gradient.integrate_gradient`. "mirror" is exact for free edges and the least sensitive to noise.
+        As in `gpu4d.deflection.integrate_gradient`. "mirror" is exact for free edges and the least sensitive to noise.
     **sweep_options
         Of `gpu4d.sweep`: device, memory, progress, where.
 
@@ -131,7 +134,7 @@ def dpc(
     Raises
     ------
     InputError
-        Not a scan or a centre-of-mass field; fewer than 3 × 3 positions where the rotation must be found.
+        It is neither a scan nor a centre-of-mass field, or has fewer than 3 × 3 positions and no rotation.
 
     Notes
     -----
@@ -166,7 +169,7 @@ def dpc(
         decisions.append(str(curl))
         if not curl.decided:
             warnings.append(
-                f"the transpose is not settled: the curls differ by a factor of {curl.margin:.3g} only; give transpose= (and rotation=)"
+                f"the transpose is not decided: the curls differ by a factor of {curl.margin:.3g} only; give transpose= (and rotation=)"
             )
 
     aligned = to_scan_axes(momentum * (1.0 if q is None else q), rotation, bool(transpose))
@@ -180,7 +183,7 @@ def dpc(
             phase, aligned, rotation = -phase, -aligned, rotation + (math.pi if rotation <= 0 else -math.pi)
         if not sign.decided:
             warnings.append(
-                f"the 180° of the rotation is not settled ({sign.margin:.1f} standard errors): contrast may be inverted; give rotation="
+                f"the 180° of the rotation is not decided ({sign.margin:.1f} standard errors): contrast may be inverted; give rotation="
             )
     for message in warnings:
         log.warning("dpc: %s", message)
@@ -190,7 +193,7 @@ def dpc(
 
 
 def _result(phase: Any, aligned: Any, q: float | None, step: float | None, energy: float | None, bare: DPC) -> DPC:
-    """The bare result with its slices named and in units."""
+    """Give the slices of the result their names and units."""
     absolute = q is not None and step is not None
     com = arrays.namespace(aligned).permute_dims(aligned, (2, 0, 1))
     potential = None
@@ -212,18 +215,18 @@ def _warn_of_missing(q: float | None, step: float | None, warnings: list[str]) -
 
 @dataclass
 class _Scan:
-    """The centre of mass, what is known beside it, and where a dark field can be had."""
+    """The centre of mass of a scan, what is known of the scan, and where a dark field can be measured."""
 
     com: Any
     calibration: Calibration
     cube: DataCube | None = None
     disk: Any = None
     given_dark_field: np.ndarray | None = None
-    sweep_options: dict = field(default_factory=dict)
+    sweep_options: SweepOptions = field(default_factory=SweepOptions)
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, given: Any, detector: Any, dark_field: Any, options: dict) -> _Scan:
+    def of(cls, given: Any, detector: Any, dark_field: Any, options: SweepOptions) -> _Scan:
         if isinstance(given, DataCube):
             scan = cls._swept(given, detector, options)
         else:
@@ -240,7 +243,7 @@ class _Scan:
         return scan
 
     @classmethod
-    def _swept(cls, cube: DataCube, detector: Any, options: dict) -> _Scan:
+    def _swept(cls, cube: DataCube, detector: Any, options: SweepOptions) -> _Scan:
         from gpu4d.imaging.patterns import MeanPattern
         from gpu4d.probe.measure_disk import measure_disk
         from gpu4d.streaming.engine import sweep
@@ -259,7 +262,7 @@ class _Scan:
         return scan
 
     def dark_field(self) -> np.ndarray | None:
-        """Share of the electrons outside the bright-field disk, (Rx, Ry), NaN where not measured; None where it cannot be."""
+        """Return the share of the electrons outside the bright-field disk, (Rx, Ry); NaN where not measured, None if it cannot be."""
         if self.given_dark_field is not None or self.cube is None or self.disk is None:
             return self.given_dark_field
         from gpu4d.imaging.image import VirtualImage

@@ -8,31 +8,56 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays, fft
+from gpu4d.arrays import Array, ArrayT
 from gpu4d.errors import InputError
 from gpu4d.operation import Twin, operation
 
 BOUNDARIES = ("mirror", "periodic", "padded")
-TOLERANCE = 1e-9  # of the relative change of the misfit, below which iterating gains nothing
+TOLERANCE = 1e-9  # relative change of the misfit, below which another iteration gains nothing
 
 
 class Integral(NamedTuple):
-    """The function, (..., Rx, Ry), and rms(∇V - g) / rms(g) after every iteration, (m,); m = 0 where none was needed."""
+    """The function, (..., Rx, Ry), and rms(∇V - g) / rms(g) after every iteration, (m,); m = 0 if none was needed."""
 
     v: Any
     errors: Any
 
 
-def _unusable(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
-    names = ("step", "lambda1", "lambda2", "boundary", "padding_factor", "max_iterations")
-    return _problem(gradient, **{**dict(zip(names, weights)), **options})
+class Settings(NamedTuple):
+    """Arguments of `integrate_gradient` and `integrate_iteratively` behind the gradient, in their order and with their defaults."""
+
+    step: float = 1.0
+    lambda1: float = 0.0
+    lambda2: float = 0.0
+    boundary: str = "mirror"
+    padding_factor: float = 2.0
+    max_iterations: int = 25
+
+    def problem(self, gradient: Any) -> str | None:
+        """Say what is wrong with the settings, or with the shape of a gradient; None where nothing is."""
+        shape = tuple(gradient.shape)
+        if len(shape) < 3 or shape[-1] != 2:
+            return f"gradient has shape {shape}, need (..., Rx, Ry, 2) with the components along x and y last"
+        if self.boundary not in BOUNDARIES:
+            return f"boundary={self.boundary!r}: need one of {', '.join(map(repr, BOUNDARIES))}"
+        if not (self.lambda1 >= 0 and self.lambda2 >= 0):
+            return f"lambda1={self.lambda1}, lambda2={self.lambda2}: need numbers ≥ 0"
+        if self.boundary == "padded" and not self.padding_factor >= 1:
+            return f"padding_factor={self.padding_factor}: need at least 1"
+        return None
 
 
-def _too_large(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
-    """Say why the kernels cannot take a gradient field once it is padded, or None."""
-    if (problem := _unusable(gradient, *weights, **options)) is not None:
+def _unusable(gradient: Any, /, *settings: Any, **options: Any) -> str | None:
+    """Say why no twin can take these arguments, or None."""
+    return Settings(*settings, **options).problem(gradient)
+
+
+def _too_large(gradient: Any, /, *settings: Any, **options: Any) -> str | None:
+    """Say why the kernels cannot take a gradient once it is padded, or None."""
+    given = Settings(*settings, **options)
+    if (problem := given.problem(gradient)) is not None:
         return problem
-    larger = weights[4] if len(weights) > 4 else options.get("padding_factor", 2.0)
-    return "a plane has 2³¹ samples or more" if math.prod(gradient.shape[-3:-1]) * larger**2 >= 2**31 else None
+    return "a plane has 2³¹ samples or more" if math.prod(gradient.shape[-3:-1]) * given.padding_factor**2 >= 2**31 else None
 
 
 @operation(
@@ -40,7 +65,7 @@ def _too_large(gradient: Any, /, *weights: Any, **options: Any) -> str | None:
     cuda=Twin("gpu4d.kernels.integrate_gradient", ("float32", "float64"), check=_too_large),
 )
 def integrate_gradient(
-    gradient: Any,
+    gradient: ArrayT,
     /,
     step: float = 1.0,
     lambda1: float = 0.0,
@@ -48,8 +73,8 @@ def integrate_gradient(
     boundary: str = "mirror",
     padding_factor: float = 2.0,
     max_iterations: int = 25,
-) -> Any:
-    """The function V whose gradient fits a vector field best: regularised Fourier integration.
+) -> ArrayT:
+    """Find the function V whose gradient fits a vector field best: regularised Fourier integration.
 
     V(k) = k · F{g} / (i 2π (λ₁ + k² + λ₂ k⁴)), mean zero. With λ = 0 this minimises Σ |∇V - g|² with ∇ the exact derivative
     of the band-limited function.
@@ -82,7 +107,7 @@ def integrate_gradient(
     Raises
     ------
     InputError
-        A shape without two components, negative λ, an unknown boundary.
+        The shape has not two components, a λ is negative, or the boundary is not known.
 
     Notes
     -----
@@ -104,7 +129,7 @@ def integrate_gradient(
     cuda=Twin("gpu4d.kernels.integrate_gradient", ("float32", "float64"), check=_too_large),
 )
 def integrate_iteratively(
-    gradient: Any,
+    gradient: Array,
     /,
     step: float = 1.0,
     lambda1: float = 0.0,
@@ -113,7 +138,7 @@ def integrate_iteratively(
     padding_factor: float = 2.0,
     max_iterations: int = 25,
 ) -> Integral:
-    """As `integrate_gradient`, with the misfit after every iteration.
+    """Find the function as `integrate_gradient` does, and return the misfit after every iteration.
 
     Parameters
     ----------
@@ -134,7 +159,8 @@ def integrate_iteratively(
     ((6, 5), (3,))
     """
     xp = arrays.namespace(gradient)
-    if (problem := _problem(gradient, step, lambda1, lambda2, boundary, padding_factor, max_iterations)) is not None:
+    given = Settings(step, lambda1, lambda2, boundary, padding_factor, max_iterations)
+    if (problem := given.problem(gradient)) is not None:
         raise InputError(problem)
     shape = tuple(gradient.shape)
     field = arrays.as_float64(gradient)
@@ -156,30 +182,8 @@ def integrate_iteratively(
     return Integral(xp.where(known, v - mean, xp.full_like(v, math.nan)), arrays.from_numpy(np.asarray(errors, np.float64), v))
 
 
-def _problem(
-    gradient: Any,
-    step: float = 1.0,
-    lambda1: float = 0.0,
-    lambda2: float = 0.0,
-    boundary: str = "mirror",
-    padding_factor: float = 2.0,
-    max_iterations: int = 25,
-) -> str | None:
-    """What is wrong with these arguments, or None."""
-    shape = tuple(gradient.shape)
-    if len(shape) < 3 or shape[-1] != 2:
-        return f"gradient has shape {shape}, need (..., Rx, Ry, 2) with the components along x and y last"
-    if boundary not in BOUNDARIES:
-        return f"boundary={boundary!r}: need one of {', '.join(map(repr, BOUNDARIES))}"
-    if not (lambda1 >= 0 and lambda2 >= 0):
-        return f"lambda1={lambda1}, lambda2={lambda2}: need numbers ≥ 0"
-    if boundary == "padded" and not padding_factor >= 1:
-        return f"padding_factor={padding_factor}: need at least 1"
-    return None
-
-
 def converged(errors: list[float]) -> bool:
-    """Whether the last iteration gained nothing worth another."""
+    """Whether the last iteration gained so little that another gains nothing."""
     return len(errors) > 1 and abs(errors[-2] - errors[-1]) <= TOLERANCE * errors[-2]
 
 
@@ -226,14 +230,14 @@ def _iterate(solver: _Spectral, gx: Any, gy: Any, inside: Any, v: Any, most: int
 
 
 def _mirrored(g: Any, sign: tuple[int, int]) -> Any:
-    """The field and its mirror images below and to the right, each times its sign."""
+    """Add the mirror images of a field below and to the right, each times its sign."""
     xp = arrays.namespace(g)
     tall = xp.concat([g, sign[0] * xp.flip(g, axis=-2)], axis=-2)
     return xp.concat([tall, sign[1] * xp.flip(tall, axis=-1)], axis=-1)
 
 
 def _padded(g: Any, factor: float) -> Any:
-    """The field with zeros below and to the right."""
+    """Add zeros below a field and to the right."""
     xp = arrays.namespace(g)
     for axis in (-2, -1):
         extra = math.ceil(g.shape[axis] * (factor - 1))

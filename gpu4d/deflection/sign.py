@@ -1,4 +1,4 @@
-"""Which of two opposite phases is right: the curl of a deflection field leaves 180° open, the physics of atoms does not."""
+"""Decide which of two opposite phases is right. The curl of a deflection field leaves 180° open; what atoms do decides it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import numpy as np
 
 from gpu4d import fft
 
-# Low k holds descan, drift and noise more than atoms: both tests look at the phase through k² / (λ + k²), λ in cycles² per sample².
+# Low k has more of descan, drift and noise than of atoms. So both tests filter the phase with k² / (λ + k²), λ in cycles² per sample².
 HIGH_PASS = (0.0, 1e-4, 1e-3, 1e-2)
-KEPT = 0.05  # share of the variance a high pass must leave: below, what is left are the edges of the scan
-DECIDED = 4.0  # standard errors: those of the skewness are for a random field, and particles side by side are none
+KEPT = 0.05  # least share of the variance after the filter; with less, only the edges of the scan are left
+DECIDED = 4.0  # standard errors; more than usual, because they are those of a random field, and particles side by side are no such field
 
 
 @dataclass(frozen=True)
 class Sign:
-    """+1 to keep a phase, -1 to turn it over, and how clear that is.
+    """The sign of a phase, and how clear it is.
 
     Attributes
     ----------
     sign : int
+        1 if the phase is right as it is, -1 if its negative is.
     skew, skew_margin : float
         Skewness of the phase as it came in, and its size in standard errors.
     dark_field, dark_field_margin : float
         Correlation of the phase as it came in with the dark field, and its size in standard errors; NaN without a dark field.
     margin : float
-        Of the test that decided.
+        Of the test that decided, standard errors.
     text : str
+        The decision and its reasons, as a sentence.
     """
 
     sign: int
@@ -41,15 +43,16 @@ class Sign:
 
     @property
     def decided(self) -> bool:
+        """Whether the test is clear enough to be believed."""
         return self.margin >= DECIDED
 
 
 def phase_sign(phase: np.ndarray, dark_field: np.ndarray | None = None) -> Sign:
-    """Whether a phase or its negative belongs to matter.
+    """Decide whether a phase or its negative is that of matter.
 
-    Atoms attract electrons: their phase is positive, narrow and high on a broad low ground, so it has positive skewness; and
-    where there is more matter, more electrons are scattered out of the bright-field disk, so a dark field goes with the phase.
-    Each test is judged by its standard error for a random field of the same spectrum; the clearer one decides.
+    Atoms attract electrons. Their phase is positive, in narrow high maxima on a broad low ground, so it has positive skewness.
+    Where there is more matter, more electrons are scattered out of the bright-field disk, so a dark field correlates with the
+    phase. Each test is compared with its standard error for a random field of the same spectrum; the clearer one decides.
 
     Parameters
     ----------
@@ -84,14 +87,14 @@ def phase_sign(phase: np.ndarray, dark_field: np.ndarray | None = None) -> Sign:
         facts.append(f"correlation with the dark field {sign * corr:+.2f} ({corr_margin:.1f} standard errors)")
     why = "matter scatters electrons out of the disk" if by_dark_field else "atoms attract electrons"
     verdict = (
-        f"180° {'settled' if margin >= DECIDED else 'not settled'} by the {'dark field' if by_dark_field else 'skewness'}, because {why}"
+        f"180° {'decided' if margin >= DECIDED else 'not decided'} by the {'dark field' if by_dark_field else 'skewness'}, because {why}"
     )
     text = f"{verdict}: {', '.join(facts)}"
     return Sign(sign, skew, skew_margin, corr, corr_margin, margin, text)
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two images cut to where both are finite, NaN where one of them is."""
+    """Cut two images to the box where both are finite; a position is NaN in both if it is NaN in one."""
     ok = np.isfinite(a) & np.isfinite(b)
     if not ok.any():
         return np.full((1, 1), np.nan), np.full((1, 1), np.nan)
@@ -100,7 +103,7 @@ def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def high_pass(image: np.ndarray, cut: float) -> np.ndarray:
-    """An image through k² / (cut + k²), mirrored at its edges; NaN stays NaN and weighs as the mean."""
+    """Filter an image with k² / (cut + k²), mirrored at its edges; NaN stays NaN, and the filter sees the mean there."""
     ok = np.isfinite(image)
     if not ok.any():
         return np.full(image.shape, np.nan)
@@ -119,7 +122,7 @@ def _variance(image: np.ndarray) -> float:
 
 
 def _standard(image: np.ndarray) -> np.ndarray:
-    """Mean 0, variance 1 over the finite positions, 0 elsewhere; zeros where it does not vary."""
+    """Scale an image to mean 0 and variance 1 over the finite positions, 0 elsewhere; zeros for an image without variation."""
     ok = np.isfinite(image)
     if not ok.any():
         return np.zeros(image.shape)
@@ -129,7 +132,7 @@ def _standard(image: np.ndarray) -> np.ndarray:
 
 
 def _autocorrelation(image: np.ndarray) -> np.ndarray:
-    """Of a standard image, by lag, padded with zeros so that it does not wrap; 1 at lag 0."""
+    """Return the autocorrelation of a standard image by lag, padded with zeros so that it does not wrap; 1 at lag 0."""
     shape = tuple(2 * n for n in image.shape)
     padded = np.zeros(shape)
     padded[: image.shape[0], : image.shape[1]] = image
@@ -139,7 +142,7 @@ def _autocorrelation(image: np.ndarray) -> np.ndarray:
 
 
 def _skewness(image: np.ndarray) -> tuple[float, float]:
-    """Skewness, and its size over √(6 Σρ³ / N): the standard error of a Gaussian field with autocorrelation ρ."""
+    """Return the skewness, and its size over √(6 Σρ³ / N), the standard error of a Gaussian field with autocorrelation ρ."""
     z, n = _standard(image), int(np.isfinite(image).sum())
     if not z.any():
         return 0.0, 0.0
@@ -150,7 +153,7 @@ def _skewness(image: np.ndarray) -> tuple[float, float]:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Correlation, and its size over √(Σ ρa ρb / N), the standard error for independent fields (Fisher's z)."""
+    """Return the correlation, and its size over √(Σ ρa ρb / N), the standard error of independent fields (Fisher's z)."""
     za, zb, n = _standard(a), _standard(b), int(np.isfinite(a).sum())
     if not (za.any() and zb.any()):
         return 0.0, 0.0

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpu4d.arrays import DType, ReturnedArray
 from gpu4d.errors import InputError
 from gpu4d.operation import device_view
 
@@ -101,12 +102,16 @@ def using_backend(other: Backend) -> Iterator[None]:
         device_view.reset(view)
 
 
-def empty(shape: Sequence[int], dtype: Any) -> Any:
+KernelArgument = Any  # a device array, or a number with the exact NumPy type that the kernel takes
+Kernel = Any  # a compiled function of CuPy, or that of what stands for CuPy in tests
+
+
+def empty(shape: Sequence[int], dtype: DType) -> ReturnedArray:
     """Return an uninitialised array on the device."""
     return _backend.get().empty(tuple(int(n) for n in shape), np.dtype(dtype))
 
 
-def kernel(file: str, name: str, *defines: str) -> Any:
+def kernel(file: str, name: str, *defines: str) -> Kernel:
     """Return a compiled kernel of one source file. It is compiled once for each device, file and set of defines.
 
     Parameters
@@ -121,7 +126,9 @@ def kernel(file: str, name: str, *defines: str) -> Any:
     return _backend.get().function(file, name, tuple(defines))
 
 
-def launch(function: Any, grid: Sequence[int] | int, block: Sequence[int] | int, args: Sequence[Any], shared: int = 0) -> None:
+def launch(
+    function: Kernel, grid: Sequence[int] | int, block: Sequence[int] | int, args: Sequence[KernelArgument], shared: int = 0
+) -> None:
     """Run a kernel. A grid without blocks does nothing.
 
     Parameters

@@ -32,6 +32,9 @@ class Device:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
 
+DeviceLike = str | Device | Processor | Sequence[str | Device | Processor]  # one, or several CUDA devices
+
+
 def cuda_devices() -> int:
     """Count the CUDA devices CuPy can use; 0 without CuPy, driver or device. No context is made on any of them."""
     try:
@@ -95,7 +98,7 @@ def choose(device: str | Device = "auto") -> Device:
     return _named(device, NAMES)
 
 
-def choose_all(device: str | Device | Processor | Sequence[Any] = "auto") -> tuple[Device | Processor, ...]:
+def choose_all(device: DeviceLike = "auto") -> tuple[Device | Processor, ...]:
     """Return the devices that `device=` names, in the order given.
 
     Parameters

@@ -16,6 +16,8 @@ from gpu4d.errors import InputError
 
 MOST_SPANS = 200_000  # a trace of more is too large to be drawn, and a long sweep must not fill the memory with it
 
+Detail = float | str | bool | None  # what JSON holds
+
 
 class Span(NamedTuple):
     """Something that took place on a track, in seconds."""
@@ -24,7 +26,7 @@ class Span(NamedTuple):
     name: str
     start: float
     end: float
-    details: dict[str, Any]
+    details: dict[str, Detail]
 
 
 class Timeline:
@@ -49,7 +51,7 @@ class Timeline:
         self.most, self.dropped = most, 0
         self._lock = threading.Lock()
 
-    def span(self, track: str, name: str, start: float, end: float, **details: Any) -> None:
+    def span(self, track: str, name: str, start: float, end: float, **details: Detail) -> None:
         """Note what took place from `start` to `end` seconds; `details` appear in the trace beside it."""
         with self._lock:
             if len(self.events) < self.most:
@@ -116,7 +118,7 @@ class Timeline:
             beside.unlink(missing_ok=True)
 
 
-def place_of_trace(path: Any, said: str) -> Path:
+def place_of_trace(path: str | os.PathLike[str], said: str) -> Path:
     """Where a trace will be written, made absolute; refused where it cannot be, or where something else than a trace lies.
 
     An earlier trace and an empty file may be replaced.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayT
 from gpu4d.imaging.first_moments import LONGEST_EXACT, first_moments, problem
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
@@ -13,7 +14,7 @@ from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, 
     cpu=Twin("gpu4d.cpu_fallback.center_of_mass", DETECTOR_PIXELS, check=problem),
     cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=problem),
 )
-def center_of_mass(patterns: Any, /, mask: Any = None) -> Any:
+def center_of_mass(patterns: ArrayT, /, mask: Array | None = None) -> ArrayT:
     """Centre of mass of every diffraction pattern, in detector pixels.
 
     ⟨q⟩ = Σ q I(q) / Σ I(q). For a thin object it is the mean momentum transfer, ⟨q⟩ = (∇φ ⊗ |ψ₀|²) / 2π

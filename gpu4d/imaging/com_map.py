@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array
 from gpu4d.data.events import Events, exact_sums
 from gpu4d.data.slices import RealSlice
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.center_of_mass import divided
-from gpu4d.imaging.detectors import as_detector
+from gpu4d.imaging.detectors import DetectorLike, as_detector
 from gpu4d.imaging.first_moments import first_moments
 from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
-from gpu4d.streaming.reduction import ScanInfo, defined
-from gpu4d.streaming.sums import PerPositionReduction
+from gpu4d.streaming.reduction import Join, ScanInfo, defined
+from gpu4d.streaming.sums import BlockSums, PerPositionReduction, Value
 
 
 class CenterOfMass(PerPositionReduction):
@@ -42,7 +43,7 @@ class CenterOfMass(PerPositionReduction):
 
     planes = 3  # Σ I, Σ qx I, Σ qy I: one division at the end is cheaper than one an update
 
-    def __init__(self, detector: Any = None, relative_to_origin: bool = False):
+    def __init__(self, detector: DetectorLike | None = None, relative_to_origin: bool = False):
         self.detector = None if detector is None else as_detector(detector)
         self.relative_to_origin = bool(relative_to_origin)
 
@@ -52,7 +53,7 @@ class CenterOfMass(PerPositionReduction):
         finish = (32 if scan.on_host else 112) + 96 * self.relative_to_origin
         return self.held_bytes(scan, n_frames) + finish * rx * ry + 2 * qx * qy + per_frame * n_frames
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+    def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         if self.relative_to_origin and scan.calibration.origin is None:
             raise InputError("relative_to_origin=True, but the origin is not known: set calibration.origin, or measure it first")
         masks = [] if scan.detector_mask is None else [scan.detector_mask]
@@ -64,7 +65,7 @@ class CenterOfMass(PerPositionReduction):
     def in_tiles(self) -> bool:
         return False
 
-    def update(self, frames: Any, positions: np.ndarray) -> None:
+    def update(self, frames: Array, positions: np.ndarray) -> None:
         moments = first_moments(frames, None if self.mask is None else tables.beside(self.mask, frames))
         self.put(positions, arrays.as_float64(moments))
 
@@ -82,7 +83,7 @@ class CenterOfMass(PerPositionReduction):
         moments += [exact_sums(rows, along if times is None else along * times.astype(np.int64), len(positions)) for along in (x, y)]
         self.put(positions, np.stack(moments, axis=-1).astype(np.float64))
 
-    def joins(self) -> Any:
+    def joins(self) -> Join | None:
         return fused if exact(self.scan) else None
 
     def frame_masks(self) -> list[np.ndarray]:
@@ -91,7 +92,7 @@ class CenterOfMass(PerPositionReduction):
     def moments_mask(self) -> tuple[np.ndarray | None]:
         return (self.mask,)
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[Any]:
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Value]]:
         self.put(positions, arrays.as_float64(sums.moments))
         return []
 

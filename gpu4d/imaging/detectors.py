@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.data.arguments import host_image, origins
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import OriginLike, host_image, origins
 from gpu4d.errors import InputError
 
 Point = tuple[float, float]
@@ -36,13 +37,13 @@ class Detector:
     center: Point | None
     parameters: tuple
 
-    def mask(self, shape: tuple[int, int], origin: Any = None) -> np.ndarray:
+    def mask(self, shape: tuple[int, int], origin: OriginLike | None = None) -> np.ndarray:
         """The region as (Qx, Qy) bool (or float weights), for an origin (2,) in pixels."""
         center = self.center_for(shape, origin)
         x, y = np.arange(shape[0])[:, None] - center[0], np.arange(shape[1])[None, :] - center[1]
         return _SHAPES[self.kind](x, y, shape, *self.parameters)
 
-    def center_for(self, shape: tuple[int, int], origin: Any = None) -> np.ndarray:
+    def center_for(self, shape: tuple[int, int], origin: OriginLike | None = None) -> np.ndarray:
         """Where the detector sits: its own centre, else the origin, else the middle of the detector."""
         if self.center is not None:
             return np.asarray(self.center, dtype=np.float64)
@@ -61,6 +62,9 @@ class Detector:
     def radii(self) -> tuple[float, float] | None:
         """Inner and outer radius where the detector is a disk or an annulus; -1 is no hole."""
         return {"disk": (-1.0, *self.parameters), "annulus": self.parameters}.get(self.kind)  # type: ignore[return-value]
+
+
+DetectorLike = Detector | ArrayLike  # a geometry, or a mask (Qx, Qy)
 
 
 def disk(radius: float, center: Point | None = None) -> Detector:
@@ -100,7 +104,7 @@ def segmented(inner: float, outer: float, segments: int, rotation: float = 0.0, 
     return tuple(Detector("sector", middle, (float(inner), float(outer), int(segments), i, float(rotation))) for i in range(segments))
 
 
-def bragg_spots(positions: Any, radius: float) -> Detector:
+def bragg_spots(positions: ArrayLike, radius: float) -> Detector:
     """Disks of one radius about several Bragg positions, relative to the origin.
 
     Parameters
@@ -116,7 +120,7 @@ def bragg_spots(positions: Any, radius: float) -> Detector:
     return Detector("spots", None, (tuple(map(tuple, spots.tolist())), _positive("radius", radius)))
 
 
-def from_array(mask: Any) -> Detector:
+def from_array(mask: ArrayLike) -> Detector:
     """A (Qx, Qy) mask or weights, used as it is: it follows no origin."""
     host = host_image(mask, "a detector mask")
     if not np.isfinite(host).all():
@@ -124,7 +128,7 @@ def from_array(mask: Any) -> Detector:
     return Detector("array", None, (_Frozen(host),))
 
 
-def as_detector(given: Any) -> Detector:
+def as_detector(given: DetectorLike) -> Detector:
     """A Detector from a Detector or a (Qx, Qy) array."""
     if isinstance(given, Detector):
         return given

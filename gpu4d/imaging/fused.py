@@ -15,7 +15,7 @@ from gpu4d.device import tables
 from gpu4d.imaging.frame_reductions import FrameReductions, frame_reductions
 from gpu4d.operation import dtype_name
 from gpu4d.streaming.reduction import Reduction, ScanInfo
-from gpu4d.streaming.sums import BlockSums, add_together
+from gpu4d.streaming.sums import BlockSums, Value, add_together
 
 UPDATE_BYTES = 16 << 20  # beside which sums and maxima of a detector, 64 bits a pixel, are cheap to add up
 LARGE = 4096  # pixels of a detector
@@ -33,7 +33,7 @@ class Member(Reduction, Protocol):
         """The mask of the first moments it wants, in a tuple; None where it wants none."""
         ...
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Value]]:
         """Put values of positions to their places, and say what is to be added to which sums.
 
         `masked` holds the columns of its own masks.

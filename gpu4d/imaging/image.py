@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array
 from gpu4d.data import Calibration, DataCube, RealSlice
-from gpu4d.data.arguments import origins
+from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.data.events import Events, exact_sums
 from gpu4d.device import tables
 from gpu4d.errors import InputError
-from gpu4d.imaging.detectors import Detector, as_detector
+from gpu4d.imaging.detectors import Detector, DetectorLike, as_detector
 from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
 from gpu4d.streaming import PerPositionReduction, ScanInfo, sweep
-from gpu4d.streaming.reduction import defined
+from gpu4d.streaming.engine import SweepOptions
+from gpu4d.streaming.reduction import Join, defined
+from gpu4d.streaming.sums import BlockSums, Value
+
+Detectors = DetectorLike | Mapping[str, DetectorLike] | Sequence[DetectorLike]
 
 
 class VirtualImage(PerPositionReduction):
@@ -46,21 +51,21 @@ class VirtualImage(PerPositionReduction):
     ((2, 2, 3), ('bf', 'adf'), 13.0)
     """
 
-    def __init__(self, detector: Any, origin: Any = None):
-        detector = arrays.unwrapped(detector)
-        many = isinstance(detector, Mapping | Sequence) and not isinstance(detector, str)
-        if isinstance(detector, Mapping):
-            self.labels = tuple(detector)
-            self.detectors: tuple[Detector, ...] = tuple(as_detector(d) for d in detector.values())
+    def __init__(self, detector: Detectors, origin: OriginLike | None = None):
+        given: Any = arrays.unwrapped(detector)
+        many = isinstance(given, Mapping | Sequence) and not isinstance(given, str)
+        if isinstance(given, Mapping):
+            self.labels = tuple(given)
+            self.detectors: tuple[Detector, ...] = tuple(as_detector(d) for d in given.values())
         elif many:
-            self.detectors = tuple(as_detector(d) for d in detector)
+            self.detectors = tuple(as_detector(d) for d in given)
             self.labels = tuple(f"detector {i}" for i in range(len(self.detectors)))
-        elif arrays.is_array(detector) and len(detector.shape) == 3:
+        elif arrays.is_array(given) and len(given.shape) == 3:
             many = True
-            self.detectors = tuple(as_detector(detector[i, ...]) for i in range(detector.shape[0]))
+            self.detectors = tuple(as_detector(given[i, ...]) for i in range(given.shape[0]))
             self.labels = tuple(f"detector {i}" for i in range(len(self.detectors)))
         else:
-            self.detectors, self.labels = (as_detector(detector),), ("",)
+            self.detectors, self.labels = (as_detector(given),), ("",)
         if not self.detectors:
             raise InputError("VirtualImage() of no detector: give at least one")
         self.stack, self.planes = many, len(self.detectors)
@@ -73,7 +78,7 @@ class VirtualImage(PerPositionReduction):
         moving = 48 * frame if any(d.follows_origin and d.radii is None for d in self.detectors) else 0  # a mask for each pattern
         return self.held_bytes(scan, n_frames) + masks + (per_pixel * n_frames * frame + 8 * many * frame + moving) * (n_frames > 0)
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+    def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         super().start(scan, device, pass_)
         self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
         self.places = scan.calibration if self.origin is None else Calibration(origin=origins(self.origin, scan.shape[:2]))
@@ -94,13 +99,13 @@ class VirtualImage(PerPositionReduction):
     def in_tiles(self) -> bool:
         return False
 
-    def update(self, frames: Any, positions: np.ndarray) -> None:
+    def update(self, frames: Array, positions: np.ndarray) -> None:
         self._put(positions, frames, self.stacks, self._follow(frames, positions) if self.following else {})
 
     def wanted_pixels(self) -> np.ndarray | None:
         return None if self.following else np.flatnonzero(np.any([mask != 0 for mask in self.still.values()], axis=0))
 
-    def update_pixels(self, values: Any, positions: np.ndarray) -> None:
+    def update_pixels(self, values: Array, positions: np.ndarray) -> None:
         xp, pixels = arrays.namespace(values), self.wanted_pixels()
         if self.gathered is None:
             self.gathered = [(members, stack.reshape(len(members), 1, -1)[:, :, pixels]) for members, stack in self.stacks]
@@ -130,7 +135,7 @@ class VirtualImage(PerPositionReduction):
             columns.update(self._columns(found, members))
         self.put(positions, arrays.namespace(frames).stack([columns[i] for i in range(len(self.detectors))], axis=-1))
 
-    def joins(self) -> Any:
+    def joins(self) -> Join | None:
         fixed = not self.following and all(mask.dtype == bool for mask in self.still.values())
         return fused if fixed and exact(self.scan) else None
 
@@ -140,7 +145,7 @@ class VirtualImage(PerPositionReduction):
     def moments_mask(self) -> None:
         return None
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[Any]:
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Value]]:
         self.put(positions, arrays.as_float64(sums.masked))
         return []
 
@@ -186,7 +191,7 @@ def _stacks(masks: dict[int, np.ndarray]) -> list[tuple[list[int], np.ndarray]]:
     return [(members, np.stack([masks[i] for i in members]).astype(kind, copy=False)) for kind, members in kinds if members]
 
 
-def virtual_image(cube: DataCube, detector: Any, origin: Any = None, **options: Any) -> RealSlice:
+def virtual_image(cube: DataCube, detector: Detectors, origin: OriginLike | None = None, **options: Unpack[SweepOptions]) -> RealSlice:
     """Counts under a detector at every scan position: one sweep of the cube.
 
     Parameters

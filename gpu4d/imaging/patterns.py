@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data import DiffractionSlice
-from gpu4d.data.arguments import origins
+from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.data.datacube import itemsize
 from gpu4d.data.events import Events, exact_sums
 from gpu4d.device import tables
@@ -19,7 +20,8 @@ from gpu4d.imaging.fused import exact, fused
 from gpu4d.imaging.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.imaging.shifted_patterns import shifted_patterns
 from gpu4d.streaming import BlockSums, ScanInfo, SumReduction
-from gpu4d.streaming.reduction import defined
+from gpu4d.streaming.reduction import Join, defined
+from gpu4d.streaming.sums import Value
 
 
 def _maximum(a: Any, b: Any) -> Any:
@@ -54,7 +56,7 @@ class MeanPattern(SumReduction):
     # covered: how often each pixel was seen; only where masked pixels move with their patterns
     sums: ClassVar = dict.fromkeys(("totals", "counts", "seen", "covered"), operator.add)
 
-    def __init__(self, weights: Any = None, origin: Any = None):
+    def __init__(self, weights: ArrayLike | None = None, origin: OriginLike | None = None):
         self.weights = None if weights is None else np.asarray(arrays.to_numpy(weights), dtype=np.float64)
         self.origin = None if origin is None else origins(origin)
 
@@ -67,7 +69,7 @@ class MeanPattern(SumReduction):
                 per_pixel += itemsize(scan.dtype) + 16
         return 8 * frame * (5 + len(self.sums) * scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+    def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         if self.weights is not None and self.weights.shape != tuple(scan.shape[:2]):
             raise InputError(f"weights is {self.weights.shape}, the scan is {tuple(scan.shape[:2])}: need one weight per position")
         if self.origin is not None:
@@ -82,7 +84,7 @@ class MeanPattern(SumReduction):
     def in_tiles(self) -> bool:
         return self.weights is not None or self.origin is not None or not exact(self.scan)
 
-    def update(self, frames: Any, positions: np.ndarray) -> None:
+    def update(self, frames: Array, positions: np.ndarray) -> None:
         seen, weights = float(len(positions)), None
         if self.weights is not None:
             own = self.weights[positions[:, 0], positions[:, 1]]
@@ -106,7 +108,7 @@ class MeanPattern(SumReduction):
         total = exact_sums(events.pixel_of_event(), events.count_of_event(), self.scan.shape[2] * self.scan.shape[3])
         self.add(positions, seen=seen, totals=total.reshape(self.scan.shape[2:]), counts=np.float64(seen))
 
-    def joins(self) -> Any:
+    def joins(self) -> Join | None:
         return fused if self.weights is None and self.origin is None and exact(self.scan) else None
 
     def frame_masks(self) -> list[np.ndarray]:
@@ -115,7 +117,7 @@ class MeanPattern(SumReduction):
     def moments_mask(self) -> None:
         return None
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Value]]:
         return [(self.kept["seen"], float(len(positions))), (self.kept["totals"], sums.total), (self.kept["counts"], sums.count)]
 
     def _shifts(self, positions: np.ndarray) -> np.ndarray:
@@ -186,10 +188,10 @@ class MaxPattern(SumReduction):
     def in_tiles(self) -> bool:
         return False  # a maximum is the same however it is grouped
 
-    def update(self, frames: Any, positions: np.ndarray) -> None:
+    def update(self, frames: Array, positions: np.ndarray) -> None:
         self.add(positions, largest=pattern_maximum(frames))
 
-    def joins(self) -> Any:
+    def joins(self) -> Join | None:
         return fused if exact(self.scan) else None
 
     def frame_masks(self) -> list[np.ndarray]:
@@ -198,7 +200,7 @@ class MaxPattern(SumReduction):
     def moments_mask(self) -> None:
         return None
 
-    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Any]]:
+    def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Value]]:
         return [(self.kept["largest"], sums.maximum)]
 
     def finish(self) -> DiffractionSlice:

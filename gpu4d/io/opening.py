@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import os
-from typing import Any
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
@@ -16,7 +15,11 @@ HEAD_BYTES = 512  # of a file, that a format may recognise it by
 
 
 def open(
-    path: Any, *, dataset: str | None = None, scan_shape: tuple[int, int] | None = None, calibration: Calibration | None = None
+    path: str | os.PathLike[str],
+    *,
+    dataset: str | None = None,
+    scan_shape: tuple[int, int] | None = None,
+    calibration: Calibration | None = None,
 ) -> DataCube:
     """Open a scan without loading it. The content of the file decides its format, not its name. The file stays read-only.
 

@@ -22,8 +22,10 @@ _OURS = {file: ours for ours, file in UNITS.items() if ours}
 _DETECTOR = {"DiffractionSlice", "VirtualDiffraction", "Probe", "BraggVectorMap"}
 _SCAN = {"RealSlice", "VirtualImage"}
 
+Stored = Any  # an item of a file: a slice, a list of points, an array, a calibration or a mapping, as it was saved
 
-def read_emd(path: Any) -> dict[str, Any]:
+
+def read_emd(path: str | os.PathLike[str]) -> dict[str, Stored]:
     """Read all items of an EMD 1.0 file that `gpu4d.save`, py4DSTEM or emdfile wrote.
 
     Parameters

@@ -9,15 +9,16 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import h5py
 import numpy as np
 
 from gpu4d import arrays
 from gpu4d._version import __version__
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.calibration import Calibration
-from gpu4d.data.datacube import DataCube
+from gpu4d.data.datacube import DataCube, Metadata
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, Slice
 from gpu4d.errors import InputError
@@ -26,12 +27,23 @@ from gpu4d.io.formats import emd_nodes
 ROOT = "gpu4d"
 
 
+@runtime_checkable
+class Storable(Protocol):
+    """A result of several parts, which says how they are stored."""
+
+    def to_emd(self) -> Mapping[str, Slice | PointList | PointListArray | Array]:
+        """Return items that `save` takes, by their names; "" is the main one."""
+
+
+Item = DataCube | Slice | PointList | PointListArray | Calibration | ArrayLike | Mapping[str, object] | Storable | None
+
+
 def save(
-    path: Any,
-    items: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    items: Mapping[str, Item],
     *,
     overwrite: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    settings: Metadata | None = None,
     log: Sequence[str] | None = None,
     links: str = "external",
 ) -> None:
@@ -87,7 +99,7 @@ def _expanded(items: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, item in items.items():
         if not name or "/" in name or name in (".", "metadatabundle"):
             raise InputError(f"{name!r} cannot be the name of a result: need text without '/'")
-        if hasattr(item, "to_emd"):
+        if isinstance(item, Storable):
             yield from ((f"{name}_{key}" if key else name, part) for key, part in item.to_emd().items())
         elif item is not None:
             yield name, item

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -36,12 +37,16 @@ STYLE = {
 }
 
 
-def styled(draw: Any) -> Any:
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that it draws with the library's fonts and lines, whatever the caller's matplotlib settings are."""
     import functools
 
     @functools.wraps(draw)
-    def inside(*args: Any, **options: Any) -> Any:
+    def inside(*args: P.args, **options: P.kwargs) -> R:
         try:
             import matplotlib
         except ImportError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
@@ -26,9 +27,35 @@ REASONS: dict[str, tuple[str, str, str]] = {
 }
 
 
+class Judged(Protocol):
+    """Maxima and what became of each, as `gpu4d.bragg.explain_disks` returns them."""
+
+    @property
+    def qx(self) -> np.ndarray:
+        """Pixels, as `qy`."""
+
+    @property
+    def qy(self) -> np.ndarray: ...
+
+    @property
+    def reason(self) -> np.ndarray:
+        """Texts."""
+
+
+class TwoVectors(Protocol):
+    """A lattice."""
+
+    @property
+    def g1(self) -> ArrayLike:
+        """Pixels, as `g2`."""
+
+    @property
+    def g2(self) -> ArrayLike: ...
+
+
 @canvas.styled
 def diffraction(
-    data: Any,
+    data: ArrayLike,
     title: str | None = None,
     *,
     scale: str = "power",
@@ -71,8 +98,8 @@ def diffraction(
 
 @canvas.styled
 def disks(
-    pattern: Any,
-    candidates: Any,
+    pattern: ArrayLike,
+    candidates: Judged | Mapping[str, Array],
     title: str = "Bragg disks, accepted and rejected",
     *,
     radius: float | None = None,
@@ -125,8 +152,8 @@ def disks(
 
 @canvas.styled
 def bragg_vector_map(
-    data: Any,
-    lattice: Any = None,
+    data: ArrayLike,
+    lattice: TwoVectors | Mapping[str, ArrayLike] | None = None,
     origin: Sequence[float] | None = None,
     title: str | None = None,
     *,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 
@@ -18,7 +19,7 @@ WARNING = "#b3500b"
 
 @canvas.styled
 def image(
-    data: Any,
+    data: ArrayLike,
     title: str | None = None,
     *,
     units: str | None = None,
@@ -63,8 +64,26 @@ def image(
     return made
 
 
+class StrainMaps(Protocol):
+    """Components of a strain tensor, (Rx, Ry) each."""
+
+    @property
+    def exx(self) -> Array:
+        """Strain as a fraction, as `eyy` and `exy`."""
+
+    @property
+    def eyy(self) -> Array: ...
+
+    @property
+    def exy(self) -> Array: ...
+
+    @property
+    def theta(self) -> Array:
+        """Radians."""
+
+
 @canvas.styled
-def strain(result: Any, title: str = "Strain", *, pixel_size: float | None = None, pixel_units: str | None = None) -> Figure:
+def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | None = None, pixel_units: str | None = None) -> Figure:
     """Draw the four maps of a strain tensor with one common range, and the tensor's axes beside every map.
 
     Parameters
@@ -149,7 +168,7 @@ def nice_range(half: float) -> float:
 
 @canvas.styled
 def histogram(
-    values: Any,
+    values: ArrayLike,
     title: str,
     *,
     label: str = "",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 @canvas.styled
 def vectors(
-    vx: Any,
-    vy: Any,
+    vx: ArrayLike,
+    vy: ArrayLike,
     title: str = "",
     *,
     units: str = "",
@@ -59,8 +60,17 @@ def vectors(
     return made
 
 
-def com(data: Any, title: str = "Centre of mass", *, remove_mean: bool = True, units: str | None = None, **options: Any) -> Figure:
-    """Draw a centre-of-mass field (2, Rx, Ry) in colours; options as in `vectors`.
+def com(
+    data: ArrayLike,
+    title: str = "Centre of mass",
+    *,
+    remove_mean: bool = True,
+    units: str | None = None,
+    pixel_size: float | None = None,
+    pixel_units: str | None = None,
+    limit: float | None = None,
+) -> Figure:
+    """Draw a centre-of-mass field (2, Rx, Ry) in colours.
 
     Parameters
     ----------
@@ -68,15 +78,20 @@ def com(data: Any, title: str = "Centre of mass", *, remove_mean: bool = True, u
         x and y component.
     remove_mean : bool
         Show what differs from the mean over the scan, which is where the detector's origin lies.
+    units, pixel_size, pixel_units : optional
+        Those of the slice, unless given.
+    limit : float, optional
+        As in `vectors`.
     """
     host = np.asarray(data, dtype=np.float64)
     if host.ndim != 3 or host.shape[0] != 2:
         raise InputError(f"centre of mass has shape {host.shape}, need (2, Rx, Ry)")
     if remove_mean and np.isfinite(host).any():
         host = host - np.nanmean(host, axis=(1, 2), keepdims=True)
-    options.setdefault("pixel_size", getattr(data, "pixel_size", None))
-    options.setdefault("pixel_units", getattr(data, "pixel_units", None))
-    return vectors(host[0], host[1], title, units=units if units is not None else getattr(data, "units", ""), **options)
+    size = pixel_size if pixel_size is not None else getattr(data, "pixel_size", None)
+    names = pixel_units if pixel_units is not None else getattr(data, "pixel_units", None)
+    units = units if units is not None else getattr(data, "units", "")
+    return vectors(host[0], host[1], title, units=units, pixel_size=size, pixel_units=names, limit=limit)
 
 
 def direction_colors(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:

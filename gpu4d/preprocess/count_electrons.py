@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ReturnedArray
 from gpu4d.data.events import EventSource
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
@@ -26,10 +27,10 @@ class Events(NamedTuple):
         Signal of that pixel, in electrons.
     """
 
-    offsets: Any
-    qx: Any
-    qy: Any
-    intensity: Any
+    offsets: ReturnedArray
+    qx: ReturnedArray
+    qy: ReturnedArray
+    intensity: ReturnedArray
 
     def points(self, scan_shape: tuple[int, ...]) -> PointListArray:
         """The same electrons as one list of points a scan position.
@@ -95,7 +96,15 @@ def _problem(frames: Any, dark: Any, lower: float, upper: float, electron: float
     cuda=Twin("gpu4d.kernels.count_electrons", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
 )
 def count_electrons(
-    frames: Any, dark: Any, lower: float, upper: float, /, *, electron: float = 1.0, gain: Any = None, mask: Any = None
+    frames: Array,
+    dark: Array,
+    lower: float,
+    upper: float,
+    /,
+    *,
+    electron: float = 1.0,
+    gain: Array | None = None,
+    mask: Array | None = None,
 ) -> Events:
     """Electrons in the raw frames of a direct detector: local maxima of 3 × 3 pixels between two thresholds.
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from gpu4d.arrays import to_numpy
+from gpu4d.arrays import ArrayLike, DType, to_numpy
 
 FEW_COUNTS = 50  # a float pattern with a smaller total is not in counts: Poisson statistics do not apply
 
 
-def in_counts(dtype: Any, totals: Any) -> bool:
+def in_counts(dtype: DType, totals: ArrayLike) -> bool:
     """Say whether values are electron counts, as far as one can see.
 
     Parameters

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayT
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
@@ -29,7 +30,9 @@ def _problem(frames: Any, threshold: float = 5.0, unit: float = 1.0, noise: floa
     cpu=Twin("gpu4d.cpu_fallback.hot_pixel_median", DETECTOR_PIXELS, check=_problem),
     cuda=Twin("gpu4d.kernels.hot_pixel_median", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
 )
-def hot_pixel_median(frames: Any, /, *, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> tuple[Any, Any]:
+def hot_pixel_median(
+    frames: ArrayT, /, *, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Array | None = None
+) -> tuple[ArrayT, ArrayT]:
     """Find and replace hot pixels in every frame.
 
     With m the median of the up to eight neighbours that count, t the threshold and u the unit, a pixel v is hot where it exceeds m by

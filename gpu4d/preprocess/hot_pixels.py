@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayT
 from gpu4d.errors import InputError
 from gpu4d.imaging.pattern_sums import pattern_sums
 from gpu4d.preprocess.hot_pixel_median import MAD_TO_SIGMA, hot_pixel_median
 
 
-def hot_pixels(frames: Any, /, threshold: float = 5.0, *, unit: float = 1.0, mask: Any = None) -> Any:
+def hot_pixels(frames: ArrayT, /, threshold: float = 5.0, *, unit: float = 1.0, mask: Array | None = None) -> ArrayT:
     """Hot pixels of a detector: `hot_pixel_median` on the sum of all frames.
 
     Parameters
@@ -43,7 +43,7 @@ def hot_pixels(frames: Any, /, threshold: float = 5.0, *, unit: float = 1.0, mas
     if len(frames.shape) < 2:
         raise InputError(f"frames have shape {tuple(frames.shape)}, need (..., Qx, Qy)")
     total = pattern_sums(xp.reshape(frames, (-1, *frames.shape[-2:])))[0] if len(frames.shape) > 2 else frames
-    image = arrays.as_float64(total)
+    image: ArrayT = arrays.as_float64(total)
     steps = xp.abs(image[..., 1:] - image[..., :-1])
     good = xp.isfinite(steps)
     if mask is not None:

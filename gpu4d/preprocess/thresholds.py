@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array
 from gpu4d.errors import InputError
 from gpu4d.preprocess.count_electrons import count_electrons
 
@@ -24,7 +25,7 @@ class Thresholds(NamedTuple):
 
 
 def thresholds(
-    frames: Any, dark: Any, /, *, gain: Any = None, mask: Any = None, false_share: float = 3e-4, upper: float = 10.0
+    frames: Array, dark: Array, /, *, gain: Array | None = None, mask: Array | None = None, false_share: float = 3e-4, upper: float = 10.0
 ) -> Thresholds:
     """Where background ends and electrons begin, in a sample of raw frames.
 
@@ -70,16 +71,17 @@ def thresholds(
         raise InputError(f"frames have shape {tuple(frames.shape)}: need (..., Qx, Qy) with at least one frame")
     stack = arrays.namespace(frames).reshape(frames, (-1, *frames.shape[-2:]))
     stack = arrays.to_numpy(stack[:: math.ceil(stack.shape[0] / SAMPLE), :, :]).astype(np.float32)
-    dark, gain, mask = (None if a is None else arrays.to_numpy(a) for a in (dark, gain, mask))
-    good = np.isfinite(dark) if mask is None else np.isfinite(dark) & (mask != 0)
-    response = np.ones(dark.shape, np.float32) if gain is None else np.where(gain > 0, gain, np.inf).astype(np.float32)
-    signal = (stack - dark.astype(np.float32)) / response
+    ground = arrays.to_numpy(dark)
+    gains, valid = (None if a is None else arrays.to_numpy(a) for a in (gain, mask))
+    good = np.isfinite(ground) if valid is None else np.isfinite(ground) & (valid != 0)
+    response = np.ones(ground.shape, np.float32) if gains is None else np.where(gains > 0, gains, np.inf).astype(np.float32)
+    signal = (stack - ground.astype(np.float32)) / response
     low, middle = np.nanpercentile(signal[:, good], (15.865525, 50))
     noise = float(middle - low)
     if not noise > 0:
         raise InputError("the background has no width: these frames are counted already, or hold no good pixel")
 
-    level = _lowest(stack, dark + middle, gain, mask, noise, false_share, upper)
+    level = _lowest(stack, ground + middle, gains, valid, noise, false_share, upper)
     electron = _mean_signal(signal - middle, good, level)
     return Thresholds(level / electron, float(upper), electron, noise)
 

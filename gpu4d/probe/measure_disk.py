@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, pixel_mask
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
@@ -37,7 +38,7 @@ class Disk(NamedTuple):
     residual: float
 
 
-def measure_disk(image: Any, mask: Any = None) -> Disk:
+def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     """Fit a circle to the edge of the brightest disk of a pattern.
 
     Rays are sent out from the brightest region; on each, the edge is where the smoothed intensity falls steepest, to sub-pixel.

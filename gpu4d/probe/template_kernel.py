@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import measure_disk
@@ -59,7 +60,7 @@ class Template:
     fine: FineImage | None = None
 
     @classmethod
-    def from_kernel(cls, kernel: Any, radius: float | None = None) -> Template:
+    def from_kernel(cls, kernel: ArrayLike, radius: float | None = None) -> Template:
         """A ready kernel, corner-centred, taken as it is.
 
         Parameters
@@ -79,8 +80,11 @@ class Template:
         return self.kernel.shape  # type: ignore[return-value]
 
 
+TemplateLike = Template | ArrayLike  # an array is an image of the probe in vacuum
+
+
 def template(
-    probe: Any,
+    probe: ArrayLike,
     kind: str = "sigmoid",
     *,
     center: tuple[float, float] | None = None,
@@ -156,7 +160,7 @@ def without_background(image: np.ndarray, center: tuple[float, float], radius: f
     return np.where(far, 0.0, image - level)
 
 
-def as_template(given: Any) -> Template:
+def as_template(given: TemplateLike) -> Template:
     """A Template as it is; a two-dimensional array is a vacuum probe and gets the sigmoid trench."""
     if isinstance(given, Template):
         return given

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data import DataCube, DiffractionSlice
 from gpu4d.data.arguments import positions_of
 from gpu4d.errors import InputError
+from gpu4d.streaming.engine import BudgetOptions
 
 
-def from_vacuum(patterns: Any, region: Any = None, *, align: bool = True, **options: Any) -> DiffractionSlice:
+def from_vacuum(
+    patterns: DataCube | Array, region: ArrayLike | None = None, *, align: bool = True, **options: Unpack[BudgetOptions]
+) -> DiffractionSlice:
     """Average of the patterns over vacuum, each moved so that the probes fall together.
 
     Parameters

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays, physics
+from gpu4d.arrays import ArrayLike
 from gpu4d.errors import InputError
 
 COEFFICIENTS = {  # name: (n, m) of λ^n k^(n+1) / (n + 1) cos m(φ - φ_nm)
@@ -103,7 +104,7 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def wavefunction(
-    aperture: Any,
+    aperture: ArrayLike,
     aberrations: Mapping[str, float] | None = None,
     *,
     energy: float,
@@ -158,6 +159,6 @@ def wavefunction(
     cx, cy = arrays.floats(center) if center is not None else (size[0] // 2, size[1] // 2)
     x, y = np.arange(size[0])[:, None] - cx, np.arange(size[1])[None, :] - cy
     if given is None:
-        radius = physics.angle_to_frequency(float(aperture), energy) / q_pixel
+        radius = physics.angle_to_frequency(float(host), energy) / q_pixel
         given = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0)
     return given * np.exp(-1j * chi(x * q_pixel, y * q_pixel, aberrations, energy))

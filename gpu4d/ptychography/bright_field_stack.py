@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.device import tables
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
@@ -16,7 +17,7 @@ from gpu4d.ptychography.gather_pixels import gather_pixels
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.place import processors_for
 from gpu4d.streaming.reduction import ScanInfo
-from gpu4d.streaming.sums import PerPositionReduction
+from gpu4d.streaming.sums import PerPositionReduction, Value
 
 
 class BrightFieldStack(PerPositionReduction):
@@ -37,7 +38,7 @@ class BrightFieldStack(PerPositionReduction):
     [[[1, 5, 9], [13, 17, 21]], [[2, 6, 10], [14, 18, 22]]]
     """
 
-    def __init__(self, pixels: Any):
+    def __init__(self, pixels: ArrayLike):
         given = arrays.to_numpy(pixels)
         self.pixels = np.flatnonzero(given) if given.dtype == bool else np.array(given, np.int64)
         self.detector = given.shape if given.dtype == bool else None
@@ -55,18 +56,18 @@ class BrightFieldStack(PerPositionReduction):
     def in_tiles(self) -> bool:
         return False
 
-    def update(self, frames: Any, positions: np.ndarray) -> None:
+    def update(self, frames: Array, positions: np.ndarray) -> None:
         self.put(positions, gather_pixels(frames, tables.beside(self.pixels, frames)))
 
     def wanted_pixels(self) -> np.ndarray:
         return self.pixels
 
-    def update_pixels(self, values: Any, positions: np.ndarray) -> None:
+    def update_pixels(self, values: Array, positions: np.ndarray) -> None:
         xp = arrays.namespace(values)
         found = xp.permute_dims(values, (1, 0))
         self.put(positions, found if self.scan.on_host else xp.asarray(found, copy=True))  # the sweep reuses its buffer
 
-    def finish(self) -> Any:
+    def finish(self) -> Value:
         """(P, Rx, Ry), in the frames' namespace and on their device."""
         return self.values.result()
 
@@ -114,19 +115,21 @@ class _PixelImages:
         return self.values.reshape(self.shape) if self.host else self._joined()
 
     def _joined(self) -> Any:
-        xp = arrays.namespace(self.scan.sample)
+        sample = self.scan.sample
+        assert sample is not None, "only frames that are not on the host come in pieces"
+        xp = arrays.namespace(sample)
         number = np.concatenate([p for p, _ in self.pieces]) if self.pieces else np.zeros(0, np.int64)
         source = np.full(len(self.seen), len(number))  # the column behind the last is what unseen positions are
         source[number] = np.arange(len(number))
-        kind = self.scan.sample.dtype
+        kind = sample.dtype
         fill = float("nan") if xp.isdtype(kind, "real floating") else 0
-        empty = xp.full((self.shape[0], 1), fill, dtype=kind, device=arrays.device(self.scan.sample))
+        empty = xp.full((self.shape[0], 1), fill, dtype=kind, device=arrays.device(sample))
         values = xp.concat([*(v for _, v in self.pieces), empty], axis=1)
         return xp.reshape(xp.take(values, arrays.from_numpy(source, values), axis=1), self.shape)
 
 
 def bright_field_stacks(
-    cube: DataCube, pixels: np.ndarray, group: int, *, memory: int | str | None = None, **sweep_options: Any
+    cube: DataCube, pixels: np.ndarray, group: int, *, memory: int | float | str | None = None, **sweep_options: Any
 ) -> Iterator[tuple[slice, Any]]:
     """Images of pixels, part by part, in as many passes over the scan as memory asks.
 

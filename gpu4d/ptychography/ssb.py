@@ -7,11 +7,13 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from gpu4d import arrays, fft
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
 from gpu4d.device.threads import in_threads
@@ -20,6 +22,7 @@ from gpu4d.ptychography.bright_field_stack import bright_field_stacks
 from gpu4d.ptychography.experiment import experiment
 from gpu4d.ptychography.overlap_geometry import Overlaps, overlap_geometry
 from gpu4d.ptychography.ssb_sum import MODES, SSBSum, ssb_sum
+from gpu4d.streaming.engine import SweepOptions, VisitOptions
 from gpu4d.streaming.place import processors_for
 
 log = logging.getLogger("gpu4d")
@@ -77,16 +80,16 @@ def ssb(
     rotation: float | None = None,
     transpose: bool | None = None,
     aberrations: Mapping[str, float] | None = None,
-    pupil: Any = None,
+    pupil: ArrayLike | None = None,
     mode: str = "weighted",
     epsilon: float = 0.003,
     energy: float | None = None,
     semiangle: float | None = None,
     q_pixel: float | None = None,
     r_pixel: float | None = None,
-    origin: Any = None,
-    memory: int | str | None = None,
-    **sweep_options: Any,
+    origin: OriginLike | None = None,
+    memory: int | float | str | None = None,
+    **sweep_options: Unpack[VisitOptions],
 ) -> SSB:
     """Phase of a thin object by single-side-band ptychography.
 
@@ -153,7 +156,7 @@ def ssb(
         raise InputError(f"mode={mode!r}: need {' or '.join(map(repr, MODES))}")
     if not (epsilon >= 0 and math.isfinite(epsilon)):
         raise InputError(f"epsilon={epsilon}: need a number from 0 up, such as 0.003")
-    options = {"memory": memory, **sweep_options}
+    options: SweepOptions = {"memory": memory, **sweep_options}
     given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
     known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=options, **given)
     decisions, warnings = known.decisions, known.warnings
@@ -194,7 +197,9 @@ class _Geometry:
         return cls(*(None if part is None else arrays.from_numpy(part, stack) for part in parts))
 
 
-def _summed(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, warnings: list[str]) -> tuple[SSBSum, np.ndarray | None, float]:
+def _summed(
+    cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, warnings: list[str]
+) -> tuple[SSBSum, np.ndarray | None, float]:
     """Side-band sums of all pixels; positions that had to be filled; |Ψ₀|² per pixel in the middle of the disk."""
     sums, counts = _one_round(cube, overlaps, mode, options, None)
     bad = ~(np.isfinite(counts) & (counts > 0))
@@ -209,7 +214,7 @@ def _summed(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, warnin
     return sums, bad if bad.any() else None, incident
 
 
-def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> tuple[SSBSum, np.ndarray]:
+def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, bad: np.ndarray | None) -> tuple[SSBSum, np.ndarray]:
     """Sums over groups of pixels in their order, and the counts of every position (Rx, Ry) on the host."""
     total: SSBSum | None = None
     counts: Any = None
@@ -220,7 +225,9 @@ def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad
     return total, arrays.to_numpy(counts)
 
 
-def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, bad: np.ndarray | None) -> Iterator[tuple[SSBSum, Any]]:
+def _group_sums(
+    cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, bad: np.ndarray | None
+) -> Iterator[tuple[SSBSum, Any]]:
     """Sums and counts of one group of pixels after another; on the CPU, threads work on several at once."""
     kind = ssb_sum.kind_for("complex64", processors_for(cube, options.get("device", "auto"))[0][0].sample(cube.dtype))
     rx, ry = cube.scan_shape

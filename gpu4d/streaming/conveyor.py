@@ -66,6 +66,25 @@ class Chunk:
     arrived: Event | None = None
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What all conveyors of a pass have in common; several threads use it at once.
+
+    Attributes
+    ----------
+    blocks : iterator of int
+        Row blocks that no conveyor has taken yet.
+    stop : threading.Event
+        Set by the first conveyor that fails.
+    report : callable
+        Told how many patterns were reduced.
+    """
+
+    blocks: Iterator[int]
+    stop: threading.Event
+    report: Callable[[int], None]
+
+
 class Conveyor:
     """Takes row blocks from a shared supply and feeds their frames to reductions, on one device.
 
@@ -80,12 +99,7 @@ class Conveyor:
     workspace : Workspace
     processor : Processor
         Whose workspace it is.
-    blocks : iterator of int
-        Row blocks nobody has taken yet; safe to ask from several threads.
-    stop : threading.Event
-        Set by whoever fails first.
-    report : callable
-        Told how many patterns were reduced.
+    shared : Shared
     """
 
     def __init__(
@@ -96,14 +110,13 @@ class Conveyor:
         pixels: np.ndarray | None,
         workspace: Workspace,
         processor: Processor,
-        blocks: Iterator[int],
-        stop: threading.Event,
-        report: Callable[[int], None],
+        shared: Shared,
     ):
         self.source, self.corrections = uncorrected(cube.source)
         self.todo, self.scan = todo, todo.scan
         self.reductions, self.pixels = tuple(reductions), pixels
-        self.workspace, self.processor, self.blocks, self.stop, self.report = workspace, processor, blocks, stop, report
+        self.workspace, self.processor = workspace, processor
+        self.blocks, self.stop, self.report = shared.blocks, shared.stop, shared.report
         self.frame_shape = tuple(self.scan.shape[2:]) if pixels is None else (len(pixels),)
         self.dtype = self.source.dtype  # raw, as the corrections expect it
         self.frame_bytes = int(np.prod(self.frame_shape, dtype=np.int64)) * itemsize(self.dtype)
@@ -235,7 +248,7 @@ class Conveyor:
                 np.copyto(into, found)
         else:
             into = buffer.view((tile.frames, *self.frame_shape), self.dtype, offset)
-            frames = self.source.read(tile.rows, tile.columns).reshape(tile.frames, -1)
+            frames = np.asarray(self.source.read(tile.rows, tile.columns)).reshape(tile.frames, -1)
             np.take(frames, self.pixels, axis=1, out=into, mode="clip")  # the mode that needs no buffer of its own
 
     def _read_next(self) -> Chunk:

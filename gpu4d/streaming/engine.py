@@ -11,38 +11,83 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.views import uncorrected
 from gpu4d.device import threads
+from gpu4d.device.choose import DeviceLike
 from gpu4d.device.memory import available_memory
 from gpu4d.device.processors.processor import Processor, Workspace
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError, MemoryBudgetError
-from gpu4d.streaming.conveyor import Conveyor
+from gpu4d.streaming.conveyor import Conveyor, Shared
 from gpu4d.streaming.merge import Named, gather, merge, shares, to_host
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.streaming.progress import Counter, Progress
-from gpu4d.streaming.reduction import Reduction, ScanInfo, SparsePixels, joined, takes_events
+from gpu4d.streaming.reduction import Reduction, Result, ScanInfo, SparsePixels, joined, takes_events
 
 log = logging.getLogger("gpu4d")
+
+R = TypeVar("R", covariant=True)
+
+
+class Finishes(Protocol[R]):
+    """A reduction, by the type of its result."""
+
+    def finish(self) -> R:
+        """Return the result."""
+
+
+class PassOptions(TypedDict, total=False):
+    """Keyword arguments of `sweep` without `memory` and `where`, for calls that pass them on and have these two of their own."""
+
+    device: DeviceLike
+    progress: Progress
+    keep: str | None
+    trace: Timeline | str | os.PathLike[str] | None
+    client: None
+
+
+class VisitOptions(PassOptions, total=False):
+    """Keyword arguments of `sweep` without `memory`."""
+
+    where: ArrayLike | None
+
+
+class BudgetOptions(PassOptions, total=False):
+    """Keyword arguments of `sweep` without `where`."""
+
+    memory: int | float | str | None
+
+
+class SweepOptions(VisitOptions, BudgetOptions, total=False):
+    """All keyword arguments of `sweep`."""
+
+
+@overload
+def sweep(cube: DataCube, reductions: Mapping[str, Reduction], **options: Unpack[SweepOptions]) -> dict[str, Result]: ...
+
+
+@overload
+def sweep(cube: DataCube, reductions: Finishes[R], **options: Unpack[SweepOptions]) -> R: ...
 
 
 def sweep(
     cube: DataCube,
-    reductions: Mapping[str, Reduction] | Reduction,
+    reductions: Mapping[str, Reduction] | Finishes[object],
     *,
-    device: Any = "auto",
-    memory: int | str | None = None,
-    where: Any = None,
+    device: DeviceLike = "auto",
+    memory: int | float | str | None = None,
+    where: ArrayLike | None = None,
     progress: Progress = False,
     keep: str | None = None,
-    trace: Any = None,
-    client: Any = None,
-) -> Any:
+    trace: Timeline | str | os.PathLike[str] | None = None,
+    client: None = None,
+) -> Result:
     """Read a scan once and feed every reduction with it.
 
     The scan is cut along the file's own layout; memory, workers and the number of devices decide only how much of it is under way at a
@@ -99,7 +144,7 @@ def sweep(
     """
     named = _checked(cube, reductions, keep, progress, client)
     place = None if trace is None or isinstance(trace, Timeline) else place_of_trace(trace, f"trace={trace!r}")
-    timeline = trace if place is None else Timeline()
+    timeline = Timeline() if place is not None else trace if isinstance(trace, Timeline) else None
     todo = plan(cube, named, device=device, memory=memory, where=where)
     if keep == "device" and len(todo.processors) > 1:
         raise InputError("keep='device' with several devices: their answers meet on the host; leave keep out, or name one device")
@@ -118,7 +163,7 @@ def sweep(
             _merged(todo, parts, workspaces)
             results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
-        if place is not None:
+        if place is not None and timeline is not None:
             _write(timeline, place)
     return results if isinstance(reductions, Mapping) else results["result"]
 
@@ -222,7 +267,8 @@ def _one_pass(
     timeline: Timeline | None,
 ) -> None:
     """Conveyors take row blocks in order, each from the same supply; the first error stops all of them and is raised here."""
-    supply, stop = _Supply(todo.scan.blocks), threading.Event()
+    stop = threading.Event()
+    shared = Shared(_Supply(todo.scan.blocks), stop, report)
     start, conveyors = workspaces[0].now(), []
     needed = [name for name, passes in todo.passes_of.items() if pass_ < passes]
     for processor, workspace, named in zip(todo.processors, workspaces, parts):
@@ -234,7 +280,7 @@ def _one_pass(
         pixels = _pixels(cube, processor, active)
         fed = _fed(active, todo) if pixels is None else active
         for _ in range(todo.lanes):
-            conveyors.append(Conveyor(cube, todo, fed, pixels, workspace, processor, supply, stop, report))
+            conveyors.append(Conveyor(cube, todo, fed, pixels, workspace, processor, shared))
     try:
         _run(conveyors, stop)
     finally:

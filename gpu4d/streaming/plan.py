@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import scan_mask
 from gpu4d.data.corrections import Corrections
 from gpu4d.data.datacube import DataCube, check_origin, itemsize
 from gpu4d.data.events import ReadsEvents, events_of
 from gpu4d.data.source import Shape4, scratch_bytes
 from gpu4d.data.views import uncorrected
-from gpu4d.device.choose import cpu_threads
+from gpu4d.device.choose import DeviceLike, cpu_threads
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.device.processors.processor import Processor
 from gpu4d.errors import MemoryBudgetError
@@ -246,7 +247,14 @@ class Plan:
         )
 
 
-def plan(cube: DataCube, reductions: Mapping[str, Reduction], *, device: Any = "auto", memory: Any = None, where: Any = None) -> Plan:
+def plan(
+    cube: DataCube,
+    reductions: Mapping[str, Reduction],
+    *,
+    device: DeviceLike = "auto",
+    memory: int | float | str | None = None,
+    where: ArrayLike | None = None,
+) -> Plan:
     """Decide how a sweep runs within a memory budget.
 
     Parameters

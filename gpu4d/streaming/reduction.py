@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gpu4d.arrays import Array, DType
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.events import Events
 from gpu4d.data.source import Shape4
 from gpu4d.operation import Operation
+
+State = dict[str, Any]  # of a reduction, which alone reads it: arrays, numbers, lists of them
+Join = Callable[[list[Any]], list[Any]]  # from reductions of kinds that it knows to what a sweep updates instead
+Result = Any  # of a reduction: an array, a slice, lists of disks; each says what its `finish` returns
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,14 @@ class ScanInfo:
     """
 
     shape: Shape4
-    dtype: Any
+    dtype: DType
     calibration: Calibration = field(default_factory=Calibration)
     detector_mask: np.ndarray | None = None
     where: np.ndarray | None = None
     block_rows: tuple[int, ...] = ()
     update_frames: int = 1
     open_blocks: int = 1
-    sample: Any = None
+    sample: Array | None = None
 
     @property
     def blocks(self) -> int:
@@ -58,7 +63,7 @@ class ScanInfo:
         """Whether frames arrive as NumPy arrays."""
         return self.sample is None or isinstance(self.sample, np.ndarray)
 
-    def block_of(self, position: Any) -> int:
+    def block_of(self, position: Sequence[int] | np.ndarray) -> int:
         """Number of the row block a position (rx, ry) belongs to."""
         return int(np.searchsorted(self.block_rows, int(position[0]), side="right")) - 1
 
@@ -91,28 +96,28 @@ class Reduction(Protocol):
         """How many times it must see the scan within `budget` bytes."""
         ...
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+    def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         """Before the first frame of a pass. Arrays on the device are made in `update`: here nobody counts them."""
         ...
 
-    def update(self, frames: Any, positions: np.ndarray) -> None:
+    def update(self, frames: Array, positions: np.ndarray) -> None:
         """Frames (n, Qx, Qy) in native dtype, and their positions (n, 2) int64 in one row block.
 
         The frames are the sweep's: they change as soon as `update` returns.
         """
         ...
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Plain arrays from which `restore` continues."""
         ...
 
-    def restore(self, state: dict[str, Any]) -> None: ...
+    def restore(self, state: State) -> None: ...
 
-    def merge(self, state: dict[str, Any]) -> None:
+    def merge(self, state: State) -> None:
         """Take over another worker's state; its row blocks are others than ours."""
         ...
 
-    def finish(self) -> Any:
+    def finish(self) -> Result:
         """The result so far; may be called at any time and consumes nothing. Unseen positions are NaN."""
         ...
 
@@ -134,7 +139,7 @@ class ChoosesTiles(Protocol):
 class Joinable(Protocol):
     """Optional ability of a reduction: it shares work with others of the same sweep."""
 
-    def joins(self) -> Callable[[list[Any]], list[Any]] | None:
+    def joins(self) -> Join | None:
         """Return the function that joins reductions with work in common, or None to stay alone.
 
         Reductions that return the same function are joined: it is given the list of them and returns what a sweep updates instead.

@@ -13,23 +13,26 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.streaming.reduction import ScanInfo
+from gpu4d.arrays import Array
+from gpu4d.streaming.reduction import ScanInfo, State
+
+Value = Any  # of a sum: an array of any library, or a number; None before anything came
 
 
 class Store(Protocol):
     """Where a reduction keeps what it has seen of a scan so far."""
 
-    def put(self, positions: np.ndarray, values: Any) -> None:
+    def put(self, positions: np.ndarray, values: Array) -> None:
         """Take the values of positions (n, 2)."""
         ...
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> State: ...
 
-    def restore(self, state: dict[str, Any]) -> None: ...
+    def restore(self, state: State) -> None: ...
 
-    def merge(self, state: dict[str, Any]) -> None: ...
+    def merge(self, state: State) -> None: ...
 
-    def result(self) -> Any:
+    def result(self) -> Value:
         """Return everything so far; consumes nothing."""
         ...
 
@@ -76,7 +79,7 @@ class PerPositionReduction(OnePass):
     """
 
     planes: int = 1
-    values: Any
+    values: Store
 
     def held_bytes(self, scan: ScanInfo, n_frames: int) -> int:
         """Return the bytes that the values take, up to the result, with those of `n_frames` frames on their way."""
@@ -86,24 +89,24 @@ class PerPositionReduction(OnePass):
         """Make what the values are kept in; override it to keep them in another form than float64."""
         return PerPosition(scan, self.planes)
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+    def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         """Begin with no values."""
         super().start(scan, device, pass_)
         self.values = self.store(scan)
 
-    def put(self, positions: np.ndarray, values: Any) -> None:
+    def put(self, positions: np.ndarray, values: Array) -> None:
         """Keep the values (n, planes) of positions (n, 2)."""
         self.values.put(positions, values)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return plain arrays from which `restore` continues."""
         return self.values.state()
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Continue from a state."""
         self.values.restore(state)
 
-    def merge(self, state: dict[str, Any]) -> None:
+    def merge(self, state: State) -> None:
         """Take over the values of another worker."""
         self.values.merge(state)
 
@@ -137,36 +140,36 @@ class SumReduction(OnePass):
     23
     """
 
-    sums: ClassVar[Mapping[str, Callable[[Any, Any], Any]]] = {"total": operator.add}
+    sums: ClassVar[Mapping[str, Callable[[Value, Value], Value]]] = {"total": operator.add}
 
     @classmethod
     def held_bytes(cls, scan: ScanInfo, value_bytes: int) -> int:
         """Return the bytes that the sums take, up to the result; one value has `value_bytes`."""
         return len(cls.sums) * value_bytes * (4 + scan.open_blocks)  # total, a new value, combined, result; blocks that wait
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+    def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         """Begin with empty sums."""
         super().start(scan, device, pass_)
         self.kept = {name: BlockSums(scan, combine) for name, combine in self.sums.items()}
 
-    def add(self, positions: np.ndarray, **values: Any) -> None:
+    def add(self, positions: np.ndarray, **values: Value) -> None:
         """Add the values of the frames at `positions` to the sums named: to all of them or, where memory runs out, to none."""
         add_together(self.scan.block_of(positions[0]), len(positions), *((self.kept[name], value) for name, value in values.items()))
 
-    def result(self, name: str = "total") -> Any:
+    def result(self, name: str = "total") -> Value:
         """Return one of the sums over everything seen so far; None where nothing came."""
         return self.kept[name].result()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return plain arrays from which `restore` continues."""
         return {name: one.state() for name, one in self.kept.items()}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Continue from a state."""
         for name, one in self.kept.items():
             one.restore(state[name])
 
-    def merge(self, state: dict[str, Any]) -> None:
+    def merge(self, state: State) -> None:
         """Take over the sums of another worker, whose row blocks are others than ours."""
         for name, one in self.kept.items():
             one.merge(state[name])
@@ -185,7 +188,7 @@ class BlockSums:
         Of two arrays: addition by default; `xp.maximum` for a running maximum.
     """
 
-    def __init__(self, scan: ScanInfo, combine: Callable[[Any, Any], Any] = operator.add):
+    def __init__(self, scan: ScanInfo, combine: Callable[[Value, Value], Value] = operator.add):
         self.scan, self.combine = scan, combine
         self.missing = [scan.frames_in_block(block) for block in range(scan.blocks)]
         self.total: Any = None
@@ -193,16 +196,16 @@ class BlockSums:
         self.open: dict[int, Any] = {}
         self._lock = threading.Lock()
 
-    def add(self, block: int, value: Any, frames: int) -> None:
+    def add(self, block: int, value: Value, frames: int) -> None:
         """Combine the sum of `frames` more frames of one block; takes nothing where it raises MemoryError."""
         add_together(block, frames, (self, value))
 
-    def combined(self, block: int, value: Any) -> Any:
+    def combined(self, block: int, value: Value) -> Value:
         """A value with what its block holds so far."""
         have = self.open.get(block)
         return value if have is None else self.combine(have, value)
 
-    def put(self, block: int, combined: Any, frames: int) -> None:
+    def put(self, block: int, combined: Value, frames: int) -> None:
         with self._lock:
             self.open[block] = combined
             self.missing[block] -= frames
@@ -219,7 +222,7 @@ class BlockSums:
                 del self.open[self.folded]
             self.folded += 1
 
-    def result(self) -> Any:
+    def result(self) -> Value:
         """Everything so far, in row order; None where nothing arrived."""
         with self._lock:
             out = self.total
@@ -227,17 +230,17 @@ class BlockSums:
                 out = self.open[block] if out is None else self.combine(out, self.open[block])
             return out
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """On the host, so that it can go to another device or process."""
         with self._lock:
             still_open = {block: _to_host(value) for block, value in self.open.items()}
             return {"total": _to_host(self.total), "folded": self.folded, "open": still_open, "missing": list(self.missing)}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         self.total, self.folded = self._back(state["total"]), state["folded"]
         self.open, self.missing = {block: self._back(value) for block, value in state["open"].items()}, list(state["missing"])
 
-    def merge(self, state: dict[str, Any]) -> None:
+    def merge(self, state: State) -> None:
         """Take over the sums of another worker, whose frames are of other blocks than ours."""
         with self._lock:
             if state["total"] is not None:
@@ -292,14 +295,14 @@ class PerPosition:
         copies = 2 if scan.on_host else 4  # elsewhere: pieces, joined, with a NaN, in scan order
         return 8 * planes * (copies * scan.shape[0] * scan.shape[1] + 3 * n_frames)
 
-    def put(self, positions: np.ndarray, values: Any) -> None:
+    def put(self, positions: np.ndarray, values: Array) -> None:
         """`values` (n, planes) of positions (n, 2)."""
         if self.values is not None:
-            self.values[:, positions[:, 0], positions[:, 1]] = values.T
+            self.values[:, positions[:, 0], positions[:, 1]] = np.asarray(values).T
         else:
             self.pieces.append((positions, values))
 
-    def result(self) -> Any:
+    def result(self) -> Value:
         """(planes, Rx, Ry) float64, NaN where nothing was put; in the namespace of the values."""
         if self.values is not None:
             return self.values.copy()
@@ -315,10 +318,10 @@ class PerPosition:
         index = arrays.from_numpy(source, values)
         return xp.reshape(xp.permute_dims(xp.take(xp.concat([values, empty]), index, axis=0), (1, 0)), self.shape)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         return {"values": arrays.to_numpy(self.result())}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         seen = np.argwhere(~np.isnan(state["values"]).all(0))
         values = state["values"][:, seen[:, 0], seen[:, 1]].T
         if self.values is not None:
@@ -326,7 +329,7 @@ class PerPosition:
         else:
             self.pieces = [(seen, arrays.from_numpy(values, self.sample))]
 
-    def merge(self, state: dict[str, Any]) -> None:
+    def merge(self, state: State) -> None:
         seen = np.argwhere(~np.isnan(state["values"]).all(0))
         values = state["values"][:, seen[:, 0], seen[:, 1]].T
         self.put(seen, values if self.values is not None else arrays.from_numpy(values, self.sample))

@@ -23,6 +23,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from gpu4d.arrays import DType
+from gpu4d.device.timeline import Timeline
 from gpu4d.errors import DeviceError, InputError
 from gpu4d.testing.accounting_workspace import AccountingBuffer, AccountingWorkspace
 from gpu4d.testing.virtual_clock import Actor, Resource
@@ -111,10 +113,10 @@ class AccountingProcessor:
         self._answer()
         return max(0, int(self.memory - self.held - self.held_by_others))
 
-    def sample(self, dtype: Any) -> Any:
+    def sample(self, dtype: DType) -> None:
         return None
 
-    def workspace(self, cap: int, readers: int, timeline: Any = None) -> AccountingWorkspace:
+    def workspace(self, cap: int, readers: int, timeline: Timeline | None = None) -> AccountingWorkspace:
         self._answer()
         workspace = AccountingWorkspace(self, int(cap), int(readers), timeline)
         with self.lock:
@@ -153,7 +155,7 @@ class AccountingProcessor:
             if actor is not None:
                 _, actor.time = self.disk.take(actor.time + self.disk_latency, nbytes / self.disk_rate)
 
-    def touch(self, array: Any, write: bool = False) -> None:
+    def touch(self, array: np.ndarray, write: bool = False) -> None:
         """The work that runs now reads or writes a view of a buffer; other arrays are no concern of the device."""
         for workspace in self.workspaces:
             workspace.touch(array, write)
@@ -239,7 +241,7 @@ class VirtualSource:
         self,
         processor: AccountingProcessor,
         shape: tuple[int, int, int, int],
-        dtype: Any,
+        dtype: DType,
         blocks: tuple[int, int] = (1, 1),
         fill: Callable[[slice, slice], np.ndarray] | None = None,
     ):
@@ -252,7 +254,7 @@ class VirtualSource:
         """All patterns (Rx, Ry, Qx, Qy), without a disk."""
         return self.fill(slice(0, self.shape[0]), slice(0, self.shape[1]))
 
-    def read(self, rows: slice, columns: slice, out: Any = None) -> np.ndarray:
+    def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> np.ndarray:
         shape = rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:]
         if out is not None:
             self.processor.touch(out, write=True)

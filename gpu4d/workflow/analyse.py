@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline
 from gpu4d.workflow import inputs
@@ -20,7 +19,7 @@ def analyse(
     cube: DataCube,
     recipe: Recipe | None = None,
     record: Record | None = None,
-    probe: Any = None,
+    probe: ArrayLike | None = None,
     timeline: Timeline | None = None,
 ) -> RunState:
     """Analyse a scan with every stage that makes sense for it.

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d.data.datacube import DataCube
+from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.data.sample import end_to_end
 from gpu4d.device.choose import auto, why_no_cuda
 from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import default_budget, parse_memory
@@ -53,7 +54,7 @@ def describe_file(
         ("file", str(path)),
         ("dataset", str(cube.metadata.get("dataset") or "the whole file")),
         ("shape", f"{rx}×{ry} scan positions, {qx}×{qy} detector pixels"),
-        ("type", f"{cube.dtype}, {format_bytes(itemsize(cube) * qx * qy)} a pattern, {format_bytes(cube.nbytes)} in all"),
+        ("type", f"{cube.dtype}, {format_bytes(itemsize(cube.dtype) * qx * qy)} a pattern, {format_bytes(cube.nbytes)} in all"),
         ("layout", f"{cube.source.description}; natural blocks: {blocks}"),
         *(("plan" if i == 0 else "", text) for i, text in enumerate(todo.describe())),
         *(("time" if i == 0 else "", text) for i, text in enumerate(_expected(cube, todo))),
@@ -91,7 +92,7 @@ def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
     places = [tile for block in range(todo.scan.blocks) for tile in itertools.islice(todo.tiles(block), 1)]
     threads = min(max(todo.readers, todo.lanes), len(places), max(1, min(todo.budget, MEASURED_BYTES) // todo.tile_bytes))
     most = max(1, min(len(places), threads * -(-FEW_TILES // threads), MEASURED_BYTES // todo.tile_bytes))
-    chosen = [places[i * (len(places) - 1) // max(most - 1, 1)] for i in range(most)]
+    chosen = [places[i] for i in end_to_end(np.arange(len(places)), most)]
     buffers = [np.zeros(todo.cut.frames * math.prod(cube.detector_shape), cube.dtype) for _ in range(threads)]
     cube.source.read(slice(0, 1), slice(0, 1))  # opens the file, and loads the decoder
 
@@ -112,10 +113,6 @@ def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
     with ThreadPoolExecutor(threads) as pool:
         starts, tiles, nbytes, ends = zip(*pool.map(read, range(threads)))
     return sum(nbytes) * todo.cut.amplification / (max(ends) - min(starts)), sum(tiles)
-
-
-def itemsize(cube: Any) -> int:
-    return cube.nbytes // max(1, math.prod(cube.shape))
 
 
 def describe_devices() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,11 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import MemoryBudgetError
+from gpu4d.io.saving import Item
 from gpu4d.sizes import format_bytes
+from gpu4d.streaming.engine import BudgetOptions
+from gpu4d.streaming.progress import Progress
+from gpu4d.streaming.reduction import Reduction, Result
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.stage import Reason
@@ -47,26 +50,26 @@ class RunState:
     where: np.ndarray | None = None
     given_probe: np.ndarray | None = None
     timeline: Timeline | None = None
-    results: dict[str, Any] = field(default_factory=dict)
-    products: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+    products: dict[str, Item] = field(default_factory=dict)
     reasons: dict[str, Reason] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Result:
         """Return a result by its name; KeyError where no stage made it."""
         return self.results[name]
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> Result:
         """Return a result by its name, or None."""
         return self.results.get(name)
 
     def __contains__(self, name: str) -> bool:
         return name in self.results
 
-    def keep(self, name: str, result: Any) -> None:
+    def keep(self, name: str, result: Result) -> None:
         """Make a result known to the stages that need it."""
         self.results[name] = result
 
-    def save(self, name: str, result: Any) -> None:
+    def save(self, name: str, result: Result) -> None:
         """Make a result known, and write it into the result file under this name."""
         self.results[name] = result
         self.products[name] = result
@@ -87,12 +90,12 @@ class RunState:
         return self.cube.nbytes * self.patterns // max(1, int(np.prod(self.cube.scan_shape)))
 
     @property
-    def sweep_options(self) -> dict[str, Any]:
+    def sweep_options(self) -> BudgetOptions:
         """What the recipe says of device and memory, for `gpu4d.sweep`."""
         compute = self.recipe.compute
         return {"device": compute.device, "memory": compute.memory, "trace": self.timeline}
 
-    def sweep(self, reductions: dict[str, Any], progress: Any) -> dict[str, Any]:
+    def sweep(self, reductions: dict[str, Reduction], progress: Progress) -> dict[str, Result]:
         """Read the scan once on the recipe's device.
 
         Where the user asked for no memory limit and the results alone need more than the default, the limit is raised.
@@ -100,14 +103,17 @@ class RunState:
         import gpu4d
         from gpu4d.streaming.plan import plan
 
-        options = self.sweep_options
+        compute = self.recipe.compute
+        memory = compute.memory
         if "compute.memory" not in self.recipe.given:
             try:
-                plan(self.cube, reductions, device=options["device"], memory=options["memory"], where=self.where)
+                plan(self.cube, reductions, device=compute.device, memory=memory, where=self.where)
             except MemoryBudgetError as error:
                 if MEMORY_MARGIN * error.asked > error.free:
                     raise
-                options["memory"] = str(int(MEMORY_MARGIN * error.asked))
+                memory = str(int(MEMORY_MARGIN * error.asked))
                 asked = format_bytes(error.asked)
                 self.record.note(f"the results alone need {asked}: the memory is raised to {MEMORY_MARGIN:g} times that")
-        return gpu4d.sweep(self.cube, reductions, where=self.where, progress=progress, **options)
+        return gpu4d.sweep(
+            self.cube, reductions, where=self.where, progress=progress, device=compute.device, memory=memory, trace=self.timeline
+        )

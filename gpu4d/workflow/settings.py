@@ -11,6 +11,8 @@ from typing import Any
 from gpu4d.device.memory import parse_memory
 from gpu4d.errors import InputError
 
+SettingValue = Any  # a number, a text, a switch, a list or None: the setting's `Rule` says which
+Section = Any  # an instance of the dataclass that a stage names as its `settings`
 REGION_LENGTH = 4  # rx0, rx1, ry0, ry1
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from gpu4d.streaming.reduction import Reduction
+    from gpu4d.streaming.reduction import Reduction, Result
     from gpu4d.workflow.picture import Drawn
     from gpu4d.workflow.run_state import RunState
+    from gpu4d.workflow.settings import Section
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Stage:
     makes: ClassVar[tuple[str, ...]] = ()
     place: ClassVar[int] = 50
 
-    def given(self, state: RunState) -> Any:
+    def given(self, state: RunState) -> Section:
         """Return this stage's section of the recipe."""
         return state.recipe[self.section]
 
@@ -78,7 +79,7 @@ class Stage:
         """Return what it asks of the next pass over the scan, by names of its own; nothing for stages that work on small results."""
         return {}
 
-    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+    def finish(self, state: RunState, results: dict[str, Result]) -> None:
         """Work on the results of the pass: products, decisions, gates, key figures.
 
         Parameters

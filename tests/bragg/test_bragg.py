@@ -11,7 +11,7 @@ from gpu4d.cpu_fallback.find_disks import _box as twin_window
 import gpu4d
 from gpu4d.bragg import explain_disks
 from gpu4d.bragg.explain import REASONS
-from gpu4d.bragg.find_disks import PeakLimits, fill_masked, find_disks, local_maxima
+from gpu4d.bragg.find_disks import PeakLimits, Refinement, fill_masked, find_disks, local_maxima
 from gpu4d.bragg.template_transforms import template_moments
 from gpu4d.errors import InputError
 from gpu4d.probe import Template, synthetic, template
@@ -58,7 +58,7 @@ SHAPES = [(64, 64), (63, 65), (48, 72), (65, 48)]
 def test_twin_equals_definition(shape, refine, powers):
     patterns, _ = scene(shape, n=5, spots=4)
     patterns[2] = 0
-    options = {"power": powers[0], "refine_power": powers[1], "refine": refine, "limits": PeakLimits(min_spacing=6.0, max_peaks=9)}
+    options = {"refinement": Refinement(refine, *powers), "limits": PeakLimits(min_spacing=6.0, max_peaks=9)}
     args = (patterns, *operands(synthetic(shape, 5.0, (shape[0] / 2 + 0.3, shape[1] / 2 - 0.2))))
     with gpu4d.using("definition"):
         want = find_disks(*args, **options)

@@ -9,8 +9,8 @@ from gpu4d.benchmarks.disk_bound import bullseye
 from gpu4d.benchmarks.disk_scenes import find, lattice, scene
 
 import gpu4d
-from gpu4d.bragg.likelihood import choose_parameters
-from gpu4d.bragg.likelihood.choose_parameters import LEAST_PATTERNS, SAMPLE, Evidence, spread_sample
+from gpu4d.bragg.likelihood.choose_parameters import LEAST_PATTERNS, SAMPLE, Evidence
+from gpu4d.data.sample import read_sample, sample_places
 from gpu4d.errors import InputError
 from gpu4d.probe import synthetic, template
 
@@ -135,6 +135,10 @@ class Watched:
         return np.broadcast_to(number[:, :, None, None], (*number.shape, 2, 3)).astype(self.dtype)
 
 
+def spread_sample(cube, where=None):
+    return read_sample(cube, sample_places(cube, where, SAMPLE))
+
+
 SHAPES = [(64, 64), (24, 24), (8, 8), (3, 5), (1, 1), (1, 500), (500, 1), (2, 300), (7, 90), (33, 17), (1000, 30)]
 
 
@@ -143,9 +147,9 @@ SHAPES = [(64, 64), (24, 24), (8, 8), (3, 5), (1, 1), (1, 500), (500, 1), (2, 30
 def test_the_sample_lies_all_over_the_scan_and_is_all_that_is_read(shape, resident):
     source = Watched(shape, resident=resident)
     sample = spread_sample(gpu4d.DataCube(source))
-    assert source.visited.max() == 1 and source.visited.sum() == sample.shape[0] * sample.shape[1] <= SAMPLE
+    assert source.visited.max() == 1 and source.visited.sum() == sample.shape[0] * sample.shape[1] <= SAMPLE.most
     n = int(np.prod(shape))
-    assert source.visited.sum() >= (SAMPLE // 2 if n >= 4 * SAMPLE else min(n, LEAST_PATTERNS))
+    assert source.visited.sum() >= (SAMPLE.most // 2 if n >= 4 * SAMPLE.most else min(n, LEAST_PATTERNS))
     where = np.argwhere(source.visited)
     np.testing.assert_array_equal(sample[..., 0, 0].ravel(), where[:, 0] * 1000 + where[:, 1], "in scan order")
     for axis, n in enumerate(shape):
@@ -160,7 +164,7 @@ def test_only_positions_that_are_asked_for_are_in_the_sample():
     allowed[:25, 3:] = True
     sample = spread_sample(gpu4d.DataCube(source), allowed)
     rows, columns = np.divmod(sample[..., 0, 0].ravel().astype(int), 1000)
-    assert len(rows) >= SAMPLE // 4 and allowed[rows, columns].all() and np.ptp(rows) > 15
+    assert len(rows) >= SAMPLE.most // 4 and allowed[rows, columns].all() and np.ptp(rows) > 15
     allowed[:] = False
     allowed[2, 30:35] = allowed[20, 7] = True
     sample = spread_sample(gpu4d.DataCube(source), allowed)
@@ -209,7 +213,7 @@ BYTES = [
 def test_of_large_patterns_fewer_are_looked_at(detector, dtype, number):
     source = Watched((64, 64))
     source.shape, source.dtype = (64, 64, *detector), np.dtype(dtype)
-    places = choose_parameters.sample_places(gpu4d.DataCube(source)).places
+    places = sample_places(gpu4d.DataCube(source), None, SAMPLE).places
     assert sum((r.stop - r.start) * (c.stop - c.start) for r, c in places) == number
 
 

@@ -14,6 +14,7 @@ from gpu4d.bragg import disk_search, template_transforms
 from gpu4d.bragg.find_disks import PeakLimits, find_disks
 from gpu4d.bragg.likelihood.fit import Fit
 from gpu4d.probe import synthetic, template
+from gpu4d.workflow import run
 
 SHAPE = (62, 74)  # 2 · 31, 2 · 37
 
@@ -119,6 +120,16 @@ def test_one_call_on_a_scan_prepares_once(patterns, prepared, more):
     cube = gpu4d.DataCube(np.resize(patterns, (1, 20, *SHAPE)), detector_mask=mask)
     gpu4d.find_bragg_disks(cube, template(synthetic(SHAPE, 4.0)), progress=False, **more)
     assert prepared["searches"] == prepared["correlations"] == 1
+
+
+def test_one_run_prepares_twice(prepared, tmp_path):
+    """Once for the trial and once for the scan, whose template is another; its pictures take the search of the scan."""
+    scan = gpu4d.simulate.bragg_scan((6, 6), (64, 64), radius=4.0, spacing=14.0, descan=0.0, seed=2)
+    gpu4d.save(tmp_path / "scan.h5", {"cube": scan.cube})
+    prepared["searches"] = prepared["correlations"] = 0
+    run(tmp_path / "scan.h5", tmp_path / "out")
+    assert (tmp_path / "out" / "disks.png").is_file()
+    assert prepared["searches"] == prepared["correlations"] == 2
 
 
 @pytest.mark.parametrize("refine", ["auto", "likelihood", "correlation"])

@@ -109,8 +109,8 @@ def test_masks_and_images():
     for take in (scan_mask, pixel_mask):
         with pytest.raises(InputError, match="one bool"):
             take([["a", "b"]], (1, 2))
-    with pytest.raises(InputError, match="NaN"):
-        scan_mask([[np.nan]], (1, 1))
+        with pytest.raises(InputError, match="NaN"):
+            take([[np.nan]], (1, 1))
     with pytest.raises(InputError, match="one image"):
         host_image(np.ones(3))
     image = 50 * gpu4d.probe.synthetic((24, 20), 4.0)

@@ -108,7 +108,7 @@ def disks_by_cross_correlation() -> object:
     """Both maps are one at that power: a warp judges maxima that another one found."""
     kernel = operands(template(synthetic((64, 64), 3.2)))
     patterns = bragg_frames((64, 64), 2)
-    return find_disks(patterns, *kernel, power=1.0, **limited(min_spacing=4.8, max_peaks=12))
+    return find_disks(patterns, *kernel, **limited(power=1.0, min_spacing=4.8, max_peaks=12))
 
 
 def many_frames() -> object:

@@ -198,15 +198,15 @@ def test_what_the_fused_kernel_does_not_do_goes_through_batches(batches_of):
     batches_of(1)
     patterns, _ = pattern_of((64, 64))
     for mask, more in ((None, {"refine": "upsample", "upsample": 4}), (np.ones((64, 64), bool), {})):
-        given, options = arguments((64, 64), mask)
-        assert on_the_shim(patterns, given, {**options, **more})[1] >= OWN_PATH
+        given, options = arguments((64, 64), mask, **more)
+        assert on_the_shim(patterns, given, options)[1] >= OWN_PATH
 
 
 def test_1024_pixels(batches_of):
     batches_of(1)
     patterns, truth = pattern_of((1024, 1024), radius=9.0)
-    given, options = arguments((1024, 1024), radius=9.0)
-    found, launched = on_the_shim(patterns, given, {**options, "refine": "parabola"})
+    given, options = arguments((1024, 1024), radius=9.0, refine="parabola")
+    found, launched = on_the_shim(patterns, given, options)
     assert launched >= OWN_PATH and found.count[0] == 4
     order = np.argsort(found.qx[0, :4])
     np.testing.assert_allclose(found.qx[0, order], np.sort(truth[0, :, 0]), atol=0.1)

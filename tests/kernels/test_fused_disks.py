@@ -15,7 +15,7 @@ from gpu4d.kernels import fused_disks
 from operations.patterns import bragg_frames
 
 from gpu4d.bragg.correlation_map import powered
-from gpu4d.bragg.find_disks import correlation_maps, find_disks, local_maxima, significance
+from gpu4d.bragg.find_disks import Refinement, correlation_maps, find_disks, local_maxima, significance
 from gpu4d.bragg.hybrid_correlation import template_spectrum
 from gpu4d.bragg.refine import interpolate, position_errors, refine_positions
 from gpu4d.bragg.template_transforms import template_moments
@@ -495,7 +495,7 @@ def test_patterns_of_a_strained_crystal(shared_data, dose):
 
 
 def supported(size: int, shared: int, **options) -> bool:
-    plain = {"refine": "correlation", "power": 0.85, "refine_power": 1.0, "masked": False, "dtype": np.uint16}
+    plain = {"refinement": Refinement(), "masked": False, "dtype": np.uint16}
     return fused_disks.supports((size, size), shared, **{**plain, **options})
 
 
@@ -507,10 +507,10 @@ def test_what_fits_a_devices_shared_memory():
 
 def test_what_is_left_to_the_staged_path():
     most = 227 * 1024
-    assert not fused_disks.supports((128, 130), most, refine=None, power=1.0, refine_power=1.0, masked=False, dtype=np.uint16)
+    assert not fused_disks.supports((128, 130), most, refinement=Refinement(None, 1.0), masked=False, dtype=np.uint16)
     assert not any(supported(n, most) for n in (32, 100, 130, 256, 514))
     assert not supported(64, most, masked=True)
-    assert not supported(64, most, refine="upsample")
+    assert not supported(64, most, refinement=Refinement("upsample"))
     assert not any(supported(64, most, dtype=d) for d in (np.float64, np.int16, np.int32, bool))
     assert all(supported(64, most, dtype=d) for d in ("uint8", np.uint16, np.dtype("uint32"), np.float32))
 

@@ -290,8 +290,7 @@ def test_what_is_refused():
 def test_disks_are_the_definitions(more, seed):
     """Positions to 1e-3 px, on a card with 64 kB of shared memory and in two orders of threads."""
     patterns, truth = pattern_of((N, N), n=2, seed=seed)
-    given, options = arguments((N, N))
-    options.update(more)
+    given, options = arguments((N, N), **more)
     found, names = disks_on_the_shim(patterns, given, options, shared=64 * 1024, seed=seed)
     want = definition.find_disks.definition(patterns, *given, **options)
     assert names >= PATH_OF_256 and not names & {"spectrum_products", "frames_to_float"}
@@ -311,8 +310,7 @@ def test_frames_that_are_not_finite_have_no_disks(monkeypatch):
     patterns, _ = pattern_of((N, N), n=5, dtype="float32")
     broken = patterns.copy()
     broken[0, 3, 3], broken[2], broken[4, -1, -1] = np.inf, 0, np.nan
-    given, options = arguments((N, N))
-    options["refine"] = "parabola"
+    given, options = arguments((N, N), refine="parabola")
     found, _ = disks_on_the_shim(broken, given, options)
     want, _ = disks_on_the_shim(patterns, given, options)
     assert found.count.tolist() == [0, want.count[1], 0, want.count[3], 0]
@@ -334,8 +332,8 @@ def test_256_is_the_only_size():
 def test_everything_else_takes_the_fft_library(shape, masked, monkeypatch):
     monkeypatch.setattr(disk_launcher, "batch_size", lambda nx, ny: 1)
     patterns, _ = pattern_of(shape)
-    given, options = arguments(shape, np.ones(shape, bool) if masked else None)
-    _, names = disks_on_the_shim(patterns, given, {**options, "refine": "parabola"})
+    given, options = arguments(shape, np.ones(shape, bool) if masked else None, refine="parabola")
+    _, names = disks_on_the_shim(patterns, given, options)
     assert names >= OWN_PATH and not names & ROWS_AND_COLUMNS
 
 

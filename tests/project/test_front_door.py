@@ -5,13 +5,16 @@ import importlib
 import inspect
 import pkgutil
 import random
+import re
 import shutil
 import subprocess
 import sys
+import typing
 
 import pytest
 
 import gpu4d
+from gpu4d.operation import Operation
 
 TWINS = ("kernels", "cpu_fallback", "benchmarks")  # installed beside the rooms
 ROOMS = sorted(m.name for m in pkgutil.iter_modules(gpu4d.__path__[:1]) if m.ispkg and m.name not in TWINS)
@@ -59,6 +62,158 @@ def test_the_stub_lists_what_is_there(checkout):
     stub = ast.parse((checkout / "gpu4d" / "__init__.pyi").read_text(encoding="ascii"))
     listed = {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert listed == set(gpu4d.__all__)
+
+
+# Aliases of Any: values that really may be anything. Each says why where it stands.
+ANYTHING = {
+    "DType", "FieldValue", "Index", "Join", "Kernel", "KernelArgument", "Metadata", "Result", "Section", "SettingValue", "State", "Stored",
+    "Value",
+}  # fmt: skip
+SPECIAL = ("__init__", "__call__", "__getitem__")
+
+
+def public():
+    """Every name of the front door and of the rooms, and what is behind it; functions of `detectors` among them."""
+    found = {name: getattr(gpu4d, name) for name in gpu4d.__all__ if not inspect.ismodule(getattr(gpu4d, name))}
+    for room in ROOMS:
+        module = importlib.import_module(f"gpu4d.{room}")
+        found |= {f"{room}.{name}": getattr(module, name) for name in module.__all__ if not inspect.ismodule(getattr(module, name))}
+    own = vars(gpu4d.detectors).items()
+    return found | {f"detectors.{n}": v for n, v in own if getattr(v, "__module__", "") == gpu4d.detectors.__name__ and n[0] != "_"}
+
+
+def functions(name, thing):
+    """Yield functions by name: a function, the definition of an operation, public methods of a class and how it is made."""
+    if isinstance(thing, Operation):
+        yield name, thing.definition
+    elif inspect.isclass(thing):
+        for inner, member in vars(thing).items():
+            member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            made = inner == "__init__" and getattr(thing, "_is_protocol", False)  # by Python, which gives it no types
+            if inspect.isfunction(member) and (inner[0] != "_" or inner in SPECIAL) and not made:
+                yield f"{name}.{inner}", member
+    elif inspect.isfunction(thing):
+        yield name, inspect.unwrap(thing)
+
+
+def annotations(function):
+    """Yield what stands at every parameter and at the result; of an overloaded function, in every overload."""
+    for one in typing.get_overloads(function) or [function]:
+        signature = inspect.signature(one)
+        for parameter in list(signature.parameters.values()):
+            if parameter.name not in ("self", "cls"):
+                yield parameter.name, parameter.annotation
+        if function.__name__ != "__init__":
+            yield "result", signature.return_annotation
+
+
+def why_not(annotation, module):
+    """Say what is wrong with an annotation, or None: it is missing, it is Any, or a name in it stands for Any without a reason."""
+    if annotation is inspect.Parameter.empty:
+        return "has no type"
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__forward_arg__", str(annotation))
+    for word in re.findall(r"\w+", text):
+        if word == "Any" or (word not in ANYTHING and _is_any(getattr(module, word, None))):
+            return text
+    return None
+
+
+def _is_any(thing):
+    return thing is typing.Any or (not inspect.isclass(thing) and any(_is_any(inner) for inner in typing.get_args(thing)))
+
+
+def test_nothing_at_the_door_is_any():
+    """Not in a signature, nor in an attribute of a dataclass: editors would have nothing to say there, and mistakes pass unseen."""
+    wrong = []
+    for name, thing in public().items():
+        for called, function in functions(name, thing):
+            module = sys.modules[function.__module__]
+            wrong += [f"{called}({what}): {bad}" for what, annotation in annotations(function) if (bad := why_not(annotation, module))]
+        if inspect.isclass(thing):
+            module = sys.modules[thing.__module__]
+            wrong += [f"{name}.{field}: {bad}" for field, said in _fields(thing) if (bad := why_not(said, module))]
+    assert not wrong, "\n".join(wrong)
+
+
+def _fields(thing):
+    return [(name, said) for name, said in vars(thing).get("__annotations__", {}).items() if name[0] != "_"]
+
+
+def test_the_search_for_any_finds_it():
+    module = sys.modules[__name__]
+    assert why_not("dict[str, Any] | None", module) and why_not(inspect.Parameter.empty, module) and why_not("Hidden", module)
+    assert why_not("dict[str, State]", module) is None and why_not("ReturnedArray | None", module) is None
+    assert len(public()) > 100 and sum(1 for name, thing in public().items() for _ in functions(name, thing)) > 200
+
+
+Hidden = dict[str, typing.Any] | None
+
+
+def test_what_may_be_anything_says_why(checkout):
+    lines = [line for file in (checkout / "gpu4d").rglob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
+    for name in ANYTHING:
+        made = [line for line in lines if re.match(rf"{name} = .*\bAny\b", line)]
+        assert len(made) == 1 and "  # " in made[0], f"{name}: {made}"
+
+
+USE = """
+import numpy as np
+import gpu4d
+
+patterns: np.ndarray = np.ones((2, 3, 48, 48), np.uint16)
+probe = gpu4d.probe.synthetic((48, 48), 4.0)
+everywhere = np.ones((2, 3), bool)
+known = gpu4d.Calibration(q_pixel=0.02, r_pixel=1.0)
+cube = gpu4d.DataCube(patterns, calibration=known, detector_mask=np.ones((48, 48), bool))
+com: np.ndarray = gpu4d.center_of_mass(patterns)
+maps: np.ndarray = gpu4d.hybrid_correlation(patterns, probe, power=0.9)
+disks = gpu4d.find_bragg_disks(cube, probe, where=everywhere, memory="1 GB", progress=False)
+print((disks[0, 1].qx - 24.0).mean(), disks.counts.sum(), np.hypot(disks.flat("qx"), disks.flat("qy")))
+image = gpu4d.virtual_image(cube, {"bf": gpu4d.detectors.disk(3), "mine": np.ones((48, 48))}, origin=(24, 24.5))
+print(image.data.max(), np.asarray(image) / 2, image["bf"][0, 0])
+mean = gpu4d.sweep(cube, gpu4d.MeanPattern(weights=everywhere), device="cpu")
+both = gpu4d.sweep(cube, {"mean": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass()})
+found = gpu4d.dpc(cube, rotation=0.0, descan="plane", where=everywhere)
+profile = gpu4d.radial_profile(patterns[0, 0], (24, 24), r_max=10)
+origin = gpu4d.calibrate.origin(disks)
+lattice = gpu4d.find_lattice(disks, origin)
+if lattice is not None:
+    fit = gpu4d.fit_lattice(disks, lattice, origin=origin)
+    strain = gpu4d.strain_map(fit, region=everywhere)
+    gpu4d.save("out.h5", {"cube": cube, "strain": strain, "disks": disks, "image": image, "array": patterns})
+    gpu4d.plot.strain(strain)
+    print(fit.g1[0, 0], fit.mask.sum())
+gpu4d.plot.image(image["bf"])
+pattern, part = cube[0, 1], cube[:, 1:2]
+print(pattern.pixel_size, part.scan_shape)
+template = gpu4d.probe.template(probe)
+better = gpu4d.refine_template(cube, disks, template)
+gpu4d.bragg.explain_disks(patterns[0, 0], template, min_significance=4.0)
+gpu4d.ssb(cube, energy=80e3, semiangle=20.0, memory="1 GB", progress=False)
+clean: np.ndarray = gpu4d.preprocess.hot_pixels(patterns)
+"""
+MISTAKES = """
+import numpy as np
+import gpu4d
+
+cube = gpu4d.DataCube(np.ones((2, 3, 48, 48)))
+gpu4d.sweep(cube, gpu4d.MeanPattern(), memmory=3)
+gpu4d.center_of_mass("patterns")
+gpu4d.center_of_mass(np.ones((4, 4)), mesk=None)
+gpu4d.find_bragg_disks(cube, np.ones((48, 48)), progess=True)
+cube[0, 1].scan_shape
+gpu4d.virtual_image(cube, gpu4d.detectors.disk(3), origin="middle")
+"""
+
+
+@pytest.mark.slow
+def test_calls_with_numpy_arrays_type_check_without_casts_and_mistakes_do_not(checkout, tmp_path):
+    mypy = pytest.importorskip("mypy.api")
+    options = ["--config-file", str(checkout / "pyproject.toml"), "--follow-imports=silent"]
+    for text, wrong in ((USE, 0), (MISTAKES, 6)):
+        (tmp_path / "use.py").write_text(text)
+        out, _, _ = mypy.run([*options, str(tmp_path / "use.py")])
+        assert len({line.split(":")[1] for line in out.splitlines() if ": error:" in line}) == wrong, out
 
 
 @pytest.mark.slow

@@ -27,9 +27,9 @@ def pattern_of(shape, n=1, radius=3.4, seed=0, dtype="uint16"):
     return rng.poisson(out).astype(dtype), np.array(where)
 
 
-def arguments(shape, mask=None, radius=3.4):
+def arguments(shape, mask=None, radius=3.4, **more):
     kernel = template(synthetic(shape, radius))
-    return operands(kernel, 4, mask), limited(mask=mask, fill_width=kernel.radius, min_spacing=5.0, max_peaks=8)
+    return operands(kernel, 4, mask), limited(mask=mask, fill_width=kernel.radius, min_spacing=5.0, max_peaks=8, **more)
 
 
 def on_the_shim(patterns, given, options, **host):

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.bragg.disk_search import DiskSearch
 from gpu4d.bragg.find_disks import Disks
-from gpu4d.bragg.likelihood.fit import Fit
+from gpu4d.bragg.likelihood.fit import USUAL_PARAMETERS, Fit
 from gpu4d.bragg.likelihood.poisson_fit import LEAST, PoissonFit, template_at
 from gpu4d.data import DataCube, PointListArray
-from gpu4d.data.arguments import scan_mask
 from gpu4d.data.datacube import itemsize
+from gpu4d.data.sample import SampleSize, end_to_end, read_sample, sample_places
 from gpu4d.data.source import scratch_bytes
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.memory import parse_memory
@@ -28,16 +28,11 @@ from gpu4d.errors import InputError
 from gpu4d.operation import using
 from gpu4d.sizes import format_bytes
 
-USUAL = 6  # parameters where the scan does not decide
-
 # The sample
-SAMPLE = 64  # most patterns that are read
-SIDE = 2  # patterns: the sample lies in squares of this side, because neighbours often share a chunk of a file
-SAMPLE_BYTES = 32 << 20  # most bytes that are read, if that is at least LEAST_PATTERNS
-PART = 4  # at most one pattern in so many is read, if that is at least LEAST_PATTERNS
+LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer do not decide anything
+SAMPLE = SampleSize(most=64, most_bytes=32 << 20, part=4, least=LEAST_PATTERNS)  # a second of work, or less
 SHARE = 8  # patterns that a thread works on at a time
 ONCE, EACH = 128, 40  # bytes per pixel of a pattern: templates and zero points, held once; work arrays of each thread
-LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer do not decide anything
 
 # The comparison of two numbers of parameters
 SHARP = 0.1  # px: largest standard error of a disk that is used; above it the fit is not linear in the counts
@@ -61,31 +56,13 @@ class Choice(NamedTuple):
     reason: str
 
 
-class Sample(NamedTuple):
-    """Patterns from all over a scan.
-
-    Attributes
-    ----------
-    places : list of (slice, slice)
-        Rectangles of the scan that are read, row by row.
-    shape : (rows, columns)
-        Of all of them together.
-    kept : (rows, columns) bool or None
-        Those of them that may be used; None for all.
-    """
-
-    places: list[tuple[slice, slice]]
-    shape: tuple[int, int]
-    kept: np.ndarray | None
-
-
-def choose_for_scan(cube: DataCube, search: DiskSearch, where: Any = None, memory: Any = None) -> Choice:
+def choose_for_scan(cube: DataCube, search: DiskSearch, where: ArrayLike | None = None, memory: int | float | str | None = None) -> Choice:
     """`choose_parameters` from a sample of a scan that `memory` must hold.
 
     The sample depends on the scan alone, and so does the choice, with one exception: where a cap is given that not even one thread
     could keep, 6 are taken and nothing is read.
     """
-    sample = sample_places(cube, where)
+    sample = sample_places(cube, where, SAMPLE)
     patterns, pixels = int(np.prod(sample.shape)), int(np.prod(cube.detector_shape))
     cap = float("inf") if memory is None else parse_memory(memory)
 
@@ -95,84 +72,9 @@ def choose_for_scan(cube: DataCube, search: DiskSearch, where: Any = None, memor
         return patterns * pixels * itemsize(cube.dtype) + max(reading, looking)
 
     if held(1) > cap:
-        return Choice(USUAL, f"looking at the scan takes {format_bytes(held(1))}, memory= allows {format_bytes(cap)}")
+        return Choice(USUAL_PARAMETERS, f"looking at the scan takes {format_bytes(held(1))}, memory= allows {format_bytes(cap)}")
     share: Callable[..., Any] = in_threads if held(cpu_threads()) <= cap else map
-    return choose_parameters(_read(cube, sample, share), search, share)
-
-
-def spread_sample(cube: DataCube, where: Any = None) -> np.ndarray:
-    """Patterns from all over a scan, the same whatever its chunks and devices.
-
-    64 of them; of patterns that are so large that 32 MiB hold fewer, and of less than 256 patterns, fewer, but no less than 16.
-
-    Parameters
-    ----------
-    cube : DataCube
-    where : (Rx, Ry) bool, optional
-        Positions that may be taken.
-
-    Returns
-    -------
-    (rows, columns, Qx, Qy) array of the host
-        No others are read, but those that `where` leaves out of a square; of one row where it leaves out any.
-    """
-    return _read(cube, sample_places(cube, where), in_threads)
-
-
-def sample_places(cube: DataCube, where: Any = None) -> Sample:
-    """Where the patterns of `spread_sample` lie."""
-    mask = scan_mask(where, cube.scan_shape)
-    allowed = np.ones(cube.scan_shape, bool) if mask is None else mask
-    n = int(allowed.sum())
-    if n == 0:
-        return Sample([], (0, 0), None)
-    frame = int(np.prod(cube.detector_shape)) * itemsize(cube.dtype)
-    starts = _grid(cube.scan_shape, int(np.clip(min(n // PART, SAMPLE_BYTES // max(frame, 1)), LEAST_PATTERNS, SAMPLE)))
-    lines = [np.concatenate([np.arange(b.start, b.stop) for b in s]) for s in starts]
-    seen = allowed[np.ix_(*lines)]
-    if not seen.all() and seen.sum() <= min(LEAST_PATTERNS, n):
-        left = np.argwhere(allowed)
-        left = left[np.linspace(0, n - 1, min(max(seen.size, LEAST_PATTERNS), n)).astype(int)]
-        return Sample([(slice(i, i + 1), slice(j, j + 1)) for i, j in left.tolist()], (1, len(left)), None)
-    return Sample([(rows, columns) for rows in starts[0] for columns in starts[1]], seen.shape, None if seen.all() else seen)
-
-
-def _grid(shape: tuple[int, int], most: int) -> list[list[slice]]:
-    """Ranges of both axes that cross in up to `most` places, or in so many more that they are 16."""
-    rx, ry = shape
-    while True:
-        wide = int(np.clip(round((most * ry / rx) ** 0.5), min(ry, most // min(rx, most)), min(ry, most)))
-        starts = [_blocks(n, some) for n, some in ((rx, most // wide), (ry, wide))]
-        if np.prod([sum(b.stop - b.start for b in s) for s in starts]) >= min(LEAST_PATTERNS, rx * ry):
-            return starts
-        most += 1
-
-
-def _blocks(n: int, most: int) -> list[slice]:
-    """Ranges of an axis that hold up to `most` of its n places together, evenly spread."""
-    if n <= most:
-        return [slice(i, min(i + SIDE, n)) for i in range(0, n, SIDE)]
-    side = min(SIDE, most)
-    count = most // side
-    firsts = [min(side * int((i + 0.5) * n / count / side), n - side) for i in range(count)]
-    return [slice(first, first + side) for first in firsts]
-
-
-def _read(cube: DataCube, sample: Sample, share: Callable[..., Any]) -> np.ndarray:
-    """Patterns of a sample, joined as they lie, each read into its place."""
-    parts = (map if cube.source.resident else share)(cube.source.read, *zip(*sample.places)) if sample.places else ()
-    patterns, row, column = None, 0, 0
-    for part in parts:
-        found = arrays.to_numpy(part)
-        if patterns is None:
-            patterns = np.empty((*sample.shape, *cube.detector_shape), found.dtype)
-        patterns[row : row + found.shape[0], column : column + found.shape[1]] = found
-        column += found.shape[1]
-        if column == sample.shape[1]:
-            row, column = row + found.shape[0], 0
-    if patterns is None:
-        return np.empty((0, 0, *cube.detector_shape), np.float32)
-    return patterns if sample.kept is None else patterns[sample.kept][None]
+    return choose_parameters(read_sample(cube, sample, share), search, share)
 
 
 def choose_parameters(patterns: np.ndarray, search: DiskSearch, share: Callable[..., Any] = in_threads) -> Choice:
@@ -208,24 +110,24 @@ def choose_parameters(patterns: np.ndarray, search: DiskSearch, share: Callable[
     """
     n = patterns.shape[0] * patterns.shape[1]
     if n < LEAST_PATTERNS:
-        return Choice(USUAL, f"{n or 'no'} pattern{'' if n == 1 else 's'}: too few to tell")
+        return Choice(USUAL_PARAMETERS, f"{n or 'no'} pattern{'' if n == 1 else 's'}: too few to tell")
     with using("cpu"):  # whatever the scan is reduced on: the choice must not depend on it
         e = Evidence(patterns, search, share)
     disks, seen = int(e.sharp.sum()), f"{int(e.sharp.sum())} disks of {len(e.patterns)} patterns"
     if disks < LEAST_DISKS:
-        return Choice(USUAL, f"{seen} are located to {SHARP} px: too few to tell")
+        return Choice(USUAL_PARAMETERS, f"{seen} are located to {SHARP} px: too few to tell")
     unsure = SURE / disks**0.5
     t = e.ratio(6, 8)
     if t.excess * (1 - unsure) > SLOPED:  # worth the time of its own zero point
         doubt, t = e.give_zero_point(8), e.ratio(6, 8)
         if t.excess * (1 - unsure) > SLOPED:
-            return Choice(USUAL, f"with 8, {doubt}") if doubt else _with_slopes(e, t, unsure, seen)
+            return Choice(USUAL_PARAMETERS, f"with 8, {doubt}") if doubt else _with_slopes(e, t, unsure, seen)
     ground = e.ratio(4, 6)
     if ground.excess * (1 + unsure) < FLAT and ground.extra > WORTH:
         doubt, ground = e.give_zero_point(4), e.ratio(4, 6)
         if not doubt and ground.excess * (1 + unsure) < FLAT:
             return Choice(4, f"{seen} see no slope of the background, whose fit would cost {ground.extra:.1%} of the variance")
-    return Choice(USUAL, f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them: no slopes inside")
+    return Choice(USUAL_PARAMETERS, f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them: no slopes inside")
 
 
 def _with_slopes(e: Evidence, t: Ratio, unsure: float, seen: str) -> Choice:
@@ -236,11 +138,11 @@ def _with_slopes(e: Evidence, t: Ratio, unsure: float, seen: str) -> Choice:
     if residual is not None and TELLING * residual[6] < gain:
         says = f"the lattice's squared residual is {residual[8]:.2f} with 8, {residual[6]:.2f} with 6"
         confirmed = residual[6] - residual[8] > CONFIRMED * gain
-        return Choice(8, f"{differ}; {says}") if confirmed else Choice(USUAL, f"{differ}, but {says}: no slopes")
+        return Choice(8, f"{differ}; {says}") if confirmed else Choice(USUAL_PARAMETERS, f"{differ}, but {says}: no slopes")
     noise = max(e.dispersion(), 1.0)
     if t.excess / noise * (1 - unsure) > SLOPED:
         return Choice(8, f"{differ}: slopes inside")
-    return Choice(USUAL, f"{differ}, but values scatter {noise:.1f} times as counts do: no slopes")
+    return Choice(USUAL_PARAMETERS, f"{differ}, but values scatter {noise:.1f} times as counts do: no slopes")
 
 
 class Ratio(NamedTuple):
@@ -272,8 +174,8 @@ class Evidence:
     """
 
     def __init__(self, patterns: np.ndarray, search: DiskSearch, share: Callable[..., Any] = in_threads):
-        if search.fit is None or search.fit.parameters != USUAL:
-            raise InputError(f"need a search that fits {USUAL} parameters")
+        if search.fit is None or search.fit.parameters != USUAL_PARAMETERS:
+            raise InputError(f"need a search that fits {USUAL_PARAMETERS} parameters")
         self.template, self.mask, self.shape = search.template, search.correlation.mask, patterns.shape[:2]
         self.patterns = patterns.reshape(-1, *patterns.shape[2:])
         self.usual = search.fit
@@ -288,7 +190,7 @@ class Evidence:
         self.position = {p: np.stack([f.x, f.y]) - self._shift(self.usual) for p, f in self.fits.items()}
         self.variance = {p: np.stack([f.xx, f.yy]) for p, f in self.fits.items()}
         self.fitted = np.all([f.ok for f in self.fits.values()], axis=0)
-        self.sharp = self.fitted & np.all(np.where(self.fitted, self.variance[USUAL], np.inf) < SHARP**2, axis=0)
+        self.sharp = self.fitted & np.all(np.where(self.fitted, self.variance[USUAL_PARAMETERS], np.inf) < SHARP**2, axis=0)
 
     @staticmethod
     def _shift(fit: Fit) -> np.ndarray:
@@ -315,7 +217,7 @@ class Evidence:
         return own.doubt if self.usual.doubt is None else None
 
     def ratio(self, fewer: int, more: int) -> Ratio:
-        weight = 1 / self.variance[USUAL][:, self.sharp]
+        weight = 1 / self.variance[USUAL_PARAMETERS][:, self.sharp]
         square = weight * (self.position[more] - self.position[fewer])[:, self.sharp] ** 2
         extra = float(np.mean(weight * (self.variance[more] - self.variance[fewer])[:, self.sharp]))
         kept = np.sort(square, axis=None)[: int(KEPT * square.size)]
@@ -331,7 +233,7 @@ class Evidence:
         use = self.fitted
         offsets = np.concatenate([[0], np.cumsum(use.sum(axis=1))])
         fields = {"intensity": self.disks.intensity[use].astype(np.float64)}
-        fields |= {name: np.sqrt(v[use]) for name, v in zip(("sx", "sy"), self.variance[USUAL])}
+        fields |= {name: np.sqrt(v[use]) for name, v in zip(("sx", "sy"), self.variance[USUAL_PARAMETERS])}
         at = {p: dict(zip(("qx", "qy"), self.position[p][:, use])) for p in (6, 8)}
         lists = {p: PointListArray(offsets, {**at[p], **fields}, self.shape) for p in at}
         try:
@@ -347,7 +249,7 @@ class Evidence:
     def dispersion(self) -> float:
         """Mean of (counts − λ)² / λ over the windows of some disks, λ fitted where 8 parameters see them: 1 for Poisson noise."""
         which = np.argwhere(self.sharp)
-        which = which[np.linspace(0, len(which) - 1, min(LOOKED_AT, len(which))).astype(int)]
+        which = end_to_end(which, LOOKED_AT)
         fit, profile = self.fits[8], self.usual.profile
         x, y, a, b = (v[tuple(which.T)] for v in (fit.x, fit.y, fit.amplitude, fit.background))
         dx, dy = profile.pixels[:, 0], profile.pixels[:, 1]

@@ -15,6 +15,8 @@ from gpu4d.device import tables
 from gpu4d.probe.shape.disk_shape import not_radial
 from gpu4d.probe.template_kernel import Template
 
+USUAL_PARAMETERS = 6  # free parameters of a disk, where nothing tells that 4 or 8 are better
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -57,8 +59,8 @@ class Fit:
     def locate(self, frames: Any, qx: Any, qy: Any, count: Any, mask: Any = None) -> PoissonFit:
         """Fit disks, starting at the correlation's positions (n, K); fitted positions still have the fit's own zero point."""
         table, pixels = (tables.beside(a, frames) for a in (self.profile.table, self.profile.pixels))
-        start = [v + shift for v, shift in zip((qx, qy), self.shift)]
-        return poisson_fit(frames, *start, count, table, pixels, mask, parameters=self.parameters, spacing=self.spacing)
+        x, y = (v + shift for v, shift in zip((qx, qy), self.shift))
+        return poisson_fit(frames, x, y, count, table, pixels, mask, parameters=self.parameters, spacing=self.spacing)
 
     def merge(self, disks: Disks, found: PoissonFit) -> Disks:
         """Take the fit's position and standard errors where it succeeded; the correlation's stay elsewhere."""

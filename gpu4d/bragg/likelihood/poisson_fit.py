@@ -116,11 +116,12 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     if isinstance(probe, Template) and probe.fine is not None:
         values = np.asarray(probe.fine.values, np.float64)
         return _fine_profile_of(values.tobytes(), len(values), probe.fine.step, (probe.radius, probe.edge), reach)
-    if isinstance(probe, Template) and probe.probe is None:
+    vacuum: Any = probe.probe if isinstance(probe, Template) else probe
+    if isinstance(probe, Template) and vacuum is None:
         half = ceil(probe.radius + 4 * probe.edge) + 2
         image = synthetic((2 * half + 1, 2 * half + 1), probe.radius, edge=probe.edge)
     else:
-        image = host_image(probe.probe if isinstance(probe, Template) else probe, "the probe")
+        image = host_image(vacuum, "the probe")
     return _profile_of(image.astype(np.float64).tobytes(), image.shape, reach)
 
 

@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.bragg.likelihood.poisson_fit import PHASES, disk_profile
 from gpu4d.bragg.template_from_scan.disk_windows import windows_of
 from gpu4d.bragg.template_from_scan.shared_shape import NEAR, Grid, Radial, Shape, Together, smoothed
-from gpu4d.data import PointListArray
+from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk, measure_disk
 from gpu4d.probe.shape.disk_shape import disk_shape
 from gpu4d.probe.shape.fine_image import FineImage
 from gpu4d.probe.shape.radial_profile import usual_reach
 from gpu4d.probe.synthetic import synthetic
-from gpu4d.probe.template_kernel import Template, as_template
+from gpu4d.probe.template_kernel import Template, TemplateLike, as_template
 from gpu4d.probe.template_kernel import template as make_template
 
 log = logging.getLogger("gpu4d")
@@ -43,14 +44,14 @@ OVERSAMPLED = 4  # points a pixel at which the centre of a shape that is not rou
 
 
 def refine_template(
-    cube_or_patterns: Any,
+    cube_or_patterns: DataCube | Array,
     disks: PointListArray | None,
-    template: Any,
+    template: TemplateLike,
     *,
     patterns: int = 256,
     rounds: int = 1,
     shape: str = "auto",
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> Template:
     """Measure the shape of a disk from all disks of a scan, finer than the pixels, and return a template with that shape.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu4d.errors import InputError
 from gpu4d.workflow.recipe.sections import CalibrationSettings, ComputeSettings, InputSettings
-from gpu4d.workflow.settings import Rule, checked, nearest
+from gpu4d.workflow.settings import Rule, Section, SettingValue, checked, nearest
 from gpu4d.workflow.stages import known_stages
 
 
@@ -53,7 +53,7 @@ class Recipe:
             raise AttributeError(f"a recipe has no section {name!r}; it has {', '.join(self.__dict__.get('_sections', ()))}")
         return self._sections[name]
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Section:
         """Return a section by its name."""
         return self._sections[name]
 
@@ -98,7 +98,7 @@ class Recipe:
         recipe.check()
         return recipe
 
-    def set(self, name: str, value: Any, origin: str = "set") -> None:
+    def set(self, name: str, value: SettingValue, origin: str = "set") -> None:
         """Set "section.key" after checking the value; `origin` says where it came from, for messages and the report."""
         section, _, key = name.partition(".")
         rules = dict(self.rules(section))
@@ -119,13 +119,13 @@ class Recipe:
         for entry in dataclasses.fields(self[section]):
             yield entry.name, entry.metadata["rule"]
 
-    def values(self) -> Iterator[tuple[str, Any, Rule]]:
+    def values(self) -> Iterator[tuple[str, SettingValue, Rule]]:
         """("section.key", value, rule) of every setting."""
         for section in self.sections:
             for key, rule in self.rules(section):
                 yield f"{section}.{key}", getattr(self[section], key), rule
 
-    def as_dict(self) -> dict[str, dict[str, Any]]:
+    def as_dict(self) -> dict[str, dict[str, SettingValue]]:
         """Return all values as a plain nested dictionary."""
         return {section: dataclasses.asdict(self[section]) for section in self.sections}
 

@@ -60,7 +60,7 @@ class Disks(Stage):
     settings = BraggSettings
     section = "bragg"
     needs: ClassVar = ("trial", "template", "technique")
-    makes: ClassVar = ("braggvectors",)
+    makes: ClassVar = ("braggvectors", "disk_search")
     place: ClassVar = 60
 
     def wanted(self, state: RunState) -> Reason:
@@ -74,7 +74,9 @@ class Disks(Stage):
         if trial.fit:
             state.record.decide(f"Fit of a disk: {trial.options['parameters']} free parameters", trial.fit)
         expected = ROOM * float(trial.counts.mean()) + 1
-        return {"braggvectors": gpu4d.BraggDisks(state["template"], **trial.options, expected_peaks=expected)}
+        reduction = gpu4d.BraggDisks(state["template"], **trial.options, expected_peaks=expected)
+        state.keep("disk_search", reduction.prepare(state.cube.dtype, state.cube.detector_mask))  # the picture below takes it too
+        return {"braggvectors": reduction}
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         disks = results["braggvectors"]
@@ -95,13 +97,13 @@ class Disks(Stage):
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
-        from gpu4d.bragg import explain_disks
+        from gpu4d.bragg.explain import explain_search
 
         counts, trial, template = np.asarray(state["braggvectors"].counts), state["trial"], state["template"]
         tried = counts[trial.positions[:, 0], trial.positions[:, 1]]
         rx, ry = (int(i) for i in trial.positions[int(np.argmin(np.abs(tried - np.median(tried))))])
         pattern = state.cube[rx, ry]
-        found = explain_disks(pattern, template, detector_mask=state.cube.detector_mask, **trial.options)
+        found = explain_search(np.asarray(pattern), state["disk_search"])
         title = f"Position ({rx}, {ry}): accepted and rejected"
         caption = "A pattern with a typical number of disks: every maximum of its correlation with the template, and why it counts or not."
         yield Picture("disks", DISKS, title, caption), plot.disks(pattern, found, title, radius=template.radius)

@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.bragg.disk_search import SearchOptions
+from gpu4d.calibrate.origin import Origin
+from gpu4d.crystal import Lattice
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.sample import grid_positions, patterns_at
@@ -41,17 +44,18 @@ class Trial:
     """
 
     positions: np.ndarray
-    disks: Any
-    options: dict[str, Any] = field(default_factory=dict)
+    disks: PointListArray
+    options: SearchOptions = field(default_factory=SearchOptions)
     fit: str = ""
-    lattice: Any = None
-    origin: Any = None
+    lattice: Lattice | None = None
+    origin: Origin | None = None
 
     @property
     def descan(self) -> float:
         """How far the unscattered beam moves over the scan, pixels; 0 where that is not known."""
-        seen = int(np.isfinite(self.origin.measured[..., 0]).sum()) if self.origin is not None else 0
-        return float(np.hypot(*np.ptp(self.origin.fitted, axis=(0, 1)))) if seen >= LEAST_ORIGINS else 0.0
+        if self.origin is None or np.isfinite(self.origin.measured[..., 0]).sum() < LEAST_ORIGINS:
+            return 0.0
+        return float(np.hypot(*np.ptp(self.origin.fitted, axis=(0, 1))))
 
     @property
     def wander(self) -> float:
@@ -114,7 +118,7 @@ def template_of(state: RunState, disk: Disk) -> Template:
     return gpu4d.probe.template(image, kind=state.recipe.probe.template)
 
 
-def try_disks(state: RunState, probe: tuple[Disk | None, Template], positions: np.ndarray, options: dict[str, Any]) -> Trial:
+def try_disks(state: RunState, probe: tuple[Disk | None, Template], positions: np.ndarray, options: SearchOptions) -> Trial:
     """Find disks at the positions, the surface of their origins, and a lattice."""
     import gpu4d
 
@@ -145,6 +149,7 @@ def measure_aligned(state: RunState, trial: Trial, disk: Disk, template: Templat
     from gpu4d.imaging.shifted_patterns import shifted_patterns
 
     record = state.record
+    assert trial.origin is not None, "the beam is known to move"
     x, y = trial.positions.T
     origins = trial.origin.measured[x, y]
     seen = np.isfinite(origins).all(axis=-1) & ~trial.origin.outliers[x, y]
@@ -166,10 +171,10 @@ def measure_aligned(state: RunState, trial: Trial, disk: Disk, template: Templat
         return disk, template
 
 
-def bragg_options(state: RunState) -> dict[str, Any]:
+def bragg_options(state: RunState) -> SearchOptions:
     """Return options of the disk search; values that are no counts have no significance, and get a relative threshold."""
     b = state.recipe.bragg
-    options = {
+    options: SearchOptions = {
         "power": b.power,
         "refine": None if b.refine == "none" else b.refine,
         "refine_power": b.refine_power,

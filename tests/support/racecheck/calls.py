@@ -12,7 +12,6 @@ from operations.examples import EXAMPLES
 from operations.patterns import bragg_frames, smooth_maxima
 
 from gpu4d import operation
-from gpu4d.bragg.find_disks import PeakLimits
 from gpu4d.bragg.hybrid_correlation import template_spectrum
 from gpu4d.device.backend import using_backend
 from gpu4d.probe import Template, synthetic, template
@@ -78,7 +77,7 @@ def crowd(size: int) -> Example:
     moments = np.stack([point, 0 * point, 0 * point, 0 * point])
     allowed = np.zeros((size, size), bool)
     allowed[1:-1, 1:-1] = True
-    options = {"power": 1.0, "refine": None, "limits": PeakLimits(min_significance=0.0, min_spacing=3.0, max_peaks=200)}
+    options = limited(power=1.0, refine=None, min_significance=0.0, min_spacing=3.0, max_peaks=200)
     return Example(f"crowd {size}", (patterns, template_spectrum(Template.from_kernel(point, 1.0)), moments, allowed), options)
 
 
