@@ -25,7 +25,6 @@ def bragg_patterns(n: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
     """n patterns of which 16 are different, with about 21 disks, and their vacuum probe."""
     scale = min(shape) / 128
     scan = gpu4d.simulate.bragg_scan((4, 4), shape, radius=6.0 * scale, spacing=22.0 * scale, seed=1)
-    assert scan.probe is not None, "a scan of disks has one"
     patterns = np.asarray(scan.cube.source.read(slice(0, 4), slice(0, 4))).reshape(-1, *shape)
     return np.resize(patterns, (n, *shape)), scan.probe
 

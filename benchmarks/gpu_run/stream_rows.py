@@ -44,7 +44,6 @@ class Scan:
         patterns = np.asarray(small.cube.source.read(slice(0, 8), slice(0, 8))).reshape(DIFFERENT, side, side)
         columns = -(-size // (ROWS * patterns[0].nbytes))
         row = np.resize(patterns, (columns, side, side))
-        assert small.probe is not None, "a scan of disks has one"
         self.path, self.probe = folder / "scan.npy", small.probe
         out = np.lib.format.open_memmap(self.path, "w+", row.dtype, (ROWS, *row.shape))
         for number in range(ROWS):

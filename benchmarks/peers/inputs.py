@@ -46,7 +46,6 @@ def _bragg(folder: pathlib.Path, sizes: Sizes) -> None:
     n = sizes.bragg_scan
     scan = gpu4d.simulate.bragg_scan((n, n), (128, 128), seed=1)
     patterns = np.asarray(scan.cube.source.read(slice(0, n), slice(0, n)))
-    assert scan.probe is not None, "a scan of disks has one"
     np.save(folder / "bragg.npy", patterns)
     chosen = np.linspace(0, n * n - 1, sizes.bragg_peer).astype(int)  # all over the scan, so that strain and descan are the same
     np.save(folder / "bragg_chosen.npy", chosen)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike, ArrayT, DType
 from gpu4d.data.arguments import pixel_mask
 from gpu4d.data.fill import nearest_good_pixels
 from gpu4d.device import tables
@@ -72,11 +73,11 @@ class BadPixelCorrection:
     def detector_shape(self) -> tuple[int, int]:
         return np.shape(self.mask)  # type: ignore[return-value]
 
-    def dtype(self, native: Any) -> Any:
+    def dtype(self, native: DType) -> DType:
         """Return the native dtype: values are copied."""
         return native
 
-    def apply(self, frames: Any) -> Any:
+    def apply(self, frames: ArrayT) -> ArrayT:
         """Return patterns (..., Qx, Qy) with bad pixels replaced; `frames` itself where there are none. NaN is copied like a number."""
         if not len(self._bad):
             return frames
@@ -107,7 +108,7 @@ class BadPixelCorrection:
         return BadPixelCorrection(np.asarray(self.mask).T, y * self.detector_shape[0] + x)
 
 
-def bad_pixel_correction(given: Any, shape: tuple[int, int], valid: np.ndarray | None = None) -> BadPixelCorrection:
+def bad_pixel_correction(given: ArrayLike | FoundPixels, shape: tuple[int, int], valid: np.ndarray | None = None) -> BadPixelCorrection:
     """Make the correction from what a user gives: a mask, or what a search for bad pixels found.
 
     Parameters

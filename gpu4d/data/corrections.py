@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from gpu4d.arrays import ArrayT, DType
 from gpu4d.data.source import itemsize
 
 
@@ -33,11 +34,11 @@ class Correction(Protocol):
     @property
     def detector_shape(self) -> tuple[int, int] | None: ...
 
-    def dtype(self, native: Any) -> Any:
+    def dtype(self, native: DType) -> DType:
         """Return the dtype of corrected patterns, from that of the raw ones; both are dtypes of the patterns' own library."""
         ...
 
-    def apply(self, frames: Any) -> Any:
+    def apply(self, frames: ArrayT) -> ArrayT:
         """Return corrected patterns (..., Qx, Qy), in the library and on the device of `frames`.
 
         Each pattern is corrected by itself: the result does not depend on its neighbours in the stack. `frames` must not be written
@@ -91,19 +92,19 @@ class Corrections:
         """What is changed, in the order in which it is; empty where nothing is."""
         return ", ".join(step.description for step in self.steps)
 
-    def dtype(self, native: Any) -> Any:
+    def dtype(self, native: DType) -> DType:
         """Return the dtype of corrected patterns."""
         for step in self.steps:
             native = step.dtype(native)
         return native
 
-    def apply(self, frames: Any) -> Any:
+    def apply(self, frames: ArrayT) -> ArrayT:
         """Return corrected patterns (..., Qx, Qy); `frames` stays as it is."""
         for step in self.steps:
             frames = step.apply(frames)
         return frames
 
-    def bytes_needed(self, n_frames: int, detector_shape: tuple[int, int], native: Any) -> int:
+    def bytes_needed(self, n_frames: int, detector_shape: tuple[int, int], native: DType) -> int:
         """Return the bytes of correcting `n_frames` raw patterns, the result included; with 0 those that stay between calls.
 
         Parameters
@@ -134,7 +135,7 @@ class Corrections:
         return _all_of([step.swapped() for step in self.steps])
 
 
-def dtype_like(native: Any, name: str) -> Any:
+def dtype_like(native: DType, name: str) -> DType:
     """Return the dtype of a name in the library of another dtype: what `Correction.dtype` gives where values change their type.
 
     Examples

@@ -10,7 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
 from gpu4d.data.arguments import origins, pixel_mask
-from gpu4d.data.bad_pixel_correction import bad_pixel_correction
+from gpu4d.data.bad_pixel_correction import FoundPixels, bad_pixel_correction
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import Cut
 from gpu4d.data.corrections import Correction, Corrections
@@ -153,7 +153,7 @@ class DataCube:
         source = swapped(self.source, scan, detector)
         return DataCube(source, c, self.metadata, mask.T if mask is not None and detector else mask, self.name)
 
-    def corrected(self, *corrections: Correction, bad_pixels: Any = None) -> DataCube:
+    def corrected(self, *corrections: Correction, bad_pixels: ArrayLike | FoundPixels | None = None) -> DataCube:
         """Return a lazy view whose patterns are corrected each time they are read. The file stays as it is.
 
         A sweep moves the raw patterns to the device and corrects each chunk once there, before all reductions. Crop, bin or swap axes

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike, DType
 from gpu4d.data.source import Shape4, Source
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
@@ -82,7 +83,7 @@ class Events:
         chosen = np.repeat(self.offsets[index] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return Events(offsets, self.pixels[chosen], None if self.counts is None else self.counts[chosen], self.detector_shape)
 
-    def dense(self, dtype: Any, out: np.ndarray | None = None) -> np.ndarray:
+    def dense(self, dtype: DType, out: np.ndarray | None = None) -> np.ndarray:
         """Make patterns of the events.
 
         Parameters
@@ -176,12 +177,12 @@ class EventSource:
 
     def __init__(
         self,
-        offsets: Any,
-        pixels: Any,
+        offsets: ArrayLike,
+        pixels: ArrayLike,
         scan_shape: tuple[int, int],
         detector_shape: tuple[int, int],
-        counts: Any = None,
-        dtype: Any = np.uint16,
+        counts: ArrayLike | None = None,
+        dtype: DType = np.uint16,
     ):
         self.shape: Shape4 = (*map(int, scan_shape), *map(int, detector_shape))  # type: ignore[assignment]
         self.dtype = np.dtype(dtype)
@@ -213,7 +214,7 @@ class EventSource:
             raise InputError(f"counts run from {self.counts.min()} to {self.counts.max()}: need numbers from 0 on whose sum is below 2⁶³")
         largest(self.dtype)
 
-    def read(self, rows: slice, columns: slice, out: Any = None) -> np.ndarray:
+    def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> np.ndarray:
         """Make the patterns of scan rows × columns of their events."""
         size = rows.stop - rows.start, columns.stop - columns.start
         out = np.empty((*size, *self.shape[2:]), self.dtype) if out is None else out
@@ -275,7 +276,7 @@ def exact_sums(index: np.ndarray, counts: np.ndarray | None, size: int) -> np.nd
     return total
 
 
-def largest(dtype: Any) -> int:
+def largest(dtype: DType) -> int:
     """Return the largest whole number up to which a dtype holds all.
 
     Examples
@@ -312,7 +313,7 @@ def _bands(rows: slice, columns: slice, width: int) -> list[slice]:
     return [slice(row, row + 1) for row in range(rows.start, rows.stop)]
 
 
-def _whole_numbers(given: Any, name: str) -> np.ndarray:
+def _whole_numbers(given: ArrayLike, name: str) -> np.ndarray:
     host = np.asarray(arrays.to_numpy(given))
     if host.ndim != 1 or (host.dtype.kind not in "iu" and host.size):
         raise InputError(f"{name} is {host.shape} {host.dtype}: need whole numbers, one-dimensional")

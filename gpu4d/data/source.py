@@ -70,7 +70,7 @@ def scratch_bytes(source: Source) -> int:
     return int(getattr(source, "scratch_bytes", 0))
 
 
-def itemsize(dtype: Any) -> int:
+def itemsize(dtype: DType) -> int:
     """Return the bytes of one value of a dtype of any array library."""
     size = getattr(dtype, "itemsize", None)
     return int(size) if size is not None else np.dtype(str(dtype).split(".")[-1]).itemsize

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import Array
 from gpu4d.data.corrections import Corrections
 from gpu4d.data.source import Shape4, Source, itemsize, sample_of, scratch_bytes, will_read
 from gpu4d.errors import InputError
@@ -35,7 +36,7 @@ class CroppedSource:
     def will_read(self, rows: slice, columns: slice) -> None:
         will_read(self.source, *self._below(rows, columns))
 
-    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+    def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> Array:
         _, _, qx, qy = self.ranges
         rows, columns = self._below(rows, columns)
         if self.resident or not _on_host(self.source):
@@ -61,7 +62,7 @@ class BinnedSource:
         self.description = f"{source.description}, binned (scan {scan}, detector {detector})"
         self.scratch_bytes = scratch_bytes(source) + self._bytes_to_sum()
 
-    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+    def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> Array:
         if not _on_host(self.source):
             return self._summed(rows, columns)
         out = _buffer(self, rows, columns) if out is None else out
@@ -110,7 +111,7 @@ class SwappedSource:
     def will_read(self, rows: slice, columns: slice) -> None:
         will_read(self.source, *((columns, rows) if self.scan else (rows, columns)))
 
-    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+    def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> Array:
         if self.resident or not _on_host(self.source):
             return self._exchanged(rows, columns)
         out = _buffer(self, rows, columns) if out is None else out
@@ -151,7 +152,7 @@ class CorrectedSource:
     def will_read(self, rows: slice, columns: slice) -> None:
         will_read(self.source, rows, columns)
 
-    def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
+    def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> Array:
         if not _on_host(self.source):
             return self.corrections.apply(self.source.read(rows, columns))
         out = _buffer(self, rows, columns) if out is None else out

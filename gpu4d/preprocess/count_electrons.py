@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from gpu4d import arrays
-from gpu4d.arrays import Array, ReturnedArray
+from gpu4d.arrays import Array, DType, ReturnedArray
 from gpu4d.data.events import EventSource
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
@@ -47,7 +47,7 @@ class Events(NamedTuple):
         fields = {name: xp.astype(getattr(self, name), xp.float64) for name in ("qx", "qy", "intensity")}
         return PointListArray(self.offsets, fields, tuple(scan_shape), {"qx": "px", "qy": "px", "intensity": "electrons"})
 
-    def source(self, scan_shape: tuple[int, int], detector_shape: tuple[int, int], dtype: Any = "uint8") -> EventSource:
+    def source(self, scan_shape: tuple[int, int], detector_shape: tuple[int, int], dtype: DType = "uint8") -> EventSource:
         """The same electrons as a scan kept as events, on the host: one count each, at the pixel that was struck.
 
         Parameters

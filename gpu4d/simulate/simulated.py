@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,13 +21,13 @@ class Simulated:
         measured (origin, QR rotation).
     truth : dict of str to array
         See the simulation for the names.
-    probe : (Qx, Qy) float64 or None
+    probe : (Qx, Qy) float64
         Noise-free vacuum pattern.
     """
 
     cube: DataCube
-    truth: dict[str, np.ndarray] = field(default_factory=dict)
-    probe: np.ndarray | None = None
+    truth: dict[str, np.ndarray]
+    probe: np.ndarray
 
 
 def plane_shape(shape: tuple[int, int], name: str) -> tuple[int, int]:

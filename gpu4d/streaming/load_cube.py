@@ -9,8 +9,10 @@ import numpy as np
 from array_api_compat import is_writeable_array
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike, ReturnedArray
 from gpu4d.data.arguments import scan_mask
 from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.device.choose import DeviceLike
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.place import processors_for
@@ -20,8 +22,13 @@ from gpu4d.streaming.sums import OnePass
 
 
 def load_cube(
-    cube: DataCube, *, device: Any = "auto", memory: int | str | None = None, where: Any = None, progress: Progress = False
-) -> Any:
+    cube: DataCube,
+    *,
+    device: DeviceLike = "auto",
+    memory: int | float | str | None = None,
+    where: ArrayLike | None = None,
+    progress: Progress = False,
+) -> ReturnedArray:
     """Bring the patterns of a scan into the memory of a device, as one array.
 
     For methods that need any pattern at any time, such as iterative ptychography. Patterns travel as in a sweep: read, copied and put to

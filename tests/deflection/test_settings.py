@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+
 from gpu4d.deflection.integrate_gradient import Settings, integrate_gradient, integrate_iteratively
 
 

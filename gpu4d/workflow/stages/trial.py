@@ -53,16 +53,19 @@ class Trial:
     @property
     def descan(self) -> float:
         """How far the unscattered beam moves over the scan, pixels; 0 where that is not known."""
-        if self.origin is None or np.isfinite(self.origin.measured[..., 0]).sum() < LEAST_ORIGINS:
-            return 0.0
-        return float(np.hypot(*np.ptp(self.origin.fitted, axis=(0, 1))))
+        path = self._path()
+        return 0.0 if path is None else float(np.hypot(*np.ptp(path.fitted, axis=(0, 1))))
 
     @property
     def wander(self) -> float:
         """How far the measured beam lies from its mean, rms in pixels; 0 where that is not known."""
-        if self.origin is None or np.isfinite(self.origin.measured[..., 0]).sum() < LEAST_ORIGINS:
-            return 0.0
-        return float(np.hypot(*np.nanstd(self.origin.measured, axis=(0, 1))))
+        path = self._path()
+        return 0.0 if path is None else float(np.hypot(*np.nanstd(path.measured, axis=(0, 1))))
+
+    def _path(self) -> Origin | None:
+        """Return the origin if it was measured in enough patterns to be believed, else None."""
+        enough = self.origin is not None and np.isfinite(self.origin.measured[..., 0]).sum() >= LEAST_ORIGINS
+        return self.origin if enough else None
 
     @property
     def counts(self) -> np.ndarray:
