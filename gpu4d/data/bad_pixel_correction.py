@@ -85,7 +85,7 @@ class BadPixelCorrection:
         if isinstance(frames, np.ndarray):  # few pixels change: a plain copy is several times faster than picking every pixel
             made = np.array(frames, order="C").reshape(flat_shape)
             made[..., self._bad] = made[..., self._index[self._bad]]
-            return made.reshape(frames.shape)
+            return made.reshape(frames.shape)  # type: ignore[return-value] # of the type it came in
         xp = arrays.namespace(frames)
         flat = xp.reshape(frames, flat_shape)
         return xp.reshape(xp.take(flat, tables.beside(self._index, frames), axis=-1), frames.shape)

@@ -284,7 +284,7 @@ def largest(dtype: DType) -> int:
     >>> largest("uint8"), largest("float32")
     (255, 16777216)
     """
-    kind = np.dtype(dtype)
+    kind: np.dtype[Any] = np.dtype(dtype)
     if kind.kind in "iu":
         return int(np.iinfo(kind).max)
     if kind.kind == "f":
