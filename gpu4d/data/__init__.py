@@ -1,4 +1,4 @@
-"""What a scan and its results are: cube, slices, point lists, calibration."""
+"""Hold a scan and its results: cube, slices, point lists, calibration."""
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube

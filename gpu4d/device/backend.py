@@ -112,9 +112,9 @@ def kernel(file: str, name: str, *defines: str) -> Any:
     Parameters
     ----------
     file : str
-        Of `gpu4d.kernels`, "masked_sums.cu".
+        Name of a file in `gpu4d.kernels`, "masked_sums.cu".
     name : str
-        Of its extern "C" function.
+        Name of its extern "C" function.
     *defines : str
         "NAME=value" for the preprocessor.
     """
@@ -145,17 +145,17 @@ def launch(function: Any, grid: Sequence[int] | int, block: Sequence[int] | int,
 
 
 def shared_memory() -> int:
-    """Bytes of shared memory a block may ask for on this device: 64 kB on sm_75, 163 kB on sm_80, 227 kB on sm_90."""
+    """Return the bytes of shared memory a block may ask for on this device: 64 kB on sm_75, 163 kB on sm_80, 227 kB on sm_90."""
     return _backend.get().shared_memory()
 
 
 def multiprocessors() -> int:
-    """How many multiprocessors this device has: 108 on an A100, 132 on an H100 (SXM)."""
+    """Return the number of multiprocessors of this device: 108 on an A100, 132 on an H100 (SXM)."""
     return _backend.get().multiprocessors()
 
 
 def l2_cache() -> int:
-    """Bytes of the second-level cache of this device: 4 MB on sm_75, 40 MB on sm_80, 50 MB on sm_90."""
+    """Return the bytes of the second-level cache of this device: 4 MB on sm_75, 40 MB on sm_80, 50 MB on sm_90."""
     return _backend.get().l2_cache()
 
 

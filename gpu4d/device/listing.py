@@ -1,4 +1,4 @@
-"""List what there is to compute on: models, memory, bandwidths, load. No CUDA context is made on any card.
+"""List the devices of the machine: models, memory, bandwidths, load. No CUDA context is made on any card.
 
 Properties of cards come from the CUDA runtime through CuPy, by calls that read the driver's tables. Free memory, load and links come from
 NVML (`gpu4d.device.nvml`). CUDA tells the free memory of a card only to a process with a context on it, which would take some hundred

@@ -54,10 +54,10 @@ def save(
     settings : mapping, optional
         Parameters of the processing, nested as they are.
     log : sequence of str, optional
-        What was done, line by line.
+        Lines that say what was done.
     links : {"external", "copy"}
-        Whether a DataCube that lies in a file is linked to it, or copied. Cropped, binned and transposed views and cubes in
-        memory are always written, a few rows at a time.
+        Whether a DataCube whose patterns are in a file is linked to that file, or copied. Cropped, binned and transposed views
+        and cubes in memory are always written, a few rows at a time.
 
     Raises
     ------

@@ -19,7 +19,7 @@ class Buffer(Protocol):
     nbytes: int
 
     def view(self, shape: tuple[int, ...], dtype: Any, offset: int = 0) -> Any:
-        """Its bytes from `offset` on as an array, without a copy: NumPy for host memory, the device's library for device memory."""
+        """Return its bytes from `offset` on as an array, without a copy: NumPy for host memory, the device's library for device memory."""
         ...
 
     def free(self) -> None:
@@ -73,11 +73,11 @@ class Workspace(Protocol):
         ...
 
     def allocate(self, nbytes: int) -> Buffer:
-        """Device memory, inside the cap."""
+        """Allocate device memory, inside the cap."""
         ...
 
     def pinned(self, nbytes: int) -> Buffer:
-        """Page-locked host memory, inside a cap as large as the device's."""
+        """Allocate page-locked host memory, inside a cap as large as the device's."""
         ...
 
     def stream(self, name: str) -> Stream: ...
@@ -98,11 +98,11 @@ class Workspace(Protocol):
         ...
 
     def now(self) -> float:
-        """Seconds on the device's clock, as the calling thread sees it; traces are written in it."""
+        """Return the seconds of the device's clock, as the calling thread sees it. Traces use these times."""
         ...
 
     def trim(self) -> None:
-        """Wait for the device, and give memory that is only kept for reuse back to it: called after running out of memory."""
+        """Wait for the device, and give back memory that is only kept for reuse. Called when memory has run out."""
         ...
 
     def close(self) -> None: ...
@@ -136,19 +136,19 @@ class Processor(Protocol):
         ...
 
     def sample(self, dtype: Any) -> Any:
-        """An empty array (0, 0, 0, 0) of its library, on it; None for NumPy arrays on the host."""
+        """Return an empty array (0, 0, 0, 0) of its library, on it. None stands for NumPy arrays on the host."""
         ...
 
     def workspace(self, cap: int, readers: int, timeline: Any = None) -> Workspace:
-        """Memory, streams and reader threads for one sweep.
+        """Make a workspace: memory, streams and reader threads for one sweep.
 
         Parameters
         ----------
         cap : int
             Bytes of device memory, and as many page-locked ones.
         readers : int
-            Threads that read; 0 where the sweep reads none.
+            Number of threads that read. 0 if the sweep needs none.
         timeline : gpu4d.device.timeline.Timeline, optional
-            Where copies and computing are noted.
+            Records copies and computing.
         """
         ...

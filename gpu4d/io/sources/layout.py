@@ -1,4 +1,4 @@
-"""Share code between file sources: which value types are accepted, and scans stored as one long row of frames."""
+"""Code that file sources share: accepted value types, hints to the operating system, scans stored as one long row of frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu4d.errors import InputError
 
 ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
 
-HINT_BYTES = 512 << 10  # bytes: of a longer hint Linux loads only what the disk takes in one request
+HINT_BYTES = 512 << 10  # bytes: if a hint is longer, Linux loads only as much as the disk takes in one request
 
 
 def is_usable(dtype: Any) -> bool:

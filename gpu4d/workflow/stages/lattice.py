@@ -1,4 +1,4 @@
-"""The lattice of the scan, and its fit at every position."""
+"""Find the lattice of the scan, and fit it at every position."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
-SINGLE = 0.6  # of the disks on one lattice: fewer tell of several grains
-SHARPNESS = 0.35  # of the disk radius
+SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
+SHARPNESS = 0.35  # of the disk radius: largest rms distance of disks from the local lattice
 
 
 class LatticeFit(Stage):
@@ -52,7 +52,7 @@ class LatticeFit(Stage):
             state.record.warn(f"only {share} of the disks lie on the lattice: {several}")
 
     def _sharpness(self, state: RunState, fit: Any) -> None:
-        """Ask that disks lie sharply on the local lattice."""
+        """Check that disks lie close to the local lattice."""
         residual, radius = float(np.nanmedian(np.asarray(fit.residual))), state["template"].radius
         state.record.gate(
             "Sharpness of the lattice",
