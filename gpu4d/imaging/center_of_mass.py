@@ -1,4 +1,4 @@
-"""Centre of mass of diffraction patterns: the mean momentum of the electrons at every probe position."""
+"""Compute the centre of mass of patterns: the mean momentum of the electrons at every position."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpu4d import arrays
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
-# pixels a side: a lane's first moment, 8 counts of 2³² times a place, stays below the 2⁵¹ that a warp adds exactly
+# pixels a side: the first moment of a thread, 8 counts of 2³² times a coordinate, stays below 2⁵¹, which a warp adds exactly
 LONGEST_EXACT = {"uint32": 1 << 16}
 
 
@@ -22,17 +22,17 @@ def _problem(patterns: Any, mask: Any = None) -> str | None:
     cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=_problem),
 )
 def first_moments(patterns: Any, /, mask: Any = None) -> Any:
-    """Sum and first moments of every pattern: Σ I, Σ qx I, Σ qy I over the pixels that count.
+    """Compute sum and first moments of every pattern: Σ I, Σ qx I, Σ qy I over the pixels that count.
 
     Parameters
     ----------
     patterns : (..., Qx, Qy) real
     mask : (Qx, Qy) bool, optional
-        True where a pixel counts; the others are not looked at, NaN or not.
+        True where a pixel counts. Other pixels are ignored, also if they are NaN.
 
     Returns
     -------
-    (..., 3) int64 for integer patterns (exact), float64 for the rest
+    (..., 3) int64 for integer patterns (exact), float64 for others
         NaN and infinite pixels make the moments of their own pattern NaN or infinite.
 
     Examples
@@ -59,7 +59,7 @@ def first_moments(patterns: Any, /, mask: Any = None) -> Any:
     cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=_problem),
 )
 def center_of_mass(patterns: Any, /, mask: Any = None) -> Any:
-    """Centre of mass of every diffraction pattern, in detector pixels.
+    """Compute the centre of mass of every diffraction pattern, in detector pixels.
 
     ⟨q⟩ = Σ q I(q) / Σ I(q). For a thin object it is the mean momentum transfer, ⟨q⟩ = (∇φ ⊗ |ψ₀|²) / 2π
     (Müller-Caspary et al., Ultramicroscopy 178 (2017) 62; Lazić, Bosch, Lazar, Ultramicroscopy 160 (2016) 265).
@@ -67,15 +67,15 @@ def center_of_mass(patterns: Any, /, mask: Any = None) -> Any:
     Parameters
     ----------
     patterns : (..., Qx, Qy) real
-        Counts keep their integer type: their sums are exact, and there is one division.
+        Sums of integers are exact, with one division at the end.
     mask : (Qx, Qy) bool, optional
-        True where a pixel counts; the others are not looked at, NaN or not.
+        True where a pixel counts. Other pixels are ignored, also if they are NaN.
 
     Returns
     -------
     (..., 2) float64
-        (qx, qy), pixel centres at integers, in the namespace and on the device of `patterns`. NaN for a pattern that is
-        empty, whose sum is not positive, or that holds a NaN or infinite pixel.
+        (qx, qy), with pixel centres at integers, in the namespace and on the device of `patterns`. NaN for a pattern whose sum
+        is not positive, or that has a NaN or infinite pixel.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def center_of_mass(patterns: Any, /, mask: Any = None) -> Any:
 
 
 def divided(moments: Any) -> Any:
-    """Centre of mass (..., 2) from first moments (..., 3)."""
+    """Divide first moments (..., 3) to get centres of mass (..., 2)."""
     xp = arrays.namespace(moments)
     usable = (moments[..., 0] > 0) & xp.all(xp.isfinite(moments), axis=-1)
     value = arrays.as_float64(moments)
