@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 INK = "#1c2530"
 MUTED = "#6b7683"
-NO_VALUE = "#c9ced4"  # where there is no value (NaN)
+NO_VALUE = "#c9ced4"  # colour of missing values (NaN)
 _PANEL = 4.2  # inches, the longer side of a panel
 STYLE = {
     "font.family": "sans-serif",
@@ -168,7 +168,7 @@ def nice_length(extent: float) -> float:
 
 
 def length_label(length: float, units: str) -> str:
-    """Write a length for people: Å up to 10, then nm and µm; 1/Å as Å⁻¹."""
+    """Write a length for readers: Å up to 10, then nm and µm. 1/Å is written as Å⁻¹."""
     if units == "Å":
         for factor, name in ((1e4, "µm"), (10.0, "nm")):
             if length >= factor * (1 - 1e-9):
@@ -188,7 +188,7 @@ def scale_bar(ax: Axes, shape: tuple[int, int], pixel_size: float, units: str) -
 
 
 def axis_marks(ax: Axes, names: tuple[str, str] = ("x", "y")) -> None:
-    """Draw how the axes run (first down, second right), outside the image, under its right end."""
+    """Draw the directions of the axes (first down, second right) outside the image, below its right end."""
     arrow(ax, (-30, -6), (-30, -21), names[0], MUTED, ha="center", va="top")
     arrow(ax, (-30, -6), (-13, -6), names[1], MUTED, ha="left", va="center")
 

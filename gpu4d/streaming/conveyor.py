@@ -270,16 +270,16 @@ class Conveyor:
                     self._update(step, frames)
                     done += 1
         except MemoryError:
-            self._settle(steps, done)
+            self._put_back(steps, done)
             raise
-        self._settle(steps, done)
+        self._put_back(steps, done)
 
     def _room(self) -> int:
         """Return the bytes left for the work on a chunk. There are more if chunks or rings had to become smaller."""
         planned, now = self.todo.ring * self.todo.chunk_tiles, self.ring * self.chunk_tiles
         return self.todo.room // self.todo.lanes + max(0, planned - now) * self.todo.tile_bytes
 
-    def _settle(self, steps: list[Work], done: int) -> None:
+    def _put_back(self, steps: list[Work], done: int) -> None:
         """Put back the work that was not taken. Report a tile once, when the last reduction has taken it."""
         self.begun.popleft()
         self.begun.extendleft(reversed(steps[done:]))

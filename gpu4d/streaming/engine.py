@@ -276,7 +276,7 @@ def _share_out(work: Callable[[Conveyor], None], conveyors: list[Conveyor], stop
     except BaseException:
         threads.finish(begun)
         raise
-    _finish([one for one in begun if not one.cancel()], stop)  # the supply is used up, so conveyors that have not started have nothing to do
+    _finish([one for one in begun if not one.cancel()], stop)  # no row block is left, so conveyors that have not started have nothing to do
 
 
 def _finish(conveyors: list[Future], stop: threading.Event) -> None:
