@@ -115,11 +115,11 @@ def like(result: Any, template: Any) -> Any:
     if compat.is_torch_array(template) and isinstance(result, np.ndarray):
         return xp.asarray(_contiguous(result))
     if compat.is_cupy_array(result):
-        return _exported(result, template)
+        return _by_dlpack(result, template)
     return xp.asarray(result, device=compat.device(template))
 
 
-def _exported(result: Any, template: Any) -> Any:
+def _by_dlpack(result: Any, template: Any) -> Any:
     """Return a CuPy array in the library of `template`, by DLPack."""
     if result.size == 0:  # an empty array has no address, so the driver cannot tell its device
         return from_numpy(np.empty(result.shape, result.dtype), template)

@@ -22,7 +22,7 @@ class Stopped(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the `gpu4d` command and exit: code 0, or code 1 after one line on standard error."""
-    _listen_for_the_end()
+    _end_cleanly_on_signals()
     sys.exit(run_command(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -88,7 +88,7 @@ def _one_line(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
 
 
-def _listen_for_the_end() -> None:
+def _end_cleanly_on_signals() -> None:
     """End cleanly on Ctrl-C, when the terminal is closed, and when a batch system ends the process."""
     import signal
     import threading
@@ -165,7 +165,7 @@ def _commands() -> click.Group:
 
         settings = _with_flags(recipe, flags)
         with watcher() as progress:
-            result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_typed(), trace=trace)
+            result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_command_line(), trace=trace)
         click.echo(result.summary())
         if trace is not None:
             click.echo(f"trace: {trace} (open it in ui.perfetto.dev)")
@@ -334,7 +334,7 @@ def _pair(_context: Any, _parameter: Any, value: str | None) -> list[int] | None
     return [int(part) for part in parts]
 
 
-def _typed() -> str:
+def _command_line() -> str:
     """Return the command line as it was typed, for the report."""
     import shlex
 

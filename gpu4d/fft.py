@@ -27,7 +27,7 @@ def rfft2(x: Any) -> Any:
     """Return the half-plane transform (..., nx, ny//2 + 1) of real planes."""
     library, axes = _library(x)
     if 0 in x.shape[:-2]:
-        return _none(x, x.shape[-1] // 2 + 1, real=False)
+        return _empty_transform(x, x.shape[-1] // 2 + 1, real=False)
     return library.rfftn(x, **axes)
 
 
@@ -35,7 +35,7 @@ def irfft2(x: Any, shape: tuple[int, int]) -> Any:
     """Return the real planes of `shape` from their half-plane transform."""
     library, axes = _library(x)
     if 0 in x.shape[:-2]:
-        return _none(x, shape[-1], real=True)
+        return _empty_transform(x, shape[-1], real=True)
     return library.irfftn(x, s=tuple(shape), **axes)
 
 
@@ -85,7 +85,7 @@ def fft2(x: Any) -> Any:
     """Return the full transform of real or complex planes."""
     library, axes = _library(x)
     if 0 in x.shape[:-2]:
-        return _none(x, x.shape[-1], real=False)
+        return _empty_transform(x, x.shape[-1], real=False)
     return library.fftn(_complex(x), **axes)
 
 
@@ -93,11 +93,11 @@ def ifft2(x: Any) -> Any:
     """Return the complex planes from their full transform."""
     library, axes = _library(x)
     if 0 in x.shape[:-2]:
-        return _none(x, x.shape[-1], real=False)
+        return _empty_transform(x, x.shape[-1], real=False)
     return library.ifftn(_complex(x), **axes)
 
 
-def _none(x: Any, columns: int, *, real: bool) -> Any:
+def _empty_transform(x: Any, columns: int, *, real: bool) -> Any:
     """Return the transform of no planes at all. torch refuses empty input."""
     xp = compat.array_namespace(x)
     single = x.dtype in (xp.float32, xp.complex64)

@@ -88,7 +88,7 @@ class DataCube:
     def _pattern(self, rx: int, ry: int) -> DiffractionSlice:
         for i, n in zip((rx, ry), self.scan_shape):
             if not -n <= i < n:
-                raise IndexError(f"position ({rx}, {ry}) lies outside the scan {self.scan_shape}")
+                raise IndexError(f"position ({rx}, {ry}) is outside the scan {self.scan_shape}")
         rx, ry = rx % self.shape[0], ry % self.shape[1]
         frame = self.source.read(slice(rx, rx + 1), slice(ry, ry + 1))[0, 0, :, :]
         return DiffractionSlice.calibrated(frame, f"pattern {rx}, {ry}", "counts", self.calibration.q_pixel)

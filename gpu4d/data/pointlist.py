@@ -135,7 +135,7 @@ class PointListArray:
             raise InputError(f"position {position!r}: need {len(self.shape)} whole numbers inside {self.shape}")
         for i, n in zip(key, self.shape):
             if not -n <= i < n:
-                raise IndexError(f"position {position!r} lies outside the scan {self.shape}")
+                raise IndexError(f"position {position!r} is outside the scan {self.shape}")
         number = int(np.ravel_multi_index(tuple(int(i) % n for i, n in zip(key, self.shape)), self.shape))
         start, stop = int(self.offsets[number]), int(self.offsets[number + 1])
         return PointList({name: values[start:stop] for name, values in self._fields.items()}, self.units)

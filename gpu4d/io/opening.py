@@ -42,8 +42,8 @@ def open(
     Raises
     ------
     InputError
-        Missing, damaged, truncated or unsupported file; unknown or ambiguous dataset; wrong scan shape; values that are
-        not real numbers. A mapped file that is cut short later raises it when patterns are read.
+        The file is missing, damaged, truncated or unsupported, the dataset is unknown or ambiguous, the scan shape is wrong, or
+        values are not real numbers. If a mapped file is cut short later, reading patterns raises it.
 
     Examples
     --------

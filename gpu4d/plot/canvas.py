@@ -37,7 +37,7 @@ STYLE = {
 
 
 def styled(draw: Any) -> Any:
-    """Decorate a function so that it draws with the library's fonts and lines, whatever the caller's matplotlib settings are."""
+    """Decorate a function so that it draws with the library's fonts and lines, for any matplotlib settings of the caller."""
     import functools
 
     @functools.wraps(draw)
@@ -126,7 +126,7 @@ def symmetric_range(values: np.ndarray, percentile: float = 99.0) -> float:
 def show(
     ax: Axes, values: np.ndarray, title: str, units: str, cmap: str, limits: tuple[float, float], bar: bool = True, norm: Any = None
 ) -> Any:
-    """Draw one image in a panel: x down, y right, grey where there is no value, colour bar with units."""
+    """Draw one image in a panel: x down, y right, missing values grey, with a colour bar and units."""
     from matplotlib import colormaps
 
     colours = colormaps[cmap].with_extremes(bad=NO_VALUE)
@@ -177,7 +177,7 @@ def length_label(length: float, units: str) -> str:
 
 
 def scale_bar(ax: Axes, shape: tuple[int, int], pixel_size: float, units: str) -> None:
-    """Draw a bar of a round length under the image, where it hides no data."""
+    """Draw a bar of a round length under the image, so that it hides no data."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     length = nice_length(shape[1] * pixel_size)

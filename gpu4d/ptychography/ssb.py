@@ -234,11 +234,11 @@ def _group_sums(cube: DataCube, overlaps: Overlaps, mode: str, options: dict, ba
             geometry = _Geometry.beside(stack, overlaps, bad)
         pieces = [stack[i : min(i + group, stack.shape[0]), :, :] for i in range(0, stack.shape[0], group)]
         firsts = range(part.start, part.stop, group)
-        work = functools.partial(_of_group, overlaps=overlaps, geometry=geometry, mode=mode)
+        work = functools.partial(_sums_of_group, overlaps=overlaps, geometry=geometry, mode=mode)
         yield from (in_threads if kind == "cpu" else map)(work, pieces, firsts)
 
 
-def _of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[OverlapSums, Any]:
+def _sums_of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[OverlapSums, Any]:
     """Return the sums of one group of bright-field images, and their counts per position."""
     xp = arrays.namespace(images)
     images = xp.astype(images, xp.float32, copy=False)

@@ -88,10 +88,10 @@ def bragg_scan(
     Returns
     -------
     Simulated
-        `cube` uint16 (uint32 where the dose asks for it); `truth`: positions (Rx, Ry, N, 2) px, amplitudes (Rx, Ry, N)
+        `cube` is uint16 (uint32 if the dose needs it). `truth` has positions (Rx, Ry, N, 2) px, amplitudes (Rx, Ry, N)
         (relative to the direct beam), hk (N, 2), origin (Rx, Ry, 2), g1, g2, F (Rx, Ry, 2, 2), exx, eyy, exy, theta,
-        rotation (finite strain), specimen, inclusion (Rx, Ry) bool. In vacuum F and strain are NaN, as are the positions of
-        disks that are not there. `probe`: the direct disk alone, height 1, at Q // 2.
+        rotation (finite strain), specimen, inclusion (Rx, Ry) bool. In vacuum, F, strain, and the
+        positions of disks that do not exist are NaN. `probe` is the direct disk alone, with height 1, at Q // 2.
 
     Raises
     ------

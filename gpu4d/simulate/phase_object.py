@@ -68,10 +68,10 @@ def phase_object_scan(
     Returns
     -------
     Simulated
-        `cube` uint16 or float32, centred at Q // 2. `truth`: phase (Rx, Ry) at the scan positions; phase_conv, the phase
-        convolved with the probe's intensity, which is what an ideal integrated centre of mass gives, radians; gradient
-        (Rx, Ry, 2) of phase_conv along the scan axes, rad/Å; object (n, n) over the cell, and wave (n, n) complex, the
-        probe at the corner. `probe`: vacuum pattern, sum 1.
+        `cube` is uint16 or float32, centred at Q // 2. `truth` has: phase (Rx, Ry) at the scan positions, radians. phase_conv, the
+        phase convolved with the probe's intensity, which an ideal integrated centre of mass gives, radians. gradient (Rx, Ry, 2)
+        of phase_conv along the scan axes, rad/Å. object (n, n) over the cell. wave (n, n) complex, the probe with its centre in
+        the corner. `probe` is the vacuum pattern, with sum 1.
 
     Raises
     ------

@@ -64,7 +64,7 @@ def sweep(
     progress : bool or callable
         True draws a bar if `rich` is installed. A callable is called with (patterns done, patterns in all).
     keep : {"host", "device"}, optional
-        Where results are. By default results of files are on the host, and results of arrays on the device of the array. "device" keeps
+        Place of the results. By default results of files are on the host, and results of arrays on the device of the array. "device" keeps
         results on the device on which they were made, which must be one.
     trace : path or Timeline, optional
         File for a Chrome trace of reading, copying and computing (open it in ui.perfetto.dev). An earlier trace is replaced, another

@@ -100,7 +100,7 @@ class Plan:
     ----------
     scan, cut : ScanInfo, Cut
     processors : tuple of Processor
-        Where frames are reduced. The numbers below are for each of them.
+        Devices on which frames are reduced. The numbers below are for each of them.
     lanes : int
         Number of conveyors.
     readers : int

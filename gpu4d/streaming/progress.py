@@ -13,7 +13,7 @@ Progress = bool | Callable[[int, int], None]
 
 
 class ProgressBars:
-    """One bar for each stage, drawn with rich on standard error; a context manager.
+    """Context manager that draws one bar for each stage with rich, on standard error.
 
     Parameters
     ----------

@@ -119,7 +119,7 @@ def itemsize(cube: Any) -> int:
 
 
 def describe_devices() -> str:
-    """Describe the CPU and every CUDA device in a line, and what "auto" takes. Needs no GPU, driver or CuPy; makes no CUDA context."""
+    """Describe the CPU and every CUDA device in a line, and what "auto" takes. It needs no GPU, driver or CuPy, and no CUDA context."""
     found = devices()
     table = [_cpu_cells(found[0]), *(_card_cells(info) for info in found[1:])]
     widths = [max((len(row[i]) for row in table if len(row) > i + 1), default=0) for i in range(max(map(len, table)))]

@@ -8,7 +8,7 @@ from typing import Any
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage, no
 
-BETWEEN = "/"  # joins the name of a stage and of its reduction, if two stages of a pass use the same name
+SEPARATOR = "/"  # joins the name of a stage and of its reduction, if two stages of a pass use the same name
 
 
 def carry_out(stages: Sequence[Stage], state: RunState) -> None:
@@ -30,7 +30,7 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
     """
     check(stages)
     waiting, number = list(stages), 0
-    reading: list[_Asked] = []
+    reading: list[_WaitingStage] = []
     while waiting or reading:
         stage = next((s for s in waiting if _ready(s, [*waiting, *reading])), None)
         if stage is None:
@@ -43,12 +43,12 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
             continue
         asked = stage.reductions(state)
         if asked:
-            reading.append(_Asked(stage, asked))
+            reading.append(_WaitingStage(stage, asked))
         else:
             stage.finish(state, {})
 
 
-class _Asked:
+class _WaitingStage:
     """A stage that waits for the next pass, and the reductions it asks for."""
 
     def __init__(self, stage: Stage, reductions: dict[str, Any]):
@@ -86,12 +86,12 @@ def _wanted(stage: Stage, state: RunState) -> bool:
     return reason.wanted
 
 
-def _one_pass(reading: Sequence[_Asked], state: RunState, number: int) -> None:
+def _one_pass(reading: Sequence[_WaitingStage], state: RunState, number: int) -> None:
     """Read the scan once for all stages that wait for it, then finish them in their order."""
     reductions: dict[str, Any] = {}
     names: list[dict[str, str]] = []  # for each stage: its own name of a reduction -> the name in the shared pass
     for asked in reading:
-        names.append({n: n if n not in reductions else f"{asked.stage.name}{BETWEEN}{n}" for n in asked.reductions})
+        names.append({n: n if n not in reductions else f"{asked.stage.name}{SEPARATOR}{n}" for n in asked.reductions})
         reductions.update((names[-1][name], reduction) for name, reduction in asked.reductions.items())
     title = f"pass {number}: {', '.join(asked.stage.title for asked in reading)}"
     with state.record.stage(title, state.patterns, state.pass_bytes) as progress:

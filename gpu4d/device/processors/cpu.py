@@ -98,10 +98,10 @@ class Done:
         return self
 
     def wait(self, event: Any = None) -> None:
-        """Nothing to wait for."""
+        """Do nothing, because all work is done."""
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing, because all work is done."""
 
 
 def page(nbytes: int) -> np.ndarray:

@@ -150,7 +150,7 @@ class CudaWorkspace:
 
     def trim(self) -> None:
         with self.calling():
-            release()  # before the pool it lies in is emptied
+            release()  # before the pool that holds it is emptied
             self._flush()
             store().shrink(0)
 
@@ -372,7 +372,7 @@ class CudaEvent:
 
 
 def reached(stream: Any, timed: bool) -> Any:
-    """Record an event behind the work a CuPy stream has so far. Waiting for it sleeps, because readers need the cores."""
+    """Record an event after the work that a CuPy stream has so far. A thread that waits for it sleeps, because readers need the cores."""
     import cupy
 
     event = cupy.cuda.Event(block=True, disable_timing=not timed)

@@ -1,6 +1,6 @@
 """Define what the conveyor needs from a device: memory, streams and events, readers, a clock.
 
-A **processor** is a device that a sweep may use; creating one costs nothing and touches nothing. A **workspace** is what one sweep holds
+A **processor** is a device that a sweep may use. Creating one costs nothing and uses no device. A **workspace** is what one sweep holds
 on it: every byte, stream and thread of the sweep belongs to it, and `close` gives all of it back, also after an error.
 `gpu4d.device.processors.cpu` and `cuda` provide both, and so does `gpu4d.testing.accounting`, a device made of counters and a virtual
 clock.
@@ -23,7 +23,7 @@ class Buffer(Protocol):
         ...
 
     def free(self) -> None:
-        """Give it back; a second call does nothing."""
+        """Give the memory back. A second call does nothing."""
         ...
 
 
@@ -117,11 +117,11 @@ class Processor(Protocol):
     name : str
         "cpu", "cuda:1".
     copies : bool
-        Frames of the host reach it by a copy over a link; False for the CPU, whose copy is a read.
+        Whether frames of the host are copied to it over a link. False for the CPU.
     lanes : int
-        Conveyors that run side by side on it: worker threads of a CPU, one on a GPU.
+        Number of conveyors that run on it at the same time: worker threads of a CPU, one on a GPU.
     link_rate : float or None
-        Bytes per second of its link to the host, a nominal figure for plans; None where nothing is copied.
+        Nominal bytes per second of its link to the host, for plans. None if nothing is copied.
     """
 
     name: str

@@ -33,7 +33,7 @@ class BusErrorHandler:
     Attributes
     ----------
     slots : (SLOTS, 4) uint64
-        First address, address behind the last, and 1 once the file was found shorter. A slot with stop = 0 is free.
+        First address, address after the last, and 1 if the file was found shorter. A slot with stop = 0 is free.
     used : (2,) uint64
         How many slots the handler looks at, and how many calls of the earlier handler are under way.
     before : Sigaction
@@ -122,8 +122,8 @@ def handler_code(slots: int, used: int, before: int, default: int, mmap_: int, s
           }
         }
 
-    Signals that were sent end the process at once. Handlers send one to pass a fault on (faulthandler does); handing it to the
-    earlier handler could make the two call each other for ever.
+    A signal that was sent, and is not a fault, ends the process at once. Handlers send one to pass a fault on (faulthandler does). If
+    it went to the earlier handler, the two could call each other for ever.
     """
     from llvmlite import ir
 

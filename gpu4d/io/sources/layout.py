@@ -22,7 +22,7 @@ def is_usable(dtype: Any) -> bool:
 
 
 def native_dtype(stored: Any) -> np.dtype:
-    """Return the dtype that frames arrive in: this machine's byte order; bool as uint8 (True counts 1), float16 as float32."""
+    """Return the dtype of frames: in this machine's byte order, with bool as uint8 (True counts 1) and float16 as float32."""
     stored = np.dtype(stored)
     if stored.kind == "b":
         return np.dtype(np.uint8)
@@ -66,7 +66,7 @@ class ReshapedScan:
     ----------
     source : Source
     scan_shape : (int, int)
-        With as many positions as the source has.
+        Its product is the number of positions of the source.
     """
 
     resident = False

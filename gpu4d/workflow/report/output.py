@@ -12,8 +12,8 @@ from pathlib import Path
 from gpu4d.errors import InputError
 
 RESULT, REPORT, RECIPE = "result.h5", "report.html", "recipe.toml"
-SECOND = "phase_object.h5"  # the demo's second result
-SIMULATED = ("scan.h5", "phase_object_scan.h5")  # scans that the demo writes into its folder
+SECOND_RESULT = "phase_object.h5"  # the demo's second result
+SIMULATED_SCANS = ("scan.h5", "phase_object_scan.h5")  # scans that the demo writes into its folder
 
 
 def default_folder(path: str | Path) -> Path:
@@ -52,9 +52,9 @@ def _is_ours(entry: Path) -> bool:
     """Return True if gpu4d wrote a file. Scans and pictures are recognised by their content, because users have such files too."""
     if entry.is_symlink() or not entry.is_file():
         return False
-    if entry.name in SIMULATED:
-        return _is_result(entry.with_name(SECOND))
-    if entry.name in (RESULT, SECOND):
+    if entry.name in SIMULATED_SCANS:
+        return _is_result(entry.with_name(SECOND_RESULT))
+    if entry.name in (RESULT, SECOND_RESULT):
         return _is_result(entry)
     return entry.name in (REPORT, RECIPE) or (entry.suffix == ".png" and _is_picture(entry))
 

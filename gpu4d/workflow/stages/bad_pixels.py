@@ -11,7 +11,7 @@ from gpu4d.preprocess.bad_pixels import HOT, find_bad_pixels
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
-MOST = 0.005  # of the detector: if more pixels look bad, they are not defects
+MAX_SHARE = 0.005  # of the detector: if more pixels look bad, they are not defects
 LISTED = 6  # number of pixels named in the report
 
 
@@ -31,7 +31,7 @@ class BadPixels(Stage):
         bad = ~found.mask
         if not bad.any():
             return
-        if bad.mean() > MOST:
+        if bad.mean() > MAX_SHARE:
             state.record.warn(f"{int(bad.sum())} detector pixels look stuck or dead: these are too many to be defects, and all are used")
             return
         cube = state.cube

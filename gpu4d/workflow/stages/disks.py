@@ -14,8 +14,8 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
 COUNTS = (5, 30)  # disks per pattern that the guide recommends
-LEAST = 3  # disks that a lattice needs
-ROOM = 1.25  # times the disks per pattern of the trial: memory is planned for so many
+LEAST_DISKS = 3  # disks that a lattice needs
+MEMORY_MARGIN = 1.25  # times the disks per pattern of the trial: memory is planned for so many
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Disks(Stage):
         trial = state["trial"]
         if trial.fit:
             state.record.decide(f"Fit of a disk: {trial.options['parameters']} free parameters", trial.fit)
-        expected = ROOM * float(trial.counts.mean()) + 1
+        expected = MEMORY_MARGIN * float(trial.counts.mean()) + 1
         return {"braggvectors": gpu4d.BraggDisks(state["template"], **trial.options, expected_peaks=expected)}
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ class Disks(Stage):
             f"{COUNTS[0]} – {COUNTS[1]}",
             "adjust the thresholds, check the probe; more than 30 are fine if the lattice is dense",
         )
-        if middle < LEAST:
+        if middle < LEAST_DISKS:
             record.warn(f"few Bragg disks: {middle:.0f} per pattern (median); a lattice needs three that do not lie on a line")
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
@@ -105,8 +105,10 @@ class Disks(Stage):
         title = f"Position ({rx}, {ry}): accepted and rejected"
         caption = "A pattern with a typical number of disks: every maximum of the correlation map, and why it was accepted or rejected."
         yield Picture("disks", DISKS, title, caption), plot.disks(pattern, found, title, radius=template.radius)
-        few = int((counts < LEAST).sum())
-        caption = f"Bragg disks of every pattern; the guide recommends {COUNTS[0]} to {COUNTS[1]}, {few} patterns have fewer than {LEAST}."
+        few = int((counts < LEAST_DISKS).sum())
+        caption = (
+            f"Bragg disks of every pattern; the guide recommends {COUNTS[0]} to {COUNTS[1]}, {few} patterns have fewer than {LEAST_DISKS}."
+        )
         made = plot.histogram(counts, "Disks per pattern", label="Bragg disks", recommended=COUNTS)
         yield Picture("disk_counts", DISKS, "Disks per pattern", caption), made
         caption = f"The vacuum probe from which the template is made (radius {template.radius:.2f} px)."

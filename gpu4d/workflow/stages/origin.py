@@ -14,8 +14,8 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
-MISS = 0.5  # px rms: largest deviation of measured origins from the surface
-MISS_SHARE = 0.1  # of the template's radius: the limit is this if it is larger
+MAX_MISFIT = 0.5  # px rms: largest deviation of measured origins from the surface
+MAX_MISFIT_SHARE = 0.1  # of the template's radius: the limit is this if it is larger
 
 
 @dataclass
@@ -53,7 +53,7 @@ class BeamOrigin(Stage):
                 return
         found.apply(state.calibration)
         state.keep("origin", found)
-        miss, allowed = float(np.hypot(*found.residual)), max(MISS, MISS_SHARE * state["template"].radius)
+        miss, allowed = float(np.hypot(*found.residual)), max(MAX_MISFIT, MAX_MISFIT_SHARE * state["template"].radius)
         record.gate(
             "Origin on its surface",
             miss < allowed,

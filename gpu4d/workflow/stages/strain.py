@@ -73,7 +73,7 @@ class Strain(Stage):
         state.products.update(("strain" if key == "" else f"strain_{key}", part) for key, part in strain.to_emd().items())
         state.save("lattice_residual", strain.exx.of_same_grid(np.asarray(strain.residual), "lattice residual", "px"))
         self._figures(state, strain)
-        self._magnitude(state, strain)
+        self._magnitude_gate(state, strain)
 
     def _reference(self, state: RunState) -> tuple[np.ndarray | None, str]:
         """Return the positions whose median lattice is the reference, and their description."""
@@ -92,7 +92,7 @@ class Strain(Stage):
             remark = "median standard error of a component, from the disks' scatter"
             state.record.figure("Uncertainty of strain", f"{np.nanmedian(error):.3f} %", remark)
 
-    def _magnitude(self, state: RunState, strain: Any) -> None:
+    def _magnitude_gate(self, state: RunState, strain: Any) -> None:
         """Check that strain is not larger than a crystal can have."""
         limit = self.given(state).max_strain
         parts = np.stack([np.asarray(getattr(strain, name), dtype=np.float64) for name in COMPONENTS])
