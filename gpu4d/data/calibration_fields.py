@@ -171,11 +171,11 @@ ROWS = (
     Field("origin_measured", "px", "origin as measured at every position, before a surface was fitted, (Rx, Ry, 2)", **_PLACES),
     Field("ellipse", "px, px, rad", "semi-axes a ≥ b of what should be a circle, and the angle of a from qx towards qy", axes_of_ellipse,
           swapped=_ellipse_swapped),
-    Field("rotation", "rad", "QR rotation θ: v_scan = R(θ) v_det, after swapping where transpose is set", number,
+    Field("rotation", "rad", "rotation θ of detector axes: v_scan = R(θ) v_det, after the exchange if transpose is set", number,
           swapped=lambda v, swap: -v if swap[1] else v,
           given=GivenAs("rotation_degrees", "degrees", -360, 360, "as the file says; for DPC, from the least curl",
                         "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180)),
-    Field("transpose", "", "detector axes are swapped (qx, qy) -> (qy, qx) before the rotation", switch,
+    Field("transpose", "", "detector axes are exchanged, (qx, qy) -> (qy, qx), before the rotation", switch,
           given=GivenAs("transpose", automatic="as the file says; for DPC, from the least curl", kind="switch",
                         explain="Detector axes are exchanged before the rotation.")),
 )
