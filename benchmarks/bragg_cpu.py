@@ -1,9 +1,10 @@
-"""Bragg disks on the CPU: patterns a second by detector and refinement, and positions and strain beside what the counts allow.
+"""Measure Bragg disks on the CPU: patterns per second by detector and refinement, and errors of positions and strain.
 
     python benchmarks/bragg_cpu.py [--only rates precision strain] [--threads 2] [--seed 1] [--quick] [--gold FILE]
 
-Seeded scans of 21 disks; `--gold` names a file as au_nbed_strain.h5 (multislice gold with its strain). Rates are those of the public
-function on a cube in memory, warm, all detectors in turn within a round, so that what else the machine does hits all alike.
+Scans are simulated with seeds and have 21 disks. `--gold` names a file such as au_nbed_strain.h5 (multislice gold with its strain). Rates
+are those of the public function on a cube in memory, after a warm-up. In each round all detectors take turns, so that other work of the
+machine affects all alike.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Compressed HDF5 chunks: gpu4d's parallel decoding against h5py reading the same dataset.
+"""Compare gpu4d's parallel decoding of compressed HDF5 chunks with h5py reading the same dataset.
 
     python benchmarks/compressed.py [--rows 64] [--chunk 8] [--rounds 7] [--threads 2] [--only "bitshuffle-LZ4" ...]
 
-A simulated scan is written with each compression in turn. h5py reads it along its chunks into a buffer that is used again;
-gpu4d reads the tiles of a sweep, also into buffers that are used again, with one thread and with several. Rounds are
-interleaved, the file lies in the page cache, and every value is compared with what was written before anything is timed.
+A simulated scan is written with each compression in turn. h5py reads it along its chunks into a buffer that is reused.
+gpu4d reads the tiles of a sweep, also into reused buffers, with one thread and with several. Rounds are
+interleaved, the file is in the page cache, and every value is compared with what was written before anything is timed.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def medians(calls: list[Callable[[], None]], rounds: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=64, help="scan rows, of 128 patterns of 128×128 each (64)")
-    parser.add_argument("--chunk", type=int, default=8, help="rows and columns of scan positions in a chunk (8: 2 MB)")
+    parser.add_argument("--rows", type=int, default=64, help="number of scan rows with 128 patterns of 128×128 pixels each (64)")
+    parser.add_argument("--chunk", type=int, default=8, help="rows and columns of scan positions in a chunk (8, which is 2 MB)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=COMPRESSIONS, nargs="+", default=list(COMPRESSIONS), metavar="NAME")

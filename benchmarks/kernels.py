@@ -1,7 +1,7 @@
-"""`gpu4d bench kernels`: every operation with a twin, timed after its answer was checked, against what the machine can do.
+"""Run `gpu4d bench kernels`: check and time every operation with a twin, and compare with the limits of the machine.
 
-A case says how many bytes must be moved and how many flops made at the least; the floor is the larger of both over the rates
-measured in the same run, and the fraction reached is floor / time.
+A case says how many bytes must be moved and how many flops must be made at least. Divided by the rates measured in the same run, they
+give two times. The floor is the larger of them, and the fraction reached is floor / time.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Everything a machine with a GPU is to be asked, in one run that ends in time and loses nothing that was known when it is cut.
+"""Test and measure everything on a machine with a GPU, in one run with a deadline. If it is interrupted, its results so far are kept.
 
     python3 -P benchmarks/on_a_gpu.py OUT [--deadline 460] [--resume FOLDER] [--failed] [--rehearse]
 
-from the root of a checkout, or `python3 -m gpu4d.benchmarks.on_a_gpu`. What it imports of gpu4d is what is installed: `pip wheel` and
-`pip install --target` are enough where there is no network (docs/contributing/gpu-todo.md). Leaves six files in OUT: env.txt (the
-machine, smoke tests, compiled kernels, how each stage ended), tests.jsonl, kernels.jsonl and streaming.jsonl (one record a line),
-profiler.txt (ncu and compute-sanitizer, where they work) and summary.txt. The summary is also what is printed last. Started again with
-the same OUT, or with --resume and a folder that holds earlier files, it goes on behind what is known. Exit code 1 if anything failed, 2
-if anything is missing.
+Start it from the root of a checkout, or as `python3 -m gpu4d.benchmarks.on_a_gpu`. It imports the installed gpu4d. Without a network,
+`pip wheel` and `pip install --target` are enough (docs/contributing/gpu-todo.md). It leaves six files in OUT: env.txt (the machine, smoke
+tests, compiled kernels, how each stage ended), tests.jsonl, kernels.jsonl and streaming.jsonl (one record a line), profiler.txt (ncu and
+compute-sanitizer, if they work) and summary.txt. The summary is printed last. If it is started again with the same OUT, or with --resume
+and a folder of earlier files, it continues after the known results. The exit code is 1 if anything failed, 2 if anything is missing.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ def say(text: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--deadline", type=float, default=460.0, metavar="SECONDS", help="when all must be over  [default: 460]")
-    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="files of an earlier run that are to be continued in OUT")
+    parser.add_argument("--deadline", type=float, default=460.0, metavar="SECONDS", help="time limit of the whole run  [default: 460]")
+    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="folder of an earlier run, which is continued in OUT")
     settings.add_options(parser)
     given = parser.parse_args(arguments)
     deadline = Deadline(given.deadline)

@@ -1,10 +1,10 @@
-"""Mean, maximum, four virtual images and centre of mass of a scan in one pass, beside a bare read of the same pages.
+"""Time mean, maximum, four virtual images and centre of mass of a scan in one pass, and compare with reading the same pages.
 
     python benchmarks/one_pass.py [--scan 128] [--detector 128] [--rounds 9] [--file scan.h5] [--json figures.json]
 
-Answers are checked against NumPy first. Then the cases take turns, round by round, so that what else the machine does hits all alike:
+Answers are checked against NumPy first. Then the cases take turns in every round, so that other work of the machine affects all alike:
 reading by one thread, the pass from the file and from memory, and the same reductions one after the other. Medians and smallest times
-are of the wall clock, beside the processor time of all threads.
+are wall-clock times. The processor time of all threads is shown too.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scan", type=int, default=128)
     parser.add_argument("--detector", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--file", type=Path, help="use this scan, or write it there; a temporary file by default")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--file", type=Path, help="scan to use; it is written if it does not exist; by default a temporary file")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = given.file or Path(folder) / "scan.h5"

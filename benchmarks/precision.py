@@ -1,4 +1,4 @@
-"""Positions of disks beside the Cramér-Rao bound: every figure and plot of docs/explanation/precision.md.
+"""Compare positions of disks with the Cramér-Rao bound: every figure and plot of docs/explanation/precision.md.
 
     python benchmarks/precision.py OUT [--quick] [--only NAME ...] [--docs]
 
@@ -95,7 +95,7 @@ def run(names: Iterable[str], patterns: int, out: Path) -> dict[str, list[Row]]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder for tables and plots")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} patterns a point instead of {PATTERNS}")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} patterns for each point instead of {PATTERNS}")
     parser.add_argument("--only", choices=STUDIES, nargs="+", default=list(STUDIES), metavar="NAME", help=", ".join(STUDIES))
     parser.add_argument("--docs", action="store_true", help="write to docs/explanation/precision too")
     options = parser.parse_args(arguments)

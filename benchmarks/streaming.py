@@ -1,10 +1,11 @@
-"""How fast scans in files stream through a device, beside what link, page cache and memory can do in the same run.
+"""Measure how fast scans in files stream through a device, and compare with link, page cache and memory in the same run.
 
     python benchmarks/streaming.py [--device cuda:0] [--size "4 GB"] [--folder DIR] [--quick] [--json FILE]
 
-Writes a scan into a temporary file, which is then in the page cache, and checks the answer before anything is timed. On a GPU: copies
-from page-locked memory by chunk size, reading by threads, and sweeps by both; the fraction is that of the slower of link and reading.
-On the CPU: sweeps of files (mapped, and in chunks of HDF5) through an eighth of their size, beside the same scan in memory.
+Writes a scan into a temporary file, which is then in the page cache, and checks the answer before anything is timed. On a GPU it times
+copies from page-locked memory for several chunk sizes, reading for several numbers of threads, and sweeps for both. The fraction shown
+is relative to the slower of link and reading. On the CPU it times sweeps of files (mapped, and in chunks of HDF5) with memory of an
+eighth of their size, and of the same scan in memory.
 """
 
 from __future__ import annotations
@@ -276,10 +277,10 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--size", type=parse_memory, help='of the file, "4 GB"')
-    parser.add_argument("--folder", help="where the file is written")
-    parser.add_argument("--quick", action="store_true", help="a small file, few rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--size", type=parse_memory, help='size of the file, "4 GB"')
+    parser.add_argument("--folder", help="folder in which the file is written")
+    parser.add_argument("--quick", action="store_true", help="use a small file and few rounds, to see that it runs")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     found = run(given.device, size=given.size, folder=given.folder, quick=given.quick)
     print(table(found))

@@ -1,6 +1,6 @@
-"""gpu4d: compute library for 4D-STEM, on a GPU where there is one and on the CPU where there is none, with the same answer.
+"""gpu4d: compute library for 4D-STEM. It uses a GPU if there is one, else the CPU, and both give the same answer.
 
-Axes are (Rx, Ry, Qx, Qy); units Å, 1/Å (g = 1/d), mrad, radians, eV. The conventions are written down in docs/reference/conventions.md.
+Axes are (Rx, Ry, Qx, Qy). Units are Å, 1/Å (g = 1/d), mrad, radians and eV. All conventions are in docs/reference/conventions.md.
 Names are listed in `__init__.pyi` and imported on first use, so that `import gpu4d` costs a fraction of a second and touches no device.
 """
 
@@ -13,7 +13,7 @@ import lazy_loader
 
 from gpu4d._version import __version__ as __version__
 
-# In a checkout `kernels`, `cpu_fallback` and `benchmarks` lie beside this folder; installed, they lie in it.
+# In a checkout `kernels`, `cpu_fallback` and `benchmarks` lie beside this folder. In an installed package they lie in it.
 _here = Path(__file__).parent
 if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "__init__.py").is_file():
     __path__.append(str(_here.parent))

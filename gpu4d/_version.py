@@ -1,3 +1,3 @@
-"""The version, read by the front door, by what writes files, and by the build."""
+"""Version of the package. The front door, writers of files and the build read it."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""What every technique needs of arrays: their namespace and device, and the few functions the array API lacks.
+"""Functions on arrays that every technique needs: namespace and device, and a few functions that the array API lacks.
 
-Definitions call these with any array-API array (NumPy, CuPy, torch, JAX, array_api_strict) and stay in its namespace.
+They take any array-API array (NumPy, CuPy, torch, JAX, array_api_strict), and their results stay in its namespace.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ DType = Any  # `np.dtype`, its name, or the dtype of another library; these have
 
 
 def is_array(x: Any) -> bool:
-    """True for an array of any array-API library (not for lists, NumPy's and other scalars, or labelled arrays)."""
+    """Return True for an array of any array-API library, False for lists, scalars (also NumPy's) and labelled arrays."""
     return compat.is_array_api_obj(x) and not isinstance(x, np.generic)
 
 
 def unwrapped(x: Any) -> Any:
-    """Take the array out of a labelled one (`RealSlice`, `DiffractionSlice`, xarray's); everything else comes back as it is.
+    """Return the array inside a labelled one (`RealSlice`, `DiffractionSlice`, xarray's). Anything else is returned unchanged.
 
-    Arrays have attributes called `data` too, which are no arrays of their shape: CuPy's is a pointer, NumPy's a memoryview.
+    Plain arrays have an attribute `data` too, but it is not an array: CuPy's is a pointer, NumPy's a memoryview.
     """
     if is_array(x):
         return x
@@ -86,7 +86,7 @@ def unwrapped(x: Any) -> Any:
 
 
 def namespace(*found: Any) -> Any:
-    """The array-API namespace the arrays share; an error that names both where they differ."""
+    """Return the array-API namespace that the arrays share. Raise an error that names the libraries or devices if they differ."""
     if not found:
         raise InputError("no array among the arguments: need a NumPy, CuPy, torch or JAX array")
     try:
@@ -101,41 +101,41 @@ def namespace(*found: Any) -> Any:
 
 
 def device(x: Any) -> Any:
-    """The device of an array, in its own library's words."""
+    """Return the device of an array, as its own library describes it."""
     return compat.device(x)
 
 
 def is_cuda(x: Any) -> bool:
-    """True where the array lives on a CUDA device."""
+    """Return True if the array is in the memory of a CUDA device."""
     if compat.is_cupy_array(x):
         return True
     return (compat.is_torch_array(x) and x.is_cuda) or (compat.is_jax_array(x) and "cuda" in str(compat.device(x)).lower())
 
 
 def is_torch(x: Any) -> bool:
-    """True for tensors of torch, also those that carry a gradient and refuse to say where they lie."""
+    """Return True for tensors of torch, also for those that need a gradient and do not give their address."""
     return compat.is_torch_array(x)
 
 
 def zeroed(x: Any, mask: Any) -> Any:
-    """`x` with zeros where the mask is False, in its own dtype."""
+    """Return `x` with zeros where the mask is False. The dtype stays."""
     xp = compat.array_namespace(x)
     if isinstance(x, np.ndarray) or compat.is_cupy_array(x) or not xp.isdtype(x.dtype, (xp.uint16, xp.uint32)):
         return xp.where(mask, x, xp.zeros_like(x))
-    # Chosen in float64, which holds them all: torch on CUDA cannot choose between integers without a sign of 16 and 32 bits.
+    # Use float64, which holds all values of these types: `where` of torch on CUDA does not take uint16 and uint32.
     wide = as_float64(x)
     return xp.astype(xp.where(mask, wide, xp.zeros_like(wide)), x.dtype)
 
 
 def is_traced(x: Any) -> bool:
-    """True for arrays under a transformation (jax.jit, gradients of torch): only the definition can follow them."""
+    """Return True for arrays under a transformation (jax.jit, gradients of torch). Only the definition works with them."""
     if compat.is_torch_array(x):
         return bool(x.requires_grad)
     return compat.is_jax_array(x) and "Tracer" in type(x).__name__
 
 
 def host_view(x: Any) -> np.ndarray | None:
-    """A NumPy view of a CPU array without a copy, or None where the library offers none."""
+    """Return a NumPy view of a CPU array without a copy, or None if its library offers none."""
     if isinstance(x, np.ndarray):
         return x
     if compat.is_torch_array(x) and x.device.type == "cpu":
@@ -146,19 +146,19 @@ def host_view(x: Any) -> np.ndarray | None:
 
 
 def cupy_view(x: Any) -> Any:
-    """A CuPy view of a CUDA array of any library, without a copy."""
+    """Return a CuPy view of a CUDA array of any library, without a copy."""
     import cupy
 
     return x if isinstance(x, cupy.ndarray) else cupy.from_dlpack(x)
 
 
 def on_device_of(x: Any) -> AbstractContextManager[Any]:
-    """Inside it the device of a CuPy array is the current one, where kernels run and new arrays are made; nothing for other arrays."""
+    """Make the device of a CuPy array the current one inside the block. Other arrays change nothing."""
     return x.device if compat.is_cupy_array(x) else nullcontext()
 
 
 def like(result: Any, template: Any) -> Any:
-    """`result` (NumPy or CuPy) in the namespace and on the device of `template`; no copy where DLPack allows."""
+    """Return `result` (NumPy or CuPy) in the namespace and on the device of `template`, without a copy where DLPack allows it."""
     if type(result) is type(template):
         return result
     xp = compat.array_namespace(template)
@@ -167,15 +167,15 @@ def like(result: Any, template: Any) -> Any:
     if compat.is_torch_array(template) and isinstance(result, np.ndarray):
         return xp.asarray(_contiguous(result))
     if compat.is_cupy_array(result):
-        return _exported(result, template)
+        return _by_dlpack(result, template)
     return xp.asarray(result, device=compat.device(template))
 
 
-def _exported(result: Any, template: Any) -> Any:
-    """A CuPy array in the library of `template`, by DLPack."""
-    if result.size == 0:  # it has no address, of which a driver could say on which device it lies
+def _by_dlpack(result: Any, template: Any) -> Any:
+    """Return a CuPy array in the library of `template`, by DLPack."""
+    if result.size == 0:  # an empty array has no address, so the driver cannot tell its device
         return from_numpy(np.empty(result.shape, result.dtype), template)
-    if compat.is_jax_array(template):  # refuses strides; early versions took them and read wrong values
+    if compat.is_jax_array(template):  # JAX refuses strides; its early versions accepted them and read wrong values
         import cupy
 
         result = cupy.ascontiguousarray(result)
@@ -183,7 +183,7 @@ def _exported(result: Any, template: Any) -> Any:
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """A NumPy array from any array, labelled array or sequence, copied to the host where it must be."""
+    """Return a NumPy array of any array, labelled array or sequence. Arrays of a device are copied to the host."""
     x = unwrapped(x)
     if isinstance(x, np.ndarray):
         return x
@@ -195,7 +195,7 @@ def to_numpy(x: Any) -> np.ndarray:
         return np.asarray(x)
     try:
         return np.asarray(x)
-    except (TypeError, ValueError, RuntimeError):  # array_api_strict on its second device
+    except (TypeError, ValueError, RuntimeError):  # arrays on the second device of array_api_strict
         return np.asarray(compat.to_device(x, compat.array_namespace(x).Device("CPU_DEVICE")))
 
 
@@ -206,16 +206,16 @@ def floats(given: Any) -> tuple[float, ...]:
 
 
 def from_numpy(x: Any, template: Any) -> Any:
-    """A small host array (weights, masks, coordinates) beside `template`: same namespace, same device."""
+    """Return a small host array (weights, masks, coordinates) in the namespace and on the device of `template`."""
     xp = compat.array_namespace(template)
     if compat.is_numpy_namespace(xp):
         return np.asarray(x)
-    writable = np.require(np.asarray(x), requirements="W")  # torch warns of others
+    writable = np.require(np.asarray(x), requirements="W")  # torch warns about read-only arrays
     return xp.asarray(_contiguous(writable), device=compat.device(template))
 
 
 def _contiguous(x: np.ndarray) -> np.ndarray:
-    """In C order, for libraries that take no negative strides; a scalar array stays one."""
+    """Return an array in C order, for libraries that take no negative strides. A zero-dimensional array stays one."""
     return np.ascontiguousarray(x).reshape(x.shape)
 
 
@@ -223,17 +223,18 @@ def _contiguous(x: np.ndarray) -> np.ndarray:
 
 
 def is_integer(x: Any) -> bool:
+    """Return True for arrays of whole numbers or bools."""
     return compat.array_namespace(x).isdtype(x.dtype, ("integral", "bool"))
 
 
 def is_integer_dtype(dtype: Any) -> bool:
-    """Of the dtype of any library, NumPy's in any byte order: whole numbers and bools, as `is_integer` of arrays."""
+    """Return True for a dtype of whole numbers or bools, of any library and in any byte order."""
     name = dtype.name if isinstance(dtype, np.dtype) else str(dtype)
     return "int" in name or "bool" in name
 
 
 def as_float(x: Any, *, least: str = "float32") -> Any:
-    """`x` as a real floating array: floats stay, integers become float64 (a definition is exact first)."""
+    """Return `x` as a real floating array. Floats keep their dtype. Integers become float64, because a definition is exact first."""
     xp = compat.array_namespace(x)
     if xp.isdtype(x.dtype, "real floating"):
         return x if least == "float32" else as_float64(x)
@@ -241,7 +242,7 @@ def as_float(x: Any, *, least: str = "float32") -> Any:
 
 
 def as_float64(x: Any) -> Any:
-    """`x` in double precision; one clear error where JAX runs without x64."""
+    """Return `x` in float64. Raise a clear error if JAX runs without x64."""
     xp = compat.array_namespace(x)
     out = xp.astype(x, xp.float64)
     if compat.is_jax_array(out) and str(out.dtype) != "float64":
@@ -250,12 +251,12 @@ def as_float64(x: Any) -> Any:
 
 
 def as_sum_dtype(x: Any) -> Any:
-    """`x` in the dtype sums are made in: int64 for counts (exact), float64 for the rest."""
+    """Return `x` in the dtype of sums: int64 for whole numbers (exact), float64 for others."""
     xp = compat.array_namespace(x)
     if is_integer(x):
         out = xp.astype(x, xp.int64)
         if compat.is_jax_array(out) and str(out.dtype) != "int64":
-            as_float64(x)  # raises the error about x64
+            as_float64(x)  # raises the error that explains x64
         return out
     return as_float64(x)
 
@@ -264,13 +265,13 @@ def as_sum_dtype(x: Any) -> Any:
 
 
 def scatter_add(values: Any, index: Any, size: int) -> Any:
-    """Sum of `values` by `index`, in an order that depends on the input alone.
+    """Sum `values` that have the same `index`, in an order that depends on the input alone.
 
     Parameters
     ----------
     values : (n,) real
     index : (n,) int
-        Bin of each value, 0 … size-1; negative ones are left out.
+        Bin of each value, 0 … size-1. Values with a negative index are left out.
     size : int
 
     Returns
@@ -284,8 +285,8 @@ def scatter_add(values: Any, index: Any, size: int) -> Any:
     index = xp.where(keep, index, xp.asarray(size, dtype=index.dtype, device=compat.device(index)))
     order = xp.argsort(index, stable=True)
     index, total = xp.take(index, order), xp.take(values, order)
-    # A running sum inside each bin, doubling its reach: differences of one long running sum would let a NaN or a large
-    # value into the bins behind it.
+    # Running sums inside each bin, over 1, 2, 4, … values. One running sum over all bins and differences of it would be
+    # shorter, but a NaN or a large value would then spoil all bins that follow.
     reach = 1
     while reach < index.shape[0]:
         before = xp.where(index[reach:] == index[:-reach], total[:-reach], xp.zeros_like(total[:-reach]))
@@ -299,7 +300,7 @@ def scatter_add(values: Any, index: Any, size: int) -> Any:
 
 
 def median(x: Any, axis: int = -1) -> Any:
-    """Median along one axis; NaN where a value is NaN, as numpy.median."""
+    """Return the median along one axis. It is NaN where a value is NaN, as in numpy.median."""
     xp = compat.array_namespace(x)
     x = xp.sort(xp.moveaxis(as_float(x), axis, -1), axis=-1)
     n = x.shape[-1]
@@ -307,7 +308,7 @@ def median(x: Any, axis: int = -1) -> Any:
 
 
 def nanmean(x: Any, axis: int | tuple[int, ...]) -> Any:
-    """Mean over the values that are not NaN; NaN where there is none."""
+    """Return the mean of the values that are not NaN, or NaN if all are."""
     xp = compat.array_namespace(x)
     ok = ~xp.isnan(x)
     count = xp.sum(xp.astype(ok, x.dtype), axis=axis)
@@ -316,12 +317,12 @@ def nanmean(x: Any, axis: int | tuple[int, ...]) -> Any:
 
 
 def gather(x: Any, index: Any) -> Any:
-    """`x[..., index]` per row: take_along_axis on the last axis."""
+    """Return `x[..., index]` for each row: take_along_axis on the last axis."""
     return compat.array_namespace(x, index).take_along_axis(x, index, axis=-1)
 
 
 def solve(a: Any, b: Any) -> tuple[Any, Any]:
-    """Batched linear systems in float64; a singular system gives NaN, never an exception, never a poisoned neighbour.
+    """Solve a batch of linear systems in float64. A singular system gives NaN, raises nothing, and does not change the others.
 
     Parameters
     ----------
@@ -332,7 +333,7 @@ def solve(a: Any, b: Any) -> tuple[Any, Any]:
     -------
     x : (..., n, m) float64
     regular : (...) bool
-        False where the system is singular (determinant, scaled by the diagonal, under 1e-12) or not finite.
+        False if the system is not finite or singular (determinant below 1e-12 with rows scaled to length 1).
     """
     xp = compat.array_namespace(a, b)
     a, b = as_float64(a), as_float64(b)

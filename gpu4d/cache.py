@@ -1,4 +1,4 @@
-"""Cache of slow functions of images: results are kept, the images are not."""
+"""Keep the results of slow functions of images, without keeping the images."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class _Bytes:
 def kept_by_content(maxsize: int) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
     """Return a decorator like `functools.lru_cache` that keeps digests of the arguments that are bytes, not the bytes.
 
-    Images are passed as bytes. An image of 2048² pixels has 34 MB in float64; what is measured on it has a few kilobytes.
+    Images are passed as bytes. An image of 2048² pixels has 34 MB in float64, while the results have a few kilobytes.
     Arguments are positional.
 
     Parameters
     ----------
     maxsize : int
-        Most results that are kept.
+        Largest number of results that are kept.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The command line: thin. It turns flags into a recipe, calls the workflow, and says in one line what went wrong."""
+"""Run the command line: turn flags into a recipe, call the workflow, and print errors as one line."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
     from gpu4d.data.calibration_fields import GivenAs
 
-NEEDED = {"click": "click", "rich": "rich", "matplotlib": "matplotlib", "jinja2": "jinja2"}  # of the extra `app`
+NEEDED = {"click": "click", "rich": "rich", "matplotlib": "matplotlib", "jinja2": "jinja2"}  # packages of the extra `app`
 
 
 class Stopped(BaseException):
-    """Ctrl-C, or being asked to end. Not a KeyboardInterrupt, to which click would add an empty line."""
+    """Ctrl-C or a signal to end. It is not a KeyboardInterrupt, because click prints an empty line for those."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `gpu4d` command; leaves with exit code 0, or 1 after one line on standard error."""
-    _listen_for_the_end()
+    """Run the `gpu4d` command and exit: code 0, or code 1 after one line on standard error."""
+    _end_cleanly_on_signals()
     sys.exit(run_command(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run_command(arguments: list[str]) -> int:
-    """Carry out one command line and return its exit code; errors become one line."""
+    """Carry out one command line and return its exit code. Errors become one line on standard error."""
     from importlib.util import find_spec
 
     if missing := [name for name in NEEDED if find_spec(name) is None]:
@@ -36,7 +36,7 @@ def run_command(arguments: list[str]) -> int:
     if not debug:
         import warnings
 
-        warnings.simplefilter("ignore")  # NumPy's and other people's: ours are in the report
+        warnings.simplefilter("ignore")  # warnings of NumPy and other libraries; gpu4d's own are in the report
     try:
         return _carry_out(arguments)
     except (KeyboardInterrupt, Stopped):
@@ -75,7 +75,7 @@ def _fail(message: str) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    """What is said of an error: our own messages as they are, others with what they are."""
+    """Return the line for an error: the message alone for gpu4d's own errors, else with the type of the error."""
     from gpu4d.errors import Gpu4dError
 
     if isinstance(error, Gpu4dError):
@@ -88,8 +88,8 @@ def _one_line(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
 
 
-def _listen_for_the_end() -> None:
-    """Ctrl-C, a closed terminal and a batch system that ends us all lead to the same clean end."""
+def _end_cleanly_on_signals() -> None:
+    """End cleanly on Ctrl-C, when the terminal is closed, and when a batch system ends the process."""
     import signal
     import threading
 
@@ -105,7 +105,7 @@ def _listen_for_the_end() -> None:
 
 
 def _commands() -> click.Group:
-    """All commands; built when called, because click is an optional dependency."""
+    """Build all commands. This is a function because click is an optional dependency."""
     import click
 
     import gpu4d
@@ -115,23 +115,23 @@ def _commands() -> click.Group:
     @click.group(context_settings=settings, no_args_is_help=True)
     @click.version_option(gpu4d.__version__, prog_name="gpu4d")
     def commands() -> None:
-        """4D-STEM scans in; images, strain, phase, one EMD file and a report out."""
+        """Analyse 4D-STEM scans: images, strain, phase, an EMD file with all results, and a report."""
 
     out = click.option("-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for the results.")
     overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
     debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     dataset = click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file.")
-    shape = click.option("--scan-shape", metavar="A,B", callback=_pair, help="Scan positions, for files that store a list of patterns.")
-    memory = click.option("--memory", metavar="M", help="What may be allocated, as 512MB or 2GiB.  [default: 512 MB]")
+    shape = click.option("--scan-shape", metavar="A,B", callback=_pair, help="Shape of the scan, for files that store a list of patterns.")
+    memory = click.option("--memory", metavar="M", help="Memory that may be allocated, as 512MB or 2GiB.  [default: 512 MB]")
     device = click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:N, or several as cuda:0,cuda:1.  [default: auto]")
     file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 
-    @commands.command(short_help="A small simulated scan through the whole pipeline.")
+    @commands.command(short_help="Analyse small simulated scans, and compare with their truth.")
     @out
     @overwrite
     @debug
     def demo(out: Path | None, overwrite: bool, debug: bool) -> None:
-        """Simulate a strained crystal and a phase object, analyse them like measured scans, compare with the truth.
+        """Simulate a strained crystal and a phase object, analyse them like measured scans, and compare with the truth.
 
         Nothing is downloaded. Results go to OUT (gpu4d-demo).
         """
@@ -148,29 +148,29 @@ def _commands() -> click.Group:
     @shape
     @_calibration_flags
     @click.option("--probe", metavar="FILE[:/P]", help="Image of the probe in vacuum.")
-    @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="Settings; flags override it.")
+    @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="File with settings. Flags override it.")
     @out
     @overwrite
     @memory
     @device
-    @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write what was busy when, for ui.perfetto.dev.")
+    @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write a trace of the work, for ui.perfetto.dev.")
     @debug
     def run(file: Path, recipe: Path | None, out: Path | None, overwrite: bool, trace: Path | None, debug: bool, **flags: Any) -> None:
-        """Analyse FILE. Decides by the data what makes sense: Bragg disks and strain, or a bright-field disk and DPC.
+        """Analyse FILE. The data decide which technique makes sense: Bragg disks and strain, or a bright-field disk and DPC.
 
-        Results go to OUT (FILE's name and -gpu4d): result.h5 (EMD 1.0), pictures, report.html.
+        Results go to OUT (FILE's name with -gpu4d): result.h5 (EMD 1.0), pictures, report.html.
         """
         from gpu4d.workflow import run as run_workflow
         from gpu4d.workflow.terminal import watcher
 
         settings = _with_flags(recipe, flags)
         with watcher() as progress:
-            result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_typed(), trace=trace)
+            result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_command_line(), trace=trace)
         click.echo(result.summary())
         if trace is not None:
             click.echo(f"trace: {trace} (open it in ui.perfetto.dev)")
 
-    @commands.command(short_help="What is in a file, and the plan of a pass over it.")
+    @commands.command(short_help="Show what is in a file, and the plan of a pass over it.")
     @file
     @dataset
     @shape
@@ -178,9 +178,9 @@ def _commands() -> click.Group:
     @device
     @debug
     def info(file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, debug: bool) -> None:
-        """Shape, type, layout, size and calibration of FILE; the plan of a pass over it, within the memory, and how long it takes at least.
+        """Show shape, type, layout, size and calibration of FILE, and the plan of a pass over it with the memory given.
 
-        Reads a few patterns, to see how fast they come.
+        Reads a few patterns to measure the speed, and says how long a pass takes at least.
         """
         from gpu4d.workflow.describe import describe_file
 
@@ -189,7 +189,7 @@ def _commands() -> click.Group:
     @commands.command()
     @debug
     def devices(debug: bool) -> None:
-        """What there is to compute on."""
+        """List the devices of this machine: CPU and GPUs."""
         from gpu4d.workflow.describe import describe_devices
 
         click.echo(describe_devices())
@@ -204,13 +204,13 @@ def _bench_commands(commands: click.Group, debug: Any) -> None:
 
     @commands.group(no_args_is_help=True)
     def bench() -> None:
-        """Speed, after every answer has been checked."""
+        """Measure speed, after checking every answer."""
 
     @bench.command()
     @click.option("--device", metavar="D", default="auto", help="auto, cpu, cuda or cuda:N.  [default: auto]")
-    @click.option("--only", metavar="NAME", multiple=True, help="One operation; may be given several times.")
-    @click.option("--quick", is_flag=True, help="Small inputs, few rounds: to see that it runs.")
-    @click.option("--json", "path", metavar="FILE", type=click.Path(path_type=Path), help="Write the figures to FILE, too.")
+    @click.option("--only", metavar="NAME", multiple=True, help="Time one operation only. May be given several times.")
+    @click.option("--quick", is_flag=True, help="Use small inputs and few rounds, to see that it runs.")
+    @click.option("--json", "path", metavar="FILE", type=click.Path(path_type=Path), help="Also write the figures to FILE.")
     @debug
     def kernels(device: str, only: tuple[str, ...], quick: bool, path: Path | None, debug: bool) -> None:
         """Time every operation that has a fast twin, against the bandwidth and FFT rate measured in the same run."""
@@ -219,7 +219,7 @@ def _bench_commands(commands: click.Group, debug: Any) -> None:
 
         if unknown := set(only) - {case.operation for case in benchmark.CASES}:
             known = ", ".join(sorted({case.operation for case in benchmark.CASES}))
-            raise InputError(f"--only {', '.join(sorted(unknown))}: there is no such case; there are {known}")
+            raise InputError(f"--only {', '.join(sorted(unknown))}: there is no such operation; choose from {known}")
         figures = benchmark.run(device, quick=quick, only=only)
         if path is not None:
             path.write_text(benchmark.as_json(*figures), encoding="utf-8")
@@ -231,7 +231,7 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
 
     @commands.group(no_args_is_help=True)
     def recipe() -> None:
-        """Settings of a run, as a TOML file."""
+        """Write, check or explain the settings of a run (a TOML file)."""
 
     path = click.argument("file", required=False, type=click.Path(path_type=Path))
 
@@ -270,10 +270,10 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
 
     @recipe.command()
     @path
-    @click.option("--only", metavar="SECTION[.KEY]", help="One section or one setting.")
+    @click.option("--only", metavar="SECTION[.KEY]", help="Explain one section or one setting only.")
     @debug
     def explain(file: Path | None, only: str | None, debug: bool) -> None:
-        """Say what each setting does, what it accepts, and what is recommended; with the values of FILE if given."""
+        """Say what each setting does, what it accepts, and what is recommended. With FILE, show its values too."""
         from gpu4d.errors import InputError
         from gpu4d.workflow.recipe import Recipe
         from gpu4d.workflow.recipe import explain as text_of
@@ -311,7 +311,7 @@ FLAGS = {
 
 
 def _with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
-    """The recipe of a run: a file's or the defaults, overridden by what was typed."""
+    """Return the recipe of a run: a file's or the defaults, overridden by flags."""
     from gpu4d.workflow.recipe import Recipe
 
     recipe = Recipe() if path is None else Recipe.load(path)
@@ -334,8 +334,8 @@ def _pair(_context: Any, _parameter: Any, value: str | None) -> list[int] | None
     return [int(part) for part in parts]
 
 
-def _typed() -> str:
-    """The command line as it was typed, for the report."""
+def _command_line() -> str:
+    """Return the command line as it was typed, for the report."""
     import shlex
 
     return shlex.join(["gpu4d", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Warnings for public names and parameters that will be removed, two minor releases after the first warning."""
+"""Warn of public names and parameters that will be removed two minor releases after the first warning."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 MINOR_RELEASES = 2  # from the first warning to the removal, so that code written for one release runs on the next without a change
-REMOVALS: dict[str, str] = {}  # what is deprecated: version in which it goes; a test compares it with the version of the package
+REMOVALS: dict[str, str] = {}  # name -> version that no longer has it; a test compares it with the version of the package
 
 
 def removed_in(since: str) -> str:
-    """Return the version that no longer has what is deprecated since `since`, "major.minor".
+    """Return the version that no longer has a name deprecated since `since`, "major.minor".
 
     Examples
     --------
@@ -29,14 +29,14 @@ def removed_in(since: str) -> str:
 
 
 def deprecated(*, since: str, use: str) -> Callable[[F], F]:
-    """Mark a public function that will be removed: it works as before and warns.
+    """Mark a public function that will be removed. It works as before and warns.
 
     Parameters
     ----------
     since : str
         First release with the warning, "0.2".
     use : str
-        What to call instead.
+        The function to call instead.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def deprecated(*, since: str, use: str) -> Callable[[F], F]:
 
 
 def renamed_parameter(old: str, new: str, *, since: str) -> Callable[[F], F]:
-    """Accept a keyword's earlier name: its value is passed on under the new name, with a warning.
+    """Accept the earlier name of a keyword. Its value is passed on under the new name, with a warning.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def renamed_parameter(old: str, new: str, *, since: str) -> Callable[[F], F]:
         def call(*args: Any, **options: Any) -> Any:
             if old in options:
                 if new in options:
-                    raise TypeError(f"{function.__name__} was given both {old}= and {new}=, which are the same: leave {old}= away")
+                    raise TypeError(f"{function.__name__} was given both {old}= and {new}=, which are the same parameter: leave {old}= out")
                 warnings.warn(text, FutureWarning, stacklevel=2)
                 options[new] = options.pop(old)
             return function(*args, **options)

@@ -1,10 +1,10 @@
-"""What gpu4d raises: every message says what was given, what is accepted and what to do."""
+"""Errors that gpu4d raises. Every message says what was given, what is accepted and what to do."""
 
 from __future__ import annotations
 
 
 class Gpu4dError(Exception):
-    """Base of all errors that gpu4d raises on purpose; the command line prints them as one line."""
+    """Base of all errors that gpu4d raises on purpose. The command line prints them as one line."""
 
 
 class InputError(Gpu4dError, ValueError):
@@ -12,16 +12,16 @@ class InputError(Gpu4dError, ValueError):
 
 
 class DeviceError(Gpu4dError, RuntimeError):
-    """A compute device was asked for that is not there."""
+    """A compute device cannot be used: it is not there, or it no longer answers."""
 
 
 class MemoryBudgetError(Gpu4dError, MemoryError):
-    """A piece of work does not fit into the memory it may use.
+    """Work does not fit into the memory it may use.
 
     Attributes
     ----------
     asked, free, cap : int
-        Bytes the work needs at least, bytes the machine has free, bytes the caller allows.
+        Bytes that the work needs at least, that the machine has free, and that the caller allows.
     """
 
     def __init__(self, what: str, asked: int, free: int, cap: int, because: BaseException | str | None = None):
@@ -37,5 +37,5 @@ class MemoryBudgetError(Gpu4dError, MemoryError):
         )
 
     def __reduce__(self) -> tuple:
-        """For another process, with the words of what ran out: its class may be that of a library the other does not have."""
+        """Pickle the cause as text, because the other process may not have the library of its class."""
         return type(self), self._given

@@ -1,7 +1,7 @@
-"""The only module that calls an FFT: forward exp(-2πi k·r), unnormalised; inverse 1/N; over the last two axes.
+"""Fourier transforms over the last two axes: forward exp(-2πi k·r) without a factor, inverse with 1/N. No other module calls an FFT.
 
-NumPy arrays go through `scipy.fft`, which keeps single precision and obeys a user's `scipy.fft.set_backend` (pyFFTW, mkl_fft);
-every other library through its own `xp.fft`.
+NumPy arrays go through `scipy.fft`, which keeps single precision and obeys a user's `scipy.fft.set_backend` (pyFFTW, mkl_fft).
+Arrays of other libraries go through their own `xp.fft`.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ def _library(x: Any) -> tuple[Any, dict]:
 
 
 def rfft2(x: Any) -> Any:
-    """Half-plane transform (..., nx, ny//2 + 1) of real planes."""
+    """Return the half-plane transform (..., nx, ny//2 + 1) of real planes."""
     library, axes = _library(x)
     if 0 in x.shape[:-2]:
-        return _none(x, x.shape[-1] // 2 + 1, real=False)
+        return _empty_transform(x, x.shape[-1] // 2 + 1, real=False)
     return library.rfftn(x, **axes)
 
 
 def irfft2(x: Any, shape: tuple[int, int]) -> Any:
-    """Real planes of `shape` from their half-plane transform."""
+    """Return the real planes of `shape` from their half-plane transform."""
     library, axes = _library(x)
     if 0 in x.shape[:-2]:
-        return _none(x, shape[-1], real=True)
+        return _empty_transform(x, shape[-1], real=True)
     return library.irfftn(x, s=tuple(shape), **axes)
 
 
 def irfft2_of_spent(x: Any, shape: tuple[int, int]) -> Any:
-    """`irfft2` without the factor 1/N, of NumPy or CuPy half planes that may be overwritten.
+    """Do `irfft2` without the factor 1/N. The input, NumPy or CuPy, may be overwritten.
 
-    For launchers of kernels, which have a place for the factor: it, and the copy that keeps the input whole, are two more passes.
+    Launchers of kernels use it: their kernels apply the factor, which saves two passes over memory (the factor, and a copy of the input).
     """
     if compat.is_cupy_array(x):
         import cupyx.scipy.fft as library
@@ -52,17 +52,18 @@ def irfft2_of_spent(x: Any, shape: tuple[int, int]) -> Any:
 
 
 def in_units(x: Any, unit: int, shape: tuple[int, int] | None = None) -> Any:
-    """`rfft2` of planes, `irfft2_of_spent` where a shape is given, `unit` planes at a time; their number is a multiple of it.
+    """Transform `unit` planes at a time: `rfft2`, or `irfft2_of_spent` if a shape is given.
 
-    FFT libraries of devices promise the same bits for batches of the same size alone. So a batch may be as long as there is memory for.
-    SciPy's do not depend on it, and are left to take all planes at once.
+    FFT libraries of GPUs give the same bits only for batches of the same size. With a fixed `unit`, the number of planes may follow the
+    memory. Results of SciPy do not depend on the size, so it takes all planes at once.
 
     Parameters
     ----------
     x : (n, nx, ny) real or (n, nx, ny // 2 + 1) complex, of NumPy or CuPy
     unit : int
+        Planes of one transform. n is a multiple of it.
     shape : (nx, ny), optional
-        Of the planes, for the inverse transform.
+        Shape of the planes, for the inverse transform.
     """
     transform = rfft2 if shape is None else lambda planes: irfft2_of_spent(planes, shape)
     if not compat.is_cupy_array(x) or len(x) <= unit:
@@ -71,7 +72,7 @@ def in_units(x: Any, unit: int, shape: tuple[int, int] | None = None) -> Any:
     from cupyx.scipy.fft import get_fft_plan
 
     kind, direction = ("R2C", cupy.cuda.cufft.CUFFT_FORWARD) if shape is None else ("C2R", cupy.cuda.cufft.CUFFT_INVERSE)
-    first = transform(x[:unit])  # CuPy keeps its plan, which it finds again below
+    first = transform(x[:unit])  # CuPy caches the plan, and uses it again below
     out = cupy.empty((len(x), *first.shape[1:]), first.dtype)
     out[:unit] = first
     plan = get_fft_plan(x[unit : 2 * unit], shape=shape, axes=_AXES, value_type=kind)
@@ -81,23 +82,23 @@ def in_units(x: Any, unit: int, shape: tuple[int, int] | None = None) -> Any:
 
 
 def fft2(x: Any) -> Any:
-    """Full transform of real or complex planes."""
+    """Return the full transform of real or complex planes."""
     library, axes = _library(x)
     if 0 in x.shape[:-2]:
-        return _none(x, x.shape[-1], real=False)
+        return _empty_transform(x, x.shape[-1], real=False)
     return library.fftn(_complex(x), **axes)
 
 
 def ifft2(x: Any) -> Any:
-    """Complex planes from their full transform."""
+    """Return the complex planes from their full transform."""
     library, axes = _library(x)
     if 0 in x.shape[:-2]:
-        return _none(x, x.shape[-1], real=False)
+        return _empty_transform(x, x.shape[-1], real=False)
     return library.ifftn(_complex(x), **axes)
 
 
-def _none(x: Any, columns: int, *, real: bool) -> Any:
-    """The transform of no planes at all, which torch refuses."""
+def _empty_transform(x: Any, columns: int, *, real: bool) -> Any:
+    """Return the transform of no planes at all. torch refuses empty input."""
     xp = compat.array_namespace(x)
     single = x.dtype in (xp.float32, xp.complex64)
     dtype = (xp.float32 if single else xp.float64) if real else (xp.complex64 if single else xp.complex128)
@@ -105,7 +106,7 @@ def _none(x: Any, columns: int, *, real: bool) -> Any:
 
 
 def _complex(x: Any) -> Any:
-    """`x` in the complex dtype of its precision: all that the array API lets into a full transform."""
+    """Return `x` in the complex dtype of its precision. The array API allows no other in a full transform."""
     xp = compat.array_namespace(x)
     if xp.isdtype(x.dtype, "complex floating"):
         return x
@@ -113,9 +114,9 @@ def _complex(x: Any) -> Any:
 
 
 def frequencies(n: int, spacing: float = 1.0, *, half: bool = False, beside: Any = None) -> Any:
-    """Sample frequencies in cycles per unit of `spacing`, corner-centred; `half` for the last axis of `rfft2`.
+    """Return sample frequencies in cycles per unit of `spacing`, zero frequency first. `half` gives those of the last axis of `rfft2`.
 
-    Made on the host in float64 and moved beside the array `beside` where one is given.
+    They are computed on the host in float64. If `beside` is given, they are moved to the library and device of that array.
     """
     k = (np.fft.rfftfreq if half else np.fft.fftfreq)(n, spacing)
     if beside is None:
@@ -126,9 +127,10 @@ def frequencies(n: int, spacing: float = 1.0, *, half: bool = False, beside: Any
 
 
 def half_sample(x: np.ndarray, *, sine: int | None = None, inverse: bool = False) -> np.ndarray:
-    """Cosine transform of type II over the last two axes of a NumPy array, or its inverse; along axis `sine` the sine transform.
+    """Return the cosine transform of type II over the last two axes of a NumPy array, or its inverse.
 
-    It is the transform of a plane and its mirror images, for a quarter of the samples.
+    Along axis `sine` it is the sine transform. It equals the Fourier transform of a plane continued by mirror images, and needs a
+    quarter of the samples.
     """
     import scipy.fft
 

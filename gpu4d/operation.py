@@ -1,9 +1,9 @@
-"""One operation, one definition, fast twins.
+"""Operations: functions on arrays with one definition and fast twins.
 
-The function under `@operation` is the **definition**: written against the array API, clear, right in float64. It says what the
-answer is. A twin has the same name and signature and lives in the module the decorator names: `kernels/` (CUDA) or
-`cpu_fallback/` (numba); it is imported on first use. Which one runs is decided once per public call, from the arrays and from
-what the decorator says of the twins.
+The function under `@operation` is the **definition**. It is written in the array API, clear, right in float64, and says what the
+answer is. A twin has the same name and signature. It lives in the module that the decorator names, in `kernels/` (CUDA) or
+`cpu_fallback/` (numba), and is imported on first use. Which one runs is decided once in every public call, from the arrays and
+from the limits that the decorator states for the twins.
 """
 
 from __future__ import annotations
@@ -32,36 +32,37 @@ log = logging.getLogger("gpu4d")
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
-OPERATIONS: dict[str, Operation] = {}  # name -> operation, of the modules imported so far; `all_operations` has all
-ROOMS = ("imaging", "preprocess", "amorphous", "bragg", "deflection", "ptychography")  # whose modules define operations
+OPERATIONS: dict[str, Operation] = {}  # name -> operation, of the modules imported so far; `all_operations` imports the rest
+ROOMS = ("imaging", "preprocess", "amorphous", "bragg", "deflection", "ptychography")  # folders whose modules define operations
 IMPLEMENTATIONS = ("definition", "cpu", "cuda")
 device_view: contextvars.ContextVar[Callable[[Any], Any]] = contextvars.ContextVar("gpu4d_device_view", default=arrays.cupy_view)
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpu4d_implementation", default=None)
 
 
-# What compiled code takes, as names of dtypes.
+# Names of the dtypes that compiled code takes.
 KERNEL_PIXELS = ("uint8", "uint16", "uint32", "float32")  # pixel types that the CUDA sources are instantiated for
 DETECTOR_PIXELS = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
 REAL = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
-KERNEL_FRAME = 2**31  # pixels of a frame, at which indices of 32 bits end
+KERNEL_FRAME = 2**31  # pixels: a frame of so many cannot be indexed with 32 bits any more
 
 
 @dataclass(frozen=True)
 class Twin:
-    """Compiled code for an operation, and what it takes. What it does not take is left to the definition.
+    """Compiled code for an operation, and the limits of what it takes. Beyond them the definition runs.
 
     Attributes
     ----------
     module : str
-        Holds a function of the operation's name, for example ``"gpu4d.cpu_fallback.center_of_mass"``.
+        Module with a function of the operation's name, for example ``"gpu4d.cpu_fallback.center_of_mass"``.
     dtypes : tuple of str or None
         Names of the dtypes of the first array that it takes; None for all.
     frame : int or None
         The size (Qx · Qy) of a frame must be less; None for no limit.
     longest : int or mapping of str to int or None
-        Longest side of a frame, pixels: of any, or of frames in some dtypes.
+        Longest side of a frame in pixels: one number for all, or one for each dtype that has a limit.
     check : callable or None
-        For limits in other arguments: called with those of the operation, it returns why the twin cannot take them, or None.
+        Checks limits of other arguments. It is called with the arguments of the operation, and returns why the twin cannot take
+        them, or None.
 
     Examples
     --------
@@ -79,7 +80,7 @@ class Twin:
     check: Callable[..., str | None] | None = None
 
     def refuses(self, dtype: Any, shape: tuple[int, ...]) -> str | None:
-        """Say why it does not take frames of a dtype and shape (…, Qx, Qy), or None."""
+        """Return why the twin does not take frames of a dtype and shape (…, Qx, Qy), or None."""
         name, sides = dtype_name(dtype), shape[-2:]
         if self.frame is not None and prod(sides) >= self.frame:
             return f"it takes frames of less than {self.frame} pixels, not {prod(sides)}"
@@ -108,7 +109,7 @@ class Operation(Generic[P, R]):
         OPERATIONS[self.name] = self
 
     def implementation(self, kind: str) -> Callable:
-        """The function behind `kind`: "definition", "cpu" or "cuda"."""
+        """Return the function of a kind: "definition", "cpu" or "cuda"."""
         if kind == "definition":
             return self.definition
         if kind not in self.twins:
@@ -116,25 +117,25 @@ class Operation(Generic[P, R]):
         return getattr(importlib.import_module(self.twins[kind].module), self.name)
 
     def unsupported(self, kind: str, *args: Any, **options: Any) -> str | None:
-        """Why the twin of a kind cannot take these arguments, or None."""
+        """Return why the twin of a kind cannot take these arguments, or None."""
         first = next(a for a in (*args, *options.values()) if arrays.is_array(a))
         twin = self.twins[kind]
         reason = None if twin.check is None else twin.check(*args, **options)
         return reason or twin.refuses(first.dtype, tuple(first.shape))
 
     def kind_for(self, dtype: DType, place: Array | None = None, shape: tuple[int, ...] = ()) -> str:
-        """Say which implementation will run, before there is anything to run it on.
+        """Say which implementation will run, before there are arrays to run it on.
 
-        Options, which a `Twin.check` may look at, are taken to be such that the twin runs.
+        `Twin.check` may look at options of the call. They are not known here, and are assumed to suit the twin.
 
         Parameters
         ----------
         dtype : dtype or str
-            Of the first array argument.
+            Dtype of the first array argument.
         place : array, optional
-            Any array of the library and on the device that the arguments will be of; NumPy by default.
+            Any array of the same library and on the same device as the later arguments. NumPy by default.
         shape : tuple of int, optional
-            (…, Qx, Qy) of the first array argument, where its size may matter.
+            Shape (…, Qx, Qy) of the first array argument, if its size may matter.
 
         Returns
         -------
@@ -152,7 +153,7 @@ class Operation(Generic[P, R]):
         return kind
 
     def choose(self, *args: Any, **options: Any) -> str:
-        """Which implementation these arguments take: the forced one where it exists, else by device, else the definition."""
+        """Choose the implementation for these arguments: the forced one if it exists, else the device's twin, else the definition."""
         found = [a for a in (*args, *options.values()) if arrays.is_array(a)]
         kind, reason = self._by_place(found)
         if kind in self.twins and _forced.get() is None:
@@ -160,7 +161,7 @@ class Operation(Generic[P, R]):
         return kind if reason is None else self._definition_because(reason)
 
     def _by_place(self, found: list[Any]) -> tuple[str, str | None]:
-        """Which implementation arrays take by their libraries and devices alone, and what to say where it is the definition."""
+        """Choose by library and device of the arrays alone. The second value is the reason to log if the definition is chosen."""
         forced = _forced.get()
         if forced is not None:
             known = forced == "definition" or forced in self.twins
@@ -172,7 +173,7 @@ class Operation(Generic[P, R]):
         if any(arrays.is_traced(a) for a in found):
             return "definition", "an array is traced or carries a gradient"
         if kind == "cpu" and any(arrays.host_view(a) is None for a in found):
-            return "definition", None  # no zero-copy NumPy view (array_api_strict, for one)
+            return "definition", None  # there is no NumPy view without a copy, as in array_api_strict
         return kind, None
 
     def _definition_because(self, reason: str) -> str:
@@ -212,7 +213,7 @@ def _plain(argument: Any) -> Any:
 
 
 def _back(result: Any, like: Any) -> Any:
-    """A twin's NumPy or CuPy answer in the namespace and on the device of the caller's array."""
+    """Return a twin's NumPy or CuPy answer in the namespace and on the device of the caller's array."""
     if isinstance(result, tuple):
         parts = [_back(r, like) for r in result]
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
@@ -225,7 +226,7 @@ def operation(*, cuda: Twin | str | None = None, cpu: Twin | str | None = None) 
     Parameters
     ----------
     cuda, cpu : Twin or str, optional
-        The twins, and what they take; a module alone for one that takes everything.
+        The twins and their limits. A module name alone stands for a twin that takes everything.
     """
     given = {"cuda": cuda, "cpu": cpu}
     twins = {kind: Twin(twin) if isinstance(twin, str) else twin for kind, twin in given.items() if twin is not None}
@@ -234,7 +235,7 @@ def operation(*, cuda: Twin | str | None = None, cpu: Twin | str | None = None) 
 
 @contextlib.contextmanager
 def using(kind: str) -> Iterator[None]:
-    """Run every operation inside the block with one kind of implementation; one without it runs its definition.
+    """Run every operation inside the block with one kind of implementation, or with the definition if it has no such twin.
 
     Parameters
     ----------
@@ -257,7 +258,7 @@ def using(kind: str) -> Iterator[None]:
 
 
 def signature(op: Operation, kind: str) -> inspect.Signature:
-    """Parameters of one implementation, without annotations: what the table test compares."""
+    """Return the parameters of one implementation without annotations, for the test that compares twins."""
     plain = inspect.signature(op.implementation(kind))
     bare = [p.replace(annotation=inspect.Parameter.empty) for p in plain.parameters.values()]
     return inspect.Signature(bare)

@@ -1,8 +1,8 @@
-"""Electron optics in the library's units: eV, Å, 1/Å (g = 1/d, no 2π), mrad, radians."""
+"""Compute quantities of electron optics, in eV, Å, 1/Å (g = 1/d, no 2π), mrad and radians."""
 
 import math
 
-# CODATA 2018, exact where the SI makes them so.
+# CODATA 2018. The SI defines the first two and the speed of light exactly.
 PLANCK = 6.62607015e-34  # J s
 ELEMENTARY_CHARGE = 1.602176634e-19  # C
 ELECTRON_MASS = 9.1093837015e-31  # kg
@@ -11,7 +11,7 @@ REST_ENERGY = ELECTRON_MASS * LIGHT_SPEED**2 / ELEMENTARY_CHARGE  # eV
 
 
 def wavelength(energy: float) -> float:
-    """Relativistic de Broglie wavelength of the beam electron.
+    """Return the relativistic wavelength of the beam electrons.
 
     λ = h c / √(E (E + 2 m c²))
 
@@ -39,7 +39,7 @@ def wavelength(energy: float) -> float:
 
 
 def interaction_constant(energy: float) -> float:
-    """σ = 2π m e λ / h² (relativistic mass): phase per projected potential, rad / (V Å).
+    """Return σ = 2π m e λ / h² with the relativistic mass: phase per projected potential, rad / (V Å).
 
     Examples
     --------
@@ -51,7 +51,7 @@ def interaction_constant(energy: float) -> float:
 
 
 def angle_to_frequency(angle: float, energy: float) -> float:
-    """Scattering angle in mrad to spatial frequency in 1/Å: q = α / λ (small angles, as detectors are calibrated).
+    """Convert a scattering angle in mrad to a spatial frequency in 1/Å: q = α / λ (small angles, as detectors are calibrated).
 
     Examples
     --------
@@ -62,12 +62,12 @@ def angle_to_frequency(angle: float, energy: float) -> float:
 
 
 def frequency_to_angle(frequency: float, energy: float) -> float:
-    """Spatial frequency in 1/Å to scattering angle in mrad: α = λ q."""
+    """Convert a spatial frequency in 1/Å to a scattering angle in mrad: α = λ q."""
     return frequency * wavelength(energy) * 1e3
 
 
 def pixel_from_disk(radius: float, semiangle: float, energy: float) -> float:
-    """Detector pixel in 1/Å from the bright-field disk: its radius in pixels is the semi-angle.
+    """Return the size of a detector pixel in 1/Å. The radius of the bright-field disk corresponds to the semi-angle.
 
     Parameters
     ----------

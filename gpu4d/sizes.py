@@ -1,10 +1,10 @@
-"""Sizes in bytes, as people read them."""
+"""Write sizes in bytes for readers."""
 
 from __future__ import annotations
 
 
 def format_bytes(count: float) -> str:
-    """A size for people: three digits and a decimal unit.
+    """Write a number of bytes with three digits and a decimal unit.
 
     Examples
     --------

@@ -1,9 +1,10 @@
-"""Runs a command and ends everything it started when it ends, or when the process that asked for it is gone.
+"""Run a command. End everything it started when it ends, or when the process that started this guard is gone.
 
     python -I guard.py COMMAND ARGUMENTS...
 
-Whoever starts it holds the other end of its standard input: at the end of that file (also of a process that was killed) all descendants
-are killed. They cannot hide in sessions of their own: orphans become children of this process. No part of gpu4d is imported here.
+The starting process holds the other end of the standard input. When that process ends or is killed, the input ends, and all descendants
+are killed. Descendants with their own session are found too, because orphans become children of this process. No part of gpu4d is
+imported here.
 """
 
 from __future__ import annotations

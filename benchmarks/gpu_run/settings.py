@@ -88,10 +88,10 @@ def stand_in(checkout: str) -> ModuleType:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that stand for `Settings`, `out` apart."""
-    parser.add_argument("--rehearse", action="store_true", help="without a GPU, with small sizes: to see that the run itself works")
+    parser.add_argument("--rehearse", action="store_true", help="run without a GPU and with small sizes, to see that the run itself works")
     parser.add_argument("--tests", choices=("all", "quick", "none"), default="all", help="how many of the tests are run")
-    parser.add_argument("--failed", action="store_true", help="of the tests, only those that failed earlier")
-    parser.add_argument("--checkout", default="", help="the source tree whose tests are run; where you are, if not given")
+    parser.add_argument("--failed", action="store_true", help="run only the tests that failed earlier")
+    parser.add_argument("--checkout", default="", help="source tree whose tests are run; by default the current folder")
 
 
 def of(given: argparse.Namespace) -> Settings:

@@ -66,11 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare gpu4d with py4DSTEM, LiberTEM and quantem on the same data in the same run.")
-    parser.add_argument("--quick", action="store_true", help="small data, few rounds, peers on one thread only: does it all work?")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a peer or a comparison; may be repeated")
-    parser.add_argument("--folder", type=pathlib.Path, default=environments.default_folder(), help="where the environments are kept")
-    parser.add_argument("--json", type=pathlib.Path, help="write every figure there")
-    parser.add_argument("--show", type=pathlib.Path, metavar="FILE", help="run nothing: print what --json wrote, and README's table")
+    parser.add_argument("--quick", action="store_true", help="use small data, few rounds and peers on one thread, to see that all works")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="run only this peer or comparison; may be repeated")
+    parser.add_argument("--folder", type=pathlib.Path, default=environments.default_folder(), help="folder for the environments")
+    parser.add_argument("--json", type=pathlib.Path, help="write every figure to this file")
+    parser.add_argument("--show", type=pathlib.Path, metavar="FILE", help="only print the figures that --json wrote, and README's table")
     return parser.parse_args(arguments)
 
 

@@ -60,7 +60,7 @@ def _bragg(sizes: Sizes) -> list[Comparison]:
         return "bragg", {"refine": refine}
 
     upsampled, exact_maximum = "disks, maximum sampled at 1/16 px", "disks, exact maximum of the correlation"
-    told = "disks around the nodes it is told"
+    told = "disks around given nodes"
     return [
         Comparison(
             "multicorr", "py4DSTEM", (f"{upsampled}, n = 0.85", exact_maximum), py4dstem("multicorr", 0.85, 2.0), ours("correlation"),

@@ -1,4 +1,4 @@
-"""What a scan and its results are: cube, corrections, events, slices, point lists, calibration."""
+"""Hold a scan and its results: cube, corrections, events, slices, point lists, calibration."""
 
 from gpu4d.data.bad_pixel_correction import BadPixelCorrection
 from gpu4d.data.calibration import Calibration

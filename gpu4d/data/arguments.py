@@ -1,6 +1,6 @@
-"""Arguments that many public calls take: a mask of scan positions, a mask of pixels, an image, an origin.
+"""Check arguments that many public calls take: a mask of scan positions, a mask of pixels, an image, an origin.
 
-Each is checked here and nowhere else, so that every call takes the same things and refuses the others with the same words.
+They are checked only here. So every call accepts the same values, and refuses others with the same message.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ OriginLike = ArrayLike | MeasuredOrigin  # a pair for all positions, a map of th
 
 
 def scan_mask(given: ArrayLike | None, shape: tuple[int, ...], name: str = "where") -> np.ndarray | None:
-    """Return the positions of a scan that count as bools on the host; None for all of them.
+    """Return a mask of scan positions as a bool array on the host, or None for all positions.
 
     Parameters
     ----------
     given : bool array or None
-        In the shape of the scan, of any array library. Numbers count where they are not zero.
+        An array in the shape of the scan, of any array library. Numbers count where they are not zero.
     shape : tuple of int
-        Of the scan.
+        Shape of the scan.
     name : str
-        Of the argument, for errors.
+        Name of the argument, for errors.
 
     Raises
     ------
     InputError
-        Another shape, NaN, or no numbers.
+        Another shape, NaN, or values that are not numbers.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def scan_mask(given: ArrayLike | None, shape: tuple[int, ...], name: str = "wher
 
 
 def positions_of(given: ArrayLike | None, shape: tuple[int, ...], name: str = "where") -> np.ndarray:
-    """Return the positions of a scan that count, as `scan_mask`; all True for None.
+    """Return a mask of scan positions as `scan_mask` does, and an array of True for None.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def positions_of(given: ArrayLike | None, shape: tuple[int, ...], name: str = "w
 
 
 def pixel_mask(given: ArrayLike | None, shape: tuple[int, ...], name: str = "detector_mask") -> np.ndarray | None:
-    """Return the pixels of the detector that count as bools on the host; None for all of them.
+    """Return a mask of detector pixels as a bool array on the host, or None for all pixels.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def pixel_mask(given: ArrayLike | None, shape: tuple[int, ...], name: str = "det
     Raises
     ------
     InputError
-        Another shape, NaN, or no numbers.
+        Another shape, NaN, or values that are not numbers.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def host_image(given: ArrayLike, name: str = "image") -> np.ndarray:
     Raises
     ------
     InputError
-        Not two axes, or no real numbers.
+        The image does not have two axes, or its values are not real numbers.
 
     Examples
     --------
@@ -127,26 +127,26 @@ def host_image(given: ArrayLike, name: str = "image") -> np.ndarray:
 
 
 def origins(given: OriginLike, shape: tuple[int, ...] | None = None, name: str = "origin") -> np.ndarray:
-    """Return the centre of the unscattered beam, (2,) for all positions or one for each, from any of its forms.
+    """Return the origin, (2,) for all positions or one for each position, from any of its forms.
 
     Parameters
     ----------
     given : pair, (2,) or (Rx, Ry, 2) array, RealSlice stack (2, Rx, Ry), or Origin
-        Detector pixels. Of what `gpu4d.calibrate.origin` gives, the fitted surface is taken.
+        Detector pixels. From an Origin, as `gpu4d.calibrate.origin` returns it, the fitted surface is taken.
     shape : tuple of int, optional
-        Of the scan. None where it is not known yet; then a map of origins may have any size.
+        Shape of the scan. None if it is not known yet. A map of origins may then have any size.
     name : str
-        Of the argument, for errors.
+        Name of the argument, for errors.
 
     Returns
     -------
     (2,) or (*shape, 2) float64
-        On the host; positions without an origin are NaN.
+        An array on the host. Positions without an origin are NaN.
 
     Raises
     ------
     InputError
-        Another shape, a map of another scan among them, or no real numbers.
+        Another shape, such as a map for another scan, or values that are not real numbers.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def origins(given: OriginLike, shape: tuple[int, ...] | None = None, name: str =
     [12.0, 10.5]
     """
     per_position = "(Rx, Ry, 2)" if shape is None else str((*shape, 2))
-    accepted = f"need (2,) or {per_position} in detector pixels, or what calibrate.origin gives"
+    accepted = f"need (2,) or {per_position} in detector pixels, or what calibrate.origin returns"
     try:
         host = arrays.to_numpy(getattr(given, "fitted", given))
     except ValueError:  # a ragged list

@@ -1,4 +1,4 @@
-"""What is known of the experiment, in which units, and how it came to be known."""
+"""Hold the calibration of a scan: values, units, and how each value was found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FieldValue = Any  # a number, a bool, a tuple or an array: each field has a type
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line of a calibration's history."""
+    """One entry in the history of a calibration."""
 
     field: str
     value: FieldValue
@@ -27,32 +27,33 @@ class Measurement:
 
 
 class Calibration:
-    """Calibration of a scan. Every field is None until it is known; every change is written into `history`.
+    """Calibration of a scan. A field is None until it is known. Every change is written into `history`.
 
-    Order of use: origin → ellipse → rotation → pixel size. Raw peak positions and patterns are never changed by it:
-    calibrated views are computed.
+    Order of use: origin → ellipse → rotation → pixel size. A calibration never changes patterns or measured positions of disks.
+    Calibrated values are computed from them.
 
     Parameters
     ----------
     q_pixel : float, optional
-        Detector pixel, 1/Å.
+        Size of a detector pixel, 1/Å.
     r_pixel : float, optional
-        Scan step, Å.
+        Distance of scan positions, Å.
     energy : float, optional
-        eV.
+        Beam energy, eV.
     semiangle : float, optional
-        mrad.
+        Convergence semi-angle, mrad.
     probe_radius : float, optional
         Radius of the bright-field disk, detector pixels.
     origin : (2,) or (Rx, Ry, 2) array, optional
-        Centre of the unscattered beam, detector pixels.
+        Position of the unscattered beam, detector pixels.
     origin_measured : (Rx, Ry, 2) array, optional
-        Pixels, as measured; `origin` may be a surface fitted to it.
+        Origin as measured at every position, pixels. `origin` may be a surface fitted to it.
     ellipse : (float, float, float), optional
-        (a, b, theta): semi-axes (only a / b matters) and angle in radians.
+        (a, b, theta): semi-axes, of which only a / b matters, and angle in radians.
     rotation : float, optional
-        QR rotation, radians.
+        Rotation from detector to scan axes, radians.
     transpose : bool, optional
+        Whether the detector axes are exchanged before the rotation.
 
     Examples
     --------
@@ -69,14 +70,14 @@ class Calibration:
             self.set(**values, how="given")
 
     def set(self, *, how: str, **values: FieldValue) -> None:
-        """Set fields and write down how they came to be known.
+        """Set fields, and write into the history how their values were found.
 
         Parameters
         ----------
         how : str
-            "given on the command line", "fit to the bright-field disk", …
+            How the values were found: "given on the command line", "fit to the bright-field disk", …
         **values
-            Fields of the class; None forgets one.
+            Fields of the class. None removes the value of a field.
         """
         for field, value in values.items():
             if field not in FIELDS:
@@ -106,7 +107,7 @@ class Calibration:
         return other
 
     def override(self, better: Calibration) -> None:
-        """Take over every field that `better` knows, with its history."""
+        """Replace every field that has a value in `better`, and take over its history."""
         self._values.update(better.known())
         self.history.extend(better.history)
 
@@ -115,13 +116,14 @@ class Calibration:
         return self._changed("cropped", cut)
 
     def binned(self, detector: int, scan: int) -> Calibration:
-        """Return the calibration after pixels and positions were summed in squares."""
+        """Return the calibration after binning pixels and positions."""
         return self._changed("binned", (detector, scan))
 
     def swapped(self, detector: bool, scan: bool) -> Calibration:
         """Return the calibration after the detector axes, or the scan axes, were exchanged.
 
-        v_scan = R(θ) Sᵗ v_det, S the swap. S on the detector flips t; S on the scan gives S R(θ) = R(−θ) S, so it flips both.
+        v_scan = R(θ) Sᵗ v_det, where S exchanges two axes and t is 1 if `transpose` is set. Exchanging the detector axes changes t.
+        Exchanging the scan axes gives S R(θ) = R(−θ) S: it changes t and the sign of θ.
         """
         other = self._changed("swapped", (detector, scan))
         if detector != scan and (self.rotation is not None or self.transpose is not None):
@@ -137,16 +139,16 @@ class Calibration:
         return other
 
     def known(self) -> dict[str, FieldValue]:
-        """Fields that have a value."""
+        """Return the fields that have a value."""
         return {field: value for field, value in self._values.items() if value is not None}
 
     @property
     def wavelength(self) -> float:
-        """Å; needs `energy`."""
+        """Wavelength of the beam electrons, Å. Needs `energy`."""
         return physics.wavelength(self.require("energy"))
 
     def require(self, field: str) -> FieldValue:
-        """The value of a field, or an error that says how to give it."""
+        """Return the value of a field. Raise an error that says how to set it if it is not known."""
         value = self._values[field]
         if value is None:
             units, what = FIELDS[field].units, FIELDS[field].what
@@ -155,7 +157,7 @@ class Calibration:
         return value
 
     def complete(self) -> None:
-        """Fill in what follows from the rest: energy + semi-angle + disk radius give `q_pixel` (and the radius from q_pixel)."""
+        """Compute `q_pixel` from energy, semi-angle and disk radius, or the disk radius from `q_pixel`, if one of them is missing."""
         have = self._values
         if have["energy"] and have["semiangle"]:
             if have["q_pixel"] is None and have["probe_radius"]:
@@ -166,7 +168,7 @@ class Calibration:
                 self.set(probe_radius=radius, how=f"semi-angle {have['semiangle']:g} mrad over a pixel of {have['q_pixel']:.4g} 1/Å")
 
     def origin_at(self, positions: Array) -> np.ndarray | None:
-        """Origin for positions (n, 2), as (n, 2) in pixels; None where it is not known."""
+        """Return the origin for positions (n, 2), as (n, 2) in pixels. None if it is not known."""
         origin = self._values["origin"]
         if origin is None:
             return None
@@ -176,7 +178,7 @@ class Calibration:
 
     @property
     def origin_mean(self) -> np.ndarray | None:
-        """One origin (2,) for the whole scan: the mean over positions where it varies."""
+        """One origin (2,) for the whole scan: the mean over positions if it varies."""
         origin = self._values["origin"]
         return origin if origin is None or origin.ndim == 1 else np.nanmean(origin, axis=(0, 1))
 

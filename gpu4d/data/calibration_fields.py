@@ -1,6 +1,6 @@
-"""The fields of a calibration: one row each. A new field is a new row; files, recipes, the command line and the report follow.
+"""Table of the fields of a calibration. A new field is a new row. Files, recipes, the command line and the report use the rows.
 
-Functions of a row get values that are known, never None.
+The functions in a row are called with known values, never with None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpu4d.errors import InputError
 
 @dataclass(frozen=True)
 class Cut:
-    """Ranges that are kept of a scan: half-open slices in steps of one."""
+    """Ranges of a scan that are kept by cropping: half-open slices in steps of one."""
 
     rx: slice
     ry: slice
@@ -34,18 +34,18 @@ class GivenAs:
     Attributes
     ----------
     name : str
-        In the recipe's section [calibration].
+        Name in the recipe's section [calibration].
     units : str
     low, high : float or None
         Accepted range, ends included.
     automatic : str
-        What happens while it is not given.
+        What happens if it is not given.
     explain : str
-        For the recipe.
+        Explanation for the recipe.
     flag : str
-        What stands behind ``--name`` on the command line, "EV"; empty for no flag.
+        Placeholder of the value after ``--name`` on the command line, "EV". Empty if there is no flag.
     per_unit : float
-        The field's value of one given unit: π/180 for degrees.
+        Factor from the given unit to the field's unit: π/180 for degrees.
     kind : str
         "number" or "switch".
     """
@@ -71,18 +71,18 @@ class Field:
     Attributes
     ----------
     name, units, what : str
-        In code, and in words.
+        Name in code, units, and a description.
     check : callable (Field, value) -> value
-        Refuses what cannot be one.
+        Returns the value in its own type. Raises an error for values that are impossible.
     emd : tuple of str
-        Keys of an EMD file that hold the plain number; the first that is there is read, all are written. Empty for fields whose
-        form in a file is special (`gpu4d.io.formats.emd`).
+        Keys of the value in an EMD file. The first one present is read, and all are written. Empty for fields that are stored in
+        another form (`gpu4d.io.formats.emd`).
     given : GivenAs or None
-        None for what only a measurement gives.
+        How a user gives it. None for fields that can only be measured.
     cropped : callable (value, Cut) -> value, optional
     binned : callable (value, (detector, scan)) -> value, optional
     swapped : callable (value, (detector, scan)) -> value, optional
-        How it changes with the data; not named, it stays.
+        How the value changes with the data. Without a function it stays.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Field:
 
 
 def positive(field: Field, value: Any) -> float:
-    """Take a positive finite number."""
+    """Accept a positive finite number."""
     value = float(value)
     if not (value > 0 and np.isfinite(value)):
         raise InputError(f"{field.name} is {value}, need a positive number in {field.units}")
@@ -105,17 +105,17 @@ def positive(field: Field, value: Any) -> float:
 
 
 def number(field: Field, value: Any) -> float:
-    """Take a number."""
+    """Accept a number."""
     return float(value)
 
 
 def switch(field: Field, value: Any) -> bool:
-    """Take yes or no."""
+    """Accept yes or no."""
     return bool(value)
 
 
 def axes_of_ellipse(field: Field, value: Any) -> tuple[float, float, float]:
-    """Take (a, b, theta) with a ≥ b > 0."""
+    """Accept (a, b, theta) with a ≥ b > 0."""
     a, b, theta = arrays.floats(value)
     if not a >= b > 0:
         raise InputError(f"ellipse is (a={a:g}, b={b:g}, theta={theta:g}), need a ≥ b > 0")
@@ -123,7 +123,7 @@ def axes_of_ellipse(field: Field, value: Any) -> tuple[float, float, float]:
 
 
 def places(field: Field, value: Any) -> np.ndarray:
-    """Take detector positions: (2,) for all patterns, or (Rx, Ry, 2)."""
+    """Accept detector positions: (2,) for all patterns, or (Rx, Ry, 2)."""
     return origins(value, name=field.name)
 
 
@@ -133,7 +133,7 @@ def _places_cropped(value: np.ndarray, cut: Cut) -> np.ndarray:
 
 
 def _places_binned(value: np.ndarray, by: tuple[int, int]) -> np.ndarray:
-    """Pixel centres are integers: the centre of the first square of n pixels lies at (n − 1) / 2."""
+    """Return positions in binned pixels. Pixel centres are integers, so the first n pixels have their centre at (n − 1) / 2."""
     detector, scan = by
     if value.ndim == 3 and scan > 1:
         rx, ry = (n // scan for n in value.shape[:2])
@@ -171,11 +171,11 @@ ROWS = (
     Field("origin_measured", "px", "origin as measured at every position, before a surface was fitted, (Rx, Ry, 2)", **_PLACES),
     Field("ellipse", "px, px, rad", "semi-axes a ≥ b of what should be a circle, and the angle of a from qx towards qy", axes_of_ellipse,
           swapped=_ellipse_swapped),
-    Field("rotation", "rad", "QR rotation θ: v_scan = R(θ) v_det, after swapping where transpose is set", number,
+    Field("rotation", "rad", "rotation θ of detector axes: v_scan = R(θ) v_det, after the exchange if transpose is set", number,
           swapped=lambda v, swap: -v if swap[1] else v,
           given=GivenAs("rotation_degrees", "degrees", -360, 360, "as the file says; for DPC, from the least curl",
                         "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180)),
-    Field("transpose", "", "detector axes are swapped (qx, qy) -> (qy, qx) before the rotation", switch,
+    Field("transpose", "", "detector axes are exchanged, (qx, qy) -> (qy, qx), before the rotation", switch,
           given=GivenAs("transpose", automatic="as the file says; for DPC, from the least curl", kind="switch",
                         explain="Detector axes are exchanged before the rotation.")),
 )

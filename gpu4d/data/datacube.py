@@ -1,4 +1,4 @@
-"""The scan: four dimensions, lazily."""
+"""Hold a scan of four dimensions, without loading it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Range = slice | tuple[int, int]  # half-open
 
 
 class DataCube:
-    """A 4D-STEM scan (Rx, Ry, Qx, Qy). It never loads itself: views are lazy, data move when a sweep asks.
+    """A 4D-STEM scan (Rx, Ry, Qx, Qy). It is not loaded: views are lazy, and patterns are read when a sweep needs them.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class DataCube:
         An array of any array-API library is used in place.
     calibration : Calibration, optional
     metadata : mapping, optional
-        What the file says of the experiment, as it says it.
+        Further entries of the file about the experiment, unchanged.
     detector_mask : (Qx, Qy) bool, optional
-        True where the detector counts; beam stop, dead pixels and gaps are False, and left out everywhere.
+        True where the detector counts. Beam stop, dead pixels and gaps are False. They are left out of all results.
     name : str
 
     Examples
@@ -89,7 +89,7 @@ class DataCube:
     def __getitem__(self, position: slice | tuple[slice, ...]) -> DataCube: ...
 
     def __getitem__(self, position: Index | tuple[Index, ...]) -> DiffractionSlice | DataCube:
-        """`cube[rx, ry]` is one pattern; slices give a smaller cube."""
+        """Return one pattern for `cube[rx, ry]`, and a smaller cube for slices."""
         key: tuple[Any, ...] = position if isinstance(position, tuple) else (position,)
         if len(key) > 4:
             raise InputError(f"cube[{position!r}]: at most four indices, (rx, ry, qx, qy)")
@@ -102,23 +102,23 @@ class DataCube:
     def _pattern(self, rx: int, ry: int) -> DiffractionSlice:
         for i, n in zip((rx, ry), self.scan_shape):
             if not -n <= i < n:
-                raise IndexError(f"position ({rx}, {ry}) lies outside the scan {self.scan_shape}")
+                raise IndexError(f"position ({rx}, {ry}) is outside the scan {self.scan_shape}")
         rx, ry = rx % self.shape[0], ry % self.shape[1]
         frame = self.source.read(slice(rx, rx + 1), slice(ry, ry + 1))[0, 0, :, :]
         return DiffractionSlice.calibrated(frame, f"pattern {rx}, {ry}", "counts", self.calibration.q_pixel)
 
     def crop(self, rx: Range | None = None, ry: Range | None = None, qx: Range | None = None, qy: Range | None = None) -> DataCube:
-        """A lazy view of part of the scan and of the detector.
+        """Return a lazy view of a part of the scan and of the detector.
 
         Parameters
         ----------
         rx, ry, qx, qy : slice or (int, int), optional
-            Half-open ranges, in steps of one; None keeps the axis.
+            Half-open ranges in steps of one. None keeps the whole axis.
 
         Returns
         -------
         DataCube
-            Its calibration has the origin in cropped pixels.
+            The view. The origin of its calibration is in cropped pixels.
         """
         given = zip((rx, ry, qx, qy), self.shape, ("rx", "ry", "qx", "qy"))
         ranges: Any = tuple(_range(cut, size, name) for cut, size, name in given)
@@ -127,9 +127,9 @@ class DataCube:
         return DataCube(cropped(self.source, ranges), calibration, self.metadata, mask, self.name)
 
     def bin(self, detector: int = 1, scan: int = 1) -> DataCube:
-        """A lazy view with pixels summed in squares; a remainder at the end of an axis is left out.
+        """Return a lazy view with pixels summed in squares. A remainder at the end of an axis is left out.
 
-        Integers stay integers, in a type wide enough for the sum. A binned pixel is valid where all its pixels are.
+        Integers stay integers, in a type wide enough for the sum. A binned pixel counts if all its pixels count.
         """
         for name, n, size in (("detector", detector, min(self.shape[2:])), ("scan", scan, min(self.shape[:2]))):
             if not (isinstance(n, int | np.integer) and 1 <= n <= size):
@@ -142,9 +142,9 @@ class DataCube:
         return DataCube(BinnedSource(self.source, int(scan), int(detector)), c, self.metadata, mask, self.name)
 
     def swap_axes(self, *, detector: bool = False, scan: bool = False) -> DataCube:
-        """A lazy view with the detector axes (or the scan axes) exchanged, for files written in the other order.
+        """Return a lazy view with the detector axes (or the scan axes) exchanged, for files written in the other order.
 
-        Origin, ellipse, rotation and transpose flag of its calibration are those of the exchanged axes.
+        Origin, ellipse, rotation and transpose of its calibration refer to the exchanged axes.
         """
         if not (detector or scan):
             return self
@@ -199,7 +199,7 @@ class DataCube:
         return corrections_of(self.source)
 
     def load(self) -> DataCube:
-        """The same cube with its data in memory (refused by the operating system where they do not fit)."""
+        """Return the same cube with its data in memory. Raise MemoryError if the operating system refuses the memory."""
         rx, ry = self.scan_shape
         return DataCube(self.source.read(slice(0, rx), slice(0, ry)), self.calibration.copy(), self.metadata, self.detector_mask, self.name)
 
@@ -234,6 +234,6 @@ def _detector_mask(mask: Any, shape: tuple[int, int]) -> np.ndarray:
 
 
 def check_origin(calibration: Calibration, scan_shape: tuple[int, int]) -> None:
-    """Refuse a calibration whose map of origins belongs to another scan."""
+    """Raise an error if the map of origins in a calibration is for another scan shape."""
     if calibration.origin is not None:
         origins(calibration.origin, scan_shape, "calibration.origin")

@@ -1,4 +1,4 @@
-"""Values for pixels that are not to be used."""
+"""Fill pixels that must not be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fill_from_neighbours(patterns: np.ndarray, mask: np.ndarray | None) -> np.nd
     Returns
     -------
     (..., Qx, Qy) array
-        A copy where pixels were filled; `patterns` itself without a mask.
+        A copy with filled pixels, or `patterns` itself without a mask.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Ragged lists of points: Bragg disks, electron strikes. CSR inside: one flat array a field, one offset a position."""
+"""Hold ragged lists of points: Bragg disks, electron strikes. Stored as one flat array for each field and one offset for each position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu4d.errors import InputError
 
 
 class PointList:
-    """Points of one scan position: equally long arrays by field, as attributes (`.qx`) or keys (`["qx"]`).
+    """Points of one scan position. Each field is an array, available as attribute (`.qx`) or key (`["qx"]`).
 
     Examples
     --------
@@ -59,7 +59,7 @@ class PointListArray:
     fields : mapping of str to (n,) array
         For Bragg disks: ``qx, qy`` (detector pixels), ``intensity`` and standard errors ``sx, sy`` (pixels).
     shape : tuple of int
-        Of the scan, (Rx, Ry).
+        Shape of the scan, (Rx, Ry).
     units : mapping of str to str
 
     Examples
@@ -86,7 +86,7 @@ class PointListArray:
     def from_padded(
         cls, counts: Array, fields: Mapping[str, Array], shape: tuple[int, ...], units: Mapping[str, str] | None = None
     ) -> PointListArray:
-        """From fixed arrays (positions, max_points), of which the first `counts` of each row are points."""
+        """Make lists from padded arrays (positions, max_points). The first `counts` values of each row are points."""
         xp = arrays.namespace(counts)
         first = next(iter(fields.values()))
         column = xp.arange(first.shape[1], dtype=counts.dtype, device=arrays.device(counts))
@@ -97,7 +97,7 @@ class PointListArray:
         return cls(offsets, flat, shape, units)
 
     def to_host(self) -> PointListArray:
-        """The same points in NumPy arrays."""
+        """Return the same points in NumPy arrays."""
         flat = {name: arrays.to_numpy(values) for name, values in self._fields.items()}
         return PointListArray(arrays.to_numpy(self.offsets), flat, self.shape, self.units)
 
@@ -113,17 +113,17 @@ class PointListArray:
 
     @property
     def positions(self) -> ReturnedArray:
-        """Position (row-major number) of every point, (n,) int64."""
+        """Position of every point as row-major number, (n,) int64."""
         xp = arrays.namespace(self.offsets)
         index = xp.arange(len(self), dtype=xp.int64, device=arrays.device(self.offsets))
         return xp.searchsorted(self.offsets[1:], index, side="right")
 
     def flat(self, field: str) -> ReturnedArray:
-        """All values of one field, position after position."""
+        """Return all values of one field, position after position."""
         return _values(self._fields, field)
 
     def __len__(self) -> int:
-        """Points in all positions together."""
+        """Return the number of points in all positions together."""
         return int(self.offsets[-1])
 
     def __getitem__(self, position: int | tuple[int, ...]) -> PointList:
@@ -132,7 +132,7 @@ class PointListArray:
             raise InputError(f"position {position!r}: need {len(self.shape)} whole numbers inside {self.shape}")
         for i, n in zip(key, self.shape):
             if not -n <= i < n:
-                raise IndexError(f"position {position!r} lies outside the scan {self.shape}")
+                raise IndexError(f"position {position!r} is outside the scan {self.shape}")
         number = int(np.ravel_multi_index(tuple(int(i) % n for i, n in zip(key, self.shape)), self.shape))
         start, stop = int(self.offsets[number]), int(self.offsets[number + 1])
         return PointList({name: values[start:stop] for name, values in self._fields.items()}, self.units)
@@ -141,18 +141,18 @@ class PointListArray:
         return (self[tuple(int(i) for i in np.unravel_index(n, self.shape))] for n in range(int(np.prod(self.shape))))
 
     def with_fields(self, fields: Mapping[str, Array], units: Mapping[str, str] | None = None) -> PointListArray:
-        """The same points with other or more fields; the lists themselves are shared."""
+        """Return the same points with further or replaced fields. The arrays are shared, not copied."""
         return PointListArray(self.offsets, {**self._fields, **fields}, self.shape, {**self.units, **(units or {})})
 
     def where(self, keep: Array) -> PointListArray:
-        """Only the points for which the flat bool array `keep` is true."""
+        """Return only the points for which the flat bool array `keep` is True."""
         xp = arrays.namespace(self.offsets)
         ends = xp.cumulative_sum(xp.astype(keep, xp.int64), include_initial=True)
         index = xp.nonzero(keep)[0]
         return PointListArray(xp.take(ends, self.offsets), {n: xp.take(v, index) for n, v in self._fields.items()}, self.shape, self.units)
 
     def padded(self, fill: float = float("nan")) -> tuple[ReturnedArray, dict[str, ReturnedArray]]:
-        """Counts (positions,) and fixed arrays (positions, most) by field, `fill` behind the points of a row."""
+        """Return counts (positions,) and padded arrays (positions, most) by field. Each row ends with `fill`."""
         xp = arrays.namespace(self.offsets)
         counts = self.offsets[1:] - self.offsets[:-1]
         most = int(xp.max(counts)) if counts.shape[0] else 0

@@ -1,4 +1,4 @@
-"""Some patterns from all over a scan: which ones, and how they are read."""
+"""Choose and read some patterns from all parts of a scan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDE = 2  # patterns: a sample lies in squares of this side, because neighbours 
 
 
 def spread_evenly(allowed: np.ndarray, most: int) -> np.ndarray:
-    """Take at most so many of the allowed positions, evenly, and in no step with the rows of the scan.
+    """Choose at most `most` of the allowed positions, evenly, without a fixed step that could follow the rows of the scan.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def end_to_end(items: np.ndarray, most: int) -> np.ndarray:
 
 
 def grid_positions(good: np.ndarray, most: int) -> np.ndarray:
-    """Take positions on a regular grid over the scan, about so many of them, and of those the good ones.
+    """Choose about `most` positions on a regular grid over the scan, and keep the good ones.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def grid_positions(good: np.ndarray, most: int) -> np.ndarray:
     Returns
     -------
     (n, 2) int
-        Where less than a quarter of the grid is good, good positions in their order, evenly.
+        If less than a quarter of the grid is good: positions chosen evenly from all good ones.
 
     Examples
     --------
@@ -100,12 +100,12 @@ def patterns_at(given: DataCube | Array, positions: Iterable[tuple[int, ...]]) -
     ----------
     given : DataCube or (..., Qx, Qy) array
     positions : iterable of tuple of int
-        Indices into the axes before the detector's; for a single pattern (Qx, Qy) they do not matter.
+        Indices of the axes before the detector's. For a single pattern (Qx, Qy) they are ignored.
 
     Returns
     -------
     (n, Qx, Qy) array
-        On the host.
+        An array on the host.
 
     Examples
     --------

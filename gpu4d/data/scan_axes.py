@@ -1,4 +1,4 @@
-"""From detector axes to scan axes: v_scan = R(θ) v_det, after swapping (qx, qy) where `transpose` is set."""
+"""Convert vectors from detector axes to scan axes: v_scan = R(θ) v_det, after exchanging (qx, qy) if `transpose` is set."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gpu4d.arrays import ArrayT
 
 
 def to_scan_axes(vectors: ArrayT, rotation: float, transpose: bool = False) -> ArrayT:
-    """Turn vectors from detector axes into scan axes.
+    """Convert vectors from detector axes to scan axes.
 
     Parameters
     ----------
     vectors : (..., 2) real
         Components along (qx, qy).
     rotation : float
-        Radians, θ of R = [[cos θ, -sin θ], [sin θ, cos θ]].
+        θ in radians, R = [[cos θ, -sin θ], [sin θ, cos θ]].
     transpose : bool
-        Swap (qx, qy) before the rotation.
+        Exchange (qx, qy) before the rotation.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def to_scan_axes(vectors: ArrayT, rotation: float, transpose: bool = False) -> A
 
 
 def scan_matrix(rotation: float, transpose: bool = False) -> np.ndarray:
-    """Return the orthogonal matrix M of `to_scan_axes`: v_scan = M v_det, and v_scan @ M is v_det.
+    """Return the orthogonal matrix M of `to_scan_axes`: v_scan = M v_det, and v_det = v_scan @ M.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Two-dimensional results that act as arrays and know their name, units and pixel size."""
+"""Hold two-dimensional results as arrays with a name, units and a pixel size."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from gpu4d.errors import InputError
 
 
 class Slice(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array with a name, units and a pixel size. `np.asarray(s)`, arithmetic and indexing give plain arrays.
+    """Array with a name, units and a pixel size. `np.asarray(s)`, arithmetic and indexing give plain arrays.
 
     Parameters
     ----------
     data : (..., nx, ny) array
-        Of any array library; it stays where it is.
+        An array of any library. It is not copied.
     name : str
     units : str
-        Of the values ("counts", "rad", "1").
+        Units of the values ("counts", "rad", "1").
     pixel_size : float
-        Of one pixel, in `pixel_units`.
+        Size of one pixel in `pixel_units`.
     pixel_units : str
         "Å" or "px" in real space, "1/Å" or "px" in reciprocal space.
     labels : tuple of str
-        Names of the planes where `data` is a stack (nx, ny behind them).
+        Names of the planes if `data` is a stack (planes, nx, ny).
     """
 
     CALIBRATED = "px"  # units of a pixel whose size is known
@@ -49,21 +49,22 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
 
     @classmethod
     def calibrated(cls, data: Array, name: str, units: str, pixel: float | None, labels: tuple[str, ...] = (), upsample: int = 1) -> Self:
-        """Make a slice whose pixel is the calibration's where that is known, else one position or detector pixel.
+        """Make a slice with the calibrated pixel size if it is known, else with pixels as units.
 
         Parameters
         ----------
         data, name, units, labels
             As for the class.
         pixel : float or None
-            `Calibration.r_pixel` (Å) of a map over the scan, `Calibration.q_pixel` (1/Å) of a detector image; None: not known.
+            `Calibration.r_pixel` (Å) for slices over the scan, `Calibration.q_pixel` (1/Å) for slices on the detector. None if it is
+            not known.
         upsample : int
-            Pixels of `data` in one of the scan or the detector.
+            Pixels of `data` along one scan step or one detector pixel.
         """
         return cls(data, name, units, (pixel or 1.0) / upsample, cls.CALIBRATED if pixel else "px", labels)
 
     def of_same_grid(self, data: Array, name: str = "", units: str = "") -> Self:
-        """Make a slice of other values with this one's pixel size."""
+        """Return a slice of other values with the same pixel size."""
         return type(self)(data, name, units, self.pixel_size, self.pixel_units)
 
     @property
@@ -91,7 +92,7 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*map(plain, inputs), **{name: plain(x) for name, x in options.items()})
 
     def to_host(self) -> Self:
-        """The same with its values in a NumPy array."""
+        """Return the same slice with its values in a NumPy array."""
         if isinstance(self.data, np.ndarray):
             return self
         return type(self)(arrays.to_numpy(self.data), self.name, self.units, self.pixel_size, self.pixel_units, self.labels)
@@ -114,7 +115,7 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class RealSlice(Slice):
-    """A map over scan positions, (Rx, Ry) or a stack (n, Rx, Ry): a virtual image, a strain component, a phase.
+    """Result over scan positions, (Rx, Ry) or a stack (n, Rx, Ry): a virtual image, a strain component, a phase.
 
     Examples
     --------
@@ -130,7 +131,7 @@ class RealSlice(Slice):
 
 
 class DiffractionSlice(Slice):
-    """An image on the detector, (Qx, Qy) or a stack: a pattern, a mean, a vacuum probe, a Bragg vector map.
+    """Result over detector pixels, (Qx, Qy) or a stack: a pattern, a mean, a vacuum probe, a Bragg vector map.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The small protocol that everything answers which holds a scan: a file, an array, a view of either."""
+"""Define where patterns come from: the protocol of files, arrays, and views of them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ Shape4 = tuple[int, int, int, int]
 
 @runtime_checkable
 class Source(Protocol):
-    """Where diffraction patterns come from.
+    """Reads the patterns of a scan.
 
     Attributes
     ----------
     shape : (Rx, Ry, Qx, Qy)
     dtype : numpy.dtype or the dtype of the array's own namespace
-        Native: what the detector wrote.
+        Native dtype, as the detector wrote it.
     blocks : (int, int)
-        Natural block of scan positions: reading a multiple of it, aligned to it, reads every byte once. (1, 1) where
-        any cut is as good.
+        Natural block of scan positions. If a read is aligned to such blocks and covers whole ones, every byte is read once.
+        (1, 1) if any cut is equally good.
     resident : bool
-        True where `read` returns a view of memory or mapped pages and costs no buffer.
+        True if `read` returns a view of memory or of mapped pages, and needs no buffer.
     description : str
-        Layout in a few words, for people.
+        Layout in a few words, for readers.
 
     Notes
     -----
-    A source may also have ``will_read(rows, columns) -> None``: a hint that these patterns will be read soon, at which it
-    asks the operating system to bring their bytes into its cache. It returns at once, raises nothing, and takes no memory of
-    the process; `will_read` of this module calls it where there is one.
+    A source may have a method ``will_read(rows, columns) -> None``. It is a hint that these patterns will be read soon: the source
+    asks the operating system to load their bytes into its cache. The method returns at once, raises nothing, and takes no memory
+    of the process. `will_read` of this module calls it if it exists.
 
-    And ``scratch_bytes``, an int: what one thread holds at most beside the caller's buffer while it reads, such as chunks before
-    and after they are decoded. A sweep counts it for each of its readers; sources without it are taken to need nothing.
+    A source may have an int ``scratch_bytes``: the most bytes that one thread holds beside the caller's buffer while it reads, such
+    as chunks before and after they are decoded. A sweep counts it for each of its readers. Without it, the source is assumed to
+    need none.
 
     A source that keeps events has `gpu4d.data.events.ReadsEvents` too. Corrections are no matter of a source that reads: `CorrectedSource`
     of `gpu4d.data.views` lies over it and carries them.
@@ -50,23 +51,23 @@ class Source(Protocol):
     description: str
 
     def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> Array:
-        """Patterns of scan rows × columns, (n_rows, n_columns, Qx, Qy), in the native dtype.
+        """Return patterns of scan rows × columns, (n_rows, n_columns, Qx, Qy), in the native dtype.
 
-        Both slices have a start and a stop inside the scan. `out` is a buffer of that shape to fill; a resident source may
-        return a view instead and leave `out` alone. Called from several threads at once.
+        Both slices have a start and a stop inside the scan. `out` is a buffer of that shape to fill. A resident source may
+        return a view instead and leave `out` unchanged. Several threads may call this at the same time.
         """
         ...
 
 
 def will_read(source: Source, rows: slice, columns: slice) -> None:
-    """Tell a source which patterns will be read soon; nothing happens with those that take no such hint."""
+    """Tell a source which patterns will be read soon. Sources without this hint are left alone."""
     hint = getattr(source, "will_read", None)
     if hint is not None:
         hint(rows, columns)
 
 
 def scratch_bytes(source: Source) -> int:
-    """What one thread holds beside the caller's buffer while it reads from a source; 0 for those that do not say."""
+    """Return the bytes that one thread holds beside the caller's buffer while it reads. 0 for sources that do not say."""
     return int(getattr(source, "scratch_bytes", 0))
 
 
@@ -77,7 +78,7 @@ def itemsize(dtype: DType) -> int:
 
 
 class ArraySource:
-    """A four-dimensional array of any array library, used in place; NumPy arrays of foreign byte order are converted as they are read."""
+    """A four-dimensional array of any library, used in place. NumPy arrays in foreign byte order are converted while they are read."""
 
     blocks = (1, 1)
 
@@ -106,9 +107,9 @@ class ArraySource:
 
 
 def sample_of(source: Source) -> Any:
-    """An empty array of the library and on the device that a source's patterns come in; None where they come from a file.
+    """Return an empty array of the library and on the device of a source's patterns. None if they come from a file.
 
-    Views (cropped, binned, swapped, corrected) are looked through: each has the source it is a view of as `source`.
+    For views (cropped, binned, swapped, corrected) it is that of the source below, their attribute `source`.
     """
     while not hasattr(source, "array") and hasattr(source, "source"):
         source = source.source

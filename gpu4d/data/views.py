@@ -1,4 +1,4 @@
-"""Views of a source: cropped, binned, with swapped axes, corrected. Nothing is read or copied until the view itself is read."""
+"""Make views of a source: cropped, binned, with exchanged axes, or corrected. Nothing is read or copied until a view is read."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from gpu4d.data.corrections import Corrections
 from gpu4d.data.source import Shape4, Source, itemsize, sample_of, scratch_bytes, will_read
 from gpu4d.errors import InputError
 
-PIECE_BYTES = 8 << 20  # read at once from the source below: a view keeps a small part of it, and memory is planned for that part
+PIECE_BYTES = 8 << 20  # most bytes that a view reads at once from the source below; the memory plan of a sweep counts them
 
 
 class CroppedSource:
-    """A range of scan rows, scan columns and detector pixels of another source."""
+    """Ranges of scan rows, scan columns and detector pixels of another source."""
 
     def __init__(self, source: Source, ranges: tuple[slice, slice, slice, slice]):
         self.source, self.ranges = source, ranges
         self.shape: Shape4 = tuple(r.stop - r.start for r in ranges)  # type: ignore[assignment]
         self.dtype, self.blocks, self.resident = source.dtype, source.blocks, source.resident
         if ranges[0].start % source.blocks[0] or ranges[1].start % source.blocks[1]:
-            self.blocks = (1, 1)  # the cut goes through the file's own blocks: no alignment is left to keep
+            self.blocks = (1, 1)  # the range begins inside a block of the file, so no cut is better than another
         self.description = f"{source.description}, cropped"
         self.scratch_bytes = scratch_bytes(source) + _piece_bytes(source, source.blocks)
 
@@ -48,7 +48,7 @@ class CroppedSource:
 
 
 class BinnedSource:
-    """Sums of neighbouring detector pixels and scan positions; what does not fill a bin at the end is left out."""
+    """Sums of neighbouring detector pixels and scan positions. A remainder at the end of an axis is left out."""
 
     resident = False
 
@@ -77,7 +77,7 @@ class BinnedSource:
         will_read(self.source, *self._below(rows, columns))
 
     def _bytes_to_sum(self) -> int:
-        """Of a piece while it is summed: the frames below, their copy where some pixels are left out, the sums."""
+        """Return the bytes of a piece while it is summed: frames of the source below, their copy if a remainder is left out, and sums."""
         if not _on_host(self.source):
             return 0
         below = _read_bytes(self.source, (self.blocks[0] * self.scan, self.blocks[1] * self.scan))
@@ -204,14 +204,14 @@ def swapped(source: Source, scan: bool, detector: bool) -> Source:
 
 
 def pieces(blocks: tuple[int, int], position_bytes: int, rows: slice, columns: slice) -> Iterator[tuple[slice, slice]]:
-    """The same rows and columns in pieces of at most `PIECE_BYTES`, or of one block of the source where that is larger.
+    """Split rows and columns into pieces of at most `PIECE_BYTES`, or of one block of the source if that is larger.
 
     Parameters
     ----------
     blocks : (int, int)
-        Positions the pieces are aligned to, so that no block is read twice.
+        Blocks of positions that the pieces are aligned to, so that no block is read twice.
     position_bytes : int
-        What one position costs to read.
+        Bytes to read for one position.
     """
     bx, by = blocks
     across = by * max(1, PIECE_BYTES // (position_bytes * bx * by))
@@ -222,14 +222,14 @@ def pieces(blocks: tuple[int, int], position_bytes: int, rows: slice, columns: s
 
 
 def _read_bytes(source: Source, blocks: tuple[int, int]) -> int:
-    """What the largest of the `pieces` of a source takes, read in multiples of these blocks."""
+    """Return the bytes of the largest of the `pieces` of a source, read in multiples of these blocks."""
     frame, positions = _frame_bytes(source), source.shape[0] * source.shape[1]
     block = min(blocks[0], source.shape[0]) * min(blocks[1], source.shape[1]) * frame
     return min(max(PIECE_BYTES, block), positions * frame)
 
 
 def _piece_bytes(source: Source, blocks: tuple[int, int]) -> int:
-    """What a view holds of the source below while it reads a piece: nothing where that gives views of memory."""
+    """Return the bytes that a view holds of the source below while it reads a piece. 0 if that source gives views of memory."""
     return 0 if source.resident or not _on_host(source) else _read_bytes(source, blocks)
 
 
@@ -246,7 +246,7 @@ def _inside(part: slice, whole: slice) -> slice:
 
 
 def _on_host(source: Source) -> bool:
-    """Whether frames come as NumPy arrays, which are read in pieces into one buffer."""
+    """Return True if frames are NumPy arrays. These are read in pieces into one buffer."""
     sample = sample_of(source)
     return sample is None or isinstance(sample, np.ndarray)
 
@@ -260,9 +260,9 @@ def _frame_bytes(source: Source) -> int:
 
 
 def binned_dtype(dtype: Any, count: int) -> Any:
-    """The smallest integer type that holds a sum of `count` values of an integer type; floats keep theirs.
+    """Return the smallest integer type that holds a sum of `count` values of an integer type. Floats keep their type.
 
-    Libraries with dtypes of their own have too few unsigned ones: there a sum of integers is int64.
+    Libraries with their own dtypes have too few unsigned types. Their sums of integers are int64.
     """
     try:
         native = np.dtype(dtype)

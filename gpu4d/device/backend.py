@@ -21,7 +21,7 @@ from gpu4d.operation import device_view
 
 INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[^\n]*$', re.MULTILINE)
 OPTIONS = ("--std=c++17",)
-WITHOUT_ASKING = 48 * 1024  # bytes of dynamic shared memory that a kernel gets without opting in
+SHARED_BY_DEFAULT = 48 * 1024  # bytes of dynamic shared memory that a kernel gets without opting in
 
 
 class Backend(Protocol):
@@ -38,13 +38,13 @@ class Backend(Protocol):
     def launch(self, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int) -> None: ...
 
     def shared_memory(self) -> int:
-        """Bytes of shared memory one block may ask for (the opt-in limit)."""
+        """Return the bytes of shared memory that a block may ask for (the opt-in limit)."""
         ...
 
     def multiprocessors(self) -> int: ...
 
     def l2_cache(self) -> int:
-        """Bytes of the device's second-level cache."""
+        """Return the bytes of the device's second-level cache."""
         ...
 
 
@@ -70,7 +70,7 @@ class CupyBackend:
         return _function(cupy.cuda.Device().id, file, name, defines)
 
     def launch(self, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int) -> None:
-        if shared > WITHOUT_ASKING and shared > self._asked.get(function, 0):
+        if shared > SHARED_BY_DEFAULT and shared > self._asked.get(function, 0):
             function.max_dynamic_shared_size_bytes = shared
             # Give shared memory all that L1 and shared memory divide. Else the driver chooses, and fewer blocks may fit.
             function.preferred_shared_memory_carveout = 100
@@ -117,9 +117,9 @@ def kernel(file: str, name: str, *defines: str) -> Kernel:
     Parameters
     ----------
     file : str
-        Of `gpu4d.kernels`, "masked_sums.cu".
+        Name of a file in `gpu4d.kernels`, "masked_sums.cu".
     name : str
-        Of its extern "C" function.
+        Name of its extern "C" function.
     *defines : str
         "NAME=value" for the preprocessor.
     """
@@ -152,17 +152,17 @@ def launch(
 
 
 def shared_memory() -> int:
-    """Bytes of shared memory a block may ask for on this device: 64 kB on sm_75, 163 kB on sm_80, 227 kB on sm_90."""
+    """Return the bytes of shared memory a block may ask for on this device: 64 kB on sm_75, 163 kB on sm_80, 227 kB on sm_90."""
     return _backend.get().shared_memory()
 
 
 def multiprocessors() -> int:
-    """How many multiprocessors this device has: 108 on an A100, 132 on an H100 (SXM)."""
+    """Return the number of multiprocessors of this device: 108 on an A100, 132 on an H100 (SXM)."""
     return _backend.get().multiprocessors()
 
 
 def l2_cache() -> int:
-    """Bytes of the second-level cache of this device: 4 MB on sm_75, 40 MB on sm_80, 50 MB on sm_90."""
+    """Return the bytes of the second-level cache of this device: 4 MB on sm_75, 40 MB on sm_80, 50 MB on sm_90."""
     return _backend.get().l2_cache()
 
 
@@ -183,7 +183,7 @@ def inlined(file: str) -> str:
             out.append(text[at : match.start()])
             line += text.count("\n", at, match.end())
             if match.group(1) not in seen:
-                out.append(f'{expand(match.group(1))}\n#line {line + 1} "{name}"')  # of the line behind the include
+                out.append(f'{expand(match.group(1))}\n#line {line + 1} "{name}"')  # number of the line after the include
             at = match.end()
         return f'#line 1 "{name}"\n' + "".join(out) + text[at:]
 

@@ -58,13 +58,13 @@ def why_no_cuda() -> str:
     except Exception as error:
         return f"CuPy cannot be imported: {_first_line(error)}"
     try:
-        return "" if runtime.getDeviceCount() else "CUDA finds no card" + _visible()
+        return "" if runtime.getDeviceCount() else "CUDA finds no card" + _visible_devices()
     except Exception as error:
         driver, needed = _version(runtime, "driverGetVersion"), _version(runtime, "runtimeGetVersion")
         if not driver:
             return "there is no NVIDIA driver"
         if "InsufficientDriver" not in str(error):
-            return f"CUDA does not answer: {_first_line(error)}{_visible()}"
+            return f"CUDA does not answer: {_first_line(error)}{_visible_devices()}"
         return f"the NVIDIA driver serves CUDA {driver}, CuPy needs {needed or 'a later one'}: update the driver, or install a CuPy for it"
 
 
@@ -199,19 +199,19 @@ def _named(device: Any, accepted: str) -> Device:
     count, index = cuda_devices(), int(match.group(1) or 0)
     if index >= count:
         have = f"{count} CUDA devices: cuda:0 … cuda:{count - 1}" if count > 1 else "one CUDA device: cuda:0"
-        have = have + _visible() if count else f"no CUDA device: {why_no_cuda()}"
+        have = have + _visible_devices() if count else f"no CUDA device: {why_no_cuda()}"
         raise DeviceError(f"device={device!r}: this machine has {have}; use device='cpu' or 'auto'")
     return Device("cuda", index)
 
 
-def _visible() -> str:
+def _visible_devices() -> str:
     """Say that CUDA_VISIBLE_DEVICES is set, which may hide cards."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     return "" if shown is None else f" (CUDA_VISIBLE_DEVICES={shown!r} is set)"
 
 
 def _version(runtime: Any, question: str) -> str:
-    """ "12.4" of 12040; "" where there is none."""
+    """Return "12.4" for 12040, or "" if CUDA gives no version."""
     try:
         number = int(getattr(runtime, question)())
     except Exception:  # CUDARuntimeError

@@ -1,4 +1,4 @@
-"""List what there is to compute on: models, memory, bandwidths, load. No CUDA context is made on any card.
+"""List the devices of the machine: models, memory, bandwidths, load. No CUDA context is made on any card.
 
 Properties of cards come from the CUDA runtime through CuPy, by calls that read the driver's tables. Free memory, load and links come from
 NVML (`gpu4d.device.nvml`). CUDA tells the free memory of a card only to a process with a context on it, which would take some hundred
@@ -33,9 +33,9 @@ class DeviceInfo:
     model : str
         "NVIDIA H200".
     threads : int or None
-        Of the CPU: GPU4D_THREADS, or the cores this process may use.
+        Threads of the CPU: GPU4D_THREADS, or the cores this process may use.
     compute_capability : (int, int) or None
-        Of a CUDA device: (9, 0).
+        Compute capability of a CUDA device, for example (9, 0).
     total, free : int or None
         Bytes of its memory, and free bytes.
     memory_bandwidth : float or None
@@ -46,7 +46,7 @@ class DeviceInfo:
     load : float or None
         % of the last sampling period, under a second, in which a kernel ran on a card.
     processes : int or None
-        That compute on a card, of all users.
+        Number of processes that compute on a card, of all users.
     uuid, bus_id : str or None
         NVML's name of a card, and its PCI bus id "0000:C1:00.0".
     note : str

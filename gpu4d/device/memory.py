@@ -1,4 +1,4 @@
-"""How many bytes the machine has free, how people write so many, and what a sweep leaves to the work on a chunk."""
+"""Read free memory and sizes given as text, and tell work on a chunk how much memory it may take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2*
 
 
 def parse_memory(size: int | float | str) -> int:
-    """Bytes from a number of bytes or a text such as "512 MB", "1.5 GiB".
+    """Return the bytes of a number or of a text such as "512 MB", "1.5 GiB".
 
     Examples
     --------
@@ -36,7 +36,7 @@ def parse_memory(size: int | float | str) -> int:
 
 
 def available_memory() -> int:
-    """Bytes of host memory that can be taken without swapping, a container's limit included."""
+    """Return the bytes of host memory that can be taken without swapping. The limit of a container counts."""
     free = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -53,7 +53,7 @@ def available_memory() -> int:
 
 
 def default_budget() -> int:
-    """What `memory=None` allows: half of what is free, at most 4 GB; a stream needs no more."""
+    """Return the bytes that `memory=None` allows: half of the free memory, at most 4 GB. A sweep needs no more."""
     return min(available_memory() // 2, 4 * 10**9)
 
 
@@ -61,13 +61,13 @@ _room: contextvars.ContextVar[int | None] = contextvars.ContextVar("gpu4d_room",
 
 
 def room() -> int | None:
-    """Bytes that a sweep leaves to the work on a chunk, beside what its reductions asked for; None outside of a sweep."""
+    """Return the bytes that work on a chunk may take beside those its reductions asked for. None outside of a sweep."""
     return _room.get()
 
 
 @contextlib.contextmanager
 def leaving(nbytes: int) -> Iterator[None]:
-    """Inside it work on a chunk may take so many bytes."""
+    """Allow work on a chunk to take so many bytes inside the block."""
     token = _room.set(max(0, int(nbytes)))
     try:
         yield

@@ -30,7 +30,7 @@ class Link:
 
     @property
     def rate(self) -> float:
-        """Nominal bytes per second in one direction: transfers per second and lane, less what the line code takes; packets take more."""
+        """Nominal bytes per second in one direction: transfers per second and lane without the line code. Packets lower it further."""
         transfers = {1: 2.5e9, 2: 5e9}.get(self.generation, 8e9 * 2.0 ** (self.generation - 3))
         code = 8 / 10 if self.generation < 3 else 128 / 130 if self.generation < 6 else 242 / 256  # of 8b/10b, 128b/130b, FLIT
         return self.width * transfers * code / 8

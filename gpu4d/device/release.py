@@ -1,4 +1,4 @@
-"""Giving back what is kept between calls."""
+"""Give back the memory that is kept between calls."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from __future__ import annotations
 def release() -> int:
     """Give back what gpu4d keeps between calls, for other programs or for a process that goes on without it.
 
-    That are page-locked host memory of earlier sweeps over a link (at most 256 MiB, `gpu4d.device.page_locked`), and tables on devices:
-    masks, indices and transforms of templates (at most 64 MiB, `gpu4d.device.tables`). The next call makes them anew. What a running sweep
-    uses stays. Memory pools of CuPy and torch are theirs: `cupy.get_default_memory_pool().free_all_blocks()`.
+    Kept are page-locked host memory of earlier sweeps over a link (at most 256 MiB, `gpu4d.device.page_locked`) and tables on devices:
+    masks, indices and transforms of templates (at most 64 MiB, `gpu4d.device.tables`). The next call allocates them again. Memory that a
+    running sweep uses stays. For the pools of CuPy and torch call their own functions, such as
+    `cupy.get_default_memory_pool().free_all_blocks()`.
 
     Returns
     -------

@@ -129,7 +129,7 @@ class _Table:
 
 
 def _place(like: Any) -> tuple[Hashable, ...]:
-    """Library, device and current stream of an array on a CUDA device."""
+    """Return library, device and current stream of an array on a CUDA device."""
     return type(like).__module__, str(arrays.device(like)), _stream(like)
 
 
@@ -146,7 +146,7 @@ def _stream(like: Any) -> Hashable:
 
 
 def _of_thread(stream: int) -> Hashable:
-    """A stream by its address; the default stream of each thread, which have one address, by thread."""
+    """Identify a stream by its address. Default streams of threads share one address, so the thread is added."""
     return (PER_THREAD, threading.get_ident()) if int(stream) == PER_THREAD else int(stream)
 
 
@@ -184,7 +184,7 @@ def beside(host: np.ndarray, like: Any) -> Any:
     ----------
     host : array
     like : array
-        Of the library and on the device where it is wanted.
+        An array of the library and on the device where the host array is needed.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def named(name: Hashable, make: Callable[[], np.ndarray], like: Any) -> Any:
     Parameters
     ----------
     name : hashable
-        Of the table, the numbers it follows from included.
+        Name of the table, including the numbers it follows from.
     make : callable
         Gives the host array.
     like : array
@@ -216,7 +216,7 @@ def made_of(source: Any, name: Hashable, make: Callable[[], Any]) -> Any:
     ----------
     source : device array
     name : hashable
-        Of what is made, and all that it depends on beside `source`.
+        Name of the result, including everything it depends on beside `source`.
     make : callable
         Gives an array or a tuple of arrays.
     """

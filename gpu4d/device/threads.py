@@ -91,7 +91,7 @@ def in_threads(work: Callable[..., Any], *columns: Iterable[Any]) -> Iterator[An
 
 @contextlib.contextmanager
 def along() -> Iterator[None]:
-    """Inside this block the calling thread does shared-out work itself."""
+    """Let the calling thread do shared-out work itself inside the block."""
     before, _inside.yes = _inside.yes, True
     try:
         yield

@@ -1,7 +1,7 @@
-"""What was busy when: spans of time on named tracks, written as a trace that chrome://tracing and ui.perfetto.dev draw.
+"""Record spans of time on named tracks, and write them as a trace that chrome://tracing and ui.perfetto.dev draw.
 
-A track is a row of the drawing: the passes of sweeps ("passes"), a reader thread ("read 0"), the copies of a device ("cuda:0 copy"),
-its kernels ("cuda:0 compute").
+A track is a row of the drawing: the passes of sweeps ("passes"), a reader thread ("read 0"), the copies of a device
+("cuda:0 copy"), or its kernels ("cuda:0 compute").
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 from gpu4d.errors import InputError
 
-MOST_SPANS = 200_000  # a trace of more is too large to be drawn, and a long sweep must not fill the memory with it
+MOST_SPANS = 200_000  # limit for long sweeps: viewers do not draw larger traces, and memory must not fill up
 
 Detail = float | str | bool | None  # what JSON holds
 
 
 class Span(NamedTuple):
-    """Something that took place on a track, in seconds."""
+    """A piece of work on a track. Times are in seconds."""
 
     track: str
     name: str
@@ -35,7 +35,7 @@ class Timeline:
     Parameters
     ----------
     most : int
-        Spans that are kept; later ones are only counted, in `dropped` and in the written file.
+        Number of spans that are kept. Later ones are counted only, in `dropped` and in the written file.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class Timeline:
         self._lock = threading.Lock()
 
     def span(self, track: str, name: str, start: float, end: float, **details: Detail) -> None:
-        """Note what took place from `start` to `end` seconds; `details` appear in the trace beside it."""
+        """Record a span from `start` to `end` seconds. `details` appear beside it in the trace."""
         with self._lock:
             if len(self.events) < self.most:
                 self.events.append(Span(track, name, float(start), float(end), details))
@@ -60,11 +60,11 @@ class Timeline:
                 self.dropped += 1
 
     def busy(self, track: str) -> float:
-        """Seconds in which at least one span of the track is under way."""
+        """Return the seconds in which at least one span of the track is under way."""
         return sum(end - start for start, end in self._covered(track))
 
     def overlap(self, track_a: str, track_b: str) -> float:
-        """Seconds in which both tracks are busy."""
+        """Return the seconds in which both tracks are busy."""
         a, b = self._covered(track_a), self._covered(track_b)
         i = j = 0
         seconds = 0.0
@@ -77,7 +77,7 @@ class Timeline:
         return seconds
 
     def _covered(self, track: str) -> list[tuple[float, float]]:
-        """Spans of a track in order, those that touch or overlap joined."""
+        """Return the times a track is busy, in order. Spans that touch or overlap are joined."""
         with self._lock:
             spans = sorted((span.start, span.end) for span in self.events if span.track == track)
         joined: list[tuple[float, float]] = []
@@ -89,7 +89,7 @@ class Timeline:
         return joined
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the trace as JSON in the Chrome trace event format; a file of that name is replaced as a whole or not at all.
+        """Write the trace as JSON in the Chrome trace event format. A file of that name is replaced as a whole or not at all.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class Timeline:
         """
         with self._lock:
             events, dropped = list(self.events), self.dropped
-        begun = sorted(events, key=lambda span: (span.start, -span.end))  # rows in the order work flows: what holds others, first
+        begun = sorted(events, key=lambda span: (span.start, -span.end))  # rows are drawn in this order; outer spans come first
         rows = {track: row for row, track in enumerate(dict.fromkeys(span.track for span in begun))}
         trace: list[dict[str, Any]] = [{"ph": "M", "pid": 0, "name": "process_name", "args": {"name": "gpu4d"}}]
         for track, row in rows.items():
@@ -119,7 +119,7 @@ class Timeline:
 
 
 def place_of_trace(path: str | os.PathLike[str], said: str) -> Path:
-    """Where a trace will be written, made absolute; refused where it cannot be, or where something else than a trace lies.
+    """Return the absolute path of a trace to be written. Refuse a place that cannot be written to or holds another file.
 
     An earlier trace and an empty file may be replaced.
 
@@ -127,7 +127,7 @@ def place_of_trace(path: str | os.PathLike[str], said: str) -> Path:
     ----------
     path : str or path
     said : str
-        How the caller was given it, as messages begin.
+        How the user gave the path. Messages begin with it.
 
     Raises
     ------
@@ -142,13 +142,13 @@ def place_of_trace(path: str | os.PathLike[str], said: str) -> Path:
         if not place.parent.is_dir() or not os.access(place.parent, os.W_OK):
             raise InputError(f"{said}: there is no folder {place.parent} that can be written to: choose another place")
         if place.exists() and not (place.is_file() and _holds_a_trace(place)):
-            raise InputError(f"{said} is no trace, and is not replaced: choose another name")
+            raise InputError(f"{said} is a file that is not a trace, and is not replaced: choose another name")
     except OSError as error:
         raise InputError(f"{said} cannot be used ({error.strerror or error}): choose another place") from error
     return place
 
 
 def _holds_a_trace(place: Path) -> bool:
-    """Or nothing."""
+    """Return True if the file is a trace or empty."""
     with place.open("rb") as file:
         return file.read(15) in (b"", b'{"traceEvents":')

@@ -1,4 +1,4 @@
-"""Images from patterns: virtual detectors, mean and maximum patterns, centre of mass."""
+"""Compute images from patterns: virtual detectors, mean and maximum patterns, centre of mass."""
 
 from gpu4d.imaging import detectors
 from gpu4d.imaging.center_of_mass import center_of_mass

@@ -1,4 +1,4 @@
-"""Centre of mass of diffraction patterns: the mean momentum of the electrons at every probe position."""
+"""Compute the centre of mass of patterns: the mean momentum of the electrons at every position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, 
     cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=problem),
 )
 def center_of_mass(patterns: ArrayT, /, mask: Array | None = None) -> ArrayT:
-    """Centre of mass of every diffraction pattern, in detector pixels.
+    """Compute the centre of mass of every diffraction pattern, in detector pixels.
 
     ⟨q⟩ = Σ q I(q) / Σ I(q). For a thin object it is the mean momentum transfer, ⟨q⟩ = (∇φ ⊗ |ψ₀|²) / 2π
     (Müller-Caspary et al., Ultramicroscopy 178 (2017) 62; Lazić, Bosch, Lazar, Ultramicroscopy 160 (2016) 265).
@@ -23,15 +23,15 @@ def center_of_mass(patterns: ArrayT, /, mask: Array | None = None) -> ArrayT:
     Parameters
     ----------
     patterns : (..., Qx, Qy) real
-        Counts keep their integer type: their sums are exact, and there is one division.
+        Sums of integers are exact, with one division at the end.
     mask : (Qx, Qy) bool, optional
-        True where a pixel counts; the others are not looked at, NaN or not.
+        True where a pixel counts. Other pixels are ignored, also if they are NaN.
 
     Returns
     -------
     (..., 2) float64
-        (qx, qy), pixel centres at integers, in the namespace and on the device of `patterns`. NaN for a pattern that is
-        empty, whose sum is not positive, or that holds a NaN or infinite pixel.
+        (qx, qy), with pixel centres at integers, in the namespace and on the device of `patterns`. NaN for a pattern whose sum
+        is not positive, or that has a NaN or infinite pixel.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def center_of_mass(patterns: ArrayT, /, mask: Array | None = None) -> ArrayT:
 
 
 def divided(moments: Any) -> Any:
-    """Centre of mass (..., 2) from first moments (..., 3)."""
+    """Divide first moments (..., 3) to get centres of mass (..., 2)."""
     xp = arrays.namespace(moments)
     usable = (moments[..., 0] > 0) & xp.all(xp.isfinite(moments), axis=-1)
     value = arrays.as_float64(moments)

@@ -1,4 +1,4 @@
-"""The centre of mass at every scan position, as a map: what DPC starts from."""
+"""Compute the centre of mass at every scan position. DPC starts from it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class CenterOfMass(PerPositionReduction):
     Parameters
     ----------
     detector : Detector or (Qx, Qy) bool array, optional
-        Only these pixels count; a geometry of `gpu4d.detectors` sits at the mean origin. Pixels that the cube's detector
-        mask leaves out never count.
+        Only these pixels count. A geometry of `gpu4d.detectors` is centred on the mean origin. Pixels outside the cube's detector
+        mask never count.
     relative_to_origin : bool
-        Subtract each position's calibrated origin; raw detector positions otherwise.
+        Subtract the calibrated origin of each position. False gives positions on the detector.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class CenterOfMass(PerPositionReduction):
     (('com_x', 'com_y'), 2.5)
     """
 
-    planes = 3  # Σ I, Σ qx I, Σ qy I: one division at the end is cheaper than one an update
+    planes = 3  # Σ I, Σ qx I, Σ qy I; dividing once at the end is cheaper than in every update
 
     def __init__(self, detector: DetectorLike | None = None, relative_to_origin: bool = False):
         self.detector = None if detector is None else as_detector(detector)
@@ -97,11 +97,11 @@ class CenterOfMass(PerPositionReduction):
         return []
 
     def finish(self) -> RealSlice:
-        """Stack (2, Rx, Ry) float64, planes com_x and com_y, pixels; NaN where no pattern came or it was empty."""
+        """Return a stack (2, Rx, Ry) float64 with planes com_x and com_y, in pixels. NaN for positions not visited and empty patterns."""
         moments = self.values.result()
         xp = arrays.namespace(moments)
         moments = xp.permute_dims(moments, (1, 2, 0))
-        if isinstance(moments, np.ndarray):  # row by row, for the copies it makes
+        if isinstance(moments, np.ndarray):  # row by row, so that copies stay small
             com = np.empty((*moments.shape[:2], 2))
             for row, out in zip(moments, com):
                 out[...] = divided(row)
@@ -111,12 +111,12 @@ class CenterOfMass(PerPositionReduction):
             rx, ry = self.scan.shape[:2]
             positions = np.indices((rx, ry)).reshape(2, -1).T
             origin = self.scan.calibration.origin_at(positions)
-            assert origin is not None  # `start` asked for it
+            assert origin is not None  # `start` checked it
             com = com - arrays.from_numpy(origin.reshape(rx, ry, 2), com)
         return self._slice(xp.permute_dims(com, (2, 0, 1)), "com", "px", ("com_x", "com_y"))
 
     def total(self) -> RealSlice:
-        """Counts (Rx, Ry) of the pixels that counted; NaN where no pattern came."""
+        """Return the counts (Rx, Ry) of the pixels that count. NaN at positions not visited."""
         return self._slice(self.values.result()[0, :, :], "sum", "counts", ())
 
     def _slice(self, data: Any, name: str, units: str, labels: tuple[str, ...]) -> RealSlice:

@@ -1,7 +1,7 @@
-"""Virtual detectors: where on the detector counts are summed.
+"""Define virtual detectors: regions of the detector in which counts are summed.
 
-A geometry is given relative to the centre of the unscattered beam and follows each position's own origin where that is
-calibrated. Distances are in detector pixels; circles are open sets as in py4DSTEM: r² < R², ri² < r² < ro².
+A geometry is given relative to the origin. If every position has its own calibrated origin, the geometry follows it. Distances are in
+detector pixels. As in py4DSTEM, the edge of a circle does not belong to it: r² < R², ri² < r² < ro².
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Detector:
     ----------
     kind : str
     center : (float, float) or None
-        (qx, qy) in pixels; None is the calibrated origin, or the middle of the detector.
+        (qx, qy) in pixels. None is the calibrated origin or, if it is not known, the middle of the detector.
     parameters : tuple
-        What `kind` needs.
+        Parameters of the kind.
     """
 
     kind: str
@@ -38,20 +38,20 @@ class Detector:
     parameters: tuple
 
     def mask(self, shape: tuple[int, int], origin: OriginLike | None = None) -> np.ndarray:
-        """The region as (Qx, Qy) bool (or float weights), for an origin (2,) in pixels."""
+        """Return the region as (Qx, Qy) bool (or float weights), for an origin (2,) in pixels."""
         center = self.center_for(shape, origin)
         x, y = np.arange(shape[0])[:, None] - center[0], np.arange(shape[1])[None, :] - center[1]
         return _SHAPES[self.kind](x, y, shape, *self.parameters)
 
     def center_for(self, shape: tuple[int, int], origin: OriginLike | None = None) -> np.ndarray:
-        """Where the detector sits: its own centre, else the origin, else the middle of the detector."""
+        """Return the centre of the region: its own, else the origin, else the middle of the detector."""
         if self.center is not None:
             return np.asarray(self.center, dtype=np.float64)
         if origin is None:
             return (np.asarray(shape) - 1) / 2
         center = origins(origin)
         if center.ndim != 1:
-            raise InputError(f"origin is {center.shape}: one mask has one place, (2,) in detector pixels")
+            raise InputError(f"origin is {center.shape}: a mask is made for one origin, (2,) in detector pixels")
         return center
 
     @property
@@ -60,7 +60,7 @@ class Detector:
 
     @property
     def radii(self) -> tuple[float, float] | None:
-        """Inner and outer radius where the detector is a disk or an annulus; -1 is no hole."""
+        """Return inner and outer radius of a disk or an annulus, else None. The inner radius -1 means no hole."""
         return {"disk": (-1.0, *self.parameters), "annulus": self.parameters}.get(self.kind)  # type: ignore[return-value]
 
 
@@ -68,7 +68,7 @@ DetectorLike = Detector | ArrayLike  # a geometry, or a mask (Qx, Qy)
 
 
 def disk(radius: float, center: Point | None = None) -> Detector:
-    """Bright field: r < radius.
+    """Make a disk for bright field: r < radius.
 
     Examples
     --------
@@ -79,24 +79,24 @@ def disk(radius: float, center: Point | None = None) -> Detector:
 
 
 def annulus(inner: float, outer: float, center: Point | None = None) -> Detector:
-    """Dark field: inner < r < outer."""
+    """Make an annulus for dark field: inner < r < outer."""
     if not 0 <= inner < outer:
         raise InputError(f"annulus(inner={inner}, outer={outer}): need 0 ≤ inner < outer, in detector pixels")
     return Detector("annulus", _point(center), (float(inner), float(outer)))
 
 
 def rectangle(height: float, width: float, center: Point | None = None) -> Detector:
-    """|qx - cx| < height / 2 and |qy - cy| < width / 2."""
+    """Make a rectangle: |qx - cx| < height / 2 and |qy - cy| < width / 2."""
     return Detector("rectangle", _point(center), (_positive("height", height), _positive("width", width)))
 
 
 def point(position: Point) -> Detector:
-    """One pixel: the nearest to (qx, qy)."""
+    """Make a detector of one pixel, the nearest to (qx, qy)."""
     return Detector("point", _point(position), ())
 
 
 def segmented(inner: float, outer: float, segments: int, rotation: float = 0.0, center: Point | None = None) -> tuple[Detector, ...]:
-    """An annulus cut into equal sectors, the first from `rotation` (radians, from qx towards qy) on."""
+    """Make equal sectors of an annulus. The first begins at the angle `rotation` (radians, from qx towards qy)."""
     if segments < 1:
         raise InputError(f"segments={segments}: need at least 1")
     annulus(inner, outer)
@@ -105,23 +105,23 @@ def segmented(inner: float, outer: float, segments: int, rotation: float = 0.0, 
 
 
 def bragg_spots(positions: ArrayLike, radius: float) -> Detector:
-    """Disks of one radius about several Bragg positions, relative to the origin.
+    """Make disks of one radius around several Bragg disks, relative to the origin.
 
     Parameters
     ----------
     positions : (n, 2) array
-        (qx, qy) from the origin, pixels.
+        (qx, qy) relative to the origin, pixels.
     radius : float
         Pixels.
     """
     spots = np.atleast_2d(arrays.to_numpy(positions).astype(np.float64))
     if spots.ndim != 2 or spots.shape[1] != 2:
-        raise InputError(f"positions has shape {spots.shape}, need (n, 2): qx, qy of each spot from the origin")
+        raise InputError(f"positions has shape {spots.shape}, need (n, 2): qx, qy of each disk relative to the origin")
     return Detector("spots", None, (tuple(map(tuple, spots.tolist())), _positive("radius", radius)))
 
 
 def from_array(mask: ArrayLike) -> Detector:
-    """A (Qx, Qy) mask or weights, used as it is: it follows no origin."""
+    """Make a detector of a (Qx, Qy) mask or weights. It does not follow the origin."""
     host = host_image(mask, "a detector mask")
     if not np.isfinite(host).all():
         raise InputError("a detector mask must be bool or finite real weights")
@@ -129,7 +129,7 @@ def from_array(mask: ArrayLike) -> Detector:
 
 
 def as_detector(given: DetectorLike) -> Detector:
-    """A Detector from a Detector or a (Qx, Qy) array."""
+    """Return a Detector for a Detector or a (Qx, Qy) array."""
     if isinstance(given, Detector):
         return given
     if isinstance(given, str | int | float) or given is None:
@@ -138,7 +138,7 @@ def as_detector(given: DetectorLike) -> Detector:
 
 
 class _Frozen:
-    """An array inside a frozen dataclass: compared by identity, read-only."""
+    """Read-only array in a frozen dataclass, compared by identity."""
 
     def __init__(self, array: np.ndarray):
         self.array = array.copy()
@@ -146,7 +146,7 @@ class _Frozen:
 
 
 def _point(given: Any) -> Point | None:
-    """A position (qx, qy) from a sequence or an array of any library."""
+    """Return a position (qx, qy) from a sequence or an array of any library."""
     if given is None:
         return None
     found = arrays.floats(given)

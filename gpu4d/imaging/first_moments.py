@@ -23,17 +23,17 @@ def problem(patterns: Any, mask: Any = None) -> str | None:
     cuda=Twin("gpu4d.kernels.first_moments", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=problem),
 )
 def first_moments(patterns: Any, /, mask: Any = None) -> Any:
-    """Sum and first moments of every pattern: Σ I, Σ qx I, Σ qy I over the pixels that count.
+    """Compute sum and first moments of every pattern: Σ I, Σ qx I, Σ qy I over the pixels that count.
 
     Parameters
     ----------
     patterns : (..., Qx, Qy) real
     mask : (Qx, Qy) bool, optional
-        True where a pixel counts; the others are not looked at, NaN or not.
+        True where a pixel counts. Other pixels are ignored, also if they are NaN.
 
     Returns
     -------
-    (..., 3) int64 for integer patterns (exact), float64 for the rest
+    (..., 3) int64 for integer patterns (exact), float64 for others
         NaN and infinite pixels make the moments of their own pattern NaN or infinite.
 
     Examples

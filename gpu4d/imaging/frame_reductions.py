@@ -1,4 +1,4 @@
-"""All simple reductions of a stack of patterns in one pass: what a sweep for several images needs of every frame."""
+"""Compute all simple reductions of a stack of patterns while reading it once, for sweeps that make several images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
 
 
 class FrameReductions(NamedTuple):
-    """What `frame_reductions` gives.
+    """Result of `frame_reductions`.
 
     Attributes
     ----------
     total : (Qx, Qy) int64 or float64
-        Sum over the patterns that are finite.
+        Sum over patterns that are finite.
     maximum : (Qx, Qy) int64 or float64
-        Largest value over them.
+        Largest value over patterns that are finite.
     count : () float64
-        Their number.
+        Number of patterns that are finite.
     masked : (n, m) int64 or float64
         Sum of every pattern under every mask.
     moments : (n, 3) int64 or float64
@@ -39,23 +39,23 @@ class FrameReductions(NamedTuple):
     cuda=Twin("gpu4d.kernels.frame_reductions", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT),
 )
 def frame_reductions(patterns: Any, masks: Any, /, *, mask: Any = None) -> FrameReductions:
-    """Sum and maximum over patterns, sums of every pattern under masks, and its first moments, all in one pass.
+    """Compute sum and maximum over patterns, sums of every pattern under masks, and its first moments.
 
-    The same numbers as `pattern_sums`, `pattern_maximum`, `masked_sums` and `first_moments` give, for one reading of the patterns.
+    The numbers are those of `pattern_sums`, `pattern_maximum`, `masked_sums` and `first_moments`, but the patterns are read once.
 
     Parameters
     ----------
     patterns : (n, Qx, Qy) real
     masks : (m, Qx, Qy) bool or real
-        True where pixels count, or weights; m may be 0.
+        True where pixels count, or weights. m may be 0.
     mask : (Qx, Qy) bool, optional
-        Pixels that count for the first moments, all by default.
+        Pixels that count for the first moments. All by default.
 
     Returns
     -------
     FrameReductions
         total, maximum, count, masked, moments. Integer patterns (and bool masks) give int64, exact. A pattern with a NaN or an
-        infinity is left out of total, maximum and count; its own values are NaN where it is NaN under the mask.
+        infinity is left out of total, maximum and count. Its own sums are NaN if it has a NaN under the mask.
 
     Examples
     --------

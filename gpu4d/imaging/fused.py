@@ -1,8 +1,8 @@
-"""Reductions of one sweep that ask for sums over the same frames, served by one reading of them.
+"""Join reductions of a sweep that need sums over the same frames, so that each frame is read once for all.
 
-Virtual images of fixed bool detectors, the plain mean, the maximum and centres of mass each read every frame once. Where a sweep
-has several of them, `frame_reductions` reads each tile once for all. Integer frames only: their sums are exact, so that a result
-does not depend on the company it is made in, to the last bit.
+Virtual images of fixed bool detectors, the plain mean, the maximum and centres of mass each read every frame once. If a sweep has
+several of them, `frame_reductions` reads each tile once for all. This is done only for integer frames. Their sums are exact, so the
+bits of a result do not depend on which other reductions are in the sweep.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from gpu4d.operation import dtype_name
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 from gpu4d.streaming.sums import BlockSums, Value, add_together
 
-UPDATE_BYTES = 16 << 20  # beside which sums and maxima of a detector, 64 bits a pixel, are cheap to add up
-LARGE = 4096  # pixels of a detector
+UPDATE_BYTES = 16 << 20  # bytes of frames in an update; adding sums and maxima of 64 bits a pixel is then cheap in comparison
+LARGE = 4096  # pixels of a detector: smaller ones have cheap sums
 _EXACT = ("uint8", "uint16", "uint32", "int8", "int16", "int32")
 
 
 class Member(Reduction, Protocol):
-    """A reduction that lives on sums over frames."""
+    """A reduction that needs only sums over frames."""
 
     def frame_masks(self) -> list[np.ndarray]:
-        """Bool masks (Qx, Qy) under which it wants the sums of every frame."""
+        """Return bool masks (Qx, Qy) under which it needs the sums of every frame."""
         ...
 
     def moments_mask(self) -> tuple[np.ndarray | None] | None:
-        """The mask of the first moments it wants, in a tuple; None where it wants none."""
+        """Return the mask of the first moments it needs, in a tuple. None if it needs no first moments."""
         ...
 
     def take(self, sums: FrameReductions, positions: np.ndarray) -> list[tuple[BlockSums, Value]]:
-        """Put values of positions to their places, and say what is to be added to which sums.
+        """Store values of positions, and return which values are to be added to which sums.
 
-        `masked` holds the columns of its own masks.
+        `masked` has the columns of its own masks.
         """
         ...
 
 
 def exact(scan: ScanInfo) -> bool:
-    """Whether sums over these frames are exact, whatever they are made with."""
+    """Return True if sums over these frames are exact in every implementation."""
     return dtype_name(scan.dtype) in _EXACT
 
 
 def fused(members: list[Member]) -> list[Any]:
-    """Members joined to one; those that cannot share its first moments, and a member without company, stay as they are."""
+    """Join members into one object. Members with other first moments, and a single member, stay as they are."""
     asked = [(m, m.moments_mask()) for m in members]
     first = next((mask for _, mask in asked if mask is not None), None)
     shared = [m for m, mask in asked if mask is None or _same(mask[0], first[0])]  # type: ignore[index]
@@ -61,7 +61,7 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 
 class FusedFrames:
-    """Feeds several members from one call of `frame_reductions` a tile."""
+    """Feeds several members from one call of `frame_reductions` for each tile."""
 
     def __init__(self, members: list[Any], mask: np.ndarray | None):
         self.scan: ScanInfo = members[0].scan
@@ -75,11 +75,11 @@ class FusedFrames:
         self.mask = mask
 
     def in_tiles(self) -> bool:
-        return False  # integer frames: their sums are exact
+        return False  # sums of integer frames are exact
 
     def update_bytes(self) -> int:
-        narrow = np.dtype(dtype_name(self.scan.dtype)).itemsize <= 2  # others are read several times: from the cache
-        large = self.scan.shape[2] * self.scan.shape[3] >= LARGE  # small ones have sums that cost little, and values that need memory
+        narrow = np.dtype(dtype_name(self.scan.dtype)).itemsize <= 2  # wider frames are read several times, and should stay in the cache
+        large = self.scan.shape[2] * self.scan.shape[3] >= LARGE  # sums of small detectors cost little, but values per position need memory
         return UPDATE_BYTES if narrow and large else 0
 
     def update(self, frames: Any, positions: np.ndarray) -> None:

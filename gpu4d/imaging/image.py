@@ -1,4 +1,4 @@
-"""Virtual images: one value per scan position and detector."""
+"""Compute virtual images: one value for each scan position and virtual detector."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ Detectors = DetectorLike | Mapping[str, DetectorLike] | Sequence[DetectorLike]
 
 
 class VirtualImage(PerPositionReduction):
-    """Reduction: counts under one detector or several, in one pass.
+    """Reduction: counts under one or several virtual detectors, in one pass.
 
     Parameters
     ----------
     detector : Detector, (Qx, Qy) array, or a mapping or sequence of them
-        From `gpu4d.detectors`, or a mask. Several give a stack with their names as labels.
+        Detectors from `gpu4d.detectors`, or masks. Several give a stack with their names as labels.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
-        Centre the geometry follows, detector pixels; the calibrated origin by default.
+        Centre that the geometry follows, detector pixels. By default the calibrated origin.
 
     Notes
     -----
-    The result is a `RealSlice` (Rx, Ry), or (n, Rx, Ry) with labels, in counts; NaN at positions not visited and where a
-    pattern has NaN under the detector. Pixels the cube's detector mask excludes do not count.
+    The result is a `RealSlice` (Rx, Ry), or (n, Rx, Ry) with labels, in counts. It is NaN at positions not visited, and if a
+    pattern has a NaN under the detector. Pixels outside the cube's detector mask do not count.
 
     Examples
     --------
@@ -67,20 +67,20 @@ class VirtualImage(PerPositionReduction):
         else:
             self.detectors, self.labels = (as_detector(given),), ("",)
         if not self.detectors:
-            raise InputError("VirtualImage() of no detector: give at least one")
+            raise InputError("VirtualImage() without a detector: give at least one")
         self.stack, self.planes = many, len(self.detectors)
         self.origin = None if origin is None else origins(origin)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame, many = scan.shape[2] * scan.shape[3], len(self.detectors)
-        masks = 2 * many * frame * (8 if self._weighs else 1)  # on the host and beside the frames
+        masks = 2 * many * frame * (8 if self._weighs else 1)  # one copy on the host, one on the device of the frames
         per_pixel = 48 * defined(masked_sums, scan)
         moving = 48 * frame if any(d.follows_origin and d.radii is None for d in self.detectors) else 0  # a mask for each pattern
         return self.held_bytes(scan, n_frames) + masks + (per_pixel * n_frames * frame + 8 * many * frame + moving) * (n_frames > 0)
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         super().start(scan, device, pass_)
-        self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
+        self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # a copy, because the caller may change the array
         self.places = scan.calibration if self.origin is None else Calibration(origin=origins(self.origin, scan.shape[:2]))
         origin = self.places.origin
         moving = origin is not None and origin.ndim == 3
@@ -90,7 +90,7 @@ class VirtualImage(PerPositionReduction):
         still = [i for i in range(len(self.detectors)) if i not in self.following]
         self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean)) for i in still}
         self.stacks = _stacks(self.still)
-        self.gathered: list[tuple[list[int], np.ndarray]] | None = None  # the same at the wanted pixels alone
+        self.gathered: list[tuple[list[int], np.ndarray]] | None = None  # masks restricted to the wanted pixels
 
     def _masked(self, mask: np.ndarray) -> np.ndarray:
         valid = self.scan.detector_mask
@@ -126,9 +126,9 @@ class VirtualImage(PerPositionReduction):
         self.put(positions, sums)
 
     def _put(self, positions: np.ndarray, frames: Any, stacks: list[tuple[list[int], np.ndarray]], columns: dict[int, Any]) -> None:
-        """Sums under fixed masks to their places, with the columns of other detectors."""
+        """Store sums under fixed masks, together with the columns of other detectors."""
         sums = [(members, masked_sums(frames, tables.beside(stack, frames))) for members, stack in stacks]
-        if len(sums) == 1 and not columns:  # one stack of all detectors, in their order
+        if len(sums) == 1 and not columns:  # one stack has all detectors, in their order
             self.put(positions, arrays.as_float64(sums[0][1]))
             return
         for members, found in sums:
@@ -150,7 +150,7 @@ class VirtualImage(PerPositionReduction):
         return []
 
     def _follow(self, frames: Any, positions: np.ndarray) -> dict[int, Any]:
-        """Detectors that move with the origin: circles by their radii, other shapes by a mask for each pattern."""
+        """Return sums of detectors that move with the origin: circles by their radii, other shapes by a mask for each pattern."""
         origins = self.places.origin_at(positions)
         assert origins is not None
         columns: dict[int, Any] = {}
@@ -186,28 +186,28 @@ class VirtualImage(PerPositionReduction):
 
 
 def _stacks(masks: dict[int, np.ndarray]) -> list[tuple[list[int], np.ndarray]]:
-    """Numbers of masks, and the masks (m, Qx, Qy): bool ones and weights each in one stack."""
+    """Return stacks of masks (m, Qx, Qy) with their numbers: one stack of bool masks, one of weights."""
     kinds = [(kind, [i for i, mask in masks.items() if (mask.dtype == bool) == (kind is bool)]) for kind in (bool, float)]
     return [(members, np.stack([masks[i] for i in members]).astype(kind, copy=False)) for kind, members in kinds if members]
 
 
 def virtual_image(cube: DataCube, detector: Detectors, origin: OriginLike | None = None, **options: Unpack[SweepOptions]) -> RealSlice:
-    """Counts under a detector at every scan position: one sweep of the cube.
+    """Compute the counts under a virtual detector at every scan position, in one sweep of the cube.
 
     Parameters
     ----------
     cube : DataCube
     detector : Detector, (Qx, Qy) array, or a mapping or sequence of them
-        `gpu4d.detectors.disk(12)`, `annulus(20, 40)`, … relative to the origin, pixels; or a mask.
+        `gpu4d.detectors.disk(12)`, `annulus(20, 40)`, … in pixels relative to the origin, or a mask.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
-        Detector pixels; the calibrated origin by default, the middle of the detector where none is known.
+        Detector pixels. By default the calibrated origin or, if it is not known, the middle of the detector.
     **options
-        Of `gpu4d.sweep`: device, memory, where, progress.
+        Options of `gpu4d.sweep`: device, memory, where, progress.
 
     Returns
     -------
     RealSlice, (Rx, Ry) or (n, Rx, Ry)
-        Counts; NaN where not visited and where a pattern has NaN under the detector.
+        Counts. NaN at positions not visited, and if a pattern has a NaN under the detector.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Counts of every pattern under masks, and under disks and annuli that follow its origin."""
+"""Sum the counts of every pattern under masks, and under disks and annuli that follow its origin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
     cuda=Twin("gpu4d.kernels.masked_sums", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def masked_sums(patterns: Any, masks: Any, /) -> Any:
-    """Sum of every pattern under every mask.
+    """Sum every pattern under every mask.
 
     S[n, m] = Σ_q I[n, q] M[m, q]
 
@@ -27,8 +27,8 @@ def masked_sums(patterns: Any, masks: Any, /) -> Any:
     Returns
     -------
     (n, m) int64 or float64
-        int64, exact, for integer patterns and bool masks; float64 else. A NaN under a mask gives NaN for that pattern and mask;
-        NaN elsewhere does no harm.
+        int64, exact, for integer patterns and bool masks, else float64. A NaN under a mask gives NaN for that pattern and mask.
+        A NaN elsewhere has no effect.
 
     Examples
     --------
@@ -58,9 +58,9 @@ def masked_sums(patterns: Any, masks: Any, /) -> Any:
     cuda=Twin("gpu4d.kernels.masked_sums", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def annular_sums(patterns: Any, centers: Any, radii: Any, /, *, mask: Any = None) -> Any:
-    """Sum of every pattern over disks and annuli about its own centre.
+    """Sum every pattern over disks and annuli around its own centre.
 
-    S[n, m] = Σ_q I[n, q] [ri_m² < |q - c_n|² < ro_m²], ri < 0: a full disk
+    S[n, m] = Σ_q I[n, q] [ri_m² < |q - c_n|² < ro_m²], where ri < 0 gives a full disk
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def annular_sums(patterns: Any, centers: Any, radii: Any, /, *, mask: Any = None
     Returns
     -------
     (n, m) float64
-        NaN where a pixel that counts is NaN, or the centre is.
+        NaN if a pixel that counts is NaN, or if the centre is NaN.
 
     Examples
     --------

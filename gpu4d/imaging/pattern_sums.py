@@ -1,4 +1,4 @@
-"""Sum and maximum over patterns, pixel by pixel."""
+"""Compute sum and maximum over patterns, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
     cuda=Twin("gpu4d.kernels.pattern_sums", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def pattern_sums(patterns: Any, /, *, weights: Any = None) -> tuple[Any, Any]:
-    """Sum over patterns of those that are finite, and their number.
+    """Sum the patterns that are finite, and count them.
 
     Parameters
     ----------
     patterns : (n, Qx, Qy) real
     weights : (n,) float64, optional
-        One weight per pattern; 1 by default.
+        One weight for each pattern. 1 by default.
 
     Returns
     -------
     total : (Qx, Qy) int64 or float64
         int64, exact, for integer patterns without weights.
     count : () float64
-        Sum of the weights that went in. Patterns with a NaN or an infinity are left out.
+        Sum of the weights of these patterns. Patterns with a NaN or an infinity are left out.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def pattern_sums(patterns: Any, /, *, weights: Any = None) -> tuple[Any, Any]:
     cuda=Twin("gpu4d.kernels.pattern_sums", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def pattern_maximum(patterns: Any, /) -> Any:
-    """Largest value of every pixel over patterns that are finite.
+    """Find the largest value of every pixel over patterns that are finite.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def pattern_maximum(patterns: Any, /) -> Any:
     Returns
     -------
     (Qx, Qy) int64 or float64
-        The smallest value there is (of int64, or -inf) where no pattern is finite or n is 0.
+        If no pattern is finite or n is 0: the smallest int64, or -inf.
 
     Examples
     --------

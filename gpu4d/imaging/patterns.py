@@ -1,4 +1,4 @@
-"""Mean and maximum diffraction pattern of a scan."""
+"""Compute mean and maximum pattern of a scan."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class MeanPattern(SumReduction):
     Parameters
     ----------
     weights : (Rx, Ry) array, optional
-        Weight of each position: a bool region, a class map, a dose correction. Patterns of weight zero do not count.
+        Weight of each position: a bool region, a map of classes, a dose correction. Patterns of weight zero do not count.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
-        Detector pixels. Patterns are moved by whole and part pixels (bilinear) so that these origins fall together on
-        their mean: an aligned average. Not moved by default.
+        Detector pixels. Patterns are moved, with bilinear interpolation, so that all origins lie at their mean. This gives an
+        aligned average. By default patterns are not moved.
 
     Notes
     -----
-    The result is a `DiffractionSlice` (Qx, Qy) float64 in counts. Patterns with a NaN or infinity are left out
-    (`left_out` counts them); the mean of no pattern is NaN, as are pixels the detector mask excludes.
+    The result is a `DiffractionSlice` (Qx, Qy) float64 in counts. Patterns with a NaN or infinity are left out, and `left_out`
+    counts them. The mean of no pattern is NaN. Pixels outside the detector mask are NaN.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class MeanPattern(SumReduction):
     (1.5, 0.5)
     """
 
-    # covered: how often each pixel was seen; only where masked pixels move with their patterns
+    # covered: sum of weights of each pixel, needed only if masked pixels move with their patterns
     sums: ClassVar = dict.fromkeys(("totals", "counts", "seen", "covered"), operator.add)
 
     def __init__(self, weights: ArrayLike | None = None, origin: OriginLike | None = None):
@@ -65,7 +65,7 @@ class MeanPattern(SumReduction):
         per_pixel = 32 if defined(pattern_sums, scan) else 1  # where frames are finite
         if self.origin is not None:
             per_pixel += 56 if defined(shifted_patterns, scan) else 8 if scan.on_host else 16
-            if scan.detector_mask is not None:  # valid frames, and the mask moved with each
+            if scan.detector_mask is not None:  # frames without masked pixels, and a moved mask for each
                 per_pixel += itemsize(scan.dtype) + 16
         return 8 * frame * (5 + len(self.sums) * scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
@@ -75,7 +75,7 @@ class MeanPattern(SumReduction):
         if self.origin is not None:
             origins(self.origin, scan.shape[:2])
         super().start(scan, device, pass_)
-        self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # the caller may change his own
+        self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # a copy, because the caller may change the array
 
     @property
     def _moves_mask(self) -> bool:
@@ -121,19 +121,19 @@ class MeanPattern(SumReduction):
         return [(self.kept["seen"], float(len(positions))), (self.kept["totals"], sums.total), (self.kept["counts"], sums.count)]
 
     def _shifts(self, positions: np.ndarray) -> np.ndarray:
-        """What takes each position's origin to the mean of all, (n, 2)."""
+        """Return the shifts that move the origin of each position to the mean of all, (n, 2)."""
         assert self.origin is not None
         if self.origin.ndim == 1:
             return np.zeros((len(positions), 2))
         return np.nanmean(self.origin, axis=(0, 1)) - self.origin[positions[:, 0], positions[:, 1]]
 
     def _valid(self, frames: Any) -> Any:
-        """Frames with 0 at masked pixels, which must not be smeared into their neighbours."""
+        """Return frames with 0 at masked pixels, because interpolation must not spread their values to neighbours."""
         assert self.valid is not None
         return arrays.zeroed(frames, tables.beside(self.valid, frames))
 
     def _coverage(self, frames: Any, shifts: Any, weights: Any) -> Any:
-        """Weights of valid pixels, moved as their patterns are; patterns with a NaN count nowhere."""
+        """Return the weights of valid pixels, moved like their patterns. Patterns with a NaN have weight 0."""
         xp = arrays.namespace(frames)
         assert self.valid is not None
         mask = tables.beside(self.valid, frames)
@@ -143,7 +143,7 @@ class MeanPattern(SumReduction):
 
     @property
     def left_out(self) -> float:
-        """Patterns (or their weights) left out for a NaN or an infinity."""
+        """Number (or weight) of patterns that were left out because of a NaN or an infinity."""
         counts = self.result("counts")
         return float((self.result("seen") or 0.0) - (0.0 if counts is None else float(counts)))
 
@@ -167,8 +167,8 @@ class MaxPattern(SumReduction):
 
     Notes
     -----
-    The result is a `DiffractionSlice` (Qx, Qy) float64 in counts; patterns with a NaN or infinity are left out; NaN where
-    no pattern was seen and where the detector mask excludes a pixel.
+    The result is a `DiffractionSlice` (Qx, Qy) float64 in counts. Patterns with a NaN or infinity are left out. The result is NaN
+    if there was no pattern, and at pixels outside the detector mask.
 
     Examples
     --------
@@ -186,7 +186,7 @@ class MaxPattern(SumReduction):
         return self.held_bytes(scan, 8 * frame) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
     def in_tiles(self) -> bool:
-        return False  # a maximum is the same however it is grouped
+        return False  # a maximum does not depend on the grouping of frames
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
         self.add(positions, largest=pattern_maximum(frames))

@@ -1,4 +1,4 @@
-"""Patterns moved by part pixels, for aligned averages."""
+"""Move patterns by fractions of a pixel, for aligned averages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
     cuda=Twin("gpu4d.kernels.shifted_patterns", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def shifted_patterns(patterns: Any, shifts: Any, /) -> Any:
-    """Move every pattern by its own shift, bilinearly: no ringing at sharp disk edges, counts are kept.
+    """Move every pattern by its own shift, with bilinear interpolation.
+
+    This makes no ringing at sharp disk edges, and keeps the sum of counts.
 
     Parameters
     ----------
     patterns : (n, Qx, Qy) real
     shifts : (n, 2) float64
-        Pixels; a feature at q goes to q + shift. Patterns wrap round; a NaN shift gives NaN.
+        Pixels. A feature at q moves to q + shift. Patterns are continued periodically. A NaN shift gives NaN.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def shifted_patterns(patterns: Any, shifts: Any, /) -> Any:
 
 
 def _along(xp: Any, x: Any, shift: Any, axis: int) -> Any:
-    """Linear interpolation of row q at q - shift along one axis."""
+    """Interpolate linearly at q - shift along one axis."""
     size = x.shape[axis]
     known = xp.isfinite(shift)
     whole = xp.floor(xp.where(known, shift, xp.zeros_like(shift)))

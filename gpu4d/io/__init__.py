@@ -1,4 +1,4 @@
-"""Files in and out: `open`, `save`, `read_emd`, `load_image`, and the guard of mapped files."""
+"""Read and write files: `open`, `save`, `read_emd`, `load_image`, and the guard of mapped files."""
 
 from gpu4d.io.opening import open
 from gpu4d.io.reading import load_image, read_emd

@@ -1,4 +1,4 @@
-"""Define a file format: how a file is recognised, and what opening it gives."""
+"""Define the interface of a file format: recognising a file, and opening it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpu4d.data.source import Source
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """What the caller of `gpu4d.open` knows.
+    """Options that the caller of `gpu4d.open` gave.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class OpenOptions:
     scan_shape : (int, int) or None
         (Rx, Ry), for formats that store a list of patterns.
     energy : float or None
-        eV, known from elsewhere: turns angles into 1/Å.
+        Beam energy in eV, if the caller knows it. It converts angles into 1/Å.
     """
 
     dataset: str | None = None
@@ -37,11 +37,11 @@ class Opened:
     source : Source
         Reads the patterns; nothing is loaded yet.
     calibration : Calibration
-        What the file says in a standard way.
+        Calibration that the file states in a standard way.
     metadata : dict
-        What else the file says, as it is written there.
+        Everything else in the file, as it is written there.
     name : str
-        What to call the scan.
+        Name of the scan.
     detector_mask : (Qx, Qy) bool or None
         True where the detector counts, if the file says so.
     """
@@ -61,7 +61,7 @@ class Format:
     name : str
         One word.
     accepts : str
-        How messages call it: "accepted are HDF5 (…), .npy".
+        Name in messages: "accepted are HDF5 (…), .npy".
     """
 
     name: ClassVar[str]
@@ -73,9 +73,9 @@ class Format:
         Parameters
         ----------
         path : str
-            Of a regular file that can be read.
+            Path of a regular file that can be read.
         head : bytes
-            Its first 512 bytes, fewer where the file is shorter.
+            Its first 512 bytes, or fewer if the file is shorter.
         """
         raise NotImplementedError
 

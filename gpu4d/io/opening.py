@@ -1,4 +1,4 @@
-"""Open a scan, whose format is recognised by the content of its file: `gpu4d.open`."""
+"""Open a scan: `gpu4d.open`. The format is recognised by the content of the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.format import Format, OpenOptions
 from gpu4d.io.formats import known_formats
 
-HEAD_BYTES = 512  # of a file, that a format may recognise it by
+HEAD_BYTES = 512  # bytes at the start of a file that a format may be recognised by
 
 
 def open(
@@ -26,27 +26,27 @@ def open(
     Parameters
     ----------
     path : str or path
-        HDF5 (EMD 1.0 as py4DSTEM writes it, EMD 0.x, any other with a dataset of four dimensions, or three and `scan_shape`)
-        or `.npy`. Contiguous data are mapped, chunks are read whole, once.
+        HDF5 or `.npy`. HDF5 files may be EMD 1.0 as py4DSTEM writes it, EMD 0.x, or any file with a dataset of four dimensions,
+        or of three dimensions and `scan_shape`. Contiguous data are mapped. Chunks are read as a whole, once.
     dataset : str, optional
-        Path inside an HDF5 file, needed where several datasets could be the scan.
+        Path inside an HDF5 file. Needed if several datasets could be the scan.
     scan_shape : (int, int), optional
-        (Rx, Ry), whose product is the number of frames; needed for a dataset (frames, Qx, Qy).
+        (Rx, Ry), whose product is the number of frames. Needed for a dataset (frames, Qx, Qy).
     calibration : Calibration, optional
-        What is known better than the file says: its fields win, the file fills in the rest.
+        Values that replace those of the file. Fields that are not set come from the file.
 
     Returns
     -------
     DataCube
-        (Rx, Ry, Qx, Qy). Integers and floats keep their type, in this machine's byte order; bool arrives as uint8, float16
-        as float32. Calibrated as far as the file says it in a standard way: py4DSTEM's calibration, EMD dimension vectors,
-        HDF5 dimension scales with units. Attributes of other kinds are only passed on in `metadata`.
+        (Rx, Ry, Qx, Qy). Integers and floats keep their type, in this machine's byte order. Bool is read as uint8, and float16
+        as float32. The calibration is read if the file states it in a standard way: py4DSTEM's calibration, EMD dimension
+        vectors, or HDF5 dimension scales with units. Other attributes are passed on in `metadata` only.
 
     Raises
     ------
     InputError
-        Missing, damaged, truncated or unsupported file; unknown or ambiguous dataset; wrong scan shape; values that are
-        not real numbers. A mapped file that is cut short later raises it when patterns are read.
+        The file is missing, damaged, truncated or unsupported, the dataset is unknown or ambiguous, the scan shape is wrong, or
+        values are not real numbers. If a mapped file is cut short later, reading patterns raises it.
 
     Examples
     --------
@@ -57,9 +57,7 @@ def open(
     (2, 3, 8, 8)
     """
     if not isinstance(path, str | os.PathLike):
-        raise InputError(
-            f"open takes the path of a file, got {type(path).__name__}; an array in memory becomes a cube by gpu4d.DataCube(array)"
-        )
+        raise InputError(f"open takes the path of a file, got {type(path).__name__}: for an array in memory use gpu4d.DataCube(array)")
     path = os.fspath(path)
     energy = calibration.energy if calibration is not None else None
     opened = recognise(path).open(path, OpenOptions(dataset, scan_shape, energy))
@@ -72,14 +70,14 @@ def open(
 
 
 def recognise(path: str) -> Format:
-    """Return the format of a file, found by its content. Anything else is an error of one line."""
+    """Return the format of a file, found by its content. Raise an error of one line for other files."""
     accepted = f"accepted are {' and '.join(known.accepts for known in known_formats())}"
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file; give the path of a scan ({accepted})")
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give one file ({accepted})")
     if not os.path.isfile(path):
-        raise InputError(f"{path} is no regular file; {accepted}")
+        raise InputError(f"{path} is not a regular file; {accepted}")
     try:
         with builtins.open(path, "rb") as file:
             head = file.read(HEAD_BYTES)

@@ -35,11 +35,11 @@ def read_emd(path: str | os.PathLike[str]) -> dict[str, Stored]:
     Returns
     -------
     dict of str to object
-        By path under the file's root ("bf", "datacube/braggvectors"; with several roots the root's name stands in front):
-        DataCube (lazy, also where it is a link), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
-        qx, qy, intensity and what else is there), PointList. Root metadata by their names: "calibration" as Calibration, others
-        as dictionaries. Slices without units take the pixel size from the calibration. A cube whose raw file is away is left
-        out with a warning.
+        Keys are paths under the file's root ("bf", "datacube/braggvectors"). With several roots they begin with the root's name.
+        Values are DataCube (lazy, also for a link), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
+        qx, qy, intensity and all others in the file) and PointList. Metadata of the root have their own names: "calibration" is
+        a Calibration, others are dictionaries. Slices without units take the pixel size from the calibration. A cube whose raw
+        file is missing is left out with a warning.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def _array(group: h5py.Group, calibration: Calibration, path: str) -> Any:
     values = data[()]
     if kind == "Array" and not (values.ndim == 2 or stacked):
         return values
-    # in a stack the planes lie in front, and the vectors of the two image axes are the first two
+    # in a stack the planes are the first axis, but the first two vectors belong to the two image axes
     first = group.get("dim0")
     step = None if first is None else emd._step(first)
     units = "pixels" if first is None else emd.text(first.attrs.get("units", "pixels"))
@@ -133,8 +133,8 @@ def load_image(spec: str) -> np.ndarray:
     Parameters
     ----------
     spec : str
-        A `.npy` file, or an HDF5 file and, where it holds several images, the dataset's path behind a colon. A stack of two
-        planes, as py4DSTEM stores a probe with its kernel, gives the first.
+        A `.npy` file or an HDF5 file. If the HDF5 file holds several images, write the dataset's path after a colon. From a stack
+        of two planes, as py4DSTEM stores a probe with its kernel, the first is read.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def load_image(spec: str) -> np.ndarray:
     path, inside = _split(os.fspath(spec))
     if recognise(path).name == "npy":
         if inside:
-            raise InputError(f"{spec}: a .npy file holds one array; leave {inside!r} away")
+            raise InputError(f"{spec}: a .npy file holds one array: leave {inside!r} out")
         try:
             image = np.load(path, allow_pickle=False)
         except (ValueError, OSError) as error:

@@ -58,23 +58,23 @@ def save(
     items : mapping of str to object
         Each is stored as ``/gpu4d/<name>``: DataCube, RealSlice, DiffractionSlice (stacks with labels too), PointListArray
         (with qx, qy and intensity: py4DSTEM's BraggVectors), PointList, arrays of numbers. Dictionaries and one Calibration
-        go to ``/gpu4d/metadatabundle``; without one, the calibration of the first DataCube is taken. A cube whose calibration
-        is another one keeps it. An object with a method ``to_emd()``, which returns a mapping of such items, is stored as
+        go to ``/gpu4d/metadatabundle``. Without one, the calibration of the first DataCube is stored. A cube with another
+        calibration keeps its own. An object with a method ``to_emd()``, which returns a mapping of such items, is stored as
         ``<name>`` (key "") and ``<name>_<key>``.
     overwrite : bool
         Replace an existing file.
     settings : mapping, optional
         Parameters of the processing, nested as they are.
     log : sequence of str, optional
-        What was done, line by line.
+        Lines that say what was done.
     links : {"external", "copy"}
-        Whether a DataCube that lies in a file is linked to it, or copied. Cropped, binned and transposed views and cubes in
-        memory are always written, a few rows at a time.
+        Whether a DataCube whose patterns are in a file is linked to that file, or copied. Cropped, binned and transposed views
+        and cubes in memory are always written, a few rows at a time.
 
     Raises
     ------
     InputError
-        The file exists, cannot be written, or the disk is full; an item cannot be stored; the file is the scan itself.
+        The file exists, is the scan itself, or cannot be written, the disk is full, or an item cannot be stored.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def _check_target(target: str, items: Mapping[str, Any], overwrite: bool) -> Non
 
 
 class _SafeFile(io.RawIOBase):
-    """A file that never refuses a write. After the first error it goes on in memory, and remembers the error.
+    """A file that never refuses a write. After the first error it continues in memory, and keeps the error.
 
     The HDF5 library does not survive a failed write: it keeps the file open, repeats the write when it closes, and can end the process.
     So the library does not see that the disk is full until it has finished.

@@ -1,7 +1,7 @@
-"""Pictures of scans and results, as matplotlib figures that need no display.
+"""Draw scans and results as matplotlib figures. No display is needed.
 
-Every picture has a title, units, a scale bar in real units where the pixel is calibrated, and the axes marked:
-x is the first axis (down), y the second (right). matplotlib (extra `app`) is imported on the first picture.
+Every picture has a title, units, a scale bar (in real units if the pixel is calibrated) and marked axes: x is the first axis (down), y
+the second (right). matplotlib (extra `app`) is imported with the first picture.
 
 Examples
 --------

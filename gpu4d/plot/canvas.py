@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 INK = "#1c2530"
 MUTED = "#6b7683"
-NO_VALUE = "#c9ced4"  # where there is no value (NaN)
+NO_VALUE = "#c9ced4"  # colour of missing values (NaN)
 _PANEL = 4.2  # inches, the longer side of a panel
 STYLE = {
     "font.family": "sans-serif",
@@ -42,7 +42,7 @@ R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function so that it draws with the library's fonts and lines, whatever the caller's matplotlib settings are."""
+    """Decorate a function so that it draws with the library's fonts and lines, for any matplotlib settings of the caller."""
     import functools
 
     @functools.wraps(draw)
@@ -131,7 +131,7 @@ def symmetric_range(values: np.ndarray, percentile: float = 99.0) -> float:
 def show(
     ax: Axes, values: np.ndarray, title: str, units: str, cmap: str, limits: tuple[float, float], bar: bool = True, norm: Any = None
 ) -> Any:
-    """Draw one image in a panel: x down, y right, grey where there is no value, colour bar with units."""
+    """Draw one image in a panel: x down, y right, missing values grey, with a colour bar and units."""
     from matplotlib import colormaps
 
     colours = colormaps[cmap].with_extremes(bad=NO_VALUE)
@@ -173,7 +173,7 @@ def nice_length(extent: float) -> float:
 
 
 def length_label(length: float, units: str) -> str:
-    """Write a length for people: Å up to 10, then nm and µm; 1/Å as Å⁻¹."""
+    """Write a length for readers: Å up to 10, then nm and µm. 1/Å is written as Å⁻¹."""
     if units == "Å":
         for factor, name in ((1e4, "µm"), (10.0, "nm")):
             if length >= factor * (1 - 1e-9):
@@ -182,7 +182,7 @@ def length_label(length: float, units: str) -> str:
 
 
 def scale_bar(ax: Axes, shape: tuple[int, int], pixel_size: float, units: str) -> None:
-    """Draw a bar of a round length under the image, where it hides no data."""
+    """Draw a bar of a round length under the image, so that it hides no data."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     length = nice_length(shape[1] * pixel_size)
@@ -193,7 +193,7 @@ def scale_bar(ax: Axes, shape: tuple[int, int], pixel_size: float, units: str) -
 
 
 def axis_marks(ax: Axes, names: tuple[str, str] = ("x", "y")) -> None:
-    """Draw how the axes run (first down, second right), outside the image, under its right end."""
+    """Draw the directions of the axes (first down, second right) outside the image, below its right end."""
     arrow(ax, (-30, -6), (-30, -21), names[0], MUTED, ha="center", va="top")
     arrow(ax, (-30, -6), (-13, -6), names[1], MUTED, ha="left", va="center")
 

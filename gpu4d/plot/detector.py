@@ -74,7 +74,7 @@ def diffraction(
     title, units, pixel_size, pixel_units : optional
         Taken from the slice unless given.
     scale : {"power", "log", "linear"}
-        Colours follow counts to the `power`, their logarithm, or themselves.
+        Colours show counts to the power `power`, the logarithm of counts, or counts.
     circles : sequence of (qx, qy, radius, label)
         Drawn over the image, in pixels: the bright-field disk, an annulus.
 
@@ -116,7 +116,7 @@ def disks(
         As `gpu4d.bragg.explain_disks` returns them; `reason` is "accepted", "edge", "below absolute", "below relative",
         "insignificant", "too close" or "beyond max_peaks".
     radius : float, optional
-        Of a disk, pixels: accepted ones are drawn as circles of that size.
+        Radius of a disk, pixels. Accepted disks are drawn as circles of this radius.
 
     Returns
     -------
@@ -167,9 +167,9 @@ def bragg_vector_map(
     ----------
     data : (Qx, Qy) DiffractionSlice or array
     lattice : Lattice or mapping, optional
-        With `g1` and `g2`, (2,) each, pixels of `data`.
+        Has `g1` and `g2`, (2,) each, in pixels of `data`.
     origin : (2,), optional
-        Where the arrows start, pixels of `data`; the centre pixel n // 2 unless given.
+        Start of the arrows, in pixels of `data`. By default the centre pixel n // 2.
 
     Returns
     -------
@@ -235,7 +235,7 @@ def _circles(ax: Any, circles: Sequence[tuple[float, float, float, str]]) -> Non
 
 
 def _dark_keys(legend: Any) -> None:
-    """Put a dark ground behind legend keys whose bright colours are chosen for dark images."""
+    """Draw legend keys on a dark background, because their bright colours are made for dark images."""
     legend.set_frame_on(True)
     box = legend.get_frame()
     box.set(facecolor="#23282f", edgecolor="none", alpha=0.82)

@@ -1,4 +1,4 @@
-"""Draw pictures over scan positions: an image, the four maps of a strain tensor, a histogram."""
+"""Draw results over scan positions: an image, the four components of strain, a histogram."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def image(
     cmap : str
         A matplotlib colour map.
     limits : (float, float), optional
-        Colour range; 0.5 and 99.5 percentiles unless given.
+        Colour range. By default the 0.5 and 99.5 percentiles.
     symmetric : bool
-        A diverging map whose range is symmetric about zero, for signed quantities.
+        Use a diverging colour map whose range is symmetric about zero, for signed quantities.
 
     Returns
     -------
@@ -89,15 +89,15 @@ def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | Non
     Parameters
     ----------
     result : Strain
-        With `exx, eyy, exy, theta` (Rx, Ry); strain as a fraction, theta in radians. `axes.frame` ("scan" or "detector") and
-        `axes.angle` (radians) say what its axes are.
+        Has `exx, eyy, exy, theta` (Rx, Ry), with strain as a fraction and theta in radians. `axes.frame` ("scan" or "detector")
+        and `axes.angle` (radians) say what its axes are.
     title : str
 
     Returns
     -------
     matplotlib.figure.Figure
-        Strain in %, theta in degrees. The range is the 99th percentile of |strain|, rounded up; theta has the same (1 % is
-        0.573°) unless the lattice rotates by much more than it is strained.
+        Strain in %, theta in degrees. The range is the 99th percentile of |strain|, rounded up. theta has the same range (1 % is
+        0.573°), unless the lattice rotates much more than it is strained.
     """
     maps = {name: canvas.plane(getattr(result, name), name) for name in ("exx", "eyy", "exy", "theta")}
     if len({m.shape for m in maps.values()}) > 1:
@@ -181,7 +181,7 @@ def histogram(
     Parameters
     ----------
     values : array of any shape
-        Bragg disks per pattern, a residual, …; NaN is left out.
+        Bragg disks per pattern, a residual, … NaN is left out.
     title, label, ylabel : str
         Title, and what the axes show.
     recommended : (float, float), optional

@@ -27,17 +27,17 @@ def vectors(
     pixel_units: str | None = None,
     limit: float | None = None,
 ) -> Figure:
-    """Draw a vector field in colours: hue is the direction, lightness the length.
+    """Draw a vector field in colours: hue is the direction, lightness is the length.
 
     Parameters
     ----------
     vx, vy : (Rx, Ry) RealSlice or array
-        Components along x (down) and y (right); NaN is drawn grey.
+        Components along x (down) and y (right). NaN is drawn grey.
     title : str
     units : str
-        Of the components.
+        Units of the components.
     limit : float, optional
-        Length that has the full colour; the 99th percentile unless given.
+        Length that has the full colour. By default the 99th percentile.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def com(
     data : (2, Rx, Ry) RealSlice or array
         x and y component.
     remove_mean : bool
-        Show what differs from the mean over the scan, which is where the detector's origin lies.
+        Subtract the mean over the scan, which only shows where the origin is on the detector.
     units, pixel_size, pixel_units : optional
         Those of the slice, unless given.
     limit : float, optional
@@ -97,7 +97,7 @@ def com(
 def direction_colors(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
     """Return sRGB colours (..., 3) of vectors. Equal lengths look equally light in every direction (Oklab, Ottosson 2020).
 
-    A zero vector is near black; NaN is the grey of missing values.
+    A zero vector is nearly black. NaN has the grey of missing values.
     """
     from matplotlib.colors import to_rgb
 

@@ -1,7 +1,7 @@
-"""From raw frames to clean ones: counting electrons, hot pixels, bad pixels."""
+"""Clean raw frames: count electrons, find hot pixels and bad pixels."""
 
-# Imported here and not on first use: a function and its module share a name, and importing the module later would put it
-# in the function's place.
+# Imported here and not on first use, because a function and its module share a name. Importing the module later would replace the
+# function by the module.
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.preprocess.bad_pixels import BadPixels, find_bad_pixels
 from gpu4d.preprocess.count_electrons import Events, count_electrons

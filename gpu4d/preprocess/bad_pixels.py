@@ -1,4 +1,4 @@
-"""Detector pixels that are stuck or dead, found in a mean pattern."""
+"""Find detector pixels that are stuck or dead, in a mean pattern."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import numpy as np
 
 from gpu4d.arrays import to_numpy
 
-HOT = 4.0  # times the brightest neighbour: no disk, and no edge of one, falls so steeply
-DEAD = 0.02  # of the darkest neighbour
+HOT = 4.0  # times the brightest neighbour: no disk and no edge of a disk is so steep
+DEAD = 0.02  # times the darkest neighbour
 SIGNIFICANCE = 8.0  # standard deviations of a difference, from the counts of all patterns
 
 
 class BadPixels(NamedTuple):
-    """Pixels that do not count what falls on them."""
+    """Pixels that do not measure the electrons that hit them."""
 
     hot: np.ndarray  # (Qx, Qy) bool
     dead: np.ndarray  # (Qx, Qy) bool
 
     @property
     def mask(self) -> np.ndarray:
-        """Pixels that can be used, (Qx, Qy) bool: a detector mask."""
+        """Detector mask of the pixels that can be used, (Qx, Qy) bool."""
         return ~(self.hot | self.dead)
 
 
 def find_bad_pixels(mean: np.ndarray, patterns: int) -> BadPixels:
     """Find stuck and dead pixels of a mean pattern.
 
-    A hot pixel is more than 4 times as bright as each of its eight neighbours, a dead one has less than 2 % of its darkest neighbour,
-    and the difference is more than the counting noise of the mean explains.
+    A hot pixel is more than 4 times as bright as each of its eight neighbours. A dead pixel has less than 2 % of its darkest
+    neighbour. In both cases the difference must be larger than the counting noise of the mean explains.
 
     Parameters
     ----------
     mean : (Qx, Qy) real
         Counts. Pixels that are NaN (masked ones) are neither hot nor dead, and neither are their neighbours.
     patterns : int
-        How many patterns it is the mean of: what a difference means depends on the counts behind it.
+        Number of patterns in the mean. It gives the counting noise of the mean.
 
     Returns
     -------

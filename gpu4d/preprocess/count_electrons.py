@@ -1,4 +1,4 @@
-"""Electron counting: from the raw frames of a direct detector to the list of pixels that electrons struck."""
+"""Count electrons: find the pixels that electrons struck in raw frames of a direct detector."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Events(NamedTuple):
     Attributes
     ----------
     offsets : (n + 1,) int64
-        Electrons of frame i are ``offsets[i]:offsets[i + 1]`` of the flat arrays.
+        The electrons of frame i are ``offsets[i]:offsets[i + 1]`` of the flat arrays.
     qx, qy : (m,) uint16
-        Detector pixel.
+        Detector pixel of each electron.
     intensity : (m,) float32
         Signal of that pixel, in electrons.
     """
@@ -33,7 +33,7 @@ class Events(NamedTuple):
     intensity: ReturnedArray
 
     def points(self, scan_shape: tuple[int, ...]) -> PointListArray:
-        """The same electrons as one list of points a scan position.
+        """Return the same electrons as lists of points, one for each scan position.
 
         Examples
         --------
@@ -106,27 +106,28 @@ def count_electrons(
     gain: Array | None = None,
     mask: Array | None = None,
 ) -> Events:
-    """Electrons in the raw frames of a direct detector: local maxima of 3 × 3 pixels between two thresholds.
+    """Find electrons in raw frames of a direct detector: local maxima of 3 × 3 pixels between two thresholds.
 
-    The signal of a pixel is (frame − dark) / (electron · gain), in electrons, rounded to single precision at each of its two
-    steps, so that every implementation finds the same electrons. A pixel counts as one electron where
-    lower ≤ signal < upper and no neighbour has more; of two equal neighbours one is taken.
+    The signal of a pixel is (frame − dark) / (electron · gain), in electrons. It is rounded to single precision after each of its two
+    steps, so that every implementation finds the same electrons. A pixel counts as one electron if lower ≤ signal < upper and no
+    neighbour has a larger signal. Of two equal neighbours one is taken.
 
     Parameters
     ----------
     frames : (..., Qx, Qy) real
-        As the detector writes them.
+        Frames as the detector writes them.
     dark : (Qx, Qy) real
         Mean of frames without a beam.
     lower, upper : float
-        In electrons: below is background, from `upper` on X-rays. See `gpu4d.preprocess.thresholds`.
+        Thresholds in electrons. Signals below `lower` are background, signals from `upper` on are X-rays.
+        `gpu4d.preprocess.thresholds` finds them.
     electron : float
         Mean signal of one electron in the units of the frames (ADU).
     gain : (Qx, Qy) real, optional
-        Relative response of every pixel; the signal is divided by it.
+        Relative response of every pixel. The signal is divided by it.
     mask : (Qx, Qy) bool, optional
-        True where a pixel counts. Others hold no electron and hide none beside them, like those outside the detector, those
-        whose signal is NaN, and those with a gain that is not positive.
+        True where a pixel counts. Other pixels hold no electron, and do not hide one beside them. The same is true of pixels whose
+        signal is NaN or whose gain is not positive.
 
     Returns
     -------
@@ -140,13 +141,13 @@ def count_electrons(
 
     Notes
     -----
-    Electrons whose charge spreads over a maximum of another are lost (coincidence loss), about 6 % at 0.003 electrons a pixel.
+    Of two electrons that strike neighbouring pixels only one is found (coincidence loss), about 6 % at 0.003 electrons a pixel.
 
     Examples
     --------
     >>> import numpy as np
     >>> frames = np.full((2, 5, 6), 10, "uint16")
-    >>> frames[1, 2, 3], frames[1, 2, 4] = 130, 50      # one electron, its charge shared by two pixels
+    >>> frames[1, 2, 3], frames[1, 2, 4] = 130, 50      # one electron; two pixels share its charge
     >>> events = count_electrons(frames, np.full((5, 6), 10.0), 0.3, 10.0, electron=150.0)
     >>> events.offsets.tolist(), events.qx.tolist(), events.qy.tolist(), events.intensity.tolist()
     ([0, 0, 1], [2], [3], [0.800000011920929])
@@ -172,7 +173,7 @@ def count_electrons(
 
 
 def per_pixel(dark: Any, electron: float, gain: Any = None, mask: Any = None) -> tuple[Any, Any]:
-    """Level to subtract and factor to multiply with, (Qx, Qy) float32; the level of a pixel that does not count is infinite."""
+    """Return level to subtract and factor to multiply with, (Qx, Qy) float32. Pixels that do not count have an infinite level."""
     xp = arrays.namespace(dark)
     level = arrays.as_float64(dark)
     response = xp.ones_like(level) if gain is None else arrays.as_float64(gain)
@@ -184,7 +185,7 @@ def per_pixel(dark: Any, electron: float, gain: Any = None, mask: Any = None) ->
 
 
 def _neighbour(values: Any, dx: int, dy: int) -> Any:
-    """Value of the pixel (x + dx, y + dy) at (x, y); -∞ outside."""
+    """Return the value of pixel (x + dx, y + dy) at (x, y), -∞ outside of the frame."""
     xp = arrays.namespace(values)
     for axis, step in ((-2, dx), (-1, dy)):
         if step == 0 or values.shape[axis] == 0:

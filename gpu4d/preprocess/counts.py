@@ -1,4 +1,4 @@
-"""Whether the values of a scan are electron counts."""
+"""Decide whether the values of a scan are electron counts."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike, DType, to_numpy
 
-FEW_COUNTS = 50  # a float pattern with a smaller total is not in counts: Poisson statistics do not apply
+FEW_COUNTS = 50  # smallest median total of float patterns that are taken for counts; below it Poisson statistics would not hold
 
 
 def in_counts(dtype: DType, totals: ArrayLike) -> bool:
-    """Say whether values are electron counts, as far as one can see.
+    """Return True if values seem to be electron counts.
 
     Parameters
     ----------
     dtype : dtype
-        Of the patterns. Whole-number types are counts.
+        Dtype of the patterns. Integer types are counts.
     totals : (Rx, Ry) real
         Sum of every pattern. Floats are taken for counts if the median is at least 50. NaN positions are left out.
 

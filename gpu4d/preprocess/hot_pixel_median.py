@@ -35,33 +35,34 @@ def hot_pixel_median(
 ) -> tuple[ArrayT, ArrayT]:
     """Find and replace hot pixels in every frame.
 
-    With m the median of the up to eight neighbours that count, t the threshold and u the unit, a pixel v is hot where it exceeds m by
+    With m the median of the up to eight neighbours that count, t the threshold and u the unit, a pixel v is hot if it exceeds m by
 
         limit = max( t · 1.4826 · median |neighbour − m|, t · √(u (m + ⅜ u)) + ¼ t² u, t · noise )
 
-    and the second largest neighbour by half of that. The terms are the spread among the neighbours; the Poisson noise of m, where
-    2 (√(v/u + ⅜) − √(m/u + ⅜)) is normal down to a few counts (Anscombe, Biometrika 35 (1948) 246); and the noise of the
-    readout. The last condition spares the corners of bright disks; two hot pixels side by side are still found, three are not.
+    and the second largest neighbour by half of that. The first term is the spread of the neighbours. The second is the Poisson noise
+    of m: 2 (√(v/u + ⅜) − √(m/u + ⅜)) has a normal distribution down to a few counts (Anscombe, Biometrika 35 (1948) 246). The third
+    is the readout noise. The condition on the second largest neighbour protects corners of bright disks. Two hot pixels side by side
+    are still found, three are not.
 
     Parameters
     ----------
     frames : (..., Qx, Qy) real
     threshold : float
-        In standard deviations; the guide gives 3 (noisy data) to 5 (clean data).
+        In standard deviations. The guide recommends 3 (noisy data) to 5 (clean data).
     unit : float
-        What one electron adds to a pixel: 1 for counts, 1/n for the mean of n frames of counts, the gain for ADU.
+        Signal of one electron in a pixel: 1 for counts, 1/n for the mean of n frames of counts, the gain for ADU.
     noise : float
-        Readout noise of a pixel, standard deviation, in the units of the frames.
+        Readout noise of a pixel: standard deviation in the units of the frames.
     mask : (Qx, Qy) bool, optional
-        True where a pixel counts. Others say nothing about their neighbours, and are replaced.
+        True where a pixel counts. Other pixels are not used to judge their neighbours, and are replaced.
 
     Returns
     -------
     corrected : (..., Qx, Qy), dtype of `frames`
-        Hot and masked pixels replaced by the median of their neighbours (integers: rounded half up); all others as they were.
+        Hot and masked pixels are replaced by the median of their neighbours (integers: rounded half up). Others are unchanged.
     hot : (..., Qx, Qy) bool
-        Pixels found hot, masked ones not among them. A NaN pixel is not hot and stays NaN; fewer than three
-        neighbours say nothing.
+        Hot pixels, without masked ones. A NaN pixel is not hot and stays NaN. A pixel with fewer than three neighbours that count
+        is not hot.
 
     Raises
     ------
@@ -101,14 +102,14 @@ def hot_pixel_median(
     hot = hot & (values - xp.where(hot, second, xp.zeros_like(second)) > 0.5 * limit)
     replaced = xp.floor(median + 0.5) if arrays.is_integer(frames) else median
     replace = (hot | ~good) & (count > 0)
-    if xp.isdtype(frames.dtype, (xp.int64, xp.uint64)):  # float64 does not hold all of them
+    if xp.isdtype(frames.dtype, (xp.int64, xp.uint64)):  # float64 does not hold all their values
         return xp.where(replace, xp.astype(xp.where(replace, replaced, xp.zeros_like(replaced)), frames.dtype), frames), hot
-    # Chosen in float64, which holds all others: torch on CUDA cannot choose between integers without a sign of 16 and 32 bits.
+    # Use float64, which holds all values of other types: `where` of torch on CUDA does not take uint16 and uint32.
     return xp.astype(xp.where(replace, replaced, values), frames.dtype), hot
 
 
 def _middle(near: Any, count: Any) -> Any:
-    """Median of the `count` smallest values on the last axis; 0 where there are none."""
+    """Return the median of the `count` smallest values on the last axis, 0 if there are none."""
     xp = arrays.namespace(near)
     near, some = xp.sort(near, axis=-1), count[..., 0] > 0
     low, high = (xp.where(some, v, xp.zeros_like(v)) for v in (_ranked(near, (count - 1) // 2), _ranked(near, count // 2)))
@@ -116,12 +117,12 @@ def _middle(near: Any, count: Any) -> Any:
 
 
 def _ranked(near: Any, rank: Any) -> Any:
-    """Value of a rank, (..., 1), on the last axis of sorted values."""
+    """Return the value of a rank, (..., 1), on the last axis of sorted values."""
     return arrays.gather(near, arrays.namespace(near).clip(rank, 0, 7))[..., 0]
 
 
 def _neighbour(values: Any, dx: int, dy: int) -> Any:
-    """Value of the pixel (x + dx, y + dy) at (x, y); infinite outside."""
+    """Return the value of pixel (x + dx, y + dy) at (x, y), infinite outside of the frame."""
     xp = arrays.namespace(values)
     nx, ny = values.shape[-2:]
     column = xp.full_like(values[..., :1], math.inf)

@@ -1,4 +1,4 @@
-"""Hot pixels: those that exceed the median of their neighbours by more than noise explains."""
+"""Find hot pixels: they exceed the median of their neighbours by more than noise explains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu4d.preprocess.hot_pixel_median import MAD_TO_SIGMA, hot_pixel_median
 
 
 def hot_pixels(frames: ArrayT, /, threshold: float = 5.0, *, unit: float = 1.0, mask: Array | None = None) -> ArrayT:
-    """Hot pixels of a detector: `hot_pixel_median` on the sum of all frames.
+    """Find the hot pixels of a detector, with `hot_pixel_median` on the sum of all frames.
 
     Parameters
     ----------
@@ -21,14 +21,14 @@ def hot_pixels(frames: ArrayT, /, threshold: float = 5.0, *, unit: float = 1.0, 
     threshold : float
         In σ, 3 to 5.
     unit : float
-        What one electron adds to a pixel of the frames: 1 for counts, the gain for ADU, 1/n for the mean of n frames of counts.
+        Signal of one electron in a pixel of the frames: 1 for counts, the gain for ADU, 1/n for the mean of n frames of counts.
     mask : (Qx, Qy) bool, optional
-        True where a pixel counts; others are not looked at.
+        True where a pixel counts. Other pixels are ignored.
 
     Returns
     -------
     (Qx, Qy) bool
-        True where a pixel is hot: ``mask & ~hot_pixels(frames)`` is the mask to go on with.
+        True where a pixel is hot. The detector mask for further work is ``mask & ~hot_pixels(frames)``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Thresholds of electron counting, from the frames themselves."""
+"""Find thresholds for electron counting from raw frames."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gpu4d.arrays import Array
 from gpu4d.errors import InputError
 from gpu4d.preprocess.count_electrons import count_electrons
 
-SAMPLE = 64  # frames: some million pixels and ten thousand electrons
+SAMPLE = 64  # number of frames: they hold some million pixels and ten thousand electrons
 
 
 class Thresholds(NamedTuple):
-    """What `count_electrons` needs; `lower` and `upper` in electrons, `electron` and `noise` in the frames' units (ADU)."""
+    """Parameters for `count_electrons`. `lower` and `upper` are in electrons, `electron` and `noise` in the units of the frames (ADU)."""
 
     lower: float
     upper: float
@@ -27,30 +27,30 @@ class Thresholds(NamedTuple):
 def thresholds(
     frames: Array, dark: Array, /, *, gain: Array | None = None, mask: Array | None = None, false_share: float = 3e-4, upper: float = 10.0
 ) -> Thresholds:
-    """Where background ends and electrons begin, in a sample of raw frames.
+    """Find the thresholds between background, electrons and X-rays in a sample of raw frames.
 
-    Charge that pixels share fills the valley between background and electrons, so that the lowest bin of a histogram says
-    little. The background is a normal distribution, its width known from its left half, where there is no signal: the lower
-    threshold is where it gives no more than `false_share` of all maxima counted. The mean signal of an electron is that of
-    3 × 3 pixels about maxima with no other within two pixels.
+    The minimum of a histogram between background and electrons is not a good threshold, because pixels that share the charge of an
+    electron fill it. Here the background is a normal distribution. Its width comes from its left half, where there is no signal. At
+    the lower threshold the background gives at most `false_share` of all counted maxima. The mean signal of an electron is the sum of
+    3 × 3 pixels around maxima that have no other maximum within two pixels.
 
     Parameters
     ----------
     frames : (..., Qx, Qy) real
-        Raw frames; 64 of them, evenly spaced, are looked at.
+        Raw frames. 64 of them, evenly spaced, are used.
     dark : (Qx, Qy) real
         Mean of frames without a beam.
     gain, mask : (Qx, Qy), optional
         As in `count_electrons`.
     false_share : float
-        Share of electrons that may be background.
+        Share of the counted electrons that may be background.
     upper : float
-        Electrons in one pixel from which on it is an X-ray; the guide gives 10 to 50.
+        Signal of a pixel, in electrons, from which on it is an X-ray. The guide recommends 10 to 50.
 
     Returns
     -------
     Thresholds
-        `lower`, `upper` in electrons; `electron`, the mean signal of one, and `noise`, the width of the background, in ADU.
+        `lower` and `upper` in electrons. `electron` (mean signal of one electron) and `noise` (width of the background) in ADU.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def thresholds(
 
 
 def _lowest(stack: Any, dark: Any, gain: Any, mask: Any, noise: float, share: float, upper: float) -> float:
-    """The lowest level above which the background's share of the maxima is small enough; ADU."""
+    """Return the lowest level, in ADU, above which the background's share of the maxima is small enough."""
     events = count_electrons(stack, dark, 3.0, np.inf, electron=noise, gain=gain, mask=mask)
     heights = np.sort(events.intensity)
     pixels = stack.size if mask is None else len(stack) * np.count_nonzero(mask)
@@ -95,11 +95,11 @@ def _lowest(stack: Any, dark: Any, gain: Any, mask: Any, noise: float, share: fl
         maxima = len(heights) - np.searchsorted(heights, z)
         if maxima and pixels * 0.5 * math.erfc(z / math.sqrt(2)) <= share * maxima:
             return float(z * noise)
-    raise InputError("no electrons stand out of the background: need more frames, a beam, or the right dark reference")
+    raise InputError("no electrons are above the background: need more frames, a beam, or the right dark reference")
 
 
 def _mean_signal(signal: np.ndarray, good: np.ndarray, level: float) -> float:
-    """Mean signal of 3 × 3 pixels about maxima that no other is near, ADU."""
+    """Return the mean signal, in ADU, of 3 × 3 pixels around isolated maxima."""
     from scipy.ndimage import maximum_filter, uniform_filter
 
     near = (1, 5, 5)
@@ -110,5 +110,5 @@ def _mean_signal(signal: np.ndarray, good: np.ndarray, level: float) -> float:
     sums = uniform_filter(values.astype(np.float64), (1, 3, 3), mode="constant") * 9
     chosen = sums[alone & ~crowded & whole]
     if not len(chosen):
-        raise InputError("no electron stands alone: the dose is too high for counting")
+        raise InputError("no electron is isolated: the dose is too high for counting")
     return float(chosen.mean())

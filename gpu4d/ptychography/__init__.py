@@ -1,4 +1,4 @@
-"""Ptychography: direct methods on the stack of bright-field pixels."""
+"""Ptychography by direct methods on the stack of bright-field pixels."""
 
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.ptychography.ssb import SSB, ssb

@@ -1,4 +1,4 @@
-"""The images that single bright-field pixels see: what ptychography, parallax and aberration fits work on."""
+"""Make the images of single bright-field pixels, for ptychography, parallax and aberration fits."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from gpu4d.streaming.sums import PerPositionReduction, Value
 class BrightFieldStack(PerPositionReduction):
     """Reduction: images (P, Rx, Ry) of chosen detector pixels, in the native dtype.
 
-    Positions that are not visited are 0 (NaN in float data).
+    Positions that are not visited are 0, or NaN in float data.
 
     Parameters
     ----------
     pixels : (P,) int array or (Qx, Qy) bool array
-        Pixel numbers qx · Qy + qy, or a mask. Only these are copied out of the patterns.
+        Pixel numbers qx · Qy + qy, or a mask. Only these pixels are copied from the patterns.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class BrightFieldStack(PerPositionReduction):
         self.detector = given.shape if given.dtype == bool else None
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        copies = 1 if scan.on_host else 3  # in tiles, joined, and in scan order
+        copies = 1 if scan.on_host else 3  # in pieces, joined, and in scan order
         return len(self.pixels) * itemsize(scan.dtype) * (copies * scan.shape[0] * scan.shape[1] + n_frames)
 
     def store(self, scan: ScanInfo) -> _PixelImages:
@@ -65,15 +65,15 @@ class BrightFieldStack(PerPositionReduction):
     def update_pixels(self, values: Array, positions: np.ndarray) -> None:
         xp = arrays.namespace(values)
         found = xp.permute_dims(values, (1, 0))
-        self.put(positions, found if self.scan.on_host else xp.asarray(found, copy=True))  # the sweep reuses its buffer
+        self.put(positions, found if self.scan.on_host else xp.asarray(found, copy=True))  # a copy, because the sweep reuses its buffer
 
     def finish(self) -> Value:
-        """(P, Rx, Ry), in the frames' namespace and on their device."""
+        """Return the images (P, Rx, Ry), in the namespace and on the device of the frames."""
         return self.values.result()
 
 
 class _PixelImages:
-    """Values of pixels at scan positions, in the frames' dtype: in place on the host, piece by piece elsewhere."""
+    """Values of pixels at scan positions, in the frames' dtype. Written in place on the host, collected in pieces on a device."""
 
     def __init__(self, scan: ScanInfo, pixels: int):
         self.scan, self.shape = scan, (pixels, *scan.shape[:2])
@@ -86,14 +86,14 @@ class _PixelImages:
             self.values = np.full(shape, np.nan, kind) if kind.kind == "f" else np.zeros(shape, kind)
 
     def put(self, positions: np.ndarray, values: Any) -> None:
-        """`values` (P, n) of positions (n, 2)."""
+        """Store `values` (P, n) of positions (n, 2)."""
         self._put(positions[:, 0] * self.shape[2] + positions[:, 1], values)
 
     def _put(self, number: np.ndarray, values: Any) -> None:
         self.seen[number] = True
         if not self.host:
             self.pieces.append((number, values))
-        elif len(number) and (np.diff(number) == 1).all():  # tiles are runs of positions nearly always
+        elif len(number) and (np.diff(number) == 1).all():  # the usual case: a tile is a run of positions
             self.values[:, number[0] : number[-1] + 1] = values
         else:
             self.values[:, number] = values
@@ -111,7 +111,7 @@ class _PixelImages:
         self._put(number, values if self.host else arrays.from_numpy(values, self.scan.sample))
 
     def result(self) -> Any:
-        """(P, Rx, Ry), 0 where nothing was put (NaN in float data)."""
+        """Return (P, Rx, Ry), with 0 (NaN in float data) at positions without values."""
         return self.values.reshape(self.shape) if self.host else self._joined()
 
     def _joined(self) -> Any:
@@ -119,7 +119,7 @@ class _PixelImages:
         assert sample is not None, "only frames that are not on the host come in pieces"
         xp = arrays.namespace(sample)
         number = np.concatenate([p for p, _ in self.pieces]) if self.pieces else np.zeros(0, np.int64)
-        source = np.full(len(self.seen), len(number))  # the column behind the last is what unseen positions are
+        source = np.full(len(self.seen), len(number))  # the column after the last holds the value of unseen positions
         source[number] = np.arange(len(number))
         kind = sample.dtype
         fill = float("nan") if xp.isdtype(kind, "real floating") else 0
@@ -131,7 +131,7 @@ class _PixelImages:
 def bright_field_stacks(
     cube: DataCube, pixels: np.ndarray, group: int, *, memory: int | float | str | None = None, **sweep_options: Any
 ) -> Iterator[tuple[slice, Any]]:
-    """Images of pixels, part by part, in as many passes over the scan as memory asks.
+    """Yield images of pixels in parts, in as many passes over the scan as the memory needs.
 
     Parameters
     ----------
@@ -139,17 +139,17 @@ def bright_field_stacks(
     pixels : (P,) int
         Pixel numbers qx · Qy + qy.
     group : int
-        Every part but the last is a multiple of it, so that work done group by group does not depend on memory.
+        The size of every part but the last is a multiple of it, so that work done in groups does not depend on memory.
     memory : int or str, optional
-        Bytes that may be held, the stack and the sweep that fills it together.
+        Bytes that may be held by the stack and the sweep that fills it together.
     **sweep_options
-        Of `gpu4d.sweep`.
+        Options of `gpu4d.sweep`.
 
     Yields
     ------
     slice, (p, Rx, Ry) array
-        Which of `pixels`, and their images: in the native dtype, on the device the sweep ran on; or float32 where the scan is an array
-        of another library than NumPy (then pixels are picked straight from it, one group at a time).
+        Which of `pixels`, and their images, in the native dtype and on the device of the sweep. If the scan is an array of another
+        library than NumPy, they are float32, and are copied from it directly, one group at a time.
 
     Raises
     ------
@@ -166,10 +166,10 @@ def bright_field_stacks(
             yield part, arrays.namespace(found).reshape(found, (part.stop - part.start, rx, ry))
         return
     place = processors_for(cube, sweep_options.get("device", "auto"))[0]
-    there = place[0].copies and len(place) == 1  # on a device: the stack is made there and stays there
+    there = place[0].copies and len(place) == 1  # True: the stack is made on a device and stays there
     free = place[0].free_memory() if there else available_memory()
     budget = parse_memory(memory) if memory is not None else free // 2 if there else default_budget()
-    each = rx * ry * itemsize(cube.dtype) * (4 if there else 2)  # of four, two are the sweep's, one is in scan order, one for the work
+    each = rx * ry * itemsize(cube.dtype) * (4 if there else 2)  # copies: two in the sweep, one in scan order, one for the work
     fits = min(budget, free) // each
     if fits < min(group, len(pixels)):
         raise MemoryBudgetError("a bright-field stack", each * min(group, len(pixels)), free, budget)

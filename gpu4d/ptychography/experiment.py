@@ -1,4 +1,4 @@
-"""What ptychography must know of an experiment: each value is given, or from the calibration, or measured, or an error says so."""
+"""Collect the values that ptychography needs: given, from the calibration, or measured. An error names a value that is missing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gpu4d.data.arguments import origins
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 
-WANDER = 0.5  # px: an origin that moves more over the scan is not one disk
-MISFIT = 0.05  # of the disk's radius, between what calibration and measurement say
+WANDER = 0.5  # px: if the origin moves more over the scan, one disk for all positions is wrong
+MISFIT = 0.05  # of the disk's radius: largest difference between calibration and measurement without a warning
 SAME_ANGLE = 1e-3  # rad: angles that differ by less are the same
 
 
@@ -26,17 +26,17 @@ class Experiment:
     Attributes
     ----------
     energy : float
-        eV.
+        Beam energy, eV.
     r_pixel, q_pixel : float
-        Å, 1/Å.
+        Distance of scan positions, Å, and size of a detector pixel, 1/Å.
     rotation, transpose : float, bool
-        v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians.
+        v_scan = R(rotation) v_det, after exchanging (qx, qy) if `transpose` is set. Radians.
     origin : (float, float)
         Centre of the bright-field disk, detector pixels.
     radius : float
-        Of the bright-field disk, detector pixels.
+        Radius of the bright-field disk, detector pixels.
     decisions, warnings : list of str
-        For people: where values come from, and what to distrust.
+        Sentences for the user: where values come from, and what may be wrong.
     """
 
     energy: float
@@ -58,18 +58,18 @@ def experiment(
     sweep_options: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> Experiment:
-    """Gather the geometry of a scan from what is given, its calibration and its mean pattern.
+    """Collect the geometry of a scan from given values, its calibration and its mean pattern.
 
     Parameters
     ----------
     cube : DataCube
         Its calibration is not changed.
     rotation, transpose : float, bool, optional
-        Radians. None is what the calibration says; 0 and False where it says nothing.
+        Radians. None takes the calibration's values, or 0 and False if it has none.
     sweep_options : mapping, optional
-        Of `gpu4d.sweep`, for the mean pattern: it is made where the calibration does not fix the disk.
+        Options of `gpu4d.sweep` for the mean pattern. It is computed if the calibration does not give the disk.
     **given
-        energy (eV), semiangle (mrad), q_pixel (1/Å), r_pixel (Å), origin (px): used instead of the calibration's unless None.
+        energy (eV), semiangle (mrad), q_pixel (1/Å), r_pixel (Å), origin (px). They replace the calibration's values unless None.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def experiment(
     Raises
     ------
     InputError
-        A value that is neither given nor known and does not follow from others.
+        A value is missing: not given, not calibrated, and not computable from others.
     """
     known = cube.calibration.copy()
     if given.get("origin") is not None:
@@ -92,18 +92,18 @@ def experiment(
     if 4 * radius * q * step > 1.001:
         warnings.append(
             f"a scan step of {step:.4g} Å is coarse: frequencies up to 2 k₀ = {2 * radius * q:.3g} 1/Å need "
-            f"{1 / (4 * radius * q):.3g} Å or less; what lies above folds back"
+            f"{1 / (4 * radius * q):.3g} Å or less; higher frequencies are aliased"
         )
     return Experiment(energy, step, q, rotation, transpose, origin, radius, decisions, warnings)
 
 
 def _orientation(known: Calibration, rotation: float | None, transpose: bool | None, decisions: list[str]) -> tuple[float, bool]:
-    """Rotation and transpose: as given, else as calibrated, else none; and a line on which."""
+    """Return rotation and transpose: as given, else as calibrated, else 0 and False. Add a line that says which."""
     calibrated = known.rotation or 0.0, bool(known.transpose)
     taken = calibrated[0] if rotation is None else float(rotation), calibrated[1] if transpose is None else bool(transpose)
     text = f"rotation {taken[0]:.4g} rad, transpose {taken[1]}"
     if rotation is None and known.rotation is None:
-        decisions.append(f"{text}: the rotation is neither given nor calibrated, so the detector is taken to stand as the scan does")
+        decisions.append(f"{text}: the rotation is neither given nor calibrated, so detector and scan axes are assumed to be parallel")
     elif rotation is None:
         decisions.append(f"{text}, from the calibration")
     elif known.rotation is not None and _differ(taken, calibrated):
@@ -118,7 +118,7 @@ def _differ(a: tuple[float, bool], b: tuple[float, bool]) -> bool:
 def _disk(
     cube: DataCube, known: Calibration, options: dict, decisions: list[str], warnings: list[str]
 ) -> tuple[tuple[float, float], float, float]:
-    """Centre and radius of the bright-field disk in pixels, and the pixel in 1/Å."""
+    """Return centre and radius of the bright-field disk in pixels, and the size of a pixel in 1/Å."""
     center, calibrated = known.origin_mean, None
     if known.q_pixel is not None and known.semiangle is not None:
         calibrated = physics.angle_to_frequency(known.semiangle, known.energy) / known.q_pixel

@@ -14,7 +14,7 @@ from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, 
     cuda=Twin("gpu4d.kernels.gather_pixels", KERNEL_PIXELS, frame=KERNEL_FRAME),
 )
 def gather_pixels(frames: Any, index: Any, /, *, real: bool = False) -> Any:
-    """Chosen pixels of every pattern, pixel by pixel: a transposed gather.
+    """Copy chosen pixels of every pattern, ordered by pixel.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where the disks of a convergent beam lie on the detector, and how scan frequencies shift them."""
+"""Compute where the disks of a convergent beam are on the detector, and how scan frequencies shift them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from gpu4d.ptychography.ssb_sum import Chi
 
 @dataclass(frozen=True)
 class Overlaps:
-    """Where the disks lie and which scan frequencies shift them: all that side-band sums need beside the data.
+    """Positions of the disks, and the scan frequencies that shift them. Side-band sums need these and the data.
 
     Attributes
     ----------
     pixels : (P,) int64
         Pixel numbers qx · Qy + qy of the disk.
     at : (P, 2) float64
-        Their distance from the origin, pixels.
+        Position of these pixels relative to the origin, pixels.
     intensity : (P,) float64
-        |Ψ₀|², 1 in the middle of a disk.
+        |Ψ₀|² at these pixels, 1 in the middle of a disk.
     rows, columns : (Rx, 2), (Ry // 2 + 1, 2) float64
         Scan frequencies K = rows[i] + columns[j] in pixels and detector axes.
     """
@@ -45,16 +45,16 @@ class Overlaps:
 
 
 def overlap_geometry(cube: DataCube, known: Experiment, aberrations: Mapping[str, float] | None, pupil: Any) -> Overlaps:
-    """Return where the disks overlap.
+    """Compute the geometry of the disks for a scan.
 
     Parameters
     ----------
     cube : DataCube
     known : Experiment
     aberrations : mapping, optional
-        Krivanek coefficients; defocus = -C10, positive is underfocus.
+        Krivanek coefficients. defocus = -C10, positive is underfocus.
     pupil : (Qx, Qy) array, optional
-        Wave in the aperture instead of a round disk.
+        Wave in the aperture, in place of a round disk.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def overlap_geometry(cube: DataCube, known: Experiment, aberrations: Mapping[str
     qx, qy = cube.detector_shape
     x, y = np.meshgrid(np.arange(qx) - center[0], np.arange(qy) - center[1], indexing="ij")
     if pupil is None:
-        intensity, array = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0), None  # of an edge pixel: the part of it inside
+        intensity, array = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0), None  # an edge pixel has the part of it that is inside
     else:
         array = arrays.to_numpy(pupil)
         if array.shape != (qx, qy) or not np.isfinite(array).all() or not np.abs(array).max() > 0:
@@ -81,7 +81,7 @@ def overlap_geometry(cube: DataCube, known: Experiment, aberrations: Mapping[str
             f"no pixel of a disk of {radius:.3g} px about ({center[0]:.4g}, {center[1]:.4g}) counts on this detector {(qx, qy)}"
         )
 
-    # K · r is the same in both frames, so K_det = Mᵀ K_scan with v_scan = M v_det.
+    # K · r is the same in scan axes and detector axes, so K_det = Mᵀ K_scan with v_scan = M v_det.
     to_scan = scan_matrix(known.rotation, known.transpose)
     per_pixel = 1 / (known.r_pixel * known.q_pixel)  # detector pixels in a cycle per scan step
     rows = fft.frequencies(cube.shape[0])[:, None] * per_pixel * to_scan[0]

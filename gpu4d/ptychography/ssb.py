@@ -1,4 +1,4 @@
-"""Single-side-band ptychography: the phase of a thin object from the overlaps of its diffracted disks."""
+"""Compute the phase of a thin object by single-side-band ptychography, from the overlaps of its diffracted disks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from gpu4d.streaming.place import processors_for
 
 log = logging.getLogger("gpu4d")
 
-GROUP = {"cpu": 32, "cuda": 1024, "definition": 16}  # pixels transformed and summed at once, at most
-GROUP_BYTES = 1 << 29  # of their spectra; both follow from the scan's shape alone, so that sums never depend on memory
-LEAST_TROTTER = 1.0  # pixels: the mean over a smaller overlap is noise; exact mode leaves its frequency out, as published
+GROUP = {"cpu": 32, "cuda": 1024, "definition": 16}  # most pixels that are transformed and summed at once
+GROUP_BYTES = 1 << 29  # of their spectra; group sizes follow from the scan's shape alone, so that sums do not depend on memory
+LEAST_TROTTER = 1.0  # pixels: the mean over a smaller overlap is noise, so exact mode leaves its frequency out, as published
 
 
 @dataclass
@@ -39,24 +39,24 @@ class SSB:
     Attributes
     ----------
     phase : RealSlice (Rx, Ry)
-        Radians, mean zero over the scan; NaN at positions without a pattern.
+        Radians, with mean zero over the scan. NaN at positions without a pattern.
     transmission : RealSlice (Rx, Ry) complex
-        1 + iφ: the transmission function of a weak phase object, its direct beam set to 1.
+        1 + iφ: the transmission function of a weak phase object, with the direct beam set to 1.
     mode : str
     rotation, transpose : float, bool
-        v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians.
+        v_scan = R(rotation) v_det, after exchanging (qx, qy) if `transpose` is set. Radians.
     aberrations : dict
-        As given; defocus = -C10, positive is underfocus.
+        As given. defocus = -C10, positive is underfocus.
     radius : float
-        Of the bright-field disk, detector pixels.
+        Radius of the bright-field disk, detector pixels.
     origin : (float, float)
-        Its centre, detector pixels.
+        Centre of the bright-field disk, detector pixels.
     pixels : int
-        Bright-field pixels that took part.
+        Number of bright-field pixels that were used.
     incident : float
-        |Ψ₀|² per pixel in the middle of the disk, counts: what makes the phase absolute.
+        |Ψ₀|² per pixel in the middle of the disk, counts. It gives the phase its scale in radians.
     decisions, warnings : list of str
-        For people: what was decided and why, what to distrust.
+        Sentences for the user: what was decided and why, and what may be wrong.
     """
 
     phase: RealSlice
@@ -91,47 +91,48 @@ def ssb(
     memory: int | float | str | None = None,
     **sweep_options: Unpack[VisitOptions],
 ) -> SSB:
-    """Phase of a thin object by single-side-band ptychography.
+    """Compute the phase of a thin object by single-side-band ptychography.
 
     The scan spectrum of a bright-field pixel is G(k, K) = F{iφ}(K) Γ(k, K) with
-    Γ(k, K) = Ψ₀*(k) Ψ₀(k - K) - Ψ₀(k) Ψ₀*(k + K), so every pixel in which disks overlap measures the phase's spectrum.
-    "weighted": the Wiener mean over all of them, Σ G Γ* / (Σ |Γ|² + ε max Σ |Γ|²). "exact": the published method, the mean
-    over the double overlap on either side without the triple overlap (half the difference of the two means); frequencies with
-    less than a pixel on one side are left out.
+    Γ(k, K) = Ψ₀*(k) Ψ₀(k - K) - Ψ₀(k) Ψ₀*(k + K). So every pixel in which disks overlap measures the spectrum of the phase.
+    Mode "weighted" takes the Wiener mean over all of these pixels, Σ G Γ* / (Σ |Γ|² + ε max Σ |Γ|²). Mode "exact" is the
+    published method: the means over the two double overlaps without the triple overlap, and half their difference. It leaves
+    out frequencies with less than a pixel in one of the overlaps.
 
-    |Ψ₀|² is scaled to the intensity found in the disk, so that the phase is in radians. It falls behind for strong objects:
-    what is measured is sin φ rather than φ, over the direct beam.
+    |Ψ₀|² is scaled to the intensity measured in the disk, so that the phase is in radians. For strong objects the phase is too
+    small, because sin φ relative to the direct beam is measured, and not φ.
 
     Parameters
     ----------
     cube : DataCube
-        Steps of at most 1 / (4 k₀), k₀ the disk's radius in 1/Å, lose nothing.
+        The scan. Its steps should be at most 1 / (4 k₀), with k₀ the radius of the disk in 1/Å. Larger steps lose high frequencies.
     rotation, transpose : float, bool
-        Of the detector: v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians. From the
-        cube's calibration unless given; 0 and False where it says nothing.
+        Rotation of the detector: v_scan = R(rotation) v_det, after exchanging (qx, qy) if `transpose` is set. Radians. By
+        default from the cube's calibration, or 0 and False if it has none.
     aberrations : mapping, optional
-        Krivanek coefficients, Å and radians, azimuths in detector axes: C10, C12, phi12, C21, phi21, C23, phi23, C30, …;
+        Krivanek coefficients in Å and radians, with azimuths in detector axes: C10, C12, phi12, C21, phi21, C23, phi23, C30, …
         `defocus` = -C10, positive is underfocus.
     pupil : (Qx, Qy) array, optional
-        Ψ₀ on the detector, real or complex, instead of a round disk; its scale does not matter. Values between pixels are
-        interpolated; outside the aperture it must be zero, which "exact" depends on. Aberrations multiply it.
+        Ψ₀ on the detector, real or complex, in place of a round disk. Its scale does not matter. Values between pixels are
+        interpolated. It must be zero outside the aperture, because "exact" depends on that. It is multiplied by the aberrations.
     mode : {"weighted", "exact"}
     epsilon : float
-        ε of the weighted mode: larger is smoother, and lowers the phase.
+        ε of the weighted mode. A larger value gives a smoother, but smaller phase.
     energy, semiangle, q_pixel, r_pixel : float, optional
-        eV, mrad, 1/Å, Å; from the cube's calibration unless given.
+        In eV, mrad, 1/Å and Å. By default from the cube's calibration.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
-        Centre of the bright-field disk, pixels; of a map the mean is used. From the calibration, or measured in the mean
-        pattern, unless given. So is the radius where semi-angle or q_pixel is missing.
+        Centre of the bright-field disk, pixels. The mean of a map is used. By default from the calibration, or measured in the
+        mean pattern. The radius is measured too if semi-angle or q_pixel is missing.
     memory : int or str, optional
-        As in `gpu4d.sweep`; a stack of bright-field images that does not fit is made in several passes, with the same result.
+        As in `gpu4d.sweep`. If the stack of bright-field images does not fit, several passes are made, with the same result.
     **sweep_options
-        Of `gpu4d.sweep`: device, progress, where.
+        Options of `gpu4d.sweep`: device, progress, where.
 
     Returns
     -------
     SSB
-        Positions without counts, with NaN, or not visited are NaN; their images are filled with each pixel's mean.
+        Positions without counts, with NaN, or not visited are NaN in the result. For the sums, each image is filled there with its
+        mean.
 
     Raises
     ------
@@ -183,7 +184,7 @@ def ssb(
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Arrays of the overlaps beside the data, moved there once."""
+    """Arrays of the overlaps, moved once to the device of the data."""
 
     at: Any
     rows: Any
@@ -200,14 +201,14 @@ class _Geometry:
 def _summed(
     cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, warnings: list[str]
 ) -> tuple[SSBSum, np.ndarray | None, float]:
-    """Side-band sums of all pixels; positions that had to be filled; |Ψ₀|² per pixel in the middle of the disk."""
+    """Return side-band sums of all pixels, positions that were filled, and |Ψ₀|² per pixel in the middle of the disk."""
     sums, counts = _one_round(cube, overlaps, mode, options, None)
     bad = ~(np.isfinite(counts) & (counts > 0))
     if bad.all():
         raise InputError("no position has counts in the bright-field disk: is the origin right?")
     if bad.any():
         warnings.append(
-            f"{int(bad.sum())} of {bad.size} positions have no counts or NaN in the disk; they were filled with the mean and are NaN"
+            f"{int(bad.sum())} of {bad.size} positions have no counts or NaN in the disk: the mean is used there, and their phase is NaN"
         )
         sums, counts = _one_round(cube, overlaps, mode, options, bad)
     incident = float(counts[~bad].mean() / overlaps.intensity.sum())
@@ -215,7 +216,7 @@ def _summed(
 
 
 def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, bad: np.ndarray | None) -> tuple[SSBSum, np.ndarray]:
-    """Sums over groups of pixels in their order, and the counts of every position (Rx, Ry) on the host."""
+    """Return sums over groups of pixels, in order, and the counts of every position (Rx, Ry) on the host."""
     total: SSBSum | None = None
     counts: Any = None
     for part, here in _group_sums(cube, overlaps, mode, options, bad):
@@ -228,7 +229,7 @@ def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOpti
 def _group_sums(
     cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, bad: np.ndarray | None
 ) -> Iterator[tuple[SSBSum, Any]]:
-    """Sums and counts of one group of pixels after another; on the CPU, threads work on several at once."""
+    """Yield sums and counts for each group of pixels. On the CPU, threads work on several groups at the same time."""
     kind = ssb_sum.kind_for("complex64", processors_for(cube, options.get("device", "auto"))[0][0].sample(cube.dtype))
     rx, ry = cube.scan_shape
     group = max(1, min(GROUP[kind], GROUP_BYTES // (8 * rx * (ry // 2 + 1))))
@@ -238,12 +239,12 @@ def _group_sums(
             geometry = _Geometry.beside(stack, overlaps, bad)
         pieces = [stack[i : min(i + group, stack.shape[0]), :, :] for i in range(0, stack.shape[0], group)]
         firsts = range(part.start, part.stop, group)
-        work = functools.partial(_of_group, overlaps=overlaps, geometry=geometry, mode=mode)
+        work = functools.partial(_sums_of_group, overlaps=overlaps, geometry=geometry, mode=mode)
         yield from (in_threads if kind == "cpu" else map)(work, pieces, firsts)
 
 
-def _of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[SSBSum, Any]:
-    """One group of bright-field images to its sums and its counts per position."""
+def _sums_of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[SSBSum, Any]:
+    """Return the sums of one group of bright-field images, and their counts per position."""
     xp = arrays.namespace(images)
     images = xp.astype(images, xp.float32, copy=False)
     if geometry.bad is not None:
@@ -254,7 +255,7 @@ def _of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometr
 
 
 def _filled(xp: Any, images: Any, bad: Any) -> Any:
-    """Images with positions that are no pattern set to each image's mean over the others."""
+    """Return images in which positions without a pattern have the mean of the other positions."""
     good = xp.astype(~bad, images.dtype)
     clean = xp.where(bad, xp.zeros_like(images), images)
     mean = xp.sum(clean, axis=(1, 2), keepdims=True) / xp.sum(good)
@@ -262,7 +263,7 @@ def _filled(xp: Any, images: Any, bad: Any) -> Any:
 
 
 def _spectrum(sums: SSBSum, mode: str, epsilon: float) -> Any:
-    """F{iφ} times the incident intensity, (Rx, Ry // 2 + 1); 0 where no disks overlap."""
+    """Return F{iφ} times the incident intensity, (Rx, Ry // 2 + 1). 0 where no disks overlap."""
     xp = arrays.namespace(sums.overlap)
     one = xp.ones_like(sums.weight)
     if mode == "weighted":

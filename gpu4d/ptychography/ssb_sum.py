@@ -1,4 +1,4 @@
-"""Side-band sums: what the overlaps of aperture disks say of every scan frequency, from geometry, without stored masks."""
+"""Compute side-band sums over the overlaps of aperture disks, for every scan frequency, from geometry and without stored masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HIGHEST_DEGREE = 6
 
 
 class SSBSum(NamedTuple):
-    """Sums over detector pixels k, for every scan frequency K. One plane in weighted mode, two (the trotters) in exact mode.
+    """Sums over detector pixels k, for every scan frequency K. One plane in weighted mode, two (one for each overlap) in exact mode.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ def ssb_sum(
     chi: Chi = (),
     mode: str = "weighted",
 ) -> SSBSum:
-    """Sums over bright-field pixels of their scan spectra, weighted by how the disks at k, k - K and k + K overlap.
+    """Sum the scan spectra of bright-field pixels, weighted by how the disks at k, k - K and k + K overlap.
 
     For a thin object the spectrum of pixel k is G(k, K) = F{iφ}(K) Γ(k, K) with
     Γ = A - B, A = Ψ₀*(k) Ψ₀(k - K), B = Ψ₀(k) Ψ₀*(k + K). "weighted" gives Σ G Γ* and Σ |Γ|². "exact" gives one plane of
@@ -53,13 +53,13 @@ def ssb_sum(
     spectra : (n, Rx, Ry // 2 + 1) complex
         G: `fft.rfft2` of each pixel's image over the scan; finite.
     at : (n, 2) real
-        The pixels k, detector pixels from the optical axis.
+        The pixels k, in detector pixels from the optical axis.
     rows, columns : (Rx, 2) and (Ry // 2 + 1, 2) real
         Scan frequencies K = rows[i] + columns[j], in detector pixels and detector axes.
     radius : float
-        Of the aperture disk, pixels: |Ψ₀| falls from 1 to 0 over one pixel about it. Not looked at where `pupil` is given.
+        Radius of the aperture disk, pixels. |Ψ₀| falls from 1 to 0 over one pixel at this radius. Ignored if `pupil` is given.
     pupil : (Qx, Qy) complex, optional
-        Ψ₀ itself, largest modulus 1, between pixels by bilinear interpolation, 0 outside.
+        Ψ₀ itself, with largest modulus 1. It is interpolated bilinearly between pixels, and 0 outside.
     center : (float, float)
         The optical axis in `pupil`, pixels.
     chi : tuple of (i, j, c)
@@ -117,7 +117,7 @@ def ssb_sum(
 
 
 def _phase(xp: Any, chi: Chi, x: Any, y: Any) -> Any:
-    """χ, radians."""
+    """Return χ in radians."""
     total = xp.zeros_like(x + y)
     for i, j, c in chi:
         total = total + c * x**i * y**j
@@ -125,7 +125,7 @@ def _phase(xp: Any, chi: Chi, x: Any, y: Any) -> Any:
 
 
 def _interpolated(xp: Any, pupil: Any, u: Any, v: Any) -> Any:
-    """Bilinear interpolation in an array that is surrounded by zeros."""
+    """Interpolate bilinearly in an array that is surrounded by zeros."""
     qx, qy = pupil.shape
     pupil = xp.reshape(xp.astype(pupil, xp.complex128), (-1,))
     total = xp.zeros((1, 1, 1), dtype=pupil.dtype, device=arrays.device(pupil))
@@ -140,7 +140,7 @@ def _interpolated(xp: Any, pupil: Any, u: Any, v: Any) -> Any:
 
 
 def check(spectra: Any, at: Any, rows: Any, columns: Any, pupil: Any, chi: Chi, mode: str) -> None:
-    """What every implementation refuses."""
+    """Raise an error for arguments that no implementation takes."""
     if mode not in MODES:
         raise InputError(f"mode={mode!r}: need {' or '.join(map(repr, MODES))}")
     n, nx, nk = spectra.shape if len(spectra.shape) == 3 else (-1, -1, -1)

@@ -54,33 +54,33 @@ def bragg_scan(
     ----------
     scan_shape, detector_shape : (int, int)
     radius, edge : float
-        Of the disks, detector pixels; `edge` is the width over which the intensity falls from 0.88 to 0.12.
+        Radius and edge of the disks, detector pixels. `edge` is the width over which the intensity falls from 0.88 to 0.12.
     dose : float
         Counts per pixel inside the direct disk.
     spacing, angle : float
-        Length of g1 in pixels, and its angle from qx towards qy in degrees; g2 stands at right angles.
+        Length of g1 in pixels, and its angle from qx towards qy in degrees. g2 is perpendicular to g1.
     g1, g2 : (float, float), optional
         Reference vectors in pixels, instead of `spacing` and `angle`.
     reach : float
-        Reflections up to `reach` × the length of g1.
+        Disks are made up to `reach` × the length of g1.
     strain : {"smooth", "inclusion", None} or callable
-        Field of F: waves in every component; a misfitting particle in a bent matrix; none; or a function of the scan
-        coordinates (x, y) that returns F (Rx, Ry, 2, 2).
+        Field of F: waves in every component, a particle with misfit in a bent matrix, or none. A function of the scan
+        coordinates (x, y) returns F (Rx, Ry, 2, 2).
     strain_size : float
         Largest strain of the named fields.
     descan : float
-        How far the direct beam wanders over half the scan, pixels: a plane.
+        Distance that the direct beam moves over half the scan, pixels. It follows a plane.
     background : float
         Height of the diffuse background relative to the direct disk.
     thickness : float
-        0 for an even foil; otherwise the relative thickness varies by about ± this much, as a wedge with undulations.
+        0 for an even foil. Otherwise the relative thickness varies by about ± this much, as a wedge with undulations.
     vacuum_rows : int
-        So many first scan rows lie beside the specimen: only the direct beam is there.
+        Number of first scan rows beside the specimen. Only the direct beam is there.
     rotation, transpose : float, bool
-        Of the detector against the scan: v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians.
+        From detector to scan axes: v_scan = R(rotation) v_det, after exchanging (qx, qy) if `transpose` is set. Radians.
         F and the strain of the truth are in scan axes, g1 and g2 in detector pixels.
     energy, semiangle, r_pixel : float
-        eV, mrad, Å; with `radius` they make the calibration's q_pixel.
+        In eV, mrad and Å. With `radius` they give the calibration's q_pixel.
     noise : bool
         False gives the expected counts in float32.
     seed : int
@@ -88,15 +88,15 @@ def bragg_scan(
     Returns
     -------
     Simulated
-        `cube` uint16 (uint32 where the dose asks for it); `truth`: positions (Rx, Ry, N, 2) px, amplitudes (Rx, Ry, N)
+        `cube` is uint16 (uint32 if the dose needs it). `truth` has positions (Rx, Ry, N, 2) px, amplitudes (Rx, Ry, N)
         (relative to the direct beam), hk (N, 2), origin (Rx, Ry, 2), g1, g2, F (Rx, Ry, 2, 2), exx, eyy, exy, theta,
-        rotation (finite strain), specimen, inclusion (Rx, Ry) bool. In vacuum F and strain are NaN, as are the positions of
-        disks that are not there. `probe`: the direct disk alone, height 1, at Q // 2.
+        rotation (finite strain), specimen, inclusion (Rx, Ry) bool. In vacuum, F, strain, and the
+        positions of disks that do not exist are NaN. `probe` is the direct disk alone, with height 1, at Q // 2.
 
     Raises
     ------
     InputError
-        Shapes, sizes or a dose that cannot be; a callable that gives an F of the wrong shape.
+        Impossible shapes, sizes or doses, or a callable that returns F of a wrong shape.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def _profile(r: np.ndarray, radius: float, edge: float) -> np.ndarray:
 
 @dataclass
 class _Scene:
-    """What does not change from pattern to pattern."""
+    """Everything that is the same for all patterns."""
 
     shape: tuple[int, int]
     radius: float
@@ -221,7 +221,7 @@ def _origin(scan_shape: tuple[int, int], detector_shape: tuple[int, int], descan
 
 
 def _lattice(F: np.ndarray, g: np.ndarray, rotation: float, transpose: bool) -> np.ndarray:
-    """g of the deformed crystal on the detector, (Rx, Ry, N, 2): F acts in scan axes, g (N, 2) stands in detector axes."""
+    """Return g of the deformed crystal on the detector, (Rx, Ry, N, 2). F is in scan axes, g (N, 2) in detector axes."""
     to_scan = scan_matrix(rotation, transpose)
     scan = np.einsum("xyab,nb->xyna", np.linalg.inv(F).swapaxes(-1, -2), g @ to_scan.T)
     return scan @ to_scan  # to_scan is orthogonal: v @ to_scan is its inverse acting on v

@@ -12,7 +12,7 @@ Deformation = str | Callable[[np.ndarray, np.ndarray], np.ndarray] | None
 
 
 def deformation_gradient(kind: Deformation, scan_shape: tuple[int, int], size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return F at every scan position, and where the second phase lies.
+    """Return F at every scan position, and the positions of the second phase.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def deformation_gradient(kind: Deformation, scan_shape: tuple[int, int], size: f
         A callable gets the scan coordinates x, y, each (Rx, Ry), and returns F (Rx, Ry, 2, 2).
     scan_shape : (Rx, Ry)
     size : float
-        Largest strain, about.
+        Approximate size of the largest strain.
 
     Returns
     -------
@@ -56,8 +56,8 @@ def _smooth(x: np.ndarray, y: np.ndarray, size: float) -> np.ndarray:
 def _inclusion(x: np.ndarray, y: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
     """Make a cylinder of larger lattice spacing, coherent with an elastic matrix that bends across the scan.
 
-    With radius a and misfit e, u = e r inside and u = e a² r / |r|² outside (plane strain, no volume change outside): the
-    displacement is continuous, the radial strain jumps from +e to -e at the wall.
+    With radius a and misfit e, u = e r inside and u = e a² r / |r|² outside (plane strain, no volume change outside). The
+    displacement is continuous. The radial strain changes from +e to -e at the wall.
     """
     nx, ny = x.shape
     centre, radius = (0.55 * (nx - 1), 0.52 * (ny - 1)), 0.2 * min(nx, ny)
@@ -79,7 +79,7 @@ def _matrix(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.nd
 
 
 def rotation_matrix(angle: np.ndarray | float) -> np.ndarray:
-    """R = [[cos, -sin], [sin, cos]], (..., 2, 2): positive from x to y."""
+    """Return R = [[cos, -sin], [sin, cos]], (..., 2, 2). Angles are positive from x to y."""
     c, s = np.cos(np.asarray(angle, float)), np.sin(np.asarray(angle, float))
     return _matrix(c, -s, s, c)
 

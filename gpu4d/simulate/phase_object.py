@@ -36,46 +36,47 @@ def phase_object_scan(
 ) -> Simulated:
     """Simulate a 4D-STEM scan of a thin object: I(q) = |F{ψ₀(r - R) exp(iφ(r))}|², with Poisson noise at a dose.
 
-    The cell is periodic and square; its side fixes the detector pixel, 1 / side. Positions between the samples of the object
-    are reached by Fourier interpolation of φ, so the centre of mass is (∇φ ⊗ |ψ₀|²) / 2π to the accuracy of the band limit.
+    The cell is periodic and square. Its side gives the detector pixel, 1 / side. Between the samples of the object, φ is
+    interpolated by Fourier transforms. So the centre of mass is (∇φ ⊗ |ψ₀|²) / 2π up to the band limit.
 
     Parameters
     ----------
     scan_shape, detector_shape : (int, int)
     object : {"atoms", "particles"}, (n, n) array or callable
-        Phase: Gaussian atoms of two elements on a lattice with a vacancy; soft spheres of random size and place; samples
-        over the cell, radians; or a function of (x, y) in Å, periodic in the cell. Atoms attract electrons: φ ≥ 0.
+        Phase. "atoms": Gaussian atoms of two elements on a lattice with a vacancy. "particles": soft spheres of random size and
+        place. An array: samples over the cell, radians. A function of (x, y) in Å, periodic in the cell. Atoms attract electrons,
+        so φ ≥ 0.
     strength : float
         Largest phase of the named objects, radians.
     dose : float, optional
-        Electrons per Å² of the scan; None gives noise-free float32 patterns whose sum is 1 before the detector's border cuts.
+        Electrons per Å² of the scan. None gives noise-free float32 patterns. Their sum is 1 before the detector's border cuts them.
     r_pixel : float
         Scan step, Å.
     cell : float, optional
-        Side of the periodic cell, Å; the longer side of the scan by default.
+        Side of the periodic cell, Å. By default the longer side of the scan.
     energy, semiangle : float
         eV, mrad.
     defocus : float
-        Å; positive is underfocus, C10 = -defocus.
+        Å. Positive is underfocus, C10 = -defocus.
     rotation, transpose : float, bool
-        Of the detector against the scan: v_scan = R(rotation) v_det after swapping (qx, qy) where `transpose`; radians. The
-        probe moves along the turned directions.
+        From detector to scan axes: v_scan = R(rotation) v_det, after exchanging (qx, qy) if `transpose` is set. Radians. The
+        probe moves along the rotated directions.
     descan : float
-        How far the patterns wander over half the scan, pixels: a plane.
+        Distance that the patterns move over half the scan, pixels. It follows a plane.
     seed : int
 
     Returns
     -------
     Simulated
-        `cube` uint16 or float32, centred at Q // 2. `truth`: phase (Rx, Ry) at the scan positions; phase_conv, the phase
-        convolved with the probe's intensity, which is what an ideal integrated centre of mass gives, radians; gradient
-        (Rx, Ry, 2) of phase_conv along the scan axes, rad/Å; object (n, n) over the cell, and wave (n, n) complex, the
-        probe at the corner. `probe`: vacuum pattern, sum 1.
+        `cube` is uint16 or float32, centred at Q // 2. `truth` has: phase (Rx, Ry) at the scan positions, radians. phase_conv, the
+        phase convolved with the probe's intensity, which an ideal integrated centre of mass gives, radians. gradient (Rx, Ry, 2)
+        of phase_conv along the scan axes, rad/Å. object (n, n) over the cell. wave (n, n) complex, the probe with its centre in
+        the corner. `probe` is the vacuum pattern, with sum 1.
 
     Raises
     ------
     InputError
-        A probe that does not fit on the detector or in the cell; an object that is not finite.
+        A probe that does not fit on the detector or into the cell, or an object that is not finite.
 
     Examples
     --------
@@ -179,7 +180,7 @@ def _probe(n: int, side: float, energy: float, semiangle: float, defocus: float)
 
 
 def _positions(scan_shape: tuple[int, int], step: float, side: float, rotation: float, transpose: bool) -> np.ndarray:
-    """Where the probe is in the detector's axes, (Rx, Ry, 2) Å: r_scan = R(rotation) r_det after the swap, about the cell's middle."""
+    """Return probe positions in detector axes, (Rx, Ry, 2) Å: r_scan = R(rotation) r_det after the exchange, about the cell's middle."""
     x, y = np.meshgrid(*(np.arange(m) * step for m in scan_shape), indexing="ij")
     return (np.stack([x, y], -1) - side / 2) @ scan_matrix(rotation, transpose) + side / 2
 
@@ -191,7 +192,7 @@ def _tilt(scan_shape: tuple[int, int], descan: float) -> np.ndarray:
 
 
 def _shifter(n: int, side: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Fourier factors that move a real function, f(x) to f(x + r); the real part of what comes back is meant."""
+    """Return a function that gives Fourier factors to move a real function from f(x) to f(x + r). Take the real part of the result."""
     k = fft.frequencies(n, side / n)
 
     def shift(r: np.ndarray) -> np.ndarray:

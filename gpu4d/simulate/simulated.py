@@ -18,7 +18,7 @@ class Simulated:
     ----------
     cube : DataCube
         In memory. Its calibration holds what an operator would know (energy, semi-angle, pixel sizes), not what is to be
-        measured (origin, QR rotation).
+        measured (origin, rotation).
     truth : dict of str to array
         See the simulation for the names.
     probe : (Qx, Qy) float64

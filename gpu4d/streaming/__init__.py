@@ -1,4 +1,4 @@
-"""One pass over a scan feeds many reductions."""
+"""Read a scan once, and feed many reductions with it."""
 
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.load_cube import load_cube

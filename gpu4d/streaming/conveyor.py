@@ -1,13 +1,13 @@
-"""The conveyor: row blocks of a scan through one device, chunk by chunk, with reading, copying and computing at the same time.
+"""Bring row blocks of a scan through one device, chunk by chunk. Reading, copying and computing go on at the same time.
 
     file ──readers──▶ page-locked ring ──copy stream──▶ device ring ──compute stream──▶ reductions
 
-Nothing in the loop waits for the device. A buffer is handed back with an event behind its last use; who fills it next waits for that
-event: the copy stream on the device, a reader on the host. On the CPU the copy is a read: readers fill the ring that frames are
-reduced in. Where frames lie already there is no ring at all.
+Nothing in the loop waits for the device. A buffer is given back with an event after its last use. The next to fill it waits for that
+event: the copy stream for a device buffer, a reader for a host buffer. On the CPU there is no copy. Readers fill the ring in which
+frames are reduced. Frames that are already on the device need no ring.
 
-Running out of memory, wherever it happens, ends in one place: everything under way is waited for and thrown away, the chunk is halved
-(the rings shortened, when it is down to a tile), and what no reduction has taken yet is read again.
+If memory runs out, `_start_over` handles it, wherever it happened. It waits for all work under way and discards it. It halves the
+chunk or, if the chunk is a single tile, shortens the rings. Then tiles that some reduction has not taken yet are read again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gpu4d.streaming.reduction import LargeUpdates, in_tiles, takes_events
 
 log = logging.getLogger("gpu4d")
 
-ANNOUNCED = 8  # tiles that a source is told of before they are read: some tens of megabytes, what a disk needs to work ahead
+ANNOUNCED = 8  # tiles that a source is told of before they are read; these tens of megabytes let a disk work ahead
 
 
 class Work(NamedTuple):
@@ -50,7 +50,7 @@ class Work(NamedTuple):
 
 @dataclass
 class Slot:
-    """A buffer for one chunk, and the end of the last use that was made of it: None where no event has to be waited for."""
+    """A buffer for one chunk, and the event after its last use. None if there is nothing to wait for."""
 
     buffer: Buffer
     used: Event | None = None
@@ -58,7 +58,7 @@ class Slot:
 
 @dataclass
 class Chunk:
-    """A chunk under way: being read into a slot, or copied to one."""
+    """A chunk that is being read into a slot, or copied to one."""
 
     work: Work
     slot: Slot
@@ -86,19 +86,19 @@ class Shared:
 
 
 class Conveyor:
-    """Takes row blocks from a shared supply and feeds their frames to reductions, on one device.
+    """Takes row blocks from a shared supply, and feeds their frames to reductions on one device.
 
     Parameters
     ----------
     cube : DataCube
     todo : Plan
     reductions : list
-        What is updated (`gpu4d.streaming.reduction.joined`).
+        Objects that are updated (`gpu4d.streaming.reduction.joined`).
     pixels : (P,) int or None
-        Only these detector pixels travel.
+        Only these detector pixels travel. None for all.
     workspace : Workspace
     processor : Processor
-        Whose workspace it is.
+        Processor of the workspace.
     shared : Shared
     """
 
@@ -125,17 +125,17 @@ class Conveyor:
         self.chunk_tiles, self.ring, self.staging = todo.chunk_tiles, todo.ring, todo.staging
         plain = not self.ring and self.scan.where is None and not self.corrections and self.events is None
         if plain and len(reductions) == 1 and isinstance(reductions[0], LargeUpdates):
-            room = (todo.budget - todo.bytes) // (todo.lanes * todo.tile_bytes)  # frames that do not lie in one run are copied
+            room = (todo.budget - todo.bytes) // (todo.lanes * todo.tile_bytes)  # frames that are not one run of memory are copied
             self.chunk_tiles = max(self.chunk_tiles, min(self.chunk_tiles + room, reductions[0].update_bytes() // todo.tile_bytes))
-        self.backlog: deque[Work] = deque()  # taken from the supply, not begun
-        self.begun: deque[Work] = deque()  # on its way, in order
+        self.backlog: deque[Work] = deque()  # taken from the supply, not started
+        self.begun: deque[Work] = deque()  # started, in order
         self.reading: deque[Chunk] = deque()
         self.held: list[Buffer] = []
-        self.short = ""  # the kind of host memory that ran out, where it was not the device's
-        self.last_try: Any = ...  # what was first in line when a step could not be made smaller; nothing was yet
+        self.short = ""  # the kind of host memory that ran out; empty for device memory
+        self.last_try: Any = ...  # first work of the last attempt with the smallest steps; ... before any
 
     def run(self) -> None:
-        """Until the supply of row blocks is used up, or `stop` is set."""
+        """Work until the supply of row blocks is used up, or `stop` is set."""
         while True:
             self.short = ""
             try:
@@ -145,11 +145,11 @@ class Conveyor:
                 raise
             except MemoryError as error:
                 self._start_over(error)
-        if not self.stop.is_set():  # else readers may be at work in buffers: closing the workspace waits for them
+        if not self.stop.is_set():  # else readers may still use buffers, and closing the workspace waits for them
             for buffer in self.held:
                 buffer.free()
 
-    # ---------------------------------------------------------------- three ways for frames to arrive
+    # ---------------------------------------------------------------- three ways in which frames arrive
 
     def _convey(self) -> None:
         compute = self.workspace.stream("compute")
@@ -175,7 +175,7 @@ class Conveyor:
             free.append(chunk.slot)
 
     def _over_a_link(self, compute: Stream, copy: Stream) -> None:
-        """One chunk behind: the copy of the next is under way before the host sets off the work on this one."""
+        """Start the copy of the next chunk before the work on this one, so that both go on at the same time."""
         with self._of_the_host("page-locked"):
             free = self._slots(self.staging, self.workspace.pinned)
         ring, arriving = self._slots(self.ring, self.workspace.allocate), deque[Chunk]()
@@ -184,17 +184,17 @@ class Conveyor:
                 chunk = self._read_next()
                 arriving.append(self._copy(chunk, ring.popleft(), copy))
                 free.append(chunk.slot)
-            if len(arriving) > 1 or not self.reading or not ring:  # the last chunks, and a ring of one, have none to run ahead
+            if len(arriving) > 1 or not self.reading or not ring:  # at the end, and with a ring of one, there is no next chunk
                 chunk = arriving.popleft()
                 compute.wait(chunk.arrived)  # type: ignore[arg-type]
                 self._reduce(chunk.work, compute, [self._arrived(chunk)])
                 chunk.slot.used = compute.record()
                 ring.append(chunk.slot)
 
-    # ---------------------------------------------------------------- their steps
+    # ---------------------------------------------------------------- steps of these ways
 
     def _next(self) -> Work | None:
-        """The next chunk of work: what is left of a row block, or a new one's; None when there is no more, or somebody failed."""
+        """Return the next chunk of work, of this row block or a new one. None if there is no more, or if a conveyor has failed."""
         while not self.backlog:
             block = next(self.blocks, None)
             if block is None:
@@ -214,12 +214,12 @@ class Conveyor:
         return work
 
     def _announce(self, tiles: tuple[Tile, ...]) -> None:
-        """Tell the source what will be read soon, so that a disk works ahead of the readers."""
+        """Tell the source what will be read soon, so that the disk works ahead of the readers."""
         for tile in tiles:
             will_read(self.source, tile.rows, tile.columns)
 
     def _slots(self, count: int, get: Callable[[int], Buffer]) -> deque[Slot]:
-        """A ring: so many buffers of a chunk's size, none of them in use."""
+        """Make a ring: `count` buffers of the size of a chunk, none of them in use."""
         slots = deque[Slot]()
         for _ in range(count):
             self.held.append(get(self.chunk_tiles * self.todo.cut.frames * self.frame_bytes))
@@ -227,7 +227,7 @@ class Conveyor:
         return slots
 
     def _read_ahead(self, free: deque[Slot]) -> bool:
-        """Set readers to work on every free slot; False when nothing is being read and nothing is left to read."""
+        """Start readers on every free slot. Return False if nothing is being read and nothing is left to read."""
         while free and (work := self._next()) is not None:
             chunk, offset = Chunk(work, free.popleft()), 0
             self.reading.append(chunk)
@@ -237,7 +237,7 @@ class Conveyor:
         return bool(self.reading) and not self.stop.is_set()
 
     def _read(self, tile: Tile, buffer: Buffer, offset: int, used: Event | None) -> None:
-        """In a reader: one tile into its place in a buffer, in native dtype."""
+        """Read one tile into its place in a buffer, in native dtype. Readers call this."""
         if used is not None:
             used.wait()
         size = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
@@ -249,17 +249,17 @@ class Conveyor:
         else:
             into = buffer.view((tile.frames, *self.frame_shape), self.dtype, offset)
             frames = np.asarray(self.source.read(tile.rows, tile.columns)).reshape(tile.frames, -1)
-            np.take(frames, self.pixels, axis=1, out=into, mode="clip")  # the mode that needs no buffer of its own
+            np.take(frames, self.pixels, axis=1, out=into, mode="clip")  # other modes of np.take allocate a buffer
 
     def _read_next(self) -> Chunk:
-        """The next chunk, once its readers are done; until then it counts as being read."""
+        """Wait for the readers of the next chunk, and return it. Until then it counts as being read."""
         with self._of_the_host("host"):
             for read in self.reading[0].reads:
                 read.result()
         return self.reading.popleft()
 
     def _copy(self, chunk: Chunk, slot: Slot, copy: Stream) -> Chunk:
-        """Put the way of a chunk to the device into the copy stream; its host buffer is free behind it."""
+        """Put the copy of a chunk to the device into the copy stream. The host buffer is free after it."""
         if slot.used is not None:
             copy.wait(slot.used)
         frames = sum(tile.frames for tile in chunk.work.tiles)
@@ -268,18 +268,18 @@ class Conveyor:
         return Chunk(chunk.work, slot, arrived=chunk.slot.used)
 
     def _arrived(self, chunk: Chunk) -> tuple[tuple[Tile, ...], Any]:
-        """The tiles of a chunk, and their frames (n, Qx, Qy)."""
+        """Return the tiles of a chunk, and their frames (n, Qx, Qy)."""
         tiles = chunk.work.tiles
         return tiles, _read_only(chunk.slot.buffer.view((_frames(tiles), *self.frame_shape), self.dtype))
 
     def _flat(self, frames: Any) -> Any:
         xp = arrays.namespace(frames)
         flat = xp.reshape(frames, (frames.shape[0] * frames.shape[1], *self.frame_shape))
-        # also strips numpy.memmap, whose views cost Python calls
+        # removes numpy.memmap too, because views of it cost Python calls
         return _read_only(np.ascontiguousarray(flat)) if isinstance(flat, np.ndarray) else flat
 
     def _reduce(self, work: Work, compute: Stream, parts: list[tuple[tuple[Tile, ...], Any]]) -> None:
-        """Feed the reductions; where memory runs out, exactly what was not taken goes back to the front of `begun`."""
+        """Feed the reductions. If memory runs out, the work that was not taken goes back to the front of `begun`."""
         asked = [[(one, _grouped(one, tiles)) for one in work.reductions] for tiles, _ in parts]
         steps, done = [Work(piece, (one,)) for part in asked for one, pieces in part for piece in pieces], 0
         try:
@@ -293,17 +293,17 @@ class Conveyor:
                             self._update(steps[done], given)
                             done += 1
         except MemoryError:
-            self._settle(steps, done)
+            self._put_back(steps, done)
             raise
-        self._settle(steps, done)
+        self._put_back(steps, done)
 
     def _room(self) -> int:
-        """Bytes that are left for the work on a chunk, more of them since chunks or rings had to shrink."""
+        """Return the bytes left for the work on a chunk. There are more if chunks or rings had to become smaller."""
         planned, now = self.todo.ring * self.todo.chunk_tiles, self.ring * self.chunk_tiles
         return self.todo.room // self.todo.lanes + max(0, planned - now) * self.todo.tile_bytes
 
-    def _settle(self, steps: list[Work], done: int) -> None:
-        """Put back what was not taken; a tile is reported when the last reduction has taken it, which it does once."""
+    def _put_back(self, steps: list[Work], done: int) -> None:
+        """Put back the work that was not taken. Report a tile once, when the last reduction has taken it."""
         self.begun.popleft()
         self.begun.extendleft(reversed(steps[done:]))
         tiles = tuple(tile for step in steps[:done] if step.reductions[-1] is self.reductions[-1] for tile in step.tiles)
@@ -311,7 +311,7 @@ class Conveyor:
             self.report(int(sum(self._kept(tile).sum() for tile in tiles)) if self.scan.where is not None else _frames(tiles))
 
     def _update(self, step: Work, frames: Any) -> None:
-        """Give one reduction its frames, or its events: all of them, or those that `where` keeps."""
+        """Give one reduction its frames, or its events: all, or those that `where` keeps."""
         positions = np.concatenate([tile.positions() for tile in step.tiles])
         if self.scan.where is not None:
             keep = np.flatnonzero(np.concatenate([self._kept(tile) for tile in step.tiles]))
@@ -337,7 +337,7 @@ class Conveyor:
 
     @contextlib.contextmanager
     def _of_the_host(self, kind: str) -> Iterator[None]:
-        """What runs out in here is memory of the host, whatever the device has."""
+        """Mark a lack of memory inside the block as one of host memory."""
         try:
             yield
         except MemoryError:
@@ -345,14 +345,14 @@ class Conveyor:
             raise
 
     def _start_over(self, error: MemoryError) -> None:
-        """Throw away what is under way, give everything back, and go on from what is left in smaller steps."""
+        """Discard all work under way, give back all buffers, and continue with the rest in smaller steps."""
         for chunk in self.reading:
             for read in chunk.reads:
                 if not read.cancel():
-                    with contextlib.suppress(Exception):  # whatever it was: it will be read again, and fail again
+                    with contextlib.suppress(Exception):  # any other error: the read is repeated, and fails again
                         read.result()
         self.reading.clear()
-        self.workspace.trim()  # waits for the device, whose streams may still use the buffers
+        self.workspace.trim()  # waits for the device, because its streams may still use the buffers
         while self.held:
             self.held.pop().free()
         self.workspace.trim()
@@ -364,7 +364,7 @@ class Conveyor:
         elif self.ring > 1:
             self.ring -= 1
         elif first != self.last_try:
-            self.last_try = first  # somebody else may have given memory back
+            self.last_try = first  # meanwhile other programs may have freed memory
         else:
             what, least, free = "a sweep of single tiles", max(self.ring, 1) * self.todo.tile_bytes, self.processor.free_memory
             if self.short:
@@ -373,12 +373,12 @@ class Conveyor:
                 least += self.todo.held_bytes
             raise MemoryBudgetError(what, least, free(), self.todo.budget, error) from error
         self.staging = min(self.staging, self.ring)
-        reason = str(error)  # a handler that keeps records would keep an error's frames, and with them views of the buffers just freed
-        log.info("%s; going on with chunks of %d tiles, %d in flight", reason, self.chunk_tiles, self.ring)
+        reason = str(error)  # text only: a log handler that keeps the error would keep views of the freed buffers
+        log.info("%s; continuing with chunks of %d tiles, %d at the same time", reason, self.chunk_tiles, self.ring)
 
 
 def _read_only(frames: Any) -> Any:
-    """The same frames; a reduction that writes into them would change them for others, or the caller's array."""
+    """Return the same frames, read-only. Writing into them would change them for other reductions, or the caller's array."""
     if isinstance(frames, np.ndarray):
         frames = frames.view()
         frames.flags.writeable = False
@@ -407,7 +407,7 @@ def _cut(frames: Any, pieces: list[tuple[Tile, ...]]) -> Iterator[Any]:
 
 
 def _runs(tiles: tuple[Tile, ...], columns: int) -> list[tuple[Tile, ...]]:
-    """Tiles grouped so that each group is a rectangle whose positions, in scan order, are those of its tiles; the scan has `columns`."""
+    """Group tiles so that the positions of a group are a rectangle in scan order. The scan has `columns` columns."""
     rows: list[list[Tile]] = []
     for tile in tiles:
         if rows and _continues(rows[-1], tile):
@@ -430,7 +430,7 @@ def _continues(run: list[Tile], tile: Tile) -> bool:
 
 
 def _whole(run: list[Tile], columns: int) -> bool:
-    """Whether a rectangle of tiles is whole scan rows."""
+    """Return True if a rectangle of tiles is made of whole scan rows."""
     return _rectangle(run)[1] == slice(0, columns)
 
 

@@ -1,4 +1,4 @@
-"""The sweep: one pass over a scan feeds any number of reductions."""
+"""Sweep a scan: one pass over it feeds any number of reductions."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def sweep(
 ) -> Result:
     """Read a scan once and feed every reduction with it.
 
-    The scan is cut along the file's own layout; memory, workers and the number of devices decide only how much of it is under way at a
-    time, so that results do not depend on them, to the last bit; those of CPU and GPU agree to rounding, in integers exactly. Reading,
-    copying to a device and computing go on at the same time (docs/explanation/streaming.md). Running out of memory on the way makes
-    the steps smaller, not the sweep fail.
+    The scan is divided along the file's own layout. Memory, workers and the number of devices only decide how much of it is under way
+    at a time. So no bit of a result depends on them. Results of CPU and GPU agree to rounding, and exactly for integers. Reading,
+    copying to a device and computing go on at the same time (docs/explanation/streaming.md). If memory runs out, the sweep continues in
+    smaller steps.
 
     Parameters
     ----------
@@ -101,38 +101,38 @@ def sweep(
     reductions : mapping of str to Reduction, or one Reduction
         `VirtualImage`, `MeanPattern`, `MaxPattern`, `CenterOfMass`, `BraggDisks`, or your own.
     device : {"auto", "cpu", "cuda", "cuda:N"} or sequence of CUDA devices
-        Where files are reduced; "auto" takes a GPU where there is one. Several GPUs share the row blocks. Arrays on a device are reduced
-        there, arrays on the host on the CPU unless a device is named.
+        Device on which files are reduced. "auto" takes a GPU if there is one. Several GPUs share the row blocks. Arrays on a device are
+        reduced there. Arrays on the host are reduced on the CPU, unless a device is named.
     memory : int or str, optional
-        Bytes the sweep may hold on each device, or "512 MB"; page-locked host memory beside a GPU is at most the same again. By default
-        half of what is free: of the GPU's memory, or of the host's, there at most 4 GB.
+        Bytes that the sweep may hold on each device, or "512 MB". For a GPU, page-locked host memory may be as much again. By default
+        half of the free memory of the GPU, or half of the free memory of the host but at most 4 GB.
     where : (Rx, Ry) bool, optional
-        Positions to visit; results of others are NaN or empty.
+        Positions to visit. Results at other positions are NaN or empty.
     progress : bool or callable
-        True draws a bar where `rich` is installed; a callable is given (patterns done, patterns in all).
+        True draws a bar if `rich` is installed. A callable is called with (patterns done, patterns in all).
     keep : {"host", "device"}, optional
-        Where results go. Results of files come to the host by default, those of arrays stay beside the array. "device" keeps results on the
-        (one) device they were made on.
+        Place of the results. By default results of files are on the host, and results of arrays on the device of the array. "device" keeps
+        results on the device on which they were made, which must be one.
     trace : path or Timeline, optional
-        Write what was read, copied and computed when, as a Chrome trace (open it in ui.perfetto.dev). An earlier trace is replaced,
-        another file is not; where writing fails at the end, a warning is logged and the results are returned. A
-        `gpu4d.device.timeline.Timeline` is filled, and left to the caller to write: several sweeps can share one.
+        File for a Chrome trace of reading, copying and computing (open it in ui.perfetto.dev). An earlier trace is replaced, another
+        file is not. If writing fails at the end, a warning is logged and the results are returned. A
+        `gpu4d.device.timeline.Timeline` is filled, but not written. Several sweeps can share one.
     client : optional
-        Reserved for a dask.distributed client; only None is accepted by this version.
+        Reserved for a dask.distributed client. This version accepts only None.
 
     Returns
     -------
     dict of str to result, or one result
-        As `reductions` was given; each in the form its `finish` documents.
+        In the form of `reductions`. Each result is what `finish` of its reduction returns.
 
     Raises
     ------
     InputError
-        An argument that cannot be used; before anything is read.
+        An argument cannot be used. Raised before anything is read.
     MemoryBudgetError
-        The least the work needs is over the budget: what is asked, free and allowed.
+        The work needs more than the budget. The error says how much is needed, free and allowed.
     DeviceError
-        A device that is not there, or that stopped answering; nothing of the sweep stays in memory.
+        A device is not there, or has stopped answering. Nothing of the sweep stays in memory.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def sweep(
     timeline = Timeline() if place is not None else trace if isinstance(trace, Timeline) else None
     todo = plan(cube, named, device=device, memory=memory, where=where)
     if keep == "device" and len(todo.processors) > 1:
-        raise InputError("keep='device' with several devices: their answers meet on the host; leave keep out, or name one device")
+        raise InputError("keep='device' with several devices: their results are merged on the host; leave keep out, or name one device")
     if todo.passes > 1 and len(todo.processors) > 1:
         several = ", ".join(name for name, passes in todo.passes_of.items() if passes > 1)
         raise InputError(f"{several} needs several passes, each of which builds on the one before: name one device")
@@ -159,7 +159,7 @@ def sweep(
                 _one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
             raw, _ = uncorrected(cube.source)
             if raw.resident and _frames(todo.scan):
-                raw.read(slice(0, 1), slice(0, 1))  # a mapped file cut short while its last tiles were in work says so here
+                raw.read(slice(0, 1), slice(0, 1))  # raises an error if a mapped file was cut short while its last tiles were used
             _merged(todo, parts, workspaces)
             results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
@@ -169,14 +169,14 @@ def sweep(
 
 
 def _checked(cube: Any, reductions: Any, keep: Any, progress: Any, client: Any) -> Named:
-    """The reductions by name, after a look at what else was asked."""
+    """Return the reductions by name, after checking the other arguments."""
     if not isinstance(cube, DataCube):
         make = "gpu4d.open(path)" if isinstance(cube, str | os.PathLike) else "gpu4d.DataCube(array)"
         raise InputError(f"the scan is a {type(cube).__name__}, need a DataCube: {make} makes one")
     if not isinstance(progress, bool) and not callable(progress):
         raise InputError(f"progress={progress!r}: need True, False or a function of (patterns done, patterns in all)")
     if client is not None:
-        raise InputError("client= is not served by this version: leave it None")
+        raise InputError("client= is not supported by this version: leave it None")
     if keep not in (None, "host", "device"):
         raise InputError(f"keep={keep!r}: need 'host' or 'device'")
     named: Named = dict(reductions) if isinstance(reductions, Mapping) else {"result": reductions}
@@ -189,7 +189,7 @@ def _checked(cube: Any, reductions: Any, keep: Any, progress: Any, client: Any) 
 
 
 def _write(timeline: Timeline, place: Path) -> None:
-    """Results, or the error that ended the sweep, matter more than a trace."""
+    """Write the trace, or log a warning: the results, or the error that ended the sweep, are more important."""
     try:
         timeline.write(place)
     except Exception as error:
@@ -197,7 +197,7 @@ def _write(timeline: Timeline, place: Path) -> None:
 
 
 def _merged(todo: Plan, parts: list[Named], workspaces: list[Workspace]) -> None:
-    """What every device found, in the first one's reductions. What is half merged cannot be merged again: memory must not run out."""
+    """Merge what every device found into the reductions of the first. A merge cannot be repeated, so lack of memory ends the sweep."""
     first, *others = zip(todo.processors, parts, workspaces)
     for processor, part, workspace in others:
         with _refusing(f"gathering what {processor.name} found", todo, processor):
@@ -208,7 +208,7 @@ def _merged(todo: Plan, parts: list[Named], workspaces: list[Workspace]) -> None
 
 @contextlib.contextmanager
 def _refusing(what: str, todo: Plan, processor: Processor) -> Iterator[None]:
-    """Memory of a processor that runs out in here ends the sweep: there are no smaller steps."""
+    """Let a lack of memory in the block end the sweep, because there are no smaller steps."""
     try:
         yield
     except MemoryBudgetError:
@@ -218,8 +218,8 @@ def _refusing(what: str, todo: Plan, processor: Processor) -> Iterator[None]:
 
 
 def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
-    """What the reductions found, made on the device they are on and within its memory; the rings are gone by now."""
-    processor = todo.processors[0]  # several devices have met there
+    """Make the results of the reductions on their device, within its memory. The rings are freed before."""
+    processor = todo.processors[0]  # results of several devices were merged there
     for last in (False, True):
         free = processor.free_memory
         try:
@@ -246,7 +246,7 @@ def _frames(scan: ScanInfo) -> int:
 
 @contextlib.contextmanager
 def _workspaces(todo: Plan, timeline: Timeline | None) -> Iterator[list[Workspace]]:
-    """One for each device; whatever happens, they give back all they hold."""
+    """Yield one workspace for each device. They give back all memory at the end, also after an error."""
     opened: list[Workspace] = []
     try:
         for processor in todo.processors:
@@ -266,7 +266,7 @@ def _one_pass(
     report: Callable[[int], None],
     timeline: Timeline | None,
 ) -> None:
-    """Conveyors take row blocks in order, each from the same supply; the first error stops all of them and is raised here."""
+    """Run conveyors that take row blocks in order from one supply. The first error stops all of them and is raised here."""
     stop = threading.Event()
     shared = Shared(_Supply(todo.scan.blocks), stop, report)
     start, conveyors = workspaces[0].now(), []
@@ -313,14 +313,14 @@ def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:
     try:
         _share_out(work, conveyors, stop)
     except BaseException:
-        # Ctrl-C while a thread is being started hides it from its pool: the buffers must not go while it is at work.
+        # If Ctrl-C comes while a thread starts, its pool does not know the thread. The buffers must stay while it works.
         stop.set()
         door.close()
         raise
 
 
 def _share_out(work: Callable[[Conveyor], None], conveyors: list[Conveyor], stop: threading.Event) -> None:
-    if conveyors[0].processor.copies:  # they wait for a device, and compute nothing themselves
+    if conveyors[0].processor.copies:  # they only wait for a device, and compute nothing
         with threads.beside(len(conveyors), "gpu4d-sweep") as begin:
             _finish([begin(work, one) for one in conveyors], stop)
         return
@@ -331,7 +331,7 @@ def _share_out(work: Callable[[Conveyor], None], conveyors: list[Conveyor], stop
     except BaseException:
         threads.finish(begun)
         raise
-    _finish([one for one in begun if not one.cancel()], stop)  # the supply is used up: what has not begun has nothing to do
+    _finish([one for one in begun if not one.cancel()], stop)  # no row block is left, so conveyors that have not started have nothing to do
 
 
 def _finish(conveyors: list[Future], stop: threading.Event) -> None:
@@ -345,14 +345,14 @@ def _finish(conveyors: list[Future], stop: threading.Event) -> None:
 
 
 class _Door:
-    """Counts the threads at work, so that one that no pool knows can be waited for too."""
+    """Counts the threads at work, so that a thread that no pool knows is waited for too."""
 
     def __init__(self) -> None:
         self._inside, self._closed, self._changed = 0, False, threading.Condition()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[bool]:
-        """Count a thread while it works; False where the door is closed already."""
+        """Count a thread while it works. Yields False if the door is closed already."""
         with self._changed:
             may = not self._closed
             self._inside += may
@@ -364,14 +364,14 @@ class _Door:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Let no thread in any more, and wait until all that are inside have left."""
+        """Let no more threads in, and wait until all inside have left."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: self._inside == 0)
 
 
 class _Supply:
-    """Numbers of row blocks, each handed out once, to whoever asks first."""
+    """Numbers of row blocks. Each is handed out once, in order."""
 
     def __init__(self, blocks: int):
         self._blocks, self._lock = iter(range(blocks)), threading.Lock()
@@ -385,9 +385,10 @@ class _Supply:
 
 
 def _pixels(cube: DataCube, processor: Processor, active: list[Any]) -> np.ndarray | None:
-    """The only detector pixels a pass needs, where gathering them on the host saves at least half of the link's bytes.
+    """Return the only detector pixels that a pass needs, if gathering them on the host saves at least half of the bytes on the link.
 
-    One reduction only: several would each need their own order. A file that is decoded into buffers has no patterns to gather from.
+    This is done for a single reduction, because several would each need their own order. It is not done for files that are decoded
+    into buffers, because they have no patterns in memory to gather from.
     """
     if not processor.copies or not cube.source.resident or len(active) != 1 or not isinstance(active[0], SparsePixels):
         return None

@@ -1,7 +1,7 @@
-"""Several devices at one scan: the same reductions on each, fed with row blocks of its own, merged into one answer.
+"""Share a scan among several devices: each has copies of the reductions and its own row blocks, and their results are merged.
 
-Sums are kept per row block and added in row order (`BlockSums`), values per position go to their places: whichever device had which
-block, the merged answer is that of one device, to the last bit.
+Sums are kept for each row block and added in row order (`BlockSums`). Values per position are stored at their positions. So the merged
+result has the same bits as that of one device, whichever device had which block.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Named = dict[str, Reduction]
 
 
 def shares(reductions: Named, devices: int) -> list[Named]:
-    """The reductions themselves for the first device, copies of them for the others; before `start`."""
+    """Return the reductions for the first device, and copies of them for the others. Called before `start`."""
     try:
         return [reductions, *(pickle.loads(pickle.dumps(reductions)) for _ in range(devices - 1))]
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -27,20 +27,20 @@ def shares(reductions: Named, devices: int) -> list[Named]:
 
 
 def gather(part: Named, workspace: Workspace) -> dict[str, Any]:
-    """What a device found: the states of its reductions, in the order of the stream they were made in."""
+    """Return the states of a device's reductions, after the work in its stream."""
     with workspace.computing(workspace.stream("compute"), "gather"):
         return {name: reduction.state() for name, reduction in part.items()}
 
 
 def merge(first: Named, states: Mapping[str, Any], workspace: Workspace) -> None:
-    """Bring states of another device into the reductions of the first, whose workspace this is."""
+    """Merge states of another device into the reductions of the first. `workspace` is the first device's."""
     with workspace.computing(workspace.stream("compute"), "merge"):
         for name, state in states.items():
             first[name].merge(state)
 
 
 def to_host(result: Any) -> Any:
-    """A result with its arrays on the host; tuples, lists and mappings of results are looked into."""
+    """Return a result with its arrays on the host, also those inside tuples, lists and mappings."""
     if hasattr(result, "to_host"):
         return result.to_host()
     if isinstance(result, Mapping):

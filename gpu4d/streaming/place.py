@@ -1,4 +1,4 @@
-"""Where the frames of a cube are reduced: arrays where they lie, files on the device that was asked for."""
+"""Choose where the frames of a cube are reduced: arrays on their own device, files on the device that was asked for."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from gpu4d.errors import DeviceError
 
 
 def processors_for(cube: DataCube, device: Any) -> tuple[tuple[Processor, ...], bool]:
-    """The processors a sweep runs on, and whether frames are used where they lie.
+    """Return the processors of a sweep, and whether frames are used in place.
 
     Parameters
     ----------
     cube : DataCube
     device : str, Device, Processor, or a sequence of them
-        As of `gpu4d.sweep`.
+        As for `gpu4d.sweep`.
 
     Raises
     ------
     DeviceError
-        The cube is an array on one device, and another was asked for by name.
+        The cube is an array on one device, and another device was named.
     """
     sample = sample_of(cube.source)
     if isinstance(device, list | tuple) and len(device) == 1:
@@ -40,16 +40,16 @@ def processors_for(cube: DataCube, device: Any) -> tuple[tuple[Processor, ...], 
     if sample is not None and not isinstance(sample, np.ndarray):
         return (InPlace(_same_device(sample, device)),), True
     if sample is not None and isinstance(device, str) and device == "auto":
-        device = "cpu"  # an array on the host: moving it costs more than the work, unless the caller knows better
+        device = "cpu"  # an array on the host: copying it takes longer than the work, so only a named device gets it
     processors = tuple(_processor(d) for d in choose_all(device))
     return processors, bool(uncorrected(cube.source)[0].resident and not processors[0].copies)
 
 
-RESIDENT_BYTES = 1 << 30  # of frames that one update brings where they lie: 0.4 ms of a card's memory, against 0.3 to 1 ms of Python
+RESIDENT_BYTES = 1 << 30  # of frames in an update in place: reading them takes 0.4 ms on a card, and an update costs 0.3 to 1 ms of Python
 
 
 def in_order(cube: DataCube) -> bool:
-    """Whether the frames of any scan rows are one run of memory on a CUDA device, so that an update of them copies nothing."""
+    """Return True if any scan rows are one run of memory on a CUDA device, so that an update copies nothing."""
     array = getattr(cube.source, "array", None)
     if array is None or not arrays.is_cuda(array):
         return False
@@ -58,13 +58,13 @@ def in_order(cube: DataCube) -> bool:
 
 
 def on_host(cube: DataCube) -> bool:
-    """Whether the cube's frames come as NumPy arrays."""
+    """Return True if the cube's frames are NumPy arrays."""
     sample = sample_of(cube.source)
     return sample is None or isinstance(sample, np.ndarray)
 
 
 class InPlace(CpuProcessor):
-    """The device an array lies on already: nothing is copied, the array's own library does the work, in its own stream."""
+    """The device of an array. Nothing is copied. The array's own library does the work in its own stream."""
 
     def __init__(self, sample: Any):
         super().__init__()
@@ -73,7 +73,7 @@ class InPlace(CpuProcessor):
         self.on_cuda = arrays.is_cuda(sample)
 
     def free_memory(self) -> int:
-        """Of the card the array lies on, as far as CuPy can ask it; of the host for arrays of its libraries."""
+        """Return the free bytes of the array's card, if CuPy can ask it, or of the host for arrays on the host."""
         if self.on_cuda:
             with contextlib.suppress(ImportError):
                 from gpu4d.device.processors.cuda import CudaProcessor
@@ -89,7 +89,7 @@ class InPlace(CpuProcessor):
 
 
 class _WorkspaceInPlace(CpuWorkspace):
-    """Of an array's own library, whose errors it translates."""
+    """Workspace of an array's own library. It translates errors of that library."""
 
     def __init__(self, name: str, cap: int, readers: int, timeline: Any = None):
         super().__init__(cap, readers, timeline)
@@ -115,14 +115,14 @@ def _processor(device: Any) -> Processor:
 
 
 def _same_device(sample: Any, device: Any) -> Any:
-    """The sample, if the device asked for is the one it lies on."""
+    """Return the sample if it is on the device asked for, else raise an error."""
     if isinstance(device, str) and device == "auto":
         return sample
     here = Device("cuda", _index(sample)) if arrays.is_cuda(sample) else Device("cpu")
     asked = [one.name if isinstance(one, Processor) else str(one) for one in choose_all(device)]
     if asked != [str(here)]:
         raise DeviceError(
-            f"device={device!r}: the cube is an array on {here}, and such arrays are reduced where they lie: "
+            f"device={device!r}: the cube is an array on {here}, and such arrays are reduced on their own device: "
             "use device='auto', or move it first"
         )
     return sample

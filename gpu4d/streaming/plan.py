@@ -1,9 +1,9 @@
-"""How a scan is cut, and what a sweep will hold: all of it decided before anything is allocated.
+"""Plan a sweep: how the scan is divided, and what memory is held. All of it is decided before anything is allocated.
 
-A **tile** is a rectangle of scan positions of about four megabytes, along the file's own blocks; a **row block** is a run of scan rows
-that one conveyor works through, tile by tile, in order. Both follow from shape, dtype and layout, never from memory, devices or
-workers; so memory, workers and the number of devices of one kind change no bit of a result. A **chunk** is a run of tiles of one row
-block that travels to a device together: how many is up to the memory.
+A **tile** is a rectangle of scan positions of about four megabytes, along the file's own blocks. A **row block** is a run of scan rows
+that one conveyor processes, tile by tile, in order. Both follow from shape, dtype and layout, and not from memory, devices or workers.
+So memory, workers and the number of devices of one kind change no bit of a result. A **chunk** is a run of tiles of one row block that
+travel to a device together. Their number depends on the memory.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from gpu4d.sizes import format_bytes
 from gpu4d.streaming.place import RESIDENT_BYTES, in_order, on_host, processors_for
 from gpu4d.streaming.reduction import Reduction, ScanInfo, takes_events
 
-TILE_BYTES = 4 << 20  # a few tiles fit into the last-level cache, and one hides the cost of a call
-LEAST_BLOCKS = 8  # row blocks of a small scan, where its layout allows: threads need work to share
-MOST_BLOCKS = 64  # row blocks of a scan: enough to share out, few enough to keep their sums
-LARGEST_NATURAL_TILE = 64 << 20  # blocks of a file above this are read in parts, more than once
-CHUNK_BYTES = 64 << 20  # what travels to a device at once: 1 ms of a link, against 10 µs to set it off
-MOST_READERS = 8  # threads that fill page-locked memory: a link is saturated by fewer
+TILE_BYTES = 4 << 20  # a few tiles fit into the last-level cache, and a call costs little compared with the work on one
+LEAST_BLOCKS = 8  # row blocks of a small scan, if its layout allows, so that threads can share the work
+MOST_BLOCKS = 64  # row blocks of a scan: enough for many threads, and few enough to hold a sum for each
+LARGEST_NATURAL_TILE = 64 << 20  # larger blocks of a file are read in parts, more than once
+CHUNK_BYTES = 64 << 20  # bytes copied to a device at once: this takes 1 ms on a link, and starting a copy takes 10 µs
+MOST_READERS = 8  # threads that fill page-locked memory: fewer already saturate a link
 EVENT_BYTES = 128  # held for an event in an update: pixel, count and position in 64 bits, and as much as `TakesEvents` allows beside
-RING = 3  # chunks a conveyor holds on either side of a link: one in work, one arriving, one to spare
+RING = 3  # chunks a conveyor holds on each side of a link: one in use, one arriving, one spare
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Rows and columns of a tile, and rows of a row block."""
+    """Size of a tile in rows and columns, and of a row block in rows."""
 
     rows: int
     columns: int
     block_rows: int
-    amplification: float = 1.0  # how often the bytes of a file's own block are read
+    amplification: float = 1.0  # how many times the bytes of a file's own block are read
 
     @property
     def frames(self) -> int:
@@ -55,10 +55,11 @@ class Cut:
 
 
 def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int], block_bytes: int = 0) -> Cut:
-    """The cut of a scan, from its shape, the bytes of a frame, the natural blocks of its source and the least bytes of a row block.
+    """Divide a scan, given its shape, the bytes of a frame, the natural blocks of its source and the least bytes of a row block.
 
-    A tile is a natural block, or as many beside each other as make `TILE_BYTES`. Where that is all columns, several rows of blocks
-    make one, as long as `LEAST_BLOCKS` tiles are left. Natural blocks above `LARGEST_NATURAL_TILE` are cut, and read more than once.
+    A tile is a natural block, or as many natural blocks side by side as give `TILE_BYTES`. If these are all columns, a tile has several
+    rows of blocks, but at least `LEAST_BLOCKS` tiles are left. Natural blocks above `LARGEST_NATURAL_TILE` are divided and read more
+    than once.
     """
     rx, ry = max(shape[0], 1), max(shape[1], 1)
     bx, by = min(natural[0], rx), min(natural[1], ry)
@@ -88,7 +89,7 @@ class Tile:
         return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
 
     def positions(self) -> np.ndarray:
-        """(n, 2) int64, in scan order."""
+        """Return the positions of the tile, (n, 2) int64, in scan order."""
         rx, ry = np.arange(self.rows.start, self.rows.stop), np.arange(self.columns.start, self.columns.stop)
         return np.stack([np.repeat(rx, len(ry)), np.tile(ry, len(rx))], axis=1)
 
@@ -98,35 +99,35 @@ class Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do, before it allocates anything.
+    """Plan of a sweep, made before anything is allocated.
 
     Attributes
     ----------
     scan, cut : ScanInfo, Cut
     processors : tuple of Processor
-        Where frames are reduced; the figures below hold for each.
+        Devices on which frames are reduced. The numbers below are for each of them.
     lanes : int
-        Conveyors on each.
+        Number of conveyors.
     readers : int
-        Threads that read, for each; 0 where frames are used where they lie.
+        Number of threads that read. 0 if frames are used in place.
     chunk_tiles : int
-        Tiles that travel together.
+        Number of tiles that travel together.
     ring, staging : int
-        Chunks a conveyor holds where frames are reduced, and page-locked on the host before a link.
+        Chunks that a conveyor holds on the device, and in page-locked host memory before a link.
     tile_bytes : int
-        Of one whole tile.
+        Bytes of one whole tile.
     held_bytes : int
-        What the reductions hold, and what updates take, of all lanes at once.
+        Bytes that the reductions hold and that updates take, of all lanes together.
     scratch_bytes : int
-        What a reader holds of the host's memory beside the tile it fills: chunks of the file before and after they are decoded.
+        Bytes of host memory that a reader holds beside the tile it fills: chunks of the file before and after they are decoded.
     budget : int
-        What may be held on each, and on the host beside it.
+        Bytes that may be held on the device, and as many on the host beside it.
     room : int
-        What is left of it for the work on a chunk, on each.
+        Bytes of the budget that are left for the work on a chunk.
     copied : bool
-        Whether frames may be copied before they are reduced: all but those that lie in order on a device.
+        Whether frames may be copied before they are reduced. Only frames that are in order on a device are not.
     passes_of : dict of str to int
-        Passes over the scan that each reduction needs within what the plan leaves it.
+        Passes over the scan that each reduction needs within the memory that the plan leaves it.
     corrections : Corrections
         Made to the patterns of each chunk where it is reduced, once, before all reductions.
     given_events : frozenset of str
@@ -166,13 +167,13 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """What the sweep will hold at most on a device, reductions included."""
+        """Most bytes that the sweep will hold on a device, reductions included."""
         decoding = 0 if self.staging else self.decoding_bytes
         return self.held_bytes + self.lanes * max(self.ring, int(self.copied)) * self.chunk_bytes + decoding
 
     @property
     def staging_bytes(self) -> int:
-        """Host memory beside it, for each device: page-locked, and what readers decode in."""
+        """Bytes of host memory for each device: page-locked memory, and memory in which readers decode."""
         return self.page_locked_bytes + self.decoding_bytes if self.staging else 0
 
     @property
@@ -185,27 +186,27 @@ class Plan:
 
     @property
     def bytes_fed(self) -> int:
-        """Of the tiles of all passes: what arrives at the devices, unless pixels are gathered before."""
+        """Bytes of the tiles of all passes. They arrive at the devices, unless pixels are gathered before."""
         frames = sum(tile.frames for block in range(self.scan.blocks) for tile in self.tiles(block))
         return self.passes * frames * (self.tile_bytes // self.cut.frames)
 
     @property
     def bytes_read(self) -> int:
-        """What all passes read of the file."""
+        """Bytes that all passes read from the file."""
         return int(self.bytes_fed * self.cut.amplification)
 
     @property
     def link_rate(self) -> float | None:
-        """Bytes per second to all devices together, nominally; None where nothing is copied."""
+        """Nominal bytes per second to all devices together. None if nothing is copied."""
         rates = [processor.link_rate for processor in self.processors]
         return sum(rate for rate in rates if rate) if all(rates) else None
 
     def seconds(self, read_rate: float) -> float:
-        """Expected time of all passes: that of the slower of reading (bytes of the file per second, as measured) and the link."""
+        """Return the expected time of all passes: that of reading at the measured `read_rate` or of the link, whichever is longer."""
         return max(self.bytes_read / read_rate, self.bytes_fed / self.link_rate if self.link_rate else 0.0)
 
     def tiles(self, block: int) -> Iterator[Tile]:
-        """Tiles of one row block that hold a position to visit, in order."""
+        """Yield the tiles of one row block that hold a position to visit, in order."""
         first, last = self.scan.block_rows[block], self.scan.block_rows[block + 1]
         for row in range(first, last, self.cut.rows):
             for column in range(0, self.scan.shape[1], self.cut.columns):
@@ -214,7 +215,7 @@ class Plan:
                     yield tile
 
     def describe(self) -> list[str]:
-        """For people."""
+        """Describe the plan in a few lines for readers."""
         c, patterns, many = self.cut, self.scan.shape[0] * self.scan.shape[1], len(self.processors) > 1
         lines = [
             f"tiles of {c.rows}×{c.columns} patterns ({format_bytes(self.tile_bytes)}), "
@@ -238,7 +239,7 @@ class Plan:
 
     def _flow(self) -> str:
         if not self.ring:
-            return "no buffers: the data are used where they lie"
+            return "no buffers: the data are used in place"
         if not self.staging:
             return f"{self.ring} buffers each"
         return (
@@ -262,12 +263,12 @@ def plan(
     cube : DataCube
     reductions : mapping of str to Reduction
     device, memory, where
-        As of `gpu4d.sweep`.
+        As for `gpu4d.sweep`.
 
     Raises
     ------
     MemoryBudgetError
-        Not even single tiles in the shortest ring fit; the error says what is asked, free and allowed.
+        Not even single tiles in the shortest ring fit. The error says how much is needed, free and allowed.
     """
     processors, in_place = processors_for(cube, device)
     one = processors[0]
@@ -317,7 +318,7 @@ def plan(
 
 
 def _readers(scratch: int, room: int) -> int:
-    """Threads that fill page-locked memory: as many as have room to decode in, one at least."""
+    """Return the number of threads that fill page-locked memory: as many as have memory to decode in, at least one."""
     most = min(cpu_threads(), MOST_READERS)
     return max(1, min(most, room // scratch)) if scratch else most
 
@@ -343,7 +344,7 @@ def _events_in_a_tile(events: ReadsEvents, scan: ScanInfo, pieces: Cut) -> int:
 
 
 def _candidates(cube: DataCube, processor: Processor, in_place: bool, events_only: bool) -> Iterator[tuple[int, int, int]]:
-    """Lanes, tiles in a chunk and chunks in a ring, from what is fastest to what needs least."""
+    """Yield lanes, tiles in a chunk and chunks in a ring, from the fastest choice to the one that needs the least memory."""
     pieces = _cut_of(cube)
     in_a_row = ceil(max(cube.shape[1], 1) / pieces.columns)
     in_a_block = pieces.block_rows // pieces.rows * in_a_row
@@ -351,7 +352,7 @@ def _candidates(cube: DataCube, processor: Processor, in_place: bool, events_onl
     if in_order(cube):  # whole scan rows are one run of memory, and one update
         row_bytes = pieces.rows * max(cube.shape[1], 1) * _frame_bytes(cube)
         most = max(most, min(RESIDENT_BYTES // row_bytes * in_a_row, in_a_block))
-    # On the CPU one tile of patterns is a chunk: it stays in the cache, and hides the cost of a call already.
+    # On the CPU one tile of patterns is a chunk: it stays in the cache, and a call costs little compared with the work on it.
     together = [most >> i for i in range(most.bit_length())] if processor.copies or not on_host(cube) or events_only else [1]
     for lanes in range(processor.lanes, 0, -1):
         for tiles in together:
@@ -363,7 +364,7 @@ def _candidates(cube: DataCube, processor: Processor, in_place: bool, events_onl
 
 
 def _held(reductions: Mapping[str, Reduction], scan: ScanInfo, lanes: int) -> int:
-    """Bytes the reductions hold: what lasts once, what an update takes for every lane."""
+    """Return the bytes of the reductions: what they hold, once, and what an update takes, for every lane."""
     lasting = sum(r.bytes_needed(scan, 0) for r in reductions.values())
     updating = sum(r.bytes_needed(scan, scan.update_frames) for r in reductions.values()) - lasting
     updating += 64 * scan.update_frames  # positions
@@ -381,7 +382,7 @@ def _correcting(corrections: Corrections, scan: ScanInfo, native: Any, lanes: in
 def scan_info(
     cube: DataCube, where: Any = None, sample: Any = None, tiles: int = 1, lanes: int = 1, devices: int = 1
 ) -> tuple[ScanInfo, Cut]:
-    """What reductions are told of a cube, and how it is cut."""
+    """Return what reductions need to know of a cube, and how it is divided."""
     check_origin(cube.calibration, cube.scan_shape)  # it may have been set after the cube was made
     pieces = _cut_of(cube)
     starts = (*range(0, cube.shape[0], pieces.block_rows), cube.shape[0])
@@ -400,7 +401,7 @@ def scan_info(
 
 
 def _cut_of(cube: DataCube) -> Cut:
-    """The cut of a cube. Frames that lie in order on a device have row blocks as long as an update: one worker takes them all."""
+    """Return how a cube is divided. For frames in order on a device, a row block is as long as an update, because one worker takes all."""
     return cut(cube.shape, _frame_bytes(cube), cube.source.blocks, RESIDENT_BYTES if in_order(cube) else 0)
 
 

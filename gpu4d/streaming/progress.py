@@ -1,4 +1,4 @@
-"""The progress bar of sweeps and of runs."""
+"""Draw the progress bars of sweeps and runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Progress = bool | Callable[[int, int], None]
 
 
 class ProgressBars:
-    """One bar for each stage, drawn with rich on standard error; a context manager.
+    """Context manager that draws one bar for each stage with rich, on standard error.
 
     Parameters
     ----------
     transient : bool
-        Bars vanish at the end and show the time that remains; otherwise they stay and show the time that passed.
+        True shows the remaining time, and removes the bars at the end. False shows the elapsed time, and the bars stay.
 
     Raises
     ------
@@ -49,11 +49,11 @@ class ProgressBars:
         self.progress.stop()
 
     def begin(self, stage: str) -> None:
-        """Begin a bar; its length is not known before the first `advance`."""
+        """Begin a bar. Its length is not known before the first `advance`."""
         self.task = self.progress.add_task(stage, total=None, remark="")
 
     def advance(self, done: int, total: int) -> None:
-        """Set the bar to so many patterns of the total."""
+        """Set the bar to `done` patterns of `total`."""
         if self.task is not None:
             self.progress.update(self.task, completed=done, total=total, remark=f"{done:,}/{total:,}")
 
@@ -68,9 +68,9 @@ class Counter:
     Parameters
     ----------
     progress : bool or callable
-        True draws a bar; a function is called with (patterns done, patterns in all); False counts nothing.
+        True draws a bar. A function is called with (patterns done, patterns in all). False counts nothing.
     total : int
-        Patterns in all.
+        Number of patterns in all.
     """
 
     def __init__(self, progress: Progress, total: int):
@@ -90,7 +90,7 @@ class Counter:
             self.bars.__exit__()
 
     def add(self, patterns: int) -> None:
-        """Count patterns; called from several threads."""
+        """Count patterns. Several threads may call this."""
         if self.call is None and self.bars is None:
             return
         with self.lock:

@@ -1,4 +1,4 @@
-"""The contract between a sweep and the reductions it feeds; `gpu4d.streaming.sums` has the bases that reductions are built on."""
+"""Define the interface between a sweep and its reductions. `gpu4d.streaming.sums` has base classes for reductions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = Any  # of a reduction: an array, a slice, lists of disks; each says wha
 
 @dataclass(frozen=True)
 class ScanInfo:
-    """What a reduction is told of the scan before the first frame.
+    """Properties of the scan that a reduction gets before the first frame.
 
     Attributes
     ----------
@@ -32,16 +32,16 @@ class ScanInfo:
     detector_mask : (Qx, Qy) bool or None
         True where the detector counts.
     where : (Rx, Ry) bool or None
-        Positions that are visited; frames of others never arrive.
+        Positions that are visited. Frames of others never arrive.
     block_rows : tuple of int
-        First scan row of every row block, and the number of rows behind the last. All frames of a block arrive in one
-        thread and in one order, whatever the memory and the number of workers.
+        First scan row of every row block, and at the end the number of rows. All frames of a block arrive in one thread and in
+        one order. The order does not depend on memory or on the number of workers.
     update_frames : int
-        The most frames one `update` brings.
+        Largest number of frames in one `update`.
     open_blocks : int
-        Row blocks whose sums may have to wait for one before them, for memory plans.
+        Number of row blocks whose sums may have to wait for an earlier one. Memory plans use it.
     sample : array or None
-        An empty array of the frames' namespace and device; None where they are NumPy arrays read from a file.
+        An empty array of the frames' namespace and device. None if they are NumPy arrays read from a file.
     """
 
     shape: Shape4
@@ -60,65 +60,65 @@ class ScanInfo:
 
     @property
     def on_host(self) -> bool:
-        """Whether frames arrive as NumPy arrays."""
+        """Whether frames are NumPy arrays."""
         return self.sample is None or isinstance(self.sample, np.ndarray)
 
     def block_of(self, position: Sequence[int] | np.ndarray) -> int:
-        """Number of the row block a position (rx, ry) belongs to."""
+        """Return the number of the row block of a position (rx, ry)."""
         return int(np.searchsorted(self.block_rows, int(position[0]), side="right")) - 1
 
     def frames_in_block(self, block: int) -> int:
-        """How many frames of a row block are visited."""
+        """Return how many frames of a row block are visited."""
         first, last = self.block_rows[block], self.block_rows[block + 1]
         return (last - first) * self.shape[1] if self.where is None else int(self.where[first:last].sum())
 
 
 @runtime_checkable
 class Reduction(Protocol):
-    """Something that frames are reduced to, in one pass or more. It must be picklable before `start`.
+    """Turns all frames of a scan into one result, in one pass or more. It must be picklable before `start`.
 
-    `update` is called from several threads at once, each with frames of row blocks of its own. Per-position results
-    may be written straight to their places; sums across frames go through `BlockSums`.
+    Several threads call `update` at the same time, each with frames of its own row blocks. Results per position may be written directly
+    to their places. Sums over frames go through `BlockSums`.
 
     `update` must be all-or-nothing. If it raises MemoryError its state must be unchanged, because the sweep frees memory and calls it
     again with fewer frames. Allocate memory before you change state.
 
-    `PerPositionReduction` and `SumReduction` are bases that leave three methods to write: `bytes_needed`, `update` and `finish`. What a
-    reduction may be able to do beyond this has protocols of its own, asked after `start`: `ChoosesTiles`, `Joinable`, `SparsePixels` and
-    `LargeUpdates`; and before `start`: `TakesEvents`.
+    With the base classes `PerPositionReduction` and `SumReduction`, three methods are left to write: `bytes_needed`, `update` and
+    `finish`. Optional abilities have their own protocols. `TakesEvents` is checked before `start`, the others after it: `ChoosesTiles`,
+    `Joinable`, `SparsePixels` and `LargeUpdates`.
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        """Bytes of memory it will hold, with `n_frames` frames in one update; asked before anything is allocated."""
+        """Return the bytes it will hold, with `n_frames` frames in one update. Called before anything is allocated."""
         ...
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
-        """How many times it must see the scan within `budget` bytes."""
+        """Return how many passes over the scan it needs within `budget` bytes."""
         ...
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
-        """Before the first frame of a pass. Arrays on the device are made in `update`: here nobody counts them."""
+        """Prepare for a pass, before its first frame. Make arrays on the device in `update`, because here they are not counted."""
         ...
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
-        """Frames (n, Qx, Qy) in native dtype, and their positions (n, 2) int64 in one row block.
+        """Take frames (n, Qx, Qy) in native dtype, and their positions (n, 2) int64 in one row block.
 
-        The frames are the sweep's: they change as soon as `update` returns.
+        The memory of the frames belongs to the sweep. It changes as soon as `update` returns.
         """
         ...
 
     def state(self) -> State:
-        """Plain arrays from which `restore` continues."""
+        """Return plain arrays from which `restore` continues."""
         ...
 
     def restore(self, state: State) -> None: ...
 
     def merge(self, state: State) -> None:
-        """Take over another worker's state; its row blocks are others than ours."""
+        """Add the state of another worker, which had other row blocks."""
         ...
 
     def finish(self) -> Result:
-        """The result so far; may be called at any time and consumes nothing. Unseen positions are NaN."""
+        """Return the result so far. May be called at any time, and changes nothing. Positions not visited are NaN."""
         ...
 
 
@@ -151,12 +151,12 @@ class Joinable(Protocol):
 class SparsePixels(Protocol):
     """Optional ability of a reduction: it looks at some pixels of the detector only.
 
-    Where these are fewer than half, frames have to cross a link and it is the only reduction of a pass, the pixels are gathered on
-    the host, and `update_pixels` is called in place of `update`.
+    The pixels are gathered on the host, and `update_pixels` is called in place of `update`, under three conditions: they are less than
+    half of all pixels, frames must cross a link, and it is the only reduction of a pass.
     """
 
     def wanted_pixels(self) -> np.ndarray | None:
-        """Return the only pixels it looks at, (P,) int numbers qx · Qy + qy; None for all."""
+        """Return the pixels it needs, (P,) int numbers qx · Qy + qy. None for all."""
         ...
 
     def update_pixels(self, values: Any, positions: np.ndarray) -> None:
@@ -166,13 +166,13 @@ class SparsePixels(Protocol):
 
 @runtime_checkable
 class LargeUpdates(Protocol):
-    """Optional ability of what a sweep updates: it takes more frames at a time than a plan has counted."""
+    """Optional ability: updates may bring more frames than the plan has counted."""
 
     def update_bytes(self) -> int:
         """Return the bytes of frames in an update that are worth its cost.
 
-        Where frames lie in memory already and it is all that a pass feeds, updates bring as many tiles as that is, also beyond
-        ``update_frames``, for which it must need no memory.
+        If frames are in memory already, and nothing else is updated in the pass, updates bring as many tiles as these bytes are. They
+        may have more frames than ``update_frames``, so the memory it needs must not grow with them.
         """
         ...
 
@@ -203,17 +203,17 @@ def takes_events(reduction: Any, scan: ScanInfo) -> bool:
 
 
 def defined(operation: Operation, scan: ScanInfo) -> bool:
-    """Whether an operation on the frames of a scan runs as its definition, whose copies in 64 bits belong into memory plans."""
+    """Return True if an operation on the frames of a scan runs as its definition. Memory plans count its copies in 64 bits."""
     return operation.kind_for(scan.dtype, scan.sample, scan.shape[2:]) == "definition"
 
 
 def in_tiles(reduction: Any) -> bool:
-    """Whether its updates must bring one tile each, whatever the memory."""
+    """Return True if each update of a reduction must bring one tile, for any memory."""
     return bool(reduction.in_tiles()) if isinstance(reduction, ChoosesTiles) else True
 
 
 def joined(reductions: list[Reduction]) -> list[Any]:
-    """What a sweep updates: reductions with work in common joined by the function they name, the others as they are."""
+    """Return the objects that a sweep updates: reductions joined by the function they name, and the others as they are."""
     alone: list[Any] = []
     together: dict[Callable[[list[Any]], list[Any]], list[Any]] = {}
     for reduction in reductions:

@@ -1,6 +1,6 @@
-"""What reductions are built on: values per position, sums whose bits depend on no chunking, and a base class for each.
+"""Base classes for reductions: values per position, and sums whose bits do not depend on chunks.
 
-A reduction on one of the bases is three short methods: `bytes_needed`, `update` and `finish`.
+A reduction with one of these bases has three short methods: `bytes_needed`, `update` and `finish`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Value = Any  # of a sum: an array of any library, or a number; None before anyth
 
 
 class Store(Protocol):
-    """Where a reduction keeps what it has seen of a scan so far."""
+    """Storage for the values of a reduction."""
 
     def put(self, positions: np.ndarray, values: Array) -> None:
-        """Take the values of positions (n, 2)."""
+        """Store the values of positions (n, 2)."""
         ...
 
     def state(self) -> State: ...
@@ -33,34 +33,34 @@ class Store(Protocol):
     def merge(self, state: State) -> None: ...
 
     def result(self) -> Value:
-        """Return everything so far; consumes nothing."""
+        """Return all values so far. Changes nothing."""
         ...
 
 
 class OnePass:
-    """What most reductions have in common: they see the scan once. Subclasses may extend `start` and call it first."""
+    """Base of reductions that need one pass. Subclasses may extend `start`, and must call it first."""
 
     scan: ScanInfo
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
-        """Return how many times it must see the scan: once."""
+        """Return the number of passes it needs: 1."""
         return 1
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
-        """Remember the scan; called before the first frame."""
+        """Store the properties of the scan. Called before the first frame."""
         self.scan = scan
 
 
 class PerPositionReduction(OnePass):
     """Base of reductions to values per scan position. A subclass has `bytes_needed`, `update` and `finish`.
 
-    `update` hands what it found to ``self.put(positions, values)``, values (n, planes); `finish` makes its result of
+    `update` gives its values (n, planes) to ``self.put(positions, values)``. `finish` makes the result from
     ``self.values.result()``, (planes, Rx, Ry) float64 with NaN at positions that were not visited.
 
     Attributes
     ----------
     planes : int
-        Values per position; set in the class or in its `__init__`.
+        Number of values per position. Set in the class or in its `__init__`.
     scan : ScanInfo
         The scan, from `start` on.
 
@@ -82,11 +82,11 @@ class PerPositionReduction(OnePass):
     values: Store
 
     def held_bytes(self, scan: ScanInfo, n_frames: int) -> int:
-        """Return the bytes that the values take, up to the result, with those of `n_frames` frames on their way."""
+        """Return the bytes that the values take, including the result and the values of `n_frames` frames in an update."""
         return PerPosition.bytes_needed(scan, self.planes, n_frames)
 
     def store(self, scan: ScanInfo) -> Store:
-        """Make what the values are kept in; override it to keep them in another form than float64."""
+        """Make the storage for the values. Override it to store them in another form than float64."""
         return PerPosition(scan, self.planes)
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
@@ -95,7 +95,7 @@ class PerPositionReduction(OnePass):
         self.values = self.store(scan)
 
     def put(self, positions: np.ndarray, values: Array) -> None:
-        """Keep the values (n, planes) of positions (n, 2)."""
+        """Store the values (n, planes) of positions (n, 2)."""
         self.values.put(positions, values)
 
     def state(self) -> State:
@@ -107,21 +107,21 @@ class PerPositionReduction(OnePass):
         self.values.restore(state)
 
     def merge(self, state: State) -> None:
-        """Take over the values of another worker."""
+        """Add the values of another worker."""
         self.values.merge(state)
 
 
 class SumReduction(OnePass):
     """Base of reductions to sums over frames. A subclass has `bytes_needed`, `update` and `finish`.
 
-    `update` gives the sums over its frames to ``self.add(positions, name=value, …)``; `finish` makes its result of
-    ``self.result(name)``, None where no frame came. Sums are kept per row block and added in row order, so that their bits do not depend
-    on chunks, threads or devices.
+    `update` gives the sums over its frames to ``self.add(positions, name=value, …)``. `finish` makes the result from
+    ``self.result(name)``, which is None if there was no frame. Sums are kept for each row block and added in row order. So their bits do
+    not depend on chunks, threads or devices.
 
     Attributes
     ----------
     sums : mapping of str to callable
-        Names of the sums, and what combines two values of each: addition, or `numpy.maximum` for a running maximum.
+        Names of the sums, and functions that combine two values: addition, or `numpy.maximum` for a running maximum.
     scan : ScanInfo
         The scan, from `start` on.
 
@@ -144,8 +144,8 @@ class SumReduction(OnePass):
 
     @classmethod
     def held_bytes(cls, scan: ScanInfo, value_bytes: int) -> int:
-        """Return the bytes that the sums take, up to the result; one value has `value_bytes`."""
-        return len(cls.sums) * value_bytes * (4 + scan.open_blocks)  # total, a new value, combined, result; blocks that wait
+        """Return the bytes that the sums take, including the result. One value has `value_bytes`."""
+        return len(cls.sums) * value_bytes * (4 + scan.open_blocks)  # total, new value, combined value, result; and blocks that wait
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         """Begin with empty sums."""
@@ -153,11 +153,11 @@ class SumReduction(OnePass):
         self.kept = {name: BlockSums(scan, combine) for name, combine in self.sums.items()}
 
     def add(self, positions: np.ndarray, **values: Value) -> None:
-        """Add the values of the frames at `positions` to the sums named: to all of them or, where memory runs out, to none."""
+        """Add values of the frames at `positions` to the named sums: to all of them or, if memory runs out, to none."""
         add_together(self.scan.block_of(positions[0]), len(positions), *((self.kept[name], value) for name, value in values.items()))
 
     def result(self, name: str = "total") -> Value:
-        """Return one of the sums over everything seen so far; None where nothing came."""
+        """Return one of the sums over all frames so far. None if there was no frame."""
         return self.kept[name].result()
 
     def state(self) -> State:
@@ -170,7 +170,7 @@ class SumReduction(OnePass):
             one.restore(state[name])
 
     def merge(self, state: State) -> None:
-        """Take over the sums of another worker, whose row blocks are others than ours."""
+        """Add the sums of another worker, which had other row blocks."""
         for name, one in self.kept.items():
             one.merge(state[name])
 
@@ -178,14 +178,14 @@ class SumReduction(OnePass):
 class BlockSums:
     """Sums over frames whose bits do not depend on chunking, threads or merge order.
 
-    Sums are made per row block, in the order its frames arrive, and the blocks are added in row order. A block is folded
-    into the running total as soon as it and all before it are complete, so that few are held at once.
+    Sums are made for each row block, in the order in which its frames arrive. Then the blocks are added in row order. A block is added
+    to the running total as soon as it and all blocks before it are complete, so that few are held at a time.
 
     Parameters
     ----------
     scan : ScanInfo
     combine : callable
-        Of two arrays: addition by default; `xp.maximum` for a running maximum.
+        Function of two arrays: addition by default, `xp.maximum` for a running maximum.
     """
 
     def __init__(self, scan: ScanInfo, combine: Callable[[Value, Value], Value] = operator.add):
@@ -197,11 +197,11 @@ class BlockSums:
         self._lock = threading.Lock()
 
     def add(self, block: int, value: Value, frames: int) -> None:
-        """Combine the sum of `frames` more frames of one block; takes nothing where it raises MemoryError."""
+        """Combine the sum of `frames` more frames of one block. If it raises MemoryError, nothing is changed."""
         add_together(block, frames, (self, value))
 
     def combined(self, block: int, value: Value) -> Value:
-        """A value with what its block holds so far."""
+        """Return a value combined with the sum of its block so far."""
         have = self.open.get(block)
         return value if have is None else self.combine(have, value)
 
@@ -218,12 +218,12 @@ class BlockSums:
                 try:
                     self.total = value if self.total is None else self.combine(self.total, value)
                 except MemoryError:
-                    return  # the block stays open, until the next one comes or the result is asked for
+                    return  # the block is added later, when the next one comes or the result is asked for
                 del self.open[self.folded]
             self.folded += 1
 
     def result(self) -> Value:
-        """Everything so far, in row order; None where nothing arrived."""
+        """Return the sum over all frames so far, in row order. None if there was no frame."""
         with self._lock:
             out = self.total
             for block in sorted(self.open):
@@ -231,7 +231,7 @@ class BlockSums:
             return out
 
     def state(self) -> State:
-        """On the host, so that it can go to another device or process."""
+        """Return the sums on the host, so that another device or process can use them."""
         with self._lock:
             still_open = {block: _to_host(value) for block, value in self.open.items()}
             return {"total": _to_host(self.total), "folded": self.folded, "open": still_open, "missing": list(self.missing)}
@@ -241,7 +241,7 @@ class BlockSums:
         self.open, self.missing = {block: self._back(value) for block, value in state["open"].items()}, list(state["missing"])
 
     def merge(self, state: State) -> None:
-        """Take over the sums of another worker, whose frames are of other blocks than ours."""
+        """Add the sums of another worker, which had other blocks."""
         with self._lock:
             if state["total"] is not None:
                 if self.total is not None:
@@ -254,14 +254,14 @@ class BlockSums:
             self._fold()
 
     def _back(self, value: Any) -> Any:
-        """A value of a state beside the frames."""
+        """Return a value of a state on the device of the frames."""
         return value if self.scan.on_host or not isinstance(value, np.ndarray) else arrays.from_numpy(value, self.scan.sample)
 
 
 def add_together(block: int, frames: int, *sums: tuple[BlockSums, Any]) -> None:
-    """Add the values of the same frames to several sums: to all of them or, where memory runs out, to none.
+    """Add values of the same frames to several sums: to all of them or, if memory runs out, to none.
 
-    One thread works on a block, so that what it holds does not change between the two steps.
+    Only one thread works on a block. So the sum of the block does not change between combining and storing.
     """
     combined = [(one, one.combined(block, value)) for one, value in sums]
     for one, value in combined:
@@ -273,13 +273,13 @@ def _to_host(value: Any) -> Any:
 
 
 class PerPosition:
-    """Values per scan position, written in place on the host and collected piece by piece elsewhere.
+    """Values per scan position. Written in place on the host, and collected in pieces on a device.
 
     Parameters
     ----------
     scan : ScanInfo
     planes : int
-        Values per position.
+        Number of values per position.
     """
 
     def __init__(self, scan: ScanInfo, planes: int):
@@ -291,19 +291,19 @@ class PerPosition:
 
     @staticmethod
     def bytes_needed(scan: ScanInfo, planes: int, n_frames: int) -> int:
-        """What it holds up to its result, with the values of `n_frames` frames on their way."""
-        copies = 2 if scan.on_host else 4  # elsewhere: pieces, joined, with a NaN, in scan order
+        """Return the bytes it takes, including its result and the values of `n_frames` frames in an update."""
+        copies = 2 if scan.on_host else 4  # on a device: pieces, joined, with a NaN, in scan order
         return 8 * planes * (copies * scan.shape[0] * scan.shape[1] + 3 * n_frames)
 
     def put(self, positions: np.ndarray, values: Array) -> None:
-        """`values` (n, planes) of positions (n, 2)."""
+        """Store `values` (n, planes) of positions (n, 2)."""
         if self.values is not None:
             self.values[:, positions[:, 0], positions[:, 1]] = np.asarray(values).T
         else:
             self.pieces.append((positions, values))
 
     def result(self) -> Value:
-        """(planes, Rx, Ry) float64, NaN where nothing was put; in the namespace of the values."""
+        """Return (planes, Rx, Ry) float64, in the namespace of the values. NaN at positions without values."""
         if self.values is not None:
             return self.values.copy()
         if not self.pieces:
@@ -311,7 +311,7 @@ class PerPosition:
         xp = arrays.namespace(self.pieces[0][1])
         n = self.shape[1] * self.shape[2]
         number = np.concatenate([p[:, 0] * self.columns + p[:, 1] for p, _ in self.pieces])
-        source = np.full(n, len(number))  # the row behind the last is the NaN of unseen positions
+        source = np.full(n, len(number))  # the row after the last holds NaN, for positions without values
         source[number] = np.arange(len(number))
         values = xp.concat([arrays.as_float64(v) for _, v in self.pieces])
         empty = xp.full((1, self.shape[0]), float("nan"), dtype=values.dtype, device=arrays.device(values))

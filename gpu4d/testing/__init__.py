@@ -1,9 +1,8 @@
-"""Instruments for tests, of this package and of others that add to it.
+"""Tools for tests of this package and of packages that extend it.
 
-A device that keeps accounts of its memory, and a clock of its own. Classes of tests that a new part inherits and so is known to keep to
-its contract: `gpu4d.testing.sources.SourceTests`, `gpu4d.testing.reductions.ReductionTests`,
-`gpu4d.testing.corrections.CorrectionTests`, `gpu4d.testing.formats.FormatTests` and
-`gpu4d.testing.stages.StageTests`.
+There is a device that counts its memory and has a virtual clock. There are classes of tests for new parts. A test class that inherits
+from one of them checks a part against its interface: `gpu4d.testing.sources.SourceTests`, `gpu4d.testing.reductions.ReductionTests`,
+`gpu4d.testing.corrections.CorrectionTests`, `gpu4d.testing.formats.FormatTests` and `gpu4d.testing.stages.StageTests`.
 """
 
 from gpu4d.testing.accounting import AccountingProcessor, VirtualSource

@@ -1,15 +1,20 @@
-"""A device made of counters and a virtual clock: the manager's code runs on it as on a GPU, and every mistake it makes is found.
+"""Simulate a device with counters and a virtual clock. A sweep runs on it as on a GPU, and mistakes with memory and order are found.
 
-Memory is bytes of the host, counted against the cap and against what the device has. Work is done at once, with NumPy, but takes
-virtual time: the host, every reader and every stream have a clock, disk and link serve one request after the other. A copy costs the
-host `launch_latency`; on its stream it starts when stream, host and link are there, and takes `link_latency` + bytes / `link_rate`.
-A computing block costs the host `launch_latency`, and its stream what the block spends by `spend`. A reader's job starts when the
-reader and the caller are there, and takes what it reads by `read_from_disk`. Events, waits and results hand times on.
+Memory is host memory, counted against the cap and against the memory of the device. Work is done at once, with NumPy, but takes
+virtual time. The host, every reader and every stream have a clock. Disk and link serve one request after the other. A copy costs the
+host `launch_latency`. On its stream it starts when stream, host and link are free, and takes `link_latency` + bytes / `link_rate`.
+A computing block costs the host `launch_latency`, and its stream the time that the block spends by `spend`. A job of a reader starts
+when the reader is free and the caller has submitted it, and takes the time that it reads by `read_from_disk`. Events, waits and
+results pass times on.
 
-Beside times, they hand on what has happened (`virtual_clock`): accesses to a buffer that nothing puts in order are a race, and
-raise AssertionError, as does what no device would forgive: use of freed memory, a copy beyond the end. Accesses are: both ends of a
-copy; views that a job is given as arguments or takes itself (written, until it ends); views that a computing block takes, and device
-views that its thread took since the block before (read, until it ends); `free` (written); and whatever `touch` is told.
+They also pass on which work is over (`virtual_clock`). Accesses to a buffer that are not ordered by them are a race and raise
+AssertionError. Use of freed memory and copies beyond the end of a buffer raise it too. These are accesses:
+
+* both ends of a copy,
+* views that a job gets as arguments or makes itself (written, until the job ends),
+* views that a computing block makes, and device views that its thread made since the block before (read, until the block ends),
+* `free` (written),
+* everything that `touch` is told.
 """
 
 from __future__ import annotations
@@ -37,21 +42,22 @@ Failures = Sequence[tuple] | Callable[[str, int], BaseException | None]
 
 
 class AccountingProcessor:
-    """A device that counts, see the module.
+    """A simulated device that counts, as the module describes.
 
     Parameters
     ----------
     name : str
     memory, pinned : float
-        Bytes the device has, and bytes of host memory that can be page-locked.
+        Bytes of device memory, and bytes of host memory that can be page-locked.
     link_rate, disk_rate : float
-        Bytes per second. Readers share the disk; `disk = other.disk` shares it with another processor.
+        Bytes per second. Readers share the disk. `disk = other.disk` shares it with another processor.
     link_latency, disk_latency, launch_latency : float
-        Seconds before every copy, every read (readers wait side by side) and every return from a call that puts work into a stream.
+        Seconds before every copy, before every read (readers wait at the same time), and before every return from a call that puts
+        work into a stream.
     readers_in_threads : bool
-        Readers are real threads. Counters, failures and races are as before, times depend on how the threads happened to run.
+        True makes readers real threads. Counters, failures and races are the same, but times depend on how the threads run.
     moves_bytes : bool
-        False: buffers are pages that are never touched (POSIX), their views are read-only, and copies only take time.
+        False makes buffers of pages that are never touched (POSIX). Their views are read-only, and copies only take time.
     lanes : int
     failures : sequence of (operation, number) or (operation, number, error), or callable
         The number-th call (from 1, over all workspaces) of an operation fails, with MemoryError, InputError (job, read) or DeviceError
@@ -62,17 +68,17 @@ class AccountingProcessor:
     Attributes
     ----------
     held, pinned_held, peak, pinned_peak : int
-        Bytes of all workspaces now, and at most.
+        Bytes of all workspaces: now, and the largest so far.
     held_by_others : int
-        Bytes of the device that are not ours; may be set at any time.
+        Bytes of the device that other programs hold. May be set at any time.
     counts : Counter
-        Calls of every operation; bytes as "bytes copied", "bytes read".
+        Number of calls of every operation. Bytes are counted as "bytes copied" and "bytes read".
     faults : list of str
         Every race and misuse, also if the AssertionError was caught.
     over : float
-        Virtual seconds at which the last closed workspace ended; the next one begins there.
+        Virtual seconds at which the last closed workspace ended. The next one begins there.
     workspaces : list of AccountingWorkspace
-        All there were.
+        All workspaces that were made.
     """
 
     copies = True
@@ -124,18 +130,18 @@ class AccountingProcessor:
         return workspace
 
     def leaks(self) -> list[str]:
-        """What was not given back before its workspace closed, or is still held."""
+        """Return what was not given back before its workspace closed, or is still held."""
         return [text for workspace in self.workspaces for text in workspace.leaks()]
 
     def spend(self, seconds: float) -> None:
-        """What runs now takes this long: the stream inside `computing`, else the reader, else the host."""
+        """Add seconds to the clock of the work that runs now: the stream inside `computing`, else the reader, else the host."""
         actor = self.thread.stream or self.thread.caller
         if actor is not None:
             actor.time += seconds
 
     @contextmanager
     def reserve(self, nbytes: int) -> Iterator[None]:
-        """Device memory that work inside `computing` holds for a while; it counts against the cap."""
+        """Hold device memory inside the block, as work inside `computing` does. It counts against the cap."""
         workspace = self.thread.computes
         if workspace is None:
             self.fault("misuse: device memory was reserved outside computing")
@@ -147,7 +153,7 @@ class AccountingProcessor:
             workspace.give(int(nbytes), "device")
 
     def read_from_disk(self, nbytes: int) -> None:
-        """The calling reader waits for so many bytes of the disk."""
+        """Let the calling reader wait for so many bytes of the disk."""
         self.called("read")
         with self.lock:
             self.counts["bytes read"] += int(nbytes)
@@ -156,12 +162,12 @@ class AccountingProcessor:
                 _, actor.time = self.disk.take(actor.time + self.disk_latency, nbytes / self.disk_rate)
 
     def touch(self, array: np.ndarray, write: bool = False) -> None:
-        """The work that runs now reads or writes a view of a buffer; other arrays are no concern of the device."""
+        """Note that the work that runs now reads or writes a view of a buffer. Other arrays are ignored."""
         for workspace in self.workspaces:
             workspace.touch(array, write)
 
     def called(self, operation: str) -> None:
-        """Count a call and fail where that was asked for."""
+        """Count a call, and fail if `failures` says so."""
         with self.lock:
             self._answer()
             self.counts[operation] += 1
@@ -171,7 +177,7 @@ class AccountingProcessor:
                 raise error
 
     def fault(self, text: str) -> NoReturn:
-        """Remember and raise what no caller may do."""
+        """Note a fault of the caller, and raise it."""
         with self.lock:
             self.faults.append(text)
         raise AssertionError(text)
@@ -182,11 +188,11 @@ class AccountingProcessor:
 
 
 class _Thread(threading.local):
-    """What the calling thread does at the moment."""
+    """State of the calling thread."""
 
-    job: Actor | None = None  # of a reader
-    host: Actor | None = None  # of the workspace it called last
-    stream: Actor | None = None  # inside computing
+    job: Actor | None = None  # the reader's job
+    host: Actor | None = None  # host of the workspace it called last
+    stream: Actor | None = None  # the stream, inside computing
     computes: AccountingWorkspace | None = None
 
     def __init__(self) -> None:
@@ -198,7 +204,7 @@ class _Thread(threading.local):
 
 
 def _listed(failures: Iterable[tuple], device: str) -> Callable[[str, int], BaseException | None]:
-    """The callable that a list of failures stands for."""
+    """Return the callable for a list of failures."""
     asked: dict[tuple[str, int], Any] = {}
     for operation, number, *error in failures:
         if operation not in OPERATIONS:
@@ -216,7 +222,7 @@ def _listed(failures: Iterable[tuple], device: str) -> Callable[[str, int], Base
 
 
 class VirtualSource:
-    """A scan of any size whose patterns follow from their place: reading it takes the time of the device's disk.
+    """A scan of any size whose patterns are computed from their position. Reading takes the time of the device's disk.
 
     Parameters
     ----------
@@ -225,7 +231,7 @@ class VirtualSource:
     dtype : dtype
     blocks : (int, int)
     fill : callable, optional
-        fill(rows, columns) gives the patterns of two slices; numbers from 0 to 100 that look random by default.
+        fill(rows, columns) returns the patterns of two slices. By default numbers from 0 to 100 that look random.
 
     Examples
     --------
@@ -247,11 +253,11 @@ class VirtualSource:
     ):
         self.processor, self.shape, self.dtype, self.blocks = processor, shape, np.dtype(dtype), blocks
         self.fill = fill or self._numbers
-        self.description = "patterns that follow from their place, as from a disk"
+        self.description = "patterns computed from their position, as from a disk"
 
     @property
     def whole(self) -> np.ndarray:
-        """All patterns (Rx, Ry, Qx, Qy), without a disk."""
+        """All patterns (Rx, Ry, Qx, Qy), without using the disk."""
         return self.fill(slice(0, self.shape[0]), slice(0, self.shape[1]))
 
     def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> np.ndarray:
@@ -266,7 +272,7 @@ class VirtualSource:
         return np.broadcast_to(np.zeros((), self.dtype), shape) if out is None else out
 
     def _numbers(self, rows: slice, columns: slice) -> np.ndarray:
-        """The bits of the pixel's number, mixed: neighbours have nothing in common."""
+        """Return a number for each pixel by mixing the bits of the pixel's index, so that neighbours look independent."""
         position = np.arange(rows.start, rows.stop, dtype=np.uint64)[:, None] * np.uint64(self.shape[1])
         position = position + np.arange(columns.start, columns.stop, dtype=np.uint64)
         pixel = np.arange(self.shape[2] * self.shape[3], dtype=np.uint64).reshape(self.shape[2:])

@@ -1,4 +1,4 @@
-"""What a sweep holds on an accounting device: buffers, streams, events and jobs of readers; the model is told in `accounting`."""
+"""Define what a sweep holds on an accounting device: buffers, streams, events and jobs of readers. `accounting` describes the model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from gpu4d.testing.virtual_clock import Access, Accesses, Actor, Moment
 if TYPE_CHECKING:
     from gpu4d.testing.accounting import AccountingProcessor
 
-FRESH, FREED = 0xA5, 0xDB  # what bytes hold before they are written, and after they were given back
+FRESH, FREED = 0xA5, 0xDB  # values of bytes before they are written, and after they were given back
 
 
 class AccountingWorkspace:
-    """What one sweep holds on an AccountingProcessor."""
+    """Memory, streams and readers of one sweep on an AccountingProcessor."""
 
     def __init__(self, processor: AccountingProcessor, cap: int, readers: int, timeline: Any):
         self.processor, self.cap = processor, cap
@@ -38,7 +38,7 @@ class AccountingWorkspace:
         self._buffers: list[AccountingBuffer] = []
         self._leaks: list[str] = []
         self._jobs: list[Actor] = []
-        self._readers = [(processor.over, number) for number in range(readers)]  # that are idle, and since when
+        self._readers = [(processor.over, number) for number in range(readers)]  # idle readers: since when, and their numbers
         self._pool = ThreadPoolExecutor(readers, "gpu4d-read") if processor.readers_in_threads and readers else None
 
     def allocate(self, nbytes: int) -> AccountingBuffer:
@@ -107,7 +107,7 @@ class AccountingWorkspace:
         with self.processor.lock:
             caller = self.caller()
             job = next((j for j in self._jobs if not j.at_work and caller.knows(j, j.step - 1)), None)
-            if job is None:  # a finished one does again only for a caller that knows it has finished: its accesses are in order then
+            if job is None:  # a finished job is reused only if the caller knows it has finished, because then its accesses are in order
                 job = Actor(f"reader job {len(self._jobs)}")
                 self._jobs.append(job)
             job.at_work, job.time = True, 0.0
@@ -119,12 +119,12 @@ class AccountingWorkspace:
             return pending
         try:
             pending.future.set_result(self._run(job, pending, function, args))
-        except BaseException as error:  # also Ctrl-C: it reaches the caller with the result, as from a thread
+        except BaseException as error:  # also Ctrl-C: as from a thread, the caller gets it with the result
             pending.future.set_exception(error)
         return pending
 
     def _run(self, job: Actor, pending: AccountingPending, function: Callable[..., Any], args: tuple) -> Any:
-        """A job, on the clock of the reader that has been idle longest."""
+        """Run a job on the clock of the reader that has been idle longest."""
         p, thread = self.processor, self.processor.thread
         with p.lock:
             if not self._readers:
@@ -169,11 +169,11 @@ class AccountingWorkspace:
                 buffer.give_back()
 
     def leaks(self) -> list[str]:
-        """What was not given back before `close`, or is held now."""
+        """Return what was not given back before `close`, or is held now."""
         return self._leaks if self.closed else [str(buffer) for buffer in self._buffers]
 
     def caller(self) -> Actor:
-        """The calling thread: a job of a reader, or the host."""
+        """Return the actor of the calling thread: a job of a reader, or the host."""
         return self.processor.thread.job or self.host
 
     def called(self, operation: str) -> None:
@@ -183,14 +183,14 @@ class AccountingWorkspace:
         self.processor.called(operation)
 
     def _put_into(self, stream: AccountingStream) -> Actor:
-        """The caller puts work into a stream: what is done there comes after what the caller has done so far."""
+        """Let the caller put work into a stream. That work comes after everything the caller has done so far."""
         caller = self.caller()
         caller.time += self.processor.launch_latency
         stream.actor.after(caller.moment())
         return stream.actor
 
     def take(self, nbytes: int, kind: str) -> None:
-        """Count bytes that are taken, or raise MemoryError."""
+        """Count bytes that are allocated, or raise MemoryError."""
         p = self.processor
         with p.lock:
             if kind == "device":
@@ -216,7 +216,7 @@ class AccountingWorkspace:
                     holder.pinned_peak = max(holder.pinned_peak, holder.pinned_held)
 
     def touch(self, array: Any, write: bool) -> None:
-        """The work of the calling thread reads or writes an array; nothing happens where its bytes are no buffer's."""
+        """Note that the work of the calling thread reads or writes an array. Arrays that are not in a buffer are ignored."""
         root = array
         while isinstance(getattr(root, "base", None), np.ndarray):
             root = root.base
@@ -228,12 +228,12 @@ class AccountingWorkspace:
             self.use(buffer, write, first, last)
 
     def use(self, buffer: AccountingBuffer, write: bool, first: int, last: int) -> None:
-        """The work of the calling thread reads or writes bytes of a buffer, until it ends."""
+        """Note that the work of the calling thread reads or writes bytes of a buffer, until it ends."""
         actor = self.processor.thread.stream or self.caller()
         try:
             self.access(buffer, actor, actor.doing, write, first, last)
         finally:
-            if actor is self.host:  # whose work is not told to end
+            if actor is self.host:  # the end of its work is not reported
                 actor.finish()
 
     def access(
@@ -251,7 +251,7 @@ class AccountingWorkspace:
 
 
 def _arrays_in(thing: Any) -> Iterator[np.ndarray]:
-    """NumPy arrays among arguments: in tuples, lists, mappings and partial functions too."""
+    """Find NumPy arrays among arguments, also in tuples, lists, mappings and partial functions."""
     if isinstance(thing, np.ndarray):
         yield thing
     elif isinstance(thing, partial):
@@ -264,7 +264,7 @@ def _arrays_in(thing: Any) -> Iterator[np.ndarray]:
 
 
 class AccountingBuffer:
-    """Bytes of the device, or page-locked ones."""
+    """Bytes of the device, or page-locked bytes of the host."""
 
     def __init__(self, workspace: AccountingWorkspace, kind: str, nbytes: int, name: str):
         self.workspace, self.kind, self.nbytes, self.name = workspace, kind, nbytes, name
@@ -272,7 +272,7 @@ class AccountingBuffer:
         self.freed = False
         if workspace.processor.moves_bytes:
             self.bytes = np.full(nbytes, FRESH, dtype=np.uint8)
-        else:  # read-only pages that are never touched take no memory, however many
+        else:  # read-only pages that are never touched take no memory
             pages = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
             self.bytes = np.frombuffer(pages, dtype=np.uint8, count=nbytes)
         workspace.owners[id(self.bytes)] = self
@@ -294,7 +294,7 @@ class AccountingBuffer:
         return self.bytes[offset : offset + size].view(dtype).reshape(shape)
 
     def check(self, what: str, first: int, nbytes: int) -> None:
-        """Raise AssertionError for bytes that are not there."""
+        """Raise AssertionError for bytes that were freed or are beyond the end."""
         if self.freed:
             self.workspace.processor.fault(f"misuse: {what} {self} after it was freed")
         if first < 0 or nbytes < 0 or first + nbytes > self.nbytes:
@@ -314,7 +314,7 @@ class AccountingBuffer:
     def give_back(self) -> None:
         self.freed = True
         if self.workspace.processor.moves_bytes:
-            self.bytes.fill(FREED)  # a view that was kept shows it
+            self.bytes.fill(FREED)  # so that a view that was kept shows it
         self.bytes = self.bytes[:0].copy()
         self.workspace._buffers.remove(self)
         self.workspace.give(self.nbytes, self.kind)
@@ -324,7 +324,7 @@ class AccountingBuffer:
 
 
 class AccountingStream:
-    """Work in the order it was put in."""
+    """Work that is done in the order it was submitted."""
 
     def __init__(self, workspace: AccountingWorkspace, name: str):
         self.workspace, self.name = workspace, name

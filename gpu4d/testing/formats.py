@@ -1,4 +1,4 @@
-"""What every file format must keep to, as tests that a package with a format of its own can inherit."""
+"""Tests of what every file format must do. A package with its own format can inherit them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class FormatTests(SourceTests):
     Attributes
     ----------
     format : Format
-        The one under test.
+        The format under test.
     ending : str
-        Of its files. Formats are recognised by content: files are tried under another ending too.
+        Ending of its files. Files with another ending are tried too, because formats are recognised by content.
 
     Examples
     --------
@@ -50,7 +50,7 @@ class FormatTests(SourceTests):
         raise NotImplementedError
 
     def options(self) -> OpenOptions:
-        """Return what has to be said to open the file; nothing by default."""
+        """Return the options that are needed to open the file. None by default."""
         return OpenOptions()
 
     def make(self, tmp_path: Path) -> tuple[Source, np.ndarray]:
@@ -59,18 +59,18 @@ class FormatTests(SourceTests):
         return self.format.open(str(path), self.options()).source, expected
 
     def test_has_a_name(self):
-        """Messages can name it."""
+        """Test that the format has a name for messages."""
         assert isinstance(self.format, Format)
         assert self.format.name.isidentifier() and self.format.accepts, "name is one word, accepts says what it takes"
 
     def test_recognises_its_files_by_content(self, tmp_path):
-        """Whatever they are called, by the first bytes."""
+        """Test that files are recognised by their first bytes, under any name."""
         for name in (f"scan{self.ending}", "scan.other"):
             path, _ = self._file(tmp_path, name)
             assert self.format.recognise(str(path), path.read_bytes()[:HEAD]), f"{name} is not recognised"
 
     def test_leaves_other_files_alone(self, tmp_path):
-        """Empty files, text and numbers are not its own, and no other format takes its files."""
+        """Test that it refuses empty files, text and numbers, and that no other format takes its files."""
         path = tmp_path / f"scan{self.ending}"
         for head in OTHERS:
             path.write_bytes(head)
@@ -81,7 +81,7 @@ class FormatTests(SourceTests):
                 assert not other.recognise(str(path), path.read_bytes()[:HEAD]), f"{other.name} takes the file too"
 
     def test_gives_what_a_cube_is_made_of(self, tmp_path):
-        """A source, what the file says of the calibration, other metadata, and a name."""
+        """Test that opening gives a source, a calibration, metadata and a name."""
         path, expected = self._file(tmp_path)
         opened = self.format.open(str(path), self.options())
         assert isinstance(opened, Opened) and isinstance(opened.source, Source) and isinstance(opened.calibration, Calibration)
@@ -89,19 +89,19 @@ class FormatTests(SourceTests):
         assert opened.detector_mask is None or np.shape(opened.detector_mask) == expected.shape[2:]
 
     def test_a_truncated_file_is_an_input_error(self, tmp_path):
-        """Where the end of a file is missing, the caller hears so; patterns are not made up."""
+        """Test that a file without its end is an error, and that no patterns are made up."""
         path, _ = self._file(tmp_path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         assert self._refused(path, self.options()), "half a file is opened and read without an InputError"
 
     def test_a_dataset_that_is_not_there_is_an_input_error(self, tmp_path):
-        """Also where a format has no datasets to choose from."""
+        """Test that an unknown dataset is an error, also if the format has no datasets to choose from."""
         path, _ = self._file(tmp_path)
         options = dataclasses.replace(self.options(), dataset="/no/such/dataset")
-        assert self._refused(path, options), "a dataset that is not there is no InputError"
+        assert self._refused(path, options), "a dataset that is not there gives no InputError"
 
     def _refused(self, path: Path, options: OpenOptions) -> bool:
-        """Whether opening a file or reading all of it is an InputError."""
+        """Return True if opening a file or reading all of it is an InputError."""
         try:
             source = self.format.open(str(path), options).source
             source.read(slice(0, source.shape[0]), slice(0, source.shape[1]))

@@ -1,4 +1,4 @@
-"""What every reduction must keep to, as tests that a package with a reduction of its own can inherit."""
+"""Tests of what every reduction must do. A package with its own reduction can inherit them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gpu4d.streaming.merge import to_host
 from gpu4d.streaming.plan import plan
 from gpu4d.streaming.reduction import Reduction, SparsePixels, in_tiles, takes_events
 
-NAME = "reduction"  # of the one under test, in plans
+NAME = "reduction"  # name of the reduction under test, in plans
 
 
 class ReductionTests:
     """Tests of a `Reduction`, for pytest. A subclass says how to make one, and may choose the scan.
 
-    Results are compared to the last bit: they must not depend on memory, threads, devices or interruptions.
+    Results are compared bit by bit. They must not depend on memory, threads, devices or interruptions.
 
     Examples
     --------
@@ -33,15 +33,15 @@ class ReductionTests:
     """
 
     def make(self) -> Any:
-        """Return a new reduction that has seen nothing; the same each time."""
+        """Return a new reduction that has seen no pattern. It must be the same in every call."""
         raise NotImplementedError
 
     def cube(self) -> gpu4d.DataCube:
-        """Return the scan to try it on: by default 13 × 9 patterns of 16 × 20 pixels with Poisson counts, from a fixed seed."""
+        """Return the scan for the tests. By default 13 × 9 patterns of 16 × 20 pixels with Poisson counts, from a fixed seed."""
         return gpu4d.DataCube(np.random.default_rng(7).poisson(3.0, (13, 9, 16, 20)).astype(np.uint16))
 
     def bits(self, result: Any) -> Any:
-        """Return a result as bytes, so that two can be compared to the last bit. Override it for results of a kind of your own."""
+        """Return a result as bytes, so that two results can be compared bit by bit. Override it for your own kinds of results."""
         result = to_host(result)
         if isinstance(result, PointListArray):
             return (result.offsets.tobytes(), *(result.flat(field).tobytes() for field in result.fields))
@@ -54,16 +54,16 @@ class ReductionTests:
     # ---------------------------------------------------------------- before the first pattern
 
     def test_is_a_reduction(self):
-        """It has every method a sweep calls."""
+        """Test that it has every method that a sweep calls."""
         assert isinstance(self.make(), Reduction), f"{type(self.make()).__name__} lacks a method of gpu4d.streaming.Reduction"
 
     def test_can_be_pickled_before_it_starts(self):
-        """A sweep on several devices gives each a copy; the copy finds the same."""
+        """Test that a pickled copy finds the same. A sweep on several devices gives each a copy."""
         copy = pickle.loads(pickle.dumps(self.make()))
         assert self.bits(gpu4d.sweep(self.cube(), copy)) == self._alone()
 
     def test_says_what_it_will_hold(self):
-        """Bytes are asked for before `start`, as whole numbers that grow with the patterns of an update."""
+        """Test that `bytes_needed` works before `start`, and gives whole numbers that grow with the patterns of an update."""
         scan = self._plan().scan
         none, some = (self.make().bytes_needed(scan, n) for n in (0, 64))
         assert int(none) == none >= 0 and int(some) == some >= none
@@ -71,29 +71,29 @@ class ReductionTests:
         assert int(passes) == passes >= 1
 
     def test_has_a_result_before_it_has_seen_anything(self):
-        """`finish` may be called at any time."""
+        """Test that `finish` may be called before the first pattern."""
         reduction, scan = self.make(), self._plan().scan
         reduction.start(scan, "cpu")
         reduction.finish()
 
-    # ---------------------------------------------------------------- the same bits, however it is fed
+    # ---------------------------------------------------------------- the same bits for every order and size of updates
 
     def test_the_order_of_row_blocks_does_not_matter(self):
-        """Threads and devices finish row blocks in any order."""
+        """Test row blocks in other orders, because threads and devices finish them in any order."""
         blocks = range(self._plan().scan.blocks)
         assert self.bits(self._fed(reversed(blocks)).finish()) == self._alone()
 
     def test_the_size_of_updates_does_not_matter(self):
-        """Updates bring one tile or several, as memory allows, where `in_tiles` says that it may be so."""
+        """Test updates of one tile and of several, if `in_tiles` allows that."""
         reduction = self.make()
         reduction.start(self._plan().scan, "cpu")
         if not in_tiles(reduction):
             assert self.bits(self._fed(range(self._plan().scan.blocks), together=True).finish()) == self._alone()
 
     def test_two_workers_merge_to_the_same(self):
-        """Each has its own row blocks; states travel by pickle."""
+        """Test two workers with their own row blocks, whose states are pickled and merged."""
         if self._passes() > 1:
-            return  # one device at a time: each pass builds on the one before
+            return  # several passes run on one device, because each builds on the one before
         blocks = range(self._plan().scan.blocks)
         for shares in ((blocks[::2], blocks[1::2]), (blocks[len(blocks) // 2 :], blocks[: len(blocks) // 2])):
             first, second = map(self._fed, shares)
@@ -101,7 +101,7 @@ class ReductionTests:
             assert self.bits(first.finish()) == self._alone()
 
     def test_goes_on_from_its_state(self):
-        """What was interrupted continues from a stored state, to the same result."""
+        """Test that an interrupted pass continues from a stored state to the same result."""
         if self._passes() > 1:
             return
         blocks = range(self._plan().scan.blocks)
@@ -114,7 +114,7 @@ class ReductionTests:
         assert self.bits(resumed.finish()) == self._alone()
 
     def test_a_result_on_the_way_consumes_nothing(self):
-        """Asking for the result twice gives the same, and does not disturb what follows."""
+        """Test that asking for the result twice gives the same, and does not change the final result."""
         blocks = range(self._plan().scan.blocks)
         reduction = self.make()
         for pass_ in range(self._passes()):
@@ -126,12 +126,12 @@ class ReductionTests:
         assert self.bits(reduction.finish()) == self._alone()
 
     def test_company_does_not_matter(self):
-        """It shares a sweep, and perhaps work, with other reductions."""
+        """Test that the result is the same if other reductions share the sweep and its work."""
         company = {NAME: self.make(), "mean": gpu4d.MeanPattern(), "maximum": gpu4d.MaxPattern(), "com": gpu4d.CenterOfMass()}
         assert self.bits(gpu4d.sweep(self.cube(), company)[NAME]) == self._alone()
 
     def test_pixels_gathered_before_give_the_same(self):
-        """Where it looks at some pixels only, it is content with the values of these."""
+        """Test that it gives the same from the values of its wanted pixels, if it needs only some pixels."""
         reduction = self.make()
         reduction.start(self._plan().scan, "cpu")
         wanted = reduction.wanted_pixels() if isinstance(reduction, SparsePixels) else None
@@ -165,7 +165,7 @@ class ReductionTests:
         return self._plan().passes
 
     def _alone(self) -> Any:
-        """Bits of the result of a sweep for it alone."""
+        """Return the bits of the result of a sweep without other reductions."""
         return self.bits(gpu4d.sweep(self.cube(), self.make()))
 
     def _fed(self, blocks: Iterable[int], together: bool = False) -> Any:
@@ -181,7 +181,7 @@ class ReductionTests:
             reduction.update(frames, positions)
 
     def _updates(self, blocks: Iterable[int], together: bool) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        """Patterns (n, Qx, Qy) and positions (n, 2) of row blocks, tile by tile or block by block; patterns cannot be written to."""
+        """Yield patterns (n, Qx, Qy) and positions (n, 2) of row blocks, for each tile or each block. Patterns are read-only."""
         cube, todo = self.cube(), self._plan()
         for block in blocks:
             tiles = list(todo.tiles(block))

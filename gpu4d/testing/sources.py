@@ -1,4 +1,4 @@
-"""What every source of patterns must keep to, as tests that a package with a source of its own can inherit."""
+"""Tests of what every source of patterns must do. A package with its own source can inherit them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SourceTests:
     """
 
     def make(self, tmp_path: Path) -> tuple[Any, np.ndarray]:
-        """Return a new source, and the patterns (Rx, Ry, Qx, Qy) that it must give. At least 2 × 2 positions tell the most.
+        """Return a new source, and the patterns (Rx, Ry, Qx, Qy) that it must give. Use at least 2 × 2 positions.
 
         Parameters
         ----------
@@ -41,7 +41,7 @@ class SourceTests:
         raise NotImplementedError
 
     def test_says_what_it_is(self, tmp_path):
-        """Shape, dtype, natural blocks and a description are known before anything is read."""
+        """Test that shape, dtype, natural blocks and a description are known before anything is read."""
         source, expected = self.make(tmp_path)
         assert isinstance(source, Source), f"{type(source).__name__} lacks something of gpu4d.data.source.Source"
         assert tuple(source.shape) == expected.shape and all(type(n) is int for n in source.shape)
@@ -50,30 +50,30 @@ class SourceTests:
         assert arrays.to_numpy(source.read(slice(0, 1), slice(0, 1))).dtype == np.dtype(str(source.dtype).rpartition(".")[2])
 
     def test_patterns_are_numbers_of_this_machine(self, tmp_path):
-        """Compiled code takes the bytes of a pattern as they are: real numbers, in native byte order."""
+        """Test that patterns are real numbers in native byte order, because compiled code takes their bytes as they are."""
         source, _ = self.make(tmp_path)
         found = arrays.to_numpy(source.read(slice(0, 1), slice(0, 1)))
         assert found.dtype.isnative and found.dtype.kind in "biuf", f"{found.dtype}: need native bool, integers or floats"
 
     def test_reads_what_is_there(self, tmp_path):
-        """Any cut through the scan gives the patterns of that cut, along the natural blocks or across them."""
+        """Test that any rectangle of the scan gives its patterns, along the natural blocks or across them."""
         source, expected = self.make(tmp_path)
         for rows, columns in self.cuts(source):
             found = arrays.to_numpy(source.read(rows, columns))
             np.testing.assert_array_equal(found, expected[rows, columns], err_msg=f"rows {rows}, columns {columns}")
 
     def test_fills_the_buffer_it_is_given(self, tmp_path):
-        """A source that has no patterns in memory writes them into the caller's buffer, and returns that."""
+        """Test that a source without patterns in memory writes them into the caller's buffer and returns it."""
         source, expected = self.make(tmp_path)
         if source.resident or not isinstance(source.read(slice(0, 1), slice(0, 1)), np.ndarray):
-            return  # it may return a view instead; arrays of other libraries are not copied to the host
+            return  # resident sources may return a view; arrays of other libraries are not copied to the host
         for rows, columns in self.cuts(source):
             buffer = np.full(expected[rows, columns].shape, 77, source.dtype)
             assert source.read(rows, columns, buffer) is buffer
             np.testing.assert_array_equal(buffer, expected[rows, columns])
 
     def test_several_threads_may_read_at_once(self, tmp_path):
-        """A sweep reads from several threads: what one gets does not depend on the others."""
+        """Test that reads in several threads at the same time give the right patterns."""
         source, expected = self.make(tmp_path)
         cuts = self.cuts(source) * 8
         with ThreadPoolExecutor(4) as pool:
@@ -81,7 +81,7 @@ class SourceTests:
                 np.testing.assert_array_equal(found, expected[rows, columns])
 
     def test_hints_change_nothing(self, tmp_path):
-        """`will_read` is a hint, and `scratch_bytes` a number of bytes; a source may have neither."""
+        """Test that `will_read` changes nothing, and that `scratch_bytes` is a number of bytes. A source may have neither."""
         source, expected = self.make(tmp_path)
         assert scratch_bytes(source) >= 0
         for cut in self.cuts(source):
@@ -89,7 +89,7 @@ class SourceTests:
         np.testing.assert_array_equal(arrays.to_numpy(source.read(*self.cuts(source)[0])), expected)
 
     def test_a_sweep_sees_every_pattern(self, tmp_path):
-        """A cube on the source can be swept: every pattern arrives at its position, once."""
+        """Test that a sweep gets every pattern once, at its position."""
         source, expected = self.make(tmp_path)
         every = np.ones(expected.shape[2:], bool)
         found = gpu4d.sweep(gpu4d.DataCube(source), gpu4d.VirtualImage(every))
@@ -110,7 +110,7 @@ class SourceTests:
             assert np.diff(events.offsets).tolist() == numbers.ravel().tolist(), f"rows {rows}, columns {columns}"
 
     def cuts(self, source: Any) -> list[Cut]:
-        """Return cuts to try: the whole scan first, its last position, and rectangles that do not keep to the natural blocks."""
+        """Return rectangles to try: the whole scan first, then its last position, and some that cross natural blocks."""
         rx, ry = source.shape[:2]
         inner = slice(min(1, rx - 1), max(rx - 1, 1)), slice(min(1, ry - 1), max(ry - 1, 1))
         block = slice(0, min(source.blocks[0], rx)), slice(0, min(source.blocks[1], ry))

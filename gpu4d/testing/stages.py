@@ -1,4 +1,4 @@
-"""What every stage of a run must keep to, as tests that a package with a technique of its own can inherit."""
+"""Tests of what every stage of a run must do. A package with its own technique can inherit them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from gpu4d.workflow.stages import known_stages
 class StageTests:
     """Tests of a `Stage`, for pytest. A subclass names the stage, and may choose the scan and the recipe.
 
-    The stage is tried as a part of a whole run with all stages that are installed, so it must be known to
-    `gpu4d.workflow.stages`: by the table there, or by an entry point of the group "gpu4d.stages". Runs with the same scan, recipe and
-    stages are kept, so that several test classes share one.
+    The stage is tested in a whole run with all stages that are installed. So it must be known to `gpu4d.workflow.stages`, by the
+    table there or by an entry point of the group "gpu4d.stages". Runs with the same scan, recipe and stages are kept, so that several
+    test classes share one.
 
     Attributes
     ----------
     name : str
-        Of the stage.
+        Name of the stage.
     optional : tuple of str
-        Results in its `makes` that this scan and recipe do not lead to, without a warning.
+        Results in its `makes` that are not made with this scan and recipe, without a warning.
 
     Examples
     --------
@@ -43,12 +43,12 @@ class StageTests:
     runs: ClassVar[dict[Any, tuple[RunState, dict[str, Watched]]]] = {}
 
     def cube(self) -> gpu4d.DataCube:
-        """Return a small scan on which the stage is wanted: a thin phase object by default."""
+        """Return a small scan on which the stage runs. By default a thin phase object."""
         made = gpu4d.simulate.phase_object_scan((12, 11), (32, 32), r_pixel=0.4, dose=2e4, seed=1)
         return gpu4d.DataCube(made.cube.source, gpu4d.Calibration(energy=80e3, semiangle=25.0, r_pixel=0.4))
 
     def recipe(self) -> Recipe:
-        """Return the settings of the run: the defaults, unless the stage needs others."""
+        """Return the settings of the run. Override it if the stage needs others than the defaults."""
         return Recipe()
 
     @property
@@ -58,10 +58,10 @@ class StageTests:
         assert len(found) == 1, f"{len(found)} installed stages are called {self.name!r}: need one"
         return found[0]
 
-    # ---------------------------------------------------------------- what it says of itself
+    # ---------------------------------------------------------------- its description
 
     def test_says_what_it_is(self):
-        """A name, a title, and tuples of results; settings stand in a section of the recipe."""
+        """Test that it has a name, a title, tuples of results, and a section of the recipe if it has settings."""
         stage = self.stage
         assert isinstance(stage, Stage) and stage.title and isinstance(stage.place, int)
         for what in ("needs", "uses", "makes"):
@@ -71,7 +71,7 @@ class StageTests:
         assert stage.settings is None or stage.section, "settings need the name of a section"
 
     def test_its_settings_explain_themselves(self):
-        """Each has a rule with an explanation, and a default that the rule accepts; None where the run decides."""
+        """Test that each setting has a rule with an explanation, and a default that the rule accepts or None."""
         for field in dataclasses.fields(self.stage.settings) if self.stage.settings is not None else ():
             rule = field.metadata.get("rule")
             assert isinstance(rule, Rule) and rule.explain, f"{field.name}: make it with gpu4d.workflow.settings.setting"
@@ -79,7 +79,7 @@ class StageTests:
                 checked(field.name, field.default, rule)
 
     def test_fits_among_the_others(self):
-        """What it needs is made by another stage; no two make the same, and none wait for each other."""
+        """Test that other stages make what it needs, that no two make the same, and that none wait for each other."""
         check(known_stages())
         makers = {name for stage in known_stages() for name in stage.makes}
         assert {*self.stage.needs} <= makers, f"no stage makes {sorted({*self.stage.needs} - makers)}"
@@ -87,30 +87,30 @@ class StageTests:
     # ---------------------------------------------------------------- what it does in a run
 
     def test_gives_a_reason(self):
-        """Whether it runs or not, the report says why. The scan of these tests should be one it runs on."""
+        """Test that it gives a reason, and that it runs on this scan."""
         reason = self._run()[0].reasons[self.name]
         assert isinstance(reason, Reason) and reason.why
         assert reason.wanted, f"it does not run on this scan ({reason.why}): choose another cube or recipe"
 
     def test_asks_for_reductions(self):
-        """What it wants of a pass are reductions, by names of its own."""
+        """Test that it asks for reductions, by its own names."""
         for name, reduction in self._watched().asked.items():
             assert isinstance(name, str) and isinstance(reduction, Reduction), f"{name}: need a gpu4d.streaming.Reduction"
 
     def test_makes_what_it_says(self):
-        """Results are those in `makes`; what it could not make is missing, with a warning that says why."""
+        """Test that its results are those in `makes`, and that a warning says why one is missing."""
         watched, made = self._watched(), self._watched().made
         assert made <= {*self.stage.makes}, f"{sorted(made - {*self.stage.makes})} is missing in makes"
         missing = {*self.stage.makes} - made - {*self.optional}
         assert not missing or watched.warned, f"{sorted(missing)} is not made, and no warning says why"
 
     def test_reads_what_it_says(self):
-        """Results of others that it looks at are in `needs` or `uses`: its place in a run follows from these."""
+        """Test that it reads only results named in `needs` or `uses`, because its place in a run follows from these."""
         known = {*self.stage.needs, *self.stage.uses, *self.stage.makes}
         assert self._watched().read <= known, f"it looks at {sorted(self._watched().read - known)}: name it in needs or uses"
 
     def test_its_pictures_have_captions(self):
-        """Each is a `Picture` with a name, a section, a title and a caption, and a figure."""
+        """Test that each picture has a name, a section, a title, a caption and a figure."""
         import matplotlib.pyplot as plt
 
         state, _ = self._run()
@@ -120,14 +120,14 @@ class StageTests:
             plt.close(figure)
 
     def test_its_headline_is_a_sentence(self):
-        """Or None, where another stage has the answer to the whole run."""
+        """Test that its headline is a sentence, or None if another stage has the main result."""
         headline = self.stage.headline(self._run()[0])
         assert headline is None or (isinstance(headline, str) and headline)
 
     # ---------------------------------------------------------------- the run
 
     def _run(self) -> tuple[RunState, dict[str, Watched]]:
-        """Return the state at the end of a run with all stages, and what each did."""
+        """Return the state at the end of a run with all stages, and a record of each stage."""
         kind = type(self)
         key = kind.cube, kind.recipe, tuple(map(type, known_stages()))
         if key not in StageTests.runs:
@@ -144,7 +144,7 @@ class StageTests:
 
 @dataclasses.dataclass
 class WatchedState(RunState):
-    """A run's state that notes in `read` which results are looked at."""
+    """A state of a run that notes in `read` which results are read."""
 
     read: set[str] = dataclasses.field(default_factory=set)
 
@@ -168,7 +168,7 @@ class Watched(Stage):
     Attributes
     ----------
     read, made : set of str
-        Names of results it looked at, and of results that were not there before.
+        Names of results that it read, and of results that it made.
     asked : dict of str to Reduction
     warned : bool
         Whether it gave a warning.

@@ -1,9 +1,9 @@
-"""Order events with vector clocks: actors, and the memory accesses that they do or do not put in order.
+"""Order events with vector clocks, and find memory accesses that are not ordered.
 
-An **actor** does one thing after another: the host, a job of a reader, a stream. What it has done up to a point is a **moment**, which
-others can wait for (an event, the end of a job, a call that puts work into a stream). A moment holds, for every actor, the number of
-its last step that is known to be over. Two accesses to the same bytes of which one writes are a race if neither actor waited for a
-moment that holds the other's access: whatever the two took in time, on another day they may overlap.
+An **actor** does one thing after another: the host, a job of a reader, a stream. A **moment** is the work of an actor up to a point.
+Others can wait for it (an event, the end of a job, a call that puts work into a stream). A moment holds, for every actor, the number of
+its last step that is known to be over. Take two accesses to the same bytes, of which at least one writes. They are a race if neither
+actor waited for a moment that holds the other's access. Even if they did not overlap in this run, they may in another.
 
 L. Lamport, Commun. ACM 21, 558 (1978); C. Flanagan and S. N. Freund, PLDI 2009, 121 (FastTrack).
 """
@@ -16,42 +16,42 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Moment:
-    """A point in the work of an actor: its seconds, and the steps of all actors that are over by then."""
+    """A point in the work of an actor: its time in seconds, and the steps of all actors that are over by then."""
 
     time: float
     steps: dict[Actor, int]
 
 
 class Actor:
-    """Host, job or stream: does one thing after another, on its own clock."""
+    """A host, job or stream. It does one thing after another, on its own clock."""
 
     def __init__(self, name: str, time: float = 0.0):
         self.name, self.time = name, time
-        self.step = 1  # in which it is now
+        self.step = 1  # the step it is in now
         self.known: dict[Actor, int] = {}  # last step of every other actor that is over for this one
-        self.open: list[Access] = []  # accesses of what it is doing
-        self.doing = "work"  # what the accesses of it are part of
-        self.at_work = False  # of a job: queued or running
+        self.open: list[Access] = []  # accesses of its current work
+        self.doing = "work"  # name of its current work, for messages
+        self.at_work = False  # True for a job that is queued or running
 
     def moment(self) -> Moment:
-        """What it has done so far, for others to wait for."""
+        """Return the moment of its work so far, for others to wait for."""
         out = Moment(self.time, {**self.known, self: self.step})
         self.step += 1
         return out
 
     def after(self, moment: Moment) -> None:
-        """What it does from now on comes after the moment."""
+        """Let its further work come after the moment."""
         self.time = max(self.time, moment.time)
         for actor, step in moment.steps.items():
             if step > self.known.get(actor, 0):
                 self.known[actor] = step
 
     def knows(self, actor: Actor, step: int) -> bool:
-        """Whether a step of an actor is over for this one."""
+        """Return True if this actor knows that a step of another is over."""
         return actor is self or self.known.get(actor, 0) >= step
 
     def finish(self) -> None:
-        """What it was doing is over: the accesses of it end now."""
+        """End its current work, and the accesses of that work."""
         for access in self.open:
             access.end = self.time
         self.open.clear()
@@ -76,13 +76,13 @@ class Access:
 
 
 class Accesses:
-    """What was done to one buffer, as far as it can still be part of a race."""
+    """Accesses to one buffer that can still be part of a race."""
 
     def __init__(self) -> None:
         self.past: list[Access] = []
 
     def add(self, new: Access) -> Access | None:
-        """Note an access; answers an earlier one that nothing puts in order with it."""
+        """Note an access. Return an earlier one that is not ordered with it, or None."""
         race, keep = None, []
         for old in self.past:
             ordered = new.actor.knows(old.actor, old.step)
@@ -98,14 +98,14 @@ class Accesses:
 
 
 class Resource:
-    """A disk or a link: serves one request after the other, in the order they are made."""
+    """A disk or a link. It serves one request after the other, in the order they are made."""
 
     def __init__(self) -> None:
         self.free_at = 0.0
         self._lock = threading.Lock()  # a disk may serve several devices
 
     def take(self, start: float, seconds: float) -> tuple[float, float]:
-        """Start and end of a request that is made at `start` and takes `seconds`."""
+        """Return start and end of a request that is made at `start` and takes `seconds`."""
         with self._lock:
             start = max(start, self.free_at)
             self.free_at = start + seconds

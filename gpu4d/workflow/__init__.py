@@ -1,6 +1,6 @@
-"""From a file to a report: recipes, stages, decisions, quality gates.
+"""Analyse a scan from file to report: recipes, stages, decisions, quality gates.
 
-`run` does what `gpu4d run` does; `analyse` does it in memory, for a DataCube.
+`run` does what `gpu4d run` does. `analyse` does the same in memory, for a DataCube.
 """
 
 from gpu4d.workflow.analyse import analyse

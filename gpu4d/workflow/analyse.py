@@ -1,4 +1,4 @@
-"""The whole analysis of a scan, in memory."""
+"""Analyse a scan in memory, without files."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def analyse(
         Its calibration is completed in place.
     recipe : Recipe, optional
     record : Record, optional
-        Where times, decisions, gates and warnings are written.
+        Record for times, decisions, gates and warnings.
     probe : (Qx, Qy) array, optional
-        Vacuum probe; the recipe's, or one made from the scan, otherwise.
+        Image of the vacuum probe. By default the recipe's, or one made from the scan.
     timeline : gpu4d.device.timeline.Timeline, optional
-        Is filled with what was read, copied and computed when.
+        Is filled with the times of reading, copying and computing.
 
     Returns
     -------
     RunState
-        What stages made, by name: ``state["strain"]``. What cannot be measured (no disk, no lattice, no calibration) is missing, with
-        a warning in `record` that says why; `reasons` says of every stage whether it ran, and why.
+        Results by name: ``state["strain"]``. A result that cannot be measured (no disk, no lattice, no calibration) is missing, and
+        a warning in `record` says why. `reasons` says for every stage whether it ran, and why.
     """
     recipe, record = recipe or Recipe(), record or Record()
     with record.listening():

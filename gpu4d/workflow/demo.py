@@ -1,4 +1,4 @@
-"""`gpu4d demo`: simulated scans, analysed like measured ones, and compared with what the simulation knows."""
+"""Run `gpu4d demo`: simulate scans, analyse them like measured ones, and compare with the truth."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from gpu4d.workflow.run_state import RunState
 SEED = 4
 ROTATION = 25.0  # degrees, of the detector against the scan
 VACUUM = 4  # rows beside the specimen
-REFERENCE = [6, 14, 2, 12]  # rows and columns of the matrix, far from the inclusion
+REFERENCE = [6, 14, 2, 12]  # scan rows and columns in the matrix, far from the inclusion
 COMPONENTS = {"exx": "ε_xx", "eyy": "ε_yy", "exy": "ε_xy", "theta": "θ, 10⁻² rad"}
 INTRODUCTION = (
     "Two simulated scans, analysed from their files like measured ones: a crystal with a coherent inclusion of larger lattice spacing "
-    "in a bent matrix, and a thin phase object. The analysis knows what an operator knows; the last tables compare with the truth."
+    "in a bent matrix, and a thin phase object. The analysis knows only what an operator knows. The last tables compare with the truth."
 )
 
 
 def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = None, scan: int = 48) -> Result:
-    """Simulate, analyse, compare, report.
+    """Simulate two scans, analyse them, compare with the truth, and write a report.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = 
     Returns
     -------
     Result
-        Of the crystal; its record holds the figures of both scans.
+        Result of the crystal. Its record holds the figures of both scans.
     """
     out = Path(out)
     recipe = crystal_recipe()
@@ -72,7 +72,7 @@ def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = 
 
 
 def crystal_recipe() -> Recipe:
-    """What an operator would tell of the crystal's scan."""
+    """Return the settings that an operator would give for the crystal's scan."""
     recipe = Recipe()
     known = {
         "calibration.energy": 200e3,
@@ -86,7 +86,7 @@ def crystal_recipe() -> Recipe:
 
 
 def simulate_crystal(path: Path, record: Record, scan: int) -> dict[str, np.ndarray]:
-    """Write the crystal's scan, compressed, and return the truth."""
+    """Write the crystal's scan to a compressed file, and return the truth."""
     import gpu4d
 
     with record.stage("simulate: crystal with an inclusion", scan * scan):
@@ -99,7 +99,7 @@ def simulate_crystal(path: Path, record: Record, scan: int) -> dict[str, np.ndar
 
 
 def phase_object(path: Path, watcher: Watcher) -> tuple[RunState, dict[str, np.ndarray]]:
-    """Simulate and analyse a thin object; the rotation of the detector is left to be found."""
+    """Simulate and analyse a thin object. The analysis must find the rotation of the detector."""
     import gpu4d
 
     record = Record(watcher)
@@ -113,9 +113,9 @@ def phase_object(path: Path, watcher: Watcher) -> tuple[RunState, dict[str, np.n
 
 
 def _write_scan(path: Path, cube: DataCube) -> None:
-    """A plain HDF5 file with one dataset, compressed in chunks of a few patterns.
+    """Write a plain HDF5 file with one dataset, compressed in chunks of a few patterns.
 
-    It is made in memory, because the HDF5 library can end the process where a disk is full.
+    It is made in memory first, because the HDF5 library can end the process if a disk is full.
     """
     import h5py
     import hdf5plugin
@@ -128,7 +128,7 @@ def _write_scan(path: Path, cube: DataCube) -> None:
 
 
 def compare_strain(state: RunState, truth: dict[str, np.ndarray]) -> Table:
-    """Measured strain against the truth, relative to the same reference region."""
+    """Compare measured strain with the truth, relative to the same reference region."""
     rows: list[tuple[str, ...]] = []
     expected = relative_truth(truth)
     good = np.isfinite(expected["exx"]) & np.isfinite(np.asarray(state["strain"].exx)) if "strain" in state else np.zeros(1, bool)
@@ -151,7 +151,7 @@ def compare_strain(state: RunState, truth: dict[str, np.ndarray]) -> Table:
 
 
 def relative_truth(truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The true strain relative to the reference region: of F F_ref⁻¹."""
+    """Return the true strain relative to the reference region: that of F F_ref⁻¹."""
     from gpu4d.simulate.deformation import finite_strain
 
     rx0, rx1, ry0, ry1 = REFERENCE
@@ -160,7 +160,7 @@ def relative_truth(truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def compare_phase(state: RunState, truth: dict[str, np.ndarray]) -> Table:
-    """Measured phase against the truth convolved with the probe, both about their means."""
+    """Compare the measured phase with the truth convolved with the probe, both without their means."""
     if "dpc" not in state:
         state.record.warn("nothing to compare: no phase was measured")
         return Table("Comparison with the truth: phase", ("", ""), [])
@@ -185,7 +185,7 @@ def compare_phase(state: RunState, truth: dict[str, np.ndarray]) -> Table:
 
 
 def true_strain(state: RunState, truth: dict[str, np.ndarray], folder: Path) -> list[Picture]:
-    """The truth, drawn like the measurement."""
+    """Draw the true strain like the measured strain."""
     if "strain" not in state:
         return []
     expected = relative_truth(truth)
@@ -194,13 +194,13 @@ def true_strain(state: RunState, truth: dict[str, np.ndarray], folder: Path) -> 
     plot.save(made, folder / "strain_truth.png")
     return [
         Picture(
-            "strain_truth", "Strain", "True strain", "What the simulation put in, relative to the same region, for comparison.", wide=True
+            "strain_truth", "Strain", "True strain", "True strain of the simulation relative to the same region, for comparison.", wide=True
         )
     ]
 
 
 def _ordered(pictures: list[Picture]) -> list[Picture]:
-    """The truth right behind the measurement."""
+    """Put the true strain directly after the measured strain."""
     return sorted(
         pictures, key=lambda p: (p.section.startswith("Phase object"), p.section != "Strain", p.name not in ("strain", "strain_truth"))
     )

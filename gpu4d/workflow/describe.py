@@ -1,4 +1,4 @@
-"""What `gpu4d info` and `gpu4d devices` say."""
+"""Write the texts of `gpu4d info` and `gpu4d devices`."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from gpu4d.streaming.plan import Plan, plan
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report.report import calibration_rows
 
-FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 8, 64 << 20, 0.2  # of a file, to see how fast it comes
+FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 8, 64 << 20, 0.2  # of a file: limits of what is read to measure its speed
 
 
 def describe_file(
     path: str | Path, dataset: str | None = None, scan_shape: Any = None, memory: str | None = None, device: Any = "auto"
 ) -> str:
-    """Shape, type, layout, size and calibration of a scan, and how one pass over it runs: cut, memory, expected time.
+    """Describe shape, type, layout, size and calibration of a scan, and the plan of one pass: tiles, memory, expected time.
 
     Parameters
     ----------
     path, dataset, scan_shape
-        As of `gpu4d.open`.
+        As for `gpu4d.open`.
     memory, device
-        As of `gpu4d.sweep`; the default memory is that of a recipe.
+        As for `gpu4d.sweep`. The default memory is that of a recipe.
 
     Raises
     ------
     InputError, DeviceError
         No such scan, no such device.
     MemoryBudgetError
-        Nothing fits: what is asked, free and allowed.
+        The memory is too small. The error says how much is needed, free and allowed.
     """
     import gpu4d
 
@@ -61,7 +61,7 @@ def describe_file(
     ]
     lists = gpu4d.BraggDisks.list_bytes((rx, ry), peaks=20)
     lines.append(
-        ("", f"lists of 20 Bragg disks a pattern would take {format_bytes(lists)} more: `run` raises its default memory where they must")
+        ("", f"lists of 20 Bragg disks a pattern would take {format_bytes(lists)} more: `run` raises its default memory if needed")
     )
     known = [f"{what}: {value} {unit}".rstrip() + f"   [{how}]" for what, value, unit, how in calibration_rows(cube.calibration) if value]
     lines += [
@@ -71,23 +71,23 @@ def describe_file(
 
 
 def _expected(cube: DataCube, todo: Plan) -> list[str]:
-    """How long the passes of a plan take to read and to move, from the rate at which a few tiles come."""
+    """Estimate how long reading and copying take in the passes of a plan, from the measured rate of a few tiles."""
     rate, tiles = _read_rate(cube, todo)
-    reading = f"reading at {format_bytes(rate)}/s (measured on {tiles} tile{'s' * (tiles > 1)}, page cache permitting)"
+    reading = f"reading at {format_bytes(rate)}/s (measured on {tiles} tile{'s' * (tiles > 1)}, some may come from the page cache)"
     link = f"the link at {format_bytes(todo.link_rate)}/s (nominal)" if todo.link_rate else ""
     slower, faster = (reading, link) if not link or todo.bytes_read / rate >= todo.seconds(rate) else (link, reading)
     took = todo.seconds(rate)
     least = f"{took:.2g} s" if took < 60 else f"{took / 60:.2g} min" if took < 3600 else f"{took / 3600:.2g} h"
     return [
         f"{format_bytes(todo.bytes_read)} to read, at least {least}: {slower}" + (f" is slower than {faster}" if faster else ""),
-        "what is computed meanwhile comes on top where it is slower",
+        "if computing is slower, a pass takes as long as computing",
     ]
 
 
 def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
-    """Bytes of the file per second, and on how many tiles, spread over the scan, that was measured: at most 64 MB, or for 0.2 s.
+    """Measure the bytes per second of a file on tiles spread over the scan, at most 64 MB or 0.2 s. Return also the number of tiles.
 
-    Read by as many threads as a sweep would read with: decoding takes its share of each.
+    As many threads read as in a sweep, because decoding takes time in each.
     """
     places = [tile for block in range(todo.scan.blocks) for tile in itertools.islice(todo.tiles(block), 1)]
     threads = min(max(todo.readers, todo.lanes), len(places), max(1, min(todo.budget, MEASURED_BYTES) // todo.tile_bytes))
@@ -97,7 +97,7 @@ def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
     cube.source.read(slice(0, 1), slice(0, 1))  # opens the file, and loads the decoder
 
     def read(own: int) -> tuple[float, int, int, float]:
-        """When it began, tiles, bytes, and when it ended."""
+        """Return start time, number of tiles, bytes, and end time."""
         start, tiles, nbytes = time.perf_counter(), 0, 0
         for tile in chosen[own::threads]:
             shape = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start, *cube.detector_shape
@@ -116,7 +116,7 @@ def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
 
 
 def describe_devices() -> str:
-    """A line for the CPU and for every CUDA device, and what "auto" takes. Makes no CUDA context; needs no GPU, driver or CuPy."""
+    """Describe the CPU and every CUDA device in a line, and what "auto" takes. It needs no GPU, driver or CuPy, and no CUDA context."""
     found = devices()
     table = [_cpu_cells(found[0]), *(_card_cells(info) for info in found[1:])]
     widths = [max((len(row[i]) for row in table if len(row) > i + 1), default=0) for i in range(max(map(len, table)))]
@@ -136,7 +136,7 @@ def _cpu_cells(cpu: DeviceInfo) -> list[str]:
 
 
 def _card_cells(card: DeviceInfo) -> list[str]:
-    """Name, model, compute capability, memory, its bandwidth, link, load; "?" is what is not known."""
+    """Return name, model, compute capability, memory, its bandwidth, link, load. "?" marks unknown values."""
     capability = ".".join(map(str, card.compute_capability)) if card.compute_capability else "?"
     bandwidth = f"{format_bytes(card.memory_bandwidth)}/s" if card.memory_bandwidth else "? bandwidth"
     link = "? link"

@@ -1,4 +1,4 @@
-"""What a run reads: the scan with what is known of it, a vacuum probe, masks."""
+"""Read the inputs of a run: the scan with its calibration, a vacuum probe, masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpu4d.workflow.recipe.recipe import Recipe
 
 
 def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
-    """Open a file as the recipe says: dataset, scan shape, masks, axes, binning, and calibration values that are known better."""
+    """Open a file as the recipe says: dataset, scan shape, masks, axes, binning, and calibration values."""
     import gpu4d
 
     given = recipe.input
@@ -29,7 +29,7 @@ def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
 
 
 def views(cube: DataCube, recipe: Recipe) -> DataCube:
-    """Swapped and binned as the recipe says."""
+    """Return the cube with axes exchanged and binned as the recipe says."""
     given = recipe.input
     cube = cube.swap_axes(detector=given.swap_detector, scan=given.swap_scan)
     if given.bin_detector > 1 or given.bin_scan > 1:
@@ -38,7 +38,7 @@ def views(cube: DataCube, recipe: Recipe) -> DataCube:
 
 
 def calibrate(cube: DataCube, recipe: Recipe) -> None:
-    """Write the recipe's physical values into the cube's calibration. They describe the scan as it is analysed, after binning."""
+    """Write the recipe's calibration values into the cube. They describe the scan as it is analysed, after binning."""
     for field in FIELDS.values():
         if field.given is None:
             continue
@@ -49,7 +49,7 @@ def calibrate(cube: DataCube, recipe: Recipe) -> None:
 
 
 def scan_mask(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
-    """Positions to use, (Rx, Ry) bool; None for all."""
+    """Return the positions to use, (Rx, Ry) bool. None for all."""
     if not recipe.input.scan_mask:
         return None
     mask = read_image(recipe.input.scan_mask, cube.scan_shape, "scan mask") != 0
@@ -59,7 +59,7 @@ def scan_mask(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
 
 
 def region_mask(region: Any, shape: tuple[int, int], what: str) -> np.ndarray:
-    """[rx0, rx1, ry0, ry1] as a bool mask of the scan."""
+    """Return [rx0, rx1, ry0, ry1] as a bool mask of the scan."""
     rx0, rx1, ry0, ry1 = region
     if rx1 > shape[0] or ry1 > shape[1]:
         raise InputError(
@@ -78,14 +78,14 @@ def check_regions(recipe: Recipe, scan_shape: tuple[int, int]) -> None:
 
 
 def given_probe(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
-    """The vacuum probe named by the recipe, in the pixels the scan is analysed in; None where none is named."""
+    """Return the vacuum probe that the recipe names, in the pixels of the analysed scan. None if it names none."""
     if not recipe.probe.file:
         return None
     image = read_image(recipe.probe.file, None, "probe")
     if image.shape != cube.detector_shape:
         try:
             image = np.asarray(views(DataCube(np.ascontiguousarray(image[None, None])), _detector_only(recipe))[0, 0])
-        except InputError:  # too small to be binned: its shape is named below
+        except InputError:  # too small to be binned; the error below names its shape
             image = np.asarray(image)
     if image.shape != cube.detector_shape:
         raise InputError(f"the probe {recipe.probe.file} is {image.shape}, the detector is {cube.detector_shape}: need one value per pixel")
@@ -99,7 +99,7 @@ def _detector_only(recipe: Recipe) -> Recipe:
 
 
 def read_image(spec: str, shape: tuple[int, int] | None, what: str) -> np.ndarray:
-    """An image named FILE or FILE:/dataset, of the shape that is needed."""
+    """Read an image named FILE or FILE:/dataset, and check its shape."""
     from gpu4d.io import load_image
 
     image = load_image(spec)

@@ -1,4 +1,4 @@
-"""A picture of the report."""
+"""Define a picture of the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Picture:
-    """What is said beside a drawn PNG of the result folder."""
+    """Text for a PNG in the result folder."""
 
     name: str  # file name without .png
     section: str

@@ -1,4 +1,4 @@
-"""`gpu4d run`: a file in; a folder with an EMD file, pictures and a report out."""
+"""Run `gpu4d run`: analyse a file, and write a folder with an EMD file, pictures and a report."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from gpu4d.workflow.stages import known_stages
 
 @dataclass
 class Result:
-    """What a run leaves.
+    """Result of a run: a folder, and the state in memory.
 
     Attributes
     ----------
     folder : Path
-        With result.h5, report.html, recipe.toml and PNGs.
+        Holds result.h5, report.html, recipe.toml and PNGs.
     state : RunState
-        Everything in memory: `state.products` by the names of the result file.
+        All results in memory. `state.products` has the names of the result file.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Result:
         return self.state.record
 
     def summary(self) -> str:
-        """A few lines for the terminal."""
+        """Summarise the run in a few lines for the terminal."""
         record = self.record
         lines = []
         for d in record.decisions:
@@ -78,24 +78,24 @@ def run(
     command: str = "",
     trace: str | Path | None = None,
 ) -> Result:
-    """Analyse a scan and leave its results in a folder.
+    """Analyse a scan and write its results into a folder.
 
     Parameters
     ----------
     path : path
-        A file `gpu4d.open` reads.
+        A file that `gpu4d.open` reads.
     out : path, optional
-        Folder for the results; `<FILE stem>-gpu4d` in the current folder by default. It appears when everything is in it.
+        Folder for the results. By default `<FILE stem>-gpu4d` in the current folder. It appears when it is complete.
     recipe : Recipe or path, optional
-        Settings; defaults otherwise.
+        Settings. The defaults if it is not given.
     overwrite : bool
         Replace an earlier result.
     watcher : Watcher, optional
-        Is told about stages and progress.
+        Receives stages and progress.
     command : str
-        How it was called, for the report.
+        The command line, for the report.
     trace : path, optional
-        Write what all passes over the scan read, copied and computed when, as a Chrome trace; also of a run that fails.
+        File for a Chrome trace of reading, copying and computing in all passes. It is written also if the run fails.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def run(
     Raises
     ------
     InputError
-        The file or a setting cannot be used, or the folder cannot be written; nothing is left behind.
+        The file or a setting cannot be used, or the folder cannot be written. Nothing is left behind.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe) if recipe is not None else Recipe()
     recipe.resolve()
@@ -124,7 +124,7 @@ def run(
 
 
 def needed(recipe: Recipe) -> None:
-    """Refuse in time what would fail at the end: a device that is not there, a missing package."""
+    """Check before the work what would fail later: a device that is not there, a missing package."""
     from importlib.util import find_spec
 
     from gpu4d.device.choose import choose_all
@@ -135,7 +135,7 @@ def needed(recipe: Recipe) -> None:
 
 
 def check_trace(path: Path, out: Path, overwrite: bool) -> Path:
-    """The place of a trace, made absolute; refused where it cannot be written, or where something else than a trace lies.
+    """Return the absolute path of a trace. Refuse a place that cannot be written to or holds another file.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def check_trace(path: Path, out: Path, overwrite: bool) -> Path:
     """
     path = Path(os.path.abspath(path))
     if Path(os.path.abspath(out)) in path.parents:
-        raise InputError(f"--trace {path} lies in the result folder, which appears only when all is done: choose another place")
+        raise InputError(f"--trace {path} is in the result folder, which appears only when it is complete: choose another place")
     if path.is_file() and not overwrite:
         raise InputError(f"--trace {path} exists: choose another name, or replace it with --overwrite")
     return place_of_trace(path, f"--trace {path}")
@@ -151,7 +151,7 @@ def check_trace(path: Path, out: Path, overwrite: bool) -> Path:
 
 @contextmanager
 def tracing(path: Path | None) -> Iterator[Timeline | None]:
-    """A timeline that is written when the work in here ends or fails; None without a path."""
+    """Yield a timeline, and write it when the block ends or fails. Yields None without a path."""
     if path is None:
         yield None
         return
@@ -160,7 +160,7 @@ def tracing(path: Path | None) -> Iterator[Timeline | None]:
         yield timeline
     except BaseException:
         if timeline.events:
-            with suppress(OSError):  # what went wrong first is what is to be told
+            with suppress(OSError):  # the first error is the one to report
                 timeline.write(path)
         raise
     try:
@@ -170,7 +170,7 @@ def tracing(path: Path | None) -> Iterator[Timeline | None]:
 
 
 def publish(state: RunState, new: Path, out: Path, title: str, command: str = "") -> None:
-    """Write recipe, pictures, EMD file and report into the folder `new`, which will be `out`."""
+    """Write recipe, pictures, EMD file and report into the folder `new`, which becomes `out`."""
     with writing(new, out):
         with state.record.stage("pictures"):
             pictures = draw(state, new)
@@ -181,7 +181,7 @@ def publish(state: RunState, new: Path, out: Path, title: str, command: str = ""
 
 @contextmanager
 def writing(new: Path, out: Path) -> Iterator[None]:
-    """Errors of writing into `new` speak of `out`, where the user wants it."""
+    """Name `out`, the folder that the user knows, in errors of writing into `new`."""
     try:
         yield
     except OSError as error:
@@ -193,7 +193,7 @@ def writing(new: Path, out: Path) -> Iterator[None]:
 
 
 def save_results(state: RunState, path: Path) -> None:
-    """The EMD file: calibrated results, settings, log, and a link to the raw scan."""
+    """Write the EMD file: calibrated results, settings, log, and a link to the raw scan."""
     import gpu4d
 
     items: dict[str, Any] = {}
@@ -209,7 +209,7 @@ def save_results(state: RunState, path: Path) -> None:
 
 
 def raw_source(cube: DataCube) -> Any:
-    """The source at the bottom of all views."""
+    """Return the source below all views."""
     source: Any = cube.source
     while hasattr(source, "ranges") or type(source).__name__ in ("BinnedSource", "SwappedSource", "CorrectedSource"):
         source = source.source
@@ -217,14 +217,14 @@ def raw_source(cube: DataCube) -> Any:
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those that were left to be decided."""
+    """Return the settings without those that are decided automatically."""
     return {k: _storable(v) if isinstance(v, dict) else v for k, v in settings.items() if v is not None}
 
 
 def write_report(
     state: RunState, folder: Path, pictures: list[Picture], title: str, command: str, headline: str = "", tables: Sequence[Table] = ()
 ) -> None:
-    """The recipe as it was used, and the page."""
+    """Write the recipe as it was used, and the page of the report."""
     (folder / output.RECIPE).write_text(to_toml(state.recipe, comments=False), encoding="utf-8")
     page = Page(
         title=title,
@@ -243,7 +243,7 @@ def write_report(
 
 
 def found(state: RunState) -> str:
-    """Say what came out, in one sentence or two."""
+    """Say in one or two sentences what was found."""
     said = (stage.headline(state) for stage in stages_that_made_something(state))
     headline = next((line for line in said if line), "Nothing was measured.")
     record = state.record
@@ -253,13 +253,13 @@ def found(state: RunState) -> str:
 
 
 def subtitle(cube: DataCube) -> str:
-    """The scan in one line."""
+    """Describe the scan in one line."""
     rx, ry, qx, qy = cube.shape
     return f"{rx}×{ry} scan positions, {qx}×{qy} detector pixels, {cube.dtype}, {format_bytes(cube.nbytes)}; {cube.source.description}"
 
 
 def versions() -> str:
-    """What the results were made with."""
+    """Return the date and the versions of the software."""
     import datetime
 
     import h5py

@@ -1,4 +1,4 @@
-"""Keep what a run records while it works: stages with times, decisions with reasons, gates, warnings, key figures."""
+"""Record a run: stages with times, decisions with reasons, gates, warnings, key figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SilentWatcher:
 
 @dataclass
 class Stage:
-    """One step of a run. `patterns` is how many patterns it read, 0 for steps that work on small results."""
+    """One timed step of a run. `patterns` is the number of patterns it read, 0 for steps that work on small results."""
 
     name: str
     seconds: float = 0.0
@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Decision:
-    """Something the run chose, and why."""
+    """A choice of the run, and its reason."""
 
     what: str
     why: str
@@ -52,7 +52,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Gate:
-    """A quality gate: what was measured against what is expected, and what to do when it fails."""
+    """A quality gate: a measured value, the expected value, and advice for a failure."""
 
     name: str
     passed: bool
@@ -63,7 +63,7 @@ class Gate:
 
 @dataclass
 class Record:
-    """Everything a run records; all of it goes into the report and the result file."""
+    """Everything that a run records. All of it goes into the report and the result file."""
 
     watcher: Watcher = field(default_factory=SilentWatcher)
     stages: list[Stage] = field(default_factory=list)
@@ -74,11 +74,11 @@ class Record:
     log: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
-        """A line for the processing log."""
+        """Add a line to the processing log."""
         self.log.append(f"{datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}  {line}")
 
     def warn(self, line: str) -> None:
-        """Something the user should know before trusting a result; said once."""
+        """Add a warning that the user should know before trusting a result. The same text is added once."""
         if line not in self.warnings:
             self.warnings.append(line)
             self.note(f"warning: {line}")
@@ -92,12 +92,12 @@ class Record:
         self.note(f"gate {'passed' if passed else 'not passed'}: {name}: {measured} (expected {expected})")
 
     def figure(self, what: str, value: str, remark: str = "") -> None:
-        """A key figure, for the top of the report."""
+        """Add a key figure for the top of the report."""
         self.figures.append((what, value, remark))
 
     @contextmanager
     def stage(self, name: str, patterns: int = 0, nbytes: int = 0) -> Iterator[Callable[[int, int], None]]:
-        """Time a step; gives the callable that a sweep reports its progress to."""
+        """Time a step. Yields the function that a sweep reports its progress to."""
         self.watcher.begin(name)
         start = time.perf_counter()
         yield self.watcher.advance
@@ -109,7 +109,7 @@ class Record:
         )
 
     def absorb(self, other: Record, name: str) -> None:
-        """Take over what another run wrote down; everything is marked with its name."""
+        """Add everything that another run recorded, marked with its name."""
         self.stages += [Stage(f"{name}: {s.name}", s.seconds, s.patterns, s.nbytes) for s in other.stages]
         self.decisions += [Decision(f"{name}: {d.what}", d.why) for d in other.decisions]
         self.gates += [Gate(f"{name}: {g.name}", g.passed, g.measured, g.expected, g.advice) for g in other.gates]
@@ -119,7 +119,7 @@ class Record:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take what the library logs meanwhile: warnings into `warnings`, the rest into the processing log."""
+        """Record what the library logs inside the block: warnings in `warnings`, the rest in the processing log."""
         handler, logger = _Listener(self), logging.getLogger("gpu4d")
         before = logger.level
         logger.addHandler(handler)

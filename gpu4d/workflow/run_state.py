@@ -1,4 +1,4 @@
-"""What a run knows so far. It imports no stage."""
+"""Hold the state of a run: results, products, reasons. This module imports no stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.stage import Reason
 
-MEMORY_MARGIN = 1.5  # times the memory that results alone need: room for chunks beside them
+MEMORY_MARGIN = 1.5  # times the memory that the results need, so that chunks fit beside them
 
 
 @dataclass
@@ -29,19 +29,19 @@ class RunState:
     Attributes
     ----------
     cube, recipe, record
-        The scan, the settings, and what is written down.
+        The scan, the settings, and the record of the run.
     where : (Rx, Ry) bool or None
-        Positions to use; None for all.
+        Positions to use. None for all.
     given_probe : (Qx, Qy) float64 or None
-        A vacuum probe that was handed in.
+        Image of the vacuum probe, if the caller gave one.
     timeline : Timeline or None
-        Where sweeps note what they did when.
+        Records the work of sweeps.
     results : dict
-        What stages made, by the names in their `makes`.
+        Results of stages, by the names in their `makes`.
     products : dict
-        What goes into the result file, by its names there.
+        Results that are written into the result file, by their names there.
     reasons : dict
-        Stage name -> whether it ran, and why.
+        Name of a stage -> whether it ran, and why.
     """
 
     cube: DataCube
@@ -55,7 +55,7 @@ class RunState:
     reasons: dict[str, Reason] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Result:
-        """Return a result by its name; KeyError where no stage made it."""
+        """Return a result by its name. Raise KeyError if no stage made it."""
         return self.results[name]
 
     def get(self, name: str) -> Result:
@@ -66,17 +66,17 @@ class RunState:
         return name in self.results
 
     def keep(self, name: str, result: Result) -> None:
-        """Make a result known to the stages that need it."""
+        """Store a result for other stages."""
         self.results[name] = result
 
     def save(self, name: str, result: Result) -> None:
-        """Make a result known, and write it into the result file under this name."""
+        """Store a result for other stages, and write it into the result file under this name."""
         self.results[name] = result
         self.products[name] = result
 
     @property
     def calibration(self) -> Calibration:
-        """Calibration of the scan; stages complete it."""
+        """Calibration of the scan. Stages complete it."""
         return self.cube.calibration
 
     @property
@@ -91,14 +91,14 @@ class RunState:
 
     @property
     def sweep_options(self) -> BudgetOptions:
-        """What the recipe says of device and memory, for `gpu4d.sweep`."""
+        """Device and memory of the recipe, as options of `gpu4d.sweep`."""
         compute = self.recipe.compute
         return {"device": compute.device, "memory": compute.memory, "trace": self.timeline}
 
     def sweep(self, reductions: dict[str, Reduction], progress: Progress) -> dict[str, Result]:
         """Read the scan once on the recipe's device.
 
-        Where the user asked for no memory limit and the results alone need more than the default, the limit is raised.
+        If the user set no memory limit, and the results alone need more than the default, the limit is raised.
         """
         import gpu4d
         from gpu4d.streaming.plan import plan
@@ -113,7 +113,7 @@ class RunState:
                     raise
                 memory = str(int(MEMORY_MARGIN * error.asked))
                 asked = format_bytes(error.asked)
-                self.record.note(f"the results alone need {asked}: the memory is raised to {MEMORY_MARGIN:g} times that")
+                self.record.note(f"the results alone need {asked}: the memory limit is raised to {MEMORY_MARGIN:g} times that")
         return gpu4d.sweep(
             self.cube, reductions, where=self.where, progress=progress, device=compute.device, memory=memory, trace=self.timeline
         )

@@ -1,4 +1,4 @@
-"""Runs stages in the order their needs and results demand; stages that are ready together share one pass over the scan."""
+"""Run stages in the order that their needs and results give. Stages that are ready together share one pass over the scan."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage, no
 
-BETWEEN = "/"  # joins a stage's name and a name that another stage of the same pass has given already
+SEPARATOR = "/"  # joins the name of a stage and of its reduction, if two stages of a pass use the same name
 
 
 def carry_out(stages: Sequence[Stage], state: RunState) -> None:
     """Run all stages that are wanted and possible.
 
-    A stage is ready when each result it needs or uses either exists or cannot be had any more. Ready stages that read nothing are
-    finished at once, in the order of `stages`. When none of these is left, the others read the scan in one pass.
+    A stage is ready when each result it needs or uses either exists or cannot be made any more. Ready stages that read nothing are
+    finished at once, in the order of `stages`. When none of these is left, the other ready stages read the scan in one pass.
 
     Parameters
     ----------
     stages : sequence of Stage
     state : RunState
-        Is filled with results, and with the reason of every stage that ran or did not run.
+        Is filled with results, and with the reasons why stages ran or did not run.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
     """
     check(stages)
     waiting, number = list(stages), 0
-    reading: list[_Asked] = []
+    reading: list[_WaitingStage] = []
     while waiting or reading:
         stage = next((s for s in waiting if _ready(s, [*waiting, *reading])), None)
         if stage is None:
@@ -43,13 +43,13 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
             continue
         asked = stage.reductions(state)
         if asked:
-            reading.append(_Asked(stage, asked))
+            reading.append(_WaitingStage(stage, asked))
         else:
             stage.finish(state, {})
 
 
-class _Asked:
-    """A stage that waits for the next pass, with what it asks of it."""
+class _WaitingStage:
+    """A stage that waits for the next pass, and the reductions it asks for."""
 
     def __init__(self, stage: Stage, reductions: dict[str, Any]):
         self.stage, self.reductions = stage, reductions
@@ -73,25 +73,25 @@ def check(stages: Sequence[Stage]) -> None:
 
 
 def _ready(stage: Stage, unfinished: Sequence[Any]) -> bool:
-    """No unfinished stage makes anything this one needs or uses."""
+    """Return True if no unfinished stage makes anything that this one needs or uses."""
     open_results = {name for other in unfinished if other is not stage for name in other.makes}
     return not open_results.intersection((*stage.needs, *stage.uses))
 
 
 def _wanted(stage: Stage, state: RunState) -> bool:
-    """Ask a stage whether it runs, and keep the answer; one without a result it needs is not asked."""
+    """Ask a stage whether it runs, and keep the answer. A stage is not asked if a result it needs is missing."""
     missing = [name for name in stage.needs if name not in state]
     reason = no(f"needs {' and '.join(missing)}, which this run could not make") if missing else stage.wanted(state)
     state.reasons[stage.name] = reason
     return reason.wanted
 
 
-def _one_pass(reading: Sequence[_Asked], state: RunState, number: int) -> None:
+def _one_pass(reading: Sequence[_WaitingStage], state: RunState, number: int) -> None:
     """Read the scan once for all stages that wait for it, then finish them in their order."""
     reductions: dict[str, Any] = {}
-    names: list[dict[str, str]] = []  # of each stage: its name of a reduction -> the name in the shared pass
+    names: list[dict[str, str]] = []  # for each stage: its own name of a reduction -> the name in the shared pass
     for asked in reading:
-        names.append({n: n if n not in reductions else f"{asked.stage.name}{BETWEEN}{n}" for n in asked.reductions})
+        names.append({n: n if n not in reductions else f"{asked.stage.name}{SEPARATOR}{n}" for n in asked.reductions})
         reductions.update((names[-1][name], reduction) for name, reduction in asked.reductions.items())
     title = f"pass {number}: {', '.join(asked.stage.title for asked in reading)}"
     with state.record.stage(title, state.patterns, state.pass_bytes) as progress:

@@ -1,4 +1,4 @@
-"""One setting of a recipe: its default, what it does, what it accepts, and the range the 4D-STEM guide recommends."""
+"""Define one setting of a recipe: default, explanation, accepted values, and the range that the 4D-STEM guide recommends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGION_LENGTH = 4  # rx0, rx1, ry0, ry1
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be, and what is said of it.
+    """Accepted values and the explanation of a setting.
 
     Attributes
     ----------
@@ -29,15 +29,15 @@ class Rule:
         What the setting does, in one or two sentences.
     units : str
     low, high : float or None
-        Accepted range, ends included; None is open.
+        Accepted range, ends included. None means no limit.
     choices : tuple of str
         Accepted texts.
     guide : (float, float) or None
         Recommended range (guide, section 17).
     length : int
-        Of a list.
+        Length of a list.
     automatic : str
-        What happens while it is not set.
+        What happens if it is not set.
     """
 
     kind: str
@@ -52,12 +52,12 @@ class Rule:
 
 
 def setting(default: Any, kind: str, explain: str, **rule: Any) -> Any:
-    """A dataclass field that carries its rule."""
+    """Make a dataclass field that carries its rule."""
     return field(default=default, metadata={"rule": Rule(kind, explain, **rule)})
 
 
 def checked(name: str, value: Any, rule: Rule, origin: str = "") -> Any:
-    """The value in its own type, or an error that says what is accepted."""
+    """Return the value in its own type. Raise an error that says what is accepted if it is not."""
     said = f"{origin}: {name} = {value!r}" if origin and not origin.startswith("--") else f"{origin or name} {value}"
     if rule.kind == "switch":
         if not isinstance(value, bool):
@@ -93,7 +93,7 @@ def _number(said: str, value: Any, rule: Rule, whole: bool) -> Any:
 
 
 def accepted_range(rule: Rule) -> str:
-    """Say which numbers a rule accepts, as the end of a sentence; empty where all are."""
+    """Return which numbers a rule accepts, as the end of a sentence. Empty if all are."""
     if rule.low is not None and rule.high is not None:
         return f" from {rule.low:g} to {rule.high:g}"
     if rule.low is not None:
@@ -102,6 +102,6 @@ def accepted_range(rule: Rule) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known word a mistyped one is nearest to, as the end of a sentence; empty where none is near."""
+    """Return the known word nearest to a mistyped one, as the end of a sentence. Empty if none is near."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""

@@ -1,4 +1,4 @@
-"""What a stage of a run is: the one interface a technique joins `gpu4d run` by."""
+"""Define a stage of a run: the interface through which a technique joins `gpu4d run`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reason:
-    """Whether a stage runs, and why. Both are kept and shown, whichever way it goes."""
+    """Whether a stage runs, and why. The report shows both for every stage."""
 
     wanted: bool
     why: str
@@ -34,28 +34,28 @@ def no(why: str) -> Reason:
 class Stage:
     """One technique, or one step that techniques share.
 
-    A run takes its order from `needs`, `uses` and `makes`; no stage calls another one. Stages that are ready at the same time share
-    one pass over the scan.
+    The order of a run follows from `needs`, `uses` and `makes`. No stage calls another one. Stages that are ready at the same time
+    share one pass over the scan.
 
     Attributes
     ----------
     name : str
-        Of the stage.
+        Name of the stage.
     title : str
-        What it does, in a few words: for progress and for the report.
+        What it does, in a few words, for progress bars and the report.
     settings : type or None
-        A dataclass whose fields are made by `gpu4d.workflow.settings.setting`: its section of the recipe. A method `contradiction`
-        may return what is wrong with values that do not go together.
+        A dataclass for its section of the recipe. Fields are made by `gpu4d.workflow.settings.setting`. A method `contradiction`
+        may return a text if values contradict each other.
     section : str
         Name of that section.
     needs : tuple of str
-        Results of other stages. Where one of them cannot be had, this stage does not run, and the report says why.
+        Results of other stages. If one of them cannot be made, this stage does not run, and the report says why.
     uses : tuple of str
-        Results that are used where they exist: the stage waits until each is there or cannot be had.
+        Results that are used if they exist. The stage waits until each exists or cannot be made.
     makes : tuple of str
-        Results it leaves in the state. A stage that cannot make one of them says so in a warning and leaves it out.
+        Results that it stores in the state. A stage that cannot make one of them gives a warning and leaves it out.
     place : int
-        Place of its pictures and of its headline in the report; small numbers come first.
+        Place of its pictures and of its headline in the report. Small numbers come first.
     """
 
     name: ClassVar[str]
@@ -72,28 +72,28 @@ class Stage:
         return state.recipe[self.section]
 
     def wanted(self, state: RunState) -> Reason:
-        """Decide whether this stage makes sense for this scan. Asked once, when everything it needs and uses is settled."""
+        """Decide whether this stage makes sense for this scan. Called once, when all results it needs and uses are made or cannot be."""
         return yes("part of every run")
 
     def reductions(self, state: RunState) -> dict[str, Reduction]:
-        """Return what it asks of the next pass over the scan, by names of its own; nothing for stages that work on small results."""
+        """Return the reductions that it wants in the next pass, by its own names. Empty for stages that work on small results."""
         return {}
 
     def finish(self, state: RunState, results: dict[str, Result]) -> None:
-        """Work on the results of the pass: products, decisions, gates, key figures.
+        """Work on the results of the pass: store results, and record decisions, gates and key figures.
 
         Parameters
         ----------
         state : RunState
-            Where it reads what it needs and leaves what it makes.
+            Holds the results it needs, and receives the results it makes.
         results : dict
-            Of its own reductions, by the names it gave them.
+            Results of its own reductions, by the names it gave them.
         """
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
-        """Draw what it made. Called after all stages, and only if this one ran."""
+        """Draw its results. Called after all stages, and only if this one ran."""
         return iter(())
 
     def headline(self, state: RunState) -> str | None:
-        """Return the first sentence of the report, if this stage has the answer to the whole run; None otherwise."""
+        """Return the first sentence of the report if this stage has the main result of the run, else None."""
         return None

@@ -1,4 +1,4 @@
-"""How a run gets on: a progress bar per stage at a terminal, silence elsewhere."""
+"""Show the progress of a run: one bar for each stage at a terminal, and nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from gpu4d.workflow.record import SilentWatcher, Watcher
 
 
 def watcher() -> AbstractContextManager[Watcher]:
-    """Bars at a terminal; elsewhere standard error stays free for the one line of an error."""
+    """Return progress bars at a terminal. Elsewhere nothing is shown, so that standard error holds only the line of an error."""
     return ProgressBars() if sys.stderr.isatty() else nullcontext(SilentWatcher())

@@ -42,7 +42,7 @@ def test_command_line(tmp_path, capsys):
     assert run_command(["bench", "kernels", "--quick", "--device", "cpu", "--only", "first_moments", "--json", str(path)]) == 0
     assert "first_moments" in capsys.readouterr().out and json.loads(path.read_text())["rows"][0]["operation"] == "first_moments"
     assert run_command(["bench", "kernels", "--only", "nothing"]) == 1
-    assert "there is no such case" in capsys.readouterr().err
+    assert "there is no such operation" in capsys.readouterr().err
 
 
 def test_the_floor_of_hot_pixels_is_the_bytes_of_the_kernel():

@@ -30,7 +30,7 @@ def with_corner(monkeypatch):
 def test_it_brings_a_section_of_the_recipe(with_corner):
     assert Recipe().corner.width == 4 and "[corner]" in to_toml(Recipe())
     recipe = Recipe.from_toml("[corner]\nwidth = 16")
-    assert recipe.advice() == ["corner.width = 16 lies outside the recommended 2 – 8"]
+    assert recipe.advice() == ["corner.width = 16 is outside the recommended 2 – 8"]
     assert "corner.width = 16" in explain(recipe, "corner") and "Side of the square" in explain(recipe, "corner")
     with pytest.raises(InputError, match=r"corner\.width = 0.*from 1 to 64"):
         Recipe.from_toml("[corner]\nwidth = 0")

@@ -23,7 +23,7 @@ class Toy(Format):
 
     def open(self, path, options):
         if options.dataset is not None:
-            raise InputError(f"{path}: a toy file holds one scan, there is no dataset {options.dataset!r}: leave --dataset away")
+            raise InputError(f"{path}: a toy file holds one scan, there is no dataset {options.dataset!r}: leave --dataset out")
         with open(path, "rb") as file:
             words = file.readline().split()[1:]
             start = file.tell()

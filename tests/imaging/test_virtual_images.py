@@ -93,7 +93,7 @@ def test_bad_detectors_say_what_is_accepted():
     for call, text in (
         (lambda: gpu4d.virtual_image(cube, np.ones((23, 20))), r"mask is \(23, 20\), the detector is \(20, 23\)"),
         (lambda: gpu4d.virtual_image(cube, "bf"), "detector is 'bf'"),
-        (lambda: gpu4d.virtual_image(cube, []), "no detector"),
+        (lambda: gpu4d.virtual_image(cube, []), "without a detector"),
         (lambda: detectors.annulus(5, 4), "0 ≤ inner < outer"),
         (lambda: detectors.disk(-1), "radius=-1"),
         (lambda: detectors.from_array(np.full((4, 4), np.nan)), "finite"),

@@ -48,14 +48,14 @@ def test_no_file(tmp_path):
 
 
 def test_no_path_at_all():
-    with pytest.raises(InputError, match=r"got ndarray; an array in memory becomes a cube by gpu4d\.DataCube"):
+    with pytest.raises(InputError, match=r"got ndarray: for an array in memory use gpu4d\.DataCube"):
         gpu4d.open(SCAN)
 
 
 def test_no_regular_file():
     if not os.path.exists("/dev/null"):
         pytest.skip("needs /dev/null")
-    refused("/dev/null", "is no regular file")
+    refused("/dev/null", "is not a regular file")
 
 
 def test_a_directory(tmp_path):

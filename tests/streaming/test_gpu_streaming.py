@@ -234,7 +234,7 @@ def test_a_filled_device_makes_smaller_steps(device, tmp_path, caplog):
         filling.clear()
     assert processor.opened[-1].peak < todo.bytes
     if device != "cpu":
-        assert "going on with chunks of" in caplog.text
+        assert "continuing with chunks of" in caplog.text
     assert_equal(found, expected)
 
 

@@ -337,7 +337,7 @@ def test_a_trace_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     wrong = {
         tmp_path: "is a folder",
-        tmp_path / "notes.txt": "is no trace",
+        tmp_path / "notes.txt": "is not a trace",
         tmp_path / ("x" * 300): "",
         "/dev/null": "",
         tmp_path / "no" / "t": "no folder",

@@ -204,7 +204,7 @@ def test_bad_patterns_give_nan_there_and_a_warning(crystal):
         assert np.array_equal(~np.isfinite(np.asarray(a.products[name])), np.broadcast_to(bad, a.products[name].shape)), name
     text = " ".join(a.record.warnings)
     assert "3 of 168 patterns are with NaN or infinite values" in text and "1 of 168 patterns are without any counts" in text
-    assert "1 of 168 patterns are negative in all" in text
+    assert "1 of 168 patterns are negative in total" in text
     assert np.isfinite(np.asarray(a.products["mean_pattern"])).all(), "a bad pattern poisons nothing"
 
 
@@ -549,7 +549,7 @@ def test_results_that_outgrow_the_default_memory_raise_it(monkeypatch):
     disks = lambda: {"d": gpu4d.BraggDisks(gpu4d.probe.synthetic((48, 48), 3.0), expected_peaks=8e5)}  # noqa: E731
     a = RunState(cube, Recipe(), Record())
     assert len(a.sweep(disks(), False)["d"]) > 0
-    assert any("memory is raised" in line for line in a.record.log), a.record.log
+    assert any("memory limit is raised" in line for line in a.record.log), a.record.log
     strict = Recipe()
     strict.set("compute.memory", "50 MB", origin="--memory")
     with pytest.raises(MemoryBudgetError, match="allows 50 MB"):

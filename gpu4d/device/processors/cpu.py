@@ -1,4 +1,4 @@
-"""Run sweeps on the CPU: its memory is the host's, a copy is a read, and a stream never lags behind."""
+"""Run sweeps on the CPU. Device memory is host memory, a copy is a read, and all work is done when its call returns."""
 
 from __future__ import annotations
 
@@ -98,15 +98,15 @@ class Done:
         return self
 
     def wait(self, event: Any = None) -> None:
-        """Nothing to wait for."""
+        """Do nothing, because all work is done."""
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing, because all work is done."""
 
 
 def page(nbytes: int) -> np.ndarray:
     """Allocate pageable memory."""
-    if nbytes > available_memory():  # Linux would grant more than it has, and kill the process when the pages are touched
+    if nbytes > available_memory():  # Linux grants more than it has, and would kill the process when it writes to the pages
         raise MemoryError(f"{format_bytes(nbytes)} of host memory asked for, {format_bytes(available_memory())} is free")
     return np.empty(nbytes, dtype=np.uint8)
 
@@ -171,7 +171,7 @@ class HostBuffer:
                 return
             self._account.buffers.discard(self)
             self._account.give(self.nbytes)
-        self._bytes = None  # views keep the bytes they look at
+        self._bytes = None  # views keep the memory alive
 
 
 class Readers:

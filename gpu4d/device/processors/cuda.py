@@ -105,7 +105,7 @@ class CudaWorkspace:
         import cupy
 
         with self.calling(), self.pool.beside(int(nbytes)):
-            buffer = DeviceBuffer(self, int(nbytes), self._insist(lambda: cupy.cuda.Memory(int(nbytes))))
+            buffer = DeviceBuffer(self, int(nbytes), self._retry_after_flush(lambda: cupy.cuda.Memory(int(nbytes))))
         self._buffers.add(buffer)
         return buffer
 
@@ -150,7 +150,7 @@ class CudaWorkspace:
 
     def trim(self) -> None:
         with self.calling():
-            release()  # before the pool it lies in is emptied
+            release()  # before the pool that holds it is emptied
             self._flush()
             store().shrink(0)
 
@@ -159,7 +159,7 @@ class CudaWorkspace:
         if not self.lost:
             try:
                 with self.calling():
-                    self._settle()
+                    self._wait_for_streams()
                     self._write_spans()
                     for buffer in self._held():
                         buffer.free()
@@ -179,7 +179,7 @@ class CudaWorkspace:
 
     @contextlib.contextmanager
     def calling(self) -> Iterator[None]:
-        """Inside it this device is the current one of the thread, and errors leave as MemoryError or DeviceError."""
+        """Make this device the current one of the thread inside the block, and turn errors into MemoryError or DeviceError."""
         try:
             with in_our_words(self.name), current(self.index):
                 yield
@@ -193,7 +193,7 @@ class CudaWorkspace:
         if not self.lost:
             try:
                 with self.calling():  # the memory is freed in here, because freeing acts on the current device
-                    self._settle()
+                    self._wait_for_streams()
                     buffer.give_back()
                 return
             except Exception as error:
@@ -202,7 +202,7 @@ class CudaWorkspace:
         buffer.drop()
 
     def dropped(self, buffer: DeviceBuffer) -> bool:
-        """Take a buffer off the books; False where it is off them already."""
+        """Remove a buffer from the account, and return False if it is not in it any more."""
         with self.pool.lock:
             if buffer not in self._buffers:
                 return False
@@ -212,7 +212,7 @@ class CudaWorkspace:
 
     # ------------------------------------------------------------ memory
 
-    def _insist(self, make: Callable[[], Any]) -> Any:
+    def _retry_after_flush(self, make: Callable[[], Any]) -> Any:
         """Try again after giving back memory that is only kept for reuse."""
         try:
             return make()
@@ -237,8 +237,8 @@ class CudaWorkspace:
         self._flush()
         return Block(self.index, nbytes, page_locked(nbytes))
 
-    def _settle(self) -> None:
-        """Wait until the streams are at rest."""
+    def _wait_for_streams(self) -> None:
+        """Wait until all work in the streams is done."""
         for stream in self._streams.values():
             stream.cupy.synchronize()
 
@@ -249,7 +249,7 @@ class CudaWorkspace:
         """Give back what is kept for reuse, by this workspace and by CuPy itself."""
         import cupy
 
-        self._settle()
+        self._wait_for_streams()
         self._tables.clear()
         for plans in self._plans.values():
             _clear(plans)
@@ -372,7 +372,7 @@ class CudaEvent:
 
 
 def reached(stream: Any, timed: bool) -> Any:
-    """Record an event behind the work a CuPy stream has so far. Waiting for it sleeps, because readers need the cores."""
+    """Record an event after the work that a CuPy stream has so far. A thread that waits for it sleeps, because readers need the cores."""
     import cupy
 
     event = cupy.cuda.Event(block=True, disable_timing=not timed)

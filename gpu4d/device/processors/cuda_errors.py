@@ -50,7 +50,7 @@ LOST_IN_WORDS = (  # torch leaves the name out: "CUDA error: an illegal memory a
     "CUDA error: unknown error",
 )
 
-NEARLY_NOTHING = 64 << 20  # bytes: with less free memory, a library's "internal error" is taken for a lack of memory
+LITTLE_FREE = 64 << 20  # bytes: with less free memory, a library's "internal error" is taken for a lack of memory
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -94,10 +94,10 @@ def in_our_words(device: str) -> Iterator[None]:
     except RuntimeError as error:
         short = out_of_memory(error)
         if of_library(error):
-            asked = _what_the_device_says()  # libraries report a lost device and a lack of memory in the same way
+            asked = _free_memory_or_error()  # libraries report a lost device and a lack of memory in the same way
             if isinstance(asked, RuntimeError):
                 raise device_error(device, asked) from error
-            short = short or asked < NEARLY_NOTHING
+            short = short or asked < LITTLE_FREE
         if short:
             raise MemoryError(f"{device}: {_first_line(error)}") from error
         if lost(error):
@@ -118,7 +118,7 @@ def device_error(device: str, error: BaseException) -> DeviceError:
     )
 
 
-def _what_the_device_says() -> int | RuntimeError:
+def _free_memory_or_error() -> int | RuntimeError:
     """Return the bytes free on the current device, or the error that every call on a lost device gives."""
     from cupy.cuda import runtime
 

@@ -28,7 +28,7 @@ class Pool:
     Parameters
     ----------
     index : int
-        Of the device.
+        Number of the device.
     cap : int
         Bytes.
     flush : callable
@@ -57,7 +57,7 @@ class Pool:
         try:
             block = self.pool.malloc(nbytes)
         except MemoryError as error:
-            log.debug("%s; what is kept for reuse is given back, which waits for the device", error)
+            log.debug("%s; memory kept for reuse is given back, which waits for the device", error)
             self.flush()
             block = self.pool.malloc(nbytes)
         after = self._note()

@@ -1,6 +1,6 @@
 """Define what the conveyor needs from a device: memory, streams and events, readers, a clock.
 
-A **processor** is a device that a sweep may use; creating one costs nothing and touches nothing. A **workspace** is what one sweep holds
+A **processor** is a device that a sweep may use. Creating one costs nothing and uses no device. A **workspace** is what one sweep holds
 on it: every byte, stream and thread of the sweep belongs to it, and `close` gives all of it back, also after an error.
 `gpu4d.device.processors.cpu` and `cuda` provide both, and so does `gpu4d.testing.accounting`, a device made of counters and a virtual
 clock.
@@ -19,11 +19,11 @@ class Buffer(Protocol):
     nbytes: int
 
     def view(self, shape: tuple[int, ...], dtype: Any, offset: int = 0) -> Any:
-        """Its bytes from `offset` on as an array, without a copy: NumPy for host memory, the device's library for device memory."""
+        """Return its bytes from `offset` on as an array, without a copy: NumPy for host memory, the device's library for device memory."""
         ...
 
     def free(self) -> None:
-        """Give it back; a second call does nothing."""
+        """Give the memory back. A second call does nothing."""
         ...
 
 
@@ -73,11 +73,11 @@ class Workspace(Protocol):
         ...
 
     def allocate(self, nbytes: int) -> Buffer:
-        """Device memory, inside the cap."""
+        """Allocate device memory, inside the cap."""
         ...
 
     def pinned(self, nbytes: int) -> Buffer:
-        """Page-locked host memory, inside a cap as large as the device's."""
+        """Allocate page-locked host memory, inside a cap as large as the device's."""
         ...
 
     def stream(self, name: str) -> Stream: ...
@@ -98,11 +98,11 @@ class Workspace(Protocol):
         ...
 
     def now(self) -> float:
-        """Seconds on the device's clock, as the calling thread sees it; traces are written in it."""
+        """Return the seconds of the device's clock, as the calling thread sees it. Traces use these times."""
         ...
 
     def trim(self) -> None:
-        """Wait for the device, and give memory that is only kept for reuse back to it: called after running out of memory."""
+        """Wait for the device, and give back memory that is only kept for reuse. Called when memory has run out."""
         ...
 
     def close(self) -> None: ...
@@ -117,11 +117,11 @@ class Processor(Protocol):
     name : str
         "cpu", "cuda:1".
     copies : bool
-        Frames of the host reach it by a copy over a link; False for the CPU, whose copy is a read.
+        Whether frames of the host are copied to it over a link. False for the CPU.
     lanes : int
-        Conveyors that run side by side on it: worker threads of a CPU, one on a GPU.
+        Number of conveyors that run on it at the same time: worker threads of a CPU, one on a GPU.
     link_rate : float or None
-        Bytes per second of its link to the host, a nominal figure for plans; None where nothing is copied.
+        Nominal bytes per second of its link to the host, for plans. None if nothing is copied.
     """
 
     name: str
@@ -136,19 +136,19 @@ class Processor(Protocol):
         ...
 
     def sample(self, dtype: Any) -> Any:
-        """An empty array (0, 0, 0, 0) of its library, on it; None for NumPy arrays on the host."""
+        """Return an empty array (0, 0, 0, 0) of its library, on it. None stands for NumPy arrays on the host."""
         ...
 
     def workspace(self, cap: int, readers: int, timeline: Any = None) -> Workspace:
-        """Memory, streams and reader threads for one sweep.
+        """Make a workspace: memory, streams and reader threads for one sweep.
 
         Parameters
         ----------
         cap : int
             Bytes of device memory, and as many page-locked ones.
         readers : int
-            Threads that read; 0 where the sweep reads none.
+            Number of threads that read. 0 if the sweep needs none.
         timeline : gpu4d.device.timeline.Timeline, optional
-            Where copies and computing are noted.
+            Records copies and computing.
         """
         ...

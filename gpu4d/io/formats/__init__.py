@@ -1,4 +1,4 @@
-"""The file formats: one file each, and the table that names them.
+"""Table of the file formats. Each format has its own file.
 
 A new format is a file in this folder and a line in `FORMATS`. Another package adds its formats by the entry-point group
 "gpu4d.formats", whose entries name Format classes.
@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from gpu4d.io.format import Format
 
 GROUP = "gpu4d.formats"  # of entry points
-FORMATS = (  # module: class; asked in this order whether a file is theirs
+FORMATS = (  # module: class, in the order in which formats are asked to recognise a file
     "hdf5:Hdf5",
     "npy:Npy",
 )
@@ -21,7 +21,7 @@ FORMATS = (  # module: class; asked in this order whether a file is theirs
 
 @functools.cache
 def known_formats() -> tuple[Format, ...]:
-    """Return one format of each class: our own in the order of the table, then those of other packages by their names."""
+    """Return one format of each class: gpu4d's own in the order of the table, then those of other packages by name."""
     own = [_load(f"{__name__}.{entry}") for entry in FORMATS]
     others = [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
     return tuple(kind() for kind in (*own, *others))

@@ -15,7 +15,7 @@ from gpu4d.io.units import detector_pixel, log, scan_step
 
 
 def text(value: Any) -> str:
-    """Return a string attribute or value, in whichever way it was stored."""
+    """Return a string attribute or value, however it was stored."""
     if isinstance(value, np.ndarray):
         value = value.item() if value.size == 1 else ""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
@@ -112,7 +112,7 @@ def calibration_of(file: h5py.File, path: str, dataset: h5py.Dataset, shape: Sha
     Parameters
     ----------
     energy : float, optional
-        eV, known from elsewhere: turns angles into 1/Å.
+        Beam energy in eV, if the caller knows it. It converts angles into 1/Å.
     """
     root = root_of(file, path)
     found = Calibration()
@@ -162,7 +162,7 @@ def _number(value: Any) -> float | None:
 
 
 def _set(c: Calibration, field: str, value: Any, how: str) -> None:
-    """Set a value of the file, unless it is impossible: a wrong remark must not prevent opening the scan."""
+    """Set a value of the file unless it is impossible. A wrong value must not prevent opening the scan."""
     if value is None:
         return
     try:
@@ -179,7 +179,7 @@ def _origin(qx: Any, qy: Any, scan: tuple[int, int] | None) -> np.ndarray | None
         return None
     origin = np.stack([np.asarray(qx, np.float64), np.asarray(qy, np.float64)], axis=-1)
     if origin.ndim == 3 and scan is not None and origin.shape[:2] != tuple(scan):
-        log.warning("the file's origin is for a scan of %s, the data have %s positions: its mean is taken", origin.shape[:2], tuple(scan))
+        log.warning("the file's origin is for a scan of %s, the data have %s positions: the mean is used", origin.shape[:2], tuple(scan))
         return np.nanmean(origin, axis=(0, 1))
     return origin if origin.ndim in (1, 3) else None
 
@@ -218,6 +218,6 @@ def _from_axes(c: Calibration, axes: list[Axis], energy: float | None) -> None:
         if getattr(c, field) is not None or not known:
             continue
         if len(known) == 2 and abs(known[0] - known[1]) > 0.01 * known[0]:
-            log.warning("the file's axes have different steps (%g and %g): %s is left open", *known, field)
+            log.warning("the file's axes have different steps (%g and %g): %s stays unknown", *known, field)
             continue
         c.set(**{field: float(np.mean(known))}, how="units of the axes in the file")

@@ -1,4 +1,4 @@
-"""EMD 1.0 nodes, as emdfile and py4DSTEM lay them out: metadata, arrays, point lists, a linked or written cube."""
+"""Write EMD 1.0 nodes as emdfile and py4DSTEM do: metadata, arrays, point lists, a linked or copied cube."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
 
-# py4DSTEM's spelling of our units, and back
+# gpu4d's units as py4DSTEM spells them, and the reverse
 UNITS = {"Å": "A", "1/Å": "A^-1", "px": "pixels", "": "1"}
 STREAM_BYTES = 32 << 20
-ALWAYS = ("energy", "semiangle", "convergence_semiangle_mrad")  # keys py4DSTEM looks for; None where the value is not known
+ALWAYS = ("energy", "semiangle", "convergence_semiangle_mrad")  # keys that py4DSTEM expects; written as None if the value is not known
 
 
 def node(parent: h5py.Group, name: str, kind: str, python_class: str) -> h5py.Group:
-    """A group with EMD's two tags."""
+    """Make a group with EMD's two tags."""
     group = parent.create_group(name)
     group.attrs["emd_group_type"], group.attrs["python_class"] = kind, python_class
     return group
@@ -35,7 +35,7 @@ def node(parent: h5py.Group, name: str, kind: str, python_class: str) -> h5py.Gr
 
 
 def write_metadata(owner: h5py.Group, name: str, values: Mapping[str, Any], python_class: str = "Metadata") -> None:
-    """A dictionary in the metadata bundle of a node."""
+    """Write a dictionary into the metadata bundle of a node."""
     if "metadatabundle" not in owner:
         owner.create_group("metadatabundle").attrs["emd_group_type"] = "metadatabundle"
     group = node(owner["metadatabundle"], name, "metadata", python_class)
@@ -48,7 +48,7 @@ def _key(key: Any) -> str:
 
 
 def _write_item(group: h5py.Group, key: str, value: Any) -> None:
-    """One value in the type emdfile marks it with; what it has no type for becomes text."""
+    """Write one value with emdfile's mark of its type. A value of another type is written as text."""
     if arrays.is_array(value) or isinstance(value, Slice):
         value = arrays.to_numpy(value) if arrays.is_array(value) else np.asarray(value)
         value = value.item() if value.ndim == 0 else value
@@ -95,7 +95,7 @@ def _is_numeric(values: Any) -> bool:
 
 
 def calibration_keys(c: Calibration, targets: Sequence[str]) -> dict[str, Any]:
-    """A Calibration in py4DSTEM's keys, with ours (energy in eV, semiangle in mrad, history) beside them."""
+    """Return a Calibration in py4DSTEM's keys and in gpu4d's (energy in eV, semiangle in mrad, history)."""
     keys: dict[str, Any] = {
         "Q_pixel_size": c.q_pixel or 1.0,
         "Q_pixel_units": "A^-1" if c.q_pixel else "pixels",
@@ -127,14 +127,14 @@ def calibration_keys(c: Calibration, targets: Sequence[str]) -> dict[str, Any]:
 
 
 def _write_dims(group: h5py.Group, shape: Sequence[int], names: Sequence[str], sizes: Sequence[float], units: Sequence[str]) -> None:
-    # Whole vectors: emdfile's own extension of a pair (0, step) can come out one element too long.
+    # Write whole vectors: when emdfile extends a pair (0, step) itself, the vector can be one element too long.
     for n, (length, name, size, unit) in enumerate(zip(shape, names, sizes, units)):
         dim = group.create_dataset(f"dim{n}", data=np.arange(length) * float(size))
         dim.attrs["name"], dim.attrs["units"] = name, unit
 
 
 def write_slice(parent: h5py.Group, name: str, item: Slice) -> None:
-    """A map or a stack of maps; planes of a stack lie in front, their labels in the last dimension vector, as emdfile has it."""
+    """Write a slice or a stack of slices. As in emdfile, the planes are the first axis, and the last dimension vector has their labels."""
     data = np.asarray(item)
     letter = "R" if isinstance(item, RealSlice) else "Q" if isinstance(item, DiffractionSlice) else ""
     if data.ndim not in (2, 3):
@@ -150,7 +150,7 @@ def write_slice(parent: h5py.Group, name: str, item: Slice) -> None:
 
 
 def write_array(parent: h5py.Group, name: str, data: np.ndarray) -> None:
-    """An array without names or units, of any dimension from 1 on."""
+    """Write an array without names or units, with one dimension or more."""
     if data.dtype.kind not in "biufc" or data.ndim == 0:
         raise InputError(f"{name!r} is an array of {data.dtype} with shape {data.shape}: need numbers, in at least one dimension")
     group = node(parent, name, "array", "Array")
@@ -163,7 +163,7 @@ def write_array(parent: h5py.Group, name: str, data: np.ndarray) -> None:
 
 
 def write_points(parent: h5py.Group, name: str, points: PointListArray, detector_shape: Sequence[int] | None) -> None:
-    """Bragg disks as py4DSTEM's BraggVectors (fields qx, qy, intensity first, ours behind them); others as they are."""
+    """Write Bragg disks as py4DSTEM's BraggVectors (first qx, qy, intensity, then further fields), and other points as they are."""
     fields = list(points.fields)
     bragg = len(points.shape) == 2 and {"qx", "qy", "intensity"} <= set(fields)
     if bragg:
@@ -192,7 +192,7 @@ def write_points(parent: h5py.Group, name: str, points: PointListArray, detector
 
 
 def write_pointlist(parent: h5py.Group, name: str, points: PointList) -> None:
-    """One list of points: a dataset a field."""
+    """Write one list of points, with a dataset for each field."""
     group = node(parent, name, "pointlist", "PointList")
     for field in points.fields:
         values = arrays.to_numpy(points[field])
@@ -203,10 +203,10 @@ def write_pointlist(parent: h5py.Group, name: str, points: PointList) -> None:
 
 
 def write_cube(parent: h5py.Group, name: str, cube: DataCube, link: bool, target: str, check: Callable[[], None]) -> None:
-    """The scan: linked to the file it lies in, or written, a few rows at a time.
+    """Link the scan to its file, or write it a few rows at a time.
 
-    A linked cube's group is marked `custom_array`: emdfile and py4DSTEM then read it when it is asked for by its path,
-    but do not pull the whole raw scan in with the results.
+    The group of a linked cube is marked `custom_array`. emdfile and py4DSTEM then read it only if it is named by its path. So they
+    do not load the whole raw scan together with the results.
     """
     linked = _write_link(parent, name, cube, target) if link else None
     group = linked if linked is not None else node(parent, name, "array", "DataCube")
@@ -224,7 +224,7 @@ def write_cube(parent: h5py.Group, name: str, cube: DataCube, link: bool, target
 
 
 def _write_link(parent: h5py.Group, name: str, cube: DataCube, target: str) -> h5py.Group | None:
-    """A virtual dataset over an HDF5 file, or external storage over a mapped `.npy`; None for a cube that is in no file."""
+    """Link by a virtual dataset (HDF5 file) or by external storage (mapped `.npy`). Return None for a cube that is in no file."""
     source: Any = cube.source
     path, dataset = getattr(source, "path", None), getattr(source, "dataset", None)
     if path is None:
@@ -249,10 +249,10 @@ def _write_link(parent: h5py.Group, name: str, cube: DataCube, target: str) -> h
 
 
 def relative(path: str, target: str) -> str:
-    """Path of the raw file as seen from the folder of the results, so that both can move together."""
+    """Return the path of the raw file relative to the folder of the results, so that both can be moved together."""
     try:
         return os.path.relpath(os.path.realpath(path), os.path.dirname(os.path.realpath(target)))
-    except ValueError:  # another drive
+    except ValueError:  # it is on another drive
         return path
 
 

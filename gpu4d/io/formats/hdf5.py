@@ -1,4 +1,4 @@
-"""HDF5 files: which datasets they hold, and which of them is the scan."""
+"""Open HDF5 files: list their datasets, and find the one that is the scan."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gpu4d.io.sources.hdf5_file import open_file
 from gpu4d.io.sources.layout import is_usable
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-USER_BLOCK = 512  # bytes: the smallest; HDF5's signature stands at byte 0 or behind a user block of this, or of twice, four times … it
-LISTED = 8  # datasets that an error names
+USER_BLOCK = 512  # bytes of the smallest user block; HDF5's signature is at byte 0 or at 1, 2, 4, … times this
+LISTED = 8  # number of datasets that an error names
 
 
 class Hdf5(Format):
-    """HDF5 files of any origin: EMD 1.0 as py4DSTEM writes it, EMD 0.x, any other with a dataset of four dimensions."""
+    """The HDF5 format: EMD 1.0 as py4DSTEM writes it, EMD 0.x, and any other file with a dataset of four dimensions."""
 
     name: ClassVar = "hdf5"
     accepts: ClassVar = "HDF5 (EMD, py4DSTEM, or any file with a 4D dataset)"
@@ -46,7 +46,7 @@ class Hdf5(Format):
 
 
 def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Every dataset by its path, links followed, each stored object once."""
+    """Return every dataset by its path. Links are followed, and each stored object appears once."""
     found: dict[str, h5py.Dataset] = {}
     seen: set[tuple[int, int]] = set()
 
@@ -71,11 +71,12 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def describe(path: str, dataset: h5py.Dataset) -> str:
+    """Return path, shape and dtype of a dataset in one line."""
     return f"{path} {'×'.join(map(str, dataset.shape))} {dataset.dtype}"
 
 
 def choose(file: h5py.File, name: str | None, scan_shape: Any) -> tuple[str, h5py.Dataset]:
-    """The dataset that holds the scan; an error that lists what there is where that is not clear."""
+    """Return the dataset that holds the scan. If that is not clear, raise an error that lists the datasets."""
     if name is not None:
         return _named(file, name)
     found = {path: d for path, d in datasets(file).items() if d.shape is not None and d.ndim in (3, 4)}
@@ -115,7 +116,7 @@ def _named(file: h5py.File, name: str) -> tuple[str, h5py.Dataset]:
 
 
 def _positions(scan_shape: Any) -> int | None:
-    """Positions of a scan shape, None where it is not one (which `check_scan_shape` reports)."""
+    """Return the number of positions of a scan shape, or None if it is not one (`check_scan_shape` reports that)."""
     try:
         return int(np.prod([int(n) for n in scan_shape]))
     except (TypeError, ValueError):

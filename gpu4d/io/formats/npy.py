@@ -1,4 +1,4 @@
-"""`.npy` files: the header read here, the patterns mapped."""
+"""Open `.npy` files: read the header, and map the patterns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAGIC = b"\x93NUMPY"
 
 
 class Npy(Format):
-    """One NumPy array in a file."""
+    """The `.npy` format: one NumPy array in a file."""
 
     name: ClassVar = "npy"
     accepts: ClassVar = ".npy"
@@ -27,12 +27,12 @@ class Npy(Format):
 
     def open(self, path: str, options: OpenOptions) -> Opened:
         if options.dataset is not None:
-            raise InputError(f"{path}: a .npy file holds one array, there is no dataset {options.dataset!r}: leave --dataset away")
+            raise InputError(f"{path}: a .npy file holds one array, there is no dataset {options.dataset!r}: leave --dataset out")
         return Opened(open_npy(path, options.scan_shape), name=os.path.splitext(os.path.basename(path))[0])
 
 
 def read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, Fortran order, dtype, and the offset of the first value."""
+    """Return shape, Fortran order, dtype, and the offset of the first value."""
     try:
         with open(path, "rb") as file:
             version = np.lib.format.read_magic(file)
@@ -46,7 +46,7 @@ def read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
 
 
 def open_npy(path: str, scan_shape: Any) -> MappedSource:
-    """The scan in a `.npy` file, (Rx, Ry, Qx, Qy) or (frames, Qx, Qy) with `scan_shape`."""
+    """Return the source of a scan in a `.npy` file, (Rx, Ry, Qx, Qy) or (frames, Qx, Qy) with `scan_shape`."""
     shape, fortran, dtype, offset = read_header(path)
     words = "×".join(map(str, shape)) or "a single value"
     if len(shape) not in (3, 4) or 0 in shape:

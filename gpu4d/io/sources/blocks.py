@@ -71,7 +71,7 @@ def _bitshuffle_chunk(decompress, packed, size, width, default_block, runs):
     for r in range(runs.shape[0]):
         if runs[r, 1] % stride or (runs[r, 3] % stride and runs[r, 1] + runs[r, 3] != size):
             return 1
-    tail = size // width % 8 * width  # the last values, too few to fill bytes with their bits, are stored as they are behind the last block
+    tail = size // width % 8 * width  # the last values, fewer than eight, are stored unchanged after the last block
     blocks = (size - tail + stride - 1) // stride
     if 4 * blocks > packed.size:
         return 4

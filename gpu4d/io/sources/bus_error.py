@@ -1,7 +1,7 @@
-"""The signal handler of mapped files as machine code: it runs no Python, takes no lock and allocates nothing.
+"""Compile the signal handler of mapped files to machine code: it runs no Python, takes no lock and allocates nothing.
 
-A handler written in Python would have to wait for the interpreter's lock in the middle of a load from memory. LLVM, which numba
-brings along, compiles this one in some milliseconds. It reads a table of addresses that `guard` fills.
+A handler written in Python would have to wait for the interpreter's lock in the middle of reading memory. LLVM, which comes with
+numba, compiles this one in some milliseconds. It reads a table of addresses that `guard` fills.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-SLOTS = 4096  # maps that can be guarded at the same time; 128 KiB, of which the system hands out what is used
-START, STOP, LOST = range(3)  # of a slot, whose width is four so that a slot never crosses a cache line
-SA_SIGINFO, SA_ONSTACK, SA_NODEFER = 4, 0x08000000, 0x40000000  # Linux on 64-bit x86 and ARM, as all numbers below
+SLOTS = 4096  # maps that can be guarded at the same time; 128 KiB, of which only the used part takes memory
+START, STOP, LOST = range(3)  # columns of a slot; a slot has four, so that it never crosses a cache line
+SA_SIGINFO, SA_ONSTACK, SA_NODEFER = 4, 0x08000000, 0x40000000  # values of Linux on 64-bit x86 and ARM, as all numbers below
 MAP_FIXED = 0x10
-SI_CODE, SI_ADDR = 8, 16  # bytes of siginfo_t: above 0 for a fault, else the signal was sent; the address of the load
-NESTED = 8  # calls of the earlier handler under way; more mean that it calls ours, which calls it
+SI_CODE, SI_ADDR = 8, 16  # offsets in siginfo_t: code (above 0 for a fault, else the signal was sent), address of the fault
+NESTED = 8  # calls of the earlier handler under way; more mean that the two handlers call each other
 
 
 class Sigaction(ctypes.Structure):
@@ -33,13 +33,13 @@ class BusErrorHandler:
     Attributes
     ----------
     slots : (SLOTS, 4) uint64
-        First address, address behind the last, and 1 once the file was found shorter. A slot with stop = 0 is free.
+        First address, address after the last, and 1 if the file was found shorter. A slot with stop = 0 is free.
     used : (2,) uint64
         How many slots the handler looks at, and how many calls of the earlier handler are under way.
     before : Sigaction
-        Gets every fault outside the table.
+        The earlier handler. It gets every fault outside the table.
     default : Sigaction
-        Ends the process.
+        The system's default, which ends the process.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class BusErrorHandler:
         if now.handler != self.address:
             # `before` is complete before the handler can be called. Only its contents are replaced: the code knows its address.
             ctypes.memmove(ctypes.byref(self.before), ctypes.byref(now), ctypes.sizeof(now))
-            # Signals blocked as the earlier handler asks: it runs inside ours.
+            # Block the signals that the earlier handler wants blocked: it runs inside ours.
             ours = Sigaction(self.address, now.mask, SA_SIGINFO | SA_ONSTACK | now.flags & SA_NODEFER)
             self._libc.sigaction(signal.SIGBUS, ctypes.byref(ours), None)
 
@@ -122,8 +122,8 @@ def handler_code(slots: int, used: int, before: int, default: int, mmap_: int, s
           }
         }
 
-    Signals that were sent end the process at once. Handlers send one to pass a fault on (faulthandler does); handing it to the
-    earlier handler could make the two call each other for ever.
+    A signal that was sent, and is not a fault, ends the process at once. Handlers send one to pass a fault on (faulthandler does). If
+    it went to the earlier handler, the two could call each other for ever.
     """
     from llvmlite import ir
 

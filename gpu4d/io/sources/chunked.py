@@ -34,14 +34,14 @@ class LibrarySource:
     ----------
     path, dataset : str
     frames : bool
-        The dataset has three dimensions; it appears as one scan row of all its frames.
+        Whether the dataset has three dimensions. It then appears as one scan row of all its frames.
     blocks : (int, int)
     description : str
     shape : (Rx, Ry, Qx, Qy)
     dtype : numpy.dtype
         As stored.
     chunk_bytes : int
-        Of a decoded chunk, 0 where there are none.
+        Bytes of a decoded chunk. 0 without chunks.
     """
 
     resident = False
@@ -97,7 +97,7 @@ class Piece(NamedTuple):
     place: tuple[int, ...]  # in the grid of chunks
     inside: Box
     part: np.ndarray  # memory it goes to
-    offset: int  # of the chunk in the file, -1 where it was never written
+    offset: int  # of the chunk in the file; -1 if it was never written
     size: int  # of the chunk in the file
 
 
@@ -113,12 +113,12 @@ class ChunkedSource(LibrarySource):
     chunks : tuple of int
         Shape of a chunk, with four dimensions.
     filters : tuple of (int, tuple of int)
-        HDF5 filter numbers and their values in the order they were applied; such that `codecs.steps` knows them.
+        HDF5 filter numbers and their values in the order they were applied. `codecs.steps` must know them.
     fill : number
         Value of chunks that were never written.
     index : dict
         ``"offsets"``, ``"sizes"``, ``"skipped"``: arrays over the grid of chunks, from `gpu4d.io.sources.hdf5_dataset.chunk_index`;
-        offset -1 where a chunk was never written.
+        the offset is -1 if a chunk was never written.
     """
 
     def __init__(self, *common: Any, chunks: tuple[int, ...], filters: tuple[Filter, ...], fill: Any, index: dict[str, np.ndarray]):
@@ -149,7 +149,7 @@ class ChunkedSource(LibrarySource):
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         out = self._buffer(rows, columns, out)
-        for pieces in self._together(rows, columns, out):
+        for pieces in self._pieces_by_read(rows, columns, out):
             first, last = pieces[0], pieces[-1]
             if first.offset < 0:
                 first.part[...] = self.fill
@@ -180,7 +180,7 @@ class ChunkedSource(LibrarySource):
                 for begin, length in hints(start, stop):
                     os.posix_fadvise(self._file(), begin, length, os.POSIX_FADV_WILLNEED)
 
-    def _together(self, rows: slice, columns: slice, out: np.ndarray) -> Iterator[list[Piece]]:
+    def _pieces_by_read(self, rows: slice, columns: slice, out: np.ndarray) -> Iterator[list[Piece]]:
         """Group pieces of a block. Pieces in one list follow each other in the file and are read at once."""
         held: list[Piece] = []
         end, size = -1, 0

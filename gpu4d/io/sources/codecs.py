@@ -35,7 +35,7 @@ FUNCTIONS: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
     "blosc_cbuffer_validate": ("blosc", NUMBER, (ADDRESS, SIZE, ctypes.POINTER(SIZE))),
     "blosc_decompress_ctx": ("blosc", NUMBER, (ADDRESS, ADDRESS, SIZE, NUMBER)),
 }
-"""Name of the function: library of hdf5plugin that exports it, result, arguments."""
+"""Name of a function -> library of hdf5plugin that exports it, its result, its arguments."""
 
 
 class DamagedChunk(ValueError):
@@ -47,10 +47,10 @@ class CodecMissing(RuntimeError):
 
 
 class Step(Protocol):
-    """One filter undone."""
+    """The code that undoes one filter."""
 
     def undo(self, packed: Bytes, out: Bytes) -> None:
-        """Fill all of `out` from the bytes `packed`, both one-dimensional uint8; DamagedChunk where that is not possible."""
+        """Fill all of `out` from the bytes `packed`, both one-dimensional uint8. Raise DamagedChunk if that is not possible."""
         ...
 
 
@@ -103,7 +103,7 @@ def _compression(values: tuple[int, ...]) -> int:
 
 
 class Inflate:
-    """gzip, by Python's zlib."""
+    """The gzip filter, undone by Python's zlib."""
 
     def __init__(self, values: tuple[int, ...], itemsize: int):
         pass
@@ -118,7 +118,7 @@ class Inflate:
 
 
 class Unshuffle:
-    """All first bytes of the values, then all second bytes, … (HDF5's shuffle filter)."""
+    """HDF5's shuffle filter: all first bytes of the values, then all second bytes, …"""
 
     def __init__(self, values: tuple[int, ...], itemsize: int):
         self.width = (values[0] if values else 0) or itemsize
@@ -133,7 +133,7 @@ class Unshuffle:
 
 
 class LZ4Blocks:
-    """The LZ4 filter: size and block size, highest byte first, then every block behind its length."""
+    """The LZ4 filter: size and block size (highest byte first), then the length and the bytes of every block."""
 
     def __init__(self, values: tuple[int, ...], itemsize: int):
         self.decompress = function("LZ4_decompress_safe")
@@ -142,7 +142,7 @@ class LZ4Blocks:
         from gpu4d.io.sources.blocks import block_starts
 
         if packed.size < 12:
-            raise DamagedChunk(f"{packed.size} bytes are no LZ4 chunk")
+            raise DamagedChunk(f"{packed.size} bytes are not an LZ4 chunk")
         size, block = struct.unpack_from(">QI", packed)
         _check_length(size, out.size)
         if block == 0 or 4 * -(-size // block) > packed.size:
@@ -160,7 +160,7 @@ class LZ4Blocks:
 
 
 class ZstdFrame:
-    """Zstandard."""
+    """The Zstandard filter."""
 
     def __init__(self, values: tuple[int, ...], itemsize: int):
         self.decompress = function("ZSTD_decompress")
@@ -185,7 +185,7 @@ class BloscBuffer:
 
 
 class BitUnshuffle:
-    """Bits of the values, from first all lowest bits of a block of values, then all next ones, … (bitshuffle without compression)."""
+    """Bitshuffle without compression: the lowest bits of all values in a block, then the next ones, …"""
 
     def __init__(self, values: tuple[int, ...], itemsize: int):
         self.width = (values[2] if len(values) > 2 else 0) or itemsize
@@ -200,9 +200,9 @@ class BitUnshuffle:
 
 
 class BitshuffleBlocks:
-    """Bitshuffle with LZ4 or Zstandard: size and block size in bytes, highest byte first, then every block behind its length.
+    """Bitshuffle with LZ4 or Zstandard: size and block size in bytes (highest byte first), then the length and the bytes of every block.
 
-    Each block is coded separately. So a part of the chunk can be decoded alone, and straight into its place.
+    Each block is coded separately. So a part of the chunk can be decoded alone, directly into its place.
     """
 
     DONE, CUTS_BLOCKS = 0, 1
@@ -233,7 +233,7 @@ class BitshuffleBlocks:
         Returns
         -------
         (chunks,) int64
-            `DONE`, `CUTS_BLOCKS` where a run begins or ends inside a block (and nothing was decoded), else for `check`.
+            `DONE`, or `CUTS_BLOCKS` if a run begins or ends inside a block (then nothing was decoded). Other values are for `check`.
         """
         from gpu4d.io.sources.blocks import bitshuffle_runs
 
@@ -272,4 +272,4 @@ def _check_length(given: int, expected: int) -> None:
 
 def _check_whole(size: int, width: int) -> None:
     if size % width:
-        raise DamagedChunk(f"{size} bytes are no whole number of values of {width} bytes")
+        raise DamagedChunk(f"{size} bytes are not a whole number of values of {width} bytes")

@@ -1,15 +1,16 @@
-"""Mapped files that are cut short while they are being read: an error afterwards, not the end of the process.
+"""Guard mapped files: a file that is cut short while it is read gives an error, and does not end the process.
 
-A load behind the end of a mapped file raises the signal SIGBUS, which by default ends the process. Checking the file's size before
+Reading beyond the end of a mapped file raises the signal SIGBUS, which by default ends the process. Checking the file's size before
 every block is not enough: the file may shrink while the block is in use. Therefore, while the guard is on, a signal handler puts
 zeros under the rest of the map and marks the map as lost. The next read from it, and the end of `sweep`, raise an error.
 
-Why the handler is safe: it is machine code (`bus_error`). It runs no Python and needs no interpreter lock; it takes no lock and
-allocates nothing; it makes one system call, `mmap`. It acts only on addresses of maps in its table. Every other fault goes to the
+Why the handler is safe: it is machine code (`bus_error`). It runs no Python and needs no interpreter lock. It takes no lock and
+allocates nothing. It makes one system call, `mmap`. It acts only on addresses of maps in its table. Every other fault goes to the
 handler that was there before.
 
-Its limits: Linux on 64-bit x86 and ARM only. A handler that another library installs later without calling ours replaces it;
-`guard_mapped_files(True)` puts it in front again. A thread that blocks SIGBUS is ended by the system, with or without a handler.
+Its limits: it exists only for Linux on 64-bit x86 and ARM. A handler that another library installs later without calling ours
+replaces it. `guard_mapped_files(True)` puts it in front again. A thread that blocks SIGBUS is ended by the system, with or without
+a handler.
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ class Watched:
 
     @property
     def lost(self) -> bool:
-        """Whether a load from the map has failed."""
+        """Whether reading from the map has failed."""
         return self.slot is not None and _handler is not None and bool(_handler.slots[self.slot, LOST])
 
 
 _lock = threading.RLock()  # finalizers may run in the thread that holds it
 _handler: BusErrorHandler | None = None  # compiled when the first file is mapped
-_wanted: bool | None = None  # None: as the environment says
+_wanted: bool | None = None  # None: the environment variable decides
 _free: collections.deque[int] = collections.deque(range(SLOTS))
 
 
 def guard_mapped_files(on: bool) -> None:
     """Turn the guard of mapped files on or off for this process.
 
-    gpu4d maps contiguous HDF5 files and `.npy` files. While the guard is on (the default on Linux), it owns a handler of SIGBUS, so
-    that a file that is cut short during a read is an `InputError`. Turn it off in a program that must own this signal. Without the
+    gpu4d maps contiguous HDF5 files and `.npy` files. While the guard is on (the default on Linux), gpu4d has a handler of SIGBUS.
+    A file that is cut short during a read then raises an `InputError`. Turn it off in a program that must own this signal. Without the
     guard, the file's size is still checked before every block, but a file that is cut short while a block is in use ends the
     process, or calls the program's own handler. The environment variable ``GPU4D_GUARD_MAPPED_FILES=0`` does the same before gpu4d
     is imported.
@@ -79,7 +80,7 @@ def guard_mapped_files(on: bool) -> None:
 
 
 def watch(mapped: mmap.mmap, address: int) -> Watched:
-    """Guard a map for as long as it lives. Where the guard is off or the table is full, only the size checks are left."""
+    """Guard a map for as long as it lives. If the guard is off or the table is full, only the size checks remain."""
     global _handler
     with _lock:
         if not _is_wanted():
@@ -87,7 +88,7 @@ def watch(mapped: mmap.mmap, address: int) -> Watched:
         if _handler is None:
             _handler = BusErrorHandler()
             _handler.install()
-            atexit.register(_handler.remove)  # the code goes with the interpreter
+            atexit.register(_handler.remove)  # the code is freed with the interpreter
         if not _free:
             return Watched()
         # Slots are used again in the order they became free. So the handler never meets one that changes while it looks at it.

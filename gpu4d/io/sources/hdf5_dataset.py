@@ -73,7 +73,7 @@ def _plain(dataset: h5py.Dataset) -> Source | None:
         return None
     plist = dataset.id.get_create_plist()
     if plist.get_layout() == h5py.h5d.CONTIGUOUS and dataset.id.get_offset() is not None:
-        # dataset.file is the file the data are in, also behind an external link; the offset counts from its first byte
+        # dataset.file is the file with the data, also if there is an external link; the offset counts from its first byte
         return MappedSource(
             dataset.file.filename, dataset.id.get_offset(), _shape4(dataset), dataset.dtype, "HDF5 contiguous", dataset.name
         )
@@ -124,7 +124,7 @@ def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...]) -> dict[str, np.
     """Return place, size and skipped filters of every chunk, as arrays over the grid of chunks; None if HDF5's answer cannot be trusted."""
     unlimited = [axis for axis, most in enumerate(dataset.maxshape) if most is None]
     if len(unlimited) == 1 and unlimited != [0]:
-        return None  # HDF5 (2.0 at least) finds these chunks, but reports them at places where they are not
+        return None  # HDF5 (2.0 at least) finds these chunks, but reports wrong places for them
     grid = tuple(-(-n // c) for n, c in zip(_shape4(dataset), chunks))
     offsets, sizes, skipped = np.full(grid, -1, np.int64), np.zeros(grid, np.int64), np.zeros(grid, np.uint32)
     found: list[Any] = []
@@ -170,7 +170,7 @@ def _is_there(dataset: h5py.Dataset, chunk: Any, shift: int) -> bool:
 
 
 def _whole_link(dataset: h5py.Dataset) -> Source | None:
-    """Return the source behind a dataset that stands for all of another one, as `gpu4d.save` links a raw file; None for others."""
+    """Return the source of a dataset that is a link to all of another one, as `gpu4d.save` writes it. None for others."""
     if dataset.is_virtual:
         parts = dataset.virtual_sources()
         if len(parts) != 1 or parts[0].vspace.get_select_npoints() != dataset.size:

@@ -1,4 +1,4 @@
-"""Share code between file sources: which value types are accepted, and scans stored as one long row of frames."""
+"""Code that file sources share: accepted value types, hints to the operating system, scans stored as one long row of frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu4d.errors import InputError
 
 ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
 
-HINT_BYTES = 512 << 10  # bytes: of a longer hint Linux loads only what the disk takes in one request
+HINT_BYTES = 512 << 10  # bytes: if a hint is longer, Linux loads only as much as the disk takes in one request
 
 
 def is_usable(dtype: Any) -> bool:
@@ -22,7 +22,7 @@ def is_usable(dtype: Any) -> bool:
 
 
 def native_dtype(stored: Any) -> np.dtype:
-    """Return the dtype that frames arrive in: this machine's byte order; bool as uint8 (True counts 1), float16 as float32."""
+    """Return the dtype of frames: in this machine's byte order, with bool as uint8 (True counts 1) and float16 as float32."""
     stored = np.dtype(stored)
     if stored.kind == "b":
         return np.dtype(np.uint8)
@@ -66,7 +66,7 @@ class ReshapedScan:
     ----------
     source : Source
     scan_shape : (int, int)
-        With as many positions as the source has.
+        Its product is the number of positions of the source.
     """
 
     resident = False

@@ -25,12 +25,12 @@ class MappedSource:
     ----------
     path : str
     offset : int
-        Of the first pattern, bytes.
+        First byte of the first pattern.
     shape : (Rx, Ry, Qx, Qy)
     dtype : numpy.dtype
         As stored, with its byte order.
     description : str
-        "HDF5 contiguous, .npy": the offset is added.
+        "HDF5 contiguous" or ".npy". The offset is added.
     dataset : str, optional
         Name inside an HDF5 file.
     """

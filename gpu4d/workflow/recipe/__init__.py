@@ -1,4 +1,4 @@
-"""Settings of a run: sections, the recipe, and its text for people."""
+"""Settings of a run: sections, the recipe, and its text for readers."""
 
 from gpu4d.workflow.recipe.recipe import Recipe, default, known_sections
 from gpu4d.workflow.recipe.text import explain, literal, to_toml

@@ -1,4 +1,4 @@
-"""A recipe: every setting of a run, read from TOML, checked, and written back."""
+"""Read, check and write a recipe: all settings of a run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from gpu4d.workflow.stages import known_stages
 
 
 def known_sections() -> dict[str, type]:
-    """Return the sections of a recipe in their order: those of no stage, and one of every stage that has settings."""
+    """Return the sections of a recipe in their order: general sections, then one for every stage that has settings."""
     found: dict[str, type] = {"input": InputSettings, "calibration": CalibrationSettings}
     found.update((stage.section, stage.settings) for stage in known_stages() if stage.settings is not None)
     return {**found, "compute": ComputeSettings}
 
 
 class Recipe:
-    """All settings of a run; a section is an attribute: `recipe.bragg.power`.
+    """All settings of a run. A section is an attribute: `recipe.bragg.power`.
 
-    The sections are those of the stages that are installed, so a stage brings its settings with it.
+    Every installed stage adds its own section.
 
     Attributes
     ----------
     given : dict
-        Where each setting that was set came from ("recipe.toml", "--energy"); all others have their defaults.
+        Settings that were set, and where ("recipe.toml", "--energy"). All others have their defaults.
 
     Examples
     --------
     >>> recipe = Recipe.from_toml('[bragg]\\nmax_peaks = 100')
     >>> recipe.bragg.max_peaks, recipe.bragg.power, recipe.advice()
-    (100, 0.85, ['bragg.max_peaks = 100 lies outside the recommended 20 – 50'])
+    (100, 0.85, ['bragg.max_peaks = 100 is outside the recommended 20 – 50'])
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Read a TOML file; relative paths in it start at its folder.
+        """Read a TOML file. Relative paths in it start at its folder.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class Recipe:
 
     @classmethod
     def from_toml(cls, text: str, name: str = "recipe") -> Recipe:
-        """Make a recipe from TOML text; `name` stands in messages."""
+        """Make a recipe from TOML text. Messages call it `name`."""
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -99,7 +99,7 @@ class Recipe:
         return recipe
 
     def set(self, name: str, value: SettingValue, origin: str = "set") -> None:
-        """Set "section.key" after checking the value; `origin` says where it came from, for messages and the report."""
+        """Check a value and set "section.key". `origin` says where the value was given, for messages and the report."""
         section, _, key = name.partition(".")
         rules = dict(self.rules(section))
         if key not in rules:
@@ -108,19 +108,19 @@ class Recipe:
         self.given[name] = origin
 
     def resolve(self, folder: str | Path = ".") -> None:
-        """Make the paths in the recipe absolute; relative ones start at `folder`. FILE:/dataset stays one text."""
+        """Make the paths in the recipe absolute. Relative ones start at `folder`. FILE:/dataset stays one text."""
         for name, value, rule in self.values():
             if rule.kind == "file" and value:
                 section, _, key = name.partition(".")
                 setattr(self[section], key, os.path.abspath(os.path.join(folder, os.path.expanduser(value))))
 
     def rules(self, section: str) -> Iterator[tuple[str, Rule]]:
-        """Names and rules of one section's settings."""
+        """Return the names and rules of the settings of a section."""
         for entry in dataclasses.fields(self[section]):
             yield entry.name, entry.metadata["rule"]
 
     def values(self) -> Iterator[tuple[str, SettingValue, Rule]]:
-        """("section.key", value, rule) of every setting."""
+        """Return ("section.key", value, rule) of every setting."""
         for section in self.sections:
             for key, rule in self.rules(section):
                 yield f"{section}.{key}", getattr(self[section], key), rule
@@ -130,20 +130,20 @@ class Recipe:
         return {section: dataclasses.asdict(self[section]) for section in self.sections}
 
     def check(self) -> None:
-        """Refuse settings that contradict each other: what the rules of single values cannot say."""
+        """Refuse settings that contradict each other. Rules of single values cannot find these."""
         for section in self.sections:
             contradiction = getattr(self[section], "contradiction", None)
             if contradiction is not None and (said := contradiction()):
                 raise InputError(said)
 
     def advice(self) -> list[str]:
-        """One line for every setting that was set, differs from its default, and lies outside the guide's range."""
+        """Return a line for every setting that was set, differs from its default, and is outside the guide's range."""
         lines = []
         for name, value, rule in self.values():
             if name in self.given and rule.guide is not None and value is not None and value != default(name):
                 low, high = rule.guide
                 if not low <= value <= high:
-                    lines.append(f"{name} = {value:g} lies outside the recommended {low:g} – {high:g}")
+                    lines.append(f"{name} = {value:g} is outside the recommended {low:g} – {high:g}")
         return lines
 
 

@@ -1,4 +1,4 @@
-"""The sections of a recipe that belong to no stage: what is read, what is known of the experiment, what it is computed on."""
+"""Define the sections of a recipe that belong to no stage: input, calibration, compute."""
 
 # ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
 from __future__ import annotations
@@ -12,7 +12,7 @@ from gpu4d.workflow.settings import setting
 
 @dataclass
 class InputSettings:
-    """What to read."""
+    """The file and the part of it that is read."""
 
     dataset: str | None = setting(
         None, "text", "Path of the scan inside an HDF5 file.", automatic="the only four-dimensional dataset of the file"
@@ -30,7 +30,7 @@ class InputSettings:
         None, "file", "FILE or FILE:/dataset with one value per scan position; zero leaves a position out.", automatic="all are used"
     )
     bad_pixels: str = setting(
-        "mask", "text", "Detector pixels that are stuck bright or dead in the mean pattern: left out everywhere, or used like others.",
+        "mask", "text", "Detector pixels that are stuck bright or dead in the mean pattern: leave them out, or use them like others.",
         choices=("mask", "keep"),
     )  # fmt: skip
     swap_detector: bool = setting(False, "switch", "Exchange the detector axes of a file written in the other order.")
@@ -45,12 +45,12 @@ def _calibration_setting(given: GivenAs) -> tuple[str, type, Any]:
 
 
 CalibrationSettings = make_dataclass("CalibrationSettings", [_calibration_setting(f.given) for f in FIELDS.values() if f.given is not None])
-CalibrationSettings.__doc__ = "What is known of the experiment; overrides what the file says."
+CalibrationSettings.__doc__ = "Known values of the experiment. They replace those of the file."
 
 
 @dataclass
 class ComputeSettings:
-    """Where and within how much memory."""
+    """Device and memory."""
 
-    device: str = setting("auto", "text", "auto, cpu, cuda or cuda:N; several GPUs share the work as cuda:0,cuda:1.")
-    memory: str = setting("512 MB", "memory", "What the passes over the scan may allocate.")
+    device: str = setting("auto", "text", "auto, cpu, cuda or cuda:N. Several GPUs share the work: cuda:0,cuda:1.")
+    memory: str = setting("512 MB", "memory", "Memory that the passes over the scan may allocate.")

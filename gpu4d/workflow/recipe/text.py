@@ -1,4 +1,4 @@
-"""A recipe as text for people: a commented TOML file, and what each setting does."""
+"""Write a recipe as text for readers: a commented TOML file, and an explanation of each setting."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gpu4d.workflow.settings import Rule, accepted_range
 
 HEAD = """\
 # A gpu4d recipe: `gpu4d run FILE --recipe THIS`. Flags on the command line override it.
-# `gpu4d recipe explain` says more of each setting, `gpu4d recipe check THIS` finds mistakes.
-# Lines that start with "#" stand for "decide automatically".
+# `gpu4d recipe explain` says more about each setting, `gpu4d recipe check THIS` finds mistakes.
+# A setting in a line that starts with "#" is decided automatically.
 """
 
 
 def to_toml(recipe: Recipe, comments: bool = True) -> str:
-    """The recipe as TOML that reads back to the same settings.
+    """Write the recipe as TOML. Reading it gives the same settings.
 
     Parameters
     ----------
     recipe : Recipe
     comments : bool
-        With all settings and an explanation of each; without, only what differs from the defaults.
+        True writes all settings, each with an explanation. False writes only settings that differ from the defaults.
     """
     parts = [HEAD] if comments else ["# Settings of a run that differ from the defaults.\n"]
     for section in recipe.sections:
@@ -43,7 +43,7 @@ def to_toml(recipe: Recipe, comments: bool = True) -> str:
 
 
 def explain(recipe: Recipe, only: str | None = None) -> str:
-    """Every setting with its value, what it does, what it accepts and what is recommended."""
+    """Describe every setting: its value, what it does, what it accepts and what is recommended."""
     blocks = []
     for name, value, rule in recipe.values():
         section, _, _ = name.partition(".")
@@ -57,7 +57,7 @@ def explain(recipe: Recipe, only: str | None = None) -> str:
 
 
 def describe(rule: Rule, automatic: bool = True) -> str:
-    """What a setting does, its units, what it accepts, what the guide recommends, and what happens without it."""
+    """Describe what a setting does, its units, what it accepts, what the guide recommends, and what happens without it."""
     said = [rule.explain]
     if rule.units:
         said.append(f"In {rule.units}.")
@@ -73,7 +73,7 @@ def describe(rule: Rule, automatic: bool = True) -> str:
 
 
 def literal(value: Any) -> str:
-    """A value as TOML writes it."""
+    """Write a value as in TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -84,7 +84,7 @@ def literal(value: Any) -> str:
 
 
 def example(rule: Rule) -> str:
-    """Something to put in place of a setting that is not set."""
+    """Return an example value for a setting that is not set."""
     if rule.kind == "switch":
         return "true"
     if rule.kind in ("text", "file"):

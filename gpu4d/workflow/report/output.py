@@ -1,4 +1,4 @@
-"""The result folder: written beside its place, moved there when everything is in it."""
+"""Make the result folder: written beside its place, and moved there when it is complete."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from pathlib import Path
 from gpu4d.errors import InputError
 
 RESULT, REPORT, RECIPE = "result.h5", "report.html", "recipe.toml"
-SECOND = "phase_object.h5"  # the demo's second result
-SIMULATED = ("scan.h5", "phase_object_scan.h5")  # scans the demo writes beside it
+SECOND_RESULT = "phase_object.h5"  # the demo's second result
+SIMULATED_SCANS = ("scan.h5", "phase_object_scan.h5")  # scans that the demo writes into its folder
 
 
 def default_folder(path: str | Path) -> Path:
-    """`<FILE stem>-gpu4d` in the current folder."""
+    """Return `<FILE stem>-gpu4d` in the current folder."""
     return Path.cwd() / f"{Path(path).stem or 'scan'}-gpu4d"
 
 
 def check_free(out: Path, overwrite: bool, inputs: tuple[Path, ...] = ()) -> None:
-    """Refuse a place that is taken, before any work is done.
+    """Refuse a place that cannot be used, before any work is done.
 
     Raises
     ------
     InputError
-        `out` exists and `overwrite` is not set; or it holds an input, or files gpu4d did not write, which are never deleted.
+        `out` exists and `overwrite` is not set, or it holds an input, or it holds files that gpu4d did not write. Such files are
+        never deleted.
     """
     place = Path(os.path.realpath(out))
     for path in inputs:
@@ -48,12 +49,12 @@ def check_free(out: Path, overwrite: bool, inputs: tuple[Path, ...] = ()) -> Non
 
 
 def _is_ours(entry: Path) -> bool:
-    """Whether gpu4d wrote a file: of scans and pictures, which people have of their own, by what is in them."""
+    """Return True if gpu4d wrote a file. Scans and pictures are recognised by their content, because users have such files too."""
     if entry.is_symlink() or not entry.is_file():
         return False
-    if entry.name in SIMULATED:
-        return _is_result(entry.with_name(SECOND))
-    if entry.name in (RESULT, SECOND):
+    if entry.name in SIMULATED_SCANS:
+        return _is_result(entry.with_name(SECOND_RESULT))
+    if entry.name in (RESULT, SECOND_RESULT):
         return _is_result(entry)
     return entry.name in (REPORT, RECIPE) or (entry.suffix == ".png" and _is_picture(entry))
 
@@ -78,21 +79,21 @@ def _is_picture(path: Path) -> bool:
 
 @contextmanager
 def folder(out: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """A new folder beside `out`, which becomes `out` at the end; after any error nothing of it is left.
+    """Make a new folder beside `out`, and rename it to `out` at the end. After an error nothing of it is left.
 
     Parameters
     ----------
     out : Path
-        Its parent is made if need be, and removed again if the work fails.
+        Missing parent folders are made, and removed again if the work fails.
     overwrite : bool
-        Replace an earlier result; it stays untouched until the new one is complete.
+        Replace an earlier result. It stays unchanged until the new one is complete.
     inputs : tuple of Path
-        Files that are read: never inside `out`.
+        Files that are read. They must not be inside `out`.
 
     Raises
     ------
     InputError
-        The place is taken or cannot be written.
+        The place cannot be used or written.
     """
     out = Path(os.path.abspath(out))
     check_free(out, overwrite, inputs)
@@ -114,7 +115,7 @@ def folder(out: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) ->
 
 
 def _move(new: Path, out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> None:
-    """Put the finished folder in place; an earlier result is set aside first and put back if that fails."""
+    """Put the finished folder in place. An earlier result is moved away first, and moved back if that fails."""
     check_free(out, overwrite, inputs)
     if not out.exists():
         os.rename(new, out)
@@ -131,7 +132,7 @@ def _move(new: Path, out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> No
 
 
 def _missing_parents(path: Path) -> list[Path]:
-    """Folders that are not there yet, the innermost first."""
+    """Return the folders that do not exist yet, the innermost first."""
     missing = []
     while not path.exists() and path != path.parent:
         missing.append(path)

@@ -1,4 +1,4 @@
-"""Draws the pictures of an analysis as PNG files."""
+"""Draw the pictures of an analysis as PNG files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def stages_that_made_something(state: RunState) -> list[Stage]:
 
 
 def draw(state: RunState, folder: Path, prefix: str = "") -> list[Picture]:
-    """Draw everything an analysis found as PNG files in a folder.
+    """Draw all pictures of an analysis as PNG files in a folder.
 
     Parameters
     ----------
     state : RunState
     folder : Path
     prefix : str
-        Of the file names, and of the sections ("phase_object_").
+        Beginning of the file names, and of the section titles ("phase_object_").
 
     Returns
     -------

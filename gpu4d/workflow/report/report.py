@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page of everything a run found."""
+"""Write the report: one self-contained HTML page with everything that a run found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gpu4d.workflow.record import Record
 
 @dataclass
 class Page:
-    """What the report says. Texts are plain: the template escapes them."""
+    """Content of the report. Texts are plain, because the template escapes them."""
 
     title: str
     subtitle: str
@@ -39,7 +39,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; `numbers` are the columns that are set to the right."""
+    """A table of texts. `numbers` are the columns that are aligned to the right."""
 
     title: str
     head: tuple[str, ...]
@@ -49,7 +49,7 @@ class Table:
 
 
 def write(page: Page, folder: Path, name: str = "report.html") -> Path:
-    """Write the page into a folder that holds its PNGs; pictures are embedded, nothing outside the file is referred to."""
+    """Write the page into the folder with its PNGs. Pictures are embedded, and the page refers to no other file."""
     try:
         import jinja2
     except ImportError:
@@ -78,7 +78,7 @@ def write(page: Page, folder: Path, name: str = "report.html") -> Path:
 
 
 def _sections(pictures: Sequence[Picture], folder: Path) -> list[dict[str, Any]]:
-    """Pictures by section, in the order in which sections first occur."""
+    """Return the pictures by section, in the order in which sections first occur."""
     sections: dict[str, list[dict[str, Any]]] = {}
     for picture in pictures:
         png = base64.b64encode((folder / f"{picture.name}.png").read_bytes()).decode("ascii")
@@ -93,7 +93,7 @@ def _tables(page: Page) -> list[Table]:
     if record.gates:
         rows = [(g.name, "pass" if g.passed else "look", g.measured, g.expected, "" if g.passed else g.advice) for g in record.gates]
         tables.append(Table("Quality gates", ("check", "", "measured", "expected", "what to do"), rows))
-    tables.append(Table("Calibration", ("quantity", "value", "unit", "how it came to be known"), calibration_rows(page.calibration), (1,)))
+    tables.append(Table("Calibration", ("quantity", "value", "unit", "how it was found"), calibration_rows(page.calibration), (1,)))
     if page.stages:
         done = [(what, "yes" if ran else "no", why) for what, ran, why in page.stages]
         tables.append(Table("What was done, and why", ("stage", "done", "why"), done))
@@ -115,7 +115,7 @@ def _timing(name: str, seconds: float, patterns: int, nbytes: int) -> tuple[str,
 
 
 def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str, str]]:
-    """Every field with its value, unit and origin; what is not known says so."""
+    """Return every field with its value, unit, and how it was found. Unknown fields are marked as not known."""
     how = {m.field: m.how for m in calibration.history}
     rows = []
     for name, quantity in FIELDS.items():
@@ -150,7 +150,7 @@ def _short(what: str) -> str:
 
 
 def settings_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
-    """("section.key", value, where it is from) of all settings."""
+    """Return ("section.key", value, where it was set) of all settings."""
     rows = []
     for name, value, rule in recipe.values():
         shown = literal(value) if value is not None else f"automatic: {rule.automatic}"

@@ -1,4 +1,4 @@
-"""The stages of a run: one file a technique, and the table that names them.
+"""Table of the stages of a run. Each technique has its own file.
 
 A new technique is a file in this folder and a line in `STAGES`. Another package adds its stages by the entry-point group
 "gpu4d.stages", whose entries name Stage classes.
@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from gpu4d.workflow.stage import Stage
 
 GROUP = "gpu4d.stages"  # of entry points
-STAGES = (  # module: class; stages that are ready together run in this order, and a recipe has its sections in it
+STAGES = (  # module: class; stages that are ready together run in this order, and the sections of a recipe have it too
     "technique:Technique",
     "survey:FirstSums",
     "bad_pixels:BadPixels",
@@ -34,7 +34,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
 
 @functools.cache
 def known_stages() -> tuple[Stage, ...]:
-    """Return one stage of each class: our own in the order of the table, then those of other packages by their names."""
+    """Return one stage of each class: gpu4d's own in the order of the table, then those of other packages by name."""
     own = [_load(f"{__name__}.{entry}") for entry in STAGES]
     others = [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
     return tuple(kind() for kind in (*own, *others))

@@ -1,4 +1,4 @@
-"""Detector pixels that are stuck or dead: left out of everything through the detector mask."""
+"""Find detector pixels that are stuck or dead, and leave them out of all results through the detector mask."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gpu4d.preprocess.bad_pixels import HOT, find_bad_pixels
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
-MOST = 0.005  # of the detector: more is no defect but the way this detector writes
-LISTED = 6  # pixels named in the report
+MAX_SHARE = 0.005  # of the detector: if more pixels look bad, they are not defects
+LISTED = 6  # number of pixels named in the report
 
 
 class BadPixels(Stage):
@@ -31,8 +31,8 @@ class BadPixels(Stage):
         bad = ~found.mask
         if not bad.any():
             return
-        if bad.mean() > MOST:
-            state.record.warn(f"{int(bad.sum())} detector pixels look stuck or dead: too many to be defects, all are used")
+        if bad.mean() > MAX_SHARE:
+            state.record.warn(f"{int(bad.sum())} detector pixels look stuck or dead: these are too many to be defects, and all are used")
             return
         cube = state.cube
         mask = found.mask if cube.detector_mask is None else cube.detector_mask & found.mask

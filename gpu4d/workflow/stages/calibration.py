@@ -1,4 +1,4 @@
-"""What the disk tells of the microscope: origin, radius, and the detector pixel where energy and semi-angle are known."""
+"""Complete the calibration from the disk: origin, radius, and the detector pixel if energy and semi-angle are known."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from gpu4d.data.slices import DiffractionSlice
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
-DESCAN = 0.5  # px over the scan: less does not show in a virtual image
-DISAGREEMENT = 0.05  # of the detector pixel: more than the disk's radius can be wrong by
+DESCAN = 0.5  # px over the scan: a smaller descan cannot be seen in a virtual image
+DISAGREEMENT = 0.05  # of the detector pixel: errors of the disk's radius are smaller
 
 
 class CalibrateDisk(Stage):
-    """Settle disk and template, and complete the calibration with what they tell."""
+    """Choose disk and template, and complete the calibration with them."""
 
     name = "calibration"
     title = "calibration from the disk"
@@ -56,5 +56,5 @@ class CalibrateDisk(Stage):
         if known and c.energy and c.semiangle:
             expected = physics.pixel_from_disk(disk.radius, c.semiangle, c.energy)
             if abs(expected / known - 1) > DISAGREEMENT:
-                measured = f"energy, semi-angle and the disk's radius say {expected:.4g} 1/Å"
+                measured = f"energy, semi-angle and the disk's radius give {expected:.4g} 1/Å"
                 state.record.warn(f"q_pixel is {known:.4g} 1/Å, but {measured}: one of them is wrong")

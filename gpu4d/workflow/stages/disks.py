@@ -1,4 +1,4 @@
-"""Bragg disks of every pattern."""
+"""Find the Bragg disks of every pattern."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
-COUNTS = (5, 30)  # disks per pattern the guide recommends
-LEAST = 3  # disks that a lattice needs
-ROOM = 1.25  # times the trial's disks per pattern are planned for
+COUNTS = (5, 30)  # disks per pattern that the guide recommends
+LEAST_DISKS = 3  # disks that a lattice needs
+MEMORY_MARGIN = 1.25  # times the disks per pattern of the trial: memory is planned for so many
 
 
 @dataclass
@@ -23,18 +23,18 @@ class BraggSettings:
     """Finding Bragg disks."""
 
     power: float = setting(
-        0.85, "number", "Exponent of the hybrid correlation: 1 cross, 0 phase. Lower is sharper and takes more from noise.",
+        0.85, "number", "Exponent of the hybrid correlation: 1 is cross, 0 is phase correlation. Lower is sharper, but amplifies noise.",
         low=0, high=1, guide=(0.80, 0.95),
     )  # fmt: skip
     refine: str = setting(
-        "auto", "text", "Sub-pixel position: a Poisson fit, the correlation's maximum, samples, a parabola; auto: the fit where it may.",
+        "auto", "text", "Sub-pixel position: a Poisson fit, the correlation's maximum, samples, or a parabola. auto: the fit if possible.",
         choices=("auto", "correlation", "likelihood", "upsample", "parabola", "none"),
     )  # fmt: skip
     refine_power: float = setting(
-        1.0, "number", "Exponent of the map on which positions are refined; 1 is the most precise.", low=0, high=1
+        1.0, "number", "Exponent of the map on which positions are refined. 1 is the most precise.", low=0, high=1
     )
     upsample: int = setting(
-        16, "whole", "Samples per pixel for refine = upsample; the exact maximum does not need them.", low=2, high=1024, guide=(4, 8)
+        16, "whole", "Samples per pixel for refine = upsample. Other methods do not use it.", low=2, high=1024, guide=(4, 8)
     )
     min_significance: float = setting(
         5.0, "number", "Least Poisson significance of a disk, in standard deviations.", units="σ", low=0, high=1e6
@@ -44,7 +44,7 @@ class BraggSettings:
     )
     min_absolute_intensity: float = setting(0.0, "number", "Least height of a disk.", units="counts per pixel", low=0)
     min_spacing: float | None = setting(
-        None, "number", "Least distance of two disks; the weaker is dropped.", units="px", low=0, automatic="from the template's radius"
+        None, "number", "Least distance of two disks. The weaker one is dropped.", units="px", low=0, automatic="from the template's radius"
     )
     edge: float | None = setting(
         None, "number", "Disks nearer to the detector's edge are dropped.", units="px", low=0, automatic="from the template's radius"
@@ -53,7 +53,7 @@ class BraggSettings:
 
 
 class Disks(Stage):
-    """Find the Bragg disks of every pattern with the template, as the trial found best."""
+    """Find the Bragg disks of every pattern, with the template and the options of the trial."""
 
     name = "disks"
     title = "Bragg disks"
@@ -73,7 +73,7 @@ class Disks(Stage):
         trial = state["trial"]
         if trial.fit:
             state.record.decide(f"Fit of a disk: {trial.options['parameters']} free parameters", trial.fit)
-        expected = ROOM * float(trial.counts.mean()) + 1
+        expected = MEMORY_MARGIN * float(trial.counts.mean()) + 1
         reduction = gpu4d.BraggDisks(state["template"], **trial.options, expected_peaks=expected)
         state.keep("disk_search", reduction.prepare(state.cube.dtype, state.cube.detector_mask))  # the picture below takes it too
         return {"braggvectors": reduction}
@@ -90,9 +90,9 @@ class Disks(Stage):
             COUNTS[0] <= middle <= COUNTS[1],
             f"median {middle:.0f}, 5 % of patterns below {np.percentile(seen, 5):.0f}" if seen.size else "none",
             f"{COUNTS[0]} – {COUNTS[1]}",
-            "adjust the thresholds, check the probe; more than 30 are fine where the lattice is dense",
+            "adjust the thresholds, check the probe; more than 30 are fine if the lattice is dense",
         )
-        if middle < LEAST:
+        if middle < LEAST_DISKS:
             record.warn(f"few Bragg disks: {middle:.0f} per pattern (median); a lattice needs three that do not lie on a line")
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
@@ -105,14 +105,16 @@ class Disks(Stage):
         pattern = state.cube[rx, ry]
         found = explain_search(np.asarray(pattern), state["disk_search"])
         title = f"Position ({rx}, {ry}): accepted and rejected"
-        caption = "A pattern with a typical number of disks: every maximum of its correlation with the template, and why it counts or not."
+        caption = "A pattern with a typical number of disks: every maximum of the correlation map, and why it was accepted or rejected."
         yield Picture("disks", DISKS, title, caption), plot.disks(pattern, found, title, radius=template.radius)
-        few = int((counts < LEAST).sum())
-        caption = f"Bragg disks of every pattern; the guide recommends {COUNTS[0]} to {COUNTS[1]}, {few} patterns have fewer than {LEAST}."
+        few = int((counts < LEAST_DISKS).sum())
+        caption = (
+            f"Bragg disks of every pattern; the guide recommends {COUNTS[0]} to {COUNTS[1]}, {few} patterns have fewer than {LEAST_DISKS}."
+        )
         made = plot.histogram(counts, "Disks per pattern", label="Bragg disks", recommended=COUNTS)
         yield Picture("disk_counts", DISKS, "Disks per pattern", caption), made
-        caption = f"The vacuum probe the template is made of (radius {template.radius:.2f} px)."
+        caption = f"The vacuum probe from which the template is made (radius {template.radius:.2f} px)."
         yield Picture("probe", DIFFRACTION, "Probe", caption), plot.diffraction(state["probe"], "Probe", scale="linear")
 
     def headline(self, state: RunState) -> str | None:
-        return "Bragg disks were searched, but no strain came out: the warnings say why."
+        return "Bragg disks were searched, but strain could not be measured: the warnings say why."

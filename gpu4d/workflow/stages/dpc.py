@@ -1,4 +1,4 @@
-"""Phase from the centre of mass."""
+"""Compute the phase from the centre of mass (DPC)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
-CURL = 0.25  # of curl² + divergence²: noise alone has half
-BOUNDARY = 2.0  # times the misfit inside
+CURL = 0.25  # largest share of the curl in curl² + divergence²; noise alone has half
+BOUNDARY = 2.0  # times the misfit inside: largest misfit at the boundary
 
 
 @dataclass
@@ -45,7 +45,7 @@ class DpcSettings:
 
 
 class Dpc(Stage):
-    """Integrate the centre of mass to the phase of a thin object; find the detector's rotation where it is not known."""
+    """Integrate the centre of mass to the phase of a thin object. Find the detector's rotation if it is not known."""
 
     name = "dpc"
     title = "DPC: rotation, integration"
@@ -95,7 +95,7 @@ class Dpc(Stage):
         _gates(state, found)
 
     def _rotation(self, state: RunState, found: Any) -> str:
-        """Write down how the detector is turned; only a decided turn goes into the calibration, because half a turn off is none."""
+        """Record the rotation of the detector. It goes into the calibration only if its sign is decided: 180° off would be wrong."""
         turn = f"{math.degrees(found.rotation):.1f}°{', detector axes exchanged' if found.transpose else ''}"
         if found.curl is None:
             state.record.note("; ".join(found.decisions))
@@ -112,7 +112,7 @@ class Dpc(Stage):
 
         caption = "Phase from the integrated centre of mass, up to a constant. For a thin specimen it is σ times the projected potential."
         yield Picture("dpc_phase", PHASE, "Phase", caption), plot.image(state["dpc_phase"], "DPC phase", cmap="inferno")
-        caption = "Centre of mass in the scan's axes, descan taken off: hue is the direction, lightness the length."
+        caption = "Centre of mass in scan axes, with the descan subtracted: hue is the direction, lightness the length."
         made = plot.com(state["dpc"].com, "Mean momentum transfer", remove_mean=False)
         yield Picture("com", PHASE, "Centre of mass", caption), made
 
@@ -123,7 +123,7 @@ class Dpc(Stage):
 
 
 def _dark_field(state: RunState) -> np.ndarray | None:
-    """Share of the electrons outside the bright-field disk: goes with the amount of matter."""
+    """Return the share of electrons outside the bright-field disk. It grows with the amount of matter."""
     if "adf" not in state:
         return None
     total = np.asarray(state["total"], dtype=np.float64)
@@ -131,7 +131,7 @@ def _dark_field(state: RunState) -> np.ndarray | None:
 
 
 def _gates(state: RunState, found: Any) -> None:
-    """Ask that the field is a gradient, and that the boundary brings no ghosts."""
+    """Check that the field is a gradient, and that the boundary causes no ghosts."""
     if found.curl is not None:
         share = found.curl.curl[found.transpose]
         state.record.gate(
@@ -139,13 +139,13 @@ def _gates(state: RunState, found: Any) -> None:
             share < CURL,
             f"{100 * share:.1f} % of curl² + divergence² at the best rotation",
             f"below {100 * CURL:g} %: noise alone has 50 %",
-            "noise, descan that is no plane, or a specimen too thick for DPC",
+            "check for noise, a descan that is not a plane, or a specimen too thick for DPC",
         )
     misfit = boundary_misfit(found.phase, found.com, state.calibration.r_pixel or 1.0)
     state.record.gate(
         "Boundary of the phase",
         misfit < BOUNDARY,
-        f"∇φ misses the measured field by {misfit:.2f} times as much at the rim as inside",
+        f"the misfit of ∇φ to the measured field is {misfit:.2f} times as large at the boundary as inside",
         f"below {BOUNDARY:g} times",
-        "wrap-around ghosts: increase the padding, or add iterations",
+        "the phase may have wrap-around ghosts: increase the padding, or add iterations",
     )

@@ -1,4 +1,4 @@
-"""Virtual bright- and dark-field images about the measured beam."""
+"""Make virtual bright-field and dark-field images, centred on the measured origin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
-LEAST_RING = 1.05  # outer over inner radius of an annulus that is worth an image
+LEAST_RING = 1.05  # least ratio of outer to inner radius: a narrower annulus has too few counts for an image
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Radii(NamedTuple):
 
 
 class Images(Stage):
-    """Sum the bright-field disk, and a ring about it, at every position."""
+    """Sum the bright-field disk, and an annulus around it, at every position."""
 
     name = "images"
     title = "virtual images"
@@ -63,12 +63,12 @@ class Images(Stage):
         if r.outer > r.inner * LEAST_RING:
             found["adf"] = gpu4d.VirtualImage(gpu4d.detectors.annulus(r.inner, r.outer))
         else:
-            start = f"the annulus would start at {r.inner:.1f} px"
+            start = f"the annulus would begin at {r.inner:.1f} px"
             state.record.warn(f"no annular dark-field image: {start}, the detector ends at {r.outer:.1f} px")
         return found
 
     def _radii(self, state: RunState) -> Radii:
-        """Bright-field radius, and inner and outer radius of the annular dark field."""
+        """Return the bright-field radius, and inner and outer radius of the annular dark field."""
         given, shape, disk = self.given(state), np.asarray(state.cube.detector_shape), state.get("disk")
         center = shape / 2 if disk is None else np.array([disk.qx, disk.qy])
         unit = min(state.cube.detector_shape) / 8 if disk is None else disk.radius
@@ -92,7 +92,7 @@ class Images(Stage):
         if "dpc" not in state:
             caption = "Centre of mass of every pattern, relative to its mean: hue is the direction, lightness the length."
             if state.get("technique") == "bragg":
-                caption += " In a crystal it follows the diffracted beams and the descan: no phase is made of it."
+                caption += " In a crystal it follows the diffracted beams and the descan. No phase is computed from it."
             yield Picture("com", IMAGES, "Centre of mass", caption), plot.com(state["com"])
         yield from self._detector_pictures(state)
 
@@ -107,7 +107,7 @@ class Images(Stage):
         caption = "Mean of all patterns, with the virtual detectors drawn in."
         made = plot.diffraction(state["mean_pattern"], "Mean pattern", circles=circles)
         yield Picture("mean_pattern", DIFFRACTION, "Mean pattern", caption), made
-        caption = "Largest value of every pixel over the scan: rare reflections, hot pixels."
+        caption = "Largest value of every pixel over the scan. It shows rare Bragg disks and hot pixels."
         made = plot.diffraction(state["max_pattern"], "Maximum pattern")
         yield Picture("max_pattern", DIFFRACTION, "Maximum pattern", caption), made
 

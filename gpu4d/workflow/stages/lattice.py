@@ -1,4 +1,4 @@
-"""The lattice of the scan, and its fit at every position."""
+"""Find the lattice of the scan, and fit it at every position."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
-SINGLE = 0.6  # of the disks on one lattice: fewer tell of several grains
-SHARPNESS = 0.35  # of the disk radius
+SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
+SHARPNESS = 0.35  # of the disk radius: largest rms distance of disks from the local lattice
 
 
 class LatticeFit(Stage):
@@ -34,15 +34,15 @@ class LatticeFit(Stage):
                 return
             fit = gpu4d.fit_lattice(disks, lattice, origin=origin)
         state.keep("lattice", lattice)
-        self._say(state, lattice)
+        self._record_lattice(state, lattice)
         lost = int((~np.asarray(fit.mask)).sum()) - (0 if state.where is None else int((~state.where).sum()))
         if lost:
             record.warn(f"{lost} positions have fewer than three disks that do not lie on a line: strain is NaN there")
         if np.asarray(fit.mask).any():
             state.keep("lattice_fit", fit)
-            self._sharpness(state, fit)
+            self._sharpness_gate(state, fit)
 
-    def _say(self, state: RunState, lattice: Any) -> None:
+    def _record_lattice(self, state: RunState, lattice: Any) -> None:
         (g1, g2), size, share = lattice.lengths, state.calibration.q_pixel, f"{100 * lattice.indexed_fraction:.0f} %"
         spacings = f"d = {1 / (g1 * size):.3f} and {1 / (g2 * size):.3f} Å, " if size else ""
         remark = f"{spacings}{math.degrees(lattice.angle):.1f}° apart; {share} of disks"
@@ -51,8 +51,8 @@ class LatticeFit(Stage):
             several = "several grains or phases? Strain is that of the strongest lattice"
             state.record.warn(f"only {share} of the disks lie on the lattice: {several}")
 
-    def _sharpness(self, state: RunState, fit: Any) -> None:
-        """Ask that disks lie sharply on the local lattice."""
+    def _sharpness_gate(self, state: RunState, fit: Any) -> None:
+        """Check that disks lie close to the local lattice."""
         residual, radius = float(np.nanmedian(np.asarray(fit.residual))), state["template"].radius
         state.record.gate(
             "Sharpness of the lattice",

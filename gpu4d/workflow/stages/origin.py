@@ -1,4 +1,4 @@
-"""The unscattered beam at every position."""
+"""Find the origin at every position."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
-MISS = 0.5  # px rms about the surface
-MISS_SHARE = 0.1  # of the template's radius, where that allows more
+MAX_MISFIT = 0.5  # px rms: largest deviation of measured origins from the surface
+MAX_MISFIT_SHARE = 0.1  # of the template's radius: the limit is this if it is larger
 
 
 @dataclass
@@ -29,7 +29,7 @@ class OriginSettings:
 
 
 class BeamOrigin(Stage):
-    """Fit a surface to the unscattered disks, and put it into the calibration."""
+    """Fit a surface to the positions of the unscattered disks, and write it into the calibration."""
 
     name = "origin"
     title = "origin of every pattern"
@@ -53,13 +53,13 @@ class BeamOrigin(Stage):
                 return
         found.apply(state.calibration)
         state.keep("origin", found)
-        miss, allowed = float(np.hypot(*found.residual)), max(MISS, MISS_SHARE * state["template"].radius)
+        miss, allowed = float(np.hypot(*found.residual)), max(MAX_MISFIT, MAX_MISFIT_SHARE * state["template"].radius)
         record.gate(
             "Origin on its surface",
             miss < allowed,
             f"{miss:.3f} px rms about the {self.given(state).fit}, {int(found.outliers.sum())} outliers",
             f"below {allowed:.2f} px",
-            "try origin.fit = quadratic; a beam that jumps (flyback, several tiles) fits no surface",
+            "try origin.fit = quadratic; no surface fits a beam that jumps (flyback, several tiles)",
         )
         drift = np.ptp(found.fitted, axis=(0, 1))
         record.figure("Descan", f"{np.hypot(*drift):.2f} px", f"over the scan; {found.fit}, residual {miss:.3f} px rms")

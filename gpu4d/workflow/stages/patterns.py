@@ -1,4 +1,4 @@
-"""Which patterns hold counts."""
+"""Check that patterns hold counts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gpu4d.errors import InputError
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
-MANY_COUNTS = 100  # from here on counts are shown as whole numbers
+MANY_COUNTS = 100  # larger counts are shown as whole numbers
 
 
 class Patterns(Stage):
-    """Warn of patterns that hold nothing or nonsense; refuse a scan of nothing else."""
+    """Warn of patterns that are empty or not finite. Refuse a scan if all its patterns are."""
 
     name = "patterns"
     title = "patterns that hold counts"
@@ -25,7 +25,7 @@ class Patterns(Stage):
         record, counts = state.record, np.asarray(state["total"])
         visited = np.ones(counts.shape, bool) if state.where is None else state.where
         unusable = np.zeros(counts.shape, bool)
-        kinds = {"with NaN or infinite values": ~np.isfinite(counts), "without any counts": counts == 0, "negative in all": counts < 0}
+        kinds = {"with NaN or infinite values": ~np.isfinite(counts), "without any counts": counts == 0, "negative in total": counts < 0}
         for kind, found in kinds.items():
             found &= visited
             unusable |= found

@@ -1,4 +1,4 @@
-"""The bright-field disk of the mean pattern, and the vacuum probe where there is one."""
+"""Measure the bright-field disk of the mean pattern, and prepare the vacuum probe if there is one."""
 
 # ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
 from __future__ import annotations
@@ -15,12 +15,12 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
-BACKGROUND = 0.01  # of the bright-field disk's level
+BACKGROUND = 0.01  # of the bright-field disk's level: largest background at the detector's edge
 
 
 @dataclass
 class ProbeSettings:
-    """The vacuum probe that Bragg disks are compared with."""
+    """The vacuum probe, from which the template is made."""
 
     file: str | None = setting(
         None, "file", "FILE or FILE:/dataset with an image of the probe in vacuum.",
@@ -30,7 +30,7 @@ class ProbeSettings:
         None, "region", "Scan positions in vacuum, [rx0, rx1, ry0, ry1], whose aligned mean is the probe.", low=0
     )
     template: str = setting(
-        "sigmoid", "text", "How the probe becomes a template of zero total.", choices=("sigmoid", "gaussian", "logistic", "flat")
+        "sigmoid", "text", "How the probe is made into a template whose sum is zero.", choices=("sigmoid", "gaussian", "logistic", "flat")
     )
 
     def contradiction(self) -> str | None:
@@ -41,7 +41,7 @@ class ProbeSettings:
 
 
 class Probe(Stage):
-    """Measure the bright-field disk; make the template of a vacuum probe that was handed in or lies in the scan."""
+    """Measure the bright-field disk. Make the template of a vacuum probe that was given or is in the scan."""
 
     name = "probe"
     title = "bright-field disk"
@@ -59,9 +59,9 @@ class Probe(Stage):
             image, origin = self._vacuum(state)
             try:
                 disk = gpu4d.probe.measure_disk(state["mean_pattern"], state.cube.detector_mask)
-            except ValueError as error:  # InputError, or a fit that did not go
+            except ValueError as error:  # InputError, or a fit that failed
                 record.warn(
-                    f"the mean pattern shows no bright-field disk ({error}): virtual detectors stand about the middle of the detector"
+                    f"the mean pattern shows no bright-field disk ({error}): virtual detectors are centred on the middle of the detector"
                 )
             if image is not None:
                 try:
@@ -74,7 +74,7 @@ class Probe(Stage):
                     disk = disk._replace(radius=vacuum.radius, edge=vacuum.edge)
         if disk is not None and not is_round(disk):
             record.warn(
-                f"the brightest region of the mean pattern is no round disk (its edge is {disk.residual:.1f} px rms from a circle of "
+                f"the brightest region of the mean pattern is not a round disk (its edge is {disk.residual:.1f} px rms from a circle of "
                 f"{disk.radius:.1f} px): it is not used"
             )
             disk = None
@@ -83,7 +83,7 @@ class Probe(Stage):
             _background_gate(state)
 
     def _vacuum(self, state: RunState) -> tuple[np.ndarray | None, str]:
-        """Return the probe that was handed in, or that of the vacuum region, and where it is from; None where neither is named."""
+        """Return the probe that was given, or that of the vacuum region, and its source. None if there is neither."""
         import gpu4d
 
         given = self.given(state)
@@ -97,7 +97,7 @@ class Probe(Stage):
 
 
 def _background_gate(state: RunState) -> None:
-    """Ask that the edge of the detector has next to no counts, seen against the bright-field disk."""
+    """Check that the edge of the detector has almost no counts, compared with the bright-field disk."""
     found = edge_background(state["mean_pattern"], state["mean_disk"])
     if found is None:
         return

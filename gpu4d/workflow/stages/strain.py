@@ -1,4 +1,4 @@
-"""Strain from the lattice of every pattern."""
+"""Compute strain from the lattice of every pattern."""
 
 # ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
-OUTLIERS = 0.01  # of the positions may exceed the largest strain
+OUTLIERS = 0.01  # share of the positions that may exceed the largest strain
 COMPONENTS = ("exx", "eyy", "exy")
 
 
@@ -65,7 +65,7 @@ class Strain(Stage):
                 max_strain=given.max_strain,
             )
         chosen = not isinstance(given.reference, str)
-        why = "set in the recipe" if chosen else "no unstrained region was named: strain is relative to the typical lattice"
+        why = "set in the recipe" if chosen else "the recipe names no unstrained region: strain is relative to the typical lattice"
         record.decide(f"Reference of the strain: {how}", why)
         for line in strain.warnings:
             record.warn(line)
@@ -73,10 +73,10 @@ class Strain(Stage):
         state.products.update(("strain" if key == "" else f"strain_{key}", part) for key, part in strain.to_emd().items())
         state.save("lattice_residual", strain.exx.of_same_grid(np.asarray(strain.residual), "lattice residual", "px"))
         self._figures(state, strain)
-        self._magnitude(state, strain)
+        self._magnitude_gate(state, strain)
 
     def _reference(self, state: RunState) -> tuple[np.ndarray | None, str]:
-        """Return the positions whose median lattice is the reference, and what to call them."""
+        """Return the positions whose median lattice is the reference, and their description."""
         given = self.given(state).reference
         if isinstance(given, str):
             return state.where, "the median lattice of the scan"
@@ -92,8 +92,8 @@ class Strain(Stage):
             remark = "median standard error of a component, from the disks' scatter"
             state.record.figure("Uncertainty of strain", f"{np.nanmedian(error):.3f} %", remark)
 
-    def _magnitude(self, state: RunState, strain: Any) -> None:
-        """Ask that strain stays within what a crystal can bear."""
+    def _magnitude_gate(self, state: RunState, strain: Any) -> None:
+        """Check that strain is not larger than a crystal can have."""
         limit = self.given(state).max_strain
         parts = np.stack([np.asarray(getattr(strain, name), dtype=np.float64) for name in COMPONENTS])
         seen = np.isfinite(parts).all(axis=0)
@@ -111,8 +111,8 @@ class Strain(Stage):
         from gpu4d import plot
 
         strain = state["strain"]
-        caption = f"Strain relative to the {strain.reference.how} ({strain.definition} definition), tension positive, and the lattice's θ. "
-        caption += "Axes of the tensor are drawn beside every map."
+        caption = f"Strain relative to the {strain.reference.how} ({strain.definition} definition), tension positive. θ is the rotation of "
+        caption += "the lattice. The axes of the tensor are drawn beside every map."
         yield Picture("strain", STRAIN, "Strain", caption, wide=True), plot.strain(strain)
         error = strain.exx.of_same_grid(100 * np.asarray(strain.uncertainty)[:3].mean(axis=0))
         noise = "from the disks' counting noise and their scatter about the lattice"

@@ -1,4 +1,4 @@
-"""The first pass over the scan: mean and maximum pattern, centre of mass, total counts."""
+"""Compute mean and maximum pattern, centre of mass and total counts in the first pass over the scan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpu4d.workflow.stage import Reason, Stage, yes
 
 
 def sums(state: RunState) -> dict[str, Any]:
-    """Return the reductions of a survey."""
+    """Return the reductions of the first pass."""
     import gpu4d
 
     everything = gpu4d.detectors.from_array(np.ones(state.cube.detector_shape, bool))
@@ -24,7 +24,7 @@ def sums(state: RunState) -> dict[str, Any]:
 
 
 class FirstSums(Stage):
-    """Sum the scan with every pixel that the detector mask leaves."""
+    """Sum the scan with all pixels of the detector mask."""
 
     name = "survey"
     title = "mean, maximum, centre of mass"
@@ -38,7 +38,7 @@ class FirstSums(Stage):
 
 
 class Sums(Stage):
-    """Sum the scan again where bad pixels were found, and hand on the first sums where none were."""
+    """Sum the scan again without bad pixels, or pass on the first sums if there are none."""
 
     name = "sums"
     title = "mean, maximum, centre of mass without bad pixels"
@@ -47,7 +47,7 @@ class Sums(Stage):
 
     def wanted(self, state: RunState) -> Reason:
         found = state["bad_pixels"] is not None
-        return yes("bad pixels were found: the scan is summed again" if found else "no pixel is left out: the first sums stand")
+        return yes("bad pixels were found: the scan is summed again" if found else "no pixel is left out: the first sums are used")
 
     def reductions(self, state: RunState) -> dict[str, Any]:
         return {} if state["bad_pixels"] is None else sums(state)

@@ -1,4 +1,4 @@
-"""Which technique the scan is for: decided by the data, or as asked."""
+"""Choose the technique: the one the recipe names, or the one the data suggest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gpu4d.workflow.stage import Stage
 
 @dataclass
 class AnalysisSettings:
-    """What to do with the scan."""
+    """Choice of the technique."""
 
     technique: str = setting(
-        "auto", "text", "What is made beside the images: strain from Bragg disks, phase from the centre of mass, or nothing. "
-        "auto decides by the data and says why.", choices=("auto", "bragg", "dpc", "both", "images"),
+        "auto", "text", "Technique beside the images: strain from Bragg disks, phase from the centre of mass, both, or none. "
+        "auto decides from the data and says why.", choices=("auto", "bragg", "dpc", "both", "images"),
     )  # fmt: skip
     trial_positions: int = setting(36, "whole", "Positions at which Bragg disks are tried before deciding.", low=1, high=4096)
 
@@ -42,7 +42,7 @@ class Technique(Stage):
             record.decide(f"Technique: {asked}", f"asked for ({state.recipe.given.get('analysis.technique', 'recipe')})")
             if asked in ("bragg", "both") and template is None:
                 technique = "dpc" if asked == "both" else "images"
-                record.warn("no Bragg disks: without a bright-field disk or a given probe there is no template to find them with")
+                record.warn("no Bragg disks: without a bright-field disk or a given probe there is no template to search with")
         elif trial is not None and "disk" in state:
             technique, what, why = suggest_technique(trial.counts, trial.lattice, template.radius, state.cube.scan_shape)
             record.decide(what, why)

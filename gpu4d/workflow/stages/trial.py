@@ -1,4 +1,4 @@
-"""Bragg disks at a few positions: whether there are any, whether a lattice explains them, and how the beam moves."""
+"""Search Bragg disks at a few positions: are there any, does a lattice explain them, and how does the beam move?"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gpu4d.probe import Disk, Template
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
-WANDER = 0.25  # px rms: a mean pattern blurred by more gives a wrong radius and edge
-LEAST_ORIGINS = 9  # trial patterns with a beam, for its motion to be believed
-RELATIVE_THRESHOLD = 0.02  # of the strongest disk, where values are no counts and have no significance
+WANDER = 0.25  # px rms: if the beam moves more, the blurred mean pattern gives a wrong radius and edge
+LEAST_ORIGINS = 9  # fewest trial patterns with a beam from which its motion is taken
+RELATIVE_THRESHOLD = 0.02  # of the strongest disk; used if values are not counts, because their significance is then unknown
 LEAST_EDGE = 0.5  # px: a sharper edge than half a pixel cannot be seen
 
 
@@ -33,14 +33,14 @@ class Trial:
     ----------
     positions : (n, 2) int
     disks : PointListArray
-        In the shape of the scan; other positions are empty.
+        In the shape of the scan. Other positions are empty.
     options : dict
-        For `find_bragg_disks` and `BraggDisks`.
+        Options of `find_bragg_disks` and `BraggDisks`.
     fit : str
-        How many free parameters a disk's fit has and why; empty where none is fitted.
+        How many free parameters the fit of a disk has, and why. Empty if no disk is fitted.
     lattice : Lattice or None
     origin : Origin or None
-        The surface through the trial positions' unscattered disks.
+        Surface fitted to the unscattered disks of the trial positions.
     """
 
     positions: np.ndarray
@@ -52,13 +52,13 @@ class Trial:
 
     @property
     def descan(self) -> float:
-        """How far the unscattered beam moves over the scan, pixels; 0 where that is not known."""
+        """Distance that the unscattered beam moves over the scan, pixels. 0 if it is not known."""
         path = self._path()
         return 0.0 if path is None else float(np.hypot(*np.ptp(path.fitted, axis=(0, 1))))
 
     @property
     def wander(self) -> float:
-        """How far the measured beam lies from its mean, rms in pixels; 0 where that is not known."""
+        """Distance of the measured origins from their mean, rms in pixels. 0 if it is not known."""
         path = self._path()
         return 0.0 if path is None else float(np.hypot(*np.nanstd(path.measured, axis=(0, 1))))
 
@@ -69,14 +69,14 @@ class Trial:
 
     @property
     def counts(self) -> np.ndarray:
-        """Disks per trial pattern."""
+        """Number of disks in each trial pattern."""
         return np.asarray(self.disks.counts)[self.positions[:, 0], self.positions[:, 1]]
 
 
 class TryDisks(Stage):
-    """Look for disks and a lattice at a few positions.
+    """Search disks and a lattice at a few positions.
 
-    Where the beam moves, the disk is measured again with its motion taken off, and looked for again.
+    If the beam moves, the disk is measured again in patterns that are moved back, and the search is repeated.
     """
 
     name = "trial"
@@ -91,7 +91,7 @@ class TryDisks(Stage):
             return no(f"the recipe asks for {asked}")
         if "mean_disk" not in state and "vacuum_template" not in state:
             return no("without a bright-field disk or a given probe there is no template")
-        return yes("tells whether the scan has Bragg disks")
+        return yes("shows whether the scan has Bragg disks")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         disk, vacuum = state.get("mean_disk"), state.get("vacuum_template")
@@ -100,7 +100,7 @@ class TryDisks(Stage):
             try:
                 template = template_of(state, disk)
             except InputError as error:
-                state.record.warn(f"the brightest region of the mean pattern is no whole disk ({error}): it is not used")
+                state.record.warn(f"the brightest region of the mean pattern is not a whole disk ({error}): it is not used")
                 state.keep("trial_probe", (None, None))
                 return
         with state.record.stage(self.title):
@@ -114,7 +114,7 @@ class TryDisks(Stage):
 
 
 def template_of(state: RunState, disk: Disk) -> Template:
-    """Make the template of a disk like a measured one."""
+    """Make a template like a measured disk."""
     import gpu4d
 
     image = gpu4d.probe.synthetic(state.cube.detector_shape, disk.radius, center=(disk.qx, disk.qy), edge=max(disk.edge, LEAST_EDGE))
@@ -144,9 +144,9 @@ def try_disks(state: RunState, probe: tuple[Disk | None, Template], positions: n
 
 
 def measure_aligned(state: RunState, trial: Trial, disk: Disk, template: Template) -> tuple[Disk, Template]:
-    """Measure radius and edge of the disk in trial patterns that are moved so that their origins fall together.
+    """Measure radius and edge of the disk in trial patterns that are moved to a common origin.
 
-    Returns the disk and its template; those given where the aligned patterns show no whole disk.
+    Returns the disk and its template, or the given ones if the aligned patterns show no whole disk.
     """
     import gpu4d
     from gpu4d.imaging.shifted_patterns import shifted_patterns
@@ -161,21 +161,21 @@ def measure_aligned(state: RunState, trial: Trial, disk: Disk, template: Templat
     mean = shifted_patterns(stack, np.array([disk.qx, disk.qy]) - origins[seen]).mean(axis=0)
     try:
         aligned = gpu4d.probe.measure_disk(mean)
-    except ValueError as error:  # InputError, or a fit that did not go
+    except ValueError as error:  # InputError, or a fit that failed
         record.note(f"disk of the aligned trial patterns: {error}")
         return disk, template
     again = f"disk of radius {disk.radius:.2f} px measured again as {aligned.radius:.2f} px"
-    record.note(f"the beam wanders by {trial.wander:.1f} px rms: {again}")
+    record.note(f"the beam moves by {trial.wander:.1f} px rms: {again}")
     sharper = disk._replace(radius=aligned.radius, edge=aligned.edge)
     try:
         return sharper, template_of(state, sharper)
-    except InputError as error:  # a disk that is cut by the detector: the first measurement stands
+    except InputError as error:  # a disk that is cut by the detector: keep the first measurement
         record.note(f"disk of the aligned trial patterns: {error}")
         return disk, template
 
 
 def bragg_options(state: RunState) -> SearchOptions:
-    """Return options of the disk search; values that are no counts have no significance, and get a relative threshold."""
+    """Return options of the disk search. If values are not counts, a relative threshold replaces the significance."""
     b = state.recipe.bragg
     options: SearchOptions = {
         "power": b.power,
@@ -208,7 +208,7 @@ def trial_positions(state: RunState) -> np.ndarray:
 
 
 def in_scan_shape(found: PointListArray, positions: np.ndarray, shape: tuple[int, int]) -> PointListArray:
-    """Return lists of a few positions as lists of the whole scan, the others empty."""
+    """Return lists of a few positions as lists of the whole scan. Other positions are empty."""
     if tuple(found.shape) == tuple(shape):
         return found
     number = positions[:, 0] * shape[1] + positions[:, 1]

@@ -1,4 +1,4 @@
-"""The Bragg vector map: all disks of the scan in one plane."""
+"""Make the Bragg vector map: all disks of the scan in one plane."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gpu4d.workflow.picture import DISKS, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
-SYMMETRY = 0.8  # overlap of the map with its inversion
+SYMMETRY = 0.8  # least overlap of the map with its inversion
 
 
 class VectorMap(Stage):
-    """Collapse all disks about their own origins into one image."""
+    """Collect all disks, each relative to its own origin, in one image."""
 
     name = "vector_map"
     title = "Bragg vector map"
@@ -42,7 +42,7 @@ class VectorMap(Stage):
         from gpu4d import plot
 
         lattice = state.get("lattice")
-        caption = "All Bragg disks of the scan in one diffraction plane, about their own origins"
-        caption += ", with the lattice vectors that were found." if lattice is not None else "; no lattice was found in them."
+        caption = "All Bragg disks of the scan in one diffraction plane, each relative to its own origin"
+        caption += ", with the lattice vectors that were found." if lattice is not None else ". No lattice was found in them."
         made = plot.bragg_vector_map(state["bragg_vector_map"], lattice)
         yield Picture("bragg_vector_map", DISKS, "Bragg vector map", caption), made
