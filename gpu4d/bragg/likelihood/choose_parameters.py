@@ -44,7 +44,7 @@ SLOPED = 2.0  # ratio T above which 8 replace 6
 SURE = 2.0  # standard errors by which T must lie beyond its limit
 ENOUGH = 1000  # disks: with more than twice as many only every second pattern is used, with three times every third, …
 CONFIRMED = 0.25  # part of the expected drop of the lattice's squared residual that 8 parameters must reach
-TELLING = 0.05  # noise of that residual, as a part of it: a smaller expected drop could not be seen
+RESIDUAL_NOISE = 0.05  # relative noise of that residual: a smaller expected change could not be seen
 LOOKED_AT = 100  # disks whose counts are compared with the model, for their scatter
 WEIGHINGS = 3  # rounds of that comparison's fit; each weighs the pixels by the model of the round before
 
@@ -135,7 +135,7 @@ def _with_slopes(e: Evidence, t: Ratio, unsure: float, seen: str) -> Choice:
     differ = f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them"
     gain = (t.excess - SLOPED) * t.extra
     residual = e.lattice_residuals()
-    if residual is not None and TELLING * residual[6] < gain:
+    if residual is not None and RESIDUAL_NOISE * residual[6] < gain:
         says = f"the lattice's squared residual is {residual[8]:.2f} with 8, {residual[6]:.2f} with 6"
         confirmed = residual[6] - residual[8] > CONFIRMED * gain
         return Choice(8, f"{differ}; {says}") if confirmed else Choice(USUAL_PARAMETERS, f"{differ}, but {says}: no slopes")

@@ -50,15 +50,16 @@ def disk_shape(pixels: bytes, shape: tuple[int, int]) -> DiskShape:
 
 
 def fine_shape(fine: FineImage, disk: Disk) -> DiskShape:
-    """Of a disk that a scan has shown between the pixels."""
+    """Return the shape of a disk from an image on a grid finer than pixels, as a scan gives it."""
     return DiskShape(disk, fine.interpolator())
 
 
 @kept_by_content(maxsize=8)
 def not_radial(pixels: bytes, shape: tuple[int, int]) -> str | None:
-    """In what a probe differs from every round and even one by more than the noise of its image; None if in nothing.
+    """Say why a probe is not round and even. Return None if the noise of its image explains every difference.
 
-    Its rim lies off a circle; or what is inside draws its radial profile off the centre of the rim, or is left over by it.
+    A probe is not round if its rim is not a circle. It is not even if the centre of its radial profile is not the centre of the rim,
+    or if the intensity inside differs from the profile.
     """
     image = np.frombuffer(pixels).reshape(shape)
     try:
