@@ -1,10 +1,12 @@
 """Machines with one card and with two, made of host memory (`tests/support/fake_cupy.py`)."""
 
 import gc
+import sys
 
 import fake_cupy
 import numpy as np
 import pytest
+from fake_cards import FakeNvml, FakeRuntime, Forbidden, choosing
 
 import gpu4d
 from gpu4d.device.processors import cuda, cuda_memory
@@ -39,3 +41,26 @@ def scan(tmp_path):
     path = tmp_path / "scan.npy"
     np.save(path, rng.poisson(2.0, (16, 24, 32, 32)).astype("uint16"))
     return gpu4d.open(path)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Function that puts cards (in CUDA's order), a driver and NVML into this machine; pynvml=None takes the package away."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    choosing._auto_of.cache_clear()
+    nvmls = []
+
+    def put(*cards, pynvml=..., **runtime):
+        nvmls.append(FakeNvml(sorted(cards, key=lambda card: card.bus_id)) if pynvml is ... else pynvml)
+        monkeypatch.setitem(sys.modules, "cupy", Forbidden("cupy", cuda=Forbidden("cupy.cuda", runtime=FakeRuntime(cards, **runtime))))
+        monkeypatch.setitem(sys.modules, "pynvml", nvmls[-1])
+        choosing._auto_of.cache_clear()
+
+    yield put
+    choosing._auto_of.cache_clear()
+    assert not any(nvml.open for nvml in nvmls if nvml), "NVML was not shut down"
+
+
+@pytest.fixture
+def without_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
