@@ -19,9 +19,9 @@
 //                    by height and, for equal heights, by pixel, so that the order of threads does not matter. Then the
 //                    largest key of the block is taken and its neighbours within the spacing are removed, until none is
 //                    left or `most` are taken. Up to LIST keys are then in shared memory. If there are more, they stay
-//                    in scratch, so that no maximum is lost. bytes: hybrid
-//                    map once (4 a pixel), 1 for `allowed` (cached), windows from cache. flops: 9 a pixel, 2 a window
-//                    pixel and maximum.   bound: L1 (three loads a pixel).
+//                    in scratch, so that no maximum is lost.
+//                    bytes: hybrid map once (4 a pixel), 1 for `allowed` (cached), windows from cache.
+//                    flops: 9 a pixel, 2 a window pixel and maximum.   bound: L1 (three loads a pixel).
 // budget(frames_to_float_.*): 32 registers, 260 bytes shared
 // budget(spectrum_products): 40 registers, 0 bytes shared
 // budget(strongest_maxima): 64 registers, 9216 bytes shared

@@ -7,7 +7,7 @@
 //   reach     (2)            half widths of the window outside which they are zero
 //   allowed   (N, N)         bytes, 0 = no maximum may lie here
 //   counts    (n)            int64
-//   fields    (5, n, most)   double: qx, qy, height, sx, sy; NaN behind the last
+//   fields    (5, n, most)   double: qx, qy, height, sx, sy; NaN after the last
 //
 // There are three stages. FIND uses the map of n = find_power, TEST that of n = 1, REFINE that of n = refine_power. If
 // another map is in shared memory, the pattern is transformed again (from L2): twice for 0.85 and 1, once for 1 and 1.

@@ -156,9 +156,9 @@ DEVICE int collect(const float2* plane, Candidates<N>& list, Scratch<N>& scratch
   const float cutoff = fmaxf(limits.min_absolute, limits.min_relative * strongest);
   int total, at = block_scan<WARPS>(mine.keep(plane, cutoff, ceiling), scratch.count, thread, total);
   Key floor = 0;
-  if (total > Candidates<N>::CAPACITY) {  // rare: bisect for the key from which they fit; keys are unique, so exactly
-                                          // CAPACITY do
-    Key high = ceiling;                   // count(>= floor) > CAPACITY >= count(>= high)
+  // Rare: bisect for the key from which the maxima fit. Keys are unique, so that exactly CAPACITY of them do.
+  if (total > Candidates<N>::CAPACITY) {
+    Key high = ceiling;  // count(>= floor) > CAPACITY >= count(>= high)
     while (high - floor > 1) {
       const Key middle = floor + (high - floor) / 2;
       block_scan<WARPS>(mine.count_from(plane, middle), scratch.count, thread, total);
