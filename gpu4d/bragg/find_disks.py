@@ -79,7 +79,7 @@ class Refinement:
     upsample: int = 16
 
     def __post_init__(self) -> None:
-        for name, kind in (("power", float), ("refine_power", float), ("upsample", int)):  # as the limits above
+        for name, kind in (("power", float), ("refine_power", float), ("upsample", int)):  # NumPy scalars become Python's here too
             object.__setattr__(self, name, kind(getattr(self, name)))
 
     @property
