@@ -21,9 +21,8 @@ SIZES = tuple(fused_disks.PLANS)
 SEEDS = (0, 1, 2, 7)
 
 
-SOURCE = (Path(__file__).parents[1] / "kernels" / "fused_stages.cu"
+SOURCE = Path(__file__).parents[1] / "kernels" / "fused_stages.cu"
 STAGES = SOURCE.read_text().replace('#include "fused_disks.cu"', inlined("fused_disks.cu"))
-)
 
 
 EVERY_SIZE = pytest.mark.parametrize("size", SIZES)
