@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from gpu4d.preprocess.count_electrons import Events, per_pixel
+from gpu4d.preprocess.count_electrons import Electrons, per_pixel
 
 GROUP = 32  # pixels that are tested together, in vector registers
 
@@ -66,4 +66,4 @@ def count_electrons(frames, dark, lower, upper, /, *, electron=1.0, gain=None, m
     n = int(np.prod(batch))
     offsets = np.zeros(n + 1, np.int64)
     pixels, values = _count(frames.reshape(n, nx, ny), level, scale, np.float32(lower), np.float32(upper), offsets)
-    return Events(offsets, pixels[:, 0].copy(), pixels[:, 1].copy(), values.copy())
+    return Electrons(offsets, pixels[:, 0].copy(), pixels[:, 1].copy(), values.copy())

@@ -8,7 +8,7 @@ import numpy as np
 from gpu4d.kernels.pixels import contiguous, suffix
 
 from gpu4d import device
-from gpu4d.preprocess.count_electrons import Events
+from gpu4d.preprocess.count_electrons import Electrons
 
 FILE = "count_electrons.cu"
 THREADS = 256
@@ -36,7 +36,7 @@ def count_electrons(frames, dark, lower, upper, /, *, electron=1.0, gain=None, m
     if total:
         write = device.kernel(FILE, f"write_electrons_{suffix(frames)}")
         device.launch(write, n * strips, THREADS, (frames, level, scale, bits, starts, qx, qy, intensity, *shape))
-    return Events(offsets, qx, qy, intensity)
+    return Electrons(offsets, qx, qy, intensity)
 
 
 def level_and_scale(dark, electron, gain, mask):

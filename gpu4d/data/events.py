@@ -27,7 +27,7 @@ SORTED_BYTES = 48  # of an event while patterns are made of it: its place, in or
 class Events:
     """Events of a few patterns, as arrays of the host. Do not write to them: they may be parts of larger arrays.
 
-    Those that `gpu4d.preprocess.count_electrons` finds are electrons with a signal; these are counts of pixels.
+    Each is a count of one pixel. `gpu4d.preprocess.Electrons` are electrons found in raw frames, which have a signal too.
 
     Attributes
     ----------

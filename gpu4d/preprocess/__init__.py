@@ -4,7 +4,7 @@
 # function by the module.
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.preprocess.bad_pixels import BadPixels, find_bad_pixels
-from gpu4d.preprocess.count_electrons import Events, count_electrons
+from gpu4d.preprocess.count_electrons import Electrons, count_electrons
 from gpu4d.preprocess.counts import in_counts
 from gpu4d.preprocess.hot_pixel_median import hot_pixel_median
 from gpu4d.preprocess.hot_pixels import hot_pixels
@@ -12,7 +12,7 @@ from gpu4d.preprocess.thresholds import Thresholds, thresholds
 
 __all__ = [
     "BadPixels",
-    "Events",
+    "Electrons",
     "Thresholds",
     "count_electrons",
     "fill_from_neighbours",

@@ -14,7 +14,7 @@ from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 
-class Events(NamedTuple):
+class Electrons(NamedTuple):
     """Electrons of a stack of frames, in the order of frames, rows and columns.
 
     Attributes
@@ -105,7 +105,7 @@ def count_electrons(
     electron: float = 1.0,
     gain: Array | None = None,
     mask: Array | None = None,
-) -> Events:
+) -> Electrons:
     """Find electrons in raw frames of a direct detector: local maxima of 3 × 3 pixels between two thresholds.
 
     The signal of a pixel is (frame − dark) / (electron · gain), in electrons. It is rounded to single precision after each of its two
@@ -131,7 +131,7 @@ def count_electrons(
 
     Returns
     -------
-    Events
+    Electrons
         `offsets` (n + 1,), and by electron `qx`, `qy`, `intensity`. An empty or NaN frame has none.
 
     Raises
@@ -169,7 +169,7 @@ def count_electrons(
     counts = xp.sum(xp.astype(is_event, xp.int64), axis=(1, 2))
     offsets = xp.cumulative_sum(counts, include_initial=True)
     flat = xp.take(xp.reshape(values, (-1,)), (frame * nx + x) * ny + y)
-    return Events(offsets, xp.astype(x, xp.uint16), xp.astype(y, xp.uint16), flat)
+    return Electrons(offsets, xp.astype(x, xp.uint16), xp.astype(y, xp.uint16), flat)
 
 
 def per_pixel(dark: Any, electron: float, gain: Any = None, mask: Any = None) -> tuple[Any, Any]:
