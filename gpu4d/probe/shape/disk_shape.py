@@ -44,9 +44,27 @@ def disk_shape(pixels: bytes, shape: tuple[int, int]) -> DiskShape:
     if not_radial(pixels, shape) is not None:
         return DiskShape(*grid_profile(pixels, shape)[:2])
     disk, _, radial = radial_profile(pixels, shape)
-    far = np.arange(0.0, 3.0 * disk.radius + 20.0, FINE)
-    values = radial(far)
-    return DiskShape(disk, lambda x, y: np.interp(np.hypot(x, y), far, values))
+    tabulated = _Tabulated(np.arange(0.0, 3.0 * disk.radius + 20.0, FINE), radial)
+    return DiskShape(disk, lambda x, y: tabulated(np.hypot(x, y)))
+
+
+class _Tabulated:
+    """A function of the radius, interpolated as by `np.interp`, to the last bit.
+
+    The points have one spacing, so that the interval of a radius is computed. `np.interp` searches for it.
+    """
+
+    def __init__(self, at: np.ndarray, function: Callable[[np.ndarray], np.ndarray]):
+        self.at, self.values = at, function(at)
+        self.slopes = np.append(np.diff(self.values) / np.diff(at), 0.0)  # 0 after the last point
+
+    def __call__(self, r: np.ndarray) -> np.ndarray:
+        """Return the values at radii that are not negative."""
+        last = len(self.at) - 1
+        k = np.minimum(r * (1 / FINE), last).astype(np.intp)
+        k -= r < self.at[k]  # rounding may have led to the next interval
+        k += (k < last) & (r >= self.at[np.minimum(k + 1, last)])
+        return self.slopes[k] * (np.minimum(r, self.at[-1]) - self.at[k]) + self.values[k]
 
 
 def fine_shape(fine: FineImage, disk: Disk) -> DiskShape:
