@@ -17,3 +17,7 @@ __all__ = [
     "hybrid_correlation",
     "refine_template",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -24,3 +24,7 @@ __all__ = [
     "scan_matrix",
     "to_scan_axes",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

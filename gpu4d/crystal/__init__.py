@@ -7,3 +7,7 @@ from gpu4d.crystal.strain import Strain, strain_map
 from gpu4d.crystal.technique import Suggestion, suggest_technique
 
 __all__ = ["Lattice", "LatticeFit", "Strain", "Suggestion", "find_lattice", "fit_lattice", "strain_map", "suggest_technique"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

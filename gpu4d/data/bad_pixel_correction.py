@@ -15,6 +15,8 @@ from gpu4d.data.fill import nearest_good_pixels
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 
+MOST_BAD = 0.9  # of the pixels: a mask with more is one of good pixels
+
 
 @runtime_checkable
 class FoundPixels(Protocol):
@@ -123,10 +125,12 @@ def bad_pixel_correction(given: ArrayLike | FoundPixels, shape: tuple[int, int],
     Raises
     ------
     InputError
-        Another shape, or no good pixel.
+        Another shape, more than nine tenths of the pixels bad, or no good pixel.
     """
     mask = pixel_mask(given.hot | given.dead if isinstance(given, FoundPixels) else given, shape, "bad_pixels")
     assert mask is not None
+    if mask.sum() > MOST_BAD * mask.size:
+        raise InputError(f"bad_pixels marks {mask.sum()} of {mask.size} pixels: True marks a bad pixel, so invert a mask of good ones")
     return BadPixelCorrection(mask, None if valid is None else _nearest(~mask & valid))
 
 

@@ -175,7 +175,7 @@ class DataCube:
         Raises
         ------
         InputError
-            Made for another detector, or no good pixel is left.
+            Made for another detector, no correction, or more than nine tenths of the pixels are bad.
 
         Examples
         --------
@@ -186,6 +186,10 @@ class DataCube:
         ([[1, 2, 2]], '1 bad pixel replaced')
         """
         steps = list(corrections)
+        for step in steps:
+            if not isinstance(step, Correction):
+                kind = type(step).__name__
+                raise InputError(f"{kind} is no correction: give bad_pixels=mask for a mask, or an object with the methods of Correction")
         if bad_pixels is not None:
             steps.append(bad_pixel_correction(bad_pixels, self.detector_shape, self.detector_mask))
         if not steps:

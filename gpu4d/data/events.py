@@ -200,10 +200,12 @@ class EventSource:
             raise InputError(
                 f"{len(self.offsets)} offsets for a scan of {positions} positions: need {positions + 1}, one more than positions"
             )
-        if self.offsets[0] != 0 or self.offsets[-1] != events or (np.diff(self.offsets) < 0).any():
-            raise InputError(
-                f"offsets run from {self.offsets[0]} to {self.offsets[-1]} over {events} events: need 0 to {events}, never falling"
-            )
+        falls = np.flatnonzero(np.diff(self.offsets) < 0)
+        if len(falls):
+            at = int(falls[0])
+            raise InputError(f"offsets fall from {self.offsets[at]} to {self.offsets[at + 1]} at position {at}: they must not fall")
+        if self.offsets[0] != 0 or self.offsets[-1] != events:
+            raise InputError(f"offsets run from {self.offsets[0]} to {self.offsets[-1]} over {events} events: need 0 to {events}")
         if events and not (0 <= int(self.pixels.min()) and int(self.pixels.max()) < pixels):
             raise InputError(
                 f"pixels run from {self.pixels.min()} to {self.pixels.max()}: need numbers qx · Qy + qy from 0 to {pixels - 1}"

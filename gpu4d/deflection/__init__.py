@@ -7,3 +7,7 @@ from gpu4d.deflection.integrate_gradient import integrate_gradient, integrate_it
 from gpu4d.deflection.sign import Sign, phase_sign
 
 __all__ = ["DPC", "Sign", "boundary_misfit", "integrate_gradient", "integrate_iteratively", "phase_sign", "remove_descan"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

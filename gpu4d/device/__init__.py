@@ -26,3 +26,7 @@ __all__ = [
     "release",
     "shared_memory",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

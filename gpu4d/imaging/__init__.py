@@ -7,3 +7,7 @@ from gpu4d.imaging.image import VirtualImage, virtual_image
 from gpu4d.imaging.patterns import MaxPattern, MeanPattern
 
 __all__ = ["CenterOfMass", "MaxPattern", "MeanPattern", "VirtualImage", "center_of_mass", "detectors", "virtual_image"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

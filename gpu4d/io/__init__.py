@@ -6,3 +6,7 @@ from gpu4d.io.saving import save
 from gpu4d.io.sources.guard import guard_mapped_files
 
 __all__ = ["guard_mapped_files", "load_image", "open", "read_emd", "save"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -18,3 +18,7 @@ from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.vectors import com, vectors
 
 __all__ = ["bragg_vector_map", "com", "diffraction", "disks", "histogram", "image", "save", "strain", "vectors"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

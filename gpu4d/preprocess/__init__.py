@@ -22,3 +22,7 @@ __all__ = [
     "in_counts",
     "thresholds",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -8,3 +8,7 @@ from gpu4d.probe.vacuum import from_vacuum
 from gpu4d.probe.wavefunction import wavefunction
 
 __all__ = ["Disk", "FineImage", "Template", "from_vacuum", "measure_disk", "synthetic", "template", "wavefunction"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

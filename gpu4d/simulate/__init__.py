@@ -5,3 +5,7 @@ from gpu4d.simulate.phase_object import phase_object_scan
 from gpu4d.simulate.simulated import Simulated
 
 __all__ = ["Simulated", "bragg_scan", "phase_object_scan"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

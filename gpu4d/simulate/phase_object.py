@@ -121,7 +121,7 @@ def _check(side: float, semiangle: float, energy: float, detector: tuple[int, in
     if not 1.5 < radius < min(detector) / 2 - 1:
         raise InputError(
             f"the bright-field disk has a radius of {radius:.1f} px on a detector of {detector}: need 1.5 … {min(detector) / 2 - 1:g}; "
-            "change semiangle, cell (or r_pixel), or detector_shape"
+            "a larger scan (scan_shape or r_pixel) or a larger semiangle makes it larger"
         )
     if dose is not None and not dose > 0:
         raise InputError(f"dose={dose}: need a positive number of electrons per Å², or None for noise-free patterns")

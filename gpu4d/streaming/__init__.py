@@ -19,3 +19,7 @@ __all__ = [
     "plan",
     "sweep",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -9,3 +9,7 @@ from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
 from gpu4d.testing.virtual_clock import Actor, Moment, Resource
 
 __all__ = ["AccountingProcessor", "Actor", "Moment", "Resource", "VirtualSource"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

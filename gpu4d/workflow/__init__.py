@@ -11,3 +11,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage
 
 __all__ = ["Reason", "Recipe", "Record", "Result", "RunState", "Stage", "analyse", "run"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

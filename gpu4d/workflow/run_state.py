@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,13 @@ class RunState:
     def __getitem__(self, name: str) -> Result:
         """Return a result by its name. Raise KeyError if no stage made it."""
         return self.results[name]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a result as an attribute: `state.strain` is `state["strain"]`."""
+        results = self.__dict__.get("results", {})
+        if name in results:
+            return results[name]
+        raise AttributeError(f"no stage made {name!r}; there are {', '.join(sorted(results)) or 'no results'}")
 
     def get(self, name: str) -> Result:
         """Return a result by its name, or None."""

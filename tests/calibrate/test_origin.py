@@ -1,11 +1,10 @@
-"""Origin, ellipse and pixel size against surfaces and curves that are written down."""
+"""The origin against surfaces that are written down."""
 
 import numpy as np
 import pytest
 from lattice_points import SQUARE, disks_of, from_lists
 
 import gpu4d
-from gpu4d.calibrate.ellipse import ellipse_from_lattice, ellipse_matrix
 from gpu4d.errors import InputError
 
 X, Y = np.mgrid[:12, :15].astype(float)
@@ -117,43 +116,3 @@ def test_errors_say_what_to_do():
         gpu4d.calibrate.origin(from_lists([np.zeros((0, 5))] * 4, (2, 2)))
     with pytest.raises(InputError, match="lower threshold"):
         gpu4d.calibrate.origin(np.full((2, 2, 2), np.nan))
-
-
-@pytest.mark.parametrize("theta", [-1.2, -0.3, 0.0, 0.7, np.pi / 2])
-def test_ellipse_of_points_and_of_a_lattice(theta):
-    a, b = 31.0, 29.5
-    t = np.linspace(0, 2 * np.pi, 37)[:-1]
-    axis = np.array([np.cos(theta), np.sin(theta)])
-    points = a * np.cos(t)[:, None] * axis + b * np.sin(t)[:, None] * np.array([-axis[1], axis[0]])
-    found = gpu4d.calibrate.ellipse(np.concatenate([points, [[np.nan, 0.0]]]))
-    np.testing.assert_allclose(found, (a, b, theta), atol=1e-9)
-    np.testing.assert_allclose(np.linalg.norm(points @ ellipse_matrix(found).T, axis=-1), b, atol=1e-9)
-    stretch = np.linalg.inv(ellipse_matrix((a, b, theta)))
-    g1, g2 = (stretch @ g for g in SQUARE)
-    measured = ellipse_from_lattice(g1, g2)
-    np.testing.assert_allclose((measured[0] / measured[1], measured[2]), (a / b, theta), atol=1e-9)
-    g1, g2 = (stretch @ v for v in (np.array([5.0, 1.0]), np.array([[0.5, -(3**0.5) / 2], [3**0.5 / 2, 0.5]]) @ np.array([5.0, 1.0])))
-    np.testing.assert_allclose(ellipse_from_lattice(g1, g2, angle=np.pi / 3)[2], theta, atol=1e-9)
-
-
-def test_ellipse_needs_directions():
-    with pytest.raises(InputError, match="three or more"):
-        gpu4d.calibrate.ellipse(np.array([[1.0, 0.0], [-1.0, 0.0], [2.0, 0.0]]))
-
-
-def test_pixel_size_and_its_error():
-    rng = np.random.default_rng(0)
-    d = 4.078 / np.sqrt(np.array([4.0, 8.0, 16.0, 20.0, 32.0] * 40))
-    lengths = 1 / d / 0.02 + rng.normal(size=d.size) * 0.1
-    q, error = gpu4d.calibrate.pixel_size(lengths, d)
-    assert abs(q - 0.02) < 4 * error and 1e-6 < error < 1e-5
-    assert gpu4d.calibrate.pixel_size(50.0, 2.0)[0] == pytest.approx(0.01)
-    with pytest.raises(InputError, match="as many"):
-        gpu4d.calibrate.pixel_size([1.0, 2.0], [1.0])
-
-
-def test_names_are_functions_whatever_is_imported_first():
-    import importlib
-
-    importlib.import_module("gpu4d.calibrate.origin")
-    assert callable(gpu4d.calibrate.origin) and callable(gpu4d.calibrate.ellipse) and callable(gpu4d.calibrate.pixel_size)

@@ -146,10 +146,12 @@ def test_what_is_refused_says_what_to_do():
         InputError, match=r"is for a detector of \(16, 12\), the patterns are \(8, 6\): correct first, then crop, bin or swap"
     ):
         cube.bin(detector=2).corrected(BadPixelCorrection(bad_mask()))
-    with pytest.raises(InputError, match=r"no good pixel to take a value from\. True marks bad pixels"):
+    with pytest.raises(InputError, match=r"marks 192 of 192 pixels: True marks a bad pixel, so invert"):
         cube.corrected(bad_pixels=np.ones(SHAPE[2:], bool))
     with pytest.raises(InputError, match="no good pixel"):
         gpu4d.DataCube(counts(), detector_mask=bad_mask()).corrected(bad_pixels=bad_mask())
+    with pytest.raises(InputError, match=r"ndarray is no correction: give bad_pixels=mask"):
+        cube.corrected(bad_mask())
     with pytest.raises(InputError, match=r"need a mask \(Qx, Qy\) bool"):
         BadPixelCorrection(np.zeros(12))
 

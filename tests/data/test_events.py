@@ -89,7 +89,7 @@ def test_events_of_whole_rows_are_not_copied():
     ("change", "message"),
     [
         ({"offsets": [0, 1, 2]}, "3 offsets for a scan of 20 positions: need 21, one more than positions"),
-        ({"offsets": np.arange(21)[::-1]}, "offsets run from 20 to 0 over"),
+        ({"offsets": np.arange(21)[::-1]}, "offsets fall from 20 to 19 at position 0"),
         ({"pixels": lambda p: np.where(p == p.max(), 42, p)}, r"need numbers qx · Qy \+ qy from 0 to 41"),
         ({"pixels": lambda p: p * 0.5}, "pixels is .* float64: need whole numbers, one-dimensional"),
         ({"counts": [1, 2]}, "2 counts for .* events: need one for each"),

@@ -1,4 +1,4 @@
-"""DPC: gradient integration, QR rotation, descan, the 180°, and the phase against truth."""
+"""DPC: gradient integration, descan, the 180°, and the phase against truth."""
 
 import itertools
 import logging
@@ -6,40 +6,15 @@ import logging
 import h5py
 import numpy as np
 import pytest
+from gradient_fields import residual, smooth_field
 
 import gpu4d
-from gpu4d import calibrate, physics
+from gpu4d import physics
 from gpu4d.deflection.descan import remove_descan
 from gpu4d.deflection.integrate_gradient import integrate_gradient, integrate_iteratively
 from gpu4d.deflection.sign import phase_sign
 from gpu4d.errors import InputError
 from gpu4d.simulate import phase_object_scan
-
-
-def turned(field: np.ndarray, angle: float, transpose: bool = False) -> np.ndarray:
-    """What a detector turned by `angle` (and transposed) measures of a field along the scan axes: v_scan = R(angle) v_det."""
-    c, s = np.cos(angle), np.sin(angle)
-    v = field @ np.array([[c, -s], [s, c]])
-    return v[..., ::-1] if transpose else v
-
-
-def smooth_field(period: int, shape: tuple[int, int], cut: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A random band-limited function and its exact gradient, of a larger period than the piece that is returned."""
-    k = np.fft.fftfreq(period)
-    spectrum = np.fft.fft2(np.random.default_rng(seed).normal(size=(period, period)))
-    spectrum *= np.exp(-((k[:, None] ** 2 + k**2) / cut**2)) * (np.abs(k) < 0.5) * (np.abs(k) < 0.5)[:, None]
-    back = [np.fft.ifft2(spectrum * f).real for f in (1.0, 2j * np.pi * k[:, None], 2j * np.pi * k)]
-    v, gx, gy = (b[: shape[0], : shape[1]] / back[0].std() for b in back)
-    return v - v.mean(), np.stack([gx, gy], -1)
-
-
-def residual(found, truth, border: int = 0, scale: bool = False) -> float:
-    """rms difference over the rms of truth, both without their mean; after the best scale where asked."""
-    inside = np.s_[border : truth.shape[0] - border, border : truth.shape[1] - border]
-    a, b = (np.asarray(x, float)[inside] - np.mean(np.asarray(x, float)[inside]) for x in (found, truth))
-    a = a * (a * b).sum() / (a * a).sum() if scale else a
-    return float(np.sqrt(((a - b) ** 2).sum() / (b * b).sum()))
-
 
 # ---------------------------------------------------------------- integrating a gradient
 
@@ -129,64 +104,6 @@ def test_integration_options_are_checked(options, said):
 def test_a_gradient_needs_two_components():
     with pytest.raises(InputError, match="components along x and y last"):
         integrate_gradient(np.zeros((4, 4, 3)))
-
-
-# ---------------------------------------------------------------- rotation
-
-
-@pytest.mark.parametrize("transpose", [False, True])
-@pytest.mark.parametrize("degrees", [-89.0, -30.0, 0.0, 12.3, 90.0])
-def test_rotation_and_transpose_are_found(degrees, transpose):
-    _, g = smooth_field(96, (48, 40), 0.08)
-    found = calibrate.rotation(turned(g, np.deg2rad(degrees), transpose))
-    off = (np.rad2deg(found.angle) - degrees + 90) % 180 - 90  # the curl leaves 180° open
-    assert abs(off) < 0.02
-    assert found.transpose == transpose
-    assert found.decided
-    assert found.margin > 1e3
-
-
-def test_closed_form_is_the_minimum_of_the_curve():
-    rng = np.random.default_rng(1)
-    found = calibrate.rotation(turned(smooth_field(64, (40, 40), 0.1)[1], 0.5) + 0.1 * rng.normal(size=(40, 40, 2)))
-    assert abs(found.angles[np.argmin(found.curve)] - found.angle) <= np.pi / 180
-    assert found.curve.min() >= found.curl[found.transpose]
-    assert found.curl[False] < 0.5
-
-
-def test_a_descan_plane_does_not_turn_the_answer():
-    _, g = smooth_field(96, (48, 48), 0.08)
-    x, y = np.meshgrid(np.arange(48), np.arange(48), indexing="ij")
-    plane = np.stack([0.3 * x - 0.8 * y + 5, 0.9 * x + 0.1 * y], -1)
-    clean, tilted = (calibrate.rotation(turned(g, 0.4) + p) for p in (0, plane))
-    assert tilted.angle == pytest.approx(clean.angle, abs=1e-9)
-
-
-def test_nan_positions_and_where_are_left_out():
-    _, g = smooth_field(96, (48, 48), 0.08)
-    field = turned(g, 0.4)
-    field[10, 10] = np.nan
-    field[:, 30:] = 1e3 * np.random.default_rng(0).normal(size=(48, 18, 2))
-    use = np.zeros((48, 48), bool)
-    use[:, :30] = True
-    assert calibrate.rotation(field, where=use).angle == pytest.approx(0.4, abs=1e-3)
-
-
-def test_noise_alone_leaves_the_transpose_undecided():
-    found = calibrate.rotation(np.random.default_rng(3).normal(size=(64, 64, 2)))
-    assert not found.decided
-
-
-def test_a_stack_with_labels_is_a_field():
-    _, g = smooth_field(96, (30, 30), 0.08)
-    stack = gpu4d.RealSlice(np.moveaxis(turned(g, 0.2), -1, 0), labels=("com_x", "com_y"))
-    assert calibrate.rotation(stack).angle == pytest.approx(0.2, abs=1e-3)
-
-
-@pytest.mark.parametrize("field", [np.zeros((5, 5)), np.zeros((2, 2, 2)), np.full((6, 6, 2), np.nan)])
-def test_fields_without_a_curl_are_refused(field):
-    with pytest.raises(InputError):
-        calibrate.rotation(field)
 
 
 # ---------------------------------------------------------------- descan

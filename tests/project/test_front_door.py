@@ -42,7 +42,7 @@ def test_rooms_have_one_face(room):
     module = importlib.import_module(f"gpu4d.{room}")
     for found in pkgutil.walk_packages(module.__path__, f"gpu4d.{room}."):
         importlib.import_module(found.name)
-    assert module.__doc__ and module.__all__
+    assert module.__doc__ and module.__all__ and sorted(module.__all__) == dir(module)
     for name in module.__all__:
         assert not inspect.ismodule(getattr(module, name)) or name == "detectors", f"gpu4d.{room}.{name} is a module"
 

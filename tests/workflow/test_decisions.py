@@ -171,3 +171,10 @@ def test_trial_lists_go_to_their_places():
     whole = in_scan_shape(lists, np.array([[1, 2], [0, 1], [1, 0]]), (2, 3))
     assert whole.counts.tolist() == [[0, 1, 0], [0, 0, 2]]
     assert whole[1, 2].qx.tolist() == [1.0, 2.0] and whole[0, 1].qx.tolist() == [3.0]
+
+
+def test_results_are_items_and_attributes(thin):
+    a = analyse(thin.cube, recipe(analysis__technique="images"))
+    assert a.technique is a["technique"] and a.disk is a["disk"]
+    with pytest.raises(AttributeError, match=r"no stage made 'strain'; there are .*disk"):
+        _ = a.strain

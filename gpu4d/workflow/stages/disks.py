@@ -88,7 +88,7 @@ class Disks(Stage):
         record.gate(
             "Bragg disks per pattern",
             COUNTS[0] <= middle <= COUNTS[1],
-            f"median {middle:.0f}, 5 % of patterns below {np.percentile(seen, 5):.0f}" if seen.size else "none",
+            f"median {middle:.0f}; {np.mean(seen < LEAST_DISKS):.1%} of patterns have fewer than {LEAST_DISKS}" if seen.size else "none",
             f"{COUNTS[0]} – {COUNTS[1]}",
             "adjust the thresholds, check the probe; more than 30 are fine if the lattice is dense",
         )
