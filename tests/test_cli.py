@@ -301,11 +301,9 @@ def test_recipe_commands(capfd, here):
     assert "did you mean 'power'" in refused(capfd, "recipe", "check", "r.toml")
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
+def test_help_imports_nothing_heavy():
     code = "import sys; from gpu4d.cli import run_command; run_command(['--help']); print(*sys.modules)"
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - start < 1.5
     loaded = set(done.stdout.split())
     assert "demo" in done.stdout and not loaded & {"numba", "matplotlib", "h5py", "scipy", "rich.progress", "cupy", "dask"}
 

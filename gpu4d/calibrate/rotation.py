@@ -11,6 +11,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import positions_of
+from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 
 UNDECIDED = 1.1  # ratio of the residual curls of both transposes under which the data do not tell them apart
@@ -34,7 +35,7 @@ class Rotation:
     Attributes
     ----------
     angle : float
-        Radians, in (-π/2, π/2]: the curl does not tell angle from angle + π (`gpu4d.dpc` settles it).
+        Radians, in (-π/2, π/2]: the curl does not tell angle from angle + π (`gpu4d.dpc` decides it).
     transpose : bool
     curl : dict of bool to float
         By transpose: what is left of the field's curl at the best angle, as a share of curl² + divergence² (0 … 0.5).
@@ -118,7 +119,7 @@ def com_field(com: Any) -> Any:
     """Return a centre-of-mass field as (Rx, Ry, 2), from such an array or from a RealSlice stack (2, Rx, Ry)."""
     if arrays.is_array(com):
         field = com
-    elif hasattr(com, "labels") and arrays.is_array(getattr(com, "data", None)) and len(com.shape) == 3 and com.shape[0] == 2:
+    elif isinstance(com, RealSlice) and len(com.shape) == 3 and com.shape[0] == 2:
         field = arrays.namespace(com.data).permute_dims(com.data, (1, 2, 0))
     else:
         field = np.asarray(com)

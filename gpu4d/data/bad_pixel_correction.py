@@ -44,7 +44,7 @@ class BadPixelCorrection:
     Raises
     ------
     InputError
-        No image of bools, or every pixel is bad.
+        No image of bools, or every pixel is bad; numbers in `taken_from` that are no pixels, or pixels that are bad.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class BadPixelCorrection:
         if mask.ndim != 2 or mask.dtype.kind not in "biu":
             raise InputError(f"bad pixels are {mask.shape} {mask.dtype}: need a mask (Qx, Qy) bool, True where a pixel is bad")
         mask = mask.astype(bool)  # a copy, because the caller may change the array later
-        taken_from = _nearest(~mask) if self.taken_from is None else np.where(mask, self.taken_from, _numbers(mask.shape))
+        taken_from = _nearest(~mask) if self.taken_from is None else _checked(self.taken_from, mask)
         for name, value in (("mask", mask), ("taken_from", taken_from), ("_bad", np.flatnonzero(mask)), ("_index", taken_from.ravel())):
             object.__setattr__(self, name, value)
 
@@ -127,6 +127,8 @@ def bad_pixel_correction(given: ArrayLike | FoundPixels, shape: tuple[int, int],
     InputError
         Another shape, more than nine tenths of the pixels bad, or no good pixel.
     """
+    if isinstance(given, BadPixelCorrection):
+        raise InputError("bad_pixels= takes a mask: give a correction without a keyword, as cube.corrected(correction)")
     mask = pixel_mask(given.hot | given.dead if isinstance(given, FoundPixels) else given, shape, "bad_pixels")
     assert mask is not None
     if mask.sum() > MOST_BAD * mask.size:
@@ -142,6 +144,17 @@ def _nearest(good: np.ndarray) -> np.ndarray:
         )
     x, y = nearest_good_pixels(good)
     return x.astype(np.int64) * good.shape[1] + y
+
+
+def _checked(taken_from: ArrayLike, mask: np.ndarray) -> np.ndarray:
+    """Return the number of the pixel that each takes its value from, (Qx, Qy) int64, its own for good pixels."""
+    given = np.asarray(taken_from)
+    if given.shape != mask.shape or given.dtype.kind not in "iu":
+        raise InputError(f"taken_from is {given.shape} {given.dtype}: need {mask.shape} whole numbers qx · Qy + qy")
+    wanted = given[mask]
+    if wanted.size and not (0 <= wanted.min() and wanted.max() < mask.size and not mask.ravel()[wanted].any()):
+        raise InputError(f"taken_from names bad pixels, or numbers outside 0 … {mask.size - 1}: need numbers of good pixels")
+    return np.where(mask, given, _numbers(mask.shape)).astype(np.int64)
 
 
 def _numbers(shape: tuple[int, ...]) -> np.ndarray:

@@ -187,8 +187,8 @@ class DataCube:
         """
         steps = list(corrections)
         for step in steps:
-            if not isinstance(step, Correction):
-                kind = type(step).__name__
+            if isinstance(step, type) or not isinstance(step, Correction):
+                kind = f"the class {step.__name__}" if isinstance(step, type) else type(step).__name__
                 raise InputError(f"{kind} is no correction: give bad_pixels=mask for a mask, or an object with the methods of Correction")
         if bad_pixels is not None:
             steps.append(bad_pixel_correction(bad_pixels, self.detector_shape, self.detector_mask))

@@ -7,8 +7,10 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from operator import index
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -91,7 +93,7 @@ class Events:
         dtype : dtype
             Of any kind of number that holds the counts.
         out : (n, Qx, Qy) array, optional
-            In C order; filled in place of a new array.
+            Of that dtype and in C order. It is filled, and no new array is made.
 
         Returns
         -------
@@ -101,10 +103,13 @@ class Events:
         Raises
         ------
         InputError
-            A count is larger than the largest whole number up to which the dtype holds all.
+            A count is larger than the largest whole number up to which the dtype holds all, or `out` has another shape or dtype.
         """
         shape = len(self), *self.detector_shape
-        out = np.empty(shape, dtype) if out is None else out
+        if out is None:
+            out = np.empty(shape, dtype)
+        elif out.shape != shape or out.dtype != np.dtype(dtype) or not out.flags.c_contiguous:
+            raise InputError(f"out is {out.shape} {out.dtype}: need {shape} {np.dtype(dtype)} in C order")
         out[...] = 0
         flat, pixels = out.reshape(-1), prod(self.detector_shape)
         for first, last in self._pieces():
@@ -155,9 +160,10 @@ class EventSource:
         Number qx · Qy + qy of the pixel each event struck.
     scan_shape, detector_shape : (int, int)
     counts : (m,) int, optional
-        How often the pixel was struck; once by default.
+        How often the pixel was struck; once by default. All arrays are used in place: do not change them later.
     dtype : dtype, optional
-        Of the patterns that `read` gives; uint16 by default. Reading a larger count is an error.
+        Of the patterns that `read` gives; uint16 by default. Reading a larger count is an error. A sweep whose reductions all take
+        events makes no patterns, and has no such limit.
 
     Raises
     ------
@@ -184,7 +190,7 @@ class EventSource:
         counts: ArrayLike | None = None,
         dtype: DType = np.uint16,
     ):
-        self.shape: Shape4 = (*map(int, scan_shape), *map(int, detector_shape))  # type: ignore[assignment]
+        self.shape: Shape4 = (*_two_sizes(scan_shape, "scan_shape"), *_two_sizes(detector_shape, "detector_shape"))
         self.dtype = np.dtype(dtype)
         self.offsets = _whole_numbers(offsets, "offsets").astype(np.int64)
         self.pixels = _whole_numbers(pixels, "pixels")
@@ -313,6 +319,17 @@ def _bands(rows: slice, columns: slice, width: int) -> list[slice]:
     if columns == slice(0, width):
         return [rows]
     return [slice(row, row + 1) for row in range(rows.start, rows.stop)]
+
+
+def _two_sizes(given: Sequence[int], name: str) -> tuple[int, int]:
+    """Return two sizes as integers; raise InputError for other numbers of sizes, and for those that are not positive."""
+    try:
+        first, second = (index(n) for n in given)
+    except (TypeError, ValueError):
+        first = second = 0
+    if min(first, second) < 1:
+        raise InputError(f"{name}={given}: need two whole sizes of at least 1")
+    return first, second
 
 
 def _whole_numbers(given: ArrayLike, name: str) -> np.ndarray:

@@ -59,6 +59,13 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class View(Protocol):
+    """A source that is made of another one: cropped, binned, swapped, corrected."""
+
+    source: Source
+
+
 def will_read(source: Source, rows: slice, columns: slice) -> None:
     """Tell a source which patterns will be read soon. Sources without this hint are left alone."""
     hint = getattr(source, "will_read", None)
@@ -111,7 +118,7 @@ def sample_of(source: Source) -> Any:
 
     For views (cropped, binned, swapped, corrected) it is that of the source below, their attribute `source`.
     """
-    while not hasattr(source, "array") and hasattr(source, "source"):
+    while isinstance(source, View):
         source = source.source
     array = getattr(source, "array", None)
     return None if array is None else array[:0, :0, :, :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from gpu4d import arrays
 from gpu4d.device.processors.processor import Workspace
@@ -39,9 +39,18 @@ def merge(first: Named, states: Mapping[str, Any], workspace: Workspace) -> None
             first[name].merge(state)
 
 
+@runtime_checkable
+class GoesToHost(Protocol):
+    """A result that knows how its arrays come to the host."""
+
+    def to_host(self) -> Any:
+        """Return the same result with its arrays on the host."""
+        ...
+
+
 def to_host(result: Any) -> Any:
     """Return a result with its arrays on the host, also those inside tuples, lists and mappings."""
-    if hasattr(result, "to_host"):
+    if isinstance(result, GoesToHost):
         return result.to_host()
     if isinstance(result, Mapping):
         return {name: to_host(value) for name, value in result.items()}

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpu4d._version import __version__
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.source import Source, View
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
@@ -208,10 +209,10 @@ def save_results(state: RunState, path: Path) -> None:
     gpu4d.save(path, items, settings=_storable(state.recipe.as_dict()), log=state.record.log)
 
 
-def raw_source(cube: DataCube) -> Any:
+def raw_source(cube: DataCube) -> Source:
     """Return the source below all views."""
-    source: Any = cube.source
-    while hasattr(source, "ranges") or type(source).__name__ in ("BinnedSource", "SwappedSource", "CorrectedSource"):
+    source = cube.source
+    while isinstance(source, View):
         source = source.source
     return source
 

@@ -1,7 +1,5 @@
 """The accounting device: times worked out by hand, memory, failures on demand."""
 
-import time
-
 import numpy as np
 import pytest
 from convoys import convey, device, two_chunks, use_everything
@@ -72,9 +70,7 @@ def test_a_source_of_64_gb_in_virtual_time(disk_rate):
     source = VirtualSource(p, (2000, 2000, 128, 64), "uint16")  # 65.5 GB
     nbytes = 65_536_000_000
     w = p.workspace(256_000_000, 4, timeline)
-    begun = time.perf_counter()
     convey(w, source, spend=2e-4, slots=4)
-    assert time.perf_counter() - begun < 10
     assert p.counts["bytes read"] == p.counts["bytes copied"] == nbytes
     slower = nbytes / min(disk_rate, 50e9)
     assert slower <= w.now() <= 1.02 * slower

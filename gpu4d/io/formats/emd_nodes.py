@@ -219,8 +219,16 @@ def write_cube(parent: h5py.Group, name: str, cube: DataCube, link: bool, target
     _write_dims(group, cube.shape, ["Rx", "Ry", "Qx", "Qy"], sizes, units)
     if cube.detector_mask is not None:
         write_metadata(group, "detector", {"mask": cube.detector_mask})
-    if cube.corrections:  # the patterns written are corrected ones
-        write_metadata(group, "corrections", {"applied": cube.corrections.description})
+    applied = [text for text in (_earlier_corrections(cube), cube.corrections.description) if text]
+    if applied:  # the patterns written are corrected ones, now or when they were written before
+        write_metadata(group, "corrections", {"applied": ", ".join(applied)})
+
+
+def _earlier_corrections(cube: DataCube) -> str:
+    """Return what was corrected in the patterns of the file that a cube was opened from; empty if nothing was."""
+    kept = cube.metadata.get("metadata")
+    found = kept.get("corrections") if isinstance(kept, Mapping) else None
+    return str(found.get("applied", "")) if isinstance(found, Mapping) else ""
 
 
 def _write_link(parent: h5py.Group, name: str, cube: DataCube, target: str) -> h5py.Group | None:

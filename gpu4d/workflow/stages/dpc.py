@@ -131,7 +131,7 @@ def _dark_field(state: RunState) -> np.ndarray | None:
 
 
 def _gates(state: RunState, found: Any) -> None:
-    """Check that the field is a gradient, and that the boundary causes no ghosts."""
+    """Check that the field is a gradient, and that the boundary causes no copies of the object."""
     if found.curl is not None:
         share = found.curl.curl[found.transpose]
         state.record.gate(
@@ -147,5 +147,5 @@ def _gates(state: RunState, found: Any) -> None:
         misfit < BOUNDARY,
         f"the misfit of ∇φ to the measured field is {misfit:.2f} times as large at the boundary as inside",
         f"below {BOUNDARY:g} times",
-        "the phase may have wrap-around ghosts: increase the padding, or add iterations",
+        "the phase may have copies of the object from the opposite edge: increase the padding, or add iterations",
     )
