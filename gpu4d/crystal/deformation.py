@@ -28,7 +28,7 @@ def deformation_gradient(g: Any, reference: Any) -> Any:
 
 
 def _inverse(m: Any) -> Any:
-    """Invert 2 × 2 matrices; NaN if singular."""
+    """Invert 2 × 2 matrices. A singular matrix gives NaN."""
     xp = arrays.namespace(m)
     a, b, c, d = (m[..., i, j] for i in (0, 1) for j in (0, 1))
     det = a * d - b * c
@@ -44,14 +44,14 @@ def _matrix(a: Any, b: Any, c: Any, d: Any) -> Any:
 def rotation_angle(f: Any) -> Any:
     """Return the angle of R in the polar decomposition F = R U, positive from x to y: atan2(F₁₀ − F₀₁, F₀₀ + F₁₁).
 
-    Exact in two dimensions: RᵀF is symmetric for this angle and no other (up to π, excluded by U being positive definite).
+    This is exact in two dimensions. RᵀF is symmetric for this angle only (and for angle + π, for which U is not positive definite).
     """
     xp = arrays.namespace(f)
     return xp.atan2(f[..., 1, 0] - f[..., 0, 1], f[..., 0, 0] + f[..., 1, 1])
 
 
 def components(f: Any, definition: str) -> tuple[Any, Any, Any, Any]:
-    """Return e_xx, e_yy, e_xy, theta of deformation gradients (..., 2, 2); `strain_map` has the definitions."""
+    """Return e_xx, e_yy, e_xy, theta of deformation gradients (..., 2, 2). `strain_map` has the definitions."""
     xp = arrays.namespace(f)
     if definition == "finite":
         angle = rotation_angle(f)

@@ -18,8 +18,8 @@ from gpu4d.errors import InputError
 ENOUGH = 200_000  # points used of a large scan, from patterns drawn evenly
 SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is far below the differences between candidates
 CANDIDATES = 28  # cluster centres, and as many differences of them
-TOLERANCE = (0.06, 0.04)  # of the disk spacing, and of the distance from the origin (strain and rotation within the scan)
-REACH = 3.3  # disk spacings: lower orders name the lattice, higher ones are smeared by strain
+TOLERANCE = (0.06, 0.04)  # of the disk spacing, and of the distance from the origin (allows for strain and rotation within the scan)
+REACH = 3.3  # disk spacings: the lattice is found from lower orders, because strain smears higher ones
 LEAST_EXCESS, LEAST_EVIDENCE = (
     0.2,
     30.0,
@@ -39,7 +39,7 @@ def find_lattice(
     fitted to all points.
 
     The classical way is Radon transforms of the Bragg vector map. It finds directions of rows of disks, needs the map, and decides
-    between g and g/2 by a threshold; smeared high orders dominate it.
+    between g and g/2 by a threshold. Smeared high orders dominate its result.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ def find_lattice(
     Returns
     -------
     Lattice or None
-        None where no lattice indexes at least 20 % more of the points than of points in random directions at the same distances, or
-        where the points are too few to tell (about 15 disks in all): amorphous or fine-grained areas. Of several grains the
-        strongest is returned; `indexed_fraction` tells how much of the data it stands for.
+        None if no lattice indexes at least 20 % more of the points than of points in random directions at the same distances (amorphous
+        or fine-grained areas), or if there are too few points (about 15 disks in all). Of several grains the strongest is returned.
+        `indexed_fraction` is the part of the data that belongs to it.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def find_lattice(
         return None
     for _ in range(2):
         best, shift = _fit(bases[np.argmax(_score(bases, v[few], weight[few], spacing))], v[few], weight[few], spacing, REACH)
-        v = v - shift  # refit the origin to the lattice: an origin wrong by a fraction of |g| must not decide
+        v = v - shift  # refit the origin to the lattice, so that an error by a fraction of |g| does not change the result
         bases = np.concatenate([best[None], bases])
     for _ in range(2):
         family = _related(best)
@@ -179,7 +179,7 @@ def _tolerance(v: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def _score(bases: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float) -> np.ndarray:
-    """Return the information per point beyond chance, nats; 0 for a lattice that indexes less than chance."""
+    """Return the information per point beyond chance, nats. It is 0 for a lattice that indexes less than chance."""
     reach = _tolerance(v, spacing)
     score = np.empty(len(bases))
     for start in range(0, len(bases), 32):
@@ -192,13 +192,13 @@ def _score(bases: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float)
 
 
 def _gain(fraction: Any, chance: Any) -> Any:
-    """Kullback–Leibler divergence of the indexed fraction from chance; 0 where chance would index more."""
+    """Return the Kullback–Leibler divergence of the indexed fraction from chance. It is 0 if chance would index more."""
     f, p = np.clip(fraction, 1e-9, 1 - 1e-9), np.clip(chance, 1e-6, 1 - 1e-6)
     return np.where(f > p, f * np.log(f / p) + (1 - f) * np.log((1 - f) / (1 - p)), 0.0)
 
 
 def _related(basis: np.ndarray) -> np.ndarray:
-    """Return reduced bases of the lattices that contain this one, or are contained in it, with index 2 or 3; itself first."""
+    """Return reduced bases of the lattices that contain this one, or are contained in it, with index 2 or 3. The first is this one."""
     coarser = [np.array([[a, b], [0, n // a]]) for n in (2, 3) for a in range(1, n + 1) if n % a == 0 for b in range(n // a)]
     found = [np.eye(2), *coarser, *(np.linalg.inv(m.T.astype(np.float64)) for m in coarser)]
     return reduced(np.stack(found) @ basis)

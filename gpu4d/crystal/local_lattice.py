@@ -20,7 +20,7 @@ FIRST_REACH = 2.3  # of |g1|: only low orders are indexed with the mean lattice,
 class Disks(NamedTuple):
     """Disks of n positions, (most, n) float64. Each column is a position, so sums over its disks run along whole rows.
 
-    A weight of 0 means no disk. The standard errors are None if the disks have none, and may be NaN.
+    A weight of 0 means that there is no disk. The standard errors are None if the disks have none, and may be NaN.
     """
 
     qx: Any
@@ -37,7 +37,7 @@ def columns(disks: PointListArray, first: int, last: int, weights: str) -> Disks
     ends = disks.offsets[first : last + 1] - start
     counts = ends[1:] - ends[:-1]
     row = xp.arange(max(int(xp.max(counts)), 1), dtype=ends.dtype, device=where)
-    behind = xp.full_like(counts, stop - start)  # where a NaN stands
+    behind = xp.full_like(counts, stop - start)  # place of a NaN that is appended to the lists
     index = xp.where(row[:, None] < counts[None, :], ends[None, :-1] + row[:, None], behind[None, :])
     nan = xp.full((1,), math.nan, dtype=xp.float64, device=where)
 
@@ -59,12 +59,12 @@ def columns(disks: PointListArray, first: int, last: int, weights: str) -> Disks
     return Disks(xp.where(ok, qx, zero), xp.where(ok, qy, zero), xp.where(ok, weight, zero), sx, sy)
 
 
-def settled(p: Disks, x: Any, size: float, tolerance: float, least: tuple[int, float], iterations: int) -> tuple[Any, Any, Any, Any]:
+def converged(p: Disks, x: Any, size: float, tolerance: float, least: tuple[int, float], iterations: int) -> tuple[Any, Any, Any, Any]:
     """Index and fit in turn, starting from the mean lattice, until no disk changes its order or `iterations` are used up.
 
     Returns
     -------
-    The parameters that the last indexing took, and of its fit: residual (n,), count (n,), variance of a disk of weight 1 (n,).
+    The parameters of the last indexing, and of its fit: residual (n,), count (n,), variance of a disk of weight 1 (n,).
     """
     xp = arrays.namespace(x)
     h, k, rx, ry = _index(p, x)
@@ -126,7 +126,7 @@ def _residuals(p: Disks, h: Any, k: Any, x: Any) -> tuple[Any, Any]:
 
 
 def _gate(p: Disks, rx: Any, ry: Any, gate: float) -> Any:
-    """Return weights of the disks nearer than `gate` (px) to their nodes; 0 for the others."""
+    """Return the weights of disks nearer than `gate` (px) to their nodes, and 0 for the others."""
     xp = arrays.namespace(rx)
     return xp.where(rx * rx + ry * ry < gate * gate, p.weight, xp.zeros_like(p.weight))
 
@@ -149,7 +149,7 @@ def _moments(w: Any, h: Any, k: Any) -> tuple[Any, ...]:
 
 
 def _inverse(m: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Invert normal matrices by their LDLᵀ factors; NaN if singular.
+    """Invert normal matrices by their LDLᵀ factors. A singular matrix gives NaN.
 
     Each is scaled to a unit diagonal, so that the size of the weights does not decide what is singular. It is singular if the
     determinant, over the lengths of the rows, is below 1e-12.
@@ -190,9 +190,9 @@ def _trace(m: tuple[Any, ...], n: tuple[Any, ...]) -> Any:
 
 
 def _solve(h: Any, k: Any, w: Any, rx: Any, ry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Weighted least squares, as a step from the x that the residuals belong to, and the inverse normal matrix.
+    """Solve weighted least squares, as a step from the x to which the residuals belong. Return x and the inverse normal matrix.
 
-    Where it is singular the inverse is NaN and x stays.
+    If the matrix is singular, the inverse is NaN and x is unchanged.
     """
     xp = arrays.namespace(x)
     inverse = _inverse(_moments(w, h, k))
@@ -259,7 +259,7 @@ def _scatter(p: Disks, w: Any, rx: Any, ry: Any, regular: Any, least: tuple[int,
 
 
 def _errors(h: Any, k: Any, w: Any, r: Any, s: Any, inverse: tuple[Any, ...], unit: Any) -> tuple[tuple[Any, ...], Any]:
-    """Along one axis: covariance of g1 and g2 (11, 12, 21, 22) and half the reduced χ², NaN without standard errors.
+    """Compute along one axis the covariance of g1 and g2 (11, 12, 21, 22) and half the reduced χ² (NaN without standard errors).
 
     With a the inverse and v the variances of the disks, the parameters have C = a (Σ w² v ρρᵀ) a; where v is the variance of weight 1
     over w, that is a times it. A residual has the variance v − 2 v w ρᵀaρ + ρᵀCρ, less than that of its disk.
