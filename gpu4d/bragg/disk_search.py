@@ -164,7 +164,7 @@ class DiskSearch:
         Raises
         ------
         InputError
-            The shapes differ, or the probe cannot be fitted where refine="likelihood" asks for it.
+            The shapes differ, or refine="likelihood" is given with a probe that cannot be fitted.
         """
         if tuple(shape) != template.shape:
             check_patterns(np.empty((0, *shape)), template, refinement.power)
@@ -209,6 +209,7 @@ class DiskSearch:
         call: dict[str, Any] = {"mask": mask, "fill_width": c.fill_width, "refinement": c.refinement, "limits": self.limits}
 
         def one(some: Any) -> Found:
+            """Find the disks of some frames."""
             disks = find_disks(some, *given, **call)
             return Found(disks, None if self.fit is None else self.fit.locate(some, disks.qx, disks.qy, disks.count, mask))
 

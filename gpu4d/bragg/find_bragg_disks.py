@@ -204,6 +204,7 @@ class BraggDisks:
         return lists_of(self.prepare(patterns.dtype, detector_mask).in_threads(flat), shape or (1,))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError if patterns of this shape do not fit the template."""
         if tuple(shape) != self.template.shape:
             check_patterns(np.empty((0, *shape)), self.template, self.how.power)
 
@@ -387,6 +388,7 @@ def _pick(cube: DataCube, positions: Sequence[tuple[int, int]] | np.ndarray) -> 
 
 
 def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:
+    """Raise InputError if a setting of the search is not accepted."""
     for name, value in (("power", power), ("refine_power", refine_power)):
         if not 0.0 <= value <= 1.0:
             raise InputError(f"{name}={value}: need a number from 0 (phase correlation) to 1 (cross correlation)")
@@ -399,6 +401,7 @@ def _check(power: float, refine: str | None, refine_power: float, upsample: int,
 
 
 def _check_limits(**limits: float | None) -> None:
+    """Raise InputError if a limit is NaN, or the edge is infinite."""
     for name, value in limits.items():
         if value is not None and np.isnan(value):
             raise InputError(f"{name}={value}: need a number; leave it out for the default")

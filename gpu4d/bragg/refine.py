@@ -84,6 +84,7 @@ def interpolate(spectrum: Any, shape: tuple[int, int], x: Any, y: Any) -> tuple[
     rows = [xp.matmul(w, spectrum) * weight for w in along_x]  # (n, K, Qy // 2 + 1)
 
     def total(a: int, b: int) -> Any:
+        """Return the derivative of order a along x and b along y."""
         return xp.real(xp.sum(rows[a] * along_y[b], axis=-1))
 
     return total(0, 0), total(1, 0), total(0, 1), total(2, 0), total(1, 1), total(0, 2)
@@ -103,6 +104,7 @@ def _waves(k: Any, t: Any) -> tuple[Any, Any, Any]:
 
 
 def _complex(real: Any, imag: Any) -> Any:
+    """Return complex128 from two real arrays."""
     xp = arrays.namespace(real, imag)
     return xp.astype(real, xp.complex128) + 1j * xp.astype(imag, xp.complex128)
 

@@ -66,16 +66,16 @@ def origin(
 ) -> Origin:
     """Find the origin of the diffraction patterns: the unscattered disk at every position, and a surface through all of them.
 
-    The first surface goes through the brightest disk of every position, or is the guess. Then twice: the brightest disk within `radius`
-    of the surface is taken at every position, and the surface is fitted again. So the descan may be larger than the distance of the
-    disks, and bright Bragg disks at some positions do no harm. The robust fit starts from least absolute distances, which one wrong disk
-    in four does not bend. It ends with Tukey's biweight. Both use the length of the residual vector.
+    The first surface goes through the brightest disk of every position, or is the guess. Two rounds follow. In each round the brightest
+    disk within `radius` of the surface is taken at every position, and the surface is fitted again. So the descan may be larger than the
+    distance of the disks, and bright Bragg disks at some positions have no effect. The robust fit starts from least absolute distances,
+    on which one wrong disk in four has little effect. It ends with Tukey's biweight. Both use the length of the residual vector.
 
     Parameters
     ----------
     disks : PointListArray or (Rx, Ry, 2) array
-        Disks with fields ``qx, qy`` (px) and ``intensity``; or origins measured in another way, NaN where there is none (also as
-        `CenterOfMass` gives them, a `RealSlice` of two planes).
+        Disks with fields ``qx, qy`` (px) and ``intensity``. Or origins measured in another way, with NaN where there is none. They may
+        also be a `RealSlice` of two planes, as from `CenterOfMass`.
     guess : pair, (Rx, Ry, 2) array or Origin, optional
         Approximate position of the beam, px. None: from the brightest disks.
     radius : float, optional
@@ -197,7 +197,7 @@ def _surface(measured: np.ndarray, order: int, robust: bool, used: np.ndarray) -
     terms = _terms(measured.shape[:2], order)
     a, b = terms[ok], measured[ok]
     basis, values, turn = np.linalg.svd(a, full_matrices=False)
-    rank = int(np.sum(values > values[0] * count * np.finfo(float).eps))  # one row of a scan cannot tell the slope along the other axis
+    rank = int(np.sum(values > values[0] * count * np.finfo(float).eps))  # one row of a scan has no slope along the other axis
     basis, back = np.ascontiguousarray(basis[:, :rank].T), turn[:rank].T / values[:rank]
     coefficients, weight = _robust(basis, b.T) if robust else (b.T @ basis.T, np.ones(count))
     inside = weight > 0

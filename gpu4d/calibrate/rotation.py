@@ -140,7 +140,10 @@ def _moments(field: np.ndarray) -> tuple[float, float, float]:
 
 
 def _curl_and_divergence(field: np.ndarray, smooth: tuple[float, ...], derive: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return curl and divergence of a field, where all neighbours under the taps exist."""
+
     def along(v: np.ndarray, down: tuple[float, ...], right: tuple[float, ...]) -> np.ndarray:
+        """Filter an array with taps along both axes."""
         n, (nx, ny) = len(down), v.shape
         tall = np.sum([w * v[i : nx - n + 1 + i] for i, w in enumerate(down)], axis=0)
         return np.sum([w * tall[:, i : ny - n + 1 + i] for i, w in enumerate(right)], axis=0)
@@ -157,7 +160,7 @@ def _least_curl(cc: float, dd: float, cd: float) -> tuple[float, float]:
 
 
 def _share(angle: Any, cc: float, dd: float, cd: float) -> Any:
-    """Return Σ curl² of the field turned by `angle`, over ΣC² + ΣD²; 0.5 if both are 0."""
+    """Return Σ curl² of the field turned by `angle`, over ΣC² + ΣD². It is 0.5 if both are 0."""
     if not cc + dd > 0:
         return 0.5 + 0 * np.asarray(angle)
     c, s = np.cos(angle), np.sin(angle)
@@ -165,4 +168,5 @@ def _share(angle: Any, cc: float, dd: float, cd: float) -> Any:
 
 
 def _ratio(other: float, best: float) -> float:
+    """Return other / best. It is infinite if only `best` is 0, and 1 if both are."""
     return other / best if best > 0 else (math.inf if other > 0 else 1.0)

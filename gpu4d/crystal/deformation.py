@@ -37,6 +37,7 @@ def _inverse(m: Any) -> Any:
 
 
 def _matrix(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Return matrices (..., 2, 2) from their elements, row by row."""
     xp = arrays.namespace(a)
     return xp.stack([xp.stack([a, b], axis=-1), xp.stack([c, d], axis=-1)], axis=-2)
 

@@ -46,7 +46,7 @@ def find_lattice(
     disks : PointListArray
         Fields ``qx, qy`` (px), ``intensity``.
     origin : Origin, (2,) or (Rx, Ry, 2) array, optional
-        Of the patterns, px. None: measured by `gpu4d.calibrate.origin`.
+        Origin of the patterns, px. None: measured by `gpu4d.calibrate.origin`.
     min_spacing : float, optional
         Shortest lattice vector to consider, px. None: a quarter of the median distance of neighbouring disks.
     where : (Rx, Ry) bool array, optional
@@ -108,9 +108,8 @@ def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarra
     weight = np.sqrt(np.clip(arrays.to_numpy(disks.flat("intensity")).astype(np.float64), 0, None))
     ok = np.isfinite(v).all(axis=-1) & np.isfinite(weight) & (weight > 0)
     if len(v) > ENOUGH:
-        drawn = np.random.default_rng(0).random(int(np.prod(disks.shape))) < ENOUGH / len(
-            v
-        )  # a fixed seed, so that the answer is always the same
+        # a fixed seed, so that the result is always the same
+        drawn = np.random.default_rng(0).random(int(np.prod(disks.shape))) < ENOUGH / len(v)
         ok &= drawn[position]
     if used is not None:
         ok &= used.reshape(-1)[position]
@@ -125,7 +124,7 @@ def _spacing(v: np.ndarray, position: np.ndarray) -> float | None:
     if len(v) < 5:
         return None
     keep = position <= position[min(len(v) - 1, 20_000)]
-    apart = 4 * float(np.abs(v[keep]).max()) + 1  # patterns side by side: neighbours are of the same one
+    apart = 4 * float(np.abs(v[keep]).max()) + 1  # puts patterns side by side, so that neighbours are in the same pattern
     points = np.concatenate([v[keep], position[keep, None] * apart], axis=-1)
     distance = cKDTree(points).query(points, k=2)[0][:, 1]
     distance = distance[(distance < apart / 2) & (distance > 0)]
@@ -142,7 +141,7 @@ def _candidates(v: np.ndarray, weight: np.ndarray, spacing: float, shortest: flo
     inner = np.linalg.norm(difference, axis=-1) < 2 * spacing
     steps = _clusters(difference[inner], shared[inner], spacing)[0] if inner.any() else centres[:0]
     half = np.concatenate([centres, steps[: 2 * CANDIDATES]])
-    half = half[(half[:, 0] > 0) & (np.linalg.norm(half, axis=-1) >= shortest)]  # g and -g span the same
+    half = half[(half[:, 0] > 0) & (np.linalg.norm(half, axis=-1) >= shortest)]  # g and -g span the same lattice
     i, j = np.triu_indices(len(half), 1)
     sine = np.abs(cross(half[i], half[j])) / (np.linalg.norm(half[i], axis=-1) * np.linalg.norm(half[j], axis=-1))
     bases = reduced(np.stack([half[i], half[j]], axis=1)[sine > 0.2])
@@ -175,6 +174,7 @@ def _nearest(basis: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tolerance(v: np.ndarray, spacing: float) -> np.ndarray:
+    """Return the largest distance of each point from its node, px."""
     return TOLERANCE[0] * spacing + TOLERANCE[1] * np.linalg.norm(v, axis=-1)
 
 

@@ -65,6 +65,7 @@ class LatticeFit:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Return the shape of the scan, (Rx, Ry)."""
         return tuple(self.mask.shape)
 
     def __repr__(self) -> str:
@@ -137,6 +138,7 @@ def fit_lattice(
     blocks = [(first, min(first + BLOCK, start.shape[0])) for first in range(0, start.shape[0], BLOCK)]
 
     def everywhere(work: Callable[[Disks, Any], tuple[Any, ...]], x: Any) -> list[Any]:
+        """Call `work` for all blocks of positions, and join the results."""
         parts = [work(columns(disks, i, j, weights), x[..., i:j]) for i, j in blocks]
         return [xp.concat(p, axis=-1) for p in zip(*parts)]
 

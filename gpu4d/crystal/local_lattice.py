@@ -42,6 +42,7 @@ def columns(disks: PointListArray, first: int, last: int, weights: str) -> Disks
     nan = xp.full((1,), math.nan, dtype=xp.float64, device=where)
 
     def padded(name: str) -> Any:
+        """Return a field as (most, n), with NaN after the last disk."""
         values = xp.concat([arrays.as_float64(disks.flat(name)[start:stop]), nan])
         return xp.reshape(xp.take(values, xp.reshape(index, (-1,))), index.shape)
 
@@ -121,6 +122,7 @@ def _index(p: Disks, x: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _residuals(p: Disks, h: Any, k: Any, x: Any) -> tuple[Any, Any]:
+    """Return residuals along qx and qy, (most, n)."""
     rx, ry = (q - x[0, c, :] - h * x[1, c, :] - k * x[2, c, :] for c, q in ((0, p.qx), (1, p.qy)))
     return rx, ry
 
@@ -151,8 +153,8 @@ def _moments(w: Any, h: Any, k: Any) -> tuple[Any, ...]:
 def _inverse(m: tuple[Any, ...]) -> tuple[Any, ...]:
     """Invert normal matrices by their LDLᵀ factors. A singular matrix gives NaN.
 
-    Each is scaled to a unit diagonal, so that the size of the weights does not decide what is singular. It is singular if the
-    determinant, over the lengths of the rows, is below 1e-12.
+    Each matrix is scaled to a unit diagonal, so that the test does not depend on the size of the weights. It is singular if the
+    determinant, divided by the lengths of the rows, is below 1e-12.
     """
     xp = arrays.namespace(m[0])
     positive = (m[0] > 0) & (m[3] > 0) & (m[5] > 0)
@@ -206,7 +208,7 @@ def _solve(h: Any, k: Any, w: Any, rx: Any, ry: Any, x: Any) -> tuple[Any, tuple
 def _without_outliers(
     p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any, ...], limits: tuple[float, float]
 ) -> tuple[Any, Any, tuple[Any, ...]]:
-    """Leave out outliers in several rounds: weights, parameters and inverse. Only positions with outliers are fitted again."""
+    """Leave out outliers in several rounds. Return weights, parameters and inverse. Only positions with outliers are fitted again."""
     xp = arrays.namespace(x)
     changed = xp.any(_without_worst(p, h, k, w, x, inverse, limits) != w, axis=0)
     which = xp.nonzero(changed)[0]
@@ -227,9 +229,9 @@ def _without_outliers(
 def _without_worst(p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any, ...], limits: tuple[float, float]) -> Any:
     """Set the weights of the worst disks of each position to 0, if they exceed the limits.
 
-    Each residual is divided by 1 − leverage, the part of it that the disk's own pull leaves. Without that, a wrong unscattered disk, ten
-    times heavier than the others, would make all others look wrong. One gross error also raises the residuals of good disks. So disks far
-    below the worst one are judged after the next fit.
+    A disk pulls the fit towards itself, which multiplies its residual by 1 − leverage. So each residual is divided by 1 − leverage.
+    Otherwise a wrong unscattered disk with ten times the weight of others would make all others look wrong. One gross error also raises
+    the residuals of good disks. So disks far below the worst one are tested only after the next fit.
     """
     xp = arrays.namespace(x)
     rx, ry = _residuals(p, h, k, x)
@@ -244,8 +246,11 @@ def _without_worst(p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any,
 
 
 def _scatter(p: Disks, w: Any, rx: Any, ry: Any, regular: Any, least: tuple[int, float]) -> tuple[Any, Any, Any, Any]:
-    """Return, each (n,): whether there is a fit, rms residual per axis, number of disks, and variance of a disk of weight 1 from the
-    scatter.
+    """Measure the scatter of the disks around their lattices.
+
+    Returns
+    -------
+    True where there is a fit (n,), rms residual per axis (n,), number of disks (n,), variance of a disk of weight 1 (n,).
     """
     xp = arrays.namespace(w)
     used = w > 0

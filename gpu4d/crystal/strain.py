@@ -225,6 +225,7 @@ def _undistorted(fit: LatticeFit, calibration: Calibration | None) -> tuple[Any,
 
 
 def _reference(g: np.ndarray, statistic: str, region: Any, lattice: Any, calibration: Calibration | None) -> Reference:
+    """Return the reference: the given lattice, or the average of the lattices of a region."""
     if lattice is not None:
         rows = lattice.matrix if isinstance(lattice, Lattice) else arrays.to_numpy(lattice).astype(np.float64)
         if rows.shape != (2, 2):
@@ -246,6 +247,7 @@ def _reference(g: np.ndarray, statistic: str, region: Any, lattice: Any, calibra
 
 
 def _check_basis(f: np.ndarray, lattice: Any) -> None:
+    """Raise InputError if a given reference seems to be in another basis than the fitted lattices."""
     if lattice is None:
         return
     away = np.abs(f - np.eye(2)).max(axis=(-2, -1))
@@ -268,6 +270,7 @@ def _frame(calibration: Calibration | None) -> tuple[str, np.ndarray, tuple[str,
 
 
 def _axis_angle(rotation: float | str | None, to_frame: np.ndarray, reference: Reference) -> float:
+    """Return the angle from the first axis of the frame to the tensor's x axis, rad."""
     if rotation is None:
         return 0.0
     if isinstance(rotation, str):
@@ -308,6 +311,7 @@ def _assemble(inputs: _Inputs, angle: float) -> Strain:
 
 
 def _too_large(parts: tuple[Any, ...], limit: float) -> tuple[str, ...]:
+    """Return a warning if components exceed the limit."""
     xp = arrays.namespace(*parts)
     large = (xp.abs(parts[0]) > limit) | (xp.abs(parts[1]) > limit) | (xp.abs(parts[2]) > limit)
     count = int(xp.sum(xp.astype(large, xp.int64)))

@@ -67,6 +67,7 @@ def choose_for_scan(cube: DataCube, search: DiskSearch, where: ArrayLike | None 
     cap = float("inf") if memory is None else parse_memory(memory)
 
     def held(threads: int) -> int:
+        """Return the bytes that this call allocates with so many threads."""
         reading = min(threads, len(sample.places)) * scratch_bytes(cube.source)
         looking = (ONCE + min(threads, ceil(patterns / SHARE)) * EACH) * pixels
         return patterns * pixels * itemsize(cube.dtype) + max(reading, looking)
@@ -219,6 +220,7 @@ class SampleFits:
         model, disks = replace(self.usual, parameters=parameters), self.disks
 
         def fit(some: slice) -> PoissonFit:
+            """Fit the disks of some patterns."""
             return model.locate(self.patterns[some], disks.qx[some], disks.qy[some], disks.count[some], self.mask)
 
         return self._shared(PoissonFit, fit)

@@ -139,6 +139,7 @@ def refine_template(
 
 
 def _check(patterns: int, rounds: int, shape: str) -> None:
+    """Raise InputError if a parameter is not accepted."""
     for name, value in (("patterns", patterns), ("rounds", rounds)):
         if not (isinstance(value, int | np.integer) and value >= 1):
             raise InputError(f"{name}={value!r}: need a whole number, at least 1")

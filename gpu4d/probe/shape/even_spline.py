@@ -64,6 +64,7 @@ def even_spline(
     spline = BSpline(knots, c[shared], 3)
 
     def curve(q: Any) -> Any:
+        """Return the smooth values at distances q of any shape."""
         q = np.asarray(q)
         return np.where(q <= last, spline(np.minimum(q, last)), 0.0) + (terms(q.ravel()) @ d).reshape(q.shape)
 

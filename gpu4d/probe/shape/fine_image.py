@@ -52,6 +52,7 @@ class FineImage:
         spline, middle = spline_filter(np.asarray(self.values, np.float64), order=3, mode="nearest"), len(self.values) // 2
 
         def value(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            """Return the intensity at x, y."""
             x, y = np.broadcast_arrays(x, y)
             at = np.stack([x.ravel(), y.ravel()]) / self.step + middle
             return map_coordinates(spline, at, order=3, mode="grid-constant", cval=0.0, prefilter=False).reshape(x.shape)
