@@ -41,7 +41,7 @@ def edge_background(mean: ArrayLike, disk: Disk) -> EdgeBackground | None:
     Parameters
     ----------
     mean : (Qx, Qy) real
-        Mean pattern; NaN pixels are left out.
+        Mean pattern. NaN pixels are left out.
     disk : Disk
 
     Returns

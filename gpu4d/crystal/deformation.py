@@ -68,8 +68,8 @@ def components(f: Any, definition: str) -> tuple[Any, Any, Any, Any]:
 def standard_errors(f: Any, g: Any, covariance: Any, axes: Any, definition: str) -> tuple[Any, Any, Any, Any]:
     """Propagate the covariance of the lattice vectors to errors of the components, to first order.
 
-    With dG a change of the lattice vectors, dF = −G⁻¹ dG F; for F = R U the rotation changes by dα = (M₁₀ − M₀₁) / tr U with
-    M = Rᵀ dF, and the stretch by dU = M − dα J U, J = [[0, −1], [1, 0]]. The reference is taken as exact.
+    A change dG of the lattice vectors gives dF = −G⁻¹ dG F. For F = R U the rotation changes by dα = (M₁₀ − M₀₁) / tr U, with
+    M = Rᵀ dF. The stretch changes by dU = M − dα J U, with J = [[0, −1], [1, 0]]. The reference is taken as exact.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def standard_errors(f: Any, g: Any, covariance: Any, axes: Any, definition: str)
     covariance : (..., 2, 2, 2) float64
         Of `LatticeFit`: ``[..., c, i, j]``.
     axes : (2, 2) float64
-        Orthogonal; its rows are the tensor's axes on the detector.
+        Orthogonal matrix. Its rows are the tensor's axes on the detector.
     definition : str
     """
     xp = arrays.namespace(f, g, covariance, axes)

@@ -55,9 +55,9 @@ def find_lattice(
     Returns
     -------
     Lattice or None
-        None if no lattice indexes at least 20 % more of the points than of points in random directions at the same distances (amorphous
-        or fine-grained areas), or if there are too few points (about 15 disks in all). Of several grains the strongest is returned.
-        `indexed_fraction` is the part of the data that belongs to it.
+        None for amorphous or fine-grained areas: no lattice indexes at least 20 % more of the points than of points in random directions
+        at the same distances. None also if there are too few points (about 15 disks in all). Of several grains the strongest is
+        returned. `indexed_fraction` is the part of the data that belongs to it.
 
     Examples
     --------

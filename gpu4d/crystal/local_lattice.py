@@ -1,6 +1,6 @@
 """Fit local lattices of a block of positions, in the array API: find orders, and solve weighted least squares, in turn.
 
-Parameters x are (3, 2, n): origin, g1, g2 by component. A row of the system is ρ = (1, h, k); symmetric 3 × 3 matrices are the six arrays
+Parameters x are (3, 2, n): origin, g1, g2 by component. A row of the system is ρ = (1, h, k). Symmetric 3 × 3 matrices are the six arrays
 (n,) 00, 01, 02, 11, 12, 22.
 """
 
@@ -266,8 +266,8 @@ def _scatter(p: Disks, w: Any, rx: Any, ry: Any, regular: Any, least: tuple[int,
 def _errors(h: Any, k: Any, w: Any, r: Any, s: Any, inverse: tuple[Any, ...], unit: Any) -> tuple[tuple[Any, ...], Any]:
     """Compute along one axis the covariance of g1 and g2 (11, 12, 21, 22) and half the reduced χ² (NaN without standard errors).
 
-    With a the inverse and v the variances of the disks, the parameters have C = a (Σ w² v ρρᵀ) a; where v is the variance of weight 1
-    over w, that is a times it. A residual has the variance v − 2 v w ρᵀaρ + ρᵀCρ, less than that of its disk.
+    With a the inverse and v the variances of the disks, the covariance of the parameters is C = a (Σ w² v ρρᵀ) a. If v is u / w, with u
+    the variance of weight 1, C is u a. A residual has the variance v − 2 v w ρᵀaρ + ρᵀCρ, which is less than that of its disk.
     """
     xp = arrays.namespace(w)
     if s is None:

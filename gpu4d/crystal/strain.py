@@ -73,7 +73,7 @@ class Strain:
     Attributes
     ----------
     exx, eyy, exy : RealSlice (Rx, Ry)
-        Components in `axes`; tension is positive.
+        Components in `axes`. Tension is positive.
     theta : RealSlice (Rx, Ry)
         ½(∂u₁/∂x₂ − ∂u₂/∂x₁), rad, with the sign of the guide and of py4DSTEM.
     rotation : RealSlice (Rx, Ry)
@@ -169,8 +169,8 @@ def strain_map(
         The reference itself, in the basis of `fit.lattice`, px on the detector as measured.
     definition : {"finite", "infinitesimal", "first_order"}
     rotation : float or {"g1", "g2"}, optional
-        Angle of the tensor's x axis, rad, from the first scan axis (detector axis where no rotation is calibrated) towards the second;
-        "g1" or "g2" puts the axis along that reference vector.
+        Angle of the tensor's x axis, rad, from the first scan axis towards the second. Without a calibrated rotation these are the axes
+        of the detector. "g1" or "g2" puts the x axis along this reference vector.
     calibration : Calibration, optional
         Its rotation and transpose turn detector axes into scan axes. Its r_pixel is the pixel size of the maps.
     max_strain : float

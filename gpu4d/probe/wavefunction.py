@@ -56,7 +56,7 @@ def chi(kx: Any, ky: Any, aberrations: Mapping[str, float] | None, energy: float
     kx, ky : array
         1/Å, broadcast together.
     aberrations : mapping
-        See `aberration_terms`. defocus = -C10; positive values are underfocus.
+        See `aberration_terms`. defocus = -C10, positive for underfocus.
     energy : float
         eV.
 
@@ -120,7 +120,7 @@ def wavefunction(
         Convergence semi-angle, mrad, of a round aperture whose edge falls from 1 to 0 over one pixel. Or A(k) itself.
     aberrations : mapping, optional
         Krivanek coefficients in Å, angles in radians from qx to qy: C10, C12, phi12, C21, phi21, C23, phi23, C30, …
-        `defocus` = -C10; positive values are underfocus.
+        `defocus` = -C10, positive for underfocus.
     energy : float
         eV.
     q_pixel : float

@@ -99,8 +99,8 @@ def choose_parameters(patterns: np.ndarray, search: DiskSearch, share: Callable[
     The check of 8 is needed because structure inside the disks may be no slope. Then 8 parameters give a wrong position, as 6 do. If
     the patterns have a lattice, 8 must reduce its squared residual by at least a quarter of (T − 2) Σ w (var_8 − var_6). This cannot
     be seen if there is no lattice, or if the disks are far from it. Then var_8 − var_6 is multiplied by the scatter of the counts
-    around the model, in units of Poisson noise, because values that are no electrons scatter more without any slope. A shift that is
-    linear in the index looks like strain, and a lattice cannot detect it. Such a scan keeps 6.
+    around the model, in units of Poisson noise. The reason is that values that are no electrons scatter more without any slope. A
+    shift that is linear in the index looks like strain, and a lattice cannot detect it. Such a scan keeps 6.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Fit one disk at a time by Poisson maximum likelihood: its position, as precise as the counts allow, and its covariance.
 
 A correlation gives every pixel the same weight, and a slope of the background shifts its maximum. The likelihood has neither error.
-Its precision depends on the template: a radial profile, which the probe's own pixels sample far more finely than one pixel, or the
-grid profile of a probe that is not round (`disk_shape`). A sharp probe image shifted by Fourier is undersampled, and the fit with it
-misses the position by 0.05 px.
+Its precision depends on the template (`disk_shape`). For a round probe this is a radial profile, which the probe's own pixels sample far
+more finely than one pixel. For other probes it is a grid profile. A sharp probe image shifted by Fourier is undersampled, and the fit
+with it misses the position by 0.05 px.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class PoissonFit(NamedTuple):
     xx, xy, yy : float64, px²
         Covariance of the position, from the inverse of the whole Fisher matrix. NaN where the fit failed.
     ok : bool
-        False where the fit failed. A fit fails if it ends more than 1.5 px from its start, if its last step is longer than both the
-        standard error and 0.02 px, if its window leaves the detector, or if the standard error exceeds 1.5 px.
+        False where the fit failed. A fit fails in four cases: it ends more than 1.5 px from its start, its last step is longer than both
+        the standard error and 0.02 px, its window leaves the detector, or the standard error exceeds 1.5 px.
     """
 
     x: Any

@@ -60,12 +60,12 @@ def refine_template(
 
         λ(q) = b + bx u + by v + a S(q - r)
 
-    Each disk has its own r, a, b, bx, by; the shape S is common to all. Gauss-Newton steps maximise the Poisson likelihood. The
+    Each disk has its own r, a, b, bx, by. The shape S is common to all. Gauss-Newton steps maximise the Poisson likelihood. The
     parameters of single disks are eliminated (Schur complement), so that no shift, amplitude or background enters S.
 
     S is a logistic edge with free radius and width, plus a spline in r (if the disk is not round, also one on a grid). The
     smoothness of the spline is the one that makes the data most likely (empirical Bayes): fewer counts give a smoother S.
-    Intensity that varies inside single disks is averaged; the size of this variation lowers the weights.
+    Intensity that varies inside single disks is averaged. The size of this variation lowers the weights.
     The method is that of effective point-spread functions (Anderson & King, PASP 112 (2000) 1360), solved in one fit.
 
     Parameters

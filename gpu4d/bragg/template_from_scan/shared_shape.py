@@ -139,8 +139,8 @@ def _sparse(index: np.ndarray, value: np.ndarray, size: int) -> Any:
 class Shape:
     """Common disk shape S(x, y).
 
-    A logistic edge times a spline in r, plus waves of the rim and slopes of the inside for disks that are not round, plus an
-    optional spline on a grid.
+    S is a logistic edge plus a spline in r. For disks that are not round, waves move the rim, and slopes multiply the inside. An optional
+    spline on a grid is added.
 
     Attributes
     ----------
