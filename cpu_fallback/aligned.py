@@ -1,4 +1,4 @@
-"""Arrays that begin at a line of the cache.
+"""Allocate arrays that begin at a line of the cache.
 
 NumPy's arrays begin at any multiple of 16 bytes. Then three of four loads of a vector of 64 bytes touch two lines of the cache.
 """

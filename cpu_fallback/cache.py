@@ -1,8 +1,8 @@
-"""Removes compiled code on disk that was not made from the present sources.
+"""Remove compiled code on disk that was not made from the present sources.
 
 numba keeps compiled functions in a folder. It compiles a function again only if the function's own file has changed. Functions here
 call functions of other files, whose code is compiled into them. After an upgrade or a pull they could run with old versions of
-those. So the folder has a digest of all files beside this one, and is emptied when they have changed.
+those. So the folder has a digest of all files beside this one. It is emptied when the digest has changed.
 """
 
 from __future__ import annotations

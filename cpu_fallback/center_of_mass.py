@@ -1,4 +1,4 @@
-"""CPU twin of the centre of mass: first moments and a division."""
+"""Compute the centre of mass (CPU twin): first moments and a division."""
 
 from __future__ import annotations
 

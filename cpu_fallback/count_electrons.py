@@ -1,4 +1,4 @@
-"""CPU twin of electron counting: one pass over the frames. Only pixels over the threshold are compared with their neighbours."""
+"""Count electrons (CPU twin) in one pass over the frames. Only pixels over the threshold are compared with their neighbours."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Finds disks in one pattern after the other, in compiled code without Python's lock.
+"""Find disks (CPU twin) in one pattern after the other, in compiled code without Python's lock.
 
-The data of one pattern stay in the cache of a core. The steps for a pattern are: cast → transform along x → along y, sixteen rows at a
-time: product with the template, its powers, and back → along x → maxima → significance → spacing → refinement and standard errors on
-the maps.
+The data of one pattern stay in the cache of a core. The steps for a pattern are: cast → transform along x → transform along y,
+product with the template, its powers, and transform back along y, sixteen rows at a time → back along x → maxima → significance →
+spacing → refinement and standard errors on the maps.
 """
 
 import threading

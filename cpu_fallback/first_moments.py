@@ -1,4 +1,4 @@
-"""CPU twin of the first moments: one pass over the frames in their own dtype, no copy."""
+"""Compute first moments (CPU twin) in one pass over the frames, in their own dtype and without a copy."""
 
 from __future__ import annotations
 

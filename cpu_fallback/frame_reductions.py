@@ -1,13 +1,13 @@
-"""CPU twin of the frame reductions: one pass, in which detector counts of 8 and 16 bits stay integers of 16 bits.
+"""Compute frame reductions (CPU twin) in one pass. Detector counts of 8 and 16 bits are processed as 16-bit integers.
 
 Every value of a frame is an inner product of the frame with a weight: 1 under a mask, x and y for the first moments. Vector units are
 fastest with products of 16-bit integers and sums in 32 bits. The detector is worked through in pieces (see `PIECE`). A piece is so
 small that no such sum can overflow, and that its weights, sums and maxima stay in the first-level cache. All frames of the call are
 added to a piece, four at a time, before the next piece. A mask costs nothing on lines that it does not touch.
 
-From unsigned 16-bit counts 2**15 is subtracted, so that they fit the signed range. The effect on a sum is known exactly and is
-corrected. Other dtypes take the twins of the single operations, one after the other. The frames of one call fit into the last-level
-cache, so that reading them again is cheap.
+2**15 is subtracted from unsigned 16-bit counts, so that they fit the signed range. The effect on a sum is known exactly and is
+corrected. For other dtypes the twins of the single operations are called, one after the other. The frames of one call fit into the
+last-level cache, so that reading them again is cheap.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""CPU twin of `gather_pixels`. It goes through blocks of patterns, and in a block pixel by pixel, so that their rows stay in the cache."""
+"""Gather pixels (CPU twin) in blocks of patterns, and in a block pixel by pixel, so that their rows stay in the cache."""
 
 import numpy as np
 from numba import njit

@@ -1,4 +1,4 @@
-"""CPU twin of the hot-pixel median. Only pixels that exceed three of their four nearest neighbours are tested fully."""
+"""Compute the hot-pixel median (CPU twin). Only pixels that exceed three of their four nearest neighbours are tested fully."""
 
 from __future__ import annotations
 

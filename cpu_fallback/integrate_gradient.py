@@ -1,7 +1,7 @@
-"""CPU twins of the integration of a gradient.
+"""Integrate a gradient (CPU twins).
 
-Mirrored edges take cosine and sine transforms of the field's own size, which is a quarter of the mirrored grid. Between the transforms
-there is one fused step. The gradient of an iteration is made from the spectrum of the solution.
+For mirrored edges, cosine and sine transforms of the field's own size are used, which is a quarter of the mirrored grid. Between the
+transforms there is one fused step. The gradient of an iteration is computed from the spectrum of the solution.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parts of the transforms of `plane_transform`, for sixteen transforms at a time, in LLVM vectors of sixteen floats.
+"""Compute parts of the transforms of `plane_transform`, for sixteen transforms at a time, in LLVM vectors of sixteen floats.
 
 LLVM puts such a vector into one, two or four registers of the processor. numba cannot vectorise these loops itself, because it would
 have to prove that a dozen arrays do not overlap. Arrays are given as addresses, strides as numbers of floats. Real and imaginary

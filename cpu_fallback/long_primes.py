@@ -1,7 +1,7 @@
-"""Transforms of a long prime number of points by shorter ones, sixteen at a time as in `lanes`.
+"""Compute transforms of a long prime number of points from shorter ones, sixteen at a time as in `lanes`.
 
 Let g be a generator of the numbers 1 … p-1 modulo p. Then X(g^-r) = x(0) + Σ_q x(g^q) w(g^(q-r)) with w(k) = exp(-2πi k / p). This
-is a cyclic convolution of p - 1 points, or with zeros between them of any number from 2 p - 3 on. Shorter transforms make it
+is a cyclic convolution of p - 1 points, or, with zeros between them, of any number from 2 p - 3 on. Shorter transforms compute it
 (C. M. Rader, Proc. IEEE 56, 1107 (1968)).
 """
 

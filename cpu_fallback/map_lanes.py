@@ -1,4 +1,4 @@
-"""Sums over patterns and correlation maps, and maxima of maps, sixteen pixels at a time (see `lanes`)."""
+"""Compute sums over patterns and correlation maps, and maxima of maps, sixteen pixels at a time (see `lanes`)."""
 
 import numpy as np
 from gpu4d.cpu_fallback.aligned import zeros

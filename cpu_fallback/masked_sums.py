@@ -1,6 +1,6 @@
-"""CPU twins of the masked sums: one loop over each pattern in its native dtype.
+"""Compute masked sums (CPU twins) in one loop over each pattern, in its native dtype.
 
-Masks as runs of pixels would gain little, because the time goes into reading the patterns from memory.
+Storing masks as runs of pixels would save little, because most of the time is needed to read the patterns from memory.
 """
 
 import numpy as np

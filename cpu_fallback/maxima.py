@@ -1,4 +1,4 @@
-"""Maxima of a correlation map, and which of them are disks."""
+"""Find maxima of a correlation map, and select those that are disks."""
 
 import numpy as np
 from gpu4d.cpu_fallback.lanes import LANES

@@ -1,4 +1,4 @@
-"""CPU twins of the sum and the maximum over patterns. The inner loop goes along pixels, so that it vectorises."""
+"""Compute the sum and the maximum over patterns (CPU twins). The inner loop goes along pixels, so that it vectorises."""
 
 import numpy as np
 from numba import njit

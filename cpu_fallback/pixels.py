@@ -1,4 +1,4 @@
-"""Patterns of any pixel type as float32 planes. One compiled function reads all types."""
+"""Convert patterns of any pixel type to float32 planes. One compiled function reads all types."""
 
 import numpy as np
 from numba import carray, njit, types

@@ -1,8 +1,8 @@
-"""Transforms of real planes to half-plane spectra and back, float32, of any size, in compiled code without Python's lock.
+"""Transform real planes to half-plane spectra and back, float32, of any size, in compiled code without Python's lock.
 
 Thirty-two real columns are transformed along x together, as sixteen lanes of a complex vector: the real part is one column, the
 imaginary part another. The frequencies 0 … nx/2 of the result are kept. Sixteen of them are the lanes of the transform along y.
-There spectra are multiplied while they are in the first-level cache. 128 × 128 pixels forward and back take about 25 µs.
+In this step spectra are multiplied while they are in the first-level cache. 128 × 128 pixels forward and back take about 25 µs.
 """
 
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""CPU twins of the polar transform and of sums over rings. The rings of pixels are computed once for patterns with the same origin."""
+"""Compute polar transforms and sums over rings (CPU twins). Rings of pixels are computed once for patterns with the same origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of spectra and m |m|^(n-1), in float32. Loops have no calls and no branches, so that they vectorise."""
+"""Compute products of spectra and m |m|^(n-1), in float32. Loops have no calls and no branches, so that they vectorise."""
 
 import numpy as np
 from numba import njit, types

@@ -1,7 +1,7 @@
-"""Sums, maxima and products of 8- and 16-bit counts in the full width of vector registers, which numba does not find by itself.
+"""Compute sums, maxima and products of 8- and 16-bit counts in full vector registers. numba does not vectorise them by itself.
 
-Counts are read in *lines* of LANES pixels and become signed 16-bit integers. From unsigned ones of 16 bits 2**15 is subtracted. Their
-products with 16-bit weights are added in 32 bits. On x86 that is one vpdpwssd or vpmaddwd for each line and weight.
+Counts are read in *lines* of LANES pixels and become signed 16-bit integers. 2**15 is subtracted from unsigned 16-bit counts. Products
+with 16-bit weights are added in 32 bits. On x86 that is one vpdpwssd or vpmaddwd for each line and weight.
 
 The code is plain LLVM, so that it runs on every processor. Frames, weights and results are given by their addresses and need not
 be aligned.

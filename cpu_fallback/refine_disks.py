@@ -1,9 +1,9 @@
-"""CPU twins of `refine_disks` and `peak_errors`: positions of maxima to a fraction of a pixel, and their standard errors, in float32.
+"""Refine maxima to a fraction of a pixel, and compute their standard errors, in float32 (CPU twins of `refine_disks`, `peak_errors`).
 
 Trigonometric interpolation is separable. Its exact value at a point is d(x) · C · d(y), with C the map and d the periodic sinc.
 d is tabulated at 1/64 px with three derivatives. One pass over the map gives all derivatives to third order at the table's point
-nearest to a position. They make a cubic. If its maximum lies within a twentieth of a pixel of that point, it is the maximum of the
-map to 2e-5 px, and the Hessian there is that of the map.
+nearest to a position. They define a cubic. If its maximum lies within a twentieth of a pixel of that point, it equals the maximum
+of the map to 2e-5 px, and its Hessian is that of the map.
 """
 
 from typing import NamedTuple

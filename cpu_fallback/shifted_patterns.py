@@ -1,6 +1,7 @@
-"""CPU twin of the shifted patterns.
+"""Shift patterns (CPU twin).
 
-Two rows are interpolated into a buffer, then the buffer along itself. Each row is read twice, and no pattern is copied before.
+Two rows are interpolated into a buffer. Then the buffer is interpolated along the row. Each row is read twice. No pattern is
+copied before.
 """
 
 import numpy as np

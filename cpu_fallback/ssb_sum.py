@@ -1,6 +1,6 @@
-"""CPU twin of the single-side-band sums: all pixels for one row of scan frequencies, so that the sums of the row stay in the cache.
+"""Compute single-side-band sums (CPU twin): all pixels for one row of scan frequencies, so that the sums of the row stay in the cache.
 
-Geometry is in double precision, spectra in their own. For a round disk the loops over the frequencies of a row vectorise. Without
+Geometry is in double precision, spectra keep their own. For a round disk the loops over the frequencies of a row vectorise. Without
 aberrations its weights are real. For a pupil array the wave is interpolated point by point.
 """
 

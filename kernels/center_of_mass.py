@@ -1,4 +1,4 @@
-"""Divides the first moments, which frame_reductions.cu makes, with array arithmetic: it is little work."""
+"""Divide the first moments, which frame_reductions.cu makes, by the sums. Array arithmetic is fast enough for this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches count_electrons.cu: four kernels prepare level and scale, mark electrons, add their numbers, and write the list."""
+"""Launch count_electrons.cu: four kernels prepare level and scale, mark electrons, add their numbers, and write the list."""
 
 from __future__ import annotations
 

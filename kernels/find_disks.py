@@ -1,9 +1,9 @@
-"""Launches find_disks.cu and the FFTs between its kernels, for detectors of any size.
+"""Launch find_disks.cu and the FFTs between its kernels, for detectors of any size.
 
-Patterns that the fused kernel takes on this device go to it instead. Others are worked on in batches, as large as memory allows. Only
-disks leave a batch. Maps of 256 × 256 pixels come from row_column_fft.cu, all others from the FFT library. The library transforms units
-of one number of patterns, and the last unit is filled up. So a pattern gives the same bits wherever a scan is cut, and whatever the
-memory.
+Patterns that the fused kernel supports on this device go to it instead. Others are processed in batches, as large as memory allows. Only
+the disks of a batch are kept. Maps of 256 × 256 pixels come from row_column_fft.cu, all others from the FFT library. The library
+transforms units with a fixed number of patterns, and the last unit is filled up. So a pattern gives the same bits for every division of
+a scan and every size of memory.
 """
 
 from __future__ import annotations

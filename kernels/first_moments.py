@@ -1,4 +1,4 @@
-"""Makes first moments with frame_reductions.cu, which reads 16 bytes at a time."""
+"""Compute first moments with frame_reductions.cu, which reads 16 bytes at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches frame_reductions.cu: first for tiles of the detector × groups of frames, then to add these parts in fixed order."""
+"""Launch frame_reductions.cu: first for tiles of the detector × groups of frames, then to add these parts in fixed order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches fused_disks.cu: one block a pattern, from counts to disks in shared memory. `supports` says what it takes."""
+"""Launch fused_disks.cu: one block for each pattern, from counts to disks in shared memory. `supports` tests the arguments."""
 
 from __future__ import annotations
 
@@ -101,8 +101,9 @@ def lane_order(spectrum: Any, plan: Plan) -> tuple[Any, Any]:
     """
     size, per_lane, columns = plan.a * plan.b, plan.a // plan.lanes, 32 // plan.lanes
     half = (0.5 * spectrum).astype(np.complex64)
-    by_lane = half[:, : size // 2].reshape(plan.b, per_lane, plan.lanes, size // 2 // columns, columns)  # k1, b, t, warp's turn, column
-    values = by_lane.transpose(3, 1, 0, 4, 2).reshape(-1, per_lane * plan.b // 2, 2, 32)  # turn, pair, of the pair, lane
+    # axes: k1, b, t, index of the warp's pass, column
+    by_lane = half[:, : size // 2].reshape(plan.b, per_lane, plan.lanes, size // 2 // columns, columns)
+    values = by_lane.transpose(3, 1, 0, 4, 2).reshape(-1, per_lane * plan.b // 2, 2, 32)  # pass, pair, element of the pair, lane
     return contiguous(values.transpose(0, 1, 3, 2)), contiguous(half[:, size // 2])
 
 

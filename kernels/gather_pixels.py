@@ -1,4 +1,4 @@
-"""Launches gather_pixels.cu: one block of (32, 8) threads for 32 patterns × 32 pixels."""
+"""Launch gather_pixels.cu: one block of (32, 8) threads for 32 patterns × 32 pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches hot_pixel_median.cu: one thread for four pixels."""
+"""Launch hot_pixel_median.cu: one thread for four pixels."""
 
 from __future__ import annotations
 

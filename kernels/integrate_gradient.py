@@ -1,4 +1,4 @@
-"""Launches integrate_gradient.cu between real transforms; mirrored edges take transforms of the field's own size."""
+"""Launch integrate_gradient.cu between real transforms. Mirrored edges need transforms of the field's own size only."""
 
 from __future__ import annotations
 

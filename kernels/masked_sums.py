@@ -1,4 +1,4 @@
-"""Launches masked_sums.cu, for weights and for annuli. frame_reductions.cu makes sums under bool masks."""
+"""Launch masked_sums.cu for weights and annuli. frame_reductions.cu computes sums under bool masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches pack_masks.cu. The bits of a mask are kept as long as its array on the device."""
+"""Launch pack_masks.cu. The bits of a mask are kept as long as its array on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches pattern_sums.cu for weighted sums. frame_reductions.cu makes sums without weights and maxima."""
+"""Launch pattern_sums.cu for weighted sums. frame_reductions.cu computes maxima, and sums without weights."""
 
 from __future__ import annotations
 

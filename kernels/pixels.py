@@ -1,4 +1,4 @@
-"""Pixel types that kernels are instantiated for, and arrays in the form that launchers pass on."""
+"""List the pixel types for which kernels are instantiated, and convert arrays to the form that launchers need."""
 
 from __future__ import annotations
 

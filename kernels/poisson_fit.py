@@ -1,4 +1,4 @@
-"""Launches poisson_fit.cu once for all disks of all patterns: one warp for each disk."""
+"""Launch poisson_fit.cu once for all disks of all patterns: one warp for each disk."""
 
 from __future__ import annotations
 

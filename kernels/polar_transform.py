@@ -1,4 +1,4 @@
-"""Launches polar_transform.cu. If histograms do not fit into shared memory, a block makes a range of the rings."""
+"""Launch polar_transform.cu. If histograms do not fit into shared memory, a block computes a range of the rings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches refine_disks.cu once for all peaks of all patterns. A team of threads takes eight peaks of a pattern."""
+"""Launch refine_disks.cu once for all peaks of all patterns. A team of threads takes eight peaks of a pattern."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches row_column_fft.cu: correlation maps of patterns of 256 × 256 pixels, one tile of patterns in L2 after the other."""
+"""Launch row_column_fft.cu: correlation maps of patterns of 256 × 256 pixels, one tile of patterns in L2 after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches shifted_patterns.cu: one thread a pixel."""
+"""Launch shifted_patterns.cu: one thread for each pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches ssb_sum.cu: a block of (32, 8) threads for 32 scan frequencies. For a small scan pixels are split over several blocks."""
+"""Launch ssb_sum.cu: a block of (32, 8) threads for 32 scan frequencies. For a small scan pixels are split over several blocks."""
 
 from __future__ import annotations
 

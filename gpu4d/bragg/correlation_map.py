@@ -1,4 +1,4 @@
-"""Correlation maps of patterns with the spectrum of a template, of any power from 0 (phase) to 1 (cross correlation)."""
+"""Compute correlation maps from the spectrum of a template, with any power from 0 (phase) to 1 (cross correlation)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from gpu4d.operation import operation
 
 @operation()
 def correlation_map(patterns: Any, spectrum: Any, /, *, power: float = 0.85) -> Any:
-    """`hybrid_correlation` behind its checks: patterns (n, Qx, Qy), spectrum (Qx, Qy // 2 + 1) of `template_spectrum`.
+    """Compute `hybrid_correlation` without its checks.
+
+    The patterns are (n, Qx, Qy). The spectrum (Qx, Qy // 2 + 1) comes from `template_spectrum`.
 
     Examples
     --------
@@ -27,7 +29,7 @@ def correlation_map(patterns: Any, spectrum: Any, /, *, power: float = 0.85) -> 
 
 
 def powered(m: Any, power: float) -> Any:
-    """m |m|^(n-1), with 0 where m is 0."""
+    """Return m |m|^(n-1), and 0 where m is 0."""
     if power == 1.0:
         return m
     xp = arrays.namespace(m)

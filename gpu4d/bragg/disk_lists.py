@@ -1,4 +1,4 @@
-"""Lists of disks: what is kept of each disk, tables of updates, and lists in the order of the scan."""
+"""Make lists of disks: their fields, the tables of updates, and lists in the order of the scan."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gpu4d.streaming import ScanInfo
 
 HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32", "sy": "float32"}
 UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
-PADDED_BYTES = 144  # of a place for a disk, while the lists of an update are made: disks, fit, fields, what is kept of them
+PADDED_BYTES = 144  # of a place for a disk while the lists of an update are made: disks, fit, fields, and their copies in the lists
 TABLE_BYTES = 97  # of a place for a disk in the tables of an update: 5 numbers of the correlation, 7 of the fit and a flag
-KEPT_BYTES = 64 << 20  # of such tables on a device before lists are made of them: one wait for some 10 000 patterns
+KEPT_BYTES = 64 << 20  # of such tables on a device; then lists are made, with one wait for some 10 000 patterns
 
 
 def lists_of(disks: Disks, shape: tuple[int, ...] | None = None) -> PointListArray:
-    """Return padded disks as lists, in the shape of their patterns; on a device this waits for their number."""
+    """Return padded disks as lists, in the shape of their patterns. On a device this waits for the numbers of disks."""
     xp = arrays.namespace(disks.qx)
     fields = {name: xp.astype(getattr(disks, name), getattr(xp, kind)) for name, kind in HELD.items()}
     return PointListArray.from_padded(disks.count, fields, shape or (disks.count.shape[0],), UNITS)
 
 
 def in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[int, ...]) -> PointListArray:
-    """One list per position of the scan, from tiles in any order; positions in no tile have no points."""
+    """Return one list for each position of the scan, from tiles in any order. Positions in no tile have no points."""
     counts = np.zeros(int(np.prod(shape)), dtype=np.int64)
     for number, points in parts:
         counts[number] = arrays.to_numpy(points.counts)
@@ -38,7 +38,7 @@ def in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[i
     like = parts[0][1].offsets
     flat = {}
     for name, kind in HELD.items():
-        if isinstance(like, np.ndarray):  # tile by tile into place: no third copy of long lists
+        if isinstance(like, np.ndarray):  # each tile is copied to its place, so that there is no third copy of long lists
             flat[name] = np.empty(offsets[-1], kind)
             for (_, points), at in zip(parts, places):
                 flat[name][at] = points.flat(name)
@@ -50,15 +50,18 @@ def in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[i
 
 
 def _places(number: np.ndarray, inside: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Where the points of a tile go: `number` are its positions, `inside` its own offsets, `offsets` those of the scan."""
+    """Return the places of a tile's points in the whole list.
+
+    `number` are the positions of the tile, `inside` its own offsets, `offsets` those of the scan.
+    """
     return np.arange(inside[-1]) + np.repeat(offsets[number] - inside[:-1], np.diff(inside))
 
 
 class DiskTables:
     """Disks of the updates of a sweep, by the number of their first position.
 
-    On the host each update makes its lists. On a device the length of a list is only known when its kernel has ended; so padded
-    tables are kept, and lists are made of them when they are asked for, or when the tables hold `KEPT_BYTES`.
+    On the host each update makes its lists. On a device the length of a list is known only when its kernel has ended. So padded
+    tables are kept there. Lists are made from them on request, or when the tables hold `KEPT_BYTES`.
     """
 
     def __init__(self, search: DiskSearch):
@@ -68,7 +71,7 @@ class DiskTables:
 
     @staticmethod
     def bytes_needed(scan: ScanInfo, n_frames: int, max_peaks: int) -> int:
-        """Return the bytes of the tables with `n_frames` frames in one update, those included that wait on a device."""
+        """Return the bytes of the tables with `n_frames` frames in one update, including tables kept on a device."""
         update = n_frames * max_peaks
         if scan.on_host:
             return update * PADDED_BYTES
@@ -76,7 +79,7 @@ class DiskTables:
         return update * PADDED_BYTES + kept
 
     def put(self, number: np.ndarray, frames: Any) -> None:
-        """Search frames, whose positions have these numbers."""
+        """Search frames, and keep their disks. `number` has the number of each frame's position in the scan."""
         first = int(number[0])
         if isinstance(frames, np.ndarray):
             self._lists[first] = number, lists_of(self.search(frames))
@@ -92,10 +95,11 @@ class DiskTables:
         return dict(self._lists)
 
     def replace(self, lists: dict[int, tuple[np.ndarray, PointListArray]]) -> None:
-        """Hold these lists and no others."""
+        """Replace all disks by these lists."""
         self._lists, self._tables = dict(lists), {}
 
     def _make_lists(self) -> None:
-        for first, (number, found) in list(self._tables.items()):  # a list is there before its table goes: nothing is missed
+        """Make lists from all tables."""
+        for first, (number, found) in list(self._tables.items()):  # keep the list before the table goes, so that no disks are lost
             self._lists[first] = number, lists_of(self.search.merge(found))
             self._tables.pop(first, None)

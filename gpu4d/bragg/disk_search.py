@@ -1,4 +1,4 @@
-"""A disk search, prepared once and then called on frames: correlation, limits of the maxima, likelihood fit."""
+"""Prepare a disk search once, then call it on frames: correlation, limits of the maxima, likelihood fit."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gpu4d.device.choose import cpu_threads
 from gpu4d.device.threads import in_threads
 from gpu4d.probe.template_kernel import Template
 
-BATCH = 32  # patterns that the definition works on at once: it bounds the memory of arrays without a twin
-LEAST_PATTERNS = 32  # of an array, for each thread: fewer do not repay the start of a thread
+BATCH = 32  # patterns that the definition takes at once; it bounds the memory of arrays without a twin
+LEAST_PATTERNS = 32  # patterns of an array for each thread: with fewer, starting the thread costs more than it saves
 AUTOMATIC = Refinement("auto")
 COVERED = 0.5  # part of a disk that must lie on valid pixels, for its maximum to count
 
 
 class SearchOptions(TypedDict, total=False):
-    """Keyword arguments of `find_bragg_disks` that say what is searched and how, for calls that pass them on."""
+    """Keyword arguments of `find_bragg_disks` that set the search, for functions that pass them on."""
 
     power: float
     refine: str | None
@@ -43,12 +43,12 @@ class SearchOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Correlation:
-    """What `find_disks` takes beside patterns and limits, as host arrays that are not written to again.
+    """Arguments of `find_disks` beside patterns and limits. The arrays are on the host and must not be changed.
 
     Attributes
     ----------
     spectrum, moments
-        Of `template_transforms`.
+        From `template_transforms`.
     allowed : (Qx, Qy) bool
         Where a maximum may lie.
     mask : (Qx, Qy) bool or None
@@ -82,7 +82,7 @@ class Correlation:
         """
         allowed = _inside(template.shape, edge)
         if mask is not None:
-            mask = mask.copy()  # the caller's may change later; a copy on a device would not see it
+            mask = mask.copy()  # the caller may change the array later, and copies on a device would not change with it
             disk = np.where(template.kernel > template.kernel.max() / 2, 1.0, 0.0)
             covered = fft.irfft2(fft.rfft2(mask.astype(float)) * np.conj(fft.rfft2(disk)), template.shape) / disk.sum()
             allowed = allowed & (covered > COVERED)
@@ -90,12 +90,12 @@ class Correlation:
 
     @property
     def operands(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The arrays that `find_disks` takes behind the patterns."""
+        """Return the arrays that `find_disks` takes after the patterns."""
         return self.spectrum, self.moments, self.allowed
 
 
 class Found(NamedTuple):
-    """Disks of some patterns by the correlation and, where it is asked for, by the likelihood: padded tables."""
+    """Padded tables of the disks of some patterns: from the correlation, and from the likelihood if it is fitted."""
 
     disks: Disks
     fit: PoissonFit | None
@@ -103,18 +103,18 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class DiskSearch:
-    """Everything a search needs beside the frames; make it by `prepare` and call it on frames.
+    """A search that is ready for frames. Make it by `prepare` and call it on frames.
 
     Attributes
     ----------
     correlation : Correlation
     limits : PeakLimits
     fit : Fit or None
-        None where positions are the correlation's.
+        None if positions come from the correlation.
     refinement : str or None
-        What `refine` is: "auto" has been decided.
+        As `refine` of `find_bragg_disks`, but never "auto": the method that was chosen.
     reason : str
-        Why it is that.
+        Reason of this choice.
 
     Examples
     --------
@@ -150,21 +150,21 @@ class DiskSearch:
         ----------
         template : Template
         shape : (Qx, Qy)
-            Of the patterns; must be the template's.
+            Shape of the patterns, which must be that of the template.
         dtype : dtype
-            Of the patterns: whether they can be counts decides what refine="auto" is.
+            Dtype of the patterns. refine="auto" fits the likelihood only if it is an integer dtype, because others may be no counts.
         mask : (Qx, Qy) bool or None
             True where the detector counts.
         limits : PeakLimits
         refinement : Refinement
             Its `refine` may also be "auto" or "likelihood".
         parameters : {4, 6, 8}
-            Of the likelihood fit.
+            Free parameters of the likelihood fit.
 
         Raises
         ------
         InputError
-            The shapes differ, or the probe cannot be fitted where refine="likelihood" asks for it.
+            The shapes differ, or refine="likelihood" is given with a probe that cannot be fitted.
         """
         if tuple(shape) != template.shape:
             check_patterns(np.empty((0, *shape)), template, refinement.power)
@@ -186,11 +186,11 @@ class DiskSearch:
         return replace(self, fit=Fit.prepare(self.template, parameters))
 
     def without_fit(self) -> DiskSearch:
-        """Return the same search by the correlation alone."""
+        """Return the same search without its likelihood fit."""
         return replace(self, fit=None)
 
     def masks(self, mask: np.ndarray | None) -> bool:
-        """Whether this search was prepared with this detector mask."""
+        """Return True if this search was prepared with this detector mask."""
         mine = self.correlation.mask
         return mine is mask if mine is None or mask is None else np.array_equal(mine, mask)
 
@@ -199,7 +199,7 @@ class DiskSearch:
         return self.merge(self.find(frames))
 
     def find(self, frames: Any) -> Found:
-        """Find disks by the correlation and fit them; `merge` makes one position of the two.
+        """Find disks by the correlation, and fit them. `merge` then takes one of both positions.
 
         Definitions run on `BATCH` frames at a time, which bounds their memory.
         """
@@ -209,6 +209,7 @@ class DiskSearch:
         call: dict[str, Any] = {"mask": mask, "fill_width": c.fill_width, "refinement": c.refinement, "limits": self.limits}
 
         def one(some: Any) -> Found:
+            """Find the disks of some frames."""
             disks = find_disks(some, *given, **call)
             return Found(disks, None if self.fit is None else self.fit.locate(some, disks.qx, disks.qy, disks.count, mask))
 
@@ -219,11 +220,11 @@ class DiskSearch:
         return Found(_joined([p.disks for p in parts]), None if self.fit is None else _joined([p.fit for p in parts]))
 
     def merge(self, found: Found) -> Disks:
-        """Return the likelihood's positions and errors where its fit succeeded, the correlation's elsewhere."""
+        """Return positions and errors: from the likelihood where its fit succeeded, else from the correlation."""
         return found.disks if self.fit is None or found.fit is None else self.fit.merge(found.disks, found.fit)
 
     def in_threads(self, frames: Any) -> Disks:
-        """Find the disks of frames in several threads where compiled code runs, which holds no lock."""
+        """Find the disks of frames. Use several threads if the CPU twin runs, because compiled code does not hold Python's lock."""
         workers = min(cpu_threads(), frames.shape[0] // LEAST_PATTERNS) if find_disks.choose(frames) == "cpu" else 1
         if workers < 2:
             return self(frames)
@@ -232,13 +233,13 @@ class DiskSearch:
 
 
 def _automatic(template: Template, dtype: Any, refine_power: float, parameters: int) -> tuple[Fit | None, str]:
-    """Return the fit that refine="auto" makes, or None, and why."""
+    """Return the fit of refine="auto", or None if there is none, and the reason."""
     reason = _no_likelihood(template, refine_power, dtype)
     if reason is not None:
         return None, reason
     try:
         fit = Fit.prepare(template, parameters)
-    except ValueError as error:  # InputError: not round; or a spline that has too few points
+    except ValueError as error:  # InputError if the probe is unsuitable; other ValueErrors if a spline has too few points
         return None, str(error)
     if fit.doubt is not None:
         return None, fit.doubt
@@ -246,12 +247,12 @@ def _automatic(template: Template, dtype: Any, refine_power: float, parameters: 
 
 
 def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:
-    """Return why refine="auto" does not fit a likelihood, as far as that is known without a look at the probe."""
+    """Return why refine="auto" cannot fit a likelihood, or None. Only arguments are examined here, not the image of the probe."""
     if not arrays.is_integer_dtype(dtype):
-        return f"{dtype} may be no counts; scale to electrons and round, or ask for 'likelihood'"
+        return f"values of {dtype} may be no counts; scale them to electrons and round them, or give refine='likelihood'"
     if template.probe is None:
-        return "the template is a kernel without a probe, whose profile is not known"
-    return f"refine_power={refine_power} asks for its map" if refine_power != 1.0 else None
+        return "the template is a kernel without a probe, so the profile of its disk is not known"
+    return f"refine_power={refine_power} needs the correlation map of this power" if refine_power != 1.0 else None
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -262,7 +263,7 @@ def _joined(parts: list[Any]) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _inside(shape: tuple[int, int], edge: int) -> np.ndarray:
-    """Return True where a maximum is no nearer than `edge` to the border; the same array every time, not to be written to."""
+    """Return (Qx, Qy) bool: False nearer than `edge` pixels to the border. The array is cached and must not be changed."""
     allowed = np.zeros(shape, dtype=bool)
     allowed[edge:-edge, edge:-edge] = True
     return allowed

@@ -1,4 +1,4 @@
-"""Why each maximum of a pattern's correlation map became a disk or did not."""
+"""Explain for each maximum of a pattern's correlation map why it was accepted as a disk or rejected."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Candidates(NamedTuple):
     Attributes
     ----------
     qx, qy : (n,) float64
-        Pixels; refined where accepted, whole pixels else.
+        Position, pixels. It is refined for accepted maxima, and a whole pixel for others.
     intensity : (n,) float64
         Height of the hybrid map.
     significance : (n,) float64
-        z of the n = 1 map.
+        Poisson significance z on the n = 1 map.
     reason : (n,) str
-        One of `REASONS`; "edge" includes maxima over masked pixels.
+        One of `REASONS`. "edge" includes maxima over masked pixels.
     """
 
     qx: np.ndarray
@@ -48,18 +48,18 @@ def explain_disks(
     Parameters
     ----------
     pattern : (Qx, Qy) array
-        In detector units; whole numbers are taken as counts.
+        Values in detector units. An integer dtype is taken as counts.
     template : Template or (Qx, Qy) array
         As in `find_bragg_disks`.
     detector_mask : (Qx, Qy) bool, optional
         True where the detector counts.
     **options
-        Of `find_bragg_disks`.
+        Options of `find_bragg_disks`.
 
     Returns
     -------
     Candidates
-        None of them for a pattern without counts.
+        Empty for a pattern without counts.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def explain_disks(
 
 
 def explain_search(image: np.ndarray, search: DiskSearch) -> Candidates:
-    """List all maxima of one pattern as `explain_disks`, with a search that is prepared already.
+    """List all maxima of one pattern as `explain_disks` does, with a prepared search.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def explain_search(image: np.ndarray, search: DiskSearch) -> Candidates:
 
 
 def _reasons(px: np.ndarray, py: np.ndarray, height: np.ndarray, z: np.ndarray, allowed: np.ndarray, limits: PeakLimits) -> np.ndarray:
-    """Go through the steps of `find_disks` in their order, and name the first that a maximum fails."""
+    """Return for each maximum the first step of `find_disks` that rejects it, or "accepted"."""
     inside = allowed[px, py]
     strongest = height[inside].max(initial=0.0)
     reason = np.full(len(px), "accepted", dtype="U16")

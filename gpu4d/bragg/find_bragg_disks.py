@@ -1,4 +1,4 @@
-"""Bragg disks of a scan: `find_bragg_disks`, and the reduction `BraggDisks` behind it."""
+"""Find the Bragg disks of a scan: `find_bragg_disks`, and the reduction `BraggDisks` that it feeds."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from gpu4d.streaming.reduction import State
 
 log = logging.getLogger("gpu4d")
 
-USUAL_PEAKS = 30  # of a pattern, for the memory plan: few scans have more
+USUAL_PEAKS = 30  # disks of a pattern, for the memory plan: few scans have more
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
 NOT_LOOKED = "no pattern of the scan has been looked at"
-SPACING = 1.5  # default spacing in radii: disks that overlap by a quarter of their width are still two
+SPACING = 1.5  # default spacing, radii of the template: disks that overlap by a quarter of their width are still found as two
 
 
 class BraggDisks:
@@ -39,21 +39,21 @@ class BraggDisks:
     Parameters
     ----------
     template, power, refine, … :
-        As in `find_bragg_disks`; `refinement` tells what "auto" became, and `reason` why.
+        As in `find_bragg_disks`. The attribute `refinement` is the method that "auto" has chosen, and `reason` says why.
     parameters : {"auto", 4, 6, 8}
-        "auto" is 6, unless `choose` has looked at the scan; `parameters` tells the number, and `parameters_reason` why. Each
-        `choose` decides anew: for a scan that is searched in several calls use one number for all of them, see
-        `find_bragg_disks`.
+        "auto" is 6 until `choose` has examined the scan. The attribute `parameters` is the number, and `parameters_reason` says why.
+        Every call of `choose` decides anew. If you search a scan in several calls, use one number for all of them (see
+        `find_bragg_disks`).
     expected_peaks : float, optional
-        Disks a pattern is expected to have, for the memory plan; 30 (or max_peaks) by default.
+        Disks that a pattern is expected to have, for the memory plan. Default: 30, or `max_peaks` if that is smaller.
 
     Notes
     -----
-    The result is a `PointListArray` of shape (Rx, Ry) with fields qx, qy, intensity, sx, sy; positions not visited, and
-    patterns that are empty or have a NaN, have no points.
+    The result is a `PointListArray` of shape (Rx, Ry) with fields qx, qy, intensity, sx, sy. Positions that are not visited have no
+    points. Patterns that are empty or have a NaN have none either.
 
-    What the search needs of the template is prepared once, by `choose` or at the start of the sweep. On a GPU the tables of several
-    updates stay on the device, and the lists are made of them at the end: an update waits for nothing.
+    The template is prepared once, by `choose` or at the start of the sweep. On a GPU the tables of several updates stay on the device,
+    and the lists are made from them at the end. So an update does not wait for the GPU.
 
     Examples
     --------
@@ -117,7 +117,7 @@ class BraggDisks:
     def prepare(self, dtype: DType, detector_mask: np.ndarray | None = None) -> DiskSearch:
         """Prepare the search for patterns of a dtype, unless it is prepared for such patterns already.
 
-        `refinement` then names what refine="auto" has become, `reason` why, and the log says both.
+        Afterwards `refinement` is the method that refine="auto" has chosen, and `reason` says why. The log has both.
 
         Parameters
         ----------
@@ -139,17 +139,18 @@ class BraggDisks:
         return self.search
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the prepared arrays out: twins keep what they make of them by identity, so another process makes its own."""
+        """Leave out the prepared arrays. Twins cache results by the identity of these arrays, so another process prepares its own."""
         return {**self.__dict__, "search": None}
 
     def choose(self, cube: DataCube, where: ArrayLike | None = None, memory: int | float | str | None = None) -> BraggDisks:
-        """Decide what parameters="auto" means for a scan, from up to 64 of its patterns, and say so in the log.
+        """Choose the number of fit parameters of a scan if parameters="auto", and log it. At most 64 patterns are read.
 
         Reads at most 64 patterns, evenly spread over the scan. If one pattern is larger than 512 KiB, reads at most 32 MiB in total.
-        Of a scan with fewer than 256 patterns, reads at most a quarter. Always reads at least 16. They are looked at on the host, so
-        the choice does not depend on chunks, memory or devices, with one exception: if `memory` cannot hold the patterns and one
-        thread's work on them, nothing is read, the choice is 6, and the reason says so.
-        `find_bragg_disks` does this itself. For a sweep of several reductions write
+        Of a scan with fewer than 256 patterns, reads at most a quarter. Always reads at least 16. The patterns are examined on the
+        host, so the choice does not depend on chunks, memory or devices. There is one exception. If `memory` cannot hold the patterns
+        and the work of one thread, nothing is read. The choice is then 6, and the reason says so.
+
+        `find_bragg_disks` calls this method. For a sweep of several reductions write
 
             gpu4d.sweep(cube, {"disks": gpu4d.BraggDisks(template).choose(cube), ...})
 
@@ -159,12 +160,13 @@ class BraggDisks:
         where : (Rx, Ry) bool, optional
             As for the sweep.
         memory : int, float or str, optional
-            As for the sweep: what looking at the patterns may hold.
+            As for the sweep: the most that this call may allocate.
 
         Returns
         -------
         BraggDisks
-            Itself, `parameters` and `parameters_reason` set; untouched where they were asked for or no likelihood is fitted.
+            This object, with `parameters` and `parameters_reason` set. It is unchanged if you gave a number of parameters, or if no
+            likelihood is fitted.
         """
         if self.asked_parameters != "auto":
             return self
@@ -202,6 +204,7 @@ class BraggDisks:
         return lists_of(self.prepare(patterns.dtype, detector_mask).in_threads(flat), shape or (1,))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError if patterns of this shape do not fit the template."""
         if tuple(shape) != self.template.shape:
             check_patterns(np.empty((0, *shape)), self.template, self.how.power)
 
@@ -212,7 +215,7 @@ class BraggDisks:
 
     @staticmethod
     def list_bytes(scan_shape: tuple[int, int], peaks: float) -> int:
-        """Bytes of the lists of a scan at the end of a sweep: in tiles, and in scan order."""
+        """Return the bytes of the lists of a scan at the end of a sweep: once in tiles, once in scan order."""
         point = sum(np.dtype(kind).itemsize for kind in HELD.values())
         return int(2 * scan_shape[0] * scan_shape[1] * peaks * point)
 
@@ -228,7 +231,7 @@ class BraggDisks:
         self.found = DiskTables(search)
 
     def in_tiles(self) -> bool:
-        return False  # every pattern is on its own
+        return False  # each pattern is searched alone, so its place in a tile does not matter
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
         number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
@@ -241,7 +244,7 @@ class BraggDisks:
         self.found.replace(state["found"])
 
     def merge(self, state: State) -> None:
-        self.found.replace({**self.state()["found"], **state["found"]})  # lists of several devices meet on the host
+        self.found.replace({**self.state()["found"], **state["found"]})  # several devices may have made lists, which are merged on the host
 
     def finish(self) -> PointListArray:
         return in_scan_order(list(self.found.lists().values()), self.scan.shape[:2])
@@ -266,58 +269,72 @@ def find_bragg_disks(
 ) -> PointListArray:
     """Find Bragg disks and their positions to a fraction of a pixel.
 
-    Maxima of the hybrid correlation with the template, over their eight neighbours → edge → absolute threshold → relative
-    threshold → significance → spacing, strongest first → count. Positions are then refined on the n = 1 map of the same
-    spectrum, which locates disks better than the map that found them.
+    Candidates are the maxima of the hybrid correlation with the template, compared with their eight neighbours. They must pass, in
+    this order: edge, absolute threshold, relative threshold, significance, spacing (strongest first), and count. Then positions are
+    refined on the n = 1 map of the same spectrum. This map locates disks better than the hybrid map does.
 
     Parameters
     ----------
     cube_or_patterns : DataCube or (..., Qx, Qy) array
     template : Template or (Qx, Qy) array
-        `gpu4d.probe.template(...)`; an array is a vacuum probe and gets the sigmoid trench.
+        `gpu4d.probe.template(...)`. An array is taken as a vacuum probe and gets the sigmoid trench.
     power : float
-        n of the hybrid map maxima are found on, 0 … 1.
+        n of the hybrid map on which maxima are found, 0 … 1.
     refine : {"auto", "correlation", "likelihood", "upsample", "parabola", None}
-        "correlation": exact maximum of the trigonometric interpolation; "likelihood": from there a Poisson fit of each disk on
-        its own (`gpu4d.bragg.likelihood.poisson_fit`), 1.2 to 5 times as precise, for counts: disks nearer than 2 R + 3 px
-        to another or to the border, and those whose fit fails, keep the correlation's position and error; both have the
-        template's zero point: how far the fit misses the correlation on the probe itself is taken off. "upsample": samples at
-        1 / `upsample` px and a parabola, as peers do; "parabola": through the neighbouring pixels; None: whole pixels. "auto" is
-        "likelihood" for integer patterns and a template made from a vacuum image that tells what the probe is between the pixels, to
-        0.01 px (a round and even one by its radial profile, any other by its grid profile), else "correlation", and the log says
-        which and why.
+        Method that refines positions.
+
+        * "correlation": exact maximum of the trigonometric interpolation.
+        * "likelihood": Poisson fit of each disk alone, started at the position of "correlation"
+          (`gpu4d.bragg.likelihood.poisson_fit`). It needs counts, and is 1.2 to 5 times as precise. A disk nearer than about 2 R + 3 px
+          to another keeps the position and error of the correlation. So does a disk near the border, and one whose fit fails. Both
+          methods have the same zero point: their difference on the probe itself is subtracted from fitted positions.
+        * "upsample": samples at 1 / `upsample` px and a parabola, as in other programs.
+        * "parabola": maximum of a parabola through the neighbouring pixels.
+        * None: whole pixels.
+        * "auto": "likelihood" if patterns have an integer dtype and the template comes from a suitable vacuum image, else
+          "correlation". An image is suitable if it determines the shape of the probe between the pixels to 0.01 px. A round and even
+          probe gets a radial profile, any other a grid profile. The log has the choice and the reason.
     refine_power : float
-        n of the map positions are refined on.
+        n of the map on which positions are refined.
     upsample : int
-        For refine="upsample".
+        Samples per pixel of refine="upsample".
     min_significance : float
-        Least Poisson significance z = C₁ / √(I ⋆ K²): C₁ the n = 1 map, K the template, I the counts. 5 finds all disks
-        and no noise at any dose; it needs data in counts (scale other data to counts, or set it to 0).
+        Least Poisson significance z = C₁ / √(I ⋆ K²), with C₁ the n = 1 map, K the template, I the counts. 5 finds all disks and no
+        noise at any dose. It needs data in counts. Scale other data to counts, or set it to 0.
     min_relative_intensity, min_absolute_intensity : float
         Least height of the hybrid map, relative to the strongest maximum of the pattern, and absolute.
     min_spacing : float, optional
-        Pixels; 1.5 radii of the template by default.
+        Least distance of two disks, pixels. Default: 1.5 radii of the template.
     edge : float, optional
-        Maxima this near to the border are left out, pixels; the template's radius by default.
+        Maxima nearer to the border than this are left out, pixels. Default: the template's radius.
     max_peaks : int
+        Most disks of a pattern. The strongest are kept.
     positions : sequence of (rx, ry), optional
-        Try a few positions of a cube first; the result then has shape (len(positions),).
+        Search only these positions of a cube, to try settings. The result then has shape (len(positions),).
     parameters : {"auto", 4, 6, 8}
-        For refine="likelihood": 4 takes a flat background and an evenly filled disk; 6, sloping background; 8, intensity that
-        slopes inside the disk too, for a fifth of the precision. "auto" is the number with the least squared error of the
-        positions, as up to 64 patterns from all over the scan tell (`gpu4d.bragg.likelihood.choose_parameters`), 6 in doubt; the log says
-        which and why. Every call chooses for itself, from the cube or array it is given: batches of one scan may get different
-        numbers. Whoever splits a scan into calls asks once, `n = gpu4d.BraggDisks(template).choose(cube).parameters`, and gives
-        `parameters=n` to each.
+        Free parameters of each disk, for refine="likelihood".
+
+        * 4: flat background, evenly filled disk.
+        * 6: sloping background, evenly filled disk.
+        * 8: sloping background, and intensity that slopes inside the disk. It costs a fifth of the precision.
+        * "auto": the number with the least squared error of the positions, or 6 in doubt. It is chosen from up to 64 patterns, spread
+          over the scan (`gpu4d.bragg.likelihood.choose_parameters`). The log has the number and the reason.
+
+        Every call with "auto" chooses anew, from the cube or array that it gets. So parts of one scan may get different numbers. If you
+        split a scan into several calls, choose once, `n = gpu4d.BraggDisks(template).choose(cube).parameters`, and pass `parameters=n`
+        to each.
     **options
-        Of `gpu4d.sweep`, for a cube: memory, where, progress, device.
+        Options of `gpu4d.sweep`, for a cube: memory, where, progress, device.
 
     Returns
     -------
     PointListArray
-        Of the scan's (or the leading axes') shape. Fields qx, qy (px), intensity (height of the refined map, counts per
-        pixel for refine_power=1), sx, sy (standard error of the position from the counts, px; NaN for another
-        refine_power, where the likelihood did not give it). A pattern that is empty or has a NaN has no points.
+        Has the shape of the scan, or of the leading axes. A pattern that is empty or has a NaN has no points. The fields are:
+
+        * qx, qy: position, px.
+        * intensity: height of the map on which positions are refined, counts per pixel for refine_power=1.
+        * sx, sy: standard error of the position from the counts, px. For another refine_power only the likelihood gives it, and it is
+          NaN elsewhere.
 
     Raises
     ------
@@ -365,12 +382,13 @@ def find_bragg_disks(
 
 
 def _pick(cube: DataCube, positions: Sequence[tuple[int, int]] | np.ndarray) -> Any:
-    """Patterns at some positions, where the cube has them."""
+    """Return the patterns at some positions (n, Qx, Qy), in the memory of the cube."""
     frames = [cube[int(rx), int(ry)].data for rx, ry in positions]
     return arrays.namespace(*frames).stack(frames) if frames else np.empty((0, *cube.detector_shape), dtype=np.float32)
 
 
 def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:
+    """Raise InputError if a setting of the search is not accepted."""
     for name, value in (("power", power), ("refine_power", refine_power)):
         if not 0.0 <= value <= 1.0:
             raise InputError(f"{name}={value}: need a number from 0 (phase correlation) to 1 (cross correlation)")
@@ -383,6 +401,7 @@ def _check(power: float, refine: str | None, refine_power: float, upsample: int,
 
 
 def _check_limits(**limits: float | None) -> None:
+    """Raise InputError if a limit is NaN, or the edge is infinite."""
     for name, value in limits.items():
         if value is not None and np.isnan(value):
             raise InputError(f"{name}={value}: need a number; leave it out for the default")

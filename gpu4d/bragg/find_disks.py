@@ -1,4 +1,4 @@
-"""Disks of many patterns: the operation behind `find_bragg_disks`, on arrays alone."""
+"""Find the disks of many patterns: the operation that `find_bragg_disks` calls, with arrays as arguments."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 @dataclass(frozen=True)
 class PeakLimits:
-    """What a maximum of the correlation must pass to be a disk.
+    """Limits that a maximum of the correlation must pass to be a disk.
 
     Attributes
     ----------
     edge : int
-        Maxima nearer to the border than this are left out, pixels. Read where `allowed` of `find_disks` is made.
+        Maxima nearer to the border than this are left out, pixels. `find_disks` itself does not read it: `allowed` is made from it.
     min_spacing : float
-        Least distance of two disks, pixels; the stronger one stays.
+        Least distance of two disks, pixels. The stronger one is kept.
     min_significance : float
         Least Poisson significance.
     min_relative : float
@@ -29,7 +29,7 @@ class PeakLimits:
     min_absolute : float
         Least height of the hybrid map.
     max_peaks : int
-        Most disks of a pattern: the strongest ones.
+        Most disks of a pattern. The strongest are kept.
 
     Examples
     --------
@@ -45,7 +45,7 @@ class PeakLimits:
     max_peaks: int = 70
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # NumPy scalars become Python's, as all options of operations do
+        for field in fields(self):  # NumPy scalars become Python numbers, as in all options of operations
             whole = field.name in ("edge", "max_peaks")
             object.__setattr__(self, field.name, (int if whole else float)(getattr(self, field.name)))
 
@@ -55,17 +55,17 @@ USUAL_LIMITS = PeakLimits()
 
 @dataclass(frozen=True)
 class Refinement:
-    """Which correlation maps find and locate the disks, and how positions are refined; all as in `find_bragg_disks`.
+    """Powers of the correlation maps, and the method that refines positions. All are as in `find_bragg_disks`.
 
     Attributes
     ----------
     refine : str or None
     power : float
-        Of the hybrid map, which finds the maxima.
+        Power of the hybrid map, on which maxima are found.
     refine_power : float
-        Of the map on which positions are refined.
+        Power of the map on which positions are refined.
     upsample : int
-        For refine="upsample".
+        Samples per pixel of refine="upsample".
 
     Examples
     --------
@@ -79,12 +79,12 @@ class Refinement:
     upsample: int = 16
 
     def __post_init__(self) -> None:
-        for name, kind in (("power", float), ("refine_power", float), ("upsample", int)):  # NumPy scalars become Python's here too
+        for name, kind in (("power", float), ("refine_power", float), ("upsample", int)):  # NumPy scalars become Python numbers
             object.__setattr__(self, name, kind(getattr(self, name)))
 
     @property
     def climb(self) -> bool:
-        """Whether maxima are refined on another map than the one that found them."""
+        """Return True if maxima are found on one map and refined on another."""
         return self.refine_power != self.power
 
 
@@ -92,14 +92,14 @@ USUAL_REFINEMENT = Refinement()
 
 
 class Disks(NamedTuple):
-    """Disks of n patterns, strongest first; NaN behind the last.
+    """Disks of n patterns, strongest first. Places after the last disk have NaN.
 
     Attributes
     ----------
     count : (n,) int64
     qx, qy : (n, max_peaks) float64, pixels
     intensity : (n, max_peaks) float64
-        Height of the map the position was refined on; counts per pixel where that is the n = 1 map.
+        Height of the map on which the position was refined. For the n = 1 map it is in counts per pixel.
     sx, sy : (n, max_peaks) float64, pixels
         Standard errors of the position from the counts.
     """
@@ -112,8 +112,8 @@ class Disks(NamedTuple):
     sy: Any
 
 
-LEAST_SHARE = 1e-6  # of the Gaussian on valid pixels, below which a masked pixel has none about it, and is filled with 0
-LONGEST = 32767  # detector side whose squared distances the kernels hold in 32 bits
+LEAST_SHARE = 1e-6  # part of the Gaussian that lies on valid pixels; a masked pixel with less is filled with 0
+LONGEST = 32767  # pixels: longest side of a detector; the kernels hold squared distances in 32 bits
 
 
 @operation(
@@ -134,26 +134,27 @@ def find_disks(
 ) -> Disks:
     """Find and refine the disks of many patterns.
 
-    Maxima of the hybrid map over their eight neighbours → allowed pixels → absolute threshold → relative threshold (of the
-    strongest) → significance → spacing (strongest first) → count → refinement on the map of `refinement.refine_power`.
+    Candidates are the maxima of the hybrid map, compared with their eight neighbours. They must pass, in this order: allowed pixels,
+    absolute threshold, threshold relative to the strongest, significance, spacing (strongest first), and count. Then positions are
+    refined on the map of `refinement.refine_power`.
 
     Parameters
     ----------
     patterns : (n, Qx, Qy) real
     spectrum : (Qx, Qy // 2 + 1) complex128
-        `template_spectrum`.
+        From `template_spectrum`.
     moments : (4, Qx, Qy) float64
-        `template_moments`: K², Kx², Kx Ky, Ky² of the template and its derivatives, corner-centred.
+        From `template_moments`: K², Kx², Kx Ky, Ky² of the template and its derivatives, corner-centred.
     allowed : (Qx, Qy) bool
-        Where a maximum may lie; the outermost pixels must be False.
+        True where a maximum may lie. The outermost pixels must be False.
     mask : (Qx, Qy) bool, optional
-        True where the detector counts; other pixels are filled from their surroundings (`fill_masked`).
+        True where the detector counts. Other pixels are filled from their surroundings (`fill_masked`).
     fill_width : float
-        Width of that filling, pixels.
+        Standard deviation of the Gaussian that fills masked pixels, pixels.
     refinement : Refinement
-        Its `refine` is neither "auto" nor "likelihood" here.
+        Its `refine` must be neither "auto" nor "likelihood".
     limits : PeakLimits
-        What a maximum must pass. Its `edge` is in `allowed` already.
+        Limits of the maxima. `edge` is not read, because `allowed` has it.
 
     Returns
     -------
@@ -176,13 +177,13 @@ class Maps(NamedTuple):
 
     counts: Any  # the patterns, filled where masked
     hybrid: Any
-    cross: Any  # n = 1
-    refined: Any  # n = refine_power
+    cross: Any  # map of power n = 1
+    refined: Any  # map of power n = refine_power
     noise: Any  # variance of the n = 1 map from the counts
 
 
 def correlation_maps(patterns: Any, spectrum: Any, moments: Any, mask: Any, fill_width: float, power: float, refine_power: float) -> Maps:
-    """The maps disks are found, judged and refined on."""
+    """Compute the maps on which disks are found, tested and refined."""
     xp = arrays.namespace(patterns)
     x = arrays.as_float64(patterns)
     good = xp.all(xp.isfinite(x), axis=(-2, -1)) if mask is None else xp.all(xp.isfinite(x) | ~mask, axis=(-2, -1))
@@ -200,7 +201,7 @@ def correlation_maps(patterns: Any, spectrum: Any, moments: Any, mask: Any, fill
 
 
 def fill_masked(x: Any, mask: Any, width: float) -> Any:
-    """Masked pixels replaced by the mean of valid ones about them, weighted by a Gaussian (normalised convolution)."""
+    """Replace masked pixels by the mean of valid pixels around them, weighted by a Gaussian (normalised convolution)."""
     xp = arrays.namespace(x, mask)
     gauss = xp.astype(fill_spectrum(x.shape[-2:], width, x), x.dtype)
     valid = xp.astype(mask, x.dtype)
@@ -213,21 +214,21 @@ def fill_masked(x: Any, mask: Any, width: float) -> Any:
 
 
 def fill_spectrum(shape: tuple[int, int], width: float, beside: Any) -> Any:
-    """Half plane of the Gaussian of `fill_masked`, of unit sum."""
+    """Return the half-plane transform of the Gaussian of `fill_masked`, whose sum is 1."""
     xp = arrays.namespace(beside)
     kx, ky = fft.frequencies(shape[0], beside=beside), fft.frequencies(shape[1], half=True, beside=beside)
     return xp.exp(-2 * (3.141592653589793 * width) ** 2 * (kx[:, None] ** 2 + ky[None, :] ** 2))
 
 
 def significance(maps: Maps) -> Any:
-    """Poisson significance z = C₁ / √(I ⋆ K²) of every pixel; 0 where there are no counts."""
+    """Return the Poisson significance z = C₁ / √(I ⋆ K²) of every pixel. It is 0 where there are no counts."""
     xp = arrays.namespace(maps.cross)
     some = maps.noise > 1e-9 * xp.max(maps.noise, axis=(-2, -1), keepdims=True)
     return xp.where(some, maps.cross / xp.sqrt(xp.where(some, maps.noise, xp.ones_like(maps.noise))), xp.zeros_like(maps.cross))
 
 
 def local_maxima(hybrid: Any) -> Any:
-    """True where a positive pixel exceeds its eight neighbours (`ABOVE` strictly); the border wraps."""
+    """Return True where a positive pixel exceeds its eight neighbours, those in `ABOVE` strictly. The border wraps."""
     xp = arrays.namespace(hybrid)
     peak = hybrid > 0
     for dx, dy in ABOVE:
@@ -238,7 +239,7 @@ def local_maxima(hybrid: Any) -> Any:
 
 
 def candidate_scores(maps: Maps, allowed: Any, limits: PeakLimits) -> Any:
-    """Height of the hybrid map at every candidate that passes the thresholds, -inf elsewhere."""
+    """Return the height of the hybrid map at every candidate that passes the thresholds, and -inf elsewhere."""
     xp = arrays.namespace(maps.hybrid, allowed)
     none = xp.full_like(maps.hybrid, -float("inf"))
     score = xp.where(local_maxima(maps.hybrid) & allowed, maps.hybrid, none)
@@ -250,7 +251,7 @@ def candidate_scores(maps: Maps, allowed: Any, limits: PeakLimits) -> Any:
 
 
 def _strongest(score: Any, spacing: float, most: int) -> tuple[Any, Any, Any]:
-    """Greedy: the strongest candidate, then the strongest at least `spacing` away from those taken, … up to `most`."""
+    """Take the strongest candidate, then the strongest that is at least `spacing` away from all taken ones, up to `most`."""
     xp = arrays.namespace(score)
     n, nx, ny = score.shape
     where = arrays.device(score)

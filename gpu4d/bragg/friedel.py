@@ -1,4 +1,4 @@
-"""Symmetry of the Bragg vector map: each disk has a Friedel partner on the other side of the origin."""
+"""Measure the symmetry of the Bragg vector map: each disk should have a Friedel partner on the other side of the origin."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from gpu4d.arrays import to_numpy
 from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.data.pointlist import PointListArray
 
-LEAST_DISKS = 20  # fewer say nothing of a symmetry
-RIM = 1.2  # template radii: disks nearer to the edge have partners beyond it
+LEAST_DISKS = 20  # fewer disks cannot show a symmetry
+RIM = 1.2  # template radii: a disk nearer to the edge may have its partner beyond the edge
 
 
 def friedel_symmetry(disks: PointListArray, origin: OriginLike, shape: tuple[int, int], radius: float) -> float | None:
     """Return the overlap of the Bragg vector map with its own inversion through the origin.
 
-    The map is B(q) = Σ √I of all disks in cells of half a template radius; the overlap is Σ B(q) B(−q) / Σ B(q)²: 1 for a map
-    that is its own inversion. Disks near the direct beam and near the edge of the detector are left out.
+    The map is B(q) = Σ √I of all disks in cells of half a template radius. The overlap is Σ B(q) B(−q) / Σ B(q)². It is 1 if the map is
+    equal to its inversion. Disks near the unscattered beam and near the edge of the detector are left out.
 
     Parameters
     ----------
     disks : PointListArray
         Fields qx, qy, intensity.
     origin : pair, (Rx, Ry, 2) array or Origin
-        Centre of the unscattered beam, detector pixels.
+        Position of the unscattered beam, detector pixels.
     shape : (Qx, Qy)
-        Of the detector.
+        Shape of the detector.
     radius : float
-        Of the template, pixels.
+        Radius of the template, pixels.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Hybrid correlation: between cross (n = 1) and phase correlation (n = 0)."""
+"""Compute hybrid correlations, between cross correlation (n = 1) and phase correlation (n = 0)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from gpu4d.probe.template_kernel import Template, TemplateLike, as_template
 
 
 def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 0.85) -> ArrayT:
-    """Correlation of patterns with a template.
+    """Correlate patterns with a template.
 
-    C = F⁻¹[ m / |m|^(1-n) ],  m = conj(F template) · F pattern;  m = 0 gives 0
+    C = F⁻¹[ m / |m|^(1-n) ],  m = conj(F template) · F pattern
+
+    Where m = 0, the quotient is 0.
 
     Parameters
     ----------
@@ -24,13 +26,13 @@ def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 
     template : Template or (Qx, Qy) array
         An array is taken as a vacuum probe (`gpu4d.probe.template`).
     power : float
-        n in 0 … 1: 1 is cross, 0 phase correlation. 0.85 finds disks well; n = 1 locates them best.
+        n, 0 … 1: 1 is cross correlation, 0 is phase correlation. 0.85 finds disks well. 1 locates them best.
 
     Returns
     -------
     (..., Qx, Qy) float64
-        Peaks lie where the disks are. The real part may be negative. For n = 1 and a unit-sum template the height is
-        in counts per pixel. Zero for empty patterns, NaN for patterns with a NaN or an infinity.
+        Peaks lie at the centres of the disks. Values may be negative. For n = 1 and a unit-sum template the height is in counts per
+        pixel. Zero for empty patterns, NaN for patterns with a NaN or an infinity.
 
     References
     ----------
@@ -54,7 +56,7 @@ def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 
 
 
 def template_spectrum(template: Template) -> np.ndarray:
-    """conj F(template), half plane, with the template's part-pixel offset taken out: (Qx, Qy // 2 + 1) complex128."""
+    """Return conj F(template), half plane, corrected for the template's part-pixel offset: (Qx, Qy // 2 + 1) complex128."""
     nx, ny = template.shape
     kx, ky = fft.frequencies(nx), fft.frequencies(ny, half=True)
     ramp = _shift(kx, template.offset[0])[:, None] * _shift(ky, template.offset[1])[None, :]
@@ -62,13 +64,13 @@ def template_spectrum(template: Template) -> np.ndarray:
 
 
 def _shift(k: np.ndarray, offset: float) -> np.ndarray:
-    """exp(-2πi k o); at the Nyquist frequency its real part, so that a real template stays real."""
+    """Return exp(-2πi k o). At the Nyquist frequency return its real part, so that a real template stays real."""
     ramp = np.exp(-2j * np.pi * k * offset)
     return np.where(np.abs(k) == 0.5, ramp.real, ramp)
 
 
 def check_patterns(patterns: Any, template: Template, power: float) -> None:
-    """The errors of every function that correlates."""
+    """Raise InputError if patterns cannot be correlated with a template, or if the power is not 0 … 1."""
     if not arrays.is_array(patterns) or len(patterns.shape) < 2:
         raise InputError(f"patterns is {getattr(patterns, 'shape', type(patterns).__name__)}, need an array (..., Qx, Qy)")
     if tuple(patterns.shape[-2:]) != template.shape:

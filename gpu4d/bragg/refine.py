@@ -1,8 +1,8 @@
-"""Sub-pixel positions of correlation maxima, and their standard errors.
+"""Find sub-pixel positions of correlation maxima, and their standard errors.
 
-A map sampled on the detector's pixels has one trigonometric interpolation; its maximum is what upsampling by any factor
-tends to. `refine_positions` climbs there by Newton steps on the exact value, gradient and Hessian. A parabola through
-neighbouring pixels misses it by up to 0.1 px, a window upsampled 16 times by 0.005 px.
+A map that is sampled on the detector's pixels has one trigonometric interpolation. Upsampling by larger and larger factors approaches
+its maximum. `refine_positions` finds this maximum by Newton steps on the exact value, gradient and Hessian. A parabola through
+neighbouring pixels misses it by up to 0.1 px. A window upsampled 16 times misses it by 0.005 px.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from gpu4d import arrays, fft
 
 CLIMB = 3  # whole-pixel steps from a maximum of the hybrid map to the one of the refined map
-REACH = 1.5  # px a refined position may lie from the pixel it started at; else it went to another hill
-NEWTON_STEPS = 10  # the definition's; it stops moving after three to five
+REACH = 1.5  # px: a position that moves farther from its first pixel has reached another maximum and is not used
+NEWTON_STEPS = 10  # of the definition; positions stop changing after three to five
 
 
 def refine_positions(maps: Any, px: Any, py: Any, refine: str | None, upsample: int, *, climb: bool) -> tuple[Any, Any, Any]:
-    """Positions and heights of maxima near the pixels (px, py).
+    """Find positions and heights of maxima near the pixels (px, py).
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def refine_positions(maps: Any, px: Any, py: Any, refine: str | None, upsample: 
     upsample : int
         Samples per pixel of "upsample".
     climb : bool
-        The pixels are maxima of another map: go uphill to one of this map first.
+        True if the pixels are maxima of another map. Then go uphill to a maximum of this map first.
 
     Returns
     -------
@@ -61,12 +61,12 @@ def refine_positions(maps: Any, px: Any, py: Any, refine: str | None, upsample: 
 
 
 def interpolate(spectrum: Any, shape: tuple[int, int], x: Any, y: Any) -> tuple[Any, ...]:
-    """Value, gradient and Hessian of the trigonometric interpolation at points.
+    """Compute value, gradient and Hessian of the trigonometric interpolation at points.
 
     Parameters
     ----------
     spectrum : (n, Qx, Qy // 2 + 1) complex128
-        Half-plane transform over Qx Qy.
+        Half-plane transform, divided by Qx Qy.
     shape : (Qx, Qy)
     x, y : (n, K) float64
 
@@ -84,13 +84,14 @@ def interpolate(spectrum: Any, shape: tuple[int, int], x: Any, y: Any) -> tuple[
     rows = [xp.matmul(w, spectrum) * weight for w in along_x]  # (n, K, Qy // 2 + 1)
 
     def total(a: int, b: int) -> Any:
+        """Return the derivative of order a along x and b along y."""
         return xp.real(xp.sum(rows[a] * along_y[b], axis=-1))
 
     return total(0, 0), total(1, 0), total(0, 1), total(2, 0), total(1, 1), total(0, 2)
 
 
 def _waves(k: Any, t: Any) -> tuple[Any, Any, Any]:
-    """exp(2πi k t) and its first two derivatives in t, (n, K, frequencies); a Nyquist wave is cos(π t)."""
+    """Return exp(2πi k t) and its first two derivatives in t, (n, K, frequencies). A Nyquist wave is cos(π t)."""
     xp = arrays.namespace(k, t)
     phase = 2 * pi * k * t[..., None]
     omega = xp.broadcast_to(2 * pi * k, phase.shape)
@@ -103,16 +104,17 @@ def _waves(k: Any, t: Any) -> tuple[Any, Any, Any]:
 
 
 def _complex(real: Any, imag: Any) -> Any:
+    """Return complex128 from two real arrays."""
     xp = arrays.namespace(real, imag)
     return xp.astype(real, xp.complex128) + 1j * xp.astype(imag, xp.complex128)
 
 
 @lru_cache(maxsize=16)
 def sinc_table(n: int, phases: int, orders: int = 3) -> np.ndarray:
-    """Periodic sinc and its derivatives at multiples of 1/phases px: (orders, phases, 2n) float32.
+    """Tabulate the periodic sinc and its derivatives at multiples of 1/phases px: (orders, phases, 2n) float32.
 
-    Interpolation is separable: its value at (x, y) is d(x) · C · d(y) on the map C itself, no spectrum kept.
-    ``table[:, p, n - i : 2 * n - i]`` are the weights of samples 0 … n-1 for the point i + p/phases.
+    Interpolation is separable. Its value at (x, y) is d(x) · C · d(y), with C the map itself, so no spectrum has to be kept.
+    ``table[:, p, n - i : 2 * n - i]`` has the weights of samples 0 … n-1 for the point i + p/phases.
     """
     k = np.fft.fftfreq(n, 1 / n)
     t = np.arange(phases)[:, None] / phases
@@ -127,7 +129,7 @@ def sinc_table(n: int, phases: int, orders: int = 3) -> np.ndarray:
 
 
 def _newton(gx: Any, gy: Any, hxx: Any, hxy: Any, hyy: Any) -> tuple[Any, Any, Any]:
-    """Step to the maximum of a quadratic, and where it has one."""
+    """Return the step to the maximum of a quadratic along x and y, and True where it has a maximum."""
     xp = arrays.namespace(gx)
     det = hxx * hyy - hxy * hxy
     ok = (det > 0) & (hxx < 0)
@@ -136,7 +138,7 @@ def _newton(gx: Any, gy: Any, hxx: Any, hxy: Any, hyy: Any) -> tuple[Any, Any, A
 
 
 def _pixel(maps: Any, px: Any, py: Any) -> Any:
-    """Values at whole pixels (n, K), wrapped round the border."""
+    """Return the values at whole pixels (n, K). Pixels beyond the border are wrapped round."""
     xp = arrays.namespace(maps, px)
     n, nx, ny = maps.shape
     index = (xp.astype(px, xp.int64) % nx) * ny + xp.astype(py, xp.int64) % ny
@@ -144,7 +146,7 @@ def _pixel(maps: Any, px: Any, py: Any) -> Any:
 
 
 def _uphill(maps: Any, px: Any, py: Any) -> tuple[Any, Any]:
-    """Steepest ascent over the eight neighbours, at most CLIMB steps."""
+    """Go to the highest of the eight neighbours, at most CLIMB times."""
     xp = arrays.namespace(maps, px)
     for _ in range(CLIMB):
         bestx, besty, best = px, py, _pixel(maps, px, py)
@@ -159,7 +161,7 @@ def _uphill(maps: Any, px: Any, py: Any) -> tuple[Any, Any]:
 
 
 def _parabola(maps: Any, px: Any, py: Any) -> tuple[Any, Any, Any]:
-    """Maximum of the quadratic through the 3 × 3 neighbours (least-squares cross term), at most half a pixel away."""
+    """Return the maximum of the quadratic through the 3 × 3 neighbours (least-squares cross term), at most half a pixel away."""
     xp = arrays.namespace(maps, px)
     at = {(dx, dy): _pixel(maps, px + dx, py + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)}
     gx, gy = (at[1, 0] - at[-1, 0]) / 2, (at[0, 1] - at[0, -1]) / 2
@@ -173,7 +175,7 @@ def _parabola(maps: Any, px: Any, py: Any) -> tuple[Any, Any, Any]:
 
 
 def _window(spectrum: Any, shape: tuple[int, int], x: Any, y: Any, upsample: int) -> tuple[Any, Any, Any]:
-    """The peers' way: samples at 1 / upsample px within ±0.75 px, the largest, and a parabola through its neighbours."""
+    """Find the largest sample at 1 / upsample px within ±0.75 px, and the maximum of a parabola through it, as other programs do."""
     xp = arrays.namespace(spectrum, x)
     half = -(-3 * upsample // 4) + 1
     offsets = xp.arange(-half, half + 1, dtype=xp.float64, device=arrays.device(x)) / upsample
@@ -198,10 +200,10 @@ def _window(spectrum: Any, shape: tuple[int, int], x: Any, y: Any, upsample: int
 
 
 def position_errors(maps: Any, x: Any, y: Any, moments: Any, *, available: bool, grid: bool) -> tuple[Any, Any]:
-    """Standard errors of positions on the n = 1 map from the counts.
+    """Compute standard errors of positions on the n = 1 map from the counts.
 
-    The map is a weighted sum of counts, so the noise of its gradient is Poisson: G = Σ_q I(q) ∇K ∇Kᵀ(q - r), and a maximum
-    moves by H⁻¹ times it: Cov = H⁻¹ G H⁻¹, H the Hessian of the map.
+    The map is a weighted sum of counts, so the noise of its gradient has the covariance G = Σ_q I(q) ∇K ∇Kᵀ(q - r). A maximum moves
+    by H⁻¹ times this noise, with H the Hessian of the map. So Cov = H⁻¹ G H⁻¹.
 
     Parameters
     ----------
@@ -209,9 +211,9 @@ def position_errors(maps: Any, x: Any, y: Any, moments: Any, *, available: bool,
     x, y : (n, K) float64
     moments : (4, Qx, Qy) float64
     available : bool
-        False gives NaN: a map of another power is no linear function of the counts.
+        False if positions were refined on a map of another power. Such a map is no linear function of the counts, so the errors are NaN.
     grid : bool
-        Positions are whole pixels: 1/12 px² is added.
+        True if positions are whole pixels. Then 1/12 px² is added to the variances.
 
     Returns
     -------

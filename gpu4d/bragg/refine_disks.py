@@ -1,4 +1,4 @@
-"""Refinement of all peaks of many maps at once, and their standard errors: operations on arrays alone."""
+"""Refine all peaks of many maps at once, and compute their standard errors: operations with arrays as arguments."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from gpu4d.bragg.find_disks import Maps
 from gpu4d.bragg.refine import position_errors, refine_positions
 from gpu4d.operation import Twin, operation
 
-WIDEST = 128  # samples a pixel: the kernel's window of more would not fit into 64 kB
+WIDEST = 128  # samples per pixel: the window of the kernel would not fit into 64 kB with more
 
 
 def _too_fine(*given: Any, mode: str | None = "correlation", upsample: int = 16, **_: Any) -> str | None:
+    """Return why the kernel cannot take this `upsample`, or None."""
     mode, upsample = (*given[4:6], *(mode, upsample)[len(given[4:6]) :])  # type: ignore[misc]
     return f"the kernel's window has at most {WIDEST} samples a pixel" if mode == "upsample" and upsample > WIDEST else None
 
@@ -21,10 +22,10 @@ def _too_fine(*given: Any, mode: str | None = "correlation", upsample: int = 16,
 def refine_disks(
     maps: Any, px: Any, py: Any, count: Any, /, mode: str | None = "correlation", upsample: int = 16, climb: bool = False
 ) -> tuple[Any, Any, Any]:
-    """Sub-pixel positions and heights of maxima of periodic maps.
+    """Find sub-pixel positions and heights of maxima of periodic maps.
 
-    The maximum of the trigonometric interpolation, by Newton steps on its exact value, gradient and Hessian; the twins take two
-    from the parabola's maximum, which ends 2e-5 px from the limit.
+    The maximum of the trigonometric interpolation is found by Newton steps on its exact value, gradient and Hessian. The twins take
+    two steps from the maximum of the parabola. They end 2e-5 px from the limit.
 
     Parameters
     ----------
@@ -32,18 +33,18 @@ def refine_disks(
     px, py : (n, K) int
         Whole pixels of the maxima.
     count : (n,) int
-        How many of the K are peaks.
+        Number of peaks among the K places.
     mode : {"correlation", "upsample", "parabola", None}
         As `refine` of `find_bragg_disks`.
     upsample : int
         Samples per pixel of "upsample".
     climb : bool
-        The pixels are maxima of another map: go uphill to one of this map first.
+        True if the pixels are maxima of another map. Then go uphill to a maximum of this map first.
 
     Returns
     -------
     x, y, height : (n, K) float64
-        NaN behind the last peak.
+        NaN after the last peak.
 
     Examples
     --------
@@ -64,28 +65,29 @@ def refine_disks(
 
 @operation(cuda=Twin("gpu4d.kernels.refine_disks"), cpu=Twin("gpu4d.cpu_fallback.refine_disks"))
 def peak_errors(counts: Any, cross: Any, box: Any, x: Any, y: Any, count: Any, /, grid: bool = False) -> tuple[Any, Any]:
-    """Standard errors of maxima of n = 1 maps, from the counts.
+    """Compute the standard errors of maxima of n = 1 maps, from the counts.
 
-    Cov = H⁻¹ G H⁻¹: H the Hessian of the map at the maximum, G = Σ I(q) ∇K ∇Kᵀ(q - r) the Poisson noise of its gradient.
+    Cov = H⁻¹ G H⁻¹, with H the Hessian of the map at the maximum, and G = Σ I(q) ∇K ∇Kᵀ(q - r) the Poisson noise of its gradient.
 
     Parameters
     ----------
     counts : (n, Qx, Qy) real
-        The patterns; what is not positive counts as 0.
+        The patterns. Values that are not positive are taken as 0.
     cross : (n, Qx, Qy) real
         Their n = 1 maps.
     box : (4, 2 hx + 1, 2 hy + 1) real
-        K², Kx², Kx Ky, Ky² of the template about its centre, no larger than the detector.
+        K², Kx², Kx Ky, Ky² of the template around its centre. The box must not be larger than the detector.
     x, y : (n, K) real
         Positions, pixels.
     count : (n,) int
+        Number of peaks among the K places.
     grid : bool
-        Positions are whole pixels: 1/12 px² is added.
+        True if positions are whole pixels. Then 1/12 px² is added to the variances.
 
     Returns
     -------
     sx, sy : (n, K) float64, pixels
-        NaN behind the last peak, and where the map has no maximum.
+        NaN after the last peak, and where the map has no maximum.
 
     Examples
     --------
@@ -114,6 +116,6 @@ def peak_errors(counts: Any, cross: Any, box: Any, x: Any, y: Any, count: Any, /
 
 
 def _found(count: Any, most: int) -> Any:
-    """True for the peaks of each pattern, (n, K)."""
+    """Return (n, K) bool: True at the peaks of each pattern."""
     xp = arrays.namespace(count)
     return xp.arange(most, dtype=count.dtype, device=arrays.device(count))[None, :] < count[:, None]

@@ -1,4 +1,4 @@
-"""What a search needs of a template beside its spectrum: the windows its noise is summed over. Both are kept from search to search."""
+"""Compute the spectrum of a template, and the windows over which its noise is summed. Both are cached for later searches."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from gpu4d.bragg.hybrid_correlation import template_spectrum
 from gpu4d.cache import kept_by_content
 from gpu4d.probe.template_kernel import Template
 
-HELD_MOMENT = 0.99  # of a template's noise inside the window it is summed over: half a per cent of a standard error
-LARGEST_KEPT = 1 << 19  # pixels of a template whose transforms are kept: 24 MB
+HELD_MOMENT = 0.99  # part of a template's noise inside its window: the rest is half a per cent of a standard error
+LARGEST_KEPT = 1 << 19  # pixels: transforms of larger templates (above 24 MB) are not cached
 
 
 def template_transforms(template: Template) -> tuple[np.ndarray, np.ndarray]:
-    """`template_spectrum` and `template_moments`, not to be written to: twins keep what they make of such arrays.
+    """Return `template_spectrum` and `template_moments`. They must not be changed, because twins cache tables made from them.
 
-    Those of a template of the same kernel are kept: four transforms in float64 take 60 ms for 514² = (2 · 257)², as long as forty
-    patterns are searched.
+    The result is cached, and returned again for a template with the same kernel. For 514² = (2 · 257)² pixels, four transforms in
+    float64 take 60 ms, as long as the search of forty patterns.
     """
     given = template.kernel.astype(np.float64).tobytes(), template.shape, template.offset
     return (_kept_transforms if template.kernel.size <= LARGEST_KEPT else _transforms)(*given)
 
 
 def _transforms(kernel: bytes, shape: tuple[int, int], offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the two results of `template_transforms` from the bytes of a float64 kernel."""
     template = Template(np.frombuffer(kernel).reshape(shape), offset, 0.0)
     made = template_spectrum(template), template_moments(template)
     for array in made:
@@ -35,11 +36,11 @@ _kept_transforms = kept_by_content(maxsize=8)(_transforms)
 
 
 def template_moments(template: Template) -> np.ndarray:
-    """K², Kx², Kx Ky, Ky² of the template and its band-limited derivatives, (4, Qx, Qy), corner-centred.
+    """Return K², Kx², Kx Ky, Ky² of the template and its band-limited derivatives, (4, Qx, Qy), corner-centred.
 
-    Set to 0 outside the square about the centre that holds `HELD_MOMENT` of each, and scaled to the sums they have in all, so that
-    sums over them are small windows: the derivative of a sharp disk rings far out, at no weight. Row and column -n/2 of an even
-    size have no partner at +n/2, so a window about a pixel never holds them.
+    The derivative of a sharp disk rings far out, with little weight. So values are set to 0 outside the square around the centre that
+    holds `HELD_MOMENT` of each, and the rest is scaled to its full sum. Sums over the template then need only a small window. Row and
+    column -n/2 of an even size have no partner at +n/2, so they are set to 0 too.
     """
     kernel, shape = template.kernel, template.shape
     kx, ky = fft.frequencies(shape[0]), fft.frequencies(shape[1], half=True)

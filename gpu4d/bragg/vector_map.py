@@ -1,4 +1,4 @@
-"""Bragg vector map: all disks of a scan in one diffraction plane."""
+"""Make the Bragg vector map: all disks of a scan in one diffraction plane."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ def bragg_vector_map(
     upsample: int = 1,
     where: ArrayLike | None = None,
 ) -> DiffractionSlice:
-    """Collapse all disks of all positions into one image.
+    """Add all disks of all positions into one image.
 
-    B(q) = Σ_R Σ_i I_i δ(q - q_i), each disk shared bilinearly among its four pixels.
+    B(q) = Σ_R Σ_i I_i δ(q - q_i). Each disk is shared bilinearly among its four pixels.
 
     Parameters
     ----------
     disks : PointListArray
         Fields qx, qy, intensity.
     shape : (Qx, Qy)
-        Of the detector.
+        Shape of the detector.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
-        Centre of the unscattered beam, pixels. Given, the map is centred: q = 0 lies at (shape // 2) · upsample. Positions whose
-        origin is NaN are left out. Not given, the map is in raw detector pixels.
+        Position of the unscattered beam, pixels. If it is given, the map is centred: q = 0 lies at (shape // 2) · upsample. Positions
+        whose origin is NaN are left out. None: the map is in raw detector pixels.
     calibration : Calibration, optional
-        For the pixel size of the result.
+        Gives the pixel size of the result.
     upsample : int
         Pixels of the map per detector pixel.
     where : (Rx, Ry) bool, optional
-        Positions that count.
+        Positions whose disks are added.
 
     Returns
     -------
     DiffractionSlice, (Qx · upsample, Qy · upsample) float64
-        Disks with a NaN, and those beyond the border, are left out.
+        Disks with a NaN are left out, and so are disks beyond the border.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def bragg_vector_map(
 
 
 def _at_points(origin: np.ndarray, disks: PointListArray) -> tuple[Any, Any]:
-    """qx and qy of the origin at every point, or of all points."""
+    """Return qx and qy of the origin: two numbers for all points, or an array with one origin for each point."""
     if origin.ndim == 1:
         return float(origin[0]), float(origin[1])
     like = disks.flat("qx")
@@ -83,7 +83,7 @@ def _at_points(origin: np.ndarray, disks: PointListArray) -> tuple[Any, Any]:
 
 
 def _spread(x: Any, y: Any, weight: Any, size: tuple[int, int]) -> Any:
-    """Bilinear deposit on an image, in an order that depends on the points alone."""
+    """Add points to an image bilinearly. The order of the sums depends on the points alone, so the result is reproducible."""
     xp = arrays.namespace(x)
     good = xp.isfinite(x) & xp.isfinite(y) & xp.isfinite(weight)
     zero = xp.zeros_like(x)

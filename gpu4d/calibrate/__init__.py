@@ -1,4 +1,4 @@
-"""Calibration: origin → ellipse → rotation → pixel size."""
+"""Calibrate patterns: origin → ellipse → rotation → pixel size."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ def is_round(disk: Disk) -> bool:
 
 
 class EdgeBackground(NamedTuple):
-    """Counts at the edge of the detector."""
+    """Counts at the edge of the detector, in detector units and relative to the bright-field disk."""
 
     level: float  # median of the strip along the edge, counts
-    share: float  # of the mean level inside the bright-field disk; infinite where that is not positive
+    share: float  # of the mean level inside the bright-field disk; infinite if that level is not positive
 
 
 def edge_background(mean: ArrayLike, disk: Disk) -> EdgeBackground | None:
@@ -41,7 +41,7 @@ def edge_background(mean: ArrayLike, disk: Disk) -> EdgeBackground | None:
     Parameters
     ----------
     mean : (Qx, Qy) real
-        Mean pattern; NaN pixels are left out.
+        Mean pattern. NaN pixels are left out.
     disk : Disk
 
     Returns

@@ -14,8 +14,8 @@ from gpu4d.errors import InputError
 def ellipse_matrix(ellipse: tuple[float, float, float]) -> np.ndarray:
     """Return the (2, 2) matrix that makes the ellipse a circle: v_true = M v_measured, with v relative to the origin.
 
-    The circle has the minor semi-axis as radius: lengths along the major axis shrink by b/a, lengths along the minor axis stay (as in
-    py4DSTEM).
+    The radius of the circle is the minor semi-axis. Lengths along the major axis shrink by b/a. Lengths along the minor axis do not change
+    (as in py4DSTEM).
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def ellipse(points: ArrayLike, weights: ArrayLike | None = None) -> tuple[float,
 
 
 def ellipse_from_lattice(g1: Any, g2: Any, ratio: float = 1.0, angle: float = np.pi / 2) -> tuple[float, float, float]:
-    """Return the ellipse from one lattice whose true shape is known (square: the defaults; hexagonal: angle π/3).
+    """Return the ellipse from one lattice whose true shape is known. The defaults are for a square lattice. Hexagonal: angle π/3.
 
     Parameters
     ----------

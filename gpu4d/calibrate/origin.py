@@ -29,15 +29,15 @@ class Origin:
     Attributes
     ----------
     measured : (Rx, Ry, 2) float64
-        Detector pixels; NaN where no disk was near enough.
+        Origin from the disks, detector pixels. NaN where no disk was near enough.
     fitted : (Rx, Ry, 2) float64
         The surface, defined at every position.
     residual : (2,) float64
         Rms distance of the measured positions (outliers left out) from the surface, px, along qx and qy.
     outliers : (Rx, Ry) bool
-        Measured, but left out of the surface.
+        True where the origin was measured, but left out of the surface.
     fit : str
-        What was fitted, in words.
+        Description of the fitted surface.
     """
 
     measured: np.ndarray
@@ -66,27 +66,27 @@ def origin(
 ) -> Origin:
     """Find the origin of the diffraction patterns: the unscattered disk at every position, and a surface through all of them.
 
-    The first surface goes through the brightest disk of every position, or is the guess. Then twice: the brightest disk within `radius`
-    of the surface is taken at every position, and the surface is fitted again. So the descan may be larger than the distance of the
-    disks, and bright Bragg disks at some positions do no harm. The robust fit starts from least absolute distances, which one wrong disk
-    in four does not bend. It ends with Tukey's biweight. Both use the length of the residual vector.
+    The first surface goes through the brightest disk of every position, or is the guess. Two rounds follow. In each round the brightest
+    disk within `radius` of the surface is taken at every position, and the surface is fitted again. So the descan may be larger than the
+    distance of the disks, and bright Bragg disks at some positions have no effect. The robust fit starts from least absolute distances,
+    on which one wrong disk in four has little effect. It ends with Tukey's biweight. Both use the length of the residual vector.
 
     Parameters
     ----------
     disks : PointListArray or (Rx, Ry, 2) array
-        Disks with fields ``qx, qy`` (px) and ``intensity``; or origins measured in another way, NaN where there is none (also as
-        `CenterOfMass` gives them, a `RealSlice` of two planes).
+        Disks with fields ``qx, qy`` (px) and ``intensity``. Or origins measured in another way, with NaN where there is none. They may
+        also be a `RealSlice` of two planes, as from `CenterOfMass`.
     guess : pair, (Rx, Ry, 2) array or Origin, optional
-        Where the beam is about, px. None: from the brightest disks.
+        Approximate position of the beam, px. None: from the brightest disks.
     radius : float, optional
-        How far from the surface the disk may lie, px. None: half the median distance from the unscattered disk to its
+        Largest distance of the disk from the surface, px. None: half the median distance from the unscattered disk to its
         nearest neighbour.
     fit : {"plane", "quadratic", "constant"}
         Order of the surface in the scan coordinates. With fewer measured positions than coefficients a lower order is taken.
     robust : bool
         False is plain least squares.
     where : (Rx, Ry) bool array, optional
-        Positions to use; the surface is still defined everywhere.
+        Positions to use. The surface is defined at all positions.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def origin(
 
 
 def _measure(disks: PointListArray, guess: Any, radius: float | None, order: int, robust: bool, where: Any) -> Origin:
-    """The unscattered disk of every position, NaN where none, and the surface through them."""
+    """Return the unscattered disk of every position (NaN where there is none), and the surface through them."""
     if len(disks.shape) != 2:
         raise InputError(f"the disks are of {disks.shape} positions: need a scan of two dimensions, (Rx, Ry)")
     qx, qy, light = (arrays.to_numpy(disks.flat(f)).astype(np.float64) for f in ("qx", "qy", "intensity"))
@@ -132,7 +132,7 @@ def _measure(disks: PointListArray, guess: Any, radius: float | None, order: int
     else:
         start = np.broadcast_to(origins(guess, disks.shape, "guess"), (*disks.shape, 2))
         found = Origin(np.full_like(start, np.nan), start, np.zeros(2), np.zeros(disks.shape, bool), "guess")
-    final = guess is None and order <= 1 and robust  # a surface of the kind that is asked for
+    final = guess is None and order <= 1 and robust  # a surface of the requested kind
     for _ in range(2):
         at = np.repeat(found.fitted.reshape(-1, 2), np.diff(offsets), axis=0)
         square = (qx - at[:, 0]) ** 2 + (qy - at[:, 1]) ** 2
@@ -161,7 +161,7 @@ def _best(ufunc: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> tuple[np.
 
 
 def _brightest(qx: np.ndarray, qy: np.ndarray, light: np.ndarray, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the point with the highest intensity at each position; NaN if there is none."""
+    """Return the point with the highest intensity at each position, or NaN if there is none."""
     out = np.full((int(np.prod(shape)), 2), np.nan)
     best, number = _best(np.maximum, light, offsets)
     lit = np.isfinite(best)
@@ -171,7 +171,7 @@ def _brightest(qx: np.ndarray, qy: np.ndarray, light: np.ndarray, offsets: np.nd
 
 
 def _half_spacing(square: np.ndarray, offsets: np.ndarray) -> float:
-    """Return half the median distance of the second nearest disk, from squared distances; infinite if no position has two disks."""
+    """Return half the median distance of the second nearest disk, from squared distances. Infinite if no position has two disks."""
     square = np.where(np.isfinite(square), square, np.inf)
     square[_best(np.minimum, square, offsets)[1]] = np.inf
     second = _best(np.minimum, square, offsets)[0]
@@ -197,7 +197,7 @@ def _surface(measured: np.ndarray, order: int, robust: bool, used: np.ndarray) -
     terms = _terms(measured.shape[:2], order)
     a, b = terms[ok], measured[ok]
     basis, values, turn = np.linalg.svd(a, full_matrices=False)
-    rank = int(np.sum(values > values[0] * count * np.finfo(float).eps))  # one row of a scan cannot tell the slope along the other axis
+    rank = int(np.sum(values > values[0] * count * np.finfo(float).eps))  # one row of a scan has no slope along the other axis
     basis, back = np.ascontiguousarray(basis[:, :rank].T), turn[:rank].T / values[:rank]
     coefficients, weight = _robust(basis, b.T) if robust else (b.T @ basis.T, np.ones(count))
     inside = weight > 0

@@ -17,18 +17,18 @@ def pixel_size(lengths: ArrayLike, spacings: ArrayLike, weights: ArrayLike | Non
     Parameters
     ----------
     lengths : (n,) array or float
-        Measured |g|, px, after the ellipse is taken out.
+        Measured |g|, px, with the elliptical distortion removed.
     spacings : (n,) array or float
         Lattice spacings d, Å.
     weights : (n,) array, optional
-        Of the squared residuals.
+        Weights of the squared residuals.
 
     Returns
     -------
     q_pixel : float
         1/Å.
     error : float
-        Its standard error from the scatter, 1/Å; NaN for a single length.
+        Its standard error from the scatter, 1/Å. NaN for a single length.
 
     Examples
     --------

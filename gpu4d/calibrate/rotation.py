@@ -14,11 +14,11 @@ from gpu4d.data.arguments import positions_of
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 
-UNDECIDED = 1.1  # ratio of the residual curls of both transposes under which the data do not tell them apart
+UNDECIDED = 1.1  # ratio of the residual curls of both transposes; with a smaller ratio the data cannot decide between them
 
-# (smoothing, derivative) taps that belong together: their responses stand as 1 to ik, so that the curl of a gradient vanishes
-# and what noise and coarse steps leave does not turn the angle (Farid, Simoncelli, IEEE Trans. Image Process. 13 (2004) 496).
-# Central differences turned it by 0.04 rad where atoms were sampled at 0.5 Å.
+# Matched pairs of (smoothing, derivative) taps. The ratio of their responses is ik, so the curl of a gradient is zero, and noise and
+# coarse steps do not change the angle (Farid, Simoncelli, IEEE Trans. Image Process. 13 (2004) 496). With central differences the
+# error of the angle was 0.04 rad for atoms sampled at 0.5 Å.
 _TAPS = {
     7: (
         (0.004711, 0.069321, 0.245410, 0.361117, 0.245410, 0.069321, 0.004711),
@@ -30,20 +30,20 @@ _TAPS = {
 
 @dataclass(frozen=True)
 class Rotation:
-    """How scan and detector stand to each other, v_scan = R(angle) v_det, after swapping (qx, qy) where `transpose`.
+    """Rotation from detector to scan axes: v_scan = R(angle) v_det. If `transpose`, (qx, qy) are swapped first.
 
     Attributes
     ----------
     angle : float
-        Radians, in (-π/2, π/2]: the curl does not tell angle from angle + π (`gpu4d.dpc` decides it).
+        Radians, in (-π/2, π/2]. The curl is the same for angle and angle + π (`gpu4d.dpc` chooses one).
     transpose : bool
     curl : dict of bool to float
-        By transpose: what is left of the field's curl at the best angle, as a share of curl² + divergence² (0 … 0.5).
+        Residual curl² of the field at the best angle, as a share of curl² + divergence² (0 … 0.5), for each transpose.
     margin : float
-        Share of the transpose not taken over the share of the one taken; 1 is undecided, infinite a field without curl.
-        NaN where the transpose was given.
+        Share of the rejected transpose over that of the chosen one. 1 means undecided. It is infinite for a field without curl, and NaN
+        if the transpose was given.
     angles, curve : (181,) arrays
-        Share of the curl by angle, for the transpose taken: what to plot.
+        Share of the curl for each angle, with the chosen transpose, for a plot.
     """
 
     angle: float
@@ -55,7 +55,7 @@ class Rotation:
 
     @property
     def decided(self) -> bool:
-        """Whether the data tell the two transposes apart. True if the transpose was given."""
+        """Return True if the data decide between the two transposes, or if the transpose was given."""
         return not self.margin < UNDECIDED
 
     def __str__(self) -> str:
@@ -86,11 +86,11 @@ def rotation(com: Array, *, transpose: bool | None = None, where: ArrayLike | No
     Raises
     ------
     InputError
-        A field of the wrong shape, or fewer than 4 positions with finite neighbours all around.
+        The field has a wrong shape, or fewer than 4 positions have finite neighbours on all sides.
 
     Notes
     -----
-    Same convention as py4DSTEM's (Savitzky et al., Microsc. Microanal. 27 (2021) 712), which scans angles.
+    The convention is that of py4DSTEM (Savitzky et al., Microsc. Microanal. 27 (2021) 712), which scans angles.
 
     Examples
     --------
@@ -141,7 +141,10 @@ def _moments(field: np.ndarray) -> tuple[float, float, float]:
 
 
 def _curl_and_divergence(field: np.ndarray, smooth: tuple[float, ...], derive: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return curl and divergence of a field, where all neighbours under the taps exist."""
+
     def along(v: np.ndarray, down: tuple[float, ...], right: tuple[float, ...]) -> np.ndarray:
+        """Filter an array with taps along both axes."""
         n, (nx, ny) = len(down), v.shape
         tall = np.sum([w * v[i : nx - n + 1 + i] for i, w in enumerate(down)], axis=0)
         return np.sum([w * tall[:, i : ny - n + 1 + i] for i, w in enumerate(right)], axis=0)
@@ -158,7 +161,7 @@ def _least_curl(cc: float, dd: float, cd: float) -> tuple[float, float]:
 
 
 def _share(angle: Any, cc: float, dd: float, cd: float) -> Any:
-    """Return Σ curl² of the field turned by `angle`, over ΣC² + ΣD²; 0.5 if both are 0."""
+    """Return Σ curl² of the field turned by `angle`, over ΣC² + ΣD². It is 0.5 if both are 0."""
     if not cc + dd > 0:
         return 0.5 + 0 * np.asarray(angle)
     c, s = np.cos(angle), np.sin(angle)
@@ -166,4 +169,5 @@ def _share(angle: Any, cc: float, dd: float, cd: float) -> Any:
 
 
 def _ratio(other: float, best: float) -> float:
+    """Return other / best. It is infinite if only `best` is 0, and 1 if both are."""
     return other / best if best > 0 else (math.inf if other > 0 else 1.0)

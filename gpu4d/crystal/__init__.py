@@ -1,4 +1,4 @@
-"""Lattices and strain: from Bragg disks to the deformation of the crystal at every position."""
+"""Find lattices in Bragg disks, and measure the strain of the crystal at every position."""
 
 from gpu4d.crystal.find_lattice import find_lattice
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice

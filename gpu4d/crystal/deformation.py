@@ -28,7 +28,7 @@ def deformation_gradient(g: Any, reference: Any) -> Any:
 
 
 def _inverse(m: Any) -> Any:
-    """Invert 2 × 2 matrices; NaN if singular."""
+    """Invert 2 × 2 matrices. A singular matrix gives NaN."""
     xp = arrays.namespace(m)
     a, b, c, d = (m[..., i, j] for i in (0, 1) for j in (0, 1))
     det = a * d - b * c
@@ -37,6 +37,7 @@ def _inverse(m: Any) -> Any:
 
 
 def _matrix(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Return matrices (..., 2, 2) from their elements, row by row."""
     xp = arrays.namespace(a)
     return xp.stack([xp.stack([a, b], axis=-1), xp.stack([c, d], axis=-1)], axis=-2)
 
@@ -44,14 +45,14 @@ def _matrix(a: Any, b: Any, c: Any, d: Any) -> Any:
 def rotation_angle(f: Any) -> Any:
     """Return the angle of R in the polar decomposition F = R U, positive from x to y: atan2(F₁₀ − F₀₁, F₀₀ + F₁₁).
 
-    Exact in two dimensions: RᵀF is symmetric for this angle and no other (up to π, excluded by U being positive definite).
+    This is exact in two dimensions. RᵀF is symmetric for this angle only (and for angle + π, for which U is not positive definite).
     """
     xp = arrays.namespace(f)
     return xp.atan2(f[..., 1, 0] - f[..., 0, 1], f[..., 0, 0] + f[..., 1, 1])
 
 
 def components(f: Any, definition: str) -> tuple[Any, Any, Any, Any]:
-    """Return e_xx, e_yy, e_xy, theta of deformation gradients (..., 2, 2); `strain_map` has the definitions."""
+    """Return e_xx, e_yy, e_xy, theta of deformation gradients (..., 2, 2). `strain_map` has the definitions."""
     xp = arrays.namespace(f)
     if definition == "finite":
         angle = rotation_angle(f)
@@ -67,8 +68,8 @@ def components(f: Any, definition: str) -> tuple[Any, Any, Any, Any]:
 def standard_errors(f: Any, g: Any, covariance: Any, axes: Any, definition: str) -> tuple[Any, Any, Any, Any]:
     """Propagate the covariance of the lattice vectors to errors of the components, to first order.
 
-    With dG a change of the lattice vectors, dF = −G⁻¹ dG F; for F = R U the rotation changes by dα = (M₁₀ − M₀₁) / tr U with
-    M = Rᵀ dF, and the stretch by dU = M − dα J U, J = [[0, −1], [1, 0]]. The reference is taken as exact.
+    A change dG of the lattice vectors gives dF = −G⁻¹ dG F. For F = R U the rotation changes by dα = (M₁₀ − M₀₁) / tr U, with
+    M = Rᵀ dF. The stretch changes by dU = M − dα J U, with J = [[0, −1], [1, 0]]. The reference is taken as exact.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def standard_errors(f: Any, g: Any, covariance: Any, axes: Any, definition: str)
     covariance : (..., 2, 2, 2) float64
         Of `LatticeFit`: ``[..., c, i, j]``.
     axes : (2, 2) float64
-        Orthogonal; its rows are the tensor's axes on the detector.
+        Orthogonal matrix. Its rows are the tensor's axes on the detector.
     definition : str
     """
     xp = arrays.namespace(f, g, covariance, axes)

@@ -18,8 +18,8 @@ from gpu4d.errors import InputError
 ENOUGH = 200_000  # points used of a large scan, from patterns drawn evenly
 SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is far below the differences between candidates
 CANDIDATES = 28  # cluster centres, and as many differences of them
-TOLERANCE = (0.06, 0.04)  # of the disk spacing, and of the distance from the origin (strain and rotation within the scan)
-REACH = 3.3  # disk spacings: lower orders name the lattice, higher ones are smeared by strain
+TOLERANCE = (0.06, 0.04)  # of the disk spacing, and of the distance from the origin (allows for strain and rotation within the scan)
+REACH = 3.3  # disk spacings: the lattice is found from lower orders, because strain smears higher ones
 LEAST_EXCESS, LEAST_EVIDENCE = (
     0.2,
     30.0,
@@ -39,14 +39,14 @@ def find_lattice(
     fitted to all points.
 
     The classical way is Radon transforms of the Bragg vector map. It finds directions of rows of disks, needs the map, and decides
-    between g and g/2 by a threshold; smeared high orders dominate it.
+    between g and g/2 by a threshold. Smeared high orders dominate its result.
 
     Parameters
     ----------
     disks : PointListArray
         Fields ``qx, qy`` (px), ``intensity``.
     origin : Origin, (2,) or (Rx, Ry, 2) array, optional
-        Of the patterns, px. None: measured by `gpu4d.calibrate.origin`.
+        Origin of the patterns, px. None: measured by `gpu4d.calibrate.origin`.
     min_spacing : float, optional
         Shortest lattice vector to consider, px. None: a quarter of the median distance of neighbouring disks.
     where : (Rx, Ry) bool array, optional
@@ -55,9 +55,9 @@ def find_lattice(
     Returns
     -------
     Lattice or None
-        None where no lattice indexes at least 20 % more of the points than of points in random directions at the same distances, or
-        where the points are too few to tell (about 15 disks in all): amorphous or fine-grained areas. Of several grains the
-        strongest is returned; `indexed_fraction` tells how much of the data it stands for.
+        None for amorphous or fine-grained areas: no lattice indexes at least 20 % more of the points than of points in random directions
+        at the same distances. None also if there are too few points (about 15 disks in all). Of several grains the strongest is
+        returned. `indexed_fraction` is the part of the data that belongs to it.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def find_lattice(
         return None
     for _ in range(2):
         best, shift = _fit(bases[np.argmax(_score(bases, v[few], weight[few], spacing))], v[few], weight[few], spacing, REACH)
-        v = v - shift  # refit the origin to the lattice: an origin wrong by a fraction of |g| must not decide
+        v = v - shift  # refit the origin to the lattice, so that an error by a fraction of |g| does not change the result
         bases = np.concatenate([best[None], bases])
     for _ in range(2):
         family = _related(best)
@@ -108,9 +108,8 @@ def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarra
     weight = np.sqrt(np.clip(arrays.to_numpy(disks.flat("intensity")).astype(np.float64), 0, None))
     ok = np.isfinite(v).all(axis=-1) & np.isfinite(weight) & (weight > 0)
     if len(v) > ENOUGH:
-        drawn = np.random.default_rng(0).random(int(np.prod(disks.shape))) < ENOUGH / len(
-            v
-        )  # a fixed seed, so that the answer is always the same
+        # a fixed seed, so that the result is always the same
+        drawn = np.random.default_rng(0).random(int(np.prod(disks.shape))) < ENOUGH / len(v)
         ok &= drawn[position]
     if used is not None:
         ok &= used.reshape(-1)[position]
@@ -125,7 +124,7 @@ def _spacing(v: np.ndarray, position: np.ndarray) -> float | None:
     if len(v) < 5:
         return None
     keep = position <= position[min(len(v) - 1, 20_000)]
-    apart = 4 * float(np.abs(v[keep]).max()) + 1  # patterns side by side: neighbours are of the same one
+    apart = 4 * float(np.abs(v[keep]).max()) + 1  # puts patterns side by side, so that neighbours are in the same pattern
     points = np.concatenate([v[keep], position[keep, None] * apart], axis=-1)
     distance = cKDTree(points).query(points, k=2)[0][:, 1]
     distance = distance[(distance < apart / 2) & (distance > 0)]
@@ -142,7 +141,7 @@ def _candidates(v: np.ndarray, weight: np.ndarray, spacing: float, shortest: flo
     inner = np.linalg.norm(difference, axis=-1) < 2 * spacing
     steps = _clusters(difference[inner], shared[inner], spacing)[0] if inner.any() else centres[:0]
     half = np.concatenate([centres, steps[: 2 * CANDIDATES]])
-    half = half[(half[:, 0] > 0) & (np.linalg.norm(half, axis=-1) >= shortest)]  # g and -g span the same
+    half = half[(half[:, 0] > 0) & (np.linalg.norm(half, axis=-1) >= shortest)]  # g and -g span the same lattice
     i, j = np.triu_indices(len(half), 1)
     sine = np.abs(cross(half[i], half[j])) / (np.linalg.norm(half[i], axis=-1) * np.linalg.norm(half[j], axis=-1))
     bases = reduced(np.stack([half[i], half[j]], axis=1)[sine > 0.2])
@@ -175,11 +174,12 @@ def _nearest(basis: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tolerance(v: np.ndarray, spacing: float) -> np.ndarray:
+    """Return the largest distance of each point from its node, px."""
     return TOLERANCE[0] * spacing + TOLERANCE[1] * np.linalg.norm(v, axis=-1)
 
 
 def _score(bases: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float) -> np.ndarray:
-    """Return the information per point beyond chance, nats; 0 for a lattice that indexes less than chance."""
+    """Return the information per point beyond chance, nats. It is 0 for a lattice that indexes less than chance."""
     reach = _tolerance(v, spacing)
     score = np.empty(len(bases))
     for start in range(0, len(bases), 32):
@@ -192,13 +192,13 @@ def _score(bases: np.ndarray, v: np.ndarray, weight: np.ndarray, spacing: float)
 
 
 def _gain(fraction: Any, chance: Any) -> Any:
-    """Kullback–Leibler divergence of the indexed fraction from chance; 0 where chance would index more."""
+    """Return the Kullback–Leibler divergence of the indexed fraction from chance. It is 0 if chance would index more."""
     f, p = np.clip(fraction, 1e-9, 1 - 1e-9), np.clip(chance, 1e-6, 1 - 1e-6)
     return np.where(f > p, f * np.log(f / p) + (1 - f) * np.log((1 - f) / (1 - p)), 0.0)
 
 
 def _related(basis: np.ndarray) -> np.ndarray:
-    """Return reduced bases of the lattices that contain this one, or are contained in it, with index 2 or 3; itself first."""
+    """Return reduced bases of the lattices that contain this one, or are contained in it, with index 2 or 3. The first is this one."""
     coarser = [np.array([[a, b], [0, n // a]]) for n in (2, 3) for a in range(1, n + 1) if n % a == 0 for b in range(n // a)]
     found = [np.eye(2), *coarser, *(np.linalg.inv(m.T.astype(np.float64)) for m in coarser)]
     return reduced(np.stack(found) @ basis)

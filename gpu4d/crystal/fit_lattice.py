@@ -1,4 +1,4 @@
-"""Fit the local lattice at every scan position: index the disks, then weighted least squares with a free local origin."""
+"""Fit the local lattice at every scan position: index the disks, then solve weighted least squares with a free local origin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ReturnedArray
 from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.crystal.lattice import Lattice
-from gpu4d.crystal.local_lattice import Disks, columns, fitted, settled
+from gpu4d.crystal.local_lattice import Disks, columns, converged, fitted
 from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
@@ -24,16 +24,16 @@ BLOCK = 2048  # positions at a time: memory stays small, and a fixed number give
 
 @dataclass(frozen=True, eq=False)
 class LatticeFit:
-    """Local lattice vectors over the scan; NaN at a position with too few disks on the lattice, or with all disks on one line.
+    """Local lattice vectors over the scan. Positions with too few disks on the lattice, or with all disks on one line, have NaN.
 
     Attributes
     ----------
     g1, g2 : (Rx, Ry, 2) float64
         Detector pixels.
     origin : (Rx, Ry, 2) float64
-        Of the local fit, px.
+        Origin of the local fit, px.
     covariance : (Rx, Ry, 2, 2, 2) float64
-        ``covariance[..., c, i, j]`` is the covariance of component c of vector i with component c of vector j, px²; the two
+        ``covariance[..., c, i, j]`` is the covariance of component c of vector i with component c of vector j, px². The two
         detector axes are independent. NaN where three disks leave no residual and the disks carry no standard errors.
     residual : (Rx, Ry) float64
         Rms distance of the disks from the local lattice per axis, px.
@@ -44,11 +44,11 @@ class LatticeFit:
     mask : (Rx, Ry) bool
         True where there is a fit.
     lattice : Lattice
-        That the orders refer to.
+        Mean lattice, to which the orders refer.
     weights : str
     error_scale : float
-        By how much the disks scatter more than their standard errors say, over the whole scan; `covariance` has it in (as a
-        square) where it exceeds 1. NaN where the disks carry no standard errors.
+        Scatter of the disks in units of their standard errors, over the whole scan. If it exceeds 1, `covariance` is multiplied by its
+        square. NaN if the disks have no standard errors.
     """
 
     g1: ReturnedArray
@@ -65,6 +65,7 @@ class LatticeFit:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Return the shape of the scan, (Rx, Ry)."""
         return tuple(self.mask.shape)
 
     def __repr__(self) -> str:
@@ -96,22 +97,23 @@ def fit_lattice(
     lattice : Lattice, or (2, 2) array
         Mean lattice, from `find_lattice` (rows g1, g2, px).
     origin : Origin, (2,) or (Rx, Ry, 2) array, optional
-        Start of the local origin, px; right to a tenth of |g1|. None: measured by `gpu4d.calibrate.origin`.
+        Start of the local origin, px. It must be right to a tenth of |g1|. None: measured by `gpu4d.calibrate.origin`.
     weights : {"sqrt", "py4dstem", "errors", "uniform"}
         Weights of the squared residuals: "sqrt" intensity (rows of the system multiplied by √intensity: counting noise),
         "py4dstem" intensity² (rows multiplied by the intensity), "errors" 2 / (sx² + sy²), "uniform" 1.
     tolerance : float
-        Gate, as a fraction of |g1| of the mean lattice.
+        Largest distance of a disk from its node, as a fraction of |g1| of the mean lattice.
     min_disks : int
         Fewest disks of a fit, at least 3.
     min_indexed : float
-        Smallest part of a position's disks that has to lie on the lattice: among twenty random points three or four always do,
-        and their strain would mean nothing.
+        Least part of a position's disks that must lie on the lattice. Among twenty random points three or four always do, and their
+        strain would have no meaning.
     iterations : int
-        Indexing and fitting again.
+        Most rounds of indexing and fitting.
     outliers : float, optional
-        Fit again without the disks whose residual exceeds this many times the scan's usual scatter, both in px and in
-        units of 1/√weight (so neither weak disks under noise nor bright ones with structure are lost). None keeps all.
+        Disks whose residual exceeds this many times the scan's usual scatter are left out, and the lattice is fitted again. The limit
+        must be exceeded both in px and in units of 1/√weight, so that weak disks with noise and bright disks with structure are
+        kept. None keeps all.
 
     Returns
     -------
@@ -136,11 +138,12 @@ def fit_lattice(
     blocks = [(first, min(first + BLOCK, start.shape[0])) for first in range(0, start.shape[0], BLOCK)]
 
     def everywhere(work: Callable[[Disks, Any], tuple[Any, ...]], x: Any) -> list[Any]:
+        """Call `work` for all blocks of positions, and join the results."""
         parts = [work(columns(disks, i, j, weights), x[..., i:j]) for i, j in blocks]
         return [xp.concat(p, axis=-1) for p in zip(*parts)]
 
     least = (min_disks, min_indexed)
-    nodes, *scatter = everywhere(lambda p, x: settled(p, x, size, tolerance, least, iterations), x)
+    nodes, *scatter = everywhere(lambda p, x: converged(p, x, size, tolerance, least, iterations), x)
     limits = None if outliers is None else _limits(float(outliers), *scatter)
     x, cov, residual, count, fraction, chi2 = everywhere(lambda p, x: fitted(p, x, tolerance * size, least, limits), nodes)
     scale = _error_scale(arrays.to_numpy(chi2), arrays.to_numpy(count))
@@ -184,21 +187,22 @@ def _checked(disks: Any, lattice: Any, origin: Any, weights: str, min_disks: int
 
 
 def _limits(outliers: float, residual: Any, count: Any, unit: Any) -> tuple[float, float] | None:
-    """Return limits of squared residuals, weighted and in px²; None if there are too few disks to tell what is usual."""
+    """Return limits of squared residuals, weighted and in px². None if there are too few disks to measure their usual scatter."""
     rms, n, variance = (arrays.to_numpy(a) for a in (residual, count, unit))
     ok = np.isfinite(variance) & (n > 3)
     if np.sum(n[ok] - 3) < 30:
         return None
     square = max(
         np.median(rms[ok] ** 2 * n[ok] / (n[ok] - 3)), 1e-8
-    )  # points without noise differ by rounding only: nothing below 1e-4 px is an outlier
+    )  # points without noise differ by rounding only, so a residual below 1e-4 px is no outlier
     unit = max(np.median(variance[ok]), 1e-100)  # avoids a division by 0 if points lie exactly on their nodes
     return outliers**2 * float(unit), outliers**2 * float(square)
 
 
 def _error_scale(chi2: np.ndarray, count: np.ndarray) -> float:
-    """Return the square root of the scan's reduced χ²: its median, corrected for that of a χ² distribution, so that bad positions do not
-    dominate.
+    """Return the square root of the scan's reduced χ².
+
+    The median over positions is used, so that bad positions do not dominate. It is corrected for the median of a χ² distribution.
     """
     ok = np.isfinite(chi2)
     if not ok.any():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-TIE = 1.02  # lengths that differ by less are taken as equal: noise must not decide which of two equal vectors is g1
+TIE = 1.02  # lengths that differ by less are taken as equal, so that noise does not exchange g1 and g2
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,15 +18,15 @@ class Lattice:
     g1, g2 : (2,) float64
         Detector pixels, in the basis of `canonical`.
     indexed_fraction : float
-        Fraction of the points (weighted by √intensity; the unscattered disk left out) that lie on the lattice.
+        Fraction of the points that lie on the lattice. They are weighted by √intensity, and the unscattered disk is left out.
     chance : float
         The same fraction for points at the same distances in random directions.
     residual : float
         Rms distance of the indexed points from the lattice, px (the local strain is part of it).
     points : int
-        Points that were indexed (of a large scan a part is looked at).
+        Number of points that were indexed. Of a large scan only a part is used.
     orders : (n, 2) int64
-        Orders (h, k) that occur at one position in twenty or more, the most frequent first.
+        Orders (h, k) that occur at 5 % of the positions or more, the most frequent first.
     """
 
     g1: np.ndarray
@@ -39,17 +39,17 @@ class Lattice:
 
     @property
     def matrix(self) -> np.ndarray:
-        """(2, 2), the vectors as rows."""
+        """Return g1 and g2 as rows of a (2, 2) array."""
         return np.stack([self.g1, self.g2])
 
     @property
     def lengths(self) -> tuple[float, float]:
-        """|g1|, |g2|, px."""
+        """Return |g1| and |g2|, px."""
         return float(np.hypot(*self.g1)), float(np.hypot(*self.g2))
 
     @property
     def angle(self) -> float:
-        """From g1 to g2, rad, 0 … π."""
+        """Return the angle from g1 to g2, rad, 0 … π."""
         return float(np.arctan2(cross(self.g1, self.g2), self.g1 @ self.g2))
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
 """Fit local lattices of a block of positions, in the array API: find orders, and solve weighted least squares, in turn.
 
-Parameters x are (3, 2, n): origin, g1, g2 by component. A row of the system is ρ = (1, h, k); symmetric 3 × 3 matrices are the six arrays
+Parameters x are (3, 2, n): origin, g1, g2 by component. A row of the system is ρ = (1, h, k). Symmetric 3 × 3 matrices are the six arrays
 (n,) 00, 01, 02, 11, 12, 22.
 """
 
@@ -20,7 +20,7 @@ FIRST_REACH = 2.3  # of |g1|: only low orders are indexed with the mean lattice,
 class Disks(NamedTuple):
     """Disks of n positions, (most, n) float64. Each column is a position, so sums over its disks run along whole rows.
 
-    A weight of 0 means no disk. The standard errors are None if the disks have none, and may be NaN.
+    A weight of 0 means that there is no disk. The standard errors are None if the disks have none, and may be NaN.
     """
 
     qx: Any
@@ -37,11 +37,12 @@ def columns(disks: PointListArray, first: int, last: int, weights: str) -> Disks
     ends = disks.offsets[first : last + 1] - start
     counts = ends[1:] - ends[:-1]
     row = xp.arange(max(int(xp.max(counts)), 1), dtype=ends.dtype, device=where)
-    behind = xp.full_like(counts, stop - start)  # where a NaN stands
+    behind = xp.full_like(counts, stop - start)  # place of a NaN that is appended to the lists
     index = xp.where(row[:, None] < counts[None, :], ends[None, :-1] + row[:, None], behind[None, :])
     nan = xp.full((1,), math.nan, dtype=xp.float64, device=where)
 
     def padded(name: str) -> Any:
+        """Return a field as (most, n), with NaN after the last disk."""
         values = xp.concat([arrays.as_float64(disks.flat(name)[start:stop]), nan])
         return xp.reshape(xp.take(values, xp.reshape(index, (-1,))), index.shape)
 
@@ -59,12 +60,12 @@ def columns(disks: PointListArray, first: int, last: int, weights: str) -> Disks
     return Disks(xp.where(ok, qx, zero), xp.where(ok, qy, zero), xp.where(ok, weight, zero), sx, sy)
 
 
-def settled(p: Disks, x: Any, size: float, tolerance: float, least: tuple[int, float], iterations: int) -> tuple[Any, Any, Any, Any]:
+def converged(p: Disks, x: Any, size: float, tolerance: float, least: tuple[int, float], iterations: int) -> tuple[Any, Any, Any, Any]:
     """Index and fit in turn, starting from the mean lattice, until no disk changes its order or `iterations` are used up.
 
     Returns
     -------
-    The parameters that the last indexing took, and of its fit: residual (n,), count (n,), variance of a disk of weight 1 (n,).
+    The parameters of the last indexing, and of its fit: residual (n,), count (n,), variance of a disk of weight 1 (n,).
     """
     xp = arrays.namespace(x)
     h, k, rx, ry = _index(p, x)
@@ -121,12 +122,13 @@ def _index(p: Disks, x: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _residuals(p: Disks, h: Any, k: Any, x: Any) -> tuple[Any, Any]:
+    """Return residuals along qx and qy, (most, n)."""
     rx, ry = (q - x[0, c, :] - h * x[1, c, :] - k * x[2, c, :] for c, q in ((0, p.qx), (1, p.qy)))
     return rx, ry
 
 
 def _gate(p: Disks, rx: Any, ry: Any, gate: float) -> Any:
-    """Return weights of the disks nearer than `gate` (px) to their nodes; 0 for the others."""
+    """Return the weights of disks nearer than `gate` (px) to their nodes, and 0 for the others."""
     xp = arrays.namespace(rx)
     return xp.where(rx * rx + ry * ry < gate * gate, p.weight, xp.zeros_like(p.weight))
 
@@ -149,10 +151,10 @@ def _moments(w: Any, h: Any, k: Any) -> tuple[Any, ...]:
 
 
 def _inverse(m: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Invert normal matrices by their LDLᵀ factors; NaN if singular.
+    """Invert normal matrices by their LDLᵀ factors. A singular matrix gives NaN.
 
-    Each is scaled to a unit diagonal, so that the size of the weights does not decide what is singular. It is singular if the
-    determinant, over the lengths of the rows, is below 1e-12.
+    Each matrix is scaled to a unit diagonal, so that the test does not depend on the size of the weights. It is singular if the
+    determinant, divided by the lengths of the rows, is below 1e-12.
     """
     xp = arrays.namespace(m[0])
     positive = (m[0] > 0) & (m[3] > 0) & (m[5] > 0)
@@ -190,9 +192,9 @@ def _trace(m: tuple[Any, ...], n: tuple[Any, ...]) -> Any:
 
 
 def _solve(h: Any, k: Any, w: Any, rx: Any, ry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Weighted least squares, as a step from the x that the residuals belong to, and the inverse normal matrix.
+    """Solve weighted least squares, as a step from the x to which the residuals belong. Return x and the inverse normal matrix.
 
-    Where it is singular the inverse is NaN and x stays.
+    If the matrix is singular, the inverse is NaN and x is unchanged.
     """
     xp = arrays.namespace(x)
     inverse = _inverse(_moments(w, h, k))
@@ -206,7 +208,7 @@ def _solve(h: Any, k: Any, w: Any, rx: Any, ry: Any, x: Any) -> tuple[Any, tuple
 def _without_outliers(
     p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any, ...], limits: tuple[float, float]
 ) -> tuple[Any, Any, tuple[Any, ...]]:
-    """Leave out outliers in several rounds: weights, parameters and inverse. Only positions with outliers are fitted again."""
+    """Leave out outliers in several rounds. Return weights, parameters and inverse. Only positions with outliers are fitted again."""
     xp = arrays.namespace(x)
     changed = xp.any(_without_worst(p, h, k, w, x, inverse, limits) != w, axis=0)
     which = xp.nonzero(changed)[0]
@@ -227,9 +229,9 @@ def _without_outliers(
 def _without_worst(p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any, ...], limits: tuple[float, float]) -> Any:
     """Set the weights of the worst disks of each position to 0, if they exceed the limits.
 
-    Each residual is divided by 1 − leverage, the part of it that the disk's own pull leaves. Without that, a wrong unscattered disk, ten
-    times heavier than the others, would make all others look wrong. One gross error also raises the residuals of good disks. So disks far
-    below the worst one are judged after the next fit.
+    A disk pulls the fit towards itself, which multiplies its residual by 1 − leverage. So each residual is divided by 1 − leverage.
+    Otherwise a wrong unscattered disk with ten times the weight of others would make all others look wrong. One gross error also raises
+    the residuals of good disks. So disks far below the worst one are tested only after the next fit.
     """
     xp = arrays.namespace(x)
     rx, ry = _residuals(p, h, k, x)
@@ -244,8 +246,11 @@ def _without_worst(p: Disks, h: Any, k: Any, w: Any, x: Any, inverse: tuple[Any,
 
 
 def _scatter(p: Disks, w: Any, rx: Any, ry: Any, regular: Any, least: tuple[int, float]) -> tuple[Any, Any, Any, Any]:
-    """Return, each (n,): whether there is a fit, rms residual per axis, number of disks, and variance of a disk of weight 1 from the
-    scatter.
+    """Measure the scatter of the disks around their lattices.
+
+    Returns
+    -------
+    True where there is a fit (n,), rms residual per axis (n,), number of disks (n,), variance of a disk of weight 1 (n,).
     """
     xp = arrays.namespace(w)
     used = w > 0
@@ -259,10 +264,10 @@ def _scatter(p: Disks, w: Any, rx: Any, ry: Any, regular: Any, least: tuple[int,
 
 
 def _errors(h: Any, k: Any, w: Any, r: Any, s: Any, inverse: tuple[Any, ...], unit: Any) -> tuple[tuple[Any, ...], Any]:
-    """Along one axis: covariance of g1 and g2 (11, 12, 21, 22) and half the reduced χ², NaN without standard errors.
+    """Compute along one axis the covariance of g1 and g2 (11, 12, 21, 22) and half the reduced χ² (NaN without standard errors).
 
-    With a the inverse and v the variances of the disks, the parameters have C = a (Σ w² v ρρᵀ) a; where v is the variance of weight 1
-    over w, that is a times it. A residual has the variance v − 2 v w ρᵀaρ + ρᵀCρ, less than that of its disk.
+    With a the inverse and v the variances of the disks, the covariance of the parameters is C = a (Σ w² v ρρᵀ) a. If v is u / w, with u
+    the variance of weight 1, C is u a. A residual has the variance v − 2 v w ρᵀaρ + ρᵀCρ, which is less than that of its disk.
     """
     xp = arrays.namespace(w)
     if s is None:

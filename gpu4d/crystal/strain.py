@@ -26,7 +26,7 @@ log = logging.getLogger("gpu4d")
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The unstrained lattice: g1, g2 (px), and where they come from."""
+    """The unstrained lattice: g1, g2 (px), and how they were found."""
 
     g1: np.ndarray
     g2: np.ndarray
@@ -34,18 +34,18 @@ class Reference:
 
     @property
     def matrix(self) -> np.ndarray:
-        """(2, 2), the vectors as rows."""
+        """Return g1 and g2 as rows of a (2, 2) array."""
         return np.stack([self.g1, self.g2])
 
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """Where the axes of a tensor point.
+    """Directions of the axes of a tensor.
 
     Attributes
     ----------
     frame : {"scan", "detector"}
-        What `angle` counts from. "detector" where the rotation between scan and detector is not known.
+        Frame from which `angle` is measured. It is "detector" if the rotation between scan and detector is not known.
     angle : float
         From the first axis of the frame (down in a picture) to the tensor's x axis, rad, positive from x to y.
     on_detector : (2, 2) float64
@@ -58,7 +58,7 @@ class Axes:
 
     @property
     def detector_angle(self) -> float:
-        """From the detector's first axis to the tensor's x axis, rad."""
+        """Return the angle from the detector's first axis to the tensor's x axis, rad."""
         return math.atan2(self.on_detector[0, 1], self.on_detector[0, 0])
 
     def __str__(self) -> str:
@@ -68,27 +68,27 @@ class Axes:
 
 @dataclass(frozen=True, eq=False)
 class Strain:
-    """Strain of every position; NaN where there is no local lattice.
+    """Strain of every position. It is NaN where there is no local lattice.
 
     Attributes
     ----------
     exx, eyy, exy : RealSlice (Rx, Ry)
-        Components in `axes`; tension is positive.
+        Components in `axes`. Tension is positive.
     theta : RealSlice (Rx, Ry)
-        ½(∂u₁/∂x₂ − ∂u₂/∂x₁), rad; the sign of the guide and of py4DSTEM.
+        ½(∂u₁/∂x₂ − ∂u₂/∂x₁), rad, with the sign of the guide and of py4DSTEM.
     rotation : RealSlice (Rx, Ry)
-        −theta: of the lattice, rad, positive from x to y.
+        Rotation of the lattice, −theta, rad, positive from x to y.
     residual : RealSlice (Rx, Ry)
         Rms distance of the disks from the local lattice, px.
     uncertainty : RealSlice (4, Rx, Ry)
-        One standard error of e_xx, e_yy, e_xy and theta, from the disks' errors; the reference is taken as exact.
+        One standard error of e_xx, e_yy, e_xy and theta, from the disks' errors. The reference is taken as exact.
     mask : (Rx, Ry) bool
         True where there is strain.
     reference : Reference
     axes : Axes
     definition : str
     warnings : tuple of str
-        What a picture of this strain has to say.
+        Remarks that a picture of this strain must show.
     """
 
     exx: RealSlice
@@ -114,7 +114,7 @@ class Strain:
         return _assemble(self._inputs, self.axes.angle + float(angle))
 
     def to_emd(self) -> dict[str, RealSlice]:
-        """Return what `gpu4d.save` stores: labels e_xx, e_yy, e_xy, theta, mask; and "uncertainty"."""
+        """Return the arrays that `gpu4d.save` stores: e_xx, e_yy, e_xy, theta, mask, and "uncertainty"."""
         xp = arrays.namespace(self.mask)
         planes = [self.exx.data, self.eyy.data, self.exy.data, self.theta.data]
         planes.append(xp.astype(self.mask, planes[0].dtype))
@@ -125,7 +125,7 @@ class Strain:
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """What a strain is made from: kept, so that other axes start from the lattice and not from a rounded tensor."""
+    """Inputs of a strain. They are kept, so that other axes are computed from the lattice and not from a rounded tensor."""
 
     f: Any
     g: Any
@@ -154,25 +154,25 @@ def strain_map(
     """Compute the strain of the local lattices relative to a reference.
 
     The deformation gradient F of the real lattice follows from g = F⁻ᵀ g_ref. "finite" (the default) is U − 1 of F = R U, and the
-    rotation is that of R: a pure rotation of the lattice gives zero strain. "infinitesimal" is the symmetric part of F − 1. "first_order"
-    is py4DSTEM's definition: with g = β g_ref, e_xx = 1 − β₀₀, e_yy = 1 − β₁₁, e_xy = −(β₀₁ + β₁₀)/2, theta = (β₀₁ − β₁₀)/2. The three
-    agree to first order. If the calibration has an ellipse, it is removed from the lattice vectors first.
+    rotation is that of R. So a pure rotation of the lattice gives zero strain. "infinitesimal" is the symmetric part of F − 1.
+    "first_order" is py4DSTEM's definition: with g = β g_ref, e_xx = 1 − β₀₀, e_yy = 1 − β₁₁, e_xy = −(β₀₁ + β₁₀)/2,
+    theta = (β₀₁ − β₁₀)/2. The three agree to first order. If the calibration has an ellipse, it is removed from the lattice vectors first.
 
     Parameters
     ----------
     fit : LatticeFit
     reference : {"median", "mean"}
-        Of g1 and g2 over `region`, component by component.
+        Average of g1 and g2 over `region`, component by component.
     region : (Rx, Ry) bool array, optional
         Unstrained positions. None: the whole scan.
     lattice : Lattice or (2, 2) array, optional
-        The reference itself, px on the detector as measured; in the basis of `fit.lattice`.
+        The reference itself, in the basis of `fit.lattice`, px on the detector as measured.
     definition : {"finite", "infinitesimal", "first_order"}
     rotation : float or {"g1", "g2"}, optional
-        Angle of the tensor's x axis, rad, from the first scan axis (detector axis where no rotation is calibrated) towards the second;
-        "g1" or "g2" puts the axis along that reference vector.
+        Angle of the tensor's x axis, rad, from the first scan axis towards the second. Without a calibrated rotation these are the axes
+        of the detector. "g1" or "g2" puts the x axis along this reference vector.
     calibration : Calibration, optional
-        Its rotation (and transpose) leads from the detector to the scan axes, its r_pixel gives the maps their size.
+        Its rotation and transpose turn detector axes into scan axes. Its r_pixel is the pixel size of the maps.
     max_strain : float
         Larger components are kept, but a warning counts them.
 
@@ -219,12 +219,13 @@ def _undistorted(fit: LatticeFit, calibration: Calibration | None) -> tuple[Any,
         return g, covariance
     matrix = ellipse_matrix(ellipse)
     g = xp.matmul(g, arrays.from_numpy(np.ascontiguousarray(matrix.T), g))
-    # the correction correlates the two detector axes, by 1 − b/a at most, which is neglected
+    # the correction correlates the two detector axes, by 1 − b/a at most; this is neglected
     parts = [sum(float(matrix[c, d] ** 2) * covariance[..., d, :, :] for d in (0, 1)) for c in (0, 1)]
     return g, xp.stack(parts, axis=-3)
 
 
 def _reference(g: np.ndarray, statistic: str, region: Any, lattice: Any, calibration: Calibration | None) -> Reference:
+    """Return the reference: the given lattice, or the average of the lattices of a region."""
     if lattice is not None:
         rows = lattice.matrix if isinstance(lattice, Lattice) else arrays.to_numpy(lattice).astype(np.float64)
         if rows.shape != (2, 2):
@@ -246,6 +247,7 @@ def _reference(g: np.ndarray, statistic: str, region: Any, lattice: Any, calibra
 
 
 def _check_basis(f: np.ndarray, lattice: Any) -> None:
+    """Raise InputError if a given reference seems to be in another basis than the fitted lattices."""
     if lattice is None:
         return
     away = np.abs(f - np.eye(2)).max(axis=(-2, -1))
@@ -268,6 +270,7 @@ def _frame(calibration: Calibration | None) -> tuple[str, np.ndarray, tuple[str,
 
 
 def _axis_angle(rotation: float | str | None, to_frame: np.ndarray, reference: Reference) -> float:
+    """Return the angle from the first axis of the frame to the tensor's x axis, rad."""
     if rotation is None:
         return 0.0
     if isinstance(rotation, str):
@@ -308,6 +311,7 @@ def _assemble(inputs: _Inputs, angle: float) -> Strain:
 
 
 def _too_large(parts: tuple[Any, ...], limit: float) -> tuple[str, ...]:
+    """Return a warning if components exceed the limit."""
     xp = arrays.namespace(*parts)
     large = (xp.abs(parts[0]) > limit) | (xp.abs(parts[1]) > limit) | (xp.abs(parts[2]) > limit)
     count = int(xp.sum(xp.astype(large, xp.int64)))

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu4d.crystal.lattice import Lattice
 
-LEAST_DISKS = 4  # of a pattern that tells of a lattice: the unscattered one and three others
+LEAST_DISKS = 4  # disks of a pattern that shows a lattice: the unscattered one and three others
 LEAST_SHARE = 0.10  # of the patterns
 SMALLEST_SCAN = 8  # positions along an axis, for an integration of the phase
 
@@ -25,14 +25,14 @@ def suggest_technique(counts: np.ndarray, lattice: Lattice | None, radius: float
     """Choose between Bragg disks with strain, a bright-field disk with its phase, and images alone.
 
     Bragg disks are chosen if at least a tenth of the patterns has four disks or more, a lattice explains them, and disks of
-    neighbouring reflections do not overlap. Otherwise the phase is, if the scan has at least 8×8 positions.
+    neighbouring reflections do not overlap. Otherwise the phase is chosen, if the scan has at least 8×8 positions.
 
     Parameters
     ----------
     counts : (n,) int
         Disks of each pattern.
     lattice : Lattice or None
-        What `find_lattice` made of them.
+        Result of `find_lattice` for these disks.
     radius : float
         Of the template, pixels.
     scan_shape : (Rx, Ry)

@@ -1,4 +1,4 @@
-"""The vacuum probe and the template disks are found with."""
+"""Measure the vacuum probe, and make the template with which disks are found."""
 
 from gpu4d.probe.measure_disk import Disk, measure_disk
 from gpu4d.probe.shape.fine_image import FineImage

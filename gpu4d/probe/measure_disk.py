@@ -1,4 +1,4 @@
-"""Centre, radius and edge of the bright-field disk."""
+"""Measure centre, radius and edge of the bright-field disk."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gpu4d.data.arguments import host_image, pixel_mask
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
 
-RAYS = 180
+RAYS = 180  # number of rays, 2° apart
 STEP = 0.1  # sampling along a ray, px
-CLEAN = 0.15  # px rms from the circle: below, the disk is one of an even probe
+CLEAN = 0.15  # px rms from the circle: a disk with less is taken as even, and its centre is fitted
 
 
 class Disk(NamedTuple):
@@ -24,11 +24,11 @@ class Disk(NamedTuple):
     qx, qy : float
         Centre, detector pixels.
     radius : float
-        Where the intensity has fallen half way, pixels.
+        Distance from the centre at which the intensity has fallen half way, pixels.
     edge : float
         Width w of the sigmoid edge 1 / (1 + exp(4 (r - R) / w)), pixels.
     residual : float
-        rms distance of the edge from the circle, pixels: over a pixel or two, this is no round disk.
+        Rms distance of the edge from the circle, pixels. Above a pixel or two this is no round disk.
     """
 
     qx: float
@@ -41,10 +41,10 @@ class Disk(NamedTuple):
 def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     """Fit a circle to the edge of the brightest disk of a pattern.
 
-    Rays are sent out from the brightest region; on each, the edge is where the smoothed intensity falls steepest, to sub-pixel.
-    A circle is fitted to these points with Tukey weights, so that neighbouring disks, a beam stop or contrast inside the disk do
-    not bend it; radius and edge width then come from the radial profile about its centre. This is the disk's centre, not the
-    centre of mass: structure inside the disk shifts the one and not the other.
+    Rays go outwards from the brightest region. On each ray the edge is the point where the smoothed intensity falls steepest, to a
+    fraction of a pixel. A circle is fitted to these points with Tukey weights, so that neighbouring disks, a beam stop or contrast
+    inside the disk do not distort it. Then radius and width of the edge are fitted to the pixels near the edge. The result is the
+    centre of the disk, not its centre of mass. Structure inside the disk shifts the centre of mass, but not this centre.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     center = np.array(ndimage.center_of_mass(inside))
     radius = float(np.sqrt(inside.sum() / np.pi))
     residual = np.inf
-    for _ in range(4):  # centre and radius settle in two or three rounds
+    for _ in range(4):  # centre and radius stop changing after two or three rounds
         points = _edges(pattern, center, radius)
         if len(points) < 8:
             raise InputError("no disk in this pattern: its brightest region has no edge inside the detector")
@@ -92,7 +92,7 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
 
 
 def _filled(pattern: np.ndarray, mask: Any) -> np.ndarray:
-    """Float pattern with NaN and masked pixels replaced by their nearest good neighbour."""
+    """Return the pattern as float64, with NaN and masked pixels replaced by their nearest valid neighbour."""
     pattern = pattern.astype(np.float64)
     good = np.isfinite(pattern)
     if (valid := pixel_mask(mask, pattern.shape, "mask")) is not None:
@@ -103,7 +103,7 @@ def _filled(pattern: np.ndarray, mask: Any) -> np.ndarray:
 
 
 def _edges(pattern: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray:
-    """Where the intensity falls steepest on rays between half and one and a half radii: (n, 2) points."""
+    """Return points (n, 2) at which the intensity falls steepest, on rays from half to one and a half radii."""
     from scipy import ndimage
 
     angle = np.arange(RAYS) * (2 * np.pi / RAYS)
@@ -111,7 +111,7 @@ def _edges(pattern: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray
     x = center[0] + r[None, :] * np.cos(angle)[:, None]
     y = center[1] + r[None, :] * np.sin(angle)[:, None]
     lines = ndimage.map_coordinates(pattern, [x, y], order=1, mode="nearest")
-    width = max(1.0, 0.06 * radius)  # px: noise is smoothed along the ray, which does not move a symmetric edge
+    width = max(1.0, 0.06 * radius)  # px: smoothing along the ray reduces noise, and does not move a symmetric edge
     slope = ndimage.gaussian_filter1d(lines, width / STEP, axis=1, order=1)
     on_detector = (x >= 0) & (x <= pattern.shape[0] - 1) & (y >= 0) & (y <= pattern.shape[1] - 1)
     slope = np.where(on_detector, slope, np.inf)
@@ -128,11 +128,11 @@ def _edges(pattern: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray
 
 
 def _circle(points: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Circle through points by Tukey-weighted least squares: centre, radius, rms distance of the points it believes."""
+    """Fit a circle to points by Tukey-weighted least squares. Return centre, radius, and weighted rms distance of the points."""
     center, radius = points.mean(0), 0.0
     weight = np.ones(len(points))
     for _ in range(30):
-        # |p|² = 2 c·p + (R² - |c|²) is linear in c and the bracket (Kåsa); the weights take the outliers out
+        # |p|² = 2 c·p + (R² - |c|²) is linear in c and the bracket (Kåsa); the weights leave out outliers
         p = points - points.mean(0)
         a = np.column_stack([2 * p, np.ones(len(p))]) * np.sqrt(weight)[:, None]
         solution = np.linalg.lstsq(a, (p**2).sum(1) * np.sqrt(weight), rcond=None)[0]
@@ -148,10 +148,10 @@ def _circle(points: np.ndarray) -> tuple[np.ndarray, float, float]:
 
 
 def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_center: bool) -> tuple[float, float, float, float]:
-    """Sigmoid disk through the pixels near the edge: centre, radius, edge width.
+    """Fit a sigmoid disk to the pixels near the edge. Return centre, radius and edge width.
 
-    The centre is fitted along where the edge is a clean circle (a vacuum probe: to a thousandth of a pixel); where there is
-    contrast inside the disk the robust circle knows better, and only radius and width are fitted.
+    The centre is fitted too if the edge is a clean circle. For a vacuum probe it is right to a thousandth of a pixel. With contrast
+    inside the disk the centre of the robust circle is more accurate, and only radius and width are fitted.
     """
     from scipy.optimize import least_squares
 
@@ -165,9 +165,10 @@ def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_cente
     scale = high - low
 
     def misfit(p: np.ndarray) -> np.ndarray:
+        """Return the residual of each pixel for parameters p."""
         cx, cy = (p[4], p[5]) if free_center else center
         fall = np.clip(4 * (np.hypot(x - cx, y - cy) - p[2]) / p[3], -60, 60)
-        # A slope of the intensity inside the disk must not be taken for a shift of its edge.
+        # A slope inside the disk is fitted too, because it would look like a shift of the edge.
         height = p[1] * (1 + (p[6] * (x - cx) + p[7] * (y - cy)) / radius) if free_center else p[1]
         return (p[0] + height / (1 + np.exp(fall)) - z) / scale
 

@@ -1,4 +1,4 @@
-"""A round probe with a soft edge, made from its radius."""
+"""Make a round probe with a soft edge from its radius."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from gpu4d.errors import InputError
 
 
 def synthetic(shape: tuple[int, int], radius: float, center: tuple[float, float] | None = None, edge: float = 1.0) -> np.ndarray:
-    """Flat disk with a sigmoid edge.
+    """Make a flat disk with a sigmoid edge.
 
-    P(q) = 1 / (1 + exp(4 (|q - c| - R) / w)): 1 inside, ½ at the radius, slope -1/w there.
+    P(q) = 1 / (1 + exp(4 (|q - c| - R) / w)). It is 1 inside. At the radius it is ½, with slope -1/w.
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ def synthetic(shape: tuple[int, int], radius: float, center: tuple[float, float]
     radius : float
         R, detector pixels.
     center : (float, float), optional
-        c, pixels; (Qx // 2, Qy // 2) by default.
+        c, pixels. Default: (Qx // 2, Qy // 2).
     edge : float
         w, width of the edge, pixels.
 

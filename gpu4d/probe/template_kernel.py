@@ -1,4 +1,4 @@
-"""From a vacuum probe to the kernel that patterns are correlated with."""
+"""Make the kernel with which patterns are correlated, from a vacuum probe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import measure_disk
 from gpu4d.probe.shape.fine_image import FineImage
 
-REACH = 2.5  # radii: farther out a probe is background
+REACH = 2.5  # radii: pixels farther out are background of a probe
 KINDS = ("sigmoid", "gaussian", "logistic", "flat")
 
 
@@ -25,21 +25,22 @@ class Template:
     Attributes
     ----------
     kernel : (Qx, Qy) float64
-        Corner-centred: the probe's centre lies at [0, 0] + `offset`. Positive part of unit sum, total zero (but for
-        kind "flat"), so that a peak's height is in counts per pixel and noise averages to nothing.
+        Corner-centred: the probe's centre lies at [0, 0] + `offset`. The probe has unit sum, so that the height of a peak is in counts
+        per pixel. The total is zero except for kind "flat", so that a flat background gives 0.
     offset : (float, float)
-        Part pixels by which the probe's centre misses [0, 0]; positions are corrected by it exactly, in the spectrum. The
-        kernel itself is only moved by whole pixels: a sharp disk moved by Fourier would ring.
+        Part of a pixel by which the probe's centre differs from [0, 0]. Positions are corrected by it exactly, in the spectrum. The
+        kernel itself is moved by whole pixels only, because a sharp disk moved by Fourier would ring.
     radius : float
-        Of the probe, pixels: default spacing and edge scale with it.
+        Radius of the probe, pixels. Default spacing and edge are proportional to it.
     edge : float
         Width of its edge, pixels.
     kind : str
-        Of the trench that was subtracted.
+        Kind of the trench that was subtracted.
     probe : (Qx, Qy) float64 or None
-        The vacuum probe it was made from.
+        Vacuum probe from which the kernel was made.
     fine : FineImage or None
-        The disk between the pixels, where a scan has shown it; the likelihood then fits this instead of the probe's own profile.
+        Shape of the disk between the pixels, if it was measured from a scan (`refine_template`). The likelihood then fits this shape
+        instead of the probe's own profile.
 
     Examples
     --------
@@ -61,13 +62,13 @@ class Template:
 
     @classmethod
     def from_kernel(cls, kernel: ArrayLike, radius: float | None = None) -> Template:
-        """A ready kernel, corner-centred, taken as it is.
+        """Make a template from a corner-centred kernel, without changing it.
 
         Parameters
         ----------
         kernel : (Qx, Qy) array
         radius : float, optional
-            Of the disk, pixels; by default that of a circle with the area where the kernel is over half its maximum.
+            Radius of the disk, pixels. Default: that of a circle with the area in which the kernel exceeds half its maximum.
         """
         k = _image(kernel, "kernel")
         if not k.max() > 0:
@@ -77,6 +78,7 @@ class Template:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Return (Qx, Qy) of the kernel."""
         return self.kernel.shape  # type: ignore[return-value]
 
 
@@ -93,28 +95,28 @@ def template(
     sigma: float | None = None,
     background: bool = True,
 ) -> Template:
-    """Kernel of zero total from a vacuum probe: unit-sum probe minus unit-sum trench.
+    """Make a kernel of zero total from a vacuum probe: unit-sum probe minus unit-sum trench.
 
-    The trench makes the correlation with a flat background vanish, and punishes a template that sits beside its disk.
+    With the trench the correlation with a flat background is zero, and it is lower if the template lies beside its disk.
 
     Parameters
     ----------
     probe : (Qx, Qy) array
-        Vacuum probe, counts or any scale; one disk.
+        Vacuum probe with one disk, counts or any scale.
     kind : {"sigmoid", "gaussian", "logistic", "flat"}
-        Trench: cos²(π/2 · (r - r₁)/(r₂ - r₁)) between the two radii and 1 inside; a Gaussian exp(-r²/2σ²); a
-        logistic 1/(1 + exp(8 (r - (r₁ + r₂)/2)/(r₂ - r₁))); or none (the total is then 1, not 0).
+        Form of the trench. "sigmoid": cos²(π/2 · (r - r₁)/(r₂ - r₁)) between the two radii, and 1 inside. "gaussian": exp(-r²/2σ²).
+        "logistic": 1/(1 + exp(8 (r - (r₁ + r₂)/2)/(r₂ - r₁))). "flat": no trench. The total is then 1, not 0.
     center : (float, float), optional
-        Of the probe, pixels; measured by default (`measure_disk`).
+        Centre of the probe, pixels. None: measured (`measure_disk`).
     radius : float, optional
-        Pixels; measured by default.
+        Radius of the probe, pixels. None: measured.
     trench : (float, float), optional
-        r₁, r₂ in pixels; 1 and 3 times the radius by default.
+        r₁, r₂ in pixels. Default: 1 and 3 times the radius.
     sigma : float, optional
-        σ of the Gaussian, pixels; twice the radius by default (the guide: 1.5 to 3 radii).
+        σ of the Gaussian, pixels. Default: twice the radius (useful: 1.5 to 3 radii).
     background : bool
-        Take the detector's background off the probe (`without_background`): it would widen the template and find disks in
-        noise. False takes the probe as it is.
+        Subtract the detector's background from the probe (`without_background`). With background the template is too wide, and finds
+        disks in noise. False uses the probe as it is.
 
     Returns
     -------
@@ -123,7 +125,7 @@ def template(
     Raises
     ------
     InputError
-        A probe that is no image, has no disk, or is centred so near the border that it is cut.
+        The probe is no image, has no disk, or is cut by the border.
 
     Examples
     --------
@@ -154,14 +156,14 @@ def template(
 
 
 def without_background(image: np.ndarray, center: tuple[float, float], radius: float) -> np.ndarray:
-    """A probe on zero ground: the level beyond `REACH` radii is subtracted, and what lies there set to 0."""
+    """Return a probe without background: subtract the level of pixels beyond `REACH` radii, and set these pixels to 0."""
     far = np.hypot(np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1]) > REACH * radius
     level = max(float(np.median(image[far])), float(image[far].mean())) if far.any() else 0.0
     return np.where(far, 0.0, image - level)
 
 
 def as_template(given: TemplateLike) -> Template:
-    """A Template as it is; a two-dimensional array is a vacuum probe and gets the sigmoid trench."""
+    """Return a Template as it is. A two-dimensional array is taken as a vacuum probe and gets the sigmoid trench."""
     if isinstance(given, Template):
         return given
     if given is None or isinstance(given, str | int | float):
@@ -170,6 +172,7 @@ def as_template(given: TemplateLike) -> Template:
 
 
 def _image(given: Any, name: str) -> np.ndarray:
+    """Return an image as float64 on the host. Raise InputError if it has NaN or infinite pixels."""
     image = host_image(given, f"the {name}").astype(np.float64)
     if not np.isfinite(image).all():
         raise InputError(f"the {name} has {int((~np.isfinite(image)).sum())} NaN or infinite pixels: set them to 0 or interpolate them")
@@ -177,12 +180,13 @@ def _image(given: Any, name: str) -> np.ndarray:
 
 
 def _distance(shape: tuple[int, ...], offset: np.ndarray) -> np.ndarray:
-    """Distance of every pixel from [0, 0] + offset, the detector wrapped round."""
+    """Return the distance of every pixel from [0, 0] + offset, with the detector wrapped round."""
     x, y = (np.fft.fftfreq(n, 1.0 / n) - o for n, o in zip(shape, offset))
     return np.hypot(x[:, None], y[None, :])
 
 
 def _trench(r: np.ndarray, kind: str, radius: float, trench: tuple[float, float] | None, sigma: float | None) -> np.ndarray:
+    """Return the trench at distances r, not normalised."""
     inner, outer = arrays.floats(trench) if trench is not None else (radius, 3.0 * radius)
     if not 0 <= inner < outer:
         raise InputError(f"trench=({inner}, {outer}): need 0 ≤ r₁ < r₂ in pixels")

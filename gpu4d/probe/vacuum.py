@@ -1,4 +1,4 @@
-"""The vacuum probe, averaged from the scan itself."""
+"""Average the vacuum probe from patterns of the scan itself."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from gpu4d.streaming.engine import BudgetOptions
 def from_vacuum(
     patterns: DataCube | Array, region: ArrayLike | None = None, *, align: bool = True, **options: Unpack[BudgetOptions]
 ) -> DiffractionSlice:
-    """Average of the patterns over vacuum, each moved so that the probes fall together.
+    """Average the patterns over vacuum. Each pattern is moved so that all probes have one centre.
 
     Parameters
     ----------
     patterns : DataCube or (..., Qx, Qy) array
         A scan, or a stack of vacuum patterns.
     region : (Rx, Ry) bool, or ((int, int), (int, int)), optional
-        Where the scan sees vacuum: a mask, or half-open ranges of rows and columns. Every position by default.
+        Positions over vacuum: a mask, or half-open ranges of rows and columns. Default: every position.
     align : bool
-        Move each pattern by the centre of mass of its disk before adding (bilinear, sub-pixel). False adds as they are.
+        Move each pattern by the centre of mass of its disk before adding (bilinear, sub-pixel). False: add patterns unmoved.
     **options
-        Of `gpu4d.sweep`: memory, progress.
+        Options of `gpu4d.sweep`: memory, progress.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def from_vacuum(
     if not np.nansum(mean) > 0:
         raise InputError("the vacuum region has no pattern with counts: choose another region")
     if align:
-        # Only the disk counts: a threshold half way up would bias part pixels, so pixels well outside it are masked.
+        # Only pixels in and near the disk are used. A threshold at half height instead would bias the centres by parts of a pixel.
         near = DataCube(cube.source, cube.calibration, cube.metadata, _near_disk(mean, cube.detector_mask), cube.name)
         com = np.moveaxis(np.asarray(sweep(near, CenterOfMass(), where=where, **options)), 0, -1)
         seen = np.isfinite(com).all(-1) & where
@@ -70,6 +70,7 @@ def from_vacuum(
 
 
 def _as_cube(patterns: Any) -> DataCube:
+    """Return patterns as a cube. A stack becomes a scan with one row."""
     if isinstance(patterns, DataCube):
         return patterns
     stack = arrays.to_numpy(patterns)
@@ -79,17 +80,19 @@ def _as_cube(patterns: Any) -> DataCube:
 
 
 def _region(region: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Return the region as a mask (Rx, Ry)."""
     if isinstance(region, tuple) and len(region) == 2 and all(np.size(r) == 2 for r in region):
         where = np.zeros(shape, dtype=bool)
         where[slice(*region[0]), slice(*region[1])] = True
     else:
         where = positions_of(region, shape, "region")
     if not where.any():
-        raise InputError("the vacuum region holds no position")
+        raise InputError("the vacuum region holds no position: choose another region")
     return where
 
 
 def _near_disk(mean: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Return a mask (Qx, Qy) of valid pixels in and near the disk of the mean pattern."""
     from gpu4d.probe.measure_disk import measure_disk
 
     disk = measure_disk(mean, valid)

@@ -1,4 +1,4 @@
-"""The wave in the probe-forming aperture: its shape, and the aberrations of the lens as Krivanek coefficients."""
+"""Compute the wave in the probe-forming aperture, with aberrations of the lens as Krivanek coefficients."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gpu4d.errors import InputError
 COEFFICIENTS = {  # name: (n, m) of λ^n k^(n+1) / (n + 1) cos m(φ - φ_nm)
     f"C{n}{m}": (n, m) for n in range(1, 6) for m in range((n + 1) % 2, n + 2, 2)
 }
-DEGREE = 6  # of χ in kx and ky: fifth order aberrations
+DEGREE = 6  # highest power of kx and ky in χ, for aberrations up to fifth order
 
 
 def aberration_terms(aberrations: Mapping[str, float] | None) -> list[tuple[int, int, float, float]]:
-    """Coefficients by name as (n, m, C_nm in Å, φ_nm in rad), zeros left out; an error names what is accepted.
+    """Return named coefficients as (n, m, C_nm in Å, φ_nm in rad). Coefficients that are 0 are left out.
 
     Parameters
     ----------
     aberrations : mapping, optional
-        C10, C12, phi12, C21, phi21, C23, phi23, C30, … C56, phi56; `defocus` stands for -C10. Å and radians.
+        C10, C12, phi12, C21, phi21, C23, phi23, C30, … C56, phi56, in Å and radians. `defocus` means -C10.
 
     Examples
     --------
@@ -47,16 +47,16 @@ def aberration_terms(aberrations: Mapping[str, float] | None) -> list[tuple[int,
 
 
 def chi(kx: Any, ky: Any, aberrations: Mapping[str, float] | None, energy: float) -> np.ndarray:
-    """Aberration function χ(k), radians; the lens multiplies the wave by exp(-iχ).
+    """Return the aberration function χ(k), radians. The lens multiplies the wave by exp(-iχ).
 
-    χ = 2π Σ λⁿ kⁿ⁺¹ C_nm cos(m (φ - φ_nm)) / (n + 1), φ from the first axis to the second (Krivanek; as abTEM).
+    χ = 2π Σ λⁿ kⁿ⁺¹ C_nm cos(m (φ - φ_nm)) / (n + 1), with φ from the first axis to the second (Krivanek; as abTEM).
 
     Parameters
     ----------
     kx, ky : array
         1/Å, broadcast together.
     aberrations : mapping
-        See `aberration_terms`; defocus = -C10, positive is underfocus.
+        See `aberration_terms`. defocus = -C10, positive for underfocus.
     energy : float
         eV.
 
@@ -74,9 +74,9 @@ def chi(kx: Any, ky: Any, aberrations: Mapping[str, float] | None, energy: float
 
 
 def chi_polynomial(aberrations: Mapping[str, float] | None, energy: float, q_pixel: float) -> np.ndarray | None:
-    """χ / π as a polynomial in detector pixels: coefficients c[i, j] of x^i y^j, (7, 7) float64; None without aberrations.
+    """Return χ / π as a polynomial in detector pixels: coefficients c[i, j] of x^i y^j, (7, 7) float64. None without aberrations.
 
-    kᵐ cos m(φ - φ_nm) is the real part of (kx + i ky)ᵐ e^(-i m φ_nm), and what is left, kⁿ⁺¹⁻ᵐ, an even power.
+    kᵐ cos m(φ - φ_nm) is the real part of (kx + i ky)ᵐ e^(-i m φ_nm). The remaining factor kⁿ⁺¹⁻ᵐ is an even power.
     """
     terms = aberration_terms(aberrations)
     if not terms:
@@ -96,7 +96,7 @@ def chi_polynomial(aberrations: Mapping[str, float] | None, energy: float, q_pix
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Product of two polynomials whose degree stays within the table."""
+    """Multiply two polynomials. The degree of the product must not exceed `DEGREE`."""
     out = np.zeros_like(a)
     for i, j in np.argwhere(b):
         out[i:, j:] += b[i, j] * a[: len(a) - i, : len(a) - j]
@@ -112,33 +112,33 @@ def wavefunction(
     shape: tuple[int, int] | None = None,
     center: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Wave Ψ₀(k) of a probe in the plane of the detector: A(k) exp(-iχ(k)).
+    """Compute the wave Ψ₀(k) of a probe in the plane of the detector: A(k) exp(-iχ(k)).
 
     Parameters
     ----------
     aperture : float or (Qx, Qy) array
-        Convergence semi-angle, mrad: a round aperture whose edge falls from 1 to 0 over one pixel. Or A(k) itself.
+        Convergence semi-angle, mrad, of a round aperture whose edge falls from 1 to 0 over one pixel. Or A(k) itself.
     aberrations : mapping, optional
-        Krivanek coefficients in Å, angles in radians from qx to qy: C10, C12, phi12, C21, phi21, C23, phi23, C30, …;
-        `defocus` = -C10, positive is underfocus.
+        Krivanek coefficients in Å, angles in radians from qx to qy: C10, C12, phi12, C21, phi21, C23, phi23, C30, …
+        `defocus` = -C10, positive for underfocus.
     energy : float
         eV.
     q_pixel : float
         Detector pixel, 1/Å.
     shape : (Qx, Qy), optional
-        Of the detector; needed where `aperture` is a semi-angle.
+        Shape of the detector. It is needed if `aperture` is a semi-angle.
     center : (float, float), optional
-        Of the aperture, pixels; (Qx // 2, Qy // 2) by default.
+        Centre of the aperture, pixels. Default: (Qx // 2, Qy // 2).
 
     Returns
     -------
     (Qx, Qy) complex128
-        1 in the middle of a round aperture. The probe in real space is its inverse Fourier transform.
+        Its modulus is 1 at the centre of a round aperture. The probe in real space is its inverse Fourier transform.
 
     Raises
     ------
     InputError
-        An unknown coefficient, both defocus and C10, a semi-angle without a shape.
+        A coefficient is unknown, both defocus and C10 are given, or a semi-angle is given without a shape.
 
     Examples
     --------

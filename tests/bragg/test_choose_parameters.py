@@ -9,7 +9,7 @@ from gpu4d.benchmarks.disk_bound import bullseye
 from gpu4d.benchmarks.disk_scenes import find, lattice, scene
 
 import gpu4d
-from gpu4d.bragg.likelihood.choose_parameters import LEAST_PATTERNS, SAMPLE, Evidence
+from gpu4d.bragg.likelihood.choose_parameters import LEAST_PATTERNS, SAMPLE, SampleFits
 from gpu4d.data.sample import read_sample, sample_places
 from gpu4d.errors import InputError
 from gpu4d.probe import synthetic, template
@@ -28,7 +28,7 @@ def chosen(some, **options):
 
 def evidence(some):
     reduction = gpu4d.BraggDisks(template(some.probe()), refine="likelihood")
-    return Evidence(some.patterns[None], reduction.prepare(some.patterns.dtype))
+    return SampleFits(some.patterns[None], reduction.prepare(some.patterns.dtype))
 
 
 CASES = {

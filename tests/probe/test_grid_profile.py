@@ -126,10 +126,10 @@ def test_round_and_even_probes_have_their_radial_profile():
 @pytest.mark.parametrize(
     "form, why",
     [
-        (ellipse(0.03), "off a circle"),
+        (ellipse(0.03), "from a circle"),
         (sloping(ellipse(0.0), 0.2), "uneven"),
         (shaded(ellipse(0.0), 0.5, beyond=-1.0, width=2.0), "patterned"),
-        (polygon(4, 5.5), "off a circle"),
+        (polygon(4, 5.5), "from a circle"),
     ],
 )
 def test_what_has_no_radial_profile_says_why(form, why):

@@ -29,44 +29,45 @@ from gpu4d.operation import using
 from gpu4d.sizes import format_bytes
 
 # The sample
-LEAST_PATTERNS, LEAST_DISKS = 16, 30  # fewer do not decide anything
+LEAST_PATTERNS, LEAST_DISKS = 16, 30  # with fewer, 6 parameters are used
 SAMPLE = SampleSize(most=64, most_bytes=32 << 20, part=4, least=LEAST_PATTERNS)  # a second of work, or less
 SHARE = 8  # patterns that a thread works on at a time
-ONCE, EACH = 128, 40  # bytes per pixel of a pattern: templates and zero points, held once; work arrays of each thread
+ONCE, EACH = 128, 40  # bytes per pixel of a pattern: templates and zero points (once), and work arrays (each thread)
 
 # The comparison of two numbers of parameters
 SHARP = 0.1  # px: largest standard error of a disk that is used; above it the fit is not linear in the counts
-KEPT = 0.98  # part of the differences that is used: the largest 2 % are left out
+KEPT = 0.98  # part of the differences that is used; the largest 2 % are left out
 KEPT_SQUARE = 0.8556  # mean square of a Gaussian without its largest 2 %, in units of the whole one
-WORTH = 0.01  # part of the variance that 4 parameters must save
+WORTH = 0.01  # part of the variance that 4 parameters must save to be chosen
 FLAT = 1.25  # ratio T of `choose_parameters` below which 4 replace 6; near 1, because a bias does not average out
 SLOPED = 2.0  # ratio T above which 8 replace 6
 SURE = 2.0  # standard errors by which T must lie beyond its limit
-ENOUGH = 1000  # disks: with more than twice as many only every second pattern is used, with three times every third, …
+ENOUGH = 1000  # disks: with twice as many only every second pattern is used, with three times as many every third, …
 CONFIRMED = 0.25  # part of the expected drop of the lattice's squared residual that 8 parameters must reach
 RESIDUAL_NOISE = 0.05  # relative noise of that residual: a smaller expected change could not be seen
-LOOKED_AT = 100  # disks whose counts are compared with the model, for their scatter
-WEIGHINGS = 3  # rounds of that comparison's fit; each weighs the pixels by the model of the round before
+LOOKED_AT = 100  # disks whose counts are compared with the model, to measure their scatter
+WEIGHINGS = 3  # rounds of the fit in this comparison; each round weights the pixels by the model of the previous round
 
 
 class Choice(NamedTuple):
-    """Parameters of the fit, and why."""
+    """Number of parameters of the fit, and the reason for it."""
 
     parameters: int
     reason: str
 
 
 def choose_for_scan(cube: DataCube, search: DiskSearch, where: ArrayLike | None = None, memory: int | float | str | None = None) -> Choice:
-    """`choose_parameters` from a sample of a scan that `memory` must hold.
+    """Read a sample of a scan within `memory`, and call `choose_parameters` with it.
 
-    The sample depends on the scan alone, and so does the choice, with one exception: where a cap is given that not even one thread
-    could keep, 6 are taken and nothing is read.
+    The sample depends on the scan alone, and so does the choice. There is one exception. If `memory` is too small for even one thread,
+    nothing is read and 6 parameters are used.
     """
     sample = sample_places(cube, where, SAMPLE)
     patterns, pixels = int(np.prod(sample.shape)), int(np.prod(cube.detector_shape))
     cap = float("inf") if memory is None else parse_memory(memory)
 
     def held(threads: int) -> int:
+        """Return the bytes that this call allocates with so many threads."""
         reading = min(threads, len(sample.places)) * scratch_bytes(cube.source)
         looking = (ONCE + min(threads, ceil(patterns / SHARE)) * EACH) * pixels
         return patterns * pixels * itemsize(cube.dtype) + max(reading, looking)
@@ -78,61 +79,68 @@ def choose_for_scan(cube: DataCube, search: DiskSearch, where: ArrayLike | None 
 
 
 def choose_parameters(patterns: np.ndarray, search: DiskSearch, share: Callable[..., Any] = in_threads) -> Choice:
-    """4, 6 or 8: the number with the least mean squared error of the positions.
+    """Choose the number of parameters (4, 6 or 8) with the least mean squared error of the positions.
 
-    More parameters cost variance and take away bias. For the same counts, the fits with p and with q > p parameters differ by
+    More parameters increase the variance and reduce the bias. If the larger model holds, the fits of the same counts with p and with
+    q > p parameters differ by
 
         E (x_q − x_p)² = var_q − var_p + bias_p²
 
-    where the larger model holds (Hausman, Econometrica 46, 1251, 1978), so T = Σ w (x_q − x_p)² / Σ w (var_q − var_p) is
-    1 + bias_p² / (var_q − var_p), and above 2 the larger model has the smaller squared error. 8 are taken where T of 6 and 8 is
-    surely above 2; 4 where T of 4 and 6 is surely below 1.25; else 6. Weights are 1 / var_6, the largest 2 % of the differences are left
-    out, and only disks with standard errors below 0.1 px have a say.
+    (Hausman, Econometrica 46, 1251, 1978). So T = Σ w (x_q − x_p)² / Σ w (var_q − var_p) is 1 + bias_p² / (var_q − var_p). Above 2 the
+    larger model has the smaller squared error. The choice is
 
-    What is inside the disks may be no slope, and then 8 parameters are misled just as 6 are. Where the patterns have a lattice, 8 must
-    therefore take at least a quarter of (T − 2) Σ w (var_8 − var_6) off its squared residual. Where they have none, or one that
-    the disks miss by so much that this could not be seen, var_8 − var_6 is taken times what the counts scatter about the model, in
-    units of Poisson noise: values that are no electrons are no slopes. A shift that goes linearly with the order looks like strain,
-    and no lattice tells it: such a scan keeps 6.
+    * 8, if T of 6 and 8 is above 2 by more than its uncertainty and the check below confirms it;
+    * 4, if T of 4 and 6 is below 1.25 by more than its uncertainty;
+    * else 6.
+
+    The weights w are 1 / var_6. The largest 2 % of the differences are left out. Only disks with standard errors below 0.1 px are used
+    for the choice.
+
+    The check of 8 is needed because structure inside the disks may be no slope. Then 8 parameters give a wrong position, as 6 do. If
+    the patterns have a lattice, 8 must reduce its squared residual by at least a quarter of (T − 2) Σ w (var_8 − var_6). This cannot
+    be seen if there is no lattice, or if the disks are far from it. Then var_8 − var_6 is multiplied by the scatter of the counts
+    around the model, in units of Poisson noise. The reason is that values that are no electrons scatter more without any slope. A
+    shift that is linear in the index looks like strain, and a lattice cannot detect it. Such a scan keeps 6.
 
     Parameters
     ----------
-    patterns : (rows, columns, Qx, Qy) array of the host
+    patterns : (rows, columns, Qx, Qy) array
+        On the host.
     search : DiskSearch
-        With a fit of 6 parameters.
+        Its fit must have 6 parameters.
     share : callable
-        `in_threads`, or `map` for one of them.
+        `in_threads`, or `map` to use one thread.
 
     Returns
     -------
     Choice
-        6 for fewer than 16 patterns or 30 disks that tell.
+        6 for fewer than 16 patterns, or fewer than 30 disks that can be used.
     """
     n = patterns.shape[0] * patterns.shape[1]
     if n < LEAST_PATTERNS:
         return Choice(USUAL_PARAMETERS, f"{n or 'no'} pattern{'' if n == 1 else 's'}: too few to tell")
-    with using("cpu"):  # whatever the scan is reduced on: the choice must not depend on it
-        e = Evidence(patterns, search, share)
+    with using("cpu"):  # on any device: the choice must not depend on the device of the sweep
+        e = SampleFits(patterns, search, share)
     disks, seen = int(e.sharp.sum()), f"{int(e.sharp.sum())} disks of {len(e.patterns)} patterns"
     if disks < LEAST_DISKS:
         return Choice(USUAL_PARAMETERS, f"{seen} are located to {SHARP} px: too few to tell")
     unsure = SURE / disks**0.5
     t = e.ratio(6, 8)
-    if t.excess * (1 - unsure) > SLOPED:  # worth the time of its own zero point
-        doubt, t = e.give_zero_point(8), e.ratio(6, 8)
+    if t.excess * (1 - unsure) > SLOPED:  # only then is the time to measure its zero point worth it
+        doubt, t = e.subtract_zero_point(8), e.ratio(6, 8)
         if t.excess * (1 - unsure) > SLOPED:
             return Choice(USUAL_PARAMETERS, f"with 8, {doubt}") if doubt else _with_slopes(e, t, unsure, seen)
     ground = e.ratio(4, 6)
     if ground.excess * (1 + unsure) < FLAT and ground.extra > WORTH:
-        doubt, ground = e.give_zero_point(4), e.ratio(4, 6)
+        doubt, ground = e.subtract_zero_point(4), e.ratio(4, 6)
         if not doubt and ground.excess * (1 + unsure) < FLAT:
-            return Choice(4, f"{seen} see no slope of the background, whose fit would cost {ground.extra:.1%} of the variance")
-    return Choice(USUAL_PARAMETERS, f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them: no slopes inside")
+            return Choice(4, f"{seen} show no slope of the background; fitting one would cost {ground.extra:.1%} of the variance")
+    return Choice(USUAL_PARAMETERS, f"{_difference(seen, t)}: no slopes inside")
 
 
-def _with_slopes(e: Evidence, t: Ratio, unsure: float, seen: str) -> Choice:
-    """8 if the lattice confirms them, or if there is none that could and the noise is that of counts."""
-    differ = f"{seen} differ by {t.excess:.1f} times what noise explains from where 8 see them"
+def _with_slopes(e: SampleFits, t: Ratio, unsure: float, seen: str) -> Choice:
+    """Choose 8 if the lattice confirms it. Without a usable lattice, choose 8 if the scatter of the counts does not explain T."""
+    differ = _difference(seen, t)
     gain = (t.excess - SLOPED) * t.extra
     residual = e.lattice_residuals()
     if residual is not None and RESIDUAL_NOISE * residual[6] < gain:
@@ -142,7 +150,12 @@ def _with_slopes(e: Evidence, t: Ratio, unsure: float, seen: str) -> Choice:
     noise = max(e.dispersion(), 1.0)
     if t.excess / noise * (1 - unsure) > SLOPED:
         return Choice(8, f"{differ}: slopes inside")
-    return Choice(USUAL_PARAMETERS, f"{differ}, but values scatter {noise:.1f} times as counts do: no slopes")
+    return Choice(USUAL_PARAMETERS, f"{differ}, but values scatter {noise:.1f} times as much as counts: no slopes")
+
+
+def _difference(seen: str, t: Ratio) -> str:
+    """Describe T of 6 and 8 parameters for the reason of a choice."""
+    return f"with 6 and 8 parameters, positions of {seen} differ in square by {t.excess:.1f} times what noise explains"
 
 
 class Ratio(NamedTuple):
@@ -151,26 +164,26 @@ class Ratio(NamedTuple):
     Attributes
     ----------
     excess : float
-        T of `choose_parameters`; NaN where the larger number has no larger variance: it says nothing then.
+        T of `choose_parameters`. NaN if the larger number of parameters has no larger variance, because T then has no meaning.
     extra : float
-        What the larger costs, in variances of 6.
+        Additional variance of the larger number, in units of the variance with 6.
     """
 
     excess: float
     extra: float
 
 
-class Evidence:
+class SampleFits:
     """Disks of a sample, each fitted with 4, 6 and 8 parameters.
 
     Attributes
     ----------
     patterns : (n, Qx, Qy)
-        Of the sample, or every second, third, … of them where it has thousands of disks.
+        Patterns of the sample. If it has thousands of disks, every second, third, … of them.
     fitted, sharp : (n, K) bool
-        Disks that all three fits hold; those of them that have a say.
+        Disks for which all three fits succeed, and those of them that are used for the choice.
     position, variance : dict of (2, n, K) float64
-        By the number of parameters: px, px².
+        For each number of parameters: px, px².
     """
 
     def __init__(self, patterns: np.ndarray, search: DiskSearch, share: Callable[..., Any] = in_threads):
@@ -194,29 +207,33 @@ class Evidence:
 
     @staticmethod
     def _shift(fit: Fit) -> np.ndarray:
+        """Return the zero point of a fit, (2, 1, 1), pixels."""
         return np.reshape(fit.shift, (2, 1, 1))
 
     def _shared(self, kind: Any, work: Callable[[slice], Any]) -> Any:
-        """The work on a few patterns at a time, the same ones with any number of threads, and joined."""
+        """Call `work` for a few patterns at a time, and join the results. The parts are the same with any number of threads."""
         shares = [slice(i, i + SHARE) for i in range(0, len(self.patterns), SHARE)]
         return kind(*(np.concatenate(columns) for columns in zip(*self.share(work, shares))))
 
     def _fit(self, parameters: int) -> PoissonFit:
+        """Fit all disks with this number of parameters."""
         model, disks = replace(self.usual, parameters=parameters), self.disks
 
         def fit(some: slice) -> PoissonFit:
+            """Fit the disks of some patterns."""
             return model.locate(self.patterns[some], disks.qx[some], disks.qy[some], disks.count[some], self.mask)
 
         return self._shared(PoissonFit, fit)
 
-    def give_zero_point(self, parameters: int) -> str | None:
-        """Move the positions to the zero point of this number of parameters; why that one is in doubt where that of 6 is not."""
+    def subtract_zero_point(self, parameters: int) -> str | None:
+        """Subtract the zero point of this number of parameters. Return why it is in doubt, or None. None also if that of 6 is in doubt."""
         own = Fit.prepare(self.template, parameters)
         fit = self.fits[parameters]
         self.position[parameters] = np.stack([fit.x, fit.y]) - self._shift(own)
         return own.doubt if self.usual.doubt is None else None
 
     def ratio(self, fewer: int, more: int) -> Ratio:
+        """Compare the fits with two numbers of parameters."""
         weight = 1 / self.variance[USUAL_PARAMETERS][:, self.sharp]
         square = weight * (self.position[more] - self.position[fewer])[:, self.sharp] ** 2
         extra = float(np.mean(weight * (self.variance[more] - self.variance[fewer])[:, self.sharp]))
@@ -225,7 +242,7 @@ class Evidence:
         return Ratio(excess / extra if extra > 0 else float("nan"), extra)
 
     def lattice_residuals(self) -> dict[int, float] | None:
-        """Squared residuals of the patterns' lattices with 6 and 8 parameters, in variances of 6; None where they have no lattice."""
+        """Return the squared residuals of the lattices with 6 and 8 parameters, in units of the variance of 6. None without a lattice."""
         from gpu4d.calibrate import origin as measure_origin
         from gpu4d.crystal.find_lattice import find_lattice
         from gpu4d.crystal.fit_lattice import fit_lattice
@@ -238,7 +255,7 @@ class Evidence:
         lists = {p: PointListArray(offsets, {**at[p], **fields}, self.shape) for p in at}
         try:
             origin = measure_origin(lists[6])
-        except InputError:  # no beam that is brighter than the other disks
+        except InputError:  # no unscattered beam that is brighter than the other disks
             return None
         lattice = find_lattice(lists[6], origin)
         if lattice is None:
@@ -247,7 +264,7 @@ class Evidence:
         return {p: v**2 for p, v in scale.items()} if np.isfinite(list(scale.values())).all() else None
 
     def dispersion(self) -> float:
-        """Mean of (counts − λ)² / λ over the windows of some disks, λ fitted where 8 parameters see them: 1 for Poisson noise."""
+        """Return the mean of (counts − λ)² / λ over the windows of some disks: 1 for Poisson noise. λ is fitted with 8 parameters."""
         which = np.argwhere(self.sharp)
         which = end_to_end(which, LOOKED_AT)
         fit, profile = self.fits[8], self.usual.profile
@@ -256,7 +273,7 @@ class Evidence:
         half = int(-dx[0])
         cx, cy = (np.clip(np.rint(w), half, n - 1 - half) for w, n in zip((x, y), self.patterns.shape[1:]))
         i, j = (c.astype(np.int64)[:, None] + d for c, d in ((cx, dx), (cy, dy)))
-        counts = self.patterns[which[:, :1], i, j].astype(np.float64)  # no more of the patterns than that
+        counts = self.patterns[which[:, :1], i, j].astype(np.float64)  # only these pixels are converted, not whole patterns
         weight = np.ones_like(counts) if self.mask is None else self.mask[i, j].astype(np.float64)
         counts = np.where(weight > 0, counts, 0.0)
         disk = template_at(profile.table, x - cx, y - cy)[0]

@@ -1,4 +1,4 @@
-"""The likelihood fit of a search: what it needs of a template, prepared once."""
+"""Prepare the likelihood fit of a search: settings, and tables made from its template."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpu4d.device import tables
 from gpu4d.probe.shape.disk_shape import not_radial
 from gpu4d.probe.template_kernel import Template
 
-USUAL_PARAMETERS = 6  # free parameters of a disk, where nothing tells that 4 or 8 are better
+USUAL_PARAMETERS = 6  # free parameters of a disk, unless the scan shows that 4 or 8 are better
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Fit:
     parameters : {4, 6, 8}
         Free parameters of a disk.
     spacing : float
-        Disks nearer to another than this are not fitted, pixels.
+        A disk with another one nearer than this is not fitted, pixels.
     form : str
-        What is fitted, for messages.
+        Description of the fitted disk, for messages.
     shift : (float, float)
-        Taken off fitted positions, pixels: the fit's zero point, measured from the correlation's.
+        Zero point of the fit relative to that of the correlation, pixels. It is subtracted from fitted positions.
     doubt : str or None
-        Why refine="auto" does not use this fit.
+        Reason why refine="auto" does not use this fit, or None.
     """
 
     profile: DiskProfile
@@ -46,24 +46,24 @@ class Fit:
 
     @classmethod
     def prepare(cls, template: Template, parameters: int) -> Fit:
-        """Tabulate the template's disk and measure the fit's zero point."""
+        """Tabulate the template's disk, and measure the zero point of the fit."""
         profile = disk_profile(template)
         zero = zero_point(template, parameters)
         form = "a round probe"
         if template.fine is not None:
-            form = "a disk that the scan has shown"
+            form = "a disk shape measured from the scan"
         elif template.probe is not None and not_radial(template.probe.astype(np.float64).tobytes(), template.shape) is not None:
             form = "the grid profile of a probe that is not round or not even"
         return cls(profile, parameters, profile.reach + profile.radius, form, zero.shift, zero.doubt)
 
     def locate(self, frames: Any, qx: Any, qy: Any, count: Any, mask: Any = None) -> PoissonFit:
-        """Fit disks, starting at the correlation's positions (n, K); fitted positions still have the fit's own zero point."""
+        """Fit disks, starting at the positions of the correlation (n, K). The zero point is not yet subtracted from the result."""
         table, pixels = (tables.beside(a, frames) for a in (self.profile.table, self.profile.pixels))
         x, y = (v + shift for v, shift in zip((qx, qy), self.shift))
         return poisson_fit(frames, x, y, count, table, pixels, mask, parameters=self.parameters, spacing=self.spacing)
 
     def merge(self, disks: Disks, found: PoissonFit) -> Disks:
-        """Take the fit's position and standard errors where it succeeded; the correlation's stay elsewhere."""
+        """Return disks with position and standard errors of the fit where it succeeded, else those of the correlation."""
         xp = arrays.namespace(disks.qx)
         ok = found.ok
         errors = ((found.xx, disks.sx), (found.yy, disks.sy))

@@ -1,8 +1,9 @@
-"""Poisson maximum likelihood for one disk at a time: position to the noise of the counts, with its covariance.
+"""Fit one disk at a time by Poisson maximum likelihood: its position, as precise as the counts allow, and its covariance.
 
-A correlation weighs every pixel alike and takes a slope of the background for a shift; the likelihood does neither. What decides is
-the template: a radial profile, sampled far more finely than a pixel by the probe's own pixels, or the grid profile of a probe that
-is not round (`disk_shape`). A sharp probe image shifted by Fourier is undersampled and misses by 0.05 px.
+A correlation gives every pixel the same weight, and a slope of the background shifts its maximum. The likelihood has neither error.
+Its precision depends on the template (`disk_shape`). For a round probe this is a radial profile, which the probe's own pixels sample far
+more finely than one pixel. For other probes it is a grid profile. A sharp probe image shifted by Fourier is undersampled, and the fit
+with it misses the position by 0.05 px.
 """
 
 from __future__ import annotations
@@ -25,31 +26,31 @@ from gpu4d.probe.shape.radial_profile import STEP, usual_reach
 from gpu4d.probe.synthetic import synthetic
 from gpu4d.probe.template_kernel import Template
 
-PHASES = 16  # of the template in a pixel, each way; between them it moves to first order
-INSIDE, RING = 1, 2  # zones of the window whose means start amplitude and background
-SEEN = 0.25  # of the plateau: a pixel is in no zone that its disk is not, whatever its form
-FARTHEST = 1.5  # px from the start, and the largest standard error: behind either the counts do not hold the disk
+PHASES = 16  # sub-pixel positions of the template in each direction; between them it is shifted to first order
+INSIDE, RING = 1, 2  # zones of the window; their mean counts give the first amplitude and background
+SEEN = 0.25  # of the plateau: brighter pixels are never in the zone RING, darker ones never in INSIDE, for any form of the disk
+FARTHEST = 1.5  # px from the start, and the largest standard error; beyond either limit the fit has failed
 LONGEST = 0.5  # px, one step
-SHORT_STEP = 0.02  # px: the last step must be shorter, or than the standard error
-RECENTRE = 0.6  # px from the window's middle at which the window follows
-STEPS = {4: 3, 6: 3, 8: 4}  # of the fit, by the number of its parameters
-LEAST = 0.02  # counts: the model is never darker
+SHORT_STEP = 0.02  # px: the last step must be shorter than this, or than the standard error
+RECENTRE = 0.6  # px: a position farther from the window's middle moves the window
+STEPS = {4: 3, 6: 3, 8: 4}  # steps of the fit, by its number of parameters
+LEAST = 0.02  # counts: the smallest value of the model
 
 
 class PoissonFit(NamedTuple):
-    """Fitted disks, (n, K) each; NaN behind the last.
+    """Fitted disks, (n, K) each. Places after the last disk have NaN.
 
     Attributes
     ----------
     x, y : float64, pixels
-        The start where the fit failed.
+        Position. Where the fit failed it is the start.
     amplitude, background : float64, counts per pixel
-        Of the disk's plateau, and under its middle; NaN where the fit failed.
+        Height of the disk's plateau over the background, and background at its centre. NaN where the fit failed.
     xx, xy, yy : float64, px²
-        Covariance of the position: the inverse of the whole Fisher matrix; NaN where the fit failed.
+        Covariance of the position, from the inverse of the whole Fisher matrix. NaN where the fit failed.
     ok : bool
-        False where the fit failed: it left its start by more than 1.5 px, its last step was longer than the standard error (and
-        than 0.02 px), its window leaves the detector, or the counts do not locate the disk to 1.5 px.
+        False where the fit failed. A fit fails in four cases: it ends more than 1.5 px from its start, its last step is longer than both
+        the standard error and 0.02 px, its window leaves the detector, or the standard error exceeds 1.5 px.
     """
 
     x: Any
@@ -69,11 +70,11 @@ class DiskProfile:
     Attributes
     ----------
     table : (17, 17, 3, m) float32
-        D, dD/dx, dD/dy for a disk p/16 - 1/2, q/16 - 1/2 px from the window's middle; D is 1 on the plateau.
+        D, dD/dx, dD/dy for a disk p/16 - 1/2, q/16 - 1/2 px from the window's middle. D is 1 on the plateau.
     pixels : (m, 3) int32
-        Offsets of the pixels from the middle, rows in order, and the zone: 1 inside the disk, 2 around it, 0 on its edge.
+        Offsets of the pixels from the middle, in the order of rows, and the zone: 1 inside the disk, 2 around it, 0 on its edge.
     radius, reach : float
-        Of the disk and of the window, pixels.
+        Radius of the disk and of the window, pixels.
     """
 
     table: np.ndarray
@@ -83,19 +84,19 @@ class DiskProfile:
 
 
 def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
-    """A disk between the pixels as the template of `poisson_fit`.
+    """Tabulate a disk at sub-pixel positions, as the template of `poisson_fit`.
 
-    The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: a logistic
-    edge is fitted, and what it leaves over is smoothed by a spline as far as the image's own noise asks for. A probe
-    that is not round or not even has a grid profile instead: splines of the logit of its image.
+    The probe's pixels lie at many different radii, so together they sample its edge far more finely than one pixel. A logistic edge is
+    fitted, and a spline is fitted to the residual. The noise of the image determines how smooth the spline is. A probe that is not
+    round or not even has a grid profile instead: splines of the logit of its image.
 
     Parameters
     ----------
     probe : Template or (Qx, Qy) array
-        Vacuum probe, counts or any scale. A template that a scan has refined gives what the scan showed (`Template.fine`); one
-        without a probe a flat disk of its radius and edge.
+        Vacuum probe, counts or any scale. For a template from `refine_template` the measured shape is used (`Template.fine`). For a
+        template without a probe it is a flat disk with the template's radius and edge.
     reach : float, optional
-        Radius of the window, pixels; R + max(3, 2 + 1.3 w) by default, w the width of the edge.
+        Radius of the window, pixels. Default: R + max(3, 2 + 1.3 w), with w the width of the edge.
 
     Returns
     -------
@@ -104,7 +105,7 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     Raises
     ------
     InputError
-        The probe has no disk, or is not round and too sharp for its pixels to show its rim.
+        The probe has no disk. Or it is not round, and so sharp that its pixels do not show its rim.
 
     Examples
     --------
@@ -127,19 +128,19 @@ def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
 
 @kept_by_content(maxsize=8)
 def _profile_of(pixels: bytes, shape: tuple[int, int], reach: float | None) -> DiskProfile:
-    """`disk_profile` of an image float64."""
+    """Tabulate an image float64."""
     return _tabulated(disk_shape(pixels, shape), reach)
 
 
 @kept_by_content(maxsize=8)
 def _fine_profile_of(values: bytes, size: int, step: float, rim: tuple[float, float], reach: float | None) -> DiskProfile:
-    """`disk_profile` of a fine image, whose disk has that radius and edge."""
+    """Tabulate a fine image. `rim` has the radius and edge of its disk."""
     fine = FineImage(np.frombuffer(values).reshape(size, size), step)
     return _tabulated(fine_shape(fine, Disk(0.0, 0.0, *rim, 0.0)), reach)
 
 
 def _tabulated(shape: DiskShape, reach: float | None) -> DiskProfile:
-    """A disk at every phase, on the pixels of its window."""
+    """Tabulate a disk at every phase, on the pixels of its window."""
     radius = float(shape.disk.radius)
     far = usual_reach(shape.disk) if reach is None else float(reach)
     if not far >= max(radius, 1.0):
@@ -161,7 +162,7 @@ def _tabulated(shape: DiskShape, reach: float | None) -> DiskProfile:
 
 
 def steps_of(parameters: int, iterations: int | None = None) -> int:
-    """Steps of a fit, and that both are what it takes. A slope inside the disk lies far from a start that knows of none: one step more."""
+    """Return the number of steps of a fit, and check both arguments. 8 parameters take one step more: slopes inside start at 0."""
     if parameters not in STEPS:
         raise InputError(f"parameters={parameters!r}: need 4 (position, amplitude, background), 6 (+ its slopes) or 8 (+ slopes inside)")
     if iterations is None:
@@ -188,30 +189,31 @@ def poisson_fit(
     iterations: int | None = None,
     spacing: float = 0.0,
 ) -> PoissonFit:
-    """Maximise the Poisson likelihood of each disk on its own, from a start within a pixel.
+    """Maximise the Poisson likelihood of each disk alone, from a start within a pixel.
 
-    λ(q) = b + bx u + by v + (a + cx u + cy v) D(q - r), u and v the window's axes from -1 to 1; Fisher scoring
-    δ = (Σ ∇λ ∇λᵀ / λ)⁻¹ Σ (I/λ - 1) ∇λ, and (Σ ∇λ ∇λᵀ / λ)⁻¹ at the end is the covariance.
+    The model is λ(q) = b + bx u + by v + (a + cx u + cy v) D(q - r), with u and v along the window's axes from -1 to 1. A step of
+    Fisher scoring is δ = (Σ ∇λ ∇λᵀ / λ)⁻¹ Σ (I/λ - 1) ∇λ. At the end (Σ ∇λ ∇λᵀ / λ)⁻¹ is the covariance.
 
     Parameters
     ----------
     patterns : (n, Qx, Qy) real, counts
     x, y : (n, K) real
-        Where to start, pixels: maxima of a correlation.
+        First positions, pixels: maxima of a correlation map.
     count : (n,) int
-        How many of the K are disks.
+        Number of disks among the K places.
     table, pixels
-        Of `disk_profile`.
+        From `disk_profile`.
     mask : (Qx, Qy) bool, optional
-        True where the detector counts; other pixels have no say.
+        True where the detector counts. Other pixels are not used.
     parameters : {4, 6, 8}
-        4: position, a, b. 6: with the slopes bx, by of the background. 8: with the slopes cx, cy of the intensity inside the
-        disk, which cost 19 % of precision where there are none, and save it where there are.
+        4: position, a, b. 6: also the slopes bx, by of the background. 8: also the slopes cx, cy of the intensity inside the disk.
+        They cost 19 % of the precision if the intensity has no slope, and improve it if there is one.
     iterations : int, optional
-        Steps; 3, or 4 for 8 parameters, where none are given: from a correlation maximum they end within a tenth of the standard
-        error (within a quarter, where the intensity slopes by 60 % over a radius).
+        Number of steps. Default: 3, or 4 for 8 parameters. From a maximum of the correlation this ends within a tenth of the standard
+        error (within a quarter, if the intensity changes by 60 % over a radius).
     spacing : float
-        A disk with another nearer than this is not fitted, pixels: the window's reach and a radius keep others out of it.
+        A disk with another one nearer than this is not fitted, pixels. Reach of the window plus radius of the disk keeps other disks
+        out of the window.
 
     Returns
     -------
@@ -219,7 +221,8 @@ def poisson_fit(
 
     Notes
     -----
-    A disk that is not fitted for its neighbour has ok = False too. A pattern that is empty or has a NaN in the window gives ok = False.
+    A disk that is not fitted because another one is near has ok = False too. So has a disk in an empty pattern, or with a NaN in its
+    window.
 
     Examples
     --------
@@ -271,7 +274,7 @@ def poisson_fit(
 
 
 def _crowded(x: Any, y: Any, found: Any, spacing: float) -> Any:
-    """True where another disk of the pattern is nearer than `spacing`, (n, K)."""
+    """Return (n, K) bool: True where another disk of the pattern is nearer than `spacing`."""
     xp = arrays.namespace(x)
     x, y = (arrays.as_float64(xp.where(found, v, xp.full_like(v, float("nan")))) for v in (x, y))
     near = (x[:, :, None] - x[:, None, :]) ** 2 + (y[:, :, None] - y[:, None, :]) ** 2 < spacing * spacing
@@ -280,30 +283,36 @@ def _crowded(x: Any, y: Any, found: Any, spacing: float) -> Any:
 
 
 class Window:
-    """Pixels about the middle of each disk, (disks, m)."""
+    """Pixels around the centre of each disk, (disks, m)."""
 
     def __init__(self, flat: Any, shape: tuple[int, int], mask: Any, number: Any, pixels: Any):
         xp = arrays.namespace(flat)
-        self.flat = arrays.as_float64(flat)  # torch gathers no unsigned integers wider than a byte
+        self.flat = arrays.as_float64(flat)  # torch cannot gather unsigned integers wider than a byte
         self.shape, self.mask, self.number = shape, mask, number
         self.dx, self.dy = (xp.astype(pixels[:, i], xp.int64) for i in (0, 1))
         self.half = arrays.as_float64(-self.dx[0])
         self.u, self.v = (arrays.as_float64(d) / self.half for d in (self.dx, self.dy))
 
     def holds(self, cx: Any, cy: Any) -> Any:
+        """Return True where a window with this middle lies on the detector."""
         xp = arrays.namespace(cx)
         half, (nx, ny) = self.half, self.shape
         finite = xp.isfinite(cx) & xp.isfinite(cy)
         return finite & (cx >= half) & (cy >= half) & (cx + half <= nx - 1) & (cy + half <= ny - 1)
 
     def follow(self, cx: Any, cy: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return new middles of the windows: moved to (x, y) where that is more than `RECENTRE` away and on the detector."""
         xp = arrays.namespace(x)
         tx, ty = xp.floor(x + 0.5), xp.floor(y + 0.5)
         go = ((xp.abs(x - cx) > RECENTRE) | (xp.abs(y - cy) > RECENTRE)) & self.holds(tx, ty)
         return xp.where(go, tx, cx), xp.where(go, ty, cy)
 
     def at(self, cx: Any, cy: Any) -> tuple[Any, Any]:
-        """Counts, and 1 where they count; 0 counts on masked pixels and where the window leaves the detector."""
+        """Return the counts of the windows, and weights.
+
+        The weight is 1 on valid pixels. Masked pixels have weight 0 and 0 counts. A window that leaves the detector has the value of pixel
+        [0, 0] everywhere, and its disk is not used.
+        """
         xp = arrays.namespace(cx)
         nx, ny = self.shape
         inside = self.holds(cx, cy)
@@ -325,7 +334,7 @@ class Window:
 
 
 def template_at(table: Any, fx: Any, fy: Any) -> tuple[Any, Any, Any]:
-    """D, dD/dx, dD/dy (disks, m) of disks (fx, fy) px from the middle: the nearest phase, moved to first order."""
+    """Return D, dD/dx, dD/dy (disks, m) of disks (fx, fy) px from the middle: the nearest phase, shifted to first order."""
     xp = arrays.namespace(table, fx)
     phases = table.shape[0] - 1
     whole = [xp.clip(xp.floor((f + 0.5) * phases + 0.5), 0, phases) for f in (fx, fy)]
@@ -337,7 +346,7 @@ def template_at(table: Any, fx: Any, fy: Any) -> tuple[Any, Any, Any]:
 
 
 def _model(state: list[Any], template: tuple[Any, Any, Any], window: Window) -> tuple[Any, Any]:
-    """λ (disks, m) and its derivatives by x, y, a, b, bx, by, cx, cy (disks, m, parameters)."""
+    """Return λ (disks, m) and its derivatives by x, y, a, b, bx, by, cx, cy (disks, m, parameters)."""
     d, slope_x, slope_y = template
     xp = arrays.namespace(d)
     u, v = (xp.broadcast_to(w[None, :], d.shape) for w in (window.u, window.v))
@@ -353,7 +362,7 @@ def _model(state: list[Any], template: tuple[Any, Any, Any], window: Window) -> 
 
 
 def _score(counts: Any, weight: Any, model: Any, gradient: Any) -> tuple[list[Any], list[Any], Any]:
-    """One step of Fisher scoring, the covariance of the position, and where the Fisher matrix has an inverse."""
+    """Return a step of Fisher scoring, the covariance of the position, and True where the Fisher matrix has an inverse."""
     xp = arrays.namespace(counts)
     scaled = gradient * (weight / model)[..., None]
     fisher = xp.matmul(xp.matrix_transpose(scaled), gradient)
@@ -362,7 +371,7 @@ def _score(counts: Any, weight: Any, model: Any, gradient: Any) -> tuple[list[An
     eye = xp.eye(size, dtype=fisher.dtype, device=arrays.device(fisher))
     diagonal = xp.sum(fisher * eye, axis=-1)
     positive = diagonal > 0
-    unit = 1 / xp.sqrt(xp.where(positive, diagonal, xp.ones_like(diagonal)))  # counts and pixels differ by powers of ten
+    unit = 1 / xp.sqrt(xp.where(positive, diagonal, xp.ones_like(diagonal)))  # scales: counts and pixels differ by powers of ten
     wanted = xp.concat([(unit * slope)[..., None], xp.broadcast_to(eye[:, :2], (*slope.shape, 2))], axis=-1)
     answer, regular = arrays.solve(fisher * unit[..., :, None] * unit[..., None, :], wanted)
     answer = answer * unit[..., None]
@@ -371,7 +380,7 @@ def _score(counts: Any, weight: Any, model: Any, gradient: Any) -> tuple[list[An
 
 
 def _moved(state: list[Any], step: list[Any]) -> list[Any]:
-    """No step is longer than half a pixel, and none takes more than four fifths of amplitude or background."""
+    """Add a step to the parameters. It is limited to half a pixel, and reduces amplitude and background by four fifths at most."""
     xp = arrays.namespace(state[0])
     position = [s + xp.clip(d, -LONGEST, LONGEST) for s, d in zip(state[:2], step[:2])]
     positive = [xp.maximum(s + d, 0.2 * s) for s, d in zip(state[2:4], step[2:4])]
@@ -379,4 +388,5 @@ def _moved(state: list[Any], step: list[Any]) -> list[Any]:
 
 
 def _near(x: Any, start: Any) -> Any:
+    """Return True where x is within `FARTHEST` of the start."""
     return arrays.namespace(x).abs(x - start) <= FARTHEST

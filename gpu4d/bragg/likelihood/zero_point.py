@@ -1,7 +1,7 @@
-"""Zero point of the likelihood fit: how far it misses the correlation on the probe itself.
+"""Measure the zero point of the likelihood fit: its difference from the correlation on the probe itself.
 
-Both estimators should place a disk at the same point. On a probe that is not round or not even they do not, so the difference is
-measured on the probe and taken off every fitted position.
+Both estimators should place a disk at the same point. On a probe that is not round or not even they do not. So the difference is
+measured on the probe and subtracted from every fitted position.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ AGREED = 0.01  # px: most that the two estimators may differ on the probe itself
 CLEAN = 0.001  # px: with less noise than this the image itself is used, because its smooth model leaves out detail
 # px: sub-pixel positions at which the estimators are compared
 PHASES = ((0.0, 0.0), (0.25, 0.5), (0.5, 0.25), (-0.25, 0.4), (0.4, -0.3), (-0.4, -0.15), (0.15, -0.45), (-0.15, 0.2))
-PLATEAU, GROUND, STEPS = 1e4, 0.02, 10  # counts per pixel of that probe, its background as a part of them, steps of its fit
+PLATEAU, GROUND, STEPS = 1e4, 0.02, 10  # of the fit of a probe: counts per pixel, background as a part of them, number of steps
 
 
 class Zero(NamedTuple):
-    """How well the two estimators agree on a probe.
+    """Difference of the two estimators on a probe.
 
     Attributes
     ----------
     shift : (float, float), pixels
         Position by the likelihood minus position by the correlation.
     doubt : str or None
-        Why the likelihood cannot be trusted with this probe.
+        Reason why the likelihood fit is not reliable with this probe, or None.
     """
 
     shift: tuple[float, float]
@@ -57,7 +57,7 @@ class _Probe(NamedTuple):
     shape : callable
         Intensity at x, y relative to the centre.
     doubt : str or None
-        Why `shape` cannot be trusted.
+        Reason why `shape` is not reliable, or None.
     """
 
     radius: float
@@ -69,12 +69,12 @@ class _Probe(NamedTuple):
 
 
 def zero_point(template: Template, parameters: int) -> Zero:
-    """Measure by how much the likelihood fit misses the correlation on a probe, and whether the fit can be trusted with it.
+    """Measure the difference of the likelihood fit from the correlation on a probe, and judge whether the fit is reliable with it.
 
-    The result is kept: another call with a template of the same content and the same number of parameters returns it.
+    The result is cached, and returned again for a template of the same content and the same number of parameters.
     """
     if template.probe is None or template.fine is not None:
-        # A fine image has one zero point. Only uneven disks differ: their means lie 0.003 px apart at 40 % of slope.
+        # With a fine image both estimators have the same zero point, except on uneven disks: 0.003 px on average at 40 % of slope.
         return Zero((0.0, 0.0), None)
     probe, kernel = (image.astype(np.float64).tobytes() for image in (template.probe, template.kernel))
     return _zero_point(probe, kernel, template.shape, template.offset, parameters)
@@ -84,8 +84,8 @@ def zero_point(template: Template, parameters: int) -> Zero:
 def _zero_point(probe: bytes, kernel: bytes, shape: tuple[int, int], offset: tuple[float, float], parameters: int) -> Zero:
     """Compare both estimators on a noise-free model of the probe in the middle of the detector.
 
-    The correlation uses the kernel of that smooth probe with the template's trench: noise of the vacuum image would move its
-    maximum, and look like a difference of the estimators. An image with hardly any noise is used itself.
+    The correlation uses the kernel of this smooth probe, with the template's trench. Noise of the vacuum image would move the maximum,
+    and look like a difference of the estimators. An image with hardly any noise is used itself.
     """
     image, given = (np.frombuffer(b).reshape(shape) for b in (probe, kernel))
     round_ = not_radial(probe, shape) is None
@@ -112,11 +112,11 @@ def _zero_point(probe: bytes, kernel: bytes, shape: tuple[int, int], offset: tup
         shift = by_fit - _summit(smooth, mapped)
         apart = float(np.hypot(*(shift + moved + offset - at)))
         reason = f"the probe is uneven: likelihood and correlation place it {apart:.3f} px apart"
-    else:  # the correlation of a form with corners has another zero at every sub-pixel position: the mean of them is taken
+    else:  # for a form with corners the zero of the correlation depends on the sub-pixel position: take the mean
         copies = [at + phase for phase in PHASES]
         shift = np.mean([c - _summit(known.shape(x - c[0], y - c[1]), mapped) for c in copies], 0)
         apart = float(np.hypot(*(by_fit - at)))
-        reason = f"the grid profile of the probe misses its own image by {apart:.3f} px"
+        reason = f"a fit with the grid profile of the probe places the probe itself {apart:.3f} px off its centre"
     if doubt is None and apart > AGREED + known.noise / 2:
         doubt = reason
     return Zero((float(shift[0]), float(shift[1])), doubt)
@@ -139,7 +139,7 @@ def _by_grid(image: np.ndarray, probe: bytes, parameters: int) -> _Probe:
     noise = profile.noise / np.sqrt(min((s**2 / np.maximum(here, GROUND)).sum() for s in slopes))
     unknown = _unknown(profile, image, parameters)
     doubt = (
-        None if unknown <= AGREED else f"the probe is not round, and its image tells only to {unknown:.3f} px what lies between the pixels"
+        None if unknown <= AGREED else f"the probe is not round, and its image determines it between the pixels only to {unknown:.3f} px"
     )
     plateau = float((image * here).sum() / (here * here).sum())
     return _Probe(disk.radius, np.array(disk[:2]), plateau, float(noise), value, doubt)
@@ -148,7 +148,7 @@ def _by_grid(image: np.ndarray, probe: bytes, parameters: int) -> _Probe:
 def _unknown(profile: GridProfile, image: np.ndarray, parameters: int) -> float:
     """Return the rms error of the fit on shifted copies of another shape that fits the image equally well, pixels.
 
-    The common shift of the copies is taken off.
+    The common shift of the copies is subtracted.
     """
     table = disk_profile(image)
     half = int(np.ceil(table.reach)) + 2
@@ -159,7 +159,7 @@ def _unknown(profile: GridProfile, image: np.ndarray, parameters: int) -> float:
 
 
 def _fits(smooth: np.ndarray, at: np.ndarray, table: DiskProfile, parameters: int) -> np.ndarray:
-    """Fit one disk in each image (n, Qx, Qy) of plateau 1, starting at `at`; NaN where the fit fails."""
+    """Fit one disk in each image (n, Qx, Qy) of plateau 1, starting at `at`. Return positions (n, 2), NaN where the fit fails."""
     counts, one = PLATEAU * (np.maximum(smooth, 0.0) + GROUND), np.ones(len(at), np.int64)
     with using("definition"):
         fit = poisson_fit(counts, at[:, :1], at[:, 1:], one, table.table, table.pixels, parameters=parameters, iterations=STEPS)

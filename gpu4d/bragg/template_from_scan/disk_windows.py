@@ -1,4 +1,4 @@
-"""Windows about disks, cut out of a sample of a scan's patterns."""
+"""Cut windows around disks out of a sample of a scan's patterns."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gpu4d.data.sample import patterns_at, spread_evenly
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template
 
-MOST_PIXELS = 4e6  # of all windows together: more disks than that are thinned out evenly, at twice that while they are cut
-FRAMES = 64e6  # bytes read at once
-COVERED = 0.8  # of a window on valid pixels
+MOST_PIXELS = 4e6  # pixels of all windows together, and twice as many while they are cut; above, disks are left out evenly
+FRAMES = 64e6  # bytes of patterns read at once
+COVERED = 0.8  # part of a window that must lie on valid pixels
 
 
 def windows_of(
     given: Any, disks: PointListArray | None, start: Template, reach: float, patterns: int, where: Any
 ) -> tuple[Windows, int, int]:
-    """Disks that stand alone and whole on the detector; how many there were, and how many stand alone."""
+    """Return windows of the disks that are isolated and lie on the detector, the number of all disks, and that of isolated disks."""
     given = arrays.unwrapped(given)
     cube = given if isinstance(given, DataCube) else None
     if cube is None and (not arrays.is_array(given) or len(given.shape) < 2):
@@ -60,44 +60,53 @@ def windows_of(
 
 
 class _Thinned:
-    """Windows as they are cut: every second is dropped whenever they have twice the pixels they may have in the end."""
+    """Collection of windows with a limited number of pixels.
+
+    Whenever the windows have more than twice `MOST_PIXELS`, every second one is left out.
+    """
 
     def __init__(self, pixels: int):
         self.none: tuple[np.ndarray, ...] = (*[np.zeros((0, pixels), np.float32)] * 2, *[np.zeros(0)] * 2)
         self.parts, self.pixels, self.stride, self.number, self.held = [self.none], pixels, 1, 0, 0
 
     def add(self, part: tuple[np.ndarray, ...]) -> None:
-        """Counts, weights, x and y of more windows."""
+        """Add more windows: their counts, weights, x and y."""
         first = -self.number % self.stride
-        self.parts.append(tuple(v[first :: self.stride].copy() for v in part))  # a view would hold them all
+        self.parts.append(tuple(v[first :: self.stride].copy() for v in part))  # a view would keep all windows in memory
         self.number, self.held = self.number + len(part[0]), self.held + len(self.parts[-1][0])
         while self.held * self.pixels > 2 * MOST_PIXELS and self.held > 1:
             self._drop(2)
 
     def _drop(self, step: int) -> None:
+        """Keep one of every `step` windows."""
         self.parts = [tuple(np.concatenate(c)[::step].copy() for c in zip(*self.parts))]
         self.stride, self.held = self.stride * step, len(self.parts[0][0])
 
     def all(self) -> tuple[np.ndarray, ...]:
+        """Return counts, weights, x and y of the windows, with at most `MOST_PIXELS` pixels."""
         self._drop(max(1, ceil(self.held * self.pixels / MOST_PIXELS)))
         return self.parts[0]
 
 
 def _batches(number: np.ndarray, detector: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Split numbers of positions into parts whose patterns have at most `FRAMES` bytes."""
     some = max(1, int(FRAMES / (8 * detector[0] * detector[1])))
     return (number[i : i + some] for i in range(0, len(number), some))
 
 
 def _found(frames: np.ndarray, start: Template, mask: np.ndarray) -> list[Any]:
+    """Find the disks of frames with the template. Return one list for each frame."""
     return list(find_bragg_disks(DataCube(frames[None], detector_mask=mask), start, refine="correlation", progress=False).to_host())
 
 
 def _alone(x: np.ndarray, y: np.ndarray, spacing: float) -> np.ndarray:
+    """Return True for points without another one nearer than `spacing`."""
     near = np.hypot(x[:, None] - x, y[:, None] - y) < spacing
     return near.sum(1) == 1
 
 
 def _cut(frame: np.ndarray, mask: np.ndarray, x: np.ndarray, y: np.ndarray, pixels: np.ndarray, half: int) -> tuple[np.ndarray, ...]:
+    """Cut the windows of disks out of a frame. Return counts, weights, and positions relative to the middle pixel."""
     i, j = (np.rint(v).astype(int) for v in (x, y))
     ok = (i >= half) & (j >= half) & (i + half < frame.shape[0]) & (j + half < frame.shape[1])
     rows, columns = i[ok][:, None] + pixels[:, 0], j[ok][:, None] + pixels[:, 1]

@@ -1,4 +1,4 @@
-"""Refine a template from a scan: thousands of disks at all sub-pixel positions show the disk between the pixels."""
+"""Refine a template from a scan: thousands of disks at all sub-pixel positions determine the disk shape between the pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.bragg.likelihood.poisson_fit import PHASES, disk_profile
 from gpu4d.bragg.template_from_scan.disk_windows import windows_of
-from gpu4d.bragg.template_from_scan.shared_shape import NEAR, Grid, Radial, Shape, Together, smoothed
+from gpu4d.bragg.template_from_scan.shared_shape import NEAR, Grid, JointFit, Radial, Shape, smoothed
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk, measure_disk
@@ -27,20 +27,20 @@ from gpu4d.probe.template_kernel import template as make_template
 log = logging.getLogger("gpu4d")
 
 SHAPES = ("auto", "round", "grid")
-LEAST = 20  # disks: a shape has some fifteen unknowns of its own
-GRID_PIXELS = 1e6  # the same where a grid is fitted, which takes ten times as long
-FINEST, FINE_STEPS = 0.125, 8  # px between samples of the result, and samples in the edge: its spline then misses by 3e-5
-KNOTS, GRID_KNOTS, MOST_KNOTS = 4, 2.5, 1600  # in the edge's width; of a grid in all
-SHARPEST, STEEPEST = 0.1, 0.25  # px: edge, and the least that knots are laid by
-LONGEST = 0.5  # px, a step of radius or edge
-ROUNDS = {"disks": 3, "edge": 8, "shape": 10, "waves": 5, "grid": 3}  # steps, at most
-SETTLED = 0.002  # px or relative height: a smaller step is the last
-WAVES = 6  # of the rim
-CERTAIN = 30.0  # χ² of a wave's two parameters, which noise reaches once in three million times
-SEEN = 0.01  # px, and relative height: less of it does not matter
-PLAIN = 0.2  # of the height: what a probe may differ by from a logistic edge and be started as one
-PLATEAU = 0.7  # radii: the mean inside is 1
-OVERSAMPLED = 4  # points a pixel at which the centre of a shape that is not round is measured
+LEAST = 20  # disks: a shape has some fifteen unknowns
+GRID_PIXELS = 1e6  # most pixels of all windows if a grid is fitted, which takes ten times as long
+FINEST, FINE_STEPS = 0.125, 8  # px between samples of the result, and samples in its edge: the error of its spline is then 3e-5
+KNOTS, GRID_KNOTS, MOST_KNOTS = 4, 2.5, 1600  # knots in the width of the edge: radial, and of a grid; knots of a grid in all
+SHARPEST, STEEPEST = 0.1, 0.25  # px: least width of the edge, and least width that sets the distance of knots
+LONGEST = 0.5  # px, one step of radius or edge
+ROUNDS = {"disks": 3, "edge": 8, "shape": 10, "waves": 5, "grid": 3}  # most steps of each fit
+SMALL_STEP = 0.002  # px or relative height: a step smaller than this is the last
+WAVES = 6  # highest harmonic of the rim
+CERTAIN = 30.0  # χ² of the two parameters of a wave; noise reaches it once in three million times
+SEEN = 0.01  # px, and relative height: smaller waves and slopes do not matter
+PLAIN = 0.2  # of the height: a probe that differs less from a logistic edge is started as one
+PLATEAU = 0.7  # radii: the mean within this distance from the centre is 1
+OVERSAMPLED = 4  # points per pixel on which the centre of a shape that is not round is measured
 
 
 def refine_template(
@@ -60,21 +60,21 @@ def refine_template(
 
         λ(q) = b + bx u + by v + a S(q - r)
 
-    Each disk has its own r, a, b, bx, by; the shape S is common to all. Gauss-Newton steps maximise the Poisson likelihood. The
+    Each disk has its own r, a, b, bx, by. The shape S is common to all. Gauss-Newton steps maximise the Poisson likelihood. The
     parameters of single disks are eliminated (Schur complement), so that no shift, amplitude or background enters S.
 
     S is a logistic edge with free radius and width, plus a spline in r (if the disk is not round, also one on a grid). The
     smoothness of the spline is the one that makes the data most likely (empirical Bayes): fewer counts give a smoother S.
-    Intensity that varies inside single disks is averaged; the size of this variation lowers the weights.
+    Intensity that varies inside single disks is averaged. The size of this variation lowers the weights.
     The method is that of effective point-spread functions (Anderson & King, PASP 112 (2000) 1360), solved in one fit.
 
     Parameters
     ----------
     cube_or_patterns : DataCube or (..., Qx, Qy) array, counts
     disks : PointListArray or None
-        Disks found with the template (`find_bragg_disks`), in the scan's shape. None: they are found here, in the patterns used.
+        Disks found with the template (`find_bragg_disks`), in the scan's shape. None: disks are searched in the patterns used.
     template : Template or (Qx, Qy) array
-        Start of the fit; its radius should be right within about a pixel.
+        Start of the fit. Its radius should be right to about a pixel.
     patterns : int
         Number of patterns that are read, spread evenly over those allowed. The same patterns are read every time.
     rounds : int
@@ -83,18 +83,18 @@ def refine_template(
         "round": a function of the distance from the centre. "grid": any shape: harmonics of the rim, slopes inside and a grid.
         "auto": "round" unless the disks certainly show otherwise (a wave of the rim of 0.01 px, a slope inside of 1 %).
     where : (Rx, Ry) bool, optional
-        Positions that may be used; for arrays of the leading axes' shape.
+        Positions that may be used. For an array of patterns it has the shape of the leading axes.
 
     Returns
     -------
     Template
-        `fine` is S, 1 on the plateau (the mean within 0.7 radii); probe, kernel (the same trench), radius and edge are S's. The
-        centre is that of the round S, or the circle through the rim (`measure_disk`).
+        `fine` is S, scaled to 1 on the plateau (the mean within 0.7 radii). Probe, kernel, radius and edge follow from S. The trench of
+        the kernel stays. The centre is that of a round S, else that of the circle through the rim (`measure_disk`).
 
     Raises
     ------
     InputError
-        Less than 20 disks that stand alone, on the detector and in counts; or parameters out of range.
+        Fewer than 20 disks can be used: isolated, on the detector, with counts. Or a parameter is out of range.
 
     Notes
     -----
@@ -120,9 +120,9 @@ def refine_template(
     if len(windows.x) < LEAST:
         raise InputError(
             f"{len(windows.x)} disks to refine a template from, {LEAST} are needed: of {seen} disks in the patterns used, {alone} lie "
-            f"{reach + start.radius + start.edge:.0f} px or more from others; give more patterns, or a template of the right radius"
+            f"{reach + start.radius + start.edge:.0f} px or more from others; use more patterns, or a template of the right radius"
         )
-    together = Together(windows, _start(start, reach))
+    together = JointFit(windows, _start(start, reach))
     for _ in range(int(rounds)):
         _fit_round(together)
         _enough(together)
@@ -130,7 +130,7 @@ def refine_template(
         _fit_any(together)
         own = _own_shape(start)
         if own is not None and _misfit(together, own) <= _misfit(together, together.shape):
-            log.warning("the template's own shape fits the disks of the scan better than what they show together: it is returned as it was")
+            log.warning("the given template fits the disks of the scan better than the shape refined from them; it is returned unchanged")
             return start
     s = together.shape
     form = "round" if s.grid is None else "on a grid"
@@ -139,6 +139,7 @@ def refine_template(
 
 
 def _check(patterns: int, rounds: int, shape: str) -> None:
+    """Raise InputError if a parameter is not accepted."""
     for name, value in (("patterns", patterns), ("rounds", rounds)):
         if not (isinstance(value, int | np.integer) and value >= 1):
             raise InputError(f"{name}={value!r}: need a whole number, at least 1")
@@ -147,7 +148,7 @@ def _check(patterns: int, rounds: int, shape: str) -> None:
 
 
 def _start(template: Template, reach: float) -> Shape:
-    """The given template's own shape, as far as it is round; a flat disk where it has none that could be fitted."""
+    """Return the round part of the template's own shape, or a flat disk if the template has no profile."""
     try:
         profile = disk_profile(template, reach=reach)
     except ValueError:
@@ -162,29 +163,30 @@ def _start(template: Template, reach: float) -> Shape:
     normal = (columns.T @ columns).toarray()
     normal += 1e-6 * np.trace(normal) / basis.size * (basis.penalty() + np.eye(basis.size))
     rest = given - empty.value(r, 0 * r)
-    if np.abs(rest).max() < PLAIN:  # radius and edge hold it, and find a wrong one sooner alone
+    if np.abs(rest).max() < PLAIN:  # radius and edge describe it; without a spline their fit corrects a wrong start in fewer steps
         return empty
     return replace(empty, radial=(basis, np.linalg.solve(normal, columns.T @ rest)))
 
 
-def _enough(together: Together) -> None:
+def _enough(together: JointFit) -> None:
+    """Raise InputError if too few disks are left."""
     if len(together.state) < LEAST:
-        raise InputError(f"{len(together.state)} disks fit a common shape, {LEAST} are needed: is the template's radius right?")
+        raise InputError(f"{len(together.state)} disks fit a common shape, {LEAST} are needed: check the radius of the template")
 
 
-def _fit_round(t: Together) -> None:
-    """Radius and edge first, which may be far off; then a function of r beside them."""
+def _fit_round(t: JointFit) -> None:
+    """Fit a round shape. Fit radius and edge first, because they may be far off. Then fit a spline in r too."""
     for _ in range(ROUNDS["disks"]):
         t.step()
         t.move(np.zeros(0))
-    t.settle()
+    t.leave_out_outliers()
     _enough(t)
     for _ in range(ROUNDS["edge"]):
         normal, right = t.step(lambda x, y: t.shape.rim_columns(x, y))
         change = np.clip(np.linalg.solve(normal, right), -LONGEST, LONGEST)
         t.move(change)
         t.shape = _with_edge(t.shape, change)
-        if np.abs(change).max() < SETTLED:
+        if np.abs(change).max() < SMALL_STEP:
             break
     basis = Radial(max(t.shape.edge, STEEPEST) / KNOTS, (t.shape.radial[0].size + 1) * t.shape.radial[0].knot)
     t.shape = replace(t.shape, radial=(basis, _resampled(t.shape.radial, basis)))
@@ -194,29 +196,31 @@ def _fit_round(t: Together) -> None:
         t.move(change)
         t.shape = replace(t.shape, radial=(basis, t.shape.radial[1] + change))
         if i == 0:
-            t.settle()
+            t.leave_out_outliers()
             _enough(t)
-        if np.abs(change).max() < SETTLED:
+        if np.abs(change).max() < SMALL_STEP:
             break
 
 
 def _with_edge(shape: Shape, change: np.ndarray) -> Shape:
+    """Return the shape with radius and edge changed."""
     return replace(shape, radius=shape.radius + change[0], edge=max(shape.edge + change[1], SHARPEST))
 
 
 def _resampled(radial: tuple[Radial, np.ndarray], basis: Radial) -> np.ndarray:
+    """Fit the spline of another basis to a radial spline. Return its coefficients."""
     r = np.arange(0.0, (basis.size + 1) * basis.knot, basis.knot / 4)
     columns = basis.columns(r, 0 * r).toarray()
     return np.linalg.lstsq(columns, radial[0].profile(radial[1], r)[0], rcond=1e-9)[0]
 
 
 def _waves(shape: Shape) -> int:
-    """Parameters of the rim: three pixels of it to a wave and its phase."""
+    """Return the number of wave parameters of a rim. A wave needs three pixels of the rim for its amplitude and phase."""
     return 2 * (int(np.clip(np.pi * shape.radius / 3, 2, WAVES)) - 1)
 
 
-def _not_round(t: Together) -> bool:
-    """Whether the disks show with certainty what a function of r does not hold."""
+def _not_round(t: JointFit) -> bool:
+    """Return True if the disks differ with certainty from every function of r."""
     n = _waves(t.shape)
     normal, right = t.step(lambda x, y: t.shape.wave_columns(x, y, n))
     covariance = np.linalg.pinv(normal, hermitian=True)
@@ -226,8 +230,11 @@ def _not_round(t: Together) -> bool:
     return bool(((chi > CERTAIN) & (np.hypot(*size.T) > SEEN)).any())
 
 
-def _fit_any(t: Together) -> None:
-    """Waves of the rim and slopes inside, which may be large; then on a grid what these leave over. As before where that fits worse."""
+def _fit_any(t: JointFit) -> None:
+    """Fit waves of the rim and slopes inside, which may be large.
+
+    Then fit the rest on a grid. Keep the earlier shape if the grid fits worse.
+    """
     t.keep(np.arange(0, len(t.state), ceil(t.windows.counts.size / GRID_PIXELS)))
     _enough(t)
     t.step()
@@ -239,9 +246,9 @@ def _fit_any(t: Together) -> None:
         change = np.clip(np.linalg.pinv(normal, hermitian=True) @ right, -LONGEST, LONGEST)
         t.move(change)
         t.shape = replace(_with_edge(t.shape, change), waves=t.shape.waves + change[2 : n + 2], slopes=t.shape.slopes + change[n + 2 :])
-        if np.abs(change).max() < SETTLED:
+        if np.abs(change).max() < SMALL_STEP:
             break
-    t.settle()
+    t.leave_out_outliers()
     _enough(t)
     reach = usual_reach(Disk(0.0, 0.0, t.shape.radius, t.shape.edge, 0.0)) + float(np.abs(t.shape.waves).max())
     grid = Grid(max(t.shape.edge / GRID_KNOTS, reach * (np.pi / MOST_KNOTS) ** 0.5), reach)
@@ -252,27 +259,28 @@ def _fit_any(t: Together) -> None:
         change = smoothed(normal, right, now, grid.penalty()) - now
         t.move(change)
         t.shape = replace(t.shape, grid=(grid, now + change))
-        if np.abs(change).max() < SETTLED:
+        if np.abs(change).max() < SMALL_STEP:
             break
     t.step()
     if not t.roughness < before[1]:
         t.shape = before[0]
-        log.warning("the disks are not round, but no shape on a grid fits them better: the template is round; start from a vacuum image")
+        log.warning("the disks are not round, but no shape on a grid fits them better, so the template is round; start from a vacuum image")
 
 
 class _Given(NamedTuple):
-    """The shape of a template that is not refined, as `Together` asks for it."""
+    """Shape of a template that is not refined, with the methods that `JointFit` calls."""
 
     radius: float
     value: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
     def with_slopes(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the shape at points (n,), and its slopes by x and y."""
         e, at = NEAR, self.value
         return at(x, y), (at(x + e, y) - at(x - e, y)) / (2 * e), (at(x, y + e) - at(x, y - e)) / (2 * e)
 
 
 def _own_shape(start: Template) -> _Given | None:
-    """Of the probe, round or not; None where it has no profile."""
+    """Return the shape of the probe, or None if it has no profile."""
     if start.fine is not None:
         return _Given(start.radius, start.fine.interpolator())
     if start.probe is None:
@@ -283,9 +291,9 @@ def _own_shape(start: Template) -> _Given | None:
         return None
 
 
-def _misfit(t: Together, shape: Any) -> float:
-    """χ² a pixel of the median disk, its own parameters fitted to a shape as it is."""
-    own = Together(t.windows, shape)
+def _misfit(t: JointFit, shape: Any) -> float:
+    """Return the median of the disks' χ² per pixel for a fixed shape. The parameters of each disk are fitted."""
+    own = JointFit(t.windows, shape)
     own.state = t.state.copy()
     for _ in range(ROUNDS["disks"]):
         own.uneven = 0.0
@@ -297,7 +305,7 @@ def _misfit(t: Together, shape: Any) -> float:
 
 
 def _as_template(shape: Shape, reach: float, start: Template) -> Template:
-    """S about its centre on a fine grid, on pixels, and as a kernel with the trench of the template it came from."""
+    """Return a template with shape S: a fine image around its centre, a probe on pixels, and a kernel with the trench of `start`."""
     centre = _centre(shape, reach)
     far = max(reach, usual_reach(Disk(0.0, 0.0, shape.radius, shape.edge, 0.0))) + 1.5
     step = min(FINEST, shape.edge / FINE_STEPS)
@@ -307,6 +315,7 @@ def _as_template(shape: Shape, reach: float, start: Template) -> Template:
     at = fine.interpolator()
 
     def image(offset: tuple[float, float]) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return S on pixels, and the position of its centre."""
         middle = (start.shape[0] // 2 + offset[0], start.shape[1] // 2 + offset[1])
         return at(np.arange(start.shape[0])[:, None] - middle[0], np.arange(start.shape[1])[None, :] - middle[1]), middle
 
@@ -324,7 +333,7 @@ def _as_template(shape: Shape, reach: float, start: Template) -> Template:
 
 
 def _centre(shape: Shape, reach: float) -> tuple[float, float]:
-    """Of the circle through the rim; a round shape has its own."""
+    """Return the centre of the circle through the rim, pixels. It is (0, 0) for a round shape."""
     if not len(shape.waves):
         return 0.0, 0.0
     half = ceil(reach * OVERSAMPLED)
@@ -334,7 +343,7 @@ def _centre(shape: Shape, reach: float) -> tuple[float, float]:
 
 
 def _own_trench(template: Template) -> np.ndarray | None:
-    """The trench of a template, corner-centred, where it is not the usual one for its kind and radius."""
+    """Return the trench of a template, corner-centred. None if it is the usual trench for its kind and radius."""
     if template.probe is None:
         return None
     disk = measure_disk(template.probe)

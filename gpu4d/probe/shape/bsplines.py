@@ -1,4 +1,4 @@
-"""Cubic B-splines on even knots."""
+"""Evaluate cubic B-splines on even knots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def bsplines(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The four cubic B-splines on whole knots that are not 0 at t: their knots, values, slopes, (n, 4) each."""
+    """Return the four cubic B-splines on whole knots that are not 0 at t: their knots, values, slopes, (n, 4) each."""
     first = np.floor(t)
     f = t - first
     g = 1 - f

@@ -1,4 +1,4 @@
-"""What a disk looks like between the pixels, from what is known of the probe."""
+"""Compute the shape of a disk between the pixels, from a vacuum image of the probe or from a fine image."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gpu4d.probe.shape.fine_image import FineImage
 from gpu4d.probe.shape.grid_profile import grid_profile
 from gpu4d.probe.shape.radial_profile import STEP, RadialProfile, Shape, radial_profile, shape_of, usual_reach
 
-FINE = 1e-3  # px between the points a radial profile is interpolated from: 2e-6 of the height of the sharpest edge
-UNEVEN = 0.03  # radii rms from a circle that rays find: clean circles with sharp edges reach 0.023
-OVAL = 0.05  # widths of the edge, rms, that the rim's harmonics may have: farther off, the radial profile is the wrong disk
-RIM_NOISE, RAY_NOISE = 2.5, 8.0  # the most that both measures of it have been seen to exceed the noise of ten harmonics by, on circles
-AGREED = 0.01  # px that a slope inside may draw the radial profile off the centre of its rim
-GROUND = 0.02  # of the plateau: the background that fit is made on
-PATTERN, ALIKE = 0.03, 4.0  # of the plateau, rms of what a profile leaves over; standard errors of how neighbours correlate in it
+FINE = 1e-3  # px between the points of a tabulated radial profile: the error is 2e-6 of the height at the sharpest edge
+UNEVEN = 0.03  # radii rms: largest distance of the rim from a circle, measured by rays; clean circles with sharp edges reach 0.023
+OVAL = 0.05  # widths of the edge, rms: largest harmonics of the rim for which a radial profile is used
+RIM_NOISE, RAY_NOISE = 2.5, 8.0  # times the noise of ten harmonics: largest values of both measures that were seen on circles
+AGREED = 0.01  # px: most that a slope inside may move the centre of the radial profile from the centre of the rim
+GROUND = 0.02  # of the plateau: the background in that fit
+PATTERN, ALIKE = 0.03, 4.0  # least residual of a pattern inside (rms, of the plateau); least correlation of neighbours (standard errors)
 
 
 class DiskShape(NamedTuple):
@@ -29,9 +29,9 @@ class DiskShape(NamedTuple):
     Attributes
     ----------
     disk : Disk
-        Its centre in the image it was measured from, radius and edge.
+        Centre in the image from which it was measured, radius and edge.
     value : callable
-        From x, y relative to the centre, pixels, to the intensity, 1 on the plateau.
+        Returns the intensity at x, y relative to the centre, pixels. It is 1 on the plateau.
     """
 
     disk: Disk
@@ -40,7 +40,10 @@ class DiskShape(NamedTuple):
 
 @kept_by_content(maxsize=8)
 def disk_shape(pixels: bytes, shape: tuple[int, int]) -> DiskShape:
-    """Of a vacuum image float64: its radial profile if the probe is round and even (`not_radial`), else its grid profile."""
+    """Return the shape of the disk in a vacuum image float64.
+
+    It is the radial profile if the probe is round and even (`not_radial`), else the grid profile.
+    """
     if not_radial(pixels, shape) is not None:
         return DiskShape(*grid_profile(pixels, shape)[:2])
     disk, _, radial = radial_profile(pixels, shape)
@@ -49,9 +52,9 @@ def disk_shape(pixels: bytes, shape: tuple[int, int]) -> DiskShape:
 
 
 class _Tabulated:
-    """A function of the radius, interpolated as by `np.interp`, to the last bit.
+    """A function of the radius, interpolated with the same bits as `np.interp`.
 
-    The points have one spacing, so that the interval of a radius is computed. `np.interp` searches for it.
+    The points are evenly spaced, so the interval of a radius can be computed. `np.interp` searches for it, which takes longer.
     """
 
     def __init__(self, at: np.ndarray, function: Callable[[np.ndarray], np.ndarray]):
@@ -68,13 +71,13 @@ class _Tabulated:
 
 
 def fine_shape(fine: FineImage, disk: Disk) -> DiskShape:
-    """Return the shape of a disk from an image on a grid finer than pixels, as a scan gives it."""
+    """Return the shape of a disk from an image on a grid finer than pixels, as `refine_template` makes it."""
     return DiskShape(disk, fine.interpolator())
 
 
 @kept_by_content(maxsize=8)
 def not_radial(pixels: bytes, shape: tuple[int, int]) -> str | None:
-    """Say why a probe is not round and even. Return None if the noise of its image explains every difference.
+    """Return why a probe is not round and even. Return None if the noise of its image explains every difference.
 
     A probe is not round if its rim is not a circle. It is not even if the centre of its radial profile is not the centre of the rim,
     or if the intensity inside differs from the profile.
@@ -87,21 +90,23 @@ def not_radial(pixels: bytes, shape: tuple[int, int]) -> str | None:
     form, residual = shape_of(image, radial), radial.disk.residual
     oval = OVAL * radial.disk.edge
     if form.rim**2 > oval**2 + (RIM_NOISE * form.noise) ** 2 or residual > UNEVEN * radial.disk.radius + RAY_NOISE * form.noise:
-        return f"the probe's rim lies {max(form.rim, residual):.2f} px rms off a circle"
+        return f"the probe's rim deviates {max(form.rim, residual):.2f} px rms from a circle"
     drawn = _drawn(radial, form)
     if drawn > AGREED + form.noise / 2:
-        return f"the probe is uneven: what is inside draws a fit {drawn:.3f} px off the centre of its rim"
+        return f"the probe is uneven: its intensity inside moves a fit {drawn:.3f} px from the centre of the rim"
     return _pattern(image, radial, form)
 
 
 def _grid(radial: RadialProfile, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y of all pixels relative to the centre of the profile."""
     return tuple(np.meshgrid(*(np.arange(n) - q for n, q in zip(shape, radial.center)), indexing="ij"))  # type: ignore[return-value]
 
 
 def _drawn(radial: RadialProfile, form: Shape) -> float:
-    """How far slopes inside the probe move a fit that does not know of them, noise apart, pixels.
+    """Return how far slopes inside the probe move a fit without parameters for them, pixels. Noise is left out.
 
-    Amplitude, background and its slopes are fitted in both; `measure_disk` may have missed the centre, which moves both alike.
+    Two fits are compared, without and with slopes inside. Amplitude, background and its slopes are fitted in both. An error of
+    `measure_disk` in the centre moves both by the same amount.
     """
     half = int(np.ceil(usual_reach(radial.disk)))
     at = np.arange(-half, half + 1.0)
@@ -117,7 +122,10 @@ def _drawn(radial: RadialProfile, form: Shape) -> float:
 
 
 def _pattern(image: np.ndarray, radial: RadialProfile, form: Shape) -> str | None:
-    """A pattern inside: what profile and certain terms leave over is alike on neighbouring pixels, where noise is not."""
+    """Return a message if there is a pattern inside, else None.
+
+    In a pattern the residuals of neighbouring pixels correlate. In noise they do not.
+    """
     x, y = _grid(radial, image.shape)
     inside = np.hypot(x, y) < radial.disk.radius - radial.disk.edge
     left = np.where(inside, image / form.plateau - form.image(x, y), 0.0)
@@ -131,4 +139,4 @@ def _pattern(image: np.ndarray, radial: RadialProfile, form: Shape) -> str | Non
     size = np.sqrt(square / inside.sum() * max(alike, 0.0))
     if size < PATTERN or alike * np.sqrt(pairs) < ALIKE:
         return None
-    return f"the probe is patterned: its radial profile leaves {size:.0%} of the intensity inside over"
+    return f"the probe is patterned: the residual of its radial profile is {size:.0%} of the intensity inside"

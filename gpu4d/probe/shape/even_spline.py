@@ -1,4 +1,4 @@
-"""Values over the distance from a centre, made smooth just as far as their own noise asks for it."""
+"""Smooth values over the distance from a centre. Their own noise determines how smooth the result is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-STRENGTHS = 10.0 ** np.arange(6.0, -12.0, -0.5)  # of smoothing that are tried, relative to what the data say
-LEAST_NOISE = 1e-4  # of the values' unit, rms: what clean images differ by from a function of the distance alone
-REGULAR = 1e-10  # of the mean weight of a coefficient: where the terms and a limp spline can say the same
+STRENGTHS = 10.0 ** np.arange(6.0, -12.0, -0.5)  # strengths of smoothing that are tried, relative to the data
+LEAST_NOISE = 1e-4  # rms, in the unit of the values: deviation of clean images from a function of the distance
+REGULAR = 1e-10  # of the mean weight of a coefficient; needed if the terms and a weakly smoothed spline can describe the same curve
 
 Terms = Callable[[Any], np.ndarray]
 
@@ -17,12 +17,12 @@ Terms = Callable[[Any], np.ndarray]
 def even_spline(
     r: np.ndarray, values: np.ndarray, variance: np.ndarray, terms: Terms, step: float, noisy: float | None = None
 ) -> Callable[[Any], Any]:
-    """Smoothing spline, even about r = 0, plus terms that cost nothing; the terms alone behind the last r.
+    """Fit a smoothing spline, even in r, plus terms without a penalty. Beyond the last r only the terms are left.
 
-    values = Σ c_j B_j(r) + Σ d_k terms_k(r) + noise, with cubic B-splines on knots `step` apart. The third differences of c are
-    taken for normally distributed of variance σ²/λ, the noise of σ² times the variance given, and λ is where the restricted
-    likelihood is largest, σ, c and d being unknown: so neither the scale of the values nor their noise has to be known. Where
-    distances are missing the spline goes on as smoothly as elsewhere.
+    The model is values = Σ c_j B_j(r) + Σ d_k terms_k(r) + noise, with cubic B-splines on knots `step` apart. The third differences of c
+    are taken as normally distributed with variance σ²/λ. The noise has σ² times the given variance. λ is the value of largest
+    restricted likelihood, with σ, c and d unknown. So neither the scale of the values nor their noise has to be known. In a gap
+    between the distances the spline is as smooth as elsewhere.
 
     Generalised maximum likelihood: Wahba, Annals of Statistics 13, 1378 (1985); splines with penalised differences: Eilers and Marx,
     Statistical Science 11, 89 (1996).
@@ -30,19 +30,19 @@ def even_spline(
     Parameters
     ----------
     r, values, variance : (n,) float64
-        Distances, pixels; what is measured there; how its variance goes, on any scale.
+        Distances, pixels; measured values; their relative variances, on any scale.
     terms : callable
-        From distances (m,) to (m, terms).
+        Takes distances (m,) and returns (m, terms).
     step : float
-        Between knots, pixels.
+        Distance of the knots, pixels.
     noisy : float, optional
-        How many of the values have noise: those that have less than their variance says would make that of the others seem
-        small. All by default.
+        Number of values that have noise. Default: all. Values with less noise than their variance would make the noise of the others
+        seem too small.
 
     Returns
     -------
     callable
-        From distances of any shape to the smooth values.
+        Takes distances of any shape and returns the smooth values.
     """
     from scipy.interpolate import BSpline
     from scipy.sparse import csr_array, diags_array
@@ -50,7 +50,7 @@ def even_spline(
     last = float(r.max())
     count = int(np.ceil(last / step)) + 2  # coefficients of the B-splines centred on 0, step, 2 step, …
     knots = step * np.arange(-count - 1, count + 2)
-    shared = np.abs(np.arange(1 - count, count))  # by the B-splines on both sides of 0
+    shared = np.abs(np.arange(1 - count, count))  # coefficient of each B-spline: the two at -r and r share one
     fold = csr_array((np.ones(len(shared)), (np.arange(len(shared)), shared)))
     design = csr_array(BSpline.design_matrix(r, knots, 3)) @ fold
     weighted, beside = design.T @ diags_array(1 / variance), terms(r)
@@ -64,6 +64,7 @@ def even_spline(
     spline = BSpline(knots, c[shared], 3)
 
     def curve(q: Any) -> Any:
+        """Return the smooth values at distances q of any shape."""
         q = np.asarray(q)
         return np.where(q <= last, spline(np.minimum(q, last)), 0.0) + (terms(q.ravel()) @ d).reshape(q.shape)
 
@@ -73,10 +74,10 @@ def even_spline(
 def _likeliest(
     bands: np.ndarray, beside: np.ndarray, corner: np.ndarray, right: np.ndarray, below: np.ndarray, power: float, noisy: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients c, d of the normal equations [[bands, beside], [besideᵀ, corner]] [c, d] = [right, below], with the penalty of the
-    likeliest strength; `power` is the sum of squares that they explain a part of.
+    """Solve for coefficients c, d, with the penalty of the likeliest strength.
 
-    A banded matrix with a few full columns, by its Schur complement: no larger than what a thread does at once.
+    The normal equations are [[bands, beside], [besideᵀ, corner]] [c, d] = [right, below]. `power` is the sum of squares of the values.
+    The matrix is banded except for a few full columns, and is solved by its Schur complement.
     """
     from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
 
@@ -86,13 +87,13 @@ def _likeliest(
     scale = bands[0].sum() / rough[0].sum()
     bands, rough = bands + small * (np.arange(4) == 0)[:, None], scale * rough
     columns = np.concatenate([right[:, None], beside], axis=1)
-    freedom = max(noisy - terms - 2, 1.0)  # the penalty does not see the terms, nor a constant and r²
+    freedom = max(noisy - terms - 2, 1.0)  # the penalty does not act on the terms, nor on a constant and r²
     least, found = np.inf, (np.zeros(count), np.zeros(terms))
     for strength in STRENGTHS:
         try:
             factor = cholesky_banded(bands + strength * rough, lower=True)
         except LinAlgError:
-            continue  # too limp for doubles
+            continue  # too little smoothing for double precision
         solved = cho_solve_banded((factor, True), columns)
         complement = corner + small * np.eye(terms) - np.einsum("ni,nj->ij", beside, solved[:, 1:])
         sign, size = np.linalg.slogdet(complement)
@@ -108,7 +109,7 @@ def _likeliest(
 
 
 def _roughness(count: int) -> np.ndarray:
-    """Diagonals (4, count), lower ones behind the main one, of DᵀD: third differences of …, c₁, c₀, c₁, c₂, …, those about 0 too."""
+    """Return the main and lower diagonals (4, count) of DᵀD, with D the third differences of …, c₁, c₀, c₁, c₂, … (even about 0)."""
     index = np.abs(np.arange(-2, count))
     fold = np.zeros((len(index), count))
     fold[np.arange(len(index)), index] = 1

@@ -1,4 +1,4 @@
-"""A disk on a finer grid than the detector's pixels."""
+"""Describe a disk on a finer grid than the detector's pixels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gpu4d.errors import InputError
 
 @dataclass(frozen=True)
 class FineImage:
-    """Intensity of one disk between the pixels, as disks at many sub-pixel positions show it together.
+    """Intensity of one disk between the pixels, measured from disks at many sub-pixel positions.
 
     Attributes
     ----------
     values : (M, M) float64
-        M odd; 1 on the disk's plateau; the disk's centre is the middle sample.
+        M is odd. Values are 1 on the disk's plateau. The centre of the disk is the middle sample.
     step : float
-        Pixels between samples.
+        Distance of the samples, pixels.
 
     Examples
     --------
@@ -42,16 +42,17 @@ class FineImage:
 
     @property
     def reach(self) -> float:
-        """Distance of the outermost samples from the centre along an axis, pixels."""
+        """Return the distance of the outermost samples from the centre along an axis, pixels."""
         return (len(self.values) // 2) * self.step
 
     def interpolator(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """From x, y relative to the disk's centre, pixels, to its intensity: a cubic spline; 0 beyond the samples."""
+        """Return a function of x, y relative to the centre, pixels: the intensity by a cubic spline, and 0 beyond the samples."""
         from scipy.ndimage import map_coordinates, spline_filter
 
         spline, middle = spline_filter(np.asarray(self.values, np.float64), order=3, mode="nearest"), len(self.values) // 2
 
         def value(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            """Return the intensity at x, y."""
             x, y = np.broadcast_arrays(x, y)
             at = np.stack([x.ravel(), y.ravel()]) / self.step + middle
             return map_coordinates(spline, at, order=3, mode="grid-constant", cval=0.0, prefilter=False).reshape(x.shape)

@@ -1,8 +1,8 @@
-"""What a probe that is not round, or not evenly filled, looks like between the pixels of one vacuum image.
+"""Fit a model to one vacuum image of a probe that is not round or not evenly filled, and evaluate it between the pixels.
 
-A sharp edge is undersampled by pixels, so no interpolation of the image is right between them. Its logit is: an edge 1 / (1 + e^-φ) has
-a φ that runs straight through it, whatever its width, and bends only as the rim does. So φ is what is interpolated, by splines whose
-bending costs as much as the image's own noise makes best; and the filling inside is a polynomial of as many terms as are certain.
+A sharp edge is undersampled by pixels, so an interpolation of the image is wrong between them. Its logit φ can be interpolated. Across
+an edge 1 / (1 + e^-φ) of any width φ is linear, and it bends only as much as the rim does. So φ is interpolated by splines with a penalty
+on bending, whose weight is chosen from the noise of the image. The filling inside is a polynomial. It has only terms that are certain.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk, measure_disk
 from gpu4d.probe.shape.logit_surface import BENDING, BLUR, LEAST, STILL, Known, Surface, Window, logistic, logit, straight_sides, window_of
 
-DARKEST = 0.02  # of the plateau: pixels behind the disk weigh no more than those
-DARK = 1e-3  # of it: a fill cannot be seen there
-START, STIFFER = 8, 2  # places in BENDING: of the first fit; from the best to one that tells how much the choice matters
-ROUNDS, STEPS = 10, 2  # of choosing that cost anew, and Newton steps in each
-HALVINGS = 6  # of a step that makes the fit worse
-LEVELS = 0.02, 0.98  # an image is clipped to these before its first logit, which starts at a cost of
-SMOOTH = 1e-2
-INFORMED = 1e-4  # weight of a pixel that has a say
-CERTAIN = 20.0  # by which terms of the filling must lower n ln χ²: noise does once in 20 000 times
-HIGHEST = 3  # degree of the filling
-REACH = 1.5  # px: what the usual window has beyond the farthest part of the rim, at least
-GATHERED, STRAIGHT = 60.0, 1.6  # normals within ± 10° are one; sides have so many times those of a circle
-CORNER, SIDES = 0.5, 8  # radians between sides at least; sides at most
-SLOPES, ALIKE = 0.1, 1.6  # share, rms, and factor, at most, by which their edges differ from the rim's
-FLAT = 1e-5  # of the plateau: where a large window's edges change less between neighbours, a pixel stands for its surroundings
-SHARPEST = 0.3  # px: a narrower edge lies between two pixels, at an unknown place
+DARKEST = 0.02  # of the plateau: darker pixels get the weight of this level
+DARK = 1e-3  # of the plateau: darker pixels are not used for the filling
+START, STIFFER = 8, 2  # index in BENDING of the first fit; steps from the best to a stiffer fit, which shows how much the choice matters
+ROUNDS, STEPS = 10, 2  # rounds, in each of which the weight of bending is chosen anew; Newton steps in each
+HALVINGS = 6  # most halvings of a step that makes the fit worse
+LEVELS = 0.02, 0.98  # of the plateau: an image is clipped to this range before its logit is taken for the first fit
+SMOOTH = 1e-2  # weight of bending in this first fit of the logit
+INFORMED = 1e-4  # least weight of a pixel that is counted as information on φ
+CERTAIN = 20.0  # least decrease of n ln χ² by terms of the filling, or by sides; noise reaches it once in 20 000 times
+HIGHEST = 3  # highest degree of the filling
+REACH = 1.5  # px: the usual window extends beyond the farthest part of the rim by at least this
+GATHERED, STRAIGHT = 60.0, 1.6  # concentration of directions: normals within ± 10° are one; least density of a side, relative to a circle
+CORNER, SIDES = 0.5, 8  # least angle between two sides, radians; most sides
+SLOPES, ALIKE = 0.1, 1.6  # expected relative change of the slopes of sides (rms); largest factor between their edges and that of the rim
+FLAT = 1e-5  # of the plateau: if a pixel of a large window differs less from its neighbours, its value is used around it
+SHARPEST = 0.3  # px: the place of a narrower edge between two pixels cannot be measured
 
 
 class GridProfile(NamedTuple):
-    """A probe between its pixels.
+    """Model of a probe between its pixels.
 
     Attributes
     ----------
     disk : Disk
-        Centre as `measure_disk` finds it; radius and edge with which the usual window holds the probe, pixels.
+        Centre as `measure_disk` finds it. Radius and edge are such that the usual window holds the probe, pixels.
     value, other : callable
-        From x, y relative to the centre, pixels, to the intensity, about 1 inside; and the same of another fit that the image
-        allows, without straight sides, or with bending ten times as costly: where the two differ, it is not the image that tells
-        what lies between the pixels.
+        Return the intensity at x, y relative to the centre, pixels. It is about 1 inside. `other` is another fit that the image allows:
+        without straight sides, or with ten times the weight of bending. Where the two differ, the image does not determine the shape
+        between its pixels.
     noise : float
-        What the image differs from it by, in units of the square root of its intensity, both in units of the plateau: one over
-        the square root of the counts a pixel, for counts.
+        Residual of the image in units of the square root of the intensity, both in units of the plateau. For counts it is one over the
+        square root of the counts per pixel.
     """
 
     disk: Disk
@@ -60,23 +60,24 @@ class GridProfile(NamedTuple):
 
 @kept_by_content(maxsize=8)
 def grid_profile(pixels: bytes, shape: tuple[int, int]) -> GridProfile:
-    """Of a vacuum image float64 with one probe of any compact form, kept.
+    """Fit a grid profile to a vacuum image with one probe of any compact form. The result is cached.
 
-    D(q) = f(q) / (1 + exp -φ(q)) is fitted to the pixels with weights of counts. φ is a cubic spline with a knot a pixel plus
-    r, cos 2θ, sin 2θ, r cos 2θ, r sin 2θ: of a round or elliptic rim the spline is nothing. Second differences of its
-    coefficients are penalised, with the weight of largest restricted likelihood of the linearised fit (REML; Wood, "Generalized
-    Additive Models", 2017, §6.2), so that a noisy image gives a smooth rim and a clean one an exact one; no noise needs to be known. f
-    is a polynomial, constant unless terms of higher degree (up to 3) lower the misfit with certainty; structure inside that is
-    sharper is in φ. Corners are undersampled even in φ: where the normals of the rim gather in directions, D has as factors the
-    edges of straight sides too, Π 1 / (1 + exp -(a + b x + c y)), if that lowers the misfit with certainty.
+    D(q) = f(q) / (1 + exp -φ(q)) is fitted to the pixels with weights of counts. φ is a cubic spline with one knot per pixel, plus r,
+    cos 2θ, sin 2θ, r cos 2θ, r sin 2θ. For a round or elliptic rim the spline is zero. Second differences of its coefficients are
+    penalised. The weight of the penalty is that of largest restricted likelihood of the linearised fit (REML; Wood, "Generalized
+    Additive Models", 2017, §6.2). So a noisy image gives a smooth rim, and a clean image an exact one. The noise need not be known.
 
-    Windows above 64 × 64 pixels have fewer splines than pixels, and take seconds: a square 80 px across two, one of 240 eight. The
-    log says when.
+    f is a polynomial. It is constant, unless terms of higher degree (up to 3) certainly lower the misfit. Sharper structure inside is
+    described by φ. Corners are undersampled even in φ. If the normals of the rim concentrate in some directions, D is also multiplied
+    by the edges of straight sides, Π 1 / (1 + exp -(a + b x + c y)), provided that this certainly lowers the misfit.
+
+    Windows above 64 × 64 pixels have fewer splines than pixels, and take seconds: two for a square 80 px across, eight for one of 240.
+    The log has a line when such a fit starts.
 
     Parameters
     ----------
     pixels : bytes
-        Of an image (Qx, Qy) float64, counts or any scale, background 0.
+        Bytes of an image (Qx, Qy) float64, counts or any scale, background 0.
     shape : (int, int)
 
     Returns
@@ -86,7 +87,7 @@ def grid_profile(pixels: bytes, shape: tuple[int, int]) -> GridProfile:
     Raises
     ------
     InputError
-        No probe stands out, it touches the detector's border, or its edge lies between two pixels.
+        No probe stands out, it touches the detector's border, or its edge is too sharp (0.3 px).
 
     Examples
     --------
@@ -102,7 +103,7 @@ def grid_profile(pixels: bytes, shape: tuple[int, int]) -> GridProfile:
     image = np.frombuffer(pixels).reshape(shape)
     disk = measure_disk(image)
     window = window_of(image, disk)
-    logging.getLogger("gpu4d").info("grid profile of a probe in %d × %d px: once per template", *window.shape)
+    logging.getLogger("gpu4d").info("fit a grid profile to a probe in %d × %d px, once per template", *window.shape)
     fit, degree = _fitted(window, 0), 0
     while degree < HIGHEST:
         better = _fitted(window, degree + 1)
@@ -124,11 +125,16 @@ def grid_profile(pixels: bytes, shape: tuple[int, int]) -> GridProfile:
 
 
 def _powers(x: np.ndarray, y: np.ndarray, degree: int) -> np.ndarray:
+    """Return all terms of a polynomial up to a degree, (n, terms)."""
     return np.stack([x**i * y ** (n - i) for n in range(degree + 1) for i in range(n + 1)], -1)
 
 
 class _Fit(NamedTuple):
-    """Coefficients of φ and of straight sides, what bending φ costs; the filling's; filling and outline on the pixels."""
+    """Fit of φ and of the filling.
+
+    `found` has the coefficients of φ and of straight sides, `cost` the index of the weight of bending, `powers` the coefficients of the
+    filling. `fill` and `rise` are filling and outline on the pixels.
+    """
 
     surface: Surface
     found: np.ndarray
@@ -141,10 +147,10 @@ class _Fit(NamedTuple):
 
 
 def _fitted(window: Window, degree: int, sides: np.ndarray | None = None, noise: float = 0.0) -> _Fit:
-    """Newton steps for φ and least squares for the filling in turn, from the image's own logit.
+    """Fit φ by Newton steps and the filling by least squares, in turn, starting from the logit of the image.
 
-    `sides`: planes (n, 3) whose logistic edges cut the probe, to start from; an image of that noise does not change their slopes by
-    much more than `SLOPES`.
+    `sides` are planes (n, 3) whose logistic edges cut the probe. The fit starts from them. `noise` is that of the image. It sets the
+    weight of a penalty that keeps relative changes of the slopes of sides near `SLOPES` or below.
     """
     counts = window.counts
     terms = _powers(window.x / window.scale, window.y / window.scale, degree)
@@ -173,7 +179,7 @@ def _fitted(window: Window, degree: int, sides: np.ndarray | None = None, noise:
 
 
 def _working(surface: Surface, counts: np.ndarray, found: np.ndarray, fill: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, int]:
-    """Linearised about a fit: rows, what they should make, its weight, and how many pixels tell of φ."""
+    """Linearise the model around a fit. Return rows, target values, weights, and the number of pixels with information on φ."""
     from scipy import sparse
 
     outline, cuts = surface.parts(found)
@@ -189,7 +195,7 @@ def _working(surface: Surface, counts: np.ndarray, found: np.ndarray, fill: np.n
 
 
 def _slopes(sides: np.ndarray, before: int, noise: float) -> Known:
-    """Of straight sides: as steep as they start, to about `SLOPES`."""
+    """Return conditions that keep the slopes of straight sides near their start, to about `SLOPES`."""
     from scipy import sparse
 
     steep = np.hypot(sides[:, 1], sides[:, 2])
@@ -200,7 +206,7 @@ def _slopes(sides: np.ndarray, before: int, noise: float) -> Known:
 
 
 def _stepped(surface: Surface, counts: np.ndarray, found: np.ndarray, fill: np.ndarray, cost: int, choose: bool) -> tuple[np.ndarray, int]:
-    """One Newton step, shortened until it does no harm."""
+    """Make a Newton step. Halve it until the fit is not worse than before."""
     rows, wanted, weight, informed = _working(surface, counts, found, fill)
     if choose:
         new, cost = surface.choose(rows, wanted, weight, informed, cost)
@@ -208,6 +214,7 @@ def _stepped(surface: Surface, counts: np.ndarray, found: np.ndarray, fill: np.n
         new = surface.solve(rows, wanted, weight, BENDING[cost])[0]
 
     def misfit(some: np.ndarray) -> float:
+        """Return the penalised misfit of coefficients."""
         outline, cuts = surface.parts(some)
         square = float(((counts - fill * outline * np.prod(cuts, 0)) ** 2 * weight[: len(counts)]).sum())
         return square + surface.bending(some, BENDING[cost]) + surface.known.misfit(some)
@@ -221,7 +228,7 @@ def _stepped(surface: Surface, counts: np.ndarray, found: np.ndarray, fill: np.n
 
 
 def _judged(fit: _Fit, counts: np.ndarray) -> _Fit:
-    """With the noise that is left over, and n ln χ² plus the number of terms that the pixels determine."""
+    """Return a fit with its noise, and with its score: n ln χ² plus the number of terms that the pixels determine."""
     model = fit.fill * fit.rise
     bright = model > DARKEST
     square = float(((counts - model)[bright] ** 2 / model[bright]).sum())
@@ -233,7 +240,7 @@ def _judged(fit: _Fit, counts: np.ndarray) -> _Fit:
 
 
 def _with_sides(window: Window, fit: _Fit, degree: int) -> _Fit:
-    """The fit with straight sides, if they make it better with certainty: each with about the edge that the rim has, or none."""
+    """Return the fit with straight sides if it is certainly better, else the fit as it was. Sides must have about the edge of the rim."""
     slope = 4 / _edge(fit, window)[0]
     sides = _straight(window, slope)
     for _ in range(2):
@@ -249,7 +256,7 @@ def _with_sides(window: Window, fit: _Fit, degree: int) -> _Fit:
 
 
 def _straight(window: Window, slope: float) -> np.ndarray:
-    """Planes (n, 3) along the straight sides of an outline: where the normals of its rim gather; of that slope."""
+    """Return planes (n, 3) of the given slope along straight sides. A side is a direction in which normals of the rim concentrate."""
     from scipy import ndimage
 
     blurred = ndimage.gaussian_filter(window.counts.reshape(window.shape), BLUR)
@@ -272,6 +279,7 @@ def _straight(window: Window, slope: float) -> np.ndarray:
 
 
 def _stiffened(window: Window, fit: _Fit) -> _Fit:
+    """Return the fit with a larger weight of bending."""
     found, cost = fit.found, min(fit.cost + STIFFER, len(BENDING) - 1)
     for _ in range(2 * STEPS):
         found, _ = _stepped(fit.surface, window.counts, found, fit.fill, cost, choose=False)
@@ -279,11 +287,15 @@ def _stiffened(window: Window, fit: _Fit) -> _Fit:
 
 
 def _rise(fit: _Fit, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the outline of the probe at points, 0 … 1."""
     return logistic(fit.surface.at(fit.found, x, y)) * np.prod(straight_sides(fit.found[fit.surface.values.shape[1] :], x, y), 0)
 
 
 def _between(window: Window, fit: _Fit, plateau: float) -> Callable[[Any, Any], np.ndarray]:
-    """The fit at any point; nothing outside the window. In large ones edges are computed only where pixels show any."""
+    """Return a function that evaluates the fit at any point, 0 outside the window.
+
+    In large windows the edge is computed only near the rim.
+    """
     from scipy import ndimage
 
     degree = int(np.sqrt(2 * len(fit.powers))) - 1
@@ -292,6 +304,7 @@ def _between(window: Window, fit: _Fit, plateau: float) -> Callable[[Any, Any], 
     flat = np.where(ndimage.maximum_filter(shown, 3) - ndimage.minimum_filter(shown, 3) < FLAT, shown, np.nan)
 
     def risen(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Return the outline at points in the window."""
         if not window.large:
             return _rise(fit, u, v)
         rise = flat[tuple(np.rint(a - f).astype(int) for a, f in zip((u, v), window.first))]
@@ -300,6 +313,7 @@ def _between(window: Window, fit: _Fit, plateau: float) -> Callable[[Any, Any], 
         return rise
 
     def value(x: Any, y: Any) -> np.ndarray:
+        """Return the intensity at x, y in units of the plateau."""
         x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
         near = (x >= window.first[0]) & (x <= last[0]) & (y >= window.first[1]) & (y <= last[1])
         out, u, v = np.zeros(x.shape), x[near], y[near]
@@ -311,9 +325,9 @@ def _between(window: Window, fit: _Fit, plateau: float) -> Callable[[Any, Any], 
 
 
 def _edge(fit: _Fit, window: Window) -> tuple[float, float]:
-    """Width of the edge, and the distance of the farthest bright pixel from the centre, pixels.
+    """Return the width w of the edge, and the distance of the farthest bright pixel from the centre, pixels.
 
-    ∫ 4 p (1 - p) ds is w across an edge, and ∫ |∇p| ds is 1; 4 / w is the slope of φ, whatever there is inside.
+    Across an edge ∫ 4 p (1 - p) ds is w, and ∫ |∇p| ds is 1. The slope of φ is 4 / w for any intensity inside. The smaller w is taken.
     """
     steep = np.hypot(*np.gradient(fit.rise.reshape(window.shape))).sum()
     slope = np.hypot(*np.gradient(logit(fit.rise).reshape(window.shape))).ravel()

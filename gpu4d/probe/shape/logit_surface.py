@@ -1,4 +1,4 @@
-"""Smooth surfaces over the pixels of a probe: splines that cost to bend, fitted with the cost that the pixels themselves ask for."""
+"""Fit smooth surfaces over the pixels of a probe: splines with a penalty on bending, whose weight is chosen from the pixels."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk
 from gpu4d.probe.shape.bsplines import bsplines
 
-BENDING = 10.0 ** np.arange(-6.0, 3.1, 0.5)  # what bending may cost, beside the misfit of pixels
-LEAST = 1e-12  # weight of any pixel
-BLUR, OUTLINE, PLATEAU = 1.0, 0.15, 0.8  # px; and of the maximum after it: where the probe is, and where its inside is
-MARGIN = 6  # px of window around what is brighter than that
-WIDEST = 44  # splines each way: of larger probes they are more than a pixel apart
-LARGE, FEWER = 64 * 64, 32  # pixels from which a window is large, and has so many splines each way
-SILENT = 1e-6  # of the plateau: a pixel of a large window that no coefficient changes by more is left out of the equations
-STILL = 1e-4  # of it: the fit of a large window is done where a round changes no pixel by more
+BENDING = 10.0 ** np.arange(-6.0, 3.1, 0.5)  # weights of bending that are tried, relative to the misfit of the pixels
+LEAST = 1e-12  # least weight of a pixel
+BLUR, OUTLINE, PLATEAU = 1.0, 0.15, 0.8  # blur, px; parts of the blurred maximum above which a pixel is in the probe, on its plateau
+MARGIN = 6  # px of window around the pixels in the probe
+WIDEST = 44  # most splines in each direction: in wider windows they are more than a pixel apart
+LARGE, FEWER = 64 * 64, 32  # pixels above which a window is large; splines of a large window in each direction
+SILENT = 1e-6  # of the plateau: in a large window, pixels that no coefficient changes by more are left out of the equations
+STILL = 1e-4  # of the plateau: the fit of a large window ends when a round changes no pixel by more
 
 
 class Window(NamedTuple):
-    """The pixels that are fitted, flat, in units of the plateau.
+    """The fitted pixels, flat, in units of the plateau.
 
-    x, y are relative to the disk's centre, `first` is that of the first pixel, `shape` their rows and columns, `step` the pixels
-    between knots, `scale` what the polynomial measures x and y in; `large` windows are fitted with less work.
+    x, y are relative to the disk's centre, and `first` is x, y of the first pixel. `shape` has the numbers of rows and columns, `step` is
+    the distance of knots in pixels, and `scale` is the unit of x and y in the polynomial. `large` windows are fitted with less work.
     """
 
     counts: np.ndarray
@@ -38,6 +38,7 @@ class Window(NamedTuple):
 
 
 def window_of(image: np.ndarray, disk: Disk) -> Window:
+    """Cut the probe with a margin out of its image."""
     from scipy import ndimage
 
     blurred = ndimage.gaussian_filter(image, BLUR)
@@ -58,18 +59,19 @@ def window_of(image: np.ndarray, disk: Disk) -> Window:
 
 
 class Known(NamedTuple):
-    """What is known of coefficients before the pixels: rows, what they should make, and its weight."""
+    """Conditions on the coefficients beside the pixels: rows, target values, and weights."""
 
     rows: Any
     wanted: np.ndarray
     weight: np.ndarray
 
     def misfit(self, found: np.ndarray) -> float:
+        """Return the weighted sum of squared deviations from the conditions."""
         return float(self.weight @ (self.rows @ found - self.wanted) ** 2)
 
 
 class Surface:
-    """Smooth surfaces over a window: cubic splines that cost to bend, and waves of the rim that cost nothing."""
+    """Smooth surfaces over a window: cubic splines with a penalty on bending, and waves of the rim without one."""
 
     def __init__(self, window: Window):
         from scipy import sparse
@@ -85,12 +87,12 @@ class Surface:
             bend = bend + weight * (d.T @ d)
         free = sparse.csr_array((waves.shape[1], waves.shape[1]))
         self.bend = sparse.block_diag([bend, free]).tocsc()
-        self.free = 3 + waves.shape[1]  # planes do not bend
+        self.free = 3 + waves.shape[1]  # planes have no bending
         self.known = Known(sparse.csr_array((0, self.values.shape[1])), np.zeros(0), np.zeros(0))
         self.stiff = self.values.shape[1] - self.free
 
     def rows(self, steep: np.ndarray, cuts: np.ndarray) -> Any:
-        """Change of the intensity with every coefficient, (pixels, knots + waves + 3 cuts): by φ, and by the planes of straight sides."""
+        """Return derivatives of the intensity, (pixels, knots + waves + 3 cuts), by the coefficients of φ and of straight sides."""
         from scipy import sparse
 
         plane = np.stack([np.ones_like(self.window.x), self.window.x, self.window.y], -1)
@@ -98,11 +100,11 @@ class Surface:
         return sparse.hstack([sparse.diags_array(steep) @ self.values, sparse.csr_array(sides)]).tocsr()
 
     def solve(self, rows: Any, wanted: np.ndarray, weight: np.ndarray, cost: float) -> tuple[np.ndarray, float]:
-        """Coefficients of least Σ w (z - rows c)² + cost · bending, and the logarithm of the determinant of their matrix."""
+        """Minimise Σ w (z - rows c)² + cost · bending. Return c, and the logarithm of the determinant of its matrix."""
         from scipy import sparse
         from scipy.sparse.linalg import splu
 
-        if self.window.large:  # inside and far outside nothing tells of the rim
+        if self.window.large:  # pixels inside and far outside have no information on the rim
             tell = abs(rows).max(axis=1).toarray().ravel() > SILENT
             rows, wanted, weight = rows[np.flatnonzero(tell)], wanted[tell], weight[tell]
         sides = rows.shape[1] - self.values.shape[1]
@@ -113,7 +115,7 @@ class Surface:
         return factors.solve(rows.T @ (weight * wanted)), float(np.log(np.abs(factors.U.diagonal())).sum())
 
     def choose(self, rows: Any, wanted: np.ndarray, weight: np.ndarray, informed: int, at: int) -> tuple[np.ndarray, int]:
-        """`solve` with the cost of largest restricted likelihood, `at` or next to it."""
+        """Solve with the cost of largest restricted likelihood: number `at` of `BENDING`, or one next to it."""
         freedom = max(informed - self.free - rows.shape[1] + self.values.shape[1], 1)
         best = None
         for i in range(max(0, at - 1), min(len(BENDING), at + 2)):
@@ -126,17 +128,21 @@ class Surface:
         return best[1:]
 
     def bending(self, found: np.ndarray, cost: float) -> float:
+        """Return the penalty on bending."""
         found = found[: self.values.shape[1]]
         return float(cost * (found @ (self.bend @ found)))
 
     def freedom(self, rows: Any, weight: np.ndarray, cost: float) -> float:
-        """Terms that the pixels determine: the trace of the matrix that makes the fit of the counts, from how the determinant grows
-        with the cost."""
+        """Return the number of terms that the pixels determine.
+
+        It is the trace of the matrix that turns the counts into the fit. It follows from the growth of the determinant with the cost.
+        """
         none, more = np.zeros(len(weight)), 1.1
         grown = self.solve(rows, none, weight, more * cost)[1] - self.solve(rows, none, weight, cost)[1]
         return rows.shape[1] - grown / np.log(more)
 
     def at(self, found: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return φ at points x, y."""
         from scipy.ndimage import map_coordinates
 
         count = self.knots[0] * self.knots[1]
@@ -145,13 +151,13 @@ class Surface:
         return spline + _waves(x, y) @ found[count : self.values.shape[1]]
 
     def parts(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """1 / (1 + e^-φ), and the same of every straight side, (sides, pixels)."""
+        """Return 1 / (1 + e^-φ) on the pixels, and the same for every straight side, (sides, pixels)."""
         count = self.values.shape[1]
         return logistic(self.values @ found[:count]), straight_sides(found[count:], self.window.x, self.window.y)
 
 
 def _splines(count: int, step: float) -> Any:
-    """Cubic B-splines, `step` pixels apart, at whole pixels: (count, knots) sparse."""
+    """Return cubic B-splines, `step` pixels apart, at whole pixels: (count, knots) sparse."""
     from scipy import sparse
 
     knots, weight, _ = bsplines(np.arange(count) / step)
@@ -160,6 +166,7 @@ def _splines(count: int, step: float) -> Any:
 
 
 def _differences(count: int, order: int) -> Any:
+    """Return the matrix of differences of an order."""
     from scipy import sparse
 
     d = sparse.eye_array(count, format="csr")
@@ -169,19 +176,22 @@ def _differences(count: int, order: int) -> Any:
 
 
 def _waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """r, cos 2θ, sin 2θ, r cos 2θ, r sin 2θ, smooth in the middle, (n, 5): φ of an ellipse is made of these and a plane."""
+    """Return r, cos 2θ, sin 2θ, r cos 2θ, r sin 2θ, smooth at the centre, (n, 5). These and a plane describe φ of an ellipse."""
     r = np.sqrt(x * x + y * y + 1)
     c, s = (x * x - y * y) / r**2, 2 * x * y / r**2
     return np.stack([r, c, s, r * c, r * s], -1)
 
 
 def logistic(phi: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + e^-φ)."""
     return 1 / (1 + np.exp(-np.clip(phi, -60, 60)))
 
 
 def logit(rise: np.ndarray) -> np.ndarray:
+    """Return φ of which `rise` is the logistic. Values near 0 and 1 are limited."""
     return np.log(np.maximum(rise, 1e-9) / np.maximum(1 - rise, 1e-9))
 
 
 def straight_sides(planes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the logistic edges of planes at points, (sides, n)."""
     return np.stack([logistic(a + b * x + c * y) for a, b, c in planes.reshape(-1, 3)]) if planes.size else np.zeros((0, len(x)))

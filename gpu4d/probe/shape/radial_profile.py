@@ -1,4 +1,4 @@
-"""The radial profile of a vacuum probe, and in what the probe differs from it by more than its noise."""
+"""Measure the radial profile of a vacuum probe, and differences of the probe from it that are larger than its noise."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import Disk, measure_disk
 from gpu4d.probe.shape.even_spline import even_spline
 
-STEP = 0.05  # px, over which a slope of the profile is taken
-KNOTS_AN_EDGE, CLOSEST, WIDEST = 5, 0.1, 0.2  # knots of the spline in the width of the edge, and how close they may be, px
-FARTHEST = 0.5  # px between the centre of the rim and that of the profile: farther, the latter is not to be trusted
-ROUNDS = 2  # of the profile about its centre, and the centre by the profile
-ROUND, ROUND_SHARE = 1.0, 0.05  # px, and radii, rms from a circle: farther off, the profile is that of no disk
-HARMONICS = 6  # of the rim: a square has its first beside the constant in cos 4θ
-CERTAIN = 20.0  # χ² of two terms that noise reaches once in 20 000 times
-CORE = 0.75  # radii: farther in, what a fit leaves over is noise
-DARKEST = 0.02  # of the plateau: pixels behind the disk weigh no more than those
+STEP = 0.05  # px: step of numerical slopes of the profile
+KNOTS_AN_EDGE, CLOSEST, WIDEST = 5, 0.1, 0.2  # knots of the spline in the width of the edge; least and largest distance of knots, px
+FARTHEST = 0.5  # px: a larger shift of the centre is not used
+ROUNDS = 2  # fits of the profile around its centre; the centre is fitted with the profile between them
+ROUND, ROUND_SHARE = 1.0, 0.05  # px, and radii: a rim whose rms distance from a circle exceeds both has no radial profile
+HARMONICS = 6  # highest harmonic of the rim; the first of a square is cos 4θ
+CERTAIN = 20.0  # χ² of two terms; noise reaches it once in 20 000 times
+CORE = 0.75  # radii: inside, the residual of a fit is noise alone
+DARKEST = 0.02  # of the plateau: darker pixels get the weight of this level
 
 
 class RadialProfile(NamedTuple):
@@ -29,11 +29,11 @@ class RadialProfile(NamedTuple):
     Attributes
     ----------
     disk : Disk
-        Its rim.
+        Circle through the rim, and width of the edge.
     center : (2,) float64
-        Of the profile, pixels: of the rim too, but for what rings inside do to the fit of that.
+        Centre of the profile, pixels. It is also the centre of the rim (rings inside the disk can move the fitted rim).
     value : callable
-        From the distance from there, pixels, to the intensity, 1 on the plateau.
+        Returns the intensity at a distance from this centre, pixels. It is 1 on the plateau.
     """
 
     disk: Disk
@@ -42,16 +42,16 @@ class RadialProfile(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """A probe without its noise.
+    """A model of a probe without noise.
 
     Attributes
     ----------
     plateau : float
-        The image's mean inside the disk.
+        Mean of the image inside the disk.
     rim, noise : float
-        rms distance of the rim from a circle, pixels: what the image shows, and what its noise would show of a circle.
+        Rms distance of the rim from a circle, pixels: as measured, and as the noise of the image would give for a circle.
     image : callable
-        From x, y relative to the disk's centre to the intensity: the profile, and what differs from it with certainty.
+        Returns the intensity at x, y relative to the centre of the profile: the profile plus all differences that are certain.
     """
 
     plateau: float
@@ -61,29 +61,33 @@ class Shape(NamedTuple):
 
 
 def usual_reach(disk: Disk) -> float:
-    """Radius of the window a disk is fitted in, pixels."""
+    """Return the radius of the window in which a disk is fitted, pixels."""
     return disk.radius + max(3.0, 2.0 + 1.3 * disk.edge)
 
 
 @kept_by_content(maxsize=8)
 def radial_profile(pixels: bytes, shape: tuple[int, int]) -> RadialProfile:
-    """Of an image float64, kept: a probe serves many searches, and measuring it takes as long as hundreds of patterns.
+    """Fit the radial profile of an image float64, around its own centre.
 
-    The probe's pixels lie at many different radii, so together they sample its edge far more finely than one a pixel: a logistic
-    edge is fitted, and what it leaves over is smoothed by a spline as far as its own noise asks for (`even_spline`). Height, place and
-    width of the edge are free in that, or what a noisy image makes of them would have to come from the spline. It is
-    the profile about its own centre.
+    The probe's pixels lie at many different radii, so together they sample its edge far more finely than one pixel. A logistic edge is
+    fitted, and a smoothing spline is fitted to the residual (`even_spline`). Height, place and width of the edge are fitted again
+    together with the spline, so that the spline does not have to correct errors of them in a noisy image.
+
+    The result is cached, because one probe is used for many searches, and measuring it takes as long as hundreds of patterns.
     """
     disk = measure_disk(image := np.frombuffer(pixels).reshape(shape))
     if disk.residual > max(ROUND, ROUND_SHARE * disk.radius):
         raise InputError(
-            f"the probe's edge lies {disk.residual:.1f} px rms off a circle: a radial profile needs a round probe; use refine='correlation'"
+            f"the probe's edge deviates {disk.residual:.1f} px rms from a circle: a radial profile needs a round probe; "
+            "use refine='correlation'"
         )
 
     def edge(q: Any) -> Any:
+        """Return the logistic edge at distances q."""
         return 1 / (1 + np.exp(np.clip(4 * (q - disk.radius) / disk.edge, -60, 60)))
 
     def terms(q: Any) -> np.ndarray:
+        """Return height, place and width of the edge as terms without a penalty."""
         f = edge(q)
         return np.stack([f, f * (1 - f), f * (1 - f) * (q - disk.radius) / disk.edge], axis=-1)
 
@@ -93,7 +97,7 @@ def radial_profile(pixels: bytes, shape: tuple[int, int]) -> RadialProfile:
     for i in range(ROUNDS):
         x, y, r, values = _about(image, center, disk.radius)
         height = value(r)
-        noisy = np.clip(height / DARKEST, 0.0, 1.0).sum()  # no counts, no noise
+        noisy = np.clip(height / DARKEST, 0.0, 1.0).sum()  # pixels without counts have no noise
         rest = even_spline(r, values - edge(r), np.maximum(height, DARKEST), terms, step, float(noisy))
         value = _sum(edge, rest)
         if i < ROUNDS - 1:
@@ -102,11 +106,12 @@ def radial_profile(pixels: bytes, shape: tuple[int, int]) -> RadialProfile:
 
 
 def _sum(one: Callable[[Any], Any], other: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the sum of two functions."""
     return lambda q: one(q) + other(q)
 
 
 def _about(image: np.ndarray, center: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """x, y, r and the intensity over the plateau's of the pixels in and about a disk."""
+    """Return x, y, r and the intensity, in units of the plateau, of the pixels in and around a disk."""
     x, y = np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1]
     r = np.hypot(x, y)
     near = r <= 1.5 * radius + 6
@@ -115,7 +120,7 @@ def _about(image: np.ndarray, center: np.ndarray, radius: float) -> tuple[np.nda
 
 
 def _shift(x: np.ndarray, y: np.ndarray, r: np.ndarray, values: np.ndarray, value: Callable[[Any], Any], radius: float) -> np.ndarray:
-    """How far the disk's centre lies from where it is taken for, pixels; slopes of the intensity inside are free."""
+    """Return the shift from the assumed to the fitted centre of the disk, pixels. Slopes of the intensity inside are fitted too."""
     height = value(r)
     fall = (value(np.maximum(r - STEP, 0.0)) - value(r + STEP)) / (2 * STEP) / np.maximum(r, STEP)
     rows = np.stack([fall * x, fall * y, height * x / radius, height * y / radius])
@@ -126,10 +131,10 @@ def _shift(x: np.ndarray, y: np.ndarray, r: np.ndarray, values: np.ndarray, valu
 
 
 def shape_of(image: np.ndarray, profile: RadialProfile) -> Shape:
-    """What of a probe its radial profile does not hold: harmonics of the rim, slopes and curvatures inside.
+    """Fit the differences of a probe from its radial profile: harmonics of the rim, slopes and curvatures inside.
 
-    A weighted least-squares fit of I - D(r) by D'(r) cos mθ, D'(r) sin mθ and D(r) times x, y, x² - y², 2 x y, x r², y r². The noise
-    is what that fit leaves over inside, in units of the square root of D: so it needs no counts, and an image on any scale will do.
+    The difference I - D(r) is fitted by weighted least squares with D'(r) cos mθ, D'(r) sin mθ, and D(r) times x, y, x² - y², 2 x y, x r²,
+    y r². The noise is measured from the residual inside, in units of the square root of D. So the image may have any scale.
     """
     disk, center, value = profile
     x, y = np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1]
@@ -138,14 +143,14 @@ def shape_of(image: np.ndarray, profile: RadialProfile) -> Shape:
     plateau = image[r <= max(0.7 * disk.radius, r.min())].mean()
     rest = image / plateau - value(r)
     inside = r <= reach
-    most = int(np.clip(np.pi * disk.radius / 3, 2, HARMONICS))  # three pixels of rim to a harmonic and its phase
+    most = int(np.clip(np.pi * disk.radius / 3, 2, HARMONICS))  # a harmonic needs three pixels of the rim for its amplitude and phase
     x, y = (np.broadcast_to(v, r.shape)[inside] for v in (x, y))
     terms = _terms(x, y, profile, most)
     weight = 1 / np.maximum(value(r[inside]), DARKEST)
     normal = np.linalg.pinv((terms * weight) @ terms.T, hermitian=True)
     found = normal @ ((terms * weight) @ rest[inside])
     left = rest[inside] - found @ terms
-    core = r[inside] <= max(CORE * disk.radius, 1.5)  # a rim that is not round would be taken for noise
+    core = r[inside] <= max(CORE * disk.radius, 1.5)  # not at the rim: there a form that is not round would count as noise
     leverage = weight * np.einsum("in,ij,jn->n", terms, normal, terms)
     covariance = normal * (weight @ (left**2 * core)) / max(core @ (1 - leverage), 1.0)
     pairs = np.arange(len(terms)).reshape(-1, 2)
@@ -154,6 +159,7 @@ def shape_of(image: np.ndarray, profile: RadialProfile) -> Shape:
     rim = slice(2, 2 * most)  # the first two are a shift
 
     def smooth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the intensity without noise at x, y."""
         x, y = np.broadcast_arrays(x, y)
         r = np.hypot(x, y)
         out, near = value(r), r <= reach
@@ -164,7 +170,7 @@ def shape_of(image: np.ndarray, profile: RadialProfile) -> Shape:
 
 
 def _terms(x: np.ndarray, y: np.ndarray, profile: RadialProfile, harmonics: int) -> np.ndarray:
-    """First the rim's cos θ, sin θ, cos 2θ, … in pixels, then what is inside, (2 harmonics + 6, n)."""
+    """Return (2 harmonics + 6, n): changes by harmonics of the rim (cos θ, sin θ, cos 2θ, … in pixels), then by slopes inside."""
     r, angle = np.hypot(x, y), np.arctan2(y, x)
     value = profile.value
     fall = (value(np.maximum(r - STEP, 0.0)) - value(r + STEP)) / (2 * STEP)
