@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import array_api_compat as compat
 import numpy as np
@@ -54,11 +54,21 @@ class Array(Protocol):
     def __ge__(self, other: Any, /) -> Any: ...
 
 
-class ReturnedArray(Array, Protocol):
-    """An array in the library of what was given. Type checkers let it have the methods of any library."""
+if TYPE_CHECKING:
 
-    def __getattr__(self, name: str, /) -> Any: ...
-    def __iter__(self) -> Iterator[Any]: ...
+    class ReturnedArray(Array, Any):
+        """An array in the library of what was given.
+
+        Which library it is shows only when the program runs. So type checkers let it have the methods of any library, and let it
+        stand where an array of one library is needed.
+        """
+
+        def __float__(self) -> float: ...
+        def __int__(self) -> int: ...
+        def __bool__(self) -> bool: ...
+        def __iter__(self) -> Iterator[Any]: ...
+else:
+    ReturnedArray = Array
 
 
 ArrayT = TypeVar("ArrayT", bound=Array)  # an array comes back in the library that it came in; the dtype may be another

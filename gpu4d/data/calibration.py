@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpu4d import physics
 from gpu4d.arrays import Array
-from gpu4d.data.calibration_fields import FIELDS, Cut
+from gpu4d.data.calibration_fields import FIELDS, CalibrationFields, Cut, SetKeywords, takes_keywords_of
 from gpu4d.errors import InputError
 
 FieldValue = Any  # a number, a bool, a tuple or an array: each field has a type of its own, and packages may add fields
@@ -26,7 +26,7 @@ class Measurement:
     when: str
 
 
-class Calibration:
+class Calibration(CalibrationFields):
     """Calibration of a scan. A field is None until it is known. Every change is written into `history`.
 
     Order of use: origin → ellipse → rotation → pixel size. A calibration never changes patterns or measured positions of disks.
@@ -63,12 +63,14 @@ class Calibration:
     (0.02508, 'microscope log')
     """
 
+    @takes_keywords_of(CalibrationFields)
     def __init__(self, **values: FieldValue):
         self._values: dict[str, Any] = dict.fromkeys(FIELDS)
         self.history: list[Measurement] = []
         if values:
             self.set(**values, how="given")
 
+    @takes_keywords_of(SetKeywords)
     def set(self, *, how: str, **values: FieldValue) -> None:
         """Set fields, and write into the history how their values were found.
 
@@ -87,18 +89,20 @@ class Calibration:
             short = checked if np.ndim(checked) == 0 or np.size(checked) <= 3 else f"array {np.shape(checked)}"
             self.history.append(Measurement(field, short, how, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")))
 
-    def __getattr__(self, field: str) -> FieldValue:
-        if field in FIELDS and "_values" in self.__dict__:
-            return self._values[field]
-        raise AttributeError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
+    if not TYPE_CHECKING:  # fields that a package added. A type checker that sees these two methods lets any name pass
 
-    def __setattr__(self, field: str, value: FieldValue) -> None:
-        if field in FIELDS:
-            self.set(**{field: value}, how="set")
-        elif field in ("_values", "history"):
-            super().__setattr__(field, value)
-        else:
-            raise InputError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
+        def __getattr__(self, field: str) -> FieldValue:
+            if field in FIELDS and "_values" in self.__dict__:
+                return self._values[field]
+            raise AttributeError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
+
+        def __setattr__(self, field: str, value: FieldValue) -> None:
+            if field in FIELDS:
+                self.set(**{field: value}, how="set")
+            elif field in ("_values", "history"):
+                super().__setattr__(field, value)
+            else:
+                raise InputError(f"calibration has no field {field!r}; it has {', '.join(FIELDS)}")
 
     def copy(self) -> Calibration:
         other = Calibration()

@@ -1,19 +1,21 @@
 """Table of the fields of a calibration. A new field is a new row. Files, recipes, the command line and the report use the rows.
 
+Type checkers and editors read the rows too: from them come the attributes of a calibration and the keywords that set them.
 The functions in a row are called with known values, never with None.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, SupportsFloat, TypeVar, dataclass_transform, overload
 
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.data.arguments import origins
+from gpu4d.arrays import Array
+from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.errors import InputError
 
 
@@ -62,11 +64,23 @@ class GivenAs:
 
 
 Change = Callable[[Any, Any], Any]
+Given = TypeVar("Given")  # type of what a field takes
+Kept = TypeVar("Kept")  # type of its value, which the check returns
+Keywords = ParamSpec("Keywords")
+Class = TypeVar("Class")
+
+
+class HasValues(Protocol):
+    """Holds the values of fields by name, as a calibration does."""
+
+    _values: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Field:
-    """One quantity of a calibration.
+class Field(Generic[Given, Kept]):
+    """One quantity of a calibration. Read from a calibration, it gives the value, or None if the value is not known.
+
+    The type of a row, ``Field[Given, Kept]``, says what the field takes and what its value is.
 
     Attributes
     ----------
@@ -88,15 +102,26 @@ class Field:
     name: str
     units: str
     what: str
-    check: Callable[[Field, Any], Any]
+    check: Callable[[Field[Any, Kept], Any], Kept]
     emd: tuple[str, ...] = ()
     given: GivenAs | None = None
     cropped: Change | None = None
     binned: Change | None = None
     swapped: Change | None = None
 
+    @overload
+    def __get__(self, calibration: None, owner: type) -> Field[Given, Kept]: ...
+    @overload
+    def __get__(self, calibration: HasValues, owner: type) -> Kept | None: ...
+    def __get__(self, calibration: HasValues | None, owner: type) -> Field[Given, Kept] | Kept | None:
+        return self if calibration is None else calibration._values[self.name]
 
-def positive(field: Field, value: Any) -> float:
+    if TYPE_CHECKING:  # `Calibration.__setattr__` sets fields, also those that a package added while it runs
+
+        def __set__(self, calibration: HasValues, value: Given | None) -> None: ...
+
+
+def positive(field: Field[Any, Any], value: Any) -> float:
     """Accept a positive finite number."""
     value = float(value)
     if not (value > 0 and np.isfinite(value)):
@@ -104,17 +129,17 @@ def positive(field: Field, value: Any) -> float:
     return value
 
 
-def number(field: Field, value: Any) -> float:
+def number(field: Field[Any, Any], value: Any) -> float:
     """Accept a number."""
     return float(value)
 
 
-def switch(field: Field, value: Any) -> bool:
+def switch(field: Field[Any, Any], value: Any) -> bool:
     """Accept yes or no."""
     return bool(value)
 
 
-def axes_of_ellipse(field: Field, value: Any) -> tuple[float, float, float]:
+def axes_of_ellipse(field: Field[Any, Any], value: Any) -> tuple[float, float, float]:
     """Accept (a, b, theta) with a ≥ b > 0."""
     a, b, theta = arrays.floats(value)
     if not a >= b > 0:
@@ -122,7 +147,7 @@ def axes_of_ellipse(field: Field, value: Any) -> tuple[float, float, float]:
     return (a, b, theta)
 
 
-def places(field: Field, value: Any) -> np.ndarray:
+def places(field: Field[Any, Any], value: Any) -> np.ndarray:
     """Accept detector positions: (2,) for all patterns, or (Rx, Ry, 2)."""
     return origins(value, name=field.name)
 
@@ -153,31 +178,70 @@ def _ellipse_swapped(value: tuple[float, float, float], swap: tuple[bool, bool])
 
 _PLACES: Mapping[str, Any] = {"check": places, "cropped": _places_cropped, "binned": _places_binned, "swapped": _places_swapped}
 
+# Types of rows.
+Number = Field[SupportsFloat, float]
+Places = Field[OriginLike, np.ndarray]
+Axes = Field[Array | Sequence[float], tuple[float, float, float]]
+Switch = Field[bool | np.bool_, bool]
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+def keywords(rows: type[Class]) -> type[Class]:
+    """Return the class unchanged. Type checkers take its rows as keywords of its constructor."""
+    return rows
+
+
+def takes_keywords_of(rows: Callable[Keywords, Any]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, Keywords], None]]:
+    """Return a decorator that changes nothing. Type checkers let the method take the keywords of the class."""
+    return lambda method: method
+
+
 # fmt: off
-ROWS = (
-    Field("q_pixel", "1/Å", "size of a detector pixel, g = 1/d", positive, binned=lambda v, by: v * by[0],
-          given=GivenAs("q_pixel", "1/Å", 1e-7, 10, "as the file says, else from energy and semi-angle", "Detector pixel, g = 1/d.",
-                        flag="1/Å")),
-    Field("r_pixel", "Å", "distance of scan positions", positive, binned=lambda v, by: v * by[1],
-          given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å")),
-    Field("energy", "eV", "beam energy", positive, ("energy",),
-          GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV")),
-    Field("semiangle", "mrad", "convergence semi-angle", positive, ("semiangle", "convergence_semiangle_mrad"),
-          GivenAs("semiangle", "mrad", 1e-3, 200, flag="MRAD",
-                  explain="Convergence semi-angle. With the energy and the measured disk radius it gives the detector pixel.")),
-    Field("probe_radius", "px", "radius of the bright-field (vacuum) disk on the detector", positive, ("probe_semiangle",),
-          binned=lambda v, by: v * (1 / by[0])),
-    Field("origin", "px", "centre of the unscattered beam: (2,) for all, or (Rx, Ry, 2)", **_PLACES),
-    Field("origin_measured", "px", "origin as measured at every position, before a surface was fitted, (Rx, Ry, 2)", **_PLACES),
-    Field("ellipse", "px, px, rad", "semi-axes a ≥ b of what should be a circle, and the angle of a from qx towards qy", axes_of_ellipse,
-          swapped=_ellipse_swapped),
-    Field("rotation", "rad", "rotation θ of detector axes: v_scan = R(θ) v_det, after the exchange if transpose is set", number,
-          swapped=lambda v, swap: -v if swap[1] else v,
-          given=GivenAs("rotation_degrees", "degrees", -360, 360, "as the file says; for DPC, from the least curl",
-                        "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180)),
-    Field("transpose", "", "detector axes are exchanged, (qx, qy) -> (qy, qx), before the rotation", switch,
-          given=GivenAs("transpose", automatic="as the file says; for DPC, from the least curl", kind="switch",
-                        explain="Detector axes are exchanged before the rotation.")),
-)
+@keywords
+class CalibrationFields:
+    """Table of the fields. One row is one field, and its name stands on both sides of the row."""
+
+    q_pixel: Number = Field(
+        "q_pixel", "1/Å", "size of a detector pixel, g = 1/d", positive, binned=lambda v, by: v * by[0],
+        given=GivenAs("q_pixel", "1/Å", 1e-7, 10, "as the file says, else from energy and semi-angle", "Detector pixel, g = 1/d.",
+                      flag="1/Å"))
+    r_pixel: Number = Field(
+        "r_pixel", "Å", "distance of scan positions", positive, binned=lambda v, by: v * by[1],
+        given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å"))
+    energy: Number = Field(
+        "energy", "eV", "beam energy", positive, ("energy",),
+        GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV"))
+    semiangle: Number = Field(
+        "semiangle", "mrad", "convergence semi-angle", positive, ("semiangle", "convergence_semiangle_mrad"),
+        GivenAs("semiangle", "mrad", 1e-3, 200, flag="MRAD",
+                explain="Convergence semi-angle. With the energy and the measured disk radius it gives the detector pixel."))
+    probe_radius: Number = Field(
+        "probe_radius", "px", "radius of the bright-field (vacuum) disk on the detector", positive, ("probe_semiangle",),
+        binned=lambda v, by: v * (1 / by[0]))
+    origin: Places = Field(
+        "origin", "px", "centre of the unscattered beam: (2,) for all, or (Rx, Ry, 2)", **_PLACES)
+    origin_measured: Places = Field(
+        "origin_measured", "px", "origin as measured at every position, before a surface was fitted, (Rx, Ry, 2)", **_PLACES)
+    ellipse: Axes = Field(
+        "ellipse", "px, px, rad", "semi-axes a ≥ b of what should be a circle, and the angle of a from qx towards qy", axes_of_ellipse,
+        swapped=_ellipse_swapped)
+    rotation: Number = Field(
+        "rotation", "rad", "rotation θ of detector axes: v_scan = R(θ) v_det, after the exchange if transpose is set", number,
+        swapped=lambda v, swap: -v if swap[1] else v,
+        given=GivenAs("rotation_degrees", "degrees", -360, 360, "as the file says; for DPC, from the least curl",
+                      "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180))
+    transpose: Switch = Field(
+        "transpose", "", "detector axes are exchanged, (qx, qy) -> (qy, qx), before the rotation", switch,
+        given=GivenAs("transpose", automatic="as the file says; for DPC, from the least curl", kind="switch",
+                      explain="Detector axes are exchanged before the rotation."))
 # fmt: on
-FIELDS: dict[str, Field] = {row.name: row for row in ROWS}
+
+
+@keywords
+class SetKeywords(CalibrationFields):
+    """Keywords of `Calibration.set`, for type checkers: any fields, and how their values were found."""
+
+    how: str
+
+
+FIELDS: dict[str, Field[Any, Any]] = {row.name: row for row in vars(CalibrationFields).values() if isinstance(row, Field)}

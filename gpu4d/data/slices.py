@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self, cast
 
 import numpy as np
@@ -99,6 +100,9 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __iter__(self) -> Iterator[ReturnedArray]:
+        return iter(self.data)
 
     def __getitem__(self, key: Index) -> ReturnedArray:
         if isinstance(key, str):

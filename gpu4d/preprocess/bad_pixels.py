@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu4d.arrays import to_numpy
+from gpu4d.arrays import ArrayLike, to_numpy
 
 HOT = 4.0  # times the brightest neighbour: no disk and no edge of a disk is so steep
 DEAD = 0.02  # times the darkest neighbour
@@ -25,7 +25,7 @@ class BadPixels(NamedTuple):
         return ~(self.hot | self.dead)
 
 
-def find_bad_pixels(mean: np.ndarray, patterns: int) -> BadPixels:
+def find_bad_pixels(mean: ArrayLike, patterns: int) -> BadPixels:
     """Find stuck and dead pixels of a mean pattern.
 
     A hot pixel is more than 4 times as bright as each of its eight neighbours. A dead pixel has less than 2 % of its darkest
@@ -34,7 +34,8 @@ def find_bad_pixels(mean: np.ndarray, patterns: int) -> BadPixels:
     Parameters
     ----------
     mean : (Qx, Qy) real
-        Counts. Pixels that are NaN (masked ones) are neither hot nor dead, and neither are their neighbours.
+        Counts: an array of any library, or the mean pattern that a sweep gives. Pixels that are NaN (masked ones) are neither hot
+        nor dead, and neither are their neighbours.
     patterns : int
         Number of patterns in the mean. It gives the counting noise of the mean.
 

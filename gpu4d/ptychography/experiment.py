@@ -121,14 +121,14 @@ def _disk(
     """Return centre and radius of the bright-field disk in pixels, and the size of a pixel in 1/Å."""
     center, calibrated = known.origin_mean, None
     if known.q_pixel is not None and known.semiangle is not None:
-        calibrated = physics.angle_to_frequency(known.semiangle, known.energy) / known.q_pixel
+        calibrated = physics.angle_to_frequency(known.semiangle, known.require("energy")) / known.q_pixel
     if known.origin is not None and known.origin.ndim == 3:
         wander = float(np.nanmax(np.hypot(*np.moveaxis(known.origin - center, -1, 0))))
         if wander > WANDER:
             warnings.append(f"the origin moves by up to {wander:.2g} px over the scan, and its mean is used: remove the descan first")
     if center is not None and calibrated is not None:
         decisions.append(f"disk of radius {calibrated:.4g} px about ({center[0]:.4g}, {center[1]:.4g}), from the calibration")
-        return (float(center[0]), float(center[1])), calibrated, known.q_pixel
+        return (float(center[0]), float(center[1])), calibrated, known.require("q_pixel")
     measured = _measured_disk(cube, options)
     if center is None:
         center = np.array([measured.qx, measured.qy])
@@ -141,7 +141,7 @@ def _disk(
         known.complete()
         decisions.append(f"q_pixel {known.q_pixel:.5g} 1/Å: {known.history[-1].how}")
     decisions.append(f"disk of radius {radius:.4g} px about ({center[0]:.4g}, {center[1]:.4g}), measured in the mean pattern")
-    return (float(center[0]), float(center[1])), float(radius), known.q_pixel
+    return (float(center[0]), float(center[1])), float(radius), known.require("q_pixel")
 
 
 def _measured_disk(cube: DataCube, options: dict) -> Any:

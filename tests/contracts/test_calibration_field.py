@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+from gpu4d.data import calibration_fields as table
+
 WITH_A_ROW = """
 import sys
 import numpy as np
 from gpu4d.data import calibration_fields as table
-# The one line: a row.
+# The one line: a row. A package adds it so; in the tree it stands in CalibrationFields.
 row = table.Field("camera_length", "mm", "camera length", table.positive, ("camera_length",),
                   table.GivenAs("camera_length", "mm", 1, 1e5, explain="Camera length.", flag="MM"), binned=lambda v, by: v * by[0])
 table.FIELDS[row.name] = row
@@ -36,3 +38,9 @@ def test_everything_follows_one_row(tmp_path):
     done = subprocess.run([sys.executable, "-c", WITH_A_ROW], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("all follow\n")
+
+
+def test_a_row_has_the_name_of_its_attribute():
+    """The attribute is what type checkers see, and the name in the row is what runs. A row without a type would not be a keyword."""
+    typed = list(table.CalibrationFields.__annotations__)
+    assert list(table.FIELDS) == typed and all(vars(table.CalibrationFields)[name].name == name for name in typed)

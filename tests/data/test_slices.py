@@ -55,6 +55,20 @@ def test_planes_by_label():
         s["com_z"]
 
 
+def test_iteration_gives_the_rows_of_the_array():
+    a = np.arange(6.0).reshape(2, 3)
+    assert [row.tolist() for row in RealSlice(a)] == [[0, 1, 2], [3, 4, 5]]
+    assert all(np.shares_memory(row, a) for row in RealSlice(a)) and float(RealSlice(a)[1, 2]) == 5
+
+
+@pytest.mark.parametrize("library", ["torch", "jax.numpy"])
+def test_iteration_gives_rows_of_other_libraries(need, library):
+    """It ends after the last row. JAX gives the last row again for any larger index."""
+    given = need(library).asarray(np.arange(6.0).reshape(2, 3))
+    rows = list(RealSlice(given))
+    assert [row.tolist() for row in rows] == [[0, 1, 2], [3, 4, 5]] and all(isinstance(row, type(given)) for row in rows)
+
+
 def test_slices_of_other_libraries_stay_there(need):
     strict = need("array_api_strict")
     s = DiffractionSlice(strict.asarray([[1.0, 2.0]], device=strict.Device("device1")))

@@ -14,6 +14,7 @@ import typing
 import pytest
 
 import gpu4d
+from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.operation import Operation
 
 TWINS = ("kernels", "cpu_fallback", "benchmarks")  # installed beside the rooms
@@ -191,6 +192,22 @@ better = gpu4d.refine_template(cube, disks, template)
 gpu4d.bragg.explain_disks(patterns[0, 0], template, min_significance=4.0)
 gpu4d.ssb(cube, energy=80e3, semiangle=20.0, memory="1 GB", progress=False)
 clean: np.ndarray = gpu4d.preprocess.hot_pixels(patterns)
+brightness, electrons, bright = float(image.data[0, 0, 0]), int(image["bf"][0, 0]), bool(image["bf"][0, 0] > 1)
+resident: np.ndarray = gpu4d.streaming.load_cube(cube)
+plane: np.ndarray = image["mine"]
+total = [float(row.sum()) for row in gpu4d.RealSlice(plane)]
+for row in image:
+    line: np.ndarray = row
+bad = gpu4d.preprocess.find_bad_pixels(mean, 6)
+gpu4d.preprocess.find_bad_pixels(both["mean"], 6).mask.sum()
+gpu4d.preprocess.find_bad_pixels(patterns.mean(axis=(0, 1)), 6)
+known.q_pixel, known.transpose, known.energy = np.float32(0.02), True, None
+known.origin = (24, 24.5)
+known.origin = origin
+known.set(origin=np.zeros((2, 3, 2)), ellipse=(2.0, 1.0, 0.1), rotation=0, how="microscope log")
+known.set(origin=origin, how="centre of the central disk")
+if known.q_pixel is not None:
+    width: float = 48 * known.q_pixel
 """
 MISTAKES = """
 import numpy as np
@@ -203,6 +220,20 @@ gpu4d.center_of_mass(np.ones((4, 4)), mesk=None)
 gpu4d.find_bragg_disks(cube, np.ones((48, 48)), progess=True)
 cube[0, 1].scan_shape
 gpu4d.virtual_image(cube, gpu4d.detectors.disk(3), origin="middle")
+gpu4d.preprocess.find_bad_pixels(cube, 6)
+gpu4d.preprocess.find_bad_pixels("mean", 6)
+gpu4d.streaming.load_cube(np.ones((2, 3, 48, 48)))
+for name in gpu4d.MeanPattern(): print(name)
+gpu4d.Calibration(q_pixl=3)
+gpu4d.Calibration(q_pixel="0.02")
+cube.calibration.set(q_pixl=3, how="")
+cube.calibration.set(q_pixel=3)
+cube.calibration.set(q_pixel="x", how="")
+cube.calibration.q_pixl = 3
+cube.calibration.q_pixel = "x"
+cube.calibration.ellipse = 2.0
+print(cube.calibration.q_pixl)
+width: float = cube.calibration.q_pixel
 """
 
 
@@ -210,10 +241,24 @@ gpu4d.virtual_image(cube, gpu4d.detectors.disk(3), origin="middle")
 def test_calls_with_numpy_arrays_type_check_without_casts_and_mistakes_do_not(checkout, tmp_path):
     mypy = pytest.importorskip("mypy.api")
     options = ["--config-file", str(checkout / "pyproject.toml"), "--follow-imports=silent"]
-    for text, wrong in ((USE, 0), (MISTAKES, 6)):
+    for text, wrong in ((USE, 0), (MISTAKES, 20)):
         (tmp_path / "use.py").write_text(text)
         out, _, _ = mypy.run([*options, str(tmp_path / "use.py")])
         assert len({line.split(":")[1] for line in out.splitlines() if ": error:" in line}) == wrong, out
+
+
+@pytest.mark.slow
+def test_type_checkers_see_every_field_of_a_calibration(checkout, tmp_path):
+    mypy = pytest.importorskip("mypy.api")
+    lines = [f"reveal_type(gpu4d.Calibration().{name})" for name in FIELDS]
+    keywords = ["reveal_type(gpu4d.Calibration)", "reveal_type(gpu4d.Calibration().set)"]
+    (tmp_path / "use.py").write_text("\n".join(["import gpu4d", *lines, *keywords]))
+    out, _, _ = mypy.run(["--config-file", str(checkout / "pyproject.toml"), "--follow-imports=silent", str(tmp_path / "use.py")])
+    revealed = [line.split("Revealed type is ")[1] for line in out.splitlines() if "Revealed type" in line]
+    assert len(revealed) == len(FIELDS) + 2 and ": error:" not in out, out
+    for name, value in zip(FIELDS, revealed):
+        assert value.endswith(' | None"') and not value.startswith('"Any'), f"{name}: {value}"
+        assert all(f"{name}: " in call for call in revealed[-2:]), name
 
 
 @pytest.mark.slow

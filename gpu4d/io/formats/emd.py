@@ -220,4 +220,5 @@ def _from_axes(c: Calibration, axes: list[Axis], energy: float | None) -> None:
         if len(known) == 2 and abs(known[0] - known[1]) > 0.01 * known[0]:
             log.warning("the file's axes have different steps (%g and %g): %s stays unknown", *known, field)
             continue
-        c.set(**{field: float(np.mean(known))}, how="units of the axes in the file")
+        found: dict[str, Any] = {field: float(np.mean(known))}
+        c.set(**found, how="units of the axes in the file")
