@@ -276,23 +276,22 @@ def plan(
     on_cuda = one.copies or getattr(one, "on_cuda", False)
     budget = parse_memory(memory) if memory is not None else free // 2 if on_cuda else default_budget()
     raw, corrections = uncorrected(cube.source)
-    events, given_events = _events(cube, one, where, reductions)
-    events_only = bool(reductions) and len(given_events) == len(reductions)
-    in_place = in_place or events_only
-    scratch, host_cap = 0 if events_only else scratch_bytes(raw), min(budget, host // len(processors))
-    for lanes, tiles, ring in _candidates(cube, one, in_place, events_only):
+    takers, events = _takers(cube, one, where, reductions)
+    host_cap, refused = min(budget, host // len(processors)), list[Plan]()
+    for lanes, tiles, ring, given_events in _candidates(cube, one, in_place, takers, reductions):
+        events_only = _all_given(given_events, reductions)
+        scratch = 0 if events_only else scratch_bytes(raw)
         scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors))
         held, tile = _held(reductions, scan, lanes), pieces.frames * _frame_bytes(cube)
         held += _correcting(corrections, scan, raw.dtype, lanes)
-        if given_events and events is not None:
-            held += lanes * tiles * EVENT_BYTES * _events_in_a_tile(events, scan, pieces)
+        held += lanes * tiles * EVENT_BYTES * events if given_events else 0
         locked = lanes * ring * tiles * tile if one.copies else 0
         todo = Plan(
             scan=scan,
             cut=pieces,
             processors=processors,
             lanes=lanes,
-            readers=0 if in_place else _readers(scratch, host_cap - locked) if one.copies else lanes,
+            readers=0 if not ring else _readers(scratch, host_cap - locked) if one.copies else lanes,
             chunk_tiles=tiles,
             ring=ring,
             staging=ring if one.copies else 0,
@@ -308,13 +307,20 @@ def plan(
         )
         if todo.bytes <= min(budget, free) and todo.staging_bytes <= host_cap:
             return replace(todo, room=min(budget, free) - todo.bytes)
+        refused.append(todo)
+    raise _refused(min(reversed(refused), key=lambda one: one.bytes), reductions, free, host)
+
+
+def _refused(least: Plan, reductions: Mapping[str, Reduction], free: int, host: int) -> MemoryBudgetError:
+    """Say what is missing for the plan that needs the least memory: room on the device, or on the host beside it."""
     what = f"a sweep for {', '.join(reductions) or 'nothing'}"
-    if todo.bytes > min(budget, free):
-        raise MemoryBudgetError(what, todo.bytes, free, budget)
-    several = f" of {len(processors)} devices" if len(processors) > 1 else ""
-    staging = len(processors) * todo.staging_bytes
-    decoding = " and to decode in" if scratch else ""
-    raise MemoryBudgetError(f"{what}, in page-locked memory{decoding}{several},", staging, host, len(processors) * budget)
+    if least.bytes > min(least.budget, free):
+        return MemoryBudgetError(what, least.bytes, free, least.budget)
+    devices = len(least.processors)
+    several = f" of {devices} devices" if devices > 1 else ""
+    decoding = " and to decode in" if least.scratch_bytes else ""
+    what = f"{what}, in page-locked memory{decoding}{several},"
+    return MemoryBudgetError(what, devices * least.staging_bytes, host, devices * least.budget)
 
 
 def _readers(scratch: int, room: int) -> int:
@@ -323,15 +329,27 @@ def _readers(scratch: int, room: int) -> int:
     return max(1, min(most, room // scratch)) if scratch else most
 
 
-def _events(
-    cube: DataCube, processor: Processor, where: Any, reductions: Mapping[str, Reduction]
-) -> tuple[ReadsEvents | None, frozenset[str]]:
-    """Find the source of events, and the names of reductions that are given them. Corrections and a link to a device need patterns."""
+def _takers(
+    cube: DataCube, processor: Processor, where: ArrayLike | None, reductions: Mapping[str, Reduction]
+) -> tuple[frozenset[str], int]:
+    """Name the reductions that may be given events, and count the events of the tile that has most.
+
+    There are none if corrections or a link to a device need patterns. There are none either if the events of a tile take more memory
+    than its patterns do: a ring of them, and making them.
+    """
     events = None if processor.copies or not on_host(cube) else events_of(cube.source)
     if events is None:
-        return None, frozenset()
-    scan, _ = scan_info(cube, where)
-    return events, frozenset(name for name, reduction in reductions.items() if takes_events(reduction, scan))
+        return frozenset(), 0
+    scan, pieces = scan_info(cube, where)
+    most = _events_in_a_tile(events, scan, pieces)
+    if EVENT_BYTES * most > RING * pieces.frames * _frame_bytes(cube) + scratch_bytes(cube.source):
+        return frozenset(), 0
+    return frozenset(name for name, reduction in reductions.items() if takes_events(reduction, scan)), most
+
+
+def _all_given(given_events: frozenset[str], reductions: Mapping[str, Reduction]) -> bool:
+    """Return True if all reductions are given events, so that no patterns are made."""
+    return bool(reductions) and len(given_events) == len(reductions)
 
 
 def _events_in_a_tile(events: ReadsEvents, scan: ScanInfo, pieces: Cut) -> int:
@@ -343,8 +361,13 @@ def _events_in_a_tile(events: ReadsEvents, scan: ScanInfo, pieces: Cut) -> int:
     return int(np.add.reduceat(np.add.reduceat(counts, rows, axis=0), columns, axis=1).max())
 
 
-def _candidates(cube: DataCube, processor: Processor, in_place: bool, events_only: bool) -> Iterator[tuple[int, int, int]]:
-    """Yield lanes, tiles in a chunk and chunks in a ring, from the fastest choice to the one that needs the least memory."""
+def _candidates(
+    cube: DataCube, processor: Processor, in_place: bool, takers: frozenset[str], reductions: Mapping[str, Reduction]
+) -> Iterator[tuple[int, int, int, frozenset[str]]]:
+    """Yield lanes, tiles in a chunk, chunks in a ring and the reductions given events: from the fastest choice to the least memory.
+
+    For the same lanes events come before patterns, because adding events is several times faster than making patterns of them.
+    """
     pieces = _cut_of(cube)
     in_a_row = ceil(max(cube.shape[1], 1) / pieces.columns)
     in_a_block = pieces.block_rows // pieces.rows * in_a_row
@@ -352,15 +375,21 @@ def _candidates(cube: DataCube, processor: Processor, in_place: bool, events_onl
     if in_order(cube):  # whole scan rows are one run of memory, and one update
         row_bytes = pieces.rows * max(cube.shape[1], 1) * _frame_bytes(cube)
         most = max(most, min(RESIDENT_BYTES // row_bytes * in_a_row, in_a_block))
+    halved = [most >> i for i in range(most.bit_length())]
     # On the CPU one tile of patterns is a chunk: it stays in the cache, and a call costs little compared with the work on it.
-    together = [most >> i for i in range(most.bit_length())] if processor.copies or not on_host(cube) or events_only else [1]
+    together = halved if processor.copies or not on_host(cube) else [1]
+    ways = [takers, frozenset[str]()] if takers else [frozenset[str]()]
     for lanes in range(processor.lanes, 0, -1):
-        for tiles in together:
-            yield lanes, tiles, 0 if in_place else RING
-        if not in_place:
-            yield lanes, 1, 2
+        for given_events in ways:
+            events_only = _all_given(given_events, reductions)
+            for tiles in halved if events_only else together:
+                yield lanes, tiles, 0 if in_place or events_only else RING, given_events
+            if not (in_place or events_only):
+                yield lanes, 1, 2, given_events
     if not in_place:
-        yield 1, 1, 1
+        for given_events in ways:
+            if not _all_given(given_events, reductions):
+                yield 1, 1, 1, given_events
 
 
 def _held(reductions: Mapping[str, Reduction], scan: ScanInfo, lanes: int) -> int:

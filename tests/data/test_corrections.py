@@ -1,8 +1,11 @@
 """Cubes whose patterns are corrected as they are read: by pattern, in views, in files, and what is refused."""
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
+from contracts.toy_correction import Dark
 
 import gpu4d
 from gpu4d.data import BadPixelCorrection
@@ -168,3 +171,30 @@ def test_hot_and_dead_are_both_bad():
     dead[0, 5] = True
     clean = gpu4d.DataCube(counts()).corrected(bad_pixels=BadPixels(hot, dead))
     assert clean.corrections.description == "13 bad pixels replaced"
+
+
+def test_corrections_above_and_below_a_view_are_named_in_the_order_in_which_they_are_made():
+    """The dark image is subtracted first, then pixels are binned, then bad ones among the binned are replaced."""
+    dark = np.random.default_rng(3).normal(1.0, 0.2, SHAPE[2:]).astype(np.float32)
+    bad = np.random.default_rng(4).random((SHAPE[2] // 2, SHAPE[3] // 2)) < 0.1
+    first, last = Dark(dark), BadPixelCorrection(bad)
+    cube = gpu4d.DataCube(counts()).corrected(first).bin(detector=2).corrected(last)
+    assert cube.corrections.steps == (first, last)
+    assert cube.corrections.description == f"dark image subtracted, {last.description}"
+    binned = (counts().astype(np.float32) - dark).reshape(5, 6, 8, 2, 6, 2).sum((3, 5), dtype=np.float64)
+    np.testing.assert_allclose(cube.load().source.array, fill_from_neighbours(binned, ~bad), rtol=1e-5)
+
+
+def test_a_corrected_source_says_what_a_reader_holds():
+    """Raw patterns, and the work of correcting them, beside the buffer that is filled."""
+    data = np.random.default_rng(0).integers(0, 200, (24, 24, 64, 64)).astype(">u2")  # not native, so that reading copies
+    dark = np.full((64, 64), 3.0, np.float32)
+    source = gpu4d.DataCube(data).corrected(Dark(dark)).source
+    buffer = np.zeros(source.shape, source.dtype)
+    tracemalloc.start()
+    source.read(slice(0, 24), slice(0, 24), buffer)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(buffer, data.astype(np.float32) - dark)
+    assert data.nbytes < peak <= source.scratch_bytes + 300_000
+    assert source.scratch_bytes <= 1.6 * peak, "planned for far more than is held"

@@ -1,5 +1,7 @@
 """Scans kept as events: patterns are made exactly, and what does not fit is refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,18 @@ def test_what_does_not_fit_is_refused(change, message):
         given[name] = value(pixels) if callable(value) else value
     with pytest.raises(InputError, match=message):
         EventSource(**given)
+
+
+def test_reading_many_events_takes_no_more_memory_than_reading_a_few():
+    """800 000 electrons, of which patterns are made in pieces: measured beside the buffer that is filled."""
+    rng, positions, each = np.random.default_rng(1), 1600, 500
+    made = EventSource(np.arange(positions + 1) * each, rng.integers(0, 4096, positions * each), (40, 40), (64, 64))
+    half = EventSource(np.arange(801) * each, made.pixels[: 800 * each], (20, 40), (64, 64))
+    assert made.scratch_bytes == half.scratch_bytes < 2_000_000
+    buffer = np.zeros(made.shape, made.dtype)
+    tracemalloc.start()
+    made.read(slice(0, 40), slice(0, 40), buffer)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert buffer.sum(dtype=np.int64) == positions * each
+    assert peak < 2_000_000, f"{peak / 1e6:.2f} MB held"

@@ -1,5 +1,6 @@
 """Events in a sweep: given as they are to reductions that take them, made to patterns once a chunk for the others."""
 
+import importlib
 import tracemalloc
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import gpu4d
 from gpu4d.data import Events, EventSource
-from gpu4d.errors import InputError
+from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.streaming import TakesEvents, plan
 from gpu4d.testing.accounting import AccountingProcessor
@@ -167,18 +168,111 @@ def test_a_count_that_the_dtype_does_not_hold_ends_the_sweep():
         gpu4d.sweep(cube, gpu4d.MaxPattern())
 
 
+def test_a_count_that_the_dtype_does_not_hold_is_added_where_no_pattern_is_made():
+    """Sums of events do not pass through the dtype of patterns."""
+    found = gpu4d.sweep(gpu4d.DataCube(as_events(counts(), dtype="uint8")), gpu4d.MeanPattern(), device="cpu")
+    np.testing.assert_array_equal(np.asarray(found), counts().mean((0, 1), dtype=np.float64))
+
+
+def refused_below(cube, asked):
+    """The least memory of a sweep."""
+    with pytest.raises(MemoryBudgetError) as refused:
+        plan(cube, asked, device="cpu", memory=1000)
+    return refused.value.asked
+
+
+class Patterns:
+    """Patterns made of events, by a source that does not say that it keeps events."""
+
+    def __init__(self, source):
+        self.read, self.scratch_bytes, self.description = source.read, source.scratch_bytes, source.description
+        self.shape, self.dtype, self.blocks, self.resident = source.shape, source.dtype, source.blocks, source.resident
+
+
+def full_counts(mean):
+    return np.random.default_rng(5).poisson(mean, SHAPE).astype("uint16")
+
+
+@pytest.mark.parametrize("asked", [takers, lambda: takers() | others()], ids=["takers", "all"])
+def test_a_full_scan_is_given_as_patterns(asked, dense, monkeypatch):
+    """More events than pixels take more memory than patterns. The sweep needs no more than patterns do."""
+    monkeypatch.setenv("GPU4D_THREADS", "2")
+    data = full_counts(3.0)
+    cube = gpu4d.DataCube(as_events(data, repeated=True))
+    assert not plan(cube, asked(), device="cpu").given_events
+    least = refused_below(cube, asked())
+    assert least == refused_below(gpu4d.DataCube(Patterns(cube.source)), asked())
+    found = as_bytes(gpu4d.sweep(cube, asked(), device="cpu", memory=least))
+    assert found == as_bytes(gpu4d.sweep(gpu4d.DataCube(data), asked())) and sum(dense) == SHAPE[0] * SHAPE[1]
+
+
+@pytest.mark.parametrize("asked", [takers, lambda: takers() | others()], ids=["takers", "all"])
+def test_events_that_do_not_fit_are_given_as_patterns(asked, monkeypatch):
+    """Events of a tile take less than a ring of patterns here, but more than a single buffer of them."""
+    monkeypatch.setenv("GPU4D_THREADS", "1")
+    data = full_counts(0.08)
+    cube = gpu4d.DataCube(as_events(data))
+    assert plan(cube, asked(), device="cpu", memory="100 MB").given_events == set(takers())
+    least = refused_below(cube, asked())
+    todo = plan(cube, asked(), device="cpu", memory=least)
+    assert not todo.given_events and (todo.bytes, todo.ring) == (least, 1)
+    assert as_bytes(gpu4d.sweep(cube, asked(), device="cpu", memory=least)) == as_bytes(gpu4d.sweep(gpu4d.DataCube(data), asked()))
+
+
+def test_the_least_memory_of_few_events(monkeypatch):
+    """It is that of events, and a byte less is refused."""
+    monkeypatch.setenv("GPU4D_THREADS", "1")
+    cube = gpu4d.DataCube(as_events(counts()))
+    least = refused_below(cube, takers())
+    todo = plan(cube, takers(), device="cpu", memory=least)
+    assert todo.events_only and todo.bytes == least
+    with pytest.raises(MemoryBudgetError):
+        plan(cube, takers(), device="cpu", memory=least - 1)
+
+
+def test_the_plan_counts_the_events_of_the_fullest_tile():
+    """Every event more in it takes as much as a reduction may take for one, and pixel, count and place besides."""
+    struck = np.zeros(SHAPE, "uint16")
+    struck[..., 20, 20] = 1
+    more = struck.copy()
+    more[13, 7, :5, :30] = 1
+    without, with_more = (plan(gpu4d.DataCube(as_events(data)), takers(), device="cpu") for data in (struck, more))
+    assert without.events_only and with_more.events_only and with_more.lanes == without.lanes
+    assert with_more.bytes - without.bytes >= 150 * 96 * without.lanes
+
+
+def test_events_of_several_tiles_come_in_one_update(monkeypatch):
+    """A call costs more than the few events of a tile. Sums of whole numbers do not depend on it."""
+    monkeypatch.setattr(importlib.import_module("gpu4d.streaming.plan"), "TILE_BYTES", 6 * SHAPE[2] * SHAPE[3] * 2)
+    reduction, sizes = gpu4d.MeanPattern(), []
+    original = reduction.update_events
+    reduction.update_events = lambda events, positions: sizes.append(len(events)) or original(events, positions)
+    found = gpu4d.sweep(gpu4d.DataCube(as_events(counts())), reduction, device="cpu")
+    np.testing.assert_array_equal(np.asarray(found), counts().mean((0, 1), dtype=np.float64))
+    assert sum(sizes) == SHAPE[0] * SHAPE[1] and min(sizes) == SHAPE[1], "three tiles, a row of the scan, in each update"
+
+
 OF_PYTHON = 1_500_000  # bytes of threads, futures, slices and code loaded on the way
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("repeated", [False, True])
 @pytest.mark.parametrize("asked", [takers, others], ids=["events", "patterns"])
-def test_a_sweep_holds_what_its_plan_says(asked, monkeypatch):
-    """Measured by what Python, NumPy included, asks of the system; the events themselves were there before."""
+def test_a_sweep_holds_what_its_plan_says(asked, repeated, masked, monkeypatch):
+    """Measured by what Python, NumPy included, asks of the system; the events themselves were there before.
+
+    Tiles of whole rows are four times as large as elsewhere, so that their events weigh more than what is Python's own.
+    """
     monkeypatch.setenv("GPU4D_THREADS", "2")
-    cube = gpu4d.DataCube(as_events(np.random.default_rng(5).poisson(0.3, SHAPE).astype("uint16"), repeated=True))
-    gpu4d.sweep(cube, asked(), device="cpu")  # compiled code is loaded
-    todo, running = plan(cube, asked(), device="cpu"), asked()
+    monkeypatch.setattr(importlib.import_module("gpu4d.streaming.plan"), "LEAST_BLOCKS", 2)
+    where = np.random.default_rng(3).random(SHAPE[:2]) < 0.9 if masked else None
+    mean = 0.05 if asked is takers else 3.0
+    cube = gpu4d.DataCube(as_events(full_counts(mean), repeated))
+    gpu4d.sweep(cube, asked(), device="cpu", where=where)  # compiled code is loaded
+    todo, running = plan(cube, asked(), device="cpu", where=where), asked()
+    assert todo.events_only == (asked is takers)
     tracemalloc.start()
-    gpu4d.sweep(cube, running, device="cpu")
+    gpu4d.sweep(cube, running, device="cpu", where=where)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= todo.bytes + OF_PYTHON, f"{peak / 1e6:.2f} MB held, {todo.bytes / 1e6:.2f} MB promised"
