@@ -22,7 +22,7 @@ from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
 
 PIECE_EVENTS = 1 << 14  # turned into patterns at once, or those of one pattern where it has more: bounds the memory of a read
-SORTED_BYTES = 48  # of an event while patterns are made of it: its place, in order, and its count, in 64 bits, and copies of them
+SORTED_BYTES = 64  # of an event while patterns are made of it: its place, in order, and its count, in 64 bits, and copies of them
 
 
 @dataclass(frozen=True, eq=False)

@@ -334,17 +334,14 @@ def _takers(
 ) -> tuple[frozenset[str], int]:
     """Name the reductions that may be given events, and count the events of the tile that has most.
 
-    There are none if corrections or a link to a device need patterns. There are none either if the events of a tile take more memory
-    than its patterns do: a ring of them, and making them.
+    There are none if corrections or a link to a device need patterns.
     """
     events = None if processor.copies or not on_host(cube) else events_of(cube.source)
     if events is None:
         return frozenset(), 0
     scan, pieces = scan_info(cube, where)
-    most = _events_in_a_tile(events, scan, pieces)
-    if EVENT_BYTES * most > RING * pieces.frames * _frame_bytes(cube) + scratch_bytes(cube.source):
-        return frozenset(), 0
-    return frozenset(name for name, reduction in reductions.items() if takes_events(reduction, scan)), most
+    takers = frozenset(name for name, reduction in reductions.items() if takes_events(reduction, scan))
+    return takers, _events_in_a_tile(events, scan, pieces)
 
 
 def _all_given(given_events: frozenset[str], reductions: Mapping[str, Reduction]) -> bool:

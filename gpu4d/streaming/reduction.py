@@ -183,7 +183,7 @@ class TakesEvents(Protocol):
 
     Where a source keeps events (`gpu4d.data.EventSource`), carries no corrections and is reduced on the CPU, such a reduction is given
     events in place of patterns. All others of the same sweep get patterns, which are made of the events once for each chunk. If the
-    events of a tile take more memory than its patterns, or do not fit into the memory of the sweep, all reductions get patterns.
+    events of a tile do not fit into the memory of the sweep, all reductions get patterns.
     """
 
     def takes_events(self, scan: ScanInfo) -> bool:

@@ -194,12 +194,13 @@ def full_counts(mean):
 
 
 @pytest.mark.parametrize("asked", [takers, lambda: takers() | others()], ids=["takers", "all"])
-def test_a_full_scan_is_given_as_patterns(asked, dense, monkeypatch):
-    """More events than pixels take more memory than patterns. The sweep needs no more than patterns do."""
+def test_a_full_scan_needs_no_more_memory_than_patterns(asked, dense, monkeypatch):
+    """More events than pixels take more memory than patterns, and are given where there is so much."""
     monkeypatch.setenv("GPU4D_THREADS", "2")
     data = full_counts(3.0)
     cube = gpu4d.DataCube(as_events(data, repeated=True))
-    assert not plan(cube, asked(), device="cpu").given_events
+    assert plan(cube, asked(), device="cpu", memory="1 GB").given_events == set(takers())
+    assert not plan(cube, asked(), device="cpu", memory=refused_below(cube, asked())).given_events
     least = refused_below(cube, asked())
     assert least == refused_below(gpu4d.DataCube(Patterns(cube.source)), asked())
     found = as_bytes(gpu4d.sweep(cube, asked(), device="cpu", memory=least))
