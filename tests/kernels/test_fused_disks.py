@@ -187,7 +187,7 @@ BROKEN = {  # where in the source, what there, what instead
     "a column too few": ("q < S::ROWS; q += S::GROUPS) {\n    const int t = fresh(me.t);\n    const ColumnTask", "ROWS;", "ROWS - 1;"),
     "the map shifted by a pixel": ("plane + (i >> 1) * Plan<N>::PITCH + j;", "j;", "j + 1;"),
     "the window cut short": ("dj <= last; dj += 8", "<=", "<"),
-    "the last NaN forgotten": ("p < rules.max_peaks; p += S::THREADS)", "peaks;", "peaks - 1;"),
+    "the last NaN forgotten": ("p < limits.max_peaks; p += S::THREADS)", "peaks;", "peaks - 1;"),
     "offsets in pixels for bytes": ("(offset_t)blockIdx.x * N * N * pixel_bytes", " * pixel_bytes", ""),
 }
 
