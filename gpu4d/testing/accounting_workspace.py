@@ -167,6 +167,9 @@ class AccountingWorkspace:
             self.processor.over = max(self.processor.over, self.host.time)
             for buffer in list(self._buffers):
                 buffer.give_back()
+            for kind, left in (("device", self.held), ("pinned", self.pinned_held)):
+                if left > 0:  # Ctrl-C came after the bytes of a buffer were counted, and before the buffer was
+                    self.give(left, kind)
 
     def leaks(self) -> list[str]:
         """Return what was not given back before `close`, or is held now."""

@@ -228,3 +228,18 @@ def test_a_lost_device_answers_nothing_but_close():
     buffer.free()
     w.close()
     assert p.held == 0 and not p.faults
+
+
+@pytest.mark.parametrize("get", ["allocate", "pinned"])
+def test_an_interrupt_while_a_buffer_is_made_loses_no_bytes(get, monkeypatch):
+    def interrupted(*_given):
+        raise KeyboardInterrupt
+
+    p = device()
+    workspace = p.workspace(1 << 20, 1)
+    workspace.allocate(100)
+    monkeypatch.setattr("gpu4d.testing.accounting_workspace.AccountingBuffer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(workspace, get)(1000)
+    workspace.close()
+    assert p.held == p.pinned_held == 0 and len(workspace.leaks()) == 1
