@@ -143,7 +143,7 @@ class BraggDisks:
         return {**self.__dict__, "search": None}
 
     def choose(self, cube: DataCube, where: ArrayLike | None = None, memory: int | float | str | None = None) -> BraggDisks:
-        """Choose the number of fit parameters of a scan if parameters="auto", and log it. At most 64 patterns are read.
+        """Choose the number of fit parameters of a scan if parameters="auto", and log it.
 
         Reads at most 64 patterns, evenly spread over the scan. If one pattern is larger than 512 KiB, reads at most 32 MiB in total.
         Of a scan with fewer than 256 patterns, reads at most a quarter. Always reads at least 16. The patterns are examined on the

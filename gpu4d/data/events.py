@@ -1,16 +1,15 @@
 """Electron-counted scans as lists of events: which detector pixel was struck, pattern by pattern.
 
-Most pixels of a counted pattern are zero, so that its events take a small part of the bytes of the pattern. `EventSource` is a scan
-kept so. It answers what every source answers, with patterns made of the events, and gives the events themselves to those that can work on
-them.
+Most pixels of a counted pattern are zero, so that its events take a small part of the bytes of the pattern. `EventSource` keeps a scan in
+this form. It makes patterns of the events, as every source gives them. It gives the events themselves to reductions that use them.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from operator import index
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,7 +20,7 @@ from gpu4d.data.source import Shape4, Source
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
 
-PIECE_EVENTS = 1 << 14  # turned into patterns at once, or those of one pattern where it has more: bounds the memory of a read
+PIECE_EVENTS = 1 << 14  # made into patterns at a time, or one pattern if it has more; this limits the memory of a read
 SORTED_BYTES = 64  # of an event while patterns are made of it: its place, in order, and its count, in 64 bits, and copies of them
 
 
@@ -34,7 +33,7 @@ class Events:
     Attributes
     ----------
     offsets : (n + 1,) int64
-        Events of pattern i are ``offsets[i]:offsets[i + 1]`` of the other arrays, which may hold events before and behind these.
+        Events of pattern i are ``offsets[i]:offsets[i + 1]`` of the other arrays, which may hold events before and after these.
     pixels : (m,) int
         Number qx · Qy + qy of the pixel that was struck, in any order; a pixel may come more than once.
     counts : (m,) int or None
@@ -228,7 +227,7 @@ class EventSource:
         out = np.empty((*size, *self.shape[2:]), self.dtype) if out is None else out
         flat = out.reshape(-1, *self.shape[2:]) if out.flags.c_contiguous else np.empty((prod(size), *self.shape[2:]), self.dtype)
         first = 0
-        for row in _bands(rows, columns, self.shape[1]):  # events of whole rows lie behind each other, and are not copied
+        for row in _bands(rows, columns, self.shape[1]):  # events of whole rows are one run of memory, and are not copied
             events = self.read_events(row, columns)
             events.dense(self.dtype, flat[first : first + len(events)])
             first += len(events)
@@ -315,7 +314,7 @@ def _summed(place: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, n
 
 
 def _bands(rows: slice, columns: slice, width: int) -> list[slice]:
-    """Cut rows into runs whose events lie behind each other: all rows where they are read whole, else one by one."""
+    """Cut rows into groups whose events are one run of memory: all rows where they are read whole, else one by one."""
     if columns == slice(0, width):
         return [rows]
     return [slice(row, row + 1) for row in range(rows.start, rows.stop)]
@@ -324,7 +323,7 @@ def _bands(rows: slice, columns: slice, width: int) -> list[slice]:
 def _two_sizes(given: Sequence[int], name: str) -> tuple[int, int]:
     """Return two sizes as integers; raise InputError for other numbers of sizes, and for those that are not positive."""
     try:
-        first, second = (index(n) for n in given)
+        first, second = (operator.index(n) for n in given)
     except (TypeError, ValueError):
         first = second = 0
     if min(first, second) < 1:

@@ -40,8 +40,8 @@ class Source(Protocol):
     as chunks before and after they are decoded. A sweep counts it for each of its readers. Without it, the source is assumed to
     need none.
 
-    A source that keeps events has `gpu4d.data.events.ReadsEvents` too. Corrections are no matter of a source that reads: `CorrectedSource`
-    of `gpu4d.data.views` lies over it and carries them.
+    A source that keeps events has the methods of `gpu4d.data.events.ReadsEvents` too. A source that reads a file or an array has no
+    corrections. `CorrectedSource` of `gpu4d.data.views` is a view that has them.
     """
 
     shape: Shape4
@@ -64,6 +64,13 @@ class View(Protocol):
     """A source that is made of another one: cropped, binned, swapped, corrected."""
 
     source: Source
+
+
+def below_views(source: Source) -> Source:
+    """Return the source below all views: the one that reads."""
+    while isinstance(source, View):
+        source = source.source
+    return source
 
 
 def will_read(source: Source, rows: slice, columns: slice) -> None:
@@ -116,9 +123,7 @@ class ArraySource:
 def sample_of(source: Source) -> Any:
     """Return an empty array of the library and on the device of a source's patterns. None if they come from a file.
 
-    For views (cropped, binned, swapped, corrected) it is that of the source below, their attribute `source`.
+    For views it is that of the source below them.
     """
-    while isinstance(source, View):
-        source = source.source
-    array = getattr(source, "array", None)
+    array = getattr(below_views(source), "array", None)
     return None if array is None else array[:0, :0, :, :]

@@ -11,7 +11,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array
 from gpu4d.data.corrections import Corrections
-from gpu4d.data.source import Shape4, Source, itemsize, sample_of, scratch_bytes, will_read
+from gpu4d.data.source import Shape4, Source, View, itemsize, sample_of, scratch_bytes, will_read
 from gpu4d.errors import InputError
 
 PIECE_BYTES = 8 << 20  # most bytes that a view reads at once from the source below; the memory plan of a sweep counts them
@@ -177,7 +177,7 @@ def uncorrected(source: Source) -> tuple[Source, Corrections]:
 def corrections_of(source: Source) -> Corrections:
     """Return all corrections of a source, also those below its views, in the order in which they are made."""
     found, below = Corrections(), source
-    while isinstance(below, CroppedSource | BinnedSource | SwappedSource | CorrectedSource):
+    while isinstance(below, View):
         if isinstance(below, CorrectedSource):
             found = below.corrections.then(found)
         below = below.source

@@ -1,4 +1,4 @@
-"""Save results as an EMD 1.0 file that py4DSTEM and emdfile can read: `gpu4d.save`. The file is written whole or not at all."""
+"""Save results as an EMD 1.0 file that py4DSTEM can read: `gpu4d.save`. The file is written whole or not at all."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class ReductionTests:
         assert self.bits(reduction.finish()) == self._alone()
 
     def test_events_give_the_bits_of_patterns(self):
-        """A counted scan kept as events gives the same result: given as they are where it takes them, as patterns elsewhere."""
+        """Test that a counted scan kept as events gives the same result, with events if the reduction takes them, else with patterns."""
         cube = self.cube()
         patterns = np.asarray(cube.source.read(slice(0, cube.shape[0]), slice(0, cube.shape[1])))
         if patterns.dtype.kind not in "iu" or patterns.min(initial=0) < 0:

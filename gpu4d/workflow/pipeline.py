@@ -15,7 +15,7 @@ import numpy as np
 
 from gpu4d._version import __version__
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.source import Source, View
+from gpu4d.data.source import below_views
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
@@ -198,23 +198,15 @@ def save_results(state: RunState, path: Path) -> None:
     import gpu4d
 
     items: dict[str, Any] = {}
-    if state.cube.source is raw_source(state.cube):
+    if state.cube.source is below_views(state.cube.source):
         items["datacube"] = state.cube
     else:
         changed = "corrected" if state.cube.corrections else "cropped, binned or transposed"
         state.record.note(f"the scan was {changed} while reading: raw_datacube links to the file as it is")
-        items["raw_datacube"] = DataCube(raw_source(state.cube), name="raw_datacube")
+        items["raw_datacube"] = DataCube(below_views(state.cube.source), name="raw_datacube")
     items.update((name, thing) for name, thing in state.products.items() if thing is not None)
     items["calibration"] = state.calibration
     gpu4d.save(path, items, settings=_storable(state.recipe.as_dict()), log=state.record.log)
-
-
-def raw_source(cube: DataCube) -> Source:
-    """Return the source below all views."""
-    source = cube.source
-    while isinstance(source, View):
-        source = source.source
-    return source
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:

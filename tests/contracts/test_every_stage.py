@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from contracts.test_stage_of_another_package import with_corner  # noqa: F401
 
 import gpu4d
 from gpu4d.testing.stages import StageTests

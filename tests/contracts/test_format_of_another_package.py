@@ -1,28 +1,10 @@
 """A file format of another package is opened like our own, by its entry point alone."""
 
-import sys
-from importlib.metadata import EntryPoint
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import gpu4d
 from gpu4d.errors import InputError
-from gpu4d.io import formats
-
-
-@pytest.fixture
-def with_toy(monkeypatch):
-    """The toy format is installed."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    entry = EntryPoint("toy", "toy_format:Toy", formats.GROUP)
-    monkeypatch.setattr(formats, "entry_points", lambda group: [entry] if group == formats.GROUP else [])
-    formats.known_formats.cache_clear()
-    yield
-    monkeypatch.undo()
-    formats.known_formats.cache_clear()
-    sys.modules.pop("toy_format", None)
 
 
 @pytest.fixture

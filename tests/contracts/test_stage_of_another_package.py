@@ -1,30 +1,13 @@
 """A technique of another package takes part in a run, by its entry point alone."""
 
-import sys
-from importlib.metadata import EntryPoint
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
 
 import gpu4d
 from gpu4d.errors import InputError
-from gpu4d.workflow import Recipe, run, stages
+from gpu4d.workflow import Recipe, run
 from gpu4d.workflow.recipe import explain, to_toml
-
-
-@pytest.fixture
-def with_corner(monkeypatch):
-    """The toy technique is installed."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    entry = EntryPoint("corner", "toy_stage:Corner", stages.GROUP)
-    monkeypatch.setattr(stages, "entry_points", lambda group: [entry] if group == stages.GROUP else [])
-    stages.known_stages.cache_clear()
-    yield
-    monkeypatch.undo()
-    stages.known_stages.cache_clear()
-    sys.modules.pop("toy_stage", None)
 
 
 def test_it_brings_a_section_of_the_recipe(with_corner):

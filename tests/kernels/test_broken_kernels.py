@@ -22,6 +22,7 @@ from cuda_on_host import HostBackend
 from cuda_on_host.backend import OWN_STATICS, PLAIN, SANITIZE
 from disk_options import limited, operands
 from operations.patterns import bragg_frames
+from own_process import sanitized
 
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
@@ -312,15 +313,9 @@ def test_offsets_have_64_bits(case):
 # ---------------------------------------------------------------- under sanitizers, in a process of their own
 
 
-def sanitized(code: str) -> subprocess.CompletedProcess:
-    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
-    env = {
-        **os.environ,
-        "LD_PRELOAD": asan,
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "UBSAN_OPTIONS": "halt_on_error=1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-    }
+def run_sanitized(code: str) -> subprocess.CompletedProcess:
+    env = sanitized() | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    del env["GPU4D_SANITIZE"]  # flags are given for each call
     command = [sys.executable, "-c", f"import test_broken_kernels as t\nfrom cuda_on_host.backend import SANITIZE\n{code}\nprint('passed')"]
     return subprocess.run(command, capture_output=True, text=True, env=env)
 
@@ -336,6 +331,6 @@ def sanitized(code: str) -> subprocess.CompletedProcess:
     ids=["read-behind-a-frame", "offset-of-32-bits"],
 )
 def test_sanitizers_say_what_is_wrong(code, said):
-    right, broken = (sanitized(code.format(broken=b)) for b in (False, True))
+    right, broken = (run_sanitized(code.format(broken=b)) for b in (False, True))
     assert right.returncode == 0 and "passed" in right.stdout, right.stderr[-2000:]
     assert broken.returncode != 0 and said in broken.stderr, broken.stderr[-2000:]

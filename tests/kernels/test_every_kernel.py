@@ -2,7 +2,6 @@
 launcher, gives the definition's answer on the host shim, whatever the order of threads."""
 
 import importlib
-import os
 import platform
 import re
 import subprocess
@@ -16,6 +15,7 @@ from cuda_on_host.backend import kernel_names
 from cuda_on_host.nvrtc import ARCHITECTURES, budget, usage_for
 from operations.comparing import assert_close, convert, doubled, leaves, with_cuda
 from operations.examples import EXAMPLES
+from own_process import sanitized
 
 from gpu4d import arrays, operation
 from gpu4d.device.backend import inlined, using_backend
@@ -114,16 +114,8 @@ def test_subnormal_pixels_count_as_zero():
 @pytest.mark.parametrize("part", range(4))
 def test_under_sanitizers(part):
     """The same on the shim built with address and undefined-behaviour sanitizers, in processes that have them preloaded."""
-    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
-    env = {
-        **os.environ,
-        "LD_PRELOAD": asan,
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-        "GPU4D_SANITIZE": "1",
-    }
     tests = [f"{__file__}::test_on_the_host_shim[{name}]" for name in with_cuda()[part::4]]
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized())
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert f"{len(tests)} passed" in done.stdout

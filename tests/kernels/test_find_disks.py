@@ -2,9 +2,6 @@
 and whole patterns of every kind of detector size."""
 
 import multiprocessing
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ from disk_options import limited
 from disks_on_the_shim import OWN_PATH, arguments, on_the_shim, pattern_of
 from gpu4d.kernels import find_disks as launcher
 from huge_arrays import huge_array
+from own_process import call_in
 
 from gpu4d import device, operation
 from gpu4d.bragg import find_disks as definition
@@ -346,16 +344,10 @@ def far_pattern(offset_type="long long"):
 
 
 def test_offsets_have_64_bits():
-    far_pattern()
-
-
-def test_offsets_of_32_bits_are_caught():
-    """In a process of its own: it writes, or dies, elsewhere."""
-    command = [sys.executable, "-c", "from test_find_disks import far_pattern; far_pattern('int')"]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    )
-    assert done.returncode != 0 and "ModuleNotFoundError" not in done.stderr
+    """In processes of their own: with offsets of 32 bits it writes elsewhere, or dies."""
+    right, wrong = (call_in(Path(__file__).parent, "test_find_disks", call) for call in ("far_pattern()", "far_pattern('int')"))
+    assert right.returncode == 0, right.stderr
+    assert wrong.returncode != 0
 
 
 BROKEN = {

@@ -1,6 +1,5 @@
 """The fused disk kernel on the CPU: the whole against the definition of `find_disks`, what it takes, and broken copies that are caught."""
 
-import os
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ from disk_options import limited, operands
 from fused_disk_stages import EVERY_SIZE, SEEDS, SIZES, assert_same, fused, given_for, greedy
 from gpu4d.kernels import fused_disks
 from operations.patterns import bragg_frames
+from own_process import sanitized
 
 from gpu4d.bragg.find_disks import Refinement, find_disks, local_maxima
 from gpu4d.bragg.hybrid_correlation import template_spectrum
@@ -222,15 +222,8 @@ def test_a_broken_kernel_is_caught(fault):
 @pytest.mark.slow
 def test_under_sanitizers():
     """The whole kernel at its smallest size, built with address and undefined-behaviour sanitizers."""
-    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
-    settings = {
-        "LD_PRELOAD": asan,
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-        "GPU4D_SANITIZE": "1",
-    }
     which = "whole_kernel and (64 or gaps) or room_for and 64 or odd or views"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", which]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings})
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized())
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert " passed" in done.stdout

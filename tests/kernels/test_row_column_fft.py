@@ -2,7 +2,6 @@
 disks found on them against the definition, and which detectors take this path."""
 
 import multiprocessing
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from disks_on_the_shim import OWN_PATH, arguments, on_the_shim, pattern_of
 from gpu4d.kernels import find_disks as disk_launcher
 from gpu4d.kernels import row_column_fft as launcher
 from huge_arrays import huge_array
+from own_process import call_in, sanitized
 
 from gpu4d import device, fft
 from gpu4d.bragg import find_disks as definition
@@ -360,16 +360,10 @@ def far_pattern(offset_type="long long"):
 
 
 def test_offsets_have_64_bits():
-    far_pattern()
-
-
-def test_offsets_of_32_bits_are_caught():
-    """In a process of its own: it writes, or dies, elsewhere."""
-    command = [sys.executable, "-c", "from test_row_column_fft import far_pattern; far_pattern('int')"]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    )
-    assert done.returncode != 0 and "ModuleNotFoundError" not in done.stderr
+    """In processes of their own: with offsets of 32 bits it writes elsewhere, or dies."""
+    right, wrong = (call_in(Path(__file__).parent, "test_row_column_fft", call) for call in ("far_pattern()", "far_pattern('int')"))
+    assert right.returncode == 0, right.stderr
+    assert wrong.returncode != 0
 
 
 BROKEN = {
@@ -429,14 +423,6 @@ def test_broken_copies_are_caught(what):
 @pytest.mark.slow
 def test_under_sanitizers():
     """Each kernel on the shim built with address and undefined-behaviour sanitizers, in a process that has them preloaded."""
-    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
-    env = {
-        **os.environ,
-        "LD_PRELOAD": asan,
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-        "GPU4D_SANITIZE": "1",
-    }
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "stage"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized())
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

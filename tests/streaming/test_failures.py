@@ -144,9 +144,11 @@ def test_several_conveyors_and_what_fails_on_one(kind):
 
 
 INTERRUPTED = """
-import sys, threading, time
+import signal, sys, threading, time
 import numpy as np, gpu4d
 from gpu4d.testing.accounting import AccountingProcessor
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 
 path, device, probe = sys.argv[1], sys.argv[2], np.load(sys.argv[3])
 processor = AccountingProcessor(readers_in_threads=True, lanes=int(sys.argv[4])) if device == "accounting" else device

@@ -18,9 +18,9 @@ import time
 import gpu_without_gpu
 import numpy as np
 import pytest
+from watched import watched
 
 import gpu4d
-from gpu4d.device.processors.cpu import CpuProcessor
 from gpu4d.device.processors.cuda import CudaProcessor
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import MemoryBudgetError
@@ -37,20 +37,6 @@ LEAST_PIECE = 64 << 10  # bytes: less is no use to a sweep
 def is_a_card(device):
     """Whether scans are large: on a card, not on the CPU or on host memory that stands for a card."""
     return device != "cpu" and not gpu_without_gpu.active()
-
-
-def watched(device):
-    """A processor whose workspaces can be looked at after the sweep."""
-    kind = CpuProcessor if device == "cpu" else CudaProcessor
-
-    class Watched(kind):
-        opened = ()
-
-        def workspace(self, *args, **options):
-            self.opened = (*self.opened, super().workspace(*args, **options))
-            return self.opened[-1]
-
-    return Watched() if device == "cpu" else Watched(int(device.partition(":")[2]))
 
 
 def bragg_file(path, scan_shape, detector_shape=(128, 128)):

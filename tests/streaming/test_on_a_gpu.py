@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from watched import watched
 
 import gpu4d
 from gpu4d.data import BadPixelCorrection, EventSource
-from gpu4d.device.processors.cpu import CpuProcessor
-from gpu4d.device.processors.cuda import CudaProcessor
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.preprocess import fill_from_neighbours
 from gpu4d.streaming import load_cube, plan
@@ -26,20 +25,6 @@ def bad_mask():
 def stored(tmp_path, data):
     np.save(tmp_path / "scan.npy", data)
     return gpu4d.open(tmp_path / "scan.npy")
-
-
-def watched(device):
-    """A processor that keeps its workspaces, which know what they held at most."""
-    kind = CpuProcessor if device == "cpu" else CudaProcessor
-
-    class Watched(kind):
-        opened = ()
-
-        def workspace(self, *args, **options):
-            self.opened = (*self.opened, super().workspace(*args, **options))
-            return self.opened[-1]
-
-    return Watched()
 
 
 def reductions():

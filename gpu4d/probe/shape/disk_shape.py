@@ -47,27 +47,26 @@ def disk_shape(pixels: bytes, shape: tuple[int, int]) -> DiskShape:
     if not_radial(pixels, shape) is not None:
         return DiskShape(*grid_profile(pixels, shape)[:2])
     disk, _, radial = radial_profile(pixels, shape)
-    tabulated = _Tabulated(np.arange(0.0, 3.0 * disk.radius + 20.0, FINE), radial)
-    return DiskShape(disk, lambda x, y: tabulated(np.hypot(x, y)))
+    profile = tabulated(radial, 3.0 * disk.radius + 20.0)
+    return DiskShape(disk, lambda x, y: profile(np.hypot(x, y)))
 
 
-class _Tabulated:
-    """A function of the radius, interpolated with the same bits as `np.interp`.
+def tabulated(function: Callable[[np.ndarray], np.ndarray], end: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Tabulate a function of the radius up to `end`, and return its interpolation, as by `np.interp` to the last bit.
 
-    The points are evenly spaced, so the interval of a radius can be computed. `np.interp` searches for it, which takes longer.
+    The points have one spacing, so that the interval of a radius is computed. `np.interp` searches for it.
     """
+    at = np.arange(0.0, end, FINE)
+    values, last = function(at), len(at) - 1
+    slopes = np.append(np.diff(values) / np.diff(at), 0.0)  # 0 after the last point
 
-    def __init__(self, at: np.ndarray, function: Callable[[np.ndarray], np.ndarray]):
-        self.at, self.values = at, function(at)
-        self.slopes = np.append(np.diff(self.values) / np.diff(at), 0.0)  # 0 after the last point
-
-    def __call__(self, r: np.ndarray) -> np.ndarray:
-        """Return the values at radii that are not negative."""
-        last = len(self.at) - 1
+    def interpolated(r: np.ndarray) -> np.ndarray:
         k = np.minimum(r * (1 / FINE), last).astype(np.intp)
-        k -= r < self.at[k]  # rounding may have led to the next interval
-        k += (k < last) & (r >= self.at[np.minimum(k + 1, last)])
-        return self.slopes[k] * (np.minimum(r, self.at[-1]) - self.at[k]) + self.values[k]
+        k -= r < at[k]  # rounding may have led to the next interval
+        k += (k < last) & (r >= at[np.minimum(k + 1, last)])
+        return slopes[k] * (np.minimum(r, at[-1]) - at[k]) + values[k]
+
+    return interpolated
 
 
 def fine_shape(fine: FineImage, disk: Disk) -> DiskShape:
