@@ -1,0 +1,181 @@
+"""Find the best orientations of each pattern: correlation with the library, refinement of its best maxima, distinct ones by cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d import arrays, physics
+from gpu4d.orientation.correlate_orientations import correlate_orientations
+from gpu4d.orientation.library import AMPLITUDE_POWER, RADIAL_POWER, OrientationLibrary
+from gpu4d.orientation.peaks import Peaks
+from gpu4d.orientation.refine_orientations import refine_orientations, turned
+from gpu4d.orientation.symmetry import misorientation
+
+FIRST_STEPS, STEPS = 3, 6
+REFINED, SHIFTED, SHIFT_STEPS = 5, 2, (2, 3)  # candidates that are refined in full, and those that are tried again from six tilts
+GAP = 30.0  # of the cost: an orientation that is dearer by more, 15 nats, is not tried again
+TILT = math.radians(0.9)  # between minima of the fit, which are a main maximum of the shape factor apart
+DISTINCT = math.radians(3.0)  # orientations nearer than this are one: their patterns differ by less than the fit tells apart
+KEPT = 4  # distinct orientations of a pattern
+FLIP = np.diag([-1.0, -1.0, 1.0])  # half a turn about the beam: it exchanges g and -g, whose intensities are alike
+MIRROR = np.diag([-1.0, 1.0, -1.0])  # half a turn about y: it mirrors the pattern, because g and -g are alike in the crystal
+
+
+class FitOptions(NamedTuple):
+    """Numbers of the fit that do not depend on the crystal (see `refine_orientations`)."""
+
+    radius: float
+    reach: float | None
+    least: float
+    q_max: float
+    q_min: float
+    unit: float
+    relative: float
+    maxima: int
+
+
+class Candidates(NamedTuple):
+    """Distinct orientations of n patterns, the best first; NaN where there are fewer.
+
+    Attributes
+    ----------
+    turns : (n, k, 3, 3)
+    phase : (n, k) int64
+        Number of the library, -1 where there is no orientation.
+    cost, scale, correlation : (n, k)
+    normal : (n, k, 4, 4)
+    expected : (n, k, p)
+    """
+
+    turns: np.ndarray
+    phase: np.ndarray
+    cost: np.ndarray
+    scale: np.ndarray
+    correlation: np.ndarray
+    normal: np.ndarray
+    expected: np.ndarray
+
+    def only(self, rows: Any, column: Any) -> Candidates:
+        """Return one orientation for each chosen pattern, as candidates with k = 1."""
+        return Candidates(*(field[rows, column][:, None] for field in self))
+
+
+def find_candidates(peaks: Peaks, libraries: list[OrientationLibrary], options: FitOptions) -> Candidates:
+    """Return the distinct orientations of lowest cost, of all phases."""
+    found = [_of_one_phase(peaks, number, library, options) for number, library in enumerate(libraries)]
+    first = _distinct(_joined(found), libraries)
+    tilted = [_from_tilts(peaks, first, number, library, options) for number, library in enumerate(libraries)]
+    return _distinct(_joined([tuple(first), *tilted]), libraries)
+
+
+def _joined(parts: list[tuple[np.ndarray, ...]]) -> Candidates:
+    return Candidates(*(np.concatenate(fields, axis=1) for fields in zip(*parts)))
+
+
+def _of_one_phase(peaks: Peaks, number: int, library: OrientationLibrary, options: FitOptions) -> tuple[np.ndarray, ...]:
+    """Return refined candidates of one phase, as the fields of `Candidates`."""
+    table = peaks.table
+    xp = arrays.namespace(table)
+    q = xp.sqrt(table[..., 0] ** 2 + table[..., 1] ** 2)
+    index = xp.arange(table.shape[1], dtype=peaks.counts.dtype, device=arrays.device(table))
+    weight = xp.where(index < peaks.counts[:, None], q**RADIAL_POWER * table[..., 2] ** (AMPLITUDE_POWER / 2), xp.zeros_like(q))
+    beside = lambda a: arrays.from_numpy(a, table)  # noqa: E731
+    correlation, angle = correlate_orientations(
+        xp.stack([table[..., 0], table[..., 1], weight], axis=-1), beside(library.shells), beside(library.real), beside(library.imaginary),
+        width=library.width,
+    )  # fmt: skip
+    turns, score = _maxima(correlation, angle, library, options.maxima)
+    turns = xp.concat([turns, xp.matmul(beside(FLIP), turns)], axis=1)
+    first = refined(turns, peaks, library, options, FIRST_STEPS)
+    turns, score = _best(first[0], first[1], xp.concat([score, score], axis=1), REFINED)
+    return _on_host(refined(turns, peaks, library, options), score, number)
+
+
+def _from_tilts(peaks: Peaks, found: Candidates, number: int, library: OrientationLibrary, options: FitOptions) -> tuple[np.ndarray, ...]:
+    """Refine the best orientations of one phase again, from six tilts around each. The fit has other minima beside the best one."""
+    best = (found.phase[:, :SHIFTED] == number) & (found.cost[:, :SHIFTED] < found.cost[:, :1] + GAP)
+    turns = np.where(best[..., None, None], found.turns[:, :SHIFTED], np.nan)
+    tilts = TILT * np.array([[math.cos(a), math.sin(a), 0.0] for a in np.arange(6) * math.pi / 3])
+    turns = turned(turns[:, :, None], tilts).reshape(len(turns), 6 * turns.shape[1], 3, 3)
+    score = np.repeat(found.correlation[:, :SHIFTED], 6, axis=1)
+    return _on_host(refined(arrays.from_numpy(turns, peaks.table), peaks, library, options, SHIFT_STEPS[1], SHIFT_STEPS[0]), score, number)
+
+
+def _on_host(fitted: tuple[Any, ...], score: Any, number: int) -> tuple[np.ndarray, ...]:
+    """Return the fields of candidates of one phase."""
+    turns, cost, scale, normal, expected, correlation = (arrays.to_numpy(a) for a in (*fitted, score))
+    return turns, np.full(cost.shape, number), cost, scale, correlation, normal, expected
+
+
+def _best(turns: Any, cost: Any, score: Any, count: int) -> tuple[Any, Any]:
+    """Return the cheapest candidates and their correlation."""
+    xp = arrays.namespace(turns)
+    order = xp.argsort(xp.where(xp.isfinite(cost), cost, xp.full_like(cost, math.inf)), axis=-1)[:, : min(count, cost.shape[1])]
+    pick = xp.broadcast_to(order[..., None, None], (*order.shape, 3, 3))
+    return xp.take_along_axis(turns, pick, axis=1), xp.take_along_axis(score, order, axis=1)
+
+
+def refined(
+    turns: Any, peaks: Peaks, library: OrientationLibrary, options: FitOptions, steps: int = STEPS, rough: int = 0
+) -> tuple[Any, ...]:
+    """Refine candidates (n, c, 3, 3) of one phase, with the numbers of its library."""
+    beside = lambda a: arrays.from_numpy(a, peaks.table)  # noqa: E731
+    return refine_orientations(
+        turns, peaks.table, peaks.counts, beside(library.g), beside(library.factor), wave_number=1 / physics.wavelength(library.energy),
+        thickness=library.thickness, radius=options.radius, reach=options.reach or 3 / library.thickness, least=options.least,
+        q_max=options.q_max, q_min=options.q_min, unit=options.unit, relative=options.relative, rough=rough, steps=steps,
+    )  # fmt: skip
+
+
+def _maxima(correlation: Any, angle: Any, library: OrientationLibrary, count: int) -> tuple[Any, Any]:
+    """Return the orientations of the highest local maxima over zone axes, (n, count, 3, 3), and their correlation (n, count)."""
+    xp = arrays.namespace(correlation)
+    axes = correlation.shape[-1]
+    around = xp.take(correlation, arrays.from_numpy(library.neighbours.reshape(-1), angle), axis=-1)
+    around = xp.max(xp.reshape(around, (*correlation.shape, library.neighbours.shape[1])), axis=-1)
+    top = xp.where((correlation >= around) & (correlation > 0), correlation, -1 + 0 * correlation)
+    flat = xp.reshape(top, (top.shape[0], 2 * axes))
+    order = xp.argsort(-flat, axis=-1)[:, : min(count, 2 * axes)]
+    score, phi = (xp.take_along_axis(xp.reshape(a, (a.shape[0], 2 * axes)), order, axis=1) for a in (top, angle))
+    c, s = xp.cos(phi), xp.sin(phi)
+    zero, one = xp.zeros_like(c), xp.ones_like(c)
+    spin = xp.stack([xp.stack([c, -s, zero], axis=-1), xp.stack([s, c, zero], axis=-1), xp.stack([zero, zero, one], axis=-1)], axis=-2)
+    base = xp.reshape(xp.take(arrays.from_numpy(library.turns, angle), xp.reshape(order % axes, (-1,)), axis=0), (*order.shape, 3, 3))
+    turns = xp.matmul(spin, base)
+    mirrored = (order >= axes)[..., None, None]
+    turns = xp.where(mirrored, xp.matmul(arrays.from_numpy(MIRROR, angle), turns), turns)
+    return xp.where((score > 0)[..., None, None], turns, xp.full_like(turns, math.nan)), score
+
+
+def _distinct(all_of_them: Candidates, libraries: list[OrientationLibrary]) -> Candidates:
+    """Return the cheapest candidates of each pattern, without those that are nearly a cheaper one."""
+    left = np.where(np.isfinite(all_of_them.cost), all_of_them.cost, np.inf)
+    rows, picks = np.arange(len(left)), []
+    for _ in range(KEPT):
+        best = left.argmin(axis=1) if left.shape[1] else np.zeros(len(left), np.int64)
+        picks.append(np.where(np.isfinite(left[rows, best]), best, -1))
+        left = np.where(_same(all_of_them, best, libraries), np.inf, left)
+    order = np.stack(picks, axis=1)
+    chosen = Candidates(*(field[rows[:, None], order] for field in all_of_them))
+    missing = order < 0
+    for field in (chosen.turns, chosen.cost, chosen.scale, chosen.correlation):
+        field[missing] = np.nan
+    chosen.phase[missing] = -1
+    chosen.expected[missing] = 0.0
+    return chosen
+
+
+def _same(candidates: Candidates, best: np.ndarray, libraries: list[OrientationLibrary]) -> np.ndarray:
+    """Return (n, k) bool: candidates of the phase and nearly of the orientation of one of them."""
+    rows = np.arange(len(best))
+    turn, phase = candidates.turns[rows, best], candidates.phase[rows, best]
+    same = np.zeros(candidates.phase.shape, bool)
+    for number, library in enumerate(libraries):
+        own = np.flatnonzero(phase == number)
+        if len(own):
+            near = misorientation(turn[own, None], candidates.turns[own], library.structure) < DISTINCT
+            same[own] = near & (candidates.phase[own] == number)
+    return same
