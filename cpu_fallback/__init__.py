@@ -2,7 +2,3 @@
 
 if __name__ != "gpu4d.cpu_fallback":
     raise ImportError("this folder is installed as gpu4d.cpu_fallback; import that")
-
-from gpu4d.cpu_fallback.cache import discard_stale
-
-discard_stale()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from gpu4d.compiled import entry, helper
 from gpu4d.preprocess.count_electrons import Electrons, per_pixel
 
 GROUP = 32  # pixels that are tested together, in vector registers
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _signal(frame, level, scale, x, y):
     if x < 0 or y < 0 or x >= frame.shape[0] or y >= frame.shape[1]:
         return np.float32(-np.inf)
@@ -18,7 +18,7 @@ def _signal(frame, level, scale, x, y):
     return v if v == v else np.float32(-np.inf)
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _is_maximum(frame, level, scale, x, y, v):
     for dy in range(-1, 2):
         for dx in range(-1, 2):
@@ -31,7 +31,7 @@ def _is_maximum(frame, level, scale, x, y, v):
     return True
 
 
-@njit(nogil=True, cache=True)
+@entry(allocates=True)
 def _count(frames, level, scale, lower, upper, offsets):
     """Fill the offsets, and return pixels (m, 2) and signals (m,)."""
     n, nx, ny = frames.shape

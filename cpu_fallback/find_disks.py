@@ -23,6 +23,7 @@ from gpu4d.cpu_fallback.plane_transform import (
     columns_inverse,
     half_rows,
     line_plan,
+    long_primes_of,
     padded,
     panels_of,
     rows_forward,
@@ -43,14 +44,13 @@ from gpu4d.cpu_fallback.refine_disks import (
     refine,
     refine_scratch,
     sinc_tables,
+    window_samples,
 )
-from numba import njit
 
 from gpu4d import fft
 from gpu4d.bragg.find_disks import LEAST_SHARE, USUAL_LIMITS, USUAL_REFINEMENT, Disks, fill_spectrum
 from gpu4d.bragg.template_transforms import LARGEST_KEPT
-
-_jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
+from gpu4d.compiled import ALL, address, entry, helper, part
 
 
 class Search(NamedTuple):
@@ -72,7 +72,7 @@ class Search(NamedTuple):
 
 
 class Filling(NamedTuple):
-    """Arrays for filling masked pixels from the pixels around them; empty if no pixel is masked."""
+    """Arrays for filling masked pixels from the pixels around them."""
 
     mask: np.ndarray  # (nx, ny) bool, True where the detector counts
     gauss: np.ndarray  # as Search.template
@@ -128,8 +128,12 @@ def find_disks(
             sinc_tables(nx, ny, refinement.refine, refinement.upsample),
         )
         _owner, pixels = by_address(patterns)
-        filling = _filling(mask, fill_width, (nx, ny), prepared.arrays.filling_of)
-        _find(pixels, search, filling, _arrays_of_thread(search, prepared.arrays.of_thread), count, table)
+        filling = None
+        if mask is not None:
+            filling = prepared.arrays.filling_of(np.ascontiguousarray(mask, bool).tobytes(), fill_width, (nx, ny))
+        work = _arrays_of_thread(search, prepared.arrays.of_thread)
+        samples = window_samples(search.mode, refinement.upsample)
+        _find(pixels, search, filling, long_primes_of(nx, ny), samples, work, count, table)
     return Disks(count, *(np.ascontiguousarray(table[:, field]) for field in range(5)))
 
 
@@ -198,12 +202,6 @@ def _arrays_of_thread(search: Search, of_thread: threading.local) -> WorkArrays:
     return of_thread.work
 
 
-def _filling(mask, width, shape, filling_of):
-    if mask is None:
-        return Filling(np.zeros((0, 0), bool), np.zeros((2, 0, 0, LANES), np.float32), np.zeros((0, 0), np.float32))
-    return filling_of(np.ascontiguousarray(mask, bool).tobytes(), width, shape)
-
-
 def _make_filling(mask: bytes, width: float, shape: tuple[int, int]) -> Filling:
     valid = np.frombuffer(mask, bool).reshape(shape)
     gauss = fill_spectrum(shape, width, valid.astype(np.float64))
@@ -229,21 +227,22 @@ def _box(moments):
     return moments[:, np.arange(-hx, hx + 1) % nx][:, :, np.arange(-hy, hy + 1) % ny]
 
 
-@_jit
-def _find(patterns, search, filling, work, count, table):
+@entry(ALL)
+def _find(patterns, search, filling, long_primes, samples, work, count, table):
+    """Find the disks of every pattern. What is None, of `filling`, `long_primes` and `samples`, is not compiled: it is rarely needed."""
     for i in range(count.size):
         good = read_pattern(patterns, i, work.plane, search.y.n)
-        if filling.mask.size:
+        if filling is not None:
             good = zero_masked(work.plane, filling.mask)
             if good:
-                _fill(search, filling, work)
-        count[i] = _disks(search, work, table[i]) if good else 0
+                _fill(search, filling, long_primes, work)
+        count[i] = _disks(search, long_primes, samples, work, table[i]) if good else 0
 
 
-@_jit
-def _fill(search, filling, work):
+@part
+def _fill(search, filling, long_primes, work):
     """Fill masked pixels, which are 0 so far, with the weighted mean of the valid pixels around them."""
-    _correlate(search, work, filling.gauss, search.powers[:1])
+    _correlate(search, work, filling.gauss, search.powers[:1], long_primes)
     near = work.maps[0]
     for i in range(filling.mask.shape[0]):
         for j in range(filling.mask.shape[1]):
@@ -251,17 +250,17 @@ def _fill(search, filling, work):
                 work.plane[i, j] = near[i, j] * filling.weight[i, j]
 
 
-@_jit
-def _disks(search, work, row):
+@part
+def _disks(search, long_primes, samples, work, row):
     """Find the disks of the pattern in work.plane, write them to the columns of `row`, and return their number."""
-    _correlate(search, work, search.template, search.powers)
+    _correlate(search, work, search.template, search.powers, long_primes)
     x, ny, at, height = work.plane, search.y.n, work.at, work.height
     cross, refined, scratch = work.maps[0], work.maps[search.refined], work.refine_scratch
     found = maxima(work.maps[search.hybrid], search.allowed, at, height, work.bits)
     found = significant(x, ny, cross, search.moments, search.limits, at, height, found, scratch)
     kept = strongest(at, height, found, search.limits[3], row)
     for k in range(kept):
-        refine(refined, ny, int(row[0, k]), int(row[1, k]), search.mode, search.climb, search.sinc_tables, row, k, scratch)
+        refine(refined, ny, int(row[0, k]), int(row[1, k]), search.mode, samples, search.climb, search.sinc_tables, row, k, scratch)
         if search.with_errors:
             if search.mode != EXACT:
                 curvature(cross, ny, row[0, k], row[1, k], search.sinc_tables, scratch)
@@ -269,19 +268,19 @@ def _disks(search, work, row):
     return kept
 
 
-@_jit
-def _correlate(search, work, template, powers):
+@helper(ALL)
+def _correlate(search, work, template, powers, long_primes):
     """Correlate the pattern with a template: one map for each power."""
-    columns_forward(work.plane, search.x, work.columns, work.transform_scratch)
+    columns_forward(work.plane, search.x, long_primes, work.columns, work.transform_scratch)
     size = search.y.n * LANES
     scale = np.float32(1.0 / (search.x.n * search.y.n))
     panels = work.transform_scratch.panels
     zr, zi, mr, mi = panels[0, 0, :size], panels[0, 1, :size], panels[1, 0, :size], panels[1, 1, :size]
     for panel in range(template.shape[1]):
-        rows_forward(work.columns, panel * LANES, search.y, mr.ctypes.data, mi.ctypes.data, work.transform_scratch)
+        rows_forward(work.columns, panel * LANES, search.y, long_primes, address(mr), address(mi), work.transform_scratch)
         product(mr, mi, template[0, panel].reshape(-1), template[1, panel].reshape(-1))
         for k in range(powers.size):
             powered(mr, mi, powers[k], scale, zr, zi)
-            rows_inverse(zr.ctypes.data, zi.ctypes.data, search.y, work.spectra[k], panel * LANES, work.transform_scratch)
+            rows_inverse(address(zr), address(zi), search.y, long_primes, work.spectra[k], panel * LANES, work.transform_scratch)
     for k in range(powers.size):
-        columns_inverse(work.spectra[k], search.x, work.maps[k], work.transform_scratch)
+        columns_inverse(work.spectra[k], search.x, long_primes, work.maps[k], work.transform_scratch)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import numba
+from math import prod
+
 import numpy as np
+
+from gpu4d.compiled import entry
+from gpu4d.imaging.first_moments import moments_are_exact
 
 
 # reassoc lets the float sums use vector registers; NaN and infinity keep their meaning, and one frame is always added in one order
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
+@entry({"reassoc"})
 def _moments(frames, mask, zero, out):
     """`zero` carries the dtype sums are made in; a mask of None is compiled away."""
     n, nx, ny = frames.shape
@@ -29,7 +33,7 @@ def _moments(frames, mask, zero, out):
 
 def first_moments(patterns, /, mask=None):
     *batch, nx, ny = patterns.shape
-    kind = np.int64 if patterns.dtype.kind in "iu" else np.float64
-    out = np.empty((int(np.prod(batch)), 3), kind)
-    _moments(patterns.reshape(-1, nx, ny), None if mask is None else mask.astype(bool, copy=False), kind(0), out)
+    kind = np.int64 if moments_are_exact(patterns.dtype, patterns.shape) else np.float64
+    out = np.empty((prod(batch), 3), kind)
+    _moments(patterns.reshape(prod(batch), nx, ny), None if mask is None else mask.astype(bool, copy=False), kind(0), out)
     return out.reshape(*batch, 3)

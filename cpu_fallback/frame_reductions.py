@@ -17,8 +17,8 @@ from gpu4d.cpu_fallback.first_moments import first_moments
 from gpu4d.cpu_fallback.masked_sums import masked_sums
 from gpu4d.cpu_fallback.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.cpu_fallback.products import HALF, LANES, masked_lines, reduce_lines
-from numba import njit
 
+from gpu4d.compiled import address, entry, helper, part
 from gpu4d.imaging.frame_reductions import FrameReductions
 
 PIECE = 1024 // LANES  # lines: |weights| of a lane add up to at most 2**15, so sums of products with 16-bit counts fit 32 bits
@@ -87,19 +87,14 @@ def _equal(a, b):
     return a.shape == b.shape and bool((a == b).all())
 
 
-@njit(nogil=True, cache=True)
-def _address(a):
-    return np.int64(a.ctypes.data)  # in numba, an unsigned and a signed integer make a float
-
-
-@njit(nogil=True, cache=True, inline="always")
+@helper()
 def _reduce_piece(frames, at, k, w, piece, ahead, sums, total, top, masked, moments):
     """Reduce one piece of the frames with numbers from k on. `at` are its addresses in the frames."""
     first = piece * PIECE
     lines, line_bytes = min(PIECE, len(w.moments) - first), 2 * LANES
     places = (3 * line_bytes * first, 2 * line_bytes * first, line_bytes * first)
-    moment_weights, totals, tops = _address(w.moments) + places[0], _address(total) + places[1], _address(top) + places[2]
-    reduce_lines(frames, at, lines, ahead, moment_weights, _address(ONES), totals, tops, sums.ctypes.data)
+    moment_weights, totals, tops = address(w.moments) + places[0], address(total) + places[1], address(top) + places[2]
+    reduce_lines(frames, at, lines, ahead, moment_weights, address(ONES), totals, tops, sums.ctypes.data)
     for f in range(len(at)):
         s = sums[3 * f]
         moments[k + f, 0] += s
@@ -108,7 +103,7 @@ def _reduce_piece(frames, at, k, w, piece, ahead, sums, total, top, masked, mome
     j, m = 0, masked.shape[1]
     while j < m:
         begin, end = w.starts[piece, j], w.starts[piece, j + 1]
-        chosen, bits = _address(w.chosen) + 8 * begin, _address(w.bits) + line_bytes * begin
+        chosen, bits = address(w.chosen) + 8 * begin, address(w.bits) + line_bytes * begin
         if j + 1 < m and end - begin == lines and w.starts[piece, j + 2] - end == lines:  # two masks that touch every line
             masked_lines(frames, at, chosen, lines, (bits, bits + line_bytes * lines), sums.ctypes.data)
             for f in range(len(at)):
@@ -122,11 +117,10 @@ def _reduce_piece(frames, at, k, w, piece, ahead, sums, total, top, masked, mome
         j += 1
 
 
-@njit(nogil=True, cache=True)
-def _reduce_frames(frames, at, begin, w, total, top, masked, moments):
+@part
+def _reduce_frames(frames, at, begin, w, sums, total, top, masked, moments):
     """Reduce at most FLUSH frames, from number `begin` on. `at` are their addresses."""
-    n, sums = len(at), np.empty(12, np.int64)
-    stride, piece_bytes = frames.strides[0], PIXELS * frames.itemsize
+    n, stride, piece_bytes = len(at), frames.strides[0], PIXELS * frames.itemsize
     for piece in range(len(w.centers)):
         offset = piece * piece_bytes
         for k in range(0, n - 3, 4):
@@ -138,35 +132,30 @@ def _reduce_frames(frames, at, begin, w, total, top, masked, moments):
             _reduce_piece(frames, (at[k] + offset,), begin + k, w, piece, piece_bytes, sums, total, top, masked, moments)
 
 
-@njit(nogil=True, cache=True)
+@part
 def _put_in_order(part, bias, total):
-    """Add sums of pixels, which are in the order of HALVES, to `total`."""
+    """Add sums of pixels, which are in the order of HALVES, to `total`, and set them to 0."""
     for line in range(0, len(part), LANES):
         for four in range(LANES // 8):
             for half in range(2):
                 for i in range(4):  # unsigned indices: for signed ones numba checks the sign, and does not vectorise
                     total[U(line + 8 * four + 4 * half + i)] += part[U(line + HALF * half + 4 * four + i)] + bias
+    for i in range(len(part)):
+        part[i] = 0
 
 
-@njit(nogil=True, cache=True)
-def _reduce_narrow_counts(frames, last, ny, bias, w, total, maximum, masked, moments):
+@entry()
+def _reduce_narrow_counts(frames, at, ny, bias, w, sums, part_sum, top, total, maximum, masked, moments):
     """Reduce counts of 8 or 16 bits in one pass.
 
-    `total`, `maximum` and `last` have the length of whole lines. The last frame may be copied to `last`. `masked` and `moments` must
-    be zero at the call.
+    `at` are the addresses of the frames. `part_sum`, `top`, `total` and `maximum` have the length of whole lines. All but `maximum` are
+    0 at the call, or least in `top`. `sums` (12,) is for work.
     """
-    n, size = frames.shape
-    at = _address(frames) + frames.strides[0] * np.arange(n)
-    if len(total) > size:  # a line may end after the frame; in the last frame that is outside the array, so it is copied
-        last[:size] = frames[n - 1]
-        at[n - 1] = _address(last)
-    part, top = np.empty(len(total), np.int32), np.full(len(total), -(1 << 15), np.int16)
-    total[:] = 0
+    n = len(at)
     for begin in range(0, n, FLUSH):
         end = min(n, begin + FLUSH)
-        part[:] = 0
-        _reduce_frames(frames, at[begin:end], begin, w, part, top, masked, moments)
-        _put_in_order(part, (end - begin) * bias, total)
+        _reduce_frames(frames, at[begin:end], begin, w, sums, part_sum, top, masked, moments)
+        _put_in_order(part_sum, (end - begin) * bias, total)
     for i in range(len(top)):
         maximum[i] = top[i] + bias
     for k in range(n):
@@ -187,8 +176,15 @@ def _narrow_reductions(patterns, masks, mask):
     flat = flat.view(np.uint8) if flat.dtype.kind == "b" else flat
     w = _kept_weights(masks, mask)
     whole = len(w.moments) * LANES
-    (total, maximum), last = np.empty((2, whole), np.int64), np.empty(whole, flat.dtype)
-    _reduce_narrow_counts(flat, last, ny, np.int64(1 << 15 if flat.dtype == np.uint16 else 0), w, total, maximum, masked, moments)
+    at = flat.ctypes.data + flat.strides[0] * np.arange(n, dtype=np.int64)
+    if whole > nx * ny:  # a line may end after the frame; in the last frame that is outside the array, so it is copied
+        last = np.zeros(whole, flat.dtype)
+        last[: nx * ny] = flat[n - 1]
+        at[n - 1] = last.ctypes.data
+    total, maximum = np.zeros(whole, np.int64), np.empty(whole, np.int64)
+    part_sum, top = np.zeros(whole, np.int32), np.full(whole, -(1 << 15), np.int16)
+    bias = np.int64(1 << 15 if flat.dtype == np.uint16 else 0)
+    _reduce_narrow_counts(flat, at, ny, bias, w, np.empty(12, np.int64), part_sum, top, total, maximum, masked, moments)
     return total[: nx * ny].reshape(nx, ny), maximum[: nx * ny].reshape(nx, ny), masked, moments
 
 

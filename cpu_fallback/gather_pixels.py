@@ -1,12 +1,13 @@
 """Gather pixels (CPU twin) in blocks of patterns, and in a block pixel by pixel, so that their rows stay in the cache."""
 
 import numpy as np
-from numba import njit
+
+from gpu4d.compiled import entry
 
 BLOCK = 16  # patterns: their distance is often a power of two, and then more of them would share one set of the cache
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _gather(flat, index, out):
     for first in range(0, flat.shape[0], BLOCK):
         last = min(first + BLOCK, flat.shape[0])

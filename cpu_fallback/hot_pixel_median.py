@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from gpu4d.compiled import entry, helper
 from gpu4d.preprocess.hot_pixel_median import LEAST_NEIGHBOURS, MAD_TO_SIGMA
 
 GROUP = 32  # pixels that are tested together, in vector registers
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _middle(values, count):
     """Return the median of the first `count` values, which are sorted in place by insertion."""
     for i in range(1, count):
@@ -22,7 +22,7 @@ def _middle(values, count):
     return (values[(count - 1) // 2] + values[count // 2]) * 0.5
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _pad(frame, mask, padded):
     """Write the frame with a border of one pixel. The border, masked pixels and pixels that are not finite are NaN."""
     for x in range(frame.shape[0]):
@@ -35,7 +35,7 @@ def _pad(frame, mask, padded):
                     padded[x + 1, y + 1] = np.nan
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _count_candidates(above, here, below, start, stop, least):
     """Count the pixels in a piece of a row that may be hot or that do not count.
 
@@ -54,7 +54,7 @@ def _count_candidates(above, here, below, start, stop, least):
     return total
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _is_hot(padded, x, y, threshold, unit, noise, near):
     """Return whether a pixel is hot, the median of its neighbours, and their number."""
     count = 0
@@ -75,7 +75,7 @@ def _is_hot(padded, x, y, threshold, unit, noise, near):
     return count >= LEAST_NEIGHBOURS and value - median > limit and value - second > 0.5 * limit, median, count
 
 
-@njit(nogil=True, cache=True)
+@entry(allocates=True)
 def _correct(frames, mask, whole, threshold, unit, noise, corrected, hot):
     n, nx, ny = frames.shape
     padded, near = np.full((nx + 2, ny + 2), np.nan), np.empty(8)

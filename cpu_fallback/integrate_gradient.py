@@ -9,13 +9,13 @@ from __future__ import annotations
 from math import ceil
 
 import numpy as np
-from numba import njit
 
 from gpu4d import fft
+from gpu4d.compiled import entry, helper
 from gpu4d.deflection.integrate_gradient import Integral, converged
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _solve_mirror(sx, sy, lambda1, lambda2, v):
     """Make the cosine coefficients of V from the sine-cosine coefficients of its gradient. Sine coefficient p is at index p - 1."""
     n, nx, ny = sx.shape
@@ -33,7 +33,7 @@ def _solve_mirror(sx, sy, lambda1, lambda2, v):
                 v[b, p, q] = -total / (2 * np.pi * (lambda1 + square + lambda2 * square * square)) if square > 0 else 0.0
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _differentiate_mirror(v, sx, sy):
     n, nx, ny = v.shape
     for b in range(n):
@@ -43,14 +43,14 @@ def _differentiate_mirror(v, sx, sy):
                 sy[b, p, q] = -np.pi * (q + 1) / ny * v[b, p, q + 1] if q + 1 < ny else 0.0
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _frequency(p, n):
     """Return k and the k of the derivative, which is 0 at the Nyquist frequency."""
     k = (p - n if 2 * p >= n else p) / n
     return k, 0.0 if 2 * p == n else k
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _solve_plain(gx, gy, ny, lambda1, lambda2, v):
     n, nx, columns = gx.shape
     for b in range(n):
@@ -63,7 +63,7 @@ def _solve_plain(gx, gy, ny, lambda1, lambda2, v):
                 v[b, p, q] = (kx * gx[b, p, q] + ky * gy[b, p, q]) * (-1j / weight) if square > 0 else 0.0
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _differentiate_plain(v, ny, gx, gy):
     n, nx, columns = v.shape
     for b in range(n):

@@ -131,6 +131,24 @@ class Emit:
         return (self.add(even[0], odd[1]), self.sub(even[1], odd[0])), (self.sub(even[0], odd[1]), self.add(even[1], odd[0]))
 
 
+def own_function(name, builder, arguments, emit):
+    """Call a function of whole numbers, and write it into the module if it is not there yet.
+
+    `emit` is called with a builder in the function, and with its arguments. Without a function of its own, LLVM would compile such a
+    loop again at each place that it is used at. The function is private to the module: the same name elsewhere is other code.
+    """
+    function = builder.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(ir.VoidType(), [INDEX] * len(arguments))
+        function = ir.Function(builder.module, kind, name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inside = ir.IRBuilder(function.append_basic_block("entry"))
+        emit(inside, function.args)
+        inside.ret_void()
+    builder.call(function, arguments)
+
+
 @intrinsic(prefer_literal=True)
 def short_pass(typing, radix, last, xr, xi, xs, yr, yi, ys, m, s, twiddles):
     """Make one pass of Stockham's transform: n = radix · m · s points of sixteen lanes from x to y, `xs` and `ys` floats apart.
@@ -139,9 +157,9 @@ def short_pass(typing, radix, last, xr, xi, xs, yr, yi, ys, m, s, twiddles):
     """
     r, final = radix.literal_value, last.literal_value
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
-        xr, xi, xs, yr, yi, ys, m, s, w = args[2:]
+        xr, xi, xs, yr, yi, ys, m, s, w = args
         xr, xi, yr, yi, w = (e.pointer(a) for a in (xr, xi, yr, yi, w))
         with e.loop(m) as (p, _):
             turns = []
@@ -159,6 +177,9 @@ def short_pass(typing, radix, last, xr, xi, xs, yr, yi, ys, m, s, twiddles):
                     at = e.scaled(e.sum_of(q, e.scaled(s, e.sum_of(e.scaled(p, r), e.index(k)))), ys)
                     e.store(value[0], yr, at)
                     e.store(value[1], yi, at)
+
+    def generate(context, builder, signature, args):
+        own_function(f"short_pass_{r}_{final}", builder, args[2:], emit)
         return context.get_dummy_value()
 
     return types.void(radix, last, *[types.intp] * 9), generate
@@ -172,7 +193,7 @@ def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, fol
     2 · radix vectors.
     """
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         r, xr, xi, xs, yr, yi, ys, m, s, w, waves, folded = args
         xr, xi, yr, yi, w, waves, folded = (e.pointer(a) for a in (xr, xi, yr, yi, w, waves, folded))
@@ -231,6 +252,9 @@ def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, fol
                     low, high = e.conjugate_pair((er, ei), (sr, si))
                     put(p, q, at_k, low)
                     put(p, q, builder.sub(r, at_k), high)
+
+    def generate(context, builder, signature, args):
+        own_function("prime_pass", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 12), generate
@@ -240,7 +264,7 @@ def prime_pass(typing, radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, waves, fol
 def transpose(typing, x, xs, y, ys):
     """y ← xᵀ of a tile of 16 × 16 floats; rows `xs` and `ys` floats apart."""
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         x, xs, y, ys = args
         x, y = e.pointer(x), e.pointer(y)
@@ -254,6 +278,9 @@ def transpose(typing, x, xs, y, ys):
                     rows[place] = builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, LANES), lanes))
         for i, row in enumerate(rows):
             e.store(row, y, e.scaled(ys, i))
+
+    def generate(context, builder, signature, args):
+        own_function("transpose", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), generate
@@ -266,7 +293,7 @@ def split_pair(typing, zr, zi, n, rows, outr, outi, stride):
     a(k) = (z(k) + z(n-k)*) / 2 and b(k) = (z(k) - z(n-k)*) / 2i for k < rows. In the rows of out, b follows a.
     """
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         zr, zi, n, rows, outr, outi, stride = args
         zr, zi, outr, outi = (e.pointer(a) for a in (zr, zi, outr, outi))
@@ -280,6 +307,9 @@ def split_pair(typing, zr, zi, n, rows, outr, outi, stride):
             e.store(e.sub(ai, bi), outi, at)
             e.store(e.add(ai, bi), outr, beside)
             e.store(e.sub(br, ar), outi, beside)
+
+    def generate(context, builder, signature, args):
+        own_function("split_pair", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7), generate
@@ -289,7 +319,7 @@ def split_pair(typing, zr, zi, n, rows, outr, outi, stride):
 def join_pair(typing, inr, ini, stride, n, rows, zr, zi):
     """Invert `split_pair`: z = a + i b for all n frequencies."""
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         inr, ini, stride, n, rows, zr, zi = args
         inr, ini, zr, zi = (e.pointer(a) for a in (inr, ini, zr, zi))
@@ -307,6 +337,9 @@ def join_pair(typing, inr, ini, stride, n, rows, zr, zi):
             at = e.scaled(k, LANES)
             e.store(e.sub(ar, bi), zr, at)
             e.store(e.add(ai, br), zi, at)
+
+    def generate(context, builder, signature, args):
+        own_function("join_pair", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7), generate

@@ -10,7 +10,7 @@ from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
-from gpu4d.cpu_fallback.lanes import LANES, Emit
+from gpu4d.cpu_fallback.lanes import LANES, Emit, own_function
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -97,7 +97,7 @@ def _times(e, zr, zi, at, table, place):
 def gather(typing, used, points, order, xr, xi, step, zr, zi):
     """z(j) ← x(order(j)) for j < used, with points `step` floats apart, and zeros after those."""
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         used, points, order, xr, xi, step, zr, zi = args
         xr, xi, zr, zi = (e.pointer(a) for a in (xr, xi, zr, zi))
@@ -109,6 +109,9 @@ def gather(typing, used, points, order, xr, xi, step, zr, zi):
             at = e.scaled(builder.add(used, j), LANES)
             e.store(e.constant(0.0), zr, at)
             e.store(e.constant(0.0), zi, at)
+
+    def generate(context, builder, signature, args):
+        own_function("gather", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 8), generate
@@ -118,7 +121,7 @@ def gather(typing, used, points, order, xr, xi, step, zr, zi):
 def convolve(typing, points, waves, xr, xi, zr, zi, yr, yi):
     """z(k) ← z(k) · waves(k), plus x at k = 0, which adds x to all points of the transform. y ← x + z(0), the sum of all points."""
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         points, *addresses = args
         waves, xr, xi, zr, zi, yr, yi = (e.pointer(a) for a in addresses)
@@ -134,6 +137,9 @@ def convolve(typing, points, waves, xr, xi, zr, zi, yr, yi):
             e.store(e.add(value, e.load(z, none)), z, none)
         for value, y in zip(total, (yr, yi)):
             e.store(value, y, none)
+
+    def generate(context, builder, signature, args):
+        own_function("convolve", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 8), generate
@@ -143,7 +149,7 @@ def convolve(typing, points, waves, xr, xi, zr, zi, yr, yi):
 def scatter(typing, used, order, zr, zi, twiddles, yr, yi, step):
     """y(order(j)) ← z(j) · twiddle(order(j) - 1), points `step` floats apart."""
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         used, order, *addresses, step = args
         zr, zi, w, yr, yi = (e.pointer(a) for a in addresses)
@@ -153,6 +159,9 @@ def scatter(typing, used, order, zr, zi, twiddles, yr, yi, step):
             target = e.scaled(k, step)
             e.store(value[0], yr, target)
             e.store(value[1], yi, target)
+
+    def generate(context, builder, signature, args):
+        own_function("scatter", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 8), generate

@@ -2,7 +2,7 @@
 
 import numpy as np
 from gpu4d.cpu_fallback.aligned import zeros
-from gpu4d.cpu_fallback.lanes import LANES, VECTOR, Emit
+from gpu4d.cpu_fallback.lanes import LANES, VECTOR, Emit, own_function
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -25,7 +25,7 @@ def four_row_sums(typing, plane, stride, rows, columns, weights, apart, out):
     in registers, so that a vector of the plane is read once for four products.
     """
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         plane, stride, rows, columns, weights, apart, out = args
         plane, weights, out = (e.pointer(a) for a in (plane, weights, out))
@@ -43,6 +43,9 @@ def four_row_sums(typing, plane, stride, rows, columns, weights, apart, out):
             for o, pair in enumerate(sums):
                 for half, slot in enumerate(pair):
                     e.store(builder.load(slot), out, e.sum_of(e.scaled(stride, o), first, e.index(half * LANES)))
+
+    def generate(context, builder, signature, args):
+        own_function("four_row_sums", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7), generate
@@ -55,7 +58,7 @@ def window_sums(typing, counts, stride, rows, width, weights, out):
     Negative counts are taken as 0, except for o = 0. `weights` are four windows, one after the other. `width` is a multiple of 16.
     """
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         counts, stride, rows, width, weights, out = args
         counts, weights, out = (e.pointer(a) for a in (counts, weights, out))
@@ -73,6 +76,9 @@ def window_sums(typing, counts, stride, rows, width, weights, out):
                 builder.store(e.add(builder.load(slot), e.mul(positive if o else value, weight)), slot)
         for o, slot in enumerate(sums):
             builder.store(e.total(builder.load(slot)), builder.gep(out, [e.index(o)]))
+
+    def generate(context, builder, signature, args):
+        own_function("window_sums", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 6), generate
@@ -86,7 +92,7 @@ def peak_bits(typing, c, stride, width, out):
     one is taken. `width` is a multiple of 16. The rows before and after c are read too, from one pixel before to one pixel after.
     """
 
-    def generate(context, builder, signature, args):
+    def emit(builder, args):
         e = Emit(builder)
         c, stride, width, out = args
         c, out = e.pointer(c), builder.inttoptr(out, ir.IntType(16).as_pointer())
@@ -102,6 +108,9 @@ def peak_bits(typing, c, stride, width, out):
             for dx, dy in NOT_BELOW:
                 peak = builder.and_(peak, builder.fcmp_ordered(">=", value, beside(dx, dy)))
             builder.store(builder.bitcast(peak, ir.IntType(16)), builder.gep(out, [count]))
+
+    def generate(context, builder, signature, args):
+        own_function("peak_bits", builder, args, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), generate

@@ -4,10 +4,12 @@ Storing masks as runs of pixels would save little, because most of the time is n
 """
 
 import numpy as np
-from numba import njit
+
+from gpu4d.arrays import sums_are_exact
+from gpu4d.compiled import entry
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _integers(patterns, masks, out):
     for n in range(patterns.shape[0]):
         pattern = patterns[n]
@@ -18,7 +20,7 @@ def _integers(patterns, masks, out):
             out[n, m] = total
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _floats(patterns, masks, out):
     for n in range(patterns.shape[0]):
         pattern = patterns[n]
@@ -32,7 +34,7 @@ def _floats(patterns, masks, out):
 
 def masked_sums(patterns, masks, /):
     n, m = patterns.shape[0], masks.shape[0]
-    exact = patterns.dtype.kind in "biu" and masks.dtype.kind == "b"
+    exact = sums_are_exact(patterns.dtype) and masks.dtype.kind == "b"
     out = np.empty((n, m), np.int64 if exact else np.float64)
     flat = np.ascontiguousarray(patterns).reshape(n, patterns.shape[1] * patterns.shape[2])
     weights = np.ascontiguousarray(masks).reshape(m, flat.shape[1])
@@ -43,7 +45,7 @@ def masked_sums(patterns, masks, /):
     return out
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _annuli(patterns, centers, radii, mask, out):
     nx, ny = patterns.shape[1:]
     for n in range(patterns.shape[0]):

@@ -4,12 +4,11 @@ import numpy as np
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.map_lanes import peak_bits
 from gpu4d.cpu_fallback.refine_disks import moment_sums
-from numba import njit
 
-_jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
+from gpu4d.compiled import ALL, helper
 
 
-@_jit
+@helper(ALL)
 def maxima(c, allowed, at, height, bits):
     """Write positive maxima over eight neighbours at allowed pixels to `at` and `height`, and return their number.
 
@@ -30,7 +29,7 @@ def maxima(c, allowed, at, height, bits):
     return count
 
 
-@_jit
+@helper(ALL)
 def significant(x, ny, cross, moments, limits, at, height, found, scratch):
     """Keep the candidates over the thresholds, in place, and return their number. z = C₁ / √(I ⋆ K²) comes from a window about each."""
     strongest = np.float32(0)
@@ -39,7 +38,7 @@ def significant(x, ny, cross, moments, limits, at, height, found, scratch):
     least = max(limits[2], limits[1] * strongest)
     kept = 0
     for q in range(found):
-        i, j = at[q, 0], at[q, 1]
+        i, j = np.int64(at[q, 0]), np.int64(at[q, 1])
         c = cross[i, j]
         if height[q] < least:
             continue
@@ -58,7 +57,7 @@ def significant(x, ny, cross, moments, limits, at, height, found, scratch):
     return kept
 
 
-@_jit
+@helper(ALL)
 def strongest(at, height, found, spacing, row):
     """Choose candidates at least `spacing` apart, strongest first. Positions and heights go to row[0], row[1], row[2]."""
     most = row.shape[1]

@@ -1,10 +1,12 @@
 """Compute the sum and the maximum over patterns (CPU twins). The inner loop goes along pixels, so that it vectorises."""
 
 import numpy as np
-from numba import njit
+
+from gpu4d.arrays import sums_are_exact
+from gpu4d.compiled import entry
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _sum(patterns, good, weights, out):
     for n in range(patterns.shape[0]):
         if good[n]:
@@ -13,7 +15,7 @@ def _sum(patterns, good, weights, out):
                 out[i] += pattern[i] * w
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _maximum(patterns, good, out):
     for n in range(patterns.shape[0]):
         if good[n]:
@@ -31,7 +33,7 @@ def _flat(patterns):
 
 def pattern_sums(patterns, /, *, weights=None):
     flat, good = _flat(patterns)
-    exact = weights is None and patterns.dtype.kind in "biu"
+    exact = weights is None and sums_are_exact(patterns.dtype)
     one = np.ones(len(flat), np.int64 if exact else np.float64) if weights is None else np.asarray(weights, np.float64)
     out = np.zeros(flat.shape[1], one.dtype)
     _sum(flat, good, one, out)
@@ -40,7 +42,7 @@ def pattern_sums(patterns, /, *, weights=None):
 
 def pattern_maximum(patterns, /):
     flat, good = _flat(patterns)
-    if patterns.dtype.kind in "biu":
+    if sums_are_exact(patterns.dtype):
         out = np.full(flat.shape[1], np.iinfo(np.int64).min)
     else:
         out = np.full(flat.shape[1], -np.inf)

@@ -1,11 +1,14 @@
 """Convert patterns of any pixel type to float32 planes. One compiled function reads all types."""
 
 import numpy as np
-from numba import carray, njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from gpu4d.compiled import NOTHING, helper, part
+
 KINDS = ("u1", "u2", "u4", "i2", "i4", "f4", "f8")  # that the compiled code reads; others are cast to float64 first
-LARGEST = np.float32(3e38)
+MAGNITUDE = np.int32(0x7FFFFFFF)  # a float's bits without its sign: of two numbers, the larger has the larger bits
+LARGEST = np.float32(3e38).view(np.int32)  # a pixel above it is no number. Bits are compared: callers assume that no NaN exists
 
 
 def by_address(frames):
@@ -22,51 +25,64 @@ def by_address(frames):
 
 
 @intrinsic
-def _bytes_at(typing, address):
+def bits(typing, value):
+    """Return the 32 bits of a float as an integer."""
+
+    def generate(context, builder, signature, args):
+        return builder.bitcast(args[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def _pointer(typing, address, kind):
+    """Return a pointer to numbers of a kind, for example np.uint16."""
+
     def generate(context, builder, signature, args):
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.uint8)(types.intp), generate
+    return types.CPointer(kind.dtype)(types.intp, kind), generate
 
 
-@njit(nogil=True, cache=True)
+@helper(NOTHING)
 def read_pattern(frames, number, plane, ny):
     """Write pattern `number` as float32 to `plane`, and return whether it is finite. `frames` is the second part of `by_address`."""
     address, size, kind = frames
-    pixels = carray(_bytes_at(address + number * size), size, np.uint8)
+    at = address + number * size
     if kind == 0:
-        return _cast(pixels, plane, ny)
+        return _cast(at, np.uint8, plane, ny)
     if kind == 1:
-        return _cast(pixels.view(np.uint16), plane, ny)
+        return _cast(at, np.uint16, plane, ny)
     if kind == 2:
-        return _cast(pixels.view(np.uint32), plane, ny)
+        return _cast(at, np.uint32, plane, ny)
     if kind == 3:
-        return _cast(pixels.view(np.int16), plane, ny)
+        return _cast(at, np.int16, plane, ny)
     if kind == 4:
-        return _cast(pixels.view(np.int32), plane, ny)
+        return _cast(at, np.int32, plane, ny)
     if kind == 5:
-        return _cast(pixels.view(np.float32), plane, ny)
-    return _cast(pixels.view(np.float64), plane, ny)
+        return _cast(at, np.float32, plane, ny)
+    return _cast(at, np.float64, plane, ny)
 
 
-@njit(nogil=True, cache=True)
-def _cast(pixels, plane, ny):
+@part
+def _cast(at, kind, plane, ny):
     broken = 0
+    pixels = _pointer(at, kind)
     for i in range(plane.shape[0]):
-        source, target = pixels[i * ny : (i + 1) * ny], plane[i]
+        target, start = plane[i], i * ny
         for j in range(ny):
-            v = np.float32(source[j])
+            v = np.float32(pixels[start + j])
             target[j] = v
-            broken += not abs(v) <= LARGEST
+            broken += bits(v) & MAGNITUDE > LARGEST
     return broken == 0
 
 
-@njit(nogil=True, cache=True)
+@helper(NOTHING)
 def zero_masked(plane, mask):
     """Set pixels outside the mask to 0, and return whether the others are finite."""
     broken = 0
     for i in range(mask.shape[0]):
         for j in range(mask.shape[1]):
             plane[i, j] = plane[i, j] if mask[i, j] else np.float32(0)
-            broken += not abs(plane[i, j]) <= LARGEST
+            broken += bits(plane[i, j]) & MAGNITUDE > LARGEST
     return broken == 0

@@ -12,12 +12,11 @@ import numpy as np
 from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES, join_pair, prime_pass, short_pass, split_pair, transpose
 from gpu4d.cpu_fallback.long_primes import convolution_points, convolve, factors, gather, prime_tables, scatter
-from numba import njit
+
+from gpu4d.compiled import ALL, address, helper, part
 
 FIELDS = 9  # of a pass
 PAIR = 2 * LANES  # columns of one transform; rows of planes are padded to whole pairs
-
-_jit = njit(nogil=True, cache=True, fastmath=True)
 
 
 class LinePlan(NamedTuple):
@@ -36,6 +35,11 @@ class TransformScratch(NamedTuple):
     panels: np.ndarray  # (4, 2, longest side · 16) float32: source, result, and two between passes
     buffers: np.ndarray  # (2, 2, points · 16): for the convolutions of long primes
     folded: np.ndarray  # (2 · longest side · 16,): for the sums of products of `prime_pass`
+
+
+def long_primes_of(*sides: int) -> bool | None:
+    """Return True if a side has a prime factor above 7, else None: the argument `long_primes` of the functions below."""
+    return any(max(factors(n)) > 8 for n in sides) or None
 
 
 @lru_cache(maxsize=16)
@@ -115,35 +119,40 @@ def panels_of(half_plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return out
 
 
-@_jit
-def transform_line(plan, xr, xi, xs, yr, yi, ys, scratch):
-    """Make sixteen transforms from x to y, which are addresses. Points are `xs` and `ys` floats apart. x may be y."""
+@helper(ALL)
+def transform_line(plan, long_primes, xr, xi, xs, yr, yi, ys, scratch):
+    """Make sixteen transforms from x to y, which are addresses. Points are `xs` and `ys` floats apart. x may be y.
+
+    `long_primes` is None or True. With None, code for primes above 7 is not compiled: most detectors do not need it.
+    """
     last = plan.passes.shape[0] - 1
     for number in range(last + 1):
         to = 2 + number % 2
-        zr, zi, zs = scratch.panels[to, 0].ctypes.data, scratch.panels[to, 1].ctypes.data, LANES
+        zr, zi, zs = address(scratch.panels[to, 0]), address(scratch.panels[to, 1]), LANES
         if number == last:
             zr, zi, zs = yr, yi, ys
-        if plan.passes[number, 8] > 0:
+        if long_primes is None:
+            _short_pass(plan.passes[number], address(plan.tables), xr, xi, xs, zr, zi, zs)
+        elif plan.passes[number, 8] > 0:
             _convolutions(plan, number, xr, xi, xs, zr, zi, zs, scratch)
         else:
-            _one_pass(plan.passes[number], plan.tables.ctypes.data, xr, xi, xs, zr, zi, zs, scratch)
+            _any_pass(plan.passes[number], address(plan.tables), xr, xi, xs, zr, zi, zs, scratch)
         xr, xi, xs = zr, zi, zs
 
 
-@_jit
-def _one_pass(step, tables, xr, xi, xs, yr, yi, ys, scratch):
-    radix, m, s, twiddles = step[0], step[1], step[2], tables + 4 * step[3]
-    if radix > 8:
-        prime_pass(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles, tables + 4 * step[4], scratch.folded.ctypes.data)
+@helper(ALL)
+def _any_pass(step, tables, xr, xi, xs, yr, yi, ys, scratch):
+    if step[0] > 8:
+        twiddles, waves = tables + 4 * step[3], tables + 4 * step[4]
+        prime_pass(step[0], xr, xi, xs, yr, yi, ys, step[1], step[2], twiddles, waves, address(scratch.folded))
     else:
-        _short(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles)
+        _short_pass(step, tables, xr, xi, xs, yr, yi, ys)
 
 
-@_jit
+@part
 def _convolutions(plan, number, xr, xi, xs, yr, yi, ys, scratch):
     """Make a pass of a long prime, one convolution after the other (see `long_primes`)."""
-    step, tables = plan.passes[number], plan.tables.ctypes.data
+    step, tables = plan.passes[number], address(plan.tables)
     radix, m, s, waves, points = step[0], step[1], step[2], tables + 4 * step[4], step[8]
     order = plan.order[step[5] :].ctypes.data
     for p in range(m):
@@ -151,15 +160,15 @@ def _convolutions(plan, number, xr, xi, xs, yr, yi, ys, scratch):
         for q in range(s):
             at, to = 4 * xs * (q + s * p), 4 * ys * (q + s * radix * p)
             z = scratch.buffers[0]
-            gather(radix - 1, points, order, xr + at, xi + at, xs * s * m, z[0].ctypes.data, z[1].ctypes.data)
+            gather(radix - 1, points, order, xr + at, xi + at, xs * s * m, address(z[0]), address(z[1]))
             half = _inner(plan, step, 0, 0, scratch)
             z = scratch.buffers[half]
-            convolve(points, waves, xr + at, xi + at, z[0].ctypes.data, z[1].ctypes.data, yr + to, yi + to)
+            convolve(points, waves, xr + at, xi + at, address(z[0]), address(z[1]), yr + to, yi + to)
             z = scratch.buffers[_inner(plan, step, half, 1, scratch)]
-            scatter(radix - 1, order + 8 * (radix - 1), z[0].ctypes.data, z[1].ctypes.data, twiddles, yr + to, yi + to, ys * s)
+            scatter(radix - 1, order + 8 * (radix - 1), address(z[0]), address(z[1]), twiddles, yr + to, yi + to, ys * s)
 
 
-@_jit
+@part
 def _inner(plan, step, half, swapped, scratch):
     """Transform one half of scratch.buffers, and return the half that the result is in.
 
@@ -167,15 +176,16 @@ def _inner(plan, step, half, swapped, scratch):
     """
     for number in range(step[6], step[6] + step[7]):
         x, y = scratch.buffers[half], scratch.buffers[1 - half]
-        xr, xi = x[swapped].ctypes.data, x[1 - swapped].ctypes.data
-        yr, yi = y[swapped].ctypes.data, y[1 - swapped].ctypes.data
-        _one_pass(plan.inner[number], plan.tables.ctypes.data, xr, xi, LANES, yr, yi, LANES, scratch)
+        xr, xi = address(x[swapped]), address(x[1 - swapped])
+        yr, yi = address(y[swapped]), address(y[1 - swapped])
+        _any_pass(plan.inner[number], address(plan.tables), xr, xi, np.int64(LANES), yr, yi, np.int64(LANES), scratch)
         half = 1 - half
     return half
 
 
-@_jit
-def _short(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles):
+@part
+def _short_pass(step, tables, xr, xi, xs, yr, yi, ys):
+    radix, m, s, twiddles = step[0], step[1], step[2], tables + 4 * step[3]
     if radix == 8:
         if m == 1:
             short_pass(8, 1, xr, xi, xs, yr, yi, ys, m, s, twiddles)
@@ -198,48 +208,48 @@ def _short(radix, xr, xi, xs, yr, yi, ys, m, s, twiddles):
         short_pass(1, 1, xr, xi, xs, yr, yi, ys, m, s, twiddles)
 
 
-@_jit
-def columns_forward(plane, plan, out, scratch):
+@part
+def columns_forward(plane, plan, long_primes, out, scratch):
     """Transform a padded plane (nx, stride) along x to out (2, rows, stride), whose rows are the frequencies 0 … nx/2."""
     nx, stride = plane.shape
-    zr, zi = scratch.panels[1, 0].ctypes.data, scratch.panels[1, 1].ctypes.data
-    source, outr, outi = plane.ctypes.data, out[0].ctypes.data, out[1].ctypes.data
+    zr, zi = address(scratch.panels[1, 0]), address(scratch.panels[1, 1])
+    source, outr, outi = address(plane), address(out[0]), address(out[1])
     for column in range(0, stride, PAIR):
         x = source + 4 * column
-        transform_line(plan, x, x + 4 * LANES, stride, zr, zi, LANES, scratch)
+        transform_line(plan, long_primes, x, x + 4 * LANES, stride, zr, zi, np.int64(LANES), scratch)
         split_pair(zr, zi, nx, nx // 2 + 1, outr + 4 * column, outi + 4 * column, stride)
 
 
-@_jit
-def columns_inverse(spectrum, plan, plane, scratch):
+@part
+def columns_inverse(spectrum, plan, long_primes, plane, scratch):
     """Invert `columns_forward`, without a factor. The inverse is a forward transform with real and imaginary parts exchanged."""
     nx, stride = plane.shape
-    zr, zi = scratch.panels[1, 0].ctypes.data, scratch.panels[1, 1].ctypes.data
-    inr, ini, target = spectrum[0].ctypes.data, spectrum[1].ctypes.data, plane.ctypes.data
+    zr, zi = address(scratch.panels[1, 0]), address(scratch.panels[1, 1])
+    inr, ini, target = address(spectrum[0]), address(spectrum[1]), address(plane)
     for column in range(0, stride, PAIR):
         join_pair(inr + 4 * column, ini + 4 * column, stride, nx, nx // 2 + 1, zr, zi)
         y = target + 4 * column
-        transform_line(plan, zi, zr, LANES, y + 4 * LANES, y, stride, scratch)
+        transform_line(plan, long_primes, zi, zr, np.int64(LANES), y + 4 * LANES, y, stride, scratch)
 
 
-@_jit
-def rows_forward(spectrum, first, plan, yr, yi, scratch):
+@part
+def rows_forward(spectrum, first, plan, long_primes, yr, yi, scratch):
     """Transform sixteen rows of `spectrum` (2, rows, stride) from `first` on along y, to y. Lanes are rows."""
     stride = spectrum.shape[2]
-    xr, xi = scratch.panels[0, 0].ctypes.data, scratch.panels[0, 1].ctypes.data
-    inr, ini = spectrum[0, first].ctypes.data, spectrum[1, first].ctypes.data
+    xr, xi = address(scratch.panels[0, 0]), address(scratch.panels[0, 1])
+    inr, ini = address(spectrum[0, first]), address(spectrum[1, first])
     for y in range(0, plan.n, LANES):
         transpose(inr + 4 * y, stride, xr + 4 * y * LANES, LANES)
         transpose(ini + 4 * y, stride, xi + 4 * y * LANES, LANES)
-    transform_line(plan, xr, xi, LANES, yr, yi, LANES, scratch)
+    transform_line(plan, long_primes, xr, xi, np.int64(LANES), yr, yi, np.int64(LANES), scratch)
 
 
-@_jit
-def rows_inverse(xr, xi, plan, spectrum, first, scratch):
+@part
+def rows_inverse(xr, xi, plan, long_primes, spectrum, first, scratch):
     """Invert `rows_forward`, without a factor. The contents of x are lost."""
     stride = spectrum.shape[2]
-    outr, outi = spectrum[0, first].ctypes.data, spectrum[1, first].ctypes.data
-    transform_line(plan, xi, xr, LANES, xi, xr, LANES, scratch)
+    outr, outi = address(spectrum[0, first]), address(spectrum[1, first])
+    transform_line(plan, long_primes, xi, xr, np.int64(LANES), xi, xr, np.int64(LANES), scratch)
     for y in range(0, plan.n, LANES):
         transpose(xr + 4 * y * LANES, LANES, outr + 4 * y, stride)
         transpose(xi + 4 * y * LANES, LANES, outi + 4 * y, stride)

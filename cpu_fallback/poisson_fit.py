@@ -4,14 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 from gpu4d.cpu_fallback.pixels import by_address, read_pattern
-from numba import njit
 
 from gpu4d.bragg.likelihood.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SHORT_STEP, PoissonFit, steps_of
+from gpu4d.compiled import KEEPS_NAN, entry, helper, part
 
 LANES = 16  # pixels of a vector: windows are padded to whole vectors, because a rest would take half as long as all others
 PIVOT = 1e-6  # of the diagonal: with a smaller pivot the matrix has no inverse
-
-_jit = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})  # a NaN among the counts keeps its meaning
 
 
 class Window(NamedTuple):
@@ -61,7 +59,7 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     return PoissonFit(*out, ok)
 
 
-@_jit
+@entry(KEEPS_NAN)
 def _fit_all(frames, start, count, table, window, parameters, iterations, spacing, fit, out, ok):
     for i in range(count.size):
         found = min(count[i], out.shape[2])
@@ -75,7 +73,7 @@ def _fit_all(frames, start, count, table, window, parameters, iterations, spacin
                 ok[i, k] = _fit(x, y, table, window, parameters, iterations, fit, at)
 
 
-@_jit
+@helper(KEEPS_NAN)
 def _crowded(start, k, spacing):
     for j in range(start.shape[1]):
         dx, dy = start[0, j] - start[0, k], start[1, j] - start[1, k]
@@ -84,12 +82,12 @@ def _crowded(start, k, spacing):
     return False
 
 
-@_jit
+@part
 def _holds(x, y, half, nx, ny):
     return x >= half and y >= half and x + half <= nx - 1 and y + half <= ny - 1
 
 
-@_jit
+@helper(KEEPS_NAN)
 def _fit(startx, starty, table, window, n, iterations, fit, out):
     """Fit one disk, write (x, y, a, b, xx, xy, yy) to `out` if it succeeds, and return whether it did."""
     nx, ny = fit.plane.shape
@@ -128,7 +126,7 @@ def _fit(startx, starty, table, window, n, iterations, fit, out):
     return True
 
 
-@_jit
+@helper(KEEPS_NAN)
 def _take_window(cx, cy, window, fit):
     """Read the counts of the window about (cx, cy), and 1 where the detector counts."""
     pixels, counts, weight, masked = window.pixels, fit.counts, fit.weight, window.valid.size > 1
@@ -139,7 +137,7 @@ def _take_window(cx, cy, window, fit):
             counts[i], weight[i] = 0.0, 0.0
 
 
-@_jit
+@helper(KEEPS_NAN)
 def _start(window, fit):
     """Set amplitude and background from the means inside the disk and around it."""
     counts, weight, inside, around, state = fit.counts, fit.weight, window.inner, window.ring, fit.state
@@ -155,7 +153,7 @@ def _start(window, fit):
     state[2] = max(inner - state[3], np.float32(0.1))
 
 
-@_jit
+@helper(KEEPS_NAN)
 def _move_template(fx, fy, table, fit):
     """Set template and slopes of a disk (fx, fy) px from the window's middle: the nearest phase of the table, moved to first order."""
     phases = table.shape[0] - 1
@@ -172,7 +170,7 @@ def _move_template(fx, fy, table, fit):
         d2[i] = t2[i]
 
 
-@_jit
+@helper(KEEPS_NAN)
 def _sums_of_six(window, fit):
     """Sum the rows of x, y, a, b, bx, by: the lower triangle of Σ ∇λ ∇λᵀ / λ, and Σ (I - λ) ∇λ / λ.
 
@@ -229,7 +227,7 @@ def _sums_of_six(window, fit):
     g[0], g[1], g[2], g[3], g[4], g[5] = gx, gy, ga, gk, gu, gv
 
 
-@_jit
+@helper(KEEPS_NAN)
 def _sums_of_slopes(window, fit):
     """Sum the rows of cx and cy, whose derivatives are u D and v D."""
     counts, weight, us, vs = fit.counts, fit.weight, window.u, window.v
@@ -269,7 +267,7 @@ def _sums_of_slopes(window, fit):
     g[6], g[7] = gp, gq
 
 
-@_jit
+@helper(KEEPS_NAN)
 def _solve(a, x, n, columns):
     """Solve by Cholesky's method in place, and return whether `a` has an inverse.
 

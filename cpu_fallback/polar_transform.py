@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-from numba import njit
 
 from gpu4d.amorphous.polar_transform import directions, matrix, per_pattern, radial_grid
+from gpu4d.arrays import sums_are_exact
+from gpu4d.compiled import entry, helper
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def _sample(patterns, origins, mask, steps, dr, polar):
     n, nx, ny = patterns.shape
     for f in range(n):
@@ -42,7 +43,7 @@ def _sample(patterns, origins, mask, steps, dr, polar):
                 polar[f, t, j] = total / weights if nearest else np.nan
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _place(ox, oy, m, scale, n_r, mask, ring):
     """Write the ring of every pixel: n_r where it is outside all rings or masked."""
     nx, ny = ring.shape
@@ -59,7 +60,7 @@ def _place(ox, oy, m, scale, n_r, mask, ring):
                     ring[x, y] = n_r
 
 
-@njit(nogil=True, cache=True)
+@entry(allocates=True)
 def _ring_sums(patterns, origins, mask, m, scale, zero, sums, pixels):
     n, nx, ny = patterns.shape
     n_r = sums.shape[1]
@@ -95,7 +96,7 @@ def polar_transform(patterns, origins, /, *, n_theta=180, n_r=None, r_max=None, 
 def radial_sums(patterns, origins, /, *, n_r=None, r_max=None, ellipse=None, mask=None):
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
-    kind = np.int64 if patterns.dtype.kind in "iu" else np.float64
+    kind = np.int64 if sums_are_exact(patterns.dtype) else np.float64
     sums, pixels = np.empty((prod(batch), n_r), kind), np.empty((prod(batch), n_r), np.int64)
     valid = None if mask is None else mask.astype(bool, copy=False)
     frames = patterns.reshape(len(sums), nx, ny)

@@ -1,20 +1,13 @@
 """Compute products of spectra and m |m|^(n-1), in float32. Loops have no calls and no branches, so that they vectorise."""
 
 import numpy as np
-from numba import njit, types
+from gpu4d.cpu_fallback.pixels import bits
+from numba import types
 from numba.extending import intrinsic
 
+from gpu4d.compiled import part
+
 TINY = np.float32(1e-30)  # |m|² below it counts as zero
-
-
-@intrinsic
-def _bits(typing_context, value):
-    """Return the 32 bits of a float as an integer."""
-
-    def emit(context, builder, signature, args):
-        return builder.bitcast(args[0], context.get_value_type(types.int32))
-
-    return types.int32(types.float32), emit
 
 
 @intrinsic
@@ -27,10 +20,10 @@ def _float(typing_context, value):
     return types.float32(types.int32), emit
 
 
-@njit(nogil=True, cache=True, inline="always")
+@part
 def _log2(a):
     """log₂ a for a > 0: exponent bits, and ln(1 + f) as a polynomial on [√½, √2] (Cephes' logf); 1e-7 relative."""
-    i = _bits(a)
+    i = bits(a)
     k = (i - np.int32(0x3F3504F3)) >> np.int32(23)
     f = _float(i - (k << np.int32(23))) - np.float32(1.0)
     z = f * f
@@ -46,7 +39,7 @@ def _log2(a):
     return np.float32(k) + (f + z * (f * y - np.float32(0.5))) * np.float32(1.4426950408889634)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@part
 def _exp2(t):
     """2^t for |t| < 120: the whole part into the exponent bits, the rest as a polynomial on [-½, ½] (Cephes' exp2f)."""
     r = np.int32(t + np.float32(1024.5)) - np.int32(1024)
@@ -58,10 +51,10 @@ def _exp2(t):
     p = p * f + np.float32(2.402264791e-1)
     p = p * f + np.float32(6.931472028e-1)
     p = p * f + np.float32(1.0)
-    return _float(_bits(p) + (r << np.int32(23)))
+    return _float(bits(p) + (r << np.int32(23)))
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@part
 def product(zr, zi, kr, ki):
     """z ← z · k, complex, flat arrays of real and imaginary parts."""
     for i in range(kr.size):
@@ -70,7 +63,7 @@ def product(zr, zi, kr, ki):
         zi[i] = a * ki[i] + b * kr[i]
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@part
 def powered(mr, mi, power, scale, zr, zi):
     """z ← scale · m |m|^(power - 1), complex, flat arrays of real and imaginary parts."""
     if power == 1.0:

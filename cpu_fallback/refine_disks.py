@@ -13,9 +13,9 @@ from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.map_lanes import four_row_sums, window_sums
 from gpu4d.cpu_fallback.plane_transform import padded
-from numba import njit
 
 from gpu4d.bragg.refine import CLIMB, REACH, sinc_table
+from gpu4d.compiled import ALL, entry, helper, part
 
 PHASES = 64  # table entries per pixel
 CUBIC_REACH = 0.05  # px: a cubic is used no farther from the point of its derivatives
@@ -23,8 +23,6 @@ MOST_EXPANSIONS = 3  # passes over the map for one maximum, where each ends fart
 NEWTON_STEPS = 3  # on each cubic
 MODES = {None: 0, "parabola": 1, "correlation": 2, "upsample": 3}
 WHOLE_PIXEL, PARABOLA, EXACT, WINDOW = range(4)
-
-_jit = njit(nogil=True, cache=True, fastmath=True)  # patterns with a NaN never come this far
 
 
 class SincTables(NamedTuple):
@@ -73,17 +71,23 @@ def refine_scratch(nx: int, ny: int, moments: Moments) -> RefineScratch:
     return RefineScratch(*(zeros(*shape) for shape in shapes))
 
 
+def window_samples(mode: int, upsample: int) -> np.ndarray | None:
+    """Return a work array for the samples of WINDOW. For the other modes it is None: code for samples is not compiled."""
+    half = -((-3 * upsample) // 4) + 1  # samples within 0.75 px, and their neighbours
+    return np.empty((2 * half + 1, 2 * half + 1), np.float32) if mode == WINDOW else None
+
+
 def refine_disks(maps, px, py, count, /, mode="correlation", upsample=16, climb=False):
     n, nx, ny = maps.shape
     table = np.full((n, 5, px.shape[1]), np.nan)
     tables = sinc_tables(nx, ny, mode, upsample)
     scratch = refine_scratch(nx, ny, moments_of(np.zeros((4, 1, 1))))
-    plane = zeros(nx, padded(ny))
+    plane, samples = zeros(nx, padded(ny)), window_samples(MODES[mode], upsample)
     for i in range(n):
         plane[:, :ny] = maps[i]
         found = min(int(count[i]), px.shape[1])
         table[i, 0, :found], table[i, 1, :found] = px[i, :found], py[i, :found]
-        _refine_all(plane, ny, found, MODES[mode], climb, tables, table[i], scratch)
+        _refine_all(plane, ny, found, MODES[mode], samples, climb, tables, table[i], scratch)
     return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
 
 
@@ -100,22 +104,25 @@ def peak_errors(counts, cross, box, x, y, count, /, grid=False):
     return table[:, 3].copy(), table[:, 4].copy()
 
 
-@_jit
-def _refine_all(plane, ny, found, mode, climb, tables, row, scratch):
+@entry(ALL)
+def _refine_all(plane, ny, found, mode, samples, climb, tables, row, scratch):
     for k in range(found):
-        refine(plane, ny, int(row[0, k]), int(row[1, k]), mode, climb, tables, row, k, scratch)
+        refine(plane, ny, int(row[0, k]), int(row[1, k]), mode, samples, climb, tables, row, k, scratch)
 
 
-@_jit
+@entry(ALL)
 def _errors_all(counts, cross, ny, found, grid, moments, tables, row, scratch):
     for k in range(found):
         curvature(cross, ny, row[0, k], row[1, k], tables, scratch)
         errors(counts, ny, moments, grid, row, k, scratch)
 
 
-@_jit
-def refine(c, ny, px, py, mode, climb, tables, row, k, scratch):
-    """Write position and height of the maximum at or near pixel (px, py) to column k of `row`; for EXACT its Hessian to `scratch`."""
+@helper(ALL)
+def refine(c, ny, px, py, mode, samples, climb, tables, row, k, scratch):
+    """Write position and height of the maximum at or near pixel (px, py) to column k of `row`; for EXACT its Hessian to `scratch`.
+
+    `samples` is from `window_samples`.
+    """
     nx = c.shape[0]
     if mode == WHOLE_PIXEL:
         row[0, k], row[1, k], row[2, k] = px, py, c[px % nx, py % ny]
@@ -129,12 +136,12 @@ def refine(c, ny, px, py, mode, climb, tables, row, k, scratch):
         if abs(x - px) > REACH or abs(y - py) > REACH:
             x, y = sx, sy
             height = curvature(c, ny, x, y, tables, scratch)
-    elif mode == WINDOW:
-        x, y, height = _window(c, ny, x, y, tables, scratch)
+    if samples is not None:
+        x, y, height = _window(c, ny, x, y, tables, samples, scratch)
     row[0, k], row[1, k], row[2, k] = x, y, height
 
 
-@_jit
+@helper(ALL)
 def _climb(c, ny, px, py):
     nx = c.shape[0]
     for _ in range(CLIMB):
@@ -150,7 +157,7 @@ def _climb(c, ny, px, py):
     return px, py
 
 
-@_jit
+@helper(ALL)
 def _parabola(c, ny, px, py):
     nx = c.shape[0]
     u, d, left, right = (px - 1) % nx, (px + 1) % nx, (py - 1) % ny, (py + 1) % ny
@@ -163,7 +170,7 @@ def _parabola(c, ny, px, py):
     return px + dx, py + dy, height
 
 
-@_jit
+@part
 def _newton(gx, gy, hxx, hxy, hyy):
     """Return the step to the maximum of a quadratic, at most half a pixel along each axis, and whether it has a maximum."""
     det = hxx * hyy - hxy * hxy
@@ -172,7 +179,7 @@ def _newton(gx, gy, hxx, hxy, hyy):
     return min(0.5, max(-0.5, -(hyy * gx - hxy * gy) / det)), min(0.5, max(-0.5, -(hxx * gy - hxy * gx) / det)), True
 
 
-@_jit
+@helper(ALL)
 def _expand(c, ny, x, y, tables, scratch):
     """Write the derivatives of the interpolation to third order, at the table's point nearest to (x, y), and return that point."""
     nx, stride = c.shape
@@ -192,7 +199,7 @@ def _expand(c, ny, x, y, tables, scratch):
     return qx / PHASES, qy / PHASES
 
 
-@_jit
+@helper(ALL)
 def _cubic(d, dx, dy):
     """Return value, gradient and Hessian of the cubic with derivatives d (4, 4), at (dx, dy) from the point of the derivatives."""
     hxx = d[2, 0] + dx * d[3, 0] + dy * d[2, 1]
@@ -206,7 +213,7 @@ def _cubic(d, dx, dy):
     return d[0, 0] + dx * d[1, 0] + dy * d[0, 1] + second / 2 + third / 6, gx, gy, hxx, hxy, hyy
 
 
-@_jit
+@helper(ALL)
 def _exact_maximum(c, ny, x, y, tables, scratch):
     """Return the maximum near (x, y) and its height; (x, y) itself where the map has no maximum near it."""
     height = 0.0
@@ -229,36 +236,35 @@ def _exact_maximum(c, ny, x, y, tables, scratch):
     return x, y, height
 
 
-@_jit
+@helper(ALL)
 def curvature(c, ny, x, y, tables, scratch):
     """Write the Hessian of the interpolation at (x, y) to `scratch`, and return the height there."""
     cx, cy = _expand(c, ny, x, y, tables, scratch)
     return _store_hessian(scratch, x - cx, y - cy)
 
 
-@_jit
+@part
 def _store_hessian(scratch, dx, dy):
     value, _, _, scratch.hessian[0], scratch.hessian[1], scratch.hessian[2] = _cubic(scratch.derivatives, dx, dy)
     return value
 
 
-@_jit
-def _window(c, ny, x, y, tables, scratch):
+@helper(ALL)
+def _window(c, ny, x, y, tables, window, scratch):
     """Return the maximum of a parabola through the neighbours of the largest sample, of samples every 1/upsample px within ±0.75 px."""
     nx, stride = c.shape
     fx, fy = tables.fine_x[0], tables.fine_y[0]
     upsample = fx.shape[0]
-    half = -((-3 * upsample) // 4) + 1
-    side = 2 * half + 1
+    side = window.shape[0]
+    half = side // 2
     cx, cy = int(np.floor(x * upsample + 0.5)), int(np.floor(y * upsample + 0.5))
-    window = np.empty((side, side), np.float32)
     for first in range(0, side, 4):
         for o in range(4):
             q = cx - half + first + o
             start = nx - (q // upsample) % nx
-            weights, samples = scratch.weights[o], fx[q % upsample, start : start + nx]
+            weights, line = scratch.weights[o], fx[q % upsample, start : start + nx]
             for i in range(nx):
-                weights[i] = samples[i]
+                weights[i] = line[i]
         four_row_sums(c.ctypes.data, stride, nx, stride, scratch.weights.ctypes.data, nx, scratch.sums.ctypes.data)
         for o in range(min(4, side - first)):
             for b in range(side):
@@ -278,7 +284,7 @@ def _window(c, ny, x, y, tables, scratch):
     return (cx - half + wx) / upsample, (cy - half + wy) / upsample, height
 
 
-@_jit
+@helper(ALL)
 def moment_sums(x, ny, px, py, moments, scratch):
     """Write the sums over d of x(p + d) times K², Kx², Kx Ky, Ky² (d) to `scratch`. The detector is periodic."""
     nx, stride = x.shape
@@ -299,7 +305,7 @@ def moment_sums(x, ny, px, py, moments, scratch):
     window_sums(scratch.patch.ctypes.data, width, rows, width, weights, out)
 
 
-@_jit
+@helper(ALL)
 def errors(x, ny, moments, grid, row, k, scratch):
     """Write standard errors to rows 3 and 4: Cov = H⁻¹ G H⁻¹, with the Hessian of `scratch` and G the Poisson noise of the gradient."""
     moment_sums(x, ny, int(np.rint(row[0, k])), int(np.rint(row[1, k])), moments, scratch)

@@ -5,10 +5,11 @@ copied before.
 """
 
 import numpy as np
-from numba import njit
+
+from gpu4d.compiled import entry
 
 
-@njit(nogil=True, cache=True)
+@entry(allocates=True)
 def _shifted(patterns, whole, part, out):
     n, nx, ny = patterns.shape
     row = np.empty(ny + 1)  # row[0] is the pixel before row[1]

@@ -5,14 +5,12 @@ aberrations its weights are real. For a pupil array the wave is interpolated poi
 """
 
 import numpy as np
-from numba import njit
 
+from gpu4d.compiled import KEEPS_NAN, entry, helper
 from gpu4d.ptychography.ssb_sum import SSBSum, check
 
-_fast = {"reassoc", "contract", "nsz", "arcp"}  # a NaN keeps its meaning
 
-
-@njit(nogil=True, cache=True, fastmath=_fast)
+@helper(KEEPS_NAN)
 def _columns_in_reach(row, columns, limit):
     """Return how many leading columns are needed. After them |K| is above the limit."""
     last = 0
@@ -23,7 +21,7 @@ def _columns_in_reach(row, columns, limit):
     return last
 
 
-@njit(nogil=True, cache=True, fastmath=_fast)
+@entry(KEEPS_NAN, allocates=True)
 def _disk_weighted(spectra, at, rows, columns, reach, overlap, weight):
     n, nx, nk = at.shape[0], rows.shape[0], columns.shape[0]
     re, im, total = np.empty(nk), np.empty(nk), np.empty(nk)
@@ -46,7 +44,7 @@ def _disk_weighted(spectra, at, rows, columns, reach, overlap, weight):
             weight[0, i, j] = total[j]
 
 
-@njit(nogil=True, cache=True, fastmath=_fast)
+@entry(KEEPS_NAN, allocates=True)
 def _disk_exact(spectra, at, rows, columns, reach, overlap, weight):
     n, nx, nk = at.shape[0], rows.shape[0], columns.shape[0]
     sums = np.empty((6, nk))
@@ -75,7 +73,7 @@ def _disk_exact(spectra, at, rows, columns, reach, overlap, weight):
                 weight[plane, i, j] = sums[3 * plane + 2, j]
 
 
-@njit(nogil=True, cache=True, fastmath=_fast)
+@helper(KEEPS_NAN)
 def _turned(t):
     """Return cos πt and sin πt to 1e-11, without a branch: Taylor series of the half angle, then the double angle."""
     x = np.pi * (0.5 * t - np.floor(0.5 * t + 0.5))
@@ -89,7 +87,7 @@ def _turned(t):
     return 1.0 - 2.0 * s * s, 2.0 * s * c
 
 
-@njit(nogil=True, cache=True, fastmath=_fast)
+@helper(KEEPS_NAN)
 def _polynomial(chi, x, y, first, last, inner, out):
     """Write χ / π of a run of points: Horner in y inside Horner in x, with all points at every step."""
     degree = chi.shape[0] - 1
@@ -104,7 +102,7 @@ def _polynomial(chi, x, y, first, last, inner, out):
             out[j] = out[j] * x[j] + inner[j]
 
 
-@njit(nogil=True, cache=True, fastmath=_fast)
+@entry(KEEPS_NAN, allocates=True)
 def _disk_turned(spectra, at, rows, columns, reach, chi, exact, overlap, weight):
     n, nx, nk = at.shape[0], rows.shape[0], columns.shape[0]
     sums, size, turn, place = np.empty((6, nk)), np.empty((2, nk)), np.empty((2, nk)), np.empty((3, nk))
@@ -153,7 +151,7 @@ def _disk_turned(spectra, at, rows, columns, reach, chi, exact, overlap, weight)
                 weight[plane, i, j] = sums[3 * plane + 2, j]
 
 
-@njit(nogil=True, cache=True, fastmath=_fast)
+@helper(KEEPS_NAN)
 def _wave(x, y, pupil, center, chi):
     """Return Ψ₀ at one point, by bilinear interpolation."""
     u, v = x + center[0], y + center[1]
@@ -177,7 +175,7 @@ def _wave(x, y, pupil, center, chi):
     return value * complex(np.cos(np.pi * turn), -np.sin(np.pi * turn))
 
 
-@njit(nogil=True, cache=True, fastmath=_fast)
+@entry(KEEPS_NAN, allocates=True)
 def _array(spectra, at, rows, columns, pupil, center, chi, exact, overlap, weight):
     n, nx, nk = at.shape[0], rows.shape[0], columns.shape[0]
     own = np.empty(n, np.complex128)

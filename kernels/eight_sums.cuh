@@ -3,12 +3,13 @@
 #include "common.cuh"
 
 // Sums of eight values over a warp. Lane l returns the sum of value l % 8.
-DEVICE float eight_sums(float* v) {
+template <class T>
+DEVICE T eight_sums(T* v) {
   const int lane = threadIdx.x & 31;
   UNROLL for (int half = 4; half; half >>= 1) {
     const bool high = lane & half;
     UNROLL for (int k = 0; k < half; k++) {
-      const float given = high ? v[k] : v[k + half], kept = high ? v[k + half] : v[k];
+      const T given = high ? v[k] : v[k + half], kept = high ? v[k + half] : v[k];
       v[k] = kept + __shfl_xor_sync(FULL_WARP, given, half);
     }
   }

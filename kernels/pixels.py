@@ -22,3 +22,8 @@ def contiguous(array: Any) -> Any:
 def as_bytes(mask: Any) -> Any:
     """Return a mask as the bytes that kernels read, not 0 where it is True. Bools are viewed, not copied."""
     return contiguous(mask if mask.dtype.kind == "b" else mask.astype(np.bool_)).view(np.uint8)
+
+
+def kind(array: Any) -> int:
+    """Return the number of this array's dtype for kernels that take all of them (any_pixels.cuh)."""
+    return list(SUFFIX).index(np.dtype(array.dtype).name)

@@ -1,6 +1,6 @@
 // poisson_fit.cu -- Poisson maximum likelihood of every disk on its own, by Fisher scoring.
 //   patterns  (n, nx, ny) native dtype   counts, y fastest
-//   x, y      (n, most) double           starts;   count (n) int32: how many of them are disks
+//   x, y      (n, most) double           starts;   count (n) int64: how many of them are disks
 //   mask      (nx, ny) bytes             0 = does not count; null = all count
 //   table     (P + 1, P + 1, 3, m) float32   D, dD/dx, dD/dy at sub-pixel phases;   pixels (m, 3) int32: offsets
 //             from the middle, rows in order, and zone
@@ -27,7 +27,6 @@ constexpr float SHORT_STEP = 0.02f;  // px: the last step must be shorter than t
 constexpr float RECENTRE = 0.6f;     // px: a position farther from the window's middle moves the window
 constexpr float PIVOT = 1e-6f;       // of the diagonal: with a smaller pivot the matrix has no inverse
 
-DEVICE double nan_value() { return __uint_as_float(0x7fc00000u); }
 DEVICE constexpr int entry(int i, int j) { return i * (i + 1) / 2 + j; }
 
 struct Frame {
@@ -82,7 +81,7 @@ DEVICE void solve(const float (&a)[COUNT], float (&x)[N]) {
 
 template <class Pixel, int N>
 DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restrict__ x, const double* __restrict__ y,
-                     const int* __restrict__ count, const u8* __restrict__ mask, const float* __restrict__ table,
+                     const long long* __restrict__ count, const u8* __restrict__ mask, const float* __restrict__ table,
                      const int* __restrict__ pixels, double* __restrict__ out, u8* __restrict__ ok, long long all,
                      int most, int nx, int ny, int m, int phases, int iterations, double spacing) {
   constexpr int TRIANGLE = N * (N + 1) / 2, SUMS = (TRIANGLE + N + 7) / 8 * 8;
@@ -101,7 +100,7 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
   // written so that a NaN is outside; positions that pass fit into an int
   if (!(startx > -1.0 && startx < nx && starty > -1.0 && starty < ny)) return;
   bool crowded = false;
-  for (int k = lane; k < min(count[pattern], most); k += 32) {
+  for (int k = lane; k < min(int(count[pattern]), most); k += 32) {
     const offset_t other = pattern * most + k;
     const double dx = x[other] - startx, dy = y[other] - starty;
     crowded = crowded || (other != disk && dx * dx + dy * dy < spacing * spacing);
@@ -197,9 +196,10 @@ DEVICE void fit_disk(const Pixel* __restrict__ patterns, const double* __restric
 #define INSTANCE_OF(NAME, Pixel, N)                                                                                    \
   extern "C" __global__ void __launch_bounds__(BOUNDS_##N)                                                             \
       fit_##N##_##NAME(const Pixel* __restrict__ patterns, const double* __restrict__ x, const double* __restrict__ y, \
-                       const int* __restrict__ count, const u8* __restrict__ mask, const float* __restrict__ table,    \
-                       const int* __restrict__ pixels, double* __restrict__ out, u8* __restrict__ ok, long long all,   \
-                       int most, int nx, int ny, int m, int phases, int iterations, double spacing) {                  \
+                       const long long* __restrict__ count, const u8* __restrict__ mask,                               \
+                       const float* __restrict__ table, const int* __restrict__ pixels, double* __restrict__ out,      \
+                       u8* __restrict__ ok, long long all, int most, int nx, int ny, int m, int phases,                \
+                       int iterations, double spacing) {                                                               \
     fit_disk<Pixel, N>(patterns, x, y, count, mask, table, pixels, out, ok, all, most, nx, ny, m, phases, iterations,  \
                        spacing);                                                                                       \
   }

@@ -19,7 +19,7 @@ def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6
     most, m = x.shape[1], pixels.shape[0]
     patterns = contiguous(patterns)
     x, y = (contiguous(a.astype(np.float64, copy=False)) for a in (x, y))
-    found, pixels = (contiguous(a.astype(np.int32, copy=False)) for a in (count, pixels))
+    found, pixels = contiguous(count.astype(np.int64, copy=False)), contiguous(pixels.astype(np.int32, copy=False))
     valid = np.uint64(0) if mask is None else as_bytes(mask)
     table = contiguous(table.astype(np.float32, copy=False))
     out, ok = device.empty((7, n, most), np.float64), device.empty((n, most), np.bool_)

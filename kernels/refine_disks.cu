@@ -36,7 +36,6 @@ constexpr int LEAST_STEPS = 2, MOST_STEPS = 6;
 constexpr double SHORT_STEP = 0.02;    // px: a Newton step this short ends closer than 1e-3
 constexpr int LINE = 2 * THREADS + 1;  // pitch of a window row's sums over columns
 
-DEVICE double nan_value() { return __uint_as_float(0x7fc00000u); }
 DEVICE double limited(double v) { return fmin(0.5, fmax(-0.5, v)); }
 
 // Step to the maximum of a quadratic; false where it has none

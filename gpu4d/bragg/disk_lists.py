@@ -14,8 +14,8 @@ from gpu4d.streaming import ScanInfo
 
 HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32", "sy": "float32"}
 UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
-PADDED_BYTES = 144  # of a place for a disk while the lists of an update are made: disks, fit, fields, and their copies in the lists
-TABLE_BYTES = 97  # of a place for a disk in the tables of an update: 5 numbers of the correlation, 7 of the fit and a flag
+PADDED_BYTES = 280  # of a place for a disk while the lists of an update are made: disks, fits, fields, and their copies in the lists
+TABLE_BYTES = 83  # of a place for a disk in the tables of an update: 5 numbers of the correlation, 5 of the fit and 3 flags
 KEPT_BYTES = 64 << 20  # of such tables on a device; then lists are made, with one wait for some 10 000 patterns
 
 

@@ -12,11 +12,12 @@ from gpu4d import arrays, fft
 from gpu4d.bragg.find_disks import USUAL_REFINEMENT, Disks, PeakLimits, Refinement, find_disks
 from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.likelihood.fit import USUAL_PARAMETERS, Fit
-from gpu4d.bragg.likelihood.poisson_fit import PoissonFit
+from gpu4d.bragg.likelihood.separate_disks import Separated
 from gpu4d.bragg.template_transforms import template_transforms
 from gpu4d.device import tables
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.threads import in_threads
+from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template
 
 BATCH = 32  # patterns that the definition takes at once; it bounds the memory of arrays without a twin
@@ -98,7 +99,7 @@ class Found(NamedTuple):
     """Padded tables of the disks of some patterns: from the correlation, and from the likelihood if it is fitted."""
 
     disks: Disks
-    fit: PoissonFit | None
+    fit: Separated | None
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,10 @@ class DiskSearch:
         def one(some: Any) -> Found:
             """Find the disks of some frames."""
             disks = find_disks(some, *given, **call)
-            return Found(disks, None if self.fit is None else self.fit.locate(some, disks.qx, disks.qy, disks.count, mask))
+            if self.fit is None:
+                return Found(disks, None)
+            alone = self.fit.locate(some, disks.qx, disks.qy, disks.count, mask)
+            return Found(disks, self.fit.separate(some, disks, alone, given[2], self.limits.min_significance, mask))
 
         if frames.shape[0] <= BATCH or find_disks.choose(frames, *given, **call) != "definition":
             return one(frames)
@@ -239,11 +243,11 @@ def _automatic(template: Template, dtype: Any, refine_power: float, parameters: 
         return None, reason
     try:
         fit = Fit.prepare(template, parameters)
-    except ValueError as error:  # InputError if the probe is unsuitable; other ValueErrors if a spline has too few points
+    except (InputError, np.linalg.LinAlgError) as error:  # the probe is unsuitable, or its image does not determine its shape
         return None, str(error)
     if fit.doubt is not None:
         return None, fit.doubt
-    return fit, f"integer counts and {fit.form}; disks nearer than {fit.spacing:.1f} px to another keep the correlation"
+    return fit, f"integer counts and {fit.form}; disks nearer than {fit.profile.spacing:.1f} px to each other are fitted together"
 
 
 def _no_likelihood(template: Template, refine_power: float, dtype: Any) -> str | None:

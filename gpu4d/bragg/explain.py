@@ -15,11 +15,21 @@ from gpu4d.bragg.refine import refine_positions
 from gpu4d.data.arguments import host_image, pixel_mask
 from gpu4d.probe.template_kernel import TemplateLike
 
-REASONS = ("accepted", "edge", "below absolute", "below relative", "insignificant", "too close", "beyond max_peaks")
+REASONS = (
+    "accepted",
+    "edge",
+    "below absolute",
+    "below relative",
+    "insignificant",
+    "too close",
+    "beyond max_peaks",
+    "not separate",
+    "hidden",
+)
 
 
 class Candidates(NamedTuple):
-    """Maxima of the hybrid map of one pattern, strongest first.
+    """Maxima of the hybrid map of one pattern, strongest first, and disks that are no maximum.
 
     Attributes
     ----------
@@ -30,7 +40,9 @@ class Candidates(NamedTuple):
     significance : (n,) float64
         Poisson significance z on the n = 1 map.
     reason : (n,) str
-        One of `REASONS`. "edge" includes maxima over masked pixels.
+        One of `REASONS`. "edge" includes maxima over masked pixels. "not separate": the likelihood fit of this disk and its
+        neighbours found no disk here. "hidden": a disk that was found when its neighbours were subtracted. It is accepted, but it is no
+        maximum, so it has no height and no significance (NaN).
     """
 
     qx: np.ndarray
@@ -38,6 +50,10 @@ class Candidates(NamedTuple):
     intensity: np.ndarray
     significance: np.ndarray
     reason: np.ndarray
+
+    def __repr__(self) -> str:
+        reasons, count = np.unique(self.reason, return_counts=True)
+        return f"Candidates({len(self.qx)} maxima{''.join(f', {n} {reason}' for reason, n in zip(reasons, count))})"
 
 
 def explain_disks(
@@ -107,11 +123,30 @@ def explain_search(image: np.ndarray, search: DiskSearch) -> Candidates:
     if won.any():
         refined = refine_positions(maps.refined, x[won][None], y[won][None], how.refine, how.upsample, climb=how.climb)
         x[won], y[won] = refined[0][0], refined[1][0]
-        if (fit := search.fit) is not None:
-            found = fit.locate(image[None], x[won][None], y[won][None], np.asarray([won.sum()]), c.mask)
-            for v, fitted, shift in zip((x, y), (found.x, found.y), fit.shift):
-                v[won] = np.where(found.ok[0], fitted[0] - shift, v[won])
+        if search.fit is not None:
+            return _fitted(image, search, Candidates(x, y, height, z, reason))
     return Candidates(x, y, height, z, reason)
+
+
+def _fitted(image: np.ndarray, search: DiskSearch, c: Candidates) -> Candidates:
+    """Replace positions by those of the likelihood fit, mark disks that it removes, and add hidden ones.
+
+    A hidden disk is no maximum, so it has no significance of its own: it gets NaN.
+    """
+    fit = search.fit
+    found = search.find(image[None]).fit
+    assert fit is not None and found is not None
+    places, number = np.flatnonzero(c.reason == "accepted"), int(np.count_nonzero(c.reason == "accepted"))
+    x, y, reason = c.qx.copy(), c.qy.copy(), c.reason.copy()
+    located, disk = found.fitted[0, :number], found.disk[0]
+    for v, fitted, shift in zip((x, y), (found.x[0], found.y[0]), fit.shift):
+        v[places] = np.where(located, fitted[:number] - shift, v[places])
+    reason[places[~disk[:number]]] = "not separate"
+    extra = np.flatnonzero(disk[number:]) + number
+    hidden = [v[0, extra] - shift for v, shift in zip((found.x, found.y), fit.shift)]
+    none = np.full(len(extra), np.nan)
+    columns = zip((x, y, c.intensity, c.significance, reason), (*hidden, none, none, np.full(len(extra), "hidden", reason.dtype)))
+    return Candidates(*(np.concatenate(pair) for pair in columns))
 
 
 def _reasons(px: np.ndarray, py: np.ndarray, height: np.ndarray, z: np.ndarray, allowed: np.ndarray, limits: PeakLimits) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,15 +12,18 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
 from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of
-from gpu4d.bragg.disk_search import DiskSearch
+from gpu4d.bragg.disk_search import DiskSearch, SearchOptions
 from gpu4d.bragg.find_disks import PeakLimits, Refinement
 from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.likelihood.choose_parameters import choose_for_scan
 from gpu4d.bragg.likelihood.fit import USUAL_PARAMETERS
+from gpu4d.bragg.likelihood.joint_fit import equations_bytes
 from gpu4d.bragg.likelihood.poisson_fit import STEPS, disk_profile
 from gpu4d.data import DataCube, PointListArray
-from gpu4d.errors import InputError
+from gpu4d.data.arguments import real_values
+from gpu4d.errors import InputError, did_you_mean
 from gpu4d.probe.template_kernel import TemplateLike, as_template
+from gpu4d.real_arrays import real_array, real_number
 from gpu4d.streaming import ScanInfo, sweep
 from gpu4d.streaming.engine import SweepOptions
 from gpu4d.streaming.reduction import State
@@ -211,7 +214,14 @@ class BraggDisks:
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         lists = self.list_bytes(scan.shape[:2], self.expected_peaks)
         tables = DiskTables.bytes_needed(scan, n_frames, self.limits.max_peaks)
-        return lists + tables + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
+        return lists + tables + self._fit_bytes(scan) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
+
+    def _fit_bytes(self, scan: ScanInfo) -> int:
+        """Return the bytes that the fit of a group of disks works with. On the host they follow from the disks that there are."""
+        if self.refinement not in ("auto", "likelihood"):
+            return 0
+        most = min(self.limits.max_peaks, math.ceil(2 * self.expected_peaks)) if scan.on_host else self.limits.max_peaks
+        return equations_bytes((scan.shape[2], scan.shape[3]), most, math.ceil(self.template.radius), self.parameters)
 
     @staticmethod
     def list_bytes(scan_shape: tuple[int, int], peaks: float) -> int:
@@ -284,10 +294,13 @@ def find_bragg_disks(
         Method that refines positions.
 
         * "correlation": exact maximum of the trigonometric interpolation.
-        * "likelihood": Poisson fit of each disk alone, started at the position of "correlation"
-          (`gpu4d.bragg.likelihood.poisson_fit`). It needs counts, and is 1.2 to 5 times as precise. A disk nearer than about 2 R + 3 px
-          to another keeps the position and error of the correlation. So does a disk near the border, and one whose fit fails. Both
-          methods have the same zero point: their difference on the probe itself is subtracted from fitted positions.
+        * "likelihood": Poisson fit, started at the position of "correlation". It needs counts, and is 1.2 to 5 times as precise. A
+          disk without neighbours is fitted alone (`gpu4d.bragg.likelihood.poisson_fit`). Disks whose windows overlap (nearer than
+          about 2 R + 7 px) are fitted together (`joint_fit`), so that they do not shift each other. Disks that brighter ones hide are
+          found when these are subtracted (`hidden_disks`). They come last in a list. A disk whose amplitude is below
+          `min_significance` in this fit is left out. Disks that were fitted together have the intensity that each would have alone. A
+          disk near the border, and one whose fit fails, keeps the correlation. Both methods have the same zero point: their difference
+          on the probe itself is subtracted from fitted positions.
         * "upsample": samples at 1 / `upsample` px and a parabola, as in other programs.
         * "parabola": maximum of a parabola through the neighbouring pixels.
         * None: whole pixels.
@@ -340,6 +353,8 @@ def find_bragg_disks(
     ------
     InputError
         Template and patterns differ in size, or a parameter is out of range.
+    TypeError
+        An option has a name that neither the search nor `gpu4d.sweep` knows.
 
     Examples
     --------
@@ -364,12 +379,13 @@ def find_bragg_disks(
         max_peaks=max_peaks,
         parameters=parameters,
     )
+    _check_names(options)
     if isinstance(cube_or_patterns, DataCube):
         reduction.choose(cube_or_patterns, options.get("where"), options.get("memory"))
         if positions is None:
             return sweep(cube_or_patterns, reduction, **options)
         return reduction.at(cube_or_patterns, positions)
-    cube_or_patterns = arrays.unwrapped(cube_or_patterns)
+    cube_or_patterns = real_array(cube_or_patterns, "patterns", "a DataCube or an array (..., Qx, Qy)")
     if positions is not None:
         raise InputError("positions= picks from a DataCube; index the array instead")
     check_patterns(cube_or_patterns, reduction.template, power)
@@ -381,16 +397,30 @@ def find_bragg_disks(
     return reduction._of_patterns(cube_or_patterns, None)
 
 
+def _check_names(options: Mapping[str, object]) -> None:
+    """Raise TypeError, as Python does, for an option that neither the search nor a sweep has."""
+    for name in options:
+        if name not in SweepOptions.__optional_keys__:
+            known = SearchOptions.__optional_keys__ | SweepOptions.__optional_keys__
+            raise TypeError(f"find_bragg_disks() got an unexpected keyword argument {name!r}{did_you_mean(name, sorted(known))}")
+
+
 def _pick(cube: DataCube, positions: Sequence[tuple[int, int]] | np.ndarray) -> Any:
     """Return the patterns at some positions (n, Qx, Qy), in the memory of the cube."""
-    frames = [cube[int(rx), int(ry)].data for rx, ry in positions]
+    places = real_values(positions, "positions", "(n, 2) whole numbers, (rx, ry)")
+    if places.size and (places.ndim != 2 or places.shape[1] != 2 or not (np.floor(places) == places).all()):
+        raise InputError(f"positions are {places.shape} {places.dtype}: need (n, 2) whole numbers, (rx, ry)")
+    outside = places.size and not ((-np.array(cube.scan_shape) <= places) & (places < cube.scan_shape)).all()
+    if outside:
+        raise InputError(f"positions run from {places.min():g} to {places.max():g}, the scan is {cube.scan_shape}: need positions inside")
+    frames = [cube[int(rx), int(ry)].data for rx, ry in (places if places.size else ())]
     return arrays.namespace(*frames).stack(frames) if frames else np.empty((0, *cube.detector_shape), dtype=np.float32)
 
 
 def _check(power: float, refine: str | None, refine_power: float, upsample: int, max_peaks: int) -> None:
     """Raise InputError if a setting of the search is not accepted."""
     for name, value in (("power", power), ("refine_power", refine_power)):
-        if not 0.0 <= value <= 1.0:
+        if not 0.0 <= real_number(value, name) <= 1.0:
             raise InputError(f"{name}={value}: need a number from 0 (phase correlation) to 1 (cross correlation)")
     if refine not in REFINEMENTS:
         raise InputError(f"refine={refine!r}: need one of {', '.join(map(repr, REFINEMENTS))}")
@@ -401,10 +431,10 @@ def _check(power: float, refine: str | None, refine_power: float, upsample: int,
 
 
 def _check_limits(**limits: float | None) -> None:
-    """Raise InputError if a limit is NaN, or the edge is infinite."""
+    """Raise InputError if a limit is NaN or negative, or the edge is infinite."""
     for name, value in limits.items():
-        if value is not None and np.isnan(value):
-            raise InputError(f"{name}={value}: need a number; leave it out for the default")
+        if value is not None and not real_number(value, name) >= 0:
+            raise InputError(f"{name}={value}: need a number from 0 on; leave it out for the default")
     edge = limits["edge"]
     if edge is not None and not abs(edge) < np.inf:
         raise InputError(f"edge={edge}: need a number of pixels")

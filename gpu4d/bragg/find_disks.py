@@ -164,7 +164,7 @@ def find_disks(
     xp = arrays.namespace(patterns, spectrum, moments, allowed)
     maps = correlation_maps(patterns, spectrum, moments, mask, fill_width, refinement.power, refinement.refine_power)
     score = candidate_scores(maps, allowed, limits)
-    px, py, count = _strongest(score, limits.min_spacing, limits.max_peaks)
+    px, py, count = strongest_first(score, limits.min_spacing, limits.max_peaks)
     x, y, height = refine_positions(maps.refined, px, py, refinement.refine, refinement.upsample, climb=refinement.climb)
     sx, sy = position_errors(maps, x, y, moments, available=refinement.refine_power == 1.0, grid=refinement.refine is None)
     found = xp.arange(limits.max_peaks, dtype=count.dtype, device=arrays.device(count))[None, :] < count[:, None]
@@ -250,7 +250,7 @@ def candidate_scores(maps: Maps, allowed: Any, limits: PeakLimits) -> Any:
     return xp.where(keep, score, none)
 
 
-def _strongest(score: Any, spacing: float, most: int) -> tuple[Any, Any, Any]:
+def strongest_first(score: Any, spacing: float, most: int) -> tuple[Any, Any, Any]:
     """Take the strongest candidate, then the strongest that is at least `spacing` away from all taken ones, up to `most`."""
     xp = arrays.namespace(score)
     n, nx, ny = score.shape

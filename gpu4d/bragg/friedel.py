@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpu4d.arrays import to_numpy
-from gpu4d.data.arguments import OriginLike, origins
+from gpu4d.data.arguments import OriginLike, disk_lists, origins
 from gpu4d.data.pointlist import PointListArray
 
 LEAST_DISKS = 20  # fewer disks cannot show a symmetry
@@ -44,6 +44,7 @@ def friedel_symmetry(disks: PointListArray, origin: OriginLike, shape: tuple[int
     >>> friedel_symmetry(PointListArray(np.array([0, 20]), fields, (1, 1)), (32, 32), (65, 65), 3.0)
     1.0
     """
+    disk_lists(disks)
     origin = np.broadcast_to(origins(origin, disks.shape), (*disks.shape, 2))
     q = np.stack([np.asarray(to_numpy(disks.flat(f)), dtype=np.float64) for f in ("qx", "qy")], -1)
     v = q - origin.reshape(-1, 2)[np.asarray(to_numpy(disks.positions))]

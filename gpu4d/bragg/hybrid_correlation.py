@@ -11,6 +11,7 @@ from gpu4d.arrays import ArrayT
 from gpu4d.bragg.correlation_map import correlation_map
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template, TemplateLike, as_template
+from gpu4d.real_arrays import real_array, real_number
 
 
 def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 0.85) -> ArrayT:
@@ -47,7 +48,7 @@ def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 
     >>> [int(i) for i in np.unravel_index(c.argmax(), c.shape)]
     [12, 20]
     """
-    patterns, template = arrays.unwrapped(patterns), as_template(template)
+    patterns, template = real_array(patterns, "patterns", "an array (..., Qx, Qy)"), as_template(template)
     check_patterns(patterns, template, power)
     xp = arrays.namespace(patterns)
     spectrum = arrays.from_numpy(template_spectrum(template), patterns)
@@ -78,5 +79,5 @@ def check_patterns(patterns: Any, template: Template, power: float) -> None:
             f"the template is {template.shape}, the patterns are {tuple(patterns.shape[-2:])}: "
             "make the template from a probe of the same detector, crop and binning"
         )
-    if not 0.0 <= power <= 1.0:
+    if not 0.0 <= real_number(power, "power") <= 1.0:
         raise InputError(f"power={power}: need a number from 0 (phase correlation) to 1 (cross correlation)")

@@ -10,6 +10,7 @@ from gpu4d.cache import kept_by_content
 from gpu4d.probe.template_kernel import Template
 
 HELD_MOMENT = 0.99  # part of a template's noise inside its window: the rest is half a per cent of a standard error
+FAINT = 1e-4  # of the largest K²: pixels with less are left out of the noise. Where only they see counts, z would be rounding over nothing
 LARGEST_KEPT = 1 << 19  # pixels: transforms of larger templates (above 24 MB) are not cached
 
 
@@ -39,8 +40,8 @@ def template_moments(template: Template) -> np.ndarray:
     """Return K², Kx², Kx Ky, Ky² of the template and its band-limited derivatives, (4, Qx, Qy), corner-centred.
 
     The derivative of a sharp disk rings far out, with little weight. So values are set to 0 outside the square around the centre that
-    holds `HELD_MOMENT` of each, and the rest is scaled to its full sum. Sums over the template then need only a small window. Row and
-    column -n/2 of an even size have no partner at +n/2, so they are set to 0 too.
+    holds `HELD_MOMENT` of each, and K² where it is below `FAINT`. The rest is scaled to its full sum. Sums over the template then need
+    only a small window. Row and column -n/2 of an even size have no partner at +n/2, so they are set to 0 too.
     """
     kernel, shape = template.kernel, template.shape
     kx, ky = fft.frequencies(shape[0]), fft.frequencies(shape[1], half=True)
@@ -55,5 +56,6 @@ def template_moments(template: Template) -> np.ndarray:
         reach = max(reach, float(np.searchsorted(inside, HELD_MOMENT * inside[-1])))
     paired = np.logical_and(*np.meshgrid(*(2 * np.abs(np.fft.fftfreq(n)) < 1 for n in shape), indexing="ij"))
     window = np.where((away <= reach) & paired, out, 0.0)
+    window[0] = np.where(window[0] < FAINT * window[0].max(), 0.0, window[0])
     share = np.stack([window[i].sum() / out[i].sum() for i in (0, 1, 3)])
     return window / share[[0, 1, 1, 2], None, None]

@@ -9,7 +9,8 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
 from gpu4d.data import Calibration, DiffractionSlice, PointListArray
-from gpu4d.data.arguments import OriginLike, origins, scan_mask
+from gpu4d.data.arguments import OriginLike, disk_lists, origins, scan_mask, two_sizes
+from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
 
 
@@ -36,7 +37,7 @@ def bragg_vector_map(
         Position of the unscattered beam, pixels. If it is given, the map is centred: q = 0 lies at (shape // 2) · upsample. Positions
         whose origin is NaN are left out. None: the map is in raw detector pixels.
     calibration : Calibration, optional
-        Gives the pixel size of the result.
+        Gives the pixel size of the result. If a map is centred, its ellipse is removed from the positions of the disks.
     upsample : int
         Pixels of the map per detector pixel.
     where : (Rx, Ry) bool, optional
@@ -56,11 +57,17 @@ def bragg_vector_map(
     """
     if not (isinstance(upsample, int | np.integer) and upsample >= 1):
         raise InputError(f"upsample={upsample!r}: need a whole number, at least 1")
+    disk_lists(disks)
+    shape = two_sizes(shape, "shape")
     qx, qy, weight = (arrays.as_float64(disks.flat(f)) for f in ("qx", "qy", "intensity"))
     xp = arrays.namespace(qx)
     if origin is not None:
         ox, oy = _at_points(origins(origin, disks.shape), disks)
-        qx, qy = qx - ox + shape[0] // 2, qy - oy + shape[1] // 2
+        qx, qy = qx - ox, qy - oy
+        if calibration is not None and calibration.ellipse is not None:
+            (xx, xy), (yx, yy) = ellipse_matrix(calibration.ellipse).tolist()
+            qx, qy = xx * qx + xy * qy, yx * qx + yy * qy
+        qx, qy = qx + shape[0] // 2, qy + shape[1] // 2
     if (mask := scan_mask(where, disks.shape)) is not None:
         keep = xp.take(arrays.from_numpy(mask.ravel(), qx), disks.positions)
         weight = xp.where(keep, weight, xp.zeros_like(weight))

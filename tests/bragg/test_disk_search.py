@@ -122,14 +122,15 @@ def test_one_call_on_a_scan_prepares_once(patterns, prepared, more):
     assert prepared["searches"] == prepared["correlations"] == 1
 
 
-def test_one_run_prepares_twice(prepared, tmp_path):
-    """Once for the trial and once for the scan, whose template is another; its pictures take the search of the scan."""
+def test_one_run_prepares_three_times(prepared, tmp_path):
+    """Once for the mean pattern, whose disks tell the direct beam, once for the trial, and once for the scan, whose template is another.
+    Its pictures take the search of the scan."""
     scan = gpu4d.simulate.bragg_scan((6, 6), (64, 64), radius=4.0, spacing=14.0, descan=0.0, seed=2)
     gpu4d.save(tmp_path / "scan.h5", {"cube": scan.cube})
     prepared["searches"] = prepared["correlations"] = 0
     run(tmp_path / "scan.h5", tmp_path / "out")
     assert (tmp_path / "out" / "disks.png").is_file()
-    assert prepared["searches"] == prepared["correlations"] == 2
+    assert prepared["searches"] == prepared["correlations"] == 3
 
 
 @pytest.mark.parametrize("refine", ["auto", "likelihood", "correlation"])
@@ -180,7 +181,7 @@ def test_memory_that_runs_out_leaves_no_scratch_of_another_size(patterns, monkey
 
     find_disks(patterns[:, :40, :40], *given(4.0, (40, 40)))
     monkeypatch.setattr(twin, "zeros", runs_out)
-    monkeypatch.setattr(twin, "_find", lambda pixels, search, filling, work, *out: seen.append(work.plane.shape))
+    monkeypatch.setattr(twin, "_find", lambda pixels, search, filling, primes, samples, work, *out: seen.append(work.plane.shape))
     with pytest.raises(MemoryError):
         find_disks(patterns, *given(4.0))
     find_disks(patterns, *given(4.0))

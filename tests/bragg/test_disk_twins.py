@@ -6,8 +6,10 @@ from some_disks import operands, scene
 
 import gpu4d
 from gpu4d.bragg.find_disks import PeakLimits, Refinement, find_disks
+from gpu4d.bragg.likelihood.fit import Fit
 from gpu4d.errors import InputError
 from gpu4d.probe import Template, synthetic, template
+from gpu4d.probe.shape.even_spline import even_spline
 
 SHAPES = [(64, 64), (63, 65), (48, 72), (65, 48)]
 
@@ -99,6 +101,24 @@ def test_auto_is_the_likelihood_where_the_vacuum_image_tells_the_form_of_the_pro
     reduction = gpu4d.BraggDisks(probe)
     reduction.prepare(np.dtype("uint16"))
     assert reduction.refinement == which and reason in reduction.reason
+
+
+def test_auto_takes_an_unsuitable_probe_for_a_reason_and_no_other_error(monkeypatch):
+    """A mistake inside, or an old version of a library, must not look like a probe that does not suit."""
+
+    def broken(_template, _parameters):
+        raise ValueError("Invalid integer data type 'f'.")
+
+    monkeypatch.setattr(Fit, "prepare", broken)
+    with pytest.raises(ValueError, match="Invalid integer data type"):
+        gpu4d.BraggDisks(synthetic((32, 32), 4.0)).prepare(np.dtype("uint16"))
+
+
+def test_a_curve_through_too_few_pixels_is_refused():
+    with pytest.raises(InputError, match="too few"):
+        even_spline(np.zeros(0), np.zeros(0), np.zeros(0), lambda r: np.ones((len(r), 1)), 0.5)
+    with pytest.raises(InputError, match="too few"):
+        even_spline(np.array([0.1, 0.2]), np.ones(2), np.ones(2), lambda r: np.ones((len(r), 1)), 0.5)
 
 
 @pytest.mark.parametrize("counts", [10, 30, 300])

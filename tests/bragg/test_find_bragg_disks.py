@@ -52,6 +52,20 @@ def test_bad_input_says_what_to_do():
         template(np.ones((32, 32)))
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_mistyped_option_is_an_error(whole):
+    probe = synthetic((32, 32), 3.0)
+    patterns = gpu4d.DataCube(probe[None, None]) if whole else probe
+    with pytest.raises(TypeError, match=r"find_bragg_disks\(\) .* 'min_signficance' \(did you mean 'min_significance'"):
+        gpu4d.find_bragg_disks(patterns, probe, min_signficance=10)
+
+
+@pytest.mark.parametrize("name", ["min_significance", "min_relative_intensity", "min_absolute_intensity", "min_spacing", "edge"])
+def test_limits_are_not_negative(name):
+    with pytest.raises(InputError, match=f"{name}=-3"):
+        gpu4d.BraggDisks(synthetic((32, 32), 3.0), **{name: -3})
+
+
 def test_ready_kernels_are_taken_as_they_are():
     kernel = np.roll(synthetic((64, 64), 5.0), (-32, -32), (0, 1))
     t = Template.from_kernel(kernel)
@@ -104,6 +118,10 @@ def test_vector_map_keeps_counts_and_places():
     x, y = np.indices(fine.shape)
     center = np.array([(fine * x).sum(), (fine * y).sum()]) / 8.0
     np.testing.assert_allclose((center - 1.5) / 4, np.array([20.25, 31.5]) - 30 + 32)
+    ellipse = (1.25, 1.0, 0.0)  # along qx: distances from the origin shrink to 4/5
+    map_ = gpu4d.bragg_vector_map(one, (64, 64), origin=(30.0, 30.0), calibration=gpu4d.Calibration(ellipse=ellipse))
+    x, y = np.indices((64, 64))
+    np.testing.assert_allclose([(np.asarray(map_) * x).sum() / 8, (np.asarray(map_) * y).sum() / 8], [32 - 9.75 * 0.8, 33.5])
 
 
 def peers_set(shared_data, seed):

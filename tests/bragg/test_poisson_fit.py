@@ -235,16 +235,18 @@ def test_disks_of_a_scan_are_more_precise_than_by_correlation(scan):
     np.testing.assert_array_equal(found["likelihood"].flat("intensity"), found["correlation"].flat("intensity"))
 
 
-def test_crowded_disks_and_disks_at_the_border_keep_the_correlation():
+def test_crowded_disks_are_fitted_together_and_disks_at_the_border_keep_the_correlation():
     probe = synthetic((64, 64), 5.0)
     centres = ((20.3, 20.1), (20.2, 32.4), (45.4, 46.2), (30.0, 57.7))  # two near each other, one alone, one at the border
     pattern = np.random.default_rng(0).poisson(3 + 400 * sum(synthetic((64, 64), 5.0, c) for c in centres))[None].astype("uint16")
     both = [gpu4d.find_bragg_disks(pattern, probe, refine=r)[0] for r in ("correlation", "likelihood")]
     assert len(both[0].qx) == 4
-    same = both[0].qx == both[1].qx
-    alone = np.hypot(both[0].qx - 45.4, both[0].qy - 46.2) < 1
-    np.testing.assert_array_equal(same, ~alone)
-    np.testing.assert_array_equal(both[0].sx == both[1].sx, ~alone)
+    border = np.hypot(both[0].qx - 30.0, both[0].qy - 57.7) < 1
+    np.testing.assert_array_equal(both[0].qx == both[1].qx, border)
+    np.testing.assert_array_equal(both[0].sx == both[1].sx, border)
+    for x, y in centres[:2]:
+        k = int(np.hypot(both[1].qx - x, both[1].qy - y).argmin())
+        assert abs(both[1].qx[k] - x) < 4 * both[1].sx[k] and abs(both[1].qy[k] - y) < 4 * both[1].sy[k]
 
 
 def test_the_definition_in_batches_gives_the_same_disks(scan):

@@ -27,6 +27,10 @@ from own_process import sanitized
 from gpu4d import operation
 from gpu4d.amorphous import polar_transform, radial_sums
 from gpu4d.bragg.find_disks import find_disks
+from gpu4d.bragg.likelihood.hidden_disks import hidden_disks
+from gpu4d.bragg.likelihood.joint_fit import NONE, OPEN, joint_fit
+from gpu4d.bragg.likelihood.poisson_fit import disk_profile
+from gpu4d.bragg.likelihood.separate_disks import separate_disks
 from gpu4d.bragg.refine_disks import refine_disks
 from gpu4d.deflection.integrate_gradient import integrate_gradient
 from gpu4d.device.backend import inlined, using_backend
@@ -260,6 +264,44 @@ def far_frames() -> np.ndarray:
     return frames
 
 
+def hidden(frames: np.ndarray) -> object:
+    """Beside a faint disk in noise, with a limit that noise passes."""
+    profile, one = disk_profile(synthetic((33, 33), 3.2)), np.ones((len(frames), 1))
+    given = (frames, 100 * one, 120 * one, 0.1 * one, one.astype(int), one[:, 0].astype(int), profile.table, profile.pixels)
+    return hidden_disks(*given, np.ones((256, 256), bool), radius=3.2, least=1.0)
+
+
+TEN_BLOCKS = 3641  # patterns: the last of ten blocks that take one pattern after the other begins behind nine times as many
+
+
+def disks_in_the_last(frames: np.ndarray) -> None:
+    """A bright disk and a hidden one in the last frame."""
+    mean = sum(height * synthetic((256, 256), 3.2, at) for height, at in ((90.0, (120.4, 120.0)), (25.0, (120.1, 128.3))))
+    frames[-1] = np.random.default_rng(1).poisson(4 + mean)
+
+
+def together(frames: np.ndarray) -> object:
+    """One disk in the last frame that is not fitted yet."""
+    disks_in_the_last(frames)
+    profile, at = disk_profile(synthetic((33, 33), 3.2)), np.full((len(frames), 1), 120.2)
+    role = np.full(at.shape, NONE)
+    role[-1] = OPEN
+    with mock.patch("gpu4d.kernels.joint_fit.block_count", lambda *_: 10):
+        return joint_fit(frames, at, at, at, role, profile.table, profile.pixels)
+
+
+def separate(frames: np.ndarray) -> object:
+    """The same, and the one that it hides."""
+    disks_in_the_last(frames)
+    profile, at = disk_profile(synthetic((33, 33), 3.2)), np.full((len(frames), 3), 120.2)
+    count = np.zeros(len(frames), int)
+    count[-1] = 1
+    alone = (*[at] * 5, at < 0)
+    with mock.patch("gpu4d.kernels.separate_disks.block_count", lambda *_: 10):
+        options = {"radius": 3.2, "spacing": profile.spacing, "significance": 4.0}
+        return separate_disks(frames, count, at, *alone, profile.table, profile.pixels, np.ones((256, 256), bool), **options)
+
+
 def weighted(frames: np.ndarray) -> object:
     """In one slice: the launch that adds slices has its far end elsewhere."""
     with mock.patch("gpu4d.kernels.masked_sums.SLICE", 256**2):
@@ -267,6 +309,31 @@ def weighted(frames: np.ndarray) -> object:
 
 
 OVERFLOWS = [
+    Case(
+        "hidden",
+        "hidden_disks.cu",
+        hidden,
+        "for (offset_t pattern = blockIdx.x; pattern < n;",
+        "for (int pattern = blockIdx.x; pattern < n;",
+    ),
+    Case(
+        "together",
+        "joint_fit.cu",
+        together,
+        "patterns.from(offset_t(i) * given.nx * given.ny)",
+        "patterns.from(i * given.nx * given.ny)",
+        1e-3,
+        TEN_BLOCKS,
+    ),
+    Case(
+        "separate",
+        "separate_disks.cu",
+        separate,
+        "const Given& given, offset_t i) {\n  Lists&",
+        "const Given& given, int i) {\n  Lists&",
+        1e-3,
+        TEN_BLOCKS,
+    ),
     Case(
         "rings",
         "polar_transform.cu",

@@ -27,18 +27,22 @@ SEEDS = (0, 1, 2, 7)
 
 
 def architectures():
-    """At every run the oldest one and the one the kernels are tuned for; those between and above are slow together."""
-    return [pytest.param(a, marks=() if a in ("sm_75", "sm_90") else pytest.mark.slow) for a in ARCHITECTURES]
+    """At every run the one the kernels are tuned for; the others are slow together."""
+    return [pytest.param(a, marks=() if a == "sm_90" else pytest.mark.slow) for a in ARCHITECTURES]
 
 
 @pytest.mark.parametrize("architecture", architectures())
 @pytest.mark.parametrize("file", SOURCES)
 def test_every_source_compiles_within_its_budget(file, architecture, need):
-    """With the options CuPy gives: no spills, no stack, registers and shared memory as the head of the file says."""
+    """With the options CuPy gives: no spills, no stack, registers and shared memory as the head of the file says.
+
+    For architectures that the kernels are not tuned for, one pixel type and one size of pattern: others differ in how pixels are loaded.
+    """
     need("cuda.bindings.nvrtc")
-    text = inlined(file)
-    usage = usage_for(text, file, architecture)
-    assert set(usage) == set(kernel_names(text)), "kernels differ from those the host shim sees"
+    text, whole = inlined(file), architecture == "sm_90"
+    usage = usage_for(text, file, architecture, () if whole else ("-DONE_PIXEL", "-DSIZE=128"))
+    names = set(kernel_names(text))
+    assert set(usage) == names if whole else set() < set(usage) <= names, "kernels differ from those the host shim sees"
     for kernel, used in usage.items():
         registers, shared = budget(file, kernel)
         assert used.spilled == 0 and used.stack == 0, f"{kernel}: {used}"
@@ -79,9 +83,10 @@ def test_on_the_host_shim(name):
             continue
         if op.unsupported("cuda", *args, **options):
             continue
-        plain = leaves(op.definition(*example.args, **example.options))
         double_args, double_options = convert(example, doubled)
-        reference = leaves(op.definition(*double_args, **double_options))
+        with operation.using("definition"):
+            plain = leaves(op.definition(*example.args, **example.options))
+            reference = leaves(op.definition(*double_args, **double_options))
         bits = None
         for seed in SEEDS:
             host = HostBackend(seed=seed)

@@ -40,7 +40,7 @@ def both(hybrid, cross, counts, moments, allowed, host=None, **limits):
         noise += moments[0, x, y] * np.roll(counts.astype(float), (-x, -y), axis=(1, 2))
     maps = definition.Maps(counts.astype(float), hybrid.astype(float), cross.astype(float), None, noise)
     score = definition.candidate_scores(maps, allowed, limits)
-    wx, wy, want = definition._strongest(score, limits.min_spacing, limits.max_peaks)
+    wx, wy, want = definition.strongest_first(score, limits.min_spacing, limits.max_peaks)
     with using_backend(host or HostBackend()):
         arrays = [np.ascontiguousarray(a, np.float32) for a in (hybrid, cross, counts)]
         px, py, found = launcher.strongest_maxima(*arrays, allowed.astype(np.uint8), launcher.centred_box(moments), limits)

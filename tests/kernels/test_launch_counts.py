@@ -183,7 +183,7 @@ def searching(cupy, size, **options):
 
 DISKS = {
     "fused": (64, {"refine": "correlation"}, 1),
-    "fused, likelihood": (64, {"refine": "likelihood"}, 17),
+    "fused, likelihood": (64, {"refine": "likelihood"}, 39),  # of which 34 take the positions of the fit and close empty places
     "any size": (66, {"refine": "correlation"}, 6),
     "any size, upsampled": (64, {"refine": "upsample"}, 6),
     "own FFT": (256, {"refine": "correlation"}, 7),

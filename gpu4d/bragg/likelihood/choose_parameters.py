@@ -243,7 +243,7 @@ class SampleFits:
 
     def lattice_residuals(self) -> dict[int, float] | None:
         """Return the squared residuals of the lattices with 6 and 8 parameters, in units of the variance of 6. None without a lattice."""
-        from gpu4d.calibrate import origin as measure_origin
+        from gpu4d.beam.brightest_disk import brightest_disk
         from gpu4d.crystal.find_lattice import find_lattice
         from gpu4d.crystal.fit_lattice import fit_lattice
 
@@ -254,7 +254,7 @@ class SampleFits:
         at = {p: dict(zip(("qx", "qy"), self.position[p][:, use])) for p in (6, 8)}
         lists = {p: PointListArray(offsets, {**at[p], **fields}, self.shape) for p in at}
         try:
-            origin = measure_origin(lists[6])
+            origin = brightest_disk(lists[6])
         except InputError:  # no unscattered beam that is brighter than the other disks
             return None
         lattice = find_lattice(lists[6], origin)

@@ -82,6 +82,11 @@ class DiskProfile:
     radius: float
     reach: float
 
+    @property
+    def spacing(self) -> float:
+        """Return the distance below which the windows of two disks overlap, pixels."""
+        return 2 * self.reach
+
 
 def disk_profile(probe: Any, *, reach: float | None = None) -> DiskProfile:
     """Tabulate a disk at sub-pixel positions, as the template of `poisson_fit`.
@@ -158,7 +163,9 @@ def _tabulated(shape: DiskShape, reach: float | None) -> DiskProfile:
     y = pixels[:, 1] - phase[None, :, None] + np.zeros((PHASES + 1, 1, 1))
     e, at = STEP / 2, shape.value
     layers = [at(x, y), (at(x + e, y) - at(x - e, y)) / (2 * e), (at(x, y + e) - at(x, y - e)) / (2 * e)]
-    return DiskProfile(np.ascontiguousarray(np.stack(layers, 2), np.float32), pixels, radius, far)
+    table = np.ascontiguousarray(np.stack(layers, 2), np.float32)
+    table.flags.writeable = pixels.flags.writeable = False  # twins keep what they make of it
+    return DiskProfile(table, pixels, radius, far)
 
 
 def steps_of(parameters: int, iterations: int | None = None) -> int:

@@ -151,7 +151,7 @@ def _start(template: Template, reach: float) -> Shape:
     """Return the round part of the template's own shape, or a flat disk if the template has no profile."""
     try:
         profile = disk_profile(template, reach=reach)
-    except ValueError:
+    except (InputError, np.linalg.LinAlgError):
         profile = disk_profile(synthetic(template.shape, template.radius, edge=template.edge), reach=reach)
     phase = np.arange(PHASES + 1) / PHASES - 0.5
     r = np.hypot(*np.broadcast_arrays(*(profile.pixels[:, i] - p for i, p in ((0, phase[:, None, None]), (1, phase[None, :, None])))))
@@ -287,7 +287,7 @@ def _own_shape(start: Template) -> _Given | None:
         return None
     try:
         return _Given(start.radius, disk_shape(start.probe.astype(np.float64).tobytes(), start.shape).value)
-    except ValueError:
+    except (InputError, np.linalg.LinAlgError):
         return None
 
 
