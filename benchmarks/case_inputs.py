@@ -74,6 +74,40 @@ def disk_fit(n: int, size: int = 128) -> tuple[tuple, dict]:
     return (patterns, px.astype(float), py.astype(float), count, profile.table, profile.pixels), {}
 
 
+def fitted_disks(n: int, size: int = 128) -> tuple[tuple, dict]:
+    """Disks of `disk_fit` after their fit. In every pattern the surroundings of the brightest are looked at."""
+    from gpu4d.bragg.likelihood.poisson_fit import disk_profile, poisson_fit
+
+    (patterns, x, y, count, table, pixels), _ = disk_fit(n, size)
+    few = min(n, 16)
+    fit = poisson_fit(patterns[:few], x[:few], y[:few], count[:few], table, pixels)
+    disks = [np.resize(np.nan_to_num(v), x.shape) for v in (fit.x, fit.y, fit.amplitude)]
+    state, around, allowed = np.resize(fit.ok, x.shape).astype(np.uint8), np.ones(n, np.int32), np.ones((size, size), bool)
+    radius = disk_profile(bragg_patterns(n, (size, size))[1]).radius
+    return (patterns, *disks, state, around, table, pixels, allowed), {"radius": radius, "least": 4.5}
+
+
+def grouped_disks(n: int, size: int = 128) -> tuple[tuple, dict]:
+    """Disks of `disk_fit`, all in one group, because neighbours on their lattice are near enough."""
+    from gpu4d.bragg.likelihood.joint_fit import NONE, OPEN
+
+    (patterns, x, y, count, table, pixels), _ = disk_fit(n, size)
+    first = np.stack([x[0], y[0]], -1)[: count[0]]
+    away = np.hypot(*(first[:, None] - first[None, :]).T) + 1e9 * np.eye(len(first))
+    role = np.where(np.arange(x.shape[1]) < count[:, None], OPEN, NONE)
+    return (patterns, x, y, np.ones_like(x), role, table, pixels), {"spacing": float(1.3 * away.min(1).max())}
+
+
+def single_fits(n: int, size: int = 128) -> tuple[tuple, dict]:
+    """Disks of `disk_fit` after their fit, none of which is near another one."""
+    (patterns, *disks, state, _, table, pixels, allowed), options = fitted_disks(n, size)
+    count = np.full(n, int((state[0] > 0).sum()))
+    x, y, height = (v.astype(float) for v in disks)
+    small = np.full_like(x, 1e-4)
+    given = (patterns, count, height, x, y, height, small, small, state > 0, table, pixels, allowed)
+    return given, {"radius": options["radius"], "spacing": 2.0}
+
+
 def side_band(n: int, side: int = 128) -> tuple[tuple, dict]:
     """n bright-field pixels of a square scan with a step at which the disks shift by up to three radii."""
     rng = np.random.default_rng(0)

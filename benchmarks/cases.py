@@ -19,17 +19,21 @@ from gpu4d.benchmarks.case_inputs import (
     centers,
     disk_fit,
     errors,
+    fitted_disks,
     frames,
     gradient,
+    grouped_disks,
     masks,
     peaks,
     phase_of_counts,
     raw_frames,
     side_band,
+    single_fits,
     through_the_fft_library,
 )
 
 import gpu4d
+from gpu4d.bragg.likelihood.hidden_disks import cells_of
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,47 @@ def disk_fit_case(size: int, patterns: tuple[int, int]) -> Case:
     )
 
 
+def hidden_disks_case(size: int, patterns: tuple[int, int]) -> Case:
+    """Nine disks reach into a square of seven radii."""
+    return Case(
+        "hidden_disks",
+        f"{size}², 21 disks, the brightest",
+        lambda n: fitted_disks(n, size),
+        patterns,
+        lambda p, *_a, radius, **_o: len(p) * 49 * radius**2 * p.itemsize,
+        lambda p, x, y, a, s, k, t, w, *_a, radius, **_o: len(p) * (9 * 6.0 * len(w) + 80 * cells_of(radius).side ** 2),
+        sliced=(0, 1, 2, 3, 4, 5),
+        rate="gemm",
+    )
+
+
+def joint_fit_case(size: int, patterns: tuple[int, int]) -> Case:
+    """About ten steps of 3 × 3 sums of each disk with itself and a neighbour, and a system of 60 to 120 equations."""
+    return Case(
+        "joint_fit",
+        f"{size}², 21 disks in one group",
+        lambda n: grouped_disks(n, size),
+        patterns,
+        lambda p, *_a, **_o: p.nbytes,
+        lambda p, x, y, h, role, t, w, **_o: 10.0 * (100.0 * len(w) * float((role > 0).sum()) + len(p) * 90**3 / 3),
+        sliced=(0, 1, 2, 3, 4),
+        tolerance=1e-3,
+        rate="gemm",
+    )
+
+
+def separate_disks_case(size: int, patterns: tuple[int, int]) -> Case:
+    """What patterns without close disks cost: a search around their brightest one."""
+    return replace(
+        hidden_disks_case(size, patterns),
+        operation="separate_disks",
+        label=f"{size}², 21 disks, none close",
+        make=lambda n: single_fits(n, size),
+        flops=lambda p, *a, radius, **_o: len(p) * (9 * 6.0 * len(a[9]) + 80 * cells_of(radius).side ** 2),
+        sliced=(0, 1, 2, 3, 4, 5, 6, 7, 8),
+    )
+
+
 def weighted_sums_case(label: str, size: int, weights: int, dtype: str, patterns: tuple[int, int], gpu_only: bool) -> Case:
     return Case(
         "masked_sums",
@@ -251,6 +296,9 @@ CASES = [
     refine_disks_case(256, (64, 8192)),
     peak_errors_case(128, (512, 16384)),
     peak_errors_case(256, (64, 8192)),
+    hidden_disks_case(128, (512, 32768)),
+    joint_fit_case(128, (32, 8192)),
+    separate_disks_case(128, (512, 32768)),
     disk_fit_case(128, (512, 32768)),
     disk_fit_case(256, (64, 8192)),
     Case(

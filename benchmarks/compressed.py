@@ -26,7 +26,7 @@ import numpy as np
 
 import gpu4d
 from gpu4d.data.source import Source
-from gpu4d.streaming.plan import cut
+from gpu4d.streaming.tiles import cut
 
 COLUMNS, DETECTOR = 128, (128, 128)
 COMPRESSIONS: dict[str, dict[str, Any]] = {

@@ -1,9 +1,9 @@
 """Compare positions of disks with the Cramér-Rao bound: every figure and plot of docs/explanation/precision.md.
 
-    python benchmarks/precision.py OUT [--quick] [--only NAME ...] [--docs]
+    python benchmarks/precision.py OUT [--quick] [--only NAME ...] [--docs] [--peers]
 
 Each study is simulated from seeds with known truth. OUT gets NAME.csv, NAME.png and precision.json; `--docs` also writes them to
-docs/explanation/precision beside this folder.
+docs/explanation/precision beside this folder. `--peers` adds other tools to the studies of close disks, as NAME_peers.csv.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import csv
 import json
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gpu4d.benchmarks.precision_studies import STUDIES, Row
 
 import gpu4d
 
+Study = Callable[[int], Iterator[Row]]
 PATTERNS, QUICK = 320, 16  # of a point of a study; 25 disks a pattern
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "explanation" / "precision"
 
@@ -82,13 +83,13 @@ def verdicts(results: dict[str, list[Row]]) -> list[str]:
     return out
 
 
-def run(names: Iterable[str], patterns: int, out: Path) -> dict[str, list[Row]]:
+def run(studies: dict[str, Study], patterns: int, out: Path) -> dict[str, list[Row]]:
     results = {}
-    for name in names:
+    for name, study in studies.items():
         start = time.perf_counter()
-        results[name] = list(STUDIES[name](patterns))
+        results[name] = list(study(patterns))
         write_table(results[name], out / f"{name}.csv")
-        print(f"\n## {name}: {STUDIES[name].__doc__} ({time.perf_counter() - start:.1f} s)\n\n{as_text(results[name])}", flush=True)
+        print(f"\n## {name}: {study.__doc__} ({time.perf_counter() - start:.1f} s)\n\n{as_text(results[name])}", flush=True)
     return results
 
 
@@ -98,13 +99,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} patterns for each point instead of {PATTERNS}")
     parser.add_argument("--only", choices=STUDIES, nargs="+", default=list(STUDIES), metavar="NAME", help=", ".join(STUDIES))
     parser.add_argument("--docs", action="store_true", help="write to docs/explanation/precision too")
+    parser.add_argument("--peers", action="store_true", help="locate close disks by py4DSTEM and LiberTEM-blobfinder too (installs them)")
     options = parser.parse_args(arguments)
     patterns = QUICK if options.quick else PATTERNS
     folders = [options.out, *([DOCS] if options.docs else [])]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    results = run(options.only, patterns, options.out)
+    studies = dict(STUDIES)
+    if options.peers:
+        from gpu4d.benchmarks.peers import close_disks
+
+        studies |= {f"{name}_peers": study for name, study in close_disks.STUDIES.items()}
+        options.only += [f"{name}_peers" for name in close_disks.STUDIES if name in options.only]
+    results = run({name: studies[name] for name in options.only}, patterns, options.out)
     about = {"gpu4d": gpu4d.__version__, "numpy": np.__version__, "python": platform.python_version(), "patterns": patterns}
     text = json.dumps({"about": about, "studies": results}, indent=1)
     (options.out / "precision.json").write_text(text, encoding="utf-8")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from gpu4d.benchmarks.crowded import crowded, dense
 from gpu4d.benchmarks.disk_bound import Profile, bullseye, closed_form, soft
 from gpu4d.benchmarks.disk_forms import FORMS
 from gpu4d.benchmarks.disk_scenes import Found, Scene, exact_maxima, find, lattice, scene
@@ -288,4 +289,6 @@ STUDIES: dict[str, Callable[[int], Iterator[Row]]] = {
     "refined": refined,
     "shapes": shapes,
     "strain": strain,
+    "crowded": crowded,
+    "dense": dense,
 }

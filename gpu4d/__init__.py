@@ -24,5 +24,9 @@ _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 def __getattr__(name: str) -> Any:
     """Import a name of the front door on first use."""
     if name not in __all__:
-        raise AttributeError(f"module 'gpu4d' has no attribute {name!r}; it has {', '.join(__all__)}")
+        if (_here / name).is_dir() or (_here / f"{name}.py").is_file():
+            raise AttributeError(name)  # `from gpu4d import arrays` asks for the name first, and then imports the module
+        from gpu4d.errors import did_you_mean
+
+        raise AttributeError(f"module 'gpu4d' has no attribute {name!r}{did_you_mean(name, __all__)}; it has {', '.join(__all__)}")
     return _load(name)

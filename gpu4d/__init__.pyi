@@ -4,10 +4,16 @@ from . import (
     amorphous as amorphous,
 )
 from . import (
+    beam as beam,
+)
+from . import (
     bragg as bragg,
 )
 from . import (
     calibrate as calibrate,
+)
+from . import (
+    classification as classification,
 )
 from . import (
     crystal as crystal,
@@ -22,10 +28,16 @@ from . import (
     device as device,
 )
 from . import (
+    errors as errors,
+)
+from . import (
     imaging as imaging,
 )
 from . import (
     io as io,
+)
+from . import (
+    orientation as orientation,
 )
 from . import (
     physics as physics,
@@ -49,6 +61,9 @@ from . import (
     streaming as streaming,
 )
 from . import (
+    structures as structures,
+)
+from . import (
     testing as testing,
 )
 from . import (
@@ -62,6 +77,7 @@ from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks
 from .bragg.hybrid_correlation import hybrid_correlation as hybrid_correlation
 from .bragg.template_from_scan.refine_template import refine_template as refine_template
 from .bragg.vector_map import bragg_vector_map as bragg_vector_map
+from .classification.classify import classify as classify
 from .crystal.find_lattice import find_lattice as find_lattice
 from .crystal.fit_lattice import fit_lattice as fit_lattice
 from .crystal.strain import strain_map as strain_map

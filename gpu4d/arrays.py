@@ -80,19 +80,41 @@ DType = Any  # `np.dtype`, its name, or the dtype of another library; these have
 
 
 def is_array(x: Any) -> bool:
-    """Return True for an array of any array-API library, False for lists, scalars (also NumPy's) and labelled arrays."""
-    return compat.is_array_api_obj(x) and not isinstance(x, np.generic)
+    """Return True for an array of any array-API library that holds its values in memory.
+
+    It is False for lists, scalars (also NumPy's), labelled arrays, and arrays that are computed later or sparse (Dask, sparse).
+    """
+    if isinstance(x, np.ndarray):
+        return True
+    return (
+        compat.is_array_api_obj(x)
+        and not isinstance(x, type)
+        and not (isinstance(x, np.generic) or compat.is_dask_array(x) or compat.is_pydata_sparse_array(x))
+    )
 
 
 def unwrapped(x: Any) -> Any:
     """Return the array inside a labelled one (`RealSlice`, `DiffractionSlice`, xarray's). Anything else is returned unchanged.
 
-    Plain arrays have an attribute `data` too, but it is not an array: CuPy's is a pointer, NumPy's a memoryview.
+    Plain arrays have an attribute `data` too, but it is not an array: CuPy's is a pointer, NumPy's a memoryview. A masked array with
+    masked values is refused, because its mask would be lost.
     """
     if is_array(x):
-        return x
+        return without_mask(x, "the array")
     inside = getattr(x, "data", None)
-    return inside if is_array(inside) else x
+    return inside if is_array(inside) and not isinstance(x, type) else x
+
+
+def without_mask(x: Any, name: str) -> Any:
+    """Return an array; a masked one without its mask if no value is masked. Refuse it otherwise: the mask would be lost."""
+    if not isinstance(x, np.ma.MaskedArray):
+        return x
+    if np.ma.is_masked(x):
+        raise InputError(
+            f"{name} is a NumPy masked array, and its mask would be lost: give {name}.filled(0), and the pixels or positions that "
+            "count as a mask (detector_mask= of a DataCube, mask= or where= of a function)"
+        )
+    return x.data
 
 
 def namespace(*found: Any) -> Any:
@@ -193,7 +215,10 @@ def _by_dlpack(result: Any, template: Any) -> Any:
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """Return a NumPy array of any array, labelled array or sequence. Arrays of a device are copied to the host."""
+    """Return a NumPy array of any array, labelled array or sequence. Arrays of a device are copied to the host.
+
+    Values may be of any dtype. Arguments of public functions that must be real numbers go through `real_array` first.
+    """
     x = unwrapped(x)
     if isinstance(x, np.ndarray):
         return x
@@ -207,12 +232,6 @@ def to_numpy(x: Any) -> np.ndarray:
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError):  # arrays on the second device of array_api_strict
         return np.asarray(compat.to_device(x, compat.array_namespace(x).Device("CPU_DEVICE")))
-
-
-def floats(given: Any) -> tuple[float, ...]:
-    """Read a sequence of numbers (a position, radii, an ellipse), or an array of any library, as Python floats."""
-    given = unwrapped(given)
-    return tuple(float(value) for value in (to_numpy(given) if is_array(given) else given))
 
 
 def from_numpy(x: Any, template: Any) -> Any:
@@ -235,6 +254,21 @@ def _contiguous(x: np.ndarray) -> np.ndarray:
 def is_integer(x: Any) -> bool:
     """Return True for arrays of whole numbers or bools."""
     return compat.array_namespace(x).isdtype(x.dtype, ("integral", "bool"))
+
+
+def is_real(x: Any) -> bool:
+    """Return True for arrays of bools, whole numbers or real floats."""
+    return compat.array_namespace(x).isdtype(x.dtype, ("bool", "integral", "real floating"))
+
+
+def is_complex(x: Any) -> bool:
+    """Return True for arrays of complex numbers."""
+    return compat.array_namespace(x).isdtype(x.dtype, "complex floating")
+
+
+def sums_are_exact(dtype: Any) -> bool:
+    """Return True for a dtype whose sums are made in int64: whole numbers of up to 32 bits, and bools."""
+    return is_integer_dtype(dtype) and not str(getattr(dtype, "name", dtype)).endswith("64")
 
 
 def is_integer_dtype(dtype: Any) -> bool:
@@ -261,9 +295,12 @@ def as_float64(x: Any) -> Any:
 
 
 def as_sum_dtype(x: Any) -> Any:
-    """Return `x` in the dtype of sums: int64 for whole numbers (exact), float64 for others."""
+    """Return `x` in the dtype of its sums: int64 (exact) for whole numbers of up to 32 bits, float64 for others.
+
+    Sums of 64-bit numbers may pass 2⁶³, where int64 would wrap round. In float64 they are exact up to 2⁵³, as counts are.
+    """
     xp = compat.array_namespace(x)
-    if is_integer(x):
+    if sums_are_exact(x.dtype):
         out = xp.astype(x, xp.int64)
         if compat.is_jax_array(out) and str(out.dtype) != "int64":
             as_float64(x)  # raises the error that explains x64

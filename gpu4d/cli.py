@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpu4d.cli_signals import Stopped, end_cleanly_on_signals, was_stopped
+
 if TYPE_CHECKING:
     import click
 
-    from gpu4d.data.calibration_fields import GivenAs
-
 NEEDED = {"click": "click", "rich": "rich", "matplotlib": "matplotlib", "jinja2": "jinja2"}  # packages of the extra `app`
-
-
-class Stopped(BaseException):
-    """Ctrl-C or a signal to end. It is not a KeyboardInterrupt, because click prints an empty line for those."""
+# Thresholds of Python's garbage collector, as `gc.set_threshold` takes them. Libraries that are imported, and pictures, make many
+# objects that stay. Looking for garbage among them as often as Python does takes a tenth of a demo.
+COLLECTIONS = (20_000, 20, 50)
+_was_said = threading.Lock()  # is taken by the thread that says that the run was stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the `gpu4d` command and exit: code 0, or code 1 after one line on standard error."""
-    _end_cleanly_on_signals()
+    end_cleanly_on_signals(_stopped)
+    _prepare_output()
+    gc.set_threshold(*COLLECTIONS)
     sys.exit(run_command(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -30,6 +35,9 @@ def run_command(arguments: list[str]) -> int:
     """Carry out one command line and return its exit code. Errors become one line on standard error."""
     from importlib.util import find_spec
 
+    was_stopped.clear()
+    if _was_said.locked():
+        _was_said.release()
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         return _fail(f"the command line needs {', '.join(missing)}: pip install 'gpu4d[app]'")
     debug = "--debug" in arguments
@@ -40,11 +48,13 @@ def run_command(arguments: list[str]) -> int:
     try:
         return _carry_out(arguments)
     except (KeyboardInterrupt, Stopped):
-        return _fail("stopped; no results were written")
+        return _stopped()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has closed the pipe: no message can reach it
         return 1
     except Exception as error:
+        if was_stopped.is_set():  # modules that are being imported turn every error into one of their own
+            return _stopped()
         if debug:
             raise
         return _fail(_one_line(error))
@@ -74,6 +84,13 @@ def _fail(message: str) -> int:
     return 1
 
 
+def _stopped() -> int:
+    """Say that the run was stopped. Both the main thread and the one that ends the compiler may come here."""
+    if _was_said.acquire(blocking=False):
+        _fail("stopped; no results were written")
+    return 1
+
+
 def _one_line(error: Exception) -> str:
     """Return the line for an error: the message alone for gpu4d's own errors, else with the type of the error."""
     from gpu4d.errors import Gpu4dError
@@ -88,20 +105,30 @@ def _one_line(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
 
 
-def _end_cleanly_on_signals() -> None:
-    """End cleanly on Ctrl-C, when the terminal is closed, and when a batch system ends the process."""
-    import signal
-    import threading
+def _prepare_output() -> None:
+    """Write to nowhere where an output is closed, and write letters that it does not have as codes: neither may end a run."""
+    import io
 
-    if threading.current_thread() is not threading.main_thread():
-        return
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
-    def stop(*_: Any) -> None:
-        raise Stopped
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
+def _say(text: str, done: str = "") -> None:
+    """Write the result of a command on standard output. `done` says what is complete if that fails, as on a full disk."""
+    import click
+
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries again when it ends
+        raise click.ClickException(f"standard output: {error.strerror}; {done or 'nothing else was to be done'}") from None
 
 
 def _commands() -> click.Group:
@@ -109,6 +136,7 @@ def _commands() -> click.Group:
     import click
 
     import gpu4d
+    from gpu4d.cli_flags import calibration_flags, pair, run_flags, with_flags
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -121,7 +149,7 @@ def _commands() -> click.Group:
     overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
     debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     dataset = click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file.")
-    shape = click.option("--scan-shape", metavar="A,B", callback=_pair, help="Shape of the scan, for files that store a list of patterns.")
+    shape = click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
     memory = click.option("--memory", metavar="M", help="Memory that may be allocated, as 512MB or 2GiB.  [default: 512 MB]")
     device = click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:N, or several as cuda:0,cuda:1.  [default: auto]")
     file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
@@ -133,20 +161,20 @@ def _commands() -> click.Group:
     def demo(out: Path | None, overwrite: bool, debug: bool) -> None:
         """Simulate a strained crystal and a phase object, analyse them like measured scans, and compare with the truth.
 
-        Nothing is downloaded. Results go to OUT (gpu4d-demo).
+        Nothing is downloaded. Results go to OUT, or to gpu4d-demo, where an earlier demo is replaced.
         """
         from gpu4d.workflow.demo import demo as run_demo
         from gpu4d.workflow.terminal import watcher
 
         with watcher() as progress:
-            result = run_demo(out or Path("gpu4d-demo"), overwrite=overwrite, watcher=progress)
-        click.echo(result.summary())
+            result = run_demo(out or Path("gpu4d-demo"), overwrite=overwrite or out is None, watcher=progress)
+        _say(result.summary(), f"the results are complete in {result.folder}")
 
     @commands.command(short_help="Analyse a scan: images, strain or phase, EMD file, report.")
     @file
     @dataset
     @shape
-    @_calibration_flags
+    @calibration_flags
     @click.option("--probe", metavar="FILE[:/P]", help="Image of the probe in vacuum.")
     @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="File with settings. Flags override it.")
     @out
@@ -154,37 +182,116 @@ def _commands() -> click.Group:
     @memory
     @device
     @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write a trace of the work, for ui.perfetto.dev.")
+    @run_flags
+    @click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
+    @click.option("--quiet", is_flag=True, help="Show no progress, and print the report's path alone.")
+    @click.option("--json", "as_json", is_flag=True, help="Print figures, decisions, gates and warnings as JSON.")
     @debug
-    def run(file: Path, recipe: Path | None, out: Path | None, overwrite: bool, trace: Path | None, debug: bool, **flags: Any) -> None:
+    def run(
+        file: Path,
+        recipe: Path | None,
+        out: Path | None,
+        overwrite: bool,
+        trace: Path | None,
+        show: bool,
+        quiet: bool,
+        as_json: bool,
+        debug: bool,
+        **flags: Any,
+    ) -> None:
         """Analyse FILE. The data decide which technique makes sense: Bragg disks and strain, or a bright-field disk and DPC.
 
-        Results go to OUT (FILE's name with -gpu4d): result.h5 (EMD 1.0), pictures, report.html.
+        Results go to OUT, by default FILE's name with -gpu4d in the current folder: result.h5 (EMD 1.0), pictures, report.html.
         """
         from gpu4d.workflow import run as run_workflow
+        from gpu4d.workflow.report.output import REPORT
         from gpu4d.workflow.terminal import watcher
 
-        settings = _with_flags(recipe, flags)
-        with watcher() as progress:
+        settings = with_flags(recipe, flags)
+        with watcher(quiet) as progress:
             result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_command_line(), trace=trace)
-        click.echo(result.summary())
-        if trace is not None:
+        report = result.folder / REPORT
+        text = json.dumps(result.as_dict(), indent=1) if as_json else str(report) if quiet else result.summary()
+        _say(text, f"the results are complete in {result.folder}")
+        if trace is not None and not (quiet or as_json):
             click.echo(f"trace: {trace} (open it in ui.perfetto.dev)")
+        if show:
+            click.launch(str(report))
 
-    @commands.command(short_help="Show what is in a file, and the plan of a pass over it.")
+    @commands.command(short_help="Measure the calibration with a known crystal: origin, ellipse, rotation, pixel size.")
+    @file
+    @click.option("--standard", "standards", metavar="NAME", multiple=True, help="Known crystal: Au, Si, … or a CIF file. May be repeated.")
+    @dataset
+    @shape
+    @click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero.")
+    @calibration_flags
+    @click.option(
+        "-o",
+        "--output",
+        "out",
+        metavar="C.toml",
+        type=click.Path(path_type=Path),
+        default=Path("calibration.toml"),
+        help="File for the calibration.  [default: calibration.toml]",
+    )
+    @overwrite
+    @memory
+    @device
+    @debug
+    def calibrate(file: Path, standards: tuple[str, ...], out: Path, overwrite: bool, debug: bool, **flags: Any) -> None:
+        """Measure what FILE tells of its calibration, with standard errors, and write it for `gpu4d run SCAN --calibration C.toml`.
+
+        FILE is a scan of a known crystal: rings of a polycrystal, or Bragg disks. Without --standard, a diffuse ring gives the ellipse, and
+        the centre of mass of a thin specimen the rotation.
+        """
+        from gpu4d.workflow.calibrate_file import calibrate_file
+        from gpu4d.workflow.terminal import watcher
+
+        settings = with_flags(None, flags)
+        with watcher() as progress:
+            found = calibrate_file(file, out, standards=standards, recipe=settings, overwrite=overwrite, watcher=progress)
+        _say(found.summary(), f"the calibration is complete in {out}")
+
+    @commands.command(short_help="Say what is in a file, and how to analyse it.")
     @file
     @dataset
     @shape
     @memory
     @device
+    @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and how long it takes at least.")
     @debug
-    def info(file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, debug: bool) -> None:
-        """Show shape, type, layout, size and calibration of FILE, and the plan of a pass over it with the memory given.
+    def info(
+        file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, with_plan: bool, debug: bool
+    ) -> None:
+        """Say what FILE is, what gpu4d knows of it, what is missing, and the command that analyses it.
 
-        Reads a few patterns to measure the speed, and says how long a pass takes at least.
+        With --plan it reads a few patterns, to measure the speed.
         """
         from gpu4d.workflow.describe import describe_file
 
-        click.echo(describe_file(file, dataset, scan_shape, memory, device or "auto"))
+        _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan))
+
+    @commands.command(short_help="Compile everything now, so that the first run does not wait for it.")
+    @debug
+    def warm(debug: bool) -> None:
+        """Compile what usual scans need, once for this computer. Without this, the first run does it."""
+        from gpu4d.workflow.prepare import warm as compile_everything
+        from gpu4d.workflow.record import Record
+        from gpu4d.workflow.terminal import watcher
+
+        with watcher() as progress:
+            compile_everything(Record(progress))
+        click.echo("ready: nothing needs to be compiled any more for usual scans")
+
+    @commands.command()
+    @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
+    def completion(shell: str) -> None:
+        """Print what completes gpu4d's commands and flags in a shell: add it to the shell's start file."""
+        from click.shell_completion import get_completion_class
+
+        complete = get_completion_class(shell)
+        assert complete is not None, "click knows these shells"
+        click.echo(complete(commands, {}, "gpu4d", "_GPU4D_COMPLETE").source())
 
     @commands.command()
     @debug
@@ -282,56 +389,6 @@ def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
         if not text:
             raise InputError(f"--only {only}: there is no such section or setting; sections are {', '.join(Recipe().sections)}")
         click.echo(text)
-
-
-def _given_by_flag() -> list[GivenAs]:
-    """Return the calibration fields that have a flag of their own."""
-    from gpu4d.data.calibration_fields import FIELDS
-
-    return [field.given for field in FIELDS.values() if field.given is not None and field.given.flag]
-
-
-def _calibration_flags(command: Any) -> Any:
-    """Add a flag for every calibration field that has one."""
-    import click
-
-    for given in reversed(_given_by_flag()):
-        words = f"{given.explain.split('.')[0].split(',')[0]}, {given.units}."
-        command = click.option(f"--{given.name.replace('_', '-')}", type=float, metavar=given.flag, help=words)(command)
-    return command
-
-
-FLAGS = {
-    "dataset": "input.dataset",
-    "scan_shape": "input.scan_shape",
-    "probe": "probe.file",
-    "memory": "compute.memory",
-    "device": "compute.device",
-}
-
-
-def _with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
-    """Return the recipe of a run: a file's or the defaults, overridden by flags."""
-    from gpu4d.workflow.recipe import Recipe
-
-    recipe = Recipe() if path is None else Recipe.load(path)
-    names = FLAGS | {given.name: f"calibration.{given.name}" for given in _given_by_flag()}
-    for name, value in flags.items():
-        if value is not None:
-            recipe.set(names[name], value, origin="--" + name.replace("_", "-"))
-    recipe.check()
-    return recipe
-
-
-def _pair(_context: Any, _parameter: Any, value: str | None) -> list[int] | None:
-    import click
-
-    if value is None:
-        return None
-    parts = value.replace("x", ",").replace("×", ",").split(",")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-        raise click.BadParameter(f"{value!r} is not two whole numbers: write --scan-shape 64,64")
-    return [int(part) for part in parts]
 
 
 def _command_line() -> str:

@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+__all__ = ["DeviceError", "Gpu4dError", "InputError", "MemoryBudgetError"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the known word nearest to a mistyped one, as the end of a sentence. Empty if none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("enregy", ["energy", "semiangle"]), did_you_mean("x", ["energy"])
+    (" (did you mean 'energy'?)", '')
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
 
 class Gpu4dError(Exception):
     """Base of all errors that gpu4d raises on purpose. The command line prints them as one line."""

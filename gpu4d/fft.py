@@ -1,4 +1,6 @@
-"""Fourier transforms over the last two axes: forward exp(-2πi k·r) without a factor, inverse with 1/N. No other module calls an FFT.
+"""Fourier transforms over the last two axes, and along the last one. No other module calls an FFT.
+
+Forward exp(-2πi k·r) without a factor, inverse with 1/N.
 
 NumPy arrays go through `scipy.fft`, which keeps single precision and obeys a user's `scipy.fft.set_backend` (pyFFTW, mkl_fft).
 Arrays of other libraries go through their own `xp.fft`.
@@ -37,6 +39,18 @@ def irfft2(x: Any, shape: tuple[int, int]) -> Any:
     if 0 in x.shape[:-2]:
         return _empty_transform(x, shape[-1], real=True)
     return library.irfftn(x, s=tuple(shape), **axes)
+
+
+def irfft(x: Any, n: int) -> Any:
+    """Return the real curves (..., n) from their half spectra (..., n // 2 + 1), along the last axis."""
+    xp = compat.array_namespace(x)
+    if 0 in x.shape[:-1]:
+        return _empty_transform(x, n, real=True)
+    if compat.is_numpy_namespace(xp):
+        import scipy.fft
+
+        return scipy.fft.irfft(x, n, axis=-1)
+    return xp.fft.irfft(x, n=n, axis=-1)
 
 
 def irfft2_of_spent(x: Any, shape: tuple[int, int]) -> Any:

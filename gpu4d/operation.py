@@ -14,6 +14,7 @@ import functools
 import importlib
 import inspect
 import logging
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, DType
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import beside, real_array, real_number
 
 log = logging.getLogger("gpu4d")
 
@@ -33,7 +35,15 @@ P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
 OPERATIONS: dict[str, Operation] = {}  # name -> operation, of the modules imported so far; `all_operations` imports the rest
-ROOMS = ("imaging", "preprocess", "amorphous", "bragg", "deflection", "ptychography")  # folders whose modules define operations
+ROOMS = (
+    "imaging",
+    "preprocess",
+    "amorphous",
+    "bragg",
+    "orientation",
+    "deflection",
+    "ptychography",
+)  # folders whose modules define operations
 IMPLEMENTATIONS = ("definition", "cpu", "cuda")
 device_view: contextvars.ContextVar[Callable[[Any], Any]] = contextvars.ContextVar("gpu4d_device_view", default=arrays.cupy_view)
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpu4d_implementation", default=None)
@@ -60,6 +70,8 @@ class Twin:
         The size (Qx · Qy) of a frame must be less; None for no limit.
     longest : int or mapping of str to int or None
         Longest side of a frame in pixels: one number for all, or one for each dtype that has a limit.
+    moment : mapping of str to int or None
+        Qx · Qy · longest side must be less, for each dtype that has this limit: else first moments pass 64 bits.
     check : callable or None
         Checks limits of other arguments. It is called with the arguments of the operation, and returns why the twin cannot take
         them, or None.
@@ -77,6 +89,7 @@ class Twin:
     dtypes: tuple[str, ...] | None = None
     frame: int | None = None
     longest: int | Mapping[str, int] | None = None
+    moment: Mapping[str, int] | None = None
     check: Callable[..., str | None] | None = None
 
     def refuses(self, dtype: Any, shape: tuple[int, ...]) -> str | None:
@@ -89,6 +102,8 @@ class Twin:
         longest = self.longest.get(name) if isinstance(self.longest, Mapping) else self.longest
         if longest is not None and max(sides, default=0) > longest:
             return f"it takes {name} of up to {longest} pixels a side, not {max(sides)}"
+        if self.moment is not None and prod(sides) * max(sides, default=0) >= self.moment.get(name, math.inf):
+            return f"first moments of {name} on {' × '.join(map(str, sides))} pixels may pass 64 bits"
         return None
 
 
@@ -105,6 +120,12 @@ class Operation(Generic[P, R]):
         self.definition = definition
         self.twins = twins
         self.name: str = definition.__name__
+        parameters = inspect.signature(definition).parameters.values()
+        self._names = [p.name for p in parameters]
+        # What a parameter of a public operation takes is read from its annotation.
+        kinds = {p.name: str(p.annotation).removesuffix(" | None") for p in parameters}
+        self._arrays = {name for name, kind in kinds.items() if "Array" in kind}
+        self._numbers = {name: kind == "int" for name, kind in kinds.items() if kind in ("int", "float")}
         self._said: set[str] = set()
         OPERATIONS[self.name] = self
 
@@ -183,7 +204,25 @@ class Operation(Generic[P, R]):
         return "definition"
 
     def __call__(self, *args: P.args, **options: P.kwargs) -> R:
-        return self._run(tuple(map(_plain, args)), {k: _plain(a) for k, a in options.items()})
+        named = [*zip(self._names, args), *(("", a) for a in args[len(self._names) :]), *options.items()]
+        taken = [self._taken(name, a) for name, a in named]
+        if any(self._adapts(name, given) for name, given in named):
+            like = next((a for a, (_, given) in zip(taken, named) if arrays.is_array(arrays.unwrapped(given))), None)
+            if like is not None:
+                taken = [beside(a, name, like) if self._adapts(name, given) else a for a, (name, given) in zip(taken, named)]
+        return self._run(tuple(taken[: len(args)]), dict(zip(options, taken[len(args) :])))
+
+    def _taken(self, name: str, given: Any) -> Any:
+        """Return an argument in the form that definitions and twins take, after checking it."""
+        if given is None:
+            return None
+        if name in self._arrays:
+            return real_array(given, name)
+        return _plain(given) if name not in self._numbers else real_number(given, name, self._numbers[name])
+
+    def _adapts(self, name: str, given: Any) -> bool:
+        """Return True for an argument that is brought into the library of the others: a mask, or an array given as a list."""
+        return given is not None and name in self._arrays and (name == "mask" or isinstance(given, list | tuple))
 
     def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         kind = self.choose(*args, **options)

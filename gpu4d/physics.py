@@ -9,6 +9,12 @@ ELECTRON_MASS = 9.1093837015e-31  # kg
 LIGHT_SPEED = 299792458.0  # m/s
 REST_ENERGY = ELECTRON_MASS * LIGHT_SPEED**2 / ELEMENTARY_CHARGE  # eV
 
+__all__ = ["angle_to_frequency", "frequency_to_angle", "interaction_constant", "pixel_from_disk", "wavelength"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
 
 def wavelength(energy: float) -> float:
     """Return the relativistic wavelength of the beam electrons.
@@ -46,7 +52,7 @@ def interaction_constant(energy: float) -> float:
     >>> round(interaction_constant(80e3), 6)
     0.001009
     """
-    mass = ELECTRON_MASS * (1 + energy / REST_ENERGY)
+    mass = ELECTRON_MASS * (1 + float(energy) / REST_ENERGY)
     return 2 * math.pi * mass * ELEMENTARY_CHARGE * wavelength(energy) * 1e-10 / PLANCK**2 * 1e-10
 
 

@@ -36,6 +36,11 @@ def why_no_gpu() -> str | None:
     return None if count else "CuPy finds no CUDA device"
 
 
+def pytest_addoption(parser):
+    """Let slow tests that try random cases try more of them."""
+    parser.addoption("--cases", type=int, help="random cases of each slow test that tries some; each has its own usual number")
+
+
 def pytest_collection_modifyitems(items):
     """Skip, with the reason, what needs a GPU, a compiler or the shared inputs where they are absent."""
     for item in items:
@@ -62,6 +67,16 @@ def shared_data() -> Path:
 def checkout() -> Path:
     """Root of the source tree the tests are run from."""
     return CHECKOUT
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note tests that were skipped because torch or JAX is absent, so that they can be run where these are: `.ci/run` does."""
+    place = os.environ.get("GPU4D_NOTE_SKIPPED")
+    if not place or "PYTEST_XDIST_WORKER" in os.environ or not report.skipped or not isinstance(report.longrepr, tuple):
+        return
+    if report.longrepr[2] in ("Skipped: torch is not installed", "Skipped: jax is not installed"):
+        with open(place, "a", encoding="utf-8") as noted:
+            noted.write(f"{report.nodeid}\n")
 
 
 @pytest.fixture(scope="session")

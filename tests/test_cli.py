@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from gpu4d.cli import run_command
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
     """A small file a run can analyse in a second: a phase object, as a list of patterns would be written."""
-    made = gpu4d.simulate.phase_object_scan((10, 12), (32, 32), r_pixel=0.5, dose=1e5, seed=3)
+    made = gpu4d.simulate.phase_object_scan((10, 12), (32, 32), r_pixel=0.5, semiangle=32.0, dose=1e5, seed=3)
     path = tmp_path_factory.mktemp("scan") / "object.h5"
     with h5py.File(path, "w") as file:
         file["scan"] = made.cube.source.array
@@ -38,22 +39,29 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def last_line(err):
+    """The one line of an error. Before it, standard error has only the stages that were done, with their times."""
+    *stages, line = err.splitlines(keepends=True)
+    assert all(re.fullmatch(r".+: \d+\.\d s\n", stage) for stage in stages), f"not one line: {err!r}"
+    assert line.startswith("gpu4d: ") and line.endswith("\n"), err
+    return line
+
+
 def refused(capfd, *arguments):
     """Run a command that must fail; the one line it says."""
     before = sorted(os.listdir("."))
     code = run_command([str(a) for a in arguments])
     out, err = capfd.readouterr()
     assert code == 1, f"exit code {code}, said {out} {err}"
-    assert err.count("\n") == 1 and err.startswith("gpu4d: "), f"not one line: {err!r}"
     assert out == ""
     assert sorted(os.listdir(".")) == before, "something was left behind"
-    return err
+    return last_line(err)
 
 
 def test_run_leaves_everything(scan, capfd, here):
     assert run_command(["run", str(scan), "--dataset", "/scan", *KNOWN]) == 0
     out, err = capfd.readouterr()
-    assert "object-gpu4d/report.html" in out and err == ""
+    assert "object-gpu4d/report.html" in out and re.match(r"open: \d\.\d s\npass 1: [^\n]*: \d+\.\d s\n", err)
     left = {p.name for p in (here / "object-gpu4d").iterdir()}
     assert {"result.h5", "report.html", "recipe.toml", "bf.png", "mean_pattern.png", "dpc_phase.png"} <= left
     assert os.listdir(here) == ["object-gpu4d"], "the passing folder is gone"
@@ -151,7 +159,10 @@ def test_files_that_cannot_be_read(bad, capfd, command, arguments, says):
         (["--trace", "."], ["folder", "name of a file"]),
         (["--energy", "-3"], ["--energy -3", "eV"]),
         (["--energy", "nan"], ["--energy", "eV"]),
-        (["--energy", "high"], ["--energy", "high"]),
+        (["--energy", "high"], ["--energy", "high", "keV"]),
+        (["--energy", "300"], ["--energy 300", "did you mean 300e3"]),
+        (["--semiangle", "0.00103"], ["--semiangle 0.00103", "did you mean 1.03"]),
+        (["--r-pixel", "5e-10"], ["--r-pixel", "did you mean 5"]),
         (["--scan-shape", "12"], ["--scan-shape 64,64"]),
         (["--recipe", "none.toml"], ["none.toml", "gpu4d recipe new"]),
         (["--colour", "red"], ["--colour"]),
@@ -187,7 +198,8 @@ def test_a_full_disk_leaves_nothing(scan, here):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout
-    assert done.stderr.count("\n") == 1 and "deep/out" in done.stderr and "cannot be written" in done.stderr, done.stderr
+    line = last_line(done.stderr)
+    assert "deep/out" in line and "cannot be written" in line
     assert os.listdir(here) == [], "neither the folder nor its new parent is left"
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
@@ -201,7 +213,7 @@ def test_a_demo_on_a_full_disk_leaves_nothing(here):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True)
     assert done.returncode == 1, done.returncode
-    assert done.stderr.count("\n") == 1 and "gpu4d-demo cannot be written (File too large)" in done.stderr, done.stderr
+    assert "gpu4d-demo cannot be written (File too large)" in last_line(done.stderr)
     assert os.listdir(here) == []
 
 
@@ -222,14 +234,20 @@ def test_stopping_leaves_nothing(scan, here, how):
     process.send_signal(how)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert err.count("\n") == 1 and "stopped" in err, err
+    assert "stopped" in last_line(err)
     assert os.listdir(here) == ["started"]
 
 
 def test_info_says_what_is_inside(scan, capfd):
-    assert run_command(["info", str(scan), "--dataset", "scan", "--memory", "64MB"]) == 0
+    assert run_command(["info", str(scan), "--dataset", "scan"]) == 0
     out = capfd.readouterr().out
-    for word in ("10×12 scan positions", "32×32 detector pixels", "uint16", "tiles of", "64 MB", "1 pass", "nothing is known"):
+    command = f"gpu4d run {scan} --dataset scan --energy EV --semiangle MRAD --r-pixel Å"
+    for word in ("10×12 scan positions", "32×32 detector pixels", "uint16", "can analyse it", "known      nothing", command):
+        assert word in out, out
+    assert "tiles of" not in out
+    assert run_command(["info", str(scan), "--dataset", "scan", "--memory", "64MB", "--plan"]) == 0
+    out = capfd.readouterr().out
+    for word in ("10×12 scan positions", "tiles of", "64 MB", "1 pass"):
         assert word in out, out
     assert f"{10 * 12 * 32 * 32 * 2 / 1e3:.3g} kB to read" in out and "page cache" in out
 
@@ -277,7 +295,7 @@ def test_a_run_that_fails_leaves_its_trace(scan, capfd, here, monkeypatch):
 
     monkeypatch.setattr(pipeline, "save_results", fail)
     assert run_command(["run", str(scan), "--dataset", "scan", *KNOWN, "-o", "out", "--trace", "t.json"]) == 1
-    assert capfd.readouterr().err == "gpu4d: as asked\n"
+    assert last_line(capfd.readouterr().err) == "gpu4d: as asked\n"
     assert os.listdir(here) == ["t.json"] and len(tracks(here / "t.json")["passes"]) >= 2
 
 
@@ -326,3 +344,97 @@ def test_debug_shows_the_traceback():
     code = "from gpu4d.cli import main; main(['run', 'missing.h5', '--debug'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" in done.stderr and "missing.h5" in done.stderr
+
+
+def command(*arguments, **options):
+    code = f"from gpu4d.cli import main; main({list(arguments)!r})"
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_output_ends_no_run(scan, here, closed):
+    """As after `>&-` in a shell."""
+    done = command("run", str(scan), "--dataset", "scan", "-o", "out", stdout=subprocess.PIPE, preexec_fn=lambda: os.close(closed))
+    assert done.returncode == 0 and (here / "out" / "report.html").exists(), done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_output_says_that_the_results_are_there(scan, here):
+    with open("/dev/full", "w") as full:
+        done = command("run", str(scan), "--dataset", "scan", "-o", "out", stdout=full)
+    line = last_line(done.stderr)
+    assert done.returncode == 1 and "results are complete in out" in line and (here / "out" / "result.h5").exists()
+
+
+def test_a_name_that_is_no_text(scan, here):
+    """Bytes that are not UTF-8, as a file from another system may have."""
+    odd = os.fsencode(str(here)) + b"/caf\xe9.h5"
+    os.symlink(scan, odd)
+    done = command("run", os.fsdecode(odd), "--dataset", "scan", "-o", "out", stdout=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr
+    assert "caf" in (here / "out" / "report.html").read_text()
+    assert run_command(["recipe", "check", "out/recipe.toml"]) == 0
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(here):
+    """The compiler calls back into Python. An error raised there is ignored, so the signal has to come again."""
+    code = (
+        "import ctypes, os, signal, time, gpu4d.cli as cli\n"
+        "call = ctypes.CFUNCTYPE(None)(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01)))\n"
+        "def work(_):\n    call()\n    [time.sleep(0.1) for _ in range(200)]\n    return 0\n"
+        "cli._carry_out = work\n"
+        "cli.main([])"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "stopped" in last_line(done.stderr) and time.monotonic() - start < 15
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as on Unix")
+def test_ctrl_c_while_a_thread_compiles(here):
+    """Nothing can stop the compiler, and the main thread waits for it. The process ends all the same, and leaves nothing."""
+    code = (
+        "import os, signal, threading, time, gpu4d.cli as cli\n"
+        "from gpu4d.io import leftovers\n"
+        "from numba.core.compiler_lock import global_compiler_lock as lock\n"
+        "def compiling():\n    with lock:\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(60)\n"
+        "def work(_):\n"
+        "    os.mkdir('unfinished')\n"
+        "    with leftovers.held('unfinished', unfinished=True):\n"
+        "        try:\n            threading.Thread(target=compiling).start()\n            time.sleep(60)\n"
+        "        finally:\n            time.sleep(60)\n"
+        "cli._carry_out = work\n"
+        "cli.main([])"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "stopped" in last_line(done.stderr) and time.monotonic() - start < 30
+    assert os.listdir(here) == []
+
+
+def test_flags_are_settings(scan, capfd, here):
+    """What flags give is in the recipe that the run leaves, and in the JSON."""
+    flags = ["--rotation", "17", "--no-transpose", "--technique", "dpc", "--crop", "0,9,1,11", "--bin", "2"]
+    assert run_command(["run", str(scan), "--dataset", "scan", *KNOWN, *flags, "--quiet", "--json", "-o", "out"]) == 0
+    out, err = capfd.readouterr()
+    result = json.loads(out)
+    assert err == "" and result["folder"] == "out" and "dpc_phase" in result["results"]
+    recipe = gpu4d.workflow.Recipe.load("out/recipe.toml")
+    assert (recipe.calibration.rotation_degrees, recipe.calibration.transpose) == (17, False)
+    assert (recipe.analysis.technique, recipe.input.crop_scan, recipe.input.bin_detector) == ("dpc", [0, 9, 1, 11], 2)
+    with h5py.File("out/result.h5") as file:
+        assert file["gpu4d/bf/data"].shape == (9, 10)
+    assert "rx1 ≤ 10" in refused(capfd, "run", str(scan), "--dataset", "scan", "--crop", "0,99,0,9")
+
+
+def test_completion(capfd):
+    for shell in ("bash", "zsh", "fish"):
+        assert run_command(["completion", shell]) == 0
+        assert "_GPU4D_COMPLETE" in capfd.readouterr().out
+
+
+def test_lines_are_as_wide_as_the_terminal(scan, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run_command(["run", str(scan), "--dataset", "scan", *KNOWN, "-o", "out"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) > 8 and max(map(len, lines)) <= 60

@@ -21,7 +21,7 @@ from gpu4d.device.backend import CupyBackend, using_backend
 from gpu4d.operation import using
 
 # A kernel of these takes seconds: they are begun first, or the last of them would run alone.
-SLOW_FIRST = ("fused_disks.cu", "poisson_fit.cu", "row_column_fft.cu", "refine_disks.cu")
+SLOW_FIRST = ("fused_disks.cu", "separate_disks.cu", "joint_fit.cu", "poisson_fit.cu", "row_column_fft.cu", "refine_disks.cu")
 FEW = 16  # patterns: enough for a launcher to say what it needs
 Module = tuple[str, tuple[str, ...]]  # file, defines
 Call = tuple[Callable[..., Any], tuple, dict]  # with its arguments and options

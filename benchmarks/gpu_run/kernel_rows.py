@@ -19,8 +19,8 @@ from gpu4d.benchmarks.gpu_run.test_reports import DEVICE_LOST, device_is_lost
 from gpu4d.device.backend import CupyBackend, using_backend
 
 HOT = (
-    "frame_reductions find_disks refine_disks peak_errors poisson_fit ssb_sum gather_pixels count_electrons masked_sums first_moments "
-    "polar_transform radial_sums hot_pixel_median shifted_patterns"
+    "frame_reductions find_disks refine_disks peak_errors poisson_fit separate_disks joint_fit ssb_sum gather_pixels count_electrons "
+    "masked_sums first_moments polar_transform radial_sums hot_pixel_median shifted_patterns"
 ).split()
 LIMIT = 60.0  # seconds of one case; beyond it hangs
 CALLS = 7  # for the host's share

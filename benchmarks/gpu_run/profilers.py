@@ -22,6 +22,8 @@ PROFILED = (  # name of the kernel, case, patterns: enough to fill a card severa
     ("frame_sums", "frame_reductions 128², uint16, 4 masks", 8192),
     ("filter_columns_256", "find_disks 256×256, uint16, 21 disks", 1056),
     ("fit", "poisson_fit 128², 21 disks, 6 parameters", 8192),
+    ("separate_disks_3", "separate_disks 128², 21 disks, none close", 8192),
+    ("joint_fit_3", "joint_fit 128², 21 disks in one group", 1056),
     ("newton_peaks", "refine_disks 256², 21 peaks", 2048),
     ("weighted_disk", "ssb_sum 8 809 pixels, 128² scan", 800),
 )

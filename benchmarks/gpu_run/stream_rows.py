@@ -19,8 +19,8 @@ from gpu4d.benchmarks.gpu_run.test_reports import DEVICE_LOST, device_is_lost
 import gpu4d
 from gpu4d.device.timeline import Timeline
 
-SIZE, SMALL = 4 * 10**9, 10**6  # bytes of the file; of a rehearsal's
-ROWS = 64
+SIZE, SMALL = 4 * 10**9, 10**5  # bytes of the file; of a rehearsal's, whose kernels run on the CPU
+ROWS, FEW = 64, 8  # of the scan; of a rehearsal's
 DIFFERENT = 64  # patterns
 ROUNDS = 3
 LIMIT = 60.0  # seconds of one row; beyond it hangs
@@ -37,22 +37,24 @@ class Scan:
         Bytes.
     side : int
         Of a pattern.
+    rows : int
+        Of the scan.
     """
 
-    def __init__(self, folder: Path, size: int, side: int):
+    def __init__(self, folder: Path, size: int, side: int, rows: int):
         small = gpu4d.simulate.bragg_scan((8, 8), (side, side), radius=0.047 * side, spacing=0.17 * side, seed=4)
         patterns = np.asarray(small.cube.source.read(slice(0, 8), slice(0, 8))).reshape(DIFFERENT, side, side)
-        columns = -(-size // (ROWS * patterns[0].nbytes))
+        columns = -(-size // (rows * patterns[0].nbytes))
         row = np.resize(patterns, (columns, side, side))
         self.path, self.probe = folder / "scan.npy", small.probe
-        out = np.lib.format.open_memmap(self.path, "w+", row.dtype, (ROWS, *row.shape))
-        for number in range(ROWS):
+        out = np.lib.format.open_memmap(self.path, "w+", row.dtype, (rows, *row.shape))
+        for number in range(rows):
             out[number] = row
         del out
-        self.row = row
+        self.row, self.rows = row, rows
         self.cube = gpu4d.open(self.path)
-        self.nbytes = ROWS * row.nbytes
-        self.patterns = ROWS * columns
+        self.nbytes = rows * row.nbytes
+        self.patterns = rows * columns
 
     def check(self, found: dict[str, Any]) -> None:
         mean, largest = self.row.sum(0, dtype=np.int64) / len(self.row), self.row.max(0)
@@ -66,7 +68,7 @@ def main(settings: Settings) -> bool:
     xp, _ = kernels.array_library(gpu4d.device.choose("cuda:0"))
     card = kernels.machine(True)["device"]
     settings.scratch.mkdir(exist_ok=True)
-    scan = Scan(settings.scratch, SMALL if settings.rehearse else SIZE, 64 if settings.rehearse else 128)
+    scan = Scan(settings.scratch, *((SMALL, 64, FEW) if settings.rehearse else (SIZE, 128, ROWS)))
     good = True
     for key, row in rows(scan, xp, settings.rehearse):
         if key in settled:
@@ -117,7 +119,7 @@ def _resident(scan: Scan, xp: Any) -> gpu4d.DataCube:
     row = xp.asarray(scan.row[:DIFFERENT])
     columns = len(scan.row)
     whole = xp.tile(row, (-(-columns // len(row)), 1, 1))[:columns]
-    return gpu4d.DataCube(xp.tile(whole[None], (ROWS, 1, 1, 1)))
+    return gpu4d.DataCube(xp.tile(whole[None], (scan.rows, 1, 1, 1)))
 
 
 def _swept(scan: Scan, given: Callable[[], gpu4d.DataCube], made: Callable[[], dict[str, Any]], rounds: int) -> dict[str, Any]:

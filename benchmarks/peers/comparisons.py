@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gpu4d.benchmarks.peers.inputs import Sizes
+from gpu4d.benchmarks.peers.inputs import Sizes, oriented
+from gpu4d.benchmarks.peers.orientation import near_the_truth
 from gpu4d.benchmarks.peers.table import Check, Row, Target
 
 Arrays = dict[str, np.ndarray]
@@ -41,7 +42,7 @@ class Comparison:
 
 def comparisons(sizes: Sizes) -> list[Comparison]:
     """All, in the order in which they run."""
-    return [*_bragg(sizes), *_lattice(sizes), *_one_pass(), *_phase()]
+    return [*_bragg(sizes), *_lattice(sizes), *_orientation(sizes), *_one_pass(), *_phase()]
 
 
 # ---------------------------------------------------------------- Bragg disks
@@ -166,6 +167,24 @@ def same_lattices(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Ch
     if "exx" in theirs:
         checks += [Check(f"{name} between the two", _rms(ours[name] - theirs[name]), 1e-3) for name in ("exx", "eyy", "exy", "theta")]
     return checks
+
+
+# ---------------------------------------------------------------- orientation
+
+
+def _orientation(sizes: Sizes) -> list[Comparison]:
+    few, many = oriented(sizes)
+    return [
+        Comparison(
+            "orientation", "py4DSTEM", ("orientations, zone axes 2° apart", "orientations, refined"), ("orientation", {"count": few}),
+            ("orientation", {}), near_the_truth, "patterns", few, many,
+            targets=(
+                Target("≥ 1 500 patterns/s", lambda row: row.rate >= 1500),
+                Target("≥ 20 times py4DSTEM", lambda row: row.ratio >= 20),
+            ),
+            rounds=3,
+        )
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------- one pass over a file

@@ -55,6 +55,23 @@ def lattice(folder) -> Prepared:
     return call, arrays
 
 
+def orientation(folder) -> Prepared:
+    """Orientations with a library that was made beforehand, as the peer's is; no second grains, because the peer looks for none."""
+    data = np.load(folder / "orientation.npz")
+    qx, qy, intensity = data["peaks"].T
+    disks = gpu4d.PointListArray(data["starts"], {"qx": qx, "qy": qy, "intensity": intensity}, (1, len(data["turns"])))
+    gold, origin = gpu4d.structures.Structure.standard("Au"), (float(data["origin"]),) * 2
+    known = {name: float(data[name]) for name in ("energy", "q_pixel", "thickness")}
+
+    def call():
+        return gpu4d.orientation.match_orientations(disks, gold, origin=origin, disk_radius=2.0, overlaps=False, **known)
+
+    def arrays(found):
+        return {"turns": found.matrices[0], "alternatives": found.grain.alternative[0], "ambiguous": found.ambiguous[0]}
+
+    return call, arrays
+
+
 def one_pass(folder) -> Prepared:
     """Mean, maximum, four ring images and centre of mass, from the file, in one pass."""
     about = json.loads((folder / "scan.json").read_text())
@@ -122,4 +139,7 @@ def versions():
 
 
 if __name__ == "__main__":
-    serve({"bragg": bragg, "lattice": lattice, "one pass": one_pass, "read": read, "ssb": ssb, "dpc": dpc}, versions)
+    serve(
+        {"bragg": bragg, "lattice": lattice, "orientation": orientation, "one pass": one_pass, "read": read, "ssb": ssb, "dpc": dpc},
+        versions,
+    )

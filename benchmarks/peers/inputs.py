@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gpu4d.benchmarks.peers import orientation
 
 import gpu4d
 from gpu4d import physics
@@ -39,6 +40,12 @@ def write(folder: pathlib.Path, sizes: Sizes) -> None:
     _points(folder, sizes)
     _scan(folder, sizes)
     _field(folder, sizes)
+    orientation.write(folder, oriented(sizes)[1])
+
+
+def oriented(sizes: Sizes) -> tuple[int, int]:
+    """How many patterns of known orientation the peer sees, which takes a tenth of a second for one, and gpu4d."""
+    return sizes.bragg_peer // 4, sizes.bragg_scan**2 // 4
 
 
 def _bragg(folder: pathlib.Path, sizes: Sizes) -> None:

@@ -85,6 +85,28 @@ def bragg(folder, upsample) -> Prepared:
     return call, arrays
 
 
+def close_disks(folder, scene, pattern) -> Prepared:
+    """Disks close to each other: blobfinder's peaks of every frame, refined. Nothing is timed, so the work is done beforehand.
+
+    `get_peaks` takes the number of disks, and is given the true one. A search of 1.5 radii is the nearest to the advice to take less than
+    the distance to the next disk: one radius would be the disk alone.
+    """
+    from libertem_blobfinder.common import patterns
+    from libertem_blobfinder.common.correlation import get_peaks
+    from libertem_blobfinder.udf.correlation import run_fastcorrelation
+
+    with np.load(folder / scene) as data:
+        frames, disks, radius = data["patterns"].astype(np.float32), int(data["disks"]), float(data["radius"])
+    options = {"radius_outer": 1.5 * radius} if pattern == "BackgroundSubtraction" else {}
+    matched = getattr(patterns, pattern)(radius=radius, search=1.5 * radius, **options)
+    ctx, lists = inline(), []
+    for frame in frames:
+        peaks = get_peaks(frame, matched, disks)
+        found = run_fastcorrelation(ctx, ctx.load("memory", data=frame[None, None], sig_dims=2), peaks, matched) if len(peaks) else None
+        lists.append(np.zeros((0, 2)) if found is None else np.asarray(found["refineds"].data).reshape(-1, 2))
+    return lambda: lists, lambda made: {"points": np.concatenate(made), "starts": np.cumsum([0, *map(len, made)])}
+
+
 def ssb(folder, dtype="float32") -> Prepared:
     """SSB_UDF with its masks made beforehand, which needs the inline executor; their making is not timed."""
     from libertem.common.container import MaskContainer
@@ -120,4 +142,4 @@ def versions():
 
 
 if __name__ == "__main__":
-    serve({"one pass": one_pass, "bragg": bragg, "ssb": ssb}, versions)
+    serve({"one pass": one_pass, "bragg": bragg, "close disks": close_disks, "ssb": ssb}, versions)

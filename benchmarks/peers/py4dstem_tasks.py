@@ -20,11 +20,29 @@ def bragg(folder, subpixel, power, smooth) -> Prepared:
     def call():
         return cube.find_Bragg_disks(template=kernel, **options)
 
-    def arrays(vectors):
-        lists = [np.stack([vectors.raw[0, i].data[name] for name in ("qx", "qy")], -1) for i in range(cube.data.shape[1])]
-        return {"points": np.concatenate(lists), "starts": np.cumsum([0, *map(len, lists)])}
+    return call, lambda vectors: as_lists(vectors, cube.data.shape[1])
 
-    return call, arrays
+
+def close_disks(folder, scene, trench, smooth) -> Prepared:
+    """Disks close to each other. Nothing is timed, so the work is done beforehand.
+
+    The parameters are such that no disk is refused: spacing of one radius, the default threshold of 0.005 of the brightest maximum, the
+    default power 1. The trench ends at `trench` radii, and the correlation is smoothed by `smooth` pixels (the default is 2).
+    """
+    with np.load(folder / scene) as data:
+        cube, radius = py4DSTEM.DataCube(data["patterns"][None].astype(np.float32)), float(data["radius"])
+        kernel = py4DSTEM.Probe(data["probe"]).get_kernel(mode="sigmoid", radii=(radius, trench * radius))
+    vectors = cube.find_Bragg_disks(
+        template=kernel, corrPower=1, sigma_cc=smooth, subpixel="multicorr", upsample_factor=16,
+        minRelativeIntensity=0.005, minPeakSpacing=round(radius), edgeBoundary=round(radius), maxNumPeaks=70,
+    )  # fmt: skip
+    return lambda: vectors, lambda found: as_lists(found, cube.data.shape[1])
+
+
+def as_lists(vectors, patterns):
+    """Points of all patterns as one array, and where each pattern's begin."""
+    lists = [np.stack([vectors.raw[0, i].data[name] for name in ("qx", "qy")], -1) for i in range(patterns)]
+    return {"points": np.concatenate(lists), "starts": np.cumsum([0, *map(len, lists)])}
 
 
 def lattice(folder) -> Prepared:
@@ -57,6 +75,36 @@ def lattice(folder) -> Prepared:
         return maps | g | {"origin": origin}
 
     return call, arrays
+
+
+def orientation(folder, count) -> Prepared:
+    """One match for each pattern, by a plan of zone axes and in-plane angles 2° apart that was made beforehand."""
+    data = np.load(folder / "orientation.npz")
+    crystal = py4DSTEM.process.diffraction.Crystal(np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]), 79, float(data["a"]))
+    crystal.setup_diffraction(float(data["energy"]))
+    crystal.calculate_structure_factors(float(data["g_max"]))
+    crystal.orientation_plan(
+        zone_axis_range=np.array([[0, 1, 1], [1, 1, 1]]), angle_step_zone_axis=2.0, angle_step_in_plane=2.0,
+        accel_voltage=float(data["energy"]), progress_bar=False,
+    )  # fmt: skip
+    vectors = py4DSTEM.BraggVectors((1, count), (128, 128))
+    fields = [("qx", float), ("qy", float), ("intensity", float)]
+    found = py4DSTEM.PointListArray(dtype=fields, shape=(1, count))
+    for i in range(count):
+        part = data["peaks"][data["starts"][i] : data["starts"][i + 1]]
+        rows = np.zeros(len(part), fields)
+        rows["qx"], rows["qy"], rows["intensity"] = part.T
+        found[0, i].add(rows)
+    vectors.set_raw_vectors(found)
+    vectors.calibration.set_origin((np.full((1, count), float(data["origin"])),) * 2)
+    vectors.calibration.set_Q_pixel_size(float(data["q_pixel"]))
+    vectors.calibration.set_Q_pixel_units("A^-1")
+    vectors.setcal(center=True, ellipse=False, pixel=True, rotate=False)
+
+    def call():
+        return crystal.match_orientations(vectors, num_matches_return=1, min_number_peaks=3, progress_bar=False)
+
+    return call, lambda found: {"turns": np.swapaxes(found.matrix[0, :, 0], -1, -2)}  # its matrices turn lab axes into crystal axes
 
 
 def point_lists(shape, q, intensity):
@@ -97,4 +145,4 @@ def versions():
 
 
 if __name__ == "__main__":
-    serve({"bragg": bragg, "lattice": lattice, "dpc": dpc}, versions)
+    serve({"bragg": bragg, "close disks": close_disks, "lattice": lattice, "orientation": orientation, "dpc": dpc}, versions)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayT
-from gpu4d.calibrate.ellipse import ellipse_matrix
+from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
@@ -140,7 +140,7 @@ def radial_sums(
 
     Returns
     -------
-    sums : (..., n_r) int64 for integer patterns, else float64
+    sums : (..., n_r) int64 for integer patterns of up to 32 bits, else float64
     pixels : (..., n_r) int64
         Masked pixels and those not finite are left out of both; both are 0 where the origin is not finite.
 
@@ -177,7 +177,7 @@ def radial_sums(
     clean = xp.where(counts, values, xp.zeros_like(values))
     sums = arrays.scatter_add(xp.reshape(clean, (-1,)), ring, n * n_r)
     pixels = arrays.scatter_add(xp.ones(ring.shape, dtype=xp.float64, device=where), ring, n * n_r)
-    sums = xp.astype(sums, xp.int64) if arrays.is_integer(patterns) else sums
+    sums = xp.astype(sums, xp.int64) if arrays.is_integer(values) else sums
     return xp.reshape(sums, (*batch, n_r)), xp.reshape(xp.astype(pixels, xp.int64), (*batch, n_r))
 
 

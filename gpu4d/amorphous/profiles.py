@@ -19,6 +19,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import Operation
+from gpu4d.real_arrays import beside, floats, real_array, real_number
 from gpu4d.streaming.engine import SweepOptions, sweep
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPosition, PerPositionReduction
@@ -33,8 +34,10 @@ class _PolarValues(PerPositionReduction):
 
     def __init__(self, origin: Any, n_r: int | None, r_max: float | None, ellipse: tuple[float, float, float] | None, mask: Any):
         self.origin = None if origin is None else origins_of(origin)
-        self.n_r, self.r_max, self.mask = n_r, r_max, mask
-        self.ellipse = None if ellipse is None else arrays.floats(ellipse)
+        self.n_r = None if n_r is None else real_number(n_r, "n_r", whole=True)
+        self.r_max = None if r_max is None else real_number(r_max, "r_max")
+        self.mask = mask
+        self.ellipse = None if ellipse is None else floats(ellipse, 3, "ellipse")
 
     operation: Operation
     n_theta = 1
@@ -48,12 +51,18 @@ class _PolarValues(PerPositionReduction):
         raise NotImplementedError
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        planes = math.prod(self._shape(scan))
+        finish = 8 * planes * scan.shape[0] * scan.shape[1]
+        return PerPosition.bytes_needed(scan, planes, n_frames) + finish + self.work_bytes(scan, n_frames)
+
+    def work_bytes(self, scan: ScanInfo, n_frames: int) -> int:
+        """Return the bytes that the operation holds for `n_frames` frames, and those of the mask."""
         planes, pixels = math.prod(self._shape(scan)), scan.shape[2] * scan.shape[3]
         per_frame = DEFINITION_BYTES * max(planes, pixels) if defined(self.operation, scan) else TWIN_BYTES * (2 * planes + pixels)
-        finish = 8 * planes * scan.shape[0] * scan.shape[1]
-        return PerPosition.bytes_needed(scan, planes, n_frames) + finish + 2 * pixels + per_frame * n_frames
+        return 2 * pixels + per_frame * n_frames
 
-    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+    def prepare(self, scan: ScanInfo) -> None:
+        """Check the arguments against a scan, and keep grid, mask and origins."""
         known = scan.calibration
         if self.origin is None and known.origin is None:
             raise InputError("the origin is not known: give it, set calibration.origin, or measure it (gpu4d.calibrate.origin)")
@@ -65,6 +74,14 @@ class _PolarValues(PerPositionReduction):
         self.grid = grid
         self.valid = np.logical_and.reduce(masks) if masks else None
         self.places = known if self.origin is None else Calibration(origin=origins_of(self.origin, scan.shape[:2]))
+
+    def arguments(self, frames: Any, positions: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        """Return the origins of frames at `positions`, and grid and mask, beside the frames."""
+        mask = None if self.valid is None else tables.beside(self.valid, frames)
+        return arrays.from_numpy(self.places.origin_at(positions), frames), {**self.grid, "mask": mask}
+
+    def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
+        self.prepare(scan)
         self.planes = math.prod(self._shape(scan))
         super().start(scan, device, pass_)
 
@@ -72,9 +89,7 @@ class _PolarValues(PerPositionReduction):
         return False
 
     def update(self, frames: Any, positions: np.ndarray) -> None:
-        mask = None if self.valid is None else tables.beside(self.valid, frames)
-        at = self.places.origin_at(positions)
-        values = self._values(frames, arrays.from_numpy(at, frames), {**self.grid, "mask": mask})
+        values = self._values(frames, *self.arguments(frames, positions))
         self.put(positions, arrays.as_float64(arrays.namespace(values).reshape(values, (len(positions), -1))))
 
     def finish(self) -> Any:
@@ -134,7 +149,7 @@ class _PolarPatterns(_PolarValues):
 
     def __init__(self, origin: Any, n_theta: int, **options: Any):
         super().__init__(origin, **options)
-        self.n_theta = n_theta
+        self.n_theta = real_number(n_theta, "n_theta", whole=True)
 
     def _shape(self, scan: ScanInfo) -> tuple[int, ...]:
         return (self.n_theta, *super()._shape(scan))
@@ -260,14 +275,13 @@ def _beside(patterns: Any, origins: Any, sweep_options: SweepOptions) -> tuple[A
     """Return patterns as an array, and their origins as an array of the same library on the same device."""
     if sweep_options:
         raise InputError(f"{', '.join(sorted(sweep_options))} belong to a DataCube, and patterns is an array: leave them out")
-    patterns, origins = arrays.unwrapped(patterns), arrays.unwrapped(origins)
-    if not arrays.is_array(patterns):
-        raise InputError(f"patterns is a {type(patterns).__name__}: need a DataCube or an array (..., Qx, Qy)")
+    patterns = real_array(patterns, "patterns", "a DataCube or an array (..., Qx, Qy)")
     if origins is None:
         raise InputError("origins= is missing: an array has no calibration, so give the centre of the beam in detector pixels")
-    if not arrays.is_array(origins):
-        origins = arrays.from_numpy(origins_of(origins, tuple(patterns.shape[:-2]), "origins"), patterns)
-    return patterns, origins
+    given = arrays.unwrapped(origins)
+    if arrays.is_array(given) and not isinstance(given, np.ndarray):
+        return patterns, beside(given, "origins", patterns)
+    return patterns, arrays.from_numpy(origins_of(origins, tuple(patterns.shape[:-2]), "origins"), patterns)
 
 
 def _check_kind(kind: str) -> None:

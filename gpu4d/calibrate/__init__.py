@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from gpu4d.beam.origin import Origin
+
 # Imported here and not on first use: a function and its module share a name, and importing the module later would put it
 # in the function's place.
 from gpu4d.calibrate.bright_field_disk import EdgeBackground, edge_background, is_round
-from gpu4d.calibrate.ellipse import ellipse, ellipse_matrix
-from gpu4d.calibrate.origin import Origin, origin
-from gpu4d.calibrate.pixel_size import pixel_size
+from gpu4d.calibrate.ellipse import ellipse
+from gpu4d.calibrate.fit_halo import HaloFit, fit_halo
+from gpu4d.calibrate.fit_peaks import PeakFit, fit_peaks
+from gpu4d.calibrate.fit_rings import RingFit, RingPlace, fit_rings
+from gpu4d.calibrate.lattice_ellipse import LatticeEllipse, lattice_ellipse, visible_ellipse
+from gpu4d.calibrate.origin import covered, origin
+from gpu4d.calibrate.pixel_size import LengthFit, index_lengths, pixel_size
 from gpu4d.calibrate.rotation import rotation
+from gpu4d.calibrate.shadow_rotation import ShadowRotation, rotation_from_points, shadow_rotation
+from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.data.scan_axes import scan_matrix, to_scan_axes
 
 __all__ = [
     "EdgeBackground",
+    "HaloFit",
+    "LatticeEllipse",
+    "LengthFit",
     "Origin",
+    "PeakFit",
+    "RingFit",
+    "RingPlace",
+    "ShadowRotation",
+    "covered",
     "edge_background",
     "ellipse",
     "ellipse_matrix",
+    "fit_halo",
+    "fit_peaks",
+    "fit_rings",
+    "index_lengths",
     "is_round",
+    "lattice_ellipse",
     "origin",
     "pixel_size",
     "rotation",
+    "rotation_from_points",
     "scan_matrix",
+    "shadow_rotation",
     "to_scan_axes",
+    "visible_ellipse",
 ]
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu4d.arrays import ArrayLike, to_numpy
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import host_image
 from gpu4d.probe.measure_disk import Disk
 
 ROUND = 0.15  # share of the radius: an edge farther from a circle is not that of a bright-field disk
@@ -59,7 +60,7 @@ def edge_background(mean: ArrayLike, disk: Disk) -> EdgeBackground | None:
     >>> edge_background(mean, Disk(25, 25, 10, 1, 0.1))
     EdgeBackground(level=1.0, share=0.005)
     """
-    mean = np.asarray(to_numpy(mean), dtype=np.float64)
+    mean = host_image(mean, "mean").astype(np.float64)
     width = max(1, round(RIM * min(mean.shape)))
     x, y = (np.arange(n) for n in mean.shape)
     rim = np.minimum(np.minimum(x, x[::-1])[:, None], np.minimum(y, y[::-1])[None, :]) < width

@@ -6,30 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import FARTHEST, real_values
 from gpu4d.errors import InputError
-
-
-def ellipse_matrix(ellipse: tuple[float, float, float]) -> np.ndarray:
-    """Return the (2, 2) matrix that makes the ellipse a circle: v_true = M v_measured, with v relative to the origin.
-
-    The radius of the circle is the minor semi-axis. Lengths along the major axis shrink by b/a. Lengths along the minor axis do not change
-    (as in py4DSTEM).
-
-    Parameters
-    ----------
-    ellipse : (a, b, theta)
-        Semi-axes a ≥ b (only their ratio matters) and the angle of a from qx towards qy, rad.
-
-    Examples
-    --------
-    >>> ellipse_matrix((2.0, 1.0, 0.0)).round(3).tolist()
-    [[0.5, 0.0], [0.0, 1.0]]
-    """
-    a, b, theta = arrays.floats(ellipse)
-    major = np.array([np.cos(theta), np.sin(theta)])
-    return np.eye(2) - (1 - b / a) * np.outer(major, major)
+from gpu4d.real_arrays import floats
 
 
 def ellipse(points: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
@@ -56,11 +36,13 @@ def ellipse(points: ArrayLike, weights: ArrayLike | None = None) -> tuple[float,
     >>> [round(v, 6) for v in ellipse(np.stack([30 * np.cos(t), 31 * np.sin(t)], axis=-1))]
     [31.0, 30.0, 1.570796]
     """
-    v = arrays.to_numpy(points).astype(np.float64)
+    v = real_values(points, "points", "(n, 2), px relative to the origin").astype(np.float64)
     if v.ndim != 2 or v.shape[1] != 2:
         raise InputError(f"points are {v.shape}: need (n, 2), px relative to the origin")
-    w = np.ones(len(v)) if weights is None else arrays.to_numpy(weights).astype(np.float64)
-    ok = np.isfinite(v).all(axis=-1) & np.isfinite(w) & (w > 0)
+    w = np.ones(len(v)) if weights is None else real_values(weights, "weights", "one weight per point").astype(np.float64)
+    if w.shape != v.shape[:1]:
+        raise InputError(f"{w.shape} weights for {len(v)} points: need one for each")
+    ok = (np.abs(v) < FARTHEST).all(axis=-1) & (w < FARTHEST) & (w > 0)
     v, w = v[ok], np.sqrt(w[ok])
     rows = np.stack([v[:, 0] ** 2, v[:, 0] * v[:, 1], v[:, 1] ** 2], axis=-1)
     if len(v) < 3 or np.linalg.matrix_rank(rows) < 3:
@@ -86,7 +68,7 @@ def ellipse_from_lattice(g1: Any, g2: Any, ratio: float = 1.0, angle: float = np
     (a, b, theta)
         As `ellipse`; the lengths are those of a true lattice with |g1| as unit.
     """
-    rows = np.stack([arrays.to_numpy(g).astype(np.float64) if arrays.is_array(g) else np.asarray(g, np.float64) for g in (g1, g2)])
+    rows = np.array([floats(g, 2, "a lattice vector") for g in (g1, g2)])
     true = np.array([[1.0, 0.0], [ratio * np.cos(angle), ratio * np.sin(angle)]])
     if abs(np.linalg.det(rows)) < 1e-12 or abs(np.linalg.det(true)) < 1e-12:
         raise InputError("the two lattice vectors are parallel: need two directions")

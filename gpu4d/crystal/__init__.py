@@ -1,12 +1,29 @@
 """Find lattices in Bragg disks, and measure the strain of the crystal at every position."""
 
+from gpu4d.crystal.brightness import Together, strain_and_brightness
 from gpu4d.crystal.find_lattice import find_lattice
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
+from gpu4d.crystal.free_of_origin import lattice_free_of_origin
 from gpu4d.crystal.lattice import Lattice
+from gpu4d.crystal.lengths import Lengths, lattice_lengths
 from gpu4d.crystal.strain import Strain, strain_map
 from gpu4d.crystal.technique import Suggestion, suggest_technique
 
-__all__ = ["Lattice", "LatticeFit", "Strain", "Suggestion", "find_lattice", "fit_lattice", "strain_map", "suggest_technique"]
+__all__ = [
+    "Lattice",
+    "LatticeFit",
+    "Lengths",
+    "Strain",
+    "Suggestion",
+    "Together",
+    "find_lattice",
+    "fit_lattice",
+    "lattice_free_of_origin",
+    "lattice_lengths",
+    "strain_and_brightness",
+    "strain_map",
+    "suggest_technique",
+]
 
 
 def __dir__() -> list[str]:

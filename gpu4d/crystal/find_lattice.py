@@ -8,12 +8,11 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
-from gpu4d.calibrate.origin import origin as measure_origin
+from gpu4d.beam.brightest_disk import brightest_disk
 from gpu4d.crystal.lattice import Lattice, canonical, cross, reduced
-from gpu4d.data.arguments import OriginLike, origins, scan_mask
+from gpu4d.data.arguments import OriginLike, disk_lists, origins, scan_mask
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.sample import end_to_end
-from gpu4d.errors import InputError
 
 ENOUGH = 200_000  # points used of a large scan, from patterns drawn evenly
 SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is far below the differences between candidates
@@ -97,13 +96,12 @@ def find_lattice(
 
 def _collapse(disks: PointListArray, origin: Any, where: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return all points relative to the origin of their position (n, 2), their weights √intensity with a cap, and their positions."""
-    if not isinstance(disks, PointListArray):
-        raise InputError(f"disks is a {type(disks).__name__}: need the PointListArray that find_bragg_disks gives")
+    disk_lists(disks)
     used, position = scan_mask(where, disks.shape), arrays.to_numpy(disks.positions)
     v = np.stack([arrays.to_numpy(disks.flat(f)).astype(np.float64) for f in ("qx", "qy")], axis=-1)
     if len(v) == 0:
         return v, np.zeros(0), position
-    centre = measure_origin(disks, where=where) if origin is None else origin
+    centre = brightest_disk(disks, where=where) if origin is None else origin
     v = v - np.broadcast_to(origins(centre, disks.shape), (*disks.shape, 2)).reshape(-1, 2)[position]
     weight = np.sqrt(np.clip(arrays.to_numpy(disks.flat("intensity")).astype(np.float64), 0, None))
     ok = np.isfinite(v).all(axis=-1) & np.isfinite(weight) & (weight > 0)

@@ -11,14 +11,15 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ReturnedArray
-from gpu4d.calibrate.origin import origin as measure_origin
-from gpu4d.crystal.lattice import Lattice
+from gpu4d.beam.brightest_disk import brightest_disk
+from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.crystal.local_lattice import Disks, columns, converged, fitted
-from gpu4d.data.arguments import OriginLike, origins
+from gpu4d.data.arguments import OriginLike, disk_lists, origins
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
 WEIGHTS = ("sqrt", "py4dstem", "errors", "uniform")
+OTHER_UNITS = 0.7  # error scale below which the values of the patterns are no electrons, and errors are made smaller, too
 BLOCK = 2048  # positions at a time: memory stays small, and a fixed number gives the same answer everywhere
 
 
@@ -47,8 +48,9 @@ class LatticeFit:
         Mean lattice, to which the orders refer.
     weights : str
     error_scale : float
-        Scatter of the disks in units of their standard errors, over the whole scan. If it exceeds 1, `covariance` is multiplied by its
-        square. NaN if the disks have no standard errors.
+        Scatter of the disks in units of their standard errors, over the whole scan. `covariance` is multiplied by its square if it
+        exceeds 1, and also below 0.7. So small a scatter shows that the patterns are no electron counts but smaller numbers, for which
+        standard errors from the counts are too large. NaN if the disks have no standard errors.
     """
 
     g1: ReturnedArray
@@ -147,7 +149,8 @@ def fit_lattice(
     limits = None if outliers is None else _limits(float(outliers), *scatter)
     x, cov, residual, count, fraction, chi2 = everywhere(lambda p, x: fitted(p, x, tolerance * size, least, limits), nodes)
     scale = _error_scale(arrays.to_numpy(chi2), arrays.to_numpy(count))
-    cov = cov * max(scale, 1.0) ** 2 if scale == scale else cov
+    if scale >= 1 or scale < OTHER_UNITS:
+        cov = cov * scale**2
     grid: Any = lambda a, *inner: xp.reshape(xp.stack([a[i, :] for i in range(a.shape[0])], axis=-1), (*disks.shape, *inner))  # noqa: E731
     flat: Any = lambda a: xp.reshape(a, disks.shape)  # noqa: E731
     return LatticeFit(
@@ -167,8 +170,7 @@ def fit_lattice(
 
 def _checked(disks: Any, lattice: Any, origin: Any, weights: str, min_disks: int, iterations: int) -> tuple[Lattice, np.ndarray]:
     """Return the mean lattice and the origin, (2,) or (Rx, Ry, 2), after checking them."""
-    if not isinstance(disks, PointListArray):
-        raise InputError(f"disks is a {type(disks).__name__}: need the PointListArray that find_bragg_disks gives")
+    disk_lists(disks)
     if lattice is None:
         raise InputError("lattice is None (find_lattice found none): give g1 and g2 as a (2, 2) array in px, or leave out the strain")
     if weights not in WEIGHTS:
@@ -178,11 +180,11 @@ def _checked(disks: Any, lattice: Any, origin: Any, weights: str, min_disks: int
     if min_disks < 3 or iterations < 1:
         raise InputError(f"min_disks={min_disks}, iterations={iterations}: need at least 3 disks and 1 iteration")
     if not isinstance(lattice, Lattice):
-        rows = arrays.to_numpy(lattice).astype(np.float64)
-        if rows.shape != (2, 2) or not np.isfinite(rows).all() or abs(np.linalg.det(rows)) < 1e-3 * np.sum(rows**2):
-            raise InputError(f"lattice is {np.array2string(rows, precision=3)}: need two vectors (2, 2), px, that are not parallel")
+        rows = two_vectors(lattice)
+        if abs(np.linalg.det(rows)) < 1e-3 * np.sum(rows**2):
+            raise InputError(f"lattice is {np.round(rows, 3).tolist()}: need two vectors (2, 2), px, that are not parallel")
         lattice = Lattice(rows[0], rows[1])
-    centre = measure_origin(disks) if origin is None else origin
+    centre = brightest_disk(disks) if origin is None else origin
     return lattice, origins(centre, disks.shape)
 
 

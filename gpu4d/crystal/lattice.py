@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import FARTHEST, real_values
+from gpu4d.errors import InputError
+
 TIE = 1.02  # lengths that differ by less are taken as equal, so that noise does not exchange g1 and g2
 
 
@@ -56,6 +60,15 @@ class Lattice:
         a, b = (f"({g[0]:.2f}, {g[1]:.2f})" for g in self.matrix)
         quality = f"{100 * self.indexed_fraction:.0f} % indexed, rms {self.residual:.2f} px"
         return f"Lattice(g1={a} px, g2={b} px, {np.degrees(self.angle):.1f}°, {quality})"
+
+
+def two_vectors(given: ArrayLike, name: str = "lattice") -> np.ndarray:
+    """Return g1 and g2 as rows of a (2, 2) float64 array. Raise InputError for anything else, and for lengths of no detector."""
+    rows = real_values(given, name, "g1 and g2 as rows, (2, 2), px").astype(np.float64)
+    if rows.shape != (2, 2) or not (np.abs(rows) < FARTHEST).all():
+        what = rows.shape if rows.shape != (2, 2) else rows.tolist()
+        raise InputError(f"{name} is {what}: need g1 and g2 as rows, (2, 2), px")
+    return rows
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from dataclasses import dataclass
@@ -11,31 +12,21 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ReturnedArray
-from gpu4d.calibrate.ellipse import ellipse_matrix
 from gpu4d.crystal.deformation import COMPONENTS, DEFINITIONS, components, deformation_gradient, standard_errors
 from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.crystal.lattice import Lattice
-from gpu4d.data.arguments import positions_of
+from gpu4d.crystal.reference import Reference, choose_reference
 from gpu4d.data.calibration import Calibration
+from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import floats
+from gpu4d.structures import Structure
 
 log = logging.getLogger("gpu4d")
 
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """The unstrained lattice: g1, g2 (px), and how they were found."""
-
-    g1: np.ndarray
-    g2: np.ndarray
-    how: str
-
-    @property
-    def matrix(self) -> np.ndarray:
-        """Return g1 and g2 as rows of a (2, 2) array."""
-        return np.stack([self.g1, self.g2])
+OTHER_BASIS = 0.3  # of deformation: a lattice that seems to be deformed by more may only be named otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +51,9 @@ class Axes:
     def detector_angle(self) -> float:
         """Return the angle from the detector's first axis to the tensor's x axis, rad."""
         return math.atan2(self.on_detector[0, 1], self.on_detector[0, 0])
+
+    def __repr__(self) -> str:
+        return f"Axes({self})"
 
     def __str__(self) -> str:
         turned = f", turned by {math.degrees(self.angle):.1f}° from x to y" if self.angle else ""
@@ -113,6 +107,32 @@ class Strain:
         """Return the same strain in axes turned by `angle` from these (rad, positive from x to y)."""
         return _assemble(self._inputs, self.axes.angle + float(angle))
 
+    def along(self, g: str | ArrayLike) -> RealSlice:
+        """Return the normal strain along a direction: nᵀ ε n. For small strain it is the relative change of the spacing of these planes.
+
+        Parameters
+        ----------
+        g : "g1", "g2", or (2,) array
+            A vector of the reference, or any vector on the detector, px with the ellipse removed. Only its direction matters.
+
+        Returns
+        -------
+        RealSlice (Rx, Ry)
+        """
+        if isinstance(g, str):
+            if g not in ("g1", "g2"):
+                raise InputError(f"along={g!r}: need 'g1', 'g2' or a vector (2,) on the detector")
+            vector = getattr(self.reference, g)
+        else:
+            vector = np.array(floats(g, 2, "g", "a vector (2,) on the detector, px"))
+        size = float(np.hypot(*vector))
+        if not 0 < size < np.inf:
+            raise InputError(f"g is {vector.tolist()}: need a vector with a direction")
+        x, y = self.axes.on_detector @ vector / size
+        weights = float(x * x), float(y * y), float(2 * x * y)
+        along: Any = weights[0] * self.exx.data + weights[1] * self.eyy.data + weights[2] * self.exy.data
+        return self.exx.of_same_grid(along, "strain along g", "1")
+
     def to_emd(self) -> dict[str, RealSlice]:
         """Return the arrays that `gpu4d.save` stores: e_xx, e_yy, e_xy, theta, mask, and "uncertainty"."""
         xp = arrays.namespace(self.mask)
@@ -143,7 +163,7 @@ class _Inputs:
 def strain_map(
     fit: LatticeFit,
     *,
-    reference: str = "median",
+    reference: str | ArrayLike | Lattice | LatticeFit | Structure | Strain = "median",
     region: ArrayLike | None = None,
     lattice: Lattice | ArrayLike | None = None,
     definition: str = "finite",
@@ -161,12 +181,16 @@ def strain_map(
     Parameters
     ----------
     fit : LatticeFit
-    reference : {"median", "mean"}
-        Average of g1 and g2 over `region`, component by component.
+    reference : "median", "mean", "auto", region, vectors, Structure, or another result
+        What is unstrained. "median" and "mean": the average of g1 and g2 over `region`, component by component. "auto": the median of
+        the largest connected region whose lattice is the same within the noise; `Strain.reference.region` shows it. A region is an
+        (Rx, Ry) bool array. Vectors are a (2, 2) array or a `Lattice`, in the basis of `fit.lattice`, px on the detector as measured. A
+        `LatticeFit` is that of another scan of the same orientation. A `Strain` gives the same reference again. A `Structure` is the
+        crystal's own lattice, for which `calibration` must know the pixel size; strain is then absolute, and as exact as this size.
     region : (Rx, Ry) bool array, optional
-        Unstrained positions. None: the whole scan.
+        Positions that "median", "mean" and "auto" look at. None: the whole scan.
     lattice : Lattice or (2, 2) array, optional
-        The reference itself, in the basis of `fit.lattice`, px on the detector as measured.
+        The same as vectors for `reference`.
     definition : {"finite", "infinitesimal", "first_order"}
     rotation : float or {"g1", "g2"}, optional
         Angle of the tensor's x axis, rad, from the first scan axis towards the second. Without a calibrated rotation these are the axes
@@ -197,12 +221,15 @@ def strain_map(
     >>> strain_map(fit_lattice(one, reference, origin=(40.0, 40.0)), lattice=reference).exx.data.round(6)
     array([[0.02]])
     """
+    if not isinstance(fit, LatticeFit):
+        raise InputError(f"fit is a {type(fit).__name__}: need a LatticeFit, as fit_lattice(disks, find_lattice(disks)) gives")
     if definition not in DEFINITIONS:
         raise InputError(f"definition={definition!r}: need one of {', '.join(map(repr, DEFINITIONS))}")
     g, covariance = _undistorted(fit, calibration)
-    unstrained = _reference(arrays.to_numpy(g), reference, region, lattice, calibration)
+    given = reference if lattice is None else lattice
+    unstrained = choose_reference(arrays.to_numpy(g), fit, given, region, calibration)
     f = deformation_gradient(g, arrays.from_numpy(unstrained.matrix, g))
-    _check_basis(arrays.to_numpy(f), lattice)
+    _check_basis(arrays.to_numpy(f), unstrained.matrix)
     frame, to_frame, warnings = _frame(calibration)
     step = calibration.r_pixel if calibration is not None else None
     residual = fit.residual
@@ -224,38 +251,25 @@ def _undistorted(fit: LatticeFit, calibration: Calibration | None) -> tuple[Any,
     return g, xp.stack(parts, axis=-3)
 
 
-def _reference(g: np.ndarray, statistic: str, region: Any, lattice: Any, calibration: Calibration | None) -> Reference:
-    """Return the reference: the given lattice, or the average of the lattices of a region."""
-    if lattice is not None:
-        rows = lattice.matrix if isinstance(lattice, Lattice) else arrays.to_numpy(lattice).astype(np.float64)
-        if rows.shape != (2, 2):
-            raise InputError(f"lattice is {rows.shape}: need g1 and g2 as rows, (2, 2), px")
-        if calibration is not None and calibration.ellipse is not None:
-            rows = rows @ ellipse_matrix(calibration.ellipse).T
-        return Reference(rows[0], rows[1], "given lattice vectors")
-    if statistic not in ("median", "mean"):
-        raise InputError(f"reference={statistic!r}: need 'median' or 'mean' (over region=), or give lattice=")
-    ok = np.isfinite(g).all(axis=(-2, -1))
-    where = f"{ok.sum()} positions"
-    if region is not None:
-        ok = ok & positions_of(region, ok.shape, "region")
-        where = f"{ok.sum()} positions of the region"
-    if not ok.any():
-        raise InputError("no position of the reference region has a lattice: choose another region=, or give lattice=")
-    rows = (np.median if statistic == "median" else np.mean)(g[ok], axis=0)
-    return Reference(rows[0], rows[1], f"{statistic} of {where}")
-
-
-def _check_basis(f: np.ndarray, lattice: Any) -> None:
-    """Raise InputError if a given reference seems to be in another basis than the fitted lattices."""
-    if lattice is None:
+def _check_basis(f: np.ndarray, reference: np.ndarray) -> None:
+    """Raise InputError if a reference is the same lattice in another basis. A crystal may be stretched or turned by much, too."""
+    away = _typical_distance(f)
+    if not away > OTHER_BASIS:
         return
+    inverse = np.linalg.inv(reference)
+    for entries in itertools.product((-1, 0, 1), repeat=4):
+        change = np.array(entries, np.float64).reshape(2, 2)
+        if abs(np.linalg.det(change)) == 1 and _typical_distance(f @ inverse @ change @ reference) < min(away / 2, OTHER_BASIS):
+            raise InputError(
+                f"the reference lattice is named in another basis than the fitted one: {np.round(change @ reference, 3).tolist()} px is "
+                "nearer to it. Name its vectors as fit.lattice does (which of them is g1, which sign)"
+            )
+
+
+def _typical_distance(f: np.ndarray) -> float:
+    """Return the median over the scan of the largest element of |F − 1|. NaN if no position has a lattice."""
     away = np.abs(f - np.eye(2)).max(axis=(-2, -1))
-    if np.isfinite(away).any() and np.nanmedian(away) > 0.3:
-        raise InputError(
-            "the reference lattice differs from the fitted one by more than 30 %: "
-            "name its vectors as fit.lattice does (which of them is g1, which sign)"
-        )
+    return float(np.nanmedian(away)) if np.isfinite(away).any() else math.nan
 
 
 def _frame(calibration: Calibration | None) -> tuple[str, np.ndarray, tuple[str, ...]]:

@@ -6,10 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpu4d.amorphous.find_ring import Ring
+from gpu4d.arrays import ArrayLike
 from gpu4d.crystal.lattice import Lattice
+from gpu4d.data.arguments import real_values
+from gpu4d.errors import InputError
 
 LEAST_DISKS = 4  # disks of a pattern that shows a lattice: the unscattered one and three others
 LEAST_SHARE = 0.10  # of the patterns
+SMALLEST_DISK = 4.0  # px: the centre of mass of a smaller disk says little about its deflection
+FINE_GRAINED = 0.15  # unevenness of a ring, from which on it is made of spots
 SMALLEST_SCAN = 8  # positions along an axis, for an integration of the phase
 
 
@@ -19,13 +25,18 @@ class Suggestion(NamedTuple):
     technique: str  # "bragg", "dpc" or "images"
     title: str
     why: str
+    sentence: str = ""  # what kind of data these are, for the top of a report; empty if the technique says it
 
 
-def suggest_technique(counts: np.ndarray, lattice: Lattice | None, radius: float, scan_shape: tuple[int, int]) -> Suggestion:
+def suggest_technique(
+    counts: ArrayLike, lattice: Lattice | None, radius: float, scan_shape: tuple[int, int], ring: Ring | None = None
+) -> Suggestion:
     """Choose between Bragg disks with strain, a bright-field disk with its phase, and images alone.
 
     Bragg disks are chosen if at least a tenth of the patterns has four disks or more, a lattice explains them, and disks of
-    neighbouring reflections do not overlap. Otherwise the phase is chosen, if the scan has at least 8×8 positions.
+    neighbouring reflections do not overlap. The phase is chosen if there is a bright-field disk of at least 4 px without such disks
+    about it, and the scan has at least 8×8 positions. Other data get images alone: rings, spots of many grains, a beam that is too
+    small.
 
     Parameters
     ----------
@@ -36,6 +47,8 @@ def suggest_technique(counts: np.ndarray, lattice: Lattice | None, radius: float
     radius : float
         Of the template, pixels.
     scan_shape : (Rx, Ry)
+    ring : Ring, optional
+        Ring of the mean pattern (`gpu4d.amorphous.find_ring`).
 
     Returns
     -------
@@ -48,22 +61,63 @@ def suggest_technique(counts: np.ndarray, lattice: Lattice | None, radius: float
     >>> suggest_technique(np.array([1, 1, 1]), None, 5.0, (64, 64)).technique
     'dpc'
     """
+    counts = real_values(counts, "counts", "the number of disks of each pattern").ravel()
+    if not counts.size:
+        raise InputError("counts is empty: need the number of disks of each trial pattern")
     n, rich = len(counts), int((counts >= LEAST_DISKS).sum())
     middle = f"a median of {np.median(counts):.0f} disk{'' if np.median(counts) == 1 else 's'}"
     seen = f"{n} trial patterns have {middle}, {rich} of them {LEAST_DISKS} or more"
-    if lattice is not None and rich >= max(2, LEAST_SHARE * n):
+    sentence = ""
+    many = rich >= max(2, LEAST_SHARE * n)
+    if lattice is not None and many:
         shortest = min(lattice.lengths)
         lies = f"{100 * lattice.indexed_fraction:.0f} % of the disks lie on one lattice (chance: {100 * lattice.chance:.0f} %)"
         against = f"its shortest vector ({shortest:.1f} px) is {{}} than a disk is wide ({2 * radius:.1f} px)"
         if shortest >= 2 * radius:
             return Suggestion("bragg", "Bragg disks and strain", f"{seen}; {lies}; {against.format('longer')}: no overlap")
         why_not = f"{seen}; {lies}, but {against.format('shorter')}: overlap"
+        sentence = "Bragg disks that overlap, so no strain was measured. "
+    elif ring is not None and (many or radius < SMALLEST_DISK):
+        return of_ring(ring, seen)
+    elif many:
+        why = f"{seen}, but no single lattice explains them, so no strain is measured; a phase needs a beam without disks about it"
+        return Suggestion("images", "Images only: spots without one lattice", why, "Many spots, but no single lattice explains them: "
+                          "several grains or phases. Virtual images were made; neither strain nor a phase was computed.")  # fmt: skip
+    elif radius < SMALLEST_DISK:
+        why = f"{seen}: too few for a lattice; the beam's disk ({radius:.1f} px) is too small for a phase, which needs {SMALLEST_DISK:g} px"
+        return Suggestion("images", "Images only: a small beam and too few disks", why, "A small beam spot and too few Bragg disks for a "
+                          "lattice. Virtual images were made; neither strain nor a phase was computed.")  # fmt: skip
     elif lattice is None:
         why_not = f"{seen}, and no lattice explains them: there is a bright-field disk only"
     else:
         why_not = f"{seen}: too few for a lattice"
     scan = f"{scan_shape[0]}×{scan_shape[1]} positions"
     if min(scan_shape) >= SMALLEST_SCAN:
-        return Suggestion("dpc", "Bright-field disk and DPC", f"{why_not}; its centre of mass over {scan} gives the phase")
+        sentence += "The phase was integrated from the centre of mass, which means something for a thin specimen only." if sentence else ""
+        return Suggestion("dpc", "Bright-field disk and DPC", f"{why_not}; its centre of mass over {scan} gives the phase", sentence)
     few = f"{scan} are too few to integrate a phase ({SMALLEST_SCAN}×{SMALLEST_SCAN})"
-    return Suggestion("images", "Images only", f"{why_not}; {few}")
+    sentence = sentence or "A bright-field disk without separate Bragg disks. "
+    return Suggestion("images", "Images only", f"{why_not}; {few}", f"{sentence}Virtual images were made; {few}.")
+
+
+def of_ring(ring: Ring, seen: str = "") -> Suggestion:
+    """Return the suggestion for a scan whose mean pattern has a ring and whose disks lie on no lattice.
+
+    Parameters
+    ----------
+    ring : Ring
+    seen : str
+        What the trial patterns have, for the reason.
+
+    Examples
+    --------
+    >>> of_ring(Ring(30.0, contrast=1.5, unevenness=0.02)).title
+    'Images only: a diffuse ring, as of an amorphous specimen'
+    """
+    spotty = ring.unevenness >= FINE_GRAINED
+    kind = "rings of spots, as of many small crystals" if spotty else "a diffuse ring, as of an amorphous specimen"
+    why = f"the mean pattern has a ring of {ring.radius:.0f} px, even to {100 * ring.unevenness:.0f} %, and no lattice was found"
+    what = "made of many small crystals (rings of spots" if spotty else "amorphous (a diffuse ring"
+    sentence = f"The specimen looks {what} at {ring.radius:.0f} px, no single lattice). Virtual images and the radial profile were made; "
+    sentence += "neither strain nor a phase was computed."
+    return Suggestion("images", f"Images only: {kind}", f"{seen}; {why}" if seen else why, sentence)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ArrayT, DType
-from gpu4d.data.arguments import pixel_mask
+from gpu4d.data.arguments import pixel_mask, real_values
 from gpu4d.data.fill import nearest_good_pixels
 from gpu4d.device import tables
 from gpu4d.errors import InputError
@@ -58,13 +58,16 @@ class BadPixelCorrection:
     _index: np.ndarray = field(init=False, repr=False)  # the pixel that each takes its value from, (Qx · Qy,)
 
     def __post_init__(self) -> None:
-        mask = arrays.to_numpy(self.mask)
+        mask = real_values(self.mask, "bad_pixels", "a mask (Qx, Qy) bool")
         if mask.ndim != 2 or mask.dtype.kind not in "biu":
             raise InputError(f"bad pixels are {mask.shape} {mask.dtype}: need a mask (Qx, Qy) bool, True where a pixel is bad")
         mask = mask.astype(bool)  # a copy, because the caller may change the array later
         taken_from = _nearest(~mask) if self.taken_from is None else _checked(self.taken_from, mask)
         for name, value in (("mask", mask), ("taken_from", taken_from), ("_bad", np.flatnonzero(mask)), ("_index", taken_from.ravel())):
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"BadPixelCorrection({self.description}, of {'×'.join(map(str, self.detector_shape))})"
 
     @property
     def description(self) -> str:
@@ -81,6 +84,10 @@ class BadPixelCorrection:
 
     def apply(self, frames: ArrayT) -> ArrayT:
         """Return patterns (..., Qx, Qy) with bad pixels replaced; `frames` itself where there are none. NaN is copied like a number."""
+        if tuple(frames.shape[-2:]) != self.detector_shape:
+            raise InputError(
+                f"the patterns are {tuple(frames.shape[-2:])}, the mask of bad pixels is {self.detector_shape}: need one shape"
+            )
         if not len(self._bad):
             return frames
         flat_shape = (*frames.shape[:-2], len(self._index))
@@ -148,7 +155,7 @@ def _nearest(good: np.ndarray) -> np.ndarray:
 
 def _checked(taken_from: ArrayLike, mask: np.ndarray) -> np.ndarray:
     """Return the number of the pixel that each takes its value from, (Qx, Qy) int64, its own for good pixels."""
-    given = np.asarray(taken_from)
+    given = real_values(taken_from, "taken_from")
     if given.shape != mask.shape or given.dtype.kind not in "iu":
         raise InputError(f"taken_from is {given.shape} {given.dtype}: need {mask.shape} whole numbers qx · Qy + qy")
     wanted = given[mask]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.arrays import Array
-from gpu4d.data.arguments import OriginLike, origins
+from gpu4d.data.arguments import OriginLike, origins, real_values
+from gpu4d.data.quantities import ANGLES, DEGREES, ENERGIES, FREQUENCIES, LENGTHS, GivenAs
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import floats
 
 
 @dataclass(frozen=True)
@@ -27,40 +28,6 @@ class Cut:
     ry: slice
     qx: slice
     qy: slice
-
-
-@dataclass(frozen=True)
-class GivenAs:
-    """How a user gives a field in a recipe and on the command line.
-
-    Attributes
-    ----------
-    name : str
-        Name in the recipe's section [calibration].
-    units : str
-    low, high : float or None
-        Accepted range, ends included.
-    automatic : str
-        What happens if it is not given.
-    explain : str
-        Explanation for the recipe.
-    flag : str
-        Placeholder of the value after ``--name`` on the command line, "EV". Empty if there is no flag.
-    per_unit : float
-        Factor from the given unit to the field's unit: π/180 for degrees.
-    kind : str
-        "number" or "switch".
-    """
-
-    name: str
-    units: str = ""
-    low: float | None = None
-    high: float | None = None
-    automatic: str = "as the file says"
-    explain: str = ""
-    flag: str = ""
-    per_unit: float = 1.0
-    kind: str = "number"
 
 
 Change = Callable[[Any, Any], Any]
@@ -93,6 +60,8 @@ class Field(Generic[Given, Kept]):
         another form (`gpu4d.io.formats.emd`).
     given : GivenAs or None
         How a user gives it. None for fields that can only be measured.
+    error_of : str
+        Name of the field whose standard error this one is. Empty for values. A new value without an error removes the old error.
     cropped : callable (value, Cut) -> value, optional
     binned : callable (value, (detector, scan)) -> value, optional
     swapped : callable (value, (detector, scan)) -> value, optional
@@ -105,6 +74,7 @@ class Field(Generic[Given, Kept]):
     check: Callable[[Field[Any, Kept], Any], Kept]
     emd: tuple[str, ...] = ()
     given: GivenAs | None = None
+    error_of: str = ""
     cropped: Change | None = None
     binned: Change | None = None
     swapped: Change | None = None
@@ -121,30 +91,65 @@ class Field(Generic[Given, Kept]):
         def __set__(self, calibration: HasValues, value: Given | None) -> None: ...
 
 
-def positive(field: Field[Any, Any], value: Any) -> float:
-    """Accept a positive finite number."""
-    value = float(value)
-    if not (value > 0 and np.isfinite(value)):
-        raise InputError(f"{field.name} is {value}, need a positive number in {field.units}")
-    return value
-
-
 def number(field: Field[Any, Any], value: Any) -> float:
-    """Accept a number."""
-    return float(value)
+    """Accept a number in the range that `given` states, or a text such as "200 keV"."""
+    how = field.given
+    if isinstance(value, str) and how is not None:
+        value = how.read(value) * how.per_unit
+    host = real_values(value, field.name, f"a number in {field.units}")
+    if host.ndim != 0 or host.dtype == bool:
+        raise InputError(f"{field.name} is {value!r}: need a number in {field.units}")
+    found = float(host)
+    if how is not None and (problem := how.problem(found / how.per_unit)) is not None:
+        shown = f"{found:g} {field.units}" if how.per_unit == 1 else f"{found:g} {field.units}, {found / how.per_unit:g} {how.units}"
+        raise InputError(f"{field.name} is {shown}: {problem}")
+    return found
+
+
+def positive(field: Field[Any, Any], value: Any) -> float:
+    """Accept a positive number."""
+    found = number(field, value)
+    if not 0 < found < math.inf:
+        raise InputError(f"{field.name} is {found}, need a positive number in {field.units}")
+    return found
+
+
+def angle(field: Field[Any, Any], value: Any) -> float:
+    """Accept an angle in radians of up to one turn: more is one in degrees."""
+    if not isinstance(value, str):
+        _check_turn(field.name, real_values(value, field.name, "a number in rad"))
+    return number(field, value)
+
+
+def _check_turn(name: str, value: np.ndarray) -> None:
+    """Raise InputError for an angle of more than one turn."""
+    if value.ndim == 0 and np.isfinite(value) and abs(value) > 2 * math.pi:
+        turns = f"{value / (2 * math.pi):.1f} turns"
+        raise InputError(f"{name} is {value:g} rad, {turns}: need radians (did you mean numpy.deg2rad({value:g})?)")
 
 
 def switch(field: Field[Any, Any], value: Any) -> bool:
-    """Accept yes or no."""
-    return bool(value)
+    """Accept yes or no: a bool, or 0 and 1."""
+    if isinstance(value, bool | int | float | np.generic | np.ndarray) and np.ndim(value) == 0 and value in (0, 1):
+        return bool(value)
+    raise InputError(f"{field.name} is {value!r}: need True or False")
 
 
 def axes_of_ellipse(field: Field[Any, Any], value: Any) -> tuple[float, float, float]:
     """Accept (a, b, theta) with a ≥ b > 0."""
-    a, b, theta = arrays.floats(value)
-    if not a >= b > 0:
+    a, b, theta = floats(value, 3, field.name, "(a, b, theta): two semi-axes and an angle in rad")
+    if not (math.inf > a >= b > 0 and math.isfinite(theta)):
         raise InputError(f"ellipse is (a={a:g}, b={b:g}, theta={theta:g}), need a ≥ b > 0")
+    _check_turn("theta of the ellipse", np.asarray(theta))
     return (a, b, theta)
+
+
+def two_errors(field: Field[Any, Any], value: Any) -> tuple[float, float]:
+    """Accept two standard errors, not negative. The angle of a circle has an infinite one."""
+    first, second = floats(value, 2, field.name, "two standard errors")
+    if not (0 <= first < math.inf and second >= 0):
+        raise InputError(f"{field.name} is ({first:g}, {second:g}): need two standard errors that are not negative")
+    return (first, second)
 
 
 def places(field: Field[Any, Any], value: Any) -> np.ndarray:
@@ -162,7 +167,10 @@ def _places_binned(value: np.ndarray, by: tuple[int, int]) -> np.ndarray:
     detector, scan = by
     if value.ndim == 3 and scan > 1:
         rx, ry = (n // scan for n in value.shape[:2])
-        value = value[: rx * scan, : ry * scan].reshape(rx, scan, ry, scan, 2).mean((1, 3))
+        cells = value[: rx * scan, : ry * scan].reshape(rx, scan, ry, scan, 2)
+        known = np.isfinite(cells)  # a position that was not measured does not make its neighbours unknown
+        count = known.sum((1, 3))
+        value = np.where(count > 0, np.where(known, cells, 0.0).sum((1, 3)) / np.maximum(count, 1), np.nan)
     return (value - (detector - 1) / 2) / detector
 
 
@@ -178,10 +186,13 @@ def _ellipse_swapped(value: tuple[float, float, float], swap: tuple[bool, bool])
 
 _PLACES: Mapping[str, Any] = {"check": places, "cropped": _places_cropped, "binned": _places_binned, "swapped": _places_swapped}
 
+SMALLEST_ANGLE = 0.01  # mrad: no lens makes a smaller cone, so a smaller number is one in radians
+
 # Types of rows.
-Number = Field[SupportsFloat, float]
+Number = Field[SupportsFloat | str, float]
 Places = Field[OriginLike, np.ndarray]
 Axes = Field[Array | Sequence[float], tuple[float, float, float]]
+Pair = Field[Array | Sequence[float], tuple[float, float]]
 Switch = Field[bool | np.bool_, bool]
 
 
@@ -204,32 +215,46 @@ class CalibrationFields:
     q_pixel: Number = Field(
         "q_pixel", "1/Å", "size of a detector pixel, g = 1/d", positive, binned=lambda v, by: v * by[0],
         given=GivenAs("q_pixel", "1/Å", 1e-7, 10, "as the file says, else from energy and semi-angle", "Detector pixel, g = 1/d.",
-                      flag="1/Å"))
+                      flag="1/Å", known=FREQUENCIES))
+    q_pixel_error: Number = Field(
+        "q_pixel_error", "1/Å", "standard error of the detector pixel", positive, ("Q_pixel_size_error",),
+        error_of="q_pixel", binned=lambda v, by: v * by[0])
     r_pixel: Number = Field(
         "r_pixel", "Å", "distance of scan positions", positive, binned=lambda v, by: v * by[1],
-        given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å"))
+        given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å", known=LENGTHS))
     energy: Number = Field(
         "energy", "eV", "beam energy", positive, ("energy",),
-        GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV"))
+        GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV", known=ENERGIES))
     semiangle: Number = Field(
         "semiangle", "mrad", "convergence semi-angle", positive, ("semiangle", "convergence_semiangle_mrad"),
-        GivenAs("semiangle", "mrad", 1e-3, 200, flag="MRAD",
+        GivenAs("semiangle", "mrad", SMALLEST_ANGLE, 200, flag="MRAD", known=ANGLES,
                 explain="Convergence semi-angle. With the energy and the measured disk radius it gives the detector pixel."))
     probe_radius: Number = Field(
         "probe_radius", "px", "radius of the bright-field (vacuum) disk on the detector", positive, ("probe_semiangle",),
+        binned=lambda v, by: v * (1 / by[0]))
+    probe_radius_error: Number = Field(
+        "probe_radius_error", "px", "standard error of that radius", positive, ("probe_semiangle_error",), error_of="probe_radius",
         binned=lambda v, by: v * (1 / by[0]))
     origin: Places = Field(
         "origin", "px", "centre of the unscattered beam: (2,) for all, or (Rx, Ry, 2)", **_PLACES)
     origin_measured: Places = Field(
         "origin_measured", "px", "origin as measured at every position, before a surface was fitted, (Rx, Ry, 2)", **_PLACES)
+    origin_error: Number = Field(
+        "origin_error", "px", "standard error of the origin, along one axis, mean over the scan", positive, ("qx0_error",),
+        error_of="origin", binned=lambda v, by: v * (1 / by[0]))
     ellipse: Axes = Field(
         "ellipse", "px, px, rad", "semi-axes a ≥ b of what should be a circle, and the angle of a from qx towards qy", axes_of_ellipse,
         swapped=_ellipse_swapped)
+    ellipse_error: Pair = Field(
+        "ellipse_error", "1, rad", "standard errors of a/b of the ellipse and of its angle", two_errors, ("ellipse_error",),
+        error_of="ellipse")
     rotation: Number = Field(
-        "rotation", "rad", "rotation θ of detector axes: v_scan = R(θ) v_det, after the exchange if transpose is set", number,
+        "rotation", "rad", "rotation θ of detector axes: v_scan = R(θ) v_det, after the exchange if transpose is set", angle,
         swapped=lambda v, swap: -v if swap[1] else v,
         given=GivenAs("rotation_degrees", "degrees", -360, 360, "as the file says; for DPC, from the least curl",
-                      "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180))
+                      "Rotation from detector to scan axes: v_scan = R(θ) v_det.", per_unit=math.pi / 180, known=DEGREES))
+    rotation_error: Number = Field(
+        "rotation_error", "rad", "standard error of the rotation", positive, ("QR_rotation_error",), error_of="rotation")
     transpose: Switch = Field(
         "transpose", "", "detector axes are exchanged, (qx, qy) -> (qy, qx), before the rotation", switch,
         given=GivenAs("transpose", automatic="as the file says; for DPC, from the least curl", kind="switch",
@@ -241,7 +266,8 @@ class CalibrationFields:
 class SetKeywords(CalibrationFields):
     """Keywords of `Calibration.set`, for type checkers: any fields, and how their values were found."""
 
-    how: str
+    how: str = "given"
 
 
 FIELDS: dict[str, Field[Any, Any]] = {row.name: row for row in vars(CalibrationFields).values() if isinstance(row, Field)}
+ERRORS = {row.error_of: row.name for row in FIELDS.values() if row.error_of}  # field -> field of its standard error

@@ -15,9 +15,10 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import Cut
 from gpu4d.data.corrections import Correction, Corrections
 from gpu4d.data.slices import DiffractionSlice
-from gpu4d.data.source import ArraySource, Shape4, Source, itemsize
+from gpu4d.data.source import ArraySource, Shape4, Source, copied, itemsize
 from gpu4d.data.views import BinnedSource, CorrectedSource, corrections_of, cropped, swapped
-from gpu4d.errors import InputError
+from gpu4d.device.memory import available_memory
+from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.sizes import format_bytes
 
 Metadata = Mapping[str, Any]  # what a file says of the experiment, in words and types of its own
@@ -82,6 +83,19 @@ class DataCube:
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * itemsize(self.dtype)
 
+    def __len__(self) -> int:
+        """Return the number of scan rows, as for an array."""
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return all patterns as a NumPy array. Raise MemoryBudgetError if they do not fit into the memory that is free."""
+        free = available_memory()
+        if self.nbytes > free:
+            raise MemoryBudgetError("a NumPy array of all patterns", self.nbytes, free, free)
+        host = arrays.to_numpy(self.load().source.read(slice(0, self.shape[0]), slice(0, self.shape[1])))
+        host = host if dtype is None else host.astype(dtype, copy=False)
+        return host.copy() if copy else host
+
     @overload
     def __getitem__(self, position: tuple[int | np.integer, int | np.integer]) -> DiffractionSlice: ...
 
@@ -104,7 +118,7 @@ class DataCube:
             if not -n <= i < n:
                 raise IndexError(f"position ({rx}, {ry}) is outside the scan {self.scan_shape}")
         rx, ry = rx % self.shape[0], ry % self.shape[1]
-        frame = self.source.read(slice(rx, rx + 1), slice(ry, ry + 1))[0, 0, :, :]
+        frame = copied(self.source, slice(rx, rx + 1), slice(ry, ry + 1))[0, 0, :, :]
         return DiffractionSlice.calibrated(frame, f"pattern {rx}, {ry}", "counts", self.calibration.q_pixel)
 
     def crop(self, rx: Range | None = None, ry: Range | None = None, qx: Range | None = None, qy: Range | None = None) -> DataCube:
@@ -139,7 +153,7 @@ class DataCube:
         if mask is not None:
             qx, qy = (n // detector for n in self.detector_shape)
             mask = mask[: qx * detector, : qy * detector].reshape(qx, detector, qy, detector).all(axis=(1, 3))  # type: ignore[assignment]
-        return DataCube(BinnedSource(self.source, int(scan), int(detector)), c, self.metadata, mask, self.name)
+        return DataCube(BinnedSource(self.source, int(scan), int(detector), mask), c, self.metadata, mask, self.name)
 
     def swap_axes(self, *, detector: bool = False, scan: bool = False) -> DataCube:
         """Return a lazy view with the detector axes (or the scan axes) exchanged, for files written in the other order.
@@ -203,9 +217,13 @@ class DataCube:
         return corrections_of(self.source)
 
     def load(self) -> DataCube:
-        """Return the same cube with its data in memory. Raise MemoryError if the operating system refuses the memory."""
+        """Return the same cube with its data in memory, whatever happens to its file afterwards. An array in memory is not copied.
+
+        Raise MemoryError if the operating system refuses the memory.
+        """
         rx, ry = self.scan_shape
-        return DataCube(self.source.read(slice(0, rx), slice(0, ry)), self.calibration.copy(), self.metadata, self.detector_mask, self.name)
+        patterns = copied(self.source, slice(0, rx), slice(0, ry))
+        return DataCube(patterns, self.calibration.copy(), self.metadata, self.detector_mask, self.name)
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.shape))

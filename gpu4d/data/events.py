@@ -6,8 +6,6 @@ this form. It makes patterns of the events, as every source gives them. It gives
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol, runtime_checkable
@@ -16,8 +14,10 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, DType
+from gpu4d.data.arguments import two_sizes
 from gpu4d.data.source import Shape4, Source
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_array
 from gpu4d.sizes import format_bytes
 
 PIECE_EVENTS = 1 << 14  # made into patterns at a time, or one pattern if it has more; this limits the memory of a read
@@ -51,6 +51,10 @@ class Events:
     pixels: np.ndarray
     counts: np.ndarray | None
     detector_shape: tuple[int, int]
+
+    def __repr__(self) -> str:
+        events = int(self.offsets[-1]) - int(self.offsets[0])
+        return f"Events({len(self)} patterns of {'×'.join(map(str, self.detector_shape))} pixels, {events} events)"
 
     def __len__(self) -> int:
         """Number of patterns."""
@@ -189,7 +193,7 @@ class EventSource:
         counts: ArrayLike | None = None,
         dtype: DType = np.uint16,
     ):
-        self.shape: Shape4 = (*_two_sizes(scan_shape, "scan_shape"), *_two_sizes(detector_shape, "detector_shape"))
+        self.shape: Shape4 = (*two_sizes(scan_shape, "scan_shape"), *two_sizes(detector_shape, "detector_shape"))
         self.dtype = np.dtype(dtype)
         self.offsets = _whole_numbers(offsets, "offsets").astype(np.int64)
         self.pixels = _whole_numbers(pixels, "pixels")
@@ -217,8 +221,12 @@ class EventSource:
             )
         if self.counts is not None and len(self.counts) != events:
             raise InputError(f"{len(self.counts)} counts for {events} events: need one for each")
-        if self.counts is not None and events and (int(self.counts.min()) < 0 or int(self.counts.max()) * events >= 2**63):
-            raise InputError(f"counts run from {self.counts.min()} to {self.counts.max()}: need numbers from 0 on whose sum is below 2⁶³")
+        most = 0 if self.counts is None or not events else int(self.counts.max()) * events * max(self.shape[2:])
+        if self.counts is not None and events and (int(self.counts.min()) < 0 or most >= 2**63):
+            raise InputError(
+                f"counts run from {self.counts.min()} to {self.counts.max()}: need numbers from 0 on whose sums and first moments "
+                "stay below 2⁶³"
+            )
         largest(self.dtype)
 
     def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> np.ndarray:
@@ -320,19 +328,8 @@ def _bands(rows: slice, columns: slice, width: int) -> list[slice]:
     return [slice(row, row + 1) for row in range(rows.start, rows.stop)]
 
 
-def _two_sizes(given: Sequence[int], name: str) -> tuple[int, int]:
-    """Return two sizes as integers; raise InputError for other numbers of sizes, and for those that are not positive."""
-    try:
-        first, second = (operator.index(n) for n in given)
-    except (TypeError, ValueError):
-        first = second = 0
-    if min(first, second) < 1:
-        raise InputError(f"{name}={given}: need two whole sizes of at least 1")
-    return first, second
-
-
 def _whole_numbers(given: ArrayLike, name: str) -> np.ndarray:
-    host = np.asarray(arrays.to_numpy(given))
+    host = arrays.to_numpy(real_array(given, name, "whole numbers"))
     if host.ndim != 1 or (host.dtype.kind not in "iu" and host.size):
         raise InputError(f"{name} is {host.shape} {host.dtype}: need whole numbers, one-dimensional")
     return host if host.dtype.kind in "iu" else host.astype(np.int64)

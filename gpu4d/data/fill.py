@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import pixel_mask, real_values
+from gpu4d.errors import InputError
 
-def fill_from_neighbours(patterns: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+
+def fill_from_neighbours(patterns: ArrayLike, mask: ArrayLike | None) -> np.ndarray:
     """Give masked pixels the value of their nearest good pixel.
 
     Parameters
@@ -26,9 +30,14 @@ def fill_from_neighbours(patterns: np.ndarray, mask: np.ndarray | None) -> np.nd
     >>> fill_from_neighbours(np.array([[1, 2, 9]]), np.array([[True, True, False]])).tolist()
     [[1, 2, 2]]
     """
+    patterns = real_values(patterns, "patterns", "an array (..., Qx, Qy)")
     if mask is None:
         return patterns
-    x, y = nearest_good_pixels(mask)
+    good = pixel_mask(mask, patterns.shape[-2:], "mask")
+    assert good is not None
+    if not good.any():
+        raise InputError("mask leaves no pixel to take values from: True marks pixels that are good")
+    x, y = nearest_good_pixels(good)
     return patterns[..., x, y]
 
 

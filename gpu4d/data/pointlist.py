@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ReturnedArray
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_array
 
 
 class PointList:
@@ -24,10 +25,10 @@ class PointList:
     """
 
     def __init__(self, fields: Mapping[str, Array], units: Mapping[str, str] | None = None):
-        lengths = {name: len(values) for name, values in fields.items()}
+        self._fields: dict[str, Any] = _columns(fields)
+        lengths = {name: len(values) for name, values in self._fields.items()}
         if len(set(lengths.values())) > 1:
             raise InputError(f"fields of different length {lengths}: a point has one value in each")
-        self._fields: dict[str, Any] = dict(fields)
         self.units = dict(units or {})
 
     @property
@@ -71,16 +72,16 @@ class PointListArray:
     """
 
     def __init__(self, offsets: Array, fields: Mapping[str, Array], shape: tuple[int, ...], units: Mapping[str, str] | None = None):
-        self.offsets = cast(ReturnedArray, offsets)
+        self.offsets = cast(ReturnedArray, _whole_column(offsets))
         self.shape = tuple(int(n) for n in shape)
         self.units = dict(units or {})
-        self._fields: dict[str, Any] = dict(fields)
+        self._fields: dict[str, Any] = _columns(fields)
         positions = int(np.prod(self.shape))
-        if offsets.shape[0] != positions + 1:
-            raise InputError(f"{offsets.shape[0]} offsets for a scan of shape {self.shape}, need {positions + 1}")
+        if self.offsets.shape[0] != positions + 1:
+            raise InputError(f"{self.offsets.shape[0]} offsets for a scan of shape {self.shape}, need {positions + 1}")
         for name, values in self._fields.items():
-            if values.shape[0] != int(offsets[-1]):
-                raise InputError(f"field {name!r} has {values.shape[0]} values, the offsets say {int(offsets[-1])}")
+            if values.shape[0] != len(self):
+                raise InputError(f"field {name!r} has {values.shape[0]} values, the offsets say {len(self)}")
 
     @classmethod
     def from_padded(
@@ -152,24 +153,48 @@ class PointListArray:
         return PointListArray(xp.take(ends, self.offsets), {n: xp.take(v, index) for n, v in self._fields.items()}, self.shape, self.units)
 
     def padded(self, fill: float = float("nan")) -> tuple[ReturnedArray, dict[str, ReturnedArray]]:
-        """Return counts (positions,) and padded arrays (positions, most) by field. Each row ends with `fill`."""
+        """Return counts (positions,) and padded arrays (positions, most) by field. Each row ends with `fill`.
+
+        Whole numbers become float64 if `fill` is not a whole number.
+        """
         xp = arrays.namespace(self.offsets)
+        whole = float(fill).is_integer()
+        fields = {n: v if whole or not arrays.is_integer(v) else arrays.as_float64(v) for n, v in self._fields.items()}
         counts = self.offsets[1:] - self.offsets[:-1]
         most = int(xp.max(counts)) if counts.shape[0] else 0
         column = xp.arange(most, dtype=self.offsets.dtype, device=arrays.device(self.offsets))
         inside = column[None, :] < counts[:, None]
         index = xp.where(inside, self.offsets[:-1, None] + column[None, :], xp.zeros_like(column)[None, :])
         if len(self) == 0:
-            return counts, {
-                n: xp.full((counts.shape[0], most), fill, dtype=v.dtype, device=arrays.device(v)) for n, v in self._fields.items()
-            }
+            return counts, {n: xp.full((counts.shape[0], most), fill, dtype=v.dtype, device=arrays.device(v)) for n, v in fields.items()}
         pick: Callable[[Any], Any] = lambda v: xp.reshape(xp.take(v, xp.reshape(index, (-1,))), inside.shape)  # noqa: E731
-        return counts, {
-            n: xp.where(inside, pick(v), xp.asarray(fill, dtype=v.dtype, device=arrays.device(v))) for n, v in self._fields.items()
-        }
+        return counts, {n: xp.where(inside, pick(v), xp.asarray(fill, dtype=v.dtype, device=arrays.device(v))) for n, v in fields.items()}
 
     def __repr__(self) -> str:
         return f"PointListArray({'×'.join(map(str, self.shape))} positions, {len(self)} points: {', '.join(self._fields)})"
+
+
+def _columns(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields as arrays of one axis."""
+    if not isinstance(fields, Mapping):
+        raise InputError(f"fields is a {type(fields).__name__}: need a mapping of names to arrays, as {{'qx': …, 'qy': …}}")
+    columns = {name: real_array(values, f"field {name!r}", "one number for each point") for name, values in fields.items()}
+    for name, values in columns.items():
+        if len(values.shape) != 1:
+            raise InputError(f"field {name!r} has shape {tuple(values.shape)}: need one number for each point, (n,)")
+    return columns
+
+
+def _whole_column(offsets: Any) -> Any:
+    """Return offsets as an array of whole numbers with one axis."""
+    column = real_array(offsets, "offsets", "whole numbers, one more than positions")
+    if len(column.shape) != 1 or not arrays.is_integer(column):
+        raise InputError(f"offsets are {tuple(column.shape)} {column.dtype}: need whole numbers, one more than positions")
+    xp = arrays.namespace(column)
+    column = column if column.dtype == xp.int64 else xp.astype(column, xp.int64)
+    if column.shape[0] and not (int(column[0]) == 0 and bool(xp.all(column[1:] >= column[:-1]))):
+        raise InputError(f"offsets run from {int(column[0])} to {int(column[-1])}: they must begin at 0 and must not fall")
+    return column
 
 
 def _values(fields: Mapping[str, Any], name: str) -> Any:

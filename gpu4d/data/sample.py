@@ -12,6 +12,7 @@ from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import positions_of
 from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.data.source import copied
 from gpu4d.device.threads import in_threads
 
 SIDE = 2  # patterns: a sample lies in squares of this side, because neighbours often share a chunk of a file
@@ -117,7 +118,7 @@ def patterns_at(given: DataCube | Array, positions: Iterable[tuple[int, ...]]) -
     for position in positions:
         at = tuple(int(i) for i in position)
         if isinstance(given, DataCube):
-            one = given.source.read(slice(at[0], at[0] + 1), slice(at[1], at[1] + 1))[0, 0, ...]
+            one = copied(given.source, slice(at[0], at[0] + 1), slice(at[1], at[1] + 1))[0, 0, ...]
         else:
             one = given[(*at, ...)] if given.ndim > 2 else given
         found.append(arrays.to_numpy(one))

@@ -8,6 +8,8 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayT
+from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_array
 
 
 def to_scan_axes(vectors: ArrayT, rotation: float, transpose: bool = False) -> ArrayT:
@@ -32,6 +34,9 @@ def to_scan_axes(vectors: ArrayT, rotation: float, transpose: bool = False) -> A
     >>> to_scan_axes(np.array([1.0, 0.0]), np.pi / 2).round(6).tolist()
     [0.0, 1.0]
     """
+    vectors = real_array(vectors, "vectors", "(..., 2)")
+    if not vectors.shape or vectors.shape[-1] != 2:
+        raise InputError(f"vectors has shape {tuple(vectors.shape)}: need (..., 2)")
     xp = arrays.namespace(vectors)
     x, y = (vectors[..., 1], vectors[..., 0]) if transpose else (vectors[..., 0], vectors[..., 1])
     c, s = math.cos(rotation), math.sin(rotation)

@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, DType, Index, ReturnedArray
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_array
 
 
 class Slice(np.lib.mixins.NDArrayOperatorsMixin):
@@ -41,7 +42,9 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         pixel_units: str = "px",
         labels: tuple[str, ...] = (),
     ):
-        self.data = cast(ReturnedArray, data)
+        plain = arrays.unwrapped(data)  # values may be complex, as a transmission is
+        real = not arrays.is_array(plain) or not arrays.is_complex(plain)
+        self.data = cast(ReturnedArray, real_array(data, "data", "an array of numbers") if real else plain)
         self.name = name
         self.units = units
         self.pixel_size = 1.0 if pixel_size is None else float(pixel_size)
@@ -116,6 +119,20 @@ class Slice(np.lib.mixins.NDArrayOperatorsMixin):
         size = f", {self.pixel_size:.4g} {self.pixel_units}/px" if self.pixel_units != "px" else ""
         labels = f", planes {', '.join(self.labels)}" if self.labels else ""
         return f"{type(self).__name__}({self.name!r}, {shape} {self.dtype}, units {self.units or '1'!r}{size}{labels})"
+
+    def range_text(self) -> str:
+        """Return the range of the finite values with units, for one line of text.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> RealSlice(np.array([[-0.5, 2.0], [np.nan, 1.0]]), units="rad").range_text()
+        '-0.5 … 2 rad'
+        """
+        values = arrays.to_numpy(self.data)
+        values = values[np.isfinite(values)]
+        span = f"{values.min():.3g} … {values.max():.3g}" if values.size else "NaN everywhere"
+        return f"{span} {self.units}".rstrip()
 
 
 class RealSlice(Slice):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, DType
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_array
 
 Shape4 = tuple[int, int, int, int]
 
@@ -40,6 +42,8 @@ class Source(Protocol):
     as chunks before and after they are decoded. A sweep counts it for each of its readers. Without it, the source is assumed to
     need none.
 
+    A source with a method ``check_whole() -> None`` (`Checked`) is asked after its patterns were used or copied.
+
     A source that keeps events has the methods of `gpu4d.data.events.ReadsEvents` too. A source that reads a file or an array has no
     corrections. `CorrectedSource` of `gpu4d.data.views` is a view that has them.
     """
@@ -66,6 +70,15 @@ class View(Protocol):
     source: Source
 
 
+@runtime_checkable
+class Checked(Protocol):
+    """A source whose bytes can go away after they were given, as those of a mapped file that is cut short."""
+
+    def check_whole(self) -> None:
+        """Raise an InputError if something that was read may not have been what the file held."""
+        ...
+
+
 def below_views(source: Source) -> Source:
     """Return the source below all views: the one that reads."""
     while isinstance(source, View):
@@ -78,6 +91,41 @@ def will_read(source: Source, rows: slice, columns: slice) -> None:
     hint = getattr(source, "will_read", None)
     if hint is not None:
         hint(rows, columns)
+
+
+def check_whole(source: Source) -> None:
+    """Raise an InputError if patterns that a source gave may be wrong, because its file was cut short meanwhile.
+
+    Ask after the last use of patterns that were not copied, and after every copy.
+    """
+    below = below_views(source)
+    if isinstance(below, Checked):
+        below.check_whole()
+
+
+def copied(source: Source, rows: slice, columns: slice) -> Array:
+    """Read patterns into memory of their own. What happens to the file later does not change them.
+
+    Arrays in memory are not copied.
+    """
+    below = below_views(source)
+    if isinstance(below, ArraySource) and not _is_mapped(below.array):
+        return source.read(rows, columns)
+    out = np.empty((rows.stop - rows.start, columns.stop - columns.start, *source.shape[2:]), source.dtype)
+    found = source.read(rows, columns, out)
+    if found is not out:
+        np.copyto(out, found)
+    check_whole(source)
+    return out
+
+
+def _is_mapped(array: Any) -> bool:
+    """Say whether the values of a NumPy array lie in a mapped file."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return isinstance(array, mmap.mmap)
 
 
 def scratch_bytes(source: Source) -> int:
@@ -97,8 +145,17 @@ class ArraySource:
     blocks = (1, 1)
 
     def __init__(self, array: Array):
+        if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+            raise InputError(
+                "the array is a NumPy masked array, and its mask would be lost: give array.filled(0), and detector_mask= with "
+                "True at the detector pixels that count"
+            )
+        array = real_array(array, "the array") if isinstance(array, list | tuple) else arrays.unwrapped(array)
         if not arrays.is_array(array):
-            raise InputError(f"need a four-dimensional array (Rx, Ry, Qx, Qy), got {type(array).__name__}")
+            raise InputError(
+                f"need a four-dimensional array (Rx, Ry, Qx, Qy), got {type(array).__name__}: open a file with gpu4d.open, "
+                "bring an array that is computed later or lies in a file into memory with numpy.asarray"
+            )
         if len(array.shape) != 4:
             raise InputError(f"the array is {tuple(array.shape)}, need (Rx, Ry, Qx, Qy); reshape it, or give scan_shape")
         self.array = array
@@ -108,6 +165,9 @@ class ArraySource:
         if isinstance(array, np.ndarray):
             if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
                 raise InputError(f"the array holds {array.dtype}: need bool, integers, or floats of at most 64 bits")
+        elif not arrays.is_real(array):
+            raise InputError(f"the array holds {array.dtype}: need bool, integers, or floats of at most 64 bits")
+        if isinstance(array, np.ndarray):
             self.dtype, self.resident = array.dtype.newbyteorder("="), array.dtype.isnative
 
     def read(self, rows: slice, columns: slice, out: np.ndarray | None = None) -> Array:

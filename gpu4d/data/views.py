@@ -52,8 +52,9 @@ class BinnedSource:
 
     resident = False
 
-    def __init__(self, source: Source, scan: int, detector: int):
+    def __init__(self, source: Source, scan: int, detector: int, valid: np.ndarray | None = None):
         self.source, self.scan, self.detector = source, scan, detector
+        self.valid = valid  # binned pixels that count; None for all
         rx, ry, qx, qy = source.shape
         self.shape: Shape4 = (rx // scan, ry // scan, qx // detector, qy // detector)
         self.dtype = binned_dtype(source.dtype, (scan * detector) ** 2)
@@ -91,7 +92,22 @@ class BinnedSource:
         _, _, qx, qy = self.shape
         nx, ny = rows.stop - rows.start, columns.stop - columns.start
         parts = xp.reshape(frames[:, :, : qx * d, : qy * d], (nx, s, ny, s, qx, d, qy, d))
-        return xp.sum(parts, axis=(1, 3, 5, 7), dtype=self.dtype)
+        total = xp.sum(parts, axis=(1, 3, 5, 7), dtype=self.dtype)
+        if arrays.is_integer(frames) and not arrays.sums_are_exact(frames.dtype):
+            self._check_size(xp.sum(arrays.as_float64(parts), axis=(1, 3, 5, 7)))
+        return total
+
+    def _check_size(self, sums: Any) -> None:
+        """Raise InputError if sums of 64-bit numbers (…, Qx, Qy), given as floats, do not fit into their dtype."""
+        xp = arrays.namespace(sums)
+        least, most = (0.0, 2.0**64) if "uint" in str(self.dtype) else (-(2.0**63), 2.0**63)
+        wrong = (sums < least) | (sums >= most)
+        wrong = wrong if self.valid is None else wrong & arrays.from_numpy(self.valid, sums)
+        if bool(xp.any(wrong)):
+            raise InputError(
+                f"sums of binned pixels do not fit into {self.dtype}: mask pixels of very large values with detector_mask=, or convert "
+                "the patterns to float64"
+            )
 
 
 class SwappedSource:
@@ -275,4 +291,4 @@ def binned_dtype(dtype: Any, count: int) -> Any:
     for candidate in (np.uint8, np.uint16, np.uint32, np.uint64) if native.kind == "u" else (np.int16, np.int32, np.int64):
         if np.iinfo(candidate).max >= top:
             return np.dtype(candidate)
-    return np.dtype(np.int64)
+    return np.dtype(np.uint64 if native.kind == "u" else np.int64)  # `BinnedSource` refuses sums that do not fit

@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
-from gpu4d.arrays import ArrayLike, to_numpy
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import real_values
+from gpu4d.errors import InputError
 
 RIM = 3  # positions: width of the border in which copies of the opposite edge are strongest
 
@@ -39,12 +41,15 @@ def boundary_misfit(phase: ArrayLike, com: ArrayLike, step: float = 1.0) -> floa
     >>> boundary_misfit(ramp, np.stack([np.full((12, 12), 1 / (2 * np.pi)), np.zeros((12, 12))]))
     0.0
     """
-    data, k = np.asarray(to_numpy(phase), dtype=np.float64), np.asarray(to_numpy(com), dtype=np.float64)
+    data, k = (real_values(given, name).astype(np.float64) for given, name in ((phase, "phase"), (com, "com")))
+    if data.ndim != 2 or min(data.shape) < 2 or k.shape != (2, *data.shape):
+        raise InputError(f"phase is {data.shape}, com is {k.shape}: need (Rx, Ry) with two positions a side, and (2, Rx, Ry)")
     field = 2 * np.pi * step * k
     misfit = np.hypot(*(g - f for g, f in zip(np.gradient(data), field)))
     rim = np.ones(data.shape, bool)
     rim[RIM:-RIM, RIM:-RIM] = False
-    inner, outer = (float(np.sqrt(np.nanmean(misfit[m] ** 2))) for m in (~rim, rim))
+    known = np.isfinite(misfit)
+    inner, outer = (float(np.sqrt(np.mean(misfit[m & known] ** 2))) if (m & known).any() else 0.0 for m in (~rim, rim))
     if outer == 0:
         return 0.0
     return outer / inner if inner else math.inf

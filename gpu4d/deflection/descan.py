@@ -8,6 +8,7 @@ from typing import Any
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ArrayT
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import beside, real_array
 
 # A plane is taken for descan if its share of the field's variance, per coefficient, is this many times that of the quadratic and
 # cubic terms. Specimens have similar shares in all of them (ratio 0.0 … 5 in scans tried), descan has a plane alone (20 … 1e4).
@@ -46,12 +47,13 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto") -> tup
     >>> bool(np.abs(corrected).max() < 1e-12), how
     (True, 'descan: a plane subtracted, 100 % of the variance of the centre of mass')
     """
-    xp = arrays.namespace(field)
-    field = arrays.as_float64(field)
+    field = arrays.as_float64(real_array(field, "field", "a field (Rx, Ry, 2)"))
+    if len(field.shape) != 3 or field.shape[-1] != 2:
+        raise InputError(f"field has shape {tuple(field.shape)}: need (Rx, Ry, 2)")
     if descan is None:
         return field, "descan: nothing subtracted"
-    if arrays.is_array(descan) or isinstance(descan, tuple | list):
-        given: Any = descan if arrays.is_array(descan) else xp.asarray(descan, dtype=field.dtype, device=arrays.device(field))
+    if not isinstance(descan, str):
+        given = beside(real_array(descan, "descan", "'auto', 'plane', 'mean', None or an array"), "descan", field)
         if tuple(given.shape) not in ((2,), tuple(field.shape)):
             raise InputError(f"descan has shape {tuple(given.shape)}, need (2,) or {tuple(field.shape)}, in the unit of the centre of mass")
         return field - arrays.as_float64(given), "descan: the given field subtracted"

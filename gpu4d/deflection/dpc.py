@@ -13,7 +13,7 @@ from gpu4d import arrays, physics
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.calibrate.rotation import Rotation, com_field
 from gpu4d.calibrate.rotation import rotation as find_rotation
-from gpu4d.data.arguments import positions_of
+from gpu4d.data.arguments import positions_of, real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import to_scan_axes
@@ -69,6 +69,12 @@ class DPC:
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     potential: RealSlice | None = None
+
+    def __repr__(self) -> str:
+        turn = f"rotation {math.degrees(self.rotation):.1f}° ({'given' if self.curl is None else 'found'}), transpose {self.transpose}"
+        n = len(self.warnings)
+        words = f", {n} warning{'s' * (n > 1)}" if n else ""
+        return f"DPC({'×'.join(map(str, self.phase.shape))} positions, phase {self.phase.range_text()}, {turn}{words})"
 
     @property
     def skew(self) -> float:
@@ -149,9 +155,10 @@ def dpc(
     (0.4, False, 'rad')
     """
     scan = _Scan.of(cube_or_com, detector, dark_field, sweep_options)
-    known = scan.calibration
-    q = q_pixel if q_pixel is not None else known.q_pixel
-    step = r_pixel if r_pixel is not None else known.r_pixel
+    known = scan.calibration.copy()
+    given: dict[str, Any] = {"energy": energy, "q_pixel": q_pixel, "r_pixel": r_pixel}
+    known.set(**{name: value for name, value in given.items() if value is not None})
+    q, step = known.q_pixel, known.r_pixel
     warnings: list[str] = []
     decisions = list(scan.notes)
     _warn_of_missing(q, step, warnings)
@@ -187,7 +194,7 @@ def dpc(
             )
     for message in warnings:
         log.warning("dpc: %s", message)
-    return _result(phase, aligned, q, step, energy if energy is not None else known.energy, DPC(
+    return _result(phase, aligned, q, step, known.energy, DPC(
         RealSlice(phase), RealSlice(phase), float(rotation), bool(transpose), curl, sign, how, errors, decisions, warnings,
     ))  # fmt: skip
 
@@ -236,7 +243,7 @@ class _Scan:
             step = given.pixel_size if getattr(given, "pixel_units", None) == "Å" else None
             scan = cls(com_field(given), Calibration(r_pixel=step) if step else Calibration())
         if dark_field is not None:
-            image = arrays.to_numpy(dark_field).astype(np.float64, copy=False)
+            image = real_values(dark_field, "dark_field", "one value per position").astype(np.float64)
             if image.shape != tuple(scan.com.shape[:2]):
                 raise InputError(f"dark_field is {image.shape}, the scan is {tuple(scan.com.shape[:2])}: need one value per position")
             scan.given_dark_field = image

@@ -36,8 +36,8 @@ class Settings(NamedTuple):
     def problem(self, gradient: Any) -> str | None:
         """Say what is wrong with the settings, or with the shape of a gradient; None where nothing is."""
         shape = tuple(gradient.shape)
-        if len(shape) < 3 or shape[-1] != 2:
-            return f"gradient has shape {shape}, need (..., Rx, Ry, 2) with the components along x and y last"
+        if len(shape) < 3 or shape[-1] != 2 or 0 in shape[-3:]:
+            return f"gradient has shape {shape}, need (..., Rx, Ry, 2) with positions, and the components along x and y last"
         if self.boundary not in BOUNDARIES:
             return f"boundary={self.boundary!r}: need one of {', '.join(map(repr, BOUNDARIES))}"
         if not (self.lambda1 >= 0 and self.lambda2 >= 0):

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu4d import fft
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import real_values
+from gpu4d.errors import InputError
 
 # Low k has more of descan, drift and noise than of atoms. So both tests filter the phase with k² / (λ + k²), λ in cycles² per sample².
 HIGH_PASS = (0.0, 1e-4, 1e-3, 1e-2)
@@ -47,7 +50,7 @@ class Sign:
         return self.margin >= DECIDED
 
 
-def phase_sign(phase: np.ndarray, dark_field: np.ndarray | None = None) -> Sign:
+def phase_sign(phase: ArrayLike, dark_field: ArrayLike | None = None) -> Sign:
     """Decide whether a phase or its negative is that of matter.
 
     Atoms attract electrons. Their phase is positive, in narrow high maxima on a broad low ground, so it has positive skewness.
@@ -73,6 +76,10 @@ def phase_sign(phase: np.ndarray, dark_field: np.ndarray | None = None) -> Sign:
     >>> phase_sign(atoms).sign, phase_sign(-atoms).sign
     (1, -1)
     """
+    phase = _image(phase, "phase")
+    dark_field = None if dark_field is None else _image(dark_field, "dark_field")
+    if dark_field is not None and dark_field.shape != phase.shape:
+        raise InputError(f"dark_field is {dark_field.shape}, phase is {phase.shape}: need one value per position")
     passed = [high_pass(phase, cut) for cut in HIGH_PASS]
     telling = [image for image in passed if _variance(image) >= KEPT * _variance(passed[0])]
     skew, skew_margin = max((_skewness(image) for image in telling), key=lambda found: found[1])
@@ -91,6 +98,14 @@ def phase_sign(phase: np.ndarray, dark_field: np.ndarray | None = None) -> Sign:
     )
     text = f"{verdict}: {', '.join(facts)}"
     return Sign(sign, skew, skew_margin, corr, corr_margin, margin, text)
+
+
+def _image(given: ArrayLike, name: str) -> np.ndarray:
+    """Return an image over the scan as float64 on the host."""
+    image = real_values(given, name, "an image (Rx, Ry)").astype(np.float64)
+    if image.ndim != 2 or not image.size:
+        raise InputError(f"{name} has shape {image.shape}: need an image (Rx, Ry)")
+    return image
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

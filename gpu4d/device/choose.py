@@ -178,7 +178,7 @@ def cpu_threads() -> int:
     """Return how many threads compute on the CPU: GPU4D_THREADS, else the cores this process may use."""
     asked = os.environ.get("GPU4D_THREADS", "")
     if asked:
-        if not asked.isdigit() or int(asked) < 1:
+        if not asked.isdecimal() or int(asked) < 1:
             raise InputError(f"GPU4D_THREADS={asked!r}: need a whole number of threads, at least 1")
         return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -6,13 +6,13 @@ from typing import Any
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayT
-from gpu4d.imaging.first_moments import LONGEST_EXACT, first_moments, problem
+from gpu4d.imaging.first_moments import EXACT_MOMENT, LONGEST_EXACT, first_moments, problem
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 
 @operation(
     cpu=Twin("gpu4d.cpu_fallback.center_of_mass", DETECTOR_PIXELS, check=problem),
-    cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, check=problem),
+    cuda=Twin("gpu4d.kernels.center_of_mass", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, moment=EXACT_MOMENT, check=problem),
 )
 def center_of_mass(patterns: ArrayT, /, mask: Array | None = None) -> ArrayT:
     """Compute the centre of mass of every diffraction pattern, in detector pixels.
@@ -23,7 +23,7 @@ def center_of_mass(patterns: ArrayT, /, mask: Array | None = None) -> ArrayT:
     Parameters
     ----------
     patterns : (..., Qx, Qy) real
-        Sums of integers are exact, with one division at the end.
+        Sums of integers are exact where they stay below 2⁵³, with one division at the end.
     mask : (Qx, Qy) bool, optional
         True where a pixel counts. Other pixels are ignored, also if they are NaN.
 

@@ -27,7 +27,8 @@ class CenterOfMass(PerPositionReduction):
     Parameters
     ----------
     detector : Detector or (Qx, Qy) bool array, optional
-        Only these pixels count. A geometry of `gpu4d.detectors` is centred on the mean origin. Pixels outside the cube's detector
+        Only these pixels count. A geometry of `gpu4d.detectors` is centred on the mean origin and follows the
+        calibrated ellipse. Pixels outside the cube's detector
         mask never count.
     relative_to_origin : bool
         Subtract the calibrated origin of each position. False gives positions on the detector.
@@ -58,7 +59,7 @@ class CenterOfMass(PerPositionReduction):
             raise InputError("relative_to_origin=True, but the origin is not known: set calibration.origin, or measure it first")
         masks = [] if scan.detector_mask is None else [scan.detector_mask]
         if self.detector is not None:
-            masks.append(self.detector.mask(scan.shape[2:], scan.calibration.origin_mean) != 0)
+            masks.append(self.detector.mask(scan.shape[2:], scan.calibration.origin_mean, scan.calibration.ellipse) != 0)
         super().start(scan, device, pass_)
         self.mask = np.logical_and.reduce(masks) if masks else None
 

@@ -2,6 +2,9 @@
 
 A geometry is given relative to the origin. If every position has its own calibrated origin, the geometry follows it. Distances are in
 detector pixels. As in py4DSTEM, the edge of a circle does not belong to it: r² < R², ri² < r² < ro².
+
+If the elliptical distortion of the detector is calibrated, disks, annuli and sectors are the ellipses that circles become on the detector.
+Their radii are along the minor axis, as those of a radial profile. Rectangles, points, spots and masks are places on the detector as it is.
 """
 
 from __future__ import annotations
@@ -12,12 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import OriginLike, host_image, origins
+from gpu4d.data.arguments import OriginLike, host_image, origins, real_values
+from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import floats, real_number
+
+__all__ = ["Detector", "annulus", "as_detector", "bragg_spots", "disk", "from_array", "point", "rectangle", "segmented"]
 
 Point = tuple[float, float]
+Ellipse = tuple[float, float, float]  # (a, b, theta), as Calibration.ellipse
+CIRCLES = ("disk", "annulus", "sector")  # kinds that an elliptical distortion stretches
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
 
 
 @dataclass(frozen=True)
@@ -37,10 +49,13 @@ class Detector:
     center: Point | None
     parameters: tuple
 
-    def mask(self, shape: tuple[int, int], origin: OriginLike | None = None) -> np.ndarray:
-        """Return the region as (Qx, Qy) bool (or float weights), for an origin (2,) in pixels."""
+    def mask(self, shape: tuple[int, int], origin: OriginLike | None = None, ellipse: Ellipse | None = None) -> np.ndarray:
+        """Return the region as (Qx, Qy) bool (or float weights), for an origin (2,) in pixels and the calibrated ellipse."""
         center = self.center_for(shape, origin)
         x, y = np.arange(shape[0])[:, None] - center[0], np.arange(shape[1])[None, :] - center[1]
+        if ellipse is not None and self.kind in CIRCLES:
+            (xx, xy), (yx, yy) = ellipse_matrix(ellipse)
+            x, y = xx * x + xy * y, yx * x + yy * y
         return _SHAPES[self.kind](x, y, shape, *self.parameters)
 
     def center_for(self, shape: tuple[int, int], origin: OriginLike | None = None) -> np.ndarray:
@@ -80,6 +95,7 @@ def disk(radius: float, center: Point | None = None) -> Detector:
 
 def annulus(inner: float, outer: float, center: Point | None = None) -> Detector:
     """Make an annulus for dark field: inner < r < outer."""
+    inner, outer = real_number(inner, "inner"), real_number(outer, "outer")
     if not 0 <= inner < outer:
         raise InputError(f"annulus(inner={inner}, outer={outer}): need 0 ≤ inner < outer, in detector pixels")
     return Detector("annulus", _point(center), (float(inner), float(outer)))
@@ -97,6 +113,7 @@ def point(position: Point) -> Detector:
 
 def segmented(inner: float, outer: float, segments: int, rotation: float = 0.0, center: Point | None = None) -> tuple[Detector, ...]:
     """Make equal sectors of an annulus. The first begins at the angle `rotation` (radians, from qx towards qy)."""
+    segments, rotation = real_number(segments, "segments", whole=True), real_number(rotation, "rotation")
     if segments < 1:
         raise InputError(f"segments={segments}: need at least 1")
     annulus(inner, outer)
@@ -114,9 +131,9 @@ def bragg_spots(positions: ArrayLike, radius: float) -> Detector:
     radius : float
         Pixels.
     """
-    spots = np.atleast_2d(arrays.to_numpy(positions).astype(np.float64))
-    if spots.ndim != 2 or spots.shape[1] != 2:
-        raise InputError(f"positions has shape {spots.shape}, need (n, 2): qx, qy of each disk relative to the origin")
+    spots = np.atleast_2d(real_values(positions, "positions", "(n, 2) in pixels").astype(np.float64))
+    if spots.ndim != 2 or spots.shape[1] != 2 or not np.isfinite(spots).all():
+        raise InputError(f"positions has shape {spots.shape}, need finite (n, 2): qx, qy of each disk relative to the origin")
     return Detector("spots", None, (tuple(map(tuple, spots.tolist())), _positive("radius", radius)))
 
 
@@ -137,6 +154,13 @@ def as_detector(given: DetectorLike) -> Detector:
     return from_array(given)
 
 
+def checked_ellipse(given: ArrayLike | Ellipse) -> Ellipse:
+    """Return (a, b, theta) as floats. Raise InputError unless a ≥ b > 0."""
+    a, b, theta = floats(given, 3, "ellipse (a, b, theta)")
+    ellipse_matrix((a, b, theta))
+    return a, b, theta
+
+
 class _Frozen:
     """Read-only array in a frozen dataclass, compared by identity."""
 
@@ -149,14 +173,12 @@ def _point(given: Any) -> Point | None:
     """Return a position (qx, qy) from a sequence or an array of any library."""
     if given is None:
         return None
-    found = arrays.floats(given)
-    if len(found) != 2:
-        raise InputError(f"a position on the detector is (qx, qy) in pixels, got {len(found)} values")
-    return found
+    found = floats(given, 2, "a position on the detector, (qx, qy) in pixels,")
+    return (found[0], found[1])
 
 
 def _positive(name: str, value: float) -> float:
-    if not (value > 0 and np.isfinite(value)):
+    if not 0 < real_number(value, name) < np.inf:
         raise InputError(f"{name}={value}: need a positive number of detector pixels")
     return float(value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from gpu4d.imaging.first_moments import LONGEST_EXACT, first_moments
+from gpu4d.imaging.first_moments import EXACT_MOMENT, LONGEST_EXACT, first_moments
 from gpu4d.imaging.masked_sums import masked_sums
 from gpu4d.imaging.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, REAL, Twin, operation
@@ -36,7 +36,7 @@ class FrameReductions(NamedTuple):
 
 @operation(
     cpu=Twin("gpu4d.cpu_fallback.frame_reductions", tuple(name for name in REAL if name != "uint64")),
-    cuda=Twin("gpu4d.kernels.frame_reductions", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT),
+    cuda=Twin("gpu4d.kernels.frame_reductions", KERNEL_PIXELS, frame=KERNEL_FRAME, longest=LONGEST_EXACT, moment=EXACT_MOMENT),
 )
 def frame_reductions(patterns: Any, masks: Any, /, *, mask: Any = None) -> FrameReductions:
     """Compute sum and maximum over patterns, sums of every pattern under masks, and its first moments.
@@ -54,8 +54,9 @@ def frame_reductions(patterns: Any, masks: Any, /, *, mask: Any = None) -> Frame
     Returns
     -------
     FrameReductions
-        total, maximum, count, masked, moments. Integer patterns (and bool masks) give int64, exact. A pattern with a NaN or an
-        infinity is left out of total, maximum and count. Its own sums are NaN if it has a NaN under the mask.
+        total, maximum, count, masked, moments. Integer patterns of up to 32 bits (and bool masks) give int64, exact, with the
+        exception of `first_moments`. A pattern with a NaN or an infinity is left out of total, maximum and count. Its own sums are
+        NaN if it has a NaN under the mask.
 
     Examples
     --------

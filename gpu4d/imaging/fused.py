@@ -87,4 +87,4 @@ class FusedFrames:
         sums = frame_reductions(frames, tables.beside(self.masks, frames), mask=mask)
         taken = [member.take(sums._replace(masked=sums.masked[:, columns]), positions) for member, columns in self.members]
         if pairs := [pair for one in taken for pair in one]:
-            add_together(self.scan.block_of(positions[0]), len(positions), *pairs)
+            add_together(positions, *pairs)

@@ -14,7 +14,7 @@ from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.data.events import Events, exact_sums
 from gpu4d.device import tables
 from gpu4d.errors import InputError
-from gpu4d.imaging.detectors import Detector, DetectorLike, as_detector
+from gpu4d.imaging.detectors import Detector, DetectorLike, as_detector, checked_ellipse
 from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
@@ -35,6 +35,8 @@ class VirtualImage(PerPositionReduction):
         Detectors from `gpu4d.detectors`, or masks. Several give a stack with their names as labels.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre that the geometry follows, detector pixels. By default the calibrated origin.
+    ellipse : (a, b, theta), optional
+        Elliptical distortion that disks, annuli and sectors follow. By default the calibrated one; (1, 1, 0) for none.
 
     Notes
     -----
@@ -51,7 +53,7 @@ class VirtualImage(PerPositionReduction):
     ((2, 2, 3), ('bf', 'adf'), 13.0)
     """
 
-    def __init__(self, detector: Detectors, origin: OriginLike | None = None):
+    def __init__(self, detector: Detectors, origin: OriginLike | None = None, ellipse: tuple[float, float, float] | None = None):
         given: Any = arrays.unwrapped(detector)
         many = isinstance(given, Mapping | Sequence) and not isinstance(given, str)
         if isinstance(given, Mapping):
@@ -70,12 +72,14 @@ class VirtualImage(PerPositionReduction):
             raise InputError("VirtualImage() without a detector: give at least one")
         self.stack, self.planes = many, len(self.detectors)
         self.origin = None if origin is None else origins(origin)
+        self.ellipse = None if ellipse is None else checked_ellipse(ellipse)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame, many = scan.shape[2] * scan.shape[3], len(self.detectors)
         masks = 2 * many * frame * (8 if self._weighs else 1)  # one copy on the host, one on the device of the frames
         per_pixel = 48 * defined(masked_sums, scan)
-        moving = 48 * frame if any(d.follows_origin and d.radii is None for d in self.detectors) else 0  # a mask for each pattern
+        masks_follow = any(d.follows_origin and (d.radii is None or self._stretched(scan)) for d in self.detectors)
+        moving = 48 * frame if masks_follow else 0  # a mask for each pattern
         return self.held_bytes(scan, n_frames) + masks + (per_pixel * n_frames * frame + 8 * many * frame + moving) * (n_frames > 0)
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
@@ -85,12 +89,18 @@ class VirtualImage(PerPositionReduction):
         origin = self.places.origin
         moving = origin is not None and origin.ndim == 3
         self.following = [i for i, d in enumerate(self.detectors) if moving and d.follows_origin]
-        self.round = [i for i in self.following if self.detectors[i].radii is not None]
+        self.stretch = self._stretched(scan)
+        self.round = [] if self.stretch else [i for i in self.following if self.detectors[i].radii is not None]
         self.radii = np.array([self.detectors[i].radii for i in self.round], dtype=np.float64).reshape(-1, 2)
         still = [i for i in range(len(self.detectors)) if i not in self.following]
-        self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean)) for i in still}
+        self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean, self.stretch)) for i in still}
         self.stacks = _stacks(self.still)
         self.gathered: list[tuple[list[int], np.ndarray]] | None = None  # masks restricted to the wanted pixels
+
+    def _stretched(self, scan: ScanInfo) -> tuple[float, float, float] | None:
+        """Return the ellipse that circles become on the detector; None if they stay circles."""
+        ellipse = scan.calibration.ellipse if self.ellipse is None else self.ellipse
+        return None if ellipse is None or ellipse[0] == ellipse[1] else ellipse
 
     def _masked(self, mask: np.ndarray) -> np.ndarray:
         valid = self.scan.detector_mask
@@ -165,7 +175,7 @@ class VirtualImage(PerPositionReduction):
                 if not np.isfinite(origin).all():
                     one.append(xp.full((1, 1), float("nan"), dtype=xp.float64, device=arrays.device(frames)))
                     continue
-                mask = self._masked(self.detectors[i].mask(self.scan.shape[2:], origin))
+                mask = self._masked(self.detectors[i].mask(self.scan.shape[2:], origin, self.stretch))
                 one.append(arrays.as_float64(masked_sums(frames[n : n + 1, ...], arrays.from_numpy(mask[None], frames))))
             columns[i] = xp.concat(one)[:, 0]
         return columns
@@ -191,7 +201,14 @@ def _stacks(masks: dict[int, np.ndarray]) -> list[tuple[list[int], np.ndarray]]:
     return [(members, np.stack([masks[i] for i in members]).astype(kind, copy=False)) for kind, members in kinds if members]
 
 
-def virtual_image(cube: DataCube, detector: Detectors, origin: OriginLike | None = None, **options: Unpack[SweepOptions]) -> RealSlice:
+def virtual_image(
+    cube: DataCube,
+    detector: Detectors,
+    origin: OriginLike | None = None,
+    *,
+    ellipse: tuple[float, float, float] | None = None,
+    **options: Unpack[SweepOptions],
+) -> RealSlice:
     """Compute the counts under a virtual detector at every scan position, in one sweep of the cube.
 
     Parameters
@@ -201,6 +218,8 @@ def virtual_image(cube: DataCube, detector: Detectors, origin: OriginLike | None
         `gpu4d.detectors.disk(12)`, `annulus(20, 40)`, … in pixels relative to the origin, or a mask.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Detector pixels. By default the calibrated origin or, if it is not known, the middle of the detector.
+    ellipse : (a, b, theta), optional
+        Elliptical distortion that disks, annuli and sectors follow. By default the calibrated one; (1, 1, 0) for none.
     **options
         Options of `gpu4d.sweep`: device, memory, where, progress.
 
@@ -216,4 +235,4 @@ def virtual_image(cube: DataCube, detector: Detectors, origin: OriginLike | None
     >>> virtual_image(cube, gpu4d.detectors.disk(2.0))[0, 0].item()
     12.0
     """
-    return sweep(cube, VirtualImage(detector, origin), **options)
+    return sweep(cube, VirtualImage(detector, origin, ellipse), **options)

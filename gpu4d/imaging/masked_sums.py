@@ -27,8 +27,8 @@ def masked_sums(patterns: Any, masks: Any, /) -> Any:
     Returns
     -------
     (n, m) int64 or float64
-        int64, exact, for integer patterns and bool masks, else float64. A NaN under a mask gives NaN for that pattern and mask.
-        A NaN elsewhere has no effect.
+        int64, exact, for integer patterns of up to 32 bits and bool masks, else float64. A NaN under a mask gives NaN for that
+        pattern and mask. A NaN elsewhere has no effect.
 
     Examples
     --------

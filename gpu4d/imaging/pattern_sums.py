@@ -24,7 +24,7 @@ def pattern_sums(patterns: Any, /, *, weights: Any = None) -> tuple[Any, Any]:
     Returns
     -------
     total : (Qx, Qy) int64 or float64
-        int64, exact, for integer patterns without weights.
+        int64, exact, for integer patterns of up to 32 bits without weights.
     count : () float64
         Sum of the weights of these patterns. Patterns with a NaN or an infinity are left out.
 
@@ -63,7 +63,7 @@ def pattern_maximum(patterns: Any, /) -> Any:
 
     Returns
     -------
-    (Qx, Qy) int64 or float64
+    (Qx, Qy) int64 for integer patterns of up to 32 bits, else float64
         If no pattern is finite or n is 0: the smallest int64, or -inf.
 
     Examples
@@ -74,7 +74,7 @@ def pattern_maximum(patterns: Any, /) -> Any:
     """
     xp = arrays.namespace(patterns)
     x = arrays.as_sum_dtype(patterns)
-    least = xp.iinfo(x.dtype).min if arrays.is_integer(patterns) else -float("inf")
+    least = xp.iinfo(x.dtype).min if arrays.is_integer(x) else -float("inf")
     floor = xp.full((1, *x.shape[1:]), least, dtype=x.dtype, device=arrays.device(patterns))
     if not arrays.is_integer(patterns):
         good = xp.all(xp.isfinite(x), axis=(-2, -1))

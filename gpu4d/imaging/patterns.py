@@ -10,7 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data import DiffractionSlice
-from gpu4d.data.arguments import OriginLike, origins
+from gpu4d.data.arguments import OriginLike, mean_place, origins, real_values
 from gpu4d.data.datacube import itemsize
 from gpu4d.data.events import Events, exact_sums
 from gpu4d.device import tables
@@ -22,6 +22,18 @@ from gpu4d.imaging.shifted_patterns import shifted_patterns
 from gpu4d.streaming import BlockSums, ScanInfo, SumReduction
 from gpu4d.streaming.reduction import Join, defined
 from gpu4d.streaming.sums import Value
+
+
+def without_masked(frames: Any, valid: np.ndarray | None) -> Any:
+    """Return frames (n, Qx, Qy) in which a masked pixel that is NaN or infinite is 0, so that it does not spoil its pattern.
+
+    Frames of whole numbers are returned as they are, and so are NumPy arrays whose masked pixels are all finite.
+    """
+    if valid is None or arrays.is_integer(frames):
+        return frames
+    if isinstance(frames, np.ndarray) and np.isfinite(frames[:, ~valid]).all():
+        return frames
+    return arrays.zeroed(frames, tables.beside(valid, frames))
 
 
 def _maximum(a: Any, b: Any) -> Any:
@@ -42,7 +54,7 @@ class MeanPattern(SumReduction):
     Notes
     -----
     The result is a `DiffractionSlice` (Qx, Qy) float64 in counts. Patterns with a NaN or infinity are left out, and `left_out`
-    counts them. The mean of no pattern is NaN. Pixels outside the detector mask are NaN.
+    counts them. The mean of no pattern is NaN. Pixels outside the detector mask are NaN, and their values are never looked at.
 
     Examples
     --------
@@ -57,7 +69,7 @@ class MeanPattern(SumReduction):
     sums: ClassVar = dict.fromkeys(("totals", "counts", "seen", "covered"), operator.add)
 
     def __init__(self, weights: ArrayLike | None = None, origin: OriginLike | None = None):
-        self.weights = None if weights is None else np.asarray(arrays.to_numpy(weights), dtype=np.float64)
+        self.weights = None if weights is None else real_values(weights, "weights", "one weight per position").astype(np.float64)
         self.origin = None if origin is None else origins(origin)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -65,9 +77,13 @@ class MeanPattern(SumReduction):
         per_pixel = 32 if defined(pattern_sums, scan) else 1  # where frames are finite
         if self.origin is not None:
             per_pixel += 56 if defined(shifted_patterns, scan) else 8 if scan.on_host else 16
-            if scan.detector_mask is not None:  # frames without masked pixels, and a moved mask for each
-                per_pixel += itemsize(scan.dtype) + 16
-        return 8 * frame * (5 + len(self.sums) * scan.open_blocks) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
+            if scan.detector_mask is not None:  # a mask for each frame is moved first, and given back before the frames are moved
+                per_pixel += 8
+        per_pixel += _masked_bytes(scan, self.origin is not None)
+        exactly = self.weights is None and self.origin is None and exact(scan)
+        waiting = scan.open_blocks + (0 if exactly else scan.open_rows)
+        images = 2 if self.origin is not None and scan.detector_mask is not None else 1  # the other sums are numbers
+        return 8 * frame * (5 + images * (4 + waiting)) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         if self.weights is not None and self.weights.shape != tuple(scan.shape[:2]):
@@ -90,10 +106,14 @@ class MeanPattern(SumReduction):
             own = self.weights[positions[:, 0], positions[:, 1]]
             seen, weights = float(own.sum()), arrays.from_numpy(own, frames)
         covered = {}
+        if not self._moves_mask:
+            frames = without_masked(frames, self.valid)
         if self.origin is not None:
             shifts = arrays.from_numpy(self._shifts(positions), frames)
             if self._moves_mask:
-                frames = self._valid(frames)
+                assert self.valid is not None
+                # 0 at masked pixels, because interpolation must not spread their values to neighbours
+                frames = arrays.zeroed(frames, tables.beside(self.valid, frames))
                 covered["covered"] = self._coverage(frames, shifts, weights)
             frames = shifted_patterns(frames, shifts)
         total, count = pattern_sums(frames, weights=weights)
@@ -125,12 +145,7 @@ class MeanPattern(SumReduction):
         assert self.origin is not None
         if self.origin.ndim == 1:
             return np.zeros((len(positions), 2))
-        return np.nanmean(self.origin, axis=(0, 1)) - self.origin[positions[:, 0], positions[:, 1]]
-
-    def _valid(self, frames: Any) -> Any:
-        """Return frames with 0 at masked pixels, because interpolation must not spread their values to neighbours."""
-        assert self.valid is not None
-        return arrays.zeroed(frames, tables.beside(self.valid, frames))
+        return mean_place(self.origin) - self.origin[positions[:, 0], positions[:, 1]]
 
     def _coverage(self, frames: Any, shifts: Any, weights: Any) -> Any:
         """Return the weights of valid pixels, moved like their patterns. Patterns with a NaN have weight 0."""
@@ -183,13 +198,14 @@ class MaxPattern(SumReduction):
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         frame = scan.shape[2] * scan.shape[3]
         per_pixel = 32 if defined(pattern_maximum, scan) else 1  # where frames are finite
-        return self.held_bytes(scan, 8 * frame) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
+        per_pixel += _masked_bytes(scan)
+        return self.held_bytes(scan, 8 * frame, row_by_row=False) + per_pixel * n_frames * frame + (8 * frame if n_frames else 0)
 
     def in_tiles(self) -> bool:
         return False  # a maximum does not depend on the grouping of frames
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
-        self.add(positions, largest=pattern_maximum(frames))
+        self.add(positions, largest=pattern_maximum(without_masked(frames, self.scan.detector_mask)))
 
     def joins(self) -> Join | None:
         return fused if exact(self.scan) else None
@@ -212,6 +228,12 @@ class MaxPattern(SumReduction):
             floor = xp.iinfo(top.dtype).min if arrays.is_integer(top) else -float("inf")
             values = xp.where(top == floor, xp.asarray(float("nan"), dtype=xp.float64, device=arrays.device(top)), arrays.as_float64(top))
         return DiffractionSlice.calibrated(_masked(values, self.scan), "maximum pattern", "counts", self.scan.calibration.q_pixel)
+
+
+def _masked_bytes(scan: ScanInfo, always: bool = False) -> int:
+    """Return the bytes a pixel of a copy of the frames without masked values; 0 where no copy is made."""
+    copied = scan.detector_mask is not None and (always or not arrays.is_integer_dtype(scan.dtype))
+    return (itemsize(scan.dtype) + 1) * copied
 
 
 def _masked(image: Any, scan: ScanInfo) -> Any:

@@ -1,11 +1,22 @@
-"""Read and write files: `open`, `save`, `read_emd`, `load_image`, and the guard of mapped files."""
+"""Read and write files: `open`, `save`, `read_emd`, `load_image`, calibrations, and the guard of mapped files."""
 
+from gpu4d.io.calibration_file import CalibrationFile, MeasuredOn, load_calibration, save_calibration
 from gpu4d.io.opening import open
 from gpu4d.io.reading import load_image, read_emd
 from gpu4d.io.saving import save
 from gpu4d.io.sources.guard import guard_mapped_files
 
-__all__ = ["guard_mapped_files", "load_image", "open", "read_emd", "save"]
+__all__ = [
+    "CalibrationFile",
+    "MeasuredOn",
+    "guard_mapped_files",
+    "load_calibration",
+    "load_image",
+    "open",
+    "read_emd",
+    "save",
+    "save_calibration",
+]
 
 
 def __dir__() -> list[str]:

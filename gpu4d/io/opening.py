@@ -5,11 +5,14 @@ from __future__ import annotations
 import builtins
 import os
 
+from gpu4d.data.arguments import two_sizes
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Format, OpenOptions
 from gpu4d.io.formats import known_formats
+from gpu4d.io.units import log
 
 HEAD_BYTES = 512  # bytes at the start of a file that a format may be recognised by
 
@@ -27,9 +30,10 @@ def open(
     ----------
     path : str or path
         HDF5 or `.npy`. HDF5 files may be EMD 1.0 as py4DSTEM writes it, EMD 0.x, or any file with a dataset of four dimensions,
-        or of three dimensions and `scan_shape`. Contiguous data are mapped. Chunks are read as a whole, once.
+        or of three dimensions and `scan_shape`. Of more than four, axes of length one are left away. Contiguous data are mapped.
+        Chunks are read as a whole, and once if the memory of a sweep allows it.
     dataset : str, optional
-        Path inside an HDF5 file. Needed if several datasets could be the scan.
+        Path inside an HDF5 file. Needed if several datasets could be the scan, or if it has fewer than 4 pixels along a detector axis.
     scan_shape : (int, int), optional
         (Rx, Ry), whose product is the number of frames. Needed for a dataset (frames, Qx, Qy).
     calibration : Calibration, optional
@@ -58,13 +62,18 @@ def open(
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"open takes the path of a file, got {type(path).__name__}: for an array in memory use gpu4d.DataCube(array)")
-    path = os.fspath(path)
+    path = os.fsdecode(path)
+    if scan_shape is not None:
+        scan_shape = two_sizes(scan_shape, "scan_shape")
     energy = calibration.energy if calibration is not None else None
     opened = recognise(path).open(path, OpenOptions(dataset, scan_shape, energy))
     found = opened.calibration
     if calibration is not None:
         found.override(calibration)
-    found.complete()
+    try:
+        found.complete()
+    except ArithmeticError as error:
+        log.warning("%s: energy, semi-angle and disk radius do not fit together: %s", shown(path), error)
     metadata = {"path": path, "dataset": getattr(opened.source, "dataset", None), **opened.metadata}
     return DataCube(opened.source, found, metadata, opened.detector_mask, opened.name)
 
@@ -72,21 +81,28 @@ def open(
 def recognise(path: str) -> Format:
     """Return the format of a file, found by its content. Raise an error of one line for other files."""
     accepted = f"accepted are {' and '.join(known.accepts for known in known_formats())}"
-    if not os.path.exists(path):
-        raise InputError(f"{path}: no such file; give the path of a scan ({accepted})")
-    if os.path.isdir(path):
-        raise InputError(f"{path} is a directory; give one file ({accepted})")
-    if not os.path.isfile(path):
-        raise InputError(f"{path} is not a regular file; {accepted}")
+    name = shown(path)
     try:
+        if not os.path.exists(path):
+            raise InputError(f"{name}: no such file; give the path of a scan ({accepted})")
+        if os.path.isdir(path):
+            raise InputError(f"{name} is a directory; give one file ({accepted})")
+        if not os.path.isfile(path):
+            raise InputError(f"{name} is not a regular file; {accepted}")
         with builtins.open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
+        for known in known_formats():
+            if known.recognise(path, head):
+                return known
+    except PermissionError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    for known in known_formats():
-        if known.recognise(path, head):
-            return known
+        raise InputError(f"{name}: cannot be read ({reason(error)}): its disk or network drive failed, or the file is gone") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} cannot be the name of a file ({error})") from error
     if not head:
-        raise InputError(f"{path} is empty; {accepted}")
+        raise InputError(f"{name} is empty; {accepted}")
     text = all(c in b"\t\n\r\f\b" or c >= 32 for c in head[:64])
-    raise InputError(f"{path} is {'a text file' if text else 'of an unknown format'}, whatever its name says; {accepted}")
+    raise InputError(f"{name} is {'a text file' if text else 'of an unknown format'}, whatever its name says; {accepted}")

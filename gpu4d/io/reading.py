@@ -12,15 +12,19 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
-from gpu4d.io.formats import emd, hdf5
+from gpu4d.io.foreign import FOREIGN, reason, shown
+from gpu4d.io.formats import emd
+from gpu4d.io.formats.choose_dataset import Contents, listed, value_type
 from gpu4d.io.formats.emd_nodes import UNITS
 from gpu4d.io.opening import open as open_scan
 from gpu4d.io.opening import recognise
-from gpu4d.io.sources.hdf5_file import open_file, reading
+from gpu4d.io.sources.hdf5_file import open_file, opening, reading
+from gpu4d.io.sources.links import MOST_MEMBERS, dataset_at, found, group_at, names, path_of
 
 _OURS = {file: ours for ours, file in UNITS.items() if ours}
 _DETECTOR = {"DiffractionSlice", "VirtualDiffraction", "Probe", "BraggVectorMap"}
 _SCAN = {"RealSlice", "VirtualImage"}
+DEEPEST_TREE = 64  # groups of results inside each other
 
 Stored = Any  # an item of a file: a slice, a list of points, an array, a calibration or a mapping, as it was saved
 
@@ -49,81 +53,88 @@ def read_emd(path: str | os.PathLike[str]) -> dict[str, Stored]:
     path = os.fspath(path)
     if recognise(path).name != "hdf5":
         raise InputError(f"{path} is a .npy file, not EMD: open it with gpu4d.open")
-    found: dict[str, Any] = {}
-    with open_file(path) as file:
-        roots = [name for name in file if isinstance(file.get(name), h5py.Group) and emd.group_type(file[name]) == "root"]
+    items: dict[str, Any] = {}
+    with opening(path), open_file(path) as file:
+        groups = {name: group_at(file, name) for name in names(file)}
+        roots = {name: group for name, group in groups.items() if group is not None and emd.group_type(group) == "root"}
         if not roots:
             raise InputError(f"{path}: HDF5, but not EMD 1.0 (no group marked 'root'): open its scan with gpu4d.open")
-        for name in roots:
+        for name, root in roots.items():
             prefix = f"{name}/" if len(roots) > 1 else ""
-            metadata = emd.bundle(file[name])
+            metadata = emd.bundle(root)
             keys = metadata.pop("calibration", None)
             calibration = None if keys is None else emd.from_keys(keys, None)
-            found |= {prefix + key: value for key, value in metadata.items()}
+            items |= {prefix + key: value for key, value in metadata.items()}
             if calibration is not None:
-                found[f"{prefix}calibration"] = calibration
+                items[f"{prefix}calibration"] = calibration
             with reading(path, name):
-                _walk(file[name], prefix, calibration or Calibration(), path, found)
-    return found
+                _walk(root, prefix, calibration or Calibration(), path, items, {hash(root)})
+    return items
 
 
-def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, found: dict[str, Any]) -> None:
-    for name in group:
-        item = group.get(name)
-        if not isinstance(item, h5py.Group) or name == "metadatabundle":
+def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, items: dict[str, Any], seen: set[int]) -> None:
+    """Read the items in a group and in the groups below it. A group that several names lead to is read once."""
+    for name in names(group):
+        item = group_at(group, name)
+        if item is None or name == "metadatabundle" or hash(item) in seen:
             continue
+        seen.add(hash(item))
         kind = emd.group_type(item).removeprefix("custom_")
-        bragg = item.get("_v_uncal") if kind == "custom" else None
+        bragg = group_at(item, "_v_uncal") if kind == "custom" else None
         if kind == "array":
             try:
-                found[prefix + name] = _array(item, calibration, path)
+                items[prefix + name] = _array(item, calibration, path)
             except InputError as error:
                 if emd.group_type(item) != "custom_array":
                     raise
-                emd.log.warning("%s is left out: %s", name, error)  # results are useful without their raw file
+                emd.log.warning("%s is left out: %s", shown(name), error)  # results are useful without their raw file
         elif kind == "pointlistarray" or bragg is not None:
-            found[prefix + name] = _points(bragg if bragg is not None else item)
+            items[prefix + name] = _points(bragg if bragg is not None else item)
         elif kind == "pointlist":
-            found[prefix + name] = PointList({field: values[()] for field, values in item.items() if isinstance(values, h5py.Dataset)})
+            fields = {field: dataset_at(item, field) for field in names(item)}
+            items[prefix + name] = PointList({field: values[()] for field, values in fields.items() if values is not None})
         if kind and bragg is None:
-            _walk(item, f"{prefix}{name}/", calibration, path, found)
+            if len(seen) > MOST_MEMBERS or prefix.count("/") > DEEPEST_TREE:
+                raise InputError(f"{shown(path)}: {shown(prefix + name)} lies too deep: groups inside each other")
+            _walk(item, f"{prefix}{name}/", calibration, path, items, seen)
 
 
 def _array(group: h5py.Group, calibration: Calibration, path: str) -> Any:
-    name = group.name.rsplit("/", 1)[-1]
-    data = group.get("data")
+    own = path_of(group)
+    name = own.rsplit("/", 1)[-1]
+    data = dataset_at(group, "data")
     if data is None or data.ndim == 4:
-        return open_scan(path, dataset=f"{group.name}/data")
-    kind = emd.text(group.attrs.get("python_class", ""))
-    last = group.get(f"dim{data.ndim - 1}")
-    stacked = last is not None and emd.text(last.attrs.get("name", "")) == "_labels_"
-    labels = tuple(emd.text(label) for label in last[()]) if stacked else ()
+        return open_scan(path, dataset=f"{own}/data")
+    kind = emd.label(group, "python_class")
+    last = dataset_at(group, f"dim{data.ndim - 1}")
+    stacked = last is not None and emd.label(last, "name") == "_labels_"
+    labels = tuple(emd.text(label) for label in last[()]) if last is not None and stacked else ()
     values = data[()]
     if kind == "Array" and not (values.ndim == 2 or stacked):
         return values
     # in a stack the planes are the first axis, but the first two vectors belong to the two image axes
-    first = group.get("dim0")
-    step = None if first is None else emd._step(first)
-    units = "pixels" if first is None else emd.text(first.attrs.get("units", "pixels"))
+    first = dataset_at(group, "dim0")
+    step = None if first is None else emd.step_of(first)
+    units = "pixels" if first is None else emd.label(first, "units", "pixels")
     size, units = (1.0, "px") if step is None else (step, _OURS.get(units, units))
     made = DiffractionSlice if kind in _DETECTOR else RealSlice if kind in _SCAN else Slice
     known = {DiffractionSlice: calibration.q_pixel, RealSlice: calibration.r_pixel}.get(made)
     if units in ("px", "pixels"):
         size, units = (known, "1/Å" if made is DiffractionSlice else "Å") if known else (1.0, "px")
-    value_units = emd.text(data.attrs.get("units", ""))
+    value_units = emd.label(data, "units")
     return made(values, name, "" if value_units == "1" else value_units, size, units, labels)
 
 
 def _points(group: h5py.Group) -> PointListArray:
-    data = group["data"]
-    dtype = h5py.check_vlen_dtype(data.dtype)
-    if dtype is None or dtype.names is None:
-        raise InputError(f"{group.name} in {group.file.filename}: points without named fields")
+    data = dataset_at(group, "data")
+    dtype = None if data is None else h5py.check_vlen_dtype(data.dtype)
+    if data is None or dtype is None or dtype.names is None:
+        raise InputError(f"{shown(path_of(group))} in {shown(group.file.filename)}: points without named fields")
     lists = data[()].reshape(-1)
     counts = np.array([len(points) for points in lists], np.int64)
     flat = np.concatenate([points for points in lists if len(points)]) if counts.sum() else np.empty(0, dtype)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    units = {key.removeprefix("units_"): emd.text(value) for key, value in group.attrs.items() if key.startswith("units_")}
+    units = {key.removeprefix("units_"): emd.label(group, key) for key in group.attrs if key.startswith("units_")}
     return PointListArray(offsets, {name: np.ascontiguousarray(flat[name]) for name in dtype.names}, data.shape, units)
 
 
@@ -152,10 +163,10 @@ def load_image(spec: str) -> np.ndarray:
             raise InputError(f"{spec}: a .npy file holds one array: leave {inside!r} out")
         try:
             image = np.load(path, allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise InputError(f"{path}: not a readable .npy file ({str(error).splitlines()[0]})") from error
+        except (*FOREIGN, MemoryError) as error:
+            raise InputError(f"{path}: not a readable .npy file ({reason(error)})") from error
     else:
-        with open_file(path) as file, reading(path, inside or "/"):
+        with opening(path), open_file(path) as file, reading(path, inside or "/"):
             image = _image_dataset(file, inside)[()]
     if image.ndim == 3 and image.shape[0] <= 2:
         image = image[0]
@@ -174,16 +185,18 @@ def _split(spec: str) -> tuple[str, str]:
 
 
 def _image_dataset(file: h5py.File, inside: str) -> h5py.Dataset:
+    where = shown(file.filename)
     if inside:
-        item = file.get(inside)
+        item = found(file, inside)
         if isinstance(item, h5py.Group):
-            item = item.get("data")
+            item = found(item, "data")
         if not isinstance(item, h5py.Dataset):
-            raise InputError(f"{file.filename}: no dataset {inside!r}; {hdf5.others(file)}")
+            raise InputError(f"{where}: no dataset {inside!r}; {Contents.of(file).words()}")
         return item
-    images = {p: d for p, d in hdf5.datasets(file).items() if d.shape is not None and d.ndim == 2 and d.dtype.kind in "biuf"}
+    held = Contents.of(file)
+    images = {p: d for p, d in held.datasets.items() if d.shape is not None and d.ndim == 2}
+    images = {p: d for p, d in images.items() if (kind := value_type(d)) is not None and kind.kind in "biuf"}
     if len(images) != 1:
-        listed = "; ".join(hdf5.describe(p, d) for p, d in list(images.items())[:8])
-        what = f"{len(images)} images: {listed}" if images else f"no image: {hdf5.others(file)}"
-        raise InputError(f"{file.filename} holds {what}. Name one as {file.filename}:/path")
+        what = f"{len(images)} images: {listed(images)}" if images else f"no image: {held.words()}"
+        raise InputError(f"{where} holds {what}. Name one as {where}:/path")
     return next(iter(images.values()))

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import platform
+import stat
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -22,8 +23,10 @@ from gpu4d.data.datacube import DataCube, Metadata
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, Slice
 from gpu4d.errors import InputError
+from gpu4d.io import leftovers
 from gpu4d.io.formats import emd_nodes
 
+PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".tif", ".tiff")  # endings of names that are refused
 ROOT = "gpu4d"
 
 
@@ -62,7 +65,8 @@ def save(
         calibration keeps its own. An object with a method ``to_emd()``, which returns a mapping of such items, is stored as
         ``<name>`` (key "") and ``<name>_<key>``.
     overwrite : bool
-        Replace an existing file.
+        Replace an existing file. It keeps its permissions. A link stays, and the file it leads to is replaced. What is no regular
+        file is never replaced.
     settings : mapping, optional
         Parameters of the processing, nested as they are.
     log : sequence of str, optional
@@ -86,12 +90,16 @@ def save(
     >>> read_emd(name)["bf"]
     RealSlice('bf', 2×3 float64, units 'counts', 2 Å/px)
     """
-    target = os.path.abspath(os.fspath(path))
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"save takes the path of a file first, got {type(path).__name__}")
+    if not isinstance(items, Mapping):
+        raise InputError(f"items is a {type(items).__name__}: need a mapping of names to results, as {{'bf': image}}")
+    target = _place(path)
     if links not in ("external", "copy"):
         raise InputError(f"links is {links!r}, need 'external' or 'copy'")
     flat = dict(_expanded(items))
     _check_target(target, flat, overwrite)
-    with _whole_or_nothing(target) as (file, check):
+    with _whole_or_nothing(target, overwrite) as (file, check):
         _write(file, flat, settings, log, links == "external", target, check)
 
 
@@ -105,11 +113,29 @@ def _expanded(items: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, item
 
 
-def _check_target(target: str, items: Mapping[str, Any], overwrite: bool) -> None:
+def _place(path: str | os.PathLike[str]) -> str:
+    """Return where the file is to be written. A link stays, and the file that it leads to is replaced."""
+    try:
+        return os.path.realpath(os.fspath(path))
+    except (TypeError, ValueError) as error:  # no path, or one with a NUL
+        raise InputError(f"{path!r} cannot be the name of a file ({error})") from error
+
+
+def _check_replaced(target: str, overwrite: bool) -> None:
+    """Raise an error if something is in the place of the file that must not be replaced."""
     if os.path.isdir(target):
         raise InputError(f"{target} is a directory; give the name of a file")
+    if os.path.splitext(target)[1].lower() in PICTURES:
+        name = os.path.basename(target)
+        raise InputError(f"{name} is the name of a picture: results are saved as HDF5, as result.h5; gpu4d.plot.save writes pictures")
+    if os.path.lexists(target) and not os.path.isfile(target):
+        raise InputError(f"{target} is not a regular file, and is never replaced; give the name of a file")
     if os.path.exists(target) and not overwrite:
         raise InputError(f"{target} exists; choose another name, or allow replacing it with --overwrite or overwrite=True")
+
+
+def _check_target(target: str, items: Mapping[str, Any], overwrite: bool) -> None:
+    _check_replaced(target, overwrite)
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; make it first")
@@ -193,10 +219,13 @@ class _SafeFile(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _whole_or_nothing(target: str) -> Iterator[Any]:
+def _whole_or_nothing(target: str, overwrite: bool) -> Iterator[Any]:
     """Write an HDF5 file under a temporary name, and rename it if the block ends without an error."""
-    passing = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{uuid.uuid4().hex[:8]}.part")
+    folder, name = os.path.split(target)
+    leftovers.remove(leftovers.abandoned(folder, f".{name}.", ".part"))
+    passing = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.part")
     safe: _SafeFile | None = None
+    moved = False
     try:
         safe = _SafeFile(passing)
         guard = safe
@@ -205,10 +234,15 @@ def _whole_or_nothing(target: str) -> Iterator[Any]:
             if guard.error is not None:
                 raise guard.error
 
-        with h5py.File(safe, "w") as file:
-            yield file, check
-        safe.finish()
-        os.replace(passing, target)
+        with leftovers.held(passing):
+            with h5py.File(safe, "w") as file:
+                yield file, check
+            safe.finish()
+            _check_replaced(target, overwrite)  # once more: another program may have made something there meanwhile
+            if os.path.exists(target):
+                os.chmod(passing, stat.S_IMODE(os.stat(target).st_mode))
+            os.replace(passing, target)
+            moved = True
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
@@ -217,8 +251,9 @@ def _whole_or_nothing(target: str) -> Iterator[Any]:
     finally:
         if safe is not None:
             safe.file.close()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(passing)
+            if not moved:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(passing)
 
 
 # ---------------------------------------------------------------- the tree

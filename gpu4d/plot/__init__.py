@@ -15,9 +15,24 @@ Examples
 from gpu4d.plot.canvas import save
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
 from gpu4d.plot.maps import histogram, image, strain
+from gpu4d.plot.orientations import orientation_legend, orientation_map
+from gpu4d.plot.profiles import profile
 from gpu4d.plot.vectors import com, vectors
 
-__all__ = ["bragg_vector_map", "com", "diffraction", "disks", "histogram", "image", "save", "strain", "vectors"]
+__all__ = [
+    "bragg_vector_map",
+    "com",
+    "diffraction",
+    "disks",
+    "histogram",
+    "image",
+    "orientation_legend",
+    "orientation_map",
+    "profile",
+    "save",
+    "strain",
+    "vectors",
+]
 
 
 def __dir__() -> list[str]:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +22,13 @@ INK = "#1c2530"
 MUTED = "#6b7683"
 NO_VALUE = "#c9ced4"  # colour of missing values (NaN)
 _PANEL = 4.2  # inches, the longer side of a panel
+FORMATS: dict[str, dict[str, Any]] = {  # ending -> options of savefig: each format has its own word for the program that wrote it
+    ".png": {"metadata": {"Software": "gpu4d"}},
+    ".svg": {"metadata": {"Creator": "gpu4d", "Date": None}},
+    ".pdf": {"metadata": {"Creator": "gpu4d", "CreationDate": None}},
+    ".tif": {"pil_kwargs": {"compression": "tiff_lzw"}},
+    ".tiff": {"pil_kwargs": {"compression": "tiff_lzw"}},
+}
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -51,7 +61,9 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
             import matplotlib
         except ImportError:
             raise InputError("pictures need matplotlib: pip install 'gpu4d[app]'") from None
-        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": matplotlib.rcParams["backend"]}):
+        settings = {**matplotlib.rcParamsDefault, **STYLE}
+        del settings["backend"]  # it stays as it is. To ask for it would import pyplot, which takes half a second
+        with matplotlib.rc_context(settings):
             return draw(*args, **options)
 
     return inside
@@ -78,32 +90,86 @@ def figure(shape: tuple[int, int], rows: int = 1, columns: int = 1, legend: bool
 
 
 def save(picture: Figure, path: str | Path, dpi: int = 160) -> Path:
-    """Write a figure as PNG, marked as gpu4d's.
+    """Write a figure in the format that the name of the file says.
 
     Parameters
     ----------
     picture : matplotlib Figure
     path : path
-        An existing file is replaced.
+        Ends in .png, .svg, .pdf, .tif or .tiff. An existing file is replaced.
     dpi : int
+        Dots per inch of PNG and TIFF, and of images inside the others.
 
     Returns
     -------
     Path
+
+    Raises
+    ------
+    InputError
+        The name ends in something else.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, gpu4d
+    >>> figure = gpu4d.plot.image(np.eye(4))
+    >>> gpu4d.plot.save(figure, Path(tempfile.mkdtemp()) / "eye.svg").read_text()[:5]
+    '<?xml'
     """
     path = Path(path)
-    picture.savefig(path, dpi=dpi, format="png", metadata={"Software": "gpu4d"})
+    name = path.suffix.lower()
+    if name not in FORMATS:
+        raise InputError(f"{path.name}: a picture is written as {', '.join(FORMATS)}: give it one of these endings")
+    if name == ".png" and _has_our_canvas(picture) and not _is_set_up():
+        _save_png(picture, path, dpi)
+    else:
+        picture.savefig(path, dpi=dpi, format=name[1:], **FORMATS[name])
     return path
+
+
+def _has_our_canvas(picture: Figure) -> bool:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    return type(picture.canvas) is FigureCanvasAgg
+
+
+def _is_set_up() -> bool:
+    """Return True if the caller has changed how matplotlib saves figures."""
+    import matplotlib
+
+    usual, now = matplotlib.rcParamsDefault, matplotlib.rcParams
+    return any(now[name] != usual[name] for name in usual if name.startswith("savefig."))
+
+
+def _save_png(picture: Figure, path: Path, dpi: int) -> None:
+    """Write a figure as PNG, drawn once. `savefig` draws everything twice, because it draws once to place the panels."""
+    from matplotlib.image import imsave
+
+    before = picture.dpi
+    try:
+        picture.set_dpi(dpi)
+        picture.canvas.draw()
+        imsave(path, np.asarray(picture.canvas.buffer_rgba()), format="png", dpi=dpi, **FORMATS[".png"])  # type: ignore[attr-defined]
+    finally:
+        picture.set_dpi(before)
 
 
 def plane(data: Any, what: str) -> np.ndarray:
     """Return a 2D float64 host array of anything that acts as an array."""
-    host = np.asarray(data)
+    plain = None if isinstance(data, np.ma.MaskedArray) else arrays.unwrapped(data)
+    if arrays.is_array(plain) and arrays.is_complex(plain):
+        raise InputError(f"{what} is complex: draw its abs, angle, real or imaginary part")
+    host = values_of(data, what)
     if host.ndim != 2 or 0 in host.shape:
         raise InputError(f"{what} has shape {host.shape}, need one picture of two axes; take one plane of a stack")
-    if np.iscomplexobj(host):
-        raise InputError(f"{what} is complex: draw its abs, angle, real or imaginary part")
-    return host.astype(np.float64)
+    return host
+
+
+def values_of(data: ArrayLike, what: str) -> np.ndarray:
+    """Return real numbers as float64 on the host. Masked values of a masked array are NaN, which pictures show in grey."""
+    if isinstance(data, np.ma.MaskedArray) and data.dtype.kind in "biuf":
+        return np.ma.filled(data.astype(np.float64), np.nan)
+    return real_values(data, what).astype(np.float64)
 
 
 def robust_range(values: np.ndarray, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from gpu4d.arrays import Array, ArrayLike
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
+from gpu4d.real_arrays import floats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -184,7 +185,7 @@ def bragg_vector_map(
     canvas.scale_bar(ax, values.shape, size, size_units)
     canvas.axis_marks(ax, ("q$_x$", "q$_y$"))
     if lattice is not None:
-        start = np.asarray(origin if origin is not None else [n // 2 for n in values.shape], dtype=float)
+        start = np.array(floats(origin if origin is not None else [n // 2 for n in values.shape], 2, "origin"))
         for name, color in (("g1", "#35d0ff"), ("g2", "#7dff9b")):
             _vector(ax, start, np.asarray(_field(lattice, name), dtype=float), f"g$_{name[1]}$", color)
     return made

@@ -192,7 +192,7 @@ def histogram(
     -------
     matplotlib.figure.Figure
     """
-    flat = np.asarray(values, dtype=np.float64).ravel()
+    flat = canvas.values_of(values, "values").ravel()
     flat = flat[np.isfinite(flat)]
     made, axs = canvas.figure((60, 100))
     ax = axs[0, 0]

@@ -83,7 +83,7 @@ def com(
     limit : float, optional
         As in `vectors`.
     """
-    host = np.asarray(data, dtype=np.float64)
+    host = canvas.values_of(data, "the centre of mass")
     if host.ndim != 3 or host.shape[0] != 2:
         raise InputError(f"centre of mass has shape {host.shape}, need (2, Rx, Ry)")
     if remove_mean and np.isfinite(host).any():

@@ -32,6 +32,9 @@ class Electrons(NamedTuple):
     qy: ReturnedArray
     intensity: ReturnedArray
 
+    def __repr__(self) -> str:
+        return f"Electrons({self.qx.shape[0]} electrons in {self.offsets.shape[0] - 1} frames)"
+
     def points(self, scan_shape: tuple[int, ...]) -> PointListArray:
         """Return the same electrons as lists of points, one for each scan position.
 

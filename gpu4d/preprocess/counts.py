@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpu4d.arrays import ArrayLike, DType, to_numpy
+from gpu4d.arrays import ArrayLike, DType
+from gpu4d.data.arguments import real_values
 
 FEW_COUNTS = 50  # smallest median total of float patterns that are taken for counts; below it Poisson statistics would not hold
 
@@ -27,4 +28,11 @@ def in_counts(dtype: DType, totals: ArrayLike) -> bool:
     (True, False)
     """
     kind = np.dtype(str(dtype).split(".")[-1]) if not isinstance(dtype, type | np.dtype) else np.dtype(dtype)
-    return kind.kind in "iu" or float(np.nanmedian(to_numpy(totals))) >= FEW_COUNTS
+    return kind.kind in "iu" or _median(totals) >= FEW_COUNTS
+
+
+def _median(totals: ArrayLike) -> float:
+    """Return the median of the values that are not NaN; NaN if there is none."""
+    values = real_values(totals, "totals", "the sum of every pattern").astype(np.float64)
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else float("nan")

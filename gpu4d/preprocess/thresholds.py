@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.arrays import Array
+from gpu4d.arrays import Array, ArrayLike
+from gpu4d.data.arguments import pixel_mask, real_values
 from gpu4d.errors import InputError
 from gpu4d.preprocess.count_electrons import count_electrons
+from gpu4d.real_arrays import real_array
 
 SAMPLE = 64  # number of frames: they hold some million pixels and ten thousand electrons
 
@@ -25,7 +27,14 @@ class Thresholds(NamedTuple):
 
 
 def thresholds(
-    frames: Array, dark: Array, /, *, gain: Array | None = None, mask: Array | None = None, false_share: float = 3e-4, upper: float = 10.0
+    frames: Array,
+    dark: ArrayLike,
+    /,
+    *,
+    gain: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    false_share: float = 3e-4,
+    upper: float = 10.0,
 ) -> Thresholds:
     """Find the thresholds between background, electrons and X-rays in a sample of raw frames.
 
@@ -67,16 +76,22 @@ def thresholds(
     >>> bool(abs(found.noise - 3) < 0.1), bool(abs(found.electron - 150) < 5), bool(3 * 4 < found.lower * found.electron < 3 * 6)
     (True, True, True)
     """
+    frames = real_array(frames, "frames", "an array (..., Qx, Qy)")
     if len(frames.shape) < 2 or 0 in frames.shape:
         raise InputError(f"frames have shape {tuple(frames.shape)}: need (..., Qx, Qy) with at least one frame")
     stack = arrays.namespace(frames).reshape(frames, (-1, *frames.shape[-2:]))
     stack = arrays.to_numpy(stack[:: math.ceil(stack.shape[0] / SAMPLE), :, :]).astype(np.float32)
-    ground = arrays.to_numpy(dark)
-    gains, valid = (None if a is None else arrays.to_numpy(a) for a in (gain, mask))
+    shape = tuple(frames.shape[-2:])
+    ground, valid = _plane(dark, "dark", shape), pixel_mask(mask, shape, "mask")
+    gains = None if gain is None else _plane(gain, "gain", shape)
     good = np.isfinite(ground) if valid is None else np.isfinite(ground) & (valid != 0)
     response = np.ones(ground.shape, np.float32) if gains is None else np.where(gains > 0, gains, np.inf).astype(np.float32)
     signal = (stack - ground.astype(np.float32)) / response
-    low, middle = np.nanpercentile(signal[:, good], (15.865525, 50))
+    usable = signal[:, good]
+    usable = usable[np.isfinite(usable)]
+    if not usable.size:
+        raise InputError("frames hold no good pixel: every one is masked, NaN or infinite, or its dark or gain is")
+    low, middle = np.percentile(usable, (15.865525, 50))
     noise = float(middle - low)
     if not noise > 0:
         raise InputError("the background has no width: these frames are counted already, or hold no good pixel")
@@ -84,6 +99,14 @@ def thresholds(
     level = _lowest(stack, ground + middle, gains, valid, noise, false_share, upper)
     electron = _mean_signal(signal - middle, good, level)
     return Thresholds(level / electron, float(upper), electron, noise)
+
+
+def _plane(given: ArrayLike, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return one value per detector pixel on the host."""
+    plane = real_values(given, name, "one value per detector pixel")
+    if plane.shape != shape:
+        raise InputError(f"{name} is {plane.shape}, the frames are {shape}: need one value per detector pixel")
+    return plane
 
 
 def _lowest(stack: Any, dark: Any, gain: Any, mask: Any, noise: float, share: float, upper: float) -> float:

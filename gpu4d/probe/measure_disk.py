@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import host_image, pixel_mask
+from gpu4d.data.arguments import host_image, measured_pixels
+from gpu4d.data.bad_pixels import find_bad_pixels
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
+from gpu4d.probe.small_disk import SMALL, small_disk, standard_errors
 
 RAYS = 180  # number of rays, 2° apart
 STEP = 0.1  # sampling along a ray, px
+MAYBE_SMALL = 4.0  # px: a bright region of this radius may be a disk of less than `SMALL` px, and is tried as one
 CLEAN = 0.15  # px rms from the circle: a disk with less is taken as even, and its centre is fitted
 
 
@@ -29,6 +33,8 @@ class Disk(NamedTuple):
         Width w of the sigmoid edge 1 / (1 + exp(4 (r - R) / w)), pixels.
     residual : float
         Rms distance of the edge from the circle, pixels. Above a pixel or two this is no round disk.
+    radius_error : float
+        Standard error of the radius, from the scatter of the pixels about the fit, pixels. NaN if it is not known.
     """
 
     qx: float
@@ -36,6 +42,7 @@ class Disk(NamedTuple):
     radius: float
     edge: float
     residual: float
+    radius_error: float = math.nan
 
 
 def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
@@ -45,6 +52,10 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     fraction of a pixel. A circle is fitted to these points with Tukey weights, so that neighbouring disks, a beam stop or contrast
     inside the disk do not distort it. Then radius and width of the edge are fitted to the pixels near the edge. The result is the
     centre of the disk, not its centre of mass. Structure inside the disk shifts the centre of mass, but not this centre.
+
+    Hot pixels and hits of X-rays are left out if they stand out as `gpu4d.preprocess.find_bad_pixels` asks.
+
+    A disk of less than 3 px has no edge that rays could cross. Centre, radius and edge are then fitted to all of its pixels at once.
 
     Parameters
     ----------
@@ -60,7 +71,8 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     Raises
     ------
     InputError
-        No disk stands out: an empty, flat or all-NaN pattern.
+        No disk stands out: an empty, flat or all-NaN pattern. Or its brightest spot is so small or noisy that its pixels do not tell
+        centre and radius, such as a single hot pixel.
 
     Examples
     --------
@@ -81,24 +93,32 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     inside = label == 1 + int(np.argmax(weight))
     center = np.array(ndimage.center_of_mass(inside))
     radius = float(np.sqrt(inside.sum() / np.pi))
+    if radius < MAYBE_SMALL:
+        spot = small_disk(pattern, center, radius)
+        if spot.radius < SMALL:
+            if not spot.determined:
+                raise InputError(
+                    f"the brightest spot, at ({center[0]:.0f}, {center[1]:.0f}), has hardly any counts or is a single pixel, which tell "
+                    "neither centre nor radius: sum more patterns, or mask a hot pixel"
+                )
+            return Disk(float(spot.center[0]), float(spot.center[1]), spot.radius, spot.edge, spot.misfit, spot.errors[1])
     residual = np.inf
     for _ in range(4):  # centre and radius stop changing after two or three rounds
         points = _edges(pattern, center, radius)
         if len(points) < 8:
             raise InputError("no disk in this pattern: its brightest region has no edge inside the detector")
         center, radius, residual = _circle(points)
-    found = _edge_fit(pattern, center, radius, free_center=residual < CLEAN)
-    return Disk(*found, residual)
+    qx, qy, fitted, edge, radius_error = _edge_fit(pattern, center, radius, free_center=residual < CLEAN)
+    return Disk(qx, qy, fitted, edge, residual, radius_error)
 
 
 def _filled(pattern: np.ndarray, mask: Any) -> np.ndarray:
-    """Return the pattern as float64, with NaN and masked pixels replaced by their nearest valid neighbour."""
+    """Return the pattern as float64, with NaN, masked and hot pixels replaced by their nearest valid neighbour."""
     pattern = pattern.astype(np.float64)
-    good = np.isfinite(pattern)
-    if (valid := pixel_mask(mask, pattern.shape, "mask")) is not None:
-        good &= valid
+    good = measured_pixels(pattern, mask)
     if not good.any():
         raise InputError("no disk in this pattern: every pixel is masked or NaN")
+    good &= ~find_bad_pixels(np.where(good, pattern, np.nan), patterns=1).hot
     return pattern if good.all() else fill_from_neighbours(pattern, good)
 
 
@@ -147,8 +167,8 @@ def _circle(points: np.ndarray) -> tuple[np.ndarray, float, float]:
     return center, radius, float(np.sqrt((weight * off**2).sum() / weight.sum()))
 
 
-def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_center: bool) -> tuple[float, float, float, float]:
-    """Fit a sigmoid disk to the pixels near the edge. Return centre, radius and edge width.
+def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_center: bool) -> tuple[float, float, float, float, float]:
+    """Fit a sigmoid disk to the pixels near the edge. Return centre, radius, edge width, and the standard error of the radius.
 
     The centre is fitted too if the edge is a clean circle. For a vacuum probe it is right to a thousandth of a pixel. With contrast
     inside the disk the centre of the robust circle is more accurate, and only radius and width are fitted.
@@ -179,6 +199,7 @@ def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_cente
         lower, upper = [*lower, *(center - 0.5), -1.0, -1.0], [*upper, *(center + 0.5), 1.0, 1.0]
     units = [scale, scale, 1.0, 1.0, 1.0, 1.0, 0.1, 0.1][: len(start)]
     start = np.clip(start, np.asarray(lower) + 1e-9, np.asarray(upper) - 1e-9).tolist()
-    p = least_squares(misfit, start, bounds=(lower, upper), loss="soft_l1", f_scale=0.2, x_scale=units).x
+    fit = least_squares(misfit, start, bounds=(lower, upper), loss="soft_l1", f_scale=0.2, x_scale=units)
+    p = fit.x
     cx, cy = (p[4], p[5]) if free_center else center
-    return float(cx), float(cy), float(p[2]), float(p[3])
+    return float(cx), float(cy), float(p[2]), float(p[3]), float(standard_errors(fit.jac, misfit(p))[2])

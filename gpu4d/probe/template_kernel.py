@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import host_image
+from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import measure_disk
 from gpu4d.probe.shape.fine_image import FineImage
+from gpu4d.probe.small_disk import SMALL as SPOT  # px: radius below which a probe is a spot
+from gpu4d.probe.synthetic import synthetic
+from gpu4d.real_arrays import floats
 
 REACH = 2.5  # radii: pixels farther out are background of a probe
+LEAST_TRENCH = 1.5  # px: the trench of a smaller spot is that of a spot of this radius, because a ring of one pixel holds few counts
 KINDS = ("sigmoid", "gaussian", "logistic", "flat")
 
 
@@ -60,6 +63,11 @@ class Template:
     probe: np.ndarray | None = None
     fine: FineImage | None = None
 
+    def __repr__(self) -> str:
+        size = f"{'×'.join(map(str, self.shape))} px, radius {self.radius:.2f} px, edge {self.edge:.2f} px"
+        shape = ", shape measured from a scan" if self.fine is not None else ""
+        return f"Template({self.kind}, {size}, offset ({self.offset[0]:+.2f}, {self.offset[1]:+.2f}) px{shape})"
+
     @classmethod
     def from_kernel(cls, kernel: ArrayLike, radius: float | None = None) -> Template:
         """Make a template from a corner-centred kernel, without changing it.
@@ -98,6 +106,10 @@ def template(
     """Make a kernel of zero total from a vacuum probe: unit-sum probe minus unit-sum trench.
 
     With the trench the correlation with a flat background is zero, and it is lower if the template lies beside its disk.
+
+    A probe with a radius of less than 3 px is a spot. Its pixels do not hold its image between them: moved by a part of a pixel it
+    would have waves around it, and the search would take them for disks. So a round disk of the same radius and edge takes its place,
+    centred on a pixel.
 
     Parameters
     ----------
@@ -138,19 +150,22 @@ def template(
         raise InputError(f"kind={kind!r}: need one of {', '.join(KINDS)}")
     image = _image(probe, "probe")
     disk = None if center is not None and radius is not None else measure_disk(image)
-    c = np.asarray(arrays.floats(center) if center is not None else (disk.qx, disk.qy), dtype=np.float64)  # type: ignore[union-attr]
+    c = np.asarray(floats(center) if center is not None else (disk.qx, disk.qy), dtype=np.float64)  # type: ignore[union-attr]
     r0 = float(radius) if radius is not None else disk.radius  # type: ignore[union-attr]
     for axis, name in enumerate(("qx", "qy")):
         if not r0 <= c[axis] + 0.5 <= image.shape[axis] - r0:
             raise InputError(f"the probe at {name} = {c[axis]:.1f} px, radius {r0:.1f}, is cut by a detector of {image.shape} pixels")
-    if background:
-        image = without_background(image, (c[0], c[1]), r0)
+    if r0 < SPOT:
+        c = np.rint(c)
+        image = synthetic(image.shape, r0, center=(c[0], c[1]), edge=disk.edge if disk else 1.0)
+    if background or r0 < SPOT:
+        image = without_background(image, (c[0], c[1]), max(r0, LEAST_TRENCH))
     whole = np.rint(c)
     corner = np.roll(image, tuple(-whole.astype(int)), (0, 1)) / image.sum()
     offset = c - whole
     kernel = corner
     if kind != "flat":
-        profile = _trench(_distance(image.shape, offset), kind, r0, trench, sigma)
+        profile = _trench(_distance(image.shape, offset), kind, max(r0, LEAST_TRENCH), trench, sigma)
         kernel = corner - profile / profile.sum()
     return Template(kernel, (float(offset[0]), float(offset[1])), r0, disk.edge if disk else 1.0, kind, image)
 
@@ -174,8 +189,9 @@ def as_template(given: TemplateLike) -> Template:
 def _image(given: Any, name: str) -> np.ndarray:
     """Return an image as float64 on the host. Raise InputError if it has NaN or infinite pixels."""
     image = host_image(given, f"the {name}").astype(np.float64)
-    if not np.isfinite(image).all():
-        raise InputError(f"the {name} has {int((~np.isfinite(image)).sum())} NaN or infinite pixels: set them to 0 or interpolate them")
+    wrong = int((~measured_pixels(image)).sum())
+    if wrong:
+        raise InputError(f"the {name} has {wrong} NaN or infinite pixels: set them to 0 or interpolate them")
     return image
 
 
@@ -187,7 +203,7 @@ def _distance(shape: tuple[int, ...], offset: np.ndarray) -> np.ndarray:
 
 def _trench(r: np.ndarray, kind: str, radius: float, trench: tuple[float, float] | None, sigma: float | None) -> np.ndarray:
     """Return the trench at distances r, not normalised."""
-    inner, outer = arrays.floats(trench) if trench is not None else (radius, 3.0 * radius)
+    inner, outer = floats(trench) if trench is not None else (radius, 3.0 * radius)
     if not 0 <= inner < outer:
         raise InputError(f"trench=({inner}, {outer}): need 0 ≤ r₁ < r₂ in pixels")
     if kind == "gaussian":

@@ -6,12 +6,16 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data import DataCube, DiffractionSlice
-from gpu4d.data.arguments import positions_of
+from gpu4d.data.arguments import positions_of, real_values
+from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
+from gpu4d.probe.bad_pixels_beside_beam import bad_pixels_beside_beam
 from gpu4d.streaming.engine import BudgetOptions
+
+HIT = 8.0  # standard deviations of the brightest pixel over the patterns: a larger one is the hit of an X-ray
+MAD_TO_SIGMA = 1.4826
 
 
 def from_vacuum(
@@ -33,7 +37,8 @@ def from_vacuum(
     Returns
     -------
     DiffractionSlice, (Qx, Qy) float64
-        Mean vacuum pattern, counts. Empty and NaN patterns are left out.
+        Mean vacuum pattern, counts. Empty and NaN patterns are left out, and so are patterns with the hit of an X-ray. Hot and dead
+        pixels have the value of their nearest good pixel.
 
     Raises
     ------
@@ -47,34 +52,58 @@ def from_vacuum(
     >>> round(float(gpu4d.probe.from_vacuum(stack)[16, 16]), 3)
     1.0
     """
+    from gpu4d.imaging.brightest import Brightest
     from gpu4d.imaging.com_map import CenterOfMass
-    from gpu4d.imaging.patterns import MeanPattern
+    from gpu4d.imaging.patterns import MaxPattern, MeanPattern
     from gpu4d.streaming import sweep
 
     cube = _as_cube(patterns)
     where = _region(region, cube.scan_shape)
-    mean = np.asarray(sweep(cube, MeanPattern(weights=where), **options))
+    first = sweep(cube, {"mean": MeanPattern(weights=where), "max": MaxPattern(), "brightest": Brightest()}, where=where, **options)
+    mean = np.asarray(first["mean"])
     if not np.nansum(mean) > 0:
         raise InputError("the vacuum region has no pattern with counts: choose another region")
+    bad = ~bad_pixels_beside_beam(mean, int(where.sum()), np.asarray(first["max"])).mask
+    if bad.any():
+        good = ~bad if cube.detector_mask is None else cube.detector_mask & ~bad
+        cube = DataCube(cube.source, cube.calibration, cube.metadata, good, cube.name)
+        first["brightest"] = sweep(cube, Brightest(), where=where, **options)
+    seen = where & ~_hit(first["brightest"])
+    if bad.any() or (seen != where).any():
+        mean = np.asarray(sweep(cube, MeanPattern(weights=seen), where=seen, **options))
     if align:
         # Only pixels in and near the disk are used. A threshold at half height instead would bias the centres by parts of a pixel.
         near = DataCube(cube.source, cube.calibration, cube.metadata, _near_disk(mean, cube.detector_mask), cube.name)
         com = np.moveaxis(np.asarray(sweep(near, CenterOfMass(), where=where, **options)), 0, -1)
-        seen = np.isfinite(com).all(-1) & where
+        seen &= np.isfinite(com).all(-1)
         if not seen.any():
             raise InputError("no pattern of the vacuum region has counts in its disk: choose another region")
         centers = np.where(seen[..., None], com, com[seen].mean(0))
         origin = centers - centers[seen].mean(0) + com[seen].mean(0)
         mean = np.asarray(sweep(cube, MeanPattern(weights=seen, origin=origin), where=seen, **options))
+    missing = bad & ~np.isfinite(mean)
+    if missing.any():
+        mean = np.where(missing, fill_from_neighbours(mean, np.isfinite(mean)), mean)
     return DiffractionSlice.calibrated(mean, "vacuum probe", "counts", cube.calibration.q_pixel)
+
+
+def _hit(brightest: np.ndarray) -> np.ndarray:
+    """Find patterns whose brightest pixel is far above that of the others. More than half of them cannot be."""
+    known = np.isfinite(brightest)
+    values = brightest[known]
+    if not values.size:
+        return np.zeros(brightest.shape, bool)
+    middle = float(np.median(values))
+    spread = max(MAD_TO_SIGMA * float(np.median(np.abs(values - middle))), float(np.sqrt(max(middle, 0.0))))
+    return known & (np.where(known, brightest, 0.0) > middle + HIT * spread)
 
 
 def _as_cube(patterns: Any) -> DataCube:
     """Return patterns as a cube. A stack becomes a scan with one row."""
     if isinstance(patterns, DataCube):
         return patterns
-    stack = arrays.to_numpy(patterns)
-    if stack.ndim < 2:
+    stack = real_values(patterns, "patterns", "a DataCube or (..., Qx, Qy)")
+    if stack.ndim < 2 or 0 in stack.shape:
         raise InputError(f"patterns is {stack.shape}, need a DataCube or (..., Qx, Qy)")
     return DataCube(np.ascontiguousarray(stack.reshape(1, -1, *stack.shape[-2:])))
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays, physics
+from gpu4d import physics
 from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import real_values
+from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import floats
 
 COEFFICIENTS = {  # name: (n, m) of λ^n k^(n+1) / (n + 1) cos m(φ - φ_nm)
     f"C{n}{m}": (n, m) for n in range(1, 6) for m in range((n + 1) % 2, n + 2, 2)
@@ -146,17 +149,16 @@ def wavefunction(
     >>> wave.shape, round(float(abs(wave[16, 16])), 3), round(float(np.angle(wave[16, 20])), 3)
     ((32, 32), 1.0, 1.049)
     """
-    physics.wavelength(energy)
-    if not (q_pixel > 0 and math.isfinite(q_pixel)):
-        raise InputError(f"q_pixel is {q_pixel}, need a positive number in 1/Å")
-    host = arrays.to_numpy(aperture)
+    known = Calibration(energy=energy, q_pixel=q_pixel)
+    energy, q_pixel = known.require("energy"), known.require("q_pixel")
+    host = real_values(aperture, "aperture", "a semi-angle in mrad, or A(k) as an array (Qx, Qy)")
     given = host if host.ndim else None
     if given is not None and (given.ndim != 2 or (shape is not None and tuple(shape) != given.shape)):
         raise InputError(f"aperture has shape {given.shape}, need {tuple(shape) if shape is not None else '(Qx, Qy)'}")
     if given is None and shape is None:
         raise InputError("aperture is a semi-angle in mrad: give shape=(Qx, Qy) of the detector with it")
     size = given.shape if given is not None else tuple(shape)  # type: ignore[arg-type]
-    cx, cy = arrays.floats(center) if center is not None else (size[0] // 2, size[1] // 2)
+    cx, cy = floats(center) if center is not None else (size[0] // 2, size[1] // 2)
     x, y = np.arange(size[0])[:, None] - cx, np.arange(size[1])[None, :] - cy
     if given is None:
         radius = physics.angle_to_frequency(float(host), energy) / q_pixel

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
+from gpu4d.data.arguments import real_values
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.device import tables
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
@@ -39,8 +40,10 @@ class BrightFieldStack(PerPositionReduction):
     """
 
     def __init__(self, pixels: ArrayLike):
-        given = arrays.to_numpy(pixels)
-        self.pixels = np.flatnonzero(given) if given.dtype == bool else np.array(given, np.int64)
+        given = real_values(pixels, "pixels", "numbers qx · Qy + qy, or a mask (Qx, Qy)")
+        if given.dtype != bool and (given.ndim != 1 or (given.dtype.kind == "f" and given.size)):
+            raise InputError(f"pixels is {given.shape} {given.dtype}: need whole numbers qx · Qy + qy, or a mask (Qx, Qy) bool")
+        self.pixels = np.flatnonzero(given) if given.dtype == bool else given.astype(np.int64)
         self.detector = given.shape if given.dtype == bool else None
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays, fft
+from gpu4d.data.arguments import real_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
@@ -70,7 +71,9 @@ def overlap_geometry(cube: DataCube, known: Experiment, aberrations: Mapping[str
     if pupil is None:
         intensity, array = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0), None  # an edge pixel has the part of it that is inside
     else:
-        array = arrays.to_numpy(pupil)
+        wave = arrays.unwrapped(pupil)
+        is_wave = arrays.is_array(wave) and arrays.is_complex(wave)
+        array = arrays.to_numpy(wave) if is_wave else real_values(pupil, "pupil", f"a wave {(qx, qy)}")
         if array.shape != (qx, qy) or not np.isfinite(array).all() or not np.abs(array).max() > 0:
             raise InputError(f"pupil is {array.shape}: need {(qx, qy)}, finite and not zero everywhere")
         array = array.astype(np.complex128) / np.abs(array).max()

@@ -72,6 +72,13 @@ class SSB:
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        turn = f"rotation {math.degrees(self.rotation):.1f}°, transpose {self.transpose}"
+        used = f"{self.pixels} bright-field pixels within {self.radius:.1f} px"
+        n = len(self.warnings)
+        words = f", {n} warning{'s' * (n > 1)}" if n else ""
+        return f"SSB({'×'.join(map(str, self.phase.shape))} positions, phase {self.phase.range_text()}, {self.mode}, {turn}, {used}{words})"
+
 
 def ssb(
     cube: DataCube,
@@ -163,7 +170,7 @@ def ssb(
     decisions, warnings = known.decisions, known.warnings
     overlaps = overlap_geometry(cube, known, aberrations, pupil)
     sums, phase_nan, incident = _summed(cube, overlaps, mode, options, warnings)
-    spectrum = _spectrum(sums, mode, epsilon) / incident
+    spectrum = _spectrum(sums, mode, float(epsilon)) / incident
     phase = fft.irfft2(-1j * spectrum, cube.scan_shape)
     xp = arrays.namespace(phase)
     if phase_nan is not None:

@@ -29,6 +29,9 @@ class Simulated:
     truth: dict[str, np.ndarray]
     probe: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"Simulated({self.cube!r}, truth: {', '.join(self.truth)})"
+
 
 def plane_shape(shape: tuple[int, int], name: str) -> tuple[int, int]:
     """Return an (x, y) shape after checking it."""

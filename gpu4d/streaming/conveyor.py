@@ -30,8 +30,9 @@ from gpu4d.data.views import uncorrected
 from gpu4d.device.memory import available_memory, leaving
 from gpu4d.device.processors.processor import Buffer, Event, Pending, Processor, Stream, Workspace
 from gpu4d.errors import MemoryBudgetError
-from gpu4d.streaming.plan import Plan, Tile
+from gpu4d.streaming.plan import Plan
 from gpu4d.streaming.reduction import LargeUpdates, in_tiles, takes_events
+from gpu4d.streaming.tiles import Tile
 
 log = logging.getLogger("gpu4d")
 
@@ -280,7 +281,7 @@ class Conveyor:
 
     def _reduce(self, work: Work, compute: Stream, parts: list[tuple[tuple[Tile, ...], Any]]) -> None:
         """Feed the reductions. If memory runs out, the work that was not taken goes back to the front of `begun`."""
-        asked = [[(one, _grouped(one, tiles)) for one in work.reductions] for tiles, _ in parts]
+        asked = [[(one, _grouped(one, tiles, self.todo.cut.segment)) for one in work.reductions] for tiles, _ in parts]
         steps, done = [Work(piece, (one,)) for part in asked for one, pieces in part for piece in pieces], 0
         try:
             with self.workspace.computing(compute, str(work)), leaving(self._room()):
@@ -307,14 +308,17 @@ class Conveyor:
         self.begun.popleft()
         self.begun.extendleft(reversed(steps[done:]))
         tiles = tuple(tile for step in steps[:done] if step.reductions[-1] is self.reductions[-1] for tile in step.tiles)
-        if tiles:
-            self.report(int(sum(self._kept(tile).sum() for tile in tiles)) if self.scan.where is not None else _frames(tiles))
+        done_frames = _frames(tiles) if self.scan.where is None else sum(int(self._kept(tile).sum()) for tile in tiles)
+        if done_frames:
+            self.report(done_frames)
 
     def _update(self, step: Work, frames: Any) -> None:
         """Give one reduction its frames, or its events: all, or those that `where` keeps."""
-        positions = np.concatenate([tile.positions() for tile in step.tiles])
+        positions = step.tiles[0].positions() if len(step.tiles) == 1 else np.concatenate([tile.positions() for tile in step.tiles])
         if self.scan.where is not None:
             keep = np.flatnonzero(np.concatenate([self._kept(tile) for tile in step.tiles]))
+            if not len(keep):
+                return
             if len(keep) < len(positions):
                 positions, frames = positions[keep], self._picked(frames, keep)
         (reduction,) = step.reductions
@@ -389,9 +393,9 @@ def _frames(tiles: tuple[Tile, ...]) -> int:
     return sum(tile.frames for tile in tiles)
 
 
-def _grouped(reduction: Any, tiles: tuple[Tile, ...]) -> list[tuple[Tile, ...]]:
-    """Cut a run of tiles into the pieces a reduction takes: the whole, or tile by tile."""
-    return [(tile,) for tile in tiles] if in_tiles(reduction) else [tiles]
+def _grouped(reduction: Any, tiles: tuple[Tile, ...], segment: int) -> list[tuple[Tile, ...]]:
+    """Cut a run of tiles into the pieces a reduction takes: the whole, or segment by segment."""
+    return [(part,) for tile in tiles for part in tile.segments(segment)] if in_tiles(reduction) else [tiles]
 
 
 def _cut(frames: Any, pieces: list[tuple[Tile, ...]]) -> Iterator[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.views import uncorrected
+from gpu4d.data.source import check_whole
 from gpu4d.device import threads
 from gpu4d.device.choose import DeviceLike
 from gpu4d.device.memory import available_memory
@@ -157,9 +157,8 @@ def sweep(
         with Counter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
             for pass_ in range(todo.passes):
                 _one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
-            raw, _ = uncorrected(cube.source)
-            if raw.resident and _frames(todo.scan):
-                raw.read(slice(0, 1), slice(0, 1))  # raises an error if a mapped file was cut short while its last tiles were used
+            if _frames(todo.scan):
+                check_whole(cube.source)  # an error if a mapped file was cut short while its last tiles were used or copied
             _merged(todo, parts, workspaces)
             results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:

@@ -1,10 +1,4 @@
-"""Plan a sweep: how the scan is divided, and what memory is held. All of it is decided before anything is allocated.
-
-A **tile** is a rectangle of scan positions of about four megabytes, along the file's own blocks. A **row block** is a run of scan rows
-that one conveyor processes, tile by tile, in order. Both follow from shape, dtype and layout, and not from memory, devices or workers.
-So memory, workers and the number of devices of one kind change no bit of a result. A **chunk** is a run of tiles of one row block that
-travel to a device together. Their number depends on the memory.
-"""
+"""Plan a sweep: how the scan is divided (`tiles`), and what memory is held. All of it is decided before anything is allocated."""
 
 from __future__ import annotations
 
@@ -20,7 +14,7 @@ from gpu4d.data.arguments import scan_mask
 from gpu4d.data.corrections import Corrections
 from gpu4d.data.datacube import DataCube, check_origin, itemsize
 from gpu4d.data.events import ReadsEvents, events_of
-from gpu4d.data.source import Shape4, scratch_bytes
+from gpu4d.data.source import scratch_bytes
 from gpu4d.data.views import uncorrected
 from gpu4d.device.choose import DeviceLike, cpu_threads
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
@@ -29,72 +23,12 @@ from gpu4d.errors import MemoryBudgetError
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming.place import RESIDENT_BYTES, in_order, on_host, processors_for
 from gpu4d.streaming.reduction import Reduction, ScanInfo, takes_events
+from gpu4d.streaming.tiles import LARGEST_NATURAL_TILE, Cut, Tile, cut, largest_tiles
 
-TILE_BYTES = 4 << 20  # a few tiles fit into the last-level cache, and a call costs little compared with the work on one
-LEAST_BLOCKS = 8  # row blocks of a small scan, if its layout allows, so that threads can share the work
-MOST_BLOCKS = 64  # row blocks of a scan: enough for many threads, and few enough to hold a sum for each
-LARGEST_NATURAL_TILE = 64 << 20  # larger blocks of a file are read in parts, more than once
 CHUNK_BYTES = 64 << 20  # bytes copied to a device at once: this takes 1 ms on a link, and starting a copy takes 10 µs
 MOST_READERS = 8  # threads that fill page-locked memory: fewer already saturate a link
 EVENT_BYTES = 128  # held for an event in an update: pixel, count and position in 64 bits, and as much as `TakesEvents` allows beside
 RING = 3  # chunks a conveyor holds on each side of a link: one in use, one arriving, one spare
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Size of a tile in rows and columns, and of a row block in rows."""
-
-    rows: int
-    columns: int
-    block_rows: int
-    amplification: float = 1.0  # how many times the bytes of a file's own block are read
-
-    @property
-    def frames(self) -> int:
-        return self.rows * self.columns
-
-
-def cut(shape: Shape4, frame_bytes: int, natural: tuple[int, int], block_bytes: int = 0) -> Cut:
-    """Divide a scan, given its shape, the bytes of a frame, the natural blocks of its source and the least bytes of a row block.
-
-    A tile is a natural block, or as many natural blocks side by side as give `TILE_BYTES`. If these are all columns, a tile has several
-    rows of blocks, but at least `LEAST_BLOCKS` tiles are left. Natural blocks above `LARGEST_NATURAL_TILE` are divided and read more
-    than once.
-    """
-    rx, ry = max(shape[0], 1), max(shape[1], 1)
-    bx, by = min(natural[0], rx), min(natural[1], ry)
-    amplification = 1.0
-    if bx * by * frame_bytes > LARGEST_NATURAL_TILE:
-        rows, columns = 1, max(1, min(ry, LARGEST_NATURAL_TILE // frame_bytes))
-        amplification = bx * by / (rows * min(columns, by))
-    else:
-        columns = min(ry, by * max(1, TILE_BYTES // (bx * by * frame_bytes)))
-        rows = bx
-        if columns == ry:
-            share = ceil(ceil(rx / bx) / LEAST_BLOCKS)
-            rows = min(rx, bx * max(1, min(share, TILE_BYTES // (bx * ry * frame_bytes))))
-    block_rows = rows * max(ceil(ceil(rx / rows) / MOST_BLOCKS), min(ceil(rx / rows), block_bytes // (rows * ry * frame_bytes)))
-    return Cut(rows, columns, block_rows, amplification)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A rectangle of scan positions."""
-
-    rows: slice
-    columns: slice
-
-    @property
-    def frames(self) -> int:
-        return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
-
-    def positions(self) -> np.ndarray:
-        """Return the positions of the tile, (n, 2) int64, in scan order."""
-        rx, ry = np.arange(self.rows.start, self.rows.stop), np.arange(self.columns.start, self.columns.stop)
-        return np.stack([np.repeat(rx, len(ry)), np.tile(ry, len(rx))], axis=1)
-
-    def __str__(self) -> str:
-        return f"rows {self.rows.start}…{self.rows.stop - 1}, columns {self.columns.start}…{self.columns.stop - 1}"
 
 
 @dataclass(frozen=True)
@@ -233,7 +167,7 @@ class Plan:
         if c.amplification > 1.01:
             lines.append(
                 f"the file's own blocks are larger than a tile: its bytes are read {c.amplification:.3g} times; "
-                "rewrite it with smaller chunks"
+                "allow more memory, or rewrite it with smaller chunks"
             )
         return lines
 
@@ -268,7 +202,7 @@ def plan(
     Raises
     ------
     MemoryBudgetError
-        Not even single tiles in the shortest ring fit. The error says how much is needed, free and allowed.
+        Not even tiles of one segment, each alone, fit. The error says how much is needed, free and allowed.
     """
     processors, in_place = processors_for(cube, device)
     one = processors[0]
@@ -278,10 +212,12 @@ def plan(
     raw, corrections = uncorrected(cube.source)
     takers, events = _takers(cube, one, where, reductions)
     host_cap, refused = min(budget, host // len(processors)), list[Plan]()
-    for lanes, tiles, ring, given_events in _candidates(cube, one, in_place, takers, reductions):
+    sizes = largest_tiles(cube.shape, _frame_bytes(cube), cube.source.blocks)
+    ways = ((size, *way) for size in sizes for way in _candidates(cube, one, in_place, takers, reductions, size))
+    for largest, lanes, tiles, ring, given_events in ways:
         events_only = _all_given(given_events, reductions)
         scratch = 0 if events_only else scratch_bytes(raw)
-        scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors))
+        scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors), largest)
         held, tile = _held(reductions, scan, lanes), pieces.frames * _frame_bytes(cube)
         held += _correcting(corrections, scan, raw.dtype, lanes)
         held += lanes * tiles * EVENT_BYTES * events if given_events else 0
@@ -359,13 +295,13 @@ def _events_in_a_tile(events: ReadsEvents, scan: ScanInfo, pieces: Cut) -> int:
 
 
 def _candidates(
-    cube: DataCube, processor: Processor, in_place: bool, takers: frozenset[str], reductions: Mapping[str, Reduction]
+    cube: DataCube, processor: Processor, in_place: bool, takers: frozenset[str], reductions: Mapping[str, Reduction], largest: int
 ) -> Iterator[tuple[int, int, int, frozenset[str]]]:
     """Yield lanes, tiles in a chunk, chunks in a ring and the reductions given events: from the fastest choice to the least memory.
 
     For the same lanes events come before patterns, because adding events is several times faster than making patterns of them.
     """
-    pieces = _cut_of(cube)
+    pieces = _cut_of(cube, largest)
     in_a_row = ceil(max(cube.shape[1], 1) / pieces.columns)
     in_a_block = pieces.block_rows // pieces.rows * in_a_row
     most = max(1, min(CHUNK_BYTES // (pieces.frames * _frame_bytes(cube)), in_a_block))
@@ -406,11 +342,18 @@ def _correcting(corrections: Corrections, scan: ScanInfo, native: Any, lanes: in
 
 
 def scan_info(
-    cube: DataCube, where: Any = None, sample: Any = None, tiles: int = 1, lanes: int = 1, devices: int = 1
+    cube: DataCube,
+    where: Any = None,
+    sample: Any = None,
+    tiles: int = 1,
+    lanes: int = 1,
+    devices: int = 1,
+    largest: int = LARGEST_NATURAL_TILE,
 ) -> tuple[ScanInfo, Cut]:
-    """Return what reductions need to know of a cube, and how it is divided."""
+    """Return what reductions need to know of a cube, and how it is divided. Blocks of a file above `largest` bytes are divided."""
     check_origin(cube.calibration, cube.scan_shape)  # it may have been set after the cube was made
-    pieces = _cut_of(cube)
+    pieces = _cut_of(cube, largest)
+    parts_of_rows = pieces.columns < cube.shape[1]
     starts = (*range(0, cube.shape[0], pieces.block_rows), cube.shape[0])
     scan = ScanInfo(
         shape=cube.shape,
@@ -420,15 +363,16 @@ def scan_info(
         where=scan_mask(where, cube.scan_shape),
         block_rows=starts,
         update_frames=tiles * pieces.frames,
-        open_blocks=len(starts) if devices > 1 else 1 if lanes == 1 else lanes + 1,
+        open_blocks=(len(starts) if devices > 1 else 1 if lanes == 1 else lanes + 1) + lanes * parts_of_rows,
+        open_rows=lanes * (pieces.rows if parts_of_rows else 1),
         sample=sample,
     )
     return scan, pieces
 
 
-def _cut_of(cube: DataCube) -> Cut:
+def _cut_of(cube: DataCube, largest: int = LARGEST_NATURAL_TILE) -> Cut:
     """Return how a cube is divided. For frames in order on a device, a row block is as long as an update, because one worker takes all."""
-    return cut(cube.shape, _frame_bytes(cube), cube.source.blocks, RESIDENT_BYTES if in_order(cube) else 0)
+    return cut(cube.shape, _frame_bytes(cube), cube.source.blocks, RESIDENT_BYTES if in_order(cube) else 0, largest)
 
 
 def _frame_bytes(cube: DataCube) -> int:

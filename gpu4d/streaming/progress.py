@@ -18,7 +18,7 @@ class ProgressBars:
     Parameters
     ----------
     transient : bool
-        True shows the remaining time, and removes the bars at the end. False shows the elapsed time, and the bars stay.
+        True removes the bars at the end. False keeps them: they show the remaining time, and when done the time they took.
 
     Raises
     ------
@@ -28,14 +28,14 @@ class ProgressBars:
 
     def __init__(self, transient: bool = False):
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
         self.progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<36}"),
             BarColumn(bar_width=28),
             TextColumn("{task.fields[remark]:>17}"),
-            TimeRemainingColumn() if transient else TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
             transient=transient,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,12 +34,14 @@ class ScanInfo:
     where : (Rx, Ry) bool or None
         Positions that are visited. Frames of others never arrive.
     block_rows : tuple of int
-        First scan row of every row block, and at the end the number of rows. All frames of a block arrive in one thread and in
-        one order. The order does not depend on memory or on the number of workers.
+        First scan row of every row block, and at the end the number of rows. All frames of a block arrive in one thread. Those of a
+        row arrive in the order of its columns.
     update_frames : int
         Largest number of frames in one `update`.
     open_blocks : int
-        Number of row blocks whose sums may have to wait for an earlier one. Memory plans use it.
+        Number of sums that may have to wait for an earlier one. Memory plans use it.
+    open_rows : int
+        Number of scan rows that are begun at the same time, whose sums are kept apart where their order matters. Memory plans use it.
     sample : array or None
         An empty array of the frames' namespace and device. None if they are NumPy arrays read from a file.
     """
@@ -52,6 +54,7 @@ class ScanInfo:
     block_rows: tuple[int, ...] = ()
     update_frames: int = 1
     open_blocks: int = 1
+    open_rows: int = 1
     sample: Array | None = None
 
     @property
@@ -63,9 +66,9 @@ class ScanInfo:
         """Whether frames are NumPy arrays."""
         return self.sample is None or isinstance(self.sample, np.ndarray)
 
-    def block_of(self, position: Sequence[int] | np.ndarray) -> int:
-        """Return the number of the row block of a position (rx, ry)."""
-        return int(np.searchsorted(self.block_rows, int(position[0]), side="right")) - 1
+    def frames_in_rows(self) -> np.ndarray:
+        """Return how many frames of every scan row are visited, (Rx,) int64."""
+        return np.full(self.shape[0], self.shape[1], np.int64) if self.where is None else self.where.sum(axis=1, dtype=np.int64)
 
     def frames_in_block(self, block: int) -> int:
         """Return how many frames of a row block are visited."""
@@ -127,10 +130,10 @@ class ChoosesTiles(Protocol):
     """Optional ability of a reduction: it says whether results depend on how frames are grouped into updates."""
 
     def in_tiles(self) -> bool:
-        """Return whether each update must bring one tile, which follows from the scan alone.
+        """Return whether each update must bring a part of one scan row that follows from the shape and the dtype alone.
 
         True, as for a reduction without this method: results depend on the grouping, as sums of floats across frames do. False:
-        updates bring a chunk of several tiles, as memory allows.
+        updates bring a chunk of one tile or more, as the file and the memory allow.
         """
         ...
 
@@ -209,7 +212,7 @@ def defined(operation: Operation, scan: ScanInfo) -> bool:
 
 
 def in_tiles(reduction: Any) -> bool:
-    """Return True if each update of a reduction must bring one tile, for any memory."""
+    """Return True if each update of a reduction must bring a part of one scan row, the same for any file and memory."""
     return bool(reduction.in_tiles()) if isinstance(reduction, ChoosesTiles) else True
 
 

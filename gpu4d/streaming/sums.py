@@ -5,9 +5,10 @@ A reduction with one of these bases has three short methods: `bytes_needed`, `up
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array
 from gpu4d.streaming.reduction import ScanInfo, State
+
+GROUPS = 64  # of scan rows, whose sums are added in order: enough for many threads, and few enough to hold a sum for each
 
 Value = Any  # of a sum: an array of any library, or a number; None before anything came
 
@@ -115,8 +118,9 @@ class SumReduction(OnePass):
     """Base of reductions to sums over frames. A subclass has `bytes_needed`, `update` and `finish`.
 
     `update` gives the sums over its frames to ``self.add(positions, name=value, …)``. `finish` makes the result from
-    ``self.result(name)``, which is None if there was no frame. Sums are kept for each row block and added in row order. So their bits do
-    not depend on chunks, threads or devices.
+    ``self.result(name)``, which is None if there was no frame. Updates bring a part of one scan row that follows from the shape alone,
+    and sums are kept for each row and added in row order. So their bits do not depend on the chunks of the file, on memory, threads or
+    devices.
 
     Attributes
     ----------
@@ -143,9 +147,13 @@ class SumReduction(OnePass):
     sums: ClassVar[Mapping[str, Callable[[Value, Value], Value]]] = {"total": operator.add}
 
     @classmethod
-    def held_bytes(cls, scan: ScanInfo, value_bytes: int) -> int:
-        """Return the bytes that the sums take, including the result. One value has `value_bytes`."""
-        return len(cls.sums) * value_bytes * (4 + scan.open_blocks)  # total, new value, combined value, result; and blocks that wait
+    def held_bytes(cls, scan: ScanInfo, value_bytes: int, row_by_row: bool = True) -> int:
+        """Return the bytes that the sums take, including the result. One value has `value_bytes`.
+
+        `row_by_row` is False for a reduction whose `in_tiles` is False.
+        """
+        waiting = scan.open_blocks + scan.open_rows * row_by_row
+        return len(cls.sums) * value_bytes * (4 + waiting)  # total, new value, combined value, result; and those that wait
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         """Begin with empty sums."""
@@ -154,7 +162,7 @@ class SumReduction(OnePass):
 
     def add(self, positions: np.ndarray, **values: Value) -> None:
         """Add values of the frames at `positions` to the named sums: to all of them or, if memory runs out, to none."""
-        add_together(self.scan.block_of(positions[0]), len(positions), *((self.kept[name], value) for name, value in values.items()))
+        add_together(positions, *((self.kept[name], value) for name, value in values.items()))
 
     def result(self, name: str = "total") -> Value:
         """Return one of the sums over all frames so far. None if there was no frame."""
@@ -176,10 +184,11 @@ class SumReduction(OnePass):
 
 
 class BlockSums:
-    """Sums over frames whose bits do not depend on chunking, threads or merge order.
+    """Sums over frames whose bits depend on nothing but the frames: not on chunks of the file, memory, threads, or merge order.
 
-    Sums are made for each row block, in the order in which its frames arrive. Then the blocks are added in row order. A block is added
-    to the running total as soon as it and all blocks before it are complete, so that few are held at a time.
+    Sums are made for each scan row, in the order of its columns. Rows are added in order to the sum of their group, and groups to the
+    total. Groups follow from the number of rows alone. A row is added as soon as it and all rows of its group before it are
+    complete, and a group as soon as all before it are, so that few are held at a time.
 
     Parameters
     ----------
@@ -190,82 +199,122 @@ class BlockSums:
 
     def __init__(self, scan: ScanInfo, combine: Callable[[Value, Value], Value] = operator.add):
         self.scan, self.combine = scan, combine
-        self.missing = [scan.frames_in_block(block) for block in range(scan.blocks)]
+        self.missing: list[int] = scan.frames_in_rows().tolist()
+        self.group_rows = max(1, -(-scan.shape[0] // GROUPS))
         self.total: Any = None
-        self.folded = 0  # blocks 0 … folded - 1 are in `total`
-        self.open: dict[int, Any] = {}
+        self.rows: dict[int, Any] = {}  # sums of rows that are not in their group yet
+        self.groups: dict[int, Any] = {}  # sums of groups that are not in the total yet
+        self.folded = 0  # rows 0 … folded - 1 are in `total`
+        self.reached: dict[int, int] = {}  # group -> first of its rows that is not in its sum
         self._lock = threading.Lock()
 
-    def add(self, block: int, value: Value, frames: int) -> None:
-        """Combine the sum of `frames` more frames of one block. If it raises MemoryError, nothing is changed."""
-        add_together(block, frames, (self, value))
+    def add(self, positions: np.ndarray, value: Value) -> None:
+        """Combine the sum of more frames, at `positions` (n, 2). If it raises MemoryError, nothing is changed."""
+        add_together(positions, (self, value))
 
-    def combined(self, block: int, value: Value) -> Value:
-        """Return a value combined with the sum of its block so far."""
-        have = self.open.get(block)
+    def combined(self, row: int, value: Value) -> Value:
+        """Return a value combined with the sum of its row so far."""
+        have = self.rows.get(row)
         return value if have is None else self.combine(have, value)
 
-    def put(self, block: int, combined: Value, frames: int) -> None:
+    def put(self, row: int, combined: Value, frames: Iterable[tuple[int, int]]) -> None:
+        """Store the sum of a row, which has got more frames. `frames` tells of which rows, and how many."""
         with self._lock:
-            self.open[block] = combined
-            self.missing[block] -= frames
-            self._fold()
+            self.rows[row] = combined
+            complete = set()
+            for other, count in frames:
+                self.missing[other] -= count
+                if self.missing[other] == 0:
+                    complete.add(other // self.group_rows)
+            if complete:
+                self._fold(sorted(complete))
 
-    def _fold(self) -> None:
-        while self.folded < len(self.missing) and self.missing[self.folded] == 0:
-            value = self.open.get(self.folded)
-            if value is not None:
-                try:
+    def _fold(self, groups: Iterable[int]) -> None:
+        """Add the complete rows of some groups to them, and complete groups to the total. What memory does not allow is done later."""
+        with contextlib.suppress(MemoryError):
+            for group in groups:
+                self._fold_rows(group)
+            while self.folded < len(self.missing):
+                group, last = self.folded // self.group_rows, min(self.folded + self.group_rows, len(self.missing))
+                if self._fold_rows(group) < last:
+                    return
+                value = self.groups.get(group)
+                if value is not None:
                     self.total = value if self.total is None else self.combine(self.total, value)
-                except MemoryError:
-                    return  # the block is added later, when the next one comes or the result is asked for
-                del self.open[self.folded]
-            self.folded += 1
+                self.groups.pop(group, None)
+                self.folded = last
+
+    def _fold_rows(self, group: int) -> int:
+        """Add rows of a group, in order, as far as they are complete. Return the first row that is not added."""
+        first = group * self.group_rows
+        row, last = self.reached.get(group, first), min(first + self.group_rows, len(self.missing))
+        while row < last and self.missing[row] == 0:
+            value = self.rows.get(row)
+            if value is not None:
+                have = self.groups.get(group)
+                self.groups[group] = value if have is None else self.combine(have, value)
+                del self.rows[row]
+            row += 1
+            self.reached[group] = row
+        return row
 
     def result(self) -> Value:
-        """Return the sum over all frames so far, in row order. None if there was no frame."""
+        """Return the sum over all frames so far. None if there was no frame."""
         with self._lock:
             out = self.total
-            for block in sorted(self.open):
-                out = self.open[block] if out is None else self.combine(out, self.open[block])
+            for group in sorted({*self.groups, *(row // self.group_rows for row in self.rows)}):
+                own = self.groups.get(group)
+                for row in sorted(row for row in self.rows if row // self.group_rows == group):
+                    own = self.rows[row] if own is None else self.combine(own, self.rows[row])
+                out = own if out is None else self.combine(out, own)
             return out
 
     def state(self) -> State:
         """Return the sums on the host, so that another device or process can use them."""
         with self._lock:
-            still_open = {block: _to_host(value) for block, value in self.open.items()}
-            return {"total": _to_host(self.total), "folded": self.folded, "open": still_open, "missing": list(self.missing)}
+            held = {name: {at: _to_host(value) for at, value in getattr(self, name).items()} for name in ("rows", "groups")}
+            counts = {"folded": self.folded, "reached": dict(self.reached), "missing": list(self.missing)}
+            return {"total": _to_host(self.total), **counts, **held}
 
     def restore(self, state: State) -> None:
-        self.total, self.folded = self._back(state["total"]), state["folded"]
-        self.open, self.missing = {block: self._back(value) for block, value in state["open"].items()}, list(state["missing"])
+        """Continue from a state."""
+        self.total, self.folded, self.reached = self._back(state["total"]), state["folded"], dict(state["reached"])
+        self.rows, self.groups = ({at: self._back(value) for at, value in state[name].items()} for name in ("rows", "groups"))
+        self.missing = list(state["missing"])
 
     def merge(self, state: State) -> None:
-        """Add the sums of another worker, which had other blocks."""
+        """Add the sums of another worker, which had other rows."""
         with self._lock:
-            if state["total"] is not None:
-                if self.total is not None:
-                    raise ValueError("both workers summed the first row blocks: give each its own rows")
-                self.total, self.folded = self._back(state["total"]), state["folded"]
-            for block, value in state["open"].items():
-                self.open[block] = self.combined(block, self._back(value))
-            whole = [self.scan.frames_in_block(block) for block in range(self.scan.blocks)]
+            whole = self.scan.frames_in_rows().tolist()
             self.missing = [a + b - n for a, b, n in zip(self.missing, state["missing"], whole)]
-            self._fold()
+            if min(self.missing, default=0) < 0:
+                raise ValueError("both workers summed the same rows: give each its own rows")
+            if state["total"] is not None:
+                self.total, self.folded = self._back(state["total"]), state["folded"]
+            for group, value in state["groups"].items():
+                self.groups[group], self.reached[group] = self._back(value), state["reached"][group]
+            self.rows |= {row: self._back(value) for row, value in state["rows"].items()}
+            self._fold(range(self.folded // self.group_rows, -(-len(self.missing) // self.group_rows)))
 
     def _back(self, value: Any) -> Any:
         """Return a value of a state on the device of the frames."""
         return value if self.scan.on_host or not isinstance(value, np.ndarray) else arrays.from_numpy(value, self.scan.sample)
 
 
-def add_together(block: int, frames: int, *sums: tuple[BlockSums, Any]) -> None:
-    """Add values of the same frames to several sums: to all of them or, if memory runs out, to none.
+def add_together(positions: np.ndarray, *sums: tuple[BlockSums, Any]) -> None:
+    """Add values of the same frames, at `positions` (n, 2), to several sums: to all of them or, if memory runs out, to none.
 
-    Only one thread works on a block. So the sum of the block does not change between combining and storing.
+    Frames of several rows count to the first of them. Sums whose order matters therefore come row by row. Only one thread works on a
+    row. So the sum of the row does not change between combining and storing.
     """
-    combined = [(one, one.combined(block, value)) for one, value in sums]
+    row = int(positions[0, 0])
+    frames = [(row, len(positions))]
+    if row != positions[-1, 0]:
+        rows, counts = np.unique(positions[:, 0], return_counts=True)
+        frames = list(zip(rows.tolist(), counts.tolist()))
+    combined = [(one, one.combined(row, value)) for one, value in sums]
     for one, value in combined:
-        one.put(block, value, frames)
+        one.put(row, value, frames)
 
 
 def _to_host(value: Any) -> Any:

@@ -84,7 +84,7 @@ class ReductionTests:
         assert self.bits(self._fed(reversed(blocks)).finish()) == self._alone()
 
     def test_the_size_of_updates_does_not_matter(self):
-        """Test updates of one tile and of several, if `in_tiles` allows that."""
+        """Test updates of one segment and of whole row blocks, if `in_tiles` allows that."""
         reduction = self.make()
         reduction.start(self._plan().scan, "cpu")
         if not in_tiles(reduction):
@@ -181,10 +181,10 @@ class ReductionTests:
             reduction.update(frames, positions)
 
     def _updates(self, blocks: Iterable[int], together: bool) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        """Yield patterns (n, Qx, Qy) and positions (n, 2) of row blocks, for each tile or each block. Patterns are read-only."""
+        """Yield patterns (n, Qx, Qy) and positions (n, 2) of row blocks, for each segment or each block. Patterns are read-only."""
         cube, todo = self.cube(), self._plan()
         for block in blocks:
-            tiles = list(todo.tiles(block))
+            tiles = [part for tile in todo.tiles(block) for part in tile.segments(todo.cut.segment)]
             read = [np.asarray(cube.source.read(t.rows, t.columns)).reshape(-1, *cube.detector_shape) for t in tiles]
             positions = [tile.positions() for tile in tiles]
             for frames, where in [(np.concatenate(read), np.concatenate(positions))] if together else zip(read, positions):

@@ -44,8 +44,8 @@ class StageTests:
 
     def cube(self) -> gpu4d.DataCube:
         """Return a small scan on which the stage runs. By default a thin phase object."""
-        made = gpu4d.simulate.phase_object_scan((12, 11), (32, 32), r_pixel=0.4, dose=2e4, seed=1)
-        return gpu4d.DataCube(made.cube.source, gpu4d.Calibration(energy=80e3, semiangle=25.0, r_pixel=0.4))
+        made = gpu4d.simulate.phase_object_scan((12, 11), (32, 32), r_pixel=0.6, dose=2e4, seed=1)
+        return gpu4d.DataCube(made.cube.source, gpu4d.Calibration(energy=80e3, semiangle=25.0, r_pixel=0.6))
 
     def recipe(self) -> Recipe:
         """Return the settings of the run. Override it if the stage needs others than the defaults."""

@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.data.sample import end_to_end
 from gpu4d.device.choose import auto, why_no_cuda
 from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import default_budget, parse_memory
+from gpu4d.io.foreign import shown
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report.report import calibration_rows
 
+SMALLEST_SCAN = 8  # positions along an axis, for a phase
+ASKED = {  # fields of the calibration that an operator knows -> what they are good for
+    "energy": "with the semi-angle, it gives the pixel of the detector",
+    "semiangle": "with the energy, it gives the pixel of the detector, which a phase in rad needs",
+    "r_pixel": "gives maps a scale in Å",
+}
 FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 8, 64 << 20, 0.2  # of a file: limits of what is read to measure its speed
 
 
 def describe_file(
-    path: str | Path, dataset: str | None = None, scan_shape: Any = None, memory: str | None = None, device: Any = "auto"
+    path: str | Path,
+    dataset: str | None = None,
+    scan_shape: Any = None,
+    memory: str | None = None,
+    device: Any = "auto",
+    with_plan: bool = False,
 ) -> str:
-    """Describe shape, type, layout, size and calibration of a scan, and the plan of one pass: tiles, memory, expected time.
+    """Describe a scan: what it is, what is known and what is missing, and the command that analyses it.
 
     Parameters
     ----------
@@ -35,6 +50,8 @@ def describe_file(
         As for `gpu4d.open`.
     memory, device
         As for `gpu4d.sweep`. The default memory is that of a recipe.
+    with_plan : bool
+        Describe also how a pass over the scan will be divided, and measure how long it takes at least.
 
     Raises
     ------
@@ -49,25 +66,38 @@ def describe_file(
     budget = parse_memory(memory) if memory is not None else parse_memory(Recipe().compute.memory)
     todo = plan(cube, {"mean_pattern": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass()}, device=device, memory=budget)
     rx, ry, qx, qy = cube.shape
-    blocks = "any" if tuple(cube.source.blocks) == (1, 1) else f"{cube.source.blocks[0]}×{cube.source.blocks[1]} positions"
-    lines = [
-        ("file", str(path)),
-        ("dataset", str(cube.metadata.get("dataset") or "the whole file")),
-        ("shape", f"{rx}×{ry} scan positions, {qx}×{qy} detector pixels"),
-        ("type", f"{cube.dtype}, {format_bytes(itemsize(cube.dtype) * qx * qy)} a pattern, {format_bytes(cube.nbytes)} in all"),
-        ("layout", f"{cube.source.description}; natural blocks: {blocks}"),
-        *(("plan" if i == 0 else "", text) for i, text in enumerate(todo.describe())),
-        *(("time" if i == 0 else "", text) for i, text in enumerate(_expected(cube, todo))),
-    ]
-    lists = gpu4d.BraggDisks.list_bytes((rx, ry), peaks=20)
-    lines.append(
-        ("", f"lists of 20 Bragg disks a pattern would take {format_bytes(lists)} more: `run` raises its default memory if needed")
-    )
+    inside = cube.metadata.get("dataset")
     known = [f"{what}: {value} {unit}".rstrip() + f"   [{how}]" for what, value, unit, how in calibration_rows(cube.calibration) if value]
-    lines += [
-        ("calibration" if i == 0 else "", text) for i, text in enumerate(known or ["nothing is known: give --energy, --semiangle, …"])
-    ]
-    return "\n".join(f"{name:<12} {text}" for name, text in lines)
+    missing = [field for field in ASKED if getattr(cube.calibration, field) is None]
+    said = {
+        "file": [shown(f"{path}, dataset {inside}" if inside else str(path))],
+        "scan": [
+            f"{rx}×{ry} scan positions, {qx}×{qy} detector pixels, {cube.dtype}",
+            f"{format_bytes(itemsize(cube.dtype) * qx * qy)} a pattern, {format_bytes(cube.nbytes)} in all; {cube.source.description}",
+        ],
+        "analysis": [
+            "gpu4d can analyse it" + ("" if min(rx, ry) >= SMALLEST_SCAN else f"; for a phase it has too few positions ({rx}×{ry})")
+        ],
+        "known": known or ["nothing: the file has no calibration that gpu4d reads"],
+        "missing": [f"--{field.replace('_', '-')}: {ASKED[field]}" for field in missing] or ["nothing"],
+        "command": [_command(path, dataset, scan_shape, missing)],
+    }
+    if missing:
+        said["command"].append("Put in the values of your experiment. Flags that you leave out are not needed: results are then in pixels")
+    if with_plan:
+        lists = format_bytes(gpu4d.BraggDisks.list_bytes((rx, ry), peaks=20))
+        more = f"lists of 20 Bragg disks a pattern would take {lists} more: `run` raises its default memory if needed"
+        said |= {"plan": todo.describe(), "time": _expected(cube, todo), "memory": [more]}
+    return "\n".join(f"{name if i == 0 else '':<10} {line}" for name, lines in said.items() for i, line in enumerate(lines))
+
+
+def _command(path: str | Path, dataset: str | None, scan_shape: Any, missing: Sequence[str]) -> str:
+    """Return the command line that analyses the scan, with a word for each value that is missing."""
+    words = ["gpu4d", "run", str(path)]
+    words += [] if dataset is None else ["--dataset", dataset]
+    words += [] if not scan_shape else ["--scan-shape", ",".join(map(str, scan_shape))]
+    flags = [f"--{field.replace('_', '-')} {FIELDS[field].given.flag}" for field in missing]  # type: ignore[union-attr]
+    return " ".join([shlex.join(words), *flags])
 
 
 def _expected(cube: DataCube, todo: Plan) -> list[str]:

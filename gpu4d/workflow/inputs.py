@@ -10,7 +10,9 @@ import numpy as np
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.io.calibration_file import load_calibration
 from gpu4d.workflow.recipe.recipe import Recipe
+from gpu4d.workflow.take_calibration import take_calibration
 
 
 def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
@@ -20,6 +22,9 @@ def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
     given = recipe.input
     shape = tuple(given.scan_shape) if given.scan_shape else None
     cube = gpu4d.open(path, dataset=given.dataset, scan_shape=shape)
+    if given.calibration:
+        energy = recipe.calibration.energy
+        take_calibration(cube, load_calibration(given.calibration), str(path), given.dataset or "", energy)
     if given.detector_mask:
         mask = read_image(given.detector_mask, cube.detector_shape, "detector mask") != 0
         cube = DataCube(cube.source, cube.calibration, cube.metadata, mask, cube.name)
@@ -29,9 +34,13 @@ def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
 
 
 def views(cube: DataCube, recipe: Recipe) -> DataCube:
-    """Return the cube with axes exchanged and binned as the recipe says."""
+    """Return the cube with axes exchanged, cropped and binned as the recipe says."""
     given = recipe.input
     cube = cube.swap_axes(detector=given.swap_detector, scan=given.swap_scan)
+    if given.crop_scan:
+        region_mask(given.crop_scan, cube.scan_shape, "input.crop_scan")  # says what is wrong with a region outside the scan
+        rx0, rx1, ry0, ry1 = given.crop_scan
+        cube = cube.crop((rx0, rx1), (ry0, ry1))
     if given.bin_detector > 1 or given.bin_scan > 1:
         cube = cube.bin(detector=given.bin_detector, scan=given.bin_scan)
     return cube
@@ -71,9 +80,9 @@ def region_mask(region: Any, shape: tuple[int, int], what: str) -> np.ndarray:
 
 
 def check_regions(recipe: Recipe, scan_shape: tuple[int, int]) -> None:
-    """Refuse regions outside the scan before any work is done."""
+    """Refuse regions outside the scan before any work is done. The scan is already cropped here: `views` checked that region."""
     for name, value, rule in recipe.values():
-        if rule.kind in ("region", "reference") and isinstance(value, list):
+        if rule.kind in ("region", "reference") and isinstance(value, list) and name != "input.crop_scan":
             region_mask(value, scan_shape, name)
 
 

@@ -7,7 +7,7 @@ import platform
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from gpu4d.data.source import below_views
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
+from gpu4d.workflow import terminal
 from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.inputs import open_scan
 from gpu4d.workflow.picture import Picture
@@ -51,22 +52,42 @@ class Result:
         return self.state.record
 
     def summary(self) -> str:
-        """Summarise the run in a few lines for the terminal."""
-        record = self.record
+        """Summarise the run in a few lines for the terminal, as wide as the terminal."""
+        record, columns = self.record, terminal.width()
+
+        def wrapped(text: str, first: str = "", then: str = "    ") -> str:
+            return textwrap.fill(text, columns, initial_indent=first, subsequent_indent=then, break_long_words=False)
+
         lines = []
         for d in record.decisions:
-            lines += [d.what, textwrap.fill(d.why, 100, initial_indent="    ", subsequent_indent="    ")]
+            lines += [wrapped(d.what), wrapped(d.why, "    ")]
         lines.append("")
         wide = max((len(what) for what, _, _ in record.figures), default=0)
-        lines += [f"{what:<{wide}}  {value}" + (f"  ({remark})" if remark else "") for what, value, remark in record.figures]
+        for what, value, remark in record.figures:
+            lines.append(wrapped(f"{value}  ({remark})" if remark else value, f"{what:<{wide}}  ", " " * (wide + 4)))
         lines.append("")
-        lines += [f"warning: {line}" for line in record.warnings]
+        lines += [wrapped(f"warning: {line}") for line in record.warnings]
         missed = [g for g in record.gates if not g.passed]
-        lines += [f"look at: {g.name}: {g.measured}, expected {g.expected}" for g in missed]
+        lines += [wrapped(f"look at: {g.name}: {g.measured}, expected {g.expected}: {g.advice}") for g in missed]
         passed, seconds = len(record.gates) - len(missed), sum(s.seconds for s in record.stages)
-        lines.append(f"{passed} of {len(record.gates)} quality gates passed, {seconds:.1f} s")
+        gates = f"{passed} of {len(record.gates)} quality gates passed, " if record.gates else ""
+        lines.append(f"{gates}{seconds:.1f} s")
         lines.append(f"report: {self.folder / output.REPORT}")
         return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what `summary` says, for other programs: plain texts, numbers and lists."""
+        record = self.record
+        return {
+            "folder": str(self.folder),
+            "results": sorted(self.state.products),
+            "headline": found(self.state),
+            "figures": [{"name": what, "value": value, "remark": remark} for what, value, remark in record.figures],
+            "decisions": [asdict(d) for d in record.decisions],
+            "gates": [asdict(g) for g in record.gates],
+            "warnings": record.warnings,
+            "seconds": sum(s.seconds for s in record.stages),
+        }
 
 
 def run(
@@ -218,7 +239,7 @@ def write_report(
     state: RunState, folder: Path, pictures: list[Picture], title: str, command: str, headline: str = "", tables: Sequence[Table] = ()
 ) -> None:
     """Write the recipe as it was used, and the page of the report."""
-    (folder / output.RECIPE).write_text(to_toml(state.recipe, comments=False), encoding="utf-8")
+    (folder / output.RECIPE).write_text(to_toml(state.recipe, comments=False), encoding="utf-8", errors="replace")
     page = Page(
         title=title,
         subtitle=subtitle(state.cube),

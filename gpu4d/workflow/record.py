@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +74,11 @@ class Record:
     figures: list[tuple[str, str, str]] = field(default_factory=list)  # (what, value, remark)
     log: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        passed = sum(gate.passed for gate in self.gates)
+        parts = f"{len(self.decisions)} decisions, {passed} of {len(self.gates)} gates passed, {len(self.warnings)} warnings"
+        return f"Record({len(self.stages)} steps, {parts})"
+
     def note(self, line: str) -> None:
         """Add a line to the processing log."""
         self.log.append(f"{datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}  {line}")
@@ -130,6 +136,26 @@ class Record:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(before)
+
+
+def measured(value: float, error: float | None) -> str:
+    """Return a value with its standard error.
+
+    The error is rounded to two digits, and the value to the same place. If the error is 100 or more, both are whole numbers. A value
+    without an error has four digits, or is a whole number if it has more than four before the point.
+
+    Examples
+    --------
+    >>> measured(23.41257, 0.0132), measured(9.96, 0.0996), measured(2.0391, 4.0), measured(1234.6, 651.0)
+    ('23.413 ± 0.013', '9.96 ± 0.10', '2.0 ± 4.0', '1235 ± 651')
+    >>> measured(14.32, None), measured(123456.0, None)
+    ('14.32', '123456')
+    """
+    if error is None or not math.isfinite(error) or error <= 0:
+        return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
+    exponent = int(f"{error:.1e}".partition("e")[2])  # of the rounded error: 0.0996 is 0.10
+    decimals = max(0, 1 - exponent)
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 class _Listener(logging.Handler):

@@ -55,6 +55,9 @@ class RunState:
     products: dict[str, Item] = field(default_factory=dict)
     reasons: dict[str, Reason] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"RunState({self.cube!r}, results: {', '.join(sorted(self.results)) or 'none'})"
+
     def __getitem__(self, name: str) -> Result:
         """Return a result by its name. Raise KeyError if no stage made it."""
         return self.results[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpu4d.workflow.prepare import prepare
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage, no
 
@@ -41,6 +42,7 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
         waiting.remove(stage)
         if not _wanted(stage, state):
             continue
+        prepare(stage.compiles, state.cube, state.record, state.recipe.compute.device)
         asked = stage.reductions(state)
         if asked:
             reading.append(_WaitingStage(stage, asked))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu4d.data.quantities import GivenAs
 from gpu4d.device.memory import parse_memory
-from gpu4d.errors import InputError
+from gpu4d.errors import InputError, did_you_mean
 
 SettingValue = Any  # a number, a text, a switch, a list or None: the setting's `Rule` says which
 Section = Any  # an instance of the dataclass that a stage names as its `settings`
@@ -38,6 +38,8 @@ class Rule:
         Length of a list.
     automatic : str
         What happens if it is not set.
+    quantity : GivenAs or None
+        Reads a number with its unit, and guesses the unit of one out of range.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class Rule:
     guide: tuple[float, float] | None = None
     length: int = 0
     automatic: str = ""
+    quantity: GivenAs | None = None
 
 
 def setting(default: Any, kind: str, explain: str, **rule: Any) -> Any:
@@ -85,10 +88,13 @@ def checked(name: str, value: Any, rule: Rule, origin: str = "") -> Any:
 
 def _number(said: str, value: Any, rule: Rule, whole: bool) -> Any:
     accepted = f"need {'a whole number' if whole else 'a number'}{accepted_range(rule)}{f' in {rule.units}' if rule.units else ''}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or (whole and value != int(value)):
+    if isinstance(value, str) and rule.quantity is not None:
+        value = rule.quantity.read(value, said.partition(" = ")[0])
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max  # False for a NaN
+    if not number or (whole and value != int(value)):
         raise InputError(f"{said}: {accepted}")
     if (rule.low is not None and value < rule.low) or (rule.high is not None and value > rule.high):
-        raise InputError(f"{said}: {accepted}")
+        raise InputError(f"{said}: {accepted}{rule.quantity.meant(value) if rule.quantity is not None else ''}")
     return int(value) if whole else float(value)
 
 
@@ -103,5 +109,4 @@ def accepted_range(rule: Rule) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word nearest to a mistyped one, as the end of a sentence. Empty if none is near."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    return did_you_mean(word, known, cutoff=0.5)

@@ -54,6 +54,9 @@ class Stage:
         Results that are used if they exist. The stage waits until each exists or cannot be made.
     makes : tuple of str
         Results that it stores in the state. A stage that cannot make one of them gives a warning and leaves it out.
+    compiles : tuple of str
+        Names of `gpu4d.workflow.prepare.JOBS`: what it needs on the CPU that takes seconds to compile. It is compiled before `reductions`
+        is called.
     place : int
         Place of its pictures and of its headline in the report. Small numbers come first.
     """
@@ -65,6 +68,7 @@ class Stage:
     needs: ClassVar[tuple[str, ...]] = ()
     uses: ClassVar[tuple[str, ...]] = ()
     makes: ClassVar[tuple[str, ...]] = ()
+    compiles: ClassVar[tuple[str, ...]] = ()
     place: ClassVar[int] = 50
 
     def given(self, state: RunState) -> Section:

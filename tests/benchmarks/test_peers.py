@@ -6,7 +6,8 @@ import textwrap
 
 import numpy as np
 import pytest
-from gpu4d.benchmarks.peers import compare, comparisons, inputs, table
+from gpu4d.benchmarks import crowded
+from gpu4d.benchmarks.peers import close_disks, compare, comparisons, inputs, table
 from gpu4d.benchmarks.peers.comparisons import Comparison
 from gpu4d.benchmarks.peers.environments import SetupError
 from gpu4d.benchmarks.peers.table import Check, Row, Target
@@ -177,3 +178,41 @@ def test_every_case_has_its_tasks():
     assert {c.peer for c in every} == set(scripts) and len({c.key for c in every}) == len(every)
     for c in every:
         assert f'"{c.task[0]}":' in texts[c.peer] and f'"{c.ours[0]}":' in texts["gpu4d"], c.key
+
+
+class Knows:
+    """Stands in for a peer: it finds every disk 0.3 px too far along x, misses the last disk of each pattern, and finds one more."""
+
+    def __init__(self, truth):
+        self.truth, self.asked = truth, []
+
+    def ask(self, task):
+        return {"about": {"a peer": "1.0"}}
+
+    def run(self, task, options, save):
+        self.asked.append((task, options))
+        lists = [np.concatenate([p[:-1] + np.array([0.3, 0.0]), [[2.0, 2.0]]]) for p in self.truth]
+        np.savez(save, points=np.concatenate(lists), starts=np.cumsum([0, *map(len, lists)]))
+
+    def close(self):
+        self.asked.append("closed")
+
+
+def test_close_disks_of_peers_are_judged_as_ours(monkeypatch, capsys):
+    some = crowded.pairs(3000.0, 1.0, 3.4, 40)
+    monkeypatch.setattr(crowded, "pair_scenes", lambda patterns: iter([({"dose": 3000.0}, some)]))
+    workers = {}
+
+    def start(peer, folder):
+        return workers.setdefault(peer, Knows(some.positions[:10]))
+
+    rows = {row["method"]: row for row in close_disks.crowded_peers(40, start)}
+    assert list(rows) == [*crowded.METHODS, *close_disks.METHODS] and "a peer 1.0" in capsys.readouterr().out
+    assert rows["likelihood"]["bright: ratio"] < 2 and rows["likelihood"]["weak: found"] == 1
+    for method in close_disks.METHODS:
+        row = rows[method]
+        assert row["false"] == 1 and row["weak: found"] == 0 and row["bright: found"] == 1 and "weak: ratio" not in row
+        assert row["bright: ratio"] * row["bright: bound"] == pytest.approx(0.3 / 2**0.5)
+        assert "bright: inside 1 sigma" not in row  # peers know no standard errors
+    assert all(len({options["scene"] for _, options in worker.asked[:-1]}) == 1 for worker in workers.values())
+    assert all(worker.asked[-1] == "closed" for worker in workers.values())

@@ -5,7 +5,8 @@ import pytest
 from lattice_points import SQUARE
 
 import gpu4d
-from gpu4d.calibrate.ellipse import ellipse_from_lattice, ellipse_matrix
+from gpu4d.calibrate import ellipse_matrix
+from gpu4d.calibrate.ellipse import ellipse_from_lattice
 from gpu4d.errors import InputError
 
 

@@ -116,3 +116,26 @@ def test_errors_say_what_to_do():
         gpu4d.calibrate.origin(from_lists([np.zeros((0, 5))] * 4, (2, 2)))
     with pytest.raises(InputError, match="lower threshold"):
         gpu4d.calibrate.origin(np.full((2, 2, 2), np.nan))
+
+
+@pytest.mark.parametrize("fit", ["plane", "quadratic", "constant"])
+@pytest.mark.parametrize("block", ["last rows", "first columns", "corner", "scattered"])
+def test_a_block_of_wrong_origins_does_not_bend_the_surface(block, fit):
+    """A grain at one end of the scan, whose diffracted beam is the brightest: a quarter of the positions is wrong in the same way."""
+    x, y = np.mgrid[:20, :30]
+    slope = 0.0 if fit == "constant" else 1.0
+    truth = np.stack([30 + slope * (0.1 * x - 0.03 * y), 33 - slope * (0.05 * x - 0.08 * y)], -1)
+    rng = np.random.default_rng(0)
+    measured, wrong = truth + rng.normal(0, 0.05, truth.shape), np.zeros((20, 30), bool)
+    if block == "last rows":
+        wrong[15:] = True
+    elif block == "first columns":
+        wrong[:, :7] = True
+    elif block == "corner":
+        wrong[:10, 16:] = True
+    else:
+        wrong[rng.random((20, 30)) < 0.25] = True
+    measured[wrong] += (12, 3)
+    origin = gpu4d.calibrate.origin(measured, fit=fit)
+    assert np.abs(origin.fitted - truth).max() < 0.1
+    assert np.array_equal(origin.outliers & wrong, wrong) and origin.outliers.sum() - wrong.sum() < 12

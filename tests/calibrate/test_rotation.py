@@ -1,5 +1,6 @@
 """The rotation between detector and scan, from the curl of the centre of mass."""
 
+import h5py
 import numpy as np
 import pytest
 from gradient_fields import smooth_field, turned
@@ -62,3 +63,27 @@ def test_a_stack_with_labels_is_a_field():
 def test_fields_without_a_curl_are_refused(field):
     with pytest.raises(InputError):
         calibrate.rotation(field)
+
+
+def test_the_error_is_the_scatter_of_the_angle():
+    x, y = np.meshgrid(np.linspace(-3, 3, 40), np.linspace(-3, 3, 40), indexing="ij")
+    waves = np.sin(2.1 * x + 0.3) * np.cos(1.7 * y) + np.cos(1.3 * x - 2.4 * y)
+    gradient = np.stack(np.gradient(waves), -1)
+    angles, errors = [], []
+    for seed in range(60):
+        noise = np.random.default_rng(seed).normal(0, 0.1, gradient.shape)
+        found = gpu4d.calibrate.rotation((gradient + noise) @ gpu4d.calibrate.scan_matrix(0.3))
+        angles.append(found.angle)
+        errors.append(found.error)
+    assert 0.6 < np.sqrt(np.mean(np.square(errors))) / np.std(angles) < 1.5
+    assert np.mean(np.abs(np.array(angles) - 0.3) < errors) > 0.5
+
+
+@pytest.mark.parametrize("data", ["noisefree", "poisson_1e5"])
+def test_a_simulated_scan_and_the_same_turned_and_transposed(shared_data, data):
+    with h5py.File(shared_data / "mos2_ssb_infocus.h5") as file:
+        com = gpu4d.center_of_mass(file[data][:, :, ...])
+    found = gpu4d.calibrate.rotation(com)
+    assert abs(found.angle) < np.deg2rad(1) and not found.transpose and found.decided
+    turned = gpu4d.calibrate.rotation(com @ gpu4d.calibrate.scan_matrix(np.deg2rad(15), True))
+    assert abs(turned.angle - np.deg2rad(15)) < np.deg2rad(1) and turned.transpose and turned.decided

@@ -31,10 +31,23 @@ class TestDpcOfAPhaseObject(StageTests):
     name = "dpc"
 
 
-OPTIONAL = {"dpc": ("rotation",)}  # it is given
+class TestRadialProfile(StageTests):
+    """On a glass: a diffuse ring about a small beam."""
+
+    name = "radial"
+
+    def cube(self):
+        x, y = np.arange(64)[:, None] - 31.6, np.arange(64) - 32.3
+        r = np.hypot(x, y)
+        mean = 4 * np.exp(-(((r - 20) / 3) ** 2)) + 0.2 + 1000 / (1 + np.exp(4 * (r - 1.7)))
+        return gpu4d.DataCube(np.random.default_rng(0).poisson(mean, (9, 10, 64, 64)).astype("uint16"))
+
+
+OPTIONAL = {"dpc": ("rotation",), "technique": ("ring",)}  # the one is given, the other is no crystal's
 OWN = {
     stage.name: type(f"Test_{stage.name}", (CrystalScan,), {"name": stage.name, "optional": OPTIONAL.get(stage.name, ())})
     for stage in known_stages()
+    if stage.name != TestRadialProfile.name
 }
 globals().update((kind.__name__, kind) for kind in OWN.values())
 

@@ -24,17 +24,17 @@ from numba import njit
 @njit(nogil=True)
 def correlate(plane, x, y, template, power, scale, spectrum, spectra, out, scratch):
     """As the twin of `find_disks`, for one map; the half spectrum of the plane is left in `spectra`."""
-    columns_forward(plane, x, spectrum, scratch)
+    columns_forward(plane, x, True, spectrum, scratch)
     size = y.n * LANES
     zr, zi, mr, mi = scratch.panels[0, 0, :size], scratch.panels[0, 1, :size], scratch.panels[1, 0, :size], scratch.panels[1, 1, :size]
     for panel in range(template.shape[1]):
-        rows_forward(spectrum, panel * LANES, y, mr.ctypes.data, mi.ctypes.data, scratch)
+        rows_forward(spectrum, panel * LANES, y, True, mr.ctypes.data, mi.ctypes.data, scratch)
         spectra[0, panel, :] = mr
         spectra[1, panel, :] = mi
         product(mr, mi, template[0, panel].reshape(-1), template[1, panel].reshape(-1))
         powered(mr, mi, power, scale, zr, zi)
-        rows_inverse(zr.ctypes.data, zi.ctypes.data, y, spectrum, panel * LANES, scratch)
-    columns_inverse(spectrum, x, out, scratch)
+        rows_inverse(zr.ctypes.data, zi.ctypes.data, y, True, spectrum, panel * LANES, scratch)
+    columns_inverse(spectrum, x, True, out, scratch)
 
 
 def run(image, template, power):

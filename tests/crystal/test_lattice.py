@@ -196,6 +196,20 @@ def test_covariance_is_that_of_many_trials(errors):
         assert fit.error_scale == pytest.approx(3.0 if errors == "too small" else 1.0, rel=0.03)
 
 
+@pytest.mark.parametrize("unit", [1.0, 0.3, 1e-3, 1e-6, 7.0, 1e3])
+def test_the_claimed_error_is_the_scatter_in_any_unit(unit):
+    """Counts times a number, as float: g1 and g2 scatter about the true local lattice as their covariance says."""
+    scan = gpu4d.simulate.bragg_scan((5, 6), dose=300.0, seed=4)
+    patterns = unit * np.asarray(scan.cube.source.read(slice(0, 5), slice(0, 6)), np.float32)
+    disks = gpu4d.find_bragg_disks(gpu4d.DataCube(patterns), scan.probe, min_significance=0, min_relative_intensity=0.05)
+    a = np.column_stack([np.ones(len(scan.truth["hk"])), scan.truth["hk"]])
+    true = np.linalg.pinv(a) @ scan.truth["positions"]  # origin, g1, g2 of every position
+    fit = gpu4d.fit_lattice(disks, np.stack([scan.truth["g1"], scan.truth["g2"]]), origin=true[:, :, 0])
+    error = np.stack([fit.g1 - true[:, :, 1], fit.g2 - true[:, :, 2]])
+    claimed = np.stack([np.stack([fit.covariance[..., c, i, i] for c in (0, 1)], -1) for i in (0, 1)])
+    assert 0.8 < np.sqrt(np.mean(error**2) / np.mean(claimed)) < 1.25
+
+
 @pytest.mark.parametrize("weights", ["sqrt", "uniform"])
 @pytest.mark.parametrize("errors", ["all", "some", "none"])
 def test_errors_are_those_of_a_plain_least_squares(weights, errors):
@@ -222,6 +236,7 @@ def test_errors_are_those_of_a_plain_least_squares(weights, errors):
             s = p[name] if errors != "none" else np.full(len(p), np.nan)
             known = np.isfinite(s)
             v = np.where(known, s**2, unit / w)
+            assert not fit.error_scale < 0.7
             scale = max(fit.error_scale, 1.0) ** 2 if errors != "none" else 1.0
             np.testing.assert_allclose(fit.covariance[i // 3, i % 3, axis] / scale, (gain * v @ gain.T)[1:, 1:], rtol=1e-9, atol=1e-15)
             if known.any():

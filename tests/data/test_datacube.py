@@ -7,7 +7,7 @@ from small_scan import SHAPE, whole
 import gpu4d
 from gpu4d import arrays
 from gpu4d.data import ArraySource, Calibration, DataCube, DiffractionSlice, Source
-from gpu4d.errors import InputError
+from gpu4d.errors import InputError, MemoryBudgetError
 
 
 def test_cube_describes_itself(data):
@@ -176,8 +176,10 @@ def test_detector_mask_follows_every_view(data):
 def test_what_a_cube_refuses(data):
     with pytest.raises(InputError, match="Rx, Ry, Qx, Qy"):
         DataCube(data[0])
-    with pytest.raises(InputError, match="list"):
+    with pytest.raises(InputError, match=r"\(1, 2\), need \(Rx"):
         DataCube([[1, 2]])
+    with pytest.raises(InputError, match="got str"):
+        DataCube("scan.h5")
     with pytest.raises(InputError, match=r"\(3, 3, 2\).*\(4, 5, 2\)"):
         DataCube(data, Calibration(origin=np.zeros((3, 3, 2))))
 
@@ -206,3 +208,44 @@ def test_cubes_of_torch_and_jax(data, need):
         frames = DataCube(make(data)).bin(detector=2).source.read(slice(0, 1), slice(0, 1))
         assert type(frames) is type(make(data))
         np.testing.assert_array_equal(arrays.to_numpy(frames), whole(DataCube(data).bin(detector=2))[:1, :1])
+
+
+def test_a_cube_acts_as_an_array_where_it_fits_into_memory(data, monkeypatch):
+    cube = DataCube(data)
+    assert len(cube) == data.shape[0]
+    np.testing.assert_array_equal(np.asarray(cube.crop(qx=(1, 5))), data[:, :, 1:5])
+    assert np.asarray(cube, dtype="float64").dtype == np.float64
+    monkeypatch.setattr("gpu4d.data.datacube.available_memory", lambda: cube.nbytes - 1)
+    with pytest.raises(MemoryBudgetError, match="all patterns needs"):
+        np.asarray(cube)
+
+
+def test_a_cube_in_place_of_patterns_keeps_its_mask_or_is_refused(data):
+    np.testing.assert_array_equal(gpu4d.center_of_mass(DataCube(data)), gpu4d.center_of_mass(data))
+    valid = np.ones(data.shape[2:], bool)
+    valid[0, 0] = False
+    with pytest.raises(InputError, match="has a detector mask"):
+        gpu4d.center_of_mass(DataCube(data, detector_mask=valid))
+
+
+class Later:
+    """A dataset of a file, or an array that is computed later."""
+
+    shape = (1, 1, 2, 2)
+
+    def __array__(self, dtype=None, copy=None):
+        raise AssertionError("must not be read")
+
+
+@pytest.mark.parametrize("given", [Later(), "scan.h5", None, 3.0])
+def test_a_cube_of_no_array_says_what_to_do(given):
+    with pytest.raises(InputError, match=r"gpu4d\.open"):
+        DataCube(given)
+
+
+def test_a_masked_array_is_no_scan():
+    masked = np.ma.masked_array(np.ones((1, 2, 3, 4)), np.zeros((1, 2, 3, 4), bool))
+    assert DataCube(masked).shape == (1, 2, 3, 4)
+    masked[0, 0, 1, 1] = np.ma.masked
+    with pytest.raises(InputError, match="detector_mask="):
+        DataCube(masked)

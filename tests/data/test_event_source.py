@@ -14,7 +14,7 @@ MASK[1, 2] = True
 @pytest.mark.parametrize(
     ("scan", "detector", "said"),
     [
-        ((1, 1, 1), (2, 2), "scan_shape=.*need two whole sizes"),
+        ((1, 1, 1), (2, 2), "scan_shape is .*need two whole numbers"),
         ((-1, -1), (2, 2), "scan_shape"),
         ((1, 1), (-2, -2), "detector_shape"),
         ((1.5, 1), (2, 2), "scan_shape"),

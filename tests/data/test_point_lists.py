@@ -165,3 +165,25 @@ def test_nobody_writes_into_frames(kind):
     with pytest.raises(ValueError, match="read-only"):
         gpu4d.sweep(gpu4d.DataCube(data), Careless())
     np.testing.assert_array_equal(data, kept)
+
+
+def test_lists_of_numbers_become_points():
+    points = PointListArray([0, 2, 3], {"qx": [1.0, 2.0, 5.0], "n": [1, 2, 3]}, (1, 2))
+    assert points[0, 1].qx.tolist() == [5.0] and points.counts.tolist() == [[2, 1]]
+    counts, padded = points.padded()
+    assert counts.tolist() == [2, 1] and padded["n"].dtype == np.float64 and np.isnan(padded["n"][1, 1])
+    assert points.padded(fill=0)[1]["n"].tolist() == [[1, 2], [3, 0]]
+
+
+@pytest.mark.parametrize(
+    "offsets", [[0, 3, 2], [1, 2, 3], [0.0, 2.0, 3.0], [[0, 2, 3]], np.array([0, 2**64 - 1, 3], "uint64"), [0, 2], "0"]
+)
+def test_offsets_begin_at_zero_and_do_not_fall(offsets):
+    with pytest.raises(InputError, match="offsets"):
+        PointListArray(offsets, {"qx": [1.0, 2.0, 5.0]}, (1, 2))
+
+
+@pytest.mark.parametrize("values", [["a", "b", "c"], [1j, 2j, 3j], [[1.0], [2.0], [3.0]], np.ma.masked_array([1, 2, 3], [1, 0, 0]), None])
+def test_fields_are_one_real_number_for_each_point(values):
+    with pytest.raises(InputError, match="field 'qx'"):
+        PointListArray([0, 2, 3], {"qx": values}, (1, 2))

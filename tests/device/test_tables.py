@@ -1,7 +1,6 @@
 """Arrays that stay on a device between calls: which are kept, how many bytes of them, and that nothing stale is ever handed out."""
 
 import contextvars
-import gc
 import sys
 import threading
 from types import SimpleNamespace
@@ -60,7 +59,6 @@ def test_what_goes_with_its_host_array_is_never_found_again(uploads):
         host = np.full(3, number)  # often at the address, and of the id, of the one before
         assert tables.beside(host, frames).values.tolist() == [number] * 3
         del host
-        gc.collect()
     assert len(made) == 50 and tables.release() == 0
 
 

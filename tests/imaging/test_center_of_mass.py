@@ -178,3 +178,11 @@ def test_results_stay_in_the_library_of_the_frames(scan, device):
     assert com.data.device == frames.device
     expected = gpu4d.sweep(gpu4d.DataCube(scan.cube.source.array), gpu4d.CenterOfMass())
     assert np.array_equal(np.asarray(com), np.asarray(expected))
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 8), (3, 8, 0), (0, 8, 8), (2, 0, 0)])
+@pytest.mark.parametrize("way", ["definition", "cpu"])
+def test_patterns_without_pixels_have_no_centre(shape, way):
+    with gpu4d.using(way):
+        found = gpu4d.center_of_mass(np.zeros(shape, "uint16"))
+    assert found.shape == (shape[0], 2) and np.isnan(found).all()

@@ -194,6 +194,13 @@ def test_moments_of_long_detectors_full_of_large_counts_are_exact():
         assert first_moments.unsupported("cuda", longer.astype("uint16")) is None
 
 
+def test_moments_that_may_pass_64_bits_are_left_to_the_definition():
+    frames, none = np.zeros((1, 2048, 2048), "uint32"), np.zeros((0, 2048, 2048), bool)
+    for reason in (frame_reductions.unsupported("cuda", frames, none), first_moments.unsupported("cuda", frames)):
+        assert reason is not None and "may pass 64 bits" in reason
+    assert first_moments.unsupported("cuda", frames[:, :1024, :1024]) is None
+
+
 def test_floats_are_summed_in_double_precision():
     frames, masks = some((5, 9, 14), "float32")
     weights = np.random.default_rng(5).normal(size=(3, 9, 14))

@@ -66,6 +66,27 @@ def test_geometry_follows_each_origin():
     np.testing.assert_array_equal(gpu4d.virtual_image(calibrated, wanted), image)
 
 
+def test_circles_follow_the_calibrated_ellipse():
+    """A circle on the true plane is an ellipse on the detector, about one origin and about one of each position."""
+    ellipse, origin = (1.2, 1.0, 0.4), (9.6, 11.2)
+    places = np.stack(np.broadcast_arrays(np.arange(20)[:, None] - origin[0], np.arange(23)[None, :] - origin[1]), -1)
+    r = np.linalg.norm(places @ gpu4d.calibrate.ellipse_matrix(ellipse).T, axis=-1)
+    rings = {"bf": detectors.disk(4.0), "adf": detectors.annulus(4.0, 7.0)}
+    expected = np.stack([DATA[..., r < 4].sum(-1), DATA[..., (r > 4) & (r < 7)].sum(-1)])
+    moving = np.broadcast_to(np.array(origin), (4, 5, 2))
+    for calibrated in (origin, moving):
+        cube = gpu4d.DataCube(DATA, calibration=gpu4d.Calibration(origin=calibrated, ellipse=ellipse))
+        np.testing.assert_array_equal(np.asarray(gpu4d.virtual_image(cube, rings)), expected)
+        plain = np.asarray(gpu4d.virtual_image(cube, detectors.disk(4.0), ellipse=(1, 1, 0)))
+        np.testing.assert_array_equal(plain, DATA[..., distance(origin) < 4].sum(-1))
+    sectors = [d.mask((20, 23), origin, ellipse) for d in detectors.segmented(2.0, 7.0, 4)]
+    np.testing.assert_array_equal(np.sum(sectors, axis=0) > 0, (r > 2) & (r < 7))
+    spot = detectors.bragg_spots([[3.0, 2.0]], 2.0)  # a place on the detector as it is
+    np.testing.assert_array_equal(spot.mask((20, 23), origin, ellipse), spot.mask((20, 23), origin))
+    with pytest.raises(InputError, match="a ≥ b"):
+        gpu4d.VirtualImage(detectors.disk(3.0), ellipse=(1.0, 2.0, 0.0))
+
+
 def test_unknown_origin_of_one_position_is_nan_there():
     origin = np.full((4, 5, 2), 10.0)
     origin[1, 2] = np.nan

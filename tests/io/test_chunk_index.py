@@ -14,7 +14,7 @@ from chunked_files import COMPRESSING, FILTERS, SHAPE, chunks_of, counts, hdf5pl
 import gpu4d
 from gpu4d.data.source import will_read
 from gpu4d.errors import InputError
-from gpu4d.io.sources import hdf5_dataset
+from gpu4d.io.sources.chunk_index import chunk_index
 
 # ---------------------------------------------------------------- where HDF5 says that chunks are
 
@@ -92,8 +92,8 @@ def test_a_wrong_index_is_noticed(tmp_path, wrong):
                     return stop
 
     with h5py.File(tmp_path / "a.h5") as file:
-        assert hdf5_dataset.chunk_index(file["scan"], (1, 10, 8, 12)) is not None
-        assert hdf5_dataset.chunk_index(Wrong(file["scan"]), (1, 10, 8, 12)) is None
+        assert chunk_index(file["scan"], (1, 10, 8, 12)) is not None
+        assert chunk_index(Wrong(file["scan"]), (1, 10, 8, 12)) is None
 
 
 # ---------------------------------------------------------------- damage
@@ -188,8 +188,8 @@ generator = np.random.default_rng(seed)
 source = gpu4d.open(path).source
 assert type(source).__name__ == "ChunkedSource"
 (rx, ry, qx, qy), whole = source.shape, source.read(slice(0, source.shape[0]), slice(0, source.shape[1]))
-place = (0, 0, 0, 0)
-offset, size = int(source.index["offsets"][place]), int(source.index["sizes"][place])
+number = 0
+offset, size = int(source.index.offsets[number]), int(source.index.sizes[number])
 with open(path, "rb") as file:
     file.seek(offset)
     good = np.frombuffer(file.read(size), np.uint8)
@@ -202,7 +202,7 @@ with open(path, "r+b", buffering=0) as file:
         bad[at] = generator.integers(0, 256, n) if i % 2 else bad[at] ^ (1 << generator.integers(0, 8, n)).astype(np.uint8)
         file.seek(offset)
         file.write(bad.tobytes())
-        source.index["sizes"][place] = int(generator.integers(0, size)) if i % 5 == 0 else size
+        source.index.sizes[number] = int(generator.integers(0, size)) if i % 5 == 0 else size
         out = guarded.bytes("out", whole.nbytes).view(whole.dtype).reshape(whole.shape)
         try:
             source.read(slice(0, rx), slice(0, ry), out)
@@ -212,7 +212,7 @@ with open(path, "r+b", buffering=0) as file:
             damaged += 1
     file.seek(offset)
     file.write(good.tobytes())
-source.index["sizes"][place] = size
+source.index.sizes[number] = size
 np.testing.assert_array_equal(source.read(slice(0, rx), slice(0, ry)), whole)
 print(damaged, silent)
 """

@@ -12,7 +12,7 @@ from chunked_files import CHUNKINGS, COMPRESSING, FILTERS, SHAPE, check, chunks_
 
 import gpu4d
 from gpu4d.io.sources import chunked, codecs
-from gpu4d.streaming.plan import cut
+from gpu4d.streaming.tiles import cut
 
 # ---------------------------------------------------------------- the same numbers
 

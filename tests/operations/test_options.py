@@ -58,12 +58,49 @@ def test_a_numpy_scalar_does_not_widen_single_precision(monkeypatch):
 
 
 def test_a_scalar_is_no_array_to_compute_on(need):
-    with pytest.raises(InputError, match="no array"):
+    with pytest.raises(InputError, match=r"shape \(\)"):
         gpu4d.center_of_mass(np.float64(3.0))
     strict = need("array_api_strict")
     frames = strict.ones((2, 5, 5))
     with pytest.raises(InputError, match="different libraries"):
-        gpu4d.center_of_mass(frames, mask=np.ones((5, 5), bool))
+        gpu4d.preprocess.count_electrons(frames, np.zeros((5, 5)), 0.5, 9.0)
+    assert arrays.is_array(gpu4d.center_of_mass(frames, mask=np.ones((5, 5), bool)))  # masks may be of any library
+
+
+FRAMES = np.ones((2, 9, 8))
+WRONG_NUMBERS = {
+    "text": lambda wrong: gpu4d.preprocess.hot_pixels(FRAMES, wrong),
+    "angles": lambda wrong: gpu4d.polar_transform(FRAMES, (4, 4), n_theta=wrong),
+    "angles of a cube": lambda wrong: gpu4d.polar_transform(gpu4d.DataCube(FRAMES[None]), (4, 4), n_theta=wrong),
+    "rings": lambda wrong: gpu4d.radial_profile(FRAMES, (4, 4), n_r=wrong),
+    "radius": lambda wrong: gpu4d.radial_profile(gpu4d.DataCube(FRAMES[None]), (4, 4), r_max=wrong),
+    "step": lambda wrong: gpu4d.deflection.integrate_gradient(np.ones((4, 5, 2)), wrong),
+    "iterations": lambda wrong: gpu4d.deflection.integrate_gradient(np.ones((4, 5, 2)), boundary="padded", max_iterations=wrong),
+    "power": lambda wrong: gpu4d.hybrid_correlation(FRAMES, gpu4d.probe.synthetic((9, 8), 2.0), wrong),
+    "spacing": lambda wrong: gpu4d.find_bragg_disks(FRAMES, gpu4d.probe.synthetic((9, 8), 2.0), min_spacing=wrong),
+    "disk": gpu4d.detectors.disk,
+    "annulus": lambda wrong: gpu4d.detectors.annulus(wrong, 3),
+    "segments": lambda wrong: gpu4d.detectors.segmented(1, 3, wrong),
+    "probe": lambda wrong: gpu4d.probe.synthetic((9, 8), wrong),
+    "size of a probe": lambda wrong: gpu4d.probe.synthetic((9, wrong), 2.0),
+    "energy": lambda wrong: gpu4d.Calibration(energy=wrong),
+}
+WHOLE = ("angles", "angles of a cube", "rings", "iterations", "segments")
+
+
+@pytest.mark.parametrize("wrong", ["three", [1.0, 2.0], {}, 1j, np.ones(3), object()], ids=lambda wrong: type(wrong).__name__)
+@pytest.mark.parametrize("call", WRONG_NUMBERS)
+def test_what_is_no_number_is_refused_in_one_line(call, wrong):
+    with pytest.raises(InputError) as caught:
+        WRONG_NUMBERS[call](wrong)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("call", WHOLE)
+def test_numbers_of_something_are_whole(call):
+    with pytest.raises(InputError, match="whole number"):
+        WRONG_NUMBERS[call](2.5)
+    WRONG_NUMBERS[call](np.float32(2.0))
 
 
 # ---------------------------------------------------------------- labelled arrays

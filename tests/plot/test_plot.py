@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import gpu4d
 from gpu4d import DiffractionSlice, RealSlice, plot
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
@@ -189,3 +190,55 @@ def test_histogram_counts_whole_numbers_one_by_one():
     ax = plot.histogram(np.array([[3, 3, 4], [9, 3, np.nan]]), "disks", recommended=(5, 30)).axes[0]
     bars = {round(p.get_x() + p.get_width() / 2): p.get_height() for p in ax.patches if p.get_width() == pytest.approx(0.85)}
     assert bars == {3: 3, 4: 1, 9: 1}
+
+
+@pytest.mark.parametrize(
+    "name, begins", [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a.tif", b"II*"), ("a.TIFF", b"II*")]
+)
+def test_the_name_says_the_format(tmp_path, name, begins):
+    assert plot.save(plot.image(np.eye(4)), tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("name", ["a", "a.h5", "a.jpg2"])
+def test_a_name_that_is_no_picture(tmp_path, name):
+    with pytest.raises(InputError, match=r"\.png, \.svg"):
+        plot.save(plot.image(np.eye(4)), tmp_path / name)
+    with pytest.raises(InputError, match="name of a picture"):
+        gpu4d.save(tmp_path / "a.png", {"x": np.eye(4)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_is_drawn_over_q_with_its_spread():
+    r, values, spread = np.arange(5) + 0.5, np.array([100.0, 10, 1, np.nan, 0.5]), np.array([10.0, 1, 2, 1, 0.1])
+    figure = plot.profile(
+        r, values, "Profile", spread=spread, others={"noise": values / 10}, marks=[(2.0, "ring")], pixel_size=0.02, units="counts per pixel"
+    )
+    ax = figure.axes[0]
+    assert ax.get_xlabel() == "q (1/Å)" and ax.get_ylabel() == "counts per pixel" and ax.get_yscale() == "log"
+    lines = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), r * 0.02)
+    np.testing.assert_allclose(lines["noise"].get_ydata(), values / 10)
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"] == [pytest.approx(0.04)]
+    assert {"ring", "Profile", "± standard deviation", "noise"} <= set(texts(figure))
+    band = ax.collections[0].get_paths()
+    edges = np.concatenate([path.vertices for path in band])
+    assert edges[:, 1].max() == pytest.approx(110) and edges[:, 1].min() > 0, "a band below zero ends above it on a logarithmic axis"
+    figure = plot.profile(r, values, "Profile", log=False)
+    assert figure.axes[0].get_xlabel() == "distance from the beam (px)" and figure.axes[0].get_yscale() == "linear"
+    plot.profile(r, np.zeros(5), "nothing")  # has no logarithm
+    with pytest.raises(InputError, match="one value for each radius"):
+        plot.profile(r, values[:3], "Profile")
+    with pytest.raises(InputError, match="one value for each radius"):
+        plot.profile(r, values, "Profile", others={"spread": values[:3]})
+
+
+def test_every_further_curve_of_a_profile_is_drawn_by_any_name():
+    r, values = np.arange(4) + 0.5, np.array([8.0, 4, 2, 1])
+    others = {name: values * (i + 2) for i, name in enumerate(["values", "spread", "a", "b", "c", "d"])}
+    ax = plot.profile(r, values, "Profile", label="measured", others=others).axes[0]
+    drawn = {line.get_label(): line for line in ax.lines}
+    assert list(drawn) == ["measured", *others] and not ax.collections
+    for name, curve in {"measured": values, **others}.items():
+        np.testing.assert_allclose(drawn[name].get_ydata(), curve)
+    colors = [drawn[name].get_color() for name in others]
+    assert len(set(colors[:4])) == 4 and colors[4:] == colors[:2]

@@ -33,8 +33,22 @@ def test_every_name_is_there():
     for name in gpu4d.__all__:
         assert getattr(gpu4d, name) is not None and name in dir(gpu4d)
     assert set(ROOMS) <= set(gpu4d.__all__)
-    with pytest.raises(AttributeError, match=r"no attribute 'sweeep'; it has .*sweep"):
+    with pytest.raises(AttributeError, match=r"no attribute 'sweeep'.*did you mean 'sweep'.*; it has .*sweep"):
         _ = gpu4d.sweeep
+
+
+@pytest.mark.parametrize("name", [name for name in gpu4d.__all__ if inspect.ismodule(getattr(gpu4d, name)) and name not in ROOMS])
+def test_editors_complete_names_of_single_modules_and_not_what_they_import(name):
+    module = getattr(gpu4d, name)
+    assert sorted(module.__all__) == sorted(dir(module))
+    assert all(getattr(module, one).__module__ == module.__name__ for one in module.__all__)
+
+
+def test_a_mistyped_name_says_the_nearest():
+    with pytest.raises(AttributeError, match="did you mean 'bragg'"):
+        gpu4d.brag  # noqa: B018
+    with pytest.raises(AttributeError, match="did you mean 'energy'"):
+        gpu4d.Calibration().enrgy  # noqa: B018
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -225,12 +239,12 @@ gpu4d.preprocess.find_bad_pixels("mean", 6)
 gpu4d.streaming.load_cube(np.ones((2, 3, 48, 48)))
 for name in gpu4d.MeanPattern(): print(name)
 gpu4d.Calibration(q_pixl=3)
-gpu4d.Calibration(q_pixel="0.02")
+gpu4d.Calibration(q_pixel=[0.02])
 cube.calibration.set(q_pixl=3, how="")
-cube.calibration.set(q_pixel=3)
-cube.calibration.set(q_pixel="x", how="")
+cube.calibration.set(q_pixel=(3, 4))
+cube.calibration.set(q_pixel=2.0, how=3)
 cube.calibration.q_pixl = 3
-cube.calibration.q_pixel = "x"
+cube.calibration.q_pixel = [2.0]
 cube.calibration.ellipse = 2.0
 print(cube.calibration.q_pixl)
 width: float = cube.calibration.q_pixel

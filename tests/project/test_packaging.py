@@ -19,7 +19,6 @@ import gpu4d
 
 FOLDERS = {"gpu4d": "gpu4d", "kernels": "gpu4d/kernels", "cpu_fallback": "gpu4d/cpu_fallback", "benchmarks": "gpu4d/benchmarks"}
 HEAVY = ("cupy", "numba", "matplotlib", "dask", "torch", "jax", "scipy", "h5py", "rich", "click", "jinja2", "hdf5plugin")
-TOP_LEVEL = ("kernels", "cpu_fallback", "benchmarks", "tests", "docs")
 
 
 def python(code: str, cwd: Path, **environment: str) -> str:
@@ -37,7 +36,7 @@ def project(checkout) -> dict:
 
 @pytest.fixture(scope="module")
 def wheel(checkout, tmp_path_factory) -> Path:
-    """The wheel of this checkout, built from a copy: setuptools leaves build folders behind."""
+    """The wheel of this checkout, built from a copy."""
     copy = tmp_path_factory.mktemp("source") / "gpu4d"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "docs")
     shutil.copytree(checkout, copy, ignore=left_out)
@@ -75,28 +74,20 @@ def test_installed_from_the_wheel(wheel, tmp_path):
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel], check=True, cwd=tmp_path)
     assert {p.name for p in target.iterdir()} - {"bin", "Scripts"} == {"gpu4d", next(target.glob("*.dist-info")).name}
     code = (
-        "import importlib.util, gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks;"
-        "print(*(m.__file__ for m in (gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks)), sep='\\n');"
-        f"print([n for n in {TOP_LEVEL!r} if importlib.util.find_spec(n)])"
+        "import gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks;"
+        "print(*(m.__file__ for m in (gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks)), sep='\\n')"
     )
-    *files, importable = python(code, tmp_path, PYTHONPATH=str(target)).splitlines()
+    files = python(code, tmp_path, PYTHONPATH=str(target)).splitlines()
     assert all(Path(f).is_relative_to(target / "gpu4d") for f in files)
-    assert importable == "[]"
 
 
 # ---------------------------------------------------------------- the source tree
 
 
-def test_every_folder_is_listed(checkout, project):
-    listed = project["tool"]["setuptools"]["packages"]
-    folders = {
-        ".".join([*FOLDERS[top].split("/"), *file.parent.relative_to(checkout / top).parts])
-        for top in FOLDERS
-        for file in (checkout / top).rglob("*.py")
-    }
-    assert sorted(listed) == sorted(folders)
-    mapping = project["tool"]["setuptools"]["package-dir"]
-    assert mapping == {inside.replace("/", "."): folder for folder, inside in FOLDERS.items()}
+def test_every_folder_is_installed(project):
+    target = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert target["only-include"] == list(FOLDERS)
+    assert {"gpu4d": "gpu4d", **target["sources"]} == FOLDERS
 
 
 def test_every_package_has_an_init(checkout):
@@ -155,9 +146,17 @@ def test_installation_texts_name_cupy_with_its_toolkit(checkout):
 # ---------------------------------------------------------------- this environment's install
 
 
-def test_only_gpu4d_is_importable_from_elsewhere(tmp_path):
-    code = f"import importlib.util, gpu4d.kernels; print([n for n in {TOP_LEVEL!r} if importlib.util.find_spec(n)])"
-    assert python(code, tmp_path) == "[]"
+@pytest.mark.parametrize("clone", ["", "gpu4d"])
+def test_the_library_is_found_from_anywhere(clone, tmp_path):
+    """Also in the folder that holds the clone, where a folder called gpu4d without modules lies beside the script."""
+    (tmp_path / clone / "docs").mkdir(parents=True)
+    assert python("import gpu4d, gpu4d.kernels; print(gpu4d.__version__, gpu4d.open.__name__)", tmp_path) == f"{gpu4d.__version__} open"
+
+
+def test_the_checkout_is_found_where_it_is_the_current_folder(checkout):
+    """Installed or not: the folders beside the package belong to it."""
+    code = "import gpu4d, gpu4d.kernels, gpu4d.cpu_fallback, gpu4d.benchmarks; print(gpu4d.cpu_fallback.__file__)"
+    assert Path(python(code, checkout)) == checkout / "cpu_fallback" / "__init__.py"
 
 
 def test_an_editable_install_is_the_checkout(checkout, tmp_path):

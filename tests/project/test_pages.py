@@ -25,7 +25,11 @@ def resolve(dotted: str) -> object:
     return functools.reduce(step, rest, importlib.import_module(first))
 
 
-@pytest.mark.parametrize("page", ["reference/api.md", "how-to/host-application.md", "explanation/architecture.md"])
+PAGES = ("host-application", "calibration", "strain", "classification", "orientation")
+RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
+
+
+@pytest.mark.parametrize("page", ["reference/api.md", "explanation/architecture.md", *RUN])
 def test_the_names_they_list_exist(page):
     names = sorted(set(re.findall(r"`(gpu4d(?:\.\w+)+)", (DOCS / page).read_text(encoding="utf-8"))))
     assert names
@@ -33,7 +37,7 @@ def test_the_names_they_list_exist(page):
         assert resolve(name) is not None
 
 
-@pytest.mark.parametrize("page", ["tutorials/first-scan.md", "how-to/host-application.md"])
+@pytest.mark.parametrize("page", ["tutorials/first-scan.md", *RUN])
 def test_their_python_runs(page, tmp_path):
     """In a process of its own, because one of them turns off the guard of mapped files."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S))

@@ -14,6 +14,7 @@ from gpu4d.data.source import ArraySource
 from gpu4d.device.timeline import Timeline
 from gpu4d.errors import DeviceError, InputError, MemoryBudgetError
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
+from gpu4d.streaming import tiles
 from gpu4d.streaming.plan import scan_info
 from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
 
@@ -121,10 +122,10 @@ def small_tiles(monkeypatch, rng, data):
     """Tiles of a few patterns, so that a small scan is a long one."""
     plan = importlib.import_module("gpu4d.streaming.plan")  # the package has a function of that name
     tile = int(rng.integers(1, 9)) * data[0, 0].nbytes
-    monkeypatch.setattr(plan, "TILE_BYTES", tile)
+    monkeypatch.setattr(tiles, "TILE_BYTES", tile)
     monkeypatch.setattr(plan, "CHUNK_BYTES", tile * int(rng.integers(1, 9)))
     monkeypatch.setattr(plan, "RING", int(rng.integers(2, 5)))
-    monkeypatch.setattr(plan, "MOST_BLOCKS", int(rng.integers(1, 12)))
+    monkeypatch.setattr(tiles, "MOST_BLOCKS", int(rng.integers(1, 12)))
     monkeypatch.setattr(plan, "available_memory", lambda: 1 << 33)  # of the host: two files are read to know
 
 

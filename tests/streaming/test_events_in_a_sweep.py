@@ -244,7 +244,7 @@ def test_the_plan_counts_the_events_of_the_fullest_tile():
 
 def test_events_of_several_tiles_come_in_one_update(monkeypatch):
     """A call costs more than the few events of a tile. Sums of whole numbers do not depend on it."""
-    monkeypatch.setattr(importlib.import_module("gpu4d.streaming.plan"), "TILE_BYTES", 6 * SHAPE[2] * SHAPE[3] * 2)
+    monkeypatch.setattr(importlib.import_module("gpu4d.streaming.tiles"), "TILE_BYTES", 6 * SHAPE[2] * SHAPE[3] * 2)
     reduction, sizes = gpu4d.MeanPattern(), []
     original = reduction.update_events
     reduction.update_events = lambda events, positions: sizes.append(len(events)) or original(events, positions)
@@ -265,7 +265,7 @@ def test_a_sweep_holds_what_its_plan_says(asked, repeated, masked, monkeypatch):
     Tiles of whole rows are four times as large as elsewhere, so that their events weigh more than what is Python's own.
     """
     monkeypatch.setenv("GPU4D_THREADS", "2")
-    monkeypatch.setattr(importlib.import_module("gpu4d.streaming.plan"), "LEAST_BLOCKS", 2)
+    monkeypatch.setattr(importlib.import_module("gpu4d.streaming.tiles"), "LEAST_BLOCKS", 2)
     where = np.random.default_rng(3).random(SHAPE[:2]) < 0.9 if masked else None
     mean = 0.05 if asked is takers else 3.0
     cube = gpu4d.DataCube(as_events(full_counts(mean), repeated))

@@ -8,9 +8,9 @@ from failing_sweeps import SHAPE, Hungry, Stored, Trips, bits, every_reduction, 
 
 import gpu4d
 from gpu4d.errors import MemoryBudgetError
-from gpu4d.streaming import BlockSums, ScanInfo
+from gpu4d.streaming import BlockSums, ScanInfo, tiles
 from gpu4d.streaming.conveyor import _rectangle, _runs
-from gpu4d.streaming.plan import Tile
+from gpu4d.streaming.tiles import Tile
 from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
@@ -22,7 +22,7 @@ def test_arrays_in_place_are_taken_in_runs(monkeypatch):
     for shape in ((26, 18, 5, 4), (7, 150, 5, 4), (9, 3, 5, 4)):
         data = scan("uint16", shape)
         module = importlib.import_module("gpu4d.streaming.plan")
-        monkeypatch.setattr(module, "TILE_BYTES", 6 * 40)
+        monkeypatch.setattr(tiles, "TILE_BYTES", 6 * 40)
         for together in (1, 2, 3, 7, 40):
             monkeypatch.setattr(module, "CHUNK_BYTES", together * 6 * 40)
             found = gpu4d.sweep(gpu4d.DataCube(xp.asarray(data)), gpu4d.VirtualImage(np.ones(shape[2:], bool)))
@@ -44,12 +44,12 @@ def test_runs_of_tiles_keep_the_order_of_their_positions():
 
 
 def test_sums_asked_for_too_early_are_in_row_order_too():
-    info = ScanInfo((8, 1, 1, 1), np.dtype("float64"), block_rows=(0, 2, 4, 6, 8))
+    info = ScanInfo((4, 2, 1, 1), np.dtype("float64"), block_rows=(0, 1, 2, 3, 4))
     parts = [1e16, 1.0, -1e16, 1.0]  # order matters to the last bit
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
         sums = BlockSums(info)
         for block in order:
-            sums.add(block, parts[block], 1)  # of two frames
+            sums.add(np.array([[block, 0]]), parts[block])  # the first of two frames
         assert sums.result() == ((1e16 + 1.0) - 1e16) + 1.0 and sums.folded == 0
 
 
@@ -61,10 +61,13 @@ def test_memory_that_runs_out_inside_a_reduction(kind, dtype, names, monkeypatch
     shape = (8, 9, *SHAPE[2:]) if kind == "strict" else SHAPE  # definitions of a strict library are slow
     data = scan(dtype, shape)
     cube, device = where_it_runs(kind, data)
-    wanted = bits(gpu4d.sweep(cube, every_reduction(shape), device=device))
+    reductions = every_reduction(shape)
+    if kind == "strict":
+        del reductions["disks"]  # their definition takes most of the time, and they keep what they have in the same way on every device
+    wanted = bits(gpu4d.sweep(cube, reductions, device=device))
     together = [tuple(wanted)] if names == "all together" else [(name,) for name in wanted]
     tripped = 0
-    for seed in range(1 if kind == "strict" else 4):
+    for seed in range(1 if kind == "strict" else 2):
         for chosen in together:
             with monkeypatch.context() as patch:
                 least = 2 if kind == "strict" else 12  # its tiles are few updates, with few calls
@@ -96,7 +99,7 @@ def test_one_reading_for_several_is_taken_by_all_or_none(fused, monkeypatch):
 def test_memory_that_runs_out_in_a_source(device):
     data = scan()
     wanted = bits(gpu4d.sweep(gpu4d.DataCube(Stored(data)), every_reduction()))
-    for seed in range(6):
+    for seed in range(3):
         trips = Trips(seed, least=8, spread=9)
         cube = gpu4d.DataCube(Stored(data, before=trips))
         processor = "cpu" if device == "cpu" else AccountingProcessor(readers_in_threads=bool(seed % 2))

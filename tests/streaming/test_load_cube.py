@@ -8,7 +8,7 @@ import pytest
 import gpu4d
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.preprocess import fill_from_neighbours
-from gpu4d.streaming import load_cube, plan
+from gpu4d.streaming import load_cube, plan, tiles
 from gpu4d.streaming.load_cube import LoadedPatterns
 from gpu4d.testing.accounting import AccountingProcessor, VirtualSource
 from gpu4d.testing.reductions import ReductionTests
@@ -54,8 +54,7 @@ def test_views_corrections_and_positions(tmp_path):
 @pytest.mark.parametrize("memory", ["20 MB", "2 MB", "400 kB"])
 def test_memory_and_threads_change_nothing(memory, monkeypatch, tmp_path):
     monkeypatch.setenv("GPU4D_THREADS", "3")
-    planning = __import__("importlib").import_module("gpu4d.streaming.plan")
-    monkeypatch.setattr(planning, "TILE_BYTES", 4 * counts()[0, 0].nbytes)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 4 * counts()[0, 0].nbytes)
     np.testing.assert_array_equal(load_cube(stored(tmp_path, counts(), chunks=(3, 4, 24, 20)), memory=memory), counts())
 
 

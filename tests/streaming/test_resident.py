@@ -11,8 +11,10 @@ import pytest
 import gpu4d
 from gpu4d.device import memory
 from gpu4d.errors import MemoryBudgetError
+from gpu4d.streaming import tiles
 from gpu4d.streaming.place import in_order
-from gpu4d.streaming.plan import cut, plan
+from gpu4d.streaming.plan import plan
+from gpu4d.streaming.tiles import cut
 
 planning = importlib.import_module("gpu4d.streaming.plan")
 FRAME = 16 * 12 * 2
@@ -24,7 +26,7 @@ def resident(monkeypatch):
     xp = pytest.importorskip("array_api_strict")
 
     def make(data, bytes_=40 * FRAME):
-        monkeypatch.setattr(planning, "TILE_BYTES", 4 * FRAME)
+        monkeypatch.setattr(tiles, "TILE_BYTES", 4 * FRAME)
         monkeypatch.setattr(planning, "CHUNK_BYTES", 8 * FRAME)
         monkeypatch.setattr(planning, "RESIDENT_BYTES", bytes_)
         monkeypatch.setattr(planning, "in_order", lambda cube: True)
@@ -102,15 +104,15 @@ def test_frames_that_are_not_copied_do_not_count(resident):
 
 
 def test_what_updates_need_decides_how_long_they_are(resident):
-    """1000 bytes a pattern: 40 of them, or fewer patterns at a time, down to one tile."""
+    """1000 bytes a pattern: 40 of them, or fewer patterns at a time, down to one segment."""
     cube = resident(counts())
-    for budget, most in ((60_000, 40), (30_000, 20), (5_000, 4)):
+    for budget, most in ((60_000, 40), (30_000, 20), (5_000, 4), (3_000, 2)):
         seen = Seen(least=1000)
         gpu4d.sweep(cube, seen, memory=budget)
         assert max(len(one) for one in seen.updates) <= most and sum(map(len, seen.updates)) == 120
         assert most < 40 or len(seen.updates) == 3
     with pytest.raises(MemoryBudgetError):
-        gpu4d.sweep(cube, Seen(least=1000), memory=3000)
+        gpu4d.sweep(cube, Seen(least=1000), memory=900)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])

@@ -9,7 +9,8 @@ from small_sweeps import Slow, all_reductions, as_bytes, scan
 import gpu4d
 from gpu4d.errors import InputError
 from gpu4d.streaming import plan
-from gpu4d.streaming.plan import MOST_BLOCKS, cut, scan_info
+from gpu4d.streaming.plan import scan_info
+from gpu4d.streaming.tiles import MOST_BLOCKS, cut
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -123,9 +124,10 @@ def test_halves_merge_to_the_whole_bit_for_bit():
             r.start(info, None)
         for block in blocks:
             for tile in todo.tiles(block):
-                frames = np.ascontiguousarray(data[tile.rows, tile.columns].reshape(-1, 17, 20))
-                for r in reductions.values():
-                    r.update(frames, tile.positions())
+                for part in tile.segments(todo.cut.segment):
+                    frames = np.ascontiguousarray(data[part.rows, part.columns].reshape(-1, 17, 20))
+                    for r in reductions.values():
+                        r.update(frames, part.positions())
         return reductions
 
     blocks = list(range(info.blocks))

@@ -21,12 +21,12 @@ from gpu4d.workflow.stages.trial import in_scan_shape
         ([1] * 9, None, (32, 32), "dpc", "bright-field disk only"),
         ([1] * 35 + [9], lattice(22.0), (32, 32), "dpc", "too few for a lattice"),
         ([1] * 30 + [9] * 6, lattice(22.0), (32, 32), "bragg", "6 of them"),
-        ([12] * 9, None, (32, 32), "dpc", "no lattice"),
+        ([12] * 9, None, (32, 32), "images", "no single lattice"),
     ],
 )
 def test_the_technique_follows_the_trial(counts, found, scan, expected, because):
-    chosen, _, why = suggest_technique(np.array(counts), found, 5.5, scan)
-    assert chosen == expected and because in why, why
+    given = suggest_technique(np.array(counts), found, 5.5, scan)
+    assert given.technique == expected and because in given.why, given.why
 
 
 def test_a_crystal_is_recognised_and_its_strain_is_right(crystal):

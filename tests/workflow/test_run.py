@@ -100,7 +100,7 @@ def test_the_summary_is_for_reading(results):
 
 
 def test_binning_and_masks_are_honoured(crystal, tmp_path):
-    """Detector binned by two: half the disk, twice the pixel; masked positions are NaN."""
+    """Detector binned by two: half the disk, too small to tell the pixel; masked positions are NaN."""
     np.save(tmp_path / "scan.npy", crystal.cube.source.array)
     where = np.ones((14, 12))
     where[:4] = 0
@@ -112,7 +112,7 @@ def test_binning_and_masks_are_honoured(crystal, tmp_path):
     np.save(tmp_path / "probe.npy", crystal.probe)
     done = run(tmp_path / "scan.npy", tmp_path / "out", recipe=given)
     assert done.state["disk"].radius == pytest.approx(2.5, abs=0.15)
-    assert done.state.calibration.q_pixel == pytest.approx(2 * crystal.cube.calibration.q_pixel, rel=0.06)
+    assert done.state.calibration.q_pixel is None  # a disk of less than 3 px gives none
     assert np.isnan(np.asarray(done.state.products["bf"])[:4]).all()
     assert "raw_datacube" in gpu4d.io.read_emd(done.folder / "result.h5"), "the link is to the file as it is"
 
@@ -229,15 +229,15 @@ def file(thin, tmp_path):
 
 def test_info_plans_for_the_device_of_the_run(file, two_cards):
     size = 20 * 24 * 32 * 32 * 2
-    text = describe_file(file)  # "auto" is a card here, and its link slower than the disk
+    text = describe_file(file, with_plan=True)  # "auto" is a card here, and its link slower than the disk
     assert "on cuda:0: " in text and "page-locked on the host" in text
     assert f"at least {size / 1e6:.2g} s: the link at 1 MB/s (nominal) is slower than reading at " in text
-    both = describe_file(file, device="cuda:0,cuda:1")
+    both = describe_file(file, device="cuda:0,cuda:1", with_plan=True)
     assert "on cuda:0, cuda:1 each: " in both and f"at least {size / 2e6:.2g} s: the link at 2 MB/s" in both
     assert all(card.counts["bytes copied"] == 0 and card.held == 0 for card in two_cards.values()), "a plan takes nothing"
     for card in two_cards.values():
         card.link_rate = 1e15
-    assert "is slower than the link at 1e+03 TB/s" in describe_file(file)
+    assert "is slower than the link at 1e+03 TB/s" in describe_file(file, with_plan=True)
 
 
 def test_a_run_on_two_devices_is_that_on_one(file, two_cards, tmp_path):

@@ -11,6 +11,7 @@ import gpu4d
 from gpu4d import DataCube
 from gpu4d.errors import InputError
 from gpu4d.workflow import Recipe, Record, RunState, analyse, run
+from gpu4d.workflow.pipeline import found
 
 
 @pytest.mark.shared
@@ -46,6 +47,12 @@ def test_strain_of_gold(shared_data: Path, tmp_path, dataset, rms, bias):
         assert np.sqrt(np.mean(error**2)) <= rms and abs(error.mean()) <= bias, (
             f"{name}: rms {np.sqrt(np.mean(error**2))}, bias {error.mean()}"
         )
+
+
+@pytest.mark.shared
+def test_grains_are_named_before_the_strain_of_one_of_them(shared_data: Path):
+    state = analyse(gpu4d.open(shared_data / "orientation.h5"))
+    assert state["technique"] == "bragg" and found(state).startswith("Several grains or phases"), "six orientations at random"
 
 
 @pytest.mark.shared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import h5py
@@ -11,7 +12,15 @@ import numpy as np
 from gpu4d.data.calibration import Calibration, Measurement
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.source import Shape4
+from gpu4d.errors import InputError
+from gpu4d.io.foreign import FOREIGN, reason, shown
+from gpu4d.io.formats.attributes import attributes_above
+from gpu4d.io.sources.links import dataset_at, follow, group_at, names, path_of
 from gpu4d.io.units import detector_pixel, log, scan_step
+
+DEEPEST = 32  # groups of metadata inside each other
+LARGEST_ENTRY = 256 << 20  # bytes: larger arrays among the metadata are left out, because opening must not load a scan
+LONGEST_AXIS = 1 << 16  # positions of a dimension vector that are looked at
 
 
 def text(value: Any) -> str:
@@ -21,10 +30,18 @@ def text(value: Any) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
 
+def label(node: Any, key: str, default: str = "") -> str:
+    """Return a text attribute of a group or dataset; the default if there is none, or if it is no text."""
+    try:
+        value = node.attrs.get(key, default)
+    except FOREIGN:
+        return default
+    return text(value) if isinstance(value, str | bytes | np.bytes_) else default
+
+
 def group_type(group: h5py.Group) -> str:
     """Return EMD 1.0's word for a group: root, array, custom, … ; "" for others."""
-    value = group.attrs.get("emd_group_type", "")
-    return text(value) if isinstance(value, str | bytes | np.bytes_) else ""
+    return label(group, "emd_group_type")
 
 
 def cube_name(file: str, dataset: str) -> str:
@@ -38,90 +55,116 @@ def cube_name(file: str, dataset: str) -> str:
 # ---------------------------------------------------------------- dictionaries
 
 
-def read_metadata(group: h5py.Group) -> dict[str, Any]:
-    """Read an EMD 1.0 metadata group as a dictionary."""
-    return {key: _item(value) for key, value in group.items()}
+def read_metadata(group: h5py.Group, seen: set[int] | None = None, depth: int = 0) -> dict[str, Any]:
+    """Read an EMD 1.0 metadata group as a dictionary. An entry that cannot be read is left out with a warning.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    seen : set of int, optional
+        Marks of the groups that were read before. A group that several names lead to is read once, under the first of them.
+    depth : int
+        Number of groups that it lies in; those inside more than `DEEPEST` are left out.
+    """
+    seen = set() if seen is None else seen
+    read: dict[str, Any] = {}
+    if hash(group) in seen or depth > DEEPEST:
+        log.warning("%s: %s is left out: metadata inside themselves, or twice", shown(group.file.filename), shown(path_of(group)))
+        return read
+    seen.add(hash(group))
+    for name in names(group):
+        try:
+            read[name] = _item(follow(group, name), seen, depth + 1)
+        except (*FOREIGN, MemoryError) as error:
+            log.warning("%s: the entry %s is left out: %s", shown(group.file.filename), shown(name), reason(error))
+    return read
 
 
-def _item(node: Any) -> Any:
-    kind = text(node.attrs.get("type", ""))
+def _item(node: Any, seen: set[int], depth: int) -> Any:
+    kind = label(node, "type")
     if isinstance(node, h5py.Group):
         if "_of_" in kind:
-            values = [_item(node[str(i)]) for i in range(int(node.attrs["length"]))]
+            values = [_item(follow(node, str(i)), seen, depth) for i in range(min(int(node.attrs["length"]), len(node)))]
             if kind.endswith("_of_tuples"):
                 values = [tuple(v.tolist()) if isinstance(v, np.ndarray) else v for v in values]
             return tuple(values) if kind.startswith("tuple") else values
-        return read_metadata(node)
+        return read_metadata(node, seen, depth)
+    if node.shape is not None and node.nbytes > LARGEST_ENTRY:
+        raise InputError(f"it has {node.nbytes} bytes, more than {LARGEST_ENTRY}")
     value = node[()]
     if isinstance(value, bytes | str):
         value = text(value)
         return None if value == "_None" else value
-    if kind in ("tuple", "list"):
+    if kind in ("tuple", "list") and isinstance(value, np.ndarray):
         return tuple(value.tolist()) if kind == "tuple" else value.tolist()
-    return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def bundle(group: h5py.Group) -> dict[str, dict[str, Any]]:
     """Read all metadata dictionaries of an EMD 1.0 node."""
-    held = group.get("metadatabundle")
-    if not isinstance(held, h5py.Group):
+    held = group_at(group, "metadatabundle")
+    if held is None:
         return {}
-    return {name: read_metadata(item) for name, item in held.items() if isinstance(item, h5py.Group)}
+    inside = {name: group_at(held, name) for name in names(held)}
+    return {name: read_metadata(item) for name, item in inside.items() if item is not None}
 
 
 def root_of(file: h5py.File, path: str) -> h5py.Group | None:
     """Return the EMD 1.0 root group above a path."""
-    top = file.get(path.strip("/").split("/")[0])
-    return top if isinstance(top, h5py.Group) and group_type(top) == "root" else None
+    top = group_at(file, path.strip("/").split("/")[0])
+    return top if top is not None and group_type(top) == "root" else None
 
 
-def metadata_of(file: h5py.File, path: str, dataset: h5py.Dataset) -> dict[str, Any]:
+def metadata_of(file: h5py.File, path: str) -> dict[str, Any]:
     """Collect attributes from the file down to the dataset, and EMD dictionaries, as they are."""
-    attributes = {}
-    node: Any = file
-    for part in ["", *path.strip("/").split("/")]:
-        node = node[part] if part else node
-        if len(node.attrs):
-            attributes[node.name] = {key: _attribute(node, key) for key in node.attrs}
-    out: dict[str, Any] = {"attributes": attributes}
+    out: dict[str, Any] = {"attributes": attributes_above(file, path)}
     root = root_of(file, path)
     if root is not None:
-        out["metadata"] = {**bundle(root), **bundle(parent_of(file, path))}
+        own = {name: held for name, held in bundle(parent_of(file, path)).items() if held}
+        out["metadata"] = {**bundle(root), **own}
     return out
+
+
+def mask_of(metadata: Mapping[str, Any], shape: Shape4) -> np.ndarray | None:
+    """Return the detector mask among the metadata of a file; None without one, or with a warning if it cannot be one."""
+    held = metadata.get("metadata", {}).get("detector")
+    mask = held.get("mask") if isinstance(held, Mapping) else None
+    if mask is None:
+        return None
+    mask = np.asarray(mask)
+    if mask.shape != tuple(shape[2:]) or mask.dtype.kind not in "biu" or not mask.any():
+        log.warning("the file's detector mask is left out: it is %s %s, the detector is %s", mask.shape, mask.dtype, tuple(shape[2:]))
+        return None
+    return mask
 
 
 def parent_of(file: h5py.File, path: str) -> h5py.Group:
     """Return the group that contains a path, also if its last step is a link into another file."""
-    return file[os.path.dirname(path) or "/"]
-
-
-def _attribute(node: Any, key: str) -> Any:
-    try:
-        value = node.attrs[key]
-    except (OSError, TypeError, ValueError):
-        return None
-    return text(value) if isinstance(value, bytes) else value
+    return follow(file, os.path.dirname(path) or "/")
 
 
 # ---------------------------------------------------------------- calibration
 
 
-def calibration_of(file: h5py.File, path: str, dataset: h5py.Dataset, shape: Shape4, energy: float | None = None) -> Calibration:
+def calibration_of(
+    file: h5py.File, path: str, dataset: h5py.Dataset, shape: Shape4, metadata: Mapping[str, Any], energy: float | None = None
+) -> Calibration:
     """Return the calibration a file states in a standard way: an EMD calibration first, then the units of its axes for what is missing.
 
     Parameters
     ----------
+    metadata : mapping
+        Of the dataset, as `metadata_of` read them.
     energy : float, optional
         Beam energy in eV, if the caller knows it. It converts angles into 1/Å.
     """
-    root = root_of(file, path)
-    found = Calibration()
-    if root is not None:
-        held = bundle(parent_of(file, path)).get("calibration") or bundle(root).get("calibration")
-        if held:
-            found = from_keys(held, shape[:2], energy)
+    held = metadata.get("metadata", {}).get("calibration")
+    found = from_keys(held, shape[:2], energy) if held else Calibration()
     if dataset.ndim == 4 and tuple(dataset.shape) == tuple(shape):
-        _from_axes(found, axes_of(parent_of(file, path), dataset), found.energy or energy)
+        try:
+            _from_axes(found, axes_of(parent_of(file, path), dataset), found.energy or energy)
+        except FOREIGN as error:
+            log.warning("%s: the units of its axes are left out: %s", shown(file.filename), reason(error))
     return found
 
 
@@ -135,26 +178,41 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
     """
     c = Calibration()
     how = "EMD calibration in the file"
-    simple = {name: next((keys[k] for k in field.emd if keys.get(k)), None) for name, field in FIELDS.items() if field.emd}
+    simple = {name: next((keys[k] for k in field.emd if _is_given(keys.get(k))), None) for name, field in FIELDS.items() if field.emd}
     rotation, degrees = keys.get("QR_rotation"), _number(keys.get("QR_rotation_degrees"))
     simple["rotation"] = rotation if rotation is not None else None if degrees is None else np.deg2rad(degrees)
     # py4DSTEM writes QR_flip = False also if it was never measured: without a rotation it means nothing
-    simple["transpose"] = keys.get("QR_flip") if simple["rotation"] is not None or keys.get("QR_flip") else None
+    simple["transpose"] = keys.get("QR_flip") if simple["rotation"] is not None or _is_given(keys.get("QR_flip")) else None
     energy = _number(simple["energy"]) or energy
-    simple["q_pixel"] = detector_pixel(keys.get("Q_pixel_size"), str(keys.get("Q_pixel_units")), energy)
-    simple["r_pixel"] = scan_step(keys.get("R_pixel_size"), str(keys.get("R_pixel_units")))
+    simple["q_pixel"] = _tried("q_pixel", detector_pixel, keys.get("Q_pixel_size"), str(keys.get("Q_pixel_units")), energy)
+    simple["r_pixel"] = _tried("r_pixel", scan_step, keys.get("R_pixel_size"), str(keys.get("R_pixel_units")))
     a, b, theta = (_number(keys.get(name)) for name in ("a", "b", "theta"))
     if a is not None and b is not None and theta is not None:
         simple["ellipse"] = (a, b, theta) if a >= b else (b, a, theta + np.pi / 2)
-    for field, names in (("origin", ("qx0", "qy0")), ("origin_measured", ("qx0_meas", "qy0_meas"))):
-        simple[field] = _origin(keys.get(names[0]), keys.get(names[1]), scan)
+    for field, pair in (("origin", ("qx0", "qy0")), ("origin_measured", ("qx0_meas", "qy0_meas"))):
+        simple[field] = _tried(field, _origin, keys.get(pair[0]), keys.get(pair[1]), scan)
     if simple["origin"] is None:
-        simple["origin"] = _origin(keys.get("qx0_mean"), keys.get("qy0_mean"), scan)
+        simple["origin"] = _tried("origin", _origin, keys.get("qx0_mean"), keys.get("qy0_mean"), scan)
     for field, value in simple.items():
         _set(c, field, value, how)
-    lines = [line.split(" | ", 3) for line in keys.get("history") or ()]
+    written = keys.get("history")
+    lines = [line.split(" | ", 3) for line in (written if isinstance(written, list | tuple) else ()) if isinstance(line, str)]
     c.history = [Measurement(field, value, told, when) for when, field, value, told in (x for x in lines if len(x) == 4)] or c.history
     return c
+
+
+def _is_given(value: Any) -> bool:
+    """Say whether an entry of a file has a value. 0, False and empty text mean that it was never measured."""
+    return value is not None and (np.ndim(value) > 0 or bool(value))
+
+
+def _tried(field: str, make: Callable[..., Any], *given: Any) -> Any:
+    """Return what `make` makes of entries of the file, or None with a warning if they are impossible."""
+    try:
+        return make(*given)
+    except FOREIGN as error:
+        log.warning("the file's %s is left out: %s", field, reason(error))
+        return None
 
 
 def _number(value: Any) -> float | None:
@@ -169,7 +227,7 @@ def _set(c: Calibration, field: str, value: Any, how: str) -> None:
         if not np.isfinite(np.asarray(value, dtype=np.float64)).any():
             raise ValueError("not finite")
         c.set(**{field: value}, how=how)
-    except (TypeError, ValueError) as error:  # InputError is a ValueError
+    except (TypeError, ValueError, ArithmeticError) as error:  # InputError is a ValueError
         log.warning("the file's %s is left out: %s", field, error)
 
 
@@ -189,24 +247,23 @@ Axis = tuple[str, str, float | None]  # name, units, distance of neighbours
 
 def axes_of(group: h5py.Group, dataset: h5py.Dataset) -> list[Axis]:
     """Return name, units and step of every axis: EMD dimension vectors beside the dataset, or HDF5 dimension scales on it."""
-    beside = [group.get(f"dim{n}") for n in range(dataset.ndim + 1)]
-    first = 0 if isinstance(beside[0], h5py.Dataset) else 1  # EMD 0.x counts from one
-    vectors = beside[first : first + dataset.ndim]
-    if all(isinstance(v, h5py.Dataset) for v in vectors) and len(vectors) == dataset.ndim:
-        return [(text(v.attrs.get("name", "")), text(v.attrs.get("units", "")), _step(v)) for v in vectors]
+    beside = [dataset_at(group, f"dim{n}") for n in range(dataset.ndim + 1)]
+    first = 0 if beside[0] is not None else 1  # EMD 0.x counts from one
+    vectors = [v for v in beside[first : first + dataset.ndim] if v is not None]
+    if len(vectors) == dataset.ndim:
+        return [(label(v, "name"), label(v, "units"), step_of(v)) for v in vectors]
     out: list[Axis] = []
     for dim in dataset.dims:
         scale = dim[0] if len(dim) else None
-        units = text(scale.attrs.get("units", "")) if scale is not None else ""
-        out.append((dim.label, units, _step(scale) if scale is not None else None))
+        out.append((dim.label, label(scale, "units") if scale is not None else "", step_of(scale) if scale is not None else None))
     return out
 
 
-def _step(vector: h5py.Dataset) -> float | None:
-    """Return the distance of neighbours on an even axis."""
-    if vector.ndim != 1 or vector.dtype.kind not in "iuf" or vector.size < 2:
+def step_of(vector: h5py.Dataset) -> float | None:
+    """Return the distance of neighbours on an even axis; None for an axis that is not even, or not of numbers."""
+    if vector.shape is None or vector.ndim != 1 or vector.dtype.kind not in "iuf" or vector.size < 2:
         return None
-    steps = np.diff(vector[()].astype(np.float64))
+    steps = np.diff(vector[:LONGEST_AXIS].astype(np.float64))
     return float(steps.mean()) if np.allclose(steps, steps[0], rtol=1e-3, atol=1e-12) else None
 
 

@@ -16,7 +16,10 @@ from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
+from gpu4d.data.source import check_whole
 from gpu4d.errors import InputError
+from gpu4d.io.sources.hdf5_file import open_file
+from gpu4d.io.sources.links import follow
 
 # gpu4d's units as py4DSTEM spells them, and the reverse
 UNITS = {"Å": "A", "1/Å": "A^-1", "px": "pixels", "": "1"}
@@ -68,7 +71,7 @@ def _write_item(group: h5py.Group, key: str, value: Any) -> None:
     elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         _write_value(group, key, value, "array")
     else:
-        _write_value(group, key, str(value).replace("\0", "").encode(), "string")
+        _write_value(group, key, str(value).replace("\0", "").encode(errors="backslashreplace"), "string")
 
 
 def _write_value(group: h5py.Group, key: str, value: Any, kind: str) -> None:
@@ -245,10 +248,9 @@ def _write_link(parent: h5py.Group, name: str, cube: DataCube, target: str) -> h
         space, kind = h5py.h5s.create_simple(cube.shape), h5py.h5t.py_create(source.stored, logical=True)
         h5py.h5d.create(group.id, b"data", kind, space, dcpl=create)
     else:
-        from gpu4d.io.formats.hdf5 import open_file
-
         with open_file(path) as raw:
-            shape, dtype = raw[dataset].shape, raw[dataset].dtype
+            stored = follow(raw, dataset)
+            shape, dtype = stored.shape, stored.dtype
         layout = h5py.VirtualLayout(cube.shape, dtype)
         layout[...] = h5py.VirtualSource(relative(path, target), dataset, shape)
         group.create_virtual_dataset("data", layout)
@@ -279,4 +281,5 @@ def _write_patterns(group: h5py.Group, cube: DataCube, check: Callable[[], None]
         for y in range(0, ry, columns):
             cut = slice(x, min(x + rows, rx)), slice(y, min(y + columns, ry))
             data[cut] = arrays.to_numpy(source.read(*cut))
+            check_whole(source)
             check()

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 import os
+from tokenize import TokenError  # NumPy takes the header apart as Python does its sources
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gpu4d.errors import InputError
+from gpu4d.io.foreign import FOREIGN, reason
 from gpu4d.io.format import Format, Opened, OpenOptions
-from gpu4d.io.sources.layout import ACCEPTED, check_scan_shape, is_usable
+from gpu4d.io.sources.layout import ACCEPTED, check_scan_shape, is_usable, without_unit_axes
 from gpu4d.io.sources.mapped import MappedSource
 
 MAGIC = b"\x93NUMPY"
+READERS = {  # by the version of the format; 3.0 is 2.0 with names of fields in UTF-8, which no scan has
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class Npy(Format):
@@ -36,22 +43,25 @@ def read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     try:
         with open(path, "rb") as file:
             version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-            return shape, fortran, dtype, file.tell()
-    except (ValueError, EOFError) as error:
-        raise InputError(
-            f"{path}: not a readable .npy file ({str(error).splitlines()[0]}): it is truncated or damaged, copy it again"
-        ) from error
+            if version not in READERS:
+                raise ValueError(f"version {version[0]}.{version[1]} of the format, need 1.0 to 3.0")
+            shape, fortran, dtype = READERS[version](file)
+            offset = file.tell()
+    except (*FOREIGN, EOFError, SyntaxError, TokenError, MemoryError) as error:
+        raise InputError(f"{path}: not a readable .npy file ({reason(error)}): it is truncated or damaged, copy it again") from error
+    if any(isinstance(n, bool) or n < 0 for n in shape) or math.prod(shape) * dtype.itemsize >= 1 << 63:
+        raise InputError(f"{path}: not a readable .npy file (its header gives the shape {shape}): it is damaged, copy it again")
+    return shape, fortran, dtype, offset
 
 
 def open_npy(path: str, scan_shape: Any) -> MappedSource:
     """Return the source of a scan in a `.npy` file, (Rx, Ry, Qx, Qy) or (frames, Qx, Qy) with `scan_shape`."""
     shape, fortran, dtype, offset = read_header(path)
     words = "×".join(map(str, shape)) or "a single value"
+    dimensions, shape = len(shape), without_unit_axes(shape)
     if len(shape) not in (3, 4) or 0 in shape:
         raise InputError(
-            f"{path}: the array is {words} ({len(shape)}D): a scan has four dimensions (Rx, Ry, Qx, Qy), "
+            f"{path}: the array is {words} ({dimensions}D): a scan has four dimensions (Rx, Ry, Qx, Qy), "
             "or three (frames, Qx, Qy) and a scan shape"
         )
     if not is_usable(dtype):

@@ -2,8 +2,10 @@
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from gpu4d.compiled import entry, helper
 
 
 @intrinsic
@@ -18,7 +20,7 @@ def _call(typing_context, function, source, target, values, width, block):
     return types.int64(*[types.int64] * 6), generate
 
 
-@njit(nogil=True, cache=True)
+@helper()
 def _big_endian(packed, position, n):
     number = np.int64(0)
     for i in range(n):
@@ -26,7 +28,7 @@ def _big_endian(packed, position, n):
     return number
 
 
-@njit(nogil=True, cache=True)
+@entry()
 def block_starts(packed, position, starts):
     """Find where each block begins and where the last one ends. Return False if blocks reach beyond the end of the bytes.
 
@@ -44,7 +46,7 @@ def block_starts(packed, position, starts):
     return True
 
 
-@njit(nogil=True, cache=True)
+@entry(allocates=True)
 def bitshuffle_runs(decompress, packed, places, size, width, default_block, runs, status):
     """Decode runs of bitshuffled chunks to addresses, as `BitshuffleBlocks.undo_runs` documents."""
     done = 0
@@ -58,7 +60,7 @@ def bitshuffle_runs(decompress, packed, places, size, width, default_block, runs
         )
 
 
-@njit(nogil=True, cache=True)
+@helper(allocates=True)
 def _bitshuffle_chunk(decompress, packed, size, width, default_block, runs):
     if packed.size < 12 or _big_endian(packed, 0, 8) != size or size % width:
         return 2

@@ -16,9 +16,13 @@ import numpy as np
 
 from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
+from gpu4d.io.foreign import shown
 from gpu4d.io.sources import codecs
+from gpu4d.io.sources.chunk_index import ChunkIndex
 from gpu4d.io.sources.codecs import Bytes, Filter, Run
-from gpu4d.io.sources.layout import hints, native_dtype
+from gpu4d.io.sources.hdf5_file import open_file, reading
+from gpu4d.io.sources.layout import hints, kept_axes, native_dtype
+from gpu4d.io.sources.links import follow
 
 LEAST_RUN = 4096  # bytes; shorter runs are not worth a call each
 READ_AT_ONCE = 512 << 10  # bytes: small chunks that follow each other are read together up to this size
@@ -33,13 +37,14 @@ class LibrarySource:
     Parameters
     ----------
     path, dataset : str
-    frames : bool
-        Whether the dataset has three dimensions. It then appears as one scan row of all its frames.
-    blocks : (int, int)
-    description : str
     shape : (Rx, Ry, Qx, Qy)
     dtype : numpy.dtype
         As stored.
+    blocks : (int, int)
+    description : str
+    stored_shape : tuple of int, optional
+        Shape of the dataset, `shape` by default. Axes of length one are left away where it has more than four. With three it appears
+        as one scan row of all its frames.
     chunk_bytes : int
         Bytes of a decoded chunk. 0 without chunks.
     """
@@ -54,11 +59,13 @@ class LibrarySource:
         dtype: Any,
         blocks: tuple[int, int],
         description: str,
-        frames: bool = False,
+        stored_shape: tuple[int, ...] | None = None,
         chunk_bytes: int = 0,
     ):
         self.path, self.dataset, self.shape = os.path.abspath(path), dataset, shape
-        self.stored, self.blocks, self.description, self.frames = np.dtype(dtype), blocks, description, frames
+        self.stored, self.blocks, self.description = np.dtype(dtype), blocks, description
+        self.stored_shape = shape if stored_shape is None else tuple(stored_shape)
+        self._kept = kept_axes(self.stored_shape)
         self.dtype = native_dtype(self.stored)
         self.chunk_bytes = chunk_bytes
         self.scratch_bytes = 3 * chunk_bytes  # in the library: as stored, decoded, and one more of a filter that doubles its buffer
@@ -66,7 +73,7 @@ class LibrarySource:
         self._open_dataset: Any = None
 
     def _arguments(self) -> tuple[Any, ...]:
-        return self.path, self.dataset, self.shape, self.stored, self.blocks, self.description, self.frames, self.chunk_bytes
+        return self.path, self.dataset, self.shape, self.stored, self.blocks, self.description, self.stored_shape, self.chunk_bytes
 
     def __reduce__(self) -> Any:
         return type(self), self._arguments()
@@ -77,15 +84,16 @@ class LibrarySource:
         return np.empty((rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:]), self.dtype)
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
-        from gpu4d.io.sources.hdf5_file import open_file, reading
-
         out = self._buffer(rows, columns, out)
-        selection, values = (columns, out[0]) if self.frames else ((rows, columns), out)
+        frames = len(self._kept) == 3
+        wanted, values = ((columns,), out[0]) if frames else ((rows, columns), out)
+        inside = dict(zip(self._kept, wanted))
+        selection = tuple(inside.get(axis, slice(None) if axis in self._kept else 0) for axis in range(len(self.stored_shape)))
         with self._lock, reading(self.path, self.dataset):
             if self._open_dataset is None:
-                self._open_dataset = open_file(self.path)[self.dataset]
+                self._open_dataset = follow(open_file(self.path), self.dataset)
             if values.flags.c_contiguous and self.stored.kind != "b":
-                self._open_dataset.read_direct(values, np.s_[selection])
+                self._open_dataset.read_direct(values, selection)
             else:
                 values[...] = self._open_dataset[selection]
         return out
@@ -99,6 +107,7 @@ class Piece(NamedTuple):
     part: np.ndarray  # memory it goes to
     offset: int  # of the chunk in the file; -1 if it was never written
     size: int  # of the chunk in the file
+    skipped: int  # bits of the filters that were not applied to it
 
 
 class ChunkedSource(LibrarySource):
@@ -116,18 +125,17 @@ class ChunkedSource(LibrarySource):
         HDF5 filter numbers and their values in the order they were applied. `codecs.steps` must know them.
     fill : number
         Value of chunks that were never written.
-    index : dict
-        ``"offsets"``, ``"sizes"``, ``"skipped"``: arrays over the grid of chunks, from `gpu4d.io.sources.hdf5_dataset.chunk_index`;
-        the offset is -1 if a chunk was never written.
+    index : ChunkIndex
     """
 
-    def __init__(self, *common: Any, chunks: tuple[int, ...], filters: tuple[Filter, ...], fill: Any, index: dict[str, np.ndarray]):
+    def __init__(self, *common: Any, chunks: tuple[int, ...], filters: tuple[Filter, ...], fill: Any, index: ChunkIndex):
         super().__init__(*common)
         self.chunks, self.filters, self.fill, self.index = chunks, filters, fill, index
         self._held = np.dtype(np.uint8) if self.stored.kind == "b" else self.stored
         self._nbytes = int(np.prod(chunks, dtype=np.int64)) * self.stored.itemsize
         self._strides = tuple(self.stored.itemsize * math.prod(chunks[i + 1 :]) for i in range(4))  # bytes, of a decoded chunk
         self._steps = codecs.steps(filters, self.stored.itemsize) or ()
+        self._checksummed = codecs.checksummed(filters)
         self.scratch_bytes = self._scratch_bytes()
         self._descriptor: int | None = None
 
@@ -140,12 +148,13 @@ class ChunkedSource(LibrarySource):
 
     def _scratch_bytes(self) -> int:
         """Count the scratch bytes of one thread, at most: stored bytes, a chunk after every filter, and what a codec allocates."""
-        if not self._steps:  # read straight into their places, except short or converted rows
+        if not self._steps and not self._checksummed:  # read straight into their places, except short or converted rows
             straight = self.dtype == self._held and self.chunks[2:] == self.shape[2:] and self._strides[1] >= LEAST_RUN
             return 0 if straight else self._nbytes
-        sizes = self.index["sizes"]
+        sizes = self.index.sizes
         packed = max(int(sizes.max(initial=0)), min(READ_AT_ONCE, int(sizes.sum())))
-        return packed + self._nbytes * (len(self._steps) + any(isinstance(step, codecs.Inflate) for step in self._steps))
+        inflated = 3 * codecs.PIECE if any(isinstance(step, codecs.Inflate) for step in self._steps) else 0  # a piece as it grows
+        return packed + self._nbytes * max(1, len(self._steps)) + inflated
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         out = self._buffer(rows, columns, out)
@@ -154,27 +163,40 @@ class ChunkedSource(LibrarySource):
             if first.offset < 0:
                 first.part[...] = self.fill
                 continue
-            packed, left = NOTHING, pieces
-            if self._steps:  # unfiltered bytes are read straight to their place
-                packed = self._bytes(first.offset, last.offset + last.size - first.offset)
-                left = self._decode_straight(pieces, packed)
-            for piece in left:
-                start = piece.offset - first.offset
-                try:
+            try:
+                packed, left = NOTHING, pieces
+                if self._steps or self._checksummed:  # unfiltered bytes are read straight to their place
+                    packed = self._bytes(first.offset, last.offset + last.size - first.offset)
+                    left = self._decode_straight([self._verified(piece, packed, first.offset) for piece in pieces], packed)
+                for piece in left:
+                    start = piece.offset - first.offset
                     self._decode(piece, packed[start : start + piece.size])
-                except codecs.DamagedChunk as damage:
-                    raise InputError(
-                        f"{self.path}: {self.dataset} cannot be read: its chunk at {self._position(piece.place)} is damaged "
-                        f"({damage}); copy the file again"
-                    ) from damage
+            except codecs.DamagedChunk as damage:
+                where = "" if damage.place is None else f" at {self._position(damage.place)}"
+                raise InputError(
+                    f"{shown(self.path)}: {shown(self.dataset)} cannot be read: its chunk{where} is damaged ({damage}); copy the file again"
+                ) from damage
         return out
+
+    def _verified(self, piece: Piece, packed: Bytes, first: int) -> Piece:
+        """Return a piece without the checksum at the end of its chunk, after checking it."""
+        if not self._checksummed or piece.skipped >> len(self._steps) & 1:
+            return piece
+        start = piece.offset - first
+        try:
+            return piece._replace(size=codecs.without_checksum(packed[start : start + piece.size]).size)
+        except codecs.DamagedChunk as damage:
+            if self._may_be_unfiltered(piece):
+                return piece._replace(skipped=-1)
+            damage.place = piece.place
+            raise
 
     def will_read(self, rows: slice, columns: slice) -> None:
         """Ask the operating system to load the chunks of these patterns into its cache. Returns at once."""
         if not hasattr(os, "posix_fadvise"):
             return
-        rx, ry = (slice(r.start // c, -(-r.stop // c)) for r, c in zip((rows, columns), self.chunks))
-        offsets, sizes = self.index["offsets"][rx, ry].reshape(-1), self.index["sizes"][rx, ry].reshape(-1)
+        box = (rows, columns, *(slice(0, n) for n in self.shape[2:]))
+        offsets, sizes, _ = self.index.lookup(tuple(slice(r.start // c, -(-r.stop // c)) for r, c in zip(box, self.chunks)))
         with contextlib.suppress(OSError, InputError):  # only a hint: the read itself reports what is wrong
             for start, stop in runs_of_bytes(offsets[offsets >= 0], sizes[offsets >= 0]):
                 for begin, length in hints(start, stop):
@@ -185,7 +207,7 @@ class ChunkedSource(LibrarySource):
         held: list[Piece] = []
         end, size = -1, 0
         for piece in self._touched(rows, columns, out):
-            follows = self._steps and piece.offset == end and piece.offset >= 0 and size + piece.size <= READ_AT_ONCE
+            follows = (self._steps or self._checksummed) and piece.offset == end and piece.offset >= 0 and size + piece.size <= READ_AT_ONCE
             if held and not follows:
                 yield held
                 held, size = [], 0
@@ -200,25 +222,24 @@ class ChunkedSource(LibrarySource):
         for start, stop, c in zip((rows.start, columns.start, 0, 0), (rows.stop, columns.stop, *self.shape[2:]), self.chunks):
             spans = [(p, max(start, p * c), min(stop, (p + 1) * c)) for p in range(start // c, -(-stop // c))]
             axes.append([(p, slice(low - p * c, high - p * c), slice(low - start, high - start)) for p, low, high in spans])
-        offsets, sizes = self.index["offsets"], self.index["sizes"]
-        for along in itertools.product(*axes):
+        stored = self.index.lookup(tuple(slice(spans[0][0], spans[-1][0] + 1) for spans in axes))
+        for along, *where in zip(itertools.product(*axes), *(values.tolist() for values in stored)):
             place, inside, target = zip(*along)
-            yield Piece(place, inside, out[target], int(offsets[place]), int(sizes[place]))
+            yield Piece(place, inside, out[target], *where)
 
     def _decode_straight(self, pieces: list[Piece], packed: Bytes) -> list[Piece]:
         """Decode in one call all pieces whose bytes in the chunk can go straight to memory. Return the others, which need a buffer."""
-        step = self._steps[0]
-        if len(self._steps) > 1 or not isinstance(step, codecs.BitshuffleBlocks):
+        step = self._steps[0] if len(self._steps) == 1 else None
+        if not isinstance(step, codecs.BitshuffleBlocks):
             return pieces
-        runs = [[] if self.index["skipped"][piece.place] else self._runs(piece, i) for i, piece in enumerate(pieces)]
+        runs = [[] if piece.skipped else self._runs(piece, i) for i, piece in enumerate(pieces)]
         places = [(piece.offset - pieces[0].offset, piece.size) for piece in pieces]
         status = step.undo_runs(packed, places, self._nbytes, list(itertools.chain(*runs))).tolist()
         return [piece for piece, found, result in zip(pieces, runs, status) if not found or result != step.DONE]
 
     def _decode(self, piece: Piece, packed: Bytes) -> None:
         """Fill a piece from the bytes of its chunk."""
-        skipped = int(self.index["skipped"][piece.place])
-        steps = self._steps if not skipped else tuple(step for i, step in enumerate(self._steps) if not skipped >> i & 1)
+        steps = tuple(step for i, step in enumerate(self._steps) if not piece.skipped >> i & 1)
         if not steps:
             self._plain(piece, packed)
             return
@@ -232,12 +253,16 @@ class ChunkedSource(LibrarySource):
                 packed = target
             if not whole:
                 self._copy(values, piece)
-        except codecs.DamagedChunk:
-            # chunks that cross the dataset's edge may be stored without their filters, and the file need not say so
-            over_edge = any((p + 1) * c > n for p, c, n in zip(piece.place, self.chunks, self.shape))
-            if not over_edge or piece.size != self._nbytes:
+        except codecs.DamagedChunk as damage:
+            if not self._may_be_unfiltered(piece):
+                damage.place = piece.place
                 raise
             self._plain(piece, stored)
+
+    def _may_be_unfiltered(self, piece: Piece) -> bool:
+        """Say whether a chunk may be stored without its filters: if it crosses the dataset's edge, the file need not say so."""
+        over_edge = any((p + 1) * c > n for p, c, n in zip(piece.place, self.chunks, self.shape))
+        return over_edge and piece.size == self._nbytes
 
     def _runs(self, piece: Piece, number: int = 0) -> list[Run]:
         """Return runs of bytes that are contiguous both in a chunk and in memory; none if they are too short to be worth a call each."""
@@ -262,7 +287,7 @@ class ChunkedSource(LibrarySource):
     def _plain(self, piece: Piece, packed: Bytes) -> None:
         """Fill a piece of a chunk that is stored without filters, from its bytes or, if these are not read yet, from the file."""
         if piece.size != self._nbytes:
-            raise codecs.DamagedChunk(f"it holds {piece.size} bytes, not {self._nbytes}")
+            raise codecs.DamagedChunk(f"it holds {piece.size} bytes, not {self._nbytes}", piece.place)
         runs = [] if packed.size else self._runs(piece)
         for _, first, address, length in runs:
             self._fill(at_address(address, length), piece.offset + first)
@@ -285,10 +310,12 @@ class ChunkedSource(LibrarySource):
     def _fill(self, out: Bytes, offset: int) -> None:
         view, done = memoryview(out), 0
         while done < len(view):
-            got = _read_at(self._file(), view[done:], offset + done)
+            with reading(self.path, self.dataset):
+                got = _read_at(self._file(), view[done:], offset + done)
             if got == 0:
                 raise InputError(
-                    f"{self.path}: the file ends inside a chunk of {self.dataset}: it is truncated, or was shortened; copy it again"
+                    f"{shown(self.path)}: the file ends inside a chunk of {shown(self.dataset)}: it is truncated, or was shortened; "
+                    "copy it again"
                 )
             done += got
 
@@ -304,7 +331,7 @@ class ChunkedSource(LibrarySource):
 
     def _position(self, place: tuple[int, ...]) -> tuple[int, ...]:
         """Return the position of the first value of a chunk, in the axes of the dataset."""
-        return tuple(p * c for p, c in zip(place, self.chunks))[1 if self.frames else 0 :]
+        return tuple(p * c for p, c in zip(place, self.chunks))[4 - len(self._kept) :]
 
 
 def runs_of_bytes(offsets: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int]]:

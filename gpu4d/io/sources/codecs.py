@@ -19,10 +19,13 @@ import numpy as np
 
 log = logging.getLogger("gpu4d")
 
-DEFLATE, SHUFFLE, BLOSC, LZ4, BITSHUFFLE, ZSTD = 1, 2, 32001, 32004, 32008, 32015  # registered numbers of HDF5 filters
+DEFLATE, SHUFFLE, FLETCHER32, BLOSC, LZ4, BITSHUFFLE, ZSTD = 1, 2, 3, 32001, 32004, 32008, 32015  # registered numbers of HDF5 filters
 Filter = tuple[int, tuple[int, ...]]  # number and the values the writer left for it
 Bytes = Any  # np.ndarray of uint8, one-dimensional: NumPy's types do not say that arrays are buffers
 Run = tuple[int, int, int, int]  # number of the chunk, first byte in it, address they go to, how many
+
+PIECE = 1 << 18  # bytes in which gzip is undone: it stays in the cache, and a call costs little compared with the work on it
+WORDS = 1 << 16  # of 16 bits whose weighted sum fits into 64 bits
 
 ADDRESS, SIZE, WHOLE, NUMBER = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int
 FUNCTIONS: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
@@ -39,7 +42,11 @@ FUNCTIONS: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
 
 
 class DamagedChunk(ValueError):
-    """The bytes of a chunk are not what its filters write."""
+    """The bytes of a chunk are not what its filters write. `place` is that of the chunk among all, where it is known."""
+
+    def __init__(self, message: str, place: tuple[int, ...] | None = None):
+        self.place = place
+        super().__init__(message)
 
 
 class CodecMissing(RuntimeError):
@@ -72,7 +79,8 @@ def function(name: str) -> Callable[..., int]:
 def steps(filters: Sequence[Filter], itemsize: int) -> tuple[Step, ...] | None:
     """Return what undoes each filter of a dataset, in the order they were applied; None if only the HDF5 library can.
 
-    Supported are any number of shuffles, followed by at most one compression. Then every step gives as many bytes as a chunk has.
+    Supported are any number of shuffles, followed by at most one compression, and a checksum at the end, which is no step but left to
+    `without_checksum`. Then every step gives as many bytes as a chunk has.
 
     Parameters
     ----------
@@ -81,6 +89,7 @@ def steps(filters: Sequence[Filter], itemsize: int) -> tuple[Step, ...] | None:
     itemsize : int
         Bytes of a value.
     """
+    filters = filters[:-1] if checksummed(filters) else filters
     known = {number for number, _ in filters} <= STEPS.keys()
     if not known or any(compresses(f) for f in filters[:-1]):
         return None
@@ -89,6 +98,11 @@ def steps(filters: Sequence[Filter], itemsize: int) -> tuple[Step, ...] | None:
     except CodecMissing as missing:
         log.info("chunks are decoded by the HDF5 library, one at a time: %s", missing)
         return None
+
+
+def checksummed(filters: Sequence[Filter]) -> bool:
+    """Say whether a checksum is the last filter that is applied to a chunk."""
+    return bool(filters) and filters[-1][0] == FLETCHER32
 
 
 def compresses(filter_: Filter) -> bool:
@@ -109,12 +123,53 @@ class Inflate:
         pass
 
     def undo(self, packed: Bytes, out: Bytes) -> None:
+        # Piece by piece, and never more than fits: a few bytes may be written to become many gigabytes.
+        stream, taken, done = zlib.decompressobj(), 0, 0
         try:
-            data = zlib.decompress(packed, bufsize=out.size)
+            while not stream.eof:
+                given = stream.unconsumed_tail
+                if not given:
+                    given = packed[taken : taken + PIECE]
+                    taken += len(given)
+                if not len(given):
+                    raise DamagedChunk("it is incomplete")
+                data = stream.decompress(given, min(PIECE, out.size - done) or 1)
+                if done + len(data) > out.size:
+                    raise DamagedChunk(f"it holds more than {out.size} bytes")
+                out[done : done + len(data)] = np.frombuffer(data, np.uint8)
+                done += len(data)
         except zlib.error as error:
             raise DamagedChunk(str(error)) from error
-        _check_length(len(data), out.size)
-        out[:] = np.frombuffer(data, np.uint8)
+        _check_length(done, out.size)
+
+
+def without_checksum(packed: Bytes) -> Bytes:
+    """Return the bytes of a chunk before HDF5's fletcher32 filter. Raise DamagedChunk if the checksum, its last four bytes, is wrong.
+
+    HDF5 itself can end the process on damaged chunks with this filter.
+    """
+    if packed.size < 4:
+        raise DamagedChunk(f"{packed.size} bytes have no checksum")
+    data, stored = packed[:-4], int.from_bytes(packed[-4:].tobytes(), "little")
+    if stored not in fletcher32(data):
+        raise DamagedChunk("its checksum is wrong")
+    return data
+
+
+def fletcher32(data: Bytes) -> tuple[int, int]:
+    """Return Fletcher's checksum of some bytes as HDF5 writes it, and as old versions of HDF5 wrote it on some machines."""
+    words = np.zeros(-(-data.size // 2), ">u2")
+    words.view(np.uint8)[: data.size] = data
+    low = high = 0
+    for first in range(0, words.size, WORDS):
+        part = words[first : first + WORDS].astype(np.uint64)
+        high += low * part.size + int((part * np.arange(part.size, 0, -1, dtype=np.uint64)).sum())
+        low += int(part.sum())
+        low, high = low % 65535, high % 65535
+    if data.size and words.any():  # ones' complement has two zeros, and sums that are not of zeros alone end at the other one
+        low, high = low or 65535, high or 65535
+    swapped = [(n & 0xFF) << 8 | n >> 8 for n in (low, high)]
+    return high << 16 | low, swapped[1] << 16 | swapped[0]
 
 
 class Unshuffle:

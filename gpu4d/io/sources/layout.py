@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d.data.arguments import two_sizes
 from gpu4d.data.source import Shape4, Source, scratch_bytes, will_read
 from gpu4d.errors import InputError
 
@@ -33,19 +34,43 @@ def native_dtype(stored: Any) -> np.dtype:
 
 def check_scan_shape(scan_shape: Any, frames: int, what: str) -> tuple[int, int]:
     """Return `scan_shape` as two whole numbers whose product is the number of frames, or raise an error."""
-    try:
-        shape = tuple(int(n) for n in scan_shape)
-    except (TypeError, ValueError):
-        shape = ()
-    if len(shape) != 2 or any(n < 1 for n in shape):
-        raise InputError(f"scan_shape is {scan_shape!r}, need two whole numbers (Rx, Ry), as in scan_shape=(64, 64) or --scan-shape 64,64")
+    shape = two_sizes(scan_shape, "scan_shape")
     if shape[0] * shape[1] != frames:
-        pairs = [f"{n},{frames // n}" for n in (_divisor(frames),)]
+        rows = _divisor(frames)
         raise InputError(
             f"scan_shape {shape[0]},{shape[1]} is {shape[0] * shape[1]} positions, {what} has {frames} frames: "
-            f"give a scan shape with that product (for example {pairs[0]})"
+            f"give a scan shape with that product (for example {rows},{frames // rows})"
         )
-    return shape  # type: ignore[return-value]
+    return shape
+
+
+def without_unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an array of more than four dimensions without axes of length one, the first ones first, until four are left.
+
+    Values keep their order. The result has more than four axes if the array has.
+
+    Examples
+    --------
+    >>> without_unit_axes((4, 6, 1, 12, 10)), without_unit_axes((1, 4, 6, 12)), without_unit_axes((1, 1, 4, 6, 12))
+    ((4, 6, 12, 10), (1, 4, 6, 12), (1, 4, 6, 12))
+    """
+    kept = list(shape)
+    while len(kept) > 4 and 1 in kept:
+        kept.remove(1)
+    return tuple(kept)
+
+
+def kept_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the numbers of the axes of a dataset that are those of the scan: all, except the axes of length one that are left away.
+
+    Examples
+    --------
+    >>> kept_axes((4, 6, 1, 12, 10)), kept_axes((24, 12, 10))
+    ((0, 1, 3, 4), (0, 1, 2))
+    """
+    left = len(shape) - len(without_unit_axes(shape))
+    dropped = [axis for axis, n in enumerate(shape) if n == 1][:left]
+    return tuple(axis for axis in range(len(shape)) if axis not in dropped)
 
 
 def _divisor(frames: int) -> int:

@@ -82,15 +82,20 @@ class MappedSource:
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         patterns = self._patterns if self._patterns is not None else self._open()
-        # size() asks the mapped file itself, also if it was renamed or replaced
-        self._check_size(self._map.size())  # type: ignore[union-attr]
+        self.check_whole()
         block = patterns[rows, columns]
         if self.resident:
             return block
         if out is None:
-            return block.astype(self.dtype)
+            out = np.empty(block.shape, self.dtype)
         np.copyto(out, block)
+        self.check_whole()  # it may have been cut short while it was copied
         return out
+
+    def check_whole(self) -> None:
+        """Raise an error if the file was cut short since it was mapped, also if it was renamed or replaced."""
+        if self._map is not None:
+            self._check_size(self._map.size())
 
     def will_read(self, rows: slice, columns: slice) -> None:
         """Ask the operating system to load the pages of these patterns into its cache. Returns at once."""

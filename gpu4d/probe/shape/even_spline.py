@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d.errors import InputError
+
 STRENGTHS = 10.0 ** np.arange(6.0, -12.0, -0.5)  # strengths of smoothing that are tried, relative to the data
 LEAST_NOISE = 1e-4  # rms, in the unit of the values: deviation of clean images from a function of the distance
 REGULAR = 1e-10  # of the mean weight of a coefficient; needed if the terms and a weakly smoothed spline can describe the same curve
+
+LEAST_KNOTS = 4  # coefficients: the third differences, which are kept small, need so many
 
 Terms = Callable[[Any], np.ndarray]
 
@@ -47,8 +51,10 @@ def even_spline(
     from scipy.interpolate import BSpline
     from scipy.sparse import csr_array, diags_array
 
-    last = float(r.max())
+    last = float(r.max(initial=0.0))
     count = int(np.ceil(last / step)) + 2  # coefficients of the B-splines centred on 0, step, 2 step, …
+    if not len(r) or count < LEAST_KNOTS:
+        raise InputError(f"{len(r)} pixels within {last:.2f} px are too few to find the shape of the probe: use refine='correlation'")
     knots = step * np.arange(-count - 1, count + 2)
     shared = np.abs(np.arange(1 - count, count))  # coefficient of each B-spline: the two at -r and r share one
     fold = csr_array((np.ones(len(shared)), (np.arange(len(shared)), shared)))

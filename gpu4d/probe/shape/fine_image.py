@@ -33,6 +33,9 @@ class FineImage:
     values: np.ndarray
     step: float
 
+    def __repr__(self) -> str:
+        return f"FineImage({'×'.join(map(str, self.values.shape))} samples, {self.step:.3g} px apart)"
+
     def __post_init__(self) -> None:
         shape = np.shape(self.values)
         if len(shape) != 2 or shape[0] != shape[1] or shape[0] % 2 == 0 or shape[0] < 5:

@@ -1,6 +1,6 @@
 """Settings of a run: sections, the recipe, and its text for readers."""
 
 from gpu4d.workflow.recipe.recipe import Recipe, default, known_sections
-from gpu4d.workflow.recipe.text import explain, literal, to_toml
+from gpu4d.workflow.recipe.text import explain, to_toml
 
-__all__ = ["Recipe", "default", "explain", "known_sections", "literal", "to_toml"]
+__all__ = ["Recipe", "default", "explain", "known_sections", "to_toml"]

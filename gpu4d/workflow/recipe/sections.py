@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, make_dataclass
 from typing import Any
 
-from gpu4d.data.calibration_fields import FIELDS, GivenAs
+from gpu4d.data.calibration_fields import FIELDS
+from gpu4d.data.quantities import GivenAs
 from gpu4d.workflow.settings import setting
 
 
@@ -20,6 +21,10 @@ class InputSettings:
     scan_shape: list[int] | None = setting(
         None, "wholes", "Scan positions (Rx, Ry) of a file that stores a list of patterns.", low=1, length=2, automatic="as the file says"
     )
+    calibration: str | None = setting(
+        None, "file", "Calibration that `gpu4d calibrate` wrote. It replaces the values of the scan's file. The section [calibration] and "
+        "flags replace both.", automatic="as the scan's file says",
+    )  # fmt: skip
     detector_mask: str | None = setting(
         None,
         "file",
@@ -35,12 +40,15 @@ class InputSettings:
     )  # fmt: skip
     swap_detector: bool = setting(False, "switch", "Exchange the detector axes of a file written in the other order.")
     swap_scan: bool = setting(False, "switch", "Exchange the scan axes of a file written in the other order.")
+    crop_scan: list[int] | None = setting(
+        None, "region", "Part of the scan that is read, [rx0, rx1, ry0, ry1], after axes were exchanged.", low=0, automatic="all of it"
+    )
     bin_detector: int = setting(1, "whole", "Sum detector pixels in squares of this side while reading.", low=1, high=64, guide=(2, 4))
     bin_scan: int = setting(1, "whole", "Sum the patterns of squares of this many positions while reading.", low=1, high=64, guide=(2, 4))
 
 
 def _calibration_setting(given: GivenAs) -> tuple[str, type, Any]:
-    rule = {"units": given.units, "low": given.low, "high": given.high, "automatic": given.automatic}
+    rule: dict[str, Any] = {"units": given.units, "low": given.low, "high": given.high, "automatic": given.automatic, "quantity": given}
     return given.name, object, setting(None, given.kind, given.explain, **rule)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import json
 import textwrap
-from typing import Any
 
+from gpu4d.io.toml import literal
 from gpu4d.workflow.recipe.recipe import Recipe, default
 from gpu4d.workflow.settings import Rule, accepted_range
 
@@ -70,17 +69,6 @@ def describe(rule: Rule, automatic: bool = True) -> str:
     if automatic and rule.automatic:
         said.append(f"Not set: {rule.automatic}.")
     return " ".join(said)
-
-
-def literal(value: Any) -> str:
-    """Write a value as in TOML."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(literal(v) for v in value) + "]"
-    return repr(value)
 
 
 def example(rule: Rule) -> str:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
 import os
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from gpu4d.errors import InputError
+from gpu4d.io import leftovers
 
 RESULT, REPORT, RECIPE = "result.h5", "report.html", "recipe.toml"
 SECOND_RESULT = "phase_object.h5"  # the demo's second result
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # values of Linux
+TRIES = 20  # to put a result in place while other processes do the same
 SIMULATED_SCANS = ("scan.h5", "phase_object_scan.h5")  # scans that the demo writes into its folder
 
 
@@ -35,13 +42,18 @@ def check_free(out: Path, overwrite: bool, inputs: tuple[Path, ...] = ()) -> Non
         source = Path(os.path.realpath(path))
         if place == source or (path.exists() and place in source.parents):
             raise InputError(f"{out} holds the input {path}: choose another folder with -o")
-    if not out.is_symlink() and not out.exists():
+    try:  # looked at once, because another process may be replacing the result
+        mode = os.lstat(out).st_mode
+    except (FileNotFoundError, NotADirectoryError):
         return
     if not overwrite:
         raise InputError(f"{out} exists: choose another folder with -o, or replace it with --overwrite")
-    if out.is_symlink() or not out.is_dir():
-        raise InputError(f"{out} is {'a link' if out.is_symlink() else 'not a folder'}: choose another folder with -o")
-    foreign = sorted(entry.name for entry in out.iterdir() if not _is_ours(entry))
+    if not stat.S_ISDIR(mode):
+        raise InputError(f"{out} is {'a link' if stat.S_ISLNK(mode) else 'not a folder'}: choose another folder with -o")
+    foreign: list[str] = []
+    # What is none of ours is looked at again: another process may have removed it, or put the whole new file there, meanwhile.
+    with contextlib.suppress(FileNotFoundError):
+        foreign = sorted(entry.name for entry in out.iterdir() if not _is_ours(entry) and os.path.lexists(entry) and not _is_ours(entry))
     if foreign:
         raise InputError(
             f"{out} holds files gpu4d did not write ({', '.join(foreign[:3])}{', …' * (len(foreign) > 3)}): choose another folder with -o"
@@ -77,7 +89,7 @@ def _is_picture(path: Path) -> bool:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def folder(out: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Make a new folder beside `out`, and rename it to `out` at the end. After an error nothing of it is left.
 
@@ -96,6 +108,7 @@ def folder(out: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) ->
         The place cannot be used or written.
     """
     out = Path(os.path.abspath(out))
+    _tidy(out)
     check_free(out, overwrite, inputs)
     made = _missing_parents(out.parent)
     try:
@@ -105,28 +118,80 @@ def folder(out: Path, overwrite: bool = False, inputs: tuple[Path, ...] = ()) ->
         _remove_empty(made)
         raise InputError(f"{out} cannot be written ({error.strerror}): choose another folder with -o") from error
     try:
-        os.chmod(new, 0o777 & ~_umask())
-        yield new
-        _move(new, out, overwrite, inputs)
+        with leftovers.held(new, unfinished=True):
+            os.chmod(new, 0o777 & ~_umask())
+            yield new
+            try:
+                _move(new, out, overwrite, inputs)
+            except OSError as error:
+                raise InputError(f"{out} cannot be written ({error.strerror}): choose another folder with -o") from error
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         _remove_empty(made)
         raise
 
 
+def _tidy(out: Path) -> None:
+    """Finish what a killed process has left beside `out`: put an earlier result back into its place, and remove unfinished ones."""
+    for aside in leftovers.abandoned(out.parent, f".{out.name}.old.", young=0):
+        if not os.path.lexists(out) and (aside / out.name).is_dir():  # was moved there by a process that held the folder
+            with contextlib.suppress(OSError):
+                os.rename(aside / out.name, out)
+            _remove_empty([aside])
+    for prefix in (f".{out.name}.old.", f".{out.name}."):
+        leftovers.remove(leftovers.abandoned(out.parent, prefix))
+
+
 def _move(new: Path, out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> None:
-    """Put the finished folder in place. An earlier result is moved away first, and moved back if that fails."""
-    check_free(out, overwrite, inputs)
-    if not out.exists():
-        os.rename(new, out)
-        return
+    """Put the finished folder in place: in one step where the system has one, so that a result is there at any time."""
+    for _ in range(TRIES):
+        check_free(out, overwrite, inputs)
+        try:
+            if not os.path.lexists(out):
+                os.rename(new, out)
+            elif not _exchanged(new, out):
+                _moved_aside(new, out)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT):
+                raise
+    else:
+        raise InputError(f"{out} is being replaced by other processes again and again: choose another folder with -o")
+    shutil.rmtree(new, ignore_errors=True)  # the earlier result, if the two were exchanged
+
+
+def _exchanged(new: Path, out: Path) -> bool:
+    """Exchange two folders in one step. Return False if the system, or the drive, cannot do it."""
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if exchange is None:
+        return False
+    if exchange(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(out), RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), str(out))
+
+
+def _moved_aside(new: Path, out: Path) -> None:
+    """Move the earlier result away first, and back if that fails, unless another process has put its result there.
+
+    If the process is killed between, the next run puts it back.
+    """
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    os.rename(out, aside / out.name)
     try:
-        os.rename(new, out)
+        with leftovers.held(aside):
+            os.rename(out, aside / out.name)
+            try:
+                os.rename(new, out)
+            except BaseException:
+                with contextlib.suppress(OSError):  # another process has put its result there meanwhile
+                    os.rename(aside / out.name, out)
+                raise
     except BaseException:
-        os.rename(aside / out.name, out)
-        aside.rmdir()
+        if os.path.lexists(out):  # the earlier result is back, or a newer one is there
+            shutil.rmtree(aside, ignore_errors=True)
+        _remove_empty([aside])
         raise
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.calibration import Calibration
-from gpu4d.data.calibration_fields import FIELDS
+from gpu4d.data.calibration_fields import ERRORS, FIELDS
 from gpu4d.errors import InputError
+from gpu4d.io.toml import literal
 from gpu4d.workflow.picture import Picture
-from gpu4d.workflow.recipe import Recipe, default, literal
+from gpu4d.workflow.recipe import Recipe, default
 from gpu4d.workflow.record import Record
 
 
@@ -73,7 +74,7 @@ def write(page: Page, folder: Path, name: str = "report.html") -> Path:
         versions=page.versions,
     )
     path = folder / name
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
     return path
 
 
@@ -120,12 +121,25 @@ def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str, str]
     rows = []
     for name, quantity in FIELDS.items():
         value = getattr(calibration, name)
+        if quantity.error_of:
+            continue
         if value is None:
             if name not in ("origin_measured", "ellipse", "transpose"):
                 rows.append((_short(quantity.what), "", quantity.units, "not known"))
             continue
-        rows.append((_short(quantity.what), *_shown(name, value, quantity.units), how.get(name, "")))
+        shown, units = _shown(name, value, quantity.units)
+        error = getattr(calibration, ERRORS[name]) if name in ERRORS else None
+        rows.append((_short(quantity.what), f"{shown}{_error_shown(name, error)}", units, how.get(name, "")))
     return rows
+
+
+def _error_shown(name: str, error: float | tuple[float, float] | None) -> str:
+    """Write a standard error behind its value."""
+    if error is None:
+        return ""
+    if isinstance(error, tuple):
+        return f" (a/b ± {error[0]:.1g}, angle ± {math.degrees(error[1]):.2g}°)"
+    return f" ± {error:.1g}" + (f" (± {math.degrees(error):.2g}°)" if name == "rotation" else "")
 
 
 def _shown(name: str, value: Any, units: str) -> tuple[str, str]:

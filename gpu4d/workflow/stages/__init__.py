@@ -21,6 +21,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "patterns:Patterns",
     "probe:Probe",
     "images:Images",
+    "radial:RadialProfiles",
     "trial:TryDisks",
     "calibration:CalibrateDisk",
     "disks:Disks",

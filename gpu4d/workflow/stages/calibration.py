@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from gpu4d import physics
+from gpu4d.data.calibration import LEAST_RADIUS
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
 DESCAN = 0.5  # px over the scan: a smaller descan cannot be seen in a virtual image
+RIM = 0.1  # px: the rim of an aperture is blurred by aberrations and pixels, so that its radius is not defined better than this
 DISAGREEMENT = 0.05  # of the detector pixel: errors of the disk's radius are smaller
 
 
@@ -37,7 +40,8 @@ class CalibrateDisk(Stage):
     def _calibrate(self, state: RunState) -> None:
         c, disk, trial = state.calibration, state["disk"], state.get("trial")
         edge = "vacuum probe" if "vacuum_template" in state else "bright-field disk"
-        c.set(probe_radius=disk.radius, how=f"edge of the {edge}")
+        error = math.hypot(RIM, disk.radius_error) if math.isfinite(disk.radius_error) else RIM
+        c.set(probe_radius=disk.radius, probe_radius_error=error, how=f"edge of the {edge}")
         if c.origin is None:
             if trial is not None and trial.descan > DESCAN:
                 c.set(origin=trial.origin.fitted, how=f"unscattered disk of the trial patterns, {trial.origin.fit}")
@@ -48,13 +52,21 @@ class CalibrateDisk(Stage):
         if c.q_pixel:
             for name in ("mean_pattern", "max_pattern"):
                 state.save(name, DiffractionSlice.calibrated(state[name].data, state[name].name, "counts", c.q_pixel))
-        centre = f"centre ({disk.qx:.2f}, {disk.qy:.2f}) px, edge {disk.edge:.1f} px"
+        centre = f"± {error:.2f} px; centre ({disk.qx:.2f}, {disk.qy:.2f}) px, edge {disk.edge:.1f} px"
         state.record.figure("Bright-field disk radius", f"{disk.radius:.2f} px", centre)
         if c.q_pixel:
-            how = "given" if known else "from energy, semi-angle and disk radius"
-            state.record.figure("Detector pixel", f"{c.q_pixel:.5g} Å⁻¹", how)
-        if known and c.energy and c.semiangle:
-            expected = physics.pixel_from_disk(disk.radius, c.semiangle, c.energy)
+            self._detector_pixel(state, known)
+        elif c.energy and c.semiangle:
+            state.record.note(f"no detector pixel from a disk of {disk.radius:.2f} px: it needs at least {LEAST_RADIUS:g} px")
+
+    def _detector_pixel(self, state: RunState, known: float | None) -> None:
+        """Show the detector pixel with its standard error, or compare a known one with the disk."""
+        c, radius = state.calibration, state["disk"].radius
+        error = f" ± {c.q_pixel_error:.1g}" if c.q_pixel_error else ""
+        how = "given" if known else "from energy, semi-angle and disk radius, whose error it has"
+        state.record.figure("Detector pixel", f"{c.q_pixel:{'.4g' if error else '.5g'}}{error} Å⁻¹", how)
+        if known and c.energy and c.semiangle and radius >= LEAST_RADIUS:
+            expected = physics.pixel_from_disk(radius, c.semiangle, c.energy)
             if abs(expected / known - 1) > DISAGREEMENT:
                 measured = f"energy, semi-angle and the disk's radius give {expected:.4g} 1/Å"
                 state.record.warn(f"q_pixel is {known:.4g} 1/Å, but {measured}: one of them is wrong")

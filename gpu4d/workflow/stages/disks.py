@@ -61,6 +61,7 @@ class Disks(Stage):
     section = "bragg"
     needs: ClassVar = ("trial", "template", "technique")
     makes: ClassVar = ("braggvectors", "disk_search")
+    compiles: ClassVar = ("disks", "fits")
     place: ClassVar = 60
 
     def wanted(self, state: RunState) -> Reason:
@@ -71,10 +72,11 @@ class Disks(Stage):
         import gpu4d
 
         trial = state["trial"]
-        if trial.fit:
-            state.record.decide(f"Fit of a disk: {trial.options['parameters']} free parameters", trial.fit)
         expected = MEMORY_MARGIN * float(trial.counts.mean()) + 1
         reduction = gpu4d.BraggDisks(state["template"], **trial.options, expected_peaks=expected)
+        reduction.choose(state.cube, state.where)
+        if reduction.refinement == "likelihood":
+            state.record.decide(f"Fit of a disk: {reduction.parameters} free parameters", reduction.parameters_reason)
         state.keep("disk_search", reduction.prepare(state.cube.dtype, state.cube.detector_mask))  # the picture below takes it too
         return {"braggvectors": reduction}
 

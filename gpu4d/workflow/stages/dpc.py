@@ -17,6 +17,7 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
 CURL = 0.25  # largest share of the curl in curl² + divergence²; noise alone has half
+CLEAR_ROTATION = 2.0  # times smaller curl than for the other transpose: a rotation with less is no key figure
 BOUNDARY = 2.0  # times the misfit inside: largest misfit at the boundary
 
 
@@ -91,7 +92,8 @@ class Dpc(Stage):
         phase = np.asarray(found.phase)
         low, high = np.nanpercentile(phase, (0.5, 99.5)) if np.isfinite(phase).any() else (np.nan, np.nan)
         record.figure("Range of the phase", f"{high - low:.3g} {found.phase.units}", "0.5 to 99.5 percentile")
-        record.figure("Detector rotation", turn, "found by least curl" if found.curl is not None else "given")
+        if found.curl is None or not found.curl.margin < CLEAR_ROTATION:
+            record.figure("Detector rotation", turn, "found by least curl" if found.curl is not None else "given")
         _gates(state, found)
 
     def _rotation(self, state: RunState, found: Any) -> str:
@@ -119,7 +121,10 @@ class Dpc(Stage):
     def headline(self, state: RunState) -> str | None:
         if "dpc" not in state:
             return None
-        return "A bright-field disk without separate Bragg disks: the phase was integrated from its centre of mass."
+        return (
+            state.get("kind_of_data")
+            or "A bright-field disk without separate Bragg disks: the phase was integrated from its centre of mass."
+        )
 
 
 def _dark_field(state: RunState) -> np.ndarray | None:

@@ -112,4 +112,4 @@ class Images(Stage):
         yield Picture("max_pattern", DIFFRACTION, "Maximum pattern", caption), made
 
     def headline(self, state: RunState) -> str | None:
-        return None if "braggvectors" in state else "Images only."
+        return None if "braggvectors" in state else state.get("kind_of_data") or "Images only."

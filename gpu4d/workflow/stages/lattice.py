@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.crystal.lengths import Lengths, lattice_lengths
+from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
@@ -34,22 +36,47 @@ class LatticeFit(Stage):
                 return
             fit = gpu4d.fit_lattice(disks, lattice, origin=origin)
         state.keep("lattice", lattice)
-        self._record_lattice(state, lattice)
+        self._record_lattice(state, lattice, fit)
         lost = int((~np.asarray(fit.mask)).sum()) - (0 if state.where is None else int((~state.where).sum()))
         if lost:
             record.warn(f"{lost} positions have fewer than three disks that do not lie on a line: strain is NaN there")
         if np.asarray(fit.mask).any():
             state.keep("lattice_fit", fit)
             self._sharpness_gate(state, fit)
+            self._warn_of_ellipse(state, fit)
 
-    def _record_lattice(self, state: RunState, lattice: Any) -> None:
-        (g1, g2), size, share = lattice.lengths, state.calibration.q_pixel, f"{100 * lattice.indexed_fraction:.0f} %"
-        spacings = f"d = {1 / (g1 * size):.3f} and {1 / (g2 * size):.3f} Å, " if size else ""
-        remark = f"{spacings}{math.degrees(lattice.angle):.1f}° apart; {share} of disks"
-        state.record.figure("Lattice", f"{g1:.2f}, {g2:.2f} px", remark)
+    def _record_lattice(self, state: RunState, lattice: Any, fit: Any) -> None:
+        c, share, found = state.calibration, f"{100 * lattice.indexed_fraction:.0f} %", lattice_lengths(fit, state.calibration.ellipse)
+        if found is None:  # no position has a lattice with a covariance
+            none = (math.nan, math.nan)
+            found, mean = Lengths(lattice.lengths, none, none, lattice.angle, math.nan, 0), ""
+        else:
+            each = " and ".join(f"{e:.2g}" for e in found.at_one_position)
+            mean = f"mean of {found.positions:,} positions, ± by the disks' noise ({each} px at one position); "
+        g1, g2 = (measured(length, error) for length, error in zip(found.lengths, found.errors))
+        spacings = ""
+        if c.q_pixel:
+            d1, d2 = (measured(d, error) for d, error in zip(*found.spacings(c.q_pixel, c.q_pixel_error)))
+            spacings = f"d = {d1} and {d2} Å, "
+        angle = measured(math.degrees(found.angle), math.degrees(found.angle_error))
+        state.record.figure("Lattice", f"{g1}, {g2} px", f"{mean}{spacings}{angle}° apart; {share} of disks")
         if lattice.indexed_fraction < SINGLE:
             several = "several grains or phases? Strain is that of the strongest lattice"
             state.record.warn(f"only {share} of the disks lie on the lattice: {several}")
+
+    def _warn_of_ellipse(self, state: RunState, fit: Any) -> None:
+        """Say if the lattice looks like a square or hexagonal one that the detector distorts, and no ellipse is calibrated."""
+        from gpu4d.calibrate import visible_ellipse
+
+        seen = visible_ellipse(fit, where=state.where) if state.calibration.ellipse is None else None
+        if seen is not None:
+            ratio = measured(100 * (seen.ellipse[0] - 1), 100 * seen.ellipse_error[0])
+            angle = measured(math.degrees(seen.ellipse[2]), math.degrees(seen.ellipse_error[1]))
+            size = f"an ellipse is visible: the lattice is {seen.shape} but for a stretch of {ratio} % along {angle}° from qx"
+            state.record.warn(
+                f"{size}. If the crystal is {seen.shape}, the detector distorts: measure it on a standard with `gpu4d calibrate`, and give "
+                "--calibration. Strain against a reference in the same scan is right to first order, angles and lengths are not"
+            )
 
     def _sharpness_gate(self, state: RunState, fit: Any) -> None:
         """Check that disks lie close to the local lattice."""

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.beam.origin import Origin
+from gpu4d.data.arguments import OriginLike
+from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 from gpu4d.workflow.picture import DISKS, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
@@ -23,8 +26,12 @@ class OriginSettings:
     """The unscattered beam at every position."""
 
     fit: str = setting(
-        "plane", "text", "Surface through the measured positions: plane for small scans, quadratic for large fields of view.",
-        choices=("plane", "quadratic", "constant"),
+        "auto", "text", "Surface through the measured positions. auto: a quadratic where it fits clearly better than a plane.",
+        choices=("auto", "plane", "quadratic", "constant"),
+    )  # fmt: skip
+    method: str = setting(
+        "auto", "text", "brightest: the brightest disk near the surface; friedel: the middle of pairs of disks; auto: pairs if the "
+        "detector mask covers the beam.", choices=("auto", "brightest", "friedel"),
     )  # fmt: skip
 
 
@@ -41,28 +48,32 @@ class BeamOrigin(Stage):
     place: ClassVar = 70
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
-        import gpu4d
-
         trial, record = state.get("trial"), state.record
         guess = trial.origin.fitted if trial is not None and trial.origin is not None else state.calibration.origin
         with record.stage(self.title):
             try:
-                found = gpu4d.calibrate.origin(state["braggvectors"], guess=guess, fit=self.given(state).fit, where=state.where)
+                found = measure_origin(state, state["braggvectors"], guess, state["template"].radius)
             except InputError as error:
                 record.warn(f"no origin, no lattice, no strain: {error}")
                 return
         found.apply(state.calibration)
         state.keep("origin", found)
+        if self.given(state).method == "auto" and found.method.startswith("Friedel"):
+            record.decide("Origin from Friedel pairs of disks", "the detector mask covers the unscattered beam")
         miss, allowed = float(np.hypot(*found.residual)), max(MAX_MISFIT, MAX_MISFIT_SHARE * state["template"].radius)
         record.gate(
             "Origin on its surface",
             miss < allowed,
-            f"{miss:.3f} px rms about the {self.given(state).fit}, {int(found.outliers.sum())} outliers",
+            f"{miss:.3f} px rms about the surface, {int(found.outliers.sum())} outliers",
             f"below {allowed:.2f} px",
-            "try origin.fit = quadratic; no surface fits a beam that jumps (flyback, several tiles)",
+            "warnings name rows, columns and positions that no surface fits: a beam that jumps, flyback, several tiles",
         )
+        for line in found.findings:
+            record.warn(f"origin: {line}")
         drift = np.ptp(found.fitted, axis=(0, 1))
-        record.figure("Descan", f"{np.hypot(*drift):.2f} px", f"over the scan; {found.fit}, residual {miss:.3f} px rms")
+        uncertain = f" ± {found.error:.2g} px" if found.error > 0 else ""
+        how = f"over the scan; {found.method}, {found.fit}{uncertain}, residual {miss:.3f} px rms"
+        record.figure("Descan", f"{np.hypot(*drift):.2f} px", how)
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
@@ -73,3 +84,13 @@ class BeamOrigin(Stage):
         caption = f"Unscattered beam over the scan, {origin.fit} ({miss:.3f} px rms residual), relative to its mean."
         x, y = (state["bf"].of_same_grid(moved[..., i]) for i in (0, 1))
         yield Picture("origin", DISKS, "Descan", caption), plot.vectors(x, y, "Descan", units="px")
+
+
+def measure_origin(state: RunState, disks: PointListArray, guess: OriginLike | None, radius: float) -> Origin:
+    """Measure the origin as the recipe says."""
+    import gpu4d
+
+    given, mask = state.recipe.origin, state.cube.detector_mask
+    about = None if given.method == "friedel" else guess
+    options = {"method": given.method, "fit": given.fit, "where": state.where, "detector_mask": mask, "disk_radius": radius}
+    return gpu4d.calibrate.origin(disks, guess=about, **options)

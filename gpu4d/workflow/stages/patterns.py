@@ -34,10 +34,23 @@ class Patterns(Stage):
                 record.warn(f"{int(found.sum())} of {int(visited.sum())} patterns are {kind}, the first at {first}: results are NaN there")
         good = counts[visited & ~unusable]
         if good.size == 0:
-            raise InputError(f"{state.cube.name}: no pattern has finite counts: is this the right dataset?")
-        if float(np.nanmin(np.asarray(state["mean_pattern"]))) < 0:
+            raise InputError(f"{state.cube.name}: {_why_none(counts[visited])}")
+        mean = np.asarray(state["mean_pattern"])
+        if (mean[np.isfinite(mean)] < 0).any():
             record.warn("some values are negative: subtracting a background in advance biases centres of mass and significances")
         middle = float(np.median(good))
         shown = f"{middle:,.0f}" if middle >= MANY_COUNTS else f"{middle:.3g}"
         record.figure("Counts per pattern", shown, f"median of {good.size:,} patterns")
         state.keep("unusable", unusable)
+
+
+def _why_none(counts: np.ndarray) -> str:
+    """Say why no pattern can be used, and what to do."""
+    if not np.isfinite(counts).any():
+        return "no pattern has finite values, each has NaN or infinite pixels: mask these pixels, or choose another dataset"
+    if not (counts < 0).any():
+        return "every pattern is empty, the sum of its counts is zero: is this the right dataset?"
+    return (
+        f"the counts of every pattern are zero or negative in total (median {np.nanmedian(counts):.4g}): the dark reference or background "
+        "that was subtracted is too large; subtract less, or give the raw patterns"
+    )

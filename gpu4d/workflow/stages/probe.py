@@ -8,13 +8,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.bragg.direct_beam import direct_beam
+from gpu4d.calibrate import covered
 from gpu4d.calibrate.bright_field_disk import edge_background, is_round
+from gpu4d.calibrate.origin import COVERED
 from gpu4d.errors import InputError
+from gpu4d.probe.measure_disk import Disk, measure_disk
 from gpu4d.workflow.inputs import region_mask
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
+from gpu4d.workflow.stages.trial import template_of
 
+ALONE = 1.6  # radii: distance from a disk's centre within which it is measured alone
 BACKGROUND = 0.01  # of the bright-field disk's level: largest background at the detector's edge
 
 
@@ -79,7 +85,7 @@ class Probe(Stage):
             )
             disk = None
         if disk is not None:
-            state.keep("mean_disk", disk)
+            state.keep("mean_disk", _of_direct_beam(state, disk))
             _background_gate(state)
 
     def _vacuum(self, state: RunState) -> tuple[np.ndarray | None, str]:
@@ -94,6 +100,40 @@ class Probe(Stage):
         where = region_mask(given.vacuum_region, state.cube.scan_shape, "probe.vacuum_region")
         image = np.asarray(gpu4d.probe.from_vacuum(state.cube, where, **state.sweep_options))
         return np.where(np.isfinite(image), image, 0.0), f"aligned mean of {int(where.sum())} patterns in vacuum"
+
+
+def _of_direct_beam(state: RunState, disk: Disk) -> Disk:
+    """Return the disk of the direct beam where the symmetry of the pattern says that the brightest disk is a diffracted one.
+
+    If the direct beam is hidden, the brightest disk stays: it has the same shape. A warning says so.
+    """
+    mean, record = np.asarray(state["mean_pattern"], dtype=np.float64), state.record
+    try:
+        found = direct_beam(mean, state.get("vacuum_template") or template_of(state, disk), state.cube.detector_mask)
+    except InputError as error:  # a disk that is cut by the detector
+        record.note(f"direct beam: {error}")
+        return disk
+    if found is None:
+        return disk
+    place, other = f"({found.qx:.1f}, {found.qy:.1f})", f"({found.brightest[0]:.1f}, {found.brightest[1]:.1f})"
+    alike = f"disks on opposite sides of {place} have the same brightness, those on opposite sides of {other} do not"
+    if found.hidden:
+        instead = f"what is called bright field here is the diffracted disk at {other}"
+        mask = state.cube.detector_mask
+        if mask is not None and covered(mask, (found.qx, found.qy), disk.radius) > COVERED:
+            record.note(f"the detector mask covers the direct beam, at {place}: {instead}")
+        else:
+            record.warn(f"the direct beam, at {place}, is not seen (a beam stop?): {instead}; give a detector mask of the beam stop")
+        return disk
+    x, y = np.meshgrid(*(np.arange(n) for n in mean.shape), indexing="ij")
+    near = np.hypot(x - found.qx, y - found.qy) < ALONE * disk.radius + 3
+    try:
+        direct = measure_disk(mean, near if state.cube.detector_mask is None else near & state.cube.detector_mask)
+    except ValueError as error:  # InputError, or a fit that failed
+        record.warn(f"the brightest disk, at {other}, is a diffracted one ({alike}), but the direct beam cannot be measured: {error}")
+        return disk
+    record.decide(f"Direct beam at {place}, not the brightest disk at {other}", f"{alike}: a diffracted disk is the brightest one")
+    return direct if "vacuum_template" not in state else direct._replace(radius=disk.radius, edge=disk.edge)
 
 
 def _background_gate(state: RunState) -> None:

@@ -10,14 +10,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.errors import InputError
 from gpu4d.workflow.inputs import region_mask
 from gpu4d.workflow.picture import STRAIN, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
+from gpu4d.workflow.stages.lattice import SINGLE
 
 OUTLIERS = 0.01  # share of the positions that may exceed the largest strain
 COMPONENTS = ("exx", "eyy", "exy")
+TOGETHER = 0.5  # largest rank correlation of strain and brightness
+RANGE = (1, 99)  # percentiles over the scan that are given as the range of strain
 
 
 @dataclass
@@ -25,8 +29,9 @@ class StrainSettings:
     """Strain from the lattice of every pattern."""
 
     reference: str | list[int] = setting(
-        "median", "reference", "Unstrained lattice: the median over the scan, or that of a region [rx0, rx1, ry0, ry1] of the same phase "
-        "and orientation.", low=0, choices=("median",),
+        "median", "reference", "Unstrained lattice: median: that over the scan; auto: that of the largest connected region in which the "
+        "lattice is the same within the noise; or that of a region [rx0, rx1, ry0, ry1] of the same phase and orientation.", low=0,
+        choices=("median", "auto"),
     )  # fmt: skip
     definition: str = setting(
         "finite", "text", "finite: U − 1 of F = R U; infinitesimal: symmetric part of F − 1; first_order: py4DSTEM's.",
@@ -45,7 +50,7 @@ class Strain(Stage):
     title = "strain"
     settings = StrainSettings
     section = "strain"
-    needs: ClassVar = ("lattice_fit",)
+    needs: ClassVar = ("lattice", "lattice_fit", "braggvectors")
     uses: ClassVar = ("rotation", "unusable")
     makes: ClassVar = ("strain", "lattice_residual")
     place: ClassVar = 10
@@ -54,19 +59,23 @@ class Strain(Stage):
         import gpu4d
 
         given, record = self.given(state), state.record
-        region, how = self._reference(state)
+        named = isinstance(given.reference, str)
+        region = state.where if named else region_mask(given.reference, state.cube.scan_shape, "strain.reference")
         with record.stage(self.title):
-            strain = gpu4d.strain_map(
-                state["lattice_fit"],
-                region=region,
-                definition=given.definition,
-                rotation=math.radians(given.axis_rotation_degrees) if given.axis_rotation_degrees else None,
-                calibration=state.calibration,
-                max_strain=given.max_strain,
-            )
-        chosen = not isinstance(given.reference, str)
-        why = "set in the recipe" if chosen else "the recipe names no unstrained region: strain is relative to the typical lattice"
-        record.decide(f"Reference of the strain: {how}", why)
+            try:
+                strain = gpu4d.strain_map(
+                    state["lattice_fit"],
+                    reference=given.reference if named else "median",
+                    region=region,
+                    definition=given.definition,
+                    rotation=math.radians(given.axis_rotation_degrees) if given.axis_rotation_degrees else None,
+                    calibration=state.calibration,
+                    max_strain=given.max_strain,
+                )
+            except InputError as error:
+                record.warn(f"no strain: {error}")
+                return
+        record.decide(*self._reference(given.reference, strain))
         for line in strain.warnings:
             record.warn(line)
         state.keep("strain", strain)
@@ -74,23 +83,27 @@ class Strain(Stage):
         state.save("lattice_residual", strain.exx.of_same_grid(np.asarray(strain.residual), "lattice residual", "px"))
         self._figures(state, strain)
         self._magnitude_gate(state, strain)
+        self._brightness_gate(state, strain)
 
-    def _reference(self, state: RunState) -> tuple[np.ndarray | None, str]:
-        """Return the positions whose median lattice is the reference, and their description."""
-        given = self.given(state).reference
-        if isinstance(given, str):
-            return state.where, "the median lattice of the scan"
+    def _reference(self, given: Any, strain: Any) -> tuple[str, str]:
+        """Return what the strain is relative to, and why."""
+        if given == "median":
+            why = "the recipe names no unstrained region: strain is relative to the typical lattice"
+            return "Reference of the strain: the median lattice of the scan", why
+        if given == "auto":
+            return f"Reference of the strain: {strain.reference.how}", "the recipe asks for it: look whether it is unstrained"
         rx0, rx1, ry0, ry1 = given
-        how = f"the median lattice of rows {rx0}–{rx1 - 1}, columns {ry0}–{ry1 - 1}"
-        return region_mask(given, state.cube.scan_shape, "strain.reference"), how
+        return f"Reference of the strain: the median lattice of rows {rx0}–{rx1 - 1}, columns {ry0}–{ry1 - 1}", "set in the recipe"
 
     def _figures(self, state: RunState, strain: Any) -> None:
-        xx, yy, xy = (float(np.nanstd(100 * np.asarray(getattr(strain, name)))) for name in COMPONENTS)
-        state.record.figure("Strain, standard deviation", f"{xx:.2f}, {yy:.2f}, {xy:.2f} %", "ε_xx, ε_yy, ε_xy over the scan")
+        ranges = [_range(np.asarray(getattr(strain, name))) for name in COMPONENTS]
+        each = ", ".join(f"{label} {low:+.2f} to {high:+.2f}" for label, (low, high) in zip(("ε_xx", "ε_yy", "ε_xy"), ranges))
+        value = f"{min(low for low, _ in ranges):+.2g} to {max(high for _, high in ranges):+.2g} %"
+        state.record.figure("Strain", value, f"{each} %; {RANGE[0]} to {RANGE[1]} percentile over the scan")
         error = 100 * np.asarray(strain.uncertainty)[:3]
         if np.isfinite(error).any():
-            remark = "median standard error of a component, from the disks' scatter"
-            state.record.figure("Uncertainty of strain", f"{np.nanmedian(error):.3f} %", remark)
+            remark = "median standard error of a component at one position, from the disks' scatter"
+            state.record.figure("Uncertainty of strain", f"± {np.nanmedian(error):.3f} %", remark)
 
     def _magnitude_gate(self, state: RunState, strain: Any) -> None:
         """Check that strain is not larger than a crystal can have."""
@@ -107,6 +120,23 @@ class Strain(Stage):
             "check the reference region and the disks of these positions; filter outliers",
         )
 
+    def _brightness_gate(self, state: RunState, strain: Any) -> None:
+        """Check that strain and the brightness of the disks do not change together."""
+        from gpu4d.crystal.brightness import strain_and_brightness
+
+        found = strain_and_brightness(strain, state["braggvectors"])
+        if found is None:
+            return
+        name = {"exx": "ε_xx", "eyy": "ε_yy", "exy": "ε_xy"}[found.component]
+        state.record.gate(
+            "Strain and brightness",
+            abs(found.correlation) <= TOGETHER,
+            f"rank correlation {found.correlation:+.2f} of {name} with the brightness of the disks; the brighter half differs by "
+            f"{100 * found.difference:+.2g} %",
+            f"at most {TOGETHER:g} in magnitude",
+            "look whether disks overlap or touch: a neighbour that gets brighter can shift a disk, and that looks like strain",
+        )
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 
@@ -114,6 +144,10 @@ class Strain(Stage):
         caption = f"Strain relative to the {strain.reference.how} ({strain.definition} definition), tension positive. θ is the rotation of "
         caption += "the lattice. The axes of the tensor are drawn beside every map."
         yield Picture("strain", STRAIN, "Strain", caption, wide=True), plot.strain(strain)
+        if self.given(state).reference == "auto":
+            made = plot.image(strain.exx.of_same_grid(strain.reference.region.astype(np.float64)), "Reference region", cmap="gray")
+            caption = f"White: the {strain.reference.how}. Strain is relative to it."
+            yield Picture("strain_reference", STRAIN, "Reference region", caption), made
         error = strain.exx.of_same_grid(100 * np.asarray(strain.uncertainty)[:3].mean(axis=0))
         noise = "from the disks' counting noise and their scatter about the lattice"
         caption = f"Standard error of a strain component (mean of the three), {noise}."
@@ -124,5 +158,25 @@ class Strain(Stage):
         yield Picture("lattice_residual", STRAIN, "Distance of disks from the lattice", caption), made
 
     def headline(self, state: RunState) -> str | None:
-        seen = int(np.asarray(state["strain"].mask).sum())
-        return f"A crystal: Bragg disks were found and strain measured at {seen:,} of {state.patterns:,} positions."
+        """Return the answer in one sentence: how much strain, how well known, against what, and where."""
+        strain = state["strain"]
+        seen = int(np.asarray(strain.mask).sum())
+        ranges = np.array([_range(np.asarray(getattr(strain, name))) for name in COMPONENTS])
+        if not np.isfinite(ranges).any():
+            return f"A crystal: Bragg disks were found, but strain could be measured at none of {state.patterns:,} positions."
+        error = 100 * np.asarray(strain.uncertainty)[:3]
+        each = f", ± {np.nanmedian(error):.2g} % at each position" if np.isfinite(error).any() else ""
+        share, what = state["lattice"].indexed_fraction, "A crystal with strain from"
+        if share < SINGLE:
+            what = f"Several grains or phases, the strongest lattice with {100 * share:.0f} % of the disks. On it, strain goes from"
+        return (
+            f"{what} {np.nanmin(ranges):+.2g} to {np.nanmax(ranges):+.2g} %{each}, relative to the "
+            f"{strain.reference.how}. It was measured at {seen:,} of {state.patterns:,} positions."
+        )
+
+
+def _range(part: np.ndarray) -> tuple[float, float]:
+    """Return the range of a component in percent, without the few largest and smallest values. NaN if it has no value."""
+    values = 100 * part[np.isfinite(part)]
+    low, high = np.percentile(values, RANGE) if values.size else (np.nan, np.nan)
+    return float(low), float(high)

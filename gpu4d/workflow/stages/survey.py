@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, yes
+from gpu4d.workflow.stages.bad_pixels import leave_out_nan
 
 
 def sums(state: RunState) -> dict[str, Any]:
@@ -29,8 +30,10 @@ class FirstSums(Stage):
     name = "survey"
     title = "mean, maximum, centre of mass"
     makes: ClassVar = ("first_sums",)
+    compiles: ClassVar = ("sums",)
 
     def reductions(self, state: RunState) -> dict[str, Any]:
+        leave_out_nan(state)
         return sums(state)
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gpu4d.crystal.technique import suggest_technique
+import numpy as np
+
+from gpu4d.amorphous.find_ring import Ring, find_ring
+from gpu4d.arrays import to_numpy
+from gpu4d.crystal.technique import Suggestion, of_ring, suggest_technique
+from gpu4d.data.sample import grid_positions, patterns_at
+from gpu4d.preprocess.kind import is_flat, raw_frames
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
+
+NEAR_BEAM = 4.0  # px from the brightest place: there is the beam, even if it is too small to be measured
+TRIED = 8  # patterns that are looked at where no disk was found
 
 
 @dataclass
@@ -30,12 +39,12 @@ class Technique(Stage):
     settings = AnalysisSettings
     section = "analysis"
     needs: ClassVar = ("mean_pattern",)
-    uses: ClassVar = ("trial", "disk", "template", "template_origin")
-    makes: ClassVar = ("technique",)
+    uses: ClassVar = ("trial", "disk", "template", "template_origin", "unusable")
+    makes: ClassVar = ("technique", "kind_of_data", "ring")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         record, trial, template = state.record, state.get("trial"), state.get("template")
-        technique = "images"
+        technique, sentence, ring = "images", "", None
         asked = self.given(state).technique
         if asked != "auto":
             technique = asked
@@ -43,11 +52,16 @@ class Technique(Stage):
             if asked in ("bragg", "both") and template is None:
                 technique = "dpc" if asked == "both" else "images"
                 record.warn("no Bragg disks: without a bright-field disk or a given probe there is no template to search with")
-        elif trial is not None and "disk" in state:
-            technique, what, why = suggest_technique(trial.counts, trial.lattice, template.radius, state.cube.scan_shape)
-            record.decide(what, why)
+            if technique == "images":
+                ring = ring_of(state)
         else:
-            record.decide("Images only", "the mean pattern has no whole bright-field disk")
+            ring = ring_of(state)
+            if trial is not None and "disk" in state:
+                suggested = suggest_technique(trial.counts, trial.lattice, template.radius, state.cube.scan_shape, ring)
+            else:
+                suggested = _without_disk(state) if ring is None else of_ring(ring)
+            technique, what, why, sentence = suggested
+            record.decide(what, why)
         if technique in ("bragg", "both"):
             asked_for = state.given_probe is not None or state.recipe.probe.vacuum_region is not None
             known = "asked for" if asked_for else "no probe was given"
@@ -55,3 +69,42 @@ class Technique(Stage):
                 f"Probe: {state['template_origin']}", f"{known}; template of radius {template.radius:.2f} px, {template.kind} trench"
             )
         state.keep("technique", technique)
+        state.keep("kind_of_data", sentence)
+        if technique == "images" and ring is not None:
+            state.keep("ring", ring)
+
+
+def ring_of(state: RunState) -> Ring | None:
+    """Find a ring in the mean pattern, about the bright-field disk or, without one, about the brightest place."""
+    mean, disk = np.asarray(state["mean_pattern"], dtype=np.float64), state.get("disk")
+    start = NEAR_BEAM if disk is None else max(1.5 * disk.radius, disk.radius + 3)
+    return find_ring(mean, beam_of(state), start, state.cube.detector_mask)
+
+
+def beam_of(state: RunState) -> tuple[float, float]:
+    """Return the centre of the bright-field disk or, without one, the brightest place of the mean pattern, pixels."""
+    if (disk := state.get("disk")) is not None:
+        return disk.qx, disk.qy
+    mean = np.asarray(state["mean_pattern"], dtype=np.float64)
+    x, y = np.unravel_index(int(np.nanargmax(mean)), mean.shape)
+    return float(x), float(y)
+
+
+def _without_disk(state: RunState) -> Suggestion:
+    """Say what a scan is whose mean pattern has neither a whole bright-field disk nor a ring."""
+    mean, none = np.asarray(state["mean_pattern"], dtype=np.float64), "the mean pattern has no whole bright-field disk"
+    seen = np.ones(state.cube.scan_shape, bool) if state.where is None else state.where
+    frames = to_numpy(patterns_at(state.cube, grid_positions(seen & ~state["unusable"], TRIED)))
+    if raw_frames(frames, mean):
+        return Suggestion(
+            "images", "Images only: raw frames of a counting detector",
+            f"{none}; single electrons stand out of a level of {np.nanmedian(mean):.3g} at other pixels in each pattern",
+            "Raw frames of a counting detector, in which single electrons are not yet counted: count them first "
+            "(gpu4d.preprocess.count_electrons). Virtual images of the raw frames were made.",
+        )  # fmt: skip
+    if is_flat(mean, state.patterns):
+        return Suggestion(
+            "images", "Images only: an empty scan", f"{none}; its pixels differ by no more than noise",
+            "An empty scan: the detector shows an even background, and no beam.",
+        )  # fmt: skip
+    return Suggestion("images", "Images only", none, "No bright-field disk was found in the mean pattern, so only images were made.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.beam.origin import Origin
 from gpu4d.bragg.disk_search import SearchOptions
-from gpu4d.calibrate.origin import Origin
 from gpu4d.crystal import Lattice
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.data.pointlist import PointListArray
@@ -18,10 +20,12 @@ from gpu4d.preprocess import in_counts
 from gpu4d.probe import Disk, Template
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, no, yes
+from gpu4d.workflow.stages.origin import measure_origin
 
 WANDER = 0.25  # px rms: if the beam moves more, the blurred mean pattern gives a wrong radius and edge
 LEAST_ORIGINS = 9  # fewest trial patterns with a beam from which its motion is taken
 RELATIVE_THRESHOLD = 0.02  # of the strongest disk; used if values are not counts, because their significance is then unknown
+PIXELS_OF_DEFINITION = 4_000_000  # of all trial patterns: with more, the definition takes longer than compiling its twin
 LEAST_EDGE = 0.5  # px: a sharper edge than half a pixel cannot be seen
 
 
@@ -35,9 +39,7 @@ class Trial:
     disks : PointListArray
         In the shape of the scan. Other positions are empty.
     options : dict
-        Options of `find_bragg_disks` and `BraggDisks`.
-    fit : str
-        How many free parameters the fit of a disk has, and why. Empty if no disk is fitted.
+        Options of `find_bragg_disks` and `BraggDisks` for the whole scan.
     lattice : Lattice or None
     origin : Origin or None
         Surface fitted to the unscattered disks of the trial positions.
@@ -46,7 +48,6 @@ class Trial:
     positions: np.ndarray
     disks: PointListArray
     options: SearchOptions = field(default_factory=SearchOptions)
-    fit: str = ""
     lattice: Lattice | None = None
     origin: Origin | None = None
 
@@ -122,19 +123,24 @@ def template_of(state: RunState, disk: Disk) -> Template:
 
 
 def try_disks(state: RunState, probe: tuple[Disk | None, Template], positions: np.ndarray, options: SearchOptions) -> Trial:
-    """Find disks at the positions, the surface of their origins, and a lattice."""
+    """Find disks at the positions, the surface of their origins, and a lattice.
+
+    Positions come from a parabola on the map that maxima are found on, without standard errors. They are exact enough to tell whether
+    there is a lattice, and where the beam goes. A scan without Bragg disks needs no other search. So of usual detectors the definition
+    runs: it takes a fraction of a second, and compiling the twin takes ten.
+    """
     import gpu4d
 
     disk, template = probe
-    reduction = gpu4d.BraggDisks(template, **options).choose(state.cube, state.where)
-    options = {**options, "parameters": reduction.parameters}
-    found = reduction.at(state.cube, positions)
-    why = reduction.parameters_reason if reduction.refinement == "likelihood" else ""
-    trial = Trial(positions, in_scan_shape(found, positions, state.cube.scan_shape), options, why)
+    quick: SearchOptions = {**options, "refine": None if options["refine"] is None else "parabola", "refine_power": options["power"]}
+    small = len(positions) * math.prod(state.cube.detector_shape) <= PIXELS_OF_DEFINITION
+    with gpu4d.using("definition") if small else nullcontext():
+        found = gpu4d.BraggDisks(template, **quick).at(state.cube, positions)
+    trial = Trial(positions, in_scan_shape(found, positions, state.cube.scan_shape), options)
     if len(trial.disks):
         guess = state.calibration.origin if disk is None else (disk.qx, disk.qy)
         try:
-            trial.origin = gpu4d.calibrate.origin(trial.disks, guess=guess, fit=state.recipe.origin.fit)
+            trial.origin = measure_origin(state, trial.disks, guess, template.radius)
             trial.lattice = gpu4d.find_lattice(trial.disks, trial.origin)
         except InputError as error:
             state.record.note(f"trial: {error}")

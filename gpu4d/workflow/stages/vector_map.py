@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from gpu4d.bragg.friedel import friedel_symmetry
+from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.workflow.picture import DISKS, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
@@ -44,5 +46,8 @@ class VectorMap(Stage):
         lattice = state.get("lattice")
         caption = "All Bragg disks of the scan in one diffraction plane, each relative to its own origin"
         caption += ", with the lattice vectors that were found." if lattice is not None else ". No lattice was found in them."
+        if lattice is not None and state.calibration.ellipse is not None:  # the map is one of places without the ellipse
+            rows = lattice.matrix @ ellipse_matrix(state.calibration.ellipse).T
+            lattice = dataclasses.replace(lattice, g1=rows[0], g2=rows[1])
         made = plot.bragg_vector_map(state["bragg_vector_map"], lattice)
         yield Picture("bragg_vector_map", DISKS, "Bragg vector map", caption), made

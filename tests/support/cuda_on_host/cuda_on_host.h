@@ -457,6 +457,7 @@ static inline T atomicMax(T* p, U v) {
   return o;
 }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 static inline void sincospif(float x, float* s, float* c) {
   *s = (float)sin(3.14159265358979323846 * x);
   *c = (float)cos(3.14159265358979323846 * x);

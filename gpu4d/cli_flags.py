@@ -1,0 +1,99 @@
+"""Define the flags of `gpu4d run`, and write what they give into a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpu4d.data.quantities import GivenAs
+
+
+def _given_by_flag() -> list[GivenAs]:
+    """Return the calibration fields that have a flag of their own."""
+    from gpu4d.data.calibration_fields import FIELDS
+
+    return [field.given for field in FIELDS.values() if field.given is not None and field.given.flag]
+
+
+def calibration_flags(command: Any) -> Any:
+    """Add a flag for every calibration field that has one."""
+    import click
+
+    for given in reversed(_given_by_flag()):
+        words = f"{given.explain.split('.')[0].split(',')[0]}, {given.units}."
+        flag = f"--{given.name.replace('_', '-')}"
+        command = click.option(flag, metavar=given.flag, help=words, callback=_quantity(given, flag))(command)
+    return command
+
+
+def _quantity(given: GivenAs, flag: str) -> Any:
+    """Return a callback that reads a number, also with a unit: 300e3, 300keV."""
+    return lambda _context, _parameter, text: None if text is None else given.read(text, flag)
+
+
+def run_flags(command: Any) -> Any:
+    """Add the flags of `run` that are settings of a recipe and belong to no field of the calibration."""
+    import click
+
+    for option in (
+        click.option("--calibration", metavar="C.toml", help="Calibration that `gpu4d calibrate` wrote. Other flags override it."),
+        click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees."),
+        click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not."),
+        click.option("--technique", metavar="T", help="auto, bragg, dpc, both or images.  [default: auto]"),
+        click.option(
+            "--reference", metavar="A,B,C,D", callback=_region, help="Rows A to B, columns C to D are unstrained.  [default: median]"
+        ),
+        click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
+        click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
+        click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
+    ):
+        command = option(command)
+    return command
+
+
+FLAGS = {
+    "calibration": "input.calibration",
+    "rotation": "calibration.rotation_degrees",
+    "transpose": "calibration.transpose",
+    "technique": "analysis.technique",
+    "reference": "strain.reference",
+    "mask": "input.detector_mask",
+    "crop": "input.crop_scan",
+    "bin": "input.bin_detector",
+    "dataset": "input.dataset",
+    "scan_shape": "input.scan_shape",
+    "probe": "probe.file",
+    "memory": "compute.memory",
+    "device": "compute.device",
+}
+
+
+def with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
+    """Return the recipe of a run: a file's or the defaults, overridden by flags."""
+    from gpu4d.workflow.recipe import Recipe
+
+    recipe = Recipe() if path is None else Recipe.load(path)
+    names = FLAGS | {given.name: f"calibration.{given.name}" for given in _given_by_flag()}
+    for name, value in flags.items():
+        if value is not None:
+            recipe.set(names[name], value, origin="--" + name.replace("_", "-"))
+    recipe.check()
+    return recipe
+
+
+def pair(_context: Any, _parameter: Any, value: str | None) -> list[int] | None:
+    import click
+
+    if value is None:
+        return None
+    parts = value.replace("x", ",").replace("×", ",").split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is not two whole numbers: write --scan-shape 64,64")
+    return [int(part) for part in parts]
+
+
+def _region(_context: Any, parameter: Any, value: str | None) -> list[int] | str | None:
+    """Return four whole numbers, or the text as it is: the recipe says which are accepted."""
+    parts = [] if value is None else value.split(",")
+    return [int(part) for part in parts] if len(parts) == 4 and all(part.strip().isdecimal() for part in parts) else value

@@ -1,0 +1,80 @@
+"""Attributes of HDF5 groups and datasets, as they are. Text is read when it is asked for, because damaged text can stop HDF5 for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from gpu4d.io.foreign import FOREIGN
+from gpu4d.io.sources.hdf5_file import open_file, reading
+from gpu4d.io.sources.links import follow
+
+IN_PLACE = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # kinds of values that lie in the attribute itself
+
+
+class Attributes(Mapping[str, Any]):
+    """Attributes of one group or dataset.
+
+    Numbers and text of fixed length are read at once. Text of any length lies elsewhere in the file, and is read when it is asked for.
+    An attribute that cannot be read is None.
+
+    Parameters
+    ----------
+    node : h5py.Group or h5py.Dataset
+    file, path : str
+        Where it is found again.
+    """
+
+    def __init__(self, node: h5py.Group | h5py.Dataset, file: str, path: str):
+        self._file, self._path = file, path
+        self._names = [_text(name) for name in node.attrs]
+        self._read = {name: _value(node, name) for name in self._names if _lies_in_place(node, name)}
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._names and name not in self._read:
+            with open_file(self._file) as file, reading(self._file, f"the attribute {name} of {self._path}"):
+                self._read[name] = _value(follow(file, self._path), name)
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __repr__(self) -> str:
+        return f"Attributes({', '.join(self._names)})"
+
+
+def attributes_above(file: h5py.File, path: str) -> dict[str, Attributes]:
+    """Return the attributes of all groups from the root of a file down to a dataset, by their paths. Those without any are left out."""
+    parts = path.strip("/").split("/")
+    paths = ["/", *("/" + "/".join(parts[: n + 1]) for n in range(len(parts)))]
+    found = {path: Attributes(follow(file, path), file.filename, path) for path in paths}
+    return {path: attributes for path, attributes in found.items() if attributes}
+
+
+def _lies_in_place(node: Any, name: str) -> bool:
+    try:
+        kind = node.attrs.get_id(name).get_type()
+    except FOREIGN:
+        return True  # it is read at once, as None
+    return kind.get_class() in IN_PLACE or (isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str())
+
+
+def _value(node: Any, name: str) -> Any:
+    try:
+        value = node.attrs[name]
+    except FOREIGN:
+        return None
+    return _text(value) if isinstance(value, bytes | np.bytes_) else value
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value

@@ -1,0 +1,100 @@
+"""Average the scan over rings about the beam, where the mean pattern has a ring: radial profile and its variance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpu4d.amorphous import RadialStatistics, RadialVariance, ring_center
+from gpu4d.arrays import is_integer_dtype
+from gpu4d.data.pointlist import PointList
+from gpu4d.workflow.picture import DIFFRACTION, Drawn, Picture
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Reason, Stage, no, yes
+from gpu4d.workflow.stages.technique import beam_of
+
+NEAR_RING = 0.1  # of its radius: the figure is that of the brightest place of the profile in this range
+
+
+class RadialProfiles(Stage):
+    """Compute the radial profile of an amorphous or fine-grained specimen, and how it varies over the scan."""
+
+    name = "radial"
+    title = "radial profile and its variance"
+    needs: ClassVar = ("mean_pattern", "unusable", "technique")
+    uses: ClassVar = ("disk", "ring")
+    makes: ClassVar = ("radial_profile",)
+    compiles: ClassVar = ("rings",)
+    place: ClassVar = 25
+
+    def wanted(self, state: RunState) -> Reason:
+        if state["technique"] != "images":
+            return no(f"only if images alone are made of a scan whose mean pattern has a ring; the technique is {state['technique']}")
+        if "ring" not in state:
+            return no("no ring was found in the mean pattern")
+        return yes(f"the mean pattern has a ring of {state['ring'].radius:.0f} px")
+
+    def reductions(self, state: RunState) -> dict[str, Any]:
+        seen = ~np.asarray(state["unusable"], dtype=bool)
+        return {"radial_profile": RadialVariance(self._origin(state), where=seen)}
+
+    def _origin(self, state: RunState) -> Any:
+        """Return the calibrated origin as None. Without one, return the centre of the ring."""
+        if state.calibration.origin is not None:
+            return None
+        mean, beam = np.asarray(state["mean_pattern"], dtype=np.float64), beam_of(state)
+        center = ring_center(mean, beam, state["ring"], state.cube.detector_mask)
+        how = "the brightest place of the mean pattern" if center is None else "the centre of the ring, from its place in every direction"
+        x, y = beam if center is None else center
+        state.record.decide(f"Centre of the radial profile: ({x:.2f}, {y:.2f}) px", f"no bright-field disk was found; {how}")
+        return x, y
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        found: RadialStatistics = results["radial_profile"]
+        state.keep("radial_profile", found)
+        units = {"radius": "px", "mean": "counts per pixel", "deviation": "counts per pixel"}
+        fields = {name: np.asarray(values) for name, values in found._asdict().items()}
+        if q := state.calibration.q_pixel:
+            fields, units = {"q": q * fields["radius"], **fields}, {"q": "1/Å", **units}
+        state.products["radial_profile"] = PointList(fields, units)
+        ring = state["ring"].radius
+        near = np.abs(found.radius - ring) <= max(1.0, NEAR_RING * ring)
+        if np.isfinite(found.mean[near]).any():
+            at = np.flatnonzero(near)[np.nanargmax(found.mean[near])]
+            noise = f"counting noise {found.noise[at]:.2g}, " if is_integer_dtype(state.cube.dtype) else ""
+            seen = f"{noise}{int(found.positions[at])} positions; 0 if all positions are alike"
+            state.record.figure("Normalised variance at the ring", f"{found.variance[at]:.3g}", f"at {found.radius[at]:.1f} px; {seen}")
+
+    def pictures(self, state: RunState) -> Iterator[Drawn]:
+        from gpu4d import plot
+
+        found, q = state["radial_profile"], state.calibration.q_pixel
+        marks = [(state["ring"].radius, "ring")]
+        if "disk" in state:
+            marks.append((state["disk"].radius, "disk"))
+        caption = "Azimuthal mean over the distance from the beam, averaged over the scan. The band is ± the standard deviation over the "
+        caption += f"positions. The standard error of the mean is {np.sqrt(found.positions.max()):.0f} times smaller. {_axis(q)}"
+        made = plot.profile(
+            found.radius, found.mean, "Radial profile", spread=found.deviation, marks=marks, pixel_size=q, units="counts per pixel"
+        )
+        yield Picture("radial_profile", DIFFRACTION, "Radial profile", caption), made
+        caption = (
+            "V = ⟨I²⟩ / ⟨I⟩² − 1 of the azimuthal mean I over the positions. It is high where ordered regions scatter at some positions "
+        )
+        caption += "only. Differences of thickness raise it at all distances alike. "
+        others = None
+        if is_integer_dtype(state.cube.dtype):
+            others = {"counting noise alone": found.noise}
+            caption += "Dashed: what counting noise alone would give, if a count is an electron. "
+        made = plot.profile(
+            found.radius, found.variance, "Variance of the radial profile", others=others, marks=marks, label="variance over the positions",
+            pixel_size=q, units="normalised variance V",
+        )  # fmt: skip
+        yield Picture("radial_variance", DIFFRACTION, "Variance of the radial profile", caption + _axis(q)), made
+
+
+def _axis(q_pixel: float | None) -> str:
+    """Say in which units the distance is drawn."""
+    return "q = 1/d." if q_pixel else "The distance is in detector pixels, because the size of a detector pixel is not known."

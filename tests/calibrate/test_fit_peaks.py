@@ -1,0 +1,128 @@
+"""Ellipse and pixel size from Bragg disks: of one lattice, of many grains; and from the lattices of a scan."""
+
+import h5py
+import numpy as np
+import pytest
+
+import gpu4d
+from gpu4d.calibrate import ellipse_matrix, fit_peaks, lattice_ellipse, visible_ellipse
+from gpu4d.data import PointListArray
+from gpu4d.errors import InputError
+from gpu4d.structures import Structure
+
+ELLIPSE = (1.03, 1.0, np.radians(25))
+STRETCH = np.linalg.inv(ellipse_matrix(ELLIPSE))
+ORDERS = np.array([(h, k) for h in range(-2, 3) for k in range(-2, 3)])
+
+
+def lists(vectors, noise, shape, seed=0):
+    """Lists of disks from vectors of every position (n, m, 2), px relative to (64, 63), distorted and with noise."""
+    rng = np.random.default_rng(seed)
+    count = [len(v) for v in vectors]
+    q = np.concatenate([v @ STRETCH.T for v in vectors]) + np.array([64.0, 63.0])
+    q = q + rng.normal(0, noise, q.shape)
+    fields = {"qx": q[:, 0], "qy": q[:, 1], "intensity": np.ones(len(q)), "sx": np.full(len(q), noise), "sy": np.full(len(q), noise)}
+    return PointListArray(np.concatenate([[0], np.cumsum(count)]), fields, shape)
+
+
+def lattice_scan(g1, g2, strain=0.0, noise=0.05, seed=0):
+    """8 × 8 positions of one lattice, strained by zero mean."""
+    rng = np.random.default_rng(seed)
+    strains = rng.normal(0, strain, (64, 2, 2)) if strain else np.zeros((64, 2, 2))
+    strains = (strains + np.swapaxes(strains, 1, 2)) / 2
+    strains -= strains.mean(axis=0)
+    return lists([ORDERS @ np.stack([g1, g2]) @ (np.eye(2) - s) for s in strains], noise, (8, 8), seed)
+
+
+def pulls(found):
+    return np.array(
+        [
+            (found.ellipse[0] - ELLIPSE[0]) / found.ellipse_error[0],
+            (found.ellipse[1] - 1.0),
+            (found.ellipse[2] - ELLIPSE[2]) / found.ellipse_error[1],
+        ]
+    )
+
+
+@pytest.mark.parametrize("shape, angle", [("square", np.pi / 2), ("hexagonal", np.pi / 3)])
+def test_lattices_of_known_symmetry(shape, angle):
+    g1 = 22.0 * np.array([np.cos(0.3), np.sin(0.3)])
+    g2 = 22.0 * np.array([np.cos(0.3 + angle), np.sin(0.3 + angle)])
+    disks = lattice_scan(g1, g2, strain=0.003)
+    found = fit_peaks(disks, shape, origin=(64, 63))
+    assert np.abs(pulls(found)).max() < 3.5 and found.ellipse_error[0] < 1e-3 and found.relative
+    assert found.q_pixel == pytest.approx(1 / 22, rel=1e-3)
+    fit = gpu4d.fit_lattice(disks, gpu4d.find_lattice(disks, (64, 63)), origin=(64, 63))
+    mean = lattice_ellipse(fit, shape, spacing=2.0)
+    assert np.abs(pulls(mean)).max() < 3.5 and mean.ellipse_error[0] < 2e-3
+    assert abs(mean.length - 22) < 4 * mean.length_error and mean.q_pixel == pytest.approx(0.5 / mean.length)
+    seen = visible_ellipse(fit)
+    assert seen.shape == shape and seen.ellipse == mean.ellipse
+    straight = gpu4d.crystal.lattice_lengths(fit, mean.ellipse)
+    assert straight.lengths == pytest.approx((22, 22), rel=1e-3) and np.isclose(straight.angle, angle, atol=2e-3)
+
+
+def test_no_ellipse_is_seen_where_there_is_none():
+    square = lattice_scan(np.linalg.solve(STRETCH, [20.0, 0.0]), np.linalg.solve(STRETCH, [0.0, 20.0]))
+    assert visible_ellipse(gpu4d.fit_lattice(square, [[20.0, 0.0], [0.0, 20.0]], origin=(64, 63))) is None
+    other = lattice_scan(np.array([20.0, 0.0]), np.array([0.0, 26.0]))  # a rectangular crystal
+    assert visible_ellipse(gpu4d.fit_lattice(other, gpu4d.find_lattice(other, (64, 63)), origin=(64, 63))) is None
+
+
+def test_many_grains_of_a_crystal():
+    """Each position shows one grain in any orientation, strained by itself: the ellipse is that of the mean."""
+    from scipy.spatial.transform import Rotation
+
+    rng = np.random.default_rng(3)
+    reflections = Structure.standard("Au").reflections(1.2)
+    vectors = []
+    for _ in range(100):
+        g = reflections.g @ Rotation.random(random_state=rng).as_matrix().T
+        near = np.abs(g[:, 2] + 0.0125 * (g[:, :2] ** 2).sum(1)) < 0.03
+        strain = rng.normal(0, 0.003, (2, 2))
+        vectors.append(g[near, :2] @ (np.eye(2) - (strain + strain.T) / 2) / 0.0125)
+    disks = lists(vectors, 0.05, (10, 10))
+    found = fit_peaks(disks, "Au", origin=(64.05, 63), q_pixel=0.0128)
+    assert np.abs(pulls(found)).max() < 3.5 and found.ellipse_error[0] < 1.5e-3
+    assert abs(found.q_pixel - 0.0125) < 4 * found.q_pixel_error < 1e-4
+    assert abs(found.shift[0] + 0.05) < 4 * found.shift_error[0]
+    calibration = gpu4d.Calibration()
+    found.apply(calibration)
+    assert calibration.q_pixel == found.q_pixel and calibration.ellipse_error == found.ellipse_error
+    with pytest.raises(InputError, match="crystal"):
+        fit_peaks(disks, "Si", origin=(64, 63), q_pixel=0.0125)
+
+
+def test_arguments_are_checked():
+    one = lists([np.array([[20.0, 0.0], [-20.0, 0.0]])], 0.01, (1, 1))
+    with pytest.raises(InputError, match="too few"):
+        fit_peaks(one, "square", origin=(64, 63))
+    fit = gpu4d.fit_lattice(lattice_scan(np.array([20.0, 0]), np.array([0, 20.0])), [[20.0, 0.0], [0.0, 20.0]], origin=(64, 63))
+    with pytest.raises(InputError, match="'square', 'hexagonal'"):
+        lattice_ellipse(fit, "cubic")
+    with pytest.raises(InputError, match="no position"):
+        lattice_ellipse(fit, where=np.zeros((8, 8), bool))
+
+
+def test_strained_gold_of_the_shared_data_behind_an_ellipse(shared_data):
+    """The chain is told the lattice constant and the unstrained border, and finds the rest: limits of the project."""
+    with h5py.File(shared_data / "au_nbed_strain.h5") as file:
+        truth = file["truth"]
+        g = np.stack([truth[name][()][..., ::-1] for name in ("g200_xy_px", "g020_xy_px")], axis=-2).reshape(-1, 2, 2).astype(float)
+        strain = np.stack([truth[name][()] for name in ("eyy", "exx", "exy")])  # their x is our y
+        border, q = truth["state_index"][()] == 0, file.attrs["detector_pixel_1_per_A"]
+    inside = border.copy()
+    inside[1:-1, 1:-1] = False
+    disks = lists([ORDERS @ one for one in g], 0.02, (24, 24))
+    fit = gpu4d.fit_lattice(disks, gpu4d.find_lattice(disks, (64, 63)), origin=(64, 63), weights="errors")
+    for where in (inside, None):  # the robust mean finds the unstrained positions itself
+        found = lattice_ellipse(fit, "square", where=where, spacing=4.078 / 2)
+        assert abs(found.ellipse[0] - 1.03) < 1e-3 and abs(found.ellipse[2] - ELLIPSE[2]) < np.radians(1)
+        assert abs(found.q_pixel / q - 1) < 1e-3
+    calibration = gpu4d.Calibration()
+    lattice_ellipse(fit, "square", where=inside, spacing=4.078 / 2).apply(calibration)
+    maps = gpu4d.strain_map(fit, calibration=calibration, region=inside)
+    for one, right in zip((maps.exx, maps.eyy, maps.exy), strain):
+        assert np.sqrt(np.mean((np.asarray(one.data) - right) ** 2)) < 5e-4
+    seen = visible_ellipse(fit)
+    assert seen.shape == "square" and abs(seen.ellipse[0] - 1.03) < 1e-3  # what a run without a calibration warns of

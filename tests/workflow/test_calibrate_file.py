@@ -1,0 +1,99 @@
+"""`gpu4d calibrate`: what it measures in simulated standards with truth, what it writes, and what it says if it cannot."""
+
+import h5py
+import numpy as np
+import pytest
+
+import gpu4d
+from gpu4d.cli import run_command
+from gpu4d.errors import InputError
+from gpu4d.io import load_calibration
+from gpu4d.workflow.calibrate_file import calibrate_file
+from gpu4d.workflow.recipe import Recipe
+
+
+def recipe(**settings):
+    made = Recipe()
+    for name, value in settings.items():
+        made.set(name.replace("__", "."), value)
+    return made
+
+
+def test_rings_of_a_standard(shared_data, tmp_path):
+    name = shared_data / "polycrystal_rings.h5"
+    with h5py.File(name) as file:
+        center, (a, b, theta), q = file["truth/center_px"][:], file["truth/ellipse"][:], file.attrs["detector_pixel_1_per_A"]
+    found = calibrate_file(name, tmp_path / "c.toml", standards=["Au"], recipe=recipe(input__dataset="/scan_poisson_20000"))
+    c = load_calibration(tmp_path / "c.toml").calibration
+    assert np.abs(c.origin - center).max() < 0.02
+    assert abs(c.ellipse[0] / c.ellipse[1] - a / b) < 3e-4 and abs(np.rad2deg(c.ellipse[2] - theta)) < 0.4
+    assert abs(c.q_pixel / q - 1) < 5e-4
+    assert c.ellipse_error[0] < 1e-3 and 0 < c.q_pixel_error < 1e-4 * c.q_pixel
+    assert found.calibration.outdated == () and "rings" in found.summary()
+    about = load_calibration(tmp_path / "c.toml").about
+    assert about.standard == "Au" and about.detector_shape == (256, 256) and about.file == str(name.resolve())
+
+
+def test_disks_of_a_single_crystal(shared_data, tmp_path):
+    """The disk gives a pixel size that tells which disk is on which ring; the disks' distances then give a better one."""
+    settings = recipe(input__dataset="/poisson_1e5", calibration__energy=200e3, calibration__semiangle=3.0)
+    found = calibrate_file(shared_data / "au_nbed_strain.h5", tmp_path / "c.toml", standards=["Au"], recipe=settings)
+    c = found.calibration
+    assert c.q_pixel == pytest.approx(0.0199367, rel=3e-3)
+    assert c.ellipse[0] - 1 < 3 * c.ellipse_error[0] + 1e-3, "there is no ellipse"
+    assert c.origin.shape == (24, 24, 2) and c.probe_radius == pytest.approx(6.0, rel=0.03)
+
+
+def test_a_diffuse_ring_gives_the_ellipse(shared_data, tmp_path):
+    found = calibrate_file(shared_data / "amorphous_strain.h5", tmp_path / "c.toml")
+    assert found.calibration.ellipse[0] < 1.01 and found.calibration.ellipse_error[0] < 2e-3
+    assert any("no pixel size: name the specimen" in line for line in found.said)
+
+
+def test_a_thin_specimen_gives_the_rotation(shared_data, tmp_path):
+    settings = recipe(input__dataset="/poisson_1e5", calibration__energy=80e3, calibration__semiangle=25.0)
+    c = calibrate_file(shared_data / "mos2_ssb_infocus.h5", tmp_path / "c.toml", recipe=settings).calibration
+    assert abs(c.rotation) < np.deg2rad(1) and c.rotation_error < np.deg2rad(1) and c.transpose is False
+    assert c.q_pixel == pytest.approx(1 / 22, rel=0.03) and c.origin is not None
+
+
+def test_the_command_line(tmp_path, capsys, shared_data):
+    out = tmp_path / "calibration.toml"
+    name = str(shared_data / "polycrystal_rings.h5")
+    assert run_command(["calibrate", name, "--dataset", "/sum_pattern", "--standard", "Au", "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "a/b = 1.03" in said and str(out) in said
+    assert run_command(["calibrate", name, "--dataset", "/sum_pattern", "--standard", "Au", "-o", str(out)]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_what_is_refused(tmp_path):
+    np.save(tmp_path / "scan.npy", np.ones((4, 4, 16, 16), "u2"))
+    with pytest.raises(InputError, match="--standard Unobtainium: there is no such standard or CIF file; standards are "):
+        calibrate_file(tmp_path / "scan.npy", tmp_path / "c.toml", standards=["Unobtainium"])
+    with pytest.raises(InputError, match=r"nothing could be measured in .* no rings of Au"):
+        calibrate_file(tmp_path / "scan.npy", tmp_path / "c.toml", standards=["Au"])
+    assert not (tmp_path / "c.toml").exists()
+    with pytest.raises(InputError, match="is an input of the calibration, and is never replaced"):
+        calibrate_file(tmp_path / "scan.npy", tmp_path / "scan.npy", overwrite=True)
+    assert np.load(tmp_path / "scan.npy").shape == (4, 4, 16, 16)
+    with pytest.raises(InputError, match="leave out swapped axes"):
+        calibrate_file(tmp_path / "scan.npy", tmp_path / "c.toml", recipe=recipe(input__bin_detector=2))
+
+
+@pytest.mark.parametrize("degrees", [30, 120, -150])
+def test_the_rotation_is_that_of_the_contrast_and_not_180_degrees_off(tmp_path, degrees):
+    scan = gpu4d.simulate.phase_object_scan((32, 32), (48, 48), r_pixel=0.25, dose=2e5, rotation=np.deg2rad(degrees), seed=1)
+    gpu4d.save(tmp_path / "scan.h5", {"scan": scan.cube}, links="copy")
+    c = calibrate_file(tmp_path / "scan.h5", tmp_path / "c.toml").calibration
+    assert abs(np.angle(np.exp(1j * (c.rotation - np.deg2rad(degrees))))) < np.deg2rad(2)
+
+
+def test_a_given_pixel_size_tells_rings_apart(tmp_path):
+    """Only 220 and 311 of gold: without the pixel size they may be other rings."""
+    x, y = np.indices((120, 120)) - 59.5
+    g = np.sqrt([8.0, 11.0]) / 4.0786
+    expected = 5 + sum(80 * np.exp(-(((np.hypot(x, y) - one / 0.019) / 1.5) ** 2)) for one in g)
+    np.save(tmp_path / "rings.npy", np.random.default_rng(0).poisson(expected).astype("u2"))
+    found = calibrate_file(tmp_path / "rings.npy", tmp_path / "c.toml", standards=["Au"], recipe=recipe(calibration__q_pixel=0.0188))
+    assert found.calibration.q_pixel == pytest.approx(0.019, rel=2e-3)
