@@ -65,7 +65,7 @@ def dark_fields() -> None:
     disks = gpu4d.PointListArray(np.r_[0, np.cumsum(counts)], fields, shape)
     origin = 63.5 + rng.normal(0, 0.5, (*shape, 2))
     calibration = gpu4d.Calibration(ellipse=(1.03, 1.0, 0.4))
-    apertures = {
+    apertures: dict[str, gpu4d.detectors.Detector | gpu4d.bragg.LatticeAperture] = {
         "ring": gpu4d.detectors.annulus(20, 30),
         "sector": gpu4d.detectors.segmented(20, 30, 4)[1],
         "pair": gpu4d.bragg.reflection((20.0, 3.0), 4.0),

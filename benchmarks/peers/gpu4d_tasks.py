@@ -61,10 +61,12 @@ def orientation(folder) -> Prepared:
     qx, qy, intensity = data["peaks"].T
     disks = gpu4d.PointListArray(data["starts"], {"qx": qx, "qy": qy, "intensity": intensity}, (1, len(data["turns"])))
     gold, origin = gpu4d.structures.Structure.standard("Au"), (float(data["origin"]),) * 2
-    known = {name: float(data[name]) for name in ("energy", "q_pixel", "thickness")}
+    energy, q_pixel, thickness = (float(data[name]) for name in ("energy", "q_pixel", "thickness"))
 
     def call():
-        return gpu4d.orientation.match_orientations(disks, gold, origin=origin, disk_radius=2.0, overlaps=False, **known)
+        return gpu4d.orientation.match_orientations(
+            disks, gold, origin=origin, disk_radius=2.0, overlaps=False, energy=energy, q_pixel=q_pixel, thickness=thickness
+        )
 
     def arrays(found):
         return {"turns": found.matrices[0], "alternatives": found.grain.alternative[0], "ambiguous": found.ambiguous[0]}
