@@ -9,7 +9,7 @@ from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.plane_transform import line_plan, long_primes_of, transform_line, transform_scratch
 
-from gpu4d.compiled import ALL, KEEPS_NAN, address, entry, helper
+from gpu4d.compiled import ALL, KEEPS_NAN, address, contiguous, entry, helper
 from gpu4d.orientation.correlate_orientations import check
 
 BLOCK = 32  # patterns whose spectra stay in the second-level cache
@@ -142,7 +142,7 @@ def correlate_orientations(peaks, shells, real, imaginary, /, *, width):
     correlation, angle = (np.empty((n, 2, real.shape[2]), np.float64) for _ in range(2))
     lanes = in_lanes(real, imaginary)
     plan, scratch, curve = line_plan(samples), transform_scratch(samples, LANES), zeros(2, samples, LANES)
-    peaks, shells = np.ascontiguousarray(peaks, np.float64), np.ascontiguousarray(shells, np.float64)
+    peaks, shells = contiguous(peaks, np.float64), contiguous(shells, np.float64)
     for first in range(0, n, BLOCK):
         some = slice(first, min(first + BLOCK, n))
         spectra = zeros(some.stop - first, harmonics, 2, len(shells))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpu4d.compiled import entry, helper
+from gpu4d.compiled import contiguous, entry, helper, read_only
 from gpu4d.preprocess.count_electrons import Electrons, per_pixel
 
 GROUP = 32  # pixels that are tested together, in vector registers
@@ -62,8 +62,8 @@ def _count(frames, level, scale, lower, upper, offsets):
 
 def count_electrons(frames, dark, lower, upper, /, *, electron=1.0, gain=None, mask=None):
     *batch, nx, ny = frames.shape
-    level, scale = per_pixel(dark, electron, gain, mask)
+    level, scale = (contiguous(a) for a in per_pixel(dark, electron, gain, mask))
     n = int(np.prod(batch))
     offsets = np.zeros(n + 1, np.int64)
-    pixels, values = _count(frames.reshape(n, nx, ny), level, scale, np.float32(lower), np.float32(upper), offsets)
+    pixels, values = _count(read_only(frames.reshape(n, nx, ny)), level, scale, np.float32(lower), np.float32(upper), offsets)
     return Electrons(offsets, pixels[:, 0].copy(), pixels[:, 1].copy(), values.copy())

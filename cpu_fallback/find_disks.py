@@ -50,7 +50,7 @@ from gpu4d.cpu_fallback.refine_disks import (
 from gpu4d import fft
 from gpu4d.bragg.find_disks import LEAST_SHARE, USUAL_LIMITS, USUAL_REFINEMENT, Disks, fill_spectrum
 from gpu4d.bragg.template_transforms import LARGEST_KEPT
-from gpu4d.compiled import ALL, address, entry, helper, part
+from gpu4d.compiled import ALL, address, contiguous, entry, helper, part
 
 
 class Search(NamedTuple):
@@ -119,7 +119,7 @@ def find_disks(
             np.array(powers, np.float32),
             powers.index(power),
             powers.index(refine_power),
-            np.ascontiguousarray(allowed),
+            contiguous(allowed),
             prepared.moments,
             np.array([limits.min_significance, limits.min_relative, limits.min_absolute, limits.min_spacing], np.float64),
             MODES[refinement.refine],

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from gpu4d.compiled import entry
+from gpu4d.compiled import contiguous, entry, read_only
 from gpu4d.imaging.first_moments import moments_are_exact
 
 
@@ -35,5 +35,5 @@ def first_moments(patterns, /, mask=None):
     *batch, nx, ny = patterns.shape
     kind = np.int64 if moments_are_exact(patterns.dtype, patterns.shape) else np.float64
     out = np.empty((prod(batch), 3), kind)
-    _moments(patterns.reshape(prod(batch), nx, ny), None if mask is None else mask.astype(bool, copy=False), kind(0), out)
+    _moments(read_only(patterns.reshape(prod(batch), nx, ny)), contiguous(mask, bool), kind(0), out)
     return out.reshape(*batch, 3)

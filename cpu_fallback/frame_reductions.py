@@ -18,7 +18,7 @@ from gpu4d.cpu_fallback.masked_sums import masked_sums
 from gpu4d.cpu_fallback.pattern_sums import pattern_maximum, pattern_sums
 from gpu4d.cpu_fallback.products import HALF, LANES, masked_lines, reduce_lines
 
-from gpu4d.compiled import address, entry, helper, part
+from gpu4d.compiled import address, entry, helper, part, read_only
 from gpu4d.imaging.frame_reductions import FrameReductions
 
 PIECE = 1024 // LANES  # lines: |weights| of a lane add up to at most 2**15, so sums of products with 16-bit counts fit 32 bits
@@ -184,7 +184,7 @@ def _narrow_reductions(patterns, masks, mask):
     total, maximum = np.zeros(whole, np.int64), np.empty(whole, np.int64)
     part_sum, top = np.zeros(whole, np.int32), np.full(whole, -(1 << 15), np.int16)
     bias = np.int64(1 << 15 if flat.dtype == np.uint16 else 0)
-    _reduce_narrow_counts(flat, at, ny, bias, w, np.empty(12, np.int64), part_sum, top, total, maximum, masked, moments)
+    _reduce_narrow_counts(read_only(flat), at, ny, bias, w, np.empty(12, np.int64), part_sum, top, total, maximum, masked, moments)
     return total[: nx * ny].reshape(nx, ny), maximum[: nx * ny].reshape(nx, ny), masked, moments
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpu4d.compiled import entry
+from gpu4d.compiled import contiguous, entry, read_only
 
 BLOCK = 16  # patterns: their distance is often a power of two, and then more of them would share one set of the cache
 
@@ -22,5 +22,5 @@ def gather_pixels(frames, index, /, *, real=False):
     if len(index) and not (0 <= index.min() and index.max() < flat.shape[1]):
         raise IndexError(f"index runs from {index.min()} to {index.max()}, patterns have {flat.shape[1]} pixels")
     out = np.empty((len(index), len(frames)), np.float32 if real else frames.dtype)
-    _gather(flat, index, out)
+    _gather(read_only(flat), contiguous(index), out)
     return out

@@ -6,7 +6,7 @@ import numpy as np
 from gpu4d.cpu_fallback.joint_equations import square_table
 
 from gpu4d.bragg.likelihood.hidden_disks import FITTED, TERMS, cells_of
-from gpu4d.compiled import KEEPS_NAN, routine
+from gpu4d.compiled import KEEPS_NAN, contiguous, routine
 
 LANES = 16  # cells of a vector: rows of cells are padded to whole vectors
 
@@ -59,8 +59,8 @@ def search_of(table, pixels, allowed, mask, radius, least):
     return Search(
         square_table(table, pixels),
         -int(pixels[0, 0]),
-        np.ascontiguousarray(allowed),
-        np.ones((1, 1), bool) if mask is None else np.ascontiguousarray(mask),
+        contiguous(allowed),
+        contiguous(np.ones((1, 1), bool) if mask is None else mask),
         cells.size,
         cells.side,
         cells.cover,

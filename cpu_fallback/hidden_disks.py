@@ -19,7 +19,7 @@ from gpu4d.bragg.likelihood.hidden_disks import (
     UNKNOWN,
     Hidden,
 )
-from gpu4d.compiled import KEEPS_NAN, entry, routine
+from gpu4d.compiled import KEEPS_NAN, contiguous, entry, routine
 
 
 def hidden_disks(patterns, x, y, amplitude, state, around, table, pixels, allowed, /, mask=None, radius=1.0, least=5.0):
@@ -27,14 +27,14 @@ def hidden_disks(patterns, x, y, amplitude, state, around, table, pixels, allowe
     count, out = np.zeros(n, np.int64), np.full((2, n, MOST_HIDDEN), np.nan)
     if n and most:
         search = search_of(table, pixels, allowed, mask, float(radius), float(least))
-        disks = np.stack([x, y, amplitude]).astype(np.float64)
+        disks = np.array([x, y, amplitude], np.float64, order="C")
         _owner, frames = by_address(patterns)
         work = work_arrays(search, patterns.shape[1:])
         _look_at_all(
             frames,
             disks,
-            np.ascontiguousarray(state, np.int8),
-            np.ascontiguousarray(around, np.int64),
+            contiguous(state, np.int8),
+            contiguous(around, np.int64),
             search,
             work,
             np.zeros(most, bool),

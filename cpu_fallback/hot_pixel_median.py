@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpu4d.compiled import entry, helper
+from gpu4d.compiled import contiguous, entry, helper, read_only
 from gpu4d.preprocess.hot_pixel_median import LEAST_NEIGHBOURS, MAD_TO_SIGMA
 
 GROUP = 32  # pixels that are tested together, in vector registers
@@ -103,7 +103,7 @@ def hot_pixel_median(frames, /, *, threshold=5.0, unit=1.0, noise=0.0, mask=None
     corrected, hot = np.empty(frames.shape, frames.dtype), np.empty(frames.shape, bool)
     flat = (-1, *frames.shape[-2:])
     numbers = float(threshold), float(unit), float(noise)
-    valid = None if mask is None else mask.astype(bool, copy=False)
+    valid = contiguous(mask, bool)
     whole = frames.dtype.kind in "iu"
-    _correct(frames.reshape(flat), valid, whole, *numbers, corrected.reshape(flat), hot.reshape(flat))
+    _correct(read_only(frames.reshape(flat)), valid, whole, *numbers, corrected.reshape(flat), hot.reshape(flat))
     return corrected, hot

@@ -30,13 +30,13 @@ from gpu4d.bragg.likelihood.joint_fit import (
     wander,
 )
 from gpu4d.bragg.likelihood.poisson_fit import FARTHEST, LONGEST
-from gpu4d.compiled import KEEPS_NAN, entry, part, routine
+from gpu4d.compiled import KEEPS_NAN, contiguous, entry, part, routine
 
 
 def joint_fit(patterns, x, y, height, role, table, pixels, /, mask=None, parameters=6, spacing=0.0, shadow=0.0, significance=0.0):
     n, most = x.shape
-    start = np.stack([x, y, height]).astype(np.float64)
-    role = np.ascontiguousarray(role, np.int8)
+    start = np.array([x, y, height], np.float64, order="C")
+    role = contiguous(role, np.int8)
     out = np.full((8, n, most), np.nan)
     out[:2] = np.where(role != NONE, start[:2], np.nan)
     ok, gone, label = np.zeros((n, most), bool), np.zeros((n, most), bool), np.zeros((n, most), np.int64)
@@ -56,7 +56,7 @@ def _disk(table, pixels, mask, columns, parameters, significance):
     inside[pixels[:, 0] + half, pixels[:, 1] + half] = 1
     middle = table.shape[0] // 2
     radius = float(np.sqrt(table[middle, middle, 0].sum(dtype=np.float64) / np.pi))
-    valid = np.ones((1, 1), bool) if mask is None else np.ascontiguousarray(mask)
+    valid = contiguous(np.ones((1, 1), bool) if mask is None else mask)
     return Disk(
         square,
         inside,

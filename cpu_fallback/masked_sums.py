@@ -6,7 +6,7 @@ Storing masks as runs of pixels would save little, because most of the time is n
 import numpy as np
 
 from gpu4d.arrays import sums_are_exact
-from gpu4d.compiled import entry
+from gpu4d.compiled import contiguous, entry, read_only
 
 
 @entry()
@@ -36,12 +36,12 @@ def masked_sums(patterns, masks, /):
     n, m = patterns.shape[0], masks.shape[0]
     exact = sums_are_exact(patterns.dtype) and masks.dtype.kind == "b"
     out = np.empty((n, m), np.int64 if exact else np.float64)
-    flat = np.ascontiguousarray(patterns).reshape(n, patterns.shape[1] * patterns.shape[2])
+    flat = contiguous(patterns).reshape(n, patterns.shape[1] * patterns.shape[2])
     weights = np.ascontiguousarray(masks).reshape(m, flat.shape[1])
     if exact:
-        _integers(flat, weights.view(np.uint8), out)
+        _integers(flat, read_only(weights.view(np.uint8)), out)
     else:
-        _floats(flat, weights.astype(np.float64), out)
+        _floats(flat, contiguous(weights, np.float64), out)
     return out
 
 
@@ -67,9 +67,9 @@ def _annuli(patterns, centers, radii, mask, out):
 def annular_sums(patterns, centers, radii, /, *, mask=None):
     out = np.full((patterns.shape[0], radii.shape[0]), np.nan)
     known = np.isfinite(centers).all(-1)
-    valid = np.ones(patterns.shape[1:], bool) if mask is None else np.ascontiguousarray(mask)
+    valid = contiguous(np.ones(patterns.shape[1:], bool) if mask is None else mask)
     part = np.empty((int(known.sum()), radii.shape[0]))
-    frames = np.ascontiguousarray(patterns if known.all() else patterns[known])
-    _annuli(frames, np.ascontiguousarray(centers[known], np.float64), np.ascontiguousarray(radii, np.float64), valid, part)
+    frames = contiguous(patterns if known.all() else patterns[known])
+    _annuli(frames, contiguous(centers[known], np.float64), contiguous(radii, np.float64), valid, part)
     out[known] = part
     return out

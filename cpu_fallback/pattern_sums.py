@@ -3,7 +3,7 @@
 import numpy as np
 
 from gpu4d.arrays import sums_are_exact
-from gpu4d.compiled import entry
+from gpu4d.compiled import entry, read_only
 
 
 @entry()
@@ -28,7 +28,7 @@ def _flat(patterns):
     n, qx, qy = patterns.shape
     flat = np.ascontiguousarray(patterns).reshape(n, qx * qy)
     good = np.ones(n, bool) if patterns.dtype.kind in "biu" else np.isfinite(flat).all(-1)
-    return flat, good
+    return read_only(flat), good
 
 
 def pattern_sums(patterns, /, *, weights=None):

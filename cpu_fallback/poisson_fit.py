@@ -6,7 +6,7 @@ import numpy as np
 from gpu4d.cpu_fallback.pixels import by_address, read_pattern
 
 from gpu4d.bragg.likelihood.poisson_fit import FARTHEST, INSIDE, LEAST, LONGEST, RECENTRE, RING, SHORT_STEP, PoissonFit, steps_of
-from gpu4d.compiled import KEEPS_NAN, entry, helper, part
+from gpu4d.compiled import KEEPS_NAN, contiguous, entry, helper, part
 
 LANES = 16  # pixels of a vector: windows are padded to whole vectors, because a rest would take half as long as all others
 PIVOT = 1e-6  # of the diagonal: with a smaller pivot the matrix has no inverse
@@ -39,20 +39,20 @@ class Fit(NamedTuple):
 def poisson_fit(patterns, x, y, count, table, pixels, /, mask=None, parameters=6, iterations=None, spacing=0.0):
     iterations = steps_of(parameters, iterations)
     n, most = x.shape
-    start, count = np.stack([x, y]).astype(np.float64), np.array(count, np.int64)
+    start, count = np.array([x, y], np.float64, order="C"), np.array(count, np.int64)
     out = np.full((7, n, most), np.nan)
     ok = np.zeros((n, most), bool)
     m, half = len(pixels), -int(pixels[0, 0])
     size = -(-m // LANES) * LANES
     padded = np.zeros((size, 3))
     padded[:m] = pixels
-    valid = np.ones((1, 1), bool) if mask is None else np.ascontiguousarray(mask)
+    valid = contiguous(np.ones((1, 1), bool) if mask is None else mask)
     zones = ((padded[:, 2] == zone).astype(np.float32) for zone in (INSIDE, RING))
     axes = ((padded[:, axis] / half).astype(np.float32) for axis in (0, 1))
     window = Window(np.ascontiguousarray(pixels[:, :2], np.int64), half, *zones, *axes, valid)
     shapes = (patterns.shape[1:], size, size, (3, size), 8)
     fit = Fit(*(np.zeros(shape, np.float32) for shape in shapes), np.zeros((8, 8)), np.zeros((3, 8)))
-    rows = np.ascontiguousarray(table, np.float32)
+    rows = contiguous(table, np.float32)
     if n:
         _owner, frames = by_address(patterns)
         _fit_all(frames, start, count, rows, window, parameters, iterations, spacing, fit, out, ok)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu4d.amorphous.polar_transform import directions, matrix, per_pattern, radial_grid
 from gpu4d.arrays import sums_are_exact
-from gpu4d.compiled import entry, helper
+from gpu4d.compiled import contiguous, entry, helper, read_only
 
 
 @entry()
@@ -87,9 +87,8 @@ def polar_transform(patterns, origins, /, *, n_theta=180, n_r=None, r_max=None, 
     *batch, nx, ny = patterns.shape
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     polar = np.empty((prod(batch), n_theta, n_r), np.float64 if patterns.dtype == np.float64 else np.float32)
-    valid = None if mask is None else mask.astype(bool, copy=False)
-    frames = patterns.reshape(len(polar), nx, ny)
-    _sample(frames, per_pattern(patterns, origins), valid, directions(n_theta, ellipse), r_max / n_r, polar)
+    frames, centers = read_only(patterns.reshape(len(polar), nx, ny)), contiguous(per_pattern(patterns, origins))
+    _sample(frames, centers, contiguous(mask, bool), directions(n_theta, ellipse), r_max / n_r, polar)
     return polar.reshape(*batch, n_theta, n_r)
 
 
@@ -98,7 +97,6 @@ def radial_sums(patterns, origins, /, *, n_r=None, r_max=None, ellipse=None, mas
     n_r, r_max = radial_grid((nx, ny), n_r, r_max)
     kind = np.int64 if sums_are_exact(patterns.dtype) else np.float64
     sums, pixels = np.empty((prod(batch), n_r), kind), np.empty((prod(batch), n_r), np.int64)
-    valid = None if mask is None else mask.astype(bool, copy=False)
-    frames = patterns.reshape(len(sums), nx, ny)
-    _ring_sums(frames, per_pattern(patterns, origins), valid, matrix(ellipse), n_r / r_max, kind(0), sums, pixels)
+    frames, centers = read_only(patterns.reshape(len(sums), nx, ny)), contiguous(per_pattern(patterns, origins))
+    _ring_sums(frames, centers, contiguous(mask, bool), matrix(ellipse), n_r / r_max, kind(0), sums, pixels)
     return sums.reshape(*batch, n_r), pixels.reshape(*batch, n_r)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu4d.compiled import entry, helper, routine
+from gpu4d.compiled import contiguous, entry, helper, routine
 from gpu4d.orientation.refine_orientations import BLUR, DAMPING, FLOOR, PARAMETERS, SMALL, checked
 
 
@@ -256,8 +256,7 @@ def refine_orientations(
     results, normals = np.empty((*turns.shape[:2], 2)), np.zeros((*turns.shape[:2], PARAMETERS, PARAMETERS))
     expected = np.zeros((*turns.shape[:2], peaks.shape[1]))
     numbers = np.array([wave_number, thickness, radius, reach, least, q_max, q_min, unit, relative], np.float64)
-    held = (np.ascontiguousarray(a, np.float64) for a in (peaks, g, factor))
-    peaks, g, factor = held
-    _refine(best, peaks, counts.astype(np.int64), g, factor, numbers, rough, steps, results, normals, expected)
+    peaks, g, factor = (contiguous(a, np.float64) for a in (peaks, g, factor))
+    _refine(best, peaks, contiguous(counts, np.int64), g, factor, numbers, rough, steps, results, normals, expected)
     normals += np.tril(normals, -1).swapaxes(-1, -2)
     return best, results[..., 0], results[..., 1], normals, expected

@@ -6,7 +6,7 @@ copied before.
 
 import numpy as np
 
-from gpu4d.compiled import entry
+from gpu4d.compiled import contiguous, entry
 
 
 @entry(allocates=True)
@@ -34,5 +34,5 @@ def shifted_patterns(patterns, shifts, /):
     out = np.empty(patterns.shape)
     with np.errstate(invalid="ignore"):
         part = shifts - whole
-    _shifted(np.ascontiguousarray(patterns), whole.astype(np.int64), part, out)
+    _shifted(contiguous(patterns), contiguous(whole, np.int64), contiguous(part), out)
     return out

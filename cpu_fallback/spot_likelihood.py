@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpu4d.compiled import entry
+from gpu4d.compiled import contiguous, entry, read_only
 from gpu4d.orientation.spot_likelihood import BORDER, EDGE, LEAST_BACKGROUND, check, disk_offsets
 
 
@@ -39,9 +39,8 @@ def _likelihood(patterns, usable, number, spots, origins, background, steps, rad
 def spot_likelihood(patterns, usable, number, spots, origins, background, /, *, radius, relative):
     check(patterns, usable, number, spots, origins, background)
     result = np.empty(len(number))
-    spots, origins, background = (np.ascontiguousarray(a, np.float64) for a in (spots, origins, background))
+    spots, origins, background = (contiguous(a, np.float64) for a in (spots, origins, background))
     steps = disk_offsets(radius + BORDER)
-    _likelihood(
-        patterns, usable, number.astype(np.int64), spots, origins, background, steps, float(radius), float(relative), result
-    )  # fmt: skip
+    frames, at = (read_only(patterns), contiguous(usable)), contiguous(number, np.int64)
+    _likelihood(*frames, at, spots, origins, background, steps, float(radius), float(relative), result)
     return result

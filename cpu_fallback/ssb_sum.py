@@ -6,7 +6,7 @@ aberrations its weights are real. For a pupil array the wave is interpolated poi
 
 import numpy as np
 
-from gpu4d.compiled import KEEPS_NAN, entry, helper
+from gpu4d.compiled import KEEPS_NAN, contiguous, entry, helper
 from gpu4d.ptychography.ssb_sum import SSBSum, check
 
 
@@ -206,15 +206,15 @@ def _array(spectra, at, rows, columns, pupil, center, chi, exact, overlap, weigh
 
 def ssb_sum(spectra, at, rows, columns, /, *, radius, pupil=None, center=(0.0, 0.0), chi=(), mode="weighted"):
     check(spectra, at, rows, columns, pupil, chi, mode)
-    at, rows, columns = (np.ascontiguousarray(a, np.float64) for a in (at, rows, columns))
+    at, rows, columns = (contiguous(a, np.float64) for a in (at, rows, columns))
     single = spectra.dtype == np.complex64
-    pairs = np.ascontiguousarray(spectra, np.complex64 if single else np.complex128)
+    pairs = contiguous(spectra, np.complex64 if single else np.complex128)
     pairs = pairs.view(np.float32 if single else np.float64).reshape(*spectra.shape, 2)
     overlap = np.zeros((2 if mode == "exact" else 1, *spectra.shape[1:]), np.complex128)
     weight = np.zeros(overlap.shape)
     out = (overlap, weight)
     if pupil is not None:
-        array = np.ascontiguousarray(pupil, np.complex128)
+        array = contiguous(pupil, np.complex128)
         _array(pairs, at, rows, columns, array, np.array(center, np.float64), _table(chi), mode == "exact", *out)
     elif chi:
         _disk_turned(pairs, at, rows, columns, radius + 0.5, _table(chi), mode == "exact", *out)

@@ -82,3 +82,19 @@ def part(function: Callable) -> Any:
 def address(array):  # type: ignore[no-untyped-def]
     """Return where an array begins. All addresses are signed: a function would be compiled once for each combination of both."""
     return np.int64(array.ctypes.data)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return a view of an array that compiled code only reads.
+
+    For numba, an array that may be written and one that may not are of two types, and it compiles a function for each. With these views
+    there is one type, whether the patterns come from memory or from a mapped file.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def contiguous(array: np.ndarray | None, dtype: Any = None) -> np.ndarray | None:
+    """Return an array that compiled code only reads, its rows one after the other: numba has one type for all layouts. None stays None."""
+    return None if array is None else read_only(np.ascontiguousarray(array, dtype))
