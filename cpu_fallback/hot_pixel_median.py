@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from gpu4d.compiled import contiguous, entry, helper, read_only
-from gpu4d.preprocess.hot_pixel_median import LEAST_NEIGHBOURS, MAD_TO_SIGMA
+from gpu4d.preprocess.hot_pixel_median import LEAST_NEIGHBOURS
+from gpu4d.robust import MAD_TO_SIGMA
 
 GROUP = 32  # pixels that are tested together, in vector registers
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from gpu4d.beam.surface import Step, Surface, fit_surface
+from gpu4d.robust import robust_sigma
 
 MOST = 12  # steps of one scan; a scan with more of them has an origin of its own in every line
 SIGMAS = 6.0  # a change must exceed its standard error so many times: a thousand lines are tried
@@ -14,7 +15,6 @@ SUDDEN = 0.5  # of the fitted change must show between the two lines before and 
 LEAST = 0.1  # px: smaller changes do no harm to a virtual image or a lattice fit
 FLYBACK = 4  # columns at the start of a row in which the beam comes to rest after its flyback
 _MEDIAN = 1.2533  # standard error of a median over that of a mean
-_MAD = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
 
 
 def surface_with_steps(measured: np.ndarray, order: int, robust: bool, used: np.ndarray) -> Surface:
@@ -68,7 +68,7 @@ def _largest(residual: np.ndarray, axis: int) -> Step | None:
     shift = (free.T @ y) / length[:, None]
     place = int(np.argmax(np.sum(shift**2, axis=1) * length))  # the step that explains most of the sum of squares
     change = np.diff(lines[known], axis=0)
-    scatter = _MAD * float(np.median(np.abs(change - np.median(change, axis=0)))) / math.sqrt(2)  # other steps are few of the changes
+    scatter = float(robust_sigma(change - np.median(change, axis=0), 0.0)) / math.sqrt(2)  # other steps are few of the changes
     sigma = max(scatter, error) / math.sqrt(float(length[place]))
     change = shift[place]
     first, second = y[max(place - 1, 0) : place + 1].mean(axis=0), y[place + 1 : place + 3].mean(axis=0)
@@ -87,7 +87,7 @@ def _medians(residual: np.ndarray, axis: int) -> tuple[np.ndarray, float]:
     off = lines - medians[:, None]
     off = off[np.isfinite(off).all(axis=-1)]
     per_line = max(len(off) / max(int(some.sum()), 1), 1.0)
-    scatter = _MAD * float(np.median(np.abs(off))) if len(off) else 0.0
+    scatter = float(robust_sigma(off, 0.0)) if len(off) else 0.0
     return medians, max(_MEDIAN * scatter / math.sqrt(per_line), 1e-9)
 
 

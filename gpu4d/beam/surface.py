@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu4d.errors import InputError
+from gpu4d.robust import biweight
 
 ORDERS = {"constant": 0, "plane": 1, "quadratic": 2}
-TUKEY = 4.685  # biweight cut-off in σ: 95 % efficiency on Gaussian errors (Huber & Ronchetti, Robust Statistics)
 TRIED = 300  # surfaces through few positions: with a third of six positions wrong, 25 of them have none of these
 LOOKED_AT = 2000  # positions on which these surfaces are compared
 BETTER = 0.7  # of the median distance: a surface so much better than the robust fit replaces its start
@@ -138,30 +138,30 @@ def _behind(shape: tuple[int, ...], step: Step) -> np.ndarray:
 
 def _robust(basis: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fit the values b (2, n) on an orthonormal basis (terms, n): coefficients (2, terms), and the final weights (n,)."""
-    coefficients, weight = _descend(basis, b, b @ basis.T, biweight=False)
+    coefficients, weight = _descend(basis, b, b @ basis.T, final=False)
     other = _of_few(basis, b)
     if _middle(basis, b, other) < BETTER * _middle(basis, b, coefficients):  # a block of outliers bent the first fit
-        return _descend(basis, b, other, biweight=True)
+        return _descend(basis, b, other, final=True)
     return coefficients, weight
 
 
-def _descend(basis: np.ndarray, b: np.ndarray, coefficients: np.ndarray, biweight: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Improve coefficients by weighted least squares: least absolute distances first, unless `biweight`, then Tukey's biweight."""
+def _descend(basis: np.ndarray, b: np.ndarray, coefficients: np.ndarray, final: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Improve coefficients by weighted least squares: least absolute distances first, unless `final`, then Tukey's biweight."""
     left = STEPS
     while left:
         residual = b - coefficients @ basis
         length = np.sqrt(residual[0] ** 2 + residual[1] ** 2)
         sigma = max(float(np.median(length)) / _RAYLEIGH_MEDIAN, 1e-6)
-        if biweight:
-            weight = np.clip(1 - (length / (TUKEY * sigma)) ** 2, 0, None) ** 2
+        if final:
+            weight = biweight(length / sigma)
         else:
             weight = 1 / np.maximum(length, 0.1 * sigma)  # least absolute distances: gross errors do not bend this start
         change = _weighted(basis, residual, weight)
         coefficients = coefficients + change
         left -= 1
-        enough = 1e-13 * np.linalg.norm(coefficients) if biweight else 1e-3 * sigma * math.sqrt(length.size)
+        enough = 1e-13 * np.linalg.norm(coefficients) if final else 1e-3 * sigma * math.sqrt(length.size)
         if np.linalg.norm(change) <= enough or not left:
-            biweight, left = True, 0 if biweight else STEPS
+            final, left = True, 0 if final else STEPS
     return coefficients, weight
 
 

@@ -20,6 +20,7 @@ from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, OriginLike, disk_lists, origins, positions_of
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
+from gpu4d.robust import TUKEY, biweight, robust_sigma
 
 MOST_POINTS = 200_000  # for the fit; of more, evenly spaced ones are taken
 START_POINTS = 5_000
@@ -28,7 +29,6 @@ STARTS = 4  # of the sharpest stretches of the grid are tried
 STRAINED = 0.06  # of its radius: a ring of disks is so wide at least, since crystals are strained by a per cent or two
 MISSING = 0.25  # of the expected rings must be there: one zone axis shows few of them
 DENSE = 0.6  # of the radii near some ring: chance alone would put most disks on rings
-TUKEY = 4.7  # standard deviations beyond which a disk has no weight (95 % efficiency for Gaussian errors)
 GAP = 0.4  # of the distance to the next ring: a disk farther from its ring is left out
 TILES = 5  # along each axis of the scan: clusters of disks whose errors are correlated, as those of one grain
 LEAST_TILES = 12  # fewer clusters than this do not say how disks scatter; then each position is one
@@ -299,8 +299,8 @@ def _fitted(points: _Points, rings: KnownRings, p: np.ndarray) -> tuple[np.ndarr
             raise InputError(f"{int(near.sum())} disks lie near a ring of the crystals: too few for an ellipse")
         tau = _extra(off[near & (np.abs(off) < 3 * max(tau, 0.05))], noise[near & (np.abs(off) < 3 * max(tau, 0.05))])
         variance = noise**2 + tau**2
-        u = off / (TUKEY * np.sqrt(variance))
-        weight = np.where(near & (np.abs(u) < 1), (1 - u**2) ** 2, 0.0) / variance
+        sigmas = off / np.sqrt(variance)
+        weight = np.where(near, biweight(sigmas), 0.0) / variance
         normal = (jacobian * weight[:, None]).T @ jacobian
         if np.linalg.cond(normal * np.outer(*2 * [1 / np.sqrt(np.diag(normal))])) > 1e10:
             raise InputError("the disks lie in too few directions to fix an ellipse: need three directions, or two lengths in two")
@@ -311,6 +311,7 @@ def _fitted(points: _Points, rings: KnownRings, p: np.ndarray) -> tuple[np.ndarr
     score = jacobian * (weight * off)[:, None]
     sums = np.stack([np.bincount(points.cluster, c) for c in score.T], axis=1)
     count = int((np.bincount(points.cluster, weight) > 0).sum())
+    u = sigmas / TUKEY
     bend = (weight * np.where(np.abs(u) < 1, (1 - 5 * u**2) / np.maximum(1 - u**2, 1e-12), 0.0))[:, None]  # derivative of the score
     inverse = np.linalg.inv((jacobian * bend).T @ jacobian)
     covariance = inverse @ (sums.T @ sums) @ inverse * (count / max(count - 5, 1))
@@ -337,5 +338,5 @@ def _extra(off: np.ndarray, noise: np.ndarray) -> float:
     """Return the robust scatter beyond the errors of the disks, px."""
     if not len(off):
         return 1.0
-    total = (1.4826 * float(np.median(np.abs(off)))) ** 2
+    total = float(robust_sigma(off, 0.0)) ** 2
     return float(np.sqrt(max(total - float(np.median(noise**2)), 1e-8, 0.01 * total)))

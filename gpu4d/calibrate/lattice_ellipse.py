@@ -14,12 +14,12 @@ from gpu4d.data import Calibration
 from gpu4d.data.arguments import positions_of
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_number
+from gpu4d.robust import biweight, robust_sigma
 
 SHAPES = {
     "square": ((1.0, np.pi / 2),),
     "hexagonal": ((1.0, np.pi / 3), (1.0, 2 * np.pi / 3)),
 }  # (|g2| / |g1|, angle) of the bases a lattice may have
-TUKEY = 4.7  # standard deviations beyond which a position has no weight
 TILES = 5  # along each axis of the scan: parts whose mean strain counts as independent
 LEAST_TILES = 12
 STEP = 1e-6  # of |g1|, for derivatives
@@ -248,10 +248,9 @@ def _mean(
     mean = np.median(values, axis=0)
     for _ in range(50):
         off = values - mean
-        spread2 = np.maximum((1.4826 * np.median(np.abs(off), axis=0)) ** 2, 1e-20)
+        spread2 = np.maximum(robust_sigma(off, 0.0, axis=0) ** 2, 1e-20)
         total = variance + np.maximum(spread2 - np.median(variance, axis=0), 1e-3 * spread2)
-        u = np.sqrt((off**2 / total).max(axis=1)) / TUKEY
-        weight = (np.where(u < 1, (1 - u**2) ** 2, 0.0))[:, None] / total
+        weight = biweight(np.sqrt((off**2 / total).max(axis=1)))[:, None] / total
         moved = (weight * off).sum(0) / weight.sum(0)
         mean = mean + moved
         if np.abs(moved).max() < 1e-10:

@@ -10,6 +10,7 @@ from gpu4d import arrays
 from gpu4d.crystal.strain import Strain
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
+from gpu4d.robust import robust_sigma
 
 COMPONENTS = ("exx", "eyy", "exy")
 LEAST_POSITIONS = 30  # with fewer, a rank correlation above 0.5 is found in noise
@@ -88,6 +89,6 @@ def _compared(name: str, part: np.ndarray, brightness: np.ndarray) -> Together |
     half = bright > np.median(bright)
     parts = value[half], value[~half]
     difference = float(np.median(parts[0]) - np.median(parts[1]))
-    error = 1.25 * np.sqrt(sum((1.4826 * np.median(np.abs(p - np.median(p)))) ** 2 / len(p) for p in parts))  # of a median: 1.25 σ / √n
+    error = 1.25 * np.sqrt(sum(robust_sigma(p) ** 2 / len(p) for p in parts))  # of a median: 1.25 σ / √n
     certain = abs(difference) > SURE * error
     return Together(name, float(np.corrcoef(of_value, of_bright)[0, 1]) if certain else 0.0, difference)

@@ -15,6 +15,7 @@ from gpu4d.data.arguments import positions_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
+from gpu4d.robust import robust_sigma
 from gpu4d.structures import Structure
 
 WORDS = ("median", "mean", "auto")
@@ -186,7 +187,7 @@ def _noise(parts: np.ndarray, ok: np.ndarray) -> np.ndarray:
         both = np.logical_and(*(np.take(ok, np.arange(n, ok.shape[axis] - 1 + n), axis=axis) for n in (0, 1)))
         steps.append(np.diff(parts, axis=axis)[both])
     together = np.concatenate(steps)
-    return np.asarray(1.4826 * np.median(np.abs(together), axis=0) / np.sqrt(2)) if len(together) else np.zeros(parts.shape[-1])
+    return np.asarray(robust_sigma(together, 0.0, axis=0) / np.sqrt(2)) if len(together) else np.zeros(parts.shape[-1])
 
 
 def _of_crystal(g: np.ndarray, crystal: Structure, calibration: Calibration | None) -> Reference:

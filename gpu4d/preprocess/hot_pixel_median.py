@@ -9,10 +9,10 @@ from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayT
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
+from gpu4d.robust import MAD_TO_SIGMA
 
 NEIGHBOURS = tuple((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0))
 LEAST_NEIGHBOURS = 3  # neighbours that say something about a pixel: what a corner has
-MAD_TO_SIGMA = 1.4826
 
 
 def _problem(frames: Any, threshold: float = 5.0, unit: float = 1.0, noise: float = 0.0, mask: Any = None) -> str | None:

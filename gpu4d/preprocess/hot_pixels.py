@@ -11,8 +11,9 @@ from gpu4d.data.arguments import pixel_mask
 from gpu4d.errors import InputError
 from gpu4d.imaging.pattern_sums import pattern_sums
 from gpu4d.imaging.patterns import without_masked
-from gpu4d.preprocess.hot_pixel_median import MAD_TO_SIGMA, hot_pixel_median
+from gpu4d.preprocess.hot_pixel_median import hot_pixel_median
 from gpu4d.real_arrays import real_array
+from gpu4d.robust import MAD_TO_SIGMA
 
 
 def hot_pixels(frames: ArrayT, /, threshold: float = 5.0, *, unit: float = 1.0, mask: ArrayLike | None = None) -> ArrayT:

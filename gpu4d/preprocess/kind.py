@@ -7,6 +7,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels, real_values
 from gpu4d.errors import InputError
+from gpu4d.robust import robust_sigma
 
 ABOVE = 8.0  # standard deviations of the level: what a single electron exceeds in a raw frame
 MOST_LIT = 0.05  # of the pixels of a frame: with more electrons than that they overlap
@@ -51,7 +52,7 @@ def raw_frames(frames: ArrayLike, mean: ArrayLike) -> bool:
 def _raw(frame: np.ndarray, mean: np.ndarray) -> bool:
     """Say whether one frame has few lit pixels, most of them at places that are not lit in the mean."""
     rest = frame - mean
-    sigma = 1.4826 * float(np.median(np.abs(rest - np.median(rest))))
+    sigma = float(robust_sigma(rest))
     lit = rest > ABOVE * sigma
     if not (sigma > 0 and LEAST_LIT <= lit.sum() <= MOST_LIT * lit.size):
         return False

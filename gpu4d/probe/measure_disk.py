@@ -13,6 +13,7 @@ from gpu4d.data.bad_pixels import find_bad_pixels
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
 from gpu4d.probe.small_disk import SMALL, small_disk, standard_errors
+from gpu4d.robust import biweight, robust_sigma
 
 RAYS = 180  # number of rays, 2° apart
 STEP = 0.1  # sampling along a ray, px
@@ -159,8 +160,8 @@ def _circle(points: np.ndarray) -> tuple[np.ndarray, float, float]:
         center = solution[:2] + points.mean(0)
         radius = float(np.sqrt(max(solution[2] + solution[:2] @ solution[:2], 1e-12)))
         off = np.hypot(*(points - center).T) - radius
-        scale = max(1.4826 * float(np.median(np.abs(off))), 0.02)
-        new = np.clip(1 - (off / (4.685 * scale)) ** 2, 0, None) ** 2
+        scale = max(float(robust_sigma(off, 0.0)), 0.02)
+        new = biweight(off / scale)
         if np.abs(new - weight).max() < 1e-6:
             break
         weight = new

@@ -12,10 +12,10 @@ from gpu4d.data.arguments import positions_of, real_values
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
 from gpu4d.probe.bad_pixels_beside_beam import bad_pixels_beside_beam
+from gpu4d.robust import robust_sigma
 from gpu4d.streaming.engine import BudgetOptions
 
 HIT = 8.0  # standard deviations of the brightest pixel over the patterns: a larger one is the hit of an X-ray
-MAD_TO_SIGMA = 1.4826
 
 
 def from_vacuum(
@@ -94,7 +94,7 @@ def _hit(brightest: np.ndarray) -> np.ndarray:
     if not values.size:
         return np.zeros(brightest.shape, bool)
     middle = float(np.median(values))
-    spread = max(MAD_TO_SIGMA * float(np.median(np.abs(values - middle))), float(np.sqrt(max(middle, 0.0))))
+    spread = max(float(robust_sigma(values, middle)), float(np.sqrt(max(middle, 0.0))))
     return known & (np.where(known, brightest, 0.0) > middle + HIT * spread)
 
 

@@ -12,7 +12,7 @@ FLOORS = (
     ("errors",),
     ("physics",),
     ("arrays",),
-    ("real_arrays",),
+    ("real_arrays", "robust"),
     ("operation", "fft", "cache", "compiled"),
     ("device",),
     ("data",),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpu4d.probe.shape.bsplines import bsplines
+from gpu4d.robust import robust_sigma
 
 NEXT = 1e-9  # px: nearer to the centre a direction is not defined
 NEAR = 1e-3  # px: step of numerical differences
@@ -290,8 +291,8 @@ class JointFit:
         """Leave out overlapped and false disks: those that fit far worse than most, or have a large standard error."""
         self.step()
         middle = np.median(self.misfit)
-        spread = 1.4826 * np.median(np.abs(self.misfit - middle))
-        keep = (self.misfit <= middle + OUTLIER * max(spread, LEAST_SPREAD * middle)) & (self.variance.max(1) < LOCATED**2)
+        limit = middle + OUTLIER * max(robust_sigma(self.misfit, middle), LEAST_SPREAD * middle)
+        keep = (self.misfit <= limit) & (self.variance.max(1) < LOCATED**2)
         self.keep(keep)
 
     def keep(self, which: np.ndarray) -> None:
