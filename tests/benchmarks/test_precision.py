@@ -135,6 +135,7 @@ def test_the_likelihood_is_at_the_bound_and_no_better():
     assert 0.94 < ratio < 1.12  # of 1500 values: ± 2 %
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib").use("agg")
     monkeypatch.setattr(precision, "QUICK", 4)

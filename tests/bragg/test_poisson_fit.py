@@ -349,6 +349,7 @@ def test_every_kernel_compiled_alone_keeps_its_budget(need, kind, parameters):
     assert used.spilled == used.stack == 0 and used.registers <= registers and used.shared <= shared, used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BREAKS)
 def test_broken_copies_are_caught(profile, what):
     old, new = BREAKS[what]

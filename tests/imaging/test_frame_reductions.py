@@ -225,6 +225,7 @@ def test_floats_are_summed_in_double_precision():
     ],
     ids=["barrier", "bound", "shift", "repair"],
 )
+@pytest.mark.slow
 def test_broken_copies_are_caught(correct, broken):
     """Tests of the tests: each of these faults changes a result or stops the shim."""
     text = inlined(FILE)

@@ -213,6 +213,7 @@ def end_with(case: Case) -> None:
     sys.exit(bool(caught(case)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*BARRIERS, *BOUNDS, *UNWRITTEN], ids=lambda case: case.label)
 def test_broken_copies_are_caught_and_the_right_ones_are_not(case):
     expected = case.expected()
@@ -369,6 +370,7 @@ def far_end(case: Case, broken: bool, flags: tuple[str, ...] | None = None) -> b
         return same(found, leaves(case.call(frames[-1:].copy())), case.tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reserves address space as Linux does")
 @pytest.mark.parametrize("case", OVERFLOWS, ids=lambda case: case.label)
 def test_offsets_have_64_bits(case):

@@ -362,6 +362,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken_copies_are_caught(what):
     """In a process of its own, because what is broken may well crash."""

@@ -268,6 +268,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BREAKS)
 def test_broken_copies_are_caught(what):
     """By another answer, a group that is not fitted, or by other bits in another order of threads."""

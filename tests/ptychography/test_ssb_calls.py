@@ -315,6 +315,7 @@ def test_splits_follow_from_the_shape_alone():
         assert (splits - 1) * span < n <= splits * span and splits <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("barrier", range(4))
 def test_a_missing_barrier_is_noticed(barrier):
     """Copies of the kernel without one of its barriers give wrong sums in some order of threads."""

@@ -53,8 +53,10 @@ def test_sums_asked_for_too_early_are_in_row_order_too():
         assert sums.result() == ((1e16 + 1.0) - 1e16) + 1.0 and sums.folded == 0
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "float32"])
-@pytest.mark.parametrize("kind", ["accounting", "cpu", "cpu in place", "strict"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("accounting", "uint16"), ("accounting", "float32"), ("cpu", "uint16"), ("cpu in place", "float32"), ("strict", "uint16")],
+)
 @pytest.mark.parametrize("names", ["each alone", "all together"])
 def test_memory_that_runs_out_inside_a_reduction(kind, dtype, names, monkeypatch):
     """The update that failed took nothing: the answer is the undisturbed one, and progress counts every pattern once."""
