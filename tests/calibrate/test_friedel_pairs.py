@@ -159,7 +159,7 @@ def test_drift_step_and_jumps_of_a_simulated_scan(drifting, scan, method, limit)
     assert np.sqrt(np.mean(smooth**2)) < 0.02
 
 
-@pytest.mark.parametrize(("electrons", "limit"), [(500, 0.14), (2000, 0.06), (10000, 0.025)])
+@pytest.mark.parametrize(("electrons", "limit"), [(500, 0.14), (2000, 0.05), (10000, 0.025)])
 def test_doses_behind_a_beam_stop(shared_data, electrons, limit):
     """Faint disks need a lower threshold: at 500 electrons a disk has eight."""
     with h5py.File(shared_data / "beam_stop_bragg.h5") as file:
@@ -167,6 +167,7 @@ def test_doses_behind_a_beam_stop(shared_data, electrons, limit):
         cube = gpu4d.DataCube(file[f"poisson_{electrons}"][:], detector_mask=mask)
     disks = gpu4d.find_bragg_disks(cube, gpu4d.probe.template(gpu4d.probe.synthetic((96, 96), 2.9)), min_significance=2.0)
     o = gpu4d.calibrate.origin(disks, method="friedel", fit="quadratic")
-    off = np.linalg.norm(o.measured - true, axis=-1)
-    assert np.median(off) < limit and off.max() < 1
+    off = o.measured - true
+    assert np.sqrt(np.mean(off**2)) < limit, "rms of a coordinate"
+    assert np.linalg.norm(off, axis=-1).max() < 1
     assert gpu4d.fit_lattice(disks, lattice_free_of_origin(disks), origin=o).mask.all()
