@@ -19,8 +19,9 @@ from gpu4d.calibrate.ring_index import (
     refined_scale,
     structures,
 )
-from gpu4d.calibrate.ring_likelihood import Fitted, fit
+from gpu4d.calibrate.ring_likelihood import fit
 from gpu4d.calibrate.ring_model import SHAPE, Pixels, RingModel
+from gpu4d.calibrate.ring_places import FittedRings, RingPlace, check_places, check_present, checked_misfit, ring_places
 from gpu4d.calibrate.ring_start import Peak, Profile, Start, checked_counts, find_start, radial_profile_of, ring_peaks
 from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, stretch_of_axes
 from gpu4d.data import Calibration
@@ -34,37 +35,8 @@ MARGIN = 3.0  # widths of a ring that are looked at outside of the outermost one
 INSIDE = 0.25  # of the first radius that are looked at inside of it
 KNOT = 6.0  # widths between knots of the background: it cannot follow a ring
 LEAST_KNOTS, MOST_KNOTS = 4, 14
-MISFIT = 3e-3  # of its radius: how far rings may lie, rms, from where the crystals have them
-MISPLACED = 0.04  # of the counts in rings may lie elsewhere in the radial profile than in the fit; in right fits it is 0.01
 CLOSE = 0.25  # of a width: rings so near each other are one. Farther ones are not: textures of two rings differ, and so their mean place
-PRESENT = 0.02  # of the height of all rings: a crystal whose own rings have less is not there
 SEVERAL = 3  # rings from which the inward shift, ∝ 1/R, is told from the scale, ∝ R
-
-
-class RingPlace(NamedTuple):
-    """One ring of a fit.
-
-    Attributes
-    ----------
-    name : str
-        Crystal and order, or the spacing.
-    g : float
-        1/Å.
-    radius : float
-        Fitted radius with the ellipse removed, px of the minor axis.
-    intensity, intensity_error : float
-        Height over the background, mean over the directions, in the unit of the pattern.
-    off, off_error : float
-        How much farther out the ring lies than the fit has it, px. It is judged with all else kept.
-    """
-
-    name: str
-    g: float
-    radius: float
-    intensity: float
-    intensity_error: float
-    off: float
-    off_error: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +86,7 @@ class RingFit:
     expected: np.ndarray
     explained: float
     found: float
-    _details: _Result | None = field(repr=False, default=None)
+    _details: FittedRings | None = field(repr=False, default=None)
 
     def apply(self, calibration: Calibration, *, origin: bool = True) -> None:
         """Write ellipse and pixel size with their errors into a calibration, and the centre as its origin unless `origin` is False."""
@@ -265,14 +237,7 @@ class _Setting(NamedTuple):
         return low, min(last + room, float(self.profile.r[-1]))
 
 
-class _Result(NamedTuple):
-    fitted: Fitted
-    model: RingModel
-    pixels: Pixels
-    chosen: KnownRings
-
-
-def _fitted(setting: _Setting, sectors: int) -> _Result:
+def _fitted(setting: _Setting, sectors: int) -> FittedRings:
     """Fit with one, twelve, then all sectors."""
     low, high = setting.radii()
     chosen = _merged(setting, high)
@@ -290,7 +255,7 @@ def _fitted(setting: _Setting, sectors: int) -> _Result:
         p, amplitude = found.p, found.amplitude
     if not found.converged:
         raise InputError("the fit of the rings did not converge: give the right crystals, mask= for shadows, and center= or q_pixel=")
-    return _Result(found, model, pixels, chosen)
+    return FittedRings(found, model, pixels, chosen)
 
 
 def _merged(setting: _Setting, high: float) -> KnownRings:
@@ -333,15 +298,15 @@ def _model(setting: _Setting, chosen: KnownRings, low: float, high: float) -> tu
     return model, p
 
 
-def _result(setting: _Setting, result: _Result) -> RingFit:
+def _result(setting: _Setting, result: FittedRings) -> RingFit:
     found, model = result.fitted, result.model
     axes = axes_of_stretch(found.p[2:4], found.covariance[2:4, 2:4])
     q_pixel, jacobian = q_of_axes(found.p[:5], axes)
     covariance = jacobian @ found.covariance[:5, :5] @ jacobian.T
     errors = np.sqrt(np.diag(covariance))
-    places = _places(setting, result, np.sqrt(axes.ratio))
-    _check_places(places)
-    _check_present(result)
+    places = ring_places(result, np.sqrt(axes.ratio), setting.unit)
+    check_places(places)
+    check_present(result)
     expected = np.full(setting.counts.shape, np.nan)
     expected[result.pixels.x.astype(int), result.pixels.y.astype(int)] = setting.unit * found.mu
     return RingFit(
@@ -357,79 +322,9 @@ def _result(setting: _Setting, result: _Result) -> RingFit:
         rings=places,
         width=float(model.places(found.p)[1][0]),
         dispersion=found.deviance,
-        misfit=_checked_misfit(result),
+        misfit=checked_misfit(result),
         expected=expected,
         explained=setting.indexed.explained,
         found=setting.indexed.found,
         _details=result,
     )
-
-
-def _places(setting: _Setting, result: _Result, minor: float) -> tuple[RingPlace, ...]:
-    """Return the rings inside the fitted pixels, each with what is left of its shift when all else is kept."""
-    found, model, pixels = result.fitted, result.model, result.pixels
-    radius, width = model.places(found.p)
-    r = model.radius(found.p, pixels.x, pixels.y)[0]
-    weight = 1 / found.mu
-    out = []
-    for k, name in enumerate(result.chosen.names):
-        if not r.min() < radius[k] < r.max():
-            continue
-        at = np.flatnonzero(np.abs(r - radius[k]) < 2 * width[k])
-        by = -found.amplitude[pixels.sector[at], k] * model._ring(found.p, k, (r[at] - radius[k]) / width[k], width[k])[1]
-        score, information = (weight[at] * by * (pixels.counts[at] - found.mu[at])), float((weight[at] * by**2).sum())
-        sectors = np.bincount(pixels.sector[at] % max(pixels.sectors // 2, 1), score)
-        off, error = (
-            (float(score.sum() / information), float(np.sqrt((sectors**2).sum()) / information)) if information > 0 else (np.nan, np.nan)
-        )
-        inside = found.amplitude_error[:, k] < np.inf
-        height = float(found.amplitude[inside, k].mean())
-        height_error = float(np.sqrt((found.amplitude_error[inside, k] ** 2).sum()) / max(int(inside.sum()), 1))
-        heights = (height * setting.unit, height_error * setting.unit)
-        out.append(RingPlace(name, float(result.chosen.g[k]), float(radius[k] / minor), *heights, off, error))
-    return tuple(out)
-
-
-def _checked_misfit(result: _Result) -> float:
-    """Return the part of the rings' counts that lies elsewhere in the radial profile than in the fit. Raise InputError if it is large."""
-    found, model, pixels = result.fitted, result.model, result.pixels
-    r, phi = model.radius(found.p, pixels.x, pixels.y)
-    which = (r / (model.places(found.p)[1].min() / 2)).astype(np.int64)
-    off = pixels.counts - found.mu
-    in_rings = max(float((found.mu - model.background(found.p, r, phi)[0]).sum()), 1e-300)
-    misfit = float(np.abs(np.bincount(which, off)).sum()) / in_rings
-    chance = 0.8 * float(np.sqrt(np.bincount(which, off**2)).sum()) / in_rings  # mean of |x| of a Gaussian
-    if misfit > MISPLACED + chance:
-        raise InputError(
-            f"the rings do not fit the crystals: {100 * misfit:.0f} % of the counts in rings lie elsewhere than in the best fit:"
-            " give the right crystals, and mask= for shadows"
-        )
-    return misfit
-
-
-def _check_present(result: _Result) -> None:
-    """Raise InputError if one of several crystals shows none of the rings that it does not share with the others."""
-    chosen, amplitude = result.chosen, result.fitted.amplitude
-    place, width = result.model.places(result.fitted.p)
-    own = [i for i in range(len(place)) if (np.abs(place - place[i])[chosen.crystal != chosen.crystal[i]] > width[i]).all()]
-    height = amplitude.mean(axis=0)
-    for crystal in np.unique(chosen.crystal):
-        mine = [i for i in own if chosen.crystal[i] == crystal]
-        if mine and height[mine].sum() < PRESENT * height.sum():
-            name = chosen.names[mine[0]].split()[0]
-            raise InputError(
-                f"{name} is not in the pattern: the rings that are its own have {100 * height[mine].sum() / height.sum():.1f} % of the"
-                " height of all: give the right crystals, without it"
-            )
-
-
-def _check_places(places: tuple[RingPlace, ...]) -> None:
-    """Raise InputError if rings lie elsewhere than their crystal has them."""
-    known = [p for p in places if np.isfinite(p.off) and p.off_error > 0 and p.off_error < 0.5 * MISFIT * p.radius]
-    far = [p for p in known if abs(p.off) > MISFIT * p.radius and abs(p.off) > 5 * p.off_error]
-    if far:
-        worst = max(far, key=lambda p: abs(p.off) / p.radius)
-        raise InputError(
-            f"the rings do not lie where the crystals have them: {worst.name} is {100 * worst.off / worst.radius:+.2f} % of its radius"
-            f" ({worst.off:+.2f} ± {worst.off_error:.2f} px) away: give the right crystal, and mask= for shadows"
-        )

@@ -101,7 +101,7 @@ class _Step:
         return held
 
     def moved(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
-        """Parameters and intensities after one damped step, inside their limits."""
+        """Return parameters and intensities after one damped step, inside their limits."""
         if not hasattr(self, "h"):
             self._equations()
         own = self.h_own * (1 + damping * np.eye(self.h_own.shape[-1])) + 1e-12 * np.eye(self.h_own.shape[-1])
@@ -116,7 +116,7 @@ class _Step:
         return p, np.where(self.hidden, 0.0, np.maximum(amplitude, 0.0))
 
     def finished(self, done: bool) -> Fitted:
-        """Covariances at this point."""
+        """Return the fit with its covariances at this point."""
         self._equations()
         mixed = np.linalg.solve(self.h_own, self.h_mixed)
         h = self.h - np.einsum("skp,skq->pq", self.h_mixed, mixed)
@@ -139,7 +139,7 @@ class _Step:
         return Fitted(self.p, self.amplitude, full, fisher, np.where(self.hidden, np.inf, np.sqrt(diagonal)), deviance, mu, count, done)
 
     def _clusters(self) -> np.ndarray:
-        """Cluster (n,) of every pixel: the ring it is next to, and its sector or the opposite one."""
+        """Return the cluster (n,) of every pixel: the ring it is next to, and its sector or the opposite one."""
         pixels = self.pixels
         half = max(pixels.sectors // 2, 1)
         r = self.model.radius(self.p, pixels.x, pixels.y)[0]
