@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from gpu4d._version import __version__
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import ERRORS, FIELDS
-from gpu4d.data.calibration_order import MEASURED, ORDER
+from gpu4d.data.calibration_order import MEASURED, ORDER, CalibrationOrderWarning
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.io.text_file import write_text
 from gpu4d.io.toml import literal
@@ -118,7 +119,7 @@ def as_toml(calibration: Calibration, about: MeasuredOn | None = None) -> str:
         if name in entries:
             lines += [f"how = {literal(entries[name].how)}", f"when = {literal(entries[name].when)}"]
         if name in calibration.outdated:
-            lines.append("# OUTDATED: what it rests on was measured later. Measure it again.")
+            lines.append("outdated = true # what it rests on was measured later: measure it again")
         lines.append("")
     return "\n".join(lines)
 
@@ -170,6 +171,11 @@ def load_calibration(path: str | os.PathLike[str]) -> CalibrationFile:
         Its calibration keeps how values were found. They count as measured elsewhere, so a scan that takes them may measure its own
         origin without a warning.
 
+    Warns
+    -----
+    CalibrationOrderWarning
+        A value was outdated when the file was written: what it rests on had been measured after it.
+
     Raises
     ------
     InputError
@@ -196,6 +202,10 @@ def load_calibration(path: str | os.PathLike[str]) -> CalibrationFile:
             if name not in ERRORS:
                 raise InputError(f"{path}: [{name}] takes no error: remove the line")
             values[ERRORS[name]] = part["error"]
+        if part.get("outdated"):
+            warnings.warn(
+                f"{path}: [{name}] is outdated: what it rests on was measured later. Measure it again", CalibrationOrderWarning, 2
+            )
         how = str(part.get("how", "given")).removeprefix(MEASURED)
         try:
             calibration.set(**values, how=f"{how} ({Path(path).name})")

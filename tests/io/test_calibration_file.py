@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gpu4d.data import Calibration
+from gpu4d.data.calibration_order import CalibrationOrderWarning
 from gpu4d.errors import InputError
 from gpu4d.io import MeasuredOn, load_calibration, save_calibration
 
@@ -76,3 +77,13 @@ def test_mistakes_are_named(tmp_path, text, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         load_calibration(tmp_path / "c.toml")
+
+
+def test_a_value_that_must_be_measured_again_is_named_by_the_file_too(tmp_path):
+    late = Calibration()
+    late.measured(q_pixel=0.02, how="rings")
+    with pytest.warns(CalibrationOrderWarning, match="measure pixel size again"):
+        late.measured(ellipse=(1.03, 1.0, 0.4), how="rings")
+    save_calibration(tmp_path / "late.toml", late)
+    with pytest.warns(CalibrationOrderWarning, match=r"late.toml: \[q_pixel\] is outdated"):
+        assert load_calibration(tmp_path / "late.toml").calibration.q_pixel == 0.02
