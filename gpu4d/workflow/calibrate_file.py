@@ -11,22 +11,28 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d.arrays import is_integer_dtype, to_numpy
 from gpu4d.calibrate import Origin, covered
 from gpu4d.crystal.lattice import Lattice
+from gpu4d.data.bad_pixels import find_nan_pixels
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import ERRORS, FIELDS
 from gpu4d.data.calibration_order import ORDER
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.sample import grid_positions, patterns_at
 from gpu4d.errors import InputError
 from gpu4d.io import load_image
 from gpu4d.io.calibration_file import MeasuredOn, save_calibration
 from gpu4d.preprocess import in_counts
 from gpu4d.probe import Disk
+from gpu4d.probe.bad_pixels_beside_beam import bad_pixels_beside_beam
 from gpu4d.structures import STANDARDS, Structure
 from gpu4d.workflow.inputs import calibrate, open_scan, read_image
 from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Record, SilentWatcher, Watcher, measured
+from gpu4d.workflow.stages.bad_pixels import MAX_SHARE
+from gpu4d.workflow.stages.bad_pixels import TRIED as NAN_TRIED
 
 ROUND_ENOUGH = 3.0  # standard errors: a smaller ellipse is none that the data show
 SINGLE = 0.6  # of the disks on one lattice: a single crystal
@@ -191,16 +197,44 @@ class _Work:
             self.said.append("no pixel size: name the specimen with --standard, or give --energy and --semiangle")
 
     def _sums(self) -> None:
-        """Read the scan once."""
+        """Read the scan once, and once more if it has bad pixels."""
+        keep = self.recipe.input.bad_pixels == "keep"
+        if not keep and not is_integer_dtype(self.cube.dtype):
+            some = patterns_at(self.cube, grid_positions(np.ones(self.cube.scan_shape, bool), NAN_TRIED))
+            self._leave_out(find_nan_pixels(to_numpy(some)), "NaN in most patterns")
+        found = self._one_pass()
+        if not keep:
+            mean, most = (np.asarray(found[name], dtype=np.float64) for name in ("mean", "max"))
+            bad = ~bad_pixels_beside_beam(mean, int(np.prod(self.cube.scan_shape)), most).mask
+            if self._leave_out(bad, "they look hot or dead"):
+                found = self._one_pass()
+        self.mean, self.total = np.asarray(found["mean"], dtype=np.float64), np.asarray(found["total"], dtype=np.float64)
+        self.com = np.moveaxis(np.asarray(found["com"], dtype=np.float64), 0, -1)
+
+    def _one_pass(self) -> Any:
+        """Return sums over the scan and over its patterns."""
         import gpu4d
 
         whole = gpu4d.detectors.from_array(np.ones(self.cube.detector_shape, bool))
-        asked: dict[str, Any] = {"mean": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass(), "total": gpu4d.VirtualImage(whole)}
+        asked: dict[str, Any] = {"mean": gpu4d.MeanPattern(), "max": gpu4d.MaxPattern(), "com": gpu4d.CenterOfMass()}
+        asked["total"] = gpu4d.VirtualImage(whole)
         compute = self.recipe.compute
         with self.record.stage("mean pattern and centre of mass") as progress:
-            found = gpu4d.sweep(self.cube, asked, progress=progress, device=compute.device, memory=compute.memory)
-        self.mean, self.total = np.asarray(found["mean"], dtype=np.float64), np.asarray(found["total"], dtype=np.float64)
-        self.com = np.moveaxis(np.asarray(found["com"], dtype=np.float64), 0, -1)
+            return gpu4d.sweep(self.cube, asked, progress=progress, device=compute.device, memory=compute.memory)
+
+    def _leave_out(self, bad: np.ndarray, why: str) -> bool:
+        """Exclude bad pixels through the detector mask, and say so. Return whether there are any that count so far."""
+        mask = self.cube.detector_mask
+        bad = bad if mask is None else bad & mask
+        if not bad.any():
+            return False
+        number = int(bad.sum())
+        if bad.mean() > MAX_SHARE:
+            self.said.append(f"{number} detector pixels look bad ({why}): these are too many to be defects, and all are used")
+            return False
+        self.cube.detector_mask = ~bad if mask is None else mask & ~bad
+        self.said.append(f"{number} detector pixel{'s are' if number > 1 else ' is'} left out: {why}")
+        return True
 
     def _disk(self) -> Disk | None:
         """Measure the bright-field disk in the mean pattern."""

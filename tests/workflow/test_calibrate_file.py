@@ -44,6 +44,26 @@ def test_disks_of_a_single_crystal(shared_data, tmp_path):
     assert c.origin.shape == (24, 24, 2) and c.probe_radius == pytest.approx(6.0, rel=0.03)
 
 
+def test_hot_and_missing_pixels_do_no_harm(shared_data, tmp_path):
+    with h5py.File(shared_data / "polycrystal_rings.h5") as file:
+        data, center, (a, b, _) = file["scan_poisson_20000"][:].astype(np.float32), file["truth/center_px"][:], file["truth/ellipse"][:]
+    away = np.hypot(*(np.indices(data.shape[2:]) - center[:, None, None]))
+    x, y = np.unravel_index((data.mean((0, 1)) * (away > 20)).argmax(), away.shape)  # on a ring
+    data[..., x, y] = 0
+    data[..., 30, 200] = 5000  # on no ring
+    data[..., 90, 90] = np.nan
+    np.save(tmp_path / "bad.npy", data)
+    found = calibrate_file(tmp_path / "bad.npy", tmp_path / "c.toml", standards=["Au"])
+    assert [line for line in found.said if "left out" in line] == [
+        "1 detector pixel is left out: NaN in most patterns",
+        "2 detector pixels are left out: they look hot or dead",
+    ]
+    c = found.calibration
+    assert np.abs(c.origin - center).max() < 0.02 and abs(c.ellipse[0] / c.ellipse[1] - a / b) < 3e-4
+    with pytest.raises(InputError, match="nothing could be measured"):  # asked to keep them: no pattern has a sum
+        calibrate_file(tmp_path / "bad.npy", tmp_path / "kept.toml", standards=["Au"], recipe=recipe(input__bad_pixels="keep"))
+
+
 def test_a_diffuse_ring_gives_the_ellipse(shared_data, tmp_path):
     found = calibrate_file(shared_data / "amorphous_strain.h5", tmp_path / "c.toml")
     assert found.calibration.ellipse[0] < 1.01 and found.calibration.ellipse_error[0] < 2e-3
