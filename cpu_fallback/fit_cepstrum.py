@@ -175,6 +175,29 @@ def _slopes(plane, limit, kernels, wx, wy, x, y, sx, sy):
 
 
 @helper(KEEPS_NAN)
+def _background(plane, limit, kernels, wx, wy, h, k, r, shape, sx, sy):
+    """Return the mean |C|² of the four centres of the cells of a node, or of two points beside it on its circle if that is more."""
+    cells, shortest, arcs = 0.0, np.inf, 0.0
+    for corner in range(4):
+        a, b = h + (0.5 if corner < 2 else -0.5), k + (0.5 if corner % 2 == 0 else -0.5)
+        x, y = a * r[0, 0] + b * r[1, 0], a * r[0, 1] + b * r[1, 1]
+        cells += 0.25 * _height(plane, limit, kernels, wx, wy, x * sx, y * sy)
+    longer = max(shape[0], shape[1])
+    ux, uy = longer / shape[0], longer / shape[1]
+    for which in range(4):
+        a, b = (1.0 if which != 1 else 0.0), (0.0 if which == 0 else (-1.0 if which == 3 else 1.0))
+        x, y = (a * r[0, 0] + b * r[1, 0]) * ux, (a * r[0, 1] + b * r[1, 1]) * uy
+        shortest = min(shortest, x * x + y * y)
+    x, y = (h * r[0, 0] + k * r[1, 0]) * ux, (h * r[0, 1] + k * r[1, 1]) * uy
+    away = np.sqrt(x * x + y * y)
+    angle = np.sqrt(shortest) / (2 * (away if away > 0 else 1.0))
+    c, s = np.cos(angle), np.sin(angle)
+    arcs += 0.5 * _height(plane, limit, kernels, wx, wy, (x * c - y * s) / ux * sx, (x * s + y * c) / uy * sy)
+    arcs += 0.5 * _height(plane, limit, kernels, wx, wy, (x * c + y * s) / ux * sx, (y * c - x * s) / uy * sy)
+    return max(cells, arcs)
+
+
+@helper(KEEPS_NAN)
 def _solve(matrix, columns, work):
     """Solve 4 × 4 equations in place by elimination with pivots, columns (4, m). Return whether the matrix is regular."""
     determinant = 1.0
@@ -354,14 +377,9 @@ def _fit(planes, usable, grid, shape, kernels, nodes, start, stages, widths, scr
                     f, ux, uy = found[p, 0], found[p, 1] / (2 * widths[0]), found[p, 2] / (2 * widths[1])
                     total += f
                     square += (ux * ux + uy * uy) / (f if f > 0 else 1.0)
-                    between = 0.0
-                    for corner in range(4):
-                        h = nodes[p, 0] + (0.5 if corner < 2 else -0.5)
-                        k = nodes[p, 1] + (0.5 if corner % 2 == 0 else -0.5)
-                        x, y = h * r[0, 0] + k * r[1, 0], h * r[0, 1] + k * r[1, 1]
-                        between += 0.25 * _height(plane, limit, kernels, wx, wy, x * sx, y * sy)
-                    if f > 0 and between > 0:
-                        logs += np.log(f / between)
+                    around = _background(plane, limit, kernels, wx, wy, nodes[p, 0], nodes[p, 1], r, shape, sx, sy)
+                    if f > 0 and around > 0:
+                        logs += np.log(f / around)
                 residual[n] = np.sqrt(square / (2 * (total if total > 0 else 1.0)))
                 significance[n] = (logs / nodes.shape[0] - LOG_MEAN) / np.sqrt(LOG_VARIANCE / nodes.shape[0])
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Unpack
@@ -20,6 +21,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.sample import SampleSize, read_sample, sample_places
 from gpu4d.device import tables
 from gpu4d.device.memory import parse_memory
+from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.real_arrays import floats, real_array, real_number
 from gpu4d.streaming import ScanInfo, sweep
@@ -27,7 +29,9 @@ from gpu4d.streaming.engine import SweepOptions
 from gpu4d.streaming.reduction import defined
 from gpu4d.streaming.sums import PerPositionReduction
 
-SAMPLE = SampleSize(most=400, most_bytes=32 << 20, part=1, least=16)  # patterns whose mean cepstrum shows the lattice
+log = logging.getLogger("gpu4d")
+
+SAMPLE = SampleSize(most=256, most_bytes=32 << 20, part=1, least=16)  # patterns whose mean cepstrum shows the lattice
 GROUPS = 8  # parts of the sample, in whose means maxima are looked for
 BATCH = 32, 128  # patterns that the definition takes at once, on the host and on a device; it bounds its memory
 OF_MEAN = 0.1  # default offset of values that are no counts, as a part of their mean: little beside disks, much beside nothing
@@ -51,6 +55,9 @@ class MeanCepstrum(NamedTuple):
     nodes: Nodes | None
     offset: float
 
+    def __repr__(self) -> str:
+        return f"MeanCepstrum({'×'.join(map(str, self.power.shape))} px, {self.nodes or 'no lattice'}, offset {self.offset:g} counts)"
+
 
 @dataclass(frozen=True, eq=False)
 class CepstralFit(LatticeFit):
@@ -65,7 +72,7 @@ class CepstralFit(LatticeFit):
         Real-space lattice vectors, px of the cepstrum: component c counts 1 / (Q_c q_pixel) in Å. As measured: with an ellipse A of the
         detector they are stretched by A⁻ᵀ, and `strain_map` removes it from g1 and g2.
     significance : (Rx, Ry) float64
-        Height of the nodes above the places between them, in standard deviations of noise. It also stands at positions left out for it.
+        Height of the nodes above their surroundings, in standard deviations of noise. It also stands at positions left out for it.
     nodes : Nodes
         Mean lattice and the nodes that were fitted.
     detector_shape : (Qx, Qy)
@@ -93,7 +100,9 @@ class CepstralFit(LatticeFit):
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.shape))
-        return f"CepstralFit({shape} positions, {len(self.nodes.orders)} nodes, {self.lattice!r})"
+        r1, r2 = (f"({r[0]:.2f}, {r[1]:.2f})" for r in self.nodes.vectors)
+        fitted = int(np.sum(arrays.to_numpy(self.mask)))
+        return f"CepstralFit({shape} positions, {fitted} fitted, {len(self.nodes.orders)} nodes, r1={r1}, r2={r2} px of the cepstrum)"
 
 
 class CepstralVectors(PerPositionReduction):
@@ -232,11 +241,11 @@ def mean_cepstrum(
     where: ArrayLike | None = None,
     memory: int | float | str | None = None,
 ) -> MeanCepstrum:
-    """Compute the mean power cepstrum of up to 400 patterns from all over a scan, and find its lattice and the nodes that are visible.
+    """Compute the mean power cepstrum of up to 256 patterns from all over a scan, and find its lattice and the nodes that are visible.
 
     Local maxima are taken as points around the centre. `find_lattice` finds the lattice that explains them beyond chance. A node is
-    visible if its mean power is 1.3 times that of the centres of the four cells around it, or more, and five standard deviations of
-    noise above it.
+    visible if its mean power is 1.3 times that of its surroundings or more, and five standard deviations of noise above it. The
+    surroundings are the centres of the four cells around it, or two points beside it on its circle, whichever are higher.
 
     Parameters
     ----------
@@ -281,18 +290,19 @@ def mean_cepstrum(
 
 def _group_means(patterns: np.ndarray, window: np.ndarray, offset: float, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return mean power cepstra of groups of patterns (g, Qx, Qy), each from all over the scan, and how many patterns each has (g,)."""
-    groups, counts = [], []
-    for some in (patterns[k::GROUPS] for k in range(min(GROUPS, len(patterns)))):
+
+    def summed(some: np.ndarray) -> tuple[np.ndarray, int]:
         total, count = np.zeros(patterns.shape[1:]), 0
         for first in range(0, len(some), BATCH[0]):
             power = np.asarray(power_cepstrum(some[first : first + BATCH[0]], window=window, offset=offset, mask=mask))
             level = power.mean(axis=(1, 2))  # a bright pattern must not outweigh the others; NaN of an empty one
             good = level > 0
             total, count = total + np.sum(power[good] / level[good, None, None], axis=0), count + int(good.sum())
-        if count:
-            groups.append(total / count)
-            counts.append(count)
-    return np.array(groups), np.array(counts)
+        return total, count
+
+    parts = in_threads(summed, [patterns[k::GROUPS] for k in range(min(GROUPS, len(patterns)))])
+    found = [(total / count, count) for total, count in parts if count]
+    return np.array([mean for mean, _ in found]), np.array([count for _, count in found])
 
 
 def cepstral_lattice(
@@ -332,7 +342,7 @@ def cepstral_lattice(
         Least and largest distance of the maxima from the centre. None: 3.5 px, below which maxima overlap the centre, to 0.36 of the
         longer side. In px of the cepstrum of the longer side.
     min_significance : float
-        Patterns whose nodes are not so many standard deviations above the places between them have NaN. 5 leaves out empty and amorphous
+        Patterns whose nodes are not so many standard deviations above their surroundings have NaN. 5 leaves out empty and amorphous
         patterns and those of another lattice.
     **options
         Options of `gpu4d.sweep`: memory, where, progress, device.
@@ -365,7 +375,12 @@ def cepstral_lattice(
     if found.nodes is None:
         why = "no lattice is visible in the mean cepstrum" if vectors is None else "the given lattice is not visible in the mean cepstrum"
         raise InputError(f"{why}: give vectors=, another r_range=, or where= for the crystalline part; an amorphous scan has none")
-    return sweep(cube, CepstralVectors(found, window=window, min_significance=min_significance), **options)
+    fit = sweep(cube, CepstralVectors(found, window=window, min_significance=min_significance), **options)
+    if not bool(arrays.namespace(fit.mask).any(fit.mask)):
+        log.warning(
+            "no pattern has a significant lattice (min_significance=%g): the scan may be amorphous or polycrystalline", min_significance
+        )
+    return fit
 
 
 def _as_cube(cube: DataCube | Array) -> DataCube:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu4d.crystal.find_lattice import find_lattice
+from gpu4d.crystal.fit_cepstrum import CORNERS
 from gpu4d.crystal.lattice import canonical
 from gpu4d.data.pointlist import PointListArray
 
@@ -31,12 +32,16 @@ class Nodes:
     orders : (p, 2) int64
         One of each pair of nodes ±h that are visible, from the centre outwards.
     contrast : (p,) float64
-        Mean power at the node over that between the nodes.
+        Mean power at the node over that of its surroundings.
     """
 
     vectors: np.ndarray
     orders: np.ndarray
     contrast: np.ndarray
+
+    def __repr__(self) -> str:
+        r1, r2 = (f"({r[0]:.2f}, {r[1]:.2f})" for r in self.vectors)
+        return f"Nodes({len(self.orders)} nodes, r1={r1}, r2={r2} px of the cepstrum)"
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -150,14 +155,24 @@ def visible_nodes(power: np.ndarray, vectors: np.ndarray, reach: tuple[float, fl
     if len(orders) < LEAST_NODES:
         return None
     at_node = _highest_near(power, orders @ vectors)
-    halves = [orders + half for half in ((0.5, 0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5))]
-    contrast = at_node / np.mean([_interpolated(power, half @ vectors) for half in halves], axis=0)
+    contrast = at_node / _background(power, orders, vectors, scale)
     keep = np.flatnonzero(contrast >= max(VISIBLE, 1 + ABOVE_NOISE / np.sqrt(patterns)))
     keep = keep[np.argsort(-contrast[keep], kind="stable")][:most]
     keep = keep[np.argsort(np.linalg.norm(orders[keep] @ vectors * scale, axis=1), kind="stable")]
     if len(keep) < LEAST_NODES or np.linalg.matrix_rank(orders[keep]) < 2:
         return None
     return Nodes(vectors, orders[keep], contrast[keep])
+
+
+def _background(power: np.ndarray, orders: np.ndarray, vectors: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the power around nodes, from the same places as `fit_cepstrum` does: cells, or the circle of the node if it is higher."""
+    cells = np.mean([_interpolated(power, (orders + half) @ vectors) for half in CORNERS], axis=0)
+    points = orders @ vectors * scale
+    near = np.array([(1, 0), (0, 1), (1, 1), (1, -1)]) @ vectors * scale
+    angle = np.linalg.norm(near, axis=1).min() / (2 * np.linalg.norm(points, axis=1))
+    c, s, (x, y) = np.cos(angle), np.sin(angle), points.T
+    arcs = [_interpolated(power, np.stack([x * c - y * turn, x * turn + y * c], axis=1) / scale) for turn in (s, -s)]
+    return np.maximum(cells, np.mean(arcs, axis=0))
 
 
 def _interpolated(power: np.ndarray, points: np.ndarray) -> np.ndarray:

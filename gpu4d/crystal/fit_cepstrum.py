@@ -18,10 +18,13 @@ OVERSAMPLING = 1.5  # samples of the cepstrum per pixel and axis
 TAPS = 10  # samples along an axis that a value is interpolated from: right to 1e-7 of the largest value nearby
 SCORING = 4  # steps with the curvature of a single line, in each stage
 NEWTON = 3  # steps with the curvature of the sum, at the end
+CORNERS = ((0.5, 0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5))  # from a node to the centres of its cells, in lattice vectors
 LONGEST_STEP = 0.5  # px of the cepstrum, of any node: half the width of a maximum
 FARTHEST = 0.2  # deformation from the start: farther away the maxima are those of other nodes
-LOG_MEAN = -0.5772156649 - (1.2561176684 - math.log(4))  # of ln(node / mean of four) if all are noise: exponentially distributed power
-LOG_VARIANCE = math.pi**2 / 6 + 0.2838229557  # of the same
+# Of ln(node / background) if all is noise, whose power is exponentially distributed: −γ and π²/6 of the node, and the moments of the
+# logarithm of the larger of two means, of four and of two values, by numerical integration.
+LOG_MEAN = -0.5772156649 - 0.1783121392
+LOG_VARIANCE = math.pi**2 / 6 + 0.2197729551
 
 
 class CepstrumFit(NamedTuple):
@@ -36,7 +39,7 @@ class CepstrumFit(NamedTuple):
     residual : (n,) float64
         Rms distance of the maxima from the lattice per axis, weighted by their power, px.
     significance : (n,) float64
-        Height of the nodes above the places between them, in standard deviations of noise.
+        Height of the nodes above their surroundings, in standard deviations of noise.
     """
 
     vectors: Any
@@ -102,7 +105,7 @@ def fit_cepstrum(
     total = xp.sum(power, axis=-1)
     square = xp.sum((slope / (2 * widths)) ** 2, axis=-1) / xp.where(power > 0, power, xp.ones_like(power))
     residual = xp.sqrt(xp.sum(square, axis=-1) / (2 * xp.where(total > 0, total, xp.ones_like(total))))
-    height = _significance(power, samples.between(nodes, vectors))
+    height = _significance(power, samples.background(nodes, vectors))
     keep: Any = lambda a: xp.where(xp.reshape(good, (-1,) + (1,) * (a.ndim - 1)), a, xp.full_like(a, math.nan))  # noqa: E731
     return CepstrumFit(keep(vectors), keep(covariance), keep(residual), keep(height))
 
@@ -159,14 +162,30 @@ class _Samples:
         curvature = xp.stack([xp.stack([xx, xy], axis=-1), xp.stack([xy, yy], axis=-1)], axis=-2)
         return dot(c0, c0) / 2, xp.stack([dot(c0, cx), dot(c0, cy)], axis=-1), curvature
 
-    def between(self, nodes: Any, vectors: Any) -> Any:
-        """Return the mean |C|² (n, p) of the four centres of the cells around each node."""
+    def background(self, nodes: Any, vectors: Any) -> Any:
+        """Return the mean |C|² (n, p) around each node: of the four centres of its cells, or of two points beside it if that is more.
+
+        The two points are at the same distance from the centre, half a lattice vector away. A ring, as a glass has, is as high there.
+        """
         xp = arrays.namespace(nodes, vectors)
-        total = 0.0
-        for half in ((0.5, 0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5)):
-            c = self.at(xp.matmul(nodes + arrays.from_numpy(np.array(half), nodes), vectors))[..., 0, 0]
-            total = total + xp.real(c) ** 2 + xp.imag(c) ** 2
-        return total / 4
+        halves = [nodes + arrays.from_numpy(np.array(half), nodes) for half in CORNERS]
+        cells = sum(self._heights(xp.matmul(half, vectors)) for half in halves) / 4
+        size = arrays.from_numpy(max(self.shape) / np.array(self.shape), nodes)  # px of the longer side: circles are round
+        points, rows = xp.matmul(nodes, vectors) * size, vectors * size
+        around = xp.stack([rows[:, 0, :], rows[:, 1, :], rows[:, 0, :] + rows[:, 1, :], rows[:, 0, :] - rows[:, 1, :]], axis=1)
+        shortest = xp.sqrt(xp.min(xp.sum(around * around, axis=-1), axis=-1))
+        away = xp.sqrt(xp.sum(points * points, axis=-1))
+        angle = shortest[:, None] / (2 * xp.where(away > 0, away, xp.ones_like(away)))
+        c, s, x, y = xp.cos(angle), xp.sin(angle), points[..., 0], points[..., 1]
+        beside = [xp.stack([x * c - y * turn, x * turn + y * c], axis=-1) / size for turn in (s, -s)]
+        arcs = sum(self._heights(place) for place in beside) / 2
+        return xp.where(arcs > cells, arcs, cells)
+
+    def _heights(self, points: Any) -> Any:
+        """Return |C|² at points (n, p, 2)."""
+        c = self.at(points)[..., 0, 0]
+        xp = arrays.namespace(c)
+        return xp.real(c) ** 2 + xp.imag(c) ** 2
 
 
 def _rolled(x: Any, axis: int, size: int) -> Any:
@@ -228,12 +247,12 @@ def _sandwich(nodes: Any, slope: Any, curvature: Any) -> tuple[Any, Any]:
     return covariance, regular
 
 
-def _significance(node: Any, between: Any) -> Any:
-    """Return the mean of ln(node / between) above that of noise, in its standard deviations."""
-    xp = arrays.namespace(node, between)
-    some = (node > 0) & (between > 0)
+def _significance(node: Any, background: Any) -> Any:
+    """Return the mean of ln(node / background) above that of noise, in its standard deviations."""
+    xp = arrays.namespace(node, background)
+    some = (node > 0) & (background > 0)
     one = xp.ones_like(node)
-    logs = xp.where(some, xp.log(xp.where(some, node, one) / xp.where(some, between, one)), xp.zeros_like(node))
+    logs = xp.where(some, xp.log(xp.where(some, node, one) / xp.where(some, background, one)), xp.zeros_like(node))
     return (xp.mean(logs, axis=-1) - LOG_MEAN) / math.sqrt(LOG_VARIANCE / node.shape[-1])
 
 

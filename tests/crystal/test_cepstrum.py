@@ -1,5 +1,7 @@
 """The cepstrum against its formula, and strain from it against deformations that are written down and the shared scans with truth."""
 
+import functools
+
 import h5py
 import numpy as np
 import pytest
@@ -264,11 +266,14 @@ def test_other_libraries_give_the_same(need, library):
 class TestReduction(ReductionTests):
     """Results depend on no chunk, thread or interruption."""
 
+    SCAN = functools.cache(lambda: scan((5, 4), (32, 32), spacing=7.0, radius=1.8).cube)
+    FOUND = functools.cache(lambda: mean_cepstrum(TestReduction.SCAN()))
+
     def cube(self):
-        return scan((5, 4), (32, 32), spacing=7.0, radius=1.8).cube
+        return TestReduction.SCAN()
 
     def make(self):
-        return CepstralVectors(mean_cepstrum(self.cube()))
+        return CepstralVectors(TestReduction.FOUND())
 
     def bits(self, result):
         if isinstance(result, CepstralFit):
@@ -313,6 +318,24 @@ def test_overlapping_half_coherent_disks(shared_data, probe, limits, found):
     everywhere = np.ones(f.shape[:2], bool)
     fit, rms = strain_errors(data, everywhere, stretch_and_rotation(f @ np.linalg.inv(np.median(f, axis=(0, 1)))))
     assert fit.mask.mean() >= found and (rms < limits).all(), rms
+
+
+def test_a_glass_has_no_lattice_at_any_position(shared_data, caplog):
+    """Rings of its cepstrum may look like a lattice on average, but they are as high beside its nodes."""
+    with h5py.File(shared_data / "amorphous_strain.h5") as file:
+        data = file["poisson_45000"][:12, :12]
+    try:
+        fit = cepstral_lattice(data)
+    except InputError:
+        return
+    assert not fit.mask.any() and "no pattern has a significant lattice" in caplog.text
+
+
+def test_of_two_phases_the_other_one_is_left_out(shared_data):
+    with h5py.File(shared_data / "two_phase.h5") as file:
+        data, part = file["poisson_3000"][:, ::2], file["truth/fractions"][:, ::2]
+    fit = cepstral_lattice(data)
+    assert fit.mask[part[..., :2].sum(-1) > 0.95].all() and not fit.mask[part[..., 2:].sum(-1) > 0.95].any()
 
 
 def test_behind_a_beam_stop_with_a_moving_origin(shared_data):

@@ -30,22 +30,22 @@ def window_of(shape):
 
 
 def examples() -> list[Example]:
-    found = []
-    for label, shape, n, dtype in (
-        ("uint16", (48, 48), 3, "uint16"), ("odd", (45, 52), 2, "uint16"), ("uint8", (40, 48), 2, "uint8"), ("int32", (48, 41), 2, "int32"),
-        ("float64", (48, 44), 2, "float64"),
+    """The first two have the same shapes and one stage: JAX compiles every step for every shape."""
+    window = window_of((48, 48))
+    patterns, start = lattice_patterns((48, 48), 3)
+    found = [Example("uint16", (patterns, window, ORDERS, start), {"stages": (12,)}, double=1e-6, twin=TWIN)]
+    patterns, start = lattice_patterns((48, 48), 3, "float32", seed=9)
+    found.append(Example("float32-gaps", (with_gaps(patterns), window, ORDERS, start), {"stages": (12,)}, double=1e-6, twin=TWIN))
+    for label, shape, dtype in (
+        ("stages", (48, 48), "uint16"), ("odd", (45, 52), "uint16"), ("uint8", (40, 48), "uint8"), ("int32", (48, 41), "int32"),
+        ("float64", (48, 44), "float64"),
     ):  # fmt: skip
-        patterns, start = lattice_patterns(shape, n, dtype, seed=len(found))
+        patterns, start = lattice_patterns(shape, 2, dtype, seed=len(found))
         found.append(Example(label, (patterns, window_of(shape), ORDERS, start), {"stages": STAGES}, double=1e-6, twin=TWIN))
-    patterns, start = lattice_patterns((48, 48), 4, "float32", seed=9)
-    found.append(
-        Example("float32-gaps", (with_gaps(patterns), window_of((48, 48)), ORDERS, start), {"stages": STAGES}, double=1e-6, twin=TWIN)
-    )
     patterns, start = lattice_patterns((48, 48), 2, "float32", seed=10)
     mask = np.ones((48, 48), bool)
     mask[20:26, :25] = mask[5, 7] = False
     patterns[:, ~mask] = np.nan  # a masked pixel is never looked at
     options = {"stages": (12,), "offset": 0.3, "mask": mask}
-    found.append(Example("mask", (patterns, window_of((48, 48)), ORDERS, start), options, double=1e-6, twin=TWIN))
-    none = np.zeros((0, 48, 48), "uint16"), window_of((48, 48)), ORDERS, start
-    return [*found, Example("none", none, {"stages": STAGES})]
+    found.append(Example("mask", (patterns, window, ORDERS, start), options, double=1e-6, twin=TWIN))
+    return [*found, Example("none", (np.zeros((0, 48, 48), "uint16"), window, ORDERS, start), {"stages": STAGES})]
