@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import numpy as np
+from gpu4d.cpu_fallback.cepstral_steps import covariance_of, newton_step, scored_step
 from gpu4d.cpu_fallback.power import _log2
 
 from gpu4d import fft
@@ -12,7 +13,6 @@ from gpu4d.crystal.fit_cepstrum import (
     FARTHEST,
     LOG_MEAN,
     LOG_VARIANCE,
-    LONGEST_STEP,
     NEWTON,
     SCORING,
     CepstrumFit,
@@ -198,41 +198,6 @@ def _background(plane, limit, kernels, wx, wy, h, k, r, shape, sx, sy):
 
 
 @helper(KEEPS_NAN)
-def _solve(matrix, columns, work):
-    """Solve 4 × 4 equations in place by elimination with pivots, columns (4, m). Return whether the matrix is regular."""
-    determinant = 1.0
-    for i in range(4):
-        size = 0.0
-        for j in range(4):
-            work[i, j] = matrix[i, j]
-            size += matrix[i, j] * matrix[i, j]
-        determinant *= 1.0 / np.sqrt(size) if size > 0 else 0.0
-    for i in range(4):
-        pivot = i
-        for k in range(i + 1, 4):
-            if abs(work[k, i]) > abs(work[pivot, i]):
-                pivot = k
-        if not abs(work[pivot, i]) > 0:
-            return False
-        determinant *= work[pivot, i]
-        for j in range(4):
-            work[i, j], work[pivot, j] = work[pivot, j], work[i, j]
-        for j in range(columns.shape[1]):
-            columns[i, j], columns[pivot, j] = columns[pivot, j], columns[i, j]
-        for k in range(4):
-            if k != i:
-                factor = work[k, i] / work[i, i]
-                for j in range(i, 4):
-                    work[k, j] -= factor * work[i, j]
-                for j in range(columns.shape[1]):
-                    columns[k, j] -= factor * columns[i, j]
-    for i in range(4):
-        for j in range(columns.shape[1]):
-            columns[i, j] /= work[i, i]
-    return abs(determinant) > 1e-12
-
-
-@helper(KEEPS_NAN)
 def _look(plane, limit, kernels, wx, wy, nodes, vectors, sx, sy, found):
     """Set |C|², slopes and curvatures (p, 6) at nodes of a lattice (2, 2)."""
     for p in range(nodes.shape[0]):
@@ -240,103 +205,6 @@ def _look(plane, limit, kernels, wx, wy, nodes, vectors, sx, sy, found):
         x, y = h * vectors[0, 0] + k * vectors[1, 0], h * vectors[0, 1] + k * vectors[1, 1]
         f, gx, gy, xx, yy, xy = _slopes(plane, limit, kernels, wx, wy, x * sx, y * sy, sx, sy)
         found[p, 0], found[p, 1], found[p, 2], found[p, 3], found[p, 4], found[p, 5] = f, gx, gy, xx, yy, xy
-
-
-@helper(KEEPS_NAN)
-def _shortened(nodes, step):
-    """Shorten a step (4,) that moves a node by too much."""
-    away = 0.0
-    for p in range(nodes.shape[0]):
-        h, k = nodes[p, 0], nodes[p, 1]
-        away = max(away, abs(h * step[0] + k * step[2]), abs(h * step[1] + k * step[3]))
-    if away > LONGEST_STEP:
-        for i in range(4):
-            step[i] *= LONGEST_STEP / away
-
-
-@helper(KEEPS_NAN)
-def _scored(nodes, found, widths, step):
-    """Set the step (4,) with the curvature of single lines."""
-    a, b, d = 0.0, 0.0, 0.0
-    for i in range(4):
-        step[i] = 0.0
-    for p in range(nodes.shape[0]):
-        h, k, f = nodes[p, 0], nodes[p, 1], found[p, 0]
-        a += f * h * h
-        b += f * h * k
-        d += f * k * k
-        step[0] += h * found[p, 1]
-        step[1] += h * found[p, 2]
-        step[2] += k * found[p, 1]
-        step[3] += k * found[p, 2]
-    determinant = a * d - b * b
-    if not abs(determinant) > 1e-12 * np.sqrt((a * a + b * b) * (b * b + d * d)):
-        for i in range(4):
-            step[i] = 0.0
-        return
-    for c in range(2):
-        u, v = step[c] / (2 * widths[c]), step[2 + c] / (2 * widths[c])
-        step[c] = (d * u - b * v) / determinant
-        step[2 + c] = (a * v - b * u) / determinant
-    _shortened(nodes, step)
-
-
-@helper(KEEPS_NAN)
-def _normal(nodes, found, matrix):
-    """Set the negative curvature (4, 4) of the summed power."""
-    for i in range(4):
-        for j in range(4):
-            matrix[i, j] = 0.0
-    for p in range(nodes.shape[0]):
-        for i in range(2):
-            for j in range(2):
-                pair = nodes[p, i] * nodes[p, j]
-                matrix[2 * i, 2 * j] -= pair * found[p, 3]
-                matrix[2 * i + 1, 2 * j + 1] -= pair * found[p, 4]
-                matrix[2 * i, 2 * j + 1] -= pair * found[p, 5]
-                matrix[2 * i + 1, 2 * j] -= pair * found[p, 5]
-
-
-@helper(KEEPS_NAN)
-def _newton(nodes, found, widths, matrix, work, column, step):
-    """Set Newton's step (4,), or the scored one where the summed power has no maximum nearby."""
-    _normal(nodes, found, matrix)
-    for i in range(4):
-        column[i, 0] = 0.0
-    for p in range(nodes.shape[0]):
-        for i in range(2):
-            column[2 * i, 0] += nodes[p, i] * found[p, 1]
-            column[2 * i + 1, 0] += nodes[p, i] * found[p, 2]
-    for i in range(4):
-        step[i] = column[i, 0]
-    regular = _solve(matrix, column, work)
-    along = 0.0
-    for i in range(4):
-        along += step[i] * column[i, 0]
-    if not (regular and along > 0):
-        _scored(nodes, found, widths, step)
-        return
-    for i in range(4):
-        step[i] = column[i, 0]
-    _shortened(nodes, step)
-
-
-@helper(KEEPS_NAN)
-def _covariance(nodes, found, matrix, work, spread, out):
-    """Set the covariance (4, 4) from the scatter of single slopes. Return whether it exists."""
-    count = nodes.shape[0]
-    for i in range(4):
-        for j in range(4):
-            total = 0.0
-            for p in range(count):
-                total += nodes[p, i // 2] * found[p, 1 + i % 2] * nodes[p, j // 2] * found[p, 1 + j % 2]
-            spread[i, j] = total * count / (count - 2)
-    _normal(nodes, found, matrix)
-    regular = _solve(matrix, spread, work)
-    for i in range(4):
-        for j in range(4):
-            out[i, j] = spread[j, i]
-    return _solve(matrix, out, work) and regular
 
 
 @entry(KEEPS_NAN)
@@ -357,16 +225,16 @@ def _fit(planes, usable, grid, shape, kernels, nodes, start, stages, widths, scr
                 few, seen = nodes[: stages[stage]], found[: stages[stage]]
                 for _ in range(SCORING):
                     _look(plane, limit, kernels, wx, wy, few, r, sx, sy, seen)
-                    _scored(few, seen, widths, step)
+                    scored_step(few, seen, widths, step)
                     for i in range(4):
                         r[i // 2, i % 2] += step[i]
             for _ in range(NEWTON):
                 _look(plane, limit, kernels, wx, wy, nodes, r, sx, sy, found)
-                _newton(nodes, found, widths, matrix, work, column, step)
+                newton_step(nodes, found, widths, matrix, work, column, step)
                 for i in range(4):
                     r[i // 2, i % 2] += step[i]
             _look(plane, limit, kernels, wx, wy, nodes, r, sx, sy, found)
-            good = _covariance(nodes, found, matrix, work, spread, covariance[n])
+            good = covariance_of(nodes, found, matrix, work, spread, covariance[n])
             for i in range(2):
                 for j in range(2):
                     a = (start[1, 1] * r[0, j] - start[0, 1] * r[1, j]) if i == 0 else (start[0, 0] * r[1, j] - start[1, 0] * r[0, j])

@@ -1,7 +1,7 @@
 """Find lattices in Bragg disks, and measure the strain of the crystal at every position."""
 
 from gpu4d.crystal.brightness import Together, strain_and_brightness
-from gpu4d.crystal.cepstral_lattice import CepstralFit, CepstralVectors, MeanCepstrum, cepstral_lattice, mean_cepstrum
+from gpu4d.crystal.cepstral_lattice import CepstralFit, CepstralVectors, cepstral_lattice
 from gpu4d.crystal.cepstral_nodes import Nodes
 from gpu4d.crystal.cepstrum import power_cepstrum
 from gpu4d.crystal.find_lattice import find_lattice
@@ -9,6 +9,7 @@ from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
 from gpu4d.crystal.free_of_origin import lattice_free_of_origin
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.lengths import Lengths, lattice_lengths
+from gpu4d.crystal.mean_cepstrum import MeanCepstrum, mean_cepstrum
 from gpu4d.crystal.strain import Strain, strain_map
 from gpu4d.crystal.technique import Suggestion, suggest_technique
 
