@@ -56,12 +56,13 @@ class Strain(Stage):
     section = "strain"
     needs: ClassVar = ("lattice", "lattice_fit", "braggvectors")
     uses: ClassVar = ("rotation", "unusable")
-    makes: ClassVar = ("strain", "lattice_residual")
+    makes: ClassVar = ("strain", "lattice_residual", "mean_cepstrum")
     place: ClassVar = 10
 
     def reductions(self, state: RunState) -> dict[str, Any]:
         from gpu4d.crystal import CepstralVectors, mean_cepstrum
 
+        state.keep("mean_cepstrum", None)  # strain is from disks
         if self.given(state).method == "disks":
             return {}
         found = mean_cepstrum(state.cube, state["lattice"], where=state.where, memory=state.sweep_options.get("memory"))
@@ -131,7 +132,7 @@ class Strain(Stage):
         state.record.figure("Strain", value, f"{each} %; {RANGE[0]} to {RANGE[1]} percentile over the scan")
         error = 100 * np.asarray(strain.uncertainty)[:3]
         if np.isfinite(error).any():
-            whose = "disks'" if state.get("mean_cepstrum") is None else "maxima's"
+            whose = "disks'" if state["mean_cepstrum"] is None else "maxima's"
             remark = f"median standard error of a component at one position, from the {whose} scatter"
             state.record.figure("Uncertainty of strain", f"± {np.nanmedian(error):.3f} %", remark)
 
@@ -170,7 +171,7 @@ class Strain(Stage):
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 
-        strain, cepstrum = state["strain"], state.get("mean_cepstrum")
+        strain, cepstrum = state["strain"], state["mean_cepstrum"]
         caption = f"Strain relative to the {strain.reference.how} ({strain.definition} definition), tension positive. θ is the rotation of "
         caption += "the lattice. The axes of the tensor are drawn beside every map."
         yield Picture("strain", STRAIN, "Strain", caption, wide=True), plot.strain(strain)
