@@ -270,7 +270,7 @@ def cepstral_lattice(
             raise TypeError(f"cepstral_lattice() got an unexpected keyword argument {name!r}{did_you_mean(name, known)}")
     cube = as_cube(cube)
     chosen: dict[str, Any] = {"unit": unit, "window": window, "offset": offset, "r_range": r_range}
-    found = mean_cepstrum(cube, vectors, **chosen, where=options.get("where"), memory=options.get("memory"))
+    found = mean_cepstrum(cube, vectors, **chosen, where=options.get("where"))
     if found.nodes is None:
         why = "no lattice is visible in the mean cepstrum" if vectors is None else "the given lattice is not visible in the mean cepstrum"
         raise InputError(f"{why}: give vectors=, another r_range=, or where= for the crystalline part; an amorphous scan has none")

@@ -14,15 +14,14 @@ from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.data.arguments import pixel_mask
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.sample import SampleSize, read_sample, sample_places
-from gpu4d.device.memory import parse_memory
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_array
 
-SAMPLE = SampleSize(most=256, most_bytes=32 << 20, part=1, least=16)  # patterns whose mean cepstrum shows the lattice
+SAMPLE = SampleSize(most=256, most_bytes=16 << 20, part=1, least=16)  # patterns whose mean cepstrum shows the lattice
 GROUPS = 8  # parts of the sample, in whose means maxima are looked for
 OF_MEAN = 0.1  # default offset of values that are no counts, as a part of their mean: little beside disks, much beside nothing
-BATCH = 32  # patterns that are transformed at once: it bounds the memory
+BATCH = 4  # patterns that are transformed at once: it bounds the memory
 
 
 class MeanCepstrum(NamedTuple):
@@ -55,7 +54,6 @@ def mean_cepstrum(
     offset: float | None = None,
     r_range: tuple[float, float] | None = None,
     where: ArrayLike | None = None,
-    memory: int | float | str | None = None,
 ) -> MeanCepstrum:
     """Compute the mean power cepstrum of up to 256 patterns from all over a scan, and find its lattice and the nodes that are visible.
 
@@ -69,13 +67,16 @@ def mean_cepstrum(
         As in `cepstral_lattice`.
     where : (Rx, Ry) bool array, optional
         Positions to use.
-    memory : int, float or str, optional
-        The sample takes no more than a quarter of it.
 
     Returns
     -------
     MeanCepstrum
         Its nodes are None if no lattice is found.
+
+    Notes
+    -----
+    The sample is the same for any memory and device, so that results are, too. It takes up to 16 MiB, and each thread 250 bytes for
+    each pixel of a pattern.
 
     Examples
     --------
@@ -88,9 +89,7 @@ def mean_cepstrum(
     shape, mask = cube.detector_shape, pixel_mask(cube.detector_mask, cube.detector_shape)
     window = window_of(window, shape)
     reach, given = _reach(r_range, unit, cube), _given(vectors, unit, cube)
-    size = SAMPLE if memory is None else SampleSize(SAMPLE.most, min(SAMPLE.most_bytes, int(parse_memory(memory) // 4)), 1, 1)
-    patterns = read_sample(cube, sample_places(cube, where, size))
-    patterns = np.asarray(patterns).reshape(-1, *shape)
+    patterns = read_sample(cube, sample_places(cube, where, SAMPLE)).reshape(-1, *shape)
     if offset is None:
         offset = 1.0 if arrays.is_integer_dtype(cube.dtype) else _offset_of(patterns, mask)
     groups, counts = _group_means(patterns, window, float(offset), mask)

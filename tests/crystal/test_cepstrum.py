@@ -263,6 +263,15 @@ def test_other_libraries_give_the_same(need, library):
     np.testing.assert_allclose(arrays.to_numpy(other.g1), np.asarray(fit.g1), rtol=1e-4)
 
 
+def test_memory_and_files_do_not_change_a_bit(tmp_path):
+    cube = scan((6, 5)).cube
+    gpu4d.save(tmp_path / "scan.h5", {"cube": cube})
+    filed = gpu4d.open(tmp_path / "scan.h5")
+    whole, little = cepstral_lattice(cube), cepstral_lattice(filed, memory="16 MB", progress=False)
+    for name in ("r1", "r2", "covariance", "significance"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(little, name))
+
+
 class TestReduction(ReductionTests):
     """Results depend on no chunk, thread or interruption."""
 

@@ -65,7 +65,7 @@ class Strain(Stage):
         state.keep("mean_cepstrum", None)  # strain is from disks
         if self.given(state).method == "disks":
             return {}
-        found = mean_cepstrum(state.cube, state["lattice"], where=state.where, memory=state.sweep_options.get("memory"))
+        found = mean_cepstrum(state.cube, state["lattice"], where=state.where)
         if found.nodes is None:
             state.record.warn(
                 "the mean cepstrum does not show the lattice: strain is from disks, although the recipe asks for the cepstrum"
