@@ -98,6 +98,17 @@ def grouped_disks(n: int, size: int = 128) -> tuple[tuple, dict]:
     return (patterns, x, y, np.ones_like(x), role, table, pixels), {"spacing": float(1.3 * away.min(1).max())}
 
 
+def lattices(n: int, size: int = 128) -> tuple[tuple, dict]:
+    """Patterns of disks with nodes of their cepstrum, 64 as most scans have."""
+    made = gpu4d.simulate.bragg_scan((1, n), (size, size), radius=4.0, spacing=20.0, reach=3.2, dose=200.0, seed=1)
+    g = np.stack([made.truth["g1"], made.truth["g2"]])
+    orders = np.array([(h, k) for h in range(7) for k in range(-6, 7) if h > 0 or k > 0])
+    orders = orders[np.argsort(np.hypot(*orders.T), kind="stable")][:64]
+    window = np.outer(*[np.sin(np.pi * (np.arange(size) + 0.5) / size)] * 2)
+    patterns = np.concatenate([np.asarray(made.cube[0, i].data)[None] for i in range(n)]).astype(np.uint16)
+    return (patterns, window, orders, np.linalg.inv(g).T * size), {"stages": (4, 12, 64)}
+
+
 def single_fits(n: int, size: int = 128) -> tuple[tuple, dict]:
     """Disks of `disk_fit` after their fit, none of which is near another one."""
     (patterns, *disks, state, _, table, pixels, allowed), options = fitted_disks(n, size)

@@ -23,6 +23,7 @@ from gpu4d.benchmarks.case_inputs import (
     frames,
     gradient,
     grouped_disks,
+    lattices,
     masks,
     peaks,
     phase_of_counts,
@@ -124,6 +125,20 @@ def find_disks_case(shape: tuple[int, int], patterns: tuple[int, int]) -> Case:
         lambda p, *_a, **_o: p.nbytes + len(p) * 32 * 5 * 8,
         lambda p, *_a, **_o: len(p) * (transforms(p.shape[1:], 2) + 21 * 2 * 6 * p.shape[1] * p.shape[2]),
         tolerance=DISK_TOLERANCE,
+    )
+
+
+def fit_cepstrum_case(size: int, patterns: tuple[int, int]) -> Case:
+    """FFT of 1.5² times the pixels. A look at a node takes 6 × 6 samples and five derivatives, at its surroundings six values."""
+    looks = 4 * (4 + 12 + 64) + 4 * 64
+    return Case(
+        "fit_cepstrum",
+        f"{size}², uint16, 64 nodes",
+        lambda n: lattices(n, size),
+        patterns,
+        lambda p, *_a, **_o: p.nbytes + 22 * 8 * len(p),
+        lambda p, *_a, **_o: len(p) * (transforms((size * 3 // 2, size * 3 // 2), 0) + 500 * looks + 6 * 64 * 150),
+        tolerance=2e-2,  # of the scatter of single maxima; vectors agree to 1e-5
     )
 
 
@@ -292,6 +307,7 @@ CASES = [
     find_disks_case((192, 192), (64, 16384)),
     find_disks_case((130, 128), (128, 16384)),
     replace(find_disks_case((128, 128), (512, 32768)), label="128×128, FFT library", call=through_the_fft_library, gpu_only=True),
+    fit_cepstrum_case(128, (256, 8192)),
     refine_disks_case(128, (512, 32768)),
     refine_disks_case(256, (64, 8192)),
     peak_errors_case(128, (512, 16384)),

@@ -39,6 +39,7 @@ ROOMS = (
     "imaging",
     "preprocess",
     "amorphous",
+    "crystal",
     "bragg",
     "orientation",
     "deflection",

@@ -1,25 +1,36 @@
 """Find lattices in Bragg disks, and measure the strain of the crystal at every position."""
 
 from gpu4d.crystal.brightness import Together, strain_and_brightness
+from gpu4d.crystal.cepstral_lattice import CepstralFit, CepstralVectors, cepstral_lattice
+from gpu4d.crystal.cepstral_nodes import Nodes
+from gpu4d.crystal.cepstrum import power_cepstrum
 from gpu4d.crystal.find_lattice import find_lattice
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
 from gpu4d.crystal.free_of_origin import lattice_free_of_origin
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.lengths import Lengths, lattice_lengths
+from gpu4d.crystal.mean_cepstrum import MeanCepstrum, mean_cepstrum
 from gpu4d.crystal.strain import Strain, strain_map
 from gpu4d.crystal.technique import Suggestion, suggest_technique
 
 __all__ = [
+    "CepstralFit",
+    "CepstralVectors",
     "Lattice",
     "LatticeFit",
     "Lengths",
+    "MeanCepstrum",
+    "Nodes",
     "Strain",
     "Suggestion",
     "Together",
+    "cepstral_lattice",
     "find_lattice",
     "fit_lattice",
     "lattice_free_of_origin",
     "lattice_lengths",
+    "mean_cepstrum",
+    "power_cepstrum",
     "strain_and_brightness",
     "strain_map",
     "suggest_technique",

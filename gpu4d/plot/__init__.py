@@ -13,6 +13,7 @@ Examples
 """
 
 from gpu4d.plot.canvas import save
+from gpu4d.plot.cepstrum import cepstrum
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
@@ -21,6 +22,7 @@ from gpu4d.plot.vectors import com, vectors
 
 __all__ = [
     "bragg_vector_map",
+    "cepstrum",
     "com",
     "diffraction",
     "disks",

@@ -186,6 +186,27 @@ def test_bragg_vector_map_has_its_lattice():
     assert tuple(g1.xy) == (21.0, 30.0), "from the centre pixel (20, 20), drawn at (column, row)"
 
 
+def test_cepstrum_has_its_vectors_and_nodes():
+    power = 1e-3 + np.exp(-((np.arange(48)[:, None] - 30) ** 2 + (np.arange(48) - 24) ** 2) / 2)
+    nodes = SimpleNamespace(vectors=np.array([[6.0, 0.0], [0.0, 5.0]]), orders=np.array([(1, 0), (0, 1), (1, 1)]))
+    picture = plot.cepstrum(SimpleNamespace(power=power, nodes=nodes), q_pixel=0.02)
+    ax = picture.axes[0]
+    half = int(np.ceil(1.15 * 6)) + 1  # shown on either side of the centre
+    tips = {a.get_gid(): a.xy for a in ax.texts if str(a.get_gid()).startswith("vector")}
+    assert tips == {"vector r1": (half, half + 6.0), "vector r2": (half + 5.0, half)}  # a picture's x is the second axis
+    rings = next(c for c in ax.collections if c.get_gid() == "nodes").get_offsets()
+    assert len(rings) == 6 and [half + 5.0, half + 6.0] in rings.tolist()
+    names = [t.get_text() for t in picture.legends[0].get_texts()]
+    assert any("6.25 Å" in n for n in names) and any("5.21 Å" in n for n in names)  # 6 / (48 · 0.02)
+    assert plot.cepstrum(SimpleNamespace(power=power, nodes=None)).axes
+    for wrong in (
+        {"found": SimpleNamespace(power=power[:30], nodes=nodes), "q_pixel": 0.02},
+        {"found": SimpleNamespace(power=power * np.nan, nodes=None)},
+    ):
+        with pytest.raises(InputError):
+            plot.cepstrum(**wrong)
+
+
 def test_histogram_counts_whole_numbers_one_by_one():
     ax = plot.histogram(np.array([[3, 3, 4], [9, 3, np.nan]]), "disks", recommended=(5, 30)).axes[0]
     bars = {round(p.get_x() + p.get_width() / 2): p.get_height() for p in ax.patches if p.get_width() == pytest.approx(0.85)}

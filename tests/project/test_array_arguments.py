@@ -38,6 +38,9 @@ BASIS = np.array([[6.0, 0.5], [-0.5, 6.0]])
 SPOTS = np.tile(ORDERS @ BASIS + (11.5, 9.5), (30, 1))
 DISKS = gpu4d.PointListArray(np.arange(31) * 9, {"qx": SPOTS[:, 0], "qy": SPOTS[:, 1], "intensity": np.ones(270)}, SCAN)
 FIT = gpu4d.fit_lattice(DISKS, BASIS, origin=(11.5, 9.5))
+SMALL_DISKS = gpu4d.simulate.bragg_scan((3, 4), (32, 32), spacing=7.0, radius=1.8, dose=300.0, seed=1)
+REAL_SPACE = np.linalg.inv(np.stack([SMALL_DISKS.truth["g1"], SMALL_DISKS.truth["g2"]])).T * 32.0
+CEPSTRUM = gpu4d.crystal.mean_cepstrum(SMALL_DISKS.cube, REAL_SPACE)
 STEM = RNG.normal(size=(32, 32)).cumsum(0).cumsum(1)  # an image with structure of all sizes
 NODES = np.mgrid[-2:3, -2:3].reshape(2, -1).T @ np.array([[12.0, 2.0], [-2.0, 12.0]]) + (11.5, 9.5)
 SHAKEN = np.tile(NODES, (30, 1)) + RNG.normal(0, 0.1, (750, 2))
@@ -158,6 +161,14 @@ CALLS: dict[str, Call] = {
     "center_of_mass": Call(lambda p, m: gpu4d.center_of_mass(p, m), p=PATTERNS, m=MASK),
     "find_lattice": Call(lambda o, w: repr(gpu4d.find_lattice(DISKS, o, where=w)), o=ORIGINS, w=WHERE),
     "fit_lattice": Call(lambda g, o: gpu4d.fit_lattice(DISKS, g, origin=o).g1, g=BASIS, o=ORIGINS),
+    "crystal.power_cepstrum": Call(lambda p, w, m: gpu4d.crystal.power_cepstrum(p, window=w, mask=m), p=PATTERNS[0], w=PROBE, m=MASK),
+    "crystal.mean_cepstrum": Call(
+        lambda v, w: gpu4d.crystal.mean_cepstrum(SMALL_DISKS.cube, v, where=w).power, v=REAL_SPACE, w=np.ones((3, 4), bool)
+    ),
+    "crystal.cepstral_lattice": Call(lambda v: gpu4d.crystal.cepstral_lattice(SMALL_DISKS.cube, v).g1, v=REAL_SPACE),
+    "crystal.CepstralVectors": Call(
+        lambda w: gpu4d.sweep(SMALL_DISKS.cube, gpu4d.crystal.CepstralVectors(CEPSTRUM, window=w)).g1, w=np.ones((32, 32))
+    ),
     "crystal.lattice_free_of_origin": Call(lambda w: repr(gpu4d.crystal.lattice_free_of_origin(DISKS, w)), w=WHERE),
     "strain_map": Call(lambda r, g: gpu4d.strain_map(FIT, region=r, lattice=g).exx, r=WHERE, g=BASIS),
     "crystal.suggest_technique": Call(lambda c: gpu4d.crystal.suggest_technique(c, None, 3.0, SCAN), c=np.full(SCAN, 3)),
@@ -240,6 +251,7 @@ NO_ARRAYS = {
     "detectors.rectangle": "as detectors.disk",
     "detectors.segmented": "as detectors.disk",
     "plot.bragg_vector_map": "as plot.image",
+    "plot.cepstrum": "a result",
     "plot.diffraction": "as plot.image",
     "plot.disks": "as plot.image",
     "plot.profile": "as plot.image",
@@ -272,6 +284,9 @@ NO_ARRAYS = {
     "simulate.phase_object_scan": "numbers and functions",
 }
 RESULTS = (
+    "CepstralFit",
+    "MeanCepstrum",
+    "Nodes",
     "MeasuredOn",
     "ShadowRotation",
     "Step",

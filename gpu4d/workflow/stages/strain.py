@@ -28,6 +28,10 @@ RANGE = (1, 99)  # percentiles over the scan that are given as the range of stra
 class StrainSettings:
     """Strain from the lattice of every pattern."""
 
+    method: str = setting(
+        "disks", "text", "disks: from the lattices fitted to Bragg disks; cepstrum: from the power cepstrum of every pattern, in one more "
+        "pass over the scan, for disks that overlap or are filled unevenly.", choices=("disks", "cepstrum"),
+    )  # fmt: skip
     reference: str | list[int] = setting(
         "median", "reference", "Unstrained lattice: median: that over the scan; auto: that of the largest connected region in which the "
         "lattice is the same within the noise; or that of a region [rx0, rx1, ry0, ry1] of the same phase and orientation.", low=0,
@@ -52,19 +56,35 @@ class Strain(Stage):
     section = "strain"
     needs: ClassVar = ("lattice", "lattice_fit", "braggvectors")
     uses: ClassVar = ("rotation", "unusable")
-    makes: ClassVar = ("strain", "lattice_residual")
+    makes: ClassVar = ("strain", "lattice_residual", "mean_cepstrum")
     place: ClassVar = 10
+
+    def reductions(self, state: RunState) -> dict[str, Any]:
+        from gpu4d.crystal import CepstralVectors, mean_cepstrum
+
+        state.keep("mean_cepstrum", None)  # strain is from disks
+        if self.given(state).method == "disks":
+            return {}
+        found = mean_cepstrum(state.cube, state["lattice"], where=state.where)
+        if found.nodes is None:
+            state.record.warn(
+                "the mean cepstrum does not show the lattice: strain is from disks, although the recipe asks for the cepstrum"
+            )
+            return {}
+        state.keep("mean_cepstrum", found)
+        return {"cepstrum": CepstralVectors(found)}
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         import gpu4d
 
         given, record = self.given(state), state.record
+        fit = self._fit(state, results)
         named = isinstance(given.reference, str)
         region = state.where if named else region_mask(given.reference, state.cube.scan_shape, "strain.reference")
         with record.stage(self.title):
             try:
                 strain = gpu4d.strain_map(
-                    state["lattice_fit"],
+                    fit,
                     reference=given.reference if named else "median",
                     region=region,
                     definition=given.definition,
@@ -85,6 +105,16 @@ class Strain(Stage):
         self._magnitude_gate(state, strain)
         self._brightness_gate(state, strain)
 
+    def _fit(self, state: RunState, results: dict[str, Any]) -> Any:
+        """Return the local lattices that strain is computed from."""
+        fit = results.get("cepstrum")
+        if fit is None:
+            return state["lattice_fit"]
+        seen = float(np.asarray(fit.mask).sum()) / max(state.patterns, 1)
+        why = f"set in the recipe; {len(fit.nodes.orders)} maxima, significant in {100 * seen:.3g} % of the patterns"
+        state.record.decide("Strain from the power cepstrum of every pattern, and not from disks", why)
+        return fit
+
     def _reference(self, given: Any, strain: Any) -> tuple[str, str]:
         """Return what the strain is relative to, and why."""
         if given == "median":
@@ -102,7 +132,8 @@ class Strain(Stage):
         state.record.figure("Strain", value, f"{each} %; {RANGE[0]} to {RANGE[1]} percentile over the scan")
         error = 100 * np.asarray(strain.uncertainty)[:3]
         if np.isfinite(error).any():
-            remark = "median standard error of a component at one position, from the disks' scatter"
+            whose = "disks'" if state["mean_cepstrum"] is None else "maxima's"
+            remark = f"median standard error of a component at one position, from the {whose} scatter"
             state.record.figure("Uncertainty of strain", f"± {np.nanmedian(error):.3f} %", remark)
 
     def _magnitude_gate(self, state: RunState, strain: Any) -> None:
@@ -140,7 +171,7 @@ class Strain(Stage):
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 
-        strain = state["strain"]
+        strain, cepstrum = state["strain"], state["mean_cepstrum"]
         caption = f"Strain relative to the {strain.reference.how} ({strain.definition} definition), tension positive. θ is the rotation of "
         caption += "the lattice. The axes of the tensor are drawn beside every map."
         yield Picture("strain", STRAIN, "Strain", caption, wide=True), plot.strain(strain)
@@ -149,13 +180,20 @@ class Strain(Stage):
             caption = f"White: the {strain.reference.how}. Strain is relative to it."
             yield Picture("strain_reference", STRAIN, "Reference region", caption), made
         error = strain.exx.of_same_grid(100 * np.asarray(strain.uncertainty)[:3].mean(axis=0))
-        noise = "from the disks' counting noise and their scatter about the lattice"
+        noise, things = "from the disks' counting noise and their scatter about the lattice", "disks"
+        if cepstrum is not None:
+            noise, things = "from the scatter of the maxima of the cepstrum about the lattice", "maxima"
         caption = f"Standard error of a strain component (mean of the three), {noise}."
         made = plot.image(error, "Standard error of strain", units="%", cmap="viridis")
         yield Picture("strain_uncertainty", STRAIN, "Standard error of strain", caption), made
-        caption = "How far disks lie from the local lattice (rms): high where grains overlap or disks are misplaced."
-        made = plot.image(strain.residual, "Distance of disks from the lattice", cmap="viridis")
-        yield Picture("lattice_residual", STRAIN, "Distance of disks from the lattice", caption), made
+        caption = f"How far {things} lie from the local lattice (rms): high where grains overlap or {things} are misplaced."
+        made = plot.image(strain.residual, f"Distance of {things} from the lattice", cmap="viridis")
+        yield Picture("lattice_residual", STRAIN, f"Distance of {things} from the lattice", caption), made
+        if cepstrum is not None:
+            size = state.cube.detector_shape
+            caption = "Mean power cepstrum of the scan. Strain is from the maxima in circles, which must lie on the lattice of r₁ and r₂."
+            q_pixel = state.calibration.q_pixel if size[0] == size[1] else None
+            yield Picture("cepstrum", STRAIN, "Mean power cepstrum", caption), plot.cepstrum(cepstrum, q_pixel=q_pixel)
 
     def headline(self, state: RunState) -> str | None:
         """Return the answer in one sentence: how much strain, how well known, against what, and where."""
