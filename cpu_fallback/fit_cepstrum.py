@@ -7,7 +7,7 @@ from gpu4d.cpu_fallback.cepstral_steps import covariance_of, newton_step, scored
 from gpu4d.cpu_fallback.power import _log2
 
 from gpu4d import fft
-from gpu4d.compiled import ALL, KEEPS_NAN, entry, helper
+from gpu4d.compiled import ALL, KEEPS_NAN, contiguous, entry, helper
 from gpu4d.crystal.cepstrum import fill_tables
 from gpu4d.crystal.fit_cepstrum import (
     FARTHEST,
@@ -261,7 +261,7 @@ def _single(patterns):
     """Return patterns in single precision, so that the code is compiled for one dtype. The logarithm needs no more."""
     if patterns.dtype == np.float64:
         patterns = np.clip(patterns, 0, LARGEST)
-    return np.ascontiguousarray(patterns, np.float32)
+    return contiguous(patterns, np.float32)
 
 
 def _usable(patterns, mask):
@@ -275,10 +275,9 @@ def fit_cepstrum(patterns, window, nodes, start, /, *, stages, offset=1.0, mask=
     shape, count = patterns.shape[1:], len(patterns)
     grid = np.array([grid_points(q) for q in shape])
     kernels, scale = _kernel_tables(shape)
-    weights = np.ascontiguousarray(window, np.float32)
-    scaled = np.ascontiguousarray(window * scale, np.float32)
-    nodes, start = (np.ascontiguousarray(a, np.float64) for a in (nodes, start))
-    mask = np.ones(shape, bool) if mask is None else np.ascontiguousarray(mask, bool)
+    weights, scaled = contiguous(window, np.float32), contiguous(window * scale, np.float32)
+    nodes, start = (contiguous(a, np.float64) for a in (nodes, start))
+    mask = contiguous(np.ones(shape, bool) if mask is None else mask, bool)
     tables = fill_tables(mask)
     out = np.empty((count, 2, 2)), np.empty((count, 4, 4)), np.empty(count), np.empty(count)
     padded = np.zeros((min(BATCH, count), *grid), np.float32)
