@@ -287,7 +287,8 @@ def find_bragg_disks(
     ----------
     cube_or_patterns : DataCube or (..., Qx, Qy) array
     template : Template or (Qx, Qy) array
-        `gpu4d.probe.template(...)`. An array is taken as a vacuum probe and gets the sigmoid trench.
+        `gpu4d.probe.template(...)`. An array is taken as a vacuum probe and gets the sigmoid trench, or its
+        own disk as trench if it is patterned.
     power : float
         n of the hybrid map on which maxima are found, 0 … 1.
     refine : {"auto", "correlation", "likelihood", "upsample", "parabola", None}
