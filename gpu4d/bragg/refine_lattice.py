@@ -151,7 +151,7 @@ def _starts(fit: LatticeFit) -> tuple[np.ndarray, np.ndarray]:
     """Return origin, g1 and g2 of every position (Rx, Ry, 6), without gaps, and their median (6,)."""
     parts = [arrays.to_numpy(v).astype(np.float64) for v in (fit.origin, fit.g1, fit.g2)]
     start = np.concatenate(parts, axis=-1)
-    known = np.isfinite(start).all(-1)
+    known: np.ndarray = np.isfinite(start.sum(axis=-1))
     if not known.any():
         raise InputError("the fit has a lattice at no position: look at the disks and the lattice first")
     middle = np.median(start[known], axis=0)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import complex_values
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 
@@ -65,7 +65,7 @@ def wave(
     """
     psi, size, units = _given(data, pixel_size, pixel_units)
     if width is not None:
-        psi = _middle(psi, max(int(round(width / size)), 2))
+        psi = _middle(psi, max(round(width / size), 2))
     intensity = psi.real**2 + psi.imag**2
     made, panels = canvas.figure(psi.shape, columns=2)
     label = "1/Å²" if hasattr(data, "psi") else ""
@@ -84,13 +84,10 @@ def _given(data: Any, pixel_size: float | None, pixel_units: str | None) -> tupl
     if hasattr(data, "psi") and hasattr(data, "pixel"):
         psi, size, units = data.psi, data.pixel[1], "Å"
     else:
-        plain = arrays.unwrapped(data)
-        if not arrays.is_array(plain):
-            raise InputError(f"wave is {type(data).__name__}: need a RealSpaceProbe or a complex image (nx, ny)")
-        psi, size, units = arrays.to_numpy(plain), 1.0, "px"
-    if psi.ndim != 2 or min(psi.shape) < 2 or psi.dtype.kind not in "fciu" or not np.isfinite(psi).all():
-        raise InputError(f"wave is {psi.shape} {psi.dtype}: need a complex image (nx, ny) of finite numbers")
-    return psi.astype(np.complex128), size if pixel_size is None else float(pixel_size), units if pixel_units is None else pixel_units
+        psi, size, units = complex_values(data, "wave", "a RealSpaceProbe or a complex image (nx, ny)"), 1.0, "px"
+    if psi.ndim != 2 or min(psi.shape) < 2:
+        raise InputError(f"wave has shape {psi.shape}: need a RealSpaceProbe or a complex image (nx, ny)")
+    return psi, size if pixel_size is None else float(pixel_size), units if pixel_units is None else pixel_units
 
 
 def _middle(psi: np.ndarray, side: int) -> np.ndarray:

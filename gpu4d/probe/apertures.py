@@ -246,7 +246,7 @@ def phase_plate(semiangle: float, phase: float | ArrayLike = math.pi / 2, *, rad
 
 
 def vortex(semiangle: float, charge: int) -> Aperture:
-    """Return a round aperture with the phase ℓ φ. Its probe carries an orbital angular momentum of ℓ ħ an electron, and is dark in the middle.
+    """Return a round aperture with the phase ℓ φ. Its probe is dark in the middle, and carries ℓ ħ an electron.
 
     Parameters
     ----------

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu4d import arrays, fft, physics
+from gpu4d import fft, physics
 from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import complex_values
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
@@ -131,9 +132,9 @@ def real_space(wave: ArrayLike, q_pixel: float, *, sampling: float | None = None
     >>> probe, round(float(probe.intensity.sum() * probe.area), 6)
     (RealSpaceProbe(500×500, 0.1 Å a pixel), 1.0)
     """
-    given = arrays.to_numpy(arrays.without_mask(arrays.unwrapped(wave), "wave"))
-    if given.ndim != 2 or min(given.shape) < 2 or given.dtype.kind not in "fciu" or not np.isfinite(given).all() or not given.any():
-        raise InputError(f"wave is {given.shape} {given.dtype}: need a wave (Qx, Qy) of finite numbers that are not all 0")
+    given = complex_values(wave, "wave", "a wave (Qx, Qy)")
+    if given.ndim != 2 or min(given.shape) < 2 or not given.any():
+        raise InputError(f"wave has shape {given.shape}: need a wave (Qx, Qy) that is not all 0")
     if not (real_number(q_pixel, "q_pixel") > 0 and (sampling is None or real_number(sampling, "sampling") > 0)):
         raise InputError(f"q_pixel={q_pixel}, sampling={sampling}: need positive numbers, 1/Å and Å")
     size = [n if sampling is None else max(n, math.ceil(1 / (q_pixel * sampling) - 1e-9)) for n in given.shape]

@@ -118,9 +118,15 @@ def template(
     probe : (Qx, Qy) array
         Vacuum probe with one disk, counts or any scale.
     kind : {"auto", "sigmoid", "gaussian", "logistic", "own", "flat"}
-        Form of the trench. "auto": "own" for a patterned probe (`pattern_inside`), else "sigmoid". "own": the even disk of the probe's
-        radius, so that only the pattern inside counts. It takes nothing from neighbours, and disks may overlap. "sigmoid": cos²(π/2 · (r - r₁)/(r₂ - r₁)) between the two radii, and 1 inside. "gaussian": exp(-r²/2σ²).
-        "logistic": 1/(1 + exp(8 (r - (r₁ + r₂)/2)/(r₂ - r₁))). "flat": no trench. The total is then 1, not 0.
+        Form of the trench.
+
+        * "auto": "own" for a patterned probe, whose fine structure is at least 40 % of the mean inside, else "sigmoid".
+        * "own": an even disk of the probe's radius, so that only the pattern inside counts. It reaches nothing outside: neighbours may
+          overlap.
+        * "sigmoid": cos²(π/2 · (r - r₁)/(r₂ - r₁)) between the two radii, and 1 inside.
+        * "gaussian": exp(-r²/2σ²).
+        * "logistic": 1/(1 + exp(8 (r - (r₁ + r₂)/2)/(r₂ - r₁))).
+        * "flat": no trench. The total is then 1, not 0.
     center : (float, float), optional
         Centre of the probe, pixels. None: measured (`measure_disk`).
     radius : float, optional

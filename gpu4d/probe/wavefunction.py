@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d import arrays, physics
+from gpu4d import physics
 from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import real_values
+from gpu4d.data.arguments import complex_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.probe.apertures import Aperture, disk
@@ -154,10 +154,9 @@ def wavefunction(
     """
     known = Calibration(energy=energy, q_pixel=q_pixel)
     energy, q_pixel = known.require("energy"), known.require("q_pixel")
-    form = aperture if isinstance(aperture, Aperture) else None
-    given = None if form else _values(aperture)
+    given, form = (None, aperture) if isinstance(aperture, Aperture) else (_plain(aperture), None)
     if given is not None and given.ndim == 0:
-        given, form = None, disk(float(given.real))
+        form, given = disk(float(given.real)), None
     if given is not None and (given.ndim != 2 or (shape is not None and tuple(shape) != given.shape)):
         raise InputError(f"aperture has shape {given.shape}, need {tuple(shape) if shape is not None else '(Qx, Qy)'}")
     if given is None and shape is None:
@@ -168,16 +167,12 @@ def wavefunction(
     if given is None:
         assert form is not None
         unit = physics.frequency_to_angle(q_pixel, energy)  # mrad of a pixel
-        given = form.at(*np.broadcast_arrays(x * unit, y * unit), edge=unit)
+        kx, ky = np.broadcast_arrays(x * unit, y * unit)
+        given = form.at(kx, ky, unit)
     return given * np.exp(-1j * chi(x * q_pixel, y * q_pixel, aberrations, energy))
 
 
-def _values(aperture: ArrayLike) -> np.ndarray:
-    """Return A(k) or a semi-angle on the host."""
-    plain = arrays.unwrapped(aperture)
-    if arrays.is_array(plain) and arrays.is_complex(plain):
-        given = arrays.to_numpy(plain).astype(np.complex128)
-        if not np.isfinite(given).all():
-            raise InputError("aperture has NaN or infinite pixels: set them to 0")
-        return given
-    return real_values(aperture, "aperture", "a semi-angle in mrad, or A(k) as an array (Qx, Qy)")
+def _plain(aperture: ArrayLike) -> np.ndarray:
+    """Return a semi-angle or A(k) on the host, as real numbers if it has no imaginary part."""
+    values = complex_values(aperture, "aperture", "a semi-angle in mrad, or A(k) as an array (Qx, Qy)")
+    return values if values.imag.any() else values.real.copy()

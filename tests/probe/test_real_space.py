@@ -55,7 +55,7 @@ def test_a_gaussian_aperture_makes_a_gaussian_probe():
 def test_a_thin_annulus_makes_a_bessel_beam():
     low, high = 19.5, 20.5
     probe = probe_of(apertures.bessel(low, high), q=0.01, n=256, sampling=0.05)
-    x, y = probe.grid()
+    _, y = probe.grid()
     middle = probe.psi.shape[0] // 2
     line, r = probe.psi[middle, middle:].real, y[0, middle:]
     zero = r[np.flatnonzero(line < 0)[0]]  # the first pixel behind the zero
@@ -114,7 +114,7 @@ def test_a_zernike_plate_conserves_the_current_and_shifts_the_phase():
     ("call", "word"),
     [
         (lambda: real_space(np.zeros((8, 8)), 0.1), "not all 0"),
-        (lambda: real_space(np.full((8, 8), np.nan), 0.1), "finite"),
+        (lambda: real_space(np.full((8, 8), np.nan), 0.1), "infinite"),
         (lambda: real_space(np.ones((8, 8)), -0.1), "positive"),
         (lambda: real_space(np.ones((8, 8)), 0.1, sampling=0), "positive"),
         (lambda: depth_of_focus(0.0, ENERGY), "positive"),

@@ -24,12 +24,8 @@ FAINT = 1e-3  # counts: smallest amplitude of a disk, and level of the backgroun
 LONGEST = 0.5  # px: most that a step moves the origin; twice as much for a disk at twice g
 LEFT = 0.2  # part of an amplitude that a step leaves at least
 GAIN = 2e-3  # of the log likelihood: a smaller gain ends the fit
-DAMPING, EASED, RAISED, MOST_DAMPING = (
-    1e-3,
-    0.2,
-    8.0,
-    1e6,
-)  # of Levenberg and Marquardt: at first, and its factors after a good and a bad step
+# damping of Levenberg and Marquardt: at first, its factors after a good and a bad step, and where the fit gives up
+DAMPING, EASED, RAISED, MOST_DAMPING = 1e-3, 0.2, 8.0, 1e6
 REGULAR = 1e-9  # added to the diagonal of the scaled Fisher matrix
 
 

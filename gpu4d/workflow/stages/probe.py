@@ -38,7 +38,7 @@ class ProbeSettings:
     template: str = setting(
         "auto",
         "text",
-        "Trench that makes the template's sum zero. own: the disk itself; auto: own if the probe is patterned, else sigmoid.",
+        "Trench that makes the template's sum zero. own: the disk itself; auto: own if the probe has a pattern.",
         choices=("auto", "sigmoid", "gaussian", "logistic", "own", "flat"),
     )
 
