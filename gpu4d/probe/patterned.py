@@ -53,7 +53,7 @@ def patterned(
     --------
     >>> probe = patterned((64, 64), 13.0)
     >>> probe[32, [32, 35, 45, 46]].round(2).tolist()  # bright middle, dark ring, rim, outside
-    [1.0, 0.01, 0.5, 0.02]
+    [1.0, 0.06, 0.5, 0.02]
     """
     shape = two_sizes(shape, "shape")
     if not (real_number(radius, "radius") > 0 and real_number(edge, "edge") > 0):
