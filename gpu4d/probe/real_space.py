@@ -162,7 +162,7 @@ def probe_size(probe: RealSpaceProbe) -> ProbeSize:
 
     Notes
     -----
-    A focused probe of a round aperture with semi-angle α has fwhm = 0.5145 λ/α, r50 = 0.267 λ/α and r80 = 0.455 λ/α (Airy).
+    A focused probe of a round aperture with semi-angle α has fwhm = 0.5145 λ/α, r50 = 0.267 λ/α and r80 = 0.448 λ/α (Airy).
 
     Mean over angles and enclosed current are computed from the Fourier transform Â(k) of the intensity: Σ Â J₀(2πkr) dk² and
     Σ Â r J₁(2πkr) / k dk². So they do not depend on where the pixels lie.

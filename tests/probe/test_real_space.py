@@ -32,7 +32,7 @@ def test_a_round_aperture_makes_an_airy_disk():
     assert size.peak == pytest.approx(np.pi / UNIT**2, rel=0.005)
     assert size.fwhm == pytest.approx(0.5145 * UNIT, rel=2e-3)
     assert size.r50 == pytest.approx(0.2671 * UNIT, rel=3e-3) and size.d50 == 2 * size.r50
-    u80 = 2 * np.pi * size.r80 / UNIT  # 1 − J₀² − J₁² of the current is inside; a hundredth of it is lost by the field of 100 Å
+    u80 = 2 * np.pi * size.r80 / UNIT  # 1 − J₀² − J₁² of the current is inside; the tails beyond the field of 100 Å come back into it
     assert 1 - j0(u80) ** 2 - j1(u80) ** 2 == pytest.approx(0.8, abs=0.005)
     assert size.rms == math.inf
 
