@@ -7,6 +7,7 @@ from gpu4d.bragg.explain import Candidates, explain_disks
 from gpu4d.bragg.find_bragg_disks import BraggDisks, find_bragg_disks
 from gpu4d.bragg.friedel import friedel_symmetry
 from gpu4d.bragg.hybrid_correlation import hybrid_correlation
+from gpu4d.bragg.refine_lattice import refine_lattice
 from gpu4d.bragg.template_from_scan.refine_template import refine_template
 from gpu4d.bragg.vector_map import bragg_vector_map
 
@@ -23,6 +24,7 @@ __all__ = [
     "friedel_symmetry",
     "hybrid_correlation",
     "lattice_aperture",
+    "refine_lattice",
     "refine_template",
     "reflection",
 ]

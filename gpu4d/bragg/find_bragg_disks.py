@@ -287,7 +287,8 @@ def find_bragg_disks(
     ----------
     cube_or_patterns : DataCube or (..., Qx, Qy) array
     template : Template or (Qx, Qy) array
-        `gpu4d.probe.template(...)`. An array is taken as a vacuum probe and gets the sigmoid trench.
+        `gpu4d.probe.template(...)`. An array is taken as a vacuum probe and gets the sigmoid trench, or its
+        own disk as trench if it is patterned.
     power : float
         n of the hybrid map on which maxima are found, 0 … 1.
     refine : {"auto", "correlation", "likelihood", "upsample", "parabola", None}
@@ -305,7 +306,8 @@ def find_bragg_disks(
         * "parabola": maximum of a parabola through the neighbouring pixels.
         * None: whole pixels.
         * "auto": "likelihood" if patterns have an integer dtype and the template comes from a suitable vacuum image, else
-          "correlation". An image is suitable if it determines the shape of the probe between the pixels to 0.01 px. A round and even
+          "correlation". An image is suitable if it determines the shape of the probe between the pixels to 0.01 px,
+          or that of a patterned probe to 0.02 px. A round and even
           probe gets a radial profile, any other a grid profile. The log has the choice and the reason.
     refine_power : float
         n of the map on which positions are refined.

@@ -29,12 +29,18 @@ class Suggestion(NamedTuple):
 
 
 def suggest_technique(
-    counts: ArrayLike, lattice: Lattice | None, radius: float, scan_shape: tuple[int, int], ring: Ring | None = None
+    counts: ArrayLike,
+    lattice: Lattice | None,
+    radius: float,
+    scan_shape: tuple[int, int],
+    ring: Ring | None = None,
+    patterned: bool = False,
 ) -> Suggestion:
     """Choose between Bragg disks with strain, a bright-field disk with its phase, and images alone.
 
     Bragg disks are chosen if at least a tenth of the patterns has four disks or more, a lattice explains them, and disks of
-    neighbouring reflections do not overlap. The phase is chosen if there is a bright-field disk of at least 4 px without such disks
+    neighbouring reflections do not overlap, or overlap by less than a radius and have a pattern by which they can be told apart. The
+    phase is chosen if there is a bright-field disk of at least 4 px without such disks
     about it, and the scan has at least 8×8 positions. Other data get images alone: rings, spots of many grains, a beam that is too
     small.
 
@@ -49,6 +55,8 @@ def suggest_technique(
     scan_shape : (Rx, Ry)
     ring : Ring, optional
         Ring of the mean pattern (`gpu4d.amorphous.find_ring`).
+    patterned : bool
+        True if the template is that of a patterned probe, such as a bullseye.
 
     Returns
     -------
@@ -75,6 +83,9 @@ def suggest_technique(
         against = f"its shortest vector ({shortest:.1f} px) is {{}} than a disk is wide ({2 * radius:.1f} px)"
         if shortest >= 2 * radius:
             return Suggestion("bragg", "Bragg disks and strain", f"{seen}; {lies}; {against.format('longer')}: no overlap")
+        if patterned and shortest >= radius:
+            why = f"{seen}; {lies}; {against.format('shorter')}, but the probe is patterned, so that disks which overlap can be told apart"
+            return Suggestion("bragg", "Bragg disks and strain", why)
         why_not = f"{seen}; {lies}, but {against.format('shorter')}: overlap"
         sentence = "Bragg disks that overlap, so no strain was measured. "
     elif ring is not None and (many or radius < SMALLEST_DISK):

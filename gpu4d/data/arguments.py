@@ -168,6 +168,34 @@ def real_values(given: Any, name: str, need: str = "an array of real numbers") -
     return arrays.to_numpy(real_array(given, name, need))
 
 
+def complex_values(given: Any, name: str, need: str = "an array of complex numbers") -> np.ndarray:
+    """Return an array of finite real or complex numbers on the host as complex128, from an array of any library or a list.
+
+    Parameters
+    ----------
+    given, name, need
+        As in `real_values`.
+
+    Raises
+    ------
+    InputError
+        The values are no numbers, the mask of a masked array would be lost, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> complex_values([[1, 2]], "wave").dtype.name
+    'complex128'
+    """
+    plain = arrays.without_mask(arrays.unwrapped(given), name)
+    is_complex = arrays.is_array(plain) and arrays.is_complex(plain)
+    host = arrays.to_numpy(plain) if is_complex else real_values(given, name, need)
+    out = host.astype(np.complex128)
+    wrong = int((~(np.abs(out) < LARGEST)).sum())
+    if wrong:
+        raise InputError(f"{name} has {wrong} NaN or infinite values: set them to 0")
+    return out
+
+
 def disk_lists(given: Any, name: str = "disks") -> PointListArray:
     """Return lists of Bragg disks unchanged, with the fields qx, qy and intensity. Refuse anything else.
 

@@ -19,6 +19,7 @@ from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
 from gpu4d.plot.profiles import profile
 from gpu4d.plot.vectors import com, vectors
+from gpu4d.plot.waves import wave
 
 __all__ = [
     "bragg_vector_map",
@@ -34,6 +35,7 @@ __all__ = [
     "save",
     "strain",
     "vectors",
+    "wave",
 ]
 
 

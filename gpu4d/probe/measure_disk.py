@@ -12,8 +12,8 @@ from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.data.bad_pixels import find_bad_pixels
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
+from gpu4d.probe.outline import bright_outline, circle, dark_ring
 from gpu4d.probe.small_disk import SMALL, small_disk, standard_errors
-from gpu4d.robust import biweight, robust_sigma
 
 RAYS = 180  # number of rays, 2° apart
 STEP = 0.1  # sampling along a ray, px
@@ -58,6 +58,9 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
 
     A disk of less than 3 px has no edge that rays could cross. Centre, radius and edge are then fitted to all of its pixels at once.
 
+    A patterned disk, such as a bullseye or a cross, has bright parts that dark ones separate. If the outline of several bright parts
+    together is a circle, this circle is the disk. Its radius is that of the outermost rim.
+
     Parameters
     ----------
     image : (Qx, Qy) array
@@ -92,9 +95,10 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     label, _ = ndimage.label(smooth > floor + 0.4 * (top - floor))
     weight = ndimage.sum_labels(pattern - floor, label, np.arange(1, label.max() + 1))
     inside = label == 1 + int(np.argmax(weight))
+    outline = bright_outline(pattern, smooth, label, floor) if label.max() > 1 else None
     center = np.array(ndimage.center_of_mass(inside))
     radius = float(np.sqrt(inside.sum() / np.pi))
-    if radius < MAYBE_SMALL:
+    if outline is None and radius < MAYBE_SMALL:
         spot = small_disk(pattern, center, radius)
         if spot.radius < SMALL:
             if not spot.determined:
@@ -104,11 +108,13 @@ def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
                 )
             return Disk(float(spot.center[0]), float(spot.center[1]), spot.radius, spot.edge, spot.misfit, spot.errors[1])
     residual = np.inf
-    for _ in range(4):  # centre and radius stop changing after two or three rounds
+    if outline is not None:
+        center, radius, residual = circle(outline)
+    for _ in range(4 if outline is None else 0):  # centre and radius stop changing after two or three rounds
         points = _edges(pattern, center, radius)
         if len(points) < 8:
             raise InputError("no disk in this pattern: its brightest region has no edge inside the detector")
-        center, radius, residual = _circle(points)
+        center, radius, residual = circle(points)
     qx, qy, fitted, edge, radius_error = _edge_fit(pattern, center, radius, free_center=residual < CLEAN)
     return Disk(qx, qy, fitted, edge, residual, radius_error)
 
@@ -148,26 +154,6 @@ def _edges(pattern: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray
     return np.stack([center[0] + distance * np.cos(angle[rows]), center[1] + distance * np.sin(angle[rows])], -1)
 
 
-def _circle(points: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Fit a circle to points by Tukey-weighted least squares. Return centre, radius, and weighted rms distance of the points."""
-    center, radius = points.mean(0), 0.0
-    weight = np.ones(len(points))
-    for _ in range(30):
-        # |p|² = 2 c·p + (R² - |c|²) is linear in c and the bracket (Kåsa); the weights leave out outliers
-        p = points - points.mean(0)
-        a = np.column_stack([2 * p, np.ones(len(p))]) * np.sqrt(weight)[:, None]
-        solution = np.linalg.lstsq(a, (p**2).sum(1) * np.sqrt(weight), rcond=None)[0]
-        center = solution[:2] + points.mean(0)
-        radius = float(np.sqrt(max(solution[2] + solution[:2] @ solution[:2], 1e-12)))
-        off = np.hypot(*(points - center).T) - radius
-        scale = max(float(robust_sigma(off, 0.0)), 0.02)
-        new = biweight(off / scale)
-        if np.abs(new - weight).max() < 1e-6:
-            break
-        weight = new
-    return center, radius, float(np.sqrt((weight * off**2).sum() / weight.sum()))
-
-
 def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_center: bool) -> tuple[float, float, float, float, float]:
     """Fit a sigmoid disk to the pixels near the edge. Return centre, radius, edge width, and the standard error of the radius.
 
@@ -178,7 +164,9 @@ def _edge_fit(pattern: np.ndarray, center: np.ndarray, radius: float, free_cente
 
     x, y = np.meshgrid(np.arange(pattern.shape[0]), np.arange(pattern.shape[1]), indexing="ij")
     r = np.hypot(x - center[0], y - center[1])
-    near = (r > 0.6 * radius) & (r < 1.4 * radius + 1)
+    zone = dark_ring(pattern, r, radius)
+    beyond = 1.4 * radius + 1 if zone == 0 else radius + max(2.5, 2 * (radius - zone))
+    near = (r > max(0.6 * radius, zone)) & (r < beyond)
     x, y, z = x[near], y[near], pattern[near]
     low, high = np.percentile(z, [15, 85])
     if not high > low:

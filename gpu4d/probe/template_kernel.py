@@ -18,7 +18,9 @@ from gpu4d.real_arrays import floats
 
 REACH = 2.5  # radii: pixels farther out are background of a probe
 LEAST_TRENCH = 1.5  # px: the trench of a smaller spot is that of a spot of this radius, because a ring of one pixel holds few counts
-KINDS = ("sigmoid", "gaussian", "logistic", "flat")
+KINDS = ("auto", "sigmoid", "gaussian", "logistic", "own", "flat")
+LEAST_PATTERN = 0.4  # of the mean inside: structure from which on a probe is taken as patterned. A half that is opaque has 0.37
+STEEPEST, SMOOTHED = 0.6, 0.25  # radii: pixels that are compared, and smoothing that removes slopes but not patterns
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ TemplateLike = Template | ArrayLike  # an array is an image of the probe in vacu
 
 def template(
     probe: ArrayLike,
-    kind: str = "sigmoid",
+    kind: str = "auto",
     *,
     center: tuple[float, float] | None = None,
     radius: float | None = None,
@@ -115,9 +117,16 @@ def template(
     ----------
     probe : (Qx, Qy) array
         Vacuum probe with one disk, counts or any scale.
-    kind : {"sigmoid", "gaussian", "logistic", "flat"}
-        Form of the trench. "sigmoid": cos²(π/2 · (r - r₁)/(r₂ - r₁)) between the two radii, and 1 inside. "gaussian": exp(-r²/2σ²).
-        "logistic": 1/(1 + exp(8 (r - (r₁ + r₂)/2)/(r₂ - r₁))). "flat": no trench. The total is then 1, not 0.
+    kind : {"auto", "sigmoid", "gaussian", "logistic", "own", "flat"}
+        Form of the trench.
+
+        * "auto": "own" for a patterned probe, whose fine structure is at least 40 % of the mean inside, else "sigmoid".
+        * "own": an even disk of the probe's radius, so that only the pattern inside counts. It reaches nothing outside: neighbours may
+          overlap.
+        * "sigmoid": cos²(π/2 · (r - r₁)/(r₂ - r₁)) between the two radii, and 1 inside.
+        * "gaussian": exp(-r²/2σ²).
+        * "logistic": 1/(1 + exp(8 (r - (r₁ + r₂)/2)/(r₂ - r₁))).
+        * "flat": no trench. The total is then 1, not 0.
     center : (float, float), optional
         Centre of the probe, pixels. None: measured (`measure_disk`).
     radius : float, optional
@@ -163,8 +172,15 @@ def template(
     whole = np.rint(c)
     corner = np.roll(image, tuple(-whole.astype(int)), (0, 1)) / image.sum()
     offset = c - whole
+    if kind == "auto":
+        kind = "own" if r0 >= SPOT and pattern_inside(image, (c[0], c[1]), r0) > LEAST_PATTERN else "sigmoid"
     kernel = corner
-    if kind != "flat":
+    if kind == "own":
+        even = 1.0 / (1.0 + np.exp(np.clip(4 * (_distance(image.shape, offset) - r0) / (disk.edge if disk else 1.0), -60, 60)))
+        kernel = corner - even / even.sum()
+        if not np.abs(kernel).sum() > LEAST_PATTERN * corner.sum():
+            raise InputError("kind='own': the probe has no pattern inside: use kind='sigmoid'")
+    elif kind != "flat":
         profile = _trench(_distance(image.shape, offset), kind, max(r0, LEAST_TRENCH), trench, sigma)
         kernel = corner - profile / profile.sum()
     return Template(kernel, (float(offset[0]), float(offset[1])), r0, disk.edge if disk else 1.0, kind, image)
@@ -177,8 +193,37 @@ def without_background(image: np.ndarray, center: tuple[float, float], radius: f
     return np.where(far, 0.0, image - level)
 
 
+def pattern_inside(image: np.ndarray, center: tuple[float, float], radius: float) -> float:
+    """Return how strong the fine structure inside a probe is: its rms over the mean intensity. Noise of the image does not count.
+
+    Slopes are removed by smoothing. The rest is multiplied with itself, moved by a pixel, and averaged: noise of pixels vanishes then.
+    An evenly filled disk has 0, a bullseye or a cross about 0.5 to 1.
+
+    Parameters
+    ----------
+    image : (Qx, Qy) float64
+    center : (float, float)
+        Pixels.
+    radius : float
+        Pixels.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    r = np.hypot(np.arange(image.shape[0])[:, None] - center[0], np.arange(image.shape[1])[None, :] - center[1])
+    inside, near = (r < radius - 1.5).astype(np.float64), r < max(STEEPEST * radius, radius - 3.0)
+    width = SMOOTHED * radius
+    smooth = gaussian_filter(image * inside, width) / np.maximum(gaussian_filter(inside, width), 1e-9)
+    rest = np.where(near, image - smooth, 0.0)
+    together = [rest[1:] * rest[:-1], rest[:, 1:] * rest[:, :-1]]
+    pairs = (near[1:] & near[:-1]).sum() + (near[:, 1:] & near[:, :-1]).sum()
+    mean = float(image[near].mean()) if near.any() else 0.0
+    if pairs == 0 or not mean > 0:
+        return 0.0
+    return float(np.sqrt(max(sum(float(t.sum()) for t in together) / pairs, 0.0)) / mean)
+
+
 def as_template(given: TemplateLike) -> Template:
-    """Return a Template as it is. A two-dimensional array is taken as a vacuum probe and gets the sigmoid trench."""
+    """Return a Template as it is. A two-dimensional array is taken as a vacuum probe and gets the trench of kind "auto"."""
     if isinstance(given, Template):
         return given
     if given is None or isinstance(given, str | int | float):

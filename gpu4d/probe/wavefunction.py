@@ -10,9 +10,10 @@ import numpy as np
 
 from gpu4d import physics
 from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import real_values
+from gpu4d.data.arguments import complex_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
+from gpu4d.probe.apertures import Aperture, disk
 from gpu4d.real_arrays import floats
 
 COEFFICIENTS = {  # name: (n, m) of λ^n k^(n+1) / (n + 1) cos m(φ - φ_nm)
@@ -107,7 +108,7 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def wavefunction(
-    aperture: ArrayLike,
+    aperture: ArrayLike | Aperture,
     aberrations: Mapping[str, float] | None = None,
     *,
     energy: float,
@@ -119,8 +120,9 @@ def wavefunction(
 
     Parameters
     ----------
-    aperture : float or (Qx, Qy) array
-        Convergence semi-angle, mrad, of a round aperture whose edge falls from 1 to 0 over one pixel. Or A(k) itself.
+    aperture : float, Aperture, or (Qx, Qy) array
+        Convergence semi-angle, mrad, of a round aperture whose edge falls from 1 to 0 over one pixel. Or an aperture of
+        `gpu4d.probe.apertures`: annulus, bullseye, phase plate, vortex, and products of them. Or A(k) itself, real or complex.
     aberrations : mapping, optional
         Krivanek coefficients in Å, angles in radians from qx to qy: C10, C12, phi12, C21, phi21, C23, phi23, C30, …
         `defocus` = -C10, positive for underfocus.
@@ -129,14 +131,15 @@ def wavefunction(
     q_pixel : float
         Detector pixel, 1/Å.
     shape : (Qx, Qy), optional
-        Shape of the detector. It is needed if `aperture` is a semi-angle.
+        Shape of the detector. It is needed if `aperture` is no array.
     center : (float, float), optional
         Centre of the aperture, pixels. Default: (Qx // 2, Qy // 2).
 
     Returns
     -------
     (Qx, Qy) complex128
-        Its modulus is 1 at the centre of a round aperture. The probe in real space is its inverse Fourier transform.
+        Its modulus is 1 at the centre of a round aperture. The probe in real space is its inverse Fourier transform
+        (`gpu4d.probe.real_space`).
 
     Raises
     ------
@@ -151,8 +154,9 @@ def wavefunction(
     """
     known = Calibration(energy=energy, q_pixel=q_pixel)
     energy, q_pixel = known.require("energy"), known.require("q_pixel")
-    host = real_values(aperture, "aperture", "a semi-angle in mrad, or A(k) as an array (Qx, Qy)")
-    given = host if host.ndim else None
+    given, form = (None, aperture) if isinstance(aperture, Aperture) else (_plain(aperture), None)
+    if given is not None and given.ndim == 0:
+        form, given = disk(float(given.real)), None
     if given is not None and (given.ndim != 2 or (shape is not None and tuple(shape) != given.shape)):
         raise InputError(f"aperture has shape {given.shape}, need {tuple(shape) if shape is not None else '(Qx, Qy)'}")
     if given is None and shape is None:
@@ -161,6 +165,14 @@ def wavefunction(
     cx, cy = floats(center) if center is not None else (size[0] // 2, size[1] // 2)
     x, y = np.arange(size[0])[:, None] - cx, np.arange(size[1])[None, :] - cy
     if given is None:
-        radius = physics.angle_to_frequency(float(host), energy) / q_pixel
-        given = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0)
+        assert form is not None
+        unit = physics.frequency_to_angle(q_pixel, energy)  # mrad of a pixel
+        kx, ky = np.broadcast_arrays(x * unit, y * unit)
+        given = form.at(kx, ky, unit)
     return given * np.exp(-1j * chi(x * q_pixel, y * q_pixel, aberrations, energy))
+
+
+def _plain(aperture: ArrayLike) -> np.ndarray:
+    """Return a semi-angle or A(k) on the host, as real numbers if it has no imaginary part."""
+    values = complex_values(aperture, "aperture", "a semi-angle in mrad, or A(k) as an array (Qx, Qy)")
+    return values if values.imag.any() else values.real.copy()

@@ -41,6 +41,8 @@ FIT = gpu4d.fit_lattice(DISKS, BASIS, origin=(11.5, 9.5))
 SMALL_DISKS = gpu4d.simulate.bragg_scan((3, 4), (32, 32), spacing=7.0, radius=1.8, dose=300.0, seed=1)
 REAL_SPACE = np.linalg.inv(np.stack([SMALL_DISKS.truth["g1"], SMALL_DISKS.truth["g2"]])).T * 32.0
 CEPSTRUM = gpu4d.crystal.mean_cepstrum(SMALL_DISKS.cube, REAL_SPACE)
+TWO = gpu4d.PointListArray(np.arange(3) * 9, {name: DISKS.flat(name)[:18] for name in DISKS.fields}, (1, 2))
+TWO = gpu4d.fit_lattice(TWO, BASIS, origin=(11.5, 9.5))
 STEM = RNG.normal(size=(32, 32)).cumsum(0).cumsum(1)  # an image with structure of all sizes
 NODES = np.mgrid[-2:3, -2:3].reshape(2, -1).T @ np.array([[12.0, 2.0], [-2.0, 12.0]]) + (11.5, 9.5)
 SHAKEN = np.tile(NODES, (30, 1)) + RNG.normal(0, 0.1, (750, 2))
@@ -208,6 +210,14 @@ CALLS: dict[str, Call] = {
         m=MASK,
     ),
     "probe.from_vacuum": Call(lambda p, r: gpu4d.probe.from_vacuum(p, r), p=PATTERNS.reshape(-1, *DETECTOR), r=np.ones((1, 30), bool)),
+    "probe.patterned": Call(lambda p: gpu4d.probe.patterned(DETECTOR, 6.0, p), p=np.eye(4)),
+    "probe.real_space": Call(lambda w: gpu4d.probe.real_space(w, 0.05).intensity, w=PROBE),
+    "plot.wave": Call(lambda w: gpu4d.plot.wave(w) and None, w=PHASE),
+    "bragg.refine_lattice": Call(
+        lambda p, o: gpu4d.bragg.refine_lattice(p, PROBE, TWO, orders=o, overlaps=False).g1,
+        p=PATTERNS[:1, :2],
+        o=ORDERS,
+    ),
     "probe.measure_disk": Call(lambda i, m: gpu4d.probe.measure_disk(i, m), i=PATTERNS.mean((0, 1)), m=MASK),
     "probe.template": Call(lambda p: gpu4d.probe.template(p).kernel, p=PROBE),
     "probe.wavefunction": Call(lambda a: np.abs(gpu4d.probe.wavefunction(a, energy=2e5, q_pixel=0.05)), a=PROBE),
@@ -275,6 +285,9 @@ NO_ARRAYS = {
     "io.read_emd": "a path",
     "io.save": "as save",
     "probe.synthetic": "numbers",
+    "probe.angular_momentum": "a result",
+    "probe.probe_size": "a result",
+    "probe.depth_of_focus": "numbers",
     "probe.FineImage": "made by refine_template",
     "data.ArraySource": "as DataCube",
     "data.Corrections": "corrections",
@@ -287,6 +300,8 @@ RESULTS = (
     "CepstralFit",
     "MeanCepstrum",
     "Nodes",
+    "ProbeSize",
+    "RealSpaceProbe",
     "MeasuredOn",
     "ShadowRotation",
     "Step",
@@ -433,7 +448,8 @@ def check(call: Call, name: str, odd: Any) -> str:
 
 
 DRAWN = ("plot.image", "plot.histogram", "plot.com")  # masked values are drawn as missing ones
-COMPLEX = {("RealSlice", "a"), ("DiffractionSlice", "a"), ("data.Slice", "a"), ("ssb", "p")}  # where values may be complex
+COMPLEX = {("RealSlice", "a"), ("DiffractionSlice", "a"), ("data.Slice", "a"), ("ssb", "p")}
+COMPLEX |= {("probe.wavefunction", "a"), ("probe.real_space", "w"), ("plot.wave", "w")}  # where values may be complex
 CASES = [(name, argument) for name, call in CALLS.items() for argument in call.given]
 
 

@@ -20,9 +20,10 @@ from gpu4d.operation import using
 from gpu4d.probe.shape.disk_shape import not_radial
 from gpu4d.probe.shape.grid_profile import GridProfile, grid_profile
 from gpu4d.probe.shape.radial_profile import radial_profile, shape_of
-from gpu4d.probe.template_kernel import Template
+from gpu4d.probe.template_kernel import LEAST_PATTERN, Template, pattern_inside
 
 AGREED = 0.01  # px: most that the two estimators may differ on the probe itself
+AGREED_PATTERN = 0.02  # px: the same for a patterned probe, whose correlation is farther from the bound where disks overlap
 CLEAN = 0.001  # px: with less noise than this the image itself is used, because its smooth model leaves out detail
 # px: sub-pixel positions at which the estimators are compared
 PHASES = ((0.0, 0.0), (0.25, 0.5), (0.5, 0.25), (-0.25, 0.4), (0.4, -0.3), (-0.4, -0.15), (0.15, -0.45), (-0.15, 0.2))
@@ -138,8 +139,11 @@ def _by_grid(image: np.ndarray, probe: bytes, parameters: int) -> _Probe:
     slopes = [(value(x + d, y + e) - value(x - d, y - e)) / 0.2 for d, e in ((0.1, 0.0), (0.0, 0.1))]
     noise = profile.noise / np.sqrt(min((s**2 / np.maximum(here, GROUND)).sum() for s in slopes))
     unknown = _unknown(profile, image, parameters)
+    patterned = pattern_inside(image, (disk.qx, disk.qy), disk.radius) > LEAST_PATTERN
     doubt = (
-        None if unknown <= AGREED else f"the probe is not round, and its image determines it between the pixels only to {unknown:.3f} px"
+        None
+        if unknown <= (AGREED_PATTERN if patterned else AGREED)
+        else f"the probe is not round, and its image determines it between the pixels only to {unknown:.3f} px"
     )
     plateau = float((image * here).sum() / (here * here).sum())
     return _Probe(disk.radius, np.array(disk[:2]), plateau, float(noise), value, doubt)

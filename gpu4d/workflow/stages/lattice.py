@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.arrays import is_integer_dtype
 from gpu4d.crystal.lengths import Lengths, lattice_lengths
 from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
 SHARPNESS = 0.35  # of the disk radius: largest rms distance of disks from the local lattice
+
+
+@dataclass
+class LatticeSettings:
+    """The lattice of every pattern."""
+
+    fit: str = setting(
+        "disks", "text", "What it is fitted to. disks: positions of single disks. pattern: then all counts of the pattern, with all disks "
+        "tied to it; slow, and more precise where disks overlap or are weak.", choices=("disks", "pattern"),
+    )  # fmt: skip
 
 
 class LatticeFit(Stage):
@@ -21,6 +34,8 @@ class LatticeFit(Stage):
 
     name = "lattice"
     title = "lattice and local fits"
+    settings = LatticeSettings
+    section = "lattice"
     needs: ClassVar = ("braggvectors", "origin", "template")
     makes: ClassVar = ("lattice", "lattice_fit")
 
@@ -35,6 +50,8 @@ class LatticeFit(Stage):
                 record.warn(why)
                 return
             fit = gpu4d.fit_lattice(disks, lattice, origin=origin)
+            if self.given(state).fit == "pattern" and np.asarray(fit.mask).any():
+                fit = self._whole_pattern(state, fit)
         state.keep("lattice", lattice)
         self._record_lattice(state, lattice, fit)
         lost = int((~np.asarray(fit.mask)).sum()) - (0 if state.where is None else int((~state.where).sum()))
@@ -44,6 +61,17 @@ class LatticeFit(Stage):
             state.keep("lattice_fit", fit)
             self._sharpness_gate(state, fit)
             self._warn_of_ellipse(state, fit)
+
+    def _whole_pattern(self, state: RunState, fit: Any) -> Any:
+        """Fit the lattices to all counts of their patterns. Values that are no counts have no such fit, and keep the disks' lattice."""
+        import gpu4d
+
+        if not is_integer_dtype(state.cube.dtype):
+            state.record.warn(f"lattice.fit = pattern needs counts, and values are {state.cube.dtype}: the lattice is fitted to disks")
+            return fit
+        better = gpu4d.bragg.refine_lattice(state.cube, state["template"], fit, where=state.where, **state.sweep_options)
+        state.record.decide("Lattice: fitted to all counts of every pattern", "the recipe asks for it (lattice.fit = pattern)")
+        return better
 
     def _record_lattice(self, state: RunState, lattice: Any, fit: Any) -> None:
         c, share, found = state.calibration, f"{100 * lattice.indexed_fraction:.0f} %", lattice_lengths(fit, state.calibration.ellipse)

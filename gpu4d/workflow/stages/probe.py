@@ -36,7 +36,10 @@ class ProbeSettings:
         None, "region", "Scan positions in vacuum, [rx0, rx1, ry0, ry1], whose aligned mean is the probe.", low=0
     )
     template: str = setting(
-        "sigmoid", "text", "How the probe is made into a template whose sum is zero.", choices=("sigmoid", "gaussian", "logistic", "flat")
+        "auto",
+        "text",
+        "Trench that makes the template's sum zero. own: the disk itself; auto: own if the probe has a pattern.",
+        choices=("auto", "sigmoid", "gaussian", "logistic", "own", "flat"),
     )
 
     def contradiction(self) -> str | None:

@@ -57,7 +57,8 @@ class Technique(Stage):
         else:
             ring = ring_of(state)
             if trial is not None and "disk" in state:
-                suggested = suggest_technique(trial.counts, trial.lattice, template.radius, state.cube.scan_shape, ring)
+                patterned = template.kind == "own"
+                suggested = suggest_technique(trial.counts, trial.lattice, template.radius, state.cube.scan_shape, ring, patterned)
             else:
                 suggested = _without_disk(state) if ring is None else of_ring(ring)
             technique, what, why, sentence = suggested
