@@ -1,6 +1,7 @@
 """Find lattices in Bragg disks, and measure the strain of the crystal at every position."""
 
 from gpu4d.crystal.brightness import Together, strain_and_brightness
+from gpu4d.crystal.dilation import Dilation, dilation_and_spacing
 from gpu4d.crystal.find_lattice import find_lattice
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
 from gpu4d.crystal.free_of_origin import lattice_free_of_origin
@@ -10,12 +11,14 @@ from gpu4d.crystal.strain import Strain, strain_map
 from gpu4d.crystal.technique import Suggestion, suggest_technique
 
 __all__ = [
+    "Dilation",
     "Lattice",
     "LatticeFit",
     "Lengths",
     "Strain",
     "Suggestion",
     "Together",
+    "dilation_and_spacing",
     "find_lattice",
     "fit_lattice",
     "lattice_free_of_origin",

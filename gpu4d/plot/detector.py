@@ -199,13 +199,21 @@ def _vector(ax: Any, start: np.ndarray, g: np.ndarray, label: str, color: str) -
     ax.text(beside[1], beside[0], label, color=color, fontsize=11, fontweight="bold", ha="center", va="center")
 
 
-def _pattern(ax: Any, values: np.ndarray, title: str, units: str, scale: str, power: float, cmap: str, bar: bool = True) -> None:
+def draw_pattern(ax: Any, values: np.ndarray, title: str, units: str, power: float, top: float) -> None:
+    """Draw one of several patterns that share a colour scale from 0 to `top`."""
+    _pattern(ax, np.clip(values, None, top), title, units, "power", power, "inferno", limits=(0.0, top))
+
+
+def _pattern(
+    ax: Any, values: np.ndarray, title: str, units: str, scale: str, power: float, cmap: str, bar: bool = True,
+    limits: tuple[float, float] | None = None,
+) -> None:  # fmt: skip
     """Draw an intensity image on a linear, power or logarithmic colour scale."""
     from matplotlib.colors import LogNorm, PowerNorm
 
     if scale not in ("power", "log", "linear"):
         raise InputError(f"scale={scale!r}: need 'power', 'log' or 'linear'")
-    low, high = canvas.robust_range(values, 0.0, 99.95)
+    low, high = limits or canvas.robust_range(values, 0.0, 99.95)
     norm: Any = None
     if scale == "power":
         norm = PowerNorm(power, vmin=max(low, 0.0) if high > 0 else low, vmax=high, clip=True)
