@@ -113,13 +113,12 @@ def outlook(
     chosen = np.ix_(x, y)
     some = _disks_at(scan.disks, x, y)
     spots = vector_map_maxima(_only(some, crystal[chosen]), scan.radius, origin=center[chosen])
-    sets = _sets(some, spots, scan.radius, center[chosen], crystal[chosen])
-    if sets > 1:
-        return Outlook(True, f"the disks of different positions belong to {sets} sets of reflections")
+    if _sets(some, spots, scan.radius, center[chosen], crystal[chosen]) > 1:
+        return Outlook(True, "the disks of different positions belong to different sets of reflections")
     total = scan.sum_of(crystal)
     faint = scan.faint(spots, total)
-    if faint and (number := scan.sets_of_sample(crystal)) > 1:
-        return Outlook(True, f"sums of patterns show {faint} fainter reflections, and {number} sets of them")
+    if faint and scan.sets_of_sample(crystal) > 1:
+        return Outlook(True, f"sums of patterns show {faint} fainter reflections, and not all parts of the scan show the same")
     if scan.amorphous(seen & (np.asarray(scan.disks.counts) < LATTICE), total):
         return Outlook(True, "some positions have no disks but scatter, and show a ring")
     more = f", the {faint} fainter ones in sums of patterns too" if faint else ""

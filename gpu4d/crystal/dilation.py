@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from gpu4d.arrays import to_numpy
 from gpu4d.crystal.fit_lattice import LatticeFit
+from gpu4d.crystal.strain import Strain
 
 LEAST = 8  # positions that a slope needs
 CLEAR = 5.0  # standard errors of the strain by which the cell must vary: a smaller change shows no slope
@@ -28,7 +29,7 @@ class Dilation(NamedTuple):
     positions: int
 
 
-def dilation_and_spacing(fit: LatticeFit, strain: Any) -> Dilation | None:
+def dilation_and_spacing(fit: LatticeFit, strain: Strain) -> Dilation | None:
     """Compare the trace of strain with the growth of the real cell, over the scan.
 
     g = 1/d: where the crystal is stretched, the cell that g1 and g2 span shrinks. This follows from lengths alone, so it shows a sign or

@@ -201,19 +201,20 @@ def _vector(ax: Any, start: np.ndarray, g: np.ndarray, label: str, color: str) -
 
 def draw_pattern(ax: Any, values: np.ndarray, title: str, units: str, power: float, top: float) -> None:
     """Draw one of several patterns that share a colour scale from 0 to `top`."""
-    _pattern(ax, np.clip(values, None, top), title, units, "power", power, "inferno", limits=(0.0, top))
+    from matplotlib.colors import PowerNorm
+
+    norm = PowerNorm(power, vmin=0.0, vmax=top, clip=True)
+    drawn = canvas.show(ax, values, title, f"{units}, shown to the power {power:g}", "inferno", (0.0, top), norm=norm)
+    _power_ticks(drawn, norm, (0.0, top))
 
 
-def _pattern(
-    ax: Any, values: np.ndarray, title: str, units: str, scale: str, power: float, cmap: str, bar: bool = True,
-    limits: tuple[float, float] | None = None,
-) -> None:  # fmt: skip
+def _pattern(ax: Any, values: np.ndarray, title: str, units: str, scale: str, power: float, cmap: str, bar: bool = True) -> None:
     """Draw an intensity image on a linear, power or logarithmic colour scale."""
     from matplotlib.colors import LogNorm, PowerNorm
 
     if scale not in ("power", "log", "linear"):
         raise InputError(f"scale={scale!r}: need 'power', 'log' or 'linear'")
-    low, high = limits or canvas.robust_range(values, 0.0, 99.95)
+    low, high = canvas.robust_range(values, 0.0, 99.95)
     norm: Any = None
     if scale == "power":
         norm = PowerNorm(power, vmin=max(low, 0.0) if high > 0 else low, vmax=high, clip=True)
@@ -225,9 +226,14 @@ def _pattern(
     label = {"power": f"{units}, shown to the power {power:g}", "log": f"{units}, logarithmic", "linear": units}[scale]
     drawn = canvas.show(ax, values, title, label.lstrip(", "), cmap, (low, high), bar=bar, norm=norm)
     if bar and scale == "power":
-        ticks = {float(f"{v:.1g}") for v in norm.inverse(np.linspace(0.0, 1.0, 6))}
-        shown = sorted(t for t in ticks if low <= t <= high)
-        drawn.colorbar.set_ticks(shown, labels=[f"{t:g}" for t in shown])
+        _power_ticks(drawn, norm, (low, high))
+
+
+def _power_ticks(drawn: Any, norm: Any, limits: tuple[float, float]) -> None:
+    """Put a few round numbers on the colour bar, evenly along it."""
+    ticks = {float(f"{v:.1g}") for v in norm.inverse(np.linspace(0.0, 1.0, 6))}
+    shown = sorted(t for t in ticks if limits[0] <= t <= limits[1])
+    drawn.colorbar.set_ticks(shown, labels=[f"{t:g}" for t in shown])
 
 
 def _circles(ax: Any, circles: Sequence[tuple[float, float, float, str]]) -> None:

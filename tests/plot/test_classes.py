@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 
 from gpu4d.data.slices import DiffractionSlice, RealSlice
 from gpu4d.errors import InputError
 from gpu4d.plot import class_patterns, label_map
 from gpu4d.plot.canvas import NO_VALUE
 from gpu4d.plot.classes import color_of
+
+
+def to_rgb(color):
+    """Red, green and blue of "#rrggbb", from 0 to 1."""
+    return tuple(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+
 
 LABELS = np.array([[0, 0, 1, 2], [0, 0, np.nan, -1]])
 
