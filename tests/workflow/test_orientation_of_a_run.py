@@ -128,10 +128,11 @@ def test_two_structures_make_a_map_of_phases(gold):
     assert "Positions of other phases are grey too" in drawn["ipf_z_1"]
 
 
-def test_it_says_why_not(crystal):
-    data = crystal.cube.source.array[:6, :6]
-    assert "no material is guessed" in analyse(DataCube(data)).reasons["orientation"].why
-    state = analyse(DataCube(data), recipe(orientation__structures=["Au"]))
+def test_it_says_why_not(gold):
+    few = recipe(classification__on=False, analysis__technique="bragg")
+    assert "no material is guessed" in analyse(DataCube(gold[:2, :2]), few).reasons["orientation"].why
+    few.set("orientation.structures", ["Au"])
+    state = analyse(DataCube(gold[:2, :2]), few)
     assert "--q-pixel and --energy" in state.reasons["orientation"].why
     assert any("no orientations: the orientation needs --q-pixel" in line for line in state.record.warnings)
 
@@ -151,3 +152,17 @@ def test_the_flag_may_be_repeated():
 
     assert with_flags(None, {"structure": ("Au", "Si")}).orientation.structures == ["Au", "Si"]
     assert with_flags(None, {"structure": ()}).orientation.structures is None
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_six_grains_of_the_shared_scan(shared_data, need):
+    need("gemmi")
+    with h5py.File(shared_data / "orientation.h5") as file:
+        data, rotation, share = file["poisson_10000"][:], file["truth/rotation"][:], file["truth/share"][:]
+    cube = DataCube(data, gpu4d.Calibration(energy=200e3, q_pixel=0.022, r_pixel=15.0, rotation=0.0))
+    state = analyse(cube, recipe(orientation__structures=["Au"]))
+    near = np.degrees(state["orientations"].angle_to(rotation)) < 1
+    assert near.mean() >= 0.97 and near[share > 0.9].mean() >= 0.97
+    assert len(state["classes"]) == 6, "each grain is a class"
+    assert all(gates(state)[name].passed for name in ("Indexed share", "Pixel size and structures", "Margin of the orientations"))

@@ -71,7 +71,7 @@ class Orientation(Stage):
     settings = OrientationSettings
     section = "orientation"
     needs: ClassVar = ("braggvectors", "origin", "template")
-    uses: ClassVar = ("rotation", "unusable", "total", "strain")
+    uses: ClassVar = ("rotation", "unusable", "total", "trial")
     makes: ClassVar = ("orientations", "orientation_misfit")
     compiles: ClassVar = ("orientations",)
     place: ClassVar = 8
