@@ -1,5 +1,7 @@
 """Orientations in a run: when they are looked for, what is checked, and what is written."""
 
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pytest
@@ -115,6 +117,27 @@ def test_a_wrong_structure_or_pixel_size_shows_in_the_gates(gold, name, pixel):
     options = {"orientation__thickness": 40.0, "classification__on": False, "analysis__technique": "bragg"}
     said = gates(analyse(cube, recipe(orientation__structures=[name], **options)))
     assert not said["Pixel size and structures"].passed and not said["Indexed share"].passed
+
+
+def test_a_pixel_size_within_its_error_is_taken_from_the_reflections(gold):
+    known = gpu4d.Calibration(energy=ENERGY, q_pixel=1.03 * Q_PIXEL, q_pixel_error=0.02 * Q_PIXEL, rotation=0.0)
+    asked = recipe(orientation__structures=["Au"], classification__on=False, analysis__technique="bragg")
+    state = analyse(DataCube(gold[:, :1], known), asked)
+    (said,) = [d for d in state.record.decisions if d.what.startswith("Detector pixel for the orientations")]
+    assert float(said.what.split(": ")[1].split(" ")[0]) == pytest.approx(Q_PIXEL, rel=2e-3)
+    assert gates(state)["Pixel size and structures"].passed and state.calibration.q_pixel == 1.03 * Q_PIXEL, "only the match takes it"
+    assert (np.degrees(state["orientations"].angle_to(truth()[:, :1])) < 1).all()
+
+
+@pytest.mark.parametrize(("structures", "disks", "technique"), [(["Au"], 9, "bragg"), (None, 9, "images"), (["Au"], 1, "images")])
+def test_grains_without_a_common_lattice_are_searched_if_structures_are_named(structures, disks, technique):
+    from gpu4d.crystal import Suggestion
+    from gpu4d.workflow.stages.technique import _for_orientations
+
+    asked = recipe(**({"orientation__structures": structures} if structures else {}))
+    state = SimpleNamespace(recipe=asked, get={"trial": SimpleNamespace(counts=np.full(9, disks)), "template": 1}.get)
+    found = _for_orientations(state, Suggestion("images", "Images only", "no single lattice explains them"))
+    assert found.technique == technique and "no single lattice" in found.why
 
 
 def test_two_structures_make_a_map_of_phases(gold):
