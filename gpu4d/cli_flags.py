@@ -44,6 +44,9 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--reference", metavar="A,B,C,D", callback=_region, help="Rows A to B, columns C to D are unstrained.  [default: median]"
         ),
+        click.option(
+            "--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated."
+        ),
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
         click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
         click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
@@ -58,6 +61,7 @@ FLAGS = {
     "transpose": "calibration.transpose",
     "technique": "analysis.technique",
     "reference": "strain.reference",
+    "structure": "orientation.structures",
     "mask": "input.detector_mask",
     "crop": "input.crop_scan",
     "bin": "input.bin_detector",
@@ -76,7 +80,7 @@ def with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
     recipe = Recipe() if path is None else Recipe.load(path)
     names = FLAGS | {given.name: f"calibration.{given.name}" for given in _given_by_flag()}
     for name, value in flags.items():
-        if value is not None:
+        if value is not None and value != ():  # a flag that may be repeated, and is not given
             recipe.set(names[name], value, origin="--" + name.replace("_", "-"))
     recipe.check()
     return recipe

@@ -4,17 +4,20 @@ from gpu4d.classification.classes import Classes
 from gpu4d.classification.classify import classify
 from gpu4d.classification.cooccurrence import cooccurrence_seeds
 from gpu4d.classification.factorise import factorise
+from gpu4d.classification.several import Outlook, outlook
 from gpu4d.classification.spot_counts import ClassPatterns, SpotCounts
 from gpu4d.classification.vector_map_maxima import disk_features, vector_map_maxima
 
 __all__ = [
     "ClassPatterns",
     "Classes",
+    "Outlook",
     "SpotCounts",
     "classify",
     "cooccurrence_seeds",
     "disk_features",
     "factorise",
+    "outlook",
     "vector_map_maxima",
 ]
 

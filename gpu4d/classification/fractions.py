@@ -103,6 +103,8 @@ def standard_errors(weights: np.ndarray, profiles: np.ndarray, gain: float) -> n
     variance.
     """
     some = profiles.sum(1) > 0
+    if not some.any():
+        return np.zeros_like(weights)
     own, known = profiles[some], weights[:, some]
     model = np.maximum(known @ own, 0.5)  # half a count: an empty group still says that little is there
     outer = np.einsum("jg,kg->gjk", own, own).reshape(own.shape[1], -1)

@@ -40,7 +40,7 @@ def measured_classes(search: Search, features: Features, kept: Kept, smooth: flo
         **maps(on_scan[0], on_scan[1], RealSlice.calibrated(np.zeros((1, 1)), "", "1", step)),
         **_profiles(features, sums.rows(list(order)), pure[:, order]),
         patterns=None if patterns is None else _slice(patterns[order], search),
-        kinds=_kinds(sums.rows(list(order)), None if patterns is None else patterns[order], search),
+        kinds=kinds_of(sums.rows(list(order)), None if patterns is None else patterns[order], search),
         spots=features.spots,
         blur=blur,
         story=(*_story(kept), *_about(search, features)),
@@ -77,7 +77,7 @@ def _empty_alone(features: Features, share: np.ndarray, error: np.ndarray, net: 
     return share, error
 
 
-def _kinds(sums: Totals, patterns: np.ndarray | None, search: Search) -> tuple[str, ...]:
+def kinds_of(sums: Totals, patterns: np.ndarray | None, search: Search) -> tuple[str, ...]:
     """Say of every class whether it shows disks, or a halo, or neither."""
     kinds = []
     shown = shown_spots(sums)

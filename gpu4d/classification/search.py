@@ -120,15 +120,18 @@ class Search:
     def with_faint(self, spots: np.ndarray, patterns: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Return the reflections, and those that mean patterns show besides, by the counts of all their positions together."""
         sums = np.nan_to_num(patterns) * (positions / self.gain)[:, None, None]
-        found = find_bragg_disks(
-            sums[:, None], self.template, refine="correlation", min_significance=SIGNIFICANCE, max_peaks=PEAKS, min_spacing=None
-        )
         new = []
-        for total, list_ in zip(sums, found):
+        for total, list_ in zip(sums, self.disks_of(sums)):
             v = np.stack([np.asarray(list_.qx), np.asarray(list_.qy)], -1) - self.middle
             v = without_beam(v, self.radius)
             new.append(v[_above_ring(total, v, self.middle, self.radius)])
         return without_beam(apart(np.concatenate([spots, *new]), APART * self.radius), self.radius)
+
+    def disks_of(self, sums: np.ndarray) -> PointListArray:
+        """Return the disks in summed patterns (J, Qx, Qy), as lists of shape (J, 1)."""
+        return find_bragg_disks(
+            sums[:, None], self.template, refine="correlation", min_significance=SIGNIFICANCE, max_peaks=PEAKS, min_spacing=None
+        )
 
 
 def _members(label: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from gpu4d.crystal.brightness import Together, strain_and_brightness
 from gpu4d.crystal.cepstral_lattice import CepstralFit, CepstralVectors, cepstral_lattice
 from gpu4d.crystal.cepstral_nodes import Nodes
 from gpu4d.crystal.cepstrum import power_cepstrum
+from gpu4d.crystal.dilation import Dilation, dilation_and_spacing
 from gpu4d.crystal.find_lattice import find_lattice
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
 from gpu4d.crystal.free_of_origin import lattice_free_of_origin
@@ -16,6 +17,7 @@ from gpu4d.crystal.technique import Suggestion, suggest_technique
 __all__ = [
     "CepstralFit",
     "CepstralVectors",
+    "Dilation",
     "Lattice",
     "LatticeFit",
     "Lengths",
@@ -25,6 +27,7 @@ __all__ = [
     "Suggestion",
     "Together",
     "cepstral_lattice",
+    "dilation_and_spacing",
     "find_lattice",
     "fit_lattice",
     "lattice_free_of_origin",

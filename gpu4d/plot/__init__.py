@@ -14,6 +14,7 @@ Examples
 
 from gpu4d.plot.canvas import save
 from gpu4d.plot.cepstrum import cepstrum
+from gpu4d.plot.classes import class_patterns, label_map
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
@@ -24,11 +25,13 @@ from gpu4d.plot.waves import wave
 __all__ = [
     "bragg_vector_map",
     "cepstrum",
+    "class_patterns",
     "com",
     "diffraction",
     "disks",
     "histogram",
     "image",
+    "label_map",
     "orientation_legend",
     "orientation_map",
     "profile",

@@ -199,6 +199,15 @@ def _vector(ax: Any, start: np.ndarray, g: np.ndarray, label: str, color: str) -
     ax.text(beside[1], beside[0], label, color=color, fontsize=11, fontweight="bold", ha="center", va="center")
 
 
+def draw_pattern(ax: Any, values: np.ndarray, title: str, units: str, power: float, top: float) -> None:
+    """Draw one of several patterns that share a colour scale from 0 to `top`."""
+    from matplotlib.colors import PowerNorm
+
+    norm = PowerNorm(power, vmin=0.0, vmax=top, clip=True)
+    drawn = canvas.show(ax, values, title, f"{units}, shown to the power {power:g}", "inferno", (0.0, top), norm=norm)
+    _power_ticks(drawn, norm, (0.0, top))
+
+
 def _pattern(ax: Any, values: np.ndarray, title: str, units: str, scale: str, power: float, cmap: str, bar: bool = True) -> None:
     """Draw an intensity image on a linear, power or logarithmic colour scale."""
     from matplotlib.colors import LogNorm, PowerNorm
@@ -217,9 +226,14 @@ def _pattern(ax: Any, values: np.ndarray, title: str, units: str, scale: str, po
     label = {"power": f"{units}, shown to the power {power:g}", "log": f"{units}, logarithmic", "linear": units}[scale]
     drawn = canvas.show(ax, values, title, label.lstrip(", "), cmap, (low, high), bar=bar, norm=norm)
     if bar and scale == "power":
-        ticks = {float(f"{v:.1g}") for v in norm.inverse(np.linspace(0.0, 1.0, 6))}
-        shown = sorted(t for t in ticks if low <= t <= high)
-        drawn.colorbar.set_ticks(shown, labels=[f"{t:g}" for t in shown])
+        _power_ticks(drawn, norm, (low, high))
+
+
+def _power_ticks(drawn: Any, norm: Any, limits: tuple[float, float]) -> None:
+    """Put a few round numbers on the colour bar, evenly along it."""
+    ticks = {float(f"{v:.1g}") for v in norm.inverse(np.linspace(0.0, 1.0, 6))}
+    shown = sorted(t for t in ticks if limits[0] <= t <= limits[1])
+    drawn.colorbar.set_ticks(shown, labels=[f"{t:g}" for t in shown])
 
 
 def _circles(ax: Any, circles: Sequence[tuple[float, float, float, str]]) -> None:

@@ -28,8 +28,9 @@ def orientation_map(
     title: str | None = None,
     *,
     grain: Grain | None = None,
+    phase: int | None = None,
 ) -> Figure:
-    """Draw which crystal direction lies along a direction of the lab, in colours, with the legend of the first phase.
+    """Draw which crystal direction lies along a direction of the lab, in colours, with the coloured sector as legend.
 
     Parameters
     ----------
@@ -39,20 +40,29 @@ def orientation_map(
     title : str, optional
     grain : Grain, optional
         `orientations.grain` by default.
+    phase : int, optional
+        Number of a structure: only its positions are drawn. None: all positions, with the legend of the first structure.
 
     Returns
     -------
     matplotlib.figure.Figure
         Positions without an orientation are grey. Ambiguous ones have a dot.
+
+    Raises
+    ------
+    InputError
+        There is no such structure.
     """
     from matplotlib.colors import to_rgb
 
     chosen = orientations.grain if grain is None else grain
+    if phase is not None and not 0 <= phase < len(orientations.structures):
+        raise InputError(f"phase={phase!r}: need a number from 0 to {len(orientations.structures) - 1}, or None")
     colors = ipf_colors(orientations, direction, grain=chosen)
     shape = chosen.phase.shape
     made, axs = canvas.figure(shape, legend=True)
     ax = axs[0, 0]
-    missing = ~np.isfinite(colors).all(axis=-1)
+    missing = ~np.isfinite(colors).all(axis=-1) | ((chosen.phase != phase) if phase is not None else False)
     ax.imshow(
         np.where(missing[..., None], np.array(to_rgb(canvas.NO_VALUE)), np.nan_to_num(colors)), origin="upper", interpolation="nearest"
     )
@@ -62,12 +72,12 @@ def orientation_map(
     canvas.scale_bar(ax, shape, *pixel(None, orientations.r_pixel, "Å" if orientations.r_pixel else None))
     canvas.axis_marks(ax)
     canvas.note_missing(ax, np.where(missing, np.nan, 1.0))
-    unsure = np.argwhere(chosen.ambiguous)
+    unsure = np.argwhere(chosen.ambiguous & ~missing)
     if len(unsure):
         ax.plot(unsure[:, 1], unsure[:, 0], ".", color=canvas.INK, markersize=2.0)
         note = f"dots: {len(unsure)} ambiguous\nposition{'s' * (len(unsure) > 1)}"
         axs[0, 1].text(0.5, -0.35, note, ha="center", va="top", fontsize=8, color=canvas.MUTED, transform=axs[0, 1].transAxes)
-    _legend(axs[0, 1], orientations.structures[0])
+    _legend(axs[0, 1], orientations.structures[phase or 0])
     return made
 
 

@@ -51,5 +51,7 @@ def analyse(
         where = inputs.scan_mask(cube, recipe)
         given = inputs.given_probe(cube, recipe) if probe is None else np.asarray(probe, dtype=np.float64)
         state = RunState(cube, recipe, record, where, given, timeline)
+        for stage in known_stages():
+            stage.check(state)
         carry_out(known_stages(), state)
     return state

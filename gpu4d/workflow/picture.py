@@ -19,3 +19,4 @@ class Picture:
 
 Drawn = tuple[Picture, Any]  # with the matplotlib figure
 IMAGES, DIFFRACTION, DISKS, STRAIN, PHASE = "Images", "Diffraction", "Bragg disks and lattice", "Strain", "Phase"  # sections
+CLASSES, ORIENTATION = "Classes", "Orientation"

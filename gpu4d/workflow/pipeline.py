@@ -196,6 +196,8 @@ def publish(state: RunState, new: Path, out: Path, title: str, command: str = ""
     with writing(new, out):
         with state.record.stage("pictures"):
             pictures = draw(state, new)
+            for stage in stages_that_made_something(state):
+                stage.files(state, new)
         with state.record.stage("result file"):
             save_results(state, new / output.RESULT)
         write_report(state, new, pictures, title, command)

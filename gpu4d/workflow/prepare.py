@@ -120,9 +120,33 @@ def _rings(cube: DataCube) -> None:
     gpu4d.sweep(cube, gpu4d.RadialProfile((10.0, 10.0)), device="cpu")
 
 
+def _classes(cube: DataCube) -> None:
+    import gpu4d
+    from gpu4d.classification import ClassPatterns, SpotCounts
+
+    middle, ones = (10.0, 10.0), np.ones((1, *cube.scan_shape))
+    gpu4d.sweep(cube, {"counts": SpotCounts([[3.0, 0.0]], 2.0, middle), "patterns": ClassPatterns(ones, middle)}, device="cpu")
+
+
+def _orientations(cube: DataCube) -> None:
+    """Match three peaks with five reflections. Their arrays have the same types for every scan."""
+    from gpu4d.orientation.correlate_orientations import correlate_orientations
+    from gpu4d.orientation.refine_orientations import refine_orientations
+
+    g = np.array([(1.0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, -1, 0)]) / 4
+    peaks = np.stack([g[[0, 1, 3], 0], g[[0, 1, 3], 1], np.ones(3), np.full(3, 0.1), np.full(3, 0.01)], -1)[None]
+    table = np.ones((9, 2, 4))
+    correlate_orientations(np.ascontiguousarray(peaks[..., :3]), np.array([0.25, 0.35]), table, table, width=0.05)
+    numbers = {"wave_number": 40.0, "thickness": 30.0, "radius": 0.06, "reach": 0.1, "least": 0.02, "q_max": 0.8, "q_min": 0.1}
+    counts = np.array([3])
+    refine_orientations(np.eye(3)[None, None], peaks, counts, g, np.ones(5), **numbers, unit=0.05, relative=0.1, rough=0, steps=2)
+
+
 JOBS = {
     "sums": Job("frame_reductions", "frame_reductions._reduce_narrow_counts", _sums),
     "disks": Job("find_disks", "find_disks._find", _disks),
     "rings": Job("radial_sums", "polar_transform._ring_sums", _rings),
+    "classes": Job("annular_sums", "masked_sums._annuli", _classes),
+    "orientations": Job("refine_orientations", "refine_orientations._refine", _orientations),
     "fits": Job("hidden_disks", "hidden_disks._look_at_all", _fits),
 }

@@ -24,7 +24,8 @@ class Rule:
     ----------
     kind : str
         "number", "whole", "text", "switch", "memory", "wholes" (a list of `length` whole numbers), "file" (FILE or FILE:/dataset;
-        relative paths start at the recipe), "region" ([rx0, rx1, ry0, ry1] of the scan) or "reference" (a region or a text).
+        relative paths start at the recipe), "region" ([rx0, rx1, ry0, ry1] of the scan), "reference" (a region or a text), "decision"
+        (true, false, or "auto") or "names" (a list of `choices` and files; one text is a list of one).
     explain : str
         What the setting does, in one or two sentences.
     units : str
@@ -66,6 +67,15 @@ def checked(name: str, value: Any, rule: Rule, origin: str = "") -> Any:
         if not isinstance(value, bool):
             raise InputError(f"{said}: need true or false")
         return value
+    if rule.kind == "decision":
+        if not isinstance(value, bool) and value != "auto":
+            raise InputError(f'{said}: need true, false or "auto"')
+        return value
+    if rule.kind == "names":
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list | tuple) or not listed or not all(isinstance(v, str) and v for v in listed):
+            raise InputError(f"{said}: need a list of names ({', '.join(rule.choices)}) or of files")
+        return list(listed)
     if rule.kind == "memory":
         parse_memory(value)
         return value if isinstance(value, str) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ class Stage:
         """Return this stage's section of the recipe."""
         return state.recipe[self.section]
 
+    def check(self, state: RunState) -> None:
+        """Refuse settings that cannot be carried out, such as a file that is not there. Called before any work is done.
+
+        Raises
+        ------
+        InputError
+        """
+
     def wanted(self, state: RunState) -> Reason:
         """Decide whether this stage makes sense for this scan. Called once, when all results it needs and uses are made or cannot be."""
         return yes("part of every run")
@@ -97,6 +106,9 @@ class Stage:
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         """Draw its results. Called after all stages, and only if this one ran."""
         return iter(())
+
+    def files(self, state: RunState, folder: Path) -> None:
+        """Write files for other programs into the result folder. Called after all stages, and only if this one made a result."""
 
     def headline(self, state: RunState) -> str | None:
         """Return the first sentence of the report if this stage has the main result of the run, else None."""

@@ -186,3 +186,7 @@ class TestSpotCounts(ReductionTests):
 class TestClassPatterns(ReductionTests):
     def make(self):
         return ClassPatterns(np.random.default_rng(0).random((2, 13, 9)), (4.0, 4.0))
+
+
+def test_classes_without_counts_have_shares_without_errors():
+    assert (standard_errors(np.ones((3, 2)), np.zeros((2, 4)), 1.0) == 0).all()

@@ -43,11 +43,38 @@ class TestRadialProfile(StageTests):
         return gpu4d.DataCube(np.random.default_rng(0).poisson(mean, (9, 10, 64, 64)).astype("uint16"))
 
 
+class GrainScan(StageTests):
+    """On two orientations of one crystal, with a structure named."""
+
+    def cube(self):
+        for library in ("sklearn", "gemmi"):
+            pytest.importorskip(library)
+        made = [
+            gpu4d.simulate.bragg_scan((5, 8), (64, 64), spacing=15.0, radius=3.5, dose=60.0, angle=angle, strain=None, seed=1)
+            for angle in (8, 40)
+        ]
+        patterns = np.concatenate([one.cube.source.array for one in made])
+        return gpu4d.DataCube(patterns, gpu4d.Calibration(energy=200e3, q_pixel=0.0327, r_pixel=20.0))
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("orientation.structures", ["Au"], origin="test")
+        return recipe
+
+
+class TestClassification(GrainScan):
+    name = "classification"
+
+
+class TestOrientation(GrainScan):
+    name = "orientation"
+
+
 OPTIONAL = {"dpc": ("rotation",), "technique": ("ring",)}  # the one is given, the other is no crystal's
 OWN = {
     stage.name: type(f"Test_{stage.name}", (CrystalScan,), {"name": stage.name, "optional": OPTIONAL.get(stage.name, ())})
     for stage in known_stages()
-    if stage.name != TestRadialProfile.name
+    if stage.name not in (TestRadialProfile.name, TestClassification.name, TestOrientation.name)
 }
 globals().update((kind.__name__, kind) for kind in OWN.values())
 

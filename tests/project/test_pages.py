@@ -44,3 +44,16 @@ def test_their_python_runs(page, tmp_path):
     assert code
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_pitfalls_name_files_and_tests_that_exist():
+    """The table promises a check and a test for each."""
+    page = (DOCS / "reference" / "pitfalls.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if re.match(r"\| \d\. ", line)]
+    assert {int(row[2]) for row in rows} == {1, 2, 4, 6, 7}
+    root = DOCS.parent
+    there = {name for path in (root / "tests").rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.M)}
+    for row in rows:
+        files, tests = re.findall(r"`(gpu4d/[\w/.]+)`", row), re.findall(r"`(test_\w+)`", row)
+        assert files and all((root / name).is_file() for name in files), row
+        assert tests and set(tests) <= there, row

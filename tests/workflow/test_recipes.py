@@ -23,10 +23,21 @@ def test_every_setting_survives_the_round_trip():
     given = recipe(
         input__dataset='a "quoted" path/ü', input__scan_shape=[3, 4], calibration__transpose=True, bragg__max_peaks=33, bragg__power=0.9,
         strain__reference=[0, 4, 2, 8], dpc__lambda1=1e-4, compute__memory="1 GiB", images__adf_outer=4,
+        classification__on=False, orientation__structures=["Au", "/a/my.cif"],
     )  # fmt: skip
     for comments in (True, False):
         assert Recipe.from_toml(to_toml(given, comments)).as_dict() == given.as_dict()
-    assert set(tomllib.loads(to_toml(given, comments=False))) == {"input", "calibration", "bragg", "strain", "dpc", "compute", "images"}
+    assert set(tomllib.loads(to_toml(given, comments=False))) == {
+        "input",
+        "calibration",
+        "bragg",
+        "strain",
+        "dpc",
+        "compute",
+        "images",
+        "classification",
+        "orientation",
+    }
 
 
 @pytest.mark.parametrize(
@@ -46,6 +57,9 @@ def test_every_setting_survives_the_round_trip():
         ("[strain]\nreference = [5, 5, 0, 3]", ["rx0 < rx1"]),
         ("[images]\nadf_inner = 4.0\nadf_outer = 2.0", ["adf_outer", "larger"]),
         ('[compute]\nmemory = "much"', ["'much'", "512 MB"]),
+        ("[classification]\non = 1", ["true, false or", '"auto"']),
+        ("[orientation]\nstructures = []", ["a list of names (Au, Ag", "or of files"]),
+        ("[orientation]\nstructures = [3]", ["a list of names"]),
         ("bragg = 3", ["[bragg]"]),
         ("[bragg\n", ["not valid TOML", "recipe new"]),
     ],
@@ -72,4 +86,4 @@ def test_explain_says_everything_of_everything():
     text = explain(recipe(bragg__power=0.9))
     for name, _, rule in Recipe().values():
         assert name in text and rule.explain.split(".")[0][:30] in text.replace("\n    ", " ")
-    assert "bragg.power = 0.9   [test]" in text and len(Recipe().sections) == 11
+    assert "bragg.power = 0.9   [test]" in text and len(Recipe().sections) == 13

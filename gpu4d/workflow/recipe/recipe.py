@@ -109,10 +109,15 @@ class Recipe:
 
     def resolve(self, folder: str | Path = ".") -> None:
         """Make the paths in the recipe absolute. Relative ones start at `folder`. FILE:/dataset stays one text."""
+
+        def absolute(path: str) -> str:
+            return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
+
         for name, value, rule in self.values():
-            if rule.kind == "file" and value:
+            if rule.kind in ("file", "names") and value:
                 section, _, key = name.partition(".")
-                setattr(self[section], key, os.path.abspath(os.path.join(folder, os.path.expanduser(value))))
+                found = absolute(value) if rule.kind == "file" else [v if v in rule.choices else absolute(v) for v in value]
+                setattr(self[section], key, found)
 
     def rules(self, section: str) -> Iterator[tuple[str, Rule]]:
         """Return the names and rules of the settings of a section."""

@@ -60,8 +60,11 @@ def describe(rule: Rule, automatic: bool = True) -> str:
     said = [rule.explain]
     if rule.units:
         said.append(f"In {rule.units}.")
-    if rule.choices:
-        said.append(f"Accepts {', '.join(rule.choices)}{' or four whole numbers' if rule.kind == 'reference' else ''}.")
+    if rule.kind == "decision":
+        said.append('Accepts "auto", true or false.')
+    elif rule.choices:
+        more = {"reference": " or four whole numbers", "names": ", and files"}.get(rule.kind, "")
+        said.append(f"Accepts {', '.join(rule.choices)}{more}.")
     elif bounds := accepted_range(rule):
         said.append(f"Accepts {'whole numbers' if rule.kind in ('whole', 'wholes') else 'numbers'}{bounds}.")
     if rule.guide is not None:
@@ -77,6 +80,8 @@ def example(rule: Rule) -> str:
         return "true"
     if rule.kind in ("text", "file"):
         return '"…"'
+    if rule.kind == "names":
+        return literal(list(rule.choices[:1]))
     if rule.kind in ("region", "reference"):
         return literal([0, 8, 0, 8])
     if rule.kind == "wholes":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import shutil
 import stat
@@ -20,6 +21,7 @@ RESULT, REPORT, RECIPE = "result.h5", "report.html", "recipe.toml"
 SECOND_RESULT = "phase_object.h5"  # the demo's second result
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # values of Linux
 TRIES = 20  # to put a result in place while other processes do the same
+HEADER_LINES = 10_000  # of a file of orientations, at most: every structure has eight
 SIMULATED_SCANS = ("scan.h5", "phase_object_scan.h5")  # scans that the demo writes into its folder
 
 
@@ -68,6 +70,8 @@ def _is_ours(entry: Path) -> bool:
         return _is_result(entry.with_name(SECOND_RESULT))
     if entry.name in (RESULT, SECOND_RESULT):
         return _is_result(entry)
+    if entry.suffix == ".ang":
+        return _is_orientations(entry)
     return entry.name in (REPORT, RECIPE) or (entry.suffix == ".png" and _is_picture(entry))
 
 
@@ -85,6 +89,16 @@ def _is_picture(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             return b"Software\0gpu4d" in file.read(256)
+    except OSError:
+        return False
+
+
+def _is_orientations(path: Path) -> bool:
+    """Return True for a file of orientations that names gpu4d as its operator, in the header before the first row."""
+    try:
+        with open(path, "rb") as file:
+            header = itertools.takewhile(lambda line: line.startswith(b"#"), itertools.islice(file, HEADER_LINES))
+            return any(line.startswith(b"# OPERATOR") and b"gpu4d" in line for line in header)
     except OSError:
         return False
 

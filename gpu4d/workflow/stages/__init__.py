@@ -30,6 +30,9 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "vector_map:VectorMap",
     "lattice:LatticeFit",
     "strain:Strain",
+    "classification:Classification",
+    "orientation:Orientation",
+    "lattice_checks:LatticeChecks",
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.bragg.disk_search import SearchOptions
 from gpu4d.workflow.picture import DIFFRACTION, DISKS, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
@@ -15,6 +16,8 @@ from gpu4d.workflow.stage import Reason, Stage, no, yes
 
 COUNTS = (5, 30)  # disks per pattern that the guide recommends
 LEAST_DISKS = 3  # disks that a lattice needs
+PHASE_CORRELATION = 0.5  # power below which amplitudes hardly count any more, and noise becomes disks
+USUAL_POWER = 0.85  # with which such a search is compared
 MEMORY_MARGIN = 1.25  # times the disks per pattern of the trial: memory is planned for so many
 
 
@@ -94,6 +97,8 @@ class Disks(Stage):
             f"{COUNTS[0]} – {COUNTS[1]}",
             "adjust the thresholds, check the probe; more than 30 are fine if the lattice is dense",
         )
+        if state.recipe.bragg.power < PHASE_CORRELATION:
+            _compare_powers(state)
         if middle < LEAST_DISKS:
             record.warn(f"few Bragg disks: {middle:.0f} per pattern (median); a lattice needs three that do not lie on a line")
 
@@ -120,3 +125,19 @@ class Disks(Stage):
 
     def headline(self, state: RunState) -> str | None:
         return "Bragg disks were searched, but strain could not be measured: the warnings say why."
+
+
+def _compare_powers(state: RunState) -> None:
+    """Say what phase correlation does at the positions of the trial: sharper maxima, and noise among them."""
+    import gpu4d
+
+    trial, power = state["trial"], state.recipe.bragg.power
+    usual: SearchOptions = {**trial.options, "power": USUAL_POWER, "refine": None, "refine_power": USUAL_POWER}
+    found = gpu4d.BraggDisks(state["template"], **usual).at(state.cube, trial.positions)
+    here = np.asarray(state["braggvectors"].counts)[trial.positions[:, 0], trial.positions[:, 1]]
+    ours, theirs = float(np.mean(here)), len(found) / max(len(trial.positions), 1)
+    state.record.warn(
+        f"bragg.power = {power:g} is near phase correlation, which sets all amplitudes equal: noise looks as sharp as a disk. At "
+        f"{len(trial.positions)} trial positions it finds {ours:.1f} disks per pattern, {USUAL_POWER:g} finds {theirs:.1f}. Use "
+        f"{USUAL_POWER:g} unless the data are free of noise"
+    )

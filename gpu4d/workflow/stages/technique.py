@@ -9,7 +9,7 @@ import numpy as np
 
 from gpu4d.amorphous.find_ring import Ring, find_ring
 from gpu4d.arrays import to_numpy
-from gpu4d.crystal.technique import Suggestion, of_ring, suggest_technique
+from gpu4d.crystal.technique import LEAST_DISKS, LEAST_SHARE, Suggestion, of_ring, suggest_technique
 from gpu4d.data.sample import grid_positions, patterns_at
 from gpu4d.preprocess.kind import is_flat, raw_frames
 from gpu4d.workflow.run_state import RunState
@@ -61,7 +61,7 @@ class Technique(Stage):
                 suggested = suggest_technique(trial.counts, trial.lattice, template.radius, state.cube.scan_shape, ring, patterned)
             else:
                 suggested = _without_disk(state) if ring is None else of_ring(ring)
-            technique, what, why, sentence = suggested
+            technique, what, why, sentence = _for_orientations(state, suggested)
             record.decide(what, why)
         if technique in ("bragg", "both"):
             asked_for = state.given_probe is not None or state.recipe.probe.vacuum_region is not None
@@ -73,6 +73,16 @@ class Technique(Stage):
         state.keep("kind_of_data", sentence)
         if technique == "images" and ring is not None:
             state.keep("ring", ring)
+
+
+def _for_orientations(state: RunState, suggested: Suggestion) -> Suggestion:
+    """Return Bragg disks instead of images alone if structures are named: grains need no common lattice for their orientations."""
+    trial = state.get("trial")
+    if suggested.technique != "images" or not state.recipe.orientation.structures or trial is None or state.get("template") is None:
+        return suggested
+    if np.mean(trial.counts >= LEAST_DISKS) < LEAST_SHARE:
+        return suggested
+    return Suggestion("bragg", "Bragg disks, for orientations", f"structures are named; {suggested.why}")
 
 
 def ring_of(state: RunState) -> Ring | None:

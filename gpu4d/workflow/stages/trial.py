@@ -23,6 +23,7 @@ from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.origin import measure_origin
 
 WANDER = 0.25  # px rms: if the beam moves more, the blurred mean pattern gives a wrong radius and edge
+FOR_ORIENTATIONS = 3.0  # σ: least significance of disks from which orientations are found
 LEAST_ORIGINS = 9  # fewest trial patterns with a beam from which its motion is taken
 RELATIVE_THRESHOLD = 0.02  # of the strongest disk; used if values are not counts, because their significance is then unknown
 PIXELS_OF_DEFINITION = 4_000_000  # of all trial patterns: with more, the definition takes longer than compiling its twin
@@ -196,6 +197,10 @@ def bragg_options(state: RunState) -> SearchOptions:
         "max_peaks": b.max_peaks,
     }
     given = state.recipe.given
+    if state.recipe.orientation.structures and "bragg.min_significance" not in given:
+        options["min_significance"] = FOR_ORIENTATIONS
+        why = "weak disks decide on the tilt of a crystal, and hardly any is false at 3"
+        state.record.decide(f"Threshold for disks: a significance of {FOR_ORIENTATIONS:g} σ, because structures are named", why)
     if not in_counts(state.cube.dtype, state["total"]) and "bragg.min_significance" not in given:
         options["min_significance"] = 0.0
         if "bragg.min_relative_intensity" not in given:

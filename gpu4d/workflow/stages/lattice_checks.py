@@ -1,0 +1,82 @@
+"""Check lattice, strain and calibration against each other: d and g, the sign of strain, and which values were never measured."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gpu4d.crystal.dilation import dilation_and_spacing
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Stage
+from gpu4d.workflow.stages.lattice import SINGLE
+
+SPACINGS = (0.6, 40.0)  # Å: planes of crystals that show separate disks; a unit taken for another is off by 6 or 10 times
+SLOPE = (0.8, 1.25)  # of ε_xx + ε_yy against the growth of the cell that 1/g says; 1 to first order, −1 if g was taken for d
+UNMEASURED = ("given", "set", "units of the axes")  # how the history begins for values that were not measured
+COMMON = "nominal pixel sizes are wrong by 5 to 10 %, and ellipses of 1 to 3 % are common"
+MEASURE = "measure a standard of the same session with `gpu4d calibrate`, and give --calibration"
+
+
+class LatticeChecks(Stage):
+    """Compare what the lattice, the strain and the calibration say."""
+
+    name = "lattice_checks"
+    title = "lattice and calibration against each other"
+    needs: ClassVar = ("lattice", "lattice_fit")
+    uses: ClassVar = ("strain", "rotation")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        self._indexed(state)
+        self._spacings(state)
+        if "strain" in state:
+            self._sign(state)
+        self._unmeasured(state)
+
+    def _indexed(self, state: RunState) -> None:
+        share = state["lattice"].indexed_fraction
+        state.record.gate(
+            "Disks on the lattice",
+            share >= SINGLE,
+            f"{100 * share:.0f} % of the disks lie on the lattice",
+            f"at least {100 * SINGLE:g} %",
+            "several grains or phases: look at the Bragg vector map, classify the patterns, or name structures for orientations",
+        )
+
+    def _spacings(self, state: RunState) -> None:
+        """Check that spacings d = 1/|g| are those of a crystal: g in 1/nm or with the factor 2π would show here."""
+        if not state.calibration.q_pixel:
+            return
+        d = [1 / (length * state.calibration.q_pixel) for length in state["lattice"].lengths]
+        low, high = SPACINGS
+        state.record.gate(
+            "Spacings of the lattice",
+            all(low <= one <= high for one in d),
+            f"d = 1/|g| = {d[0]:.4g} and {d[1]:.4g} Å",
+            f"{low:g} to {high:g} Å",
+            "is the detector pixel in 1/Å, with g = 1/d and without 2π? 1/nm are ten times as many, 2π/d is 6.28 times as much",
+        )
+
+    def _sign(self, state: RunState) -> None:
+        """Check that the crystal is stretched where its disks move towards the beam."""
+        found = dilation_and_spacing(state["lattice_fit"], state["strain"])
+        if found is None:
+            return
+        state.record.gate(
+            "Sign of strain",
+            SLOPE[0] < found.slope < SLOPE[1],
+            f"where the cell that 1/g gives grows by 1 %, ε_xx + ε_yy grows by {found.slope:.3f} % ({found.positions:,} positions)",
+            f"{SLOPE[0]:g} to {SLOPE[1]:g}: tension is positive, and moves disks towards the beam",
+            "g = 1/d: a larger g is a smaller spacing. If the slope is about −1, they were exchanged somewhere",
+        )
+
+    def _unmeasured(self, state: RunState) -> None:
+        """Say which values of the calibration are not known, or were not measured in data."""
+        c = state.calibration
+        how = {entry.field: entry.how for entry in c.history}
+        parts = []
+        for field, word in (("ellipse", "ellipse"), ("rotation", "rotation"), ("q_pixel", "pixel size")):
+            if getattr(c, field) is None:
+                parts.append(f"{word} not known")
+            elif how.get(field, "").startswith(UNMEASURED):
+                parts.append(f"{word} as given")
+        if parts:
+            state.record.decide(f"Calibration not measured: {', '.join(parts)}", f"{COMMON}: {MEASURE}")
