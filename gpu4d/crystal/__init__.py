@@ -2,22 +2,31 @@
 
 from gpu4d.crystal.brightness import Together, strain_and_brightness
 from gpu4d.crystal.find_lattice import find_lattice
+from gpu4d.crystal.find_lattices import find_lattices
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
+from gpu4d.crystal.fit_lattices import LatticesFit, fit_lattices
 from gpu4d.crystal.free_of_origin import lattice_free_of_origin
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.lengths import Lengths, lattice_lengths
+from gpu4d.crystal.relation import Relation
+from gpu4d.crystal.several_lattices import Lattices
 from gpu4d.crystal.strain import Strain, strain_map
 from gpu4d.crystal.technique import Suggestion, suggest_technique
 
 __all__ = [
     "Lattice",
     "LatticeFit",
+    "Lattices",
+    "LatticesFit",
     "Lengths",
+    "Relation",
     "Strain",
     "Suggestion",
     "Together",
     "find_lattice",
+    "find_lattices",
     "fit_lattice",
+    "fit_lattices",
     "lattice_free_of_origin",
     "lattice_lengths",
     "strain_and_brightness",

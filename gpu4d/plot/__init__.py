@@ -14,6 +14,7 @@ Examples
 
 from gpu4d.plot.canvas import save
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
+from gpu4d.plot.lattices import lattice_map
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
 from gpu4d.plot.profiles import profile
@@ -26,6 +27,7 @@ __all__ = [
     "disks",
     "histogram",
     "image",
+    "lattice_map",
     "orientation_legend",
     "orientation_map",
     "profile",
