@@ -27,7 +27,8 @@ GAP = 0.05  # of deformation, 3° of rotation: an island of local lattices farth
 CROWD = 0.025  # of deformation: local lattices that have neighbours nearer than this belong to a cloud, others are bad fits
 LEAST_CROWD = (4, 0.01)  # neighbours: number, and share of the positions
 LOOKED_AT = 600  # positions whose local lattices are compared
-ONE_GRAIN = 0.35  # of deformation, 20° of rotation: lattices farther apart are never one bent grain
+ONE_GRAIN = 0.6  # of deformation, 35° of rotation: lattices farther apart are never one bent grain
+FIT_REACH = 0.12  # of deformation, 7° of rotation: local fits find lattices so far from where they begin
 LEAST_INDEXED = 0.6  # share of a pattern's disks on its local lattice, for it to be compared
 
 
@@ -108,8 +109,9 @@ def are_continuous(one: np.ndarray, other: np.ndarray, patterns: Patterns) -> bo
     t, change = least_stretch(one, other)
     if np.abs(t - np.eye(2)).max() > ONE_GRAIN:
         return False
-    parts = [np.linalg.solve(one, _local_lattices(basis, patterns)) for basis in (one, change @ other)]
-    together = np.concatenate(parts)
+    steps = int(np.ceil(np.abs(t - np.eye(2)).max() / FIT_REACH))
+    between = [one @ (np.eye(2) + i / steps * (t - np.eye(2))) for i in range(1, steps)]
+    together = np.concatenate([np.linalg.solve(one, _local_lattices(basis, patterns)) for basis in (one, *between, change @ other)])
     label = _clouds(together)
     # both fits may have found both grains where these are less than 15° apart: so the clouds at the mean lattices count
     ends = [int(np.argmin(np.abs(together - end).max(axis=(-2, -1)))) if len(together) else 0 for end in (np.eye(2), t)]
@@ -132,7 +134,7 @@ def _clouds(deformations: np.ndarray) -> np.ndarray:
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
-    points = deformations.reshape(-1, 4)
+    points = deformations.reshape(-1, 4) / np.sqrt(2)  # a rotation by a small angle is as long as the angle
     label = np.full(len(points), -1)
     if len(points) < LEAST_CROWD[0]:
         return label

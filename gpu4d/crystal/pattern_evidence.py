@@ -14,7 +14,7 @@ from gpu4d.crystal.candidates import REACH, candidate_bases, disk_spacing, fit_b
 from gpu4d.crystal.lattice import cross
 from gpu4d.data.pointlist import PointListArray
 
-SAMPLE = 6000  # disks that judge a candidate, of whole patterns
+SAMPLE = 4000  # disks that judge a candidate, of whole patterns
 HOLDS = 0.7  # share of the disks that lie on nodes in a pattern that holds a lattice; the others are false, or of further lattices
 PRICE = 3.0  # nats: a pattern counts from here on, because 5 % of the patterns (e⁻³) may be chosen freely
 LEAST_EVIDENCE = 30.0  # nats over all patterns: thousands of candidates with free numbers find 20 in random disks
@@ -119,8 +119,7 @@ def evidence_of(bases: np.ndarray, patterns: Patterns, spacing: float, chance: n
     p = np.clip(chance, 1e-6, HOLDS)[:, None]
     hits = np.empty((len(bases), len(many)))
     for first in range(0, len(bases), 32):
-        order, distance = nearest_nodes(bases[first : first + 32], patterns.v)
-        on = (distance < reach) & (order != 0).any(axis=-1)
+        on = nearest_nodes(bases[first : first + 32], patterns.v)[1] < reach
         hits[first : first + 32] = np.add.reduceat(on.astype(np.float64), starts, axis=-1)
     evidence = hits * np.log(HOLDS / p) + (many - hits) * np.log((1 - HOLDS) / (1 - p))
     return np.asarray(np.maximum(evidence - PRICE, 0.0))

@@ -113,7 +113,8 @@ def _decided(
         spreads.append(_local_spread(disks, centre, basis, (found.label == k) & ~contested, options) or _typical(fit.residual))
         wide, far = model.spreads[k], 2 * float(np.linalg.norm(basis, axis=-1).mean())
         cost = FITTED * float(np.log(max(1.0, np.hypot(wide.px, wide.share * far) / spreads[k].px)))
-        costs.append(xp.where(xp.isfinite(local[k][0][:, 0]), cost, 0.0))
+        fitted = xp.isfinite(local[k][0][:, 0])
+        costs.append(cost * xp.astype(fitted, xp.float64))
     parts = []
     for first in range(0, few.shape[1], BLOCK):
         v, offsets = _block(few, beams + model.shift, first)
@@ -153,7 +154,7 @@ def _typical(residual: Any) -> Spread:
 
 
 def chosen(disks: PointListArray, centre: np.ndarray, where: Any) -> tuple[PointListArray, np.ndarray]:
-    """Return the disks of chosen positions as a scan of one row, and their origins, (1, P, 2).
+    """Return the disks of chosen positions as a scan of one row, and their origins, (1, P, 2). If there are none, one without disks.
 
     Parameters
     ----------
@@ -166,6 +167,8 @@ def chosen(disks: PointListArray, centre: np.ndarray, where: Any) -> tuple[Point
     few = disks.where(chosen_disks(disks, where))
     offsets = xp.concat([few.offsets[:1], few.offsets[1:][where]])
     beams = np.broadcast_to(centre, (*disks.shape, 2)).reshape(-1, 2)[arrays.to_numpy(where)]
+    if not len(beams):
+        offsets, beams = xp.concat([offsets, offsets]), np.zeros((1, 2))
     return PointListArray(offsets, {name: few.flat(name) for name in few.fields}, (1, len(beams)), few.units), beams[None]
 
 
@@ -178,8 +181,8 @@ def chosen_disks(disks: PointListArray, where: Any) -> Any:
 def put_back(new: Any, where: Any, old: Any) -> Any:
     """Put values of the chosen places, in their order, in place of those of `old`, which has one value for each place or for all."""
     xp = arrays.namespace(new)
-    if new.shape[0] == 0:
-        return xp.broadcast_to(xp.reshape(old, (-1,) + (1,) * (new.ndim - 1)), (where.shape[0], *new.shape[1:]))
+    if new.shape[0] == 0:  # there are no disks
+        return old
     number = xp.cumulative_sum(xp.astype(where, xp.int64)) - 1
     filled = xp.take(new, xp.where(where, number, xp.zeros_like(number)), axis=0)
     places = (-1,) + (1,) * (new.ndim - 1)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import SimpleNamespace
+
 import numpy as np
 from lattice_points import from_lists, turn
+
+import gpu4d
+from gpu4d.crystal import find_lattices, fit_lattices
+from gpu4d.crystal.lattice import canonical
+from gpu4d.simulate.deformation import deformation_gradient
 
 ORIGIN = np.array([63.0, 64.5])
 REACH = 60.0
@@ -111,3 +119,40 @@ def grains(shape=(14, 14)):
         present[k, rows, columns] = True
     hexagon = 17 * np.array([[1.0, 0.0], [0.5, np.sqrt(0.75)]])
     return np.stack([hexagon @ turn(np.radians(a)).T for a in (3, 20, 36, 48)]), present
+
+
+SCENES = {"twins": (3.0, 0.006), "film": (1.4, 0.002), "precipitate": (3.0, 0.006), "grains": (3.0, 0.008)}  # nearest disks, strain
+
+
+@cache
+def solved(name):
+    """A strained scene with what is found in it: bases, present, f, mean (of the true local lattices), found, fits, which, label.
+
+    `which[k]` is the number of the found lattice that is nearest to the true one k, and `label` the map with the true numbers.
+    """
+    merged, size = SCENES[name]
+    bases, present = globals()[name]()
+    f = np.stack([deformation_gradient("smooth", present.shape[1:], size * (-1) ** k)[0] for k in range(len(bases))])
+    disks = disks_with(bases, present, f, merged=merged, false=2.0)
+    mean = np.stack([canonical(b @ np.linalg.inv(f[k][present[k]]).mean(axis=0)) for k, b in enumerate(bases)])
+    found = find_lattices(disks, ORIGIN)
+    fits = fit_lattices(disks, found, origin=ORIGIN)
+    which = [int(np.argmin([np.abs(one.matrix - m).max() for one in found])) for m in mean]
+    back = np.array([*(which.index(k) if k in which else -2 for k in range(len(found))), -1])
+    return SimpleNamespace(
+        name=name, bases=bases, present=present, f=f, mean=mean, found=found, fits=fits, which=which, label=back[fits.label]
+    )
+
+
+def poisson_twins(shape=(6, 8), border=3, seed=0):
+    """Patterns of twins with Poisson noise: one of them at each position, half of each in one column. Cube, probe, present, bases."""
+    bases, present = twins(shape, border)
+    bases = bases * 1.6
+    known = {"radius": 3.0, "reach": 2.3, "strain": None, "descan": 0.0, "noise": False}
+    scans = [
+        gpu4d.simulate.bragg_scan(shape, (128, 128), g1=tuple(b[0]), g2=tuple(b[1]), seed=seed + k, **known) for k, b in enumerate(bases)
+    ]
+    share = present / present.sum(axis=0)
+    expected = sum(w[..., None, None] * np.asarray(scan.cube.source.array) for w, scan in zip(share, scans))
+    cube = gpu4d.DataCube(np.random.default_rng(seed).poisson(3 * expected).astype(np.uint16))
+    return cube, scans[0].probe, present, bases
