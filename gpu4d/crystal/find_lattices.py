@@ -215,9 +215,11 @@ def _is_multiple(new: np.ndarray, known: np.ndarray) -> bool:
 
 def _split(model: Model, patterns: Patterns, most: int) -> Model:
     """Split lattices of which there are two nearly equal ones in the same patterns, or islands of positions with a gap between them."""
+    if not len(model.bases):
+        return model
     pairs: list[np.ndarray] = []
     others: list[np.ndarray] = []
-    found = model.explain(patterns) if len(model.bases) else None
+    found = model.explain(patterns)
     for k, basis in enumerate(model.bases):
         rest = np.arange(len(model.bases)) != k
         foreign = (found.own[rest] & found.near[rest] & ~found.near[k]).any(axis=0)

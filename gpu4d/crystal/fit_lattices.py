@@ -14,12 +14,12 @@ from gpu4d.arrays import ArrayLike, ReturnedArray
 from gpu4d.beam.brightest_disk import brightest_disk
 from gpu4d.crystal.candidates import points_of
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
-from gpu4d.crystal.lattice import two_vectors
+from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.crystal.pattern_evidence import Patterns
 from gpu4d.crystal.refine_lattices import Model
 from gpu4d.crystal.several_lattices import Lattices
 from gpu4d.crystal.which_lattice import chosen, chosen_disks, put_back, which_lattices
-from gpu4d.data.arguments import OriginLike, disk_lists, origins
+from gpu4d.data.arguments import OriginLike, disk_lists, origins, real_values
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
 
@@ -82,11 +82,14 @@ class LatticesFit(Sequence[LatticeFit]):
 
 def fit_lattices(
     disks: PointListArray,
-    lattices: Lattices | Sequence[Any] | ArrayLike,
+    lattices: Lattices | Sequence[Lattice | ArrayLike] | ArrayLike,
     *,
     origin: OriginLike | None = None,
     where: ArrayLike | None = None,
-    **options: Any,
+    weights: str = "sqrt",
+    tolerance: float = 0.12,
+    min_indexed: float = 0.4,
+    outliers: float | None = 4.0,
 ) -> LatticesFit:
     """Map which of several lattices explains each position, and fit each lattice at its positions.
 
@@ -103,14 +106,14 @@ def fit_lattices(
     disks : PointListArray
         Fields ``qx, qy`` (px), ``intensity`` and, where known, the standard errors ``sx, sy`` (px).
     lattices : Lattices, or a sequence of Lattice or (2, 2) arrays
-        From `find_lattices` (rows g1, g2, px). The first eight at most make sense.
+        From `find_lattices` (rows g1, g2, px).
     origin : Origin, (2,) or (Rx, Ry, 2) array, optional
         Origin of the patterns, px, right to a few tenths of a pixel. None: measured by `gpu4d.calibrate.origin`. A position whose origin
         is NaN has label -1.
     where : (Rx, Ry) bool array, optional
         Positions from which the widths σ are measured. All positions are mapped.
-    **options
-        Of `fit_lattice`: weights, tolerance, min_disks, min_indexed, iterations, outliers.
+    weights, tolerance, min_indexed, outliers
+        As for `fit_lattice`. `min_indexed` counts, where several lattices are present, only the disks that belong to the lattice.
 
     Returns
     -------
@@ -135,10 +138,11 @@ def fit_lattices(
     ([[0, 1], [0, -1]], [11.0, 5.0])
     """
     disk_lists(disks)
-    bases = _bases(lattices)
+    given = _each(lattices)
+    bases = _bases(given)
     centre = origins(brightest_disk(disks, where=where) if origin is None else origin, disks.shape)
     model = _model(lattices, bases, disks, centre, where)
-    given = [lattices[k] for k in range(len(bases))]  # type: ignore[index]  # a sequence, as _bases has checked
+    options: dict[str, Any] = {"weights": weights, "tolerance": tolerance, "min_indexed": min_indexed, "outliers": outliers}
     found = which_lattices(disks, centre, model, options)
     if len(bases) == 1:
         fits = [fit_lattice(disks, given[0], origin=centre, **options)]
@@ -168,16 +172,23 @@ def _fit_there(disks: PointListArray, centre: np.ndarray, lattice: Any, own: Any
     return replace(fit, **nan, count=spread(fit.count, 0), mask=spread(fit.mask, False))
 
 
-def _bases(lattices: Any) -> np.ndarray:
-    """Return the vectors of the lattices, (K, 2, 2)."""
-    many = lattices.matrices if isinstance(lattices, Lattices) else lattices
-    try:
-        count = len(many)
-    except TypeError:
-        raise InputError(f"lattices is a {type(lattices).__name__}: need what find_lattices gives, or a list of (2, 2) arrays") from None
-    if not count:
+def _each(lattices: Any) -> list[Any]:
+    """Return the lattices as they were given, or as (2, 2) arrays."""
+    if isinstance(lattices, Lattices | list | tuple):
+        many = list(lattices)
+    else:
+        values = real_values(lattices, "lattices", "what find_lattices gives, or g1 and g2 of each lattice as rows, (K, 2, 2), px")
+        if values.ndim != 3:
+            raise InputError(f"lattices has shape {values.shape}: need g1 and g2 of each lattice as rows, (K, 2, 2), px")
+        many = list(values)
+    if not many:
         raise InputError("lattices is empty (find_lattices found none): give g1 and g2 of each as (2, 2) arrays in px")
-    rows = [one.matrix if hasattr(one, "matrix") else two_vectors(one, f"lattices[{k}]") for k, one in enumerate(many)]
+    return [one if isinstance(one, Lattice) else two_vectors(one, f"lattices[{k}]") for k, one in enumerate(many)]
+
+
+def _bases(given: list[Any]) -> np.ndarray:
+    """Return the vectors of the lattices, (K, 2, 2)."""
+    rows = [one.matrix if isinstance(one, Lattice) else one for one in given]
     for k, one in enumerate(rows):
         if not abs(np.linalg.det(one)) > 1e-3 * np.sum(one**2):
             raise InputError(f"lattices[{k}] is {np.round(one, 3).tolist()}: need two vectors (2, 2), px, that are not parallel")

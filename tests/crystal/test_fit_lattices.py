@@ -136,8 +136,9 @@ def test_unresolved_disks_of_two_lattices_are_left_out():
     "given, message",
     [
         ([], "lattices is empty"),
-        (None, "lattices is a NoneType"),
-        (3.0, "lattices is a float"),
+        (None, "lattices"),
+        (3.0, r"lattices has shape \(\)"),
+        (scenes.CUBE, r"lattices has shape \(2, 2\)"),
         ([[[1.0, 0.0], [2.0, 0.0]]], r"lattices\[0\] is .* not parallel"),
         ([np.eye(3)], r"lattices\[0\] is \(3, 3\)"),
     ],

@@ -157,6 +157,10 @@ CALLS: dict[str, Call] = {
     "calibrate.to_scan_axes": Call(lambda v: gpu4d.calibrate.to_scan_axes(v, 0.3), v=COM),
     "center_of_mass": Call(lambda p, m: gpu4d.center_of_mass(p, m), p=PATTERNS, m=MASK),
     "find_lattice": Call(lambda o, w: repr(gpu4d.find_lattice(DISKS, o, where=w)), o=ORIGINS, w=WHERE),
+    "crystal.find_lattices": Call(lambda o, w: repr(gpu4d.crystal.find_lattices(DISKS, o, where=w)), o=ORIGINS, w=WHERE),
+    "crystal.fit_lattices": Call(
+        lambda g, o, w: gpu4d.crystal.fit_lattices(DISKS, g, origin=o, where=w)[0].g1, g=BASIS[None], o=ORIGINS, w=WHERE
+    ),
     "fit_lattice": Call(lambda g, o: gpu4d.fit_lattice(DISKS, g, origin=o).g1, g=BASIS, o=ORIGINS),
     "crystal.lattice_free_of_origin": Call(lambda w: repr(gpu4d.crystal.lattice_free_of_origin(DISKS, w)), w=WHERE),
     "strain_map": Call(lambda r, g: gpu4d.strain_map(FIT, region=r, lattice=g).exx, r=WHERE, g=BASIS),
@@ -229,6 +233,7 @@ NO_ARRAYS = {
     "orientation.orientation_library": "numbers",
     "orientation.save_ang": "a result",
     "orientation.to_orix": "a result",
+    "plot.lattice_map": "a result",
     "plot.orientation_legend": "a structure",
     "plot.orientation_map": "a result",
     "structures.STANDARDS": "a table",
@@ -281,6 +286,9 @@ RESULTS = (
     "EdgeBackground",
     "HaloFit",
     "LatticeEllipse",
+    "Lattices",
+    "LatticesFit",
+    "Relation",
     "LengthFit",
     "PeakFit",
     "RingFit",
