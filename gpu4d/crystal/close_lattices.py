@@ -28,6 +28,7 @@ CROWD = 0.025  # of deformation: local lattices that have neighbours nearer than
 LEAST_CROWD = (4, 0.01)  # neighbours: number, and share of the positions
 LOOKED_AT = 600  # positions whose local lattices are compared
 ONE_GRAIN = 0.6  # of deformation, 35° of rotation: lattices farther apart are never one bent grain
+LARGEST_STRAIN = 0.1  # between two parts of one grain
 FIT_REACH = 0.12  # of deformation, 7° of rotation: local fits find lattices so far from where they begin
 LEAST_INDEXED = 0.6  # share of a pattern's disks on its local lattice, for it to be compared
 
@@ -107,7 +108,8 @@ def islands(basis: np.ndarray, patterns: Patterns) -> list[np.ndarray]:
 def are_continuous(one: np.ndarray, other: np.ndarray, patterns: Patterns) -> bool:
     """Return whether the local lattices pass from one lattice to the other without a gap, as in a bent grain."""
     t, change = least_stretch(one, other)
-    if np.abs(t - np.eye(2)).max() > ONE_GRAIN:
+    stretch = np.abs(np.linalg.svd(t, compute_uv=False) - 1).max()
+    if np.abs(t - np.eye(2)).max() > ONE_GRAIN or stretch > LARGEST_STRAIN:
         return False
     steps = int(np.ceil(np.abs(t - np.eye(2)).max() / FIT_REACH))
     between = [one @ (np.eye(2) + i / steps * (t - np.eye(2))) for i in range(1, steps)]

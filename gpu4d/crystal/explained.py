@@ -177,57 +177,59 @@ def weigh(disks: list[Beside], scattered: Any, offsets: Any, costs: Any = None, 
     xp = arrays.namespace(ratios[0])
     zero = xp.zeros_like(ratios[0])
 
-    def evidence(total: Any, number: Any) -> Any:
-        """Sum the evidence of lattices that are present together, each with an equal share of the disks."""
-        return sums(xp.where(scattered, xp.log(STRAY + (1 - STRAY) * total / number), zero), offsets)
+    def evidence(density: Any) -> Any:
+        """Sum the evidence of a density of disks, relative to that of stray ones."""
+        return sums(xp.where(scattered, xp.log(STRAY + (1 - STRAY) * density), zero), offsets)
 
-    alone = xp.stack([evidence(r, 1) for r in ratios], axis=0)
+    alone = xp.stack([evidence(r) for r in ratios], axis=0)
     if costs is not None:
         alone = alone - costs
-    counted = [sums(xp.astype(scattered & n, zero.dtype), offsets) for n in near]
-    present = _present(alone, counted, ratios, near, scattered, offsets, evidence, costs)
     at = position_of(offsets, zero.shape[0])
+    present, density = _present(alone, disks, scattered, offsets, evidence, costs)
     inside = [xp.take(present[k, :], at) for k in range(len(disks))]
     own = [owned(k, inside, disks, resolved) for k in range(len(disks))]
-    number, total = zero, zero
-    for i, r in zip(inside, ratios):
-        number, total = number + xp.astype(i, zero.dtype), total + xp.where(i, r, zero)
-    together = evidence(total, xp.where(number > 0, number, xp.ones_like(number)))
-    together = xp.where(xp.any(present, axis=0), together, xp.zeros_like(together))
+    together = xp.where(xp.any(present, axis=0), evidence(density), xp.zeros_like(alone[0, :]))
     return Explanation(alone, together, present, xp.stack(own, axis=0), xp.stack([n & scattered for n in near], axis=0))
 
 
-def _present(alone: Any, counted: Any, ratios: Any, near: Any, scattered: Any, offsets: Any, evidence: Any, costs: Any) -> Any:
-    """Return which lattices are present at each position, (K, P): the best one, then others as long as they add evidence."""
+def _present(alone: Any, disks: list[Beside], scattered: Any, offsets: Any, evidence: Any, costs: Any) -> tuple[Any, Any]:
+    """Return which lattices are present at each position, (K, P), and the density of their disks together, (n,).
+
+    The best one is present, then others as long as they add evidence. One that explains m of n disks for the first time takes a share
+    (m + 1) / (n + 2) of them.
+    """
     xp = arrays.namespace(alone)
-    lattices = alone.shape[0]
+    lattices = len(disks)
     index = xp.arange(lattices, dtype=xp.int64, device=arrays.device(alone))[:, None]
-    enough = xp.stack([c >= LEAST_DISKS for c in counted], axis=0)
-    judged = xp.where(enough, alone, xp.full_like(alone, -np.inf))
+    near = [scattered & d.near for d in disks]
+    number = lambda chosen: sums(xp.astype(chosen, xp.float64), offsets)  # noqa: E731
+    judged = xp.where(xp.stack([number(n) >= LEAST_DISKS for n in near], axis=0), alone, xp.full_like(alone, -np.inf))
     present = (index == xp.argmax(judged, axis=0)[None, :]) & (judged > LEAST_PRESENT)
-    at = position_of(offsets, scattered.shape[0])
-    for together in range(2, lattices + 1):
-        inside = [xp.take(present[k, :], at) for k in range(lattices)]
-        zero = xp.zeros_like(ratios[0])
-        total, explained = zero, xp.zeros_like(scattered)
-        for k in range(lattices):
-            total = total + xp.where(inside[k], ratios[k], zero)
-            explained = explained | (inside[k] & near[k])
-        full = xp.sum(xp.astype(present, xp.int64), axis=0) == together - 1
-        now = evidence(total, together - 1)
-        gains = []
-        for k in range(lattices):
-            more = evidence(total + xp.where(inside[k], zero, ratios[k]), together) - now
-            more = more if costs is None else more - costs[k, :]
-            new = sums(xp.astype(scattered & near[k] & ~explained, zero.dtype), offsets)
-            able = full & ~present[k, :] & (new >= LEAST_DISKS)
-            gains.append(xp.where(able, more, xp.full_like(more, -np.inf)))
-        gain = xp.stack(gains, axis=0)
-        added = (index == xp.argmax(gain, axis=0)[None, :]) & (gain > LEAST_PRESENT)
+    at, count = position_of(offsets, scattered.shape[0]), number(scattered)
+    density, explained = xp.zeros_like(disks[0].ratio), xp.zeros_like(scattered)
+    for k, one in enumerate(disks):
+        inside = xp.take(present[k, :], at)
+        density, explained = xp.where(inside, one.ratio, density), explained | (inside & near[k])
+    for _ in range(lattices - 1):
+        before = evidence(density)
+        gains, mixtures = [], []
+        for k, one in enumerate(disks):
+            new = number(near[k] & ~explained)
+            share = xp.take((new + 1) / (count + 2), at)
+            mixtures.append((1 - share) * density + share * one.ratio)
+            gain = evidence(mixtures[k]) - before
+            gain = gain if costs is None else gain - costs[k, :]
+            able = xp.any(present, axis=0) & ~present[k, :] & (new >= LEAST_DISKS)
+            gains.append(xp.where(able, gain, xp.full_like(gain, -np.inf)))
+        every = xp.stack(gains, axis=0)
+        added = (index == xp.argmax(every, axis=0)[None, :]) & (every > LEAST_PRESENT)
         if not bool(xp.any(added)):
             break
         present = present | added
-    return present
+        for k in range(lattices):
+            inside = xp.take(added[k, :], at)
+            density, explained = xp.where(inside, mixtures[k], density), explained | (inside & near[k])
+    return present, density
 
 
 def owned(k: int, inside: list[Any], disks: list[Beside], resolved: float = 0.0) -> Any:

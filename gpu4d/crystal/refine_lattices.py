@@ -15,7 +15,7 @@ from gpu4d.crystal.pattern_evidence import LEAST_EVIDENCE, SAMPLE, Patterns
 from gpu4d.crystal.relation import SAME_CELL
 
 ROUNDS = 6  # of sorting disks and fitting: widths converge within three, vectors of close lattices within five
-FIRST_SPREAD = (0.06, 0.03)  # of |g1|, and of the distance: wide enough for first vectors and strain
+FIRST_SPREAD = (0.025, 0.012)  # of |g1|, and of the distance: first vectors are as good, and few disks are lost among wide ones
 LEAST_SPREAD = Spread(0.02, 0.001)  # disks without noise differ from nodes by rounding only
 LEAST_SCATTER = 8  # disks from which widths are measured
 MEDIAN_SQUARE = 1.386  # median of x² + y² for standard deviations of 1: 2 ln 2

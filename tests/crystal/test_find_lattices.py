@@ -110,6 +110,18 @@ def test_grains_with_a_gap_are_two_lattices_and_the_largest_number_is_kept():
     assert len(find_lattices(alone(rotation_matrix(angle), false=2.0), ORIGIN, most=1)) == 1
 
 
+@pytest.mark.parametrize("positions", [16, 4])
+def test_a_precipitate_inside_its_matrix_is_found(positions):
+    """In 4 % and 1 % of the patterns, beside the disks of the matrix, and with half of all disks missing."""
+    present = np.zeros((2, 20, 20), bool)
+    present[0] = True
+    present[1].flat[205 : 205 + positions] = True
+    bases = scenes.precipitate()[0]
+    found = find_lattices(disks_with(bases, present, missing=0.5, merged=3.0, false=2.0), ORIGIN)
+    assert len(found) == 2 and np.abs(found[1].matrix - canonical(bases[1])).max() < 0.02
+    assert found.shares[1] == pytest.approx(positions / 400, abs=0.0076)
+
+
 def test_only_the_positions_of_where_count():
     bases, present = scenes.twins(SHAPE)
     disks = disks_with(bases, present, merged=3.0)

@@ -15,6 +15,7 @@ from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
+MOST = 8  # lattices of a scan that are named
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
 SHARPNESS = 0.35  # of the disk radius: largest rms distance of disks from the local lattice
 
@@ -41,7 +42,7 @@ class LatticeFit(Stage):
 
         record, disks, origin = state.record, state["braggvectors"], state["origin"]
         with record.stage(self.title):
-            found = gpu4d.crystal.find_lattices(disks, origin, where=state.where, calibration=state.calibration)
+            found = gpu4d.crystal.find_lattices(disks, origin, most=MOST, where=state.where, calibration=state.calibration)
             if not len(found):
                 why = "no lattice explains the Bragg disks better than chance: no strain. Look at the Bragg vector map and the thresholds"
                 record.warn(why)
