@@ -6,11 +6,15 @@ from gpu4d.crystal.cepstral_nodes import Nodes
 from gpu4d.crystal.cepstrum import power_cepstrum
 from gpu4d.crystal.dilation import Dilation, dilation_and_spacing
 from gpu4d.crystal.find_lattice import find_lattice
+from gpu4d.crystal.find_lattices import find_lattices
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
+from gpu4d.crystal.fit_lattices import LatticesFit, fit_lattices
 from gpu4d.crystal.free_of_origin import lattice_free_of_origin
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.lengths import Lengths, lattice_lengths
 from gpu4d.crystal.mean_cepstrum import MeanCepstrum, mean_cepstrum
+from gpu4d.crystal.relation import Relation
+from gpu4d.crystal.several_lattices import Lattices
 from gpu4d.crystal.strain import Strain, strain_map
 from gpu4d.crystal.technique import Suggestion, suggest_technique
 
@@ -20,16 +24,21 @@ __all__ = [
     "Dilation",
     "Lattice",
     "LatticeFit",
+    "Lattices",
+    "LatticesFit",
     "Lengths",
     "MeanCepstrum",
     "Nodes",
+    "Relation",
     "Strain",
     "Suggestion",
     "Together",
     "cepstral_lattice",
     "dilation_and_spacing",
     "find_lattice",
+    "find_lattices",
     "fit_lattice",
+    "fit_lattices",
     "lattice_free_of_origin",
     "lattice_lengths",
     "mean_cepstrum",

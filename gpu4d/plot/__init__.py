@@ -16,6 +16,7 @@ from gpu4d.plot.canvas import save
 from gpu4d.plot.cepstrum import cepstrum
 from gpu4d.plot.classes import class_patterns, label_map
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
+from gpu4d.plot.lattices import lattice_map
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
 from gpu4d.plot.profiles import profile
@@ -32,6 +33,7 @@ __all__ = [
     "histogram",
     "image",
     "label_map",
+    "lattice_map",
     "orientation_legend",
     "orientation_map",
     "profile",

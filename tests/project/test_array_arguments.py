@@ -162,6 +162,10 @@ CALLS: dict[str, Call] = {
     "calibrate.to_scan_axes": Call(lambda v: gpu4d.calibrate.to_scan_axes(v, 0.3), v=COM),
     "center_of_mass": Call(lambda p, m: gpu4d.center_of_mass(p, m), p=PATTERNS, m=MASK),
     "find_lattice": Call(lambda o, w: repr(gpu4d.find_lattice(DISKS, o, where=w)), o=ORIGINS, w=WHERE),
+    "crystal.find_lattices": Call(lambda o, w: repr(gpu4d.crystal.find_lattices(DISKS, o, where=w)), o=ORIGINS, w=WHERE),
+    "crystal.fit_lattices": Call(
+        lambda g, o, w: gpu4d.crystal.fit_lattices(DISKS, g, origin=o, where=w)[0].g1, g=BASIS[None], o=ORIGINS, w=WHERE
+    ),
     "fit_lattice": Call(lambda g, o: gpu4d.fit_lattice(DISKS, g, origin=o).g1, g=BASIS, o=ORIGINS),
     "crystal.power_cepstrum": Call(lambda p, w, m: gpu4d.crystal.power_cepstrum(p, window=w, mask=m), p=PATTERNS[0], w=PROBE, m=MASK),
     "crystal.mean_cepstrum": Call(
@@ -251,6 +255,7 @@ NO_ARRAYS = {
     "orientation.save_ang": "a result",
     "orientation.orientation_misfit": "as orientation.match_orientations",
     "orientation.to_orix": "a result",
+    "plot.lattice_map": "a result",
     "plot.orientation_legend": "a structure",
     "plot.orientation_map": "a result",
     "structures.STANDARDS": "a table",
@@ -317,6 +322,9 @@ RESULTS = (
     "EdgeBackground",
     "HaloFit",
     "LatticeEllipse",
+    "Lattices",
+    "LatticesFit",
+    "Relation",
     "LengthFit",
     "PeakFit",
     "RingFit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,13 +11,23 @@ import numpy as np
 
 from gpu4d.arrays import is_integer_dtype
 from gpu4d.crystal.lengths import Lengths, lattice_lengths
+from gpu4d.data.slices import RealSlice
+from gpu4d.workflow.picture import DISKS, Drawn, Picture
 from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
+MOST = 8  # lattices of a scan that are named
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
 SHARPNESS = 0.35  # of the disk radius: largest rms distance of disks from the local lattice
+NAMES = {
+    "twin": "twins",
+    "rotated": "rotated grains",
+    "film": "nearly parallel cells",
+    "scaled": "scaled cells",
+    "other": "phases or zone axes",
+}
 
 
 @dataclass
@@ -44,17 +55,27 @@ class LatticeFit(Stage):
 
         record, disks, origin = state.record, state["braggvectors"], state["origin"]
         with record.stage(self.title):
-            lattice = gpu4d.find_lattice(disks, origin, where=state.where)
-            if lattice is None:
+            found = gpu4d.crystal.find_lattices(disks, origin, most=MOST, where=state.where, calibration=state.calibration)
+            if not len(found):
                 why = "no lattice explains the Bragg disks better than chance: no strain. Look at the Bragg vector map and the thresholds"
                 record.warn(why)
                 return
-            fit = gpu4d.fit_lattice(disks, lattice, origin=origin)
+            lattice, several = found[0], None
+            if len(found) > 1:
+                several = gpu4d.crystal.fit_lattices(disks, found, origin=origin, where=state.where)
+            fit = gpu4d.fit_lattice(disks, lattice, origin=origin) if several is None else several[0]
             if self.given(state).fit == "pattern" and np.asarray(fit.mask).any():
                 fit = self._whole_pattern(state, fit)
         state.keep("lattice", lattice)
+        if several is not None:
+            state.keep("lattices", found)
+            state.keep("lattices_fit", several)
         self._record_lattice(state, lattice, fit)
-        lost = int((~np.asarray(fit.mask)).sum()) - (0 if state.where is None else int((~state.where).sum()))
+        visited = np.ones(fit.shape, bool) if state.where is None else state.where
+        if several is not None:
+            self._record_others(state, found, several, visited)
+            visited = visited & ~_elsewhere(several)
+        lost = int((~np.asarray(fit.mask) & visited).sum())
         if lost:
             record.warn(f"{lost} positions have fewer than three disks that do not lie on a line: strain is NaN there")
         if np.asarray(fit.mask).any():
@@ -73,6 +94,36 @@ class LatticeFit(Stage):
         state.record.decide("Lattice: fitted to all counts of every pattern", "the recipe asks for it (lattice.fit = pattern)")
         return better
 
+    def _record_others(self, state: RunState, found: Any, several: Any, visited: np.ndarray) -> None:
+        """Record further lattices: what they are, where, and that strain is that of the first one."""
+        label = np.asarray(several.label)
+        shares = [float(np.mean(label[visited] == k)) for k in range(len(found))]
+        for k in range(1, len(found)):
+            one, relation, where = found[k], found.relations[k - 1], f"explains {100 * shares[k]:.0f} % of the positions"
+            lengths = ", ".join(f"{length:.3f}" for length in one.lengths)
+            state.record.figure(f"Lattice {k}", f"{lengths} px", f"{relation}; {where}; {100 * one.indexed_fraction:.0f} % of disks")
+        left_out, overlap = int((_elsewhere(several) & visited).sum()), int((np.asarray(several.overlap) & visited).sum())
+        kinds = ", ".join(dict.fromkeys(NAMES[r.kind] for r in found.relations))
+        state.record.warn(
+            f"{len(found)} lattices in this scan ({kinds}): strain is that of lattice 0, which explains "
+            f"{100 * shares[0]:.0f} % of the positions. "
+            f"{left_out:,} positions that other lattices explain are left out of it (NaN); {overlap:,} positions hold several lattices. "
+            "Look at the picture “Which lattice”; gpu4d.crystal.fit_lattices gives the fit of each for strain_map"
+        )
+        fields = np.asarray(label, np.int16), "which lattice", "number", state.calibration.r_pixel
+        state.save("which_lattice", RealSlice.calibrated(*fields))
+
+    def pictures(self, state: RunState) -> Iterator[Drawn]:
+        from gpu4d import plot
+
+        several = state.get("lattices_fit")
+        if several is None:
+            return
+        pixel = state.calibration.r_pixel
+        made = plot.lattice_map(several, state["lattices"].names, pixel_size=pixel, pixel_units="Å" if pixel else None)
+        caption = "The lattice that explains the disks of each position best. Strain is that of lattice 0, where it is present."
+        yield Picture("which_lattice", DISKS, "Which lattice", caption), made
+
     def _record_lattice(self, state: RunState, lattice: Any, fit: Any) -> None:
         c, share, found = state.calibration, f"{100 * lattice.indexed_fraction:.0f} %", lattice_lengths(fit, state.calibration.ellipse)
         if found is None:  # no position has a lattice with a covariance
@@ -88,7 +139,7 @@ class LatticeFit(Stage):
             spacings = f"d = {d1} and {d2} Å, "
         angle = measured(math.degrees(found.angle), math.degrees(found.angle_error))
         state.record.figure("Lattice", f"{g1}, {g2} px", f"{mean}{spacings}{angle}° apart; {share} of disks")
-        if lattice.indexed_fraction < SINGLE:
+        if lattice.indexed_fraction < SINGLE and state.get("lattices") is None:
             several = "several grains or phases? Strain is that of the strongest lattice"
             state.record.warn(f"only {share} of the disks lie on the lattice: {several}")
 
@@ -116,3 +167,8 @@ class LatticeFit(Stage):
             f"below {SHARPNESS * radius:.2f} px ({SHARPNESS:g} disk radii)",
             "check for overlapping grains, elliptical distortion, or a wrong lattice in the Bragg vector map",
         )
+
+
+def _elsewhere(several: Any) -> np.ndarray:
+    """Return True at positions that only other lattices than the first explain."""
+    return np.asarray((np.asarray(several.label) > 0) & ~np.asarray(several.present)[0])
