@@ -284,8 +284,10 @@ def test_only_one_module_calls_an_fft(checkout):
         if file.name == "fft.py" and file.parent.name == "gpu4d":
             continue
         text = file.read_text(encoding="utf-8")
+        for helper in ("fftfreq", "fftshift", "ifftshift"):
+            text = text.replace(f"np.fft.{helper}", "")
         for call in ("np.fft.fft", "np.fft.ifft", "np.fft.rfft(", "np.fft.rfft2", "np.fft.irfft", "scipy.fft", "xp.fft."):
-            assert call not in text.replace("np.fft.fftfreq", "").replace("np.fft.fftshift", ""), f"{file} calls {call}"
+            assert call not in text, f"{file} calls {call}"
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int64", "float32"])

@@ -183,6 +183,7 @@ np.savez(sys.argv[1], x=fit.x, y=fit.y, **{name: disks.flat(name) for name in di
 """
 
 
+@pytest.mark.slow
 def test_the_process_that_compiles_gives_the_same_bits(tmp_path):
     results = []
     for name in ("compiled", "read"):

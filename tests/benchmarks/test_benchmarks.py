@@ -9,6 +9,7 @@ from gpu4d.benchmarks import kernels
 from gpu4d.operation import OPERATIONS
 
 
+@pytest.mark.slow
 def test_quick_run_on_the_cpu():
     rows, floors, about = kernels.run("cpu", quick=True)
     assert {r.operation for r in rows} == {c.operation for c in kernels.CASES}

@@ -122,15 +122,15 @@ def test_one_call_on_a_scan_prepares_once(patterns, prepared, more):
     assert prepared["searches"] == prepared["correlations"] == 1
 
 
-def test_one_run_prepares_three_times(prepared, tmp_path):
-    """Once for the mean pattern, whose disks tell the direct beam, once for the trial, and once for the scan, whose template is another.
-    Its pictures take the search of the scan."""
+def test_one_run_prepares_four_times(prepared, tmp_path):
+    """Once for the mean pattern, whose disks tell the direct beam, once for the trial, once for the scan, whose template is another,
+    and once for faint reflections in sums of patterns. Its pictures take the search of the scan."""
     scan = gpu4d.simulate.bragg_scan((6, 6), (64, 64), radius=4.0, spacing=14.0, descan=0.0, seed=2)
     gpu4d.save(tmp_path / "scan.h5", {"cube": scan.cube})
     prepared["searches"] = prepared["correlations"] = 0
     run(tmp_path / "scan.h5", tmp_path / "out")
     assert (tmp_path / "out" / "disks.png").is_file()
-    assert prepared["searches"] == prepared["correlations"] == 3
+    assert prepared["searches"] == prepared["correlations"] == 4
 
 
 @pytest.mark.parametrize("refine", ["auto", "likelihood", "correlation"])

@@ -183,6 +183,7 @@ print(json.dumps(tracemalloc.get_traced_memory()[0]))
 """
 
 
+@pytest.mark.slow
 def test_little_stays_of_searches_of_a_large_detector():
     """Tables of three disks; not their images, 8 MB each, nor scratch and transforms of that size."""
     run = subprocess.run([sys.executable, "-c", SEARCHES], capture_output=True, text=True, check=True)
