@@ -25,6 +25,13 @@ def _library(x: Any) -> tuple[Any, dict]:
     return xp.fft, {"axes": _AXES}
 
 
+def next_fast_len(n: int, *, real: bool = False) -> int:
+    """Return the least length from n on whose transform is fast."""
+    import scipy.fft
+
+    return int(scipy.fft.next_fast_len(n, real=real))
+
+
 def rfft2(x: Any) -> Any:
     """Return the half-plane transform (..., nx, ny//2 + 1) of real planes."""
     library, axes = _library(x)

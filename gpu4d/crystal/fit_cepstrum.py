@@ -267,9 +267,8 @@ def line_curvature(window: np.ndarray) -> np.ndarray:
 
 def grid_points(q: int) -> int:
     """Return how many samples of the cepstrum are computed along an axis of q pixels: an even number that FFTs are fast for."""
-    from scipy.fft import next_fast_len
 
-    n = 2 * next_fast_len(math.ceil(OVERSAMPLING * q / 2), real=True)
+    n = 2 * fft.next_fast_len(math.ceil(OVERSAMPLING * q / 2), real=True)
     return max(n, 2 * TAPS)
 
 
