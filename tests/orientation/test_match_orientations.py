@@ -39,9 +39,20 @@ def test_noise_free_patterns_give_their_orientations(gold):
     sure = ~found.ambiguous[0]
     angle = np.degrees(found.angle_to(turns[None])[0])
     assert sure.mean() > 0.6
-    assert (angle[sure] < 1).mean() > 0.9
+    assert (angle[sure] < 1).mean() >= 0.95
     assert np.median(angle[angle < 1]) < 0.02 and np.mean(angle[angle < 1]) <= 0.05
     np.testing.assert_allclose(np.linalg.det(found.matrices), 1.0)
+
+
+def test_hardly_any_orientation_is_wrong_without_saying_so():
+    """Patterns of any direction, most with six to eight spots. Zone axes are up to a degree off, and the fit has many minima."""
+    turns = Rotation.random(300, random_state=5).as_matrix()
+    patterns = [spots(GOLD, turn, least=5e-3) for turn in turns]
+    rich = [k for k, (place, _) in enumerate(patterns) if len(place) >= 6]
+    found = match_orientations(disks_of([patterns[k] for k in rich]), GOLD, overlaps=False, **KNOWN)
+    wrong = np.degrees(found.angle_to(turns[None, rich])[0]) > 1
+    assert (wrong & ~found.ambiguous[0]).mean() < 0.04, "it was 0.14 without the rough steps of the fit"
+    assert wrong.mean() < 0.25, "look-alikes: one of two that fit alike is the truth"
 
 
 def test_an_ambiguous_pattern_names_the_truth_as_one_of_two(gold):
@@ -158,7 +169,7 @@ def test_disks_of_any_array_library_give_the_same(gold, need):
     options = {**KNOWN, "step": 0.1, "maxima": 2}
     one, other = (match_orientations(lists, GOLD, **options) for lists in (disks, moved))
     np.testing.assert_allclose(other.matrices, one.matrices, atol=1e-6)
-    np.testing.assert_allclose(other.margin, one.margin, rtol=1e-4)
+    np.testing.assert_allclose(other.margin, one.margin, rtol=1e-4, atol=1e-8)  # one of them is 0 but for rounding
 
 
 def test_where_leaves_positions_out(gold):
