@@ -14,8 +14,9 @@ from gpu4d.orientation.peaks import Peaks
 from gpu4d.orientation.refine_orientations import refine_orientations, turned
 from gpu4d.orientation.symmetry import misorientation
 
-FIRST_ROUGH, FIRST_STEPS, STEPS = 5, 4, 6  # rough steps first: zone axes are up to a degree off, beyond the next minimum of the fit
-REFINED, SHIFTED, SHIFT_STEPS = 6, 4, (2, 3)  # candidates that are refined in full, and those that are tried again from six tilts
+FIRST_STEPS = ((0, 3), (5, 4))  # rough and fine steps of two tries: zone axes are up to a degree off, beyond the next minimum of the fit
+STEPS = 6
+REFINED, SHIFTED, SHIFT_STEPS = 8, 4, (2, 3)  # candidates that are refined in full, and those that are tried again from six tilts
 GAP = 1000.0  # of the cost: an orientation that is dearer by more is not tried again. Wrong minima near the truth may cost hundreds more
 TILT = math.radians(0.9)  # between minima of the fit, which are a main maximum of the shape factor apart
 DISTINCT = math.radians(3.0)  # orientations nearer than this are one: their patterns differ by less than the fit tells apart
@@ -89,8 +90,9 @@ def _of_one_phase(peaks: Peaks, number: int, library: OrientationLibrary, option
     )  # fmt: skip
     turns, score = _maxima(correlation, angle, library, options.maxima)
     turns = xp.concat([turns, xp.matmul(beside(FLIP), turns)], axis=1)
-    first = refined(turns, peaks, library, options, FIRST_STEPS, FIRST_ROUGH)
-    turns, score = _best(first[0], first[1], xp.concat([score, score], axis=1), REFINED)
+    tries = [refined(turns, peaks, library, options, steps, rough)[:2] for rough, steps in FIRST_STEPS]
+    turns, cost = (xp.concat(parts, axis=1) for parts in zip(*tries))
+    turns, score = _best(turns, cost, xp.concat(2 * len(tries) * [score], axis=1), REFINED)
     return _on_host(refined(turns, peaks, library, options), score, number)
 
 
