@@ -83,6 +83,9 @@ def choose_reference(g: np.ndarray, fit: LatticeFit, given: Any, region: ArrayLi
     """
     ellipse = None if calibration is None else calibration.ellipse
     where = None if region is None else positions_of(region, fit.shape, "region")
+    if where is not None and not isinstance(given, str):
+        words = ", ".join(map(repr, WORDS))
+        raise InputError(f"region= says where reference={words} look, and the reference is a {type(given).__name__}: leave out one of both")
     if isinstance(given, HasReference):
         return _of_result(given.reference, calibration)
     if isinstance(given, Structure):

@@ -207,7 +207,7 @@ def strain_map(
     Raises
     ------
     InputError
-        No position of the region has a lattice, or the reference is named in another basis.
+        No position of the region has a lattice, the reference is named in another basis, or two references are named.
 
     Examples
     --------
@@ -226,6 +226,8 @@ def strain_map(
     if definition not in DEFINITIONS:
         raise InputError(f"definition={definition!r}: need one of {', '.join(map(repr, DEFINITIONS))}")
     g, covariance = _undistorted(fit, calibration)
+    if lattice is not None and not (isinstance(reference, str) and reference == "median"):
+        raise InputError("reference= and lattice= are both given, and both name the unstrained lattice: leave out one of them")
     given = reference if lattice is None else lattice
     unstrained = choose_reference(arrays.to_numpy(g), fit, given, region, calibration)
     f = deformation_gradient(g, arrays.from_numpy(unstrained.matrix, g))

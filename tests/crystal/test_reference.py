@@ -121,6 +121,10 @@ def test_what_is_refused():
     fit = fit_of(stretched(0.0, HALF))
     with pytest.raises(InputError, match="reference='middle': need 'median', 'mean', 'auto', a region"):
         gpu4d.strain_map(fit, reference="middle")
+    with pytest.raises(InputError, match="the reference is a list: leave out one of both"):
+        gpu4d.strain_map(fit, region=HALF, reference=[[12.0, 0.0], [0.0, 12.0]])
+    with pytest.raises(InputError, match="reference= and lattice= are both given"):
+        gpu4d.strain_map(fit, reference=HALF, lattice=[[12.0, 0.0], [0.0, 12.0]])
     with pytest.raises(InputError, match="another basis"):
         gpu4d.strain_map(fit, reference=SQUARE[::-1].copy())
     few = disks_of(SQUARE, origin=np.full((2, 2, 2), 64.0), shape=(2, 2))

@@ -176,7 +176,7 @@ CALLS: dict[str, Call] = {
         lambda w: gpu4d.sweep(SMALL_DISKS.cube, gpu4d.crystal.CepstralVectors(CEPSTRUM, window=w)).g1, w=np.ones((32, 32))
     ),
     "crystal.lattice_free_of_origin": Call(lambda w: repr(gpu4d.crystal.lattice_free_of_origin(DISKS, w)), w=WHERE),
-    "strain_map": Call(lambda r, g: gpu4d.strain_map(FIT, region=r, lattice=g).exx, r=WHERE, g=BASIS),
+    "strain_map": Call(lambda r, g: gpu4d.strain_map(FIT, region=r).exx + gpu4d.strain_map(FIT, lattice=g).exx, r=WHERE, g=BASIS),
     "crystal.suggest_technique": Call(lambda c: gpu4d.crystal.suggest_technique(c, None, 3.0, SCAN), c=np.full(SCAN, 3)),
     "data.BadPixelCorrection": Call(lambda m: gpu4d.data.BadPixelCorrection(m).apply(PATTERNS), m=~MASK),
     "data.EventSource": Call(
