@@ -10,7 +10,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.calibrate.ring_likelihood import Fitted, fit
 from gpu4d.calibrate.ring_model import SHAPE, Pixels, RingModel
 from gpu4d.calibrate.ring_start import checked_counts, find_start
-from gpu4d.calibrate.stretch import axes_of_stretch
+from gpu4d.calibrate.stretch import axes_of_stretch, told
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, measured_pixels, pixel_mask, real_values
 from gpu4d.errors import InputError
@@ -62,8 +62,7 @@ class HaloFit:
         calibration.measured(ellipse=self.ellipse, ellipse_error=self.ellipse_error, how="diffuse ring")
 
     def __repr__(self) -> str:
-        (a, _, theta), (da, dtheta) = self.ellipse, self.ellipse_error
-        return f"HaloFit(a/b {a:.5f} ± {da:.5f}, theta {np.degrees(theta):.1f} ± {np.degrees(dtheta):.1f}°, radius {self.radius:.2f} px)"
+        return f"HaloFit({told(self.ellipse, self.ellipse_error)}, radius {self.radius:.2f} px)"
 
 
 def fit_halo(

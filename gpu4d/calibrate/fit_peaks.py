@@ -15,7 +15,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike, to_numpy
 from gpu4d.calibrate.ring_index import Crystals, Indexed, KnownRings, check_indexed, index_peaks, is_lengths, known_rings, structures
 from gpu4d.calibrate.ring_start import BIN, STEP, STRETCHES, Peak
-from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, undone
+from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, told, undone
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, OriginLike, disk_lists, origins, positions_of
 from gpu4d.data.pointlist import PointListArray
@@ -86,9 +86,8 @@ class PeakFit:
             calibration.measured(q_pixel=self.q_pixel, q_pixel_error=self.q_pixel_error, how=how)
 
     def __repr__(self) -> str:
-        (a, _, theta), (da, dtheta) = self.ellipse, self.ellipse_error
         return (
-            f"PeakFit(a/b {a:.5f} ± {da:.5f}, theta {np.degrees(theta):.2f} ± {np.degrees(dtheta):.2f}°,"
+            f"PeakFit({told(self.ellipse, self.ellipse_error)},"
             f" q_pixel {self.q_pixel:.6g} ± {self.q_pixel_error:.2g} {'|g|' if self.relative else '1/Å'}, {self.disks} disks)"
         )
 

@@ -23,7 +23,7 @@ from gpu4d.calibrate.ring_likelihood import fit
 from gpu4d.calibrate.ring_model import SHAPE, Pixels, RingModel
 from gpu4d.calibrate.ring_places import FittedRings, RingPlace, check_places, check_present, checked_misfit, ring_places
 from gpu4d.calibrate.ring_start import Peak, Profile, Start, checked_counts, find_start, radial_profile_of, ring_peaks
-from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, stretch_of_axes
+from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, stretch_of_axes, told
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.errors import InputError
@@ -97,10 +97,9 @@ class RingFit:
         calibration.measured(q_pixel=self.q_pixel, q_pixel_error=self.q_pixel_error, how=how)
 
     def __repr__(self) -> str:
-        (a, _, theta), (da, dtheta) = self.ellipse, self.ellipse_error
         return (
             f"RingFit(center ({self.center[0]:.3f} ± {self.center_error[0]:.3f}, {self.center[1]:.3f} ± {self.center_error[1]:.3f}) px,"
-            f" a/b {a:.5f} ± {da:.5f}, theta {np.degrees(theta):.2f} ± {np.degrees(dtheta):.2f}°,"
+            f" {told(self.ellipse, self.ellipse_error)},"
             f" q_pixel {self.q_pixel:.6g} ± {self.q_pixel_error:.2g} 1/Å, {len(self.rings)} rings)"
         )
 

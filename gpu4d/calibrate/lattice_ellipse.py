@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
-from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes
+from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, told
 from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import positions_of
@@ -79,8 +79,7 @@ class LatticeEllipse:
         return bool(LEAST_VISIBLE < excess < MOST_VISIBLE and excess > SIGNIFICANT * self.ellipse_error[0])
 
     def __repr__(self) -> str:
-        (a, _, theta), (da, dtheta) = self.ellipse, self.ellipse_error
-        return f"LatticeEllipse({self.shape}: a/b {a:.5f} ± {da:.5f}, theta {np.degrees(theta):.2f} ± {np.degrees(dtheta):.2f}°)"
+        return f"LatticeEllipse({self.shape}: {told(self.ellipse, self.ellipse_error)})"
 
 
 def lattice_ellipse(

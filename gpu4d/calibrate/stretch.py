@@ -99,3 +99,8 @@ def q_of_axes(p: np.ndarray, axes: Axes) -> tuple[float, np.ndarray]:
     out[3, 2:4] = np.array([-along[1], along[0]]) / (2 * size)
     out[4, 2:4], out[4, 4] = q_pixel * along, -q_pixel
     return q_pixel, out
+
+
+def told(ellipse: tuple[float, float, float], error: tuple[float, float]) -> str:
+    """Write an ellipse (a, b, theta) with b = 1 and the standard errors of a/b and theta, for people."""
+    return f"a/b {ellipse[0]:.5f} ± {error[0]:.5f}, theta {np.degrees(ellipse[2]):.2f} ± {np.degrees(error[1]):.2f}°"
