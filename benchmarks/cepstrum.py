@@ -106,6 +106,7 @@ def accuracy(found: list[Scan]) -> None:
 
 def speed(scan: Scan) -> None:
     """Print patterns per second: best of several rounds, in turn."""
+    assert scan.probe is not None, "a scan with an image of its probe is timed"
     cube, template = gpu4d.DataCube(scan.data), gpu4d.probe.template(scan.probe)
     window = np.outer(*[np.sin(np.pi * (np.arange(n) + 0.5) / n) for n in cube.detector_shape]).astype(np.float32)
 

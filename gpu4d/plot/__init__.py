@@ -20,6 +20,7 @@ from gpu4d.plot.lattices import lattice_map
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
 from gpu4d.plot.profiles import profile
+from gpu4d.plot.rings import rings
 from gpu4d.plot.vectors import com, vectors
 from gpu4d.plot.waves import wave
 
@@ -37,6 +38,7 @@ __all__ = [
     "orientation_legend",
     "orientation_map",
     "profile",
+    "rings",
     "save",
     "strain",
     "vectors",

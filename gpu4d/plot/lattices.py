@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINE = 0.17  # inches, of the legend
+TITLE = 0.25  # inches, more than the layout leaves for the title of a flat map with a legend
 WIDTH = 62  # letters of a line of the legend
 
 
@@ -69,7 +70,7 @@ def lattice_map(
     if len(both):
         texts.append(f"dots: several lattices, {100 * np.mean(overlap):.0f} %")
     lines = sum(1 + text.count("\n") for text in texts)
-    made, axs = canvas.figure(label.shape, below=LINE * (lines + 1))
+    made, axs = canvas.figure(label.shape, below=LINE * (lines + 1) + TITLE)
     ax = axs[0, 0]
     palette = np.array([to_rgb(canvas.NO_VALUE), *(to_rgb(color_of(k)) for k in range(len(fit)))])
     ax.imshow(palette[label + 1], origin="upper", interpolation="nearest")

@@ -256,6 +256,7 @@ NO_ARRAYS = {
     "orientation.orientation_misfit": "as orientation.match_orientations",
     "orientation.to_orix": "a result",
     "plot.lattice_map": "a result",
+    "plot.rings": "a result, and its pattern, which is only drawn",
     "plot.orientation_legend": "a structure",
     "plot.orientation_map": "a result",
     "structures.STANDARDS": "a table",
