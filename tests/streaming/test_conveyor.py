@@ -213,7 +213,7 @@ def fuzz(seed, monkeypatch, threads=False):
     return outcome
 
 
-CASES = 10_000
+CASES = 5_000
 BATCH = 500
 FEW = 2  # batches of every run; the others are slow together
 
