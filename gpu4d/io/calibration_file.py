@@ -110,8 +110,10 @@ def as_toml(calibration: Calibration, about: MeasuredOn | None = None) -> str:
         row = FIELDS[name]
         if row.error_of or name in LEFT_OUT:
             continue
-        lines += [f"# {row.what}", f"[{name}]", *_value_lines(value)]
+        written, departs = _value_lines(value)
+        lines += [f"# {row.what}", f"[{name}]", *written]
         error = getattr(calibration, ERRORS[name]) if name in ERRORS else None
+        error = departs or error  # of a mean, how far the values are from it
         if error is not None:
             lines.append(f"error = {literal(_plain(error))}")
         if row.units:
@@ -133,16 +135,19 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int | np.integer) else float(value)
 
 
-def _value_lines(value: Any) -> list[str]:
-    """Return the lines of a value. One that varies over the scan becomes a surface, or its mean."""
+def _value_lines(value: Any) -> tuple[list[str], float]:
+    """Return the lines of a value. One that varies over the scan becomes a surface, or its mean with the rms distance of its values."""
     if np.ndim(value) != 3:
-        return [f"value = {literal(_plain(value))}"]
+        return [f"value = {literal(_plain(value))}"], 0.0
     mean = np.nanmean(value, axis=(0, 1))
     lines = [f"value = {literal(_plain(mean))}", f"scan_shape = {literal(list(value.shape[:2]))}"]
     coefficients, off = _surface(value)
     if off < SURFACE:
-        return [*lines, f"surface = {literal(_plain(coefficients))}"]
-    return [*lines, f"# It departs from a quadratic surface by {off:.2g} px: the mean alone is written."]
+        return [*lines, f"surface = {literal(_plain(coefficients))}"], 0.0
+    departs = float(np.sqrt(np.nanmean((value - mean) ** 2)))  # of a coordinate
+    told = f"# It departs from a quadratic surface by {off:.2g} px: the mean alone is written."
+    lines += [told, "# Its error is the rms distance of the values from it."]
+    return lines, departs
 
 
 def _terms(shape: tuple[int, int]) -> np.ndarray:

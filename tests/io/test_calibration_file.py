@@ -41,8 +41,10 @@ def test_order_of_the_file_is_the_order_of_measuring(full, tmp_path):
 
 def test_an_origin_that_is_no_surface_becomes_its_mean(tmp_path):
     origin = np.random.default_rng(0).normal(64, 1, (6, 6, 2))
-    save_calibration(tmp_path / "c.toml", Calibration(origin=origin))
-    np.testing.assert_allclose(load_calibration(tmp_path / "c.toml").calibration.origin, origin.mean((0, 1)))
+    save_calibration(tmp_path / "c.toml", Calibration(origin=origin, origin_error=0.01))
+    found = load_calibration(tmp_path / "c.toml").calibration
+    np.testing.assert_allclose(found.origin, origin.mean((0, 1)))
+    assert found.origin_error == pytest.approx(np.sqrt(((origin - origin.mean((0, 1))) ** 2).mean())), "not that of the surface"
     assert "the mean alone" in (tmp_path / "c.toml").read_text()
 
 

@@ -39,7 +39,8 @@ def test_disks_of_a_single_crystal(shared_data, tmp_path):
     settings = recipe(input__dataset="/poisson_1e5", calibration__energy=200e3, calibration__semiangle=3.0)
     found = calibrate_file(shared_data / "au_nbed_strain.h5", tmp_path / "c.toml", standards=["Au"], recipe=settings)
     c = found.calibration
-    assert c.q_pixel == pytest.approx(0.0199367, rel=3e-3)
+    assert c.q_pixel == pytest.approx(0.0199367, rel=4e-3), "too large by 0.3 %, as multislice patterns shift their disks"
+    assert any("lengths 0.1 to 0.3 % too short" in line for line in found.said)
     assert c.ellipse[0] - 1 < 3 * c.ellipse_error[0] + 1e-3, "there is no ellipse"
     assert c.origin.shape == (24, 24, 2) and c.probe_radius == pytest.approx(6.0, rel=0.03)
 
@@ -117,3 +118,28 @@ def test_a_given_pixel_size_tells_rings_apart(tmp_path):
     np.save(tmp_path / "rings.npy", np.random.default_rng(0).poisson(expected).astype("u2"))
     found = calibrate_file(tmp_path / "rings.npy", tmp_path / "c.toml", standards=["Au"], recipe=recipe(calibration__q_pixel=0.0188))
     assert found.calibration.q_pixel == pytest.approx(0.019, rel=2e-3)
+
+
+def test_behind_a_beam_stop_the_origin_has_its_step_and_no_radius_is_made_up(shared_data, tmp_path):
+    with h5py.File(shared_data / "origin_drift.h5") as file:
+        np.save(tmp_path / "scan.npy", file["beam_stop_poisson_4000"][:])
+        np.save(tmp_path / "mask.npy", ~file["truth/beam_stop_mask"][:])
+        truth = file["truth/origin_px"][:]
+    settings = recipe(input__detector_mask=str(tmp_path / "mask.npy"))
+    found = calibrate_file(tmp_path / "scan.npy", tmp_path / "c.toml", recipe=settings)
+    assert np.median(np.linalg.norm(found.calibration.origin - truth, axis=-1)) < 0.1
+    assert any("step at scan row 15" in line for line in found.said)
+    written = load_calibration(tmp_path / "c.toml").calibration
+    assert written.origin.shape == (2,) and written.origin_error > 1, "a mean of an origin that varies by pixels"
+    assert written.probe_radius is None or written.probe_radius < 4
+
+
+def test_a_beam_stop_without_its_mask_gives_no_radius(shared_data, tmp_path):
+    """The edge of its shadow was taken for that of a disk: 16 ± 7 px in place of 2.9 px."""
+    settings = recipe(input__dataset="/poisson_10000")
+    try:
+        found = calibrate_file(shared_data / "beam_stop_bragg.h5", tmp_path / "c.toml", recipe=settings).calibration
+    except InputError as error:
+        assert "no probe radius" in str(error) and not (tmp_path / "c.toml").exists()
+    else:
+        assert found.probe_radius is None or abs(found.probe_radius - 2.9) < 0.5

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from gpu4d import physics
 from gpu4d.data.calibration import LEAST_RADIUS
 from gpu4d.data.slices import DiffractionSlice
+from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
@@ -62,11 +63,13 @@ class CalibrateDisk(Stage):
     def _detector_pixel(self, state: RunState, known: float | None) -> None:
         """Show the detector pixel with its standard error, or compare a known one with the disk."""
         c, radius = state.calibration, state["disk"].radius
-        error = f" ± {c.q_pixel_error:.1g}" if c.q_pixel_error else ""
-        how = "given" if known else "from energy, semi-angle and disk radius, whose error it has"
-        state.record.figure("Detector pixel", f"{c.q_pixel:{'.4g' if error else '.5g'}}{error} Å⁻¹", how)
+        how = "from energy, semi-angle and disk radius, whose error it has"
+        if known:
+            entry = next((entry for entry in reversed(c.history) if entry.field == "q_pixel"), None)
+            how = "given" if entry is None or entry.how in ("given", "set") else entry.how
+        state.record.figure("Detector pixel", f"{measured(c.q_pixel, c.q_pixel_error)} Å⁻¹", how)
         if known and c.energy and c.semiangle and radius >= LEAST_RADIUS:
             expected = physics.pixel_from_disk(radius, c.semiangle, c.energy)
             if abs(expected / known - 1) > DISAGREEMENT:
-                measured = f"energy, semi-angle and the disk's radius give {expected:.4g} 1/Å"
-                state.record.warn(f"q_pixel is {known:.4g} 1/Å, but {measured}: one of them is wrong")
+                three = f"energy, semi-angle and the disk's radius give {expected:.4g} 1/Å"
+                state.record.warn(f"q_pixel is {known:.4g} 1/Å, but {three}: one of them is wrong")

@@ -12,6 +12,7 @@ from gpu4d.workflow.stages.lattice import SINGLE
 SPACINGS = (0.6, 40.0)  # Å: planes of crystals that show separate disks; a unit taken for another is off by 6 or 10 times
 SLOPE = (0.8, 1.25)  # of ε_xx + ε_yy against the growth of the cell that 1/g says; 1 to first order, −1 if g was taken for d
 UNMEASURED = ("given", "set", "units of the axes")  # how the history begins for values that were not measured
+NOMINAL = "semi-angle"  # how a value begins that rests on the semi-angle, which is given
 COMMON = "nominal pixel sizes are wrong by 5 to 10 %, and ellipses of 1 to 3 % are common"
 MEASURE = "measure a standard of the same session with `gpu4d calibrate`, and give --calibration"
 
@@ -78,5 +79,7 @@ class LatticeChecks(Stage):
                 parts.append(f"{word} not known")
             elif how.get(field, "").startswith(UNMEASURED):
                 parts.append(f"{word} as given")
+            elif how.get(field, "").startswith(NOMINAL):
+                parts.append(f"{word} from a nominal semi-angle")
         if parts:
             state.record.decide(f"Calibration not measured: {', '.join(parts)}", f"{COMMON}: {MEASURE}")
