@@ -21,6 +21,7 @@ from gpu4d.structures import Structure
 WORDS = ("median", "mean", "auto")
 ALIKE = 3.0  # standard deviations of the noise: lattices of positions that differ by less are the same
 LEAST_ALIKE = 2e-4  # least such deviation of strain: structure of the specimen that no strain map shows
+CEPSTRAL = "power"  # weights of a fit that is from a power cepstrum
 LEAST_REGION = 9  # positions of a region: the median of fewer is hardly better than one lattice
 LOOKED_AT = 1000  # positions whose neighbours in strain are counted
 MISMATCH = 0.1  # of the lengths: a crystal whose lattice differs by more is not the one that is seen
@@ -86,6 +87,7 @@ def choose_reference(g: np.ndarray, fit: LatticeFit, given: Any, region: ArrayLi
     if where is not None and not isinstance(given, str):
         words = ", ".join(map(repr, WORDS))
         raise InputError(f"region= says where reference={words} look, and the reference is a {type(given).__name__}: leave out one of both")
+    _check_lengths(fit, given)
     if isinstance(given, HasReference):
         return _of_result(given.reference, calibration)
     if isinstance(given, Structure):
@@ -108,6 +110,19 @@ def choose_reference(g: np.ndarray, fit: LatticeFit, given: Any, region: ArrayLi
     if values.dtype == bool or values.shape == fit.shape != (2, 2):
         return replace(_average(g, "median", positions_of(given, fit.shape, "reference")), ellipse=ellipse)
     return _given(two_vectors(given, "reference"), calibration, "given lattice vectors")
+
+
+def _check_lengths(fit: LatticeFit, given: Any) -> None:
+    """Raise InputError if lengths from a cepstrum, which are too short, are to be compared with others."""
+    cepstral = fit.weights == CEPSTRAL
+    advice = (
+        "lattices from a cepstrum are up to 2 % short, all by the same part: compare them with a region of their own scan, or with another"
+    )
+    if isinstance(given, LatticeFit) and (given.weights == CEPSTRAL) != cepstral:
+        which = ("a cepstrum", "Bragg disks") if cepstral else ("Bragg disks", "a cepstrum")
+        raise InputError(f"the fit is from {which[0]}, and the reference from {which[1]}: {advice} cepstral fit")
+    if isinstance(given, Structure) and cepstral:
+        raise InputError(f"the fit is from a cepstrum, and the reference is a crystal: {advice} cepstral fit")
 
 
 def _of_result(other: Reference, calibration: Calibration | None) -> Reference:

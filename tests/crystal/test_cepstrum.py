@@ -354,3 +354,18 @@ def test_behind_a_beam_stop_with_a_moving_origin(shared_data):
     good = mask if mask.mean() > 0.5 else ~mask
     fit, rms = strain_errors(gpu4d.DataCube(data, detector_mask=good), np.ones(f.shape[:2], bool), stretch_and_rotation(f))
     assert fit.mask.all() and (rms < 4e-3).all(), rms
+
+
+def test_lengths_from_a_cepstrum_are_compared_with_their_like_only():
+    """They are too short, which would be a strain of the whole scan."""
+    made = gpu4d.simulate.bragg_scan((4, 4), (64, 64), spacing=12.0, radius=3.0, strain=None, seed=1)
+    disks = gpu4d.find_bragg_disks(made.cube, made.probe)
+    by_disks = gpu4d.fit_lattice(disks, gpu4d.find_lattice(disks))
+    fit = cepstral_lattice(made.cube)
+    for one, other in ((fit, by_disks), (by_disks, fit)):
+        with pytest.raises(gpu4d.errors.InputError, match="lattices from a cepstrum are up to 2 % short"):
+            gpu4d.strain_map(one, reference=other)
+    calibration = gpu4d.Calibration(q_pixel=0.02)
+    with pytest.raises(gpu4d.errors.InputError, match="the reference is a crystal"):
+        gpu4d.strain_map(fit, reference=gpu4d.structures.Structure.standard("Au"), calibration=calibration)
+    assert gpu4d.strain_map(fit, reference=fit).mask.all()
