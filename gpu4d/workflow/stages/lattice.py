@@ -19,6 +19,7 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
 MOST = 8  # lattices of a scan that are named
+LEAST_POSITIONS = 4  # of a lattice that is named: with fewer it may be a pattern of a border between others
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
 SHARPNESS = 0.35  # of the disk radius: largest rms distance of disks from the local lattice
 NAMES = {
@@ -97,21 +98,26 @@ class LatticeFit(Stage):
     def _record_others(self, state: RunState, found: Any, several: Any, visited: np.ndarray) -> None:
         """Record further lattices: what they are, where, and that strain is that of the first one."""
         label = np.asarray(several.label)
+        fields = np.asarray(label, np.int16), "which lattice", "number", state.calibration.r_pixel
+        state.save("which_lattice", RealSlice.calibrated(*fields))
         shares = [float(np.mean(label[visited] == k)) for k in range(len(found))]
-        for k in range(1, len(found)):
+        named = [k for k in range(1, len(found)) if int((label[visited] == k).sum()) >= LEAST_POSITIONS]
+        for k in named:
             one, relation, where = found[k], found.relations[k - 1], f"explains {100 * shares[k]:.0f} % of the positions"
             lengths = ", ".join(f"{length:.3f}" for length in one.lengths)
             state.record.figure(f"Lattice {k}", f"{lengths} px", f"{relation}; {where}; {100 * one.indexed_fraction:.0f} % of disks")
         left_out, overlap = int((_elsewhere(several) & visited).sum()), int((np.asarray(several.overlap) & visited).sum())
-        kinds = ", ".join(dict.fromkeys(NAMES[r.kind] for r in found.relations))
+        if not named:  # patterns of a border, or of chance
+            state.record.note(f"further lattices (number: {len(found) - 1}) explain fewer than {LEAST_POSITIONS} positions each: not named")
+            return
+        kinds = ", ".join(dict.fromkeys(NAMES[found.relations[k - 1].kind] for k in named))
+        more = f"; {MOST} are looked for, and there may be more" if len(found) == MOST else ""
         state.record.warn(
-            f"{len(found)} lattices in this scan ({kinds}): strain is that of lattice 0, which explains "
+            f"{1 + len(named)} lattices in this scan ({kinds}{more}): strain is that of lattice 0, which explains "
             f"{100 * shares[0]:.0f} % of the positions. "
             f"{left_out:,} positions that other lattices explain are left out of it (NaN); {overlap:,} positions hold several lattices. "
             "Look at the picture “Which lattice”; gpu4d.crystal.fit_lattices gives the fit of each for strain_map"
         )
-        fields = np.asarray(label, np.int16), "which lattice", "number", state.calibration.r_pixel
-        state.save("which_lattice", RealSlice.calibrated(*fields))
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
