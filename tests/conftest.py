@@ -70,11 +70,11 @@ def checkout() -> Path:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note tests that were skipped because torch or JAX is absent, so that they can be run where these are: `.ci/run` does."""
+    """Note tests that were skipped because torch, JAX or orix is absent, so that they can be run where these are: `.ci/run` does."""
     place = os.environ.get("GPU4D_NOTE_SKIPPED")
     if not place or "PYTEST_XDIST_WORKER" in os.environ or not report.skipped or not isinstance(report.longrepr, tuple):
         return
-    if report.longrepr[2] in ("Skipped: torch is not installed", "Skipped: jax is not installed"):
+    if report.longrepr[2] in [f"Skipped: {name} is not installed" for name in ("torch", "jax", "orix")]:
         with open(place, "a", encoding="utf-8") as noted:
             noted.write(f"{report.nodeid}\n")
 
