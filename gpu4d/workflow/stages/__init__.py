@@ -29,6 +29,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "origin:BeamOrigin",
     "vector_map:VectorMap",
     "lattice:LatticeFit",
+    "dark_field:DarkField",
     "strain:Strain",
     "classification:Classification",
     "orientation:Orientation",
