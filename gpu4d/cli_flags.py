@@ -42,7 +42,10 @@ def run_flags(command: Any) -> Any:
         click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not."),
         click.option("--technique", metavar="T", help="auto, bragg, dpc, both or images.  [default: auto]"),
         click.option(
-            "--reference", metavar="A,B,C,D", callback=_region, help="Rows A to B, columns C to D are unstrained.  [default: median]"
+            "--reference",
+            metavar="A,B,C,D",
+            callback=_region,
+            help="Rows A to B, columns C to D are unstrained. Or auto: the largest region of one lattice.  [default: median]",
         ),
         click.option(
             "--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated."

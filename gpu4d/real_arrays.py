@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,6 +114,28 @@ def real_number(value: Any, name: str, whole: bool = False) -> Any:
     if not real or (whole and not float(value).is_integer()):
         raise InputError(f"{name} is {value!r}: need a {'whole ' * whole}number")
     return int(value) if whole else value
+
+
+def radians(angle: Any, name: str) -> float:
+    """Return an angle in radians as a Python float. One of more than a turn is refused: it is in degrees.
+
+    Raises
+    ------
+    InputError
+        It is no real number, not finite, or beyond ± 2π.
+
+    Examples
+    --------
+    >>> radians(0.5, "rotation")
+    0.5
+    """
+    found = float(real_number(angle, name))
+    if not math.isfinite(found):
+        raise InputError(f"{name} is {found}: need an angle in radians")
+    if abs(found) > 2 * math.pi * (1 + 1e-9):
+        turns = f"{found / (2 * math.pi):.1f} turns"
+        raise InputError(f"{name} is {found:g} rad, {turns}: is it in degrees? Give radians (numpy.deg2rad({found:g}))")
+    return found
 
 
 def floats(given: Any, count: int | None = None, name: str = "the value", need: str = "") -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import pytest
 import gpu4d
 from gpu4d import arrays
 from gpu4d.errors import InputError
-from gpu4d.real_arrays import beside, floats, real_array, real_number
+from gpu4d.real_arrays import beside, floats, radians, real_array, real_number
 
 
 def test_an_array_of_usual_numbers_is_returned_itself():
@@ -85,6 +85,13 @@ def test_a_mask_is_refused_whatever_was_compiled_before():
         with pytest.raises(InputError, match="patterns is a NumPy masked array"):
             gpu4d.center_of_mass(masked)
         gpu4d.center_of_mass(patterns)
+
+
+def test_angles_are_in_radians():
+    assert radians(-2 * np.pi, "angle") == -2 * np.pi and radians(np.float32(0.5), "angle") == 0.5
+    for wrong, said in ((30, r"4.8 turns: is it in degrees\? Give radians \(numpy.deg2rad\(30\)\)"), (np.nan, "radians"), ("1", "number")):
+        with pytest.raises(InputError, match=said):
+            radians(wrong, "angle")
 
 
 def test_numbers():

@@ -68,7 +68,7 @@ class Origin:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Sentences on what is not smooth: steps, jumps, and rows or columns that the surface does not fit. Empty if all is smooth."""
+        """Return sentences on steps, jumps, and rows or columns that the surface does not fit. Empty if all is smooth."""
         return (*(f"{step}: {named(step)}" for step in self.steps), *self._jumps(), *self._misfits())
 
     def _jumps(self) -> list[str]:

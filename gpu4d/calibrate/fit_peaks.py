@@ -15,7 +15,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike, to_numpy
 from gpu4d.calibrate.ring_index import Crystals, Indexed, KnownRings, check_indexed, index_peaks, is_lengths, known_rings, structures
 from gpu4d.calibrate.ring_start import BIN, STEP, STRETCHES, Peak
-from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, told, undone
+from gpu4d.calibrate.stretch import axes_of_stretch, known_error, q_of_axes, told, undone
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, OriginLike, disk_lists, origins, positions_of
 from gpu4d.data.pointlist import PointListArray
@@ -83,7 +83,7 @@ class PeakFit:
         how = f"{self.disks} Bragg disks"
         calibration.measured(ellipse=self.ellipse, ellipse_error=self.ellipse_error, how=how)
         if not self.relative:
-            calibration.measured(q_pixel=self.q_pixel, q_pixel_error=self.q_pixel_error, how=how)
+            calibration.measured(q_pixel=self.q_pixel, q_pixel_error=known_error(self.q_pixel_error), how=how)
 
     def __repr__(self) -> str:
         return (

@@ -23,7 +23,7 @@ from gpu4d.calibrate.ring_likelihood import fit
 from gpu4d.calibrate.ring_model import SHAPE, Pixels, RingModel
 from gpu4d.calibrate.ring_places import FittedRings, RingPlace, check_places, check_present, checked_misfit, ring_places
 from gpu4d.calibrate.ring_start import Peak, Profile, Start, checked_counts, find_start, radial_profile_of, ring_peaks
-from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, stretch_of_axes, told
+from gpu4d.calibrate.stretch import axes_of_stretch, known_error, q_of_axes, stretch_of_axes, told
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.errors import InputError
@@ -92,9 +92,9 @@ class RingFit:
         """Write ellipse and pixel size with their errors into a calibration, and the centre as its origin unless `origin` is False."""
         how = f"{len(self.rings)} rings"
         if origin:
-            calibration.measured(origin=self.center, origin_error=float(np.sqrt((self.center_error**2).mean())), how=how)
+            calibration.measured(origin=self.center, origin_error=known_error(float(np.sqrt((self.center_error**2).mean()))), how=how)
         calibration.measured(ellipse=self.ellipse, ellipse_error=self.ellipse_error, how=how)
-        calibration.measured(q_pixel=self.q_pixel, q_pixel_error=self.q_pixel_error, how=how)
+        calibration.measured(q_pixel=self.q_pixel, q_pixel_error=known_error(self.q_pixel_error), how=how)
 
     def __repr__(self) -> str:
         return (

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
-from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, told
+from gpu4d.calibrate.stretch import axes_of_stretch, known_error, q_of_axes, told
 from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import positions_of
@@ -24,7 +24,7 @@ TILES = 5  # along each axis of the scan: parts whose mean strain counts as inde
 LEAST_TILES = 12
 STEP = 1e-6  # of |g1|, for derivatives
 LEAST_VISIBLE = 0.004  # of a/b: less may be the mean strain of a crystal
-MOST_VISIBLE = 0.08  # of a/b: more is another lattice, which is not square or hexagonal
+MOST_VISIBLE = 0.05  # of a/b: detectors have 1 to 3 %, so more is another lattice, which is not square or hexagonal
 SIGNIFICANT = 5.0  # standard errors
 
 
@@ -70,7 +70,7 @@ class LatticeEllipse:
         how = f"{self.shape} lattice at {self.positions} positions"
         calibration.measured(ellipse=self.ellipse, ellipse_error=self.ellipse_error, how=how)
         if np.isfinite(self.q_pixel):
-            calibration.measured(q_pixel=self.q_pixel, q_pixel_error=self.q_pixel_error, how=how)
+            calibration.measured(q_pixel=self.q_pixel, q_pixel_error=known_error(self.q_pixel_error), how=how)
 
     @property
     def visible(self) -> bool:
@@ -176,7 +176,7 @@ def visible_ellipse(fit: LatticeFit, *, where: ArrayLike | None = None) -> Latti
     Returns
     -------
     LatticeEllipse or None
-        The smaller of the ellipses that make the mean lattice square or hexagonal, if it is significant and between 0.4 % and 8 %. Else
+        The smaller of the ellipses that make the mean lattice square or hexagonal, if it is significant and between 0.4 % and 5 %. Else
         None: the lattice is square or hexagonal, or far from both.
 
     Examples

@@ -16,6 +16,7 @@ from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_array
 
 PARTS = 4  # along each axis of the scan, for the standard error
+MOST_TOLD = 1000  # times smaller: more is rounding
 UNDECIDED = 1.1  # ratio of the residual curls of both transposes; with a smaller ratio the data cannot decide between them
 
 # Matched pairs of (smoothing, derivative) taps. The ratio of their responses is ik, so the curl of a gradient is zero, and noise and
@@ -67,7 +68,8 @@ class Rotation:
         return f"Rotation({self})"
 
     def __str__(self) -> str:
-        how = "" if math.isnan(self.margin) else f", curl {self.margin:.3g} times smaller than for the other transpose"
+        smaller = f"more than {MOST_TOLD}" if self.margin > MOST_TOLD else f"{self.margin:.3g}"
+        how = "" if math.isnan(self.margin) else f", curl {smaller} times smaller than for the other transpose"
         error = "" if math.isnan(self.error) else f" ± {math.degrees(self.error):.2g}°"
         return f"rotation {math.degrees(self.angle):.2f}°{error} (mod 180°), transpose {self.transpose}{how}"
 

@@ -28,6 +28,7 @@ STEPS = np.array([2e-3, 2e-3, 0.05, 0.05])  # rad, 1, px, px: of the numerical d
 ROUNDS = 25  # of the refinement, at most
 LEAST_INSIDE = 0.15  # of the disk's pixels must fall into the STEM image
 CLEAR = 1.3  # the best agreement over that of the other transpose, and of other angles; less is undecided
+MOST_TOLD = 1000  # times clearer: more is rounding, as for points without errors
 SURE = 5.0  # standard errors by which Fresnel fringes must tell the sign of the defocus
 PARTS = 4  # of an image along each axis, which are left out one after the other for the standard error
 
@@ -68,7 +69,8 @@ class ShadowRotation:
 
     def __str__(self) -> str:
         turn = "" if self.half_turn != "undecided" else ", or 180° more: give the sign of the defocus"
-        how = f"correlation {self.correlation:.2f}, {self.margin:.1f} times clearer than any other"
+        clearer = f"{self.margin:.1f}" if not self.margin > MOST_TOLD else f"more than {MOST_TOLD}"
+        how = f"correlation {self.correlation:.2f}, {clearer} times clearer than any other"
         return f"rotation {math.degrees(self.angle):.2f}° ± {math.degrees(self.error):.2f}°{turn}, transpose {self.transpose} ({how})"
 
     def apply(self, calibration: Calibration) -> None:

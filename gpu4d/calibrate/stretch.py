@@ -101,6 +101,17 @@ def q_of_axes(p: np.ndarray, axes: Axes) -> tuple[float, np.ndarray]:
     return q_pixel, out
 
 
+def known_error(error: float) -> float | None:
+    """Return a standard error as `Calibration.measured` takes it: None for 0, which exact data give.
+
+    Examples
+    --------
+    >>> known_error(0.02), known_error(0.0)
+    (0.02, None)
+    """
+    return error if error != 0 else None
+
+
 def told(ellipse: tuple[float, float, float], error: tuple[float, float]) -> str:
     """Write an ellipse (a, b, theta) with b = 1 and the standard errors of a/b and theta, for people."""
     return f"a/b {ellipse[0]:.5f} ± {error[0]:.5f}, theta {np.degrees(ellipse[2]):.2f} ± {np.degrees(error[1]):.2f}°"

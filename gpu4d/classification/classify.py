@@ -57,7 +57,8 @@ def classify(
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Default: the calibrated origin of the cube, else `gpu4d.calibrate.origin`.
     classes : int, optional
-        Number of classes. Default: as many as the counts tell apart. If fewer or more are asked for, `warnings` says what that costs.
+        Number of classes, at least 1. Default: as many as the counts tell apart. If fewer or more are asked for, `warnings` says what that
+        costs. There are at most as many as `parts`: if more are asked for, `warnings` says how many could be made.
     method : {"clusters", "nmf", "domains"}
         How the scan is split. "clusters": k-means. "nmf": the guide's non-negative matrix factorisation, started from patterns that share
         disks. "domains": closed regions in which neighbouring patterns are similar.
@@ -92,13 +93,15 @@ def classify(
     """
     scikit_learn("cluster")
     _check(disks, cube, method, smooth)
+    if classes is not None and real_number(classes, "classes", whole=True) < 1:
+        raise InputError(f"classes={classes}: need at least 1, or None for as many as the counts tell apart")
     mask = scan_mask(options.get("where"), disks.shape)
     search = Search(disks, cube, _origin(disks, cube, origin), mask, method, real_number(parts, "parts", whole=True), dict(options))
     search.find_radius(template, radius)
     features, sums = search.look()
     first = np.unique(features.pair_of_spot, return_index=True)[1]
     kept = distinct_parts(sums, features.spots[first], real_number(tolerance, "tolerance"), classes)
-    return measured_classes(search, features, kept, smooth, float(tolerance))
+    return measured_classes(search, features, kept, smooth, float(tolerance), classes)
 
 
 def _origin(disks: PointListArray, cube: DataCube | None, given: OriginLike | None) -> np.ndarray:

@@ -45,12 +45,12 @@ class Explanation(NamedTuple):
 
     @property
     def distinct(self) -> bool:
-        """Whether the part is a class of its own."""
+        """Return True if the part is a class of its own."""
         return self.unexplained > UNEXPLAINED or int(self.missing.sum()) >= LEAST_MISSING
 
     @property
     def score(self) -> float:
-        """Order in which parts are given up: those that are explained best first."""
+        """Return the order in which parts are given up: those that are explained best first."""
         return self.unexplained + (1.0 if int(self.missing.sum()) >= LEAST_MISSING else 0.0)
 
 
@@ -143,12 +143,12 @@ class _Fit:
 
     @property
     def factor(self) -> np.ndarray:
-        """Smooth change of every pair, (M,)."""
+        """Return the smooth change of every pair, (M,)."""
         return np.exp(np.clip(self.basis @ self.smooth, -LARGEST, LARGEST))
 
     @property
     def spot(self) -> np.ndarray:
-        """Modelled counts of every pair without the diffuse ones, (M,)."""
+        """Return the modelled counts of every pair without the diffuse ones, (M,)."""
         return (self.weights @ self.net) * self.factor
 
     def _misfit(self) -> float:

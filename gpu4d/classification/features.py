@@ -74,23 +74,23 @@ class Features:
 
     @property
     def mate(self) -> np.ndarray:
-        """Number of the Friedel mate of every spot, -1 where there is none."""
+        """Return the number of the Friedel mate of every spot, -1 where there is none."""
         return mates(self.spots, PAIR * float(np.max(self.radii, initial=SMALLEST)))
 
     @property
     def pair_of_spot(self) -> np.ndarray:
-        """Number of the pair of every spot, (K,) int. A spot without a mate is a pair of its own."""
+        """Return the number of the pair of every spot, (K,) int. A spot without a mate is a pair of its own."""
         own, mate = np.arange(len(self.spots)), self.mate
         return np.unique(np.where(mate < 0, own, np.minimum(own, mate)), return_inverse=True)[1]
 
     @property
     def pairs(self) -> np.ndarray:
-        """Counts of Friedel pairs, (N, M): bending moves counts from g to -g, and changes their sum less."""
+        """Return the counts of Friedel pairs, (N, M): bending moves counts from g to -g, and changes their sum less."""
         return summed(self.counts, self.pair_of_spot)
 
     @property
     def columns(self) -> np.ndarray:
-        """Counts of pairs and of diffuse rings, (N, M + D)."""
+        """Return the counts of pairs and of diffuse rings, (N, M + D)."""
         return np.concatenate([self.pairs, self.diffuse], axis=1)
 
     def smoothed(self, columns: np.ndarray, sigma: float | None = None) -> np.ndarray:

@@ -19,7 +19,9 @@ from gpu4d.data import DiffractionSlice, RealSlice
 log = logging.getLogger("gpu4d")
 
 
-def measured_classes(search: Search, features: Features, kept: Kept, smooth: float | str, tolerance: float) -> Classes:
+def measured_classes(
+    search: Search, features: Features, kept: Kept, smooth: float | str, tolerance: float, wanted: int | None = None
+) -> Classes:
     """Return the classes that were kept, the largest first."""
     profiles, pure = pure_profiles(features, kept.totals.rows(kept.kept))
     patterns = None if search.cube is None else search.mean_patterns(np.moveaxis(features.on_scan(pure, 0.0), -1, 0))
@@ -31,7 +33,7 @@ def measured_classes(search: Search, features: Features, kept: Kept, smooth: flo
     if search.cube is None:
         share, error = _empty_alone(features, share, error, profiles.sum(1))
     order = np.argsort(-np.bincount(np.argmax(np.nan_to_num(share), axis=1), minlength=len(sums)), kind="stable")
-    warnings = _warnings(kept, np.argsort(order))
+    warnings = _warnings(kept, np.argsort(order), wanted)
     for text in warnings:
         log.warning("classification: %s", text)
     step = None if search.cube is None else search.cube.calibration.r_pixel
@@ -111,9 +113,11 @@ def _about(search: Search, features: Features) -> tuple[str, ...]:
     return ()
 
 
-def _warnings(kept: Kept, place: np.ndarray) -> tuple[str, ...]:
+def _warnings(kept: Kept, place: np.ndarray, wanted: int | None) -> tuple[str, ...]:
     """Say what was decided against the statistics. `place` has the number of each kept part among the classes."""
     texts = []
+    if wanted is not None and len(kept.kept) < wanted:
+        texts.append(f"{wanted} classes were asked for and {len(kept.kept)} could be made, as many as the scan was split into")
     for part, how in kept.forced:
         if part in kept.kept:
             number = int(place[kept.kept.index(part)])

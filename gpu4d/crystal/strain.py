@@ -21,7 +21,7 @@ from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
-from gpu4d.real_arrays import floats
+from gpu4d.real_arrays import floats, radians, real_number
 from gpu4d.structures import Structure
 
 log = logging.getLogger("gpu4d")
@@ -104,8 +104,14 @@ class Strain:
         return f"Strain({shape} positions, {self.definition}, relative to the {self.reference.how}, {self.axes})"
 
     def rotated(self, angle: float) -> Strain:
-        """Return the same strain in axes turned by `angle` from these (rad, positive from x to y)."""
-        return _assemble(self._inputs, self.axes.angle + float(angle))
+        """Return the same strain in axes turned by `angle` from these (rad, positive from x to y).
+
+        Raises
+        ------
+        InputError
+            The angle is NaN, or more than one turn: it is in degrees.
+        """
+        return _assemble(self._inputs, self.axes.angle + radians(angle, "angle"))
 
     def along(self, g: str | ArrayLike) -> RealSlice:
         """Return the normal strain along a direction: nᵀ ε n. For small strain it is the relative change of the spacing of these planes.
@@ -198,7 +204,7 @@ def strain_map(
     calibration : Calibration, optional
         Its rotation and transpose turn detector axes into scan axes. Its r_pixel is the pixel size of the maps.
     max_strain : float
-        Larger components are kept, but a warning counts them.
+        Larger components are kept, but a warning counts them. Positive.
 
     Returns
     -------
@@ -207,7 +213,8 @@ def strain_map(
     Raises
     ------
     InputError
-        No position of the region has a lattice, the reference is named in another basis, or two references are named.
+        No position of the region has a lattice, the reference is named in another basis, two references are named, `rotation` is NaN or
+        more than one turn, or `max_strain` is not positive.
 
     Examples
     --------
@@ -225,6 +232,8 @@ def strain_map(
         raise InputError(f"fit is a {type(fit).__name__}: need a LatticeFit, as fit_lattice(disks, find_lattice(disks)) gives")
     if definition not in DEFINITIONS:
         raise InputError(f"definition={definition!r}: need one of {', '.join(map(repr, DEFINITIONS))}")
+    if not real_number(max_strain, "max_strain") > 0:
+        raise InputError(f"max_strain={max_strain}: need a positive strain, for example 0.1 for 10 %")
     g, covariance = _undistorted(fit, calibration)
     if lattice is not None and not (isinstance(reference, str) and reference == "median"):
         raise InputError("reference= and lattice= are both given, and both name the unstrained lattice: leave out one of them")
@@ -294,7 +303,7 @@ def _axis_angle(rotation: float | str | None, to_frame: np.ndarray, reference: R
             raise InputError(f"rotation={rotation!r}: need an angle in rad, 'g1' or 'g2'")
         x, y = to_frame @ getattr(reference, rotation)
         return math.atan2(y, x)
-    return float(rotation)
+    return radians(rotation, "rotation")
 
 
 def _assemble(inputs: _Inputs, angle: float) -> Strain:

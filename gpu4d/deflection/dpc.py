@@ -24,6 +24,7 @@ from gpu4d.deflection.sign import Sign, phase_sign
 from gpu4d.errors import InputError
 from gpu4d.imaging.com_map import CenterOfMass
 from gpu4d.imaging.detectors import DetectorLike
+from gpu4d.real_arrays import radians
 from gpu4d.streaming.engine import SweepOptions
 
 log = logging.getLogger("gpu4d")
@@ -165,8 +166,7 @@ def dpc(
 
     momentum, how = remove_descan(scan.com, descan)
     decisions.append(how)
-    if rotation is None:
-        rotation = known.rotation
+    rotation = known.rotation if rotation is None else radians(rotation, "rotation")
     if transpose is None:
         transpose = known.transpose if rotation is None else bool(known.transpose)
     curl = None

@@ -19,7 +19,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import OriginLike, host_image, origins, real_values
 from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
-from gpu4d.real_arrays import floats, real_number
+from gpu4d.real_arrays import floats, radians, real_number
 
 __all__ = ["Detector", "annulus", "as_detector", "bragg_spots", "disk", "from_array", "point", "rectangle", "segmented"]
 
@@ -113,12 +113,12 @@ def point(position: Point) -> Detector:
 
 def segmented(inner: float, outer: float, segments: int, rotation: float = 0.0, center: Point | None = None) -> tuple[Detector, ...]:
     """Make equal sectors of an annulus. The first begins at the angle `rotation` (radians, from qx towards qy)."""
-    segments, rotation = real_number(segments, "segments", whole=True), real_number(rotation, "rotation")
+    segments, rotation = real_number(segments, "segments", whole=True), radians(rotation, "rotation")
     if segments < 1:
         raise InputError(f"segments={segments}: need at least 1")
     annulus(inner, outer)
     middle = _point(center)
-    return tuple(Detector("sector", middle, (float(inner), float(outer), int(segments), i, float(rotation))) for i in range(segments))
+    return tuple(Detector("sector", middle, (float(inner), float(outer), int(segments), i, rotation)) for i in range(segments))
 
 
 def bragg_spots(positions: ArrayLike, radius: float) -> Detector:

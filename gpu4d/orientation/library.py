@@ -72,7 +72,7 @@ class OrientationLibrary:
 
     @property
     def axes(self) -> np.ndarray:
-        """Zone axes, (n, 3) unit vectors in crystal axes: the direction that the electrons travel."""
+        """Return the zone axes, (n, 3) unit vectors in crystal axes: the direction that the electrons travel."""
         return self.turns[:, 2]
 
 

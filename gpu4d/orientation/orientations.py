@@ -50,22 +50,22 @@ class Grain:
 
     @property
     def found(self) -> np.ndarray:
-        """(Rx, Ry) bool: positions that have an orientation."""
+        """Return which positions have an orientation, (Rx, Ry) bool."""
         return self.phase >= 0
 
     @property
     def ambiguous(self) -> np.ndarray:
-        """(Rx, Ry) bool: positions where another orientation or phase explains the pattern nearly as well (a margin below 5 nats)."""
+        """Return where another orientation or phase explains the pattern nearly as well (a margin below 5 nats), (Rx, Ry) bool."""
         return self.found & (self.margin < AMBIGUOUS)
 
     @property
     def error(self) -> np.ndarray:
-        """Standard error of the orientation, (Rx, Ry), rad: root of the summed variances of the three turns."""
+        """Return the standard error of the orientation, (Rx, Ry), rad: root of the summed variances of the three turns."""
         return np.sqrt(np.trace(self.covariance, axis1=-2, axis2=-1))
 
     @property
     def zone_axis(self) -> np.ndarray:
-        """Direction in the crystal that the electrons travel, (Rx, Ry, 3) unit vectors in cartesian crystal axes."""
+        """Return the direction in the crystal that the electrons travel, (Rx, Ry, 3) unit vectors in cartesian crystal axes."""
         return self.matrices[..., 2, :]
 
     def direction(self, lab: tuple[float, float, float]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,8 +14,11 @@ from gpu4d import fft, physics
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import complex_values
 from gpu4d.errors import InputError
+from gpu4d.probe.wavefunction import OPEN
 from gpu4d.real_arrays import real_number
 
+RIM = 0.9  # of half the field, to each side: current beyond it is at the border of the field
+FULL = 0.05  # of the current at the border: with more the probe is as large as the field. An even fill has 0.19, tails of apertures 0.02
 LIGHT = (0.5, 0.8)  # parts of the current whose radii are given
 FINE = 8  # samples of the radial profile for each period of the highest frequency of the intensity
 EMPTY = 1e-9  # of the largest amplitude: frequencies with less are not used
@@ -122,7 +126,13 @@ def real_space(wave: ArrayLike, q_pixel: float, *, sampling: float | None = None
     Raises
     ------
     InputError
-        The wave is no image or holds nothing, or a number is not positive.
+        The wave is no image or holds nothing, a number is not positive, or the wave reaches the border of the detector, which cuts its
+        aperture.
+
+    Warns
+    -----
+    UserWarning
+        The probe is as large as the field of view. What leaves it comes back on the other side, so the sizes of such a probe are wrong.
 
     Examples
     --------
@@ -137,6 +147,8 @@ def real_space(wave: ArrayLike, q_pixel: float, *, sampling: float | None = None
         raise InputError(f"wave has shape {given.shape}: need a wave (Qx, Qy) that is not all 0")
     if not (real_number(q_pixel, "q_pixel") > 0 and (sampling is None or real_number(sampling, "sampling") > 0)):
         raise InputError(f"q_pixel={q_pixel}, sampling={sampling}: need positive numbers, 1/Å and Å")
+    q_pixel = float(q_pixel)
+    _check_uncut(given, q_pixel)
     size = [n if sampling is None else max(n, math.ceil(1 / (q_pixel * sampling) - 1e-9)) for n in given.shape]
     wide = np.zeros(size, np.complex128)
     place = tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(size, given.shape))
@@ -144,7 +156,35 @@ def real_space(wave: ArrayLike, q_pixel: float, *, sampling: float | None = None
     psi = np.fft.fftshift(fft.ifft2(np.fft.ifftshift(wide)))
     pixel = (1 / (size[0] * q_pixel), 1 / (size[1] * q_pixel))
     psi /= math.sqrt(float((psi.real**2 + psi.imag**2).sum()) * pixel[0] * pixel[1])
-    return RealSpaceProbe(psi, pixel)
+    probe = RealSpaceProbe(psi, pixel)
+    _warn_if_full(probe, q_pixel)
+    return probe
+
+
+def _check_uncut(wave: np.ndarray, q_pixel: float) -> None:
+    """Raise InputError if a wave reaches the border of the detector."""
+    size = np.abs(wave)
+    border = np.concatenate([size[0], size[-1], size[1:-1, 0], size[1:-1, -1]]) > OPEN * size.max()
+    if border.any():
+        shape = "×".join(map(str, wave.shape))
+        far = " and ".join(f"{n // 2 * q_pixel:.3g}" for n in dict.fromkeys(wave.shape))
+        raise InputError(
+            f"the wave is cut: {border.sum()} of the {border.size} pixels at the border of the detector are open. {shape} pixels of "
+            f"{q_pixel:g} 1/Å reach {far} 1/Å, and the aperture reaches further. Give more pixels, or a larger q_pixel (the field of "
+            "view is 1/q_pixel)"
+        )
+
+
+def _warn_if_full(probe: RealSpaceProbe, q_pixel: float) -> None:
+    """Warn if much of the current is at the border of the field."""
+    x, y = (np.abs(v) <= RIM * 0.5 * n * d for v, n, d in zip(probe.grid(), probe.psi.shape, probe.pixel))
+    share = 1 - float(probe.intensity[x & y].sum()) * probe.area
+    if share > FULL:
+        warnings.warn(
+            f"{share:.0%} of the current is at the border of the field of view 1/q_pixel = {1 / q_pixel:.3g} Å: the probe is as large as "
+            f"the field, or larger, and its sizes are wrong. Need a q_pixel of {q_pixel / 2:.2g} 1/Å or less, with as many more pixels",
+            stacklevel=3,
+        )
 
 
 def probe_size(probe: RealSpaceProbe) -> ProbeSize:
@@ -288,7 +328,9 @@ def angular_momentum(probe: RealSpaceProbe) -> float:
 def depth_of_focus(semiangle: float, energy: float) -> float:
     """Return the depth over which a round probe stays focused: λ / α².
 
-    At a defocus of half of it the phase at the rim is π/2.
+    The criterion: at a defocus of half of it, to either side, the phase at the rim is π/2, and the intensity on the axis has fallen to
+    (sin u / u)² = 0.81 of that in focus, with u = π/4. Whether a specimen counts as a projection is often judged by 1.7 λ/α² (the guide's
+    pitfall 3), about the full width at half maximum of the intensity along the axis (1.77 λ/α²): 1.7 times this depth.
 
     Parameters
     ----------

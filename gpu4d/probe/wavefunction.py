@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from gpu4d.real_arrays import floats
 COEFFICIENTS = {  # name: (n, m) of λ^n k^(n+1) / (n + 1) cos m(φ - φ_nm)
     f"C{n}{m}": (n, m) for n in range(1, 6) for m in range((n + 1) % 2, n + 2, 2)
 }
+OPEN = 0.01  # of the largest modulus: pixels with less count as dark
 DEGREE = 6  # highest power of kx and ky in χ, for aberrations up to fifth order
 
 
@@ -146,6 +148,15 @@ def wavefunction(
     InputError
         A coefficient is unknown, both defocus and C10 are given, or a semi-angle is given without a shape.
 
+    Warns
+    -----
+    UserWarning
+        χ changes by more than π from pixel to pixel inside the aperture: the probe is larger than the field 1 / q_pixel.
+
+    Notes
+    -----
+    The detector may cut the aperture, as it does for a bright-field disk at its border. `gpu4d.probe.real_space` refuses such a wave.
+
     Examples
     --------
     >>> wave = wavefunction(25.0, {"defocus": 200.0}, energy=80e3, q_pixel=0.05, shape=(32, 32))
@@ -169,7 +180,25 @@ def wavefunction(
         unit = physics.frequency_to_angle(q_pixel, energy)  # mrad of a pixel
         kx, ky = np.broadcast_arrays(x * unit, y * unit)
         given = form.at(kx, ky, unit)
-    return given * np.exp(-1j * chi(x * q_pixel, y * q_pixel, aberrations, energy))
+    phase = chi(x * q_pixel, y * q_pixel, aberrations, energy)
+    _warn_if_steep(given, phase, q_pixel)
+    return given * np.exp(-1j * phase)
+
+
+def _warn_if_steep(aperture: np.ndarray, phase: np.ndarray, q_pixel: float) -> None:
+    """Warn if χ changes by more than π from pixel to pixel: the probe, |∇χ| / 2π to each side, is larger than the field 1 / q_pixel."""
+    size = np.abs(aperture)
+    if min(size.shape) < 2:
+        return
+    lit = size > OPEN * size.max()
+    steepest = max(float(np.abs(slope[lit]).max(initial=0.0)) for slope in np.gradient(phase))
+    if steepest > math.pi:
+        width = steepest / (math.pi * q_pixel)
+        warnings.warn(
+            f"the aberrations spread the probe over {width:.3g} Å, and the field of view 1/q_pixel is {1 / q_pixel:.3g} Å (χ changes by up "
+            f"to {steepest / math.pi:.3g} π from pixel to pixel): need a q_pixel below {1 / width:.2g} 1/Å, with as many more pixels",
+            stacklevel=3,
+        )
 
 
 def _plain(aperture: ArrayLike) -> np.ndarray:

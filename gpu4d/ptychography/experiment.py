@@ -13,6 +13,7 @@ from gpu4d import arrays, physics
 from gpu4d.data.arguments import origins
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.real_arrays import radians
 
 WANDER = 0.5  # px: if the origin moves more over the scan, one disk for all positions is wrong
 MISFIT = 0.05  # of the disk's radius: largest difference between calibration and measurement without a warning
@@ -100,7 +101,7 @@ def experiment(
 def _orientation(known: Calibration, rotation: float | None, transpose: bool | None, decisions: list[str]) -> tuple[float, bool]:
     """Return rotation and transpose: as given, else as calibrated, else 0 and False. Add a line that says which."""
     calibrated = known.rotation or 0.0, bool(known.transpose)
-    taken = calibrated[0] if rotation is None else float(rotation), calibrated[1] if transpose is None else bool(transpose)
+    taken = calibrated[0] if rotation is None else radians(rotation, "rotation"), calibrated[1] if transpose is None else bool(transpose)
     text = f"rotation {taken[0]:.4g} rad, transpose {taken[1]}"
     if rotation is None and known.rotation is None:
         decisions.append(f"{text}: the rotation is neither given nor calibrated, so detector and scan axes are assumed to be parallel")

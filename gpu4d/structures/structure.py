@@ -165,12 +165,12 @@ class Structure:
 
     @functools.cached_property
     def basis(self) -> np.ndarray:
-        """Reciprocal vectors a*, b*, c* as rows of a (3, 3) array, 1/Å: g = h a* + k b* + l c* is `hkl @ basis`."""
+        """Return the reciprocal vectors a*, b*, c* as rows of a (3, 3) array, 1/Å: g = h a* + k b* + l c* is `hkl @ basis`."""
         return np.array(self._unit_cell.frac.mat.tolist())
 
     @functools.cached_property
     def rotations(self) -> np.ndarray:
-        """Proper rotations of the Laue group in cartesian crystal axes, (m, 3, 3): 24 for m-3m, 1 for -1. The first is the identity."""
+        """Return the proper rotations of the Laue group, in cartesian crystal axes, (m, 3, 3): 24 for m-3m, 1 for -1. Identity first."""
         turns = np.array([op.rot for op in self._group.operations().sym_ops], np.float64) / self._group.operations().sym_ops[0].DEN
         orthogonal = np.linalg.inv(self.basis) @ turns @ self.basis
         proper = np.unique((orthogonal * np.linalg.det(orthogonal)[:, None, None]).round(9) + 0.0, axis=0)
@@ -179,12 +179,12 @@ class Structure:
 
     @property
     def laue_group(self) -> str:
-        """Symbol of the Laue group, for example "m-3m"."""
+        """Return the symbol of the Laue group, for example "m-3m"."""
         return str(self._group.laue_str())
 
     @property
     def volume(self) -> float:
-        """Volume of the cell, Å³."""
+        """Return the volume of the cell, Å³."""
         return float(self._unit_cell.volume)
 
     def reflections(self, g_max: float, *, g_min: float = 0.0, least: float = 1e-6) -> Reflections:
@@ -239,7 +239,7 @@ class Structure:
 
     @property
     def _small(self) -> Any:
-        """The structure in gemmi's form, with its symmetry mates."""
+        """Return the structure in gemmi's form, with its symmetry mates."""
         small = gemmi().SmallStructure()
         small.cell, small.spacegroup = gemmi().UnitCell(*self.cell), self._group
         for site in self.sites:

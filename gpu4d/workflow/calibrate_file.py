@@ -162,7 +162,7 @@ def _pair(shape: Sequence[int]) -> tuple[int, int]:
 
 def _crystal(name: str) -> Structure:
     """Return a standard by its name, or the structure of a CIF file."""
-    if name in STANDARDS:
+    if name.lower() in {known.lower() for known in STANDARDS}:
         return Structure.standard(name)
     if os.path.exists(name):
         return Structure.read_cif(name)

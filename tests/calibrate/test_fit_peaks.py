@@ -1,5 +1,7 @@
 """Ellipse and pixel size from Bragg disks: of one lattice, of many grains; and from the lattices of a scan."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -69,6 +71,26 @@ def test_no_ellipse_is_seen_where_there_is_none():
     assert visible_ellipse(gpu4d.fit_lattice(other, gpu4d.find_lattice(other, (64, 63)), origin=(64, 63))) is None
 
 
+@pytest.mark.parametrize("ratio, seen", [(1.03, True), (1.059, False)])
+def test_more_than_detectors_have_is_another_lattice(ratio, seen):
+    """Detectors have 1 to 3 %. A crystal that is oblique by 5.9 % is no square one behind an ellipse."""
+    true = [np.linalg.solve(STRETCH, [20.0 * ratio, 0.0]), np.linalg.solve(STRETCH, [0.0, 20.0])]
+    fit = gpu4d.fit_lattice(lattice_scan(*true), [[20.0 * ratio, 0.0], [0.0, 20.0]], origin=(64, 63))
+    assert (visible_ellipse(fit) is not None) == seen
+    assert lattice_ellipse(fit, "square").ellipse[0] == pytest.approx(ratio, abs=1e-3)
+
+
+def test_exact_data_give_no_errors():
+    """An error of 0 is none: a calibration takes the values without it."""
+    q = np.array([[h, k] for h in (-1, 0, 1) for k in (-1, 0, 1)]) * 20.0 + 40
+    disks = PointListArray([0, 9], {"qx": q[:, 0], "qy": q[:, 1], "intensity": np.ones(9)}, (1, 1))
+    found = lattice_ellipse(gpu4d.fit_lattice(disks, [[20.0, 0.0], [0.0, 20.0]], origin=(40.0, 40.0)), spacing=2.0)
+    assert found.q_pixel_error == 0
+    calibration = gpu4d.Calibration()
+    found.apply(calibration)
+    assert calibration.q_pixel == pytest.approx(0.025) and calibration.q_pixel_error is None
+
+
 def test_many_grains_of_a_crystal():
     """Each position shows one grain in any orientation, strained by itself: the ellipse is that of the mean."""
     from scipy.spatial.transform import Rotation
@@ -89,6 +111,8 @@ def test_many_grains_of_a_crystal():
     calibration = gpu4d.Calibration()
     found.apply(calibration)
     assert calibration.q_pixel == found.q_pixel and calibration.ellipse_error == found.ellipse_error
+    replace(found, q_pixel_error=0.0).apply(calibration)
+    assert calibration.q_pixel == found.q_pixel and calibration.q_pixel_error is None
     with pytest.raises(InputError, match="crystal"):
         fit_peaks(disks, "Si", origin=(64, 63), q_pixel=0.0125)
 

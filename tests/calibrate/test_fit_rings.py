@@ -1,9 +1,12 @@
 """All rings of a polycrystal at once: model, start, rejection of wrong crystals, and errors that can be believed."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 
+import gpu4d
 from gpu4d.calibrate import ellipse_matrix, fit_rings
 from gpu4d.calibrate.ring_likelihood import fit
 from gpu4d.calibrate.ring_model import SHAPE, Pixels, RingModel
@@ -74,6 +77,9 @@ def test_uneven_rings_and_a_beam_stop():
     found = fit_rings(counts, FCC)
     assert np.abs(off(found)).max() < 3.5
     assert found.ellipse_error[0] < 1e-3 and found.center_error.max() < 0.02 and found.q_pixel_error < 1e-3 * found.q_pixel
+    exact, calibration = replace(found, q_pixel_error=0.0, center_error=np.zeros(2)), gpu4d.Calibration()
+    exact.apply(calibration)  # an error of 0 is none
+    assert calibration.q_pixel == found.q_pixel and calibration.q_pixel_error is None and calibration.origin_error is None
     x, y = np.indices(counts.shape) - np.array([51.3, 46.8])[:, None, None]
     stop = (np.hypot(x, y) < 8) | ((np.abs(x - 0.2 * y) < 4) & (y > 0))
     behind = fit_rings(np.where(stop, 0, counts), FCC, mask=~stop)

@@ -112,6 +112,12 @@ def test_a_mirror_symmetric_specimen_leaves_the_transpose_undecided():
     assert found.decided and not found.transpose and math.degrees(found.angle) == pytest.approx(12, abs=0.3)
 
 
+def test_points_without_scatter_are_told_as_more_than_a_thousand_times_clearer():
+    there = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [7.0, 3.0]])
+    found = rotation_from_points(there, there @ scan_matrix(0.3), defocus=-1)
+    assert found.margin > 1e6 and ", more than 1000 times clearer" in str(found)
+
+
 def test_what_is_refused(measured):
     stem, shadows, positions, _ = measured
     with pytest.raises(InputError, match="two points fit with and without transpose"):

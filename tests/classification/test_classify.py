@@ -112,12 +112,23 @@ def test_more_classes_than_there_are_is_said(need):
     assert len(found) == 2 and any("one phase may have been split" in text for text in found.warnings)
 
 
+def test_classes_that_cannot_be_made_are_said(need):
+    need("sklearn")
+    scan, disks = foil()
+    found = gpu4d.classify(disks, scan.cube, template=scan.probe, classes=50, parts=3)
+    assert len(found) < 50 and f"50 classes were asked for and {len(found)} could be made" in found.warnings[0]
+    assert found.warnings[0] in found.report()
+
+
 def test_errors_say_what_to_do(need, monkeypatch):
     need("sklearn")
     scan, disks = foil()
     for options, says in (
         ({"method": "cluster"}, "did you mean 'clusters'"),
         ({"smooth": -1.0}, "need 'auto'"),
+        ({"classes": 0}, "classes=0: need at least 1"),
+        ({"classes": -2}, "need at least 1"),
+        ({"classes": 2.5}, "whole number"),
         ({}, "give radius="),
         ({"cube": scan.cube.crop(rx=slice(0, 3))}, "need the cube in which they were found"),
         ({"radius": 0.0}, "positive number"),

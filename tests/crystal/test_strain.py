@@ -104,6 +104,28 @@ def test_reference_from_a_region_is_relative_to_it():
         gpu4d.strain_map(fit, region=np.ones((3, 3), bool))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rotation": 30.0}, r"rotation is 30 rad, 4.8 turns: is it in degrees"),
+        ({"rotation": float("nan")}, "rotation is nan: need an angle in radians"),
+        ({"max_strain": -1}, "max_strain=-1: need a positive strain"),
+        ({"max_strain": float("nan")}, "max_strain=nan: need a positive strain"),
+    ],
+)
+def test_numbers_that_are_no_angle_or_no_limit_are_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        strain_of(both(h00=0.01), **options)
+
+
+def test_axes_are_turned_by_radians_only():
+    s = strain_of(both(h00=0.01))
+    assert float(np.asarray(s.rotated(-2 * np.pi).exx)[0, 0]) == pytest.approx(0.01, abs=1e-10)
+    for angle in (float("nan"), 30.0):
+        with pytest.raises(InputError, match="radians"):
+            s.rotated(angle)
+
+
 def test_reference_in_another_basis_is_refused():
     fit = gpu4d.fit_lattice(disks_of(SQUARE), SQUARE, origin=ORIGIN)
     with pytest.raises(InputError, match="which of them is g1"):

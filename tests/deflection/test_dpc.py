@@ -305,6 +305,9 @@ def test_options_of_a_scan_are_refused_beside_its_centre_of_mass():
         gpu4d.dpc(np.zeros((8, 8, 2)), memory="1 GB")
     with pytest.raises(InputError, match="dark_field is"):
         gpu4d.dpc(np.zeros((8, 8, 2)), dark_field=np.zeros((3, 3)))
+    for degrees in (30.0, float("nan")):
+        with pytest.raises(InputError, match=r"rotation is .* radians"):
+            gpu4d.dpc(np.zeros((8, 8, 2)), rotation=degrees)
 
 
 def test_smooth_periodic_phase_beats_the_peers_residual():

@@ -26,6 +26,12 @@ def test_shapes_are_open_sets():
     assert np.argwhere(detectors.point((3.2, 7.9)).mask((20, 23))).tolist() == [[3, 8]]
 
 
+def test_segments_turn_by_radians():
+    for degrees in (30.0, float("nan")):
+        with pytest.raises(InputError, match=r"rotation is .* radians"):
+            detectors.segmented(2.0, 8.0, 4, degrees)
+
+
 def test_segments_tile_the_annulus():
     for segments, rotation in ((1, 0.0), (3, 0.2), (4, -1.0), (8, 3.0)):
         parts = np.array([d.mask((20, 23), (9.7, 11.2)) for d in detectors.segmented(2.0, 8.0, segments, rotation)])

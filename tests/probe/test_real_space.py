@@ -1,6 +1,7 @@
 """Probes at the specimen against closed forms: Airy, Bessel, Gaussian, vortex, defocus."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -78,6 +79,7 @@ def test_defocus_spreads_the_probe_over_its_geometric_disk():
     assert size.r50 == pytest.approx(1000 * ALPHA * 1e-3 * math.sqrt(0.5), rel=0.02)
     assert size.r80 == pytest.approx(1000 * ALPHA * 1e-3 * math.sqrt(0.8), rel=0.05)
     assert gpu4d.probe.angular_momentum(probe_of(ALPHA, {"defocus": 1000.0})) == pytest.approx(0, abs=1e-9)
+    assert (np.sin(np.pi / 4) / (np.pi / 4)) ** 2 == pytest.approx(0.81, abs=0.001)  # what depth_of_focus says of half its depth
     half_depth = probe_size(probe_of(ALPHA, {"defocus": depth_of_focus(ALPHA, ENERGY) / 2}))
     u = np.pi / 4  # the phase at the rim is π/2: the intensity in the middle is that of a linear zone, (sin u / u)²
     assert half_depth.peak == pytest.approx(np.pi / UNIT**2 * (np.sin(u) / u) ** 2, rel=0.01)
@@ -108,6 +110,51 @@ def test_a_zernike_plate_conserves_the_current_and_shifts_the_phase():
     assert np.angle(plate[128, 128]) == pytest.approx(np.pi / 2)
     assert np.angle(plate[128, 160]) == pytest.approx(0)
     assert (np.abs(plate) ** 2).sum() == pytest.approx((np.abs(plain) ** 2).sum(), rel=0.01)
+
+
+@pytest.mark.parametrize("q, n, alpha, energy", [(0.01, 64, 25.0, 80e3), (0.01, 128, ALPHA, ENERGY), (0.05, 24, 25.0, 80e3)])
+def test_an_aperture_that_the_detector_cuts_is_refused(q, n, alpha, energy):
+    wave = wavefunction(alpha, {"defocus": 100.0}, energy=energy, q_pixel=q, shape=(n, n))  # a bright-field disk may be cut
+    with pytest.raises(InputError, match=rf"the wave is cut: \d+ of the {4 * n - 4} pixels .* reach {n // 2 * q:.3g} 1/Å"):
+        real_space(wave, q)
+    whole = 2 * math.ceil(gpu4d.physics.angle_to_frequency(alpha, energy) / q + 1.5)
+    one, large = (probe_size(real_space(wavefunction(alpha, energy=energy, q_pixel=q, shape=(m, m)), q)) for m in (whole, 2 * whole))
+    assert one.fwhm == pytest.approx(large.fwhm, rel=1e-6)  # the smallest detector that takes the aperture loses nothing
+    assert one.fwhm == pytest.approx(0.5145 * gpu4d.physics.wavelength(energy) / (alpha * 1e-3), rel=0.02)
+
+
+@pytest.mark.parametrize("aberrations", [{"defocus": 1000.0}, {"C12": 1000.0, "phi12": 0.4}, {"C30": 2.5e6}])
+def test_a_probe_larger_than_its_field_is_said_with_the_pixel_that_it_needs(aberrations):
+    with pytest.warns(UserWarning) as told:
+        probe_of(ALPHA, aberrations, q=0.05, n=64)
+    steep, full = (str(warning.message) for warning in told)
+    assert "the field of view 1/q_pixel is 20 Å" in steep and "of the current is at the border of the field" in full
+    assert float(full.split("Need a q_pixel of ")[1].split()[0]) == 0.025
+    needed = float(steep.split("need a q_pixel below ")[1].split()[0])
+    assert 0.02 < needed < 0.05
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        size = probe_size(probe_of(ALPHA, aberrations, q=needed / 2, n=4 * math.ceil(0.05 / needed * 32)))
+    assert size.r80 < 0.25 / (needed / 2)  # and now the probe is in the middle half
+
+
+def test_aberrations_make_the_probe_as_large_as_rays_say():
+    """A defocus d spreads it over 2 d α. The warning comes as soon as this is more than the field."""
+    for d, warned in ((450.0, False), (560.0, True)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            wavefunction(ALPHA, {"defocus": d}, energy=ENERGY, q_pixel=0.05, shape=(64, 64))
+        assert bool(told) == warned
+    assert float(str(told[0].message).split("probe over ")[1].split()[0]) == pytest.approx(2 * d * ALPHA * 1e-3, rel=0.03)
+
+
+@pytest.mark.parametrize("q, n", [(0.01, 256), (0.02, 128), (0.05, 64)])
+def test_tails_of_apertures_are_no_reason_to_warn(q, n):
+    forms = [apertures.disk(ALPHA), apertures.bullseye(ALPHA), apertures.vortex(ALPHA, 5), apertures.phase_plate(ALPHA, radius=3.0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for form in [*forms, apertures.bessel(18.0, 20.0)]:
+            probe_of(form, q=q, n=n)
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,8 @@ def test_warnings(caplog):
     [
         ({"mode": "fast"}, "'weighted' or 'exact'"),
         ({"epsilon": -1.0}, "epsilon"),
+        ({"rotation": 30.0}, "rotation is 30 rad, 4.8 turns"),
+        ({"rotation": float("nan")}, "rotation is nan"),
         ({"aberrations": {"C1": 3.0}}, "C1"),
         ({"aberrations": {"C10": 3.0, "defocus": 2.0}}, "both defocus and C10"),
         ({"pupil": np.ones((3, 3))}, r"\(16, 17\)"),
