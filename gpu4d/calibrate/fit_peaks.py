@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d.arrays import ArrayLike, to_numpy
-from gpu4d.calibrate.ring_index import Crystals, Indexed, KnownRings, check_indexed, index_peaks, is_lengths, known_rings, structures
+from gpu4d.calibrate.ring_index import (
+    PRIOR,
+    Crystals,
+    Indexed,
+    KnownRings,
+    check_indexed,
+    index_trials,
+    is_lengths,
+    known_rings,
+    structures,
+)
 from gpu4d.calibrate.ring_start import BIN, STEP, STRETCHES, Peak
 from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, told, undone
 from gpu4d.data import Calibration
@@ -24,7 +34,15 @@ from gpu4d.robust import TUKEY, biweight, robust_sigma
 
 MOST_POINTS = 200_000  # for the fit; of more, evenly spaced ones are taken
 START_POINTS = 5_000
+BEAM = 2.0  # px from the origin: nearer disks are the unscattered beam
 BLUR = 1.0  # bins of half a pixel: the histogram of distances is smoothed by so much
+TRIAL_POINTS = 1_500  # to compare ways to index the disks
+WRONG_PRIOR = 0.25  # how far a given pixel size may be off and still be found to be wrong
+SCALES = 5  # of each start are fitted
+STRAY = 0.02  # of the disks may lie on no ring, for the likelihood
+OVAL = 0.05  # of ½ ln(a/b) has to be paid for by 1 in the mean log likelihood of a disk: most detectors have less
+AS_GOOD = 0.3  # of that log likelihood: what is nearer may be right as well
+OTHER = 0.005  # of stretch and scale: another indexing, and no error of the fit
 STARTS = 4  # of the sharpest stretches of the grid are tried
 STRAINED = 0.06  # of its radius: a ring of disks is so wide at least, since crystals are strained by a per cent or two
 MISSING = 0.25  # of the expected rings must be there: one zone axis shows few of them
@@ -32,6 +50,7 @@ DENSE = 0.6  # of the radii near some ring: chance alone would put most disks on
 GAP = 0.4  # of the distance to the next ring: a disk farther from its ring is left out
 TILES = 5  # along each axis of the scan: clusters of disks whose errors are correlated, as those of one grain
 LEAST_TILES = 12  # fewer clusters than this do not say how disks scatter; then each position is one
+MOST_OVAL = 1.15  # a/b: detectors and projector lenses stay below 1.10. More is a lattice that is taken for another one of the crystal
 ROUNDS = 30
 ORDERS = np.array([(h, k) for h in range(0, 9) for k in range(0, 9) if 0 < h * h + k * k < 64])
 LATTICES = {"square": ORDERS[:, 0] ** 2 + ORDERS[:, 1] ** 2, "hexagonal": (ORDERS**2).sum(1) + ORDERS[:, 0] * ORDERS[:, 1]}
@@ -117,7 +136,7 @@ def fit_peaks(
     where : (Rx, Ry) bool, optional
         Positions whose disks count: an unstrained region.
     q_pixel : float, optional
-        Pixel size known to 12 %, 1/Å.
+        Pixel size known to 12 %, 1/Å. It decides which disk is on which ring; a result outside of it is refused.
     energy : float, optional
         eV. If given, rings lie at tan(2θ)/λ, as a flat detector shows them.
 
@@ -128,10 +147,14 @@ def fit_peaks(
     Raises
     ------
     InputError
-        Too few disks; they do not fit the crystals; or the arguments cannot be used.
+        Too few disks; they do not fit the crystals, or fit them in two ways; the pixel size is not within 12 % of `q_pixel`; a/b is
+        above 1.15, which no detector has; or the arguments cannot be used.
 
     Notes
     -----
+    Two zone axes of a crystal may differ by a stretch alone. The way to index the disks that explains them best with the least ellipse
+    is taken. Where another one within the tolerance of `q_pixel` does so about as well, the fit is refused.
+
     A strain that all of the scan shares cannot be told from an ellipse. So the ellipse is that of the mean over the scan, or over
     `where`: strain of single grains averages out, and enters the errors by its scatter between parts of the scan.
 
@@ -149,16 +172,19 @@ def fit_peaks(
     squares = LATTICES.get(crystals) if isinstance(crystals, str) else None
     lattice = squares is not None
     known: Crystals = crystals if squares is None else np.sqrt(np.unique(squares))
-    start, rings, found = _indexed(points, known, None if lattice else q_pixel, energy)
-    check_indexed(found, rings, missing=MISSING)
+    chosen = _indexed(points, known, None if lattice else q_pixel, energy)
+    rings, found = chosen.rings, chosen.found
+    if chosen.occupied < 2 < len(rings.g) and q_pixel is None and not is_lengths(known):
+        raise InputError("all disks lie on one ring, and which one of the crystals it is cannot be told: give q_pixel (to 12 %)")
     if found.chance > DENSE and q_pixel is None and not is_lengths(known):
         raise InputError(
             f"rings of the crystals are so dense that {100 * found.chance:.0f} % of all radii lie near one: which disk is on which"
             " ring is not sure: give q_pixel (to 12 %), or as crystals the |g| of the zone axis only, or 'square' or 'hexagonal'"
         )
-    p, covariance, scatter, used = _fitted(points, rings, np.array([0.0, 0.0, *start, np.log(found.scale)]))
+    p, covariance, scatter, used = _fitted(points, rings, chosen.p)
     axes = axes_of_stretch(p[2:4], covariance[2:4, 2:4])
     q, jacobian = q_of_axes(p, axes)
+    _check_plausible(axes.ratio, q, None if lattice else q_pixel)
     cov = (jacobian @ covariance @ jacobian.T)[2:, 2:]
     return PeakFit(
         ellipse=(axes.ratio, 1.0, axes.theta),
@@ -176,6 +202,25 @@ def fit_peaks(
         found=found.found,
         relative=lattice,
     )
+
+
+def _check_plausible(ratio: float, q: float, prior: float | None) -> None:
+    """Raise InputError if the fit has a pixel size other than the given one, or an ellipse that no detector has.
+
+    The lattices of two zone axes of a crystal may differ by a stretch alone. Disks then fit the wrong one as sharply as the right one.
+    """
+    if prior is not None and abs(prior / q - 1) > PRIOR:
+        raise InputError(
+            f"the disks fit the crystals best with a pixel of {q:.4g} 1/Å and an ellipse a/b {ratio:.3f}, but q_pixel={prior:g} has to be"
+            f" known to {100 * PRIOR:.0f} %: give a better q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
+        )
+    if ratio > MOST_OVAL:
+        raise InputError(
+            f"the disks fit the crystals best behind an ellipse a/b {ratio:.3f} with a pixel of {q:.4g}, but detectors stay below"
+            f" {MOST_OVAL:g}: the disks are taken for those of another zone axis or lattice. Give q_pixel (to {100 * PRIOR:.0f} %), the right"
+            " crystals or symmetry, or as crystals the |g| of the zone axis only; a detector that is so distorted needs the rings of a"
+            " standard, fit_rings(ellipse=)"
+        )
 
 
 class _Points(NamedTuple):
@@ -222,7 +267,7 @@ def _starts(points: _Points) -> list[np.ndarray]:
     """Return some (e1, e2) at which the histogram of distances is sharp: the circle, and the sharpest of a grid."""
     few = slice(None, None, int(np.ceil(len(points.v) / START_POINTS)))
     v, weight = points.v[few], np.sqrt(points.intensity[few])
-    far = np.hypot(*v.T) > 2.0
+    far = np.hypot(*v.T) > BEAM
     v, weight = v[far], weight[far]
 
     def sharpness(e: np.ndarray) -> float:
@@ -247,16 +292,97 @@ def _starts(points: _Points) -> list[np.ndarray]:
     return found
 
 
-def _indexed(points: _Points, known: Any, q_pixel: float | None, energy: float | None) -> tuple[np.ndarray, KnownRings, Indexed]:
-    """Return the stretch at which most disks lie on rings, the rings, and how they fit. A small stretch counts more."""
-    trials = []
+class _Trial(NamedTuple):
+    """One way to say which disk is on which ring.
+
+    Parameters (5,) of its fit, the rings, how they fit, the mean log likelihood of a disk's distance, and how many rings have disks.
+    """
+
+    p: np.ndarray
+    rings: KnownRings
+    found: Indexed
+    likelihood: float
+    occupied: int
+
+    @property
+    def oval(self) -> float:
+        return float(np.hypot(*self.p[2:4]))
+
+    @property
+    def score(self) -> float:
+        return self.likelihood - self.oval / OVAL
+
+    @property
+    def pixel(self) -> float:
+        return float(np.exp(self.oval - self.p[4]))
+
+    def __str__(self) -> str:
+        return f"a pixel of {self.pixel:.4g} 1/Å and an ellipse a/b {np.exp(2 * self.oval):.3f}"
+
+    def differs(self, other: _Trial) -> bool:
+        return bool(np.abs(self.p[2:5] - other.p[2:5]).max() > OTHER)
+
+
+def _indexed(points: _Points, known: Any, q_pixel: float | None, energy: float | None) -> _Trial:
+    """Return the way to index the disks that explains them best.
+
+    Each is fitted to a part of the disks, since their distances alone do not tell: zone axes of a crystal may differ by a stretch.
+    """
+    few = np.random.default_rng(0).permutation(len(points.v))[:TRIAL_POINTS]
+    part = _Points(points.v[few], points.intensity[few], points.error[few], np.arange(len(few)))
+    trials, refusals = [], []
     for start in _starts(points):
         peaks, r, height = _histogram(points, start)
         rings = _rings(known, peaks, energy)
-        found = index_peaks(rings, peaks, r, height, q_pixel)
-        trials.append((found.score - float(np.hypot(*start)), start, rings, found))
-    _, start, rings, found = max(trials, key=lambda t: t[0])
-    return start, rings, found
+        try:
+            judged = index_trials(rings, peaks, r, height, q_pixel, WRONG_PRIOR)
+        except InputError as error:
+            refusals.append((-1.0, error))
+            continue
+        for found in judged[:SCALES]:
+            try:
+                check_indexed(found, rings, missing=MISSING)
+                trials.append(_trial(part, rings, found, np.array([0.0, 0.0, *start, np.log(found.scale)])))
+            except InputError as error:
+                refusals.append((found.score - float(np.hypot(*start)), error))
+    if not trials:
+        raise max(refusals, key=lambda t: t[0])[1]
+    return _chosen(trials, q_pixel)
+
+
+def _trial(points: _Points, rings: KnownRings, found: Indexed, start: np.ndarray) -> _Trial:
+    """Fit one way to index the disks. A disk is on each of the rings in reach with the same probability: dense rings explain less."""
+    p, _, scatter, _ = _fitted(points, rings, start)
+    off = _residuals(points.v, rings.g, p)[0]
+    r = np.hypot(*(undone(p[2], p[3])[0] @ (points.v - p[:2]).T))
+    far = r > BEAM
+    sigma, reach = max(scatter, BIN / 10), float(r.max()) + 1
+    places = np.exp(p[4]) * rings.g
+    lines = max(int((places < reach).sum()), 1)
+    on_ring = (1 - STRAY) / lines * np.exp(-0.5 * (off[far] / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+    filled = np.unique(np.searchsorted((places[1:] + places[:-1]) / 2, r[far & (np.abs(off) < TUKEY * sigma)]), return_counts=True)[1]
+    occupied = int((filled > STRAY * far.sum()).sum())
+    return _Trial(p, rings, found, float(np.log(on_ring + STRAY / reach).mean()), occupied)
+
+
+def _chosen(trials: list[_Trial], q_pixel: float | None) -> _Trial:
+    """Return the trial that explains the disks best with a small ellipse. Raise InputError if a different one does so as well."""
+    first = max(trials, key=lambda t: t.score)
+    inside = [t for t in trials if q_pixel is None or abs(q_pixel / t.pixel - 1) < PRIOR]
+    best = max(inside, key=lambda t: t.score, default=None)
+    if q_pixel is not None and (best is None or first.score > best.score + AS_GOOD):
+        raise InputError(
+            f"the disks fit the crystals best with {first}, but q_pixel={q_pixel:g} has to be known to {100 * PRIOR:.0f} %: give a better"
+            " q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
+        )
+    assert best is not None
+    other = max((t for t in inside if t.differs(best)), key=lambda t: t.score, default=None)
+    if other is not None and other.score > best.score - AS_GOOD:
+        raise InputError(
+            f"two ways to say which disk is on which ring fit about as well: {best}, and {other}: give a better q_pixel, or as crystals"
+            " the |g| of the zone axis only, or 'square' or 'hexagonal'"
+        )
+    return best
 
 
 def _histogram(points: _Points, start: np.ndarray) -> tuple[list[Peak], np.ndarray, np.ndarray]:
@@ -325,7 +451,7 @@ def _residuals(v: np.ndarray, g: np.ndarray, p: np.ndarray) -> tuple[np.ndarray,
     r = np.maximum(np.hypot(*w), 1e-9)
     unit = w / r
     place = np.exp(p[4]) * g
-    nearest = np.argmin(np.abs(r[:, None] - place), axis=1)
+    nearest = np.searchsorted((place[1:] + place[:-1]) / 2, r)
     bounds = np.concatenate([[0.0], place, [2 * place[-1]]])
     gap = np.minimum(bounds[nearest + 1] - bounds[nearest], bounds[nearest + 2] - bounds[nearest + 1])
     along = (inverse.T @ unit).T
