@@ -8,50 +8,24 @@ Host by design: lists of points.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpu4d.arrays import ArrayLike, to_numpy
-from gpu4d.calibrate.ring_index import (
-    PRIOR,
-    Crystals,
-    Indexed,
-    KnownRings,
-    check_indexed,
-    index_trials,
-    is_lengths,
-    known_rings,
-    structures,
-)
-from gpu4d.calibrate.ring_start import BIN, STEP, STRETCHES, Peak
-from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, told, undone
+from gpu4d.calibrate.peak_index import indexed_disks
+from gpu4d.calibrate.peak_likelihood import DiskPoints, fitted_disks
+from gpu4d.calibrate.ring_index import PRIOR, Crystals, is_lengths
+from gpu4d.calibrate.stretch import axes_of_stretch, q_of_axes, told
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, OriginLike, disk_lists, origins, positions_of
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
-from gpu4d.robust import TUKEY, biweight, robust_sigma
 
 MOST_POINTS = 200_000  # for the fit; of more, evenly spaced ones are taken
-START_POINTS = 5_000
-BEAM = 2.0  # px from the origin: nearer disks are the unscattered beam
-BLUR = 1.0  # bins of half a pixel: the histogram of distances is smoothed by so much
-TRIAL_POINTS = 1_500  # to compare ways to index the disks
-WRONG_PRIOR = 0.25  # how far a given pixel size may be off and still be found to be wrong
-SCALES = 5  # of each start are fitted
-STRAY = 0.02  # of the disks may lie on no ring, for the likelihood
-OVAL = 0.05  # of ½ ln(a/b) has to be paid for by 1 in the mean log likelihood of a disk: most detectors have less
-AS_GOOD = 0.3  # of that log likelihood: what is nearer may be right as well
-OTHER = 0.005  # of stretch and scale: another indexing, and no error of the fit
-STARTS = 4  # of the sharpest stretches of the grid are tried
-STRAINED = 0.06  # of its radius: a ring of disks is so wide at least, since crystals are strained by a per cent or two
-MISSING = 0.25  # of the expected rings must be there: one zone axis shows few of them
 DENSE = 0.6  # of the radii near some ring: chance alone would put most disks on rings
-GAP = 0.4  # of the distance to the next ring: a disk farther from its ring is left out
 TILES = 5  # along each axis of the scan: clusters of disks whose errors are correlated, as those of one grain
 LEAST_TILES = 12  # fewer clusters than this do not say how disks scatter; then each position is one
 MOST_OVAL = 1.15  # a/b: detectors and projector lenses stay below 1.10. More is a lattice that is taken for another one of the crystal
-ROUNDS = 30
 ORDERS = np.array([(h, k) for h in range(0, 9) for k in range(0, 9) if 0 < h * h + k * k < 64])
 LATTICES = {"square": ORDERS[:, 0] ** 2 + ORDERS[:, 1] ** 2, "hexagonal": (ORDERS**2).sum(1) + ORDERS[:, 0] * ORDERS[:, 1]}
 
@@ -172,7 +146,7 @@ def fit_peaks(
     squares = LATTICES.get(crystals) if isinstance(crystals, str) else None
     lattice = squares is not None
     known: Crystals = crystals if squares is None else np.sqrt(np.unique(squares))
-    chosen = _indexed(points, known, None if lattice else q_pixel, energy)
+    chosen = indexed_disks(points, known, None if lattice else q_pixel, energy)
     rings, found = chosen.rings, chosen.found
     if chosen.occupied < 2 < len(rings.g) and q_pixel is None and not is_lengths(known):
         raise InputError("all disks lie on one ring, and which one of the crystals it is cannot be told: give q_pixel (to 12 %)")
@@ -181,7 +155,7 @@ def fit_peaks(
             f"rings of the crystals are so dense that {100 * found.chance:.0f} % of all radii lie near one: which disk is on which"
             " ring is not sure: give q_pixel (to 12 %), or as crystals the |g| of the zone axis only, or 'square' or 'hexagonal'"
         )
-    p, covariance, scatter, used = _fitted(points, rings, chosen.p)
+    p, covariance, scatter, used = fitted_disks(points, rings, chosen.p)
     axes = axes_of_stretch(p[2:4], covariance[2:4, 2:4])
     q, jacobian = q_of_axes(p, axes)
     _check_plausible(axes.ratio, q, None if lattice else q_pixel)
@@ -217,22 +191,13 @@ def _check_plausible(ratio: float, q: float, prior: float | None) -> None:
     if ratio > MOST_OVAL:
         raise InputError(
             f"the disks fit the crystals best behind an ellipse a/b {ratio:.3f} with a pixel of {q:.4g}, but detectors stay below"
-            f" {MOST_OVAL:g}: the disks are taken for those of another zone axis or lattice. Give q_pixel (to {100 * PRIOR:.0f} %), the right"
-            " crystals or symmetry, or as crystals the |g| of the zone axis only; a detector that is so distorted needs the rings of a"
+            f" {MOST_OVAL:g}: the disks are taken for those of another zone axis or lattice. Give q_pixel (to {100 * PRIOR:.0f} %), the"
+            " right crystals or symmetry, or as crystals the |g| of the zone axis only; so distorted a detector needs the rings of a"
             " standard, fit_rings(ellipse=)"
         )
 
 
-class _Points(NamedTuple):
-    """Disks relative to their origin (n, 2), px, intensity, standard errors (n, 2) or zeros, and cluster."""
-
-    v: np.ndarray
-    intensity: np.ndarray
-    error: np.ndarray
-    cluster: np.ndarray
-
-
-def _points(disks: PointListArray, origin: OriginLike, where: ArrayLike | None) -> _Points:
+def _points(disks: PointListArray, origin: OriginLike, where: ArrayLike | None) -> DiskPoints:
     disk_lists(disks)
     position = to_numpy(disks.positions)
     places = origins(origin, disks.shape)
@@ -251,7 +216,7 @@ def _points(disks: PointListArray, origin: OriginLike, where: ArrayLike | None) 
     if len(index) < 10:
         raise InputError(f"{len(index)} disks with a position, an intensity and an origin: too few for an ellipse, need ten or more")
     index = index[:: int(np.ceil(len(index) / MOST_POINTS))]
-    return _Points(v[index], intensity[index], error[index], _tiles(position[index], disks.shape))
+    return DiskPoints(v[index], intensity[index], error[index], _tiles(position[index], disks.shape))
 
 
 def _tiles(position: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -261,207 +226,3 @@ def _tiles(position: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if len(np.unique(tile)) >= LEAST_TILES:
         return tile
     return position if len(np.unique(position)) >= LEAST_TILES else np.arange(len(position))
-
-
-def _starts(points: _Points) -> list[np.ndarray]:
-    """Return some (e1, e2) at which the histogram of distances is sharp: the circle, and the sharpest of a grid."""
-    few = slice(None, None, int(np.ceil(len(points.v) / START_POINTS)))
-    v, weight = points.v[few], np.sqrt(points.intensity[few])
-    far = np.hypot(*v.T) > BEAM
-    v, weight = v[far], weight[far]
-
-    def sharpness(e: np.ndarray) -> float:
-        r = np.hypot(*(undone(*e)[0] @ v.T)) / BIN
-        low = r.astype(np.int64)
-        hist = np.bincount(low, weight * (1 - (r - low))) + np.bincount(low + 1, weight * (r - low))[: low.max() + 1]
-        return float((hist**2).sum())
-
-    def climbed(e: np.ndarray, step: float) -> np.ndarray:
-        while step > 1e-3:
-            step /= 2
-            e = max((e + step * np.array([i, j]) for i in (-1, 0, 1) for j in (-1, 0, 1)), key=sharpness)
-        return e
-
-    grid = [STEP * np.array([i, j]) for i in range(-6, 7) for j in range(-6, 7) if np.hypot(i, j) * STEP <= STRETCHES + 1e-9]
-    best = sorted(grid, key=sharpness)[-STARTS:]
-    found = [np.zeros(2)]
-    for e in (*best, *(e for e in grid if np.hypot(*e) < 1.1 * STEP)):
-        top = climbed(e, STEP)
-        if min(np.hypot(*(top - f)) for f in found) > 2e-3:
-            found.append(top)
-    return found
-
-
-class _Trial(NamedTuple):
-    """One way to say which disk is on which ring.
-
-    Parameters (5,) of its fit, the rings, how they fit, the mean log likelihood of a disk's distance, and how many rings have disks.
-    """
-
-    p: np.ndarray
-    rings: KnownRings
-    found: Indexed
-    likelihood: float
-    occupied: int
-
-    @property
-    def oval(self) -> float:
-        return float(np.hypot(*self.p[2:4]))
-
-    @property
-    def score(self) -> float:
-        return self.likelihood - self.oval / OVAL
-
-    @property
-    def pixel(self) -> float:
-        return float(np.exp(self.oval - self.p[4]))
-
-    def __str__(self) -> str:
-        return f"a pixel of {self.pixel:.4g} 1/Å and an ellipse a/b {np.exp(2 * self.oval):.3f}"
-
-    def differs(self, other: _Trial) -> bool:
-        return bool(np.abs(self.p[2:5] - other.p[2:5]).max() > OTHER)
-
-
-def _indexed(points: _Points, known: Any, q_pixel: float | None, energy: float | None) -> _Trial:
-    """Return the way to index the disks that explains them best.
-
-    Each is fitted to a part of the disks, since their distances alone do not tell: zone axes of a crystal may differ by a stretch.
-    """
-    few = np.random.default_rng(0).permutation(len(points.v))[:TRIAL_POINTS]
-    part = _Points(points.v[few], points.intensity[few], points.error[few], np.arange(len(few)))
-    trials, refusals = [], []
-    for start in _starts(points):
-        peaks, r, height = _histogram(points, start)
-        rings = _rings(known, peaks, energy)
-        try:
-            judged = index_trials(rings, peaks, r, height, q_pixel, WRONG_PRIOR)
-        except InputError as error:
-            refusals.append((-1.0, error))
-            continue
-        for found in judged[:SCALES]:
-            try:
-                check_indexed(found, rings, missing=MISSING)
-                trials.append(_trial(part, rings, found, np.array([0.0, 0.0, *start, np.log(found.scale)])))
-            except InputError as error:
-                refusals.append((found.score - float(np.hypot(*start)), error))
-    if not trials:
-        raise max(refusals, key=lambda t: t[0])[1]
-    return _chosen(trials, q_pixel)
-
-
-def _trial(points: _Points, rings: KnownRings, found: Indexed, start: np.ndarray) -> _Trial:
-    """Fit one way to index the disks. A disk is on each of the rings in reach with the same probability: dense rings explain less."""
-    p, _, scatter, _ = _fitted(points, rings, start)
-    off = _residuals(points.v, rings.g, p)[0]
-    r = np.hypot(*(undone(p[2], p[3])[0] @ (points.v - p[:2]).T))
-    far = r > BEAM
-    sigma, reach = max(scatter, BIN / 10), float(r.max()) + 1
-    places = np.exp(p[4]) * rings.g
-    lines = max(int((places < reach).sum()), 1)
-    on_ring = (1 - STRAY) / lines * np.exp(-0.5 * (off[far] / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-    filled = np.unique(np.searchsorted((places[1:] + places[:-1]) / 2, r[far & (np.abs(off) < TUKEY * sigma)]), return_counts=True)[1]
-    occupied = int((filled > STRAY * far.sum()).sum())
-    return _Trial(p, rings, found, float(np.log(on_ring + STRAY / reach).mean()), occupied)
-
-
-def _chosen(trials: list[_Trial], q_pixel: float | None) -> _Trial:
-    """Return the trial that explains the disks best with a small ellipse. Raise InputError if a different one does so as well."""
-    first = max(trials, key=lambda t: t.score)
-    inside = [t for t in trials if q_pixel is None or abs(q_pixel / t.pixel - 1) < PRIOR]
-    best = max(inside, key=lambda t: t.score, default=None)
-    if q_pixel is not None and (best is None or first.score > best.score + AS_GOOD):
-        raise InputError(
-            f"the disks fit the crystals best with {first}, but q_pixel={q_pixel:g} has to be known to {100 * PRIOR:.0f} %: give a better"
-            " q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
-        )
-    assert best is not None
-    other = max((t for t in inside if t.differs(best)), key=lambda t: t.score, default=None)
-    if other is not None and other.score > best.score - AS_GOOD:
-        raise InputError(
-            f"two ways to say which disk is on which ring fit about as well: {best}, and {other}: give a better q_pixel, or as crystals"
-            " the |g| of the zone axis only, or 'square' or 'hexagonal'"
-        )
-    return best
-
-
-def _histogram(points: _Points, start: np.ndarray) -> tuple[list[Peak], np.ndarray, np.ndarray]:
-    """Return clusters of distances as peaks; the bins' distances, and their content in standard errors."""
-    from scipy import ndimage
-    from scipy.signal import find_peaks, peak_widths
-
-    r = np.hypot(*(undone(*start)[0] @ points.v.T))
-    weight = np.sqrt(points.intensity)
-    size = int(r.max() / BIN) + 8
-    hist = ndimage.gaussian_filter1d(np.bincount((r / BIN).astype(np.int64), weight, size), BLUR)
-    middle = (np.arange(size) + 0.5) * BIN
-    wide = ndimage.gaussian_filter1d(hist, 12.0)  # what disks anywhere would give
-    at = find_peaks(hist, height=np.maximum(1.5 * wide, 0.01 * hist.max()))[0]
-    at = at[middle[at] > 3.0]
-    widths = peak_widths(hist, at, rel_height=0.5)[0] * BIN
-    peaks = [
-        Peak(float(middle[i]), max(float(w), STRAINED * float(middle[i])), float(hist[i] / middle[i]), float(hist[i]))
-        for i, w in zip(at, widths)
-    ]
-    return peaks, middle, 10 * hist / max(float(hist[at].min(initial=np.inf)), 1e-300) if len(at) else hist
-
-
-def _rings(crystals: Any, peaks: list[Peak], energy: float | None) -> KnownRings:
-    if is_lengths(crystals) or not peaks:
-        return known_rings(crystals, np.inf if is_lengths(crystals) else 1.0, energy)
-    few = known_rings(crystals, 4 * max(float(np.linalg.norm(s.basis, axis=1).max()) for s in structures(crystals)), energy)
-    return known_rings(crystals, few.g[min(3, len(few.g) - 1)] * max(p.r for p in peaks) / peaks[0].r, energy)
-
-
-def _fitted(points: _Points, rings: KnownRings, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, int]:
-    """Iterate weighted least squares with the biweight. Return parameters, covariance from clusters, scatter, and how many disks count."""
-    tau = 1.0
-    for _ in range(ROUNDS):
-        off, jacobian, along, gap = _residuals(points.v, rings.g, p)
-        noise = np.sqrt((points.error**2 * along**2).sum(1))
-        near = np.abs(off) < GAP * gap
-        if near.sum() < 10:
-            raise InputError(f"{int(near.sum())} disks lie near a ring of the crystals: too few for an ellipse")
-        tau = _extra(off[near & (np.abs(off) < 3 * max(tau, 0.05))], noise[near & (np.abs(off) < 3 * max(tau, 0.05))])
-        variance = noise**2 + tau**2
-        sigmas = off / np.sqrt(variance)
-        weight = np.where(near, biweight(sigmas), 0.0) / variance
-        normal = (jacobian * weight[:, None]).T @ jacobian
-        if np.linalg.cond(normal * np.outer(*2 * [1 / np.sqrt(np.diag(normal))])) > 1e10:
-            raise InputError("the disks lie in too few directions to fix an ellipse: need three directions, or two lengths in two")
-        step = np.linalg.solve(normal, (jacobian * weight[:, None]).T @ -off)
-        p = p + step
-        if np.abs(step * np.array([1, 1, 100, 100, 100])).max() < 1e-7:
-            break
-    score = jacobian * (weight * off)[:, None]
-    sums = np.stack([np.bincount(points.cluster, c) for c in score.T], axis=1)
-    count = int((np.bincount(points.cluster, weight) > 0).sum())
-    u = sigmas / TUKEY
-    bend = (weight * np.where(np.abs(u) < 1, (1 - 5 * u**2) / np.maximum(1 - u**2, 1e-12), 0.0))[:, None]  # derivative of the score
-    inverse = np.linalg.inv((jacobian * bend).T @ jacobian)
-    covariance = inverse @ (sums.T @ sums) @ inverse * (count / max(count - 5, 1))
-    return p, covariance, float(np.sqrt(np.median(variance[weight > 0]))), int((weight > 0).sum())
-
-
-def _residuals(v: np.ndarray, g: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return r − R of the nearest ring (n,), its derivatives (n, 5), dr by the disk's position (n, 2), and the gap to the next (n,)."""
-    inverse, by_1, by_2 = undone(p[2], p[3])
-    d = (v - p[:2]).T
-    w = inverse @ d
-    r = np.maximum(np.hypot(*w), 1e-9)
-    unit = w / r
-    place = np.exp(p[4]) * g
-    nearest = np.searchsorted((place[1:] + place[:-1]) / 2, r)
-    bounds = np.concatenate([[0.0], place, [2 * place[-1]]])
-    gap = np.minimum(bounds[nearest + 1] - bounds[nearest], bounds[nearest + 2] - bounds[nearest + 1])
-    along = (inverse.T @ unit).T
-    jacobian = np.stack([-along[:, 0], -along[:, 1], (unit * (by_1 @ d)).sum(0), (unit * (by_2 @ d)).sum(0), -place[nearest]], axis=1)
-    return r - place[nearest], jacobian, along, gap
-
-
-def _extra(off: np.ndarray, noise: np.ndarray) -> float:
-    """Return the robust scatter beyond the errors of the disks, px."""
-    if not len(off):
-        return 1.0
-    total = float(robust_sigma(off, 0.0)) ** 2
-    return float(np.sqrt(max(total - float(np.median(noise**2)), 1e-8, 0.01 * total)))

@@ -59,7 +59,7 @@ def test_an_ellipse_that_the_lattice_contradicts_is_not_written(monkeypatch):
 
     def measured():
         work = _Work(gpu4d.DataCube(np.zeros((8, 8, 128, 128), "u1")), Recipe(), Record(SilentWatcher()), [crystal])
-        work.cube.calibration.measured(q_pixel=0.021, how="test")
+        work.cube.calibration.q_pixel = 0.021
         work._disks(disks, lattice, origin)
         return work.cube.calibration, work.said
 
