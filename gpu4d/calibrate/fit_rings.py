@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.calibrate.ring_index import (
+    PRIOR,
     Crystals,
     Indexed,
     KnownRings,
@@ -148,7 +149,8 @@ def fit_rings(
     Raises
     ------
     InputError
-        No rings are seen; they do not fit the crystals; or the arguments cannot be used.
+        No rings are seen; they do not fit the crystals; one of several crystals is not there, or all its rings lie within a width of
+        rings of the others, so that it cannot be told from them; or the arguments cannot be used.
 
     Notes
     -----
@@ -183,7 +185,13 @@ def fit_rings(
     width = min(p.width for p in sorted(peaks, key=lambda p: -p.height * p.r)[:4])
     indexed = indexed._replace(scale=refined_scale(rings, profile, over, width, indexed.scale))
     setting = _Setting(counts, unit, good, start, rings, indexed, peaks, profile, over)
-    return _result(setting, _fitted(setting, sectors))
+    result = _result(setting, _fitted(setting, sectors))
+    if q_pixel is not None and abs(q_pixel / result.q_pixel - 1) > PRIOR:
+        raise InputError(
+            f"the rings fit the crystals with a pixel of {result.q_pixel:.4g} 1/Å and an ellipse a/b {result.ellipse[0]:.3f}, but"
+            f" q_pixel={q_pixel:g} has to be known to {100 * PRIOR:.0f} %: give a better q_pixel, or the right crystals"
+        )
+    return result
 
 
 def _indexed(crystals: Crystals, peaks: list[Peak], profile: Profile, over: np.ndarray, q_pixel: float | None, energy: float | None) -> Any:
@@ -305,7 +313,7 @@ def _result(setting: _Setting, result: FittedRings) -> RingFit:
     errors = np.sqrt(np.diag(covariance))
     places = ring_places(result, np.sqrt(axes.ratio), setting.unit)
     check_places(places)
-    check_present(result)
+    check_present(result, setting.rings)
     expected = np.full(setting.counts.shape, np.nan)
     expected[result.pixels.x.astype(int), result.pixels.y.astype(int)] = setting.unit * found.mu
     return RingFit(

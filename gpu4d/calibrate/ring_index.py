@@ -128,17 +128,23 @@ def index_peaks(rings: KnownRings, peaks: Sequence[Peak], r: np.ndarray, height:
     q_pixel : float, optional
         1/Å, known to 12 %.
     """
+    return index_trials(rings, peaks, r, height, q_pixel)[0]
+
+
+def index_trials(
+    rings: KnownRings, peaks: Sequence[Peak], r: np.ndarray, height: np.ndarray, q_pixel: float | None, tolerance: float = PRIOR
+) -> list[Indexed]:
+    """Return all scales that `index_peaks` judges, the best first. `tolerance` is the part by which `q_pixel` may be off."""
     if not peaks:
         raise InputError("no ring stands out of the pattern: need a powder of small crystals, and counts enough to see its rings")
     strong = sorted(peaks, key=lambda p: -p.height * p.r)[:TRIED_PEAKS]
     scales = np.array([p.r / g for p in strong for g in rings.g[:TRIED_RINGS]])
     if q_pixel is not None:
-        scales = scales[np.abs(scales * q_pixel - 1) < PRIOR]
+        scales = scales[np.abs(scales * q_pixel - 1) < tolerance]
         if not scales.size:
             raise InputError(f"with q_pixel = {q_pixel:g} 1/Å no ring of the crystals is near a peak of the pattern: check both")
     one_of_each = np.unique(np.rint(np.log(scales) / SAME), return_index=True)[1]
-    found = [_judged(rings, peaks, r, height, scale) for scale in scales[one_of_each]]
-    return max(found, key=lambda i: i.score)
+    return sorted((_judged(rings, peaks, r, height, scale) for scale in scales[one_of_each]), key=lambda i: -i.score)
 
 
 def _judged(rings: KnownRings, peaks: Sequence[Peak], r: np.ndarray, height: np.ndarray, scale: float) -> Indexed:

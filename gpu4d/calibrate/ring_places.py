@@ -13,7 +13,8 @@ from gpu4d.errors import InputError
 
 MISFIT = 3e-3  # of its radius: how far rings may lie, rms, from where the crystals have them
 MISPLACED = 0.04  # of the counts in rings may lie elsewhere in the radial profile than in the fit; in right fits it is 0.01
-PRESENT = 0.02  # of the height of all rings: a crystal whose own rings have less is not there
+PRESENT = 0.03  # of the height of all rings: a crystal that has less, by its own rings, is not there; tails of other rings give 0.02
+OWN = 0.1  # of a crystal's expected intensity: with less in rings of its own, these do not show whether it is there
 
 
 class RingPlace(NamedTuple):
@@ -96,18 +97,37 @@ def checked_misfit(result: FittedRings) -> float:
     return misfit
 
 
-def check_present(result: FittedRings) -> None:
-    """Raise InputError if one of several crystals shows none of the rings that it does not share with the others."""
-    chosen, amplitude = result.chosen, result.fitted.amplitude
+def check_present(result: FittedRings, rings: KnownRings) -> None:
+    """Raise InputError if one of several crystals is not in the pattern, or has no rings of its own that could say so.
+
+    A ring is a crystal's own if it is a full width at half maximum or more away from all rings of the others. `rings` are those of all
+    crystals, before neighbours became one.
+    """
+    if not rings.crystal.any():
+        return
     place, width = result.model.places(result.fitted.p)
-    own = [i for i in range(len(place)) if (np.abs(place - place[i])[chosen.crystal != chosen.crystal[i]] > width[i]).all()]
-    height = amplitude.mean(axis=0)
-    for crystal in np.unique(chosen.crystal):
-        mine = [i for i in own if chosen.crystal[i] == crystal]
-        if mine and height[mine].sum() < PRESENT * height.sum():
-            name = chosen.names[mine[0]].split()[0]
+    rings = rings.upto(float(result.chosen.g[-1]) * (1 + 1e-12))
+    at = np.interp(rings.g, result.chosen.g, place)
+    nearest = np.argmin(np.abs(at[:, None] - place), axis=1)
+    height = result.fitted.amplitude.mean(axis=0)
+    crystals = np.unique(rings.crystal)
+    for crystal in crystals:
+        of, apart = rings.crystal == crystal, np.abs(at[:, None] - at[rings.crystal != crystal]).min(axis=1, initial=np.inf)
+        mine = of & (apart > width[nearest])
+        name = next(n for n, i in zip(rings.names, of) if i).split()[0]
+        part = float(rings.intensity[mine].sum() / rings.intensity[of].sum())
+        if part < OWN:
+            beside = np.unique(rings.crystal[~of][np.abs(at[~of][:, None] - at[of]).min(axis=1) <= width[nearest[~of]]])
+            others = ", ".join(dict.fromkeys(rings.names[int(np.argmax(rings.crystal == i))].split()[0] for i in beside))
             raise InputError(
-                f"{name} is not in the pattern: the rings that are its own have {100 * height[mine].sum() / height.sum():.1f} % of the"
+                f"{name} cannot be told from {others}: rings of its own, a width of {float(np.median(width)):.1f} px or more from theirs,"
+                f" would have {100 * part:.0f} % of its intensity, and the pixel size depends on which crystal the rings are of:"
+                " leave one of them out"
+            )
+        whole = height[np.unique(nearest[mine])].sum() / part
+        if whole < PRESENT * height.sum():
+            raise InputError(
+                f"{name} is not in the pattern: by the rings that are its own it would have {100 * whole / height.sum():.1f} % of the"
                 " height of all: give the right crystals, without it"
             )
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from gpu4d.arrays import is_integer_dtype, to_numpy
-from gpu4d.calibrate import Origin, covered, is_round
+from gpu4d.calibrate import LatticeEllipse, Origin, PeakFit, covered, is_round
+from gpu4d.calibrate.lattice_ellipse import MOST_VISIBLE, SHAPES, SIGNIFICANT, lattice_ellipse
+from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.data.bad_pixels import find_nan_pixels
 from gpu4d.data.calibration import LEAST_RADIUS, Calibration
@@ -43,6 +45,7 @@ ONE_CRYSTAL = (
 VAGUE = 0.1  # of a radius: a larger standard error says that the edge of a disk was not found
 LEAST_DISKS = 4  # disks of a pattern, median over the scan: with fewer it has no lattice or rings of its own
 SHARP_ROTATION = math.radians(3.0)  # standard error: a rotation that is known less well is not written
+DISAGREE = 0.01  # of a/b: ellipses from the distances of disks and from their lattice that differ by more are not of one crystal
 TRIED = 1024  # patterns in which disks are searched
 
 
@@ -292,12 +295,20 @@ class _Work:
         each = np.where(np.isfinite(origin.measured), origin.measured, origin.fitted)  # also of a beam that moves without a pattern
         with self.record.stage("fit of ellipse and pixel size to the disks"):
             try:
-                gpu4d.calibrate.fit_peaks(found, self.crystals, origin=each, energy=c.energy, q_pixel=c.q_pixel).apply(c)
+                fit = gpu4d.calibrate.fit_peaks(found, self.crystals, origin=each, energy=c.energy, q_pixel=c.q_pixel)
             except InputError as error:
                 self.said.append(f"no ellipse and pixel size from Bragg disks: {error}")
                 return
-        if lattice is not None:
-            self.said.append(ONE_CRYSTAL)
+        other = None if lattice is None else _other_ellipse(fit, gpu4d.fit_lattice(found, lattice, origin=origin))
+        if other is None:
+            fit.apply(c)
+            if lattice is not None:
+                self.said.append(ONE_CRYSTAL)
+        else:
+            self.said.append(
+                f"no ellipse and pixel size from Bragg disks: their distances give {fit}, but their lattice is {other.shape} behind another"
+                f" ellipse, {other}: give the right --standard, or --q-pixel to 12 %"
+            )
 
     def _found_disks(self, disk: Disk | None) -> PointListArray | None:
         """Search Bragg disks in a part of the scan. None if there are none beside the unscattered one."""
@@ -390,6 +401,19 @@ class _Work:
         else:
             how = "least curl of the centre of mass; 180° by the contrast of the phase"
             c.measured(rotation=phase.rotation, transpose=phase.transpose, rotation_error=found.error, how=how)
+
+
+def _other_ellipse(fit: PeakFit, lattice: LatticeFit) -> LatticeEllipse | None:
+    """Return the ellipse that makes the lattice square or hexagonal, if it is small and another than that of the disks' distances.
+
+    A lattice that is neither square nor hexagonal needs a larger ellipse, and says nothing.
+    """
+    seen = min((lattice_ellipse(lattice, shape) for shape in SHAPES), key=lambda e: e.ellipse[0])
+    if seen.ellipse[0] - 1 >= MOST_VISIBLE:
+        return None
+    off = seen.stretch - fit.stretch
+    sigmas = float(np.sqrt(off @ np.linalg.pinv(seen.stretch_covariance + fit.stretch_covariance) @ off))
+    return seen if 2 * float(np.hypot(*off)) > DISAGREE and sigmas > SIGNIFICANT else None
 
 
 def _shown(c: Calibration, name: str, value: Any) -> str:

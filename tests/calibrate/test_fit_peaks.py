@@ -117,6 +117,46 @@ def test_many_grains_of_a_crystal():
         fit_peaks(disks, "Si", origin=(64, 63), q_pixel=0.0125)
 
 
+def test_a_wrong_pixel_size_gives_no_absurd_ellipse():
+    """Square gold behind an ellipse of 3 %: another zone axis behind one of 28 % has its disks in the same places."""
+    g = 2 / 4.0786 / 0.02 * np.array([np.cos(0.2), np.sin(0.2)])
+    disks = lattice_scan(g, np.array([-g[1], g[0]]), noise=0.03)
+    for prior in (None, 0.0180, 0.0220):
+        found = fit_peaks(disks, "Au", origin=(64, 63), q_pixel=prior)
+        assert np.abs(pulls(found)).max() < 3.5 and abs(found.q_pixel - 0.02) < 3.5 * found.q_pixel_error
+    for prior in (0.0236, 0.0170, 0.015):
+        with pytest.raises(InputError, match=r"a pixel of 0\.02 1/Å and an ellipse a/b 1\.030, but q_pixel=.* to 12 %"):
+            fit_peaks(disks, "Au", origin=(64, 63), q_pixel=prior)
+
+
+@pytest.mark.parametrize("crystal, axis, prior", [("Si", (1, 1, 2), 0.019), ("Si", (1, 1, 1), 0.022), ("Au", (1, 1, 2), 0.018)])
+def test_zone_axes_are_not_taken_for_each_other(crystal, axis, prior):
+    """Cases in which the histogram of distances alone prefers other rings: the fits of the disks tell."""
+    along = np.array(axis) / np.linalg.norm(axis)
+    across = np.cross(along, [0.3, 0.5, 0.8]) / np.linalg.norm(np.cross(along, [0.3, 0.5, 0.8]))
+    g = Structure.standard(crystal).reflections(1.0).g
+    g = g[np.abs(g @ along) < 1e-6] @ np.stack([across, np.cross(along, across)], axis=1)
+    found = fit_peaks(lists([g / 0.02] * 36, 0.03, (6, 6)), crystal, origin=(64, 63), q_pixel=prior)
+    assert np.abs(pulls(found)).max() < 4 and found.scatter < 0.04
+    assert abs(found.q_pixel - 0.02) < 4 * found.q_pixel_error < 2e-5
+
+
+def test_what_two_answers_fit_is_refused():
+    """013 of gold has a lattice that fits other rings of gold within 12 % of the pixel size, behind another small ellipse."""
+    along, across = np.array([0.0, 1, 3]) / 10**0.5, np.array([1.0, 0, 0])
+    g = Structure.standard("Au").reflections(1.0).g
+    g = g[np.abs(g @ along) < 1e-6] @ np.stack([across, np.cross(along, across)], axis=1)
+    with pytest.raises(InputError, match=r"two ways to say which disk is on which ring.* 0\.02 1/Å and an ellipse a/b 1\.030"):
+        fit_peaks(lists([g / 0.02] * 36, 0.03, (6, 6)), "Au", origin=(64, 63), q_pixel=0.0185)
+    turn = np.pi / 3 * np.arange(6)
+    ring = lists([22.0 * np.stack([np.cos(turn), np.sin(turn)], -1)] * 9, 0.03, (3, 3))
+    with pytest.raises(InputError, match="all disks lie on one ring"):
+        fit_peaks(ring, "Au", origin=(64, 63))
+    wide = lists([v @ np.diag([1.2, 1.0]) for v in [ORDERS * 20.0] * 9], 0.03, (3, 3))
+    with pytest.raises(InputError, match=r"ellipse a/b 1\.\d+ .* but detectors stay below"):
+        fit_peaks(wide, "square", origin=(64, 63))
+
+
 def test_arguments_are_checked():
     one = lists([np.array([[20.0, 0.0], [-20.0, 0.0]])], 0.01, (1, 1))
     with pytest.raises(InputError, match="too few"):

@@ -104,6 +104,24 @@ def test_crystals_are_told_apart():
         fit_rings(counts, [FCC[0]], q_pixel=0.05)
 
 
+def test_crystals_with_the_same_rings_are_refused():
+    """Aluminium beside gold has rings where gold has them, to 0.7 %: taken as there it moves the pixel size by 2e-3."""
+    counts = powder(dose=200.0, texture=0.3)[1]
+    for other in ("Al", "Ag", "Pt"):
+        with pytest.raises(InputError, match=f"Au cannot be told from {other}: .* leave one of them out"):
+            fit_rings(counts, ["Au", other])
+    with pytest.raises(InputError, match="Cu is not in the pattern"):  # its 111 is close to 200 of gold
+        fit_rings(counts, ["Au", "Cu"])
+
+
+def test_a_mixture_gives_the_pixel_size():
+    silicon = np.sqrt([3.0, 8, 11, 16, 19, 24]) / 5.4310
+    gold = powder(dose=200.0, texture=0.3)[1]
+    counts = gold + np.random.default_rng(3).poisson(powder(dose=100.0, texture=0.3, g=silicon)[0] * 0.5)
+    found = fit_rings(counts, ["Au", "Si"])
+    assert abs(found.q_pixel / TRUTH["q_pixel"] - 1) < 1e-3 and abs(found.ellipse[0] - 1.03) < 1e-3
+
+
 def test_a_flat_detector_shows_tan_two_theta():
     wave = 0.0250793
     seen = np.tan(2 * np.arcsin(wave * FCC / 2)) / wave

@@ -1,15 +1,19 @@
 """`gpu4d calibrate`: what it measures in simulated standards with truth, what it writes, and what it says if it cannot."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 
 import gpu4d
 from gpu4d.cli import run_command
+from gpu4d.data import PointListArray
 from gpu4d.errors import InputError
 from gpu4d.io import load_calibration
-from gpu4d.workflow.calibrate_file import calibrate_file
+from gpu4d.workflow.calibrate_file import _Work, calibrate_file
 from gpu4d.workflow.recipe import Recipe
+from gpu4d.workflow.record import Record, SilentWatcher
 
 
 def recipe(**settings):
@@ -43,6 +47,31 @@ def test_disks_of_a_single_crystal(shared_data, tmp_path):
     assert any("lengths 0.1 to 0.3 % too short" in line for line in found.said)
     assert c.ellipse[0] - 1 < 3 * c.ellipse_error[0] + 1e-3, "there is no ellipse"
     assert c.origin.shape == (24, 24, 2) and c.probe_radius == pytest.approx(6.0, rel=0.03)
+
+
+def test_an_ellipse_that_the_lattice_contradicts_is_not_written(monkeypatch):
+    """The distances of the disks may be taken for those of another zone axis. The angles of the lattice tell."""
+    h, k = np.mgrid[-2:3, -2:3].reshape(2, -1)
+    v = np.stack([h, k], -1) * (2 / 4.0782 / 0.02) @ np.diag([1.03, 1.0]) + 64
+    q = np.tile(v, (64, 1)) + np.random.default_rng(0).normal(0, 0.03, (1600, 2))
+    disks = PointListArray(np.arange(65) * 25, {"qx": q[:, 0], "qy": q[:, 1], "intensity": np.ones(1600)}, (8, 8))
+    origin = gpu4d.calibrate.origin(disks, method="auto", fit="auto", guess=(64, 64))
+    lattice, crystal = gpu4d.find_lattice(disks, origin), gpu4d.structures.Structure.standard("Au")
+
+    def measured():
+        work = _Work(gpu4d.DataCube(np.zeros((8, 8, 128, 128), "u1")), Recipe(), Record(SilentWatcher()), [crystal])
+        work.cube.calibration.q_pixel = 0.021
+        work._disks(disks, lattice, origin)
+        return work.cube.calibration, work.said
+
+    c, said = measured()
+    assert c.ellipse[0] == pytest.approx(1.03, abs=1e-3) and c.q_pixel == pytest.approx(0.02, rel=1e-3) and not said
+    right = gpu4d.calibrate.fit_peaks(disks, "Au", origin=(64, 64), q_pixel=0.021)
+    wrong = replace(right, stretch=np.array([0.0, 0.04]), ellipse=(np.exp(0.08), 1.0, np.pi / 4))
+    monkeypatch.setattr(gpu4d.calibrate, "fit_peaks", lambda *given, **settings: wrong)
+    c, said = measured()
+    assert c.ellipse is None and c.q_pixel == 0.021
+    assert "their lattice is square behind another ellipse" in said[-1]
 
 
 def test_hot_and_missing_pixels_do_no_harm(shared_data, tmp_path):

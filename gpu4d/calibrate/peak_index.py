@@ -1,0 +1,181 @@
+"""Say which Bragg disk is on which ring of the crystals: by fits of all likely ways, and what they explain."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu4d.calibrate.peak_likelihood import DiskPoints, disk_residuals, fitted_disks
+from gpu4d.calibrate.ring_index import PRIOR, Indexed, KnownRings, check_indexed, index_trials, is_lengths, known_rings, structures
+from gpu4d.calibrate.ring_start import BIN, STEP, STRETCHES, Peak
+from gpu4d.calibrate.stretch import undone
+from gpu4d.errors import InputError
+from gpu4d.robust import TUKEY
+
+START_POINTS = 5_000
+TRIAL_POINTS = 1_500  # to compare ways to index the disks
+BEAM = 2.0  # px from the origin: nearer disks are the unscattered beam
+BLUR = 1.0  # bins of half a pixel: the histogram of distances is smoothed by so much
+STARTS = 4  # of the sharpest stretches of the grid are tried
+WRONG_PRIOR = 0.25  # how far a given pixel size may be off and still be found to be wrong
+SCALES = 5  # of each start are fitted
+STRAY = 0.02  # of the disks may lie on no ring, for the likelihood
+OVAL = 0.05  # of ½ ln(a/b) has to be paid for by 1 in the mean log likelihood of a disk: most detectors have less
+AS_GOOD = 0.3  # of that log likelihood: what is nearer may be right as well
+OTHER = 0.005  # of stretch and scale: another indexing, and no error of the fit
+STRAINED = 0.06  # of its radius: a ring of disks is so wide at least, since crystals are strained by a per cent or two
+MISSING = 0.25  # of the expected rings must be there: one zone axis shows few of them
+
+
+class DiskTrial(NamedTuple):
+    """One way to say which disk is on which ring.
+
+    Parameters (5,) of its fit, the rings, how they fit, the mean log likelihood of a disk's distance, and how many rings have disks.
+    """
+
+    p: np.ndarray
+    rings: KnownRings
+    found: Indexed
+    likelihood: float
+    occupied: int
+
+    @property
+    def oval(self) -> float:
+        return float(np.hypot(*self.p[2:4]))
+
+    @property
+    def score(self) -> float:
+        return self.likelihood - self.oval / OVAL
+
+    @property
+    def pixel(self) -> float:
+        return float(np.exp(self.oval - self.p[4]))
+
+    def __str__(self) -> str:
+        return f"a pixel of {self.pixel:.4g} 1/Å and an ellipse a/b {np.exp(2 * self.oval):.3f}"
+
+    def differs(self, other: DiskTrial) -> bool:
+        return bool(np.abs(self.p[2:5] - other.p[2:5]).max() > OTHER)
+
+
+def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy: float | None) -> DiskTrial:
+    """Return the way to index the disks that explains them best.
+
+    Each is fitted to a part of the disks, since their distances alone do not tell: zone axes of a crystal may differ by a stretch.
+    """
+    few = np.random.default_rng(0).permutation(len(points.v))[:TRIAL_POINTS]
+    part = DiskPoints(points.v[few], points.intensity[few], points.error[few], np.arange(len(few)))
+    trials: list[DiskTrial] = []
+    refusals: list[tuple[float, InputError]] = []
+    for start in _starts(points):
+        peaks, r, height = _histogram(points, start)
+        rings = _rings(known, peaks, energy)
+        try:
+            judged = index_trials(rings, peaks, r, height, q_pixel, WRONG_PRIOR)
+        except InputError as error:
+            refusals.append((-1.0, error))
+            continue
+        for found in judged[:SCALES]:
+            try:
+                check_indexed(found, rings, missing=MISSING)
+                trials.append(_trial(part, rings, found, np.array([0.0, 0.0, *start, np.log(found.scale)])))
+            except InputError as error:
+                refusals.append((found.score - float(np.hypot(*start)), error))
+            except np.linalg.LinAlgError:  # a start so wrong that its fit has no answer
+                continue
+    if not trials:
+        raise max(refusals, key=lambda t: t[0], default=(0.0, InputError("no ellipse and scale put the disks on rings of the crystals")))[1]
+    return _chosen(trials, q_pixel)
+
+
+def _trial(points: DiskPoints, rings: KnownRings, found: Indexed, start: np.ndarray) -> DiskTrial:
+    """Fit one way to index the disks. A disk is on each of the rings in reach with the same probability: dense rings explain less."""
+    p, _, scatter, _ = fitted_disks(points, rings, start)
+    off = disk_residuals(points.v, rings.g, p)[0]
+    r = np.hypot(*(undone(p[2], p[3])[0] @ (points.v - p[:2]).T))
+    far = r > BEAM
+    sigma, reach = max(scatter, BIN / 10), float(r.max()) + 1
+    places = np.exp(p[4]) * rings.g
+    lines = max(int((places < reach).sum()), 1)
+    on_ring = (1 - STRAY) / lines * np.exp(-0.5 * (off[far] / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+    filled = np.unique(np.searchsorted((places[1:] + places[:-1]) / 2, r[far & (np.abs(off) < TUKEY * sigma)]), return_counts=True)[1]
+    occupied = int((filled > STRAY * far.sum()).sum())
+    return DiskTrial(p, rings, found, float(np.log(on_ring + STRAY / reach).mean()), occupied)
+
+
+def _chosen(trials: list[DiskTrial], q_pixel: float | None) -> DiskTrial:
+    """Return the trial that explains the disks best with a small ellipse. Raise InputError if a different one does so as well."""
+    first = max(trials, key=lambda t: t.score)
+    inside = [t for t in trials if q_pixel is None or abs(q_pixel / t.pixel - 1) < PRIOR]
+    best = max(inside, key=lambda t: t.score, default=None)
+    if q_pixel is not None and (best is None or first.score > best.score + AS_GOOD):
+        raise InputError(
+            f"the disks fit the crystals best with {first}, but q_pixel={q_pixel:g} has to be known to {100 * PRIOR:.0f} %: give a better"
+            " q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
+        )
+    assert best is not None
+    other = max((t for t in inside if t.differs(best)), key=lambda t: t.score, default=None)
+    if other is not None and other.score > best.score - AS_GOOD:
+        raise InputError(
+            f"two ways to say which disk is on which ring fit about as well: {best}, and {other}: give a better q_pixel, or as crystals"
+            " the |g| of the zone axis only, or 'square' or 'hexagonal'"
+        )
+    return best
+
+
+def _starts(points: DiskPoints) -> list[np.ndarray]:
+    """Return some (e1, e2) at which the histogram of distances is sharp: the circle, and the sharpest of a grid."""
+    few = slice(None, None, int(np.ceil(len(points.v) / START_POINTS)))
+    v, weight = points.v[few], np.sqrt(points.intensity[few])
+    far = np.hypot(*v.T) > BEAM
+    v, weight = v[far], weight[far]
+
+    def sharpness(e: np.ndarray) -> float:
+        r = np.hypot(*(undone(*e)[0] @ v.T)) / BIN
+        low = r.astype(np.int64)
+        hist = np.bincount(low, weight * (1 - (r - low))) + np.bincount(low + 1, weight * (r - low))[: low.max() + 1]
+        return float((hist**2).sum())
+
+    def climbed(e: np.ndarray, step: float) -> np.ndarray:
+        while step > 1e-3:
+            step /= 2
+            e = max((e + step * np.array([i, j]) for i in (-1, 0, 1) for j in (-1, 0, 1)), key=sharpness)
+        return e
+
+    grid = [STEP * np.array([i, j]) for i in range(-6, 7) for j in range(-6, 7) if np.hypot(i, j) * STEP <= STRETCHES + 1e-9]
+    best = sorted(grid, key=sharpness)[-STARTS:]
+    found = [np.zeros(2)]
+    for e in (*best, *(e for e in grid if np.hypot(*e) < 1.1 * STEP)):
+        top = climbed(e, STEP)
+        if min(np.hypot(*(top - f)) for f in found) > 2e-3:
+            found.append(top)
+    return found
+
+
+def _histogram(points: DiskPoints, start: np.ndarray) -> tuple[list[Peak], np.ndarray, np.ndarray]:
+    """Return clusters of distances as peaks; the bins' distances, and their content in standard errors."""
+    from scipy import ndimage
+    from scipy.signal import find_peaks, peak_widths
+
+    r = np.hypot(*(undone(*start)[0] @ points.v.T))
+    weight = np.sqrt(points.intensity)
+    size = int(r.max() / BIN) + 8
+    hist = ndimage.gaussian_filter1d(np.bincount((r / BIN).astype(np.int64), weight, size), BLUR)
+    middle = (np.arange(size) + 0.5) * BIN
+    wide = ndimage.gaussian_filter1d(hist, 12.0)  # what disks anywhere would give
+    at = find_peaks(hist, height=np.maximum(1.5 * wide, 0.01 * hist.max()))[0]
+    at = at[middle[at] > 3.0]
+    widths = peak_widths(hist, at, rel_height=0.5)[0] * BIN
+    peaks = [
+        Peak(float(middle[i]), max(float(w), STRAINED * float(middle[i])), float(hist[i] / middle[i]), float(hist[i]))
+        for i, w in zip(at, widths)
+    ]
+    return peaks, middle, 10 * hist / max(float(hist[at].min(initial=np.inf)), 1e-300) if len(at) else hist
+
+
+def _rings(crystals: Any, peaks: list[Peak], energy: float | None) -> KnownRings:
+    if is_lengths(crystals) or not peaks:
+        return known_rings(crystals, np.inf if is_lengths(crystals) else 1.0, energy)
+    few = known_rings(crystals, 4 * max(float(np.linalg.norm(s.basis, axis=1).max()) for s in structures(crystals)), energy)
+    return known_rings(crystals, few.g[min(3, len(few.g) - 1)] * max(p.r for p in peaks) / peaks[0].r, energy)
