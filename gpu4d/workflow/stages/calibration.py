@@ -67,7 +67,7 @@ class CalibrateDisk(Stage):
         if known:
             entry = next((entry for entry in reversed(c.history) if entry.field == "q_pixel"), None)
             how = "given" if entry is None or entry.how in ("given", "set") else entry.how
-        state.record.figure("Detector pixel", f"{measured(c.require("q_pixel"), c.q_pixel_error)} Å⁻¹", how)
+        state.record.figure("Detector pixel", f"{measured(float(c.require('q_pixel')), c.q_pixel_error)} Å⁻¹", how)
         if known and c.energy and c.semiangle and radius >= LEAST_RADIUS:
             expected = physics.pixel_from_disk(radius, c.semiangle, c.energy)
             if abs(expected / known - 1) > DISAGREEMENT:
