@@ -74,6 +74,7 @@ def reports_of(folder: Path, *options: str, again: str = "") -> tuple[dict, str]
     return records.latest(path), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_every_report_is_a_record_and_no_worker_takes_others_with_it(tmp_path):
     pytest.importorskip("xdist")
     (tmp_path / "test_some.py").write_text(textwrap.dedent(TESTS))

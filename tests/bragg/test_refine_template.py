@@ -94,6 +94,7 @@ def oval():
     return draw(ellipse, 2000.0, centres, rng), centres
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_not_round_from_a_round_start(oval):
     patterns, centres = oval
     start = template(synthetic((48, 48), 5.0, edge=1.5))

@@ -99,6 +99,7 @@ def test_views_and_offsets():
         assert all(a.tobytes() == b.tobytes() for a, b in zip(fused(same, given, **options), wanted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 96])
 def test_more_maxima_than_there_is_room_for(size):
     """With a point for a template the n = 1 map is the pattern: every second pixel is a maximum, more than the list holds."""

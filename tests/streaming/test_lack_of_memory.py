@@ -101,7 +101,7 @@ def test_one_reading_for_several_is_taken_by_all_or_none(fused, monkeypatch):
 def test_memory_that_runs_out_in_a_source(device):
     data = scan()
     wanted = bits(gpu4d.sweep(gpu4d.DataCube(Stored(data)), every_reduction()))
-    for seed in range(3):
+    for seed in range(1, 3):
         trips = Trips(seed, least=8, spread=9)
         cube = gpu4d.DataCube(Stored(data, before=trips))
         processor = "cpu" if device == "cpu" else AccountingProcessor(readers_in_threads=bool(seed % 2))
