@@ -14,7 +14,7 @@ from gpu4d.arrays import Array, ArrayLike, ReturnedArray
 from gpu4d.crystal.cepstral_nodes import Nodes
 from gpu4d.crystal.cepstrum import checked_offset, window_of
 from gpu4d.crystal.fit_cepstrum import TAPS, fit_cepstrum, grid_points
-from gpu4d.crystal.fit_lattice import LatticeFit
+from gpu4d.crystal.fit_lattice import FROM_CEPSTRUM, LatticeFit
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.mean_cepstrum import MeanCepstrum, as_cube, mean_cepstrum
 from gpu4d.data.datacube import DataCube
@@ -164,7 +164,7 @@ class CepstralVectors(PerPositionReduction):
             indexed_fraction=xp.where(fitted, xp.ones_like(nan), nan),
             mask=fitted,
             lattice=Lattice(rows[0], rows[1], points=len(self.orders)),
-            weights="power",
+            weights=FROM_CEPSTRUM,
             error_scale=math.nan,
             r1=vectors[..., 0, :],
             r2=vectors[..., 1, :],

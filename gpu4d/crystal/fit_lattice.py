@@ -22,6 +22,8 @@ WEIGHTS = ("sqrt", "py4dstem", "errors", "uniform")
 OTHER_UNITS = 0.7  # error scale below which the values of the patterns are no electrons, and errors are made smaller, too
 BLOCK = 2048  # positions at a time: memory stays small, and a fixed number gives the same answer everywhere
 
+FROM_CEPSTRUM = "power"  # `weights` of a fit to a power cepstrum: its lengths are too short, all by the same part
+
 
 @dataclass(frozen=True, eq=False)
 class LatticeFit:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
-from gpu4d.crystal.fit_lattice import LatticeFit
+from gpu4d.crystal.fit_lattice import FROM_CEPSTRUM, LatticeFit
 from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.data.arguments import positions_of
 from gpu4d.data.calibration import Calibration
@@ -21,7 +21,6 @@ from gpu4d.structures import Structure
 WORDS = ("median", "mean", "auto")
 ALIKE = 3.0  # standard deviations of the noise: lattices of positions that differ by less are the same
 LEAST_ALIKE = 2e-4  # least such deviation of strain: structure of the specimen that no strain map shows
-CEPSTRAL = "power"  # weights of a fit that is from a power cepstrum
 LEAST_REGION = 9  # positions of a region: the median of fewer is hardly better than one lattice
 LOOKED_AT = 1000  # positions whose neighbours in strain are counted
 MISMATCH = 0.1  # of the lengths: a crystal whose lattice differs by more is not the one that is seen
@@ -114,11 +113,11 @@ def choose_reference(g: np.ndarray, fit: LatticeFit, given: Any, region: ArrayLi
 
 def _check_lengths(fit: LatticeFit, given: Any) -> None:
     """Raise InputError if lengths from a cepstrum, which are too short, are to be compared with others."""
-    cepstral = fit.weights == CEPSTRAL
+    cepstral = fit.weights == FROM_CEPSTRUM
     advice = (
         "lattices from a cepstrum are up to 2 % short, all by the same part: compare them with a region of their own scan, or with another"
     )
-    if isinstance(given, LatticeFit) and (given.weights == CEPSTRAL) != cepstral:
+    if isinstance(given, LatticeFit) and (given.weights == FROM_CEPSTRUM) != cepstral:
         which = ("a cepstrum", "Bragg disks") if cepstral else ("Bragg disks", "a cepstrum")
         raise InputError(f"the fit is from {which[0]}, and the reference from {which[1]}: {advice} cepstral fit")
     if isinstance(given, Structure) and cepstral:

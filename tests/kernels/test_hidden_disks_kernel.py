@@ -3,6 +3,7 @@
 import gpu4d.kernels.hidden_disks as launcher
 import numpy as np
 import pytest
+from broken_copies import broken_copy
 from cuda_on_host import HostBackend
 
 import gpu4d
@@ -215,9 +216,7 @@ BREAKS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", BREAKS)
 def test_broken_copies_are_caught(what):
-    old, new = BREAKS[what]
-    text = inlined(FILE)
-    assert text.count(old) == 1
+    sources = broken_copy(FILE, BREAKS[what])
     edge = ((20.0, 8.8), 60.0)  # its highest cells are at the border of the square about the bright disk
     wide = ((21.0, 20.0), 900.0)  # of cells that two lanes add up
     scenes = [
@@ -229,6 +228,6 @@ def test_broken_copies_are_caught(what):
     for given, options in scenes:
         good = on_host(given, options)
         for seed in (0, 1, 2, 7):
-            found = on_host(given, options, HostBackend(seed=seed, sources={FILE: text.replace(old, new)}))
+            found = on_host(given, options, HostBackend(seed=seed, sources=sources))
             different += any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(found, good, strict=True))
     assert different, f"without the {what} all answers are right"

@@ -3,6 +3,7 @@
 import gpu4d.kernels.joint_fit as launcher
 import numpy as np
 import pytest
+from broken_copies import broken_copy
 from cuda_on_host import HostBackend
 
 import gpu4d
@@ -272,15 +273,13 @@ BREAKS = {
 @pytest.mark.parametrize("what", BREAKS)
 def test_broken_copies_are_caught(what):
     """By another answer, a group that is not fitted, or by other bits in another order of threads."""
-    old, new = BREAKS[what]
-    text = inlined(FILE)
-    assert text.count(old) == 1
+    sources = broken_copy(FILE, BREAKS[what])
     places, heights = cluster(6)
     ghosts = [*places, (15.0, 36.5), (12.9, 36.1)]
     given, options = call(counts((36, 42), places, heights), ghosts, [*heights, 50, 60])
     good = on_host(given, options)
     different = 0
     for seed in SEEDS:
-        found = on_host(given, options, HostBackend(seed=seed, sources={FILE: text.replace(old, new)}))
+        found = on_host(given, options, HostBackend(seed=seed, sources=sources))
         different += any(not np.allclose(a, b, rtol=1e-9, atol=0, equal_nan=True) for a, b in zip(found, good, strict=True))
     assert different, f"without the {what} all answers are right"

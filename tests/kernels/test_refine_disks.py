@@ -4,13 +4,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+from broken_copies import broken_copy
 from cuda_on_host import HostBackend
 from disk_options import operands
 
 import gpu4d
 from gpu4d.bragg.find_disks import PeakLimits, candidate_scores, correlation_maps
 from gpu4d.bragg.refine_disks import WIDEST, peak_errors, refine_disks
-from gpu4d.device.backend import inlined, using_backend
+from gpu4d.device.backend import using_backend
 from gpu4d.probe import synthetic, template
 
 FILE = "refine_disks.cu"
@@ -198,13 +199,11 @@ BREAKS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", BREAKS)
 def test_broken_copies_are_caught(what):
-    old, new = BREAKS[what]
-    text = inlined(FILE)
-    assert text.count(old) == 1
+    sources = broken_copy(FILE, BREAKS[what])
     case = disk_maps((40, 43), 1.0, 1, 4)
     good = on_host(refine_disks, *case)
     different = 0
     for seed in (0, 1, 2, 7):
-        found = on_host(refine_disks, *case, host=HostBackend(seed=seed, sources={FILE: text.replace(old, new)}))
+        found = on_host(refine_disks, *case, host=HostBackend(seed=seed, sources=sources))
         different += any(not np.allclose(a, b, atol=1e-3, equal_nan=True) for a, b in zip(found, good))
     assert different, f"without the {what} all answers are right"

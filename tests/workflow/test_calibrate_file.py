@@ -44,6 +44,11 @@ def test_disks_of_a_single_crystal(shared_data, tmp_path):
     found = calibrate_file(shared_data / "au_nbed_strain.h5", tmp_path / "c.toml", standards=["Au"], recipe=settings)
     c = found.calibration
     assert c.q_pixel == pytest.approx(0.0199367, rel=4e-3), "too large by 0.3 %, as multislice patterns shift their disks"
+    cube = gpu4d.open(shared_data / "au_nbed_strain.h5", dataset="/poisson_1e5")
+    disks = gpu4d.find_bragg_disks(cube, gpu4d.probe.synthetic(cube.detector_shape, 6.0), progress=False)
+    origin = gpu4d.calibrate.origin(disks)
+    lengths = gpu4d.crystal.lattice_lengths(gpu4d.fit_lattice(disks, gpu4d.find_lattice(disks, origin), origin=origin)).lengths
+    assert c.q_pixel == pytest.approx(1 / (np.mean(lengths) * 4.0786 / 2), rel=1e-3), "the shift is that of the disks; {200} planes"
     assert any("lengths 0.1 to 0.3 % too short" in line for line in found.said)
     assert c.ellipse[0] - 1 < 3 * c.ellipse_error[0] + 1e-3, "there is no ellipse"
     assert c.origin.shape == (24, 24, 2) and c.probe_radius == pytest.approx(6.0, rel=0.03)

@@ -43,6 +43,7 @@ class DarkField(Stage):
         total = np.nansum(planes, axis=(1, 2))
         order = [n for n in np.argsort(-total, kind="stable")[:MOST] if total[n] > LEAST_SHARE * total.sum()]
         if not order:
+            state.record.note("no dark-field images: no disk lies on a reflection of the lattice")
             return
         labels = tuple(names[n] for n in order)
         kept = RealSlice.calibrated(planes[order], "dark field of reflections", found.units, state.calibration.r_pixel, labels)
