@@ -115,29 +115,40 @@ def test_progress_that_fails_ends_the_sweep(kind):
     given_back(several)
 
 
+# What fails at the first call of an operation, whichever processor makes it, and how the sweep ends.
+FIRST_CALL = [(None, "done"), ("copy", "DeviceError"), ("copy", "InputError")]
+
+
 @pytest.mark.parametrize("kind", ["two lanes", "three devices"])
 def test_several_conveyors_and_what_fails_on_one(kind):
     """A lost device or an empty one: the same bits, or one error; the others stop and leave nothing."""
     data = scan(shape=(24, 9, 17, 20))
     wanted = bits(gpu4d.sweep(gpu4d.DataCube(Stored(data)), every_reduction(data.shape)))
-    rng, outcomes = np.random.default_rng(3), set()
-    for _ in range(20):
+
+    def outcome(failures):
         several, device = devices(kind)
-        planned = [
-            (str(rng.choice(["allocate", "pinned", "copy", "compute", "submit", "job", "wait"])), int(rng.integers(1, 9))) for _ in range(2)
-        ]
-        for processor in several[:2]:
-            kinds = (MemoryError, MemoryError, DeviceError, InputError)
-            failing = {key: kinds[rng.integers(0, 4)]("as asked") for key in planned}
+        for processor, failing in zip(several, failures, strict=False):
             processor._failures = lambda operation, number, failing=failing: failing.get((operation, number))
         cube = gpu4d.DataCube(Stored(data, before=lambda work: time.sleep(0.0003)))
         try:
             assert bits(gpu4d.sweep(cube, every_reduction(data.shape), device=device)) == wanted
-            outcomes.add("done")
+            return "done"
         except (DeviceError, InputError, MemoryBudgetError) as error:
-            outcomes.add(type(error).__name__)
-        given_back(several)
-    assert {"done", "DeviceError", "InputError"} <= outcomes
+            return type(error).__name__
+        finally:
+            given_back(several)
+
+    errors = {"DeviceError": DeviceError, "InputError": InputError}
+    for operation, ending in FIRST_CALL:
+        failing = {} if operation is None else {(operation, 1): errors[ending]("as asked")}
+        assert outcome([failing] * 3) == ending
+    rng = np.random.default_rng(3)
+    for _ in range(20):  # which of several failures comes first, and whether it comes, depends on the threads
+        planned = [
+            (str(rng.choice(["allocate", "pinned", "copy", "compute", "submit", "job", "wait"])), int(rng.integers(1, 9))) for _ in range(2)
+        ]
+        kinds = (MemoryError, MemoryError, DeviceError, InputError)
+        outcome([{key: kinds[rng.integers(0, 4)]("as asked") for key in planned} for _ in range(2)])
 
 
 # ---------------------------------------------------------------- interrupts
