@@ -28,7 +28,7 @@ ROUNDS = 3  # of windows that follow the images by the aberrations found so far;
 FARTHEST = 0.4  # of the field: the largest shift at the edge of the disk that the search for defocus tries
 STEP = math.pi / 2  # rad: the phase of the fastest chosen frequency at the edge of the disk, from one tried defocus to the next
 MOST_TRIES = 100  # defocus values of each sign
-SEARCHED = 60  # frequencies of the search: the strongest say where the defocus is
+SEARCHED = 40  # frequencies of the search: the strongest say where the defocus is
 CERTAIN = 25.0  # difference of χ² over χ² per pair between both signs of defocus, as five standard errors
 POOR = 3.0  # χ² per pair: above it, less than a third of what is left is counting noise
 
