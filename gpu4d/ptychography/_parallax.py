@@ -11,11 +11,13 @@ from typing import Any, Unpack
 import numpy as np
 
 from gpu4d import physics
-from gpu4d.data.arguments import OriginLike
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import OriginLike, real_values, scan_mask
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
+from gpu4d.probe.wavefunction import aberration_terms
 from gpu4d.ptychography.aberration_fit import inner_pixels
 from gpu4d.ptychography.aberration_parts import Parts
 from gpu4d.ptychography.aligned_sum import aligned_sum
@@ -26,7 +28,6 @@ from gpu4d.streaming.engine import SweepOptions, VisitOptions
 
 log = logging.getLogger("gpu4d")
 
-FIRST_ORDER = ("C10", "C12")  # what a linear map of shifts can hold
 SAME = math.radians(5)  # rotation that the shifts show, and the given one: more apart is warned of
 SCATTERED = 0.5  # of the largest fitted shift: measured shifts that scatter more do not show the aberrations
 
@@ -57,6 +58,8 @@ class Parallax:
         Of the measured shifts about the fit, scan steps.
     coverage : (Rx · upsample, Ry · upsample) float64
         How many pixels see every place.
+    geometry : Experiment
+        Energy, pixel sizes, origin and radius that were used.
     decisions, warnings : list of str
         Sentences for the user.
     """
@@ -73,8 +76,42 @@ class Parallax:
     measured: np.ndarray
     scatter: float
     coverage: np.ndarray
+    geometry: Experiment
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def transfer(self, frequencies: ArrayLike) -> np.ndarray:
+        """Compute the part of a weak phase that the image shows, at scan frequencies.
+
+        The spectrum of the image is this times the spectrum of the phase. Its sign changes where a defocused microscope's does.
+
+        Parameters
+        ----------
+        frequencies : (m, 2) array
+            1/Å, in scan axes.
+
+        Returns
+        -------
+        (m,) complex128
+            i mean(Γ exp(-2πi K · shift)) over the pixels that were used, Γ as in `gpu4d.ssb`. Nearly real.
+        """
+        given = real_values(frequencies, "frequencies", "(m, 2), 1/Å")
+        if given.ndim != 2 or given.shape[1] != 2 or not np.isfinite(given).all():
+            raise InputError(f"frequencies is {given.shape}: need (m, 2), finite, 1/Å in scan axes")
+        known, parts = self.geometry, Parts.of([name for name in self.aberrations if name.startswith("C")], self.geometry)
+        chi = parts.polynomial(parts.scaled(self.aberrations))
+
+        def wave(places: np.ndarray) -> np.ndarray:
+            x, y = places.T
+            turn = np.pi * np.polynomial.polynomial.polyval2d(x, y, chi)
+            return np.clip(known.radius + 0.5 - np.hypot(x, y), 0, 1) * np.exp(-1j * turn)
+
+        own, found = wave(self.pixels), np.zeros(len(given), complex)
+        moved = given @ scan_matrix(self.rotation, self.transpose) / known.q_pixel
+        for i, k in enumerate(moved):
+            gamma = own.conj() * wave(self.pixels - k) - own * wave(self.pixels + k).conj()
+            found[i] = 1j * (gamma * np.exp(-2j * np.pi * (self.shifts @ given[i]) * known.r_pixel)).mean()
+        return found
 
     def __repr__(self) -> str:
         size = "×".join(map(str, self.image.shape))
@@ -172,10 +209,9 @@ def parallax(
         found = _first_order(measured, known, known_turn)
         shifts = at @ measured.matrix.T
     else:
-        found = dict(aberrations), {"C10": 0.0}, known.rotation, known.transpose, "given"
+        found = _krivanek(aberrations), {"C10": 0.0}, known.rotation, known.transpose, "given"
         shifts = given_shifts(aberrations, at, known)
         measured = ImageShifts(np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((0, 2)), np.zeros((0, 2)), 0.0)
-        found[0].setdefault("C10", -found[0].pop("defocus", 0.0))
     limit = 2 * known.radius * known.q_pixel * known.r_pixel
     image, coverage = aligned_sum(images, shifts, upsample=int(upsample), limit=limit)
     warnings, decisions = known.warnings, known.decisions
@@ -185,7 +221,7 @@ def parallax(
     for message in warnings:
         log.warning("parallax: %s", message)
     picture = RealSlice.calibrated(image, "parallax", "1", known.r_pixel, upsample=int(upsample))
-    return Parallax(picture, *found, shifts, at, measured.at, measured.measured, measured.scatter, coverage, decisions, warnings)
+    return Parallax(picture, *found, shifts, at, measured.at, measured.measured, measured.scatter, coverage, known, decisions, warnings)
 
 
 def tilted_dark_field(
@@ -195,6 +231,7 @@ def tilted_dark_field(
     *,
     inner: float,
     outer: float,
+    tilt: float = 0.7,
     upsample: int = 1,
     energy: float | None = None,
     semiangle: float | None = None,
@@ -206,8 +243,8 @@ def tilted_dark_field(
 ) -> RealSlice:
     """Align the images of dark-field pixels by the shifts that the bright field showed, and sum them.
 
-    A pixel outside the disk sees the specimen under the tilt of the part of the beam that scatters to it. For electrons scattered by small
-    angles that is near the edge of the disk in the pixel's direction. So the shift is ∇χ / 2π there.
+    A pixel outside the disk is reached from all of the disk, and more from its nearer parts. On average the beam comes from `tilt` of the
+    radius, in the pixel's direction. So the shift is ∇χ / 2π there.
 
     Parameters
     ----------
@@ -215,7 +252,9 @@ def tilted_dark_field(
     found : Parallax
         Of the same scan.
     inner, outer : float
-        Radii of the annulus, in radii of the bright-field disk: 1 is its edge.
+        Radii of the annulus, in radii of the bright-field disk: 1 is its edge. Near the edge the beam's direction is known best.
+    tilt : float
+        Part of the disk's radius, 0 to 1. In frozen virus particles 0.7 is sharpest from 1.05 to 1.2 radii, 0.5 farther out.
     upsample : int
         Samples of the image along one scan step.
     energy, semiangle, q_pixel, r_pixel, origin, memory, **sweep_options
@@ -239,8 +278,8 @@ def tilted_dark_field(
     >>> gpu4d.ptychography.tilted_dark_field(scan.cube, found, inner=1.1, outer=1.4, origin=(16, 16)).shape
     (48, 48)
     """
-    if not 1 <= inner < outer:
-        raise InputError(f"inner={inner}, outer={outer}: need 1 ≤ inner < outer, in radii of the bright-field disk")
+    if not (1 <= inner < outer and 0 <= tilt <= 1):
+        raise InputError(f"inner={inner}, outer={outer}, tilt={tilt}: need 1 ≤ inner < outer and 0 ≤ tilt ≤ 1, in radii of the disk")
     options: SweepOptions = {"memory": memory, **sweep_options}
     given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
     known = experiment(cube, rotation=found.rotation, transpose=found.transpose, sweep_options=options, **given)
@@ -252,23 +291,31 @@ def tilted_dark_field(
     if not inside.any():
         raise InputError(f"no pixel lies from {inner} to {outer} radii of the disk ({known.radius:.3g} px) on this detector")
     at = np.stack([x[inside], y[inside]], -1)
+    where = scan_mask(sweep_options.get("where"), cube.scan_shape)
     images = PixelImages(cube, np.flatnonzero(inside), options)
-    images.bad = ~np.isfinite(images.find_bad())
-    edge = at * np.minimum(1, known.radius / distance[inside])[:, None]
-    image, _ = aligned_sum(images, given_shifts(found.aberrations, edge, known), upsample=int(upsample))
+    images.bad = ~np.isfinite(images.find_bad())  # a dark field may have positions without a count
+    if where is not None:
+        images.bad |= ~where
+    beam = at * (tilt * known.radius / distance[inside])[:, None]
+    image, _ = aligned_sum(images, given_shifts(found.aberrations, beam, known), upsample=int(upsample))
     return RealSlice.calibrated(image, "tilt-corrected dark field", "1", known.r_pixel, upsample=int(upsample))
 
 
 def given_shifts(aberrations: Mapping[str, float], at: np.ndarray, known: Experiment) -> np.ndarray:
     """Return ∇χ / 2π at pixels (n, 2) in scan steps, for named coefficients."""
-    names = sorted({f"C{name[-2:]}" for name in aberrations if name[:3] in ("phi",) or name.startswith("C")} | {"C10"})
-    parts = Parts.of(names, known)
+    parts = Parts.of(["C10", *(f"C{n}{m}" for n, m, *_ in aberration_terms(aberrations) if (n, m) != (1, 0))], known)
     return scan_shifts(parts.gradient(parts.scaled(aberrations), at), known)
 
 
-def _first_order(
-    measured: ImageShifts, known: Experiment, known_turn: bool
-) -> tuple[dict[str, float], dict[str, float], float, bool, str]:
+def _krivanek(aberrations: Mapping[str, float]) -> dict[str, float]:
+    """Return given coefficients with C10 in place of defocus, and with every angle."""
+    found = {"C10": 0.0}
+    for n, m, size, angle in aberration_terms(aberrations):
+        found |= {f"C{n}{m}": size} | ({f"phi{n}{m}": angle} if m else {})
+    return found
+
+
+def _first_order(measured: ImageShifts, known: Experiment, known_turn: bool) -> tuple[dict[str, float], dict[str, float], float, bool, str]:
     """Split the linear map of shifts into the turn of the detector and the symmetric matrix of C10 and C12.
 
     matrix = turn · λ [[C10 + a, b], [b, C10 - a]] · q_pixel / r_pixel, a = C12 cos 2φ, b = C12 sin 2φ, if |C12| < |C10|.
@@ -315,7 +362,5 @@ def _explain(
             f"{math.degrees(math.remainder(rotation + math.pi, 2 * math.pi)):.1f}° fits as well"
         )
     elif transpose != known.transpose or abs(math.remainder(rotation - known.rotation, 2 * math.pi)) > SAME:
-        warnings.append(
-            f"the shifts show a rotation of {math.degrees(rotation):.1f}° and transpose {transpose}, not {math.degrees(known.rotation):.1f}° "
-            f"and {known.transpose}"
-        )
+        shown = f"{math.degrees(rotation):.1f}° and transpose {transpose}"
+        warnings.append(f"the shifts show a rotation of {shown}, not {math.degrees(known.rotation):.1f}° and {known.transpose}")

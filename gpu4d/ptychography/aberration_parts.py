@@ -58,7 +58,11 @@ class Parts:
 
     def chi(self, vector: np.ndarray) -> Chi:
         """Return χ / π of scaled coefficients (p,) as terms (i, j, c)."""
-        return _terms(np.tensordot(vector, self.polynomials, 1))
+        return _terms(self.polynomial(vector))
+
+    def polynomial(self, vector: np.ndarray) -> np.ndarray:
+        """Return χ / π of scaled coefficients (p,): coefficients (7, 7) of xⁱ yʲ in detector pixels."""
+        return np.tensordot(vector, self.polynomials, 1)
 
     def each(self) -> tuple[Chi, ...]:
         """Return every part as terms."""
@@ -66,7 +70,7 @@ class Parts:
 
     def gradient(self, vector: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Return ∇χ at pixels (n, 2) from the axis, radians per pixel."""
-        total = np.tensordot(vector, self.polynomials, 1) * math.pi
+        total = self.polynomial(vector) * math.pi
         powers = np.arange(total.shape[0])
         x, y = (at[:, axis, None] ** powers for axis in (0, 1))
         dx, dy = (np.concatenate([np.zeros((len(at), 1)), powers[1:] * v[:, :-1]], axis=1) for v in (x, y))

@@ -55,7 +55,6 @@ def aligned_sum(images: PixelImages, shifts: np.ndarray, *, upsample: int = 1, l
         return xp.sum(spectra, axis=0, dtype=xp.complex128), mean
 
     found = functools.reduce(lambda a, b: (a[0] + b[0], a[1] + b[1]), images.mapped(one))
-    xp = arrays.namespace(found[0])
     passed = np.hypot(rows[:, None], columns) <= limit
     total = fft.irfft2(found[0] * arrays.from_numpy(passed.astype(float), found[0]), fine) * (upsample**2 / max(found[1], 1e-300))
     seen = _coverage(images, shifts, padded, rows, columns, fine)[: scan[0] * upsample, : scan[1] * upsample]

@@ -19,6 +19,7 @@ from gpu4d.streaming.engine import SweepOptions
 
 TAPER = 0.4  # of the half width: the window falls to 0 over this part of it, as a cosine does
 SPARSE = 4  # pixels, of which one tells how strong frequencies are
+WAITING = 16  # groups whose results may be in memory at the same time
 GROUP = 32  # pixels whose images are transformed at once
 
 
@@ -63,7 +64,7 @@ class PixelImages:
                 yield work(*group)
                 continue
             waiting.append(group)
-            if len(waiting) == 64:
+            if len(waiting) == WAITING:
                 yield from in_threads(work, *zip(*waiting))
                 waiting = []
         if waiting:
