@@ -29,7 +29,8 @@ FARTHEST = 0.4  # of the field: the largest shift at the edge of the disk that t
 STEP = math.pi / 2  # rad: the phase of the fastest chosen frequency at the edge of the disk, from one tried defocus to the next
 MOST_TRIES = 100  # defocus values of each sign
 SEARCHED = 40  # frequencies of the search: the strongest say where the defocus is
-CERTAIN = 25.0  # difference of χ² over χ² per pair between both signs of defocus, as five standard errors
+CERTAIN = 20.0  # √(number of frequencies): lead of a sign in χ². By chance the two amplitudes of a frequency explain 2 ± 2 for each sign,
+# and neighbours are alike, so that five standard deviations of the difference are some 20 √m.
 POOR = 3.0  # χ² per pair: above it, less than a third of what is left is counting noise
 
 
@@ -254,7 +255,7 @@ class _Signs:
             found.append((coherence(bands, parts, begin), begin, begin) if crossed else (normal.coherence, begin, vector))
         (best, begin, vector), (other, *_) = sorted(found, key=lambda each: -each[0])
         gained = (best - other) * bands.pairs / max(1e-300, 1 - best)
-        return cls(vector, best, other, gained > CERTAIN)
+        return cls(vector, best, other, gained > CERTAIN * math.sqrt(len(bands.frequencies)))
 
 
 def _line(bands: Sidebands, parts: Parts, known: Experiment, scan: tuple[int, int], at: int) -> list[np.ndarray]:

@@ -169,8 +169,7 @@ def covariance(found: Normal) -> np.ndarray:
     Gradients hold the noise of the counts and what no aberration explains: borders of the scan, strong objects. Counting
     statistics alone would give the inverse of twice the curvature, which is too small where the other errors are larger.
     """
-    p = len(found.curvature)
+    number, p = found.gradient.shape
     inverse = np.linalg.pinv(found.curvature, hermitian=True)
-    number = len(found.gradient)
     scatter = found.gradient.T @ found.gradient * (number / max(1, number - p))
     return inverse @ scatter @ inverse
