@@ -69,7 +69,7 @@ def _deviations(group: Any, bad: np.ndarray | None) -> tuple[Any, float]:
     good = np.ones(group.shape[1:]) if bad is None else (~bad).astype(float)
     if bad is not None and bad.any():
         group = xp.where(arrays.from_numpy(bad, group), xp.zeros_like(group), group)
-    mean = xp.sum(group, axis=(1, 2), keepdims=True, dtype=xp.float64) / max(1.0, good.sum())
+    mean = xp.sum(group, axis=(1, 2), keepdims=True, dtype=xp.float64) / max(1.0, float(good.sum()))
     weight = arrays.from_numpy(good.astype(np.float32), group)
     return (group - xp.astype(mean, xp.float32)) * weight, float(xp.sum(mean))
 

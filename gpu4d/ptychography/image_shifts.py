@@ -14,6 +14,8 @@ from gpu4d.robust import robust_sigma
 LEVELS = (1.5, 3.0, 6.0, 6.0)  # groups of pixels along a radius of the disk, coarse to fine; the last twice, as windows follow the fit
 LARGEST = 256  # samples: of longer scans only the lower frequencies are compared, which bounds the memory
 SLOWEST = 1.5  # cycles per field: lower frequencies are ramps of thickness, which no shift shows
+FASTEST = 0.5  # of the disk's radius: at higher frequencies most pixels see one side band alone, whose phase is not a shift
+LEAST_BAND = 4.0  # cycles per field: the limit is not set below it
 FARTHEST = 0.25  # of the field: the largest shift of a coarse group
 NEARBY = 2.0  # scan steps, or a quarter of the largest shift: finer groups are looked for about the fit
 WHITEN = 0.5  # power of the spectrum that is divided out: between the plain correlation and the phases alone, as both fail on some scans
@@ -44,7 +46,7 @@ class ImageShifts:
     scatter: float
 
 
-def measure_shifts(images: PixelImages, at: np.ndarray, matrix: np.ndarray | None = None) -> ImageShifts:
+def measure_shifts(images: PixelImages, at: np.ndarray, edge: float) -> ImageShifts:
     """Compare groups of pixels, coarse to fine, each with the sum of those nearer to the axis, and fit their shifts.
 
     Parameters
@@ -52,22 +54,20 @@ def measure_shifts(images: PixelImages, at: np.ndarray, matrix: np.ndarray | Non
     images : PixelImages
     at : (P, 2)
         The pixels from the axis.
-    matrix : (2, 2), optional
-        A first guess of the linear map. With it, the coarsest groups are left out.
+    edge : float
+        Radius of the bright-field disk in cycles per scan step.
     """
-    levels = LEVELS if matrix is None else LEVELS[1:]
-    start = np.zeros((2, 2)) if matrix is None else matrix
+    scan = images.cube.scan_shape
+    band = SLOWEST, max(LEAST_BAND, FASTEST * edge * min(scan))  # cycles per field of the shorter side
     found: ImageShifts | None = None
-    for number, level in enumerate(levels):
-        guess = start if found is None else found.matrix
+    for level in LEVELS:
+        guess = np.zeros((2, 2)) if found is None else found.matrix
         size = float(np.abs(at).max()) / level
         groups = np.unique(np.round(at / size).astype(int), axis=0, return_inverse=True)[1].ravel()
         middle = np.stack([np.bincount(groups, at[:, axis]) / np.bincount(groups) for axis in (0, 1)], -1)
         spectra = _group_spectra(images, groups, at @ guess.T)
-        step = np.array(images.cube.scan_shape) / np.minimum(images.cube.scan_shape, LARGEST)
-        free = matrix is None and number == 0
-        reach = FARTHEST * min(images.cube.scan_shape) if free else max(NEARBY, 0.25 * float(np.abs(at @ guess.T).max()))
-        beyond = _against_the_sum(spectra, middle, reach, step)
+        reach = FARTHEST * min(scan) if found is None else max(NEARBY, 0.25 * float(np.abs(at @ guess.T).max()))
+        beyond = _against_the_sum(spectra, middle, reach, np.array(scan) / np.minimum(scan, LARGEST), band)
         found = _fitted(middle, middle @ guess.T + beyond, np.bincount(groups))
     assert found is not None
     return found
@@ -96,11 +96,13 @@ def _group_spectra(images: PixelImages, groups: np.ndarray, shifts: np.ndarray) 
     return total
 
 
-def _against_the_sum(spectra: np.ndarray, middle: np.ndarray, reach: float, step: np.ndarray) -> np.ndarray:
+def _against_the_sum(spectra: np.ndarray, middle: np.ndarray, reach: float, step: np.ndarray, band: tuple[float, float]) -> np.ndarray:
     """Return the shift (g, 2) of every group from the sum of those nearer to the axis, in scan steps."""
     shape = spectra.shape[1], 2 * (spectra.shape[2] - 1)
     kx, ky = np.fft.fftfreq(shape[0])[:, None] * shape[0], np.arange(spectra.shape[2])[None, :]
-    passed = np.hypot(kx, ky) >= SLOWEST
+    field = np.array(shape) * step
+    cycles = np.hypot(kx / field[0], ky / field[1]) * field.min()
+    passed = (cycles >= band[0]) & (cycles <= band[1])
     place = [np.fft.fftfreq(n) * n * s for n, s in zip(shape, step)]
     near = np.hypot(place[0][:, None], place[1]) <= reach
     order = np.argsort(np.hypot(*middle.T), kind="stable")

@@ -25,7 +25,7 @@ def resolve(dotted: str) -> object:
     return functools.reduce(step, rest, importlib.import_module(first))
 
 
-PAGES = ("host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation", "probes")
+PAGES = ("host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation", "probes", "aberrations")
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
 
