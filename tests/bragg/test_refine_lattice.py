@@ -6,7 +6,7 @@ import pytest
 import gpu4d
 from gpu4d.bragg import refine_lattice
 from gpu4d.bragg.likelihood.poisson_fit import disk_profile
-from gpu4d.bragg.likelihood.tied_fit import Scene, _Model, _Theta, overlapping
+from gpu4d.bragg.likelihood.tied_fit import _Model, _Theta, overlapping
 from gpu4d.errors import InputError
 
 ORDERS = np.mgrid[-1:2, -1:2].reshape(2, -1).T
@@ -94,10 +94,10 @@ def test_the_gradient_is_the_slope_of_the_likelihood():
     profile = disk_profile(probe())
     pairs = overlapping(ORDERS, TRUE, profile.radius)
     counts = pattern(20.0, coherence=0.5)[None].astype(float)
-    model = _Model(counts, Scene(profile, ORDERS.astype(float), pairs, None))
+    model = _Model(counts, ORDERS.astype(float), pairs, profile.table, profile.pixels, None)
     rng = np.random.default_rng(3)
     geometry = np.concatenate([MIDDLE, TRUE.ravel()])[None] + 0.05
-    theta = _Theta(geometry, rng.uniform(5, 15, (1, 9)), np.array([[0.5, 0.1, -0.1]]), rng.uniform(-3, 3, (1, pairs.shape[1])))
+    theta = _Theta(geometry, rng.uniform(5, 15, (1, 9)), np.array([[0.5, 0.6, 0.3, 0.4]]), rng.uniform(-3, 3, (1, pairs.shape[1])))
     gradient = model.equations(theta, model.at(theta), False)[1][0]
     for k in (0, 3, 5, 6, 10, 15):  # origin, g1, g2, two amplitudes, level
         step = 0.04 if k < 6 else 1e-4  # the template is tabulated at sixteenths of a pixel
