@@ -2,8 +2,9 @@
 
     λ(q) = B(q) + Σⱼ aⱼ D(q − rⱼ) + Σᵢⱼ cᵢⱼ D(q − rᵢ) D(q − rⱼ),      rⱼ = r₀ + hⱼ g₁ + kⱼ g₂
 
-D is the template's disk, and the background B is bilinear between the corners of the detector. The products are the interference of disks that overlap. Its sign depends on the phases of both beams, so every
-pair has its own cᵢⱼ, at most 2 √(aᵢ aⱼ). Without it a bright or dark overlap would move both disks.
+D is the template's disk, and the background B is bilinear between the corners of the detector. The products are the interference of
+disks that overlap. Its sign depends on the phases of both beams, so every pair has its own cᵢⱼ, at most 2 √(aᵢ aⱼ). Without it a bright
+or dark overlap would move both disks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.bragg.likelihood.poisson_fit import template_at
 from gpu4d.errors import InputError
-from gpu4d.operation import Twin, operation
+from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 GEOMETRY = 6  # parameters of the lattice: origin, g1, g2
 GROUND = 4  # of the background: its values in the corners of the detector
@@ -65,7 +66,10 @@ def overlapping(orders: np.ndarray, lattice: np.ndarray, radius: float) -> np.nd
     return np.stack(np.nonzero(np.triu(away < 2 * radius, 1)))
 
 
-@operation(cpu=Twin("gpu4d.cpu_fallback.tied_fit"))
+@operation(
+    cuda=Twin("gpu4d.kernels.tied_fit", KERNEL_PIXELS, frame=KERNEL_FRAME // 8),
+    cpu=Twin("gpu4d.cpu_fallback.tied_fit"),
+)
 def tied_fit(patterns: Any, start: Any, orders: Any, pairs: Any, table: Any, pixels: Any, /, mask: Any = None) -> TiedFit:
     """Maximise the Poisson likelihood of whole patterns, from a lattice that is right to about a pixel at the outermost disk.
 
