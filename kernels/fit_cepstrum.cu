@@ -10,7 +10,7 @@
 //   vectors (n, 2, 2), covariance (n, 4, 4), residual, significance (n) double
 // A block of 256 threads a pattern; then a warp a pattern, lanes over the nodes, four warps a block. A value is made of
 // 6 × 6 samples in single precision, all sums over nodes are double. Lane 0 solves the 4 × 4 equations in shared memory.
-// bytes: 6 a pixel of the pattern, and 4 · 1.5² to write and twice that to transform; samples come from L2. flops: 10 a
+// bytes: 6 a pixel of the pattern, and 4 · 1.5² to write and twice that to transform, 0.4 MB at 128²; samples come from L2. flops: 10 a
 // pixel; 600 a look at a node, some 600 looks. bound: the transforms and what they move, then issue slots of the looks.
 // budget(window_logs): 64 registers, 1024 bytes shared
 // budget(fit_lattices): 168 registers, 2560 bytes shared
