@@ -10,15 +10,13 @@ from gpu4d.kernels.pixels import contiguous, kind
 
 from gpu4d import arrays, device, fft
 from gpu4d.crystal.cepstrum import fill_tables
-from gpu4d.crystal.fit_cepstrum import CepstrumFit, check, grid_points, kernel_tables, line_curvature
+from gpu4d.crystal.fit_cepstrum import KERNEL_BATCH, UNIT, CepstrumFit, check, grid_points, kernel_tables, line_curvature
 from gpu4d.device import tables
 
 FILE = "fit_cepstrum.cu"
 THREADS = 256  # of window_logs, for a pattern
 FITS = 4  # patterns of a block of fit_lattices, a warp each
 TAPS, STEPS = 6, 128  # of the kernel; as in the CPU twin
-UNIT = 32  # patterns of one transform
-BATCH = 8 * UNIT  # patterns of a launch: their planes and transforms are 300 kB each at 128²
 
 
 def fit_cepstrum(patterns, window, nodes, start, /, *, stages, offset=1.0, mask=None):
@@ -34,8 +32,8 @@ def fit_cepstrum(patterns, window, nodes, start, /, *, stages, offset=1.0, mask=
     out = [device.empty((n, *rest), np.float64) for rest in ((2, 2), (4, 4), (), ())]
     sizes = [np.int32(v) for v in (*shape, *grid)]
     numbers = [np.int32(v) for v in (STEPS, nodes.shape[0], len(stages))]
-    for first in range(0, n, BATCH):
-        count = min(BATCH, n - first)
+    for first in range(0, n, KERNEL_BATCH):
+        count = min(KERNEL_BATCH, n - first)
         planes = -(-count // UNIT) * UNIT
         some, parts = slice(first, first + count), [a[first : first + count] for a in out]
         padded, usable = device.empty((planes, *grid), np.float32), device.empty((count,), np.uint8)

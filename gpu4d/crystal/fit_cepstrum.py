@@ -15,6 +15,7 @@ from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 OVERSAMPLING = 1.5  # samples of the cepstrum per pixel and axis
+UNIT, KERNEL_BATCH = 32, 256  # patterns of one transform and of one launch of the CUDA twin: 24 bytes a sample with the library's work area
 TAPS = 10  # samples along an axis that a value is interpolated from: right to 1e-7 of the largest value nearby
 SCORING = 4  # steps with the curvature of a single line, in each stage
 NEWTON = 3  # steps with the curvature of the sum, at the end

@@ -1,4 +1,4 @@
-"""The kernel that fits lattices to whole patterns: blocks that take several patterns, pixel types, and copies that are broken on purpose."""
+"""The kernel that fits lattices to whole patterns: blocks that take several patterns, pixel types, and copies broken on purpose."""
 
 import gpu4d.kernels.tied_fit as launcher
 import numpy as np

@@ -376,7 +376,8 @@ def _covariance(fisher: Any) -> tuple[Any, Any]:
     scaled, unit = _scaled(fisher)
     eye = xp.eye(fisher.shape[-1], dtype=fisher.dtype, device=arrays.device(fisher))
     finite = xp.all(xp.isfinite(scaled), axis=(-2, -1))
-    answer = xp.linalg.inv(xp.where(finite[:, None, None], scaled, eye))[:, :GEOMETRY, :GEOMETRY]
+    wanted = xp.broadcast_to(eye[:, :GEOMETRY], (*fisher.shape[:-1], GEOMETRY)) * 1.0
+    answer = xp.linalg.solve(xp.where(finite[:, None, None], scaled, eye), wanted)[:, :GEOMETRY, :]
     answer = answer * unit[:, :GEOMETRY, None] * unit[:, None, :GEOMETRY]
     told = xp.all(xp.sum(fisher * eye, axis=-1)[:, :GEOMETRY] > 0, axis=-1)
     return answer, finite & told
