@@ -50,7 +50,7 @@ class Images(Stage):
     settings = ImageSettings
     section = "images"
     needs: ClassVar = ("mean_pattern", "unusable")
-    uses: ClassVar = ("disk",)
+    uses: ClassVar = ("disk", "ellipse")
     makes: ClassVar = ("bf", "adf", "radii")
     place: ClassVar = 30
 

@@ -23,7 +23,7 @@ class LatticeChecks(Stage):
     name = "lattice_checks"
     title = "lattice and calibration against each other"
     needs: ClassVar = ("lattice", "lattice_fit")
-    uses: ClassVar = ("strain", "rotation")
+    uses: ClassVar = ("strain", "rotation", "shadow_rotation")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         self._indexed(state)

@@ -25,6 +25,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.lattice import SHARPNESS
+from gpu4d.workflow.structure_names import structure_named
 
 ANG = "orientation.ang"
 EXPLAINED = 0.6  # of the disks' √intensity: with less on its reflections, an orientation is none
@@ -74,7 +75,7 @@ class Orientation(Stage):
     settings = OrientationSettings
     section = "orientation"
     needs: ClassVar = ("braggvectors", "origin", "template")
-    uses: ClassVar = ("rotation", "unusable", "total", "trial")
+    uses: ClassVar = ("rotation", "shadow_rotation", "ellipse", "unusable", "total", "trial")
     makes: ClassVar = ("orientations", "orientation_misfit")
     compiles: ClassVar = ("orientations",)
     place: ClassVar = 8
@@ -226,16 +227,6 @@ class Orientation(Stage):
         unsure = f"{100 * found.ambiguous.sum() / max(int(found.grain.found.sum()), 1):.0f} %"
         more = f"at {unsure} of them another orientation explains the disks nearly as well."
         return f"Orientations of {', '.join(parts)} of the positions; {more}"
-
-
-def structure_named(name: str) -> Structure:
-    """Return a standard, or the structure of a CIF file."""
-    if name in STANDARDS:
-        return Structure.standard(name)
-    if not os.path.isfile(name):
-        raise InputError(f"structure {os.path.basename(name)}: there is no such standard, and no file {name}; standards are "
-                         f"{', '.join(STANDARDS)}")  # fmt: skip
-    return Structure.read_cif(name)
 
 
 def _pixel_of(state: RunState, structure: Structure) -> Any:
