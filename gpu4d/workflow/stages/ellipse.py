@@ -28,7 +28,7 @@ from gpu4d.workflow.stages.technique import ring_of
 from gpu4d.workflow.structure_names import structure_named
 
 SIGNIFICANT = 3.0  # standard errors of a/b: a smaller ellipse is none that the rings show
-SHARP = 0.005  # largest standard error of a/b with which a detector may be called round: ellipses of 1 to 3 % are common
+SHARP = 0.003  # largest standard error of a/b with which a detector may be called round: ellipses of 1 % must be seen
 LEAST_OF_A_GLASS = 0.005  # of a/b: a glass that is strained by as much as this shows the same, so a smaller ellipse is not removed
 ON_RING = 0.01  # of the radius: largest rms distance of the rings from the fitted ones
 SAME_PIXEL = 0.01  # relative: a pixel size that differs from that of the rings by more is a nominal one
@@ -164,7 +164,7 @@ class Ellipse(Stage):
             c.set(ellipse=fit.ellipse, ellipse_error=fit.ellipse_error, how=f"{what} of this scan")
             angle = f"a at {measured(math.degrees(theta), math.degrees(turned))}° from qx"
             record.figure("Ellipse of the detector", told, f"{angle}; from {what}")
-            why = f"no ellipse was given, and {what} shows one of {(ratio - 1) / error:.0f} standard errors"
+            why = f"no ellipse was given, and that of {what} is {(ratio - 1) / error:.0f} standard errors large"
             record.decide(f"Ellipse: {told} is removed from virtual detectors, profiles and distances", why)
         else:
             limit = (
