@@ -38,7 +38,7 @@ KINDS = ("plain", "transposed")
 
 
 def settings(scene, kind="plain_overfocus", **more):
-    _, name, position, _, _ = scene
+    name = scene[1]
     named = {"shadow__images": f"{name}:/{kind}", "shadow__center": [96.0, 96.0], "shadow__radius": RADIUS}
     return recipe(analysis__technique="images", **named, **more)
 
@@ -136,9 +136,9 @@ def test_what_cannot_be_used_is_refused_before_the_work(scene, one, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             recipe(**given)
-    with pytest.raises(InputError, match="9 shadow images, and shadow.positions has 1"):
+    with pytest.raises(InputError, match=r"9 shadow images, and shadow\.positions has 1"):
         analyse(scene[0], settings(scene, shadow__positions=[1.0, 2.0]))
-    with pytest.raises(InputError, match="need two or more|three or more"):
+    with pytest.raises(InputError, match="need three or more"):
         analyse(scene[0], recipe(shadow__points=[[1, 2, 3, 4], [5, 6, 7, 8]], shadow__side="over"))
     np.save(tmp_path / "scan.npy", np.asarray(scene[0])[:2, :2])
     with pytest.raises(InputError, match=r"does not exist|no such file"):
