@@ -24,6 +24,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.lattice import SINGLE
+from gpu4d.workflow.stages.lattice_checks import NOMINAL
 from gpu4d.workflow.stages.technique import ring_of
 from gpu4d.workflow.structure_names import structure_named
 
@@ -32,7 +33,6 @@ SHARP = 0.003  # largest standard error of a/b with which a detector may be call
 LEAST_OF_A_GLASS = 0.005  # of a/b: a glass that is strained by as much as this shows the same, so a smaller ellipse is not removed
 ON_RING = 0.01  # of the radius: largest rms distance of the rings from the fitted ones
 SAME_PIXEL = 0.01  # relative: a pixel size that differs from that of the rings by more is a nominal one
-NOMINAL = "semi-angle"  # how the history of a pixel size begins that rests on a nominal semi-angle
 
 
 @dataclass
