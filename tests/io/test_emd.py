@@ -454,7 +454,7 @@ def test_load_images(tmp_path, generator):
     ):
         with pytest.raises(InputError, match=words):
             load_images(spec)
-    with pytest.raises(InputError, match="6 images .* more than 5"):
+    with pytest.raises(InputError, match=r"6 images .* more than 5"):
         load_images(str(tmp_path / "a.npy"), most=5)
 
 
