@@ -143,7 +143,10 @@ def read_reference_lattice(path: str) -> Kept:
     file = Path(path) / output.RESULT if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise InputError(f"strain.reference = {path}: there is no such result; name the folder or the {output.RESULT} of another run")
-    items: dict[str, Any] = read_emd(file, only=(NAME,))
+    try:
+        items: dict[str, Any] = read_emd(file, only=(NAME,))
+    except InputError as error:
+        raise InputError(f"strain.reference = {path} is no result of gpu4d ({error}); name the {output.RESULT} of another run") from error
     found = items.get(NAME)
     if not isinstance(found, PointList) or len(found) != 2 or not {"qx", "qy"} <= set(found.fields):
         raise InputError(f"strain.reference = {path}: this result has no lattice ({NAME}); name that of a run that measured strain")

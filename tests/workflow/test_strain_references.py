@@ -97,6 +97,9 @@ def test_a_result_that_cannot_be_the_reference_is_refused(measured, tmp_path):
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="there is no such result"):
         again(measured, strain__reference=str(tmp_path / "nowhere.h5"))
+    (tmp_path / "broken.h5").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="is no result of gpu4d"):
+        again(measured, strain__reference=str(tmp_path / "broken.h5"))
     first = again(measured)
     first.calibration.set(q_pixel=2 * measured.calibration.q_pixel)
     save_results(first, tmp_path / "binned.h5")
