@@ -11,7 +11,9 @@ from gpu4d.cli import run_command
 from gpu4d.data import PointListArray
 from gpu4d.errors import InputError
 from gpu4d.io import load_calibration
-from gpu4d.workflow.calibrate_file import _Work, calibrate_file
+from gpu4d.workflow.calibrate_file import calibrate_file
+from gpu4d.workflow.calibrating.disks import take_disks
+from gpu4d.workflow.calibrating.work import Work
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record, SilentWatcher
 
@@ -64,9 +66,9 @@ def test_an_ellipse_that_the_lattice_contradicts_is_not_written(monkeypatch):
     lattice, crystal = gpu4d.find_lattice(disks, origin), gpu4d.structures.Structure.standard("Au")
 
     def measured():
-        work = _Work(gpu4d.DataCube(np.zeros((8, 8, 128, 128), "u1")), Recipe(), Record(SilentWatcher()), [crystal])
+        work = Work(gpu4d.DataCube(np.zeros((8, 8, 128, 128), "u1")), Recipe(), Record(SilentWatcher()), [crystal])
         work.cube.calibration.q_pixel = 0.021
-        work._disks(disks, lattice, origin)
+        take_disks(work, disks, lattice, origin)
         return work.cube.calibration, work.said
 
     c, said = measured()
@@ -90,10 +92,10 @@ def test_hot_and_missing_pixels_do_no_harm(shared_data, tmp_path):
     data[..., 90, 90] = np.nan
     np.save(tmp_path / "bad.npy", data)
     found = calibrate_file(tmp_path / "bad.npy", tmp_path / "c.toml", standards=["Au"])
-    assert [line for line in found.said if "left out" in line] == [
-        "1 detector pixel is left out: NaN in most patterns",
-        "2 detector pixels are left out: they look hot or dead",
-    ]
+    nan, defect = (line for line in found.said if "left out" in line)
+    assert nan == "1 detector pixel is left out: (90, 90): NaN or infinite in most of 16 patterns spread over the scan"
+    both = ", ".join(f"({i}, {j})" for i, j in sorted([(x, y), (30, 200)]))
+    assert defect.startswith(f"2 detector pixels are left out: {both}: 1 hot") and "1 dead" in defect
     c = found.calibration
     assert np.abs(c.origin - center).max() < 0.02 and abs(c.ellipse[0] / c.ellipse[1] - a / b) < 3e-4
     with pytest.raises(InputError, match="nothing could be measured"):  # asked to keep them: no pattern has a sum
