@@ -144,10 +144,10 @@ def index_trials(
         if not scales.size:
             raise InputError(f"with q_pixel = {q_pixel:g} 1/Å no ring of the crystals is near a peak of the pattern: check both")
     one_of_each = np.unique(np.rint(np.log(scales) / SAME), return_index=True)[1]
-    return sorted((_judged(rings, peaks, r, height, scale) for scale in scales[one_of_each]), key=lambda i: -i.score)
+    return sorted((judged_scale(rings, peaks, r, height, scale) for scale in scales[one_of_each]), key=lambda i: -i.score)
 
 
-def _judged(rings: KnownRings, peaks: Sequence[Peak], r: np.ndarray, height: np.ndarray, scale: float) -> Indexed:
+def judged_scale(rings: KnownRings, peaks: Sequence[Peak], r: np.ndarray, height: np.ndarray, scale: float) -> Indexed:
     """Judge a scale after improving it by the peaks near a ring."""
     place = np.array([p.r for p in peaks])
     near = np.array([max(1.0, 0.3 * p.width) for p in peaks])

@@ -112,7 +112,7 @@ def fit_lattices(
     Two lattices that differ by a few per cent may hide in one another: all their disks overlap, and look like those of one lattice between
     them. Where that lattice lies, compared with the strain of other positions, tells the probability of one lattice alone. Below 0.5
     the position has no fit. What is left of the doubt is added to the covariance: the mean square of f times the difference of both
-    lattices, with f the part of it by which the fit may be off. For such scans `gpu4d.bragg.refine_lattices` fits both to the counts.
+    lattices, with f the part of it by which the fit may be off.
 
     Parameters
     ----------

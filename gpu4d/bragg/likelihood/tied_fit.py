@@ -1,12 +1,9 @@
-"""Fit lattices to the counts of whole patterns by Poisson maximum likelihood: six numbers place all disks of one lattice.
+"""Fit a lattice to the counts of whole patterns by Poisson maximum likelihood: six numbers place all disks of a pattern.
 
     λ(q) = b₀ + b₁ u + b₂ v + Σⱼ aⱼ D(q − rⱼ) + Σᵢⱼ cᵢⱼ D(q − rᵢ) D(q − rⱼ),      rⱼ = r₀ + hⱼ g₁ + kⱼ g₂
 
 D is the template's disk. The products are the interference of disks that overlap. Its sign depends on the phases of both beams, so every
 pair has its own cᵢⱼ, at most 2 √(aᵢ aⱼ). Without it a bright or dark overlap would move both disks.
-
-Several lattices with one origin are fitted in the same way, with rⱼ = r₀ + Σ (hⱼ g₁ + kⱼ g₂) over the lattices: orders of a disk are zero for
-all lattices but its own.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.bragg.likelihood.poisson_fit import DiskProfile, template_at
 
-GEOMETRY = 6  # parameters of one lattice: origin, g1, g2; each further lattice has four
+GEOMETRY = 6  # parameters of the lattice: origin, g1, g2
 GROUND = 3  # of the background: level and slopes
 MOST_STEPS = 40
 FIXED_STEPS = 2  # first steps, in which the lattice is fixed and amplitudes are found
@@ -37,16 +34,14 @@ class TiedFit(NamedTuple):
 
     Attributes
     ----------
-    geometry : (n, G) float64, pixels
-        Origin, then g1, g2 of each lattice: G = 6 for one. NaN where there is no fit.
-    covariance : (n, G, G) float64, px²
+    geometry : (n, 6) float64, pixels
+        Origin, g1, g2. NaN where there is no fit.
+    covariance : (n, 6, 6) float64, px²
         From the Fisher matrix, with amplitudes and background unknown.
     amplitude : (n, J) float64
         Counts per pixel of every disk.
     scatter : (n,) float64
         Σ (I − λ)² / Σ λ: 1 for Poisson noise about a model that is right.
-    likelihood : (n,) float64
-        Σ I ln λ − λ.
     ok : (n,) bool
         True where the fit ended.
     """
@@ -55,7 +50,6 @@ class TiedFit(NamedTuple):
     covariance: Any
     amplitude: Any
     scatter: Any
-    likelihood: Any
     ok: Any
 
 
@@ -65,8 +59,8 @@ class Scene(NamedTuple):
     Attributes
     ----------
     profile : DiskProfile
-    orders : (J, G / 2 − 1) float64
-        h, k of all disks, for each lattice.
+    orders : (J, 2) float64
+        h, k of all disks.
     pairs : (2, P) int64
         Disks that overlap.
     mask : (Qx, Qy) bool or None
@@ -95,8 +89,8 @@ def tied_fit(patterns: Any, start: Any, scene: Scene) -> TiedFit:
     Parameters
     ----------
     patterns : (n, Qx, Qy) real, counts
-    start : (n, G) real
-        Origin, g1 and g2 of each lattice, pixels.
+    start : (n, 6) real
+        Origin, g1, g2, pixels.
     scene : Scene
 
     Returns
@@ -130,7 +124,7 @@ def tied_fit(patterns: Any, start: Any, scene: Scene) -> TiedFit:
         if not bool(xp.any(active)):
             break
     fisher, _ = model.equations(theta, now, False)
-    covariance = _covariance(fisher, theta.geometry.shape[-1])
+    covariance = _covariance(fisher)
     good = good | active
     located = good & xp.isfinite(covariance[:, 0, 0]) & (covariance[:, 0, 0] > 0)
     nan = float("nan")
@@ -138,11 +132,11 @@ def tied_fit(patterns: Any, start: Any, scene: Scene) -> TiedFit:
     amplitude = xp.where(located[:, None], theta.amplitude, xp.full_like(theta.amplitude, nan))
     covariance = xp.where(located[:, None, None], covariance, xp.full_like(covariance, nan))
     scatter = xp.where(located, model.scatter(now), xp.full_like(damping, nan))
-    return TiedFit(geometry, covariance, amplitude, scatter, now.likelihood, located)
+    return TiedFit(geometry, covariance, amplitude, scatter, located)
 
 
 class _Theta(NamedTuple):
-    """Parameters of n patterns: geometry (n, G), amplitudes (n, J), background (n, 3), interference (n, P)."""
+    """Parameters of n patterns: geometry (n, 6), amplitudes (n, J), background (n, 3), interference (n, P)."""
 
     geometry: Any
     amplitude: Any
@@ -190,10 +184,8 @@ class _Model:
 
     def positions(self, geometry: Any) -> tuple[Any, Any]:
         """Return the centres of all disks, (n, J) each."""
-        x, y = geometry[:, 0:1], geometry[:, 1:2]
-        for i in range(self.orders.shape[1]):
-            order = self.orders[:, i][None, :]
-            x, y = x + order * geometry[:, 2 * i + 2 : 2 * i + 3], y + order * geometry[:, 2 * i + 3 : 2 * i + 4]
+        h, k = self.orders[:, 0][None, :], self.orders[:, 1][None, :]
+        x, y = (geometry[:, i : i + 1] + h * geometry[:, 2 + i : 3 + i] + k * geometry[:, 4 + i : 5 + i] for i in (0, 1))
         return x, y
 
     def disks(self, geometry: Any) -> tuple[Any, Any, Any]:
@@ -251,17 +243,17 @@ class _Model:
 
     def equations(self, theta: _Theta, now: _State, fixed: bool) -> tuple[Any, Any]:
         """Return the Fisher matrix (n, p, p) of lattice, amplitudes and background, and the gradient (n, p)."""
-        xp, places = self.xp, theta.geometry.shape[-1]
+        xp, (h, k) = self.xp, (self.orders[:, 0], self.orders[:, 1])
         height = theta.amplitude[:, :, None]
         if self.scene.pairs.shape[1]:
             height = height + self._by_others(theta.interference, now.disk)
         moves = [-height * slope for slope in (now.slope_x, now.slope_y)]
-        weights = xp.concat([xp.ones_like(self.orders[:, :1]), self.orders], axis=1).T
-        rows = [xp.matmul(weights[None, i : i + 1, :], move) for i in range(weights.shape[0]) for move in moves]
+        weights = xp.stack([xp.ones_like(h), h, k])
+        rows = [xp.matmul(weights[None, i : i + 1, :], move) for i in range(3) for move in moves]
         ground = xp.broadcast_to(self.ground[None, :, :], (height.shape[0], *self.ground.shape))
         gradient = xp.concat([*rows, now.disk, ground], axis=1)
         if fixed:
-            gradient = xp.concat([xp.zeros_like(gradient[:, :places, :]), gradient[:, places:, :]], axis=1)
+            gradient = xp.concat([xp.zeros_like(gradient[:, :GEOMETRY, :]), gradient[:, GEOMETRY:, :]], axis=1)
         weight = self.valid[None, :] / now.model
         fisher = xp.matmul(gradient * weight[:, None, :], xp.matrix_transpose(gradient))
         slope = xp.matmul(gradient, (weight * (self.counts - now.model))[:, :, None])[:, :, 0]
@@ -280,13 +272,13 @@ class _Model:
 
     def moved(self, theta: _Theta, change: Any, now: _State) -> _Theta:
         """Return the parameters after a step of limited length."""
-        xp, places = self.xp, theta.geometry.shape[-1]
-        move = change[:, :places]
+        xp = self.xp
+        move = change[:, :GEOMETRY]
         longest = xp.maximum(xp.max(xp.abs(move[:, :2]), axis=-1), 2 * xp.max(xp.abs(move[:, 2:]), axis=-1))
         change = change * (LONGEST / xp.maximum(longest, xp.full_like(longest, LONGEST)))[:, None]
-        geometry = theta.geometry + change[:, :places]
+        geometry = theta.geometry + change[:, :GEOMETRY]
         least = xp.maximum(LEFT * theta.amplitude, xp.full_like(theta.amplitude, FAINT))
-        amplitude = xp.maximum(theta.amplitude + change[:, places:-GROUND], least)
+        amplitude = xp.maximum(theta.amplitude + change[:, GEOMETRY:-GROUND], least)
         pairs = theta.interference
         if self.scene.pairs.shape[1]:
             overlap, weight = now.overlap, self.valid[None, :] / now.model
@@ -330,12 +322,12 @@ def _solved(fisher: Any, gradient: Any, damping: Any) -> Any:
     return unit * xp.linalg.solve(clean, wanted[:, :, None])[:, :, 0]
 
 
-def _covariance(fisher: Any, places: int) -> Any:
-    """Return the covariance of the first parameters, which place the disks, (n, G, G). NaN where the matrix is not finite."""
+def _covariance(fisher: Any) -> Any:
+    """Return the covariance of the lattice (n, 6, 6). NaN where the matrix is not finite."""
     xp = arrays.namespace(fisher)
     scaled, unit = _scaled(fisher)
     eye = xp.eye(fisher.shape[-1], dtype=fisher.dtype, device=arrays.device(fisher))
     finite = xp.all(xp.isfinite(scaled), axis=(-2, -1))[:, None, None]
-    answer = xp.linalg.inv(xp.where(finite, scaled, eye))[:, :places, :places]
-    answer = answer * unit[:, :places, None] * unit[:, None, :places]
+    answer = xp.linalg.inv(xp.where(finite, scaled, eye))[:, :GEOMETRY, :GEOMETRY]
+    answer = answer * unit[:, :GEOMETRY, None] * unit[:, None, :GEOMETRY]
     return xp.where(finite, answer, xp.full_like(answer, float("nan")))
