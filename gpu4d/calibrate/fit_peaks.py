@@ -26,7 +26,7 @@ MOST_POINTS = 200_000  # for the fit; of more, evenly spaced ones are taken
 DENSE = 0.6  # of the radii near some ring: chance alone would put most disks on rings
 TILES = 5  # along each axis of the scan: clusters of disks whose errors are correlated, as those of one grain
 LEAST_TILES = 12  # fewer clusters than this do not say how disks scatter; then each position is one
-MOST_OVAL = 1.15  # a/b: detectors and projector lenses stay below 1.10. More is a lattice that is taken for another one of the crystal
+MOST_OVAL = 1.10  # a/b: detectors and projector lenses stay below. More is a lattice that is taken for another one of the crystal
 ORDERS = np.array([(h, k) for h in range(0, 9) for k in range(0, 9) if 0 < h * h + k * k < 64])
 LATTICES = {"square": ORDERS[:, 0] ** 2 + ORDERS[:, 1] ** 2, "hexagonal": (ORDERS**2).sum(1) + ORDERS[:, 0] * ORDERS[:, 1]}
 
@@ -126,7 +126,7 @@ def fit_peaks(
     ------
     InputError
         Too few disks; they do not fit the crystals, or fit them in two ways; the pixel size is not within the tolerance of `q_pixel`; a/b is
-        above 1.15, which no detector has; or the arguments cannot be used.
+        above 1.10, which no detector has; or the arguments cannot be used.
 
     Notes
     -----

@@ -38,19 +38,22 @@ AS_GOOD = 0.3  # of that log likelihood: what is nearer may be right as well
 POSSIBLE = 0.035  # of ½ ln(a/b), a/b of 1.07: a detector may have as much, so that an ellipse that is rounder is no evidence
 OTHER = 0.005  # of stretch and scale: another indexing, and no error of the fit
 STRAINED = 0.06  # of its radius: a ring of disks is so wide at least, since crystals are strained by a per cent or two
+WEAKEST = 1e-7  # of the strongest ring: disks of weak reflections are as bright as others in thick crystals
 MISSING = 0.25  # of the expected rings must be there: one zone axis shows few of them
 
 
 class DiskTrial(NamedTuple):
     """One way to say which disk is on which ring.
 
-    Parameters (5,) of its fit, the rings, how they fit, the mean log likelihood of a disk's distance, and how many rings have disks.
+    Parameters (5,) of its fit, the rings, how they fit, the mean log likelihood of a disk's distance, the same without the number of rings
+    in reach, and how many rings have disks.
     """
 
     p: np.ndarray
     rings: KnownRings
     found: Indexed
     likelihood: float
+    closeness: float
     occupied: int
 
     @property
@@ -117,7 +120,7 @@ def _rivals(
     middle = max(trials, key=lambda t: t.score).pixel if q_pixel is None else q_pixel
     reach = WRONG_PRIOR * tolerance
     pixel = (middle / (1 + reach), middle / (1 - reach) if reach < 1 else np.inf)
-    rings = known_rings(known, float(np.hypot(*points.v.T).max()) * pixel[1] * np.exp(2 * STRETCHES), energy)
+    rings = known_rings(known, float(np.hypot(*points.v.T).max()) * pixel[1] * np.exp(2 * STRETCHES), energy, WEAKEST)
     found = []
     for start in all_indexings(places, rings.g, pixel):
         try:
@@ -140,7 +143,8 @@ def _trial(points: DiskPoints, rings: KnownRings, found: Indexed, start: np.ndar
     on_ring = (1 - STRAY) / lines * np.exp(-0.5 * (off[far] / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
     filled = np.unique(np.searchsorted((places[1:] + places[:-1]) / 2, r[far & (np.abs(off) < TUKEY * sigma)]), return_counts=True)[1]
     occupied = int((filled > STRAY * far.sum()).sum())
-    return DiskTrial(p, rings, found, float(np.log(on_ring + STRAY / reach).mean()), occupied)
+    mean, close = (float(np.log(times * on_ring + STRAY / reach).mean()) for times in (1, lines))
+    return DiskTrial(p, rings, found, mean, close, occupied)
 
 
 def _chosen(trials: list[DiskTrial], q_pixel: float | None, tolerance: float) -> DiskTrial:
@@ -156,7 +160,9 @@ def _chosen(trials: list[DiskTrial], q_pixel: float | None, tolerance: float) ->
         )
     assert best is not None
     near = [t for t in plausible if q_pixel is None or abs(q_pixel / t.pixel - 1) < WRONG_PRIOR * tolerance]
-    other = max((t for t in near if t.differs(best) and _as_good(t, best)), key=lambda t: t.score, default=None)
+    expected = inside if q_pixel is not None else []
+    rivals = [t for t in near if t.differs(best) and _as_good(t, best, any(t is other for other in expected))]
+    other = max(rivals, key=lambda t: t.score, default=None)
     if other is not None:
         raise InputError(
             f"ambiguous: two ways to say which disk is on which ring fit about as well: {best}, and {other}: give a better q_pixel with its"
@@ -165,9 +171,14 @@ def _chosen(trials: list[DiskTrial], q_pixel: float | None, tolerance: float) ->
     return best
 
 
-def _as_good(other: DiskTrial, best: DiskTrial) -> bool:
-    """Return whether another way may be right as well: it is as good with its ellipse, or without, if detectors have such an ellipse."""
-    return other.score > best.score - AS_GOOD or (other.oval < POSSIBLE and other.likelihood > best.likelihood - AS_GOOD)
+def _as_good(other: DiskTrial, best: DiskTrial, near: bool) -> bool:
+    """Return whether another way may be right as well.
+
+    It is as good in all, or its disks are as near to their rings, and detectors may have its ellipse. The number of rings only counts
+    between pixel sizes that are not `near` to each other: a fine lattice also explains the disks of a coarse one.
+    """
+    closeness = other.closeness - best.closeness if near else other.likelihood - best.likelihood
+    return other.score > best.score - AS_GOOD or (other.oval < POSSIBLE and closeness > -AS_GOOD)
 
 
 def _starts(points: DiskPoints) -> list[np.ndarray]:

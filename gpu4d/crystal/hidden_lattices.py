@@ -92,7 +92,10 @@ def hidden_lattices(
             if not sum(map(len, found)):
                 continue
             doubt, square = _judged(_compared(bases[k], difference, np.concatenate(ends)), len(found[0]))
-            for one, at, part, to_orders in ((k, found[0], slice(len(found[0])), np.eye(2)), (j, found[1], slice(len(found[0]), None), change)):
+            for one, at, part, to_orders in (
+                (k, found[0], slice(len(found[0])), np.eye(2)),
+                (j, found[1], slice(len(found[0]), None), change),
+            ):
                 moved = np.linalg.solve(to_orders, difference)
                 hidden.doubtful[one][at] |= doubt[part]
                 hidden.variance[one][at] += square[part][:, None, None, None] * np.einsum("ic,jc->cij", moved, moved)
