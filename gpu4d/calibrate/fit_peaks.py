@@ -125,7 +125,7 @@ def fit_peaks(
     Raises
     ------
     InputError
-        Too few disks; they do not fit the crystals, or fit them in two ways; the pixel size is not within the tolerance of `q_pixel`; a/b is
+        Too few disks; they do not fit the crystals, or fit them in two ways; the pixel size is not within that of `q_pixel`; a/b is
         above 1.10, which no detector has; or the arguments cannot be used.
 
     Notes

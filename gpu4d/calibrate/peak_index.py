@@ -155,8 +155,8 @@ def _chosen(trials: list[DiskTrial], q_pixel: float | None, tolerance: float) ->
     best = max(inside, key=lambda t: t.score, default=None)
     if q_pixel is not None and (best is None or first.score > best.score + AS_GOOD):
         raise InputError(
-            f"the disks fit the crystals best with {first}, but q_pixel={q_pixel:g} has to be known to {100 * tolerance:.0f} %: give a better"
-            " q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
+            f"the disks fit the crystals best with {first}, but q_pixel={q_pixel:g} has to be known to {100 * tolerance:.0f} %: give a"
+            " better q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
         )
     assert best is not None
     near = [t for t in plausible if q_pixel is None or abs(q_pixel / t.pixel - 1) < WRONG_PRIOR * tolerance]

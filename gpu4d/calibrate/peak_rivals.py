@@ -29,7 +29,7 @@ SAME = 0.003  # of stretch and scale
 
 
 class Places(NamedTuple):
-    """Mean places of disks of one crystal (m, 2), px, up to inversion, the shortest first; their disks (m,); and which three fix an ellipse."""
+    """Mean places of disks of a crystal (m, 2), px, up to inversion, the shortest first, their disks (m,), and three that fix it."""
 
     v: np.ndarray
     disks: np.ndarray
@@ -44,7 +44,9 @@ def places_of(points: DiskPoints, beam: float) -> Places | None:
     v = np.where(((v[:, 0] < 0) | ((v[:, 0] == 0) & (v[:, 1] < 0)))[:, None], -v, v)
     v = np.concatenate([v, -v])  # so that places near the line of inversion are whole
     reach = np.maximum(NEAR[0], NEAR[1] * np.hypot(*v.T))
-    left, found, count = np.ones(len(v), bool), [], []
+    left = np.ones(len(v), bool)
+    found: list[np.ndarray] = []
+    count: list[int] = []
     tree = cKDTree(v)
     neighbours = tree.query_ball_point(v, reach)
     crowd = np.array([len(n) for n in neighbours])

@@ -182,16 +182,16 @@ def _fits_of_several(
     several = xp.sum(xp.astype(found.present, xp.int64), axis=0) > 1
     if reach is None:
         reach = overlap_distance(chosen(disks, centre, several)[0] if bool(xp.any(several)) else disks, _bases(given))
-    host = [arrays.to_numpy(part) for part in (found.present, found.own)]
-    hidden = hidden_lattices(disks, _bases(given), *host, fits, reach)
+    present, own = arrays.to_numpy(found.present), arrays.to_numpy(found.own)
+    hidden = hidden_lattices(disks, _bases(given), present, own, fits, reach)
     doubtful = arrays.from_numpy(hidden.doubtful, disks.offsets)
     for k in every:
         if hidden.doubtful[k].any():  # they would also make the errors of all other positions larger
             fits[k] = _fit_there(disks, centre, given[k], found.own[k, :], found.present[k, :] & ~doubtful[k, :], options)
         if hidden.variance[k].any():
             fits[k] = replace(fits[k], covariance=added(fits[k], hidden.variance[k]))
-    near, own = ([sums(xp.astype(part[k, :], xp.float64), disks.offsets) for k in every] for part in (found.near, found.own & found.near))
-    lost = [found.present[k, :] & ~xp.reshape(fits[k].mask, (-1,)) & (doubtful[k, :] | (own[k] < near[k])) for k in every]
+    near, mine = ([sums(xp.astype(part[k, :], xp.float64), disks.offsets) for k in every] for part in (found.near, found.own & found.near))
+    lost = [found.present[k, :] & ~xp.reshape(fits[k].mask, (-1,)) & (doubtful[k, :] | (mine[k] < near[k])) for k in every]
     return fits, xp.stack(lost, axis=0)
 
 

@@ -6,7 +6,7 @@ residuals, and it is wrong by a part f of their difference. Where it lies tells:
 
     E = B⁻¹ L − 1 = f d + strain,      d = B⁻¹ (B' − B)
 
-with L the local lattice, B and B' the mean lattices. Three kinds of positions are told apart: one lattice alone (f = 0), the other one alone
+with L the local lattice, B and B' the mean lattices. Three kinds of positions are told apart: one lattice alone (f = 0), the other alone
 (f = 1), and both (f between, with a beta distribution). Shares of the three, that distribution and the width of the strain are those of
 the largest likelihood (expectation maximisation). The three components of E across d hold strain and no f. The strain along d is taken to
 be as wide.
@@ -174,7 +174,7 @@ def _judged(pair: _Pair, first: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _beta(f: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the beta distribution with the mean and variance of f, of which one position more than was seen is even. It has one maximum."""
+    """Return the beta distribution with the mean and variance of f, with one even position more. It has one maximum."""
     weight = weight + 1 / len(f)
     mean = float((weight * f).sum() / weight.sum())
     variance = float((weight * (f - mean) ** 2).sum() / weight.sum())

@@ -165,7 +165,7 @@ def test_errors_are_never_more_than_a_tenth_too_small(kind, radius, counts):
 
 
 def test_a_radius_has_to_be_one():
-    bases, present = scenes.film((2, 3))
+    bases = scenes.film((2, 3))[0]
     with pytest.raises(InputError, match="radius=-1"):
         fit_lattices(disks_with(bases, np.ones((2, 2, 3))), bases, origin=ORIGIN, radius=-1)
 
