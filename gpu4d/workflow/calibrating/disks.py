@@ -18,8 +18,9 @@ from gpu4d.workflow.calibrating.work import Work
 
 SINGLE = 0.6  # of the disks on one lattice: a single crystal
 ONE_CRYSTAL = (
-    "one crystal: thickness and tilt change the intensity across its disks, which makes lengths 0.1 to 0.3 % too short and pixels as much "
-    "too large. The errors do not hold this; a powder is more exact"
+    "one crystal: the side of a disk that is nearer to the beam is nearer to the Bragg condition, and brighter. This makes lengths 0.1 to "
+    "0.3 % too short (more for thick or tilted crystals and high orders) and pixels as much too large. The errors do not hold this; a "
+    "powder is more exact"
 )
 VAGUE = 0.1  # of a radius: a larger standard error says that the edge of a disk was not found
 LEAST_DISKS = 4  # disks of a pattern, median over the scan: with fewer it has no lattice or rings of its own
