@@ -31,6 +31,7 @@ from gpu4d.benchmarks.case_inputs import (
     side_band,
     single_fits,
     through_the_fft_library,
+    tied_disks,
 )
 
 import gpu4d
@@ -212,6 +213,22 @@ def joint_fit_case(size: int, patterns: tuple[int, int]) -> Case:
     )
 
 
+def tied_fit_case(size: int, coherence: float, patterns: tuple[int, int]) -> Case:
+    """Steps of 65 sums over all pixels, and some 100 operations a pixel of every window: six, or twelve where overlaps interfere."""
+    steps = 12 if coherence else 6
+    return Case(
+        "tied_fit",
+        f"{size}², uint16, 21 disks{', interfering' if coherence else ''}",
+        lambda n: tied_disks(n, size, coherence),
+        patterns,
+        lambda p, *_a, **_o: p.nbytes + len(p) * 8 * 64,
+        lambda p, s, orders, pairs, t, w, **_o: steps * len(p) * (150.0 * size**2 + 100.0 * len(w) * len(orders)),
+        sliced=(0, 1),
+        tolerance=1e-3,
+        rate="gemm",
+    )
+
+
 def separate_disks_case(size: int, patterns: tuple[int, int]) -> Case:
     """What patterns without close disks cost: a search around their brightest one."""
     return replace(
@@ -314,6 +331,8 @@ CASES = [
     peak_errors_case(256, (64, 8192)),
     hidden_disks_case(128, (512, 32768)),
     joint_fit_case(128, (32, 8192)),
+    tied_fit_case(128, 0.0, (32, 8192)),
+    tied_fit_case(128, 0.8, (32, 8192)),
     separate_disks_case(128, (512, 32768)),
     disk_fit_case(128, (512, 32768)),
     disk_fit_case(256, (64, 8192)),
