@@ -1,7 +1,8 @@
 """Refine orientations (CPU twin): one candidate after the other, with all of its reflections and peaks in the first-level cache.
 
-Reflections lie along rows, so that four of them are the lanes of a vector. The peaks of a pattern are sorted by qx: a reflection is
-compared only with peaks of nearly its own qx.
+Reflections lie along rows, so that four of them are the lanes of a vector. Most are far from the Ewald sphere and stay so while a
+candidate turns by a degree or two: the others are a short list. The peaks of a pattern are sorted by qx: a reflection is compared only
+with peaks of nearly its own qx.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from gpu4d.compiled import KEEPS_NAN, contiguous, entry, helper, routine
 from gpu4d.orientation.refine_orientations import BLUR, DAMPING, FLOOR, PARAMETERS, SMALL, checked
 
 STRIPS = 64  # of equal width in qx, in which peaks are looked up
+TURN = 0.03  # rad that a candidate may turn before the short list is made again
 HIGH, LOW = 3.141592653589793, 1.2246467991473532e-16  # π in two parts
 
 
@@ -23,7 +25,20 @@ class Crystal(NamedTuple):
     gz: np.ndarray
     factor: np.ndarray
     blur: np.ndarray  # |F| min(1, πt|g| · 0.01)
+    limit: np.ndarray  # largest |s| from which a turn by TURN may lead to the sphere
     numbers: np.ndarray
+
+
+class Short(NamedTuple):
+    """Reflections of the short list, the orientation that it was made for, and their number."""
+
+    gx: np.ndarray
+    gy: np.ndarray
+    gz: np.ndarray
+    factor: np.ndarray
+    blur: np.ndarray
+    base: np.ndarray
+    count: np.ndarray
 
 
 class Pattern(NamedTuple):
@@ -40,7 +55,7 @@ class Pattern(NamedTuple):
 
 
 class Near(NamedTuple):
-    """Reflections near the Ewald sphere, and before that all reflections in lab axes."""
+    """Reflections near the Ewald sphere, and before that all of the short list in lab axes."""
 
     x: np.ndarray
     y: np.ndarray
@@ -48,6 +63,7 @@ class Near(NamedTuple):
     s: np.ndarray
     f: np.ndarray  # amplitude
     slope: np.ndarray  # df/ds
+    blur: np.ndarray
     which: np.ndarray
     found: np.ndarray  # 1 for those that explain a peak
 
@@ -55,27 +71,58 @@ class Near(NamedTuple):
 class Work(NamedTuple):
     """Work arrays of one thread: reflections, the match of each peak, and how good it is."""
 
+    short: Short
     near: Near
     match: np.ndarray
     away: np.ndarray
 
 
 @helper(KEEPS_NAN)
-def _project(turn, crystal, near):
-    """Write the reflections near the sphere, their numbers, and return how many."""
-    k, reach = crystal.numbers[0], crystal.numbers[3]
+def _shorten(turn, crystal, work):
+    """Make the short list for an orientation."""
+    k, s, short = crystal.numbers[0], work.near.s, work.short
+    gx, gy, gz = crystal.gx, crystal.gy, crystal.gz
+    a, b, c = turn[2, 0], turn[2, 1], turn[2, 2]
+    for j in range(len(gx)):
+        z = a * gx[j] + b * gy[j] + c * gz[j]
+        square = k * k + z * z - gx[j] * gx[j] - gy[j] * gy[j] - gz[j] * gz[j]
+        s[j] = np.sqrt(max(square, 0.0)) - k - z
+    count = 0
+    for j in range(len(gx)):
+        work.near.which[count] = j
+        count += 1 if abs(s[j]) <= crystal.limit[j] else 0
+    for i in range(count):
+        j = work.near.which[i]
+        short.gx[i], short.gy[i], short.gz[i], short.factor[i], short.blur[i] = gx[j], gy[j], gz[j], crystal.factor[j], crystal.blur[j]
+    short.count[0] = count
+    for i in range(3):
+        for j in range(3):
+            short.base[i, j] = turn[i, j]
+
+
+@helper(KEEPS_NAN)
+def _project(turn, crystal, work):
+    """Write the reflections near the sphere, their numbers in the short list, and return how many."""
+    short, near = work.short, work.near
+    moved = 0.0
+    for i in range(3):
+        for j in range(3):
+            moved += (turn[i, j] - short.base[i, j]) * (turn[i, j] - short.base[i, j])
+    if moved > TURN * TURN:  # no reflection moves by more than √moved · |g|
+        _shorten(turn, crystal, work)
+    k, reach, many = crystal.numbers[0], crystal.numbers[3], short.count[0]
     a, b, c = turn[0, 0], turn[0, 1], turn[0, 2]
     d, e, f = turn[1, 0], turn[1, 1], turn[1, 2]
     g, h, i = turn[2, 0], turn[2, 1], turn[2, 2]
-    gx, gy, gz, x, y, z, s = crystal.gx, crystal.gy, crystal.gz, near.x, near.y, near.z, near.s
-    for j in range(len(gx)):
+    gx, gy, gz, x, y, z, s = short.gx, short.gy, short.gz, near.x, near.y, near.z, near.s
+    for j in range(many):
         x[j] = a * gx[j] + b * gy[j] + c * gz[j]
         y[j] = d * gx[j] + e * gy[j] + f * gz[j]
         z[j] = g * gx[j] + h * gy[j] + i * gz[j]
         square = k * k - x[j] * x[j] - y[j] * y[j]
         s[j] = (np.sqrt(square) if square > 0.0 else -np.inf) - k - z[j]
     count = 0
-    for j in range(len(gx)):
+    for j in range(many):
         x[count], y[count], z[count], s[count], near.which[count] = x[j], y[j], z[j], s[j], j
         count += 1 if abs(s[j]) <= reach else 0
     return count
@@ -100,12 +147,13 @@ def _sine(x):
 
 
 @helper(KEEPS_NAN)
-def _amplitudes(near, count, crystal):
-    """Write amplitude and slope of the reflections near the sphere."""
-    pt = np.pi * crystal.numbers[1]
+def _amplitudes(near, count, short, thickness, rough):
+    """Write amplitude, slope and blur of the reflections near the sphere."""
+    pt = np.pi * thickness
     f, slope, s = near.f, near.slope, near.s
     for j in range(count):
-        f[j] = crystal.factor[near.which[j]]
+        f[j] = short.factor[near.which[j]]
+        near.blur[j] = short.blur[near.which[j]] if rough else 0.0
     for j in range(count):
         x = pt * s[j]
         wide = abs(x) > 1e-3
@@ -145,28 +193,27 @@ def _matched(pattern, near, count, numbers, match, away):
 
 
 @helper(KEEPS_NAN)
-def _best_scale(pattern, near, match, scale, blur):
-    """Return the scale that suits the peaks best. Errors of amplitudes are those of another scale."""
+def _best_scale(pattern, near, match):
+    """Return the scale that suits the peaks best."""
     above, below = 0.0, 0.0
     for p in range(len(pattern.x)):
         j = match[p]
         if j >= 0:
-            unsure = scale * blur[near.which[j]]
-            weight = near.f[j] / (pattern.base[p] + unsure * unsure)
+            weight = near.f[j] / pattern.base[p]
             above += weight * pattern.root[p]
             below += weight * near.f[j]
     return above / below if below > 0.0 else 0.0
 
 
 @routine(KEEPS_NAN)
-def _cost(turn, scale, crystal, pattern, blur, work, normal, right, expected):
+def _cost(turn, scale, crystal, pattern, rough, work, normal, right, expected):
     """Return the cost and the scale, and write the normal equations. A scale of 0 is replaced by the best one for these peaks."""
     near, match, numbers = work.near, work.match, crystal.numbers
-    count = _project(turn, crystal, near)
-    _amplitudes(near, count, crystal)
+    count = _project(turn, crystal, work)
+    _amplitudes(near, count, work.short, numbers[1], rough)
     _matched(pattern, near, count, numbers, match, work.away)
     if scale <= 0.0:
-        scale = _best_scale(pattern, near, match, scale, blur)
+        scale = _best_scale(pattern, near, match)
     k2 = numbers[0] * numbers[0]
     cost, r0, r1, r2, r3 = 0.0, 0.0, 0.0, 0.0, 0.0
     n00, n10, n11, n20, n21, n22, n30, n31, n33 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -177,7 +224,7 @@ def _cost(turn, scale, crystal, pattern, blur, work, normal, right, expected):
             cost += pattern.alone[p]
             continue
         x, y, z, f = near.x[j], near.y[j], near.z[j], near.f[j]
-        unsure = scale * blur[near.which[j]]
+        unsure = scale * near.blur[j]
         sure, weight = pattern.sure[p], 1.0 / (pattern.base[p] + unsure * unsure)
         dx, dy, di = pattern.x[p] - x, pattern.y[p] - y, pattern.root[p] - scale * f
         own = (dx * dx + dy * dy) * sure + weight * di * di
@@ -211,7 +258,7 @@ def _cost(turn, scale, crystal, pattern, blur, work, normal, right, expected):
         x, y, z, f = near.x[j], near.y[j], near.z[j], near.f[j]
         q = x * x + y * y
         if q < outer and q > inner:
-            unsure, vague = scale * blur[near.which[j]], numbers[8] * scale * f
+            unsure, vague = scale * near.blur[j], numbers[8] * scale * f
             weight = 1.0 / (0.25 * (numbers[7] + vague * vague) + unsure * unsure)
             slope, down = scale * near.slope[j], z / np.sqrt(k2 - q) - 1.0
             u, v = slope * y * down, -slope * x * down
@@ -312,21 +359,19 @@ def _keep(spare, turn, expected):
 
 
 @helper()
-def _descend(turn, rough, steps, crystal, pattern, no_blur, work, spare, expected):
+def _descend(turn, rough, steps, crystal, pattern, work, spare, expected):
     """Refine one candidate in place, and return its cost and scale. The normal matrix is left in `spare.normal`."""
     scale, damping, arrived, cost = 0.0, DAMPING, False, 0.0
-    blur = crystal.blur
     for i in range(rough + steps):
         if i == 0 or i == rough:
             damping, arrived = DAMPING, False
-            blur = crystal.blur if i < rough else no_blur
-            cost, scale = _cost(turn, 0.0, crystal, pattern, blur, work, spare.normal, spare.right, expected)
+            cost, scale = _cost(turn, 0.0, crystal, pattern, i < rough, work, spare.normal, spare.right, expected)
         if arrived or not _solve(spare.normal, spare.right, damping, spare.lower, spare.step):
             arrived = True
             continue
         _turned(turn, spare.step, spare.trial)
         wanted = max(scale + spare.step[3], 0.2 * scale)
-        tried, new_scale = _cost(spare.trial, wanted, crystal, pattern, blur, work, spare.other, spare.behind, spare.expected)
+        tried, new_scale = _cost(spare.trial, wanted, crystal, pattern, i < rough, work, spare.other, spare.behind, spare.expected)
         if tried < cost:
             _keep(spare, turn, expected)
             arrived = cost - tried < SMALL
@@ -334,7 +379,7 @@ def _descend(turn, rough, steps, crystal, pattern, no_blur, work, spare, expecte
         else:
             damping = 5.0 * damping
     if steps == 0:
-        cost, scale = _cost(turn, 0.0, crystal, pattern, no_blur, work, spare.normal, spare.right, expected)
+        cost, scale = _cost(turn, 0.0, crystal, pattern, False, work, spare.normal, spare.right, expected)
     return cost, scale
 
 
@@ -352,13 +397,13 @@ class Spare(NamedTuple):
 
 
 @entry(allocates=True)
-def _refine(turns, peaks, counts, order, g, factor, blur, numbers, rough, steps, results, normals, expected):
+def _refine(turns, peaks, counts, order, g, factor, blur, limit, numbers, rough, steps, results, normals, expected):
     n, candidates, most, p = turns.shape[0], turns.shape[1], g.shape[1], peaks.shape[1]
-    crystal = Crystal(g[0], g[1], g[2], factor, blur, numbers)
-    no_blur = np.zeros(most)
-    room, whole = np.empty((6, most + 1)), np.empty((2, most + 1), np.int64)
-    near = Near(room[0], room[1], room[2], room[3], room[4], room[5], whole[0], whole[1])
-    work = Work(near, np.empty(p, np.int64), np.empty(p))
+    crystal = Crystal(g[0], g[1], g[2], factor, blur, limit, numbers)
+    room, whole = np.empty((12, most + 1)), np.empty((2, most + 1), np.int64)
+    near = Near(room[0], room[1], room[2], room[3], room[4], room[5], room[6], whole[0], whole[1])
+    short = Short(room[7], room[8], room[9], room[10], room[11], np.full((3, 3), 10.0), np.zeros(1, np.int64))
+    work = Work(short, near, np.empty(p, np.int64), np.empty(p))
     spare = Spare(
         np.empty((4, 4)), np.empty(4), np.empty((4, 4)), np.empty(4), np.empty((4, 4)), np.zeros(4), np.empty((3, 3)), np.empty(p)
     )
@@ -373,7 +418,7 @@ def _refine(turns, peaks, counts, order, g, factor, blur, numbers, rough, steps,
             if not np.isfinite(turn[0, 0]) or c == 0:
                 results[b, one, 0], results[b, one, 1] = np.nan, np.nan
                 continue
-            results[b, one, 0], results[b, one, 1] = _descend(turn, rough, steps, crystal, pattern, no_blur, work, spare, found[:c])
+            results[b, one, 0], results[b, one, 1] = _descend(turn, rough, steps, crystal, pattern, work, spare, found[:c])
             for i in range(PARAMETERS):
                 for j in range(PARAMETERS):
                     normals[b, one, i, j] = spare.normal[max(i, j), min(i, j)]
@@ -390,11 +435,15 @@ def refine_orientations(
     expected = np.zeros((*turns.shape[:2], peaks.shape[1]))
     numbers = np.array([wave_number, thickness, radius, reach, least, q_max, q_min, unit, relative, 0, 0], np.float64)
     peaks, factor, counts = contiguous(peaks, np.float64), contiguous(factor, np.float64), contiguous(counts, np.int64)
-    blur = factor * np.minimum(1.0, BLUR * np.pi * thickness * np.sqrt(np.sum(np.square(g, dtype=np.float64), axis=-1)))
+    length = np.sqrt(np.sum(np.square(g, dtype=np.float64), axis=-1))
+    blur = factor * np.minimum(1.0, BLUR * np.pi * thickness * length)
+    # A step along s is longer than a step of the reflection by no more than k / √(k² − g²).
+    steepest = np.sqrt(np.maximum(1.0 - (length / wave_number) ** 2, 0.0))
+    limit = np.where(steepest > 0.1, reach + TURN * length / np.maximum(steepest, 0.1), np.inf)
     there = np.arange(peaks.shape[1]) < counts[:, None]
     order = contiguous(np.argsort(np.where(there, peaks[..., 0], np.inf), axis=-1, kind="stable"), np.int64)
     _refine(
-        best, peaks, counts, order, contiguous(np.transpose(g), np.float64), factor, contiguous(blur), numbers, rough, steps, results,
-        normals, expected,
+        best, peaks, counts, order, contiguous(np.transpose(g), np.float64), factor, contiguous(blur), contiguous(limit), numbers,
+        rough, steps, results, normals, expected,
     )  # fmt: skip
     return best, results[..., 0], results[..., 1], normals, expected

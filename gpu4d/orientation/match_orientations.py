@@ -265,16 +265,26 @@ def _matched(peaks: Peaks, libraries: list[OrientationLibrary], options: FitOpti
     def work(start: int) -> tuple[Candidates, Overlap]:
         some = Peaks(*(a[start : min(start + size, n), ...] for a in peaks))
         first = find_candidates(some, libraries, options)
-        empty = Candidates(*(field[:0] for field in first))
-        two = find_overlap(some, first, libraries, options) if overlaps else Overlap(np.zeros(0, np.int64), empty, empty)
-        return first, Overlap(two.rows + start, two.first, two.second)
+        two = find_overlap(some, first, libraries, options) if overlaps else _no_overlap(first)
+        return first, two._replace(rows=two.rows + start)
 
     done = list((in_threads if threaded else map)(work, starts))
-    join = lambda parts: Candidates(*(np.concatenate(fields) for fields in zip(*parts)))  # noqa: E731
     two = [overlap for _, overlap in done]
-    return join([first for first, _ in done]), Overlap(
-        np.concatenate([o.rows for o in two]), join([o.first for o in two]), join([o.second for o in two])
-    )
+    rows = np.concatenate([arrays.to_numpy(o.rows) for o in two])
+    return _together([first for first, _ in done]), Overlap(rows, _together([o.first for o in two]), _together([o.second for o in two]))
+
+
+def _no_overlap(first: Candidates) -> Overlap:
+    """Return an overlap of no patterns."""
+    xp = arrays.namespace(first.phase)
+    none = first.rows(xp.zeros((0,), dtype=xp.int64, device=arrays.device(first.phase)))
+    return Overlap(none.phase[:, 0], none, none)
+
+
+def _together(parts: list[Candidates]) -> Candidates:
+    """Return the candidates of all blocks on the host."""
+    xp = arrays.namespace(parts[0].turns)
+    return Candidates(*(xp.concat(fields, axis=0) for fields in zip(*parts))).on_host()
 
 
 def _nothing(disks: PointListArray, crystals: tuple[Structure, ...], known: Calibration) -> Orientations:
