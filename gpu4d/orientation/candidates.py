@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays, physics
+from gpu4d.device import tables
 from gpu4d.orientation.correlate_orientations import correlate_orientations
 from gpu4d.orientation.distinct_orientations import distinct_orientations
 from gpu4d.orientation.library import AMPLITUDE_POWER, RADIAL_POWER, OrientationLibrary
@@ -19,6 +20,7 @@ STEPS = 6
 REFINED, SHIFTED, SHIFT_STEPS = 8, 4, (2, 3)  # candidates that are refined in full, and those that are tried again from six tilts
 GAP = 1000.0  # of the cost: an orientation that is dearer by more is not tried again. Wrong minima near the truth may cost hundreds more
 TILT = math.radians(0.9)  # between minima of the fit, which are a main maximum of the shape factor apart
+TILTS = TILT * np.array([[math.cos(a), math.sin(a), 0.0] for a in np.arange(6) * math.pi / 3])
 DISTINCT = math.radians(3.0)  # orientations nearer than this are one: their patterns differ by less than the fit tells apart
 KEPT = 4  # distinct orientations of a pattern
 FLIP = np.diag([-1.0, -1.0, 1.0])  # half a turn about the beam: it exchanges g and -g, whose intensities are alike
@@ -89,7 +91,7 @@ def _of_one_phase(peaks: Peaks, number: int, library: OrientationLibrary, option
     q = xp.sqrt(table[..., 0] ** 2 + table[..., 1] ** 2)
     index = xp.arange(table.shape[1], dtype=peaks.counts.dtype, device=arrays.device(table))
     weight = xp.where(index < peaks.counts[:, None], q**RADIAL_POWER * table[..., 2] ** (AMPLITUDE_POWER / 2), xp.zeros_like(q))
-    beside = lambda a: arrays.from_numpy(a, table)  # noqa: E731
+    beside = lambda a: tables.beside(a, table)  # noqa: E731
     correlation, angle = correlate_orientations(
         xp.stack([table[..., 0], table[..., 1], weight], axis=-1), beside(library.shells), beside(library.real), beside(library.imaginary),
         width=library.width,
@@ -108,8 +110,7 @@ def _from_tilts(peaks: Peaks, found: Candidates, number: int, library: Orientati
     best = (found.phase[:, :SHIFTED] == number) & (found.cost[:, :SHIFTED] < found.cost[:, :1] + GAP)
     start = found.turns[:, :SHIFTED, ...]
     start = xp.where(best[..., None, None], start, xp.full_like(start, math.nan))
-    tilts = TILT * np.array([[math.cos(a), math.sin(a), 0.0] for a in np.arange(6) * math.pi / 3])
-    turns = turned(start[:, :, None, ...], arrays.from_numpy(tilts, start))
+    turns = turned(start[:, :, None, ...], tables.beside(TILTS, start))
     turns = xp.reshape(turns, (turns.shape[0], 6 * turns.shape[1], 3, 3))
     score = xp.repeat(found.correlation[:, :SHIFTED], 6, axis=1)
     return _candidates(refined(turns, peaks, library, options, SHIFT_STEPS[1], SHIFT_STEPS[0]), score, number)
@@ -135,7 +136,7 @@ def refined(
     turns: Any, peaks: Peaks, library: OrientationLibrary, options: FitOptions, steps: int = STEPS, rough: int = 0
 ) -> tuple[Any, ...]:
     """Refine candidates (n, c, 3, 3) of one phase, with the numbers of its library."""
-    beside = lambda a: arrays.from_numpy(a, peaks.table)  # noqa: E731
+    beside = lambda a: tables.beside(a, peaks.table)  # noqa: E731
     return refine_orientations(
         turns, peaks.table, peaks.counts, beside(library.g), beside(library.factor), wave_number=1 / physics.wavelength(library.energy),
         thickness=library.thickness, radius=options.radius, reach=options.reach or 3 / library.thickness, least=options.least,
@@ -148,8 +149,9 @@ def _maxima(correlation: Any, angle: Any, library: OrientationLibrary, count: in
     xp = arrays.namespace(correlation)
     axes = correlation.shape[-1]
     around = xp.zeros_like(correlation)  # only positive values count
-    for column in library.neighbours.T:
-        around = xp.maximum(around, xp.take(correlation, arrays.from_numpy(column, angle), axis=-1))
+    neighbours = tables.beside(library.neighbours, angle)
+    for k in range(neighbours.shape[1]):
+        around = xp.maximum(around, xp.take(correlation, neighbours[:, k], axis=-1))
     top = xp.where((correlation >= around) & (correlation > 0), correlation, -xp.ones_like(correlation))
     flat = xp.reshape(top, (top.shape[0], 2 * axes))
     order = xp.argsort(-flat, axis=-1)[:, : min(count, 2 * axes)]
@@ -157,10 +159,10 @@ def _maxima(correlation: Any, angle: Any, library: OrientationLibrary, count: in
     c, s = xp.cos(phi), xp.sin(phi)
     zero, one = xp.zeros_like(c), xp.ones_like(c)
     spin = xp.stack([xp.stack([c, -s, zero], axis=-1), xp.stack([s, c, zero], axis=-1), xp.stack([zero, zero, one], axis=-1)], axis=-2)
-    base = xp.reshape(xp.take(arrays.from_numpy(library.turns, angle), xp.reshape(order % axes, (-1,)), axis=0), (*order.shape, 3, 3))
+    base = xp.reshape(xp.take(tables.beside(library.turns, angle), xp.reshape(order % axes, (-1,)), axis=0), (*order.shape, 3, 3))
     turns = xp.matmul(spin, base)
     mirrored = (order >= axes)[..., None, None]
-    turns = xp.where(mirrored, xp.matmul(arrays.from_numpy(MIRROR, angle), turns), turns)
+    turns = xp.where(mirrored, xp.matmul(tables.beside(MIRROR, angle), turns), turns)
     return xp.where((score > 0)[..., None, None], turns, xp.full_like(turns, math.nan)), score
 
 
@@ -168,11 +170,9 @@ def _distinct(all_of_them: Candidates, libraries: list[OrientationLibrary]) -> C
     """Return the cheapest candidates of each pattern, without those that are nearly a cheaper one."""
     turns, phase, cost = all_of_them[:3]
     xp = arrays.namespace(turns)
-    rotations = [library.structure.rotations for library in libraries]
-    owner = np.repeat(np.arange(len(rotations)), [len(r) for r in rotations])
-    order = distinct_orientations(
-        turns, cost, phase, arrays.from_numpy(np.concatenate(rotations), turns), arrays.from_numpy(owner, turns), angle=DISTINCT, count=KEPT
-    )
+    rotations = [tables.beside(library.structure.rotations, turns) for library in libraries]
+    owner = [xp.full(r.shape[:1], k, dtype=xp.int64, device=arrays.device(turns)) for k, r in enumerate(rotations)]
+    order = distinct_orientations(turns, cost, phase, xp.concat(rotations, axis=0), xp.concat(owner), angle=DISTINCT, count=KEPT)
     missing = order < 0
     pick = xp.where(missing, xp.zeros_like(order), order)
     turns, phase, cost, scale, score, normal, expected = (_picked(xp, field, pick) for field in all_of_them)
