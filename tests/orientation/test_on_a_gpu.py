@@ -88,5 +88,5 @@ def test_launches_do_not_grow_with_the_block(cupy):
         with gpu_without_gpu.counting() as counted:
             find_candidates(some, libraries, options)
         seen.append(counted)
-    assert seen[2].launches == seen[1].launches <= 250, seen[1].kernels
+    assert seen[2].launches == seen[1].launches <= 300, seen[1].kernels
     assert seen[1].uploads == 0, "the library is on the device already"
