@@ -9,7 +9,6 @@ from gpu4d import arrays, fft
 from gpu4d.errors import InputError
 from gpu4d.operation import Twin, operation
 
-
 SHARED = 47 * 1024  # bytes that a block of the kernels may have on every card
 
 
@@ -24,9 +23,7 @@ def _too_many(peaks: Any, shells: Any, real: Any, *_: Any, **options: Any) -> st
     return None if needed <= SHARED else f"{real.shape[0]} harmonics need {needed} bytes of shared memory, of {SHARED}"
 
 
-@operation(
-    cuda=Twin("gpu4d.kernels.correlate_orientations", check=_too_many), cpu=Twin("gpu4d.cpu_fallback.correlate_orientations")
-)
+@operation(cuda=Twin("gpu4d.kernels.correlate_orientations", check=_too_many), cpu=Twin("gpu4d.cpu_fallback.correlate_orientations"))
 def correlate_orientations(peaks: Any, shells: Any, real: Any, imaginary: Any, /, *, width: float) -> tuple[Any, Any]:
     """Return for each pattern and zone axis the best correlation over the in-plane angle, and this angle.
 

@@ -9,7 +9,6 @@ from gpu4d import arrays
 from gpu4d.errors import InputError
 from gpu4d.operation import Twin, operation
 
-
 MOST = 1400  # candidates of a pattern whose costs fit into the shared memory that a block of the kernel has on every card
 
 
@@ -18,9 +17,7 @@ def _too_many(turns: Any, cost: Any, *_: Any, **options: Any) -> str | None:
     return None if cost.shape[1] <= MOST else f"it takes up to {MOST} candidates of a pattern, not {cost.shape[1]}"
 
 
-@operation(
-    cuda=Twin("gpu4d.kernels.distinct_orientations", check=_too_many), cpu=Twin("gpu4d.cpu_fallback.distinct_orientations")
-)
+@operation(cuda=Twin("gpu4d.kernels.distinct_orientations", check=_too_many), cpu=Twin("gpu4d.cpu_fallback.distinct_orientations"))
 def distinct_orientations(turns: Any, cost: Any, phase: Any, rotations: Any, owner: Any, /, *, angle: float, count: int) -> Any:
     """Return the numbers of the cheapest candidates of each pattern, without those that are nearly a cheaper one.
 

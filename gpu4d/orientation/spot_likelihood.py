@@ -16,9 +16,7 @@ BORDER = 1.6  # px beyond the radius: the disk is below 1 % there
 LEAST_BACKGROUND = 1e-4  # counts/px: without any background a single stray electron would decide
 
 
-@operation(
-    cuda=Twin("gpu4d.kernels.spot_likelihood", KERNEL_PIXELS, frame=KERNEL_FRAME), cpu=Twin("gpu4d.cpu_fallback.spot_likelihood")
-)
+@operation(cuda=Twin("gpu4d.kernels.spot_likelihood", KERNEL_PIXELS, frame=KERNEL_FRAME), cpu=Twin("gpu4d.cpu_fallback.spot_likelihood"))
 def spot_likelihood(
     patterns: Any, usable: Any, number: Any, spots: Any, origins: Any, background: Any, /, *, radius: float, relative: float
 ) -> Any:

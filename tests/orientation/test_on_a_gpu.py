@@ -1,6 +1,6 @@
 """Orientations of disks that are on a GPU: nothing but the result goes to the host, and what a block of positions costs in launches.
 
-    PYTHONPATH=tests/support python -m pytest -p gpu_without_gpu -m gpu tests/orientation/test_on_a_gpu.py
+PYTHONPATH=tests/support python -m pytest -p gpu_without_gpu -m gpu tests/orientation/test_on_a_gpu.py
 """
 
 import contextlib
