@@ -222,17 +222,17 @@ def test_stopping_leaves_nothing(scan, here, how):
     """Stopped in the middle of its work, as Ctrl-C does, a run says one line and cleans up."""
     code = (
         "import time, gpu4d.workflow.pipeline as p\n"
-        "def slow(*_):\n    open('started', 'w').close(); time.sleep(30)\n"
+        "def slow(*_):\n    open('started', 'w').close(); time.sleep(300)\n"
         "p.save_results = slow\n"
         f"from gpu4d.cli import main; main(['run', {str(scan)!r}, '--dataset', 'scan', '-o', 'out'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (here / "started").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
     process.send_signal(how)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "stopped" in last_line(err)
     assert os.listdir(here) == ["started"]
@@ -381,13 +381,12 @@ def test_ctrl_c_in_a_callback_is_not_lost(here):
     code = (
         "import ctypes, os, signal, time, gpu4d.cli as cli\n"
         "call = ctypes.CFUNCTYPE(None)(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01)))\n"
-        "def work(_):\n    call()\n    [time.sleep(0.1) for _ in range(200)]\n    return 0\n"
+        "def work(_):\n    call()\n    [time.sleep(0.1) for _ in range(3000)]\n    return 0\n"
         "cli._carry_out = work\n"
         "cli.main([])"
     )
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "stopped" in last_line(done.stderr) and time.monotonic() - start < 15
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)  # a lost signal: 300 s
+    assert done.returncode == 1 and "stopped" in last_line(done.stderr)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as on Unix")
@@ -397,18 +396,17 @@ def test_ctrl_c_while_a_thread_compiles(here):
         "import os, signal, threading, time, gpu4d.cli as cli\n"
         "from gpu4d.io import leftovers\n"
         "from numba.core.compiler_lock import global_compiler_lock as lock\n"
-        "def compiling():\n    with lock:\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(60)\n"
+        "def compiling():\n    with lock:\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(300)\n"
         "def work(_):\n"
         "    os.mkdir('unfinished')\n"
         "    with leftovers.held('unfinished', unfinished=True):\n"
-        "        try:\n            threading.Thread(target=compiling).start()\n            time.sleep(60)\n"
-        "        finally:\n            time.sleep(60)\n"
+        "        try:\n            threading.Thread(target=compiling).start()\n            time.sleep(300)\n"
+        "        finally:\n            time.sleep(300)\n"
         "cli._carry_out = work\n"
         "cli.main([])"
     )
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "stopped" in last_line(done.stderr) and time.monotonic() - start < 30
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)  # the thread's lock: 300 s
+    assert done.returncode == 1 and "stopped" in last_line(done.stderr)
     assert os.listdir(here) == []
 
 

@@ -44,11 +44,17 @@ def test_calls_at_the_same_time_share_the_threads():
         with lock:
             at_work[0] -= 1
 
-    callers = [threading.Thread(target=lambda: list(threads.in_threads(work, range(20)))) for _ in range(4)]
+    together = threading.Barrier(4)
+
+    def call():
+        together.wait(60)
+        list(threads.in_threads(work, range(20)))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(20)
+        caller.join(60)
     assert 4 <= most[0] <= 5 and not any(caller.is_alive() for caller in callers), "every caller, and the pool"
 
 
@@ -117,7 +123,7 @@ def test_a_small_sweep_does_not_wait_for_the_end_of_a_long_one():
 
     other = threading.Thread(target=long)
     other.start()
-    assert begun.wait(20)
+    assert begun.wait(120)
     assert gpu4d.sweep(small, _Slow(0.001)) == "done"
     early = not ended.is_set()
     other.join(60)
@@ -165,7 +171,7 @@ def test_the_context_of_the_caller_holds_in_the_threads():
 def test_another_number_of_threads_is_another_pool(monkeypatch):
     together = threading.Barrier(4)
     monkeypatch.setenv("GPU4D_THREADS", "4")
-    assert len(list(threads.in_threads(lambda _: together.wait(10), range(4)))) == 4
+    assert len(list(threads.in_threads(lambda _: together.wait(60), range(4)))) == 4
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
