@@ -77,6 +77,27 @@ class Work(NamedTuple):
     away: np.ndarray
 
 
+class Equations(NamedTuple):
+    """What an evaluation of the cost writes: normal equations, and the intensities that are expected."""
+
+    normal: np.ndarray
+    right: np.ndarray
+    expected: np.ndarray
+
+
+class Spare(NamedTuple):
+    """Normal equations of a candidate and of a trial, and what is made of them."""
+
+    normal: np.ndarray
+    right: np.ndarray
+    other: np.ndarray
+    behind: np.ndarray
+    lower: np.ndarray
+    step: np.ndarray
+    trial: np.ndarray
+    expected: np.ndarray
+
+
 @helper(KEEPS_NAN)
 def _shorten(turn, crystal, work):
     """Make the short list for an orientation."""
@@ -206,9 +227,9 @@ def _best_scale(pattern, near, match):
 
 
 @routine(KEEPS_NAN)
-def _cost(turn, scale, crystal, pattern, rough, work, normal, right, expected):
+def _cost(turn, scale, crystal, pattern, rough, work, out):
     """Return the cost and the scale, and write the normal equations. A scale of 0 is replaced by the best one for these peaks."""
-    near, match, numbers = work.near, work.match, crystal.numbers
+    near, match, numbers, expected = work.near, work.match, crystal.numbers, out.expected
     count = _project(turn, crystal, work)
     _amplitudes(near, count, work.short, numbers[1], rough)
     _matched(pattern, near, count, numbers, match, work.away)
@@ -272,6 +293,7 @@ def _cost(turn, scale, crystal, pattern, rough, work, normal, right, expected):
             n30 += weight * f * u
             n31 += weight * f * v
             n33 += weight * f * f
+    right, normal = out.right, out.normal
     right[0], right[1], right[2], right[3] = r0, r1, r2, r3
     normal[0, 0], normal[1, 0], normal[1, 1], normal[2, 0], normal[2, 1] = n00, n10, n11, n20, n21
     normal[2, 2], normal[3, 0], normal[3, 1], normal[3, 2], normal[3, 3] = n22, n30, n31, 0.0, n33
@@ -362,16 +384,17 @@ def _keep(spare, turn, expected):
 def _descend(turn, rough, steps, crystal, pattern, work, spare, expected):
     """Refine one candidate in place, and return its cost and scale. The normal matrix is left in `spare.normal`."""
     scale, damping, arrived, cost = 0.0, DAMPING, False, 0.0
+    own, other = Equations(spare.normal, spare.right, expected), Equations(spare.other, spare.behind, spare.expected)
     for i in range(rough + steps):
         if i == 0 or i == rough:
             damping, arrived = DAMPING, False
-            cost, scale = _cost(turn, 0.0, crystal, pattern, i < rough, work, spare.normal, spare.right, expected)
+            cost, scale = _cost(turn, 0.0, crystal, pattern, i < rough, work, own)
         if arrived or not _solve(spare.normal, spare.right, damping, spare.lower, spare.step):
             arrived = True
             continue
         _turned(turn, spare.step, spare.trial)
         wanted = max(scale + spare.step[3], 0.2 * scale)
-        tried, new_scale = _cost(spare.trial, wanted, crystal, pattern, i < rough, work, spare.other, spare.behind, spare.expected)
+        tried, new_scale = _cost(spare.trial, wanted, crystal, pattern, i < rough, work, other)
         if tried < cost:
             _keep(spare, turn, expected)
             arrived = cost - tried < SMALL
@@ -379,21 +402,8 @@ def _descend(turn, rough, steps, crystal, pattern, work, spare, expected):
         else:
             damping = 5.0 * damping
     if steps == 0:
-        cost, scale = _cost(turn, 0.0, crystal, pattern, False, work, spare.normal, spare.right, expected)
+        cost, scale = _cost(turn, 0.0, crystal, pattern, False, work, own)
     return cost, scale
-
-
-class Spare(NamedTuple):
-    """Normal equations of a candidate and of a trial, and what is made of them."""
-
-    normal: np.ndarray
-    right: np.ndarray
-    other: np.ndarray
-    behind: np.ndarray
-    lower: np.ndarray
-    step: np.ndarray
-    trial: np.ndarray
-    expected: np.ndarray
 
 
 @entry(allocates=True)
