@@ -152,9 +152,11 @@ DEVICE bool solve(Fit& fit, double (&columns)[4][4], int count) {
     if (!(fabs(fit.work[pivot][i]) > 0)) return false;
     determinant *= fit.work[pivot][i];
     for (int j = 0; j < 4; j++) {
-      const double kept = fit.work[i][j], moved = columns[i][j];
+      const double kept = fit.work[i][j];
       fit.work[i][j] = fit.work[pivot][j], fit.work[pivot][j] = kept;
-      if (j < count) columns[i][j] = columns[pivot][j], columns[pivot][j] = moved;
+      if (j >= count) continue;
+      const double moved = columns[i][j];
+      columns[i][j] = columns[pivot][j], columns[pivot][j] = moved;
     }
     for (int k = 0; k < 4; k++) {
       if (k == i) continue;
