@@ -225,8 +225,10 @@ class Shadow(Stage):
                 radius=radius,
                 pixel_size=size,
             )
-            caption = f"What shadow image {best + 1} of {len(shadows)} shows of the STEM image, and the shadow image turned into the axes of the scan. The same "
-            caption += "things must be at the same places; one may be bright where the other is dark."
+            caption = (
+                f"What shadow image {best + 1} of {len(shadows)} shows of the STEM image, and the shadow image turned into the axes of "
+            )
+            caption += "the scan. The same things must be at the same places; one may be bright where the other is dark."
             yield Picture("shadow", IMAGES, title, caption, wide=True), made
         if "shadow_rotation" in state and "shadow_points" in state:
             stem, points = state["shadow_points"]
