@@ -2,7 +2,7 @@
 
 With Q = Mᵀ M q² the |g| of a disk at v is √(vᵀ Q v). Q has three numbers, so |g| of three disks give it. All triples of rings that lie in
 reach of the pixel size are tried, and those are kept that put all other disks on rings as well. So no way to index them is missed.
-Host by design: a few dozen places.
+`peak_choice` says how probable each of them is. Host by design: a few dozen places.
 """
 
 from __future__ import annotations
@@ -24,16 +24,22 @@ INDEPENDENT = 0.02  # least singular value of the three equations, each scaled t
 OVAL = 0.07  # of ½ ln(a/b): of the ellipses that are tried
 OFF = 0.6  # px: farthest that a place may be from its ring, before the fit
 MOST_TRIPLES = 200_000
-KEPT = 12  # best ones
+KEPT = 80  # best ones
 SAME = 0.003  # of stretch and scale
 
 
 class Places(NamedTuple):
-    """Mean places of disks of a crystal (m, 2), px, up to inversion, the shortest first, their disks (m,), and three that fix it."""
+    """Mean places of disks of a crystal (m, 2), px, up to inversion, the shortest first.
+
+    Their disks (m,), rms distance of a disk from its place along an axis (m,), px, three places that fix an ellipse, and all places (k, 2),
+    also those with few disks.
+    """
 
     v: np.ndarray
     disks: np.ndarray
+    scatter: np.ndarray
     three: np.ndarray | None
+    seen: np.ndarray
 
 
 def places_of(points: DiskPoints, beam: float) -> Places | None:
@@ -47,6 +53,7 @@ def places_of(points: DiskPoints, beam: float) -> Places | None:
     left = np.ones(len(v), bool)
     found: list[np.ndarray] = []
     count: list[int] = []
+    scatter: list[float] = []
     tree = cKDTree(v)
     neighbours = tree.query_ball_point(v, reach)
     crowd = np.array([len(n) for n in neighbours])
@@ -61,16 +68,15 @@ def places_of(points: DiskPoints, beam: float) -> Places | None:
             continue
         found.append(v[members].mean(axis=0))
         count.append(len(members))
+        scatter.append(float(v[members].std(axis=0).mean()))
         left[members] = False
     if not found or len(found) > 2 * MOST_PLACES or sum(count) < COVERED * len(v):
         return None
-    middle, disks = np.array(found), np.array(count, np.float64)
-    one_side = (middle[:, 0] > 0) | ((middle[:, 0] == 0) & (middle[:, 1] > 0))
-    middle, disks = middle[one_side], disks[one_side]
-    order = np.argsort(np.hypot(*middle.T), kind="stable")
-    middle, disks = middle[order], disks[order]
-    main = disks > MAIN * disks.max()  # others may be tails of these
-    return Places(middle[main], disks[main], _three(middle[main]))
+    middle, disks, wide = np.array(found), np.array(count, np.float64), np.array(scatter)
+    one_side = np.flatnonzero((middle[:, 0] > 0) | ((middle[:, 0] == 0) & (middle[:, 1] > 0)))
+    order = one_side[np.argsort(np.hypot(*middle[one_side].T), kind="stable")]
+    main = order[disks[order] > MAIN * disks[order].max()]  # others may be tails of these
+    return Places(middle[main], disks[main], wide[main], _three(middle[main]), middle[order])
 
 
 def _rows(v: np.ndarray) -> np.ndarray:
