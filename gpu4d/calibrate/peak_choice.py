@@ -1,7 +1,7 @@
 """Say how probable each way to index the disks of one crystal is: by their places, its zone axes, the pixel size and the ellipse.
 
-ln P = −½ Σ (distance of a place from its ring / its error)² − what its zone axis does not explain − ½ (ln q/q₀ / tolerance)²
-− ½ (ln a/b / 2 %)², up to a constant. Host by design: a few dozen places.
+ln P = −½ Σ (distance of a place from its ring / its error)² − what its zone axis does not explain − ½ (ln(q/q₀) / tolerance)²
+− ½ (ln(a/b) / 3 %)² up to a constant, and 3 less for pixel sizes beyond the tolerance. Host by design: a few dozen places.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from gpu4d import physics
 from gpu4d.calibrate.peak_likelihood import disk_residuals
-from gpu4d.calibrate.peak_rivals import Places, all_indexings
+from gpu4d.calibrate.peak_rivals import ROUND, Places, all_indexings
 from gpu4d.calibrate.peak_zones import Zone, nearest_zone
 from gpu4d.calibrate.ring_index import known_rings, structures
 from gpu4d.calibrate.ring_start import STRETCHES
@@ -23,9 +23,9 @@ from gpu4d.structures import Structure
 PLACED = 0.05  # px: places of disks are not more exact than this, by dynamical scattering and pixels
 STRAINED = 0.002  # of the distance: the same by strain and rocking curves
 FARTHEST = 3.0  # errors: a place farther from its ring is a false one, and counts no more
-ROUND = 0.03  # of ln(a/b): detectors are round to a few per cent
 WRONG = 1.0  # of ln P for each reflection that is missing or not allowed: some are weak, and some come from double diffraction
 EXPLAINED = 0.8  # of the places lie on the zone axis of some way to index them: else there are several crystals, and none tells
+BEYOND = 3.0  # of ln P: a pixel size that is off by more than its tolerance is twenty times less probable
 NEAR = (1.0, 0.01)  # px, and part of the distance of the farthest place: a disk may lie so far from its reflection
 STEPS = 4  # of Gauss-Newton
 OTHER = 0.005  # of stretch and scale: another indexing, and no error of the fit
@@ -57,7 +57,7 @@ def ways_to_index(
     places : Places
     known : Structure, str, or sequence of these
     q_pixel, tolerance : float or None, float
-        Expected pixel size, 1/Å, and the standard deviation of its logarithm. None: all in the range are as probable.
+        Expected pixel size, 1/Å, and the part by which it may be off. None: all in the range are as probable.
     pixel : (float, float)
         Smallest and largest pixel size along the minor axis, 1/Å.
     energy : float or None
@@ -66,7 +66,7 @@ def ways_to_index(
     far = float(np.hypot(*places.v.T).max())
     rings = known_rings(known, far * pixel[1] * np.exp(2 * STRETCHES), energy, WEAKEST)
     fits: list[Way] = []
-    for start in all_indexings(places, rings.g, pixel):
+    for start in all_indexings(places, rings.g, pixel, (1.0, np.inf) if q_pixel is None else (q_pixel, tolerance)):
         one = _improved(places, rings.g, np.array([0.0, 0.0, *start]))
         if one is not None and all(np.abs(one.p - other.p).max() > OTHER for other in fits):
             fits.append(one)
@@ -75,11 +75,16 @@ def ways_to_index(
     zones = _zones(places, fits, structures(known), energy)
     if max(1 - zone.strange / len(places.v) for zone in zones) < EXPLAINED:
         zones = [Zone(0, 0, 0)] * len(fits)
-    prior = [0.0 if q_pixel is None else 0.5 * (np.log(one.pixel / q_pixel) / tolerance) ** 2 for one in fits]
-    logs = [
-        one.log - WRONG * zone.wrong - off - 0.5 * (2 * one.oval / ROUND) ** 2 for one, zone, off in zip(fits, zones, prior)
-    ]
+    off = [pixel_off(one.pixel, q_pixel, tolerance) for one in fits]
+    logs = [one.log - WRONG * zone.wrong - 0.5 * (2 * one.oval / ROUND) ** 2 - o for one, zone, o in zip(fits, zones, off)]
     return sorted((Way(one.p, float(log)) for one, log in zip(fits, logs)), key=lambda way: -way.log)
+
+
+def pixel_off(pixel: float, q_pixel: float | None, tolerance: float) -> float:
+    """Return by how much ln P is less, the farther a pixel size is from the expected one."""
+    if q_pixel is None:
+        return 0.0
+    return 0.5 * float(np.log(pixel / q_pixel) / tolerance) ** 2 + (BEYOND if abs(q_pixel / pixel - 1) > tolerance else 0.0)
 
 
 def _improved(places: Places, g: np.ndarray, p: np.ndarray) -> Way | None:

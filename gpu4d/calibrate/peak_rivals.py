@@ -23,8 +23,10 @@ AMONG = 10  # shortest places from which three are chosen
 INDEPENDENT = 0.02  # least singular value of the three equations, each scaled to 1: fewer directions do not fix an ellipse
 OVAL = 0.07  # of ½ ln(a/b): of the ellipses that are tried
 OFF = 0.6  # px: farthest that a place may be from its ring, before the fit
+EXACT = 0.2  # px: error of a place before the fit, to choose the best of very many
+ROUND = 0.03  # standard deviation of ln(a/b): detectors are round to a few per cent
 MOST_TRIPLES = 200_000
-KEPT = 80  # best ones
+KEPT = 60  # best ones
 SAME = 0.003  # of stretch and scale
 
 
@@ -96,8 +98,8 @@ def _three(v: np.ndarray) -> np.ndarray | None:
     return best
 
 
-def all_indexings(places: Places, g: np.ndarray, pixel: tuple[float, float]) -> np.ndarray:
-    """Return (e1, e2, ln scale) of all ways to put the places on rings, the best first, (n, 3).
+def all_indexings(places: Places, g: np.ndarray, pixel: tuple[float, float], likely: tuple[float, float] = (1.0, np.inf)) -> np.ndarray:
+    """Return (e1, e2, ln scale) of all ways to put the places on rings, the best first, (n, 3). Of very many, the best are returned.
 
     Parameters
     ----------
@@ -106,6 +108,8 @@ def all_indexings(places: Places, g: np.ndarray, pixel: tuple[float, float]) -> 
         |g| of the rings, 1/Å, from small to large.
     pixel : (float, float)
         Smallest and largest pixel size along the minor axis, 1/Å.
+    likely : (float, float)
+        Expected pixel size, 1/Å, and the standard deviation of its logarithm.
     """
     if places.three is None:
         return np.zeros((0, 3))
@@ -128,7 +132,9 @@ def all_indexings(places: Places, g: np.ndarray, pixel: tuple[float, float]) -> 
     high = np.clip(np.searchsorted(g, length), 1, len(g) - 1)
     away = np.minimum(np.abs(length - g[high]), np.abs(length - g[high - 1])) / np.sqrt(large * small)[:, None]
     on = np.flatnonzero((away < OFF) @ places.disks > ON_RINGS * places.disks.sum())
-    on = on[np.argsort(np.minimum(away[on], OFF) ** 2 @ places.disks, kind="stable")]
+    cost = (np.minimum(away[on], OFF) ** 2).sum(axis=1) / EXACT**2 + (np.log(large[on] / small[on]) / ROUND) ** 2
+    cost += (np.log(large[on] / likely[0]) / likely[1]) ** 2
+    on = on[np.argsort(cost, kind="stable")]
     angle = 0.5 * np.arctan2(2 * q[on, 1], q[on, 0] - q[on, 2]) + np.pi / 2  # the pattern is long where Q is small
     e = 0.5 * np.log(large[on] / small[on])
     found = np.stack([e * np.cos(2 * angle), e * np.sin(2 * angle), -0.5 * np.log(large[on] * small[on])], axis=-1)
