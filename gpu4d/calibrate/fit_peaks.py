@@ -106,7 +106,7 @@ class PeakFit:
 
     @property
     def sure(self) -> bool:
-        """Say whether rivals together are at most 5 % probable. If not, the fit should not be used before a better q_pixel has settled it."""
+        """Say whether rivals together are at most 5 % probable. If not, a better q_pixel has to settle it before the fit is used."""
         return self.doubt <= DOUBT
 
     @property
@@ -207,11 +207,11 @@ def fit_peaks(
     known: Crystals = crystals if squares is None else np.sqrt(np.unique(squares))
     if not 0 < real_number(tolerance, "tolerance") < 0.5:
         raise InputError(f"tolerance={tolerance}: need the part by which q_pixel may be off, above 0 and below 0.5, such as 0.12")
-    chosen, others = indexed_disks(points, known, None if lattice else q_pixel, energy, tolerance)
+    chosen, others, listed = indexed_disks(points, known, None if lattice else q_pixel, energy, tolerance)
     rings, found = chosen.rings, chosen.found
     if chosen.occupied < 2 < len(rings.g) and q_pixel is None and not is_lengths(known):
         raise InputError("all disks lie on one ring, and which one of the crystals it is cannot be told: give q_pixel (to 12 %)")
-    if found.chance > DENSE and q_pixel is None and not is_lengths(known):
+    if found.chance > DENSE and q_pixel is None and not listed and not is_lengths(known):
         raise InputError(
             f"rings of the crystals are so dense that {100 * found.chance:.0f} % of all radii lie near one: which disk is on which"
             " ring is not sure: give q_pixel (to 12 %), or as crystals the |g| of the zone axis only, or 'square' or 'hexagonal'"

@@ -94,7 +94,7 @@ def _improved(places: Places, g: np.ndarray, p: np.ndarray) -> Way | None:
         off, jacobian, _, _ = disk_residuals(places.v, g, p)
         weight = np.where(np.abs(off) < FARTHEST * np.maximum(error, np.median(np.abs(off))), 1 / error**2, 0.0)
         normal = (jacobian[:, 2:] * weight[:, None]).T @ jacobian[:, 2:]
-        if np.linalg.cond(normal) > 1e12:
+        if not np.linalg.cond(normal) < 1e12:  # also where no place counts
             return None
         p = p + np.array([0.0, 0.0, *np.linalg.solve(normal, -(jacobian[:, 2:] * weight[:, None]).T @ off)])
     off = disk_residuals(places.v, g, p)[0]

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu4d.calibrate.peak_likelihood import DiskPoints, disk_residuals, fitted_disks
 from gpu4d.calibrate.peak_choice import OTHER, WEAKEST, pixel_off, ways_to_index
+from gpu4d.calibrate.peak_likelihood import DiskPoints, disk_residuals, fitted_disks
 from gpu4d.calibrate.peak_rivals import Places, places_of
 from gpu4d.calibrate.ring_index import (
     PRIOR,
@@ -37,6 +37,8 @@ OVAL = 0.05  # of ½ ln(a/b) has to be paid for by 1 in the mean log likelihood 
 MOST_OVAL = 0.14  # of ½ ln(a/b), a/b of 1.32: what is more oval is a line of disks that was made a ring
 DISKS = 10.0  # of many grains count as independent: others may be wrong together. Ten times the mean log likelihood of one is ln P
 STRAINED = 0.06  # of its radius: a ring of disks is so wide at least, since crystals are strained by a per cent or two
+UNKNOWN = 2.0  # times the pixel size that the histogram of distances gives: another way to index the disks may have such a one
+LEAST_PLACES = 5  # for disks without a pixel size: any three fit, and four nearly do
 EDGE = 1.1  # of the farthest disk: rings beyond it are neighbours that a disk might be on
 LEAST = 0.01  # a way to index the disks that is less probable is not named
 MISSING = 0.25  # of the expected rings must be there: one zone axis shows few of them
@@ -73,10 +75,14 @@ class DiskTrial(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The most probable way to index the disks, and the others (at least 1 % probable), the most probable first, with probabilities."""
+    """The most probable way to index the disks, and the others (at least 1 % probable), the most probable first, with probabilities.
+
+    `listed` says that all ways were listed, as those of a single crystal.
+    """
 
     trial: DiskTrial
     rivals: list[tuple[np.ndarray, float]]
+    listed: bool
 
 
 def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy: float | None, tolerance: float = PRIOR) -> Chosen:
@@ -105,7 +111,7 @@ def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy:
         if t.oval < MOST_OVAL and t.differs(best) and all(t.differs(other) for other in others):
             others.append(t)
     log = np.array([DISKS * (t.score - best.score) - pixel_off(t.pixel, q_pixel, tolerance) for t in (best, *others)])
-    return Chosen(best, _named([t.p for t in others], log))
+    return Chosen(best, _named([t.p for t in others], log), False)
 
 
 def _named(p: list[np.ndarray], log: np.ndarray) -> list[tuple[np.ndarray, float]]:
@@ -123,8 +129,11 @@ def _single_crystal(
     `near` is the pixel size that was given, or None, the one about which is searched, and the tolerance.
     """
     q_pixel, middle, tolerance = near
+    if q_pixel is None and len(places.v) < LEAST_PLACES:
+        return None
     reach = min(WRONG_PRIOR * tolerance, 0.9)
-    ways = ways_to_index(places, known, q_pixel, tolerance, (middle / (1 + reach), middle / (1 - reach)), energy)
+    pixel = (middle / UNKNOWN, middle * UNKNOWN) if q_pixel is None else (middle / (1 + reach), middle / (1 - reach))
+    ways = ways_to_index(places, known, q_pixel, tolerance, pixel, energy)
     for best in ways[:1]:
         start = best.p[2:5]
         peaks, r, height = _histogram(points, start[:2])
@@ -137,7 +146,7 @@ def _single_crystal(
             return None
         if np.abs(trial.p[2:5] - start).max() > OTHER:  # the fit of all disks went elsewhere
             return None
-        return Chosen(trial, _named([way.p for way in ways[1:]], np.array([way.log for way in ways])))
+        return Chosen(trial, _named([way.p for way in ways[1:]], np.array([way.log for way in ways])), True)
     return None
 
 

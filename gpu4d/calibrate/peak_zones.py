@@ -54,6 +54,8 @@ def nearest_zone(w: np.ndarray, seen: np.ndarray, near: float, crystal: Reflecti
     best = nothing
     for first, second in _pairs(two, near, crystal, rotations):
         normal = np.cross(first, second)
+        if np.linalg.norm(normal) < ACROSS / 2 * np.linalg.norm(first) * np.linalg.norm(second):
+            continue
         plane = np.flatnonzero(np.abs(crystal.g @ normal) < IN_PLANE * np.linalg.norm(normal))
         basis = np.stack([first, second])
         x = crystal.g[plane] @ np.linalg.solve(basis @ basis.T, basis).T @ two  # both of each pair ±g are in the list

@@ -179,7 +179,8 @@ def zone(crystal, axis, q_pixel, ellipse, rng, noise=0.03, strain=0.0):
 )
 def test_the_reflections_of_a_zone_axis_decide(crystal, axis, ratio, prior):
     """Lengths of these fit other rings as well, but no zone axis has such reflections, and not the ones that are missing."""
-    found = fit_peaks(zone(crystal, axis, 0.021, (ratio, 1.0, 0.4), np.random.default_rng(0)), crystal, origin=(64, 63), q_pixel=0.021 * prior)
+    disks = zone(crystal, axis, 0.021, (ratio, 1.0, 0.4), np.random.default_rng(0))
+    found = fit_peaks(disks, crystal, origin=(64, 63), q_pixel=0.021 * prior)
     assert found.sure and found.warnings == () and found.doubt < 0.05
     assert abs(found.q_pixel / 0.021 - 1) < 1e-3 and found.ellipse[0] == pytest.approx(ratio, abs=2e-3)
 
