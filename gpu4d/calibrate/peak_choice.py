@@ -1,7 +1,9 @@
 """Say how probable each way to index the disks of one crystal is: by their places, its zone axes, the pixel size and the ellipse.
 
 ln P = −½ Σ (distance of a place from its ring / its error)² − what its zone axis does not explain − ½ (ln(q/q₀) / tolerance)²
-− ½ (ln(a/b) / 3 %)² up to a constant, and 3 less for pixel sizes beyond the tolerance. Host by design: a few dozen places.
+− ½ (ln(a/b) / 3 %)² − 2 ln(area of a node) up to a constant, and 3 less for pixel sizes beyond the tolerance. The area of a node in
+reciprocal space grows with |uvw| of the zone axis: an axis with small indices is the more likely one, by 1/|uvw|² (as many directions are
+nearer to it than to others). Host by design: a few dozen places.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ STRAINED = 0.002  # of the distance: the same by strain and rocking curves
 FARTHEST = 3.0  # errors: a place farther from its ring is a false one, and counts no more
 WRONG = 1.0  # of ln P for each reflection that is missing or not allowed: some are weak, and some come from double diffraction
 EXPLAINED = 0.8  # of the places lie on the zone axis of some way to index them: else there are several crystals, and none tells
+AREA = 2.0  # of ln P for the logarithm of the area of a node: the rarer zone axis has the larger one
 BEYOND = 3.0  # of ln P: a pixel size that is off by more than its tolerance is twenty times less probable
 NEAR = (1.0, 0.01)  # px, and part of the distance of the farthest place: a disk may lie so far from its reflection
 STEPS = 4  # of Gauss-Newton
@@ -76,7 +79,8 @@ def ways_to_index(
     if max(1 - zone.strange / len(places.v) for zone in zones) < EXPLAINED:
         zones = [Zone(0, 0, 0)] * len(fits)
     off = [pixel_off(one.pixel, q_pixel, tolerance) for one in fits]
-    logs = [one.log - WRONG * zone.wrong - 0.5 * (2 * one.oval / ROUND) ** 2 - o for one, zone, o in zip(fits, zones, off)]
+    rare = [-2 * AREA * float(one.p[4]) for one in fits]  # all have the same places, so areas are as the squares of the pixels
+    logs = [one.log - WRONG * zone.wrong - 0.5 * (2 * one.oval / ROUND) ** 2 - o - r for one, zone, o, r in zip(fits, zones, off, rare)]
     return sorted((Way(one.p, float(log)) for one, log in zip(fits, logs)), key=lambda way: -way.log)
 
 
