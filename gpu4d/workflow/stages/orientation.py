@@ -156,13 +156,16 @@ class Orientation(Stage):
             )  # fmt: skip
             return c
         name, fit = min(fits.items(), key=lambda one: abs(one[1].q_pixel / known - 1))
-        off = abs(fit.q_pixel - known)
+        for line in fit.warnings:
+            record.warn(f"pixel size from {name}: {line}")
+        possible = [fit.q_pixel] if fit.sure else [fit.q_pixel, *(rival.q_pixel for rival in fit.rivals)]
+        off = min(abs(q - known) for q in possible)
         sure = error > 0 and off < SURE_PIXEL * math.hypot(error, fit.q_pixel_error)
         said = "; ".join(
             f"the reflections of {other} give {measured(one.q_pixel, one.q_pixel_error)} Å⁻¹, {100 * (one.q_pixel / known - 1):+.2f} %"
             for other, one in fits.items()
         )
-        corrected = len(structures) == 1 and sure and off > SAME_PIXEL * known
+        corrected = len(structures) == 1 and fit.sure and sure and off > SAME_PIXEL * known
         if corrected:
             record.decide(
                 f"Detector pixel for the orientations: {measured(fit.q_pixel, fit.q_pixel_error)} Å⁻¹",
