@@ -53,7 +53,7 @@ class Dpc(Stage):
     settings = DpcSettings
     section = "dpc"
     needs: ClassVar = ("com", "total", "technique")
-    uses: ClassVar = ("adf", "disk")
+    uses: ClassVar = ("adf", "disk", "shadow_rotation")
     makes: ClassVar = ("dpc", "dpc_phase", "dpc_com", "dpc_potential", "rotation")
     place: ClassVar = 20
 

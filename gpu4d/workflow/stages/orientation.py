@@ -25,17 +25,18 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.lattice import SHARPNESS
+from gpu4d.workflow.structure_names import structure_named
 
-ANG = "orientation.ang"
-EXPLAINED = 0.6  # of the disks' √intensity: with less on its reflections, an orientation is none
-INDEXED = 0.9  # of the positions with diffracted disks
-CLEAR = 5.0  # nats: the next orientation is then at least 150 times less likely
+ANG = "orientation.ang"  # name of the file for programs of EBSD
+EXPLAINED = 0.6  # of the disks' √intensity: an orientation whose reflections hold less is not counted as found
+INDEXED = 0.9  # least share of the positions with diffracted disks that must have an orientation
+CLEAR = 5.0  # nats (differences of log likelihood): the next best orientation is then at least 150 times less likely
 AMBIGUOUS = 0.5  # largest share of ambiguous positions
 SAME_PIXEL = 0.01  # relative: orientations need the pixel size to 1 %
 SURE_PIXEL = 2.0  # standard errors of a pixel size within which the reflections may correct it
-WEAK_DISKS = 4.0  # significance up to which weak disks were searched; without them counts of look-alikes mislead
-MOST_MARGIN = 30.0  # nats, the top of the colour scale: more decides no better
-NEEDED = "pip install 'gpu4d[crystal]'"
+WEAK_DISKS = 4.0  # largest threshold of significance in the search of disks with which patterns may decide between look-alikes
+MOST_MARGIN = 30.0  # nats: top of the colour scale; a larger margin makes the answer no surer
+NEEDED = "pip install 'gpu4d[crystal]'"  # for gemmi
 
 
 @dataclass
@@ -54,8 +55,8 @@ class OrientationSettings:
         0.2, "number", "Relative error of kinematical intensities. Thick crystals need more, 0.5 or so.", low=0, high=2
     )
     step_degrees: float = setting(
-        1.0, "number", "Distance of zone axes in the library. 2 is three times as fast, and misses some look-alikes: their margin is then "
-        "too large.", units="degrees", low=0.5, high=10,
+        1.0, "number", "Distance of zone axes in the library. 2 is three times as fast. It misses some look-alikes, so that margins come "
+        "out too large.", units="degrees", low=0.5, high=10,
     )  # fmt: skip
     min_disks: int = setting(4, "whole", "Patterns with fewer disks have no orientation.", low=2, high=1000)
     overlaps: bool = setting(True, "switch", "Look for a second grain at every position.")
@@ -67,14 +68,14 @@ class OrientationSettings:
 
 
 class Orientation(Stage):
-    """Match the disks of every pattern with the structures of the recipe."""
+    """Find which orientation of which named structure explains the disks of every pattern."""
 
     name = "orientation"
     title = "orientations and phases"
     settings = OrientationSettings
     section = "orientation"
     needs: ClassVar = ("braggvectors", "origin", "template")
-    uses: ClassVar = ("rotation", "unusable", "total", "trial")
+    uses: ClassVar = ("rotation", "shadow_rotation", "ellipse", "unusable", "total", "trial")
     makes: ClassVar = ("orientations", "orientation_misfit")
     compiles: ClassVar = ("orientations",)
     place: ClassVar = 8
@@ -88,6 +89,7 @@ class Orientation(Stage):
                 structure_named(name)
 
     def wanted(self, state: RunState) -> Reason:
+        """Run if structures are named, and pixel size and energy are known."""
         names = self.given(state).structures
         if not names:
             return no("no structure is named: give --structure Au, or a CIF file; no material is guessed")
@@ -124,11 +126,12 @@ class Orientation(Stage):
         for line in found.warnings:
             record.warn(f"orientations: {line}")
         self._keep(state, found, misfit, calibration.require("q_pixel"))
-        _figures(state, found, seconds)
-        _gates(state, found, misfit, int((seen & (np.asarray(disks.counts) > 1)).sum()))
+        good = _explained(found, misfit)
+        _figures(state, found, good, seconds)
+        _gates(state, found, good, int((seen & (np.asarray(disks.counts) > 1)).sum()))
 
     def _by_counts(self, state: RunState) -> bool:
-        """Return whether the patterns are read again, to tell look-alikes apart."""
+        """Return True if the patterns are to be read again, so that counts decide between orientations with nearly the same disks."""
         asked = self.given(state).patterns
         if asked != "auto":
             return bool(asked)
@@ -153,13 +156,16 @@ class Orientation(Stage):
             )  # fmt: skip
             return c
         name, fit = min(fits.items(), key=lambda one: abs(one[1].q_pixel / known - 1))
-        off = abs(fit.q_pixel - known)
+        for line in fit.warnings:
+            record.warn(f"pixel size from {name}: {line}")
+        possible = [fit.q_pixel] if fit.sure else [fit.q_pixel, *(rival.q_pixel for rival in fit.rivals)]
+        off = min(abs(q - known) for q in possible)
         sure = error > 0 and off < SURE_PIXEL * math.hypot(error, fit.q_pixel_error)
         said = "; ".join(
             f"the reflections of {other} give {measured(one.q_pixel, one.q_pixel_error)} Å⁻¹, {100 * (one.q_pixel / known - 1):+.2f} %"
             for other, one in fits.items()
         )
-        corrected = len(structures) == 1 and sure and off > SAME_PIXEL * known
+        corrected = len(structures) == 1 and fit.sure and sure and off > SAME_PIXEL * known
         if corrected:
             record.decide(
                 f"Detector pixel for the orientations: {measured(fit.q_pixel, fit.q_pixel_error)} Å⁻¹",
@@ -179,6 +185,7 @@ class Orientation(Stage):
         return c
 
     def _keep(self, state: RunState, found: Any, misfit: Any, q_pixel: float) -> None:
+        """Store orientations, phases, margins and misfits, for other stages and in the result file."""
         state.keep("orientations", found)
         state.keep("orientation_misfit", misfit)
         state.products.update((f"orientation_{name}", part) for name, part in found.to_emd().items())
@@ -221,21 +228,16 @@ class Orientation(Stage):
 
     def headline(self, state: RunState) -> str | None:
         found = state["orientations"]
-        seen = max(state.patterns, 1)
-        parts = [f"{s.name} at {100 * (found.phase == k).sum() / seen:.0f} %" for k, s in enumerate(found.structures)]
-        unsure = f"{100 * found.ambiguous.sum() / max(int(found.grain.found.sum()), 1):.0f} %"
-        more = f"at {unsure} of them another orientation explains the disks nearly as well."
-        return f"Orientations of {', '.join(parts)} of the positions; {more}"
-
-
-def structure_named(name: str) -> Structure:
-    """Return a standard, or the structure of a CIF file."""
-    if name in STANDARDS:
-        return Structure.standard(name)
-    if not os.path.isfile(name):
-        raise InputError(f"structure {os.path.basename(name)}: there is no such standard, and no file {name}; standards are "
-                         f"{', '.join(STANDARDS)}")  # fmt: skip
-    return Structure.read_cif(name)
+        good = _explained(found, state["orientation_misfit"])
+        seen, count = max(state.patterns, 1), int(good.sum())
+        parts = [f"{s.name} at {_percent((good & (found.phase == k)).sum(), seen)}" for k, s in enumerate(found.structures)]
+        text = f"Orientations of {', '.join(parts)} of the positions"
+        if count:
+            unsure = _percent((good & found.ambiguous).sum(), count)
+            text += f"; at {unsure} of them another orientation explains the disks nearly as well"
+        if poor := int((found.grain.found & ~good).sum()):
+            text += f". At {_percent(poor, seen)} the best one leaves most disks unexplained: more grains than two, or another phase"
+        return f"{text}."
 
 
 def _pixel_of(state: RunState, structure: Structure) -> Any:
@@ -250,25 +252,36 @@ def _pixel_of(state: RunState, structure: Structure) -> Any:
         return None
 
 
-def _figures(state: RunState, found: Any, seconds: float) -> None:
+def _explained(found: Any, misfit: Any) -> np.ndarray:
+    """Return where an orientation explains enough of the disks to count as found, (Rx, Ry) bool."""
+    return np.asarray(found.grain.found & (np.nan_to_num(misfit.explained) > EXPLAINED))
+
+
+def _percent(part: Any, whole: int) -> str:
+    return f"{100 * int(part) / max(whole, 1):.0f} %"
+
+
+def _figures(state: RunState, found: Any, good: np.ndarray, seconds: float) -> None:
+    """Record how many positions have an orientation, of which structures, and how exact it is. `good`: where it counts as found."""
     grain, record = found.grain, state.record
-    count = max(int(grain.found.sum()), 1)
-    each = ", ".join(f"{s.name} {100 * (grain.phase == k).sum() / count:.0f} %" for k, s in enumerate(found.structures))
+    each = ", ".join(f"{s.name} {_percent((good & (grain.phase == k)).sum(), int(good.sum()))}" for k, s in enumerate(found.structures))
     thick = ", ".join(f"{t:.3g} Å" for t in found.thickness)
-    two = int(found.second.found.sum())
-    record.figure("Orientations", f"{int(grain.found.sum()):,} positions", f"{each}; two grains at {two:,}; thickness {thick}")
-    error = np.degrees(grain.error)
+    two = int((good & found.second.found).sum())
+    record.figure("Orientations", f"{int(good.sum()):,} positions", f"{each}; two grains at {two:,}; thickness {thick}")
+    error = np.degrees(np.where(good, grain.error, np.nan))
     if np.isfinite(error).any():
         remark = "median standard error from positions and intensities of the disks; dynamical scattering adds to it"
         record.figure("Error of an orientation", f"± {np.nanmedian(error):.2g}°", remark)
     record.note(f"orientations: {grain.found.sum() / max(seconds, 1e-9):,.0f} positions/s with the library")
 
 
-def _gates(state: RunState, found: Any, misfit: Any, crystal: int) -> None:
-    """Check how many patterns are indexed, how well, and how surely. `crystal` positions have a disk beside the unscattered one."""
+def _gates(state: RunState, found: Any, good: np.ndarray, crystal: int) -> None:
+    """Check how many patterns have an orientation, how near the disks lie to its reflections, and how much better it is than the next.
+
+    `good`: where an orientation counts as found. `crystal`: number of positions with a disk beside the unscattered one.
+    """
     grain, record = found.grain, state.record
-    indexed = int((grain.found & (np.nan_to_num(misfit.explained) > EXPLAINED)).sum())
-    share = indexed / max(crystal, 1)
+    share = int(good.sum()) / max(crystal, 1)
     record.gate(
         "Indexed share",
         share >= INDEXED,
@@ -293,15 +306,19 @@ def _gates(state: RunState, found: Any, misfit: Any, crystal: int) -> None:
     record.gate(
         "Margin of the orientations",
         typical > CLEAR and unsure <= AMBIGUOUS,
-        f"{typical:.1f} nats to the next orientation (median); {100 * unsure:.0f} % of the positions are ambiguous (below {CLEAR:g})",
+        f"{_nats(typical)} (median); {100 * unsure:.0f} % of the positions are ambiguous (below {CLEAR:g})",
         f"above {CLEAR:g} nats, at most {100 * AMBIGUOUS:g} % ambiguous",
         "look-alikes: search weaker disks (bragg.min_significance = 3), let counts decide (orientation.patterns = true), or name fewer "
         "phases",
     )
 
 
+def _nats(margin: float) -> str:
+    return "no other orientation explains the disks" if margin == math.inf else f"{margin:.1f} nats to the next orientation"
+
+
 def _trust(state: RunState, found: Any, misfit: Any) -> Iterator[Drawn]:
-    """Draw how sure and how good the orientations are."""
+    """Draw the margin to the next orientation, and how well each orientation explains its disks."""
     from gpu4d import plot
 
     step = found.r_pixel
