@@ -134,7 +134,8 @@ class Strain(Stage):
         """Return the strain, and what was done to the reference before: pairs of what and why. Raise InputError if there is none."""
         import gpu4d
 
-        given, remarks = self.given(state), []
+        given = self.given(state)
+        remarks: list[tuple[str, str]] = []
         region = isinstance(given.reference, list)
         where = region_mask(given.reference, state.cube.scan_shape, "strain.reference") if region else state.where
         reference: Any = "median"
