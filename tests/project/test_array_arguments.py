@@ -331,6 +331,7 @@ RESULTS = (
     "Relation",
     "LengthFit",
     "PeakFit",
+    "Rival",
     "RingFit",
     "RingPlace",
     "RadialStatistics",
