@@ -4,9 +4,9 @@ from gpu4d.deflection.boundary import boundary_misfit
 from gpu4d.deflection.counting_error import CenterOfMassVariance
 from gpu4d.deflection.curl_free import curl_free, divergence
 from gpu4d.deflection.descan import descan_surface, remove_descan
-from gpu4d.deflection.dpc import DPC
 from gpu4d.deflection.integrate_gradient import integrate_gradient, integrate_iteratively
 from gpu4d.deflection.phase_error import curl_free_error, phase_error
+from gpu4d.deflection.result import DPC
 from gpu4d.deflection.segments import segment_response, segmented_center_of_mass
 from gpu4d.deflection.sign import Sign, phase_sign
 from gpu4d.deflection.validity import Condition, Validity, potential_validity

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpu4d import arrays
 from gpu4d.arrays import ArrayT
 from gpu4d.deflection.integrate_gradient import SpectralGradient, fill_and_solve, mirrored
@@ -47,15 +49,25 @@ def curl_free(field: ArrayT) -> ArrayT:
     >>> bool(np.abs(curl_free(vortex)).max() < 1e-5)
     True
     """
-    values = _field(field)
-    xp = arrays.namespace(values)
+    whole = _field(field)
+    xp = arrays.namespace(whole)
+    box = box_of(arrays.to_numpy(xp.isfinite(whole[..., 0]) & xp.isfinite(whole[..., 1])))
+    values = whole[box[0], box[1], :]
     known = xp.isfinite(values[..., 0]) & xp.isfinite(values[..., 1])
     mean = arrays.nanmean(values, axis=(0, 1))
     zero = xp.zeros_like(values[..., 0])
     gx, gy = (xp.where(known, values[..., i] - mean[i], zero) for i in (0, 1))
-    vx, vy = _gradient_part(gx, gy, known)
-    out = xp.stack([xp.where(known, part + mean[i], xp.full_like(part, float("nan"))) for i, part in enumerate((vx, vy))], axis=-1)
-    return out
+    parts = _gradient_part(gx, gy, known)
+    found = xp.stack([xp.where(known, part + mean[i], xp.full_like(part, float("nan"))) for i, part in enumerate(parts)], axis=-1)
+    return _within(found, box, whole)
+
+
+def box_of(known: np.ndarray) -> tuple[slice, slice]:
+    """Return the smallest box of positions that holds all known ones; the whole scan if there is none."""
+    if not known.any():
+        return slice(0, known.shape[0]), slice(0, known.shape[1])
+    edges = [(int(line.argmax()), len(line) - int(line[::-1].argmax())) for line in (known.any(axis=1), known.any(axis=0))]
+    return slice(*edges[0]), slice(*edges[1])
 
 
 def divergence(field: ArrayT, step: float = 1.0) -> ArrayT:
@@ -98,6 +110,19 @@ def divergence(field: ArrayT, step: float = 1.0) -> ArrayT:
     along_y = xp.matrix_transpose(_differences(xp.matrix_transpose(values[..., 1])))
     found = (along_x + along_y) / step
     return xp.where(xp.isfinite(values[..., 0]) & xp.isfinite(values[..., 1]), found, xp.full_like(found, float("nan")))
+
+
+def _within(part: Any, box: tuple[slice, slice], whole: Any) -> Any:
+    """Put the values of a box into a field of NaN."""
+    xp = arrays.namespace(whole)
+    for axis in (0, 1):
+        ends = []
+        for count in (box[axis].start, whole.shape[axis] - box[axis].stop):
+            shape = list(part.shape)
+            shape[axis] = count
+            ends.append(xp.full(tuple(shape), float("nan"), dtype=part.dtype, device=arrays.device(part)))
+        part = xp.concat([ends[0], part, ends[1]], axis=axis)
+    return part
 
 
 def _differences(v: Any) -> Any:

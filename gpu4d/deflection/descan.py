@@ -84,6 +84,11 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto", *, whe
     return centred, f"descan: the mean subtracted; a plane ({share}) is not clear of what the specimen does"
 
 
+def fitted(how: str) -> str | None:
+    """Return which surface `remove_descan` fitted, from its sentence: "mean", "plane" or None."""
+    return next((word for word, start in (("mean", "descan: the mean"), ("plane", "descan: a plane")) if how.startswith(start)), None)
+
+
 def descan_surface(field: ArrayT, order: int = 2, *, where: ArrayLike | None = None) -> ArrayT:
     """Fit what the scan coils do: a polynomial surface through a field measured in vacuum, or at positions without a specimen.
 
@@ -128,7 +133,7 @@ def descan_surface(field: ArrayT, order: int = 2, *, where: ArrayLike | None = N
 def _from_good_positions(field: Any, descan: str, good: np.ndarray) -> tuple[Any, str]:
     """Subtract a mean or a plane that is fitted to some positions only."""
     surface = _surface(field, 0 if descan == "mean" else 1, good)
-    what = "the mean" if descan == "mean" else "a plane"
+    what = "the mean" if descan == "mean" else "a plane"  # `fitted` reads it
     return field - surface, f"descan: {what} of {int(good.sum())} positions without a specimen subtracted"
 
 

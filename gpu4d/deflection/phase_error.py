@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values, scan_mask
+from gpu4d.deflection.curl_free import box_of
 from gpu4d.deflection.integrate_gradient import integrate_gradient
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
@@ -112,14 +113,18 @@ def curl_free_error(variance: ArrayLike, *, where: ArrayLike | None = None) -> n
     >>> round(float(np.sqrt(np.mean(curl_free_error(np.ones((24, 24, 2))) ** 2))), 2)
     0.71
     """
-    spread, shape, known = _mean_variance(variance, where)
+    spread, _, known = _mean_variance(variance, where)
+    box = box_of(known)
+    shape = known[box].shape
     kx, ky, _ = _frequencies(shape, False)
     square, usable = kx**2 + ky**2, kx**2 + ky**2 > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         along = (kx**2 * spread[0] + ky**2 * spread[1]) / square**2
         shares = [np.where(usable, k**2 * along, 0.0) for k in (kx, ky)]
-    found = [_over_scan(s, basis, False) for s, basis in zip(shares, ((_sines, _cosines), (_cosines, _sines)))]
-    return np.where(known[..., None], np.sqrt(np.stack(found, -1)), np.nan)
+    found = np.full((*known.shape, 2), np.nan)
+    for i, basis in enumerate(((_sines, _cosines), (_cosines, _sines))):
+        found[(*box, i)] = np.sqrt(_over_scan(shares[i], basis, False))
+    return np.where(known[..., None], found, np.nan)
 
 
 def _mean_variance(variance: ArrayLike, where: ArrayLike | None) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
