@@ -12,7 +12,7 @@ from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
 from gpu4d.device import tables
 from gpu4d.imaging.detectors import DetectorLike, as_detector
-from gpu4d.imaging.masked_sums import masked_sums
+from gpu4d.imaging.second_moments import second_moments
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPositionReduction
 
@@ -51,21 +51,21 @@ class CenterOfMassVariance(PerPositionReduction):
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         rx, ry, qx, qy = scan.shape
-        weights = 2 * 8 * self.planes * qx * qy  # on the host, and beside the frames
-        per_frame = 48 * qx * qy if defined(masked_sums, scan) else 0
-        return self.held_bytes(scan, n_frames) + weights + 8 * qx * qy + per_frame * n_frames + 160 * rx * ry
+        per_frame = 32 * qx * qy if defined(second_moments, scan) else 0
+        return self.held_bytes(scan, n_frames) + 2 * qx * qy + per_frame * n_frames + 160 * rx * ry
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         super().start(scan, device, pass_)
-        shape = scan.shape[2:]
-        x, y = (a - (n - 1) / 2 for a, n in zip(np.indices(shape, dtype=np.float64), shape))  # from the middle: no digits are lost
-        counts = np.ones(shape) if scan.detector_mask is None else scan.detector_mask.astype(np.float64)
+        masks = [] if scan.detector_mask is None else [scan.detector_mask]
         if self.detector is not None:
-            counts = counts * (self.detector.mask(shape, scan.calibration.origin_mean, scan.calibration.ellipse) != 0)
-        self.weights = counts * np.stack([np.ones(shape), x, y, x * x, x * y, y * y])
+            masks.append(self.detector.mask(scan.shape[2:], scan.calibration.origin_mean, scan.calibration.ellipse) != 0)
+        self.mask = np.logical_and.reduce(masks) if masks else None
+
+    def in_tiles(self) -> bool:
+        return False
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
-        self.put(positions, arrays.as_float64(masked_sums(frames, tables.beside(self.weights, frames))))
+        self.put(positions, second_moments(frames, None if self.mask is None else tables.beside(self.mask, frames)))
 
     def finish(self) -> RealSlice:
         """Return the variances. NaN for positions not visited and empty patterns."""
@@ -75,6 +75,7 @@ class CenterOfMassVariance(PerPositionReduction):
         mean = [sums[i, :, :] / total for i in (1, 2)]
         pairs = ((3, 0, 0), (4, 0, 1), (5, 1, 1))
         found = xp.stack([(sums[i, :, :] / total - mean[a] * mean[b]) / total for i, a, b in pairs])
+        found = xp.where(xp.isfinite(found), found, xp.full_like(found, float("nan")))
         step = self.scan.calibration.r_pixel
         return RealSlice(found, "variance of the centre of mass", "px²", step, "Å" if step else "px", ("xx", "xy", "yy"))
 
