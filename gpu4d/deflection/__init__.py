@@ -7,6 +7,7 @@ from gpu4d.deflection.descan import descan_surface, remove_descan
 from gpu4d.deflection.find_shift import ScanShift, find_shift, resampled
 from gpu4d.deflection.integrate_gradient import integrate_gradient, integrate_iteratively
 from gpu4d.deflection.magnetic import MagneticInduction
+from gpu4d.deflection.momentum import share_outside
 from gpu4d.deflection.phase_error import curl_free_error, phase_error
 from gpu4d.deflection.result import DPC
 from gpu4d.deflection.segments import segment_response, segmented_center_of_mass
@@ -36,6 +37,7 @@ __all__ = [
     "resampled",
     "segment_response",
     "segmented_center_of_mass",
+    "share_outside",
 ]
 
 

@@ -34,6 +34,7 @@ def dpc(
     /,
     *,
     energy: float | None = None,
+    semiangle: float | None = None,
     q_pixel: float | None = None,
     r_pixel: float | None = None,
     rotation: float | None = None,
@@ -41,6 +42,7 @@ def dpc(
     thickness: float | None = None,
     bragg_angle: float | None = None,
     probe_size: float | None = None,
+    outside: float | None = None,
     descan: str | ArrayLike | None = "auto",
     descan_where: ArrayLike | None = None,
     variance: ArrayLike | None = None,
@@ -63,13 +65,14 @@ def dpc(
     ----------
     cube_or_com : DataCube, (Rx, Ry, 2) array, or RealSlice stack (2, Rx, Ry)
         A scan, which is swept, or its centre of mass in detector pixels and detector axes.
-    energy, q_pixel, r_pixel : float, optional
-        eV, 1/Å, Å; from the cube's calibration unless given. Without a pixel size the phase is relative, with a warning.
+    energy, semiangle, q_pixel, r_pixel : float, optional
+        eV, mrad, 1/Å, Å; from the cube's calibration unless given. Without a pixel size the phase is relative, with a warning.
     rotation, transpose : float, bool, optional
         Radians; from the cube's calibration unless given, else found from the field.
-    thickness, bragg_angle, probe_size : float, optional
-        Thickness of the specimen, Å; smallest Bragg angle of a crystal, mrad; width of the probe, Å. They decide whether the result
-        may be called a potential, see `gpu4d.deflection.potential_validity`. With the thickness the field is in V/Å.
+    thickness, bragg_angle, probe_size, outside : float, optional
+        Thickness of the specimen, Å; smallest Bragg angle of a crystal, mrad; width of the probe, Å; share of the electrons outside of
+        the disk, which is measured of a cube. They decide whether the result may be called a potential, see
+        `gpu4d.deflection.potential_validity`. With the thickness the field is in V/Å.
     descan : {"auto", "plane", "mean", None} or array (2,) or (Rx, Ry, 2)
         What to subtract from the centre of mass, see `gpu4d.deflection.remove_descan`. What a scan in vacuum measured comes from
         `gpu4d.deflection.descan_surface`.
@@ -112,7 +115,7 @@ def dpc(
     scan = Momentum.of(cube_or_com, detector, variance, sweep_options)
     scan.take_dark_field(dark_field)
     known = scan.calibration.copy()
-    given: dict[str, Any] = {"energy": energy, "q_pixel": q_pixel, "r_pixel": r_pixel}
+    given: dict[str, Any] = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel}
     known.set(**{name: value for name, value in given.items() if value is not None})
     q, step = known.q_pixel, known.r_pixel
     warnings: list[str] = []
@@ -152,7 +155,7 @@ def dpc(
         log.warning("dpc: %s", message)
     validity = potential_validity(
         energy=known.energy, semiangle=known.semiangle, thickness=thickness, r_pixel=step,
-        probe_size=probe_size, bragg_angle=bragg_angle, outside=scan.outside,
+        probe_size=probe_size, bragg_angle=bragg_angle, outside=scan.outside if outside is None else outside,
     )  # fmt: skip
     decisions.append(str(validity))
     bare = DPC(

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import ArrayLike
 from gpu4d.calibrate.rotation import com_field
-from gpu4d.data.arguments import positions_of, real_values
+from gpu4d.data.arguments import host_image, pixel_mask, positions_of, real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.deflection.counting_error import CenterOfMassVariance
 from gpu4d.errors import InputError
 from gpu4d.imaging.com_map import CenterOfMass
 from gpu4d.preprocess.counts import in_counts
+from gpu4d.probe.measure_disk import Disk
 from gpu4d.real_arrays import beside, real_array
 from gpu4d.streaming.engine import SweepOptions
 
@@ -46,7 +48,7 @@ class Momentum:
     variance: Any = None
     outside: float | None = None
     cube: DataCube | None = None
-    disk: Any = None
+    disk: Disk | None = None
     sweep_options: SweepOptions = field(default_factory=SweepOptions)
     notes: list[str] = field(default_factory=list)
     given_dark_field: np.ndarray | None = None
@@ -85,7 +87,8 @@ class Momentum:
             scan.notes.append("no standard errors: the values of the patterns are not electrons")
         try:
             scan.disk = measure_disk(mean, cube.detector_mask)
-            scan.outside = share_outside(mean, scan.disk, cube.detector_mask)
+            share = share_outside(mean, scan.disk, cube.detector_mask)
+            scan.outside = share if np.isfinite(share) else None
         except InputError as error:
             scan.notes.append(f"no bright-field disk found ({error})")
         known = scan.calibration
@@ -122,14 +125,38 @@ class Momentum:
             return counts[0] / counts[1]
 
 
-def outside_of(disk: Any, shape: tuple[int, int]) -> np.ndarray:
+def outside_of(disk: Disk, shape: tuple[int, int]) -> np.ndarray:
     """Return the pixels outside of a bright-field disk, (Qx, Qy) bool."""
     x, y = (np.arange(n) - c for n, c in zip(shape, (disk.qx, disk.qy)))
     return x[:, None] ** 2 + y**2 > (OUTSIDE * disk.radius) ** 2
 
 
-def share_outside(mean: np.ndarray, disk: Any, mask: np.ndarray | None = None) -> float | None:
-    """Return the share of the electrons of a pattern outside of its bright-field disk; None if there are no electrons."""
-    counts = np.nan_to_num(mean if mask is None else np.where(mask, mean, 0.0))
+def share_outside(mean: ArrayLike, disk: Disk, mask: ArrayLike | None = None) -> float:
+    """Return the share of the electrons of a mean pattern outside of its bright-field disk, beyond 1.1 radii.
+
+    Parameters
+    ----------
+    mean : (Qx, Qy) real
+        NaN pixels are left out.
+    disk : Disk
+        From `gpu4d.probe.measure_disk`.
+    mask : (Qx, Qy) bool, optional
+        Pixels that count.
+
+    Returns
+    -------
+    float
+        0 to 1. NaN for a pattern without counts.
+
+    Examples
+    --------
+    >>> import gpu4d
+    >>> pattern = 100 * gpu4d.probe.synthetic((32, 32), 6.0)
+    >>> share_outside(pattern, gpu4d.probe.measure_disk(pattern)) < 0.01
+    True
+    """
+    image = host_image(mean, "mean").astype(np.float64)
+    valid = pixel_mask(mask, image.shape, "mask")
+    counts = np.where(np.isfinite(image) & (True if valid is None else valid), image, 0.0)
     total = float(counts.sum())
-    return float(np.clip(counts[outside_of(disk, counts.shape)].sum() / total, 0, 1)) if total > 0 else None
+    return float(np.clip(counts[outside_of(disk, counts.shape)].sum() / total, 0, 1)) if total > 0 else float("nan")

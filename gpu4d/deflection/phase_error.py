@@ -38,9 +38,9 @@ def phase_error(
 
     Parameters
     ----------
-    variance : (2,) or (Rx, Ry, 2) real
-        Of the components of the field along x and y. Of a map the mean over its finite positions counts: for unequal errors the map of
-        the result is an approximation, and its mean square is right.
+    variance : (Rx, Ry, 2) real
+        Of the components of the field along x and y. The mean over the finite positions counts: for unequal errors the map of
+        the result is an approximation.
     step, lambda1, lambda2
         As for `integrate_gradient`.
     boundary : {"mirror", "periodic"}
@@ -53,8 +53,7 @@ def phase_error(
     Returns
     -------
     (Rx, Ry) float64
-        On the host, in the unit of field × step. For (2,) variances the shape is that of `where`, which must then be given.
-        NaN where the variance is NaN.
+        On the host, in the unit of field × step. NaN where the variance is NaN.
 
     Raises
     ------
@@ -68,7 +67,8 @@ def phase_error(
     >>> error.shape, bool(error[0, 0] > error[16, 16])      # corners are known least
     ((32, 32), True)
     """
-    spread, shape, known = _mean_variance(variance, where)
+    spread, shape, known = _mean_variance(variance)
+    fitted = scan_mask(where, shape)
     step, lambda1, lambda2 = (float(real_number(v, n)) for v, n in ((step, "step"), (lambda1, "lambda1"), (lambda2, "lambda2")))
     if boundary not in ("mirror", "periodic"):
         raise InputError(f"boundary={boundary!r}: errors are known for 'mirror' and 'periodic'")
@@ -85,17 +85,17 @@ def phase_error(
     found = _over_scan(share, (_cosines, _cosines), periodic)
     order = ORDERS[descan]
     if order is not None:
-        found = found - _lost_with_descan(shape, scan_mask(where, shape), order, spread, (lambda1, lambda2, boundary))
+        found = found - _lost_with_descan(shape, fitted, order, spread, (lambda1, lambda2, boundary))
     return np.where(known, step * np.sqrt(np.maximum(found, 0.0)), np.nan)
 
 
-def curl_free_error(variance: ArrayLike, *, where: ArrayLike | None = None) -> np.ndarray:
+def curl_free_error(variance: ArrayLike) -> np.ndarray:
     """Compute the standard errors of the curl-free part of a field, from the variance of the field.
 
     Parameters
     ----------
-    variance, where
-        As for `phase_error`.
+    variance : (Rx, Ry, 2) real
+        Of the components of the field; its means count, as for `phase_error`.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def curl_free_error(variance: ArrayLike, *, where: ArrayLike | None = None) -> n
     >>> round(float(np.sqrt(np.mean(curl_free_error(np.ones((24, 24, 2))) ** 2))), 2)
     0.71
     """
-    spread, _, known = _mean_variance(variance, where)
+    spread, _, known = _mean_variance(variance)
     box = box_of(known)
     shape = known[box].shape
     kx, ky, _ = _frequencies(shape, False)
@@ -127,14 +127,11 @@ def curl_free_error(variance: ArrayLike, *, where: ArrayLike | None = None) -> n
     return np.where(known[..., None], found, np.nan)
 
 
-def _mean_variance(variance: ArrayLike, where: ArrayLike | None) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
+def _mean_variance(variance: ArrayLike) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
     """Return the mean variances of both components, the shape of the scan, and where values are known."""
-    values = real_values(variance, "variance", "(2,), or (Rx, Ry, 2)").astype(np.float64)
-    if values.shape == (2,) and where is not None:
-        shape = np.shape(real_values(where, "where", "(Rx, Ry)"))
-        values = np.broadcast_to(values, (*shape, 2)) if len(shape) == 2 else values
+    values = real_values(variance, "variance", "(Rx, Ry, 2)").astype(np.float64)
     if values.ndim != 3 or values.shape[-1] != 2 or 0 in values.shape:
-        raise InputError(f"variance has shape {values.shape}: need (Rx, Ry, 2), or (2,) and where=(Rx, Ry)")
+        raise InputError(f"variance has shape {values.shape}: need (Rx, Ry, 2), that of both components at every position")
     known = np.isfinite(values).all(axis=-1)
     if (values[known] < 0).any():
         raise InputError("variance has negative values: need squares of standard errors")

@@ -116,8 +116,8 @@ def segmented_center_of_mass(
 def _tables(pattern: ArrayLike, segments: Sequence[DetectorLike], origin: tuple[float, float] | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the pattern as shares of its counts, and the segments as weights (n, Qx, Qy)."""
     image = np.nan_to_num(host_image(pattern, "pattern").astype(np.float64))
-    if not image.sum() > 0:
-        raise InputError("pattern has no counts: need the disk without a specimen, or the mean pattern")
+    if not image.sum() > 0 or min(image.shape) < 2:
+        raise InputError(f"pattern {image.shape} has no counts, or too few pixels: need the disk without a specimen, or the mean pattern")
     if isinstance(segments, str) or not isinstance(segments, Sequence | np.ndarray) or len(segments) < 3:
         raise InputError("segments: need a sequence of at least 3 detectors or masks around the centre")
     masks = np.stack([np.asarray(as_detector(s).mask(image.shape, origin), dtype=np.float64) for s in segments])

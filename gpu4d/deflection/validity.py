@@ -108,7 +108,7 @@ def potential_validity(
     --------
     >>> thick = potential_validity(energy=300e3, semiangle=24.0, thickness=199.0)
     >>> thick.name, thick.conditions[0].text
-    ('pseudo-DPC', 'thickness 199 Å against a depth of field of 58.1 Å (1.7 λ/α²)')
+    ('pseudo-DPC', 'thickness 19.9 nm against a depth of field of 58.1 Å (1.7 λ/α²)')
     >>> potential_validity(energy=300e3, semiangle=24.0, thickness=8.0, r_pixel=0.2).name
     'potential'
     """
@@ -136,7 +136,9 @@ def _thickness(wave: float | None, alpha: float | None, thickness: float | None)
     if thickness is None or wave is None or alpha is None:
         return Condition("thickness", None, f"not known: {', '.join(missing)}; the specimen cannot be called thin")
     depth = DEPTHS * wave / alpha**2
-    return Condition("thickness", thickness <= depth, f"thickness {thickness:.3g} Å against a depth of field of {depth:.3g} Å (1.7 λ/α²)")
+    return Condition(
+        "thickness", thickness <= depth, f"thickness {_length(thickness)} against a depth of field of {_length(depth)} (1.7 λ/α²)"
+    )
 
 
 def _step(wave: float | None, alpha: float | None, step: float | None, size: float | None) -> Condition:
@@ -144,4 +146,10 @@ def _step(wave: float | None, alpha: float | None, step: float | None, size: flo
         size = PROBE_WIDTH * wave / alpha
     if step is None or size is None:
         return Condition("step", None, "step or size of the probe not known")
-    return Condition("step", step < size, f"step {step:.3g} Å against a probe of {size:.3g} Å")
+    return Condition("step", step < size, f"step {_length(step)} against a probe of {_length(size)}")
+
+
+def _length(angstroms: float) -> str:
+    """Return a length in the unit in which it is read easily."""
+    scale, unit = next(((s, u) for s, u in ((1.0, "Å"), (10.0, "nm")) if angstroms < 100 * s**2), (1e4, "µm"))
+    return f"{angstroms / scale:.3g} {unit}"

@@ -157,7 +157,7 @@ def load_image(spec: str) -> np.ndarray:
     InputError
         No such file or dataset, not an image, several images and no path.
     """
-    path, inside = _split(os.fspath(spec))
+    path, inside = split_path(os.fspath(spec))
     if recognise(path).name == "npy":
         if inside:
             raise InputError(f"{spec}: a .npy file holds one array: leave {inside!r} out")
@@ -178,7 +178,7 @@ def load_image(spec: str) -> np.ndarray:
     return np.ascontiguousarray(image.astype(image.dtype.newbyteorder("=")))
 
 
-def _split(spec: str) -> tuple[str, str]:
+def split_path(spec: str) -> tuple[str, str]:
     """Split "FILE:/path" into FILE and /path. A colon that is not followed by "/" belongs to the name of the file."""
     head, colon, tail = spec.rpartition(":/")
     return (head, "/" + tail) if colon and len(head) > 1 and not os.path.exists(spec) else (spec, "")
