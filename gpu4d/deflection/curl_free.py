@@ -66,8 +66,8 @@ def box_of(known: np.ndarray) -> tuple[slice, slice]:
     """Return the smallest box of positions that holds all known ones; the whole scan if there is none."""
     if not known.any():
         return slice(0, known.shape[0]), slice(0, known.shape[1])
-    edges = [(int(line.argmax()), len(line) - int(line[::-1].argmax())) for line in (known.any(axis=1), known.any(axis=0))]
-    return slice(*edges[0]), slice(*edges[1])
+    rows, columns = np.nonzero(known)
+    return slice(int(rows.min()), int(rows.max()) + 1), slice(int(columns.min()), int(columns.max()) + 1)
 
 
 def divergence(field: ArrayT, step: float = 1.0) -> ArrayT:

@@ -194,8 +194,8 @@ def _with_errors(found: DPC, spread: Any, settings: Settings, how: str, where: A
     if settings.boundary == "padded":
         return replace(found, com_error=com_error)
     variance = (2 * math.pi) ** 2 * arrays.to_numpy(spread)
-    fit = {"descan": fitted(how), "where": where}
-    errors = phase_error(variance, settings.step, settings.lambda1, settings.lambda2, settings.boundary, **fit)
+    how_integrated = settings.step, settings.lambda1, settings.lambda2, settings.boundary
+    errors = phase_error(variance, *how_integrated, descan=fitted(how), where=where)
     of_phase = found.phase.of_same_grid(arrays.from_numpy(errors, spread), f"standard error of the {found.phase.name}", found.phase.units)
     return replace(found, com_error=com_error, phase_error=of_phase)
 

@@ -35,7 +35,7 @@ class ScanShift:
     correlation : float
         Of both fields at that displacement. Negative if most of the field changed its sign between the scans.
     rival : float
-        Largest size of the correlation at other displacements, as a share of this one's: 1 means undecided.
+        Largest correlation of the products at another displacement, as a share of that at this one: 1 means undecided.
     """
 
     shift: tuple[float, float]
@@ -45,16 +45,17 @@ class ScanShift:
 
     def __str__(self) -> str:
         parts = " and ".join(f"{s:+.2f} ± {e:.2f}" for s, e in zip(self.shift, self.error))
-        size = f"correlation {self.correlation:+.2f}, elsewhere at most {self.rival:.2f} of it"
+        size = f"correlation {self.correlation:+.2f}, products elsewhere at most {self.rival:.2f} of those here"
         return f"the second scan is displaced by {parts} steps ({size})"
 
 
 def find_shift(first: ArrayLike, second: ArrayLike, *, max_shift: float | None = None) -> ScanShift:
     """Find the displacement between two scans of the same specimen from their fields.
 
-    The normalised correlation of the curl-free parts is largest in size at the displacement. Its sign does not matter: a part of the
-    field may have changed its sign between the scans, as a magnetic one does if the specimen is turned over. Whole steps come from
-    Fourier transforms, fractions from the exact maximum of the splines' correlation.
+    A part of the field may have changed its sign between the scans, as a magnetic one does if the specimen is turned over. So the
+    products F_x², F_y² and F_x F_y of the curl-free parts are compared, which have no sign: their correlation is largest at the
+    displacement, whichever part is the stronger. Whole steps come from Fourier transforms, fractions from the maximum of the splines'
+    correlation. What helps is detail of both fields; of few smooth features the displacement is not known well, as its error says.
 
     Parameters
     ----------
@@ -93,17 +94,15 @@ def find_shift(first: ArrayLike, second: ArrayLike, *, max_shift: float | None =
         raise InputError(f"max_shift={max_shift}: need 0 to {side - 4} steps, for a scan of {fields[0].shape[:2]}")
     smooth = []
     for v, name in zip(fields, ("first", "second")):
-        part = curl_free(np.where(np.isfinite(v).all(-1)[..., None], v, np.nan))
+        part = curl_free(np.where(np.isfinite(v).all(-1, keepdims=True), v, np.nan))
         part = part - np.nanmean(part, axis=(0, 1)) if np.isfinite(part).any() else part
         if not np.nansum(part**2) > 0:
             raise InputError(f"{name} has no variation: nothing tells its displacement")
         smooth.append(part)
-    start, rival = _whole_steps(smooth[0], smooth[1], most)
+    start, rival = _whole_steps(*(_products(v) for v in smooth), most)
     a, b = (_middle(v) for v in smooth)
     shift = _refined(a, b, start)
-    value = _correlation(a, b, shift)
-    error = _jackknife(a, b, shift)
-    return ScanShift((float(shift[0]), float(shift[1])), error, value, rival / abs(value) if value else math.inf)
+    return ScanShift((float(shift[0]), float(shift[1])), _jackknife(a, b, shift), _correlation(a, b, shift), rival)
 
 
 def resampled(field: ArrayT, shift: tuple[float, float]) -> ArrayT:
@@ -169,25 +168,31 @@ def _middle(v: np.ndarray) -> np.ndarray:
     return v[tuple(slice(max(n - FINEST, 0) // 2, (n + FINEST + 1) // 2) for n in v.shape[:2])]
 
 
+def _products(v: np.ndarray) -> np.ndarray:
+    """Return F_x², F_y² and √2 F_x F_y, whose scalar product is the square of that of the fields."""
+    return np.stack([v[..., 0] ** 2, v[..., 1] ** 2, math.sqrt(2) * v[..., 0] * v[..., 1]], axis=-1)
+
+
 def _whole_steps(a: np.ndarray, b: np.ndarray, most: float) -> tuple[np.ndarray, float]:
-    """Return the displacement in whole steps, and the largest size of the correlation away from it."""
-    shape = tuple(fft.next_fast_len(2 * n, real=True) for n in a.shape[:2])
+    """Return the displacement in whole steps, and the largest correlation away from it as a share of that one."""
+    shape = (fft.next_fast_len(2 * a.shape[0], real=True), fft.next_fast_len(2 * a.shape[1], real=True))
 
     def spectrum(v: np.ndarray) -> np.ndarray:
         return fft.rfft2(np.pad(v, [(0, m - n) for m, n in zip(shape, v.shape)]))
 
     ok = [np.isfinite(v).all(-1).astype(np.float64) for v in (a, b)]
-    a, b = np.nan_to_num(a), np.nan_to_num(b)
-    cross = sum(spectrum(a[..., i]) * np.conj(spectrum(b[..., i])) for i in (0, 1))
+    a, b = (np.nan_to_num(v - np.nanmean(v, axis=(0, 1))) for v in (a, b))
+    cross = sum(spectrum(a[..., i]) * np.conj(spectrum(b[..., i])) for i in range(a.shape[-1]))
     energy = [spectrum((a**2).sum(-1)) * np.conj(spectrum(ok[1])), spectrum(ok[0]) * np.conj(spectrum((b**2).sum(-1)))]
     top, left, right = (fft.irfft2(f, shape) for f in (cross, *energy))
     lags = [np.where(np.arange(m) > m // 2, np.arange(m) - m, np.arange(m)) for m in shape]
     near = np.hypot(lags[0][:, None], lags[1]) <= max(most, 1.0)
-    size = np.where(near & (left > 0) & (right > 0), np.abs(top) / np.sqrt(np.maximum(left * right, 1e-300)), 0.0)
+    size = np.where(near & (left > 0) & (right > 0), top / np.sqrt(np.maximum(left * right, 1e-300)), -1.0)
     at = np.unravel_index(int(size.argmax()), shape)
     best = np.array([lags[0][at[0]], lags[1][at[1]]], dtype=np.float64)
     elsewhere = _maxima(size) & (np.hypot(lags[0][:, None] - best[0], lags[1] - best[1]) > NEIGHBOURS)
-    return best, float(size[elsewhere].max()) if elsewhere.any() else 0.0
+    rival = max(float(size[elsewhere].max()), 0.0) if elsewhere.any() else 0.0
+    return best, rival / float(size[at]) if size[at] > 0 else math.inf
 
 
 def _maxima(size: np.ndarray) -> np.ndarray:
@@ -195,9 +200,11 @@ def _maxima(size: np.ndarray) -> np.ndarray:
     return size >= ndimage.maximum_filter(size, 3, mode="wrap")
 
 
-def _correlation(a: np.ndarray, b: np.ndarray, shift: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Return the normalised correlation over the positions that both scans have."""
+def _correlation(a: np.ndarray, b: np.ndarray, shift: np.ndarray, where: np.ndarray | None = None, products: bool = False) -> float:
+    """Return the normalised correlation of fields, or of their products, over the positions that both scans have."""
     moved = resampled(b, (float(shift[0]), float(shift[1])))
+    if products:
+        a, moved = _products(a), _products(moved)
     both = np.isfinite(moved).all(-1) & np.isfinite(a).all(-1)
     both = both if where is None else both & where
     if both.sum() < 4:
@@ -211,7 +218,7 @@ def _refined(a: np.ndarray, b: np.ndarray, start: np.ndarray, where: np.ndarray 
     """Return the displacement near `start` at which the size of the correlation is largest."""
 
     def cost(shift: np.ndarray) -> float:
-        return 0.0 if np.abs(shift - start).max() > 1.5 else -abs(_correlation(a, b, shift, where))
+        return 0.0 if np.abs(shift - start).max() > 1.5 else -_correlation(a, b, shift, where, products=True)
 
     simplex = start + np.array([[0.0, 0.0], [0.4, 0.0], [0.0, 0.4]])
     options = {"xatol": 2e-3, "fatol": 1e-9, "initial_simplex": simplex}

@@ -183,7 +183,7 @@ def magnetic_induction(
     known.set(**{name: value for name, value in given.items() if value is not None})
     if known.q_pixel is None:
         raise InputError("the induction needs the size of a detector pixel: give q_pixel= in 1/Å, or energy and semi-angle of the cube")
-    decisions, warnings = list(first.notes), []
+    decisions, warnings = list(first.notes), list[str]()
     momentum, how = remove_descan(first.com, descan, where=descan_where)
     decisions.append(how)
     turn, swapped = _rotation(momentum, known, rotation, transpose, decisions, warnings)
@@ -254,7 +254,7 @@ def _separated(k1: Any, v1: Any, k2: Any, v2: Any, shift: Any, most: float | Non
         found = find_shift(arrays.to_numpy(k1), arrays.to_numpy(k2), max_shift=most)
         decisions.append(str(found))
         if found.rival > RIVAL:
-            warnings.append(f"another displacement of the scans fits nearly as well ({found.rival:.2f} of the correlation): give shift=")
+            warnings.append(f"another displacement of the scans fits nearly as well ({found.rival:.2f} times as well): give shift=")
     else:
         dx, dy = floats(shift, 2, "shift")
         found = ScanShift((dx, dy), (0.0, 0.0), math.nan, math.nan)
@@ -267,8 +267,9 @@ def _separated(k1: Any, v1: Any, k2: Any, v2: Any, shift: Any, most: float | Non
     of_shift = 0.0 * variance
     for axis, error in enumerate(found.error):
         if error > 0:
-            ends = [resampled(k2, tuple(s + sign * 0.5 * (a == axis) for a, s in enumerate(found.shift))) for sign in (-1, 1)]
-            slope = (ends[1] - ends[0]) / 2
+            half = (0.5 * (axis == 0), 0.5 * (axis == 1))  # steps
+            ends = [resampled(k2, (found.shift[0] + sign * half[0], found.shift[1] + sign * half[1])) for sign in (-1, 1)]
+            slope = (ends[1] - ends[0]) / 2  # of half the sum and half the difference, per step
             xp = arrays.namespace(slope)
             of_shift = of_shift + xp.where(xp.isfinite(slope), (error * slope) ** 2, 0.0 * variance)
     return _Parts(magnetic, variance, electric, variance, found, of_shift)

@@ -78,7 +78,7 @@ class Momentum:
         from gpu4d.probe.measure_disk import measure_disk
         from gpu4d.streaming.engine import sweep
 
-        asked = {"com": CenterOfMass(detector), "mean": MeanPattern(), "variance": CenterOfMassVariance(detector)}
+        asked: dict[str, Any] = {"com": CenterOfMass(detector), "mean": MeanPattern(), "variance": CenterOfMassVariance(detector)}
         out: Any = sweep(cube, asked, **options)
         scan = cls(com_field(out["com"]), cube.calibration.copy(), out["variance"].data, cube=cube, sweep_options=options)
         mean = arrays.to_numpy(out["mean"].data)

@@ -132,7 +132,7 @@ def _mean_variance(variance: ArrayLike) -> tuple[np.ndarray, tuple[int, int], np
     values = real_values(variance, "variance", "(Rx, Ry, 2)").astype(np.float64)
     if values.ndim != 3 or values.shape[-1] != 2 or 0 in values.shape:
         raise InputError(f"variance has shape {values.shape}: need (Rx, Ry, 2), that of both components at every position")
-    known = np.isfinite(values).all(axis=-1)
+    known: np.ndarray = np.asarray(np.isfinite(values).all(axis=-1))
     if (values[known] < 0).any():
         raise InputError("variance has negative values: need squares of standard errors")
     spread = values[known].mean(axis=0) if known.any() else np.full(2, np.nan)
