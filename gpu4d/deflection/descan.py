@@ -32,7 +32,7 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto", *, whe
         times more of the variance, per coefficient, than the quadratic and cubic terms of the field; else the mean.
     where : (Rx, Ry) bool, optional
         Positions where the specimen makes no field, such as vacuum or the ends of a junction. Mean and plane are fitted there and
-        subtracted everywhere. "auto" subtracts a plane then.
+        subtracted everywhere. "auto" subtracts the mean then: a plane from one side of a scan is extrapolated over all of it.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto", *, whe
         raise InputError(f"descan={descan!r}: need 'auto', 'plane', 'mean', None or an array")
     good = scan_mask(where, tuple(field.shape[:2]))
     if good is not None:
-        return _from_good_positions(field, "plane" if descan == "auto" else descan, good)
+        return _from_good_positions(field, "mean" if descan == "auto" else descan, good)
     centred = field - arrays.nanmean(field, axis=(0, 1))
     if descan == "mean":
         return centred, "descan: the mean subtracted"

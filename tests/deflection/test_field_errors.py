@@ -206,9 +206,10 @@ def test_descan_of_good_positions_spares_what_the_specimen_does():
     specimen = np.where(np.abs(x) < 0.5, x, 0.0)[..., None] * np.array([1.0, 0.0])
     coils = np.stack([4 + 0.7 * x - 0.2 * y, 0.3 * x + y], -1)
     where = np.abs(x) > 0.6
-    kept, how = remove_descan(specimen + coils, where=where)
+    kept, how = remove_descan(specimen + coils, "plane", where=where)
     np.testing.assert_allclose(kept, specimen, atol=1e-12)
     assert f"a plane of {where.sum()} positions" in how
+    assert f"the mean of {where.sum()} positions" in remove_descan(specimen + coils, where=where)[1]
     vacuum = coils + 0.3 * np.stack([x**2, x * y], -1)
     np.testing.assert_allclose(descan_surface(vacuum, order=2), vacuum, atol=1e-12)
     noisy = descan_surface(vacuum + np.random.default_rng(0).normal(0, 0.1, vacuum.shape), order=2)

@@ -57,6 +57,10 @@ class DpcSettings:
         None, "number", "Smallest Bragg angle of a crystal, λ / 2d: smaller than the semi-angle for a potential.",
         units="mrad", low=1e-3, high=200, automatic="from the lattice, where one is found",
     )  # fmt: skip
+    descan: str = setting(
+        "auto", "text", "What is subtracted of the centre of mass: a plane, its mean, nothing, or a plane only where it is clear of the "
+        "specimen.", choices=("auto", "plane", "mean", "none"),
+    )  # fmt: skip
     field_free: list[int] | None = setting(
         None, "region", "Region [rx0, rx1, ry0, ry1] without a field, such as vacuum. The descan is fitted there.", low=0,
         automatic="the descan is fitted to the whole scan",
@@ -128,6 +132,7 @@ class Dpc(Stage):
                     bragg_angle=given.bragg_angle or _bragg_angle(state),
                     outside=_outside(state),
                     variance=None if "com_variance" not in state else state["com_variance"].data,
+                    descan=None if given.descan == "none" else given.descan,
                     descan_where=still,
                     dark_field=_dark_field(state),
                     lambda1=given.lambda1,
@@ -198,6 +203,9 @@ def _save_fields(state: RunState, found: DPC) -> None:
     """Save what follows from the phase and the centre of mass. Nothing is called a potential that is none."""
     if found.potential is not None and found.validity is not None and found.validity.valid:
         state.save("dpc_potential", found.potential)
+    if found.validity is not None:
+        about = {"name": found.phase.name, "may be called": found.validity.name, "why": str(found.validity), "descan": found.descan}
+        state.products["dpc_about"] = about
     if found.energy is not None and found.com.units == "1/Å":
         state.save("dpc_field", found.electric_field())
         error = found.electric_field_error()

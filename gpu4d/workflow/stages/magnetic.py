@@ -36,6 +36,10 @@ class MagneticSettings:
         "reversed", "text", "What changed before the second scan: the magnetisation was reversed, or the specimen was turned over about "
         "the first scan axis.", choices=("reversed", "flipped"),
     )  # fmt: skip
+    descan: str = setting(
+        "auto", "text", "What is subtracted of the centre of mass: a plane, its mean, nothing, or a plane only where it is clear of the "
+        "specimen.", choices=("auto", "plane", "mean", "none"),
+    )  # fmt: skip
     field_free: list[int] | None = setting(
         None, "region", "Region [rx0, rx1, ry0, ry1] without a field, such as vacuum. The descan is fitted there.", low=0,
         automatic="the descan is fitted to the whole scan, and the mean of B is lost",
@@ -79,6 +83,7 @@ class Magnetic(Stage):
                     r_pixel=c.r_pixel,
                     rotation=c.rotation,
                     transpose=c.transpose,
+                    descan=None if given.descan == "none" else given.descan,
                     descan_where=still,
                     variance=None if "com_variance" not in state else state["com_variance"].data,
                     second_variance=second_variance,
