@@ -98,6 +98,27 @@ def grouped_disks(n: int, size: int = 128) -> tuple[tuple, dict]:
     return (patterns, x, y, np.ones_like(x), role, table, pixels), {"spacing": float(1.3 * away.min(1).max())}
 
 
+def tied_disks(n: int, size: int = 128, coherence: float = 0.0) -> tuple[tuple, dict]:
+    """Patterns of 21 disks that overlap, and lattices some 0.2 px off at the outermost disk. With a coherence, overlaps interfere."""
+    from gpu4d.bragg.likelihood.poisson_fit import disk_profile
+    from gpu4d.bragg.likelihood.tied_fit import overlapping
+
+    radius, spacing = size / 10, size / 6
+    orders = np.array([(h, k) for h in range(-2, 3) for k in range(-2, 3) if h * h + k * k < 8], float)
+    true = np.array([size / 2 - 0.3, size / 2 + 0.2, spacing, 0.4, -0.3, spacing])
+    places, rng = true[:2] + orders @ true[2:].reshape(2, 2), np.random.default_rng(0)
+    shapes = [gpu4d.probe.synthetic((size, size), radius, center=tuple(c)) for c in places]
+    heights = rng.uniform(0.4, 2.0, len(orders))
+    pairs = overlapping(orders, true[2:].reshape(2, 2), radius)
+    mean = 0.05 + np.tensordot(heights, np.asarray(shapes), 1)
+    for i, j in pairs.T:
+        mean = mean + 2 * coherence * np.cos(rng.uniform(0, 2 * np.pi)) * np.sqrt(heights[i] * heights[j]) * shapes[i] * shapes[j]
+    profile = disk_profile(1e5 * gpu4d.probe.synthetic((size, size), radius))
+    patterns = rng.poisson(np.maximum(mean, 0), (min(n, 32), size, size)).astype(np.uint16)
+    start = true + rng.uniform(-0.1, 0.1, (n, 6))
+    return (np.resize(patterns, (n, size, size)), start, orders, pairs if coherence else pairs[:, :0], profile.table, profile.pixels), {}
+
+
 def lattices(n: int, size: int = 128) -> tuple[tuple, dict]:
     """Patterns of disks with nodes of their cepstrum, 64 as most scans have."""
     made = gpu4d.simulate.bragg_scan((1, n), (size, size), radius=4.0, spacing=20.0, reach=3.2, dose=200.0, seed=1)

@@ -31,7 +31,9 @@ from gpu4d.benchmarks.case_inputs import (
     side_band,
     single_fits,
     through_the_fft_library,
+    tied_disks,
 )
+from gpu4d.benchmarks.orientation_inputs import expected_disks, library_spectra, refined_candidates, several_candidates
 
 import gpu4d
 from gpu4d.bragg.likelihood.hidden_disks import cells_of
@@ -212,6 +214,22 @@ def joint_fit_case(size: int, patterns: tuple[int, int]) -> Case:
     )
 
 
+def tied_fit_case(size: int, coherence: float, patterns: tuple[int, int]) -> Case:
+    """Steps of 65 sums over all pixels, and some 100 operations a pixel of every window: six, or twelve where overlaps interfere."""
+    steps = 12 if coherence else 6
+    return Case(
+        "tied_fit",
+        f"{size}², uint16, 21 disks{', interfering' if coherence else ''}",
+        lambda n: tied_disks(n, size, coherence),
+        patterns,
+        lambda p, *_a, **_o: p.nbytes + len(p) * 8 * 64,
+        lambda p, s, orders, pairs, t, w, **_o: steps * len(p) * (150.0 * size**2 + 100.0 * len(w) * len(orders)),
+        sliced=(0, 1),
+        tolerance=1e-3,
+        rate="gemm",
+    )
+
+
 def separate_disks_case(size: int, patterns: tuple[int, int]) -> Case:
     """What patterns without close disks cost: a search around their brightest one."""
     return replace(
@@ -314,6 +332,8 @@ CASES = [
     peak_errors_case(256, (64, 8192)),
     hidden_disks_case(128, (512, 32768)),
     joint_fit_case(128, (32, 8192)),
+    tied_fit_case(128, 0.0, (32, 8192)),
+    tied_fit_case(128, 0.8, (32, 8192)),
     separate_disks_case(128, (512, 32768)),
     disk_fit_case(128, (512, 32768)),
     disk_fit_case(256, (64, 8192)),
@@ -384,5 +404,40 @@ CASES = [
         (1024, 32768),
         lambda p, *_a, **_o: p.nbytes + len(p) * 64 * 16,
         sliced=(0, 1),
+    ),
+    Case(
+        "correlate_orientations",
+        "24 peaks, 248 zone axes",
+        library_spectra,
+        (128, 16384),
+        lambda p, s, r, _i, **_: len(p) * 32 * r.shape[2],
+        lambda p, s, r, _i, **_: len(p) * r.shape[2] * (8.0 * r.shape[0] * len(s) + 10 * r.shape[0] * log2(2 * r.shape[0])),
+        check=4,
+    ),
+    Case(
+        "refine_orientations",
+        "12 candidates, 24 peaks, 4 steps",
+        refined_candidates,
+        (128, 16384),
+        lambda t, p, *_a, **_o: 2 * t.nbytes + p.nbytes + 8 * t.shape[0] * t.shape[1] * (p.shape[1] + 18),
+        lambda t, p, _c, g, *_a, steps, **_o: t.shape[0] * t.shape[1] * (steps + 1) * (20.0 * len(g) + 100 * p.shape[1]),
+        sliced=(0, 1, 2),
+    ),
+    Case(
+        "distinct_orientations",
+        "4 of 24 candidates, 24 rotations",
+        several_candidates,
+        (4096, 262144),
+        lambda t, c, p, *_a, **_o: t.nbytes + c.nbytes + p.nbytes,
+        sliced=(0, 1, 2),
+    ),
+    Case(
+        "spot_likelihood",
+        "disks of 2.5 px on 128², uint16",
+        expected_disks,
+        (4096, 1048576),
+        lambda p, _u, n, *_a, **_o: len(n) * (57 * (p.itemsize + 1) + 40),
+        lambda _p, _u, n, *_a, **_o: len(n) * 57 * 60.0,
+        sliced=(2, 3),
     ),
 ]

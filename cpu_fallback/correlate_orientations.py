@@ -4,15 +4,20 @@ Sixteen zone axes are the lanes of a vector. Pattern and mirrored pattern are th
 one transform gives both. The spectra of sixteen axes stay in the cache while all patterns of a block use them.
 """
 
+import weakref
+
 import numpy as np
 from gpu4d.cpu_fallback.aligned import zeros
+from gpu4d.cpu_fallback.angular_lanes import highest_rows, shell_products
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.plane_transform import line_plan, long_primes_of, transform_line, transform_scratch
 
-from gpu4d.compiled import ALL, KEEPS_NAN, address, contiguous, entry, helper
+from gpu4d.compiled import ALL, KEEPS_NAN, address, contiguous, entry
 from gpu4d.orientation.correlate_orientations import check
 
 BLOCK = 32  # patterns whose spectra stay in the second-level cache
+KEPT = 8  # libraries whose spectra are kept: those of a call with as many structures
+_kept = ()  # (references to both arrays, their spectra in lanes) of recent libraries
 
 
 @entry(KEEPS_NAN)
@@ -59,60 +64,26 @@ def _pattern_spectra(peaks, shells, width, spectra, filled):
                 spectra[b, m, 1, i] *= scale
 
 
-@helper(ALL)
-def _product(pattern, filled, real, imaginary, curve, sums):
-    """Write the spectrum of C + i C' (pattern and mirror image) for sixteen zone axes: curve (2, samples, 16)."""
-    harmonics, samples = real.shape[0], curve.shape[1]
-    for m in range(harmonics):
-        for lane in range(LANES):
-            for k in range(4):
-                sums[k, lane] = np.float32(0)
-        for n in range(filled[0]):
-            i = filled[1 + n]
-            a, b = pattern[m, 0, i], pattern[m, 1, i]
-            for lane in range(LANES):
-                re, im = real[m, i, lane], imaginary[m, i, lane]
-                sums[0, lane] += a * re
-                sums[1, lane] += b * im
-                sums[2, lane] += b * re
-                sums[3, lane] += a * im
-        # C = (0 + 1) + i (2 - 3), C' = (0 - 1) - i (2 + 3); the spectrum of C + i C' at m and at -m
-        back = samples - m if m else 0
-        for lane in range(LANES):
-            re, im = sums[0, lane] + sums[1, lane], sums[2, lane] - sums[3, lane]
-            mirrored_re, mirrored_im = sums[0, lane] - sums[1, lane], -sums[2, lane] - sums[3, lane]
-            if m == 0 or m == harmonics - 1:
-                im, mirrored_im = np.float32(0), np.float32(0)
-            curve[0, m, lane], curve[1, m, lane] = re - mirrored_im, im + mirrored_re
-            if m > 0 and m < harmonics - 1:
-                curve[0, back, lane], curve[1, back, lane] = re + mirrored_im, mirrored_re - im
-
-
 @entry(ALL, allocates=True)
 def _correlate(spectra, filled, real, imaginary, plan, scratch, curve, long_primes, correlation, angle):
     n, groups, samples = spectra.shape[0], real.shape[0], curve.shape[1]
-    sums = np.zeros((4, LANES), np.float32)
-    top, place = np.zeros(LANES, np.float32), np.zeros(LANES, np.int32)
+    top, place = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     last = correlation.shape[2]
     unit = np.float32(2.0 * np.pi / samples)
+    harmonics, shells = real.shape[1], np.int64(real.shape[2])
+    re, im = address(curve[0]), address(curve[1])
     for group in range(groups):
+        one, other = address(real[group]), address(imaginary[group])
         for b in range(n):
-            _product(spectra[b], filled[b], real[group], imaginary[group], curve, sums)
-            re, im = address(curve[0]), address(curve[1])
+            shell_products(address(spectra[b]), address(filled[b, 1:]), filled[b, 0], one, other, shells, np.int64(harmonics), re, im)
             transform_line(plan, long_primes, im, re, np.int64(LANES), im, re, np.int64(LANES), scratch)  # exchanged: the inverse
             for side in range(2):
-                for lane in range(LANES):
-                    top[lane], place[lane] = curve[side, 0, lane], np.int32(0)
-                for k in range(1, samples):
-                    for lane in range(LANES):
-                        higher = curve[side, k, lane] > top[lane]
-                        top[lane] = curve[side, k, lane] if higher else top[lane]
-                        place[lane] = np.int32(k) if higher else place[lane]
+                highest_rows(address(curve[side]), np.int64(samples), address(top), address(place))
                 for lane in range(LANES):
                     axis = group * LANES + lane
                     if axis >= last:
                         continue
-                    k = place[lane]
+                    k = int(place[lane])
                     before = curve[side, k - 1 if k else samples - 1, lane]
                     after = curve[side, k + 1 if k + 1 < samples else 0, lane]
                     bend = before - np.float32(2) * top[lane] + after
@@ -124,8 +95,15 @@ def _correlate(spectra, filled, real, imaginary, plan, scratch, curve, long_prim
                     angle[b, side, axis] = turn + np.float32(2.0 * np.pi) if turn < np.float32(0) else turn
 
 
-def in_lanes(real, imaginary):
-    """Return the spectra (m, s, a) as (groups, m, s, 16) float32, with zeros for axes beyond the last."""
+def _in_lanes(real, imaginary):
+    """Return the spectra (m, s, a) as (2, groups, m, s, 16) float32, with zeros for axes beyond the last.
+
+    Those of read-only arrays, as a library has, are kept: every block of a scan uses them.
+    """
+    global _kept
+    for references, lanes in _kept:
+        if references[0]() is real and references[1]() is imaginary and not (real.flags.writeable or imaginary.flags.writeable):
+            return lanes
     harmonics, s, axes = real.shape
     groups = -(-axes // LANES)
     out = zeros(2, groups, harmonics, s, LANES)
@@ -133,14 +111,22 @@ def in_lanes(real, imaginary):
         wide = np.zeros((harmonics, s, groups * LANES), np.float32)
         wide[..., :axes] = given
         out[part] = wide.reshape(harmonics, s, groups, LANES).transpose(2, 0, 1, 3)
+    if all(a.flags.owndata and not a.flags.writeable for a in (real, imaginary)):
+        _kept = ((((weakref.ref(real, _forget), weakref.ref(imaginary, _forget)), out), *_kept))[:KEPT]
     return out
+
+
+def _forget(gone):
+    """Drop what is kept for an array that is gone."""
+    global _kept
+    _kept = tuple((references, lanes) for references, lanes in _kept if all(reference is not gone for reference in references))
 
 
 def correlate_orientations(peaks, shells, real, imaginary, /, *, width):
     check(peaks, shells, real, imaginary)
     n, harmonics, samples = peaks.shape[0], real.shape[0], 2 * (real.shape[0] - 1)
     correlation, angle = (np.empty((n, 2, real.shape[2]), np.float64) for _ in range(2))
-    lanes = in_lanes(real, imaginary)
+    lanes = _in_lanes(real, imaginary)
     plan, scratch, curve = line_plan(samples), transform_scratch(samples, LANES), zeros(2, samples, LANES)
     peaks, shells = contiguous(peaks, np.float64), contiguous(shells, np.float64)
     for first in range(0, n, BLOCK):

@@ -1,7 +1,5 @@
 """Fit real-space lattices to power cepstra (CPU twin): logarithm and transform in single precision, fits in double precision."""
 
-from functools import lru_cache
-
 import numpy as np
 from gpu4d.cpu_fallback.cepstral_steps import covariance_of, newton_step, scored_step
 from gpu4d.cpu_fallback.power import _log2
@@ -18,7 +16,7 @@ from gpu4d.crystal.fit_cepstrum import (
     CepstrumFit,
     check,
     grid_points,
-    kernel,
+    kernel_tables,
     line_curvature,
 )
 
@@ -28,19 +26,6 @@ STEPS = 128  # of the kernel's tables per sample; between them three terms of Ta
 BATCH = 8  # patterns of one transform: their samples stay in the second-level cache
 LARGEST = 1e38  # of single precision, nearly
 LN2 = np.float32(np.log(2.0))
-
-
-@lru_cache(maxsize=8)
-def _kernel_tables(shape):
-    """Return the kernel and its derivatives (STEPS, 4, TAPS), and what a pattern is multiplied with to make up for it, (Qx, Qy)."""
-    table = kernel(TAPS)
-    f = (np.arange(STEPS) + 0.5) / STEPS
-    powers = f[:, None] ** np.arange(table.weights.shape[1])
-    third = np.zeros_like(table.weights[2])
-    third[:-1] = table.weights[2][1:] * np.arange(1, len(third))[:, None]
-    kernels = np.stack([powers @ w for w in (*table.weights, third)], axis=1)
-    scale = [1 / table.transform((np.arange(q) - q // 2) / grid_points(q)) for q in shape]
-    return kernels, np.outer(*scale)
 
 
 @entry(ALL)
@@ -274,7 +259,7 @@ def fit_cepstrum(patterns, window, nodes, start, /, *, stages, offset=1.0, mask=
     check(patterns, window, nodes, start, stages)
     shape, count = patterns.shape[1:], len(patterns)
     grid = np.array([grid_points(q) for q in shape])
-    kernels, scale = _kernel_tables(shape)
+    kernels, scale = kernel_tables(shape, TAPS, STEPS)
     weights, scaled = contiguous(window, np.float32), contiguous(window * scale, np.float32)
     nodes, start = (contiguous(a, np.float64) for a in (nodes, start))
     mask = contiguous(np.ones(shape, bool) if mask is None else mask, bool)

@@ -1,168 +1,171 @@
-"""Refine orientations (CPU twin): one candidate after the other, with all of its reflections and peaks in the first-level cache."""
+"""Refine orientations (CPU twin): one candidate after the other, with all of its reflections and peaks in the first-level cache.
+
+The peaks of a pattern are sorted by qx: a reflection is compared only with peaks of nearly its own qx.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
+from gpu4d.cpu_fallback.near_reflections import TURN, Crystal, Near, Short, amplitudes, project
 
-from gpu4d.compiled import contiguous, entry, helper, routine
-from gpu4d.orientation.refine_orientations import BLUR, DAMPING, FLOOR, PARAMETERS, SMALL, checked
+from gpu4d.compiled import KEEPS_NAN, contiguous, entry, helper, routine
+from gpu4d.orientation.refine_orientations import BLUR, DAMPING, PARAMETERS, SMALL, checked
+
+STRIPS = 64  # of equal width in qx, in which peaks are looked up
 
 
 class Pattern(NamedTuple):
-    """Peaks of one pattern, the reflections of the crystal, and numbers of the fit."""
+    """Peaks of one pattern in the order of qx, what follows from them, and where to look for those of a qx."""
 
-    peaks: np.ndarray
-    count: int
-    g: np.ndarray
-    factor: np.ndarray
-    numbers: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    root: np.ndarray  # √m
+    base: np.ndarray  # v / 4m
+    alone: np.ndarray  # 4m² / v
+    sure: np.ndarray  # 1 / σ²
+    first: np.ndarray  # (STRIPS,): of the peaks that are near a strip
+    last: np.ndarray
 
 
 class Work(NamedTuple):
-    """Work arrays of one thread."""
+    """Work arrays of one thread: reflections, the match of each peak, and how good it is."""
 
-    place: np.ndarray  # (reflections, 7): qx, qy, g_z, s, amplitude, its slope, its blur
-    which: np.ndarray  # (reflections,): numbers of those near the sphere
-    match: np.ndarray  # (peaks,): the reflection of each peak
-    found: np.ndarray  # (reflections,): 1 for those that explain a peak
-    rows: np.ndarray  # (3, 4): derivatives
+    short: Short
+    near: Near
+    match: np.ndarray
+    away: np.ndarray
 
 
-@helper()
-def _project(turn, g, k, reach, place, which):
-    """Write qx, qy, g_z and s of the reflections near the sphere into `place`, their numbers into `which`, and return how many."""
-    near = 0
-    for j in range(g.shape[0]):
-        gz = turn[2, 0] * g[j, 0] + turn[2, 1] * g[j, 1] + turn[2, 2] * g[j, 2]
-        gx = turn[0, 0] * g[j, 0] + turn[0, 1] * g[j, 1] + turn[0, 2] * g[j, 2]
-        gy = turn[1, 0] * g[j, 0] + turn[1, 1] * g[j, 1] + turn[1, 2] * g[j, 2]
-        square = k * k - gx * gx - gy * gy
-        if square <= 0.0:
+class Equations(NamedTuple):
+    """What an evaluation of the cost writes: normal equations, and the intensities that are expected."""
+
+    normal: np.ndarray
+    right: np.ndarray
+    expected: np.ndarray
+
+
+class Spare(NamedTuple):
+    """Normal equations of a candidate and of a trial, and what is made of them."""
+
+    normal: np.ndarray
+    right: np.ndarray
+    other: np.ndarray
+    behind: np.ndarray
+    lower: np.ndarray
+    step: np.ndarray
+    trial: np.ndarray
+    expected: np.ndarray
+
+
+@helper(KEEPS_NAN)
+def _matched(pattern, near, count, numbers, match, away):
+    """Write the reflection of each peak, or -1: near in the plane, and near the sphere."""
+    thickness, radius = numbers[1], numbers[2]
+    start, per_length = numbers[9], numbers[10]
+    limit = radius * radius
+    for p in range(len(pattern.x)):
+        match[p], away[p] = -1, 1.0
+    for j in range(count):
+        near.found[j] = 0
+        place = (near.x[j] - start) * per_length
+        if not (place >= 0.0 and place < STRIPS):
             continue
-        s = np.sqrt(square) - k - gz
-        if not abs(s) <= reach:
-            continue
-        place[near, 0], place[near, 1], place[near, 2], place[near, 3] = gx, gy, gz, s
-        which[near] = j
-        near += 1
-    return near
+        strip = int(place)
+        for p in range(pattern.first[strip], pattern.last[strip]):
+            dx, dy = pattern.x[p] - near.x[j], pattern.y[p] - near.y[j]
+            square = dx * dx + dy * dy
+            if square < limit:
+                off = near.s[j] * thickness / 3.0
+                far = 0.5 * (square / limit + min(off * off, 1.0))
+                if far < away[p]:
+                    away[p], match[p] = far, j
 
 
-@helper()
-def _amplitude(place, j, size, thickness, rough):
-    """Write amplitude, slope and blur of a reflection of a size |F|."""
-    x = np.pi * thickness * place[j, 3]
-    sinc, slope = 1.0 - x * x / 6.0, -x / 3.0
-    if abs(x) > 1e-3:
-        sinc = np.sin(x) / x
-        slope = (np.cos(x) - sinc) / x
-    whole = np.sqrt(sinc * sinc + FLOOR * FLOOR)
-    length = np.sqrt(place[j, 0] * place[j, 0] + place[j, 1] * place[j, 1] + place[j, 2] * place[j, 2])
-    place[j, 4] = size * whole
-    place[j, 5] = size * sinc * slope * np.pi * thickness / whole
-    place[j, 6] = size * min(1.0, BLUR * np.pi * thickness * length) if rough else 0.0
-
-
-@helper()
-def _nearest(place, near, qx, qy, radius, thickness):
-    """Return the reflection of a peak, or -1: near in the plane, and near the sphere."""
-    best, chosen, limit = 1.0, -1, radius * radius
-    for j in range(near):
-        dx, dy = qx - place[j, 0], qy - place[j, 1]
-        away = dx * dx + dy * dy
-        if away < limit:
-            off = place[j, 3] * thickness / 3.0
-            away = 0.5 * (away / limit + min(off * off, 1.0))
-            if away < best:
-                best, chosen = away, j
-    return chosen
-
-
-@helper()
-def _add_row(row, residual, weight, normal, right):
-    for i in range(PARAMETERS):
-        right[i] += weight * row[i] * residual
-        for j in range(i + 1):
-            normal[i, j] += weight * row[i] * row[j]
-
-
-@routine()
-def _cost(turn, scale, pattern, rough, work, normal, right, expected):
-    """Return the cost and the scale, and write the normal equations. A scale of 0 is replaced by the best one for these peaks."""
-    peaks, n_peaks, factor, numbers = pattern.peaks, pattern.count, pattern.factor, pattern.numbers
-    place, which, match, found, rows = work.place, work.which, work.match, work.found, work.rows
-    k, thickness, radius, reach = numbers[0], numbers[1], numbers[2], numbers[3]
-    near = _project(turn, pattern.g, k, reach, place, which)
-    for j in range(near):
-        found[j] = 0
+@helper(KEEPS_NAN)
+def _best_scale(pattern, near, match):
+    """Return the scale that suits the peaks best."""
     above, below = 0.0, 0.0
-    for p in range(n_peaks):
-        j = _nearest(place, near, peaks[p, 0], peaks[p, 1], radius, thickness)
-        match[p] = j
+    for p in range(len(pattern.x)):
+        j = match[p]
         if j >= 0:
-            _amplitude(place, j, factor[which[j]], thickness, rough)
-            f, m = place[j, 4], peaks[p, 2]
-            weight = 1.0 / (peaks[p, 3] / (4.0 * m) + (scale * place[j, 6]) ** 2)
-            above += weight * np.sqrt(m) * f
-            below += weight * f * f
+            weight = near.f[j] / pattern.base[p]
+            above += weight * pattern.root[p]
+            below += weight * near.f[j]
+    return above / below if below > 0.0 else 0.0
+
+
+@routine(KEEPS_NAN)
+def _cost(turn, scale, crystal, pattern, rough, work, out):
+    """Return the cost and the scale, and write the normal equations. A scale of 0 is replaced by the best one for these peaks."""
+    near, match, numbers, expected = work.near, work.match, crystal.numbers, out.expected
+    count = project(turn, crystal, work)
+    amplitudes(near, count, work.short, numbers[1], rough)
+    _matched(pattern, near, count, numbers, match, work.away)
     if scale <= 0.0:
-        scale = above / below if below > 0.0 else 0.0
-    for i in range(PARAMETERS):
-        right[i] = 0.0
-        for j in range(PARAMETERS):
-            normal[i, j] = 0.0
-    cost = 0.0
-    for p in range(n_peaks):
+        scale = _best_scale(pattern, near, match)
+    k2 = numbers[0] * numbers[0]
+    cost, r0, r1, r2, r3 = 0.0, 0.0, 0.0, 0.0, 0.0
+    n00, n10, n11, n20, n21, n22, n30, n31, n33 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for p in range(len(pattern.x)):
         expected[p] = 0.0
-        m, variance = peaks[p, 2], peaks[p, 3]
-        alone = 4.0 * m * m / variance
         j = match[p]
         if j < 0:
-            cost += alone
+            cost += pattern.alone[p]
             continue
-        gx, gy, f = place[j, 0], place[j, 1], place[j, 4]
-        sure, weight = 1.0 / (peaks[p, 4] * peaks[p, 4]), 1.0 / (variance / (4.0 * m) + (scale * place[j, 6]) ** 2)
-        dx, dy, di = peaks[p, 0] - gx, peaks[p, 1] - gy, np.sqrt(m) - scale * f
+        x, y, z, f = near.x[j], near.y[j], near.z[j], near.f[j]
+        unsure = scale * near.blur[j]
+        sure, weight = pattern.sure[p], 1.0 / (pattern.base[p] + unsure * unsure)
+        dx, dy, di = pattern.x[p] - x, pattern.y[p] - y, pattern.root[p] - scale * f
         own = (dx * dx + dy * dy) * sure + weight * di * di
-        if own >= alone:
-            cost += alone
+        if own >= pattern.alone[p]:
+            cost += pattern.alone[p]
             continue
         cost += own
-        found[j] = 1
-        expected[p] = (scale * f) ** 2
-        _fill(place, j, k, scale, rows)
-        _add_row(rows[0], dx, sure, normal, right)
-        _add_row(rows[1], dy, sure, normal, right)
-        _add_row(rows[2], di, weight, normal, right)
-    limit, q_max, q_min = np.sqrt(numbers[4]), numbers[5], numbers[6]
-    for j in range(near):
-        if found[j] == 1:
+        near.found[j] = 1
+        expected[p] = scale * f * scale * f
+        # The turns move qx by (0, z, -y) and qy by (-z, 0, x), and the amplitude by (u, v, 0). The scale changes the amplitude by f.
+        slope, down = scale * near.slope[j], z / np.sqrt(k2 - x * x - y * y) - 1.0
+        u, v = slope * y * down, -slope * x * down
+        r0 += weight * u * di - sure * z * dy
+        r1 += weight * v * di + sure * z * dx
+        r2 += sure * (x * dy - y * dx)
+        r3 += weight * f * di
+        n00 += weight * u * u + sure * z * z
+        n10 += weight * u * v
+        n11 += weight * v * v + sure * z * z
+        n20 -= sure * z * x
+        n21 -= sure * z * y
+        n22 += sure * (x * x + y * y)
+        n30 += weight * f * u
+        n31 += weight * f * v
+        n33 += weight * f * f
+    limit, outer, inner = np.sqrt(numbers[4]), numbers[5] * numbers[5], numbers[6] * numbers[6]
+    for j in range(count):
+        excess = scale * near.f[j] - limit
+        if near.found[j] == 1 or not excess > 0.0:
             continue
-        size, x = factor[which[j]], abs(np.pi * thickness * place[j, 3])
-        if scale * size * (FLOOR + (1.0 if x < 1.0 else 1.0 / x)) <= limit:  # no less than the amplitude, and without a sine
-            continue
-        _amplitude(place, j, size, thickness, rough)
-        f, q = place[j, 4], place[j, 0] * place[j, 0] + place[j, 1] * place[j, 1]
-        excess = scale * f - limit
-        if excess > 0.0 and q < q_max * q_max and q > q_min * q_min:
-            weight = 1.0 / (0.25 * (numbers[7] + (numbers[8] * scale * f) ** 2) + (scale * place[j, 6]) ** 2)
+        x, y, z, f = near.x[j], near.y[j], near.z[j], near.f[j]
+        q = x * x + y * y
+        if q < outer and q > inner:
+            unsure, vague = scale * near.blur[j], numbers[8] * scale * f
+            weight = 1.0 / (0.25 * (numbers[7] + vague * vague) + unsure * unsure)
+            slope, down = scale * near.slope[j], z / np.sqrt(k2 - q) - 1.0
+            u, v = slope * y * down, -slope * x * down
             cost += weight * excess * excess
-            _fill(place, j, k, scale, rows)
-            _add_row(rows[2], -excess, weight, normal, right)
+            r0 -= weight * u * excess
+            r1 -= weight * v * excess
+            r3 -= weight * f * excess
+            n00 += weight * u * u
+            n10 += weight * u * v
+            n11 += weight * v * v
+            n30 += weight * f * u
+            n31 += weight * f * v
+            n33 += weight * f * f
+    right, normal = out.right, out.normal
+    right[0], right[1], right[2], right[3] = r0, r1, r2, r3
+    normal[0, 0], normal[1, 0], normal[1, 1], normal[2, 0], normal[2, 1] = n00, n10, n11, n20, n21
+    normal[2, 2], normal[3, 0], normal[3, 1], normal[3, 2], normal[3, 3] = n22, n30, n31, 0.0, n33
     return cost, scale
-
-
-@helper()
-def _fill(place, j, k, scale, rows):
-    """Write the derivatives of qx, qy and of the amplitude by three small turns and by the scale."""
-    gx, gy, gz, slope = place[j, 0], place[j, 1], place[j, 2], scale * place[j, 5]
-    down = 1.0 / np.sqrt(k * k - gx * gx - gy * gy)
-    rows[0, 0], rows[0, 1], rows[0, 2], rows[0, 3] = 0.0, gz, -gy, 0.0
-    rows[1, 0], rows[1, 1], rows[1, 2], rows[1, 3] = -gz, 0.0, gx, 0.0
-    rows[2, 0] = slope * (gy * gz * down - gy)
-    rows[2, 1] = slope * (gx - gx * gz * down)
-    rows[2, 2] = 0.0
-    rows[2, 3] = place[j, 4]
 
 
 @helper()
@@ -209,43 +212,96 @@ def _turned(turn, step, out):
         out[2, c] = d + one * w + two * (x * v - y * u)
 
 
+@helper()
+def _look_up(peaks, order, numbers, pattern):
+    """Write the peaks of a pattern in the order of qx, and which of them are near each strip."""
+    n = len(order)
+    for p in range(n):
+        peak = peaks[order[p]]
+        m, variance, error = peak[2], peak[3], peak[4]
+        pattern.x[p], pattern.y[p], pattern.root[p] = peak[0], peak[1], np.sqrt(m)
+        pattern.base[p], pattern.alone[p], pattern.sure[p] = variance / (4.0 * m), 4.0 * m * m / variance, 1.0 / (error * error)
+    radius = numbers[2]
+    width = max(1.0001 * (pattern.x[n - 1] - pattern.x[0] + 2.0 * radius) / STRIPS, 1e-300)
+    start = pattern.x[0] - radius
+    numbers[9], numbers[10] = start, 1.0 / width
+    first, last = 0, 0
+    for strip in range(STRIPS):  # a little more than needed, so that rounding loses no peak
+        while first < n and pattern.x[first] < start + (strip - 0.01) * width - radius:
+            first += 1
+        while last < n and pattern.x[last] <= start + (strip + 1.01) * width + radius:
+            last += 1
+        pattern.first[strip], pattern.last[strip] = first, last
+
+
+@helper()
+def _keep(spare, turn, expected):
+    """Take a trial: its orientation, normal equations and expected intensities."""
+    for i in range(3):
+        for j in range(3):
+            turn[i, j] = spare.trial[i, j]
+    for i in range(PARAMETERS):
+        spare.right[i] = spare.behind[i]
+        for j in range(i + 1):
+            spare.normal[i, j] = spare.other[i, j]
+    for p in range(len(expected)):
+        expected[p] = spare.expected[p]
+
+
+@helper()
+def _descend(turn, rough, steps, crystal, pattern, work, spare, expected):
+    """Refine one candidate in place, and return its cost and scale. The normal matrix is left in `spare.normal`."""
+    scale, damping, arrived, cost = 0.0, DAMPING, False, 0.0
+    own, other = Equations(spare.normal, spare.right, expected), Equations(spare.other, spare.behind, spare.expected)
+    for i in range(rough + steps):
+        if i == 0 or i == rough:
+            damping, arrived = DAMPING, False
+            cost, scale = _cost(turn, 0.0, crystal, pattern, i < rough, work, own)
+        if arrived or not _solve(spare.normal, spare.right, damping, spare.lower, spare.step):
+            arrived = True
+            continue
+        _turned(turn, spare.step, spare.trial)
+        wanted = max(scale + spare.step[3], 0.2 * scale)
+        tried, new_scale = _cost(spare.trial, wanted, crystal, pattern, i < rough, work, other)
+        if tried < cost:
+            _keep(spare, turn, expected)
+            arrived = cost - tried < SMALL
+            cost, scale, damping = tried, new_scale, 0.2 * damping
+        else:
+            damping = 5.0 * damping
+    if steps == 0:
+        cost, scale = _cost(turn, 0.0, crystal, pattern, False, work, own)
+    return cost, scale
+
+
 @entry(allocates=True)
-def _refine(turns, peaks, counts, g, factor, numbers, rough, steps, results, normals, expected):
-    n, candidates = turns.shape[0], turns.shape[1]
-    most = g.shape[0]
-    whole = np.empty((2, most), np.int64)
-    work = Work(np.empty((most, 7)), whole[0], np.empty(peaks.shape[1], np.int64), whole[1], np.empty((3, 4)))
-    normal, right, other, behind = np.empty((4, 4)), np.empty(4), np.empty((4, 4)), np.empty(4)
-    lower, step, trial = np.empty((4, 4)), np.zeros(4), np.empty((3, 3))
+def _refine(turns, peaks, counts, order, g, factor, blur, limit, numbers, rough, steps, results, normals, expected):
+    n, candidates, most, p = turns.shape[0], turns.shape[1], g.shape[1], peaks.shape[1]
+    crystal = Crystal(g[0], g[1], g[2], factor, blur, limit, numbers)
+    room, whole = np.empty((12, most + 1)), np.empty((2, most + 1), np.int64)
+    near = Near(room[0], room[1], room[2], room[3], room[4], room[5], room[6], whole[0], whole[1])
+    short = Short(room[7], room[8], room[9], room[10], room[11], np.full((3, 3), 10.0), np.zeros(1, np.int64))
+    work = Work(short, near, np.empty(p, np.int64), np.empty(p))
+    spare = Spare(
+        np.empty((4, 4)), np.empty(4), np.empty((4, 4)), np.empty(4), np.empty((4, 4)), np.zeros(4), np.empty((3, 3)), np.empty(p)
+    )
+    table, strips, found = np.empty((6, p)), np.empty((2, STRIPS), np.int64), np.zeros(p)
     for b in range(n):
-        pattern = Pattern(peaks[b], counts[b], g, factor, numbers)
-        for c in range(candidates):
-            turn = turns[b, c]
-            if not np.isfinite(turn[0, 0]) or counts[b] == 0:
-                results[b, c, 0], results[b, c, 1] = np.nan, np.nan
+        c = counts[b]
+        pattern = Pattern(table[0, :c], table[1, :c], table[2, :c], table[3, :c], table[4, :c], table[5, :c], strips[0], strips[1])
+        if c > 0:
+            _look_up(peaks[b], order[b, :c], numbers, pattern)
+        for one in range(candidates):
+            turn = turns[b, one]
+            if not np.isfinite(turn[0, 0]) or c == 0:
+                results[b, one, 0], results[b, one, 1] = np.nan, np.nan
                 continue
-            cost, scale, damping, arrived = 0.0, 0.0, DAMPING, False
-            for i in range(rough + steps):
-                coarse = i < rough
-                if i == 0 or i == rough:
-                    damping, arrived = DAMPING, False
-                    cost, scale = _cost(turn, 0.0, pattern, coarse, work, normal, right, expected[b, c])
-                if arrived or not _solve(normal, right, damping, lower, step):
-                    arrived = True
-                    continue
-                _turned(turn, step, trial)
-                wanted = scale + step[3]
-                tried, new_scale = _cost(trial, max(wanted, 0.2 * scale), pattern, coarse, work, other, behind, expected[b, c])
-                if tried < cost:
-                    turn[:] = trial
-                    normal[:], right[:] = other, behind
-                    arrived = cost - tried < SMALL
-                    cost, scale, damping = tried, new_scale, 0.2 * damping
-                else:
-                    damping = 5.0 * damping
-            cost, scale = _cost(turn, scale if steps > 0 else 0.0, pattern, False, work, normal, right, expected[b, c])
-            results[b, c, 0], results[b, c, 1] = cost, scale
-            normals[b, c] = normal
+            results[b, one, 0], results[b, one, 1] = _descend(turn, rough, steps, crystal, pattern, work, spare, found[:c])
+            for i in range(PARAMETERS):
+                for j in range(PARAMETERS):
+                    normals[b, one, i, j] = spare.normal[max(i, j), min(i, j)]
+            for k in range(c):
+                expected[b, one, order[b, k]] = found[k]
 
 
 def refine_orientations(
@@ -255,8 +311,17 @@ def refine_orientations(
     best = np.array(turns, np.float64)
     results, normals = np.empty((*turns.shape[:2], 2)), np.zeros((*turns.shape[:2], PARAMETERS, PARAMETERS))
     expected = np.zeros((*turns.shape[:2], peaks.shape[1]))
-    numbers = np.array([wave_number, thickness, radius, reach, least, q_max, q_min, unit, relative], np.float64)
-    peaks, g, factor = (contiguous(a, np.float64) for a in (peaks, g, factor))
-    _refine(best, peaks, contiguous(counts, np.int64), g, factor, numbers, rough, steps, results, normals, expected)
-    normals += np.tril(normals, -1).swapaxes(-1, -2)
+    numbers = np.array([wave_number, thickness, radius, reach, least, q_max, q_min, unit, relative, 0, 0], np.float64)
+    peaks, factor, counts = contiguous(peaks, np.float64), contiguous(factor, np.float64), contiguous(counts, np.int64)
+    length = np.sqrt(np.sum(np.square(g, dtype=np.float64), axis=-1))
+    blur = factor * np.minimum(1.0, BLUR * np.pi * thickness * length)
+    # A step along s is longer than a step of the reflection by no more than k / √(k² − g²).
+    steepest = np.sqrt(np.maximum(1.0 - (length / wave_number) ** 2, 0.0))
+    limit = np.where(steepest > 0.1, reach + TURN * length / np.maximum(steepest, 0.1), np.inf)
+    there = np.arange(peaks.shape[1]) < counts[:, None]
+    order = contiguous(np.argsort(np.where(there, peaks[..., 0], np.inf), axis=-1, kind="stable"), np.int64)
+    _refine(
+        best, peaks, counts, order, contiguous(np.transpose(g), np.float64), factor, contiguous(blur), contiguous(limit), numbers,
+        rough, steps, results, normals, expected,
+    )  # fmt: skip
     return best, results[..., 0], results[..., 1], normals, expected

@@ -41,12 +41,16 @@ def run_flags(command: Any) -> Any:
         click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees."),
         click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not."),
         click.option("--technique", metavar="T", help="auto, bragg, dpc, both or images.  [default: auto]"),
+        click.option("--ellipse", metavar="R,DEG", callback=_two_numbers, help="Ellipse of the detector: a/b, and degrees of a from qx."),
         click.option(
             "--reference",
-            metavar="A,B,C,D",
+            metavar="REF",
             callback=_region,
-            help="Rows A to B, columns C to D are unstrained. Or auto: the largest region of one lattice.  [default: median]",
+            help="Unstrained lattice: rows and columns A,B,C,D; auto; crystal (of --structure); two vectors '12,0,0,12 px'; or another "
+            "run's result.h5.  [default: median]",
         ),
+        click.option("--axis", metavar="DEG|g1|g2", help="Direction of the x axis of the strain.  [default: the first scan axis]"),
+        click.option("--along", metavar="g1|g2|both", help="Map of the normal strain along a lattice vector."),
         click.option(
             "--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated."
         ),
@@ -63,7 +67,10 @@ FLAGS = {
     "rotation": "calibration.rotation_degrees",
     "transpose": "calibration.transpose",
     "technique": "analysis.technique",
+    "ellipse": "ellipse.given",
     "reference": "strain.reference",
+    "axis": "strain.axis",
+    "along": "strain.along",
     "structure": "orientation.structures",
     "mask": "input.detector_mask",
     "crop": "input.crop_scan",
@@ -104,3 +111,17 @@ def _region(_context: Any, parameter: Any, value: str | None) -> list[int] | str
     """Return four whole numbers, or the text as it is: the recipe says which are accepted."""
     parts = [] if value is None else value.split(",")
     return [int(part) for part in parts] if len(parts) == 4 and all(part.strip().isdecimal() for part in parts) else value
+
+
+def _two_numbers(_context: Any, parameter: Any, value: str | None) -> list[float] | None:
+    import click
+
+    if value is None:
+        return None
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 2:
+        raise click.BadParameter(f"{value!r} is not two numbers: write {parameter.opts[0]} 1.03,25")
+    return numbers

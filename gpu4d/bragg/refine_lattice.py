@@ -11,11 +11,12 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.bragg.likelihood.poisson_fit import DiskProfile, disk_profile
-from gpu4d.bragg.likelihood.tied_fit import GEOMETRY, Scene, overlapping, tied_fit
+from gpu4d.bragg.likelihood.tied_fit import GEOMETRY, overlapping, tied_fit, work_bytes
 from gpu4d.bragg.likelihood.zero_point import zero_point
 from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.data import DataCube
 from gpu4d.data.arguments import real_values
+from gpu4d.device.tables import beside
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import TemplateLike, as_template
 from gpu4d.real_arrays import real_array
@@ -27,8 +28,7 @@ FARTHEST = 5  # order: disks are looked for up to this h and k, unless the scan 
 MARGIN = 0.1  # disks that much farther out than those that were seen are fitted, too
 MOST_DISKS = 120  # of a pattern: more would be a lattice of something else
 PARAMETERS = 6  # of a disk fitted alone: level and slopes of the background are fitted here, too
-ON_DEVICE = 16  # patterns fitted at once on a device; on the host one at a time, which stays in the cache
-ARRAYS = 14  # of (disks + pairs) × pixels float64 that the fit of a pattern works with
+AT_ONCE = 16  # patterns that the definition fits at once on a device; on the host one at a time, which stays in the cache
 COVARIANCES = ((2, 2), (2, 4), (4, 4), (3, 3), (3, 5), (5, 5))  # places in the matrix of the fit: g1 and g2 by x, then by y
 
 
@@ -48,7 +48,8 @@ def refine_lattice(
     where the lattice is. Use it where disks are weak, patterned or overlap. It assumes that one flat lattice places all disks: two
     lattices in one pattern, or distortions of the detector, are not in the model.
 
-    λ(q) = b₀ + b₁ u + b₂ v + Σⱼ aⱼ D(q − rⱼ) + Σᵢⱼ cᵢⱼ D(q − rᵢ) D(q − rⱼ), with rⱼ = r₀ + hⱼ g1 + kⱼ g2.
+    λ(q) = B(q) + Σⱼ aⱼ D(q − rⱼ) + Σᵢⱼ cᵢⱼ D(q − rᵢ) D(q − rⱼ), with rⱼ = r₀ + hⱼ g1 + kⱼ g2. The background B is bilinear between the
+    corners of the detector. The operation `gpu4d.bragg.likelihood.tied_fit` fits it, some 2 to 5 ms a pattern of 128² and core.
 
     Parameters
     ----------
@@ -123,21 +124,25 @@ class _TiedLattices(PerPositionReduction):
         self.profile, self.orders, self.pairs = profile, chosen, pairs
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
-        at_once = 1 if scan.on_host else min(ON_DEVICE, n_frames)
-        each = 8 * ARRAYS * (len(self.orders) + self.pairs.shape[1]) * scan.shape[2] * scan.shape[3]
-        return self.held_bytes(scan, n_frames) + at_once * each
+        shape, sizes = scan.shape[2:], (len(self.orders), self.pairs.shape[1], len(self.profile.pixels))
+        kind = tied_fit.kind_for(scan.dtype, scan.sample, shape)
+        at_once = n_frames if kind != "definition" else 1 if scan.on_host else min(AT_ONCE, n_frames)
+        return self.held_bytes(scan, n_frames) + work_bytes(kind, at_once, shape, *sizes)
 
     def in_tiles(self) -> bool:
         return False  # each pattern is fitted alone
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
         xp = arrays.namespace(frames)
-        scene = Scene(self.profile, self.orders, self.pairs, self.scan.detector_mask)
-        first = arrays.from_numpy(np.ascontiguousarray(self.start_at[positions[:, 0], positions[:, 1]]), frames)
-        step = 1 if isinstance(frames, np.ndarray) else ON_DEVICE
-        found = [tied_fit(frames[i : i + step, ...], first[i : i + step, ...], scene) for i in range(0, frames.shape[0], step)]
+        first = self.start_at[positions[:, 0], positions[:, 1]]
+        mask = None if self.scan.detector_mask is None else beside(self.scan.detector_mask, frames)
+        orders, pairs, table, pixels = (beside(a, frames) for a in (self.orders, self.pairs, self.profile.table, self.profile.pixels))
+        definition = tied_fit.kind_for(frames.dtype, frames, tuple(frames.shape)) == "definition"
+        step = frames.shape[0] if not definition else 1 if isinstance(frames, np.ndarray) else AT_ONCE
         rows = []
-        for one in found:
+        for i in range(0, frames.shape[0], step):
+            start = arrays.from_numpy(np.ascontiguousarray(first[i : i + step]), frames)
+            one = tied_fit(frames[i : i + step, ...], start, orders, pairs, table, pixels, mask=mask)
             pair = [one.covariance[:, i, j] for i, j in COVARIANCES]
             origin = [one.geometry[:, i] - self.shift[i] for i in (0, 1)]
             rows.append(xp.stack([*origin, *(one.geometry[:, i] for i in range(2, GEOMETRY)), *pair, one.scatter], axis=-1))

@@ -16,7 +16,8 @@ from gpu4d.calibrate.origin import covered, origin
 from gpu4d.calibrate.pixel_size import LengthFit, index_lengths, pixel_size
 from gpu4d.calibrate.ring_places import RingPlace
 from gpu4d.calibrate.rotation import rotation
-from gpu4d.calibrate.shadow_rotation import ShadowRotation, rotation_from_points, shadow_rotation
+from gpu4d.calibrate.shadow_points import ShadowRotation, rotation_from_points
+from gpu4d.calibrate.shadow_rotation import shadow_rotation
 from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.data.scan_axes import scan_matrix, to_scan_axes
 

@@ -20,6 +20,7 @@ SECTORS = 72  # of 5°: speckles of a glass are smaller, so that sectors scatter
 KNOT = 4.0  # px between knots of the radial shape, or more where there is room for fewer
 LEAST_KNOTS, MOST_KNOTS = 6, 16
 SMOOTH = 1.5  # px, of the profile in which the ring is looked for
+DIRECTIONS = 12  # of 30°, in which the ring is compared with the fit: speckles average out over so much
 BESIDE = 1.5  # times the way from the valley inside of the ring to its top: how far outside of its top it is looked at
 
 
@@ -44,6 +45,9 @@ class HaloFit:
         Between which it was fitted, px.
     dispersion : float
         Deviance per pixel: about 1 for Poisson counts, more for the speckles of a glass.
+    residual : float
+        How much farther out than the fit the ring lies, px, rms over twelve directions. A distortion that is no ellipse, a shadow, or
+        spots of few grains make it larger than the counts do.
     """
 
     center: np.ndarray
@@ -56,6 +60,7 @@ class HaloFit:
     radius: float
     radii: tuple[float, float]
     dispersion: float
+    residual: float
 
     def apply(self, calibration: Calibration) -> None:
         """Write the ellipse with its errors into a calibration."""
@@ -124,7 +129,7 @@ def fit_halo(
     inner, outer, top = _ring(x, y, value, len(stack)) if radii is None else (*floats(radii, 2, "radii (inner, outer)"), np.nan)
     if not 0 < inner < outer < FARTHEST or outer - inner < 5:
         raise InputError(f"radii are ({inner:.3g}, {outer:.3g}) px: need at least 5 px of a ring between them")
-    found, model = _fit(x, y, value, inner, outer)
+    found, model, pixels = _fit(x, y, value, inner, outer)
     first = len(SHAPE)
     r = np.linspace(inner, outer, 400)
     top = float(r[np.argmax(model.background(found.p, r, np.zeros(400))[0])]) if found.p[first:].any() else top
@@ -140,6 +145,7 @@ def fit_halo(
         radius=top / float(np.sqrt(axes.ratio)),
         radii=(inner, outer),
         dispersion=found.deviance,
+        residual=_residual(found, model, pixels),
     )
 
 
@@ -184,7 +190,7 @@ def _ring(x: np.ndarray, y: np.ndarray, value: np.ndarray, patterns: int) -> tup
     return float(seen[0] + valley + 0.5), float(seen[0] + top + max(rise, 3) + 0.5), float(seen[0] + top + 0.5)
 
 
-def _fit(x: np.ndarray, y: np.ndarray, value: np.ndarray, inner: float, outer: float) -> tuple[Fitted, RingModel]:
+def _fit(x: np.ndarray, y: np.ndarray, value: np.ndarray, inner: float, outer: float) -> tuple[Fitted, RingModel, Pixels]:
     """Fit the pixels between two radii about the first centre, from their mean profile."""
     from scipy.interpolate import BSpline
 
@@ -206,7 +212,23 @@ def _fit(x: np.ndarray, y: np.ndarray, value: np.ndarray, inner: float, outer: f
     rows = BSpline.design_matrix(np.bincount(which, r)[there] / pixels[there], knots, 3).toarray()
     start = np.log(np.maximum(level, 1e-3 * level.max()))
     p[len(SHAPE) : len(SHAPE) + model.splines] = np.linalg.solve(rows.T @ rows + 1e-4 * np.eye(model.splines), rows.T @ start)
-    found = fit(model, Pixels.sorted(x, y, value, np.arctan2(y, x), SECTORS), p, np.zeros((SECTORS, 0)))
+    counted = Pixels.sorted(x, y, value, np.arctan2(y, x), SECTORS)
+    found = fit(model, counted, p, np.zeros((SECTORS, 0)))
     if not found.converged:
         raise InputError("the fit of the diffuse ring did not converge: give radii= around it and center= near its centre")
-    return found, model
+    return found, model, counted
+
+
+def _residual(found: Fitted, model: RingModel, pixels: Pixels) -> float:
+    """Return how much farther out than the fit the ring lies, px, rms over twelve directions, weighted by what each tells.
+
+    In one direction it is the shift of the profile that explains what is left of the counts best: Σ b (n − μ) / μ over Σ b² / μ, where
+    b = −dμ/dr is how the expected counts μ change.
+    """
+    r, phi = model.radius(found.p, pixels.x, pixels.y)
+    by = -model.background(found.p, r, phi)[1]
+    direction = pixels.sector * DIRECTIONS // pixels.sectors
+    score = np.bincount(direction, by * (pixels.counts - found.mu) / found.mu, DIRECTIONS)
+    information = np.bincount(direction, by**2 / found.mu, DIRECTIONS)
+    seen = information > 0
+    return float(np.sqrt((score[seen] ** 2 / information[seen]).sum() / information.sum())) if seen.any() else 0.0

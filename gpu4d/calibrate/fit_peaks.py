@@ -20,12 +20,13 @@ from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, OriginLike, disk_lists, origins, positions_of
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_number
 
 MOST_POINTS = 200_000  # for the fit; of more, evenly spaced ones are taken
 DENSE = 0.6  # of the radii near some ring: chance alone would put most disks on rings
 TILES = 5  # along each axis of the scan: clusters of disks whose errors are correlated, as those of one grain
 LEAST_TILES = 12  # fewer clusters than this do not say how disks scatter; then each position is one
-MOST_OVAL = 1.15  # a/b: detectors and projector lenses stay below 1.10. More is a lattice that is taken for another one of the crystal
+MOST_OVAL = 1.10  # a/b: detectors and projector lenses stay below. More is a lattice that is taken for another one of the crystal
 ORDERS = np.array([(h, k) for h in range(0, 9) for k in range(0, 9) if 0 < h * h + k * k < 64])
 LATTICES = {"square": ORDERS[:, 0] ** 2 + ORDERS[:, 1] ** 2, "hexagonal": (ORDERS**2).sum(1) + ORDERS[:, 0] * ORDERS[:, 1]}
 
@@ -92,6 +93,7 @@ def fit_peaks(
     origin: OriginLike,
     where: ArrayLike | None = None,
     q_pixel: float | None = None,
+    tolerance: float = PRIOR,
     energy: float | None = None,
 ) -> PeakFit:
     """Fit the ellipse and the pixel size to Bragg disks whose |g| are known: of one lattice, or of many grains.
@@ -110,7 +112,9 @@ def fit_peaks(
     where : (Rx, Ry) bool, optional
         Positions whose disks count: an unstrained region.
     q_pixel : float, optional
-        Pixel size known to 12 %, 1/Å. It decides which disk is on which ring; a result outside of it is refused.
+        Pixel size known to `tolerance`, 1/Å. It decides which disk is on which ring; a result outside of it is refused.
+    tolerance : float
+        Part by which `q_pixel` may be off. Other ways to index the disks are looked for up to twice as far away.
     energy : float, optional
         eV. If given, rings lie at tan(2θ)/λ, as a flat detector shows them.
 
@@ -121,13 +125,14 @@ def fit_peaks(
     Raises
     ------
     InputError
-        Too few disks; they do not fit the crystals, or fit them in two ways; the pixel size is not within 12 % of `q_pixel`; a/b is
-        above 1.15, which no detector has; or the arguments cannot be used.
+        Too few disks; they do not fit the crystals, or fit them in two ways; the pixel size is not within that of `q_pixel`; a/b is
+        above 1.10, which no detector has; or the arguments cannot be used.
 
     Notes
     -----
     Two zone axes of a crystal may differ by a stretch alone. The way to index the disks that explains them best with the least ellipse
-    is taken. Where another one within the tolerance of `q_pixel` does so about as well, the fit is refused.
+    is taken. Where another one within twice the tolerance of `q_pixel` explains them about as well, and detectors may have its ellipse
+    (a/b to 1.07), the fit is refused. The error names both.
 
     A strain that all of the scan shares cannot be told from an ellipse. So the ellipse is that of the mean over the scan, or over
     `where`: strain of single grains averages out, and enters the errors by its scatter between parts of the scan.
@@ -146,7 +151,9 @@ def fit_peaks(
     squares = LATTICES.get(crystals) if isinstance(crystals, str) else None
     lattice = squares is not None
     known: Crystals = crystals if squares is None else np.sqrt(np.unique(squares))
-    chosen = indexed_disks(points, known, None if lattice else q_pixel, energy)
+    if not 0 < real_number(tolerance, "tolerance") < 0.5:
+        raise InputError(f"tolerance={tolerance}: need the part by which q_pixel may be off, above 0 and below 0.5, such as 0.12")
+    chosen = indexed_disks(points, known, None if lattice else q_pixel, energy, tolerance)
     rings, found = chosen.rings, chosen.found
     if chosen.occupied < 2 < len(rings.g) and q_pixel is None and not is_lengths(known):
         raise InputError("all disks lie on one ring, and which one of the crystals it is cannot be told: give q_pixel (to 12 %)")
@@ -158,7 +165,7 @@ def fit_peaks(
     p, covariance, scatter, used = fitted_disks(points, rings, chosen.p)
     axes = axes_of_stretch(p[2:4], covariance[2:4, 2:4])
     q, jacobian = q_of_axes(p, axes)
-    _check_plausible(axes.ratio, q, None if lattice else q_pixel)
+    _check_plausible(axes.ratio, q, None if lattice else q_pixel, tolerance)
     cov = (jacobian @ covariance @ jacobian.T)[2:, 2:]
     return PeakFit(
         ellipse=(axes.ratio, 1.0, axes.theta),
@@ -178,15 +185,15 @@ def fit_peaks(
     )
 
 
-def _check_plausible(ratio: float, q: float, prior: float | None) -> None:
+def _check_plausible(ratio: float, q: float, prior: float | None, tolerance: float) -> None:
     """Raise InputError if the fit has a pixel size other than the given one, or an ellipse that no detector has.
 
     The lattices of two zone axes of a crystal may differ by a stretch alone. Disks then fit the wrong one as sharply as the right one.
     """
-    if prior is not None and abs(prior / q - 1) > PRIOR:
+    if prior is not None and abs(prior / q - 1) > tolerance:
         raise InputError(
             f"the disks fit the crystals best with a pixel of {q:.4g} 1/Å and an ellipse a/b {ratio:.3f}, but q_pixel={prior:g} has to be"
-            f" known to {100 * PRIOR:.0f} %: give a better q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
+            f" known to {100 * tolerance:.0f} %: give a better q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
         )
     if ratio > MOST_OVAL:
         raise InputError(

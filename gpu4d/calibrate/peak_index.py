@@ -7,7 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d.calibrate.peak_likelihood import DiskPoints, disk_residuals, fitted_disks
-from gpu4d.calibrate.ring_index import PRIOR, Indexed, KnownRings, check_indexed, index_trials, is_lengths, known_rings, structures
+from gpu4d.calibrate.peak_rivals import all_indexings, places_of
+from gpu4d.calibrate.ring_index import (
+    PRIOR,
+    Indexed,
+    KnownRings,
+    check_indexed,
+    index_trials,
+    is_lengths,
+    judged_scale,
+    known_rings,
+    structures,
+)
 from gpu4d.calibrate.ring_start import BIN, STEP, STRETCHES, Peak
 from gpu4d.calibrate.stretch import undone
 from gpu4d.errors import InputError
@@ -18,26 +29,31 @@ TRIAL_POINTS = 1_500  # to compare ways to index the disks
 BEAM = 2.0  # px from the origin: nearer disks are the unscattered beam
 BLUR = 1.0  # bins of half a pixel: the histogram of distances is smoothed by so much
 STARTS = 4  # of the sharpest stretches of the grid are tried
-WRONG_PRIOR = 0.25  # how far a given pixel size may be off and still be found to be wrong
+WRONG_PRIOR = 2  # times its tolerance: how far a given pixel size may be off and still be found to be wrong
 SCALES = 5  # of each start are fitted
 STRAY = 0.02  # of the disks may lie on no ring, for the likelihood
 OVAL = 0.05  # of ½ ln(a/b) has to be paid for by 1 in the mean log likelihood of a disk: most detectors have less
+MOST_OVAL = 0.14  # of ½ ln(a/b), a/b of 1.32: what is more oval is a line of disks that was made a ring
 AS_GOOD = 0.3  # of that log likelihood: what is nearer may be right as well
+POSSIBLE = 0.035  # of ½ ln(a/b), a/b of 1.07: a detector may have as much, so that an ellipse that is rounder is no evidence
 OTHER = 0.005  # of stretch and scale: another indexing, and no error of the fit
 STRAINED = 0.06  # of its radius: a ring of disks is so wide at least, since crystals are strained by a per cent or two
+WEAKEST = 1e-7  # of the strongest ring: disks of weak reflections are as bright as others in thick crystals
 MISSING = 0.25  # of the expected rings must be there: one zone axis shows few of them
 
 
 class DiskTrial(NamedTuple):
     """One way to say which disk is on which ring.
 
-    Parameters (5,) of its fit, the rings, how they fit, the mean log likelihood of a disk's distance, and how many rings have disks.
+    Parameters (5,) of its fit, the rings, how they fit, the mean log likelihood of a disk's distance, the same without the number of rings
+    in reach, and how many rings have disks.
     """
 
     p: np.ndarray
     rings: KnownRings
     found: Indexed
     likelihood: float
+    closeness: float
     occupied: int
 
     @property
@@ -59,10 +75,11 @@ class DiskTrial(NamedTuple):
         return bool(np.abs(self.p[2:5] - other.p[2:5]).max() > OTHER)
 
 
-def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy: float | None) -> DiskTrial:
+def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy: float | None, tolerance: float = PRIOR) -> DiskTrial:
     """Return the way to index the disks that explains them best.
 
-    Each is fitted to a part of the disks, since their distances alone do not tell: zone axes of a crystal may differ by a stretch.
+    Each is fitted to a part of the disks, since their distances alone do not tell: zone axes of a crystal may differ by a stretch. Of a
+    single crystal all ways are compared that put its disks on rings.
     """
     few = np.random.default_rng(0).permutation(len(points.v))[:TRIAL_POINTS]
     part = DiskPoints(points.v[few], points.intensity[few], points.error[few], np.arange(len(few)))
@@ -72,7 +89,7 @@ def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy:
         peaks, r, height = _histogram(points, start)
         rings = _rings(known, peaks, energy)
         try:
-            judged = index_trials(rings, peaks, r, height, q_pixel, WRONG_PRIOR)
+            judged = index_trials(rings, peaks, r, height, q_pixel, WRONG_PRIOR * tolerance)
         except InputError as error:
             refusals.append((-1.0, error))
             continue
@@ -86,7 +103,32 @@ def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy:
                 continue
     if not trials:
         raise max(refusals, key=lambda t: t[0], default=(0.0, InputError("no ellipse and scale put the disks on rings of the crystals")))[1]
-    return _chosen(trials, q_pixel)
+    rivals = [] if is_lengths(known) else _rivals(points, part, known, q_pixel, energy, (trials, tolerance))
+    return _chosen(trials + rivals, q_pixel, tolerance)
+
+
+def _rivals(
+    points: DiskPoints, part: DiskPoints, known: Any, q_pixel: float | None, energy: float | None, others: tuple[list[DiskTrial], float]
+) -> list[DiskTrial]:
+    """Return fits of all ways to put the disks of a single crystal on rings, near a pixel size or near those that were found already."""
+    trials, tolerance = others
+    places = places_of(points, BEAM)
+    if places is None:
+        return []
+    if places.three is None:
+        raise InputError("the disks lie in too few directions to fix an ellipse: need three directions, or two lengths in two")
+    middle = max(trials, key=lambda t: t.score).pixel if q_pixel is None else q_pixel
+    reach = WRONG_PRIOR * tolerance
+    pixel = (middle / (1 + reach), middle / (1 - reach) if reach < 1 else np.inf)
+    rings = known_rings(known, float(np.hypot(*points.v.T).max()) * pixel[1] * np.exp(2 * STRETCHES), energy, WEAKEST)
+    found = []
+    for start in all_indexings(places, rings.g, pixel):
+        try:
+            judged = judged_scale(rings, *_histogram(points, start[:2]), float(np.exp(start[2])))
+            found.append(_trial(part, rings, judged, np.array([0.0, 0.0, *start])))
+        except (InputError, np.linalg.LinAlgError):  # the disks are too far from the rings for a fit
+            continue
+    return found
 
 
 def _trial(points: DiskPoints, rings: KnownRings, found: Indexed, start: np.ndarray) -> DiskTrial:
@@ -101,27 +143,42 @@ def _trial(points: DiskPoints, rings: KnownRings, found: Indexed, start: np.ndar
     on_ring = (1 - STRAY) / lines * np.exp(-0.5 * (off[far] / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
     filled = np.unique(np.searchsorted((places[1:] + places[:-1]) / 2, r[far & (np.abs(off) < TUKEY * sigma)]), return_counts=True)[1]
     occupied = int((filled > STRAY * far.sum()).sum())
-    return DiskTrial(p, rings, found, float(np.log(on_ring + STRAY / reach).mean()), occupied)
+    mean, close = (float(np.log(times * on_ring + STRAY / reach).mean()) for times in (1, lines))
+    return DiskTrial(p, rings, found, mean, close, occupied)
 
 
-def _chosen(trials: list[DiskTrial], q_pixel: float | None) -> DiskTrial:
+def _chosen(trials: list[DiskTrial], q_pixel: float | None, tolerance: float) -> DiskTrial:
     """Return the trial that explains the disks best with a small ellipse. Raise InputError if a different one does so as well."""
-    first = max(trials, key=lambda t: t.score)
-    inside = [t for t in trials if q_pixel is None or abs(q_pixel / t.pixel - 1) < PRIOR]
+    plausible = [t for t in trials if t.oval < MOST_OVAL] or trials
+    first = max(plausible, key=lambda t: t.score)
+    inside = [t for t in plausible if q_pixel is None or abs(q_pixel / t.pixel - 1) < tolerance]
     best = max(inside, key=lambda t: t.score, default=None)
     if q_pixel is not None and (best is None or first.score > best.score + AS_GOOD):
         raise InputError(
-            f"the disks fit the crystals best with {first}, but q_pixel={q_pixel:g} has to be known to {100 * PRIOR:.0f} %: give a better"
-            " q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
+            f"the disks fit the crystals best with {first}, but q_pixel={q_pixel:g} has to be known to {100 * tolerance:.0f} %: give a"
+            " better q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
         )
     assert best is not None
-    other = max((t for t in inside if t.differs(best)), key=lambda t: t.score, default=None)
-    if other is not None and other.score > best.score - AS_GOOD:
+    near = [t for t in plausible if q_pixel is None or abs(q_pixel / t.pixel - 1) < WRONG_PRIOR * tolerance]
+    expected = inside if q_pixel is not None else []
+    rivals = [t for t in near if t.differs(best) and _as_good(t, best, any(t is other for other in expected))]
+    other = max(rivals, key=lambda t: t.score, default=None)
+    if other is not None:
         raise InputError(
-            f"two ways to say which disk is on which ring fit about as well: {best}, and {other}: give a better q_pixel, or as crystals"
-            " the |g| of the zone axis only, or 'square' or 'hexagonal'"
+            f"ambiguous: two ways to say which disk is on which ring fit about as well: {best}, and {other}: give a better q_pixel with its"
+            " tolerance, or as crystals the |g| of the zone axis only, or 'square' or 'hexagonal'"
         )
     return best
+
+
+def _as_good(other: DiskTrial, best: DiskTrial, near: bool) -> bool:
+    """Return whether another way may be right as well.
+
+    It is as good in all, or its disks are as near to their rings, and detectors may have its ellipse. The number of rings only counts
+    between pixel sizes that are not `near` to each other: a fine lattice also explains the disks of a coarse one.
+    """
+    closeness = other.closeness - best.closeness if near else other.likelihood - best.likelihood
+    return other.score > best.score - AS_GOOD or (other.oval < POSSIBLE and closeness > -AS_GOOD)
 
 
 def _starts(points: DiskPoints) -> list[np.ndarray]:

@@ -13,6 +13,8 @@ from gpu4d.robust import TUKEY, biweight, robust_sigma
 
 GAP = 0.4  # of the distance to the next ring: a disk farther from its ring is left out
 ROUNDS = 30
+RESOLVED = 5.0  # times the scatter: where rings are nearer to each other, the nearest ring of a disk may be the wrong one
+SETTLED = 4  # rounds until the scatter is known well enough for that
 
 
 class DiskPoints(NamedTuple):
@@ -26,11 +28,13 @@ class DiskPoints(NamedTuple):
 
 def fitted_disks(points: DiskPoints, rings: KnownRings, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, int]:
     """Iterate weighted least squares with the biweight. Return parameters, covariance from clusters, scatter, and how many disks count."""
-    tau = 1.0
-    for _ in range(ROUNDS):
+    tau, resolved = 1.0, np.ones(len(points.v), bool)
+    for count in range(ROUNDS):
         off, jacobian, along, gap = disk_residuals(points.v, rings.g, p)
         noise = np.sqrt((points.error**2 * along**2).sum(1))
-        near = np.abs(off) < GAP * gap
+        if count == SETTLED and (gap > RESOLVED * np.hypot(noise, tau)).sum() >= 10:
+            resolved = gap > RESOLVED * np.hypot(noise, tau)
+        near = (np.abs(off) < GAP * gap) & resolved
         if near.sum() < 10:
             raise InputError(f"{int(near.sum())} disks lie near a ring of the crystals: too few for an ellipse")
         tau = _extra(off[near & (np.abs(off) < 3 * max(tau, 0.05))], noise[near & (np.abs(off) < 3 * max(tau, 0.05))])

@@ -47,7 +47,7 @@ class KnownRings(NamedTuple):
         return KnownRings(self.g[keep], self.intensity[keep], tuple(n for n, k in zip(self.names, keep) if k), self.crystal[keep])
 
 
-def known_rings(crystals: Crystals, g_max: float, energy: float | None = None) -> KnownRings:
+def known_rings(crystals: Crystals, g_max: float, energy: float | None = None, weak: float = WEAK) -> KnownRings:
     """Return the rings of one or several crystals up to |g| = g_max, 1/Å.
 
     Parameters
@@ -58,8 +58,10 @@ def known_rings(crystals: Crystals, g_max: float, energy: float | None = None) -
         1/Å. Does not cut an array.
     energy : float, optional
         eV. If given, |g| becomes tan(2θ)/λ: where a flat detector shows the ring.
+    weak : float
+        Rings weaker than this part of the strongest one of their crystal, per area, are left out.
     """
-    parts = [_of_lengths(crystals)] if is_lengths(crystals) else [_of_structure(s, g_max) for s in structures(crystals)]
+    parts = [_of_lengths(crystals)] if is_lengths(crystals) else [_of_structure(s, g_max, weak) for s in structures(crystals)]
     g, intensity = np.concatenate([p.g for p in parts]), np.concatenate([p.intensity for p in parts])
     crystal = np.repeat(np.arange(len(parts)), [len(p.g) for p in parts])
     names = [n for p in parts for n in p.names]
@@ -85,12 +87,12 @@ def structures(crystals: Any) -> list[Structure]:
     return found
 
 
-def _of_structure(crystal: Structure, g_max: float) -> KnownRings:
+def _of_structure(crystal: Structure, g_max: float, weak: float) -> KnownRings:
     rings = crystal.rings(g_max)
     if not len(rings):
         raise InputError(f"{crystal.name} has no ring below {g_max:g} 1/Å")
     per_area = rings.intensity / rings.g**2  # a ring is shared by its circumference, and by the orientations that excite it, each ∝ g
-    keep = per_area > WEAK * per_area.max()
+    keep = per_area > weak * per_area.max()
     names = [f"{crystal.name} {' '.join(map(str, hkl))}" for hkl in rings.hkl[keep]]
     return KnownRings(rings.g[keep], per_area[keep] / per_area.max(), tuple(names), np.zeros(len(names), np.int64))
 
@@ -144,10 +146,10 @@ def index_trials(
         if not scales.size:
             raise InputError(f"with q_pixel = {q_pixel:g} 1/Å no ring of the crystals is near a peak of the pattern: check both")
     one_of_each = np.unique(np.rint(np.log(scales) / SAME), return_index=True)[1]
-    return sorted((_judged(rings, peaks, r, height, scale) for scale in scales[one_of_each]), key=lambda i: -i.score)
+    return sorted((judged_scale(rings, peaks, r, height, scale) for scale in scales[one_of_each]), key=lambda i: -i.score)
 
 
-def _judged(rings: KnownRings, peaks: Sequence[Peak], r: np.ndarray, height: np.ndarray, scale: float) -> Indexed:
+def judged_scale(rings: KnownRings, peaks: Sequence[Peak], r: np.ndarray, height: np.ndarray, scale: float) -> Indexed:
     """Judge a scale after improving it by the peaks near a ring."""
     place = np.array([p.r for p in peaks])
     near = np.array([max(1.0, 0.3 * p.width) for p in peaks])

@@ -13,7 +13,7 @@ from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, ReturnedArray
 from gpu4d.crystal.cepstral_nodes import Nodes
 from gpu4d.crystal.cepstrum import checked_offset, window_of
-from gpu4d.crystal.fit_cepstrum import TAPS, fit_cepstrum, grid_points
+from gpu4d.crystal.fit_cepstrum import KERNEL_BATCH, TAPS, UNIT, fit_cepstrum, grid_points
 from gpu4d.crystal.fit_lattice import FROM_CEPSTRUM, LatticeFit
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.mean_cepstrum import MeanCepstrum, as_cube, mean_cepstrum
@@ -115,7 +115,8 @@ class CepstralVectors(PerPositionReduction):
         samples = math.prod(grid_points(q) for q in scan.shape[2:])
         finish = 900 * scan.shape[0] * scan.shape[1]
         if not defined(fit_cepstrum, scan):
-            return self.held_bytes(scan, n_frames) + finish + 150 * samples
+            at_once = min(-(-n_frames // UNIT) * UNIT, KERNEL_BATCH)
+            return self.held_bytes(scan, n_frames) + finish + (150 if scan.on_host else 24 * at_once) * samples
         at_once = min(n_frames, BATCH[not scan.on_host])
         return self.held_bytes(scan, n_frames) + finish + at_once * (48 * samples + 100 * len(self.orders) * TAPS**2)
 

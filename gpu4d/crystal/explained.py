@@ -43,7 +43,7 @@ class Explanation(NamedTuple):
         The lattice is there: it adds evidence to the others.
     own : (K, n) bool
         The disk belongs to the lattice, which is present. A disk where nodes of two present lattices coincide belongs to both. One
-        that lies between two nodes, as disks that were not resolved do, belongs to neither.
+        where they nearly coincide, and no second disk was found, belongs to neither.
     near : (K, n) bool
         The disk is near a node of the lattice.
     """
@@ -69,6 +69,10 @@ class Beside(NamedTuple):
     ----------
     node : (n, 2) float64
         The nearest node, relative to the origin of the disk's position, px.
+    order : (n, 2) float64
+        Its h and k.
+    square : (n,) float64
+        Squared distance of the disk from it, px².
     variance : (n,) float64
         Of the disks about it, along each axis, px².
     ratio : (n,) float64
@@ -78,6 +82,8 @@ class Beside(NamedTuple):
     """
 
     node: Any
+    order: Any
+    square: Any
     variance: Any
     ratio: Any
     near: Any
@@ -115,9 +121,10 @@ def beside(v: Any, basis: np.ndarray, spread: Spread) -> Beside:
     """Put each disk beside the nearest node of a lattice, the same for all positions."""
     xp = arrays.namespace(v)
     matrix, inverse = (arrays.from_numpy(np.ascontiguousarray(m), v) for m in (basis, np.linalg.inv(basis)))
-    node = xp.matmul(xp.round(xp.matmul(v, inverse)), matrix)
+    order = xp.round(xp.matmul(v, inverse))
+    node = xp.matmul(order, matrix)
     variance = spread.px**2 + spread.share**2 * (node[:, 0] ** 2 + node[:, 1] ** 2)
-    return _compared(v, node, variance, abs(float(np.linalg.det(basis))))
+    return _compared(v, order, node, variance, abs(float(np.linalg.det(basis))))
 
 
 def beside_local(v: Any, at: Any, local: tuple[Any, Any, Any], spread: Spread, everywhere: Beside) -> Beside:
@@ -144,21 +151,22 @@ def beside_local(v: Any, at: Any, local: tuple[Any, Any, Any], spread: Spread, e
     h, k = xp.round((dx * by - dy * bx) / cell), xp.round((dy * ax - dx * ay) / cell)
     node = xp.stack([ox + h * ax + k * bx, oy + h * ay + k * by], axis=-1)
     variance = spread.px**2 + spread.share**2 * (node[:, 0] ** 2 + node[:, 1] ** 2)
-    here = _compared(v, node, variance, xp.abs(cell))
+    here = _compared(v, xp.stack([h, k], axis=-1), node, variance, xp.abs(cell))
     pairs = zip(here, everywhere)
     return Beside(*(xp.where(known if a.ndim == 1 else known[:, None], a, b) for a, b in pairs))
 
 
-def _compared(v: Any, node: Any, variance: Any, cell: Any) -> Beside:
+def _compared(v: Any, order: Any, node: Any, variance: Any, cell: Any) -> Beside:
     """Return the disks beside nodes, with the density of a Gaussian times the area of the cell."""
     xp = arrays.namespace(v)
-    square = ((v[:, 0] - node[:, 0]) ** 2 + (v[:, 1] - node[:, 1]) ** 2) / variance
+    away = (v[:, 0] - node[:, 0]) ** 2 + (v[:, 1] - node[:, 1]) ** 2
+    square = away / variance
     known = xp.isfinite(square)
     ratio = cell / (2 * np.pi * variance) * xp.exp(-0.5 * square)
-    return Beside(node, variance, xp.where(known, ratio, xp.zeros_like(ratio)), known & (square < NEAR**2))
+    return Beside(node, order, away, variance, xp.where(known, ratio, xp.zeros_like(ratio)), known & (square < NEAR**2))
 
 
-def weigh(disks: list[Beside], scattered: Any, offsets: Any, costs: Any = None, resolved: float = 0.0) -> Explanation:
+def weigh(disks: list[Beside], scattered: Any, offsets: Any, costs: Any = None, reach: float = 0.0) -> Explanation:
     """Find out which lattices explain the disks of each position.
 
     Parameters
@@ -169,9 +177,8 @@ def weigh(disks: list[Beside], scattered: Any, offsets: Any, costs: Any = None, 
     offsets : (P + 1,) int64
     costs : (K, P) float64, optional
         Nats that each lattice must bring beyond the others, for the numbers that were fitted to the position.
-    resolved : float
-        Least distance of two disks that are found as two, px. Where nodes of two present lattices are nearer, and not the same, a disk
-        is of both, and its place is between them.
+    reach : float
+        Disks that are nearer to each other than this may overlap, px.
     """
     ratios, near = [d.ratio for d in disks], [d.near for d in disks]
     xp = arrays.namespace(ratios[0])
@@ -187,7 +194,8 @@ def weigh(disks: list[Beside], scattered: Any, offsets: Any, costs: Any = None, 
     at = position_of(offsets, zero.shape[0])
     present, density = _present(alone, disks, scattered, offsets, evidence, costs)
     inside = [xp.take(present[k, :], at) for k in range(len(disks))]
-    own = [owned(k, inside, disks, resolved) for k in range(len(disks))]
+    first = [_nearest_of_node(d, at) for d in disks] if reach > 0 else None
+    own = [owned(k, inside, disks, first, reach) for k in range(len(disks))]
     together = xp.where(xp.any(present, axis=0), evidence(density), xp.zeros_like(alone[0, :]))
     return Explanation(alone, together, present, xp.stack(own, axis=0), xp.stack([n & scattered for n in near], axis=0))
 
@@ -232,17 +240,55 @@ def _present(alone: Any, disks: list[Beside], scattered: Any, offsets: Any, evid
     return present, density
 
 
-def owned(k: int, inside: list[Any], disks: list[Beside], resolved: float = 0.0) -> Any:
-    """Return which disks belong to lattice k, (n,). `inside` says for each lattice whether it is present at the disk's position, (n,)."""
+def owned(k: int, inside: list[Any], disks: list[Beside], first: list[Any] | None = None, reach: float = 0.0) -> Any:
+    """Return which disks belong to lattice k, (n,).
+
+    Where nodes of two present lattices are nearer than `reach`, and not the same, their disks overlap. Two disks that were found there are
+    one of each. A single one may be both, with its place between them, so it belongs to neither.
+
+    Parameters
+    ----------
+    k : int
+    inside : list of K (n,) bool
+        Whether each lattice is present at the disk's position.
+    disks : list of K Beside
+    first : list of K (n,) int64, optional
+        Number of the disk that is nearest to the node that the disk is beside. Needed for a `reach`.
+    reach : float
+        px.
+    """
     mine = disks[k]
+    xp = arrays.namespace(mine.ratio)
     own = inside[k] & mine.near
+    number = xp.arange(mine.ratio.shape[0], dtype=xp.int64, device=arrays.device(mine.ratio))
     for other, theirs in enumerate(disks):
         if other == k:
             continue
         apart = (mine.node[:, 0] - theirs.node[:, 0]) ** 2 + (mine.node[:, 1] - theirs.node[:, 1]) ** 2
-        doubtful = (theirs.near & (mine.ratio <= AHEAD * theirs.ratio)) | (apart < resolved**2)
-        own = own & ~(inside[other] & doubtful & (apart >= SAME**2 * mine.variance))
+        wrong = theirs.near & (mine.ratio <= AHEAD * theirs.ratio)
+        if first is not None and mine.ratio.shape[0]:
+            partner = first[other]
+            two = (first[k] == number) & (partner != number) & xp.take(theirs.near, partner)
+            wrong = xp.where(apart < reach**2, ~two, wrong)
+        own = own & ~(inside[other] & wrong & (apart >= SAME**2 * mine.variance))
     return own
+
+
+def _nearest_of_node(disks: Beside, at: Any) -> Any:
+    """Return for each disk the number of the disk that is nearest to the same node, (n,) int64. `at` is the position of each disk, (n,)."""
+    xp = arrays.namespace(disks.square)
+    count = disks.square.shape[0]
+    if count == 0:
+        return xp.astype(at, xp.int64)
+    known = xp.isfinite(disks.square)
+    far = xp.where(known, disks.square, xp.full_like(disks.square, np.inf))
+    order = xp.astype(xp.where(known[:, None], disks.order, xp.zeros_like(disks.order)), xp.int64)
+    most = 2 * xp.max(xp.abs(order)) + 1
+    key = (xp.astype(at, xp.int64) * most + order[:, 0]) * most + order[:, 1]
+    sorted_ = xp.argsort(far, stable=True)
+    sorted_ = xp.take(sorted_, xp.argsort(xp.take(key, sorted_), stable=True))
+    start = xp.searchsorted(xp.take(key, sorted_), key)
+    return xp.take(sorted_, start)
 
 
 def sums(values: Any, offsets: Any) -> Any:

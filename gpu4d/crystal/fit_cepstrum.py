@@ -12,9 +12,10 @@ import numpy as np
 from gpu4d import arrays, fft
 from gpu4d.crystal.cepstrum import log_patterns
 from gpu4d.errors import InputError
-from gpu4d.operation import DETECTOR_PIXELS, Twin, operation
+from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 OVERSAMPLING = 1.5  # samples of the cepstrum per pixel and axis
+UNIT, KERNEL_BATCH = 32, 256  # patterns of one transform and of one launch of the CUDA twin: 24 bytes a sample with the library's work area
 TAPS = 10  # samples along an axis that a value is interpolated from: right to 1e-7 of the largest value nearby
 SCORING = 4  # steps with the curvature of a single line, in each stage
 NEWTON = 3  # steps with the curvature of the sum, at the end
@@ -48,7 +49,10 @@ class CepstrumFit(NamedTuple):
     significance: Any
 
 
-@operation(cpu=Twin("gpu4d.cpu_fallback.fit_cepstrum", DETECTOR_PIXELS))
+@operation(
+    cuda=Twin("gpu4d.kernels.fit_cepstrum", KERNEL_PIXELS, frame=KERNEL_FRAME // 4),
+    cpu=Twin("gpu4d.cpu_fallback.fit_cepstrum", DETECTOR_PIXELS),
+)
 def fit_cepstrum(
     patterns: Any, window: Any, nodes: Any, start: Any, /, *, stages: tuple[int, ...], offset: float = 1.0, mask: Any = None
 ) -> CepstrumFit:
@@ -311,3 +315,19 @@ def kernel(taps: int) -> Kernel:
             coefficients = (part.deriv(order) if order else part).coef
             weights[order, : len(coefficients), k] = coefficients
     return Kernel(weights)
+
+
+@lru_cache(maxsize=8)
+def kernel_tables(shape: tuple[int, int], taps: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a kernel and three derivatives in the middle of so many steps of a sample (steps, 4, taps), for twins.
+
+    The second array is what a pattern is multiplied with to make up for the kernel, (Qx, Qy). Both are cached and must not be changed.
+    """
+    table = kernel(taps)
+    f = (np.arange(steps) + 0.5) / steps
+    powers = f[:, None] ** np.arange(table.weights.shape[1])
+    third = np.zeros_like(table.weights[2])
+    third[:-1] = table.weights[2][1:] * np.arange(1, len(third))[:, None]
+    kernels = np.stack([powers @ w for w in (*table.weights, third)], axis=1)
+    scale = [1 / table.transform((np.arange(q) - q // 2) / grid_points(q)) for q in shape]
+    return kernels, np.outer(*scale)

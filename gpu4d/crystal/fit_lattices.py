@@ -13,15 +13,18 @@ from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ReturnedArray
 from gpu4d.beam.brightest_disk import brightest_disk
 from gpu4d.crystal.candidates import points_of
+from gpu4d.crystal.explained import Explanation, sums
 from gpu4d.crystal.fit_lattice import LatticeFit, fit_lattice
+from gpu4d.crystal.hidden_lattices import added, hidden_lattices
 from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.crystal.pattern_evidence import Patterns
 from gpu4d.crystal.refine_lattices import Model
 from gpu4d.crystal.several_lattices import Lattices
-from gpu4d.crystal.which_lattice import chosen, chosen_disks, put_back, which_lattices
+from gpu4d.crystal.which_lattice import chosen, chosen_disks, overlap_distance, put_back, which_lattices
 from gpu4d.data.arguments import OriginLike, disk_lists, origins, real_values
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,8 @@ class LatticesFit(Sequence[LatticeFit]):
         Where each lattice is: it explains the disks, or it adds evidence to the lattices that do.
     overlap : (Rx, Ry) bool
         True where two or more lattices are present.
+    shared : (K, Rx, Ry) bool
+        True where the lattice is present and has no fit, because other disks than those that may be of two lattices do not determine it.
     evidence : (K, Rx, Ry) float64
         Likelihood of the disks with each lattice alone against no lattice, nats. 0 where there are no disks.
     fits : tuple of K LatticeFit
@@ -45,6 +50,7 @@ class LatticesFit(Sequence[LatticeFit]):
     label: ReturnedArray
     present: ReturnedArray
     overlap: ReturnedArray
+    shared: ReturnedArray
     evidence: ReturnedArray
     fits: tuple[LatticeFit, ...]
 
@@ -90,6 +96,7 @@ def fit_lattices(
     tolerance: float = 0.12,
     min_indexed: float = 0.4,
     outliers: float | None = 4.0,
+    radius: float | None = None,
 ) -> LatticesFit:
     """Map which of several lattices explains each position, and fit each lattice at its positions.
 
@@ -99,7 +106,13 @@ def fit_lattices(
     add 10 nats to the first, with three disks that the first does not explain.
 
     Then `fit_lattice` fits each lattice where it is present. Where two are, it is given the disks that belong to it, those where nodes of
-    both coincide, and the unscattered disk. Disks between two nodes are left out there: they are two disks that were not resolved.
+    both coincide, and the unscattered disk. Where nodes of both are nearer than two radii of a disk, two disks must have been found, one
+    of each. A single one is left out: it may be both, and then it lies between the nodes.
+
+    Two lattices that differ by a few per cent may hide in one another: all their disks overlap, and look like those of one lattice between
+    them. Where that lattice lies, compared with the strain of other positions, tells the probability of one lattice alone. Below 0.5
+    the position has no fit. What is left of the doubt is added to the covariance: the mean square of f times the difference of both
+    lattices, with f the part of it by which the fit may be off.
 
     Parameters
     ----------
@@ -114,6 +127,8 @@ def fit_lattices(
         Positions from which the widths σ are measured. All positions are mapped.
     weights, tolerance, min_indexed, outliers
         As for `fit_lattice`. `min_indexed` counts, where several lattices are present, only the disks that belong to the lattice.
+    radius : float, optional
+        Radius of the disks, px. None: the least distance at which two disks were found, which is about as large.
 
     Returns
     -------
@@ -143,16 +158,48 @@ def fit_lattices(
     centre = origins(brightest_disk(disks, where=where) if origin is None else origin, disks.shape)
     model = _model(lattices, bases, disks, centre, where)
     options: dict[str, Any] = {"weights": weights, "tolerance": tolerance, "min_indexed": min_indexed, "outliers": outliers}
-    found = which_lattices(disks, centre, model, options)
+    reach = None if radius is None else 2 * _positive(radius)
+    found = which_lattices(disks, centre, model, options, reach)
+    xp = arrays.namespace(disks.offsets)
+    shared = xp.zeros_like(found.present)
     if len(bases) == 1:
         fits = [fit_lattice(disks, given[0], origin=centre, **options)]
     else:
-        fits = [_fit_there(disks, centre, one, found.own[k, :], found.present[k, :], options) for k, one in enumerate(given)]
-    xp = arrays.namespace(disks.offsets)
+        fits, shared = _fits_of_several(disks, centre, given, found, reach, options)
     grid = (len(bases), *disks.shape)
     present = xp.reshape(found.present, grid)
     overlap = xp.sum(xp.astype(present, xp.int64), axis=0) > 1
-    return LatticesFit(xp.reshape(found.label, disks.shape), present, overlap, xp.reshape(found.evidence, grid), tuple(fits))
+    label = xp.reshape(found.label, disks.shape)
+    return LatticesFit(label, present, overlap, xp.reshape(shared, grid), xp.reshape(found.evidence, grid), tuple(fits))
+
+
+def _fits_of_several(
+    disks: PointListArray, centre: np.ndarray, given: list[Any], found: Explanation, reach: float | None, options: dict[str, Any]
+) -> tuple[list[LatticeFit], Any]:
+    """Fit each lattice where its own disks determine it. Return the fits, and where disks that may be shared leave none, (K, P)."""
+    xp, every = arrays.namespace(disks.offsets), range(len(given))
+    fits = [_fit_there(disks, centre, one, found.own[k, :], found.present[k, :], options) for k, one in enumerate(given)]
+    several = xp.sum(xp.astype(found.present, xp.int64), axis=0) > 1
+    if reach is None:
+        reach = overlap_distance(chosen(disks, centre, several)[0] if bool(xp.any(several)) else disks, _bases(given))
+    present, own = arrays.to_numpy(found.present), arrays.to_numpy(found.own)
+    hidden = hidden_lattices(disks, _bases(given), present, own, fits, reach)
+    doubtful = arrays.from_numpy(hidden.doubtful, disks.offsets)
+    for k in every:
+        if hidden.doubtful[k].any():  # they would also make the errors of all other positions larger
+            fits[k] = _fit_there(disks, centre, given[k], found.own[k, :], found.present[k, :] & ~doubtful[k, :], options)
+        if hidden.variance[k].any():
+            fits[k] = replace(fits[k], covariance=added(fits[k], hidden.variance[k]))
+    near, mine = ([sums(xp.astype(part[k, :], xp.float64), disks.offsets) for k in every] for part in (found.near, found.own & found.near))
+    lost = [found.present[k, :] & ~xp.reshape(fits[k].mask, (-1,)) & (doubtful[k, :] | (mine[k] < near[k])) for k in every]
+    return fits, xp.stack(lost, axis=0)
+
+
+def _positive(radius: float) -> float:
+    value = real_number(radius, "radius")
+    if not 0 < value < math.inf:
+        raise InputError(f"radius={radius}: need the radius of the disks, px, above 0")
+    return value
 
 
 def _fit_there(disks: PointListArray, centre: np.ndarray, lattice: Any, own: Any, present: Any, options: dict[str, Any]) -> LatticeFit:

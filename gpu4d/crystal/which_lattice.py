@@ -27,12 +27,14 @@ from gpu4d.crystal.refine_lattices import LEAST_SPREAD, Model
 from gpu4d.data.pointlist import PointListArray
 
 BLOCK = 4096  # positions at a time: their disks stay in the cache of a processor
-CLOSEST = 0.02  # share of the disks that lie nearer to another one than disks that were resolved do, because false ones lie anywhere
+CLOSEST = 0.02  # share of the disks that lie nearer to another one than disks that were found as two do, as false ones lie anywhere
 ENOUGH_FITS = 2000  # positions from which the scatter about local lattices is measured
 FITTED = 6  # numbers of a local lattice, each of which costs the logarithm of how much it was narrowed
 
 
-def which_lattices(disks: PointListArray, centre: np.ndarray, model: Model, options: dict[str, Any]) -> Explanation:
+def which_lattices(
+    disks: PointListArray, centre: np.ndarray, model: Model, options: dict[str, Any], reach: float | None = None
+) -> Explanation:
     """Find out which lattices explain each position of a scan.
 
     Parameters
@@ -44,6 +46,8 @@ def which_lattices(disks: PointListArray, centre: np.ndarray, model: Model, opti
         Vectors and widths of the lattices.
     options : dict
         Of `fit_lattice`.
+    reach : float, optional
+        Disks that are nearer to each other than this may overlap, px. None: twice the least distance of two disks.
 
     Returns
     -------
@@ -66,7 +70,7 @@ def which_lattices(disks: PointListArray, centre: np.ndarray, model: Model, opti
     found, contested = _joined(parts), xp.concat(several, axis=0)
     if len(model.bases) == 1 or not bool(xp.any(contested)):
         return found
-    return _decided(disks, centre, model, found, contested, xp.concat(doubtful, axis=-1), options)
+    return _decided(disks, centre, model, found, contested, xp.concat(doubtful, axis=-1), options, reach)
 
 
 def _joined(parts: list[Explanation]) -> Explanation:
@@ -96,7 +100,14 @@ def _contested(nodes: list[Beside], found: Explanation, offsets: Any) -> tuple[A
 
 
 def _decided(
-    disks: PointListArray, centre: np.ndarray, model: Model, found: Explanation, contested: Any, doubtful: Any, options: dict[str, Any]
+    disks: PointListArray,
+    centre: np.ndarray,
+    model: Model,
+    found: Explanation,
+    contested: Any,
+    doubtful: Any,
+    options: dict[str, Any],
+    reach: float | None,
 ) -> Explanation:
     """Decide with local lattices where several may be present: strain blurs the mean ones, and moves disks between nearly equal nodes.
 
@@ -105,7 +116,7 @@ def _decided(
     xp = arrays.namespace(disks.offsets)
     few, beams = chosen(disks, centre, contested)
     of_disk = chosen_disks(disks, contested)
-    resolved = _least_distance(few)
+    reach = overlap_distance(few, model.bases) if reach is None else reach
     local, spreads, costs = [], [], []
     for k, basis in enumerate(model.bases):
         fit = fit_lattice(few.where(doubtful[k, :][of_disk]), basis, origin=beams, **options)
@@ -125,7 +136,7 @@ def _decided(
             g1, g2, beam = (part[first:last, :] for part in local[k])
             nodes.append(beside_local(v, at, (g1, g2, beam - middle), spread, beside(v, model.bases[k], model.spreads[k])))
         cost = xp.stack([c[first:last] for c in costs], axis=0)
-        parts.append(weigh(nodes, scattered(v, model.bases), offsets, cost, resolved))
+        parts.append(weigh(nodes, scattered(v, model.bases), offsets, cost, reach))
     new, every = _joined(parts), range(len(model.bases))
     return Explanation(
         found.evidence,
@@ -189,11 +200,16 @@ def put_back(new: Any, where: Any, old: Any) -> Any:
     return xp.where(xp.reshape(where, places), filled, xp.reshape(old, places))
 
 
-def _least_distance(disks: PointListArray) -> float:
-    """Return the least distance at which two disks of a pattern were found, px, but for the few that false disks make. 0: there is none."""
+def overlap_distance(disks: PointListArray, bases: np.ndarray) -> float:
+    """Return a distance below which disks may overlap, px: twice the least one of two disks of a pattern, but for a few false ones.
+
+    Two overlapping disks are found as two down to about their radius. Disks of one lattice do not overlap, so it is at most the shortest
+    vector.
+    """
     some = disks.to_host()
     near = disk_distances(np.stack([some.flat("qx"), some.flat("qy")], axis=-1).astype(np.float64), some.positions)
-    return float(np.quantile(near, CLOSEST)) if len(near) else 0.0
+    shortest = float(np.linalg.norm(bases, axis=-1).min())
+    return min(2 * float(np.quantile(near, CLOSEST)), shortest) if len(near) else shortest
 
 
 def _origins(disks: PointListArray, centre: np.ndarray, first: int, last: int) -> Any:

@@ -1,8 +1,8 @@
-"""Read and write files: `open`, `save`, `read_emd`, `load_image`, calibrations, and the guard of mapped files."""
+"""Read and write files: `open`, `save`, `read_emd`, `load_image`, `load_images`, calibrations, and the guard of mapped files."""
 
 from gpu4d.io.calibration_file import CalibrationFile, MeasuredOn, load_calibration, save_calibration
 from gpu4d.io.opening import open
-from gpu4d.io.reading import load_image, read_emd
+from gpu4d.io.reading import load_image, load_images, read_emd
 from gpu4d.io.saving import save
 from gpu4d.io.sources.guard import guard_mapped_files
 
@@ -12,6 +12,7 @@ __all__ = [
     "guard_mapped_files",
     "load_calibration",
     "load_image",
+    "load_images",
     "open",
     "read_emd",
     "save",

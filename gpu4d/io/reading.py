@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import h5py
@@ -29,12 +30,14 @@ DEEPEST_TREE = 64  # groups of results inside each other
 Stored = Any  # an item of a file: a slice, a list of points, an array, a calibration or a mapping, as it was saved
 
 
-def read_emd(path: str | os.PathLike[str]) -> dict[str, Stored]:
+def read_emd(path: str | os.PathLike[str], only: Collection[str] | None = None) -> dict[str, Stored]:
     """Read all items of an EMD 1.0 file that `gpu4d.save`, py4DSTEM or emdfile wrote.
 
     Parameters
     ----------
     path : str or path
+    only : collection of str, optional
+        Names of the items to read, as they stand in the root. Metadata is read in any case. None reads all items.
 
     Returns
     -------
@@ -68,8 +71,14 @@ def read_emd(path: str | os.PathLike[str]) -> dict[str, Stored]:
             if calibration is not None:
                 items[f"{prefix}calibration"] = calibration
             with reading(path, name):
-                _walk(root, prefix, calibration or Calibration(), path, items, {hash(root)})
+                _walk(root, prefix, calibration or Calibration(), path, items, _others(root, only))
     return items
+
+
+def _others(root: h5py.Group, only: Collection[str] | None) -> set[int]:
+    """Return what `_walk` must not read: the root itself, and the items that are not asked for."""
+    left_out = [] if only is None else [group_at(root, name) for name in names(root) if name not in only]
+    return {hash(root), *(hash(group) for group in left_out if group is not None)}
 
 
 def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, items: dict[str, Any], seen: set[int]) -> None:
@@ -176,6 +185,60 @@ def load_image(spec: str) -> np.ndarray:
             "(or a stack of a probe and its kernel)"
         )
     return np.ascontiguousarray(image.astype(image.dtype.newbyteorder("=")))
+
+
+def load_images(spec: str, most: int = 1000) -> np.ndarray:
+    """Read one image or a few from a file, named as ``FILE[:/path]``.
+
+    Parameters
+    ----------
+    spec : str
+        A `.npy` file or an HDF5 file with an image (nx, ny), a stack (n, nx, ny), or a scan (Rx, Ry, nx, ny). If the HDF5 file holds
+        several, write the dataset's path after a colon.
+    most : int
+        Largest number of images, so that a scan named by mistake does not fill the memory.
+
+    Returns
+    -------
+    (n, nx, ny) array
+        Real, native byte order. Images of a scan are in the order of its rows.
+
+    Raises
+    ------
+    InputError
+        No such file or dataset, neither image nor stack, or more images than `most`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> name = os.path.join(tempfile.mkdtemp(), "images.npy")
+    >>> np.save(name, np.zeros((2, 3, 8, 8)))
+    >>> load_images(name).shape
+    (6, 8, 8)
+    """
+    path, inside = split_path(os.fspath(spec))
+    if recognise(path).name == "npy":
+        if inside:
+            raise InputError(f"{spec}: a .npy file holds one array: leave {inside!r} out")
+        try:
+            data: Any = np.load(path, allow_pickle=False, mmap_mode="r")
+        except (*FOREIGN, MemoryError) as error:
+            raise InputError(f"{path}: not a readable .npy file ({reason(error)})") from error
+        return _as_images(data, spec, most)
+    with opening(path), open_file(path) as file, reading(path, inside or "/"):
+        return _as_images(_image_dataset(file, inside), spec, most)
+
+
+def _as_images(data: Any, spec: str, most: int) -> np.ndarray:
+    """Return an array or dataset of two to four dimensions as (n, nx, ny). Nothing is read of one that is refused."""
+    shape = "×".join(map(str, data.shape)) or "a single value"
+    if data.ndim not in (2, 3, 4) or data.dtype.kind not in "biuf" or 0 in data.shape:
+        raise InputError(f"{spec} is {shape} {data.dtype}: need an image, a stack of images (n, nx, ny) or a scan, of real numbers")
+    number = int(np.prod(data.shape[:-2]))
+    if number > most:
+        raise InputError(f"{spec} has {number} images ({shape}), more than {most}: name a file or dataset with a few")
+    values = data[()].reshape(-1, *data.shape[-2:])
+    return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
 
 
 def split_path(spec: str) -> tuple[str, str]:

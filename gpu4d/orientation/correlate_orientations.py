@@ -9,8 +9,21 @@ from gpu4d import arrays, fft
 from gpu4d.errors import InputError
 from gpu4d.operation import Twin, operation
 
+SHARED = 47 * 1024  # bytes that a block of the kernels may have on every card
 
-@operation(cpu=Twin("gpu4d.cpu_fallback.correlate_orientations"))
+
+def shared_bytes(harmonics: int) -> int:
+    """Return the bytes of shared memory that a block of the kernel needs: spectra and samples of sixteen curves."""
+    return 16 * (8 * harmonics + 4 * 2 * (harmonics - 1))
+
+
+def _too_many(peaks: Any, shells: Any, real: Any, *_: Any, **options: Any) -> str | None:
+    """Return why the kernels cannot take a library, or None."""
+    needed = shared_bytes(real.shape[0])
+    return None if needed <= SHARED else f"{real.shape[0]} harmonics need {needed} bytes of shared memory, of {SHARED}"
+
+
+@operation(cuda=Twin("gpu4d.kernels.correlate_orientations", check=_too_many), cpu=Twin("gpu4d.cpu_fallback.correlate_orientations"))
 def correlate_orientations(peaks: Any, shells: Any, real: Any, imaginary: Any, /, *, width: float) -> tuple[Any, Any]:
     """Return for each pattern and zone axis the best correlation over the in-plane angle, and this angle.
 

@@ -133,9 +133,12 @@ def orientation_library(
     turns = axis_to_z(axes)
     shells, width = _shells(found.length)
     spectra = _spectra(turns, found.g, size / size.max(), shells, width, physics.wavelength(energy), thickness, step)
+    real, imaginary = (np.array(part, np.float32) for part in (spectra.real, spectra.imag))
+    for part in (real, imaginary):
+        part.flags.writeable = False  # so that what is made of them can be kept
     return OrientationLibrary(
-        structure, energy, thickness, step, turns, found.g, size / size.max(), float(size.max()), shells, width,
-        np.ascontiguousarray(spectra.real, np.float32), np.ascontiguousarray(spectra.imag, np.float32), _neighbours(axes),
+        structure, energy, thickness, step, turns, found.g, size / size.max(), float(size.max()), shells, width, real, imaginary,
+        _neighbours(axes),
     )  # fmt: skip
 
 

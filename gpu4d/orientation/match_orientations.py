@@ -25,6 +25,7 @@ from gpu4d.orientation.library import OrientationLibrary, library_of
 from gpu4d.orientation.orientations import Orientations
 from gpu4d.orientation.overlap import Overlap, find_overlap
 from gpu4d.orientation.peaks import Frame, Peaks, lab_frame, lab_peaks, reach_of, weakest
+from gpu4d.orientation.refine_orientations import refine_orientations
 from gpu4d.orientation.results import assemble
 from gpu4d.orientation.thickness import FIRST_GUESS, best_thickness
 from gpu4d.real_arrays import real_number
@@ -33,7 +34,8 @@ from gpu4d.structures import Structure
 log = logging.getLogger("gpu4d")
 
 BLOCK = 64  # positions whose tables stay in the cache of a thread
-DEVICE_BLOCK = 128  # positions of a step on a GPU: tables of candidates × peaks × reflections take 0.1 GB each
+DEVICE_BLOCK = 2048  # positions of a step on a GPU, where a step has some 300 launches: 0.2 GB
+TABLE_BLOCK = 128  # positions of a step without kernels: tables of candidates × peaks × reflections take 0.1 GB each
 USUAL_RADIUS = 3.0  # px, of a disk whose radius is not known
 SEARCH_RADIUS = 0.05  # 1/Å: half a step of the library moves a reflection at 1.4 1/Å by 0.03
 G_STEP = 0.02  # 1/Å
@@ -257,24 +259,46 @@ def _rows(peaks: Peaks, rows: np.ndarray) -> Peaks:
 
 def _matched(peaks: Peaks, libraries: list[OrientationLibrary], options: FitOptions, overlaps: bool) -> tuple[Candidates, Overlap]:
     """Match all positions, a block at a time. Blocks go to several threads where the CPU twin runs."""
-    n = int(peaks.counts.shape[0])
-    threaded = correlate_orientations.choose(peaks.table) == "cpu"
-    size = BLOCK if threaded else DEVICE_BLOCK
+    n, (size, threaded) = int(peaks.counts.shape[0]), _block(peaks, libraries)
     starts = list(range(0, max(n, 1), size))
 
     def work(start: int) -> tuple[Candidates, Overlap]:
         some = Peaks(*(a[start : min(start + size, n), ...] for a in peaks))
         first = find_candidates(some, libraries, options)
-        empty = Candidates(*(field[:0] for field in first))
-        two = find_overlap(some, first, libraries, options) if overlaps else Overlap(np.zeros(0, np.int64), empty, empty)
-        return first, Overlap(two.rows + start, two.first, two.second)
+        two = find_overlap(some, first, libraries, options) if overlaps else _no_overlap(first)
+        return first, two._replace(rows=two.rows + start)
 
     done = list((in_threads if threaded else map)(work, starts))
-    join = lambda parts: Candidates(*(np.concatenate(fields) for fields in zip(*parts)))  # noqa: E731
     two = [overlap for _, overlap in done]
-    return join([first for first, _ in done]), Overlap(
-        np.concatenate([o.rows for o in two]), join([o.first for o in two]), join([o.second for o in two])
-    )
+    rows = np.concatenate([arrays.to_numpy(o.rows) for o in two])
+    return _together([first for first, _ in done]), Overlap(rows, _together([o.first for o in two]), _together([o.second for o in two]))
+
+
+def _block(peaks: Peaks, libraries: list[OrientationLibrary]) -> tuple[int, bool]:
+    """Return how many positions make a block, and whether blocks go to several threads."""
+    table, counts = peaks
+    kind = correlate_orientations.kind_for(table.dtype, table)
+    if kind == "cpu":
+        return BLOCK, True
+    for library in libraries if kind == "cuda" else ():
+        if correlate_orientations.unsupported(kind, table, library.shells, library.real):
+            return TABLE_BLOCK, False
+        if refine_orientations.unsupported(kind, table, table, counts, library.g):
+            return TABLE_BLOCK, False
+    return DEVICE_BLOCK if kind == "cuda" else TABLE_BLOCK, False
+
+
+def _no_overlap(first: Candidates) -> Overlap:
+    """Return an overlap of no patterns."""
+    xp = arrays.namespace(first.phase)
+    none = first.rows(xp.zeros((0,), dtype=xp.int64, device=arrays.device(first.phase)))
+    return Overlap(none.phase[:, 0], none, none)
+
+
+def _together(parts: list[Candidates]) -> Candidates:
+    """Return the candidates of all blocks on the host."""
+    xp = arrays.namespace(parts[0].turns)
+    return Candidates(*(xp.concat(fields, axis=0) for fields in zip(*parts))).on_host()
 
 
 def _nothing(disks: PointListArray, crystals: tuple[Structure, ...], known: Calibration) -> Orientations:

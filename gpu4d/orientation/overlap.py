@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,35 +22,35 @@ class Overlap(NamedTuple):
 
     Attributes
     ----------
-    rows : (k,) int64
+    rows : (k,) int
         Numbers of the patterns.
     first, second : Candidates
         Refined together, and the alternatives of each.
     """
 
-    rows: np.ndarray
+    rows: Any
     first: Candidates
     second: Candidates
 
 
 def find_overlap(peaks: Peaks, first: Candidates, libraries: list[OrientationLibrary], options: FitOptions) -> Overlap:
     """Return the patterns in which a second grain explains peaks that the first one leaves."""
-    table, counts = (arrays.to_numpy(a) for a in peaks)
-    there = np.arange(table.shape[1]) < counts[:, None]
-    unexplained = there & (first.expected[:, 0] == 0)
-    rows = np.flatnonzero((unexplained.sum(axis=-1) >= LEAST_PEAKS) & (first.phase[:, 0] >= 0))
-    if not len(rows):
-        return Overlap(rows, Candidates(*(f[rows] for f in first)), Candidates(*(f[rows] for f in first)))
-    left = _without(peaks, rows, first.expected[rows, 0], options)
+    xp = arrays.namespace(peaks.table)
+    index = xp.arange(peaks.table.shape[1], dtype=peaks.counts.dtype, device=arrays.device(peaks.table))
+    unexplained = (index < peaks.counts[:, None]) & (first.expected[:, 0, :] == 0)
+    enough = xp.sum(xp.astype(unexplained, xp.int64), axis=-1) >= LEAST_PEAKS
+    (rows,) = xp.nonzero(enough & (first.phase[:, 0] >= 0))
+    if not rows.shape[0]:
+        return Overlap(rows, first.rows(rows), first.rows(rows))
+    left = _without(peaks, rows, xp.take(first.expected[:, 0, :], rows, axis=0), options)
     second = find_candidates(left, libraries, options)
-    m, variance = (arrays.to_numpy(left.table)[..., i] for i in (2, 3))
-    alone = np.sum(np.where(there[rows], 4 * m**2 / variance, 0.0), axis=-1)
-    with np.errstate(invalid="ignore"):
-        won = 0.5 * (alone - second.cost[:, 0]) >= LEAST_GAIN
-    new = np.sum(unexplained[rows] & (second.expected[:, 0] > 0), axis=-1)
-    found = np.flatnonzero(won & (new >= LEAST_PEAKS))
-    rows, second = rows[found], Candidates(*(f[found] for f in second))
-    one, other = _together(peaks, rows, Candidates(*(f[rows] for f in first)), second, libraries, options)
+    m, variance = left.table[..., 2], left.table[..., 3]
+    single = xp.where(index < left.counts[:, None], 4 * m**2 / variance, xp.zeros_like(m))
+    won = 0.5 * (xp.sum(single, axis=-1) - second.cost[:, 0]) >= LEAST_GAIN  # False for a NaN
+    new = xp.take(unexplained, rows, axis=0) & (second.expected[:, 0, :] > 0)
+    (found,) = xp.nonzero(won & (xp.sum(xp.astype(new, xp.int64), axis=-1) >= LEAST_PEAKS))
+    rows, second = xp.take(rows, found, axis=0), second.rows(found)
+    one, other = _together(peaks, rows, first.rows(rows), second, libraries, options)
     return Overlap(rows, one, other)
 
 
@@ -62,36 +63,39 @@ def amount(candidates: Candidates, libraries: list[OrientationLibrary]) -> np.nd
     return candidates.scale[:, 0] ** 2 * whole[candidates.phase[:, 0]]
 
 
-def _without(peaks: Peaks, rows: np.ndarray, expected: np.ndarray, options: FitOptions) -> Peaks:
+def _without(peaks: Peaks, rows: Any, expected: Any, options: FitOptions) -> Peaks:
     """Return the peaks of some patterns with the intensities that a grain does not explain. Their variances stay."""
-    table = arrays.to_numpy(peaks.table)[rows]
-    left = np.maximum(table[..., 2] - expected, LEFT * options.least)
-    table[..., 2] = np.where(expected > 0, np.minimum(left, table[..., 2]), table[..., 2])
-    like = peaks.table
-    return Peaks(arrays.from_numpy(table, like), arrays.from_numpy(arrays.to_numpy(peaks.counts)[rows], like))
+    xp = arrays.namespace(peaks.table)
+    table = xp.take(peaks.table, rows, axis=0)
+    m = table[..., 2]
+    left = xp.where(m - expected > LEFT * options.least, m - expected, xp.full_like(m, LEFT * options.least))
+    left = xp.where((expected > 0) & (left < m), left, m)
+    table = xp.concat([table[..., :2], left[..., None], table[..., 3:]], axis=-1)
+    return Peaks(table, xp.take(peaks.counts, rows, axis=0))
 
 
 def _together(
-    peaks: Peaks, rows: np.ndarray, first: Candidates, second: Candidates, libraries: list[OrientationLibrary], options: FitOptions
+    peaks: Peaks, rows: Any, first: Candidates, second: Candidates, libraries: list[OrientationLibrary], options: FitOptions
 ) -> tuple[Candidates, Candidates]:
     """Refine each grain with the intensities that the other leaves."""
     for _ in range(2):
-        first = _again(_without(peaks, rows, second.expected[:, 0], options), first, libraries, options)
-        second = _again(_without(peaks, rows, first.expected[:, 0], options), second, libraries, options)
+        first = _again(_without(peaks, rows, second.expected[:, 0, :], options), first, libraries, options)
+        second = _again(_without(peaks, rows, first.expected[:, 0, :], options), second, libraries, options)
     return first, second
 
 
 def _again(peaks: Peaks, candidates: Candidates, libraries: list[OrientationLibrary], options: FitOptions) -> Candidates:
     """Refine the best candidate of each pattern with other intensities. The others are shifted by the same cost."""
-    fields = [field.copy() for field in candidates]
+    xp = arrays.namespace(candidates.turns)
+    turns, phase, cost, scale, score, normal, expected = candidates
+    best = [field[:, :1, ...] for field in (turns, cost, scale, normal, expected)]
     for number, library in enumerate(libraries):
-        own = np.flatnonzero(candidates.phase[:, 0] == number)
-        if not len(own):
-            continue
-        some = Peaks(*(arrays.from_numpy(arrays.to_numpy(a)[own], a) for a in peaks))
-        start: Any = arrays.from_numpy(candidates.turns[own, :1], some.table)
-        turns, cost, scale, normal, expected = (arrays.to_numpy(a) for a in refined(start, some, library, options))
-        fields[2][own] += cost - candidates.cost[own, :1]
-        for place, value in zip((0, 3, 5, 6), (turns, scale, normal, expected)):
-            fields[place][own, :1] = value
-    return Candidates(*fields)
+        own = phase[:, :1] == number
+        start = xp.where(own[..., None, None], best[0], xp.full_like(best[0], math.nan))
+        fitted = refined(start, peaks, library, options)
+        best = [xp.where(xp.reshape(own, (*own.shape, *(1,) * (a.ndim - 2))), b, a) for a, b in zip(best, fitted)]
+    shifted = cost + (best[1] - cost[:, :1])
+    turns, scale, normal, expected = (
+        xp.concat([new, old[:, 1:, ...]], axis=1) for new, old in zip((best[0], *best[2:]), (turns, scale, normal, expected))
+    )
+    return Candidates(turns, phase, shifted, scale, score, normal, expected)

@@ -17,7 +17,18 @@ SMALL = 1e-3  # a cost that falls by less, far below its statistical error of ab
 PEAK = ("qx", "qy", "intensity", "variance", "error")  # columns of `peaks`
 
 
-@operation(cpu=Twin("gpu4d.cpu_fallback.refine_orientations"))
+SHARED = 45_000  # bytes that a warp of the kernel may have on every card
+
+
+def _too_many(turns: Any, peaks: Any, counts: Any, g: Any, *_: Any, **options: Any) -> str | None:
+    """Return why the kernel cannot take so many peaks and reflections, or None."""
+    needed = 92 * peaks.shape[1] + g.shape[0] // 8
+    if needed <= SHARED:
+        return None
+    return f"{peaks.shape[1]} peaks and {g.shape[0]} reflections need {needed} bytes of shared memory, of {SHARED}"
+
+
+@operation(cuda=Twin("gpu4d.kernels.refine_orientations", check=_too_many), cpu=Twin("gpu4d.cpu_fallback.refine_orientations"))
 def refine_orientations(
     turns: Any, peaks: Any, counts: Any, g: Any, factor: Any, /, *, wave_number: float, thickness: float, radius: float, reach: float,
     least: float, q_max: float, q_min: float, unit: float, relative: float, rough: int = 0, steps: int = 8,

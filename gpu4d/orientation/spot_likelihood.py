@@ -9,14 +9,14 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.errors import InputError
-from gpu4d.operation import Twin, operation
+from gpu4d.operation import KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
 
 EDGE = 1.0  # px: width of a disk's edge
 BORDER = 1.6  # px beyond the radius: the disk is below 1 % there
 LEAST_BACKGROUND = 1e-4  # counts/px: without any background a single stray electron would decide
 
 
-@operation(cpu=Twin("gpu4d.cpu_fallback.spot_likelihood"))
+@operation(cuda=Twin("gpu4d.kernels.spot_likelihood", KERNEL_PIXELS, frame=KERNEL_FRAME), cpu=Twin("gpu4d.cpu_fallback.spot_likelihood"))
 def spot_likelihood(
     patterns: Any, usable: Any, number: Any, spots: Any, origins: Any, background: Any, /, *, radius: float, relative: float
 ) -> Any:

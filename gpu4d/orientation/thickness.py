@@ -41,7 +41,7 @@ def best_thickness(
     best = FIRST_GUESS
     for _ in range(2):
         libraries = make(best)
-        found = find_candidates(sample, libraries, options) if int(sample.counts.shape[0]) else None
+        found = find_candidates(sample, libraries, options).on_host() if int(sample.counts.shape[0]) else None
         if found is None or not (found.phase >= 0).any():
             return best
         before, best = best, _least(lambda t: _cost(sample, found, libraries, options, given, t))  # noqa: B023

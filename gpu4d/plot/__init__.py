@@ -21,6 +21,7 @@ from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
 from gpu4d.plot.profiles import profile
 from gpu4d.plot.rings import rings
+from gpu4d.plot.shadow import shadow, shadow_points
 from gpu4d.plot.vectors import com, vectors
 from gpu4d.plot.waves import wave
 
@@ -40,6 +41,8 @@ __all__ = [
     "profile",
     "rings",
     "save",
+    "shadow",
+    "shadow_points",
     "strain",
     "vectors",
     "wave",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gpu4d.arrays import Array, ArrayLike
+from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
@@ -65,6 +66,7 @@ def diffraction(
     pixel_size: float | None = None,
     pixel_units: str | None = None,
     circles: Sequence[tuple[float, float, float, str]] = (),
+    ellipse: tuple[float, float, float] | None = None,
     cmap: str = "inferno",
 ) -> Figure:
     """Draw a detector image on a scale that shows weak and strong features at once.
@@ -78,6 +80,8 @@ def diffraction(
         Colours show counts to the power `power`, the logarithm of counts, or counts.
     circles : sequence of (qx, qy, radius, label)
         Drawn over the image, in pixels: the bright-field disk, an annulus.
+    ellipse : (a, b, theta), optional
+        Distortion of the detector, with which the circles are drawn. Their radius is then that along the minor axis.
 
     Returns
     -------
@@ -93,7 +97,7 @@ def diffraction(
     canvas.axis_marks(ax, ("q$_x$", "q$_y$"))
     canvas.note_missing(ax, values)
     if circles:
-        _circles(ax, circles)
+        _circles(ax, circles, np.eye(2) if ellipse is None else np.linalg.inv(ellipse_matrix(ellipse)))
     return made
 
 
@@ -236,13 +240,16 @@ def _power_ticks(drawn: Any, norm: Any, limits: tuple[float, float]) -> None:
     drawn.colorbar.set_ticks(shown, labels=[f"{t:g}" for t in shown])
 
 
-def _circles(ax: Any, circles: Sequence[tuple[float, float, float, str]]) -> None:
-    from matplotlib.patches import Circle
+def _circles(ax: Any, circles: Sequence[tuple[float, float, float, str]], distort: np.ndarray) -> None:
+    from matplotlib.patches import Ellipse
+
+    (a, b), axes = np.linalg.eigh(distort)  # `distort` is symmetric
+    angle = float(np.degrees(np.arctan2(axes[0, 0], axes[1, 0])))  # of the first axis, from the picture's right to its down
 
     colors = ("#35d0ff", "#7dff9b", "#7dff9b", "#ffd166", "#ff8fab")
     limits = ax.get_xlim(), ax.get_ylim()
     for (x, y, r, label), color in zip(circles, colors):
-        ax.add_patch(Circle((y, x), r, fill=False, ec=color, lw=1.3, label=label or None))
+        ax.add_patch(Ellipse((y, x), 2 * r * a, 2 * r * b, angle=angle, fill=False, ec=color, lw=1.3, label=label or None))
     ax.set_xlim(limits[0])
     ax.set_ylim(limits[1])
     if any(label for *_, label in circles):

@@ -132,7 +132,7 @@ def real_space(wave: ArrayLike, q_pixel: float, *, sampling: float | None = None
     Warns
     -----
     UserWarning
-        The probe is as large as the field of view. What leaves it comes back on the other side, so the sizes of such a probe are wrong.
+        The probe is as large as the field of view. What leaves it comes back on the other side, and `probe_size` refuses such a probe.
 
     Examples
     --------
@@ -177,14 +177,20 @@ def _check_uncut(wave: np.ndarray, q_pixel: float) -> None:
 
 def _warn_if_full(probe: RealSpaceProbe, q_pixel: float) -> None:
     """Warn if much of the current is at the border of the field."""
-    x, y = (np.abs(v) <= RIM * 0.5 * n * d for v, n, d in zip(probe.grid(), probe.psi.shape, probe.pixel))
-    share = 1 - float(probe.intensity[x & y].sum()) * probe.area
+    share = _at_border(probe)
     if share > FULL:
         warnings.warn(
             f"{share:.0%} of the current is at the border of the field of view 1/q_pixel = {1 / q_pixel:.3g} Å: the probe is as large as "
-            f"the field, or larger, and its sizes are wrong. Need a q_pixel of {q_pixel / 2:.2g} 1/Å or less, with as many more pixels",
+            f"the field, or larger, and has no size. Need a q_pixel of {q_pixel / 2:.2g} 1/Å or less, with as many more pixels",
             stacklevel=3,
         )
+
+
+def _at_border(probe: RealSpaceProbe) -> float:
+    """Return the part of the current that is at the border of the field."""
+    x, y = (np.abs(v) <= RIM * 0.5 * n * d for v, n, d in zip(probe.grid(), probe.psi.shape, probe.pixel))
+    intensity = probe.intensity
+    return 1 - float(intensity[x & y].sum() / intensity.sum())
 
 
 def probe_size(probe: RealSpaceProbe) -> ProbeSize:
@@ -199,6 +205,12 @@ def probe_size(probe: RealSpaceProbe) -> ProbeSize:
     Returns
     -------
     ProbeSize
+
+    Raises
+    ------
+    InputError
+        The probe is as large as the field of view, or larger: more than a twentieth of its current is at the border. It has no size then,
+        because what leaves the field comes back on the other side.
 
     Notes
     -----
@@ -216,6 +228,13 @@ def probe_size(probe: RealSpaceProbe) -> ProbeSize:
     >>> round(size.fwhm / unit, 3), round(size.r50 / unit, 3), size.rms
     (0.514, 0.267, inf)
     """
+    share = _at_border(probe)
+    if share > FULL:
+        field = " × ".join(f"{n * d:.3g}" for n, d in zip(probe.psi.shape, probe.pixel))
+        raise InputError(
+            f"{share:.0%} of the current is at the border of the field of {field} Å: the probe is as large as it, or larger, and its "
+            "size would be that of the field. Make the wave with half of the q_pixel and twice as many pixels, or less defocus"
+        )
     center = _center(probe.intensity, probe.pixel)
     half = 0.5 * min(n * d for n, d in zip(probe.psi.shape, probe.pixel))
     profile = _Profile(probe, center)

@@ -11,10 +11,12 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import radians, real_number
 from gpu4d.simulate.deformation import Deformation, deformation_gradient, finite_strain
 from gpu4d.simulate.simulated import Simulated, count_dtype, plane_shape
 
 ABSORPTION = 0.4  # the direct beam is proportional to exp(-ABSORPTION (thickness - 1)): vacuum is 1.5 times brighter than the mean foil
+TURN = 360.0  # degrees
 FLOOR = 0.002  # share of the direct beam: an even background on the detector, also in vacuum
 
 
@@ -96,7 +98,8 @@ def bragg_scan(
     Raises
     ------
     InputError
-        Impossible shapes, sizes or doses, or a callable that returns F of a wrong shape.
+        Impossible shapes, sizes or doses, a callable that returns F of a wrong shape, or numbers in other units: a rotation or an `angle`
+        of more than one turn, a semi-angle in rad, an energy in keV.
 
     Examples
     --------
@@ -106,6 +109,8 @@ def bragg_scan(
     """
     scan_shape, detector_shape = plane_shape(scan_shape, "scan_shape"), plane_shape(detector_shape, "detector_shape")
     _check(dict(radius=radius, edge=edge, dose=dose, spacing=spacing), vacuum_rows, scan_shape)
+    calibration, rotation = Calibration(), radians(rotation, "rotation")
+    calibration.set(energy=energy, semiangle=semiangle, r_pixel=r_pixel, how="simulation")  # refuses other units before the work
     rng = np.random.default_rng(seed)
     reference = _reference(spacing, angle, g1, g2)
     hk = _reflections(reference, reach)
@@ -127,14 +132,7 @@ def bragg_scan(
             expected = dose * scene.pattern(rx, ry, positions[rx, ry], amplitudes[rx, ry])
             data[rx, ry] = rng.poisson(expected) if noise else expected
 
-    calibration = Calibration()
-    calibration.set(
-        energy=energy,
-        semiangle=semiangle,
-        r_pixel=r_pixel,
-        q_pixel=physics.pixel_from_disk(radius, semiangle, energy),
-        how="simulation",
-    )
+    calibration.set(q_pixel=physics.pixel_from_disk(radius, semiangle, energy), how="simulation")
     truth = dict(
         positions=positions, amplitudes=amplitudes, hk=hk, origin=origin, g1=reference[0], g2=reference[1], F=F,
         specimen=specimen, inclusion=inclusion & specimen, **finite_strain(F),
@@ -197,6 +195,8 @@ def _reference(spacing: float, angle: float, g1: tuple[float, float] | None, g2:
     if g1 is not None and g2 is not None:
         reference = np.array([g1, g2], dtype=float)
     else:
+        if not abs(real_number(angle, "angle")) <= TURN:
+            raise InputError(f"angle={angle}: need degrees from -{TURN:g} to {TURN:g}")
         a = np.deg2rad(angle)
         reference = spacing * np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
     if abs(np.linalg.det(reference)) < 1e-6:

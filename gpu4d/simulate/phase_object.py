@@ -12,6 +12,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import radians
 from gpu4d.simulate.simulated import Simulated, count_dtype, plane_shape
 
 PhaseObject = str | np.ndarray | Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -76,7 +77,8 @@ def phase_object_scan(
     Raises
     ------
     InputError
-        A probe that does not fit on the detector or into the cell, or an object that is not finite.
+        A probe that does not fit on the detector or into the cell, an object that is not finite, or numbers in other units: a rotation of
+        more than one turn, a semi-angle in rad, an energy in keV.
 
     Examples
     --------
@@ -85,6 +87,8 @@ def phase_object_scan(
     ((8, 8, 32, 32), 'uint16', (8, 8))
     """
     scan_shape, detector_shape = plane_shape(scan_shape, "scan_shape"), plane_shape(detector_shape, "detector_shape")
+    calibration, rotation = Calibration(), radians(rotation, "rotation")
+    calibration.set(energy=energy, semiangle=semiangle, r_pixel=r_pixel, how="simulation")  # refuses other units before the work
     side = float(cell) if cell is not None else max(scan_shape) * r_pixel
     n = max(detector_shape) + max(detector_shape) % 2
     _check(side, semiangle, energy, detector_shape, dose)
@@ -108,8 +112,7 @@ def phase_object_scan(
         expected = np.abs(fft.fft2(centred * np.exp(1j * moved) * tilted)[:, *view]) ** 2
         data[rx] = expected if electrons is None else rng.poisson(expected * electrons)
 
-    calibration = Calibration()
-    calibration.set(energy=energy, semiangle=semiangle, r_pixel=r_pixel, q_pixel=1 / side, how="simulation")
+    calibration.set(q_pixel=1 / side, how="simulation")
     metadata = {"simulation": "gpu4d.simulate.phase_object_scan", "seed": seed, "dose": dose}
     cube = DataCube(data, calibration, metadata, name="phase_object_scan")
     truth = _truth(phase, wave, positions, side, rotation, transpose)

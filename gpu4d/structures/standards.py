@@ -1,6 +1,10 @@
 """List crystals whose lattice constants are well known, with the source of each value.
 
 Lattice constants are in Å at room temperature. Positions of atoms are those of the structure type.
+
+All values but those of Ni, Pd, graphite and TlCl were compared with the tables of xrayutilities 1.8.0: they
+agree within 3e-4. The largest differences are Pt (3.9242 there), Ag (4.0853) and W (3.1652). Measured values
+scatter by as much, so a pixel size has such an uncertainty beside its error.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.io import load_images
 from gpu4d.io.calibration_file import load_calibration
 from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.take_calibration import take_calibration
+
+MOST_SHADOWS = 64  # shadow images: a rotation needs a few, and a scan given by mistake would fill the memory
 
 
 def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
@@ -55,6 +59,10 @@ def calibrate(cube: DataCube, recipe: Recipe) -> None:
         if value is not None:
             value = value if field.given.kind == "switch" else value * field.given.per_unit
             cube.calibration.set(**{field.name: value}, how=f"given ({recipe.given.get(where, 'recipe')})")
+    if recipe.ellipse.given is not None:
+        ratio, degrees = recipe.ellipse.given
+        how = f"given ({recipe.given.get('ellipse.given', 'recipe')})"
+        cube.calibration.set(ellipse=(ratio, 1.0, math.radians(degrees)), how=how)
 
 
 def scan_mask(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
@@ -99,6 +107,24 @@ def given_probe(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
     if image.shape != cube.detector_shape:
         raise InputError(f"the probe {recipe.probe.file} is {image.shape}, the detector is {cube.detector_shape}: need one value per pixel")
     return np.asarray(image, dtype=np.float64)
+
+
+def read_shadow_images(spec: str, recipe: Recipe) -> np.ndarray:
+    """Read one shadow image or several, (n, Qx, Qy), with the axes and the binning of the scan's detector.
+
+    Parameters
+    ----------
+    spec : str
+        FILE or FILE:/dataset: an image (Qx, Qy), a stack (n, Qx, Qy), or a scan (Rx, Ry, Qx, Qy).
+    recipe : Recipe
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it holds no images; or there are more than 64.
+    """
+    stack = load_images(spec, most=MOST_SHADOWS)
+    return np.asarray(views(DataCube(np.ascontiguousarray(stack[None])), _detector_only(recipe)))[0]
 
 
 def _detector_only(recipe: Recipe) -> Recipe:

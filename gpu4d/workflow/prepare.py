@@ -131,6 +131,7 @@ def _classes(cube: DataCube) -> None:
 def _orientations(cube: DataCube) -> None:
     """Match three peaks with five reflections. Their arrays have the same types for every scan."""
     from gpu4d.orientation.correlate_orientations import correlate_orientations
+    from gpu4d.orientation.distinct_orientations import distinct_orientations
     from gpu4d.orientation.refine_orientations import refine_orientations
 
     g = np.array([(1.0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, -1, 0)]) / 4
@@ -140,6 +141,8 @@ def _orientations(cube: DataCube) -> None:
     numbers = {"wave_number": 40.0, "thickness": 30.0, "radius": 0.06, "reach": 0.1, "least": 0.02, "q_max": 0.8, "q_min": 0.1}
     counts = np.array([3])
     refine_orientations(np.eye(3)[None, None], peaks, counts, g, np.ones(5), **numbers, unit=0.05, relative=0.1, rough=0, steps=2)
+    one = np.eye(3)[None]
+    distinct_orientations(one[None], np.ones((1, 1)), np.zeros((1, 1), int), one, np.zeros(1, int), angle=0.05, count=2)
 
 
 JOBS = {

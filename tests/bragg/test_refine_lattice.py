@@ -6,7 +6,7 @@ import pytest
 import gpu4d
 from gpu4d.bragg import refine_lattice
 from gpu4d.bragg.likelihood.poisson_fit import disk_profile
-from gpu4d.bragg.likelihood.tied_fit import Scene, _Model, _Theta, overlapping
+from gpu4d.bragg.likelihood.tied_fit import _Model, _Theta, overlapping, tied_fit
 from gpu4d.errors import InputError
 
 ORDERS = np.mgrid[-1:2, -1:2].reshape(2, -1).T
@@ -59,6 +59,28 @@ def test_the_standard_errors_are_those_of_the_scatter():
     assert found.error_scale == pytest.approx(1.0, abs=0.05)
 
 
+def test_patterns_without_a_background_are_fitted_as_precisely_as_the_counts_allow():
+    """Values of the background and heights of disks that are not there end at the smallest value, and hold up nothing."""
+    rng, radius = np.random.default_rng(5), 6.0
+    shapes = [gpu4d.probe.synthetic((64, 64), radius, center=tuple(c)) for c in ORDERS @ TRUE + MIDDLE]
+    heights = np.array([3.0, 0, 2, 4, 5, 0, 2, 3, 0])
+    counts = rng.poisson(np.tensordot(heights, shapes, 1), (20, 64, 64))
+    begin = np.tile([*MIDDLE, *TRUE.ravel()], (20, 1)) + rng.uniform(-0.3, 0.3, (20, 6))
+    profile = disk_profile(probe(radius))
+    found = tied_fit(counts, begin, ORDERS, np.zeros((2, 0), int), profile.table, profile.pixels)
+    away = found.geometry - [*MIDDLE, *TRUE.ravel()]
+    z = np.einsum("ni,nij,nj->n", away, np.linalg.inv(found.covariance), away)  # 6 degrees of freedom
+    assert found.ok.all() and 4.5 < z.mean() < 7.5  # 6 ± 0.8
+    assert np.abs(found.amplitude[:, heights == 0]).max() < 0.2
+
+
+def test_orders_on_one_axis_do_not_tell_the_lattice():
+    profile = disk_profile(probe())
+    begin = np.array([[*MIDDLE, *TRUE.ravel()]])
+    found = tied_fit(pattern(20.0)[None], begin, ORDERS[3:6], np.zeros((2, 0), int), profile.table, profile.pixels)
+    assert not found.ok[0] and np.isnan(found.geometry).all() and np.isnan(found.covariance).all()
+
+
 def test_interference_does_not_move_the_lattice():
     """Coherent overlaps at 2000 counts a pixel: the model without them is wrong, and its lattice, too."""
     counts = np.stack([pattern(2000.0, coherence=0.8, seed=s) for s in range(6)])[None]
@@ -94,10 +116,10 @@ def test_the_gradient_is_the_slope_of_the_likelihood():
     profile = disk_profile(probe())
     pairs = overlapping(ORDERS, TRUE, profile.radius)
     counts = pattern(20.0, coherence=0.5)[None].astype(float)
-    model = _Model(counts, Scene(profile, ORDERS.astype(float), pairs, None))
+    model = _Model(counts, ORDERS.astype(float), pairs, profile.table, profile.pixels, None)
     rng = np.random.default_rng(3)
     geometry = np.concatenate([MIDDLE, TRUE.ravel()])[None] + 0.05
-    theta = _Theta(geometry, rng.uniform(5, 15, (1, 9)), np.array([[0.5, 0.1, -0.1]]), rng.uniform(-3, 3, (1, pairs.shape[1])))
+    theta = _Theta(geometry, rng.uniform(5, 15, (1, 9)), np.array([[0.5, 0.6, 0.3, 0.4]]), rng.uniform(-3, 3, (1, pairs.shape[1])))
     gradient = model.equations(theta, model.at(theta), False)[1][0]
     for k in (0, 3, 5, 6, 10, 15):  # origin, g1, g2, two amplitudes, level
         step = 0.04 if k < 6 else 1e-4  # the template is tabulated at sixteenths of a pixel
@@ -119,6 +141,9 @@ def test_what_does_not_fit_together_is_refused():
         refine_lattice(counts[0], probe(), start())
     with pytest.raises(InputError, match="whole numbers"):
         refine_lattice(counts, probe(), start(), orders=ORDERS + 0.5)
+    profile = disk_profile(probe())
+    with pytest.raises(InputError, match=r"start \(n, 6\)"):
+        tied_fit(counts[0], np.zeros((1, 5)), ORDERS, np.zeros((2, 0), int), profile.table, profile.pixels)
     with pytest.raises(InputError, match="3 to 120"):
         refine_lattice(counts, probe(), start(), orders=[[0, 0], [0, 1]])
 

@@ -157,6 +157,74 @@ def test_what_two_answers_fit_is_refused():
         fit_peaks(wide, "square", origin=(64, 63))
 
 
+AXES = [(0, 0, 1), (0, 1, 1), (1, 1, 1), (1, 1, 2), (0, 1, 2), (0, 1, 3), (1, 1, 3), (1, 2, 2), (1, 2, 3), (1, 3, 3), (1, 1, 4), (0, 2, 3)]
+NAMES = ["Au", "Al", "Cu", "Si", "Ge", "GaAs", "MgO", "NaCl", "Fe", "W", "SrTiO3", "diamond", "Pt", "LaB6", "TlCl"]
+
+
+def zone(crystal, axis, q_pixel, ellipse, rng, noise=0.03, strain=0.0):
+    """A scan of 6 × 6 positions of a crystal along a zone axis, turned at random. A tenth of the disks is missing."""
+    along = np.array(axis) / np.linalg.norm(axis)
+    across = np.cross(along, [0.3, 0.5, 0.8]) / np.linalg.norm(np.cross(along, [0.3, 0.5, 0.8]))
+    g = Structure.standard(crystal).reflections(min(1.4, 60 * q_pixel)).g
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    g = g[np.abs(g @ along) < 1e-6] @ np.stack([across, np.cross(along, across)], axis=1) @ turn.T
+    strains = rng.normal(0, strain, (36, 2, 2)) if strain else np.zeros((36, 2, 2))
+    distort = np.linalg.solve(STRETCH, np.linalg.inv(ellipse_matrix(ellipse))).T  # `lists` adds the ellipse of this file
+    vectors = [g[rng.random(len(g)) > 0.1] @ (np.eye(2) - (s + s.T) / 2) / q_pixel @ distort for s in strains]
+    return lists(vectors, noise, (6, 6), seed=int(rng.integers(1 << 30)))
+
+
+@pytest.mark.parametrize(
+    "crystal, axis, ratio, prior, message",
+    [
+        ("Au", (0, 1, 3), 1.06, 0.93, "ambiguous"),  # was taken for another lattice behind a rounder ellipse
+        ("Al", (0, 1, 2), 1.028, 0.805, "ambiguous"),  # the prior is wrong by a fifth
+        ("SrTiO3", (1, 1, 4), 1.004, 0.964, "ambiguous"),  # disks of reflections too weak for a powder
+        ("Au", (1, 3, 3), 1.02, 1.05, "too few directions"),
+    ],
+)
+def test_what_is_not_sure_is_refused(crystal, axis, ratio, prior, message):
+    disks = zone(crystal, axis, 0.021, (ratio, 1.0, 0.4), np.random.default_rng(0))
+    with pytest.raises(InputError, match=message):
+        fit_peaks(disks, crystal, origin=(64, 63), q_pixel=0.021 * prior)
+
+
+def test_a_better_prior_with_its_tolerance_decides():
+    disks = zone("Au", (0, 1, 3), 0.021, (1.03, 1.0, 0.4), np.random.default_rng(0))
+    found = fit_peaks(disks, "Au", origin=(64, 63), q_pixel=0.02105, tolerance=0.008)
+    assert abs(found.q_pixel / 0.021 - 1) < 1e-3 and found.ellipse[0] == pytest.approx(1.03, abs=2e-3)
+    for wrong in (0.0, 0.5, -1, np.nan):
+        with pytest.raises(InputError, match="tolerance"):
+            fit_peaks(disks, "Au", origin=(64, 63), q_pixel=0.02105, tolerance=wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("off", [(0.0, 0.1), (0.15, 0.2)])
+def test_no_crystal_is_indexed_wrongly_without_a_word(off):
+    """Random crystals, zone axes, ellipses to 6 % and pixel sizes: an answer is right, or there is none.
+
+    A pixel size that is wrong by more than its tolerance may in rare cases be near that of another way to index: at most one in sixty.
+    """
+    wrong = []
+    right = 0
+    for seed in range(180):
+        rng = np.random.default_rng([seed, int(100 * off[1])])
+        crystal, axis = NAMES[rng.integers(len(NAMES))], AXES[rng.integers(len(AXES))]
+        ellipse, q = (1 + rng.uniform(0, 0.06), 1.0, rng.uniform(0, np.pi)), rng.uniform(0.012, 0.03)
+        disks = zone(crystal, axis, q, ellipse, rng, noise=rng.choice([0.02, 0.05, 0.1]), strain=rng.choice([0.0, 0.003]))
+        try:
+            found = fit_peaks(disks, crystal, origin=(64, 63), q_pixel=q * (1 + rng.choice([-1, 1]) * rng.uniform(*off)))
+        except InputError:
+            continue
+        if abs(found.q_pixel / q - 1) < 6e-3 and abs(found.ellipse[0] - ellipse[0]) < 0.02:
+            right += 1
+        else:
+            wrong.append((seed, crystal, axis))
+    assert len(wrong) <= (3 if off[0] > 0 else 0), wrong
+    assert right > 20 or off[0] > 0
+
+
 def test_arguments_are_checked():
     one = lists([np.array([[20.0, 0.0], [-20.0, 0.0]])], 0.01, (1, 1))
     with pytest.raises(InputError, match="too few"):

@@ -134,3 +134,22 @@ def test_what_is_refused(measured):
         shadow_rotation(stem, shadows["plain_overfocus"][0][0], (900.0, 900.0), center=(96, 96), radius=86.1, scale=0.86)
     with pytest.raises(InputError, match=r"need the centre and the radius"):
         shadow_rotation(stem, shadows["plain_overfocus"][0][0], positions[0], center=(96, 96), radius=1.0)
+
+
+def test_places_that_detector_vectors_show(shared_data, measured):
+    """The particles of the shadow image are seen at their places in the STEM image, over- and underfocused, and from points alone."""
+    stem, shadows, positions, calibration = measured
+    with h5py.File(shared_data / "shadow_image.h5") as file:
+        particles = file["truth/particles_A"][:, :2] / STEP
+        for name, defocus in (("plain_overfocus", -31000.0), ("transposed_underfocus", 31000.0)):
+            q = file[f"truth/{name}_particles_px"][1, 1].astype(float)
+            found = shadow_rotation(
+                stem, shadows[name][0][4], positions[4], center=(96, 96), radius=86.1, defocus=defocus, calibration=calibration
+            )
+            inside = np.hypot(*(q - 96).T) < 80
+            assert found.underfocused is (defocus > 0)
+            assert np.hypot(*(found.seen_at(q[inside] - 96, positions[4]) - particles[inside]).T).max() < 1.5
+            points = rotation_from_points(particles[inside], q[inside], defocus=defocus)
+            assert np.hypot(*(points.seen_at(q[inside]) - particles[inside]).T).max() < 0.05 and points.underfocused is (defocus > 0)
+    with pytest.raises(InputError, match=r"vectors is \(3,\): need"):
+        found.seen_at([1.0, 2.0, 3.0])

@@ -132,6 +132,44 @@ def test_unresolved_disks_of_two_lattices_are_left_out():
         assert fits[k].count[both].max() < len(nodes_of(bases[k])) - 8
 
 
+@pytest.mark.parametrize("kind, radius, counts, fitted", [("twins", 3.0, 3.0, 1.0), (3, 3.0, 3.0, 0.0), (12, 3.0, 5.0, 0.7)])
+def test_errors_hold_where_lattices_overlap(kind, radius, counts, fitted):
+    """Counts with truth. All disks of a film of 3 % overlap those of its substrate: no fit there, and the result says why.
+
+    Of 12 % the first order overlaps, and the others do in part. Before disks without a partner were left out, errors were up to 16 times
+    what was claimed.
+    """
+    alone, both, fits, present = scenes.pulls_of(kind, radius, counts)
+    overlap = present.all(axis=0)
+    assert 0.7 < np.sqrt(np.mean(alone**2)) < 1.15 and 0.6 < np.mean(np.abs(alone) < 1) < 0.85
+    for fit, here in zip(fits, present):
+        assert fit.mask[here & ~overlap].mean() > 0.9, "a lattice alone has its fit"
+    found = np.mean([fit.mask[overlap] for fit in fits])
+    assert found >= fitted
+    if fitted == 0:
+        assert found < 0.03 and fits.shared[:, overlap].any(axis=0).mean() > 0.97, "and the others have the reason"
+        assert not fits.shared[:, ~overlap].any(axis=0).mean() > 0.1
+    else:
+        assert 0.7 < np.sqrt(np.mean(both**2)) < 1.15 and 0.6 < np.mean(np.abs(both) < 1) < 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["twins", "precipitate", 1, 2, 3, 5, 8])
+@pytest.mark.parametrize("radius, counts", [(3.0, 3.0), (2.0, 10.0), (1.2, 20.0)])
+def test_errors_are_never_more_than_a_tenth_too_small(kind, radius, counts):
+    parts = [scenes.pulls_of(kind, radius, counts, seed=seed, shape=(12, 16))[:2] for seed in (0, 1)]
+    alone, both = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
+    assert np.sqrt(np.mean(alone**2)) < 1.1 and np.mean(np.abs(alone) < 1) > 0.66
+    if len(both) > 100:  # of 1536 numbers; fewer are positions that passed for one lattice
+        assert np.sqrt(np.mean(both**2)) < 1.1 and np.mean(np.abs(both) < 1) > 0.66
+
+
+def test_a_radius_has_to_be_one():
+    bases = scenes.film((2, 3))[0]
+    with pytest.raises(InputError, match="radius=-1"):
+        fit_lattices(disks_with(bases, np.ones((2, 2, 3))), bases, origin=ORIGIN, radius=-1)
+
+
 @pytest.mark.parametrize(
     "given, message",
     [

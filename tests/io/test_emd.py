@@ -11,7 +11,7 @@ import gpu4d
 from gpu4d import Calibration, DataCube, DiffractionSlice, PointListArray, RealSlice
 from gpu4d.data.pointlist import PointList
 from gpu4d.errors import InputError
-from gpu4d.io import load_image, read_emd, save
+from gpu4d.io import load_image, load_images, read_emd, save
 from gpu4d.io.units import detector_pixel, parse, scan_step
 
 
@@ -432,3 +432,33 @@ def test_nonsense_in_a_calibration_does_not_close_the_scan(tmp_path, key, value,
         held[key].attrs["type"] = "string" if isinstance(value, bytes) else "number"
     known = gpu4d.open(path).calibration
     assert getattr(known, field) is None and known.q_pixel == 0.02
+
+
+def test_load_images(tmp_path, generator):
+    """An image, a stack and a scan give the same kind of stack. Nothing else is read."""
+    data = generator.integers(0, 99, (2, 3, 5, 6)).astype("<u2")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["scan"], file["stack"], file["one"], file["word"] = data, data[0], data[0, 0].astype(">u2"), "text"
+        file.create_dataset("line", data=np.zeros(3))
+    for name, expected in (("scan", data.reshape(6, 5, 6)), ("stack", data[0]), ("one", data[:1, 0])):
+        got = load_images(f"{tmp_path / 'a.h5'}:/{name}")
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype.isnative
+    np.save(tmp_path / "a.npy", data)
+    np.testing.assert_array_equal(load_images(str(tmp_path / "a.npy")), data.reshape(6, 5, 6))
+    for spec, words in (
+        (f"{tmp_path / 'a.npy'}:/scan", "holds one array"),
+        (f"{tmp_path / 'a.h5'}:/line", "need an image, a stack"),
+        (f"{tmp_path / 'a.h5'}:/nothing", "no dataset"),
+        (str(tmp_path / "b.npy"), "does not exist|no such|not exist"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load_images(spec)
+    with pytest.raises(InputError, match=r"6 images .* more than 5"):
+        load_images(str(tmp_path / "a.npy"), most=5)
+
+
+def test_single_items_are_read(tmp_path):
+    save(tmp_path / "r.h5", {"bf": RealSlice(np.ones((2, 3))), "adf": RealSlice(np.zeros((2, 3)))})
+    assert set(read_emd(tmp_path / "r.h5", only=("adf", "none"))) & {"bf", "adf"} == {"adf"}
+    assert {"bf", "adf"} <= set(read_emd(tmp_path / "r.h5"))

@@ -263,3 +263,14 @@ def test_every_further_curve_of_a_profile_is_drawn_by_any_name():
         np.testing.assert_allclose(drawn[name].get_ydata(), curve)
     colors = [drawn[name].get_color() for name in others]
     assert len(set(colors[:4])) == 4 and colors[4:] == colors[:2]
+
+
+def test_circles_behind_an_ellipse_are_drawn_as_the_detector_has_them():
+    """Each point of the outline has the given radius along the minor axis, with the ellipse removed."""
+    ellipse = (1.2, 1.0, np.radians(25))
+    made = gpu4d.plot.diffraction(np.ones((60, 80)), circles=[(30.0, 41.0, 15.0, "disk")], ellipse=ellipse)
+    (patch,) = made.axes[0].patches
+    outline = patch.get_patch_transform().transform_path(patch.get_path()).to_polygons(closed_only=False)[0]
+    drawn = outline[:, ::-1] - (30.0, 41.0)  # matplotlib's x is the second axis
+    np.testing.assert_allclose(np.hypot(*(drawn @ gpu4d.calibrate.ellipse_matrix(ellipse).T).T), 15.0, rtol=2e-3)
+    assert np.ptp(np.hypot(*drawn.T)) > 2.5, "and it is no circle"

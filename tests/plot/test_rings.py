@@ -36,3 +36,16 @@ def test_what_is_refused(pattern):
         gpu4d.plot.rings(pattern, 3.0)
     with pytest.raises(InputError, match="need the fitted one"):
         gpu4d.plot.rings(pattern[:90], fit)
+
+
+def test_the_ring_of_a_halo_is_drawn_too():
+    v = np.stack(np.indices((120, 128)), axis=-1) - CENTER
+    r = np.hypot(*np.moveaxis(v @ ellipse_matrix(ELLIPSE).T, -1, 0))
+    halo = np.random.default_rng(0).poisson(4 + 60 * np.exp(-(((r - 30) / 6) ** 2)))
+    fit = gpu4d.calibrate.fit_halo(halo)
+    made = gpu4d.plot.rings(halo, fit, pixel_size=0.02)
+    (line,) = [line for line in made.axes[0].lines if (line.get_gid() or "").startswith("ring")]
+    away = np.hypot(*((line.get_xydata()[:, ::-1] - CENTER) @ ellipse_matrix(ELLIPSE).T).T)
+    np.testing.assert_allclose(away, fit.radius, atol=0.1)
+    assert abs(fit.radius - 30) < 0.3 and "Å⁻¹" in next(t.get_text() for t in made.axes[0].texts if t.get_gid() == "scale bar label")
+    assert "the fitted ring, left half; a/b = 1.06" in made.legends[0].get_texts()[0].get_text()

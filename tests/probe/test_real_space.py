@@ -126,7 +126,9 @@ def test_an_aperture_that_the_detector_cuts_is_refused(q, n, alpha, energy):
 @pytest.mark.parametrize("aberrations", [{"defocus": 1000.0}, {"C12": 1000.0, "phi12": 0.4}, {"C30": 2.5e6}])
 def test_a_probe_larger_than_its_field_is_said_with_the_pixel_that_it_needs(aberrations):
     with pytest.warns(UserWarning) as told:
-        probe_of(ALPHA, aberrations, q=0.05, n=64)
+        full = probe_of(ALPHA, aberrations, q=0.05, n=64)
+    with pytest.raises(InputError, match=r"at the border of the field of 20 × 20 Å: .* half of the q_pixel"):
+        probe_size(full)
     steep, full = (str(warning.message) for warning in told)
     assert "the field of view 1/q_pixel is 20 Å" in steep and "of the current is at the border of the field" in full
     assert float(full.split("Need a q_pixel of ")[1].split()[0]) == 0.025

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,36 @@ def test_the_pitfalls_name_files_and_tests_that_exist():
         files, tests = re.findall(r"`(gpu4d/[\w/.]+)`", row), re.findall(r"`(test_\w+)`", row)
         assert files and all((root / name).is_file() for name in files), row
         assert tests and set(tests) <= there, row
+
+
+def commands_of(page):
+    """The command lines `gpu4d run` and `gpu4d calibrate` of a page, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if re.match(r"gpu4d (run|calibrate) ", line)]
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_their_commands_have_flags_and_values_that_are_accepted(page, tmp_path, monkeypatch):
+    """Nothing is run: the command line is read as the program reads it, and the settings go into a recipe."""
+    from gpu4d.cli import _commands
+    from gpu4d.cli_flags import FLAGS, with_flags
+
+    monkeypatch.chdir(tmp_path)
+    group = _commands()
+    for name, *arguments in commands_of(page):
+        context = group.commands[name].make_context(name, list(arguments))
+        flags = {key: value for key, value in context.params.items() if key in FLAGS or key in ("energy", "q_pixel", "semiangle")}
+        with_flags(None, flags)
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_their_recipes_are_valid(page):
+    from gpu4d.workflow import Recipe
+
+    text = (DOCS / page).read_text(encoding="utf-8")
+    recipes = re.findall(r"```toml\n(.*?)```", text, re.S) + [
+        r.replace("\\n", "\n") for r in re.findall(r"printf '(.*?)' > \w+\.toml", text)
+    ]
+    for recipe in recipes:
+        Recipe.from_toml(recipe)

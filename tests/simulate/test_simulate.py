@@ -285,3 +285,25 @@ def test_underfocus_is_positive():
 def test_phase_scans_that_cannot_be_are_refused(options, said):
     with pytest.raises(InputError, match=said):
         phase_object_scan(**({"scan_shape": (8, 8), "detector_shape": (32, 32), "r_pixel": 1.0} | options))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"rotation": 20.0}, "rotation is 20 rad, 3.2 turns: is it in degrees"),
+        ({"semiangle": 0.003}, "semiangle is 0.003 mrad"),
+        ({"semiangle": 3000.0}, "semiangle is 3000 mrad"),
+        ({"energy": 200.0}, r"did you mean 200e3, that is 200 keV"),
+    ],
+)
+@pytest.mark.parametrize("make", [bragg_scan, phase_object_scan])
+def test_other_units_are_refused_with_the_right_ones(make, given, words):
+    """Before the work: a scan of this size would take minutes."""
+    with pytest.raises(InputError) as error:
+        make((4000, 4000), (64, 64), **given)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_angle_of_a_lattice_is_in_degrees():
+    with pytest.raises(InputError, match="angle=400: need degrees from -360 to 360"):
+        bragg_scan((4000, 4000), (64, 64), angle=400)

@@ -156,3 +156,55 @@ def poisson_twins(shape=(6, 8), border=3, seed=0):
     expected = sum(w[..., None, None] * np.asarray(scan.cube.source.array) for w, scan in zip(share, scans))
     cube = gpu4d.DataCube(np.random.default_rng(seed).poisson(3 * expected).astype(np.uint16))
     return cube, scans[0].probe, present, bases
+
+
+def patterns_of(bases, present, f, radius, counts, seed=0, size=128):
+    """Patterns of round disks of lattices with Poisson noise, for `disks_of_patterns`. Return counts and the centres (Rx, Ry, 2).
+
+    Brightness is drawn evenly from 0.3 to 1.7, so neighbours of both lattices mix in all proportions. Their intensities add up.
+    """
+    rng = np.random.default_rng(seed)
+    shape, axis = present.shape[1:], np.arange(size)
+    expected, centres = np.full((*shape, size, size), 0.02), ORIGIN + rng.normal(0, 0.3, (*shape, 2))
+    for at in np.ndindex(shape):
+        spots = [(centres[at], 20.0)]
+        for k, basis in enumerate(bases):
+            if present[(k, *at)]:
+                nodes = np.rint(nodes_of(basis, 58.0) @ np.linalg.inv(basis))
+                q = nodes[(nodes != 0).any(-1)] @ basis @ np.linalg.inv(f[(k, *at)])
+                light = 2 * rng.uniform(0.3, 1.7, len(q)) * np.exp(-np.linalg.norm(q, axis=-1) / 40)
+                spots += list(zip(centres[at] + q, light))
+        for q, light in spots:
+            low, high = np.maximum(np.floor(q - radius - 1).astype(int), 0), np.minimum(np.ceil(q + radius + 2).astype(int), size)
+            x, y = axis[low[0] : high[0]], axis[low[1] : high[1]]
+            expected[at][low[0] : high[0], low[1] : high[1]] += light * np.clip(radius - np.hypot(x[:, None] - q[0], y - q[1]) + 0.5, 0, 1)
+    return rng.poisson(counts * expected).astype(np.uint16), centres
+
+
+def overlapping(kind, shape=(8, 12), strain=0.003, seed=0):
+    """Two lattices that overlap in the middle half of a scan, with random strain: bases, present, f. `kind` is a misfit in % or a name."""
+    rng = np.random.default_rng(seed + 99)
+    film_of = CUBE * 1.2
+    bases = {"twins": twins()[0] * 1.6, "precipitate": precipitate()[0] * 1.1}.get(kind)
+    bases = np.stack([film_of, film_of / (1 + kind / 100)]) if bases is None else bases
+    present = np.ones((2, *shape), bool)
+    present[1, :, : shape[1] // 4] = False
+    present[0, :, -(shape[1] // 4) :] = kind == "precipitate"
+    if kind == "precipitate":
+        present[1, :, -(shape[1] // 4) :] = False
+    return bases, present, np.eye(2) + rng.normal(0, strain, (2, *shape, 2, 2))
+
+
+def pulls_of(kind, radius, counts, seed=0, **options):
+    """Errors of both lattices in units of their standard errors where there is a fit: alone, overlapping; fits; present."""
+    bases, present, f = overlapping(kind, seed=seed, **options)
+    patterns, centres = patterns_of(bases, present, f, radius, counts, seed)
+    disks = gpu4d.find_bragg_disks(gpu4d.DataCube(patterns), gpu4d.probe.synthetic(patterns.shape[2:], radius), progress=False)
+    fits, both, out = fit_lattices(disks, bases, origin=centres), present.all(axis=0), ([], [])
+    for k, fit in enumerate(fits):
+        true = bases[k] @ np.linalg.inv(f[k])
+        variance = np.stack([fit.covariance[..., :, 0, 0], fit.covariance[..., :, 1, 1]], axis=-2)
+        away = (np.stack([fit.g1, fit.g2], axis=-2) - true) / np.sqrt(variance)
+        for where, values in zip((present[k] & ~both, present[k] & both), out):
+            values.extend(away[where & fit.mask].ravel())
+    return np.array(out[0]), np.array(out[1]), fits, present

@@ -53,7 +53,7 @@ def test_every_setting_survives_the_round_trip():
         ("[calibration]\nenergy = 80", ["energy", "eV"]),
         ('[calibration]\ntranspose = "yes"', ["true or false"]),
         ("[input]\nscan_shape = [3]", ["2 whole numbers"]),
-        ('[strain]\nreference = "mean"', ["median", "[rx0, rx1, ry0, ry1]"]),
+        ('[strain]\nreference = "usual"', ["median", "[rx0, rx1, ry0, ry1]"]),
         ("[strain]\nreference = [5, 5, 0, 3]", ["rx0 < rx1"]),
         ("[images]\nadf_inner = 4.0\nadf_outer = 2.0", ["adf_outer", "larger"]),
         ('[compute]\nmemory = "much"', ["'much'", "512 MB"]),
@@ -86,4 +86,4 @@ def test_explain_says_everything_of_everything():
     text = explain(recipe(bragg__power=0.9))
     for name, _, rule in Recipe().values():
         assert name in text and rule.explain.split(".")[0][:30] in text.replace("\n    ", " ")
-    assert "bragg.power = 0.9   [test]" in text and len(Recipe().sections) == 13
+    assert "bragg.power = 0.9   [test]" in text and len(Recipe().sections) == 15

@@ -11,6 +11,7 @@ from typing import Any
 
 from gpu4d.errors import InputError
 from gpu4d.workflow.recipe.sections import CalibrationSettings, ComputeSettings, InputSettings
+from gpu4d.workflow.reference_text import is_path
 from gpu4d.workflow.settings import Rule, Section, SettingValue, checked, nearest
 from gpu4d.workflow.stages import known_stages
 
@@ -114,9 +115,10 @@ class Recipe:
             return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
         for name, value, rule in self.values():
-            if rule.kind in ("file", "names") and value:
+            named_file = rule.kind == "reference" and isinstance(value, str) and value not in rule.choices and is_path(value)
+            if (rule.kind in ("file", "names") and value) or named_file:
                 section, _, key = name.partition(".")
-                found = absolute(value) if rule.kind == "file" else [v if v in rule.choices else absolute(v) for v in value]
+                found = absolute(value) if isinstance(value, str) else [v if v in rule.choices else absolute(v) for v in value]
                 setattr(self[section], key, found)
 
     def rules(self, section: str) -> Iterator[tuple[str, Rule]]:

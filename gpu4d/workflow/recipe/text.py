@@ -7,6 +7,7 @@ import textwrap
 
 from gpu4d.io.toml import literal
 from gpu4d.workflow.recipe.recipe import Recipe, default
+from gpu4d.workflow.reference_text import ACCEPTED
 from gpu4d.workflow.settings import Rule, accepted_range
 
 HEAD = """\
@@ -63,7 +64,8 @@ def describe(rule: Rule, automatic: bool = True) -> str:
     if rule.kind == "decision":
         said.append('Accepts "auto", true or false.')
     elif rule.choices:
-        more = {"reference": " or four whole numbers", "names": ", and files"}.get(rule.kind, "")
+        numbers = f", or a number{accepted_range(rule)}"
+        more = {"reference": f"; {ACCEPTED}", "names": ", and files", "number or word": numbers}.get(rule.kind, "")
         said.append(f"Accepts {', '.join(rule.choices)}{more}.")
     elif bounds := accepted_range(rule):
         said.append(f"Accepts {'whole numbers' if rule.kind in ('whole', 'wholes') else 'numbers'}{bounds}.")
@@ -86,4 +88,7 @@ def example(rule: Rule) -> str:
         return literal([0, 8, 0, 8])
     if rule.kind == "wholes":
         return literal([64] * rule.length)
+    if rule.kind in ("numbers", "rows"):
+        numbers = [rule.low or 0.0] * rule.length
+        return literal(numbers if rule.kind == "numbers" else [numbers])
     return "…"

@@ -6,17 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpu4d import arrays
-from gpu4d.data.bad_pixels import HOT, find_nan_pixels
-from gpu4d.data.datacube import DataCube
-from gpu4d.data.sample import grid_positions, patterns_at
-from gpu4d.probe.bad_pixels_beside_beam import bad_pixels_beside_beam
+from gpu4d.workflow.leave_out import bad_beside_beam, leave_out, nan_in_most
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
-
-MAX_SHARE = 0.10  # of the detector, gaps between its modules included: if more pixels look bad, they are not defects
-TRIED = 16  # patterns that are read before the first pass, to find pixels that are NaN
-LISTED = 6  # number of pixels named in the report
 
 
 class BadPixels(Stage):
@@ -32,39 +24,24 @@ class BadPixels(Stage):
         if state.recipe.input.bad_pixels == "keep":
             return
         mean, maximum = (np.asarray(state["first_sums"][name], dtype=np.float64) for name in ("mean_pattern", "max_pattern"))
-        found = bad_pixels_beside_beam(mean, state.patterns, maximum)
-        bad = ~found.mask
-        if not bad.any():
-            return
-        if bad.mean() > MAX_SHARE:
-            state.record.warn(f"{int(bad.sum())} detector pixels look stuck or dead: these are too many to be defects, and all are used")
-            return
-        state.keep("bad_pixels", found)
-        bright, dark = int(found.hot.sum()), int(found.dead.sum())
-        why = f"{bright} hot (above {HOT:g} times what is around them, or stuck at one value), {dark} dead or in a gap of the detector"
-        leave_out(state, bad, why)
-
-
-def leave_out(state: RunState, bad: np.ndarray, why: str) -> None:
-    """Exclude pixels through the detector mask, and say so."""
-    cube = state.cube
-    mask = ~bad if cube.detector_mask is None else cube.detector_mask & ~bad
-    state.cube = DataCube(cube.source, cube.calibration, cube.metadata, mask, cube.name)
-    listed = ", ".join(f"({x}, {y})" for x, y in np.argwhere(bad)[:LISTED]) + (", …" if bad.sum() > LISTED else "")
-    state.record.decide(f"{int(bad.sum())} detector pixel{'s are' if bad.sum() > 1 else ' is'} left out: {listed}", why)
+        bad = bad_beside_beam(mean, state.patterns, maximum)
+        if bad.too_many:
+            state.record.warn(bad.too_many)
+        elif _without(state, bad.pixels, bad.why):
+            state.keep("bad_pixels", bad.found)
 
 
 def leave_out_nan(state: RunState) -> None:
-    """Exclude pixels that are NaN in most patterns: else no pattern would have a sum.
+    """Leave out pixels that are NaN in most patterns, unless the recipe keeps bad pixels. It reads a few patterns."""
+    if state.recipe.input.bad_pixels != "keep":
+        _without(state, *nan_in_most(state.cube, state.where))
 
-    A few patterns are read. Nothing is done for integers, or where the recipe keeps bad pixels.
-    """
-    cube = state.cube
-    if state.recipe.input.bad_pixels == "keep" or arrays.is_integer_dtype(cube.dtype):
-        return
-    visited = np.ones(cube.scan_shape, bool) if state.where is None else state.where
-    bad = find_nan_pixels(arrays.to_numpy(patterns_at(cube, grid_positions(visited, TRIED))))
-    if cube.detector_mask is not None:
-        bad &= cube.detector_mask
-    if bad.any():
-        leave_out(state, bad, f"NaN or infinite in most of {TRIED} patterns spread over the scan")
+
+def _without(state: RunState, bad: np.ndarray, why: str) -> bool:
+    """Leave pixels out, and record it. Return whether there are any that counted so far."""
+    left = leave_out(state.cube, bad)
+    if left is None:
+        return False
+    state.cube = left.cube
+    state.record.decide(left.said, why)
+    return True

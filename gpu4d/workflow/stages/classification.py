@@ -18,9 +18,9 @@ from gpu4d.workflow.run_state import MEMORY_MARGIN, RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
-READ_AGAIN = 16 << 30  # bytes of a pass: of a larger scan only found disks are counted, because counts take some six passes
-PURE = 0.8  # share of its class: a position with less lies on a border, or is a mixture
-NEEDED = "pip install 'gpu4d[classify]'"
+READ_AGAIN = 16 << 30  # bytes of a pass: in a larger scan only found disks are counted, because counting in patterns takes some six passes
+PURE = 0.8  # share of the largest class: a position with less lies on a border, or is a mixture
+NEEDED = "pip install 'gpu4d[classify]'"  # for scikit-learn
 
 
 @dataclass
@@ -63,6 +63,7 @@ class Classification(Stage):
     place: ClassVar = 15
 
     def wanted(self, state: RunState) -> Reason:
+        """Run if the recipe asks for it, or if a sample of the scan shows more than one set of reflections."""
         on = self.given(state).on
         if on is False:
             return no("switched off in the recipe")
@@ -105,7 +106,10 @@ class Classification(Stage):
         self._figures(state, found)
 
     def _classified(self, state: RunState) -> Any:
-        """Classify, with more memory than the default if the counts alone need it and the user set no limit."""
+        """Return the classes of the scan.
+
+        If the counts alone need more memory than the default, and the user set no limit, the limit is raised.
+        """
         import gpu4d
 
         given, cube = self.given(state), state.cube
@@ -136,6 +140,7 @@ class Classification(Stage):
             return classified()
 
     def _save(self, state: RunState, found: Any) -> None:
+        """Store the map of classes, shares with their errors, mean patterns, and the counts of each reflection in each class."""
         state.keep("classes", found)
         like = found.fractions
         label = np.where(found.label < 0, np.nan, found.label.astype(np.float64))
@@ -149,6 +154,7 @@ class Classification(Stage):
         state.products["class_reflections"] = PointList(fields, units)
 
     def _figures(self, state: RunState, found: Any) -> None:
+        """Record how many classes there are, how large each is, and how many positions belong to one class alone."""
         seen = max(int((found.label >= 0).sum()), 1)
         each = ", ".join(f"{name} {100 * (found.label == j).sum() / seen:.3g} %" for j, name in enumerate(names_of(found)))
         state.record.figure("Classes of patterns", str(len(found)), f"{each} of the positions; groups by similarity, not by physics")
@@ -194,7 +200,7 @@ def purity_of(classes: Any) -> np.ndarray:
 
 
 def _own(stack: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return the plane of each position's own class."""
+    """Return the value of each position's own class, (Rx, Ry), from a stack with one plane for each class."""
     return np.take_along_axis(stack, np.clip(label, 0, None)[None], axis=0)[0]
 
 

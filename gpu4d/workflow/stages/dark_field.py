@@ -13,13 +13,13 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
 MOST = 3  # reflections that are drawn
-ORDERS = 3  # largest |h| and |k| that are tried
+ORDERS = 3  # largest |h| and |k| of the reflections among which the brightest are looked for
 OF_SPACING = 0.3  # radius of an aperture, of the shortest lattice vector: strain and rotation move disks by less
 LEAST_SHARE = 0.01  # of all counts in reflections: a fainter one makes no image
 
 
 class DarkField(Stage):
-    """Sum the disks of single reflections and their Friedel mates, at every position."""
+    """Sum the disks of one reflection and of its Friedel mate at every position, for the brightest reflections."""
 
     name = "dark_field"
     title = "dark-field images of reflections"
@@ -32,7 +32,7 @@ class DarkField(Stage):
 
         lattice, disks = state["lattice"], state["braggvectors"]
         h, k = (axis.ravel() for axis in np.mgrid[-ORDERS : ORDERS + 1, -ORDERS : ORDERS + 1])
-        one_of_two = (h > 0) | ((h == 0) & (k > 0))  # its mate at (-h, -k) is in the same image
+        one_of_two = (h > 0) | ((h == 0) & (k > 0))  # the mate at (-h, -k) is summed into the same image
         orders = np.stack([h, k], axis=-1)[one_of_two]
         radius = OF_SPACING * min(lattice.lengths)
         names = [f"({a} {b})" for a, b in orders]

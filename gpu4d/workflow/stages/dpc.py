@@ -104,7 +104,7 @@ class Dpc(Stage):
     settings = DpcSettings
     section = "dpc"
     needs: ClassVar = ("com", "total", "technique")
-    uses: ClassVar = ("adf", "disk", "mean_pattern", "com_variance", "trial")
+    uses: ClassVar = ("adf", "disk", "shadow_rotation", "mean_pattern", "com_variance", "trial")
     makes: ClassVar = ("dpc", "dpc_phase", "dpc_com", "dpc_potential", "dpc_field", "dpc_phase_error", "ddpc", "rotation")
     place: ClassVar = 20
 

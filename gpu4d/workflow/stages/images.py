@@ -50,7 +50,7 @@ class Images(Stage):
     settings = ImageSettings
     section = "images"
     needs: ClassVar = ("mean_pattern", "unusable")
-    uses: ClassVar = ("disk",)
+    uses: ClassVar = ("disk", "ellipse")
     makes: ClassVar = ("bf", "adf", "radii")
     place: ClassVar = 30
 
@@ -73,6 +73,9 @@ class Images(Stage):
         center = shape / 2 if disk is None else np.array([disk.qx, disk.qy])
         unit = min(state.cube.detector_shape) / 8 if disk is None else disk.radius
         reach = float(min(center.min() + 0.5, (shape - center).min() - 0.5))
+        if state.calibration.ellipse is not None:  # radii are along its minor axis
+            a, b, _ = state.calibration.ellipse
+            reach *= b / a
         return Radii(unit * given.bf_radius, unit * given.adf_inner, unit * given.adf_outer if given.adf_outer else reach)
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
@@ -105,7 +108,7 @@ class Images(Stage):
             if "adf" in state:
                 circles += [(disk.qx, disk.qy, inner, "annular dark field"), (disk.qx, disk.qy, outer, "")]
         caption = "Mean of all patterns, with the virtual detectors drawn in."
-        made = plot.diffraction(state["mean_pattern"], "Mean pattern", circles=circles)
+        made = plot.diffraction(state["mean_pattern"], "Mean pattern", circles=circles, ellipse=state.calibration.ellipse)
         yield Picture("mean_pattern", DIFFRACTION, "Mean pattern", caption), made
         caption = "Largest value of every pixel over the scan. It shows rare Bragg disks and hot pixels."
         made = plot.diffraction(state["max_pattern"], "Maximum pattern")

@@ -37,7 +37,7 @@ class LatticeSettings:
 
     fit: str = setting(
         "disks", "text", "What it is fitted to. disks: positions of single disks. pattern: then all counts of the pattern, with all disks "
-        "tied to it; slow, and more precise where disks overlap or are weak.", choices=("disks", "pattern"),
+        "tied to it: some 5 ms a pattern and core, and more precise where disks overlap or are weak.", choices=("disks", "pattern"),
     )  # fmt: skip
 
 

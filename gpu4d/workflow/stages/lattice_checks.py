@@ -18,12 +18,12 @@ MEASURE = "measure a standard of the same session with `gpu4d calibrate`, and gi
 
 
 class LatticeChecks(Stage):
-    """Compare what the lattice, the strain and the calibration say."""
+    """Compare lattice, strain and calibration with each other, and list the calibration values that were never measured."""
 
     name = "lattice_checks"
     title = "lattice and calibration against each other"
     needs: ClassVar = ("lattice", "lattice_fit")
-    uses: ClassVar = ("strain", "rotation")
+    uses: ClassVar = ("strain", "rotation", "shadow_rotation")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         self._indexed(state)
@@ -33,6 +33,7 @@ class LatticeChecks(Stage):
         self._unmeasured(state)
 
     def _indexed(self, state: RunState) -> None:
+        """Check that most disks lie on the lattice whose strain is given."""
         share = state["lattice"].indexed_fraction
         state.record.gate(
             "Disks on the lattice",
@@ -43,7 +44,7 @@ class LatticeChecks(Stage):
         )
 
     def _spacings(self, state: RunState) -> None:
-        """Check that spacings d = 1/|g| are those of a crystal: g in 1/nm or with the factor 2π would show here."""
+        """Check that spacings d = 1/|g| are such as crystals have. A pixel size in 1/nm, or one with the factor 2π, gives others."""
         if not state.calibration.q_pixel:
             return
         d = [1 / (length * state.calibration.q_pixel) for length in state["lattice"].lengths]
@@ -70,7 +71,7 @@ class LatticeChecks(Stage):
         )
 
     def _unmeasured(self, state: RunState) -> None:
-        """Say which values of the calibration are not known, or were not measured in data."""
+        """Record which values of the calibration are not known, were given, or rest on a nominal semi-angle."""
         c = state.calibration
         how = {entry.field: entry.how for entry in c.history}
         parts = []

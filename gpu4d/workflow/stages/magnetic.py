@@ -59,7 +59,7 @@ class Magnetic(Stage):
     settings = MagneticSettings
     section = "magnetic"
     needs: ClassVar = ("com", "unusable")
-    uses: ClassVar = ("com_variance", "rotation")
+    uses: ClassVar = ("com_variance", "rotation", "shadow_rotation")
     makes: ClassVar = ("magnetic", "induction", "induction_error", "electric_momentum")
     place: ClassVar = 22
 

@@ -25,17 +25,18 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.lattice import SHARPNESS
+from gpu4d.workflow.structure_names import structure_named
 
-ANG = "orientation.ang"
-EXPLAINED = 0.6  # of the disks' √intensity: with less on its reflections, an orientation is none
-INDEXED = 0.9  # of the positions with diffracted disks
-CLEAR = 5.0  # nats: the next orientation is then at least 150 times less likely
+ANG = "orientation.ang"  # name of the file for programs of EBSD
+EXPLAINED = 0.6  # of the disks' √intensity: an orientation whose reflections hold less is not counted as found
+INDEXED = 0.9  # least share of the positions with diffracted disks that must have an orientation
+CLEAR = 5.0  # nats (differences of log likelihood): the next best orientation is then at least 150 times less likely
 AMBIGUOUS = 0.5  # largest share of ambiguous positions
 SAME_PIXEL = 0.01  # relative: orientations need the pixel size to 1 %
 SURE_PIXEL = 2.0  # standard errors of a pixel size within which the reflections may correct it
-WEAK_DISKS = 4.0  # significance up to which weak disks were searched; without them counts of look-alikes mislead
-MOST_MARGIN = 30.0  # nats, the top of the colour scale: more decides no better
-NEEDED = "pip install 'gpu4d[crystal]'"
+WEAK_DISKS = 4.0  # largest threshold of significance in the search of disks with which patterns may decide between look-alikes
+MOST_MARGIN = 30.0  # nats: top of the colour scale; a larger margin makes the answer no surer
+NEEDED = "pip install 'gpu4d[crystal]'"  # for gemmi
 
 
 @dataclass
@@ -54,8 +55,8 @@ class OrientationSettings:
         0.2, "number", "Relative error of kinematical intensities. Thick crystals need more, 0.5 or so.", low=0, high=2
     )
     step_degrees: float = setting(
-        1.0, "number", "Distance of zone axes in the library. 2 is three times as fast, and misses some look-alikes: their margin is then "
-        "too large.", units="degrees", low=0.5, high=10,
+        1.0, "number", "Distance of zone axes in the library. 2 is three times as fast. It misses some look-alikes, so that margins come "
+        "out too large.", units="degrees", low=0.5, high=10,
     )  # fmt: skip
     min_disks: int = setting(4, "whole", "Patterns with fewer disks have no orientation.", low=2, high=1000)
     overlaps: bool = setting(True, "switch", "Look for a second grain at every position.")
@@ -67,14 +68,14 @@ class OrientationSettings:
 
 
 class Orientation(Stage):
-    """Match the disks of every pattern with the structures of the recipe."""
+    """Find which orientation of which named structure explains the disks of every pattern."""
 
     name = "orientation"
     title = "orientations and phases"
     settings = OrientationSettings
     section = "orientation"
     needs: ClassVar = ("braggvectors", "origin", "template")
-    uses: ClassVar = ("rotation", "unusable", "total", "trial")
+    uses: ClassVar = ("rotation", "shadow_rotation", "ellipse", "unusable", "total", "trial")
     makes: ClassVar = ("orientations", "orientation_misfit")
     compiles: ClassVar = ("orientations",)
     place: ClassVar = 8
@@ -88,6 +89,7 @@ class Orientation(Stage):
                 structure_named(name)
 
     def wanted(self, state: RunState) -> Reason:
+        """Run if structures are named, and pixel size and energy are known."""
         names = self.given(state).structures
         if not names:
             return no("no structure is named: give --structure Au, or a CIF file; no material is guessed")
@@ -128,7 +130,7 @@ class Orientation(Stage):
         _gates(state, found, misfit, int((seen & (np.asarray(disks.counts) > 1)).sum()))
 
     def _by_counts(self, state: RunState) -> bool:
-        """Return whether the patterns are read again, to tell look-alikes apart."""
+        """Return True if the patterns are to be read again, so that counts decide between orientations with nearly the same disks."""
         asked = self.given(state).patterns
         if asked != "auto":
             return bool(asked)
@@ -179,6 +181,7 @@ class Orientation(Stage):
         return c
 
     def _keep(self, state: RunState, found: Any, misfit: Any, q_pixel: float) -> None:
+        """Store orientations, phases, margins and misfits, for other stages and in the result file."""
         state.keep("orientations", found)
         state.keep("orientation_misfit", misfit)
         state.products.update((f"orientation_{name}", part) for name, part in found.to_emd().items())
@@ -228,16 +231,6 @@ class Orientation(Stage):
         return f"Orientations of {', '.join(parts)} of the positions; {more}"
 
 
-def structure_named(name: str) -> Structure:
-    """Return a standard, or the structure of a CIF file."""
-    if name in STANDARDS:
-        return Structure.standard(name)
-    if not os.path.isfile(name):
-        raise InputError(f"structure {os.path.basename(name)}: there is no such standard, and no file {name}; standards are "
-                         f"{', '.join(STANDARDS)}")  # fmt: skip
-    return Structure.read_cif(name)
-
-
 def _pixel_of(state: RunState, structure: Structure) -> Any:
     """Return the fit of pixel size and ellipse to the reflections of one structure. None if the disks do not fit it."""
     import gpu4d
@@ -251,6 +244,7 @@ def _pixel_of(state: RunState, structure: Structure) -> Any:
 
 
 def _figures(state: RunState, found: Any, seconds: float) -> None:
+    """Record how many positions have an orientation, of which structures, and how exact it is."""
     grain, record = found.grain, state.record
     count = max(int(grain.found.sum()), 1)
     each = ", ".join(f"{s.name} {100 * (grain.phase == k).sum() / count:.0f} %" for k, s in enumerate(found.structures))
@@ -265,7 +259,10 @@ def _figures(state: RunState, found: Any, seconds: float) -> None:
 
 
 def _gates(state: RunState, found: Any, misfit: Any, crystal: int) -> None:
-    """Check how many patterns are indexed, how well, and how surely. `crystal` positions have a disk beside the unscattered one."""
+    """Check how many patterns have an orientation, how near the disks lie to its reflections, and how much better it is than the next.
+
+    `crystal` is the number of positions with a disk beside the unscattered one.
+    """
     grain, record = found.grain, state.record
     indexed = int((grain.found & (np.nan_to_num(misfit.explained) > EXPLAINED)).sum())
     share = indexed / max(crystal, 1)
@@ -301,7 +298,7 @@ def _gates(state: RunState, found: Any, misfit: Any, crystal: int) -> None:
 
 
 def _trust(state: RunState, found: Any, misfit: Any) -> Iterator[Drawn]:
-    """Draw how sure and how good the orientations are."""
+    """Draw the margin to the next orientation, and how well each orientation explains its disks."""
     from gpu4d import plot
 
     step = found.r_pixel

@@ -43,7 +43,7 @@ class BeamOrigin(Stage):
     settings = OriginSettings
     section = "origin"
     needs: ClassVar = ("braggvectors", "template")
-    uses: ClassVar = ("trial", "bf", "rotation")
+    uses: ClassVar = ("trial", "bf", "rotation", "shadow_rotation")
     makes: ClassVar = ("origin",)
     place: ClassVar = 70
 

@@ -24,7 +24,7 @@ class RadialProfiles(Stage):
     name = "radial"
     title = "radial profile and its variance"
     needs: ClassVar = ("mean_pattern", "unusable", "technique")
-    uses: ClassVar = ("disk", "ring")
+    uses: ClassVar = ("disk", "ring", "ellipse")
     makes: ClassVar = ("radial_profile",)
     compiles: ClassVar = ("rings",)
     place: ClassVar = 25

@@ -17,6 +17,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages.lattice import SINGLE
+from gpu4d.workflow.strain_reference import NAME, WORDS, check_reference, kept_reference, reference_for, said_of
 
 OUTLIERS = 0.01  # share of the positions that may exceed the largest strain
 COMPONENTS = ("exx", "eyy", "exy")
@@ -33,15 +34,23 @@ class StrainSettings:
         "pass over the scan, for disks that overlap or are filled unevenly.", choices=("disks", "cepstrum"),
     )  # fmt: skip
     reference: str | list[int] = setting(
-        "median", "reference", "Unstrained lattice: median: that over the scan; auto: that of the largest connected region in which the "
-        "lattice is the same within the noise; or that of a region [rx0, rx1, ry0, ry1] of the same phase and orientation.", low=0,
-        choices=("median", "auto"),
+        "median", "reference", "Unstrained lattice. median, mean: that over the scan; auto: that of the largest connected region in which "
+        "the lattice is the same within the noise; crystal: that of the one structure in orientation.structures, with the pixel size; or "
+        "that of a region of the same phase and orientation, given vectors, or that of another run.", choices=WORDS,
     )  # fmt: skip
     definition: str = setting(
         "finite", "text", "finite: U − 1 of F = R U; infinitesimal: symmetric part of F − 1; first_order: py4DSTEM's.",
         choices=("finite", "infinitesimal", "first_order"),
     )  # fmt: skip
-    axis_rotation_degrees: float = setting(0.0, "number", "Turn the tensor's axes, from x towards y.", units="degrees", low=-360, high=360)
+    axis: float | str = setting(
+        0.0, "number or word", "Direction of the tensor's x axis: degrees from the first scan axis towards the second (from the first "
+        "detector axis if the rotation is not calibrated), or along the lattice vector g1 or g2 of the reference.", units="degrees",
+        low=-360, high=360, choices=("g1", "g2"),
+    )  # fmt: skip
+    along: str = setting(
+        "none", "text", "One more map for each named lattice vector: the normal strain along it, which is the relative change of the "
+        "spacing of its planes. It does not depend on the axes.", choices=("none", "g1", "g2", "both"),
+    )  # fmt: skip
     max_strain: float = setting(
         0.10, "number", "Strain of a larger magnitude counts as an outlier in the quality gate.", low=1e-4, high=1, guide=(0.05, 0.10)
     )
@@ -55,9 +64,13 @@ class Strain(Stage):
     settings = StrainSettings
     section = "strain"
     needs: ClassVar = ("lattice", "lattice_fit", "braggvectors")
-    uses: ClassVar = ("rotation", "unusable")
+    uses: ClassVar = ("rotation", "shadow_rotation", "unusable")
     makes: ClassVar = ("strain", "lattice_residual", "mean_cepstrum")
     place: ClassVar = 10
+
+    def check(self, state: RunState) -> None:
+        """Read the reference before the work: a file without a lattice should not cost a run."""
+        check_reference(self.given(state).reference, state.recipe)
 
     def reductions(self, state: RunState) -> dict[str, Any]:
         from gpu4d.crystal import CepstralVectors, mean_cepstrum
@@ -79,27 +92,33 @@ class Strain(Stage):
 
         given, record = self.given(state), state.record
         fit = self._fit(state, results)
-        named = isinstance(given.reference, str)
-        region = state.where if named else region_mask(given.reference, state.cube.scan_shape, "strain.reference")
+        region = isinstance(given.reference, list)
+        where = region_mask(given.reference, state.cube.scan_shape, "strain.reference") if region else state.where
         with record.stage(self.title):
             try:
+                reference = "median" if region else reference_for(given.reference, state.recipe, fit, state.calibration)
                 strain = gpu4d.strain_map(
                     fit,
-                    reference=given.reference if named else "median",
-                    region=region,
+                    reference=reference,
+                    region=where if isinstance(reference, str) else None,
                     definition=given.definition,
-                    rotation=math.radians(given.axis_rotation_degrees) if given.axis_rotation_degrees else None,
+                    rotation=given.axis if isinstance(given.axis, str) else math.radians(given.axis) if given.axis else None,
                     calibration=state.calibration,
                     max_strain=given.max_strain,
                 )
             except InputError as error:
                 record.warn(f"no strain: {error}")
                 return
-        record.decide(*self._reference(given.reference, strain))
+        record.decide(*said_of(given.reference, strain.reference.how))
+        if isinstance(given.axis, str):
+            record.decide(f"Axes of the strain: {strain.axes}", f"the recipe asks for x along {given.axis}")
         for line in strain.warnings:
             record.warn(line)
         state.keep("strain", strain)
         state.products.update(("strain" if key == "" else f"strain_{key}", part) for key, part in strain.to_emd().items())
+        state.products[NAME] = kept_reference(strain.reference, fit)
+        for g in self._along(state):
+            state.products[f"strain_along_{g}"] = strain.along(g)
         state.save("lattice_residual", strain.exx.of_same_grid(np.asarray(strain.residual), "lattice residual", "px"))
         self._figures(state, strain)
         self._magnitude_gate(state, strain)
@@ -115,15 +134,9 @@ class Strain(Stage):
         state.record.decide("Strain from the power cepstrum of every pattern, and not from disks", why)
         return fit
 
-    def _reference(self, given: Any, strain: Any) -> tuple[str, str]:
-        """Return what the strain is relative to, and why."""
-        if given == "median":
-            why = "the recipe names no unstrained region: strain is relative to the typical lattice"
-            return "Reference of the strain: the median lattice of the scan", why
-        if given == "auto":
-            return f"Reference of the strain: {strain.reference.how}", "the recipe asks for it: look whether it is unstrained"
-        rx0, rx1, ry0, ry1 = given
-        return f"Reference of the strain: the median lattice of rows {rx0}–{rx1 - 1}, columns {ry0}–{ry1 - 1}", "set in the recipe"
+    def _along(self, state: RunState) -> tuple[str, ...]:
+        """Return the lattice vectors along which the recipe asks for the normal strain."""
+        return {"none": (), "both": ("g1", "g2")}.get(self.given(state).along, (self.given(state).along,))
 
     def _figures(self, state: RunState, strain: Any) -> None:
         ranges = [_range(np.asarray(getattr(strain, name))) for name in COMPONENTS]
@@ -175,6 +188,14 @@ class Strain(Stage):
         caption = f"Strain relative to the {strain.reference.how} ({strain.definition} definition), tension positive. θ is the rotation of "
         caption += "the lattice. The axes of the tensor are drawn beside every map."
         yield Picture("strain", STRAIN, "Strain", caption, wide=True), plot.strain(strain)
+        for g in self._along(state):
+            along = strain.along(g)
+            vector = ", ".join(f"{v:.2f}" for v in getattr(strain.reference, g))
+            caption = (
+                f"Normal strain along {g} = ({vector}) px of the reference: how much farther apart its planes are. Tension is positive."
+            )
+            made = plot.image(along.of_same_grid(100 * np.asarray(along)), f"Strain along {g}", units="%", symmetric=True)
+            yield Picture(f"strain_along_{g}", STRAIN, f"Strain along {g}", caption), made
         if self.given(state).reference == "auto":
             made = plot.image(strain.exx.of_same_grid(strain.reference.region.astype(np.float64)), "Reference region", cmap="gray")
             caption = f"White: the {strain.reference.how}. Strain is relative to it."

@@ -16,7 +16,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 
-NEAR_BEAM = 4.0  # px from the brightest place: there is the beam, even if it is too small to be measured
+NEAR_BEAM = 4.0  # px around the brightest place in which no ring is looked for: the beam is there, also if it has no measurable disk
 TRIED = 8  # patterns that are looked at where no disk was found
 
 
@@ -32,7 +32,7 @@ class AnalysisSettings:
 
 
 class Technique(Stage):
-    """Choose the technique and write down why."""
+    """Choose between strain, phase and images alone, and record why."""
 
     name = "technique"
     title = "choice of the technique"
@@ -76,7 +76,10 @@ class Technique(Stage):
 
 
 def _for_orientations(state: RunState, suggested: Suggestion) -> Suggestion:
-    """Return Bragg disks instead of images alone if structures are named: grains need no common lattice for their orientations."""
+    """Return Bragg disks instead of images alone if structures are named and patterns have disks.
+
+    Orientations of grains need no lattice that the whole scan shares.
+    """
     trial = state.get("trial")
     if suggested.technique != "images" or not state.recipe.orientation.structures or trial is None or state.get("template") is None:
         return suggested
@@ -102,7 +105,7 @@ def beam_of(state: RunState) -> tuple[float, float]:
 
 
 def _without_disk(state: RunState) -> Suggestion:
-    """Say what a scan is whose mean pattern has neither a whole bright-field disk nor a ring."""
+    """Return images alone, and what the scan seems to be, if its mean pattern has neither a whole bright-field disk nor a ring."""
     mean, none = np.asarray(state["mean_pattern"], dtype=np.float64), "the mean pattern has no whole bright-field disk"
     seen = np.ones(state.cube.scan_shape, bool) if state.where is None else state.where
     frames = to_numpy(patterns_at(state.cube, grid_positions(seen & ~state["unusable"], TRIED)))

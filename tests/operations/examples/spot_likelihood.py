@@ -3,6 +3,8 @@
 import numpy as np
 from operations.comparing import Example
 
+LOGARITHMS = (1e-6,)  # the kernel takes them in single precision
+
 
 def examples() -> list[Example]:
     rng = np.random.default_rng(8)
@@ -18,6 +20,6 @@ def examples() -> list[Example]:
         spots[:, :2] += 0.01  # no position halfway between two pixels
         origins, background = np.tile([8.0, 11.0], (3, 1)) + rng.normal(size=(3, 2)), np.exp(-0.2 * np.arange(14.0))
         arrays = patterns, usable, number, spots, origins, background
-        made.append(Example(kind, arrays, {"radius": 2.2, "relative": 0.3}, twin=(1e-11,)))
+        made.append(Example(kind, arrays, {"radius": 2.2, "relative": 0.3}, twin=(1e-11,), cuda=LOGARITHMS))
     none = patterns[:0], usable[:0], number[:0], spots[:0], origins[:0], background[:1]
     return [*made, Example("no disks", none, {"radius": 2.0, "relative": 0.1})]

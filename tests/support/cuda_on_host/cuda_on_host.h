@@ -456,6 +456,14 @@ static inline T atomicMax(T* p, U v) {
   TELL_DETECTOR(race_atomic(false);)
   return o;
 }
+template <class T, class U>
+static inline T atomicOr(T* p, U v) {
+  TELL_DETECTOR(race_atomic(true);)
+  T o = *p;
+  *p = o | (T)v;
+  TELL_DETECTOR(race_atomic(false);)
+  return o;
+}
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 static inline void sincospif(float x, float* s, float* c) {
