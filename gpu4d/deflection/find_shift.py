@@ -99,7 +99,7 @@ def find_shift(first: ArrayLike, second: ArrayLike, *, max_shift: float | None =
         if not np.nansum(part**2) > 0:
             raise InputError(f"{name} has no variation: nothing tells its displacement")
         smooth.append(part)
-    start, rival = _whole_steps(*(_products(v) for v in smooth), most)
+    start, rival = _whole_steps(_products(smooth[0]), _products(smooth[1]), most)
     a, b = (_middle(v) for v in smooth)
     shift = _refined(a, b, start)
     return ScanShift((float(shift[0]), float(shift[1])), _jackknife(a, b, shift), _correlation(a, b, shift), rival)
@@ -221,7 +221,7 @@ def _refined(a: np.ndarray, b: np.ndarray, start: np.ndarray, where: np.ndarray 
         return 0.0 if np.abs(shift - start).max() > 1.5 else -_correlation(a, b, shift, where, products=True)
 
     simplex = start + np.array([[0.0, 0.0], [0.4, 0.0], [0.0, 0.4]])
-    options = {"xatol": 2e-3, "fatol": 1e-9, "initial_simplex": simplex}
+    options = {"xatol": 2e-3, "fatol": 1e-6, "initial_simplex": simplex}
     return np.asarray(optimize.minimize(cost, start, method="Nelder-Mead", options=options).x)
 
 

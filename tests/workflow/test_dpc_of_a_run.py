@@ -43,6 +43,7 @@ def test_padding_as_the_guide_does_it(shared_data):
     assert gates(state)["Boundary of the phase"].passed
 
 
+@pytest.mark.slow
 def test_the_report_of_a_thick_specimen_says_pseudo_dpc(shared_data, tmp_path):
     options = {"input__dataset": "poisson_4e4", "calibration__energy": 300e3, "calibration__semiangle": 24.0, "calibration__r_pixel": 0.26}
     done = run(
