@@ -9,7 +9,7 @@ from gpu4d.beam.origin import Origin
 from gpu4d.calibrate.bright_field_disk import EdgeBackground, edge_background, is_round
 from gpu4d.calibrate.ellipse import ellipse
 from gpu4d.calibrate.fit_halo import HaloFit, fit_halo
-from gpu4d.calibrate.fit_peaks import PeakFit, fit_peaks
+from gpu4d.calibrate.fit_peaks import PeakFit, Rival, fit_peaks
 from gpu4d.calibrate.fit_rings import RingFit, fit_rings
 from gpu4d.calibrate.lattice_ellipse import LatticeEllipse, lattice_ellipse, visible_ellipse
 from gpu4d.calibrate.origin import covered, origin
@@ -30,6 +30,7 @@ __all__ = [
     "PeakFit",
     "RingFit",
     "RingPlace",
+    "Rival",
     "ShadowRotation",
     "covered",
     "edge_background",

@@ -8,6 +8,7 @@ Host by design: lists of points.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,31 @@ DENSE = 0.6  # of the radii near some ring: chance alone would put most disks on
 TILES = 5  # along each axis of the scan: clusters of disks whose errors are correlated, as those of one grain
 LEAST_TILES = 12  # fewer clusters than this do not say how disks scatter; then each position is one
 MOST_OVAL = 1.10  # a/b: detectors and projector lenses stay below. More is a lattice that is taken for another one of the crystal
+DOUBT = 0.05  # probability that the disks are indexed wrongly from which the result is not sure
 ORDERS = np.array([(h, k) for h in range(0, 9) for k in range(0, 9) if 0 < h * h + k * k < 64])
 LATTICES = {"square": ORDERS[:, 0] ** 2 + ORDERS[:, 1] ** 2, "hexagonal": (ORDERS**2).sum(1) + ORDERS[:, 0] * ORDERS[:, 1]}
+
+
+class Rival(NamedTuple):
+    """Another way to say which disk is on which ring.
+
+    Attributes
+    ----------
+    ratio, theta : float
+        Its ellipse: a/b, and the angle of a from qx towards qy, rad.
+    q_pixel : float
+        Its pixel size along the minor axis, in the units of `PeakFit.q_pixel`.
+    probability : float
+        That it is the right one.
+    """
+
+    ratio: float
+    theta: float
+    q_pixel: float
+    probability: float
+
+    def __str__(self) -> str:
+        return f"a pixel of {self.q_pixel:.4g} and an ellipse a/b {self.ratio:.3f} ({100 * self.probability:.0f} %)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +79,8 @@ class PeakFit:
         Part of the disks' intensity that lies on rings of the crystals; part of the expected rings that are there.
     relative : bool
         True if the pixel size is in units of the shortest |g|.
+    rivals : tuple of Rival
+        Other ways to say which disk is on which ring that are at least 1 % probable, the most probable first. Mostly there is none.
     """
 
     ellipse: tuple[float, float, float]
@@ -71,9 +97,33 @@ class PeakFit:
     explained: float
     found: float
     relative: bool
+    rivals: tuple[Rival, ...] = ()
+
+    @property
+    def doubt(self) -> float:
+        """Probability that one of the rivals is right."""
+        return float(sum(rival.probability for rival in self.rivals))
+
+    @property
+    def sure(self) -> bool:
+        """Say whether rivals together are at most 5 % probable. If not, a better q_pixel has to settle it before the fit is used."""
+        return self.doubt <= DOUBT
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say in words which rivals there are, and what would settle it. Empty if the result is sure."""
+        if self.sure:
+            return ()
+        named = ", or ".join(str(rival) for rival in self.rivals[:3])
+        more = f", and {len(self.rivals) - 3} more" if len(self.rivals) > 3 else ""
+        return (
+            f"which disk is on which ring is not sure: a pixel of {self.q_pixel:.4g} and an ellipse a/b {self.ellipse[0]:.3f} are the most"
+            f" probable ({100 * (1 - self.doubt):.0f} %), but the disks also fit {named}{more}. A better q_pixel with its tolerance settles"
+            " it, or as crystals the |g| of the zone axis, or a powder",
+        )
 
     def apply(self, calibration: Calibration) -> None:
-        """Write the ellipse and, if it is in 1/Å, the pixel size with their errors into a calibration."""
+        """Write the ellipse and, if it is in 1/Å, the pixel size with their errors into a calibration. Look at `warnings` before."""
         how = f"{self.disks} Bragg disks"
         calibration.measured(ellipse=self.ellipse, ellipse_error=self.ellipse_error, how=how)
         if not self.relative:
@@ -82,7 +132,8 @@ class PeakFit:
     def __repr__(self) -> str:
         return (
             f"PeakFit({told(self.ellipse, self.ellipse_error)},"
-            f" q_pixel {self.q_pixel:.6g} ± {self.q_pixel_error:.2g} {'|g|' if self.relative else '1/Å'}, {self.disks} disks)"
+            f" q_pixel {self.q_pixel:.6g} ± {self.q_pixel_error:.2g} {'|g|' if self.relative else '1/Å'}, {self.disks} disks"
+            f"{'' if self.sure else f', {100 * self.doubt:.0f} % probable to be indexed wrongly'})"
         )
 
 
@@ -114,7 +165,8 @@ def fit_peaks(
     q_pixel : float, optional
         Pixel size known to `tolerance`, 1/Å. It decides which disk is on which ring; a result outside of it is refused.
     tolerance : float
-        Part by which `q_pixel` may be off. Other ways to index the disks are looked for up to twice as far away.
+        Part by which `q_pixel` may be off: the standard deviation when ways to index the disks are weighed. They are looked for up to twice
+        as far away.
     energy : float, optional
         eV. If given, rings lie at tan(2θ)/λ, as a flat detector shows them.
 
@@ -125,14 +177,16 @@ def fit_peaks(
     Raises
     ------
     InputError
-        Too few disks; they do not fit the crystals, or fit them in two ways; the pixel size is not within that of `q_pixel`; a/b is
+        Too few disks, or too few directions; they do not fit the crystals; the pixel size is not within `tolerance` of `q_pixel`; a/b is
         above 1.10, which no detector has; or the arguments cannot be used.
 
     Notes
     -----
-    Two zone axes of a crystal may differ by a stretch alone. The way to index the disks that explains them best with the least ellipse
-    is taken. Where another one within twice the tolerance of `q_pixel` explains them about as well, and detectors may have its ellipse
-    (a/b to 1.07), the fit is refused. The error names both.
+    Two zone axes of a crystal may differ by a stretch alone, and then its disks fit both. So of a single crystal all ways to put its disks
+    on rings are listed. Each is weighed by the distances of the disks from its rings, by the reflections that its zone axis has and the
+    scan has not, or the other way round, by `q_pixel`, and by its ellipse: ln(a/b) is expected to be 0 ± 3 %. The most probable way is
+    taken. The others are `rivals`, with their probability. Where they have more than 5 % together, `sure` is False, and `warnings` says
+    what would settle it.
 
     A strain that all of the scan shares cannot be told from an ellipse. So the ellipse is that of the mean over the scan, or over
     `where`: strain of single grains averages out, and enters the errors by its scatter between parts of the scan.
@@ -153,11 +207,11 @@ def fit_peaks(
     known: Crystals = crystals if squares is None else np.sqrt(np.unique(squares))
     if not 0 < real_number(tolerance, "tolerance") < 0.5:
         raise InputError(f"tolerance={tolerance}: need the part by which q_pixel may be off, above 0 and below 0.5, such as 0.12")
-    chosen = indexed_disks(points, known, None if lattice else q_pixel, energy, tolerance)
+    chosen, others, listed = indexed_disks(points, known, None if lattice else q_pixel, energy, tolerance)
     rings, found = chosen.rings, chosen.found
     if chosen.occupied < 2 < len(rings.g) and q_pixel is None and not is_lengths(known):
         raise InputError("all disks lie on one ring, and which one of the crystals it is cannot be told: give q_pixel (to 12 %)")
-    if found.chance > DENSE and q_pixel is None and not is_lengths(known):
+    if found.chance > DENSE and q_pixel is None and not listed and not is_lengths(known):
         raise InputError(
             f"rings of the crystals are so dense that {100 * found.chance:.0f} % of all radii lie near one: which disk is on which"
             " ring is not sure: give q_pixel (to 12 %), or as crystals the |g| of the zone axis only, or 'square' or 'hexagonal'"
@@ -182,7 +236,13 @@ def fit_peaks(
         explained=found.explained,
         found=found.found,
         relative=lattice,
+        rivals=tuple(_rival(other, probability) for other, probability in others),
     )
+
+
+def _rival(p: np.ndarray, probability: float) -> Rival:
+    axes = axes_of_stretch(p[2:4], np.zeros((2, 2)))
+    return Rival(axes.ratio, axes.theta, q_of_axes(p, axes)[0], probability)
 
 
 def _check_plausible(ratio: float, q: float, prior: float | None, tolerance: float) -> None:

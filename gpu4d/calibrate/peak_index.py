@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu4d.calibrate.peak_choice import OTHER, WEAKEST, pixel_off, ways_to_index
 from gpu4d.calibrate.peak_likelihood import DiskPoints, disk_residuals, fitted_disks
-from gpu4d.calibrate.peak_rivals import all_indexings, places_of
+from gpu4d.calibrate.peak_rivals import Places, places_of
 from gpu4d.calibrate.ring_index import (
     PRIOR,
     Indexed,
@@ -34,11 +35,12 @@ SCALES = 5  # of each start are fitted
 STRAY = 0.02  # of the disks may lie on no ring, for the likelihood
 OVAL = 0.05  # of ½ ln(a/b) has to be paid for by 1 in the mean log likelihood of a disk: most detectors have less
 MOST_OVAL = 0.14  # of ½ ln(a/b), a/b of 1.32: what is more oval is a line of disks that was made a ring
-AS_GOOD = 0.3  # of that log likelihood: what is nearer may be right as well
-POSSIBLE = 0.035  # of ½ ln(a/b), a/b of 1.07: a detector may have as much, so that an ellipse that is rounder is no evidence
-OTHER = 0.005  # of stretch and scale: another indexing, and no error of the fit
+DISKS = 10.0  # of many grains count as independent: others may be wrong together. Ten times the mean log likelihood of one is ln P
 STRAINED = 0.06  # of its radius: a ring of disks is so wide at least, since crystals are strained by a per cent or two
-WEAKEST = 1e-7  # of the strongest ring: disks of weak reflections are as bright as others in thick crystals
+UNKNOWN = 2.0  # times the pixel size that the histogram of distances gives: another way to index the disks may have such a one
+LEAST_PLACES = 5  # for disks without a pixel size: any three fit, and four nearly do
+EDGE = 1.1  # of the farthest disk: rings beyond it are neighbours that a disk might be on
+LEAST = 0.01  # a way to index the disks that is less probable is not named
 MISSING = 0.25  # of the expected rings must be there: one zone axis shows few of them
 
 
@@ -68,21 +70,90 @@ class DiskTrial(NamedTuple):
     def pixel(self) -> float:
         return float(np.exp(self.oval - self.p[4]))
 
-    def __str__(self) -> str:
-        return f"a pixel of {self.pixel:.4g} 1/Å and an ellipse a/b {np.exp(2 * self.oval):.3f}"
-
     def differs(self, other: DiskTrial) -> bool:
         return bool(np.abs(self.p[2:5] - other.p[2:5]).max() > OTHER)
 
 
-def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy: float | None, tolerance: float = PRIOR) -> DiskTrial:
-    """Return the way to index the disks that explains them best.
+class Chosen(NamedTuple):
+    """The most probable way to index the disks, and the others (at least 1 % probable), the most probable first, with probabilities.
 
-    Each is fitted to a part of the disks, since their distances alone do not tell: zone axes of a crystal may differ by a stretch. Of a
-    single crystal all ways are compared that put its disks on rings.
+    `listed` says that all ways were listed, as those of a single crystal.
+    """
+
+    trial: DiskTrial
+    rivals: list[tuple[np.ndarray, float]]
+    listed: bool
+
+
+def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy: float | None, tolerance: float = PRIOR) -> Chosen:
+    """Return the way to index the disks that is most probable, and its rivals.
+
+    Of a single crystal, all ways that put its disks on rings are weighed by `ways_to_index`. Of many grains, some ways are fitted to a part
+    of the disks, since histograms of distances do not tell them apart.
     """
     few = np.random.default_rng(0).permutation(len(points.v))[:TRIAL_POINTS]
     part = DiskPoints(points.v[few], points.intensity[few], points.error[few], np.arange(len(few)))
+    places = None if is_lengths(known) else places_of(points, BEAM)
+    if places is not None and places.three is None:
+        raise InputError("the disks lie in too few directions to fix an ellipse: need three directions, or two lengths in two")
+    if places is not None and q_pixel is not None:
+        single = _single_crystal(points, part, places, known, energy, (q_pixel, q_pixel, tolerance))
+        if single is not None:
+            return single
+    trials = _trials(points, part, known, q_pixel, energy, tolerance)
+    best = _best(trials, q_pixel, tolerance)
+    if places is not None and q_pixel is None:
+        single = _single_crystal(points, part, places, known, energy, (None, best.pixel, tolerance))
+        if single is not None:
+            return single
+    others: list[DiskTrial] = []
+    for t in sorted(trials, key=lambda t: -t.score):
+        if t.oval < MOST_OVAL and t.differs(best) and all(t.differs(other) for other in others):
+            others.append(t)
+    log = np.array([DISKS * (t.score - best.score) - pixel_off(t.pixel, q_pixel, tolerance) for t in (best, *others)])
+    return Chosen(best, _named([t.p for t in others], log), False)
+
+
+def _named(p: list[np.ndarray], log: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """Return parameters and probabilities of others than the first one, from the logarithms (1 + n,) of all."""
+    odds = np.exp(log - log.max())
+    share = odds / odds.sum()
+    return sorted(((one, float(s)) for one, s in zip(p, share[1:]) if s > LEAST), key=lambda rival: -rival[1])
+
+
+def _single_crystal(
+    points: DiskPoints, part: DiskPoints, places: Places, known: Any, energy: float | None, near: tuple[float | None, float, float]
+) -> Chosen | None:
+    """Return the most probable way to put the disks of a single crystal on rings near a pixel size, or None if none fits.
+
+    `near` is the pixel size that was given, or None, the one about which is searched, and the tolerance.
+    """
+    q_pixel, middle, tolerance = near
+    if q_pixel is None and len(places.v) < LEAST_PLACES:
+        return None
+    reach = min(WRONG_PRIOR * tolerance, 0.9)
+    pixel = (middle / UNKNOWN, middle * UNKNOWN) if q_pixel is None else (middle / (1 + reach), middle / (1 - reach))
+    ways = ways_to_index(places, known, q_pixel, tolerance, pixel, energy)
+    for best in ways[:1]:
+        start = best.p[2:5]
+        peaks, r, height = _histogram(points, start[:2])
+        rings = known_rings(known, float(np.hypot(*points.v.T).max()) * best.pixel * EDGE, energy, WEAKEST)
+        try:
+            found = judged_scale(rings, peaks, r, height, float(np.exp(start[2])))
+            check_indexed(found, rings, missing=0.0)
+            trial = _trial(part, rings, found, best.p)
+        except (InputError, np.linalg.LinAlgError):  # the disks are too far from the rings for a fit
+            return None
+        if np.abs(trial.p[2:5] - start).max() > OTHER:  # the fit of all disks went elsewhere
+            return None
+        return Chosen(trial, _named([way.p for way in ways[1:]], np.array([way.log for way in ways])), True)
+    return None
+
+
+def _trials(
+    points: DiskPoints, part: DiskPoints, known: Any, q_pixel: float | None, energy: float | None, tolerance: float
+) -> list[DiskTrial]:
+    """Return fits of the ways to index the disks that explain the histogram of their distances best."""
     trials: list[DiskTrial] = []
     refusals: list[tuple[float, InputError]] = []
     for start in _starts(points):
@@ -103,32 +174,7 @@ def indexed_disks(points: DiskPoints, known: Any, q_pixel: float | None, energy:
                 continue
     if not trials:
         raise max(refusals, key=lambda t: t[0], default=(0.0, InputError("no ellipse and scale put the disks on rings of the crystals")))[1]
-    rivals = [] if is_lengths(known) else _rivals(points, part, known, q_pixel, energy, (trials, tolerance))
-    return _chosen(trials + rivals, q_pixel, tolerance)
-
-
-def _rivals(
-    points: DiskPoints, part: DiskPoints, known: Any, q_pixel: float | None, energy: float | None, others: tuple[list[DiskTrial], float]
-) -> list[DiskTrial]:
-    """Return fits of all ways to put the disks of a single crystal on rings, near a pixel size or near those that were found already."""
-    trials, tolerance = others
-    places = places_of(points, BEAM)
-    if places is None:
-        return []
-    if places.three is None:
-        raise InputError("the disks lie in too few directions to fix an ellipse: need three directions, or two lengths in two")
-    middle = max(trials, key=lambda t: t.score).pixel if q_pixel is None else q_pixel
-    reach = WRONG_PRIOR * tolerance
-    pixel = (middle / (1 + reach), middle / (1 - reach) if reach < 1 else np.inf)
-    rings = known_rings(known, float(np.hypot(*points.v.T).max()) * pixel[1] * np.exp(2 * STRETCHES), energy, WEAKEST)
-    found = []
-    for start in all_indexings(places, rings.g, pixel):
-        try:
-            judged = judged_scale(rings, *_histogram(points, start[:2]), float(np.exp(start[2])))
-            found.append(_trial(part, rings, judged, np.array([0.0, 0.0, *start])))
-        except (InputError, np.linalg.LinAlgError):  # the disks are too far from the rings for a fit
-            continue
-    return found
+    return trials
 
 
 def _trial(points: DiskPoints, rings: KnownRings, found: Indexed, start: np.ndarray) -> DiskTrial:
@@ -147,38 +193,10 @@ def _trial(points: DiskPoints, rings: KnownRings, found: Indexed, start: np.ndar
     return DiskTrial(p, rings, found, mean, close, occupied)
 
 
-def _chosen(trials: list[DiskTrial], q_pixel: float | None, tolerance: float) -> DiskTrial:
-    """Return the trial that explains the disks best with a small ellipse. Raise InputError if a different one does so as well."""
+def _best(trials: list[DiskTrial], q_pixel: float | None, tolerance: float) -> DiskTrial:
+    """Return the most probable trial. One with an ellipse that no detector has is taken if there is no other."""
     plausible = [t for t in trials if t.oval < MOST_OVAL] or trials
-    first = max(plausible, key=lambda t: t.score)
-    inside = [t for t in plausible if q_pixel is None or abs(q_pixel / t.pixel - 1) < tolerance]
-    best = max(inside, key=lambda t: t.score, default=None)
-    if q_pixel is not None and (best is None or first.score > best.score + AS_GOOD):
-        raise InputError(
-            f"the disks fit the crystals best with {first}, but q_pixel={q_pixel:g} has to be known to {100 * tolerance:.0f} %: give a"
-            " better q_pixel, the right crystals, or as crystals the |g| of the zone axis only"
-        )
-    assert best is not None
-    near = [t for t in plausible if q_pixel is None or abs(q_pixel / t.pixel - 1) < WRONG_PRIOR * tolerance]
-    expected = inside if q_pixel is not None else []
-    rivals = [t for t in near if t.differs(best) and _as_good(t, best, any(t is other for other in expected))]
-    other = max(rivals, key=lambda t: t.score, default=None)
-    if other is not None:
-        raise InputError(
-            f"ambiguous: two ways to say which disk is on which ring fit about as well: {best}, and {other}: give a better q_pixel with its"
-            " tolerance, or as crystals the |g| of the zone axis only, or 'square' or 'hexagonal'"
-        )
-    return best
-
-
-def _as_good(other: DiskTrial, best: DiskTrial, near: bool) -> bool:
-    """Return whether another way may be right as well.
-
-    It is as good in all, or its disks are as near to their rings, and detectors may have its ellipse. The number of rings only counts
-    between pixel sizes that are not `near` to each other: a fine lattice also explains the disks of a coarse one.
-    """
-    closeness = other.closeness - best.closeness if near else other.likelihood - best.likelihood
-    return other.score > best.score - AS_GOOD or (other.oval < POSSIBLE and closeness > -AS_GOOD)
+    return max(plausible, key=lambda t: DISKS * t.score - pixel_off(t.pixel, q_pixel, tolerance))
 
 
 def _starts(points: DiskPoints) -> list[np.ndarray]:

@@ -2,7 +2,7 @@
 
 With Q = Mᵀ M q² the |g| of a disk at v is √(vᵀ Q v). Q has three numbers, so |g| of three disks give it. All triples of rings that lie in
 reach of the pixel size are tried, and those are kept that put all other disks on rings as well. So no way to index them is missed.
-Host by design: a few dozen places.
+`peak_choice` says how probable each of them is. Host by design: a few dozen places.
 """
 
 from __future__ import annotations
@@ -23,17 +23,25 @@ AMONG = 10  # shortest places from which three are chosen
 INDEPENDENT = 0.02  # least singular value of the three equations, each scaled to 1: fewer directions do not fix an ellipse
 OVAL = 0.07  # of ½ ln(a/b): of the ellipses that are tried
 OFF = 0.6  # px: farthest that a place may be from its ring, before the fit
+EXACT = 0.2  # px: error of a place before the fit, to choose the best of very many
+ROUND = 0.03  # standard deviation of ln(a/b): detectors are round to a few per cent
 MOST_TRIPLES = 200_000
-KEPT = 12  # best ones
+KEPT = 60  # best ones
 SAME = 0.003  # of stretch and scale
 
 
 class Places(NamedTuple):
-    """Mean places of disks of a crystal (m, 2), px, up to inversion, the shortest first, their disks (m,), and three that fix it."""
+    """Mean places of disks of a crystal (m, 2), px, up to inversion, the shortest first.
+
+    Their disks (m,), rms distance of a disk from its place along an axis (m,), px, three places that fix an ellipse, and all places (k, 2),
+    also those with few disks.
+    """
 
     v: np.ndarray
     disks: np.ndarray
+    scatter: np.ndarray
     three: np.ndarray | None
+    seen: np.ndarray
 
 
 def places_of(points: DiskPoints, beam: float) -> Places | None:
@@ -47,6 +55,7 @@ def places_of(points: DiskPoints, beam: float) -> Places | None:
     left = np.ones(len(v), bool)
     found: list[np.ndarray] = []
     count: list[int] = []
+    scatter: list[float] = []
     tree = cKDTree(v)
     neighbours = tree.query_ball_point(v, reach)
     crowd = np.array([len(n) for n in neighbours])
@@ -61,16 +70,15 @@ def places_of(points: DiskPoints, beam: float) -> Places | None:
             continue
         found.append(v[members].mean(axis=0))
         count.append(len(members))
+        scatter.append(float(v[members].std(axis=0).mean()))
         left[members] = False
     if not found or len(found) > 2 * MOST_PLACES or sum(count) < COVERED * len(v):
         return None
-    middle, disks = np.array(found), np.array(count, np.float64)
-    one_side = (middle[:, 0] > 0) | ((middle[:, 0] == 0) & (middle[:, 1] > 0))
-    middle, disks = middle[one_side], disks[one_side]
-    order = np.argsort(np.hypot(*middle.T), kind="stable")
-    middle, disks = middle[order], disks[order]
-    main = disks > MAIN * disks.max()  # others may be tails of these
-    return Places(middle[main], disks[main], _three(middle[main]))
+    middle, disks, wide = np.array(found), np.array(count, np.float64), np.array(scatter)
+    one_side = np.flatnonzero((middle[:, 0] > 0) | ((middle[:, 0] == 0) & (middle[:, 1] > 0)))
+    order = one_side[np.argsort(np.hypot(*middle[one_side].T), kind="stable")]
+    main = order[disks[order] > MAIN * disks[order].max()]  # others may be tails of these
+    return Places(middle[main], disks[main], wide[main], _three(middle[main]), middle[order])
 
 
 def _rows(v: np.ndarray) -> np.ndarray:
@@ -90,8 +98,8 @@ def _three(v: np.ndarray) -> np.ndarray | None:
     return best
 
 
-def all_indexings(places: Places, g: np.ndarray, pixel: tuple[float, float]) -> np.ndarray:
-    """Return (e1, e2, ln scale) of all ways to put the places on rings, the best first, (n, 3).
+def all_indexings(places: Places, g: np.ndarray, pixel: tuple[float, float], likely: tuple[float, float] = (1.0, np.inf)) -> np.ndarray:
+    """Return (e1, e2, ln scale) of all ways to put the places on rings, the best first, (n, 3). Of very many, the best are returned.
 
     Parameters
     ----------
@@ -100,6 +108,8 @@ def all_indexings(places: Places, g: np.ndarray, pixel: tuple[float, float]) -> 
         |g| of the rings, 1/Å, from small to large.
     pixel : (float, float)
         Smallest and largest pixel size along the minor axis, 1/Å.
+    likely : (float, float)
+        Expected pixel size, 1/Å, and the standard deviation of its logarithm.
     """
     if places.three is None:
         return np.zeros((0, 3))
@@ -122,7 +132,9 @@ def all_indexings(places: Places, g: np.ndarray, pixel: tuple[float, float]) -> 
     high = np.clip(np.searchsorted(g, length), 1, len(g) - 1)
     away = np.minimum(np.abs(length - g[high]), np.abs(length - g[high - 1])) / np.sqrt(large * small)[:, None]
     on = np.flatnonzero((away < OFF) @ places.disks > ON_RINGS * places.disks.sum())
-    on = on[np.argsort(np.minimum(away[on], OFF) ** 2 @ places.disks, kind="stable")]
+    cost = (np.minimum(away[on], OFF) ** 2).sum(axis=1) / EXACT**2 + (np.log(large[on] / small[on]) / ROUND) ** 2
+    cost += (np.log(large[on] / likely[0]) / likely[1]) ** 2
+    on = on[np.argsort(cost, kind="stable")]
     angle = 0.5 * np.arctan2(2 * q[on, 1], q[on, 0] - q[on, 2]) + np.pi / 2  # the pattern is long where Q is small
     e = 0.5 * np.log(large[on] / small[on])
     found = np.stack([e * np.cos(2 * angle), e * np.sin(2 * angle), -0.5 * np.log(large[on] * small[on])], axis=-1)

@@ -145,7 +145,7 @@ def axes_text(frame_of: str, angle: float) -> tuple[str, str]:
 def _draw_tensor_axes(ax: Any, frame_of: str, angle: float) -> None:
     """Draw arrows of the tensor's x and y: solid along the picture's axes, or marked as detector axes."""
     color = canvas.INK if frame_of == "scan" else WARNING
-    names = ("x", "y") if frame_of == "scan" else ("q$_x$", "q$_y$")
+    names = ("q$_x$", "q$_y$") if frame_of == "detector" and not angle else ("x", "y")  # turned axes are no longer the detector's
     origin, length = (-36.0, -7.0) if abs(angle) < 0.02 else (-30.0, -20.0), 15.0
     for name, (down, right) in zip(names, ((math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle)))):
         end = (origin[0] + length * right, origin[1] - length * down)

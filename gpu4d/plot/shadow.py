@@ -92,7 +92,7 @@ def shadow(
     turned = ndimage.map_coordinates(smooth, np.moveaxis(q + middle, -1, 0), order=1, mode="nearest")
     turned = np.where(np.hypot(q[..., 0], q[..., 1]) < EDGE * size, turned, np.nan)
     part = stem[low[0] : high[0], low[1] : high[1]]
-    made, axs = canvas.figure(part.shape, 1, 2, below=0.35)
+    made, axs = canvas.figure(part.shape, 1, 2, below=0.75)
     step, units = pixel(image, pixel_size, None if pixel_size is None else "Å")
     angle = np.linspace(0, 2 * np.pi, POINTS)
     rim = found.seen_at(EDGE * size * np.stack([np.cos(angle), np.sin(angle)], axis=-1), position) - low

@@ -357,6 +357,7 @@ RESULTS = (
     "Relation",
     "LengthFit",
     "PeakFit",
+    "Rival",
     "RingFit",
     "RingPlace",
     "RadialStatistics",

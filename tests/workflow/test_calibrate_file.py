@@ -106,6 +106,11 @@ def test_an_ellipse_that_the_lattice_contradicts_is_not_written(monkeypatch):
     c, said = measured()
     assert c.ellipse is None and c.q_pixel == 0.021
     assert "their lattice is square behind another ellipse" in said[-1]
+    unsure = replace(right, rivals=(gpu4d.calibrate.Rival(1.06, 0.4, 0.0217, 0.2),))
+    monkeypatch.setattr(gpu4d.calibrate, "fit_peaks", lambda *given, **settings: unsure)
+    c, said = measured()
+    assert c.ellipse is None and c.q_pixel == 0.021
+    assert "not sure" in said[-1] and "a pixel of 0.0217 and an ellipse a/b 1.060 (20 %)" in said[-1] and "powder" in said[-1]
 
 
 def test_hot_and_missing_pixels_do_no_harm(shared_data, tmp_path):

@@ -117,6 +117,9 @@ def take_disks(work: Work, found: PointListArray, lattice: Lattice | None, origi
         except InputError as error:
             work.said.append(f"no ellipse and pixel size from Bragg disks: {error}")
             return
+    if not fit.sure:
+        work.said += [f"no ellipse and pixel size from Bragg disks: {line}" for line in fit.warnings]
+        return
     other = None if lattice is None else _other_ellipse(fit, gpu4d.fit_lattice(found, lattice, origin=origin))
     if other is None:
         fit.apply(c)

@@ -63,7 +63,7 @@ class LatticeFit(Stage):
                 return
             lattice, several = found[0], None
             if len(found) > 1:
-                several = gpu4d.crystal.fit_lattices(disks, found, origin=origin, where=state.where)
+                several = gpu4d.crystal.fit_lattices(disks, found, origin=origin, where=state.where, radius=state["template"].radius)
             fit = gpu4d.fit_lattice(disks, lattice, origin=origin) if several is None else several[0]
             if self.given(state).fit == "pattern" and np.asarray(fit.mask).any():
                 fit = self._whole_pattern(state, fit)

@@ -126,8 +126,9 @@ class Orientation(Stage):
         for line in found.warnings:
             record.warn(f"orientations: {line}")
         self._keep(state, found, misfit, calibration.require("q_pixel"))
-        _figures(state, found, seconds)
-        _gates(state, found, misfit, int((seen & (np.asarray(disks.counts) > 1)).sum()))
+        good = _explained(found, misfit)
+        _figures(state, found, good, seconds)
+        _gates(state, found, good, int((seen & (np.asarray(disks.counts) > 1)).sum()))
 
     def _by_counts(self, state: RunState) -> bool:
         """Return True if the patterns are to be read again, so that counts decide between orientations with nearly the same disks."""
@@ -155,13 +156,16 @@ class Orientation(Stage):
             )  # fmt: skip
             return c
         name, fit = min(fits.items(), key=lambda one: abs(one[1].q_pixel / known - 1))
-        off = abs(fit.q_pixel - known)
+        for line in fit.warnings:
+            record.warn(f"pixel size from {name}: {line}")
+        possible = [fit.q_pixel] if fit.sure else [fit.q_pixel, *(rival.q_pixel for rival in fit.rivals)]
+        off = min(abs(q - known) for q in possible)
         sure = error > 0 and off < SURE_PIXEL * math.hypot(error, fit.q_pixel_error)
         said = "; ".join(
             f"the reflections of {other} give {measured(one.q_pixel, one.q_pixel_error)} Å⁻¹, {100 * (one.q_pixel / known - 1):+.2f} %"
             for other, one in fits.items()
         )
-        corrected = len(structures) == 1 and sure and off > SAME_PIXEL * known
+        corrected = len(structures) == 1 and fit.sure and sure and off > SAME_PIXEL * known
         if corrected:
             record.decide(
                 f"Detector pixel for the orientations: {measured(fit.q_pixel, fit.q_pixel_error)} Å⁻¹",
@@ -224,11 +228,16 @@ class Orientation(Stage):
 
     def headline(self, state: RunState) -> str | None:
         found = state["orientations"]
-        seen = max(state.patterns, 1)
-        parts = [f"{s.name} at {100 * (found.phase == k).sum() / seen:.0f} %" for k, s in enumerate(found.structures)]
-        unsure = f"{100 * found.ambiguous.sum() / max(int(found.grain.found.sum()), 1):.0f} %"
-        more = f"at {unsure} of them another orientation explains the disks nearly as well."
-        return f"Orientations of {', '.join(parts)} of the positions; {more}"
+        good = _explained(found, state["orientation_misfit"])
+        seen, count = max(state.patterns, 1), int(good.sum())
+        parts = [f"{s.name} at {_percent((good & (found.phase == k)).sum(), seen)}" for k, s in enumerate(found.structures)]
+        text = f"Orientations of {', '.join(parts)} of the positions"
+        if count:
+            unsure = _percent((good & found.ambiguous).sum(), count)
+            text += f"; at {unsure} of them another orientation explains the disks nearly as well"
+        if poor := int((found.grain.found & ~good).sum()):
+            text += f". At {_percent(poor, seen)} the best one leaves most disks unexplained: more grains than two, or another phase"
+        return f"{text}."
 
 
 def _pixel_of(state: RunState, structure: Structure) -> Any:
@@ -243,29 +252,36 @@ def _pixel_of(state: RunState, structure: Structure) -> Any:
         return None
 
 
-def _figures(state: RunState, found: Any, seconds: float) -> None:
-    """Record how many positions have an orientation, of which structures, and how exact it is."""
+def _explained(found: Any, misfit: Any) -> np.ndarray:
+    """Return where an orientation explains enough of the disks to count as found, (Rx, Ry) bool."""
+    return np.asarray(found.grain.found & (np.nan_to_num(misfit.explained) > EXPLAINED))
+
+
+def _percent(part: Any, whole: int) -> str:
+    return f"{100 * int(part) / max(whole, 1):.0f} %"
+
+
+def _figures(state: RunState, found: Any, good: np.ndarray, seconds: float) -> None:
+    """Record how many positions have an orientation, of which structures, and how exact it is. `good`: where it counts as found."""
     grain, record = found.grain, state.record
-    count = max(int(grain.found.sum()), 1)
-    each = ", ".join(f"{s.name} {100 * (grain.phase == k).sum() / count:.0f} %" for k, s in enumerate(found.structures))
+    each = ", ".join(f"{s.name} {_percent((good & (grain.phase == k)).sum(), int(good.sum()))}" for k, s in enumerate(found.structures))
     thick = ", ".join(f"{t:.3g} Å" for t in found.thickness)
-    two = int(found.second.found.sum())
-    record.figure("Orientations", f"{int(grain.found.sum()):,} positions", f"{each}; two grains at {two:,}; thickness {thick}")
-    error = np.degrees(grain.error)
+    two = int((good & found.second.found).sum())
+    record.figure("Orientations", f"{int(good.sum()):,} positions", f"{each}; two grains at {two:,}; thickness {thick}")
+    error = np.degrees(np.where(good, grain.error, np.nan))
     if np.isfinite(error).any():
         remark = "median standard error from positions and intensities of the disks; dynamical scattering adds to it"
         record.figure("Error of an orientation", f"± {np.nanmedian(error):.2g}°", remark)
     record.note(f"orientations: {grain.found.sum() / max(seconds, 1e-9):,.0f} positions/s with the library")
 
 
-def _gates(state: RunState, found: Any, misfit: Any, crystal: int) -> None:
+def _gates(state: RunState, found: Any, good: np.ndarray, crystal: int) -> None:
     """Check how many patterns have an orientation, how near the disks lie to its reflections, and how much better it is than the next.
 
-    `crystal` is the number of positions with a disk beside the unscattered one.
+    `good`: where an orientation counts as found. `crystal`: number of positions with a disk beside the unscattered one.
     """
     grain, record = found.grain, state.record
-    indexed = int((grain.found & (np.nan_to_num(misfit.explained) > EXPLAINED)).sum())
-    share = indexed / max(crystal, 1)
+    share = int(good.sum()) / max(crystal, 1)
     record.gate(
         "Indexed share",
         share >= INDEXED,
@@ -290,11 +306,15 @@ def _gates(state: RunState, found: Any, misfit: Any, crystal: int) -> None:
     record.gate(
         "Margin of the orientations",
         typical > CLEAR and unsure <= AMBIGUOUS,
-        f"{typical:.1f} nats to the next orientation (median); {100 * unsure:.0f} % of the positions are ambiguous (below {CLEAR:g})",
+        f"{_nats(typical)} (median); {100 * unsure:.0f} % of the positions are ambiguous (below {CLEAR:g})",
         f"above {CLEAR:g} nats, at most {100 * AMBIGUOUS:g} % ambiguous",
         "look-alikes: search weaker disks (bragg.min_significance = 3), let counts decide (orientation.patterns = true), or name fewer "
         "phases",
     )
+
+
+def _nats(margin: float) -> str:
+    return "no other orientation explains the disks" if margin == math.inf else f"{margin:.1f} nats to the next orientation"
 
 
 def _trust(state: RunState, found: Any, misfit: Any) -> Iterator[Drawn]:

@@ -212,20 +212,23 @@ class Shadow(Stage):
         if "shadow_rotation" in state and "shadow_images" in state:
             stem, shadows, positions, center, radius = state["shadow_images"]
             title = "Shadow image and STEM image"
+            found = state["shadow_rotation"]
+            middle = [np.hypot(*(found.seen_at([[0.0, 0.0]], at)[0] - np.array(stem.shape) / 2)) for at in positions]
+            best = int(np.argmin(middle))  # the one that shows most of the STEM image
             made = plot.shadow(
                 stem,
-                state["shadow_rotation"],
-                shadows[0],
+                found,
+                shadows[best],
                 "Same place",
-                position=positions[0],
+                position=positions[best],
                 center=center,
                 radius=radius,
                 pixel_size=size,
             )
             caption = (
-                "What the first shadow image shows of the STEM image, and the shadow image turned into the axes of the scan. The same "
+                f"What shadow image {best + 1} of {len(shadows)} shows of the STEM image, and the shadow image turned into the axes of "
             )
-            caption += "things must be at the same places; one may be bright where the other is dark."
+            caption += "the scan. The same things must be at the same places; one may be bright where the other is dark."
             yield Picture("shadow", IMAGES, title, caption, wide=True), made
         if "shadow_rotation" in state and "shadow_points" in state:
             stem, points = state["shadow_points"]
