@@ -100,6 +100,8 @@ from .io.opening import open as open
 from .io.saving import save as save
 from .operation import using as using
 from .probe.template_kernel import Template as Template
+from .ptychography._parallax import parallax as parallax
+from .ptychography.aberration_fit import fit_aberrations as fit_aberrations
 from .ptychography.ssb import ssb as ssb
 from .streaming.engine import sweep as sweep
 

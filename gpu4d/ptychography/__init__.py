@@ -1,9 +1,23 @@
-"""Ptychography by direct methods on the stack of bright-field pixels."""
+"""Ptychography by direct methods on the stack of bright-field pixels, and the aberrations that these need."""
 
+from gpu4d.ptychography._acbf import CorrectedBrightField, acbf
+from gpu4d.ptychography._parallax import Parallax, parallax, tilted_dark_field
+from gpu4d.ptychography.aberration_fit import AberrationFit, fit_aberrations
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.ptychography.ssb import SSB, ssb
 
-__all__ = ["SSB", "BrightFieldStack", "ssb"]
+__all__ = [
+    "SSB",
+    "AberrationFit",
+    "BrightFieldStack",
+    "CorrectedBrightField",
+    "Parallax",
+    "acbf",
+    "fit_aberrations",
+    "parallax",
+    "ssb",
+    "tilted_dark_field",
+]
 
 
 def __dir__() -> list[str]:

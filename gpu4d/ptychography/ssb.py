@@ -169,7 +169,7 @@ def ssb(
     known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=options, **given)
     decisions, warnings = known.decisions, known.warnings
     overlaps = overlap_geometry(cube, known, aberrations, pupil)
-    sums, phase_nan, incident = _summed(cube, overlaps, mode, options, warnings)
+    sums, phase_nan, incident = side_band_sums(cube, overlaps, mode, options, warnings)
     spectrum = _spectrum(sums, mode, float(epsilon)) / incident
     phase = fft.irfft2(-1j * spectrum, cube.scan_shape)
     xp = arrays.namespace(phase)
@@ -205,7 +205,7 @@ class _Geometry:
         return cls(*(None if part is None else arrays.from_numpy(part, stack) for part in parts))
 
 
-def _summed(
+def side_band_sums(
     cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, warnings: list[str]
 ) -> tuple[SSBSum, np.ndarray | None, float]:
     """Return side-band sums of all pixels, positions that were filled, and |Ψ₀|² per pixel in the middle of the disk."""

@@ -70,6 +70,9 @@ def swept(reduction: Any) -> Any:
     return gpu4d.sweep(cube(), reduction)
 
 
+ALIGNED = gpu4d.parallax(cube(), aberrations={}, rotation=0.0)
+
+
 class Call:
     """A call of a public function that works, and the arguments of it that are arrays."""
 
@@ -247,6 +250,12 @@ CALLS: dict[str, Call] = {
     "probe.template": Call(lambda p: gpu4d.probe.template(p).kernel, p=PROBE),
     "probe.wavefunction": Call(lambda a: np.abs(gpu4d.probe.wavefunction(a, energy=2e5, q_pixel=0.05)), a=PROBE),
     "ptychography.BrightFieldStack": Call(lambda p: swept(gpu4d.ptychography.BrightFieldStack(p)), p=PROBE > 0.5),
+    "ptychography.acbf": Call(lambda o: gpu4d.ptychography.acbf(cube(), rotation=0.0, origin=o).image, o=ORIGINS),
+    "ptychography.tilted_dark_field": Call(
+        lambda o: gpu4d.ptychography.tilted_dark_field(cube(), ALIGNED, inner=1.5, outer=3.0, origin=o), o=ORIGINS
+    ),
+    "fit_aberrations": Call(lambda w: gpu4d.fit_aberrations(cube(), coefficients=["C10"], rotation=0.0, where=w).covariance, w=WHERE),
+    "parallax": Call(lambda w: gpu4d.parallax(cube(), aberrations={}, rotation=0.0, where=w).image, w=WHERE),
     "ssb": Call(lambda p: gpu4d.ssb(cube(), rotation=0.0, pupil=p).phase, p=PROBE),
     "streaming.load_cube": Call(lambda w: gpu4d.streaming.load_cube(cube(), where=w), w=WHERE),
     "sweep": Call(lambda w: gpu4d.sweep(cube(), gpu4d.MeanPattern(), where=w), w=WHERE),
@@ -377,6 +386,9 @@ RESULTS = (
     "Thresholds",
     "Disk",
     "SSB",
+    "AberrationFit",
+    "CorrectedBrightField",
+    "Parallax",
     "Simulated",
     "Grain",
     "Misfit",

@@ -27,6 +27,7 @@ def resolve(dotted: str) -> object:
 
 
 PAGES = ("host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation", "probes", "dpc", "magnetic")
+PAGES = ("host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation", "probes", "aberrations")
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
 

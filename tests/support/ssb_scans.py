@@ -5,6 +5,8 @@ import numpy as np
 
 import gpu4d
 from gpu4d import physics
+from gpu4d.data.scan_axes import scan_matrix
+from gpu4d.probe.wavefunction import wavefunction
 
 ENERGY = 80e3
 
@@ -92,3 +94,64 @@ def antialiased_disk(shape, center, radius: float):
 
 
 ABERRATIONS = {"C10": -60.0, "C12": 25.0, "phi12": 0.4, "C21": 900.0, "phi21": -1.0, "C30": 2e4, "C23": 500.0}
+
+
+def aberrated_scan(
+    aberrations: dict,
+    *,
+    scan: int = 48,
+    detector: int = 32,
+    step: float = 0.3,
+    strength: float = 0.1,
+    dose: float | None = None,
+    seed: int = 0,
+    rotation: float = 0.0,
+    transpose: bool = False,
+    energy: float = ENERGY,
+    semiangle: float = 22.0,
+    blur: float = 0.45,
+) -> tuple[gpu4d.DataCube, np.ndarray]:
+    """A periodic thin object of smooth noise, seen by a probe with any aberrations, and its phase at the scan positions.
+
+    Patterns are |F{ψ₀(r - R) exp(iφ(r))}|² on a grid as fine as the detector's, over the scan's field. `dose` is in electrons a pattern.
+    `blur` is the width of the object's details in Å. A turned detector sees the turned object, at positions that stay periodic only for
+    multiples of 90°.
+    """
+    side = scan * step
+    rng = np.random.default_rng(seed)
+    q = 1 / side
+    k = np.fft.fftfreq(detector, 1 / detector) * q
+    kx, ky = np.meshgrid(k, k, indexing="ij")
+    envelope = np.exp(-2 * (np.pi * blur) ** 2 * (kx**2 + ky**2)) * (np.hypot(kx, ky) < 0.45 * detector * q)
+    phase = np.fft.ifft2(np.fft.fft2(rng.normal(size=(detector, detector))) * envelope).real
+    phase *= strength / np.abs(phase).max()
+    wave = wavefunction(semiangle, aberrations, energy=energy, q_pixel=q, shape=(detector, detector))
+    wave = np.fft.ifftshift(wave)
+    matrix = scan_matrix(rotation, transpose)
+    index = np.stack(np.meshgrid(np.arange(scan) * step, np.arange(scan) * step, indexing="ij"), -1).reshape(-1, 2)
+    places = index @ matrix  # the object in detector axes
+    transmitted = np.exp(1j * phase)
+    data = np.empty((scan * scan, detector, detector), np.float32)
+    spectrum = np.fft.fft2(phase)
+    seen = np.empty(scan * scan)
+    for first in range(0, scan * scan, 512):
+        at = places[first : first + 512]
+        ramp = np.exp(-2j * np.pi * (at[:, 0, None, None] * kx + at[:, 1, None, None] * ky))
+        exit_wave = np.fft.ifft2(wave * ramp) * transmitted
+        data[first : first + 512] = np.fft.fftshift(np.abs(np.fft.fft2(exit_wave)) ** 2, axes=(1, 2))
+        seen[first : first + 512] = (spectrum * ramp.conj()).sum((1, 2)).real / detector**2
+    data /= data[0].sum()
+    if dose is not None:
+        data = rng.poisson(data.astype(float) * dose).astype("uint16")
+    calibration = gpu4d.Calibration(
+        energy=energy, semiangle=semiangle, q_pixel=q, r_pixel=step, origin=(detector // 2,) * 2, rotation=rotation, transpose=transpose
+    )
+    return gpu4d.DataCube(data.reshape(scan, scan, detector, detector), calibration), seen.reshape(scan, scan)
+
+
+def aberrated(shared_data) -> tuple[gpu4d.DataCube, np.ndarray, dict[str, float]]:
+    """The aberrated scan of the shared data, its true phase below 2 k₀, and its true aberrations."""
+    with h5py.File(shared_data / "aberrated_ptycho.h5") as h:
+        a, truth, data = dict(h.attrs), h["truth/phase_lowpass_2alpha_rad"][()], h["poisson_1e5"][()]
+    known = gpu4d.Calibration(energy=ENERGY, semiangle=22.0, q_pixel=float(a["detector_pixel_1_per_A"]), r_pixel=0.3, origin=(32, 32))
+    return gpu4d.DataCube(data, known), truth, {name[6:]: float(a[name]) for name in a if name.startswith("truth_")}
