@@ -88,6 +88,7 @@ from .data.pointlist import PointListArray as PointListArray
 from .data.slices import DiffractionSlice as DiffractionSlice
 from .data.slices import RealSlice as RealSlice
 from .deflection.dpc import dpc as dpc
+from .deflection.magnetic import magnetic_induction as magnetic_induction
 from .imaging import detectors as detectors
 from .imaging.center_of_mass import center_of_mass as center_of_mass
 from .imaging.com_map import CenterOfMass as CenterOfMass

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ArrayT
+from gpu4d.data.arguments import scan_mask
 from gpu4d.errors import InputError
-from gpu4d.real_arrays import beside, real_array
+from gpu4d.real_arrays import beside, real_array, real_number
 
 # A plane is taken for descan if its share of the field's variance, per coefficient, is this many times that of the quadratic and
 # cubic terms. Specimens have similar shares in all of them (ratio 0.0 … 5 in scans tried), descan has a plane alone (20 … 1e4).
 PLANE_RATIO = 8.0
+HIGHEST_ORDER = 4  # of a surface: scan coils bend the beam's path by less
 
 
-def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto") -> tuple[ArrayT, str]:
+def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto", *, where: ArrayLike | None = None) -> tuple[ArrayT, str]:
     """Subtract from a centre-of-mass field what the microscope adds to it.
 
     Parameters
@@ -26,6 +30,9 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto") -> tup
         What is subtracted: a least-squares plane, the mean, nothing, or the given values (in the unit of `field`). A plane that
         the specimen itself makes, a parabola of its phase, is lost with the descan. So "auto" subtracts a plane only if it has 8
         times more of the variance, per coefficient, than the quadratic and cubic terms of the field; else the mean.
+    where : (Rx, Ry) bool, optional
+        Positions where the specimen makes no field, such as vacuum or the ends of a junction. Mean and plane are fitted there and
+        subtracted everywhere. "auto" subtracts the mean then: a plane from one side of a scan is extrapolated over all of it.
 
     Returns
     -------
@@ -37,7 +44,7 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto") -> tup
     Raises
     ------
     InputError
-        The word is not known, or the array has another shape.
+        The word is not known, an array has another shape, or there are fewer than 6 positions in `where` (1 for the mean).
 
     Examples
     --------
@@ -59,6 +66,9 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto") -> tup
         return field - arrays.as_float64(given), "descan: the given field subtracted"
     if descan not in ("auto", "plane", "mean"):
         raise InputError(f"descan={descan!r}: need 'auto', 'plane', 'mean', None or an array")
+    good = scan_mask(where, tuple(field.shape[:2]))
+    if good is not None:
+        return _from_good_positions(field, "mean" if descan == "auto" else descan, good)
     centred = field - arrays.nanmean(field, axis=(0, 1))
     if descan == "mean":
         return centred, "descan: the mean subtracted"
@@ -72,6 +82,73 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto") -> tup
     if ratio > PLANE_RATIO:
         return flat, f"descan: a plane subtracted, {share}, {ratio:.3g} times more per coefficient than higher orders"
     return centred, f"descan: the mean subtracted; a plane ({share}) is not clear of what the specimen does"
+
+
+def fitted(how: str) -> str | None:
+    """Return which surface `remove_descan` fitted, from its sentence: "mean", "plane" or None."""
+    return next((word for word, start in (("mean", "descan: the mean"), ("plane", "descan: a plane")) if how.startswith(start)), None)
+
+
+def descan_surface(field: ArrayT, order: int = 2, *, where: ArrayLike | None = None) -> ArrayT:
+    """Fit what the scan coils do: a polynomial surface through a field measured in vacuum, or at positions without a specimen.
+
+    Give the result as `descan=` to `gpu4d.dpc` or `gpu4d.magnetic_induction`. It has less noise than the field itself.
+
+    Parameters
+    ----------
+    field : (Rx, Ry, 2) real
+        Centre of mass of the patterns, detector pixels and axes. NaN positions are left out.
+    order : int
+        Of the polynomial, 0 to 4: 1 is a plane.
+    where : (Rx, Ry) bool, optional
+        Positions without a specimen; all of them for a scan in vacuum.
+
+    Returns
+    -------
+    (Rx, Ry, 2) float64
+        Values at all positions. NaN if there are too few to fit.
+
+    Raises
+    ------
+    InputError
+        Wrong shape, an order out of its range, or too few positions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(6.0)[:, None] + np.zeros((6, 6))
+    >>> surface = descan_surface(np.stack([5 + x**2, 2 * x], -1))
+    >>> surface.round(6)[5, 0].tolist()
+    [30.0, 10.0]
+    """
+    values = arrays.as_float64(real_array(field, "field", "a field (Rx, Ry, 2)"))
+    if len(values.shape) != 3 or values.shape[-1] != 2 or 0 in values.shape:
+        raise InputError(f"field has shape {tuple(values.shape)}: need (Rx, Ry, 2)")
+    order = real_number(order, "order", whole=True)
+    if not 0 <= order <= HIGHEST_ORDER:
+        raise InputError(f"order={order}: need 0 (a constant) to {HIGHEST_ORDER}")
+    return _surface(values, order, scan_mask(where, tuple(values.shape[:2])))
+
+
+def _from_good_positions(field: Any, descan: str, good: np.ndarray) -> tuple[Any, str]:
+    """Subtract a mean or a plane that is fitted to some positions only."""
+    surface = _surface(field, 0 if descan == "mean" else 1, good)
+    what = "the mean" if descan == "mean" else "a plane"  # `fitted` reads it
+    return field - surface, f"descan: {what} of {int(good.sum())} positions without a specimen subtracted"
+
+
+def _surface(field: Any, order: int, good: np.ndarray | None) -> Any:
+    """Fit a polynomial to the positions of a mask, and return its values at all positions."""
+    xp = arrays.namespace(field)
+    count = int(good.sum()) if good is not None else int(np.prod(field.shape[:2]))
+    terms = (order + 1) * (order + 2) // 2
+    if count < 2 * terms - (order == 0):
+        raise InputError(f"{count} positions for a surface of order {order}: need {2 * terms - (order == 0)} to fit it")
+    if good is not None:
+        inside = arrays.from_numpy(np.ascontiguousarray(good[..., None]), field)
+        field = xp.where(inside, field, xp.full_like(field, math.nan))
+    mean = arrays.nanmean(field, axis=(0, 1))
+    return mean + _polynomial(field - mean, order)
 
 
 def _energy(field: Any) -> float:

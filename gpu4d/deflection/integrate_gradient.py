@@ -169,13 +169,13 @@ def integrate_iteratively(
     zero = xp.zeros_like(gx)
     gx, gy = xp.where(known, gx, zero), xp.where(known, gy, zero)
 
-    extend = {"mirror": _mirrored, "periodic": lambda g, sign: g, "padded": lambda g, sign: _padded(g, padding_factor)}[boundary]
+    extend = {"mirror": mirrored, "periodic": lambda g, sign: g, "padded": lambda g, sign: padded_with_zeros(g, padding_factor)}[boundary]
     ex, ey, inside = extend(gx, (-1, 1)), extend(gy, (1, -1)), extend(xp.astype(known, gx.dtype), (1, 1))
-    solver = _Spectral(ex, lambda1, lambda2)
+    solver = SpectralGradient(ex, lambda1, lambda2)
     errors: list[float] = []
     v = solver.solve(ex, ey)
     if boundary == "padded" or not bool(xp.all(known)):
-        v, errors = _iterate(solver, ex, ey, inside, v, max_iterations)
+        v, errors = fill_and_solve(solver, ex, ey, inside, v, max_iterations)
     v = v[..., : shape[-3], : shape[-2]] * step
     count = xp.sum(xp.astype(known, v.dtype), axis=(-2, -1), keepdims=True)
     mean = xp.sum(xp.where(known, v, zero), axis=(-2, -1), keepdims=True) / xp.where(count > 0, count, xp.ones_like(count))
@@ -187,7 +187,7 @@ def converged(errors: list[float]) -> bool:
     return len(errors) > 1 and abs(errors[-2] - errors[-1]) <= TOLERANCE * errors[-2]
 
 
-class _Spectral:
+class SpectralGradient:
     """Gradient and its regularised inverse on one grid, in units of the sample distance."""
 
     def __init__(self, like: Any, lambda1: float, lambda2: float):
@@ -212,7 +212,7 @@ class _Spectral:
         return tuple(fft.irfft2(spectrum * k, self.shape) for k in self.to_gradient)  # type: ignore[return-value]
 
 
-def _iterate(solver: _Spectral, gx: Any, gy: Any, inside: Any, v: Any, most: int) -> tuple[Any, list[float]]:
+def fill_and_solve(solver: SpectralGradient, gx: Any, gy: Any, inside: Any, v: Any, most: int) -> tuple[Any, list[float]]:
     """Fill the outside with the solution's own gradient and solve again; `inside` is 1 where the field is known."""
     xp = arrays.namespace(v)
     scale = float(xp.sqrt(xp.sum(gx * gx + gy * gy)))
@@ -229,14 +229,14 @@ def _iterate(solver: _Spectral, gx: Any, gy: Any, inside: Any, v: Any, most: int
     return v, errors
 
 
-def _mirrored(g: Any, sign: tuple[int, int]) -> Any:
+def mirrored(g: Any, sign: tuple[int, int]) -> Any:
     """Add the mirror images of a field below and to the right, each times its sign."""
     xp = arrays.namespace(g)
     tall = xp.concat([g, sign[0] * xp.flip(g, axis=-2)], axis=-2)
     return xp.concat([tall, sign[1] * xp.flip(tall, axis=-1)], axis=-1)
 
 
-def _padded(g: Any, factor: float) -> Any:
+def padded_with_zeros(g: Any, factor: float) -> Any:
     """Add zeros below a field and to the right."""
     xp = arrays.namespace(g)
     for axis in (-2, -1):

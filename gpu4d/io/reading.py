@@ -166,7 +166,7 @@ def load_image(spec: str) -> np.ndarray:
     InputError
         No such file or dataset, not an image, several images and no path.
     """
-    path, inside = _split(os.fspath(spec))
+    path, inside = split_path(os.fspath(spec))
     if recognise(path).name == "npy":
         if inside:
             raise InputError(f"{spec}: a .npy file holds one array: leave {inside!r} out")
@@ -216,7 +216,7 @@ def load_images(spec: str, most: int = 1000) -> np.ndarray:
     >>> load_images(name).shape
     (6, 8, 8)
     """
-    path, inside = _split(os.fspath(spec))
+    path, inside = split_path(os.fspath(spec))
     if recognise(path).name == "npy":
         if inside:
             raise InputError(f"{spec}: a .npy file holds one array: leave {inside!r} out")
@@ -241,7 +241,7 @@ def _as_images(data: Any, spec: str, most: int) -> np.ndarray:
     return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
 
 
-def _split(spec: str) -> tuple[str, str]:
+def split_path(spec: str) -> tuple[str, str]:
     """Split "FILE:/path" into FILE and /path. A colon that is not followed by "/" belongs to the name of the file."""
     head, colon, tail = spec.rpartition(":/")
     return (head, "/" + tail) if colon and len(head) > 1 and not os.path.exists(spec) else (spec, "")

@@ -15,6 +15,9 @@ from gpu4d.plot.maps import pixel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ARROWS = 20  # along the longer side of the scan
+SHORTEST = 0.05  # of the length with the full colour: shorter arrows would only be dots
+
 
 @canvas.styled
 def vectors(
@@ -26,6 +29,7 @@ def vectors(
     pixel_size: float | None = None,
     pixel_units: str | None = None,
     limit: float | None = None,
+    arrows: bool = False,
 ) -> Figure:
     """Draw a vector field in colours: hue is the direction, lightness is the length.
 
@@ -38,6 +42,8 @@ def vectors(
         Units of the components.
     limit : float, optional
         Length that has the full colour. By default the 99th percentile.
+    arrows : bool
+        Draw arrows over the colours, each the mean over a square of positions.
 
     Returns
     -------
@@ -51,6 +57,8 @@ def vectors(
     made, axs = canvas.figure(x.shape, legend=True)
     ax = axs[0, 0]
     ax.imshow(direction_colors(x, y, limit), origin="upper")
+    if arrows:
+        _arrows(ax, x, y, limit)
     canvas.frame(ax, title)
     size, size_units = pixel(vx, pixel_size, pixel_units)
     canvas.scale_bar(ax, x.shape, size, size_units)
@@ -69,8 +77,9 @@ def com(
     pixel_size: float | None = None,
     pixel_units: str | None = None,
     limit: float | None = None,
+    arrows: bool = False,
 ) -> Figure:
-    """Draw a centre-of-mass field (2, Rx, Ry) in colours.
+    """Draw a centre-of-mass field (2, Rx, Ry), or another field of two components, in colours.
 
     Parameters
     ----------
@@ -80,7 +89,7 @@ def com(
         Subtract the mean over the scan, which only shows where the origin is on the detector.
     units, pixel_size, pixel_units : optional
         Those of the slice, unless given.
-    limit : float, optional
+    limit, arrows : optional
         As in `vectors`.
     """
     host = canvas.values_of(data, "the centre of mass")
@@ -91,7 +100,24 @@ def com(
     size = pixel_size if pixel_size is not None else getattr(data, "pixel_size", None)
     names = pixel_units if pixel_units is not None else getattr(data, "pixel_units", None)
     units = units if units is not None else getattr(data, "units", "")
-    return vectors(host[0], host[1], title, units=units, pixel_size=size, pixel_units=names, limit=limit)
+    return vectors(host[0], host[1], title, units=units, pixel_size=size, pixel_units=names, limit=limit, arrows=arrows)
+
+
+def _arrows(ax: Any, x: np.ndarray, y: np.ndarray, limit: float) -> None:
+    """Draw arrows of the mean vectors of squares of positions. The longest reaches over a square."""
+    side = max(1, math.ceil(max(x.shape) / ARROWS))
+    nx, ny = (n // side for n in x.shape)
+    if not (nx and ny and limit > 0):
+        return
+    blocks = [v[: nx * side, : ny * side].reshape(nx, side, ny, side) for v in (x, y)]
+    known = np.isfinite(blocks[0]) & np.isfinite(blocks[1])
+    count = known.sum(axis=(1, 3))
+    along = [np.where(known, b, 0.0).sum(axis=(1, 3)) / np.maximum(count, 1) for b in blocks]
+    row, column = ((np.arange(n) + 0.5) * side - 0.5 for n in (nx, ny))
+    drawn = np.argwhere((count > 0) & (np.hypot(*along) > SHORTEST * limit))
+    at = drawn[:, 0], drawn[:, 1]
+    style = {"angles": "xy", "scale_units": "xy", "pivot": "middle", "color": "white", "width": 0.004, "alpha": 0.9}
+    ax.quiver(column[at[1]], row[at[0]], along[1][at], along[0][at], scale=limit / side, **style)  # the drawing's axes are (y, x)
 
 
 def direction_colors(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from gpu4d.structures import STANDARDS, Structure
 
 
 def structure_named(name: str) -> Structure:
-    """Return a standard, or the structure of a CIF file.
+    """Return a standard, or the structure of a CIF file. Capitals of a standard do not matter.
 
     Raises
     ------
@@ -18,12 +18,15 @@ def structure_named(name: str) -> Structure:
 
     Examples
     --------
-    >>> structure_named("Au").name
-    'Au'
+    >>> structure_named("Au").name, structure_named("graphite").name, structure_named("au").name
+    ('Au', 'graphite', 'Au')
     """
-    if name in STANDARDS:
+    standards = {known.lower() for known in STANDARDS}
+    if name.lower() in standards:
         return Structure.standard(name)
-    if not os.path.isfile(name):
-        raise InputError(f"structure {os.path.basename(name)}: there is no such standard, and no file {name}; standards are "
-                         f"{', '.join(STANDARDS)}")  # fmt: skip
-    return Structure.read_cif(name)
+    if os.path.isfile(name):
+        return Structure.read_cif(name)
+    last = os.path.basename(name)
+    if last.lower() in standards:  # a recipe makes a path of every name that is not written as in the table
+        return Structure.standard(last)
+    raise InputError(f"structure {last}: there is no such standard, and no file {name}; standards are {', '.join(STANDARDS)}")

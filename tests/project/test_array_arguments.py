@@ -51,6 +51,8 @@ RADII = np.hypot(np.arange(44)[:, None] - 22, np.arange(42) - 21)
 POWDER = RNG.poisson(5 + 200 * np.exp(-(((RADII - 10) / 1.5) ** 2)) + 150 * np.exp(-(((RADII - 16) / 1.5) ** 2)))
 RING = 5.0 * np.stack([np.cos(np.arange(12.0)), 1.1 * np.sin(np.arange(12.0))], -1)
 CUBIC = gpu4d.structures.Structure("cubic", (3.32,) * 3 + (90,) * 3, "P m -3 m", (gpu4d.structures.Site("Cu", (0, 0, 0)),))
+QUADRANTS = gpu4d.detectors.segmented(0.0, 9.0, 4)
+SPOT = gpu4d.probe.measure_disk(PROBE)
 TURNS = gpu4d.orientation.matrices_of(RNG.uniform(0.1, 3.0, (4, 3)))
 
 
@@ -192,6 +194,25 @@ CALLS: dict[str, Call] = {
     "deflection.integrate_gradient": Call(lambda g: gpu4d.deflection.integrate_gradient(g), g=GRADIENT),
     "deflection.integrate_iteratively": Call(lambda g: gpu4d.deflection.integrate_iteratively(g, max_iterations=2).v, g=GRADIENT),
     "deflection.phase_sign": Call(lambda p, d: gpu4d.deflection.phase_sign(p, d).skew, p=PHASE, d=PHASE**2),
+    "deflection.CenterOfMassVariance": Call(lambda d: swept(gpu4d.deflection.CenterOfMassVariance(d)), d=MASK),
+    "deflection.curl_free": Call(lambda f: gpu4d.deflection.curl_free(f), f=COM),
+    "deflection.curl_free_error": Call(lambda v: gpu4d.deflection.curl_free_error(v), v=COM**2),
+    "deflection.descan_surface": Call(lambda f, w: gpu4d.deflection.descan_surface(f, 1, where=w), f=COM, w=WHERE),
+    "deflection.divergence": Call(lambda f: gpu4d.deflection.divergence(f), f=COM),
+    "deflection.find_shift": Call(lambda a, b: gpu4d.deflection.find_shift(a, b).shift, a=GRADIENT, b=GRADIENT),
+    "deflection.phase_error": Call(lambda v, w: gpu4d.deflection.phase_error(v, descan="mean", where=w), v=COM**2, w=WHERE),
+    "deflection.resampled": Call(lambda f, s: gpu4d.deflection.resampled(f, s), f=GRADIENT, s=np.array([0.5, -0.25])),
+    "deflection.segment_response": Call(lambda p: gpu4d.deflection.segment_response(p, QUADRANTS), p=PROBE),
+    "deflection.segmented_center_of_mass": Call(
+        lambda i, p: gpu4d.deflection.segmented_center_of_mass(i, p, QUADRANTS)[0], i=PATTERNS[:4, :, 0] + 1, p=PROBE
+    ),
+    "deflection.share_outside": Call(lambda p, m: gpu4d.deflection.share_outside(p, SPOT, m), p=PATTERNS[0, 0], m=MASK),
+    "magnetic_induction": Call(
+        lambda c, e, v: gpu4d.magnetic_induction(c, q_pixel=1e-3, rotation=0.0, electric=e, variance=v).measured,
+        c=GRADIENT,
+        e=GRADIENT,
+        v=np.ones((3, 9, 8)),
+    ),
     "deflection.remove_descan": Call(lambda f, d: gpu4d.deflection.remove_descan(f, d)[0], f=COM, d=np.array([1.0, 2.0])),
     "dpc": Call(lambda c, d: gpu4d.dpc(c, dark_field=d).phase, c=GRADIENT, d=PHASE**2),
     "polar_transform": Call(lambda p, o, m: gpu4d.polar_transform(p, o, n_theta=8, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
@@ -256,6 +277,9 @@ CALLS: dict[str, Call] = {
     "orientation.excitation_error": Call(lambda g: gpu4d.orientation.excitation_error(g, 40.0), g=TURNS[0]),
 }
 NO_ARRAYS = {
+    "deflection.potential_validity": "numbers",
+    "deflection.Condition": "made by potential_validity",
+    "deflection.Validity": "made by potential_validity",
     "io.load_calibration": "a path",
     "io.save_calibration": "a path and a calibration",
     "io.CalibrationFile": "made by io.load_calibration",
@@ -320,6 +344,8 @@ NO_ARRAYS = {
     "simulate.phase_object_scan": "numbers and functions",
 }
 RESULTS = (
+    "MagneticInduction",
+    "ScanShift",
     "CepstralFit",
     "MeanCepstrum",
     "Nodes",

@@ -26,7 +26,7 @@ def resolve(dotted: str) -> object:
     return functools.reduce(step, rest, importlib.import_module(first))
 
 
-PAGES = ("host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation", "probes", "aberrations")
+PAGES = ("host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation", "probes", "dpc", "magnetic", "aberrations")
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
 
@@ -51,7 +51,7 @@ def test_the_pitfalls_name_files_and_tests_that_exist():
     """The table promises a check and a test for each."""
     page = (DOCS / "reference" / "pitfalls.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if re.match(r"\| \d\. ", line)]
-    assert {int(row[2]) for row in rows} == {1, 2, 4, 6, 7}
+    assert {int(row[2]) for row in rows} == {1, 2, 3, 4, 5, 6, 7}
     root = DOCS.parent
     there = {name for path in (root / "tests").rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.M)}
     for row in rows:

@@ -13,8 +13,9 @@ from gpu4d.workflow.stages import known_stages
 
 
 def stages_that_made_something(state: RunState) -> list[Stage]:
-    """Return the stages that ran and left a result, in the order of the report."""
-    made = [s for s in known_stages() if s.name in state.reasons and state.reasons[s.name].wanted and any(m in state for m in s.makes)]
+    """Return the stages that ran and left a result, in the order of the report. None in place of a result is no result."""
+    ran = (s for s in known_stages() if s.name in state.reasons and state.reasons[s.name].wanted)
+    made = [s for s in ran if any(state.get(name) is not None for name in s.makes)]
     return sorted(made, key=lambda stage: stage.place)
 
 

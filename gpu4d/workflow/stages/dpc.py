@@ -1,5 +1,7 @@
 """Compute the phase from the centre of mass (DPC)."""
 
+# ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
+
 from __future__ import annotations
 
 import math
@@ -9,8 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpu4d.deflection.boundary import boundary_misfit
+from gpu4d import physics
+from gpu4d.deflection import CenterOfMassVariance, boundary_misfit, share_outside
+from gpu4d.deflection.result import DPC
 from gpu4d.errors import InputError
+from gpu4d.preprocess import in_counts
+from gpu4d.workflow.inputs import region_mask
 from gpu4d.workflow.picture import PHASE, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
@@ -43,6 +49,51 @@ class DpcSettings:
         high=1e6,
         guide=(1e-8, 1e-4),
     )
+    thickness: float | None = setting(
+        None, "number", "Thickness of the specimen. Only if it is known and small is the phase called a potential. Fields are in V/Å then.",
+        units="Å", low=0.1, high=1e7, automatic="not known: the result is called pseudo-DPC",
+    )  # fmt: skip
+    bragg_angle: float | None = setting(
+        None, "number", "Smallest Bragg angle of a crystal, λ / 2d: smaller than the semi-angle for a potential.",
+        units="mrad", low=1e-3, high=200, automatic="from the lattice, where one is found",
+    )  # fmt: skip
+    descan: str = setting(
+        "auto", "text", "What is subtracted of the centre of mass: a plane, its mean, nothing, or a plane only where it is clear of the "
+        "specimen.", choices=("auto", "plane", "mean", "none"),
+    )  # fmt: skip
+    field_free: list[int] | None = setting(
+        None, "region", "Region [rx0, rx1, ry0, ry1] without a field, such as vacuum. The descan is fitted there.", low=0,
+        automatic="the descan is fitted to the whole scan",
+    )  # fmt: skip
+    boundary: str = setting(
+        "mirror", "text", "Edges of the scan: mirror solves at once with free edges, padded iterates on a larger grid as the guide does.",
+        choices=("mirror", "periodic", "padded"),
+    )  # fmt: skip
+    padding_factor: float = setting(
+        2.0, "number", "Size of the larger grid of padded over that of the scan.", low=1, high=8, guide=(2.0, 4.0)
+    )
+    max_iterations: int = setting(25, "whole", "Most iterations of padded.", low=1, high=1000, guide=(10, 25))
+
+
+class DpcErrors(Stage):
+    """Measure the variance of the centre of mass from the counts, in the pass of the images."""
+
+    name = "dpc_errors"
+    title = "errors of the centre of mass"
+    needs: ClassVar = ("com", "total", "mean_pattern", "unusable", "technique")
+    makes: ClassVar = ("com_variance",)
+
+    def wanted(self, state: RunState) -> Reason:
+        if state["technique"] not in ("dpc", "both") and not state.recipe.magnetic.asked:
+            return no(f"the technique is {state['technique']}")
+        counted = in_counts(state.cube.dtype, np.asarray(state["total"]))
+        return yes("the values are electrons") if counted else no("the values of the patterns are not electrons")
+
+    def reductions(self, state: RunState) -> dict[str, Any]:
+        return {"com_variance": CenterOfMassVariance()}
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        state.keep("com_variance", results["com_variance"])
 
 
 class Dpc(Stage):
@@ -53,8 +104,8 @@ class Dpc(Stage):
     settings = DpcSettings
     section = "dpc"
     needs: ClassVar = ("com", "total", "technique")
-    uses: ClassVar = ("adf", "disk", "shadow_rotation")
-    makes: ClassVar = ("dpc", "dpc_phase", "dpc_com", "dpc_potential", "rotation")
+    uses: ClassVar = ("adf", "disk", "shadow_rotation", "mean_pattern", "com_variance", "trial")
+    makes: ClassVar = ("dpc", "dpc_phase", "dpc_com", "dpc_potential", "dpc_field", "dpc_phase_error", "ddpc", "rotation")
     place: ClassVar = 20
 
     def wanted(self, state: RunState) -> Reason:
@@ -65,18 +116,30 @@ class Dpc(Stage):
         import gpu4d
 
         c, given, record = state.calibration, self.given(state), state.record
+        region, scan = given.field_free, state.cube.scan_shape
+        still = None if region is None else region_mask(region, scan, "dpc.field_free")
         with record.stage(self.title):
             try:
                 found = gpu4d.dpc(
                     state["com"],
                     energy=c.energy,
+                    semiangle=c.semiangle,
                     q_pixel=c.q_pixel,
                     r_pixel=c.r_pixel,
                     rotation=c.rotation,
                     transpose=c.transpose,
+                    thickness=given.thickness,
+                    bragg_angle=given.bragg_angle or _bragg_angle(state),
+                    outside=_outside(state),
+                    variance=None if "com_variance" not in state else state["com_variance"].data,
+                    descan=None if given.descan == "none" else given.descan,
+                    descan_where=still,
                     dark_field=_dark_field(state),
                     lambda1=given.lambda1,
                     lambda2=given.lambda2,
+                    boundary=given.boundary,
+                    padding_factor=given.padding_factor,
+                    max_iterations=given.max_iterations,
                 )
             except InputError as error:
                 record.warn(f"no phase: {error}")
@@ -87,11 +150,10 @@ class Dpc(Stage):
         turn = self._rotation(state, found)
         state.save("dpc_phase", found.phase)
         state.save("dpc_com", found.com)
-        if found.potential is not None:
-            state.save("dpc_potential", found.potential)
+        _save_fields(state, found)
         phase = np.asarray(found.phase)
         low, high = np.nanpercentile(phase, (0.5, 99.5)) if np.isfinite(phase).any() else (np.nan, np.nan)
-        record.figure("Range of the phase", f"{high - low:.3g} {found.phase.units}", "0.5 to 99.5 percentile")
+        record.figure("Range of the phase", f"{high - low:.3g} {found.phase.units}", _remark(found))
         if found.curl is None or not found.curl.margin < CLEAR_ROTATION:
             record.figure("Detector rotation", turn, "found by least curl" if found.curl is not None else "given")
         _gates(state, found)
@@ -112,11 +174,21 @@ class Dpc(Stage):
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 
-        caption = "Phase from the integrated centre of mass, up to a constant. For a thin specimen it is σ times the projected potential."
-        yield Picture("dpc_phase", PHASE, "Phase", caption), plot.image(state["dpc_phase"], "DPC phase", cmap="inferno")
+        found = state["dpc"]
+        name = found.phase.name[0].upper() + found.phase.name[1:]
+        caption = f"Phase from the integrated centre of mass, up to a constant. {_sentence(str(found.validity))}"
+        yield Picture("dpc_phase", PHASE, name, caption), plot.image(state["dpc_phase"], name, cmap="inferno")
         caption = "Centre of mass in scan axes, with the descan subtracted: hue is the direction, lightness the length."
-        made = plot.com(state["dpc"].com, "Mean momentum transfer", remove_mean=False)
+        made = plot.com(found.com, "Mean momentum transfer", remove_mean=False)
         yield Picture("com", PHASE, "Centre of mass", caption), made
+        if "dpc_field" in state:
+            field = state["dpc_field"]
+            caption = "Field from the part of the deflection that has no curl: hue is the direction, lightness the length. "
+            caption += "Per thickness, as the thickness is given." if found.thickness else "Times the thickness, which is not given."
+            title = _sentence(field.name, stop="")
+            yield Picture("dpc_field", PHASE, title, caption), plot.com(field, title, remove_mean=False, arrows=True)
+        caption = "Divergence of the deflection (dDPC): the Laplacian of the phase. In a thin specimen it shows the charge density."
+        yield Picture("ddpc", PHASE, "dDPC", caption), plot.image(state["ddpc"], "dDPC", cmap="gray")
 
     def headline(self, state: RunState) -> str | None:
         if "dpc" not in state:
@@ -127,6 +199,54 @@ class Dpc(Stage):
         )
 
 
+def _save_fields(state: RunState, found: DPC) -> None:
+    """Save what follows from the phase and the centre of mass. Nothing is called a potential that is none."""
+    if found.potential is not None and found.validity is not None and found.validity.valid:
+        state.save("dpc_potential", found.potential)
+    if found.validity is not None:
+        about = {"name": found.phase.name, "may be called": found.validity.name, "why": str(found.validity), "descan": found.descan}
+        state.products["dpc_about"] = about
+    if found.energy is not None and found.com.units == "1/Å":
+        state.save("dpc_field", found.electric_field())
+        error = found.electric_field_error()
+        if error is not None:
+            values = np.asarray(error)
+            remark = "rms over positions, from the counts; the field without curl"
+            state.record.figure("Error of the field", f"{np.sqrt(np.nanmean(values**2)):.2g} {error.units}", remark)
+    if found.phase_error is not None:
+        state.save("dpc_phase_error", found.phase_error)
+    state.save("ddpc", found.divergence())
+
+
+def _remark(found: DPC) -> str:
+    """Return what stands beside the range of the phase: whether it is a potential, and its error."""
+    name = "0.5 to 99.5 percentile" + ("" if found.validity is None or found.validity.valid else f"; {found.validity.name}")
+    if found.phase_error is None:
+        return name
+    values = np.asarray(found.phase_error)
+    return f"{name}; ± {np.sqrt(np.nanmean(values**2)):.2g} {found.phase.units} from the counts" if np.isfinite(values).any() else name
+
+
+def _sentence(text: str, stop: str = ".") -> str:
+    return text[:1].upper() + text[1:] + stop
+
+
+def _outside(state: RunState) -> float | None:
+    """Return the share of the electrons outside of the bright-field disk, if there is one."""
+    if "disk" not in state or "mean_pattern" not in state:
+        return None
+    share = share_outside(state["mean_pattern"], state["disk"], state.cube.detector_mask)
+    return share if math.isfinite(share) else None
+
+
+def _bragg_angle(state: RunState) -> float | None:
+    """Return the smallest Bragg angle of the lattice that the trial found, mrad: λ g / 2."""
+    trial, c = state.get("trial"), state.calibration
+    if trial is None or trial.lattice is None or c.energy is None or c.q_pixel is None:
+        return None
+    return 1e3 * physics.wavelength(c.energy) * min(trial.lattice.lengths) * c.q_pixel / 2
+
+
 def _dark_field(state: RunState) -> np.ndarray | None:
     """Return the share of electrons outside the bright-field disk. It grows with the amount of matter."""
     if "adf" not in state:
@@ -135,7 +255,7 @@ def _dark_field(state: RunState) -> np.ndarray | None:
     return np.asarray(state["adf"], dtype=np.float64) / np.where(total > 0, total, np.nan)
 
 
-def _gates(state: RunState, found: Any) -> None:
+def _gates(state: RunState, found: DPC) -> None:
     """Check that the field is a gradient, and that the boundary causes no copies of the object."""
     if found.curl is not None:
         share = found.curl.curl[found.transpose]
@@ -145,6 +265,14 @@ def _gates(state: RunState, found: Any) -> None:
             f"{100 * share:.1f} % of curl² + divergence² at the best rotation",
             f"below {100 * CURL:g} %: noise alone has 50 %",
             "check for noise, a descan that is not a plane, or a specimen too thick for DPC",
+        )
+    if found.validity is not None and (found.validity.valid or any(c.met is False for c in found.validity.conditions)):
+        state.record.gate(
+            "DPC as a potential",
+            found.validity.valid,
+            str(found.validity),
+            "thin, finely scanned, few electrons scattered",
+            "do not read the phase as a potential: it is named pseudo-DPC; ptychography or multislice methods may suit the specimen",
         )
     misfit = boundary_misfit(found.phase, found.com, state.calibration.r_pixel or 1.0)
     state.record.gate(

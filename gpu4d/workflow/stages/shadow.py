@@ -55,12 +55,16 @@ class ShadowSettings:
         None, "file", "FILE or FILE:/dataset with the STEM image of the same place.", automatic="the annular dark field of this scan",
     )  # fmt: skip
     center: list[float] | None = setting(
-        None, "numbers", "Centre of the bright-field disk in the shadow images.", units="px", length=2,
+        None, "numbers", "Centre of the bright-field disk in the shadow images, in their pixels as they are analysed: after exchange of "
+        "axes and the binning.", units="px", length=2,
         automatic="that of this scan's disk if the detector is the same, else measured in the shadow images",
     )  # fmt: skip
-    radius: float | None = setting(None, "number", "Its radius.", units="px", low=4, high=1e5, automatic="as the centre")
+    radius: float | None = setting(
+        None, "number", "Its radius, in the same pixels.", units="px", low=4, high=1e5, automatic="as the centre"
+    )
     points: list[list[float]] | None = setting(
-        None, "rows", "Things that you recognise in both images: [rx, ry, qx, qy] of each, three or more.", units="scan px, detector px",
+        None, "rows", "Things that you recognise in both images: [rx, ry, qx, qy] of each, three or more. Detector "
+        "pixels are those of the analysed shadow image, as for the centre.", units="scan px, detector px",
         length=4, automatic="the images are compared",
     )  # fmt: skip
 

@@ -17,11 +17,23 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages.lattice import SINGLE
-from gpu4d.workflow.strain_reference import NAME, WORDS, check_reference, kept_reference, reference_for, said_of
+from gpu4d.workflow.strain_reference import (
+    LARGEST_MISFIT,
+    NAME,
+    WORDS,
+    Detector,
+    as_named_here,
+    check_reference,
+    kept_reference,
+    not_two_vectors,
+    reference_for,
+    said_of,
+)
 
 OUTLIERS = 0.01  # share of the positions that may exceed the largest strain
 COMPONENTS = ("exx", "eyy", "exy")
 TOGETHER = 0.5  # largest rank correlation of strain and brightness
+TWO_DIGITS = 9.95  # percent: larger values are written as whole numbers
 RANGE = (1, 99)  # percentiles over the scan that are given as the range of strain
 
 
@@ -54,6 +66,11 @@ class StrainSettings:
     max_strain: float = setting(
         0.10, "number", "Strain of a larger magnitude counts as an outlier in the quality gate.", low=1e-4, high=1, guide=(0.05, 0.10)
     )
+
+    def contradiction(self) -> str | None:
+        """Say what is wrong with the settings: a recipe with vectors that span no lattice is refused when it is read."""
+        wrong = not_two_vectors(self.reference)
+        return None if wrong is None else f"strain.{wrong}"
 
 
 class Strain(Stage):
@@ -88,41 +105,68 @@ class Strain(Stage):
         return {"cepstrum": CepstralVectors(found)}
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
-        import gpu4d
-
         given, record = self.given(state), state.record
         fit = self._fit(state, results)
-        region = isinstance(given.reference, list)
-        where = region_mask(given.reference, state.cube.scan_shape, "strain.reference") if region else state.where
         with record.stage(self.title):
             try:
-                reference = "median" if region else reference_for(given.reference, state.recipe, fit, state.calibration)
-                strain = gpu4d.strain_map(
-                    fit,
-                    reference=reference,
-                    region=where if isinstance(reference, str) else None,
-                    definition=given.definition,
-                    rotation=given.axis if isinstance(given.axis, str) else math.radians(given.axis) if given.axis else None,
-                    calibration=state.calibration,
-                    max_strain=given.max_strain,
-                )
+                strain, remarks = self._measured(state, fit)
             except InputError as error:
-                record.warn(f"no strain: {error}")
+                self._say_why_not(state, error)
                 return
         record.decide(*said_of(given.reference, strain.reference.how))
+        for what, why in remarks:
+            record.decide(what, why)
         if isinstance(given.axis, str):
             record.decide(f"Axes of the strain: {strain.axes}", f"the recipe asks for x along {given.axis}")
         for line in strain.warnings:
             record.warn(line)
         state.keep("strain", strain)
         state.products.update(("strain" if key == "" else f"strain_{key}", part) for key, part in strain.to_emd().items())
-        state.products[NAME] = kept_reference(strain.reference, fit)
+        state.products[NAME] = kept_reference(strain.reference, fit, self._detector(state))
         for g in self._along(state):
             state.products[f"strain_along_{g}"] = strain.along(g)
         state.save("lattice_residual", strain.exx.of_same_grid(np.asarray(strain.residual), "lattice residual", "px"))
         self._figures(state, strain)
         self._magnitude_gate(state, strain)
         self._brightness_gate(state, strain)
+
+    def _measured(self, state: RunState, fit: Any) -> tuple[Any, tuple[tuple[str, str], ...]]:
+        """Return the strain, and what was done to the reference before: pairs of what and why. Raise InputError if there is none."""
+        import gpu4d
+
+        given = self.given(state)
+        remarks: list[tuple[str, str]] = []
+        region = isinstance(given.reference, list)
+        where = region_mask(given.reference, state.cube.scan_shape, "strain.reference") if region else state.where
+        reference: Any = "median"
+        if not region:
+            reference, said = reference_for(given.reference, state.recipe, fit, state.calibration, self._detector(state))
+            remarks += said
+        if isinstance(reference, np.ndarray):
+            largest = max(given.max_strain, LARGEST_MISFIT)
+            reference, said = as_named_here(given.reference, reference, fit, largest)
+            remarks += said
+        strain = gpu4d.strain_map(
+            fit,
+            reference=reference,
+            region=where if isinstance(reference, str) else None,
+            definition=given.definition,
+            rotation=given.axis if isinstance(given.axis, str) else math.radians(given.axis) if given.axis else None,
+            calibration=state.calibration,
+            max_strain=given.max_strain,
+        )
+        return strain, tuple(remarks)
+
+    def _say_why_not(self, state: RunState, error: InputError) -> None:
+        """Record that there is no strain, and why. The rest of the analysis is kept."""
+        state.record.warn(f"no strain: {error}")
+        state.record.decide("No strain: the lattice was measured, and there is nothing to compare it with", str(error))
+        advice = "the warning “no strain” says what to do; the lattices are measured, so only strain.reference has to be changed"
+        state.record.gate("Reference of the strain", False, "none that can be used", "an unstrained lattice", advice)
+
+    def _detector(self, state: RunState) -> Detector:
+        """Return the detector on whose pixels lattice vectors are given."""
+        return Detector(state.cube.detector_shape, state.recipe.input.bin_detector)
 
     def _fit(self, state: RunState, results: dict[str, Any]) -> Any:
         """Return the local lattices that strain is computed from."""
@@ -141,7 +185,7 @@ class Strain(Stage):
     def _figures(self, state: RunState, strain: Any) -> None:
         ranges = [_range(np.asarray(getattr(strain, name))) for name in COMPONENTS]
         each = ", ".join(f"{label} {low:+.2f} to {high:+.2f}" for label, (low, high) in zip(("ε_xx", "ε_yy", "ε_xy"), ranges))
-        value = f"{min(low for low, _ in ranges):+.2g} to {max(high for _, high in ranges):+.2g} %"
+        value = f"{_percent(min(low for low, _ in ranges), '+')} to {_percent(max(high for _, high in ranges), '+')} %"
         state.record.figure("Strain", value, f"{each} %; {RANGE[0]} to {RANGE[1]} percentile over the scan")
         error = 100 * np.asarray(strain.uncertainty)[:3]
         if np.isfinite(error).any():
@@ -159,7 +203,7 @@ class Strain(Stage):
         state.record.gate(
             "Strain magnitude",
             beyond <= OUTLIERS,
-            f"{100 * beyond:.2g} % of positions beyond ±{100 * limit:g} %, largest {100 * largest:.2g} %",
+            f"{_percent(100 * beyond)} % of positions beyond ±{100 * limit:g} %, largest {_percent(100 * largest)} %",
             f"at most {100 * OUTLIERS:g} % of positions",
             "check the reference region and the disks of these positions; filter outliers",
         )
@@ -176,12 +220,19 @@ class Strain(Stage):
             "Strain and brightness",
             abs(found.correlation) <= TOGETHER,
             f"rank correlation {found.correlation:+.2f} of {name} with the brightness of the disks; the brighter half differs by "
-            f"{100 * found.difference:+.2g} %",
+            f"{_percent(100 * found.difference, '+')} %",
             f"at most {TOGETHER:g} in magnitude",
             "look whether disks overlap or touch: a neighbour that gets brighter can shift a disk, and that looks like strain",
         )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
+        if state.get("strain") is not None:
+            yield from self._maps(state)
+        if state.get("mean_cepstrum") is not None:
+            yield self._cepstrum(state)
+
+    def _maps(self, state: RunState) -> Iterator[Drawn]:
+        """Draw the maps of strain, of its error, and of what it is relative to."""
         from gpu4d import plot
 
         strain, cepstrum = state["strain"], state["mean_cepstrum"]
@@ -210,26 +261,32 @@ class Strain(Stage):
         caption = f"How far {things} lie from the local lattice (rms): high where grains overlap or {things} are misplaced."
         made = plot.image(strain.residual, f"Distance of {things} from the lattice", cmap="viridis")
         yield Picture("lattice_residual", STRAIN, f"Distance of {things} from the lattice", caption), made
-        if cepstrum is not None:
-            size = state.cube.detector_shape
-            caption = "Mean power cepstrum of the scan. Strain is from the maxima in circles, which must lie on the lattice of r₁ and r₂."
-            q_pixel = state.calibration.q_pixel if size[0] == size[1] else None
-            yield Picture("cepstrum", STRAIN, "Mean power cepstrum", caption), plot.cepstrum(cepstrum, q_pixel=q_pixel)
+
+    def _cepstrum(self, state: RunState) -> Drawn:
+        """Draw the mean cepstrum with the maxima that lattices are fitted to."""
+        from gpu4d import plot
+
+        size = state.cube.detector_shape
+        caption = "Mean power cepstrum of the scan. Lattices are fitted to the maxima in circles, which must lie on that of r₁ and r₂."
+        q_pixel = state.calibration.q_pixel if size[0] == size[1] else None
+        return Picture("cepstrum", STRAIN, "Mean power cepstrum", caption), plot.cepstrum(state["mean_cepstrum"], q_pixel=q_pixel)
 
     def headline(self, state: RunState) -> str | None:
         """Return the answer in one sentence: how much strain, how well known, against what, and where."""
-        strain = state["strain"]
+        strain = state.get("strain")
+        if strain is None:
+            return "A crystal: its lattice was measured, but not its strain. The warning “no strain” says why."
         seen = int(np.asarray(strain.mask).sum())
         ranges = np.array([_range(np.asarray(getattr(strain, name))) for name in COMPONENTS])
         if not np.isfinite(ranges).any():
             return f"A crystal: Bragg disks were found, but strain could be measured at none of {state.patterns:,} positions."
         error = 100 * np.asarray(strain.uncertainty)[:3]
-        each = f", ± {np.nanmedian(error):.2g} % at each position" if np.isfinite(error).any() else ""
+        each = f", ± {_percent(np.nanmedian(error))} % at each position" if np.isfinite(error).any() else ""
         share, what = state["lattice"].indexed_fraction, "A crystal with strain from"
         if share < SINGLE:
             what = f"Several grains or phases, the strongest lattice with {100 * share:.0f} % of the disks. On it, strain goes from"
         return (
-            f"{what} {np.nanmin(ranges):+.2g} to {np.nanmax(ranges):+.2g} %{each}, relative to the "
+            f"{what} {_percent(np.nanmin(ranges), '+')} to {_percent(np.nanmax(ranges), '+')} %{each}, relative to the "
             f"{strain.reference.how}. It was measured at {seen:,} of {state.patterns:,} positions."
         )
 
@@ -239,3 +296,8 @@ def _range(part: np.ndarray) -> tuple[float, float]:
     values = 100 * part[np.isfinite(part)]
     low, high = np.percentile(values, RANGE) if values.size else (np.nan, np.nan)
     return float(low), float(high)
+
+
+def _percent(value: float, sign: str = "") -> str:
+    """Write a percentage with two digits, and never with an exponent because it is large. `sign` "+" writes that of positive ones, too."""
+    return f"{value:{sign}.2g}" if abs(value) < TWO_DIGITS else f"{value:{sign}.0f}"
