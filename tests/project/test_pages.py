@@ -26,7 +26,18 @@ def resolve(dotted: str) -> object:
     return functools.reduce(step, rest, importlib.import_module(first))
 
 
-PAGES = ("host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation", "probes", "dpc", "magnetic", "aberrations")
+PAGES = (
+    "host-application",
+    "calibration",
+    "strain",
+    "strain-looks-wrong",
+    "classification",
+    "orientation",
+    "probes",
+    "dpc",
+    "magnetic",
+    "aberrations",
+)
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
 

@@ -33,6 +33,7 @@ def spread(found):
 # ---------------------------------------------------------------- against truth
 
 
+@pytest.mark.slow
 def test_all_aberrations_of_a_weak_object_come_out():
     cube, phase = aberrated_scan(TRUE, dose=2e4, scan=64, detector=40, strength=0.2)
     found = gpu4d.fit_aberrations(cube, coefficients=LENS)

@@ -52,8 +52,8 @@ def test_rotavirus(shared_data):
     assert found.scatter < 0.1, "of a scan step"
     bright = gpu4d.virtual_image(cube, gpu4d.detectors.disk(15.2))
     assert sharpness(found.image, 0.1, 0.3) > 20 * sharpness(bright, 0.1, 0.3)
-    known = gpu4d.parallax(cube, rotation=found.rotation + np.pi, transpose=True)
-    assert known.sign == "overfocus" and known.aberrations["C10"] == pytest.approx(-found.aberrations["C10"], rel=1e-3)
+    known = gpu4d.parallax(cube, rotation=found.rotation + np.pi, transpose=True, refine=False)
+    assert known.sign == "overfocus" and known.aberrations["C10"] == pytest.approx(-found.aberrations["C10"], rel=0.02)
     dark = {f: tilted_dark_field(cube, found, inner=1.05, outer=1.2, tilt=f) for f in (0.0, 0.7)}
     assert sharpness(dark[0.7], 0.1, 0.2) > 1.5 * sharpness(dark[0.0], 0.1, 0.2)
 
@@ -120,6 +120,7 @@ def test_the_transfer_function(soft):
     assert np.corrcoef(measured.real, expected.real)[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_finer_samples_than_the_scan_has():
     """A scan of every second position, aligned on the grid of the whole one, shows what lies between its positions."""
     lens = {"C10": -20000.0}
