@@ -26,7 +26,10 @@ def resolve(dotted: str) -> object:
     return functools.reduce(step, rest, importlib.import_module(first))
 
 
-PAGES = ("host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation", "probes", "dpc", "magnetic", "aberrations")
+PAGES = (
+    "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
+    "probes", "dpc", "magnetic", "aberrations",
+)  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
 
