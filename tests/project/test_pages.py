@@ -27,17 +27,9 @@ def resolve(dotted: str) -> object:
 
 
 PAGES = (
-    "host-application",
-    "calibration",
-    "strain",
-    "strain-looks-wrong",
-    "classification",
-    "orientation",
-    "probes",
-    "dpc",
-    "magnetic",
-    "aberrations",
-)
+    "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
+    "probes", "dpc", "magnetic", "aberrations",
+)  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
 
