@@ -33,6 +33,7 @@ def spread(found):
 # ---------------------------------------------------------------- against truth
 
 
+@pytest.mark.slow
 def test_all_aberrations_of_a_weak_object_come_out():
     cube, phase = aberrated_scan(TRUE, dose=2e4, scan=64, detector=40, strength=0.2)
     found = gpu4d.fit_aberrations(cube, coefficients=LENS)
@@ -44,7 +45,14 @@ def test_all_aberrations_of_a_weak_object_come_out():
     assert correlation(gpu4d.ssb(cube, aberrations=found.aberrations | {"C10": 150.0}).phase, phase) < 0.3
 
 
-@pytest.mark.parametrize(("rotation", "transpose", "c10"), [(np.pi / 2, False, 120.0), (0.0, True, -120.0), (np.pi, True, 120.0)])
+@pytest.mark.parametrize(
+    ("rotation", "transpose", "c10"),
+    [
+        pytest.param(np.pi / 2, False, 120.0, marks=pytest.mark.slow),
+        (0.0, True, -120.0),
+        pytest.param(np.pi, True, 120.0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_turned_detector(rotation, transpose, c10):
     """Azimuths are in detector axes, so that the same lens has the same coefficients however the detector is turned."""
     cube, _ = aberrated_scan({"C10": c10, "C12": 30.0, "phi12": 0.4}, dose=2e4, rotation=rotation, transpose=transpose, scan=40)
@@ -72,6 +80,7 @@ def test_the_aberrated_scan_of_the_shared_data(shared_data):
     assert abs(correlation(gpu4d.ssb(cube, aberrations=wrong).phase, truth)) < 0.2
 
 
+@pytest.mark.slow
 def test_mos2_out_of_focus(shared_data):
     cube, truth = mos2(shared_data, "defocus20nm", "poisson_1e5")
     found = gpu4d.fit_aberrations(cube)
@@ -186,6 +195,7 @@ def test_the_definition_gives_the_same(scan):
     np.testing.assert_allclose(plain.values, fast.values, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_arrays_of_other_libraries(scan, need):
     strict = need("array_api_strict")
     other = gpu4d.DataCube(strict.asarray(scan.source.array), scan.calibration)
@@ -212,6 +222,7 @@ def test_missing_positions_and_dead_pixels_take_no_part(scan):
     np.testing.assert_allclose(masked.values, whole.values, atol=3 * spread(whole).max())
 
 
+@pytest.mark.slow
 def test_a_start_saves_the_search(scan):
     found = fitted(scan, start={"defocus": 100.0})
     np.testing.assert_allclose(found.values, fitted(scan).values, atol=0.1)
