@@ -37,7 +37,7 @@ def tied_fit(patterns, start, orders, pairs, table, pixels, /, mask=None):
     numbers = map(np.int32, (n, nx, ny, m, table.shape[0] - 1, disks, some_pairs))
     given = (patterns, np.int32(kind(patterns)), start, orders, pairs, valid, table, pixels, *out, ok)
     device.launch(device.kernel(FILE, "tied_fit"), blocks, THREADS, (*given, *memory, *map(np.int64, work.values()), *numbers))
-    return TiedFit(*out, ok)
+    return TiedFit(out[0], out[1], out[2], out[3], ok)
 
 
 class WorkSizes(NamedTuple):
