@@ -153,6 +153,16 @@ def side_band(n: int, side: int = 128) -> tuple[tuple, dict]:
     return (spectra, at, rows, columns), {"radius": radius}
 
 
+def side_band_products(n: int, frequencies: int = 256) -> tuple[tuple, dict]:
+    """n bright-field pixels at some scan frequencies, for a fit of defocus and astigmatism."""
+    (spectra, at, _, _), options = side_band(n, frequencies)
+    rng = np.random.default_rng(1)
+    shifts = rng.uniform(-1.2, 1.2, (frequencies, 2)) * options["radius"]
+    chi = ((2, 0, 0.003), (0, 2, 0.0035))
+    parts = (((2, 0, 1.0), (0, 2, 1.0)), ((2, 0, 1.0), (0, 2, -1.0)), ((1, 1, 2.0),))
+    return (spectra[:, :, 0].copy(), at, shifts, np.ones(n)), options | {"chi": chi, "parts": parts}
+
+
 def masks(m: int, size: int = 128) -> np.ndarray:
     return np.stack([gpu4d.detectors.annulus(4 * i, 4 * i + 10).mask((size, size)) for i in range(m)])
 

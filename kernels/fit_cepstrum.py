@@ -53,7 +53,7 @@ def _kernel(shape):
 
 def _windows(window, shape):
     """Return the window, the same over the kernel's transform, its sum, and the curvature of a line seen through it."""
-    weights = arrays.to_numpy(window).astype(np.float64)
+    weights = np.asarray(arrays.to_numpy(window), np.float64)
     both = (weights, weights * kernel_tables(shape, TAPS, STEPS)[1])
     on_device = (arrays.from_numpy(np.ascontiguousarray(a, np.float32), window) for a in both)
     return (*on_device, np.float64(weights.sum()), tuple(np.float64(v) for v in line_curvature(weights)))

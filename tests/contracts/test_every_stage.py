@@ -29,6 +29,7 @@ class TestDpcOfAPhaseObject(StageTests):
     """Where the detector's rotation is not known, and found."""
 
     name = "dpc"
+    optional = ("dpc_potential",)  # only with a thickness
 
 
 class TestRadialProfile(StageTests):
@@ -41,6 +42,43 @@ class TestRadialProfile(StageTests):
         r = np.hypot(x, y)
         mean = 4 * np.exp(-(((r - 20) / 3) ** 2)) + 0.2 + 1000 / (1 + np.exp(4 * (r - 1.7)))
         return gpu4d.DataCube(np.random.default_rng(0).poisson(mean, (9, 10, 64, 64)).astype("uint16"))
+
+
+class TestEllipse(StageTests):
+    """On a glass seen through an elliptical detector."""
+
+    name = "ellipse"
+
+    def cube(self):
+        x, y = (np.arange(64)[:, None] - 31.6) / 1.03, (np.arange(64) - 32.3) * 1.03
+        r = np.hypot(x, y)
+        mean = 4 * np.exp(-(((r - 20) / 3) ** 2)) + 0.2 + 1000 / (1 + np.exp(4 * (r - 1.7)))
+        return gpu4d.DataCube(np.random.default_rng(0).poisson(mean, (9, 10, 64, 64)).astype("uint16"))
+
+
+class TestShadow(StageTests):
+    """With points that were found in a STEM image and in a shadow image."""
+
+    name = "shadow"
+    optional = ("shadow_images",)
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("shadow.points", [[3.0, 3.0, 0.0, 0.0], [3.0, 8.0, 10.0, 0.0], [9.0, 3.0, 0.0, 12.0]], origin="test")
+        recipe.set("shadow.side", "over", origin="test")
+        return recipe
+
+
+class TestMagnetic(StageTests):
+    """With one scan, so that no electric part is told apart."""
+
+    name = "magnetic"
+    optional = ("electric_momentum",)
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("magnetic.induction", True, origin="test")
+        return recipe
 
 
 class GrainScan(StageTests):
@@ -70,11 +108,12 @@ class TestOrientation(GrainScan):
     name = "orientation"
 
 
-OPTIONAL = {"dpc": ("rotation",), "technique": ("ring",)}  # the one is given, the other is no crystal's
+OPTIONAL = {"dpc": ("rotation", "dpc_potential"), "technique": ("ring",)}  # the one is given, the other is no crystal's
 OWN = {
     stage.name: type(f"Test_{stage.name}", (CrystalScan,), {"name": stage.name, "optional": OPTIONAL.get(stage.name, ())})
     for stage in known_stages()
-    if stage.name not in (TestRadialProfile.name, TestClassification.name, TestOrientation.name)
+    if stage.name
+    not in {kind.name for kind in (TestRadialProfile, TestEllipse, TestShadow, TestMagnetic, TestClassification, TestOrientation)}
 }
 globals().update((kind.__name__, kind) for kind in OWN.values())
 

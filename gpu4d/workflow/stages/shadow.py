@@ -98,7 +98,7 @@ class Shadow(Stage):
     section = "shadow"
     needs: ClassVar = ("bf",)
     uses: ClassVar = ("adf", "disk")
-    makes: ClassVar = ("shadow_rotation",)
+    makes: ClassVar = ("shadow_rotation", "shadow_images", "shadow_points")
     place: ClassVar = 33
 
     def check(self, state: RunState) -> None:
