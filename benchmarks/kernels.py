@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu4d.benchmarks.cases import CASES, Case
+from gpu4d.benchmarks.case import Case
+from gpu4d.benchmarks.cases import CASES
 from gpu4d.benchmarks.clock import Floors, clock, floors
 
 import gpu4d

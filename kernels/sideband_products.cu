@@ -24,6 +24,7 @@
 #define MOST_PARTS 14   // as in the definition
 #define MOST_COLUMNS 31 // 3 + 2 * MOST_PARTS: 496 products, two for each of 256 threads
 #define THREADS 256
+#define PER_PI 0.318309886f
 
 DEVICE float polynomial(const float* c, float x, float y) {
   float value = 0.0f;
@@ -80,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       if (counts && (side ? plus : minus)) {
         const float turn = polynomial(table, place.x, place.y) - polynomial(table, x, y);
         float s, c;
-        sincosf(turn, &s, &c);
+        sincospif(turn * PER_PI, &s, &c);  // sincosf keeps an array in local memory on some architectures
         band = make_float2(root * c, -sign * root * s);
       }
       if (share == 0) column[(1 + side) * PIXELS + pixel] = band;

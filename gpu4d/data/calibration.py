@@ -156,6 +156,16 @@ class Calibration(CalibrationFields):
         """Return the names that editors complete: the methods, and all fields, also those that a package added."""
         return sorted({*super().__dir__(), *FIELDS})
 
+    def how_known(self, field: str) -> str | None:
+        """Return how the latest value of a field was found. None if the history does not say.
+
+        Examples
+        --------
+        >>> Calibration(energy=200e3).how_known("energy"), Calibration().how_known("energy")
+        ('given', None)
+        """
+        return next((entry.how for entry in reversed(self.history) if entry.field == field), None)
+
     def copy(self) -> Calibration:
         other = Calibration()
         other._values = dict(self._values)

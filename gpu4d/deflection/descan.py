@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,16 +54,30 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto", *, whe
     >>> bool(np.abs(corrected).max() < 1e-12), how
     (True, 'descan: a plane subtracted, 100 % of the variance of the centre of mass')
     """
+    found = without_descan(field, descan, where)
+    return found.field, found.how
+
+
+class WithoutDescan(NamedTuple):
+    """A field, the surface that was fitted and subtracted ("mean", "plane" or None), and a sentence on it."""
+
+    field: Any
+    fitted: str | None
+    how: str
+
+
+def without_descan(field: Any, descan: str | ArrayLike | None, where: ArrayLike | None) -> WithoutDescan:
+    """Do what `remove_descan` does, and say which surface was fitted."""
     field = arrays.as_float64(real_array(field, "field", "a field (Rx, Ry, 2)"))
     if len(field.shape) != 3 or field.shape[-1] != 2:
         raise InputError(f"field has shape {tuple(field.shape)}: need (Rx, Ry, 2)")
     if descan is None:
-        return field, "descan: nothing subtracted"
+        return WithoutDescan(field, None, "descan: nothing subtracted")
     if not isinstance(descan, str):
         given = beside(real_array(descan, "descan", "'auto', 'plane', 'mean', None or an array"), "descan", field)
         if tuple(given.shape) not in ((2,), tuple(field.shape)):
             raise InputError(f"descan has shape {tuple(given.shape)}, need (2,) or {tuple(field.shape)}, in the unit of the centre of mass")
-        return field - arrays.as_float64(given), "descan: the given field subtracted"
+        return WithoutDescan(field - arrays.as_float64(given), None, "descan: the given field subtracted")
     if descan not in ("auto", "plane", "mean"):
         raise InputError(f"descan={descan!r}: need 'auto', 'plane', 'mean', None or an array")
     good = scan_mask(where, tuple(field.shape[:2]))
@@ -71,22 +85,18 @@ def remove_descan(field: ArrayT, descan: str | ArrayLike | None = "auto", *, whe
         return _from_good_positions(field, "mean" if descan == "auto" else descan, good)
     centred = field - arrays.nanmean(field, axis=(0, 1))
     if descan == "mean":
-        return centred, "descan: the mean subtracted"
+        return WithoutDescan(centred, "mean", "descan: the mean subtracted")
     flat = centred - _polynomial(centred, 1)
     everything, without = _energy(centred), _energy(flat)
     share = f"{100 * (1 - without / everything if everything > 0 else 0.0):.3g} % of the variance of the centre of mass"
     if descan == "plane":
-        return flat, f"descan: a plane subtracted, {share}"
+        return WithoutDescan(flat, "plane", f"descan: a plane subtracted, {share}")
     higher = (without - _energy(centred - _polynomial(centred, 3))) / 7  # quadratic and cubic coefficients of a component
     ratio = (everything - without) / 2 / max(higher, 1e-12 * everything) if everything > 0 else math.nan
     if ratio > PLANE_RATIO:
-        return flat, f"descan: a plane subtracted, {share}, {ratio:.3g} times more per coefficient than higher orders"
-    return centred, f"descan: the mean subtracted; a plane ({share}) is not clear of what the specimen does"
-
-
-def fitted(how: str) -> str | None:
-    """Return which surface `remove_descan` fitted, from its sentence: "mean", "plane" or None."""
-    return next((word for word, start in (("mean", "descan: the mean"), ("plane", "descan: a plane")) if how.startswith(start)), None)
+        more = f"{ratio:.3g} times more per coefficient than higher orders"
+        return WithoutDescan(flat, "plane", f"descan: a plane subtracted, {share}, {more}")
+    return WithoutDescan(centred, "mean", f"descan: the mean subtracted; a plane ({share}) is not clear of what the specimen does")
 
 
 def descan_surface(field: ArrayT, order: int = 2, *, where: ArrayLike | None = None) -> ArrayT:
@@ -130,11 +140,11 @@ def descan_surface(field: ArrayT, order: int = 2, *, where: ArrayLike | None = N
     return _surface(values, order, scan_mask(where, tuple(values.shape[:2])))
 
 
-def _from_good_positions(field: Any, descan: str, good: np.ndarray) -> tuple[Any, str]:
+def _from_good_positions(field: Any, descan: str, good: np.ndarray) -> WithoutDescan:
     """Subtract a mean or a plane that is fitted to some positions only."""
     surface = _surface(field, 0 if descan == "mean" else 1, good)
-    what = "the mean" if descan == "mean" else "a plane"  # `fitted` reads it
-    return field - surface, f"descan: {what} of {int(good.sum())} positions without a specimen subtracted"
+    what = "the mean" if descan == "mean" else "a plane"
+    return WithoutDescan(field - surface, descan, f"descan: {what} of {int(good.sum())} positions without a specimen subtracted")
 
 
 def _surface(field: Any, order: int, good: np.ndarray | None) -> Any:

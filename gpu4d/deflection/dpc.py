@@ -15,7 +15,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import to_scan_axes
 from gpu4d.data.slices import RealSlice
 from gpu4d.deflection.counting_error import variance_in_scan_axes
-from gpu4d.deflection.descan import fitted, remove_descan
+from gpu4d.deflection.descan import WithoutDescan, without_descan
 from gpu4d.deflection.integrate_gradient import Settings, integrate_iteratively
 from gpu4d.deflection.momentum import Momentum
 from gpu4d.deflection.phase_error import phase_error
@@ -122,8 +122,9 @@ def dpc(
     decisions = list(scan.notes)
     _warn_of_missing(q, step, warnings)
 
-    momentum, how = remove_descan(scan.com, descan, where=descan_where)
-    decisions.append(how)
+    flat = without_descan(scan.com, descan, descan_where)
+    momentum = flat.field
+    decisions.append(flat.how)
     rotation = known.rotation if rotation is None else radians(rotation, "rotation")
     if transpose is None:
         transpose = known.transpose if rotation is None else bool(known.transpose)
@@ -159,11 +160,11 @@ def dpc(
     )  # fmt: skip
     decisions.append(str(validity))
     bare = DPC(
-        RealSlice(phase), RealSlice(phase), float(rotation), bool(transpose), curl, sign, how, errors, decisions, warnings,
+        RealSlice(phase), RealSlice(phase), float(rotation), bool(transpose), curl, sign, flat.how, errors, decisions, warnings,
         validity=validity, energy=known.energy, thickness=thickness,
     )  # fmt: skip
     spread = None if scan.variance is None else variance_in_scan_axes(scan.variance, bare.rotation, bare.transpose, q or 1.0)
-    return _with_errors(_result(phase, aligned, known, validity, bare), spread, settings, how, descan_where)
+    return _with_errors(_result(phase, aligned, known, validity, bare), spread, settings, flat, descan_where)
 
 
 def _result(phase: Any, aligned: Any, known: Calibration, validity: Validity, bare: DPC) -> DPC:
@@ -184,7 +185,7 @@ def _result(phase: Any, aligned: Any, known: Calibration, validity: Validity, ba
     )
 
 
-def _with_errors(found: DPC, spread: Any, settings: Settings, how: str, where: ArrayLike | None) -> DPC:
+def _with_errors(found: DPC, spread: Any, settings: Settings, flat: WithoutDescan, where: ArrayLike | None) -> DPC:
     """Add the standard errors that follow from the variances (Rx, Ry, 2) of the momentum along the scan axes."""
     if spread is None:
         return found
@@ -195,7 +196,7 @@ def _with_errors(found: DPC, spread: Any, settings: Settings, how: str, where: A
         return replace(found, com_error=com_error)
     variance = (2 * math.pi) ** 2 * arrays.to_numpy(spread)
     how_integrated = settings.step, settings.lambda1, settings.lambda2, settings.boundary
-    errors = phase_error(variance, *how_integrated, descan=fitted(how), where=where)
+    errors = phase_error(variance, *how_integrated, descan=flat.fitted, where=where)
     of_phase = found.phase.of_same_grid(arrays.from_numpy(errors, spread), f"standard error of the {found.phase.name}", found.phase.units)
     return replace(found, com_error=com_error, phase_error=of_phase)
 

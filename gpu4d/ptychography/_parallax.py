@@ -24,6 +24,7 @@ from gpu4d.ptychography.aligned_sum import aligned_sum
 from gpu4d.ptychography.experiment import Experiment, experiment
 from gpu4d.ptychography.image_shifts import ImageShifts, measure_shifts
 from gpu4d.ptychography.tracked_spectra import PixelImages, scan_shifts
+from gpu4d.real_arrays import real_number
 from gpu4d.streaming.engine import SweepOptions, VisitOptions
 
 log = logging.getLogger("gpu4d")
@@ -198,18 +199,14 @@ def parallax(
     if not isinstance(cube, DataCube):
         raise InputError(f"parallax takes a DataCube, not a {type(cube).__name__}: gpu4d.DataCube(array, calibration=gpu4d.Calibration(…))")
     for name, value, least in (("upsample", upsample, 1), ("pixels", pixels, 3)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        if real_number(value, name, whole=True) < least:
             raise InputError(f"{name}={value!r}: need a whole number from {least} up")
     options: SweepOptions = {"memory": memory, **sweep_options}
     given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
     known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=options, **given)
     known_turn = rotation is not None or cube.calibration.rotation is not None
     number, at = inner_pixels(cube, known, int(pixels))
-    images = PixelImages(cube, number, options)
-    images.find_bad()
-    assert images.bad is not None
-    if images.bad.all():
-        raise InputError("no position has counts in the bright-field disk: is the origin right?")
+    images = PixelImages.of_disk(cube, number, options)
     if aberrations is None:
         measured = measure_shifts(images, at, known.radius * known.q_pixel * known.r_pixel)
         found = _first_order(measured, known, known_turn)

@@ -19,6 +19,7 @@ from gpu4d.ptychography.aberration_parts import Parts
 from gpu4d.ptychography.experiment import Experiment, experiment
 from gpu4d.ptychography.sideband_fit import Normal, Sidebands, coherence, count_pairs, covariance, fit
 from gpu4d.ptychography.tracked_spectra import PixelImages, mean_power, scan_shifts, tracked_spectra
+from gpu4d.real_arrays import real_number
 from gpu4d.streaming.engine import SweepOptions, VisitOptions
 
 log = logging.getLogger("gpu4d")
@@ -158,7 +159,7 @@ def fit_aberrations(
         kind = type(cube).__name__
         raise InputError(f"fit_aberrations takes a DataCube, not a {kind}: gpu4d.DataCube(array, calibration=gpu4d.Calibration(…))")
     for name, value, least in (("pixels", pixels, 3), ("frequencies", frequencies, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        if real_number(value, name, whole=True) < least:
             raise InputError(f"{name}={value!r}: need a whole number from {least} up")
     options: SweepOptions = {"memory": memory, **sweep_options}
     given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
@@ -166,11 +167,7 @@ def fit_aberrations(
     parts = Parts.of(coefficients, known)
     begin = parts.scaled(start)
     number, at = inner_pixels(cube, known, int(pixels))
-    images = PixelImages(cube, number, options)
-    images.find_bad()
-    assert images.bad is not None
-    if images.bad.all():
-        raise InputError("no position has counts in the bright-field disk: is the origin right?")
+    images = PixelImages.of_disk(cube, number, options)
     chosen, places = strongest_frequencies(images, known, int(frequencies))
 
     pairs = count_pairs(at, places, known.radius, MARGIN)

@@ -8,7 +8,7 @@ from typing import Any
 from gpu4d import arrays
 from gpu4d.errors import InputError
 from gpu4d.operation import Twin, operation
-from gpu4d.ptychography.ssb_sum import HIGHEST_DEGREE, Chi, _phase
+from gpu4d.ptychography.ssb_sum import HIGHEST_DEGREE, Chi, phase_of
 
 MOST_PARTS = 14  # coefficients of χ: all up to third order are 12; more columns would need another layout of the CUDA kernel
 
@@ -82,14 +82,14 @@ def sideband_products(
     one, none = xp.ones_like(g), xp.zeros_like(g)
 
     def column(side: int, sign: float) -> Any:
-        turn = _phase(xp, chi, *places[0]) - _phase(xp, chi, *places[side])
+        turn = phase_of(xp, chi, *places[0]) - phase_of(xp, chi, *places[side])
         lit = clear & (distances[0] < radius) & (distances[side] < radius)
         return xp.where(lit, (xp.cos(turn) + sign * 1j * xp.sin(turn)) * one, none)
 
     a, b = column(1, 1.0), column(2, -1.0)
     both = [xp.where((a != 0) | (b != 0), g, none), a, b]
     for side, band in ((1, a), (2, b)):
-        both += [band * (_phase(xp, part, *places[0]) - _phase(xp, part, *places[side])) for part in parts]
+        both += [band * (phase_of(xp, part, *places[0]) - phase_of(xp, part, *places[side])) for part in parts]
     columns = xp.stack(both)  # (c, n, m)
     weighted = columns * arrays.as_float64(weights)[None, :, None]
     by_frequency = xp.permute_dims(columns, (2, 0, 1)), xp.permute_dims(weighted, (2, 1, 0))

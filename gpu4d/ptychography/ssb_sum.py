@@ -100,7 +100,7 @@ def ssb_sum(
             if pupil is None
             else _interpolated(xp, pupil, x + center[0], y + center[1])
         )
-        turn = _phase(xp, chi, x, y)
+        turn = phase_of(xp, chi, x, y)
         return size * (xp.cos(turn) - 1j * xp.sin(turn))
 
     own, minus, plus = wave(x, y), wave(x - kx, y - ky), wave(x + kx, y + ky)
@@ -116,7 +116,7 @@ def ssb_sum(
     )
 
 
-def _phase(xp: Any, chi: Chi, x: Any, y: Any) -> Any:
+def phase_of(xp: Any, chi: Chi, x: Any, y: Any) -> Any:
     """Return χ in radians."""
     total = xp.zeros_like(x + y)
     for i, j, c in chi:

@@ -13,6 +13,7 @@ from gpu4d import arrays, fft
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.device.threads import in_threads
+from gpu4d.errors import InputError
 from gpu4d.ptychography.bright_field_stack import bright_field_stacks
 from gpu4d.ptychography.experiment import Experiment
 from gpu4d.streaming.engine import SweepOptions
@@ -43,6 +44,21 @@ class PixelImages:
     options: SweepOptions
     bad: np.ndarray | None = None
     kept: list[tuple[int, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of_disk(cls, cube: DataCube, pixels: np.ndarray, options: SweepOptions) -> PixelImages:
+        """Return the images of pixels in the bright-field disk, with positions without a pattern in `bad`.
+
+        Raises
+        ------
+        InputError
+            No position has counts there.
+        """
+        images = cls(cube, pixels, options)
+        images.find_bad()
+        if images.bad is None or images.bad.all():
+            raise InputError("no position has counts in the bright-field disk: is the origin right?")
+        return images
 
     def groups(self) -> Iterator[tuple[int, Any]]:
         """Yield the first number and the images (n, Rx, Ry) of every group of pixels."""

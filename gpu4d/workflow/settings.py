@@ -84,7 +84,8 @@ def _names(said: str, value: Any, rule: Rule) -> list[str]:
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list | tuple) or not listed or not all(isinstance(v, str) and v for v in listed):
         raise InputError(f"{said}: need a list of names ({', '.join(rule.choices)}) or of files")
-    return list(listed)
+    written = {choice.lower(): choice for choice in rule.choices}  # capitals of a choice do not matter
+    return [written.get(v.lower(), v) for v in listed]
 
 
 def _memory(said: str, value: Any, rule: Rule) -> str:

@@ -26,7 +26,6 @@ def structure_named(name: str) -> Structure:
         return Structure.standard(name)
     if os.path.isfile(name):
         return Structure.read_cif(name)
-    last = os.path.basename(name)
-    if last.lower() in standards:  # a recipe makes a path of every name that is not written as in the table
-        return Structure.standard(last)
-    raise InputError(f"structure {last}: there is no such standard, and no file {name}; standards are {', '.join(STANDARDS)}")
+    raise InputError(
+        f"structure {os.path.basename(name)}: there is no such standard, and no file {name}; standards are {', '.join(STANDARDS)}"
+    )

@@ -65,8 +65,8 @@ class CalibrateDisk(Stage):
         c, radius = state.calibration, state["disk"].radius
         how = "from energy, semi-angle and disk radius, whose error it has"
         if known:
-            entry = next((entry for entry in reversed(c.history) if entry.field == "q_pixel"), None)
-            how = "given" if entry is None or entry.how in ("given", "set") else entry.how
+            found = c.how_known("q_pixel")
+            how = "given" if found in (None, "given", "set") else str(found)
         state.record.figure("Detector pixel", f"{measured(float(c.require('q_pixel')), c.q_pixel_error)} Å⁻¹", how)
         if known and c.energy and c.semiangle and radius >= LEAST_RADIUS:
             expected = physics.pixel_from_disk(radius, c.semiangle, c.energy)

@@ -71,7 +71,7 @@ class Ellipse(Stage):
         """Decide from what the scan shows. Rings and halos have one distance in all directions, the disks of a crystal have not."""
         asked, c, technique = self.given(state).measure, state.calibration, state["technique"]
         if c.ellipse is not None:
-            known = next((entry.how for entry in reversed(c.history) if entry.field == "ellipse"), "given")
+            known = c.how_known("ellipse") or "given"
             return no(f"the ellipse is known ({known}), and counts before one that is measured here")
         if asked is False:
             return no("the recipe asks for none")
@@ -179,7 +179,7 @@ class Ellipse(Stage):
         """Take the pixel size from rings of a known crystal, unless one was given. Then compare both."""
         c, record = state.calibration, state.record
         found = measured(fit.q_pixel, fit.q_pixel_error)
-        how = next((entry.how for entry in reversed(c.history) if entry.field == "q_pixel"), "")
+        how = c.how_known("q_pixel") or ""
         if c.q_pixel is not None and not how.startswith(NOMINAL):
             off = fit.q_pixel / c.q_pixel - 1
             record.gate(

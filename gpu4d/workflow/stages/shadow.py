@@ -119,7 +119,7 @@ class Shadow(Stage):
         if not given.images and not given.points:
             return no("needs a shadow image: shadow.images with shadow.positions in a recipe, or shadow.points recognised in one")
         if c.rotation is not None:
-            how = next((entry.how for entry in reversed(c.history) if entry.field == "rotation"), "given")
+            how = c.how_known("rotation") or "given"
             return no(f"the rotation is known ({how}), and counts before one that is measured here")
         return yes(f"the recipe names {'shadow images' if given.positions else 'points of a shadow image'}")
 
@@ -192,8 +192,9 @@ class Shadow(Stage):
         """Fit the points that the user recognised in both images."""
         given = self.given(state)
         points = np.asarray(given.points, dtype=np.float64)
-        state.keep("shadow_points", (stem, points))
-        return rotation_from_points(points[:, :2], points[:, 2:], defocus=1.0 if given.side == "under" else -1.0)
+        found = rotation_from_points(points[:, :2], points[:, 2:], defocus=1.0 if given.side == "under" else -1.0)
+        state.keep("shadow_points", (stem, points, found))
+        return found
 
     def _apply(self, state: RunState, found: ShadowRotation, good: bool) -> None:
         """Write rotation and transpose into the calibration, if the angle, the transpose and 180° are decided."""
@@ -235,9 +236,7 @@ class Shadow(Stage):
             caption += "the scan. The same things must be at the same places; one may be bright where the other is dark."
             yield Picture("shadow", IMAGES, title, caption, wide=True), made
         if "shadow_rotation" in state and "shadow_points" in state:
-            stem, points = state["shadow_points"]
-            side = self.given(state).side
-            found = rotation_from_points(points[:, :2], points[:, 2:], defocus=1.0 if side == "under" else -1.0)
+            stem, points, found = state["shadow_points"]
             caption = "The points in the STEM image, and where the fitted rotation puts the same points of the shadow image."
             made = plot.shadow_points(stem, found, points, pixel_size=size)
             yield Picture("shadow_points", IMAGES, "Points of the shadow image", caption), made

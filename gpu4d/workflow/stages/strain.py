@@ -248,8 +248,9 @@ class Strain(Stage):
             made = plot.image(along.of_same_grid(100 * np.asarray(along)), f"Strain along {g}", units="%", symmetric=True)
             yield Picture(f"strain_along_{g}", STRAIN, f"Strain along {g}", caption), made
         if self.given(state).reference == "auto":
-            made = plot.image(strain.exx.of_same_grid(strain.reference.region.astype(np.float64)), "Reference region", cmap="gray")
-            caption = f"White: the {strain.reference.how}. Strain is relative to it."
+            inside = strain.exx.of_same_grid(strain.reference.region.astype(np.float64))
+            made = plot.label_map(inside, ["elsewhere", "reference"], "Reference region")
+            caption = f"Where the reference is: the {strain.reference.how}. Strain is relative to it."
             yield Picture("strain_reference", STRAIN, "Reference region", caption), made
         error = strain.exx.of_same_grid(100 * np.asarray(strain.uncertainty)[:3].mean(axis=0))
         noise, things = "from the disks' counting noise and their scatter about the lattice", "disks"
