@@ -79,7 +79,7 @@ def _coverage(
 ) -> np.ndarray:
     """Return how many pixels see every place of the fine grid: the scan's good positions, moved with every pixel's image."""
     good = np.zeros(padded)
-    good[: images.cube.scan_shape[0], : images.cube.scan_shape[1]] = 1 if images.bad is None else ~images.bad
+    good[: images.cube.scan_shape[0], : images.cube.scan_shape[1]] = ~images.bad
     spectrum = fft.fft2(good)
     at = np.arange(fine[0]) % padded[0], np.arange(len(columns)) % padded[1]
     inside = (np.abs(rows)[:, None] < 0.5) & (np.abs(columns) < 0.5)  # the same between the samples: no repetition

@@ -35,15 +35,18 @@ class PixelImages:
         Pixel numbers qx · Qy + qy.
     options : SweepOptions
         For every pass.
-    bad : (Rx, Ry) bool, optional
-        Positions without a pattern.
+    bad : (Rx, Ry) bool
+        Positions without a pattern; none before `find_bad`.
     """
 
     cube: DataCube
     pixels: np.ndarray
     options: SweepOptions
-    bad: np.ndarray | None = None
-    kept: list[tuple[int, Any]] = field(default_factory=list)
+    bad: np.ndarray = field(init=False)
+    kept: list[tuple[int, Any]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.bad = np.zeros(self.cube.scan_shape, bool)
 
     @classmethod
     def of_disk(cls, cube: DataCube, pixels: np.ndarray, options: SweepOptions) -> PixelImages:
@@ -56,7 +59,7 @@ class PixelImages:
         """
         images = cls(cube, pixels, options)
         images.find_bad()
-        if images.bad is None or images.bad.all():
+        if images.bad.all():
             raise InputError("no position has counts in the bright-field disk: is the origin right?")
         return images
 

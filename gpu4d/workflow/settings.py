@@ -82,10 +82,11 @@ def _decision(said: str, value: Any, rule: Rule) -> bool | str:
 
 def _names(said: str, value: Any, rule: Rule) -> list[str]:
     listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(v, str) and v for v in listed):
+    names = [v for v in listed if isinstance(v, str) and v] if isinstance(listed, list | tuple) else []
+    if not names or len(names) < len(listed):
         raise InputError(f"{said}: need a list of names ({', '.join(rule.choices)}) or of files")
     written = {choice.lower(): choice for choice in rule.choices}  # capitals of a choice do not matter
-    return [written.get(v.lower(), v) for v in listed]
+    return [written.get(name.lower(), name) for name in names]
 
 
 def _memory(said: str, value: Any, rule: Rule) -> str:
