@@ -40,7 +40,11 @@ def run_flags(command: Any) -> Any:
         click.option("--calibration", metavar="C.toml", help="Calibration that `gpu4d calibrate` wrote. Other flags override it."),
         click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees."),
         click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not."),
-        click.option("--technique", metavar="T", help="auto, bragg, dpc, both or images.  [default: auto]"),
+        click.option(
+            "--technique",
+            metavar="T",
+            help="auto, bragg, dpc, both, ssb, wdd, parallax, ptychography, magnetic or images.  [default: auto]",
+        ),
         click.option("--ellipse", metavar="R,DEG", callback=_two_numbers, help="Ellipse of the detector: a/b, and degrees of a from qx."),
         click.option(
             "--reference",

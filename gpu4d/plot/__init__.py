@@ -22,6 +22,7 @@ from gpu4d.plot.orientations import orientation_legend, orientation_map
 from gpu4d.plot.profiles import profile
 from gpu4d.plot.rings import rings
 from gpu4d.plot.shadow import shadow, shadow_points
+from gpu4d.plot.spectra import spectrum
 from gpu4d.plot.vectors import com, vectors
 from gpu4d.plot.waves import wave
 
@@ -43,6 +44,7 @@ __all__ = [
     "save",
     "shadow",
     "shadow_points",
+    "spectrum",
     "strain",
     "vectors",
     "wave",

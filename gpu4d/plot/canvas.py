@@ -211,7 +211,8 @@ def show(
         colour_bar = ax.figure.colorbar(drawn, ax=ax, fraction=0.045, pad=0.02, extend=extend, extendfrac=0.03, aspect=24)
         colour_bar.outline.set_linewidth(0.5)
         colour_bar.ax.tick_params(width=0.5, length=2.5)
-        colour_bar.set_label(units, **({"rotation": 0, "va": "center"} if len(units) < 3 else {}))
+        named = units if units != "1" else ""  # beside the numbers of the bar, a unit of 1 looks like one of them
+        colour_bar.set_label(named, **({"rotation": 0, "va": "center"} if len(named) < 3 else {}))
         if norm is None:
             colour_bar.formatter.set_powerlimits((-3, 4))
             colour_bar.formatter.set_useOffset(False)

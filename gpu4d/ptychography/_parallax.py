@@ -30,7 +30,7 @@ from gpu4d.streaming.engine import SweepOptions, VisitOptions
 log = logging.getLogger("gpu4d")
 
 SAME = math.radians(5)  # rotation that the shifts show, and the given one: more apart is warned of
-SCATTERED = 0.5  # of the largest fitted shift: measured shifts that scatter more do not show the aberrations
+SCATTERED = 0.2  # of the largest fitted shift: measured shifts that scatter more do not show the aberrations; chance gives 0.3 or more
 
 
 @dataclass

@@ -13,6 +13,7 @@ from gpu4d import arrays, physics
 from gpu4d.data.arguments import origins
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.errors import InputError
 from gpu4d.real_arrays import radians
 
 WANDER = 0.5  # px: if the origin moves more over the scan, one disk for all positions is wrong
@@ -140,6 +141,11 @@ def _disk(
         known.set(probe_radius=radius, how="circle fit to the mean pattern")
         known.require("semiangle")
         known.complete()
+        if known.q_pixel is None:
+            raise InputError(
+                f"the bright-field disk has a radius of {radius:.3g} px: too small to give the detector's pixel size with the semi-angle. "
+                "Set calibration.q_pixel (1/Å), or --q-pixel on the command line"
+            )
         decisions.append(f"q_pixel {known.q_pixel:.5g} 1/Å: {known.history[-1].how}")
     decisions.append(f"disk of radius {radius:.4g} px about ({center[0]:.4g}, {center[1]:.4g}), measured in the mean pattern")
     return (float(center[0]), float(center[1])), float(radius), known.require("q_pixel")

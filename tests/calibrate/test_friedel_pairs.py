@@ -159,6 +159,7 @@ def test_drift_step_and_jumps_of_a_simulated_scan(drifting, scan, method, limit)
     assert np.sqrt(np.mean(smooth**2)) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("electrons", "limit"), [(500, 0.14), (2000, 0.05), (10000, 0.025)])
 def test_doses_behind_a_beam_stop(shared_data, electrons, limit):
     """Faint disks need a lower threshold: at 500 electrons a disk has eight."""

@@ -81,6 +81,33 @@ class TestMagnetic(StageTests):
         return recipe
 
 
+class FineScan(StageTests):
+    """On a thin object, with steps fine enough for side bands."""
+
+    def cube(self):
+        made = gpu4d.simulate.phase_object_scan((17, 18), (32, 32), r_pixel=0.4, dose=2e4, seed=1)
+        return gpu4d.DataCube(made.cube.source, gpu4d.Calibration(energy=80e3, semiangle=25.0, r_pixel=0.4, rotation=0.0))
+
+
+class TestAberrations(FineScan):
+    name = "aberrations"
+
+
+class TestSsb(FineScan):
+    name = "ssb"
+
+
+class TestParallax(FineScan):
+    """As it is asked for."""
+
+    name = "parallax"
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("analysis.technique", "parallax", origin="test")
+        return recipe
+
+
 class GrainScan(StageTests):
     """On two orientations of one crystal, with a structure named."""
 
@@ -108,12 +135,15 @@ class TestOrientation(GrainScan):
     name = "orientation"
 
 
+ELSEWHERE = (
+    *(TestRadialProfile, TestEllipse, TestShadow, TestMagnetic, TestAberrations, TestSsb, TestParallax),
+    *(TestClassification, TestOrientation),
+)
 OPTIONAL = {"dpc": ("rotation", "dpc_potential"), "technique": ("ring",)}  # the one is given, the other is no crystal's
 OWN = {
     stage.name: type(f"Test_{stage.name}", (CrystalScan,), {"name": stage.name, "optional": OPTIONAL.get(stage.name, ())})
     for stage in known_stages()
-    if stage.name
-    not in {kind.name for kind in (TestRadialProfile, TestEllipse, TestShadow, TestMagnetic, TestClassification, TestOrientation)}
+    if stage.name not in {kind.name for kind in ELSEWHERE}
 }
 globals().update((kind.__name__, kind) for kind in OWN.values())
 

@@ -44,6 +44,7 @@ def values(cube):
 # ---------------------------------------------------------------- memory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_small_chunk_that_unpacks_to_a_gigabyte(tmp_path, shuffle):

@@ -28,19 +28,21 @@ SEEDS = (2,) if os.environ.get("GPU4D_SANITIZE") else (0, 2, 7)  # threads in or
 
 
 ONE_SIZE = ("-DONE_PIXEL", "-DSIZE=128")
+LONG = ("separate_disks.cu", "joint_fit.cu", "fused_disks.cu", "tied_fit.cu", "find_disks.cu")  # seconds to compile
 
 
 def builds():
     """Every run compiles for the architecture that the kernels are tuned for. Its kernels of every size, and others, are slow together."""
-    yield pytest.param("sm_90", ONE_SIZE, id="sm_90")
-    yield pytest.param("sm_90", (), id="sm_90-every size", marks=pytest.mark.slow)
-    for other in ARCHITECTURES:
-        if other != "sm_90":
-            yield pytest.param(other, ONE_SIZE, id=other, marks=pytest.mark.slow)
+    for file in SOURCES:
+        if file not in LONG:  # slow has them, in every size
+            yield pytest.param(file, "sm_90", ONE_SIZE, id=f"{file}-sm_90")
+        yield pytest.param(file, "sm_90", (), id=f"{file}-sm_90-every size", marks=pytest.mark.slow)
+        for other in ARCHITECTURES:
+            if other != "sm_90":
+                yield pytest.param(file, other, ONE_SIZE, id=f"{file}-{other}", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("architecture", "options"), builds())
-@pytest.mark.parametrize("file", SOURCES)
+@pytest.mark.parametrize(("file", "architecture", "options"), builds())
 def test_every_source_compiles_within_its_budget(file, architecture, options, need):
     """With the options CuPy gives: no spills, no stack, registers and shared memory as the head of the file says.
 

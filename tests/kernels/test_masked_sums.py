@@ -77,6 +77,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BREAKS)
 def test_broken_copies_are_caught(what):
     old, new = BREAKS[what]

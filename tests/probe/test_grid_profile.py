@@ -39,6 +39,7 @@ def places(n, seed=1):
     return np.array([22.0, 21.0]) + np.random.default_rng(seed).uniform(-2, 2, (n, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form, worst",
     [
@@ -62,6 +63,7 @@ def test_between_the_pixels_it_is_the_form(form, worst):
     assert found.disk.edge == pytest.approx(form.edge, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form, counts, worst", [(polygon(4, 40.0), None, 1e-3), (ellipse(0.1, 40.0), None, 1e-3), (ellipse(0.1, 40.0), 1e3, 0.04)]
 )
@@ -105,6 +107,7 @@ def test_as_precise_as_the_counts_allow(name, limit):
     assert 0.58 < (np.abs(error) < sigma).mean() < 0.74
 
 
+@pytest.mark.slow
 def test_a_noisy_image_gives_a_smooth_rim():
     """Forty counts a pixel: the rim's error is that of a few waves, not that of every pixel of it."""
     form, at = ellipse(0.1), places(40)

@@ -41,7 +41,7 @@ def test_the_names_they_list_exist(page):
         assert resolve(name) is not None
 
 
-@pytest.mark.parametrize("page", ["tutorials/first-scan.md", *RUN])
+@pytest.mark.parametrize("page", ["tutorials/first-scan.md", *(pytest.param(page, marks=pytest.mark.slow) for page in RUN)])
 def test_their_python_runs(page, tmp_path):
     """In a process of its own, because one of them turns off the guard of mapped files."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S))

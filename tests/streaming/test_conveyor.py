@@ -213,9 +213,9 @@ def fuzz(seed, monkeypatch, threads=False):
     return outcome
 
 
-CASES = 5_000
+CASES = 2_500
 BATCH = 500
-FEW = 2  # batches of every run; the others are slow together
+FEW = 1  # batch of every run; the others are slow together
 
 
 @pytest.mark.parametrize("batch", [pytest.param(k, marks=pytest.mark.slow if k >= FEW else ()) for k in range(CASES // BATCH)])

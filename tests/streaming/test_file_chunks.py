@@ -63,7 +63,14 @@ CHUNKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("tile_bytes", [TILE_BYTES, 768 * 24, 768 * 5], ids=["whole rows", "parts of rows", "few patterns"])
+@pytest.mark.parametrize(
+    "tile_bytes",
+    [
+        pytest.param(TILE_BYTES, id="whole rows"),
+        pytest.param(768 * 24, id="parts of rows"),
+        pytest.param(768 * 5, id="few patterns", marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_bits_for_every_chunking_of_a_file(tmp_path, monkeypatch, tile_bytes):
     """With tiles of the usual size, and with smaller ones, which stand for larger patterns."""
     monkeypatch.setattr(tiles, "TILE_BYTES", tile_bytes)
@@ -81,6 +88,7 @@ def test_the_same_bits_for_every_chunking_of_a_file(tmp_path, monkeypatch, tile_
     assert bits(gpu4d.DataCube(data), where=where) == bits(in_chunks(tmp_path / "w.h5", data, (5, 7, 16, 12)), where=where)
 
 
+@pytest.mark.slow
 def test_the_same_bits_for_random_shapes_and_chunks(tmp_path, monkeypatch):
     rng = np.random.default_rng(4)
     for n in range(16):

@@ -57,7 +57,7 @@ def test_sums_asked_for_too_early_are_in_row_order_too():
     ("kind", "dtype"),
     [("accounting", "uint16"), ("accounting", "float32"), ("cpu", "uint16"), ("cpu in place", "float32"), ("strict", "uint16")],
 )
-@pytest.mark.parametrize("names", ["each alone", "all together"])
+@pytest.mark.parametrize("names", ["each alone", pytest.param("all together", marks=pytest.mark.slow)])
 def test_memory_that_runs_out_inside_a_reduction(kind, dtype, names, monkeypatch):
     """The update that failed took nothing: the answer is the undisturbed one, and progress counts every pattern once."""
     shape = (8, 9, *SHAPE[2:]) if kind == "strict" else SHAPE  # definitions of a strict library are slow

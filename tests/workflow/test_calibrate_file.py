@@ -113,6 +113,7 @@ def test_an_ellipse_that_the_lattice_contradicts_is_not_written(monkeypatch):
     assert "not sure" in said[-1] and "a pixel of 0.0217 and an ellipse a/b 1.060 (20 %)" in said[-1] and "powder" in said[-1]
 
 
+@pytest.mark.slow
 def test_hot_and_missing_pixels_do_no_harm(shared_data, tmp_path):
     with h5py.File(shared_data / "polycrystal_rings.h5") as file:
         data, center, (a, b, _) = file["scan_poisson_20000"][:].astype(np.float32), file["truth/center_px"][:], file["truth/ellipse"][:]
@@ -189,6 +190,7 @@ def test_a_given_pixel_size_tells_rings_apart(tmp_path):
     assert found.calibration.q_pixel == pytest.approx(0.019, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_behind_a_beam_stop_the_origin_has_its_step_and_no_radius_is_made_up(shared_data, tmp_path):
     with h5py.File(shared_data / "origin_drift.h5") as file:
         np.save(tmp_path / "scan.npy", file["beam_stop_poisson_4000"][:])
@@ -203,6 +205,7 @@ def test_behind_a_beam_stop_the_origin_has_its_step_and_no_radius_is_made_up(sha
     assert written.probe_radius is None or written.probe_radius < 4
 
 
+@pytest.mark.slow
 def test_a_beam_stop_without_its_mask_gives_no_radius(shared_data, tmp_path):
     """The edge of its shadow was taken for that of a disk: 16 ± 7 px in place of 2.9 px."""
     settings = recipe(input__dataset="/poisson_10000")

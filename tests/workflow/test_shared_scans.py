@@ -13,6 +13,8 @@ from gpu4d.errors import InputError
 from gpu4d.workflow import Recipe, Record, RunState, analyse, run
 from gpu4d.workflow.pipeline import found
 
+SLOW = pytest.mark.slow
+
 
 @pytest.mark.shared
 def test_rotavirus(shared_data: Path, tmp_path):
@@ -29,7 +31,7 @@ def test_rotavirus(shared_data: Path, tmp_path):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("dataset, rms, bias", [("poisson_1e5", 5e-4, 2e-4), ("poisson_5e3", 2.5e-3, 5e-4)])
+@pytest.mark.parametrize("dataset, rms, bias", [("poisson_1e5", 5e-4, 2e-4), pytest.param("poisson_5e3", 2.5e-3, 5e-4, marks=SLOW)])
 def test_strain_of_gold(shared_data: Path, tmp_path, dataset, rms, bias):
     """Their x is the column: their exx is our eyy, their theta (positive from x to y) has the sign of ours."""
     path = shared_data / "au_nbed_strain.h5"
@@ -56,7 +58,10 @@ def test_grains_are_named_before_the_strain_of_one_of_them(shared_data: Path):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("dataset, least", [("noisefree", 0.995), ("poisson_1e5", 0.99), ("poisson_1e4", 0.96)])
+@pytest.mark.parametrize(
+    "dataset, least",
+    [pytest.param("noisefree", 0.995, marks=SLOW), ("poisson_1e5", 0.99), pytest.param("poisson_1e4", 0.96, marks=SLOW)],
+)
 def test_phase_of_mos2(shared_data: Path, tmp_path, dataset, least):
     path = shared_data / "mos2_ssb_infocus.h5"
     known = {"calibration__energy": 80e3, "calibration__semiangle": 25.0, "calibration__r_pixel": 0.2}

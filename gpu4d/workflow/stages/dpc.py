@@ -21,6 +21,7 @@ from gpu4d.workflow.picture import PHASE, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
+from gpu4d.workflow.stages.technique import DEFLECTION
 
 CURL = 0.25  # largest share of the curl in curl² + divergence²; noise alone has half
 CLEAR_ROTATION = 2.0  # times smaller curl than for the other transpose: a rotation with less is no key figure
@@ -84,7 +85,7 @@ class DpcErrors(Stage):
     makes: ClassVar = ("com_variance",)
 
     def wanted(self, state: RunState) -> Reason:
-        if state["technique"] not in ("dpc", "both") and not state.recipe.magnetic.asked:
+        if state["technique"] not in DEFLECTION and not state.recipe.magnetic.asked:
             return no(f"the technique is {state['technique']}")
         counted = in_counts(state.cube.dtype, np.asarray(state["total"]))
         return yes("the values are electrons") if counted else no("the values of the patterns are not electrons")
@@ -110,7 +111,7 @@ class Dpc(Stage):
 
     def wanted(self, state: RunState) -> Reason:
         technique = state["technique"]
-        return yes(f"the technique is {technique}") if technique in ("dpc", "both") else no(f"the technique is {technique}")
+        return yes(f"the technique is {technique}") if technique in DEFLECTION else no(f"the technique is {technique}")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         import gpu4d

@@ -25,7 +25,7 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.lattice import SINGLE
 from gpu4d.workflow.stages.lattice_checks import NOMINAL
-from gpu4d.workflow.stages.technique import ring_of
+from gpu4d.workflow.stages.technique import DEFLECTION, ring_of
 from gpu4d.workflow.structure_names import structure_named
 
 SIGNIFICANT = 3.0  # standard errors of a/b: a smaller ellipse is none that the rings show
@@ -90,8 +90,8 @@ class Ellipse(Stage):
         if lattice is not None and lattice.indexed_fraction >= SINGLE:
             share = 100 * lattice.indexed_fraction
             return f"{share:.0f} % of the disks lie on one lattice: distances of a crystal's disks differ, so measure a standard"
-        if technique == "dpc":
-            return "the technique is dpc: the edge of a phase object's disk is no ring of a specimen"
+        if technique in DEFLECTION and technique != "both":
+            return f"the technique is {technique}: the edge of a phase object's disk is no ring of a specimen"
         return ""
 
     def _ring(self, state: RunState) -> Ring | None:

@@ -58,13 +58,14 @@ class Magnetic(Stage):
     title = "magnetic induction"
     settings = MagneticSettings
     section = "magnetic"
-    needs: ClassVar = ("com", "unusable")
+    needs: ClassVar = ("com", "unusable", "technique")
     uses: ClassVar = ("com_variance", "rotation", "shadow_rotation")
     makes: ClassVar = ("magnetic", "induction", "induction_error", "electric_momentum")
     place: ClassVar = 22
 
     def wanted(self, state: RunState) -> Reason:
-        return yes("asked for (magnetic)") if self.given(state).asked else no("no magnetic map is asked for (magnetic.induction)")
+        asked = self.given(state).asked or state["technique"] == "magnetic"
+        return yes("asked for (magnetic)") if asked else no("no magnetic map is asked for (magnetic.induction)")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         import gpu4d
@@ -93,7 +94,7 @@ class Magnetic(Stage):
                 return
         state.keep("magnetic", found)
         for line in found.warnings:
-            record.warn(f"magnetic: {line}")
+            record.warn(f"magnetic_induction: {line}")
         record.decide("Magnetic induction from the deflection", "; ".join(found.decisions))
         state.save("induction", found.induction)
         if found.error is not None:

@@ -18,6 +18,7 @@ from gpu4d.workflow.stage import Stage
 
 NEAR_BEAM = 4.0  # px around the brightest place in which no ring is looked for: the beam is there, also if it has no measurable disk
 TRIED = 8  # patterns that are looked at where no disk was found
+DEFLECTION = ("dpc", "both", "magnetic", "parallax", "ssb", "wdd", "ptychography")  # techniques that use the deflection of the beam
 
 
 @dataclass
@@ -25,8 +26,9 @@ class AnalysisSettings:
     """Choice of the technique."""
 
     technique: str = setting(
-        "auto", "text", "Technique beside the images: strain from Bragg disks, phase from the centre of mass, both, or none. "
-        "auto decides from the data and says why.", choices=("auto", "bragg", "dpc", "both", "images"),
+        "auto", "text", "Technique beside the images: strain from Bragg disks; phase from the centre of mass (dpc), with ssb, wdd, "
+        "parallax, ptychography or a magnetic map beside it; bragg and dpc both; or none. auto decides from the data and says why.",
+        choices=("auto", "bragg", *DEFLECTION, "images"),
     )  # fmt: skip
     trial_positions: int = setting(36, "whole", "Positions at which Bragg disks are tried before deciding.", low=1, high=4096)
 

@@ -89,7 +89,7 @@ class TryDisks(Stage):
 
     def wanted(self, state: RunState) -> Reason:
         asked = state.recipe.analysis.technique
-        if asked in ("dpc", "images"):
+        if asked not in ("auto", "bragg", "both"):
             return no(f"the recipe asks for {asked}")
         if "mean_disk" not in state and "vacuum_template" not in state:
             return no("without a bright-field disk or a given probe there is no template")

@@ -12,7 +12,7 @@ import gpu4d.kernels
 
 from cuda_on_host.backend import built
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")  # one of each generation: sm_86 and sm_89 are compiled as sm_80
 # What CuPy 13.6 and 14.2 add to every RawModule, apart from folders of headers, of which the sources include none. Numbers below
 # 1.2e-38 in magnitude count as zero in single precision.
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")

@@ -1,0 +1,162 @@
+"""Choose the method for the phase beside DPC, and find the aberrations of the probe for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gpu4d import physics
+from gpu4d.errors import InputError
+from gpu4d.ptychography import AberrationFit, fit_aberrations, parallax
+from gpu4d.ptychography.experiment import Experiment, experiment
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.settings import setting
+from gpu4d.workflow.stage import Reason, Stage, no, yes
+
+METHODS = {
+    "ssb": "single-side-band ptychography",
+    "wdd": "Wigner-distribution deconvolution",
+    "parallax": "parallax",
+    "ptychography": "iterative ptychography",
+}
+COARSE = 1.001  # times λ / (4α): steps above it lose high frequencies of side bands
+BLURRED = math.pi / 2  # rad: the largest change of the side bands' phase over a detector pixel, halfway to the limit 2 k₀
+LEAST_RADIUS = 4.0  # px: smaller disks have too few pixels for side bands
+LEAST_SHIFT = 1.0  # scan steps at the edge of the disk: by less, the images of bright-field pixels are not moved
+CLEAR = 0.2  # of the largest shift: measured shifts that scatter more show no defocus; chance gives 0.3 or more
+FOR_SHIFTS = 500  # pixels that tell how far images are shifted
+
+
+@dataclass
+class PhaseSettings:
+    """Phase by side bands (SSB, WDD) and by aligned bright-field images (parallax)."""
+
+    aberrations: bool | str = setting(
+        "auto", "decision", "Fit the aberrations of the probe to the scan before SSB or WDD. auto does so unless a defocus is given."
+    )
+    defocus: float | None = setting(
+        None, "number", "Defocus, if it is known. Positive is underfocus. Other aberrations then count as zero.",
+        units="Å", low=-1e7, high=1e7, automatic="fitted, or zero",
+    )  # fmt: skip
+    mode: str = setting(
+        "weighted", "text", "Sum of the side bands for SSB: the weighted mean of all pixels, or the published means over double overlaps.",
+        choices=("weighted", "exact"),
+    )  # fmt: skip
+    epsilon: float = setting(
+        0.003, "number", "Damps frequencies that few pixels measure. Larger values give a smoother, smaller phase.", low=0, high=1,
+        guide=(1e-3, 1e-1),
+    )  # fmt: skip
+    upsample: int | None = setting(
+        None, "whole", "Samples of the parallax image along one scan step.", low=1, high=16,
+        automatic="2 where the steps are coarser than λ / (4α), else 1",
+    )  # fmt: skip
+
+
+class Aberrations(Stage):
+    """Choose a method, and fit the aberrations."""
+
+    name = "aberrations"
+    title = "aberrations and method for the phase"
+    settings = PhaseSettings
+    section = "phase"
+    needs: ClassVar = ("technique", "total")
+    uses: ClassVar = ("dpc", "rotation", "shadow_rotation", "disk", "mean_pattern")
+    makes: ClassVar = ("phase_method", "aberration_fit", "probe_aberrations")
+    place: ClassVar = 19
+
+    def wanted(self, state: RunState) -> Reason:
+        technique, c = state["technique"], state.calibration
+        if technique in METHODS:
+            return yes(f"the technique is {technique}")
+        if technique != "dpc" or state.recipe.analysis.technique != "auto":
+            return no(f"the technique is {technique}")
+        missing = [name for name in ("energy", "r_pixel") if getattr(c, name) is None]
+        if c.semiangle is None and c.q_pixel is None:
+            missing.append("semiangle or q_pixel")
+        if missing:
+            return no(f"side bands and parallax need {', '.join(missing)}")
+        return yes("a bright-field disk without Bragg disks: side bands may give a better phase than its centre of mass")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        record, technique = state.record, state["technique"]
+        with record.stage(self.title):
+            try:
+                known = experiment(state.cube, **turn_of(state), sweep_options=options_of(state))
+                method, why = self._choose(state, known) if technique == "dpc" else (technique, "asked for")
+                if method in ("ssb", "wdd", "ptychography"):
+                    state.keep("probe_aberrations", self._aberrations(state))
+            except InputError as error:
+                record.warn(f"no phase beside DPC: {error}")
+                return
+        if method != "dpc":
+            record.decide(f"Phase by {METHODS[method]}", why)
+        else:
+            record.decide("Phase by the centre of mass alone", why)
+        state.keep("phase_method", method)
+
+    def _choose(self, state: RunState, known: Experiment) -> tuple[str, str]:
+        """Return the method that suits the steps, the pixels and the defocus, and why."""
+        limit = 1 / (4 * known.radius * known.q_pixel)
+        if known.radius < LEAST_RADIUS:
+            return "dpc", f"the bright-field disk has a radius of {known.radius:.1f} px: side bands need {LEAST_RADIUS:g} px"
+        if known.r_pixel > COARSE * limit:
+            return self._by_shifts(state, known, f"the step of {known.r_pixel:.3g} Å is coarser than λ/(4α) = {limit:.3g} Å")
+        fine = f"the step of {known.r_pixel:.3g} Å is at most λ/(4α) = {limit:.3g} Å, so that disks overlap up to 2α"
+        defocus = self._defocus(state)
+        change = 2 * math.pi * known.radius * known.q_pixel**2 * abs(defocus) * physics.wavelength(known.energy)
+        if change > BLURRED:
+            why = f"a defocus of {defocus:.4g} Å turns the phase of a side band by {change:.2g} rad from pixel to pixel: too fast for SSB"
+            return self._by_shifts(state, known, why)
+        return "ssb", f"{fine}; the defocus of {defocus:.3g} Å changes the phase by {change:.2g} rad a pixel (at most {BLURRED:.2g})"
+
+    def _by_shifts(self, state: RunState, known: Experiment, why: str) -> tuple[str, str]:
+        """Return parallax if the images of bright-field pixels are moved against each other, else DPC."""
+        found = parallax(state.cube, refine=False, pixels=FOR_SHIFTS, **turn_of(state), **options_of(state))
+        moved = float(max(abs(found.shifts).max(), 0.0))
+        if moved < LEAST_SHIFT or found.scatter > CLEAR * moved:
+            return "dpc", f"{why}; images of bright-field pixels are not clearly moved against each other"
+        return "parallax", f"{why}; images of bright-field pixels are moved by up to {moved:.2g} steps, scattered by {found.scatter:.2g}"
+
+    def _defocus(self, state: RunState) -> float:
+        """Return the defocus that is given or fitted, Å."""
+        given = self.given(state)
+        if given.defocus is not None:
+            return given.defocus
+        return 0.0 if given.aberrations is False else -self._fit(state).aberrations["C10"]
+
+    def _aberrations(self, state: RunState) -> dict[str, float]:
+        """Return Krivanek coefficients of the probe: given, fitted, or none."""
+        given = self.given(state)
+        if given.defocus is not None:
+            state.record.decide(f"Aberrations: defocus {given.defocus:.4g} Å", "given (phase.defocus)")
+            return {"C10": -given.defocus}
+        if given.aberrations is False:
+            state.record.decide("Aberrations: none", "asked for (phase.aberrations)")
+            return {}
+        found = self._fit(state)
+        said = ", ".join(f"{name} {value:.4g} ± {found.errors[name]:.2g}" for name, value in found.aberrations.items())
+        state.record.decide(f"Aberrations: {said} (Å, rad)", "; ".join(found.decisions))
+        state.record.figure("Defocus", f"{-found.aberrations['C10']:.4g} ± {found.errors['C10']:.2g} Å", found.sign)
+        return found.aberrations
+
+    def _fit(self, state: RunState) -> AberrationFit:
+        """Fit the aberrations once, and keep the fit."""
+        if "aberration_fit" not in state:
+            state.keep("aberration_fit", fit_aberrations(state.cube, **turn_of(state), **options_of(state)))
+        return state["aberration_fit"]
+
+
+def turn_of(state: RunState) -> dict[str, Any]:
+    """Return rotation and transpose of the detector: of the calibration, or as DPC found them.
+
+    DPC writes a rotation into the calibration only if its sign is sure. Half a turn changes the sign of the phase and of the defocus.
+    """
+    if state.calibration.rotation is not None or "dpc" not in state:
+        return {}
+    return {"rotation": state["dpc"].rotation, "transpose": state["dpc"].transpose}
+
+
+def options_of(state: RunState) -> dict[str, Any]:
+    """Return options of `gpu4d.sweep`: the recipe's device and memory, and the positions to use."""
+    return {**state.sweep_options, "where": state.where}

@@ -1,0 +1,91 @@
+"""Align the images of bright-field pixels: parallax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+import gpu4d
+from gpu4d.errors import InputError
+from gpu4d.workflow.picture import PHASE, Drawn, Picture
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Reason, Stage, no, yes
+from gpu4d.workflow.stages.aberrations import CLEAR, COARSE, METHODS, options_of, turn_of
+from gpu4d.workflow.stages.side_bands import spectrum_of
+
+
+class ParallaxStage(Stage):
+    """Measure how far the images of bright-field pixels are shifted, and sum them aligned."""
+
+    name = "parallax"
+    title = "parallax: aligned bright-field images"
+    needs: ClassVar = ("phase_method",)
+    uses: ClassVar = ("dpc", "disk")
+    makes: ClassVar = ("parallax", "parallax_image")
+    place: ClassVar = 16
+
+    def wanted(self, state: RunState) -> Reason:
+        method = state["phase_method"]
+        return (yes if method == self.name else no)(f"the phase is by {METHODS.get(method, 'DPC alone')}")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        record, given = state.record, state.recipe["phase"]
+        with record.stage(self.title):
+            try:
+                found = gpu4d.parallax(
+                    state.cube,
+                    upsample=given.upsample or (2 if self._coarse(state) else 1),
+                    aberrations=None if given.defocus is None else {"C10": -given.defocus},
+                    **turn_of(state),
+                    **options_of(state),
+                )
+            except InputError as error:
+                record.warn(f"no parallax: {error}")
+                return
+        state.keep("parallax", found)
+        for line in found.warnings:
+            record.warn(f"parallax: {line}")
+        record.note(f"parallax: {'; '.join(found.decisions)}")
+        state.save("parallax_image", found.image)
+        turn = f"{math.degrees(found.rotation):.1f}°{', detector axes exchanged' if found.transpose else ''}"
+        record.figure("Defocus", f"{-found.aberrations['C10']:.4g} ± {found.errors['C10']:.2g} Å", found.sign)
+        if given.defocus is None:
+            record.figure("Detector rotation by parallax", turn, "from the shifts of bright-field images")
+            self._gate(state, found)
+
+    def _coarse(self, state: RunState) -> bool:
+        """Return True if the steps are coarser than λ / (4α)."""
+        c, disk = state.calibration, state.get("disk")
+        radius = None if disk is None or c.q_pixel is None else disk.radius * c.q_pixel
+        if radius is None and c.semiangle is not None and c.energy is not None:
+            radius = gpu4d.physics.angle_to_frequency(c.semiangle, c.energy)
+        return radius is not None and c.r_pixel is not None and 4 * radius * c.r_pixel > COARSE
+
+    def _gate(self, state: RunState, found: Any) -> None:
+        """Check that the measured shifts follow the defocus that was fitted."""
+        moved = float(np.abs(found.shifts).max())
+        state.record.gate(
+            "Shifts of bright-field images",
+            found.scatter <= CLEAR * moved,
+            f"up to {moved:.2g} scan steps, scattered by {found.scatter:.2g} about the fit",
+            f"scatter at most {CLEAR:g} of the largest",
+            "the images are not moved copies of each other: in focus use SSB, and on a crystal give the defocus (phase.defocus)",
+        )
+
+    def pictures(self, state: RunState) -> Iterator[Drawn]:
+        from gpu4d import plot
+
+        if "parallax_image" not in state:
+            return
+        found, image = state["parallax"], state["parallax_image"]
+        caption = f"Images of {len(found.pixels)} bright-field pixels, moved back by the shift that a defocus of "
+        caption += f"{-found.aberrations['C10']:.4g} Å causes, and summed. The contrast is that of a defocused microscope."
+        yield Picture("parallax", PHASE, "Parallax", caption), plot.image(image, "Parallax")
+        known = found.geometry
+        yield spectrum_of(image, "parallax_spectrum", "Spectrum of the parallax image", known.radius * known.q_pixel)
+
+    def headline(self, state: RunState) -> str | None:
+        return "A bright-field disk without separate Bragg disks, out of focus: its pixels' images were aligned and summed (parallax)."

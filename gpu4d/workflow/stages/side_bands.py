@@ -1,0 +1,108 @@
+"""Compute the phase from side bands: SSB and WDD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+import gpu4d
+from gpu4d.errors import InputError
+from gpu4d.workflow.picture import PHASE, Drawn, Picture
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.stage import Reason, Stage, no, yes
+from gpu4d.workflow.stages.aberrations import COARSE, METHODS, options_of, turn_of
+
+
+class Ssb(Stage):
+    """Compute the phase by single-side-band ptychography."""
+
+    name = "ssb"
+    title = "single-side-band ptychography"
+    needs: ClassVar = ("phase_method", "probe_aberrations")
+    uses: ClassVar = ("dpc",)
+    makes: ClassVar = ("ssb", "ssb_phase", "ssb_transmission")
+    place: ClassVar = 18
+
+    def wanted(self, state: RunState) -> Reason:
+        method = state["phase_method"]
+        return (
+            yes(f"the phase is by {METHODS[method]}") if method == self.name else no(f"the phase is by {METHODS.get(method, 'DPC alone')}")
+        )
+
+    def compute(self, state: RunState, options: dict[str, Any]) -> Any:
+        """Return the result of the method."""
+        return gpu4d.ssb(state.cube, mode=state.recipe["phase"].mode, **options)
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        record, short = state.record, self.name.upper()
+        options = {"aberrations": state["probe_aberrations"], "epsilon": state.recipe["phase"].epsilon}
+        with record.stage(self.title):
+            try:
+                found = self.compute(state, {**options, **turn_of(state), **options_of(state)})
+            except InputError as error:
+                record.warn(f"no phase by {short}: {error}")
+                return
+        state.keep(self.name, found)
+        for line in found.warnings:
+            record.warn(f"{self.name}: {line}")
+        record.note(f"{short}: {'; '.join(found.decisions)}")
+        state.save(f"{self.name}_phase", found.phase)
+        state.save(f"{self.name}_transmission", found.transmission)
+        phase = np.asarray(found.phase)
+        low, high = np.nanpercentile(phase, (0.5, 99.5)) if np.isfinite(phase).any() else (np.nan, np.nan)
+        record.figure(f"Range of the {short} phase", f"{high - low:.3g} rad", "0.5 to 99.5 percentile")
+        self._gate(state, found)
+
+    def _gate(self, state: RunState, found: Any) -> None:
+        """Check that the steps are fine enough for side bands up to 2α."""
+        step, limit = state.calibration.r_pixel, 1 / (4 * aperture(state, found))
+        assert step is not None
+        state.record.gate(
+            f"Scan step for {self.name.upper()}",
+            step <= COARSE * limit,
+            f"{step:.3g} Å",
+            f"at most λ/(4α) = {limit:.3g} Å",
+            "frequencies that the steps do not resolve are folded back into the phase: scan finer, or use parallax out of focus",
+        )
+
+    def pictures(self, state: RunState) -> Iterator[Drawn]:
+        from gpu4d import plot
+
+        if f"{self.name}_phase" not in state:
+            return
+        phase, short, found = state[f"{self.name}_phase"], self.name.upper(), state[self.name]
+        caption = f"Phase of the object by {METHODS[self.name]}, mean zero. {said_of(state['probe_aberrations'])}"
+        yield Picture(f"{self.name}_phase", PHASE, f"{short} phase", caption), plot.image(phase, f"{short} phase", cmap="inferno")
+        yield spectrum_of(phase, f"{self.name}_spectrum", f"Spectrum of the {short} phase", aperture(state, found))
+
+    def headline(self, state: RunState) -> str | None:
+        return f"A bright-field disk without separate Bragg disks: the phase was computed by {METHODS[self.name]}."
+
+
+def aperture(state: RunState, found: Any) -> float:
+    """Return the radius of the aperture, 1/Å."""
+    c = state.calibration
+    if c.q_pixel is not None:
+        return found.radius * c.q_pixel
+    return gpu4d.physics.angle_to_frequency(c.require("semiangle"), c.require("energy"))
+
+
+def spectrum_of(image: Any, name: str, title: str, radius: float) -> Drawn:
+    """Draw the spectrum of an image with the limits of bright field and of ptychography."""
+    from gpu4d import plot
+
+    caption = (
+        "Modulus of the image's Fourier transform. A coherent bright-field image ends at α/λ, side bands and incoherent images at 2α/λ."
+    )
+    circles = [(radius, f"α/λ: {1 / radius:.3g} Å"), (2 * radius, f"2α/λ: {0.5 / radius:.3g} Å")]
+    return Picture(name, PHASE, title, caption), plot.spectrum(image, title, circles=circles)
+
+
+def said_of(aberrations: dict[str, float]) -> str:
+    """Say which aberrations were corrected."""
+    if not aberrations:
+        return "No aberrations were corrected."
+    lengths = [f"{name} {value:.4g} Å" for name, value in aberrations.items() if name.startswith("C")]
+    return f"Aberrations were corrected: {', '.join(lengths)}."
