@@ -19,7 +19,7 @@ from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
 from gpu4d.plot.lattices import lattice_map
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
-from gpu4d.plot.profiles import profile
+from gpu4d.plot.profiles import convergence, profile
 from gpu4d.plot.rings import rings
 from gpu4d.plot.shadow import shadow, shadow_points
 from gpu4d.plot.spectra import spectrum
@@ -31,6 +31,7 @@ __all__ = [
     "cepstrum",
     "class_patterns",
     "com",
+    "convergence",
     "diffraction",
     "disks",
     "histogram",

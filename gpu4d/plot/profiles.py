@@ -97,3 +97,47 @@ def profile(
     if ax.get_legend_handles_labels()[1]:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)  # below the axis, where no curve is
     return made
+
+
+@canvas.styled
+def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", units: str = "misfit", log: bool = True) -> Figure:
+    """Draw how a misfit falls while a method iterates.
+
+    Parameters
+    ----------
+    values : (n,) array
+        The misfit after, or before, each round. NaN and, on a logarithmic axis, values that are not positive are gaps.
+    title : str
+    rounds : str
+        What a round is, for the horizontal axis.
+    units : str
+        Title of the vertical axis.
+    log : bool
+        Draw the vertical axis logarithmically.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> figure = convergence([4.0, 2.0, 1.5], "Convergence", rounds="sweep")
+    >>> figure.axes[0].lines[0].get_xdata().tolist()
+    [1, 2, 3]
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    y = canvas.values_of(values, "values")
+    if y.ndim != 1:
+        raise InputError(f"values is {y.shape}: need one number for each {rounds}")
+    made, axs = canvas.figure((60, 100))
+    ax = axs[0, 0]
+    ax.plot(np.arange(1, len(y) + 1), y, color=LINE, lw=1.4, marker="o", ms=3)
+    if log and np.isfinite(y).any() and np.nanmax(y) > 0:
+        ax.set_yscale("log", nonpositive="mask")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_title(title, loc="left", pad=7)
+    ax.set_xlabel(rounds)
+    ax.set_ylabel(units)
+    ax.spines[["top", "right"]].set_visible(False)
+    return made

@@ -265,6 +265,7 @@ CALLS: dict[str, Call] = {
     "detectors.from_array": Call(lambda m: gpu4d.detectors.from_array(m).mask(DETECTOR), m=MASK),
     "detectors.bragg_spots": Call(lambda p: gpu4d.detectors.bragg_spots(p, 1.5).mask(DETECTOR, (11.5, 9.5)), p=ORDERS @ BASIS),
     "DataCube.corrected": Call(lambda m: cube().corrected(bad_pixels=m)[0, 0], m=~MASK),
+    "plot.convergence": Call(lambda v: gpu4d.plot.convergence(v, "convergence") and None, v=np.arange(5.0)),
     "plot.spectrum": Call(lambda d: gpu4d.plot.spectrum(d) and None, d=PHASE),
     "plot.image": Call(lambda d: gpu4d.plot.image(d) and None, d=PHASE),
     "plot.histogram": Call(lambda v: gpu4d.plot.histogram(v, "values") and None, v=PHASE),
@@ -507,7 +508,7 @@ def check(call: Call, name: str, odd: Any) -> str:
     return said
 
 
-DRAWN = ("plot.image", "plot.histogram", "plot.com", "plot.spectrum")  # masked values are drawn as missing ones
+DRAWN = ("plot.image", "plot.histogram", "plot.com", "plot.spectrum", "plot.convergence")  # masked values are drawn as missing ones
 COMPLEX = {("RealSlice", "a"), ("DiffractionSlice", "a"), ("data.Slice", "a"), ("ssb", "p")}
 COMPLEX |= {("probe.wavefunction", "a"), ("probe.real_space", "w"), ("plot.wave", "w")}  # where values may be complex
 CASES = [(name, argument) for name, call in CALLS.items() for argument in call.given]

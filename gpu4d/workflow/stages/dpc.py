@@ -188,6 +188,9 @@ class Dpc(Stage):
             caption += "Per thickness, as the thickness is given." if found.thickness else "Times the thickness, which is not given."
             title = _sentence(field.name, stop="")
             yield Picture("dpc_field", PHASE, title, caption), plot.com(field, title, remove_mean=False, arrows=True)
+        if len(found.errors) > 1:
+            caption = "Misfit of the gradient of the phase to the measured field, after each iteration on the padded grid."
+            yield Picture("dpc_convergence", PHASE, "Convergence of the phase", caption), plot.convergence(found.errors, "Convergence")
         caption = "Divergence of the deflection (dDPC): the Laplacian of the phase. In a thin specimen it shows the charge density."
         yield Picture("ddpc", PHASE, "dDPC", caption), plot.image(state["ddpc"], "dDPC", cmap="gray")
 
