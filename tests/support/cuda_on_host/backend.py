@@ -28,7 +28,7 @@ KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*
 OWN_STATICS = "-fno-gnu-unique"
 PLAIN = ("-O1", OWN_STATICS)
 SANITIZE = (
-    *("-O1", "-g", OWN_STATICS),
+    *("-O0", "-g", OWN_STATICS),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"),
 )
 POISON = (0xFF, 0x4B)  # NaN and -1; 1.3e7 and large: what is left of it differs from seed to seed
