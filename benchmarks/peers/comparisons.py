@@ -261,7 +261,19 @@ def _phase() -> list[Comparison]:
                 Target("≥ 10 times as fast", lambda row: row.ratio >= 10),
             ),
         ),
+        Comparison(
+            "parallax", "py4DSTEM", ("stack, alignment, fit of the defocus", "aligned image with its defocus"), ("parallax", {}),
+            ("parallax", {}), nearer_defocus, rounds=1,
+        ),
     ]  # fmt: skip
+
+
+def nearer_defocus(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Check]:
+    """Both against the defocus of the simulation."""
+    with np.load(folder / "far.npz") as stored:
+        true = -float(stored["defocus"])
+    mine, other = (abs(float(found["C10"]) / true - 1) for found in (ours, theirs))
+    return [Check("error of C10, a part of it, against the peer's", mine, other)]
 
 
 def same_side_bands(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Check]:

@@ -136,12 +136,37 @@ def dpc(folder) -> Prepared:
     return call, lambda found: {"phase": np.asarray(found.phase)}
 
 
+def measured(data) -> gpu4d.DataCube:
+    """A cube with its pixel sizes; nothing else is known of it."""
+    known = {name: float(data[name]) for name in ("energy", "semiangle", "q_pixel", "r_pixel")}
+    return gpu4d.DataCube(data["patterns"], gpu4d.Calibration(**known, rotation=0.0))
+
+
+def parallax(folder) -> Prepared:
+    with np.load(folder / "far.npz") as stored:
+        cube = measured(dict(stored))
+
+    def call():
+        return gpu4d.parallax(cube, progress=False)
+
+    return call, lambda found: {"C10": np.asarray(found.aberrations["C10"])}
+
+
 def versions():
     return {"gpu4d": gpu4d.__version__, "numpy": np.__version__, "python": platform.python_version(), "threads": cpu_threads()}
 
 
 if __name__ == "__main__":
     serve(
-        {"bragg": bragg, "lattice": lattice, "orientation": orientation, "one pass": one_pass, "read": read, "ssb": ssb, "dpc": dpc},
+        {
+            "bragg": bragg,
+            "lattice": lattice,
+            "orientation": orientation,
+            "one pass": one_pass,
+            "read": read,
+            "ssb": ssb,
+            "dpc": dpc,
+            "parallax": parallax,
+        },
         versions,
     )

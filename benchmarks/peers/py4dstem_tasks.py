@@ -2,7 +2,7 @@
 
 import numpy as np
 import py4DSTEM
-from py4DSTEM.process.phase import DPC
+from py4DSTEM.process.phase import DPC, Parallax, SingleslicePtychography
 from py4DSTEM.process.strain.latticevectors import add_indices_to_braggvectors, fit_lattice_vectors_all_DPs, get_strain_from_reference_g1g2
 from serve import Prepared, serve
 
@@ -140,9 +140,63 @@ def dpc(folder) -> Prepared:
     return call, lambda done: {"phase": np.asarray(done.object_phase if hasattr(done, "object_phase") else done.object).real}
 
 
+def measured(data):
+    """A cube with its pixel sizes."""
+    cube = py4DSTEM.DataCube(data["patterns"].astype(np.float32))
+    cube.calibration.set_R_pixel_size(float(data["r_pixel"]))
+    cube.calibration.set_R_pixel_units("A")
+    cube.calibration.set_Q_pixel_size(float(data["q_pixel"]))
+    cube.calibration.set_Q_pixel_units("A^-1")
+    return cube
+
+
+def parallax(folder) -> Prepared:
+    """Stack, alignment with regularised shifts, and the fit of aberrations, as its tutorial does it; nothing but the data is given."""
+    with np.load(folder / "far.npz") as stored:
+        data = dict(stored)
+    cube = measured(data)
+
+    def call():
+        found = Parallax(energy=float(data["energy"]), datacube=cube, object_padding_px=(16, 16), verbose=False)
+        found.preprocess(edge_blend=4, force_rotation_angle_deg=0, force_transpose=False, plot_average_bf=False)
+        found.reconstruct(regularize_shifts=True, progress_bar=False, plot_aligned_bf=False, plot_convergence=False)
+        found.aberration_fit(plot_CTF_comparison=False)
+        return found
+
+    def arrays(found):
+        first = [tuple(order) for order in np.asarray(found._aberrations_mn)[:, :2]].index((1, 0))
+        return {"C10": np.asarray(float(found._aberrations_coefs[first]))}
+
+    return call, arrays
+
+
+def iterative(folder, sweeps) -> Prepared:
+    """Gradient descent with the true defocus given and the probe free; preparations are not timed."""
+    with np.load(folder / "near.npz") as stored:
+        data = dict(stored)
+    found = SingleslicePtychography(
+        energy=float(data["energy"]), datacube=measured(data), semiangle_cutoff=float(data["semiangle"]), object_type="complex",
+        polar_parameters={"C10": -float(data["defocus"])}, verbose=False,
+    )  # fmt: skip
+    found.preprocess(
+        force_com_rotation=0, force_com_transpose=False, plot_center_of_mass=False, plot_rotation=False, plot_probe_overlaps=False
+    )
+
+    def call():
+        return found.reconstruct(
+            reset=True, num_iter=sweeps, max_batch_size=256, step_size=0.5, progress_bar=False, seed_random=0
+        )  # fmt: skip
+
+    def arrays(done):
+        return {"phase": np.angle(done.object_cropped), "pixel": np.asarray(done.sampling), "loss": np.asarray(done.error_iterations)}
+
+    return call, arrays
+
+
 def versions():
     return {"py4DSTEM": py4DSTEM.__version__, "numpy": np.__version__}
 
 
 if __name__ == "__main__":
-    serve({"bragg": bragg, "close disks": close_disks, "lattice": lattice, "orientation": orientation, "dpc": dpc}, versions)
+    serve({"bragg": bragg, "close disks": close_disks, "lattice": lattice, "orientation": orientation, "dpc": dpc,
+           "parallax": parallax, "iterative": iterative}, versions)  # fmt: skip
