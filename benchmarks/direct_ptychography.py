@@ -1,6 +1,6 @@
 """Time SSB and WDD of a large scan of graphene, with the private memory that they need, beside the time of the work no method can avoid.
 
-    python benchmarks/direct_ptychography.py [--radius 16] [--scan 512] [--memory "1.2 GB"] [--file /tmp/graphene.h5] [--json figures.json]
+    python benchmarks/direct_ptychography.py [--radius 16] [--scan 512] [--memory "1.4 GB"] [--file /tmp/graphene.h5] [--json figures.json]
 
 The scan is made in pieces and written into one contiguous HDF5 file, if the file does not exist. Its step is λ/4α, so that every scan
 frequency shifts the disks by less than their diameter: the most work. A phase is checked against the truth before its time counts. Each
@@ -24,7 +24,7 @@ from gpu4d import fft, physics
 
 ENERGY, SEMIANGLE, DETECTOR = 80e3, 25.0, 96
 LATTICE = 2.46  # Å, graphene
-DOSE = 4e5  # electrons per Å²: counts fit into 8 bits
+DOSE = 4e5  # electrons per Å²
 REALISATIONS = 4  # of the counting noise of each place; the scan repeats its places, and takes one of them each time
 LEAST_CORRELATION = 0.9
 
@@ -57,16 +57,17 @@ def write_scan(path: Path, scan: int, radius: int) -> None:
         (places, places), (DETECTOR, DETECTOR), object=graphene(side), r_pixel=step, cell=side, energy=ENERGY, semiangle=SEMIANGLE
     )
     rng, patterns = np.random.default_rng(0), np.asarray(one.cube.source.read(slice(0, places), slice(0, places)))
-    noisy = np.empty((REALISATIONS, *one.cube.shape), np.uint8)
+    few = patterns.max() * DOSE * step**2 < 180  # then five standard deviations more fit into 8 bits
+    noisy = np.empty((REALISATIONS, *one.cube.shape), np.uint8 if few else np.uint16)
     for i in range(REALISATIONS):
         for row in range(places):
-            noisy[i, row] = np.minimum(rng.poisson(patterns[row].astype(float) * (DOSE * step**2)), 255)
+            noisy[i, row] = rng.poisson(patterns[row].astype(float) * (DOSE * step**2))
     truth = fft.fft2(one.truth["phase"])
     k = fft.frequencies(places, step)
     truth = fft.ifft2(np.where(np.hypot(k[:, None], k) < 2 * k0, truth, 0)).real
     at = np.arange(scan) % places
     with h5py.File(path, "w") as file:
-        data = file.create_dataset("data", (scan, scan, DETECTOR, DETECTOR), "uint8")
+        data = file.create_dataset("data", (scan, scan, DETECTOR, DETECTOR), noisy.dtype)
         for row in range(scan):
             data[row] = noisy[rng.integers(0, REALISATIONS, scan), at[row], at]
         file["truth"] = truth[np.ix_(at, at)]
@@ -124,9 +125,11 @@ def timed(path: Path, case: str, memory: str) -> dict[str, Any]:
             phase, true = np.asarray(found.phase) - np.mean(found.phase), truth - truth.mean()
             corr = float(np.corrcoef(phase.ravel(), true.ravel())[0, 1])
             slope = float((phase * true).sum() / (true * true).sum())
-            figures = {"correlation": corr, "slope": slope, "claimed slope": found.slope, "pixels": found.pixels}
-            if aberrations is None and corr < LEAST_CORRELATION:
-                raise RuntimeError(f"{case}: the phase correlates with the truth by {corr:.3f} only")
+            figures = {"pixels": found.pixels}
+            if aberrations is None:  # the scan has none: with some, only the time counts
+                figures |= {"correlation": corr, "slope": slope, "claimed slope": found.slope}
+                if corr < LEAST_CORRELATION:
+                    raise RuntimeError(f"{case}: the phase correlates with the truth by {corr:.3f} only")
         seconds, processor = time.perf_counter() - start[0], time.process_time() - start[1]
     return {"case": case, "seconds": seconds, "processor": processor, "memory": peak.bytes, **figures}
 
@@ -153,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scan", type=int, default=512)
     parser.add_argument("--radius", type=int, default=16, help="of the disk, detector pixels")
-    parser.add_argument("--memory", default="1.2 GB")
+    parser.add_argument("--memory", default="1.4 GB")
     parser.add_argument("--file", type=Path, default=Path("/tmp/graphene.h5"))
     parser.add_argument("--cases", nargs="+", default=["read", "floor", "ssb", "ssb, aberrations", "wdd", "wdd, aberrations"])
     parser.add_argument("--json", type=Path, help="write the figures to this file")

@@ -153,7 +153,7 @@ def wdd(
         )
     for message in known.warnings:
         log.warning("wdd: %s", message)
-    return WDD(
+    found = WDD(
         phase=RealSlice.calibrated(phase, "WDD phase", "rad", known.r_pixel),
         transmission=RealSlice.calibrated(transmission, "WDD transmission", "1", known.r_pixel),
         transfer=transfer,
@@ -163,6 +163,8 @@ def wdd(
         epsilon=sums.epsilon,
         direct=direct,
     )
+    found.say_slope()
+    return found
 
 
 def _solved(sums: WDDSums, scan_shape: tuple[int, int]) -> tuple[Any, np.ndarray, float]:

@@ -175,13 +175,15 @@ def ssb_of(
     xp = arrays.namespace(whole)
     phase = blanked(whole, phase_nan)
     decisions.append(f"{len(overlaps.pixels)} bright-field pixels, {incident:.4g} counts in each at the middle of the disk")
-    return SSB(
+    found = SSB(
         phase=RealSlice.calibrated(phase, "SSB phase", "rad", known.r_pixel),
         transmission=RealSlice.calibrated(1 + 1j * xp.astype(phase, xp.complex128), "SSB transmission", "1", known.r_pixel),
         transfer=arrays.to_numpy(transfer),
         **described(overlaps, known, aberrations, incident, decisions, warnings),
         mode=mode,
     )
+    found.say_slope()
+    return found
 
 
 def described(

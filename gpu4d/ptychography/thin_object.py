@@ -73,6 +73,10 @@ class ThinObject:
         transfer = self.transfer[known]
         return float((power[known] / transfer).sum() / (power[known] / transfer**2).sum())
 
+    def say_slope(self) -> None:
+        """Add the slope that the transfer explains to the decisions."""
+        self.decisions.append(f"slope of a weak phase against the truth by the transfer: {self.slope:.3g}")
+
     def __repr__(self) -> str:
         return self._words("")
 
