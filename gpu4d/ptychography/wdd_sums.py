@@ -190,18 +190,24 @@ class _Blocks:
         xp = arrays.namespace(spectra)
         last = min(first + self.block, self.places.shape[0])
         bands, weights = self.weights.of(self.places[first:last, :], first == 0)
-        weights = xp.conj(weights) if xp.isdtype(weights.dtype, "complex floating") else weights
+        own = _conjugate(self.weights.at_pixels(weights, part.start, part.stop))
         if self.bands is None:
             total = xp.zeros((2, last - first), dtype=xp.complex128, device=arrays.device(spectra))
         else:
             total = self.bands[:, first:last]
-        own = weights[:, :, part.start : part.stop]
         images = xp.asarray(xp.permute_dims(spectra[:, first:last], (1, 0)), copy=True)
         total = _added(total, images[None, ...] * own, self.group)
         if self.matrix is not None:
             return total, None
+        whole = self.weights.pixels.shape[0]
+        bands, weights = self.weights.at_pixels(bands, 0, whole), _conjugate(self.weights.at_pixels(weights, 0, whole))
         cross = xp.sum(weights[:, None, :, :] * bands[None, :, :, :], axis=3)
         return total, xp.astype(cross, xp.complex128)
+
+
+def _conjugate(values: Any) -> Any:
+    xp = arrays.namespace(values)
+    return xp.conj(values) if xp.isdtype(values.dtype, "complex floating") else values
 
 
 def _added(total: Any, terms: Any, group: int) -> Any:

@@ -76,7 +76,7 @@ class Weights:
         self.own = self._wave(self.x, self.y)
 
     def of(self, at: Any, zero_first: bool) -> tuple[Any, Any]:
-        """Return side bands and their weights at the pixels, for frequencies (m, 2), each as (2, m, P): A and B.
+        """Return both side bands, A and B, and their weights over the box of the disk, for frequencies (m, 2): each (2, m, nx, ny).
 
         They are real for a round disk without aberrations. At K = 0 both are |Ψ₀|².
         """
@@ -90,8 +90,7 @@ class Weights:
         if zero_first:
             same = xp.broadcast_to(xp.astype(self.disk, bands.dtype), (2, 1, *self.shape))
             bands = xp.concat([same, bands[:, 1:, :, :]], axis=1)
-        weights = bands if not self.interference else self._real_deconvolved(bands) if self._real else self._deconvolved(bands)
-        return self._picked(bands), self._picked(weights)
+        return bands, bands if not self.interference else self._real_deconvolved(bands) if self._real else self._deconvolved(bands)
 
     @property
     def _real(self) -> bool:
@@ -122,7 +121,8 @@ class Weights:
         both = fft.ifft2(spectrum * self._damping((power + mirrored) / 4))
         return xp.stack([xp.real(both), xp.imag(both)])
 
-    def _picked(self, values: Any) -> Any:
+    def at_pixels(self, values: Any, first: int, last: int) -> Any:
+        """Return values (2, m, nx, ny) at some of the pixels, (2, m, last - first)."""
         xp = arrays.namespace(values)
         flat = xp.reshape(values, (*values.shape[:2], self.shape[0] * self.shape[1]))
-        return xp.take(flat, self.pixels, axis=2)
+        return xp.take(flat, self.pixels[first:last], axis=2)
