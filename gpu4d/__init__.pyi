@@ -101,6 +101,7 @@ from .io.saving import save as save
 from .operation import using as using
 from .probe.template_kernel import Template as Template
 from .ptychography._parallax import parallax as parallax
+from .ptychography._wdd import wdd as wdd
 from .ptychography.aberration_fit import fit_aberrations as fit_aberrations
 from .ptychography.ssb import ssb as ssb
 from .streaming.engine import sweep as sweep

@@ -2,21 +2,28 @@
 
 from gpu4d.ptychography._acbf import CorrectedBrightField, acbf
 from gpu4d.ptychography._parallax import Parallax, parallax, tilted_dark_field
+from gpu4d.ptychography._wdd import WDD, wdd
 from gpu4d.ptychography.aberration_fit import AberrationFit, fit_aberrations
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.ptychography.ssb import SSB, ssb
+from gpu4d.ptychography.ssb_live import SSBLive
+from gpu4d.ptychography.thin_object import ThinObject
 
 __all__ = [
     "SSB",
+    "WDD",
     "AberrationFit",
     "BrightFieldStack",
     "CorrectedBrightField",
     "Parallax",
+    "SSBLive",
+    "ThinObject",
     "acbf",
     "fit_aberrations",
     "parallax",
     "ssb",
     "tilted_dark_field",
+    "wdd",
 ]
 
 

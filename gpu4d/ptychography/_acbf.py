@@ -16,7 +16,8 @@ from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 from gpu4d.ptychography.experiment import experiment
 from gpu4d.ptychography.overlap_geometry import overlap_geometry
-from gpu4d.ptychography.ssb import side_band_sums
+from gpu4d.ptychography.pixel_groups import ScanPixels
+from gpu4d.ptychography.side_band_sums import side_band_sums
 from gpu4d.streaming.engine import SweepOptions, VisitOptions
 
 log = logging.getLogger("gpu4d")
@@ -115,7 +116,7 @@ def acbf(
     given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
     known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=options, **given)
     overlaps = overlap_geometry(cube, known, aberrations, None)
-    sums, missing, incident = side_band_sums(cube, overlaps, "weighted", options, known.warnings)
+    sums, missing, incident = side_band_sums(ScanPixels(cube, overlaps.pixels, options), overlaps, "weighted", known.warnings)
     xp = arrays.namespace(sums.overlap)
     overlap, weight = sums.overlap[0, :, :], sums.weight[0, :, :]
     root = xp.sqrt(weight)

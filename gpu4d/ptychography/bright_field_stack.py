@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.ptychography.gather_pixels import gather_pixels
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.place import processors_for
-from gpu4d.streaming.reduction import ScanInfo
+from gpu4d.streaming.reduction import Reduction, ScanInfo
 from gpu4d.streaming.sums import PerPositionReduction, Value
 
 
@@ -132,7 +132,15 @@ class _PixelImages:
 
 
 def bright_field_stacks(
-    cube: DataCube, pixels: np.ndarray, group: int, *, memory: int | float | str | None = None, **sweep_options: Any
+    cube: DataCube,
+    pixels: np.ndarray,
+    group: int,
+    *,
+    memory: int | float | str | None = None,
+    held: int = 0,
+    others: Mapping[str, Reduction] | None = None,
+    found: dict[str, Any] | None = None,
+    **sweep_options: Any,
 ) -> Iterator[tuple[slice, Any]]:
     """Yield images of pixels in parts, in as many passes over the scan as the memory needs.
 
@@ -145,6 +153,11 @@ def bright_field_stacks(
         The size of every part but the last is a multiple of it, so that work done in groups does not depend on memory.
     memory : int or str, optional
         Bytes that may be held by the stack and the sweep that fills it together.
+    held : int
+        Bytes that the caller holds for each image of a part. They count against `memory`, too.
+    others : mapping of str to Reduction, optional
+        Reductions that share the first pass. Their results are put into `found`.
+    found : dict, optional
     **sweep_options
         Options of `gpu4d.sweep`.
 
@@ -160,23 +173,31 @@ def bright_field_stacks(
         Not even one group fits.
     """
     rx, ry, qx, qy = cube.shape
+    others, found = dict(others or {}), {} if found is None else found
     array = getattr(cube.source, "array", None)
     if array is not None and not isinstance(array, np.ndarray) and sweep_options.get("where") is None:
+        if others:
+            found |= sweep(cube, others, memory=memory, **sweep_options)
         frames = arrays.namespace(array).reshape(array, (rx * ry, qx, qy))
         for first in range(0, len(pixels), group):
             part = slice(first, min(first + group, len(pixels)))
-            found = gather_pixels(frames, arrays.from_numpy(pixels[part], array), real=True)
-            yield part, arrays.namespace(found).reshape(found, (part.stop - part.start, rx, ry))
+            images = gather_pixels(frames, arrays.from_numpy(pixels[part], array), real=True)
+            yield part, arrays.namespace(images).reshape(images, (part.stop - part.start, rx, ry))
         return
     place = processors_for(cube, sweep_options.get("device", "auto"))[0]
     there = place[0].copies and len(place) == 1  # True: the stack is made on a device and stays there
     free = place[0].free_memory() if there else available_memory()
     budget = parse_memory(memory) if memory is not None else free // 2 if there else default_budget()
-    each = rx * ry * itemsize(cube.dtype) * (4 if there else 2)  # copies: two in the sweep, one in scan order, one for the work
+    each = rx * ry * itemsize(cube.dtype) * (4 if there else 2) + held  # copies: two in the sweep, one in scan order, one for the work
     fits = min(budget, free) // each
     if fits < min(group, len(pixels)):
         raise MemoryBudgetError("a bright-field stack", each * min(group, len(pixels)), free, budget)
     fits = fits // group * group or len(pixels)
     for first in range(0, len(pixels), fits):
         part = slice(first, min(first + fits, len(pixels)))
-        yield part, sweep(cube, BrightFieldStack(pixels[part]), memory=memory, keep="device" if there else None, **sweep_options)
+        wanted = {"stack": BrightFieldStack(pixels[part]), **others}
+        results = sweep(cube, wanted, memory=memory, keep="device" if there else None, **sweep_options)
+        stack, others = results.pop("stack"), {}
+        found |= results
+        yield part, stack
+        del stack, results  # freed before the next pass fills another

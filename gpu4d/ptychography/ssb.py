@@ -2,82 +2,52 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
 
-from gpu4d import arrays, fft
+from gpu4d import arrays, fft, physics
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
-from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
-from gpu4d.ptychography.bright_field_stack import bright_field_stacks
-from gpu4d.ptychography.experiment import experiment
+from gpu4d.imaging import VirtualImage, detectors
+from gpu4d.ptychography.experiment import Experiment, experiment
+from gpu4d.ptychography.overlap_gate import check_overlap, check_strongest
 from gpu4d.ptychography.overlap_geometry import Overlaps, overlap_geometry
-from gpu4d.ptychography.ssb_sum import MODES, SSBSum, ssb_sum
+from gpu4d.ptychography.pixel_groups import PixelSource, ScanPixels, blanked
+from gpu4d.ptychography.side_band_sums import side_band_sums
+from gpu4d.ptychography.ssb_sum import MODES, SSBSum
+from gpu4d.ptychography.thin_object import ThinObject
+from gpu4d.real_arrays import real_number
 from gpu4d.streaming.engine import SweepOptions, VisitOptions
-from gpu4d.streaming.place import processors_for
 
 log = logging.getLogger("gpu4d")
 
-GROUP = {"cpu": 32, "cuda": 1024, "definition": 16}  # most pixels that are transformed and summed at once
-GROUP_BYTES = 1 << 29  # of their spectra; group sizes follow from the scan's shape alone, so that sums do not depend on memory
 LEAST_TROTTER = 1.0  # pixels: the mean over a smaller overlap is noise, so exact mode leaves its frequency out, as published
 
 
-@dataclass
-class SSB:
+@dataclass(kw_only=True)
+class SSB(ThinObject):
     """Phase of a thin object from single-side-band ptychography, and how it was found.
+
+    Attributes of `gpu4d.ptychography.ThinObject`, and these. The transmission is 1 + iφ, that of a weak phase object. The transfer of
+    mode "weighted" is Σ|Γ|² / (Σ|Γ|² + ε max Σ|Γ|²); that of "exact" is 1 where it measures, and 0 elsewhere.
 
     Attributes
     ----------
-    phase : RealSlice (Rx, Ry)
-        Radians, with mean zero over the scan. NaN at positions without a pattern.
-    transmission : RealSlice (Rx, Ry) complex
-        1 + iφ: the transmission function of a weak phase object, with the direct beam set to 1.
     mode : str
-    rotation, transpose : float, bool
-        v_scan = R(rotation) v_det, after exchanging (qx, qy) if `transpose` is set. Radians.
-    aberrations : dict
-        As given. defocus = -C10, positive is underfocus.
-    radius : float
-        Radius of the bright-field disk, detector pixels.
-    origin : (float, float)
-        Centre of the bright-field disk, detector pixels.
-    pixels : int
-        Number of bright-field pixels that were used.
-    incident : float
-        |Ψ₀|² per pixel in the middle of the disk, counts. It gives the phase its scale in radians.
-    decisions, warnings : list of str
-        Sentences for the user: what was decided and why, and what may be wrong.
     """
 
-    phase: RealSlice
-    transmission: RealSlice
     mode: str
-    rotation: float
-    transpose: bool
-    aberrations: dict[str, float]
-    radius: float
-    origin: tuple[float, float]
-    pixels: int
-    incident: float
-    decisions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        turn = f"rotation {math.degrees(self.rotation):.1f}°, transpose {self.transpose}"
-        used = f"{self.pixels} bright-field pixels within {self.radius:.1f} px"
-        n = len(self.warnings)
-        words = f", {n} warning{'s' * (n > 1)}" if n else ""
-        return f"SSB({'×'.join(map(str, self.phase.shape))} positions, phase {self.phase.range_text()}, {self.mode}, {turn}, {used}{words})"
+        return self._words(f"{self.mode}, ")
 
 
 def ssb(
@@ -95,6 +65,7 @@ def ssb(
     q_pixel: float | None = None,
     r_pixel: float | None = None,
     origin: OriginLike | None = None,
+    adf: tuple[float, float] | None = None,
     memory: int | float | str | None = None,
     **sweep_options: Unpack[VisitOptions],
 ) -> SSB:
@@ -130,6 +101,8 @@ def ssb(
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre of the bright-field disk, pixels. The mean of a map is used. By default from the calibration, or measured in the
         mean pattern. The radius is measured too if semi-angle or q_pixel is missing.
+    adf : (inner, outer), optional
+        Angles of an annular dark-field detector, mrad. Its image is made in the same pass.
     memory : int or str, optional
         As in `gpu4d.sweep`. If the stack of bright-field images does not fit, several passes are made, with the same result.
     **sweep_options
@@ -144,7 +117,8 @@ def ssb(
     Raises
     ------
     InputError
-        Not a DataCube, a calibration that is missing, an unknown mode or coefficient, a pupil of another shape, a disk without pixels.
+        Not a DataCube, a calibration that is missing, an unknown mode or coefficient, a pupil of another shape, a disk without pixels,
+        a scan without a frequency whose disks overlap.
 
     Notes
     -----
@@ -160,124 +134,100 @@ def ssb(
     """
     if not isinstance(cube, DataCube):
         raise InputError(f"ssb takes a DataCube, not a {type(cube).__name__}: gpu4d.DataCube(array, calibration=gpu4d.Calibration(…))")
+    check_options(mode, epsilon)
+    options: SweepOptions = {"memory": memory, **sweep_options}
+    given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
+    known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=options, **given)
+    check_overlap(known, cube.scan_shape)
+    overlaps = overlap_geometry(cube, known, aberrations, pupil)
+    source = ScanPixels(cube, overlaps.pixels, options, dark_field(adf, known))
+    found = ssb_of(source, overlaps, known, mode, float(epsilon), aberrations)
+    found.adf = source.found.get("adf")
+    for message in found.warnings:
+        log.warning("ssb: %s", message)
+    return found
+
+
+def check_options(mode: str, epsilon: float) -> None:
+    """Raise an error for a mode or an ε that does not exist."""
     if mode not in MODES:
         raise InputError(f"mode={mode!r}: need {' or '.join(map(repr, MODES))}")
     if not (epsilon >= 0 and math.isfinite(epsilon)):
         raise InputError(f"epsilon={epsilon}: need a number from 0 up, such as 0.003")
-    options: SweepOptions = {"memory": memory, **sweep_options}
-    given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
-    known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=options, **given)
-    decisions, warnings = known.decisions, known.warnings
-    overlaps = overlap_geometry(cube, known, aberrations, pupil)
-    sums, phase_nan, incident = side_band_sums(cube, overlaps, mode, options, warnings)
-    spectrum = _spectrum(sums, mode, float(epsilon)) / incident
-    phase = fft.irfft2(-1j * spectrum, cube.scan_shape)
-    xp = arrays.namespace(phase)
-    if phase_nan is not None:
-        phase = xp.where(arrays.from_numpy(phase_nan, phase), xp.full_like(phase, math.nan), phase)
+
+
+def ssb_of(
+    source: PixelSource,
+    overlaps: Overlaps,
+    known: Experiment,
+    mode: str,
+    epsilon: float,
+    aberrations: Mapping[str, float] | None,
+    missing: np.ndarray | None = None,
+) -> SSB:
+    """Return the phase that the images of the disk's pixels give. `missing`: positions (Rx, Ry) known to have no pattern."""
+    decisions, warnings = list(known.decisions), list(known.warnings)
+    said = replace(known, decisions=decisions, warnings=warnings)
+    sums, phase_nan, incident = side_band_sums(source, overlaps, mode, warnings, missing)
+    spectrum, transfer = _spectrum(sums, mode, epsilon)
+    check_strongest(spectrum, arrays.to_numpy(sums.weight).sum(axis=0), overlaps, said)
+    whole = fft.irfft2(-1j * (spectrum / incident), source.scan_shape)
+    xp = arrays.namespace(whole)
+    phase = blanked(whole, phase_nan)
     decisions.append(f"{len(overlaps.pixels)} bright-field pixels, {incident:.4g} counts in each at the middle of the disk")
-    for message in warnings:
-        log.warning("ssb: %s", message)
-    return SSB(
-        RealSlice.calibrated(phase, "SSB phase", "rad", known.r_pixel),
-        RealSlice.calibrated(1 + 1j * xp.astype(phase, xp.complex128), "SSB transmission", "1", known.r_pixel),
-        *(mode, known.rotation, known.transpose, dict(aberrations or {}), overlaps.radius, overlaps.origin, len(overlaps.pixels)),
-        *(incident, decisions, warnings),
+    found = SSB(
+        phase=RealSlice.calibrated(phase, "SSB phase", "rad", known.r_pixel),
+        transmission=RealSlice.calibrated(1 + 1j * xp.astype(phase, xp.complex128), "SSB transmission", "1", known.r_pixel),
+        transfer=arrays.to_numpy(transfer),
+        **described(overlaps, known, aberrations, incident, decisions, warnings),
+        mode=mode,
     )
+    found.say_slope()
+    return found
 
 
-# ---------------------------------------------------------------- sums over the stack
+def described(
+    overlaps: Overlaps,
+    known: Experiment,
+    aberrations: Mapping[str, float] | None,
+    incident: float,
+    decisions: list[str],
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Return the fields of a `ThinObject` that say how it was found."""
+    return {
+        "rotation": known.rotation,
+        "transpose": known.transpose,
+        "aberrations": dict(aberrations or {}),
+        "radius": overlaps.radius,
+        "origin": overlaps.origin,
+        "pixels": len(overlaps.pixels),
+        "incident": incident,
+        "decisions": decisions,
+        "warnings": warnings,
+    }
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """Arrays of the overlaps, moved once to the device of the data."""
-
-    at: Any
-    rows: Any
-    columns: Any
-    pupil: Any
-    bad: Any
-
-    @classmethod
-    def beside(cls, stack: Any, overlaps: Overlaps, bad: np.ndarray | None) -> _Geometry:
-        parts = (overlaps.at, overlaps.rows, overlaps.columns, overlaps.pupil, bad)
-        return cls(*(None if part is None else arrays.from_numpy(part, stack) for part in parts))
+def dark_field(adf: tuple[float, float] | None, known: Experiment) -> dict[str, VirtualImage]:
+    """Return the reduction to an annular dark-field image about the disk. `adf`: angles in mrad, or None for no reduction."""
+    if adf is None:
+        return {}
+    if not (isinstance(adf, Sequence) and len(adf) == 2 and 0 <= adf[0] < adf[1]):
+        raise InputError(f"adf={adf!r}: need (inner, outer) in mrad with 0 ≤ inner < outer, such as (60, 150)")
+    inner, outer = (physics.angle_to_frequency(real_number(angle, "adf"), known.energy) / known.q_pixel for angle in adf)
+    return {"adf": VirtualImage(detectors.annulus(inner, outer, known.origin), ellipse=(1.0, 1.0, 0.0))}
 
 
-def side_band_sums(
-    cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, warnings: list[str]
-) -> tuple[SSBSum, np.ndarray | None, float]:
-    """Return side-band sums of all pixels, positions that were filled, and |Ψ₀|² per pixel in the middle of the disk."""
-    sums, counts = _one_round(cube, overlaps, mode, options, None)
-    bad = ~(np.isfinite(counts) & (counts > 0))
-    if bad.all():
-        raise InputError("no position has counts in the bright-field disk: is the origin right?")
-    if bad.any():
-        warnings.append(
-            f"{int(bad.sum())} of {bad.size} positions have no counts or NaN in the disk: the mean is used there, and their phase is NaN"
-        )
-        sums, counts = _one_round(cube, overlaps, mode, options, bad)
-    incident = float(counts[~bad].mean() / overlaps.intensity.sum())
-    return sums, bad if bad.any() else None, incident
-
-
-def _one_round(cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, bad: np.ndarray | None) -> tuple[SSBSum, np.ndarray]:
-    """Return sums over groups of pixels, in order, and the counts of every position (Rx, Ry) on the host."""
-    total: SSBSum | None = None
-    counts: Any = None
-    for part, here in _group_sums(cube, overlaps, mode, options, bad):
-        total = part if total is None else SSBSum(total.overlap + part.overlap, total.weight + part.weight)
-        counts = here if counts is None else counts + here
-    assert total is not None
-    return total, arrays.to_numpy(counts)
-
-
-def _group_sums(
-    cube: DataCube, overlaps: Overlaps, mode: str, options: SweepOptions, bad: np.ndarray | None
-) -> Iterator[tuple[SSBSum, Any]]:
-    """Yield sums and counts for each group of pixels. On the CPU, threads work on several groups at the same time."""
-    kind = ssb_sum.kind_for("complex64", processors_for(cube, options.get("device", "auto"))[0][0].sample(cube.dtype))
-    rx, ry = cube.scan_shape
-    group = max(1, min(GROUP[kind], GROUP_BYTES // (8 * rx * (ry // 2 + 1))))
-    geometry: _Geometry | None = None
-    for part, stack in bright_field_stacks(cube, overlaps.pixels, group, **options):
-        if geometry is None:
-            geometry = _Geometry.beside(stack, overlaps, bad)
-        pieces = [stack[i : min(i + group, stack.shape[0]), :, :] for i in range(0, stack.shape[0], group)]
-        firsts = range(part.start, part.stop, group)
-        work = functools.partial(_sums_of_group, overlaps=overlaps, geometry=geometry, mode=mode)
-        yield from (in_threads if kind == "cpu" else map)(work, pieces, firsts)
-
-
-def _sums_of_group(images: Any, first: int, *, overlaps: Overlaps, geometry: _Geometry, mode: str) -> tuple[SSBSum, Any]:
-    """Return the sums of one group of bright-field images, and their counts per position."""
-    xp = arrays.namespace(images)
-    images = xp.astype(images, xp.float32, copy=False)
-    if geometry.bad is not None:
-        images = _filled(xp, images, geometry.bad)
-    at = geometry.at[first : first + images.shape[0], :]
-    options = {"radius": overlaps.radius, "pupil": geometry.pupil, "center": overlaps.origin, "chi": overlaps.chi, "mode": mode}
-    return ssb_sum(fft.rfft2(images), at, geometry.rows, geometry.columns, **options), xp.sum(images, axis=0, dtype=xp.float64)
-
-
-def _filled(xp: Any, images: Any, bad: Any) -> Any:
-    """Return images in which positions without a pattern have the mean of the other positions."""
-    good = xp.astype(~bad, images.dtype)
-    clean = xp.where(bad, xp.zeros_like(images), images)
-    mean = xp.sum(clean, axis=(1, 2), keepdims=True) / xp.sum(good)
-    return xp.where(bad, mean, clean)
-
-
-def _spectrum(sums: SSBSum, mode: str, epsilon: float) -> Any:
-    """Return F{iφ} times the incident intensity, (Rx, Ry // 2 + 1). 0 where no disks overlap."""
+def _spectrum(sums: SSBSum, mode: str, epsilon: float) -> tuple[Any, Any]:
+    """Return F{iφ} times the incident intensity and its transfer, (Rx, Ry // 2 + 1). 0 where no disks overlap."""
     xp = arrays.namespace(sums.overlap)
     one = xp.ones_like(sums.weight)
     if mode == "weighted":
         full = sums.weight + epsilon * xp.max(sums.weight)
-        mean = sums.overlap / xp.where(full > 0, full, one)
-        return mean[0, :, :]
+        full = xp.where(full > 0, full, one)
+        return (sums.overlap / full)[0, :, :], (sums.weight / full)[0, :, :]
     enough = sums.weight >= LEAST_TROTTER
     means = sums.overlap / xp.where(enough, sums.weight, one)
     difference = 0.5 * (means[0, :, :] - means[1, :, :])
-    return xp.where(enough[0, :, :] & enough[1, :, :], difference, xp.zeros_like(difference))
+    both = enough[0, :, :] & enough[1, :, :]
+    return xp.where(both, difference, xp.zeros_like(difference)), xp.astype(both, xp.float64)

@@ -95,13 +95,7 @@ def ssb_sum(
     kx, ky = (arrays.as_float64(rows)[:, axis][:, None] + arrays.as_float64(columns)[:, axis][None, :] for axis in (0, 1))
 
     def wave(x: Any, y: Any) -> Any:
-        size = (
-            xp.clip(radius + 0.5 - xp.sqrt(x * x + y * y), 0.0, 1.0)
-            if pupil is None
-            else _interpolated(xp, pupil, x + center[0], y + center[1])
-        )
-        turn = phase_of(xp, chi, x, y)
-        return size * (xp.cos(turn) - 1j * xp.sin(turn))
+        return xp.astype(aperture_wave(xp, x, y, radius=radius, pupil=pupil, center=center, chi=chi), xp.complex128, copy=False)
 
     own, minus, plus = wave(x, y), wave(x - kx, y - ky), wave(x + kx, y + ky)
     a, b = xp.conj(own) * minus, own * xp.conj(plus)
@@ -116,11 +110,30 @@ def ssb_sum(
     )
 
 
+def aperture_wave(
+    xp: Any, x: Any, y: Any, *, radius: float, pupil: Any = None, center: tuple[float, float] = (0.0, 0.0), chi: Chi = ()
+) -> Any:
+    """Return Ψ₀ at points x, y in detector pixels from the axis: complex, or real for a round disk without aberrations."""
+    if pupil is None:
+        size = xp.clip(radius + 0.5 - xp.sqrt(x * x + y * y), 0.0, 1.0)
+    else:
+        size = _interpolated(xp, pupil, x + center[0], y + center[1])
+    if not chi:
+        return size
+    turn = phase_of(xp, chi, x, y)
+    return size * (xp.cos(turn) - 1j * xp.sin(turn))
+
+
 def phase_of(xp: Any, chi: Chi, x: Any, y: Any) -> Any:
     """Return χ in radians."""
-    total = xp.zeros_like(x + y)
+    alone = [xp.zeros_like(x), xp.zeros_like(y)]  # terms of x or y alone: on a grid of points these are small arrays
     for i, j, c in chi:
-        total = total + c * x**i * y**j
+        if i == 0 or j == 0:
+            alone[0 if j == 0 else 1] = alone[0 if j == 0 else 1] + (c * x**i if j == 0 else c * y**j)
+    total = alone[0] + alone[1]
+    for i, j, c in chi:
+        if i and j:
+            total = total + (c * x**i) * y**j
     return math.pi * total
 
 

@@ -70,6 +70,13 @@ def swept(reduction: Any) -> Any:
     return gpu4d.sweep(cube(), reduction)
 
 
+def live(pupil: Any, mask: Any) -> gpu4d.ptychography.SSBLive:
+    whole = cube()
+    found = gpu4d.ptychography.SSBLive(SCAN, DETECTOR, whole.calibration, rotation=0.0, pupil=pupil, detector_mask=mask)
+    found.update(whole.source.array.reshape(-1, *DETECTOR))
+    return found
+
+
 ALIGNED = gpu4d.parallax(cube(), aberrations={}, rotation=0.0)
 
 
@@ -257,6 +264,8 @@ CALLS: dict[str, Call] = {
     "fit_aberrations": Call(lambda w: gpu4d.fit_aberrations(cube(), coefficients=["C10"], rotation=0.0, where=w).covariance, w=WHERE),
     "parallax": Call(lambda w: gpu4d.parallax(cube(), aberrations={}, rotation=0.0, where=w).image, w=WHERE),
     "ssb": Call(lambda p: gpu4d.ssb(cube(), rotation=0.0, pupil=p).phase, p=PROBE),
+    "wdd": Call(lambda p: gpu4d.wdd(cube(), rotation=0.0, pupil=p).phase, p=PROBE),
+    "ptychography.SSBLive": Call(lambda p, m: live(p, m).result().phase, p=PROBE, m=MASK),
     "streaming.load_cube": Call(lambda w: gpu4d.streaming.load_cube(cube(), where=w), w=WHERE),
     "sweep": Call(lambda w: gpu4d.sweep(cube(), gpu4d.MeanPattern(), where=w), w=WHERE),
     "streaming.plan": Call(lambda w: gpu4d.streaming.plan(cube(), {"mean": gpu4d.MeanPattern()}, where=w).budget, w=WHERE),
@@ -388,6 +397,8 @@ RESULTS = (
     "Thresholds",
     "Disk",
     "SSB",
+    "WDD",
+    "ThinObject",
     "AberrationFit",
     "CorrectedBrightField",
     "Parallax",
@@ -509,7 +520,7 @@ def check(call: Call, name: str, odd: Any) -> str:
 
 
 DRAWN = ("plot.image", "plot.histogram", "plot.com", "plot.spectrum", "plot.convergence")  # masked values are drawn as missing ones
-COMPLEX = {("RealSlice", "a"), ("DiffractionSlice", "a"), ("data.Slice", "a"), ("ssb", "p")}
+COMPLEX = {("RealSlice", "a"), ("DiffractionSlice", "a"), ("data.Slice", "a"), ("ssb", "p"), ("wdd", "p"), ("ptychography.SSBLive", "p")}
 COMPLEX |= {("probe.wavefunction", "a"), ("probe.real_space", "w"), ("plot.wave", "w")}  # where values may be complex
 CASES = [(name, argument) for name, call in CALLS.items() for argument in call.given]
 

@@ -155,3 +155,17 @@ def aberrated(shared_data) -> tuple[gpu4d.DataCube, np.ndarray, dict[str, float]
         a, truth, data = dict(h.attrs), h["truth/phase_lowpass_2alpha_rad"][()], h["poisson_1e5"][()]
     known = gpu4d.Calibration(energy=ENERGY, semiangle=22.0, q_pixel=float(a["detector_pixel_1_per_A"]), r_pixel=0.3, origin=(32, 32))
     return gpu4d.DataCube(data, known), truth, {name[6:]: float(a[name]) for name in a if name.startswith("truth_")}
+
+
+def edge(cube: gpu4d.DataCube, found) -> float:
+    """What the edge of a small disk in `aberrated_scan` makes of a phase: a pixel's amplitude, not its intensity, is its part inside."""
+    x, y = np.indices(cube.detector_shape) - np.reshape(found.origin, (2, 1, 1))
+    part = np.clip(found.radius + 0.5 - np.hypot(x, y), 0, 1)
+    return float(part.sum() / (part**2).sum())
+
+
+def slope_in(found, truth: np.ndarray) -> float:
+    """Slope against the truth over the frequencies of which `found.slope` speaks: at least half of the largest transfer."""
+    seen, true = np.fft.rfft2(np.asarray(found.phase)), np.fft.rfft2(truth)
+    known = found.transfer >= found.transfer.max() / 2
+    return float((seen[known] * true[known].conj()).sum().real / (np.abs(true[known]) ** 2).sum())
