@@ -97,6 +97,17 @@ class TestSsb(FineScan):
     name = "ssb"
 
 
+class TestWdd(FineScan):
+    """As it is asked for."""
+
+    name = "wdd"
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("analysis.technique", "wdd", origin="test")
+        return recipe
+
+
 class TestParallax(FineScan):
     """As it is asked for."""
 
@@ -136,7 +147,7 @@ class TestOrientation(GrainScan):
 
 
 ELSEWHERE = (
-    *(TestRadialProfile, TestEllipse, TestShadow, TestMagnetic, TestAberrations, TestSsb, TestParallax),
+    *(TestRadialProfile, TestEllipse, TestShadow, TestMagnetic, TestAberrations, TestSsb, TestWdd, TestParallax),
     *(TestClassification, TestOrientation),
 )
 OPTIONAL = {"dpc": ("rotation", "dpc_potential"), "technique": ("ring",)}  # the one is given, the other is no crystal's

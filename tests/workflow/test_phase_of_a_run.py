@@ -51,6 +51,16 @@ def test_a_given_defocus_is_used_and_none_can_be_asked_for():
         np.testing.assert_array_equal(np.asarray(state["ssb_phase"]), np.asarray(own.phase))
 
 
+def test_wdd_is_made_as_its_function_makes_it():
+    cube, _ = thin(defocus=60.0)
+    state = analyse(cube, recipe(analysis__technique="wdd", phase__defocus=60.0))
+    own = gpu4d.wdd(state.cube, aberrations={"C10": -60.0})
+    np.testing.assert_array_equal(np.asarray(state["wdd_phase"]), np.asarray(own.phase))
+    transfer = np.asarray(state["wdd_transfer"])
+    np.testing.assert_array_equal(np.fft.ifftshift(transfer)[:, :16], own.transfer[:, :16])
+    np.testing.assert_allclose(transfer[1:, 1:], transfer[:0:-1, :0:-1], atol=1e-6)  # sums in single precision
+
+
 def test_coarse_steps_out_of_focus_take_parallax():
     state = analyse(out_of_focus(), recipe())
     assert state["phase_method"] == "parallax"

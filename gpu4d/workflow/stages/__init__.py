@@ -33,6 +33,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "aberrations:Aberrations",
     "parallax:ParallaxStage",
     "side_bands:Ssb",
+    "side_bands:Wdd",
     "origin:BeamOrigin",
     "vector_map:VectorMap",
     "lattice:LatticeFit",

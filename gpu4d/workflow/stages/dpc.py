@@ -177,7 +177,8 @@ class Dpc(Stage):
 
         found = state["dpc"]
         name = found.phase.name[0].upper() + found.phase.name[1:]
-        caption = f"Phase from the integrated centre of mass, up to a constant. {_sentence(str(found.validity))}"
+        caption = "Phase from the integrated centre of mass, up to a constant. It is that of the specimen blurred by the intensity of the "
+        caption += f"probe, whose Fourier transform is the transfer. {_sentence(str(found.validity))}"
         yield Picture("dpc_phase", PHASE, name, caption), plot.image(state["dpc_phase"], name, cmap="inferno")
         caption = "Centre of mass in scan axes, with the descan subtracted: hue is the direction, lightness the length."
         made = plot.com(found.com, "Mean momentum transfer", remove_mean=False)

@@ -85,6 +85,12 @@ class ParallaxStage(Stage):
         caption += f"{-found.aberrations['C10']:.4g} Å causes, and summed. The contrast is that of a defocused microscope."
         yield Picture("parallax", PHASE, "Parallax", caption), plot.image(image, "Parallax")
         known = found.geometry
+        k = np.linspace(0, 2.2 * known.radius * known.q_pixel, 400)[1:]
+        values = np.real(found.transfer(np.stack([k, 0 * k], -1)))
+        caption = "The part of a weak phase that the image shows, at frequencies along the first scan axis, by the defocus that was found."
+        marks = [(known.radius * known.q_pixel, "α/λ")]
+        drawn = plot.profile(k, values, "Transfer of parallax", marks=marks, pixel_size=1.0, units="transfer", log=False)
+        yield Picture("parallax_transfer", PHASE, "Transfer of parallax", caption), drawn
         yield spectrum_of(image, "parallax_spectrum", "Spectrum of the parallax image", known.radius * known.q_pixel)
 
     def headline(self, state: RunState) -> str | None:

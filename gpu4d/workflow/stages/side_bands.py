@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
 import gpu4d
+from gpu4d.data.slices import DiffractionSlice, RealSlice
 from gpu4d.errors import InputError
 from gpu4d.workflow.picture import PHASE, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
@@ -22,7 +24,7 @@ class Ssb(Stage):
     title = "single-side-band ptychography"
     needs: ClassVar = ("phase_method", "probe_aberrations")
     uses: ClassVar = ("dpc",)
-    makes: ClassVar = ("ssb", "ssb_phase", "ssb_transmission")
+    makes: ClassVar = ("ssb", "ssb_phase", "ssb_transmission", "ssb_transfer")
     place: ClassVar = 18
 
     def wanted(self, state: RunState) -> Reason:
@@ -50,9 +52,10 @@ class Ssb(Stage):
         record.note(f"{short}: {'; '.join(found.decisions)}")
         state.save(f"{self.name}_phase", found.phase)
         state.save(f"{self.name}_transmission", found.transmission)
+        state.save(f"{self.name}_transfer", _plane(found.transfer, found.phase))
         phase = np.asarray(found.phase)
         low, high = np.nanpercentile(phase, (0.5, 99.5)) if np.isfinite(phase).any() else (np.nan, np.nan)
-        record.figure(f"Range of the {short} phase", f"{high - low:.3g} rad", "0.5 to 99.5 percentile")
+        record.figure(f"Range of the {short} phase", f"{high - low:.3g} rad", f"0.5 to 99.5 percentile; {found.slope:.3g} of a weak phase")
         self._gate(state, found)
 
     def _gate(self, state: RunState, found: Any) -> None:
@@ -75,10 +78,27 @@ class Ssb(Stage):
         phase, short, found = state[f"{self.name}_phase"], self.name.upper(), state[self.name]
         caption = f"Phase of the object by {METHODS[self.name]}, mean zero. {said_of(state['probe_aberrations'])}"
         yield Picture(f"{self.name}_phase", PHASE, f"{short} phase", caption), plot.image(phase, f"{short} phase", cmap="inferno")
-        yield spectrum_of(phase, f"{self.name}_spectrum", f"Spectrum of the {short} phase", aperture(state, found))
+        radius = aperture(state, found)
+        yield spectrum_of(phase, f"{self.name}_spectrum", f"Spectrum of the {short} phase", radius)
+        yield transfer_of(found, f"{self.name}_transfer", f"Transfer of {short}", radius)
 
     def headline(self, state: RunState) -> str | None:
         return f"A bright-field disk without separate Bragg disks: the phase was computed by {METHODS[self.name]}."
+
+
+class Wdd(Ssb):
+    """Compute the phase by Wigner-distribution deconvolution."""
+
+    name = "wdd"
+    title = "Wigner-distribution deconvolution"
+    makes: ClassVar = ("wdd", "wdd_phase", "wdd_transmission", "wdd_transfer")
+    place: ClassVar = 17
+
+    def compute(self, state: RunState, options: dict[str, Any]) -> Any:
+        """Return the result of the method."""
+        if "phase.epsilon" not in state.recipe.given:
+            del options["epsilon"]  # taken from the counts
+        return gpu4d.wdd(state.cube, **options)
 
 
 def aperture(state: RunState, found: Any) -> float:
@@ -98,6 +118,35 @@ def spectrum_of(image: Any, name: str, title: str, radius: float) -> Drawn:
     )
     circles = [(radius, f"α/λ: {1 / radius:.3g} Å"), (2 * radius, f"2α/λ: {0.5 / radius:.3g} Å")]
     return Picture(name, PHASE, title, caption), plot.spectrum(image, title, circles=circles)
+
+
+def transfer_of(found: Any, name: str, title: str, radius: float) -> Drawn:
+    """Draw the transfer of a phase over frequency: the mean over directions."""
+    from gpu4d import plot
+
+    (rx, ry), step = found.phase.shape, found.phase.pixel_size
+    k = np.hypot(np.fft.fftfreq(rx, step)[:, None], np.fft.rfftfreq(ry, step))
+    width = 1 / (max(rx, ry) * step)
+    number = np.rint(k / width).astype(int).ravel()
+    seen = min(number.max(), math.ceil(2.2 * radius / width)) + 1
+    count = np.maximum(np.bincount(number)[:seen], 1)
+    means = np.bincount(number, found.transfer.ravel())[:seen] / count
+    caption = (
+        f"The part of a weak phase that is found, at every frequency, mean over directions: {found.slope:.3g} of this object."
+    )
+    marks = [(radius, "α/λ"), (2 * radius, "2α/λ")]
+    drawn = plot.profile(np.arange(seen)[1:] * width, means[1:], title, marks=marks, pixel_size=1.0, units="transfer", log=False)
+    return Picture(name, PHASE, title, caption), drawn
+
+
+def _plane(transfer: np.ndarray, phase: RealSlice) -> DiffractionSlice:
+    """Return the transfer on the whole plane of frequencies, with zero in the middle."""
+    rx, ry = phase.shape
+    rows, columns = np.fft.fftshift(np.fft.fftfreq(rx, 1 / rx)).astype(int), np.fft.fftshift(np.fft.fftfreq(ry, 1 / ry)).astype(int)
+    turned = columns < 0  # the other half is that of the opposite frequency
+    plane = transfer[np.where(turned, -rows[:, None], rows[:, None]) % rx, np.abs(columns)]
+    size, units = (1 / (rx * phase.pixel_size), f"1/{phase.pixel_units}") if rx == ry else (1.0, "px")
+    return DiffractionSlice(plane, "transfer of the phase", "1", size, units)
 
 
 def said_of(aberrations: dict[str, float]) -> str:
