@@ -131,9 +131,7 @@ def transfer_of(found: Any, name: str, title: str, radius: float) -> Drawn:
     seen = min(number.max(), math.ceil(2.2 * radius / width)) + 1
     count = np.maximum(np.bincount(number)[:seen], 1)
     means = np.bincount(number, found.transfer.ravel())[:seen] / count
-    caption = (
-        f"The part of a weak phase that is found, at every frequency, mean over directions: {found.slope:.3g} of this object."
-    )
+    caption = f"The part of a weak phase that is found, at every frequency, mean over directions: {found.slope:.3g} of this object."
     marks = [(radius, "α/λ"), (2 * radius, "2α/λ")]
     drawn = plot.profile(np.arange(seen)[1:] * width, means[1:], title, marks=marks, pixel_size=1.0, units="transfer", log=False)
     return Picture(name, PHASE, title, caption), drawn
