@@ -1,9 +1,11 @@
-"""Ptychography by direct methods on the stack of bright-field pixels, and the aberrations that these need."""
+"""Ptychography: direct methods on the stack of bright-field pixels, the aberrations that these need, and iterative reconstruction."""
 
 from gpu4d.ptychography._acbf import CorrectedBrightField, acbf
 from gpu4d.ptychography._parallax import Parallax, parallax, tilted_dark_field
 from gpu4d.ptychography.aberration_fit import AberrationFit, fit_aberrations
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
+from gpu4d.ptychography.iterative._reconstruct import reconstruct
+from gpu4d.ptychography.iterative.result import Reconstruction
 from gpu4d.ptychography.ssb import SSB, ssb
 
 __all__ = [
@@ -12,9 +14,11 @@ __all__ = [
     "BrightFieldStack",
     "CorrectedBrightField",
     "Parallax",
+    "Reconstruction",
     "acbf",
     "fit_aberrations",
     "parallax",
+    "reconstruct",
     "ssb",
     "tilted_dark_field",
 ]
