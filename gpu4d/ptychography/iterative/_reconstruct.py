@@ -197,7 +197,7 @@ def reconstruct(
     )
     visit: SweepOptions = {"memory": memory, **sweep_options}
     given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
-    known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=visit, **given)
+    known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=visit, fine=False, **given)
     frame, run, state = _begin(cube, known, options, Start(aberrations, probe, positions), visit)
     identity = options.identity() | _fingerprint(frame, state)
     if resume is not None:
@@ -233,7 +233,8 @@ def _begin(cube: DataCube, known: Experiment, options: Options, start: Start, vi
     needs = check_memory(cube, int(there.sum()), planes, waves.shape, np.dtype(complex_name).itemsize, **place)
     where = visit.get("where")
     where = there if where is None else there & (arrays.to_numpy(where) != 0) if np.shape(where) == there.shape else where
-    loaded = load_patterns(cube, None if there.all() and visit.get("where") is None else where, **place)
+    pixels = grid.pixels(cube.detector_shape, cube.detector_mask)
+    loaded = load_patterns(cube, None if there.all() and visit.get("where") is None else where, pixels, **place)
     measured = grid.measured(cube.detector_mask)
     share = 1.0 if measured is None else float((np.abs(waves) ** 2 * measured).sum() / (np.abs(waves) ** 2).sum())
     waves = waves * math.sqrt(loaded.counts.mean() / share / (np.abs(waves) ** 2).sum())

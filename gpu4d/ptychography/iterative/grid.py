@@ -81,3 +81,11 @@ class Grid:
         if mask is not None:
             inside &= mask[self.rows][:, self.columns]
         return None if inside.all() else inside.astype(float)
+
+    def pixels(self, detector: tuple[int, int], mask: np.ndarray | None) -> np.ndarray | None:
+        """Return (Qx, Qy) bool: detector pixels that are used. None if all are."""
+        used = np.zeros(detector, bool)
+        used[np.ix_(self.rows[self.rows >= 0], self.columns[self.columns >= 0])] = True
+        if mask is not None:
+            used &= mask
+        return None if used.all() else used

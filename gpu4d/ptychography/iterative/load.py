@@ -43,8 +43,8 @@ class Loaded:
     plain: bool
 
 
-def load_patterns(cube: DataCube, where: ArrayLike | None, **options: Any) -> Loaded:
-    """Load all patterns. Those without counts, and those with a value that is not finite where the detector counts, are left out."""
+def load_patterns(cube: DataCube, where: ArrayLike | None, pixels: np.ndarray | None, **options: Any) -> Loaded:
+    """Load all patterns. Those without counts, and those with a value that is not finite, in `pixels` (Qx, Qy) bool are left out."""
     chosen = scan_mask(where, cube.scan_shape)
     frames = load_cube(cube, where=chosen, **options)
     xp = arrays.namespace(frames)
@@ -52,10 +52,10 @@ def load_patterns(cube: DataCube, where: ArrayLike | None, **options: Any) -> Lo
     name = str(frames.dtype).rpartition(".")[2]
     if arrays.is_torch(frames) and name in NARROW:
         frames = xp.astype(frames, xp.float32 if name == "uint16" else xp.float64)
-    mask = None if cube.detector_mask is None else arrays.from_numpy(cube.detector_mask, frames)
+    mask = None if pixels is None else arrays.from_numpy(pixels, frames)
     sums = []
     for first in range(0, frames.shape[0], BLOCK):
-        block = frames[first : first + BLOCK, ...]
+        block = frames[first : min(first + BLOCK, frames.shape[0]), ...]
         block = block if mask is None else arrays.zeroed(block, mask)
         sums.append(arrays.to_numpy(xp.sum(arrays.as_sum_dtype(block), axis=(1, 2))).astype(float))
     counts = np.concatenate(sums) if sums else np.zeros(0)
