@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpu4d import arrays
 from gpu4d.errors import InputError
 from gpu4d.operation import Twin, operation
@@ -47,6 +49,7 @@ def add_patches(values: Any, corners: Any, /, *, shape: Any) -> Any:
     xp = arrays.namespace(values, corners)
     check(values, corners, shape)
     planes, n, nx, ny = values.shape
+    shape = tuple(int(size) for size in shape)
     at = xp.reshape(places(corners, (nx, ny), shape[1]), (n * nx * ny,))
     parts = [values] if arrays.is_real(values) else [xp.real(values), xp.imag(values)]
     sums = [
@@ -76,9 +79,7 @@ def take_patches(planes: Any, corners: Any, patch: tuple[int, int]) -> Any:
     [[[[1, 2]], [[3, 4]]]]
     """
     xp = arrays.namespace(planes, corners)
-    if xp.__name__.endswith("numpy"):  # rows are copied whole
-        import numpy as np
-
+    if isinstance(planes, np.ndarray):  # rows are copied whole
         windows = np.lib.stride_tricks.sliding_window_view(planes, patch, axis=(1, 2))
         return windows[:, corners[:, 0], corners[:, 1]]
     s, columns = planes.shape[0], planes.shape[2]
