@@ -249,8 +249,7 @@ def _begin(cube: DataCube, known: Experiment, options: Options, start: Start, vi
 
     step = None
     if options.slices > 1:
-        q, wavelength = (known.q_pixel,) * 2, physics.wavelength(known.energy)
-        step = propagator(grid.patch, q, grid.offset, wavelength, options.slice_thickness)
+        step = propagator(grid.patch, known.q_pixel, grid.offset, physics.wavelength(known.energy), options.slice_thickness)
     model = WaveModel(grid.patch, beside(step, complex_name), beside(measured, real_name), options.likelihood, float(options.background))
     index = (beside(np.maximum(i, 0), "int64") for i in (grid.rows, grid.columns))
     patterns = Patterns(loaded.frames, loaded.number, *index, model.measured, loaded.plain)

@@ -8,49 +8,46 @@ from gpu4d import arrays
 
 LIKELIHOODS = ("poisson", "amplitude")
 TINY = 1e-12  # counts: keeps logarithms and quotients of empty pixels finite
-STEP = {"poisson": 0.5, "amplitude": 1.0}  # a full step along the gradient: one over the curvature of the misfit for the wave's modulus
 
 
-def misfit(counts: Any, expected: Any, measured: Any, *, kind: str, background: float) -> tuple[Any, Any]:
-    """Return the misfit and the factor f of its gradient ∂L/∂ψ* = f ψ.
+def misfits(counts: Any, expected: Any, measured: Any, *, likelihood: str, background: float) -> tuple[Any, Any]:
+    """Return the misfit L of every pattern, and the factor f of its gradient ∂L/∂ψ* = f ψ.
 
-    Poisson: L = Σ E - n + n ln(n / E) with E = |ψ|² + background, so that f = 1 - n / E. It is half the deviance.
-    Amplitude: L = Σ (√E - √n)², so that f = 1 - √(n / E). √n has the same variance for all n, so it is the Gaussian likelihood
-    of counts that are not few.
+    Poisson: L = Σ E - n + n ln(n / E) with E = Σ_m |ψ_m|² + background, half the deviance, so that f = 1 - n / E. Amplitude:
+    L = Σ (√E - √n)², so that f = 1 - √(n / E). √n has the same variance for all n, so this is the Gaussian likelihood of counts
+    that are not few.
 
     Parameters
     ----------
     counts, expected : (n, N, N) real
-        n of the patterns, and Σ |ψ|² over probe modes.
+        n, at least 0, and Σ_m |ψ_m|².
     measured : (N, N) real or None
-        1 where the detector counts, 0 where it is masked. Masked pixels may hold any finite value. None if all count.
-    kind : {"poisson", "amplitude"}
+        1 where the detector counts, else 0. Counts elsewhere must be finite. None if it counts everywhere.
+    likelihood : {"poisson", "amplitude"}
     background : float
-        Counts per pixel that are expected without a wave. It keeps f finite where a count falls on a dark pixel.
+        Counts per pixel. It keeps f finite where a count falls on a dark pixel.
 
     Returns
     -------
-    misfit : () float64
-        Sum over all patterns.
+    misfit : (n,) float64
     factor : (n, N, N) real
 
     Examples
     --------
     >>> import numpy as np
-    >>> value, factor = misfit(np.array([[[4.0]]]), np.array([[[9.0]]]), None, kind="amplitude", background=0.0)
-    >>> float(value), round(float(factor[0, 0, 0]), 4)
-    (1.0, 0.3333)
+    >>> value, factor = misfits(np.array([[[4.0]]]), np.array([[[9.0]]]), None, likelihood="amplitude", background=0.0)
+    >>> value.tolist(), factor.round(4).tolist()
+    ([1.0], [[[0.3333]]])
     """
     xp = arrays.namespace(counts, expected)
     total = expected + max(background, TINY)
     ratio = counts / total
-    if kind == "poisson":
+    if likelihood == "poisson":
         factor = 1.0 - ratio
         terms = total * factor + counts * xp.log(xp.clip(ratio, TINY))
     else:
-        root = xp.sqrt(ratio)
-        factor = 1.0 - root
+        factor = 1.0 - xp.sqrt(ratio)
         terms = total * (factor * factor)
     if measured is not None:
         factor, terms = factor * measured, terms * measured
-    return xp.sum(terms, dtype=xp.float64), factor
+    return xp.sum(terms, axis=(1, 2), dtype=xp.float64), factor

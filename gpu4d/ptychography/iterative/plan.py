@@ -14,13 +14,13 @@ from gpu4d.device.choose import DeviceLike, cpu_threads
 from gpu4d.device.memory import parse_memory
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.ptychography.iterative.state import State
-from gpu4d.ptychography.iterative.sweeps import ADDED, GROUP_BYTES, Sweeps
+from gpu4d.ptychography.iterative.sweeps import GROUP_BYTES, Sweeps
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming.place import on_host, processors_for
 
 log = logging.getLogger("gpu4d")
 
-WAVES = 12  # arrays of the size of a group's waves that are alive at once, in the gradients of one slice
+WAVES = 12  # arrays of the size of a group's waves in all slices that are alive at once
 PLANES = 6  # of the object: itself, its momentum, its step, and sums
 REHEARSED = 64  # positions whose time is measured
 
@@ -52,9 +52,8 @@ def check_memory(cube: DataCube, patterns: int, planes: tuple[int, ...], probes:
     held = 0 if in_place else patterns * math.prod(cube.detector_shape) * itemsize(cube.dtype)
     group = GROUP_BYTES["host" if on_host(cube) and not one.copies else "device"]
     at_once = cpu_threads() if not one.copies else 1
-    waves = max(group, math.prod(probes) * complex_bytes) * (WAVES + 2 * planes[0]) * at_once
-    patches = (ADDED + group // (math.prod(probes) * 8)) * planes[0] * math.prod(probes[1:]) * complex_bytes * 3
-    asked = held + PLANES * math.prod(planes) * complex_bytes + waves + patches
+    waves = max(group, math.prod(probes) * complex_bytes * planes[0]) * WAVES * at_once
+    asked = held + PLANES * math.prod(planes) * complex_bytes + waves
     if asked > min(cap, free):
         size = "×".join(map(str, cube.detector_shape))
         raise MemoryBudgetError(f"iterative ptychography of {patterns} patterns of {size} {cube.dtype} on {one.name}", asked, free, cap)

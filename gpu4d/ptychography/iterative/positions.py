@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 from gpu4d import arrays, fft
-from gpu4d.ptychography.iterative.likelihood import misfit
-from gpu4d.ptychography.iterative.wave_model import WaveModel, forward, modes_sum, squared, through
+from gpu4d.ptychography.iterative.wave_model import Ramps, WaveModel, forward, squared, through, whole
 
 
-def position_equations(model: WaveModel, patches: Any, probes: Any, ramp: Any, counts: Any) -> tuple[Any, Any]:
+def position_equations(model: WaveModel, patches: Any, probes: Any, ramp: Ramps, counts: Any) -> tuple[Any, Any]:
     """Return the normal equations of small shifts of the probes, for Fisher scoring.
 
     With J = ∂E/∂s, the change of expected intensities E with the probe's place s, the Poisson score is Σ (n / E - 1) J and the
@@ -18,8 +17,10 @@ def position_equations(model: WaveModel, patches: Any, probes: Any, ramp: Any, c
 
     Parameters
     ----------
-    model, patches, probes, ramp, counts
-        As in `gradients`. n positions.
+    model, patches, probes, ramp
+        As in `forward`. n positions.
+    counts : (n, N, N) real
+        Zero frequency first.
 
     Returns
     -------
@@ -29,21 +30,20 @@ def position_equations(model: WaveModel, patches: Any, probes: Any, ramp: Any, c
     """
     xp = arrays.namespace(patches, probes)
     _, wave = forward(model, patches, probes, ramp)
-    expected = modes_sum(squared(wave)) + model.background
-    _, factor = misfit(counts, expected, model.measured, kind="poisson", background=0.0)
+    expected = xp.sum(squared(wave), axis=1) + model.background
+    factor, weight = counts / expected - 1, 1 / expected
+    if model.measured is not None:
+        factor, weight = factor * model.measured, weight * model.measured
     changes = []
     for axis, size in enumerate(model.shape):
         k = -2 * math.pi * fft.frequencies(size)
-        k = arrays.from_numpy(k[:, None] if axis == 0 else k[None, :], probes)
-        moved = xp.astype(1j * xp.astype(k, xp.complex128), probes.dtype) * probes
-        _, change = through(model, patches, fft.ifft2(moved[None, ...] * ramp))
-        product = xp.real(wave) * xp.real(change) + xp.imag(wave) * xp.imag(change)
-        changes.append(2 * modes_sum(product))
+        k = arrays.from_numpy((1j * (k[:, None] if axis == 0 else k[None, :])).astype(str(probes.dtype).rpartition(".")[2]), probes)
+        _, change = through(patches, fft.ifft2_of_spent((k * probes)[None, ...] * whole(ramp)), model.propagator)
+        changes.append(2 * xp.sum(xp.real(wave) * xp.real(change) + xp.imag(wave) * xp.imag(change), axis=1))
 
     def total(values: Any) -> Any:
         return xp.sum(values, axis=(1, 2), dtype=xp.float64)
 
-    weight = 1 / expected if model.measured is None else model.measured / expected
-    score = xp.stack([-total(factor * change) for change in changes], axis=-1)
+    score = xp.stack([total(factor * change) for change in changes], axis=-1)
     rows = [xp.stack([total(a * b * weight) for b in changes], axis=-1) for a in changes]
     return score, xp.stack(rows, axis=-2)

@@ -12,17 +12,17 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.device.threads import in_threads
-from gpu4d.ptychography.iterative.add_patches import add_patches, take_patches
+from gpu4d.ptychography.iterative.add_patches import take_patches
 from gpu4d.ptychography.iterative.depth import depth_filtered
 from gpu4d.ptychography.iterative.grid import Grid
-from gpu4d.ptychography.iterative.likelihood import STEP
 from gpu4d.ptychography.iterative.positions import position_equations
 from gpu4d.ptychography.iterative.probes import orthogonal
 from gpu4d.ptychography.iterative.state import State
-from gpu4d.ptychography.iterative.wave_model import Gradients, WaveModel, gradients, ramps
+from gpu4d.ptychography.iterative.wave_gradients import wave_gradients
+from gpu4d.ptychography.iterative.wave_model import Ramps, WaveModel, ramps
 
-GROUP_BYTES = {"host": 1 << 19, "device": 1 << 27}  # of one wave array: it stays in a core's cache, or fills a GPU. Sums depend on it
-ADDED = 256  # positions whose patches are added to the object together
+GROUP_BYTES = {"host": 1 << 21, "device": 1 << 28}  # of the waves in all slices: little Python, but still in a core's cache; a full GPU
+STEP = {"poisson": 0.5, "amplitude": 1.0}  # a full step along the gradient: one over the curvature of the misfit for a wave's modulus
 LEAST_LIGHT = 1e-6  # of the brightest place: less would make steps where no light is
 
 
@@ -71,12 +71,50 @@ class Patterns:
         """Return patterns (n, N, N) of the chosen positions, real, zero frequency first."""
         xp = arrays.namespace(self.frames)
         number = self.number[index]
-        on_host = isinstance(self.frames, np.ndarray)
-        found = self.frames[number] if on_host else xp.take(self.frames, arrays.from_numpy(number, self.frames), axis=0)
-        found = xp.astype(xp.take(xp.take(found, self.rows, axis=1), self.columns, axis=2), dtype)
+        if isinstance(self.frames, np.ndarray):
+            found = np.empty((len(number), len(self.rows), len(self.columns)), dtype)
+            for to, rows in runs(self.rows):  # blocks of neighbours, as a detector has four about its middle
+                for across, columns in runs(self.columns):
+                    found[:, to, across] = self.frames[number, rows, columns]
+        else:
+            found = xp.take(self.frames, arrays.from_numpy(number, self.frames), axis=0)
+            found = xp.astype(xp.take(xp.take(found, self.rows, axis=1), self.columns, axis=2), dtype)
         if self.measured is not None:
             found = xp.where(self.measured > 0, found, xp.zeros_like(found))
         return found if self.plain else xp.clip(found, 0)
+
+
+def runs(index: np.ndarray) -> list[tuple[slice, slice]]:
+    """Split rising numbers into runs of neighbours: where they stand, and what they are.
+
+    Examples
+    --------
+    >>> runs(np.array([2, 3, 0, 1]))
+    [(slice(0, 2, None), slice(2, 4, None)), (slice(2, 4, None), slice(0, 2, None))]
+    """
+    ends = [*(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
+    begins = [0, *ends[:-1]]
+    return [(slice(a, b), slice(int(index[a]), int(index[a]) + b - a)) for a, b in zip(begins, ends)]
+
+
+@dataclass
+class Sums:
+    """Sums over positions: the misfit, the object's gradient / N² and the light on it (S, X, Y), and the probes' gradient."""
+
+    misfit: float
+    wanted: Any
+    light: Any
+    probes: Any
+    box: tuple[slice, ...] | None
+
+    def added(self, other: Sums) -> Sums:
+        """Return the sum with those of other positions, which may cover a part of the object. Arrays of the host are changed in place."""
+        probes = self.probes + other.probes
+        if other.box is None:
+            return Sums(self.misfit + other.misfit, self.wanted + other.wanted, self.light + other.light, probes, None)
+        self.wanted[other.box] += other.wanted
+        self.light[other.box] += other.light
+        return Sums(self.misfit + other.misfit, self.wanted, self.light, probes, None)
 
 
 class Sweeps:
@@ -119,10 +157,11 @@ class Sweeps:
         xp = arrays.namespace(state.object)
         settings, slices = self.settings, state.object.shape[0]
         length = STEP[self.model.likelihood]
-        loss, wanted, light, of_probe = self._summed(state, index, of_probes)
+        sums = self._summed(state, index, of_probes)
+        light = sums.light
         brightest = xp.max(light, axis=(1, 2), keepdims=True)
         light = (1 - settings.damping) * light + max(settings.damping, LEAST_LIGHT) * brightest
-        step = wanted * ((-length * settings.object_step / slices) / light)
+        step = sums.wanted * ((-length * settings.object_step / slices) / light)
         if settings.object_kind == "phase":
             step = 1j * xp.imag(step * xp.conj(state.object)) * state.object
         state.object_momentum = settings.momentum * state.object_momentum + step
@@ -130,41 +169,41 @@ class Sweeps:
         if settings.object_kind == "phase":
             state.object = state.object / xp.astype(xp.abs(state.object), state.object.dtype)
         if of_probes:
-            step = of_probe * (-length * settings.probe_step / len(index))
+            step = sums.probes * (-length * settings.probe_step / len(index))
             state.probe_momentum = settings.momentum * state.probe_momentum + step
             state.probes = state.probes + state.probe_momentum
             if self.aperture is not None:
                 state.probes = state.probes * self.aperture
-        return loss
+        return sums.misfit
 
-    def _summed(self, state: State, index: np.ndarray, of_probes: bool) -> tuple[float, Any, Any, Any]:
-        """Return misfit, object gradient / N², illumination and probe gradient, summed over positions in a fixed order."""
-        shape = self.grid.shape
-        loss, wanted, light, of_probe = 0.0, None, None, None
-        corners = self.grid.places(state.positions[index])[0]
-        kept: list[Gradients] = []
-        begin, done = 0, 0
-        groups = list(self._groups(index, state))
-        for part, found in zip(groups, self._map(functools.partial(self._gradients, state, of_probes), groups)):
-            loss += float(found.misfit)
-            of_probe = found.probes if of_probe is None else of_probe + found.probes
-            kept.append(found)
-            done += len(part)
-            if done - begin >= ADDED or done == len(index):
-                xp = arrays.namespace(found.patches)
-                at = arrays.from_numpy(corners[begin:done], found.patches)
-                here = [
-                    add_patches(values[0] if len(values) == 1 else xp.concat(values, axis=1), at, shape=shape)
-                    for values in ([k.patches for k in kept], [k.illumination for k in kept])
-                ]
-                wanted, light = here if wanted is None else (wanted + here[0], light + here[1])
-                kept, begin = [], done
-        return loss, wanted, light, of_probe
+    def _summed(self, state: State, index: np.ndarray, of_probes: bool) -> Sums:
+        """Return sums over positions, in a fixed order: groups may be worked on at the same time, but are added one after the other."""
+        parts = self._map(functools.partial(self._group_sums, state, of_probes), list(self._groups(index, state)))
+        total: Sums | None = None
+        if isinstance(state.object, np.ndarray):
+            light = np.zeros(state.object.shape, state.object.real.dtype)
+            total = Sums(0.0, np.zeros_like(state.object), light, np.zeros_like(state.probes), None)
+        for part in parts:
+            total = part if total is None else total.added(part)
+        assert total is not None
+        return total
 
-    def _gradients(self, state: State, of_probes: bool, part: np.ndarray) -> Gradients:
-        return gradients(self.model, *self._inputs(state, part), of_probes=of_probes)
+    def _group_sums(self, state: State, of_probes: bool, part: np.ndarray) -> Sums:
+        """Return sums over a group of positions. On the host they cover the part of the object that the group sees."""
+        corners, places = self.grid.places(state.positions[part])
+        planes, box = state.object, None
+        if isinstance(planes, np.ndarray):
+            low, high = corners.min(axis=0), corners.max(axis=0) + self.grid.patch
+            box = (slice(None), slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1])))
+            planes, corners = planes[box], corners - low
+        real = arrays.namespace(planes).real(planes[:1, :1, :1]).dtype
+        ramp = ramps(places, self.grid.patch, state.probes)
+        inputs = planes, arrays.from_numpy(corners, planes), state.probes, *ramp, self.patterns.of(part, real)
+        options = {"likelihood": self.model.likelihood, "background": self.model.background, "of_probes": of_probes}
+        found = wave_gradients(*inputs, self.model.measured, self.model.propagator, **options)
+        return Sums(float(arrays.namespace(found.misfit).sum(found.misfit)), found.wanted, found.light, found.probes, box)
 
-    def _inputs(self, state: State, part: np.ndarray) -> tuple[Any, Any, Any, Any]:
+    def _inputs(self, state: State, part: np.ndarray) -> tuple[Any, Any, Ramps, Any]:
         """Return patches, probes, ramps and counts of some positions."""
         corners, places = self.grid.places(state.positions[part])
         patches = take_patches(state.object, arrays.from_numpy(corners, state.object), self.grid.patch)
@@ -175,7 +214,7 @@ class Sweeps:
     def _groups(self, index: np.ndarray, state: State) -> Iterator[np.ndarray]:
         """Yield positions that are worked on together. Their number follows from shapes alone."""
         kind = "host" if isinstance(state.object, np.ndarray) else "device"
-        size = max(1, GROUP_BYTES[kind] // (math.prod(state.probes.shape) * 8))
+        size = max(1, GROUP_BYTES[kind] // (math.prod(state.probes.shape) * 8 * state.object.shape[0]))
         for first in range(0, len(index), size):
             yield index[first : first + size]
 
