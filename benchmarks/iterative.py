@@ -14,7 +14,7 @@ import numpy as np
 
 import gpu4d
 from gpu4d import arrays, fft
-from gpu4d.ptychography.experiment import experiment
+from gpu4d.ptychography.experiment import geometry
 from gpu4d.ptychography.iterative._reconstruct import Start, _begin
 from gpu4d.ptychography.iterative.options import Options
 
@@ -43,8 +43,9 @@ def step_and_floor(pattern: int, batch: int, modes: int, slices: int, device: st
     data = np.random.default_rng(0).poisson(2.0, (side, side, pattern, pattern)).astype("uint8")
     known = gpu4d.Calibration(energy=80e3, semiangle=22.0, q_pixel=1 / 24, r_pixel=0.3, origin=(pattern // 2,) * 2, rotation=0.0)
     cube = gpu4d.DataCube(data, known)
-    options = Options(1, slices, 100.0, modes, None, False, "poisson", 0.1, "complex", 0.0, None, batch, 0.0, 0.0, 0.0, 0.1, 0, 2, 0, "single")
-    _, run, state = _begin(cube, experiment(cube, fine=False), options, Start({"defocus": 150.0}, None, None), {"device": device})
+    fixed = (None, False, "poisson", 0.1, "complex", 0.0, None, batch, 0.0, 0.0, 0.0, 0.1, 0, 2, 0, "single")
+    options = Options(1, slices, 100.0, modes, *fixed)
+    _, run, state = _begin(cube, geometry(cube), options, Start({"defocus": 150.0}, None, None), {"device": device})
     index = np.arange(batch)  # noise is no scan, so that steps of any length would diverge: they have length 0 here
     run.step(state, index, True)
     waves = [

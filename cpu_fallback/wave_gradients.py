@@ -200,7 +200,19 @@ class _Block:
 
 
 def wave_gradients(
-    objects, corners, probes, rows, columns, counts, measured=None, propagator=None, /, *, likelihood="poisson", background=0.1, of_probes=True
+    objects,
+    corners,
+    probes,
+    rows,
+    columns,
+    counts,
+    measured=None,
+    propagator=None,
+    /,
+    *,
+    likelihood="poisson",
+    background=0.1,
+    of_probes=True,
 ):
     check(objects, corners, probes, Ramps(rows, columns), counts)
     check_options(len(objects), propagator, likelihood)

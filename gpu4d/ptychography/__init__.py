@@ -1,7 +1,9 @@
 """Ptychography: direct methods on the stack of bright-field pixels, the aberrations that these need, and iterative reconstruction."""
 
 from gpu4d.ptychography._acbf import CorrectedBrightField, acbf
+from gpu4d.ptychography._hand_over import hand_over
 from gpu4d.ptychography._parallax import Parallax, parallax, tilted_dark_field
+from gpu4d.ptychography._read_reconstruction import read_reconstruction
 from gpu4d.ptychography.aberration_fit import AberrationFit, fit_aberrations
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.ptychography.iterative._reconstruct import reconstruct
@@ -17,7 +19,9 @@ __all__ = [
     "Reconstruction",
     "acbf",
     "fit_aberrations",
+    "hand_over",
     "parallax",
+    "read_reconstruction",
     "reconstruct",
     "ssb",
     "tilted_dark_field",

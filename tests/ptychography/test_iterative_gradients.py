@@ -46,7 +46,9 @@ def gradients(model, patches, probes, places, counts, implementation="definition
     corners = np.array([[0, i * ny] for i in range(n)])
     options = {"likelihood": model.likelihood, "background": model.background, **options}
     with gpu4d.using(implementation):
-        found = wave_gradients(beside, corners, probes, *ramps(places, model.shape, probes), counts, model.measured, model.propagator, **options)
+        found = wave_gradients(
+            beside, corners, probes, *ramps(places, model.shape, probes), counts, model.measured, model.propagator, **options
+        )
     return found._replace(**{k: getattr(found, k).reshape(slices, nx, n, ny).transpose(0, 2, 1, 3) for k in ("wanted", "light")})
 
 
@@ -91,7 +93,9 @@ def test_scores_of_positions_are_slopes_of_the_likelihood():
     h = 1e-6
     slopes = []
     for axis in np.eye(2) * h:
-        np.testing.assert_allclose(score @ axis / h, (likelihood(places + axis) - likelihood(places - axis)) / (2 * h), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            score @ axis / h, (likelihood(places + axis) - likelihood(places - axis)) / (2 * h), rtol=1e-5, atol=1e-5
+        )
         slopes.append((expected(places + axis) - expected(places - axis)) / (2 * h))
     for i, a in enumerate(slopes):
         for j, b in enumerate(slopes):

@@ -133,7 +133,7 @@ def test_a_run_that_was_broken_off_gives_the_same_numbers(scan, tmp_path):
     np.testing.assert_array_equal(result.probes, whole.probes)
     np.testing.assert_array_equal(result.positions, whole.positions)
     np.testing.assert_array_equal(result.loss, whole.loss)
-    with pytest.raises(InputError, match="other settings .modes was 2, now 3"):
+    with pytest.raises(InputError, match=r"other settings .modes was 2, now 3"):
         found(scan, modes=3, correct_positions=True, resume=file)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match="no checkpoint"):
@@ -202,7 +202,7 @@ def test_options_that_are_refused(scan, options, message):
 
 
 def test_what_does_not_fit_is_refused_before_it_begins(scan):
-    with pytest.raises(MemoryBudgetError, match="iterative ptychography of 100 patterns of 32×32 uint16 on cpu needs .* allows 1 MB"):
+    with pytest.raises(MemoryBudgetError, match=r"iterative ptychography of 100 patterns of 32×32 uint16 on cpu needs .* allows 1 MB"):
         found(scan, memory="1 MB")
     with pytest.raises(InputError, match="takes a DataCube, not a ndarray"):
         reconstruct(np.zeros((2, 2, 4, 4)))

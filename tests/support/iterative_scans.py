@@ -16,7 +16,7 @@ BAND = (0.35, 2.0)  # Å: the truth of the shared data is compared between blurs
 
 @dataclass
 class Scan:
-    """A simulated scan: the cube, the object's phase as a function of places (Å, scan axes), and the probe's modes (M, N, N), in real space."""
+    """A simulated scan: the cube, the object's phase as a function of places (Å, scan axes), and the probe's modes in real space."""
 
     cube: gpu4d.DataCube
     phase: object
@@ -37,7 +37,19 @@ def smooth_phase(strength=0.5, seed=0, size=160, sample=0.15, blur=0.5):
 
 
 def simulated(
-    n=10, pattern=32, *, step=0.6, dose=None, seed=0, rotation=0.0, transpose=False, origin=(0.0, 0.0), weights=(1.0,), errors=0.0, strength=0.5, blur=0.5
+    n=10,
+    pattern=32,
+    *,
+    step=0.6,
+    dose=None,
+    seed=0,
+    rotation=0.0,
+    transpose=False,
+    origin=(0.0, 0.0),
+    weights=(1.0,),
+    errors=0.0,
+    strength=0.5,
+    blur=0.5,
 ) -> Scan:
     """A scan of a thin object by the plain sum over pixels, with the object evaluated where each probe is.
 
@@ -115,7 +127,11 @@ def shared_scan(folder, name: str, crop: int | None = None) -> Shared:
     semiangle = float(a["semiangle_mrad"]) if "semiangle_mrad" in a else 24.0
     middle = data.shape[2] // 2
     known = gpu4d.Calibration(
-        energy=energy, semiangle=semiangle, q_pixel=float(a["detector_pixel_1_per_A"]), r_pixel=float(a["scan_step_A"]), origin=(middle, middle)
+        energy=energy,
+        semiangle=semiangle,
+        q_pixel=float(a["detector_pixel_1_per_A"]),
+        r_pixel=float(a["scan_step_A"]),
+        origin=(middle, middle),
     )
     return Shared(gpu4d.DataCube(data, known), a, phase, sample, float(offset), positions)
 

@@ -17,7 +17,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import OriginLike, complex_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
-from gpu4d.ptychography.experiment import Experiment, experiment
+from gpu4d.ptychography.experiment import Experiment, geometry
 from gpu4d.ptychography.iterative.grid import Grid
 from gpu4d.ptychography.iterative.load import Loaded, given_positions, load_patterns
 from gpu4d.ptychography.iterative.options import Options
@@ -197,7 +197,7 @@ def reconstruct(
     )
     visit: SweepOptions = {"memory": memory, **sweep_options}
     given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
-    known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=visit, fine=False, **given)
+    known = geometry(cube, rotation=rotation, transpose=transpose, sweep_options=visit, **given)
     frame, run, state = _begin(cube, known, options, Start(aberrations, probe, positions), visit)
     identity = options.identity() | _fingerprint(frame, state)
     if resume is not None:
@@ -251,8 +251,8 @@ def _begin(cube: DataCube, known: Experiment, options: Options, start: Start, vi
     if options.slices > 1:
         step = propagator(grid.patch, known.q_pixel, grid.offset, physics.wavelength(known.energy), options.slice_thickness)
     model = WaveModel(grid.patch, beside(step, complex_name), beside(measured, real_name), options.likelihood, float(options.background))
-    index = (beside(np.maximum(i, 0), "int64") for i in (grid.rows, grid.columns))
-    patterns = Patterns(loaded.frames, loaded.number, *index, model.measured, loaded.plain)
+    rows, columns = (beside(np.maximum(i, 0), "int64") for i in (grid.rows, grid.columns))
+    patterns = Patterns(loaded.frames, loaded.number, rows, columns, model.measured, loaded.plain)
     aperture = None if start.probe is not None else beside(within(grid, known.radius + RIM), real_name)
     run = Sweeps(model, grid, patterns, options.settings(len(nominal), known.r_pixel), aperture, nominal)
     blank = beside(np.ones(planes), complex_name)
@@ -276,14 +276,14 @@ def _waves(cube: DataCube, known: Experiment, options: Options, start: Start, gr
 def _frame(known: Experiment, grid: Grid, loaded: Loaded, nominal: np.ndarray, options: Options, start: Start) -> Frame:
     """Return what results need, with sentences on what was decided."""
     decisions, warnings = known.decisions, known.warnings
-    decisions.append(f"object of {options.slices}×{grid.shape[0]}×{grid.shape[1]} pixels of {grid.pixel[0]:.4g} Å, patterns of {grid.patch[0]}²")
+    size = f"{options.slices}×{grid.shape[0]}×{grid.shape[1]}"
+    decisions.append(f"object of {size} pixels of {grid.pixel[0]:.4g} Å, patterns of {grid.patch[0]}²")
     left = loaded.used.size - len(nominal)
     if left:
         warnings.append(f"{left} of {loaded.used.size} positions take no part: no counts, NaN, or not chosen")
     area = np.array([nominal.min(axis=0), nominal.max(axis=0)])
-    return Frame(
-        grid, known, loaded.used, nominal, area, options.slice_thickness, {k: float(v) for k, v in (start.aberrations or {}).items()}, decisions, warnings
-    )
+    aberrations = {name: float(value) for name, value in (start.aberrations or {}).items()}
+    return Frame(grid, known, loaded.used, nominal, area, options.slice_thickness, aberrations, decisions, warnings)
 
 
 def _doubts(waves: np.ndarray, grid: Grid, positions: np.ndarray) -> list[str]:
@@ -295,8 +295,8 @@ def _doubts(waves: np.ndarray, grid: Grid, positions: np.ndarray) -> list[str]:
     outside = float(intensity[far].sum() / intensity.sum())
     if outside > WIDE:
         found.append(
-            f"{outside:.0%} of the probe's current is at the border of the field of {1 / grid.q_pixel:.3g} Å: use patterns with finer pixels, or "
-            "less defocus"
+            f"{outside:.0%} of the probe's current is at the border of the field of {1 / grid.q_pixel:.3g} Å: use patterns with finer "
+            "pixels, or less defocus"
         )
     radius = np.hypot(x[:, None], y[None, :]).ravel() * grid.pixel[0]
     order = np.argsort(radius)
@@ -306,8 +306,8 @@ def _doubts(waves: np.ndarray, grid: Grid, positions: np.ndarray) -> list[str]:
     longest = max((float(np.nanmedian(s)) for s in steps if s.size and np.isfinite(s).any()), default=0.0)
     if longest > (1 - OVERLAP) * diameter:
         found.append(
-            f"neighbouring probes are {longest:.3g} Å apart and {diameter:.3g} Å wide: they overlap by less than {OVERLAP:.0%}, so that the "
-            "object is poorly determined; scan with smaller steps or more defocus"
+            f"neighbouring probes are {longest:.3g} Å apart and {diameter:.3g} Å wide: they overlap by less than {OVERLAP:.0%}, so "
+            "that the object is poorly determined; scan with smaller steps or more defocus"
         )
     return found
 

@@ -69,7 +69,7 @@ class Options:
         if self.source is not None:
             _within("source", self.source, 0, math.inf)
         if self.likelihood == "poisson" and self.background == 0:
-            raise InputError("background=0 with likelihood='poisson': a count on a dark pixel would outweigh all others; give 0.1, or 'amplitude'")
+            raise InputError("background=0: a count on a dark pixel would outweigh all others; give 0.1, or likelihood='amplitude'")
         if self.slices > 1 and (self.thickness is None or not 0 < real_number(self.thickness, "thickness") < math.inf):
             raise InputError(f"thickness={self.thickness!r} with {self.slices} slices: need the thickness of the whole object, Å")
         if not isinstance(self.correct_positions, bool):

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from gpu4d.data.datacube import DataCube, itemsize
-from gpu4d.device.choose import DeviceLike, cpu_threads
+from gpu4d.device.choose import cpu_threads
 from gpu4d.device.memory import parse_memory
 from gpu4d.errors import MemoryBudgetError
 from gpu4d.ptychography.iterative.state import State
@@ -25,7 +25,9 @@ PLANES = 6  # of the object: itself, its momentum, its step, and sums
 REHEARSED = 64  # positions whose time is measured
 
 
-def check_memory(cube: DataCube, patterns: int, planes: tuple[int, ...], probes: tuple[int, ...], complex_bytes: int, **options: object) -> str:
+def check_memory(
+    cube: DataCube, patterns: int, planes: tuple[int, ...], probes: tuple[int, ...], complex_bytes: int, **options: object
+) -> str:
     """Return a sentence on the memory that a reconstruction takes.
 
     Parameters

@@ -112,5 +112,3 @@ def within(grid: Grid, radius: float) -> np.ndarray:
     """Return (N, N) float64: 1 where frequencies are in the aperture, radius in pixels, zero frequency first."""
     kx, ky = grid.frequencies()
     return (np.hypot(kx, ky) <= radius * grid.q_pixel).astype(float)
-
-

@@ -48,20 +48,16 @@ def write_state(path: str | os.PathLike[str], state: State, settings: dict[str, 
     beside = f"{path}.part"
     try:
         with open(beside, "wb") as file:
-            np.savez(
-                file,
-                **{name: arrays.to_numpy(getattr(state, name)) for name in PARTS},
-                positions=state.positions,
-                losses=np.array(state.losses),
-                settings=np.array(json.dumps(settings, sort_keys=True)),
-            )
+            parts = {name: arrays.to_numpy(getattr(state, name)) for name in PARTS}
+            parts |= {"positions": state.positions, "losses": np.array(state.losses)}
+            np.savez(file, allow_pickle=False, settings=np.array(json.dumps(settings, sort_keys=True)), **parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
         if os.path.exists(beside):
             os.remove(beside)
-        raise InputError(f"the checkpoint {path} cannot be written ({error.strerror}): give a place with room, or leave checkpoint= out") from error
+        raise InputError(f"the checkpoint {path} cannot be written ({error.strerror}): give a place with room") from error
 
 
 def read_state(path: str | os.PathLike[str], like: Any, settings: dict[str, Any]) -> State:
@@ -78,5 +74,5 @@ def read_state(path: str | os.PathLike[str], like: Any, settings: dict[str, Any]
     if other:
         text = "; ".join(f"{key} was {kept.get(key)}, now {wanted.get(key)}" for key in other)
         raise InputError(f"{name} was made with other settings ({text}): give the same ones, or start without resume=")
-    parts = (arrays.from_numpy(found[part], like) for part in PARTS)
-    return State(*parts, found["positions"], [float(v) for v in found["losses"]])
+    objects, probes, object_momentum, probe_momentum = (arrays.from_numpy(found[part], like) for part in PARTS)
+    return State(objects, probes, object_momentum, probe_momentum, found["positions"], [float(v) for v in found["losses"]])

@@ -199,7 +199,7 @@ class Sweeps:
         real = arrays.namespace(planes).real(planes[:1, :1, :1]).dtype
         ramp = ramps(places, self.grid.patch, state.probes)
         inputs = planes, arrays.from_numpy(corners, planes), state.probes, *ramp, self.patterns.of(part, real)
-        options = {"likelihood": self.model.likelihood, "background": self.model.background, "of_probes": of_probes}
+        options: dict[str, Any] = {"likelihood": self.model.likelihood, "background": self.model.background, "of_probes": of_probes}
         found = wave_gradients(*inputs, self.model.measured, self.model.propagator, **options)
         return Sums(float(arrays.namespace(found.misfit).sum(found.misfit)), found.wanted, found.light, found.probes, box)
 

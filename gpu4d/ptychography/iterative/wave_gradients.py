@@ -30,10 +30,8 @@ def check(objects: Any, corners: Any, probes: Any, ramp: Ramps, counts: Any) -> 
     n, nx, ny = counts.shape
     fits = len(objects.shape) == len(probes.shape) == 3 and tuple(probes.shape[1:]) == (nx, ny) and tuple(corners.shape) == (n, 2)
     if not fits or tuple(ramp.rows.shape) != (n, nx) or tuple(ramp.columns.shape) != (n, ny):
-        given = (objects, corners, probes, ramp.rows, ramp.columns, counts)
-        raise InputError(
-            f"shapes are {', '.join(str(tuple(a.shape)) for a in given)}: need (S, X, Y), (n, 2), (M, Nx, Ny), (n, Nx), (n, Ny), (n, Nx, Ny)"
-        )
+        shapes = ", ".join(str(tuple(a.shape)) for a in (objects, corners, probes, ramp.rows, ramp.columns, counts))
+        raise InputError(f"shapes are {shapes}: need (S, X, Y), (n, 2), (M, Nx, Ny), (n, Nx), (n, Ny), (n, Nx, Ny)")
 
 
 def check_options(slices: int, propagator: Any, likelihood: str) -> None:
@@ -96,9 +94,9 @@ def wave_gradients(
     Examples
     --------
     >>> import numpy as np
-    >>> one = np.ones((1, 1, 1), complex)
-    >>> found = wave_gradients(one, np.array([[0, 0]]), 3 * one, one[0], one[0], np.full((1, 1, 1), 4.0), likelihood="amplitude", background=0.0)
-    >>> found.misfit.tolist(), found.wanted.round(6).ravel().tolist(), found.light.ravel().tolist()
+    >>> one, at, counts = np.ones((1, 1, 1), complex), np.array([[0, 0]]), np.full((1, 1, 1), 4.0)
+    >>> found = wave_gradients(one, at, 3 * one, one[0], one[0], counts, likelihood="amplitude", background=0.0)
+    >>> found.misfit.round(6).tolist(), found.wanted.round(6).ravel().tolist(), found.light.ravel().tolist()
     ([1.0], [(3+0j)], [9.0])
     """
     ramp = Ramps(rows, columns)
@@ -118,5 +116,5 @@ def wave_gradients(
         if i:
             back = propagated(back, xp.conj(propagator))
     of_probe = xp.sum(fft.fft2(back) * xp.conj(whole(ramp)), axis=0) if of_probes else xp.zeros_like(probes)
-    planes = (add_patches(xp.stack(parts[::-1]), corners, shape=shape) for parts in (wanted, light))
-    return WaveGradients(misfit, *planes, of_probe)
+    wanted_planes, light_planes = (add_patches(xp.stack(parts[::-1]), corners, shape=shape) for parts in (wanted, light))
+    return WaveGradients(misfit, wanted_planes, light_planes, of_probe)

@@ -107,9 +107,7 @@ def propagated(spent: Any, transfer: Any) -> Any:
     return fft.ifft2_of_spent(spectrum * transfer)
 
 
-def propagator(
-    shape: tuple[int, int], q_pixel: float, offset: tuple[float, float], wavelength: float, distance: float
-) -> np.ndarray:
+def propagator(shape: tuple[int, int], q_pixel: float, offset: tuple[float, float], wavelength: float, distance: float) -> np.ndarray:
     """Return exp(-iπλ k² Δz) on the grid of a pattern, (N, N) complex128, zero frequency first.
 
     Parameters
