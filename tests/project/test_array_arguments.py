@@ -336,6 +336,8 @@ NO_ARRAYS = {
     "io.load_images": "a path",
     "io.open": "a path",
     "io.read_emd": "a path",
+    "ptychography.hand_over": "a scan",
+    "ptychography.read_reconstruction": "a path",
     "io.save": "as save",
     "probe.synthetic": "numbers",
     "probe.angular_momentum": "a result",

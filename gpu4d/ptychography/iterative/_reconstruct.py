@@ -14,7 +14,7 @@ import numpy as np
 
 from gpu4d import arrays, fft, physics
 from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import OriginLike, complex_values
+from gpu4d.data.arguments import OriginLike, complex_values, scan_mask
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
 from gpu4d.ptychography.experiment import Experiment, geometry
@@ -231,10 +231,10 @@ def _begin(cube: DataCube, known: Experiment, options: Options, start: Start, vi
     complex_name, real_name = options.dtypes
     place = {"device": visit.get("device", "auto"), "memory": visit.get("memory")}
     needs = check_memory(cube, int(there.sum()), planes, waves.shape, np.dtype(complex_name).itemsize, **place)
-    where = visit.get("where")
-    where = there if where is None else there & (arrays.to_numpy(where) != 0) if np.shape(where) == there.shape else where
+    chosen = scan_mask(visit.get("where"), cube.scan_shape)
+    where = None if chosen is None and there.all() else there if chosen is None else there & chosen
     pixels = grid.pixels(cube.detector_shape, cube.detector_mask)
-    loaded = load_patterns(cube, None if there.all() and visit.get("where") is None else where, pixels, **place)
+    loaded = load_patterns(cube, where, pixels, **place)
     measured = grid.measured(cube.detector_mask)
     share = 1.0 if measured is None else float((np.abs(waves) ** 2 * measured).sum() / (np.abs(waves) ** 2).sum())
     waves = waves * math.sqrt(loaded.counts.mean() / share / (np.abs(waves) ** 2).sum())

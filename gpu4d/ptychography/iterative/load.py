@@ -15,6 +15,7 @@ from gpu4d.errors import InputError
 from gpu4d.streaming.load_cube import load_cube
 
 BLOCK = 256  # patterns that are summed at once
+FARTHEST = 1e7  # Å, a millimetre: no scan is so large, and object pixels are counted in whole numbers
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 NARROW = ("uint16", "uint32", "uint64")  # types that torch holds, but does not index
 
@@ -74,4 +75,7 @@ def given_positions(positions: ArrayLike | None, shape: tuple[int, int], step: f
     found = real_values(positions, "positions", f"{(*shape, 2)} in Å, in scan axes").astype(float)
     if found.shape != (*shape, 2):
         raise InputError(f"positions is {found.shape}, need {(*shape, 2)}: x and y of every scan position in Å, in scan axes")
+    farthest = np.abs(found[np.isfinite(found)]).max(initial=0.0)
+    if farthest > FARTHEST:
+        raise InputError(f"positions go to {farthest:.3g} Å: need places on the specimen in Å, below {FARTHEST:.0g}")
     return found
