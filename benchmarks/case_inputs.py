@@ -153,6 +153,22 @@ def side_band(n: int, side: int = 128) -> tuple[tuple, dict]:
     return (spectra, at, rows, columns), {"radius": radius}
 
 
+def object_patches(n: int, size: int = 64) -> tuple[tuple, dict]:
+    """n patches at random places of an object four times as wide."""
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(1, n, size, size)) + 1j * rng.normal(size=(1, n, size, size))).astype(np.complex64)
+    return (values, rng.integers(0, 3 * size + 1, (n, 2))), {"shape": (4 * size, 4 * size)}
+
+
+def ptychographic_patterns(n: int, size: int = 64) -> tuple[tuple, dict]:
+    """n positions of one probe on a single slice, and counts."""
+    rng = np.random.default_rng(0)
+    plane = np.exp(1j * rng.normal(0, 0.1, (1, 2 * size, 2 * size))).astype(np.complex64)
+    probe = (rng.normal(size=(1, size, size)) + 1j * rng.normal(size=(1, size, size))).astype(np.complex64)
+    ramps = [np.exp(2j * np.pi * rng.uniform(size=(n, size))).astype(np.complex64) for _ in range(2)]
+    return (plane, rng.integers(0, size + 1, (n, 2)), probe, *ramps, rng.poisson(2.0, (n, size, size)).astype(np.float32)), {}
+
+
 def side_band_products(n: int, frequencies: int = 256) -> tuple[tuple, dict]:
     """n bright-field pixels at some scan frequencies, for a fit of defocus and astigmatism."""
     (spectra, at, _, _), options = side_band(n, frequencies)

@@ -271,6 +271,41 @@ def _commands() -> click.Group:
 
         _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan))
 
+    @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
+    @file
+    @click.option("--for", "engine", required=True, type=click.Choice(["ptyrad", "phaser", "pty-chi"]), help="Engine that will read them.")
+    @dataset
+    @shape
+    @calibration_flags
+    @click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees.")
+    @click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not.")
+    @click.option("--defocus", type=float, metavar="A", help="Defocus of the probe to begin with, Å. Positive is underfocus.")
+    @click.option("--slices", type=int, default=1, metavar="N", help="Slices of the object.  [default: 1]")
+    @click.option("--thickness", type=float, metavar="A", help="Thickness of the whole object, Å, for more than one slice.")
+    @out
+    @overwrite
+    @debug
+    def export(
+        file: Path,
+        engine: str,
+        out: Path | None,
+        overwrite: bool,
+        debug: bool,
+        defocus: float | None,
+        slices: int,
+        thickness: float | None,
+        **flags: Any,
+    ) -> None:
+        """Write FILE for another ptychography engine: patterns as HDF5, and the file with its parameters.
+
+        Files go to OUT, by default FILE's name with the engine's in the current folder.
+        """
+        from gpu4d.workflow.export import export_scan
+
+        options = {"defocus": defocus, "slices": slices, "thickness": thickness, "overwrite": overwrite}
+        written = export_scan(file, out, engine=engine, recipe=with_flags(None, flags), **options)
+        _say("\n".join(map(str, written)), "the files are complete")
+
     @commands.command(short_help="Compile everything now, so that the first run does not wait for it.")
     @debug
     def warm(debug: bool) -> None:

@@ -118,6 +118,26 @@ def ifft2(x: Any) -> Any:
     return library.ifftn(_complex(x), **axes)
 
 
+def fft2_of_spent(x: Any) -> Any:
+    """Do `fft2` of a complex array that is not needed any more. NumPy and CuPy may overwrite it, which saves memory and time."""
+    return _of_spent(x, "fftn") if 0 not in x.shape else fft2(x)
+
+
+def ifft2_of_spent(x: Any) -> Any:
+    """Do `ifft2` of a complex array that is not needed any more. NumPy and CuPy may overwrite it, which saves memory and time."""
+    return _of_spent(x, "ifftn") if 0 not in x.shape else ifft2(x)
+
+
+def _of_spent(x: Any, name: str) -> Any:
+    if compat.is_cupy_array(x):
+        import cupyx.scipy.fft as library
+    elif isinstance(x, np.ndarray):
+        import scipy.fft as library
+    else:
+        return getattr(compat.array_namespace(x).fft, name)(x, axes=_AXES)
+    return getattr(library, name)(x, axes=_AXES, overwrite_x=True)
+
+
 def _empty_transform(x: Any, columns: int, *, real: bool) -> Any:
     """Return the transform of no planes at all. torch refuses empty input."""
     xp = compat.array_namespace(x)

@@ -60,6 +60,25 @@ def experiment(
     sweep_options: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> Experiment:
+    """Collect the geometry of a scan, and warn if its steps alias frequencies up to 2 k₀. Arguments are those of `geometry`."""
+    known = geometry(cube, rotation=rotation, transpose=transpose, sweep_options=sweep_options, **given)
+    edge = known.radius * known.q_pixel
+    if 4 * edge * known.r_pixel > 1.001:
+        known.warnings.append(
+            f"a scan step of {known.r_pixel:.4g} Å is coarse: frequencies up to 2 k₀ = {2 * edge:.3g} 1/Å need "
+            f"{1 / (4 * edge):.3g} Å or less; higher frequencies are aliased"
+        )
+    return known
+
+
+def geometry(
+    cube: DataCube,
+    *,
+    rotation: float | None = None,
+    transpose: bool | None = None,
+    sweep_options: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> Experiment:
     """Collect the geometry of a scan from given values, its calibration and its mean pattern.
 
     Parameters
@@ -91,11 +110,6 @@ def experiment(
     rotation, transpose = _orientation(known, rotation, transpose, decisions)
     energy, step = known.require("energy"), known.require("r_pixel")
     origin, radius, q = _disk(cube, known, dict(sweep_options or {}), decisions, warnings)
-    if 4 * radius * q * step > 1.001:
-        warnings.append(
-            f"a scan step of {step:.4g} Å is coarse: frequencies up to 2 k₀ = {2 * radius * q:.3g} 1/Å need "
-            f"{1 / (4 * radius * q):.3g} Å or less; higher frequencies are aliased"
-        )
     return Experiment(energy, step, q, rotation, transpose, origin, radius, decisions, warnings)
 
 

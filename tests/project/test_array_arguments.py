@@ -33,6 +33,7 @@ ORIGINS = np.stack(np.broadcast_arrays(11.5 + 0.1 * np.arange(5)[:, None], 9.5 -
 COM = np.stack(np.meshgrid(np.sin(np.arange(5.0)), np.cos(np.arange(6.0)), indexing="ij"), -1)
 PHASE = np.add.outer(np.sin(np.arange(9.0)), np.cos(np.arange(8.0)))
 GRADIENT = np.stack(np.gradient(PHASE), -1)
+POSITIONS = np.stack(np.meshgrid(np.arange(5.0), np.arange(6.0), indexing="ij"), -1)
 ORDERS = np.mgrid[-1:2, -1:2].reshape(2, -1).T
 BASIS = np.array([[6.0, 0.5], [-0.5, 6.0]])
 SPOTS = np.tile(ORDERS @ BASIS + (11.5, 9.5), (30, 1))
@@ -60,6 +61,10 @@ def oriented(origin: Any, where: Any) -> Any:
     options: dict[str, Any] = {"thickness": 30.0, "disk_radius": 3.0, "maxima": 2, "step": 0.15, "overlaps": False}
     found = gpu4d.orientation.match_orientations(DISKS, CUBIC, origin=origin, where=where, energy=200e3, q_pixel=0.05, **options)
     return found.matrices
+
+
+def reconstructed(**given: Any) -> Any:
+    return gpu4d.ptychography.reconstruct(cube(), sweeps=1, **given).phase
 
 
 def cube() -> gpu4d.DataCube:
@@ -261,6 +266,7 @@ CALLS: dict[str, Call] = {
     "ptychography.tilted_dark_field": Call(
         lambda o: gpu4d.ptychography.tilted_dark_field(cube(), ALIGNED, inner=1.5, outer=3.0, origin=o), o=ORIGINS
     ),
+    "ptychography.reconstruct": Call(reconstructed, probe=PROBE, positions=POSITIONS, where=WHERE),
     "fit_aberrations": Call(lambda w: gpu4d.fit_aberrations(cube(), coefficients=["C10"], rotation=0.0, where=w).covariance, w=WHERE),
     "parallax": Call(lambda w: gpu4d.parallax(cube(), aberrations={}, rotation=0.0, where=w).image, w=WHERE),
     "ssb": Call(lambda p: gpu4d.ssb(cube(), rotation=0.0, pupil=p).phase, p=PROBE),
@@ -341,6 +347,8 @@ NO_ARRAYS = {
     "io.load_images": "a path",
     "io.open": "a path",
     "io.read_emd": "a path",
+    "ptychography.hand_over": "a scan",
+    "ptychography.read_reconstruction": "a path",
     "io.save": "as save",
     "probe.synthetic": "numbers",
     "probe.angular_momentum": "a result",
@@ -402,6 +410,7 @@ RESULTS = (
     "AberrationFit",
     "CorrectedBrightField",
     "Parallax",
+    "Reconstruction",
     "Simulated",
     "Grain",
     "Misfit",
@@ -521,6 +530,7 @@ def check(call: Call, name: str, odd: Any) -> str:
 
 DRAWN = ("plot.image", "plot.histogram", "plot.com", "plot.spectrum", "plot.convergence")  # masked values are drawn as missing ones
 COMPLEX = {("RealSlice", "a"), ("DiffractionSlice", "a"), ("data.Slice", "a"), ("ssb", "p"), ("wdd", "p"), ("ptychography.SSBLive", "p")}
+COMPLEX |= {("ptychography.reconstruct", "probe")}
 COMPLEX |= {("probe.wavefunction", "a"), ("probe.real_space", "w"), ("plot.wave", "w")}  # where values may be complex
 CASES = [(name, argument) for name, call in CALLS.items() for argument in call.given]
 

@@ -1,0 +1,1 @@
+"""Iterative ptychography: object, probes and positions by the likelihood of all patterns."""
