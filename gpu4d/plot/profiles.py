@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LINE, BAND = "#39618f", "#c3d3e6"
 DASHED = ("#b3500b", "#4c7a4f", "#7a4c8f", "#8a7a1f")  # further curves, and from the start again after the last
+DECADE = 10.0  # between the largest and the smallest misfit: less is drawn on a linear axis
 FLOOR = 1e-3  # of a value: a band that reaches zero ends here on a logarithmic axis
 
 
@@ -100,7 +101,7 @@ def profile(
 
 
 @canvas.styled
-def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", units: str = "misfit", log: bool = True) -> Figure:
+def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", units: str = "misfit", log: bool | None = None) -> Figure:
     """Draw how a misfit falls while a method iterates.
 
     Parameters
@@ -112,8 +113,8 @@ def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", uni
         What a round is, for the horizontal axis.
     units : str
         Title of the vertical axis.
-    log : bool
-        Draw the vertical axis logarithmically.
+    log : bool, optional
+        Draw the vertical axis logarithmically. By default if the misfit falls by more than a factor of ten.
 
     Returns
     -------
@@ -133,7 +134,8 @@ def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", uni
     made, axs = canvas.figure((60, 100))
     ax = axs[0, 0]
     ax.plot(np.arange(1, len(y) + 1), y, color=LINE, lw=1.4, marker="o", ms=3)
-    if log and np.isfinite(y).any() and np.nanmax(y) > 0:
+    positive = y[np.isfinite(y) & (y > 0)]
+    if positive.size and (positive.max() > DECADE * positive.min() if log is None else log):
         ax.set_yscale("log", nonpositive="mask")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(title, loc="left", pad=7)

@@ -108,6 +108,18 @@ class TestWdd(FineScan):
         return recipe
 
 
+class TestPtychography(FineScan):
+    """A few sweeps, as they are asked for."""
+
+    name = "ptychography"
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("analysis.technique", "ptychography", origin="test")
+        recipe.set("ptychography.sweeps", 3, origin="test")
+        return recipe
+
+
 class TestParallax(FineScan):
     """As it is asked for."""
 
@@ -147,7 +159,7 @@ class TestOrientation(GrainScan):
 
 
 ELSEWHERE = (
-    *(TestRadialProfile, TestEllipse, TestShadow, TestMagnetic, TestAberrations, TestSsb, TestWdd, TestParallax),
+    *(TestRadialProfile, TestEllipse, TestShadow, TestMagnetic, TestAberrations, TestSsb, TestWdd, TestPtychography, TestParallax),
     *(TestClassification, TestOrientation),
 )
 OPTIONAL = {"dpc": ("rotation", "dpc_potential"), "technique": ("ring",)}  # the one is given, the other is no crystal's

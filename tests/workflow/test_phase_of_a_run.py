@@ -6,6 +6,7 @@ import pytest
 from recipes_in_tests import recipe
 
 import gpu4d
+from gpu4d.errors import InputError
 from gpu4d.workflow import analyse
 
 
@@ -59,6 +60,20 @@ def test_wdd_is_made_as_its_function_makes_it():
     transfer = np.asarray(state["wdd_transfer"])
     np.testing.assert_array_equal(np.fft.ifftshift(transfer)[:, :16], own.transfer[:, :16])
     np.testing.assert_allclose(transfer[1:, 1:], transfer[:0:-1, :0:-1], atol=1e-6)  # sums in single precision
+
+
+def test_iterative_ptychography_begins_with_the_fitted_probe():
+    cube, _ = thin(defocus=60.0)
+    settings = {"analysis__technique": "ptychography", "ptychography__sweeps": 6}
+    state = analyse(cube, recipe(**settings))
+    own = gpu4d.ptychography.reconstruct(state.cube, sweeps=6, aberrations=state["aberration_fit"].aberrations)
+    np.testing.assert_array_equal(np.asarray(state["ptychography"].phase), np.asarray(own.phase))
+    assert state["ptychography"].loss[-1] < state["ptychography"].loss[0]
+    assert [g.name for g in state.record.gates if "ptychography" in g.name] == ["Convergence of ptychography"]
+    refused = analyse(cube, recipe(**settings, compute__memory="2 MB"))
+    assert "ptychography" not in refused and any("no iterative ptychography" in line for line in refused.record.warnings)
+    with pytest.raises(InputError, match=r"needs ptychography\.thickness"):
+        analyse(cube, recipe(**settings, ptychography__slices=2))
 
 
 def test_coarse_steps_out_of_focus_take_parallax():

@@ -34,6 +34,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "parallax:ParallaxStage",
     "side_bands:Ssb",
     "side_bands:Wdd",
+    "ptychography:Ptychography",
     "origin:BeamOrigin",
     "vector_map:VectorMap",
     "lattice:LatticeFit",

@@ -147,9 +147,9 @@ def _plane(transfer: np.ndarray, phase: RealSlice) -> DiffractionSlice:
     return DiffractionSlice(plane, "transfer of the phase", "1", size, units)
 
 
-def said_of(aberrations: dict[str, float]) -> str:
+def said_of(aberrations: dict[str, float], how: str = "were corrected") -> str:
     """Say which aberrations were corrected."""
     if not aberrations:
-        return "No aberrations were corrected."
+        return "The probe is taken to have no aberrations."
     lengths = [f"{name} {value:.4g} Å" for name, value in aberrations.items() if name.startswith("C")]
-    return f"Aberrations were corrected: {', '.join(lengths)}."
+    return f"Aberrations that {how}: {', '.join(lengths)}."
