@@ -92,8 +92,8 @@ def wdd(
         Power of the interference of scattered with scattered waves over that of the counting noise, 0 to 30. By default from the variance
         of pixels' images if the patterns are counts, else 30.
     epsilon : float, optional
-        ε, relative to the largest sum of weights. A larger value gives a smoother, but smaller phase. By default the power of the counting
-        noise over that of the object, from 0.003 to 0.03, or 0.003 if the patterns are no counts.
+        ε, relative to the largest sum of weights. A larger value gives a smoother, but smaller phase. By default twice the power of the
+        counting noise over that of the object, from 0.003 to 0.03, or 0.003 if the patterns are no counts.
     memory : int or str, optional
         As in `gpu4d.sweep`. If the spectra of the bright-field images do not fit, several passes are made, with the same result.
     **sweep_options

@@ -58,33 +58,29 @@ class Prior:
     where: np.ndarray | None
 
     def measured(self, images: Any, bad: np.ndarray | None) -> tuple[float, float]:
-        """Return interference and ε for images (n, Rx, Ry) of single pixels. Not more of them are given than are in a group.
+        """Return the interference, and the power of noise over that of the object, for images (n, Rx, Ry) of at most a group of pixels.
 
         V is the variance of the transmission function: that of the images over the square of their mean, less what counting explains.
         With n counts a pixel and position, and V spread evenly below 2 k₀, counting noise has 4 cell / (n V) of the power of the object
-        at a frequency. Twice that is ε, because spectra have peaks, and most frequencies have less than the mean. The interference of
-        scattered with scattered waves has V / 4 of the power of that with the direct beam.
+        at a frequency. Twice that is taken, because spectra have peaks, and most frequencies have less than the mean. The interference
+        of scattered with scattered waves has V / 4 of the power of that with the direct beam.
         """
-        if self.interference is not None and self.epsilon is not None:
-            return self.interference, self.epsilon
         sample = arrays.to_numpy(images).astype(np.float64)
         good = np.isfinite(sample).all(0)
         for mask in (self.where, None if bad is None else ~bad):
             good &= True if mask is None else mask
         values = sample[:, good]
-        counts = bool((values == np.rint(values)).all()) and values.size > 0
         mean = values.mean(1) if values.size else np.zeros(1)
         square = float((mean**2).sum())
         if not square:
-            found = (0.0, EPSILON[1])
-        elif not counts:
-            found = (INTERFERENCE, EPSILON[0])
+            interference, noise = 0.0, math.inf
+        elif not (values == np.rint(values)).all():  # no counts: their noise is not known
+            interference, noise = INTERFERENCE, 0.0
         else:
             contrast = max(LEAST_CONTRAST, float((values.var(1) - mean).sum()) / square)
-            level = square / float(mean.sum())
-            noise = self.cell / (level * contrast)
-            found = (min(INTERFERENCE, contrast / (16 * noise)), float(np.clip(8 * noise, *EPSILON)))
-        return (found[0] if self.interference is None else self.interference), (found[1] if self.epsilon is None else self.epsilon)
+            noise = 8 * self.cell * float(mean.sum()) / (square * contrast)
+            interference = min(INTERFERENCE, contrast / (2 * noise))
+        return (interference if self.interference is None else self.interference), noise
 
 
 def wdd_sums(source: PixelSource, overlaps: Overlaps, prior: Prior, warnings: list[str]) -> WDDSums:
@@ -94,9 +90,14 @@ def wdd_sums(source: PixelSource, overlaps: Overlaps, prior: Prior, warnings: li
     bad = without_pattern(found[2], None)
     if bad.any():
         found = _one_round(source, overlaps, frequencies, prior, bad)
-    bands, matrix, counts, strengths = found
-    missing = reported(bad, warnings)
-    return WDDSums(bands, matrix, frequencies, missing, incident_counts(counts, bad, overlaps), *strengths)
+    bands, matrix, counts, (interference, noise) = found
+    epsilon = prior.epsilon
+    if epsilon is None:  # noise is relative to the sum of weights without interference, which is the disk's area
+        xp = arrays.namespace(matrix)
+        largest = float(xp.max(xp.abs(matrix[0, 0, :])))
+        epsilon = float(np.clip(noise * float(overlaps.intensity.sum()) / largest if largest > 0 else math.inf, *EPSILON))
+    incident = incident_counts(counts, bad, overlaps)
+    return WDDSums(bands, matrix, frequencies, reported(bad, warnings), incident, interference, epsilon)
 
 
 def spread(overlaps: Overlaps) -> Overlaps:
@@ -110,7 +111,7 @@ def spread(overlaps: Overlaps) -> Overlaps:
 def _one_round(
     source: PixelSource, overlaps: Overlaps, frequencies: Frequencies, prior: Prior, bad: np.ndarray | None
 ) -> tuple[Any, Any, np.ndarray, tuple[float, float]]:
-    """Return sums, matrix, counts of every position, and the strengths that were taken."""
+    """Return sums, matrix, counts of every position, and the interference and noise that were taken."""
     group, each = group_size(source), 8 * len(frequencies.index)
     work: _Blocks | None = None
     for part, stack in source.parts(group, held=each * (1 if source.kind == "cpu" else 2)):
