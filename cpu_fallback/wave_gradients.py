@@ -152,6 +152,12 @@ def _pairs(array):
     return array.view(array.real.dtype)
 
 
+def _keep(buffer, result):
+    """Put a transform into its buffer, unless the library made it there."""
+    if not np.may_share_memory(buffer, result):
+        buffer[...] = result
+
+
 class _Block:
     """The arrays that all blocks of a call share, in the form that compiled code takes."""
 
@@ -178,10 +184,10 @@ class _Block:
         slices, (b, modes) = len(self.planes), waves.shape[1:3]
         rows, columns = (_pairs(contiguous(a, self.dtype)) for a in ramp)
         _place_probes(self.probes, rows, columns, _pairs(waves[0]))
-        waves[0] = fft.ifft2_of_spent(waves[0])
+        _keep(waves[0], fft.ifft2_of_spent(waves[0]))
         for i in range(1, slices):
             _transmit(_pairs(waves[i - 1]), self.planes[i - 1], corners, _pairs(waves[i]))
-            waves[i] = self.propagated(waves[i], 1)
+            _keep(waves[i], self.propagated(waves[i], 1))
         _transmit(_pairs(waves[slices - 1]), self.planes[-1], corners, _pairs(waves[slices]))
         back = np.ascontiguousarray(fft.fft2_of_spent(waves[slices]))
         misfit, numbers = np.empty(b), (self.real.type(max(self.background, TINY)), self.real.type(1))

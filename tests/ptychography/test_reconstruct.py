@@ -254,3 +254,41 @@ def test_slices_of_a_thick_specimen_of_the_shared_data(shared_data):
     several = reconstruct(truth.cube, sweeps=6, slices=5, thickness=199.155)
     assert band_correlation(several, truth) > 0.9 > band_correlation(single, truth) + 0.1
     assert several.loss[-1] < single.loss[-1]
+
+
+class OutOfPlace:
+    """A backend of scipy.fft that leaves its input alone, and gives new arrays."""
+
+    __ua_domain__ = "numpy.scipy.fft"
+
+    @staticmethod
+    def __ua_function__(method, args, options):
+        function = {"fftn": np.fft.fftn, "ifftn": np.fft.ifftn}.get(method.__name__)
+        return NotImplemented if function is None else function(*args, axes=options["axes"])
+
+
+def test_a_users_fft_library_may_work_in_place_or_not(monkeypatch):
+    import scipy.fft
+
+    monkeypatch.setenv("GPU4D_THREADS", "1")  # the backend holds for this thread
+    one = simulated(5, dose=2000)
+    options = {"aberrations": one.aberrations, "sweeps": 2, "slices": 2, "thickness": 20.0, "precision": "double"}
+    own = reconstruct(one.cube, **options)
+    with scipy.fft.set_backend(OutOfPlace):
+        np.testing.assert_allclose(reconstruct(one.cube, **options).phase, own.phase, atol=1e-10)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(need):
+    """The same as on the CPU, for an array of CuPy and for a scan that is brought to the device."""
+    cupy = need("cupy")
+    one = simulated(5, dose=3000)
+    options = {"aberrations": one.aberrations, "sweeps": 2, "slices": 2, "thickness": 20.0, "modes": 2, "correct_positions": True}
+    options |= {"positions_from": 1, "precision": "double", "momentum": 0.5}
+    own = reconstruct(one.cube, **options)
+    on_device = gpu4d.DataCube(cupy.asarray(np.asarray(one.cube)), one.cube.calibration)
+    for result in (reconstruct(on_device, **options), reconstruct(one.cube, device="cuda", **options)):
+        assert isinstance(result.phase.data, cupy.ndarray)
+        np.testing.assert_allclose(result.phase, own.phase, atol=1e-8)
+    single = options | {"precision": "single"}
+    np.testing.assert_allclose(reconstruct(on_device, **single).phase, reconstruct(one.cube, **single).phase, atol=1e-3)

@@ -230,7 +230,8 @@ def _begin(cube: DataCube, known: Experiment, options: Options, start: Start, vi
     planes = (options.slices, *grid.shape)
     complex_name, real_name = options.dtypes
     place = {"device": visit.get("device", "auto"), "memory": visit.get("memory")}
-    needs = check_memory(cube, int(there.sum()), planes, waves.shape, np.dtype(complex_name).itemsize, **place)
+    batch = options.settings(int(there.sum()), known.r_pixel).batch
+    needs = check_memory(cube, int(there.sum()), planes, waves.shape, np.dtype(complex_name).itemsize, batch=batch, **place)
     chosen = scan_mask(visit.get("where"), cube.scan_shape)
     where = None if chosen is None and there.all() else there if chosen is None else there & chosen
     pixels = grid.pixels(cube.detector_shape, cube.detector_mask)

@@ -39,7 +39,7 @@ def check_memory(
     complex_bytes : int
         Of a complex number.
     **options
-        device, memory.
+        device, memory, and batch: positions of a step.
 
     Raises
     ------
@@ -54,7 +54,8 @@ def check_memory(
     held = 0 if in_place else patterns * math.prod(cube.detector_shape) * itemsize(cube.dtype)
     group = GROUP_BYTES["host" if on_host(cube) and not one.copies else "device"]
     at_once = cpu_threads() if not one.copies else 1
-    waves = max(group, math.prod(probes) * complex_bytes * planes[0]) * WAVES * at_once
+    one_position = math.prod(probes) * complex_bytes * planes[0]
+    waves = min(max(group, one_position), patterns * one_position, options["batch"] * one_position) * WAVES * at_once
     asked = held + PLANES * math.prod(planes) * complex_bytes + waves
     if asked > min(cap, free):
         size = "×".join(map(str, cube.detector_shape))

@@ -21,7 +21,7 @@ from gpu4d.ptychography.iterative.state import State
 from gpu4d.ptychography.iterative.wave_gradients import wave_gradients
 from gpu4d.ptychography.iterative.wave_model import Ramps, WaveModel, ramps
 
-GROUP_BYTES = {"host": 1 << 21, "device": 1 << 28}  # of the waves in all slices: little Python, but still in a core's cache; a full GPU
+GROUP_BYTES = {"host": 1 << 21, "device": 1 << 27}  # of the waves in all slices: little Python, but still in a core's cache; a full GPU
 STEP = {"poisson": 0.5, "amplitude": 1.0}  # a full step along the gradient: one over the curvature of the misfit for a wave's modulus
 LEAST_LIGHT = 1e-6  # of the brightest place: less would make steps where no light is
 
