@@ -265,7 +265,40 @@ def _phase() -> list[Comparison]:
             "parallax", "py4DSTEM", ("stack, alignment, fit of the defocus", "aligned image with its defocus"), ("parallax", {}),
             ("parallax", {}), nearer_defocus, rounds=1,
         ),
+        Comparison(
+            "iterative ptychography", "py4DSTEM", ("10 sweeps, gradient descent", "10 sweeps, Poisson likelihood"),
+            ("iterative", {"sweeps": 10}), ("iterative", {"sweeps": 10}), nearer_phase, rounds=1,
+        ),
     ]  # fmt: skip
+
+
+def nearer_phase(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Check]:
+    """Both against the phase of the simulation at the pixel of the reconstructions, each at its best place."""
+    with np.load(folder / "near.npz") as stored:
+        truth, step = stored["phase"].astype(float), float(stored["r_pixel"])
+    mine, other = (1 - best_correlation(found["phase"], float(np.ravel(found["pixel"])[0]), truth, step) for found in (ours, theirs))
+    return [Check("1 - correlation with the truth, against the peer's", mine, other)]
+
+
+def best_correlation(phase: np.ndarray, pixel: float, truth: np.ndarray, step: float) -> float:
+    """Return the correlation with a truth that repeats itself, at the best of all places of the phase.
+
+    The truth is resampled to the pixel of the phase by its Fourier series. The outer eighth of the phase is left out.
+    """
+    n, side = len(truth), len(truth) * step
+    x = np.arange(0, side, pixel / 2)
+    waves = np.exp(2j * np.pi * np.outer(x, np.fft.fftfreq(n, step)))
+    limit = np.abs(np.fft.fftfreq(n, step)) < 0.5 / pixel
+    fine = (waves @ (np.fft.fft2(truth) * limit[:, None] * limit) @ waves.T).real / n**2
+    cut = [slice(size // 8, size - size // 8) for size in phase.shape]
+    seen = phase[cut[0], cut[1]]
+    rows, columns = (np.arange(size) * 2 for size in seen.shape)
+    best = -1.0
+    for i in range(len(x)):
+        for j in range(len(x)):
+            other = fine[np.ix_((rows + i) % len(x), (columns + j) % len(x))]
+            best = max(best, float(np.corrcoef(seen.ravel(), other.ravel())[0, 1]))
+    return best
 
 
 def nearer_defocus(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Check]:

@@ -152,6 +152,17 @@ def parallax(folder) -> Prepared:
     return call, lambda found: {"C10": np.asarray(found.aberrations["C10"])}
 
 
+def iterative(folder, sweeps) -> Prepared:
+    with np.load(folder / "near.npz") as stored:
+        data = dict(stored)
+    cube, aberrations = measured(data), {"defocus": float(data["defocus"])}
+
+    def call():
+        return gpu4d.ptychography.reconstruct(cube, sweeps=sweeps, aberrations=aberrations, batch=256, progress=False)
+
+    return call, lambda found: {"phase": np.asarray(found.phase), "pixel": np.asarray(found.phase.pixel_size)}
+
+
 def versions():
     return {"gpu4d": gpu4d.__version__, "numpy": np.__version__, "python": platform.python_version(), "threads": cpu_threads()}
 
@@ -167,6 +178,7 @@ if __name__ == "__main__":
             "ssb": ssb,
             "dpc": dpc,
             "parallax": parallax,
+            "iterative": iterative,
         },
         versions,
     )

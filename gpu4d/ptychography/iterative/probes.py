@@ -36,7 +36,7 @@ def first_wave(
     """
     kx, ky = grid.frequencies()
     if given is None:
-        aperture = np.clip(radius + 0.5 - np.hypot(kx, ky) / grid.q_pixel, 0, 1)
+        aperture = np.sqrt(np.clip(radius + 0.5 - np.hypot(kx, ky) / grid.q_pixel, 0, 1))  # intensities of pixels at the edge are shares
     else:
         there = (grid.rows >= 0)[:, None] & (grid.columns >= 0)[None, :]
         aperture = np.where(there, given[grid.rows][:, grid.columns], 0)
