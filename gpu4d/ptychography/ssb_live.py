@@ -121,6 +121,8 @@ class SSBLive:
             return
         if not self._seen.any():
             self._start(frames)
+        elif frames.dtype != self._dtype:
+            raise InputError(f"frames are {frames.dtype} and were {self._dtype}: all updates must bring the same dtype")
         places = np.stack(np.divmod(number, shape[1]), -1)
         self._stack.update(frames, places)
         for one in self._others.values():
@@ -129,7 +131,7 @@ class SSBLive:
         self._next = int(number[-1]) + 1
 
     def _start(self, frames: Any) -> None:
-        xp = arrays.namespace(frames)
+        xp, self._dtype = arrays.namespace(frames), frames.dtype
         scan = ScanInfo(
             shape=self._cube.shape,
             dtype=np.dtype(frames.dtype) if isinstance(frames, np.ndarray) else frames.dtype,

@@ -11,7 +11,7 @@ from gpu4d import arrays, fft
 from gpu4d.ptychography.overlap_geometry import Overlaps
 from gpu4d.ptychography.ssb_sum import aperture_wave
 
-BLOCK_VALUES = {"cpu": 1 << 16, "cuda": 1 << 23, "definition": 1 << 16}  # of a block's weights: on CPUs they stay in the cache
+BLOCK_VALUES = {"cpu": 1 << 16, "cuda": 1 << 21, "definition": 1 << 16}  # of a block's weights: on CPUs they stay in the cache
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,8 @@ def test_live_refuses():
     with pytest.raises(InputError, match="whole numbers"):
         live.update(frames, np.full((9, 2), 30))
     live.update(cube.source.array.reshape(-1, 16, 17))
+    with pytest.raises(InputError, match="same dtype"):
+        live.update(frames.astype(float), np.stack([np.zeros(9, int), np.arange(9)], -1))
     with pytest.raises(InputError, match="give positions"):
         live.update(frames)
 
