@@ -59,6 +59,7 @@ def simulated(
     q = 1 / (pattern * 0.32)
     aberrations = {"C10": -90.0, "C12": 15.0, "phi12": 0.4}
     wave = wavefunction(22.0, aberrations, energy=ENERGY, q_pixel=q, shape=(pattern,) * 2, center=tuple(pattern // 2 + o for o in origin))
+    wave = np.sqrt(np.abs(wave)) * np.exp(1j * np.angle(wave))  # of a pixel at the aperture's edge a share of the intensity is lit
     grid = (np.arange(pattern) - pattern // 2) * 0.32
     k = (np.arange(pattern) - pattern // 2) * q
     jumps = np.exp(-2j * np.pi * (0.9 * k[:, None] + 0.5 * k[None, :]))  # to a place 1 Å away

@@ -63,7 +63,7 @@ def reconstruct(
     positions: ArrayLike | None = None,
     correct_positions: bool | float = False,
     likelihood: str = "poisson",
-    background: float = 0.1,
+    background: float | None = None,
     object_kind: str = "complex",
     depth_filter: float = 0.0,
     size: int | None = None,
@@ -121,9 +121,10 @@ def reconstruct(
         True corrects positions. A number does, and says how far they may be off, as a standard deviation in Å. True takes r_pixel.
     likelihood : {"poisson", "amplitude"}
         Of counts; or least squares of their square roots, the Gaussian limit, for values that are no counts.
-    background : float
+    background : float, optional
         Counts per pixel that are expected without a wave. For Poisson it must not be 0, as one count on a dark pixel would then
-        outweigh all others.
+        outweigh all others. It should be less than what the object scatters there, or details are lost. By default 0.005 of the mean
+        counts of a pixel, from 1e-4 to 0.03.
     object_kind : {"complex", "phase"}
         "phase" keeps the modulus of the transmission at 1. It is wrong if electrons are scattered beyond the detector.
     depth_filter : float
@@ -251,7 +252,9 @@ def _begin(cube: DataCube, known: Experiment, options: Options, start: Start, vi
     step = None
     if options.slices > 1:
         step = propagator(grid.patch, known.q_pixel, grid.offset, physics.wavelength(known.energy), options.slice_thickness)
-    model = WaveModel(grid.patch, beside(step, complex_name), beside(measured, real_name), options.likelihood, float(options.background))
+    pixels_used = math.prod(grid.patch) if measured is None else int(measured.sum())
+    dark = options.background_for(float(loaded.counts.mean()) / pixels_used)
+    model = WaveModel(grid.patch, beside(step, complex_name), beside(measured, real_name), options.likelihood, dark)
     rows, columns = (beside(np.maximum(i, 0), "int64") for i in (grid.rows, grid.columns))
     patterns = Patterns(loaded.frames, loaded.number, rows, columns, model.measured, loaded.plain)
     aperture = None if start.probe is not None else beside(within(grid, known.radius + RIM), real_name)

@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpu4d.errors import InputError
 from gpu4d.ptychography.iterative.likelihood import LIKELIHOODS
 from gpu4d.ptychography.iterative.probes import MOST_MODES
@@ -18,6 +20,8 @@ PRECISIONS = {"single": ("complex64", "float32"), "double": ("complex128", "floa
 BATCHES = 8  # of a sweep: few are slow, many are noisy
 LEAST_BATCH, MOST_BATCH = 32, 1024  # positions
 MOMENTUM = {"single": 0.5, "several": 0.9}  # differences between slices are found slowly, so that steps add up for longer
+DARK = 0.005  # of the mean counts of a pixel: a background that bounds the weight of single counts, and hides no weak scattering
+DARK_RANGE = (1e-4, 0.03)  # counts per pixel
 WHOLE = {"sweeps": 0, "slices": 1, "probe_from": 0, "positions_from": 0, "seed": 0}  # least values
 
 
@@ -32,7 +36,7 @@ class Options:
     source: float | None
     correct_positions: bool | float
     likelihood: str
-    background: float
+    background: float | None
     object_kind: str
     depth_filter: float
     size: int | None
@@ -59,7 +63,8 @@ class Options:
         for name, accepted in (("likelihood", LIKELIHOODS), ("object_kind", OBJECTS), ("precision", tuple(PRECISIONS))):
             if getattr(self, name) not in accepted:
                 raise InputError(f"{name}={getattr(self, name)!r}: need one of {', '.join(map(repr, accepted))}")
-        _within("background", self.background, 0, math.inf)
+        if self.background is not None:
+            _within("background", self.background, 0, math.inf)
         _within("depth_filter", self.depth_filter, 0, math.inf)
         _within("step", self.step, 0, 2)
         _within("probe_step", self.probe_step, 0, 2)
@@ -69,7 +74,7 @@ class Options:
         if self.source is not None:
             _within("source", self.source, 0, math.inf)
         if self.likelihood == "poisson" and self.background == 0:
-            raise InputError("background=0: a count on a dark pixel would outweigh all others; give 0.1, or likelihood='amplitude'")
+            raise InputError("background=0: a count on a dark pixel would outweigh all others; give None, or likelihood='amplitude'")
         if self.slices > 1 and (self.thickness is None or not 0 < real_number(self.thickness, "thickness") < math.inf):
             raise InputError(f"thickness={self.thickness!r} with {self.slices} slices: need the thickness of the whole object, Å")
         if not isinstance(self.correct_positions, bool):
@@ -79,6 +84,10 @@ class Options:
     def slice_thickness(self) -> float:
         """Å; 0 for a single slice."""
         return float(self.thickness or 0.0) / self.slices if self.slices > 1 else 0.0
+
+    def background_for(self, counts: float) -> float:
+        """Return the background for patterns with so many counts a pixel: as given, or a small part of them."""
+        return float(np.clip(DARK * counts, *DARK_RANGE)) if self.background is None else float(self.background)
 
     @property
     def dtypes(self) -> tuple[str, str]:
