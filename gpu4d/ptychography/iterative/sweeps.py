@@ -22,6 +22,7 @@ from gpu4d.ptychography.iterative.wave_gradients import wave_gradients
 from gpu4d.ptychography.iterative.wave_model import Ramps, WaveModel, ramps
 
 GROUP_BYTES = {"host": 1 << 21, "device": 1 << 27}  # of the waves in all slices: little Python, but still in a core's cache; a full GPU
+MOST = 65535  # positions that are worked on together: a launch takes no more
 STEP = {"poisson": 0.5, "amplitude": 1.0}  # a full step along the gradient: one over the curvature of the misfit for a wave's modulus
 LEAST_LIGHT = 1e-6  # of the brightest place: less would make steps where no light is
 
@@ -214,7 +215,7 @@ class Sweeps:
     def _groups(self, index: np.ndarray, state: State) -> Iterator[np.ndarray]:
         """Yield positions that are worked on together. Their number follows from shapes alone."""
         kind = "host" if isinstance(state.object, np.ndarray) else "device"
-        size = max(1, GROUP_BYTES[kind] // (math.prod(state.probes.shape) * 8 * state.object.shape[0]))
+        size = min(MOST, max(1, GROUP_BYTES[kind] // (math.prod(state.probes.shape) * 8 * state.object.shape[0])))
         for first in range(0, len(index), size):
             yield index[first : first + size]
 
