@@ -32,7 +32,7 @@ class Options:
     source: float | None
     correct_positions: bool | float
     likelihood: str
-    background: float
+    background: float | None
     object_kind: str
     depth_filter: float
     size: int | None
@@ -59,7 +59,8 @@ class Options:
         for name, accepted in (("likelihood", LIKELIHOODS), ("object_kind", OBJECTS), ("precision", tuple(PRECISIONS))):
             if getattr(self, name) not in accepted:
                 raise InputError(f"{name}={getattr(self, name)!r}: need one of {', '.join(map(repr, accepted))}")
-        _within("background", self.background, 0, math.inf)
+        if self.background is not None:
+            _within("background", self.background, 0, math.inf)
         _within("depth_filter", self.depth_filter, 0, math.inf)
         _within("step", self.step, 0, 2)
         _within("probe_step", self.probe_step, 0, 2)
