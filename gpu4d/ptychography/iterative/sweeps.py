@@ -16,7 +16,7 @@ from gpu4d.ptychography.iterative.add_patches import take_patches
 from gpu4d.ptychography.iterative.depth import depth_filtered
 from gpu4d.ptychography.iterative.grid import Grid
 from gpu4d.ptychography.iterative.positions import position_equations
-from gpu4d.ptychography.iterative.probes import orthogonal
+from gpu4d.ptychography.iterative.probes import mixed, mixing
 from gpu4d.ptychography.iterative.state import State
 from gpu4d.ptychography.iterative.wave_gradients import wave_gradients
 from gpu4d.ptychography.iterative.wave_model import Ramps, WaveModel, ramps
@@ -145,7 +145,9 @@ class Sweeps:
         loss = 0.0
         for first in range(0, len(order), self.settings.batch):
             loss += self.step(state, np.sort(order[first : first + self.settings.batch]), number >= self.settings.probe_from)
-        state.probes = orthogonal(state.probes)
+        if state.probes.shape[0] > 1:
+            turn = mixing(state.probes)
+            state.probes, state.probe_momentum = mixed(state.probes, turn), mixed(state.probe_momentum, turn)
         if self.settings.depth_filter and state.object.shape[0] > 1:
             state.object = depth_filtered(state.object, self.settings.depth_filter, self.settings.thickness, self.grid.pixel)
         if self.settings.positions_from is not None and number >= self.settings.positions_from:
