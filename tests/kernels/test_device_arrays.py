@@ -88,7 +88,7 @@ def strict(monkeypatch):
     for module in (arrays, *launchers):
         if getattr(module, "from_numpy", None) is upload:
             monkeypatch.setattr(module, "from_numpy", put)
-    for name in ("rfft2", "irfft2", "irfft2_of_spent"):
+    for name in ("rfft2", "irfft2", "irfft2_of_spent", "fft2_of_spent", "ifft2_of_spent"):
         monkeypatch.setattr(fft, name, transform_of(getattr(fft, name)))
 
 

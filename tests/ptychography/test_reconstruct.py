@@ -172,12 +172,25 @@ def test_a_result_is_saved(scan, tmp_path):
     assert "2 modes, 2 sweeps" in repr(result) and "single slice" in repr(result)
 
 
+def test_values_that_are_no_counts(scan):
+    """The background follows the values, so that their unit does not matter to least squares of their roots."""
+    data = np.asarray(scan.cube).astype("float32")
+    phases = []
+    for scale in (1.0, 1e-6):
+        cube = gpu4d.DataCube(data * np.float32(scale), scan.cube.calibration)
+        result = reconstruct(cube, aberrations=scan.aberrations, sweeps=4, likelihood="amplitude", precision="double")
+        assert not result.warnings
+        phases.append(np.asarray(result.phase))
+    np.testing.assert_allclose(*phases, atol=1e-6)
+    assert any("if these are no electrons" in w for w in reconstruct(cube, aberrations=scan.aberrations, sweeps=1).warnings)
+
+
 def test_doubts_are_said():
     one = simulated(6, step=3.0, dose=500)
     result = found(one, sweeps=1, aberrations={"defocus": 400.0})
     assert any("overlap by less than" in w for w in found(one, sweeps=1, aberrations={}).warnings)
     assert any("border of the field" in w for w in result.warnings)
-    assert any("about" in d and "rehearsal" in d for d in result.decisions) and any("memory" in d for d in result.decisions)
+    assert any("by a rehearsal" in d for d in result.decisions) and any("memory" in d for d in result.decisions)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +257,7 @@ def test_a_wide_source_of_the_shared_data(shared_data):
     """0.889 by ePIE without knowing of it. With the source's modes the contrast is larger than with one mode."""
     truth = shared_scan(shared_data, "aberrated_ptycho_source")
     result = reconstruct(truth.cube, aberrations=truth.aberrations, sweeps=6, source=0.3)
-    assert band_correlation(result, truth) > 0.93 and len(result.powers) == 6
+    assert band_correlation(result, truth) > 0.95 and len(result.powers) == 6
 
 
 @pytest.mark.slow

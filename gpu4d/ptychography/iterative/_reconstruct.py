@@ -37,6 +37,8 @@ REACH = 4.0  # object pixels that a position may move outwards before it leaves 
 WIDE = 0.02  # of the probe's current near the border of the field: with more its tails wrap around
 NEAR = 0.9  # of half the field: where the border begins
 OVERLAP = 0.5  # least overlap of neighbouring probes, as a part of their diameter, without a warning
+BACKGROUND, MOST_BACKGROUND = 0.005, 0.05  # of the mean count of a pixel, and counts: ten times as much costs contrast, less adds noise
+FEW = 10.0  # counts of a pattern: patterns of electrons that are worth a reconstruction have more
 LIT = 0.8  # of the current: in the diameter that the overlap is counted with
 
 
@@ -122,9 +124,8 @@ def reconstruct(
     likelihood : {"poisson", "amplitude"}
         Of counts; or least squares of their square roots, the Gaussian limit, for values that are no counts.
     background : float, optional
-        Counts per pixel that are expected without a wave. For Poisson it must not be 0, as one count on a dark pixel would then
-        outweigh all others. It should be less than what the object scatters there, or details are lost. By default 0.005 of the mean
-        counts of a pixel, from 1e-4 to 0.03.
+        Counts per pixel that are expected without a wave: by default 0.005 of the mean, at most 0.05. For Poisson it must not
+        be 0, as one count on a dark pixel would then outweigh all others.
     object_kind : {"complex", "phase"}
         "phase" keeps the modulus of the transmission at 1. It is wrong if electrons are scattered beyond the detector.
     depth_filter : float
@@ -252,9 +253,8 @@ def _begin(cube: DataCube, known: Experiment, options: Options, start: Start, vi
     step = None
     if options.slices > 1:
         step = propagator(grid.patch, known.q_pixel, grid.offset, physics.wavelength(known.energy), options.slice_thickness)
-    pixels_used = math.prod(grid.patch) if measured is None else int(measured.sum())
-    dark = options.background_for(float(loaded.counts.mean()) / pixels_used)
-    model = WaveModel(grid.patch, beside(step, complex_name), beside(measured, real_name), options.likelihood, dark)
+    background = _background(options, loaded, math.prod(grid.patch) if measured is None else measured.sum(), frame)
+    model = WaveModel(grid.patch, beside(step, complex_name), beside(measured, real_name), options.likelihood, background)
     rows, columns = (beside(np.maximum(i, 0), "int64") for i in (grid.rows, grid.columns))
     patterns = Patterns(loaded.frames, loaded.number, rows, columns, model.measured, loaded.plain)
     aperture = None if start.probe is not None else beside(within(grid, known.radius + RIM), real_name)
@@ -288,6 +288,18 @@ def _frame(known: Experiment, grid: Grid, loaded: Loaded, nominal: np.ndarray, o
     area = np.array([nominal.min(axis=0), nominal.max(axis=0)])
     aberrations = {name: float(value) for name, value in (start.aberrations or {}).items()}
     return Frame(grid, known, loaded.used, nominal, area, options.slice_thickness, aberrations, decisions, warnings)
+
+
+def _background(options: Options, loaded: Loaded, pixels: float, frame: Frame) -> float:
+    """Return counts per pixel without a wave, and warn of values that can hardly be counts."""
+    mean = float(loaded.counts.mean())
+    if mean < FEW and options.likelihood == "poisson":
+        frame.warnings.append(
+            f"a pattern has {mean:.3g} counts on average: if these are no electrons, scale them, or give likelihood='amplitude'"
+        )
+    found = min(MOST_BACKGROUND, BACKGROUND * mean / float(pixels)) if options.background is None else float(options.background)
+    frame.decisions.append(f"{mean:.4g} counts a pattern, {found:.2g} a pixel of them expected without a wave")
+    return found
 
 
 def _doubts(waves: np.ndarray, grid: Grid, positions: np.ndarray) -> list[str]:
@@ -330,7 +342,7 @@ def _announce(frame: Frame, run: Sweeps, state: State, sweeps: int) -> None:
     frame.decisions.append(
         f"{len(frame.nominal)} patterns, {left} sweeps in batches of {run.settings.batch}: about {seconds:.3g} s, by a rehearsal"
     )
-    for message in frame.decisions[-2:]:
+    for message in frame.decisions[-3:]:
         log.info("reconstruct: %s", message)
     for message in frame.warnings:
         log.warning("reconstruct: %s", message)

@@ -7,8 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gpu4d.errors import InputError
 from gpu4d.ptychography.iterative.likelihood import LIKELIHOODS
 from gpu4d.ptychography.iterative.probes import MOST_MODES
@@ -20,8 +18,6 @@ PRECISIONS = {"single": ("complex64", "float32"), "double": ("complex128", "floa
 BATCHES = 8  # of a sweep: few are slow, many are noisy
 LEAST_BATCH, MOST_BATCH = 32, 1024  # positions
 MOMENTUM = {"single": 0.5, "several": 0.9}  # differences between slices are found slowly, so that steps add up for longer
-DARK = 0.005  # of the mean counts of a pixel: a background that bounds the weight of single counts, and hides no weak scattering
-DARK_RANGE = (1e-4, 0.03)  # counts per pixel
 WHOLE = {"sweeps": 0, "slices": 1, "probe_from": 0, "positions_from": 0, "seed": 0}  # least values
 
 
@@ -84,10 +80,6 @@ class Options:
     def slice_thickness(self) -> float:
         """Å; 0 for a single slice."""
         return float(self.thickness or 0.0) / self.slices if self.slices > 1 else 0.0
-
-    def background_for(self, counts: float) -> float:
-        """Return the background for patterns with so many counts a pixel: as given, or a small part of them."""
-        return float(np.clip(DARK * counts, *DARK_RANGE)) if self.background is None else float(self.background)
 
     @property
     def dtypes(self) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import time
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ REHEARSED = 64  # positions whose time is measured
 
 
 def check_memory(
-    cube: DataCube, patterns: int, planes: tuple[int, ...], probes: tuple[int, ...], complex_bytes: int, **options: object
+    cube: DataCube, patterns: int, planes: tuple[int, ...], probes: tuple[int, ...], complex_bytes: int, **options: Any
 ) -> str:
     """Return a sentence on the memory that a reconstruction takes.
 

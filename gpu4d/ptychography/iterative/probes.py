@@ -96,16 +96,25 @@ def orthogonal(modes: Any) -> Any:
     >>> bool(abs(np.vdot(b[0], b[1])) < 1e-12), (abs(b) ** 2).sum((1, 2)).round(3).tolist()
     (True, [2.618, 0.382])
     """
-    if modes.shape[0] == 1:
-        return modes
+    return mixed(modes, mixing(modes))
+
+
+def mixing(modes: Any) -> np.ndarray:
+    """Return the unitary matrix (M, M) that makes modes orthogonal, the strongest first. Modes that are so already stay as they are."""
     xp = arrays.namespace(modes)
     flat = xp.reshape(modes, (modes.shape[0], -1))
     gram = arrays.to_numpy(flat @ xp.conj(xp.permute_dims(flat, (1, 0)))).astype(complex)
     _, vectors = np.linalg.eigh(gram)
     vectors = vectors[:, ::-1]
-    turn = np.exp(-1j * np.angle(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(vectors))]))  # signs that do not jump
-    mixed = (vectors * turn).conj().T.astype(str(modes.dtype).rpartition(".")[2])
-    return xp.reshape(arrays.from_numpy(mixed, modes) @ flat, modes.shape)
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(len(vectors))]
+    return (vectors * np.exp(-1j * np.angle(largest))).conj().T  # signs that do not jump
+
+
+def mixed(modes: Any, matrix: np.ndarray) -> Any:
+    """Return modes (M, N, N) mixed by a matrix (M, M)."""
+    xp = arrays.namespace(modes)
+    there = arrays.from_numpy(matrix.astype(str(modes.dtype).rpartition(".")[2]), modes)
+    return xp.reshape(there @ xp.reshape(modes, (modes.shape[0], -1)), modes.shape)
 
 
 def within(grid: Grid, radius: float) -> np.ndarray:

@@ -16,12 +16,13 @@ from gpu4d.ptychography.iterative.add_patches import take_patches
 from gpu4d.ptychography.iterative.depth import depth_filtered
 from gpu4d.ptychography.iterative.grid import Grid
 from gpu4d.ptychography.iterative.positions import position_equations
-from gpu4d.ptychography.iterative.probes import orthogonal
+from gpu4d.ptychography.iterative.probes import mixed, mixing
 from gpu4d.ptychography.iterative.state import State
 from gpu4d.ptychography.iterative.wave_gradients import wave_gradients
 from gpu4d.ptychography.iterative.wave_model import Ramps, WaveModel, ramps
 
 GROUP_BYTES = {"host": 1 << 21, "device": 1 << 27}  # of the waves in all slices: little Python, but still in a core's cache; a full GPU
+MOST = 65535  # positions that are worked on together: a launch takes no more
 STEP = {"poisson": 0.5, "amplitude": 1.0}  # a full step along the gradient: one over the curvature of the misfit for a wave's modulus
 LEAST_LIGHT = 1e-6  # of the brightest place: less would make steps where no light is
 
@@ -144,7 +145,9 @@ class Sweeps:
         loss = 0.0
         for first in range(0, len(order), self.settings.batch):
             loss += self.step(state, np.sort(order[first : first + self.settings.batch]), number >= self.settings.probe_from)
-        state.probes = orthogonal(state.probes)
+        if state.probes.shape[0] > 1:
+            turn = mixing(state.probes)
+            state.probes, state.probe_momentum = mixed(state.probes, turn), mixed(state.probe_momentum, turn)
         if self.settings.depth_filter and state.object.shape[0] > 1:
             state.object = depth_filtered(state.object, self.settings.depth_filter, self.settings.thickness, self.grid.pixel)
         if self.settings.positions_from is not None and number >= self.settings.positions_from:
@@ -214,7 +217,7 @@ class Sweeps:
     def _groups(self, index: np.ndarray, state: State) -> Iterator[np.ndarray]:
         """Yield positions that are worked on together. Their number follows from shapes alone."""
         kind = "host" if isinstance(state.object, np.ndarray) else "device"
-        size = max(1, GROUP_BYTES[kind] // (math.prod(state.probes.shape) * 8 * state.object.shape[0]))
+        size = min(MOST, max(1, GROUP_BYTES[kind] // (math.prod(state.probes.shape) * 8 * state.object.shape[0])))
         for first in range(0, len(index), size):
             yield index[first : first + size]
 

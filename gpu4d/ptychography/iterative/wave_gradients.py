@@ -42,7 +42,10 @@ def check_options(slices: int, propagator: Any, likelihood: str) -> None:
         raise InputError(f"likelihood={likelihood!r}: need one of {', '.join(map(repr, LIKELIHOODS))}")
 
 
-@operation(cpu=Twin("gpu4d.cpu_fallback.wave_gradients", ("complex64", "complex128")))
+@operation(
+    cpu=Twin("gpu4d.cpu_fallback.wave_gradients", ("complex64", "complex128")),
+    cuda=Twin("gpu4d.kernels.wave_gradients", ("complex64",)),
+)
 def wave_gradients(
     objects: Any,
     corners: Any,
