@@ -158,7 +158,7 @@ def iterative(folder, sweeps) -> Prepared:
     cube, aberrations = measured(data), {"defocus": float(data["defocus"])}
 
     def call():
-        return gpu4d.ptychography.reconstruct(cube, sweeps=sweeps, aberrations=aberrations, batch=256, progress=False)
+        return gpu4d.ptychography.reconstruct(cube, sweeps=sweeps, aberrations=aberrations, progress=False)
 
     return call, lambda found: {"phase": np.asarray(found.phase), "pixel": np.asarray(found.phase.pixel_size)}
 
