@@ -13,7 +13,6 @@ import numpy as np
 from gpu4d import fft
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
 from gpu4d.ptychography.aberration_parts import Parts
 from gpu4d.ptychography.experiment import Experiment, experiment
@@ -123,7 +122,8 @@ def fit_aberrations(
         The most bright-field pixels, evenly spread, and the most scan frequencies, the strongest, that are used. More take
         longer and give smaller errors.
     energy, semiangle, q_pixel, r_pixel : float, optional
-        In eV, mrad, 1/Å and Å. By default from the cube's calibration.
+        In eV, mrad, 1/Å and Å. By default from the cube's calibration. Steps follow the steady drift of calibrated positions; a given
+        `r_pixel` replaces them.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre of the bright-field disk, pixels. By default from the calibration, or measured in the mean pattern.
     memory : int or str, optional
@@ -209,10 +209,9 @@ def inner_pixels(cube: DataCube, known: Experiment, most: int) -> tuple[np.ndarr
 def strongest_frequencies(images: PixelImages, known: Experiment, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers (m,) in the flat half plane and places (m, 2), detector pixels, of the strongest frequencies that shift disks."""
     rx, ry = images.cube.scan_shape
-    per_pixel = 1 / (known.r_pixel * known.q_pixel)
-    to_scan = scan_matrix(known.rotation, known.transpose)
+    cycle = known.cycle()
     rows, columns = fft.frequencies(rx), fft.frequencies(ry, half=True)
-    places = (rows[:, None, None] * to_scan[0] + columns[None, :, None] * to_scan[1]) * per_pixel
+    places = rows[:, None, None] * cycle[0] + columns[None, :, None] * cycle[1]
     length = np.hypot(places[..., 0], places[..., 1])
     usable = (length > 0) & (length < 2 * (known.radius - MARGIN))
     twice = (columns == 0) | (columns == 0.5)  # of these columns, the negative rows are the conjugates of the positive ones

@@ -55,6 +55,8 @@ class SSB:
         Number of bright-field pixels that were used.
     incident : float
         |Ψ₀|² per pixel in the middle of the disk, counts. It gives the phase its scale in radians.
+    positions : (Rx, Ry, 2) float64 or None
+        Where the phase's values lie on the specimen, Å, if positions are calibrated. `gpu4d.drift.scattered_average` draws them.
     decisions, warnings : list of str
         Sentences for the user: what was decided and why, and what may be wrong.
     """
@@ -69,6 +71,7 @@ class SSB:
     origin: tuple[float, float]
     pixels: int
     incident: float
+    positions: np.ndarray | None = None
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -126,7 +129,8 @@ def ssb(
     epsilon : float
         ε of the weighted mode. A larger value gives a smoother, but smaller phase.
     energy, semiangle, q_pixel, r_pixel : float, optional
-        In eV, mrad, 1/Å and Å. By default from the cube's calibration.
+        In eV, mrad, 1/Å and Å. By default from the cube's calibration. If that has positions, the steady part of their drift makes the
+        grid oblique, and the sum is exact for it. A given `r_pixel` replaces them.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre of the bright-field disk, pixels. The mean of a map is used. By default from the calibration, or measured in the
         mean pattern. The radius is measured too if semi-angle or q_pixel is missing.
@@ -182,7 +186,7 @@ def ssb(
         RealSlice.calibrated(phase, "SSB phase", "rad", known.r_pixel),
         RealSlice.calibrated(1 + 1j * xp.astype(phase, xp.complex128), "SSB transmission", "1", known.r_pixel),
         *(mode, known.rotation, known.transpose, dict(aberrations or {}), overlaps.radius, overlaps.origin, len(overlaps.pixels)),
-        *(incident, decisions, warnings),
+        *(incident, cube.calibration.positions if known.vectors is not None else None, decisions, warnings),
     )
 
 

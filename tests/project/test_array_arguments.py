@@ -203,6 +203,7 @@ CALLS: dict[str, Call] = {
     "deflection.divergence": Call(lambda f: gpu4d.deflection.divergence(f), f=COM),
     "deflection.find_shift": Call(lambda a, b: gpu4d.deflection.find_shift(a, b).shift, a=GRADIENT, b=GRADIENT),
     "drift.scattered_average": Call(lambda v, p: gpu4d.drift.scattered_average(v, p, step=1.0, shape=(5, 6))[0], v=COM[..., 0], p=ORIGINS),
+    "drift.scan_vectors": Call(lambda p: gpu4d.drift.scan_vectors(p).matrix, p=ORIGINS),
     "scan_drift": Call(lambda a, b: gpu4d.scan_drift(a, b, fast_axes=(1, 0), angle=0.0).positions[1], a=BUMPS, b=BUMPS + 1),
     "deflection.phase_error": Call(lambda v, w: gpu4d.deflection.phase_error(v, descan="mean", where=w), v=COM**2, w=WHERE),
     "deflection.resampled": Call(lambda f, s: gpu4d.deflection.resampled(f, s), f=GRADIENT, s=np.array([0.5, -0.25])),
@@ -350,6 +351,7 @@ NO_ARRAYS = {
 RESULTS = (
     "MagneticInduction",
     "ScanShift",
+    "ScanVectors",
     "ScanDrift",
     "CepstralFit",
     "MeanCepstrum",
