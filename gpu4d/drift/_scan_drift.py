@@ -31,7 +31,7 @@ PARALLEL = math.radians(30)  # between the rows of both scans: below it they tel
 BELIEVED = 5.0  # standard deviations of an agreement by chance: the search looks at thousands of drifts and displacements
 AMBIGUOUS = 0.9  # of the correlation: another displacement that reaches it may be the right one
 SMALL = 0.3  # of the positions: less overlap leaves most rows without a partner
-LIKE_AN_OUTLIER = 4.0  # largest mean square of value minus prediction: 1 to 2 is noise, more is what no shift explains
+UNLIKE = 4.0  # largest mean square of value minus prediction: 1 to 2 is noise, more is what no shift explains
 
 
 def scan_drift(
@@ -293,14 +293,15 @@ def _result(
 def _doubts(fit: RowFit, significance: float, two: bool) -> list[str]:
     found = []
     what = "both scans" if two else "even and odd rows"
+    hint = "do the pictures show the same place with contrast, and is the angle right?" if two else "does the picture show contrast?"
     if significance < BELIEVED:
         found.append(
             f"{what} agree by {fit.final.agreement:.2f} only, {significance:.1f} standard deviations of chance: the positions are not to "
-            "be believed; do the pictures show the same place with contrast, and is the angle right?"
+            f"be believed; {hint}"
         )
     if fit.final.overlap < SMALL:
         found.append(f"{what} share {fit.final.overlap:.0%} of their positions: rows without a partner are guessed from their neighbours")
-    if fit.final.misfit.max() > LIKE_AN_OUTLIER:
+    if fit.final.misfit.max() > UNLIKE:
         found.append(
             f"{what} differ by up to {math.sqrt(fit.final.misfit.max()):.1f} times the noise: something besides drift changed between "
             "them, details are finer than the steps, or the angle is wrong"

@@ -294,6 +294,7 @@ NO_ARRAYS = {
     "orientation.orientation_misfit": "as orientation.match_orientations",
     "orientation.to_orix": "a result",
     "plot.lattice_map": "a result",
+    "plot.drift": "a result, and pictures as plot.image takes them",
     "plot.rings": "a result, and its pattern, which is only drawn",
     "plot.shadow": "a result, and its images, which are only drawn",
     "plot.shadow_points": "a result, and its image, which is only drawn",
