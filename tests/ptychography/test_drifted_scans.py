@@ -50,6 +50,7 @@ def test_parallax_follows_the_positions(drifted):
     assert found.transfer(one) == pytest.approx(regular.transfer(one), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_parallax_measures_shifts_on_the_oblique_grid():
     """Virus-like particles far out of focus, the steps as oblique: shifts give the rotation and the defocus."""
     i, j = np.meshgrid(np.arange(32), np.arange(32), indexing="ij")
