@@ -14,6 +14,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.drift.coarse_search import SteadyDrift, search
+from gpu4d.drift.evidence import WORTH
 from gpu4d.drift.picture import Picture
 from gpu4d.drift.result import ScanDrift
 from gpu4d.drift.row_shifts import RowFit, Side, fit_rows
@@ -262,10 +263,10 @@ def _result(
     if walk or jitter:
         decisions.append(
             f"rows have shifts of their own: a walk of {walk:.2g} {units} per row and a jitter of {jitter:.2g} {units} raise the logarithm "
-            f"of the evidence by {fit.gained:.1f}"
+            f"of the evidence by {fit.gained:.1f}" + ("" if fit.gained > WORTH else ", which is little: they may have none")
         )
     else:
-        decisions.append("rows have no shifts of their own: no walk or jitter raises the logarithm of the evidence by more than 3")
+        decisions.append("the data show no shifts of single rows")
     warnings += _doubts(fit, significance, two)
     for message in warnings:
         log.warning("scan_drift: %s", message)

@@ -10,7 +10,7 @@ from scipy import linalg
 FREE = 100.0  # steps: standard deviation of what is not known at all, the place of a scan and its steady drift
 SIZES = np.geomspace(0.005, 2.56, 19)  # steps: walk and jitter are one of these, 1.4 times apart; data hardly tell them better
 BEGIN = 8  # the size from which the search goes up or down
-WORTH = 3.0  # of the logarithm of the evidence: shifts of rows that gain less are not believed
+WORTH = 3.0  # of the logarithm of the evidence: a jitter that gains less is not believed
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,20 @@ def log_evidence(prior: Prior, curvature: np.ndarray, pull: np.ndarray) -> float
 def best_prior(prior: Prior, curvature: np.ndarray, pull: np.ndarray) -> tuple[Prior, float]:
     """Return the walk and the jitter with the largest evidence, and what they gain over none.
 
-    Both explain rows that are shifted. So the one that alone explains more is taken, and the other one is added if that gains something.
+    Both explain rows that are shifted. Of two scans the one that alone explains more is taken, if little, because errors without it would
+    be too small; the other one is added if that gains `WORTH`. Of one scan the jitter is taken if it gains that.
     """
     none = replace(prior, walk=0.0, jitter=0.0)
     nothing = log_evidence(none, curvature, pull)
     found = [_climbed(none, name, curvature, pull) for name in (("walk", "jitter") if prior.steady else ("jitter",))]
     most, best, name = max(found, key=lambda each: each[0])
-    if prior.steady and most - nothing > WORTH:
+    if most - nothing <= (0 if prior.steady else WORTH):
+        return none, 0.0
+    if prior.steady:
         added = _climbed(best, "jitter" if name == "walk" else "walk", curvature, pull)
         if added[0] > most + WORTH:
             most, best, _ = added
-    return (best, most - nothing) if most - nothing > WORTH else (none, 0.0)
+    return best, most - nothing
 
 
 def _climbed(prior: Prior, name: str, curvature: np.ndarray, pull: np.ndarray) -> tuple[float, Prior, str]:
