@@ -10,7 +10,7 @@ from scipy import interpolate, ndimage
 from gpu4d import fft
 from gpu4d.drift.spectrum import Spectrum
 
-EDGE = 1.0  # steps: nearer to the border of a scan, or beyond it, nothing is predicted, as half of the neighbours are missing
+EDGE = 2.0  # steps: nearer to the border of a scan, or beyond it, nothing is predicted, as many of the neighbours are missing
 MIRRORED = 12  # positions beyond the border that continue the picture for the filter: further than it reaches
 
 

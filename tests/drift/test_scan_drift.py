@@ -106,7 +106,7 @@ def test_steady_drift_within_its_errors():
     pictures, _ = pair(seed=5)
     found = gpu4d.scan_drift(*pictures, angle=0.0, fast_axes=(1, 0), r_pixel=2.0)
     for drift, error in zip(found.drift, found.drift_error):
-        assert (np.abs(drift - (8.0, -6.0)) < 4 * error).all() and error.max() < 0.4
+        assert (np.abs(drift - (8.0, -6.0)) < 4 * error).all() and error.max() < 0.5  # Å: a quarter of a step
     assert found.units == "Å"
 
 
