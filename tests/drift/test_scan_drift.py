@@ -87,7 +87,7 @@ def test_a_picture_without_contrast_is_not_believed(shared_data, caplog):
     assert found.significance < 5 and any("not to be believed" in line for line in found.warnings)
 
 
-@pytest.mark.parametrize("walk", [0.0, 0.15])
+@pytest.mark.parametrize("walk", [0.0, pytest.param(0.15, marks=pytest.mark.slow)])
 def test_positions_and_their_errors(walk):
     """Over a few specimens positions are off by what the errors say."""
     wrongs, errors = [], []
