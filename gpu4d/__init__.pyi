@@ -28,6 +28,9 @@ from . import (
     device as device,
 )
 from . import (
+    drift as drift,
+)
+from . import (
     errors as errors,
 )
 from . import (
@@ -89,6 +92,7 @@ from .data.slices import DiffractionSlice as DiffractionSlice
 from .data.slices import RealSlice as RealSlice
 from .deflection.dpc import dpc as dpc
 from .deflection.magnetic import magnetic_induction as magnetic_induction
+from .drift._scan_drift import scan_drift as scan_drift
 from .imaging import detectors as detectors
 from .imaging.center_of_mass import center_of_mass as center_of_mass
 from .imaging.com_map import CenterOfMass as CenterOfMass

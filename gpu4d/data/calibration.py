@@ -33,6 +33,8 @@ class Calibration(CalibrationFields):
         Size of a detector pixel and its standard error, 1/Å. A new size without an error removes the old error.
     r_pixel : float, optional
         Distance of scan positions, Å.
+    positions : (Rx, Ry, 2) array, optional
+        Where each pattern was taken on the specimen, Å in scan axes, if it is not on the regular grid: as `gpu4d.scan_drift` measures it.
     energy : float, optional
         Beam energy, eV.
     semiangle : float, optional

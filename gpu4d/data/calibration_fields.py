@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 import numpy as np
 
-from gpu4d.arrays import Array
+from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import OriginLike, origins, real_values
 from gpu4d.data.quantities import ANGLES, DEGREES, ENERGIES, FREQUENCIES, LENGTHS, GivenAs
 from gpu4d.errors import InputError
@@ -184,6 +184,24 @@ def _ellipse_swapped(value: tuple[float, float, float], swap: tuple[bool, bool])
     return (*value[:2], math.pi / 2 - value[2]) if swap[0] else value
 
 
+def scan_places(field: Field[Any, Any], value: Any) -> np.ndarray:
+    """Accept places of the beam on the specimen: (Rx, Ry, 2), finite."""
+    found = real_values(value, field.name, "(Rx, Ry, 2) in Å").astype(np.float64, copy=False)
+    if found.ndim != 3 or found.shape[-1] != 2 or not found.size or not np.isfinite(found).all():
+        raise InputError(f"{field.name} has shape {found.shape}: need (Rx, Ry, 2), finite, in Å")
+    return found
+
+
+def _scan_places_binned(value: np.ndarray, by: tuple[int, int]) -> np.ndarray:
+    scan = by[1]
+    rx, ry = (n // scan for n in value.shape[:2])
+    return value[: rx * scan, : ry * scan].reshape(rx, scan, ry, scan, 2).mean((1, 3))
+
+
+def _scan_places_swapped(value: np.ndarray, swap: tuple[bool, bool]) -> np.ndarray:
+    return np.ascontiguousarray(value.swapaxes(0, 1)[..., ::-1]) if swap[1] else value
+
+
 _PLACES: Mapping[str, Any] = {"check": places, "cropped": _places_cropped, "binned": _places_binned, "swapped": _places_swapped}
 
 SMALLEST_ANGLE = 0.01  # mrad: no lens makes a smaller cone, so a smaller number is one in radians
@@ -191,6 +209,7 @@ SMALLEST_ANGLE = 0.01  # mrad: no lens makes a smaller cone, so a smaller number
 # Types of rows.
 Number = Field[SupportsFloat | str, float]
 Places = Field[OriginLike, np.ndarray]
+ScanPlaces = Field[ArrayLike, np.ndarray]
 Axes = Field[Array | Sequence[float], tuple[float, float, float]]
 Pair = Field[Array | Sequence[float], tuple[float, float]]
 Switch = Field[bool | np.bool_, bool]
@@ -222,6 +241,9 @@ class CalibrationFields:
     r_pixel: Number = Field(
         "r_pixel", "Å", "distance of scan positions", positive, binned=lambda v, by: v * by[1],
         given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å", known=LENGTHS))
+    positions: ScanPlaces = Field(
+        "positions", "Å", "where each pattern was taken on the specimen, in scan axes, (Rx, Ry, 2), as gpu4d.scan_drift measures it",
+        scan_places, ("positions",), cropped=lambda v, cut: v[cut.rx, cut.ry], binned=_scan_places_binned, swapped=_scan_places_swapped)
     energy: Number = Field(
         "energy", "eV", "beam energy", positive, ("energy",),
         GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV", known=ENERGIES))

@@ -256,6 +256,8 @@ def _detector_mask(mask: Any, shape: tuple[int, int]) -> np.ndarray:
 
 
 def check_origin(calibration: Calibration, scan_shape: tuple[int, int]) -> None:
-    """Raise an error if the map of origins in a calibration is for another scan shape."""
+    """Raise an error if the map of origins, or the positions, in a calibration are for another scan shape."""
     if calibration.origin is not None:
         origins(calibration.origin, scan_shape, "calibration.origin")
+    if calibration.positions is not None and calibration.positions.shape[:2] != scan_shape:
+        raise InputError(f"calibration.positions has shape {calibration.positions.shape}: need {(*scan_shape, 2)}, in Å")

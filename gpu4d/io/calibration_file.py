@@ -27,7 +27,7 @@ HEAD = """\
 """
 SURFACE = 1e-3  # px: an origin that departs from its quadratic surface by less is written as this surface
 POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))  # of the scan coordinates, scaled to −1 … 1: terms of a surface
-LEFT_OUT = ("origin_measured",)  # it has one value per position, and belongs to the result of its scan
+LEFT_OUT = ("origin_measured", "positions")  # they have a value for each position, and belong to the result of their scan
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from gpu4d.plot.canvas import save
 from gpu4d.plot.cepstrum import cepstrum
 from gpu4d.plot.classes import class_patterns, label_map
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
+from gpu4d.plot.drift import drift
 from gpu4d.plot.lattices import lattice_map
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
@@ -34,6 +35,7 @@ __all__ = [
     "convergence",
     "diffraction",
     "disks",
+    "drift",
     "histogram",
     "image",
     "label_map",

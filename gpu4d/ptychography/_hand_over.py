@@ -115,7 +115,8 @@ def hand_over(
     side = size or max(cube.detector_shape)
     told = HandOver(known, cube.scan_shape, side, aberrations, modes, slices, float(thickness or 0.0) / slices, sweeps, batch)
     told.polar()  # refuses unknown aberrations before anything is written
-    positions = given_positions(None, cube.scan_shape, known.r_pixel).reshape(-1, 2)
+    calibrated = None if known.vectors is None else cube.calibration.positions
+    positions = given_positions(calibrated, cube.scan_shape, known.r_pixel).reshape(-1, 2)
     grid = Grid.of(known, cube.detector_shape, (side, side), positions, 0.0)
     place = Path(folder)
     names = {"ptyrad": ["data.h5", "ptyrad.yaml"], "phaser": ["data.h5", "phaser.yaml"]}.get(
@@ -130,6 +131,8 @@ def hand_over(
     else:
         values = (ptyrad if engine == "ptyrad" else phaser)(told, str(files[0].resolve()))
         _write_text(files[1], as_yaml(values))
+    if calibrated is not None and engine != "pty-chi":
+        known.warnings.append(f"{engine} is told of a regular scan of {known.r_pixel:.4g} Å: the calibrated positions go to pty-chi alone")
     for message in [*known.warnings, *_doubts(cube, grid)]:
         log.warning("hand_over: %s", message)
     return files

@@ -111,7 +111,7 @@ class Parallax:
         moved = given @ scan_matrix(self.rotation, self.transpose) / known.q_pixel
         for i, k in enumerate(moved):
             gamma = own.conj() * wave(self.pixels - k) - own * wave(self.pixels + k).conj()
-            found[i] = 1j * (gamma * np.exp(-2j * np.pi * (self.shifts @ given[i]) * known.r_pixel)).mean()
+            found[i] = 1j * (gamma * np.exp(-2j * np.pi * (self.shifts @ known.steps.T @ given[i]))).mean()
         return found
 
     def __repr__(self) -> str:
@@ -162,7 +162,8 @@ def parallax(
         Improve C10 and C12 by `gpu4d.fit_aberrations`. Measured shifts are too large by up to a third where details are not much larger
         than 1 / k₀: pixels near the edge of the disk see one side band alone, and its phase is not only a shift.
     energy, semiangle, q_pixel, r_pixel : float, optional
-        In eV, mrad, 1/Å and Å. By default from the cube's calibration.
+        In eV, mrad, 1/Å and Å. By default from the cube's calibration. Steps follow the steady drift of calibrated positions; a given
+        `r_pixel` replaces them.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre of the bright-field disk, pixels. By default from the calibration, or measured in the mean pattern.
     memory : int or str, optional
@@ -329,7 +330,7 @@ def _first_order(measured: ImageShifts, known: Experiment, known_turn: bool) -> 
     matrix = turn · λ [[C10 + a, b], [b, C10 - a]] · q_pixel / r_pixel, a = C12 cos 2φ, b = C12 sin 2φ, if |C12| < |C10|.
     The polar decomposition gives both, but for a common sign.
     """
-    u, sizes, v = np.linalg.svd(measured.matrix)
+    u, sizes, v = np.linalg.svd(known.steps @ measured.matrix / known.r_pixel)
     turn, symmetric = u @ v, v.T @ np.diag(sizes) @ v
     transpose = bool(np.linalg.det(turn) < 0)
     unturned = turn @ scan_matrix(0.0, transpose)
@@ -361,7 +362,7 @@ def _refined(cube: DataCube, found: tuple[Any, ...], known: Experiment, options:
         energy=known.energy,
         semiangle=physics.frequency_to_angle(known.radius * known.q_pixel, known.energy),
         q_pixel=known.q_pixel,
-        r_pixel=known.r_pixel,
+        r_pixel=known.r_pixel if known.vectors is None else None,  # a given step would replace the calibrated positions
         origin=known.origin,
         **options,
     )

@@ -158,6 +158,7 @@ def wdd(
         transmission=RealSlice.calibrated(transmission, "WDD transmission", "1", known.r_pixel),
         transfer=transfer,
         adf=source.found.get("adf"),
+        positions=cube.calibration.positions if known.vectors is not None else None,
         **described(overlaps, known, aberrations, sums.incident, known.decisions, known.warnings),
         interference=sums.interference,
         epsilon=sums.epsilon,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Unpack
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
 from gpu4d import fft
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
 from gpu4d.ptychography.aberration_parts import Parts
+from gpu4d.ptychography.drift_fit import LIKELY, DriftFit, Drifting, fit_with_drift
 from gpu4d.ptychography.experiment import Experiment, experiment
 from gpu4d.ptychography.sideband_fit import Normal, Sidebands, coherence, count_pairs, covariance, fit
 from gpu4d.ptychography.tracked_spectra import PixelImages, mean_power, scan_shifts, tracked_spectra
@@ -32,6 +32,7 @@ MOST_TRIES = 100  # defocus values of each sign
 SEARCHED = 40  # frequencies of the search: the strongest say where the defocus is
 CERTAIN = 20.0  # √(number of frequencies): lead of a sign in χ². By chance the two amplitudes of a frequency explain 2 ± 2 for each sign,
 # and neighbours are alike, so that five standard deviations of the difference are some 20 √m.
+UNCERTAIN = 0.5  # of what is assumed of a drift: with a larger error the data have told little
 POOR = 3.0  # χ² per pair: above it, less than a third of what is left is counting noise
 
 
@@ -61,6 +62,11 @@ class AberrationFit:
         How many were used.
     decisions, warnings : list of str
         Sentences for the user.
+    drift, drift_error : (2,) float64 or None
+        Fitted steady drift with its standard errors, if it was asked for: how far the place under the beam moves from the start of the
+        scan to its end, beyond calibrated positions, Å in scan axes.
+    positions : (Rx, Ry, 2) float64 or None
+        Positions with this drift, Å in scan axes, as `Calibration.positions` takes them.
     """
 
     aberrations: dict[str, float]
@@ -76,6 +82,9 @@ class AberrationFit:
     frequencies: int
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    drift: np.ndarray | None = None
+    drift_error: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {value:.4g} ± {self.errors[name]:.2g}" for name, value in self.aberrations.items())
@@ -92,6 +101,8 @@ def fit_aberrations(
     transpose: bool | None = None,
     pixels: int = 700,
     frequencies: int = 150,
+    drift: bool = False,
+    fast_axis: int = 1,
     energy: float | None = None,
     semiangle: float | None = None,
     q_pixel: float | None = None,
@@ -122,8 +133,13 @@ def fit_aberrations(
     pixels, frequencies : int
         The most bright-field pixels, evenly spread, and the most scan frequencies, the strongest, that are used. More take
         longer and give smaller errors.
+    drift : bool
+        Fit a steady drift of the specimen, too: two numbers. See the notes for when the data tell it.
+    fast_axis : {0, 1}
+        The scan axis along which the beam runs, for the drift.
     energy, semiangle, q_pixel, r_pixel : float, optional
-        In eV, mrad, 1/Å and Å. By default from the cube's calibration.
+        In eV, mrad, 1/Å and Å. By default from the cube's calibration. Steps follow the steady drift of calibrated positions; a given
+        `r_pixel` replaces them.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre of the bright-field disk, pixels. By default from the calibration, or measured in the mean pattern.
     memory : int or str, optional
@@ -147,6 +163,12 @@ def fit_aberrations(
     estimates. Pixels that an edge of a disk crosses are left out: the middle of their lit part is not their own middle, which
     would be taken for a defocus and a spherical aberration. Errors are from the scatter of the gradient over frequencies.
 
+    A drift changes the steps of the scan, V, and with them where a frequency f lies: K = V⁻ᵀ f. Aberrations of first order are a
+    symmetric matrix A, and what the data show of both is A V⁻ᵀ: four numbers. With the rotation of the detector known, C10 and C12 are
+    three, and a drift is two. So without C12 a drift is found from the defocus alone. With C12 one combination of all five is not, and
+    only coma and spherical aberration that are large at the edge of the disk tell it: see the errors. What the data do not tell is
+    held by the assumption that a drift is 0 ± 10 % of the scan. A wrong rotation or step looks like a drift.
+
     Examples
     --------
     >>> import gpu4d
@@ -158,6 +180,8 @@ def fit_aberrations(
     if not isinstance(cube, DataCube):
         kind = type(cube).__name__
         raise InputError(f"fit_aberrations takes a DataCube, not a {kind}: gpu4d.DataCube(array, calibration=gpu4d.Calibration(…))")
+    if fast_axis not in (0, 1):
+        raise InputError(f"fast_axis={fast_axis!r}: need 0 or 1, the scan axis along which the beam runs")
     for name, value, least in (("pixels", pixels, 3), ("frequencies", frequencies, 1)):
         if real_number(value, name, whole=True) < least:
             raise InputError(f"{name}={value!r}: need a whole number from {least} up")
@@ -170,12 +194,13 @@ def fit_aberrations(
     images = PixelImages.of_disk(cube, number, options)
     chosen, places = strongest_frequencies(images, known, int(frequencies))
 
-    pairs = count_pairs(at, places, known.radius, MARGIN)
+    flat = np.unravel_index(chosen, (cube.scan_shape[0], cube.scan_shape[1] // 2 + 1))
+    cycles = np.stack([fft.frequencies(cube.scan_shape[0])[flat[0]], fft.frequencies(cube.scan_shape[1], half=True)[flat[1]]], -1)
+    drifting = Drifting(known, cube.scan_shape, int(fast_axis), cycles)
+    still = Spectra(images, at, chosen, places, count_pairs(at, places, known.radius, MARGIN))
 
-    def bands(vector: np.ndarray) -> Sidebands:
-        spectra, variance = tracked_spectra(images, scan_shifts(parts.gradient(vector, at), known), chosen)
-        weights = np.where(variance > 0, 1 / np.where(variance > 0, variance, 1), 0)
-        return Sidebands(spectra, at, places, weights, known.radius, MARGIN, pairs)
+    def bands(vector: np.ndarray, moved: np.ndarray | None = None) -> Sidebands:
+        return still.bands(parts.gradient(vector, at), drifting, moved)
 
     signs = _Signs.of(bands(np.zeros(len(begin))), parts, known, cube.scan_shape, None if start is None else begin)
     vector, found, used = signs.best, None, None
@@ -183,7 +208,55 @@ def fit_aberrations(
         used = bands(vector)
         vector, found = fit(used, parts, vector, range(len(vector)))
     assert found is not None and used is not None
-    return _result(parts, vector, found, used, signs, known, images.bad)
+    if not drift:
+        return _result(parts, Fitted(vector, covariance(found), found, used), signs, known, images.bad)
+    joint = fit_with_drift(bands, parts, vector, drifting, np.zeros(2))
+    for _ in range(ROUNDS - 1):
+        joint = fit_with_drift(bands, parts, joint.scaled, drifting, joint.drift)
+    size = len(vector)
+    fitted = Fitted(joint.scaled, joint.covariance[:size, :size], joint.normal, joint.bands)
+    base = cube.calibration.positions if known.vectors is not None else None
+    return with_drift(_result(parts, fitted, signs, known, images.bad), joint, drifting, base)
+
+
+class Fitted(NamedTuple):
+    """Scaled coefficients (p,), their covariance, and the equations and spectra that gave them."""
+
+    vector: np.ndarray
+    covariance: np.ndarray
+    normal: Normal
+    bands: Sidebands
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """What the spectra of side bands are made from, for any aberrations and drift.
+
+    Attributes
+    ----------
+    images : PixelImages
+    at : (n, 2) float64
+        Pixels from the axis.
+    chosen, places
+        As `strongest_frequencies` returns them.
+    pairs : int
+        As of `count_pairs`.
+    """
+
+    images: PixelImages
+    at: np.ndarray
+    chosen: np.ndarray
+    places: np.ndarray
+    pairs: int
+
+    def bands(self, gradient: np.ndarray, drifting: Drifting, moved: np.ndarray | None) -> Sidebands:
+        """Return the spectra under windows that follow ∇χ (n, 2), radians per pixel, and a drift if there is one."""
+        known = drifting.known if moved is None else drifting.experiment(moved)
+        places = self.places if moved is None else drifting.places(moved)
+        spectra, variance = tracked_spectra(self.images, scan_shifts(gradient, known), self.chosen)
+        weights = np.where(variance > 0, 1 / np.where(variance > 0, variance, 1), 0)
+        pairs = self.pairs if moved is None else count_pairs(self.at, places, known.radius, MARGIN)
+        return Sidebands(spectra, self.at, places, weights, known.radius, MARGIN, pairs)
 
 
 def inner_pixels(cube: DataCube, known: Experiment, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,10 +282,9 @@ def inner_pixels(cube: DataCube, known: Experiment, most: int) -> tuple[np.ndarr
 def strongest_frequencies(images: PixelImages, known: Experiment, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers (m,) in the flat half plane and places (m, 2), detector pixels, of the strongest frequencies that shift disks."""
     rx, ry = images.cube.scan_shape
-    per_pixel = 1 / (known.r_pixel * known.q_pixel)
-    to_scan = scan_matrix(known.rotation, known.transpose)
+    cycle = known.cycle()
     rows, columns = fft.frequencies(rx), fft.frequencies(ry, half=True)
-    places = (rows[:, None, None] * to_scan[0] + columns[None, :, None] * to_scan[1]) * per_pixel
+    places = rows[:, None, None] * cycle[0] + columns[None, :, None] * cycle[1]
     length = np.hypot(places[..., 0], places[..., 1])
     usable = (length > 0) & (length < 2 * (known.radius - MARGIN))
     twice = (columns == 0) | (columns == 0.5)  # of these columns, the negative rows are the conjugates of the positive ones
@@ -270,10 +342,9 @@ def _line(bands: Sidebands, parts: Parts, known: Experiment, scan: tuple[int, in
     return found
 
 
-def _result(
-    parts: Parts, vector: np.ndarray, found: Normal, used: Sidebands, signs: _Signs, known: Experiment, bad: np.ndarray
-) -> AberrationFit:
-    values, spread = vector * parts.unit, covariance(found) * np.outer(parts.unit, parts.unit)
+def _result(parts: Parts, fitted: Fitted, signs: _Signs, known: Experiment, bad: np.ndarray) -> AberrationFit:
+    vector, own, found, used = fitted
+    values, spread = vector * parts.unit, own * np.outer(parts.unit, parts.unit)
     aberrations, errors = parts.named(values, spread)
     decisions, warnings = known.decisions, known.warnings
     misfit = found.misfit / used.pairs
@@ -296,3 +367,22 @@ def _result(
     return AberrationFit(
         aberrations, errors, parts.names, values, spread, sign, signs.coherence, signs.other, misfit, *counts, decisions, warnings
     )
+
+
+def with_drift(result: AberrationFit, joint: DriftFit, drifting: Drifting, base: np.ndarray | None) -> AberrationFit:
+    """Add a fitted drift to a result: in Å with errors, positions, and a warning if the data do not tell it.
+
+    Positions are those without the drift, `base` or the regular grid, and the drift.
+    """
+    step, (rx, ry) = drifting.known.r_pixel, drifting.shape
+    error, drift = np.sqrt(np.diag(joint.covariance)[-2:]) * step, joint.drift * step
+    grid = np.stack(np.meshgrid(np.arange(rx), np.arange(ry), indexing="ij"), -1)
+    moved = drifting.experiment(joint.drift).steps - drifting.known.steps
+    positions = (grid * step if base is None else base) + grid @ moved.T
+    both = ", ".join(f"{d:.3g} ± {e:.2g}" for d, e in zip(drift, error))
+    result.decisions.append(f"steady drift ({both}) Å from the start of the scan to its end")
+    if error.max() > UNCERTAIN * LIKELY * step * min(rx, ry):
+        line = f"the data hardly tell the drift ({both}) Å from the aberrations: leave out C12, or measure the drift by gpu4d.scan_drift"
+        result.warnings.append(line)
+        log.warning("fit_aberrations: %s", line)
+    return replace(result, drift=drift, drift_error=error, positions=positions)

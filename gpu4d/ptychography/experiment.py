@@ -13,11 +13,14 @@ from gpu4d import arrays, physics
 from gpu4d.data.arguments import origins
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.scan_axes import scan_matrix
+from gpu4d.data.scan_vectors import scan_vectors
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import radians
 
 WANDER = 0.5  # px: if the origin moves more over the scan, one disk for all positions is wrong
 MISFIT = 0.05  # of the disk's radius: largest difference between calibration and measurement without a warning
+DAMPED = 0.1  # of the power at the radius of the disk: more that positions off the oblique grid take away is worth a warning
 SAME_ANGLE = 1e-3  # rad: angles that differ by less are the same
 
 
@@ -39,6 +42,10 @@ class Experiment:
         Radius of the bright-field disk, detector pixels.
     decisions, warnings : list of str
         Sentences for the user: where values come from, and what may be wrong.
+    vectors : (2, 2) float64 or None
+        Steps along both scan axes as columns, Å in scan axes, if positions are calibrated. None: r_pixel along each axis.
+    off_grid : float
+        Rms distance of calibrated positions from the grid of these steps, Å.
     """
 
     energy: float
@@ -50,6 +57,28 @@ class Experiment:
     radius: float
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    vectors: np.ndarray | None = None
+    off_grid: float = 0.0
+
+    @property
+    def steps(self) -> np.ndarray:
+        """V (2, 2) of place = V (i, j): steps along both scan axes as columns, Å in scan axes."""
+        return self.r_pixel * np.eye(2) if self.vectors is None else self.vectors
+
+    def cycle(self) -> np.ndarray:
+        """Return where a cycle per step of the first and of the second scan axis lies on the detector, rows (2, 2), pixels.
+
+        Frequencies f in cycles per step are K = V⁻ᵀ f in scan axes. K · r is the same in detector axes, so K_det = Mᵀ K with
+        v_scan = M v_det.
+        """
+        to_scan = scan_matrix(self.rotation, self.transpose)
+        if self.vectors is None:
+            return to_scan / (self.r_pixel * self.q_pixel)
+        return np.linalg.inv(self.vectors) @ to_scan / self.q_pixel
+
+    def in_steps(self, shifts: np.ndarray) -> np.ndarray:
+        """Return shifts (n, 2) along the scan axes, Å, in scan steps."""
+        return shifts / self.r_pixel if self.vectors is None else shifts @ np.linalg.inv(self.vectors).T
 
 
 def experiment(
@@ -60,13 +89,18 @@ def experiment(
     sweep_options: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> Experiment:
-    """Collect the geometry of a scan, and warn if its steps alias frequencies up to 2 k₀. Arguments are those of `geometry`."""
+    """Collect the geometry of a scan, and warn if frequencies up to 2 k₀ are aliased or damped. Arguments are those of `geometry`."""
     known = geometry(cube, rotation=rotation, transpose=transpose, sweep_options=sweep_options, **given)
     edge = known.radius * known.q_pixel
     if 4 * edge * known.r_pixel > 1.001:
         known.warnings.append(
             f"a scan step of {known.r_pixel:.4g} Å is coarse: frequencies up to 2 k₀ = {2 * edge:.3g} 1/Å need "
             f"{1 / (4 * edge):.3g} Å or less; higher frequencies are aliased"
+        )
+    if (lost := 1 - math.exp(-((2 * math.pi * known.off_grid * edge) ** 2))) > DAMPED:
+        known.warnings.append(
+            f"positions are {known.off_grid:.2g} Å rms off the oblique grid that is used for them, which takes {lost:.0%} of the power of "
+            f"details of {1 / edge:.2g} Å"
         )
     return known
 
@@ -91,6 +125,7 @@ def geometry(
         Options of `gpu4d.sweep` for the mean pattern. It is computed if the calibration does not give the disk.
     **given
         energy (eV), semiangle (mrad), q_pixel (1/Å), r_pixel (Å), origin (px). They replace the calibration's values unless None.
+        A given r_pixel also replaces calibrated positions.
 
     Returns
     -------
@@ -107,10 +142,24 @@ def geometry(
     known.set(**{name: value for name, value in given.items() if value is not None}, how="given")
     decisions: list[str] = []
     warnings: list[str] = []
+    misfit = 0.0
     rotation, transpose = _orientation(known, rotation, transpose, decisions)
-    energy, step = known.require("energy"), known.require("r_pixel")
+    energy, vectors = known.require("energy"), None
+    if known.positions is not None and given.get("r_pixel") is None:
+        vectors, misfit = _oblique(known.positions, decisions)
+    step = known.require("r_pixel") if vectors is None else math.sqrt(abs(float(np.linalg.det(vectors))))
     origin, radius, q = _disk(cube, known, dict(sweep_options or {}), decisions, warnings)
-    return Experiment(energy, step, q, rotation, transpose, origin, radius, decisions, warnings)
+    return Experiment(energy, step, q, rotation, transpose, origin, radius, decisions, warnings, vectors, misfit)
+
+
+def _oblique(positions: np.ndarray, decisions: list[str]) -> tuple[np.ndarray, float]:
+    """Return the steps of the grid nearest to calibrated positions (2, 2), and the rms distance from it, Å."""
+    matrix, misfit = scan_vectors(positions)
+    (a, b), (c, d) = matrix.T
+    decisions.append(
+        f"steps ({a:.4g}, {b:.4g}) and ({c:.4g}, {d:.4g}) Å, fitted to the calibrated positions, which are {misfit:.2g} Å off it"
+    )
+    return matrix, misfit
 
 
 def _orientation(known: Calibration, rotation: float | None, transpose: bool | None, decisions: list[str]) -> tuple[float, bool]:

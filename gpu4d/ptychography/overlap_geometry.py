@@ -11,7 +11,6 @@ import numpy as np
 from gpu4d import arrays, fft
 from gpu4d.data.arguments import real_values
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
 from gpu4d.probe.wavefunction import chi_polynomial
 from gpu4d.ptychography.experiment import Experiment
@@ -84,10 +83,8 @@ def overlap_geometry(cube: DataCube, known: Experiment, aberrations: Mapping[str
             f"no pixel of a disk of {radius:.3g} px about ({center[0]:.4g}, {center[1]:.4g}) counts on this detector {(qx, qy)}"
         )
 
-    # K · r is the same in scan axes and detector axes, so K_det = Mᵀ K_scan with v_scan = M v_det.
-    to_scan = scan_matrix(known.rotation, known.transpose)
-    per_pixel = 1 / (known.r_pixel * known.q_pixel)  # detector pixels in a cycle per scan step
-    rows = fft.frequencies(cube.shape[0])[:, None] * per_pixel * to_scan[0]
-    columns = fft.frequencies(cube.shape[1], half=True)[:, None] * per_pixel * to_scan[1]
+    cycle = known.cycle()
+    rows = fft.frequencies(cube.shape[0])[:, None] * cycle[0]
+    columns = fft.frequencies(cube.shape[1], half=True)[:, None] * cycle[1]
     at = np.stack([x[chosen], y[chosen]], -1)
     return Overlaps(np.flatnonzero(chosen), at, intensity[chosen], rows, columns, radius, center, array, chi)

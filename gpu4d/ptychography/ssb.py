@@ -97,7 +97,8 @@ def ssb(
     epsilon : float
         ε of the weighted mode. A larger value gives a smoother, but smaller phase.
     energy, semiangle, q_pixel, r_pixel : float, optional
-        In eV, mrad, 1/Å and Å. By default from the cube's calibration.
+        In eV, mrad, 1/Å and Å. By default from the cube's calibration. If that has positions, the steady part of their drift makes the
+        grid oblique, and the sum is exact for it. A given `r_pixel` replaces them.
     origin : pair, (Rx, Ry, 2) array or Origin, optional
         Centre of the bright-field disk, pixels. The mean of a map is used. By default from the calibration, or measured in the
         mean pattern. The radius is measured too if semi-angle or q_pixel is missing.
@@ -143,6 +144,7 @@ def ssb(
     source = ScanPixels(cube, overlaps.pixels, options, dark_field(adf, known))
     found = ssb_of(source, overlaps, known, mode, float(epsilon), aberrations)
     found.adf = source.found.get("adf")
+    found.positions = cube.calibration.positions if known.vectors is not None else None
     for message in found.warnings:
         log.warning("ssb: %s", message)
     return found

@@ -38,6 +38,8 @@ class ThinObject:
         Number of bright-field pixels that were used.
     incident : float
         |Ψ₀|² per pixel in the middle of the disk, counts. It gives the phase its scale in radians.
+    positions : (Rx, Ry, 2) float64 or None
+        Where the phase's values lie on the specimen, Å, if positions are calibrated. `gpu4d.drift.scattered_average` draws them.
     adf : RealSlice (Rx, Ry) or None
         Counts of the annular dark field, if it was asked for.
     decisions, warnings : list of str
@@ -54,6 +56,7 @@ class ThinObject:
     origin: tuple[float, float]
     pixels: int
     incident: float
+    positions: np.ndarray | None = None
     adf: RealSlice | None = None
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

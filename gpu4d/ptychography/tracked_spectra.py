@@ -109,8 +109,7 @@ def scan_shifts(gradient: np.ndarray, known: Experiment) -> np.ndarray:
     gradient : (n, 2)
         ∇χ, radians per detector pixel, in detector axes.
     """
-    per_step = 2 * np.pi * known.r_pixel * known.q_pixel
-    return gradient @ scan_matrix(known.rotation, known.transpose).T / per_step
+    return known.in_steps(gradient @ scan_matrix(known.rotation, known.transpose).T / (2 * np.pi * known.q_pixel))
 
 
 def windows(shape: tuple[int, int], shifts: np.ndarray) -> list[np.ndarray]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpu4d import fft, physics
+from gpu4d.arrays import ArrayLike
+from gpu4d.data.arguments import real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import scan_matrix
@@ -33,6 +35,7 @@ def phase_object_scan(
     rotation: float = 0.0,
     transpose: bool = False,
     descan: float = 0.0,
+    positions: ArrayLike | None = None,
     seed: int = 0,
 ) -> Simulated:
     """Simulate a 4D-STEM scan of a thin object: I(q) = |F{ψ₀(r - R) exp(iφ(r))}|², with Poisson noise at a dose.
@@ -64,6 +67,9 @@ def phase_object_scan(
         probe moves along the rotated directions.
     descan : float
         Distance that the patterns move over half the scan, pixels. It follows a plane.
+    positions : (Rx, Ry, 2) array, optional
+        Where patterns are taken, Å in scan axes, in place of r_pixel · (i, j): a drifting specimen. The calibration does not have
+        them.
     seed : int
 
     Returns
@@ -95,7 +101,7 @@ def phase_object_scan(
     rng = np.random.default_rng(seed)
     phase = _object(object, n, side, strength, rng)
     wave = _probe(n, side, energy, semiangle, defocus)
-    positions = _positions(scan_shape, r_pixel, side, rotation, transpose)
+    places = _positions(_taken(positions, scan_shape, r_pixel), side, rotation, transpose)
     tilt = _tilt(scan_shape, descan)
 
     electrons = None if dose is None else dose * r_pixel**2
@@ -107,7 +113,7 @@ def phase_object_scan(
     centred = np.roll(wave, (n // 2, n // 2), (0, 1))  # the probe stays away from the border of the cell, and the object moves
     ramp = (np.arange(n) - n // 2) / n
     for rx in range(scan_shape[0]):
-        moved = fft.ifft2(spectrum * shift(positions[rx] - side / 2)).real
+        moved = fft.ifft2(spectrum * shift(places[rx] - side / 2)).real
         tilted = np.exp(2j * np.pi * (tilt[rx, :, 0, None, None] * ramp[:, None] + tilt[rx, :, 1, None, None] * ramp))
         expected = np.abs(fft.fft2(centred * np.exp(1j * moved) * tilted)[:, *view]) ** 2
         data[rx] = expected if electrons is None else rng.poisson(expected * electrons)
@@ -115,7 +121,7 @@ def phase_object_scan(
     calibration.set(q_pixel=1 / side, how="simulation")
     metadata = {"simulation": "gpu4d.simulate.phase_object_scan", "seed": seed, "dose": dose}
     cube = DataCube(data, calibration, metadata, name="phase_object_scan")
-    truth = _truth(phase, wave, positions, side, rotation, transpose)
+    truth = _truth(phase, wave, places, side, rotation, transpose)
     return Simulated(cube, truth | {"object": phase, "wave": wave}, vacuum)
 
 
@@ -182,10 +188,19 @@ def _probe(n: int, side: float, energy: float, semiangle: float, defocus: float)
     return fft.ifft2(spectrum)
 
 
-def _positions(scan_shape: tuple[int, int], step: float, side: float, rotation: float, transpose: bool) -> np.ndarray:
+def _taken(given: ArrayLike | None, scan_shape: tuple[int, int], step: float) -> np.ndarray:
+    """Return where patterns are taken, (Rx, Ry, 2) Å in scan axes."""
+    if given is None:
+        return np.stack(np.meshgrid(*(np.arange(m) * step for m in scan_shape), indexing="ij"), -1)
+    found = real_values(given, "positions", f"{(*scan_shape, 2)}, Å").astype(np.float64)
+    if found.shape != (*scan_shape, 2) or not np.isfinite(found).all():
+        raise InputError(f"positions has shape {found.shape}: need {(*scan_shape, 2)}, finite, in Å")
+    return found
+
+
+def _positions(taken: np.ndarray, side: float, rotation: float, transpose: bool) -> np.ndarray:
     """Return probe positions in detector axes, (Rx, Ry, 2) Å: r_scan = R(rotation) r_det after the exchange, about the cell's middle."""
-    x, y = np.meshgrid(*(np.arange(m) * step for m in scan_shape), indexing="ij")
-    return (np.stack([x, y], -1) - side / 2) @ scan_matrix(rotation, transpose) + side / 2
+    return (taken - side / 2) @ scan_matrix(rotation, transpose) + side / 2
 
 
 def _tilt(scan_shape: tuple[int, int], descan: float) -> np.ndarray:

@@ -50,7 +50,7 @@ class Measured:
         lines = []
         for name in (*ORDER, *(n for n in FIELDS if n not in ORDER)):
             value = getattr(c, name)
-            if value is not None and not FIELDS[name].error_of and name != "origin_measured":
+            if value is not None and not FIELDS[name].error_of and name not in ("origin_measured", "positions"):
                 lines.append(f"{name.replace('_', ' '):<14}{shown(c, name, value)}  ({how.get(name, '')})")
         return "\n".join([*lines, *(f"note: {line}" for line in self.said), f"written: {self.path}"])
 

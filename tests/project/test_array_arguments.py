@@ -32,6 +32,8 @@ WHERE[0, 0] = False
 ORIGINS = np.stack(np.broadcast_arrays(11.5 + 0.1 * np.arange(5)[:, None], 9.5 - 0.1 * np.arange(6)), -1)
 COM = np.stack(np.meshgrid(np.sin(np.arange(5.0)), np.cos(np.arange(6.0)), indexing="ij"), -1)
 PHASE = np.add.outer(np.sin(np.arange(9.0)), np.cos(np.arange(8.0)))
+BUMPS = RNG.normal(size=(20, 18))  # a picture: noise and some spots
+BUMPS[4::7, 5::6] += 9
 GRADIENT = np.stack(np.gradient(PHASE), -1)
 POSITIONS = np.stack(np.meshgrid(np.arange(5.0), np.arange(6.0), indexing="ij"), -1)
 ORDERS = np.mgrid[-1:2, -1:2].reshape(2, -1).T
@@ -212,6 +214,9 @@ CALLS: dict[str, Call] = {
     "deflection.descan_surface": Call(lambda f, w: gpu4d.deflection.descan_surface(f, 1, where=w), f=COM, w=WHERE),
     "deflection.divergence": Call(lambda f: gpu4d.deflection.divergence(f), f=COM),
     "deflection.find_shift": Call(lambda a, b: gpu4d.deflection.find_shift(a, b).shift, a=GRADIENT, b=GRADIENT),
+    "drift.scattered_average": Call(lambda v, p: gpu4d.drift.scattered_average(v, p, step=1.0, shape=(5, 6))[0], v=COM[..., 0], p=ORIGINS),
+    "drift.scan_vectors": Call(lambda p: gpu4d.drift.scan_vectors(p).matrix, p=ORIGINS),
+    "scan_drift": Call(lambda a, b: gpu4d.scan_drift(a, b, fast_axes=(1, 0), angle=0.0).positions[1], a=BUMPS, b=BUMPS + 1),
     "deflection.phase_error": Call(lambda v, w: gpu4d.deflection.phase_error(v, descan="mean", where=w), v=COM**2, w=WHERE),
     "deflection.resampled": Call(lambda f, s: gpu4d.deflection.resampled(f, s), f=GRADIENT, s=np.array([0.5, -0.25])),
     "deflection.segment_response": Call(lambda p: gpu4d.deflection.segment_response(p, QUADRANTS), p=PROBE),
@@ -306,6 +311,7 @@ NO_ARRAYS = {
     "orientation.orientation_misfit": "as orientation.match_orientations",
     "orientation.to_orix": "a result",
     "plot.lattice_map": "a result",
+    "plot.drift": "a result, and pictures as plot.image takes them",
     "plot.rings": "a result, and its pattern, which is only drawn",
     "plot.shadow": "a result, and its images, which are only drawn",
     "plot.shadow_points": "a result, and its image, which is only drawn",
@@ -365,6 +371,8 @@ NO_ARRAYS = {
 RESULTS = (
     "MagneticInduction",
     "ScanShift",
+    "ScanVectors",
+    "ScanDrift",
     "CepstralFit",
     "MeanCepstrum",
     "Nodes",

@@ -27,7 +27,7 @@ FLOORS = (
     ("bragg",),
     ("calibrate",),
     ("orientation", "classification"),
-    ("deflection",),
+    ("deflection", "drift"),
     ("ptychography",),
     ("plot",),
     ("workflow",),

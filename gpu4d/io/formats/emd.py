@@ -193,6 +193,7 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
         simple[field] = _tried(field, _origin, keys.get(pair[0]), keys.get(pair[1]), scan)
     if simple["origin"] is None:
         simple["origin"] = _tried("origin", _origin, keys.get("qx0_mean"), keys.get("qy0_mean"), scan)
+    simple["positions"] = _tried("positions", _of_this_scan, simple["positions"], scan)
     for field, value in simple.items():
         _set(c, field, value, how)
     written = keys.get("history")
@@ -229,6 +230,13 @@ def _set(c: Calibration, field: str, value: Any, how: str) -> None:
         c.set(**{field: value}, how=how)
     except (TypeError, ValueError, ArithmeticError) as error:  # InputError is a ValueError
         log.warning("the file's %s is left out: %s", field, error)
+
+
+def _of_this_scan(positions: Any, scan: tuple[int, int] | None) -> Any:
+    """Return positions that the file has, or None. Those of another scan are an error."""
+    if positions is not None and scan is not None and np.shape(positions)[:2] != tuple(scan):
+        raise InputError(f"it has shape {np.shape(positions)}, need {(*scan, 2)}")
+    return positions
 
 
 def _origin(qx: Any, qy: Any, scan: tuple[int, int] | None) -> np.ndarray | None:

@@ -118,7 +118,8 @@ def reconstruct(
     probe : (Qx, Qy) array, optional
         A wave on the detector, real or complex, in place of a round aperture. It is multiplied by the aberrations.
     positions : (Rx, Ry, 2) array, optional
-        Of the probes, Å in scan axes. By default a regular scan with step r_pixel from (0, 0). Positions that are NaN are left out.
+        Of the probes, Å in scan axes. By default those of the calibration (`gpu4d.scan_drift` finds them), or a regular
+        scan with step r_pixel from (0, 0). Positions that are NaN are left out.
     correct_positions : bool or float
         True corrects positions. A number does, and says how far they may be off, as a standard deviation in Å. True takes r_pixel.
     likelihood : {"poisson", "amplitude"}
@@ -222,7 +223,8 @@ def reconstruct(
 
 def _begin(cube: DataCube, known: Experiment, options: Options, start: Start, visit: SweepOptions) -> tuple[Frame, Sweeps, State]:
     """Plan, load the patterns, and return what stays and what a run begins with."""
-    everywhere = given_positions(start.positions, cube.scan_shape, known.r_pixel)
+    calibrated = None if known.vectors is None else cube.calibration.positions
+    everywhere = given_positions(calibrated if start.positions is None else start.positions, cube.scan_shape, known.r_pixel)
     side = options.size or max(cube.detector_shape)
     there = np.isfinite(everywhere).all(axis=-1)
     if not there.any():

@@ -124,7 +124,7 @@ def calibration_rows(calibration: Calibration) -> list[tuple[str, str, str, str]
         if quantity.error_of:
             continue
         if value is None:
-            if name not in ("origin_measured", "ellipse", "transpose"):
+            if name not in ("origin_measured", "positions", "ellipse", "transpose"):
                 rows.append((_short(quantity.what), "", quantity.units, "not known"))
             continue
         shown, units = _shown(name, value, quantity.units)
