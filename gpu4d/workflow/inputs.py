@@ -13,6 +13,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
 from gpu4d.io import load_images
 from gpu4d.io.calibration_file import load_calibration
+from gpu4d.io.reading import split_path
 from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.take_calibration import take_calibration
 
@@ -48,6 +49,31 @@ def views(cube: DataCube, recipe: Recipe) -> DataCube:
     if given.bin_detector > 1 or given.bin_scan > 1:
         cube = cube.bin(detector=given.bin_detector, scan=given.bin_scan)
     return cube
+
+
+def second_scan(path: str, first: DataCube, recipe: Recipe) -> DataCube:
+    """Open a second scan of the same specimen, with the axes, binning, masks and calibration values that the recipe gives the first.
+
+    Parameters
+    ----------
+    path : str
+        FILE or FILE:/dataset.
+    first : DataCube
+        The scan that is analysed.
+
+    Raises
+    ------
+    InputError
+        A file that is not there or holds no scan, or another detector.
+    """
+    import gpu4d
+
+    file, dataset = split_path(path)
+    cube = views(gpu4d.open(file, dataset=dataset or None), recipe)
+    if cube.detector_shape != first.detector_shape:
+        raise InputError(f"{path} has a detector of {cube.detector_shape}, the scan one of {first.detector_shape}: need the same")
+    calibrate(cube, recipe)
+    return DataCube(cube.source, cube.calibration, cube.metadata, first.detector_mask, cube.name)
 
 
 def calibrate(cube: DataCube, recipe: Recipe) -> None:

@@ -120,6 +120,17 @@ class TestPtychography(FineScan):
         return recipe
 
 
+class TestDrift(FineScan):
+    """Of rows against each other."""
+
+    name = "drift"
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("drift.jitter", True, origin="test")
+        return recipe
+
+
 class TestParallax(FineScan):
     """As it is asked for."""
 
@@ -159,7 +170,18 @@ class TestOrientation(GrainScan):
 
 
 ELSEWHERE = (
-    *(TestRadialProfile, TestEllipse, TestShadow, TestMagnetic, TestAberrations, TestSsb, TestWdd, TestPtychography, TestParallax),
+    *(
+        TestRadialProfile,
+        TestEllipse,
+        TestShadow,
+        TestMagnetic,
+        TestAberrations,
+        TestSsb,
+        TestWdd,
+        TestPtychography,
+        TestParallax,
+        TestDrift,
+    ),
     *(TestClassification, TestOrientation),
 )
 OPTIONAL = {"dpc": ("rotation", "dpc_potential"), "technique": ("ring",)}  # the one is given, the other is no crystal's

@@ -27,6 +27,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "ellipse:Ellipse",
     "disks:Disks",
     "shadow:Shadow",
+    "drift:Drift",
     "dpc:DpcErrors",
     "dpc:Dpc",
     "magnetic:Magnetic",

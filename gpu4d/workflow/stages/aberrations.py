@@ -61,7 +61,7 @@ class Aberrations(Stage):
     settings = PhaseSettings
     section = "phase"
     needs: ClassVar = ("technique", "total")
-    uses: ClassVar = ("dpc", "rotation", "shadow_rotation", "disk", "mean_pattern")
+    uses: ClassVar = ("dpc", "rotation", "shadow_rotation", "disk", "mean_pattern", "positions")
     makes: ClassVar = ("phase_method", "aberration_fit", "probe_aberrations")
     place: ClassVar = 19
 

@@ -10,11 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpu4d.data.datacube import DataCube
 from gpu4d.deflection import CenterOfMassVariance, MagneticInduction
 from gpu4d.errors import InputError
-from gpu4d.io.reading import split_path
-from gpu4d.workflow.inputs import region_mask, views
+from gpu4d.workflow.inputs import region_mask, second_scan
 from gpu4d.workflow.picture import PHASE, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
@@ -141,11 +139,7 @@ def _second(state: RunState, path: str | None) -> tuple[Any, Any]:
 
     if path is None:
         return None, None
-    file, dataset = split_path(path)
-    cube = views(gpu4d.open(file, dataset=dataset or None), state.recipe)
-    if cube.detector_shape != state.cube.detector_shape:
-        raise InputError(f"{path} has a detector of {cube.detector_shape}, the scan one of {state.cube.detector_shape}")
-    cube = DataCube(cube.source, cube.calibration, cube.metadata, state.cube.detector_mask, cube.name)
+    cube = second_scan(path, state.cube, state.recipe)
     asked: dict[str, Any] = {"com": gpu4d.CenterOfMass()}
     if "com_variance" in state:
         asked["variance"] = CenterOfMassVariance()
