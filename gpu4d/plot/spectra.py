@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpu4d import fft
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.plot import canvas
@@ -63,7 +64,9 @@ def spectrum(
     mean = float(values[finite].mean()) if finite.any() else 0.0
     window = np.hanning(values.shape[0] + 2)[1:-1, None] * np.hanning(values.shape[1] + 2)[1:-1]
     side = max(values.shape)  # padded to a square, so that a pixel of the spectrum is as high as wide
-    modulus = np.abs(np.fft.fftshift(np.fft.fft2(np.where(finite, values - mean, 0.0) * window, (side, side))))
+    padded = np.zeros((side, side))
+    padded[: values.shape[0], : values.shape[1]] = np.where(finite, values - mean, 0.0) * window
+    modulus = np.abs(np.fft.fftshift(fft.fft2(padded)))
     middle = side // 2
     seen = [(frequency, label) for frequency, label in circles if frequency * side * size < middle]  # others lie outside
     if seen and (shown := math.ceil(BEYOND * max(frequency for frequency, _ in seen) * side * size)) < middle:
