@@ -257,10 +257,12 @@ extern "C" __global__ void __launch_bounds__(1024)
   while (chosen < most) {
     Key best = 0;
     const auto visit = [&](Key& key) {
-      const u32 place = ~u32(key);
-      const int dx = row_of(place) - x, dy = column_of(place) - y;
-      const int apart = dx * dx + dy * dy;
-      if (key && chosen && (apart == 0 || apart < spacing_squared)) key = 0;
+      if (key && chosen) {
+        const u32 place = ~u32(key);
+        const int dx = row_of(place) - x, dy = column_of(place) - y;
+        const int apart = dx * dx + dy * dy;
+        if (apart == 0 || apart < spacing_squared) key = 0;
+      }
       best = larger(best, key);
     };
     if (in_shared)

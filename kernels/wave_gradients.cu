@@ -15,7 +15,7 @@
 // bytes: 8 a pixel and mode for each wave read or written: place_probes 8, transmit 16, filter 16, residuals 16 + 4 / m, back 24 + 12 / m,
 //   add_probes 8.   flops: 6 to 20 a pixel and mode.   bound: memory.
 //
-// budget: 48 registers, 256 bytes shared
+// budget: 64 registers, 256 bytes shared
 #include "common.cuh"
 
 #define THREADS 256
