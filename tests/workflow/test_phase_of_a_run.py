@@ -83,12 +83,14 @@ def test_coarse_steps_out_of_focus_take_parallax():
     assert found.image.shape == (48, 48), "twice as fine as the steps"
     assert abs(found.aberrations["C10"] / -5e4 - 1) < 0.1
     assert [g.passed for g in state.record.gates if g.name == "Shifts of bright-field images"] == [True]
+    assert not any("is coarse" in line for line in state.record.warnings), "shifted images sample finer than the scan"
 
 
 def test_coarse_steps_in_focus_stay_with_dpc():
     cube, _ = thin(r_pixel=0.9, positions=16)
     state = analyse(cube, recipe())
     assert state["phase_method"] == "dpc" and not {"ssb", "parallax"} & set(state.results)
+    assert not any(line.startswith("parallax") for line in state.record.warnings), "it was only tried"
     asked = analyse(cube, recipe(analysis__technique="ssb"))
     assert [g.passed for g in asked.record.gates if g.name == "Scan step for SSB"] == [False]
     assert any("is coarse" in line for line in asked.record.warnings)
