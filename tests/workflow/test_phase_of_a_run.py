@@ -8,6 +8,7 @@ from recipes_in_tests import recipe
 import gpu4d
 from gpu4d.errors import InputError
 from gpu4d.workflow import analyse
+from gpu4d.workflow.pipeline import found as headline
 
 
 def thin(r_pixel=0.3, positions=32, **options):
@@ -110,6 +111,22 @@ def test_a_magnetic_map_is_a_technique():
     cube, _ = thin()
     state = analyse(cube, recipe(analysis__technique="magnetic"))
     assert {"magnetic", "dpc"} <= set(state.results)
+    assert "magnetic induction, together with electric fields" in headline(state)
+
+
+def test_a_second_scan_that_does_not_fit_is_refused_before_the_work(tmp_path):
+    cube, _ = thin()
+    for shape, message in (((32, 31, 32, 32), r"\(32, 31\) positions, the scan \(32, 32\)"), ((32, 32, 32, 30), r"detector of \(32, 30\)")):
+        np.save(tmp_path / "second.npy", np.ones(shape, np.uint8))
+        with pytest.raises(InputError, match=message):
+            analyse(cube, recipe(analysis__technique="magnetic", magnetic__second=str(tmp_path / "second.npy")))
+
+
+def test_a_given_rotation_and_the_descan_are_among_the_decisions():
+    cube, _ = thin()
+    state = analyse(cube, recipe(analysis__technique="dpc"))
+    (why,) = [d.why for d in state.record.decisions if d.what.startswith("Rotation of the detector")]
+    assert why.startswith("given; ") and "descan" in why
 
 
 @pytest.mark.shared

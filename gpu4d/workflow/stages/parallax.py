@@ -82,7 +82,8 @@ class ParallaxStage(Stage):
             return
         found, image = state["parallax"], state["parallax_image"]
         caption = f"Images of {len(found.pixels)} bright-field pixels, moved back by the shift that a defocus of "
-        caption += f"{-found.aberrations['C10']:.4g} Å causes, and summed. Values are counts over their mean. The contrast is that of a defocused microscope."
+        caption += f"{-found.aberrations['C10']:.4g} Å causes, and summed. Values are counts over their mean. "
+        caption += "The contrast is that of a defocused microscope."
         yield Picture("parallax", PHASE, "Parallax", caption), plot.image(image, "Parallax")
         known = found.geometry
         k = np.linspace(0, 2.2 * known.radius * known.q_pixel, 400)[1:]
