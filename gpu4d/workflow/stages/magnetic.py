@@ -129,9 +129,7 @@ class Magnetic(Stage):
         if state["technique"] != "magnetic" or "magnetic" not in state:
             return None
         parted = "apart from" if state["magnetic"].electric is not None else "together with"
-        return (
-            f"A bright-field disk without separate Bragg disks: its deflection gave the magnetic induction, {parted} electric fields."
-        )
+        return f"A bright-field disk without separate Bragg disks: its deflection gave the magnetic induction, {parted} electric fields."
 
 
 def _report(state: RunState, found: MagneticInduction) -> None:
