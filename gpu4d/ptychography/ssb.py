@@ -37,9 +37,8 @@ class SSB(ThinObject):
     """Phase of a thin object from single-side-band ptychography, and how it was found.
 
     Attributes of `gpu4d.ptychography.ThinObject`, and these. The transmission is 1 + iφ, that of a weak phase object. The transfer of
-    mode "weighted" is Σ|Γ|² / (Σ|Γ|² + ε max Σ|Γ|²); that of "exact" is 1 where it measures, and 0 elsewhere. It leaves
-    out that pixels which the edge of a disk crosses count in full in these means: the phase of "exact" is some 6 % smaller than that of
-    "weighted" for disks of 6 to 13 px radius.
+    mode "weighted" is Σ|Γ|² / (Σ|Γ|² + ε max Σ|Γ|²); that of "exact" is 1 where it measures, and 0 elsewhere. That is not
+    all: the phase of "exact" has been some 6 % smaller than that of "weighted", for disks of 6 and of 13 px radius.
 
     Attributes
     ----------
