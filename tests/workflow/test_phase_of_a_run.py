@@ -97,6 +97,17 @@ def test_coarse_steps_in_focus_stay_with_dpc():
     assert any("is coarse" in line for line in asked.record.warnings)
 
 
+def test_a_single_wrong_pattern_is_no_descan():
+    """The disk of one trial pattern is found 4 px away. It must not become the origin there, nor a warning to remove a descan."""
+    cube, _ = thin()
+    data = np.array(cube.source.array)
+    data[8, 8] = np.roll(data[8, 8], 4, axis=0)
+    state = analyse(gpu4d.DataCube(data, cube.calibration), recipe())
+    assert np.isfinite(state["trial"].origin.measured[8, 8]).all(), "a trial position"
+    assert state["trial"].descan < 0.5 and state.calibration.origin.ndim == 1
+    assert not any("descan" in line for line in state.record.warnings)
+
+
 def test_what_is_not_known_is_named():
     cube, _ = thin()
     unknown = gpu4d.DataCube(cube.source, gpu4d.Calibration(r_pixel=0.3))
