@@ -119,10 +119,7 @@ def hand_over(
     positions = given_positions(calibrated, cube.scan_shape, known.r_pixel).reshape(-1, 2)
     grid = Grid.of(known, cube.detector_shape, (side, side), positions, 0.0)
     place = Path(folder)
-    names = {"ptyrad": ["data.h5", "ptyrad.yaml"], "phaser": ["data.h5", "phaser.yaml"]}.get(
-        engine, ["data.h5", "parameters.h5", "settings.json"]
-    )
-    files = [place / name for name in names]
+    files = [place / name for name in FILES[engine]]
     _make_room(place, files, overwrite)
     _write_patterns(cube, grid, files[0], flat=engine != "phaser")
     if engine == "pty-chi":

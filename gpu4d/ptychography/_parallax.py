@@ -376,12 +376,16 @@ def _explain(
     if sign == "given":
         decisions.append("shifts from the given aberrations")
         return
+    largest = float(np.hypot(*shifts.T).max())
     decisions.append(
         f"shifts of {len(measured.at)} groups of pixels scatter by {measured.scatter:.2g} scan steps about the fit; the largest is "
-        f"{np.hypot(*shifts.T).max():.3g}; rotation {math.degrees(rotation):.1f}°, transpose {transpose}, {sign}"
+        f"{largest:.3g}; rotation {math.degrees(rotation):.1f}°, transpose {transpose}, {sign}"
     )
-    if measured.scatter > SCATTERED * np.hypot(*shifts.T).max():
-        warnings.append("the measured shifts scatter by half of the largest or more: the image is in focus, or too noisy, or a crystal")
+    if measured.scatter > SCATTERED * largest:
+        warnings.append(
+            f"the measured shifts scatter by {measured.scatter:.2g} steps, more than {SCATTERED:g} of the largest, {largest:.2g} steps: "
+            "the image is in focus, or too noisy, or a crystal"
+        )
     if not known_turn:
         warnings.append(
             "the sign of the defocus needs the rotation of the detector: underfocus is assumed. Overfocus with a rotation of "

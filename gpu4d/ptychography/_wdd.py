@@ -22,7 +22,8 @@ from gpu4d.ptychography.overlap_geometry import overlap_geometry
 from gpu4d.ptychography.pixel_groups import ScanPixels, blanked
 from gpu4d.ptychography.ssb import dark_field, described
 from gpu4d.ptychography.thin_object import ThinObject
-from gpu4d.ptychography.wdd_sums import Prior, WDDSums, spread, wdd_sums
+from gpu4d.ptychography.wdd_sums import INTERFERENCE, Prior, WDDSums, spread, wdd_sums
+from gpu4d.real_arrays import real_number
 from gpu4d.streaming.engine import SweepOptions, VisitOptions
 
 log = logging.getLogger("gpu4d")
@@ -125,9 +126,10 @@ def wdd(
     """
     if not isinstance(cube, DataCube):
         raise InputError(f"wdd takes a DataCube, not a {type(cube).__name__}: gpu4d.DataCube(array, calibration=gpu4d.Calibration(…))")
-    for name, value in (("interference", interference), ("epsilon", epsilon)):
-        if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise InputError(f"{name}={value}: need a number from 0 up, or None to take it from the counts")
+    for name, value, most in (("interference", interference, INTERFERENCE), ("epsilon", epsilon, math.inf)):
+        if value is not None and not (0 <= real_number(value, name) <= most and math.isfinite(value)):
+            accepted = "from 0 up" if most == math.inf else f"from 0 to {most:g}"
+            raise InputError(f"{name}={value}: need a number {accepted}, or None to take it from the counts")
     options: SweepOptions = {"memory": memory, **sweep_options}
     given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
     known = experiment(cube, rotation=rotation, transpose=transpose, sweep_options=options, **given)

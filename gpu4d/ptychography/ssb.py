@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from gpu4d import arrays, fft, physics
 from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import OriginLike
+from gpu4d.data.arguments import OriginLike, real_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
@@ -37,7 +37,8 @@ class SSB(ThinObject):
     """Phase of a thin object from single-side-band ptychography, and how it was found.
 
     Attributes of `gpu4d.ptychography.ThinObject`, and these. The transmission is 1 + iφ, that of a weak phase object. The transfer of
-    mode "weighted" is Σ|Γ|² / (Σ|Γ|² + ε max Σ|Γ|²); that of "exact" is 1 where it measures, and 0 elsewhere.
+    mode "weighted" is Σ|Γ|² / (Σ|Γ|² + ε max Σ|Γ|²); that of "exact" is 1 where it measures, and 0 elsewhere. That is not
+    all: the phase of "exact" has been some 6 % smaller than that of "weighted", for disks of 6 and of 13 px radius.
 
     Attributes
     ----------
@@ -154,7 +155,7 @@ def check_options(mode: str, epsilon: float) -> None:
     """Raise an error for a mode or an ε that does not exist."""
     if mode not in MODES:
         raise InputError(f"mode={mode!r}: need {' or '.join(map(repr, MODES))}")
-    if not (epsilon >= 0 and math.isfinite(epsilon)):
+    if not 0 <= real_number(epsilon, "epsilon") < math.inf:
         raise InputError(f"epsilon={epsilon}: need a number from 0 up, such as 0.003")
 
 
@@ -214,9 +215,10 @@ def dark_field(adf: tuple[float, float] | None, known: Experiment) -> dict[str, 
     """Return the reduction to an annular dark-field image about the disk. `adf`: angles in mrad, or None for no reduction."""
     if adf is None:
         return {}
-    if not (isinstance(adf, Sequence) and len(adf) == 2 and 0 <= adf[0] < adf[1]):
+    angles = real_values(adf, "adf", "(inner, outer) in mrad")
+    if angles.shape != (2,) or not 0 <= angles[0] < angles[1] < math.inf:
         raise InputError(f"adf={adf!r}: need (inner, outer) in mrad with 0 ≤ inner < outer, such as (60, 150)")
-    inner, outer = (physics.angle_to_frequency(real_number(angle, "adf"), known.energy) / known.q_pixel for angle in adf)
+    inner, outer = (physics.angle_to_frequency(float(angle), known.energy) / known.q_pixel for angle in angles)
     return {"adf": VirtualImage(detectors.annulus(inner, outer, known.origin), ellipse=(1.0, 1.0, 0.0))}
 
 

@@ -163,6 +163,7 @@ class SSBLive:
         found = ssb_of(
             source, self._overlaps, self._known, self._mode, self._epsilon, self._aberrations, missing if missing.any() else None
         )
+        found.positions = self._cube.calibration.positions if self._known.vectors is not None else None
         if self._others:
             image: RealSlice = self._others["adf"].finish()
             found.adf = image

@@ -73,6 +73,7 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     figures: list[tuple[str, str, str]] = field(default_factory=list)  # (what, value, remark)
     log: list[str] = field(default_factory=list)
+    trying: bool = field(default=False, repr=False)  # what the library warns of goes into the log alone
 
     def __repr__(self) -> str:
         passed = sum(gate.passed for gate in self.gates)
@@ -137,6 +138,15 @@ class Record:
             logger.removeHandler(handler)
             logger.setLevel(before)
 
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Keep what the library warns of inside the block out of `warnings`: of a method that is only tried, or that says it itself."""
+        before, self.trying = self.trying, True
+        try:
+            yield
+        finally:
+            self.trying = before
+
 
 def measured(value: float, error: float | None) -> str:
     """Return a value with its standard error.
@@ -165,7 +175,7 @@ class _Listener(logging.Handler):
 
     def emit(self, entry: Any) -> None:
         text = entry.getMessage()
-        if entry.levelno >= logging.WARNING:
+        if entry.levelno >= logging.WARNING and not self.to.trying:
             self.to.warn(text)
         else:
             self.to.note(text)

@@ -161,6 +161,8 @@ def test_warnings(caplog):
     [
         ({"mode": "fast"}, "'weighted' or 'exact'"),
         ({"epsilon": -1.0}, "epsilon"),
+        ({"epsilon": "small"}, "need a number"),
+        ({"adf": 60.0}, "inner < outer"),
         ({"rotation": 30.0}, "rotation is 30 rad, 4.8 turns"),
         ({"rotation": float("nan")}, "rotation is nan"),
         ({"aberrations": {"C1": 3.0}}, "C1"),

@@ -39,6 +39,15 @@ def test_the_whole_scan_gives_the_bits_of_ssb(dtype):
     assert again.decisions == whole.decisions
 
 
+def test_calibrated_positions_are_kept():
+    cube = random_cube()
+    positions = 0.9 * np.stack(np.meshgrid(np.arange(7.0), np.arange(9.0), indexing="ij"), -1)
+    cube.calibration.set(positions=positions, how="a drift")
+    live = live_of(cube)
+    live.update(cube.source.array.reshape(-1, 16, 17))
+    np.testing.assert_array_equal(live.result().positions, gpu4d.ssb(cube).positions)
+
+
 def test_a_picture_after_the_first_rows():
     scan = phase_object_scan((36, 36), (36, 36), r_pixel=0.25, strength=0.1)
     live = live_of(scan.cube, origin=(18, 18))
@@ -160,3 +169,4 @@ def test_the_dark_field_is_made_in_the_same_pass():
         np.testing.assert_allclose(found.adf, expected, rtol=1e-5)
         assert found.adf.pixel_size == 0.5
         assert call(scan.cube, origin=(24, 24)).adf is None
+        np.testing.assert_array_equal(call(scan.cube, origin=(24, 24), adf=np.array([40, 70])).adf, found.adf)

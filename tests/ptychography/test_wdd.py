@@ -213,6 +213,8 @@ def test_on_a_gpu(aberrations, need):
     [
         ({"epsilon": -1.0}, "epsilon"),
         ({"interference": float("nan")}, "interference"),
+        ({"interference": 31.0}, "from 0 to 30"),
+        ({"interference": "strong"}, "need a number"),
         ({"adf": (60.0, 40.0)}, "inner < outer"),
         ({"origin": (-40.0, -40.0)}, "no pixel"),
     ],

@@ -45,6 +45,17 @@ def test_scans_of_different_places_give_no_positions(shared_data, tmp_path):
     assert any("not to be believed" in line for line in state.record.warnings)
 
 
+def test_a_second_scan_keeps_its_own_steps(tmp_path, monkeypatch):
+    rng, cubes = np.random.default_rng(0), []
+    for step in (0.5, 0.4):
+        known = gpu4d.Calibration(energy=200e3, semiangle=18.0, q_pixel=0.2, r_pixel=step, origin=(8, 8))
+        cubes.append(gpu4d.DataCube(rng.poisson(5, (16, 16, 16, 16)).astype("uint8"), known))
+    np.save(tmp_path / "second.npy", cubes[1].source.array)
+    monkeypatch.setattr("gpu4d.workflow.stages.drift.second_scan", lambda *_: cubes[1])
+    state = analyse(cubes[0], recipe(analysis__technique="images", drift__second=str(tmp_path / "second.npy")))
+    assert [frame.step for frame in state["scan_drift"].frames] == pytest.approx([1, 0.8])
+
+
 def test_what_is_refused(tmp_path):
     made = gpu4d.simulate.phase_object_scan((12, 11), (32, 32), r_pixel=0.6, dose=2e4, seed=1)
     cube = gpu4d.DataCube(np.asarray(made.cube.source.array))

@@ -8,6 +8,7 @@ from recipes_in_tests import recipe
 import gpu4d
 from gpu4d.errors import InputError
 from gpu4d.workflow import analyse
+from gpu4d.workflow.pipeline import found as headline
 
 
 def thin(r_pixel=0.3, positions=32, **options):
@@ -83,15 +84,28 @@ def test_coarse_steps_out_of_focus_take_parallax():
     assert found.image.shape == (48, 48), "twice as fine as the steps"
     assert abs(found.aberrations["C10"] / -5e4 - 1) < 0.1
     assert [g.passed for g in state.record.gates if g.name == "Shifts of bright-field images"] == [True]
+    assert not any("is coarse" in line for line in state.record.warnings), "shifted images sample finer than the scan"
 
 
 def test_coarse_steps_in_focus_stay_with_dpc():
     cube, _ = thin(r_pixel=0.9, positions=16)
     state = analyse(cube, recipe())
     assert state["phase_method"] == "dpc" and not {"ssb", "parallax"} & set(state.results)
+    assert not any(line.startswith("parallax") for line in state.record.warnings), "it was only tried"
     asked = analyse(cube, recipe(analysis__technique="ssb"))
     assert [g.passed for g in asked.record.gates if g.name == "Scan step for SSB"] == [False]
     assert any("is coarse" in line for line in asked.record.warnings)
+
+
+def test_a_single_wrong_pattern_is_no_descan():
+    """The disk of one trial pattern is found 4 px away. It must not become the origin there, nor a warning to remove a descan."""
+    cube, _ = thin()
+    data = np.array(cube.source.array)
+    data[8, 8] = np.roll(data[8, 8], 4, axis=0)
+    state = analyse(gpu4d.DataCube(data, cube.calibration), recipe())
+    assert np.isfinite(state["trial"].origin.measured[8, 8]).all(), "a trial position"
+    assert state["trial"].descan < 0.5 and state.calibration.origin.ndim == 1
+    assert not any("descan" in line for line in state.record.warnings)
 
 
 def test_what_is_not_known_is_named():
@@ -108,6 +122,22 @@ def test_a_magnetic_map_is_a_technique():
     cube, _ = thin()
     state = analyse(cube, recipe(analysis__technique="magnetic"))
     assert {"magnetic", "dpc"} <= set(state.results)
+    assert "magnetic induction, together with electric fields" in headline(state)
+
+
+def test_a_second_scan_that_does_not_fit_is_refused_before_the_work(tmp_path):
+    cube, _ = thin()
+    for shape, message in (((32, 31, 32, 32), r"\(32, 31\) positions, the scan \(32, 32\)"), ((32, 32, 32, 30), r"detector of \(32, 30\)")):
+        np.save(tmp_path / "second.npy", np.ones(shape, np.uint8))
+        with pytest.raises(InputError, match=message):
+            analyse(cube, recipe(analysis__technique="magnetic", magnetic__second=str(tmp_path / "second.npy")))
+
+
+def test_a_given_rotation_and_the_descan_are_among_the_decisions():
+    cube, _ = thin()
+    state = analyse(cube, recipe(analysis__technique="dpc"))
+    (why,) = [d.why for d in state.record.decisions if d.what.startswith("Rotation of the detector")]
+    assert why.startswith("given; ") and "descan" in why
 
 
 @pytest.mark.shared

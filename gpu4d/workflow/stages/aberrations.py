@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from gpu4d import physics
 from gpu4d.errors import InputError
 from gpu4d.ptychography import AberrationFit, fit_aberrations, parallax
@@ -112,8 +114,9 @@ class Aberrations(Stage):
 
     def _by_shifts(self, state: RunState, known: Experiment, why: str) -> tuple[str, str]:
         """Return parallax if the images of bright-field pixels are moved against each other, else DPC."""
-        found = parallax(state.cube, refine=False, pixels=FOR_SHIFTS, **turn_of(state), **options_of(state))
-        moved = float(max(abs(found.shifts).max(), 0.0))
+        with state.record.trial():  # if parallax is taken, its own stage warns
+            found = parallax(state.cube, refine=False, pixels=FOR_SHIFTS, **turn_of(state), **options_of(state))
+        moved = float(np.abs(found.shifts).max())
         if moved < LEAST_SHIFT or found.scatter > CLEAR * moved:
             return "dpc", f"{why}; images of bright-field pixels are not clearly moved against each other"
         return "parallax", f"{why}; images of bright-field pixels are moved by up to {moved:.2g} steps, scattered by {found.scatter:.2g}"

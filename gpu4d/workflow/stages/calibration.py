@@ -45,7 +45,7 @@ class CalibrateDisk(Stage):
         c.set(probe_radius=disk.radius, probe_radius_error=error, how=f"edge of the {edge}")
         if c.origin is None:
             if trial is not None and trial.descan > DESCAN:
-                c.set(origin=trial.origin.fitted, how=f"unscattered disk of the trial patterns, {trial.origin.fit}")
+                c.set(origin=trial.surface, how=f"unscattered disk of the trial patterns, {trial.origin.fit}")
             else:
                 c.set(origin=(disk.qx, disk.qy), how="centre of the mean pattern's disk")
         known = c.q_pixel

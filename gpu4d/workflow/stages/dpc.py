@@ -163,7 +163,7 @@ class Dpc(Stage):
         """Record the rotation of the detector. It goes into the calibration only if its sign is decided: 180° off would be wrong."""
         turn = f"{math.degrees(found.rotation):.1f}°{', detector axes exchanged' if found.transpose else ''}"
         if found.curl is None:
-            state.record.note("; ".join(found.decisions))
+            state.record.decide(f"Rotation of the detector against the scan: {turn}", "; ".join(["given", *found.decisions]))
             return turn
         state.record.decide(f"Rotation of the detector against the scan: {turn}", "; ".join(found.decisions))
         if found.curl.decided and found.sign is not None and found.sign.decided:

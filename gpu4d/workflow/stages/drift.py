@@ -81,7 +81,6 @@ class Drift(Stage):
                     angle=math.radians(given.angle),
                     fast_axes=tuple(given.fast_axes or (1, 1)),
                     max_drift=given.max_drift,
-                    r_pixel=state.calibration.r_pixel,
                     **state.sweep_options,
                 )
             except InputError as error:

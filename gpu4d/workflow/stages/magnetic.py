@@ -59,7 +59,16 @@ class Magnetic(Stage):
     needs: ClassVar = ("com", "unusable", "technique")
     uses: ClassVar = ("com_variance", "rotation", "shadow_rotation")
     makes: ClassVar = ("magnetic", "induction", "induction_error", "electric_momentum")
-    place: ClassVar = 22
+    place: ClassVar = 14
+
+    def check(self, state: RunState) -> None:
+        """Open the second scan before the work: one that does not fit should not cost a run."""
+        path = self.given(state).second
+        if path is None:
+            return
+        second = second_scan(path, state.cube, state.recipe)
+        if second.scan_shape != state.cube.scan_shape:
+            raise InputError(f"{path} has {second.scan_shape} positions, the scan {state.cube.scan_shape}: need the same")
 
     def wanted(self, state: RunState) -> Reason:
         asked = self.given(state).asked or state["technique"] == "magnetic"
@@ -115,6 +124,12 @@ class Magnetic(Stage):
             caption = "Mean momentum of the electric part, which both scans share."
             made = plot.com(found.electric, "Electric momentum", remove_mean=False)
             yield Picture("electric_momentum", PHASE, "Electric part", caption), made
+
+    def headline(self, state: RunState) -> str | None:
+        if state["technique"] != "magnetic" or "magnetic" not in state:
+            return None
+        parted = "apart from" if state["magnetic"].electric is not None else "together with"
+        return f"A bright-field disk without separate Bragg disks: its deflection gave the magnetic induction, {parted} electric fields."
 
 
 def _report(state: RunState, found: MagneticInduction) -> None:

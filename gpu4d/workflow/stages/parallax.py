@@ -33,7 +33,7 @@ class ParallaxStage(Stage):
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         record, given = state.record, state.recipe["phase"]
-        with record.stage(self.title):
+        with record.stage(self.title), record.trial():  # of the refinement; the warnings of the result are recorded below
             try:
                 found = gpu4d.parallax(
                     state.cube,
@@ -82,7 +82,8 @@ class ParallaxStage(Stage):
             return
         found, image = state["parallax"], state["parallax_image"]
         caption = f"Images of {len(found.pixels)} bright-field pixels, moved back by the shift that a defocus of "
-        caption += f"{-found.aberrations['C10']:.4g} Å causes, and summed. The contrast is that of a defocused microscope."
+        caption += f"{-found.aberrations['C10']:.4g} Å causes, and summed. Values are counts over their mean. "
+        caption += "The contrast is that of a defocused microscope."
         yield Picture("parallax", PHASE, "Parallax", caption), plot.image(image, "Parallax")
         known = found.geometry
         k = np.linspace(0, 2.2 * known.radius * known.q_pixel, 400)[1:]

@@ -55,8 +55,16 @@ class Trial:
     @property
     def descan(self) -> float:
         """Distance that the unscattered beam moves over the scan, pixels. 0 if it is not known."""
+        smooth = self.surface
+        return 0.0 if smooth is None else float(np.hypot(*np.ptp(smooth, axis=(0, 1))))
+
+    @property
+    def surface(self) -> np.ndarray | None:
+        """The beam over the scan, (Rx, Ry, 2), without single patterns in which it was found elsewhere. None if it is not known."""
         path = self._path()
-        return 0.0 if path is None else float(np.hypot(*np.ptp(path.fitted, axis=(0, 1))))
+        if path is None:
+            return None
+        return path.fitted if path.surface is None else path.surface
 
     @property
     def wander(self) -> float:
