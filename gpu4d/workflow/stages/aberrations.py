@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpu4d import physics
+from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.ptychography import AberrationFit, fit_aberrations, parallax
 from gpu4d.ptychography.experiment import Experiment, experiment
@@ -27,6 +28,7 @@ BLURRED = math.pi / 2  # rad: the largest change of the side bands' phase over a
 LEAST_RADIUS = 4.0  # px: smaller disks have too few pixels for side bands
 LEAST_SHIFT = 1.0  # scan steps at the edge of the disk: by less, the images of bright-field pixels are not moved
 CLEAR = 0.2  # of the largest shift: measured shifts that scatter more show no defocus; chance gives 0.3 or more
+TOLD = 3.0  # standard errors: smaller coefficients are not told by the data, and would carry noise into the phase
 FOR_SHIFTS = 500  # pixels that tell how far images are shifted
 
 
@@ -67,16 +69,22 @@ class Aberrations(Stage):
     makes: ClassVar = ("phase_method", "aberration_fit", "probe_aberrations")
     place: ClassVar = 19
 
+    def check(self, state: RunState) -> None:
+        """Refuse a method whose optics are not known."""
+        asked = state.recipe.analysis.technique
+        if asked in METHODS and (missing := _missing(state.calibration)):
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
+            raise InputError(
+                f"technique {asked} needs {', '.join(missing)} of the scan: give {flags}, or the section [calibration] of a recipe"
+            )
+
     def wanted(self, state: RunState) -> Reason:
-        technique, c = state["technique"], state.calibration
+        technique = state["technique"]
         if technique in METHODS:
             return yes(f"the technique is {technique}")
         if technique != "dpc" or state.recipe.analysis.technique != "auto":
             return no(f"the technique is {technique}")
-        missing = [name for name in ("energy", "r_pixel") if getattr(c, name) is None]
-        if c.semiangle is None and c.q_pixel is None:
-            missing.append("semiangle or q_pixel")
-        if missing:
+        if missing := _missing(state.calibration):
             return no(f"side bands and parallax need {', '.join(missing)}")
         return yes("a bright-field disk without Bragg disks: side bands may give a better phase than its centre of mass")
 
@@ -146,8 +154,22 @@ class Aberrations(Stage):
     def _fit(self, state: RunState) -> AberrationFit:
         """Fit the aberrations once, and keep the fit."""
         if "aberration_fit" not in state:
-            state.keep("aberration_fit", fit_aberrations(state.cube, **turn_of(state), **options_of(state)))
+            options = {**turn_of(state), **options_of(state)}
+            found = fit_aberrations(state.cube, **options)
+            sizes = {name: value for name, value in found.aberrations.items() if name.startswith("C")}
+            clear = [name for name, value in sizes.items() if name == "C10" or abs(value) > TOLD * found.errors[name]]
+            if len(clear) < len(sizes):
+                found = fit_aberrations(state.cube, coefficients=clear, **options)
+                left = ", ".join(name for name in sizes if name not in clear)
+                found.decisions.append(f"{left} count as zero: not larger than {TOLD:g} standard errors")
+            state.keep("aberration_fit", found)
         return state["aberration_fit"]
+
+
+def _missing(c: Calibration) -> list[str]:
+    """Name the values of the optics that are not known. One of semi-angle and detector pixel gives the other."""
+    missing = [name for name in ("energy", "r_pixel") if getattr(c, name) is None]
+    return missing + ["semiangle"] * (c.semiangle is None and c.q_pixel is None)
 
 
 def turn_of(state: RunState) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Ssb(Stage):
             return
         phase, short, found = state[f"{self.name}_phase"], self.name.upper(), state[self.name]
         caption = f"Phase of the object by {METHODS[self.name]}, mean zero. {said_of(state['probe_aberrations'])}"
+        caption += " The scan counts as one that repeats itself, so that a border as wide as the probe is wrong."
         yield Picture(f"{self.name}_phase", PHASE, f"{short} phase", caption), plot.image(phase, f"{short} phase", cmap="inferno")
         radius = aperture(state, found)
         yield spectrum_of(phase, f"{self.name}_spectrum", f"Spectrum of the {short} phase", radius)
