@@ -103,3 +103,19 @@ def test_a_rotation_wrong_by_half_a_turn_turns_the_signs_of_defocus_and_phase():
     wrong = gpu4d.ssb(scan.cube, origin=(18, 18), rotation=np.pi, aberrations={"C10": 60.0}).phase
     np.testing.assert_allclose(wrong, -np.asarray(right), atol=1e-6)
     assert correlation(right, scan.truth["phase"]) > 0.9
+
+
+def test_objects_of_py4dstem_and_abtem():
+    """Their object is exp(iσV), seen as |F{probe · object}|² with F = exp(−2πi kr): where V is higher, our phase is."""
+    n, pixel = 32, 0.4
+    wave = wavefunction(20.0, {"C10": -60.0}, energy=ENERGY, q_pixel=1 / (n * pixel), shape=(n, n))
+    probe = np.fft.ifft2(np.fft.ifftshift(wave))
+    x = np.arange(n)
+    potential = 300.0 * np.exp(-((x[:, None] - 12) ** 2 + (x - 19) ** 2) / 8)  # V Å
+    seen = np.exp(1j * physics.interaction_constant(ENERGY) * potential)
+    shifted = np.array([[np.roll(probe, (i, j), (0, 1)) for j in x] for i in x])
+    patterns = np.abs(np.fft.fftshift(np.fft.fft2(shifted * seen), axes=(2, 3))) ** 2
+    known = gpu4d.Calibration(energy=ENERGY, semiangle=20.0, q_pixel=1 / (n * pixel), r_pixel=pixel, origin=(n // 2, n // 2))
+    for method in (gpu4d.ssb, gpu4d.wdd):
+        phase = method(gpu4d.DataCube(patterns.astype("float32"), known), aberrations={"C10": -60.0}).phase
+        assert correlation(phase, potential) > 0.9
