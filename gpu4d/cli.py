@@ -136,7 +136,7 @@ def _commands() -> click.Group:
     import click
 
     import gpu4d
-    from gpu4d.cli_flags import calibration_flags, pair, run_flags, with_flags
+    from gpu4d.cli_flags import calibration_flags, named_numbers, pair, run_flags, with_flags
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -280,6 +280,8 @@ def _commands() -> click.Group:
     @click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees.")
     @click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not.")
     @click.option("--defocus", type=float, metavar="A", help="Defocus of the probe to begin with, Å. Positive is underfocus.")
+    @click.option("--aberrations", metavar="C10=A,…", callback=named_numbers, help="Aberrations to begin with: C12=42,phi12=0.5 (Å, rad).")
+    @click.option("--fit", is_flag=True, help="Fit the aberrations to the scan, of a thin object at steps that resolve it.")
     @click.option("--slices", type=int, default=1, metavar="N", help="Slices of the object.  [default: 1]")
     @click.option("--thickness", type=float, metavar="A", help="Thickness of the whole object, Å, for more than one slice.")
     @out
@@ -292,6 +294,8 @@ def _commands() -> click.Group:
         overwrite: bool,
         debug: bool,
         defocus: float | None,
+        aberrations: dict[str, float] | None,
+        fit: bool,
         slices: int,
         thickness: float | None,
         **flags: Any,
@@ -302,8 +306,9 @@ def _commands() -> click.Group:
         """
         from gpu4d.workflow.export import export_scan
 
-        options = {"defocus": defocus, "slices": slices, "thickness": thickness, "overwrite": overwrite}
-        written = export_scan(file, out, engine=engine, recipe=with_flags(None, flags), **options)
+        given = (aberrations or {}) | ({} if defocus is None else {"defocus": defocus})
+        options = {"slices": slices, "thickness": thickness, "overwrite": overwrite}
+        written = export_scan(file, out, engine=engine, recipe=with_flags(None, flags), aberrations=given or None, fit=fit, **options)
         _say("\n".join(map(str, written)), "the files are complete")
 
     @commands.command(short_help="Compile everything now, so that the first run does not wait for it.")

@@ -117,6 +117,23 @@ def _region(_context: Any, parameter: Any, value: str | None) -> list[int] | str
     return [int(part) for part in parts] if len(parts) == 4 and all(part.strip().isdecimal() for part in parts) else value
 
 
+def named_numbers(_context: Any, parameter: Any, value: str | None) -> dict[str, float] | None:
+    """Read "C10=-190,C12=42" from a flag."""
+    import click
+
+    if value is None:
+        return None
+    found: dict[str, float] = {}
+    for part in value.split(","):
+        name, _, number = part.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            example = f"{parameter.opts[0]} C10=-190,C12=42,phi12=0.5"
+            raise click.BadParameter(f"{part!r} is not NAME=NUMBER: write {example}") from None
+    return found
+
+
 def _two_numbers(_context: Any, parameter: Any, value: str | None) -> list[float] | None:
     import click
 

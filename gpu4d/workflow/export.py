@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpu4d.ptychography import hand_over
+from gpu4d.errors import InputError
+from gpu4d.ptychography import fit_aberrations, hand_over
 from gpu4d.workflow.inputs import open_scan
 from gpu4d.workflow.recipe import Recipe
 
+log = logging.getLogger("gpu4d")
+
 
 def export_scan(
-    file: str | Path, out: str | Path | None, *, engine: str, recipe: Recipe, defocus: float | None = None, **options: Any
+    file: str | Path,
+    out: str | Path | None,
+    *,
+    engine: str,
+    recipe: Recipe,
+    aberrations: Mapping[str, float] | None = None,
+    fit: bool = False,
+    **options: Any,
 ) -> list[Path]:
     """Open a scan as a recipe says, and write it for an engine.
 
@@ -23,8 +35,10 @@ def export_scan(
         As of `gpu4d.ptychography.hand_over`.
     recipe : Recipe
         With the scan's dataset, shape and calibration.
-    defocus : float, optional
-        Å, positive is underfocus.
+    aberrations : mapping, optional
+        What the probe begins with: Krivanek coefficients in Å and radians. Without them, and without a fit, a probe in focus.
+    fit : bool
+        Fit the aberrations to the scan.
     **options
         slices, thickness, overwrite of `hand_over`.
 
@@ -32,7 +46,20 @@ def export_scan(
     -------
     list of Path
         Files that were written.
+
+    Raises
+    ------
+    InputError
+        As `hand_over`, or aberrations that are both given and to be fitted.
     """
+    if fit and aberrations:
+        raise InputError(f"aberrations {', '.join(aberrations)} are given, and --fit asks to find them: give one of the two")
     cube = open_scan(file, recipe)
     folder = Path(f"{Path(file).stem}-{engine}") if out is None else Path(out)
-    return hand_over(cube, folder, engine=engine, aberrations=None if defocus is None else {"defocus": defocus}, **options)
+    if fit:
+        found = fit_aberrations(cube)
+        log.info("export: %s", found)
+        aberrations = found.aberrations
+    elif not aberrations:
+        log.warning("export: no aberrations are given: the probe begins in focus; give --defocus or --aberrations, or --fit them")
+    return hand_over(cube, folder, engine=engine, aberrations=aberrations, **options)

@@ -172,3 +172,20 @@ def test_the_command_line_exports(tmp_path, capsys, need):
     assert init["pos_scan_affine"][2] == pytest.approx(-20.0)
     assert run_command(["export", str(tmp_path / "scan.h5"), *flags]) == 1
     assert "--overwrite" in capsys.readouterr().err
+    flags = [str(tmp_path / "scan.h5"), "--for", "ptyrad", "-o", str(tmp_path / "more"), "--energy", "200keV"]
+    assert run_command(["export", *flags, "--aberrations", "C10=-190,C12=42, phi12=0"]) == 0
+    init = need("yaml").safe_load((tmp_path / "more" / "ptyrad.yaml").read_text())["init_params"]
+    assert init["probe_aberrations"]["C10"] == -190.0 and init["probe_aberrations"]["C12"] == 42.0
+    for wrong, said in ((["--aberrations", "C10:5"], "NAME=NUMBER"), (["--fit", "--defocus", "3"], "one of the two")):
+        assert run_command(["export", *flags, *wrong, "--overwrite"]) != 0
+        assert said in capsys.readouterr().err
+
+
+def test_the_command_line_fits_the_probe(tmp_path, need):
+    made = gpu4d.simulate.phase_object_scan((28, 28), (36, 36), r_pixel=0.35, strength=0.2, defocus=90.0)
+    c = made.cube.calibration
+    c.set(origin=(18, 18))
+    gpu4d.save(tmp_path / "scan.h5", {"cube": made.cube})
+    assert run_command(["export", str(tmp_path / "scan.h5"), "--for", "ptyrad", "-o", str(tmp_path / "out"), "--fit"]) == 0
+    init = need("yaml").safe_load((tmp_path / "out" / "ptyrad.yaml").read_text())["init_params"]
+    assert init["probe_aberrations"]["C10"] == pytest.approx(-90, abs=8)

@@ -197,6 +197,7 @@ def test_doubts_are_said():
     ("options", "message"),
     [
         ({"sweeps": -1}, "sweeps=-1: need a whole number from 0 up"),
+        ({"thickness": 30.0}, "no effect"),
         ({"slices": 3}, "thickness=None with 3 slices"),
         ({"modes": 40}, "at most 10"),
         ({"likelihood": "gauss"}, "need one of 'poisson', 'amplitude'"),

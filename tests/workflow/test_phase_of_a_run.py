@@ -75,6 +75,8 @@ def test_iterative_ptychography_begins_with_the_fitted_probe():
     assert "ptychography" not in refused and any("no iterative ptychography" in line for line in refused.record.warnings)
     with pytest.raises(InputError, match=r"needs ptychography\.thickness"):
         analyse(cube, recipe(**settings, ptychography__slices=2))
+    with pytest.raises(InputError, match="no effect with one slice"):
+        analyse(cube, recipe(**settings, ptychography__thickness=30.0))
 
 
 def test_coarse_steps_out_of_focus_take_parallax():

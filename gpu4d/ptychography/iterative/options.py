@@ -73,6 +73,10 @@ class Options:
             raise InputError("background=0: a count on a dark pixel would outweigh all others; give None, or likelihood='amplitude'")
         if self.slices > 1 and (self.thickness is None or not 0 < real_number(self.thickness, "thickness") < math.inf):
             raise InputError(f"thickness={self.thickness!r} with {self.slices} slices: need the thickness of the whole object, Å")
+        if self.slices == 1 and self.thickness is not None:
+            raise InputError(
+                f"thickness={self.thickness!r} with one slice has no effect: give slices from 2 up, or leave the thickness out"
+            )
         if not isinstance(self.correct_positions, bool):
             _within("correct_positions", self.correct_positions, 0, math.inf)
 

@@ -13,6 +13,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.ptychography import AberrationFit, fit_aberrations, parallax
 from gpu4d.ptychography.experiment import Experiment, experiment
+from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
@@ -146,9 +147,9 @@ class Aberrations(Stage):
             state.record.decide("Aberrations: none", "asked for (phase.aberrations)")
             return {}
         found = self._fit(state)
-        said = ", ".join(f"{name} {value:.4g} ± {found.errors[name]:.2g}" for name, value in found.aberrations.items())
+        said = ", ".join(f"{name} {measured(value, found.errors[name])}" for name, value in found.aberrations.items())
         state.record.decide(f"Aberrations: {said} (Å, rad)", "; ".join(found.decisions))
-        state.record.figure("Defocus", f"{-found.aberrations['C10']:.4g} ± {found.errors['C10']:.2g} Å", found.sign)
+        state.record.figure("Defocus", f"{measured(-found.aberrations['C10'], found.errors['C10'])} Å", found.sign)
         return found.aberrations
 
     def _fit(self, state: RunState) -> AberrationFit:

@@ -11,6 +11,7 @@ import numpy as np
 import gpu4d
 from gpu4d.errors import InputError
 from gpu4d.workflow.picture import PHASE, Drawn, Picture
+from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.aberrations import CLEAR, COARSE, METHODS, options_of, turn_of
@@ -51,7 +52,7 @@ class ParallaxStage(Stage):
         record.note(f"parallax: {'; '.join(found.decisions)}")
         state.save("parallax_image", found.image)
         turn = f"{math.degrees(found.rotation):.1f}°{', detector axes exchanged' if found.transpose else ''}"
-        record.figure("Defocus", f"{-found.aberrations['C10']:.4g} ± {found.errors['C10']:.2g} Å", found.sign)
+        record.figure("Defocus", f"{measured(-found.aberrations['C10'], found.errors['C10'])} Å", found.sign)
         if given.defocus is None:
             record.figure("Detector rotation by parallax", turn, "from the shifts of bright-field images")
             self._gate(state, found)

@@ -46,6 +46,8 @@ class PtychographySettings:
         """Say what is wrong with the settings together."""
         if self.slices > 1 and self.thickness is None:
             return f"ptychography.slices = {self.slices} needs ptychography.thickness (Å)"
+        if self.slices == 1 and self.thickness is not None:
+            return f"ptychography.thickness = {self.thickness:g} has no effect with one slice: give ptychography.slices from 2 up"
         return None
 
 
