@@ -293,8 +293,6 @@ def _commands() -> click.Group:
         out: Path | None,
         overwrite: bool,
         debug: bool,
-        defocus: float | None,
-        aberrations: dict[str, float] | None,
         fit: bool,
         slices: int,
         thickness: float | None,
@@ -306,7 +304,8 @@ def _commands() -> click.Group:
         """
         from gpu4d.workflow.export import export_scan
 
-        given = (aberrations or {}) | ({} if defocus is None else {"defocus": defocus})
+        given = {**(flags.pop("aberrations") or {}), "defocus": flags.pop("defocus")}
+        given = {name: value for name, value in given.items() if value is not None}
         options = {"slices": slices, "thickness": thickness, "overwrite": overwrite}
         written = export_scan(file, out, engine=engine, recipe=with_flags(None, flags), aberrations=given or None, fit=fit, **options)
         _say("\n".join(map(str, written)), "the files are complete")
