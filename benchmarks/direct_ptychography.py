@@ -78,7 +78,8 @@ def cube_of(path: Path) -> tuple[gpu4d.DataCube, np.ndarray]:
     import h5py
 
     with h5py.File(path) as file:
-        fields, truth = {name: float(file.attrs[name]) for name in ("q_pixel", "r_pixel")}, file["truth"][()]
+        fields: dict[str, Any] = {name: float(file.attrs[name]) for name in ("q_pixel", "r_pixel")}
+        truth = file["truth"][()]
     cube = gpu4d.open(path, dataset="/data")
     cube.calibration = gpu4d.Calibration(energy=ENERGY, semiangle=SEMIANGLE, origin=(DETECTOR // 2,) * 2, **fields)
     return cube, truth
@@ -140,7 +141,7 @@ def floor(cube: gpu4d.DataCube, options: dict[str, Any]) -> dict[str, Any]:
     from gpu4d.ptychography.bright_field_stack import bright_field_stacks
 
     x, y = np.indices(cube.detector_shape) - DETECTOR // 2
-    radius = physics.angle_to_frequency(SEMIANGLE, ENERGY) / cube.calibration.q_pixel
+    radius = physics.angle_to_frequency(SEMIANGLE, ENERGY) / cube.calibration.require("q_pixel")
     pixels = np.flatnonzero(np.hypot(x, y) < radius + 0.5)
 
     def transform(images: np.ndarray) -> float:

@@ -101,8 +101,8 @@ def wave_gradients(
         if i:
             waves = run.filtered(waves, transfer, True)
     of_probe = run.probe_sums(fft.fft2_of_spent(waves), rows, columns) if of_probes else probes * np.complex64(0)
-    planes = (add_patches(values, at, shape=shape) for values in (wanted, light))
-    return WaveGradients(misfit, *planes, of_probe)
+    planes = [add_patches(values, at, shape=shape) for values in (wanted, light)]
+    return WaveGradients(misfit, planes[0], planes[1], of_probe)
 
 
 def _ones(counts):

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from typing import Any
 
 import numpy as np
 from serve import Prepared, serve
@@ -138,7 +139,7 @@ def dpc(folder) -> Prepared:
 
 def measured(data) -> gpu4d.DataCube:
     """A cube with its pixel sizes; nothing else is known of it."""
-    known = {name: float(data[name]) for name in ("energy", "semiangle", "q_pixel", "r_pixel")}
+    known: dict[str, Any] = {name: float(data[name]) for name in ("energy", "semiangle", "q_pixel", "r_pixel")}
     return gpu4d.DataCube(data["patterns"], gpu4d.Calibration(**known, rotation=0.0))
 
 

@@ -114,7 +114,8 @@ def _scan(folder: pathlib.Path, sizes: Sizes) -> None:
 
 def _far_from_focus(folder: pathlib.Path, sizes: Sizes) -> None:
     """Particles far out of focus at coarse steps, for parallax: images of bright-field pixels are moved by up to 1.7 steps."""
-    n, defocus, optics = sizes.field, 1e5, {"energy": 300e3, "semiangle": 0.5, "r_pixel": 30.0}
+    n, defocus = sizes.field, 1e5
+    optics: dict[str, Any] = {"energy": 300e3, "semiangle": 0.5, "r_pixel": 30.0}
     detector = 2 * round(1.2 * n * 30.0 * physics.angle_to_frequency(0.5, 300e3))
     made = gpu4d.simulate.phase_object_scan(
         (n, n), (detector, detector), object="particles", strength=0.5, defocus=defocus, dose=2e4, seed=7, **optics
@@ -124,12 +125,13 @@ def _far_from_focus(folder: pathlib.Path, sizes: Sizes) -> None:
 
 def _near_focus(folder: pathlib.Path, sizes: Sizes) -> None:
     """Atoms near focus at fine steps, for iterative ptychography."""
-    n, defocus, optics = sizes.field, 150.0, {"energy": 80e3, "semiangle": 20.0, "r_pixel": 0.4}
+    n, defocus = sizes.field, 150.0
+    optics: dict[str, Any] = {"energy": 80e3, "semiangle": 20.0, "r_pixel": 0.4}
     made = gpu4d.simulate.phase_object_scan((n, n), (64, 64), strength=0.3, defocus=defocus, dose=2e4, seed=8, **optics)
     _store(folder / "near.npz", made, defocus, optics, "uint16")
 
 
-def _store(path: pathlib.Path, made: Any, defocus: float, optics: dict[str, float], dtype: str) -> None:
+def _store(path: pathlib.Path, made: Any, defocus: float, optics: dict[str, Any], dtype: str) -> None:
     n, m = made.cube.scan_shape
     patterns = np.asarray(made.cube.source.read(slice(0, n), slice(0, m))).astype(dtype)
     np.savez(path, patterns=patterns, phase=made.truth["phase"], defocus=defocus, q_pixel=made.cube.calibration.q_pixel, **optics)
