@@ -1,6 +1,6 @@
 """Time SSB and WDD of a large scan of graphene, with the private memory that they need, beside the time of the work no method can avoid.
 
-    python benchmarks/direct_ptychography.py [--radius 16] [--scan 512] [--memory "1.4 GB"] [--file /tmp/graphene.h5] [--json figures.json]
+    python benchmarks/direct_ptychography.py [--radius 16] [--scan 512] [--memory "1.4 GB"] [--file graphene.h5] [--json figures.json]
 
 The scan is made in pieces and written into one contiguous HDF5 file, if the file does not exist. Its step is λ/4α, so that every scan
 frequency shifts the disks by less than their diameter: the most work. A phase is checked against the truth before its time counts. Each
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -158,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scan", type=int, default=512)
     parser.add_argument("--radius", type=int, default=16, help="of the disk, detector pixels")
     parser.add_argument("--memory", default="1.4 GB")
-    parser.add_argument("--file", type=Path, default=Path("/tmp/graphene.h5"))
+    parser.add_argument("--file", type=Path, default=Path(tempfile.gettempdir()) / "graphene.h5")
     parser.add_argument("--cases", nargs="+", default=["read", "floor", "ssb", "ssb, aberrations", "wdd", "wdd, aberrations"])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args(arguments)

@@ -16,7 +16,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.drift.coarse_search import SteadyDrift, search
 from gpu4d.drift.evidence import WORTH
 from gpu4d.drift.picture import Picture
-from gpu4d.drift.result import ScanDrift
+from gpu4d.drift.result import BELIEVED, ScanDrift
 from gpu4d.drift.row_shifts import RowFit, Side, fit_rows
 from gpu4d.drift.scan_frame import ScanFrame, slope
 from gpu4d.drift.scan_pictures import Pictures, pictures_of
@@ -29,7 +29,6 @@ log = logging.getLogger("gpu4d")
 
 FARTHEST = 0.25  # of the longer side: largest steady drift that is searched for
 PARALLEL = math.radians(30)  # between the rows of both scans: below it they tell little of drift along the other direction
-BELIEVED = 5.0  # standard deviations of an agreement by chance: the search looks at thousands of drifts and displacements
 AMBIGUOUS = 0.9  # of the correlation: another displacement that reaches it may be the right one
 SMALL = 0.3  # of the positions: less overlap leaves most rows without a partner
 UNLIKE = 4.0  # largest mean square of value minus prediction: 1 to 2 is noise, more is what no shift explains

@@ -13,6 +13,8 @@ from gpu4d.drift.scan_frame import ScanFrame
 from gpu4d.drift.scattered_average import scattered_average
 from gpu4d.errors import InputError
 
+BELIEVED = 5.0  # standard deviations of an agreement by chance: the search looks at thousands of drifts and displacements
+
 
 @dataclass
 class ScanDrift:
@@ -62,6 +64,11 @@ class ScanDrift:
     frames: tuple[ScanFrame, ...]
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def believed(self) -> bool:
+        """Whether both sides agree by more than chance would have it."""
+        return self.significance >= BELIEVED
 
     def positions_in_own_axes(self, scan: int = 0) -> np.ndarray:
         """Return the positions (Rx, Ry, 2) of a scan in its own axes, nominally from (0, 0), as `Calibration.positions` takes them.

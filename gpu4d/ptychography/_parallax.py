@@ -81,6 +81,16 @@ class Parallax:
     decisions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def largest(self) -> float:
+        """The largest shift that was taken out, scan steps."""
+        return float(np.hypot(*self.shifts.T).max())
+
+    @property
+    def clear(self) -> bool:
+        """Whether the measured shifts follow the fit: they scatter by less than a fifth of the largest."""
+        return self.scatter <= SCATTERED * self.largest
+
     def transfer(self, frequencies: ArrayLike) -> np.ndarray:
         """Compute the part of a weak phase that the image shows, at scan frequencies.
 

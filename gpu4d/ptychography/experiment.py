@@ -21,6 +21,7 @@ from gpu4d.real_arrays import radians
 WANDER = 0.5  # px: if the origin moves more over the scan, one disk for all positions is wrong
 MISFIT = 0.05  # of the disk's radius: largest difference between calibration and measurement without a warning
 DAMPED = 0.1  # of the power at the radius of the disk: more that positions off the oblique grid take away is worth a warning
+COARSE = 1.001  # times λ / (4α): steps above it lose high frequencies of side bands
 SAME_ANGLE = 1e-3  # rad: angles that differ by less are the same
 
 
@@ -92,7 +93,7 @@ def experiment(
     """Collect the geometry of a scan, and warn if frequencies up to 2 k₀ are aliased or damped. Arguments are those of `geometry`."""
     known = geometry(cube, rotation=rotation, transpose=transpose, sweep_options=sweep_options, **given)
     edge = known.radius * known.q_pixel
-    if 4 * edge * known.r_pixel > 1.001:
+    if 4 * edge * known.r_pixel > COARSE:
         known.warnings.append(
             f"a scan step of {known.r_pixel:.4g} Å is coarse: frequencies up to 2 k₀ = {2 * edge:.3g} 1/Å need "
             f"{1 / (4 * edge):.3g} Å or less; higher frequencies are aliased"

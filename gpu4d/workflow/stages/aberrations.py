@@ -6,13 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from gpu4d import physics
 from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.ptychography import AberrationFit, fit_aberrations, parallax
-from gpu4d.ptychography.experiment import Experiment, experiment
+from gpu4d.ptychography.experiment import COARSE, Experiment, experiment
 from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
@@ -24,11 +22,9 @@ METHODS = {
     "parallax": "parallax",
     "ptychography": "iterative ptychography",
 }
-COARSE = 1.001  # times λ / (4α): steps above it lose high frequencies of side bands
 BLURRED = math.pi / 2  # rad: the largest change of the side bands' phase over a detector pixel, halfway to the limit 2 k₀
 LEAST_RADIUS = 4.0  # px: smaller disks have too few pixels for side bands
 LEAST_SHIFT = 1.0  # scan steps at the edge of the disk: by less, the images of bright-field pixels are not moved
-CLEAR = 0.2  # of the largest shift: measured shifts that scatter more show no defocus; chance gives 0.3 or more
 TOLD = 3.0  # standard errors: smaller coefficients are not told by the data, and would carry noise into the phase
 FOR_SHIFTS = 500  # pixels that tell how far images are shifted
 
@@ -125,10 +121,12 @@ class Aberrations(Stage):
         """Return parallax if the images of bright-field pixels are moved against each other, else DPC."""
         with state.record.trial():  # if parallax is taken, its own stage warns
             found = parallax(state.cube, refine=False, pixels=FOR_SHIFTS, **turn_of(state), **options_of(state))
-        moved = float(np.abs(found.shifts).max())
-        if moved < LEAST_SHIFT or found.scatter > CLEAR * moved:
+        if found.largest < LEAST_SHIFT or not found.clear:
             return "dpc", f"{why}; images of bright-field pixels are not clearly moved against each other"
-        return "parallax", f"{why}; images of bright-field pixels are moved by up to {moved:.2g} steps, scattered by {found.scatter:.2g}"
+        return (
+            "parallax",
+            f"{why}; bright-field images are moved by up to {found.largest:.2g} steps, scattered by {found.scatter:.2g}",
+        )
 
     def _defocus(self, state: RunState) -> float:
         """Return the defocus that is given or fitted, Å."""
@@ -171,6 +169,12 @@ def _missing(c: Calibration) -> list[str]:
     """Name the values of the optics that are not known. One of semi-angle and detector pixel gives the other."""
     missing = [name for name in ("energy", "r_pixel") if getattr(c, name) is None]
     return missing + ["semiangle"] * (c.semiangle is None and c.q_pixel is None)
+
+
+def reason_for(state: RunState, method: str) -> Reason:
+    """Say whether a stage's method was chosen for the phase, and which was."""
+    chosen = state["phase_method"]
+    return (yes if chosen == method else no)(f"the phase is by {METHODS.get(chosen, 'DPC alone')}")
 
 
 def turn_of(state: RunState) -> dict[str, Any]:

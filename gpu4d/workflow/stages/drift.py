@@ -13,14 +13,13 @@ import numpy as np
 
 import gpu4d
 from gpu4d.data.slices import RealSlice
+from gpu4d.drift.result import BELIEVED
 from gpu4d.errors import InputError
 from gpu4d.workflow.inputs import second_scan
 from gpu4d.workflow.picture import IMAGES, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
-
-BELIEVED = 5.0  # standard deviations of chance: least agreement of both scans, or of even and odd rows
 
 
 @dataclass
@@ -90,7 +89,7 @@ class Drift(Stage):
         for line in found.warnings:
             record.warn(f"scan_drift: {line}")
         record.decide(self._said(found), "; ".join(found.decisions))
-        good = found.significance >= BELIEVED
+        good = found.believed
         what = "both scans" if other else "even and odd rows"
         record.gate(
             "Agreement of the positions",

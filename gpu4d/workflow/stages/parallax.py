@@ -10,11 +10,13 @@ import numpy as np
 
 import gpu4d
 from gpu4d.errors import InputError
+from gpu4d.ptychography._parallax import SCATTERED
+from gpu4d.ptychography.experiment import COARSE
 from gpu4d.workflow.picture import PHASE, Drawn, Picture
 from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
-from gpu4d.workflow.stage import Reason, Stage, no, yes
-from gpu4d.workflow.stages.aberrations import CLEAR, COARSE, METHODS, options_of, turn_of
+from gpu4d.workflow.stage import Reason, Stage
+from gpu4d.workflow.stages.aberrations import options_of, reason_for, turn_of
 from gpu4d.workflow.stages.side_bands import spectrum_of
 
 
@@ -29,8 +31,7 @@ class ParallaxStage(Stage):
     place: ClassVar = 16
 
     def wanted(self, state: RunState) -> Reason:
-        method = state["phase_method"]
-        return (yes if method == self.name else no)(f"the phase is by {METHODS.get(method, 'DPC alone')}")
+        return reason_for(state, self.name)
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         record, given = state.record, state.recipe["phase"]
@@ -67,12 +68,11 @@ class ParallaxStage(Stage):
 
     def _gate(self, state: RunState, found: Any) -> None:
         """Check that the measured shifts follow the defocus that was fitted."""
-        moved = float(np.abs(found.shifts).max())
         state.record.gate(
             "Shifts of bright-field images",
-            found.scatter <= CLEAR * moved,
-            f"up to {moved:.2g} scan steps, scattered by {found.scatter:.2g} about the fit",
-            f"scatter at most {CLEAR:g} of the largest",
+            found.clear,
+            f"up to {found.largest:.2g} scan steps, scattered by {found.scatter:.2g} about the fit",
+            f"scatter at most {SCATTERED:g} of the largest",
             "the images are not moved copies of each other: in focus use SSB, and on a crystal give the defocus (phase.defocus)",
         )
 

@@ -13,8 +13,8 @@ from gpu4d.ptychography import reconstruct
 from gpu4d.workflow.picture import PHASE, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
-from gpu4d.workflow.stage import Reason, Stage, no, yes
-from gpu4d.workflow.stages.aberrations import METHODS, options_of, turn_of
+from gpu4d.workflow.stage import Reason, Stage
+from gpu4d.workflow.stages.aberrations import options_of, reason_for, turn_of
 from gpu4d.workflow.stages.side_bands import said_of, spectrum_of
 
 SETTLED = 0.02  # of the misfit: the last tenth of the sweeps changes less
@@ -64,8 +64,7 @@ class Ptychography(Stage):
     place: ClassVar = 15
 
     def wanted(self, state: RunState) -> Reason:
-        method = state["phase_method"]
-        return (yes if method == self.name else no)(f"the phase is by {METHODS.get(method, 'DPC alone')}")
+        return reason_for(state, self.name)
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         given, record = self.given(state), state.record

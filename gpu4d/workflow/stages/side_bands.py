@@ -11,10 +11,11 @@ import numpy as np
 import gpu4d
 from gpu4d.data.slices import DiffractionSlice, RealSlice
 from gpu4d.errors import InputError
+from gpu4d.ptychography.experiment import COARSE
 from gpu4d.workflow.picture import PHASE, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
-from gpu4d.workflow.stage import Reason, Stage, no, yes
-from gpu4d.workflow.stages.aberrations import COARSE, METHODS, options_of, turn_of
+from gpu4d.workflow.stage import Reason, Stage
+from gpu4d.workflow.stages.aberrations import METHODS, options_of, reason_for, turn_of
 
 
 class Ssb(Stage):
@@ -28,10 +29,7 @@ class Ssb(Stage):
     place: ClassVar = 18
 
     def wanted(self, state: RunState) -> Reason:
-        method = state["phase_method"]
-        return (
-            yes(f"the phase is by {METHODS[method]}") if method == self.name else no(f"the phase is by {METHODS.get(method, 'DPC alone')}")
-        )
+        return reason_for(state, self.name)
 
     def compute(self, state: RunState, options: dict[str, Any]) -> Any:
         """Return the result of the method."""
