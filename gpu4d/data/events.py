@@ -117,7 +117,7 @@ class Events:
         flat, pixels = out.reshape(-1), prod(self.detector_shape)
         for first, last in self._pieces():
             piece = self.part(first, last)
-            place, sums = _summed((piece.pattern_of_event() + first) * pixels + piece.pixel_of_event(), piece.count_of_event())
+            place, sums = summed((piece.pattern_of_event() + first) * pixels + piece.pixel_of_event(), piece.count_of_event())
             most = int(sums.max(initial=0))
             if most > largest(dtype):
                 raise InputError(f"a pixel has {most} counts, {np.dtype(dtype)} holds {largest(dtype)} at most: read with a larger dtype")
@@ -309,7 +309,7 @@ def largest(dtype: DType) -> int:
     raise InputError(f"dtype={dtype!r}: counts need bool, integers or floats")
 
 
-def _summed(place: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def summed(place: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Add counts of the same place; return the places, each once, and the sums (int64)."""
     if counts is not None and bool((np.diff(place) > 0).all()):
         return place, counts.astype(np.int64)
