@@ -234,10 +234,9 @@ def ring_moments(patterns, origins, /, *, n_r=None, r_max=None, ellipse=None, ma
     frames, centres = patterns.reshape(prod(batch), nx, ny), per_pattern(patterns, origins)
     ms = matrices(patterns, centres, ellipse)
     sums, squares, pixels = sums_of_rings(frames, centres, ms, mask, grid, squares=True)
-    medians = None
+    medians = np.empty((len(frames), n_r if median else 0))
     if median:
-        medians = np.empty(sums.shape)
         places = contiguous(centres, np.float64), contiguous(np.broadcast_to(ms, (len(frames), 2, 2)), np.float64)
         _ring_medians(read_only(frames), *places, contiguous(mask, bool), n_r / r_max, medians)
-        medians = medians.reshape(*batch, n_r)
-    return RingMoments(*(a.reshape(*batch, n_r) for a in (pixels, sums, squares)), medians)
+    found = [a.reshape(*batch, n_r) for a in (pixels, sums, squares)]
+    return RingMoments(*found, medians.reshape(*batch, medians.shape[1]))

@@ -35,8 +35,7 @@ def ring_moments(patterns, origins, /, *, n_r=None, r_max=None, ellipse=None, ma
         device.launch(function, prod(batch) * ranges, 32 * WARPS, arguments, rings * bytes_of_ring)
 
     launch("ring_moments", SUM_BYTES, sums, squares, pixels)
-    medians = None
+    medians = device.empty((*batch, n_r if median else 0), np.float64)
     if median:
-        medians = device.empty((*batch, n_r), np.float64)
         launch("ring_medians", MEDIAN_BYTES, pixels, medians)
     return RingMoments(pixels, sums, squares, medians)

@@ -45,7 +45,7 @@ def event_moments(events: Events, origins: np.ndarray, matrices: np.ndarray, mas
         inside &= mask.reshape(-1)[pixel]
     index, counts = row[inside] * n_r + r[inside].astype(np.int64), counts[inside]
     sums, squares = (exact_sums(index, values, n * n_r).reshape(n, n_r) for values in (counts, counts * counts))
-    return RingMoments(ring_pixels((qx, qy), origins, matrices, mask, grid), sums, squares, None)
+    return RingMoments(ring_pixels((qx, qy), origins, matrices, mask, grid), sums, squares, np.empty((n, 0)))
 
 
 def ring_pixels(

@@ -25,8 +25,9 @@ class RingMoments(NamedTuple):
     sums : (..., n_r) int64 for integer patterns of up to 32 bits, else float64
     squares : (..., n_r) int64 for integer patterns of up to 16 bits, else float64
         Σ I² over the pixels of the ring. Squares of 32-bit counts may pass 64 bits, so they are added in double precision.
-    medians : (..., n_r) float64 or None
-        Median of the pixels, the mean of the middle two of an even number. NaN where a ring has no pixel. None if not asked for.
+    medians : (..., n_r) float64
+        Median of the pixels, the mean of the middle two of an even number. NaN where a ring has no pixel. (..., 0) if not
+        asked for.
     """
 
     pixels: Any
@@ -146,8 +147,9 @@ def ring_moments(
     squares = arrays.scatter_add(wide * wide, ring, n * n_r)
     sums = xp.astype(sums, xp.int64) if arrays.is_integer(values) else sums
     squares = xp.astype(squares, xp.int64) if exact else squares
-    medians = xp.reshape(_medians(arrays.as_float64(clean), ring, pixels), (*batch, n_r)) if median else None
-    return RingMoments(*(xp.reshape(a, (*batch, n_r)) for a in (pixels, sums, squares)), medians)
+    medians = _medians(arrays.as_float64(clean), ring, pixels) if median else xp.zeros((0,), dtype=xp.float64, device=where)
+    found = [xp.reshape(a, (*batch, n_r)) for a in (pixels, sums, squares)]
+    return RingMoments(*found, xp.reshape(medians, (*batch, n_r if median else 0)))
 
 
 def _medians(values: Any, ring: Any, pixels: Any) -> Any:

@@ -194,7 +194,7 @@ class RingStatistics(_PolarValues):
 
 def _stacked(moments: RingMoments) -> Any:
     """Return pixels, sums, squares and medians if there are any, (n, parts, n_r) float64."""
-    parts = [arrays.as_float64(part) for part in moments if part is not None]
+    parts = [arrays.as_float64(part) for part in moments if part.shape[-1]]
     return arrays.namespace(parts[0]).stack(parts, axis=-2)
 
 
