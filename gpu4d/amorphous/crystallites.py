@@ -20,6 +20,12 @@ from gpu4d.robust import MAD_TO_SIGMA
 from gpu4d.streaming.engine import SweepOptions, sweep
 
 CLEAR_OF_BEAM = 4.0  # radii of a disk: rings from here on do not overlap the bright-field disk and its slope
+# A variance v within rings is skewed to the right. Its power 1 − γ / 3c has no skew, with the skew γ and the relative scatter c of v. For
+# ⟨x²⟩ / ⟨x⟩² − 1 of exponentially distributed x (speckle) both follow from the Laguerre polynomial of second order: γ / c = 5, power −2/3.
+# For counting noise alone, a χ², it is 1/3. Disks blur speckles and counts add noise: with −1/2, simulated glasses have the false
+# positives that are asked for.
+POWER = -0.5
+SMALLEST = 0.1  # of the median: a pattern whose variance is not positive is that even
 FEWEST = 20  # positions whose scatter tells what the glass does
 
 
@@ -112,9 +118,9 @@ def find_crystallites(
     -----
     The first pass gives the median profile of the glass. In the second, patterns are smoothed by the disk and divided by what the profile
     gives there. In every ring, V = ⟨x²⟩ / ⟨x⟩² − 1 of these ratios, without counting noise. V of all rings is averaged with weights
-    1 / (variance over the positions, by its median deviation). The cube root of V with its noise makes the distribution of the
-    glass nearly Gaussian (Wilson and Hilferty). Its median and its scatter below the median, where crystallites are not, give the
-    standard deviations; the threshold is that of a Gaussian. More than half of the positions must be glass.
+    1 / (variance over the positions, by its median deviation). −1 / √(V + noise) has a nearly Gaussian distribution in the glass.
+    Its median and its scatter below the median, where crystallites are not, give the standard deviations; the threshold is that of a
+    Gaussian. So a significance cannot exceed the median over the scatter. More than half of the positions must be glass.
 
     Examples
     --------
@@ -180,8 +186,10 @@ def _combined(spots: SpotRings, used: np.ndarray, limits: tuple[float, float]) -
 
 def _significance(variance: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Return the standard deviations of the glass that every position is above its median."""
-    even = np.cbrt(variance + np.nanmedian(noise))
+    raw = variance + np.nanmedian(noise)
+    even = -np.where(raw > 0, raw, np.nanmedian(raw) * SMALLEST) ** POWER
+    even = np.where(np.isfinite(variance), even, np.nan)
     middle = np.nanmedian(even)
-    below = middle - even[even < middle]
-    spread = MAD_TO_SIGMA * np.median(below) if below.size else 0.0
+    below = even[even < middle] - middle
+    spread = np.sqrt(np.mean(below**2)) if below.size else 0.0
     return (even - middle) / spread if spread > 0 else np.where(np.isfinite(even), 0.0, np.nan)
