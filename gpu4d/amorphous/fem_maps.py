@@ -113,7 +113,7 @@ def fem_map(
     rings = electrons(statistics, np.ones(shape[:2], bool), gain)
 
     def window_sums(values: np.ndarray) -> np.ndarray:
-        clean = np.nan_to_num(values).reshape(shape)
+        clean = np.nan_to_num(values.astype(np.float64)).reshape(shape)
         return uniform_filter(clean, (side, side, 1), mode="constant") * side**2
 
     with np.errstate(invalid="ignore", divide="ignore"):
