@@ -37,6 +37,12 @@ class Variance(NamedTuple):
     raw: np.ndarray
     noise: np.ndarray
 
+    def __repr__(self) -> str:
+        if not np.isfinite(self.value).any():
+            return f"Variance({len(self.value)} rings, not defined)"
+        at = int(np.nanargmax(self.value))
+        return f"Variance({len(self.value)} rings, up to {self.value[at]:.3g} ± {self.error[at]:.1g})"
+
 
 class Rings(NamedTuple):
     """Sums of rings in electrons, (positions, n_r), NaN where a position does not count."""

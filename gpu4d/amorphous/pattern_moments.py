@@ -29,6 +29,9 @@ class PixelSums(NamedTuple):
     squares: np.ndarray
     positions: int
 
+    def __repr__(self) -> str:
+        return f"PixelSums({'×'.join(map(str, self.total.shape))} pixels, {self.positions} positions)"
+
 
 class PatternMoments(SumReduction):
     """Reduction: sums of all patterns and of their squares, pixel by pixel.

@@ -44,6 +44,9 @@ class SpotRings(NamedTuple):
     variance: np.ndarray
     noise: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"SpotRings({'×'.join(map(str, self.places.shape[:2]))} positions, {len(self.radius)} rings)"
+
 
 class SpotFluctuation(_PolarValues):
     """Reduction: normalised variance within every ring of patterns that are smoothed by a disk, at every position.

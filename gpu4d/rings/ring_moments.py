@@ -35,6 +35,10 @@ class RingMoments(NamedTuple):
     squares: Any
     medians: Any
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.pixels.shape))
+        return f"RingMoments({shape} rings{', with medians' if self.medians.shape[-1] else ''})"
+
 
 def problem(
     patterns: Any,

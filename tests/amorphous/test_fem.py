@@ -42,7 +42,7 @@ def test_counting_noise_alone_gives_zero_within_its_error(level):
         found = gpu4d.fem(gpu4d.DataCube(counts(seed, (9, 10), level)), CENTER)
         for name in pulls:
             one = getattr(found, name)
-            pulls[name].append((one.value / one.error)[5:])
+            pulls[name].append(one.value[5:] / one.error[5:])
     for name, values in pulls.items():
         mean = np.mean(values)
         assert abs(mean) < 4 / np.sqrt(np.size(values)) + 0.06, f"{name}: {mean:.3f}"

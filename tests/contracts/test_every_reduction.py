@@ -70,6 +70,37 @@ class TestRadialVarianceOfCounts(ReductionTests):
         return gpu4d.rings.RadialVariance((7.3, 9.1))
 
 
+class TestRingStatistics(ReductionTests):
+    cube = staticmethod(floats)
+
+    def make(self):
+        ellipses = np.eye(2) + np.random.default_rng(5).normal(0, 0.05, (13, 9, 2, 2))
+        return gpu4d.RingStatistics(origins(), n_r=7, r_max=9.0, ellipse=ellipses, median=True)
+
+    def bits(self, result):
+        return super().bits((result.pixels, result.sums, result.squares, result.median))
+
+
+class TestRingStatisticsOfCounts(ReductionTests):
+    def make(self):
+        return gpu4d.RingStatistics((7.3, 9.1), r_max=13.0)
+
+    def bits(self, result):
+        return super().bits((result.pixels, result.sums, result.squares))
+
+
+class TestSpotFluctuation(ReductionTests):
+    def make(self):
+        return gpu4d.amorphous.SpotFluctuation(np.linspace(5.0, 2.0, 8), 1.6, origins())
+
+
+class TestPatternMoments(ReductionTests):
+    cube = staticmethod(floats)
+
+    def make(self):
+        return gpu4d.amorphous.PatternMoments()
+
+
 class TestCenterOfMass(ReductionTests):
     def make(self):
         return gpu4d.CenterOfMass()
