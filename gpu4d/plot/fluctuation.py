@@ -26,7 +26,9 @@ TITLES = {
 
 
 @canvas.styled
-def fem(result: FEM, variants: str | Sequence[str] = "annular_mean", title: str = "Fluctuation microscopy", *, noise: bool = True) -> Figure:
+def fem(
+    result: FEM, variants: str | Sequence[str] = "annular_mean", title: str = "Fluctuation microscopy", *, noise: bool = True
+) -> Figure:
     """Draw normalised variances over the scattering vector, with bands of ± their standard errors.
 
     Parameters
@@ -63,7 +65,7 @@ def fem(result: FEM, variants: str | Sequence[str] = "annular_mean", title: str 
     made, axs = canvas.figure((60, 100))
     ax, x = axs[0, 0], result.radius if result.q is None else result.q
     shown = result.radius >= result.inner
-    top = 0.0
+    top = band_top = 0.0
     for number, name in enumerate(names):
         color = LINE if number == 0 else DASHED[(number - 1) % len(DASHED)]
         one: Variance = getattr(result, name)
@@ -74,10 +76,11 @@ def fem(result: FEM, variants: str | Sequence[str] = "annular_mean", title: str 
         if noise:
             ax.plot(x, own, color=color, lw=1.0, ls="--", label="counting noise, taken out" if number == 0 else None)
         if np.isfinite(value).any():
-            top = max(top, float(np.nanmax(value)))
+            top, band_top = max(top, float(np.nanmax(value))), max(band_top, float(np.nanmax(value + error)))
     ax.axhline(0, color=canvas.MUTED, lw=0.7)
     if top > 0:
-        ax.set_ylim(-0.08 * top, 1.15 * top)  # counting noise of the outermost rings is often far above
+        high = min(1.05 * band_top, 2 * top)  # counting noise of the outermost rings is often far above
+        ax.set_ylim(-0.08 * high, high)
     ax.set_xlim(0, float(x[-1]))
     ax.set_title(title, loc="left", pad=7)
     ax.set_xlabel("distance from the beam (px)" if result.q is None else "q (1/Å)")

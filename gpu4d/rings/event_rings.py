@@ -14,7 +14,9 @@ TOGETHER = 8  # patterns without counts that the pixels of rings are counted on 
 FIXED_BYTES = 8 * TOGETHER  # of a detector pixel: those patterns, and the rings of their pixels
 
 
-def event_moments(events: Events, origins: np.ndarray, matrices: np.ndarray, mask: np.ndarray | None, grid: tuple[int, float]) -> RingMoments:
+def event_moments(
+    events: Events, origins: np.ndarray, matrices: np.ndarray, mask: np.ndarray | None, grid: tuple[int, float]
+) -> RingMoments:
     """Count the pixels in every ring of some patterns, and add counts and squared counts: the numbers of `ring_moments`.
 
     Parameters

@@ -19,10 +19,9 @@ from gpu4d.errors import InputError
 from gpu4d.operation import Operation
 from gpu4d.real_arrays import beside, floats, real_array, real_number
 from gpu4d.rings.event_rings import FIXED_BYTES, event_moments
-from gpu4d.rings.polar_transform import matrix
+from gpu4d.rings.polar_transform import matrix, radial_grid, radial_sums, radii
 from gpu4d.rings.polar_transform import polar_transform as polar_operation
 from gpu4d.rings.polar_transform import problem as grid_problem
-from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.streaming.engine import SweepOptions, sweep
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPosition, PerPositionReduction

@@ -104,7 +104,9 @@ class RadialVariance(SumReduction):
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         rings = 8 * self._grid(scan)[0]
-        return self.held_bytes(scan, rings) + self.rings.work_bytes(scan, n_frames) + FRAME_VALUES * rings * n_frames + self._event_bytes(scan)
+        return (
+            self.held_bytes(scan, rings) + self.rings.work_bytes(scan, n_frames) + FRAME_VALUES * rings * n_frames + self._event_bytes(scan)
+        )
 
     def _event_bytes(self, scan: ScanInfo) -> int:
         return FIXED_BYTES * scan.shape[2] * scan.shape[3] * self.takes_events(scan)

@@ -54,7 +54,9 @@ class RingProfiles:
         shape, outer = "×".join(map(str, self.pixels.shape[:2])), self.radius[-1] + self.radius[0]
         size = self.calibration.q_pixel
         edge = f"{outer * size:.4g} 1/Å" if size else f"{outer:.4g} px"
-        return f"RingProfiles({shape} positions, {len(self.radius)} rings up to {edge}{', with medians' if self.median is not None else ''})"
+        return (
+            f"RingProfiles({shape} positions, {len(self.radius)} rings up to {edge}{', with medians' if self.median is not None else ''})"
+        )
 
     @property
     def q(self) -> np.ndarray | None:

@@ -39,7 +39,9 @@ def test_positions_with_spots_are_found():
 @pytest.mark.parametrize("dose", [2e3, 3e4])
 def test_a_glass_alone_has_the_false_positives_that_are_asked_for(dose):
     """Within a factor of 2.2: 16 glasses with 2 expected in each."""
-    positions = [int(find_crystallites(gpu4d.DataCube(glass(s, dose=dose)), CENTER, disk=2.4, false_positives=2).mask.sum()) for s in range(16)]
+    positions = [
+        int(find_crystallites(gpu4d.DataCube(glass(s, dose=dose)), CENTER, disk=2.4, false_positives=2).mask.sum()) for s in range(16)
+    ]
     assert 0.4 < np.mean(positions) / 2 < 2.2, positions
 
 

@@ -100,7 +100,9 @@ def test_dividing_by_the_total_takes_thickness_out():
     thick = factors.var() / factors.mean() ** 2
     assert plain.thickness == pytest.approx(thick, rel=0.15) and abs(divided.thickness) < 0.06 * thick  # rings share one total
     assert (plain.annular_mean.value[5:14] > 0.8 * thick).all()
-    np.testing.assert_allclose(divided.annular_mean.value[5:14], even.annular_mean.value[5:14], atol=4 * even.annular_mean.error[5:14].max())
+    np.testing.assert_allclose(
+        divided.annular_mean.value[5:14], even.annular_mean.value[5:14], atol=4 * even.annular_mean.error[5:14].max()
+    )
     assert divided.normalised == "total" and np.isnan(divided.variance_image.value).all()
     with pytest.raises(InputError, match="inner="):
         gpu4d.fem(cube, CENTER, normalise="total")

@@ -25,6 +25,13 @@ def origins():
     return np.stack(np.meshgrid(np.linspace(7, 9, 13), np.linspace(8, 11, 9), indexing="ij"), -1)
 
 
+def ring_arrays(result):
+    """The arrays of ring statistics; what is in them as it is."""
+    if isinstance(result, gpu4d.rings.RingProfiles):
+        return [a for a in (result.pixels, result.sums, result.squares, result.median) if a is not None]
+    return result
+
+
 class TestVirtualImage(ReductionTests):
     def make(self):
         return gpu4d.VirtualImage({"bf": gpu4d.detectors.disk(4.0), "adf": gpu4d.detectors.annulus(4.0, 7.0)})
@@ -78,7 +85,7 @@ class TestRingStatistics(ReductionTests):
         return gpu4d.RingStatistics(origins(), n_r=7, r_max=9.0, ellipse=ellipses, median=True)
 
     def bits(self, result):
-        return super().bits((result.pixels, result.sums, result.squares, result.median))
+        return super().bits(ring_arrays(result))
 
 
 class TestRingStatisticsOfCounts(ReductionTests):
@@ -86,7 +93,7 @@ class TestRingStatisticsOfCounts(ReductionTests):
         return gpu4d.RingStatistics((7.3, 9.1), r_max=13.0)
 
     def bits(self, result):
-        return super().bits((result.pixels, result.sums, result.squares))
+        return super().bits(ring_arrays(result))
 
 
 class TestSpotFluctuation(ReductionTests):
