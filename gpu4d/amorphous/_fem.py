@@ -28,6 +28,7 @@ from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.rings import RingProfiles, RingStatistics, radial_profile
 from gpu4d.streaming.engine import BudgetOptions, sweep
+from gpu4d.streaming.reduction import Reduction
 
 AIRY = 0.61  # of λ / α: radius of the first dark ring of a probe without aberrations
 BESIDE_DISK = 1.5  # of the bright-field disk's radius: scattering is diffuse from here on
@@ -177,7 +178,10 @@ def fem(
         raise InputError(f"counts_per_electron={counts_per_electron}: need a positive number")
     image = None
     if isinstance(patterns, DataCube):
-        reductions = {"rings": RingStatistics(origin, n_r=n_r, r_max=r_max, ellipse=ellipse, mask=mask), "pixels": PatternMoments()}
+        reductions: dict[str, Reduction] = {
+            "rings": RingStatistics(origin, n_r=n_r, r_max=r_max, ellipse=ellipse, mask=mask),
+            "pixels": PatternMoments(),
+        }
         found = sweep(patterns, reductions, where=where, **sweep_options)
         statistics, where = found["rings"], None
         center = _steady_origin(patterns, origin)
@@ -262,9 +266,10 @@ def disk_radius(calibration: Calibration) -> float | None:
     """Return the radius of a disk in detector pixels, as measured or from the semi-angle; None if neither is known."""
     if calibration.probe_radius is not None:
         return float(calibration.probe_radius)
-    if None in (calibration.semiangle, calibration.energy, calibration.q_pixel):
+    semiangle, pixel = calibration.semiangle, calibration.q_pixel
+    if semiangle is None or pixel is None or calibration.energy is None:
         return None
-    return float(calibration.semiangle * 1e-3 / calibration.wavelength / calibration.q_pixel)  # semi-angle in mrad
+    return float(semiangle * 1e-3 / calibration.wavelength / pixel)  # semi-angle in mrad
 
 
 def resolution(calibration: Calibration) -> float | None:
@@ -282,7 +287,7 @@ class _Place:
         stretched = cube.calibration.ellipse if ellipse is None else ellipse
         whole = stretched is None or np.shape(stretched) == (3,)
         self.ellipse = None if stretched is None else (floats(stretched, 3, "ellipse") if whole else None)
-        self.options = {"n_r": n_r, "r_max": 2 * n_r * float(statistics.radius[0]), "ellipse": self.ellipse}
+        self.options: dict[str, Any] = {"n_r": n_r, "r_max": 2 * n_r * float(statistics.radius[0]), "ellipse": self.ellipse}
         masks = [m for m in (cube.detector_mask, pixel_mask(mask, cube.detector_shape, "mask")) if m is not None]
         self.options["mask"] = np.logical_and.reduce(masks) if masks else None
         self.defined = whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -145,7 +145,7 @@ def find_crystallites(
         raise InputError(
             "the radius of a disk is not known: give disk= in pixels, or calibrate probe_radius, or semiangle with energy and q_pixel"
         )
-    rings = {"ellipse": ellipse, "mask": mask}
+    rings: dict[str, Any] = {"ellipse": ellipse, "mask": mask}
     profile = sweep(cube, RingStatistics(origin, **rings), **sweep_options)
     flat = profile.mean.reshape(-1, len(profile.radius))
     flat = flat[np.isfinite(flat).any(axis=1)]

@@ -152,8 +152,8 @@ def ring_moments(
     sums = xp.astype(sums, xp.int64) if arrays.is_integer(values) else sums
     squares = xp.astype(squares, xp.int64) if exact else squares
     medians = _medians(arrays.as_float64(clean), ring, pixels) if median else xp.zeros((0,), dtype=xp.float64, device=where)
-    found = [xp.reshape(a, (*batch, n_r)) for a in (pixels, sums, squares)]
-    return RingMoments(*found, xp.reshape(medians, (*batch, n_r if median else 0)))
+    pixels, sums, squares = (xp.reshape(a, (*batch, n_r)) for a in (pixels, sums, squares))
+    return RingMoments(pixels, sums, squares, xp.reshape(medians, (*batch, n_r if median else 0)))
 
 
 def _medians(values: Any, ring: Any, pixels: Any) -> Any:

@@ -191,7 +191,8 @@ class RingStatistics(_PolarValues):
         whole = np.moveaxis(values.reshape(parts, n_r, *self.scan.shape[:2]), 1, -1)
         median = np.ascontiguousarray(whole[3]) if self.median else None
         middles = radii(*radial_grid(self.scan.shape[2:], self.n_r, self.r_max))
-        return RingProfiles(middles, *(np.ascontiguousarray(a) for a in whole[:3]), median, self.scan.calibration)
+        pixels, sums, squares = (np.ascontiguousarray(part) for part in whole[:3])
+        return RingProfiles(middles, pixels, sums, squares, median, self.scan.calibration)
 
 
 def _stacked(moments: RingMoments) -> Any:
