@@ -120,8 +120,9 @@ def find_crystallites(
     -----
     The first pass gives the median profile of the glass. In the second, patterns are smoothed by the disk and divided by what the profile
     gives there. In every ring, V = ⟨x²⟩ / ⟨x⟩² − 1 of these ratios, without counting noise. The power −1/5 of V with the noise added is
-    nearly Gaussian in the glass. Its median over the positions and its scatter below the median, where crystallites are not, make it a number of
-    standard deviations. The mean over the rings has weights by the share of V that is not noise, and is put in standard deviations again.
+    nearly Gaussian in the glass. Its median over the positions and its scatter below the median, where crystallites are not, make it a
+    number of standard deviations. The mean over the rings has weights by the share of V that is not noise, and is put in standard
+    deviations again.
     The threshold is that of a Gaussian: in simulated glasses there were 0.9 to 1.5 times as many false positions as are asked for.
     More than half of the positions must be glass.
 
@@ -142,9 +143,7 @@ def find_crystallites(
     expected = float(real_number(false_positives, "false_positives"))
     radius = disk_radius(cube.calibration) if disk is None else float(real_number(disk, "disk"))
     if radius is None:
-        raise InputError(
-            "the radius of a disk is not known: give disk= in pixels, or calibrate probe_radius, or semiangle with energy and q_pixel"
-        )
+        raise InputError("the radius of a disk is not known: give disk= in pixels, or calibrate probe_radius, or semiangle and pixel")
     rings: dict[str, Any] = {"ellipse": ellipse, "mask": mask}
     profile = sweep(cube, RingStatistics(origin, **rings), **sweep_options)
     flat = profile.mean.reshape(-1, len(profile.radius))
