@@ -1,21 +1,29 @@
-"""Clean raw frames: count electrons, find hot pixels and bad pixels."""
+"""Prepare scans: cut frames into rows, crop, bin, select positions; count electrons, find hot pixels and bad pixels."""
 
 # Imported here and not on first use, because a function and its module share a name. Importing the module later would replace the
 # function by the module.
 from gpu4d.data.bad_pixels import BadPixels, find_bad_pixels, find_nan_pixels
 from gpu4d.data.fill import fill_from_neighbours
+from gpu4d.preprocess._reshape import ScanShapeWarning, reshape
 from gpu4d.preprocess.count_electrons import Electrons, count_electrons
 from gpu4d.preprocess.counts import in_counts
 from gpu4d.preprocess.hot_pixel_median import hot_pixel_median
 from gpu4d.preprocess.hot_pixels import hot_pixels
 from gpu4d.preprocess.kind import is_flat, raw_frames
+from gpu4d.preprocess.scan_shape import ScanShape, ScanShapes, scan_shapes
 from gpu4d.preprocess.thresholds import Thresholds, thresholds
+from gpu4d.preprocess.views import bin, crop, select
 
 __all__ = [
     "BadPixels",
     "Electrons",
+    "ScanShape",
+    "ScanShapeWarning",
+    "ScanShapes",
     "Thresholds",
+    "bin",
     "count_electrons",
+    "crop",
     "fill_from_neighbours",
     "find_bad_pixels",
     "find_nan_pixels",
@@ -24,6 +32,9 @@ __all__ = [
     "in_counts",
     "is_flat",
     "raw_frames",
+    "reshape",
+    "scan_shapes",
+    "select",
     "thresholds",
 ]
 

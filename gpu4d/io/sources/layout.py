@@ -11,6 +11,7 @@ from gpu4d.data.arguments import two_sizes
 from gpu4d.data.source import Shape4, Source, read_run, rows_of_run, scratch_bytes, will_read
 from gpu4d.errors import InputError
 
+FRAMES = (1, -1)  # the scan shape that means one row of all frames
 ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
 
 HINT_BYTES = 512 << 10  # bytes: if a hint is longer, Linux loads only as much as the disk takes in one request
@@ -34,6 +35,8 @@ def native_dtype(stored: Any) -> np.dtype:
 
 def check_scan_shape(scan_shape: Any, frames: int, what: str) -> tuple[int, int]:
     """Return `scan_shape` as two whole numbers whose product is the number of frames, or raise an error."""
+    if tuple(scan_shape) == FRAMES:
+        return 1, frames
     shape = two_sizes(scan_shape, "scan_shape")
     if shape[0] * shape[1] != frames:
         rows = _divisor(frames)
