@@ -259,17 +259,18 @@ def _commands() -> click.Group:
     @memory
     @device
     @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and how long it takes at least.")
+    @click.option("--shapes", is_flag=True, help="List the shapes that a row of frames may have as a scan. Reads the file.")
     @debug
     def info(
-        file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, with_plan: bool, debug: bool
+        file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, with_plan: bool, shapes: bool, debug: bool
     ) -> None:
         """Say what FILE is, what gpu4d knows of it, what is missing, and the command that analyses it.
 
         With --plan it reads a few patterns, to measure the speed.
         """
-        from gpu4d.workflow.describe import describe_file
+        from gpu4d.workflow.describe import describe_file, describe_shapes
 
-        _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan))
+        _say(describe_shapes(file, dataset) if shapes else describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan))
 
     @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
     @file

@@ -60,6 +60,8 @@ def run_flags(command: Any) -> Any:
         ),
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
         click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
+        click.option("--flyback", type=int, metavar="N", help="Frames of fly-back at the end of each row of --scan-shape."),
+        click.option("--preview", is_flag=True, default=None, help="Every 4th position and binned patterns only, to choose settings."),
         click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
     ):
         command = option(command)
@@ -79,6 +81,8 @@ FLAGS = {
     "mask": "input.detector_mask",
     "crop": "input.crop_scan",
     "bin": "input.bin_detector",
+    "flyback": "input.flyback",
+    "preview": "input.preview",
     "dataset": "input.dataset",
     "scan_shape": "input.scan_shape",
     "probe": "probe.file",

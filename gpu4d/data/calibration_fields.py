@@ -224,8 +224,13 @@ def _scan_places_swapped(value: np.ndarray, swap: tuple[bool, bool]) -> np.ndarr
     return np.ascontiguousarray(value.swapaxes(0, 1)[..., ::-1]) if swap[1] else value
 
 
-_PLACES: Mapping[str, Any] = {"check": places, "cropped": _places_cropped, "binned": _places_binned, "swapped": _places_swapped,
-                              "chosen": _places_chosen}
+_PLACES: Mapping[str, Any] = {
+    "check": places,
+    "cropped": _places_cropped,
+    "binned": _places_binned,
+    "swapped": _places_swapped,
+    "chosen": _places_chosen,
+}
 
 SMALLEST_ANGLE = 0.01  # mrad: no lens makes a smaller cone, so a smaller number is one in radians
 

@@ -38,7 +38,8 @@ class ChosenSource:
         self.description = f"{source.description}, {what}"
         self._grid = _grid_of(self.index, source.shape[1])
         self._on_host = _is_on_host(source)
-        self.resident = bool(source.resident and (self._grid is not None or (self._on_host and source.shape[0] == 1 and self._is_regular())))
+        in_one_row = self._on_host and source.shape[0] == 1 and self._is_regular()
+        self.resident = bool(source.resident and (self._grid is not None or in_one_row))
         self.blocks = self._natural_blocks()
         block = min(source.blocks[0], source.shape[0]) * min(source.blocks[1], source.shape[1])
         frame = math.prod(source.shape[2:]) * itemsize(source.dtype)
@@ -53,7 +54,7 @@ class ChosenSource:
 
     def _natural_blocks(self) -> tuple[int, int]:
         """Return blocks of positions that hold whole blocks of the source below, where the positions are a grid of it."""
-        if self.source.blocks == (1, 1) or self._grid is None or self._grid[0] % self.source.blocks[0] or self._grid[1] % self.source.blocks[1]:
+        if self._grid is None or any(first % block for first, block in zip(self._grid, self.source.blocks)):
             return (1, 1)
         cut = [math.lcm(block, step) // step for block, step in zip(self.source.blocks, self._grid[2:])]
         return min(cut[0], self.shape[0]), min(cut[1], self.shape[1])

@@ -258,7 +258,7 @@ def _judge(suggested: list[ScanShape], correlation: np.ndarray, n: int) -> tuple
     strong = [s for s in suggested if s.correlation >= RIVAL * suggested[0].correlation]
     base = min(strong, key=lambda s: s.period)
     noise = APART / np.sqrt(n)
-    periods = {s.period for s in strong if s.period % base.period or s.correlation > base.correlation + noise}
+    periods = {s.period for s in strong if s.period % base.period or s.correlation > base.correlation + noise or _squarer(s, base)}
     suggested.sort(key=lambda s: (s.period != base.period, -s.correlation))
     if periods:
         return False, "which repeat after " + " and after ".join(map(str, sorted({base.period, *periods}))) + " frames"
@@ -276,6 +276,12 @@ def _judge(suggested: list[ScanShape], correlation: np.ndarray, n: int) -> tuple
     if len(ways) == 1:
         return False, f"{why}, no usual number of positions in a row: some of them may be fly-back that does not stand out"
     return False, f"{why}, of which some at the end of each row may be fly-back, or vacuum beside the specimen"
+
+
+def _squarer(one: ScanShape, other: ScanShape) -> bool:
+    """Say whether a shape is nearer to a square. A lattice repeats within a row, which then looks like a scan of short rows."""
+    first, second = (abs(np.log(s.scan_shape[0] / s.period)) for s in (one, other))
+    return bool(first < second)
 
 
 def _is_usual(shape: ScanShape) -> bool:

@@ -153,7 +153,7 @@ def test_a_file_stays_where_it_is(tmp_path):
         file["few"], file["stack"] = SCAN, FRAMES[0]
     assert gpu4d.open(tmp_path / "a.h5", scan_shape="frames").scan_shape == (1, 63)
     assert gpu4d.open(tmp_path / "a.h5", dataset="few", scan_shape="frames").scan_shape == (1, 63)
-    with pytest.raises(InputError, match='two whole numbers .* or "frames"'):
+    with pytest.raises(InputError, match=r'two whole numbers .* or "frames"'):
         gpu4d.open(tmp_path / "a.npy", scan_shape="all")
 
 
