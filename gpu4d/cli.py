@@ -137,6 +137,7 @@ def _commands() -> click.Group:
 
     import gpu4d
     from gpu4d.cli_flags import calibration_flags, named_numbers, pair, run_flags, with_flags
+    from gpu4d.cli_plan import plan_command
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -341,6 +342,7 @@ def _commands() -> click.Group:
 
         click.echo(describe_devices())
 
+    plan_command(commands, debug)
     _recipe_commands(commands, overwrite, debug)
     _bench_commands(commands, debug)
     return commands

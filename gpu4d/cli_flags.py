@@ -104,14 +104,14 @@ def with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
     return recipe
 
 
-def pair(_context: Any, _parameter: Any, value: str | None) -> list[int] | None:
+def pair(_context: Any, parameter: Any, value: str | None) -> list[int] | None:
     import click
 
     if value is None:
         return None
     parts = value.replace("x", ",").replace("×", ",").split(",")
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is not two whole numbers: write --scan-shape 64,64")
+        raise click.BadParameter(f"{value!r} is not two whole numbers: write {parameter.opts[0]} 64,64")
     return [int(part) for part in parts]
 
 
