@@ -20,6 +20,7 @@ from gpu4d.probe.synthetic import synthetic
 from gpu4d.real_arrays import real_number
 
 FAINTEST = 1e-3  # counts per pixel: below, a background of so little makes no difference, and without any the bound has no value
+PARALLEL = 1e-6  # sine of the angle between two vectors
 NUISANCE = {4: 2, 6: 4}  # parameters of the fit -> those beside the position: height and background, and its two slopes
 
 
@@ -135,6 +136,8 @@ def strain_precision(
     'strain to 1.3e-03, shear to 9.0e-04, rotation to 0.052°'
     """
     lattice = two_vectors(vectors, "vectors")
+    if abs(np.linalg.det(lattice)) < PARALLEL * np.linalg.norm(lattice[0]) * np.linalg.norm(lattice[1]):
+        raise InputError(f"vectors are {lattice.tolist()}: need g1 and g2 that are not parallel")
     hk = real_values(orders, "orders", "pairs (h, k)").astype(np.float64)
     if hk.ndim != 2 or hk.shape[1] != 2:
         raise InputError(f"orders has shape {hk.shape}: need pairs (h, k), one for each disk")

@@ -21,7 +21,7 @@ def scan_checks(a: Acquisition, volume: Volume, probe: Probe | None, dose: Dose 
     """Yield the checks of a scan as such."""
     words = f"{binary(volume.bytes)} ({format_bytes(volume.bytes)}), about {binary(volume.with_metadata)} with results and metadata"
     yield Check("scan", "size", None, float(volume.bytes), words, "", "4.1")
-    words = f"{format_bytes(volume.memory)} in a pass, whatever the size of the scan, which takes {duration(volume.read_seconds)} at 1 GB/s"
+    words = f"{format_bytes(volume.memory)} in a pass: maps and a few patterns. Reading takes {duration(volume.read_seconds)} at 1 GB/s"
     yield Check("scan", "memory", None, float(volume.memory), words, "", "4.2, Q24")
     if volume.seconds is not None and volume.rate is not None:
         yield Check("scan", "time", None, volume.seconds, duration(volume.seconds), "", "pitfall 5")

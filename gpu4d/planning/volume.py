@@ -1,4 +1,4 @@
-"""Predict how large a scan is, how long it takes to record, what its analysis holds in memory, and what a smaller one would save."""
+"""Predict size and duration of a scan, the memory of its analysis, and what a smaller form of it would save."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Volume:
     read_seconds : float
         To read or write it once at 1 GB/s.
     memory : int
-        Bytes that one pass of an analysis holds, within its default budget. It does not grow with the scan.
+        Bytes that one pass of an analysis holds, within its budget: maps and a few patterns, never the whole scan.
     savings : tuple of Saving
     """
 
