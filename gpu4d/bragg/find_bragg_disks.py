@@ -21,6 +21,8 @@ from gpu4d.bragg.likelihood.joint_fit import equations_bytes
 from gpu4d.bragg.likelihood.poisson_fit import STEPS, disk_profile
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import real_values
+from gpu4d.data.datacube import itemsize
+from gpu4d.data.events import Events
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.probe.template_kernel import TemplateLike, as_template
 from gpu4d.real_arrays import real_array, real_number
@@ -30,6 +32,7 @@ from gpu4d.streaming.reduction import State
 
 log = logging.getLogger("gpu4d")
 
+MADE = 1 << 20  # bytes of patterns that are made of their events at a time, and searched while they are in the cache
 USUAL_PEAKS = 30  # disks of a pattern, for the memory plan: few scans have more
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
 NOT_LOOKED = "no pattern of the scan has been looked at"
@@ -214,7 +217,8 @@ class BraggDisks:
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         lists = self.list_bytes(scan.shape[:2], self.expected_peaks)
         tables = DiskTables.bytes_needed(scan, n_frames, self.limits.max_peaks)
-        return lists + tables + self._fit_bytes(scan) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
+        made = max(MADE, scan.shape[2] * scan.shape[3] * itemsize(scan.dtype)) if n_frames and scan.on_host else 0  # of events
+        return lists + tables + made + self._fit_bytes(scan) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
 
     def _fit_bytes(self, scan: ScanInfo) -> int:
         """Return the bytes that the fit of a group of disks works with. On the host they follow from the disks that there are."""
@@ -246,6 +250,18 @@ class BraggDisks:
     def update(self, frames: Array, positions: np.ndarray) -> None:
         number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
         self.found.put(number, frames)
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say that it does: some patterns at a time are made of their events, and searched."""
+        return True
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
+        step = max(1, MADE // (self.scan.shape[2] * self.scan.shape[3] * itemsize(self.scan.dtype)))
+        for first in range(0, len(events), step):
+            some = events.part(first, min(first + step, len(events))).dense(self.scan.dtype)
+            some.flags.writeable = False  # as the patterns of a sweep are, so that code is compiled once
+            self.found.put(number[first : first + step], some)
 
     def state(self) -> State:
         return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.lists().items()}}
