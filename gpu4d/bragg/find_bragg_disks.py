@@ -21,7 +21,6 @@ from gpu4d.bragg.likelihood.joint_fit import equations_bytes
 from gpu4d.bragg.likelihood.poisson_fit import STEPS, disk_profile
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import real_values
-from gpu4d.data.datacube import itemsize
 from gpu4d.data.events import Events
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.probe.template_kernel import TemplateLike, as_template
@@ -32,7 +31,6 @@ from gpu4d.streaming.reduction import State
 
 log = logging.getLogger("gpu4d")
 
-MADE = 1 << 20  # bytes of patterns that are made of their events at a time, and searched while they are in the cache
 USUAL_PEAKS = 30  # disks of a pattern, for the memory plan: few scans have more
 REFINEMENTS = ("auto", "correlation", "likelihood", "upsample", "parabola", None)
 NOT_LOOKED = "no pattern of the scan has been looked at"
@@ -217,8 +215,7 @@ class BraggDisks:
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         lists = self.list_bytes(scan.shape[:2], self.expected_peaks)
         tables = DiskTables.bytes_needed(scan, n_frames, self.limits.max_peaks)
-        made = max(MADE, scan.shape[2] * scan.shape[3] * itemsize(scan.dtype)) if n_frames and scan.on_host else 0  # of events
-        return lists + tables + made + self._fit_bytes(scan) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
+        return lists + tables + self._fit_bytes(scan) + 400 * scan.shape[2] * scan.shape[3]  # spectra and maps
 
     def _fit_bytes(self, scan: ScanInfo) -> int:
         """Return the bytes that the fit of a group of disks works with. On the host they follow from the disks that there are."""
@@ -257,11 +254,7 @@ class BraggDisks:
 
     def update_events(self, events: Events, positions: np.ndarray) -> None:
         number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
-        step = max(1, MADE // (self.scan.shape[2] * self.scan.shape[3] * itemsize(self.scan.dtype)))
-        for first in range(0, len(events), step):
-            some = events.part(first, min(first + step, len(events))).dense(self.scan.dtype)
-            some.flags.writeable = False  # as the patterns of a sweep are, so that code is compiled once
-            self.found.put(number[first : first + step], some)
+        self.found.put_events(number, events, self.scan.dtype)
 
     def state(self) -> State:
         return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.lists().items()}}

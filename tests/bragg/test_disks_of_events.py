@@ -28,7 +28,7 @@ def events(scan):
 @pytest.mark.parametrize("refine", ["likelihood", "correlation"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_disks_are_those_of_the_patterns_to_the_last_bit(scan, events, refine, masked, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("gpu4d.bragg.find_bragg_disks"), "MADE", 3 * 48 * 52 * 2)
+    monkeypatch.setattr(importlib.import_module("gpu4d.bragg.disk_lists"), "MADE", 3 * 48 * 52 * 2)
     made, original = [], Events.dense
     monkeypatch.setattr(Events, "dense", lambda self, dtype, out=None: made.append(len(self)) or original(self, dtype, out))
     probe = gpu4d.probe.synthetic(scan.detector_shape, 4.0)
