@@ -46,6 +46,9 @@ from . import (
     physics as physics,
 )
 from . import (
+    planning as planning,
+)
+from . import (
     plot as plot,
 )
 from . import (
@@ -103,6 +106,7 @@ from .imaging.patterns import MeanPattern as MeanPattern
 from .io.opening import open as open
 from .io.saving import save as save
 from .operation import using as using
+from .planning._plan_experiment import plan_experiment as plan_experiment
 from .probe.template_kernel import Template as Template
 from .ptychography._parallax import parallax as parallax
 from .ptychography._wdd import wdd as wdd

@@ -20,6 +20,8 @@ from gpu4d.probe.synthetic import synthetic
 from gpu4d.real_arrays import real_number
 
 FAINTEST = 1e-3  # counts per pixel: below, a background of so little makes no difference, and without any the bound has no value
+MOST = 1e15  # electrons: more than any experiment has, and their squares keep their digits
+HIGHEST = 10_000  # order of a disk
 PARALLEL = 1e-6  # sine of the angle between two vectors
 NUISANCE = {4: 2, 6: 4}  # parameters of the fit -> those beside the position: height and background, and its two slopes
 
@@ -93,8 +95,8 @@ def disk_precision(
         raise InputError(f"parameters={parameters!r}: need 4 or 6")
     given = [np.atleast_1d(real_values(v, name)).astype(np.float64) for v, name in ((electrons, "electrons"), (background, "background"))]
     counts, below = np.broadcast_arrays(*given)
-    if counts.ndim != 1 or not ((counts >= 0) & (below >= 0)).all():
-        raise InputError("electrons and background: need numbers from 0 on, one for each disk")
+    if counts.ndim != 1 or not ((counts >= 0) & (below >= 0) & (counts < MOST) & (below < MOST)).all():
+        raise InputError(f"electrons and background: need numbers from 0 on, below {MOST:.0e}, one for each disk")
     profile = _profile(float(radius), float(edge))
     area = float(profile.table[:-1, :-1, 0].sum(axis=-1).mean())  # pixels of the disk, of height 1
     return np.array([_bound(profile, n / area, max(b, FAINTEST), NUISANCE[parameters]) for n, b in zip(counts, below)])
@@ -139,8 +141,8 @@ def strain_precision(
     if abs(np.linalg.det(lattice)) < PARALLEL * np.linalg.norm(lattice[0]) * np.linalg.norm(lattice[1]):
         raise InputError(f"vectors are {lattice.tolist()}: need g1 and g2 that are not parallel")
     hk = real_values(orders, "orders", "pairs (h, k)").astype(np.float64)
-    if hk.ndim != 2 or hk.shape[1] != 2:
-        raise InputError(f"orders has shape {hk.shape}: need pairs (h, k), one for each disk")
+    if hk.ndim != 2 or hk.shape[1] != 2 or not (np.abs(hk) < HIGHEST).all():
+        raise InputError(f"orders has shape {hk.shape}: need pairs (h, k) below {HIGHEST}, one for each disk")
     given = ((electrons, "electrons"), (background, "background"))
     counts, below = (_for_each(real_values(v, name).astype(np.float64), len(hk), name) for v, name in given)
     error = disk_precision(counts, radius, edge=edge, background=below)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu4d import fft
+from gpu4d import arrays, fft
 from gpu4d.arrays import Array
-from gpu4d.data.arguments import real_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.fly_back import FlyBackAt
 from gpu4d.errors import InputError
 from gpu4d.imaging.image import VirtualImage
+from gpu4d.real_arrays import real_array
 from gpu4d.streaming.engine import sweep
 
 LEAST_SIDE = 3  # positions along an axis: fewer are a line scan, which has no shape to find
@@ -139,9 +139,9 @@ def scan_shapes(frames: DataCube | Array) -> ScanShapes:
 def _frame_values(frames: DataCube | Array) -> np.ndarray:
     """Return one number for each frame, float64."""
     if not isinstance(frames, DataCube):
-        given = real_values(frames, "frames", "frames (n, Qx, Qy) or one number for each") if np.ndim(frames) == 1 else frames
-        if np.ndim(given) == 1:
-            return np.asarray(given, np.float64)
+        given = real_array(frames, "frames", "frames (n, Qx, Qy), or one number for each")
+        if given.ndim == 1:
+            return arrays.to_numpy(given).astype(np.float64)
         frames = as_cube(given)
     return np.asarray(sweep(frames, VirtualImage(np.ones(frames.detector_shape, bool)))).astype(np.float64).ravel()
 
@@ -150,11 +150,10 @@ def as_cube(given: DataCube | Array) -> DataCube:
     """Return a cube of frames (n, Qx, Qy) as one row, or of a scan (Rx, Ry, Qx, Qy); a cube as it is."""
     if isinstance(given, DataCube):
         return given
-    array = real_values(given, "frames") if isinstance(given, list | tuple) else given
-    shape = getattr(array, "shape", ())
-    if len(shape) not in (3, 4):
-        raise InputError(f"frames have shape {tuple(shape)}: need (n, Qx, Qy), (Rx, Ry, Qx, Qy) or a DataCube")
-    return DataCube(array[None, ...] if len(shape) == 3 else array)
+    array = real_array(given, "frames", "frames (n, Qx, Qy), (Rx, Ry, Qx, Qy) or a DataCube")
+    if array.ndim not in (3, 4):
+        raise InputError(f"frames have shape {tuple(array.shape)}: need (n, Qx, Qy), (Rx, Ry, Qx, Qy) or a DataCube")
+    return DataCube(array[None, ...] if array.ndim == 3 else array)
 
 
 def _changes(values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.datacube import DataCube, Range
+from gpu4d.real_arrays import real_array
 
 Scan = TypeVar("Scan", DataCube, Array)
 
@@ -107,4 +108,4 @@ def like(given: Scan, view: DataCube) -> Scan:
 
 
 def _cube(data: DataCube | Array) -> DataCube:
-    return data if isinstance(data, DataCube) else DataCube(data)
+    return data if isinstance(data, DataCube) else DataCube(real_array(data, "data", "an array (Rx, Ry, Qx, Qy) or a DataCube"))

@@ -245,6 +245,21 @@ CALLS: dict[str, Call] = {
     "preprocess.hot_pixel_median": Call(lambda f, m: gpu4d.preprocess.hot_pixel_median(f, mask=m)[1], f=PATTERNS, m=MASK),
     "preprocess.hot_pixels": Call(lambda f, m: gpu4d.preprocess.hot_pixels(f, mask=m), f=PATTERNS, m=MASK),
     "preprocess.in_counts": Call(lambda t: gpu4d.preprocess.in_counts("float32", t), t=np.full(SCAN, 90.0)),
+    "preprocess.crop": Call(lambda d: gpu4d.preprocess.crop(d, rx=(1, 4), qx=(2, 9)), d=PATTERNS),
+    "preprocess.bin": Call(lambda d: gpu4d.preprocess.bin(d, detector=2, scan=2), d=PATTERNS),
+    "preprocess.select": Call(lambda d, w: gpu4d.preprocess.select(d, w), d=PATTERNS, w=WHERE),
+    "preprocess.reshape": Call(lambda f: gpu4d.preprocess.reshape(f, (5, 2), flyback=0, extra=(1, 1)), f=FRAMES),
+    "preprocess.scan_shapes": Call(lambda v: str(gpu4d.preprocess.scan_shapes(v)) and None, v=STEM.ravel()),
+    "planning.disk_precision": Call(
+        lambda e, b: gpu4d.planning.disk_precision(e, 4.0, background=b), e=np.array([100.0, 900.0]), b=np.array([0.1, 0.5])
+    ),
+    "planning.strain_precision": Call(
+        lambda v, o, e, b: gpu4d.planning.strain_precision(v, o, e, 3.0, background=b).disk,
+        v=BASIS,
+        o=ORDERS,
+        e=np.full(9, 500.0),
+        b=np.full(9, 0.2),
+    ),
     "preprocess.thresholds": Call(
         lambda f, d, g, m: gpu4d.preprocess.thresholds(f, d, gain=g, mask=m, false_share=0.1).noise,
         f=FRAMES,
@@ -297,6 +312,19 @@ CALLS: dict[str, Call] = {
     "orientation.excitation_error": Call(lambda g: gpu4d.orientation.excitation_error(g, 40.0), g=TURNS[0]),
 }
 NO_ARRAYS = {
+    "plan_experiment": "what is known of a scan",
+    "planning.Acquisition": "numbers",
+    "planning.Check": "made by plan_experiment",
+    "planning.Dose": "made by plan_experiment",
+    "planning.ExperimentPlan": "made by plan_experiment",
+    "planning.Probe": "made by plan_experiment",
+    "planning.Saving": "made by plan_experiment",
+    "planning.StrainPrecision": "made by planning.strain_precision",
+    "planning.TECHNIQUES": "names",
+    "planning.Volume": "made by plan_experiment",
+    "preprocess.ScanShape": "made by preprocess.scan_shapes",
+    "preprocess.ScanShapeWarning": "a warning",
+    "preprocess.ScanShapes": "made by preprocess.scan_shapes",
     "deflection.potential_validity": "numbers",
     "deflection.Condition": "made by potential_validity",
     "deflection.Validity": "made by potential_validity",

@@ -27,6 +27,7 @@ def resolve(dotted: str) -> object:
 
 
 PAGES = (
+    "plan-an-experiment", "bin-crop-reshape",
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
 )  # fmt: skip
