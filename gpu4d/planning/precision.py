@@ -94,8 +94,11 @@ def disk_precision(
     if parameters not in NUISANCE:
         raise InputError(f"parameters={parameters!r}: need 4 or 6")
     given = [np.atleast_1d(real_values(v, name)).astype(np.float64) for v, name in ((electrons, "electrons"), (background, "background"))]
+    sizes = {v.size for v in given if v.size != 1}
+    if any(v.ndim != 1 for v in given) or len(sizes) > 1:
+        raise InputError(f"electrons {given[0].shape} and background {given[1].shape}: need one number, or one for each disk")
     counts, below = np.broadcast_arrays(*given)
-    if counts.ndim != 1 or not ((counts >= 0) & (below >= 0) & (counts < MOST) & (below < MOST)).all():
+    if not ((counts >= 0) & (below >= 0) & (counts < MOST) & (below < MOST)).all():
         raise InputError(f"electrons and background: need numbers from 0 on, below {MOST:.0e}, one for each disk")
     profile = _profile(float(radius), float(edge))
     area = float(profile.table[:-1, :-1, 0].sum(axis=-1).mean())  # pixels of the disk, of height 1
