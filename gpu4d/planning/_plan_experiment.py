@@ -69,7 +69,7 @@ class ExperimentPlan:
         ]
         return "\n".join(lines)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return all numbers and checks as plain values, for JSON. What is not known or has no value is None."""
         said = {
             "acquisition": dataclasses.asdict(self.acquisition),

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from gpu4d.data.sample import end_to_end
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.real_arrays import real_number
 
+Given = (
+    float | int | str | Sequence[float] | Sequence[int] | Sequence[str] | None
+)  # what a field takes: a number, a text with a unit, several
 SAMPLED = 64  # patterns of a file that are read for the mean number of counts
 
 
@@ -165,7 +168,7 @@ class Acquisition:
         return self.electrons
 
     @classmethod
-    def of(cls, cube: DataCube, **given: Any) -> Acquisition:
+    def of(cls, cube: DataCube, **given: Given) -> Acquisition:
         """Take what an opened scan says of itself. The mean number of counts of a few patterns counts as electrons.
 
         Parameters
@@ -195,7 +198,7 @@ class Acquisition:
         return cls(**said | given)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], **given: Any) -> Acquisition:
+    def load(cls, path: str | os.PathLike[str], **given: Given) -> Acquisition:
         """Read a TOML file with these fields. Numbers may have units: energy = "300 keV".
 
         Parameters

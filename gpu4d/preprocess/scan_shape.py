@@ -131,6 +131,7 @@ def scan_shapes(frames: DataCube | Array) -> ScanShapes:
     correlation = _autocorrelation(_changes(values))
     peaks = _peaks(correlation, n)
     suggested = [shape for peak in peaks[:LISTED] for shape in _suggested(values, peak, correlation)]
+    suggested = [s for s in suggested if not any(s.extra) or all(s.period == p or s.period % p for p in peaks)]  # several rows are no row
     plain = [one for one in _factorings(n, correlation) if one.period not in {s.period for s in suggested}]
     clear, why = _judge(suggested, correlation, n)
     return ScanShapes(n, (*suggested, *plain), clear, why)
