@@ -30,21 +30,24 @@ class ChosenSource:
     """
 
     def __init__(self, source: Source, index: np.ndarray, what: str = "chosen positions"):
+        below, numbers = source, index
         if isinstance(source, ChosenSource):  # of a choice: that of the source below
-            source, index = source.source, source.index.ravel()[index]
-        self.source, self.index, self.what = source, np.ascontiguousarray(index, np.int64), what
-        self.shape: Shape4 = (*self.index.shape, *source.shape[2:])  # type: ignore[assignment]
-        self.dtype = source.dtype
-        self.description = f"{source.description}, {what}"
-        self._grid = _grid_of(self.index, source.shape[1])
-        self._on_host = _is_on_host(source)
-        in_one_row = self._on_host and source.shape[0] == 1 and self._is_regular()
-        self.resident = bool(source.resident and (self._grid is not None or in_one_row))
+            below, numbers = source.source, source.index.ravel()[index]
+        self.source: Source = below
+        self.index: np.ndarray = np.ascontiguousarray(numbers, np.int64)
+        self.what = what
+        self.shape: Shape4 = (*self.index.shape, *below.shape[2:])  # type: ignore[assignment]
+        self.dtype = below.dtype
+        self.description = f"{below.description}, {what}"
+        self._grid = _grid_of(self.index, below.shape[1])
+        self._on_host = _is_on_host(below)
+        in_one_row = self._on_host and below.shape[0] == 1 and self._is_regular()
+        self.resident = bool(below.resident and (self._grid is not None or in_one_row))
         self.blocks = self._natural_blocks()
-        block = min(source.blocks[0], source.shape[0]) * min(source.blocks[1], source.shape[1])
-        frame = math.prod(source.shape[2:]) * itemsize(source.dtype)
-        copied = self._on_host and not source.resident and source.blocks != (1, 1)
-        self.scratch_bytes = scratch_bytes(source) + copied * block * frame
+        block = min(below.blocks[0], below.shape[0]) * min(below.blocks[1], below.shape[1])
+        frame = math.prod(below.shape[2:]) * itemsize(below.dtype)
+        copied = self._on_host and not below.resident and below.blocks != (1, 1)
+        self.scratch_bytes = scratch_bytes(below) + copied * block * frame
 
     def _is_regular(self) -> bool:
         """Say whether the numbers rise by one step along rows, and by another along columns."""

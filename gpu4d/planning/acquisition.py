@@ -254,7 +254,7 @@ def _dtype_name(given: str | int) -> str:
             raise InputError(f"dtype={given!r}: need 1 to 64 bits, or a type such as uint16")
         return f"uint{max(8, 2 ** math.ceil(math.log2(int(text))))}"
     try:
-        dtype = np.dtype(given)
+        dtype = np.dtype(text)
     except TypeError:
         dtype = np.dtype(object)
     if dtype.kind not in "buif":

@@ -158,8 +158,8 @@ def strain_precision(
     solve = np.linalg.solve(normal, (design * weight[:, None]).T)
     covariance = (solve * error[seen] ** 2) @ solve.T  # of (origin, g1, g2), the same along both detector axes
     both = np.broadcast_to(covariance[1:, 1:], (2, 2, 2))
-    errors = standard_errors(np.eye(2), lattice, both, np.eye(2), "finite")
-    return StrainPrecision(*(float(e) for e in errors), disk=error)
+    exx, eyy, exy, theta = (float(e) for e in standard_errors(np.eye(2), lattice, both, np.eye(2), "finite"))
+    return StrainPrecision(exx, eyy, exy, theta, error)
 
 
 def _for_each(values: np.ndarray, disks: int, name: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.datacube import DataCube, Range
@@ -103,7 +103,7 @@ def select(data: Scan, where: ArrayLike | None = None, *, every: int = 1) -> Sca
 def like(given: Scan, view: DataCube) -> Scan:
     """Return a view as what was given: a cube, or the array of all its patterns."""
     if isinstance(given, DataCube):
-        return view
+        return cast(Scan, view)
     return view.source.read(slice(0, view.shape[0]), slice(0, view.shape[1]))
 
 
