@@ -21,6 +21,7 @@ LEAST_RADIUS = 3.0  # px: a smaller disk has a rim of so few pixels that its pos
 LEAST_ACROSS = 8.0  # px across the disk: where disks overlap by a tenth, the overlap is still wider than a pixel
 ORDER_LENGTHS = (10.0, 20.0)  # Å: medium-range order, which FEM looks for with a probe of its size
 FEM_ANGLES = (0.5, 2.0)  # mrad: the guide's 17.5
+HIGHEST = 9  # order along an axis, of the disks that are counted
 LEAST_K = 1.2  # 1/Å: the guide's least range for the RDF
 SEEN_ORDER = 10.0  # Å: distances up to which a g(r) has structure
 
@@ -46,9 +47,7 @@ def strain_checks(a: Acquisition, probe: Probe | None, dose: Dose | None) -> Ite
         passed = None if a.strain_error is None else worst <= a.strain_error
         limit = "" if a.strain_error is None else f"; wanted {a.strain_error:.2g}"
         times = 1.0 if a.strain_error is None else (worst / a.strain_error) ** 2
-        words = (
-            f"{found} at each position, if {a.disks} disks have {a.disk_share:.2g} of the electrons each, the background {a.background:.2g}"
-        )
+        words = f"{found} at each position, if {len(found.disk) - 1} disks have {a.disk_share:.2g} of the electrons each, the background {a.background:.2g}"
         words += limit
         yield Check(
             "strain", "precision", passed, worst, words, f"{times:.3g} times the electrons, or as many positions binned", "11.1, Q20"
@@ -69,7 +68,7 @@ def _disks_on_detector(a: Acquisition, radius: float, pixel: float) -> Iterator[
 
 
 def strain_of(a: Acquisition, dose: Dose | None) -> StrainPrecision | None:
-    """Predict the precision of the strain at a position. None without electrons, a spacing, or a disk in pixels.
+    """Predict the precision of the strain at a position. None without electrons, a spacing, or disks in pixels on the detector.
 
     The lattice is taken as a square one of the largest spacing, or one of the two largest spacings at 90°. The direct beam has what
     disks and background leave.
@@ -78,16 +77,20 @@ def strain_of(a: Acquisition, dose: Dose | None) -> StrainPrecision | None:
         return None
     first, second = a.spacings[0], a.spacings[min(1, len(a.spacings) - 1)]
     vectors = np.diag([1 / (first * a.pixel), 1 / (second * a.pixel)])
-    h, k = (v.ravel() for v in np.meshgrid(np.arange(-9, 10), np.arange(-9, 10), indexing="ij"))
-    order = np.lexsort((k, h, np.round(np.hypot(*(np.stack([h, k], -1) @ vectors).T), 6)))[: a.disks + 1]
-    direct = max(0.0, 1 - a.background - a.disks * a.disk_share)
-    if direct == 0.0 and a.disks * a.disk_share + a.background > 1 + 1e-9:
+    orders = np.mgrid[-HIGHEST : HIGHEST + 1, -HIGHEST : HIGHEST + 1].reshape(2, -1).T
+    q = orders @ vectors
+    orders = orders[(np.abs(q) + a.disk_radius <= np.asarray(a.detector_shape) / 2).all(axis=1)]
+    orders = orders[np.lexsort((*orders.T, np.round(np.hypot(*(orders @ vectors).T), 6)))][: a.disks + 1]
+    if np.linalg.matrix_rank(orders) < 2:
+        return None  # not even one disk in each direction is on the detector
+    disks = len(orders) - 1
+    direct = 1 - a.background - disks * a.disk_share
+    if direct < -1e-9:
         raise InputError(
-            f"{a.disks} disks of {a.disk_share:g} and a background of {a.background:g} are more than all electrons: give smaller shares"
+            f"{disks} disks of {a.disk_share:g} and a background of {a.background:g} are more than all electrons: give smaller shares"
         )
-    electrons = dose.electrons * np.append(max(direct, a.disk_share * 1e-3), np.full(a.disks, a.disk_share))
+    electrons = dose.electrons * np.append(max(direct, 0.0), np.full(disks, a.disk_share))
     below = dose.electrons * a.background / math.prod(a.detector_shape)
-    orders = np.stack([h, k], -1)[order]
     return strain_precision(vectors, orders, electrons, a.disk_radius, edge=a.edge, background=below)
 
 

@@ -228,6 +228,14 @@ def test_what_is_impossible_is_refused(given, says):
         scan(**given)
 
 
+def test_disks_beside_the_detector_tell_nothing():
+    """g = 0.49 1/Å: 49 px. On 256 pixels two orders along an axis are whole, on 120 one, on 100 none."""
+    wide = plan_experiment(scan(**NBED | {"spacings": (2.04,)}, disks=40, disk_share=0.01)).strain
+    small = plan_experiment(scan(**NBED | {"spacings": (2.04,)}, disks=40, disk_share=0.01, detector_shape=(120, 120))).strain
+    assert (len(wide.disk), len(small.disk)) == (25, 9) and small.exx > wide.exx
+    assert plan_experiment(scan(**NBED, detector_shape=(100, 256))).strain is None
+
+
 def test_shares_of_more_than_all_electrons():
     with pytest.raises(InputError, match="more than all electrons"):
         plan_experiment(scan(**NBED, disks=20, disk_share=0.2))
