@@ -47,7 +47,8 @@ def strain_checks(a: Acquisition, probe: Probe | None, dose: Dose | None) -> Ite
         passed = None if a.strain_error is None else worst <= a.strain_error
         limit = "" if a.strain_error is None else f"; wanted {a.strain_error:.2g}"
         times = 1.0 if a.strain_error is None else (worst / a.strain_error) ** 2
-        words = f"{found} at each position, if {len(found.disk) - 1} disks have {a.disk_share:.2g} of the electrons each, the background {a.background:.2g}"
+        words = f"{found} at each position, if {len(found.disk) - 1} disks have {a.disk_share:.2g} of the electrons each"
+        words += f", the background {a.background:.2g}"
         words += limit
         yield Check(
             "strain", "precision", passed, worst, words, f"{times:.3g} times the electrons, or as many positions binned", "11.1, Q20"
