@@ -9,13 +9,11 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
-from gpu4d.data.arguments import origins, pixel_mask, scan_mask
+from gpu4d.data.arguments import FlyBackAt, origins, pixel_mask, scan_mask
 from gpu4d.data.bad_pixel_correction import FoundPixels, bad_pixel_correction
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import Choice, Cut
-from gpu4d.data.chosen import chosen
 from gpu4d.data.corrections import Correction, Corrections
-from gpu4d.data.fly_back import FlyBackAt, frame_numbers
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.data.source import ArraySource, Shape4, Source, copied, itemsize
 from gpu4d.data.views import BinnedSource, CorrectedSource, corrections_of, cropped, swapped
@@ -245,6 +243,8 @@ class DataCube:
         >>> np.asarray(frames.reshape((3, 3), flyback=2, extra=(1, 0)))[..., 0, 0].tolist()
         [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
         """
+        from gpu4d.data.fly_back import frame_numbers  # importing gpu4d is cheap: few scans are reshaped
+
         index = frame_numbers(self.shape[0] * self.shape[1], scan_shape, flyback, flyback_at, extra)
         left_out = self.shape[0] * self.shape[1] - index.size
         what = f"as {index.shape[0]}×{index.shape[1]}" + f" without {left_out} frames" * (left_out > 0)
@@ -274,6 +274,8 @@ class DataCube:
         return (self if every == 1 else self.select(every=every)).bin(detector=bin)
 
     def _chosen(self, choice: Choice, what: str) -> DataCube:
+        from gpu4d.data.chosen import chosen
+
         source = chosen(self.source, choice.index, what)
         return DataCube(source, self.calibration.chosen(choice), self.metadata, self.detector_mask, self.name)
 

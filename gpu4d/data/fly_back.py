@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from gpu4d.data.arguments import two_sizes, whole_numbers
+from gpu4d.data.arguments import FlyBackAt, two_sizes, whole_numbers
 from gpu4d.errors import InputError
-
-FlyBackAt = Literal["end", "start"]
 
 
 def frame_numbers(

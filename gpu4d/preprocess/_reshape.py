@@ -6,8 +6,8 @@ import warnings
 from typing import TypeVar
 
 from gpu4d.arrays import Array
+from gpu4d.data.arguments import FlyBackAt
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.fly_back import FlyBackAt
 from gpu4d.errors import InputError
 from gpu4d.preprocess.scan_shape import as_cube, scan_shapes
 from gpu4d.preprocess.views import like

@@ -12,8 +12,8 @@ import numpy as np
 
 from gpu4d import arrays, fft
 from gpu4d.arrays import Array
+from gpu4d.data.arguments import FlyBackAt
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.fly_back import FlyBackAt
 from gpu4d.errors import InputError
 from gpu4d.imaging.image import VirtualImage
 from gpu4d.real_arrays import real_array
