@@ -4,8 +4,11 @@
 # function by the module.
 from gpu4d.data.bad_pixels import BadPixels, find_bad_pixels, find_nan_pixels
 from gpu4d.data.fill import fill_from_neighbours
-from gpu4d.preprocess.count_electrons import Electrons, count_electrons
+from gpu4d.preprocess.charge import ChargeModel
+from gpu4d.preprocess.count_electrons import count_electrons
 from gpu4d.preprocess.counts import in_counts
+from gpu4d.preprocess.electrons import Electrons
+from gpu4d.preprocess.fit_electrons import fit_electrons
 from gpu4d.preprocess.hot_pixel_median import hot_pixel_median
 from gpu4d.preprocess.hot_pixels import hot_pixels
 from gpu4d.preprocess.kind import is_flat, raw_frames
@@ -13,12 +16,14 @@ from gpu4d.preprocess.thresholds import Thresholds, thresholds
 
 __all__ = [
     "BadPixels",
+    "ChargeModel",
     "Electrons",
     "Thresholds",
     "count_electrons",
     "fill_from_neighbours",
     "find_bad_pixels",
     "find_nan_pixels",
+    "fit_electrons",
     "hot_pixel_median",
     "hot_pixels",
     "in_counts",
