@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from gpu4d.compiled import contiguous, entry, helper, read_only, routine
-from gpu4d.preprocess.charge import ERF, ERF_SCALE, SQRT_HALF, SQRT_TAU
+from gpu4d.preprocess.charge import ERF, ERF_SCALE, SQRT_HALF, SQRT_TAU, ChargeModel
 from gpu4d.preprocess.count_electrons import per_pixel
 from gpu4d.preprocess.electrons import Electrons
 from gpu4d.preprocess.fit_electrons import (
@@ -31,10 +31,9 @@ GROUP = 32  # pixels that are tested together, in vector registers
 
 
 @helper()
-def _below(t):
-    a = abs(t) * SQRT_HALF
-    k = 1.0 / (1.0 + ERF_SCALE * a)
-    inside = 1.0 - k * (ERF_1 + k * (ERF_2 + k * (ERF_3 + k * (ERF_4 + k * ERF_5)))) * math.exp(-a * a)
+def _below(t, density):
+    k = 1.0 / (1.0 + ERF_SCALE * SQRT_HALF * abs(t))
+    inside = 1.0 - k * (ERF_1 + k * (ERF_2 + k * (ERF_3 + k * (ERF_4 + k * ERF_5)))) * density
     return 0.5 * (1.0 + (inside if t >= 0 else -inside))
 
 
@@ -42,15 +41,17 @@ def _below(t):
 def _share(place, spread, into, slope):
     """Share of the charge in each row of the square, and its derivative. Neighbouring rows share an edge."""
     low = (-HALF - place - 0.5) / spread
-    share_below, density = _below(low), math.exp(-low * low / 2)
+    density = math.exp(-low * low / 2)
+    share_below = _below(low, density)
     for i in range(SIDE):
         high = (i - HALF - place + 0.5) / spread
-        share_above, density_above = _below(high), math.exp(-high * high / 2)
+        density_above = math.exp(-high * high / 2)
+        share_above = _below(high, density_above)
         into[i], slope[i] = share_above - share_below, (density - density_above) / (spread * SQRT_TAU)
         share_below, density = share_above, density_above
 
 
-@helper()
+@routine()
 def _add(left, one, sign, model, rows):
     """Add the charge of one electron to a square, or subtract it."""
     _share(one[0], model[0], rows[0], rows[1])
@@ -100,7 +101,7 @@ def _step(left, weight, one, model, rows):
     _add(left, one, -1.0, model, rows)
 
 
-@helper()
+@routine()
 def _cost(left, weight, electrons, n, model):
     cost = 0.0
     for i in range(SIDE):
@@ -309,7 +310,7 @@ def _fit(frames, level, scale, lower, upper, model, most, offsets):
 def fit_electrons(frames, dark, lower, upper, model, /, *, electron=1.0, gain=None, mask=None, most=MOST):
     *batch, nx, ny = frames.shape
     level, scale = (contiguous(a) for a in per_pixel(dark, electron, gain, mask))
-    n, model = int(np.prod(batch)), model.checked()
+    n, model = int(np.prod(batch)), ChargeModel.of(model)
     numbers = read_only(np.array([*model, model.mean_log, model.least_cost]))
     offsets = np.zeros(n + 1, np.int64)
     limits = np.float32(lower), np.float32(upper)

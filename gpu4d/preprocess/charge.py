@@ -38,6 +38,13 @@ class ChargeModel(NamedTuple):
     energy_spread: float = 0.3
     penalty: float = 14.0
 
+    @classmethod
+    def of(cls, given: Any) -> ChargeModel:
+        """Return a model, or a tuple of its numbers, as a model that was checked."""
+        if not isinstance(given, tuple) or not 2 <= len(given) <= len(cls._fields):
+            raise InputError(f"model is {given!r}: need a ChargeModel, as gpu4d.preprocess.charge_model gives it")
+        return cls(*given).checked()
+
     def checked(self) -> ChargeModel:
         """Return the same model in Python's numbers. Raise InputError for numbers that are none, or not positive."""
         spread, noise, energy, penalty = (real_number(value, name, False) for name, value in zip(self._fields, self))
@@ -58,13 +65,12 @@ class ChargeModel(NamedTuple):
         return self.penalty + math.log(self.energy_spread * SQRT_TAU) + self.mean_log - self.energy_spread**2 / 2
 
 
-def below(t: Any) -> Any:
-    """Return the share of a normal distribution below t standard deviations."""
+def below(t: Any, density: Any) -> Any:
+    """Return the share of a normal distribution below t standard deviations, where `density` is exp(-t² / 2)."""
     xp = arrays.namespace(t)
-    a = xp.abs(t) * SQRT_HALF
-    k = 1 / (1 + ERF_SCALE * a)
+    k = 1 / (1 + ERF_SCALE * SQRT_HALF * xp.abs(t))
     c1, c2, c3, c4, c5 = ERF
-    inside = 1 - k * (c1 + k * (c2 + k * (c3 + k * (c4 + k * c5)))) * xp.exp(-a * a)
+    inside = 1 - k * (c1 + k * (c2 + k * (c3 + k * (c4 + k * c5)))) * density
     return 0.5 * (1 + xp.where(t >= 0, inside, -inside))
 
 
@@ -84,5 +90,5 @@ def share(distance: Any, spread: float) -> tuple[Any, Any]:
     """
     xp = arrays.namespace(distance)
     low, high = (distance - 0.5) / spread, (distance + 0.5) / spread
-    slope = (xp.exp(-low * low / 2) - xp.exp(-high * high / 2)) / (spread * SQRT_TAU)
-    return below(high) - below(low), slope
+    before, after = xp.exp(-low * low / 2), xp.exp(-high * high / 2)
+    return below(high, after) - below(low, before), (before - after) / (spread * SQRT_TAU)

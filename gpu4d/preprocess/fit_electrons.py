@@ -56,11 +56,9 @@ def _problem(
     mask: Any = None,
     most: int = MOST,
 ) -> str | None:
-    if not isinstance(model, ChargeModel):
-        return f"model is a {type(model).__name__}: need a ChargeModel, as gpu4d.preprocess.charge_model gives it"
     if not 1 <= most <= MOST:
         return f"most={most}: need 1 … {MOST} electrons of a group"
-    model.checked()
+    ChargeModel.of(model)
     return problem(frames, dark, lower, upper, electron, gain, mask)
 
 
@@ -135,7 +133,7 @@ def fit_electrons(
     if (wrong := _problem(frames, dark, lower, upper, model, electron, gain, mask, most)) is not None:
         raise InputError(wrong)
     xp = arrays.namespace(*(a for a in (frames, dark, gain, mask) if a is not None))
-    model = model.checked()
+    model = ChargeModel.of(model)
     values = signals(frames, dark, electron, gain, mask)
     maxima = is_maximum(values, lower, upper)
     found = xp.nonzero(maxima)
