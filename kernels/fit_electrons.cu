@@ -286,7 +286,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 #define INSTANCE(NAME, Pixel)                                                                                         \
-  extern "C" __global__ void __launch_bounds__(32 * WARPS) fit_groups_##NAME(                                         \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) fit_groups_##NAME(                                      \
       const Pixel* __restrict__ frames, const float* __restrict__ level, const float* __restrict__ scale,             \
       const offset_t* __restrict__ offsets, const u16* __restrict__ qx, const u16* __restrict__ qy,                   \
       const int* __restrict__ index, const double* __restrict__ fits, const u32* __restrict__ numbers,                \
