@@ -4,9 +4,13 @@
 # function by the module.
 from gpu4d.data.bad_pixels import BadPixels, find_bad_pixels, find_nan_pixels
 from gpu4d.data.fill import fill_from_neighbours
+from gpu4d.preprocess._count_scan import CountedScan, count_scan
+from gpu4d.preprocess._counting_setup import CountingSetup, counting_setup
 from gpu4d.preprocess.charge import ChargeModel
 from gpu4d.preprocess.count_electrons import count_electrons
+from gpu4d.preprocess.counted_electrons import CountedElectrons
 from gpu4d.preprocess.counts import in_counts
+from gpu4d.preprocess.dark_reference import DarkReference, dark_reference
 from gpu4d.preprocess.electrons import Electrons
 from gpu4d.preprocess.fit_electrons import fit_electrons
 from gpu4d.preprocess.hot_pixel_median import hot_pixel_median
@@ -17,9 +21,16 @@ from gpu4d.preprocess.thresholds import Thresholds, thresholds
 __all__ = [
     "BadPixels",
     "ChargeModel",
+    "CountedElectrons",
+    "CountedScan",
+    "CountingSetup",
+    "DarkReference",
     "Electrons",
     "Thresholds",
     "count_electrons",
+    "count_scan",
+    "counting_setup",
+    "dark_reference",
     "fill_from_neighbours",
     "find_bad_pixels",
     "find_nan_pixels",

@@ -83,15 +83,30 @@ class Electrons(NamedTuple):
         >>> np.argwhere(source.read(slice(0, 1), slice(0, 1))).tolist()
         [[0, 0, 2, 3]]
         """
-        whole = two_sizes(detector_shape, "detector_shape")
-        if isinstance(upsample, bool) or not isinstance(upsample, int | np.integer) or not 1 <= upsample <= MOST_UPSAMPLE:
-            raise InputError(f"upsample={upsample!r}: need a whole number from 1 to {MOST_UPSAMPLE}")
-        qy = arrays.to_numpy(self.qy)
-        if len(qy) and int(qy.max()) >= whole[1] + (qy.dtype.kind == "f"):
-            raise InputError(f"an electron has qy = {int(qy.max())}, the detector is {whole}: need the shape of the frames")
-        fine = whole[0] * int(upsample), whole[1] * int(upsample)
-        x, y = (_fine_pixel(arrays.to_numpy(q), int(upsample), size) for q, size in zip((self.qx, self.qy), fine))
-        return EventSource(self.offsets, _smallest(x * fine[1] + y, fine), scan_shape, fine, dtype=dtype)
+        pixels = event_pixels(self, two_sizes(detector_shape, "detector_shape"), upsample)
+        fine = detector_shape[0] * upsample, detector_shape[1] * upsample
+        return EventSource(self.offsets, pixels, scan_shape, fine, dtype=dtype)
+
+
+def event_pixels(electrons: Electrons, shape: tuple[int, int], upsample: int = 1) -> np.ndarray:
+    """Return the number qx · Qy + qy of the pixel that each electron struck, (m,) uint32 or uint64, on the host.
+
+    Parameters
+    ----------
+    electrons : Electrons
+    shape : (Qx, Qy)
+        Of the frames.
+    upsample : int
+        Pixels in each pixel of the detector, along each axis.
+    """
+    if isinstance(upsample, bool) or not isinstance(upsample, int | np.integer) or not 1 <= upsample <= MOST_UPSAMPLE:
+        raise InputError(f"upsample={upsample!r}: need a whole number from 1 to {MOST_UPSAMPLE}")
+    qy = arrays.to_numpy(electrons.qy)
+    if len(qy) and int(qy.max()) >= shape[1] + (qy.dtype.kind == "f"):
+        raise InputError(f"an electron has qy = {int(qy.max())}, the detector is {shape}: need the shape of the frames")
+    fine = shape[0] * int(upsample), shape[1] * int(upsample)
+    x, y = (_fine_pixel(arrays.to_numpy(q), int(upsample), size) for q, size in zip((electrons.qx, electrons.qy), fine))
+    return (x * fine[1] + y).astype(np.uint32 if fine[0] * fine[1] <= 1 << 32 else np.uint64)
 
 
 def _fine_pixel(place: np.ndarray, upsample: int, size: int) -> np.ndarray:
@@ -99,8 +114,3 @@ def _fine_pixel(place: np.ndarray, upsample: int, size: int) -> np.ndarray:
     if place.dtype.kind == "f":
         return np.clip(np.floor((place.astype(np.float64) + 0.5) * upsample), 0, size - 1).astype(np.int64)
     return place.astype(np.int64) * upsample + upsample // 2  # the middle, as far as there is one
-
-
-def _smallest(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return numbers of pixels in the smallest type that holds all of the detector."""
-    return pixels.astype(np.min_scalar_type(shape[0] * shape[1] - 1))
