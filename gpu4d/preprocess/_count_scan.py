@@ -26,9 +26,9 @@ from gpu4d.streaming.engine import VisitOptions
 SAMPLE_BYTES = 128 << 20  # of the sample of frames, which is held several times as floats
 MARGIN = 1.5  # times the electrons of the sample: what memory is planned for
 SMOOTH = 5  # px: side of the square over which the rate of electrons is taken as even
-# px² around an electron in which another one is lost. Maxima: the 3 × 3 pixels of a neighbourhood. Likelihood: measured with simulated
-# frames (benchmarks/counting_occupancy.py), at up to 0.1 electrons per pixel and frame.
-LOSS_AREA = {"maxima": 9.0, "places": 9.0, "likelihood": 3.0}
+# px² around an electron in which another one is lost, measured with simulated frames (benchmarks/counting_occupancy.py). Maxima of 3 × 3
+# pixels hide at least those 9 px².
+LOSS_AREA = {"maxima": 10.0, "places": 10.0, "likelihood": 3.5}
 
 
 @dataclass(frozen=True)

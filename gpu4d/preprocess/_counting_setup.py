@@ -15,7 +15,7 @@ from gpu4d.preprocess.count_electrons import count_electrons
 from gpu4d.preprocess.dark_reference import dark_reference
 from gpu4d.preprocess.hot_pixels import hot_pixels
 from gpu4d.preprocess.isolated import charge_of_one, isolated_squares
-from gpu4d.preprocess.thresholds import thresholds
+from gpu4d.preprocess.thresholds import Thresholds, thresholds
 
 IN_ONE_PIXEL = 0.85  # share of its charge that an electron never leaves in one pixel on average, but a pixel that fires alone does
 BIN = 0.01  # electrons: bins of the histogram
@@ -158,18 +158,19 @@ def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.histogram(inside, edges)[0].astype(np.int64)
 
 
-def _fires(stack: np.ndarray, dark: np.ndarray, limits, gain, good: np.ndarray) -> np.ndarray:
+def _fires(stack: np.ndarray, dark: np.ndarray, limits: Thresholds, gain: np.ndarray | None, good: np.ndarray) -> np.ndarray:
     """Find pixels that are struck more often than their neighbours and keep the charge alone."""
     found = count_electrons(stack, dark, limits.lower, limits.upper, electron=limits.electron, gain=gain, mask=good)
     struck, charge, alone = (np.zeros(good.shape) for _ in range(3))
     np.add.at(struck, (found.qx, found.qy), 1)
     frame = np.repeat(np.arange(len(stack)), np.diff(found.offsets))
-    scale = limits.electron * (1 if gain is None else np.where(good, gain, np.inf))
-    level = np.where(good, dark, 0.0)
-    for dx in (-1, 0, 1):
-        for dy in (-1, 0, 1):
-            x, y = (np.clip(q.astype(int) + d, 0, n - 1) for q, d, n in zip((found.qx, found.qy), (dx, dy), good.shape))
-            part = (stack[frame, x, y] - level[x, y]) / (scale if np.ndim(scale) == 0 else scale[x, y])
-            np.add.at(charge, (found.qx, found.qy), np.where(good[x, y] & np.isfinite(part), part, 0.0))
+    scale = np.broadcast_to(limits.electron * (1.0 if gain is None else np.where(good, gain, np.inf)), good.shape)
+    for dx, dy in ((dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)):
+        x, y = found.qx.astype(int) + dx, found.qy.astype(int) + dy
+        inside = np.flatnonzero((x >= 0) & (y >= 0) & (x < good.shape[0]) & (y < good.shape[1]))
+        inside = inside[good[x[inside], y[inside]]]
+        x, y = x[inside], y[inside]
+        part = (stack[frame[inside], x, y] - dark[x, y]) / scale[x, y]
+        np.add.at(charge, (found.qx[inside], found.qy[inside]), np.where(np.isfinite(part), part, 0.0))
     np.add.at(alone, (found.qx, found.qy), found.intensity)
     return hot_pixels(struck, mask=good) & (alone > IN_ONE_PIXEL * charge)

@@ -139,7 +139,7 @@ def raw_frames(
     for i in range(len(frames)):
         struck = _struck(rng, density, occupancy, electron)
         charge = _charge(struck, shape, spread)
-        rays = np.stack([rng.integers(0, n, rng.poisson(xray_rate)) for n in shape], axis=-1)
+        rays = rng.integers(0, shape, (rng.poisson(xray_rate), 2))
         charge[tuple(rays.T)] += XRAY_SIGNAL * electron
         fires = flickering & (rng.random(shape) < FLICKER_RATE)
         charge[fires] += electron * rng.uniform(0.5, 2.5, int(fires.sum()))
