@@ -28,6 +28,7 @@ from gpu4d.preprocess.fit_electrons import (
 SIDE = 2 * HALF + 1
 ERF_1, ERF_2, ERF_3, ERF_4, ERF_5 = ERF
 GROUP = 32  # pixels that are tested together, in vector registers
+BLOCK_PIXELS = 1 << 17  # whose signals are held at a time: they stay in the cache
 
 
 @helper()
@@ -161,44 +162,55 @@ def _one_more(target, weight, own, electrons, n, trial, left, model, rows):
     return _cost(left, weight, trial, n + 1, model)
 
 
+@entry()
+def _signals(frames, level, scale, values):
+    """Signal of every pixel, -infinity where there is none. Compiled for each type of pixels; what follows is compiled once."""
+    n, nx, ny = frames.shape
+    for f in range(n):
+        for x in range(nx):
+            for y in range(ny):
+                v = (np.float32(frames[f, x, y]) - level[x, y]) * scale[x, y]
+                values[f, x, y] = v if v == v else np.float32(-np.inf)
+
+
 @helper()
-def _signal(frame, level, scale, x, y):
-    if x < 0 or y < 0 or x >= frame.shape[0] or y >= frame.shape[1]:
+def _at(values, x, y):
+    if x < 0 or y < 0 or x >= values.shape[0] or y >= values.shape[1]:
         return np.float32(-np.inf)
-    v = (np.float32(frame[x, y]) - level[x, y]) * scale[x, y]
-    return v if v == v else np.float32(-np.inf)
+    return values[x, y]
 
 
 @routine()
-def _brightest(frame, level, scale, x, y):
+def _brightest(values, x, y):
     """Pixel of the brightest of 3 × 3; of equal ones the first in the order that makes maxima."""
-    best, at = np.float32(-np.inf), x * frame.shape[1] + y
-    for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
-        value = _signal(frame, level, scale, x + dx, y + dy)
+    best, at = np.float32(-np.inf), x * values.shape[1] + y
+    for k in range(9):
+        dx, dy = k % 3 - 1, k // 3 - 1
+        value = _at(values, x + dx, y + dy)
         if value > best:
-            best, at = value, (x + dx) * frame.shape[1] + y + dy
+            best, at = value, (x + dx) * values.shape[1] + y + dy
     return at
 
 
 @routine()
-def _groups(frame, level, scale, lower, upper, up, index, places):
+def _groups(values, lower, upper, up, index, places):
     """Find the maxima of a frame. `up` is the brightest neighbour of pixels over the threshold, -1 for others. Return their number."""
-    nx, ny = frame.shape
+    nx, ny = values.shape
     m = 0
     for x in range(nx):
         for start in range(0, ny, GROUP):
             stop = min(start + GROUP, ny)
             some = np.int32(0)
             for y in range(start, stop):
-                some += np.int32((np.float32(frame[x, y]) - level[x, y]) * scale[x, y] >= lower)
+                some += np.int32(values[x, y] >= lower)
             for y in range(start, stop):
                 up[x, y] = index[x, y] = -1
             if some == 0:
                 continue
             for y in range(start, stop):
-                v = _signal(frame, level, scale, x, y)
+                v = values[x, y]
                 if v >= lower:
-                    up[x, y] = _brightest(frame, level, scale, x, y)
+                    up[x, y] = _brightest(values, x, y)
                     if up[x, y] == x * ny + y and v < upper:
                         if m < len(places):
                             index[x, y], places[m, 0], places[m, 1] = m, x, y
@@ -207,13 +219,13 @@ def _groups(frame, level, scale, lower, upper, up, index, places):
 
 
 @routine()
-def _square(frame, level, scale, lower, up, index, group, place, first, target, weight, own, model):
+def _square(values, lower, up, index, group, place, first, target, weight, own, model):
     """Fill target, weight and own pixels of a group."""
-    nx, ny = frame.shape
+    ny = values.shape[1]
     for i in range(SIDE):
         for j in range(SIDE):
             x, y = place[0] + i - HALF, place[1] + j - HALF
-            value = _signal(frame, level, scale, x, y)
+            value = _at(values, x, y)
             over, whose = value >= lower, -1
             if over:
                 at = up[x, y]
@@ -254,10 +266,10 @@ def _subtract_others(index, group, place, electrons, number, target, model, rows
 
 
 @entry(allocates=True)
-def _fit(frames, level, scale, lower, upper, model, most, offsets):
-    """Fill the offsets, and return places and signals (m, 3)."""
-    n, nx, ny = frames.shape
-    out, m = np.empty((64, 3), np.float32), 0
+def _fit(values, lower, upper, model, most, offsets):
+    """Fill the offsets after the first, and return places and signals (m, 3)."""
+    n, nx, ny = values.shape
+    out, m, before = np.empty((64, 3), np.float32), 0, offsets[0]
     up, index = np.empty((nx, ny), np.int64), np.empty((nx, ny), np.int64)
     target, weight, left, rows = np.empty((SIDE, SIDE)), np.empty((SIDE, SIDE)), np.empty((SIDE, SIDE)), np.empty((4, SIDE))
     own, trial, one = np.empty((SIDE, SIDE), np.bool_), np.empty((MOST, 3)), np.empty(3)
@@ -265,16 +277,16 @@ def _fit(frames, level, scale, lower, upper, model, most, offsets):
     old, new = np.empty((64, MOST, 3)), np.empty((64, MOST, 3))
     number, was = np.ones(64, np.int64), np.ones(64, np.int64)
     for f in range(n):
-        frame = frames[f]
-        groups = _groups(frame, level, scale, lower, upper, up, index, places)
+        frame = values[f]
+        groups = _groups(frame, lower, upper, up, index, places)
         if groups > len(places):
             places = np.empty((2 * groups, 2), np.int64)
             old, new = np.empty((2 * groups, MOST, 3)), np.empty((2 * groups, MOST, 3))
             number, was = np.ones(2 * groups, np.int64), np.ones(2 * groups, np.int64)
-            _groups(frame, level, scale, lower, upper, up, index, places)
+            _groups(frame, lower, upper, up, index, places)
         for turn in range(PASSES):
             for g in range(groups):
-                _square(frame, level, scale, lower, up, index, g, places[g], turn == 0, target, weight, own, model)
+                _square(frame, lower, up, index, g, places[g], turn == 0, target, weight, own, model)
                 if turn > 0 and _subtract_others(index, g, places[g], old, was, target, model, rows, one) == 0 and turn > 1:
                     number[g] = was[g]  # alone in its square: nothing has changed
                     for k in range(MOST):
@@ -303,7 +315,7 @@ def _fit(frames, level, scale, lower, upper, model, most, offsets):
                 out[m, 0], out[m, 1] = places[g, 0] + old[g, k, 0], places[g, 1] + old[g, k, 1]
                 out[m, 2] = old[g, k, 2]
                 m += 1
-        offsets[f + 1] = m
+        offsets[f + 1] = before + m
     return out[:m]
 
 
@@ -312,7 +324,13 @@ def fit_electrons(frames, dark, lower, upper, model, /, *, electron=1.0, gain=No
     level, scale = (contiguous(a) for a in per_pixel(dark, electron, gain, mask))
     n, model = int(np.prod(batch)), ChargeModel.of(model)
     numbers = read_only(np.array([*model, model.mean_log, model.least_cost]))
-    offsets = np.zeros(n + 1, np.int64)
     limits = np.float32(lower), np.float32(upper)
-    found = _fit(read_only(frames.reshape(n, nx, ny)), level, scale, *limits, numbers, np.int64(most), offsets)
+    frames, offsets = read_only(frames.reshape(n, nx, ny)), np.zeros(n + 1, np.int64)
+    block = max(1, BLOCK_PIXELS // max(nx * ny, 1))
+    values, parts = np.empty((min(block, n), nx, ny), np.float32), [np.empty((0, 3), np.float32)]
+    for first in range(0, n, block):
+        some = min(block, n - first)
+        _signals(frames[first : first + some], level, scale, values[:some])
+        parts.append(_fit(read_only(values[:some]), *limits, numbers, np.int64(most), offsets[first : first + some + 1]))
+    found = np.concatenate(parts)
     return Electrons(offsets, *(found[:, c].copy() for c in range(3)))

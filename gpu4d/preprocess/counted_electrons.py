@@ -23,6 +23,7 @@ from gpu4d.streaming.sums import OnePass
 MODES = ("maxima", "places", "likelihood")
 EVENT_BYTES = 2 * (4 + 3 * 4)  # of an event: pixel and place, in pieces and joined
 FITTED_BYTES = 2 * (12 * 8 + 4) + 24  # of a group on a device: two fits of four electrons, and lists
+BLOCK_PIXELS = 1 << 17  # of whose signals and groups the CPU twin of fit_electrons holds planes at a time, or one frame
 DEFINITION_BYTES = 12 * 8  # of a pixel: planes of 64 bits that the definitions hold
 
 
@@ -83,7 +84,7 @@ class CountedElectrons(OnePass):
         positions, pixels = scan.shape[0] * scan.shape[1], scan.shape[2] * scan.shape[3]
         operation = count_electrons if self.mode == "maxima" else fit_electrons
         per_pixel = DEFINITION_BYTES if defined(operation, scan) else 0 if scan.on_host else 5
-        scratch = 16 * pixels if self.mode != "maxima" and not per_pixel else 0
+        scratch = 20 * max(pixels, BLOCK_PIXELS) if self.mode != "maxima" and not per_pixel else 0
         fitted = FITTED_BYTES * self.per_frame * n_frames
         return int(EVENT_BYTES * self.per_frame * positions + 24 * positions + per_pixel * pixels * n_frames + fitted) + scratch + 32 * pixels
 

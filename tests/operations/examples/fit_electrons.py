@@ -17,13 +17,13 @@ def examples() -> list[Example]:
         dark = rng.uniform(90.0, 110.0, f.shape[-2:])
         return Example(label, (f, dark, 0.2, 8.0, model), {"electron": 100.0, **options}, shapes_depend_on_values=True, double=2e-7)
 
-    raw = electrons((4, 37, 30), 130, rng)
+    raw = electrons((4, 25, 21), 60, rng)
     raw[0] = 100  # without an electron
     raw[1, 10, 12] = 3000  # an X-ray
     real = raw.astype("float32")
     real[2], real[3, 5, 6] = np.nan, np.nan
     mask, gain = np.ones(raw.shape[1:], bool), rng.uniform(0.8, 1.2, raw.shape[1:])
-    mask[3:9, :20], gain[20, 20], gain[21, 22] = False, 0.0, np.nan
+    mask[3:9, :12], gain[20, 15], gain[21, 17] = False, 0.0, np.nan
     return [
         one("uint16", raw),
         one("corrected", raw, gain=gain, mask=mask),
