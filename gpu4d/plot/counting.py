@@ -54,7 +54,7 @@ def counting_histogram(setup: CountingSetup, title: str = "Signals of a sample o
     edges, middle = setup.edges, (setup.edges[1:] + setup.edges[:-1]) / 2
     ax.stairs(setup.pixels, edges, color=PIXELS, lw=1.2, label="pixels", gid="pixels")
     noise = setup.noise / setup.electron
-    left = setup.pixels[middle < 0].sum() + setup.pixels[(edges[:-1] <= 0) & (edges[1:] > 0)].sum() / 2
+    left = np.interp(0.0, edges, np.concatenate([[0], np.cumsum(setup.pixels)]))  # half of the background: there is no signal
     normal = 2 * left * np.diff(edges) * np.exp(-((middle / noise) ** 2) / 2) / (noise * math.sqrt(2 * math.pi))
     seen = normal > 0.3
     ax.plot(middle[seen], normal[seen], color=BACKGROUND, lw=1.4, label=f"background, {setup.noise:.3g} ADU wide", gid="background")
@@ -77,5 +77,5 @@ def counting_histogram(setup: CountingSetup, title: str = "Signals of a sample o
     ax.set_ylabel("number")
     ax.set_title(title, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="upper right", fontsize=8)
+    ax.legend(loc="upper right", fontsize=8, frameon=True, framealpha=1.0, edgecolor="none")
     return made

@@ -17,7 +17,8 @@ from gpu4d.preprocess.hot_pixels import hot_pixels
 from gpu4d.preprocess.isolated import charge_of_one, isolated_squares
 from gpu4d.preprocess.thresholds import Thresholds, thresholds
 
-IN_ONE_PIXEL = 0.85  # share of its charge that an electron never leaves in one pixel on average, but a pixel that fires alone does
+IN_ONE_PIXEL = 0.8  # share of its charge that an electron never leaves in one pixel on average, but a pixel that fires alone does
+STRUCK_OFTEN = 4.0  # standard deviations above the neighbours: seven strikes where they have none
 BIN = 0.01  # electrons: bins of the histogram
 LOWEST = -0.5  # electrons, of the histogram
 ROUNDS = 3  # of the search for pixels that fire: the first ones change the thresholds
@@ -173,4 +174,4 @@ def _fires(stack: np.ndarray, dark: np.ndarray, limits: Thresholds, gain: np.nda
         part = (stack[frame[inside], x, y] - dark[x, y]) / scale[x, y]
         np.add.at(charge, (found.qx[inside], found.qy[inside]), np.where(np.isfinite(part), part, 0.0))
     np.add.at(alone, (found.qx, found.qy), found.intensity)
-    return hot_pixels(struck, mask=good) & (alone > IN_ONE_PIXEL * charge)
+    return hot_pixels(struck, STRUCK_OFTEN, mask=good) & (alone > IN_ONE_PIXEL * charge)
