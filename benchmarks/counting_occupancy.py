@@ -154,9 +154,7 @@ def table(found: list[Row]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for a, b in zip(found[::2], found[1::2], strict=True):
-        lines.append(
-            f"| {a.occupancy:g} | {a.recall:.1%} | {a.extra:.2%} | {b.recall:.1%} | {b.extra:.2%} | {b.false:.2%} | {b.rms:.2f} |"
-        )
+        lines.append(f"| {a.occupancy:g} | {a.recall:.1%} | {a.extra:.2%} | {b.recall:.1%} | {b.extra:.2%} | {b.false:.2%} | {b.rms:.2f} |")
     return "\n".join(lines)
 
 

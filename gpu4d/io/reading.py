@@ -44,7 +44,7 @@ def read_emd(path: str | os.PathLike[str], only: Collection[str] | None = None) 
     -------
     dict of str to object
         Keys are paths under the file's root ("bf", "datacube/braggvectors"). With several roots they begin with the root's name.
-        Values are DataCube (lazy, also for a link and for a counted scan), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
+        Values are DataCube (lazy, also a link or a counted scan), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
         qx, qy, intensity and all others in the file) and PointList. Metadata of the root have their own names: "calibration" is
         a Calibration, others are dictionaries. Slices without units take the pixel size from the calibration. A cube whose raw
         file is missing is left out with a warning.

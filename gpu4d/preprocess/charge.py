@@ -57,7 +57,7 @@ class ChargeModel(NamedTuple):
     @property
     def mean_log(self) -> float:
         """Mean of ln(signal), which makes the mean signal 1."""
-        return -self.energy_spread**2 / 2
+        return -(self.energy_spread**2) / 2
 
     @property
     def least_cost(self) -> float:

@@ -93,7 +93,7 @@ def count_electrons(
         raise InputError(wrong)
     values = signals(frames, dark, electron, gain, mask)
     xp = arrays.namespace(values)
-    n, nx, ny = values.shape
+    _, nx, ny = values.shape
     maxima = is_maximum(values, lower, upper)
     frame, x, y = xp.nonzero(maxima)
     counts = xp.sum(xp.astype(maxima, xp.int64), axis=(1, 2))

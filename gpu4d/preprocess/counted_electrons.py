@@ -58,9 +58,7 @@ class CountedElectrons(OnePass):
     (3, 4, 64, 64)
     """
 
-    def __init__(
-        self, setup: CountingSetup, mode: str = "maxima", *, upsample: int = 1, places: bool = False, per_frame: float = 1000.0
-    ):
+    def __init__(self, setup: CountingSetup, mode: str = "maxima", *, upsample: int = 1, places: bool = False, per_frame: float = 1000.0):
         if mode not in MODES:
             raise InputError(f"mode={mode!r}: need one of {', '.join(map(repr, MODES))}")
         if mode == "maxima" and (upsample != 1 or places):
@@ -86,7 +84,9 @@ class CountedElectrons(OnePass):
         per_pixel = DEFINITION_BYTES if defined(operation, scan) else 0 if scan.on_host else 5
         scratch = 20 * max(pixels, BLOCK_PIXELS) if self.mode != "maxima" and not per_pixel else 0
         fitted = FITTED_BYTES * self.per_frame * n_frames
-        return int(EVENT_BYTES * self.per_frame * positions + 24 * positions + per_pixel * pixels * n_frames + fitted) + scratch + 32 * pixels
+        return (
+            int(EVENT_BYTES * self.per_frame * positions + 24 * positions + per_pixel * pixels * n_frames + fitted) + scratch + 32 * pixels
+        )
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         """Begin without electrons."""

@@ -10,8 +10,8 @@ from gpu4d.arrays import Array
 from gpu4d.errors import InputError
 from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
-from gpu4d.preprocess.count_electrons import is_maximum, neighbour, problem, signals
 from gpu4d.preprocess.charge import SQRT_TAU, ChargeModel, share
+from gpu4d.preprocess.count_electrons import is_maximum, neighbour, problem, signals
 from gpu4d.preprocess.electrons import Electrons
 
 HALF = 2  # px: a group is fitted in the square of 5 × 5 pixels about its maximum
@@ -150,7 +150,7 @@ def fit_electrons(
 def _windows(values: Any, lower: float, found: Any, model: ChargeModel) -> tuple[Windows, Any]:
     """Return the squares about the maxima, and their pixels (m, 5, 5) in the padded frames, one after the other."""
     xp = arrays.namespace(values)
-    n, nx, ny = values.shape
+    _, nx, ny = values.shape
     frame, x, y = found
     wide = nx + 2 * HALF, ny + 2 * HALF
     step = xp.arange(2 * HALF + 1, dtype=xp.int64, device=arrays.device(values))
@@ -342,7 +342,7 @@ def _light(fit: Fit, at: Any, values: Any, model: ChargeModel) -> Any:
 def _listed(fit: Fit, found: Any, counts: Any) -> Electrons:
     """Return the electrons of all groups as one list."""
     xp = arrays.namespace(fit.number)
-    frame, x, y = found
+    _, x, y = found
     held = xp.stack([fit.number > k for k in range(len(fit.x))], axis=1)
     keep = xp.nonzero(xp.reshape(held, (-1,)))[0]
 
@@ -354,6 +354,4 @@ def _listed(fit: Fit, found: Any, counts: Any) -> Electrons:
     groups = xp.cumulative_sum(counts, include_initial=True)
     offsets = xp.take(before, groups)
     zero = xp.zeros_like(fit.x[0])
-    return Electrons(
-        offsets, column(fit.x, arrays.as_float64(x)), column(fit.y, arrays.as_float64(y)), column(fit.signal, zero)
-    )
+    return Electrons(offsets, column(fit.x, arrays.as_float64(x)), column(fit.y, arrays.as_float64(y)), column(fit.signal, zero))

@@ -87,6 +87,8 @@ class FileEventSource(EventSource):
         pixels = self.stored.read(begin, end)
         most = self.shape[2] * self.shape[3]
         if len(pixels) and not (0 <= int(pixels.min()) and int(pixels.max()) < most):
-            raise InputError(f"{shown(self.path)}: {shown(self.dataset)} has numbers of pixels that are not from 0 to {most - 1}: it is damaged")
+            raise InputError(
+                f"{shown(self.path)}: {shown(self.dataset)} has numbers of pixels that are not from 0 to {most - 1}: it is damaged"
+            )
         counts = None if self.stored_counts is None else self.stored_counts.read(begin, end)
         return Events(self.offsets[first : last + 1] - begin, pixels, counts, self.shape[2:])
