@@ -19,6 +19,7 @@ from gpu4d.errors import InputError
 from gpu4d.io import load_images, open
 from gpu4d.preprocess._counting_setup import CountingSetup, counting_setup
 from gpu4d.preprocess.counted_electrons import CountedElectrons
+from gpu4d.real_arrays import real_array
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming import sweep
 from gpu4d.streaming.engine import VisitOptions
@@ -139,7 +140,7 @@ def count_scan(
     >>> counted.cube.shape, bool(0.8 < counted.electrons / len(raw.electrons) < 1)
     ((6, 6, 64, 64), True)
     """
-    cube = open(raw) if isinstance(raw, str | os.PathLike) else raw if isinstance(raw, DataCube) else DataCube(raw)
+    cube = open(raw) if isinstance(raw, str | os.PathLike) else raw if isinstance(raw, DataCube) else _cube_of(raw)
     if setup is None:
         if dark is None:
             raise InputError("counting needs the level of the detector: give dark= (frames without a beam, or their mean) or setup=")
@@ -154,6 +155,10 @@ def count_scan(
     result = sweep(cube, reduction, memory=memory, **options)
     source, points = result if isinstance(result, tuple) else (result, None)
     return _judged(cube, source, points, setup, reduction, options.get("where"))
+
+
+def _cube_of(raw: Array) -> DataCube:
+    return DataCube(real_array(raw, "raw", "frames of a scan (Rx, Ry, Qx, Qy), or a DataCube, or a path"))
 
 
 def _random_frames(cube: DataCube, where: np.ndarray | None, sample: int, seed: int) -> np.ndarray:

@@ -113,7 +113,7 @@ def counting_setup(
     Examples
     --------
     >>> import gpu4d
-    >>> raw = gpu4d.simulate.raw_frames((4, 4), (64, 64), occupancy=0.005, seed=1)
+    >>> raw = gpu4d.simulate.raw_frames((8, 8), (64, 64), occupancy=0.005, seed=1)
     >>> setup = counting_setup(raw.cube.source.array, raw.darks)
     >>> 0.33 < setup.model.spread < 0.43, 3.5 < setup.lower * setup.electron / setup.noise < 6
     (True, True)

@@ -39,7 +39,7 @@ class ChargeModel(NamedTuple):
     penalty: float = 14.0
 
     @classmethod
-    def of(cls, given: Any) -> ChargeModel:
+    def of(cls, given: ChargeModel | tuple[float, ...]) -> ChargeModel:
         """Return a model, or a tuple of its numbers, as a model that was checked."""
         if not isinstance(given, tuple) or not 2 <= len(given) <= len(cls._fields):
             raise InputError(f"model is {given!r}: need a ChargeModel, as gpu4d.preprocess.charge_model gives it")

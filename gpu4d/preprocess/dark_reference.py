@@ -31,7 +31,7 @@ class DarkReference(NamedTuple):
         Pixels whose level is far above, or far below, that of their neighbours. A pixel that is NaN, or that never changes while others
         do, is dead.
     flickering : (Qx, Qy) bool
-        Pixels that are much noisier than others.
+        Pixels that are much noisier than others. They are not counted as hot.
     """
 
     mean: np.ndarray
@@ -97,9 +97,9 @@ def dark_reference(frames: ArrayLike) -> DarkReference:
         stuck = known & (noise == 0) & (typical > 0)
     off = level - median_filter(level, NEIGHBOURS)
     scatter = max(float(robust_sigma(off[known])), float(np.nanmedian(noise)) / math.sqrt(n) if n >= LEAST_FRAMES else 0.0)
-    hot = known & (off > OUTLIER * scatter) & (off > 0)
+    hot = known & (off > OUTLIER * scatter) & (off > 0) & ~flickering
     dead = ~known | (off < -OUTLIER * scatter) & (off < 0) | stuck & ~hot
-    return DarkReference(mean, noise, hot, dead, flickering & ~hot & ~dead)
+    return DarkReference(mean, noise, hot, dead, flickering & ~dead)
 
 
 def _noise(values: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -45,21 +45,11 @@ class Windows(NamedTuple):
     own: Any  # pixels over the threshold that lead up to this maximum
 
 
-def _problem(
-    frames: Any,
-    dark: Any,
-    lower: float,
-    upper: float,
-    model: ChargeModel,
-    electron: float = 1.0,
-    gain: Any = None,
-    mask: Any = None,
-    most: int = MOST,
-) -> str | None:
+def _problem(frames: Any, dark: Any, lower: float, upper: float, model: ChargeModel, most: int = MOST, **options: Any) -> str | None:
     if not 1 <= most <= MOST:
         return f"most={most}: need 1 … {MOST} electrons of a group"
     ChargeModel.of(model)
-    return problem(frames, dark, lower, upper, electron, gain, mask)
+    return problem(frames, dark, lower, upper, **options)
 
 
 @operation(
@@ -130,7 +120,7 @@ def fit_electrons(
     >>> np.round(found.qx).tolist(), np.round(found.qy).tolist()
     ([3.0, 3.0], [2.0, 3.0])
     """
-    if (wrong := _problem(frames, dark, lower, upper, model, electron, gain, mask, most)) is not None:
+    if (wrong := _problem(frames, dark, lower, upper, model, most, electron=electron, gain=gain, mask=mask)) is not None:
         raise InputError(wrong)
     xp = arrays.namespace(*(a for a in (frames, dark, gain, mask) if a is not None))
     model = ChargeModel.of(model)

@@ -155,8 +155,9 @@ def raw_frames(
 def _density(pattern: ArrayLike | None, shape: tuple[int, int]) -> np.ndarray:
     """Return the share of the electrons in every pixel."""
     density = np.ones(shape) if pattern is None else host_image(pattern, "pattern").astype(np.float64)
-    if density.shape != shape or not (np.isfinite(density).all() and density.min() >= 0 and density.sum() > 0):
+    if density.shape != shape or not (np.isfinite(density).all() and density.min() >= 0 and density.max() > 0):
         raise InputError(f"pattern is {density.shape}: need {shape} numbers of 0 or more, not all 0")
+    density = density / density.max()  # before the sum, which may be too large
     return density / density.sum()
 
 
