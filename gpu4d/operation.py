@@ -38,6 +38,7 @@ OPERATIONS: dict[str, Operation] = {}  # name -> operation, of the modules impor
 ROOMS = (
     "imaging",
     "preprocess",
+    "rings",
     "amorphous",
     "crystal",
     "bragg",
