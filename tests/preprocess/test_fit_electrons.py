@@ -1,14 +1,12 @@
 """Electrons fitted to raw frames: places, electrons in neighbouring pixels, and what must not be split."""
 
-import h5py
 import numpy as np
 import pytest
-from gpu4d.benchmarks.counting_occupancy import judged
 from scipy.special import ndtr
 
 import gpu4d
 from gpu4d.errors import InputError
-from gpu4d.preprocess import ChargeModel, count_electrons, counting_setup, fit_electrons
+from gpu4d.preprocess import ChargeModel, count_electrons, fit_electrons
 
 SPREAD = 0.38
 MODEL = ChargeModel(SPREAD, 0.025)
@@ -125,15 +123,3 @@ def test_impossible_models_are_refused(model, said):
 def test_impossible_numbers_of_electrons_are_refused():
     with pytest.raises(InputError, match="most=5"):
         fitted(frame_of([]), most=5)
-
-
-@pytest.mark.shared
-def test_electrons_of_a_detector_whose_truth_is_known(shared_data):
-    """From raw frames and darks alone. Local maxima find 0.85 of them."""
-    with h5py.File(shared_data / "counting_raw.h5") as file:
-        frames, darks, truth = file["frames"][:].reshape(-1, 288, 288), file["dark_frames"][:], file["truth/events"][:].astype(float)
-    setup = counting_setup(frames, darks)
-    found = fit_electrons(frames, setup.dark, setup.lower, setup.upper, setup.model, electron=setup.electron, mask=setup.mask)
-    everywhere = np.ones(setup.mask.shape, bool)
-    recall, false, extra, rms = judged(found, truth, everywhere)
-    assert recall >= 0.93 and false <= 1e-3 and extra <= 0.01 and rms <= 0.2
