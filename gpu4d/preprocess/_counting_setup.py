@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -174,4 +175,5 @@ def _fires(stack: np.ndarray, dark: np.ndarray, limits: Thresholds, gain: np.nda
         part = (stack[frame[inside], x, y] - dark[x, y]) / scale[x, y]
         np.add.at(charge, (found.qx[inside], found.qy[inside]), np.where(np.isfinite(part), part, 0.0))
     np.add.at(alone, (found.qx, found.qy), found.intensity)
-    return hot_pixels(struck, STRUCK_OFTEN, mask=good) & (alone > IN_ONE_PIXEL * charge)
+    often: Any = hot_pixels(struck, STRUCK_OFTEN, mask=good)
+    return often & (alone > IN_ONE_PIXEL * charge)

@@ -100,15 +100,17 @@ class CountedElectrons(OnePass):
     def update(self, frames: Array, positions: np.ndarray) -> None:
         """Count the electrons of some frames."""
         setup = self.setup
-        dark, gain, mask = (None if a is None else tables.beside(a, frames) for a in (setup.dark, setup.gain, self.valid))
-        options = {"electron": setup.electron, "gain": gain, "mask": mask}
+        dark = tables.beside(setup.dark, frames)
+        gain, mask = (None if a is None else tables.beside(a, frames) for a in (setup.gain, self.valid))
+        options: dict[str, Any] = {"electron": setup.electron, "gain": gain, "mask": mask}
         found: Electrons
         if self.mode == "maxima":
             found = count_electrons(frames, dark, setup.lower, setup.upper, **options)
         else:
             most = 1 if self.mode == "places" else MOST
             found = fit_electrons(frames, dark, setup.lower, setup.upper, setup.model, most=most, **options)
-        host = Electrons(*(arrays.to_numpy(a) for a in found))
+        on_host: list[Any] = [arrays.to_numpy(a) for a in found]
+        host = Electrons(*on_host)
         numbers = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
         columns = [event_pixels(host, self.setup.dark.shape, self.upsample)]
         columns += [host.qx, host.qy, host.intensity] if self.places else []

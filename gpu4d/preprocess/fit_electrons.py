@@ -220,7 +220,7 @@ def _fitted(windows: Windows, model: ChargeModel, most: int) -> Fit:
         columns = []
         for old, new in zip(fit[:3], trial[:3]):
             columns.append([xp.where(better, b, a) for a, b in zip((*old, new[n]), new)])
-        fit = Fit(*columns, fit.number + xp.astype(better, xp.int64))
+        fit = Fit(columns[0], columns[1], columns[2], fit.number + xp.astype(better, xp.int64))
         cost, growing = xp.where(better, lower, cost), better
     return fit
 

@@ -38,7 +38,7 @@ def write_events(parent: h5py.Group, name: str, cube: DataCube, source: ReadsEve
         write_metadata(group, "detector", {"mask": cube.detector_mask})
     offsets, total = source.offsets, int(source.offsets[-1])
     first = source.read_events(slice(0, 1), slice(0, ry))
-    fields = [("qx", np.uint16 if qx <= 1 << 16 else np.uint32), ("qy", np.uint16 if qy <= 1 << 16 else np.uint32)]
+    fields: list[tuple[str, Any]] = [("qx", np.uint16 if qx <= 1 << 16 else np.uint32), ("qy", np.uint16 if qy <= 1 << 16 else np.uint32)]
     fields += [] if first.counts is None else [("counts", first.counts.dtype.newbyteorder("="))]
     lists = group.create_dataset("data", (rx, ry), h5py.vlen_dtype(np.dtype(fields)))
     for field in ("qx", "qy"):
