@@ -200,6 +200,16 @@ def raw_frames(n: int) -> tuple[tuple, dict]:
     return (np.resize(few.clip(0).astype(np.uint16), (n, 256, 256)), np.full((256, 256), 100.0), 0.5, 5.0), {"electron": 60.0}
 
 
+def crowded_frames(n: int) -> tuple[tuple, dict]:
+    """Direct-detector frames in which one electron in ten has another one beside it."""
+    from gpu4d.preprocess import ChargeModel
+    from gpu4d.simulate import raw_frames as simulated
+
+    few = simulated((1, min(n, 8)), (256, 256), occupancy=0.01, bad_pixels=0, xray_rate=0.0, seed=3)
+    given = np.resize(few.cube.source.array[0], (n, 256, 256)), few.darks.mean(axis=0), 0.13, 10.0, ChargeModel(0.38, 0.026)
+    return given, {"electron": 120.0}
+
+
 def through_the_fft_library(*args: Any, **options: Any) -> Any:
     """`find_disks` as on a card on which the fused kernel does not fit."""
     import gpu4d.kernels.find_disks

@@ -17,6 +17,7 @@ from gpu4d.benchmarks.case_inputs import (
     bragg,
     bright_field,
     centers,
+    crowded_frames,
     disk_fit,
     errors,
     fitted_disks,
@@ -345,6 +346,7 @@ CASES = [
         tolerance=1e-3,
     ),
     Case("count_electrons", "256², uint16, 0.4 %", raw_frames, (128, 16384), lambda p, *_a, **_o: p.nbytes),
+    Case("fit_electrons", "256², uint16, 1 %", crowded_frames, (16, 2048), lambda p, *_a, **_o: p.nbytes, tolerance=1e-4),
     Case("hot_pixel_median", "128², uint16", lambda n: ((frames(n),), {}), (512, 32768), hot_pixels_bytes),
     Case("hot_pixel_median", "256², uint16", lambda n: ((frames(n, 256),), {}), (128, 16384), hot_pixels_bytes),
     Case(

@@ -193,8 +193,8 @@ class Calibration(CalibrationFields):
         """Return the calibration of a part of the scan and of the detector."""
         return self._changed("cropped", cut)
 
-    def binned(self, detector: int, scan: int) -> Calibration:
-        """Return the calibration after binning pixels and positions."""
+    def binned(self, detector: float, scan: float) -> Calibration:
+        """Return the calibration after binning pixels and positions. With ½, each becomes two along each axis."""
         return self._changed("binned", (detector, scan))
 
     def chosen(self, choice: Choice) -> Calibration:

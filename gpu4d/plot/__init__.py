@@ -15,6 +15,7 @@ Examples
 from gpu4d.plot.canvas import save
 from gpu4d.plot.cepstrum import cepstrum
 from gpu4d.plot.classes import class_patterns, label_map
+from gpu4d.plot.counting import counting_histogram
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
 from gpu4d.plot.drift import drift
 from gpu4d.plot.lattices import lattice_map
@@ -33,6 +34,7 @@ __all__ = [
     "class_patterns",
     "com",
     "convergence",
+    "counting_histogram",
     "diffraction",
     "disks",
     "drift",

@@ -4,9 +4,16 @@
 # function by the module.
 from gpu4d.data.bad_pixels import BadPixels, find_bad_pixels, find_nan_pixels
 from gpu4d.data.fill import fill_from_neighbours
+from gpu4d.preprocess._count_scan import CountedScan, count_scan
+from gpu4d.preprocess._counting_setup import CountingSetup, counting_setup
 from gpu4d.preprocess._reshape import ScanShapeWarning, reshape
-from gpu4d.preprocess.count_electrons import Electrons, count_electrons
+from gpu4d.preprocess.charge import ChargeModel
+from gpu4d.preprocess.count_electrons import count_electrons
+from gpu4d.preprocess.counted_electrons import CountedElectrons
 from gpu4d.preprocess.counts import in_counts
+from gpu4d.preprocess.dark_reference import DarkReference, dark_reference
+from gpu4d.preprocess.electrons import Electrons
+from gpu4d.preprocess.fit_electrons import fit_electrons
 from gpu4d.preprocess.hot_pixel_median import hot_pixel_median
 from gpu4d.preprocess.hot_pixels import hot_pixels
 from gpu4d.preprocess.kind import is_flat, raw_frames
@@ -16,6 +23,11 @@ from gpu4d.preprocess.views import bin, crop, select
 
 __all__ = [
     "BadPixels",
+    "ChargeModel",
+    "CountedElectrons",
+    "CountedScan",
+    "CountingSetup",
+    "DarkReference",
     "Electrons",
     "ScanShape",
     "ScanShapeWarning",
@@ -23,10 +35,14 @@ __all__ = [
     "Thresholds",
     "bin",
     "count_electrons",
+    "count_scan",
+    "counting_setup",
     "crop",
+    "dark_reference",
     "fill_from_neighbours",
     "find_bad_pixels",
     "find_nan_pixels",
+    "fit_electrons",
     "hot_pixel_median",
     "hot_pixels",
     "in_counts",

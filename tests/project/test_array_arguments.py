@@ -25,6 +25,7 @@ PATTERNS = RNG.poisson(40 * PROBE + 0.5, (*SCAN, *DETECTOR)).astype("float32")
 FRAMES = RNG.normal(100, 3, (12, *DETECTOR))
 FRAMES[np.arange(12), RNG.integers(3, 20, 12), 9] += 150
 DARK = np.full(DETECTOR, 100.0)
+RAW_SCAN = gpu4d.simulate.raw_frames((3, 3), (32, 32), occupancy=0.01, bad_pixels=2, seed=1)
 MASK = np.ones(DETECTOR, bool)
 MASK[0, 3] = False
 WHERE = np.ones(SCAN, bool)
@@ -240,6 +241,24 @@ CALLS: dict[str, Call] = {
         g=np.ones(DETECTOR),
         m=MASK,
     ),
+    "preprocess.fit_electrons": Call(
+        lambda f, d, g, m: gpu4d.preprocess.fit_electrons(f, d, 0.3, 10.0, (0.4, 0.03), electron=150.0, gain=g, mask=m).intensity,
+        f=FRAMES,
+        d=DARK,
+        g=np.ones(DETECTOR),
+        m=MASK,
+    ),
+    "preprocess.dark_reference": Call(lambda f: gpu4d.preprocess.dark_reference(f).mask, f=FRAMES),
+    "preprocess.counting_setup": Call(
+        lambda f, d, g, m: gpu4d.preprocess.counting_setup(f, d, gain=g, mask=m, false_share=0.1).lower,
+        f=FRAMES,
+        d=DARK,
+        g=np.ones(DETECTOR),
+        m=MASK,
+    ),
+    "preprocess.count_scan": Call(
+        lambda f, d, g: gpu4d.preprocess.count_scan(f, d, gain=g).electrons, f=RAW_SCAN.cube.source.array, d=RAW_SCAN.darks, g=RAW_SCAN.gain
+    ),
     "preprocess.fill_from_neighbours": Call(lambda p, m: gpu4d.preprocess.fill_from_neighbours(p, m), p=PATTERNS, m=MASK),
     "preprocess.find_bad_pixels": Call(lambda m: gpu4d.preprocess.find_bad_pixels(m, 30).mask, m=PATTERNS.mean((0, 1))),
     "preprocess.hot_pixel_median": Call(lambda f, m: gpu4d.preprocess.hot_pixel_median(f, mask=m)[1], f=PATTERNS, m=MASK),
@@ -267,6 +286,7 @@ CALLS: dict[str, Call] = {
         g=np.ones(DETECTOR),
         m=MASK,
     ),
+    "simulate.raw_frames": Call(lambda p: gpu4d.simulate.raw_frames((1, 2), DETECTOR, pattern=p, bad_pixels=0).electrons, p=PROBE),
     "probe.from_vacuum": Call(lambda p, r: gpu4d.probe.from_vacuum(p, r), p=PATTERNS.reshape(-1, *DETECTOR), r=np.ones((1, 30), bool)),
     "probe.patterned": Call(lambda p: gpu4d.probe.patterned(DETECTOR, 6.0, p), p=np.eye(4)),
     "probe.real_space": Call(lambda w: gpu4d.probe.real_space(w, 0.05).intensity, w=PROBE),

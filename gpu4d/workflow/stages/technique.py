@@ -116,7 +116,7 @@ def _without_disk(state: RunState) -> Suggestion:
             "images", "Images only: raw frames of a counting detector",
             f"{none}; single electrons stand out of a level of {np.nanmedian(mean):.3g} at other pixels in each pattern",
             "Raw frames of a counting detector, in which single electrons are not yet counted: count them first "
-            "(gpu4d.preprocess.count_electrons). Virtual images of the raw frames were made.",
+            "(gpu4d.preprocess.count_scan). Virtual images of the raw frames were made.",
         )  # fmt: skip
     if is_flat(mean, state.patterns):
         return Suggestion(
