@@ -1,6 +1,10 @@
 """Glasses: radial distribution function, fluctuation microscopy and strain from diffuse rings."""
 
-__all__: list[str] = []
+from gpu4d.amorphous._rdf import rdf
+from gpu4d.amorphous.rdf_result import RDF
+from gpu4d.amorphous.sine_transform import sine_transform
+
+__all__ = ["RDF", "rdf", "sine_transform"]
 
 
 def __dir__() -> list[str]:
