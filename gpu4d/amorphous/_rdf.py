@@ -17,6 +17,7 @@ from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import OriginLike, real_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.physics import angle_to_frequency
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.streaming.engine import SweepOptions
 
@@ -45,7 +46,9 @@ def rdf(
     r: ArrayLike | None = None,
     r_min: float | None = None,
     low_r_rounds: int = 0,
+    disk_radius: float | None = None,
     first_shell: tuple[float, float] = SHELL,
+    shell_limits: tuple[float, float] | None = None,
     origin: OriginLike | None = None,
     n_r: int | None = None,
     r_max: float | None = None,
@@ -97,8 +100,14 @@ def rdf(
     low_r_rounds : int
         Rounds of the correction of Kaplow that subtracts from S what G(r) has besides −4πρr below `r_min`. 5 to 10 for multiple
         scattering or an unknown background.
+    disk_radius : float, optional
+        Radius of the bright-field disk, 1/Å. G(r) is divided by what the disk and the rings leave of it, 2 J₁(x)/x with x = 2π r ×
+        radius, and sinc(r × width of a ring), down to 0.3. None: of a scan that of the calibrated semi-angle, else 0.
     first_shell : (low, high)
         Where the highest peak of G(r) is the first shell, Å.
+    shell_limits : (start, end), optional
+        Between which its atoms are counted, Å. None: from where the RDF grows up to the peak, to the first minimum of g(r) behind it, both
+        of the mean of the profiles. Give both to compare specimens.
     origin, n_r, r_max, ellipse, mask
         Of a scan, as in `gpu4d.radial_profile` (r_max in pixels). Rings narrower than a pixel keep a sharp first peak of S, wider ones
         have less noise.
@@ -137,9 +146,11 @@ def rdf(
         band_text = f"from {limits.low:g} to {limits.high:g} 1/Å, and k goes to {k_last:g}"
         raise InputError(f"{int(keep.sum())} rings lie in the band {band_text}: need {LEAST_RINGS}")
     atom = mean_atom(composition, _kept(factor, keep), means.k[keep])
-    flat = RingMeans(means.k[keep], *(v.reshape(-1, v.shape[-1])[:, keep] for v in means[1:]))
+    mean, spread = (v.reshape(-1, v.shape[-1])[:, keep] for v in (means.mean, means.error))
+    flat = RingMeans(means.k[keep], mean, spread, means.width)
     fit = _fit_range(k_fit, FIT_FROM[form is not None] * k_last)
-    choice = Choice(fit, form, normalize, *_numbers(density, r, r_min, first_shell, low_r_rounds))
+    numbers = _numbers(density, r, r_min, (first_shell, shell_limits), low_r_rounds)
+    choice = Choice(fit, form, normalize, *numbers, _disk_radius(disk_radius, profile), means.width)
     return rdf_of_rings(flat, atom, limits, choice, means.mean.shape[:-1])
 
 
@@ -152,6 +163,19 @@ def _means(profile: Any, k: Any, q_pixel: Any, error: Any, rings: dict[str, Any]
     if named := [name for name, value in {**rings, **sweep_options}.items() if value is not None]:
         raise InputError(f"{', '.join(named)} belong to a DataCube, and profile is an array: leave them out")
     return from_arrays(profile, k, q_pixel, error)
+
+
+def _disk_radius(given: Any, profile: Any) -> float:
+    """Return the radius of the bright-field disk, 1/Å: the one given, that of a scan's calibration, or 0."""
+    if given is None:
+        known = profile.calibration if isinstance(profile, DataCube) else None
+        if known is None or known.semiangle is None or known.energy is None:
+            return 0.0
+        return angle_to_frequency(known.semiangle, known.energy)
+    radius = float(real_number(given, "disk_radius"))
+    if not 0 <= radius < 1:
+        raise InputError(f"disk_radius={radius:g}: need the radius of the bright-field disk, 1/Å, below 1")
+    return radius
 
 
 def _fit_range(given: Any, start: float) -> tuple[float, float]:
@@ -196,8 +220,8 @@ def _kept(factor: Any, keep: np.ndarray) -> Any:
     return values[keep]
 
 
-def _numbers(density: Any, r: Any, r_min: Any, shell: Any, rounds: Any) -> tuple[Any, ...]:
-    """Return density, distances, r_min, range of the first shell and rounds of the correction, checked."""
+def _numbers(density: Any, r: Any, r_min: Any, shells: tuple[Any, Any], rounds: Any) -> tuple[Any, ...]:
+    """Return density, distances, r_min, range and limits of the first shell, and rounds of the correction, checked."""
     distances = np.arange(1, round(R_MAX / R_STEP) + 1) * R_STEP if r is None else growing(r, "r")
     steps = np.diff(distances)
     if len(distances) < 8 or distances[0] <= 0 or np.ptp(steps) > 1e-6 * steps[0] or distances[-1] > 1e4:
@@ -205,10 +229,13 @@ def _numbers(density: Any, r: Any, r_min: Any, shell: Any, rounds: Any) -> tuple
     for value, name in ((density, "density"), (r_min, "r_min")):
         if value is not None and not 0 < float(real_number(value, name)) < 1e3:
             raise InputError(f"{name}={value!r}: need a positive number, or None ({'atoms per Å³' if name == 'density' else 'Å'})")
-    low, high = floats(shell, 2, "first_shell", "(low, high) in Å")
-    if not 0 < low < high:
-        raise InputError(f"first_shell=({low:g}, {high:g}): need 0 < low < high, Å")
+    found: list[tuple[float, ...] | None] = []
+    for given, name in zip(shells, ("first_shell", "shell_limits")):
+        pair = None if given is None and name == "shell_limits" else floats(given, 2, name, "two distances, (low, high) in Å")
+        if pair is not None and not 0 < pair[0] < pair[1]:
+            raise InputError(f"{name}={pair}: need 0 < low < high, Å")
+        found.append(pair)
     count = real_number(rounds, "low_r_rounds", whole=True)
     if not 0 <= count <= 1000:
         raise InputError(f"low_r_rounds={count}: need 0 to 1000")
-    return None if density is None else float(density), distances, None if r_min is None else float(r_min), (low, high), count
+    return None if density is None else float(density), distances, None if r_min is None else float(r_min), *found, count

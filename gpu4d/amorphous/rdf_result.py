@@ -41,8 +41,9 @@ class RDF:
         Å, below which there are no atoms.
     peak, peak_error : (...) float64
         Where G(r) has its first peak, Å.
-    shell : (..., 2) float64
-        Between which the atoms of the first shell are counted, Å.
+    shell : (2,) float64
+        Between which the atoms of the first shell are counted, Å: from where the RDF grows up to the peak (at least `r_min`), to the
+        first minimum of g(r) behind it; of several profiles, those of their mean.
     coordination, coordination_error : (...) float64
         Atoms of the first shell: the integral of the RDF. Atoms behind the minimum and in front of it are told apart by nothing else.
     gaussian : (..., 3) float64
@@ -117,7 +118,7 @@ def shell_fields(shell: Shell, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     gaussian = np.stack([shell.gaussian_position, shell.gaussian_width, shell.gaussian_atoms], axis=-1)
     return {
         "peak": shell.peak.reshape(shape),
-        "shell": np.stack([shell.start, shell.end], axis=-1).reshape(*shape, 2),
+        "shell": np.array([shell.start, shell.end]),
         "coordination": shell.atoms.reshape(shape),
         "gaussian": gaussian.reshape(*shape, 3),
     }

@@ -28,11 +28,14 @@ class RingMeans(NamedTuple):
         NaN where nothing was measured.
     error : (..., n) float64
         Standard error; NaN where it is not known.
+    width : float
+        Of a ring, 1/Å.
     """
 
     k: np.ndarray
     mean: np.ndarray
     error: np.ndarray
+    width: float
 
 
 def from_arrays(profile: Any, k: Any, q_pixel: Any, error: Any) -> RingMeans:
@@ -50,14 +53,15 @@ def from_arrays(profile: Any, k: Any, q_pixel: Any, error: Any) -> RingMeans:
         at = growing(k, "k")
         if len(at) != n or at[0] < 0:
             raise InputError(f"k has {len(at)} values from {at[0]:g} on, and the profile has {n} rings: need one k ≥ 0 for each, 1/Å")
+    width = float(np.median(np.diff(at))) if n > 1 else 0.0
     if error is None:
-        return RingMeans(at, mean, np.full_like(mean, np.nan))
+        return RingMeans(at, mean, np.full_like(mean, np.nan), width)
     spread = real_values(error, "error").astype(np.float64)
     if spread.shape not in ((n,), mean.shape):
         raise InputError(f"error has shape {spread.shape}, and the profile {mean.shape}: need the same, or one error for each ring")
     if (spread < 0).any():
         raise InputError("error has negative values: need standard errors, in the units of the profile")
-    return RingMeans(at, mean, np.broadcast_to(np.where(spread < LARGEST, spread, np.nan), mean.shape))
+    return RingMeans(at, mean, np.broadcast_to(np.where(spread < LARGEST, spread, np.nan), mean.shape), width)
 
 
 def from_scan(cube: DataCube, q_pixel: Any, rings: dict[str, Any], options: dict[str, Any]) -> RingMeans:
@@ -78,7 +82,9 @@ def from_scan(cube: DataCube, q_pixel: Any, rings: dict[str, Any], options: dict
     radius = mean_radii(cube.shape[2:], origin, mask=np.logical_and.reduce(masks) if masks else None, **rings)
     filled = np.isfinite(radius)  # a narrow ring near the beam may have no pixel
     size = _positive(known.q_pixel if q_pixel is None else q_pixel, "q_pixel")
-    return RingMeans(size * radius[filled], found.mean[filled], _error(found, np.dtype(str(cube.dtype)).kind in "iub")[filled])
+    error = _error(found, np.dtype(str(cube.dtype)).kind in "iub")
+    width = size * float(found.radius[1] - found.radius[0]) if len(radius) > 1 else 0.0
+    return RingMeans(size * radius[filled], found.mean[filled], error[filled], width)
 
 
 def _error(found: RadialStatistics, counts: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,14 +11,15 @@ HALF = 0.5  # of its height: above, the first peak is taken for a Gaussian
 
 
 class Shell(NamedTuple):
-    """First shell of groups of profiles; all are (g,) float64, NaN where there is none.
+    """First shell of groups of profiles; arrays are (g,) float64, NaN where there is none.
 
     Attributes
     ----------
     peak : (g,)
         Where G(r) is largest, Å: of a parabola through the largest value and its neighbours.
-    start, end : (g,)
-        Where the RDF is least between `r_min` and the peak, and where g(r) is least behind the peak before it rises again, Å.
+    start, end : float
+        Å, the same for all groups. From `start` on, the RDF grows up to the peak; `start` is not below `r_min`. At `end`, g(r) has its
+        first minimum behind.
     atoms : (g,)
         ∫ 4πr²ρ g(r) dr from `start` to `end`.
     gaussian_position, gaussian_width, gaussian_atoms : (g,)
@@ -25,8 +27,8 @@ class Shell(NamedTuple):
     """
 
     peak: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
+    start: float
+    end: float
     atoms: np.ndarray
     gaussian_position: np.ndarray
     gaussian_width: np.ndarray
@@ -51,36 +53,40 @@ def first_peak(r: np.ndarray, values: np.ndarray, between: tuple[float, float]) 
     return np.where(found, r[inside[0] + 1 + at] + step * np.where(np.abs(shift) <= 1, shift, 0.0), np.nan)
 
 
-def first_shell(r: np.ndarray, values: np.ndarray, density: np.ndarray, peak: np.ndarray, r_min: float) -> Shell:
-    """Measure the shell about `peak` (g,) of G (g, m). The density is (g,), 1/Å³."""
+def shell_limits(r: np.ndarray, values: np.ndarray, density: float, peak: float, r_min: float) -> tuple[float, float]:
+    """Return where the shell about `peak` begins and ends in G (m,), Å; NaN where g(r) has no minimum behind the peak."""
+    if not (np.isfinite(peak) and density > 0):
+        return math.nan, math.nan
+    over_r = 4 * np.pi * density * r + values  # RDF / r
+    top = int(np.argmin(np.abs(r - peak)))
+    first = min(int(np.searchsorted(r, r_min)), top)
+    falls = np.flatnonzero(np.diff((over_r * r)[first : top + 1]) <= 0)  # the last one is where the way up to the peak begins
+    start = first + int(falls[-1]) + 1 if len(falls) else first
+    behind = over_r[top:] / r[top:]
+    turns = np.flatnonzero((behind[1:-1] <= behind[:-2]) & (behind[1:-1] < behind[2:]))
+    return (float(r[start]), float(r[top + 1 + turns[0]])) if len(turns) else (math.nan, math.nan)
+
+
+def first_shell(r: np.ndarray, values: np.ndarray, density: np.ndarray, peak: np.ndarray, limits: tuple[float, float]) -> Shell:
+    """Measure the shell about `peak` (g,) of G (g, m), and count its atoms between two distances. The density is (g,), 1/Å³."""
     count = len(values)
-    found = Shell(peak, *(np.full(count, np.nan) for _ in range(6)))
-    step = r[1] - r[0]
-    for i in range(count):
-        rho = density[i]
-        if not (np.isfinite(peak[i]) and rho > 0):
-            continue
-        over_r = 4 * np.pi * rho * r + values[i]  # RDF / r
-        top = int(np.argmin(np.abs(r - peak[i])))
-        first = min(int(np.searchsorted(r, r_min)), top)
-        start = first + int(np.argmin((over_r * r)[first : top + 1]))
-        behind = over_r[top:] / r[top:]
-        turns = np.flatnonzero((behind[1:-1] <= behind[:-2]) & (behind[1:-1] < behind[2:]))
-        if not len(turns):
-            continue
-        end = top + 1 + int(turns[0])
-        found.start[i], found.end[i] = r[start], r[end]
-        found.atoms[i] = np.trapezoid((over_r * r)[start : end + 1], dx=step)
-        _gaussian(found, i, r, over_r, top)
+    known = np.isfinite(peak) & (density > 0)
+    over_r = 4 * np.pi * np.where(density > 0, density, np.nan)[:, None] * r + values
+    atoms = np.full(count, np.nan)
+    if np.isfinite(limits[1]):
+        atoms = over_r @ shell_weights(r, *limits)
+    found = Shell(peak, limits[0], limits[1], atoms, *(np.full(count, np.nan) for _ in range(3)))
+    for i in np.flatnonzero(known):
+        _gaussian(found, i, r, over_r[i], int(np.argmin(np.abs(r - peak[i]))))
     return found
 
 
 def shell_weights(r: np.ndarray, start: float, end: float) -> np.ndarray:
-    """Return the weights (m,) of G(r) in the number of atoms: those of the integral of r G(r)."""
+    """Return the weights (m,) of RDF(r)/r in the number of atoms: those of the integral of the RDF, by trapezoids."""
     inside = (r >= start) & (r <= end)
-    at = np.flatnonzero(inside)
     weights = np.where(inside, (r[1] - r[0]) * r, 0.0)
-    weights[at[[0, -1]]] /= 2
+    if inside.any():
+        weights[np.flatnonzero(inside)[[0, -1]]] /= 2
     return weights
 
 
