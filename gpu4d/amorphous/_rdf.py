@@ -59,7 +59,7 @@ def rdf(
     """Compute the radial distribution function of a glass from the mean intensity of its rings.
 
     I(k) = N⟨f²⟩ + N⟨f⟩² (S − 1) + background gives the structure factor S, and G(r) = 4πρr (g − 1) = (2/π) ∫ Q (S − 1) sin(Qr) dQ with
-    Q = 2πk, k = 1/d. The integral is exact for straight lines between the rings.
+    Q = 2πk, k = 1/d. The integral is that of a cubic spline through the rings.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.interpolate
 
 from gpu4d.amorphous.sine_transform import sine_matrix
 from gpu4d.errors import InputError
@@ -14,6 +15,7 @@ from gpu4d.real_arrays import floats, real_number
 
 LEAST_RINGS = 8  # between the cut-offs: fewer tell no distances
 NODES = 12  # between k = 0 and the first ring, so that a parabola is followed to 1e-3
+FINE = 8  # values for each ring in the transform: straight lines between them take 5e-4 of G(r) at 3 Å
 END = 0.95  # of the largest k: where the band ends, unless given
 WIDTH = 0.02  # 1/Å: of the smooth ends, unless given
 FAR = 4.0  # widths from a cut-off, where a sigmoid is 0.982 or 0.018
@@ -118,6 +120,12 @@ class Nodes:
         return out
 
     def transform(self, r: np.ndarray, lorch: bool = False) -> np.ndarray:
-        """Return the matrix (m, nodes) that makes G(r) of S − 1: (2/π) ∫ Q M (S − 1) sin(Qr) dQ, with the window M or Lorch's alone."""
+        """Return the matrix (m, nodes) that makes G(r) of S − 1: (2/π) ∫ Q M (S − 1) sin(Qr) dQ, with the window M or Lorch's alone.
+
+        A cubic spline through Q M (S − 1) gives values `FINE` times as dense. Straight lines between the rings would make G(r) smaller by
+        sinc²(r × distance of the rings): 3 % at 3 Å for rings of 0.03 1/Å.
+        """
         window = np.sinc(self.k / self.k[-1]) if lorch else self.window
-        return (2 / np.pi) * sine_matrix(self.q, r) * (self.q * window)
+        dense = np.linspace(self.q[0], self.q[-1], FINE * len(self.q))
+        spline = scipy.interpolate.CubicSpline(self.q, np.diag(self.q * window))(dense)
+        return (2 / np.pi) * sine_matrix(dense, r) @ spline

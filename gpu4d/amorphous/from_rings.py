@@ -53,8 +53,8 @@ def rdf_of_rings(means: RingMeans, atom: MeanAtom, limits: Band, choice: Choice,
     if choice.normalize == "low r":
         found = found._replace(atoms=asked)
         s = nodes.structure_factor(found.structure_factor(single))
-    s = corrected(nodes, part, s, choice.density, choice.rounds)
     density = slope_density(part, s) if choice.density is None else np.where(np.isfinite(s[:, -1]), choice.density, np.nan)
+    s = corrected(nodes, part, s, density, choice.rounds)
     reduced = (s - 1) @ transform.T
     limits_of_shell = choice.limits or _limits(choice, reduced, density, r_min)
     shell = first_shell(choice.r, reduced, density, first_peak(choice.r, reduced, choice.shell), limits_of_shell)

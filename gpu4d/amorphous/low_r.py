@@ -63,24 +63,19 @@ def scale_from_low_r(part: LowR, nodes: Nodes, found: Scaled, single: np.ndarray
     return np.where(atoms > 0, atoms, np.nan)
 
 
-def corrected(nodes: Nodes, part: LowR, s: np.ndarray, density: float | None, rounds: int) -> np.ndarray:
-    """Return S (..., nodes) without what makes G(r) differ from −4πρr below the first shell.
+def corrected(nodes: Nodes, part: LowR, s: np.ndarray, density: np.ndarray, rounds: int) -> np.ndarray:
+    """Return S (g, nodes) without what makes G(r) differ from −4πρr below the first shell.
 
     Each round transforms the difference below r_min back into Q (S − 1) and subtracts it (Kaplow, Strong and Averbach, Phys. Rev. 138
     (1965) A1336; Eggert et al., Phys. Rev. B 65 (2002) 174105). What varies slowly with k goes: a wrong background or scale, multiple
-    scattering, wrong scattering factors. Ripples of the shells that reach below r_min are subtracted, too.
-
-    Parameters
-    ----------
-    density : float, optional
-        1/Å³. None: in each round that of the slope.
+    scattering, wrong scattering factors. Ripples of the shells that reach below r_min are subtracted, too. The density (g,) stays as it
+    was before: that of the corrected slope would grow from round to round.
     """
     whole = nodes.transform(part.r)  # with the window of the result, whose ripples are in G(r)
     back = sine_matrix(np.concatenate([[0.0], part.r]), nodes.q)[:, 1:]
     q = np.where(nodes.q > 0, nodes.q, 1.0)
     s = s.copy()
     for _ in range(rounds):
-        rho = slope_density(part, s)[..., None] if density is None else density
-        change = ((s - 1) @ whole.T + 4 * np.pi * rho * part.r) @ back.T / q
+        change = ((s - 1) @ whole.T + 4 * np.pi * density[:, None] * part.r) @ back.T / q
         s = s - np.where(nodes.q > 0, change, 0.0)
     return s

@@ -32,8 +32,9 @@ def shares(composition: Any) -> dict[str, float]:
     ({'Si': 0.3333333333333333, 'O': 0.6666666666666666}, {'Cu': 0.64, 'Zr': 0.36})
     """
     if isinstance(composition, str):
-        parts = _PART.findall(composition)
-        if not parts or "".join(a + b for a, b in parts) != composition.replace(" ", ""):
+        formula = composition.replace(" ", "")
+        parts = _PART.findall(formula)
+        if not parts or "".join(a + b for a, b in parts) != formula:
             raise InputError(f"composition={composition!r}: {NEED}")
         pairs = [(symbol, number or 1) for symbol, number in parts]
     elif isinstance(composition, Mapping):
