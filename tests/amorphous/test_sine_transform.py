@@ -21,15 +21,15 @@ def spectrum(q):
 
 
 def test_gaussian_shells_in_both_directions():
-    q, r = np.linspace(0, 60, 18001), np.linspace(0, 12, 1201)
-    np.testing.assert_allclose((2 / np.pi) * sine_transform(q, spectrum(q), r), reduced(r), atol=1e-4)
-    np.testing.assert_allclose(sine_transform(r, reduced(r), q[:2000]), spectrum(q[:2000]), atol=4e-4)
+    q, r = np.linspace(0, 60, 6001), np.linspace(0, 12, 1201)
+    np.testing.assert_allclose((2 / np.pi) * sine_transform(q, spectrum(q), r[::6]), reduced(r[::6]), atol=5e-4)
+    np.testing.assert_allclose(sine_transform(r, reduced(r), q[:2000:5]), spectrum(q[:2000:5]), atol=4e-4)
 
 
 def test_there_and_back_on_the_sampling_of_a_detector():
     """Straight lines between values at a distance d make the transform smaller by (sin(rd/2) / (rd/2))²."""
-    q = 2 * np.pi * np.arange(0, 8.0, 0.01)
-    r = np.arange(0, 40, 0.01)
+    q = 2 * np.pi * np.arange(0, 6.0, 0.01)
+    r = np.arange(0, 20, 0.01)
     g = (2 / np.pi) * sine_transform(q, spectrum(q), r)
     np.testing.assert_allclose(g[:800], reduced(r[:800]) * np.sinc(r[:800] * 0.01) ** 2, atol=3e-4)
     back = sine_transform(r, g / np.sinc(r * 0.01) ** 2, q)
@@ -37,9 +37,9 @@ def test_there_and_back_on_the_sampling_of_a_detector():
 
 
 def test_parseval():
-    q, r = np.linspace(0, 60, 12001), np.linspace(0, 12, 1201)
+    q, r = np.linspace(0, 50, 4001), np.linspace(0, 12, 601)
     g = (2 / np.pi) * sine_transform(q, spectrum(q), r)
-    assert np.trapezoid(spectrum(q) ** 2, q) == pytest.approx(np.pi / 2 * np.trapezoid(g**2, r), rel=1e-4)
+    assert np.trapezoid(spectrum(q) ** 2, q) == pytest.approx(np.pi / 2 * np.trapezoid(g**2, r), rel=1e-3)
 
 
 def test_straight_lines_are_integrated_exactly_at_any_frequency():

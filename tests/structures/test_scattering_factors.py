@@ -12,29 +12,25 @@ ELEMENTS = [gemmi.Element(z).name for z in range(1, 99)]
 ALKALI = {"Li", "Na", "K", "Rb", "Cs", "Fr"}  # their outer electron falls off so fast that Gaussians fit it badly
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
-def test_two_tables_agree(element):
+def test_two_tables_agree():
     """Fits to electron factors, and fits to X-ray factors by Mott and Bethe. Hydrogen's X-ray table is of the bonded atom."""
     k = np.linspace(0.4, 3.0, 60)
-    first, second = (electron_scattering_factor(element, k, source=source) for source in ("electron", "x-ray"))
-    worst = np.abs(second / first - 1).max()
-    assert worst < (0.2 if element == "H" else 0.08 if element in ALKALI else 0.036), worst
+    worst = {}
+    for element in ELEMENTS:
+        first, second = (electron_scattering_factor(element, k, source=source) for source in ("electron", "x-ray"))
+        worst[element] = np.abs(second / first - 1).max()
+    wrong = {e: w for e, w in worst.items() if w > (0.2 if e == "H" else 0.08 if e in ALKALI else 0.036)}
+    assert not wrong
+    assert sum(w < 0.012 for w in worst.values()) > 60, "most agree within a hundredth"
 
 
-def test_most_elements_agree_within_a_hundredth():
-    k = np.linspace(0.4, 3.0, 60)
-    both = [[electron_scattering_factor(e, k, source=source) for source in ("electron", "x-ray")] for e in ELEMENTS]
-    within = [np.abs(b / a - 1).max() < 0.012 for a, b in both]
-    assert sum(within) > 60
-
-
-@pytest.mark.parametrize("element", ELEMENTS)
-def test_it_falls_with_k_without_steps(element):
+def test_they_fall_with_k_without_steps():
     """A series that is cut too early makes steps in the factors of another program."""
-    f = electron_scattering_factor(element, np.linspace(0, 4, 4001))
-    step = np.diff(f)
-    assert (step < 0).all() and (f > 0).all()
-    assert np.abs(np.diff(step)).max() < 3e-4 * f[0], "smooth"
+    for element in ELEMENTS:
+        f = electron_scattering_factor(element, np.linspace(0, 4, 4001))
+        step = np.diff(f)
+        assert (step < 0).all() and (f > 0).all(), element
+        assert np.abs(np.diff(step)).max() < 3e-4 * f[0], f"{element}: smooth"
 
 
 def test_free_hydrogen_and_the_limit_of_rutherford():
