@@ -28,7 +28,7 @@ def resolve(dotted: str) -> object:
 
 PAGES = (
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
-    "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
+    "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift", "rdf",
 )  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
