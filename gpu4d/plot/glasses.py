@@ -131,7 +131,7 @@ def pair_distribution(
     ax.plot(r, np.broadcast_to(mean, r.shape), color=canvas.MUTED, lw=0.7, ls="--")
     peak, error = found.peak[at], found.peak_error[at]
     if np.isfinite(peak):
-        text = f"{peak:.2f}" + (f" ± {error:.2g}" if np.isfinite(error) else "") + " Å"
+        text = f"{peak:.3f}" + (f" ± {error:.3f}" if np.isfinite(error) else "") + " Å"
         ax.axvline(peak, color=canvas.MUTED, lw=0.9, ls=":", gid="peak")
         place = {"xycoords": ("data", "axes fraction"), "xytext": (3, 0), "textcoords": "offset points", "va": "top"}
         ax.annotate(text, (peak, 0.985), fontsize=8.5, color=canvas.MUTED, **place)
