@@ -60,6 +60,16 @@ SPOT = gpu4d.probe.measure_disk(PROBE)
 TURNS = gpu4d.orientation.matrices_of(RNG.uniform(0.1, 3.0, (4, 3)))
 
 
+RINGS = np.arange(0.05, 2.0, 0.05)
+GLASS = (1 + 4 * np.sinc(5.4 * RINGS) * np.exp(-RINGS)) / (1 + RINGS) ** 2  # one shell at 2.7 Å
+DOSES = RNG.uniform(1, 2, (*SCAN, 7))
+
+
+def glass(p: Any, k: Any, f: Any = 1 / (1 + RINGS), e: Any = None, **options: Any) -> Any:
+    found = gpu4d.rdf(p, k=k, factor=f, error=e, density=0.05, **{"background": None, **options})
+    return found.structure_factor, found.reduced, found.reduced_error
+
+
 def oriented(origin: Any, where: Any) -> Any:
     options: dict[str, Any] = {"thickness": 30.0, "disk_radius": 3.0, "maxima": 2, "step": 0.15, "overlaps": False}
     found = gpu4d.orientation.match_orientations(DISKS, CUBIC, origin=origin, where=where, energy=200e3, q_pixel=0.05, **options)
@@ -233,6 +243,14 @@ CALLS: dict[str, Call] = {
     "dpc": Call(lambda c, d: gpu4d.dpc(c, dark_field=d).phase, c=GRADIENT, d=PHASE**2),
     "polar_transform": Call(lambda p, o, m: gpu4d.polar_transform(p, o, n_theta=8, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
     "radial_profile": Call(lambda p, o, m: gpu4d.radial_profile(p, o, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
+    "rings.mean_radii": Call(lambda o, m: gpu4d.rings.mean_radii(DETECTOR, o, mask=m), o=ORIGINS, m=MASK),
+    "rdf": Call(glass, p=GLASS, k=RINGS, f=1 / (1 + RINGS), e=GLASS * 0 + 0.1),
+    "rdf of a measured background": Call(lambda b, r: glass(GLASS, RINGS, background=b, r=r), b=0.1 * GLASS, r=np.linspace(0.5, 8, 40)),
+    "amorphous.group_profiles": Call(
+        lambda p, g, w, s: gpu4d.amorphous.group_profiles(p, labels=g, where=w, weights=s)[:3], p=DOSES, g=1 * WHERE, w=WHERE, s=1.0 * WHERE
+    ),
+    "amorphous.sine_transform": Call(gpu4d.amorphous.sine_transform, x=RINGS, values=GLASS, at=np.linspace(0, 3, 5)),
+    "structures.electron_scattering_factor": Call(lambda k: gpu4d.structures.electron_scattering_factor("Cu", k), k=RINGS),
     "rings.radial_sums": Call(lambda p, o, m: gpu4d.rings.radial_sums(p, o, mask=m)[0], p=PATTERNS, o=ORIGINS, m=MASK),
     "preprocess.count_electrons": Call(
         lambda f, d, g, m: gpu4d.preprocess.count_electrons(f, d, 0.3, 10.0, electron=150.0, gain=g, mask=m).qx,
@@ -358,6 +376,8 @@ NO_ARRAYS = {
     "orientation.to_orix": "a result",
     "plot.lattice_map": "a result",
     "plot.drift": "a result, and pictures as plot.image takes them",
+    "plot.structure_factor": "a result",
+    "plot.pair_distribution": "a result",
     "plot.rings": "a result, and its pattern, which is only drawn",
     "plot.shadow": "a result, and its images, which are only drawn",
     "plot.shadow_points": "a result, and its image, which is only drawn",
@@ -443,6 +463,8 @@ RESULTS = (
     "RingFit",
     "RingPlace",
     "RadialStatistics",
+    "RDF",
+    "GroupedProfiles",
     "LatticeAperture",
     "Ring",
     "Together",
