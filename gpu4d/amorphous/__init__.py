@@ -1,6 +1,20 @@
 """Glasses: radial distribution function, fluctuation microscopy and strain from diffuse rings."""
 
-__all__: list[str] = []
+from gpu4d.amorphous._amorphous_strain import amorphous_strain
+from gpu4d.amorphous._halo_reference import halo_reference
+from gpu4d.amorphous.ellipse_strain import ellipse_to_strain
+from gpu4d.amorphous.reference_ring import HaloReference
+from gpu4d.amorphous.result import AmorphousStrain
+from gpu4d.amorphous.ring_strain import RingStrain
+
+__all__ = [
+    "AmorphousStrain",
+    "HaloReference",
+    "RingStrain",
+    "amorphous_strain",
+    "ellipse_to_strain",
+    "halo_reference",
+]
 
 
 def __dir__() -> list[str]:
