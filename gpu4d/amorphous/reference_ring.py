@@ -25,6 +25,8 @@ BEYOND = 1.15  # times the outer radius: as far as the profile is measured, for 
 SMOOTH = 2.0  # rings: the variance of a ring's counts is taken from a mean of so many
 # How far a fit goes inside of the valley within the ring, and outside of the ring's top, in half widths of the ring. Less costs precision.
 INSIDE, OUTSIDE = 0.7, 2.2
+KNOTS = 20  # intervals of the spline between the radii of a fit: four in the half width of a ring, which is bent less
+LEAST_KNOT = 1.0  # px: pixels do not tell more
 LEAST_RINGS = 12  # for a profile
 PEAK = 1.02  # times the darkest level inside and outside: less is no ring
 
@@ -132,12 +134,12 @@ class ProfileSums(SumReduction):
 
 
 def smooth_profile(counts: np.ndarray, pixels: np.ndarray, r_max: float, limits: tuple[float, float] | None) -> Profile:
-    """Return a smoothing spline through the means of fine rings, and the radii to fit between: `limits`, or else around the ring.
+    """Return a cubic spline through the means of fine rings, and the radii to fit between: `limits`, or else around the ring.
 
-    The smoothing is what generalised cross-validation chooses. Rings weigh as their counts tell, from means over neighbours, so that
-    a ring with few counts by chance does not weigh more. The unscattered beam is left out.
+    Rings weigh as their counts tell, from means over neighbours, so that a ring with few counts by chance does not weigh more. The
+    unscattered beam is left out.
     """
-    from scipy.interpolate import make_smoothing_spline
+    from scipy.interpolate import make_lsq_spline
     from scipy.ndimage import gaussian_filter1d
 
     at = radii(len(counts), r_max)
@@ -148,9 +150,16 @@ def smooth_profile(counts: np.ndarray, pixels: np.ndarray, r_max: float, limits:
     seen &= at > (0.0 if limits is None else limits[0] / BEYOND)
     if limits is None or seen.sum() < LEAST_RINGS:
         raise InputError(f"{int(seen.sum())} rings of the reference have counts: need a region, a mask and radii that leave a ring")
-    spline = make_smoothing_spline(at[seen], counts[seen] / pixels[seen], w=pixels[seen] / level[seen])
-    fine = np.arange(at[seen][0], at[seen][-1], 1 / FINE)
+    r, mean, weight = at[seen], counts[seen] / pixels[seen], np.sqrt(pixels[seen] / level[seen])
+    knots = np.quantile(r, np.linspace(0, 1, int(np.clip((r[-1] - r[0]) / _knot(limits), 2, len(r) / 4)) + 1))
+    spline = make_lsq_spline(r, mean, np.concatenate([[r[0]] * 3, knots, [r[-1]] * 3]), k=3, w=weight)
+    fine = np.arange(r[0], r[-1], 1 / FINE)
     return Profile(fine, spline(fine), spline(fine, 1), limits)
+
+
+def _knot(limits: tuple[float, float]) -> float:
+    """Return the distance of the knots of a spline, px."""
+    return max((limits[1] - limits[0]) / KNOTS, LEAST_KNOT)
 
 
 def reference_of(profile: Any, radii_given: Any, ellipse: tuple[float, float, float] | None) -> HaloReference:
