@@ -1,0 +1,216 @@
+// fit_strained_ring.cu -- strain of a glass from the counts of its ring, by Fisher scoring of eight parameters.
+//   patterns   (n, nx, ny) native dtype, `kind` says which;   origins (n, 2) double;   mask (nx, ny) bytes or null
+//   table      (knots, 2) float: P and its slope, `per_px` knots a pixel
+//   values     (n, 9) double: e_xx, e_yy, e_xy, origin, scale, background, dispersion;   covariance (n, 9) double
+// A block of 128 threads a pattern: thread t takes pixels t, t + 128, ... and looks at those between the radii. Its 45
+// sums are in single precision, those over threads in double, in a fixed order. Twelve lanes solve the equations, a
+// column each.
+// bytes: a pattern from memory once, then from the caches; 16 of the table a pixel and step.
+// flops: 180 a pixel between the radii and step; three steps.   bound: issue slots.
+// budget: 128 registers, 2048 bytes shared
+#include "any_pixels.cuh"
+
+namespace ring {
+
+constexpr int THREADS = 128, WARPS = THREADS / 32;
+constexpr int SIZE = 8, PAIRS = SIZE * (SIZE + 1) / 2, SUMS = PAIRS + SIZE + 1, COLUMNS = SIZE + 4;
+// As in gpu4d/amorphous/fit_strained_ring.py
+constexpr int MOST_STEPS = 16;
+constexpr double LONGEST_STRAIN = 0.03, LONGEST_WAY = 2.0, LEFT = 0.2, LEAST = 1e-3, CLOSE = 0.01, REGULAR = 1e-7, USELESS = 0.2;
+constexpr float SHORTEST = 1e-6f;
+
+// What all patterns share.
+struct Ring {
+  const u8* mask;
+  const float* table;
+  int nx, ny, knots;
+  double per_px, inner, outer, xx, xy, yy;
+  int fit_origin, terms;
+  DEVICE bool free(int i) const { return i < 3 || i == 5 || (i < 5 ? fit_origin != 0 : terms > i - 6); }
+};
+
+struct Shared {
+  double part[SUMS][WARPS], sums[SUMS], state[SIZE], unit[SIZE], system[SIZE][COLUMNS], few[WARPS];
+  int told, last;
+};
+
+// A pixel's place relative to the given origin, T (q - origin), and whether it takes part.
+struct Place {
+  double u, v, square;
+  bool used;
+  DEVICE Place(const Ring& ring, double x, double y, int p) {
+    const int i = p / ring.ny, j = p - i * ring.ny;
+    const double dx = i - x, dy = j - y;
+    u = ring.xx * dx + ring.xy * dy, v = ring.xy * dx + ring.yy * dy, square = u * u + v * v;
+    used = square > ring.inner * ring.inner && square < ring.outer * ring.outer && (!ring.mask || ring.mask[p]);
+  }
+};
+
+// P and its slope at a radius.
+struct Profile {
+  float value, slope;
+  DEVICE Profile(const Ring& ring, float r) {
+    const float at = fminf(r * float(ring.per_px), float(ring.knots - 1));
+    const int low = min(int(at), ring.knots - 2);
+    const float part = at - float(low), *knot = ring.table + 2 * low;
+    value = knot[0] + part * (knot[2] - knot[0]), slope = knot[1] + part * (knot[3] - knot[1]);
+  }
+};
+
+struct Plus {
+  DEVICE double operator()(double a, double b) const { return a + b; }
+};
+
+// Set the Fisher matrix row by row, the slope of the log likelihood and the sum of (I - λ)² / λ: 45 sums.
+DEVICE void add_pixels(Shared& shared, const Ring& ring, const AnyPixels& image, double x, double y, float least) {
+  float sums[SUMS] = {};
+  const double* state = shared.state;
+  const float axx = float(1 + state[0]), ayy = float(1 + state[1]), axy = float(state[2]);
+  const double du = ring.xx * state[3] + ring.xy * state[4], dv = ring.xy * state[3] + ring.yy * state[4];
+  const float scale = float(state[5]), constant = float(state[6]), tilt = float(state[7]);
+  const float xx = float(ring.xx), xy = float(ring.xy), yy = float(ring.yy);
+  for (int p = threadIdx.x; p < ring.nx * ring.ny; p += THREADS) {
+    const Place place(ring, x, y, p);
+    if (!place.used) continue;
+    const float u = float(place.u - du), v = float(place.v - dv);
+    float a = axx * u + axy * v, b = axy * u + ayy * v;
+    const float r = fmaxf(sqrtf(a * a + b * b), SHORTEST);
+    const Profile profile(ring, r);
+    const float rho = float((2.0 * sqrt(place.square) - ring.inner - ring.outer) / (ring.outer - ring.inner));
+    const float model = fmaxf(scale * profile.value + constant + tilt * rho, least), push = scale * profile.slope / r;
+    a *= push, b *= push;
+    const float along = axx * a + axy * b, across = axy * a + ayy * b;
+    const float gradient[SIZE] = {a * u, b * v, a * v + b * u, -(xx * along + xy * across), -(xy * along + yy * across),
+                                  profile.value, 1.0f, rho};
+    const float weight = 1.0f / model, off = image[p] - model;
+    UNROLL for (int i = 0; i < SIZE; i++) {
+      const float scaled = weight * gradient[i];
+      UNROLL for (int j = 0; j <= i; j++) sums[i * (i + 1) / 2 + j] += scaled * gradient[j];
+      sums[PAIRS + i] += scaled * off;
+    }
+    sums[SUMS - 1] += weight * off * off;
+  }
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  UNROLL for (int k = 0; k < SUMS; k++) {
+    const double sum = warp_sum(double(sums[k]));
+    if (lane == 0) shared.part[k][warp] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x < SUMS) {
+    double sum = 0.0;
+    for (int w = 0; w < WARPS; w++) sum += shared.part[threadIdx.x][w];
+    shared.sums[threadIdx.x] = sum;
+  }
+  __syncthreads();
+}
+
+// Element of the Fisher matrix: that of the identity for a parameter that is not fitted.
+DEVICE double fisher(const Shared& shared, const Ring& ring, int i, int j) {
+  if (!ring.free(i) || !ring.free(j)) return i == j ? 1.0 : 0.0;
+  return i < j ? shared.sums[j * (j + 1) / 2 + i] : shared.sums[i * (i + 1) / 2 + j];
+}
+
+// Solve the equations: column 8 becomes the scaled step, columns 9 to 11 those of the covariance. A warp; a lane has a
+// column. Units are chosen so that the diagonal is 1.
+DEVICE void solve(Shared& shared, const Ring& ring) {
+  const int column = threadIdx.x;
+  if (column == 0) shared.told = 1;
+  __syncwarp();
+  if (column < SIZE) {
+    const double own = fisher(shared, ring, column, column);
+    if (!(own > 0.0)) shared.told = 0;
+    shared.unit[column] = 1.0 / sqrt(own);
+  }
+  __syncwarp();
+  if (column < COLUMNS)
+    for (int i = 0; i < SIZE; i++) {
+      double entry;
+      if (column < SIZE) entry = i == column ? 1.0 + REGULAR : fisher(shared, ring, i, column) * shared.unit[i] * shared.unit[column];
+      else if (column == SIZE) entry = ring.free(i) ? shared.sums[PAIRS + i] * shared.unit[i] : 0.0;
+      else entry = i == column - SIZE - 1 ? 1.0 : 0.0;
+      shared.system[i][column] = entry;
+    }
+  __syncwarp();
+  for (int k = 0; k < SIZE; k++) {
+    if (column > k && column < COLUMNS) {
+      const double value = shared.system[k][column] / shared.system[k][k];
+      shared.system[k][column] = value;
+      for (int i = 0; i < SIZE; i++)
+        if (i != k) shared.system[i][column] -= shared.system[i][k] * value;
+    }
+    __syncwarp();
+  }
+}
+
+// Take a step of limited length. Return whether it is the last: what it promises is little. A thread.
+DEVICE bool move(Shared& shared, const Ring& ring) {
+  double change[SIZE], promised = 0.0, ratio = 1.0;
+  for (int i = 0; i < SIZE; i++) {
+    change[i] = shared.system[i][SIZE] * shared.unit[i];
+    if (ring.free(i)) promised += 0.5 * change[i] * shared.sums[PAIRS + i];
+  }
+  for (int i = 0; i < 3; i++) ratio = fmax(ratio, fabs(change[i]) / LONGEST_STRAIN);
+  for (int i = 3; i < 5; i++) ratio = fmax(ratio, fabs(change[i]) / LONGEST_WAY);
+  const double least = LEFT * shared.state[5];
+  for (int i = 0; i < SIZE; i++) shared.state[i] += change[i] / ratio;
+  shared.state[5] = fmax(shared.state[5], least);
+  return promised < CLOSE;
+}
+
+// Fit one pattern. Return whether it tells its strain; then `pixels` took part.
+DEVICE bool fit(Shared& shared, const Ring& ring, const AnyPixels& image, double x, double y, double& pixels) {
+  double total = 0.0, expected = 0.0, count = 0.0;
+  for (int p = threadIdx.x; p < ring.nx * ring.ny; p += THREADS) {
+    const Place place(ring, x, y, p);
+    if (!place.used) continue;
+    total += double(image[p]), expected += double(Profile(ring, float(sqrt(place.square))).value), count += 1.0;
+  }
+  total = block_all<WARPS>(total, shared.few, Plus());
+  expected = block_all<WARPS>(expected, shared.few, Plus());
+  pixels = block_all<WARPS>(count, shared.few, Plus());
+  if (!(total > 0.0) || !isfinite(total)) return false;
+  if (threadIdx.x < SIZE) shared.state[threadIdx.x] = threadIdx.x != 5 ? 0.0 : expected > 0.0 ? total / expected : 1.0;
+  __syncthreads();
+  for (int step = 0; step < MOST_STEPS; step++) {
+    add_pixels(shared, ring, image, x, y, float(LEAST * total / pixels));
+    if (threadIdx.x < 32) solve(shared, ring);
+    __syncthreads();
+    if (!shared.told) return false;
+    if (threadIdx.x == 0) shared.last = move(shared, ring);
+    __syncthreads();
+    if (shared.last) {
+      bool good = true;
+      for (int i = 0; i < 3; i++) good = good && shared.system[i][SIZE + 1 + i] * shared.unit[i] * shared.unit[i] < USELESS * USELESS;
+      return good;
+    }
+  }
+  return false;
+}
+
+}  // namespace ring
+
+extern "C" __global__ void __launch_bounds__(ring::THREADS)
+    fit_strained_ring(const void* __restrict__ patterns, int kind, const double* __restrict__ origins,
+                      const u8* __restrict__ mask, const float* __restrict__ table, double* __restrict__ values,
+                      double* __restrict__ covariance, int nx, int ny, int knots, double per_px, double inner,
+                      double outer, double xx, double xy, double yy, int fit_origin, int terms) {
+  using namespace ring;
+  __shared__ Shared shared;
+  const offset_t n = blockIdx.x;
+  const Ring ring{mask, table, nx, ny, knots, per_px, inner, outer, xx, xy, yy, fit_origin, terms};
+  const double x = origins[2 * n], y = origins[2 * n + 1];
+  double pixels = 0.0;
+  const bool known = isfinite(x) && isfinite(y);
+  const bool good = known && fit(shared, ring, AnyPixels{patterns, kind}.from(n * nx * ny), x, y, pixels);
+  const int k = threadIdx.x;
+  if (k >= 9) return;
+  covariance[9 * n + k] = good ? shared.system[k / 3][SIZE + 1 + k % 3] * shared.unit[k / 3] * shared.unit[k % 3] : nan_value();
+  double value = nan_value();
+  if (good && k < SIZE) value = shared.state[k] + (k == 3 ? x : k == 4 ? y : 0.0);
+  if (good && k == SIZE) {
+    int unknowns = 0;
+    for (int i = 0; i < SIZE; i++) unknowns += ring.free(i);
+    if (pixels > unknowns) value = shared.sums[SUMS - 1] / (pixels - unknowns);
+  }
+  values[9 * n + k] = value;
+}
