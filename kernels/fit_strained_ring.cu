@@ -7,7 +7,7 @@
 // column each.
 // bytes: a pattern from memory once, then from the caches; 16 of the table a pixel and step.
 // flops: 180 a pixel between the radii and step; three steps.   bound: issue slots.
-// budget: 128 registers, 2048 bytes shared
+// budget: 128 registers, 2752 bytes shared
 #include "any_pixels.cuh"
 
 namespace ring {
@@ -24,25 +24,34 @@ struct Ring {
   const u8* mask;
   const float* table;
   int nx, ny, knots;
-  double per_px, inner, outer, xx, xy, yy;
+  float per_px, inner, outer, xx, xy, yy;
   int fit_origin, terms;
   DEVICE bool free(int i) const { return i < 3 || i == 5 || (i < 5 ? fit_origin != 0 : terms > i - 6); }
 };
 
 struct Shared {
   double part[SUMS][WARPS], sums[SUMS], state[SIZE], unit[SIZE], system[SIZE][COLUMNS], few[WARPS];
+  double pixels;
+  float least;
   int told, last;
 };
 
-// A pixel's place relative to the given origin, T (q - origin), and whether it takes part.
+// The given origin: a pixel and a part of one, so that differences are exact to single precision.
+struct Origin {
+  int i, j;
+  float x, y;
+  DEVICE Origin(double at_x, double at_y) : i(int(rint(at_x))), j(int(rint(at_y))), x(float(at_x - i)), y(float(at_y - j)) {}
+};
+
+// A pixel's place relative to the given origin, T (q - origin), its distance, and whether it takes part.
 struct Place {
-  double u, v, square;
+  float u, v, r;
   bool used;
-  DEVICE Place(const Ring& ring, double x, double y, int p) {
+  DEVICE Place(const Ring& ring, const Origin& origin, int p) {
     const int i = p / ring.ny, j = p - i * ring.ny;
-    const double dx = i - x, dy = j - y;
-    u = ring.xx * dx + ring.xy * dy, v = ring.xy * dx + ring.yy * dy, square = u * u + v * v;
-    used = square > ring.inner * ring.inner && square < ring.outer * ring.outer && (!ring.mask || ring.mask[p]);
+    const float dx = float(i - origin.i) - origin.x, dy = float(j - origin.j) - origin.y;
+    u = ring.xx * dx + ring.xy * dy, v = ring.xy * dx + ring.yy * dy, r = sqrtf(u * u + v * v);
+    used = r > ring.inner && r < ring.outer && (!ring.mask || ring.mask[p]);
   }
 };
 
@@ -50,7 +59,7 @@ struct Place {
 struct Profile {
   float value, slope;
   DEVICE Profile(const Ring& ring, float r) {
-    const float at = fminf(r * float(ring.per_px), float(ring.knots - 1));
+    const float at = fminf(r * ring.per_px, float(ring.knots - 1));
     const int low = min(int(at), ring.knots - 2);
     const float part = at - float(low), *knot = ring.table + 2 * low;
     value = knot[0] + part * (knot[2] - knot[0]), slope = knot[1] + part * (knot[3] - knot[1]);
@@ -62,25 +71,26 @@ struct Plus {
 };
 
 // Set the Fisher matrix row by row, the slope of the log likelihood and the sum of (I - λ)² / λ: 45 sums.
-DEVICE void add_pixels(Shared& shared, const Ring& ring, const AnyPixels& image, double x, double y, float least) {
+DEVICE void add_pixels(Shared& shared, const Ring& ring, const AnyPixels& image, const Origin& origin) {
   float sums[SUMS] = {};
   const double* state = shared.state;
   const float axx = float(1 + state[0]), ayy = float(1 + state[1]), axy = float(state[2]);
-  const double du = ring.xx * state[3] + ring.xy * state[4], dv = ring.xy * state[3] + ring.yy * state[4];
+  const float du = float(ring.xx * state[3] + ring.xy * state[4]), dv = float(ring.xy * state[3] + ring.yy * state[4]);
   const float scale = float(state[5]), constant = float(state[6]), tilt = float(state[7]);
-  const float xx = float(ring.xx), xy = float(ring.xy), yy = float(ring.yy);
+  const float wide = 2.0f / (ring.outer - ring.inner);
+#pragma unroll 1  // more pixels at once would need more registers than there are
   for (int p = threadIdx.x; p < ring.nx * ring.ny; p += THREADS) {
-    const Place place(ring, x, y, p);
+    const Place place(ring, origin, p);
     if (!place.used) continue;
-    const float u = float(place.u - du), v = float(place.v - dv);
+    const float u = place.u - du, v = place.v - dv;
     float a = axx * u + axy * v, b = axy * u + ayy * v;
     const float r = fmaxf(sqrtf(a * a + b * b), SHORTEST);
     const Profile profile(ring, r);
-    const float rho = float((2.0 * sqrt(place.square) - ring.inner - ring.outer) / (ring.outer - ring.inner));
-    const float model = fmaxf(scale * profile.value + constant + tilt * rho, least), push = scale * profile.slope / r;
+    const float rho = (place.r - ring.inner) * wide - 1.0f;
+    const float model = fmaxf(scale * profile.value + constant + tilt * rho, shared.least), push = scale * profile.slope / r;
     a *= push, b *= push;
     const float along = axx * a + axy * b, across = axy * a + ayy * b;
-    const float gradient[SIZE] = {a * u, b * v, a * v + b * u, -(xx * along + xy * across), -(xy * along + yy * across),
+    const float gradient[SIZE] = {a * u, b * v, a * v + b * u, -(ring.xx * along + ring.xy * across), -(ring.xy * along + ring.yy * across),
                                   profile.value, 1.0f, rho};
     const float weight = 1.0f / model, off = image[p] - model;
     UNROLL for (int i = 0; i < SIZE; i++) {
@@ -157,22 +167,24 @@ DEVICE bool move(Shared& shared, const Ring& ring) {
   return promised < CLOSE;
 }
 
-// Fit one pattern. Return whether it tells its strain; then `pixels` took part.
-DEVICE bool fit(Shared& shared, const Ring& ring, const AnyPixels& image, double x, double y, double& pixels) {
+// Fit one pattern. Return whether it tells its strain.
+DEVICE bool fit(Shared& shared, const Ring& ring, const AnyPixels& image, const Origin& origin) {
   double total = 0.0, expected = 0.0, count = 0.0;
+#pragma unroll 1  // more pixels at once would need more registers than there are
   for (int p = threadIdx.x; p < ring.nx * ring.ny; p += THREADS) {
-    const Place place(ring, x, y, p);
+    const Place place(ring, origin, p);
     if (!place.used) continue;
-    total += double(image[p]), expected += double(Profile(ring, float(sqrt(place.square))).value), count += 1.0;
+    total += double(image[p]), expected += double(Profile(ring, place.r).value), count += 1.0;
   }
   total = block_all<WARPS>(total, shared.few, Plus());
   expected = block_all<WARPS>(expected, shared.few, Plus());
-  pixels = block_all<WARPS>(count, shared.few, Plus());
+  count = block_all<WARPS>(count, shared.few, Plus());
   if (!(total > 0.0) || !isfinite(total)) return false;
   if (threadIdx.x < SIZE) shared.state[threadIdx.x] = threadIdx.x != 5 ? 0.0 : expected > 0.0 ? total / expected : 1.0;
+  if (threadIdx.x == 0) shared.pixels = count, shared.least = float(LEAST * total / count);
   __syncthreads();
   for (int step = 0; step < MOST_STEPS; step++) {
-    add_pixels(shared, ring, image, x, y, float(LEAST * total / pixels));
+    add_pixels(shared, ring, image, origin);
     if (threadIdx.x < 32) solve(shared, ring);
     __syncthreads();
     if (!shared.told) return false;
@@ -189,28 +201,27 @@ DEVICE bool fit(Shared& shared, const Ring& ring, const AnyPixels& image, double
 
 }  // namespace ring
 
-extern "C" __global__ void __launch_bounds__(ring::THREADS)
+extern "C" __global__ void __launch_bounds__(ring::THREADS, 4)
     fit_strained_ring(const void* __restrict__ patterns, int kind, const double* __restrict__ origins,
                       const u8* __restrict__ mask, const float* __restrict__ table, double* __restrict__ values,
-                      double* __restrict__ covariance, int nx, int ny, int knots, double per_px, double inner,
-                      double outer, double xx, double xy, double yy, int fit_origin, int terms) {
+                      double* __restrict__ covariance, int nx, int ny, int knots, float per_px, float inner,
+                      float outer, float xx, float xy, float yy, int fit_origin, int terms) {
   using namespace ring;
   __shared__ Shared shared;
   const offset_t n = blockIdx.x;
   const Ring ring{mask, table, nx, ny, knots, per_px, inner, outer, xx, xy, yy, fit_origin, terms};
-  const double x = origins[2 * n], y = origins[2 * n + 1];
-  double pixels = 0.0;
-  const bool known = isfinite(x) && isfinite(y);
-  const bool good = known && fit(shared, ring, AnyPixels{patterns, kind}.from(n * nx * ny), x, y, pixels);
+  const double *at = origins + 2 * n;
+  const bool known = isfinite(at[0]) && isfinite(at[1]);
+  const bool good = known && fit(shared, ring, AnyPixels{patterns, kind}.from(n * nx * ny), Origin(at[0], at[1]));
   const int k = threadIdx.x;
   if (k >= 9) return;
   covariance[9 * n + k] = good ? shared.system[k / 3][SIZE + 1 + k % 3] * shared.unit[k / 3] * shared.unit[k % 3] : nan_value();
   double value = nan_value();
-  if (good && k < SIZE) value = shared.state[k] + (k == 3 ? x : k == 4 ? y : 0.0);
+  if (good && k < SIZE) value = shared.state[k] + (k == 3 || k == 4 ? at[k - 3] : 0.0);
   if (good && k == SIZE) {
     int unknowns = 0;
     for (int i = 0; i < SIZE; i++) unknowns += ring.free(i);
-    if (pixels > unknowns) value = shared.sums[SUMS - 1] / (pixels - unknowns);
+    if (shared.pixels > unknowns) value = shared.sums[SUMS - 1] / (shared.pixels - unknowns);
   }
   values[9 * n + k] = value;
 }

@@ -19,7 +19,7 @@ def fit_strained_ring(patterns, origins, table, /, *, step, radii, undistort=(1.
     valid = np.uint64(0) if mask is None else as_bytes(mask)
     values, covariance = device.empty((n, 9), np.float64), device.empty((n, 3, 3), np.float64)
     sizes = tuple(map(np.int32, (nx, ny, knots.shape[0])))
-    numbers = tuple(map(np.float64, (1 / step, *radii, *undistort)))
+    numbers = tuple(map(np.float32, (1 / step, *radii, *undistort)))
     call = (patterns, np.int32(kind(patterns)), origins, valid, knots, values, covariance, *sizes, *numbers)
     device.launch(device.kernel(FILE, "fit_strained_ring"), n, THREADS, (*call, np.int32(fit_origin), np.int32(terms)))
     return StrainedRing(values[:, :3], covariance, values[:, 3:5], values[:, 5], values[:, 6:8], values[:, 8])
