@@ -13,7 +13,7 @@
 namespace ring {
 
 constexpr int THREADS = 128, WARPS = THREADS / 32;
-constexpr int SIZE = 8, PAIRS = SIZE * (SIZE + 1) / 2, SUMS = PAIRS + SIZE + 1, COLUMNS = SIZE + 4;
+constexpr int UNKNOWNS = 8, PAIRS = UNKNOWNS * (UNKNOWNS + 1) / 2, SUMS = PAIRS + UNKNOWNS + 1, COLUMNS = UNKNOWNS + 4;
 // As in gpu4d/amorphous/fit_strained_ring.py
 constexpr int MOST_STEPS = 16;
 constexpr double LONGEST_STRAIN = 0.03, LONGEST_WAY = 2.0, LEFT = 0.2, LEAST = 1e-3, CLOSE = 0.01, REGULAR = 1e-7, USELESS = 0.2;
@@ -30,7 +30,7 @@ struct Ring {
 };
 
 struct Shared {
-  double part[SUMS][WARPS], sums[SUMS], state[SIZE], unit[SIZE], system[SIZE][COLUMNS], few[WARPS];
+  double part[SUMS][WARPS], sums[SUMS], state[UNKNOWNS], unit[UNKNOWNS], system[UNKNOWNS][COLUMNS], few[WARPS];
   double pixels;
   float least;
   int told, last;
@@ -90,10 +90,10 @@ DEVICE void add_pixels(Shared& shared, const Ring& ring, const AnyPixels& image,
     const float model = fmaxf(scale * profile.value + constant + tilt * rho, shared.least), push = scale * profile.slope / r;
     a *= push, b *= push;
     const float along = axx * a + axy * b, across = axy * a + ayy * b;
-    const float gradient[SIZE] = {a * u, b * v, a * v + b * u, -(ring.xx * along + ring.xy * across), -(ring.xy * along + ring.yy * across),
+    const float gradient[UNKNOWNS] = {a * u, b * v, a * v + b * u, -(ring.xx * along + ring.xy * across), -(ring.xy * along + ring.yy * across),
                                   profile.value, 1.0f, rho};
     const float weight = 1.0f / model, off = image[p] - model;
-    UNROLL for (int i = 0; i < SIZE; i++) {
+    UNROLL for (int i = 0; i < UNKNOWNS; i++) {
       const float scaled = weight * gradient[i];
       UNROLL for (int j = 0; j <= i; j++) sums[i * (i + 1) / 2 + j] += scaled * gradient[j];
       sums[PAIRS + i] += scaled * off;
@@ -126,26 +126,26 @@ DEVICE void solve(Shared& shared, const Ring& ring) {
   const int column = threadIdx.x;
   if (column == 0) shared.told = 1;
   __syncwarp();
-  if (column < SIZE) {
+  if (column < UNKNOWNS) {
     const double own = fisher(shared, ring, column, column);
     if (!(own > 0.0)) shared.told = 0;
     shared.unit[column] = 1.0 / sqrt(own);
   }
   __syncwarp();
   if (column < COLUMNS)
-    for (int i = 0; i < SIZE; i++) {
+    for (int i = 0; i < UNKNOWNS; i++) {
       double entry;
-      if (column < SIZE) entry = i == column ? 1.0 + REGULAR : fisher(shared, ring, i, column) * shared.unit[i] * shared.unit[column];
-      else if (column == SIZE) entry = ring.free(i) ? shared.sums[PAIRS + i] * shared.unit[i] : 0.0;
-      else entry = i == column - SIZE - 1 ? 1.0 : 0.0;
+      if (column < UNKNOWNS) entry = i == column ? 1.0 + REGULAR : fisher(shared, ring, i, column) * shared.unit[i] * shared.unit[column];
+      else if (column == UNKNOWNS) entry = ring.free(i) ? shared.sums[PAIRS + i] * shared.unit[i] : 0.0;
+      else entry = i == column - UNKNOWNS - 1 ? 1.0 : 0.0;
       shared.system[i][column] = entry;
     }
   __syncwarp();
-  for (int k = 0; k < SIZE; k++) {
+  for (int k = 0; k < UNKNOWNS; k++) {
     if (column > k && column < COLUMNS) {
       const double value = shared.system[k][column] / shared.system[k][k];
       shared.system[k][column] = value;
-      for (int i = 0; i < SIZE; i++)
+      for (int i = 0; i < UNKNOWNS; i++)
         if (i != k) shared.system[i][column] -= shared.system[i][k] * value;
     }
     __syncwarp();
@@ -154,15 +154,15 @@ DEVICE void solve(Shared& shared, const Ring& ring) {
 
 // Take a step of limited length. Return whether it is the last: what it promises is little. A thread.
 DEVICE bool move(Shared& shared, const Ring& ring) {
-  double change[SIZE], promised = 0.0, ratio = 1.0;
-  for (int i = 0; i < SIZE; i++) {
-    change[i] = shared.system[i][SIZE] * shared.unit[i];
+  double change[UNKNOWNS], promised = 0.0, ratio = 1.0;
+  for (int i = 0; i < UNKNOWNS; i++) {
+    change[i] = shared.system[i][UNKNOWNS] * shared.unit[i];
     if (ring.free(i)) promised += 0.5 * change[i] * shared.sums[PAIRS + i];
   }
   for (int i = 0; i < 3; i++) ratio = fmax(ratio, fabs(change[i]) / LONGEST_STRAIN);
   for (int i = 3; i < 5; i++) ratio = fmax(ratio, fabs(change[i]) / LONGEST_WAY);
   const double least = LEFT * shared.state[5];
-  for (int i = 0; i < SIZE; i++) shared.state[i] += change[i] / ratio;
+  for (int i = 0; i < UNKNOWNS; i++) shared.state[i] += change[i] / ratio;
   shared.state[5] = fmax(shared.state[5], least);
   return promised < CLOSE;
 }
@@ -180,7 +180,7 @@ DEVICE bool fit(Shared& shared, const Ring& ring, const AnyPixels& image, const 
   expected = block_all<WARPS>(expected, shared.few, Plus());
   count = block_all<WARPS>(count, shared.few, Plus());
   if (!(total > 0.0) || !isfinite(total)) return false;
-  if (threadIdx.x < SIZE) shared.state[threadIdx.x] = threadIdx.x != 5 ? 0.0 : expected > 0.0 ? total / expected : 1.0;
+  if (threadIdx.x < UNKNOWNS) shared.state[threadIdx.x] = threadIdx.x != 5 ? 0.0 : expected > 0.0 ? total / expected : 1.0;
   if (threadIdx.x == 0) shared.pixels = count, shared.least = float(LEAST * total / count);
   __syncthreads();
   for (int step = 0; step < MOST_STEPS; step++) {
@@ -192,7 +192,7 @@ DEVICE bool fit(Shared& shared, const Ring& ring, const AnyPixels& image, const 
     __syncthreads();
     if (shared.last) {
       bool good = true;
-      for (int i = 0; i < 3; i++) good = good && shared.system[i][SIZE + 1 + i] * shared.unit[i] * shared.unit[i] < USELESS * USELESS;
+      for (int i = 0; i < 3; i++) good = good && shared.system[i][UNKNOWNS + 1 + i] * shared.unit[i] * shared.unit[i] < USELESS * USELESS;
       return good;
     }
   }
@@ -215,13 +215,13 @@ extern "C" __global__ void __launch_bounds__(ring::THREADS, 4)
   const bool good = known && fit(shared, ring, AnyPixels{patterns, kind}.from(n * nx * ny), Origin(at[0], at[1]));
   const int k = threadIdx.x;
   if (k >= 9) return;
-  covariance[9 * n + k] = good ? shared.system[k / 3][SIZE + 1 + k % 3] * shared.unit[k / 3] * shared.unit[k % 3] : nan_value();
+  covariance[9 * n + k] = good ? shared.system[k / 3][UNKNOWNS + 1 + k % 3] * shared.unit[k / 3] * shared.unit[k % 3] : nan_value();
   double value = nan_value();
-  if (good && k < SIZE) value = shared.state[k] + (k == 3 || k == 4 ? at[k - 3] : 0.0);
-  if (good && k == SIZE) {
-    int unknowns = 0;
-    for (int i = 0; i < SIZE; i++) unknowns += ring.free(i);
-    if (shared.pixels > unknowns) value = shared.sums[SUMS - 1] / (shared.pixels - unknowns);
+  if (good && k < UNKNOWNS) value = shared.state[k] + (k == 3 || k == 4 ? at[k - 3] : 0.0);
+  if (good && k == UNKNOWNS) {
+    int fitted = 0;
+    for (int i = 0; i < UNKNOWNS; i++) fitted += ring.free(i);
+    if (shared.pixels > fitted) value = shared.sums[SUMS - 1] / (shared.pixels - fitted);
   }
   values[9 * n + k] = value;
 }
