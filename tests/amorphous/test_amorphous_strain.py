@@ -65,14 +65,14 @@ def test_errors_are_those_of_the_counts(counted, given):
 
 def test_tension_makes_the_ring_smaller():
     def stretched(x, y):
-        return np.where((x < 3)[..., None, None], np.eye(2), np.diag([1.04, 1.0]))
+        return np.where((x < 3)[..., None, None], np.eye(2), np.diag([1.08, 1.0]))
 
     scan = scene(strain=stretched, noise=False, descan=0.0)
     found = gpu4d.amorphous_strain(scan.cube, reference=REGION, ellipse=(1, 1, 0))
-    assert np.abs(components(found)[:, 5, 5] - [0.04, 0, 0]).max() < 3e-4
-    middle = np.rint(scan.truth["origin"][5, 5]).astype(int) + 8  # past the beam, along x and along y
+    assert np.abs(components(found)[:, 5, 5] - [0.08, 0, 0]).max() < 8e-4
+    middle = np.rint(scan.truth["origin"][5, 5]).astype(int) + 14  # past the beam, along x and along y
     pattern = scan.cube.source.array[5, 5]
-    along = np.argmax(pattern[middle[0] :, middle[1] - 8]), np.argmax(pattern[middle[0] - 8, middle[1] :])
+    along = np.argmax(pattern[middle[0] :, middle[1] - 14]), np.argmax(pattern[middle[0] - 14, middle[1] :])
     assert along[0] < along[1]
 
 
@@ -163,7 +163,8 @@ def test_every_form_of_a_reference(counted):
     assert shift.std(axis=(1, 2)).max() < 0.3 * np.nanmedian(first.uncertainty)
     mean = gpu4d.amorphous_strain(counted.cube, origin=origin, ellipse=(1, 1, 0))
     shift = components(mean) - components(first)
-    assert np.abs(shift.std(axis=(1, 2))).max() < 3e-4 and abs(components(mean)[:2].mean()) < 3e-4, "relative to the mean of all"
+    assert shift.std(axis=(1, 2)).max() < 0.3 * np.nanmedian(first.uncertainty)
+    assert abs(components(mean)[:2].mean()) < 5e-4, "relative to the mean of all"
     narrow = gpu4d.amorphous_strain(counted.cube, reference=first, origin=origin, radii=(17.0, 25.0))
     assert narrow.reference.radii == (17.0, 25.0) and np.nanmedian(np.asarray(narrow.uncertainty) / np.asarray(first.uncertainty)) > 1.01
 

@@ -36,7 +36,7 @@ def test_it_ends_at_the_maximum_of_the_likelihood():
             used = (np.hypot(u, v) > RADII[0]) & (np.hypot(u, v) < RADII[1])
             dx, dy = x - p[3], y - p[4]
             u, v = UNDISTORT[0] * dx + UNDISTORT[1] * dy, UNDISTORT[1] * dx + UNDISTORT[2] * dy
-            model = p[5] * np.interp(np.hypot((1 + p[0]) * u + p[2] * v, p[2] * u + (1 + p[1]) * v), r, table[:, 0])
+            model = p[5] * profile(np.hypot((1 + p[0]) * u + p[2] * v, p[2] * u + (1 + p[1]) * v))
             return (frames[n] * np.log(model) - model)[used].sum()
 
         best = np.array([*found.strain[n], *found.origin[n], found.scale[n]])
