@@ -78,6 +78,8 @@ def halo_reference(
     valid = pixel_mask(mask, cube.detector_shape, "mask")
     places = cube.calibration.origin if origin is None else origin
     start = None if places is None else origins_of(places, cube.scan_shape)
+    if start is not None and not np.isfinite(np.broadcast_to(start, (*chosen.shape, 2))[chosen]).all(axis=-1).any():
+        raise InputError("no position of the reference has an origin: all are NaN")
     shape = cube.calibration.ellipse if ellipse is None else ellipse
     ring = None
     if start is None or shape is None:
@@ -110,9 +112,7 @@ def _mean_ring(
     return fit_halo(counts, mask=mask, center=None if aligned is None else mean_place(aligned), radii=radii)
 
 
-def _profile(
-    cube: DataCube, origins: np.ndarray, ellipse: Any, radii: tuple[float, float] | None, mask: Any, options: Any
-) -> Profile:
+def _profile(cube: DataCube, origins: np.ndarray, ellipse: Any, radii: tuple[float, float] | None, mask: Any, options: Any) -> Profile:
     """Return the profile of the region about its origins."""
     middle = mean_place(origins)
     room = min(middle[0], middle[1], cube.detector_shape[0] - 1 - middle[0], cube.detector_shape[1] - 1 - middle[1])

@@ -1,4 +1,4 @@
-"""Measure the ring of the unstrained glass: its radial profile, the ellipse of the detector, and the radii that strain is fitted between."""
+"""Describe the ring of the unstrained glass: its radial profile, the ellipse of the detector, and the radii to fit strain between."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ class HaloReference:
     def between(self, inner: float, outer: float) -> HaloReference:
         """Return the same profile, fitted between other radii, px."""
         if not 0 <= inner < outer <= self.radius[-1]:
-            raise InputError(f"radii are ({inner:.4g}, {outer:.4g}) px: need an inner and a larger outer one, up to {self.radius[-1]:.4g} px")
+            most = self.radius[-1]
+            raise InputError(f"radii are ({inner:.4g}, {outer:.4g}) px: need an inner and a larger outer one, up to {most:.4g} px")
         return replace(self, radii=(float(inner), float(outer)))
 
 
