@@ -16,7 +16,8 @@ constexpr int THREADS = 128, WARPS = THREADS / 32;
 constexpr int UNKNOWNS = 8, PAIRS = UNKNOWNS * (UNKNOWNS + 1) / 2, SUMS = PAIRS + UNKNOWNS + 1, COLUMNS = UNKNOWNS + 4;
 // As in gpu4d/amorphous/fit_strained_ring.py
 constexpr int MOST_STEPS = 16;
-constexpr double LONGEST_STRAIN = 0.03, LONGEST_WAY = 2.0, LEFT = 0.2, LEAST = 1e-3, CLOSE = 0.01, REGULAR = 1e-7, USELESS = 0.2;
+constexpr double LONGEST_STRAIN = 0.03, LONGEST_WAY = 2.0, LEFT = 0.2, LEAST = 1e-3;
+constexpr double CLOSE = 0.01, REGULAR = 1e-7, USELESS = 0.2;
 constexpr float SHORTEST = 1e-6f;
 
 // What all patterns share.
@@ -90,8 +91,8 @@ DEVICE void add_pixels(Shared& shared, const Ring& ring, const AnyPixels& image,
     const float model = fmaxf(scale * profile.value + constant + tilt * rho, shared.least), push = scale * profile.slope / r;
     a *= push, b *= push;
     const float along = axx * a + axy * b, across = axy * a + ayy * b;
-    const float gradient[UNKNOWNS] = {a * u, b * v, a * v + b * u, -(ring.xx * along + ring.xy * across), -(ring.xy * along + ring.yy * across),
-                                  profile.value, 1.0f, rho};
+    const float by_x = -(ring.xx * along + ring.xy * across), by_y = -(ring.xy * along + ring.yy * across);
+    const float gradient[UNKNOWNS] = {a * u, b * v, a * v + b * u, by_x, by_y, profile.value, 1.0f, rho};
     const float weight = 1.0f / model, off = image[p] - model;
     UNROLL for (int i = 0; i < UNKNOWNS; i++) {
       const float scaled = weight * gradient[i];
@@ -135,7 +136,8 @@ DEVICE void solve(Shared& shared, const Ring& ring) {
   if (column < COLUMNS)
     for (int i = 0; i < UNKNOWNS; i++) {
       double entry;
-      if (column < UNKNOWNS) entry = i == column ? 1.0 + REGULAR : fisher(shared, ring, i, column) * shared.unit[i] * shared.unit[column];
+      if (column < UNKNOWNS)
+        entry = i == column ? 1.0 + REGULAR : fisher(shared, ring, i, column) * shared.unit[i] * shared.unit[column];
       else if (column == UNKNOWNS) entry = ring.free(i) ? shared.sums[PAIRS + i] * shared.unit[i] : 0.0;
       else entry = i == column - UNKNOWNS - 1 ? 1.0 : 0.0;
       shared.system[i][column] = entry;
@@ -192,7 +194,10 @@ DEVICE bool fit(Shared& shared, const Ring& ring, const AnyPixels& image, const 
     __syncthreads();
     if (shared.last) {
       bool good = true;
-      for (int i = 0; i < 3; i++) good = good && shared.system[i][UNKNOWNS + 1 + i] * shared.unit[i] * shared.unit[i] < USELESS * USELESS;
+      for (int i = 0; i < 3; i++) {
+        const double variance = shared.system[i][UNKNOWNS + 1 + i] * shared.unit[i] * shared.unit[i];
+        good = good && variance < USELESS * USELESS;
+      }
       return good;
     }
   }
@@ -215,7 +220,8 @@ extern "C" __global__ void __launch_bounds__(ring::THREADS, 4)
   const bool good = known && fit(shared, ring, AnyPixels{patterns, kind}.from(n * nx * ny), Origin(at[0], at[1]));
   const int k = threadIdx.x;
   if (k >= 9) return;
-  covariance[9 * n + k] = good ? shared.system[k / 3][UNKNOWNS + 1 + k % 3] * shared.unit[k / 3] * shared.unit[k % 3] : nan_value();
+  const double scaled = shared.system[k / 3][UNKNOWNS + 1 + k % 3];
+  covariance[9 * n + k] = good ? scaled * shared.unit[k / 3] * shared.unit[k % 3] : nan_value();
   double value = nan_value();
   if (good && k < UNKNOWNS) value = shared.state[k] + (k == 3 || k == 4 ? at[k - 3] : 0.0);
   if (good && k == UNKNOWNS) {

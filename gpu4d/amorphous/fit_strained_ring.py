@@ -149,7 +149,7 @@ def fit_strained_ring(
     >>> table = 500 * np.stack([ring, -2 * (r - 20) / 9 * ring], axis=-1)
     >>> counts = np.rint(500 * np.exp(-(((np.hypot(1.02 * x, y) - 20) / 3) ** 2)))[None]
     >>> fit = fit_strained_ring(counts, np.array([[31.0, 32.0]]), table, step=0.25, radii=(12.0, 28.0))
-    >>> fit.strain.round(3).tolist(), fit.origin.round(2).tolist()
+    >>> (fit.strain.round(3) + 0.0).tolist(), fit.origin.round(2).tolist()
     ([[0.02, 0.0, 0.0]], [[31.5, 31.5]])
     """
     wrong = problem(patterns, origins, table, step=step, radii=radii, undistort=undistort, mask=mask, fit_origin=fit_origin, terms=terms)
