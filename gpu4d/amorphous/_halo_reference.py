@@ -66,8 +66,8 @@ def halo_reference(
     >>> import gpu4d
     >>> scan = gpu4d.simulate.amorphous_scan((2, 3), (64, 64), radius=18.0, strain=None, ellipse=(1.03, 1.0, 0.4), seed=3)
     >>> found = halo_reference(scan.cube)
-    >>> round(found.peak), round(found.ellipse[0] / found.ellipse[1], 2)
-    (18, 1.03)
+    >>> 17 < found.peak < 18, round(found.ellipse[0] / found.ellipse[1], 2)
+    (True, 1.03)
     """
     chosen = positions_of(region, cube.scan_shape, "region") & positions_of(sweep_options.get("where"), cube.scan_shape)
     if not chosen.any():

@@ -68,8 +68,8 @@ def problem(
     radii: tuple[float, float],
     undistort: tuple[float, float, float] = (1.0, 0.0, 1.0),
     mask: Any = None,
-    fit_origin: bool = True,
     terms: int = TERMS,
+    **_others: Any,
 ) -> str | None:
     """Say what is wrong with the arguments; None where nothing is."""
     shape = tuple(patterns.shape)

@@ -46,7 +46,10 @@ BREAKS = {
 @pytest.mark.parametrize("what", BREAKS)
 def test_broken_copies_are_caught(what):
     frames, origins, _ = strained_frames(1)
-    good, broken = on_host(frames, origins, fit_origin=False), HostBackend(seed=7, sources=broken_copy("fit_strained_ring.cu", BREAKS[what]))
+    good, broken = (
+        on_host(frames, origins, fit_origin=False),
+        HostBackend(seed=7, sources=broken_copy("fit_strained_ring.cu", BREAKS[what])),
+    )
     found = on_host(frames, origins, broken, fit_origin=False)
     different = [not np.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True) for a, b in zip(found[:3], good[:3], strict=True)]
     assert any(different), f"with {what} all answers are right"
