@@ -220,8 +220,9 @@ extern "C" __global__ void __launch_bounds__(ring::THREADS, 4)
   const bool good = known && fit(shared, ring, AnyPixels{patterns, kind}.from(n * nx * ny), Origin(at[0], at[1]));
   const int k = threadIdx.x;
   if (k >= 9) return;
-  const double scaled = shared.system[k / 3][UNKNOWNS + 1 + k % 3];
-  covariance[9 * n + k] = good ? scaled * shared.unit[k / 3] * shared.unit[k % 3] : nan_value();
+  double variance = nan_value();
+  if (good) variance = shared.system[k / 3][UNKNOWNS + 1 + k % 3] * shared.unit[k / 3] * shared.unit[k % 3];
+  covariance[9 * n + k] = variance;
   double value = nan_value();
   if (good && k < UNKNOWNS) value = shared.state[k] + (k == 3 || k == 4 ? at[k - 3] : 0.0);
   if (good && k == UNKNOWNS) {

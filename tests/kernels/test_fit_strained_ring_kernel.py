@@ -38,7 +38,7 @@ BREAKS = {
     "a step that is never taken": ("state[i] += change[i] / ratio", "state[i] += 0.0 * ratio"),
     "the ellipse forgotten": ("v = ring.xy * dx + ring.yy * dy", "v = dy"),
     "a fixed origin that moves": ("(i < 5 ? fit_origin != 0", "(i < 5 ? true"),
-    "errors in other units": ("scaled * shared.unit[k / 3] * shared.unit[k % 3]", "scaled"),
+    "errors in other units": ("+ 1 + k % 3] * shared.unit[k / 3] * shared.unit[k % 3]", "+ 1 + k % 3]"),
 }
 
 
