@@ -103,7 +103,7 @@ def glass_rings(n: int, size: int = 128) -> tuple[tuple, dict]:
     made = gpu4d.simulate.amorphous_scan((1, min(n, 32)), (size, size), radius=0.29 * size, width=3.5, dose=1e5, seed=1)
     r, profile = made.truth["profile"][::5].T
     table = np.stack([profile, np.gradient(profile, r)], axis=-1)
-    patterns, origins = made.cube.source.array[0], made.truth["origin"][0]
+    patterns, origins = np.asarray(made.cube.source.read(slice(0, 1), slice(0, min(n, 32))))[0], made.truth["origin"][0]
     options = {"step": float(r[1]), "radii": (0.18 * size, 0.42 * size)}
     return (np.resize(patterns, (n, size, size)), np.resize(origins, (n, 2)), table), options
 

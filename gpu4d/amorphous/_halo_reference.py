@@ -88,8 +88,7 @@ def halo_reference(
     how = "mean of all positions" if region is None else f"mean of {int(chosen.sum())} positions"
     used = ring.ellipse if shape is None and ring is not None else shape
     origins = np.broadcast_to(middle, (*cube.scan_shape, 2)) if start is None else start
-    known = _profile(cube, origins, used, radii, valid, options)
-    known = HaloReference(*known, used, middle if start is None else None, chosen, how)
+    known = HaloReference(*_profile(cube, origins, used, radii, valid, options), used, middle if start is None else None, chosen, how)
     if start is None:  # the mean ring is blurred by the descan: fit the origins with it, and make it again about them
         fitted = arrays.to_numpy(sweep(cube, RingStrain(known, origins, mask=valid), **options).origin)
         if np.isfinite(fitted[chosen]).all(axis=-1).any():

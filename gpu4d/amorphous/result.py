@@ -161,7 +161,9 @@ def as_strain(fit: RingFit, angle: float = 0.0) -> AmorphousStrain:
     real = lambda data, name, unit, labels=(): RealSlice.calibrated(data, name, unit, known.r_pixel, labels)  # noqa: E731
     errors = xp.stack([xp.sqrt(covariance[..., i, i]) for i in range(3)], axis=0)
     return AmorphousStrain(
-        *(real(strain[..., i], name, "1") for i, name in enumerate(COMPONENTS)),
+        exx=real(strain[..., 0], "e_xx", "1"),
+        eyy=real(strain[..., 1], "e_yy", "1"),
+        exy=real(strain[..., 2], "e_xy", "1"),
         uncertainty=real(errors, "strain_uncertainty", "1", COMPONENTS),
         covariance=covariance,
         residual=real(fit.residual, "dispersion", "1"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpu4d import arrays
@@ -112,7 +114,7 @@ class RingStrain(PerPositionReduction):
         xp = arrays.namespace(frames)
         mask = None if self.valid is None else tables.beside(self.valid, frames)
         knots = tables.beside(self.knots, frames)
-        fixed = {"step": self.step, "radii": self.reference.radii, "undistort": self.reference.undistort}
+        fixed: dict[str, Any] = {"step": self.step, "radii": self.reference.radii, "undistort": self.reference.undistort}
         origins = arrays.from_numpy(np.ascontiguousarray(self.places.origin_at(positions), dtype=np.float64), frames)
         n = len(positions)
         together = AT_ONCE if fit_strained_ring.kind_for(frames.dtype, frames, tuple(frames.shape)) == "definition" else max(n, 1)

@@ -123,7 +123,7 @@ def amorphous_scan(
     scene = _Scene(detector_shape, radius, width, beam_radius, dose)
     data = np.empty((*scan_shape, *detector_shape), count_dtype(scene.largest * brightness.max()) if noise else np.float32)
     for rx, ry in np.ndindex(*scan_shape):
-        expected = scene.pattern(origin[rx, ry], undistort, on_detector[rx, ry] / drift[rx, 0], brightness[rx, ry])
+        expected = scene.pattern(origin[rx, ry], undistort, on_detector[rx, ry] / drift[rx, 0], float(brightness[rx, ry]))
         data[rx, ry] = rng.poisson(expected) if noise else expected
     r = np.arange(0, np.hypot(*detector_shape), FINE)
     truth = dict(
