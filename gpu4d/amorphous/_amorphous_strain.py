@@ -24,8 +24,7 @@ from gpu4d.streaming.engine import SweepOptions, sweep
 
 log = logging.getLogger("gpu4d")
 
-CENTERS = ("free", "surface", "given")
-"""How the middle of every ring is found: fitted, on a smooth surface through all that were fitted, or taken as given."""
+CENTERS = ("free", "surface", "given")  # the middle of a ring: fitted, on a surface through all that were fitted, or as given
 
 
 def amorphous_strain(

@@ -20,7 +20,6 @@ from gpu4d.real_arrays import floats
 from gpu4d.streaming.engine import SweepOptions, sweep
 
 WIDEST = 1.2  # times the distance from the origin to the nearest border: rings of which most is seen
-MOVED = 0.5  # px: a ring so far from its origin is said to be about another place
 
 
 def halo_reference(
