@@ -98,6 +98,16 @@ def grouped_disks(n: int, size: int = 128) -> tuple[tuple, dict]:
     return (patterns, x, y, np.ones_like(x), role, table, pixels), {"spacing": float(1.3 * away.min(1).max())}
 
 
+def glass_rings(n: int, size: int = 128) -> tuple[tuple, dict]:
+    """Patterns of a strained glass, their origins, and the table of the ring's profile."""
+    made = gpu4d.simulate.amorphous_scan((1, min(n, 32)), (size, size), radius=0.29 * size, width=3.5, dose=1e5, seed=1)
+    r, profile = made.truth["profile"][::5].T
+    table = np.stack([profile, np.gradient(profile, r)], axis=-1)
+    patterns, origins = np.asarray(made.cube.source.read(slice(0, 1), slice(0, min(n, 32))))[0], made.truth["origin"][0]
+    options = {"step": float(r[1]), "radii": (0.18 * size, 0.42 * size)}
+    return (np.resize(patterns, (n, size, size)), np.resize(origins, (n, 2)), table), options
+
+
 def tied_disks(n: int, size: int = 128, coherence: float = 0.0) -> tuple[tuple, dict]:
     """Patterns of 21 disks that overlap, and lattices some 0.2 px off at the outermost disk. With a coherence, overlaps interfere."""
     from gpu4d.bragg.likelihood.poisson_fit import disk_profile

@@ -78,6 +78,7 @@ from . import (
 from . import (
     workflow as workflow,
 )
+from .amorphous._amorphous_strain import amorphous_strain as amorphous_strain
 from .amorphous._rdf import rdf as rdf
 from .bragg.find_bragg_disks import BraggDisks as BraggDisks
 from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks

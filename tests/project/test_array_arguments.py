@@ -57,6 +57,10 @@ RING = 5.0 * np.stack([np.cos(np.arange(12.0)), 1.1 * np.sin(np.arange(12.0))], 
 CUBIC = gpu4d.structures.Structure("cubic", (3.32,) * 3 + (90,) * 3, "P m -3 m", (gpu4d.structures.Site("Cu", (0, 0, 0)),))
 QUADRANTS = gpu4d.detectors.segmented(0.0, 9.0, 4)
 SPOT = gpu4d.probe.measure_disk(PROBE)
+GLASS = gpu4d.simulate.amorphous_scan((3, 4), (40, 38), radius=12.0, width=2.0, seed=1)
+GLASS_ORIGINS, GLASS_MASK, GLASS_ROWS = GLASS.truth["origin"], np.ones((40, 38), bool), np.ones((3, 4), bool)
+GLASS_MASK[20, 30] = GLASS_ROWS[2, 1] = False
+GLASS_RING = gpu4d.amorphous.halo_reference(GLASS.cube, origin=GLASS_ORIGINS, ellipse=(1, 1, 0))
 TURNS = gpu4d.orientation.matrices_of(RNG.uniform(0.1, 3.0, (4, 3)))
 
 
@@ -204,6 +208,25 @@ CALLS: dict[str, Call] = {
         lambda w: gpu4d.sweep(SMALL_DISKS.cube, gpu4d.crystal.CepstralVectors(CEPSTRUM, window=w)).g1, w=np.ones((32, 32))
     ),
     "crystal.lattice_free_of_origin": Call(lambda w: repr(gpu4d.crystal.lattice_free_of_origin(DISKS, w)), w=WHERE),
+    "amorphous_strain": Call(
+        lambda p, r, o, m: gpu4d.amorphous_strain(p, reference=r, origin=o, mask=m, ellipse=(1, 1, 0)).exx,
+        p=GLASS.cube.source.array,
+        r=GLASS_ROWS,
+        o=GLASS_ORIGINS,
+        m=GLASS_MASK,
+    ),
+    "amorphous.halo_reference": Call(
+        lambda r, o, m: gpu4d.amorphous.halo_reference(GLASS.cube, region=r, origin=o, mask=m, ellipse=(1, 1, 0)).profile,
+        r=GLASS_ROWS,
+        o=GLASS_ORIGINS,
+        m=GLASS_MASK,
+    ),
+    "amorphous.RingStrain": Call(
+        lambda o, m: gpu4d.sweep(GLASS.cube, gpu4d.amorphous.RingStrain(GLASS_RING, o, mask=m)).exx, o=GLASS_ORIGINS, m=GLASS_MASK
+    ),
+    "amorphous.ellipse_to_strain": Call(
+        lambda a, b, c: gpu4d.amorphous.ellipse_to_strain(a, b, c)[0], a=1 + 0.1 * PHASE, b=0.1 * PHASE, c=1 - 0.1 * PHASE
+    ),
     "strain_map": Call(lambda r, g: gpu4d.strain_map(FIT, region=r).exx + gpu4d.strain_map(FIT, lattice=g).exx, r=WHERE, g=BASIS),
     "crystal.suggest_technique": Call(lambda c: gpu4d.crystal.suggest_technique(c, None, 3.0, SCAN), c=np.full(SCAN, 3)),
     "data.BadPixelCorrection": Call(lambda m: gpu4d.data.BadPixelCorrection(m).apply(PATTERNS), m=~MASK),
@@ -409,6 +432,8 @@ NO_ARRAYS = {
     "open": "a path",
     "save": "tested below",
     "rings.radii": "numbers",
+    "amorphous.HaloReference": "made by amorphous.halo_reference",
+    "amorphous.AmorphousStrain": "a result",
     "crystal.lattice_lengths": "a result",
     "crystal.dilation_and_spacing": "results",
     "crystal.strain_and_brightness": "results",
@@ -431,6 +456,7 @@ NO_ARRAYS = {
     "data.Corrections": "corrections",
     "data.CorrectedSource": "sources",
     "data.Events": "as EventSource",
+    "simulate.amorphous_scan": "numbers and functions",
     "simulate.bragg_scan": "numbers and functions",
     "simulate.phase_object_scan": "numbers and functions",
 }
