@@ -99,6 +99,7 @@ def live(pupil: Any, mask: Any) -> gpu4d.ptychography.SSBLive:
     return found
 
 
+RINGS = swept(gpu4d.RingStatistics())
 ALIGNED = gpu4d.parallax(cube(), aberrations={}, rotation=0.0)
 
 
@@ -131,6 +132,17 @@ CALLS: dict[str, Call] = {
         lambda i, m: gpu4d.rings.ring_center(i, (8.0, 7.0), gpu4d.rings.Ring(4.0, 2.0, 0.1), m), i=PATTERNS[0, 0], m=MASK
     ),
     "rings.RadialVariance": Call(lambda o, m, w: swept(gpu4d.rings.RadialVariance(o, mask=m, where=w)).mean, o=ORIGINS, m=MASK, w=WHERE),
+    "RingStatistics": Call(
+        lambda o, m, e: swept(gpu4d.RingStatistics(o, mask=m, ellipse=e)).mean, o=ORIGINS, m=MASK, e=np.full((*SCAN, 3), (1.1, 1.0, 0.2))
+    ),
+    "fem": Call(lambda o, m, w: gpu4d.fem(cube(), o, mask=m, where=w).rings.value, o=ORIGINS, m=MASK, w=WHERE),
+    "amorphous.fem_regions": Call(lambda labels: len(gpu4d.amorphous.fem_regions(RINGS, labels)), labels=WHERE.astype(int)),
+    "amorphous.find_crystallites": Call(
+        lambda o, m: gpu4d.amorphous.find_crystallites(cube(), o, mask=m, disk=1.2).significance, o=ORIGINS, m=MASK
+    ),
+    "amorphous.SpotFluctuation": Call(
+        lambda p, o, m: swept(gpu4d.amorphous.SpotFluctuation(p, 1.5, o, mask=m)).variance, p=np.linspace(3, 1, 10), o=ORIGINS, m=MASK
+    ),
     "bragg.direct_beam": Call(lambda i, t, m: gpu4d.bragg.direct_beam(i, t, m), i=PATTERNS[0, 0], t=PROBE, m=MASK),
     "preprocess.find_nan_pixels": Call(lambda p: gpu4d.preprocess.find_nan_pixels(p), p=PATTERNS),
     "preprocess.is_flat": Call(lambda i: gpu4d.preprocess.is_flat(i, 30), i=PATTERNS[0, 0]),
@@ -275,6 +287,13 @@ CALLS: dict[str, Call] = {
     "amorphous.sine_transform": Call(gpu4d.amorphous.sine_transform, x=RINGS, values=GLASS, at=np.linspace(0, 3, 5)),
     "structures.electron_scattering_factor": Call(lambda k: gpu4d.structures.electron_scattering_factor("Cu", k), k=RINGS),
     "rings.radial_sums": Call(lambda p, o, m: gpu4d.rings.radial_sums(p, o, mask=m)[0], p=PATTERNS, o=ORIGINS, m=MASK),
+    "rings.ring_moments": Call(
+        lambda p, o, m, e: gpu4d.rings.ring_moments(p, o, mask=m, ellipse=e, median=True).medians,
+        p=PATTERNS,
+        o=ORIGINS,
+        m=MASK,
+        e=np.array([1.1, 1.0, 0.2]),
+    ),
     "preprocess.count_electrons": Call(
         lambda f, d, g, m: gpu4d.preprocess.count_electrons(f, d, 0.3, 10.0, electron=150.0, gain=g, mask=m).qx,
         f=FRAMES,
@@ -434,6 +453,10 @@ NO_ARRAYS = {
     "rings.radii": "numbers",
     "amorphous.HaloReference": "made by amorphous.halo_reference",
     "amorphous.AmorphousStrain": "a result",
+    "plot.fem": "a result",
+    "amorphous.fem": "as fem",
+    "amorphous.fem_map": "a result",
+    "amorphous.PatternMoments": "no arguments",
     "crystal.lattice_lengths": "a result",
     "crystal.dilation_and_spacing": "results",
     "crystal.strain_and_brightness": "results",
@@ -491,6 +514,13 @@ RESULTS = (
     "RadialStatistics",
     "RDF",
     "GroupedProfiles",
+    "RingMoments",
+    "RingProfiles",
+    "SpotRings",
+    "PixelSums",
+    "Variance",
+    "FEM",
+    "Crystallites",
     "LatticeAperture",
     "Ring",
     "Together",

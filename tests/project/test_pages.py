@@ -30,7 +30,7 @@ PAGES = (
     "plan-an-experiment", "bin-crop-reshape",
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
-    "counting-and-events", "rdf", "amorphous-strain",
+    "counting-and-events", "rdf", "amorphous-strain", "amorphous",
 )  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 

@@ -16,7 +16,7 @@ from gpu4d.probe import FineImage
 
 ROOMS = (
     "data io device streaming simulate imaging probe preprocess calibrate rings "
-    "crystal bragg classification deflection ptychography plot workflow"
+    "crystal bragg classification amorphous deflection ptychography plot workflow"
 )
 LONGEST = 300  # characters
 PASSED_ON = {"ScanInfo", "Plan"}  # no results: what a sweep tells its reductions, and what `gpu4d info --memory` words
