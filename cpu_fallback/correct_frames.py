@@ -1,6 +1,6 @@
 """Correct raw frames (CPU twin): one loop over the pixels of a frame. Frames that may have a hit are looked at again, which few are.
 
-Frames of 8 and 16 bits are corrected in single precision, which vectorises twice as wide and holds all their values. Wider ones are
+Gains are multiplied with as their inverse. Frames of 8 and 16 bits are corrected in single precision, which vectorises twice as wide and holds all their values. Wider ones are
 subtracted in double precision.
 """
 
@@ -13,65 +13,74 @@ from gpu4d.data.correct_frames import AROUND, MOST_OF_A_HIT, NEAR
 
 
 @helper()
-def _fill_lines(frame, ground, edge_pixels, shares, clip, axis, counts, lines):
+def _fill_lines(pixels, levels, edge, clip, axis, counts, lines):
     """Write the mean of the edge pixels of every line, times its share. `counts` is overwritten."""
-    ny = frame.shape[1]
+    starts, stops, line_of, shares = edge
+    kind, limit = levels.dtype.type, levels.dtype.type(clip)
     for i in range(lines.size):
         lines[i], counts[i] = 0.0, 0.0
-    for k in range(edge_pixels.size):
-        x, y = edge_pixels[k] // ny, edge_pixels[k] % ny
-        value = np.float64(ground.dtype.type(frame[x, y]) - ground[x, y])
-        if abs(value) <= clip:
-            line = y if axis == 0 else x
-            lines[line] += value * shares[k]
-            counts[line] += 1.0
+    for r in range(starts.size):
+        first, length, line = starts[r], stops[r] - starts[r], line_of[r]
+        run, level, share = pixels[first : stops[r]], levels[first : stops[r]], shares[first : stops[r]]
+        if axis == 0:  # every pixel of the run is of another line
+            total, count = lines[line : line + length], counts[line : line + length]
+            for k in range(length):
+                value = kind(run[k]) - level[k]
+                used = np.float64(abs(value) <= limit)
+                total[k] += value * share[k] if used > 0 else 0.0
+                count[k] += used
+        else:
+            for k in range(length):
+                value = kind(run[k]) - level[k]
+                used = np.float64(abs(value) <= limit)
+                lines[line] += value * share[k] if used > 0 else 0.0
+                counts[line] += used
     for i in range(lines.size):
         if counts[i] > 0:
             lines[i] /= counts[i]
 
 
 @helper()
-def _value(frame, ground, gain, lines, axis, x, y):
+def _value(frame, ground, factor, lines, axis, x, y):
     """Return one corrected pixel, by the same steps as the loop over all."""
     kind = ground.dtype.type
     line = kind(lines[y]) if axis == 0 else kind(lines[x])
-    return np.float32((kind(frame[x, y]) - ground[x, y] - line) / gain[x, y])
+    return np.float32((kind(frame[x, y]) - ground[x, y] - line) * factor[x, y])
 
 
 @helper()
-def _count_bright(frame, ground, gain, lines, axis, certain, x, y, reach):
+def _count_bright(frame, ground, factor, lines, axis, certain, x, y, reach):
     count = 0
     for a in range(max(0, x - reach), min(frame.shape[0], x + reach + 1)):
         for b in range(max(0, y - reach), min(frame.shape[1], y + reach + 1)):
-            count += _value(frame, ground, gain, lines, axis, a, b) > certain[a, b]
+            count += _value(frame, ground, factor, lines, axis, a, b) > certain[a, b]
     return count
 
 
 @helper()
-def _remove_hits(frame, ground, gain, lines, axis, hits, out):
+def _remove_hits(frame, ground, factor, lines, axis, hits, out):
     """Replace hits, in a frame that has a bright pixel."""
     for x in range(frame.shape[0]):
         for y in range(frame.shape[1]):
-            if not _value(frame, ground, gain, lines, axis, x, y) > hits[2, x, y]:
+            if not _value(frame, ground, factor, lines, axis, x, y) > hits[2, x, y]:
                 continue
             for a in range(max(0, x - NEAR), min(frame.shape[0], x + NEAR + 1)):
                 for b in range(max(0, y - NEAR), min(frame.shape[1], y + NEAR + 1)):
-                    if _value(frame, ground, gain, lines, axis, a, b) > hits[1, a, b]:
-                        if _count_bright(frame, ground, gain, lines, axis, hits[2], a, b, AROUND) <= MOST_OF_A_HIT:
+                    if _value(frame, ground, factor, lines, axis, a, b) > hits[1, a, b]:
+                        if _count_bright(frame, ground, factor, lines, axis, hits[2], a, b, AROUND) <= MOST_OF_A_HIT:
                             out[a, b] = hits[0, a, b]
 
 
 @entry(allocates=True)
-def _correct(frames, ground, gain, edge, clip, axis, hits, moved, out):
-    edge_pixels, shares = edge
+def _correct(frames, ground, factor, edge, clip, axis, hits, moved, out):
     to, source = moved
     n, nx, ny = frames.shape
     lines = np.zeros(ny if axis == 0 else nx)
     counts, across = np.zeros(lines.size), np.zeros(ny, ground.dtype)
     for f in range(n):
         frame, bright = frames[f], np.int32(0)
-        if edge_pixels.size:
-            _fill_lines(frame, ground, edge_pixels, shares, clip, axis, counts, lines)
+        if edge[0].size:
+            _fill_lines(frame.reshape(nx * ny), ground.reshape(nx * ny), edge, clip, axis, counts, lines)
         if axis == 0:
             for y in range(ny):
                 across[y] = lines[y]
@@ -79,18 +88,18 @@ def _correct(frames, ground, gain, edge, clip, axis, hits, moved, out):
             if axis == 1:
                 for y in range(ny):
                     across[y] = lines[x]
-            row, level, response, made = frame[x], ground[x], gain[x], out[f, x]
+            row, level, scale, made = frame[x], ground[x], factor[x], out[f, x]
             if hits.shape[1] == 0:
                 for y in range(ny):
-                    made[y] = (ground.dtype.type(row[y]) - level[y] - across[y]) / response[y]
+                    made[y] = (ground.dtype.type(row[y]) - level[y] - across[y]) * scale[y]
             else:
                 certain = hits[2, x]
                 for y in range(ny):
-                    value = np.float32((ground.dtype.type(row[y]) - level[y] - across[y]) / response[y])
+                    value = np.float32((ground.dtype.type(row[y]) - level[y] - across[y]) * scale[y])
                     made[y] = value
                     bright += np.int32(value > certain[y])
         if bright:
-            _remove_hits(frame, ground, gain, lines, axis, hits, out[f])
+            _remove_hits(frame, ground, factor, lines, axis, hits, out[f])
         flat = out[f].reshape(nx * ny)
         for k in range(to.size):
             flat[to[k]] = flat[source[k]]
@@ -100,15 +109,39 @@ def correct_frames(frames, background, /, *, gain=None, edge=None, clip=math.inf
     shape = frames.shape[-2:]
     wide = frames.dtype.kind == "f" or frames.dtype.itemsize > 2
     ground = contiguous(background, np.float64 if wide else np.float32)
-    response = contiguous(np.ones(shape) if gain is None else gain, ground.dtype)
-    chosen = np.zeros(0, np.int64) if edge is None else np.flatnonzero(np.asarray(edge) > 0)
-    shares = np.zeros(0) if edge is None else np.asarray(edge, np.float64).ravel()[chosen]
+    factor = contiguous(1.0 / (np.ones(shape) if gain is None else np.asarray(gain, np.float64)), ground.dtype)
     limits = contiguous(np.zeros((3, 0, 0)) if hits is None else hits, np.float32)
     source = np.zeros(0, np.int64) if taken_from is None else np.asarray(taken_from, np.int64).ravel()
     to = np.flatnonzero(source != np.arange(source.size))
+    moved = read_only(to), read_only(np.ascontiguousarray(source[to]))
     out = np.empty(frames.shape, np.float32)
     given = contiguous(frames.astype(np.uint8) if frames.dtype.kind == "b" else frames).reshape(-1, *shape)
-    edge_pixels = read_only(chosen), read_only(shares)
-    moved = read_only(to), read_only(np.ascontiguousarray(source[to]))
-    _correct(given, ground, response, edge_pixels, float(clip), int(axis), limits, moved, out.reshape(-1, *shape))
+    _correct(given, ground, factor, _kept_runs(edge, axis), float(clip), int(axis), limits, moved, out.reshape(-1, *shape))
     return out
+
+
+def _edge_runs(edge, axis):
+    """Return the runs of edge pixels along the rows: first place, place behind the last, line of the first; and the shares."""
+    share = np.zeros(0) if edge is None else np.asarray(edge, np.float64)
+    if edge is None:
+        none = read_only(np.zeros(0, np.int64))
+        return none, none, none, read_only(share)
+    ends = np.flatnonzero(np.diff(np.pad(share > 0, ((0, 0), (1, 1))).astype(np.int8), axis=1))
+    row, column = np.divmod(ends, share.shape[1] + 1)
+    places = row * share.shape[1] + column
+    lines = (column if axis == 0 else row)[::2]
+    return tuple(read_only(np.ascontiguousarray(part)) for part in (places[::2], places[1::2], lines, share.ravel()))
+
+
+def _kept_runs(edge, axis):
+    """Return the runs. They are kept for the next call, which usually has the same edge."""
+    kept, kept_axis, runs = _last_runs[0]
+    same = edge is not None and kept is not None and axis == kept_axis and np.array_equal(edge, kept)
+    if not same:
+        runs = _edge_runs(edge, axis)
+        if edge is not None:
+            _last_runs[0] = np.array(edge), axis, runs
+    return runs
+
+
+_last_runs = [(None, 0, None)]  # edge, axis, and their runs
