@@ -1,7 +1,7 @@
 """Correct raw frames (CPU twin): one loop over the pixels of a frame. Frames that may have a hit are looked at again, which few are.
 
-Gains are multiplied with as their inverse. Frames of 8 and 16 bits are corrected in single precision, which vectorises twice as wide and holds all their values. Wider ones are
-subtracted in double precision.
+Gains are multiplied with as their inverse. Frames of 8 and 16 bits are corrected in single precision, which vectorises twice as wide
+and holds all their values. Wider ones are subtracted in double precision.
 """
 
 import math

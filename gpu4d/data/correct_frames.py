@@ -122,8 +122,8 @@ def correct_frames(
     if hits is not None:
         usual, lit, certain = (arrays.as_float64(hits[i, :, :]) for i in range(3))
         bright = values > certain
-        beside = _boxed(bright, NEAR) > 0
-        few = _boxed(bright, AROUND) <= MOST_OF_A_HIT
+        beside = boxed(bright, NEAR) > 0
+        few = boxed(bright, AROUND) <= MOST_OF_A_HIT
         values = xp.where((values > lit) & beside & few, usual + zero, values)
     corrected = xp.astype(values, xp.float32)
     if taken_from is not None:
@@ -132,7 +132,7 @@ def correct_frames(
     return corrected
 
 
-def _boxed(chosen: Any, reach: int) -> Any:
+def boxed(chosen: Any, reach: int) -> Any:
     """Count the chosen pixels in the square of `reach` pixels to each side of every pixel."""
     xp = arrays.namespace(chosen)
     counts = xp.astype(chosen, xp.int32)

@@ -1,0 +1,197 @@
+"""Measure what frames show at the edge of a detector, where no electron arrives: levels of its lines, their change, and the noise."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gpu4d.data.streaks import ALONG
+from gpu4d.robust import robust_sigma
+
+OUTLIER = 5.0  # standard deviations: farther values are hits, or pixels that do not work
+LEAST_LINES = 8  # lines with two halves: fewer do not tell streaks from noise
+AGREEMENT = 0.5  # correlation of both halves of the lines above which streaks explain more than what differs
+SIGNIFICANT = 5.0  # standard deviations of that correlation, or of the variance between frames
+
+
+class EdgeLevels(NamedTuple):
+    """Lines of a detector as its edge pixels show them.
+
+    Attributes
+    ----------
+    along : str
+        "columns" or "rows".
+    pixels : (Qx, Qy) float64
+        Mean of each edge pixel over the frames, above the dark; NaN elsewhere, and for pixels that do not work.
+    lines : (L,) float64
+        Mean over the edge pixels of each line; 0 for lines without any.
+    counts : (L,) int
+        Edge pixels of each line.
+    noise : float
+        Standard deviation of an edge pixel over the frames, without the streaks.
+    between : float
+        Variance of a line over the frames, without the noise. At least 0.
+    agreement, significance : float
+        Correlation between the two halves of the lines, of the steps from line to line; and over its standard deviation.
+    changes : bool
+        Whether lines change from frame to frame, by more than noise explains.
+    """
+
+    along: str
+    pixels: np.ndarray
+    lines: np.ndarray
+    counts: np.ndarray
+    noise: float
+    between: float
+    agreement: float
+    significance: float
+    changes: bool
+
+    @property
+    def axis(self) -> int:
+        return ALONG.index(self.along)
+
+    @property
+    def streaks(self) -> bool:
+        """Whether lines have levels of their own, which both halves of them show."""
+        return self.agreement > AGREEMENT and self.significance > SIGNIFICANT
+
+    @property
+    def image(self) -> np.ndarray:
+        """The lines as an image (Qx, Qy)."""
+        return np.broadcast_to(self.lines if self.axis == 0 else self.lines[:, None], self.pixels.shape)
+
+    @property
+    def share(self) -> np.ndarray:
+        """Share of a line's mean in one frame that is streak and not noise, for each line: v / (v + σ² / n)."""
+        return self.between / np.maximum(self.between + self.noise**2 / np.maximum(self.counts, 1), 1e-300)
+
+
+def edge_levels(frames: np.ndarray, dark: np.ndarray, edge: np.ndarray, along: str) -> EdgeLevels:
+    """Measure the lines of a detector at its edge.
+
+    Parameters
+    ----------
+    frames : (n, Qx, Qy) real
+        At least one. NaN pixels do not count.
+    dark : (Qx, Qy) float64
+    edge : (Qx, Qy) bool
+        At least one pixel.
+    along : {"columns", "rows"}
+    """
+    axis = ALONG.index(along)
+    place = np.nonzero(edge)
+    number, line = edge.shape[1 - axis], place[1 - axis]
+    values = frames[:, place[0], place[1]].astype(np.float64) - dark[place]
+    values, sigma = _without_outliers(values)
+    pixel = _mean(values, 0)
+    pixel[_outlying(pixel, line, number, sigma / math.sqrt(len(frames)))] = np.nan
+    known = np.isfinite(pixel)
+    image = np.full(edge.shape, np.nan)
+    image[place] = pixel
+    lines, counts = _line_means(np.where(known, pixel, np.nan)[None], line, number)
+    half = _halves(line, known)
+    parts = [_line_means(np.where(half == h, pixel, np.nan)[None], line, number) for h in (0, 1)]
+    agreement, significance = _agreement(*(np.where(c > 0, m[0], np.nan) for m, c in parts))
+    rest = np.where(known, values - pixel, np.nan)
+    noise, between, error = _noise_and_change(rest, line, half, number)
+    return EdgeLevels(along, image, lines[0], counts, noise, max(between, 0.0), agreement, significance, between > SIGNIFICANT * error)
+
+
+def _without_outliers(values: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return values (n, P) in which hits are NaN, and the standard deviation of the others about the mean of their pixel."""
+    n = len(values)
+    with np.errstate(invalid="ignore"):
+        rest = values - _median(values)
+        known = np.abs(rest[np.isfinite(rest)])
+        spread = float(robust_sigma(known, about=0.0)) if known.size else 0.0
+        sigma = spread * math.sqrt(n / (n - 1)) if n > 1 else 0.0
+        return (np.where(np.abs(rest) <= OUTLIER * sigma, values, np.nan), sigma) if sigma > 0 else (values, 0.0)
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Return the median of each column; that of a column with NaN is NaN."""
+    return np.median(values, axis=0)
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return the mean without NaN, NaN where there is nothing else."""
+    known = np.isfinite(values)
+    count = known.sum(axis=axis)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
+
+
+def _line_means(values: np.ndarray, line: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of each line in every frame, (n, L), 0 for lines without a value, and how many pixels it has in the first."""
+    known = np.isfinite(values)
+    counts = np.stack([np.bincount(line, weights=row, minlength=number) for row in known])
+    totals = np.stack([np.bincount(line, weights=np.where(k, row, 0.0), minlength=number) for k, row in zip(known, values)])
+    return totals / np.maximum(counts, 1), counts[0].astype(int)
+
+
+def _outlying(pixel: np.ndarray, line: np.ndarray, number: int, error: float) -> np.ndarray:
+    """Find edge pixels that differ from their line by more than its others do."""
+    middle = np.zeros(number)
+    known = np.isfinite(pixel)
+    order = np.lexsort((pixel[known], line[known]))
+    values, owner = pixel[known][order], line[known][order]
+    starts, counts = np.searchsorted(owner, np.arange(number)), np.bincount(owner, minlength=number)
+    some = counts > 0
+    middle[some] = values[(starts + counts // 2)[some]]
+    rest = pixel - middle[line]
+    if not known.any():
+        return ~known
+    limit = OUTLIER * max(float(robust_sigma(rest[known], about=0.0)), error)
+    return ~known | (np.abs(rest) > limit) if limit > 0 else ~known
+
+
+def _halves(line: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Divide the known pixels of every line into its first and second half, 0 and 1; −1 for others. Pixels come in the order of rows."""
+    half = np.full(line.shape, -1)
+    order = np.flatnonzero(known)[np.argsort(line[known], kind="stable")]
+    counts = np.bincount(line[known], minlength=int(line.max()) + 1)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    half[order] = 2 * rank >= np.repeat(counts, counts)
+    return half
+
+
+def _agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Correlate the steps from line to line of both halves. Return the correlation, and it over its standard deviation.
+
+    Steps, because a slow change over the detector may be diffuse scattering. Steps share their lines, which takes a third of their
+    number.
+    """
+    a, b = np.diff(first), np.diff(second)
+    good = np.isfinite(a) & np.isfinite(b)
+    a, b = a[good], b[good]
+    size = math.sqrt(float((a * a).sum() * (b * b).sum()))
+    if len(a) < LEAST_LINES or not size > 0:
+        return 0.0, 0.0
+    found = float((a * b).sum()) / size
+    return found, found * math.sqrt(len(a) / 1.5)
+
+
+def _noise_and_change(rest: np.ndarray, line: np.ndarray, half: np.ndarray, number: int) -> tuple[float, float, float]:
+    """Return the noise of a pixel, the variance of lines between frames, and its standard error.
+
+    `rest` (n, P) is each value without the mean of its pixel. Noise of the two halves of a line is independent, so the mean of their
+    product is the variance of what they share.
+    """
+    n = len(rest)
+    if n < 2:
+        return 0.0, 0.0, 0.0
+    whole, _ = _line_means(rest, line, number)
+    inner = rest - whole[:, line]
+    known = np.isfinite(inner)
+    lines_used = len(np.unique(line[half >= 0]))
+    freedom = max(1.0, known.sum() - known.any(0).sum() - n * lines_used)
+    noise = math.sqrt(float((inner[known] ** 2).sum()) / freedom)
+    parts = [_line_means(np.where(half == h, rest, np.nan), line, number) for h in (0, 1)]
+    both = (parts[0][1] > 0) & (parts[1][1] > 0)
+    if not both.any():
+        return noise, 0.0, 0.0
+    product = (parts[0][0] * parts[1][0])[:, both]
+    scale = n / (n - 1)
+    return noise, float(product.mean()) * scale, float(product.std()) * scale / math.sqrt(product.size)
