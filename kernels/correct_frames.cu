@@ -13,15 +13,13 @@
 // another, and a hit costs only the warp that has it.
 // bytes: frames once in, 4 a pixel out, 4 to 16 a pixel of tables from L2.   flops: 3 a pixel.   bound: memory.
 //
-// budget: line_means_u8 32 registers, 4096 bytes shared
-// budget: line_means_u16 32 registers, 4096 bytes shared
-// budget: line_means_u32 32 registers, 4096 bytes shared
-// budget: line_means_f32 32 registers, 4096 bytes shared
-// budget: 40 registers, 0 bytes shared
+// budget(line_means_.*): 64 registers, 4096 bytes shared
+// budget: 48 registers, 0 bytes shared
 #include "common.cuh"
 
 #define NEAR 1          // px, as in the definition
 #define AROUND 3        // px
+#define SIDE (2 * AROUND + 1)
 #define MOST_OF_A_HIT 9 // pixels
 
 // The type that background and gain have, and in which a pixel is corrected.
@@ -95,21 +93,21 @@ struct Raw {
     if (lines) v -= Real(lines[axis == 0 ? i % ny : i / ny]);
     return float(gain ? v / gain[i] : v);
   }
-  DEVICE int bright(int x, int y, int reach) const {
-    const float* certain = hits + 2 * nx * ny;
-    int count = 0;
-#pragma unroll 1
-    for (int a = max(0, x - reach); a < min(nx, x + reach + 1); a++)
-#pragma unroll 1
-      for (int b = max(0, y - reach); b < min(ny, y + reach + 1); b++)
-        count += value(a * ny + b) > certain[a * ny + b];
-    return count;
-  }
   DEVICE float without_hits(int i) const {
     const float v = value(i);
     if (!hits || !(v > hits[nx * ny + i])) return v;
     const int x = i / ny, y = i % ny;
-    return bright(x, y, NEAR) > 0 && bright(x, y, AROUND) <= MOST_OF_A_HIT ? hits[i] : v;
+    int count = 0, near = 0;
+#pragma unroll 1
+    for (int k = 0; k < SIDE * SIDE; k++) {
+      const int a = x + k / SIDE - AROUND, b = y + k % SIDE - AROUND;
+      if (a < 0 || b < 0 || a >= nx || b >= ny) continue;
+      const int other = a * ny + b;
+      const bool bright = value(other) > hits[2 * nx * ny + other];
+      count += bright;
+      near += bright && abs(a - x) <= NEAR && abs(b - y) <= NEAR;
+    }
+    return near > 0 && count <= MOST_OF_A_HIT ? hits[i] : v;
   }
 };
 

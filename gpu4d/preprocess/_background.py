@@ -16,9 +16,10 @@ from gpu4d.data.frame_correction import FrameCorrection, Hits, mean_of_darks
 from gpu4d.data.sample import grid_positions, patterns_at, spread_evenly
 from gpu4d.data.streaks import ALONG, RADIUS, Streaks, edge_pixels
 from gpu4d.errors import InputError
-from gpu4d.preprocess.defects import Defects, find_defects, flickering, outlying
+from gpu4d.preprocess.defects import Defects, find_defects, flickering_alone, outlying
 from gpu4d.preprocess.edge_levels import EdgeLevels, edge_levels
-from gpu4d.preprocess.find_hits import LEAST_FRAMES, FoundHits, Usual, electron, find_hits, usual_values
+from gpu4d.preprocess.find_hits import LEAST_FRAMES, FoundHits, find_hits
+from gpu4d.preprocess.usual_values import usual_values
 from gpu4d.real_arrays import real_array, real_number
 
 MOST = 256  # frames that are measured: their noise is far below that of any dark reference
@@ -180,9 +181,8 @@ def background(
         ground, between = _ground(darks, lines, len(stack)), _between(lines, usable)
     bare = FrameCorrection(ground, gain, between, None, darks.defects.pixels)
     clean = bare.apply(stack)
-    usual = usual_values(clean) if len(stack) > 1 else None
-    defects = _defects(darks, ground, usual, beyond, levels[0].noise, threshold)
-    found, why = _hits(clean, usual, hits, beyond & ~defects.pixels, levels[0].noise)
+    defects = _defects(darks, ground, clean, beyond, levels[0], threshold)
+    found, why = _hits(clean, hits, beyond & ~defects.pixels, levels[0])
     said += [*why, *_said_of(defects, darks)]
     correction = FrameCorrection(ground, gain, between, None if found is None else found.limits, defects.pixels | ~valid)
     return Background(
@@ -258,6 +258,8 @@ def _lines(levels: list[EdgeLevels], streaks: str | bool) -> tuple[EdgeLevels | 
         chosen = levels[ALONG.index(str(streaks))]
         return chosen, (f"streaks along {chosen.along} are subtracted", "as given")
     how = f"steps between {best.along} of the two halves of the edge correlate by {best.agreement:.2f} ({best.significance:.1f} σ)"
+    if streaks == "auto" and not best.quiet:
+        return None, ("no streaks are subtracted", "pixels at the edge do not have the same noise: the beam reaches them, or it is counted")
     if streaks is True or best.streaks:
         return best, (f"streaks along {best.along} are subtracted", how)
     return None, ("no streaks are subtracted", how)
@@ -284,32 +286,28 @@ def _between(lines: EdgeLevels, usable: np.ndarray) -> Streaks | None:
     return Streaks(usable & np.isfinite(lines.pixels), lines.along, lines.share, clip)
 
 
-def _defects(darks: _Darks, ground: np.ndarray, usual: Usual | None, edge: np.ndarray, noise: float, threshold: float) -> Defects:
-    """Add what the frames show: pixels that flicker, and, without a dark, edge pixels that are hot or dead."""
+def _defects(darks: _Darks, ground: np.ndarray, clean: np.ndarray, edge: np.ndarray, levels: EdgeLevels, threshold: float) -> Defects:
+    """Add what the frames show: pixels that flicker, and, without a dark, hot and dead pixels at an edge that no electron reaches."""
     hot, dead, unsteady = darks.defects
-    if usual is None:
-        return darks.defects
-    if not darks.frames:
-        level = np.where(edge, usual.mean + ground, np.nan)
-        more = outlying(level, threshold, noise / math.sqrt(usual.frames))
+    if not darks.frames and levels.quiet:
+        usual = usual_values(clean)
+        more = outlying(np.where(edge, usual.mean + ground, np.nan), threshold, levels.noise / math.sqrt(usual.frames))
         hot, dead = hot | more[0], dead | more[1]
-    if usual.frames >= LEAST_FRAMES - 1 and noise > 0:
-        unsteady = unsteady | flickering(usual.variance, usual.frames, threshold, usual.mean, electron(usual, noise), noise)
+    if len(clean) >= LEAST_FRAMES:
+        unsteady = unsteady | flickering_alone(clean, threshold, levels.noise)
     return Defects(hot, dead, unsteady)
 
 
-def _hits(
-    clean: np.ndarray, usual: Usual | None, wanted: str | bool, edge: np.ndarray, noise: float
-) -> tuple[FoundHits | None, list[tuple[str, str]]]:
+def _hits(clean: np.ndarray, wanted: str | bool, edge: np.ndarray, levels: EdgeLevels) -> tuple[FoundHits | None, list[tuple[str, str]]]:
     if wanted is False:
         return None, []
-    if usual is None or len(clean) < LEAST_FRAMES:
+    if len(clean) < LEAST_FRAMES:
         return None, [("hits of X-rays are not looked for", f"there are {len(clean)} frames; {LEAST_FRAMES} show what a pixel usually has")]
-    found = find_hits(clean, usual, edge, noise, electron(usual, noise))
+    found = find_hits(clean, edge, levels.noise)
     seen = f"{found.at_edge} at the edge and {found.inside} inside, in {len(clean)} frames"
     if wanted is True or found.even:
         return found, [("hits of X-rays are replaced", seen)]
-    if found.above_all:
+    if found.above_all and levels.quiet:
         brighter = f"{seen}; {found.above_all} brighter than the beam is anywhere ({found.brightest:.4g})"
         return found.above_the_beam(), [("hits of X-rays that are brighter than the beam are replaced", brighter)]
     return None, [("no hits of X-rays are replaced", f"{seen}: X-rays fall everywhere alike")] if found.inside + found.at_edge else []

@@ -9,12 +9,14 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, real_values
 from gpu4d.errors import InputError
+from gpu4d.preprocess.usual_values import electron, usual_values
 from gpu4d.real_arrays import real_number
 from gpu4d.robust import robust_sigma
 
 WINDOW = 5  # px: side of the square that a pixel is compared with; a cluster of up to 12 pixels in it is found
 ROUNDS = 2  # of taking off the levels of rows and columns: the first leaves what a bad pixel adds to them
 FLICKER = 3.0  # times the variance of the neighbours: less may be a spot of the beam that moves a little
+FOLLOWED = 2.0  # standard errors: a spot of the beam raises the pixels beside it by more
 UPPER = 85  # percent: a variance among the neighbours that at most 3 of 24 flickering pixels exceed
 
 
@@ -108,10 +110,8 @@ def outlying(level: np.ndarray, threshold: float, error: float = 0.0) -> tuple[n
     return known & (rest > limit), known & (rest < -limit)
 
 
-def flickering(
-    variance: np.ndarray, frames: int, threshold: float, signal: np.ndarray | None = None, unit: float = 0.0, noise: float = 0.0
-) -> np.ndarray:
-    """Find pixels whose variance over the frames is too large for their mean, beside that of their neighbours.
+def flickering(variance: np.ndarray, frames: int, threshold: float, expected: np.ndarray | float = 0.0, kurtosis: Any = 0.0) -> np.ndarray:
+    """Find pixels whose variance over frames is larger than that of their neighbours, and than what is expected.
 
     Parameters
     ----------
@@ -119,23 +119,53 @@ def flickering(
     frames : int
         That it is made from, two or more.
     threshold : float
-    signal : (Qx, Qy) float64, optional
-        Mean above the background. A spot that is brighter than its neighbours may vary more.
-    unit, noise : float
-        Signal of one electron, and standard deviation without a beam: the fewer electrons there are, the less a variance says.
+    expected : (Qx, Qy) float64 or float
+        Variance that the mean of a pixel explains.
+    kurtosis : (Qx, Qy) float64 or float
+        Excess of it, of a pixel that does not flicker: with few electrons a variance says little.
     """
-    neighbours = around(variance, UPPER)
-    freedom: Any = float(frames - 1)
-    if signal is not None:
-        lit = np.maximum(signal, 0.0)
-        beside = np.maximum(around(lit, UPPER), max(noise, 1e-300))
-        neighbours = neighbours * np.maximum(1.0, lit / beside)
-        total = np.maximum(noise**2 + unit * lit, 1e-300)
-        freedom = freedom / (1 + unit**3 * lit / (2 * total**2))  # half the excess kurtosis of counts
+    usual = np.maximum(around(variance, UPPER), expected)
+    freedom = (frames - 1) / (1 + np.asarray(kurtosis) / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(neighbours > 0, variance / neighbours, np.where(variance > 0, np.inf, 0.0))
+        ratio = np.where(usual > 0, variance / usual, 0.0)
     part = 2 / (9 * freedom)
-    return (ratio > FLICKER) & (np.cbrt(ratio) - (1 - part) > threshold * np.sqrt(part))
+    found: np.ndarray = (ratio > FLICKER) & (np.cbrt(ratio) - (1 - part) > threshold * np.sqrt(part))
+    return found
+
+
+def flickering_alone(frames: np.ndarray, threshold: float, noise: float) -> np.ndarray:
+    """Find pixels that flicker in frames with a beam: their variance is too large for their mean, and neighbours do not follow them.
+
+    A spot of the beam that comes and goes lights the pixels about it too.
+
+    Parameters
+    ----------
+    frames : (n, Qx, Qy) float32
+        Corrected. The largest values of each pixel do not count: hits.
+    threshold : float
+    noise : float
+        Standard deviation of a pixel without a beam.
+    """
+    usual, unit = usual_values(frames), electron(frames, noise)
+    signal = np.maximum(usual.mean, 0.0)
+    expected = noise**2 + unit * signal
+    kurtosis = unit**3 * signal / np.maximum(expected, 1e-300) ** 2
+    found = flickering(usual.variance, usual.frames, threshold, expected, kurtosis)
+    for x, y in np.argwhere(found):
+        found[x, y] = not _followed(frames, int(x), int(y))
+    return found
+
+
+def _followed(frames: np.ndarray, x: int, y: int) -> bool:
+    """Say whether the pixels about a pixel change with it: in the frames where it is bright they are brighter, too."""
+    part = frames[:, max(0, x - 1) : x + 2, max(0, y - 1) : y + 2].astype(np.float64)
+    own = frames[:, x, y].astype(np.float64)
+    others = (part.sum(axis=(1, 2)) - own) / (part[0].size - 1)
+    order = np.argsort(own, kind="stable")
+    bright, dark = order[-max(2, len(order) // 10) :], order[: len(order) // 2]
+    rise = others[bright].mean() - others[dark].mean()
+    error = np.sqrt(others[bright].var() / len(bright) + others[dark].var() / len(dark))
+    return bool(rise > FOLLOWED * error)
 
 
 def around(image: np.ndarray, percent: float) -> np.ndarray:

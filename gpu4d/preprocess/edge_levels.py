@@ -13,6 +13,8 @@ from gpu4d.robust import robust_sigma
 OUTLIER = 5.0  # standard deviations: farther values are hits, or pixels that do not work
 LEAST_LINES = 8  # lines with two halves: fewer do not tell streaks from noise
 AGREEMENT = 0.5  # correlation of both halves of the lines above which streaks explain more than what differs
+UNEVEN = 2.0  # times the ratio of large to small variances that so few frames give: more, and the pixels do not have the same noise
+OFFSET = 5.0  # standard deviations: with a lower level and no negative value, these are counts or intensities, and not a readout
 SIGNIFICANT = 5.0  # standard deviations of that correlation, or of the variance between frames
 
 
@@ -37,6 +39,9 @@ class EdgeLevels(NamedTuple):
         Correlation between the two halves of the lines, of the steps from line to line; and over its standard deviation.
     changes : bool
         Whether lines change from frame to frame, by more than noise explains.
+    quiet : bool
+        Whether the edge pixels all have the same noise, of the readout, as pixels that no electron reaches. False where electrons are
+        counted one by one, because nothing is noise then, and with a single frame.
     """
 
     along: str
@@ -48,6 +53,7 @@ class EdgeLevels(NamedTuple):
     agreement: float
     significance: float
     changes: bool
+    quiet: bool
 
     @property
     def axis(self) -> int:
@@ -84,8 +90,8 @@ def edge_levels(frames: np.ndarray, dark: np.ndarray, edge: np.ndarray, along: s
     axis = ALONG.index(along)
     place = np.nonzero(edge)
     number, line = edge.shape[1 - axis], place[1 - axis]
-    values = frames[:, place[0], place[1]].astype(np.float64) - dark[place]
-    values, sigma = _without_outliers(values)
+    raw = frames[:, place[0], place[1]].astype(np.float64)
+    values, sigma = _without_outliers(raw - dark[place])
     pixel = _mean(values, 0)
     pixel[_outlying(pixel, line, number, sigma / math.sqrt(len(frames)))] = np.nan
     known = np.isfinite(pixel)
@@ -97,7 +103,9 @@ def edge_levels(frames: np.ndarray, dark: np.ndarray, edge: np.ndarray, along: s
     agreement, significance = _agreement(*(np.where(c > 0, m[0], np.nan) for m, c in parts))
     rest = np.where(known, values - pixel, np.nan)
     noise, between, error = _noise_and_change(rest, line, half, number)
-    return EdgeLevels(along, image, lines[0], counts, noise, max(between, 0.0), agreement, significance, between > SIGNIFICANT * error)
+    measured = noise, max(between, 0.0), agreement, significance, between > SIGNIFICANT * error
+    readout = bool(np.nanmin(raw) < 0 or np.nanmedian(raw) > OFFSET * noise) if np.isfinite(raw).any() else False
+    return EdgeLevels(along, image, lines[0], counts, *measured, readout and _is_quiet(rest))
 
 
 def _without_outliers(values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -121,6 +129,20 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     known = np.isfinite(values)
     count = known.sum(axis=axis)
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
+
+
+def _is_quiet(rest: np.ndarray) -> bool:
+    """Say whether pixels have the same noise: their variances differ no more than those of so many frames do by chance."""
+    from scipy.stats import chi2
+
+    known = np.isfinite(rest)
+    n = int(known.sum(axis=0).max())
+    if n < 2:
+        return False
+    whole = known.sum(axis=0) == n  # pixels without a hit
+    low, high = np.percentile(np.where(known, rest, 0.0)[:, whole].var(axis=0), (10, 90))
+    least, most = chi2.ppf((0.1, 0.9), n - 1)
+    return bool(low > 0 and high <= UNEVEN * most / least * low)
 
 
 def _line_means(values: np.ndarray, line: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,23 +8,14 @@ import numpy as np
 
 from gpu4d.data.correct_frames import AROUND, MOST_OF_A_HIT, boxed
 from gpu4d.data.frame_correction import Hits
+from gpu4d.preprocess.usual_values import electron, usual_values
 
 ELECTRONS = 10.0  # above the brightest other value: where the guide's range of the counting threshold for X-rays begins (10 – 50)
 SPREAD = 10.0  # standard deviations of a pixel's values, where these are more
 LIT = 5.0  # standard deviations of the noise above the brightest other value: part of a hit, beside a certain pixel
-TRIMMED = 64  # frames of which one value of a pixel is left out, and at least one: a pixel is hit in one frame of many thousands
 LEAST_FRAMES = 8  # fewer do not show what a pixel usually has
 SEEN = 2  # hits at the edge that show that there are any
 EVEN = 3.0  # times as many hits for an area inside as at the edge: hits fall everywhere alike, and spots of the beam do not
-
-
-class Usual(NamedTuple):
-    """What each pixel shows in frames without a hit, each (Qx, Qy) float64, and how many frames that was."""
-
-    mean: np.ndarray
-    variance: np.ndarray
-    top: np.ndarray
-    frames: int
 
 
 class FoundHits(NamedTuple):
@@ -56,38 +47,7 @@ class FoundHits(NamedTuple):
         return self._replace(limits=Hits(self.limits.usual, self.limits.lit, certain))
 
 
-def usual_values(frames: np.ndarray) -> Usual:
-    """Return mean, variance and maximum of each pixel over frames, its largest values left out: one, and one more for 64 frames.
-
-    Parameters
-    ----------
-    frames : (n, Qx, Qy) float32
-        At least two.
-    """
-    n = len(frames)
-    left = n - max(1, n // TRIMMED)
-    flat = np.ascontiguousarray(frames.reshape(n, -1).T)
-    flat.partition(left, axis=1)
-    kept = flat[:, :left]
-    shape = frames.shape[1:]
-    mean = kept.mean(axis=1, dtype=np.float64)
-    variance = kept.var(axis=1, dtype=np.float64)
-    return Usual(mean.reshape(shape), variance.reshape(shape), kept.max(axis=1).astype(np.float64).reshape(shape), left)
-
-
-def electron(usual: Usual, noise: float) -> float:
-    """Return the signal of one electron: by how much the variance grows with the mean. The noise where no pixel is lit.
-
-    The largest values of each pixel were left out, which makes it a little small.
-    """
-    lit = usual.mean > 3 * noise
-    if not lit.any():
-        return noise
-    slope = float(np.median((usual.variance[lit] - noise**2) / usual.mean[lit]))
-    return max(slope, noise)
-
-
-def find_hits(frames: np.ndarray, usual: Usual, edge: np.ndarray, noise: float, unit: float) -> FoundHits:
+def find_hits(frames: np.ndarray, edge: np.ndarray, noise: float) -> FoundHits:
     """Set limits above what the beam makes, and look for hits in frames.
 
     A value is certainly of a hit if it exceeds the largest usual value of the 5 × 5 pixels about it by 10 electrons, and by 10 times
@@ -96,16 +56,15 @@ def find_hits(frames: np.ndarray, usual: Usual, edge: np.ndarray, noise: float, 
     Parameters
     ----------
     frames : (n, Qx, Qy) float32
-        Corrected.
-    usual : Usual
-        Of these frames.
+        Corrected, at least 8.
     edge : (Qx, Qy) bool
         Pixels that no electron reaches.
-    noise, unit : float
-        Standard deviation of a pixel without a beam, and signal of one electron.
+    noise : float
+        Standard deviation of a pixel without a beam.
     """
     from scipy import ndimage
 
+    usual, unit = usual_values(frames), electron(frames, noise)
     top = ndimage.maximum_filter(usual.top, 5)
     spread = np.sqrt(ndimage.maximum_filter(usual.variance, 5))
     certain = top + np.maximum(ELECTRONS * unit, SPREAD * spread)
