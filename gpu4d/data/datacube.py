@@ -10,7 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
 from gpu4d.data.arguments import origins, pixel_mask
-from gpu4d.data.bad_pixel_correction import FoundPixels, bad_pixel_correction
+from gpu4d.data.bad_pixel_correction import FoundPixels, MarkedPixels, bad_pixel_correction
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import Cut
 from gpu4d.data.corrections import Correction, Corrections
@@ -175,7 +175,7 @@ class DataCube:
         dark: ArrayLike | None = None,
         gain: ArrayLike | None = None,
         streaks: Streaks | ArrayLike | bool | None = None,
-        bad_pixels: ArrayLike | FoundPixels | None = None,
+        bad_pixels: ArrayLike | FoundPixels | MarkedPixels | None = None,
         hits: Hits | None = None,
     ) -> DataCube:
         """Return a lazy view whose patterns are corrected each time they are read. The file stays as it is.
@@ -194,7 +194,7 @@ class DataCube:
         streaks : Streaks, bool, float or (Qx, Qy) bool, optional
             What is subtracted from the columns of every single frame. True or a radius (0.85 to 0.95): the whole mean of the pixels of
             a column at the edge of the detector. A mask: of these pixels. `Streaks` says more, for example rows.
-        bad_pixels : (Qx, Qy) bool, or what `gpu4d.preprocess.find_bad_pixels` gives, optional
+        bad_pixels : (Qx, Qy) bool, or what `gpu4d.preprocess.find_bad_pixels` or `find_defects` gives, optional
             True marks a pixel that cannot be used. It takes the value of its nearest good pixel; pixels that the detector mask
             excludes give no values. Applied last.
         hits : Hits, optional

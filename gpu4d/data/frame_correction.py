@@ -11,7 +11,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ArrayT, DType
 from gpu4d.data.arguments import real_values
-from gpu4d.data.bad_pixel_correction import BadPixelCorrection, FoundPixels, bad_pixel_correction
+from gpu4d.data.bad_pixel_correction import BadPixelCorrection, FoundPixels, MarkedPixels, bad_pixel_correction
 from gpu4d.data.correct_frames import correct_frames
 from gpu4d.data.corrections import dtype_like
 from gpu4d.data.streaks import RADIUS, Streaks, edge_pixels
@@ -194,7 +194,7 @@ def frame_correction(
     gain: ArrayLike | None,
     streaks: Streaks | ArrayLike | None,
     hits: Hits | None,
-    bad_pixels: ArrayLike | FoundPixels | None,
+    bad_pixels: ArrayLike | FoundPixels | MarkedPixels | None,
 ) -> FrameCorrection:
     """Make the correction from what a user gives to `DataCube.corrected`.
 
@@ -215,11 +215,33 @@ def frame_correction(
     response = None if gain is None else _plane(gain, "gain", shape)
     if hits is not None and not isinstance(hits, Hits):
         raise InputError(f"hits={hits!r}: need what gpu4d.preprocess.background measured (.hits), or gpu4d.data.Hits(usual, lit, certain)")
-    unusable = ~np.isfinite(level) if response is None else ~(np.isfinite(level) & np.isfinite(response) & (response > 0))
-    if bad_pixels is not None:
-        unusable |= np.asarray(bad_pixel_correction(bad_pixels, shape, valid).mask)
-    found = bad_pixel_correction(unusable, shape, valid)
-    return FrameCorrection(level, response, _streaks(streaks, shape, valid), hits, np.asarray(found.mask), found.taken_from)
+    bad = None if bad_pixels is None else np.asarray(bad_pixel_correction(bad_pixels, shape, valid).mask)
+    return FrameCorrection(level, response, _streaks(streaks, shape, valid), hits, *all_bad(level, response, bad, valid))
+
+
+def all_bad(
+    background: np.ndarray, gain: ArrayLike | None, bad: np.ndarray | None, valid: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Add pixels without a background or a gain to bad pixels. Return them, and the pixels whose values they take.
+
+    Parameters
+    ----------
+    background : (Qx, Qy) float64
+    gain : (Qx, Qy) real or None
+        Not positive, or NaN, where a pixel has none.
+    bad : (Qx, Qy) bool or None
+        Known bad pixels.
+    valid : (Qx, Qy) bool or None
+        The detector mask: pixels that it excludes give no values.
+    """
+    every = ~np.isfinite(background)
+    if gain is not None:
+        response = _plane(gain, "gain", background.shape)
+        every |= ~(np.isfinite(response) & (response > 0))
+    if bad is not None:
+        every |= bad
+    found = bad_pixel_correction(every, background.shape, valid)  # type: ignore[arg-type]
+    return np.asarray(found.mask), found.taken_from
 
 
 def mean_of_darks(dark: ArrayLike, shape: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,7 @@
 from gpu4d.data.bad_pixels import BadPixels, find_bad_pixels, find_nan_pixels
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.data.streaks import edge_pixels
-from gpu4d.preprocess._background import Background, background
+from gpu4d.preprocess._background import Background, background, shows_streaks
 from gpu4d.preprocess.count_electrons import Electrons, count_electrons
 from gpu4d.preprocess.counts import in_counts
 from gpu4d.preprocess.defects import Defects, find_defects
@@ -32,6 +32,7 @@ __all__ = [
     "in_counts",
     "is_flat",
     "raw_frames",
+    "shows_streaks",
     "thresholds",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import pixel_mask, real_values
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.frame_correction import FrameCorrection, Hits, mean_of_darks
+from gpu4d.data.frame_correction import FrameCorrection, all_bad, mean_of_darks
 from gpu4d.data.sample import grid_positions, patterns_at, spread_evenly
 from gpu4d.data.streaks import ALONG, RADIUS, Streaks, edge_pixels
 from gpu4d.errors import InputError
@@ -30,19 +30,21 @@ CLIP = 5.0  # standard deviations: edge pixels farther from the background are h
 
 
 @dataclass(frozen=True, eq=False)
-class Background:
-    """What `background` measured.
+class Background(FrameCorrection):
+    """What `background` measured: a correction, for ``cube.corrected(found)``, and what it says of the frames.
 
     Attributes
     ----------
-    correction : FrameCorrection
-        All of it as one correction: ``cube.corrected(found.correction)``.
+    background, gain, streaks, hits, bad_pixels
+        As `FrameCorrection` has them. `background` is dark and streaks that stay.
     defects : Defects
         Pixels that do not measure.
     edge : (Qx, Qy) bool
         Pixels that no electron reaches.
     noise : float
         Standard deviation of an edge pixel over the frames, in the units of the raw frames.
+    error : float
+        Standard error of the background of a pixel inside: noise of the dark frames, or without them how much pixels differ.
     level, level_error : float
         What is left at the third of the edge that is nearest to the beam, above the rest of the edge, without the streaks; and its
         standard error. Signal reaches the edge where this is above zero.
@@ -56,36 +58,30 @@ class Background:
         What is corrected and what is not, and why.
     """
 
-    correction: FrameCorrection
-    defects: Defects
-    edge: np.ndarray
-    noise: float
-    level: float
-    level_error: float
-    streaks_fixed: float
-    streaks_changing: float
-    frames: int
-    hits_found: int
-    said: tuple[tuple[str, str], ...]
+    defects: Defects | None = None
+    edge: np.ndarray | None = None
+    noise: float = 0.0
+    error: float = 0.0
+    level: float = 0.0
+    level_error: float = 0.0
+    streaks_fixed: float = 0.0
+    streaks_changing: float = 0.0
+    frames: int = 0
+    hits_found: int = 0
+    said: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         edge = f"level at the edge {self.level:.2g} ± {self.level_error:.1g}"
-        return f"Background({self.correction.description}; noise {self.noise:.3g}, {edge})"
+        return f"Background({self.description}; noise {self.noise:.3g}, {edge})"
 
-    @property
-    def image(self) -> np.ndarray:
-        """What is subtracted from every frame: dark and streaks that stay, (Qx, Qy) float64."""
-        return np.asarray(self.correction.background)
-
-    @property
-    def streaks(self) -> Streaks | None:
-        """Streaks of single frames, for `DataCube.corrected`."""
-        return self.correction.streaks
-
-    @property
-    def hits(self) -> Hits | None:
-        """Limits of hits, for `DataCube.corrected`."""
-        return self.correction.hits
+    def swapped(self) -> Background:
+        """Return the same for patterns (Qy, Qx)."""
+        plain = super().swapped()
+        defects = None if self.defects is None else Defects(*(part.T for part in self.defects))
+        edge = None if self.edge is None else self.edge.T
+        mine = {f.name: getattr(self, f.name) for f in fields(Background) if f.init}
+        changed = {f.name: getattr(plain, f.name) for f in fields(FrameCorrection) if f.init}
+        return Background(**{**mine, **changed, "defects": defects, "edge": edge})
 
 
 class _Darks(NamedTuple):
@@ -144,7 +140,7 @@ def background(
     Returns
     -------
     Background
-        Its `correction` goes into `cube.corrected`, and its `said` tells what was decided.
+        A correction for `cube.corrected`. Its `said` tells what was decided.
 
     Raises
     ------
@@ -158,9 +154,9 @@ def background(
     >>> raw[:, 20:40, 20:40] += 50
     >>> dark = 100 + rng.normal(0, 2, (20, 64, 64))
     >>> found = background(raw, dark)
-    >>> found.correction.description, bool(abs(found.noise - 2) < 0.1)
+    >>> found.description, bool(abs(found.noise - 2) < 0.1)
     ('background subtracted', True)
-    >>> clean = found.correction.apply(raw)
+    >>> clean = found.apply(raw)
     >>> bool(abs(clean[:, :20].mean(axis=(0, 1))).max() < 1), bool(abs(clean[:, 20:40, 20:40].mean() - 50) < 0.5)
     (True, True)
     """
@@ -184,19 +180,36 @@ def background(
     defects = _defects(darks, ground, clean, beyond, levels[0], threshold)
     found, why = _hits(clean, hits, beyond & ~defects.pixels, levels[0])
     said += [*why, *_said_of(defects, darks)]
-    correction = FrameCorrection(ground, gain, between, None if found is None else found.limits, defects.pixels | ~valid)
     return Background(
-        correction,
-        defects,
-        beyond,
-        levels[0].noise if lines is None else lines.noise,
-        *_left_at_the_edge(lines or levels[0]),
-        0.0 if lines is None else _spread(lines),
-        0.0 if between is None or lines is None else math.sqrt(lines.between),
-        len(stack),
-        0 if found is None else found.inside + found.at_edge,
-        tuple(said),
+        *(ground, gain, between, None if found is None else found.limits),
+        *all_bad(ground, gain, defects.pixels, valid),
+        defects=defects,
+        edge=beyond,
+        noise=levels[0].noise if lines is None else lines.noise,
+        error=math.sqrt(_error_of_darks(lines or levels[0], len(stack))),
+        **_left_at_the_edge(lines or levels[0]),
+        streaks_fixed=0.0 if lines is None else _spread(lines),
+        streaks_changing=0.0 if between is None or lines is None else math.sqrt(lines.between),
+        frames=len(stack),
+        hits_found=0 if found is None else found.inside + found.at_edge,
+        said=tuple(said),
     )
+
+
+def shows_streaks(frames: np.ndarray, radius: float = RADIUS, mask: np.ndarray | None = None) -> tuple[bool, str]:
+    """Say whether a few frames show streaks at the edge of the detector, and why. It is a quick look before `background`.
+
+    Parameters
+    ----------
+    frames : (n, Qx, Qy) real
+        Raw. 16 are enough.
+    radius : float
+        As for `background`.
+    mask : (Qx, Qy) bool, optional
+    """
+    edge = edge_pixels(frames.shape[1:], radius, mask)  # type: ignore[arg-type]
+    lines, (_, why) = _lines([edge_levels(frames, np.zeros(edge.shape), edge, along) for along in ALONG], "auto")
+    return lines is not None, why
 
 
 def _sample(frames: DataCube | Array, mask: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
@@ -265,16 +278,19 @@ def _lines(levels: list[EdgeLevels], streaks: str | bool) -> tuple[EdgeLevels | 
     return None, ("no streaks are subtracted", how)
 
 
+def _error_of_darks(lines: EdgeLevels, frames: int) -> float:
+    """Return the variance by which the level of a pixel may be off: how edge pixels of the frames differ from dark and line."""
+    rest = (lines.pixels - lines.image)[np.isfinite(lines.pixels)]
+    return max(float(np.var(rest)) - lines.noise**2 / frames, 0.0) if rest.size else 0.0
+
+
 def _ground(darks: _Darks, lines: EdgeLevels, frames: int) -> np.ndarray:
     """Return dark and streaks that stay: of edge pixels the mean of dark and frames, by their noise; of others dark and line."""
     whole = darks.mean + lines.image
     rest = lines.pixels - lines.image
     known = np.isfinite(rest)
-    weight = 1.0
-    if darks.frames:
-        of_frames = lines.noise**2 / frames
-        of_dark = max(float(np.var(rest[known])) - of_frames, 0.0)  # pixels of the dark and of the frames differ by both
-        weight = of_dark / (of_dark + of_frames) if of_dark > 0 else 0.0
+    of_frames, of_dark = lines.noise**2 / frames, _error_of_darks(lines, frames)
+    weight = 0.0 if darks.frames and not of_dark > 0 else of_dark / (of_dark + of_frames) if darks.frames else 1.0
     return np.where(known, whole + weight * np.where(known, rest, 0.0), whole)
 
 
@@ -322,7 +338,7 @@ def _said_of(defects: Defects, darks: _Darks) -> list[tuple[str, str]]:
     return [(f"{number} bad pixels take the value of a neighbour", f"{hot} hot, {dead} dead and {unsteady} flickering in {where}")]
 
 
-def _left_at_the_edge(lines: EdgeLevels) -> tuple[float, float]:
+def _left_at_the_edge(lines: EdgeLevels) -> dict[str, float]:
     """Return the mean of the inner third of the edge above the rest of it, lines taken off, and its standard error."""
     rest = np.where(np.isfinite(lines.pixels), lines.pixels - lines.image, np.nan)
     nx, ny = rest.shape
@@ -331,8 +347,8 @@ def _left_at_the_edge(lines: EdgeLevels) -> tuple[float, float]:
     inner = known & (away <= np.quantile(away[known], 1 / INNER)) if known.any() else known
     a, b = rest[inner], rest[known & ~inner]
     if not a.size or not b.size:
-        return 0.0, 0.0
-    return float(a.mean() - b.mean()), math.sqrt(float(a.var()) / a.size + float(b.var()) / b.size)
+        return {}
+    return {"level": float(a.mean() - b.mean()), "level_error": math.sqrt(float(a.var()) / a.size + float(b.var()) / b.size)}
 
 
 def _spread(lines: EdgeLevels) -> float:

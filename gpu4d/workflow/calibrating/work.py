@@ -58,7 +58,9 @@ def sum_scan(work: Work) -> None:
     found = _one_pass(work)
     if not keep:
         mean, most = (np.asarray(found[name], dtype=np.float64) for name in ("mean", "max"))
-        bad = bad_beside_beam(mean, int(np.prod(work.cube.scan_shape)), most)
+        measured = measured_background(work.cube)
+        error = 0.0 if measured is None else measured.error
+        bad = bad_beside_beam(mean, int(np.prod(work.cube.scan_shape)), most, error)
         if bad.too_many:
             work.said.append(bad.too_many)
         elif _without(work, bad.pixels, bad.why):
