@@ -1,7 +1,7 @@
-"""Correct raw frames (CPU twin): one loop over the pixels of a frame. Frames that may have a hit are looked at again, which few are.
+"""Correct raw frames (CPU twin). Frames that may have a hit are looked at again, which few are.
 
-Gains are multiplied with as their inverse. Frames of 8 and 16 bits are corrected in single precision, which vectorises twice as wide
-and holds all their values. Wider ones are subtracted in double precision.
+All frames of the call are worked through row by row of the detector, so that the tables of a row stay in the first-level cache. Values
+are computed in double precision. Gains are multiplied with as their inverse.
 """
 
 import math
@@ -16,7 +16,6 @@ from gpu4d.data.correct_frames import AROUND, MOST_OF_A_HIT, NEAR
 def _fill_lines(pixels, levels, edge, clip, axis, counts, lines):
     """Write the mean of the edge pixels of every line, times its share. `counts` is overwritten."""
     starts, stops, line_of, shares = edge
-    kind, limit = levels.dtype.type, levels.dtype.type(clip)
     for i in range(lines.size):
         lines[i], counts[i] = 0.0, 0.0
     for r in range(starts.size):
@@ -25,14 +24,14 @@ def _fill_lines(pixels, levels, edge, clip, axis, counts, lines):
         if axis == 0:  # every pixel of the run is of another line
             total, count = lines[line : line + length], counts[line : line + length]
             for k in range(length):
-                value = kind(run[k]) - level[k]
-                used = np.float64(abs(value) <= limit)
+                value = np.float64(run[k]) - level[k]
+                used = np.float64(abs(value) <= clip)
                 total[k] += value * share[k] if used > 0 else 0.0
                 count[k] += used
         else:
             for k in range(length):
-                value = kind(run[k]) - level[k]
-                used = np.float64(abs(value) <= limit)
+                value = np.float64(run[k]) - level[k]
+                used = np.float64(abs(value) <= clip)
                 lines[line] += value * share[k] if used > 0 else 0.0
                 counts[line] += used
     for i in range(lines.size):
@@ -41,19 +40,17 @@ def _fill_lines(pixels, levels, edge, clip, axis, counts, lines):
 
 
 @helper()
-def _value(frame, ground, factor, lines, axis, x, y):
+def _value(frame, ground, factor, line, x, y):
     """Return one corrected pixel, by the same steps as the loop over all."""
-    kind = ground.dtype.type
-    line = kind(lines[y]) if axis == 0 else kind(lines[x])
-    return np.float32((kind(frame[x, y]) - ground[x, y] - line) * factor[x, y])
+    return np.float32((np.float64(frame[x, y]) - ground[x, y] - line) * factor[x, y])
 
 
 @helper()
-def _count_bright(frame, ground, factor, lines, axis, certain, x, y, reach):
+def _count_bright(frame, ground, factor, lines, axis, certain, x, y):
     count = 0
-    for a in range(max(0, x - reach), min(frame.shape[0], x + reach + 1)):
-        for b in range(max(0, y - reach), min(frame.shape[1], y + reach + 1)):
-            count += _value(frame, ground, factor, lines, axis, a, b) > certain[a, b]
+    for a in range(max(0, x - AROUND), min(frame.shape[0], x + AROUND + 1)):
+        for b in range(max(0, y - AROUND), min(frame.shape[1], y + AROUND + 1)):
+            count += _value(frame, ground, factor, lines[b if axis == 0 else a], a, b) > certain[a, b]
     return count
 
 
@@ -62,12 +59,12 @@ def _remove_hits(frame, ground, factor, lines, axis, hits, out):
     """Replace hits, in a frame that has a bright pixel."""
     for x in range(frame.shape[0]):
         for y in range(frame.shape[1]):
-            if not _value(frame, ground, factor, lines, axis, x, y) > hits[2, x, y]:
+            if not _value(frame, ground, factor, lines[y if axis == 0 else x], x, y) > hits[2, x, y]:
                 continue
             for a in range(max(0, x - NEAR), min(frame.shape[0], x + NEAR + 1)):
                 for b in range(max(0, y - NEAR), min(frame.shape[1], y + NEAR + 1)):
-                    if _value(frame, ground, factor, lines, axis, a, b) > hits[1, a, b]:
-                        if _count_bright(frame, ground, factor, lines, axis, hits[2], a, b, AROUND) <= MOST_OF_A_HIT:
+                    if _value(frame, ground, factor, lines[b if axis == 0 else a], a, b) > hits[1, a, b]:
+                        if _count_bright(frame, ground, factor, lines, axis, hits[2], a, b) <= MOST_OF_A_HIT:
                             out[a, b] = hits[0, a, b]
 
 
@@ -75,31 +72,31 @@ def _remove_hits(frame, ground, factor, lines, axis, hits, out):
 def _correct(frames, ground, factor, edge, clip, axis, hits, moved, out):
     to, source = moved
     n, nx, ny = frames.shape
-    lines = np.zeros(ny if axis == 0 else nx)
-    counts, across = np.zeros(lines.size), np.zeros(ny, ground.dtype)
-    for f in range(n):
-        frame, bright = frames[f], np.int32(0)
-        if edge[0].size:
-            _fill_lines(frame.reshape(nx * ny), ground.reshape(nx * ny), edge, clip, axis, counts, lines)
-        if axis == 0:
-            for y in range(ny):
-                across[y] = lines[y]
-        for x in range(nx):
-            if axis == 1:
+    lines = np.zeros((n, ny if axis == 0 else nx))
+    counts, bright = np.zeros(lines.shape[1]), np.zeros(n, np.int64)
+    if edge[0].size:
+        for f in range(n):
+            _fill_lines(frames[f].reshape(nx * ny), ground.reshape(nx * ny), edge, clip, axis, counts, lines[f])
+    for x in range(nx):
+        level, scale = ground[x], factor[x]
+        for f in range(n):
+            row, made = frames[f, x], out[f, x]
+            if axis == 0:
+                across = lines[f]
                 for y in range(ny):
-                    across[y] = lines[x]
-            row, level, scale, made = frame[x], ground[x], factor[x], out[f, x]
-            if hits.shape[1] == 0:
-                for y in range(ny):
-                    made[y] = (ground.dtype.type(row[y]) - level[y] - across[y]) * scale[y]
+                    made[y] = (np.float64(row[y]) - level[y] - across[y]) * scale[y]
             else:
-                certain = hits[2, x]
+                line = lines[f, x]
                 for y in range(ny):
-                    value = np.float32((ground.dtype.type(row[y]) - level[y] - across[y]) * scale[y])
-                    made[y] = value
-                    bright += np.int32(value > certain[y])
-        if bright:
-            _remove_hits(frame, ground, factor, lines, axis, hits, out[f])
+                    made[y] = (np.float64(row[y]) - level[y] - line) * scale[y]
+            if hits.shape[1]:
+                certain, number = hits[2, x], np.int32(0)
+                for y in range(ny):
+                    number += np.int32(made[y] > certain[y])
+                bright[f] += number
+    for f in range(n):
+        if bright[f]:
+            _remove_hits(frames[f], ground, factor, lines[f], axis, hits, out[f])
         flat = out[f].reshape(nx * ny)
         for k in range(to.size):
             flat[to[k]] = flat[source[k]]
@@ -107,9 +104,8 @@ def _correct(frames, ground, factor, edge, clip, axis, hits, moved, out):
 
 def correct_frames(frames, background, /, *, gain=None, edge=None, clip=math.inf, axis=0, hits=None, taken_from=None):
     shape = frames.shape[-2:]
-    wide = frames.dtype.kind == "f" or frames.dtype.itemsize > 2
-    ground = contiguous(background, np.float64 if wide else np.float32)
-    factor = contiguous(1.0 / (np.ones(shape) if gain is None else np.asarray(gain, np.float64)), ground.dtype)
+    ground = contiguous(background, np.float64)
+    factor = contiguous(1.0 / (np.ones(shape) if gain is None else np.asarray(gain, np.float64)))
     limits = contiguous(np.zeros((3, 0, 0)) if hits is None else hits, np.float32)
     source = np.zeros(0, np.int64) if taken_from is None else np.asarray(taken_from, np.int64).ravel()
     to = np.flatnonzero(source != np.arange(source.size))

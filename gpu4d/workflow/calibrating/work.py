@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.data.datacube import DataCube
 from gpu4d.structures import Structure
+from gpu4d.workflow.clean import measured_background
 from gpu4d.workflow.leave_out import bad_beside_beam, leave_out, nan_in_most
 from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Record
