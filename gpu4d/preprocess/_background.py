@@ -172,11 +172,12 @@ def background(
     levels = [edge_levels(stack, darks.mean, usable, along) for along in ALONG]
     lines, why = _lines(levels, streaks)
     said = [why]
-    ground, between = darks.mean, None
+    whole, ground, between = darks.mean, darks.mean, None
     if lines is not None:
-        ground, between = _ground(darks, lines, len(stack)), _between(lines, usable)
+        whole, between = darks.mean + lines.image, _between(lines, usable)
+        ground = _ground(whole, darks.frames > 0, lines, len(stack))
     bare = FrameCorrection(ground, gain, between, None, darks.defects.pixels)
-    clean = bare.apply(stack)
+    clean = _filled(bare.apply(stack))
     defects = _defects(darks, ground, clean, beyond, levels[0], threshold)
     found, why = _hits(clean, hits, beyond & ~defects.pixels, levels[0])
     said += [*why, *_said_of(defects, darks)]
@@ -187,7 +188,7 @@ def background(
         edge=beyond,
         noise=levels[0].noise if lines is None else lines.noise,
         error=math.sqrt(_error_of_darks(lines or levels[0], len(stack))),
-        **_left_at_the_edge(lines or levels[0]),
+        **_left_at_the_edge(_mean_without_hits(clean, found) + ground - whole, beyond & ~defects.pixels),
         streaks_fixed=0.0 if lines is None else _spread(lines),
         streaks_changing=0.0 if between is None or lines is None else math.sqrt(lines.between),
         frames=len(stack),
@@ -216,6 +217,8 @@ def _sample(frames: DataCube | Array, mask: ArrayLike | None) -> tuple[np.ndarra
     """Return some frames (n, Qx, Qy) float32 on the host, and which pixels count."""
     if isinstance(frames, DataCube):
         shape = frames.detector_shape
+        if not frames.scan_shape[0] * frames.scan_shape[1]:
+            raise InputError("the scan has no positions: need at least one frame")
         stack = patterns_at(frames, grid_positions(np.ones(frames.scan_shape, bool), _most(shape)))
         mask = frames.detector_mask if mask is None else mask
     else:
@@ -225,10 +228,18 @@ def _sample(frames: DataCube | Array, mask: ArrayLike | None) -> tuple[np.ndarra
         shape = tuple(given.shape[-2:])
         flat = arrays.namespace(given).reshape(given, (-1, *shape))
         stack = np.stack([arrays.to_numpy(flat[int(i), :, :]) for i in spread_evenly(np.arange(flat.shape[0]), _most(shape))])
-    if not len(stack):
-        raise InputError("the scan has no positions: need at least one frame")
     valid = pixel_mask(mask, shape, "mask")
     return stack.astype(np.float32), np.ones(shape, bool) if valid is None else valid
+
+
+def _filled(frames: np.ndarray) -> np.ndarray:
+    """Give NaN and infinite values the mean of their pixel over the frames, 0 where it has none."""
+    known = np.isfinite(frames)
+    if known.all():
+        return frames
+    count = known.sum(axis=0)
+    mean = np.where(known, frames, 0.0).sum(axis=0, dtype=np.float64) / np.maximum(count, 1)
+    return np.where(known, frames, mean).astype(np.float32)
 
 
 def _most(shape: tuple[int, int]) -> int:
@@ -284,13 +295,12 @@ def _error_of_darks(lines: EdgeLevels, frames: int) -> float:
     return max(float(np.var(rest)) - lines.noise**2 / frames, 0.0) if rest.size else 0.0
 
 
-def _ground(darks: _Darks, lines: EdgeLevels, frames: int) -> np.ndarray:
-    """Return dark and streaks that stay: of edge pixels the mean of dark and frames, by their noise; of others dark and line."""
-    whole = darks.mean + lines.image
+def _ground(whole: np.ndarray, with_dark: bool, lines: EdgeLevels, frames: int) -> np.ndarray:
+    """Return what is subtracted: of edge pixels the mean of dark and frames, by their noise; of others dark and line, `whole`."""
     rest = lines.pixels - lines.image
     known = np.isfinite(rest)
     of_frames, of_dark = lines.noise**2 / frames, _error_of_darks(lines, frames)
-    weight = 0.0 if darks.frames and not of_dark > 0 else of_dark / (of_dark + of_frames) if darks.frames else 1.0
+    weight = 1.0 if not with_dark else of_dark / (of_dark + of_frames) if of_dark > 0 else 0.0
     return np.where(known, whole + weight * np.where(known, rest, 0.0), whole)
 
 
@@ -338,17 +348,22 @@ def _said_of(defects: Defects, darks: _Darks) -> list[tuple[str, str]]:
     return [(f"{number} bad pixels take the value of a neighbour", f"{hot} hot, {dead} dead and {unsteady} flickering in {where}")]
 
 
-def _left_at_the_edge(lines: EdgeLevels) -> dict[str, float]:
-    """Return the mean of the inner third of the edge above the rest of it, lines taken off, and its standard error."""
-    rest = np.where(np.isfinite(lines.pixels), lines.pixels - lines.image, np.nan)
-    nx, ny = rest.shape
+def _left_at_the_edge(mean: np.ndarray, edge: np.ndarray) -> dict[str, float]:
+    """Return the mean of the inner third of the edge above that of the rest, and its standard error."""
+    nx, ny = edge.shape
     away = np.hypot(np.arange(nx)[:, None] - (nx - 1) / 2, np.arange(ny) - (ny - 1) / 2)
-    known = np.isfinite(rest)
-    inner = known & (away <= np.quantile(away[known], 1 / INNER)) if known.any() else known
-    a, b = rest[inner], rest[known & ~inner]
+    inner = edge & (away <= np.quantile(away[edge], 1 / INNER)) if edge.any() else edge
+    a, b = mean[inner], mean[edge & ~inner]
     if not a.size or not b.size:
         return {}
     return {"level": float(a.mean() - b.mean()), "level_error": math.sqrt(float(a.var()) / a.size + float(b.var()) / b.size)}
+
+
+def _mean_without_hits(clean: np.ndarray, found: FoundHits | None) -> np.ndarray:
+    """Return the mean of corrected frames, (Qx, Qy) float64."""
+    if found is None:
+        return clean.mean(axis=0, dtype=np.float64)
+    return np.where(clean > np.asarray(found.limits.lit), np.asarray(found.limits.usual), clean).mean(axis=0, dtype=np.float64)
 
 
 def _spread(lines: EdgeLevels) -> float:

@@ -26,7 +26,7 @@ class EdgeLevels(NamedTuple):
     along : str
         "columns" or "rows".
     pixels : (Qx, Qy) float64
-        Mean of each edge pixel over the frames, above the dark; NaN elsewhere, and for pixels that do not work.
+        Mean of each edge pixel over the frames, above the dark; NaN elsewhere, and for pixels that differ from their line.
     lines : (L,) float64
         Mean over the edge pixels of each line; 0 for lines without any.
     counts : (L,) int
