@@ -17,13 +17,13 @@ from gpu4d.data.sample import grid_positions, patterns_at, spread_evenly
 from gpu4d.data.streaks import ALONG, RADIUS, Streaks, edge_pixels
 from gpu4d.errors import InputError
 from gpu4d.preprocess.defects import Defects, find_defects, flickering_alone, outlying
-from gpu4d.preprocess.edge_levels import EdgeLevels, edge_levels
+from gpu4d.preprocess.edge_levels import EdgeLevels, best_along, edge_levels, edge_sample
 from gpu4d.preprocess.find_hits import LEAST_FRAMES, FoundHits, find_hits
 from gpu4d.preprocess.usual_values import usual_values
 from gpu4d.real_arrays import real_array, real_number
 
-MOST = 256  # frames that are measured: their noise is far below that of any dark reference
-SAMPLE_BYTES = 64 << 20  # of these frames in single precision; fewer frames of large detectors
+MOST = 128  # frames that are measured: their noise is far below that of any dark reference
+SAMPLE_BYTES = 32 << 20  # of these frames in single precision; fewer frames of large detectors
 LEAST = 8  # frames that are measured of any detector
 INNER = 3  # the inner third of the edge pixels, nearest to the beam, shows whether signal reaches the edge
 CLIP = 5.0  # standard deviations: edge pixels farther from the background are hits
@@ -116,7 +116,7 @@ def background(
     Parameters
     ----------
     frames : DataCube or (..., Qx, Qy) real
-        Raw frames. At most 256 are read, spread over the scan. NaN pixels do not count.
+        Raw frames. At most 128 are read, spread over the scan. NaN pixels do not count.
     dark : (Qx, Qy) or (..., Qx, Qy) real, optional
         Frames without a beam, or their mean. Single frames show flickering pixels, too.
     gain : (Qx, Qy) real, optional
@@ -169,7 +169,8 @@ def background(
     usable = beyond & np.isfinite(darks.mean) & ~darks.defects.pixels
     if not usable.any():
         raise InputError("no edge pixel is left: all are masked, or do not work in the dark frames; give another radius, or edge=")
-    levels = [edge_levels(stack, darks.mean, usable, along) for along in ALONG]
+    sample = edge_sample(stack, darks.mean, usable)
+    levels = edge_levels(sample, streaks if isinstance(streaks, str) and streaks in ALONG else best_along(sample))
     lines, why = _lines(levels, streaks)
     said = [why]
     whole, ground, between = darks.mean, darks.mean, None
@@ -178,16 +179,16 @@ def background(
         ground = _ground(whole, darks.frames > 0, lines, len(stack))
     bare = FrameCorrection(ground, gain, between, None, darks.defects.pixels)
     clean = _filled(bare.apply(stack))
-    defects = _defects(darks, ground, clean, beyond, levels[0], threshold)
-    found, why = _hits(clean, hits, beyond & ~defects.pixels, levels[0])
+    defects = _defects(darks, ground, clean, beyond, levels, threshold)
+    found, why = _hits(clean, hits, beyond & ~defects.pixels, levels)
     said += [*why, *_said_of(defects, darks)]
     return Background(
         *(ground, gain, between, None if found is None else found.limits),
         *all_bad(ground, gain, defects.pixels, valid),
         defects=defects,
         edge=beyond,
-        noise=levels[0].noise if lines is None else lines.noise,
-        error=math.sqrt(_error_of_darks(lines or levels[0], len(stack))),
+        noise=levels.noise,
+        error=math.sqrt(_error_of_darks(levels, len(stack))),
         **_left_at_the_edge(_mean_without_hits(clean, found) + ground - whole, beyond & ~defects.pixels),
         streaks_fixed=0.0 if lines is None else _spread(lines),
         streaks_changing=0.0 if between is None or lines is None else math.sqrt(lines.between),
@@ -209,7 +210,8 @@ def shows_streaks(frames: np.ndarray, radius: float = RADIUS, mask: np.ndarray |
     mask : (Qx, Qy) bool, optional
     """
     edge = edge_pixels(frames.shape[1:], radius, mask)  # type: ignore[arg-type]
-    lines, (_, why) = _lines([edge_levels(frames, np.zeros(edge.shape), edge, along) for along in ALONG], "auto")
+    sample = edge_sample(frames, np.zeros(edge.shape), edge)
+    lines, (_, why) = _lines(edge_levels(sample, best_along(sample)), "auto")
     return lines is not None, why
 
 
@@ -273,20 +275,14 @@ def _edge(edge: ArrayLike | None, radius: float, shape: tuple[int, int], valid: 
     return given & valid
 
 
-def _lines(levels: list[EdgeLevels], streaks: str | bool) -> tuple[EdgeLevels | None, tuple[str, str]]:
-    """Choose columns, rows or neither."""
-    if streaks is False:
-        return None, ("no streaks are subtracted", "as given")
-    best = max(levels, key=lambda one: one.agreement) if isinstance(streaks, bool) or streaks == "auto" else None
-    if best is None:
-        chosen = levels[ALONG.index(str(streaks))]
-        return chosen, (f"streaks along {chosen.along} are subtracted", "as given")
-    how = f"steps between {best.along} of the two halves of the edge correlate by {best.agreement:.2f} ({best.significance:.1f} σ)"
-    if streaks == "auto" and not best.quiet:
+def _lines(levels: EdgeLevels, streaks: str | bool) -> tuple[EdgeLevels | None, tuple[str, str]]:
+    """Decide whether lines are subtracted, and say why."""
+    how = f"steps between {levels.along} of the two halves of the edge correlate by {levels.agreement:.2f} ({levels.significance:.1f} σ)"
+    if streaks is False or (streaks == "auto" and levels.quiet and not levels.streaks):
+        return None, ("no streaks are subtracted", how if streaks else "as given")
+    if streaks == "auto" and not levels.quiet:
         return None, ("no streaks are subtracted", "pixels at the edge do not have the same noise: the beam reaches them, or it is counted")
-    if streaks is True or best.streaks:
-        return best, (f"streaks along {best.along} are subtracted", how)
-    return None, ("no streaks are subtracted", how)
+    return levels, (f"streaks along {levels.along} are subtracted", how)
 
 
 def _error_of_darks(lines: EdgeLevels, frames: int) -> float:

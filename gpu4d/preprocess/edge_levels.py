@@ -75,8 +75,35 @@ class EdgeLevels(NamedTuple):
         return self.between / np.maximum(self.between + self.noise**2 / np.maximum(self.counts, 1), 1e-300)
 
 
-def edge_levels(frames: np.ndarray, dark: np.ndarray, edge: np.ndarray, along: str) -> EdgeLevels:
-    """Measure the lines of a detector at its edge.
+class EdgeSample(NamedTuple):
+    """Edge pixels of some frames.
+
+    Attributes
+    ----------
+    shape : (Qx, Qy)
+    place : tuple of arrays
+        qx and qy of the P edge pixels, in the order of rows.
+    values : (n, P) float32
+        Above the dark; hits are NaN.
+    pixel : (P,) float64
+        Mean of each over the frames.
+    sigma : float
+        Standard deviation about it.
+    lowest, middle : float
+        Smallest and median raw value.
+    """
+
+    shape: tuple[int, ...]
+    place: tuple[np.ndarray, ...]
+    values: np.ndarray
+    pixel: np.ndarray
+    sigma: float
+    lowest: float
+    middle: float
+
+
+def edge_sample(frames: np.ndarray, dark: np.ndarray, edge: np.ndarray) -> EdgeSample:
+    """Take the edge pixels of some frames, without hits.
 
     Parameters
     ----------
@@ -85,43 +112,66 @@ def edge_levels(frames: np.ndarray, dark: np.ndarray, edge: np.ndarray, along: s
     dark : (Qx, Qy) float64
     edge : (Qx, Qy) bool
         At least one pixel.
+    """
+    place = np.nonzero(edge)
+    raw = frames[:, place[0], place[1]].astype(np.float32)
+    known = raw[np.isfinite(raw)]
+    lowest, middle = (float(known.min()), float(np.median(known))) if known.size else (0.0, 0.0)
+    values = raw - dark[place].astype(np.float32)
+    n, sigma = len(values), 0.0
+    with np.errstate(invalid="ignore"):
+        rest = np.abs(values - np.median(values, axis=0))  # NaN for a pixel that has one
+        some = rest[np.isfinite(rest)]
+        if n > 1 and some.size:
+            sigma = float(robust_sigma(some, about=0.0)) * math.sqrt(n / (n - 1))
+        if sigma > 0:
+            values[rest > OUTLIER * sigma] = np.nan
+    return EdgeSample(edge.shape, place, values, _mean(values, 0), sigma, lowest, middle)
+
+
+def best_along(sample: EdgeSample) -> str:
+    """Say whether the halves of columns or of rows agree better."""
+    return max(ALONG, key=lambda along: _lines_of(sample, along).agreement)
+
+
+def edge_levels(sample: EdgeSample, along: str) -> EdgeLevels:
+    """Measure the lines of a detector at its edge.
+
+    Parameters
+    ----------
+    sample : EdgeSample
     along : {"columns", "rows"}
     """
+    found = _lines_of(sample, along)
+    image = np.full(sample.shape, np.nan)
+    image[sample.place] = found.pixel
+    rest = sample.values - found.pixel.astype(np.float32)
+    noise, between, error = _noise_and_change(rest, found.line, found.half, len(found.levels))
+    measured = noise, max(between, 0.0), found.agreement, found.significance, between > SIGNIFICANT * error
+    readout = sample.lowest < 0 or sample.middle > OFFSET * noise
+    return EdgeLevels(along, image, found.levels, found.counts, *measured, readout and _is_quiet(rest))
+
+
+class _Lines(NamedTuple):
+    line: np.ndarray  # (P,) line of each edge pixel
+    pixel: np.ndarray  # (P,) their means, NaN for those that differ from their line
+    half: np.ndarray  # (P,) 0 or 1; −1 for these
+    levels: np.ndarray  # (L,)
+    counts: np.ndarray  # (L,)
+    agreement: float
+    significance: float
+
+
+def _lines_of(sample: EdgeSample, along: str) -> _Lines:
     axis = ALONG.index(along)
-    place = np.nonzero(edge)
-    number, line = edge.shape[1 - axis], place[1 - axis]
-    raw = frames[:, place[0], place[1]].astype(np.float64)
-    values, sigma = _without_outliers(raw - dark[place])
-    pixel = _mean(values, 0)
-    pixel[_outlying(pixel, line, number, sigma / math.sqrt(len(frames)))] = np.nan
-    known = np.isfinite(pixel)
-    image = np.full(edge.shape, np.nan)
-    image[place] = pixel
-    lines, counts = _line_means(np.where(known, pixel, np.nan)[None], line, number)
-    half = _halves(line, known)
+    number, line = sample.shape[1 - axis], sample.place[1 - axis]
+    outlying = _outlying(sample.pixel, line, number, sample.sigma / math.sqrt(len(sample.values)))
+    pixel = np.where(outlying, np.nan, sample.pixel)
+    half = _halves(line, ~outlying)
+    levels, counts = _line_means(pixel[None], line, number)
     parts = [_line_means(np.where(half == h, pixel, np.nan)[None], line, number) for h in (0, 1)]
-    agreement, significance = _agreement(*(np.where(c > 0, m[0], np.nan) for m, c in parts))
-    rest = np.where(known, values - pixel, np.nan)
-    noise, between, error = _noise_and_change(rest, line, half, number)
-    measured = noise, max(between, 0.0), agreement, significance, between > SIGNIFICANT * error
-    readout = bool(np.nanmin(raw) < 0 or np.nanmedian(raw) > OFFSET * noise) if np.isfinite(raw).any() else False
-    return EdgeLevels(along, image, lines[0], counts, *measured, readout and _is_quiet(rest))
-
-
-def _without_outliers(values: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return values (n, P) in which hits are NaN, and the standard deviation of the others about the mean of their pixel."""
-    n = len(values)
-    with np.errstate(invalid="ignore"):
-        rest = values - _median(values)
-        known = np.abs(rest[np.isfinite(rest)])
-        spread = float(robust_sigma(known, about=0.0)) if known.size else 0.0
-        sigma = spread * math.sqrt(n / (n - 1)) if n > 1 else 0.0
-        return (np.where(np.abs(rest) <= OUTLIER * sigma, values, np.nan), sigma) if sigma > 0 else (values, 0.0)
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """Return the median of each column; that of a column with NaN is NaN."""
-    return np.median(values, axis=0)
+    agreement = _agreement(*(np.where(c > 0, m[0], np.nan) for m, c in parts))
+    return _Lines(line, pixel, half, levels[0], counts, *agreement)
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:

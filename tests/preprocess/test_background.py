@@ -160,7 +160,7 @@ def test_counts_and_intensities_are_left_alone(name, shared_data):
     """Disks at the edge lie in the same columns above and below, and pixels of grains come and go: neither is a streak or a defect."""
     file, dataset = name.split(":")
     with h5py.File(shared_data / file) as opened:
-        found = background(opened[dataset][()])
+        found = background(opened[dataset][::4])
     assert found.description == "single precision" and found.hits is None and not found.defects.pixels.any()
 
 
