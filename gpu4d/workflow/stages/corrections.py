@@ -16,6 +16,7 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
 LIMIT = 0.1  # of the noise of a pixel in one frame: what is left at the edge is far below what one pattern can show
+SIGNIFICANT = 3.0  # standard errors
 ZERO = 0.05  # in the units of the frames: the same for detectors without noise
 
 
@@ -80,12 +81,12 @@ class RawFrames(Stage):
         edge = _binned(measured.edge & ~np.asarray(measured.bad_pixels), binned)[: mean.shape[0], : mean.shape[1]] & np.isfinite(mean)
         if not edge.any():
             return
-        whole, inner = float(mean[edge].mean()), float(mean[edge & _nearest_third(edge)].mean())
-        worst, limit = max((whole, inner), key=abs), max(LIMIT * measured.noise, ZERO)
+        whole, limit = float(mean[edge].mean()), max(LIMIT * measured.noise, ZERO)
+        inner, error = measured.level, measured.level_error
         state.record.gate(
             "Background at the edge",
-            abs(worst) <= limit,
-            f"{whole:.2g} a pixel, {inner:.2g} nearest to the beam (noise {measured.noise:.2g})",
+            abs(whole) <= limit and abs(inner) <= limit + SIGNIFICANT * error,
+            f"{whole:.2g} a pixel; nearest to the beam {inner:.2g} ± {error:.1g} more than elsewhere (noise {measured.noise:.2g})",
             f"within ±{limit:.2g}",
             "if it is positive, the beam reaches the edge: set corrections.background_mask_radius higher, or give corrections.edge; else "
             "check the dark reference",
@@ -108,11 +109,3 @@ def _binned(mask: np.ndarray, side: int) -> np.ndarray:
     """Return where all pixels of a square are in the mask."""
     x, y = (n // side for n in mask.shape)
     return mask[: x * side, : y * side].reshape(x, side, y, side).all(axis=(1, 3))
-
-
-def _nearest_third(edge: np.ndarray) -> np.ndarray:
-    """Return the third of the edge pixels that is nearest to the middle of the detector, and all that are as near."""
-    nx, ny = edge.shape
-    away = np.hypot(np.arange(nx)[:, None] - (nx - 1) / 2, np.arange(ny) - (ny - 1) / 2)
-    near: np.ndarray = away <= np.quantile(away[edge], 1 / 3)
-    return near
