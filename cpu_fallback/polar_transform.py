@@ -6,9 +6,9 @@ from math import prod
 
 import numpy as np
 
-from gpu4d.amorphous.polar_transform import directions, matrix, per_pattern, radial_grid
 from gpu4d.arrays import sums_are_exact
 from gpu4d.compiled import contiguous, entry, helper, read_only
+from gpu4d.rings.polar_transform import directions, matrix, per_pattern, radial_grid
 
 
 @entry()

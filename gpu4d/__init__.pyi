@@ -58,6 +58,9 @@ from . import (
     ptychography as ptychography,
 )
 from . import (
+    rings as rings,
+)
+from . import (
     simulate as simulate,
 )
 from . import (
@@ -72,9 +75,6 @@ from . import (
 from . import (
     workflow as workflow,
 )
-from .amorphous.profiles import RadialProfile as RadialProfile
-from .amorphous.profiles import polar_transform as polar_transform
-from .amorphous.profiles import radial_profile as radial_profile
 from .bragg.find_bragg_disks import BraggDisks as BraggDisks
 from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks
 from .bragg.hybrid_correlation import hybrid_correlation as hybrid_correlation
@@ -108,6 +108,9 @@ from .ptychography._parallax import parallax as parallax
 from .ptychography._wdd import wdd as wdd
 from .ptychography.aberration_fit import fit_aberrations as fit_aberrations
 from .ptychography.ssb import ssb as ssb
+from .rings.profiles import RadialProfile as RadialProfile
+from .rings.profiles import polar_transform as polar_transform
+from .rings.profiles import radial_profile as radial_profile
 from .streaming.engine import sweep as sweep
 
 __version__: str

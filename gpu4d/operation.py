@@ -39,6 +39,7 @@ ROOMS = (
     "data",
     "imaging",
     "preprocess",
+    "rings",
     "amorphous",
     "crystal",
     "bragg",

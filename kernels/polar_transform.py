@@ -8,8 +8,8 @@ import numpy as np
 from gpu4d.kernels.pixels import as_bytes, contiguous, suffix
 
 from gpu4d import device
-from gpu4d.amorphous.polar_transform import directions, matrix, per_pattern, radial_grid
 from gpu4d.device import tables
+from gpu4d.rings.polar_transform import directions, matrix, per_pattern, radial_grid
 
 FILE = "polar_transform.cu"
 THREADS = 256

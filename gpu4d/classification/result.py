@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gpu4d.amorphous.find_ring import find_ring
 from gpu4d.classification.classes import Classes, maps
 from gpu4d.classification.distinct import Kept
 from gpu4d.classification.features import Features, summed
@@ -15,6 +14,7 @@ from gpu4d.classification.fractions import best_blur, comparable, groups, pure_p
 from gpu4d.classification.search import Search
 from gpu4d.classification.totals import Totals, totals
 from gpu4d.data import DiffractionSlice, RealSlice
+from gpu4d.rings.find_ring import find_ring
 
 log = logging.getLogger("gpu4d")
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from gpu4d.amorphous.find_ring import find_ring
 from gpu4d.arrays import ArrayLike
 from gpu4d.bragg.find_bragg_disks import find_bragg_disks
 from gpu4d.classification.distinct import distinct_parts
@@ -27,6 +26,7 @@ from gpu4d.errors import InputError
 from gpu4d.operation import using
 from gpu4d.probe import Template
 from gpu4d.probe.template_kernel import TemplateLike, as_template
+from gpu4d.rings.find_ring import find_ring
 
 SIDE = 128  # positions along an axis whose disks are compared, at most: more only take time
 PARTS = 8  # that they are split into

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu4d.amorphous.find_ring import Ring
 from gpu4d.arrays import ArrayLike
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.rings.find_ring import Ring
 
 LEAST_DISKS = 4  # disks of a pattern that shows a lattice: the unscattered one and three others
 LEAST_SHARE = 0.10  # of the patterns
@@ -54,7 +54,7 @@ def suggest_technique(
         Of the template, pixels.
     scan_shape : (Rx, Ry)
     ring : Ring, optional
-        Ring of the mean pattern (`gpu4d.amorphous.find_ring`).
+        Ring of the mean pattern (`gpu4d.rings.find_ring`).
     patterned : bool
         True if the template is that of a patterned probe, such as a bullseye.
 

@@ -62,12 +62,12 @@ class TestRadialVariance(ReductionTests):
 
     def make(self):
         where = np.random.default_rng(2).random((13, 9)) > 0.2
-        return gpu4d.amorphous.RadialVariance(origins(), n_r=7, r_max=9.0, where=where)
+        return gpu4d.rings.RadialVariance(origins(), n_r=7, r_max=9.0, where=where)
 
 
 class TestRadialVarianceOfCounts(ReductionTests):
     def make(self):
-        return gpu4d.amorphous.RadialVariance((7.3, 9.1))
+        return gpu4d.rings.RadialVariance((7.3, 9.1))
 
 
 class TestCenterOfMass(ReductionTests):

@@ -37,7 +37,7 @@ def test_signed_64_bit_numbers_do_not_wrap_round(way):
     scan[..., 0] *= -1
     with gpu4d.using(way):
         got = gpu4d.sweep(gpu4d.DataCube(scan), {"sum": gpu4d.VirtualImage(np.ones((4, 4), bool)), "max": gpu4d.MaxPattern()})
-        rings, pixels = gpu4d.amorphous.radial_sums(scan, np.array([1.5, 1.5]), r_max=4.0, n_r=1)
+        rings, pixels = gpu4d.rings.radial_sums(scan, np.array([1.5, 1.5]), r_max=4.0, n_r=1)
     np.testing.assert_allclose(got["sum"], 8 * 2.0**62, rtol=1e-15)
     np.testing.assert_array_equal(np.asarray(got["max"])[0], [-(2.0**62), 2.0**62, 2.0**62, 2.0**62])
     np.testing.assert_allclose(rings[..., 0], 8 * 2.0**62, rtol=1e-15)

@@ -25,7 +25,6 @@ from operations.patterns import bragg_frames
 from own_process import sanitized
 
 from gpu4d import operation
-from gpu4d.amorphous import polar_transform, radial_sums
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.bragg.likelihood.hidden_disks import hidden_disks
 from gpu4d.bragg.likelihood.joint_fit import NONE, OPEN, joint_fit
@@ -38,6 +37,7 @@ from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
 from gpu4d.preprocess import count_electrons, hot_pixel_median
 from gpu4d.probe import synthetic, template
+from gpu4d.rings import polar_transform, radial_sums
 
 SEEDS = (0, 1, 2, 7)
 MAP_NORESERVE = 0x4000  # Linux; mmap names it from Python 3.13 on

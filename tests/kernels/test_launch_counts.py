@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import gpu4d
-from gpu4d.amorphous.polar_transform import polar_transform
 from gpu4d.bragg import disk_lists
 from gpu4d.bragg.find_disks import find_disks
 from gpu4d.device import page_locked, tables
@@ -19,6 +18,7 @@ from gpu4d.device.processors.cuda import CudaProcessor
 from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
 from gpu4d.ptychography.ssb_sum import ssb_sum
+from gpu4d.rings.polar_transform import polar_transform
 from gpu4d.streaming.plan import plan
 from gpu4d.streaming.reduction import ScanInfo, joined
 

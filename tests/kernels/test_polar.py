@@ -5,8 +5,8 @@ import pytest
 from cuda_on_host import HostBackend
 
 import gpu4d
-from gpu4d.amorphous import radial_sums
 from gpu4d.device.backend import using_backend
+from gpu4d.rings import radial_sums
 
 
 def test_rings_that_do_not_fit_into_shared_memory_are_made_in_ranges():

@@ -111,13 +111,11 @@ CALLS: dict[str, Call] = {
     "VirtualImage": Call(lambda d, o: swept(gpu4d.VirtualImage([d, gpu4d.detectors.disk(2.0)], o)), d=MASK, o=ORIGINS),
     "bragg_vector_map": Call(lambda o, w: gpu4d.bragg_vector_map(DISKS, DETECTOR, origin=o, where=w), o=ORIGINS, w=WHERE),
     "bragg.explain_disks": Call(lambda p, t, m: gpu4d.bragg.explain_disks(p, t, detector_mask=m), p=PATTERNS[0, 0], t=PROBE, m=MASK),
-    "amorphous.find_ring": Call(lambda i, m: gpu4d.amorphous.find_ring(i, (8.0, 7.0), 3.0, m), i=PATTERNS[0, 0], m=MASK),
-    "amorphous.ring_center": Call(
-        lambda i, m: gpu4d.amorphous.ring_center(i, (8.0, 7.0), gpu4d.amorphous.Ring(4.0, 2.0, 0.1), m), i=PATTERNS[0, 0], m=MASK
+    "rings.find_ring": Call(lambda i, m: gpu4d.rings.find_ring(i, (8.0, 7.0), 3.0, m), i=PATTERNS[0, 0], m=MASK),
+    "rings.ring_center": Call(
+        lambda i, m: gpu4d.rings.ring_center(i, (8.0, 7.0), gpu4d.rings.Ring(4.0, 2.0, 0.1), m), i=PATTERNS[0, 0], m=MASK
     ),
-    "amorphous.RadialVariance": Call(
-        lambda o, m, w: swept(gpu4d.amorphous.RadialVariance(o, mask=m, where=w)).mean, o=ORIGINS, m=MASK, w=WHERE
-    ),
+    "rings.RadialVariance": Call(lambda o, m, w: swept(gpu4d.rings.RadialVariance(o, mask=m, where=w)).mean, o=ORIGINS, m=MASK, w=WHERE),
     "bragg.direct_beam": Call(lambda i, t, m: gpu4d.bragg.direct_beam(i, t, m), i=PATTERNS[0, 0], t=PROBE, m=MASK),
     "preprocess.find_nan_pixels": Call(lambda p: gpu4d.preprocess.find_nan_pixels(p), p=PATTERNS),
     "preprocess.is_flat": Call(lambda i: gpu4d.preprocess.is_flat(i, 30), i=PATTERNS[0, 0]),
@@ -234,7 +232,7 @@ CALLS: dict[str, Call] = {
     "dpc": Call(lambda c, d: gpu4d.dpc(c, dark_field=d).phase, c=GRADIENT, d=PHASE**2),
     "polar_transform": Call(lambda p, o, m: gpu4d.polar_transform(p, o, n_theta=8, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
     "radial_profile": Call(lambda p, o, m: gpu4d.radial_profile(p, o, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
-    "amorphous.radial_sums": Call(lambda p, o, m: gpu4d.amorphous.radial_sums(p, o, mask=m)[0], p=PATTERNS, o=ORIGINS, m=MASK),
+    "rings.radial_sums": Call(lambda p, o, m: gpu4d.rings.radial_sums(p, o, mask=m)[0], p=PATTERNS, o=ORIGINS, m=MASK),
     "preprocess.count_electrons": Call(
         lambda f, d, g, m: gpu4d.preprocess.count_electrons(f, d, 0.3, 10.0, electron=150.0, gain=g, mask=m).qx,
         f=FRAMES,
@@ -342,7 +340,7 @@ NO_ARRAYS = {
     "using": "a word",
     "open": "a path",
     "save": "tested below",
-    "amorphous.radii": "numbers",
+    "rings.radii": "numbers",
     "crystal.lattice_lengths": "a result",
     "crystal.dilation_and_spacing": "results",
     "crystal.strain_and_brightness": "results",

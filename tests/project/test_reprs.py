@@ -15,7 +15,7 @@ from gpu4d.preprocess import BadPixels, Electrons
 from gpu4d.probe import FineImage
 
 ROOMS = (
-    "data io device streaming simulate imaging probe preprocess calibrate amorphous "
+    "data io device streaming simulate imaging probe preprocess calibrate rings "
     "crystal bragg classification deflection ptychography plot workflow"
 )
 LONGEST = 300  # characters
@@ -91,7 +91,7 @@ def test_pixels_and_electrons():
 
 
 def test_profiles_of_a_scan(phase_scan):
-    found = gpu4d.sweep(phase_scan.cube, gpu4d.amorphous.RadialVariance((12.0, 12.0)))
+    found = gpu4d.sweep(phase_scan.cube, gpu4d.rings.RadialVariance((12.0, 12.0)))
     one_line(found, "12 rings up to 12 px, 480 positions")
 
 

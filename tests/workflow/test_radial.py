@@ -8,7 +8,7 @@ from spot_scenes import disk
 
 import gpu4d
 from gpu4d import DataCube
-from gpu4d.amorphous import RadialVariance
+from gpu4d.rings import RadialVariance
 from gpu4d.workflow import analyse, run
 from gpu4d.workflow.pipeline import found
 

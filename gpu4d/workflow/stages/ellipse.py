@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpu4d.amorphous.find_ring import Ring
 from gpu4d.calibrate import HaloFit, RingFit
 from gpu4d.calibrate.stretch import known_error
 from gpu4d.crystal.technique import FINE_GRAINED
@@ -18,6 +17,7 @@ from gpu4d.data.pointlist import PointList
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.errors import InputError
 from gpu4d.preprocess import in_counts
+from gpu4d.rings.find_ring import Ring
 from gpu4d.workflow.picture import DIFFRACTION, Drawn, Picture
 from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpu4d.amorphous import RadialStatistics, RadialVariance, ring_center
 from gpu4d.arrays import is_integer_dtype
 from gpu4d.data.pointlist import PointList
+from gpu4d.rings import RadialStatistics, RadialVariance, ring_center
 from gpu4d.workflow.picture import DIFFRACTION, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, no, yes

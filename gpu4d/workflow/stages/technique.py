@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpu4d.amorphous.find_ring import Ring, find_ring
 from gpu4d.arrays import to_numpy
 from gpu4d.crystal.technique import LEAST_DISKS, LEAST_SHARE, Suggestion, of_ring, suggest_technique
 from gpu4d.data.sample import grid_positions, patterns_at
 from gpu4d.preprocess.kind import is_flat, raw_frames
+from gpu4d.rings.find_ring import Ring, find_ring
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gpu4d.amorphous import Ring, find_ring, ring_center
 from gpu4d.errors import InputError
+from gpu4d.rings import Ring, find_ring, ring_center
 
 CENTER = (47.3, 49.8)
 

@@ -8,9 +8,6 @@ from typing import Any, Unpack
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.amorphous.polar_transform import polar_transform as polar_operation
-from gpu4d.amorphous.polar_transform import problem as grid_problem
-from gpu4d.amorphous.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.arrays import Array, ArrayLike, ReturnedArray
 from gpu4d.data.arguments import OriginLike, pixel_mask
 from gpu4d.data.arguments import origins as origins_of
@@ -20,6 +17,9 @@ from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import Operation
 from gpu4d.real_arrays import beside, floats, real_array, real_number
+from gpu4d.rings.polar_transform import polar_transform as polar_operation
+from gpu4d.rings.polar_transform import problem as grid_problem
+from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.streaming.engine import SweepOptions, sweep
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPosition, PerPositionReduction
@@ -239,7 +239,7 @@ def radial_profile(
     Parameters
     ----------
     patterns, origins, n_r, r_max, ellipse, mask
-        As in `polar_transform`. The radii are `gpu4d.amorphous.radii(n_r, r_max)`, pixels. A cube is swept (`RadialProfile`).
+        As in `polar_transform`. The radii are `gpu4d.rings.radii(n_r, r_max)`, pixels. A cube is swept (`RadialProfile`).
     kind : {"mean", "sum"}
         "mean" is the mean of a ring's pixels. "sum" is that mean times the number of pixels that the ring has on a detector
         without limits, 2π r dr: neither a beam stop nor the edge of the detector makes it smaller.

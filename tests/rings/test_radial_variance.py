@@ -5,8 +5,8 @@ import pytest
 from watched import watched
 
 import gpu4d
-from gpu4d.amorphous import RadialVariance, radial_profile, radii
 from gpu4d.errors import InputError, MemoryBudgetError
+from gpu4d.rings import RadialVariance, radial_profile, radii
 
 SHAPE, CENTER = (40, 44), (19.4, 21.7)
 

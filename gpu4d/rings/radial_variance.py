@@ -8,10 +8,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from gpu4d import arrays
-from gpu4d.amorphous.polar_transform import radial_grid, radial_sums, radii
-from gpu4d.amorphous.profiles import RadialProfile
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import OriginLike, positions_of
+from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
+from gpu4d.rings.profiles import RadialProfile
 from gpu4d.streaming.reduction import ScanInfo
 from gpu4d.streaming.sums import SumReduction
 
@@ -76,7 +76,7 @@ class RadialVariance(SumReduction):
     >>> import numpy as np, gpu4d
     >>> patterns = np.full((1, 2, 9, 9), 8, "uint16")
     >>> patterns[0, 1] = 4
-    >>> found = gpu4d.sweep(gpu4d.DataCube(patterns), gpu4d.amorphous.RadialVariance((4, 4), r_max=3))
+    >>> found = gpu4d.sweep(gpu4d.DataCube(patterns), gpu4d.rings.RadialVariance((4, 4), r_max=3))
     >>> found.mean.tolist(), found.deviation.tolist(), found.variance.round(4).tolist()
     ([6.0, 6.0, 6.0], [2.0, 2.0, 2.0], [0.1111, 0.1111, 0.1111])
     """

@@ -5,8 +5,8 @@ import pytest
 from scipy.special import erf
 
 import gpu4d
-from gpu4d.amorphous import polar_transform, radial_profile, radial_sums, radii
 from gpu4d.errors import InputError
+from gpu4d.rings import polar_transform, radial_profile, radial_sums, radii
 
 ELLIPSE = (1.15, 1.0, 0.6)
 

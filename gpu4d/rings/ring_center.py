@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpu4d.amorphous.find_ring import Ring
-from gpu4d.amorphous.profiles import polar_transform
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.errors import InputError
+from gpu4d.rings.find_ring import Ring
+from gpu4d.rings.profiles import polar_transform
 
 ANGLES = 72  # of 5°
 WIDTH = 0.3  # of the ring's radius: how far inside and outside of it its place is looked for, in every direction
@@ -48,7 +48,7 @@ def ring_center(mean: ArrayLike, center: tuple[float, float], ring: Ring, mask: 
     [31.4, 32.7]
     """
     if not ring.radius > 0:
-        raise InputError(f"the ring has a radius of {ring.radius} px: need a ring as gpu4d.amorphous.find_ring finds it")
+        raise InputError(f"the ring has a radius of {ring.radius} px: need a ring as gpu4d.rings.find_ring finds it")
     image = host_image(mean, "mean").astype(np.float64)
     good = measured_pixels(image, mask)
     at = np.asarray(center, dtype=np.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from spot_scenes import crystal, disk
 
-from gpu4d.amorphous import find_ring
+from gpu4d.rings import find_ring
 
 
 def halo(radius, width, height=20.0, center=(47.3, 48.1)):

@@ -1,0 +1,24 @@
+"""Diffuse scattering: rings, polar transforms and radial profiles."""
+
+from gpu4d.rings.find_ring import Ring, find_ring
+from gpu4d.rings.polar_transform import radial_sums, radii
+from gpu4d.rings.profiles import RadialProfile, polar_transform, radial_profile
+from gpu4d.rings.radial_variance import RadialStatistics, RadialVariance
+from gpu4d.rings.ring_center import ring_center
+
+__all__ = [
+    "RadialProfile",
+    "RadialStatistics",
+    "RadialVariance",
+    "Ring",
+    "find_ring",
+    "polar_transform",
+    "radial_profile",
+    "radial_sums",
+    "radii",
+    "ring_center",
+]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
