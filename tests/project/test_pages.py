@@ -27,7 +27,7 @@ def resolve(dotted: str) -> object:
 
 
 PAGES = (
-    "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
+    "host-application", "raw-data", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
 )  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
