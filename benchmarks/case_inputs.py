@@ -202,6 +202,18 @@ def gradient(n: int) -> tuple[tuple, dict]:
     return (np.random.default_rng(2).normal(size=(n, n, 2)).astype(np.float32),), {}
 
 
+def raw_readout(n: int) -> tuple[tuple, dict]:
+    """Frames of a readout with streaks, and all tables that correct them; a bad pixel in the middle, and no hit."""
+    from gpu4d.preprocess import edge_pixels
+
+    raw = frames(n) * np.uint16(14) + np.random.default_rng(1).integers(95, 106, (n, 128, 128)).astype("uint16")
+    source = np.arange(128 * 128).reshape(128, 128)
+    source[64, 64] -= 1
+    limits = np.stack([np.full((128, 128), level, np.float32) for level in (0.0, 5000.0, 9000.0)])
+    tables = {"gain": np.full((128, 128), 1.02), "edge": 0.8 * edge_pixels((128, 128)), "clip": 60.0, "hits": limits}
+    return (raw, np.full((128, 128), 100.0)), tables | {"taken_from": source}
+
+
 def raw_frames(n: int) -> tuple[tuple, dict]:
     """Direct-detector frames: dark level, noise, sparse electrons of 60 counts."""
     rng = np.random.default_rng(3)

@@ -59,6 +59,8 @@ def run_flags(command: Any) -> Any:
             "--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated."
         ),
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
+        click.option("--dark", metavar="FILE[:/P]", help="Frames without a beam, or their mean: subtracted from every pattern."),
+        click.option("--gain", metavar="FILE[:/P]", help="Response of every detector pixel: every pattern is divided by it."),
         click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
         click.option("--flyback", type=int, metavar="N", help="Frames of fly-back at the end of each row of --scan-shape."),
         click.option("--preview", is_flag=True, default=None, help="Every 4th position and binned patterns only, to choose settings."),
@@ -79,6 +81,8 @@ FLAGS = {
     "along": "strain.along",
     "structure": "orientation.structures",
     "mask": "input.detector_mask",
+    "dark": "corrections.dark",
+    "gain": "corrections.gain",
     "crop": "input.crop_scan",
     "bin": "input.bin_detector",
     "flyback": "input.flyback",

@@ -10,12 +10,14 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
 from gpu4d.data.arguments import FlyBackAt, origins, pixel_mask, scan_mask
-from gpu4d.data.bad_pixel_correction import FoundPixels, bad_pixel_correction
+from gpu4d.data.bad_pixel_correction import FoundPixels, MarkedPixels, bad_pixel_correction
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import Choice, Cut
 from gpu4d.data.corrections import Correction, Corrections
+from gpu4d.data.frame_correction import Hits, frame_correction
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.data.source import ArraySource, Shape4, Source, copied, itemsize
+from gpu4d.data.streaks import Streaks
 from gpu4d.data.views import BinnedSource, CorrectedSource, corrections_of, cropped, swapped
 from gpu4d.device.memory import available_memory
 from gpu4d.errors import InputError, MemoryBudgetError
@@ -291,7 +293,15 @@ class DataCube:
         source = swapped(self.source, scan, detector)
         return DataCube(source, c, self.metadata, mask.T if mask is not None and detector else mask, self.name)
 
-    def corrected(self, *corrections: Correction, bad_pixels: ArrayLike | FoundPixels | None = None) -> DataCube:
+    def corrected(
+        self,
+        *corrections: Correction,
+        dark: ArrayLike | None = None,
+        gain: ArrayLike | None = None,
+        streaks: Streaks | ArrayLike | bool | None = None,
+        bad_pixels: ArrayLike | FoundPixels | MarkedPixels | None = None,
+        hits: Hits | None = None,
+    ) -> DataCube:
         """Return a lazy view whose patterns are corrected each time they are read. The file stays as it is.
 
         A sweep moves the raw patterns to the device and corrects each chunk once there, before all reductions. Crop, bin or swap axes
@@ -300,10 +310,19 @@ class DataCube:
         Parameters
         ----------
         *corrections : Correction
-            Applied in this order, after those that the cube has already.
-        bad_pixels : (Qx, Qy) bool, or what `gpu4d.preprocess.find_bad_pixels` gives, optional
+            Applied in this order, after those that the cube has already: also what `gpu4d.preprocess.background` measured.
+        dark : (Qx, Qy) or (..., Qx, Qy) real, optional
+            Frames without a beam. Their mean is subtracted. With one of dark, gain, streaks and hits, patterns come out as float32.
+        gain : (Qx, Qy) real, optional
+            Response of every pixel, which is divided by. Pixels without a positive gain are bad.
+        streaks : Streaks, bool, float or (Qx, Qy) bool, optional
+            What is subtracted from the columns of every single frame. True or a radius (0.85 to 0.95): the whole mean of the pixels of
+            a column at the edge of the detector. A mask: of these pixels. `Streaks` says more, for example rows.
+        bad_pixels : (Qx, Qy) bool, or what `gpu4d.preprocess.find_bad_pixels` or `find_defects` gives, optional
             True marks a pixel that cannot be used. It takes the value of its nearest good pixel; pixels that the detector mask
             excludes give no values. Applied last.
+        hits : Hits, optional
+            Values that only X-rays and cosmic rays have, as `gpu4d.preprocess.background` measures them.
 
         Returns
         -------
@@ -328,7 +347,10 @@ class DataCube:
             if isinstance(step, type) or not isinstance(step, Correction):
                 kind = f"the class {step.__name__}" if isinstance(step, type) else type(step).__name__
                 raise InputError(f"{kind} is no correction: give bad_pixels=mask for a mask, or an object with the methods of Correction")
-        if bad_pixels is not None:
+        if any(given is not None and given is not False for given in (dark, gain, streaks, hits)):
+            given = {"dark": dark, "gain": gain, "streaks": streaks, "hits": hits, "bad_pixels": bad_pixels}
+            steps.append(frame_correction(self.detector_shape, self.detector_mask, **given))
+        elif bad_pixels is not None:
             steps.append(bad_pixel_correction(bad_pixels, self.detector_shape, self.detector_mask))
         if not steps:
             return self

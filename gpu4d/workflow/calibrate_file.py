@@ -107,7 +107,7 @@ def calibrate_file(
     crystals = [_crystal(name) for name in standards]
     record = Record(watcher or SilentWatcher())
     with record.stage("open"):
-        cube = _opened(path, recipe)
+        cube = _opened(path, recipe, record)
     work = Work(cube, recipe, record, crystals)
     _measure(work)
     c = cube.calibration
@@ -119,10 +119,10 @@ def calibrate_file(
     return Measured(cube.calibration, out, work.said)
 
 
-def _opened(path: str | Path, recipe: Recipe) -> DataCube:
+def _opened(path: str | Path, recipe: Recipe, record: Record) -> DataCube:
     """Open a scan, or one pattern as a scan of one position."""
     try:
-        return open_scan(path, recipe)
+        return open_scan(path, recipe, record)
     except InputError as error:
         inside = recipe.input.dataset
         try:

@@ -14,7 +14,9 @@ from gpu4d.errors import InputError
 from gpu4d.io import load_images
 from gpu4d.io.calibration_file import load_calibration
 from gpu4d.io.reading import split_path
+from gpu4d.workflow.clean import clean
 from gpu4d.workflow.recipe.recipe import Recipe
+from gpu4d.workflow.record import Record
 from gpu4d.workflow.take_calibration import take_calibration
 
 PREVIEW = 4  # the guide's 4.2: bin 4 times, and a scan of a quarter of the side
@@ -22,8 +24,8 @@ LEAST_POSITIONS, LEAST_PIXELS = 16, 32  # along an axis of a preview: with fewer
 MOST_SHADOWS = 64  # shadow images: a rotation needs a few, and a scan given by mistake would fill the memory
 
 
-def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
-    """Open a file as the recipe says: dataset, scan shape, masks, axes, binning, and calibration values."""
+def open_scan(path: str | Path, recipe: Recipe, record: Record | None = None) -> DataCube:
+    """Open a file as the recipe says: dataset, scan shape, masks, corrections, axes, binning, and calibration values."""
     import gpu4d
 
     given = recipe.input
@@ -43,7 +45,7 @@ def open_scan(path: str | Path, recipe: Recipe) -> DataCube:
     if given.detector_mask:
         mask = read_image(given.detector_mask, cube.detector_shape, "detector mask") != 0
         cube = DataCube(cube.source, cube.calibration, cube.metadata, mask, cube.name)
-    cube = views(cube, recipe)
+    cube = views(clean(cube, recipe, record), recipe)
     calibrate(cube, recipe)
     return previewed(cube, recipe)
 

@@ -137,11 +137,11 @@ def run(
     trace = None if trace is None else check_trace(Path(trace), out, overwrite)
     record = Record(watcher or SilentWatcher())
     with record.stage("open"):
-        cube = open_scan(path, recipe)
+        cube = open_scan(path, recipe, record)
     if recipe.input.preview:
         record.warn(preview_warning(cube))
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
-        state = analyse(cube, recipe, record, timeline=timeline)
+        state = analyse(cube, recipe, record, timeline=timeline, cleaned=True)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
         publish(state, new, out, title, command)
     return Result(Path(out), state)

@@ -31,6 +31,7 @@ from gpu4d.bragg.likelihood.joint_fit import NONE, OPEN, joint_fit
 from gpu4d.bragg.likelihood.poisson_fit import disk_profile
 from gpu4d.bragg.likelihood.separate_disks import separate_disks
 from gpu4d.bragg.refine_disks import refine_disks
+from gpu4d.data.correct_frames import correct_frames
 from gpu4d.deflection.integrate_gradient import integrate_gradient
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.imaging.frame_reductions import frame_reductions
@@ -161,6 +162,14 @@ BARRIERS = [
         "  for (offset_t g = offsets[frame]",
         1e-5,
     ),
+    Case(
+        "lines-of-columns",
+        "correct_frames.cu",
+        lambda: correct_frames(counts(), np.ones((37, 41)), edge=np.ones((37, 41))),
+        "  __syncthreads();\n  if (warp != 0",
+        "  if (warp != 0",
+        1e-5,
+    ),
     Case("candidates", "fused_disks.cu", disks_by_cross_correlation, "  ceiling = floor;\n  __syncthreads();", "  ceiling = floor;", 4e-3),
     Case("sums-used-again", "frame_reductions.cu", many_frames, "v] = sum;\n    }\n    __syncthreads();", "v] = sum;\n    }"),
     Case("turning-point", "polar_transform.cu", far_row, "lane, last, ok);\n        __syncwarp();", "lane, last, ok);"),
@@ -169,6 +178,22 @@ BARRIERS = [
 BOUNDS = [
     Case("read-behind-a-frame", "masked_sums.cu", weights, "i + s * THREADS < end;", "i + s * THREADS <= end;"),
     Case("word-behind-a-strip", "count_electrons.cu", electrons, "word < WORDS; word += 8", "word <= WORDS; word += 8"),
+    Case(
+        "corrected-frame",
+        "correct_frames.cu",
+        lambda: correct_frames(counts(), np.ones((37, 41))),
+        "i < min(first + 1024, pixels);",
+        "i <= min(first + 1024, pixels);",
+        1e-6,
+    ),
+    Case(
+        "lines-of-a-frame",
+        "correct_frames.cu",
+        lambda: correct_frames(counts(), np.ones((37, 41)), edge=np.ones((37, 41))),
+        "column < ny : row < nx",
+        "column <= ny : row < nx",
+        1e-5,
+    ),
     Case("hot-pixel", "hot_pixel_median.cu", lambda: hot_pixel_median(counts()), "min(first + 4, pixels);", "min(first + 5, pixels + 1);"),
     Case(
         "polar-sample",

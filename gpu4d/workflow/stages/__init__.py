@@ -18,6 +18,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "survey:FirstSums",
     "bad_pixels:BadPixels",
     "survey:Sums",
+    "corrections:RawFrames",
     "patterns:Patterns",
     "probe:Probe",
     "images:Images",
