@@ -43,7 +43,7 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--technique",
             metavar="T",
-            help="auto, bragg, dpc, both, ssb, wdd, parallax, ptychography, magnetic or images.  [default: auto]",
+            help="auto, bragg, dpc, both, ssb, wdd, parallax, ptychography, magnetic, amorphous or images.  [default: auto]",
         ),
         click.option("--ellipse", metavar="R,DEG", callback=_two_numbers, help="Ellipse of the detector: a/b, and degrees of a from qx."),
         click.option(
@@ -58,6 +58,7 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated."
         ),
+        click.option("--composition", metavar="C", help="Elements of a glass, such as Cu50Zr50, for distances of its atoms."),
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
         click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
         click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
@@ -76,6 +77,7 @@ FLAGS = {
     "axis": "strain.axis",
     "along": "strain.along",
     "structure": "orientation.structures",
+    "composition": "rdf.composition",
     "mask": "input.detector_mask",
     "crop": "input.crop_scan",
     "bin": "input.bin_detector",

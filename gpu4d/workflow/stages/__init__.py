@@ -15,6 +15,7 @@ from gpu4d.workflow.stage import Stage
 GROUP = "gpu4d.stages"  # of entry points
 STAGES = (  # module: class; stages that are ready together run in this order, and the sections of a recipe have it too
     "technique:Technique",
+    "glass:FindGlass",
     "survey:FirstSums",
     "bad_pixels:BadPixels",
     "survey:Sums",
@@ -42,6 +43,9 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "dark_field:DarkField",
     "strain:Strain",
     "classification:Classification",
+    "fem:Fem",
+    "rdf:Rdf",
+    "glass_strain:GlassStrain",
     "orientation:Orientation",
     "lattice_checks:LatticeChecks",
 )

@@ -1,4 +1,4 @@
-"""Average the scan over rings about the beam, where the mean pattern has a ring: radial profile and its variance."""
+"""Average the scan over rings about the beam, where there is a ring: radial profile, its variance, and statistics at every position."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import numpy as np
 
 from gpu4d.arrays import is_integer_dtype
 from gpu4d.data.pointlist import PointList
-from gpu4d.rings import RadialStatistics, RadialVariance, ring_center
+from gpu4d.rings import RadialStatistics, RadialVariance, RingStatistics, ring_center
+from gpu4d.rings.find_ring import Ring
+from gpu4d.rings.polar_transform import radial_grid
 from gpu4d.workflow.picture import DIFFRACTION, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, no, yes
+from gpu4d.sizes import format_bytes
 from gpu4d.workflow.stages.technique import beam_of
 
 NEAR_RING = 0.1  # of its radius: the figure is that of the brightest place of the profile in this range
+MOST_BYTES = 2 << 30  # of ring statistics at every position: of a larger scan the sums over all positions are kept
+RING_BYTES = 4 * 8  # of a ring at a position: pixels, sum and squares, and a copy of one of them
 
 
 class RadialProfiles(Stage):
@@ -24,34 +29,50 @@ class RadialProfiles(Stage):
     name = "radial"
     title = "radial profile and its variance"
     needs: ClassVar = ("mean_pattern", "unusable", "technique")
-    uses: ClassVar = ("disk", "ring", "ellipse")
-    makes: ClassVar = ("radial_profile",)
+    uses: ClassVar = ("disk", "ring", "ellipse", "glass")
+    makes: ClassVar = ("radial_profile", "ring_profiles")
     compiles: ClassVar = ("rings",)
     place: ClassVar = 25
 
     def wanted(self, state: RunState) -> Reason:
+        if "glass" in state:
+            return yes(f"amorphous patterns have a ring of {state['glass'].ring.radius:.0f} px")
         if state["technique"] != "images":
-            return no(f"only if images alone are made of a scan whose mean pattern has a ring; the technique is {state['technique']}")
+            return no(f"only where patterns are amorphous, or where images alone are made; the technique is {state['technique']}")
         if "ring" not in state:
             return no("no ring was found in the mean pattern")
         return yes(f"the mean pattern has a ring of {state['ring'].radius:.0f} px")
 
     def reductions(self, state: RunState) -> dict[str, Any]:
-        seen = ~np.asarray(state["unusable"], dtype=bool)
-        return {"radial_profile": RadialVariance(self._origin(state), where=seen)}
+        glass = state.get("glass")
+        seen = ~np.asarray(state["unusable"], dtype=bool) if glass is None else glass.where
+        origin = self._origin(state)
+        found: dict[str, Any] = {"radial_profile": RadialVariance(origin, where=seen)}
+        if glass is not None:
+            size = RING_BYTES * int(np.prod(state.cube.scan_shape)) * radial_grid(state.cube.detector_shape, None, None)[0]
+            if size <= MOST_BYTES:
+                found["ring_profiles"] = RingStatistics(origin)
+            else:
+                said = f"they would take {format_bytes(size)}, more than {format_bytes(MOST_BYTES)}; sums over all positions are kept"
+                state.record.decide("No ring statistics by position", said)
+        return found
 
     def _origin(self, state: RunState) -> Any:
         """Return the calibrated origin as None. Without one, return the centre of the ring."""
         if state.calibration.origin is not None:
             return None
         mean, beam = np.asarray(state["mean_pattern"], dtype=np.float64), beam_of(state)
-        center = ring_center(mean, beam, state["ring"], state.cube.detector_mask)
+        center = ring_center(mean, beam, self._ring(state), state.cube.detector_mask)
         how = "the brightest place of the mean pattern" if center is None else "the centre of the ring, from its place in every direction"
         x, y = beam if center is None else center
         state.record.decide(f"Centre of the radial profile: ({x:.2f}, {y:.2f}) px", f"no bright-field disk was found; {how}")
         return x, y
 
+    def _ring(self, state: RunState) -> Ring:
+        return state["glass"].ring if "glass" in state else state["ring"]
+
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        state.keep("ring_profiles", results.get("ring_profiles"))
         found: RadialStatistics = results["radial_profile"]
         state.keep("radial_profile", found)
         units = {"radius": "px", "mean": "counts per pixel", "deviation": "counts per pixel"}
@@ -59,7 +80,7 @@ class RadialProfiles(Stage):
         if q := state.calibration.q_pixel:
             fields, units = {"q": q * fields["radius"], **fields}, {"q": "1/Å", **units}
         state.products["radial_profile"] = PointList(fields, units)
-        ring = state["ring"].radius
+        ring = self._ring(state).radius
         near = np.abs(found.radius - ring) <= max(1.0, NEAR_RING * ring)
         if np.isfinite(found.mean[near]).any():
             at = np.flatnonzero(near)[np.nanargmax(found.mean[near])]
@@ -71,7 +92,7 @@ class RadialProfiles(Stage):
         from gpu4d import plot
 
         found, q = state["radial_profile"], state.calibration.q_pixel
-        marks = [(state["ring"].radius, "ring")]
+        marks = [(self._ring(state).radius, "ring")]
         if "disk" in state:
             marks.append((state["disk"].radius, "disk"))
         caption = "Azimuthal mean over the distance from the beam, averaged over the scan. The band is ± the standard deviation over the "
