@@ -1,6 +1,5 @@
 """Measure how a glass fluctuates: normalised variances by ring, and the crystallites that make them large."""
 
-# ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
 from __future__ import annotations
 
 from collections.abc import Iterator

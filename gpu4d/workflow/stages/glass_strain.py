@@ -70,9 +70,7 @@ class GlassStrain(Stage):
         options = {**state.sweep_options, "where": where}
         with record.stage(self.title, int(where.sum()), state.cube.nbytes):
             try:
-                found = gpu4d.amorphous_strain(
-                    state.cube, reference=region, drift=given.drift, max_strain=given.max_strain, **options
-                )
+                found = gpu4d.amorphous_strain(state.cube, reference=region, drift=given.drift, max_strain=given.max_strain, **options)
             except InputError as error:
                 record.warn(f"no strain of the glass: {error}")
                 return
@@ -132,7 +130,9 @@ class GlassStrain(Stage):
         from gpu4d import plot
 
         found = state["amorphous_strain"]
-        caption = f"Strain of the glass relative to the {found.reference.how}, tension positive. A glass shows no rotation. The axes of the "
+        caption = (
+            f"Strain of the glass relative to the {found.reference.how}, tension positive. A glass shows no rotation. The axes of the "
+        )
         caption += "tensor are drawn beside every map."
         yield Picture("amorphous_strain", STRAIN, "Strain of the glass", caption, wide=True), plot.strain(found, "Strain of the glass")
         error = found.exx.of_same_grid(100 * np.asarray(found.uncertainty).mean(axis=0))
@@ -147,4 +147,5 @@ class GlassStrain(Stage):
         if not np.isfinite(parts).any():
             return None
         spread, error = float(np.nanstd(parts)), float(np.nanmedian(100 * np.asarray(found.uncertainty)))
-        return f"An amorphous specimen whose strain varies by {spread:.2g} % rms, with a standard error of {error:.2g} % at one position."
+        kind = state.get("kind_of_data") or "The specimen is amorphous."
+        return f"{kind} Its strain varies by {spread:.2g} % rms, with a standard error of {error:.2g} % at one position."

@@ -12,10 +12,10 @@ from gpu4d.data.pointlist import PointList
 from gpu4d.rings import RadialStatistics, RadialVariance, RingStatistics, ring_center
 from gpu4d.rings.find_ring import Ring
 from gpu4d.rings.polar_transform import radial_grid
+from gpu4d.sizes import format_bytes
 from gpu4d.workflow.picture import DIFFRACTION, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, no, yes
-from gpu4d.sizes import format_bytes
 from gpu4d.workflow.stages.technique import beam_of
 
 NEAR_RING = 0.1  # of its radius: the figure is that of the brightest place of the profile in this range

@@ -1,6 +1,5 @@
 """Compute the radial distribution function of the amorphous part of a scan."""
 
-# ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -156,7 +155,9 @@ class Rdf(Stage):
         if np.isfinite(found.coordination):
             start, end = found.shell
             record.figure(
-                "Coordination", measured(float(found.coordination), float(found.coordination_error)), f"atoms from {start:.2f} to {end:.2f} Å"
+                "Coordination",
+                measured(float(found.coordination), float(found.coordination_error)),
+                f"atoms from {start:.2f} to {end:.2f} Å",
             )
         if np.isfinite(found.density):
             known = "given" if self.given(state).density is not None else "from the slope of G(r) below the first shell"
@@ -193,11 +194,9 @@ class Rdf(Stage):
         yield Picture("pair_distribution", GLASS, "Distances of atoms", caption), plot.pair_distribution(found)
 
     def headline(self, state: RunState) -> str | None:
-        found = state["rdf"]
-        return (
-            f"A glass with its first shell at {measured(float(found.peak), float(found.peak_error))} Å, of "
-            f"{float(found.coordination):.1f} atoms."
-        )
+        found, kind = state["rdf"], state.get("kind_of_data") or "The specimen is amorphous."
+        shell = measured(float(found.peak), float(found.peak_error))
+        return f"{kind} Its first shell is at {shell} Å, of {float(found.coordination):.1f} atoms."
 
 
 def _as_lists(found: Any) -> dict[str, PointList]:
