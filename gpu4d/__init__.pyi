@@ -75,6 +75,7 @@ from . import (
 from . import (
     workflow as workflow,
 )
+from .amorphous._rdf import rdf as rdf
 from .bragg.find_bragg_disks import BraggDisks as BraggDisks
 from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks
 from .bragg.hybrid_correlation import hybrid_correlation as hybrid_correlation

@@ -17,6 +17,7 @@ from gpu4d.plot.cepstrum import cepstrum
 from gpu4d.plot.classes import class_patterns, label_map
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
 from gpu4d.plot.drift import drift
+from gpu4d.plot.glasses import pair_distribution, structure_factor
 from gpu4d.plot.lattices import lattice_map
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
@@ -42,6 +43,7 @@ __all__ = [
     "lattice_map",
     "orientation_legend",
     "orientation_map",
+    "pair_distribution",
     "profile",
     "rings",
     "save",
@@ -49,6 +51,7 @@ __all__ = [
     "shadow_points",
     "spectrum",
     "strain",
+    "structure_factor",
     "vectors",
     "wave",
 ]
