@@ -76,6 +76,7 @@ from . import (
     workflow as workflow,
 )
 from .amorphous._rdf import rdf as rdf
+from .amorphous._amorphous_strain import amorphous_strain as amorphous_strain
 from .bragg.find_bragg_disks import BraggDisks as BraggDisks
 from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks
 from .bragg.hybrid_correlation import hybrid_correlation as hybrid_correlation

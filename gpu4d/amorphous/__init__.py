@@ -1,11 +1,29 @@
 """Glasses: radial distribution function, fluctuation microscopy and strain from diffuse rings."""
 
+from gpu4d.amorphous._amorphous_strain import amorphous_strain
+from gpu4d.amorphous._halo_reference import halo_reference
 from gpu4d.amorphous._rdf import rdf
+from gpu4d.amorphous.ellipse_strain import ellipse_to_strain
 from gpu4d.amorphous.grouping import GroupedProfiles, group_profiles
 from gpu4d.amorphous.rdf_result import RDF
+from gpu4d.amorphous.reference_ring import HaloReference
+from gpu4d.amorphous.result import AmorphousStrain
+from gpu4d.amorphous.ring_strain import RingStrain
 from gpu4d.amorphous.sine_transform import sine_transform
 
-__all__ = ["RDF", "GroupedProfiles", "group_profiles", "rdf", "sine_transform"]
+__all__ = [
+    "AmorphousStrain",
+    "GroupedProfiles",
+    "HaloReference",
+    "RDF",
+    "RingStrain",
+    "amorphous_strain",
+    "ellipse_to_strain",
+    "group_profiles",
+    "halo_reference",
+    "rdf",
+    "sine_transform",
+]
 
 
 def __dir__() -> list[str]:

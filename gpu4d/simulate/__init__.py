@@ -1,10 +1,11 @@
 """Simulate scans whose truth is known, with a seed. The demo, the tests and the benchmarks use them."""
 
 from gpu4d.simulate.bragg import bragg_scan
+from gpu4d.simulate.glass import amorphous_scan
 from gpu4d.simulate.phase_object import phase_object_scan
 from gpu4d.simulate.simulated import Simulated
 
-__all__ = ["Simulated", "bragg_scan", "phase_object_scan"]
+__all__ = ["Simulated", "amorphous_scan", "bragg_scan", "phase_object_scan"]
 
 
 def __dir__() -> list[str]:
