@@ -75,8 +75,9 @@ from . import (
 from . import (
     workflow as workflow,
 )
-from .amorphous._rdf import rdf as rdf
 from .amorphous._amorphous_strain import amorphous_strain as amorphous_strain
+from .amorphous._fem import fem as fem
+from .amorphous._rdf import rdf as rdf
 from .bragg.find_bragg_disks import BraggDisks as BraggDisks
 from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks
 from .bragg.hybrid_correlation import hybrid_correlation as hybrid_correlation
@@ -113,6 +114,7 @@ from .ptychography.ssb import ssb as ssb
 from .rings.profiles import RadialProfile as RadialProfile
 from .rings.profiles import polar_transform as polar_transform
 from .rings.profiles import radial_profile as radial_profile
+from .rings.ring_statistics import RingStatistics as RingStatistics
 from .streaming.engine import sweep as sweep
 
 __version__: str

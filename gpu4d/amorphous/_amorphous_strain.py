@@ -10,8 +10,8 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.amorphous._halo_reference import halo_reference
-from gpu4d.amorphous.reference_ring import HaloReference, reference_of
 from gpu4d.amorphous.radius_drift import without_drift
+from gpu4d.amorphous.reference_ring import HaloReference, reference_of
 from gpu4d.amorphous.result import AmorphousStrain, as_strain
 from gpu4d.amorphous.ring_strain import RingStrain
 from gpu4d.arrays import Array, ArrayLike
@@ -143,9 +143,7 @@ def as_cube(patterns: Any) -> DataCube:
     return DataCube(patterns)
 
 
-def _reference(
-    cube: DataCube, given: Any, origin: Any, ellipse: Any, radii: Any, mask: Any, sweep_options: SweepOptions
-) -> HaloReference:
+def _reference(cube: DataCube, given: Any, origin: Any, ellipse: Any, radii: Any, mask: Any, sweep_options: SweepOptions) -> HaloReference:
     """Return the reference in any of its forms, with the radii that were given."""
     if isinstance(given, AmorphousStrain):
         given = given.reference

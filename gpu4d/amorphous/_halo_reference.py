@@ -110,9 +110,7 @@ def _mean_ring(
     return fit_halo(counts, mask=mask, center=None if aligned is None else mean_place(aligned), radii=radii)
 
 
-def _profile(
-    cube: DataCube, origins: np.ndarray, ellipse: Any, radii: tuple[float, float] | None, mask: Any, options: Any
-) -> Profile:
+def _profile(cube: DataCube, origins: np.ndarray, ellipse: Any, radii: tuple[float, float] | None, mask: Any, options: Any) -> Profile:
     """Return the profile of the region about its origins."""
     middle = mean_place(origins)
     room = min(middle[0], middle[1], cube.detector_shape[0] - 1 - middle[0], cube.detector_shape[1] - 1 - middle[1])

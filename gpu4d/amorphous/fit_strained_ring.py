@@ -26,7 +26,9 @@ LONGEST_STRAIN = 0.03  # most that a step changes a component: less than the wid
 LONGEST_WAY = 2.0  # px: most that a step moves the origin, for the same reason
 LEFT = 0.2  # part of the scale that a step leaves at least
 LEAST = 1e-3  # of the mean counts of a pattern's pixels: smallest value of the model
-CLOSE = 0.01  # of the log likelihood: the fit ends with a step that promises less, 1/7 of a standard error. What is left is a twentieth of it
+CLOSE = (
+    0.01  # of the log likelihood: the fit ends with a step that promises less, 1/7 of a standard error. What is left is a twentieth of it
+)
 REGULAR = 1e-7  # added to the diagonal of the scaled Fisher matrix: more than sums in single precision are wrong by
 USELESS = 0.2  # strain: with a larger standard error the pattern tells nothing
 SHORTEST = 1e-6  # px: radius below which a direction means nothing
@@ -152,9 +154,7 @@ def fit_strained_ring(
     >>> fit.strain.round(3).tolist(), fit.origin.round(2).tolist()
     ([[0.02, 0.0, 0.0]], [[31.5, 31.5]])
     """
-    wrong = problem(
-        patterns, origins, table, step=step, radii=radii, undistort=undistort, mask=mask, fit_origin=fit_origin, terms=terms
-    )
+    wrong = problem(patterns, origins, table, step=step, radii=radii, undistort=undistort, mask=mask, fit_origin=fit_origin, terms=terms)
     if wrong is not None:
         raise InputError(wrong)
     xp = arrays.namespace(*(a for a in (patterns, origins, table, mask) if a is not None))

@@ -98,7 +98,9 @@ class HaloReference:
     def between(self, inner: float, outer: float) -> HaloReference:
         """Return the same profile, fitted between other radii, px."""
         if not 0 <= inner < outer <= self.radius[-1]:
-            raise InputError(f"radii are ({inner:.4g}, {outer:.4g}) px: need an inner and a larger outer one, up to {self.radius[-1]:.4g} px")
+            raise InputError(
+                f"radii are ({inner:.4g}, {outer:.4g}) px: need an inner and a larger outer one, up to {self.radius[-1]:.4g} px"
+            )
         return replace(self, radii=(float(inner), float(outer)))
 
 

@@ -122,7 +122,8 @@ class Events:
         flat, pixels = out.reshape(-1), prod(self.detector_shape)
         for first, last in self._pieces():
             piece = self.part(first, last)
-            place, sums = _summed((piece.pattern_of_event() + first) * pixels + piece.pixel_of_event(), piece.count_of_event(), dtype)
+            place, sums = summed((piece.pattern_of_event() + first) * pixels + piece.pixel_of_event(), piece.count_of_event())
+            check_counts(sums, dtype)
             flat[place] = sums
         return out
 
@@ -311,46 +312,16 @@ def largest(dtype: DType) -> int:
     raise InputError(f"dtype={dtype!r}: counts need bool, integers or floats")
 
 
-def _summed(place: np.ndarray, counts: np.ndarray | None, dtype: DType) -> tuple[np.ndarray, np.ndarray]:
-    """Add counts of the same place.
-
-    Parameters
-    ----------
-    place : (m,) int64
-        Not negative.
-    counts : (m,) int or None
-        None for 1 each.
-    dtype : dtype
-        That must hold the sums.
-
-    Returns
-    -------
-    place, sums : (k,) int64
-        The places, each once and in order, and their sums.
-
-    Raises
-    ------
-    InputError
-        A sum is larger than the largest whole number up to which the dtype holds all.
-
-    Examples
-    --------
-    >>> [found.tolist() for found in _summed(np.array([5, 2, 5]), None, "uint8")]
-    [[2, 5], [1, 2]]
-    """
+def summed(place: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Add counts of the same place; return the places, each once, and the sums (int64)."""
     if counts is not None and bool((np.diff(place) > 0).all()):
-        sums = counts.astype(np.int64)
-    else:
-        order = np.argsort(place, kind="stable")
-        place = place[order]
-        first = np.flatnonzero(np.diff(place, prepend=-1))
-        if counts is None:
-            sums = np.diff(first, append=len(place))
-        else:
-            sums = np.add.reduceat(counts[order].astype(np.int64), first) if len(first) else np.zeros(0, np.int64)
-        place = place[first]
-    check_counts(sums, dtype)
-    return place, sums
+        return place, counts.astype(np.int64)
+    order = np.argsort(place, kind="stable")
+    place = place[order]
+    first = np.flatnonzero(np.diff(place, prepend=-1))
+    if counts is None:
+        return place[first], np.diff(first, append=len(place))
+    return place[first], np.add.reduceat(counts[order].astype(np.int64), first) if len(first) else np.zeros(0, np.int64)
 
 
 def check_counts(sums: np.ndarray, dtype: DType) -> None:

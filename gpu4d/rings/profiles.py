@@ -14,13 +14,15 @@ from gpu4d.data.arguments import origins as origins_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.ellipse import ellipse_matrix
+from gpu4d.data.events import Events
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import Operation
 from gpu4d.real_arrays import beside, floats, real_array, real_number
+from gpu4d.rings.event_rings import FIXED_BYTES, event_moments
+from gpu4d.rings.polar_transform import matrix, radial_grid, radial_sums, radii
 from gpu4d.rings.polar_transform import polar_transform as polar_operation
 from gpu4d.rings.polar_transform import problem as grid_problem
-from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.streaming.engine import SweepOptions, sweep
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPosition, PerPositionReduction
@@ -142,6 +144,25 @@ class RadialProfile(_PolarValues):
     def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
         sums, pixels = radial_sums(frames, origins, **options)
         return _profile(sums, pixels, radial_grid(self.scan.shape[2:], self.n_r, self.r_max), self.kind)
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say whether its sums are whole numbers, which events give to the last bit."""
+        return arrays.sums_are_exact(scan.dtype)
+
+    def event_sums(self, scan: ScanInfo, events: Events, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return sums and pixels of the rings of some patterns, (n, n_r), from their events."""
+        n, m = len(positions), matrix(self.grid["ellipse"])
+        origins = np.broadcast_to(np.asarray(self.places.origin_at(positions)), (n, 2))
+        grid = radial_grid(scan.shape[2:], self.n_r, self.r_max)
+        moments = event_moments(events, origins, np.broadcast_to(m, (n, 2, 2)), self.valid, grid)
+        return moments.sums, moments.pixels
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        sums, pixels = self.event_sums(self.scan, events, positions)
+        self.put(positions, _profile(sums, pixels, radial_grid(self.scan.shape[2:], self.n_r, self.r_max), self.kind))
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        return super().bytes_needed(scan, n_frames) + FIXED_BYTES * scan.shape[2] * scan.shape[3] * self.takes_events(scan)
 
 
 class _PolarPatterns(_PolarValues):
