@@ -17,6 +17,7 @@ from gpu4d.plot.cepstrum import cepstrum
 from gpu4d.plot.classes import class_patterns, label_map
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
 from gpu4d.plot.drift import drift
+from gpu4d.plot.fluctuation import fem
 from gpu4d.plot.glasses import pair_distribution, structure_factor
 from gpu4d.plot.lattices import lattice_map
 from gpu4d.plot.maps import histogram, image, strain
@@ -37,6 +38,7 @@ __all__ = [
     "diffraction",
     "disks",
     "drift",
+    "fem",
     "histogram",
     "image",
     "label_map",

@@ -15,7 +15,6 @@ from gpu4d.workflow.stage import Stage
 GROUP = "gpu4d.stages"  # of entry points
 STAGES = (  # module: class; stages that are ready together run in this order, and the sections of a recipe have it too
     "technique:Technique",
-    "glass:FindGlass",
     "survey:FirstSums",
     "bad_pixels:BadPixels",
     "survey:Sums",
@@ -43,6 +42,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "dark_field:DarkField",
     "strain:Strain",
     "classification:Classification",
+    "glass:FindGlass",
     "fem:Fem",
     "rdf:Rdf",
     "glass_strain:GlassStrain",

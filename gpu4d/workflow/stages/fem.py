@@ -44,7 +44,7 @@ class Fem(Stage):
     title = "fluctuations of the glass"
     settings = FemSettings
     section = "fem"
-    needs: ClassVar = ("glass", "ring_profiles")
+    needs: ClassVar = ("glass",)
     uses: ClassVar = ("bf",)
     makes: ClassVar = ("fem", "crystallites")
     place: ClassVar = 22
@@ -52,7 +52,7 @@ class Fem(Stage):
     def wanted(self, state: RunState) -> Reason:
         if not self.given(state).measure:
             return no("switched off in the recipe")
-        if state["ring_profiles"] is None:
+        if state["glass"].rings is None:
             return no("the scan has too many positions for ring statistics of each")
         if not is_integer_dtype(state.cube.dtype):
             return no("the values are no counts, so that the part of counting noise is not known")
@@ -62,11 +62,12 @@ class Fem(Stage):
         import gpu4d
 
         given, record, glass = self.given(state), state.record, state["glass"]
+        with record.stage("crystallites in the glass", int(glass.where.sum()), state.cube.nbytes):
+            crystallites = self._crystallites(state) if given.crystallites else None
         with record.stage(self.title):
             try:
-                crystallites = self._crystallites(state) if given.crystallites else None
                 normalise = "total" if given.normalise else None
-                found = gpu4d.fem(state["ring_profiles"], where=glass.where, normalise=normalise)
+                found = gpu4d.fem(glass.rings, where=glass.where, normalise=normalise)
             except InputError as error:
                 record.warn(f"no variance of the rings: {error}")
                 return
@@ -82,7 +83,12 @@ class Fem(Stage):
         """Return the crystallites that stand out of the glass."""
         from gpu4d.amorphous import find_crystallites
 
-        return find_crystallites(state["ring_profiles"], where=state["glass"].where)
+        options: Any = {**state.sweep_options, "where": state["glass"].where}
+        try:
+            return find_crystallites(state.cube, state["glass"].origin, **options)
+        except InputError as error:
+            state.record.decide("No search for crystallites", str(error))
+            return None
 
     def _save_crystallites(self, state: RunState, found: Any) -> None:
         like, record = state["bf"], state.record
@@ -91,7 +97,7 @@ class Fem(Stage):
         record.figure("Positions with crystallites", f"{number}", f"of {seen} amorphous ones; from the variance within rings")
         if number:
             record.decide(
-                f"{number} positions with crystallites are left out of distances of atoms and of strain",
+                f"Crystallites: {number} position{'s' * (number != 1)} left out of distances of atoms and of strain",
                 "their rings vary more than those of the glass; fem.crystallites = false keeps them",
             )
 

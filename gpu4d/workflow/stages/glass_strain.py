@@ -70,12 +70,12 @@ class GlassStrain(Stage):
         options = {**state.sweep_options, "where": where}
         with record.stage(self.title, int(where.sum()), state.cube.nbytes):
             try:
-                found = gpu4d.amorphous_strain(state.cube, reference=region, drift=given.drift, max_strain=given.max_strain, **options)
+                found = gpu4d.amorphous_strain(
+                    state.cube, reference=region, origin=state["glass"].origin, drift=given.drift, max_strain=given.max_strain, **options
+                )
             except InputError as error:
                 record.warn(f"no strain of the glass: {error}")
                 return
-        for line in found.warnings:
-            record.warn(f"strain of the glass: {line}")
         record.decide(f"Strain of the glass relative to the {found.reference.how}", "the recipe's reference; tension is positive")
         state.keep("amorphous_strain", found)
         names = {"": "amorphous_strain"}
@@ -146,6 +146,8 @@ class GlassStrain(Stage):
         parts = 100 * np.stack([np.asarray(getattr(found, name)) for name in COMPONENTS])
         if not np.isfinite(parts).any():
             return None
-        spread, error = float(np.nanstd(parts)), float(np.nanmedian(100 * np.asarray(found.uncertainty)))
         kind = state.get("kind_of_data") or "The specimen is amorphous."
+        if float(np.nanmedian(np.asarray(found.residual))) > SPECKLED:
+            return f"{kind} Its patterns differ by speckle, from which strain is not told apart."
+        spread, error = float(np.nanstd(parts)), float(np.nanmedian(100 * np.asarray(found.uncertainty)))
         return f"{kind} Its strain varies by {spread:.2g} % rms, with a standard error of {error:.2g} % at one position."

@@ -71,17 +71,19 @@ class Rdf(Stage):
     title = "radial distribution function"
     settings = RdfSettings
     section = "rdf"
-    needs: ClassVar = ("glass", "radial_profile")
-    uses: ClassVar = ("ring_profiles", "crystallites", "ellipse")
+    needs: ClassVar = ("glass",)
+    uses: ClassVar = ("crystallites", "ellipse")
     makes: ClassVar = ("rdf",)
     place: ClassVar = 21
 
     def check(self, state: RunState) -> None:
         """Refuse a composition that cannot be read before the work."""
         if (given := self.given(state).composition) is not None:
-            from gpu4d.structures import composition
+            from gpu4d.structures import electron_scattering_factor
+            from gpu4d.structures.composition import shares
 
-            composition(given)
+            for element in shares(given):
+                electron_scattering_factor(element, 1.0)
 
     def wanted(self, state: RunState) -> Reason:
         if self.given(state).composition is None:
@@ -99,8 +101,7 @@ class Rdf(Stage):
                 record.warn(f"no radial distribution function: {error}")
                 return
         state.keep("rdf", found)
-        for line in found.decisions:
-            record.decide("Radial distribution function", line)
+        record.decide(f"Radial distribution function of {self.given(state).composition}", "; ".join(found.decisions))
         for line in found.warnings:
             record.warn(f"radial distribution function: {line}")
         state.products |= _as_lists(found)
@@ -130,9 +131,10 @@ class Rdf(Stage):
         """Return k of every ring, and mean intensity of the glass with its standard error, without positions with crystallites."""
         from gpu4d.rings import mean_radii
 
-        glass, rings, c = state["glass"], state.get("ring_profiles"), state.calibration
+        glass, c = state["glass"], state.calibration
+        rings = glass.rings
         if rings is None:
-            sums = state["radial_profile"]
+            sums = glass.profile
             radius, mean, error = sums.radius, sums.mean, sums.deviation / np.sqrt(np.maximum(sums.positions, 1))
         else:
             where = glass.where & ~state["crystallites"].mask if "crystallites" in state else glass.where
@@ -143,7 +145,7 @@ class Rdf(Stage):
             with np.errstate(invalid="ignore", divide="ignore"):
                 mean, error = np.nanmean(profiles, axis=0), np.nanstd(shape, axis=0) / np.sqrt(seen)
             radius = rings.radius
-        origin = c.origin
+        origin = c.origin if glass.origin is None else glass.origin
         if origin is not None:
             own = mean_radii(state.cube.detector_shape, origin, ellipse=c.ellipse, mask=state.cube.detector_mask)
             radius = np.where(np.isfinite(own), own, radius)
