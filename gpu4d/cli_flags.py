@@ -43,7 +43,7 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--technique",
             metavar="T",
-            help="auto, bragg, dpc, both, ssb, wdd, parallax, ptychography, magnetic or images.  [default: auto]",
+            help="auto, bragg, dpc, both, ssb, wdd, parallax, ptychography, magnetic, amorphous or images.  [default: auto]",
         ),
         click.option("--ellipse", metavar="R,DEG", callback=_two_numbers, help="Ellipse of the detector: a/b, and degrees of a from qx."),
         click.option(
@@ -58,6 +58,7 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated."
         ),
+        click.option("--composition", metavar="C", help="Elements of a glass, such as Cu50Zr50, for distances of its atoms."),
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
         click.option("--dark", metavar="FILE[:/P]", help="Frames without a beam, or their mean: subtracted from every pattern."),
         click.option("--gain", metavar="FILE[:/P]", help="Response of every detector pixel: every pattern is divided by it."),
@@ -80,6 +81,7 @@ FLAGS = {
     "axis": "strain.axis",
     "along": "strain.along",
     "structure": "orientation.structures",
+    "composition": "rdf.composition",
     "mask": "input.detector_mask",
     "dark": "corrections.dark",
     "gain": "corrections.gain",
