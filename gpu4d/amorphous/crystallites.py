@@ -121,7 +121,8 @@ def find_crystallites(
     The first pass gives the median profile of the glass. In the second, patterns are smoothed by the disk and divided by what the profile
     gives there. In every ring, V = ⟨x²⟩ / ⟨x⟩² − 1 of these ratios, without counting noise. The power −1/5 of V with the noise added is
     nearly Gaussian in the glass. Its median over the positions and its scatter below the median, where crystallites are not, make it a
-    number of standard deviations. The mean over the rings has weights by the share of V that is not noise, and is put in standard deviations again.
+    number of standard deviations. The mean over the rings has weights by the share of V that is not noise, and is put in standard
+    deviations again.
     The threshold is that of a Gaussian: in simulated glasses there were 0.9 to 1.5 times as many false positions as are asked for.
     More than half of the positions must be glass.
 
