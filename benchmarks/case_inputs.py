@@ -98,6 +98,16 @@ def grouped_disks(n: int, size: int = 128) -> tuple[tuple, dict]:
     return (patterns, x, y, np.ones_like(x), role, table, pixels), {"spacing": float(1.3 * away.min(1).max())}
 
 
+def glass_rings(n: int, size: int = 128) -> tuple[tuple, dict]:
+    """Patterns of a strained glass, their origins, and the table of the ring's profile."""
+    made = gpu4d.simulate.amorphous_scan((1, min(n, 32)), (size, size), radius=0.29 * size, width=3.5, dose=1e5, seed=1)
+    r, profile = made.truth["profile"][::5].T
+    table = np.stack([profile, np.gradient(profile, r)], axis=-1)
+    patterns, origins = np.asarray(made.cube.source.read(slice(0, 1), slice(0, min(n, 32))))[0], made.truth["origin"][0]
+    options = {"step": float(r[1]), "radii": (0.18 * size, 0.42 * size)}
+    return (np.resize(patterns, (n, size, size)), np.resize(origins, (n, 2)), table), options
+
+
 def tied_disks(n: int, size: int = 128, coherence: float = 0.0) -> tuple[tuple, dict]:
     """Patterns of 21 disks that overlap, and lattices some 0.2 px off at the outermost disk. With a coherence, overlaps interfere."""
     from gpu4d.bragg.likelihood.poisson_fit import disk_profile
@@ -192,12 +202,34 @@ def gradient(n: int) -> tuple[tuple, dict]:
     return (np.random.default_rng(2).normal(size=(n, n, 2)).astype(np.float32),), {}
 
 
+def raw_readout(n: int) -> tuple[tuple, dict]:
+    """Frames of a readout with streaks, and all tables that correct them; a bad pixel in the middle, and no hit."""
+    from gpu4d.preprocess import edge_pixels
+
+    raw = frames(n) * np.uint16(14) + np.random.default_rng(1).integers(95, 106, (n, 128, 128)).astype("uint16")
+    source = np.arange(128 * 128).reshape(128, 128)
+    source[64, 64] -= 1
+    limits = np.stack([np.full((128, 128), level, np.float32) for level in (0.0, 5000.0, 9000.0)])
+    tables = {"gain": np.full((128, 128), 1.02), "edge": 0.8 * edge_pixels((128, 128)), "clip": 60.0, "hits": limits}
+    return (raw, np.full((128, 128), 100.0)), tables | {"taken_from": source}
+
+
 def raw_frames(n: int) -> tuple[tuple, dict]:
     """Direct-detector frames: dark level, noise, sparse electrons of 60 counts."""
     rng = np.random.default_rng(3)
     few = rng.normal(100, 4, (min(n, 16), 256, 256))
     few += 60 * (rng.random(few.shape) < 0.004)
     return (np.resize(few.clip(0).astype(np.uint16), (n, 256, 256)), np.full((256, 256), 100.0), 0.5, 5.0), {"electron": 60.0}
+
+
+def crowded_frames(n: int) -> tuple[tuple, dict]:
+    """Direct-detector frames in which one electron in ten has another one beside it."""
+    from gpu4d.preprocess import ChargeModel
+    from gpu4d.simulate import raw_frames as simulated
+
+    few = simulated((1, min(n, 8)), (256, 256), occupancy=0.01, bad_pixels=0, xray_rate=0.0, seed=3)
+    given = np.resize(few.cube.source.array[0], (n, 256, 256)), few.darks.mean(axis=0), 0.13, 10.0, ChargeModel(0.38, 0.026)
+    return given, {"electron": 120.0}
 
 
 def through_the_fft_library(*args: Any, **options: Any) -> Any:

@@ -36,6 +36,7 @@ R = TypeVar("R", covariant=True)
 
 OPERATIONS: dict[str, Operation] = {}  # name -> operation, of the modules imported so far; `all_operations` imports the rest
 ROOMS = (
+    "data",
     "imaging",
     "preprocess",
     "rings",

@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.arrays import DType
 from gpu4d.bragg.disk_search import DiskSearch, Found
 from gpu4d.bragg.find_disks import Disks
 from gpu4d.data import PointListArray
+from gpu4d.data.datacube import itemsize
+from gpu4d.data.events import Events
 from gpu4d.streaming import ScanInfo
 
 HELD = {"qx": "float64", "qy": "float64", "intensity": "float32", "sx": "float32", "sy": "float32"}
 UNITS = {"qx": "px", "qy": "px", "intensity": "counts/px", "sx": "px", "sy": "px"}
 PADDED_BYTES = 280  # of a place for a disk while the lists of an update are made: disks, fits, fields, and their copies in the lists
 TABLE_BYTES = 83  # of a place for a disk in the tables of an update: 5 numbers of the correlation, 5 of the fit and 3 flags
+MADE = 1 << 20  # bytes of patterns that are made of their events at a time, and searched while they are in the cache
 KEPT_BYTES = 64 << 20  # of such tables on a device; then lists are made, with one wait for some 10 000 patterns
 
 
@@ -74,7 +78,8 @@ class DiskTables:
         """Return the bytes of the tables with `n_frames` frames in one update, including tables kept on a device."""
         update = n_frames * max_peaks
         if scan.on_host:
-            return update * PADDED_BYTES
+            made = max(MADE, scan.shape[2] * scan.shape[3] * itemsize(scan.dtype)) if n_frames else 0
+            return update * PADDED_BYTES + made
         kept = min(scan.shape[0] * scan.shape[1] * max_peaks * TABLE_BYTES, KEPT_BYTES + update * TABLE_BYTES)
         return update * PADDED_BYTES + kept
 
@@ -88,6 +93,15 @@ class DiskTables:
         if waiting * self.search.limits.max_peaks * TABLE_BYTES > KEPT_BYTES:
             self._make_lists()
         self._tables[first] = number, self.search.find(frames)
+
+    def put_events(self, number: np.ndarray, events: Events, dtype: DType) -> None:
+        """Search patterns of a dtype that are kept as events, some at a time."""
+        qx, qy = events.detector_shape
+        step = max(1, MADE // (qx * qy * itemsize(dtype)))
+        for first in range(0, len(events), step):
+            frames = events.part(first, min(first + step, len(events))).dense(dtype)
+            frames.flags.writeable = False  # as the patterns of a sweep are, so that code is compiled once
+            self.put(number[first : first + step], frames)
 
     def lists(self) -> dict[int, tuple[np.ndarray, PointListArray]]:
         """Return the numbers and the lists of every update."""

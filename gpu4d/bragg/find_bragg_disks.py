@@ -21,6 +21,7 @@ from gpu4d.bragg.likelihood.joint_fit import equations_bytes
 from gpu4d.bragg.likelihood.poisson_fit import STEPS, disk_profile
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import real_values
+from gpu4d.data.events import Events
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.probe.template_kernel import TemplateLike, as_template
 from gpu4d.real_arrays import real_array, real_number
@@ -244,8 +245,14 @@ class BraggDisks:
         return False  # each pattern is searched alone, so its place in a tile does not matter
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
-        number = positions[:, 0] * self.scan.shape[1] + positions[:, 1]
-        self.found.put(number, frames)
+        self.found.put(positions[:, 0] * self.scan.shape[1] + positions[:, 1], frames)
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say that it does: some patterns at a time are made of their events, and searched."""
+        return True
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        self.found.put_events(positions[:, 0] * self.scan.shape[1] + positions[:, 1], events, self.scan.dtype)
 
     def state(self) -> State:
         return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.lists().items()}}

@@ -29,6 +29,14 @@ class FoundPixels(Protocol):
     def dead(self) -> np.ndarray: ...
 
 
+@runtime_checkable
+class MarkedPixels(Protocol):
+    """What a search gives that knows more kinds of bad pixels, such as `gpu4d.preprocess.Defects`: all in one mask (Qx, Qy) bool."""
+
+    @property
+    def pixels(self) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, eq=False)
 class BadPixelCorrection:
     """Give each bad pixel the value of its nearest good pixel. Values keep their dtype.
@@ -117,12 +125,14 @@ class BadPixelCorrection:
         return BadPixelCorrection(np.asarray(self.mask).T, y * self.detector_shape[0] + x)
 
 
-def bad_pixel_correction(given: ArrayLike | FoundPixels, shape: tuple[int, int], valid: np.ndarray | None = None) -> BadPixelCorrection:
+def bad_pixel_correction(
+    given: ArrayLike | FoundPixels | MarkedPixels, shape: tuple[int, int], valid: np.ndarray | None = None
+) -> BadPixelCorrection:
     """Make the correction from what a user gives: a mask, or what a search for bad pixels found.
 
     Parameters
     ----------
-    given : (Qx, Qy) bool, or FoundPixels
+    given : (Qx, Qy) bool, FoundPixels or MarkedPixels
         True where a pixel is bad.
     shape : (Qx, Qy)
         Of the detector.
@@ -136,7 +146,8 @@ def bad_pixel_correction(given: ArrayLike | FoundPixels, shape: tuple[int, int],
     """
     if isinstance(given, BadPixelCorrection):
         raise InputError("bad_pixels= takes a mask: give a correction without a keyword, as cube.corrected(correction)")
-    mask = pixel_mask(given.hot | given.dead if isinstance(given, FoundPixels) else given, shape, "bad_pixels")
+    marked = given.pixels if isinstance(given, MarkedPixels) else given.hot | given.dead if isinstance(given, FoundPixels) else given
+    mask = pixel_mask(marked, shape, "bad_pixels")
     assert mask is not None
     if mask.sum() > MOST_BAD * mask.size:
         raise InputError(f"bad_pixels marks {mask.sum()} of {mask.size} pixels: True marks a bad pixel, so invert a mask of good ones")

@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, real_values
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_number
 
 HOT = 4.0  # times the brightest neighbour: no disk and no edge of a disk is so steep
 DEAD = 0.02  # times the second darkest neighbour
@@ -38,7 +39,9 @@ class BadPixels(NamedTuple):
         return ~(self.hot | self.dead)
 
 
-def find_bad_pixels(mean: ArrayLike, patterns: int, maximum: ArrayLike | None = None, *, disks: bool = False) -> BadPixels:
+def find_bad_pixels(
+    mean: ArrayLike, patterns: int, maximum: ArrayLike | None = None, *, disks: bool = False, error: float = 0.0
+) -> BadPixels:
     """Find stuck and dead pixels of a mean pattern.
 
     A hot pixel, or a group of up to nine pixels, is more than 4 times as bright as each pixel around it. It does not light the pixels
@@ -58,6 +61,9 @@ def find_bad_pixels(mean: ArrayLike, patterns: int, maximum: ArrayLike | None = 
     disks : bool
         True where the beam makes disks of 3 px or more. Then no small bright group can be one of its spots. Without it, groups
         are taken only if they are pairs or in one line, and do not light the pixels beside them: others may be sharp spots.
+    error : float
+        Standard error of a pixel of the mean without counts, where it is known: by it a background that was subtracted may be off. At
+        least what the scatter of the pixels shows is assumed.
 
     Returns
     -------
@@ -87,6 +93,7 @@ def find_bad_pixels(mean: ArrayLike, patterns: int, maximum: ArrayLike | None = 
     hot, dead = hot | hot_rows, dead | dead_rows
     whole = known & ~hot & ~dead
     noise = _Noise.of(np.where(whole, mean, np.nan), patterns)
+    noise = noise._replace(readout=max(noise.readout, real_number(error, "error") ** 2))
     for _ in range(ROUNDS):
         clean = np.where(hot | dead, np.nan, mean)
         more = _hot(clean, noise, disks) | _clusters(clean, noise, whole, disks)

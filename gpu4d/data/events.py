@@ -65,6 +65,11 @@ class Events:
         """Where in `pixels` and `counts` the events of these patterns lie."""
         return slice(int(self.offsets[0]), int(self.offsets[-1]))
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return offsets from 0, and pixels and counts of these events alone: what operations on events take."""
+        counts = None if self.counts is None else self.counts[self.whole]
+        return self.offsets - self.offsets[0], self.pixels[self.whole], counts
+
     def pattern_of_event(self) -> np.ndarray:
         """Return the pattern (0 … n − 1) of every event, (events,) int64."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
@@ -118,9 +123,7 @@ class Events:
         for first, last in self._pieces():
             piece = self.part(first, last)
             place, sums = summed((piece.pattern_of_event() + first) * pixels + piece.pixel_of_event(), piece.count_of_event())
-            most = int(sums.max(initial=0))
-            if most > largest(dtype):
-                raise InputError(f"a pixel has {most} counts, {np.dtype(dtype)} holds {largest(dtype)} at most: read with a larger dtype")
+            check_counts(sums, dtype)
             flat[place] = sums
         return out
 
@@ -319,6 +322,13 @@ def summed(place: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np
     if counts is None:
         return place[first], np.diff(first, append=len(place))
     return place[first], np.add.reduceat(counts[order].astype(np.int64), first) if len(first) else np.zeros(0, np.int64)
+
+
+def check_counts(sums: np.ndarray, dtype: DType) -> None:
+    """Raise InputError if counts of pixels are larger than the largest whole number up to which a dtype holds all."""
+    most = int(sums.max(initial=0))
+    if most > largest(dtype):
+        raise InputError(f"a pixel has {most} counts, {np.dtype(dtype)} holds {largest(dtype)} at most: read with a larger dtype")
 
 
 def _bands(rows: slice, columns: slice, width: int) -> list[slice]:

@@ -8,12 +8,13 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array
-from gpu4d.data.events import Events, exact_sums
+from gpu4d.data.events import Events
 from gpu4d.data.slices import RealSlice
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.center_of_mass import divided
 from gpu4d.imaging.detectors import DetectorLike, as_detector
+from gpu4d.imaging.event_sums import event_sums
 from gpu4d.imaging.first_moments import first_moments
 from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
@@ -52,7 +53,8 @@ class CenterOfMass(PerPositionReduction):
         rx, ry, qx, qy = scan.shape
         per_frame = 24 * qx * qy if defined(first_moments, scan) else 0
         finish = (32 if scan.on_host else 112) + 96 * self.relative_to_origin
-        return self.held_bytes(scan, n_frames) + finish * rx * ry + 2 * qx * qy + per_frame * n_frames
+        of_events = 24 * qx * qy if scan.on_host else 0
+        return self.held_bytes(scan, n_frames) + finish * rx * ry + 2 * qx * qy + of_events + per_frame * n_frames
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         if self.relative_to_origin and scan.calibration.origin is None:
@@ -62,6 +64,7 @@ class CenterOfMass(PerPositionReduction):
             masks.append(self.detector.mask(scan.shape[2:], scan.calibration.origin_mean, scan.calibration.ellipse) != 0)
         super().start(scan, device, pass_)
         self.mask = np.logical_and.reduce(masks) if masks else None
+        self.by_pixel: np.ndarray | None = None  # weights of events, made when some come
 
     def in_tiles(self) -> bool:
         return False
@@ -75,14 +78,11 @@ class CenterOfMass(PerPositionReduction):
         return exact(scan)
 
     def update_events(self, events: Events, positions: np.ndarray) -> None:
-        rows, pixels, times = events.pattern_of_event(), events.pixel_of_event(), events.count_of_event()
-        if self.mask is not None:
-            inside = self.mask.reshape(-1)[pixels]
-            rows, pixels, times = rows[inside], pixels[inside], None if times is None else times[inside]
-        x, y = np.divmod(pixels, self.scan.shape[3])
-        moments = [exact_sums(rows, times, len(positions))]
-        moments += [exact_sums(rows, along if times is None else along * times.astype(np.int64), len(positions)) for along in (x, y)]
-        self.put(positions, np.stack(moments, axis=-1).astype(np.float64))
+        if self.by_pixel is None:
+            inside = np.ones(self.scan.shape[2:], np.int64) if self.mask is None else self.mask.astype(np.int64)
+            x, y = np.indices(self.scan.shape[2:])
+            self.by_pixel = np.stack([inside, x * inside, y * inside], axis=-1).reshape(-1, 3)
+        self.put(positions, event_sums(*events.arrays(), self.by_pixel).astype(np.float64))
 
     def joins(self) -> Join | None:
         return fused if exact(self.scan) else None

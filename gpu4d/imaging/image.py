@@ -15,6 +15,7 @@ from gpu4d.data.events import Events, exact_sums
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import Detector, DetectorLike, as_detector, checked_ellipse
+from gpu4d.imaging.event_sums import event_sums
 from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
@@ -95,6 +96,7 @@ class VirtualImage(PerPositionReduction):
         still = [i for i in range(len(self.detectors)) if i not in self.following]
         self.still = {i: self._masked(self.detectors[i].mask(scan.shape[2:], self.places.origin_mean, self.stretch)) for i in still}
         self.stacks = _stacks(self.still)
+        self.by_pixel: np.ndarray | None = None  # the fixed masks as weights of events, made when some come
         self.gathered: list[tuple[list[int], np.ndarray]] | None = None  # masks restricted to the wanted pixels
 
     def _stretched(self, scan: ScanInfo) -> tuple[float, float, float] | None:
@@ -122,18 +124,39 @@ class VirtualImage(PerPositionReduction):
         self._put(positions, xp.reshape(values, (len(positions), 1, -1)), self.gathered, {})
 
     def takes_events(self, scan: ScanInfo) -> bool:
-        """Say whether its detectors are fixed masks of bools: sums of whole numbers, which events give to the last bit."""
+        """Say whether its detectors are masks of bools, or circles that move: sums of whole numbers, which events give to the last bit."""
         origin = scan.calibration.origin if self.origin is None else self.origin
-        moves = origin is not None and origin.ndim == 3 and any(d.follows_origin for d in self.detectors)
-        return exact(scan) and not moves and not self._weighs
+        moves = origin is not None and origin.ndim == 3
+        circles = not self._stretched(scan)
+        shapes = [d for d in self.detectors if d.follows_origin and (d.radii is None or not circles)]
+        return exact(scan) and not (moves and shapes) and not self._weighs
 
     def update_events(self, events: Events, positions: np.ndarray) -> None:
-        rows, pixels, times = events.pattern_of_event(), events.pixel_of_event(), events.count_of_event()
         sums = np.empty((len(positions), len(self.detectors)))
-        for i, mask in self.still.items():
-            inside = mask.reshape(-1)[pixels]
-            sums[:, i] = exact_sums(rows[inside], None if times is None else times[inside], len(positions))
+        if self.by_pixel is None:
+            masks = np.zeros((self.scan.shape[2] * self.scan.shape[3], len(self.still)), np.int64)
+            for column, mask in enumerate(self.still.values()):
+                masks[:, column] = mask.reshape(-1)
+            self.by_pixel = masks
+        sums[:, list(self.still)] = event_sums(*events.arrays(), self.by_pixel)
+        if self.round:
+            sums[:, self.round] = self._in_circles(events, positions)
         self.put(positions, sums)
+
+    def _in_circles(self, events: Events, positions: np.ndarray) -> np.ndarray:
+        """Count the events in circles about the origin of each position, as `annular_sums` sums patterns."""
+        origin = self.places.origin_at(positions)
+        assert origin is not None
+        rows, pixels, times = events.pattern_of_event(), events.pixel_of_event(), events.count_of_event()
+        x, y = np.divmod(pixels, self.scan.shape[3])
+        r2 = (x - origin[rows, 0]) ** 2 + (y - origin[rows, 1]) ** 2
+        valid = True if self.valid is None else self.valid.reshape(-1)[pixels]
+        known, columns = np.isfinite(origin).all(axis=-1), []
+        for inner, outer in self.radii:
+            inside = (r2 < outer * outer) & ((inner < 0) | (r2 > inner * inner)) & valid
+            counted = exact_sums(rows[inside], None if times is None else times[inside], len(positions))
+            columns.append(np.where(known, counted, np.nan))
+        return np.stack(columns, axis=-1)
 
     def _put(self, positions: np.ndarray, frames: Any, stacks: list[tuple[list[int], np.ndarray]], columns: dict[int, Any]) -> None:
         """Store sums under fixed masks, together with the columns of other detectors."""

@@ -12,9 +12,10 @@ from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data import DiffractionSlice
 from gpu4d.data.arguments import OriginLike, mean_place, origins, real_values
 from gpu4d.data.datacube import itemsize
-from gpu4d.data.events import Events, exact_sums
+from gpu4d.data.events import Events, check_counts
 from gpu4d.device import tables
 from gpu4d.errors import InputError
+from gpu4d.imaging.event_sums import event_patterns
 from gpu4d.imaging.frame_reductions import FrameReductions
 from gpu4d.imaging.fused import exact, fused
 from gpu4d.imaging.pattern_sums import pattern_maximum, pattern_sums
@@ -125,7 +126,7 @@ class MeanPattern(SumReduction):
 
     def update_events(self, events: Events, positions: np.ndarray) -> None:
         seen = float(len(positions))
-        total = exact_sums(events.pixel_of_event(), events.count_of_event(), self.scan.shape[2] * self.scan.shape[3])
+        total, _ = event_patterns(*events.arrays(), self.scan.shape[2] * self.scan.shape[3])
         self.add(positions, seen=seen, totals=total.reshape(self.scan.shape[2:]), counts=np.float64(seen))
 
     def joins(self) -> Join | None:
@@ -206,6 +207,15 @@ class MaxPattern(SumReduction):
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
         self.add(positions, largest=pattern_maximum(without_masked(frames, self.scan.detector_mask)))
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say whether patterns have integers, whose maximum events give to the last bit."""
+        return exact(scan)
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        _, top = event_patterns(*events.arrays(), self.scan.shape[2] * self.scan.shape[3])
+        check_counts(top, self.scan.dtype)
+        self.add(positions, largest=top.reshape(self.scan.shape[2:]))
 
     def joins(self) -> Join | None:
         return fused if exact(self.scan) else None

@@ -14,7 +14,7 @@ NEAR_CENTRE = 2.5  # px
 ROUND = 0.15  # radii: largest rms distance of its edge from a circle
 
 
-def bad_pixels_beside_beam(mean: np.ndarray, patterns: int, maximum: np.ndarray | None = None) -> BadPixels:
+def bad_pixels_beside_beam(mean: np.ndarray, patterns: int, maximum: np.ndarray | None = None, error: float = 0.0) -> BadPixels:
     """Find bad pixels with `find_bad_pixels`, and decide from the pattern whether the beam makes disks.
 
     Parameters
@@ -22,6 +22,8 @@ def bad_pixels_beside_beam(mean: np.ndarray, patterns: int, maximum: np.ndarray 
     mean, maximum : (Qx, Qy) float64
         Over the patterns. NaN where a pixel is masked.
     patterns : int
+    error : float
+        As for `find_bad_pixels`.
 
     Returns
     -------
@@ -35,8 +37,8 @@ def bad_pixels_beside_beam(mean: np.ndarray, patterns: int, maximum: np.ndarray 
     >>> np.argwhere(bad_pixels_beside_beam(mean, patterns=10).hot).tolist()
     [[4, 4], [4, 5], [5, 4], [5, 5]]
     """
-    found = find_bad_pixels(mean, patterns, maximum)
-    more = find_bad_pixels(mean, patterns, maximum, disks=True)
+    found = find_bad_pixels(mean, patterns, maximum, error=error)
+    more = find_bad_pixels(mean, patterns, maximum, disks=True, error=error)
     new = more.hot & ~found.hot
     return more if new.any() and _shows_a_disk(mean, more.mask & np.isfinite(mean), new) else found
 

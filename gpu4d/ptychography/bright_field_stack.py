@@ -11,14 +11,18 @@ from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.data.datacube import DataCube, itemsize
+from gpu4d.data.events import Events, check_counts
 from gpu4d.device import tables
 from gpu4d.device.memory import available_memory, default_budget, parse_memory
 from gpu4d.errors import InputError, MemoryBudgetError
+from gpu4d.imaging.event_sums import event_images
 from gpu4d.ptychography.gather_pixels import gather_pixels
 from gpu4d.streaming.engine import sweep
 from gpu4d.streaming.place import processors_for
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 from gpu4d.streaming.sums import PerPositionReduction, Value
+
+EVENT_SUMS = 1 << 16  # counts of pixels that are held in 64 bits while images are made of events: they stay in the cache
 
 
 class BrightFieldStack(PerPositionReduction):
@@ -48,7 +52,9 @@ class BrightFieldStack(PerPositionReduction):
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         copies = 1 if scan.on_host else 3  # in pieces, joined, and in scan order
-        return len(self.pixels) * itemsize(scan.dtype) * (copies * scan.shape[0] * scan.shape[1] + n_frames)
+        pixels = scan.shape[2] * scan.shape[3]
+        rows = 8 * (pixels + 2 * max(EVENT_SUMS, len(self.pixels))) if scan.on_host and n_frames else 0  # for events
+        return rows + len(self.pixels) * itemsize(scan.dtype) * (copies * scan.shape[0] * scan.shape[1] + n_frames)
 
     def store(self, scan: ScanInfo) -> _PixelImages:
         qx, qy = scan.shape[2:]
@@ -61,6 +67,21 @@ class BrightFieldStack(PerPositionReduction):
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
         self.put(positions, gather_pixels(frames, tables.beside(self.pixels, frames)))
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say that it does: an image is the counts of its pixel, of whatever dtype."""
+        return True
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        chosen, image_of = np.unique(self.pixels, return_inverse=True)  # a pixel may be asked for twice
+        row_of = np.full(self.scan.shape[2] * self.scan.shape[3], -1, np.int64)
+        row_of[chosen] = np.arange(len(chosen))
+        images, step = np.empty((len(self.pixels), len(positions)), np.dtype(self.scan.dtype)), max(1, EVENT_SUMS // max(1, len(chosen)))
+        for first in range(0, len(positions), step):
+            counts = event_images(*events.part(first, min(first + step, len(positions))).arrays(), row_of, len(chosen))
+            check_counts(counts, self.scan.dtype)
+            images[:, first : first + step] = counts[image_of]
+        self.put(positions, images)
 
     def wanted_pixels(self) -> np.ndarray:
         return self.pixels

@@ -2,7 +2,7 @@
 
 from gpu4d.rings.find_ring import Ring, find_ring
 from gpu4d.rings.polar_transform import radial_sums, radii
-from gpu4d.rings.profiles import RadialProfile, polar_transform, radial_profile
+from gpu4d.rings.profiles import RadialProfile, mean_radii, polar_transform, radial_profile
 from gpu4d.rings.radial_variance import RadialStatistics, RadialVariance
 from gpu4d.rings.ring_center import ring_center
 from gpu4d.rings.ring_moments import RingMoments, ring_moments
@@ -17,6 +17,7 @@ __all__ = [
     "RingProfiles",
     "RingStatistics",
     "find_ring",
+    "mean_radii",
     "polar_transform",
     "radial_profile",
     "radial_sums",

@@ -8,6 +8,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline
 from gpu4d.workflow import inputs
+from gpu4d.workflow.clean import clean
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.run_state import RunState
@@ -21,6 +22,8 @@ def analyse(
     record: Record | None = None,
     probe: ArrayLike | None = None,
     timeline: Timeline | None = None,
+    *,
+    cleaned: bool = False,
 ) -> RunState:
     """Analyse a scan with every stage that makes sense for it.
 
@@ -35,6 +38,8 @@ def analyse(
         Image of the vacuum probe. By default the recipe's, or one made from the scan.
     timeline : gpu4d.device.timeline.Timeline, optional
         Is filled with the times of reading, copying and computing.
+    cleaned : bool
+        The cube has the corrections of the recipe already, as `gpu4d.workflow.inputs.open_scan` makes them.
 
     Returns
     -------
@@ -44,6 +49,7 @@ def analyse(
     """
     recipe, record = recipe or Recipe(), record or Record()
     with record.listening():
+        cube = cube if cleaned else clean(cube, recipe, record)
         record.note(f"scan {cube!r}")
         for line in recipe.advice():
             record.warn(line)

@@ -56,7 +56,7 @@ def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = 
     record = Record(watcher or SilentWatcher())
     with output.folder(out, overwrite) as new, writing(new, out):
         truth = simulate_crystal(new / "scan.h5", record, scan)
-        crystal = analyse(open_scan(new / "scan.h5", recipe), recipe, record)
+        crystal = analyse(open_scan(new / "scan.h5", recipe, record), recipe, record, cleaned=True)
         tables = [compare_strain(crystal, truth)]
         phase, phase_truth = phase_object(new / "phase_object_scan.h5", record.watcher)
         tables.append(compare_phase(phase, phase_truth))
@@ -109,7 +109,7 @@ def phase_object(path: Path, watcher: Watcher) -> tuple[RunState, dict[str, np.n
     recipe = Recipe()
     for name, value in {"calibration.energy": 80e3, "calibration.semiangle": 25.0, "calibration.r_pixel": 0.25}.items():
         recipe.set(name, value, origin="demo")
-    return analyse(open_scan(path, recipe), recipe, record), made.truth
+    return analyse(open_scan(path, recipe, record), recipe, record, cleaned=True), made.truth
 
 
 def _write_scan(path: Path, cube: DataCube) -> None:

@@ -79,7 +79,7 @@ def nan_in_most(cube: DataCube, where: np.ndarray | None = None) -> tuple[np.nda
     return find_nan_pixels(arrays.to_numpy(patterns_at(cube, grid_positions(visited, TRIED)))), why
 
 
-def bad_beside_beam(mean: np.ndarray, patterns: int, maximum: np.ndarray) -> Suspects:
+def bad_beside_beam(mean: np.ndarray, patterns: int, maximum: np.ndarray, error: float = 0.0) -> Suspects:
     """Find pixels that are stuck or dead, and say whether they are few enough to be defects.
 
     Parameters
@@ -87,8 +87,10 @@ def bad_beside_beam(mean: np.ndarray, patterns: int, maximum: np.ndarray) -> Sus
     mean, maximum : (Qx, Qy) float64
         Over the patterns. NaN where a pixel is masked.
     patterns : int
+    error : float
+        Standard error of a pixel of the mean without counts, where a background was subtracted.
     """
-    found = bad_pixels_beside_beam(mean, patterns, maximum)
+    found = bad_pixels_beside_beam(mean, patterns, maximum, error)
     pixels, bright, dark = ~found.mask, int(found.hot.sum()), int(found.dead.sum())
     why = f"{bright} hot (above {HOT:g} times what is around them, or stuck at one value), {dark} dead or in a gap of the detector"
     number, too_many = int(pixels.sum()), ""

@@ -31,11 +31,12 @@ from gpu4d.bragg.likelihood.joint_fit import NONE, OPEN, joint_fit
 from gpu4d.bragg.likelihood.poisson_fit import disk_profile
 from gpu4d.bragg.likelihood.separate_disks import separate_disks
 from gpu4d.bragg.refine_disks import refine_disks
+from gpu4d.data.correct_frames import correct_frames
 from gpu4d.deflection.integrate_gradient import integrate_gradient
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
-from gpu4d.preprocess import count_electrons, hot_pixel_median
+from gpu4d.preprocess import ChargeModel, count_electrons, fit_electrons, hot_pixel_median
 from gpu4d.probe import synthetic, template
 from gpu4d.rings import polar_transform, radial_sums
 
@@ -88,6 +89,12 @@ def counts(shape=(3, 37, 41)) -> np.ndarray:
 def electrons() -> object:
     frames = counts((3, 97, 90)) % np.uint16(5)
     return count_electrons(frames, np.zeros((97, 90)), 0.6, 5.0, electron=4.0)
+
+
+def groups() -> object:
+    """Charge of 20 on a hundred pixels a frame: groups on both sides of each other's squares."""
+    frames = (np.random.default_rng(3).random((2, 37, 41)) < 0.05).astype("uint8") * np.uint8(20)
+    return fit_electrons(frames, np.zeros((37, 41)), 0.3, 9.0, ChargeModel(0.38, 0.03), electron=20.0)
 
 
 def annuli() -> object:
@@ -147,6 +154,22 @@ BARRIERS = [
         "  for (int i = threadIdx.x; i < rings",
     ),
     Case("electrons-before", "count_electrons.cu", electrons, "  __syncthreads();\n  offset_t at", "  offset_t at"),
+    Case(
+        "groups-named-before",
+        "fit_electrons.cu",
+        groups,
+        "  __syncthreads();\n  for (offset_t g = offsets[frame]",
+        "  for (offset_t g = offsets[frame]",
+        1e-5,
+    ),
+    Case(
+        "lines-of-columns",
+        "correct_frames.cu",
+        lambda: correct_frames(counts(), np.ones((37, 41)), edge=np.ones((37, 41))),
+        "  __syncthreads();\n  if (warp != 0",
+        "  if (warp != 0",
+        1e-5,
+    ),
     Case("candidates", "fused_disks.cu", disks_by_cross_correlation, "  ceiling = floor;\n  __syncthreads();", "  ceiling = floor;", 4e-3),
     Case("sums-used-again", "frame_reductions.cu", many_frames, "v] = sum;\n    }\n    __syncthreads();", "v] = sum;\n    }"),
     Case("turning-point", "polar_transform.cu", far_row, "lane, last, ok);\n        __syncwarp();", "lane, last, ok);"),
@@ -155,6 +178,22 @@ BARRIERS = [
 BOUNDS = [
     Case("read-behind-a-frame", "masked_sums.cu", weights, "i + s * THREADS < end;", "i + s * THREADS <= end;"),
     Case("word-behind-a-strip", "count_electrons.cu", electrons, "word < WORDS; word += 8", "word <= WORDS; word += 8"),
+    Case(
+        "corrected-frame",
+        "correct_frames.cu",
+        lambda: correct_frames(counts(), np.ones((37, 41))),
+        "i < min(first + 1024, pixels);",
+        "i <= min(first + 1024, pixels);",
+        1e-6,
+    ),
+    Case(
+        "lines-of-a-frame",
+        "correct_frames.cu",
+        lambda: correct_frames(counts(), np.ones((37, 41)), edge=np.ones((37, 41))),
+        "column < ny : row < nx",
+        "column <= ny : row < nx",
+        1e-5,
+    ),
     Case("hot-pixel", "hot_pixel_median.cu", lambda: hot_pixel_median(counts()), "min(first + 4, pixels);", "min(first + 5, pixels + 1);"),
     Case(
         "polar-sample",

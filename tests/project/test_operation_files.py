@@ -11,6 +11,8 @@ OPERATIONS = all_operations()
 # Operations in a file that another operation gives its name to, because the code of the two is one.
 TOGETHER = {
     "annular_sums": ("masked_sums", "the mask follows the origin of each pattern: sums under a mask all the same"),
+    "event_images": ("event_sums", "the same sums, by pattern and pixel"),
+    "event_patterns": ("event_sums", "the same sums, by pixel"),
     "integrate_iteratively": ("integrate_gradient", "the same solution, with the errors of its iterations beside it"),
     "pattern_maximum": ("pattern_sums", "the other result of the same pass over the patterns"),
     "peak_errors": ("refine_disks", "made from the same interpolation, with the same tables"),

@@ -90,6 +90,13 @@ def test_pixels_and_electrons():
     one_line(Electrons(np.array([0, 2, 3]), np.ones(3, "u2"), np.ones(3, "u2"), np.ones(3, "f4")), "3 electrons in 2 frames")
 
 
+def test_strain_of_a_glass():
+    scan = gpu4d.simulate.amorphous_scan((2, 3), (40, 40), radius=12.0, width=2.0, strain=None)
+    found = gpu4d.amorphous_strain(scan.cube, origin=scan.truth["origin"], ellipse=(1, 1, 0))
+    one_line(found, "2×3 positions", "mean of all positions", "detector axes")
+    one_line(found.reference, "ring at", "a/b 1.0000", "fitted from")
+
+
 def test_profiles_of_a_scan(phase_scan):
     found = gpu4d.sweep(phase_scan.cube, gpu4d.rings.RadialVariance((12.0, 12.0)))
     one_line(found, "12 rings up to 12 px, 480 positions")

@@ -38,23 +38,30 @@ def disk(radius):
     return np.hypot(*(np.indices(SHAPE[2:]) - 20)) < radius
 
 
+def origins():
+    found = np.random.default_rng(1).normal(20, 1, (*SHAPE[:2], 2))
+    found[2, 3] = np.nan
+    return found
+
+
 def takers():
     return {
         "mean": gpu4d.MeanPattern(),
         "image": gpu4d.VirtualImage({"disk": disk(6), "rest": ~disk(6)}),
         "round": gpu4d.VirtualImage(gpu4d.detectors.annulus(3, 9)),
         "com": gpu4d.CenterOfMass(detector=disk(15)),
+        "max": gpu4d.MaxPattern(),
+        "moving": gpu4d.VirtualImage([gpu4d.detectors.disk(5.0), gpu4d.detectors.annulus(6.0, 11.0)], origins()),
+        "stack": BrightFieldStack(disk(4)),
+        "pixels": BrightFieldStack([900, 7, 900]),
     }
 
 
 def others():
-    origins = np.random.default_rng(1).normal(20, 1, (*SHAPE[:2], 2))
     return {
-        "max": gpu4d.MaxPattern(),
         "weighted": gpu4d.MeanPattern(weights=np.linspace(0, 1, SHAPE[0] * SHAPE[1]).reshape(SHAPE[:2])),
         "weights": gpu4d.VirtualImage(np.random.default_rng(2).random(SHAPE[2:])),
-        "moving": gpu4d.VirtualImage(gpu4d.detectors.disk(5.0), origins),
-        "stack": BrightFieldStack(disk(4)),
+        "squares": gpu4d.VirtualImage(gpu4d.detectors.rectangle(9.0, 5.0), origins()),
     }
 
 
@@ -86,7 +93,11 @@ def test_no_pattern_is_made_where_all_take_events(dense):
     gpu4d.sweep(cube, takers())
     assert not dense
     todo = plan(cube, takers(), device="cpu")
-    assert todo.events_only and todo.readers == 0 and "given events as they are: com, image, mean, round" in todo.describe()
+    assert (
+        todo.events_only
+        and todo.readers == 0
+        and "given events as they are: com, image, max, mean, moving, pixels, round, stack" in todo.describe()
+    )
 
 
 def test_patterns_are_made_once_for_all_that_need_them(dense):
@@ -138,7 +149,7 @@ def test_memory_and_threads_change_nothing(monkeypatch):
         monkeypatch.setenv("GPU4D_THREADS", threads)
         found += [
             as_bytes(gpu4d.sweep(gpu4d.DataCube(as_events(counts())), asked, memory=memory, device="cpu"))
-            for asked in (takers(), takers() | {"max": gpu4d.MaxPattern()})
+            for asked in (takers(), takers() | {"weighted": others()["weighted"]})
         ]
     for other in found[1:]:
         assert {name: other[name] for name in takers()} == found[0]
@@ -164,8 +175,9 @@ def test_memory_that_runs_out_in_an_update(monkeypatch):
 
 def test_a_count_that_the_dtype_does_not_hold_ends_the_sweep():
     cube = gpu4d.DataCube(as_events(counts(), dtype="uint8"))
-    with pytest.raises(InputError, match="a pixel has 40000 counts, uint8 holds 255 at most"):
-        gpu4d.sweep(cube, gpu4d.MaxPattern())
+    for asked in (others()["weighted"], gpu4d.MaxPattern(), BrightFieldStack([20 * SHAPE[3] + 20])):
+        with pytest.raises(InputError, match="a pixel has 40000 counts, uint8 holds 255 at most"):
+            gpu4d.sweep(cube, asked)
 
 
 def test_a_count_that_the_dtype_does_not_hold_is_added_where_no_pattern_is_made():

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.data.datacube import DataCube
 from gpu4d.structures import Structure
+from gpu4d.workflow.clean import measured_background
 from gpu4d.workflow.leave_out import bad_beside_beam, leave_out, nan_in_most
 from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Record
@@ -58,7 +59,9 @@ def sum_scan(work: Work) -> None:
     found = _one_pass(work)
     if not keep:
         mean, most = (np.asarray(found[name], dtype=np.float64) for name in ("mean", "max"))
-        bad = bad_beside_beam(mean, int(np.prod(work.cube.scan_shape)), most)
+        measured = measured_background(work.cube)
+        error = 0.0 if measured is None else measured.error
+        bad = bad_beside_beam(mean, int(np.prod(work.cube.scan_shape)), most, error)
         if bad.too_many:
             work.said.append(bad.too_many)
         elif _without(work, bad.pixels, bad.why):

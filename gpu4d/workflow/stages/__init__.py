@@ -18,6 +18,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "survey:FirstSums",
     "bad_pixels:BadPixels",
     "survey:Sums",
+    "corrections:RawFrames",
     "patterns:Patterns",
     "probe:Probe",
     "images:Images",
@@ -42,6 +43,10 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "dark_field:DarkField",
     "strain:Strain",
     "classification:Classification",
+    "glass:FindGlass",
+    "fem:Fem",
+    "rdf:Rdf",
+    "glass_strain:GlassStrain",
     "orientation:Orientation",
     "lattice_checks:LatticeChecks",
 )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu4d.workflow.clean import measured_background
 from gpu4d.workflow.leave_out import bad_beside_beam, leave_out, nan_in_most
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
@@ -24,7 +25,8 @@ class BadPixels(Stage):
         if state.recipe.input.bad_pixels == "keep":
             return
         mean, maximum = (np.asarray(state["first_sums"][name], dtype=np.float64) for name in ("mean_pattern", "max_pattern"))
-        bad = bad_beside_beam(mean, state.patterns, maximum)
+        measured = measured_background(state.cube)
+        bad = bad_beside_beam(mean, state.patterns, maximum, 0.0 if measured is None else measured.error)
         if bad.too_many:
             state.record.warn(bad.too_many)
         elif _without(state, bad.pixels, bad.why):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpu4d.errors import InputError
+from gpu4d.workflow.clean import measured_background
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 
@@ -36,7 +37,7 @@ class Patterns(Stage):
         if good.size == 0:
             raise InputError(f"{state.cube.name}: {_why_none(counts[visited])}")
         mean = np.asarray(state["mean_pattern"])
-        if (mean[np.isfinite(mean)] < 0).any():
+        if (mean[np.isfinite(mean)] < 0).any() and measured_background(state.cube) is None:
             record.warn("some values are negative: subtracting a background in advance biases centres of mass and significances")
         middle = float(np.median(good))
         shown = f"{middle:,.0f}" if middle >= MANY_COUNTS else f"{middle:.3g}"

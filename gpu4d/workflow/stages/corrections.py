@@ -1,0 +1,111 @@
+"""Correct raw frames, and check that nothing is left at the edge of the detector, where no electron arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpu4d.data.slices import DiffractionSlice
+from gpu4d.workflow.clean import measured_background
+from gpu4d.workflow.picture import DIFFRACTION, Drawn, Picture
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.settings import setting
+from gpu4d.workflow.stage import Reason, Stage, no, yes
+
+LIMIT = 0.1  # of the noise of a pixel in one frame: what is left at the edge is far below what one pattern can show
+SIGNIFICANT = 3.0  # standard errors
+ZERO = 0.05  # in the units of the frames: the same for detectors without noise
+
+
+@dataclass
+class CorrectionSettings:
+    """Raw frames: dark, gain, streaks, hits. All of it is made to each pattern as it is read; the file stays as it is."""
+
+    dark: str | None = setting(
+        None, "file", "FILE or FILE:/dataset with frames without a beam, or their mean. It is subtracted.", automatic="none"
+    )
+    gain: str | None = setting(None, "file", "FILE or FILE:/dataset with the response of every pixel. It is divided by.", automatic="none")
+    streaks: str = setting(
+        "auto", "text", "Levels of columns or rows that are measured at the edge of the detector, and subtracted. auto: where the frames "
+        "of a readout show them. on: columns or rows, whichever they show better.", choices=("auto", "on", "off", "columns", "rows"),
+    )  # fmt: skip
+    background_mask_radius: float = setting(
+        0.9, "number", "Pixels outside of a circle about the middle of the detector are its edge. This is its radius. Smaller gives more "
+        "pixels, but none may be one that the beam reaches.", units="half sides of the detector", low=0.1, high=1.4, guide=(0.85, 0.95),
+    )  # fmt: skip
+    edge: str | None = setting(
+        None, "file", "FILE or FILE:/dataset with one value per detector pixel: not zero where no electron arrives.",
+        automatic="background_mask_radius",
+    )  # fmt: skip
+    hits: bool | str = setting(
+        "auto", "decision", "Replace hits of X-rays in single frames. auto: where raw frames are corrected, and show hits that cannot be "
+        "of the beam.",
+    )  # fmt: skip
+    hot_pixel_threshold: float = setting(
+        5.0, "number", "How far the dark level, or the variance, of a hot, dead or flickering pixel is off. Lower finds more.", units="σ",
+        low=1, high=50, guide=(3, 5),
+    )  # fmt: skip
+
+
+class RawFrames(Stage):
+    """Keep the background that was measured, and check what is left of it."""
+
+    name = "corrections"
+    title = "background of raw frames"
+    settings = CorrectionSettings
+    section = "corrections"
+    needs: ClassVar = ("mean_pattern",)
+    makes: ClassVar = ("background",)
+    place: ClassVar = 12
+
+    def wanted(self, state: RunState) -> Reason:
+        measured = measured_background(state.cube)
+        if measured is None:
+            return no("neither dark nor gain is given, and no streaks were found: patterns are used as they were recorded")
+        return yes(f"raw frames are corrected: {measured.description}")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        measured = measured_background(state.cube)
+        assert measured is not None and measured.edge is not None
+        q_pixel = state.calibration.q_pixel if measured.detector_shape == state.cube.detector_shape else None
+        state.save("background", DiffractionSlice.calibrated(np.asarray(measured.background), "background", "counts", q_pixel))
+        if np.any(measured.bad_pixels):
+            bad = np.asarray(measured.bad_pixels).astype(np.uint8)
+            state.save("corrected_pixels", DiffractionSlice.calibrated(bad, "corrected pixels", "", q_pixel))
+        number = state.cube.detector_shape, measured.detector_shape
+        binned = max(1, number[1][0] // number[0][0])
+        mean = np.asarray(state["mean_pattern"], dtype=np.float64) / binned**2
+        edge = _binned(measured.edge & ~np.asarray(measured.bad_pixels), binned)[: mean.shape[0], : mean.shape[1]] & np.isfinite(mean)
+        if not edge.any():
+            return
+        whole, limit = float(mean[edge].mean()), max(LIMIT * measured.noise, ZERO)
+        inner, error = measured.level, measured.level_error
+        state.record.gate(
+            "Background at the edge",
+            abs(whole) <= limit and abs(inner) <= limit + SIGNIFICANT * error,
+            f"{whole:.2g} a pixel; nearest to the beam {inner:.2g} ± {error:.1g} more than elsewhere (noise {measured.noise:.2g})",
+            f"within ±{limit:.2g}",
+            "if it is positive, the beam reaches the edge: set corrections.background_mask_radius higher, or give corrections.edge; else "
+            "check the dark reference",
+        )
+
+    def pictures(self, state: RunState) -> Iterator[Drawn]:
+        from gpu4d import plot
+
+        measured = measured_background(state.cube)
+        assert measured is not None
+        caption = (
+            f"What is subtracted from every frame, measured at the edge in {measured.frames} patterns: streaks that stay "
+            f"{measured.streaks_fixed:.2g}, streaks that change {measured.streaks_changing:.2g}, noise of a pixel {measured.noise:.2g} "
+            f"(standard deviations). {measured.description[0].upper()}{measured.description[1:]}."
+        )
+        yield Picture("background", DIFFRACTION, "Background of raw frames", caption), plot.image(state["background"])
+
+
+def _binned(mask: np.ndarray, side: int) -> np.ndarray:
+    """Return where all pixels of a square are in the mask."""
+    x, y = (n // side for n in mask.shape)
+    return mask[: x * side, : y * side].reshape(x, side, y, side).all(axis=(1, 3))
