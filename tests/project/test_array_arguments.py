@@ -307,6 +307,12 @@ CALLS: dict[str, Call] = {
     "orientation.excitation_error": Call(lambda g: gpu4d.orientation.excitation_error(g, 40.0), g=TURNS[0]),
 }
 NO_ARRAYS = {
+    "data.FrameCorrection": "as DataCube.corrected",
+    "data.Hits": "limits that preprocess.background makes",
+    "data.Streaks": "as DataCube.corrected",
+    "preprocess.Background": "made by preprocess.background",
+    "preprocess.Defects": "made by preprocess.find_defects",
+    "preprocess.shows_streaks": "frames, as preprocess.background",
     "deflection.potential_validity": "numbers",
     "deflection.Condition": "made by potential_validity",
     "deflection.Validity": "made by potential_validity",
