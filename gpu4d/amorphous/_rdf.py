@@ -9,7 +9,7 @@ import numpy as np
 
 from gpu4d.amorphous.band import LEAST_RINGS, band_of
 from gpu4d.amorphous.from_rings import NORMALIZE, Choice, rdf_of_rings
-from gpu4d.amorphous.mean_atom import Factor, mean_atom
+from gpu4d.amorphous.mean_atom import Factor, is_function, mean_atom
 from gpu4d.amorphous.rdf_result import RDF
 from gpu4d.amorphous.ring_means import RingMeans, from_arrays, from_scan
 from gpu4d.amorphous.sine_transform import growing
@@ -211,7 +211,7 @@ def _usable(means: RingMeans) -> tuple[np.ndarray, float]:
 
 def _kept(factor: Any, keep: np.ndarray) -> Any:
     """Return factors at the kept rings: arrays are cut, functions are left."""
-    if factor is None or callable(factor):
+    if factor is None or is_function(factor):
         return factor
     if isinstance(factor, Mapping):
         return {element: _kept(one, keep) for element, one in factor.items()}
