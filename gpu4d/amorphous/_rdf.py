@@ -150,8 +150,9 @@ def rdf(
     atom = mean_atom(composition, _kept(factor, keep), means.k[keep])
     mean, spread = (v.reshape(-1, v.shape[-1])[:, keep] for v in (means.mean, means.error))
     flat = RingMeans(means.k[keep], mean, spread, means.width)
-    numbers = _numbers(density, r, r_min, (first_shell, shell_limits), low_r_rounds)
-    choice = Choice(fit, form, normalize, *numbers, _disk_radius(disk_radius, profile), means.width)
+    rho, at, nearest, shell, counted, rounds = _numbers(density, r, r_min, (first_shell, shell_limits), low_r_rounds)
+    disk = _disk_radius(disk_radius, profile)
+    choice = Choice(fit, form, normalize, rho, at, nearest, shell, counted, rounds, disk, means.width)
     return rdf_of_rings(flat, atom, limits, choice, means.mean.shape[:-1])
 
 
