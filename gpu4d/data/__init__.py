@@ -1,16 +1,25 @@
 """Hold a scan and its results: cube, corrections, events, slices, point lists, calibration."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from gpu4d.data.bad_pixel_correction import BadPixelCorrection
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.corrections import Correction, Corrections
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.events import Events, EventSource
-from gpu4d.data.frame_correction import FrameCorrection, Hits
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.data.source import ArraySource, Source
-from gpu4d.data.streaks import Streaks
 from gpu4d.data.views import CorrectedSource
+
+if TYPE_CHECKING:
+    from gpu4d.data.frame_correction import FrameCorrection, Hits
+    from gpu4d.data.streaks import Streaks
+
+_LATER = {"FrameCorrection": "frame_correction", "Hits": "frame_correction", "Streaks": "streaks"}  # only raw frames need them
 
 __all__ = [
     "ArraySource",
@@ -36,3 +45,9 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -14,14 +14,16 @@ from gpu4d.data.bad_pixel_correction import FoundPixels, MarkedPixels, bad_pixel
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import Choice, Cut
 from gpu4d.data.corrections import Correction, Corrections
-from gpu4d.data.frame_correction import Hits, frame_correction
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.data.source import ArraySource, Shape4, Source, copied, itemsize
-from gpu4d.data.streaks import Streaks
 from gpu4d.data.views import BinnedSource, CorrectedSource, corrections_of, cropped, swapped
 from gpu4d.device.memory import available_memory
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.sizes import format_bytes
+
+if TYPE_CHECKING:
+    from gpu4d.data.frame_correction import Hits
+    from gpu4d.data.streaks import Streaks
 
 Metadata = Mapping[str, Any]  # what a file says of the experiment, in words and types of its own
 Index = int | np.integer | slice
@@ -347,9 +349,11 @@ class DataCube:
             if isinstance(step, type) or not isinstance(step, Correction):
                 kind = f"the class {step.__name__}" if isinstance(step, type) else type(step).__name__
                 raise InputError(f"{kind} is no correction: give bad_pixels=mask for a mask, or an object with the methods of Correction")
-        if any(given is not None and given is not False for given in (dark, gain, streaks, hits)):
-            given = {"dark": dark, "gain": gain, "streaks": streaks, "hits": hits, "bad_pixels": bad_pixels}
-            steps.append(frame_correction(self.detector_shape, self.detector_mask, **given))
+        if any(part is not None and part is not False for part in (dark, gain, streaks, hits)):
+            from gpu4d.data.frame_correction import frame_correction
+
+            shape, valid = self.detector_shape, self.detector_mask
+            steps.append(frame_correction(shape, valid, dark=dark, gain=gain, streaks=streaks, hits=hits, bad_pixels=bad_pixels))
         elif bad_pixels is not None:
             steps.append(bad_pixel_correction(bad_pixels, self.detector_shape, self.detector_mask))
         if not steps:

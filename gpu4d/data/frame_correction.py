@@ -57,6 +57,10 @@ class Hits:
         if (np.asarray(self.lit) > np.asarray(self.certain)).any():
             raise InputError("lit is above certain: a pixel that is surely a hit is lit by it, so need lit ≤ certain")
 
+    def __repr__(self) -> str:
+        usual, lit, certain = (float(np.median(np.asarray(value))) for value in (self.usual, self.lit, self.certain))
+        return f"Hits(usual {usual:.3g}, lit {lit:.3g}, certain {certain:.3g}, medians over the pixels)"
+
     def planes(self, shape: tuple[int, int]) -> np.ndarray:
         """Return the three planes (3, Qx, Qy) float32 for a detector."""
         given = [np.asarray(value) for value in (self.usual, self.lit, self.certain)]
@@ -192,7 +196,7 @@ def frame_correction(
     *,
     dark: ArrayLike | None,
     gain: ArrayLike | None,
-    streaks: Streaks | ArrayLike | None,
+    streaks: Streaks | ArrayLike | bool | None,
     hits: Hits | None,
     bad_pixels: ArrayLike | FoundPixels | MarkedPixels | None,
 ) -> FrameCorrection:
@@ -262,7 +266,7 @@ def mean_of_darks(dark: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _streaks(given: Streaks | ArrayLike | None, shape: tuple[int, int], valid: np.ndarray | None) -> Streaks | None:
+def _streaks(given: Streaks | ArrayLike | bool | None, shape: tuple[int, int], valid: np.ndarray | None) -> Streaks | None:
     if given is None or given is False or isinstance(given, Streaks):
         return given or None
     if given is True or np.ndim(arrays.unwrapped(given)) == 0:

@@ -106,6 +106,9 @@ class Streaks:
         for name, value in (("edge", edge), ("share", share), ("clip", clip), ("weights", weights)):
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        return f"Streaks(along {self.along}, {int(np.sum(self.edge))} edge pixels, share {np.mean(self.share):.2g}, clip {self.clip:.3g})"
+
     @property
     def axis(self) -> int:
         """Axis of the detector that the streaks go along: 0 for columns, 1 for rows."""

@@ -180,8 +180,9 @@ def background(
     bare = FrameCorrection(ground, gain, between, None, darks.defects.pixels)
     clean = _filled(bare.apply(stack))
     defects = _defects(darks, ground, clean, beyond, levels, threshold)
-    found, why = _hits(clean, hits, beyond & ~defects.pixels, levels)
-    said += [*why, *_said_of(defects, darks)]
+    found, more = _hits(clean, hits, beyond & ~defects.pixels, levels)
+    said += [*more, *_said_of(defects, darks)]
+    level, level_error = _left_at_the_edge(_mean_without_hits(clean, found) + ground - whole, beyond & ~defects.pixels)
     return Background(
         *(ground, gain, between, None if found is None else found.limits),
         *all_bad(ground, gain, defects.pixels, valid),
@@ -189,7 +190,8 @@ def background(
         edge=beyond,
         noise=levels.noise,
         error=math.sqrt(_error_of_darks(levels, len(stack))),
-        **_left_at_the_edge(_mean_without_hits(clean, found) + ground - whole, beyond & ~defects.pixels),
+        level=level,
+        level_error=level_error,
         streaks_fixed=0.0 if lines is None else _spread(lines),
         streaks_changing=0.0 if between is None or lines is None else math.sqrt(lines.between),
         frames=len(stack),
@@ -344,15 +346,15 @@ def _said_of(defects: Defects, darks: _Darks) -> list[tuple[str, str]]:
     return [(f"{number} bad pixels take the value of a neighbour", f"{hot} hot, {dead} dead and {unsteady} flickering in {where}")]
 
 
-def _left_at_the_edge(mean: np.ndarray, edge: np.ndarray) -> dict[str, float]:
+def _left_at_the_edge(mean: np.ndarray, edge: np.ndarray) -> tuple[float, float]:
     """Return the mean of the inner third of the edge above that of the rest, and its standard error."""
     nx, ny = edge.shape
     away = np.hypot(np.arange(nx)[:, None] - (nx - 1) / 2, np.arange(ny) - (ny - 1) / 2)
     inner = edge & (away <= np.quantile(away[edge], 1 / INNER)) if edge.any() else edge
     a, b = mean[inner], mean[edge & ~inner]
     if not a.size or not b.size:
-        return {}
-    return {"level": float(a.mean() - b.mean()), "level_error": math.sqrt(float(a.var()) / a.size + float(b.var()) / b.size)}
+        return 0.0, 0.0
+    return float(a.mean() - b.mean()), math.sqrt(float(a.var()) / a.size + float(b.var()) / b.size)
 
 
 def _mean_without_hits(clean: np.ndarray, found: FoundHits | None) -> np.ndarray:

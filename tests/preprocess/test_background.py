@@ -220,3 +220,13 @@ def test_what_is_refused_says_what_to_do(recorded):
     ):
         with pytest.raises(InputError, match=said):
             call()
+
+
+def test_a_hit_in_a_counted_scan_goes_when_asked_for(shared_data):
+    """One pixel of 18 counts in one pattern, near the left edge, where others have 0 or 1. Nothing else of 132 patterns changes."""
+    with h5py.File(shared_data / "rotavirus_cryo_ptycho_crop32x32_full256.h5") as file:
+        counts = file["data"][24:28]
+    found = background(counts, hits=True)
+    clean = found.apply(counts)
+    assert counts[1, 10, 109, 4] == 18 and clean[1, 10, 109, 4] < 1
+    assert np.argwhere(clean != counts).tolist() == [[1, 10, 109, 4]]

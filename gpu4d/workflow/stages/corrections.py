@@ -108,4 +108,4 @@ class RawFrames(Stage):
 def _binned(mask: np.ndarray, side: int) -> np.ndarray:
     """Return where all pixels of a square are in the mask."""
     x, y = (n // side for n in mask.shape)
-    return mask[: x * side, : y * side].reshape(x, side, y, side).all(axis=(1, 3))
+    return np.asarray(mask[: x * side, : y * side].reshape(x, side, y, side).all(axis=(1, 3)))
