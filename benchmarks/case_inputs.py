@@ -98,6 +98,16 @@ def grouped_disks(n: int, size: int = 128) -> tuple[tuple, dict]:
     return (patterns, x, y, np.ones_like(x), role, table, pixels), {"spacing": float(1.3 * away.min(1).max())}
 
 
+def glass_rings(n: int, size: int = 128) -> tuple[tuple, dict]:
+    """Patterns of a strained glass, their origins, and the table of the ring's profile."""
+    made = gpu4d.simulate.amorphous_scan((1, min(n, 32)), (size, size), radius=0.29 * size, width=3.5, dose=1e5, seed=1)
+    r, profile = made.truth["profile"][::5].T
+    table = np.stack([profile, np.gradient(profile, r)], axis=-1)
+    patterns, origins = np.asarray(made.cube.source.read(slice(0, 1), slice(0, min(n, 32))))[0], made.truth["origin"][0]
+    options = {"step": float(r[1]), "radii": (0.18 * size, 0.42 * size)}
+    return (np.resize(patterns, (n, size, size)), np.resize(origins, (n, 2)), table), options
+
+
 def tied_disks(n: int, size: int = 128, coherence: float = 0.0) -> tuple[tuple, dict]:
     """Patterns of 21 disks that overlap, and lattices some 0.2 px off at the outermost disk. With a coherence, overlaps interfere."""
     from gpu4d.bragg.likelihood.poisson_fit import disk_profile
@@ -210,6 +220,16 @@ def raw_frames(n: int) -> tuple[tuple, dict]:
     few = rng.normal(100, 4, (min(n, 16), 256, 256))
     few += 60 * (rng.random(few.shape) < 0.004)
     return (np.resize(few.clip(0).astype(np.uint16), (n, 256, 256)), np.full((256, 256), 100.0), 0.5, 5.0), {"electron": 60.0}
+
+
+def crowded_frames(n: int) -> tuple[tuple, dict]:
+    """Direct-detector frames in which one electron in ten has another one beside it."""
+    from gpu4d.preprocess import ChargeModel
+    from gpu4d.simulate import raw_frames as simulated
+
+    few = simulated((1, min(n, 8)), (256, 256), occupancy=0.01, bad_pixels=0, xray_rate=0.0, seed=3)
+    given = np.resize(few.cube.source.array[0], (n, 256, 256)), few.darks.mean(axis=0), 0.13, 10.0, ChargeModel(0.38, 0.026)
+    return given, {"electron": 120.0}
 
 
 def through_the_fft_library(*args: Any, **options: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from gpu4d.compiled import contiguous, entry, helper, read_only
-from gpu4d.preprocess.count_electrons import Electrons, per_pixel
+from gpu4d.preprocess.count_electrons import per_pixel
+from gpu4d.preprocess.electrons import Electrons
 
 GROUP = 32  # pixels that are tested together, in vector registers
 

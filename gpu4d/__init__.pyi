@@ -46,6 +46,9 @@ from . import (
     physics as physics,
 )
 from . import (
+    planning as planning,
+)
+from . import (
     plot as plot,
 )
 from . import (
@@ -75,6 +78,9 @@ from . import (
 from . import (
     workflow as workflow,
 )
+from .amorphous._amorphous_strain import amorphous_strain as amorphous_strain
+from .amorphous._fem import fem as fem
+from .amorphous._rdf import rdf as rdf
 from .bragg.find_bragg_disks import BraggDisks as BraggDisks
 from .bragg.find_bragg_disks import find_bragg_disks as find_bragg_disks
 from .bragg.hybrid_correlation import hybrid_correlation as hybrid_correlation
@@ -103,6 +109,7 @@ from .imaging.patterns import MeanPattern as MeanPattern
 from .io.opening import open as open
 from .io.saving import save as save
 from .operation import using as using
+from .planning._plan_experiment import plan_experiment as plan_experiment
 from .probe.template_kernel import Template as Template
 from .ptychography._parallax import parallax as parallax
 from .ptychography._wdd import wdd as wdd
@@ -111,6 +118,7 @@ from .ptychography.ssb import ssb as ssb
 from .rings.profiles import RadialProfile as RadialProfile
 from .rings.profiles import polar_transform as polar_transform
 from .rings.profiles import radial_profile as radial_profile
+from .rings.ring_statistics import RingStatistics as RingStatistics
 from .streaming.engine import sweep as sweep
 
 __version__: str

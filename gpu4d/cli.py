@@ -137,6 +137,7 @@ def _commands() -> click.Group:
 
     import gpu4d
     from gpu4d.cli_flags import calibration_flags, named_numbers, pair, run_flags, with_flags
+    from gpu4d.cli_plan import plan_command
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -259,17 +260,18 @@ def _commands() -> click.Group:
     @memory
     @device
     @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and how long it takes at least.")
+    @click.option("--shapes", is_flag=True, help="List the shapes that a row of frames may have as a scan. Reads the file.")
     @debug
     def info(
-        file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, with_plan: bool, debug: bool
+        file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, with_plan: bool, shapes: bool, debug: bool
     ) -> None:
         """Say what FILE is, what gpu4d knows of it, what is missing, and the command that analyses it.
 
         With --plan it reads a few patterns, to measure the speed.
         """
-        from gpu4d.workflow.describe import describe_file
+        from gpu4d.workflow.describe import describe_file, describe_shapes
 
-        _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan))
+        _say(describe_shapes(file, dataset) if shapes else describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan))
 
     @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
     @file
@@ -340,6 +342,7 @@ def _commands() -> click.Group:
 
         click.echo(describe_devices())
 
+    plan_command(commands, debug)
     _recipe_commands(commands, overwrite, debug)
     _bench_commands(commands, debug)
     return commands

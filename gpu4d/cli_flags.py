@@ -43,7 +43,7 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--technique",
             metavar="T",
-            help="auto, bragg, dpc, both, ssb, wdd, parallax, ptychography, magnetic or images.  [default: auto]",
+            help="auto, bragg, dpc, both, ssb, wdd, parallax, ptychography, magnetic, amorphous or images.  [default: auto]",
         ),
         click.option("--ellipse", metavar="R,DEG", callback=_two_numbers, help="Ellipse of the detector: a/b, and degrees of a from qx."),
         click.option(
@@ -58,10 +58,13 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--structure", metavar="NAME", multiple=True, help="Crystal for orientations: Au, Si, … or a CIF file. May be repeated."
         ),
+        click.option("--composition", metavar="C", help="Elements of a glass, such as Cu50Zr50, for distances of its atoms."),
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
         click.option("--dark", metavar="FILE[:/P]", help="Frames without a beam, or their mean: subtracted from every pattern."),
         click.option("--gain", metavar="FILE[:/P]", help="Response of every detector pixel: every pattern is divided by it."),
         click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
+        click.option("--flyback", type=int, metavar="N", help="Frames of fly-back at the end of each row of --scan-shape."),
+        click.option("--preview", is_flag=True, default=None, help="Every 4th position and binned patterns only, to choose settings."),
         click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
     ):
         command = option(command)
@@ -78,11 +81,14 @@ FLAGS = {
     "axis": "strain.axis",
     "along": "strain.along",
     "structure": "orientation.structures",
+    "composition": "rdf.composition",
     "mask": "input.detector_mask",
     "dark": "corrections.dark",
     "gain": "corrections.gain",
     "crop": "input.crop_scan",
     "bin": "input.bin_detector",
+    "flyback": "input.flyback",
+    "preview": "input.preview",
     "dataset": "input.dataset",
     "scan_shape": "input.scan_shape",
     "probe": "probe.file",
@@ -104,14 +110,14 @@ def with_flags(path: Path | None, flags: dict[str, Any]) -> Any:
     return recipe
 
 
-def pair(_context: Any, _parameter: Any, value: str | None) -> list[int] | None:
+def pair(_context: Any, parameter: Any, value: str | None) -> list[int] | None:
     import click
 
     if value is None:
         return None
     parts = value.replace("x", ",").replace("×", ",").split(",")
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is not two whole numbers: write --scan-shape 64,64")
+        raise click.BadParameter(f"{value!r} is not two whole numbers: write {parameter.opts[0]} 64,64")
     return [int(part) for part in parts]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from gpu4d.kernels.pixels import contiguous, suffix
 
 from gpu4d import device
-from gpu4d.preprocess.count_electrons import Electrons
+from gpu4d.preprocess.electrons import Electrons
 
 FILE = "count_electrons.cu"
 THREADS = 256

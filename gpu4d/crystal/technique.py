@@ -22,7 +22,7 @@ SMALLEST_SCAN = 8  # positions along an axis, for an integration of the phase
 class Suggestion(NamedTuple):
     """A technique, and why it fits."""
 
-    technique: str  # "bragg", "dpc" or "images"
+    technique: str  # "bragg", "dpc", "amorphous" or "images"
     title: str
     why: str
     sentence: str = ""  # what kind of data these are, for the top of a report; empty if the technique says it
@@ -41,8 +41,8 @@ def suggest_technique(
     Bragg disks are chosen if at least a tenth of the patterns has four disks or more, a lattice explains them, and disks of
     neighbouring reflections do not overlap, or overlap by less than a radius and have a pattern by which they can be told apart. The
     phase is chosen if there is a bright-field disk of at least 4 px without such disks
-    about it, and the scan has at least 8×8 positions. Other data get images alone: rings, spots of many grains, a beam that is too
-    small.
+    about it, and the scan has at least 8×8 positions. A diffuse ring without a lattice is that of an amorphous specimen. Other data get
+    images alone: rings of spots, spots of many grains, a beam that is too small.
 
     Parameters
     ----------
@@ -123,12 +123,14 @@ def of_ring(ring: Ring, seen: str = "") -> Suggestion:
     Examples
     --------
     >>> of_ring(Ring(30.0, contrast=1.5, unevenness=0.02)).title
-    'Images only: a diffuse ring, as of an amorphous specimen'
+    'Amorphous: a diffuse ring'
     """
     spotty = ring.unevenness >= FINE_GRAINED
-    kind = "rings of spots, as of many small crystals" if spotty else "a diffuse ring, as of an amorphous specimen"
     why = f"the mean pattern has a ring of {ring.radius:.0f} px, even to {100 * ring.unevenness:.0f} %, and no lattice was found"
-    what = "made of many small crystals (rings of spots" if spotty else "amorphous (a diffuse ring"
-    sentence = f"The specimen looks {what} at {ring.radius:.0f} px, no single lattice). Virtual images and the radial profile were made; "
+    why = f"{seen}; {why}" if seen else why
+    at = f"at {ring.radius:.0f} px, no single lattice)."
+    if not spotty:
+        return Suggestion("amorphous", "Amorphous: a diffuse ring", why, f"The specimen looks amorphous (a diffuse ring {at}")
+    sentence = f"The specimen looks made of many small crystals (rings of spots {at} Virtual images and the radial profile were made; "
     sentence += "neither strain nor a phase was computed."
-    return Suggestion("images", f"Images only: {kind}", f"{seen}; {why}" if seen else why, sentence)
+    return Suggestion("images", "Images only: rings of spots, as of many small crystals", why, sentence)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class MeasuredOrigin(Protocol):
         """Detector pixels."""
 
 
+FlyBackAt = Literal["end", "start"]  # where in a row the frames of the fly-back are
 OriginLike = ArrayLike | MeasuredOrigin  # a pair for all positions, a map of them, or what was measured
 
 

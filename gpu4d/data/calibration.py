@@ -11,7 +11,7 @@ import numpy as np
 from gpu4d import physics
 from gpu4d.arrays import Array
 from gpu4d.data.arguments import mean_place
-from gpu4d.data.calibration_fields import ERRORS, FIELDS, CalibrationFields, Cut, SetKeywords, takes_keywords_of
+from gpu4d.data.calibration_fields import ERRORS, FIELDS, CalibrationFields, Choice, Cut, SetKeywords, takes_keywords_of
 from gpu4d.data.calibration_order import MEASURED, Measurement, outdated, warn_out_of_order
 from gpu4d.errors import InputError, did_you_mean
 
@@ -193,9 +193,13 @@ class Calibration(CalibrationFields):
         """Return the calibration of a part of the scan and of the detector."""
         return self._changed("cropped", cut)
 
-    def binned(self, detector: int, scan: int) -> Calibration:
-        """Return the calibration after binning pixels and positions."""
+    def binned(self, detector: float, scan: float) -> Calibration:
+        """Return the calibration after binning pixels and positions. With ½, each becomes two along each axis."""
         return self._changed("binned", (detector, scan))
+
+    def chosen(self, choice: Choice) -> Calibration:
+        """Return the calibration of some positions, in their order. Their distance is not known if they are no grid."""
+        return self._changed("chosen", choice)
 
     def swapped(self, detector: bool, scan: bool) -> Calibration:
         """Return the calibration after the detector axes, or the scan axes, were exchanged.

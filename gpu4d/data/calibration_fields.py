@@ -30,6 +30,22 @@ class Cut:
     qy: slice
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Positions of a scan that are kept, in a shape of their own.
+
+    Attributes
+    ----------
+    index : (Rx, Ry) int64
+        Number rx · Ry + ry, in the scan that is chosen from, of each position.
+    step : float or None
+        Distance of neighbours in steps of that scan. None if they are not neighbours on a grid.
+    """
+
+    index: np.ndarray
+    step: float | None
+
+
 Change = Callable[[Any, Any], Any]
 Given = TypeVar("Given")  # type of what a field takes
 Kept = TypeVar("Kept")  # type of its value, which the check returns
@@ -65,6 +81,7 @@ class Field(Generic[Given, Kept]):
     cropped : callable (value, Cut) -> value, optional
     binned : callable (value, (detector, scan)) -> value, optional
     swapped : callable (value, (detector, scan)) -> value, optional
+    chosen : callable (value, Choice) -> value or None, optional
         How the value changes with the data. Without a function it stays.
     """
 
@@ -78,6 +95,7 @@ class Field(Generic[Given, Kept]):
     cropped: Change | None = None
     binned: Change | None = None
     swapped: Change | None = None
+    chosen: Change | None = None
 
     @overload
     def __get__(self, calibration: None, owner: type) -> Field[Given, Kept]: ...
@@ -180,6 +198,10 @@ def _places_swapped(value: np.ndarray, swap: tuple[bool, bool]) -> np.ndarray:
     return value.swapaxes(0, 1) if scan and value.ndim == 3 else value
 
 
+def _places_chosen(value: np.ndarray, choice: Choice) -> np.ndarray:
+    return value if value.ndim == 1 else value.reshape(-1, 2)[choice.index]
+
+
 def _ellipse_swapped(value: tuple[float, float, float], swap: tuple[bool, bool]) -> tuple[float, float, float]:
     return (*value[:2], math.pi / 2 - value[2]) if swap[0] else value
 
@@ -202,7 +224,13 @@ def _scan_places_swapped(value: np.ndarray, swap: tuple[bool, bool]) -> np.ndarr
     return np.ascontiguousarray(value.swapaxes(0, 1)[..., ::-1]) if swap[1] else value
 
 
-_PLACES: Mapping[str, Any] = {"check": places, "cropped": _places_cropped, "binned": _places_binned, "swapped": _places_swapped}
+_PLACES: Mapping[str, Any] = {
+    "check": places,
+    "cropped": _places_cropped,
+    "binned": _places_binned,
+    "swapped": _places_swapped,
+    "chosen": _places_chosen,
+}
 
 SMALLEST_ANGLE = 0.01  # mrad: no lens makes a smaller cone, so a smaller number is one in radians
 
@@ -240,10 +268,12 @@ class CalibrationFields:
         error_of="q_pixel", binned=lambda v, by: v * by[0])
     r_pixel: Number = Field(
         "r_pixel", "Å", "distance of scan positions", positive, binned=lambda v, by: v * by[1],
+        chosen=lambda v, choice: v * choice.step if choice.step else None,
         given=GivenAs("r_pixel", "Å", 1e-4, 1e7, explain="Distance of scan positions.", flag="Å", known=LENGTHS))
     positions: ScanPlaces = Field(
         "positions", "Å", "where each pattern was taken on the specimen, in scan axes, (Rx, Ry, 2), as gpu4d.scan_drift measures it",
-        scan_places, ("positions",), cropped=lambda v, cut: v[cut.rx, cut.ry], binned=_scan_places_binned, swapped=_scan_places_swapped)
+        scan_places, ("positions",), cropped=lambda v, cut: v[cut.rx, cut.ry], binned=_scan_places_binned, swapped=_scan_places_swapped,
+        chosen=_places_chosen)
     energy: Number = Field(
         "energy", "eV", "beam energy", positive, ("energy",),
         GivenAs("energy", "eV", 1e3, 3e6, explain="Beam energy.", flag="EV", known=ENERGIES))

@@ -9,10 +9,10 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
-from gpu4d.data.arguments import origins, pixel_mask
+from gpu4d.data.arguments import FlyBackAt, origins, pixel_mask, scan_mask
 from gpu4d.data.bad_pixel_correction import FoundPixels, MarkedPixels, bad_pixel_correction
 from gpu4d.data.calibration import Calibration
-from gpu4d.data.calibration_fields import Cut
+from gpu4d.data.calibration_fields import Choice, Cut
 from gpu4d.data.corrections import Correction, Corrections
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.data.source import ArraySource, Shape4, Source, copied, itemsize
@@ -158,6 +158,130 @@ class DataCube:
             qx, qy = (n // detector for n in self.detector_shape)
             mask = mask[: qx * detector, : qy * detector].reshape(qx, detector, qy, detector).all(axis=(1, 3))  # type: ignore[assignment]
         return DataCube(BinnedSource(self.source, int(scan), int(detector), mask), c, self.metadata, mask, self.name)
+
+    def select(self, where: ArrayLike | None = None, *, every: int = 1) -> DataCube:
+        """Return a lazy view of some positions: every nth along both axes of the scan, or those of a mask.
+
+        Parameters
+        ----------
+        where : (Rx, Ry) bool, optional
+            Positions to keep. They come in one row, (1, n), in the order of the scan, unless they fill a rectangle. To leave positions out
+            and keep the shape of the scan, give `where=` to `gpu4d.sweep` instead.
+        every : int
+            Step along rx and ry, from the first position on.
+
+        Returns
+        -------
+        DataCube
+            `r_pixel` of its calibration is `every` times larger; it is not known for positions of a mask that are no rectangle. They have
+            `positions` in Å instead, if `r_pixel` was known. Origins of positions follow.
+
+        Raises
+        ------
+        InputError
+            Both or neither are given, a mask of another shape or without a position, or a step that is no whole number from 1 on.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> cube = DataCube(np.zeros((6, 7, 4, 4), "uint8"), Calibration(r_pixel=2.0))
+        >>> part = cube.select(every=3)
+        >>> part.scan_shape, part.calibration.r_pixel, cube.select(np.eye(6, 7) > 0).scan_shape
+        ((2, 3), 6.0, (1, 6))
+        """
+        if isinstance(every, bool) or not (isinstance(every, int | np.integer) and every >= 1):
+            raise InputError(f"select(every={every!r}): need a whole number from 1 on")
+        if (where is None) == (every == 1):
+            raise InputError("select takes a mask of positions or every=n: give one of them. For both, select twice")
+        numbers = np.arange(self.shape[0] * self.shape[1]).reshape(self.scan_shape)
+        if where is None:
+            return self._chosen(Choice(numbers[::every, ::every], float(every)), f"every {every} positions")
+        mask = scan_mask(where, self.scan_shape)
+        assert mask is not None
+        if not mask.any():
+            raise InputError("select: the mask leaves no position: True marks those to keep")
+        x, y = np.nonzero(mask)
+        box = slice(int(x.min()), int(x.max()) + 1), slice(int(y.min()), int(y.max()) + 1)
+        if mask[box].all():
+            return self.crop(*box)
+        part = self._chosen(Choice(numbers[mask][None], None), f"{len(x)} positions of a mask")
+        if self.calibration.r_pixel is not None and part.calibration.positions is None:
+            places = self.calibration.r_pixel * np.stack([x, y], -1)[None]
+            part.calibration.set(positions=places, how="places of the chosen positions in the scan")
+        return part
+
+    def reshape(
+        self, scan_shape: tuple[int, int], *, flyback: int = 0, flyback_at: FlyBackAt = "end", extra: tuple[int, int] = (0, 0)
+    ) -> DataCube:
+        """Return a lazy view of the same patterns, row by row, in a scan of another shape. Frames of the fly-back are left out.
+
+        Parameters
+        ----------
+        scan_shape : (int, int)
+            (Rx, Ry) of the positions that stay.
+        flyback : int
+            Frames in each row that were recorded while the beam went back.
+        flyback_at : {"end", "start"}
+            Where they are in a row. At the end, the last row may lack them.
+        extra : (int, int)
+            Frames before the first row, and after the last. They are left out too.
+
+        Returns
+        -------
+        DataCube
+            Nothing is copied: patterns in memory, or in one plain block of a file, stay where they are.
+
+        Raises
+        ------
+        InputError
+            The sum of all these is not the number of patterns. The error says what would fit.
+
+        See Also
+        --------
+        gpu4d.preprocess.reshape : finds a shape that is not known.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> frames = DataCube(np.arange(14).reshape(1, 14, 1, 1))
+        >>> np.asarray(frames.reshape((3, 3), flyback=2, extra=(1, 0)))[..., 0, 0].tolist()
+        [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
+        """
+        from gpu4d.data.fly_back import frame_numbers  # importing gpu4d is cheap: few scans are reshaped
+
+        index = frame_numbers(self.shape[0] * self.shape[1], scan_shape, flyback, flyback_at, extra)
+        left_out = self.shape[0] * self.shape[1] - index.size
+        what = f"as {index.shape[0]}×{index.shape[1]}" + f" without {left_out} frames" * (left_out > 0)
+        return self._chosen(Choice(index, 1.0), what)
+
+    def preview(self, every: int = 4, bin: int = 4) -> DataCube:
+        """Return a small lazy view of the whole scan, for choosing settings: every nth position, and the detector binned.
+
+        Parameters
+        ----------
+        every : int
+            Step along both axes of the scan. A small scan is looked at whole with 1.
+        bin : int
+            Detector pixels that are summed along each axis.
+
+        Returns
+        -------
+        DataCube
+            With 4 and 4 it has 1/256 of the values. Its calibration fits it, so that settings in Å and 1/Å may be kept.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> DataCube(np.zeros((64, 64, 32, 32), "uint8")).preview().shape
+        (16, 16, 8, 8)
+        """
+        return (self if every == 1 else self.select(every=every)).bin(detector=bin)
+
+    def _chosen(self, choice: Choice, what: str) -> DataCube:
+        from gpu4d.data.chosen import chosen
+
+        source = chosen(self.source, choice.index, what)
+        return DataCube(source, self.calibration.chosen(choice), self.metadata, self.detector_mask, self.name)
 
     def swap_axes(self, *, detector: bool = False, scan: bool = False) -> DataCube:
         """Return a lazy view with the detector axes (or the scan axes) exchanged, for files written in the other order.

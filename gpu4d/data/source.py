@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -131,6 +132,34 @@ def _is_mapped(array: Any) -> bool:
 def scratch_bytes(source: Source) -> int:
     """Return the bytes that one thread holds beside the caller's buffer while it reads. 0 for sources that do not say."""
     return int(getattr(source, "scratch_bytes", 0))
+
+
+def rows_of_run(start: int, stop: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Return where patterns start … stop − 1 lie, counted row by row: the rest of a row, whole rows together, the beginning of a row.
+
+    Examples
+    --------
+    >>> list(rows_of_run(3, 13, 4))
+    [(slice(0, 1, None), slice(3, 4, None)), (slice(1, 3, None), slice(0, 4, None)), (slice(3, 4, None), slice(0, 1, None))]
+    """
+    while start < stop:
+        row, column = divmod(start, width)
+        whole = (stop - start) // width if column == 0 else 0
+        end = start + whole * width if whole else min(stop, (row + 1) * width)
+        yield (slice(row, row + whole), slice(0, width)) if whole else (slice(row, row + 1), slice(column, column + end - start))
+        start = end
+
+
+def read_run(source: Source, start: int, stop: int, out: np.ndarray) -> None:
+    """Read patterns start … stop − 1, counted row by row, into a buffer (stop − start, Qx, Qy) in C order."""
+    done = 0
+    for rows, columns in rows_of_run(start, stop, source.shape[1]):
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        piece = out[done : done + shape[0] * shape[1]].reshape(*shape, *source.shape[2:])
+        got = source.read(rows, columns, piece)
+        if got is not piece:
+            np.copyto(piece, got)
+        done += shape[0] * shape[1]
 
 
 def itemsize(dtype: DType) -> int:

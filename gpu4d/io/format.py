@@ -18,7 +18,8 @@ class OpenOptions:
     dataset : str or None
         Path inside the file, for formats that hold several arrays.
     scan_shape : (int, int) or None
-        (Rx, Ry), for formats that store a list of patterns.
+        (Rx, Ry), for formats that store a list of patterns. (1, -1) means one row of all; `check_scan_shape` of
+        `gpu4d.io.sources.layout` puts in the number.
     energy : float or None
         Beam energy in eV, if the caller knows it. It converts angles into 1/Å.
     """

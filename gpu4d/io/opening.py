@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+from typing import Literal
 
 from gpu4d.data.arguments import two_sizes
 from gpu4d.data.calibration import Calibration
@@ -12,6 +13,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Format, OpenOptions
 from gpu4d.io.formats import known_formats
+from gpu4d.io.sources.layout import FRAMES
 from gpu4d.io.units import log
 
 HEAD_BYTES = 512  # bytes at the start of a file that a format may be recognised by
@@ -21,7 +23,7 @@ def open(
     path: str | os.PathLike[str],
     *,
     dataset: str | None = None,
-    scan_shape: tuple[int, int] | None = None,
+    scan_shape: tuple[int, int] | Literal["frames"] | None = None,
     calibration: Calibration | None = None,
 ) -> DataCube:
     """Open a scan without loading it. The content of the file decides its format, not its name. The file stays read-only.
@@ -34,8 +36,9 @@ def open(
         Chunks are read as a whole, and once if the memory of a sweep allows it.
     dataset : str, optional
         Path inside an HDF5 file. Needed if several datasets could be the scan, or if it has fewer than 4 pixels along a detector axis.
-    scan_shape : (int, int), optional
-        (Rx, Ry), whose product is the number of frames. Needed for a dataset (frames, Qx, Qy).
+    scan_shape : (int, int) or "frames", optional
+        (Rx, Ry), whose product is the number of frames. Needed for a dataset (frames, Qx, Qy). With "frames" all of them are one row,
+        (1, n), for `gpu4d.preprocess.reshape`, which leaves out frames of the fly-back and finds a shape that is not known.
     calibration : Calibration, optional
         Values that replace those of the file. Fields that are not set come from the file.
 
@@ -63,10 +66,11 @@ def open(
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"open takes the path of a file, got {type(path).__name__}: for an array in memory use gpu4d.DataCube(array)")
     path = os.fsdecode(path)
-    if scan_shape is not None:
-        scan_shape = two_sizes(scan_shape, "scan_shape")
+    if isinstance(scan_shape, str) and scan_shape != "frames":
+        raise InputError(f'scan_shape is {scan_shape!r}: need two whole numbers (Rx, Ry), or "frames" for one row of all frames')
+    shape = None if scan_shape is None else FRAMES if isinstance(scan_shape, str) else two_sizes(scan_shape, "scan_shape")
     energy = calibration.energy if calibration is not None else None
-    opened = recognise(path).open(path, OpenOptions(dataset, scan_shape, energy))
+    opened = recognise(path).open(path, OpenOptions(dataset, shape, energy))
     found = opened.calibration
     if calibration is not None:
         found.override(calibration)

@@ -16,6 +16,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats import emd
 from gpu4d.io.formats.choose_dataset import Contents, listed, value_type
+from gpu4d.io.formats.emd_events import is_counted
 from gpu4d.io.formats.emd_nodes import UNITS
 from gpu4d.io.opening import open as open_scan
 from gpu4d.io.opening import recognise
@@ -43,7 +44,7 @@ def read_emd(path: str | os.PathLike[str], only: Collection[str] | None = None) 
     -------
     dict of str to object
         Keys are paths under the file's root ("bf", "datacube/braggvectors"). With several roots they begin with the root's name.
-        Values are DataCube (lazy, also for a link), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
+        Values are DataCube (lazy, also a link or a counted scan), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
         qx, qy, intensity and all others in the file) and PointList. Metadata of the root have their own names: "calibration" is
         a Calibration, others are dictionaries. Slices without units take the pixel size from the calibration. A cube whose raw
         file is missing is left out with a warning.
@@ -97,6 +98,8 @@ def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, i
                 if emd.group_type(item) != "custom_array":
                     raise
                 emd.log.warning("%s is left out: %s", shown(name), error)  # results are useful without their raw file
+        elif kind == "pointlistarray" and is_counted(item):
+            items[prefix + name] = open_scan(path, dataset=path_of(item))
         elif kind == "pointlistarray" or bragg is not None:
             items[prefix + name] = _points(bragg if bragg is not None else item)
         elif kind == "pointlist":

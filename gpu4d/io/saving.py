@@ -20,11 +20,12 @@ from gpu4d._version import __version__
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube, Metadata
+from gpu4d.data.events import events_of
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, Slice
 from gpu4d.errors import InputError
 from gpu4d.io import leftovers
-from gpu4d.io.formats import emd_nodes
+from gpu4d.io.formats import emd_events, emd_nodes
 
 PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".tif", ".tiff")  # endings of names that are refused
 ROOT = "gpu4d"
@@ -73,7 +74,8 @@ def save(
         Lines that say what was done.
     links : {"external", "copy"}
         Whether a DataCube whose patterns are in a file is linked to that file, or copied. Cropped, binned and transposed views
-        and cubes in memory are always written, a few rows at a time.
+        and cubes in memory are always written, a few rows at a time. So are counted scans: as a PointListArray of the pixels that were
+        struck, which emdfile and py4DSTEM read, and as events, which `gpu4d.open` opens without loading them.
 
     Raises
     ------
@@ -311,7 +313,11 @@ def _write_one(root: h5py.Group, name: str, item: Any, detector: Any, link: bool
     if isinstance(item, Calibration):
         return
     if isinstance(item, DataCube):
-        emd_nodes.write_cube(root, name, item, link, target, check)
+        events = events_of(item.source)
+        if events is not None:
+            emd_events.write_events(root, name, item, events, check)
+        else:
+            emd_nodes.write_cube(root, name, item, link, target, check)
     elif isinstance(item, PointListArray):
         emd_nodes.write_points(root, name, item, detector)
     elif isinstance(item, PointList):

@@ -15,8 +15,11 @@ Examples
 from gpu4d.plot.canvas import save
 from gpu4d.plot.cepstrum import cepstrum
 from gpu4d.plot.classes import class_patterns, label_map
+from gpu4d.plot.counting import counting_histogram
 from gpu4d.plot.detector import bragg_vector_map, diffraction, disks
 from gpu4d.plot.drift import drift
+from gpu4d.plot.fluctuation import fem
+from gpu4d.plot.glasses import pair_distribution, structure_factor
 from gpu4d.plot.lattices import lattice_map
 from gpu4d.plot.maps import histogram, image, strain
 from gpu4d.plot.orientations import orientation_legend, orientation_map
@@ -33,15 +36,18 @@ __all__ = [
     "class_patterns",
     "com",
     "convergence",
+    "counting_histogram",
     "diffraction",
     "disks",
     "drift",
+    "fem",
     "histogram",
     "image",
     "label_map",
     "lattice_map",
     "orientation_legend",
     "orientation_map",
+    "pair_distribution",
     "profile",
     "rings",
     "save",
@@ -49,6 +55,7 @@ __all__ = [
     "shadow_points",
     "spectrum",
     "strain",
+    "structure_factor",
     "vectors",
     "wave",
 ]

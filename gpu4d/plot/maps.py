@@ -1,4 +1,4 @@
-"""Draw results over scan positions: an image, the four components of strain, a histogram."""
+"""Draw results over scan positions: an image, the components of strain, a histogram."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def image(
 
 
 class StrainMaps(Protocol):
-    """Components of a strain tensor, (Rx, Ry) each."""
+    """Components of a strain tensor, (Rx, Ry) each; of a lattice also theta, radians."""
 
     @property
     def exx(self) -> Array:
@@ -77,20 +77,16 @@ class StrainMaps(Protocol):
     @property
     def exy(self) -> Array: ...
 
-    @property
-    def theta(self) -> Array:
-        """Radians."""
-
 
 @canvas.styled
 def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | None = None, pixel_units: str | None = None) -> Figure:
-    """Draw the four maps of a strain tensor with one common range, and the tensor's axes beside every map.
+    """Draw the maps of a strain tensor with one common range, and the tensor's axes beside every map.
 
     Parameters
     ----------
-    result : Strain
-        Has `exx, eyy, exy, theta` (Rx, Ry), with strain as a fraction and theta in radians. `axes.frame` ("scan" or "detector")
-        and `axes.angle` (radians) say what its axes are.
+    result : Strain or AmorphousStrain
+        Has `exx, eyy, exy` (Rx, Ry), strain as a fraction, and where it is that of a lattice `theta`, radians. `axes.frame` ("scan" or
+        "detector") and `axes.angle` (radians) say what its axes are.
     title : str
 
     Returns
@@ -99,17 +95,18 @@ def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | Non
         Strain in %, theta in degrees. The range is the 99th percentile of |strain|, rounded up. theta has the same range (1 % is
         0.573°), unless the lattice rotates much more than it is strained.
     """
-    maps = {name: canvas.plane(getattr(result, name), name) for name in ("exx", "eyy", "exy", "theta")}
+    names = {"exx": "ε$_{xx}$", "eyy": "ε$_{yy}$", "exy": "ε$_{xy}$", "theta": "θ = ½(∂u$_x$/∂y − ∂u$_y$/∂x)"}
+    lattice = hasattr(result, "theta")  # a glass does not show its rotation
+    maps = {name: canvas.plane(getattr(result, name), name) for name in list(names)[: 3 + lattice]}
     if len({m.shape for m in maps.values()}) > 1:
         raise InputError(f"strain maps of different shapes {[m.shape for m in maps.values()]}")
     half = nice_range(100 * canvas.symmetric_range(np.stack([maps[n] for n in ("exx", "eyy", "exy")])))
-    half_theta = nice_range(100 * canvas.symmetric_range(maps["theta"]))
+    half_theta = nice_range(100 * canvas.symmetric_range(maps["theta"])) if lattice else half
     half_theta = half if half_theta <= 2 * half else half_theta
     size, size_units = pixel(result.exx, pixel_size, pixel_units)
     frame_of, angle = tensor_axes(result)
-    made, axs = canvas.figure(maps["exx"].shape, 2, 2)
+    made, axs = canvas.figure(maps["exx"].shape, *((2, 2) if lattice else (1, 3)))
     made.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
-    names = {"exx": "ε$_{xx}$", "eyy": "ε$_{yy}$", "exy": "ε$_{xy}$", "theta": "θ = ½(∂u$_x$/∂y − ∂u$_y$/∂x)"}
     for ax, (name, values) in zip(axs.flat, maps.items()):
         if name == "theta":
             degrees = math.degrees(half_theta / 100)
@@ -118,7 +115,7 @@ def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | Non
             canvas.show(ax, 100 * values, names[name], "%", "RdBu_r", (-half, half))
         canvas.scale_bar(ax, values.shape, size, size_units)
         _draw_tensor_axes(ax, frame_of, angle)
-    canvas.note_missing(axs[1, 0], maps["exx"])
+    canvas.note_missing(axs[-1, 0], maps["exx"])
     text, color = axes_text(frame_of, angle)
     made.supxlabel(text, fontsize=8.8, color=color, x=0.02, ha="left")
     return made

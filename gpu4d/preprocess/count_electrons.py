@@ -3,84 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from gpu4d import arrays
-from gpu4d.arrays import Array, DType, ReturnedArray
-from gpu4d.data.events import EventSource
-from gpu4d.data.pointlist import PointListArray
+from gpu4d.arrays import Array
 from gpu4d.errors import InputError
 from gpu4d.imaging.neighbours import ABOVE, NOT_BELOW
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, operation
+from gpu4d.preprocess.electrons import Electrons
 
 
-class Electrons(NamedTuple):
-    """Electrons of a stack of frames, in the order of frames, rows and columns.
-
-    Attributes
-    ----------
-    offsets : (n + 1,) int64
-        The electrons of frame i are ``offsets[i]:offsets[i + 1]`` of the flat arrays.
-    qx, qy : (m,) uint16
-        Detector pixel of each electron.
-    intensity : (m,) float32
-        Signal of that pixel, in electrons.
-    """
-
-    offsets: ReturnedArray
-    qx: ReturnedArray
-    qy: ReturnedArray
-    intensity: ReturnedArray
-
-    def __repr__(self) -> str:
-        return f"Electrons({self.qx.shape[0]} electrons in {self.offsets.shape[0] - 1} frames)"
-
-    def points(self, scan_shape: tuple[int, ...]) -> PointListArray:
-        """Return the same electrons as lists of points, one for each scan position.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> frame = np.zeros((1, 5, 6), "uint16")
-        >>> frame[0, 2, 3] = 7
-        >>> count_electrons(frame, np.zeros((5, 6)), 0.5, 10.0, electron=7.0).points((1, 1))[0, 0].qx
-        array([2.])
-        """
-        xp = arrays.namespace(self.offsets)
-        fields = {name: xp.astype(getattr(self, name), xp.float64) for name in ("qx", "qy", "intensity")}
-        return PointListArray(self.offsets, fields, tuple(scan_shape), {"qx": "px", "qy": "px", "intensity": "electrons"})
-
-    def source(self, scan_shape: tuple[int, int], detector_shape: tuple[int, int], dtype: DType = "uint8") -> EventSource:
-        """The same electrons as a scan kept as events, on the host: one count each, at the pixel that was struck.
-
-        Parameters
-        ----------
-        scan_shape, detector_shape : (int, int)
-            Of the frames, which are the positions of the scan in order.
-        dtype : dtype, optional
-            Of the patterns that the source gives.
-
-        Raises
-        ------
-        InputError
-            The frames are not as many as the positions, or an electron lies outside of the detector.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> frame = np.zeros((1, 5, 6), "uint16")
-        >>> frame[0, 2, 3] = 7
-        >>> source = count_electrons(frame, np.zeros((5, 6)), 0.5, 10.0, electron=7.0).source((1, 1), (5, 6))
-        >>> np.argwhere(source.read(slice(0, 1), slice(0, 1))).tolist()
-        [[0, 0, 2, 3]]
-        """
-        qx, qy = (arrays.to_numpy(axis).astype("int64") for axis in (self.qx, self.qy))
-        if len(qy) and int(qy.max()) >= detector_shape[1]:
-            raise InputError(f"an electron has qy = {int(qy.max())}, the detector is {detector_shape}: need the shape of the frames")
-        return EventSource(self.offsets, qx * detector_shape[1] + qy, scan_shape, detector_shape, dtype=dtype)
-
-
-def _problem(frames: Any, dark: Any, lower: float, upper: float, electron: float = 1.0, gain: Any = None, mask: Any = None) -> str | None:
+def problem(frames: Any, dark: Any, lower: float, upper: float, electron: float = 1.0, gain: Any = None, mask: Any = None) -> str | None:
+    """Return why these arguments cannot be counted with, or None."""
     shape = tuple(frames.shape)
     if len(shape) < 2 or max(shape[-2:]) > 65535:
         return f"frames have shape {shape}, need (..., Qx, Qy) with at most 65535 pixels a side"
@@ -95,8 +29,8 @@ def _problem(frames: Any, dark: Any, lower: float, upper: float, electron: float
 
 
 @operation(
-    cpu=Twin("gpu4d.cpu_fallback.count_electrons", tuple(name for name in DETECTOR_PIXELS if name != "int64"), check=_problem),
-    cuda=Twin("gpu4d.kernels.count_electrons", KERNEL_PIXELS, frame=KERNEL_FRAME, check=_problem),
+    cpu=Twin("gpu4d.cpu_fallback.count_electrons", tuple(name for name in DETECTOR_PIXELS if name != "int64"), check=problem),
+    cuda=Twin("gpu4d.kernels.count_electrons", KERNEL_PIXELS, frame=KERNEL_FRAME, check=problem),
 )
 def count_electrons(
     frames: Array,
@@ -155,24 +89,36 @@ def count_electrons(
     >>> events.offsets.tolist(), events.qx.tolist(), events.qy.tolist(), events.intensity.tolist()
     ([0, 0, 1], [2], [3], [0.800000011920929])
     """
-    found = [a for a in (frames, dark, gain, mask) if a is not None]
-    xp = arrays.namespace(*found)
-    if (problem := _problem(frames, dark, lower, upper, electron, gain, mask)) is not None:
-        raise InputError(problem)
-    nx, ny = frames.shape[-2:]
-    level, scale = per_pixel(dark, electron, gain, mask)
-    values = (xp.astype(xp.reshape(frames, (math.prod(frames.shape[:-2]), nx, ny)), xp.float32) - level) * scale
-    values = xp.where(xp.isnan(values), xp.full_like(values, -math.inf), values)
-    is_event = (values >= lower) & (values < upper)
-    for dx, dy in ABOVE:
-        is_event &= values > _neighbour(values, dx, dy)
-    for dx, dy in NOT_BELOW:
-        is_event &= values >= _neighbour(values, dx, dy)
-    frame, x, y = xp.nonzero(is_event)
-    counts = xp.sum(xp.astype(is_event, xp.int64), axis=(1, 2))
+    if (wrong := problem(frames, dark, lower, upper, electron, gain, mask)) is not None:
+        raise InputError(wrong)
+    values = signals(frames, dark, electron, gain, mask)
+    xp = arrays.namespace(values)
+    _, nx, ny = values.shape
+    maxima = is_maximum(values, lower, upper)
+    frame, x, y = xp.nonzero(maxima)
+    counts = xp.sum(xp.astype(maxima, xp.int64), axis=(1, 2))
     offsets = xp.cumulative_sum(counts, include_initial=True)
     flat = xp.take(xp.reshape(values, (-1,)), (frame * nx + x) * ny + y)
     return Electrons(offsets, xp.astype(x, xp.uint16), xp.astype(y, xp.uint16), flat)
+
+
+def signals(frames: Any, dark: Any, electron: float, gain: Any, mask: Any) -> Any:
+    """Return the signal of every pixel in electrons, (n, Qx, Qy) float32, -∞ for pixels that do not count."""
+    xp = arrays.namespace(*(a for a in (frames, dark, gain, mask) if a is not None))
+    nx, ny = frames.shape[-2:]
+    level, scale = per_pixel(dark, electron, gain, mask)
+    values = (xp.astype(xp.reshape(frames, (math.prod(frames.shape[:-2]), nx, ny)), xp.float32) - level) * scale
+    return xp.where(xp.isnan(values), xp.full_like(values, -math.inf), values)
+
+
+def is_maximum(values: Any, lower: float, upper: float) -> Any:
+    """Return where a signal between the thresholds is the maximum of 3 × 3 pixels, (n, Qx, Qy) bool."""
+    found = (values >= lower) & (values < upper)
+    for dx, dy in ABOVE:
+        found &= values > neighbour(values, dx, dy)
+    for dx, dy in NOT_BELOW:
+        found &= values >= neighbour(values, dx, dy)
+    return found
 
 
 def per_pixel(dark: Any, electron: float, gain: Any = None, mask: Any = None) -> tuple[Any, Any]:
@@ -187,7 +133,7 @@ def per_pixel(dark: Any, electron: float, gain: Any = None, mask: Any = None) ->
     return xp.astype(xp.where(good, level, xp.full_like(level, math.inf)), xp.float32), xp.astype(factor, xp.float32)
 
 
-def _neighbour(values: Any, dx: int, dy: int) -> Any:
+def neighbour(values: Any, dx: int, dy: int) -> Any:
     """Return the value of pixel (x + dx, y + dy) at (x, y), -∞ outside of the frame."""
     xp = arrays.namespace(values)
     for axis, step in ((-2, dx), (-1, dy)):

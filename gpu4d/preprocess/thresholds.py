@@ -12,6 +12,7 @@ from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import pixel_mask, real_values
 from gpu4d.errors import InputError
 from gpu4d.preprocess.count_electrons import count_electrons
+from gpu4d.preprocess.isolated import isolated_squares
 from gpu4d.real_arrays import real_array
 
 SAMPLE = 64  # number of frames: they hold some million pixels and ten thousand electrons
@@ -97,7 +98,7 @@ def thresholds(
         raise InputError("the background has no width: these frames are counted already, or hold no good pixel")
 
     level = _lowest(stack, ground + middle, gains, valid, noise, false_share, upper)
-    electron = _mean_signal(signal - middle, good, level)
+    electron = float(isolated_squares(signal - middle, good, level).sum(axis=(1, 2)).mean())
     return Thresholds(level / electron, float(upper), electron, noise)
 
 
@@ -119,19 +120,3 @@ def _lowest(stack: Any, dark: Any, gain: Any, mask: Any, noise: float, share: fl
         if maxima and pixels * 0.5 * math.erfc(z / math.sqrt(2)) <= share * maxima:
             return float(z * noise)
     raise InputError("no electrons are above the background: need more frames, a beam, or the right dark reference")
-
-
-def _mean_signal(signal: np.ndarray, good: np.ndarray, level: float) -> float:
-    """Return the mean signal, in ADU, of 3 × 3 pixels around isolated maxima."""
-    from scipy.ndimage import maximum_filter, uniform_filter
-
-    near = (1, 5, 5)
-    values = np.where(good & np.isfinite(signal), signal, 0.0)
-    alone = (values >= level) & (values == maximum_filter(values, (1, 3, 3)))
-    crowded = uniform_filter(alone.astype(np.float64), near, mode="constant") * 25 > 1.5
-    whole = uniform_filter(good.astype(np.float64), 3, mode="constant") > 0.99
-    sums = uniform_filter(values.astype(np.float64), (1, 3, 3), mode="constant") * 9
-    chosen = sums[alone & ~crowded & whole]
-    if not len(chosen):
-        raise InputError("no electron is isolated: the dose is too high for counting")
-    return float(chosen.mean())

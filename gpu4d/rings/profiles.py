@@ -9,23 +9,27 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, ReturnedArray
-from gpu4d.data.arguments import OriginLike, pixel_mask
+from gpu4d.data.arguments import OriginLike, pixel_mask, two_sizes
 from gpu4d.data.arguments import origins as origins_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.ellipse import ellipse_matrix
+from gpu4d.data.events import Events
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.operation import Operation
 from gpu4d.real_arrays import beside, floats, real_array, real_number
+from gpu4d.rings.event_rings import FIXED_BYTES, event_moments
+from gpu4d.rings.polar_transform import matrix, radial_grid, radial_sums, radii
 from gpu4d.rings.polar_transform import polar_transform as polar_operation
 from gpu4d.rings.polar_transform import problem as grid_problem
-from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.streaming.engine import SweepOptions, sweep
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPosition, PerPositionReduction
 
 KINDS = ("mean", "sum")
 DEFINITION_BYTES = 160  # that the definitions hold for a pixel, or for a sample of the polar grid
+MOST_ORIGINS = 64  # of a scan, whose rings are averaged: pixels lie differently in each, and more change the mean by less than 1e-3 px
 TWIN_BYTES = 8  # that the twins hold for a pixel: masks and indices
 
 
@@ -140,6 +144,25 @@ class RadialProfile(_PolarValues):
     def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
         sums, pixels = radial_sums(frames, origins, **options)
         return _profile(sums, pixels, radial_grid(self.scan.shape[2:], self.n_r, self.r_max), self.kind)
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say whether its sums are whole numbers, which events give to the last bit."""
+        return arrays.sums_are_exact(scan.dtype)
+
+    def event_sums(self, scan: ScanInfo, events: Events, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return sums and pixels of the rings of some patterns, (n, n_r), from their events."""
+        n, m = len(positions), matrix(self.grid["ellipse"])
+        origins = np.broadcast_to(np.asarray(self.places.origin_at(positions)), (n, 2))
+        grid = radial_grid(scan.shape[2:], self.n_r, self.r_max)
+        moments = event_moments(events, origins, np.broadcast_to(m, (n, 2, 2)), self.valid, grid)
+        return moments.sums, moments.pixels
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        sums, pixels = self.event_sums(self.scan, events, positions)
+        self.put(positions, _profile(sums, pixels, radial_grid(self.scan.shape[2:], self.n_r, self.r_max), self.kind))
+
+    def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
+        return super().bytes_needed(scan, n_frames) + FIXED_BYTES * scan.shape[2] * scan.shape[3] * self.takes_events(scan)
 
 
 class _PolarPatterns(_PolarValues):
@@ -269,6 +292,65 @@ def radial_profile(
     frames, centres = _beside(patterns, origins, sweep_options)
     sums, pixels = radial_sums(frames, centres, **options)
     return _profile(sums, pixels, radial_grid(frames.shape[-2:], n_r, r_max), kind)
+
+
+def mean_radii(
+    shape: tuple[int, int],
+    origins: OriginLike,
+    /,
+    *,
+    n_r: int | None = None,
+    r_max: float | None = None,
+    ellipse: tuple[float, float, float] | None = None,
+    mask: ArrayLike | None = None,
+) -> np.ndarray:
+    """Average the distance of its pixels from the origin, for every ring of a radial profile.
+
+    The pixels of a narrow ring lie on average beside the middle of the ring, by a tenth of a pixel some rings out, and by
+    more near the origin. Where the profile is steep,
+    its values belong to these radii, and not to `gpu4d.rings.radii`.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the detector.
+    origins : pair, (Rx, Ry, 2) array or Origin
+        Detector pixels. For a map, the mean over at most 64 positions, evenly spread.
+    n_r, r_max, ellipse, mask
+        As in `radial_profile`.
+
+    Returns
+    -------
+    (n_r,) float64
+        Pixels, along the minor axis of an ellipse; NaN where a ring has no pixel that counts.
+
+    Raises
+    ------
+    InputError
+        As `radial_profile`.
+
+    Examples
+    --------
+    >>> mean_radii((9, 9), (4, 4), n_r=3, r_max=3).round(3).tolist()
+    [0.0, 1.207, 2.325]
+    """
+    size = two_sizes(shape, "shape")
+    centres = origins_of(origins, name="origins").reshape(-1, 2)
+    centres = centres[np.isfinite(centres).all(axis=-1)]
+    if not len(centres):
+        raise InputError("origins has no finite origin: need the centre of the beam in detector pixels")
+    some = centres[np.unique(np.linspace(0, len(centres) - 1, MOST_ORIGINS).round().astype(int))]
+    plane = np.moveaxis(np.indices(size, dtype=np.float64), 0, -1)
+    stretched = np.eye(2) if ellipse is None else ellipse_matrix(floats(ellipse, 3, "ellipse"))
+    total = np.zeros(radial_grid(size, n_r, r_max)[0])
+    pixels = np.zeros_like(total)
+    for centre in some:
+        distance = np.linalg.norm((plane - centre) @ stretched.T, axis=-1)
+        sums, number = radial_sums(distance, centre, n_r=n_r, r_max=r_max, ellipse=ellipse, mask=pixel_mask(mask, size, "mask"))
+        total += np.asarray(sums)
+        pixels += np.asarray(number)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total / pixels
 
 
 def _beside(patterns: Any, origins: Any, sweep_options: SweepOptions) -> tuple[Any, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import operator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import OriginLike, positions_of
+from gpu4d.data.events import Events
+from gpu4d.rings.event_rings import FIXED_BYTES
 from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.rings.profiles import RadialProfile
 from gpu4d.streaming.reduction import ScanInfo
@@ -102,7 +104,12 @@ class RadialVariance(SumReduction):
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         rings = 8 * self._grid(scan)[0]
-        return self.held_bytes(scan, rings) + self.rings.work_bytes(scan, n_frames) + FRAME_VALUES * rings * n_frames
+        return (
+            self.held_bytes(scan, rings) + self.rings.work_bytes(scan, n_frames) + FRAME_VALUES * rings * n_frames + self._event_bytes(scan)
+        )
+
+    def _event_bytes(self, scan: ScanInfo) -> int:
+        return FIXED_BYTES * scan.shape[2] * scan.shape[3] * self.takes_events(scan)
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         self.rings.prepare(scan)
@@ -112,8 +119,19 @@ class RadialVariance(SumReduction):
     def update(self, frames: Array, positions: np.ndarray) -> None:
         origins, options = self.rings.arguments(frames, positions)
         sums, pixels = radial_sums(frames, origins, **options)
+        self._add(sums, pixels, positions)
+
+    def takes_events(self, scan: ScanInfo) -> bool:
+        """Say whether the sums of its rings are whole numbers, which events give to the last bit."""
+        return self.rings.takes_events(scan)
+
+    def update_events(self, events: Events, positions: np.ndarray) -> None:
+        self._add(*self.rings.event_sums(self.scan, events, positions), positions)
+
+    def _add(self, sums: Any, pixels: Any, positions: np.ndarray) -> None:
+        """Add the profiles of some patterns, and their squares."""
         xp = arrays.namespace(sums)
-        counts = arrays.from_numpy(self.counts[positions[:, 0], positions[:, 1]], frames)
+        counts = arrays.from_numpy(self.counts[positions[:, 0], positions[:, 1]], sums)
         number = xp.astype(pixels, xp.float64)
         known = (number > 0) & counts[:, None]
         zero, one = xp.zeros_like(number), xp.ones_like(number)

@@ -117,9 +117,9 @@ def bragg_scan(
     F, inclusion = deformation_gradient(strain, scan_shape, strain_size)
     specimen = np.ones(scan_shape, bool)
     specimen[:vacuum_rows] = False
-    origin = _origin(scan_shape, detector_shape, descan)
+    origin = scan_origin(scan_shape, detector_shape, descan)
     positions = origin[:, :, None] + _lattice(F, hk @ reference, rotation, transpose)
-    relative = np.where(specimen, _thickness(scan_shape, thickness, rng), 0.0)
+    relative = np.where(specimen, relative_thickness(scan_shape, thickness, rng), 0.0)
     amplitudes = _amplitudes(hk, relative, inclusion, rng)
     positions[~specimen] = np.where((hk == 0).all(1)[:, None], positions[~specimen], np.nan)
     F = np.where(specimen[..., None, None], F, np.nan)
@@ -213,7 +213,7 @@ def _reflections(reference: np.ndarray, reach: float) -> np.ndarray:
     return hk[np.linalg.norm(hk @ reference, axis=1) <= limit * (1 + 1e-9)]
 
 
-def _origin(scan_shape: tuple[int, int], detector_shape: tuple[int, int], descan: float) -> np.ndarray:
+def scan_origin(scan_shape: tuple[int, int], detector_shape: tuple[int, int], descan: float) -> np.ndarray:
     """Return positions of the direct beam (Rx, Ry, 2): a plane, slightly off the centre of the detector."""
     u, v = np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in scan_shape), indexing="ij")
     cx, cy = (n // 2 for n in detector_shape)
@@ -227,7 +227,7 @@ def _lattice(F: np.ndarray, g: np.ndarray, rotation: float, transpose: bool) -> 
     return scan @ to_scan  # to_scan is orthogonal: v @ to_scan is its inverse acting on v
 
 
-def _thickness(scan_shape: tuple[int, int], variation: float, rng: np.random.Generator) -> np.ndarray:
+def relative_thickness(scan_shape: tuple[int, int], variation: float, rng: np.random.Generator) -> np.ndarray:
     """Return relative thickness (Rx, Ry), about 1: a wedge and long waves of random phase."""
     u, v = np.meshgrid(*(np.linspace(0, 1, n) for n in scan_shape), indexing="ij")
     phases = rng.uniform(0, 2 * np.pi, 3)

@@ -100,8 +100,8 @@ def calibrate_file(
         if given and out.exists() and os.path.exists(given) and os.path.samefile(out, given):
             raise InputError(f"-o {out} is an input of the calibration, and is never replaced: give another name with -o")
     view = recipe.input
-    if view.swap_detector or view.swap_scan or view.crop_scan or max(view.bin_detector, view.bin_scan) > 1:
-        raise InputError("a calibration describes the scan as its file stores it: leave out swapped axes, crop and bin")
+    if view.swap_detector or view.swap_scan or view.crop_scan or view.preview or max(view.bin_detector, view.bin_scan) > 1:
+        raise InputError("a calibration describes the scan as its file stores it: leave out swapped axes, crop, bin and preview")
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists: give another name with -o, or replace it with --overwrite")
     crystals = [_crystal(name) for name in standards]

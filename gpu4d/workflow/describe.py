@@ -31,6 +31,7 @@ ASKED = {  # fields of the calibration that an operator knows -> what they are g
     "semiangle": "with the energy, it gives the pixel of the detector, which a phase in rad needs",
     "r_pixel": "gives maps a scale in Å",
 }
+LISTED = 12  # shapes of a scan
 FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 8, 64 << 20, 0.2  # of a file: limits of what is read to measure its speed
 
 
@@ -89,6 +90,27 @@ def describe_file(
         more = f"lists of 20 Bragg disks a pattern would take {lists} more: `run` raises its default memory if needed"
         said |= {"plan": todo.describe(), "time": _expected(cube, todo), "memory": [more]}
     return "\n".join(f"{name if i == 0 else '':<10} {line}" for name, lines in said.items() for i, line in enumerate(lines))
+
+
+def describe_shapes(path: str | Path, dataset: str | None = None) -> str:
+    """List the shapes that the frames of a file may have as a scan, with the evidence for each, and the command that uses the best.
+
+    Raises
+    ------
+    InputError
+        No such scan.
+    """
+    import gpu4d
+
+    found = gpu4d.preprocess.scan_shapes(gpu4d.open(path, dataset=dataset, scan_shape="frames"))
+    lines = [f"{found.frames} frames, {found.why}"]
+    lines += [f"{'fits: ' if found.clear and i == 0 else 'may fit: '}{shape}" for i, shape in enumerate(found.candidates[:LISTED])]
+    if not found.clear:
+        return "\n".join([*lines, "the frames alone do not tell: give --scan-shape Rx,Ry from your notes"])
+    best = found.candidates[0]
+    shape = 'input.flyback_at = "start" in a recipe with ' if best.flyback and best.flyback_at == "start" else ""
+    flyback = f" --flyback {best.flyback}" if best.flyback else ""
+    return "\n".join([*lines, f"use it with {shape}--scan-shape {best.scan_shape[0]},{best.scan_shape[1]}{flyback}"])
 
 
 def _command(path: str | Path, dataset: str | None, scan_shape: Any, missing: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.take_calibration import take_calibration
 
+PREVIEW = 4  # the guide's 4.2: bin 4 times, and a scan of a quarter of the side
+LEAST_POSITIONS, LEAST_PIXELS = 16, 32  # along an axis of a preview: with fewer, smaller steps show more than they cost
 MOST_SHADOWS = 64  # shadow images: a rotation needs a few, and a scan given by mistake would fill the memory
 
 
@@ -27,8 +29,16 @@ def open_scan(path: str | Path, recipe: Recipe, record: Record | None = None) ->
     import gpu4d
 
     given = recipe.input
-    shape = tuple(given.scan_shape) if given.scan_shape else None
-    cube = gpu4d.open(path, dataset=given.dataset, scan_shape=shape)
+    shape = (given.scan_shape[0], given.scan_shape[1]) if given.scan_shape else None
+    if given.flyback or given.extra_frames:
+        if shape is None:
+            raise InputError("input.flyback and input.extra_frames belong to a list of patterns: give --scan-shape Rx,Ry too")
+        before, after = given.extra_frames or (0, 0)
+        frames = gpu4d.open(path, dataset=given.dataset, scan_shape="frames")
+        at: Any = given.flyback_at
+        cube = frames.reshape(shape, flyback=given.flyback, flyback_at=at, extra=(before, after))
+    else:
+        cube = gpu4d.open(path, dataset=given.dataset, scan_shape=shape)
     if given.calibration:
         energy = recipe.calibration.energy
         take_calibration(cube, load_calibration(given.calibration), str(path), given.dataset or "", energy)
@@ -37,7 +47,7 @@ def open_scan(path: str | Path, recipe: Recipe, record: Record | None = None) ->
         cube = DataCube(cube.source, cube.calibration, cube.metadata, mask, cube.name)
     cube = views(clean(cube, recipe, record), recipe)
     calibrate(cube, recipe)
-    return cube
+    return previewed(cube, recipe)
 
 
 def views(cube: DataCube, recipe: Recipe) -> DataCube:
@@ -51,6 +61,25 @@ def views(cube: DataCube, recipe: Recipe) -> DataCube:
     if given.bin_detector > 1 or given.bin_scan > 1:
         cube = cube.bin(detector=given.bin_detector, scan=given.bin_scan)
     return cube
+
+
+def previewed(cube: DataCube, recipe: Recipe) -> DataCube:
+    """Return the part of a calibrated cube that a preview looks at; the whole of it if the recipe asks for none."""
+    if not recipe.input.preview:
+        return cube
+    every, bin = (
+        max(1, min(most, min(sizes) // least))
+        for most, sizes, least in ((PREVIEW, cube.scan_shape, LEAST_POSITIONS), (PREVIEW, cube.detector_shape, LEAST_PIXELS))
+    )
+    return cube.preview(every, bin)
+
+
+def preview_warning(cube: DataCube) -> str:
+    """Say at the top of a report that its scan is a preview."""
+    return (
+        f"PREVIEW, not the result: {'×'.join(map(str, cube.shape))} values of the scan ({cube.source.description}). "
+        "Choose settings with it, then run without --preview"
+    )
 
 
 def second_scan(path: str, first: DataCube, recipe: Recipe) -> DataCube:
@@ -72,9 +101,10 @@ def second_scan(path: str, first: DataCube, recipe: Recipe) -> DataCube:
 
     file, dataset = split_path(path)
     cube = views(gpu4d.open(file, dataset=dataset or None), recipe)
+    calibrate(cube, recipe)
+    cube = previewed(cube, recipe)
     if cube.detector_shape != first.detector_shape:
         raise InputError(f"{path} has a detector of {cube.detector_shape}, the scan one of {first.detector_shape}: need the same")
-    calibrate(cube, recipe)
     return DataCube(cube.source, cube.calibration, cube.metadata, first.detector_mask, cube.name)
 
 
@@ -129,7 +159,7 @@ def given_probe(cube: DataCube, recipe: Recipe) -> np.ndarray | None:
     image = read_image(recipe.probe.file, None, "probe")
     if image.shape != cube.detector_shape:
         try:
-            image = np.asarray(views(DataCube(np.ascontiguousarray(image[None, None])), _detector_only(recipe))[0, 0])
+            image = np.asarray(_detector_view(image[None, None], recipe))[0, 0]
         except InputError:  # too small to be binned; the error below names its shape
             image = np.asarray(image)
     if image.shape != cube.detector_shape:
@@ -152,13 +182,15 @@ def read_shadow_images(spec: str, recipe: Recipe) -> np.ndarray:
         There is no such file, or it holds no images; or there are more than 64.
     """
     stack = load_images(spec, most=MOST_SHADOWS)
-    return np.asarray(views(DataCube(np.ascontiguousarray(stack[None])), _detector_only(recipe)))[0]
+    return np.asarray(_detector_view(stack[None], recipe))[0]
 
 
-def _detector_only(recipe: Recipe) -> Recipe:
+def _detector_view(images: np.ndarray, recipe: Recipe) -> DataCube:
+    """Return images (1, n, Qx, Qy) with the axes and the binning that the recipe gives the detector."""
     only = Recipe()
     only.input.swap_detector, only.input.bin_detector = recipe.input.swap_detector, recipe.input.bin_detector
-    return only
+    only.input.preview = recipe.input.preview  # of images in one row, every position
+    return previewed(views(DataCube(np.ascontiguousarray(images)), only), only)
 
 
 def read_image(spec: str, shape: tuple[int, int] | None, what: str) -> np.ndarray:

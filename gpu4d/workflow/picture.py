@@ -19,4 +19,4 @@ class Picture:
 
 Drawn = tuple[Picture, Any]  # with the matplotlib figure
 IMAGES, DIFFRACTION, DISKS, STRAIN, PHASE = "Images", "Diffraction", "Bragg disks and lattice", "Strain", "Phase"  # sections
-CLASSES, ORIENTATION = "Classes", "Orientation"
+CLASSES, ORIENTATION, GLASS = "Classes", "Orientation", "Amorphous structure"

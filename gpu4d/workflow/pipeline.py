@@ -21,7 +21,7 @@ from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
 from gpu4d.workflow import terminal
 from gpu4d.workflow.analyse import analyse
-from gpu4d.workflow.inputs import open_scan
+from gpu4d.workflow.inputs import open_scan, preview_warning
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
 from gpu4d.workflow.record import Record, SilentWatcher, Watcher
@@ -138,6 +138,8 @@ def run(
     record = Record(watcher or SilentWatcher())
     with record.stage("open"):
         cube = open_scan(path, recipe, record)
+    if recipe.input.preview:
+        record.warn(preview_warning(cube))
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
         state = analyse(cube, recipe, record, timeline=timeline, cleaned=True)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
@@ -224,7 +226,7 @@ def save_results(state: RunState, path: Path) -> None:
     if state.cube.source is below_views(state.cube.source):
         items["datacube"] = state.cube
     else:
-        changed = "corrected" if state.cube.corrections else "cropped, binned or transposed"
+        changed = "corrected" if state.cube.corrections else "cropped, binned, reshaped or transposed"
         state.record.note(f"the scan was {changed} while reading: raw_datacube links to the file as it is")
         items["raw_datacube"] = DataCube(below_views(state.cube.source), name="raw_datacube")
     items.update((name, thing) for name, thing in state.products.items() if thing is not None)

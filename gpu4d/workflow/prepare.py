@@ -148,7 +148,7 @@ def _orientations(cube: DataCube) -> None:
 JOBS = {
     "sums": Job("frame_reductions", "frame_reductions._reduce_narrow_counts", _sums),
     "disks": Job("find_disks", "find_disks._find", _disks),
-    "rings": Job("radial_sums", "polar_transform._ring_sums", _rings),
+    "rings": Job("radial_sums", "ring_moments._narrow_sums", _rings),
     "classes": Job("annular_sums", "masked_sums._annuli", _classes),
     "orientations": Job("refine_orientations", "refine_orientations._refine", _orientations),
     "fits": Job("hidden_disks", "hidden_disks._look_at_all", _fits),

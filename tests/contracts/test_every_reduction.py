@@ -25,6 +25,13 @@ def origins():
     return np.stack(np.meshgrid(np.linspace(7, 9, 13), np.linspace(8, 11, 9), indexing="ij"), -1)
 
 
+def ring_arrays(result):
+    """The arrays of ring statistics; what is in them as it is."""
+    if isinstance(result, gpu4d.rings.RingProfiles):
+        return [a for a in (result.pixels, result.sums, result.squares, result.median) if a is not None]
+    return result
+
+
 class TestVirtualImage(ReductionTests):
     def make(self):
         return gpu4d.VirtualImage({"bf": gpu4d.detectors.disk(4.0), "adf": gpu4d.detectors.annulus(4.0, 7.0)})
@@ -68,6 +75,37 @@ class TestRadialVariance(ReductionTests):
 class TestRadialVarianceOfCounts(ReductionTests):
     def make(self):
         return gpu4d.rings.RadialVariance((7.3, 9.1))
+
+
+class TestRingStatistics(ReductionTests):
+    cube = staticmethod(floats)
+
+    def make(self):
+        ellipses = np.eye(2) + np.random.default_rng(5).normal(0, 0.05, (13, 9, 2, 2))
+        return gpu4d.RingStatistics(origins(), n_r=7, r_max=9.0, ellipse=ellipses, median=True)
+
+    def bits(self, result):
+        return super().bits(ring_arrays(result))
+
+
+class TestRingStatisticsOfCounts(ReductionTests):
+    def make(self):
+        return gpu4d.RingStatistics((7.3, 9.1), r_max=13.0)
+
+    def bits(self, result):
+        return super().bits(ring_arrays(result))
+
+
+class TestSpotFluctuation(ReductionTests):
+    def make(self):
+        return gpu4d.amorphous.SpotFluctuation(np.linspace(5.0, 2.0, 8), 1.6, origins())
+
+
+class TestPatternMoments(ReductionTests):
+    cube = staticmethod(floats)
+
+    def make(self):
+        return gpu4d.amorphous.PatternMoments()
 
 
 class TestCenterOfMass(ReductionTests):

@@ -41,6 +41,15 @@ class TestArrayOfAnotherLibrary(SourceTests):
         return ArraySource(pytest.importorskip("array_api_strict").asarray(counts("int32"))), counts("int32")
 
 
+class TestEventsInAFile(SourceTests):
+    def make(self, tmp_path):
+        few = (counts() % 7 == 0).astype("uint16")
+        frame, pixel = np.nonzero(few.reshape(60, -1))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(frame, minlength=60))])
+        gpu4d.save(tmp_path / "counted.h5", {"counted": gpu4d.DataCube(EventSource(offsets, pixel, SHAPE[:2], SHAPE[2:]))})
+        return gpu4d.open(tmp_path / "counted.h5").source, few
+
+
 class TestMappedNpy(SourceTests):
     def make(self, tmp_path):
         np.save(tmp_path / "scan.npy", counts())

@@ -44,6 +44,38 @@ class TestRadialProfile(StageTests):
         return gpu4d.DataCube(np.random.default_rng(0).poisson(mean, (9, 10, 64, 64)).astype("uint16"))
 
 
+class GlassScan(StageTests):
+    """On a strained glass whose rotation and composition are known."""
+
+    def cube(self):
+        pytest.importorskip("gemmi")
+        made = gpu4d.simulate.amorphous_scan((9, 10), (72, 72), radius=19.0, dose=4e4, q_pixel=0.02, seed=5)
+        known = gpu4d.Calibration(energy=200e3, semiangle=0.8, q_pixel=0.02, r_pixel=20.0, rotation=0.2)
+        return gpu4d.DataCube(made.cube.source, known)
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("rdf.composition", "Zr", origin="test")
+        recipe.set("rdf.fit_from", 0.4, origin="test")
+        return recipe
+
+
+class TestGlass(GlassScan):
+    name = "glass"
+
+
+class TestFem(GlassScan):
+    name = "fem"
+
+
+class TestRdf(GlassScan):
+    name = "rdf"
+
+
+class TestGlassStrain(GlassScan):
+    name = "amorphous_strain"
+
+
 class TestEllipse(StageTests):
     """On a glass seen through an elliptical detector."""
 
@@ -183,6 +215,7 @@ ELSEWHERE = (
         TestDrift,
     ),
     *(TestClassification, TestOrientation),
+    *(TestGlass, TestFem, TestRdf, TestGlassStrain),
 )
 OPTIONAL = {"dpc": ("rotation", "dpc_potential"), "technique": ("ring",)}  # the one is given, the other is no crystal's
 OWN = {

@@ -36,7 +36,7 @@ from gpu4d.deflection.integrate_gradient import integrate_gradient
 from gpu4d.device.backend import inlined, using_backend
 from gpu4d.imaging.frame_reductions import frame_reductions
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
-from gpu4d.preprocess import count_electrons, hot_pixel_median
+from gpu4d.preprocess import ChargeModel, count_electrons, fit_electrons, hot_pixel_median
 from gpu4d.probe import synthetic, template
 from gpu4d.rings import polar_transform, radial_sums
 
@@ -89,6 +89,12 @@ def counts(shape=(3, 37, 41)) -> np.ndarray:
 def electrons() -> object:
     frames = counts((3, 97, 90)) % np.uint16(5)
     return count_electrons(frames, np.zeros((97, 90)), 0.6, 5.0, electron=4.0)
+
+
+def groups() -> object:
+    """Charge of 20 on a hundred pixels a frame: groups on both sides of each other's squares."""
+    frames = (np.random.default_rng(3).random((2, 37, 41)) < 0.05).astype("uint8") * np.uint8(20)
+    return fit_electrons(frames, np.zeros((37, 41)), 0.3, 9.0, ChargeModel(0.38, 0.03), electron=20.0)
 
 
 def annuli() -> object:
@@ -148,6 +154,14 @@ BARRIERS = [
         "  for (int i = threadIdx.x; i < rings",
     ),
     Case("electrons-before", "count_electrons.cu", electrons, "  __syncthreads();\n  offset_t at", "  offset_t at"),
+    Case(
+        "groups-named-before",
+        "fit_electrons.cu",
+        groups,
+        "  __syncthreads();\n  for (offset_t g = offsets[frame]",
+        "  for (offset_t g = offsets[frame]",
+        1e-5,
+    ),
     Case(
         "lines-of-columns",
         "correct_frames.cu",

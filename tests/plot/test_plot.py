@@ -274,3 +274,11 @@ def test_circles_behind_an_ellipse_are_drawn_as_the_detector_has_them():
     drawn = outline[:, ::-1] - (30.0, 41.0)  # matplotlib's x is the second axis
     np.testing.assert_allclose(np.hypot(*(drawn @ gpu4d.calibrate.ellipse_matrix(ellipse).T).T), 15.0, rtol=2e-3)
     assert np.ptp(np.hypot(*drawn.T)) > 2.5, "and it is no circle"
+
+
+def test_a_glass_has_three_components_and_no_rotation():
+    lattice = strained("scan")
+    figure = plot.strain(SimpleNamespace(**{name: value for name, value in vars(lattice).items() if name != "theta"}))
+    panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert len(panels) == 3 and all(artists(ax, "axis x") for ax in panels) and not any("θ" in t for t in texts(figure))
+    assert {ax.get_images()[0].get_clim() for ax in panels} == {(-1.2, 1.2)}

@@ -25,6 +25,7 @@ PATTERNS = RNG.poisson(40 * PROBE + 0.5, (*SCAN, *DETECTOR)).astype("float32")
 FRAMES = RNG.normal(100, 3, (12, *DETECTOR))
 FRAMES[np.arange(12), RNG.integers(3, 20, 12), 9] += 150
 DARK = np.full(DETECTOR, 100.0)
+RAW_SCAN = gpu4d.simulate.raw_frames((3, 3), (32, 32), occupancy=0.01, bad_pixels=2, seed=1)
 MASK = np.ones(DETECTOR, bool)
 MASK[0, 3] = False
 WHERE = np.ones(SCAN, bool)
@@ -56,7 +57,21 @@ RING = 5.0 * np.stack([np.cos(np.arange(12.0)), 1.1 * np.sin(np.arange(12.0))], 
 CUBIC = gpu4d.structures.Structure("cubic", (3.32,) * 3 + (90,) * 3, "P m -3 m", (gpu4d.structures.Site("Cu", (0, 0, 0)),))
 QUADRANTS = gpu4d.detectors.segmented(0.0, 9.0, 4)
 SPOT = gpu4d.probe.measure_disk(PROBE)
+GLASS = gpu4d.simulate.amorphous_scan((3, 4), (40, 38), radius=12.0, width=2.0, seed=1)
+GLASS_ORIGINS, GLASS_MASK, GLASS_ROWS = GLASS.truth["origin"], np.ones((40, 38), bool), np.ones((3, 4), bool)
+GLASS_MASK[20, 30] = GLASS_ROWS[2, 1] = False
+GLASS_RING = gpu4d.amorphous.halo_reference(GLASS.cube, origin=GLASS_ORIGINS, ellipse=(1, 1, 0))
 TURNS = gpu4d.orientation.matrices_of(RNG.uniform(0.1, 3.0, (4, 3)))
+
+
+RINGS = np.arange(0.05, 2.0, 0.05)
+GLASS = (1 + 4 * np.sinc(5.4 * RINGS) * np.exp(-RINGS)) / (1 + RINGS) ** 2  # one shell at 2.7 Å
+DOSES = RNG.uniform(1, 2, (*SCAN, 7))
+
+
+def glass(p: Any, k: Any, f: Any = 1 / (1 + RINGS), e: Any = None, **options: Any) -> Any:
+    found = gpu4d.rdf(p, k=k, factor=f, error=e, density=0.05, **{"background": None, **options})
+    return found.structure_factor, found.reduced, found.reduced_error
 
 
 def oriented(origin: Any, where: Any) -> Any:
@@ -84,6 +99,7 @@ def live(pupil: Any, mask: Any) -> gpu4d.ptychography.SSBLive:
     return found
 
 
+RINGS = swept(gpu4d.RingStatistics())
 ALIGNED = gpu4d.parallax(cube(), aberrations={}, rotation=0.0)
 
 
@@ -116,6 +132,17 @@ CALLS: dict[str, Call] = {
         lambda i, m: gpu4d.rings.ring_center(i, (8.0, 7.0), gpu4d.rings.Ring(4.0, 2.0, 0.1), m), i=PATTERNS[0, 0], m=MASK
     ),
     "rings.RadialVariance": Call(lambda o, m, w: swept(gpu4d.rings.RadialVariance(o, mask=m, where=w)).mean, o=ORIGINS, m=MASK, w=WHERE),
+    "RingStatistics": Call(
+        lambda o, m, e: swept(gpu4d.RingStatistics(o, mask=m, ellipse=e)).mean, o=ORIGINS, m=MASK, e=np.full((*SCAN, 3), (1.1, 1.0, 0.2))
+    ),
+    "fem": Call(lambda o, m, w: gpu4d.fem(cube(), o, mask=m, where=w).rings.value, o=ORIGINS, m=MASK, w=WHERE),
+    "amorphous.fem_regions": Call(lambda labels: len(gpu4d.amorphous.fem_regions(RINGS, labels)), labels=WHERE.astype(int)),
+    "amorphous.find_crystallites": Call(
+        lambda o, m: gpu4d.amorphous.find_crystallites(cube(), o, mask=m, disk=1.2).significance, o=ORIGINS, m=MASK
+    ),
+    "amorphous.SpotFluctuation": Call(
+        lambda p, o, m: swept(gpu4d.amorphous.SpotFluctuation(p, 1.5, o, mask=m)).variance, p=np.linspace(3, 1, 10), o=ORIGINS, m=MASK
+    ),
     "bragg.direct_beam": Call(lambda i, t, m: gpu4d.bragg.direct_beam(i, t, m), i=PATTERNS[0, 0], t=PROBE, m=MASK),
     "preprocess.find_nan_pixels": Call(lambda p: gpu4d.preprocess.find_nan_pixels(p), p=PATTERNS),
     "preprocess.is_flat": Call(lambda i: gpu4d.preprocess.is_flat(i, 30), i=PATTERNS[0, 0]),
@@ -193,6 +220,25 @@ CALLS: dict[str, Call] = {
         lambda w: gpu4d.sweep(SMALL_DISKS.cube, gpu4d.crystal.CepstralVectors(CEPSTRUM, window=w)).g1, w=np.ones((32, 32))
     ),
     "crystal.lattice_free_of_origin": Call(lambda w: repr(gpu4d.crystal.lattice_free_of_origin(DISKS, w)), w=WHERE),
+    "amorphous_strain": Call(
+        lambda p, r, o, m: gpu4d.amorphous_strain(p, reference=r, origin=o, mask=m, ellipse=(1, 1, 0)).exx,
+        p=GLASS.cube.source.array,
+        r=GLASS_ROWS,
+        o=GLASS_ORIGINS,
+        m=GLASS_MASK,
+    ),
+    "amorphous.halo_reference": Call(
+        lambda r, o, m: gpu4d.amorphous.halo_reference(GLASS.cube, region=r, origin=o, mask=m, ellipse=(1, 1, 0)).profile,
+        r=GLASS_ROWS,
+        o=GLASS_ORIGINS,
+        m=GLASS_MASK,
+    ),
+    "amorphous.RingStrain": Call(
+        lambda o, m: gpu4d.sweep(GLASS.cube, gpu4d.amorphous.RingStrain(GLASS_RING, o, mask=m)).exx, o=GLASS_ORIGINS, m=GLASS_MASK
+    ),
+    "amorphous.ellipse_to_strain": Call(
+        lambda a, b, c: gpu4d.amorphous.ellipse_to_strain(a, b, c)[0], a=1 + 0.1 * PHASE, b=0.1 * PHASE, c=1 - 0.1 * PHASE
+    ),
     "strain_map": Call(lambda r, g: gpu4d.strain_map(FIT, region=r).exx + gpu4d.strain_map(FIT, lattice=g).exx, r=WHERE, g=BASIS),
     "crystal.suggest_technique": Call(lambda c: gpu4d.crystal.suggest_technique(c, None, 3.0, SCAN), c=np.full(SCAN, 3)),
     "data.BadPixelCorrection": Call(lambda m: gpu4d.data.BadPixelCorrection(m).apply(PATTERNS), m=~MASK),
@@ -232,7 +278,22 @@ CALLS: dict[str, Call] = {
     "dpc": Call(lambda c, d: gpu4d.dpc(c, dark_field=d).phase, c=GRADIENT, d=PHASE**2),
     "polar_transform": Call(lambda p, o, m: gpu4d.polar_transform(p, o, n_theta=8, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
     "radial_profile": Call(lambda p, o, m: gpu4d.radial_profile(p, o, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
+    "rings.mean_radii": Call(lambda o, m: gpu4d.rings.mean_radii(DETECTOR, o, mask=m), o=ORIGINS, m=MASK),
+    "rdf": Call(glass, p=GLASS, k=RINGS, f=1 / (1 + RINGS), e=GLASS * 0 + 0.1),
+    "rdf of a measured background": Call(lambda b, r: glass(GLASS, RINGS, background=b, r=r), b=0.1 * GLASS, r=np.linspace(0.5, 8, 40)),
+    "amorphous.group_profiles": Call(
+        lambda p, g, w, s: gpu4d.amorphous.group_profiles(p, labels=g, where=w, weights=s)[:3], p=DOSES, g=1 * WHERE, w=WHERE, s=1.0 * WHERE
+    ),
+    "amorphous.sine_transform": Call(gpu4d.amorphous.sine_transform, x=RINGS, values=GLASS, at=np.linspace(0, 3, 5)),
+    "structures.electron_scattering_factor": Call(lambda k: gpu4d.structures.electron_scattering_factor("Cu", k), k=RINGS),
     "rings.radial_sums": Call(lambda p, o, m: gpu4d.rings.radial_sums(p, o, mask=m)[0], p=PATTERNS, o=ORIGINS, m=MASK),
+    "rings.ring_moments": Call(
+        lambda p, o, m, e: gpu4d.rings.ring_moments(p, o, mask=m, ellipse=e, median=True).medians,
+        p=PATTERNS,
+        o=ORIGINS,
+        m=MASK,
+        e=np.array([1.1, 1.0, 0.2]),
+    ),
     "preprocess.background": Call(
         lambda f, d, g, e, m: gpu4d.preprocess.background(f, d, gain=g, edge=e, mask=m, streaks=True).background,
         f=FRAMES,
@@ -250,11 +311,44 @@ CALLS: dict[str, Call] = {
         g=np.ones(DETECTOR),
         m=MASK,
     ),
+    "preprocess.fit_electrons": Call(
+        lambda f, d, g, m: gpu4d.preprocess.fit_electrons(f, d, 0.3, 10.0, (0.4, 0.03), electron=150.0, gain=g, mask=m).intensity,
+        f=FRAMES,
+        d=DARK,
+        g=np.ones(DETECTOR),
+        m=MASK,
+    ),
+    "preprocess.dark_reference": Call(lambda f: gpu4d.preprocess.dark_reference(f).mask, f=FRAMES),
+    "preprocess.counting_setup": Call(
+        lambda f, d, g, m: gpu4d.preprocess.counting_setup(f, d, gain=g, mask=m, false_share=0.1).lower,
+        f=FRAMES,
+        d=DARK,
+        g=np.ones(DETECTOR),
+        m=MASK,
+    ),
+    "preprocess.count_scan": Call(
+        lambda f, d, g: gpu4d.preprocess.count_scan(f, d, gain=g).electrons, f=RAW_SCAN.cube.source.array, d=RAW_SCAN.darks, g=RAW_SCAN.gain
+    ),
     "preprocess.fill_from_neighbours": Call(lambda p, m: gpu4d.preprocess.fill_from_neighbours(p, m), p=PATTERNS, m=MASK),
     "preprocess.find_bad_pixels": Call(lambda m: gpu4d.preprocess.find_bad_pixels(m, 30).mask, m=PATTERNS.mean((0, 1))),
     "preprocess.hot_pixel_median": Call(lambda f, m: gpu4d.preprocess.hot_pixel_median(f, mask=m)[1], f=PATTERNS, m=MASK),
     "preprocess.hot_pixels": Call(lambda f, m: gpu4d.preprocess.hot_pixels(f, mask=m), f=PATTERNS, m=MASK),
     "preprocess.in_counts": Call(lambda t: gpu4d.preprocess.in_counts("float32", t), t=np.full(SCAN, 90.0)),
+    "preprocess.crop": Call(lambda d: gpu4d.preprocess.crop(d, rx=(1, 4), qx=(2, 9)), d=PATTERNS),
+    "preprocess.bin": Call(lambda d: gpu4d.preprocess.bin(d, detector=2, scan=2), d=PATTERNS),
+    "preprocess.select": Call(lambda d, w: gpu4d.preprocess.select(d, w), d=PATTERNS, w=WHERE),
+    "preprocess.reshape": Call(lambda f: gpu4d.preprocess.reshape(f, (5, 2), flyback=0, extra=(1, 1)), f=FRAMES),
+    "preprocess.scan_shapes": Call(lambda v: str(gpu4d.preprocess.scan_shapes(v)) and None, v=STEM.ravel()),
+    "planning.disk_precision": Call(
+        lambda e, b: gpu4d.planning.disk_precision(e, 4.0, background=b), e=np.array([100.0, 900.0]), b=np.array([0.1, 0.5])
+    ),
+    "planning.strain_precision": Call(
+        lambda v, o, e, b: gpu4d.planning.strain_precision(v, o, e, 3.0, background=b).disk,
+        v=BASIS,
+        o=ORDERS,
+        e=np.full(9, 500.0),
+        b=np.full(9, 0.2),
+    ),
     "preprocess.thresholds": Call(
         lambda f, d, g, m: gpu4d.preprocess.thresholds(f, d, gain=g, mask=m, false_share=0.1).noise,
         f=FRAMES,
@@ -262,6 +356,7 @@ CALLS: dict[str, Call] = {
         g=np.ones(DETECTOR),
         m=MASK,
     ),
+    "simulate.raw_frames": Call(lambda p: gpu4d.simulate.raw_frames((1, 2), DETECTOR, pattern=p, bad_pixels=0).electrons, p=PROBE),
     "probe.from_vacuum": Call(lambda p, r: gpu4d.probe.from_vacuum(p, r), p=PATTERNS.reshape(-1, *DETECTOR), r=np.ones((1, 30), bool)),
     "probe.patterned": Call(lambda p: gpu4d.probe.patterned(DETECTOR, 6.0, p), p=np.eye(4)),
     "probe.real_space": Call(lambda w: gpu4d.probe.real_space(w, 0.05).intensity, w=PROBE),
@@ -313,6 +408,19 @@ NO_ARRAYS = {
     "preprocess.Background": "made by preprocess.background",
     "preprocess.Defects": "made by preprocess.find_defects",
     "preprocess.shows_streaks": "frames, as preprocess.background",
+    "plan_experiment": "what is known of a scan",
+    "planning.Acquisition": "numbers",
+    "planning.Check": "made by plan_experiment",
+    "planning.Dose": "made by plan_experiment",
+    "planning.ExperimentPlan": "made by plan_experiment",
+    "planning.Probe": "made by plan_experiment",
+    "planning.Saving": "made by plan_experiment",
+    "planning.StrainPrecision": "made by planning.strain_precision",
+    "planning.TECHNIQUES": "names",
+    "planning.Volume": "made by plan_experiment",
+    "preprocess.ScanShape": "made by preprocess.scan_shapes",
+    "preprocess.ScanShapeWarning": "a warning",
+    "preprocess.ScanShapes": "made by preprocess.scan_shapes",
     "deflection.potential_validity": "numbers",
     "deflection.Condition": "made by potential_validity",
     "deflection.Validity": "made by potential_validity",
@@ -326,6 +434,8 @@ NO_ARRAYS = {
     "orientation.to_orix": "a result",
     "plot.lattice_map": "a result",
     "plot.drift": "a result, and pictures as plot.image takes them",
+    "plot.structure_factor": "a result",
+    "plot.pair_distribution": "a result",
     "plot.rings": "a result, and its pattern, which is only drawn",
     "plot.shadow": "a result, and its images, which are only drawn",
     "plot.shadow_points": "a result, and its image, which is only drawn",
@@ -357,6 +467,12 @@ NO_ARRAYS = {
     "open": "a path",
     "save": "tested below",
     "rings.radii": "numbers",
+    "amorphous.HaloReference": "made by amorphous.halo_reference",
+    "amorphous.AmorphousStrain": "a result",
+    "plot.fem": "a result",
+    "amorphous.fem": "as fem",
+    "amorphous.fem_map": "a result",
+    "amorphous.PatternMoments": "no arguments",
     "crystal.lattice_lengths": "a result",
     "crystal.dilation_and_spacing": "results",
     "crystal.strain_and_brightness": "results",
@@ -379,6 +495,7 @@ NO_ARRAYS = {
     "data.Corrections": "corrections",
     "data.CorrectedSource": "sources",
     "data.Events": "as EventSource",
+    "simulate.amorphous_scan": "numbers and functions",
     "simulate.bragg_scan": "numbers and functions",
     "simulate.phase_object_scan": "numbers and functions",
 }
@@ -411,6 +528,15 @@ RESULTS = (
     "RingFit",
     "RingPlace",
     "RadialStatistics",
+    "RDF",
+    "GroupedProfiles",
+    "RingMoments",
+    "RingProfiles",
+    "SpotRings",
+    "PixelSums",
+    "Variance",
+    "FEM",
+    "Crystallites",
     "LatticeAperture",
     "Ring",
     "Together",

@@ -14,7 +14,15 @@ from gpu4d.operation import all_operations
 FOLDERS = ("gpu4d", "kernels", "cpu_fallback", "benchmarks")
 LINES = 450  # of a module
 PARAMETERS = 8  # most of a function: a reader holds no more in mind, and more than these belong together in a class
-COMPILED = {"njit", "entry", "helper", "part", "intrinsic", "vectorize"}  # numba's: arrays and numbers one by one, and no keywords
+COMPILED = {
+    "njit",
+    "entry",
+    "helper",
+    "routine",
+    "part",
+    "intrinsic",
+    "vectorize",
+}  # numba's: arrays and numbers one by one, and no keywords
 
 
 @functools.cache

@@ -29,10 +29,12 @@ FLOORS = (
     ("orientation", "classification", "amorphous"),
     ("deflection", "drift"),
     ("ptychography",),
+    ("planning",),
     ("plot",),
     ("workflow",),
     ("testing",),
     ("cli_flags", "cli_signals"),
+    ("cli_plan",),
     ("cli", ""),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs

@@ -27,8 +27,10 @@ def resolve(dotted: str) -> object:
 
 
 PAGES = (
-    "host-application", "raw-data", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
+    "plan-an-experiment", "bin-crop-reshape", "raw-data",
+    "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
+    "counting-and-events", "rdf", "amorphous-strain", "amorphous",
 )  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 

@@ -16,7 +16,7 @@ from gpu4d.probe import FineImage
 
 ROOMS = (
     "data io device streaming simulate imaging probe preprocess calibrate rings "
-    "crystal bragg classification deflection ptychography plot workflow"
+    "crystal bragg classification amorphous deflection ptychography plot workflow"
 )
 LONGEST = 300  # characters
 PASSED_ON = {"ScanInfo", "Plan"}  # no results: what a sweep tells its reductions, and what `gpu4d info --memory` words
@@ -88,6 +88,13 @@ def test_pixels_and_electrons():
     one_line(BadPixelCorrection(bad), "1 bad pixel replaced", "8×9")
     one_line(Events(np.array([2, 4, 5]), np.arange(9), None, (3, 3)), "2 patterns of 3×3 pixels, 3 events")
     one_line(Electrons(np.array([0, 2, 3]), np.ones(3, "u2"), np.ones(3, "u2"), np.ones(3, "f4")), "3 electrons in 2 frames")
+
+
+def test_strain_of_a_glass():
+    scan = gpu4d.simulate.amorphous_scan((2, 3), (40, 40), radius=12.0, width=2.0, strain=None)
+    found = gpu4d.amorphous_strain(scan.cube, origin=scan.truth["origin"], ellipse=(1, 1, 0))
+    one_line(found, "2×3 positions", "mean of all positions", "detector axes")
+    one_line(found.reference, "ring at", "a/b 1.0000", "fitted from")
 
 
 def test_profiles_of_a_scan(phase_scan):

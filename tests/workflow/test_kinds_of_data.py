@@ -115,7 +115,7 @@ def test_a_hidden_direct_beam_is_told():
 def test_neither_crystal_nor_phase_object(mean, says):
     """No phase and no rotation, but a sentence that says what it is."""
     a = analyse(DataCube(scan(mean, (9, 9))))
-    assert a["technique"] == "images" and "dpc" not in a
+    assert a["technique"] == ("amorphous" if "diffuse" in says else "images") and "dpc" not in a
     assert says in found(a), found(a)
     assert not any(what in ("Detector rotation", "Range of the phase") for what, _, _ in a.record.figures)
 

@@ -32,7 +32,7 @@ def factors():
 def test_a_glass_has_a_radial_profile_in_a_pass_with_its_images(factors):
     a = analyse(DataCube(glass(factors)))
     profile = a["radial_profile"]
-    assert a["technique"] == "images" and "radial profile" in found(a)
+    assert a["technique"] == "amorphous" and "a diffuse ring" in found(a)
     (shared,) = [s.name for s in a.record.stages if "radial profile" in s.name and s.name.startswith("pass")]
     assert "virtual images" in shared
     bright = int(np.argmax(np.where(profile.radius > 10, profile.mean, 0)))
@@ -50,7 +50,7 @@ def test_images_that_were_asked_for_have_the_profile_too(factors):
     assert "trial" not in a, "no disks are searched for it"
     without_disk = DataCube(glass(factors, beam=lambda r: 2000.0 * (r < 1.1)))
     a = analyse(without_disk, recipe(analysis__technique="bragg"))
-    assert a["technique"] == "images" and "radial_profile" in a, "without a template only images are left"
+    assert a["technique"] == "images" and "radial_profile" in a, "without a template images are left, and the ring"
 
 
 def test_a_technique_beside_the_images_has_none(factors):

@@ -12,7 +12,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.formats.emd import label
 from gpu4d.io.sources.hdf5_dataset import axes, frames
-from gpu4d.io.sources.layout import is_usable
+from gpu4d.io.sources.layout import FRAMES, is_usable
 from gpu4d.io.sources.links import BrokenLink, follow, visit
 from gpu4d.io.units import log
 
@@ -92,7 +92,9 @@ def choose(file: h5py.File, name: str | None, scan_shape: tuple[int, int] | None
     four = {path: d for path, d in scans.items() if len(axes(d)) == 4}
     stacks = {path: d for path, d in scans.items() if len(axes(d)) == 3}
     likely = four
-    if scan_shape is not None:
+    if scan_shape == FRAMES:
+        likely = stacks or four
+    elif scan_shape is not None:
         wanted = math.prod(scan_shape)
         likely = {path: d for path, d in scans.items() if frames(d) == wanted} or four or stacks
     elif len(four) == 1 and any(d.size > next(iter(four.values())).size for d in stacks.values()):

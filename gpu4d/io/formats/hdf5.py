@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
+import h5py
+
+from gpu4d.data.calibration import Calibration
+from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.format import Format, Opened, OpenOptions
-from gpu4d.io.formats import emd
-from gpu4d.io.formats.choose_dataset import choose
+from gpu4d.io.formats import emd, emd_events
+from gpu4d.io.formats.choose_dataset import Contents, choose
 from gpu4d.io.sources.hdf5_dataset import files_of, source_of
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
+from gpu4d.io.sources.links import group_at, path_of
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCK = 512  # bytes of the smallest user block; HDF5's signature is at byte 0 or at 1, 2, 4, … times this
@@ -35,6 +40,9 @@ class Hdf5(Format):
 
     def open(self, path: str, options: OpenOptions) -> Opened:
         with opening(path), open_file(path) as file:
+            counted = _counted(file, path, options)
+            if counted is not None:
+                return counted
             name, chosen = choose(file, options.dataset, options.scan_shape)
             with reading(path, name):
                 source = source_of(file, name, chosen, options.scan_shape)
@@ -46,3 +54,28 @@ class Hdf5(Format):
             calibration = emd.calibration_of(file, name, chosen, source.shape, metadata, options.energy)
         mask = emd.mask_of(metadata, source.shape)
         return Opened(source, calibration, metadata, emd.cube_name(path, name), mask)
+
+
+def _counted(file: h5py.File, path: str, options: OpenOptions) -> Opened | None:
+    """Open a counted scan: the one that is named, or the only one of a file without another scan. None for other files."""
+    name = options.dataset
+    if name is None:
+        groups = emd_events.event_groups(file)
+        scans = [other for other, held in Contents.of(file).datasets.items() if held.shape is not None and len(held.shape) == 4]
+        if not groups:
+            return None
+        if len(groups) + len(scans) > 1:
+            listed = ", ".join(map(shown, (*groups, *scans)))
+            raise InputError(f"{shown(path)}: several scans: {listed}. Choose one with --dataset or dataset={groups[0]!r}")
+        name = groups[0]
+    group = group_at(file, "/" + name.strip("/"))
+    if group is None or not emd_events.is_counted(group):
+        return None
+    source = emd_events.event_source(file, name)
+    if options.scan_shape is not None and options.scan_shape != source.shape[:2]:
+        raise InputError(f"{shown(path)}: a counted scan of {source.shape[:2]} positions, scan_shape={options.scan_shape}: leave it out")
+    inside = path_of(group) + "/data"
+    metadata = emd.metadata_of(file, inside)
+    held = metadata.get("metadata", {}).get("calibration")
+    calibration = emd.from_keys(held, source.shape[:2], options.energy) if held else Calibration()
+    return Opened(source, calibration, metadata, emd.cube_name(path, inside), emd.mask_of(metadata, source.shape))

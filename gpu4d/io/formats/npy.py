@@ -71,7 +71,7 @@ def open_npy(path: str, scan_shape: Any) -> MappedSource:
     if len(shape) == 3 and scan_shape is None:
         raise InputError(
             f"{path}: the array is {words} (3D, frames first): give the scan's shape with --scan-shape Rx,Ry or scan_shape=(Rx, Ry), "
-            f"with Rx·Ry = {shape[0]}"
+            f'with Rx·Ry = {shape[0]}; for another number, scan_shape="frames" and gpu4d.preprocess.reshape'
         )
     scan = (shape[0], shape[1]) if scan_shape is None else check_scan_shape(scan_shape, math.prod(shape[:-2]), path)
     return MappedSource(path, offset, (*scan, shape[-2], shape[-1]), dtype, ".npy")

@@ -60,7 +60,7 @@ def source_of(file: h5py.File, path: str, dataset: h5py.Dataset, scan_shape: Any
     if len(shape) == 3 and scan_shape is None:
         raise InputError(
             f"{where} is {'×'.join(map(str, dataset.shape))} (3D, frames first): give the scan's shape with --scan-shape Rx,Ry "
-            f"or scan_shape=(Rx, Ry), with Rx·Ry = {shape[0]}"
+            f'or scan_shape=(Rx, Ry), with Rx·Ry = {shape[0]}; for another number, scan_shape="frames" and gpu4d.preprocess.reshape'
         )
     wanted = (shape[0], shape[1]) if scan_shape is None else check_scan_shape(scan_shape, frames(dataset), where)
     source = _plain(dataset) or _whole_link(dataset, depth) or _checked_library(dataset, depth)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from gpu4d.data.arguments import two_sizes
-from gpu4d.data.source import Shape4, Source, scratch_bytes, will_read
+from gpu4d.data.source import Shape4, Source, read_run, rows_of_run, scratch_bytes, will_read
 from gpu4d.errors import InputError
 
+FRAMES = (1, -1)  # the scan shape that means one row of all frames
 ACCEPTED = "real numbers: bool, (u)int8 to 64, float16, 32, 64"
 
 HINT_BYTES = 512 << 10  # bytes: if a hint is longer, Linux loads only as much as the disk takes in one request
@@ -34,6 +35,8 @@ def native_dtype(stored: Any) -> np.dtype:
 
 def check_scan_shape(scan_shape: Any, frames: int, what: str) -> tuple[int, int]:
     """Return `scan_shape` as two whole numbers whose product is the number of frames, or raise an error."""
+    if tuple(scan_shape) == FRAMES:
+        return 1, frames
     shape = two_sizes(scan_shape, "scan_shape")
     if shape[0] * shape[1] != frames:
         rows = _divisor(frames)
@@ -116,10 +119,10 @@ class ReshapedScan:
         if out is None:
             out = np.empty((rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:]), self.dtype)
         if columns.stop - columns.start == n_columns:
-            self._read_run(rows.start * n_columns, rows.stop * n_columns, out.reshape(-1, *self.shape[2:]))
+            read_run(self.source, rows.start * n_columns, rows.stop * n_columns, out.reshape(-1, *self.shape[2:]))
         else:
             for i, row in enumerate(range(rows.start, rows.stop)):
-                self._read_run(row * n_columns + columns.start, row * n_columns + columns.stop, out[i])
+                read_run(self.source, row * n_columns + columns.start, row * n_columns + columns.stop, out[i])
         return out
 
     def will_read(self, rows: slice, columns: slice) -> None:
@@ -129,26 +132,5 @@ class ReshapedScan:
         else:
             frames = [(row * n_columns + columns.start, row * n_columns + columns.stop) for row in range(rows.start, rows.stop)]
         for start, stop in frames:
-            for stored_rows, stored_columns in self._stored(start, stop):
+            for stored_rows, stored_columns in rows_of_run(start, stop, self.source.shape[1]):
                 will_read(self.source, stored_rows, stored_columns)
-
-    def _read_run(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Read frames start … stop of the file."""
-        done = 0
-        for rows, columns in self._stored(start, stop):
-            n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
-            piece = out[done : done + n_rows * n_columns].reshape(n_rows, n_columns, *self.shape[2:])
-            got = self.source.read(rows, columns, piece)
-            if got is not piece:
-                np.copyto(piece, got)
-            done += n_rows * n_columns
-
-    def _stored(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Return where frames start … stop lie: the rest of a stored row, whole rows together, the beginning of a row."""
-        width = self.source.shape[1]
-        while start < stop:
-            row, column = divmod(start, width)
-            whole = (stop - start) // width if column == 0 else 0
-            end = start + whole * width if whole else min(stop, (row + 1) * width)
-            yield (slice(row, row + whole), slice(0, width)) if whole else (slice(row, row + 1), slice(column, column + end - start))
-            start = end

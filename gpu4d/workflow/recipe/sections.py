@@ -21,6 +21,11 @@ class InputSettings:
     scan_shape: list[int] | None = setting(
         None, "wholes", "Scan positions (Rx, Ry) of a file that stores a list of patterns.", low=1, length=2, automatic="as the file says"
     )
+    flyback: int = setting(0, "whole", "Frames in each row of a list of patterns that were recorded while the beam went back.", low=0)
+    flyback_at: str = setting("end", "text", "Where in a row these are.", choices=("end", "start"))
+    extra_frames: list[int] | None = setting(
+        None, "wholes", "Frames before the first row and after the last, which are left out.", low=0, length=2, automatic="none"
+    )
     calibration: str | None = setting(
         None, "file", "Calibration that `gpu4d calibrate` wrote. It replaces the values of the scan's file. The section [calibration] and "
         "flags replace both.", automatic="as the scan's file says",
@@ -45,6 +50,9 @@ class InputSettings:
     )
     bin_detector: int = setting(1, "whole", "Sum detector pixels in squares of this side while reading.", low=1, high=64, guide=(2, 4))
     bin_scan: int = setting(1, "whole", "Sum the patterns of squares of this many positions while reading.", low=1, high=64, guide=(2, 4))
+    preview: bool = setting(
+        False, "switch", "Look at every 4th position and at binned patterns only, to choose settings. Values in Å and 1/Å stay as they are."
+    )
 
 
 def _calibration_setting(given: GivenAs) -> tuple[str, type, Any]:

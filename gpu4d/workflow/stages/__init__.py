@@ -43,6 +43,10 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "dark_field:DarkField",
     "strain:Strain",
     "classification:Classification",
+    "glass:FindGlass",
+    "fem:Fem",
+    "rdf:Rdf",
+    "glass_strain:GlassStrain",
     "orientation:Orientation",
     "lattice_checks:LatticeChecks",
 )

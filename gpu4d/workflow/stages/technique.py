@@ -19,6 +19,7 @@ from gpu4d.workflow.stage import Stage
 NEAR_BEAM = 4.0  # px around the brightest place in which no ring is looked for: the beam is there, also if it has no measurable disk
 TRIED = 8  # patterns that are looked at where no disk was found
 DEFLECTION = ("dpc", "both", "magnetic", "parallax", "ssb", "wdd", "ptychography")  # techniques that use the deflection of the beam
+RINGS = ("amorphous", "images")  # techniques of scans whose mean pattern may have a ring
 
 
 @dataclass
@@ -27,8 +28,9 @@ class AnalysisSettings:
 
     technique: str = setting(
         "auto", "text", "Technique beside the images: strain from Bragg disks; phase from the centre of mass (dpc), with ssb, wdd, "
-        "parallax, ptychography or a magnetic map beside it; bragg and dpc both; or none. auto decides from the data and says why.",
-        choices=("auto", "bragg", *DEFLECTION, "images"),
+        "parallax, ptychography or a magnetic map beside it; bragg and dpc both; amorphous: radial statistics, distances of atoms, "
+        "fluctuations and strain from a diffuse ring; or none. auto decides from the data and says why.",
+        choices=("auto", "bragg", *DEFLECTION, "amorphous", "images"),
     )  # fmt: skip
     trial_positions: int = setting(36, "whole", "Positions at which Bragg disks are tried before deciding.", low=1, high=4096)
 
@@ -54,8 +56,11 @@ class Technique(Stage):
             if asked in ("bragg", "both") and template is None:
                 technique = "dpc" if asked == "both" else "images"
                 record.warn("no Bragg disks: without a bright-field disk or a given probe there is no template to search with")
-            if technique == "images":
+            if technique in RINGS:
                 ring = ring_of(state)
+            if technique == "amorphous" and ring is None:
+                technique = "images"
+                record.warn("no amorphous methods: the mean pattern has no even ring")
         else:
             ring = ring_of(state)
             if trial is not None and "disk" in state:
@@ -73,7 +78,7 @@ class Technique(Stage):
             )
         state.keep("technique", technique)
         state.keep("kind_of_data", sentence)
-        if technique == "images" and ring is not None:
+        if technique in RINGS and ring is not None:
             state.keep("ring", ring)
 
 
@@ -83,7 +88,7 @@ def _for_orientations(state: RunState, suggested: Suggestion) -> Suggestion:
     Orientations of grains need no lattice that the whole scan shares.
     """
     trial = state.get("trial")
-    if suggested.technique != "images" or not state.recipe.orientation.structures or trial is None or state.get("template") is None:
+    if suggested.technique not in RINGS or not state.recipe.orientation.structures or trial is None or state.get("template") is None:
         return suggested
     if np.mean(trial.counts >= LEAST_DISKS) < LEAST_SHARE:
         return suggested
@@ -116,7 +121,7 @@ def _without_disk(state: RunState) -> Suggestion:
             "images", "Images only: raw frames of a counting detector",
             f"{none}; single electrons stand out of a level of {np.nanmedian(mean):.3g} at other pixels in each pattern",
             "Raw frames of a counting detector, in which single electrons are not yet counted: count them first "
-            "(gpu4d.preprocess.count_electrons). Virtual images of the raw frames were made.",
+            "(gpu4d.preprocess.count_scan). Virtual images of the raw frames were made.",
         )  # fmt: skip
     if is_flat(mean, state.patterns):
         return Suggestion(

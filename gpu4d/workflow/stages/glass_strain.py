@@ -1,0 +1,153 @@
+"""Measure the strain of the amorphous part of a scan from its ring."""
+
+# ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpu4d.arrays import is_integer_dtype
+from gpu4d.errors import InputError
+from gpu4d.workflow.inputs import region_mask
+from gpu4d.workflow.picture import STRAIN, Drawn, Picture
+from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.settings import setting
+from gpu4d.workflow.stage import Reason, Stage, no, yes
+
+OUTLIERS = 0.01  # share of the positions that may exceed the largest strain
+COMPONENTS = ("exx", "eyy", "exy")
+RANGE = (1, 99)  # percentiles over the scan that are given as the range of strain
+SPECKLED = 1.5  # median of χ² a degree of freedom: more is no counting noise
+
+
+@dataclass
+class GlassStrainSettings:
+    """Strain of amorphous patterns from their ring."""
+
+    measure: bool = setting(True, "switch", "Measure the strain of amorphous patterns, where there are any.")
+    reference: str | list[int] = setting(
+        "mean", "reference", "Unstrained glass: mean, that of all amorphous positions; or a region [rx0, rx1, ry0, ry1].",
+        choices=("mean",),
+    )  # fmt: skip
+    drift: int | None = setting(
+        None, "whole", "Order of the polynomial by scan row that the ring's radius follows in the reference region, as the camera length "
+        "drifts; it is removed.", low=0, high=5, automatic="no drift is removed",
+    )  # fmt: skip
+    max_strain: float = setting(
+        0.10, "number", "Strain of a larger magnitude counts as an outlier in the quality gate.", low=1e-4, high=1, guide=(0.05, 0.10)
+    )
+
+
+class GlassStrain(Stage):
+    """Fit the ring of every amorphous pattern, and compare it with that of the unstrained glass."""
+
+    name = "amorphous_strain"
+    title = "strain of the glass"
+    settings = GlassStrainSettings
+    section = "amorphous_strain"
+    needs: ClassVar = ("glass",)
+    uses: ClassVar = ("crystallites", "ellipse", "rotation", "shadow_rotation")
+    makes: ClassVar = ("amorphous_strain",)
+    place: ClassVar = 20
+
+    def wanted(self, state: RunState) -> Reason:
+        if not self.given(state).measure:
+            return no("switched off in the recipe")
+        if not is_integer_dtype(state.cube.dtype):
+            return no("the values are no counts, whose likelihood the fit needs")
+        return yes(f"patterns are amorphous, with a ring of {state['glass'].ring.radius:.0f} px")
+
+    def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        import gpu4d
+
+        given, record, where = self.given(state), state.record, self._where(state)
+        region = where
+        if isinstance(given.reference, list):
+            region = where & region_mask(given.reference, state.cube.scan_shape, "amorphous_strain.reference")
+        options = {**state.sweep_options, "where": where}
+        with record.stage(self.title, int(where.sum()), state.cube.nbytes):
+            try:
+                found = gpu4d.amorphous_strain(
+                    state.cube, reference=region, origin=state["glass"].origin, drift=given.drift, max_strain=given.max_strain, **options
+                )
+            except InputError as error:
+                record.warn(f"no strain of the glass: {error}")
+                return
+        record.decide(f"Strain of the glass relative to the {found.reference.how}", "the recipe's reference; tension is positive")
+        state.keep("amorphous_strain", found)
+        names = {"": "amorphous_strain"}
+        state.products |= {names.get(key, f"amorphous_strain_{key}"): part for key, part in found.to_emd().items()}
+        self._figures(state, found)
+        self._gates(state, found)
+
+    def _where(self, state: RunState) -> np.ndarray:
+        """Return the positions that are fitted: amorphous ones without crystallites."""
+        where = state["glass"].where
+        return where & ~state["crystallites"].mask if "crystallites" in state else where
+
+    def _figures(self, state: RunState, found: Any) -> None:
+        each, low, high = [], [], []
+        for label, name in zip(("ε_xx", "ε_yy", "ε_xy"), COMPONENTS):
+            values = 100 * np.asarray(getattr(found, name))
+            one = np.nanpercentile(values, RANGE) if np.isfinite(values).any() else np.full(2, np.nan)
+            each.append(f"{label} {one[0]:+.2f} to {one[1]:+.2f}")
+            low.append(one[0])
+            high.append(one[1])
+        remark = f"{', '.join(each)} %; {RANGE[0]} to {RANGE[1]} percentile over the scan"
+        state.record.figure("Strain of the glass", f"{min(low):+.2f} to {max(high):+.2f} %", remark)
+        error = 100 * np.asarray(found.uncertainty)
+        if np.isfinite(error).any():
+            remark = "median standard error of a component at one position, from the counts"
+            state.record.figure("Uncertainty of strain", f"± {np.nanmedian(error):.3f} %", remark)
+
+    def _gates(self, state: RunState, found: Any) -> None:
+        limit = self.given(state).max_strain
+        parts = np.stack([np.asarray(getattr(found, name), dtype=np.float64) for name in COMPONENTS])
+        seen = np.isfinite(parts).all(axis=0)
+        beyond = float((np.abs(parts).max(axis=0) > limit)[seen].mean()) if seen.any() else 1.0
+        largest = float(np.abs(parts[:, seen]).max()) if seen.any() else float("nan")
+        state.record.gate(
+            "Magnitude of the glass's strain",
+            beyond <= OUTLIERS,
+            f"{100 * beyond:.2g} % of positions beyond ±{100 * limit:g} %, largest {100 * largest:.2g} %",
+            f"at most {100 * OUTLIERS:g} % of positions",
+            "check the reference region and the patterns of these positions: crystallites, holes, too few counts",
+        )
+        residual = np.asarray(found.residual, dtype=np.float64)
+        middle = float(np.nanmedian(residual)) if np.isfinite(residual).any() else float("nan")
+        state.record.gate(
+            "Ring explained by its model",
+            middle <= SPECKLED,
+            f"χ² of {middle:.2f} a degree of freedom (median)",
+            f"at most {SPECKLED:g}",
+            "speckles of a thin glass are larger than counting noise: errors are scaled by it; average positions, or tilt the beam",
+        )
+
+    def pictures(self, state: RunState) -> Iterator[Drawn]:
+        from gpu4d import plot
+
+        found = state["amorphous_strain"]
+        caption = (
+            f"Strain of the glass relative to the {found.reference.how}, tension positive. A glass shows no rotation. The axes of the "
+        )
+        caption += "tensor are drawn beside every map."
+        yield Picture("amorphous_strain", STRAIN, "Strain of the glass", caption, wide=True), plot.strain(found, "Strain of the glass")
+        error = found.exx.of_same_grid(100 * np.asarray(found.uncertainty).mean(axis=0))
+        caption = "Standard error of a strain component (mean of the three), from the counts and, where speckles are larger, from them."
+        made = plot.image(error, "Standard error of strain", units="%", cmap="viridis")
+        yield Picture("amorphous_strain_uncertainty", STRAIN, "Standard error of strain", caption), made
+
+    def headline(self, state: RunState) -> str | None:
+        """Return the answer in one sentence: how much strain, and how well it is known."""
+        found = state["amorphous_strain"]
+        parts = 100 * np.stack([np.asarray(getattr(found, name)) for name in COMPONENTS])
+        if not np.isfinite(parts).any():
+            return None
+        kind = state.get("kind_of_data") or "The specimen is amorphous."
+        if float(np.nanmedian(np.asarray(found.residual))) > SPECKLED:
+            return f"{kind} Its patterns differ by speckle, from which strain is not told apart."
+        spread, error = float(np.nanstd(parts)), float(np.nanmedian(100 * np.asarray(found.uncertainty)))
+        return f"{kind} Its strain varies by {spread:.2g} % rms, with a standard error of {error:.2g} % at one position."
