@@ -9,7 +9,7 @@ import numpy as np
 
 from gpu4d.amorphous.band import LEAST_RINGS, band_of
 from gpu4d.amorphous.from_rings import NORMALIZE, Choice, rdf_of_rings
-from gpu4d.amorphous.mean_atom import Factor, mean_atom
+from gpu4d.amorphous.mean_atom import Factor, is_function, mean_atom
 from gpu4d.amorphous.rdf_result import RDF
 from gpu4d.amorphous.ring_means import RingMeans, from_arrays, from_scan
 from gpu4d.amorphous.sine_transform import growing
@@ -150,8 +150,9 @@ def rdf(
     atom = mean_atom(composition, _kept(factor, keep), means.k[keep])
     mean, spread = (v.reshape(-1, v.shape[-1])[:, keep] for v in (means.mean, means.error))
     flat = RingMeans(means.k[keep], mean, spread, means.width)
-    numbers = _numbers(density, r, r_min, (first_shell, shell_limits), low_r_rounds)
-    choice = Choice(fit, form, normalize, *numbers, _disk_radius(disk_radius, profile), means.width)
+    rho, at, nearest, shell, counted, rounds = _numbers(density, r, r_min, (first_shell, shell_limits), low_r_rounds)
+    disk = _disk_radius(disk_radius, profile)
+    choice = Choice(fit, form, normalize, rho, at, nearest, shell, counted, rounds, disk, means.width)
     return rdf_of_rings(flat, atom, limits, choice, means.mean.shape[:-1])
 
 
@@ -211,7 +212,7 @@ def _usable(means: RingMeans) -> tuple[np.ndarray, float]:
 
 def _kept(factor: Any, keep: np.ndarray) -> Any:
     """Return factors at the kept rings: arrays are cut, functions are left."""
-    if factor is None or callable(factor):
+    if factor is None or is_function(factor):
         return factor
     if isinstance(factor, Mapping):
         return {element: _kept(one, keep) for element, one in factor.items()}

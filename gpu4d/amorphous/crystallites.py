@@ -143,9 +143,7 @@ def find_crystallites(
     expected = float(real_number(false_positives, "false_positives"))
     radius = disk_radius(cube.calibration) if disk is None else float(real_number(disk, "disk"))
     if radius is None:
-        raise InputError(
-            "the radius of a disk is not known: give disk= in pixels, or calibrate probe_radius, or semiangle with energy and q_pixel"
-        )
+        raise InputError("the radius of a disk is not known: give disk= in pixels, or calibrate probe_radius, or semiangle and pixel")
     rings: dict[str, Any] = {"ellipse": ellipse, "mask": mask}
     profile = sweep(cube, RingStatistics(origin, **rings), **sweep_options)
     flat = profile.mean.reshape(-1, len(profile.radius))

@@ -78,8 +78,13 @@ def mean_atom(composition: Any, factor: Factor | Mapping[str, Factor] | None, k:
     return MeanAtom(np.asarray(mean), np.asarray(square), weights)
 
 
-def _values(given: Factor, k: np.ndarray, name: str) -> np.ndarray:
-    values = real_values(given(k) if callable(given) else given, name, NEED[5:]).astype(np.float64)
+def is_function(given: Any) -> bool:
+    """Return True for what computes factors of k. A class is no function, though it can be called."""
+    return callable(given) and not isinstance(given, type)
+
+
+def _values(given: Any, k: np.ndarray, name: str) -> np.ndarray:
+    values = real_values(given(k) if is_function(given) else given, name, NEED[5:]).astype(np.float64)
     if values.shape != k.shape:
         raise InputError(f"{name} has shape {values.shape}, and there are {len(k)} k: {NEED}")
     if not ((values > 0) & np.isfinite(values)).all():

@@ -76,6 +76,8 @@ def from_scan(cube: DataCube, q_pixel: Any, rings: dict[str, Any], options: dict
         raise InputError("the size of a detector pixel is not known: give q_pixel=, or set calibration.q_pixel (1/Å)")
     origin = rings.pop("origin")
     origin = known.origin if origin is None else origin
+    if origin is None:
+        raise InputError("the origin is not known: give it, set calibration.origin, or measure it (gpu4d.calibrate.origin)")
     rings["ellipse"] = known.ellipse if rings["ellipse"] is None else rings["ellipse"]
     found = sweep(cube, RadialVariance(origin, **rings, where=options.pop("where", None)), **options)
     masks = [m for m in (cube.detector_mask, pixel_mask(rings.pop("mask"), cube.shape[2:], "mask")) if m is not None]

@@ -76,7 +76,7 @@ def first_shell(r: np.ndarray, values: np.ndarray, density: np.ndarray, peak: np
     if np.isfinite(limits[1]):
         atoms = over_r @ shell_weights(r, *limits)
     found = Shell(peak, limits[0], limits[1], atoms, *(np.full(count, np.nan) for _ in range(3)))
-    for i in np.flatnonzero(known):
+    for i in np.flatnonzero(known).tolist():
         _gaussian(found, i, r, over_r[i], int(np.argmin(np.abs(r - peak[i]))))
     return found
 

@@ -341,7 +341,10 @@ def mean_radii(
         raise InputError("origins has no finite origin: need the centre of the beam in detector pixels")
     some = centres[np.unique(np.linspace(0, len(centres) - 1, MOST_ORIGINS).round().astype(int))]
     plane = np.moveaxis(np.indices(size, dtype=np.float64), 0, -1)
-    stretched = np.eye(2) if ellipse is None else ellipse_matrix(floats(ellipse, 3, "ellipse"))
+    stretched = np.eye(2)
+    if ellipse is not None:
+        a, b, theta = floats(ellipse, 3, "ellipse")
+        stretched = ellipse_matrix((a, b, theta))
     total = np.zeros(radial_grid(size, n_r, r_max)[0])
     pixels = np.zeros_like(total)
     for centre in some:
