@@ -20,6 +20,7 @@ from gpu4d.streaming.reduction import ScanInfo
 
 PARTS = 4  # values of a ring: pixels, Σ x, Σ x², Σ noise
 COPIES = 18  # of a pattern in double precision that are held at a time
+TOGETHER = 1 << 20  # bytes of patterns in double precision that the host takes at a time: their copies then stay near the cache
 COVERED = 0.5  # of the brightness expected under a disk without a mask: places with less do not count
 
 
@@ -97,7 +98,7 @@ class SpotFluctuation(_PolarValues):
 
     def work_bytes(self, scan: ScanInfo, n_frames: int) -> int:
         pixels = scan.shape[2] * scan.shape[3]
-        return super().work_bytes(scan, n_frames) + 8 * COPIES * pixels * (n_frames + 1)
+        return super().work_bytes(scan, n_frames) + 8 * COPIES * pixels * (min(n_frames, _together(scan)) + 1)
 
     def prepare(self, scan: ScanInfo) -> None:
         super().prepare(scan)
@@ -106,6 +107,14 @@ class SpotFluctuation(_PolarValues):
             raise InputError(f"expected is {self.expected.shape}: need one value for each of {n_r} rings")
 
     def _values(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
+        xp, size = arrays.namespace(frames), _together(self.scan)
+        centres = xp.broadcast_to(origins, (frames.shape[0], 2))
+        starts = range(0, max(frames.shape[0], 1), size)
+        parts = [self._some(frames[i : i + size, ...], centres[i : i + size, :], options) for i in starts]
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+    def _some(self, frames: Any, origins: Any, options: dict[str, Any]) -> Any:
+        """Return the sums of the rings of as many patterns as are held in double precision at a time, (n, parts, n_r)."""
         xp = arrays.namespace(frames)
         host = np.broadcast_to(arrays.to_numpy(origins), (frames.shape[0], 2))
         one = bool((host == host[:1]).all())  # of all patterns: what is expected is then made once
@@ -148,6 +157,11 @@ class SpotFluctuation(_PolarValues):
             variance, noise = (square - noise) / places / mean**2 - 1, noise / places / mean**2
         middles = radii(*radial_grid(self.scan.shape[2:], self.n_r, self.r_max))
         return SpotRings(middles, np.ascontiguousarray(places), variance, noise)
+
+
+def _together(scan: ScanInfo) -> int:
+    """Return how many patterns are held in double precision at a time; on a device, whose calls cost more than memory, all."""
+    return max(1, TOGETHER // (8 * scan.shape[2] * scan.shape[3])) if scan.on_host else max(1, scan.update_frames)
 
 
 def disk_sums(values: Any, radius: float) -> Any:

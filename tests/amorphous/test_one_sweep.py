@@ -75,8 +75,8 @@ def test_so_does_a_file_read_with_the_least_memory(alone, tmp_path, chunks):
 @pytest.mark.slow
 def test_so_does_a_file_larger_than_the_memory(tmp_path):
     scan = gpu4d.simulate.amorphous_scan((11, 12), (64, 60), radius=18.0, dose=9e3, seed=7)
-    data = np.tile(scan.cube.source.array, (12, 10, 1, 1))
-    origin = np.tile(scan.truth["origin"], (12, 10, 1))
+    data = np.tile(scan.cube.source.array, (10, 8, 1, 1))
+    origin = np.tile(scan.truth["origin"], (10, 8, 1))
     reference = halo_reference(scan.cube, origin=scan.truth["origin"], ellipse=(1.0, 1.0, 0.0))
     found, least = from_file(tmp_path / "scan.h5", data, (4, 6, 64, 60), lambda: reductions(origin, reference))
     assert least < data.nbytes, "else this shows nothing"
