@@ -11,13 +11,12 @@ from gpu4d.amorphous.band import LEAST_RINGS, band_of
 from gpu4d.amorphous.from_rings import NORMALIZE, Choice, rdf_of_rings
 from gpu4d.amorphous.mean_atom import Factor, is_function, mean_atom
 from gpu4d.amorphous.rdf_result import RDF
-from gpu4d.amorphous.ring_means import RingMeans, from_arrays, from_scan
+from gpu4d.amorphous.ring_means import RingMeans, bright_field_radius, from_arrays, from_scan
 from gpu4d.amorphous.sine_transform import growing
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import OriginLike, real_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
-from gpu4d.physics import angle_to_frequency
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.streaming.engine import SweepOptions
 
@@ -170,10 +169,7 @@ def _means(profile: Any, k: Any, q_pixel: Any, error: Any, rings: dict[str, Any]
 def _disk_radius(given: Any, profile: Any) -> float:
     """Return the radius of the bright-field disk, 1/Å: the one given, that of a scan's calibration, or 0."""
     if given is None:
-        known = profile.calibration if isinstance(profile, DataCube) else None
-        if known is None or known.semiangle is None or known.energy is None:
-            return 0.0
-        return angle_to_frequency(known.semiangle, known.energy)
+        return bright_field_radius(profile.calibration) if isinstance(profile, DataCube) else 0.0
     radius = float(real_number(given, "disk_radius"))
     if not 0 <= radius < 1:
         raise InputError(f"disk_radius={radius:g}: need the radius of the bright-field disk, 1/Å, below 1")

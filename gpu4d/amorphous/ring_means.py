@@ -8,8 +8,10 @@ import numpy as np
 
 from gpu4d.amorphous.sine_transform import growing
 from gpu4d.data.arguments import LARGEST, pixel_mask, real_values
+from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.physics import angle_to_frequency
 from gpu4d.real_arrays import real_number
 from gpu4d.rings import RadialStatistics, RadialVariance, mean_radii
 from gpu4d.streaming.engine import sweep
@@ -87,6 +89,13 @@ def from_scan(cube: DataCube, q_pixel: Any, rings: dict[str, Any], options: dict
     error = _error(found, np.dtype(str(cube.dtype)).kind in "iub")
     width = size * float(found.radius[1] - found.radius[0]) if len(radius) > 1 else 0.0
     return RingMeans(size * radius[filled], found.mean[filled], error[filled], width)
+
+
+def bright_field_radius(known: Calibration) -> float:
+    """Return the radius of the bright-field disk of a calibrated semi-angle, 1/Å; 0 if it is not known."""
+    if known.semiangle is None or known.energy is None:
+        return 0.0
+    return angle_to_frequency(known.semiangle, known.energy)
 
 
 def _error(found: RadialStatistics, counts: bool) -> np.ndarray:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline
-from gpu4d.errors import MemoryBudgetError
+from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.io.saving import Item
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming.engine import BudgetOptions
@@ -19,6 +20,8 @@ from gpu4d.streaming.reduction import Reduction, Result
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.stage import Reason
+
+T = TypeVar("T")
 
 MEMORY_MARGIN = 1.5  # times the memory that the results need, so that chunks fit beside them
 
@@ -128,3 +131,22 @@ class RunState:
         return gpu4d.sweep(
             self.cube, reductions, where=self.where, progress=progress, device=compute.device, memory=memory, trace=self.timeline
         )
+
+    def with_memory(self, work: Callable[[BudgetOptions], T]) -> T:
+        """Return what `work` makes with `sweep_options`. The memory limit is raised as in `sweep`.
+
+        Raises
+        ------
+        InputError
+            The limit that the user set, or the memory of the machine, is too small.
+        """
+        options = self.sweep_options
+        while True:
+            try:
+                return work(options)
+            except MemoryBudgetError as error:
+                if "compute.memory" in self.recipe.given or MEMORY_MARGIN * error.asked > error.free:
+                    raise InputError(str(error)) from error
+                options["memory"] = str(int(MEMORY_MARGIN * error.asked))
+                asked = format_bytes(error.asked)
+                self.record.note(f"the results need {asked}: the memory limit is raised to {MEMORY_MARGIN:g} times that")

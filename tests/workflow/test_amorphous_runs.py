@@ -14,6 +14,7 @@ from gpu4d.workflow import analyse
 from gpu4d.workflow.pipeline import found
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stages import known_stages
+from gpu4d.workflow.stages.radial import ring_reductions
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,15 @@ def test_one_pass_has_images_and_ring_statistics(state):
     assert state["glass"].rings.sums.shape[:2] == (12, 11) and not state["glass"].mixed
 
 
+def test_the_picture_of_fluctuations_shows_what_the_recipe_asks_for_first(state):
+    for asked, first in (("mean", "variance of the annular mean"), ("median", "annular mean, by medians")):
+        state.recipe.set("fem.statistics", asked, origin="test")
+        (stage,) = [s for s in known_stages() if s.name == "fem"]
+        drawn = {picture.name: figure for picture, figure in stage.pictures(state)}
+        texts = [text.get_text() for text in drawn["fem"].axes[0].get_legend().get_texts()]
+        assert texts[0] == first and {"annular mean, by medians", "variance of the annular mean"} <= set(texts)
+
+
 def test_what_is_not_known_is_said(state):
     assert "the composition is not known" in state.reasons["rdf"].why
     assert any("disk" in d.why for d in state.record.decisions if d.what == "No search for crystallites") or "crystallites" in state
@@ -75,6 +85,23 @@ def test_methods_are_switched_off(glass):
     state = analyse(glass.cube, recipe(fem__measure=False, amorphous_strain__measure=False))
     assert "fem" not in state and "amorphous_strain" not in state and "radial_profile" in state
     assert "switched off" in state.reasons["fem"].why and "switched off" in state.reasons["amorphous_strain"].why
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_little_memory_stops_no_run(glass, given):
+    """A default that is too small for the crystallites is raised; a limit of the user leaves them out, and says so."""
+    asked = recipe(amorphous_strain__measure=False, **({"compute__memory": "14 MB"} if given else {}))
+    asked.compute.memory = "14 MB"
+    state = analyse(glass.cube, asked)
+    left_out = [d.why for d in state.record.decisions if d.what == "No search for crystallites"]
+    assert "fem" in state and ("crystallites" in state) != given
+    assert [("14 MB" in why and "raise memory" in why) for why in left_out] == [True] * given
+
+
+def test_ring_statistics_keep_a_limit_of_the_user(glass):
+    for memory, kept in (("450 kB", True), ("300 kB", False)):  # 12 × 11 positions of 32 rings are 135 kB
+        state = RunState(glass.cube, recipe(compute__memory=memory))
+        assert ("ring_profiles" in ring_reductions(state, (32.0, 32.0), np.ones((12, 11), bool), True)) == kept
 
 
 def test_fractions_of_counts_have_no_likelihood(state):
@@ -114,6 +141,7 @@ def test_distances_of_atoms_of_a_metallic_glass(shared_data):
     expected = np.interp(result.k, truth["k_1_per_A"], truth["S_k"])
     assert np.corrcoef(result.structure_factor[seen], expected[seen])[0, 1] > 0.99
     assert {"structure_factor", "pair_distribution"} <= set(state.products)
+    assert any("that of the disk, 0.0254 1/Å" in line for line in result.decisions), "the width of the bright-field disk is taken out"
     assert {"Scale of the structure factor", "Density of atoms"} <= {gate.name for gate in state.record.gates}
 
 

@@ -19,6 +19,7 @@ from gpu4d.workflow.stage import Reason, Stage, no, yes
 
 NEAR_RING = 0.25  # of its radius: the figure is that of the largest variance in this range
 SMALL, LARGE = 0.5, 2.0  # mrad: range of semi-angles that the guide has for this method
+FIRST = ("median_annular_mean", "annular_mean")  # variants of the figure and of the picture
 VARIANTS = ("annular_mean", "rings", "ring_ensemble", "median_annular_mean", "median_rings")
 
 
@@ -83,9 +84,9 @@ class Fem(Stage):
         """Return the crystallites that stand out of the glass."""
         from gpu4d.amorphous import find_crystallites
 
-        options: Any = {**state.sweep_options, "where": state["glass"].where}
+        glass = state["glass"]
         try:
-            return find_crystallites(state.cube, state["glass"].origin, **options)
+            return state.with_memory(lambda options: find_crystallites(state.cube, glass.origin, where=glass.where, **options))
         except InputError as error:
             state.record.decide("No search for crystallites", str(error))
             return None
@@ -122,7 +123,7 @@ class Fem(Stage):
             state.record.figure("Differences of thickness", f"{rms:.2g} %", "rms, from the variance that all rings share")
 
     def _variants(self, state: RunState, found: Any) -> tuple[Any, Any]:
-        pair = found.median_annular_mean, found.annular_mean
+        pair = tuple(getattr(found, name) for name in FIRST)
         return pair if self.given(state).statistics == "median" else pair[::-1]
 
     def _gate(self, state: RunState, found: Any) -> None:
@@ -144,11 +145,20 @@ class Fem(Stage):
         found = state["fem"]
         caption = "Normalised variance over the positions without counting noise, with standard errors. "
         caption += "Medians are not changed by few crystallites, means are."
-        yield Picture("fem", GLASS, "Variance of the glass", caption), plot.fem(found)
+        shown = FIRST if self.given(state).statistics == "median" else FIRST[::-1]
+        yield Picture("fem", GLASS, "Variance of the glass", caption), plot.fem(found, shown)
         if "crystallites" in state:
-            image = state["bf"].of_same_grid(np.asarray(state["crystallites"].significance), "crystallite significance", "σ")
-            caption = "How much the rings of a position vary more than those of the glass, in standard deviations."
-            yield Picture("crystallites", GLASS, "Crystallites", caption), plot.image(image, "Crystallites", units="σ", cmap="viridis")
+            crystallites = state["crystallites"]
+            values = np.asarray(crystallites.significance, dtype=np.float64)
+            image = state["bf"].of_same_grid(values, "crystallite significance", "σ")
+            top = max(2 * crystallites.threshold, float(np.nanmax(values, initial=0.0)))  # so that an even glass looks even
+            caption = (
+                f"How much the rings of a position vary more than those of the glass, in standard deviations: {len(crystallites)} "
+                f"crystallite{'s' * (len(crystallites) != 1)} above {crystallites.threshold:.1f}, where "
+                f"{crystallites.false_positives:g} positions of glass are expected."
+            )
+            made = plot.image(image, "Crystallites", units="σ", cmap="magma", limits=(0, top))
+            yield Picture("crystallites", GLASS, "Crystallites", caption), made
 
 
 def _as_list(found: Any) -> PointList:

@@ -67,12 +67,10 @@ class GlassStrain(Stage):
         region = where
         if isinstance(given.reference, list):
             region = where & region_mask(given.reference, state.cube.scan_shape, "amorphous_strain.reference")
-        options = {**state.sweep_options, "where": where}
+        asked: Any = {"reference": region, "origin": state["glass"].origin, "drift": given.drift, "max_strain": given.max_strain}
         with record.stage(self.title, int(where.sum()), state.cube.nbytes):
             try:
-                found = gpu4d.amorphous_strain(
-                    state.cube, reference=region, origin=state["glass"].origin, drift=given.drift, max_strain=given.max_strain, **options
-                )
+                found = state.with_memory(lambda options: gpu4d.amorphous_strain(state.cube, where=where, **asked, **options))
             except InputError as error:
                 record.warn(f"no strain of the glass: {error}")
                 return

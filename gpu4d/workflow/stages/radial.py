@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.arrays import is_integer_dtype
 from gpu4d.data.pointlist import PointList
+from gpu4d.device.memory import parse_memory
 from gpu4d.rings import RadialStatistics, RadialVariance, RingStatistics, ring_center
 from gpu4d.rings.polar_transform import radial_grid
 from gpu4d.sizes import format_bytes
@@ -19,6 +20,7 @@ from gpu4d.workflow.stages.technique import RINGS, beam_of
 
 NEAR_RING = 0.1  # of its radius: the figure is that of the brightest place of the profile in this range
 MOST_BYTES = 2 << 30  # of ring statistics at every position: of a larger scan the sums over all positions are kept
+SHARE = 1 / 3  # of a memory limit that the user set: with their result in the making, they then take half of it
 RING_BYTES = 4 * 8  # of a ring at a position: pixels, sum and squares, and a copy of one of them
 
 
@@ -72,10 +74,13 @@ def ring_reductions(state: RunState, origin: Any, where: np.ndarray, by_position
     found: dict[str, Any] = {"radial_profile": RadialVariance(origin, where=where)}
     if by_position:
         size = RING_BYTES * int(np.prod(state.cube.scan_shape)) * radial_grid(state.cube.detector_shape, None, None)[0]
-        if size <= MOST_BYTES:
+        most = MOST_BYTES
+        if "compute.memory" in state.recipe.given:
+            most = min(most, int(SHARE * parse_memory(state.recipe.compute.memory)))
+        if size <= most:
             found["ring_profiles"] = RingStatistics(origin)
         else:
-            said = f"they would take {format_bytes(size)}, more than {format_bytes(MOST_BYTES)}; sums over all positions are kept"
+            said = f"they would take {format_bytes(size)}, more than {format_bytes(most)}; sums over all positions are kept"
             state.record.decide("No ring statistics by position", said)
     return found
 

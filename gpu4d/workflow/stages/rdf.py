@@ -110,6 +110,7 @@ class Rdf(Stage):
 
     def _computed(self, state: RunState) -> Any:
         import gpu4d
+        from gpu4d.amorphous.ring_means import bright_field_radius
 
         given = self.given(state)
         k, mean, error = self._profile(state)
@@ -125,6 +126,7 @@ class Rdf(Stage):
             band=(given.band_low, given.band_high),
             damping=given.damping or None,
             low_r_rounds=given.low_r_rounds,
+            disk_radius=bright_field_radius(state.calibration),
         )
 
     def _profile(self, state: RunState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -153,7 +155,8 @@ class Rdf(Stage):
 
     def _figures(self, state: RunState, found: Any) -> None:
         record, about = state.record, f"resolution {found.resolution:.2f} Å"
-        record.figure("Distance of the first shell", f"{measured(float(found.peak), float(found.peak_error))} Å", about)
+        if np.isfinite(found.peak):
+            record.figure("Distance of the first shell", f"{measured(float(found.peak), float(found.peak_error))} Å", about)
         if np.isfinite(found.coordination):
             start, end = found.shell
             record.figure(
@@ -191,14 +194,17 @@ class Rdf(Stage):
         caption = "Structure factor, and the mean intensity with the fitted background and scattering of single atoms. "
         caption += "S goes to 1 where the oscillations end. k = 1/d."
         yield Picture("structure_factor", GLASS, "Structure factor", caption), plot.structure_factor(found)
-        caption = f"Reduced radial distribution function, with its standard error. Peaks nearer than {found.resolution:.2f} Å are one. "
-        caption += "Ripples beside a peak come from the end of the band."
+        caption = "Pair distribution function g(r), with its standard error; 1 is the mean density. "
+        caption += f"Peaks nearer than {found.resolution:.2f} Å are one. Ripples beside a peak come from the end of the band."
         yield Picture("pair_distribution", GLASS, "Distances of atoms", caption), plot.pair_distribution(found)
 
     def headline(self, state: RunState) -> str | None:
         found, kind = state["rdf"], state.get("kind_of_data") or "The specimen is amorphous."
+        if not np.isfinite(found.peak):
+            return None
         shell = measured(float(found.peak), float(found.peak_error))
-        return f"{kind} Its first shell is at {shell} Å, of {float(found.coordination):.1f} atoms."
+        atoms = f", of {float(found.coordination):.1f} atoms" if np.isfinite(found.coordination) else ""
+        return f"{kind} Its first shell is at {shell} Å{atoms}."
 
 
 def _as_lists(found: Any) -> dict[str, PointList]:
