@@ -211,7 +211,7 @@ def from_statistics(
     known = diffuse_from(statistics.calibration) if inner is None else float(real_number(inner, "inner"))
     if normalise == "total" and known is None:
         raise InputError('normalise="total" needs the radius from which scattering is diffuse: give inner= in pixels')
-    counts = counts & np.isfinite(statistics.sums).all(axis=-1) & (statistics.pixels > 0).any(axis=-1)  # visited, with an origin
+    counts = counts & visited(statistics)
     n = int(counts.sum())
     if n < 2:
         raise InputError(f"{n} of {counts.size} positions count: need two at least")
@@ -238,6 +238,11 @@ def from_statistics(
             resolution(statistics.calibration),
             statistics.q,
         )
+
+
+def visited(statistics: RingProfiles) -> np.ndarray:
+    """Return the positions (Rx, Ry) that were visited and have an origin."""
+    return np.isfinite(statistics.sums).all(axis=-1) & (statistics.pixels > 0).any(axis=-1)
 
 
 def electrons(statistics: RingProfiles, counts: np.ndarray, gain: float, total_from: float | None = None) -> Rings:
@@ -305,8 +310,8 @@ def _steady_origin(cube: DataCube, origin: OriginLike | None) -> np.ndarray | No
 
 def _variance_image(found: PixelSums, gain: float, place: _Place) -> Variance | None:
     """Return the annular mean of the variance image; its error from the scatter of the sectors. None for rings of many shapes."""
-    n, total, squares = found.positions, found.total / gain, found.squares / gain**2
-    if n < 2 or not place.defined:
+    n, total, squares = found.seen, found.total / gain, found.squares / gain**2
+    if found.positions < 2 or not place.defined:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         value = (n - 1) * (squares - total) / (total**2 - squares) - 1

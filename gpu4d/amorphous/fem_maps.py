@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from gpu4d.amorphous._fem import FEM, electrons, from_statistics
+from gpu4d.amorphous._fem import FEM, electrons, from_statistics, visited
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
@@ -36,7 +36,7 @@ def fem_regions(
     Returns
     -------
     dict of int to FEM
-        By label. Regions of less than two positions are left out.
+        By label. Regions of less than two positions that were visited and have an origin are left out.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def fem_regions(
     host = real_values(labels, "labels", "whole numbers (Rx, Ry)")
     if host.shape != statistics.pixels.shape[:2] or not (host == np.round(host)).all():
         raise InputError(f"labels are {host.shape}: need whole numbers in the shape of the scan, {statistics.pixels.shape[:2]}")
-    seen = np.isfinite(statistics.sums).any(axis=-1)
+    seen = visited(statistics)
     gain = float(real_number(counts_per_electron, "counts_per_electron"))
     found = {}
     for label in np.unique(host[host >= 0]).astype(int).tolist():

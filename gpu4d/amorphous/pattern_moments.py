@@ -19,14 +19,18 @@ class PixelSums(NamedTuple):
     Attributes
     ----------
     total : (Qx, Qy) float64
-        Σ I over the positions; NaN where any value of the pixel is not finite.
+        Σ I over the positions where the pixel is finite.
     squares : (Qx, Qy) float64
-        Σ I².
+        Σ I² over them.
+    seen : (Qx, Qy) float64
+        Their number.
     positions : int
+        Of the patterns.
     """
 
     total: np.ndarray
     squares: np.ndarray
+    seen: np.ndarray
     positions: int
 
     def __repr__(self) -> str:
@@ -34,7 +38,7 @@ class PixelSums(NamedTuple):
 
 
 class PatternMoments(SumReduction):
-    """Reduction: sums of all patterns and of their squares, pixel by pixel.
+    """Reduction: sums of all patterns and of their squares, pixel by pixel. Values that are not finite are left out.
 
     Examples
     --------
@@ -44,19 +48,24 @@ class PatternMoments(SumReduction):
     (18.0, 54.0, 6)
     """
 
-    sums: ClassVar = dict.fromkeys(("total", "squares", "seen"), operator.add)
+    sums: ClassVar = dict.fromkeys(("total", "squares", "seen", "patterns"), operator.add)
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         pixels = 8 * scan.shape[2] * scan.shape[3]
-        return self.held_bytes(scan, pixels) + 3 * pixels * n_frames
+        return self.held_bytes(scan, pixels) + 4 * pixels * n_frames
 
     def update(self, frames: Array, positions: np.ndarray) -> None:
         xp = arrays.namespace(frames)
-        values = arrays.as_float64(frames)
-        self.add(positions, total=xp.sum(values, axis=0), squares=xp.sum(values * values, axis=0), seen=len(positions))
+        values, n = arrays.as_float64(frames), len(positions)
+        if arrays.is_integer(frames):
+            seen = xp.full(values.shape[1:], float(n), dtype=xp.float64, device=arrays.device(values))
+        else:
+            known = xp.isfinite(values)
+            values, seen = xp.where(known, values, xp.zeros_like(values)), xp.sum(xp.astype(known, xp.float64), axis=0)
+        self.add(positions, total=xp.sum(values, axis=0), squares=xp.sum(values * values, axis=0), seen=seen, patterns=n)
 
     def finish(self) -> PixelSums:
         """Return the sums so far."""
         none = np.zeros(self.scan.shape[2:])
-        total, squares = (none if (v := self.result(name)) is None else arrays.to_numpy(v) for name in ("total", "squares"))
-        return PixelSums(total, squares, int(self.result("seen") or 0))
+        found = (none if (v := self.result(name)) is None else arrays.to_numpy(v) for name in ("total", "squares", "seen"))
+        return PixelSums(*found, int(self.result("patterns") or 0))

@@ -1,4 +1,4 @@
-"""Draw the variances of fluctuation microscopy over the scattering vector, and crystallites on the map of their significance."""
+"""Draw the variances of fluctuation microscopy over the scattering vector."""
 
 from __future__ import annotations
 

@@ -189,3 +189,25 @@ def test_medians_suppress_the_crystals_of_a_glass(shared_data):
     assert ratios["annular_mean"] > 5 and ratios["ring_ensemble"] > 3
     assert ratios["median_annular_mean"] < 1.35 and ratios["median_rings"] < 1.1
     assert 7 < everywhere.resolution < 11
+
+
+def test_a_pattern_that_is_not_a_number_changes_what_it_would_if_it_were_not_there():
+    counts = np.random.default_rng(8).poisson(6.0, (6, 7, 20, 24)).astype("float32")
+    counts[2, 3], counts[:, :, 11, 12] = np.nan, np.nan  # a pattern, and a dead pixel
+    where = np.ones((6, 7), bool)
+    where[2, 3] = False
+    found = gpu4d.fem(gpu4d.DataCube(counts), (9.5, 11.5))
+    expected = gpu4d.fem(gpu4d.DataCube(np.nan_to_num(counts)), (9.5, 11.5), where=where, mask=np.isfinite(counts[0, 0]))
+    for name in ("annular_mean", "rings", "ring_ensemble", "variance_image"):
+        values = getattr(found, name).value
+        assert np.isfinite(values).all(), name
+        np.testing.assert_allclose(values, getattr(expected, name).value, rtol=1e-9)
+
+
+def test_regions_without_an_origin_are_left_out():
+    origins = np.full((6, 6, 2), 7.5)
+    origins[3:] = np.nan
+    counts = np.random.default_rng(9).poisson(9.0, (6, 6, 16, 16)).astype("uint16")
+    rings = gpu4d.sweep(gpu4d.DataCube(counts), gpu4d.RingStatistics(origins))
+    found = fem_regions(rings, np.arange(36).reshape(6, 6) // 18)
+    assert {label: one.positions for label, one in found.items()} == {0: 18}
