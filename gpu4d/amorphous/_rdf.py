@@ -105,8 +105,8 @@ def rdf(
     first_shell : (low, high)
         Where the highest peak of G(r) is the first shell, Å.
     shell_limits : (start, end), optional
-        Between which its atoms are counted, Å. None: from where the RDF grows up to the peak, to the first minimum of g(r) behind it, both
-        of the mean of the profiles. Give both to compare specimens.
+        Between which its atoms are counted, Å. None: from where the RDF grows up to the peak, to the deepest minimum of g(r) behind it
+        up to 1.65 of its distance, without ripples, both of the mean of the profiles. Give both to compare specimens.
     origin, n_r, r_max, ellipse, mask
         Of a scan, as in `gpu4d.radial_profile` (r_max in pixels). Rings narrower than a pixel keep a sharp first peak of S, wider ones
         have less noise.

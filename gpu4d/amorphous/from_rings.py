@@ -42,7 +42,8 @@ def rdf_of_rings(means: RingMeans, atom: MeanAtom, limits: Band, choice: Choice,
     """Make the result of profiles (g, n), whose groups have `shape`."""
     single = atom.square / atom.factor**2
     nodes = Nodes(means.k, single, limits)
-    transform = nodes.transform(choice.r) / instrument(choice.r, choice.disk_radius, choice.ring_width)[:, None]
+    left = instrument(choice.r, choice.disk_radius, choice.ring_width)[:, None]
+    transform = nodes.transform(choice.r) / left
     fitted = (means.k >= choice.k_fit[0]) & (means.k <= choice.k_fit[1])
     found = scaled(means.mean, means.k, atom, fitted, choice.background)
     s = nodes.structure_factor(found.structure_factor(single))
@@ -56,7 +57,8 @@ def rdf_of_rings(means: RingMeans, atom: MeanAtom, limits: Band, choice: Choice,
     density = slope_density(part, s) if choice.density is None else np.where(np.isfinite(s[:, -1]), choice.density, np.nan)
     s = corrected(nodes, part, s, density, choice.rounds)
     reduced = (s - 1) @ transform.T
-    limits_of_shell = choice.limits or _limits(choice, reduced, density, r_min)
+    smooth = (s - 1) @ (nodes.transform(choice.r, lorch=True) / left).T
+    limits_of_shell = choice.limits or _limits(choice, reduced, smooth, density, r_min)
     shell = first_shell(choice.r, reduced, density, first_peak(choice.r, reduced, choice.shell), limits_of_shell)
     spread = Propagation(nodes, found, s[:, nodes.extra :], means.error / atom.factor**2)
     by_ring = {
@@ -85,13 +87,13 @@ def rdf_of_rings(means: RingMeans, atom: MeanAtom, limits: Band, choice: Choice,
     )
 
 
-def _limits(choice: Choice, reduced: np.ndarray, density: np.ndarray, r_min: float) -> tuple[float, float]:
+def _limits(choice: Choice, reduced: np.ndarray, smooth: np.ndarray, density: np.ndarray, r_min: float) -> tuple[float, float]:
     """Return the limits of the first shell, Å, of the mean of all profiles, so that their atoms can be compared."""
     known = np.isfinite(reduced).all(axis=-1) & (density > 0)
     if not known.any():
         return np.nan, np.nan
     mean, rho = reduced[known].mean(axis=0), float(density[known].mean())
-    return shell_limits(choice.r, mean, rho, float(first_peak(choice.r, mean[None], choice.shell)[0]), r_min)
+    return shell_limits(choice.r, mean, smooth[known].mean(axis=0), rho, float(first_peak(choice.r, mean[None], choice.shell)[0]), r_min)
 
 
 def instrument(r: np.ndarray, disk_radius: float, ring_width: float) -> np.ndarray:

@@ -43,7 +43,7 @@ class RDF:
         Where G(r) has its first peak, Å.
     shell : (2,) float64
         Between which the atoms of the first shell are counted, Å: from where the RDF grows up to the peak (at least `r_min`), to the
-        first minimum of g(r) behind it; of several profiles, those of their mean.
+        deepest minimum of g(r) behind it up to 1.65 of its distance; of several profiles, those of their mean.
     coordination, coordination_error : (...) float64
         Atoms of the first shell: the integral of the RDF. Atoms behind the minimum and in front of it are told apart by nothing else.
     gaussian : (..., 3) float64

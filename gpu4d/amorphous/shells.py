@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 HALF = 0.5  # of its height: above, the first peak is taken for a Gaussian
+FARTHEST = 1.65  # of the first peak's distance: second shells of metallic glasses begin at about this, those of network glasses peak there
 
 
 class Shell(NamedTuple):
@@ -19,7 +20,7 @@ class Shell(NamedTuple):
         Where G(r) is largest, Å: of a parabola through the largest value and its neighbours.
     start, end : float
         Å, the same for all groups. From `start` on, the RDF grows up to the peak; `start` is not below `r_min`. At `end`, g(r) has its
-        first minimum behind.
+        deepest minimum behind, up to 1.65 of the peak's distance, or its first one if there is none so near.
     atoms : (g,)
         ∫ 4πr²ρ g(r) dr from `start` to `end`.
     gaussian_position, gaussian_width, gaussian_atoms : (g,)
@@ -53,8 +54,12 @@ def first_peak(r: np.ndarray, values: np.ndarray, between: tuple[float, float]) 
     return np.where(found, r[inside[0] + 1 + at] + step * np.where(np.abs(shift) <= 1, shift, 0.0), np.nan)
 
 
-def shell_limits(r: np.ndarray, values: np.ndarray, density: float, peak: float, r_min: float) -> tuple[float, float]:
-    """Return where the shell about `peak` begins and ends in G (m,), Å; NaN where g(r) has no minimum behind the peak."""
+def shell_limits(r: np.ndarray, values: np.ndarray, smooth: np.ndarray, density: float, peak: float, r_min: float) -> tuple[float, float]:
+    """Return where the shell about `peak` begins in G (m,) and ends in a smooth G (m,), Å; NaN where that has no minimum behind the peak.
+
+    The smooth one has no ripples from the end of the band. A shoulder of the peak or a ripple has a minimum of its own, which is not the
+    deepest.
+    """
     if not (np.isfinite(peak) and density > 0):
         return math.nan, math.nan
     over_r = 4 * np.pi * density * r + values  # RDF / r
@@ -62,9 +67,13 @@ def shell_limits(r: np.ndarray, values: np.ndarray, density: float, peak: float,
     first = min(int(np.searchsorted(r, r_min)), top)
     falls = np.flatnonzero(np.diff((over_r * r)[first : top + 1]) <= 0)  # the last one is where the way up to the peak begins
     start = first + int(falls[-1]) + 1 if len(falls) else first
-    behind = over_r[top:] / r[top:]
-    turns = np.flatnonzero((behind[1:-1] <= behind[:-2]) & (behind[1:-1] < behind[2:]))
-    return (float(r[start]), float(r[top + 1 + turns[0]])) if len(turns) else (math.nan, math.nan)
+    behind = smooth[top:] / r[top:]
+    turns = np.flatnonzero((behind[1:-1] <= behind[:-2]) & (behind[1:-1] < behind[2:])) + 1
+    if not len(turns):
+        return math.nan, math.nan
+    near = turns[r[top + turns] <= FARTHEST * peak]
+    end = near[np.argmin(behind[near])] if len(near) else turns[0]
+    return float(r[start]), float(r[top + end])
 
 
 def first_shell(r: np.ndarray, values: np.ndarray, density: np.ndarray, peak: np.ndarray, limits: tuple[float, float]) -> Shell:

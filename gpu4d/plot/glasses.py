@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -131,7 +132,8 @@ def pair_distribution(
     ax.plot(r, np.broadcast_to(mean, r.shape), color=canvas.MUTED, lw=0.7, ls="--")
     peak, error = found.peak[at], found.peak_error[at]
     if np.isfinite(peak):
-        text = f"{peak:.3f}" + (f" ± {error:.3f}" if np.isfinite(error) else "") + " Å"
+        digits = max(0, 1 - math.floor(math.log10(error))) if 0 < error < np.inf else 3  # two of the error
+        text = f"{peak:.{digits}f}" + (f" ± {error:.{digits}f}" if 0 < error < np.inf else "") + " Å"
         ax.axvline(peak, color=canvas.MUTED, lw=0.9, ls=":", gid="peak")
         place = {"xycoords": ("data", "axes fraction"), "xytext": (3, 0), "textcoords": "offset points", "va": "top"}
         ax.annotate(text, (peak, 0.985), fontsize=8.5, color=canvas.MUTED, **place)

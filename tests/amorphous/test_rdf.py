@@ -6,6 +6,7 @@ from glasses import BLUR, DENSITY, DIAMETER, factor, structure_factor
 
 import gpu4d
 from gpu4d.amorphous import rdf, sine_transform
+from gpu4d.amorphous.shells import shell_limits
 from gpu4d.errors import InputError
 
 K = np.arange(0.01, 3.0, 0.02)
@@ -58,6 +59,19 @@ def test_atoms_of_the_first_shell():
     inside = (r > 1.5) & (r <= 3.0)
     assert same.coordination == pytest.approx(np.trapezoid((4 * np.pi * DENSITY * r**2 * g)[inside], r[inside]), rel=0.02)
     assert same.shell.tolist() == [1.5, 3.0]
+
+
+def test_neither_a_shoulder_nor_a_ripple_ends_the_first_shell():
+    """A peak at 2.7 Å with a shoulder at 3.2 Å, and a second shell at 4.9 Å: with ripples in the minimum at 3.6 Å."""
+    r = np.arange(1, 400) * 0.02
+    pairs = sum(h * np.exp(-(((r - at) / w) ** 2) / 2) for h, at, w in ((3.5, 2.7, 0.15), (1.8, 3.2, 0.13), (1.3, 4.9, 0.5)))
+    values = 4 * np.pi * DENSITY * r * (pairs - 1)
+    rippled = values + 0.4 * np.sin(2 * np.pi * r / 0.4)
+    for smooth in (values, values + 0.05 * np.sin(2 * np.pi * r / 0.4)):
+        start, end = shell_limits(r, rippled, smooth, DENSITY, 2.7, 1.9)
+        assert 2.0 < start < 2.5 and abs(end - 3.62) < 0.15
+    none = shell_limits(r[:140], rippled[:140], values[:140], DENSITY, 2.7, 1.9)
+    assert np.isnan(none).all(), "r ends before a minimum"
 
 
 def test_a_gaussian_shell_is_fitted():

@@ -111,3 +111,13 @@ def test_tabulated_factors_change_little(copper_zirconium):
     assert table.peak == pytest.approx(float(own.peak), abs=5e-3)
     assert table.coordination == pytest.approx(float(own.coordination), rel=0.03)
     assert correlation(table, truth["k_1_per_A"], truth["S_k"]) > 0.998
+
+
+def test_the_first_shell_of_every_half_of_the_patterns_ends_at_the_same_place(copper_zirconium):
+    """Its peak has a shoulder, and ripples lie in the minimum behind: neither ends the shell."""
+    scan, _, _, options = copper_zirconium
+    counts, rng = scan.source.array.reshape(96, 160, 160), np.random.default_rng(0)
+    halves = [gpu4d.DataCube(counts[rng.permutation(96)[:48]][None], calibration=scan.calibration) for _ in range(6)]
+    found = [rdf(half, n_r=80, r_max=80.0, **options) for half in halves]
+    assert all(abs(one.shell[1] - 3.9) < 0.15 for one in found)
+    assert np.std([one.coordination for one in found]) < 2.5 * found[0].coordination_error, "the error holds for fixed limits"

@@ -1,5 +1,7 @@
 """Pictures of structure factors and distances: curves, marks, groups, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from glasses import factor, structure_factor
@@ -52,6 +54,13 @@ def test_a_group_without_values_and_one_without_errors(found, tmp_path):
     alone = gpu4d.rdf(PROFILE, k=K, factor=factor, background=None)
     ax = gpu4d.plot.pair_distribution(alone).axes[0]
     assert not ax.collections and "±" not in ax.texts[0].get_text()
+
+
+def test_the_peak_has_two_digits_of_its_error(found):
+    for error, says in ((0.0064, ".0064 Å"), (0.00012, ".00012 Å"), (1.4, "1.4 Å"), (0.0, " Å")):
+        one = dataclasses.replace(found, peak=np.full((1, 3), 2.76804), peak_error=np.full((1, 3), error))
+        (text,) = gpu4d.plot.pair_distribution(one, group=(0, 0)).axes[0].texts
+        assert text.get_text().endswith(says) and ("±" in text.get_text()) == (error > 0)
 
 
 def test_what_is_refused(found):
