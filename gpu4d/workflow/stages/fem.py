@@ -54,7 +54,7 @@ class Fem(Stage):
         if not self.given(state).measure:
             return no("switched off in the recipe")
         if state["glass"].rings is None:
-            return no("the scan has too many positions for ring statistics of each")
+            return no("ring statistics of every position were not kept: the scan has too many positions for the memory")
         if not is_integer_dtype(state.cube.dtype):
             return no("the values are no counts, so that the part of counting noise is not known")
         return yes("patterns are amorphous")
