@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from gpu4d import arrays
-from gpu4d.arrays import Array, ArrayT
+from gpu4d.arrays import Array, ArrayT, ReturnedArray
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, dtype_name, operation
 from gpu4d.rings.polar_transform import per_pattern, radial_grid
@@ -30,10 +30,10 @@ class RingMoments(NamedTuple):
         asked for.
     """
 
-    pixels: Any
-    sums: Any
-    squares: Any
-    medians: Any
+    pixels: ReturnedArray
+    sums: ReturnedArray
+    squares: ReturnedArray
+    medians: ReturnedArray
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.pixels.shape))

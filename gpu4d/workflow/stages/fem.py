@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class Fem(Stage):
             crystallites = self._crystallites(state) if given.crystallites else None
         with record.stage(self.title):
             try:
-                normalise = "total" if given.normalise else None
+                normalise: Literal["total"] | None = "total" if given.normalise else None
                 found = gpu4d.fem(glass.rings, where=glass.where, normalise=normalise)
             except InputError as error:
                 record.warn(f"no variance of the rings: {error}")
@@ -123,8 +123,8 @@ class Fem(Stage):
             state.record.figure("Differences of thickness", f"{rms:.2g} %", "rms, from the variance that all rings share")
 
     def _variants(self, state: RunState, found: Any) -> tuple[Any, Any]:
-        pair = tuple(getattr(found, name) for name in FIRST)
-        return pair if self.given(state).statistics == "median" else pair[::-1]
+        first, other = (getattr(found, name) for name in FIRST)
+        return (first, other) if self.given(state).statistics == "median" else (other, first)
 
     def _gate(self, state: RunState, found: Any) -> None:
         """Compare the semi-angle with the range of the guide."""
