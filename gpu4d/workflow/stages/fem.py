@@ -35,7 +35,9 @@ class FemSettings:
     normalise: bool = setting(
         False, "switch", "Divide every pattern by its diffuse intensity, so that differences of thickness leave the variance."
     )
-    crystallites: bool = setting(True, "switch", "Find positions with crystallites, and leave them out of distances and strain.")
+    crystallites: bool = setting(
+        True, "switch", "Find positions with crystallites, and leave them out of distances, and of strain where the ring does not fit."
+    )
 
 
 class Fem(Stage):
@@ -98,7 +100,7 @@ class Fem(Stage):
         record.figure("Positions with crystallites", f"{number}", f"of {seen} amorphous ones; from the variance within rings")
         if number:
             record.decide(
-                f"Crystallites: {number} position{'s' * (number != 1)} left out of distances of atoms and of strain",
+                f"Crystallites: {number} position{'s' * (number != 1)} left out of distances of atoms",
                 "their rings vary more than those of the glass; fem.crystallites = false keeps them",
             )
 

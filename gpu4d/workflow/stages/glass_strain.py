@@ -20,6 +20,7 @@ from gpu4d.workflow.stage import Reason, Stage, no, yes
 OUTLIERS = 0.01  # share of the positions that may exceed the largest strain
 COMPONENTS = ("exx", "eyy", "exy")
 RANGE = (1, 99)  # percentiles over the scan that are given as the range of strain
+EXPLAINED = 1.2  # χ² a degree of freedom, up to which a position that looks like a crystallite is strained glass: spots give more
 SPECKLED = 1.5  # median of χ² a degree of freedom: more is no counting noise
 
 
@@ -62,29 +63,39 @@ class GlassStrain(Stage):
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         import gpu4d
+        from gpu4d.amorphous import halo_reference
 
-        given, record, where = self.given(state), state.record, self._where(state)
-        region = where
+        given, record, glass = self.given(state), state.record, state["glass"]
+        crystals = state["crystallites"].mask & glass.where if "crystallites" in state else np.zeros_like(glass.where)
+        where = region = glass.where & ~crystals
         if isinstance(given.reference, list):
             region = where & region_mask(given.reference, state.cube.scan_shape, "amorphous_strain.reference")
-        asked: Any = {"reference": region, "origin": state["glass"].origin, "drift": given.drift, "max_strain": given.max_strain}
+        asked: Any = {"origin": glass.origin, "max_strain": given.max_strain}
+
+        def measured(options: Any) -> Any:
+            known = halo_reference(state.cube, region=region, origin=glass.origin, where=where, **options)
+            explained = np.zeros_like(where)
+            if crystals.any():
+                at = gpu4d.amorphous_strain(state.cube, reference=known, where=crystals, **asked, **options)
+                explained = np.nan_to_num(np.asarray(at.residual), nan=np.inf) <= EXPLAINED
+            found = gpu4d.amorphous_strain(state.cube, reference=known, where=where | explained, drift=given.drift, **asked, **options)
+            return found, int(explained.sum())
+
         with record.stage(self.title, int(where.sum()), state.cube.nbytes):
             try:
-                found = state.with_memory(lambda options: gpu4d.amorphous_strain(state.cube, where=where, **asked, **options))
+                found, kept = state.with_memory(measured)
             except InputError as error:
                 record.warn(f"no strain of the glass: {error}")
                 return
+        if crystals.any():
+            why = f"a strained ring is uneven too; kept is what its fit explains, with χ² up to {EXPLAINED:g} a degree of freedom"
+            record.decide(f"Strain at {kept} of {int(crystals.sum())} positions that look like crystallites", why)
         record.decide(f"Strain of the glass relative to the {found.reference.how}", "the recipe's reference; tension is positive")
         state.keep("amorphous_strain", found)
         names = {"": "amorphous_strain"}
         state.products |= {names.get(key, f"amorphous_strain_{key}"): part for key, part in found.to_emd().items()}
         self._figures(state, found)
         self._gates(state, found)
-
-    def _where(self, state: RunState) -> np.ndarray:
-        """Return the positions that are fitted: amorphous ones without crystallites."""
-        where = state["glass"].where
-        return where & ~state["crystallites"].mask if "crystallites" in state else where
 
     def _figures(self, state: RunState, found: Any) -> None:
         each, low, high = [], [], []
