@@ -67,5 +67,5 @@ class PatternMoments(SumReduction):
     def finish(self) -> PixelSums:
         """Return the sums so far."""
         none = np.zeros(self.scan.shape[2:])
-        found = (none if (v := self.result(name)) is None else arrays.to_numpy(v) for name in ("total", "squares", "seen"))
-        return PixelSums(*found, int(self.result("patterns") or 0))
+        found = [none if (v := self.result(name)) is None else np.asarray(arrays.to_numpy(v)) for name in ("total", "squares", "seen")]
+        return PixelSums(found[0], found[1], found[2], int(self.result("patterns") or 0))

@@ -46,8 +46,9 @@ def event_moments(
     if mask is not None:
         inside &= mask.reshape(-1)[pixel]
     index, counts = row[inside] * n_r + r[inside].astype(np.int64), counts[inside]
-    sums, squares = (exact_sums(index, values, n * n_r).reshape(n, n_r) for values in (counts, counts * counts))
-    return RingMoments(ring_pixels((qx, qy), origins, matrices, mask, grid), sums, squares, np.empty((n, 0)))
+    added = [exact_sums(index, values, n * n_r).reshape(n, n_r) for values in (counts, counts * counts)]
+    parts: tuple[Any, ...] = (ring_pixels((qx, qy), origins, matrices, mask, grid), *added, np.empty((n, 0)))
+    return RingMoments(*parts)
 
 
 def ring_pixels(
