@@ -196,6 +196,17 @@ def test_masks_nan_and_few_frames(recorded):
     np.testing.assert_array_equal(patterns_at(gpu4d.DataCube(raw).corrected(found), [(0, 0)])[0], clean[0, 0])
 
 
+def test_an_empty_pattern_makes_no_pixel_flicker(recorded):
+    """What stands for its values must not hold the hits of other patterns."""
+    raw = recorded.raw.astype("float32")
+    for at in ((0, 3, 20, 30), (2, 2, 40, 12), (5, 0, 60, 60)):
+        raw[at] += 4000.0
+    whole = background(raw, recorded.darks)
+    raw[1, 2] = np.nan
+    found = background(raw, recorded.darks)
+    assert not found.defects.flickering.any() and (found.bad_pixels == whole.bad_pixels).all()
+
+
 def test_edge_pixels():
     edge = edge_pixels((40, 30), 0.9)
     assert not edge[20, 15] and edge[0].all() and edge[20, 0] and not edge[20, 2]

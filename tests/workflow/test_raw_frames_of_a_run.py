@@ -10,7 +10,7 @@ import gpu4d
 from gpu4d.data.source import below_views
 from gpu4d.errors import InputError
 from gpu4d.workflow import analyse, run
-from gpu4d.workflow.clean import measured_background
+from gpu4d.workflow.clean import clean, measured_background
 
 SHAPE = (64, 60)
 
@@ -81,6 +81,15 @@ def test_streaks_are_found_without_being_asked_for(made):
     assert not off.cube.corrections and not off.reasons["corrections"].wanted
     again = analyse(cube.corrected(gpu4d.preprocess.background(cube)), recipe(analysis__technique="images"))
     assert gate(again).passed, "measured before by the caller"
+
+
+def test_streaks_are_looked_for_at_an_edge_that_is_given(made, tmp_path):
+    np.save(tmp_path / "edge.npy", (~inside(SHAPE, 0.85)).astype("uint8"))
+    np.save(tmp_path / "centre.npy", np.pad(np.ones((20, 20), "uint8"), ((22, 22), (20, 20))))
+    cube = gpu4d.DataCube(made.raw)
+    found = measured_background(clean(cube, recipe(corrections__edge=str(tmp_path / "edge.npy"))))
+    assert found is not None and (found.edge == ~inside(SHAPE, 0.85)).all()
+    assert clean(cube, recipe(corrections__edge=str(tmp_path / "centre.npy"))) is cube, "the beam reaches these pixels"
 
 
 def test_counts_are_used_as_they_are(crystal):
