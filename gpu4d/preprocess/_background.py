@@ -336,7 +336,9 @@ def _hits(clean: np.ndarray, wanted: str | bool, edge: np.ndarray, levels: EdgeL
     if found.above_all and levels.quiet:
         brighter = f"{seen}; {found.above_all} brighter than the beam is anywhere ({found.brightest:.4g})"
         return found.above_the_beam(), [("hits of X-rays that are brighter than the beam are replaced", brighter)]
-    return None, [("no hits of X-rays are replaced", f"{seen}: X-rays fall everywhere alike")] if found.inside + found.at_edge else []
+    return None, [
+        ("no hits of X-rays are replaced", f"{seen}: X-rays fall everywhere alike, and are narrow")
+    ] if found.inside + found.at_edge else []
 
 
 def _said_of(defects: Defects, darks: _Darks) -> list[tuple[str, str]]:
