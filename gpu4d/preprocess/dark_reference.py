@@ -85,7 +85,8 @@ def dark_reference(frames: ArrayLike) -> DarkReference:
     if not known.any():
         raise InputError("frames hold no finite pixel: every one is NaN or infinite in some frame")
     found = defects_of(levels, OUTLIER)
-    few = levels.variance is None or levels.frames < LEAST_FRAMES
-    noise = np.full(known.shape, np.nan) if few else np.sqrt(levels.variance)
+    noise = np.full(known.shape, np.nan)
+    if levels.variance is not None and levels.frames >= LEAST_FRAMES:
+        noise = np.sqrt(levels.variance)
     dead = found.dead | ~known
     return DarkReference(levels.mean, noise, found.hot & ~found.flickering, dead, found.flickering & ~dead)
