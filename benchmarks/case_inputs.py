@@ -228,7 +228,7 @@ def crowded_frames(n: int) -> tuple[tuple, dict]:
     from gpu4d.simulate import raw_frames as simulated
 
     few = simulated((1, min(n, 8)), (256, 256), occupancy=0.01, bad_pixels=0, xray_rate=0.0, seed=3)
-    given = np.resize(few.cube.source.array[0], (n, 256, 256)), few.darks.mean(axis=0), 0.13, 10.0, ChargeModel(0.38, 0.026)
+    given = np.resize(np.asarray(few.cube)[0], (n, 256, 256)), few.darks.mean(axis=0), 0.13, 10.0, ChargeModel(0.38, 0.026)
     return given, {"electron": 120.0}
 
 

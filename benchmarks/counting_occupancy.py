@@ -88,7 +88,7 @@ def series(occupancy: float, seed: int = 5) -> gpu4d.simulate.RawFrames:
 def rows(occupancies: tuple[float, ...] = OCCUPANCIES) -> Iterator[Row]:
     """Count every series in both ways, with what a sparse series says of the detector."""
     sparse = series(0.002)
-    setup = counting_setup(sparse.cube.source.array, sparse.darks)
+    setup = counting_setup(np.asarray(sparse.cube), sparse.darks)
     for occupancy in occupancies:
         raw = series(occupancy)
         for mode in ("maxima", "likelihood"):
@@ -98,7 +98,7 @@ def rows(occupancies: tuple[float, ...] = OCCUPANCIES) -> Iterator[Row]:
 def counted(raw: gpu4d.simulate.RawFrames, setup: CountingSetup, mode: str) -> Electrons:
     """Count the frames of a series; local maxima get places too, so that both can be compared."""
     most = 1 if mode == "maxima" else 4
-    frames = raw.cube.source.array[0]
+    frames = np.asarray(raw.cube)[0]
     limits = setup.lower, setup.upper
     return fit_electrons(frames, setup.dark, *limits, setup.model, electron=setup.electron, mask=setup.mask, most=most)
 
@@ -114,7 +114,7 @@ def densest(occupancies: tuple[float, ...] = OCCUPANCIES) -> float:
     for occupancy in occupancies:
         raw = series(occupancy)
         try:
-            own = counting_setup(raw.cube.source.array, raw.darks)
+            own = counting_setup(np.asarray(raw.cube), raw.darks)
         except InputError:
             break
         truth = float(raw.electrons[:, 3].mean())

@@ -133,7 +133,7 @@ def find_crystallites(
     >>> patterns = np.full((8, 8, 48, 48), 6.0)
     >>> patterns[3, 4, 38:42, 22:26] = 60.0                   # a spot, 16 px from the beam
     >>> cube = gpu4d.DataCube(rng.poisson(patterns).astype("uint16"))
-    >>> found = find_crystallites(cube, (23.5, 23.5), disk=2.0)
+    >>> found = find_crystallites(cube, (23.5, 23.5), disk=2.0, false_positives=0.01)
     >>> found.peaks.tolist()
     [[3, 4]]
     """

@@ -83,7 +83,7 @@ def is_function(given: Any) -> bool:
     return callable(given) and not isinstance(given, type)
 
 
-def _values(given: Factor, k: np.ndarray, name: str) -> np.ndarray:
+def _values(given: Any, k: np.ndarray, name: str) -> np.ndarray:
     values = real_values(given(k) if is_function(given) else given, name, NEED[5:]).astype(np.float64)
     if values.shape != k.shape:
         raise InputError(f"{name} has shape {values.shape}, and there are {len(k)} k: {NEED}")

@@ -12,9 +12,10 @@ from gpu4d.data.arguments import OriginLike, real_values
 from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
-from gpu4d.rings import radial_sums, ring_moments
+from gpu4d.rings import radial_sums
 from gpu4d.rings.polar_transform import radial_grid, radii
 from gpu4d.rings.profiles import _PolarValues
+from gpu4d.rings.ring_moments import ring_moments
 from gpu4d.streaming.reduction import ScanInfo
 
 PARTS = 4  # values of a ring: pixels, Σ x, Σ x², Σ noise

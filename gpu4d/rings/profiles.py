@@ -82,7 +82,12 @@ class _PolarValues(PerPositionReduction):
     def arguments(self, frames: Any, positions: np.ndarray) -> tuple[Any, dict[str, Any]]:
         """Return the origins of frames at `positions`, and grid and mask, beside the frames."""
         mask = None if self.valid is None else tables.beside(self.valid, frames)
-        return arrays.from_numpy(self.places.origin_at(positions), frames), {**self.grid, "mask": mask}
+        options = {**self.grid, "mask": mask, **self._by_position(frames, positions)}
+        return arrays.from_numpy(self.places.origin_at(positions), frames), options
+
+    def _by_position(self, frames: Any, positions: np.ndarray) -> dict[str, Any]:
+        """Return further options that follow from the positions, beside the frames."""
+        return {}
 
     def start(self, scan: ScanInfo, device: Any, pass_: int = 0) -> None:
         self.prepare(scan)

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from gpu4d import arrays
-from gpu4d.arrays import Array, ArrayT
+from gpu4d.arrays import Array, ArrayT, ReturnedArray
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, dtype_name, operation
 from gpu4d.rings.polar_transform import per_pattern, radial_grid
@@ -30,10 +30,10 @@ class RingMoments(NamedTuple):
         asked for.
     """
 
-    pixels: Any
-    sums: Any
-    squares: Any
-    medians: Any
+    pixels: ReturnedArray
+    sums: ReturnedArray
+    squares: ReturnedArray
+    medians: ReturnedArray
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.pixels.shape))
@@ -120,7 +120,7 @@ def ring_moments(
     >>> import numpy as np
     >>> found = ring_moments(np.arange(25, dtype="uint8").reshape(5, 5), (2.0, 2.0), r_max=2, median=True)
     >>> found.pixels.tolist(), found.sums.tolist(), found.squares.tolist(), found.medians.tolist()
-    ([1, 8], [12, 96], [144, 1356], [12.0, 12.0])
+    ([1, 8], [12, 96], [144, 1308], [12.0, 12.0])
     """
     xp = arrays.namespace(*(a for a in (patterns, origins, ellipse, mask) if a is not None))
     if (wrong := problem(patterns, origins, n_r=n_r, r_max=r_max, ellipse=ellipse, mask=mask)) is not None:

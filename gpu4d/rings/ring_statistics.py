@@ -158,11 +158,8 @@ class RingStatistics(_PolarValues):
             raise InputError(wrong)
         self.given = given
 
-    def arguments(self, frames: Any, positions: np.ndarray) -> tuple[Any, dict[str, Any]]:
-        origins, options = super().arguments(frames, positions)
-        if self.given is not None:
-            options["ellipse"] = arrays.from_numpy(self._ellipse_at(positions), frames)
-        return origins, options
+    def _by_position(self, frames: Any, positions: np.ndarray) -> dict[str, Any]:
+        return {} if self.given is None else {"ellipse": arrays.from_numpy(self._ellipse_at(positions), frames)}
 
     def _ellipse_at(self, positions: np.ndarray) -> np.ndarray:
         assert self.given is not None

@@ -6,6 +6,8 @@ import pytest
 import gpu4d
 from gpu4d.testing.stages import StageTests
 from gpu4d.workflow import Recipe
+from gpu4d.workflow.clean import clean
+from gpu4d.workflow.record import Record
 from gpu4d.workflow.stages import known_stages
 
 
@@ -42,6 +44,29 @@ class TestRadialProfile(StageTests):
         r = np.hypot(x, y)
         mean = 4 * np.exp(-(((r - 20) / 3) ** 2)) + 0.2 + 1000 / (1 + np.exp(4 * (r - 1.7)))
         return gpu4d.DataCube(np.random.default_rng(0).poisson(mean, (9, 10, 64, 64)).astype("uint16"))
+
+
+class TestCorrections(StageTests):
+    """On raw frames, with a dark reference."""
+
+    name = "corrections"
+    optional = ("corrected_pixels",)
+
+    @pytest.fixture(autouse=True)
+    def dark(self, tmp_path):
+        self.folder = tmp_path
+        np.save(tmp_path / "dark.npy", np.random.default_rng(1).normal(60, 3, (8, 64, 64)).astype("float32"))
+
+    def cube(self):
+        made = gpu4d.simulate.bragg_scan((6, 7), (64, 64), radius=4.0, spacing=15.0, dose=40.0, seed=4)
+        raw = np.random.default_rng(2).normal(60, 3, made.cube.shape) + 20.0 * np.asarray(made.cube.source.array)
+        known = gpu4d.Calibration(energy=200e3, semiangle=3.0)
+        return clean(gpu4d.DataCube(np.rint(raw).clip(0).astype("uint16"), known), self.recipe(), Record())
+
+    def recipe(self):
+        recipe = Recipe()
+        recipe.set("corrections.dark", str(self.folder / "dark.npy"), origin="test")
+        return recipe
 
 
 class GlassScan(StageTests):
@@ -215,7 +240,7 @@ ELSEWHERE = (
         TestDrift,
     ),
     *(TestClassification, TestOrientation),
-    *(TestGlass, TestFem, TestRdf, TestGlassStrain),
+    *(TestCorrections, TestGlass, TestFem, TestRdf, TestGlassStrain),
 )
 OPTIONAL = {"dpc": ("rotation", "dpc_potential"), "technique": ("ring",)}  # the one is given, the other is no crystal's
 OWN = {

@@ -65,7 +65,7 @@ TURNS = gpu4d.orientation.matrices_of(RNG.uniform(0.1, 3.0, (4, 3)))
 
 
 RINGS = np.arange(0.05, 2.0, 0.05)
-GLASS = (1 + 4 * np.sinc(5.4 * RINGS) * np.exp(-RINGS)) / (1 + RINGS) ** 2  # one shell at 2.7 Å
+SHELL = (1 + 4 * np.sinc(5.4 * RINGS) * np.exp(-RINGS)) / (1 + RINGS) ** 2  # one shell at 2.7 Å
 DOSES = RNG.uniform(1, 2, (*SCAN, 7))
 
 
@@ -99,7 +99,7 @@ def live(pupil: Any, mask: Any) -> gpu4d.ptychography.SSBLive:
     return found
 
 
-RINGS = swept(gpu4d.RingStatistics())
+STATISTICS = swept(gpu4d.RingStatistics())
 ALIGNED = gpu4d.parallax(cube(), aberrations={}, rotation=0.0)
 
 
@@ -136,7 +136,7 @@ CALLS: dict[str, Call] = {
         lambda o, m, e: swept(gpu4d.RingStatistics(o, mask=m, ellipse=e)).mean, o=ORIGINS, m=MASK, e=np.full((*SCAN, 3), (1.1, 1.0, 0.2))
     ),
     "fem": Call(lambda o, m, w: gpu4d.fem(cube(), o, mask=m, where=w).rings.value, o=ORIGINS, m=MASK, w=WHERE),
-    "amorphous.fem_regions": Call(lambda labels: len(gpu4d.amorphous.fem_regions(RINGS, labels)), labels=WHERE.astype(int)),
+    "amorphous.fem_regions": Call(lambda labels: len(gpu4d.amorphous.fem_regions(STATISTICS, labels)), labels=WHERE.astype(int)),
     "amorphous.find_crystallites": Call(
         lambda o, m: gpu4d.amorphous.find_crystallites(cube(), o, mask=m, disk=1.2).significance, o=ORIGINS, m=MASK
     ),
@@ -279,12 +279,12 @@ CALLS: dict[str, Call] = {
     "polar_transform": Call(lambda p, o, m: gpu4d.polar_transform(p, o, n_theta=8, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
     "radial_profile": Call(lambda p, o, m: gpu4d.radial_profile(p, o, mask=m), p=PATTERNS, o=ORIGINS, m=MASK),
     "rings.mean_radii": Call(lambda o, m: gpu4d.rings.mean_radii(DETECTOR, o, mask=m), o=ORIGINS, m=MASK),
-    "rdf": Call(glass, p=GLASS, k=RINGS, f=1 / (1 + RINGS), e=GLASS * 0 + 0.1),
-    "rdf of a measured background": Call(lambda b, r: glass(GLASS, RINGS, background=b, r=r), b=0.1 * GLASS, r=np.linspace(0.5, 8, 40)),
+    "rdf": Call(glass, p=SHELL, k=RINGS, f=1 / (1 + RINGS), e=SHELL * 0 + 0.1),
+    "rdf of a measured background": Call(lambda b, r: glass(SHELL, RINGS, background=b, r=r), b=0.1 * SHELL, r=np.linspace(0.5, 8, 40)),
     "amorphous.group_profiles": Call(
         lambda p, g, w, s: gpu4d.amorphous.group_profiles(p, labels=g, where=w, weights=s)[:3], p=DOSES, g=1 * WHERE, w=WHERE, s=1.0 * WHERE
     ),
-    "amorphous.sine_transform": Call(gpu4d.amorphous.sine_transform, x=RINGS, values=GLASS, at=np.linspace(0, 3, 5)),
+    "amorphous.sine_transform": Call(gpu4d.amorphous.sine_transform, x=RINGS, values=SHELL, at=np.linspace(0, 3, 5)),
     "structures.electron_scattering_factor": Call(lambda k: gpu4d.structures.electron_scattering_factor("Cu", k), k=RINGS),
     "rings.radial_sums": Call(lambda p, o, m: gpu4d.rings.radial_sums(p, o, mask=m)[0], p=PATTERNS, o=ORIGINS, m=MASK),
     "rings.ring_moments": Call(

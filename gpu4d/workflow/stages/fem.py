@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Fem(Stage):
             crystallites = self._crystallites(state) if given.crystallites else None
         with record.stage(self.title):
             try:
-                normalise = "total" if given.normalise else None
+                normalise: Literal["total"] | None = "total" if given.normalise else None
                 found = gpu4d.fem(glass.rings, where=glass.where, normalise=normalise)
             except InputError as error:
                 record.warn(f"no variance of the rings: {error}")

@@ -67,7 +67,7 @@ class GlassStrain(Stage):
         region = where
         if isinstance(given.reference, list):
             region = where & region_mask(given.reference, state.cube.scan_shape, "amorphous_strain.reference")
-        options = {**state.sweep_options, "where": where}
+        options: Any = {**state.sweep_options, "where": where}
         with record.stage(self.title, int(where.sum()), state.cube.nbytes):
             try:
                 found = gpu4d.amorphous_strain(
