@@ -73,7 +73,7 @@ def _correct(frames, ground, factor, edge, clip, axis, hits, moved, out):
     to, source = moved
     n, nx, ny = frames.shape
     lines = np.zeros((n, ny if axis == 0 else nx))
-    counts, bright = np.zeros(lines.shape[1]), np.zeros(n, np.int64)
+    counts, bright, kept = np.zeros(lines.shape[1]), np.zeros(n, np.int64), np.zeros(to.size, np.float32)
     if edge[0].size:
         for f in range(n):
             _fill_lines(frames[f].reshape(nx * ny), ground.reshape(nx * ny), edge, clip, axis, counts, lines[f])
@@ -99,7 +99,9 @@ def _correct(frames, ground, factor, edge, clip, axis, hits, moved, out):
             _remove_hits(frames[f], ground, factor, lines[f], axis, hits, out[f])
         flat = out[f].reshape(nx * ny)
         for k in range(to.size):
-            flat[to[k]] = flat[source[k]]
+            kept[k] = flat[source[k]]
+        for k in range(to.size):
+            flat[to[k]] = kept[k]
 
 
 def correct_frames(frames, background, /, *, gain=None, edge=None, clip=math.inf, axis=0, hits=None, taken_from=None):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayT
 from gpu4d.errors import InputError
@@ -35,6 +37,8 @@ def _problem(
         return f"hits is {tuple(hits.shape)}, need (3, Qx, Qy) = (3, {shape[-2]}, {shape[-1]}): usual value, lit from, certain from"
     if taken_from is not None and not arrays.is_integer(taken_from):
         return f"taken_from is {taken_from.dtype}: need whole numbers qx · Qy + qy"
+    if isinstance(taken_from, np.ndarray) and not (0 <= taken_from.min() and taken_from.max() < taken_from.size):
+        return f"taken_from runs from {taken_from.min()} to {taken_from.max()}: need numbers qx · Qy + qy from 0 to {taken_from.size - 1}"
     if not clip > 0 or axis not in (0, 1):
         return f"clip={clip}, axis={axis}: need clip > 0, and axis 0 (columns) or 1 (rows)"
     return None

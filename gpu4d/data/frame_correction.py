@@ -260,9 +260,11 @@ def mean_of_darks(dark: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     if frames.ndim < 2 or frames.shape[-2:] != tuple(shape) or not frames.size:
         raise InputError(f"dark is {frames.shape}, the detector is {tuple(shape)}: need one or more frames of this detector without a beam")
     values = frames.reshape(-1, *shape)
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0).sum(axis=0, dtype=np.float64)
+    total, count = np.zeros(shape), np.zeros(shape, np.int64)
+    for frame in values:  # one at a time: no copy of all
+        known = np.isfinite(frame)
+        total += np.where(known, frame, 0)
+        count += known
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

@@ -191,10 +191,10 @@ def duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> duration(0.02), duration(262.144), duration(7200)
-    ('20 ms', '4.4 min', '2 h')
+    >>> duration(0.02), duration(0.537), duration(262.144), duration(7200)
+    ('20 ms', '540 ms', '4.4 min', '2 h')
     """
     for size, unit in ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms")):
         if seconds >= size * (1 if unit != "min" else 2):
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds * 1e6:.2g} µs"
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+    return f"{float(f'{seconds * 1e6:.2g}'):g} µs"

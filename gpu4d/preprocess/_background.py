@@ -16,7 +16,7 @@ from gpu4d.data.frame_correction import FrameCorrection, all_bad, mean_of_darks
 from gpu4d.data.sample import grid_positions, patterns_at, spread_evenly
 from gpu4d.data.streaks import ALONG, RADIUS, Streaks, edge_pixels
 from gpu4d.errors import InputError
-from gpu4d.preprocess.defects import Defects, find_defects, flickering_alone, outlying
+from gpu4d.preprocess.defects import Defects, find_defects, flickering_alone, median_without_nan, outlying
 from gpu4d.preprocess.edge_levels import EdgeLevels, best_along, edge_levels, edge_sample
 from gpu4d.preprocess.find_hits import LEAST_FRAMES, FoundHits, find_hits
 from gpu4d.preprocess.usual_values import usual_values
@@ -200,19 +200,22 @@ def background(
     )
 
 
-def shows_streaks(frames: np.ndarray, radius: float = RADIUS, mask: np.ndarray | None = None) -> tuple[bool, str]:
+def shows_streaks(
+    frames: np.ndarray, radius: float = RADIUS, mask: np.ndarray | None = None, edge: np.ndarray | None = None
+) -> tuple[bool, str]:
     """Say whether a few frames show streaks at the edge of the detector, and why. It is a quick look before `background`.
 
     Parameters
     ----------
     frames : (n, Qx, Qy) real
         Raw. 16 are enough.
-    radius : float
+    radius, edge
         As for `background`.
     mask : (Qx, Qy) bool, optional
     """
-    edge = edge_pixels(frames.shape[1:], radius, mask)  # type: ignore[arg-type]
-    sample = edge_sample(frames, np.zeros(edge.shape), edge)
+    shape: tuple[int, int] = frames.shape[1:]  # type: ignore[assignment]
+    beyond = _edge(edge, radius, shape, np.ones(shape, bool) if mask is None else mask)
+    sample = edge_sample(frames, np.zeros(shape), beyond)
     lines, (_, why) = _lines(edge_levels(sample, best_along(sample)), "auto")
     return lines is not None, why
 
@@ -237,13 +240,12 @@ def _sample(frames: DataCube | Array, mask: ArrayLike | None) -> tuple[np.ndarra
 
 
 def _filled(frames: np.ndarray) -> np.ndarray:
-    """Give NaN and infinite values the mean of their pixel over the frames, 0 where it has none."""
+    """Give NaN and infinite values the median of their pixel over the frames, which no hit changes; 0 where it has none."""
     known = np.isfinite(frames)
     if known.all():
         return frames
-    count = known.sum(axis=0)
-    mean = np.where(known, frames, 0.0).sum(axis=0, dtype=np.float64) / np.maximum(count, 1)
-    return np.where(known, frames, mean).astype(np.float32)
+    middle = median_without_nan(np.where(known, frames, np.nan), 0)
+    return np.where(known, frames, np.where(np.isfinite(middle), middle, 0.0)).astype(np.float32)
 
 
 def _most(shape: tuple[int, int]) -> int:
@@ -334,7 +336,9 @@ def _hits(clean: np.ndarray, wanted: str | bool, edge: np.ndarray, levels: EdgeL
     if found.above_all and levels.quiet:
         brighter = f"{seen}; {found.above_all} brighter than the beam is anywhere ({found.brightest:.4g})"
         return found.above_the_beam(), [("hits of X-rays that are brighter than the beam are replaced", brighter)]
-    return None, [("no hits of X-rays are replaced", f"{seen}: X-rays fall everywhere alike")] if found.inside + found.at_edge else []
+    return None, [
+        ("no hits of X-rays are replaced", f"{seen}: X-rays fall everywhere alike, and are narrow")
+    ] if found.inside + found.at_edge else []
 
 
 def _said_of(defects: Defects, darks: _Darks) -> list[tuple[str, str]]:

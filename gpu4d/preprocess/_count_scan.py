@@ -26,7 +26,8 @@ from gpu4d.streaming.engine import VisitOptions
 
 SAMPLE_BYTES = 128 << 20  # of the sample of frames, which is held several times as floats
 MARGIN = 1.5  # times the electrons of the sample: what memory is planned for
-SMOOTH = 5  # px: side of the square over which the rate of electrons is taken as even
+SMOOTH = 5  # px: least side of the square over which the rate of electrons is taken as even
+SEEN = 1000  # pixels of all frames in this square, at least: fewer electrons tell the rate so badly that the loss comes out too large
 # px² around an electron in which another one is lost, measured with simulated frames (benchmarks/counting_occupancy.py). Maxima of 3 × 3
 # pixels hide at least those 9 px².
 LOSS_AREA = {"maxima": 10.0, "places": 10.0, "likelihood": 3.5}
@@ -210,8 +211,9 @@ def _loss(struck: np.ndarray, valid: np.ndarray, frames: int, area: float) -> fl
     from scipy.ndimage import uniform_filter
 
     counts = np.where(valid, struck, 0).astype(np.float64)
-    good = uniform_filter(valid.astype(np.float64), SMOOTH, mode="constant")
-    rate = uniform_filter(counts, SMOOTH, mode="constant") / np.where(good > 0, good, np.inf) / max(frames, 1)
+    side = max(SMOOTH, math.ceil(math.sqrt(SEEN / max(frames, 1))) | 1)
+    good = uniform_filter(valid.astype(np.float64), side, mode="constant")
+    rate = uniform_filter(counts, side, mode="constant") / np.where(good > 0, good, np.inf) / max(frames, 1)
     filled = np.minimum(area * rate, 1 - math.exp(-5))  # beyond it counting is saturated, and says nothing of the rate
     true = -np.log1p(-filled) / area
     total = float((true * valid).sum())

@@ -32,6 +32,7 @@ class CountingSetup:
     Attributes
     ----------
     dark, gain : (Qx, Qy) float64, gain may be None
+        Level of every pixel in the frames: that of the dark frames, moved by as much as the median of all pixels is off.
     mask : (Qx, Qy) bool
         Pixels that can be used.
     flickering : (Qx, Qy) bool
@@ -135,6 +136,11 @@ def counting_setup(
             raise InputError(f"gain is {gains.shape}, the frames are {shape}: need one value per detector pixel")
         good = good & np.isfinite(gains) & (gains > 0)
     ground = np.where(np.isfinite(reference.mean), reference.mean, 0.0)
+    if good.any():  # the level of a detector drifts after the dark frames; most pixels of a frame hold no electron
+        response = np.where(good, 1.0 if gains is None else gains, 0.0)
+        drift = (stack[:, good] - ground[good].astype(np.float32)) / response[good].astype(np.float32)
+        drift = drift[np.isfinite(drift)]
+        ground = ground + response * (float(np.median(drift)) if drift.size else 0.0)
     flickering = np.zeros(shape, bool)
     for _ in range(ROUNDS):
         limits = thresholds(stack, ground, gain=gains, mask=good, false_share=false_share, upper=upper)
@@ -143,7 +149,6 @@ def counting_setup(
         if not fires.any():
             break
     signal = (stack - ground.astype(np.float32)) / (1 if gains is None else np.where(good, gains, np.inf).astype(np.float32))
-    signal -= np.float32(np.median(signal[:, good]))
     squares = isolated_squares(signal, good, limits.lower * limits.electron)
     electron, model = charge_of_one(squares, limits.noise)
     edges = np.arange(LOWEST, upper * 1.1 + BIN, BIN)

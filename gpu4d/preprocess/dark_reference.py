@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +9,9 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
-from gpu4d.robust import robust_sigma
+from gpu4d.preprocess.defects import dark_levels, defects_of
 
-OUTLIER = 7.0  # robust standard deviations of a level among its neighbours: pixels of a sound detector of 10⁸ pixels stay within 6
-NOISE_OUTLIER = 8.0  # standard errors of a noise above that of the other pixels
-NEIGHBOURS = 5  # px: side of the square whose median is the level that a pixel is compared with
+OUTLIER = 7.0  # standard deviations: pixels of a sound detector of 10⁸ pixels stay within 6, and none of them has to be left out
 LEAST_FRAMES = 4  # from which on the noise of a pixel says something
 
 
@@ -31,7 +28,7 @@ class DarkReference(NamedTuple):
         Pixels whose level is far above, or far below, that of their neighbours. A pixel that is NaN, or that never changes while others
         do, is dead.
     flickering : (Qx, Qy) bool
-        Pixels that are much noisier than others. They are not counted as hot.
+        Pixels that are much noisier than their neighbours. They are not counted as hot.
     """
 
     mean: np.ndarray
@@ -52,6 +49,8 @@ class DarkReference(NamedTuple):
 
 def dark_reference(frames: ArrayLike) -> DarkReference:
     """Find level, noise and bad pixels of a detector from frames without a beam.
+
+    Bad pixels are those of `find_defects` with a threshold of 7 σ.
 
     Parameters
     ----------
@@ -77,34 +76,17 @@ def dark_reference(frames: ArrayLike) -> DarkReference:
     >>> dark_reference(frames)
     DarkReference(32×32 pixels: 1 hot, 1 dead, 1 flickering)
     """
-    from scipy.ndimage import median_filter
-
     values = real_values(frames, "frames", "frames without a beam, (..., Qx, Qy)")
     if values.ndim < 2 or 0 in values.shape:
         raise InputError(f"frames have shape {values.shape}: need (..., Qx, Qy) with at least one frame")
     values = values.reshape(-1, *values.shape[-2:])
-    n = len(values)
-    mean = values.mean(axis=0, dtype=np.float64)
-    noise = _noise(values, mean) if n >= LEAST_FRAMES else np.full(mean.shape, np.nan)
-    known = np.isfinite(mean)
+    levels = dark_levels(values)
+    known = np.isfinite(levels.mean)
     if not known.any():
         raise InputError("frames hold no finite pixel: every one is NaN or infinite in some frame")
-    level = np.where(known, mean, np.median(mean[known]))
-    flickering, stuck = np.zeros(mean.shape, bool), np.zeros(mean.shape, bool)
-    if n >= LEAST_FRAMES:
-        typical = float(np.median(noise[known]))
-        flickering = known & (noise > typical * (1 + NOISE_OUTLIER / math.sqrt(2 * (n - 1))))
-        stuck = known & (noise == 0) & (typical > 0)
-    off = level - median_filter(level, NEIGHBOURS)
-    scatter = max(float(robust_sigma(off[known])), float(np.nanmedian(noise)) / math.sqrt(n) if n >= LEAST_FRAMES else 0.0)
-    hot = known & (off > OUTLIER * scatter) & (off > 0) & ~flickering
-    dead = ~known | (off < -OUTLIER * scatter) & (off < 0) | stuck & ~hot
-    return DarkReference(mean, noise, hot, dead, flickering & ~dead)
-
-
-def _noise(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of every pixel, a frame at a time."""
-    total = np.zeros(mean.shape)
-    for frame in values:
-        total += (frame - mean) ** 2
-    return np.sqrt(total / (len(values) - 1))
+    found = defects_of(levels, OUTLIER)
+    noise = np.full(known.shape, np.nan)
+    if levels.variance is not None and levels.frames >= LEAST_FRAMES:
+        noise = np.sqrt(levels.variance)
+    dead = found.dead | ~known
+    return DarkReference(levels.mean, noise, found.hot & ~found.flickering, dead, found.flickering & ~dead)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,13 @@ from gpu4d.real_arrays import real_number
 from gpu4d.robust import robust_sigma
 
 WINDOW = 5  # px: side of the square that a pixel is compared with; a cluster of up to 12 pixels in it is found
+ACROSS = 9  # px: length of the piece of a row or a column that shows a whole noisy column or row
+SURE = 4  # frames from which on a variance is known so well that 9 pixels show what is usual
 ROUNDS = 2  # of taking off the levels of rows and columns: the first leaves what a bad pixel adds to them
 FLICKER = 3.0  # times the variance of the neighbours: less may be a spot of the beam that moves a little
 FOLLOWED = 2.0  # standard errors: a spot of the beam raises the pixels beside it by more
 UPPER = 85  # percent: a variance among the neighbours that at most 3 of 24 flickering pixels exceed
+BY_CHANCE = 0.01  # pixels of the detector that the same value in all frames may come from by chance
 
 
 class Defects(NamedTuple):
@@ -41,9 +45,10 @@ def find_defects(dark: ArrayLike, /, threshold: float = 5.0) -> Defects:
     """Find hot, dead and flickering pixels in frames without a beam.
 
     A pixel is hot or dead where its level differs from the median of the 5 × 5 pixels about it, levels of rows and columns taken off,
-    by more than `threshold` standard deviations of all pixels (from their median absolute deviation). It flickers where its variance
-    over the frames exceeds 3 times that of its neighbours, and by so many standard deviations (Wilson and Hilferty, PNAS 17 (1931) 684:
-    the cube root of a variance has nearly a normal distribution).
+    by more than `threshold` standard deviations of all pixels (from their median absolute deviation). It is dead, too, where it has the
+    same value in all frames, and these are so many that noise does not do that. It flickers where its variance over the frames exceeds
+    3 times that of its neighbours, and by so many standard deviations (Wilson and Hilferty, PNAS 17 (1931) 684: the cube root of a
+    variance has nearly a normal distribution). `dark_reference` uses the same rule.
 
     Parameters
     ----------
@@ -77,11 +82,63 @@ def find_defects(dark: ArrayLike, /, threshold: float = 5.0) -> Defects:
         raise InputError(f"dark is {frames.shape}: need one or more frames (..., Qx, Qy)")
     if not threshold > 0:
         raise InputError(f"threshold={threshold:g}: need more than 0, best 3 to 5")
-    stack = frames.reshape(-1, *frames.shape[-2:]).astype(np.float64)
-    mean = stack.mean(axis=0)
-    hot, dead = outlying(mean, threshold)
-    never = np.zeros(mean.shape, bool)
-    return Defects(hot, dead, flickering(stack.var(axis=0, ddof=1), len(stack), threshold) if len(stack) > 1 else never)
+    return defects_of(dark_levels(frames.reshape(-1, *frames.shape[-2:])), threshold)
+
+
+class DarkLevels(NamedTuple):
+    """Mean and variance (Qx, Qy) float64 of frames without a beam. The variance is None for one frame.
+
+    `whole` says whether the values are whole numbers, of which noise may give the same in all frames.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray | None
+    frames: int
+    whole: bool
+
+
+def dark_levels(frames: np.ndarray) -> DarkLevels:
+    """Return mean and variance of each pixel over frames (n, Qx, Qy). A frame at a time is held in 64 bits. NaN stays NaN."""
+    mean = frames.mean(axis=0, dtype=np.float64)
+    known = frames[0][np.isfinite(frames[0])]
+    whole = bool((known == np.rint(known)).all()) if known.dtype.kind == "f" else True
+    if len(frames) == 1:
+        return DarkLevels(mean, None, 1, whole)
+    total = np.zeros(mean.shape)
+    for frame in frames:
+        total += (frame - mean) ** 2
+    return DarkLevels(mean, total / (len(frames) - 1), len(frames), whole)
+
+
+def defects_of(levels: DarkLevels, threshold: float) -> Defects:
+    """Find bad pixels, as `find_defects`, in what frames without a beam show."""
+    hot, dead = outlying(levels.mean, threshold)
+    if levels.variance is None:
+        return Defects(hot, dead, np.zeros(hot.shape, bool))
+    usual = around(levels.variance, UPPER)
+    if levels.frames >= SURE:
+        usual = np.minimum(usual, np.minimum(*(_across(levels.variance, axis) for axis in (0, 1))))
+    return Defects(hot, dead | (_stuck(levels) & ~hot), flickering(levels.variance, levels.frames, threshold, usual=usual))
+
+
+def _stuck(levels: DarkLevels) -> np.ndarray:
+    """Find pixels and whole lines that never change, if noise is not likely to do that to any pixel or line of the detector."""
+    variance = levels.variance
+    assert variance is not None
+    never = variance == 0
+    known = variance[np.isfinite(variance)]
+    noise = math.sqrt(float(np.median(known))) if known.size else 0.0
+    if noise == 0:
+        return never & False
+    same = math.erf(0.5 / noise / math.sqrt(2)) if levels.whole else 0.0  # chance of the most frequent whole number
+    chance = same ** (levels.frames - 1)
+    if never.size * chance < BY_CHANCE:
+        return never
+    found = never & False
+    for axis, length in enumerate(never.shape):
+        if never.shape[1 - axis] * chance**length < BY_CHANCE:
+            found |= never.all(axis=axis, keepdims=True)
+    return found
 
 
 def outlying(level: np.ndarray, threshold: float, error: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +159,7 @@ def outlying(level: np.ndarray, threshold: float, error: float = 0.0) -> tuple[n
     flat = np.where(known, level, np.nan)
     for _ in range(ROUNDS):
         for axis in (0, 1):
-            lines = _median(flat, axis)
+            lines = median_without_nan(flat, axis)
             flat = flat - np.where(np.isfinite(lines), lines, 0.0)
     rest = flat - around(flat, 50)
     spread = max(float(robust_sigma(rest[known], about=0.0)), error)
@@ -110,7 +167,14 @@ def outlying(level: np.ndarray, threshold: float, error: float = 0.0) -> tuple[n
     return known & (rest > limit), known & (rest < -limit)
 
 
-def flickering(variance: np.ndarray, frames: int, threshold: float, expected: np.ndarray | float = 0.0, kurtosis: Any = 0.0) -> np.ndarray:
+def flickering(
+    variance: np.ndarray,
+    frames: int,
+    threshold: float,
+    expected: np.ndarray | float = 0.0,
+    kurtosis: Any = 0.0,
+    usual: np.ndarray | None = None,
+) -> np.ndarray:
     """Find pixels whose variance over frames is larger than that of their neighbours, and than what is expected.
 
     Parameters
@@ -123,8 +187,10 @@ def flickering(variance: np.ndarray, frames: int, threshold: float, expected: np
         Variance that the mean of a pixel explains.
     kurtosis : (Qx, Qy) float64 or float
         Excess of it, of a pixel that does not flicker: with few electrons a variance says little.
+    usual : (Qx, Qy) float64, optional
+        Variance of the neighbours; by default of the 5 × 5 pixels about each.
     """
-    usual = np.maximum(around(variance, UPPER), expected)
+    usual = np.maximum(around(variance, UPPER) if usual is None else usual, expected)
     freedom = (frames - 1) / (1 + np.asarray(kurtosis) / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(usual > 0, variance / usual, 0.0)
@@ -149,7 +215,7 @@ def flickering_alone(frames: np.ndarray, threshold: float, noise: float) -> np.n
     usual, unit = usual_values(frames), electron(frames, noise)
     signal = np.maximum(usual.mean, 0.0)
     expected = noise**2 + unit * signal
-    kurtosis = unit**3 * signal / np.maximum(expected, 1e-300) ** 2
+    kurtosis = unit**3 * signal / np.maximum(expected, 1e-150) ** 2
     found = flickering(usual.variance, usual.frames, threshold, expected, kurtosis)
     for x, y in np.argwhere(found):
         found[x, y] = not _followed(frames, int(x), int(y))
@@ -168,16 +234,21 @@ def _followed(frames: np.ndarray, x: int, y: int) -> bool:
     return bool(rise > FOLLOWED * error)
 
 
-def around(image: np.ndarray, percent: float) -> np.ndarray:
+def around(image: np.ndarray, percent: float, size: tuple[int, int] = (WINDOW, WINDOW)) -> np.ndarray:
     """Return a percentile of the 5 × 5 pixels about every pixel; NaN pixels take the median of the image."""
     from scipy import ndimage
 
     known = np.isfinite(image)
     filled = np.where(known, image, np.median(image[known]) if known.any() else 0.0)
-    return ndimage.percentile_filter(filled, percent, size=WINDOW, mode="mirror")
+    return ndimage.percentile_filter(filled, percent, size=size, mode="mirror")
 
 
-def _median(image: np.ndarray, axis: int) -> np.ndarray:
+def _across(variance: np.ndarray, axis: int) -> np.ndarray:
+    """Return what `around` does of the 9 pixels beside every pixel along one axis: a noisy line across it is one of them."""
+    return around(variance, UPPER, (ACROSS, 1) if axis == 0 else (1, ACROSS))
+
+
+def median_without_nan(image: np.ndarray, axis: int) -> np.ndarray:
     """Return the median along an axis without NaN, NaN where there is nothing else; the axis stays, of length one."""
     ordered = np.sort(image, axis=axis)
     count = np.isfinite(image).sum(axis=axis, keepdims=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu4d.data.correct_frames import AROUND, MOST_OF_A_HIT, boxed
+from gpu4d.data.correct_frames import AROUND, MOST_OF_A_HIT, NEAR, boxed
 from gpu4d.data.frame_correction import Hits
 from gpu4d.preprocess.usual_values import electron, usual_values
 
@@ -15,6 +15,7 @@ SPREAD = 10.0  # standard deviations of a pixel's values, where these are more
 LIT = 5.0  # standard deviations of the noise above the brightest other value: part of a hit, beside a certain pixel
 LEAST_FRAMES = 8  # fewer do not show what a pixel usually has
 SEEN = 2  # hits at the edge that show that there are any
+WIDE = 2  # lit pixels around the 3 × 3 about a hit: a spot of the beam has them, an X-ray does not
 EVEN = 3.0  # times as many hits for an area inside as at the edge: hits fall everywhere alike, and spots of the beam do not
 
 
@@ -31,7 +32,8 @@ class FoundHits(NamedTuple):
     brightest : float
         That value.
     even : bool
-        Whether hits fall everywhere alike, and at the edge too, as X-rays do.
+        Whether hits fall everywhere alike, and at the edge too, as X-rays do. Those as wide as spots of the beam must do so by themselves:
+        crystals that a few patterns alone show have spots that are no hits.
     """
 
     limits: Hits
@@ -69,7 +71,7 @@ def find_hits(frames: np.ndarray, edge: np.ndarray, noise: float) -> FoundHits:
     spread = np.sqrt(ndimage.maximum_filter(usual.variance, 5))
     certain = top + np.maximum(ELECTRONS * unit, SPREAD * spread)
     lit = np.minimum(ndimage.maximum_filter(usual.top, 3) + LIT * noise, certain)
-    counts, above, brightest = np.zeros(2, int), 0, float(usual.top.max())
+    counts, wide, above, brightest = np.zeros(2, int), np.zeros(2, int), 0, float(usual.top.max())
     for frame in frames:
         bright = frame > certain
         if not bright.any():
@@ -77,10 +79,13 @@ def find_hits(frames: np.ndarray, edge: np.ndarray, noise: float) -> FoundHits:
         few = boxed(bright, AROUND) <= MOST_OF_A_HIT
         labels, number = ndimage.label(bright & few, np.ones((3, 3)))
         if number:
+            shines = frame > lit
+            outside = boxed(shines, NEAR + 1) - boxed(shines, NEAR)
             for place in ndimage.maximum_position(frame, labels, range(1, number + 1)):
                 counts[int(edge[place])] += 1
+                wide[int(edge[place])] += bool(outside[place] >= WIDE)
                 above += bool(frame[place] > brightest)
     inside, at_edge = counts.tolist()
     area = edge.size / max(1, int(edge.sum())) - 1
-    even = at_edge >= SEEN and inside <= EVEN * at_edge * area
+    even = at_edge >= SEEN and inside <= EVEN * at_edge * area and wide[0] <= EVEN * wide[1] * area
     return FoundHits(Hits(usual.mean, lit, certain), inside, at_edge, above, brightest, even)

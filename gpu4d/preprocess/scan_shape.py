@@ -27,6 +27,7 @@ RIVAL = 0.5  # of the best correlation, from which on another shape is not exclu
 APART = 2.0  # standard errors, by which a correlation is larger than that of a shorter row
 JUMPS = ((6.0, 1.5), (2.5, 1.3))  # standard errors, and times the usual change: changes at one place of the rows that are, or may be, large
 MOST_FLYBACK = 1 / 3  # of a row
+SURE_FLYBACK = 1 / 8  # of a row: more of it may be vacuum, or another grain, behind an edge of the specimen that goes along the columns
 CLIP = 8.0  # times the median change: a single hot frame must not decide
 LISTED = 12  # shapes in a message
 
@@ -269,6 +270,8 @@ def _judge(suggested: list[ScanShape], correlation: np.ndarray, n: int) -> tuple
         return False, f"{why}, and are no whole rows: some at the beginning or at the end belong to none"
     ways = [s for s in suggested if s.period == base.period]
     usual = [s for s in ways if _is_usual(s)]
+    if any(s.flyback > SURE_FLYBACK * s.period for s in ways):
+        return False, f"{why}; many at the end of each row differ from the others: fly-back, or vacuum beside the specimen"
     if len(usual) == 1 and not any(usual[0].extra) and (usual[0] is ways[0] or not ways[0].flyback):
         suggested.sort(key=lambda s: s is not usual[0])
         sign = ", and show fly-back" if usual[0].flyback else ", without a sign of fly-back" if len(ways) == 1 else ""

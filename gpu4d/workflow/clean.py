@@ -39,9 +39,9 @@ def clean(cube: DataCube, recipe: Recipe, record: Record | None = None) -> DataC
     asked = given.dark or given.gain or given.hits is True or given.streaks not in ("auto", "off")
     edge = None if given.edge is None else _image(given.edge, cube, "edge") != 0
     if not asked:
-        if given.streaks == "off" or edge is not None or not cube.shape[0] * cube.shape[1]:
+        if given.streaks == "off" or not cube.shape[0] * cube.shape[1]:
             return cube
-        found, why = _look(cube, given.background_mask_radius)
+        found, why = _look(cube, given.background_mask_radius, edge)
         if not found:
             record.note(f"frames are used as they were recorded: {why}")
             return cube
@@ -68,10 +68,10 @@ def measured_background(cube: DataCube) -> Background | None:
     return next((step for step in cube.corrections.steps if isinstance(step, Background)), None)
 
 
-def _look(cube: DataCube, radius: float) -> tuple[bool, str]:
+def _look(cube: DataCube, radius: float, edge: np.ndarray | None) -> tuple[bool, str]:
     frames = patterns_at(cube, grid_positions(np.ones(cube.scan_shape, bool), LOOK))
     try:
-        return shows_streaks(frames, radius, cube.detector_mask)
+        return shows_streaks(frames, radius, cube.detector_mask, edge)
     except InputError as error:  # no pixel is at the edge
         return False, str(error)
 

@@ -7,6 +7,7 @@ import pytest
 
 import gpu4d
 from gpu4d.data import BadPixelCorrection, FrameCorrection, Hits, Streaks
+from gpu4d.data.correct_frames import correct_frames
 from gpu4d.data.views import CorrectedSource
 from gpu4d.errors import InputError
 from gpu4d.preprocess import edge_pixels
@@ -159,3 +160,12 @@ def test_what_is_refused_says_what_to_do():
         Streaks(EDGE, clip=-1.0)
     with pytest.raises(InputError, match="the patterns are"):
         TestEverything().make().apply(np.zeros((4, 4), "uint16"))
+
+
+@pytest.mark.parametrize("number", [-1, 120, 10**9])
+def test_a_pixel_that_does_not_exist_gives_no_value(number):
+    """A compiled loop does not check where it reads."""
+    taken_from = np.arange(120).reshape(SHAPE)
+    taken_from[2, 3] = number
+    with pytest.raises(InputError, match=r"taken_from runs from .* need numbers qx · Qy \+ qy from 0 to 119"):
+        correct_frames(np.zeros((2, *SHAPE), "uint16"), np.zeros(SHAPE), taken_from=taken_from)

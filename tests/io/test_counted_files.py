@@ -171,3 +171,13 @@ def test_pixels_outside_of_the_detector_are_refused_when_they_are_read(tmp_path)
         file["gpu4d/counted/events/pixels"][0] = 108
     with pytest.raises(InputError, match="not from 0 to 107"):
         np.asarray(gpu4d.open(tmp_path / "a.h5"))
+
+
+def test_negative_counts_are_refused_when_they_are_read(tmp_path):
+    source = EventSource([0, 2, 3], [1, 1, 2], (1, 2), (2, 2), counts=[1, 2, 3])
+    gpu4d.save(tmp_path / "scan.h5", {"scan": gpu4d.DataCube(source)})
+    with h5py.File(tmp_path / "scan.h5", "a") as file:
+        del file["gpu4d/scan/events/counts"]
+        file["gpu4d/scan/events/counts"] = np.array([1, -2, 3])
+    with pytest.raises(InputError, match="negative counts: it is damaged"):
+        np.asarray(gpu4d.open(tmp_path / "scan.h5"))

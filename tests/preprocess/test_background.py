@@ -152,6 +152,25 @@ def test_hits():
         assert (other.apply(weak)[4, 4, 60, 30] < 100) == gone and (other.hits is not None) == gone
 
 
+def test_spots_of_crystals_that_few_patterns_show_are_no_hits():
+    """X-rays fall on the edge, too, but are narrower than the spots."""
+    x, y = np.arange(72)[:, None], np.arange(64)
+    beam = scene((8, 8)) + np.random.default_rng(5).poisson(120 * (np.hypot(x - 36, y - 32) < 4), (8, 8, 72, 64))
+    made = raw_frames(beam)
+    raw, rng = made.raw.astype(float), np.random.default_rng(1)
+    for frame, cx, cy in ((3, 30.3, 44.4), (17, 40.2, 20.1), (40, 25.0, 25.6), (55, 44.8, 40.0)):
+        raw[frame // 8, frame % 8] += rng.poisson(50 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 3.0)) * ADU
+    spots = raw.copy()
+    for _ in range(16):
+        at = tuple(int(rng.integers(0, n)) for n in raw.shape)
+        if spots[at] == raw[at] == made.raw[at]:
+            raw[at] += 5000
+    found = background(raw, made.darks, gain=made.gain)
+    true = background(spots, made.darks, gain=made.gain, hits=False).apply(spots)
+    np.testing.assert_allclose(found.apply(spots), true, atol=0.5)  # no spot is taken off
+    assert found.hits is not None and (found.apply(raw) - true).max() < 4 * ADU  # X-rays brighter than the beam are
+
+
 COUNTED = ["two_phase.h5:poisson_300", "amorphous_fem.h5:poisson_1e5"]
 MORE = [
     "au_nbed_strain.h5:poisson_1e5",
@@ -194,6 +213,17 @@ def test_masks_nan_and_few_frames(recorded):
     assert one.frames == 1 and one.hits is None and one.streaks is None and one.noise == 0
     assert np.abs(np.median(one.apply(recorded.raw[0, 0])[~inside(SHAPE, 0.9)])) < 2
     np.testing.assert_array_equal(patterns_at(gpu4d.DataCube(raw).corrected(found), [(0, 0)])[0], clean[0, 0])
+
+
+def test_an_empty_pattern_makes_no_pixel_flicker(recorded):
+    """What stands for its values must not hold the hits of other patterns."""
+    raw = recorded.raw.astype("float32")
+    for at in ((0, 3, 20, 30), (2, 2, 40, 12), (5, 0, 60, 60)):
+        raw[at] += 4000.0
+    whole = background(raw, recorded.darks)
+    raw[1, 2] = np.nan
+    found = background(raw, recorded.darks)
+    assert not found.defects.flickering.any() and (found.bad_pixels == whole.bad_pixels).all()
 
 
 def test_edge_pixels():

@@ -33,6 +33,23 @@ def test_setup_finds_the_detector_that_was_put_in():
     assert SETUP.pixels.sum() == SETUP.mask.sum() * SETUP.frames
 
 
+@pytest.mark.parametrize("drift", [-9.0, 9.0])
+@pytest.mark.parametrize("gain", [None, np.full((64, 72), 1.25)])
+def test_a_level_that_drifted_since_the_dark_frames_changes_nothing(drift, gain):
+    right = count_scan(RAW.cube, RAW.darks, gain=gain)
+    drifted = count_scan(RAW.cube, RAW.darks.astype(float) - drift, gain=gain)
+    assert abs(drifted.electrons / right.electrons - 1) < 0.002 and right.false_share < 1e-3
+    assert abs(drifted.setup.electron / right.setup.electron - 1) < 1e-3
+    np.testing.assert_allclose(drifted.setup.dark[SETUP.mask], right.setup.dark[SETUP.mask], atol=0.1)
+
+
+def test_few_frames_do_not_make_the_loss_larger():
+    where = np.zeros((6, 7), bool)
+    where[2, 3:5] = True
+    every, few = count_scan(RAW.cube, setup=SETUP), count_scan(RAW.cube, setup=SETUP, where=where)
+    assert abs(few.coincidence_loss - every.coincidence_loss * few.occupancy / every.occupancy) < 0.01
+
+
 def test_sums_and_centres_of_mass_are_those_of_dense_frames():
     counted = count_scan(RAW.cube, setup=SETUP, mode="likelihood")
     dense = gpu4d.DataCube(np.asarray(counted.cube), detector_mask=SETUP.mask)

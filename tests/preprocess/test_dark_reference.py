@@ -1,11 +1,14 @@
 """Level, noise and bad pixels from frames without a beam."""
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
 
+from gpu4d.data.frame_correction import mean_of_darks
 from gpu4d.errors import InputError
-from gpu4d.preprocess import dark_reference
+from gpu4d.preprocess import dark_reference, find_defects
 from gpu4d.simulate import raw_frames
 
 
@@ -48,3 +51,34 @@ def test_bad_pixels_of_a_detector_whose_truth_is_known(shared_data):
         found = dark_reference(file["dark_frames"][:])
         hot, dead = (set(file[f"truth/{name}_px_flat"][:].tolist()) for name in ("hot", "dead"))
     assert set(np.flatnonzero(found.hot)) == hot and set(np.flatnonzero(found.dead)) == dead
+
+
+@pytest.mark.parametrize("frames", [2, 4, 5, 16])
+def test_working_pixels_that_have_the_same_value_by_chance_are_not_dead(frames):
+    values = np.random.default_rng(4).normal(60, 3, (frames, 200, 210)).round().astype("uint16")
+    values[:, 20, 30] = 0
+    values[:, :, 77] = 61
+    by_chance = (np.ptp(values, axis=0) == 0).sum()
+    assert by_chance > 201 or frames == 16  # of few whole numbers, all are equal in some pixels
+    for dead, others in ((dark_reference(values).dead, dark_reference(values)), (find_defects(values).dead, find_defects(values))):
+        assert dead[20, 30] and dead[:, 77].all() and dead.sum() == 201
+        assert not others.hot.any() and not others.flickering.any()
+
+
+def test_a_noisy_row_flickers():
+    values = np.random.default_rng(2).normal(60, 3, (20, 90, 110))
+    values[:, 40] = np.random.default_rng(3).normal(60, 18, (20, 110))
+    found = dark_reference(values)
+    assert not found.mask[40].any() and np.delete(found.mask, 40, axis=0).all()
+    assert find_defects(values, 7.0).flickering[40].all()
+
+
+def test_frames_are_not_all_held_in_64_bits():
+    values = np.random.default_rng(0).integers(50, 70, (200, 128, 128)).astype("uint16")
+    dark_reference(values[:4])  # imports
+    tracemalloc.start()
+    dark_reference(values)
+    mean_of_darks(values, (128, 128))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes  # and not four times as many

@@ -186,6 +186,14 @@ def test_arrays_of_other_libraries_stay_what_they_are():
         np.testing.assert_array_equal(arrays.to_numpy(found), expected)
 
 
+def test_an_edge_of_the_specimen_along_the_columns_is_not_taken_for_fly_back():
+    x, y = np.mgrid[:24, :45]
+    image = 1000 + 50 * (2.0 * (y >= 30) + 0.05 * x) + np.random.default_rng(0).normal(0, 10, (24, 45))
+    found = scan_shapes(image.ravel())
+    assert not found.clear and "fly-back, or vacuum" in found.why
+    assert {(24, 45), (24, 30)} <= {one.scan_shape for one in found.candidates}
+
+
 def test_a_real_scan(shared_data):
     """The one real scan: its frames as one row give its shape back."""
     cube = gpu4d.open(shared_data / "rotavirus_cryo_ptycho_96x96_bin4.h5", dataset="data", scan_shape="frames")

@@ -10,7 +10,8 @@ import gpu4d
 from gpu4d.data.source import below_views
 from gpu4d.errors import InputError
 from gpu4d.workflow import analyse, run
-from gpu4d.workflow.clean import measured_background
+from gpu4d.workflow.clean import clean, measured_background
+from gpu4d.workflow.inputs import views
 
 SHAPE = (64, 60)
 
@@ -83,6 +84,15 @@ def test_streaks_are_found_without_being_asked_for(made):
     assert gate(again).passed, "measured before by the caller"
 
 
+def test_streaks_are_looked_for_at_an_edge_that_is_given(made, tmp_path):
+    np.save(tmp_path / "edge.npy", (~inside(SHAPE, 0.85)).astype("uint8"))
+    np.save(tmp_path / "centre.npy", np.pad(np.ones((20, 20), "uint8"), ((22, 22), (20, 20))))
+    cube = gpu4d.DataCube(made.raw)
+    found = measured_background(clean(cube, recipe(corrections__edge=str(tmp_path / "edge.npy"))))
+    assert found is not None and (found.edge == ~inside(SHAPE, 0.85)).all()
+    assert clean(cube, recipe(corrections__edge=str(tmp_path / "centre.npy"))) is cube, "the beam reaches these pixels"
+
+
 def test_counts_are_used_as_they_are(crystal):
     state = analyse(crystal.cube, recipe(analysis__technique="images"))
     assert not state.cube.corrections and "no streaks were found" in state.reasons["corrections"].why
@@ -112,6 +122,21 @@ def test_the_gate_sees_a_beam_that_reaches_the_edge():
         "corrections.background_mask_radius = 0.8 is outside the recommended 0.85 – 0.95",
         "corrections.hot_pixel_threshold = 7 is outside the recommended 3 – 5",
     ]
+
+
+def test_the_gate_is_of_pixels_of_raw_frames_in_binned_scans_too():
+    made, levels = raw_frames(electrons(radius=1.0, halo=0.6)), []
+    for settings in ({}, {"input__bin_scan": 2}, {"input__bin_detector": 2}):
+        chosen = recipe(analysis__technique="images", corrections__streaks="on", corrections__hits=False, **settings)
+        cube = views(clean(gpu4d.DataCube(made.raw), chosen), chosen)
+        levels.append(float(gate(analyse(cube, chosen, cleaned=True)).measured.split()[0]))
+    assert levels[1] == pytest.approx(levels[0], rel=0.05) and levels[2] == pytest.approx(levels[0], rel=0.3)
+
+
+def test_patterns_that_come_corrected_are_not_said_to_be_as_recorded(made):
+    cube = gpu4d.DataCube(made.raw).corrected(dark=made.darks, streaks=True)
+    state = analyse(cube, recipe(analysis__technique="images", corrections__streaks="off"))
+    assert "came corrected already (background subtracted" in state.reasons["corrections"].why
 
 
 def test_wrong_files_are_refused(made, files, tmp_path):

@@ -91,4 +91,6 @@ class FileEventSource(EventSource):
                 f"{shown(self.path)}: {shown(self.dataset)} has numbers of pixels that are not from 0 to {most - 1}: it is damaged"
             )
         counts = None if self.stored_counts is None else self.stored_counts.read(begin, end)
+        if counts is not None and len(counts) and int(counts.min()) < 0:
+            raise InputError(f"{shown(self.path)}: {shown(self.dataset)} has negative counts: it is damaged")
         return Events(self.offsets[first : last + 1] - begin, pixels, counts, self.shape[2:])

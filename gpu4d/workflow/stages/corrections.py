@@ -63,6 +63,8 @@ class RawFrames(Stage):
 
     def wanted(self, state: RunState) -> Reason:
         measured = measured_background(state.cube)
+        if measured is None and state.cube.corrections:
+            return no(f"patterns came corrected already ({state.cube.corrections.description}), and their background was not measured")
         if measured is None:
             return no("neither dark nor gain is given, and no streaks were found: patterns are used as they were recorded")
         return yes(f"raw frames are corrected: {measured.description}")
@@ -77,7 +79,8 @@ class RawFrames(Stage):
             state.save("corrected_pixels", DiffractionSlice.calibrated(bad, "corrected pixels", "", q_pixel))
         number = state.cube.detector_shape, measured.detector_shape
         binned = max(1, number[1][0] // number[0][0])
-        mean = np.asarray(state["mean_pattern"], dtype=np.float64) / binned**2
+        summed = (binned * state.recipe.input.bin_scan) ** 2  # pixels of raw frames in each of the mean
+        mean = np.asarray(state["mean_pattern"], dtype=np.float64) / summed
         edge = _binned(measured.edge & ~np.asarray(measured.bad_pixels), binned)[: mean.shape[0], : mean.shape[1]] & np.isfinite(mean)
         if not edge.any():
             return

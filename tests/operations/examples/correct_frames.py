@@ -43,6 +43,7 @@ def examples() -> list[Example]:
         *found,
         Example("hits", (raw, dark), {"hits": limits}),
         Example("bad-pixels", (raw, dark), {"taken_from": taken_from.astype("int32")}),
+        Example("exchanged", (raw, dark), {"taken_from": np.arange(dark.size)[::-1].reshape(dark.shape).copy()}),
         Example("all", (raw, dark), every),
         Example("all-rows", (raw, dark), {**every, "edge": p["rows"], "axis": 1}),
         Example("all-uint32", (raw.astype("uint32"), dark), every),
