@@ -31,12 +31,21 @@ def _by_pixel(offsets, pixels, counts, struck, total, largest):
 
 
 @entry()
-def _by_both(offsets, pixels, counts, rows, out):
+def _by_both(offsets, pixels, counts, rows, struck, out):
+    """`struck` is 0 for every row, before and after. Returns the largest count."""
+    largest = np.int64(0)
     for i in range(out.shape[1]):
         for e in range(offsets[i], offsets[i + 1]):
             row = rows[pixels[e]]
             if row >= 0:
-                out[row, i] += np.int64(1) if counts is None else np.int64(counts[e])
+                struck[row] += np.int64(1) if counts is None else np.int64(counts[e])
+        for e in range(offsets[i], offsets[i + 1]):
+            row = rows[pixels[e]]
+            if row >= 0 and struck[row] != 0:
+                largest = max(largest, struck[row])
+                out[row, i] = struck[row]
+                struck[row] = 0
+    return largest
 
 
 def event_sums(offsets, pixels, counts, weights, /):
@@ -53,11 +62,11 @@ def event_patterns(offsets, pixels, counts, size, /):
     return total, largest
 
 
-def event_images(offsets, pixels, counts, rows, images, /):
-    out = np.zeros((images, len(offsets) - 1), np.int64)
+def event_images(offsets, pixels, counts, rows, images, dtype, /):
+    out = np.zeros((images, len(offsets) - 1), dtype)
     _checked(pixels, len(rows))
-    _by_both(contiguous(offsets), contiguous(pixels), _given(counts), contiguous(rows, np.int64), out)
-    return out
+    largest = _by_both(contiguous(offsets), contiguous(pixels), _given(counts), contiguous(rows, np.int64), np.zeros(images, np.int64), out)
+    return out, np.array([largest], np.int64)
 
 
 def _given(counts):

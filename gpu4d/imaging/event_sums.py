@@ -86,7 +86,7 @@ def event_patterns(offsets: Any, pixels: Any, counts: Any, size: int, /) -> tupl
 
 
 @operation(cpu=TWIN)
-def event_images(offsets: Any, pixels: Any, counts: Any, rows: Any, images: int, /) -> Any:
+def event_images(offsets: Any, pixels: Any, counts: Any, rows: Any, images: int, dtype: str, /) -> tuple[Any, Any]:
     """Make the images of chosen pixels: how often each was struck in every pattern.
 
     Parameters
@@ -99,26 +99,32 @@ def event_images(offsets: Any, pixels: Any, counts: Any, rows: Any, images: int,
         Number of the image of each pixel; -1 for pixels that are in none.
     images : int
         Number of images.
+    dtype : str
+        Name of the dtype of the images.
 
     Returns
     -------
-    (images, n) int64
+    found : (images, n), of that dtype
+        Counts that it does not hold are wrong.
+    largest : (1,) int64
+        The largest count, which the dtype must hold.
 
     Examples
     --------
     >>> import numpy as np
-    >>> event_images(np.array([0, 2, 3]), np.array([1, 1, 2]), None, np.array([-1, 0, 1]), 2).tolist()
-    [[2, 0], [0, 1]]
+    >>> [a.tolist() for a in event_images(np.array([0, 2, 3]), np.array([1, 1, 2]), None, np.array([-1, 0, 1]), 2, "uint8")]
+    [[[2, 0], [0, 1]], [2]]
     """
     xp = arrays.namespace(offsets, pixels, rows)
-    found, pixels = [], xp.astype(pixels, xp.int64)
+    found, pixels, where = [], xp.astype(pixels, xp.int64), arrays.device(offsets)
     for first, last in _ranges(offsets):
         row = xp.take(rows, pixels[first:last])
-        one = _times(xp.ones((last - first,), dtype=xp.int64, device=arrays.device(offsets)), _part(counts, first, last))
+        one = _times(xp.ones((last - first,), dtype=xp.int64, device=where), _part(counts, first, last))
         found.append(xp.astype(arrays.scatter_add(arrays.as_float64(one), row, images), xp.int64))
-    if not found:
-        return xp.zeros((images, 0), dtype=xp.int64, device=arrays.device(offsets))
-    return xp.stack(found, axis=-1)
+    whole = xp.stack(found, axis=-1) if found else xp.zeros((images, 0), dtype=xp.int64, device=where)
+    none = xp.zeros((1,), dtype=xp.int64, device=where)
+    largest = xp.max(xp.concat([none, xp.reshape(whole, (-1,))]))
+    return xp.astype(whole, getattr(xp, dtype)), xp.reshape(largest, (1,))
 
 
 def _times(values: Any, counts: Any) -> Any:

@@ -22,8 +22,6 @@ from gpu4d.streaming.place import processors_for
 from gpu4d.streaming.reduction import Reduction, ScanInfo
 from gpu4d.streaming.sums import PerPositionReduction, Value
 
-EVENT_SUMS = 1 << 16  # counts of pixels that are held in 64 bits while images are made of events: they stay in the cache
-
 
 class BrightFieldStack(PerPositionReduction):
     """Reduction: images (P, Rx, Ry) of chosen detector pixels, in the native dtype.
@@ -53,7 +51,7 @@ class BrightFieldStack(PerPositionReduction):
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
         copies = 1 if scan.on_host else 3  # in pieces, joined, and in scan order
         pixels = scan.shape[2] * scan.shape[3]
-        rows = 8 * (pixels + 2 * max(EVENT_SUMS, len(self.pixels))) if scan.on_host and n_frames else 0  # for events
+        rows = 8 * (pixels + len(self.pixels)) if scan.on_host and n_frames else 0  # for events
         return rows + len(self.pixels) * itemsize(scan.dtype) * (copies * scan.shape[0] * scan.shape[1] + n_frames)
 
     def store(self, scan: ScanInfo) -> _PixelImages:
@@ -76,12 +74,9 @@ class BrightFieldStack(PerPositionReduction):
         chosen, image_of = np.unique(self.pixels, return_inverse=True)  # a pixel may be asked for twice
         row_of = np.full(self.scan.shape[2] * self.scan.shape[3], -1, np.int64)
         row_of[chosen] = np.arange(len(chosen))
-        images, step = np.empty((len(self.pixels), len(positions)), np.dtype(self.scan.dtype)), max(1, EVENT_SUMS // max(1, len(chosen)))
-        for first in range(0, len(positions), step):
-            counts = event_images(*events.part(first, min(first + step, len(positions))).arrays(), row_of, len(chosen))
-            check_counts(counts, self.scan.dtype)
-            images[:, first : first + step] = counts[image_of]
-        self.put(positions, images)
+        images, largest = event_images(*events.arrays(), row_of, len(chosen), np.dtype(self.scan.dtype).name)
+        check_counts(largest, self.scan.dtype)
+        self.put(positions, images if np.array_equal(chosen, self.pixels) else images[image_of])
 
     def wanted_pixels(self) -> np.ndarray:
         return self.pixels
