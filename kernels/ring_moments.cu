@@ -16,7 +16,7 @@
 // from L1 and L2.   flops: 30 a pixel and bit.   bound: issue slots.
 //
 // budget(ring_moments.*): 64 registers, 0 bytes shared
-// budget(ring_medians.*): 64 registers, 0 bytes shared
+// budget(ring_medians.*): 80 registers, 0 bytes shared
 #include "rings.cuh"
 
 // Rings of a pattern. |M| ||M⁻¹|| of a matrix is less than the sum of its squares over its determinant, and a radius in
@@ -105,7 +105,7 @@ DEVICE void ring_medians(const Pixel* __restrict__ patterns, offset_t pattern, c
     ring_sums<Pixel, Run, Sum, Square, true>(patterns, pattern, place, {nx, ny, mask}, sums, squares, pixels, rings,   \
                                              ranges);                                                                  \
   }                                                                                                                    \
-  extern "C" __global__ void __launch_bounds__(256) ring_medians_##NAME(                                               \
+  extern "C" __global__ void __launch_bounds__(256, 3) ring_medians_##NAME(                                            \
       const Pixel* __restrict__ patterns, const double* __restrict__ origins, const double* __restrict__ matrices,     \
       const u8* __restrict__ mask, const offset_t* __restrict__ pixels, double* __restrict__ medians, double scale,    \
       int nx, int ny, int n_r, int rings, int ranges) {                                                                \

@@ -191,7 +191,7 @@ BOUNDS = [
         "correct_frames.cu",
         lambda: correct_frames(counts(), np.ones((37, 41)), edge=np.ones((37, 41))),
         "column < ny : row < nx",
-        "column <= ny : row < nx",
+        "column + 1 < ny : row < nx",
         1e-5,
     ),
     Case("hot-pixel", "hot_pixel_median.cu", lambda: hot_pixel_median(counts()), "min(first + 4, pixels);", "min(first + 5, pixels + 1);"),
