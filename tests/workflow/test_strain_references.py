@@ -18,7 +18,7 @@ from gpu4d.workflow.recipe import to_toml
 from gpu4d.workflow.report.pictures import stages_that_made_something
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stages import known_stages
-from gpu4d.workflow.stages.strain import _percent
+from gpu4d.workflow.strain_figures import percent
 from gpu4d.workflow.strain_reference import LARGEST_MISFIT, Detector, as_named_here, kept_reference, reference_for
 from gpu4d.workflow.structure_names import structure_named
 
@@ -262,8 +262,8 @@ def test_capitals_of_a_structure_do_not_matter(tmp_path, monkeypatch):
 
 
 def test_large_percentages_have_no_exponent():
-    assert [_percent(v, "+") for v in (-2.1, 0.034, 9.94, 9.96, 99.7, 104.0)] == ["-2.1", "+0.034", "+9.9", "+10", "+100", "+104"]
-    assert _percent(100.0) == "100" and _percent(float("nan")) == "nan"
+    assert [percent(v, "+") for v in (-2.1, 0.034, 9.94, 9.96, 99.7, 104.0)] == ["-2.1", "+0.034", "+9.9", "+10", "+100", "+104"]
+    assert percent(100.0) == "100" and percent(float("nan")) == "nan"
 
 
 def test_axes_turn_the_tensor(measured):

@@ -65,8 +65,9 @@ class Fem(Stage):
         import gpu4d
 
         given, record, glass = self.given(state), state.record, state["glass"]
-        with record.stage("crystallites in the glass", int(glass.where.sum()), state.cube.nbytes):
-            crystallites = self._crystallites(state) if given.crystallites else None
+        if given.crystallites:
+            with record.stage("crystallites in the glass", int(glass.where.sum())):
+                self._find_crystallites(state)
         with record.stage(self.title):
             try:
                 normalise: Literal["total"] | None = "total" if given.normalise else None
@@ -75,23 +76,22 @@ class Fem(Stage):
                 record.warn(f"no variance of the rings: {error}")
                 return
         state.keep("fem", found)
-        if crystallites is not None:
-            state.keep("crystallites", crystallites)
-            self._save_crystallites(state, crystallites)
         state.products["fem"] = _as_list(found)
         self._figures(state, found)
         self._gate(state, found)
 
-    def _crystallites(self, state: RunState) -> Any:
-        """Return the crystallites that stand out of the glass."""
+    def _find_crystallites(self, state: RunState) -> None:
+        """Keep the crystallites that stand out of the glass, also where no variance can be measured."""
         from gpu4d.amorphous import find_crystallites
 
         glass = state["glass"]
         try:
-            return state.with_memory(lambda options: find_crystallites(state.cube, glass.origin, where=glass.where, **options))
+            found = state.with_memory(lambda options: find_crystallites(state.cube, glass.origin, where=glass.where, **options))
         except InputError as error:
             state.record.decide("No search for crystallites", str(error))
-            return None
+            return
+        state.keep("crystallites", found)
+        self._save_crystallites(state, found)
 
     def _save_crystallites(self, state: RunState, found: Any) -> None:
         like, record = state["bf"], state.record

@@ -16,10 +16,8 @@ from gpu4d.workflow.picture import STRAIN, Drawn, Picture
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
+from gpu4d.workflow.strain_figures import COMPONENTS, magnitude_gate, range_figures
 
-OUTLIERS = 0.01  # share of the positions that may exceed the largest strain
-COMPONENTS = ("exx", "eyy", "exy")
-RANGE = (1, 99)  # percentiles over the scan that are given as the range of strain
 EXPLAINED = 1.2  # χ² a degree of freedom, up to which a position that looks like a crystallite is strained glass: spots give more
 SPECKLED = 1.5  # median of χ² a degree of freedom: more is no counting noise
 
@@ -81,7 +79,7 @@ class GlassStrain(Stage):
             found = gpu4d.amorphous_strain(state.cube, reference=known, where=where | explained, drift=given.drift, **asked, **options)
             return found, int(explained.sum())
 
-        with record.stage(self.title, int(where.sum()), state.cube.nbytes):
+        with record.stage(self.title, int(where.sum())):
             try:
                 found, kept = state.with_memory(measured)
             except InputError as error:
@@ -92,39 +90,17 @@ class GlassStrain(Stage):
             record.decide(f"Strain at {kept} of {int(crystals.sum())} positions that look like crystallites", why)
         record.decide(f"Strain of the glass relative to the {found.reference.how}", "the recipe's reference; tension is positive")
         state.keep("amorphous_strain", found)
-        names = {"": "amorphous_strain"}
-        state.products |= {names.get(key, f"amorphous_strain_{key}"): part for key, part in found.to_emd().items()}
+        state.products |= {f"amorphous_strain{'_' * bool(key)}{key}": part for key, part in found.to_emd().items()}
         self._figures(state, found)
-        self._gates(state, found)
 
     def _figures(self, state: RunState, found: Any) -> None:
-        each, low, high = [], [], []
-        for label, name in zip(("ε_xx", "ε_yy", "ε_xy"), COMPONENTS):
-            values = 100 * np.asarray(getattr(found, name))
-            one = np.nanpercentile(values, RANGE) if np.isfinite(values).any() else np.full(2, np.nan)
-            each.append(f"{label} {one[0]:+.2f} to {one[1]:+.2f}")
-            low.append(one[0])
-            high.append(one[1])
-        remark = f"{', '.join(each)} %; {RANGE[0]} to {RANGE[1]} percentile over the scan"
-        state.record.figure("Strain of the glass", f"{min(low):+.2f} to {max(high):+.2f} %", remark)
-        error = 100 * np.asarray(found.uncertainty)
-        if np.isfinite(error).any():
-            remark = "median standard error of a component at one position, from the counts"
-            state.record.figure("Uncertainty of strain", f"± {np.nanmedian(error):.3f} %", remark)
+        range_figures(state.record, "Strain of the glass", found, "the counts")
+        advice = "check the reference region and the patterns of these positions: crystallites, holes, too few counts"
+        magnitude_gate(state.record, "Magnitude of the glass's strain", found, self.given(state).max_strain, advice)
+        self._speckle_gate(state, found)
 
-    def _gates(self, state: RunState, found: Any) -> None:
-        limit = self.given(state).max_strain
-        parts = np.stack([np.asarray(getattr(found, name), dtype=np.float64) for name in COMPONENTS])
-        seen = np.isfinite(parts).all(axis=0)
-        beyond = float((np.abs(parts).max(axis=0) > limit)[seen].mean()) if seen.any() else 1.0
-        largest = float(np.abs(parts[:, seen]).max()) if seen.any() else float("nan")
-        state.record.gate(
-            "Magnitude of the glass's strain",
-            beyond <= OUTLIERS,
-            f"{100 * beyond:.2g} % of positions beyond ±{100 * limit:g} %, largest {100 * largest:.2g} %",
-            f"at most {100 * OUTLIERS:g} % of positions",
-            "check the reference region and the patterns of these positions: crystallites, holes, too few counts",
-        )
+    def _speckle_gate(self, state: RunState, found: Any) -> None:
+        """Check that the rings differ from their model by counting noise alone."""
         residual = np.asarray(found.residual, dtype=np.float64)
         middle = float(np.nanmedian(residual)) if np.isfinite(residual).any() else float("nan")
         state.record.gate(

@@ -131,6 +131,7 @@ class Rdf(Stage):
 
     def _profile(self, state: RunState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return k of every ring, and mean intensity of the glass with its standard error, without positions with crystallites."""
+        from gpu4d.amorphous import group_profiles
         from gpu4d.rings import mean_radii
 
         glass, c = state["glass"], state.calibration
@@ -140,13 +141,8 @@ class Rdf(Stage):
             radius, mean, error = sums.radius, sums.mean, sums.deviation / np.sqrt(np.maximum(sums.positions, 1))
         else:
             where = glass.where & ~state["crystallites"].mask if "crystallites" in state else glass.where
-            profiles = rings.mean[where]
-            total = np.nansum(profiles, axis=1, keepdims=True)  # thickness changes the scale, and not S
-            shape = profiles / np.where(total > 0, total, np.nan) * np.nanmean(total)
-            seen = np.maximum(np.isfinite(shape).sum(axis=0), 1)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                mean, error = np.nanmean(profiles, axis=0), np.nanstd(shape, axis=0) / np.sqrt(seen)
-            radius = rings.radius
+            grouped = group_profiles(rings.mean, labels=np.where(where, 0, -1))
+            radius, (mean,), (error,) = rings.radius, grouped.mean, grouped.error
         origin = c.origin if glass.origin is None else glass.origin
         if origin is not None:
             own = mean_radii(state.cube.detector_shape, origin, ellipse=c.ellipse, mask=state.cube.detector_mask)

@@ -17,6 +17,7 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages.lattice import SINGLE
+from gpu4d.workflow.strain_figures import COMPONENTS, magnitude_gate, percent, range_figures, range_of
 from gpu4d.workflow.strain_reference import (
     LARGEST_MISFIT,
     NAME,
@@ -30,11 +31,7 @@ from gpu4d.workflow.strain_reference import (
     said_of,
 )
 
-OUTLIERS = 0.01  # share of the positions that may exceed the largest strain
-COMPONENTS = ("exx", "eyy", "exy")
 TOGETHER = 0.5  # largest rank correlation of strain and brightness
-TWO_DIGITS = 9.95  # percent: larger values are written as whole numbers
-RANGE = (1, 99)  # percentiles over the scan that are given as the range of strain
 
 
 @dataclass
@@ -127,7 +124,6 @@ class Strain(Stage):
             state.products[f"strain_along_{g}"] = strain.along(g)
         state.save("lattice_residual", strain.exx.of_same_grid(np.asarray(strain.residual), "lattice residual", "px"))
         self._figures(state, strain)
-        self._magnitude_gate(state, strain)
         self._brightness_gate(state, strain)
 
     def _measured(self, state: RunState, fit: Any) -> tuple[Any, tuple[tuple[str, str], ...]]:
@@ -183,30 +179,10 @@ class Strain(Stage):
         return {"none": (), "both": ("g1", "g2")}.get(self.given(state).along, (self.given(state).along,))
 
     def _figures(self, state: RunState, strain: Any) -> None:
-        ranges = [_range(np.asarray(getattr(strain, name))) for name in COMPONENTS]
-        each = ", ".join(f"{label} {low:+.2f} to {high:+.2f}" for label, (low, high) in zip(("ε_xx", "ε_yy", "ε_xy"), ranges))
-        value = f"{_percent(min(low for low, _ in ranges), '+')} to {_percent(max(high for _, high in ranges), '+')} %"
-        state.record.figure("Strain", value, f"{each} %; {RANGE[0]} to {RANGE[1]} percentile over the scan")
-        error = 100 * np.asarray(strain.uncertainty)[:3]
-        if np.isfinite(error).any():
-            whose = "disks'" if state["mean_cepstrum"] is None else "maxima's"
-            remark = f"median standard error of a component at one position, from the {whose} scatter"
-            state.record.figure("Uncertainty of strain", f"± {np.nanmedian(error):.3f} %", remark)
-
-    def _magnitude_gate(self, state: RunState, strain: Any) -> None:
-        """Check that strain is not larger than a crystal can have."""
-        limit = self.given(state).max_strain
-        parts = np.stack([np.asarray(getattr(strain, name), dtype=np.float64) for name in COMPONENTS])
-        seen = np.isfinite(parts).all(axis=0)
-        beyond = float((np.abs(parts).max(axis=0) > limit)[seen].mean()) if seen.any() else 1.0
-        largest = float(np.abs(parts[:, seen]).max()) if seen.any() else float("nan")
-        state.record.gate(
-            "Strain magnitude",
-            beyond <= OUTLIERS,
-            f"{_percent(100 * beyond)} % of positions beyond ±{100 * limit:g} %, largest {_percent(100 * largest)} %",
-            f"at most {100 * OUTLIERS:g} % of positions",
-            "check the reference region and the disks of these positions; filter outliers",
-        )
+        whose = "disks'" if state["mean_cepstrum"] is None else "maxima's"
+        range_figures(state.record, "Strain", strain, f"the {whose} scatter")
+        advice = "check the reference region and the disks of these positions; filter outliers"
+        magnitude_gate(state.record, "Strain magnitude", strain, self.given(state).max_strain, advice)
 
     def _brightness_gate(self, state: RunState, strain: Any) -> None:
         """Check that strain and the brightness of the disks do not change together."""
@@ -220,7 +196,7 @@ class Strain(Stage):
             "Strain and brightness",
             abs(found.correlation) <= TOGETHER,
             f"rank correlation {found.correlation:+.2f} of {name} with the brightness of the disks; the brighter half differs by "
-            f"{_percent(100 * found.difference, '+')} %",
+            f"{percent(100 * found.difference, '+')} %",
             f"at most {TOGETHER:g} in magnitude",
             "look whether disks overlap or touch: a neighbour that gets brighter can shift a disk, and that looks like strain",
         )
@@ -278,27 +254,15 @@ class Strain(Stage):
         if strain is None:
             return "A crystal: its lattice was measured, but not its strain. The warning “no strain” says why."
         seen = int(np.asarray(strain.mask).sum())
-        ranges = np.array([_range(np.asarray(getattr(strain, name))) for name in COMPONENTS])
+        ranges = np.array([range_of(np.asarray(getattr(strain, name))) for name in COMPONENTS])
         if not np.isfinite(ranges).any():
             return f"A crystal: Bragg disks were found, but strain could be measured at none of {state.patterns:,} positions."
         error = 100 * np.asarray(strain.uncertainty)[:3]
-        each = f", ± {_percent(np.nanmedian(error))} % at each position" if np.isfinite(error).any() else ""
+        each = f", ± {percent(np.nanmedian(error))} % at each position" if np.isfinite(error).any() else ""
         share, what = state["lattice"].indexed_fraction, "A crystal with strain from"
         if share < SINGLE:
             what = f"Several grains or phases, the strongest lattice with {100 * share:.0f} % of the disks. On it, strain goes from"
         return (
-            f"{what} {_percent(np.nanmin(ranges), '+')} to {_percent(np.nanmax(ranges), '+')} %{each}, relative to the "
+            f"{what} {percent(np.nanmin(ranges), '+')} to {percent(np.nanmax(ranges), '+')} %{each}, relative to the "
             f"{strain.reference.how}. It was measured at {seen:,} of {state.patterns:,} positions."
         )
-
-
-def _range(part: np.ndarray) -> tuple[float, float]:
-    """Return the range of a component in percent, without the few largest and smallest values. NaN if it has no value."""
-    values = 100 * part[np.isfinite(part)]
-    low, high = np.percentile(values, RANGE) if values.size else (np.nan, np.nan)
-    return float(low), float(high)
-
-
-def _percent(value: float, sign: str = "") -> str:
-    """Write a percentage with two digits, and never with an exponent because it is large. `sign` "+" writes that of positive ones, too."""
-    return f"{value:{sign}.2g}" if abs(value) < TWO_DIGITS else f"{value:{sign}.0f}"
