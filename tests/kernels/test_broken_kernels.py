@@ -145,7 +145,7 @@ def far_row() -> object:
 BARRIERS = [
     Case("sum-of-a-block", "masked_sums.cu", annuli, "  __syncthreads();\n  if (warp == 0)", "  if (warp == 0)"),
     Case("sum-used-again", "masked_sums.cu", annuli, "  v = warp_sum(v);\n  __syncthreads();", "  v = warp_sum(v);"),
-    Case("histograms-empty", "polar_transform.cu", rings, "  __syncthreads();\n\n  const Rings", "\n  const Rings"),
+    Case("histograms-empty", "polar_transform.cu", rings, "  __syncthreads();\n\n  const FastRings", "\n  const FastRings"),
     Case(
         "histograms-full",
         "polar_transform.cu",
@@ -378,8 +378,8 @@ OVERFLOWS = [
         "rings",
         "polar_transform.cu",
         lambda frames: radial_sums(frames, np.asarray([120.3, 130.1]), n_r=4),
-        "const offset_t pattern = blockIdx.x / ranges;",
-        "const int pattern = blockIdx.x / ranges;",
+        "patterns, offset_t pattern, const Rings& place",
+        "patterns, int pattern, const Rings& place",
     ),
     Case(
         "weights",
