@@ -25,6 +25,7 @@ def open(
     dataset: str | None = None,
     scan_shape: tuple[int, int] | Literal["frames"] | None = None,
     calibration: Calibration | None = None,
+    format: str | None = None,
 ) -> DataCube:
     """Open a scan without loading it. The content of the file decides its format, not its name. The file stays read-only.
 
@@ -41,6 +42,8 @@ def open(
         (1, n), for `gpu4d.preprocess.reshape`, which leaves out frames of the fly-back and finds a shape that is not known.
     calibration : Calibration, optional
         Values that replace those of the file. Fields that are not set come from the file.
+    format : str, optional
+        Name of the format, such as "merlin", where the content alone would be taken for another one.
 
     Returns
     -------
@@ -70,7 +73,7 @@ def open(
         raise InputError(f'scan_shape is {scan_shape!r}: need two whole numbers (Rx, Ry), or "frames" for one row of all frames')
     shape = None if scan_shape is None else FRAMES if isinstance(scan_shape, str) else two_sizes(scan_shape, "scan_shape")
     energy = calibration.energy if calibration is not None else None
-    opened = recognise(path).open(path, OpenOptions(dataset, shape, energy))
+    opened = recognise(path, format).open(path, OpenOptions(dataset, shape, energy))
     found = opened.calibration
     if calibration is not None:
         found.override(calibration)
@@ -82,22 +85,27 @@ def open(
     return DataCube(opened.source, found, metadata, opened.detector_mask, opened.name)
 
 
-def recognise(path: str) -> Format:
-    """Return the format of a file, found by its content. Raise an error of one line for other files."""
-    accepted = f"accepted are {' and '.join(known.accepts for known in known_formats())}"
+def recognise(path: str, format: str | None = None) -> Format:
+    """Return the format of a file or folder, found by its content, or by name. Raise an error of one line for others."""
+    accepted = f"accepted are {', '.join(known.accepts for known in known_formats())}"
+    if format is not None:
+        return named(format)
     name = shown(path)
     try:
         if not os.path.exists(path):
             raise InputError(f"{name}: no such file; give the path of a scan ({accepted})")
-        if os.path.isdir(path):
-            raise InputError(f"{name} is a directory; give one file ({accepted})")
-        if not os.path.isfile(path):
+        folder = os.path.isdir(path)
+        if not folder and not os.path.isfile(path):
             raise InputError(f"{name} is not a regular file; {accepted}")
-        with builtins.open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
+        head = b""
+        if not folder:
+            with builtins.open(path, "rb") as file:
+                head = file.read(HEAD_BYTES)
         for known in known_formats():
-            if known.recognise(path, head):
+            if known.folders == folder and known.recognise(path, head):
                 return known
+        if folder:
+            raise InputError(f"{name} is a directory, and no scan by itself; give one file ({accepted})")
     except PermissionError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
     except OSError as error:
@@ -110,3 +118,11 @@ def recognise(path: str) -> Format:
         raise InputError(f"{name} is empty; {accepted}")
     text = all(c in b"\t\n\r\f\b" or c >= 32 for c in head[:64])
     raise InputError(f"{name} is {'a text file' if text else 'of an unknown format'}, whatever its name says; {accepted}")
+
+
+def named(name: str) -> Format:
+    """Return the format with this name."""
+    for known in known_formats():
+        if known.name == name:
+            return known
+    raise InputError(f"format is {name!r}: accepted are {', '.join(known.name for known in known_formats())}")
