@@ -14,6 +14,7 @@ from gpu4d.io.format import Format
 
 GROUP = "gpu4d.formats"  # of entry points
 FORMATS = (  # module: class, in the order in which formats are asked to recognise a file
+    "dectris:Dectris",
     "hdf5:Hdf5",
     "npy:Npy",
 )

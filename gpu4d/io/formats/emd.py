@@ -162,7 +162,7 @@ def calibration_of(
     found = from_keys(held, shape[:2], energy) if held else Calibration()
     if dataset.ndim == 4 and tuple(dataset.shape) == tuple(shape):
         try:
-            _from_axes(found, axes_of(parent_of(file, path), dataset), found.energy or energy)
+            from_axes(found, axes_of(parent_of(file, path), dataset), found.energy or energy)
         except FOREIGN as error:
             log.warning("%s: the units of its axes are left out: %s", shown(file.filename), reason(error))
     return found
@@ -195,7 +195,7 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
         simple["origin"] = _tried("origin", _origin, keys.get("qx0_mean"), keys.get("qy0_mean"), scan)
     simple["positions"] = _tried("positions", _of_this_scan, simple["positions"], scan)
     for field, value in simple.items():
-        _set(c, field, value, how)
+        set_field(c, field, value, how)
     written = keys.get("history")
     lines = [line.split(" | ", 3) for line in (written if isinstance(written, list | tuple) else ()) if isinstance(line, str)]
     c.history = [Measurement(field, value, told, when) for when, field, value, told in (x for x in lines if len(x) == 4)] or c.history
@@ -220,7 +220,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
-def _set(c: Calibration, field: str, value: Any, how: str) -> None:
+def set_field(c: Calibration, field: str, value: Any, how: str) -> None:
     """Set a value of the file unless it is impossible. A wrong value must not prevent opening the scan."""
     if value is None:
         return
@@ -275,7 +275,7 @@ def step_of(vector: h5py.Dataset) -> float | None:
     return float(steps.mean()) if np.allclose(steps, steps[0], rtol=1e-3, atol=1e-12) else None
 
 
-def _from_axes(c: Calibration, axes: list[Axis], energy: float | None) -> None:
+def from_axes(c: Calibration, axes: list[Axis], energy: float | None) -> None:
     r = [scan_step(step, units) for _, units, step in axes[:2]]
     q = [detector_pixel(step, units, energy) for _, units, step in axes[2:]]
     for field, both in (("r_pixel", r), ("q_pixel", q)):
