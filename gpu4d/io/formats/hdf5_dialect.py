@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import h5py
@@ -130,13 +131,13 @@ def axes_for_scan(axes: list[emd.Axis], shape: tuple[int, ...]) -> list[emd.Axis
     return [("", "", None), ("", "", None), *axes[-2:]]
 
 
-def values_below(group: h5py.Group) -> dict[str, Any]:
+def values_below(group: h5py.Group, wanted: Sequence[str] | None = None) -> dict[str, Any]:
     """Read the small values in a group and the groups in it, by names. Links into other files are not followed.
 
-    Larger arrays, and what cannot be read, are left out with a line in the log.
+    Larger arrays, and what cannot be read, are left out with a line in the log. `wanted` are names in the group, by default all.
     """
     values = _Values()
-    found = values.read(group, (), 0)
+    found = values.read(group, (), 0, emd.names(group) if wanted is None else [name for name in wanted if has(group, name)])
     if values.missed:
         names = ", ".join(map(shown, values.missed[:NAMED])) + ", …" * (len(values.missed) > NAMED)
         log.info("%s: not among the metadata, because large or damaged: %s", shown(group.file.filename), names)
@@ -150,16 +151,16 @@ class _Values:
         self.entries, self.bytes = MOST_ENTRIES, MOST_BYTES
         self.missed: list[str] = []
 
-    def read(self, group: h5py.Group, above: tuple[int, ...], depth: int) -> dict[str, Any]:
+    def read(self, group: h5py.Group, above: tuple[int, ...], depth: int, names: Sequence[str]) -> dict[str, Any]:
         """Return the values in a group. Groups that it lies in itself are not entered again."""
         found: dict[str, Any] = {}
-        for name in emd.names(group):
+        for name in names:
             self.entries -= 1
             try:
                 link = group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type
                 node = None if self.entries < 0 or link == h5py.h5l.TYPE_EXTERNAL else emd.follow(group, name)
                 if isinstance(node, h5py.Group) and hash(node) not in above and depth < emd.DEEPEST:
-                    found[name] = self.read(node, (*above, hash(group)), depth + 1)
+                    found[name] = self.read(node, (*above, hash(group)), depth + 1, emd.names(node))
                 elif isinstance(node, h5py.Dataset) and node.shape is not None and node.nbytes <= min(SMALL_VALUE, self.bytes):
                     self.bytes -= node.nbytes
                     found[name] = plain_value(node[()])
@@ -172,8 +173,8 @@ class _Values:
 
 def plain_value(value: Any) -> Any:
     """Return a value of a file as Python has it: text as str, one number as int or float, arrays as they are."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
     if getattr(value, "shape", None) == (1,):
         value = value[0]
-    return plain_value(value.item()) if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if isinstance(value, bytes):  # NumPy's text is bytes, too
+        return value.decode("utf-8", errors="replace")
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
