@@ -20,6 +20,13 @@ from gpu4d.io.units import detector_pixel, log, scan_step
 
 DEEPEST = 32  # groups of metadata inside each other
 LARGEST_ENTRY = 256 << 20  # bytes: larger arrays among the metadata are left out, because opening must not load a scan
+LEGACY = "4DSTEM_experiment/metadata"  # where py4DSTEM before version 0.13 keeps its dictionaries
+LEGACY_KEYS = {
+    "Q_pixel_size_units": "Q_pixel_units",
+    "R_pixel_size_units": "R_pixel_units",
+    "beam_energy": "energy",
+    "convergence_semiangle_mrad": "semiangle",
+}
 LONGEST_AXIS = 1 << 16  # positions of a dimension vector that are looked at
 
 
@@ -122,7 +129,19 @@ def metadata_of(file: h5py.File, path: str) -> dict[str, Any]:
     if root is not None:
         own = {name: held for name, held in bundle(parent_of(file, path)).items() if held}
         out["metadata"] = {**bundle(root), **own}
+    legacy = group_at(file, LEGACY)
+    if root is None and legacy is not None and path.strip("/").startswith(LEGACY.split("/")[0]):
+        held = read_metadata(legacy)
+        out["metadata"] = {**held, "calibration": _legacy_keys(held)}
     return out
+
+
+def _legacy_keys(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the calibration in py4DSTEM's metadata before version 0.13, by the names of later ones."""
+    microscope, calibration = ({**part} if isinstance(part := held.get(name), Mapping) else {} for name in ("microscope", "calibration"))
+    keys = {**microscope, **calibration}
+    renamed = {new: keys[old] for old, new in LEGACY_KEYS.items() if old in keys}
+    return {**keys, **renamed}
 
 
 def mask_of(metadata: Mapping[str, Any], shape: Shape4) -> np.ndarray | None:

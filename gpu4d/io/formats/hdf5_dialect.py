@@ -8,12 +8,16 @@ from typing import Any
 
 import h5py
 
+from gpu4d.data.calibration import Calibration
 from gpu4d.io.foreign import FOREIGN, shown
 from gpu4d.io.format import Format, Opened, OpenOptions
 from gpu4d.io.formats import emd, known_formats
 from gpu4d.io.formats.attributes import attributes_above
+from gpu4d.io.formats.choose_dataset import choose, value_type
 from gpu4d.io.sources.hdf5_dataset import source_of
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
+from gpu4d.io.sources.layout import is_usable
+from gpu4d.io.sources.links import dataset_at
 from gpu4d.io.units import log
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -117,18 +121,53 @@ def number(value: Any) -> float | None:
     return found if 0 < found < float("inf") else None
 
 
-def scan_of(file: h5py.File, path: str, name: str, chosen: h5py.Dataset, options: OpenOptions) -> Opened:
-    """Open a dataset (Rx, Ry, Qx, Qy) or (frames, Qx, Qy), with the attributes above it as metadata, and no calibration."""
+def chosen_scan(file: h5py.File, candidates: Sequence[str], options: OpenOptions) -> tuple[str, h5py.Dataset]:
+    """Return the dataset that is asked for, or the only one of some that can be the scan. Else the error lists those of the file.
+
+    Parameters
+    ----------
+    file : h5py.File
+    candidates : sequence of str
+        Paths where this dialect keeps scans.
+    options : OpenOptions
+    """
+    if options.dataset is None:
+        found = {path: dataset for path in candidates if (dataset := dataset_at(file, path)) is not None}
+        scans = {path: dataset for path, dataset in found.items() if can_be_scan(dataset)}
+        if len(scans) == 1:
+            return next(iter(scans.items()))
+    return choose(file, options.dataset, options.scan_shape)
+
+
+def can_be_scan(dataset: h5py.Dataset) -> bool:
+    """Say whether a dataset has three or four axes of real numbers."""
+    dtype = value_type(dataset)
+    return dataset.shape is not None and dataset.ndim in (3, 4) and 0 not in dataset.shape and dtype is not None and is_usable(dtype)
+
+
+def described_scan(
+    file: h5py.File, path: str, options: OpenOptions, found: tuple[str, h5py.Dataset], axes: Sequence[emd.Axis], stated: Calibration
+) -> Opened:
+    """Open a dataset (Rx, Ry, Qx, Qy) or (frames, Qx, Qy), with the attributes above it as metadata.
+
+    Parameters
+    ----------
+    file, path : h5py.File, str
+    options : OpenOptions
+    found : (str, h5py.Dataset)
+        Path of the dataset, and the dataset.
+    axes : sequence of (str, str, float or None)
+        Name, units and step of every axis of the dataset, as the dialect describes them.
+    stated : Calibration
+        What the file states beside the axes. Steps of the axes are added to it.
+    """
+    name, dataset = found
     with reading(path, name):
-        source = source_of(file, name, chosen, options.scan_shape)
-    return Opened(source, metadata={"attributes": attributes_above(file, name)}, name=emd.cube_name(path, name))
-
-
-def axes_for_scan(axes: list[emd.Axis], shape: tuple[int, ...]) -> list[emd.Axis]:
-    """Return four axes (Rx, Ry, Qx, Qy) of a dataset. An axis that counts frames says nothing of the scan."""
-    if len(axes) == 4 and len(shape) == 4:
-        return axes
-    return [("", "", None), ("", "", None), *axes[-2:]]
+        source = source_of(file, name, dataset, options.scan_shape)
+    if len(axes) == dataset.ndim and dataset.ndim in (3, 4):  # an axis that counts frames says nothing of the scan
+        four = list(axes) if dataset.ndim == 4 and source.shape == dataset.shape else [("", "", None), ("", "", None), *axes[-2:]]
+        emd.from_axes(stated, four, stated.energy or options.energy)
+    return Opened(source, stated, {"attributes": attributes_above(file, name)}, emd.cube_name(path, name))
 
 
 def values_below(group: h5py.Group, wanted: Sequence[str] | None = None) -> dict[str, Any]:

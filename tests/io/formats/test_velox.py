@@ -118,13 +118,13 @@ def test_one_of_several_images(tmp_path):
     assert gpu4d.open(path).shape == (3, 4, *DETECTOR), "the other one is in real space"
     with h5py.File(path, "a") as file:
         add(file, "Data/Image/c", frames(2), said(), None)
-    with pytest.raises(InputError, match="2 stacks of diffraction patterns.*9×7×12 of BM-Ceta"):
+    with pytest.raises(InputError, match=r"2 stacks of diffraction patterns.*9×7×12 of BM-Ceta"):
         gpu4d.open(path)
     assert gpu4d.open(path, dataset="Data/Image/c", scan_shape=(1, 2)).shape == (1, 2, *DETECTOR)
     assert gpu4d.open(path, dataset="/Data/Image/b/Data").shape == (1, 1, 16, 16)
     with h5py.File(path, "a") as file:
         del file["Data/Image/c"], file[PATH]
-    with pytest.raises(InputError, match="no diffraction patterns.*16×16×1 of HAADF"):
+    with pytest.raises(InputError, match=r"no diffraction patterns.*16×16×1 of HAADF"):
         gpu4d.open(path)
 
 
