@@ -30,7 +30,7 @@ class Prismatic(Hdf5Dialect):
         endings=(".h5", ".emd"),
         reading="mapped, or chunks, decoded in parallel",
         covers=(
-            "4D output of one depth, which is named if there are several, with steps, energy and semi-angle. The first axis is Prismatic's x. "
+            "4D output of one depth, which is named if there are several, with steps, energy and semi-angle. The first axis is its x. "
             "Not complex waves"
         ),
         tried_on="a simulation of silicon with two depths of 11×11×8×8",

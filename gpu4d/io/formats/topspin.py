@@ -122,12 +122,8 @@ def _series(file: h5py.File, path: str, place: str) -> _Series:
         )
     offsets, places = np.empty(frames, np.int64), np.full((frames, 2), np.nan)
     for n in range(frames):
-        try:
-            held = group[f"{n}/Data"] if has(group, str(n), "Data") else None
-            same = isinstance(held, h5py.Dataset) and held.shape == first.shape and held.dtype == first.dtype
-        except FOREIGN:
-            same = False
-        if not same:
+        held = _pattern(group, n)
+        if held is None or held.shape != first.shape or held.dtype != first.dtype:
             raise InputError(f"{shown(path)}: pattern {n} of {shown(place)} is not there, or not like the first one: copy the file again")
         at = held.id.get_offset()
         if at is None or held.external:
@@ -141,6 +137,15 @@ def _series(file: h5py.File, path: str, place: str) -> _Series:
     storage = Plain(tuple(first.shape), first.dtype.str)
     known = places if np.isfinite(places).all() else None
     return _Series(place, _stretches(path, offsets), storage, frames, known, _text(group, "0/Metadata").decode("utf-8", "replace"))
+
+
+def _pattern(series: h5py.Group, number_of_it: int) -> h5py.Dataset | None:
+    """Return the dataset of a pattern; None if it is not there."""
+    try:
+        held = series[f"{number_of_it}/Data"] if has(series, str(number_of_it), "Data") else None
+        return held if isinstance(held, h5py.Dataset) and held.shape is not None and held.dtype is not None else None
+    except FOREIGN:
+        return None
 
 
 def _stretches(path: str, offsets: np.ndarray) -> list[Stretch]:
