@@ -31,7 +31,7 @@ class Timepix3(Format):
         reading="events",
         covers="hits with a time of arrival, of one chip or four; positions from triggers of positions, rows or scans. Hits are not joined "
         "into electrons, and time over threshold is not used. Not covered: integrated mode, pauses of more than 13 s without a "
-        "packet, other arrangements of chips. Timepix4: no file format is published; convert it to raw_csr or EMD events",
+        "packet, other arrangements of chips. Timepix4: no file format for microscopes is published; convert it to raw_csr or EMD events",
         tried_on="files made from its description",
     )
 
