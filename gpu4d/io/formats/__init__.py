@@ -23,6 +23,7 @@ FORMATS = (  # module: class, in the order in which formats are asked to recogni
     "nexus:NeXus",
     "hdf5:Hdf5",
     "npy:Npy",
+    "timepix3:Timepix3",
 )
 
 
