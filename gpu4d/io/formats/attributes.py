@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from gpu4d.io.foreign import FOREIGN, reason, shown
+from gpu4d.io.sources import hdf5_text
 from gpu4d.io.sources.hdf5_file import open_file, reading
 from gpu4d.io.sources.links import follow, names
 from gpu4d.io.units import log
@@ -102,7 +103,7 @@ def _lies_in_place(node: Any, name: str) -> bool:
 
 def _value(node: Any, name: str) -> Any:
     try:
-        value = node.attrs[name]
+        value = hdf5_text.attribute(node, name)
     except FOREIGN:
         return None
     return _text(value) if isinstance(value, bytes | np.bytes_) else value

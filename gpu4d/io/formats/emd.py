@@ -15,6 +15,7 @@ from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats.attributes import attributes_above
+from gpu4d.io.sources import hdf5_text
 from gpu4d.io.sources.links import dataset_at, follow, group_at, names, path_of
 from gpu4d.io.units import detector_pixel, log, scan_step
 
@@ -40,7 +41,7 @@ def text(value: Any) -> str:
 def label(node: Any, key: str, default: str = "") -> str:
     """Return a text attribute of a group or dataset; the default if there is none, or if it is no text."""
     try:
-        value = node.attrs.get(key, default)
+        value = hdf5_text.attribute(node, key) if key in node.attrs else default
     except FOREIGN:
         return default
     return text(value) if isinstance(value, str | bytes | np.bytes_) else default
@@ -98,7 +99,7 @@ def _item(node: Any, seen: set[int], depth: int) -> Any:
         return read_metadata(node, seen, depth)
     if node.shape is not None and node.nbytes > LARGEST_ENTRY:
         raise InputError(f"it has {node.nbytes} bytes, more than {LARGEST_ENTRY}")
-    value = node[()]
+    value = hdf5_text.value(node)
     if isinstance(value, bytes | str):
         value = text(value)
         return None if value == "_None" else value

@@ -14,6 +14,7 @@ from gpu4d.io.format import Format, Opened, OpenOptions
 from gpu4d.io.formats import emd, known_formats
 from gpu4d.io.formats.attributes import attributes_above
 from gpu4d.io.formats.choose_dataset import choose, value_type
+from gpu4d.io.sources import hdf5_text
 from gpu4d.io.sources.hdf5_dataset import source_of
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
 from gpu4d.io.sources.layout import is_usable
@@ -104,12 +105,18 @@ def has(node: Any, *path: str) -> bool:
 
 def short_text(node: Any, key: str) -> str:
     """Return a text attribute; "" if there is none, or if it is long or no text."""
+    value = attribute(node, key)
+    return emd.text(value) if isinstance(value, str | bytes) else ""
+
+
+def attribute(node: Any, key: str) -> Any:
+    """Return an attribute; None if there is none, or if it is longer than a name, a unit or a number."""
     try:
         if key not in node.attrs or node.attrs.get_id(key).get_storage_size() > SHORT_TEXT:
-            return ""
-        return emd.label(node, key)
+            return None
+        return hdf5_text.attribute(node, key)
     except FOREIGN:
-        return ""
+        return None
 
 
 def number(value: Any) -> float | None:
@@ -202,7 +209,7 @@ class _Values:
                     found[name] = self.read(node, (*above, hash(group)), depth + 1, emd.names(node))
                 elif isinstance(node, h5py.Dataset) and node.shape is not None and node.nbytes <= min(SMALL_VALUE, self.bytes):
                     self.bytes -= node.nbytes
-                    found[name] = plain_value(node[()])
+                    found[name] = plain_value(hdf5_text.value(node))
                 else:
                     self.missed.append(name)
             except (*FOREIGN, MemoryError):

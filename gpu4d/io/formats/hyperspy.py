@@ -11,7 +11,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.io.format import Facts, Opened, OpenOptions
 from gpu4d.io.formats import emd
 from gpu4d.io.formats.attributes import attributes_below
-from gpu4d.io.formats.hdf5_dialect import Hdf5Dialect, chosen_scan, described_scan, has, number, short_text, values_below
+from gpu4d.io.formats.hdf5_dialect import Hdf5Dialect, attribute, chosen_scan, described_scan, has, number, short_text, values_below
 from gpu4d.io.sources.links import group_at
 
 SIGNALS = "Experiments"
@@ -61,7 +61,7 @@ def _axes(signal: h5py.Group, number_of_axes: int) -> list[emd.Axis]:
         axis = group_at(signal, f"axis-{n}")
         if axis is None:
             return []
-        scale: Any = axis.attrs.get("scale")
+        scale: Any = attribute(axis, "scale")
         size = number(abs(scale)) if isinstance(scale, int | float) or hasattr(scale, "dtype") else None
         found.append((short_text(axis, "name"), short_text(axis, "units"), size))
     return found
@@ -73,7 +73,7 @@ def _stated(signal: h5py.Group) -> Calibration:
     microscope = group_at(signal, MICROSCOPE)
     if microscope is None:
         return found
-    energy, angle = number(microscope.attrs.get("beam_energy")), number(microscope.attrs.get("convergence_angle"))
+    energy, angle = number(attribute(microscope, "beam_energy")), number(attribute(microscope, "convergence_angle"))
     emd.set_field(found, "energy", None if energy is None else 1e3 * energy, "beam_energy of HyperSpy's metadata, kV")
     emd.set_field(found, "semiangle", angle, "convergence_angle of HyperSpy's metadata, mrad")
     return found

@@ -9,12 +9,11 @@ import h5py
 import numpy as np
 
 from gpu4d.data.calibration import Calibration
-from gpu4d.io.foreign import FOREIGN
 from gpu4d.io.format import Facts, Opened, OpenOptions
 from gpu4d.io.formats import emd
 from gpu4d.io.formats.hdf5_dialect import (
-    SHORT_TEXT,
     Hdf5Dialect,
+    attribute,
     can_be_scan,
     chosen_scan,
     described_scan,
@@ -24,7 +23,6 @@ from gpu4d.io.formats.hdf5_dialect import (
     values_below,
 )
 from gpu4d.io.sources.links import dataset_at, group_at, path_of
-from gpu4d.io.units import log
 
 LOOKED_AT = 64  # members of a group that are looked at for data
 DEEPEST = 3  # groups inside each other that are looked into: entry, its parts, and their data
@@ -101,22 +99,13 @@ def _signal(data: h5py.Group) -> str | None:
 
 
 def _is_one(dataset: h5py.Dataset) -> bool:
-    try:
-        return str(plain_value(dataset.attrs.get("signal"))) == "1"
-    except FOREIGN:
-        return False
+    return str(plain_value(attribute(dataset, "signal"))) == "1"
 
 
 def _axes(data: h5py.Group, dataset: h5py.Dataset) -> list[emd.Axis]:
     """Return name, units and step of all axes of a signal."""
-    written: Any = None
-    for node, key in ((data, "axes"), (dataset, "axes")):
-        try:
-            if key in node.attrs and node.attrs.get_id(key).get_storage_size() <= SHORT_TEXT:
-                written = node.attrs[key]
-                break
-        except FOREIGN as error:
-            log.info("axes of %s are left out: %s", path_of(data), error)
+    written: Any = attribute(data, "axes")
+    written = attribute(dataset, "axes") if written is None else written
     names = [emd.text(n) for n in written] if isinstance(written, np.ndarray) else emd.text(written or "").replace(",", ":").split(":")
     names += ["."] * (dataset.ndim - len(names))
     found: list[emd.Axis] = []

@@ -125,7 +125,7 @@ def _series(file: h5py.File, path: str, place: str) -> _Series:
         held = _pattern(group, n)
         if held is None or held.shape != first.shape or held.dtype != first.dtype:
             raise InputError(f"{shown(path)}: pattern {n} of {shown(place)} is not there, or not like the first one: copy the file again")
-        at = held.id.get_offset()
+        at = held.id.get_offset() if held.id.get_storage_size() else None
         if at is None or held.external:
             raise InputError(
                 f"{shown(path)}: pattern {n} of {shown(place)} is compressed, or was never written: undo it with h5repack -f NONE -l CONTI"

@@ -119,7 +119,7 @@ def _plain(dataset: h5py.Dataset) -> Source | None:
     if dataset.is_virtual or dataset.external or not _stored_as_is(dataset):
         return None
     plist = dataset.id.get_create_plist()
-    if plist.get_layout() == h5py.h5d.CONTIGUOUS and dataset.id.get_offset() is not None:
+    if plist.get_layout() == h5py.h5d.CONTIGUOUS and dataset.id.get_storage_size() and dataset.id.get_offset() is not None:
         # dataset.file is the file with the data, also if there is an external link; the offset counts from its first byte
         return MappedSource(
             dataset.file.filename, dataset.id.get_offset(), _shape4(dataset), dataset.dtype, "HDF5 contiguous", path_of(dataset)
