@@ -51,6 +51,26 @@ class Stretch:
     frames: int
 
 
+def regular_stretches(path: str, offsets: np.ndarray) -> list[Stretch]:
+    """Return the patterns that begin at these bytes of a file, (n,) int, as few stretches, each at one distance.
+
+    Examples
+    --------
+    >>> [(s.offset, s.stride, s.frames) for s in regular_stretches("a", np.array([8, 28, 48, 99, 119]))]
+    [(8, 20, 3), (99, 20, 2)]
+    """
+    steps = np.diff(offsets)
+    breaks = np.append(np.nonzero(np.diff(steps))[0] + 1, len(steps))  # steps from which on the distance is another
+    found: list[Stretch] = []
+    at = 0
+    while at < len(offsets):
+        regular = at < len(steps) and steps[at] > 0
+        last = int(breaks[np.searchsorted(breaks, at, side="right")]) if regular else at
+        found.append(Stretch(path, int(offsets[at]), int(steps[at]) if regular else 0, last - at + 1))
+        at = last + 1
+    return found
+
+
 class Storage(Protocol):
     """How one pattern is stored. Can be pickled.
 
