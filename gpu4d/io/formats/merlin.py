@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
@@ -58,11 +56,11 @@ class Merlin(Format):
     facts: ClassVar = Facts(
         endings=(".mib", ".hdr"),
         reading="mapped, unpacked",
-        covers="counted patterns of 1, 6, 12 and 24 bit of any chips and rows; RAW patterns of one chip, and of 2×2 chips of 1, 6 and 12 bit; "
-        "several files of one acquisition; missing and extra triggers by sequence numbers and time stamps. Not: RAW patterns of other "
-        "arrangements of chips, or of 2×2 chips of 24 bit.",
-        tried_on="test pictures of a Merlin with one chip and with four: counted 1, 6, 12, 24 bit, RAW 1 bit; a scan of 4×2 positions, whole and "
-        "with half of the rows. Others are made from the description.",
+        covers="counted patterns of 1, 6, 12 and 24 bit, of any chips and rows; RAW patterns of one chip, and of 2×2 chips up to "
+        "12 bit; several files of one acquisition; missing and extra triggers, by sequence numbers and time stamps. Not: RAW patterns of "
+        "other arrangements of chips",
+        tried_on="test pictures of one chip and of 2×2: counted 1, 6, 12, 24 bit, RAW 1 bit; a scan of 4×2 positions, and one with half of "
+        "the rows; others are made from the description",
     )
 
     def recognise(self, path: str, head: bytes) -> bool:
@@ -70,7 +68,9 @@ class Merlin(Format):
 
     def open(self, path: str, options: OpenOptions) -> Opened:
         if options.dataset is not None:
-            raise InputError(f"{shown(path)}: a .mib file holds one scan, there is no dataset {shown(options.dataset)}: leave --dataset out")
+            raise InputError(
+                f"{shown(path)}: a .mib file holds one scan, there is no dataset {shown(options.dataset)}: leave --dataset out"
+            )
         try:
             return _open(path, options)
         except OSError as error:
@@ -124,7 +124,9 @@ def read_header(path: str, at: int) -> Header:
     words = tuple(word.strip() for word in text.split(","))
     more = words[words.index(EXTENSION) :] if EXTENSION in words else ()
     depth = int(more[3]) if len(more) > 3 and more[3].isascii() and more[3].isdigit() and len(more[3]) < 3 else None
-    return Header(sequence, length, chips, columns, rows, words[6] if len(words) > 6 else "", words[7] if len(words) > 7 else "", depth, words)
+    return Header(
+        sequence, length, chips, columns, rows, words[6] if len(words) > 6 else "", words[7] if len(words) > 7 else "", depth, words
+    )
 
 
 def _storage(header: Header, path: str) -> Storage:
@@ -134,7 +136,9 @@ def _storage(header: Header, path: str) -> Storage:
     if header.kind != "R64":
         raise InputError(f"{shown(path)}: patterns are stored as {shown(header.kind)}: accepted are {', '.join(PIXELS)} and R64 (RAW)")
     if header.depth not in BITS:
-        raise InputError(f"{shown(path)}: its header does not say the depth of RAW patterns: need 1, 6, 12 or 24 bit; save counted patterns")
+        raise InputError(
+            f"{shown(path)}: its header does not say the depth of RAW patterns: need 1, 6, 12 or 24 bit; save counted patterns"
+        )
     quad = header.chips == 4 and header.layout.replace("G", "") == "2x2"
     width = CHIP * header.chips * (2 if header.depth == 24 else 1)
     if header.columns != width or not (header.chips == 1 or (quad and header.depth != 24)):

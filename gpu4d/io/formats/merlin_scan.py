@@ -59,7 +59,9 @@ class Stamps:
                     file.seek(s.offset - self.header_bytes + number * s.stride)
                     fields = file.read(HEAD).split(b",", TIME + 1)
                     if fields[0] != b"MQ1" or len(fields) <= TIME or not fields[1].isdigit() or len(fields[1]) > 18:
-                        raise InputError(f"{shown(s.path)}: pattern {first + number} has no header: it is damaged, or patterns were cut out")
+                        raise InputError(
+                            f"{shown(s.path)}: pattern {first + number} has no header: it is damaged, or patterns were cut out"
+                        )
                     sequence.append(int(fields[1]))
                     stamps.append(fields[TIME])
             first += s.frames
@@ -124,8 +126,8 @@ def _said(found: Placed, shape: tuple[int, int], what: str) -> dict[str, Any]:
     """Say once which patterns are missing and extra, and return it for the metadata."""
     missing, extra = np.stack(np.divmod(found.missing, shape[1]), axis=-1), found.extra
     log.warning(
-        "%s: %d of %d×%d positions have no pattern, they are all zero; %d patterns between positions are left out. Their headers tell which: "
-        "see missing_patterns and extra_patterns in the metadata",
+        "%s: %d of %d×%d positions have no pattern, they are all zero; %d patterns between positions are left out: "
+        "see missing_patterns and extra_patterns of the metadata",
         what, len(missing), *shape, len(extra),
     )  # fmt: skip
     return {"missing_patterns": missing, "extra_patterns": extra}

@@ -124,9 +124,9 @@ def shape_by_time(times: np.ndarray) -> tuple[int, int] | None:
     grid = _grid(times, columns) if 2 <= columns < len(times) else None
     if grid is None or grid[1] < (columns + NEAR) * grid[0]:
         return None
-    rows = int(round((times[-1] - grid[2] - (columns - 1) * grid[0]) / grid[1])) + 1
+    rows = round((times[-1] - grid[2] - (columns - 1) * grid[0]) / grid[1]) + 1
     whole = float((lengths == columns).mean()) if len(lengths) else 0.0
-    sure = whole == 1 and rows >= 3 and rows * columns == len(times) or whole >= WHOLE_ROWS and rows >= MANY_ROWS
+    sure = (whole == 1 and rows >= 3 and rows * columns == len(times)) or (whole >= WHOLE_ROWS and rows >= MANY_ROWS)
     return (rows, columns) if sure and place_by_time(times, (rows, columns)) is not None else None
 
 
