@@ -17,6 +17,7 @@ FORMATS = (  # module: class, in the order in which formats are asked to recogni
     "hdf5:Hdf5",
     "npy:Npy",
     "merlin:Merlin",
+    "empad:Empad",
     "timepix3:Timepix3",
 )
 
