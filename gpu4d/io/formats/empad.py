@@ -117,7 +117,8 @@ def _raw_of(sidecar: str, root: ElementTree.Element) -> str:
 def stated_shape(root: ElementTree.Element | None, raw: str, frames: int) -> tuple[int, int] | None:
     """Return the scan shape that an XML file and the name of a `.raw` file state.
 
-    Of several, it is the one with as many positions as there are patterns, else the first. The XML file states two shapes, of the scan that was recorded and of a quick one before it. Some versions record with the second.
+    Of several, it is the one with as many positions as there are patterns, else the first. The XML file states two shapes, of the scan that
+    was recorded and of a quick one before it, and some versions record with the second.
     """
     found: list[tuple[int, int]] = []
 
