@@ -2,6 +2,7 @@
 
 from gpu4d.io.calibration_file import CalibrationFile, MeasuredOn, load_calibration, save_calibration
 from gpu4d.io.opening import open
+from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.reading import load_image, load_images, read_emd
 from gpu4d.io.saving import save
 from gpu4d.io.sources.guard import guard_mapped_files
@@ -10,6 +11,7 @@ from gpu4d.io.timing import ScanTiming
 __all__ = [
     "CalibrationFile",
     "MeasuredOn",
+    "RawLayout",
     "ScanTiming",
     "guard_mapped_files",
     "load_calibration",

@@ -19,6 +19,7 @@ FORMATS = (  # module: class, in the order in which formats are asked to recogni
     "merlin:Merlin",
     "empad:Empad",
     "timepix3:Timepix3",
+    "raw:Raw",  # never recognised: its layout is given
 )
 
 
