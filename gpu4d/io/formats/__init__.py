@@ -14,6 +14,13 @@ from gpu4d.io.format import Format
 
 GROUP = "gpu4d.formats"  # of entry points
 FORMATS = (  # module: class, in the order in which formats are asked to recognise a file
+    "dectris:Dectris",
+    "velox:Velox",
+    "topspin:Topspin",
+    "hyperspy:HyperSpy",
+    "prismatic:Prismatic",
+    "abtem:AbTem",
+    "nexus:NeXus",
     "hdf5:Hdf5",
     "npy:Npy",
     "merlin:Merlin",

@@ -65,8 +65,10 @@ class Storage(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]: ...
+
     @property
     def dtype(self) -> np.dtype: ...
+
     @property
     def nbytes(self) -> int: ...
 
