@@ -17,6 +17,7 @@ FORMATS = (  # module: class, in the order in which formats are asked to recogni
     "hdf5:Hdf5",
     "npy:Npy",
     "digitalmicrograph:DigitalMicrograph",
+    "timepix3:Timepix3",
 )
 
 
