@@ -178,11 +178,12 @@ def _source(path: str, image: _Image, options: OpenOptions, what: str) -> Source
         raise InputError(f"{shown(path)}: {image.name} is {sizes} of {kind}, and has {image.block.nbytes} bytes: it is damaged")
     lengths = [n for _, n in image.kept()]
     if image.scan_first:
-        (qx, qy), stored = lengths[-2:][::-1], (lengths[:-2] + [1])[:2][::-1]
+        (ry, *rest), (qy, qx) = lengths[:-2], lengths[-2:]
     else:
-        (qx, qy), stored = lengths[:2][::-1], (lengths[2:] + [1])[:2][::-1]
+        (qy, qx), (ry, *rest) = lengths[:2], lengths[2:]
+    stored = (rest[0] if rest else 1, ry)
     frames = stored[0] * stored[1]
-    scan = _scan_shape(path, image, options, (stored[0], stored[1]), frames)
+    scan = _scan_shape(path, image, options, stored, frames)
     if image.scan_first:
         return ScanFirst(path, image.block.offset, (*scan, qx, qy), kind.str, f"{what} {kind.name}")
     stretch = Stretch(path, image.block.offset, qx * qy * kind.itemsize, frames)
@@ -196,6 +197,6 @@ def _scan_shape(path: str, image: _Image, options: OpenOptions, stored: tuple[in
     if image.scan_first and options.scan_shape is None:
         return 1, frames
     sampling = _under(image.tags, "ImageTags", "SI", "Acquisition", "Spatial Sampling")
-    sizes = [sampling.get(f"{name} (pixels)") for name in ("Height", "Width")]
-    stated = (int(sizes[0]), int(sizes[1])) if all(type(n) is int for n in sizes) else None
+    height, width = (sampling.get(f"{name} (pixels)") for name in ("Height", "Width"))
+    stated = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     return decide_scan_shape(options.scan_shape, stated, frames, where)

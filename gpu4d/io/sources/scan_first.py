@@ -52,17 +52,21 @@ class ScanFirst:
         self.description = f"{description}, scan axes first: each pattern is scattered over the file, so converting it once pays"
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
-        rx, ry, qx, qy = self.shape
+        _, ry, qx, qy = self.shape
         if out is None:
             out = np.empty((rows.stop - rows.start, columns.stop - columns.start, qx, qy), self.dtype)
         whole = self._file.read(slice(0, qx), slice(0, qy)).reshape(qx * qy, -1).view(self.stored)
-        if columns.stop - columns.start == ry and out.flags.c_contiguous:
-            _exchange(whole[:, rows.start * ry : rows.stop * ry], out.reshape(-1, qx * qy))
-        else:
-            for i, row in enumerate(range(rows.start, rows.stop)):
-                line = np.empty((columns.stop - columns.start, qx * qy), self.dtype)
-                _exchange(whole[:, row * ry + columns.start : row * ry + columns.stop], line)
-                out[i] = line.reshape(out.shape[1:])
+        runs = [(slice(None), rows.start * ry, rows.stop * ry)]
+        if columns.stop - columns.start < ry:
+            runs = [
+                (slice(i, i + 1), row * ry + columns.start, row * ry + columns.stop) for i, row in enumerate(range(rows.start, rows.stop))
+            ]
+        for part, first, last in runs:
+            if out[part].flags.c_contiguous:
+                _exchange(whole[:, first:last], out[part].reshape(last - first, qx * qy))
+                continue
+            for n, (i, j) in enumerate(np.ndindex(out[part].shape[:2])):  # slow, but without memory of its own
+                out[part][i, j] = whole[:, first + n].reshape(qx, qy)
         self._file.check_whole()
         return out
 
