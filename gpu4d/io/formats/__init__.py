@@ -17,6 +17,10 @@ FORMATS = (  # module: class, in the order in which formats are asked to recogni
     "hdf5:Hdf5",
     "npy:Npy",
     "digitalmicrograph:DigitalMicrograph",
+    "mrc:Mrc",
+    "blockfile:Blockfile",
+    "tia:Tia",
+    "tvips:Tvips",
     "timepix3:Timepix3",
 )
 

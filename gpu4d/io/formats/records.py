@@ -58,6 +58,23 @@ def refuse_dataset(options: OpenOptions, path: str, what: str) -> None:
         raise InputError(f"{shown(path)}: {what} holds one scan, there is no dataset {shown(options.dataset)!r}: leave --dataset out")
 
 
+def check_promised(path: str, promised: int, there: int, options: OpenOptions) -> None:
+    """Raise an error if a file has fewer patterns than its header states, unless the caller says what to make of those."""
+    if there < promised and (options.scan_shape is None or there == 0):
+        raise InputError(
+            f"{shown(path)}: the header promises {promised} patterns, the file holds {there}: it is truncated, or the scan was stopped; "
+            'copy it again, or open what is there with scan_shape=(Rx, Ry) or scan_shape="frames"'
+        )
+
+
+def size_of(path: str) -> int:
+    """Return the bytes of a file."""
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot be read ({shown(error.strerror or str(error))})") from error
+
+
 def stem(path: str) -> str:
     """Return the name of a file without its folder and ending."""
     return os.path.splitext(os.path.basename(path))[0]
