@@ -132,10 +132,10 @@ class Series:
         for n, file in enumerate(_files(first)):
             before = SERIES_BYTES if n == 0 else 0
             frames, rest = divmod(size_of(file) - before, extra + storage.nbytes)
-            if rest:
+            if rest or frames < 0:
                 raise InputError(
-                    f"{shown(file)}: {frames} patterns of {storage.nbytes} bytes and {rest} bytes more: it is truncated, or its header is "
-                    "damaged; copy it again"
+                    f"{shown(file)}: {max(frames, 0)} patterns of {storage.nbytes} bytes and {rest} bytes more: it is truncated, or its "
+                    "header is damaged; copy it again"
                 )
             stretches.append(Stretch(file, before + extra, extra + storage.nbytes, frames))
         return cls(header, extra, storage, stretches)
