@@ -33,10 +33,15 @@ FUNCTIONS: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
     "bshuf_decompress_lz4": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
     "bshuf_decompress_zstd": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
     "bshuf_default_block_size": ("bshuf", SIZE, (SIZE,)),
+    "bshuf_compress_lz4": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
+    "bshuf_compress_lz4_bound": ("bshuf", SIZE, (SIZE, SIZE, SIZE)),
+    "bshuf_compress_zstd": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE, NUMBER)),
+    "bshuf_compress_zstd_bound": ("bshuf", SIZE, (SIZE, SIZE, SIZE)),
     "LZ4_decompress_safe": ("lz4", NUMBER, (ADDRESS, ADDRESS, NUMBER, NUMBER)),
     "ZSTD_decompress": ("zstd", SIZE, (ADDRESS, SIZE, ADDRESS, SIZE)),
     "blosc_cbuffer_validate": ("blosc", NUMBER, (ADDRESS, SIZE, ctypes.POINTER(SIZE))),
     "blosc_decompress_ctx": ("blosc", NUMBER, (ADDRESS, ADDRESS, SIZE, NUMBER)),
+    "blosc_compress_ctx": ("blosc", NUMBER, (NUMBER, NUMBER, SIZE, SIZE, ADDRESS, ADDRESS, SIZE, ctypes.c_char_p, SIZE, NUMBER)),
 }
 """Name of a function -> library of hdf5plugin that exports it, its result, its arguments."""
 
