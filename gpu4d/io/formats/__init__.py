@@ -16,6 +16,8 @@ GROUP = "gpu4d.formats"  # of entry points
 FORMATS = (  # module: class, in the order in which formats are asked to recognise a file
     "hdf5:Hdf5",
     "npy:Npy",
+    "zarr:Zarr",
+    "zarr:ZarrZip",
 )
 
 

@@ -124,12 +124,14 @@ def _compression(values: tuple[int, ...]) -> int:
 class Inflate:
     """The gzip filter, undone by Python's zlib."""
 
+    window = zlib.MAX_WBITS
+
     def __init__(self, values: tuple[int, ...], itemsize: int):
         pass
 
     def undo(self, packed: Bytes, out: Bytes) -> None:
         # Piece by piece, and never more than fits: a few bytes may be written to become many gigabytes.
-        stream, taken, done = zlib.decompressobj(), 0, 0
+        stream, taken, done = zlib.decompressobj(self.window), 0, 0
         try:
             while not stream.eof:
                 given = stream.unconsumed_tail
