@@ -49,7 +49,7 @@ class ZarrSource(ChunkedSource):
         blocks = (min(chunks[0], shape[0]), min(chunks[1], shape[1]))
         name = "/" + array.key
         LibrarySource.__init__(self, store.path, name, shape, array.dtype, blocks, array.words, array.shape, array.chunk_bytes)
-        self.store, self.array, self.chunks, self.fill = store, array, chunks, array.fill
+        self.store, self.stored_as, self.chunks, self.fill = store, array, chunks, array.fill
         self._held = np.dtype(np.uint8) if array.dtype.kind == "b" else array.dtype
         self._nbytes = math.prod(chunks) * array.dtype.itemsize
         self._strides = tuple(array.dtype.itemsize * math.prod(chunks[i + 1 :]) for i in range(4))
@@ -67,7 +67,7 @@ class ZarrSource(ChunkedSource):
             raise InputError(f"{shown(store.path)}: {shown(name)} has chunks longer than its axes of length one: store it anew")
 
     def __reduce__(self) -> Any:
-        return type(self), (self.store, self.array, self.shape)
+        return type(self), (self.store, self.stored_as, self.shape)
 
     def __del__(self) -> None:
         pass  # files close themselves
@@ -86,10 +86,10 @@ class ZarrSource(ChunkedSource):
 
     def _located(self, place: tuple[int, ...]) -> tuple[int, int]:
         """Return address and length of a chunk; -1 and 0 if it is not stored."""
-        numbers = [0] * len(self.array.shape)
+        numbers = [0] * len(self.stored_as.shape)
         for axis, value in zip(self._kept, place[4 - len(self._kept) :]):
             numbers[axis] = value
-        shards = self.array.shards
+        shards = self.stored_as.shards
         outer, inner = (numbers, []) if shards is None else zip(*(divmod(n, k) for n, k in zip(numbers, shards.chunks)))
         number = int(np.ravel_multi_index(outer, self._grid))
         file = self._place(number)
@@ -111,7 +111,7 @@ class ZarrSource(ChunkedSource):
         with self._listing:
             held = self._places.get(number)
         if held is None:
-            held = self.store.locate(self.array.file_of([int(n) for n in np.unravel_index(number, self._grid)]))
+            held = self.store.locate(self.stored_as.file_of([int(n) for n in np.unravel_index(number, self._grid)]))
             if held is not None:
                 with self._listing:
                     self._places[number] = held
@@ -207,8 +207,8 @@ class ZarrSource(ChunkedSource):
     def _as_chunk(self, values: Bytes) -> np.ndarray:
         if not self._turned:
             return super()._as_chunk(values)
-        stored = values.view(self._held).reshape([self.array.chunks[axis] for axis in self.array.axes])
-        return np.transpose(stored, np.argsort(self.array.axes)).reshape(self.chunks)
+        stored = values.view(self._held).reshape([self.stored_as.chunks[axis] for axis in self.stored_as.axes])
+        return np.transpose(stored, np.argsort(self.stored_as.axes)).reshape(self.chunks)
 
     def _runs(self, piece: Piece, number: int = 0) -> list[Run]:
         return [] if self._turned else super()._runs(piece, number)
