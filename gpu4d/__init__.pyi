@@ -108,6 +108,7 @@ from .imaging.patterns import MaxPattern as MaxPattern
 from .imaging.patterns import MeanPattern as MeanPattern
 from .io.opening import open as open
 from .io.saving import save as save
+from .io.timing import ScanTiming as ScanTiming
 from .operation import using as using
 from .planning._plan_experiment import plan_experiment as plan_experiment
 from .probe.template_kernel import Template as Template

@@ -5,10 +5,12 @@ from gpu4d.io.opening import open
 from gpu4d.io.reading import load_image, load_images, read_emd
 from gpu4d.io.saving import save
 from gpu4d.io.sources.guard import guard_mapped_files
+from gpu4d.io.timing import ScanTiming
 
 __all__ = [
     "CalibrationFile",
     "MeasuredOn",
+    "ScanTiming",
     "guard_mapped_files",
     "load_calibration",
     "load_image",

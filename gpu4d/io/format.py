@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.source import Source
+from gpu4d.io.timing import ScanTiming
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,14 @@ class OpenOptions:
         `gpu4d.io.sources.layout` puts in the number.
     energy : float or None
         Beam energy in eV, if the caller knows it. It converts angles into 1/Å.
+    timing : ScanTiming or None
+        How times of events become scan positions, for formats that record events.
     """
 
     dataset: str | None = None
     scan_shape: tuple[int, int] | None = None
     energy: float | None = None
+    timing: ScanTiming | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Format, OpenOptions
 from gpu4d.io.formats import known_formats
 from gpu4d.io.sources.layout import FRAMES
+from gpu4d.io.timing import ScanTiming
 from gpu4d.io.units import log
 
 HEAD_BYTES = 512  # bytes at the start of a file that a format may be recognised by
@@ -26,6 +27,7 @@ def open(
     scan_shape: tuple[int, int] | Literal["frames"] | None = None,
     calibration: Calibration | None = None,
     format: str | None = None,
+    timing: ScanTiming | None = None,
 ) -> DataCube:
     """Open a scan without loading it. The content of the file decides its format, not its name. The file stays read-only.
 
@@ -44,6 +46,8 @@ def open(
         Values that replace those of the file. Fields that are not set come from the file.
     format : str, optional
         Name of the format, such as "merlin", where the content alone would be taken for another one.
+    timing : ScanTiming, optional
+        How the times of events become scan positions, for files of event detectors: dwell time, and what a trigger starts.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def open(
         raise InputError(f'scan_shape is {scan_shape!r}: need two whole numbers (Rx, Ry), or "frames" for one row of all frames')
     shape = None if scan_shape is None else FRAMES if isinstance(scan_shape, str) else two_sizes(scan_shape, "scan_shape")
     energy = calibration.energy if calibration is not None else None
-    opened = recognise(path, format).open(path, OpenOptions(dataset, shape, energy))
+    opened = recognise(path, format).open(path, OpenOptions(dataset, shape, energy, timing))
     found = opened.calibration
     if calibration is not None:
         found.override(calibration)

@@ -18,6 +18,7 @@ FORMATS = (  # module: class, in the order in which formats are asked to recogni
     "npy:Npy",
     "zarr:Zarr",
     "zarr:ZarrZip",
+    "timepix3:Timepix3",
 )
 
 

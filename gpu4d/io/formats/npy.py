@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason
-from gpu4d.io.format import Format, Opened, OpenOptions
+from gpu4d.io.format import Facts, Format, Opened, OpenOptions
 from gpu4d.io.sources.layout import ACCEPTED, check_scan_shape, is_usable, without_unit_axes
 from gpu4d.io.sources.mapped import MappedSource
 
@@ -28,6 +28,13 @@ class Npy(Format):
 
     name: ClassVar = "npy"
     accepts: ClassVar = ".npy"
+    facts: ClassVar = Facts(
+        endings=(".npy",),
+        reading="mapped",
+        covers="arrays of four dimensions, or of three with a scan shape, in C order",
+        tried_on="files of NumPy",
+        writes=True,
+    )
 
     def recognise(self, path: str, head: bytes) -> bool:
         return head.startswith(MAGIC)

@@ -124,7 +124,7 @@ class Plain:
         np.copyto(out, self.pixels(stored))
 
 
-class _Map:
+class MappedFile:
     """A file that is mapped from its first byte, or a part of it that holds all patterns."""
 
     def __init__(self, path: str, stop: int):
@@ -203,7 +203,7 @@ class FrameFiles:
         self.dataset = None
         self._firsts = np.cumsum([0, *(s.frames for s in self.stretches)])  # number of the first pattern of every stretch
         self._stops = self._ends()
-        self._maps: OrderedDict[str, _Map] = OrderedDict()
+        self._maps: OrderedDict[str, MappedFile] = OrderedDict()
         self._opening = threading.Lock()
         self._check_numbers()
         self._check_files()
@@ -242,11 +242,11 @@ class FrameFiles:
                     f"{shown(path)}: the file is too short, {size} bytes where its patterns need {stop}: it is truncated; copy it again"
                 )
 
-    def _mapped(self, path: str) -> _Map:
+    def _mapped(self, path: str) -> MappedFile:
         with self._opening:
             found = self._maps.get(path)
             if found is None:
-                found = self._maps[path] = _Map(path, self._stops[path])
+                found = self._maps[path] = MappedFile(path, self._stops[path])
                 if len(self._maps) > OPEN_FILES:
                     self._maps.popitem(last=False)  # it is closed when the last reader lets it go
             else:
