@@ -19,6 +19,7 @@ FORMATS = (  # module: class, in the order in which formats are asked to recogni
     "zarr:Zarr",
     "zarr:ZarrZip",
     "timepix3:Timepix3",
+    "described:Described",
 )
 
 

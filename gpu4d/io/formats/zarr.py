@@ -82,8 +82,7 @@ def open_store(store: Store, options: OpenOptions) -> Opened:
     if options.scan_shape is not None:
         wanted = check_scan_shape(options.scan_shape, shape[0] * shape[1], where)
         source = source if wanted == shape[:2] else ReshapedScan(source, wanted)
-    calibration, metadata, mask, name = described(store, array, source.shape, options.energy, attributes_of)
-    return Opened(source, calibration, metadata, name, mask)
+    return Opened(source, *described(store, array, source.shape, options.energy, attributes_of))
 
 
 def _chosen(store: Store, options: OpenOptions) -> ZarrArray:

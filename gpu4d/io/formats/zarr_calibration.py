@@ -11,10 +11,12 @@ import numpy as np
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.source import Shape4
 from gpu4d.io.foreign import FOREIGN, reason, shown
+from gpu4d.io.formats import carried
 from gpu4d.io.sources.layout import kept_axes
 from gpu4d.io.sources.zarr_array import ZarrArray
 from gpu4d.io.sources.zarr_store import MOST_DEPTH, Store
 from gpu4d.io.units import detector_pixel, log, scan_step
+from gpu4d.io.writing import hyperspy
 
 AttributesOf = Callable[[Store, str], dict[str, Any]]
 Axis = tuple[Any, str]  # step, units
@@ -25,8 +27,8 @@ UNEVEN = 0.01  # relative difference of the steps of two axes from which on a co
 
 def described(
     store: Store, array: ZarrArray, shape: Shape4, energy: float | None, attributes_of: AttributesOf
-) -> tuple[Calibration, dict[str, Any], np.ndarray | None, str]:
-    """Return calibration, metadata, detector mask and name of a scan.
+) -> tuple[Calibration, dict[str, Any], str, np.ndarray | None]:
+    """Return calibration, metadata, name and detector mask of a scan.
 
     Parameters
     ----------
@@ -40,6 +42,9 @@ def described(
     name = parts[-1] if parts else os.path.splitext(os.path.basename(store.path))[0]
     if parts and parts[-1] in ("data", "datacube") and len(parts) > 1:
         name = parts[-2]
+    known = carried.opened(_carried(store, array, above, attributes_of), shape, shown(store.path))
+    if known is not None:
+        return known[0], {**metadata, **known[1]}, *known[2:]
     c = Calibration()
     try:
         if parts[:1] == [HYPERSPY] and len(parts) == 3:
@@ -48,7 +53,19 @@ def described(
             _abtem(c, above["/".join(parts[:-1])].get("metadata" + parts[-1].removeprefix("array")), energy)
     except FOREIGN as error:
         log.warning("%s: its calibration is left out: %s", shown(store.path), reason(error))
-    return c, metadata, None, name
+    return c, metadata, name, None
+
+
+def _carried(store: Store, array: ZarrArray, above: Mapping[str, Any], attributes_of: AttributesOf) -> Any:
+    """Return what `gpu4d convert` wrote of a scan: among the attributes of its array, or in HyperSpy's metadata."""
+    held = above[array.key]
+    if carried.MARK in held:
+        return held[carried.MARK]
+    signal = array.key.rpartition("/")[0]
+    if signal not in above or above[signal].get("package") != hyperspy.PACKAGE:
+        return None
+    text = attributes_of(store, f"{signal}/{hyperspy.OURS}".strip("/")).get("json")
+    return carried.read_text(text) if isinstance(text, str) else None
 
 
 def _hyperspy(c: Calibration, store: Store, array: ZarrArray, energy: float | None, attributes_of: AttributesOf, metadata: dict) -> None:

@@ -78,4 +78,6 @@ def tiles(source: Source, chunks: Chunks, most_bytes: int) -> list[Tile]:
     most = max(chunks[1], most_bytes // (min(down, rx) * frame))  # columns
     across = across * (most // across) if across <= most else chunks[1] * (most // chunks[1])
     across = min(across, ry)
+    if across == ry:
+        down *= max(1, most_bytes // (min(down, rx) * ry * frame))
     return [Tile(slice(x, min(x + down, rx)), slice(y, min(y + across, ry))) for x in range(0, rx, down) for y in range(0, ry, across)]

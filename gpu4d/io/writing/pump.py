@@ -19,7 +19,7 @@ from gpu4d.io.writing.chunks import Chunks, Tile, frame_bytes
 from gpu4d.io.writing.encoders import Encoder
 
 MEMORY = 256 << 20  # bytes, of tiles that are read and encoded at the same time
-MOST_TILE = 16 << 20  # bytes: larger tiles only if the blocks of the source ask for it
+MOST_TILE = 4 << 20  # bytes: patterns are still in the cache when they are encoded. Larger if the blocks of the source ask for it
 MOST_THREADS = 16  # more wait for the disk
 
 
@@ -53,7 +53,7 @@ def tile_bytes(source: Source, threads: int, memory: int = MEMORY) -> int:
     """Return how large a tile may be: each thread holds one with its encoded chunks, and as many wait to be written."""
     largest = max(1, memory // (4 * threads) - scratch_bytes(source))
     block = min(source.blocks[0], source.shape[0]) * source.shape[1] * frame_bytes(source.shape, itemsize(source.dtype))
-    return min(largest, max(MOST_TILE, block))
+    return min(largest, max(MOST_TILE, block if source.blocks[0] > 1 else 0))
 
 
 def pump(
