@@ -136,6 +136,7 @@ def _commands() -> click.Group:
     import click
 
     import gpu4d
+    from gpu4d.cli_convert import convert_command
     from gpu4d.cli_flags import calibration_flags, named_numbers, pair, run_flags, with_flags
     from gpu4d.cli_plan import plan_command
 
@@ -343,6 +344,7 @@ def _commands() -> click.Group:
         click.echo(describe_devices())
 
     plan_command(commands, debug)
+    convert_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
     _bench_commands(commands, debug)
     return commands

@@ -63,9 +63,7 @@ class Hdf5(Format):
             known = carried.opened(_carried(file, name), source.shape, shown(path))
             if known is not None:
                 metadata |= known[1]
-                if (
-                    emd.label(emd.parent_of(file, name), "package") == hyperspy.PACKAGE
-                ):  # else HyperSpy or py4DSTEM may have changed the rest
+                if emd.label(emd.parent_of(file, name), hyperspy.WRITER):  # else another program may have changed the rest
                     return Opened(source, known[0], metadata, *known[2:])
             calibration = emd.calibration_of(file, name, chosen, source.shape, metadata, options.energy)
         mask = emd.mask_of(metadata, source.shape)

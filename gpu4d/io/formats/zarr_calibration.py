@@ -62,7 +62,7 @@ def _carried(store: Store, array: ZarrArray, above: Mapping[str, Any], attribute
     if carried.MARK in held:
         return held[carried.MARK]
     signal = array.key.rpartition("/")[0]
-    if signal not in above or above[signal].get("package") != hyperspy.PACKAGE:
+    if signal not in above or hyperspy.WRITER not in above[signal]:
         return None
     text = attributes_of(store, f"{signal}/{hyperspy.OURS}".strip("/")).get("json")
     return carried.read_text(text) if isinstance(text, str) else None

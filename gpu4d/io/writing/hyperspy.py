@@ -9,7 +9,7 @@ from gpu4d.data.datacube import DataCube
 
 TOP, VERSION = "Experiments", "3.3"
 OURS = "original_metadata/gpu4d"  # what HyperSpy has no place for
-PACKAGE = "gpu4d"  # that wrote the signal; HyperSpy writes its own name when it saves it again
+WRITER = "written_by"  # attribute of the signal that HyperSpy does not keep: without it, the signal was saved by another program
 Attributes = dict[str, Any]
 
 
@@ -20,7 +20,7 @@ def groups(cube: DataCube, title: str) -> dict[str, Attributes]:
     """
     c = cube.calibration
     names, steps = ("Rx", "Ry", "Qx", "Qy"), [c.r_pixel] * 2 + [c.q_pixel] * 2
-    found: dict[str, Attributes] = {"": {"package": PACKAGE, "package_version": __version__}}
+    found: dict[str, Attributes] = {"": {"package": "", "package_version": "", WRITER: f"gpu4d {__version__}"}}
     centre = c.origin_mean
     for n, (name, step, size) in enumerate(zip(names, steps, cube.shape)):
         offset = 0.0 if n < 2 or centre is None or step is None else -float(centre[n - 2]) * step
