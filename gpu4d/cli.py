@@ -136,6 +136,7 @@ def _commands() -> click.Group:
     import click
 
     import gpu4d
+    from gpu4d.cli_convert import convert_command
     from gpu4d.cli_flags import calibration_flags, layout_flags, layout_of, named_numbers, pair, run_flags, with_flags
     from gpu4d.cli_plan import plan_command
 
@@ -359,6 +360,7 @@ def _commands() -> click.Group:
         click.echo(describe_devices())
 
     plan_command(commands, debug)
+    convert_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
     _bench_commands(commands, debug)
     return commands

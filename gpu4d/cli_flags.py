@@ -73,7 +73,7 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--reference",
             metavar="REF",
-            callback=_region,
+            callback=region,
             help="Unstrained lattice: rows and columns A,B,C,D; auto; crystal (of --structure); two vectors '12,0,0,12 px'; or another "
             "run's result.h5.  [default: median]",
         ),
@@ -86,7 +86,7 @@ def run_flags(command: Any) -> Any:
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
         click.option("--dark", metavar="FILE[:/P]", help="Frames without a beam, or their mean: subtracted from every pattern."),
         click.option("--gain", metavar="FILE[:/P]", help="Response of every detector pixel: every pattern is divided by it."),
-        click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
+        click.option("--crop", metavar="A,B,C,D", callback=region, help="Read rows A to B, columns C to D of the scan only."),
         click.option("--flyback", type=int, metavar="N", help="Frames of fly-back at the end of each row of --scan-shape."),
         click.option("--preview", is_flag=True, default=None, help="Every 4th position and binned patterns only, to choose settings."),
         click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
@@ -150,7 +150,7 @@ def pair(_context: Any, parameter: Any, value: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def _region(_context: Any, parameter: Any, value: str | None) -> list[int] | str | None:
+def region(_context: Any, parameter: Any, value: str | None) -> list[int] | str | None:
     """Return four whole numbers, or the text as it is: the recipe says which are accepted."""
     parts = [] if value is None else value.split(",")
     return [int(part) for part in parts] if len(parts) == 4 and all(part.strip().isdecimal() for part in parts) else value

@@ -31,6 +31,9 @@ FORMATS = (  # module: class, in the order in which formats are asked to recogni
     "tia:Tia",
     "tvips:Tvips",
     "timepix3:Timepix3",
+    "zarr:Zarr",
+    "zarr:ZarrZip",
+    "described:Described",
     "raw:Raw",  # never recognised: its layout is given
 )
 LAST = "rosettasciio:RosettaSciIO"  # asked after all others, those of other packages too: it knows a file by its ending alone
