@@ -130,6 +130,8 @@ def metadata_of(file: h5py.File, path: str) -> dict[str, Any]:
     if root is not None:
         own = {name: held for name, held in bundle(parent_of(file, path)).items() if held}
         out["metadata"] = {**bundle(root), **own}
+        if "source" in out["metadata"]:  # of the file that this one was converted from
+            out["source"] = out["metadata"].pop("source")
     legacy = group_at(file, LEGACY)
     if root is None and legacy is not None and path.strip("/").startswith(LEGACY.split("/")[0]):
         held = read_metadata(legacy)
