@@ -108,6 +108,26 @@ def by_h5py(master: Path) -> Callable[[], None]:
 LIBRARY["dectris"] = by_h5py
 
 
+def by_h5py_in_chunks(name: str) -> Callable[[Path], Callable[[], None]]:
+    """Return what makes a loop in which h5py reads a dataset (Rx, Ry, Qx, Qy) along its chunks."""
+
+    def loop(path: Path) -> Callable[[], None]:
+        import h5py
+
+        dataset = h5py.File(path)[name]
+        rows, columns = dataset.chunks[:2]
+        buffer = np.empty((rows, columns, *dataset.shape[2:]), dataset.dtype)
+
+        def read() -> None:
+            for r, c in itertools.product(range(0, dataset.shape[0], rows), range(0, dataset.shape[1], columns)):
+                part = np.s_[r : min(r + rows, dataset.shape[0]), c : min(c + columns, dataset.shape[1])]
+                dataset.read_direct(buffer, part, np.s_[: part[0].stop - r, : part[1].stop - c])
+
+        return read
+
+    return loop
+
+
 @case("velox")
 def velox(folder: Path, megabytes: int) -> Written:
     """Velox: a chunk for each frame, and frames last."""
@@ -149,6 +169,9 @@ def hyperspy(folder: Path, megabytes: int) -> Written:
         layout = {"chunks": (8, 8, 128, 128), "compression": "gzip", "compression_opts": 4, "shuffle": True}
         file.create_dataset("Experiments/a/data", data=values, **layout)
     return folder / "a.hspy", values, {}
+
+
+LIBRARY["hyperspy"] = by_h5py_in_chunks("Experiments/a/data")
 
 
 # ---------------------------------------------------------------- measurement

@@ -7,7 +7,10 @@ position, if some are missing.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
+import itertools
 import math
 import mmap
 import os
@@ -120,20 +123,25 @@ class Plain:
     flipped: tuple[bool, bool] = (False, False)
     rows: int | None = None
 
-    @property
+    @functools.cached_property
     def dtype(self) -> np.dtype:
         return native_dtype(np.dtype(self.stored))
 
-    @property
+    @functools.cached_property
     def nbytes(self) -> int:
         rows = self.shape[0] if self.rows is None else self.rows
         return rows * self.shape[1] * np.dtype(self.stored).itemsize
 
-    @property
+    @functools.cached_property
     def as_it_is(self) -> bool:
         """True if stored pixels can be used where they lie."""
         stored = np.dtype(self.stored)
         return stored.kind == "b" or native_dtype(stored) == stored
+
+    @functools.cached_property
+    def copied(self) -> bool:
+        """True if the bytes of a pattern are those that come out."""
+        return self.as_it_is and not self.swapped and not any(self.flipped) and self.rows in (None, self.shape[0])
 
     def pixels(self, stored: np.ndarray) -> np.ndarray:
         """Return a view (n, Qx, Qy) of stored patterns (n, nbytes)."""
@@ -146,11 +154,10 @@ class Plain:
         return frames[:, :: -1 if self.flipped[0] else 1, :: -1 if self.flipped[1] else 1]
 
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
-        pixels = self.pixels(stored)
-        if self.as_it_is and out.flags.c_contiguous and pixels[0].flags.c_contiguous:
-            np.copyto(out.reshape(len(out), -1).view(np.uint8), stored[:, : out[0].nbytes])  # bytes: numbers may lie at any address
+        if self.copied and out.flags.c_contiguous:
+            np.copyto(out.reshape(len(out), -1).view(np.uint8), stored)  # bytes: numbers may lie at any address
         else:
-            np.copyto(out, pixels)
+            np.copyto(out, self.pixels(stored))
 
 
 class MappedFile:
@@ -230,7 +237,7 @@ class FrameFiles:
         self.dtype = storage.dtype
         self.path = os.path.abspath(self.stretches[0].path) if self.stretches else ""
         self.dataset = None
-        self._firsts = np.cumsum([0, *(s.frames for s in self.stretches)])  # number of the first pattern of every stretch
+        self._firsts = [0, *itertools.accumulate(s.frames for s in self.stretches)]  # number of the first pattern of every stretch
         self._stops = self._ends()
         self._maps: OrderedDict[str, MappedFile] = OrderedDict()
         self._opening = threading.Lock()
@@ -302,7 +309,7 @@ class FrameFiles:
         last = at + (frames - 1) * s.stride + self.storage.nbytes
         if frames == 1:
             return values[at:last].reshape(1, -1)
-        return np.lib.stride_tricks.as_strided(values[at:last], (frames, self.storage.nbytes), (s.stride, 1), writeable=False)
+        return np.ndarray((frames, self.storage.nbytes), np.uint8, values.data, at, (s.stride, 1))
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         if self._patterns is not None:
@@ -338,7 +345,12 @@ class FrameFiles:
 
     def _pieces(self, start: int, stop: int, most: int | None = None) -> Iterator[tuple[int, Stretch | None, int, int]]:
         """Return runs of patterns: place behind `start`, stretch (None: missing), number of the first one in it, how many."""
-        most = max(1, PIECE_BYTES // max(1, self.storage.nbytes)) if most is None else most
+        if most is None:
+            most = (
+                stop - start
+                if isinstance(self.storage, Plain) and self.storage.copied
+                else max(1, PIECE_BYTES // max(1, self.storage.nbytes))
+            )
         at = start
         while at < stop:
             number, run = (at, stop - at) if self.numbers is None else self._same_distance(at, stop)
@@ -346,8 +358,8 @@ class FrameFiles:
                 yield at - start, None, 0, run
                 at += run
                 continue
-            i = int(np.searchsorted(self._firsts, number, side="right")) - 1
-            inside = number - int(self._firsts[i])
+            i = bisect.bisect_right(self._firsts, number) - 1
+            inside = number - self._firsts[i]
             run = min(run, self.stretches[i].frames - inside, most)
             yield at - start, self.stretches[i], inside, run
             at += run
