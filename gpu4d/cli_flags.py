@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpu4d.data.quantities import GivenAs
+    from gpu4d.io.raw_layout import RawLayout
 
 
 def _given_by_flag() -> list[GivenAs]:
@@ -32,6 +33,29 @@ def _quantity(given: GivenAs, flag: str) -> Any:
     return lambda _context, _parameter, text: None if text is None else given.read(text, flag)
 
 
+def layout_flags(command: Any, dtype: bool = True) -> Any:
+    """Add the flags that describe a file of plain numbers, without --dtype to a command that has it."""
+    import click
+
+    options = {
+        "order": click.option("--order", type=click.Choice(["little", "big"]), help="Byte of its numbers that comes first."),
+        "gap": click.option("--gap", type=click.IntRange(0), metavar="BYTES", help="Bytes between two of its patterns."),
+        "offset": click.option("--offset", type=click.IntRange(0), metavar="BYTES", help="Bytes before its first pattern."),
+        "dtype": click.option("--dtype", metavar="T", help="Type of its numbers: uint16, float32, >u2."),
+        "shape": click.option("--shape", metavar="A,B", callback=pair, help="Detector pixels of a file of plain numbers, with --dtype."),
+    }
+    for name, option in options.items():
+        command = option(command) if dtype or name != "dtype" else command
+    return command
+
+
+def layout_of(flags: dict[str, Any]) -> RawLayout | None:
+    """Take the flags of a layout out of all flags, and return what they describe."""
+    from gpu4d.io.raw_layout import layout_given
+
+    return layout_given(*(flags.pop(name) for name in ("shape", "dtype", "offset", "gap", "order")))
+
+
 def run_flags(command: Any) -> Any:
     """Add the flags of `run` that are settings of a recipe and belong to no field of the calibration."""
     import click
@@ -49,7 +73,7 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--reference",
             metavar="REF",
-            callback=_region,
+            callback=region,
             help="Unstrained lattice: rows and columns A,B,C,D; auto; crystal (of --structure); two vectors '12,0,0,12 px'; or another "
             "run's result.h5.  [default: median]",
         ),
@@ -62,7 +86,7 @@ def run_flags(command: Any) -> Any:
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
         click.option("--dark", metavar="FILE[:/P]", help="Frames without a beam, or their mean: subtracted from every pattern."),
         click.option("--gain", metavar="FILE[:/P]", help="Response of every detector pixel: every pattern is divided by it."),
-        click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
+        click.option("--crop", metavar="A,B,C,D", callback=region, help="Read rows A to B, columns C to D of the scan only."),
         click.option("--flyback", type=int, metavar="N", help="Frames of fly-back at the end of each row of --scan-shape."),
         click.option("--preview", is_flag=True, default=None, help="Every 4th position and binned patterns only, to choose settings."),
         click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
@@ -91,6 +115,11 @@ FLAGS = {
     "preview": "input.preview",
     "dataset": "input.dataset",
     "scan_shape": "input.scan_shape",
+    "shape": "input.raw_shape",
+    "dtype": "input.raw_dtype",
+    "offset": "input.raw_offset",
+    "gap": "input.raw_gap",
+    "order": "input.raw_order",
     "probe": "probe.file",
     "memory": "compute.memory",
     "device": "compute.device",
@@ -121,7 +150,7 @@ def pair(_context: Any, parameter: Any, value: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def _region(_context: Any, parameter: Any, value: str | None) -> list[int] | str | None:
+def region(_context: Any, parameter: Any, value: str | None) -> list[int] | str | None:
     """Return four whole numbers, or the text as it is: the recipe says which are accepted."""
     parts = [] if value is None else value.split(",")
     return [int(part) for part in parts] if len(parts) == 4 and all(part.strip().isdecimal() for part in parts) else value

@@ -14,14 +14,27 @@ from gpu4d.io.format import Format
 
 GROUP = "gpu4d.formats"  # of entry points
 FORMATS = (  # module: class, in the order in which formats are asked to recognise a file
+    "dectris:Dectris",
+    "velox:Velox",
+    "topspin:Topspin",
+    "hyperspy:HyperSpy",
+    "prismatic:Prismatic",
+    "abtem:AbTem",
+    "nexus:NeXus",
     "hdf5:Hdf5",
     "npy:Npy",
+    "merlin:Merlin",
+    "empad:Empad",
     "digitalmicrograph:DigitalMicrograph",
     "mrc:Mrc",
     "blockfile:Blockfile",
     "tia:Tia",
     "tvips:Tvips",
     "timepix3:Timepix3",
+    "zarr:Zarr",
+    "zarr:ZarrZip",
+    "described:Described",
+    "raw:Raw",  # never recognised: its layout is given
 )
 LAST = "rosettasciio:RosettaSciIO"  # asked after all others, those of other packages too: it knows a file by its ending alone
 
