@@ -168,6 +168,8 @@ def test_files_that_it_is_not_asked_for(tmp_path, library):
     for name in ("a.blo", "a.nc", "a.h5", "a"):
         with pytest.raises(InputError, match="whatever its name says"):
             gpu4d.open(file(tmp_path, name))
+    library.answer = lambda name, lazy: [signal(patterns(), STEPS)]
+    assert gpu4d.open(file(tmp_path, "a.blo"), format="rosettasciio").shape == (5, 7, 6, 9), "its name asks for it all the same"
     (tmp_path / "empty.prz").write_bytes(b"")
     with pytest.raises(InputError, match="is empty"):
         gpu4d.open(tmp_path / "empty.prz")
