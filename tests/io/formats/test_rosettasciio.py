@@ -184,6 +184,13 @@ def test_without_the_library(tmp_path, monkeypatch):
         gpu4d.open(file(tmp_path, "a.doc"))
 
 
+def test_files_that_nothing_reads(tmp_path):
+    """The message for a format that is known and not read says what to do."""
+    for name, remark in (("a.gtg", "K2 in-situ camera; save the scan as .dm4"), ("a.MAT", "save it there with '-v7.3'")):
+        with pytest.raises(InputError, match=remark):
+            gpu4d.open(file(tmp_path, name))
+
+
 @pytest.fixture
 def rsciio(need):
     return need("rsciio")
