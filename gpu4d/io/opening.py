@@ -137,7 +137,8 @@ def recognise(path: str, format: str | None = None) -> Format:
         raise InputError(f"{name} is a text file, whatever its name says{instead(path)}; {accepted}")
     describe = f"{LAYOUT}, or --shape Qx,Qy --dtype uint16"
     raise InputError(
-        f"{name} is of an unknown format, whatever its name says{instead(path)}; if it is plain numbers, describe them: {describe}; {accepted}"
+        f"{name} is of an unknown format, whatever its name says{instead(path)}; if it is plain numbers, describe them: {describe}; "
+        f"{accepted}"
     )
 
 
