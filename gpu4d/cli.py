@@ -137,7 +137,17 @@ def _commands() -> click.Group:
 
     import gpu4d
     from gpu4d.cli_convert import convert_command
-    from gpu4d.cli_flags import calibration_flags, layout_flags, layout_of, named_numbers, pair, run_flags, with_flags
+    from gpu4d.cli_flags import (
+        calibration_flags,
+        layout_flags,
+        layout_of,
+        named_numbers,
+        pair,
+        run_flags,
+        timing_flags,
+        timing_of,
+        with_flags,
+    )
     from gpu4d.cli_plan import plan_command
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -177,6 +187,7 @@ def _commands() -> click.Group:
     @dataset
     @shape
     @layout_flags
+    @timing_flags
     @calibration_flags
     @click.option("--probe", metavar="FILE[:/P]", help="Image of the probe in vacuum.")
     @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="File with settings. Flags override it.")
@@ -227,6 +238,7 @@ def _commands() -> click.Group:
     @dataset
     @shape
     @layout_flags
+    @timing_flags
     @click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero.")
     @calibration_flags
     @click.option(
@@ -261,6 +273,7 @@ def _commands() -> click.Group:
     @dataset
     @shape
     @layout_flags
+    @timing_flags
     @memory
     @device
     @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and how long it takes at least.")
@@ -283,11 +296,11 @@ def _commands() -> click.Group:
         """
         from gpu4d.workflow.describe import describe_file, describe_shapes
 
-        layout = layout_of(flags)
+        layout, timing = layout_of(flags), timing_of(flags)
         if shapes:
-            _say(describe_shapes(file, dataset, layout))
+            _say(describe_shapes(file, dataset, layout, timing))
         else:
-            _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan, layout))
+            _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan, layout, timing))
 
     @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
     @file
@@ -295,6 +308,7 @@ def _commands() -> click.Group:
     @dataset
     @shape
     @layout_flags
+    @timing_flags
     @calibration_flags
     @click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees.")
     @click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not.")
