@@ -38,9 +38,10 @@ def open(
     Parameters
     ----------
     path : str or path
-        HDF5 or `.npy`. HDF5 files may be EMD 1.0 as py4DSTEM writes it, EMD 0.x, or any file with a dataset of four dimensions,
-        or of three dimensions and `scan_shape`. Of more than four, axes of length one are left away. Contiguous data are mapped.
-        Chunks are read as a whole, and once if the memory of a sweep allows it.
+        The file of a detector or program in the table of `docs/how-to/formats.md`, HDF5 or `.npy`. HDF5 files may be EMD 1.0 as
+        py4DSTEM writes it, EMD 0.x, or any file with a dataset of four dimensions, or of three dimensions and `scan_shape`.
+        Of more than four, axes of length one are left away. Contiguous data are mapped. Chunks are read as a whole, and once if
+        the memory of a sweep allows it.
     dataset : str, optional
         Path inside an HDF5 file. Needed if several datasets could be the scan, or if it has fewer than 4 pixels along a detector axis.
     scan_shape : (int, int) or "frames", optional
@@ -59,8 +60,8 @@ def open(
     -------
     DataCube
         (Rx, Ry, Qx, Qy). Integers and floats keep their type, in this machine's byte order. Bool is read as uint8, and float16
-        as float32. The calibration is read if the file states it in a standard way: py4DSTEM's calibration, EMD dimension
-        vectors, or HDF5 dimension scales with units. Other attributes are passed on in `metadata` only.
+        as float32. The calibration is read if the file states it in a standard way: as its format does, py4DSTEM's calibration, EMD
+        dimension vectors, or HDF5 dimension scales with units. Other attributes are passed on in `metadata` only.
 
     Raises
     ------
