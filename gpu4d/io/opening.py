@@ -13,6 +13,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Format, OpenOptions
 from gpu4d.io.formats import known_formats
+from gpu4d.io.formats.unsupported import instead
 from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.sources.layout import FRAMES
 from gpu4d.io.timing import ScanTiming
@@ -134,10 +135,11 @@ def recognise(path: str, format: str | None = None) -> Format:
         raise InputError(f"{name} is empty; {accepted}")
     text = all(c in b"\t\n\r\f\b" or c >= 32 for c in head[:64])
     if text:
-        raise InputError(f"{name} is a text file, whatever its name says; {accepted}")
+        raise InputError(f"{name} is a text file, whatever its name says{instead(path)}; {accepted}")
     describe = f"{LAYOUT}, or --shape Qx,Qy --dtype uint16"
     raise InputError(
-        f"{name} is of an unknown format, whatever its name says; if it is plain numbers, describe them: {describe}; {accepted}"
+        f"{name} is of an unknown format, whatever its name says{instead(path)}; if it is plain numbers, describe them: {describe}; "
+        f"{accepted}"
     )
 
 
