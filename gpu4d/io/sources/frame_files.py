@@ -126,7 +126,26 @@ class Plain:
         return frames[:, :: -1 if self.flipped[0] else 1, :: -1 if self.flipped[1] else 1]
 
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
-        np.copyto(out, self.pixels(stored))
+        backwards = self.flipped[0] or self.swapped
+        np.copyto(out, self.pixels(forwards(stored) if backwards else stored))
+
+
+class _Scratch(threading.local):
+    """Memory of a thread for stored patterns, kept between reads: fresh memory costs as much as the copy into it."""
+
+    memory = np.empty(0, np.uint8)
+
+
+_scratch = _Scratch()
+
+
+def forwards(stored: np.ndarray) -> np.ndarray:
+    """Return a copy of stored patterns in cache, good until the next call: memory is read forwards several times as fast as backwards."""
+    if stored.size > _scratch.memory.size:
+        _scratch.memory = np.empty(stored.size, np.uint8)
+    copy = _scratch.memory[: stored.size].reshape(stored.shape)
+    np.copyto(copy, stored)
+    return copy
 
 
 class MappedFile:
@@ -275,8 +294,7 @@ class FrameFiles:
         at = s.offset + first * s.stride
         if s.stride == self.storage.nbytes:  # without headers a plain reshape, whose views numbers can be made of in any way
             return values[at : at + frames * s.stride].reshape(frames, s.stride)
-        last = at + (frames - 1) * s.stride + self.storage.nbytes
-        return np.lib.stride_tricks.as_strided(values[at:last], (frames, self.storage.nbytes), (s.stride, 1), writeable=False)
+        return np.ndarray((frames, self.storage.nbytes), np.uint8, values, at, (s.stride, 1))
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         if self._patterns is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu4d.compiled import entry, read_only
+from gpu4d.io.sources.frame_files import forwards
 
 BITS = {1: 1, 6: 8, 12: 16, 24: 32}  # depth of the counter -> bits of a stored pixel
 TYPES = {1: "u1", 6: "u1", 12: "u2", 24: "u4"}
@@ -52,6 +53,7 @@ class MerlinRaw:
 
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
         """Unpack stored patterns (n, nbytes) into out (n, Qx, Qy), the picture as Merlin's program shows it."""
+        stored = forwards(stored)
         if self.depth == 24:
             half, upper, lower = self.nbytes // 2, np.empty(out.shape, np.uint16), np.empty(out.shape, np.uint16)
             self._sort(stored[:, :half], upper)
