@@ -1,10 +1,11 @@
 """Measure how fast files of detectors are read, as a share of a floor in the same run.
 
-    python -m benchmarks.readers [--only dectris velox …] [--megabytes 256] [--rounds 7] [--threads 2]
+    python -m benchmarks.readers [--only dectris velox …] [--megabytes 256] [--rounds 7] [--threads 2] [--write]
 
 A file of each format is made from its description. All its patterns are read into buffers that are used again, by threads that take blocks
 in turn. The floor is the same loop over a plain file of the same patterns, mapped; for compressed files it is h5py reading the same
 datasets. Rounds are interleaved, the files are in the page cache, and every value is compared before anything is timed.
+With `--write` the ratios go into `results/readers.json`, from which the table of formats in the documentation is made.
 
 A format adds a function to `CASES`: it writes a file of about so many megabytes into a folder, and returns its path, the patterns
 (Rx, Ry, Qx, Qy), and what `gpu4d.open` is told.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 import tempfile
 import time
@@ -28,6 +30,7 @@ import gpu4d
 from gpu4d.data.source import Source
 from gpu4d.io.sources.mapped import MappedSource
 
+RESULTS = Path(__file__).parent / "results" / "readers.json"
 BLOCK_BYTES = 8 << 20  # of patterns that a thread reads at a time
 Written = tuple[Path, np.ndarray, dict[str, Any]]
 Case = Callable[[Path, int], Written]
@@ -238,8 +241,8 @@ def by_gpu4d(source: Source, threads: int) -> Callable[[], None]:
     return lambda: list(pool.map(work, range(threads))) and None
 
 
-def measure(name: str, megabytes: int, rounds: int, threads: int) -> str:
-    """Return one line: rate of a format, of its floor, and their ratio."""
+def measure(name: str, megabytes: int, rounds: int, threads: int) -> tuple[str, str]:
+    """Return one line, rate of a format, of its floor, and their ratio; and the ratio in words."""
     with tempfile.TemporaryDirectory() as folder:
         path, values, told = CASES[name](Path(folder), megabytes)
         began = time.perf_counter()
@@ -265,10 +268,12 @@ def measure(name: str, megabytes: int, rounds: int, threads: int) -> str:
                     seconds[way].append(time.perf_counter() - began)
         rates = {way: values.nbytes / statistics.median(took) / 1e9 for way, took in seconds.items()}
         ratios = sorted(b / a for a, b in zip(seconds[name], seconds[floor_name]))
-        return (
-            f"{name:12} {rates[name]:6.2f} GB/s   {floor_name} {rates[floor_name]:6.2f} GB/s   ratio {statistics.median(ratios):.2f} "
+        words = f"{statistics.median(ratios):.2f}" + (" × h5py" if floor_name == "h5py" else "")
+        line = (
+            f"{name:12} {rates[name]:6.2f} GB/s   {floor_name} {rates[floor_name]:6.2f} GB/s   ratio {words} "
             f"({ratios[0]:.2f} to {ratios[-1]:.2f})   opened in {1e3 * opened:.0f} ms   {source.description}"
         )
+        return line, words
 
 
 def main() -> None:
@@ -277,9 +282,15 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="write the ratios, beside those of formats that are not measured")
     given = parser.parse_args()
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in given.only:
-        print(measure(name, given.megabytes, given.rounds, given.threads), flush=True)
+        line, known[name] = measure(name, given.megabytes, given.rounds, given.threads)
+        print(line, flush=True)
+    if given.write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

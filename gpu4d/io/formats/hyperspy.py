@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import h5py
 
 from gpu4d.data.calibration import Calibration
+from gpu4d.io.foreign import shown
 from gpu4d.io.format import Facts, Opened, OpenOptions
-from gpu4d.io.formats import emd
+from gpu4d.io.formats import carried, emd
 from gpu4d.io.formats.attributes import attributes_below
 from gpu4d.io.formats.hdf5_dialect import Hdf5Dialect, attribute, chosen_scan, described_scan, has, number, short_text, values_below
-from gpu4d.io.sources.links import group_at
+from gpu4d.io.sources.links import dataset_at, group_at
+from gpu4d.io.writing.hyperspy import OURS, WRITER
 
 SIGNALS = "Experiments"
 LOOKED_AT = 16  # signals that are looked at to recognise a file
@@ -34,6 +36,7 @@ class HyperSpy(Hdf5Dialect):
             "original metadata. The axes stay in the order of the file: its y before x. Not .zspy, and no axes that are not even"
         ),
         tried_on="files that HyperSpy 2.5 wrote",
+        writes=True,
     )
 
     def claims(self, file: h5py.File) -> bool:
@@ -50,8 +53,22 @@ class HyperSpy(Hdf5Dialect):
         for kept in KEPT:
             if has(signal, kept):
                 opened.metadata["attributes"] |= attributes_below(file, f"{place}/{kept}")
-        values = values_below(signal, KEPT)
-        return Opened(opened.source, opened.calibration, opened.metadata | {"values": values}, opened.name)
+        opened.metadata["values"] = values_below(signal, KEPT)
+        known = carried.opened(_carried(file, name), opened.source.shape, shown(path))
+        if known is None:
+            return opened
+        opened.metadata["values"].get("original_metadata", {}).pop(OURS.rpartition("/")[2], None)  # it is what is known
+        if short_text(signal, WRITER):  # else another program may have changed the rest
+            return Opened(opened.source, known[0], opened.metadata | known[1], *known[2:])
+        return Opened(opened.source, opened.calibration, opened.metadata | known[1], opened.name)
+
+
+def _carried(file: h5py.File, name: str) -> carried.Document | None:
+    """Return what `gpu4d convert` wrote of a scan beside its patterns, in a format that has no place for it."""
+    held = dataset_at(file, f"{name.rpartition('/')[0]}/{OURS}/json")
+    if held is None or held.dtype != "uint8" or held.ndim != 1 or held.nbytes > carried.MOST_BYTES:
+        return None
+    return carried.read_text(held[()].tobytes())
 
 
 def _axes(signal: h5py.Group, number_of_axes: int) -> list[emd.Axis]:

@@ -51,6 +51,26 @@ class Stretch:
     frames: int
 
 
+def regular_stretches(path: str, offsets: np.ndarray) -> list[Stretch]:
+    """Return the patterns that begin at these bytes of a file, (n,) int, as few stretches, each at one distance.
+
+    Examples
+    --------
+    >>> [(s.offset, s.stride, s.frames) for s in regular_stretches("a", np.array([8, 28, 48, 99, 119]))]
+    [(8, 20, 3), (99, 20, 2)]
+    """
+    steps = np.diff(offsets)
+    breaks = np.append(np.nonzero(np.diff(steps))[0] + 1, len(steps))  # steps from which on the distance is another
+    found: list[Stretch] = []
+    at = 0
+    while at < len(offsets):
+        regular = at < len(steps) and steps[at] > 0
+        last = int(breaks[np.searchsorted(breaks, at, side="right")]) if regular else at
+        found.append(Stretch(path, int(offsets[at]), int(steps[at]) if regular else 0, last - at + 1))
+        at = last + 1
+    return found
+
+
 class Storage(Protocol):
     """How one pattern is stored. Can be pickled.
 
@@ -126,8 +146,13 @@ class Plain:
         return frames[:, :: -1 if self.flipped[0] else 1, :: -1 if self.flipped[1] else 1]
 
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
-        backwards = self.flipped[0] or self.swapped
-        np.copyto(out, self.pixels(forwards(stored) if backwards else stored))
+        pixels = self.pixels(stored)
+        if self.as_it_is and out.flags.c_contiguous and pixels[0].flags.c_contiguous:
+            np.copyto(out.reshape(len(out), -1).view(np.uint8), stored[:, : out[0].nbytes])  # bytes: numbers may lie at any address
+        elif self.flipped[0] or self.swapped:
+            np.copyto(out, self.pixels(forwards(stored)))
+        else:
+            np.copyto(out, pixels)
 
 
 class _Scratch(threading.local):
@@ -286,11 +311,11 @@ class FrameFiles:
         if s.offset % size or s.stride % size:  # compiled code and DLPack refuse arrays that are not aligned
             return None
         n = math.prod(self.shape[:2])
-        return storage.pixels(self._stored(s, 0, n)).reshape(self.shape)
+        return storage.pixels(self._stored(self._mapped(s.path), s, 0, n)).reshape(self.shape)
 
-    def _stored(self, s: Stretch, first: int, frames: int) -> np.ndarray:
+    def _stored(self, file: MappedFile, s: Stretch, first: int, frames: int) -> np.ndarray:
         """Return patterns of a stretch as they are stored, a view (frames, nbytes) of the mapped file."""
-        values = self._mapped(s.path).bytes
+        values = file.bytes
         at = s.offset + first * s.stride
         if s.stride == self.storage.nbytes:  # without headers a plain reshape, whose views numbers can be made of in any way
             return values[at : at + frames * s.stride].reshape(frames, s.stride)
@@ -314,13 +339,19 @@ class FrameFiles:
 
     def _read_run(self, first: int, out: np.ndarray) -> None:
         """Fill out (n, Qx, Qy) with the patterns of positions first … first + n − 1, counted row by row."""
-        for where, s, number, frames in self._pieces(first, first + len(out)):
+        file: MappedFile | None = None
+        most = len(out) if isinstance(self.storage, Plain) else None  # it goes over the pixels once, so pieces gain nothing
+        for where, s, number, frames in self._pieces(first, first + len(out), most):
             if s is None:
                 out[where : where + frames] = 0
                 continue
-            file = self._mapped(s.path)
-            file.check()
-            self.storage.unpack(self._stored(s, number, frames), out[where : where + frames])
+            if file is None or file.path != s.path:
+                if file is not None:
+                    file.check()
+                file = self._mapped(s.path)
+                file.check()
+            self.storage.unpack(self._stored(file, s, number, frames), out[where : where + frames])
+        if file is not None:
             file.check()  # it may have been cut short while it was copied
 
     def _pieces(self, start: int, stop: int, most: int | None = None) -> Iterator[tuple[int, Stretch | None, int, int]]:

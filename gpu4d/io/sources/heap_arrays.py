@@ -120,7 +120,9 @@ def _references(dataset: h5py.Dataset, path: str, name: str) -> np.ndarray:
     plist, size = dataset.id.get_create_plist(), dataset.id.get_storage_size()
     layout = plist.get_layout()
     if len(dataset) == 0 or size < len(dataset) * REFERENCE.itemsize:
-        raise InputError(f"{shown(path)}: {shown(name)} has {len(dataset)} arrays, and {size} bytes that refer to them: not all are there")
+        raise InputError(
+            f"{shown(path)}: {shown(name)} has {len(dataset)} arrays, and {size} bytes of references to them: not all are written"
+        )
     if layout == h5py.h5d.CONTIGUOUS:
         read = np.fromfile(path, REFERENCE, len(dataset), offset=dataset.id.get_offset())
         if len(read) != len(dataset):

@@ -75,6 +75,13 @@ class TestFourBits(Stack):
         return data
 
 
+class TestFourBitsInWholeBytes(Stack):
+    def write(self, path):
+        data = patterns(detector=(5, 12), dtype="u1", most=16)
+        path.write_bytes(header((24, 5, 12), 101) + (data[..., ::2] | data[..., 1::2] << 4).tobytes())
+        return data
+
+
 def info(size, kind="Raster", **more):
     """The text of Direct Electron's server, as far as it tells where patterns belong. `size` is (Rx, Ry)."""
     held = {
