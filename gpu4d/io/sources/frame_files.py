@@ -258,6 +258,7 @@ class FrameFiles:
         self._check_files()
         self._patterns = self._view()
         self.resident = self._patterns is not None
+        self.scratch_bytes = 0 if self.resident else 2 * max(PIECE_BYTES, storage.nbytes)  # a copy that is read, and halves of 24 bits
         files = len(self._stops)
         self.description = f"{description}, {f'{files} files, ' if files > 1 else ''}mapped{'' if self.resident else ', unpacked'}"
 
