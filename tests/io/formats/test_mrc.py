@@ -236,7 +236,7 @@ def test_movies_of_direct_electron(shared_data):
 
 
 @pytest.mark.shared
-def test_the_same_as_rosettasciio(shared_data):
-    reader = pytest.importorskip("rsciio.mrc").file_reader
+def test_the_same_as_rosettasciio(shared_data, need):
+    reader = need("rsciio.mrc").file_reader
     path = shared_data / "vendor" / "mrc" / "20241021_00405_movie.mrc"
     np.testing.assert_array_equal(np.asarray(gpu4d.open(path)), reader(str(path))[0]["data"])
