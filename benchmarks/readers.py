@@ -172,6 +172,64 @@ def hyperspy(folder: Path, megabytes: int) -> Written:
 
 
 LIBRARY["hyperspy"] = by_h5py_in_chunks("Experiments/a/data")
+def merlin_headers(frames: int, kind: str, columns: int, rows: int, depth: int) -> list[bytes]:
+    """Return headers of Merlin patterns of one chip."""
+    head = "MQ1,{:06d},00384,01,{:04d},{:04d},{},   1x1,01,2021-04-15 14:44:00.{:06d},0.001000,MQ1A,,,{},"
+    return [head.format(n + 1, columns, rows, kind, n, depth).encode().ljust(384, b"\0") for n in range(frames)]
+
+
+@case("merlin")
+def merlin(folder: Path, megabytes: int) -> Written:
+    """Merlin: 12 bit, counted, the highest byte and the last row first, a header before each pattern."""
+    values = counts(scan_of(megabytes, (256, 256), 2))
+    frames = values.reshape(-1, 256, 256)
+    with open(folder / "a.mib", "wb") as file:
+        for header, frame in zip(merlin_headers(len(frames), "U16", 256, 256, 12), frames):
+            file.write(header + frame[::-1].astype(">u2").tobytes())
+    return folder / "a.mib", values, {"scan_shape": values.shape[:2]}
+
+
+@case("merlin RAW 6 bit")
+def merlin_raw(folder: Path, megabytes: int) -> Written:
+    """Merlin RAW: the last of eight pixels first."""
+    values = np.minimum(counts(scan_of(megabytes, (256, 256), 1)), 63).astype(np.uint8)
+    frames = values.reshape(-1, 256, 256)
+    with open(folder / "a.mib", "wb") as file:
+        for header, frame in zip(merlin_headers(len(frames), "R64", 256, 256, 6), frames):
+            file.write(header + frame[::-1].reshape(-1, 8)[:, ::-1].tobytes())
+    return folder / "a.mib", values, {"scan_shape": values.shape[:2]}
+
+
+@case("merlin RAW 1 bit")
+def merlin_bits(folder: Path, megabytes: int) -> Written:
+    """Merlin RAW: a bit a pixel, the last of 64 pixels first. The file has an eighth of the bytes of its patterns."""
+    values = (counts(scan_of(megabytes, (256, 256), 1)) > 2).astype(np.uint8)
+    frames = values.reshape(-1, 256, 256)
+    with open(folder / "a.mib", "wb") as file:
+        for header, frame in zip(merlin_headers(len(frames), "R64", 256, 256, 1), frames):
+            file.write(header + np.packbits(frame[::-1], bitorder="little").reshape(-1, 8)[:, ::-1].tobytes())
+    return folder / "a.mib", values, {"scan_shape": values.shape[:2]}
+
+
+@case("empad")
+def empad(folder: Path, megabytes: int) -> Written:
+    """EMPAD: two rows that are no pixels behind each pattern."""
+    values = counts(scan_of(megabytes, (128, 128), 4), "float32")
+    path = folder / f"scan_x{values.shape[1]}_y{values.shape[0]}.raw"
+    with open(path, "wb") as file:
+        for frame in values.reshape(-1, 128, 128):
+            file.write(frame.tobytes() + bytes(1024))
+    return path, values, {}
+
+
+@case("raw")
+def raw(folder: Path, megabytes: int) -> Written:
+    """Plain numbers behind a header each."""
+    values = counts(scan_of(megabytes, (256, 256), 2))
+    with open(folder / "a.raw", "wb") as file:
+        for frame in values.reshape(-1, 256, 256):
+            file.write(bytes(256) + frame.tobytes())
+    return folder / "a.raw", values, {"layout": gpu4d.RawLayout(values.shape, "uint16", 256, 256)}
 
 
 # ---------------------------------------------------------------- measurement

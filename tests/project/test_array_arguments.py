@@ -470,6 +470,8 @@ NO_ARRAYS = {
     "open": "a path",
     "ScanTiming": "numbers",
     "io.ScanTiming": "numbers",
+    "RawLayout": "numbers",
+    "io.RawLayout": "numbers",
     "save": "tested below",
     "rings.radii": "numbers",
     "amorphous.HaloReference": "made by amorphous.halo_reference",

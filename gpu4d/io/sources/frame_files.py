@@ -156,8 +156,28 @@ class Plain:
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
         if self.copied and out.flags.c_contiguous:
             np.copyto(out.reshape(len(out), -1).view(np.uint8), stored)  # bytes: numbers may lie at any address
+        elif self.flipped[0] or self.swapped:
+            np.copyto(out, self.pixels(forwards(stored)))
         else:
             np.copyto(out, self.pixels(stored))
+
+
+class _Scratch(threading.local):
+    """Memory of a thread for stored patterns, kept between reads: fresh memory costs as much as the copy into it."""
+
+    memory = np.empty(0, np.uint8)
+
+
+_scratch = _Scratch()
+
+
+def forwards(stored: np.ndarray) -> np.ndarray:
+    """Return a copy of stored patterns in cache, good until the next call: memory is read forwards several times as fast as backwards."""
+    if stored.size > _scratch.memory.size:
+        _scratch.memory = np.empty(stored.size, np.uint8)
+    copy = _scratch.memory[: stored.size].reshape(stored.shape)
+    np.copyto(copy, stored)
+    return copy
 
 
 class MappedFile:
@@ -245,6 +265,7 @@ class FrameFiles:
         self._check_files()
         self._patterns = self._view()
         self.resident = self._patterns is not None
+        self.scratch_bytes = 0 if self.resident else 2 * max(PIECE_BYTES, storage.nbytes)  # a copy that is read, and halves of 24 bits
         files = len(self._stops)
         self.description = f"{description}, {f'{files} files, ' if files > 1 else ''}mapped{'' if self.resident else ', unpacked'}"
 
