@@ -63,8 +63,10 @@ class Hdf5(Format):
             known = carried.opened(_carried(file, name), source.shape, shown(path))
             if known is not None:
                 metadata |= known[1]
-                if emd.label(emd.parent_of(file, name), hyperspy.WRITER):  # else another program may have changed the rest
+                if emd.label(emd.parent_of(file, name), hyperspy.WRITER):
                     return Opened(source, known[0], metadata, *known[2:])
+                if emd.root_of(file, name) is None:
+                    del metadata["converted"]  # HyperSpy has saved it once more, and may have changed the rest
             calibration = emd.calibration_of(file, name, chosen, source.shape, metadata, options.energy)
         mask = emd.mask_of(metadata, source.shape)
         return Opened(source, calibration, metadata, emd.cube_name(path, name), mask)
