@@ -13,6 +13,7 @@ import pytest
 
 import gpu4d
 from gpu4d.data.events import EventSource
+from gpu4d.data.source import ArraySource
 from gpu4d.errors import InputError
 from gpu4d.io.writing import checksum, chunks, plain_files, pump, zarr_files
 
@@ -84,6 +85,24 @@ def test_every_target_gives_back_the_scan(tmp_path, small, name, how):
     # and once more: metadata do not pile up
     gpu4d.convert(tmp_path / name, tmp_path / "b.h5")
     assert same(gpu4d.open(tmp_path / "b.h5").metadata["source"], expected)
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (4, 4), (1, 5), (11, 13), (3, 64)])
+def test_tiles_cover_the_scan_once_and_hold_whole_chunks(blocks, small):
+    class Blocks(ArraySource):
+        pass
+
+    source = Blocks(np.zeros((11, 13, 37, 33), "uint16"))
+    source.blocks = blocks
+    for most in (1, 1 << 15, 1 << 30):
+        chosen = chunks.choose_chunks(source)
+        assert 1 <= chosen[0] <= 11 and 1 <= chosen[1] <= 13
+        seen = np.zeros((11, 13), int)
+        for tile in chunks.tiles(source, chosen, most):
+            seen[tile.rows, tile.columns] += 1
+            assert not tile.rows.start % chosen[0] and not tile.columns.start % chosen[1]
+            assert all(not stop % chunk or stop == n for stop, chunk, n in zip((tile.rows.stop, tile.columns.stop), chosen, (11, 13)))
+        assert (seen == 1).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
