@@ -108,6 +108,7 @@ from .imaging.patterns import MaxPattern as MaxPattern
 from .imaging.patterns import MeanPattern as MeanPattern
 from .io.converting import convert as convert
 from .io.opening import open as open
+from .io.raw_layout import RawLayout as RawLayout
 from .io.saving import save as save
 from .io.timing import ScanTiming as ScanTiming
 from .operation import using as using

@@ -137,7 +137,7 @@ def _commands() -> click.Group:
 
     import gpu4d
     from gpu4d.cli_convert import convert_command
-    from gpu4d.cli_flags import calibration_flags, named_numbers, pair, run_flags, with_flags
+    from gpu4d.cli_flags import calibration_flags, layout_flags, layout_of, named_numbers, pair, run_flags, with_flags
     from gpu4d.cli_plan import plan_command
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -176,6 +176,7 @@ def _commands() -> click.Group:
     @file
     @dataset
     @shape
+    @layout_flags
     @calibration_flags
     @click.option("--probe", metavar="FILE[:/P]", help="Image of the probe in vacuum.")
     @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="File with settings. Flags override it.")
@@ -225,6 +226,7 @@ def _commands() -> click.Group:
     @click.option("--standard", "standards", metavar="NAME", multiple=True, help="Known crystal: Au, Si, … or a CIF file. May be repeated.")
     @dataset
     @shape
+    @layout_flags
     @click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero.")
     @calibration_flags
     @click.option(
@@ -258,13 +260,22 @@ def _commands() -> click.Group:
     @file
     @dataset
     @shape
+    @layout_flags
     @memory
     @device
     @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and how long it takes at least.")
     @click.option("--shapes", is_flag=True, help="List the shapes that a row of frames may have as a scan. Reads the file.")
     @debug
     def info(
-        file: Path, dataset: str | None, scan_shape: Any, memory: str | None, device: str | None, with_plan: bool, shapes: bool, debug: bool
+        file: Path,
+        dataset: str | None,
+        scan_shape: Any,
+        memory: str | None,
+        device: str | None,
+        with_plan: bool,
+        shapes: bool,
+        debug: bool,
+        **flags: Any,
     ) -> None:
         """Say what FILE is, what gpu4d knows of it, what is missing, and the command that analyses it.
 
@@ -272,13 +283,18 @@ def _commands() -> click.Group:
         """
         from gpu4d.workflow.describe import describe_file, describe_shapes
 
-        _say(describe_shapes(file, dataset) if shapes else describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan))
+        layout = layout_of(flags)
+        if shapes:
+            _say(describe_shapes(file, dataset, layout))
+        else:
+            _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan, layout))
 
     @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
     @file
     @click.option("--for", "engine", required=True, type=click.Choice(["ptyrad", "phaser", "pty-chi"]), help="Engine that will read them.")
     @dataset
     @shape
+    @layout_flags
     @calibration_flags
     @click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees.")
     @click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpu4d.data.quantities import GivenAs
+    from gpu4d.io.raw_layout import RawLayout
 
 
 def _given_by_flag() -> list[GivenAs]:
@@ -30,6 +31,29 @@ def calibration_flags(command: Any) -> Any:
 def _quantity(given: GivenAs, flag: str) -> Any:
     """Return a callback that reads a number, also with a unit: 300e3, 300keV."""
     return lambda _context, _parameter, text: None if text is None else given.read(text, flag)
+
+
+def layout_flags(command: Any, dtype: bool = True) -> Any:
+    """Add the flags that describe a file of plain numbers, without --dtype to a command that has it."""
+    import click
+
+    options = {
+        "order": click.option("--order", type=click.Choice(["little", "big"]), help="Byte of its numbers that comes first."),
+        "gap": click.option("--gap", type=click.IntRange(0), metavar="BYTES", help="Bytes between two of its patterns."),
+        "offset": click.option("--offset", type=click.IntRange(0), metavar="BYTES", help="Bytes before its first pattern."),
+        "dtype": click.option("--dtype", metavar="T", help="Type of its numbers: uint16, float32, >u2."),
+        "shape": click.option("--shape", metavar="A,B", callback=pair, help="Detector pixels of a file of plain numbers, with --dtype."),
+    }
+    for name, option in options.items():
+        command = option(command) if dtype or name != "dtype" else command
+    return command
+
+
+def layout_of(flags: dict[str, Any]) -> RawLayout | None:
+    """Take the flags of a layout out of all flags, and return what they describe."""
+    from gpu4d.io.raw_layout import layout_given
+
+    return layout_given(*(flags.pop(name) for name in ("shape", "dtype", "offset", "gap", "order")))
 
 
 def run_flags(command: Any) -> Any:
@@ -91,6 +115,11 @@ FLAGS = {
     "preview": "input.preview",
     "dataset": "input.dataset",
     "scan_shape": "input.scan_shape",
+    "shape": "input.raw_shape",
+    "dtype": "input.raw_dtype",
+    "offset": "input.raw_offset",
+    "gap": "input.raw_gap",
+    "order": "input.raw_order",
     "probe": "probe.file",
     "memory": "compute.memory",
     "device": "compute.device",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.source import Source
+from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.timing import ScanTiming
 
 
@@ -25,12 +26,15 @@ class OpenOptions:
         Beam energy in eV, if the caller knows it. It converts angles into 1/Å.
     timing : ScanTiming or None
         How times of events become scan positions, for formats that record events.
+    layout : RawLayout or None
+        How plain numbers lie in a file that says nothing of itself.
     """
 
     dataset: str | None = None
     scan_shape: tuple[int, int] | None = None
     energy: float | None = None
     timing: ScanTiming | None = None
+    layout: RawLayout | None = None
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Format, OpenOptions
 from gpu4d.io.formats import known_formats
+from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.sources.layout import FRAMES
 from gpu4d.io.timing import ScanTiming
 from gpu4d.io.units import log
 
+LAYOUT = 'layout=gpu4d.RawLayout((Qx, Qy), "uint16")'
 HEAD_BYTES = 512  # bytes at the start of a file that a format may be recognised by
 
 
@@ -28,6 +30,7 @@ def open(
     calibration: Calibration | None = None,
     format: str | None = None,
     timing: ScanTiming | None = None,
+    layout: RawLayout | None = None,
 ) -> DataCube:
     """Open a scan without loading it. The content of the file decides its format, not its name. The file stays read-only.
 
@@ -48,6 +51,8 @@ def open(
         Name of the format, such as "merlin", where the content alone would be taken for another one.
     timing : ScanTiming, optional
         How the times of events become scan positions, for files of event detectors: dwell time, and what a trigger starts.
+    layout : RawLayout, optional
+        How patterns lie in a file of plain numbers, which nothing in it says: `gpu4d.RawLayout`. The file is not looked into for a format.
 
     Returns
     -------
@@ -77,7 +82,13 @@ def open(
         raise InputError(f'scan_shape is {scan_shape!r}: need two whole numbers (Rx, Ry), or "frames" for one row of all frames')
     shape = None if scan_shape is None else FRAMES if isinstance(scan_shape, str) else two_sizes(scan_shape, "scan_shape")
     energy = calibration.energy if calibration is not None else None
-    opened = recognise(path, format).open(path, OpenOptions(dataset, shape, energy, timing))
+    if layout is not None and not isinstance(layout, RawLayout):
+        raise InputError(f"layout is a {type(layout).__name__}: need {LAYOUT}")
+    if layout is not None and format not in (None, "raw"):
+        raise InputError(f"layout describes plain numbers, and format is {format!r}: give one of the two")
+    opened = (recognise(path, format) if layout is None else plain_numbers(path)).open(
+        path, OpenOptions(dataset, shape, energy, timing, layout)
+    )
     found = opened.calibration
     if calibration is not None:
         found.override(calibration)
@@ -121,7 +132,25 @@ def recognise(path: str, format: str | None = None) -> Format:
     if not head:
         raise InputError(f"{name} is empty; {accepted}")
     text = all(c in b"\t\n\r\f\b" or c >= 32 for c in head[:64])
-    raise InputError(f"{name} is {'a text file' if text else 'of an unknown format'}, whatever its name says; {accepted}")
+    if text:
+        raise InputError(f"{name} is a text file, whatever its name says; {accepted}")
+    describe = f"{LAYOUT}, or --shape Qx,Qy --dtype uint16"
+    raise InputError(
+        f"{name} is of an unknown format, whatever its name says; if it is plain numbers, describe them: {describe}; {accepted}"
+    )
+
+
+def plain_numbers(path: str) -> Format:
+    """Return the format of a regular file whose layout the caller describes."""
+    try:
+        if not os.path.isfile(path):
+            there = "not a regular file" if os.path.exists(path) else "no file"
+            raise InputError(f"{shown(path)} is {there}: a layout describes a file of plain numbers")
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{shown(path)} cannot be the name of a file ({error})") from error
+    return named("raw")
 
 
 def named(name: str) -> Format:

@@ -13,13 +13,12 @@ from gpu4d.io.foreign import shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
 from gpu4d.io.formats import carried, emd, emd_events
 from gpu4d.io.formats.choose_dataset import Contents, choose
+from gpu4d.io.formats.hdf5_dialect import writer_of
 from gpu4d.io.sources.hdf5_dataset import files_of, source_of
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
 from gpu4d.io.sources.links import dataset_at, group_at, path_of
 from gpu4d.io.writing import hyperspy
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-USER_BLOCK = 512  # bytes of the smallest user block; HDF5's signature is at byte 0 or at 1, 2, 4, … times this
 NAMED = 3  # other files with the patterns of a scan that its description names
 
 
@@ -38,14 +37,7 @@ class Hdf5(Format):
     )
 
     def recognise(self, path: str, head: bytes) -> bool:
-        with open(path, "rb") as file:
-            size, at = file.seek(0, 2), 0
-            while at < size:
-                file.seek(at)
-                if file.read(len(SIGNATURE)) == SIGNATURE:
-                    return True
-                at = max(USER_BLOCK, 2 * at)
-        return False
+        return writer_of(path, head) is not None
 
     def open(self, path: str, options: OpenOptions) -> Opened:
         with opening(path), open_file(path) as file:

@@ -63,9 +63,14 @@ class Storage(Protocol):
         Bytes of a stored pattern, without its header.
     """
 
-    shape: tuple[int, int]
-    dtype: np.dtype
-    nbytes: int
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
         """Write stored patterns (n, nbytes) uint8, whose rows may be any distance apart, into out (n, Qx, Qy)."""
