@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube, itemsize
 from gpu4d.device.choose import auto, why_no_cuda

@@ -16,8 +16,7 @@ from gpu4d.io.formats.choose_dataset import Contents, choose
 from gpu4d.io.formats.hdf5_dialect import writer_of
 from gpu4d.io.sources.hdf5_dataset import files_of, source_of
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
-from gpu4d.io.sources.links import dataset_at, group_at, path_of
-from gpu4d.io.writing import hyperspy
+from gpu4d.io.sources.links import group_at, path_of
 
 NAMED = 3  # other files with the patterns of a scan that its description names
 
@@ -52,24 +51,12 @@ class Hdf5(Format):
                     more = f" and {len(others) - NAMED} more files" if len(others) > NAMED else ""
                     source.description += f", in {', '.join(map(shown, others[:NAMED]))}{more}"
             metadata = emd.metadata_of(file, name)
-            known = carried.opened(_carried(file, name), source.shape, shown(path))
+            known = carried.in_hdf5(file, name, source.shape)
             if known is not None:
-                metadata |= known[1]
-                if emd.label(emd.parent_of(file, name), hyperspy.WRITER):
-                    return Opened(source, known[0], metadata, *known[2:])
-                if emd.root_of(file, name) is None:
-                    del metadata["converted"]  # HyperSpy has saved it once more, and may have changed the rest
+                metadata |= {key: known[1][key] for key in ("source", "converted") if key in known[1]}  # the rest may have changed since
             calibration = emd.calibration_of(file, name, chosen, source.shape, metadata, options.energy)
         mask = emd.mask_of(metadata, source.shape)
         return Opened(source, calibration, metadata, emd.cube_name(path, name), mask)
-
-
-def _carried(file: h5py.File, name: str) -> carried.Document | None:
-    """Return what `gpu4d convert` wrote of a scan beside its patterns, in a format that has no place for it."""
-    held = dataset_at(file, f"{os.path.dirname(name)}/{hyperspy.OURS}/json")
-    if held is None or held.dtype != "uint8" or held.ndim != 1 or held.nbytes > carried.MOST_BYTES:
-        return None
-    return carried.read_text(held[()].tobytes())
 
 
 def _counted(file: h5py.File, path: str, options: OpenOptions) -> Opened | None:
