@@ -72,7 +72,7 @@ def main() -> int:
                 failed += 1
         for again in sorted(pathlib.Path(folder).glob("again-*")):  # saved by HyperSpy: what it may have changed counts
             found = gpu4d.open(again)
-            ok = np.array_equal(np.asarray(found), patterns) and found.metadata.get("source") is None
+            ok = np.array_equal(np.asarray(found), patterns) and "converted" not in found.metadata
             print(f"gpu4d: {'reads' if ok else 'FAILS'} {again.name}, q_pixel {found.calibration.q_pixel}")
             failed += not ok
     return int(failed > 0)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import shlex
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,6 @@ import numpy as np
 
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.datacube import DataCube, itemsize
-from gpu4d.data.sample import end_to_end
 from gpu4d.device.choose import auto, why_no_cuda
 from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import default_budget, parse_memory
@@ -24,6 +19,8 @@ from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.timing import ScanTiming
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming.plan import Plan, plan
+from gpu4d.workflow.read_rate import read_rate
+from gpu4d.workflow.rechunk import rechunking
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.report.report import calibration_rows
 
@@ -34,7 +31,6 @@ ASKED = {  # fields of the calibration that an operator knows -> what they are g
     "r_pixel": "gives maps a scale in Å",
 }
 LISTED = 12  # shapes of a scan
-FEW_TILES, MEASURED_BYTES, MEASURED_SECONDS = 8, 64 << 20, 0.2  # of a file: limits of what is read to measure its speed
 
 
 def describe_file(
@@ -90,6 +86,7 @@ def describe_file(
         ],
         "known": known or ["nothing: the file has no calibration that gpu4d reads"],
         "missing": [f"--{field.replace('_', '-')}: {ASKED[field]}" for field in missing] or ["nothing"],
+        "chunks": rechunking(cube, todo, path, dataset, scan_shape),
         "command": [_command(path, dataset, scan_shape, layout, timing, missing)],
     }
     if missing:
@@ -146,7 +143,7 @@ def _command(
 
 def _expected(cube: DataCube, todo: Plan) -> list[str]:
     """Estimate how long reading and copying take in the passes of a plan, from the measured rate of a few tiles."""
-    rate, tiles = _read_rate(cube, todo)
+    rate, tiles = read_rate(cube, todo)
     reading = f"reading at {format_bytes(rate)}/s (measured on {tiles} tile{'s' * (tiles > 1)}, some may come from the page cache)"
     link = f"the link at {format_bytes(todo.link_rate)}/s (nominal)" if todo.link_rate else ""
     slower, faster = (reading, link) if not link or todo.bytes_read / rate >= todo.seconds(rate) else (link, reading)
@@ -156,37 +153,6 @@ def _expected(cube: DataCube, todo: Plan) -> list[str]:
         f"{format_bytes(todo.bytes_read)} to read, at least {least}: {slower}" + (f" is slower than {faster}" if faster else ""),
         "if computing is slower, a pass takes as long as computing",
     ]
-
-
-def _read_rate(cube: DataCube, todo: Plan) -> tuple[float, int]:
-    """Measure the bytes per second of a file on tiles spread over the scan, at most 64 MB or 0.2 s. Return also the number of tiles.
-
-    As many threads read as in a sweep, because decoding takes time in each.
-    """
-    places = [tile for block in range(todo.scan.blocks) for tile in itertools.islice(todo.tiles(block), 1)]
-    threads = min(max(todo.readers, todo.lanes), len(places), max(1, min(todo.budget, MEASURED_BYTES) // todo.tile_bytes))
-    most = max(1, min(len(places), threads * -(-FEW_TILES // threads), MEASURED_BYTES // todo.tile_bytes))
-    chosen = [places[i] for i in end_to_end(np.arange(len(places)), most)]
-    buffers = [np.zeros(todo.cut.frames * math.prod(cube.detector_shape), cube.dtype) for _ in range(threads)]
-    cube.source.read(slice(0, 1), slice(0, 1))  # opens the file, and loads the decoder
-
-    def read(own: int) -> tuple[float, int, int, float]:
-        """Return start time, number of tiles, bytes, and end time."""
-        start, tiles, nbytes = time.perf_counter(), 0, 0
-        for tile in chosen[own::threads]:
-            shape = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start, *cube.detector_shape
-            into = buffers[own][: math.prod(shape)].reshape(shape)
-            found = cube.source.read(tile.rows, tile.columns, into)
-            if found is not into:
-                np.copyto(into, found)
-            tiles, nbytes = tiles + 1, nbytes + into.nbytes
-            if time.perf_counter() - start > MEASURED_SECONDS:
-                break
-        return start, tiles, nbytes, time.perf_counter()
-
-    with ThreadPoolExecutor(threads) as pool:
-        starts, tiles, nbytes, ends = zip(*pool.map(read, range(threads)))
-    return sum(nbytes) * todo.cut.amplification / (max(ends) - min(starts)), sum(tiles)
 
 
 def describe_devices() -> str:

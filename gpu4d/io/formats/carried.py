@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import h5py
 import numpy as np
 
 from gpu4d import arrays
@@ -19,10 +21,12 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
-from gpu4d.io.foreign import FOREIGN, reason
+from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats import emd
 from gpu4d.io.formats.emd_nodes import calibration_keys, earlier_corrections
+from gpu4d.io.sources.links import dataset_at
 from gpu4d.io.units import log
+from gpu4d.io.writing import hyperspy
 
 MARK, VERSION = "gpu4d_scan", 1
 ENDING = ".json"  # of the file beside a scan
@@ -32,6 +36,7 @@ STRUCTURE = ("DIMENSION_LIST", "REFERENCE_LIST")  # attributes of HDF5 that poin
 OWN = ("path", "dataset")  # entries that `gpu4d.open` adds
 
 Document = dict[str, Any]
+Known = tuple[Calibration, dict[str, Any], str, np.ndarray | None]  # what `Opened` takes after the source
 
 
 def document(cube: DataCube, checksum: str, kind: str, with_metadata: bool = True) -> Document:
@@ -76,7 +81,7 @@ def kept(cube: DataCube) -> dict[str, Any]:
     return found
 
 
-def opened(given: Any, shape: Shape4, where: str) -> tuple[Calibration, dict[str, Any], str, np.ndarray | None] | None:
+def opened(given: Any, shape: Shape4, where: str) -> Known | None:
     """Return what `Opened` takes after the source: calibration, metadata, name and detector mask.
 
     Parameters
@@ -102,6 +107,20 @@ def opened(given: Any, shape: Shape4, where: str) -> tuple[Calibration, dict[str
     except (*FOREIGN, RecursionError) as error:
         log.warning("%s: what gpu4d wrote of the scan is left out: %s", where, reason(error))
         return None
+
+
+def in_hdf5(file: h5py.File, name: str, shape: Shape4) -> Known | None:
+    """Return what `gpu4d convert` wrote of a scan beside its patterns in an HDF5 file.
+
+    Parameters
+    ----------
+    name : str
+        Path of the dataset with the patterns.
+    """
+    held = dataset_at(file, f"{os.path.dirname(name)}/{hyperspy.OURS}/json")
+    if held is None or held.dtype != "uint8" or held.ndim != 1 or held.nbytes > MOST_BYTES:
+        return None
+    return opened(read_text(held[()].tobytes()), shape, shown(file.filename))
 
 
 def read_text(text: str | bytes) -> Document | None:

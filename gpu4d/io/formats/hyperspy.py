@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 import h5py
 
 from gpu4d.data.calibration import Calibration
-from gpu4d.io.foreign import shown
 from gpu4d.io.format import Facts, Opened, OpenOptions
 from gpu4d.io.formats import carried, emd
 from gpu4d.io.formats.attributes import attributes_below
 from gpu4d.io.formats.hdf5_dialect import Hdf5Dialect, attribute, chosen_scan, described_scan, has, number, short_text, values_below
-from gpu4d.io.sources.links import dataset_at, group_at
-from gpu4d.io.writing.hyperspy import OURS, WRITER
+from gpu4d.io.sources.links import group_at
+from gpu4d.io.writing.hyperspy import WRITER
 
 SIGNALS = "Experiments"
 LOOKED_AT = 16  # signals that are looked at to recognise a file
@@ -33,7 +32,7 @@ class HyperSpy(Hdf5Dialect):
         reading="mapped, or chunks, decoded in parallel",
         covers=(
             "signals of two navigation and two signal axes, with their scales and units, beam energy and convergence angle, metadata and "
-            "original metadata. The axes stay in the order of the file: its y before x. Not .zspy, and no axes that are not even"
+            "original metadata. The axes stay in the order of the file: its y before x. No axes that are not even"
         ),
         tried_on="files that HyperSpy 2.5 wrote",
         writes=True,
@@ -49,26 +48,17 @@ class HyperSpy(Hdf5Dialect):
         name, dataset = chosen_scan(file, [f"/{SIGNALS}/{signal}/data" for signal in signals], options)
         signal = emd.parent_of(file, name)
         opened = described_scan(file, path, options, (name, dataset), _axes(signal, dataset.ndim), _stated(signal))
+        known = carried.in_hdf5(file, name, opened.source.shape)
+        if known is not None and emd.label(signal, WRITER):  # else HyperSpy may have changed what it knows
+            return Opened(opened.source, known[0], opened.metadata | known[1], *known[2:])
         place = name.rpartition("/")[0]
         for kept in KEPT:
             if has(signal, kept):
                 opened.metadata["attributes"] |= attributes_below(file, f"{place}/{kept}")
-        opened.metadata["values"] = values_below(signal, KEPT)
-        known = carried.opened(_carried(file, name), opened.source.shape, shown(path))
-        if known is None:
-            return opened
-        opened.metadata["values"].get("original_metadata", {}).pop(OURS.rpartition("/")[2], None)  # it is what is known
-        if short_text(signal, WRITER):  # else another program may have changed the rest
-            return Opened(opened.source, known[0], opened.metadata | known[1], *known[2:])
-        return Opened(opened.source, opened.calibration, opened.metadata | known[1], opened.name)
-
-
-def _carried(file: h5py.File, name: str) -> carried.Document | None:
-    """Return what `gpu4d convert` wrote of a scan beside its patterns, in a format that has no place for it."""
-    held = dataset_at(file, f"{name.rpartition('/')[0]}/{OURS}/json")
-    if held is None or held.dtype != "uint8" or held.ndim != 1 or held.nbytes > carried.MOST_BYTES:
-        return None
-    return carried.read_text(held[()].tobytes())
+        values = values_below(signal, KEPT)
+        if known is not None:
+            opened.metadata["source"] = known[1].get("source", {})
+        return Opened(opened.source, opened.calibration, opened.metadata | {"values": values}, opened.name)
 
 
 def _axes(signal: h5py.Group, number_of_axes: int) -> list[emd.Axis]:

@@ -42,9 +42,9 @@ def choose_chunks(source: Source) -> Chunks:
     rx, ry, frame = source.shape[0], source.shape[1], frame_bytes(source.shape, itemsize(source.dtype))
     if ry * frame < LEAST_BYTES:
         return evenly(rx, max(1, CHUNK_BYTES // (ry * frame))), ry
-    across = source.blocks[1]
-    if 1 < across < ry and LEAST_BYTES <= across * frame * max(1, CHUNK_BYTES // (across * frame)) <= MOST_BYTES:
-        return 1, across * max(1, CHUNK_BYTES // (across * frame))
+    across = source.blocks[1] * max(1, CHUNK_BYTES // (source.blocks[1] * frame))
+    if 1 < source.blocks[1] < ry and LEAST_BYTES <= across * frame <= MOST_BYTES and across <= ry:
+        return 1, across
     return 1, evenly(ry, max(1, CHUNK_BYTES // frame))
 
 
