@@ -51,9 +51,6 @@ class Hdf5(Format):
                     more = f" and {len(others) - NAMED} more files" if len(others) > NAMED else ""
                     source.description += f", in {', '.join(map(shown, others[:NAMED]))}{more}"
             metadata = emd.metadata_of(file, name)
-            known = carried.in_hdf5(file, name, source.shape)
-            if known is not None:
-                metadata |= {key: known[1][key] for key in ("source", "converted") if key in known[1]}  # the rest may have changed since
             calibration = emd.calibration_of(file, name, chosen, source.shape, metadata, options.energy)
         mask = emd.mask_of(metadata, source.shape)
         return Opened(source, calibration, metadata, emd.cube_name(path, name), mask)
