@@ -106,8 +106,11 @@ from .imaging.image import VirtualImage as VirtualImage
 from .imaging.image import virtual_image as virtual_image
 from .imaging.patterns import MaxPattern as MaxPattern
 from .imaging.patterns import MeanPattern as MeanPattern
+from .io.converting import convert as convert
 from .io.opening import open as open
+from .io.raw_layout import RawLayout as RawLayout
 from .io.saving import save as save
+from .io.timing import ScanTiming as ScanTiming
 from .operation import using as using
 from .planning._plan_experiment import plan_experiment as plan_experiment
 from .probe.template_kernel import Template as Template

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpu4d.data.quantities import GivenAs
+    from gpu4d.io.raw_layout import RawLayout
+    from gpu4d.io.timing import ScanTiming
 
 
 def _given_by_flag() -> list[GivenAs]:
@@ -32,6 +34,57 @@ def _quantity(given: GivenAs, flag: str) -> Any:
     return lambda _context, _parameter, text: None if text is None else given.read(text, flag)
 
 
+def layout_flags(command: Any, dtype: bool = True) -> Any:
+    """Add the flags that describe a file of plain numbers, without --dtype to a command that has it."""
+    import click
+
+    options = {
+        "order": click.option("--order", type=click.Choice(["little", "big"]), help="Byte of its numbers that comes first."),
+        "gap": click.option("--gap", type=click.IntRange(0), metavar="BYTES", help="Bytes between two of its patterns."),
+        "offset": click.option("--offset", type=click.IntRange(0), metavar="BYTES", help="Bytes before its first pattern."),
+        "dtype": click.option("--dtype", metavar="T", help="Type of its numbers: uint16, float32, >u2."),
+        "shape": click.option("--shape", metavar="A,B", callback=pair, help="Detector pixels of a file of plain numbers, with --dtype."),
+    }
+    for name, option in options.items():
+        command = option(command) if dtype or name != "dtype" else command
+    return command
+
+
+def timing_flags(command: Any) -> Any:
+    """Add the flags that say where the probe was, for a file of events with times."""
+    import click
+
+    from gpu4d.data.acquisition_quantities import QUANTITIES
+
+    starts, seconds = click.Choice(["position", "row", "scan"]), QUANTITIES["dwell"]
+    for option in (
+        click.option(
+            "--pause",
+            metavar="S",
+            callback=_quantity(QUANTITIES["row_time"], "--pause"),
+            help="Time between rows of a scan with one trigger.",
+        ),
+        click.option("--trigger", type=starts, help="What a trigger in a file of events starts.  [default: by their number]"),
+        click.option("--dwell", metavar="S", callback=_quantity(seconds, "--dwell"), help="Time at a position, for a file of events."),
+    ):
+        command = option(command)
+    return command
+
+
+def timing_of(flags: dict[str, Any]) -> ScanTiming | None:
+    """Take the flags of the timing out of all flags, and return what they describe."""
+    from gpu4d.io.timing import timing_given
+
+    return timing_given(*(flags.pop(name) for name in ("dwell", "trigger", "pause")))
+
+
+def layout_of(flags: dict[str, Any]) -> RawLayout | None:
+    """Take the flags of a layout out of all flags, and return what they describe."""
+    from gpu4d.io.raw_layout import layout_given
+
+    return layout_given(*(flags.pop(name) for name in ("shape", "dtype", "offset", "gap", "order")))
+
+
 def run_flags(command: Any) -> Any:
     """Add the flags of `run` that are settings of a recipe and belong to no field of the calibration."""
     import click
@@ -49,7 +102,7 @@ def run_flags(command: Any) -> Any:
         click.option(
             "--reference",
             metavar="REF",
-            callback=_region,
+            callback=region,
             help="Unstrained lattice: rows and columns A,B,C,D; auto; crystal (of --structure); two vectors '12,0,0,12 px'; or another "
             "run's result.h5.  [default: median]",
         ),
@@ -62,7 +115,7 @@ def run_flags(command: Any) -> Any:
         click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero."),
         click.option("--dark", metavar="FILE[:/P]", help="Frames without a beam, or their mean: subtracted from every pattern."),
         click.option("--gain", metavar="FILE[:/P]", help="Response of every detector pixel: every pattern is divided by it."),
-        click.option("--crop", metavar="A,B,C,D", callback=_region, help="Read rows A to B, columns C to D of the scan only."),
+        click.option("--crop", metavar="A,B,C,D", callback=region, help="Read rows A to B, columns C to D of the scan only."),
         click.option("--flyback", type=int, metavar="N", help="Frames of fly-back at the end of each row of --scan-shape."),
         click.option("--preview", is_flag=True, default=None, help="Every 4th position and binned patterns only, to choose settings."),
         click.option("--bin", type=int, metavar="N", help="Sum N×N detector pixels while reading."),
@@ -90,7 +143,15 @@ FLAGS = {
     "flyback": "input.flyback",
     "preview": "input.preview",
     "dataset": "input.dataset",
+    "dwell": "input.dwell",
+    "trigger": "input.trigger",
+    "pause": "input.pause",
     "scan_shape": "input.scan_shape",
+    "shape": "input.raw_shape",
+    "dtype": "input.raw_dtype",
+    "offset": "input.raw_offset",
+    "gap": "input.raw_gap",
+    "order": "input.raw_order",
     "probe": "probe.file",
     "memory": "compute.memory",
     "device": "compute.device",
@@ -121,7 +182,7 @@ def pair(_context: Any, parameter: Any, value: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def _region(_context: Any, parameter: Any, value: str | None) -> list[int] | str | None:
+def region(_context: Any, parameter: Any, value: str | None) -> list[int] | str | None:
     """Return four whole numbers, or the text as it is: the recipe says which are accepted."""
     parts = [] if value is None else value.split(",")
     return [int(part) for part in parts] if len(parts) == 4 and all(part.strip().isdecimal() for part in parts) else value

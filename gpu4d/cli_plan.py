@@ -27,7 +27,7 @@ def plan_command(commands: click.Group, debug: Any) -> None:
     """Add `gpu4d plan` to the commands."""
     import click
 
-    from gpu4d.cli_flags import pair
+    from gpu4d.cli_flags import layout_flags, pair
     from gpu4d.data.acquisition_quantities import QUANTITIES, TECHNIQUES
 
     @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
@@ -53,6 +53,7 @@ def plan_command(commands: click.Group, debug: Any) -> None:
         found = plan_experiment(_acquisition(file, flags), memory=memory)
         click.echo(json.dumps(found.as_dict(), indent=1) if as_json else table_of(found))
 
+    plan = layout_flags(plan, dtype=False)
     for given in reversed(QUANTITIES.values()):
         flag = f"--{given.name.replace('_', '-')}"
         plan = click.option(flag, metavar=given.flag, help=f"{given.explain}, {given.units}.")(plan)
@@ -63,17 +64,22 @@ def _acquisition(file: Path | None, flags: dict[str, Any]) -> Acquisition:
     """Join what a file and what flags say."""
     import gpu4d
     from gpu4d.errors import InputError
+    from gpu4d.io.raw_layout import layout_given
     from gpu4d.planning import Acquisition
     from gpu4d.planning.acquisition import fields_of_file
 
     dataset, scan_shape = flags.pop("dataset"), flags.pop("scan_shape")
+    shape, rest = flags.pop("shape"), [flags.pop(name) for name in ("offset", "gap", "order")]
+    layout = layout_given(shape, None if shape is None else flags.pop("dtype"), *rest)  # else --dtype is of a scan that is planned
     names = {"scan": "scan_shape", "detector": "detector_shape", "spacing": "spacings"}
     given = {names.get(name, name): value for name, value in flags.items() if value not in (None, ())}
     if structures := given.pop("structure", ()):
         given["spacings"] = (*given.get("spacings", ()), *(d for name in structures for d in _spacings(name)))
     if file is not None and file.suffix.lower() != ".toml":
-        shape = None if scan_shape is None else (scan_shape[0], scan_shape[1])
-        return Acquisition.of(gpu4d.open(file, dataset=dataset, scan_shape=shape), **given)
+        scan = None if scan_shape is None else (scan_shape[0], scan_shape[1])
+        return Acquisition.of(gpu4d.open(file, dataset=dataset, scan_shape=scan, layout=layout), **given)
+    if layout is not None:
+        raise InputError("--shape describes a file of plain numbers: give the file too, or --detector A,B for a scan that is planned")
     said = {} if file is None else fields_of_file(file)
     if {"current", "electrons", "dose"} & set(given):
         said = {name: value for name, value in said.items() if name not in ("current", "electrons", "dose")}

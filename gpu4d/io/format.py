@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.source import Source
+from gpu4d.io.raw_layout import RawLayout
+from gpu4d.io.timing import ScanTiming
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,45 @@ class OpenOptions:
         `gpu4d.io.sources.layout` puts in the number.
     energy : float or None
         Beam energy in eV, if the caller knows it. It converts angles into 1/Å.
+    timing : ScanTiming or None
+        How times of events become scan positions, for formats that record events.
+    layout : RawLayout or None
+        How plain numbers lie in a file that says nothing of itself.
     """
 
     dataset: str | None = None
     scan_shape: tuple[int, int] | None = None
     energy: float | None = None
+    timing: ScanTiming | None = None
+    layout: RawLayout | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the documentation says of a format. The table of formats is made from these.
+
+    Attributes
+    ----------
+    endings : tuple of str
+        Usual endings of its files: (".mib", ".hdr"). Recognition goes by content; these are for readers and for messages.
+    reading : str
+        How patterns are read: "mapped", "mapped, unpacked", "chunks, decoded in parallel", "events".
+    covers : str
+        What is read, and what is not.
+    tried_on : str
+        The real files it was tried on, or "files made from its description".
+    writes : bool
+        True if `gpu4d convert` writes it.
+    library : str or None
+        The library that reads it, if gpu4d does not read it itself.
+    """
+
+    endings: tuple[str, ...]
+    reading: str
+    covers: str
+    tried_on: str
+    writes: bool = False
+    library: str | None = None
 
 
 @dataclass
@@ -63,10 +99,16 @@ class Format:
         One word.
     accepts : str
         Name in messages: "accepted are HDF5 (…), .npy".
+    facts : Facts or None
+        What the table of formats in the documentation says. None for a format that is not in it.
+    folders : bool
+        True if a scan of this format is a folder. `recognise` is then asked about folders, with an empty head, and not about files.
     """
 
     name: ClassVar[str]
     accepts: ClassVar[str]
+    facts: ClassVar[Facts | None] = None
+    folders: ClassVar[bool] = False
 
     def recognise(self, path: str, head: bytes) -> bool:
         """Say whether a file is of this format, by its content.

@@ -13,9 +13,13 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Format, OpenOptions
 from gpu4d.io.formats import known_formats
+from gpu4d.io.formats.unsupported import instead
+from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.sources.layout import FRAMES
+from gpu4d.io.timing import ScanTiming
 from gpu4d.io.units import log
 
+LAYOUT = 'layout=gpu4d.RawLayout((Qx, Qy), "uint16")'
 HEAD_BYTES = 512  # bytes at the start of a file that a format may be recognised by
 
 
@@ -25,15 +29,19 @@ def open(
     dataset: str | None = None,
     scan_shape: tuple[int, int] | Literal["frames"] | None = None,
     calibration: Calibration | None = None,
+    format: str | None = None,
+    timing: ScanTiming | None = None,
+    layout: RawLayout | None = None,
 ) -> DataCube:
     """Open a scan without loading it. The content of the file decides its format, not its name. The file stays read-only.
 
     Parameters
     ----------
     path : str or path
-        HDF5 or `.npy`. HDF5 files may be EMD 1.0 as py4DSTEM writes it, EMD 0.x, or any file with a dataset of four dimensions,
-        or of three dimensions and `scan_shape`. Of more than four, axes of length one are left away. Contiguous data are mapped.
-        Chunks are read as a whole, and once if the memory of a sweep allows it.
+        The file of a detector or program in the table of `docs/how-to/formats.md`, HDF5 or `.npy`. HDF5 files may be EMD 1.0 as
+        py4DSTEM writes it, EMD 0.x, or any file with a dataset of four dimensions, or of three dimensions and `scan_shape`.
+        Of more than four, axes of length one are left away. Contiguous data are mapped. Chunks are read as a whole, and once if
+        the memory of a sweep allows it.
     dataset : str, optional
         Path inside an HDF5 file. Needed if several datasets could be the scan, or if it has fewer than 4 pixels along a detector axis.
     scan_shape : (int, int) or "frames", optional
@@ -41,13 +49,19 @@ def open(
         (1, n), for `gpu4d.preprocess.reshape`, which leaves out frames of the fly-back and finds a shape that is not known.
     calibration : Calibration, optional
         Values that replace those of the file. Fields that are not set come from the file.
+    format : str, optional
+        Name of the format, such as "merlin", where the content alone would be taken for another one.
+    timing : ScanTiming, optional
+        How the times of events become scan positions, for files of event detectors: dwell time, and what a trigger starts.
+    layout : RawLayout, optional
+        How patterns lie in a file of plain numbers, which nothing in it says: `gpu4d.RawLayout`. The file is not looked into for a format.
 
     Returns
     -------
     DataCube
         (Rx, Ry, Qx, Qy). Integers and floats keep their type, in this machine's byte order. Bool is read as uint8, and float16
-        as float32. The calibration is read if the file states it in a standard way: py4DSTEM's calibration, EMD dimension
-        vectors, or HDF5 dimension scales with units. Other attributes are passed on in `metadata` only.
+        as float32. The calibration is read if the file states it in a standard way: as its format does, py4DSTEM's calibration, EMD
+        dimension vectors, or HDF5 dimension scales with units. Other attributes are passed on in `metadata` only.
 
     Raises
     ------
@@ -70,7 +84,13 @@ def open(
         raise InputError(f'scan_shape is {scan_shape!r}: need two whole numbers (Rx, Ry), or "frames" for one row of all frames')
     shape = None if scan_shape is None else FRAMES if isinstance(scan_shape, str) else two_sizes(scan_shape, "scan_shape")
     energy = calibration.energy if calibration is not None else None
-    opened = recognise(path).open(path, OpenOptions(dataset, shape, energy))
+    if layout is not None and not isinstance(layout, RawLayout):
+        raise InputError(f"layout is a {type(layout).__name__}: need {LAYOUT}")
+    if layout is not None and format not in (None, "raw"):
+        raise InputError(f"layout describes plain numbers, and format is {format!r}: give one of the two")
+    opened = (recognise(path, format) if layout is None else plain_numbers(path)).open(
+        path, OpenOptions(dataset, shape, energy, timing, layout)
+    )
     found = opened.calibration
     if calibration is not None:
         found.override(calibration)
@@ -82,22 +102,27 @@ def open(
     return DataCube(opened.source, found, metadata, opened.detector_mask, opened.name)
 
 
-def recognise(path: str) -> Format:
-    """Return the format of a file, found by its content. Raise an error of one line for other files."""
-    accepted = f"accepted are {' and '.join(known.accepts for known in known_formats())}"
+def recognise(path: str, format: str | None = None) -> Format:
+    """Return the format of a file or folder, found by its content, or by name. Raise an error of one line for others."""
+    accepted = f"accepted are {', '.join(known.accepts for known in known_formats())}"
+    if format is not None:
+        return named(format)
     name = shown(path)
     try:
         if not os.path.exists(path):
             raise InputError(f"{name}: no such file; give the path of a scan ({accepted})")
-        if os.path.isdir(path):
-            raise InputError(f"{name} is a directory; give one file ({accepted})")
-        if not os.path.isfile(path):
+        folder = os.path.isdir(path)
+        if not folder and not os.path.isfile(path):
             raise InputError(f"{name} is not a regular file; {accepted}")
-        with builtins.open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
+        head = b""
+        if not folder:
+            with builtins.open(path, "rb") as file:
+                head = file.read(HEAD_BYTES)
         for known in known_formats():
-            if known.recognise(path, head):
+            if known.folders == folder and known.recognise(path, head):
                 return known
+        if folder:
+            raise InputError(f"{name} is a directory, and no scan by itself; give one file ({accepted})")
     except PermissionError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
     except OSError as error:
@@ -109,4 +134,31 @@ def recognise(path: str) -> Format:
     if not head:
         raise InputError(f"{name} is empty; {accepted}")
     text = all(c in b"\t\n\r\f\b" or c >= 32 for c in head[:64])
-    raise InputError(f"{name} is {'a text file' if text else 'of an unknown format'}, whatever its name says; {accepted}")
+    if text:
+        raise InputError(f"{name} is a text file, whatever its name says{instead(path)}; {accepted}")
+    describe = f"{LAYOUT}, or --shape Qx,Qy --dtype uint16"
+    raise InputError(
+        f"{name} is of an unknown format, whatever its name says{instead(path)}; if it is plain numbers, describe them: {describe}; "
+        f"{accepted}"
+    )
+
+
+def plain_numbers(path: str) -> Format:
+    """Return the format of a regular file whose layout the caller describes."""
+    try:
+        if not os.path.isfile(path):
+            there = "not a regular file" if os.path.exists(path) else "no file"
+            raise InputError(f"{shown(path)} is {there}: a layout describes a file of plain numbers")
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{shown(path)} cannot be the name of a file ({error})") from error
+    return named("raw")
+
+
+def named(name: str) -> Format:
+    """Return the format with this name."""
+    for known in known_formats():
+        if known.name == name:
+            return known
+    raise InputError(f"format is {name!r}: accepted are {', '.join(known.name for known in known_formats())}")

@@ -23,10 +23,20 @@ def parse(units: str) -> tuple[str, float] | None:
 
     Examples
     --------
-    >>> parse("nm^-1"), parse("[n_m]"), parse("1/Å"), parse("pixels")
+    >>> parse("nm^-1"), parse("[n_m]"), parse("$A^{-1}$"), parse("pixels")
     (('frequency', 0.1), ('length', 10.0), ('frequency', 1.0), None)
     """
-    word = units.strip().strip("[]()").replace("_", "").replace(" ", "").replace("{", "").replace("}", "").replace("Å", "Å").lower()
+    word = (
+        units.strip()
+        .strip("[]()$")
+        .removeprefix("k_")
+        .replace("_", "")
+        .replace(" ", "")
+        .replace("{", "")
+        .replace("}", "")
+        .replace("Å", "Å")
+        .lower()
+    )
     inverse = False
     for ending in ("^-1", "⁻¹", "**-1", "-1"):
         if word.endswith(ending):

@@ -27,7 +27,7 @@ def test_messages_name_it(with_toy, file, tmp_path):
     with pytest.raises(InputError, match="leave --dataset out"):
         gpu4d.open(file[0], dataset="/x")
     (tmp_path / "other").write_text("something else")
-    with pytest.raises(InputError, match=r"a text file.*HDF5.*\.npy and toy files"):
+    with pytest.raises(InputError, match=r"a text file.*HDF5.*\.npy.*toy files"):
         gpu4d.open(tmp_path / "other")
 
 

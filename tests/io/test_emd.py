@@ -92,7 +92,7 @@ def test_emd_with_several_cubes(shared_data):
     with h5py.File(path) as file:
         step = file[f"{group}/dim1"][1] - file[f"{group}/dim1"][0]
         np.testing.assert_array_equal(cube[3, 7].data, file[f"{group}/datacube"][3, 7])
-    np.testing.assert_allclose(cube.calibration.r_pixel, 10 * step, rtol=1e-4)  # the file says nm
+    np.testing.assert_allclose(cube.calibration.r_pixel, step, rtol=1e-4)  # Å: Prismatic labels them as nm (see test_simulated.py)
 
 
 def test_no_attribute_of_the_shared_files_is_taken_for_calibration(shared_data):

@@ -486,6 +486,8 @@ NO_ARRAYS = {
     "virtual_image": "as VirtualImage",
     "using": "a word",
     "open": "a path",
+    "ScanTiming": "numbers",
+    "io.ScanTiming": "numbers",
     "save": "tested below",
     "rings.radii": "numbers",
     "amorphous.HaloReference": "made by amorphous.halo_reference",

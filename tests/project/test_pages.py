@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import importlib
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from gpu4d.io.formats.table import formats_table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -27,7 +31,7 @@ def resolve(dotted: str) -> object:
 
 
 PAGES = (
-    "plan-an-experiment", "bin-crop-reshape", "raw-data",
+    "plan-an-experiment", "formats", "bin-crop-reshape", "raw-data",
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
     "counting-and-events", "rdf", "amorphous-strain", "amorphous",
@@ -96,3 +100,17 @@ def test_their_recipes_are_valid(page):
     ]
     for recipe in recipes:
         Recipe.from_toml(recipe)
+
+
+def test_the_table_of_formats_is_what_the_formats_say():
+    """``GPU4D_WRITE_TABLES=1 pytest tests/project/test_pages.py -k table_of_formats`` writes it anew."""
+    page, rates = DOCS / "how-to" / "formats.md", DOCS.parent / "benchmarks" / "results" / "readers.json"
+    measured = json.loads(rates.read_text(encoding="utf-8")) if rates.exists() else {}
+    begin, end = "<!-- table of formats -->\n", "<!-- end of the table -->"
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    wanted = f"{before}{begin}{formats_table(measured)}\n{end}{after}"
+    if os.environ.get("GPU4D_WRITE_TABLES"):
+        page.write_text(wanted, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == wanted

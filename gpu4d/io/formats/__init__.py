@@ -14,17 +14,39 @@ from gpu4d.io.format import Format
 
 GROUP = "gpu4d.formats"  # of entry points
 FORMATS = (  # module: class, in the order in which formats are asked to recognise a file
+    "dectris:Dectris",
+    "velox:Velox",
+    "topspin:Topspin",
+    "hyperspy:HyperSpy",
+    "prismatic:Prismatic",
+    "abtem:AbTem",
+    "nexus:NeXus",
+    "stempy:Stempy",
     "hdf5:Hdf5",
     "npy:Npy",
+    "merlin:Merlin",
+    "empad:Empad",
+    "raw_csr:RawCsr",
+    "digitalmicrograph:DigitalMicrograph",
+    "mrc:Mrc",
+    "blockfile:Blockfile",
+    "tia:Tia",
+    "tvips:Tvips",
+    "timepix3:Timepix3",
+    "zarr:Zarr",
+    "zarr:ZarrZip",
+    "described:Described",
+    "raw:Raw",  # never recognised: its layout is given
 )
+LAST = "rosettasciio:RosettaSciIO"  # asked after all others, those of other packages too: it knows a file by its ending alone
 
 
 @functools.cache
 def known_formats() -> tuple[Format, ...]:
-    """Return one format of each class: gpu4d's own in the order of the table, then those of other packages by name."""
+    """Return one format of each class: gpu4d's own in the order of the table, those of other packages by name, and the last resort."""
     own = [_load(f"{__name__}.{entry}") for entry in FORMATS]
     others = [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
-    return tuple(kind() for kind in (*own, *others))
+    return tuple(kind() for kind in (*own, *others, _load(f"{__name__}.{LAST}")))
 
 
 def _load(entry: str) -> type[Format]:

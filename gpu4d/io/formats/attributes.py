@@ -8,10 +8,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gpu4d.io.foreign import FOREIGN
+from gpu4d.io.foreign import FOREIGN, reason, shown
+from gpu4d.io.sources import hdf5_text
 from gpu4d.io.sources.hdf5_file import open_file, reading
-from gpu4d.io.sources.links import follow
+from gpu4d.io.sources.links import follow, names
+from gpu4d.io.units import log
 
+MOST_NODES = 4000  # groups and datasets whose attributes are looked at: some 0.2 ms each
+DEEPEST = 40  # groups inside each other
 IN_PLACE = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # kinds of values that lie in the attribute itself
 
 
@@ -60,6 +64,35 @@ def attributes_above(file: h5py.File, path: str) -> dict[str, Attributes]:
     return {path: attributes for path, attributes in found.items() if attributes}
 
 
+def attributes_below(file: h5py.File, path: str) -> dict[str, Attributes]:
+    """Return the attributes of a group and of all groups and datasets in it, by their paths. Those without any are left out.
+
+    Links are not followed. Of more than `MOST_NODES` groups and datasets, the first ones are looked at, with a warning.
+    """
+    found: dict[str, Attributes] = {}
+    waiting, seen = [path], 0
+    while waiting and seen < MOST_NODES:
+        place = waiting.pop()
+        seen += 1
+        try:
+            node = follow(file, place)
+            attributes = Attributes(node, file.filename, place)
+            inside = [] if not isinstance(node, h5py.Group) else [name for name in names(node) if _is_hard(node, name)]
+        except FOREIGN as error:
+            log.info("%s: what is in %s is left out: %s", shown(file.filename), shown(place), reason(error))
+            continue
+        if attributes:
+            found[place] = attributes
+        waiting += [f"{place}/{name}" for name in reversed(inside[:MOST_NODES])] if place.count("/") < DEEPEST else []
+    if waiting:
+        log.warning("%s: %s holds more than %d groups and datasets: the rest is left out", shown(file.filename), shown(path), MOST_NODES)
+    return found
+
+
+def _is_hard(group: h5py.Group, name: str) -> bool:
+    return group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type == h5py.h5l.TYPE_HARD
+
+
 def _lies_in_place(node: Any, name: str) -> bool:
     try:
         kind = node.attrs.get_id(name).get_type()
@@ -70,7 +103,7 @@ def _lies_in_place(node: Any, name: str) -> bool:
 
 def _value(node: Any, name: str) -> Any:
     try:
-        value = node.attrs[name]
+        value = hdf5_text.attribute(node, name)
     except FOREIGN:
         return None
     return _text(value) if isinstance(value, bytes | np.bytes_) else value

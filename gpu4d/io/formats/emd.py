@@ -15,11 +15,19 @@ from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats.attributes import attributes_above
+from gpu4d.io.sources import hdf5_text
 from gpu4d.io.sources.links import dataset_at, follow, group_at, names, path_of
 from gpu4d.io.units import detector_pixel, log, scan_step
 
 DEEPEST = 32  # groups of metadata inside each other
 LARGEST_ENTRY = 256 << 20  # bytes: larger arrays among the metadata are left out, because opening must not load a scan
+LEGACY = "4DSTEM_experiment/metadata"  # where py4DSTEM before version 0.13 keeps its dictionaries
+LEGACY_KEYS = {
+    "Q_pixel_size_units": "Q_pixel_units",
+    "R_pixel_size_units": "R_pixel_units",
+    "beam_energy": "energy",
+    "convergence_semiangle_mrad": "semiangle",
+}
 LONGEST_AXIS = 1 << 16  # positions of a dimension vector that are looked at
 
 
@@ -33,7 +41,7 @@ def text(value: Any) -> str:
 def label(node: Any, key: str, default: str = "") -> str:
     """Return a text attribute of a group or dataset; the default if there is none, or if it is no text."""
     try:
-        value = node.attrs.get(key, default)
+        value = hdf5_text.attribute(node, key) if key in node.attrs else default
     except FOREIGN:
         return default
     return text(value) if isinstance(value, str | bytes | np.bytes_) else default
@@ -91,7 +99,7 @@ def _item(node: Any, seen: set[int], depth: int) -> Any:
         return read_metadata(node, seen, depth)
     if node.shape is not None and node.nbytes > LARGEST_ENTRY:
         raise InputError(f"it has {node.nbytes} bytes, more than {LARGEST_ENTRY}")
-    value = node[()]
+    value = hdf5_text.value(node)
     if isinstance(value, bytes | str):
         value = text(value)
         return None if value == "_None" else value
@@ -122,7 +130,21 @@ def metadata_of(file: h5py.File, path: str) -> dict[str, Any]:
     if root is not None:
         own = {name: held for name, held in bundle(parent_of(file, path)).items() if held}
         out["metadata"] = {**bundle(root), **own}
+        if "source" in out["metadata"]:  # of the file that this one was converted from
+            out["source"] = out["metadata"].pop("source")
+    legacy = group_at(file, LEGACY)
+    if root is None and legacy is not None and path.strip("/").startswith(LEGACY.split("/")[0]):
+        held = read_metadata(legacy)
+        out["metadata"] = {**held, "calibration": _legacy_keys(held)}
     return out
+
+
+def _legacy_keys(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the calibration in py4DSTEM's metadata before version 0.13, by the names of later ones."""
+    microscope, calibration = ({**part} if isinstance(part := held.get(name), Mapping) else {} for name in ("microscope", "calibration"))
+    keys = {**microscope, **calibration}
+    renamed = {new: keys[old] for old, new in LEGACY_KEYS.items() if old in keys}
+    return {**keys, **renamed}
 
 
 def mask_of(metadata: Mapping[str, Any], shape: Shape4) -> np.ndarray | None:
@@ -162,7 +184,7 @@ def calibration_of(
     found = from_keys(held, shape[:2], energy) if held else Calibration()
     if dataset.ndim == 4 and tuple(dataset.shape) == tuple(shape):
         try:
-            _from_axes(found, axes_of(parent_of(file, path), dataset), found.energy or energy)
+            from_axes(found, axes_of(parent_of(file, path), dataset), found.energy or energy)
         except FOREIGN as error:
             log.warning("%s: the units of its axes are left out: %s", shown(file.filename), reason(error))
     return found
@@ -195,7 +217,7 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
         simple["origin"] = _tried("origin", _origin, keys.get("qx0_mean"), keys.get("qy0_mean"), scan)
     simple["positions"] = _tried("positions", _of_this_scan, simple["positions"], scan)
     for field, value in simple.items():
-        _set(c, field, value, how)
+        set_field(c, field, value, how)
     written = keys.get("history")
     lines = [line.split(" | ", 3) for line in (written if isinstance(written, list | tuple) else ()) if isinstance(line, str)]
     c.history = [Measurement(field, value, told, when) for when, field, value, told in (x for x in lines if len(x) == 4)] or c.history
@@ -220,7 +242,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
-def _set(c: Calibration, field: str, value: Any, how: str) -> None:
+def set_field(c: Calibration, field: str, value: Any, how: str) -> None:
     """Set a value of the file unless it is impossible. A wrong value must not prevent opening the scan."""
     if value is None:
         return
@@ -275,7 +297,7 @@ def step_of(vector: h5py.Dataset) -> float | None:
     return float(steps.mean()) if np.allclose(steps, steps[0], rtol=1e-3, atol=1e-12) else None
 
 
-def _from_axes(c: Calibration, axes: list[Axis], energy: float | None) -> None:
+def from_axes(c: Calibration, axes: list[Axis], energy: float | None) -> None:
     r = [scan_step(step, units) for _, units, step in axes[:2]]
     q = [detector_pixel(step, units, energy) for _, units, step in axes[2:]]
     for field, both in (("r_pixel", r), ("q_pixel", q)):

@@ -215,6 +215,11 @@ def write_cube(parent: h5py.Group, name: str, cube: DataCube, link: bool, target
     group = linked if linked is not None else node(parent, name, "array", "DataCube")
     if linked is None:
         _write_patterns(group, cube, check)
+    describe_cube(group, cube)
+
+
+def describe_cube(group: h5py.Group, cube: DataCube) -> None:
+    """Write units and axes of the patterns in a group, the detector mask, and what was corrected."""
     group["data"].attrs["units"] = "counts"
     c = cube.calibration
     sizes = [c.r_pixel or 1.0] * 2 + [c.q_pixel or 1.0] * 2
@@ -222,12 +227,12 @@ def write_cube(parent: h5py.Group, name: str, cube: DataCube, link: bool, target
     _write_dims(group, cube.shape, ["Rx", "Ry", "Qx", "Qy"], sizes, units)
     if cube.detector_mask is not None:
         write_metadata(group, "detector", {"mask": cube.detector_mask})
-    applied = [text for text in (_earlier_corrections(cube), cube.corrections.description) if text]
+    applied = [text for text in (earlier_corrections(cube), cube.corrections.description) if text]
     if applied:  # the patterns written are corrected ones, now or when they were written before
         write_metadata(group, "corrections", {"applied": ", ".join(applied)})
 
 
-def _earlier_corrections(cube: DataCube) -> str:
+def earlier_corrections(cube: DataCube) -> str:
     """Return what was corrected in the patterns of the file that a cube was opened from; empty if nothing was."""
     kept = cube.metadata.get("metadata")
     found = kept.get("corrections") if isinstance(kept, Mapping) else None

@@ -10,15 +10,14 @@ import h5py
 from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
-from gpu4d.io.format import Format, Opened, OpenOptions
+from gpu4d.io.format import Facts, Format, Opened, OpenOptions
 from gpu4d.io.formats import emd, emd_events
 from gpu4d.io.formats.choose_dataset import Contents, choose
+from gpu4d.io.formats.hdf5_dialect import writer_of
 from gpu4d.io.sources.hdf5_dataset import files_of, source_of
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
 from gpu4d.io.sources.links import group_at, path_of
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-USER_BLOCK = 512  # bytes of the smallest user block; HDF5's signature is at byte 0 or at 1, 2, 4, … times this
 NAMED = 3  # other files with the patterns of a scan that its description names
 
 
@@ -27,16 +26,17 @@ class Hdf5(Format):
 
     name: ClassVar = "hdf5"
     accepts: ClassVar = "HDF5 (EMD, py4DSTEM, or any file with a 4D dataset)"
+    facts: ClassVar = Facts(
+        endings=(".h5", ".hdf5", ".emd"),
+        reading="mapped; chunks decoded in parallel; events",
+        covers="EMD 1.0 with calibration, EMD 0.x, and any dataset of four dimensions, or of three with a scan shape; gzip, LZF, LZ4, "
+        "Zstandard, Blosc and bitshuffle are decoded by gpu4d, other filters by HDF5; counted scans of gpu4d stay events",
+        tried_on="a file that py4DSTEM 0.14.18 wrote, and real and simulated scans in HDF5",
+        writes=True,
+    )
 
     def recognise(self, path: str, head: bytes) -> bool:
-        with open(path, "rb") as file:
-            size, at = file.seek(0, 2), 0
-            while at < size:
-                file.seek(at)
-                if file.read(len(SIGNATURE)) == SIGNATURE:
-                    return True
-                at = max(USER_BLOCK, 2 * at)
-        return False
+        return writer_of(path, head) is not None
 
     def open(self, path: str, options: OpenOptions) -> Opened:
         with opening(path), open_file(path) as file:

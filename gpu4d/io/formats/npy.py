@@ -11,7 +11,8 @@ import numpy as np
 
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason
-from gpu4d.io.format import Format, Opened, OpenOptions
+from gpu4d.io.format import Facts, Format, Opened, OpenOptions
+from gpu4d.io.formats import carried
 from gpu4d.io.sources.layout import ACCEPTED, check_scan_shape, is_usable, without_unit_axes
 from gpu4d.io.sources.mapped import MappedSource
 
@@ -28,6 +29,13 @@ class Npy(Format):
 
     name: ClassVar = "npy"
     accepts: ClassVar = ".npy"
+    facts: ClassVar = Facts(
+        endings=(".npy",),
+        reading="mapped",
+        covers="arrays of four dimensions, or of three with a scan shape, in C order",
+        tried_on="files of NumPy",
+        writes=True,
+    )
 
     def recognise(self, path: str, head: bytes) -> bool:
         return head.startswith(MAGIC)
@@ -35,7 +43,9 @@ class Npy(Format):
     def open(self, path: str, options: OpenOptions) -> Opened:
         if options.dataset is not None:
             raise InputError(f"{path}: a .npy file holds one array, there is no dataset {options.dataset!r}: leave --dataset out")
-        return Opened(open_npy(path, options.scan_shape), name=os.path.splitext(os.path.basename(path))[0])
+        source = open_npy(path, options.scan_shape)
+        known = carried.opened(carried.beside(path), source.shape, path)
+        return Opened(source, name=os.path.splitext(os.path.basename(path))[0]) if known is None else Opened(source, *known)
 
 
 def read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:

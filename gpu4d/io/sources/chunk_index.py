@@ -73,7 +73,8 @@ def chunk_index(dataset: h5py.Dataset, chunks: tuple[int, ...], kept: tuple[int,
     """
     kept = tuple(range(dataset.ndim)) if kept is None else kept
     unlimited = [axis for axis, most in enumerate(dataset.maxshape) if most is None]
-    if len(unlimited) == 1 and unlimited != [0]:
+    several = [axis for axis, (n, c) in enumerate(zip(dataset.shape, dataset.chunks)) if n > c]
+    if len(unlimited) == 1 and unlimited != [0] and set(several) - set(unlimited):
         return None  # HDF5 (2.0 at least) finds these chunks, but reports wrong places for them
     lengths = (*(1,) * (4 - len(kept)), *(dataset.shape[axis] for axis in kept))
     grid = tuple(-(-n // c) for n, c in zip(lengths, chunks))

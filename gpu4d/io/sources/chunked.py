@@ -184,12 +184,19 @@ class ChunkedSource(LibrarySource):
             return piece
         start = piece.offset - first
         try:
-            return piece._replace(size=codecs.without_checksum(packed[start : start + piece.size]).size)
+            return piece._replace(size=self._without_checksum(packed[start : start + piece.size]).size)
         except codecs.DamagedChunk as damage:
             if self._may_be_unfiltered(piece):
                 return piece._replace(skipped=-1)
             damage.place = piece.place
             raise
+
+    def _without_checksum(self, packed: Bytes) -> Bytes:
+        return codecs.without_checksum(packed)
+
+    def _as_chunk(self, values: Bytes) -> np.ndarray:
+        """Return the decoded bytes of a chunk as its values."""
+        return values.view(self._held).reshape(self.chunks)
 
     def will_read(self, rows: slice, columns: slice) -> None:
         """Ask the operating system to load the chunks of these patterns into its cache. Returns at once."""
@@ -218,14 +225,19 @@ class ChunkedSource(LibrarySource):
 
     def _touched(self, rows: slice, columns: slice, out: np.ndarray) -> Iterator[Piece]:
         """Return the pieces of all chunks that hold a part of the block."""
-        axes = []
-        for start, stop, c in zip((rows.start, columns.start, 0, 0), (rows.stop, columns.stop, *self.shape[2:]), self.chunks):
-            spans = [(p, max(start, p * c), min(stop, (p + 1) * c)) for p in range(start // c, -(-stop // c))]
-            axes.append([(p, slice(low - p * c, high - p * c), slice(low - start, high - start)) for p, low, high in spans])
+        axes = self._spans(rows, columns)
         stored = self.index.lookup(tuple(slice(spans[0][0], spans[-1][0] + 1) for spans in axes))
         for along, *where in zip(itertools.product(*axes), *(values.tolist() for values in stored)):
             place, inside, target = zip(*along)
             yield Piece(place, inside, out[target], *where)
+
+    def _spans(self, rows: slice, columns: slice) -> list[list[tuple[int, slice, slice]]]:
+        """Return for each axis the chunks that hold a part of a block: number, and which part it is in the chunk and in the block."""
+        axes = []
+        for start, stop, c in zip((rows.start, columns.start, 0, 0), (rows.stop, columns.stop, *self.shape[2:]), self.chunks):
+            spans = [(p, max(start, p * c), min(stop, (p + 1) * c)) for p in range(start // c, -(-stop // c))]
+            axes.append([(p, slice(low - p * c, high - p * c), slice(low - start, high - start)) for p, low, high in spans])
+        return axes
 
     def _decode_straight(self, pieces: list[Piece], packed: Bytes) -> list[Piece]:
         """Decode in one call all pieces whose bytes in the chunk can go straight to memory. Return the others, which need a buffer."""
@@ -269,6 +281,8 @@ class ChunkedSource(LibrarySource):
         part = piece.part
         if part.dtype != self._held:
             return []
+        if part.nbytes == self._nbytes and part.flags.c_contiguous:  # the whole chunk
+            return [(number, 0, part.ctypes.data, part.nbytes)]
         axis, length = 4, part.itemsize
         while axis > 0 and part.strides[axis - 1] == length and part.shape[axis:] == self.chunks[axis:]:
             axis -= 1
@@ -295,8 +309,8 @@ class ChunkedSource(LibrarySource):
             self._copy(packed if packed.size else self._bytes(piece.offset, piece.size), piece)
 
     def _copy(self, values: Bytes, piece: Piece) -> None:
-        part, values = piece.part, values.view(self._held).reshape(self.chunks)[piece.inside]
-        if part.dtype == self._held and part.strides[-1] == part.itemsize:
+        part, values = piece.part, self._as_chunk(values)[piece.inside]
+        if part.dtype == self._held and part.strides[-1] == values.strides[-1] == part.itemsize:
             row = np.dtype((np.void, part.shape[-1] * part.itemsize))  # copied as one thing, not value by value
             part, values = part.view(row), values.view(row)
         np.copyto(part, values, casting="unsafe")

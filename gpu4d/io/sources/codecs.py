@@ -33,10 +33,15 @@ FUNCTIONS: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
     "bshuf_decompress_lz4": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
     "bshuf_decompress_zstd": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
     "bshuf_default_block_size": ("bshuf", SIZE, (SIZE,)),
+    "bshuf_compress_lz4": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE)),
+    "bshuf_compress_lz4_bound": ("bshuf", SIZE, (SIZE, SIZE, SIZE)),
+    "bshuf_compress_zstd": ("bshuf", WHOLE, (ADDRESS, ADDRESS, SIZE, SIZE, SIZE, NUMBER)),
+    "bshuf_compress_zstd_bound": ("bshuf", SIZE, (SIZE, SIZE, SIZE)),
     "LZ4_decompress_safe": ("lz4", NUMBER, (ADDRESS, ADDRESS, NUMBER, NUMBER)),
     "ZSTD_decompress": ("zstd", SIZE, (ADDRESS, SIZE, ADDRESS, SIZE)),
     "blosc_cbuffer_validate": ("blosc", NUMBER, (ADDRESS, SIZE, ctypes.POINTER(SIZE))),
     "blosc_decompress_ctx": ("blosc", NUMBER, (ADDRESS, ADDRESS, SIZE, NUMBER)),
+    "blosc_compress_ctx": ("blosc", NUMBER, (NUMBER, NUMBER, SIZE, SIZE, ADDRESS, ADDRESS, SIZE, ctypes.c_char_p, SIZE, NUMBER)),
 }
 """Name of a function -> library of hdf5plugin that exports it, its result, its arguments."""
 
@@ -119,12 +124,14 @@ def _compression(values: tuple[int, ...]) -> int:
 class Inflate:
     """The gzip filter, undone by Python's zlib."""
 
+    window = zlib.MAX_WBITS
+
     def __init__(self, values: tuple[int, ...], itemsize: int):
         pass
 
     def undo(self, packed: Bytes, out: Bytes) -> None:
         # Piece by piece, and never more than fits: a few bytes may be written to become many gigabytes.
-        stream, taken, done = zlib.decompressobj(), 0, 0
+        stream, taken, done = zlib.decompressobj(self.window), 0, 0
         try:
             while not stream.eof:
                 given = stream.unconsumed_tail

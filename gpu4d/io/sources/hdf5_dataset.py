@@ -16,6 +16,8 @@ from gpu4d.io.sources import codecs
 from gpu4d.io.sources.chunk_index import chunk_index
 from gpu4d.io.sources.chunked import ChunkedSource, LibrarySource
 from gpu4d.io.sources.codecs import DEFLATE, Filter
+from gpu4d.io.sources.frame_files import FrameFiles, Plain, regular_stretches
+from gpu4d.io.sources.frames_last import FramesLast, frames_together
 from gpu4d.io.sources.hdf5_file import open_file
 from gpu4d.io.sources.layout import ACCEPTED, ReshapedScan, check_scan_shape, is_usable, kept_axes, without_unit_axes
 from gpu4d.io.sources.links import dataset_at, path_of, place_of_link
@@ -48,15 +50,7 @@ def source_of(file: h5py.File, path: str, dataset: h5py.Dataset, scan_shape: Any
             f"{where} is {words} ({len(dataset.shape or ())}D): a scan has four dimensions (Rx, Ry, Qx, Qy), "
             "or three (frames, Qx, Qy) and a scan shape; choose another dataset with --dataset"
         )
-    try:
-        dtype = dataset.dtype
-    except TypeError as error:
-        raise InputError(f"{where} has values of a type that NumPy does not have ({reason(error)}); accepted are {ACCEPTED}") from error
-    if not is_usable(dtype):
-        raise InputError(f"{where} has values of type {dtype}; accepted are {ACCEPTED}")
-    if math.prod(shape) * dtype.itemsize > sys.maxsize:
-        size = f"{'×'.join(map(str, dataset.shape))} {dtype}"
-        raise InputError(f"{where} is {size}, more bytes than a computer can address: a size in the file is damaged, copy it again")
+    _check_values(dataset, where)
     if len(shape) == 3 and scan_shape is None:
         raise InputError(
             f"{where} is {'×'.join(map(str, dataset.shape))} (3D, frames first): give the scan's shape with --scan-shape Rx,Ry "
@@ -67,6 +61,47 @@ def source_of(file: h5py.File, path: str, dataset: h5py.Dataset, scan_shape: Any
     if source.shape[:2] == wanted:
         return source
     return source.reshaped(wanted) if isinstance(source, MappedSource) else ReshapedScan(source, wanted)
+
+
+def _check_values(dataset: h5py.Dataset, where: str) -> None:
+    """Refuse values that are no real numbers, and more of them than a computer can address."""
+    try:
+        dtype = dataset.dtype
+    except TypeError as error:
+        raise InputError(f"{where} has values of a type that NumPy does not have ({reason(error)}); accepted are {ACCEPTED}") from error
+    if not is_usable(dtype):
+        raise InputError(f"{where} has values of type {dtype}; accepted are {ACCEPTED}")
+    if dataset.size * dtype.itemsize > sys.maxsize:
+        size = f"{'×'.join(map(str, dataset.shape))} {dtype}"
+        raise InputError(f"{where} is {size}, more bytes than a computer can address: a size in the file is damaged, copy it again")
+
+
+def frames_last_source(file: h5py.File, path: str, dataset: h5py.Dataset) -> Source:
+    """Return one row of the patterns of a dataset (Qx, Qy, frames). Chunks of one frame are decoded in parallel."""
+    where = f"{shown(file.filename)}: {shown(path)}"
+    if dataset.shape is None or dataset.ndim != 3 or 0 in dataset.shape:
+        words = "empty" if dataset.shape is None else "×".join(map(str, dataset.shape)) or "a single value"
+        raise InputError(f"{where} is {words}: need rows × columns × frames")
+    _check_values(dataset, where)
+    if dataset.is_virtual or dataset.external:
+        raise InputError(f"{where} lies in other files: copy it into one with h5repack")
+    filters, words = _pipeline(dataset)
+    order = (2, 0, 1)
+    shape = (1, *(dataset.shape[axis] for axis in order))
+    together = frames_together(dataset.shape, dataset.chunks, dataset.dtype.itemsize)
+    description = f"HDF5 {f'chunks {dataset.chunks}' if dataset.chunks else 'contiguous'} {words}".rstrip() + ", frames last"
+    common = (dataset.file.filename, path_of(dataset), shape, dataset.dtype, (1, together))
+    chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
+    if dataset.chunks and dataset.chunks[2] == 1 and _stored_as_is(dataset):
+        four = (1, *(dataset.chunks[axis] for axis in order))
+        index = chunk_index(dataset, four, order) if _decoded_here(dataset, shape, four, filters) else None
+        if index is not None and four == (1, 1, *shape[2:]) and not filters and len(index.offsets) == shape[1]:
+            stretches = regular_stretches(dataset.file.filename, index.offsets)  # each chunk is a frame as it is
+            return FrameFiles(stretches, Plain(shape[2:], dataset.dtype.str), shape[:2], description)
+        if index is not None:
+            layout = {"chunks": four, "filters": filters, "fill": dataset.fillvalue, "index": index}
+            return ChunkedSource(*common, description, shape[1:], chunk_bytes, **layout)
+    return FramesLast(*common, f"{description}, decoded by the HDF5 library", dataset.shape, chunk_bytes)
 
 
 def _shape4(dataset: h5py.Dataset) -> Any:
@@ -88,7 +123,7 @@ def _plain(dataset: h5py.Dataset) -> Source | None:
     if dataset.is_virtual or dataset.external or not _stored_as_is(dataset):
         return None
     plist = dataset.id.get_create_plist()
-    if plist.get_layout() == h5py.h5d.CONTIGUOUS and dataset.id.get_offset() is not None:
+    if plist.get_layout() == h5py.h5d.CONTIGUOUS and dataset.id.get_storage_size() and dataset.id.get_offset() is not None:
         # dataset.file is the file with the data, also if there is an external link; the offset counts from its first byte
         return MappedSource(
             dataset.file.filename, dataset.id.get_offset(), _shape4(dataset), dataset.dtype, "HDF5 contiguous", path_of(dataset)
@@ -122,7 +157,7 @@ def _direct_chunks(dataset: h5py.Dataset) -> Source:
     blocks = (min(four[0], _shape4(dataset)[0]), min(four[1], _shape4(dataset)[1]))
     common = (dataset.file.filename, path_of(dataset), _shape4(dataset), dataset.dtype, blocks)
     chunk_bytes = math.prod(four) * dataset.dtype.itemsize
-    index = chunk_index(dataset, four, kept) if _decoded_here(dataset, four, filters) else None
+    index = chunk_index(dataset, four, kept) if _decoded_here(dataset, _shape4(dataset), four, filters) else None
     if index is None:
         return LibrarySource(*common, f"{description}, decoded by the HDF5 library", dataset.shape, chunk_bytes)
     return ChunkedSource(
@@ -130,12 +165,12 @@ def _direct_chunks(dataset: h5py.Dataset) -> Source:
     )
 
 
-def _decoded_here(dataset: h5py.Dataset, chunks: tuple[int, ...], filters: tuple[Filter, ...]) -> bool:
+def _decoded_here(dataset: h5py.Dataset, shape: tuple[int, ...], chunks: tuple[int, ...], filters: tuple[Filter, ...]) -> bool:
     """Say whether the chunks can be read and their filters undone without the HDF5 library."""
     if not hasattr(os, "pread") or codecs.steps(filters, dataset.dtype.itemsize) is None:
         return False
     # Chunks over the edge may be stored unfiltered without a mark. Their size shows it, unless filters only reorder bytes.
-    ragged = any(n % c for n, c in zip(_shape4(dataset), chunks))
+    ragged = any(n % c for n, c in zip(shape, chunks))
     return not (ragged and filters and not codecs.compresses(filters[-1]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,61 @@ def check_scan_shape(scan_shape: Any, frames: int, what: str) -> tuple[int, int]
             f"give a scan shape with that product (for example {rows},{frames // rows})"
         )
     return shape
+
+
+MOST_LISTED = 6  # shapes that an error lists
+
+
+def decide_scan_shape(given: Any, stated: tuple[int, int] | None, frames: int, what: str) -> tuple[int, int]:
+    """Return the scan shape of a list of patterns: the caller's, else the one that the file states. Refuse to guess another.
+
+    Parameters
+    ----------
+    given : (int, int) or None
+        What the caller asks for: `OpenOptions.scan_shape`.
+    stated : (int, int) or None
+        What metadata or a file beside it state. It is taken if it has as many positions as there are patterns.
+    frames : int
+        Number of patterns.
+    what : str
+        Name of the file in messages.
+
+    Raises
+    ------
+    InputError
+        The caller's shape does not fit, or nothing is known. The error lists the shapes that are possible.
+
+    Examples
+    --------
+    >>> decide_scan_shape(None, (3, 4), 12, "scan.mib"), decide_scan_shape((2, 6), (3, 4), 12, "scan.mib")
+    ((3, 4), (2, 6))
+    """
+    if given is not None:
+        return check_scan_shape(given, frames, what)
+    if stated is not None and min(stated) > 0 and stated[0] * stated[1] == frames:
+        return stated
+    if frames == 1:
+        return 1, 1
+    said = "its scan shape is not stated" if stated is None else f"it states a scan of {stated[0]}×{stated[1]} positions"
+    shapes = factorings(frames)
+    listed = ", ".join(f"{a},{b}" for a, b in shapes[:MOST_LISTED]) + (", …" if len(shapes) > MOST_LISTED else "")
+    raise InputError(
+        f"{what} has {frames} patterns, and {said}: give --scan-shape Rx,Ry or scan_shape=(Rx, Ry); possible are {listed}; "
+        'for another number, scan_shape="frames" and gpu4d.preprocess.reshape'
+    )
+
+
+def factorings(frames: int) -> list[tuple[int, int]]:
+    """Return all (Rx, Ry) with this product, the squarest first.
+
+    Examples
+    --------
+    >>> factorings(12)
+    [(3, 4), (4, 3), (2, 6), (6, 2), (1, 12), (12, 1)]
+    """
+    small = [n for n in range(1, math.isqrt(frames) + 1) if frames % n == 0]
+    pairs = [pair for n in reversed(small) for pair in ((n, frames // n), (frames // n, n))]
+    return list(dict.fromkeys(pairs))
 
 
 def without_unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -146,12 +146,12 @@ def _follow(node: Node, path: bytes, links: int) -> Node:
 
 def _step(group: Node, name: bytes, links: int) -> Node:
     """Return what one name in a group leads to."""
-    where = f"{group.file.filename}: {shown(path_of(group).rstrip('/') + '/' + _decoded(name))}"
     if not isinstance(group, h5py.Group) or not group.id.links.exists(name):
-        raise BrokenLink(f"{where} is not there")
+        raise BrokenLink(f"{_where(group, name)} is not there")
     kind = group.id.links.get_info(name).type
     if kind == h5py.h5l.TYPE_HARD:
         return group[name]
+    where = _where(group, name)
     if links == 0:
         raise BrokenLink(f"{where} is a link in a ring of links")
     if kind == h5py.h5l.TYPE_SOFT:
@@ -175,6 +175,10 @@ def _step(group: Node, name: bytes, links: int) -> Node:
         raise BrokenLink(f"{where} is a link into the file {shown(called)}: {broken}", broken.missing) from None
     except InputError as error:
         raise BrokenLink(f"{where} is a link into the file {shown(called)}: {error}", f"{called} (not readable)") from error
+
+
+def _where(group: Node, name: bytes) -> str:
+    return f"{group.file.filename}: {shown(path_of(group).rstrip('/') + '/' + _decoded(name))}"
 
 
 def _encoded(path: str) -> bytes:

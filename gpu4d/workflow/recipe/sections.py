@@ -21,6 +21,25 @@ class InputSettings:
     scan_shape: list[int] | None = setting(
         None, "wholes", "Scan positions (Rx, Ry) of a file that stores a list of patterns.", low=1, length=2, automatic="as the file says"
     )
+    raw_shape: list[int] | None = setting(
+        None, "wholes", "Detector pixels (Qx, Qy) of a file of plain numbers, which says nothing of itself.", low=1, length=2,
+        automatic="as the file says",
+    )  # fmt: skip
+    raw_dtype: str | None = setting(None, "text", "Type of its numbers: uint16, float32, >u2.", automatic="as the file says")
+    raw_offset: int = setting(0, "whole", "Bytes before its first pattern.", low=0)
+    raw_gap: int = setting(0, "whole", "Bytes between two of its patterns, such as a header of each.", low=0)
+    raw_order: str | None = setting(
+        None, "text", "Byte of its numbers that comes first, the lowest or the highest.", choices=("little", "big"),
+        automatic="as the type says, else little",
+    )  # fmt: skip
+    dwell: float | None = setting(
+        None, "number", "Time at a position, for a file of events with times (Timepix3).", units="s", low=1e-9, high=3600,
+        automatic="as long triggers say",
+    )  # fmt: skip
+    trigger: str | None = setting(
+        None, "text", "What a trigger in a file of events starts.", choices=("position", "row", "scan"), automatic="by their number"
+    )
+    pause: float = setting(0.0, "number", "Time between rows, if one trigger starts the whole scan of events.", units="s", low=0.0, high=60)
     flyback: int = setting(0, "whole", "Frames in each row of a list of patterns that were recorded while the beam went back.", low=0)
     flyback_at: str = setting("end", "text", "Where in a row these are.", choices=("end", "start"))
     extra_frames: list[int] | None = setting(

@@ -1,0 +1,67 @@
+"""The command `gpu4d convert`: write a scan into a file of another format."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import click
+
+
+def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
+    """Add `gpu4d convert` to the commands."""
+    import click
+
+    from gpu4d.cli_flags import pair, region
+    from gpu4d.io.writing.encoders import CODECS
+    from gpu4d.io.writing.targets import TARGETS
+
+    path = click.Path(path_type=Path)
+    formats = [target.name for target in TARGETS]
+
+    @commands.command(short_help="Write a scan into a file of another format, compressed and checked.")
+    @click.argument("file", metavar="IN", type=path)
+    @click.argument("out", metavar="OUT", type=path)
+    @click.option("--codec", type=click.Choice(list(CODECS)), help="Compression: lz4 is fast, zstd smaller.  [default: lz4; none for .npy]")
+    @click.option("--to", metavar="FORMAT", type=click.Choice(formats), help=f"{', '.join(formats)}.  [default: by the ending of OUT]")
+    @click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file or a zarr store.")
+    @click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
+    @click.option("--crop", metavar="A,B,C,D", callback=region, help="Keep rows A to B, columns C to D of the scan only.")
+    @click.option("--bin", "binned", type=int, metavar="N", help="Sum N×N detector pixels.")
+    @click.option("--overwrite", is_flag=True, help="Replace OUT.")
+    @click.option("--drop-metadata", is_flag=True, help="Leave out what IN says in words of its own; calibration is kept.")
+    @click.option("--no-verify", is_flag=True, help="Do not read OUT back.")
+    @click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Threads that read and compress.  [default: one a core]")
+    @click.option("--quiet", is_flag=True, help="Show no progress, and print nothing.")
+    @debug
+    def convert(file: Path, out: Path, no_verify: bool, quiet: bool, debug: bool, **options: Any) -> None:
+        """Write the scan IN, of any format that opens, as OUT: EMD 1.0 (.h5, .emd), HyperSpy (.hspy, .zspy), .zarr, .npy or .raw.
+
+        Patterns, calibration and metadata are kept, and OUT is compared with IN before it gets its name. If the command is stopped or
+        killed, the same command goes on where it was.
+        """
+        from gpu4d.workflow.convert_file import convert_file
+        from gpu4d.workflow.terminal import watcher
+
+        start = time.perf_counter()
+        with watcher(quiet) as progress:
+            done = convert_file(file, out, verify=not no_verify, watcher=progress, **options)
+        if not quiet:
+            say(convert_text(done, time.perf_counter() - start), f"{done.path} is complete")
+
+
+def convert_text(done: Any, seconds: float) -> str:
+    """Say what became of a conversion."""
+    from gpu4d.sizes import format_bytes
+
+    ratio = done.nbytes / max(1, done.stored_bytes)
+    lines = [
+        f"{done.path}",
+        f"{format_bytes(done.nbytes)} of patterns in {format_bytes(done.stored_bytes)} ({ratio:.1f}×), {done.format}, codec {done.codec}, "
+        f"{seconds:.1f} s",
+    ]
+    if done.checksum:
+        lines.append(f"checksum {done.checksum}" + (", read back and compared" if done.verified else ", not read back"))
+    return "\n".join([*lines, *(f"note: {note}" for note in done.notes)])
