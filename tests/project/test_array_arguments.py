@@ -471,6 +471,8 @@ NO_ARRAYS = {
     "ScanTiming": "numbers",
     "io.ScanTiming": "numbers",
     "save": "tested below",
+    "convert": "an array as a DataCube, which is copied to the host",
+    "io.convert": "as convert",
     "rings.radii": "numbers",
     "amorphous.HaloReference": "made by amorphous.halo_reference",
     "amorphous.AmorphousStrain": "a result",
@@ -505,6 +507,7 @@ NO_ARRAYS = {
     "simulate.phase_object_scan": "numbers and functions",
 }
 RESULTS = (
+    "Converted",
     "CountedScan",
     "CountingSetup",
     "DarkReference",
