@@ -1,10 +1,11 @@
 """Measure how fast files of detectors are read, as a share of a floor in the same run.
 
-    python -m benchmarks.readers [--only dectris velox …] [--megabytes 256] [--rounds 7] [--threads 2]
+    python -m benchmarks.readers [--only dectris velox …] [--megabytes 256] [--rounds 7] [--threads 2] [--write]
 
 A file of each format is made from its description. All its patterns are read into buffers that are used again, by threads that take blocks
 in turn. The floor is the same loop over a plain file of the same patterns, mapped; for compressed files it is h5py reading the same
 datasets. Rounds are interleaved, the files are in the page cache, and every value is compared before anything is timed.
+With `--write` the ratios go into `results/readers.json`, from which the table of formats in the documentation is made.
 
 A format adds a function to `CASES`: it writes a file of about so many megabytes into a folder, and returns its path, the patterns
 (Rx, Ry, Qx, Qy), and what `gpu4d.open` is told.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 import tempfile
 import time
@@ -28,6 +30,7 @@ import gpu4d
 from gpu4d.data.source import Source
 from gpu4d.io.sources.mapped import MappedSource
 
+RESULTS = Path(__file__).parent / "results" / "readers.json"
 BLOCK_BYTES = 8 << 20  # of patterns that a thread reads at a time
 Written = tuple[Path, np.ndarray, dict[str, Any]]
 Case = Callable[[Path, int], Written]
@@ -105,6 +108,26 @@ def by_h5py(master: Path) -> Callable[[], None]:
 LIBRARY["dectris"] = by_h5py
 
 
+def by_h5py_in_chunks(name: str) -> Callable[[Path], Callable[[], None]]:
+    """Return what makes a loop in which h5py reads a dataset (Rx, Ry, Qx, Qy) along its chunks."""
+
+    def loop(path: Path) -> Callable[[], None]:
+        import h5py
+
+        dataset = h5py.File(path)[name]
+        rows, columns = dataset.chunks[:2]
+        buffer = np.empty((rows, columns, *dataset.shape[2:]), dataset.dtype)
+
+        def read() -> None:
+            for r, c in itertools.product(range(0, dataset.shape[0], rows), range(0, dataset.shape[1], columns)):
+                part = np.s_[r : min(r + rows, dataset.shape[0]), c : min(c + columns, dataset.shape[1])]
+                dataset.read_direct(buffer, part, np.s_[: part[0].stop - r, : part[1].stop - c])
+
+        return read
+
+    return loop
+
+
 @case("velox")
 def velox(folder: Path, megabytes: int) -> Written:
     """Velox: a chunk for each frame, and frames last."""
@@ -171,6 +194,68 @@ def by_zarr_python(path: Path) -> Callable[[], None]:
 
 
 LIBRARY["zarr"] = by_zarr_python
+LIBRARY["hyperspy"] = by_h5py_in_chunks("Experiments/a/data")
+
+
+def merlin_headers(frames: int, kind: str, columns: int, rows: int, depth: int) -> list[bytes]:
+    """Return headers of Merlin patterns of one chip."""
+    head = "MQ1,{:06d},00384,01,{:04d},{:04d},{},   1x1,01,2021-04-15 14:44:00.{:06d},0.001000,MQ1A,,,{},"
+    return [head.format(n + 1, columns, rows, kind, n, depth).encode().ljust(384, b"\0") for n in range(frames)]
+
+
+@case("merlin")
+def merlin(folder: Path, megabytes: int) -> Written:
+    """Merlin: 12 bit, counted, the highest byte and the last row first, a header before each pattern."""
+    values = counts(scan_of(megabytes, (256, 256), 2))
+    frames = values.reshape(-1, 256, 256)
+    with open(folder / "a.mib", "wb") as file:
+        for header, frame in zip(merlin_headers(len(frames), "U16", 256, 256, 12), frames):
+            file.write(header + frame[::-1].astype(">u2").tobytes())
+    return folder / "a.mib", values, {"scan_shape": values.shape[:2]}
+
+
+@case("merlin RAW 6 bit")
+def merlin_raw(folder: Path, megabytes: int) -> Written:
+    """Merlin RAW: the last of eight pixels first."""
+    values = np.minimum(counts(scan_of(megabytes, (256, 256), 1)), 63).astype(np.uint8)
+    frames = values.reshape(-1, 256, 256)
+    with open(folder / "a.mib", "wb") as file:
+        for header, frame in zip(merlin_headers(len(frames), "R64", 256, 256, 6), frames):
+            file.write(header + frame[::-1].reshape(-1, 8)[:, ::-1].tobytes())
+    return folder / "a.mib", values, {"scan_shape": values.shape[:2]}
+
+
+@case("merlin RAW 1 bit")
+def merlin_bits(folder: Path, megabytes: int) -> Written:
+    """Merlin RAW: a bit a pixel, the last of 64 pixels first. The file has an eighth of the bytes of its patterns."""
+    values = (counts(scan_of(megabytes, (256, 256), 1)) > 2).astype(np.uint8)
+    frames = values.reshape(-1, 256, 256)
+    with open(folder / "a.mib", "wb") as file:
+        for header, frame in zip(merlin_headers(len(frames), "R64", 256, 256, 1), frames):
+            file.write(header + np.packbits(frame[::-1], bitorder="little").reshape(-1, 8)[:, ::-1].tobytes())
+    return folder / "a.mib", values, {"scan_shape": values.shape[:2]}
+
+
+@case("empad")
+def empad(folder: Path, megabytes: int) -> Written:
+    """EMPAD: two rows that are no pixels behind each pattern."""
+    values = counts(scan_of(megabytes, (128, 128), 4), "float32")
+    path = folder / f"scan_x{values.shape[1]}_y{values.shape[0]}.raw"
+    with open(path, "wb") as file:
+        for frame in values.reshape(-1, 128, 128):
+            file.write(frame.tobytes() + bytes(1024))
+    return path, values, {}
+
+
+@case("raw")
+def raw(folder: Path, megabytes: int) -> Written:
+    """Plain numbers behind a header each."""
+    values = counts(scan_of(megabytes, (256, 256), 2))
+    with open(folder / "a.raw", "wb") as file:
+        for frame in values.reshape(-1, 256, 256):
+            file.write(bytes(256) + frame.tobytes())
+    return folder / "a.raw", values, {"layout": gpu4d.RawLayout(values.shape, "uint16", 256, 256)}
+
 
 # ---------------------------------------------------------------- measurement
 
@@ -202,8 +287,8 @@ def by_gpu4d(source: Source, threads: int) -> Callable[[], None]:
     return lambda: list(pool.map(work, range(threads))) and None
 
 
-def measure(name: str, megabytes: int, rounds: int, threads: int) -> str:
-    """Return one line: rate of a format, of its floor, and their ratio."""
+def measure(name: str, megabytes: int, rounds: int, threads: int) -> tuple[str, str]:
+    """Return one line, rate of a format, of its floor, and their ratio; and the ratio in words."""
     with tempfile.TemporaryDirectory() as folder:
         path, values, told = CASES[name](Path(folder), megabytes)
         began = time.perf_counter()
@@ -213,7 +298,7 @@ def measure(name: str, megabytes: int, rounds: int, threads: int) -> str:
             got = source.read(slice(row, row + 1), slice(0, values.shape[1]))
             assert np.array_equal(got[0], values[row]), f"{name}: row {row} is read wrongly"
         if name in LIBRARY:
-            floor, floor_name = LIBRARY[name](path), LIBRARY[name].__name__.removeprefix("by_").replace("_", "-")
+            floor, floor_name = LIBRARY[name](path), "zarr-python" if name == "zarr" else "h5py"
         else:
             np.save(Path(folder) / "plain.npy", values)
             plain = gpu4d.open(Path(folder) / "plain.npy").source
@@ -229,10 +314,12 @@ def measure(name: str, megabytes: int, rounds: int, threads: int) -> str:
                     seconds[way].append(time.perf_counter() - began)
         rates = {way: values.nbytes / statistics.median(took) / 1e9 for way, took in seconds.items()}
         ratios = sorted(b / a for a, b in zip(seconds[name], seconds[floor_name]))
-        return (
-            f"{name:12} {rates[name]:6.2f} GB/s   {floor_name} {rates[floor_name]:6.2f} GB/s   ratio {statistics.median(ratios):.2f} "
+        words = f"{statistics.median(ratios):.2f}" + (" × h5py" if floor_name == "h5py" else "")
+        line = (
+            f"{name:12} {rates[name]:6.2f} GB/s   {floor_name} {rates[floor_name]:6.2f} GB/s   ratio {words} "
             f"({ratios[0]:.2f} to {ratios[-1]:.2f})   opened in {1e3 * opened:.0f} ms   {source.description}"
         )
+        return line, words
 
 
 def main() -> None:
@@ -241,9 +328,15 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="write the ratios, beside those of formats that are not measured")
     given = parser.parse_args()
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in given.only:
-        print(measure(name, given.megabytes, given.rounds, given.threads), flush=True)
+        line, known[name] = measure(name, given.megabytes, given.rounds, given.threads)
+        print(line, flush=True)
+    if given.write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -137,7 +137,17 @@ def _commands() -> click.Group:
 
     import gpu4d
     from gpu4d.cli_convert import convert_command
-    from gpu4d.cli_flags import calibration_flags, layout_flags, layout_of, named_numbers, pair, run_flags, with_flags
+    from gpu4d.cli_export import export_command
+    from gpu4d.cli_flags import (
+        calibration_flags,
+        layout_flags,
+        layout_of,
+        pair,
+        run_flags,
+        timing_flags,
+        timing_of,
+        with_flags,
+    )
     from gpu4d.cli_plan import plan_command
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -177,6 +187,7 @@ def _commands() -> click.Group:
     @dataset
     @shape
     @layout_flags
+    @timing_flags
     @calibration_flags
     @click.option("--probe", metavar="FILE[:/P]", help="Image of the probe in vacuum.")
     @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="File with settings. Flags override it.")
@@ -227,6 +238,7 @@ def _commands() -> click.Group:
     @dataset
     @shape
     @layout_flags
+    @timing_flags
     @click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero.")
     @calibration_flags
     @click.option(
@@ -261,6 +273,7 @@ def _commands() -> click.Group:
     @dataset
     @shape
     @layout_flags
+    @timing_flags
     @memory
     @device
     @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and how long it takes at least.")
@@ -283,51 +296,13 @@ def _commands() -> click.Group:
         """
         from gpu4d.workflow.describe import describe_file, describe_shapes
 
-        layout = layout_of(flags)
+        layout, timing = layout_of(flags), timing_of(flags)
         if shapes:
-            _say(describe_shapes(file, dataset, layout))
+            _say(describe_shapes(file, dataset, layout, timing))
         else:
-            _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan, layout))
+            _say(describe_file(file, dataset, scan_shape, memory, device or "auto", with_plan, layout, timing))
 
-    @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
-    @file
-    @click.option("--for", "engine", required=True, type=click.Choice(["ptyrad", "phaser", "pty-chi"]), help="Engine that will read them.")
-    @dataset
-    @shape
-    @layout_flags
-    @calibration_flags
-    @click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees.")
-    @click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not.")
-    @click.option("--defocus", type=float, metavar="A", help="Defocus of the probe to begin with, Å. Positive is underfocus.")
-    @click.option("--aberrations", metavar="C10=A,…", callback=named_numbers, help="Aberrations to begin with: C12=42,phi12=0.5 (Å, rad).")
-    @click.option("--fit", is_flag=True, help="Fit the aberrations to the scan, of a thin object at steps that resolve it.")
-    @click.option("--slices", type=int, default=1, metavar="N", help="Slices of the object.  [default: 1]")
-    @click.option("--thickness", type=float, metavar="A", help="Thickness of the whole object, Å, for more than one slice.")
-    @out
-    @overwrite
-    @debug
-    def export(
-        file: Path,
-        engine: str,
-        out: Path | None,
-        overwrite: bool,
-        debug: bool,
-        fit: bool,
-        slices: int,
-        thickness: float | None,
-        **flags: Any,
-    ) -> None:
-        """Write FILE for another ptychography engine: patterns as HDF5, and the file with its parameters.
-
-        Files go to OUT, by default FILE's name with the engine's in the current folder.
-        """
-        from gpu4d.workflow.export import export_scan
-
-        given = {**(flags.pop("aberrations") or {}), "defocus": flags.pop("defocus")}
-        given = {name: value for name, value in given.items() if value is not None}
-        options = {"slices": slices, "thickness": thickness, "overwrite": overwrite}
-        written = export_scan(file, out, engine=engine, recipe=with_flags(None, flags), aberrations=given or None, fit=fit, **options)
-        _say("\n".join(map(str, written)), "the files are complete")
+    export_command(commands, debug, _say)
 
     @commands.command(short_help="Compile everything now, so that the first run does not wait for it.")
     @debug

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpu4d.data.quantities import GivenAs
     from gpu4d.io.raw_layout import RawLayout
+    from gpu4d.io.timing import ScanTiming
 
 
 def _given_by_flag() -> list[GivenAs]:
@@ -47,6 +48,34 @@ def layout_flags(command: Any, dtype: bool = True) -> Any:
     for name, option in options.items():
         command = option(command) if dtype or name != "dtype" else command
     return command
+
+
+def timing_flags(command: Any) -> Any:
+    """Add the flags that say where the probe was, for a file of events with times."""
+    import click
+
+    from gpu4d.data.acquisition_quantities import QUANTITIES
+
+    starts, seconds = click.Choice(["position", "row", "scan"]), QUANTITIES["dwell"]
+    for option in (
+        click.option(
+            "--pause",
+            metavar="S",
+            callback=_quantity(QUANTITIES["row_time"], "--pause"),
+            help="Time between rows of a scan with one trigger.",
+        ),
+        click.option("--trigger", type=starts, help="What a trigger in a file of events starts.  [default: by their number]"),
+        click.option("--dwell", metavar="S", callback=_quantity(seconds, "--dwell"), help="Time at a position, for a file of events."),
+    ):
+        command = option(command)
+    return command
+
+
+def timing_of(flags: dict[str, Any]) -> ScanTiming | None:
+    """Take the flags of the timing out of all flags, and return what they describe."""
+    from gpu4d.io.timing import timing_given
+
+    return timing_given(*(flags.pop(name) for name in ("dwell", "trigger", "pause")))
 
 
 def layout_of(flags: dict[str, Any]) -> RawLayout | None:
@@ -114,6 +143,9 @@ FLAGS = {
     "flyback": "input.flyback",
     "preview": "input.preview",
     "dataset": "input.dataset",
+    "dwell": "input.dwell",
+    "trigger": "input.trigger",
+    "pause": "input.pause",
     "scan_shape": "input.scan_shape",
     "shape": "input.raw_shape",
     "dtype": "input.raw_dtype",

@@ -19,6 +19,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = CHECKOUT.parent / "shared" / "data"
+ELSEWHERE = ("torch", "jax", "orix", "rsciio", "zarr", "xarray")  # large or under other licences: their tests run in an environment apart
 REQUIRED = {name for name in os.environ.get("GPU4D_REQUIRE", "").split(",") if name}
 
 
@@ -70,11 +71,11 @@ def checkout() -> Path:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note tests that were skipped because torch, JAX or orix is absent, so that they can be run where these are: `.ci/run` does."""
+    """Note tests that were skipped because one of these is absent, so that they can be run where they are: `.ci/run` does."""
     place = os.environ.get("GPU4D_NOTE_SKIPPED")
     if not place or "PYTEST_XDIST_WORKER" in os.environ or not report.skipped or not isinstance(report.longrepr, tuple):
         return
-    if report.longrepr[2] in [f"Skipped: {name} is not installed" for name in ("torch", "jax", "orix")]:
+    if report.longrepr[2] in [f"Skipped: {name} is not installed" for name in ELSEWHERE]:
         with open(place, "a", encoding="utf-8") as noted:
             noted.write(f"{report.nodeid}\n")
 

@@ -13,6 +13,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Format, OpenOptions
 from gpu4d.io.formats import known_formats
+from gpu4d.io.formats.unsupported import instead
 from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.sources.layout import FRAMES
 from gpu4d.io.timing import ScanTiming
@@ -37,9 +38,10 @@ def open(
     Parameters
     ----------
     path : str or path
-        HDF5 or `.npy`. HDF5 files may be EMD 1.0 as py4DSTEM writes it, EMD 0.x, or any file with a dataset of four dimensions,
-        or of three dimensions and `scan_shape`. Of more than four, axes of length one are left away. Contiguous data are mapped.
-        Chunks are read as a whole, and once if the memory of a sweep allows it.
+        The file of a detector or program in the table of `docs/how-to/formats.md`, HDF5 or `.npy`. HDF5 files may be EMD 1.0 as
+        py4DSTEM writes it, EMD 0.x, or any file with a dataset of four dimensions, or of three dimensions and `scan_shape`.
+        Of more than four, axes of length one are left away. Contiguous data are mapped. Chunks are read as a whole, and once if
+        the memory of a sweep allows it.
     dataset : str, optional
         Path inside an HDF5 file. Needed if several datasets could be the scan, or if it has fewer than 4 pixels along a detector axis.
     scan_shape : (int, int) or "frames", optional
@@ -58,8 +60,8 @@ def open(
     -------
     DataCube
         (Rx, Ry, Qx, Qy). Integers and floats keep their type, in this machine's byte order. Bool is read as uint8, and float16
-        as float32. The calibration is read if the file states it in a standard way: py4DSTEM's calibration, EMD dimension
-        vectors, or HDF5 dimension scales with units. Other attributes are passed on in `metadata` only.
+        as float32. The calibration is read if the file states it in a standard way: as its format does, py4DSTEM's calibration, EMD
+        dimension vectors, or HDF5 dimension scales with units. Other attributes are passed on in `metadata` only.
 
     Raises
     ------
@@ -133,10 +135,11 @@ def recognise(path: str, format: str | None = None) -> Format:
         raise InputError(f"{name} is empty; {accepted}")
     text = all(c in b"\t\n\r\f\b" or c >= 32 for c in head[:64])
     if text:
-        raise InputError(f"{name} is a text file, whatever its name says; {accepted}")
+        raise InputError(f"{name} is a text file, whatever its name says{instead(path)}; {accepted}")
     describe = f"{LAYOUT}, or --shape Qx,Qy --dtype uint16"
     raise InputError(
-        f"{name} is of an unknown format, whatever its name says; if it is plain numbers, describe them: {describe}; {accepted}"
+        f"{name} is of an unknown format, whatever its name says{instead(path)}; if it is plain numbers, describe them: {describe}; "
+        f"{accepted}"
     )
 
 

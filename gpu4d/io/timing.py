@@ -62,3 +62,21 @@ class ScanTiming:
             raise InputError(f"starts is {self.starts!r}: accepted are {', '.join(STARTS)}")
         if self.channel not in (None, 1, 2):
             raise InputError(f"channel of the triggers is {self.channel!r}: accepted are 1 and 2")
+
+
+def timing_given(dwell: float | None, starts: Literal["position", "row", "scan"] | None, pause: float | None) -> ScanTiming | None:
+    """Return the timing that flags or a recipe describe; None if they describe none.
+
+    Parameters
+    ----------
+    dwell, starts
+        As for `ScanTiming`; None where it is not given.
+    pause : float or None
+        Seconds between rows: the fly-back of `ScanTiming`.
+
+    Examples
+    --------
+    >>> timing_given(1e-6, None, None).dwell, timing_given(None, None, 0.0)
+    (1e-06, None)
+    """
+    return ScanTiming(dwell, starts, flyback=pause or 0.0) if dwell or starts or pause else None

@@ -16,6 +16,7 @@ from gpu4d.device.listing import DeviceInfo, devices
 from gpu4d.device.memory import default_budget, parse_memory
 from gpu4d.io.foreign import shown
 from gpu4d.io.raw_layout import RawLayout
+from gpu4d.io.timing import ScanTiming
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.workflow.read_rate import read_rate
@@ -40,6 +41,7 @@ def describe_file(
     device: Any = "auto",
     with_plan: bool = False,
     layout: RawLayout | None = None,
+    timing: ScanTiming | None = None,
 ) -> str:
     """Describe a scan: what it is, what is known and what is missing, and the command that analyses it.
 
@@ -53,6 +55,8 @@ def describe_file(
         Describe also how a pass over the scan will be divided, and measure how long it takes at least.
     layout : RawLayout, optional
         Of a file of plain numbers.
+    timing : ScanTiming, optional
+        Of a file of events.
 
     Raises
     ------
@@ -63,7 +67,8 @@ def describe_file(
     """
     import gpu4d
 
-    cube = gpu4d.open(path, dataset=dataset, scan_shape=tuple(scan_shape) if scan_shape else None, layout=layout)
+    shape = tuple(scan_shape) if scan_shape else None
+    cube = gpu4d.open(path, dataset=dataset, scan_shape=shape, layout=layout, timing=timing)
     budget = parse_memory(memory) if memory is not None else parse_memory(Recipe().compute.memory)
     todo = plan(cube, {"mean_pattern": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass()}, device=device, memory=budget)
     rx, ry, qx, qy = cube.shape
@@ -82,7 +87,7 @@ def describe_file(
         "known": known or ["nothing: the file has no calibration that gpu4d reads"],
         "missing": [f"--{field.replace('_', '-')}: {ASKED[field]}" for field in missing] or ["nothing"],
         "chunks": rechunking(cube, todo, path, dataset, scan_shape),
-        "command": [_command(path, dataset, scan_shape, layout, missing)],
+        "command": [_command(path, dataset, scan_shape, layout, timing, missing)],
     }
     if missing:
         said["command"].append("Put in the values of your experiment. Flags that you leave out are not needed: results are then in pixels")
@@ -93,7 +98,7 @@ def describe_file(
     return "\n".join(f"{name if i == 0 else '':<10} {line}" for name, lines in said.items() for i, line in enumerate(lines))
 
 
-def describe_shapes(path: str | Path, dataset: str | None = None, layout: RawLayout | None = None) -> str:
+def describe_shapes(path: str | Path, dataset: str | None = None, layout: RawLayout | None = None, timing: ScanTiming | None = None) -> str:
     """List the shapes that the frames of a file may have as a scan, with the evidence for each, and the command that uses the best.
 
     Raises
@@ -103,7 +108,7 @@ def describe_shapes(path: str | Path, dataset: str | None = None, layout: RawLay
     """
     import gpu4d
 
-    found = gpu4d.preprocess.scan_shapes(gpu4d.open(path, dataset=dataset, scan_shape="frames", layout=layout))
+    found = gpu4d.preprocess.scan_shapes(gpu4d.open(path, dataset=dataset, scan_shape="frames", layout=layout, timing=timing))
     lines = [f"{found.frames} frames, {found.why}"]
     lines += [f"{'fits: ' if found.clear and i == 0 else 'may fit: '}{shape}" for i, shape in enumerate(found.candidates[:LISTED])]
     if not found.clear:
@@ -114,7 +119,14 @@ def describe_shapes(path: str | Path, dataset: str | None = None, layout: RawLay
     return "\n".join([*lines, f"use it with {shape}--scan-shape {best.scan_shape[0]},{best.scan_shape[1]}{flyback}"])
 
 
-def _command(path: str | Path, dataset: str | None, scan_shape: Any, layout: RawLayout | None, missing: Sequence[str]) -> str:
+def _command(
+    path: str | Path,
+    dataset: str | None,
+    scan_shape: Any,
+    layout: RawLayout | None,
+    timing: ScanTiming | None,
+    missing: Sequence[str],
+) -> str:
     """Return the command line that analyses the scan, with a word for each value that is missing."""
     words = ["gpu4d", "run", str(path)]
     words += [] if dataset is None else ["--dataset", dataset]
@@ -122,6 +134,9 @@ def _command(path: str | Path, dataset: str | None, scan_shape: Any, layout: Raw
     if layout is not None:
         words += ["--shape", ",".join(map(str, layout.detector_shape)), "--dtype", np.dtype(layout.dtype).str]
         words += [f"--{name}={getattr(layout, name)}" for name in ("offset", "gap") if getattr(layout, name)]
+    if timing is not None:
+        said = {"dwell": timing.dwell, "trigger": timing.starts, "pause": timing.flyback}
+        words += [f"--{name}={value}" for name, value in said.items() if value]
     flags = [f"--{field.replace('_', '-')} {FIELDS[field].given.flag}" for field in missing]  # type: ignore[union-attr]
     return " ".join([shlex.join(words), *flags])
 

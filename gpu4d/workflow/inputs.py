@@ -15,6 +15,7 @@ from gpu4d.io import load_images
 from gpu4d.io.calibration_file import load_calibration
 from gpu4d.io.raw_layout import layout_given
 from gpu4d.io.reading import split_path
+from gpu4d.io.timing import timing_given
 from gpu4d.workflow.clean import clean
 from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Record
@@ -31,16 +32,17 @@ def open_scan(path: str | Path, recipe: Recipe, record: Record | None = None) ->
 
     given = recipe.input
     shape = (given.scan_shape[0], given.scan_shape[1]) if given.scan_shape else None
+    timing = timing_given(given.dwell, given.trigger, given.pause)  # type: ignore[arg-type]  # the recipe has checked the words
     layout = layout_given(given.raw_shape, given.raw_dtype, given.raw_offset, given.raw_gap, given.raw_order, flags=False)
     if given.flyback or given.extra_frames:
         if shape is None:
             raise InputError("input.flyback and input.extra_frames belong to a list of patterns: give --scan-shape Rx,Ry too")
         before, after = given.extra_frames or (0, 0)
-        frames = gpu4d.open(path, dataset=given.dataset, scan_shape="frames", layout=layout)
+        frames = gpu4d.open(path, dataset=given.dataset, scan_shape="frames", layout=layout, timing=timing)
         at: Any = given.flyback_at
         cube = frames.reshape(shape, flyback=given.flyback, flyback_at=at, extra=(before, after))
     else:
-        cube = gpu4d.open(path, dataset=given.dataset, scan_shape=shape, layout=layout)
+        cube = gpu4d.open(path, dataset=given.dataset, scan_shape=shape, layout=layout, timing=timing)
     if given.calibration:
         energy = recipe.calibration.energy
         take_calibration(cube, load_calibration(given.calibration), str(path), given.dataset or "", energy)

@@ -470,6 +470,8 @@ NO_ARRAYS = {
     "open": "a path",
     "ScanTiming": "numbers",
     "io.ScanTiming": "numbers",
+    "RawLayout": "numbers",
+    "io.RawLayout": "numbers",
     "save": "tested below",
     "convert": "an array as a DataCube, which is copied to the host",
     "io.convert": "as convert",

@@ -40,7 +40,7 @@ class DigitalMicrograph(Format):
         reading="mapped",
         covers="4D scans in both orders of axes, stacks of patterns (K2, K3, OneView, Rio, STELA) with a scan shape. Patterns lie as "
         "the program shows them. Not read: raw parts of a K2 in-situ camera (.gtg with .bin), and colour or complex data",
-        tried_on="files made from its description",
+        tried_on="files made from its description; RosettaSciIO reads the same from those in little-endian order",
     )
 
     def recognise(self, path: str, head: bytes) -> bool:

@@ -125,6 +125,12 @@ class FourBits:
         return self.shape[0] * ((self.shape[1] + 1) // 2)
 
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
+        if self.shape[1] % 2 == 0 and stored.flags.c_contiguous and out.flags.c_contiguous:
+            from gpu4d.compiled import read_only
+            from gpu4d.io.sources.four_bits import unpack_four_bits
+
+            unpack_four_bits(read_only(stored.reshape(-1)), out.reshape(-1).view("<u2"))
+            return
         packed = stored.reshape(len(stored), self.shape[0], -1)
         np.bitwise_and(packed, 15, out=out[:, :, ::2])
         np.right_shift(packed[:, :, : self.shape[1] // 2], 4, out=out[:, :, 1::2])

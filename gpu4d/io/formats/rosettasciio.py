@@ -57,7 +57,10 @@ class RosettaSciIO(Format):
     )
 
     def recognise(self, path: str, head: bytes) -> bool:
-        return bool(head) and (_ending(path) in ENDINGS if _library() is None else bool(_readers(path)))
+        ending = _ending(path)
+        if not head or not ending or _of_another(ending):
+            return False
+        return ending in ENDINGS if _library() is None else bool(_readers(path))
 
     def open(self, path: str, options: OpenOptions) -> Opened:
         if _library() is None:
@@ -97,15 +100,17 @@ def _library() -> ModuleType | None:
         return None
 
 
-def _readers(path: str) -> list[Mapping[str, Any]]:
-    """Return the library's descriptions of its readers for the ending of a file."""
+def _of_another(ending: str) -> bool:
+    """Say whether files with an ending are those of another format: one is damaged then, or not what its name says."""
     from gpu4d.io.formats import known_formats
 
-    ending = _ending(path)
-    ours = {e.rpartition(".")[2] for known in known_formats() if known.facts and known.facts.library is None for e in known.facts.endings}
-    if not ending or ending in OF_HDF5 or ending in ours:
-        return []  # the file is damaged, or not what its name says: its own format tells more
-    plugins = getattr(_library(), "IO_PLUGINS", [])
+    facts = [known.facts for known in known_formats() if known.facts and known.facts.library is None]
+    return ending in OF_HDF5 or ending in {e.rpartition(".")[2] for each in facts for e in each.endings}
+
+
+def _readers(path: str) -> list[Mapping[str, Any]]:
+    """Return the library's descriptions of its readers for the ending of a file."""
+    ending, plugins = _ending(path), getattr(_library(), "IO_PLUGINS", [])
     return [p for p in plugins if ending in [e.lower() for e in p["file_extensions"]] and p["name"] not in NEVER]
 
 

@@ -60,7 +60,7 @@ class Tia(Format):
     accepts: ClassVar = "TIA .ser, .emi"
     facts: ClassVar = Facts(
         endings=(".ser", ".emi"),
-        reading="mapped, copied with the rows of a pattern in reverse order",
+        reading="mapped, the rows of a pattern in reverse order",
         covers="series of images of any real type, lines and areas, with the metadata of the .emi; patterns appear as in TIA, whose first "
         "row is at the bottom. An .emi opens the series beside it",
         tried_on="a series of five patterns (Talos, Ceta), and files made from the description (scans)",

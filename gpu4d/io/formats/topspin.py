@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import h5py
 import numpy as np
@@ -16,7 +16,8 @@ from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.format import Facts, Opened, OpenOptions
 from gpu4d.io.formats import emd
 from gpu4d.io.formats.hdf5_dialect import Hdf5Dialect, has, number
-from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch
+from gpu4d.io.sources import hdf5_text
+from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch, regular_stretches
 from gpu4d.io.sources.hdf5_file import reading
 from gpu4d.io.sources.layout import decide_scan_shape, is_usable
 from gpu4d.io.units import detector_pixel, log
@@ -121,67 +122,81 @@ def _series(file: h5py.File, path: str, place: str) -> _Series:
             f"{shown(path)}: the patterns of {shown(place)} are {first.shape} {first.dtype}: need rows × columns of real numbers"
         )
     offsets, places = np.empty(frames, np.int64), np.full((frames, 2), np.nan)
-    for n in range(frames):
-        held = _pattern(group, n)
-        if held is None or held.shape != first.shape or held.dtype != first.dtype:
-            raise InputError(f"{shown(path)}: pattern {n} of {shown(place)} is not there, or not like the first one: copy the file again")
-        at = held.id.get_offset() if held.id.get_storage_size() else None
-        if at is None or held.external:
-            raise InputError(
-                f"{shown(path)}: pattern {n} of {shown(place)} is compressed, or was never written: undo it with h5repack -f NONE -l CONTI"
-            )
-        offsets[n] = at
-        found = POSITION.search(_text(group, f"{n}/Metadata"))
-        if found:
-            places[n] = [_float(word) for word in found.groups()]
+    note_of_first = b""
+    with open(path, "rb") as raw:
+        for n in range(frames):
+            held = _dataset(group, f"{n}/Data")
+            if held is None or held.shape != first.shape or not held.get_type().equal(first.id.get_type()):
+                raise InputError(
+                    f"{shown(path)}: pattern {n} of {shown(place)} is not there, or not like the first one: copy the file again"
+                )
+            at = _place(held)
+            if at is None:
+                raise InputError(
+                    f"{shown(path)}: pattern {n} of {shown(place)} is compressed, or was never written: "
+                    "undo it with h5repack -f NONE -l CONTI"
+                )
+            offsets[n] = at
+            note = _note(group, n, raw)
+            note_of_first = note if n == 0 else note_of_first
+            found = POSITION.search(note)
+            if found:
+                places[n] = [_float(word) for word in found.groups()]
     storage = Plain(tuple(first.shape), first.dtype.str)
     known = places if np.isfinite(places).all() else None
-    return _Series(place, _stretches(path, offsets), storage, frames, known, _text(group, "0/Metadata").decode("utf-8", "replace"))
+    return _Series(place, regular_stretches(path, offsets), storage, frames, known, note_of_first.decode("utf-8", "replace"))
 
 
-def _pattern(series: h5py.Group, number_of_it: int) -> h5py.Dataset | None:
-    """Return the dataset of a pattern; None if it is not there."""
+def _dataset(series: h5py.Group, name: str) -> h5py.h5d.DatasetID | None:
+    """Return a dataset in a pattern's group by h5py's quick functions: a scan has many. None if it is not there."""
+    links, path = series.id.links, name.encode()
     try:
-        held = series[f"{number_of_it}/Data"] if has(series, str(number_of_it), "Data") else None
-        return held if isinstance(held, h5py.Dataset) and held.shape is not None and held.dtype is not None else None
+        for part in (path.partition(b"/")[0], path):
+            if not links.exists(part) or links.get_info(part).type != h5py.h5l.TYPE_HARD:
+                return None
+        return h5py.h5d.open(series.id, path)
     except FOREIGN:
         return None
 
 
-def _stretches(path: str, offsets: np.ndarray) -> list[Stretch]:
-    """Return the patterns at these bytes as few stretches, each at one distance."""
-    steps = np.diff(offsets)
-    breaks = np.append(np.nonzero(np.diff(steps))[0] + 1, len(steps))  # steps from which on the distance is another
-    found: list[Stretch] = []
-    at = 0
-    while at < len(offsets):
-        regular = at < len(steps) and steps[at] > 0
-        last = int(breaks[np.searchsorted(breaks, at, side="right")]) if regular else at
-        found.append(Stretch(path, int(offsets[at]), int(steps[at]) if regular else 0, last - at + 1))
-        at = last + 1
-    return found
+def _place(dataset: h5py.h5d.DatasetID) -> int | None:
+    """Return the first byte of a dataset that is stored in one piece; None for others."""
+    plist = dataset.get_create_plist()
+    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count() or not dataset.get_storage_size():
+        return None
+    return dataset.get_offset()
+
+
+def _note(series: h5py.Group, number_of_it: int, raw: BinaryIO) -> bytes:
+    """Return the description of a pattern: text of fixed length, read where it lies."""
+    dataset = _dataset(series, f"{number_of_it}/Metadata")
+    if dataset is None or dataset.rank or not isinstance(kind := dataset.get_type(), h5py.h5t.TypeStringID) or kind.is_variable_str():
+        return b""
+    at = _place(dataset)
+    if at is None or kind.get_size() > LONGEST_NOTE:
+        return b""
+    raw.seek(at)
+    return raw.read(kind.get_size())
 
 
 # ---------------------------------------------------------------- descriptions
 
 
-def _text(group: h5py.Group, name: str, most: int = LONGEST_NOTE) -> bytes:
+def _text(group: h5py.Group, name: str) -> bytes:
     """Return the bytes of a description; none if it is not there, or is no text."""
     if not has(group, *name.split("/")):
         return b""
     held = group[name]
-    if not isinstance(held, h5py.Dataset) or held.shape != () or held.dtype.kind not in "SO" or held.dtype.itemsize > most:
+    if not isinstance(held, h5py.Dataset) or held.shape != () or held.dtype.kind not in "SO" or held.dtype.itemsize > LONGEST_TEXT:
         return b""
-    value = held[()]
+    value = hdf5_text.value(held)
     return value.encode() if isinstance(value, str) else bytes(value) if isinstance(value, bytes) else b""
 
 
 def _tree(group: h5py.Group, name: str) -> ElementTree.Element | None:
     """Return a description as a tree. The encoding that it names is not that of its bytes, and it needs no entities."""
     try:
-        written = re.sub(rb"^\s*<\?xml.*?\?>", b"", _text(group, name, LONGEST_TEXT)[:LONGEST_TEXT], count=1, flags=re.DOTALL).decode(
-            "utf-8", "replace"
-        )
+        written = re.sub(rb"^\s*<\?xml.*?\?>", b"", _text(group, name), count=1, flags=re.DOTALL).decode("utf-8", "replace")
         if "<!" in written:
             raise InputError("it defines entities")
         return ElementTree.fromstring(written) if written else None
@@ -210,7 +225,7 @@ def _plain(node: ElementTree.Element | None, depth: int = 0) -> Any:
 
 
 def _metadata(file: h5py.File, series: _Series, said: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"topspin": said, "series": series.path, "first_pattern": series.first}
+    found: dict[str, Any] = {"topspin": said, "dataset": series.path, "first_pattern": series.first}
     if series.places is not None:
         found["beam_positions_m"] = series.places
     return found

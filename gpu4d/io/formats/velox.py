@@ -82,7 +82,7 @@ class Velox(Hdf5Dialect):
         frames = row.shape[1]
         shape = decide_scan_shape(options.scan_shape, (rows, columns) if rows and columns else None, frames, shown(path))
         source: Source = row if shape == row.shape[:2] else ReshapedScan(row, shape)
-        metadata: dict[str, Any] = {"image": image.said}
+        metadata: dict[str, Any] = {"dataset": image.path, "image": image.said}
         metadata |= values_below(file, SETTINGS)
         name = image.get("BinaryResult", "Detector")
         return Opened(source, _calibration(image, options.energy), metadata, name if isinstance(name, str) and name else "datacube")

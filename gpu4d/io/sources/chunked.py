@@ -281,6 +281,8 @@ class ChunkedSource(LibrarySource):
         part = piece.part
         if part.dtype != self._held:
             return []
+        if part.nbytes == self._nbytes and part.flags.c_contiguous:  # the whole chunk
+            return [(number, 0, part.ctypes.data, part.nbytes)]
         axis, length = 4, part.itemsize
         while axis > 0 and part.strides[axis - 1] == length and part.shape[axis:] == self.chunks[axis:]:
             axis -= 1

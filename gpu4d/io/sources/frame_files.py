@@ -7,7 +7,10 @@ position, if some are missing.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
+import itertools
 import math
 import mmap
 import os
@@ -49,6 +52,26 @@ class Stretch:
     offset: int
     stride: int
     frames: int
+
+
+def regular_stretches(path: str, offsets: np.ndarray) -> list[Stretch]:
+    """Return the patterns that begin at these bytes of a file, (n,) int, as few stretches, each at one distance.
+
+    Examples
+    --------
+    >>> [(s.offset, s.stride, s.frames) for s in regular_stretches("a", np.array([8, 28, 48, 99, 119]))]
+    [(8, 20, 3), (99, 20, 2)]
+    """
+    steps = np.diff(offsets)
+    breaks = np.append(np.nonzero(np.diff(steps))[0] + 1, len(steps))  # steps from which on the distance is another
+    found: list[Stretch] = []
+    at = 0
+    while at < len(offsets):
+        regular = at < len(steps) and steps[at] > 0
+        last = int(breaks[np.searchsorted(breaks, at, side="right")]) if regular else at
+        found.append(Stretch(path, int(offsets[at]), int(steps[at]) if regular else 0, last - at + 1))
+        at = last + 1
+    return found
 
 
 class Storage(Protocol):
@@ -100,20 +123,25 @@ class Plain:
     flipped: tuple[bool, bool] = (False, False)
     rows: int | None = None
 
-    @property
+    @functools.cached_property
     def dtype(self) -> np.dtype:
         return native_dtype(np.dtype(self.stored))
 
-    @property
+    @functools.cached_property
     def nbytes(self) -> int:
         rows = self.shape[0] if self.rows is None else self.rows
         return rows * self.shape[1] * np.dtype(self.stored).itemsize
 
-    @property
+    @functools.cached_property
     def as_it_is(self) -> bool:
         """True if stored pixels can be used where they lie."""
         stored = np.dtype(self.stored)
         return stored.kind == "b" or native_dtype(stored) == stored
+
+    @functools.cached_property
+    def copied(self) -> bool:
+        """True if the bytes of a pattern are those that come out."""
+        return self.as_it_is and not self.swapped and not any(self.flipped) and self.rows in (None, self.shape[0])
 
     def pixels(self, stored: np.ndarray) -> np.ndarray:
         """Return a view (n, Qx, Qy) of stored patterns (n, nbytes)."""
@@ -126,7 +154,30 @@ class Plain:
         return frames[:, :: -1 if self.flipped[0] else 1, :: -1 if self.flipped[1] else 1]
 
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
-        np.copyto(out, self.pixels(stored))
+        if self.copied and out.flags.c_contiguous:
+            np.copyto(out.reshape(len(out), -1).view(np.uint8), stored)  # bytes: numbers may lie at any address
+        elif self.flipped[0] or self.swapped:
+            np.copyto(out, self.pixels(forwards(stored)))
+        else:
+            np.copyto(out, self.pixels(stored))
+
+
+class _Scratch(threading.local):
+    """Memory of a thread for stored patterns, kept between reads: fresh memory costs as much as the copy into it."""
+
+    memory = np.empty(0, np.uint8)
+
+
+_scratch = _Scratch()
+
+
+def forwards(stored: np.ndarray) -> np.ndarray:
+    """Return a copy of stored patterns in cache, good until the next call: memory is read forwards several times as fast as backwards."""
+    if stored.size > _scratch.memory.size:
+        _scratch.memory = np.empty(stored.size, np.uint8)
+    copy = _scratch.memory[: stored.size].reshape(stored.shape)
+    np.copyto(copy, stored)
+    return copy
 
 
 class MappedFile:
@@ -206,7 +257,7 @@ class FrameFiles:
         self.dtype = storage.dtype
         self.path = os.path.abspath(self.stretches[0].path) if self.stretches else ""
         self.dataset = None
-        self._firsts = np.cumsum([0, *(s.frames for s in self.stretches)])  # number of the first pattern of every stretch
+        self._firsts = [0, *itertools.accumulate(s.frames for s in self.stretches)]  # number of the first pattern of every stretch
         self._stops = self._ends()
         self._maps: OrderedDict[str, MappedFile] = OrderedDict()
         self._opening = threading.Lock()
@@ -214,6 +265,7 @@ class FrameFiles:
         self._check_files()
         self._patterns = self._view()
         self.resident = self._patterns is not None
+        self.scratch_bytes = 0 if self.resident else 2 * max(PIECE_BYTES, storage.nbytes)  # a copy that is read, and halves of 24 bits
         files = len(self._stops)
         self.description = f"{description}, {f'{files} files, ' if files > 1 else ''}mapped{'' if self.resident else ', unpacked'}"
 
@@ -267,16 +319,18 @@ class FrameFiles:
         if s.offset % size or s.stride % size:  # compiled code and DLPack refuse arrays that are not aligned
             return None
         n = math.prod(self.shape[:2])
-        return storage.pixels(self._stored(s, 0, n)).reshape(self.shape)
+        return storage.pixels(self._stored(self._mapped(s.path), s, 0, n)).reshape(self.shape)
 
-    def _stored(self, s: Stretch, first: int, frames: int) -> np.ndarray:
+    def _stored(self, file: MappedFile, s: Stretch, first: int, frames: int) -> np.ndarray:
         """Return patterns of a stretch as they are stored, a view (frames, nbytes) of the mapped file."""
-        values = self._mapped(s.path).bytes
+        values = file.bytes
         at = s.offset + first * s.stride
         if s.stride == self.storage.nbytes:  # without headers a plain reshape, whose views numbers can be made of in any way
             return values[at : at + frames * s.stride].reshape(frames, s.stride)
         last = at + (frames - 1) * s.stride + self.storage.nbytes
-        return np.lib.stride_tricks.as_strided(values[at:last], (frames, self.storage.nbytes), (s.stride, 1), writeable=False)
+        if frames == 1:
+            return values[at:last].reshape(1, -1)
+        return np.ndarray((frames, self.storage.nbytes), np.uint8, values.data, at, (s.stride, 1))
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         if self._patterns is not None:
@@ -296,18 +350,29 @@ class FrameFiles:
 
     def _read_run(self, first: int, out: np.ndarray) -> None:
         """Fill out (n, Qx, Qy) with the patterns of positions first … first + n − 1, counted row by row."""
-        for where, s, number, frames in self._pieces(first, first + len(out)):
+        file: MappedFile | None = None
+        most = len(out) if isinstance(self.storage, Plain) else None  # it goes over the pixels once, so pieces gain nothing
+        for where, s, number, frames in self._pieces(first, first + len(out), most):
             if s is None:
                 out[where : where + frames] = 0
                 continue
-            file = self._mapped(s.path)
-            file.check()
-            self.storage.unpack(self._stored(s, number, frames), out[where : where + frames])
+            if file is None or file.path != s.path:
+                if file is not None:
+                    file.check()
+                file = self._mapped(s.path)
+                file.check()
+            self.storage.unpack(self._stored(file, s, number, frames), out[where : where + frames])
+        if file is not None:
             file.check()  # it may have been cut short while it was copied
 
     def _pieces(self, start: int, stop: int, most: int | None = None) -> Iterator[tuple[int, Stretch | None, int, int]]:
         """Return runs of patterns: place behind `start`, stretch (None: missing), number of the first one in it, how many."""
-        most = max(1, PIECE_BYTES // max(1, self.storage.nbytes)) if most is None else most
+        if most is None:
+            most = (
+                stop - start
+                if isinstance(self.storage, Plain) and self.storage.copied
+                else max(1, PIECE_BYTES // max(1, self.storage.nbytes))
+            )
         at = start
         while at < stop:
             number, run = (at, stop - at) if self.numbers is None else self._same_distance(at, stop)
@@ -315,8 +380,8 @@ class FrameFiles:
                 yield at - start, None, 0, run
                 at += run
                 continue
-            i = int(np.searchsorted(self._firsts, number, side="right")) - 1
-            inside = number - int(self._firsts[i])
+            i = bisect.bisect_right(self._firsts, number) - 1
+            inside = number - self._firsts[i]
             run = min(run, self.stretches[i].frames - inside, most)
             yield at - start, self.stretches[i], inside, run
             at += run

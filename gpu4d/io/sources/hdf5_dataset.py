@@ -16,6 +16,7 @@ from gpu4d.io.sources import codecs
 from gpu4d.io.sources.chunk_index import chunk_index
 from gpu4d.io.sources.chunked import ChunkedSource, LibrarySource
 from gpu4d.io.sources.codecs import DEFLATE, Filter
+from gpu4d.io.sources.frame_files import FrameFiles, Plain, regular_stretches
 from gpu4d.io.sources.frames_last import FramesLast, frames_together
 from gpu4d.io.sources.hdf5_file import open_file
 from gpu4d.io.sources.layout import ACCEPTED, ReshapedScan, check_scan_shape, is_usable, kept_axes, without_unit_axes
@@ -94,6 +95,9 @@ def frames_last_source(file: h5py.File, path: str, dataset: h5py.Dataset) -> Sou
     if dataset.chunks and dataset.chunks[2] == 1 and _stored_as_is(dataset):
         four = (1, *(dataset.chunks[axis] for axis in order))
         index = chunk_index(dataset, four, order) if _decoded_here(dataset, shape, four, filters) else None
+        if index is not None and four == (1, 1, *shape[2:]) and not filters and len(index.offsets) == shape[1]:
+            stretches = regular_stretches(dataset.file.filename, index.offsets)  # each chunk is a frame as it is
+            return FrameFiles(stretches, Plain(shape[2:], dataset.dtype.str), shape[:2], description)
         if index is not None:
             layout = {"chunks": four, "filters": filters, "fill": dataset.fillvalue, "index": index}
             return ChunkedSource(*common, description, shape[1:], chunk_bytes, **layout)

@@ -6,12 +6,11 @@ of each chip, one after the other. Patterns begin with the last row of the pictu
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-from gpu4d.compiled import entry, read_only
+from gpu4d.io.sources.frame_files import forwards
 
 BITS = {1: 1, 6: 8, 12: 16, 24: 32}  # depth of the counter -> bits of a stored pixel
 TYPES = {1: "u1", 6: "u1", 12: "u2", 24: "u4"}
@@ -52,6 +51,7 @@ class MerlinRaw:
 
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
         """Unpack stored patterns (n, nbytes) into out (n, Qx, Qy), the picture as Merlin's program shows it."""
+        stored = forwards(stored)
         if self.depth == 24:
             half, upper, lower = self.nbytes // 2, np.empty(out.shape, np.uint16), np.empty(out.shape, np.uint16)
             self._sort(stored[:, :half], upper)
@@ -75,30 +75,12 @@ class MerlinRaw:
     def _sort_chip(self, lines: np.ndarray, place: np.ndarray, turned: bool) -> None:
         """Put the rows of one chip (n, rows, bytes) into its part of the pictures."""
         if self.depth == 1:
-            _expand(read_only(lines), _tables()[int(turned)], place.view(np.uint64), turned)
+            from gpu4d.io.sources.merlin_bits import expand  # needs numba, which opening a file should not load
+
+            expand(lines, place.view(np.uint64), turned)
         elif turned:  # the first group is the last; its pixels stand in the order that they have in the picture
             np.copyto(place.view(np.uint64)[:, :, ::-1], lines.view(np.uint64))
             if place.itemsize > 1:
                 place.byteswap(inplace=True)
         else:
             np.copyto(place.view(np.uint64)[:, ::-1], lines.view(">u8"))
-
-
-@functools.cache
-def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """Return the eight pixels, a byte each, of every byte of 1-bit pixels: with the lowest bit first, and last."""
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    return tuple(read_only(np.ascontiguousarray(order).view(np.uint64)[:, 0]) for order in (bits[:, ::-1], bits))  # type: ignore[return-value]
-
-
-@entry()
-def _expand(lines, pixels_of, place, turned):
-    """Make bytes of bits. Eight pixels are one value of 64 bits, which comes from a table."""
-    rows, last = lines.shape[1], lines.shape[2] - 1
-    for n in range(len(lines)):
-        for row in range(rows):
-            x = row if turned else rows - 1 - row
-            for i in range(lines.shape[2]):
-                group, inside = i // GROUP, i % GROUP
-                y = last - group * GROUP - (GROUP - 1 - inside) if turned else group * GROUP + GROUP - 1 - inside
-                place[n, x, y] = pixels_of[lines[n, row, i]]

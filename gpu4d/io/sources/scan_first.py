@@ -49,7 +49,7 @@ class ScanFirst:
         self.path, self.shape, self.offset, self.said = self._file.path, shape, offset, description
         rows = math.ceil(STRIP_BYTES / max(1, ry * self.stored.itemsize))
         self.blocks = (max(1, min(rows, rx)), max(1, ry))
-        self.description = f"{description}, scan axes first: each pattern is scattered over the file, so converting it once pays"
+        self.description = f"{description}, scan axes first: patterns are scattered over the file, so gpu4d convert once pays"
 
     def read(self, rows: slice, columns: slice, out: Any = None) -> Any:
         _, ry, qx, qy = self.shape

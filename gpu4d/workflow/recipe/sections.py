@@ -32,6 +32,14 @@ class InputSettings:
         None, "text", "Byte of its numbers that comes first, the lowest or the highest.", choices=("little", "big"),
         automatic="as the type says, else little",
     )  # fmt: skip
+    dwell: float | None = setting(
+        None, "number", "Time at a position, for a file of events with times (Timepix3).", units="s", low=1e-9, high=3600,
+        automatic="as long triggers say",
+    )  # fmt: skip
+    trigger: str | None = setting(
+        None, "text", "What a trigger in a file of events starts.", choices=("position", "row", "scan"), automatic="by their number"
+    )
+    pause: float = setting(0.0, "number", "Time between rows, if one trigger starts the whole scan of events.", units="s", low=0.0, high=60)
     flyback: int = setting(0, "whole", "Frames in each row of a list of patterns that were recorded while the beam went back.", low=0)
     flyback_at: str = setting("end", "text", "Where in a row these are.", choices=("end", "start"))
     extra_frames: list[int] | None = setting(

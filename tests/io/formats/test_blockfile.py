@@ -94,7 +94,7 @@ def test_files_of_nanomegas(shared_data):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["test1.blo", "test2.blo"])
-def test_the_same_as_rosettasciio(shared_data, name):
-    reader = pytest.importorskip("rsciio.blockfile").file_reader
+def test_the_same_as_rosettasciio(shared_data, name, need):
+    reader = need("rsciio.blockfile").file_reader
     path = shared_data / "vendor" / "blockfile" / name
     np.testing.assert_array_equal(np.asarray(gpu4d.open(path)), reader(str(path))[0]["data"])

@@ -5,7 +5,6 @@ import os
 import pickle
 
 import h5py
-import hdf5plugin
 import numpy as np
 import pytest
 
@@ -25,6 +24,7 @@ def counts(frames=15, seed=0):
 
 def write(master, frames, in_a_file=6, chunk=1, trigger=(3, 5), **planes):
     """Write a master file and its data files, as the detector's description has them. `in_a_file` patterns lie in each but the last."""
+    hdf5plugin = pytest.importorskip("hdf5plugin")
     folder, stem = master.parent, master.name.removesuffix(".h5").removesuffix("_master")
     with h5py.File(master, "w") as file:
         file.attrs["default"] = np.bytes_("entry")

@@ -107,7 +107,7 @@ def test_a_name_leads_nowhere_else(tmp_path):
         ("stack_images.xml", "series_x10.raw", (1, 10), None),
     ],
 )
-def test_real_xml_files(shared_data, tmp_path, name, raw, scan, energy):
+def test_real_xml_files(shared_data, tmp_path, name, raw, scan, energy, need):
     shutil.copy(shared_data / "vendor" / "empad" / name, tmp_path)
     with open(tmp_path / raw, "wb") as file:  # zeros, but one pixel of each pattern and the rows behind them
         for number in range(scan[0] * scan[1]):
@@ -120,6 +120,6 @@ def test_real_xml_files(shared_data, tmp_path, name, raw, scan, energy):
     read = cube.source.read(slice(0, scan[0]), slice(0, scan[1]))
     np.testing.assert_array_equal(read[:, :, 5, 7].ravel(), np.arange(scan[0] * scan[1]) + 1)
     assert not np.isnan(read[-1]).any() and (read[0] != 0).sum() == scan[1]
-    reader = pytest.importorskip("rsciio.empad")
+    reader = need("rsciio.empad")
     theirs = reader.file_reader(str(tmp_path / name))[0]["data"].reshape(read.shape)
     np.testing.assert_array_equal(read[-1], theirs[-1])

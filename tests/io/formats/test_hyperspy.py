@@ -6,6 +6,7 @@ import pytest
 
 import gpu4d
 from gpu4d.errors import InputError
+from gpu4d.io.converting import convert
 from gpu4d.io.format import OpenOptions
 from gpu4d.io.formats.hyperspy import HyperSpy
 from gpu4d.testing.formats import FormatTests
@@ -74,6 +75,21 @@ def test_scales_units_energy_and_angle(tmp_path):
     assert told["camera_length"] == 11.5
     assert cube.metadata["attributes"]["/Experiments/My scan/original_metadata/a"]["d"] == "text"
     assert cube.metadata["values"]["original_metadata"]["a"]["_list_c"].tolist() == [1, 2, 3]
+
+
+def test_what_gpu4d_wrote_comes_back(tmp_path):
+    mask = np.ones((6, 5), bool)
+    mask[2, 3] = False
+    cube = gpu4d.DataCube(values(), gpu4d.Calibration(q_pixel=0.02, rotation=0.3), {"note": "x"}, mask, "a name")
+    convert(cube, str(tmp_path / "a.hspy"))
+    found = gpu4d.open(tmp_path / "a.hspy")
+    assert found.calibration.rotation == 0.3 and found.name == "a name" and found.metadata["source"] == {"note": "x"}
+    assert np.array_equal(np.asarray(found.detector_mask), mask)
+    with h5py.File(tmp_path / "a.hspy", "a") as file:  # HyperSpy changes the units and saves it
+        del file["Experiments/a name"].attrs["written_by"]
+        file["Experiments/a name/axis-2"].attrs["scale"] = file["Experiments/a name/axis-3"].attrs["scale"] = 0.04
+    found = gpu4d.open(tmp_path / "a.hspy")
+    assert found.calibration.q_pixel == 0.04 and found.calibration.rotation is None and found.metadata["source"] == {"note": "x"}
 
 
 @pytest.mark.parametrize(

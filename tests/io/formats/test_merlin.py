@@ -301,8 +301,8 @@ def test_a_scan_with_half_of_the_rows(real):
 
 
 @pytest.mark.shared
-def test_a_peer_reads_the_same(real):
-    reader = pytest.importorskip("rsciio.quantumdetector")
+def test_a_peer_reads_the_same(real, need):
+    reader = need("rsciio.quantumdetector")
     for path in sorted(real.glob("*.mib")):
         if "RAW" not in path.name:
             theirs = np.asarray(reader.file_reader(str(path))[0]["data"])

@@ -75,6 +75,13 @@ class TestFourBits(Stack):
         return data
 
 
+class TestFourBitsInWholeBytes(Stack):
+    def write(self, path):
+        data = patterns(detector=(5, 12), dtype="u1", most=16)
+        path.write_bytes(header((24, 5, 12), 101) + (data[..., ::2] | data[..., 1::2] << 4).tobytes())
+        return data
+
+
 def info(size, kind="Raster", **more):
     """The text of Direct Electron's server, as far as it tells where patterns belong. `size` is (Rx, Ry)."""
     held = {
@@ -229,7 +236,7 @@ def test_movies_of_direct_electron(shared_data):
 
 
 @pytest.mark.shared
-def test_the_same_as_rosettasciio(shared_data):
-    reader = pytest.importorskip("rsciio.mrc").file_reader
+def test_the_same_as_rosettasciio(shared_data, need):
+    reader = need("rsciio.mrc").file_reader
     path = shared_data / "vendor" / "mrc" / "20241021_00405_movie.mrc"
     np.testing.assert_array_equal(np.asarray(gpu4d.open(path)), reader(str(path))[0]["data"])

@@ -168,6 +168,8 @@ def test_files_that_it_is_not_asked_for(tmp_path, library):
     for name in ("a.blo", "a.nc", "a.h5", "a"):
         with pytest.raises(InputError, match="whatever its name says"):
             gpu4d.open(file(tmp_path, name))
+    library.answer = lambda name, lazy: [signal(patterns(), STEPS)]
+    assert gpu4d.open(file(tmp_path, "a.blo"), format="rosettasciio").shape == (5, 7, 6, 9), "its name asks for it all the same"
     (tmp_path / "empty.prz").write_bytes(b"")
     with pytest.raises(InputError, match="is empty"):
         gpu4d.open(tmp_path / "empty.prz")
@@ -180,6 +182,13 @@ def test_without_the_library(tmp_path, monkeypatch):
         gpu4d.open(file(tmp_path))
     with pytest.raises(InputError, match="whatever its name says"):
         gpu4d.open(file(tmp_path, "a.doc"))
+
+
+def test_files_that_nothing_reads(tmp_path):
+    """The message for a format that is known and not read says what to do."""
+    for name, remark in (("a.gtg", "K2 in-situ camera; save the scan as .dm4"), ("a.MAT", "save it there with '-v7.3'")):
+        with pytest.raises(InputError, match=remark):
+            gpu4d.open(file(tmp_path, name))
 
 
 @pytest.fixture

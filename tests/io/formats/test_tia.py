@@ -165,7 +165,7 @@ def test_a_series_of_a_talos(shared_data):
 
 
 @pytest.mark.shared
-def test_the_same_as_rosettasciio(shared_data):
-    reader = pytest.importorskip("rsciio.tia").file_reader
+def test_the_same_as_rosettasciio(shared_data, need):
+    reader = need("rsciio.tia").file_reader
     path = shared_data / "vendor" / "tia" / "new" / "128x128x5-diffraction_preview_1.ser"
     np.testing.assert_array_equal(np.asarray(gpu4d.open(path, scan_shape="frames"))[0], reader(str(path))[0]["data"])

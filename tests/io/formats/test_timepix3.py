@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 import gpu4d
+from gpu4d.cli import run_command
 from gpu4d.errors import InputError
 from gpu4d.io.format import OpenOptions
 from gpu4d.io.formats.timepix3 import Timepix3
 from gpu4d.io.timing import ScanTiming
 from gpu4d.testing.formats import FormatTests
+from gpu4d.workflow.inputs import open_scan
+from gpu4d.workflow.recipe import Recipe
 
 NS = 1e-9
 SCAN, DWELL = (3, 5), 2000 * NS
@@ -194,3 +197,16 @@ def test_what_cannot_be_read_is_refused(tmp_path, raw, message):
 def test_timing_is_checked(given):
     with pytest.raises(InputError, match=r"need seconds|accepted are"):
         ScanTiming(**given)
+
+
+def test_the_command_line_says_where_the_probe_was(tmp_path, capsys):
+    hits, expected = scene()
+    record(tmp_path / "a.tpx3", rows()[:1], hits)
+    words = ["info", str(tmp_path / "a.tpx3"), "--scan-shape", "3,5", "--dwell", "2us", "--trigger", "scan", "--pause", "4us"]
+    assert run_command(words) == 0
+    said = capsys.readouterr().out
+    assert f"{int(expected.sum())} hits" in said and "--trigger=scan" in said
+    recipe = Recipe()
+    for name, value in {"scan_shape": [3, 5], "dwell": DWELL, "trigger": "scan", "pause": ROW - 5 * DWELL}.items():
+        recipe.set(f"input.{name}", value)
+    np.testing.assert_array_equal(dense(open_scan(tmp_path / "a.tpx3", recipe)), expected)

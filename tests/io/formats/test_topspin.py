@@ -138,7 +138,7 @@ def test_a_description_that_is_none(tmp_path, text):
 
 
 @pytest.mark.shared
-def test_a_precession_scan(shared_data):
+def test_a_precession_scan(shared_data, need):
     cube = gpu4d.open(shared_data / "vendor/topspin/topspin_test_A.app5")
     assert cube.shape == (2, 5, 14, 12) and cube.source.dtype == np.float32
     patterns = cube.source.read(slice(0, 2), slice(0, 5))
@@ -147,6 +147,6 @@ def test_a_precession_scan(shared_data):
     assert cube.calibration.energy == 200e3 and abs(cube.calibration.r_pixel - 20) < 1e-6
     assert abs(cube.calibration.q_pixel * cube.calibration.wavelength - 2.13275792205814e-05) < 1e-9
     assert cube.metadata["topspin"]["HardwareSettings"]["DiffractionCameraLength"] == "2.8"
-    topspin = pytest.importorskip("rsciio.topspin")
+    topspin = need("rsciio.topspin")
     peer = next(found for found in topspin.file_reader(shared_data / "vendor/topspin/topspin_test_A.app5") if found["data"].ndim == 4)
     assert np.array_equal(patterns, peer["data"])

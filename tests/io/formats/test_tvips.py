@@ -144,8 +144,8 @@ def test_files_with_counting_values(shared_data, name, scan, detector):
 
 
 @pytest.mark.shared
-def test_the_same_as_rosettasciio(shared_data):
-    reader = pytest.importorskip("rsciio.tvips").file_reader
+def test_the_same_as_rosettasciio(shared_data, need):
+    reader = need("rsciio.tvips").file_reader
     path = shared_data / "vendor" / "tvips" / "test_tvips_2345_split_000.tvips"
     found = np.asarray(gpu4d.open(path, scan_shape=(2, 3)))
     np.testing.assert_array_equal(found, reader(str(path), scan_shape=(2, 3))[0]["data"])

@@ -1,0 +1,63 @@
+"""Define `gpu4d export`: hand a scan to another ptychography engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import click
+
+
+def export_command(commands: click.Group, debug: Any, say: Any) -> None:
+    """Add `gpu4d export` to the commands."""
+    import click
+
+    from gpu4d.cli_flags import calibration_flags, layout_flags, named_numbers, pair, timing_flags, with_flags
+
+    file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+    dataset = click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file.")
+    shape = click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
+    out = click.option("-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for the results.")
+    overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
+
+    @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
+    @file
+    @click.option("--for", "engine", required=True, type=click.Choice(["ptyrad", "phaser", "pty-chi"]), help="Engine that will read them.")
+    @dataset
+    @shape
+    @layout_flags
+    @timing_flags
+    @calibration_flags
+    @click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees.")
+    @click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not.")
+    @click.option("--defocus", type=float, metavar="A", help="Defocus of the probe to begin with, Å. Positive is underfocus.")
+    @click.option("--aberrations", metavar="C10=A,…", callback=named_numbers, help="Aberrations to begin with: C12=42,phi12=0.5 (Å, rad).")
+    @click.option("--fit", is_flag=True, help="Fit the aberrations to the scan, of a thin object at steps that resolve it.")
+    @click.option("--slices", type=int, default=1, metavar="N", help="Slices of the object.  [default: 1]")
+    @click.option("--thickness", type=float, metavar="A", help="Thickness of the whole object, Å, for more than one slice.")
+    @out
+    @overwrite
+    @debug
+    def export(
+        file: Path,
+        engine: str,
+        out: Path | None,
+        overwrite: bool,
+        debug: bool,
+        fit: bool,
+        slices: int,
+        thickness: float | None,
+        **flags: Any,
+    ) -> None:
+        """Write FILE for another ptychography engine: patterns as HDF5, and the file with its parameters.
+
+        Files go to OUT, by default FILE's name with the engine's in the current folder.
+        """
+        from gpu4d.workflow.export import export_scan
+
+        given = {**(flags.pop("aberrations") or {}), "defocus": flags.pop("defocus")}
+        given = {name: value for name, value in given.items() if value is not None}
+        options = {"slices": slices, "thickness": thickness, "overwrite": overwrite}
+        written = export_scan(file, out, engine=engine, recipe=with_flags(None, flags), aberrations=given or None, fit=fit, **options)
+        say("\n".join(map(str, written)), "the files are complete")
