@@ -14,7 +14,7 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
     """Add `gpu4d convert` to the commands."""
     import click
 
-    from gpu4d.cli_flags import layout_flags, layout_of, pair, region
+    from gpu4d.cli_flags import layout_flags, layout_of, pair, region, timing_flags, timing_of
     from gpu4d.io.writing.encoders import CODECS
     from gpu4d.io.writing.targets import TARGETS
 
@@ -29,6 +29,7 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
     @click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file or a zarr store.")
     @click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
     @layout_flags
+    @timing_flags
     @click.option("--crop", metavar="A,B,C,D", callback=region, help="Keep rows A to B, columns C to D of the scan only.")
     @click.option("--bin", "binned", type=int, metavar="N", help="Sum N×N detector pixels.")
     @click.option("--overwrite", is_flag=True, help="Replace OUT.")
@@ -46,9 +47,9 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
         from gpu4d.workflow.convert_file import convert_file
         from gpu4d.workflow.terminal import watcher
 
-        start, layout = time.perf_counter(), layout_of(options)
+        start, layout, timing = time.perf_counter(), layout_of(options), timing_of(options)
         with watcher(quiet) as progress:
-            done = convert_file(file, out, verify=not no_verify, watcher=progress, layout=layout, **options)
+            done = convert_file(file, out, verify=not no_verify, watcher=progress, layout=layout, timing=timing, **options)
         if not quiet:
             say(convert_text(done, time.perf_counter() - start), f"{done.path} is complete")
 

@@ -10,6 +10,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.converting import Converted, convert
 from gpu4d.io.opening import open as open_scan
 from gpu4d.io.raw_layout import RawLayout
+from gpu4d.io.timing import ScanTiming
 from gpu4d.workflow.record import Watcher
 
 
@@ -21,6 +22,7 @@ def convert_file(
     dataset: str | None = None,
     scan_shape: Any = None,
     layout: RawLayout | None = None,
+    timing: ScanTiming | None = None,
     crop: Any = None,
     binned: int | None = None,
     **options: Any,
@@ -32,7 +34,7 @@ def convert_file(
     file, out : path
     watcher : Watcher
         Receives the progress.
-    dataset, scan_shape, layout
+    dataset, scan_shape, layout, timing
         As for `gpu4d.open`.
     crop : sequence of int, optional
         Rows A to B and columns C to D of the scan.
@@ -46,7 +48,8 @@ def convert_file(
     InputError
         As `gpu4d.open` and `gpu4d.convert`, or a crop that is no four numbers.
     """
-    cube = open_scan(file, dataset=dataset, scan_shape=tuple(scan_shape) if scan_shape else None, layout=layout)
+    shape = tuple(scan_shape) if scan_shape else None
+    cube = open_scan(file, dataset=dataset, scan_shape=shape, layout=layout, timing=timing)
     if crop is not None:
         if isinstance(crop, str):
             raise InputError(f"--crop {crop}: need four whole numbers A,B,C,D: rows A to B, columns C to D")

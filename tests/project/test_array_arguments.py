@@ -491,6 +491,8 @@ NO_ARRAYS = {
     "RawLayout": "numbers",
     "io.RawLayout": "numbers",
     "save": "tested below",
+    "convert": "an array as a DataCube, which is copied to the host",
+    "io.convert": "as convert",
     "rings.radii": "numbers",
     "amorphous.HaloReference": "made by amorphous.halo_reference",
     "amorphous.AmorphousStrain": "a result",
@@ -525,6 +527,7 @@ NO_ARRAYS = {
     "simulate.phase_object_scan": "numbers and functions",
 }
 RESULTS = (
+    "Converted",
     "CountedScan",
     "CountingSetup",
     "DarkReference",

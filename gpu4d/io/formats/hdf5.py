@@ -11,7 +11,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
-from gpu4d.io.formats import emd, emd_events
+from gpu4d.io.formats import carried, emd, emd_events
 from gpu4d.io.formats.choose_dataset import Contents, choose
 from gpu4d.io.formats.hdf5_dialect import writer_of
 from gpu4d.io.sources.hdf5_dataset import files_of, source_of
@@ -51,6 +51,9 @@ class Hdf5(Format):
                     more = f" and {len(others) - NAMED} more files" if len(others) > NAMED else ""
                     source.description += f", in {', '.join(map(shown, others[:NAMED]))}{more}"
             metadata = emd.metadata_of(file, name)
+            known = carried.in_hdf5(file, name, source.shape)
+            if known is not None:
+                metadata |= {key: known[1][key] for key in ("source", "converted") if key in known[1]}  # the rest may have changed since
             calibration = emd.calibration_of(file, name, chosen, source.shape, metadata, options.energy)
         mask = emd.mask_of(metadata, source.shape)
         return Opened(source, calibration, metadata, emd.cube_name(path, name), mask)
