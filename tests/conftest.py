@@ -47,6 +47,14 @@ def pytest_addoption(parser):
     parser.addoption("--cases", type=int, help="random cases of each slow test that tries some; each has its own usual number")
 
 
+def pytest_configure(config):
+    """Share the work of collecting among workers."""
+    if hasattr(config, "workerinput"):  # of pytest-xdist
+        from files_for_workers import collect_from_elsewhere
+
+        collect_from_elsewhere(config, CHECKOUT / "tests")
+
+
 def pytest_collection_modifyitems(config, items):
     """Skip, with the reason, what needs a GPU, a compiler or the shared inputs where they are absent."""
     if hasattr(config, "workerinput"):  # of pytest-xdist
@@ -97,6 +105,15 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the shared test inputs (../shared/data beside the checkout) are absent")
     return SHARED_DATA
+
+
+@pytest.fixture
+def blank_pictures():
+    """Runs of this test do not render their pictures."""
+    from blank_pictures import not_rendered
+
+    with not_rendered():
+        yield
 
 
 @pytest.fixture(scope="session")

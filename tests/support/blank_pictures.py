@@ -9,6 +9,8 @@ from unittest.mock import patch
 
 from gpu4d import plot
 
+SAVE, SAVING = plot.save, "gpu4d.workflow.report.pictures.plot.save"
+
 
 @contextmanager
 def not_rendered() -> Iterator[None]:
@@ -16,8 +18,13 @@ def not_rendered() -> Iterator[None]:
 
     Stages still make their figures, and folder and report get a picture for each. `tests/workflow/test_run.py` and `tests/plot` render them.
     """
-    with patch("gpu4d.workflow.report.pictures.plot.save", _blank):
+    with patch(SAVING, _blank):
         yield
+
+
+def render_none() -> None:
+    """Leave blank pictures in the place of all that this process would render from here on."""
+    patch(SAVING, _blank).start()
 
 
 def _blank(figure, path, dpi=160):
@@ -32,6 +39,3 @@ def _bytes() -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         return SAVE(Figure(figsize=(0.1, 0.1)), Path(folder) / "blank.png").read_bytes()
-
-
-SAVE = plot.save

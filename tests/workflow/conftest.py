@@ -30,13 +30,6 @@ def results(tmp_path_factory, crystal):
     return run(path, root / "out", recipe=settings, command="gpu4d run <script>")
 
 
-@pytest.fixture
-def blank_pictures():
-    """Runs of this test do not render their pictures."""
-    with not_rendered():
-        yield
-
-
 @pytest.fixture(scope="module")
 def only_blank_pictures():
     """No run of this module renders its pictures: no test of it looks at them."""
