@@ -171,29 +171,6 @@ def hyperspy(folder: Path, megabytes: int) -> Written:
     return folder / "a.hspy", values, {}
 
 
-@case("zarr")
-def zarr_shards(folder: Path, megabytes: int) -> Written:
-    """Sharded zarr 3, chunks of about 1 MB with Blosc (bitshuffle, LZ4), as `gpu4d convert` writes it."""
-    values = counts(scan_of(megabytes, (128, 128), 2))
-    gpu4d.convert(values, folder / "scan.zarr", verify=False)
-    return folder / "scan.zarr", values, {}
-
-
-def by_zarr_python(path: Path) -> Callable[[], None]:
-    """Return a loop in which zarr-python reads a few rows of the scan at a time, with its own threads."""
-    import zarr
-
-    array = zarr.open_array(path, mode="r")
-    rows = max(1, BLOCK_BYTES // (array.nbytes // array.shape[0]))
-
-    def read() -> None:
-        for first in range(0, array.shape[0], rows):
-            array[first : first + rows]
-
-    return read
-
-
-LIBRARY["zarr"] = by_zarr_python
 LIBRARY["hyperspy"] = by_h5py_in_chunks("Experiments/a/data")
 
 
@@ -257,6 +234,30 @@ def raw(folder: Path, megabytes: int) -> Written:
     return folder / "a.raw", values, {"layout": gpu4d.RawLayout(values.shape, "uint16", 256, 256)}
 
 
+@case("zarr")
+def zarr_shards(folder: Path, megabytes: int) -> Written:
+    """Sharded zarr 3, chunks of about 1 MB with Blosc (bitshuffle, LZ4), as `gpu4d convert` writes it."""
+    values = counts(scan_of(megabytes, (128, 128), 2))
+    gpu4d.convert(values, folder / "scan.zarr", verify=False)
+    return folder / "scan.zarr", values, {}
+
+
+def by_zarr_python(path: Path) -> Callable[[], None]:
+    """Return a loop in which zarr-python reads a few rows of the scan at a time, with its own threads."""
+    import zarr
+
+    array = zarr.open_array(path, mode="r")
+    rows = max(1, BLOCK_BYTES // (array.nbytes // array.shape[0]))
+
+    def read() -> None:
+        for first in range(0, array.shape[0], rows):
+            array[first : first + rows]
+
+    return read
+
+
+LIBRARY["zarr"] = by_zarr_python
+
 # ---------------------------------------------------------------- measurement
 
 
@@ -298,7 +299,7 @@ def measure(name: str, megabytes: int, rounds: int, threads: int) -> tuple[str, 
             got = source.read(slice(row, row + 1), slice(0, values.shape[1]))
             assert np.array_equal(got[0], values[row]), f"{name}: row {row} is read wrongly"
         if name in LIBRARY:
-            floor, floor_name = LIBRARY[name](path), "zarr-python" if name == "zarr" else "h5py"
+            floor, floor_name = LIBRARY[name](path), LIBRARY[name].__name__.removeprefix("by_").replace("_", "-")
         else:
             np.save(Path(folder) / "plain.npy", values)
             plain = gpu4d.open(Path(folder) / "plain.npy").source

@@ -26,6 +26,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         if (_here / name).is_dir() or (_here / f"{name}.py").is_file():
             raise AttributeError(name)  # `from gpu4d import arrays` asks for the name first, and then imports the module
+        if name.startswith("_"):  # asked by tools, hundreds of times: to look for a similar name takes milliseconds
+            raise AttributeError(f"module 'gpu4d' has no attribute {name!r}")
         from gpu4d.errors import did_you_mean
 
         raise AttributeError(f"module 'gpu4d' has no attribute {name!r}{did_you_mean(name, __all__)}; it has {', '.join(__all__)}")

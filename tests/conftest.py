@@ -1,13 +1,18 @@
-"""What all tests share: one BLAS thread, the shared inputs, and which tests this machine can run."""
+"""What all tests share: one BLAS thread, compiled modules on disk, the shared inputs, and which tests this machine can run."""
 
 import os
+import sys
 
 # Before NumPy is imported: a BLAS thread pool inside every compute thread would make timings and small tests slower.
 for _library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB_MAXIMUM"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Workers and hundreds of processes that tests start import the same modules: Python would compile all of them again each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 import functools
+import gc
 import importlib
 import shutil
 from collections.abc import Callable
@@ -42,8 +47,12 @@ def pytest_addoption(parser):
     parser.addoption("--cases", type=int, help="random cases of each slow test that tries some; each has its own usual number")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Skip, with the reason, what needs a GPU, a compiler or the shared inputs where they are absent."""
+    if hasattr(config, "workerinput"):  # of pytest-xdist
+        from files_for_workers import put_in_order
+
+        put_in_order(items)
     for item in items:
         if item.get_closest_marker("gpu") and "cupy" not in REQUIRED and (reason := why_no_gpu()):
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -54,6 +63,32 @@ def pytest_collection_modifyitems(items):
         needs_shared = item.get_closest_marker("shared") or "shared_data" in getattr(item, "fixturenames", ())
         if needs_shared and not SHARED_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason="the shared test inputs (../shared/data beside the checkout) are absent"))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """Give workers whole files, as `--dist loadfile` says, but the table of operations first, one operation after the other."""
+    if config.getoption("dist") == "loadfile":
+        from files_for_workers import OperationsFirst
+
+        return OperationsFirst(config, log)
+    return None
+
+
+def pytest_collection_finish():
+    """Leave what stays until the end out of all collections of garbage: there are thousands of tests and modules."""
+    _keep_what_is_there()
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Do the same after each file: results of its tests and compiled code stay too."""
+    if nextitem is None or nextitem.path != item.path:
+        _keep_what_is_there()
+
+
+def _keep_what_is_there() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

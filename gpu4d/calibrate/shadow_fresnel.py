@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used
 
 from gpu4d import fft
 from gpu4d.data.calibration import Calibration
@@ -48,15 +48,15 @@ def half_turn_from_fringes(
         absorbed, turned = _holograms(stem, product)
         r = place + q @ matrix.T
         inside = ((r >= 2) & (r <= np.asarray(stem.shape) - 3)).all(axis=-1)
-        smooth = ndimage.gaussian_filter(frame, 0.7)
-        seen = ndimage.map_coordinates(smooth, (q + center).T, order=1, mode="nearest")
+        smooth = scipy.ndimage.gaussian_filter(frame, 0.7)
+        seen = scipy.ndimage.map_coordinates(smooth, (q + center).T, order=1, mode="nearest")
         block = np.floor((q / radius + 1) / 2 * BLOCKS).clip(0, BLOCKS - 1) @ [BLOCKS, 1]
         for number in np.unique(block[inside]):
             some = inside & (block == number)
             if some.sum() < 20:
                 continue
             terms = [np.ones(some.sum()), *q[some].T / radius]
-            terms += [ndimage.map_coordinates(image, r[some].T, order=1) for image in (absorbed, turned)]
+            terms += [scipy.ndimage.map_coordinates(image, r[some].T, order=1) for image in (absorbed, turned)]
             design = np.stack(terms, axis=-1)
             design[:, 1:] -= design[:, 1:].mean(axis=0)
             fit = np.linalg.lstsq(design, seen[some] / max(seen[some].mean(), 1e-12), rcond=None)[0]

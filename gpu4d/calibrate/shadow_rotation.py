@@ -9,7 +9,7 @@ import math
 import warnings
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used
 
 from gpu4d import physics
 from gpu4d.arrays import ArrayLike
@@ -142,8 +142,8 @@ class _View:
         axis = np.arange(-0.9 * radius, 0.9 * radius + 1e-9, step)
         grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
         self.q = grid[np.linalg.norm(grid, axis=-1) < 0.9 * radius]  # detector px, from the centre
-        smooth = ndimage.gaussian_filter(frame, step / 2)
-        values = ndimage.map_coordinates(smooth, (self.q + center).T, order=1, mode="nearest")
+        smooth = scipy.ndimage.gaussian_filter(frame, step / 2)
+        values = scipy.ndimage.map_coordinates(smooth, (self.q + center).T, order=1, mode="nearest")
         trend = np.stack([np.ones(len(self.q)), *(self.q / radius).T, (np.linalg.norm(self.q, axis=-1) / radius) ** 2], axis=-1)
         self.values = values - trend @ np.linalg.lstsq(trend, values, rcond=None)[0]  # uneven illumination is none of the specimen
         self.stem, self.place, self.center, self.radius, self.frame = stem, place, center, radius, frame
@@ -162,7 +162,7 @@ class _View:
         if inside.sum() < LEAST_INSIDE * len(self.q):
             return 0.0, 0.0
         blurred = self.smoothed(math.exp(parameters[1]) * self.step / 2)
-        a, b = ndimage.map_coordinates(blurred, r[inside].T, order=1), self.values[inside]
+        a, b = scipy.ndimage.map_coordinates(blurred, r[inside].T, order=1), self.values[inside]
         a, b = a - a.mean(), b - b.mean()
         norm = math.sqrt(float(a @ a) * float(b @ b))
         return (float(a @ b) / norm if norm > 0 else 0.0), float(inside.sum())
@@ -175,14 +175,14 @@ class _View:
         """Return the STEM image, blurred to the distance of the samples, or the coefficients of its spline. A few of them are kept."""
         key = (round(math.log(max(sigma, 0.05)) * 4), spline)
         if key not in self._smoothed:
-            blurred = ndimage.gaussian_filter(self.stem, math.exp(key[0] / 4))
-            self._smoothed[key] = ndimage.spline_filter(blurred, mode="mirror") if spline else blurred
+            blurred = scipy.ndimage.gaussian_filter(self.stem, math.exp(key[0] / 4))
+            self._smoothed[key] = scipy.ndimage.spline_filter(blurred, mode="mirror") if spline else blurred
         return self._smoothed[key]
 
     def residual(self, parameters: np.ndarray, transpose: bool, kept: np.ndarray, sigma: float) -> np.ndarray:
         """Return what is left of the shadow, in units of its own size, after the best multiple of the STEM image is subtracted."""
         r = self.places(parameters, transpose)[kept]
-        a, b = ndimage.map_coordinates(self.smoothed(sigma, True), r.T, order=3, mode="mirror", prefilter=False), self.values[kept]
+        a, b = scipy.ndimage.map_coordinates(self.smoothed(sigma, True), r.T, order=3, mode="mirror", prefilter=False), self.values[kept]
         a, b = a - a.mean(), b - b.mean()
         left = b - (float(a @ b) / max(float(a @ a), 1e-300)) * a
         return left / math.sqrt(max(float(b @ b), 1e-300))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import interpolate, ndimage, optimize
+import scipy  # its parts are imported when they are used
 
 from gpu4d import arrays, fft
 from gpu4d.arrays import ArrayLike, ArrayT
@@ -141,7 +141,7 @@ def resampling(n: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
     inside = (places >= -1e-9) & (places <= n - 1 + 1e-9)
     if n < 4:
         return np.eye(n), inside & (shift == 0)
-    spline = interpolate.make_interp_spline(np.arange(n), np.eye(n), k=3 if n <= ORDER else ORDER)
+    spline = scipy.interpolate.make_interp_spline(np.arange(n), np.eye(n), k=3 if n <= ORDER else ORDER)
     return spline(np.clip(places, 0, n - 1)), inside
 
 
@@ -197,7 +197,7 @@ def _whole_steps(a: np.ndarray, b: np.ndarray, most: float) -> tuple[np.ndarray,
 
 def _maxima(size: np.ndarray) -> np.ndarray:
     """Return where an image is not smaller than its eight neighbours."""
-    return size >= ndimage.maximum_filter(size, 3, mode="wrap")
+    return size >= scipy.ndimage.maximum_filter(size, 3, mode="wrap")
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, shift: np.ndarray, where: np.ndarray | None = None, products: bool = False) -> float:
@@ -222,7 +222,7 @@ def _refined(a: np.ndarray, b: np.ndarray, start: np.ndarray, where: np.ndarray 
 
     simplex = start + np.array([[0.0, 0.0], [0.4, 0.0], [0.0, 0.4]])
     options = {"xatol": 2e-3, "fatol": 1e-6, "initial_simplex": simplex}
-    return np.asarray(optimize.minimize(cost, start, method="Nelder-Mead", options=options).x)
+    return np.asarray(scipy.optimize.minimize(cost, start, method="Nelder-Mead", options=options).x)
 
 
 def _jackknife(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used
 
 from gpu4d import fft
 from gpu4d.drift.scan_frame import ScanFrame
@@ -101,7 +101,7 @@ def _best(frames: list[ScanFrame], views: list[np.ndarray], level: int, drift: n
     score = -overlap * np.log1p(-(np.clip(size, 0, 0.999999) ** 2))
     at = np.unravel_index(int(score.argmax()), score.shape)
     best = np.array([lags[0][at[0]], lags[1][at[1]]], dtype=float)
-    peaks = (size >= ndimage.maximum_filter(size, 3, mode="wrap")) & (np.hypot(lags[0][:, None] - best[0], lags[1] - best[1]) > APART)
+    peaks = (size >= scipy.ndimage.maximum_filter(size, 3, mode="wrap")) & (np.hypot(lags[0][:, None] - best[0], lags[1] - best[1]) > APART)
     rival = float(size[peaks].max(initial=0.0) / size[at]) if size[at] > 0 else math.inf
     return float(score[at]) * level**2, best * level, float(size[at]), rival
 
@@ -114,7 +114,7 @@ def _in_place(
     middle = ((np.array(frame.shape) - 1) / 2 - (level - 1) / 2) / level
     offset = middle - inverse @ half
     size = tuple(int(2 * h + 1) for h in half)
-    planes = [ndimage.affine_transform(plane, inverse, offset, size, order=1, cval=0.0) for plane in view]
-    inside = ndimage.affine_transform(np.ones(view.shape[1:]), inverse, offset, size, order=1, cval=0.0)
+    planes = [scipy.ndimage.affine_transform(plane, inverse, offset, size, order=1, cval=0.0) for plane in view]
+    inside = scipy.ndimage.affine_transform(np.ones(view.shape[1:]), inverse, offset, size, order=1, cval=0.0)
     room = [(0, n - m) for n, m in zip(shape, size)]
     return np.pad(np.stack(planes), [(0, 0), *room]), np.pad((inside > 0.5).astype(float), room)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import linalg
+import scipy  # its parts are imported when they are used
 
 FREE = 100.0  # steps: standard deviation of what is not known at all, the place of a scan and its steady drift
 SIZES = np.geomspace(0.005, 2.56, 19)  # steps: walk and jitter are one of these, 1.4 times apart; data hardly tell them better
@@ -68,7 +68,7 @@ def log_evidence(prior: Prior, curvature: np.ndarray, pull: np.ndarray) -> float
     """Return the logarithm of the probability of the data, near the minimum, but for a constant."""
     root = prior.factor()
     lower = np.linalg.cholesky(np.eye(len(root)) + root.T @ curvature @ root)
-    z = linalg.solve_triangular(lower, root.T @ pull, lower=True)
+    z = scipy.linalg.solve_triangular(lower, root.T @ pull, lower=True)
     return float(0.5 * z @ z - np.log(np.diag(lower)).sum())
 
 

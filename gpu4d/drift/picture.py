@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import interpolate, ndimage
+import scipy  # its parts are imported when they are used
 
 from gpu4d import fft
 from gpu4d.drift.spectrum import Spectrum
@@ -30,7 +30,7 @@ class Picture:
         As `Spectrum.row_kernel`.
     """
 
-    splines: list[interpolate.RectBivariateSpline]
+    splines: list[scipy.interpolate.RectBivariateSpline]
     good: np.ndarray
     colour: np.ndarray
     kernel: np.ndarray
@@ -65,9 +65,12 @@ class Picture:
         smooth = fft.irfft2(fft.rfft2(wide) * gain, wide.shape[1:])
         smooth = smooth[:, before[0] : before[0] + shape[0], before[1] : before[1] + shape[1]]
         axes = [np.arange(float(n)) for n in shape]
-        good = ~ndimage.binary_dilation(~np.isfinite(values).all(-1), np.ones((3, 3)))
+        good = ~scipy.ndimage.binary_dilation(~np.isfinite(values).all(-1), np.ones((3, 3)))
         return cls(
-            [interpolate.RectBivariateSpline(*axes, plane) for plane in smooth], good, spectrum.colour(), spectrum.row_kernel(shape[axis])
+            [scipy.interpolate.RectBivariateSpline(*axes, plane) for plane in smooth],
+            good,
+            spectrum.colour(),
+            spectrum.row_kernel(shape[axis]),
         )
 
     def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

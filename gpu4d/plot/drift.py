@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpu4d.arrays import ArrayLike
-from gpu4d.drift.result import ScanDrift
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from gpu4d.drift.result import ScanDrift
 
 COLOURS = (("#39618f", "#c3d3e6"), ("#b3500b", "#eed3bd"))  # of x and y: line, band
 NAMES = ("first", "second")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpu4d.amorphous import FEM, Variance
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.profiles import BAND, DASHED, LINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from gpu4d.amorphous import FEM, Variance
 
 TITLES = {
     "annular_mean": "variance of the annular mean",

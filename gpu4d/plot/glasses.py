@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpu4d.amorphous import RDF
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.profiles import BAND, DASHED, LINE
@@ -15,6 +14,8 @@ from gpu4d.plot.profiles import BAND, DASHED, LINE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from gpu4d.amorphous import RDF
 
 KINDS = {"g": "g(r)", "G": "G(r) (1/Å²)", "RDF": "RDF(r) (atoms/Å)"}
 SHADE = "#f0e6d8"  # of the first shell, behind the curve
@@ -160,6 +161,8 @@ def _with_band(ax: Axes, x: np.ndarray, values: np.ndarray, error: np.ndarray) -
 
 def _group(found: RDF, group: int | tuple[int, ...]) -> tuple[int, ...]:
     """Return the index of one profile."""
+    from gpu4d.amorphous import RDF  # here, because it imports much of SciPy that other pictures do not need
+
     if not isinstance(found, RDF):
         raise InputError(f"found is a {type(found).__name__}: need an RDF, as gpu4d.rdf gives it")
     at = group if isinstance(group, tuple) else (group,)

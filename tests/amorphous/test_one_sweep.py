@@ -1,6 +1,8 @@
 """One sweep feeds all statistics and the strain of a glass: the bits of a sweep for each,
 also from a file larger than the memory."""
 
+import functools
+
 import h5py
 import numpy as np
 import pytest
@@ -14,18 +16,22 @@ from gpu4d.rings import RadialVariance
 SCAN = gpu4d.simulate.amorphous_scan((37, 29), (48, 44), radius=13.0, width=2.0, dose=9e3, seed=6)
 COUNTS = SCAN.cube.source.array
 ORIGIN = SCAN.truth["origin"]
-REFERENCE = halo_reference(SCAN.cube, origin=ORIGIN, ellipse=(1.0, 1.0, 0.0))
 GLASS = np.linspace(8.0, 3.0, 11)  # counts a pixel of each ring
 RINGS = {"n_r": 11, "r_max": 22.0}
 
 
-def reductions(origin=ORIGIN, reference=REFERENCE):
+@functools.cache  # compiled code runs when a test asks, not while every worker imports this file
+def reference_of_the_scan():
+    return halo_reference(SCAN.cube, origin=ORIGIN, ellipse=(1.0, 1.0, 0.0))
+
+
+def reductions(origin=ORIGIN, reference=None):
     return {
         "rings": gpu4d.RingStatistics(origin, **RINGS),
         "variance": RadialVariance(origin, **RINGS),
         "moments": PatternMoments(),
         "spots": SpotFluctuation(GLASS, 1.7, origin, **RINGS),
-        "strain": RingStrain(reference, origin),
+        "strain": RingStrain(reference or reference_of_the_scan(), origin),
     }
 
 

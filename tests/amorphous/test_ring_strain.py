@@ -1,5 +1,7 @@
 """The reduction to the strain of a glass: the same bits for every chunking, and its memory."""
 
+import functools
+
 import numpy as np
 import pytest
 from watched import watched
@@ -11,12 +13,16 @@ from gpu4d.simulate import amorphous_scan
 from gpu4d.testing.reductions import ReductionTests
 
 SCAN = amorphous_scan((9, 7), (40, 44), radius=12.0, width=2.0, dose=2e4, seed=4)
-REFERENCE = halo_reference(SCAN.cube, origin=SCAN.truth["origin"], ellipse=(1.0, 1.0, 0.0))
+
+
+@functools.cache  # compiled code runs when a test asks, not while every worker imports this file
+def reference():
+    return halo_reference(SCAN.cube, origin=SCAN.truth["origin"], ellipse=(1.0, 1.0, 0.0))
 
 
 class TestRingStrain(ReductionTests):
     def make(self):
-        return RingStrain(REFERENCE, SCAN.truth["origin"])
+        return RingStrain(reference(), SCAN.truth["origin"])
 
     def cube(self):
         return SCAN.cube
@@ -30,7 +36,7 @@ class TestRingStrain(ReductionTests):
 def test_it_stays_within_the_memory_of_its_plan(implementation, tmp_path):
     np.save(tmp_path / "scan.npy", np.tile(SCAN.cube.source.array, (2, 2, 1, 1)))
     cube = gpu4d.DataCube(gpu4d.open(tmp_path / "scan.npy").source, detector_mask=np.arange(44) != np.full((40, 1), 9))
-    make = lambda: RingStrain(REFERENCE, (20.3, 21.8))  # noqa: E731
+    make = lambda: RingStrain(reference(), (20.3, 21.8))  # noqa: E731
     with gpu4d.using(implementation):
         with pytest.raises(MemoryBudgetError) as refused:
             gpu4d.sweep(cube, make(), device=watched("cpu"), memory=1000)

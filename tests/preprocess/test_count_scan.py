@@ -1,5 +1,7 @@
 """A whole scan of raw frames counted by one call."""
 
+import functools
+
 import h5py
 import numpy as np
 import pytest
@@ -11,26 +13,30 @@ from gpu4d.preprocess import CountedElectrons, Electrons, count_electrons, count
 from gpu4d.testing.reductions import ReductionTests
 
 RAW = gpu4d.simulate.raw_frames((6, 7), (64, 72), occupancy=0.01, seed=1)
-SETUP = counting_setup(RAW.cube.source.array, RAW.darks)
 FRAMES = RAW.cube.source.array.reshape(-1, 64, 72)
 
 
+@functools.cache  # compiled code runs when a test asks, not while every worker imports this file
+def setup():
+    return counting_setup(RAW.cube.source.array, RAW.darks)
+
+
 def test_events_are_the_electrons_of_the_operation():
-    counted = count_scan(RAW.cube, setup=SETUP)
-    found = count_electrons(FRAMES, SETUP.dark, SETUP.lower, SETUP.upper, electron=SETUP.electron, mask=SETUP.mask)
+    counted = count_scan(RAW.cube, setup=setup())
+    found = count_electrons(FRAMES, setup().dark, setup().lower, setup().upper, electron=setup().electron, mask=setup().mask)
     np.testing.assert_array_equal(counted.cube.source.offsets, found.offsets)
     np.testing.assert_array_equal(counted.cube.source.pixels, found.qx.astype(int) * 72 + found.qy)
     assert counted.electrons == len(found.qx)
-    np.testing.assert_array_equal(counted.cube.detector_mask, SETUP.mask)
+    np.testing.assert_array_equal(counted.cube.detector_mask, setup().mask)
 
 
 def test_setup_finds_the_detector_that_was_put_in():
     bad = RAW.hot | RAW.dead | RAW.flickering
-    np.testing.assert_array_equal(~SETUP.mask, bad)
-    np.testing.assert_array_equal(SETUP.flickering, RAW.flickering)
-    assert abs(SETUP.electron / RAW.electrons[:, 3].mean() - 1) < 0.05
-    assert abs(SETUP.model.spread - 0.38) < 0.03 and abs(SETUP.noise / 3.0 - 1) < 0.1
-    assert SETUP.pixels.sum() == SETUP.mask.sum() * SETUP.frames
+    np.testing.assert_array_equal(~setup().mask, bad)
+    np.testing.assert_array_equal(setup().flickering, RAW.flickering)
+    assert abs(setup().electron / RAW.electrons[:, 3].mean() - 1) < 0.05
+    assert abs(setup().model.spread - 0.38) < 0.03 and abs(setup().noise / 3.0 - 1) < 0.1
+    assert setup().pixels.sum() == setup().mask.sum() * setup().frames
 
 
 @pytest.mark.parametrize("drift", [-9.0, 9.0])
@@ -40,19 +46,19 @@ def test_a_level_that_drifted_since_the_dark_frames_changes_nothing(drift, gain)
     drifted = count_scan(RAW.cube, RAW.darks.astype(float) - drift, gain=gain)
     assert abs(drifted.electrons / right.electrons - 1) < 0.002 and right.false_share < 1e-3
     assert abs(drifted.setup.electron / right.setup.electron - 1) < 1e-3
-    np.testing.assert_allclose(drifted.setup.dark[SETUP.mask], right.setup.dark[SETUP.mask], atol=0.1)
+    np.testing.assert_allclose(drifted.setup.dark[setup().mask], right.setup.dark[setup().mask], atol=0.1)
 
 
 def test_few_frames_do_not_make_the_loss_larger():
     where = np.zeros((6, 7), bool)
     where[2, 3:5] = True
-    every, few = count_scan(RAW.cube, setup=SETUP), count_scan(RAW.cube, setup=SETUP, where=where)
+    every, few = count_scan(RAW.cube, setup=setup()), count_scan(RAW.cube, setup=setup(), where=where)
     assert abs(few.coincidence_loss - every.coincidence_loss * few.occupancy / every.occupancy) < 0.01
 
 
 def test_sums_and_centres_of_mass_are_those_of_dense_frames():
-    counted = count_scan(RAW.cube, setup=SETUP, mode="likelihood")
-    dense = gpu4d.DataCube(np.asarray(counted.cube), detector_mask=SETUP.mask)
+    counted = count_scan(RAW.cube, setup=setup(), mode="likelihood")
+    dense = gpu4d.DataCube(np.asarray(counted.cube), detector_mask=setup().mask)
     make = {"sum": gpu4d.VirtualImage(np.ones((64, 72), bool)), "com": gpu4d.CenterOfMass(), "mean": gpu4d.MeanPattern()}
     a, b = (gpu4d.sweep(cube, make) for cube in (counted.cube, dense))
     for name in make:
@@ -71,33 +77,33 @@ def test_stated_loss_and_occupancy_are_those_of_the_simulation(occupancy, mode):
 
 
 def test_places_and_super_resolution():
-    counted = count_scan(RAW.cube, setup=SETUP, mode="places", upsample=2, places=True)
+    counted = count_scan(RAW.cube, setup=setup(), mode="places", upsample=2, places=True)
     points, source = counted.points, counted.cube.source
     assert counted.cube.shape == (6, 7, 128, 144) and counted.cube.detector_mask.shape == (128, 144)
     fine = [np.floor((points.flat(q) + 0.5) * 2).clip(0, n - 1).astype(int) for q, n in (("qx", 128), ("qy", 144))]
     np.testing.assert_array_equal(source.pixels, fine[0] * 144 + fine[1])
     found = Electrons(points.offsets, points.flat("qx"), points.flat("qy"), points.flat("intensity"))
-    recall, false, _, rms = judged(found, RAW.electrons, SETUP.mask)
+    recall, false, _, rms = judged(found, RAW.electrons, setup().mask)
     assert recall > 0.94 and false < 2e-3 and rms < 0.12
     halves = Electrons(points.offsets, *(np.rint(points.flat(q) * 2 - 0.5) / 2 + 0.25 for q in ("qx", "qy")), points.flat("intensity"))
     whole = Electrons(points.offsets, np.rint(points.flat("qx")), np.rint(points.flat("qy")), points.flat("intensity"))
     # even places in a square of side a lie a / √6 from its middle, rms over both axes
-    assert judged(halves, RAW.electrons, SETUP.mask)[3] < 0.27 < 0.38 < judged(whole, RAW.electrons, SETUP.mask)[3]
+    assert judged(halves, RAW.electrons, setup().mask)[3] < 0.27 < 0.38 < judged(whole, RAW.electrons, setup().mask)[3]
 
 
 def test_calibration_follows_the_finer_pixels():
     cube = gpu4d.DataCube(RAW.cube.source, gpu4d.Calibration(q_pixel=0.02, origin=(30.0, 35.5)))
-    c = count_scan(cube, setup=SETUP, mode="places", upsample=2).cube.calibration
+    c = count_scan(cube, setup=setup(), mode="places", upsample=2).cube.calibration
     assert c.q_pixel == 0.01 and c.origin.tolist() == [60.5, 71.5]
 
 
 def test_positions_that_are_not_visited_have_no_events():
     where = np.zeros((6, 7), bool)
     where[1:3, 2:6] = True
-    counted = count_scan(RAW.cube, setup=SETUP, where=where)
+    counted = count_scan(RAW.cube, setup=setup(), where=where)
     sizes = np.diff(counted.cube.source.offsets).reshape(6, 7)
     assert (sizes[where] > 0).all() and (sizes[~where] == 0).all()
-    assert counted.electrons == sizes.sum() and counted.occupancy == counted.electrons / (8 * SETUP.mask.sum())
+    assert counted.electrons == sizes.sum() and counted.occupancy == counted.electrons / (8 * setup().mask.sum())
 
 
 def test_a_path_and_dark_frames_of_a_file(tmp_path):
@@ -123,24 +129,25 @@ def test_a_gain_that_is_given_is_used():
     [
         ({}, "counting needs the level of the detector"),
         ({"dark": RAW.darks[:, :5]}, "dark is"),
-        ({"dark": RAW.darks, "setup": SETUP}, "either setup="),
-        ({"setup": SETUP, "mode": "many"}, "mode='many'"),
-        ({"setup": SETUP, "upsample": 2}, "local maxima are whole pixels"),
-        ({"setup": SETUP, "places": True}, "local maxima are whole pixels"),
-        ({"setup": SETUP, "mode": "places", "upsample": 0}, "upsample=0"),
+        ({"dark": RAW.darks, "setup": setup}, "either setup="),
+        ({"setup": setup, "mode": "many"}, "mode='many'"),
+        ({"setup": setup, "upsample": 2}, "local maxima are whole pixels"),
+        ({"setup": setup, "places": True}, "local maxima are whole pixels"),
+        ({"setup": setup, "mode": "places", "upsample": 0}, "upsample=0"),
         ({"dark": RAW.darks, "sample": 0}, "sample=0"),
         ({"dark": RAW.darks, "where": np.zeros((6, 7), bool)}, "no position"),
         ({"dark": RAW.darks, "gain": np.ones(3)}, "gain is"),
     ],
 )
 def test_impossible_arguments_are_refused(options, said):
+    given = {name: value() if value is setup else value for name, value in options.items()}
     with pytest.raises(InputError, match=said):
-        count_scan(RAW.cube, **options)
+        count_scan(RAW.cube, **given)
 
 
 def test_a_setup_of_another_detector_is_refused():
     with pytest.raises(InputError, match=r"frames of \(64, 72\), the scan has \(64, 70\)"):
-        count_scan(RAW.cube.crop(qy=(0, 70)), setup=SETUP)
+        count_scan(RAW.cube.crop(qy=(0, 70)), setup=setup())
 
 
 def test_no_beam_is_said():
@@ -152,7 +159,7 @@ def test_no_beam_is_said():
 
 class TestCountedElectrons(ReductionTests):
     def make(self):
-        return CountedElectrons(SETUP, "likelihood", places=True, per_frame=60.0)
+        return CountedElectrons(setup(), "likelihood", places=True, per_frame=60.0)
 
     def cube(self):
         return RAW.cube

@@ -7,6 +7,7 @@ result or an `InputError` of one line, and no other exception.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
@@ -44,7 +45,6 @@ DISKS = gpu4d.PointListArray(np.arange(31) * 9, {"qx": SPOTS[:, 0], "qy": SPOTS[
 FIT = gpu4d.fit_lattice(DISKS, BASIS, origin=(11.5, 9.5))
 SMALL_DISKS = gpu4d.simulate.bragg_scan((3, 4), (32, 32), spacing=7.0, radius=1.8, dose=300.0, seed=1)
 REAL_SPACE = np.linalg.inv(np.stack([SMALL_DISKS.truth["g1"], SMALL_DISKS.truth["g2"]])).T * 32.0
-CEPSTRUM = gpu4d.crystal.mean_cepstrum(SMALL_DISKS.cube, REAL_SPACE)
 TWO = gpu4d.PointListArray(np.arange(3) * 9, {name: DISKS.flat(name)[:18] for name in DISKS.fields}, (1, 2))
 TWO = gpu4d.fit_lattice(TWO, BASIS, origin=(11.5, 9.5))
 STEM = RNG.normal(size=(32, 32)).cumsum(0).cumsum(1)  # an image with structure of all sizes
@@ -60,7 +60,6 @@ SPOT = gpu4d.probe.measure_disk(PROBE)
 GLASS = gpu4d.simulate.amorphous_scan((3, 4), (40, 38), radius=12.0, width=2.0, seed=1)
 GLASS_ORIGINS, GLASS_MASK, GLASS_ROWS = GLASS.truth["origin"], np.ones((40, 38), bool), np.ones((3, 4), bool)
 GLASS_MASK[20, 30] = GLASS_ROWS[2, 1] = False
-GLASS_RING = gpu4d.amorphous.halo_reference(GLASS.cube, origin=GLASS_ORIGINS, ellipse=(1, 1, 0))
 TURNS = gpu4d.orientation.matrices_of(RNG.uniform(0.1, 3.0, (4, 3)))
 
 
@@ -99,8 +98,27 @@ def live(pupil: Any, mask: Any) -> gpu4d.ptychography.SSBLive:
     return found
 
 
-STATISTICS = swept(gpu4d.RingStatistics())
-ALIGNED = gpu4d.parallax(cube(), aberrations={}, rotation=0.0)
+# Results that some calls take. They are made when a test asks for them, not while every worker imports this file.
+
+
+@functools.cache
+def cepstrum() -> gpu4d.crystal.MeanCepstrum:
+    return gpu4d.crystal.mean_cepstrum(SMALL_DISKS.cube, REAL_SPACE)
+
+
+@functools.cache
+def glass_ring() -> gpu4d.amorphous.HaloReference:
+    return gpu4d.amorphous.halo_reference(GLASS.cube, origin=GLASS_ORIGINS, ellipse=(1, 1, 0))
+
+
+@functools.cache
+def statistics() -> Any:
+    return swept(gpu4d.RingStatistics())
+
+
+@functools.cache
+def aligned() -> Any:
+    return gpu4d.parallax(cube(), aberrations={}, rotation=0.0)
 
 
 class Call:
@@ -136,7 +154,7 @@ CALLS: dict[str, Call] = {
         lambda o, m, e: swept(gpu4d.RingStatistics(o, mask=m, ellipse=e)).mean, o=ORIGINS, m=MASK, e=np.full((*SCAN, 3), (1.1, 1.0, 0.2))
     ),
     "fem": Call(lambda o, m, w: gpu4d.fem(cube(), o, mask=m, where=w).rings.value, o=ORIGINS, m=MASK, w=WHERE),
-    "amorphous.fem_regions": Call(lambda labels: len(gpu4d.amorphous.fem_regions(STATISTICS, labels)), labels=WHERE.astype(int)),
+    "amorphous.fem_regions": Call(lambda labels: len(gpu4d.amorphous.fem_regions(statistics(), labels)), labels=WHERE.astype(int)),
     "amorphous.find_crystallites": Call(
         lambda o, m: gpu4d.amorphous.find_crystallites(cube(), o, mask=m, disk=1.2).significance, o=ORIGINS, m=MASK
     ),
@@ -217,7 +235,7 @@ CALLS: dict[str, Call] = {
     ),
     "crystal.cepstral_lattice": Call(lambda v: gpu4d.crystal.cepstral_lattice(SMALL_DISKS.cube, v).g1, v=REAL_SPACE),
     "crystal.CepstralVectors": Call(
-        lambda w: gpu4d.sweep(SMALL_DISKS.cube, gpu4d.crystal.CepstralVectors(CEPSTRUM, window=w)).g1, w=np.ones((32, 32))
+        lambda w: gpu4d.sweep(SMALL_DISKS.cube, gpu4d.crystal.CepstralVectors(cepstrum(), window=w)).g1, w=np.ones((32, 32))
     ),
     "crystal.lattice_free_of_origin": Call(lambda w: repr(gpu4d.crystal.lattice_free_of_origin(DISKS, w)), w=WHERE),
     "amorphous_strain": Call(
@@ -234,7 +252,7 @@ CALLS: dict[str, Call] = {
         m=GLASS_MASK,
     ),
     "amorphous.RingStrain": Call(
-        lambda o, m: gpu4d.sweep(GLASS.cube, gpu4d.amorphous.RingStrain(GLASS_RING, o, mask=m)).exx, o=GLASS_ORIGINS, m=GLASS_MASK
+        lambda o, m: gpu4d.sweep(GLASS.cube, gpu4d.amorphous.RingStrain(glass_ring(), o, mask=m)).exx, o=GLASS_ORIGINS, m=GLASS_MASK
     ),
     "amorphous.ellipse_to_strain": Call(
         lambda a, b, c: gpu4d.amorphous.ellipse_to_strain(a, b, c)[0], a=1 + 0.1 * PHASE, b=0.1 * PHASE, c=1 - 0.1 * PHASE
@@ -372,7 +390,7 @@ CALLS: dict[str, Call] = {
     "ptychography.BrightFieldStack": Call(lambda p: swept(gpu4d.ptychography.BrightFieldStack(p)), p=PROBE > 0.5),
     "ptychography.acbf": Call(lambda o: gpu4d.ptychography.acbf(cube(), rotation=0.0, origin=o).image, o=ORIGINS),
     "ptychography.tilted_dark_field": Call(
-        lambda o: gpu4d.ptychography.tilted_dark_field(cube(), ALIGNED, inner=1.5, outer=3.0, origin=o), o=ORIGINS
+        lambda o: gpu4d.ptychography.tilted_dark_field(cube(), aligned(), inner=1.5, outer=3.0, origin=o), o=ORIGINS
     ),
     "ptychography.reconstruct": Call(reconstructed, probe=PROBE, positions=POSITIONS, where=WHERE),
     "fit_aberrations": Call(lambda w: gpu4d.fit_aberrations(cube(), coefficients=["C10"], rotation=0.0, where=w).covariance, w=WHERE),

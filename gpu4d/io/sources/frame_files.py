@@ -351,8 +351,7 @@ class FrameFiles:
     def _read_run(self, first: int, out: np.ndarray) -> None:
         """Fill out (n, Qx, Qy) with the patterns of positions first … first + n − 1, counted row by row."""
         file: MappedFile | None = None
-        most = len(out) if isinstance(self.storage, Plain) else None  # it goes over the pixels once, so pieces gain nothing
-        for where, s, number, frames in self._pieces(first, first + len(out), most):
+        for where, s, number, frames in self._pieces(first, first + len(out)):
             if s is None:
                 out[where : where + frames] = 0
                 continue

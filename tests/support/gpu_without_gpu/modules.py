@@ -13,8 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cuda_on_host.backend import HERE as SHIM
-from cuda_on_host.backend import KERNEL
+from cuda_on_host.backend import KERNEL, SHIM
 
 from gpu_without_gpu import build
 
@@ -85,7 +84,7 @@ def _cupy_header() -> Path:
 
 @functools.cache
 def _shim_header() -> Path:
-    return _precompiled("shim.h", (SHIM / "cuda_on_host.h").read_text(), SHIM_DEFINES)
+    return _precompiled("shim.h", SHIM.read_text(), SHIM_DEFINES)
 
 
 def _precompiled(name: str, text: str, defines: tuple[str, ...]) -> Path:

@@ -6,16 +6,14 @@ import ctypes
 import functools
 import platform
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from cuda_on_host.backend import HERE as SHIM
-from cuda_on_host.backend import OWN_STATICS, built, kernel_names
+from cuda_on_host.backend import OWN_STATICS, SHIM, built, gxx, header, kernel_names
 
 DETECTOR = Path(__file__).parent / "detector.cpp"
 # -g1 has lines and inlined calls, which is what reports name; -g takes twice as long
-INSTRUMENTED = ("-std=c++17", "-O1", "-g1", OWN_STATICS, "-fsanitize=thread", "-DRACE_CHECK", "-fPIC", "-w", "-I", str(SHIM))
+INSTRUMENTED = ("g++", "-std=c++17", "-O1", "-g1", OWN_STATICS, "-fsanitize=thread", "-DRACE_CHECK", "-DCUDA_ON_HOST=1", "-fPIC", "-w")
 
 
 def why_not() -> str | None:
@@ -30,16 +28,16 @@ def why_not() -> str | None:
 def library(text: str, file: str, options: tuple[str, ...]) -> ctypes.CDLL:
     """Shared library of one source with the detector in it; kept on disk by the hash of all that went into it."""
     launchers = "".join(f"HOST_LAUNCHER({name})\n" for name in kernel_names(text, options))
-    whole = f'#define CUDA_ON_HOST 1\n#include "cuda_on_host.h"\n{text}\n{launchers}'
+    whole = f"{text}\n{launchers}"
 
     def make(target: Path) -> None:
         source, part = target.with_suffix(".cpp"), target.with_suffix(".o")
         source.write_text(whole)
-        compile_(file, *INSTRUMENTED, *options, "-c", source, "-o", part)
-        compile_(file, "-shared", part, detector(), "-o", target)  # without -fsanitize: the calls are answered by the detector
+        gxx(file, *INSTRUMENTED, *options, "-include", header(INSTRUMENTED), "-c", source, "-o", part)
+        gxx(file, "g++", "-shared", part, detector(), "-o", target)  # without -fsanitize: the calls are answered by the detector
         part.unlink()
 
-    parts = (whole, (SHIM / "cuda_on_host.h").read_text(), DETECTOR.read_text(), INSTRUMENTED, options)
+    parts = (whole, SHIM.read_text(), DETECTOR.read_text(), INSTRUMENTED, options)
     found = ctypes.CDLL(str(built(f"races-{Path(file).stem}.so", parts, make)))
     found.race_reports.restype, found.race_accesses.restype = ctypes.c_char_p, ctypes.c_uint64
     return found
@@ -47,10 +45,5 @@ def library(text: str, file: str, options: tuple[str, ...]) -> ctypes.CDLL:
 
 def detector() -> Path:
     """Object file of the detector."""
-    return built("detector.o", (DETECTOR.read_text(),), lambda o: compile_(DETECTOR, "-std=c++17", "-O2", "-fPIC", "-c", DETECTOR, "-o", o))
-
-
-def compile_(what: str | Path, *arguments: str | Path) -> None:
-    done = subprocess.run(["g++", *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"g++ does not take {what}:\n{done.stderr[-3000:]}")
+    command = ("g++", "-std=c++17", "-O2", "-fPIC", "-c", DETECTOR)
+    return built("detector.o", (DETECTOR.read_text(),), lambda o: gxx(DETECTOR.name, *command, "-o", o))

@@ -1,0 +1,32 @@
+"""Which worker of pytest-xdist runs what: whole files, but first the table of operations, one operation after the other.
+
+The table calls every twin with every kind of numbers, and numba's code that it leaves on disk is read by all other files. With whole
+files one worker would have the whole table, and the other would compile the same twins for another file at the same time.
+"""
+
+from collections import Counter
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+TABLE = "tests/operations/test_definitions.py"
+
+
+class OperationsFirst(LoadFileScheduling):
+    """As `--dist loadfile`, but each operation of the table is a unit of its own. Units are given out in the order of the tests."""
+
+    def __init__(self, config: pytest.Config, log=None):
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        return f"{file}::{test.partition('[')[2].partition('-')[0]}" if file == TABLE else file
+
+
+def put_in_order(items: list[pytest.Item]) -> None:
+    """Put the table first, and then files with many tests before files with few."""
+    units = [item.nodeid.partition("::")[0] for item in items]
+    many = Counter(units)
+    order = sorted(range(len(items)), key=lambda i: (units[i] != TABLE, -many[units[i]]))
+    items[:] = [items[i] for i in order]
