@@ -47,9 +47,11 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
         from gpu4d.workflow.convert_file import convert_file
         from gpu4d.workflow.terminal import watcher
 
-        start, layout, timing = time.perf_counter(), layout_of(options), timing_of(options)
+        start, shape = time.perf_counter(), options.pop("scan_shape")
+        opening = {"dataset": options.pop("dataset"), "scan_shape": tuple(shape) if shape else None}
+        opening |= {"layout": layout_of(options), "timing": timing_of(options)}
         with watcher(quiet) as progress:
-            done = convert_file(file, out, verify=not no_verify, watcher=progress, layout=layout, timing=timing, **options)
+            done = convert_file(file, out, verify=not no_verify, watcher=progress, opening=opening, **options)
         if not quiet:
             say(convert_text(done, time.perf_counter() - start), f"{done.path} is complete")
 
