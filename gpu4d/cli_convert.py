@@ -48,9 +48,9 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
         from gpu4d.workflow.convert_file import convert_file
         from gpu4d.workflow.terminal import watcher
 
-        start = time.perf_counter()
-        opening = {"layout": layout_of(options), "timing": timing_of(options), "dataset": options.pop("dataset")}
-        opening["scan_shape"] = options.pop("scan_shape")
+        start, shape = time.perf_counter(), options.pop("scan_shape")
+        opening = {"dataset": options.pop("dataset"), "scan_shape": tuple(shape) if shape else None}
+        opening |= {"layout": layout_of(options), "timing": timing_of(options)}
         with watcher(quiet) as progress:
             done = convert_file(file, out, verify=not no_verify, watcher=progress, opening=opening, **options)
         if not quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def convert_file(
     out: str | Path,
     *,
     watcher: Watcher,
-    opening: dict[str, Any] | None = None,
+    opening: Mapping[str, Any],
     crop: Any = None,
     binned: int | None = None,
     **options: Any,
@@ -29,8 +30,8 @@ def convert_file(
     file, out : path
     watcher : Watcher
         Receives the progress.
-    opening : dict, optional
-        Arguments of `gpu4d.open`: dataset, scan_shape, layout, timing.
+    opening : mapping
+        What `gpu4d.open` is told.
     crop : sequence of int, optional
         Rows A to B and columns C to D of the scan.
     binned : int, optional
@@ -43,7 +44,7 @@ def convert_file(
     InputError
         As `gpu4d.open` and `gpu4d.convert`, or a crop that is no four numbers.
     """
-    cube = open_scan(file, **(opening or {}))
+    cube = open_scan(file, **opening)
     if crop is not None:
         if isinstance(crop, str):
             raise InputError(f"--crop {crop}: need four whole numbers A,B,C,D: rows A to B, columns C to D")
