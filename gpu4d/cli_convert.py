@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import click
 
+# As in `gpu4d.io.writing`, which a test compares. Its modules are not imported here, so that --help takes no time.
+CODECS = ("lz4", "zstd", "none")
+TARGETS = ("emd", "hspy", "zarr", "zarr2", "zspy", "npy", "raw")
+
 
 def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
     """Add `gpu4d convert` to the commands."""
     import click
 
     from gpu4d.cli_flags import layout_flags, layout_of, pair, region, timing_flags, timing_of
-    from gpu4d.io.writing.encoders import CODECS
-    from gpu4d.io.writing.targets import TARGETS
 
     path = click.Path(path_type=Path)
-    formats = [target.name for target in TARGETS]
 
     @commands.command(short_help="Write a scan into a file of another format, compressed and checked.")
     @click.argument("file", metavar="IN", type=path)
     @click.argument("out", metavar="OUT", type=path)
-    @click.option("--codec", type=click.Choice(list(CODECS)), help="Compression: lz4 is fast, zstd smaller.  [default: lz4; none for .npy]")
-    @click.option("--to", metavar="FORMAT", type=click.Choice(formats), help=f"{', '.join(formats)}.  [default: by the ending of OUT]")
+    @click.option("--codec", type=click.Choice(CODECS), help="Compression: lz4 is fast, zstd smaller.  [default: lz4; none for .npy]")
+    @click.option("--to", metavar="FORMAT", type=click.Choice(TARGETS), help=f"{', '.join(TARGETS)}.  [default: by the ending of OUT]")
     @click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file or a zarr store.")
     @click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
     @layout_flags
@@ -47,9 +48,11 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
         from gpu4d.workflow.convert_file import convert_file
         from gpu4d.workflow.terminal import watcher
 
-        start, layout, timing = time.perf_counter(), layout_of(options), timing_of(options)
+        start, shape = time.perf_counter(), options.pop("scan_shape")
+        opening = {"dataset": options.pop("dataset"), "scan_shape": tuple(shape) if shape else None}
+        opening |= {"layout": layout_of(options), "timing": timing_of(options)}
         with watcher(quiet) as progress:
-            done = convert_file(file, out, verify=not no_verify, watcher=progress, layout=layout, timing=timing, **options)
+            done = convert_file(file, out, verify=not no_verify, watcher=progress, opening=opening, **options)
         if not quiet:
             say(convert_text(done, time.perf_counter() - start), f"{done.path} is complete")
 

@@ -440,3 +440,15 @@ def test_lines_are_as_wide_as_the_terminal(scan, capfd, monkeypatch, blank_pictu
     assert run_command(["run", str(scan), "--dataset", "scan", *KNOWN, "-o", "out"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) > 8 and max(map(len, lines)) <= 60
+
+
+def test_convert_says_what_it_wrote_and_refuses_in_one_line(scan, capfd):
+    assert run_command(["convert", str(scan), "part.zarr", "--dataset", "/scan", "--crop", "0,5,2,9", "--bin", "2", "--codec", "zstd"]) == 0
+    out, _ = capfd.readouterr()
+    assert "zarr, codec zstd" in out and re.search(r"checksum [0-9a-f]{32}, read back and compared", out)
+    with h5py.File(scan) as file:
+        expected = file["scan"][:5, 2:9].reshape(5, 7, 16, 2, 16, 2).sum((3, 5))
+    np.testing.assert_array_equal(np.asarray(gpu4d.open("part.zarr")), expected)
+    assert "--codec" in refused(capfd, "convert", scan, "a.h5", "--codec", "gzip")
+    assert "exists; choose another name" in refused(capfd, "convert", scan, "part.zarr", "--dataset", "/scan")
+    assert "four whole numbers" in refused(capfd, "convert", scan, "a.h5", "--dataset", "/scan", "--crop", "1,2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+from dataclasses import asdict
 from typing import Literal
 
 from gpu4d.data.arguments import two_sizes
@@ -99,6 +100,9 @@ def open(
     except ArithmeticError as error:
         log.warning("%s: energy, semi-angle and disk radius do not fit together: %s", shown(path), error)
     metadata = {"path": path, "dataset": getattr(opened.source, "dataset", None), **opened.metadata}
+    if format or timing or layout:  # what results must know to open the scan again
+        given = {"format": format, "timing": timing and asdict(timing), "layout": layout and asdict(layout)}
+        metadata["opened_as"] = {key: value for key, value in given.items() if value}
     return DataCube(opened.source, found, metadata, opened.detector_mask, opened.name)
 
 

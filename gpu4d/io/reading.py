@@ -14,10 +14,11 @@ from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
-from gpu4d.io.formats import emd
+from gpu4d.io.formats import emd, emd_reference
 from gpu4d.io.formats.choose_dataset import Contents, listed, value_type
 from gpu4d.io.formats.emd_events import is_counted
 from gpu4d.io.formats.emd_nodes import UNITS
+from gpu4d.io.formats.emd_reference import is_reference
 from gpu4d.io.opening import open as open_scan
 from gpu4d.io.opening import recognise
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
@@ -68,7 +69,8 @@ def read_emd(path: str | os.PathLike[str], only: Collection[str] | None = None) 
             metadata = emd.bundle(root)
             keys = metadata.pop("calibration", None)
             calibration = None if keys is None else emd.from_keys(keys, None)
-            items |= {prefix + key: value for key, value in metadata.items()}
+            named = {key: emd_reference.referred(value, os.path.dirname(path)) for key, value in metadata.items() if is_reference(value)}
+            items |= {prefix + key: value for key, value in {**metadata, **named}.items() if value is not None}
             if calibration is not None:
                 items[f"{prefix}calibration"] = calibration
             with reading(path, name):

@@ -222,7 +222,7 @@ def _write(
     detector = _detector_shape(items, calibration)
     for name, item in items.items():
         _write_one(root, name, item, detector, link, target, check)
-        if isinstance(item, DataCube) and item.calibration is not calibration:
+        if isinstance(item, DataCube) and item.calibration is not calibration and name in root:
             emd_nodes.write_metadata(root[name], "calibration", emd_nodes.calibration_keys(item.calibration, []), "Calibration")
         check()
 

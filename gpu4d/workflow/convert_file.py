@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gpu4d.errors import InputError
 from gpu4d.io.converting import Converted, convert
 from gpu4d.io.opening import open as open_scan
-from gpu4d.io.raw_layout import RawLayout
-from gpu4d.io.timing import ScanTiming
 from gpu4d.workflow.record import Watcher
 
 
@@ -19,10 +18,7 @@ def convert_file(
     out: str | Path,
     *,
     watcher: Watcher,
-    dataset: str | None = None,
-    scan_shape: Any = None,
-    layout: RawLayout | None = None,
-    timing: ScanTiming | None = None,
+    opening: Mapping[str, Any],
     crop: Any = None,
     binned: int | None = None,
     **options: Any,
@@ -34,8 +30,8 @@ def convert_file(
     file, out : path
     watcher : Watcher
         Receives the progress.
-    dataset, scan_shape, layout, timing
-        As for `gpu4d.open`.
+    opening : mapping
+        What `gpu4d.open` is told.
     crop : sequence of int, optional
         Rows A to B and columns C to D of the scan.
     binned : int, optional
@@ -48,8 +44,7 @@ def convert_file(
     InputError
         As `gpu4d.open` and `gpu4d.convert`, or a crop that is no four numbers.
     """
-    shape = tuple(scan_shape) if scan_shape else None
-    cube = open_scan(file, dataset=dataset, scan_shape=shape, layout=layout, timing=timing)
+    cube = open_scan(file, **opening)
     if crop is not None:
         if isinstance(crop, str):
             raise InputError(f"--crop {crop}: need four whole numbers A,B,C,D: rows A to B, columns C to D")

@@ -462,3 +462,19 @@ def test_single_items_are_read(tmp_path):
     save(tmp_path / "r.h5", {"bf": RealSlice(np.ones((2, 3))), "adf": RealSlice(np.zeros((2, 3)))})
     assert set(read_emd(tmp_path / "r.h5", only=("adf", "none"))) & {"bf", "adf"} == {"adf"}
     assert {"bf", "adf"} <= set(read_emd(tmp_path / "r.h5"))
+
+
+def test_a_scan_that_hdf5_cannot_link_to_is_named(tmp_path):
+    """As one in zarr: the results say where it is, and it is opened again from there, also if both are moved together."""
+    patterns = np.random.default_rng(0).poisson(3, (4, 5, 16, 12)).astype("uint16")
+    (tmp_path / "a").mkdir()
+    gpu4d.convert(patterns, tmp_path / "a" / "scan.zarr")
+    cube = gpu4d.open(tmp_path / "a" / "scan.zarr")
+    gpu4d.save(tmp_path / "a" / "result.h5", {"datacube": cube, "mean": gpu4d.RealSlice(np.ones((4, 5)))})
+    (tmp_path / "a").rename(tmp_path / "b")
+    items = gpu4d.io.read_emd(tmp_path / "b" / "result.h5")
+    np.testing.assert_array_equal(np.asarray(items["datacube"]), patterns)
+    with h5py.File(tmp_path / "b" / "result.h5") as file:
+        assert "datacube" not in file["gpu4d"], "the patterns are not copied"
+    (tmp_path / "b" / "scan.zarr").rename(tmp_path / "gone")
+    assert set(gpu4d.io.read_emd(tmp_path / "b" / "result.h5")) >= {"mean"}

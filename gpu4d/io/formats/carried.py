@@ -33,7 +33,7 @@ ENDING = ".json"  # of the file beside a scan
 DEEPEST = 64  # dictionaries inside each other
 MOST_BYTES = 256 << 20  # of a document
 STRUCTURE = ("DIMENSION_LIST", "REFERENCE_LIST")  # attributes of HDF5 that point into their own file
-OWN = ("path", "dataset")  # entries that `gpu4d.open` adds
+OWN = ("path", "dataset", "opened_as")  # entries that `gpu4d.open` adds
 
 Document = dict[str, Any]
 Known = tuple[Calibration, dict[str, Any], str, np.ndarray | None]  # what `Opened` takes after the source

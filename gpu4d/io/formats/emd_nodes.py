@@ -18,6 +18,7 @@ from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.data.source import check_whole
 from gpu4d.errors import InputError
+from gpu4d.io.formats.emd_reference import is_only_named, reference
 from gpu4d.io.sources.hdf5_file import open_file
 from gpu4d.io.sources.links import follow
 
@@ -211,6 +212,9 @@ def write_cube(parent: h5py.Group, name: str, cube: DataCube, link: bool, target
     The group of a linked cube is marked `custom_array`. emdfile and py4DSTEM then read it only if it is named by its path. So they
     do not load the whole raw scan together with the results.
     """
+    if link and is_only_named(cube.source):
+        write_metadata(parent, name, reference(cube, target))
+        return
     linked = _write_link(parent, name, cube, target) if link else None
     group = linked if linked is not None else node(parent, name, "array", "DataCube")
     if linked is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -156,8 +157,12 @@ class Plain:
     def unpack(self, stored: np.ndarray, out: np.ndarray) -> None:
         if self.copied and out.flags.c_contiguous:
             np.copyto(out.reshape(len(out), -1).view(np.uint8), stored)  # bytes: numbers may lie at any address
-        elif self.flipped[0] or self.swapped:
+        elif self.swapped:
             np.copyto(out, self.pixels(forwards(stored)))
+        elif self.flipped[0]:
+            upright = dataclasses.replace(self, flipped=(False, False)).pixels(stored)
+            here = forwards(upright, self.dtype)  # bytes change their order on the way, as fast as they are copied
+            np.copyto(out, here[:, ::-1, :: -1 if self.flipped[1] else 1])
         else:
             np.copyto(out, self.pixels(stored))
 
@@ -171,11 +176,13 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def forwards(stored: np.ndarray) -> np.ndarray:
+def forwards(stored: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
     """Return a copy of stored patterns in cache, good until the next call: memory is read forwards several times as fast as backwards."""
-    if stored.size > _scratch.memory.size:
-        _scratch.memory = np.empty(stored.size, np.uint8)
-    copy = _scratch.memory[: stored.size].reshape(stored.shape)
+    kind = stored.dtype if dtype is None else dtype
+    size = stored.size * kind.itemsize
+    if size > _scratch.memory.size:
+        _scratch.memory = np.empty(size, np.uint8)
+    copy = _scratch.memory[:size].view(kind).reshape(stored.shape)
     np.copyto(copy, stored)
     return copy
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import gpu4d
+from gpu4d import cli_convert
 from gpu4d.data.events import EventSource
 from gpu4d.data.source import ArraySource
 from gpu4d.errors import InputError
-from gpu4d.io.writing import checksum, chunks, plain_files, pump, zarr_files
+from gpu4d.io.writing import checksum, chunks, encoders, plain_files, pump, targets, zarr_files
 
 TARGETS = [
     ("a.h5", {"codec": "lz4"}),
@@ -324,3 +325,8 @@ def test_two_processes_do_not_write_the_same_file(tmp_path, small):
 
     gpu4d.convert(tmp_path / "in.npy", tmp_path / "a.h5", progress=second)
     assert refused
+
+
+def test_the_command_line_names_what_can_be_written():
+    assert cli_convert.CODECS == tuple(encoders.CODECS)
+    assert cli_convert.TARGETS == tuple(target.name for target in targets.TARGETS)
