@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,11 +16,13 @@ from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats.attributes import attributes_above
+from gpu4d.io.formats.emd_values import decoded
 from gpu4d.io.sources.links import dataset_at, follow, group_at, names, path_of
 from gpu4d.io.units import detector_pixel, log, scan_step
 
 DEEPEST = 32  # groups of metadata inside each other
 LARGEST_ENTRY = 256 << 20  # bytes: larger arrays among the metadata are left out, because opening must not load a scan
+LONGEST_VALUE = 200  # letters of a number or a few numbers in a history
 LONGEST_AXIS = 1 << 16  # positions of a dimension vector that are looked at
 
 
@@ -121,8 +124,19 @@ def metadata_of(file: h5py.File, path: str) -> dict[str, Any]:
     root = root_of(file, path)
     if root is not None:
         own = {name: held for name, held in bundle(parent_of(file, path)).items() if held}
+        earlier = own.pop("scan_metadata", {})
         out["metadata"] = {**bundle(root), **own}
+        try:
+            out = _with_earlier(out, {key: decoded(value) for key, value in earlier.items()})
+        except FOREIGN as error:
+            log.warning("%s: what it says of the scan's first file is left out: %s", shown(file.filename), reason(error))
     return out
+
+
+def _with_earlier(found: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what was known of a scan when gpu4d saved it. What a file says of itself comes first."""
+    both = {key: {**value, **found.get(key, {})} for key, value in earlier.items() if key in ("attributes", "metadata")}
+    return {**earlier, **found, **both}
 
 
 def mask_of(metadata: Mapping[str, Any], shape: Shape4) -> np.ndarray | None:
@@ -198,8 +212,19 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
         _set(c, field, value, how)
     written = keys.get("history")
     lines = [line.split(" | ", 3) for line in (written if isinstance(written, list | tuple) else ()) if isinstance(line, str)]
-    c.history = [Measurement(field, value, told, when) for when, field, value, told in (x for x in lines if len(x) == 4)] or c.history
+    entries = [Measurement(field, _told(value), told, when) for when, field, value, told in (x for x in lines if len(x) == 4)]
+    c.history = entries or c.history
     return c
+
+
+def _told(text: str) -> object:
+    """Return the value in a line of the history: a number, a bool or a tuple where it is one, else its text."""
+    if len(text) > LONGEST_VALUE:
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def _is_given(value: Any) -> bool:

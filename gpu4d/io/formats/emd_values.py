@@ -79,7 +79,7 @@ def _mapping(value: Mapping[Any, Any], name: str) -> dict[str, Any]:
 
 def _sequence(value: tuple[Any, ...] | list[Any], name: str) -> Any:
     alike = {type(held) for held in value} or {float}
-    if len(alike) == 1 and alike <= {int, float, complex, bool} or (alike == {str} and value):
+    if (len(alike) == 1 and alike <= {int, float, complex, bool}) or (alike == {str} and value):
         return value
     return {TYPE: type(value).__name__} | {str(i): encoded(held, f"{name}[{i}]") for i, held in enumerate(value)}
 
