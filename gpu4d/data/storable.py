@@ -184,7 +184,7 @@ def class_named(name: str) -> type[Storable]:
     if name not in _classes and room is not None and room[1] not in NO_ROOMS:
         spec = importlib.util.find_spec(f"{PACKAGE}.{room[1]}")
         if spec is not None and spec.submodule_search_locations is not None:
-            importlib.import_module(f"{PACKAGE}.{room[1]}")
+            getattr(importlib.import_module(f"{PACKAGE}.{room[1]}"), name.rpartition(".")[2], None)  # a room may import it only now
     if name not in _classes:
         what = f"of another version of {PACKAGE}" if room else f"import {name.rpartition('.')[0] or 'its package'} first"
         raise InputError(f"{name!r} is no result that is known here: {what}")

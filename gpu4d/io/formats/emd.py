@@ -16,6 +16,7 @@ from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats.attributes import attributes_above
+from gpu4d.io.formats.emd_nodes import KEY
 from gpu4d.io.formats.emd_values import decoded
 from gpu4d.io.sources.links import dataset_at, follow, group_at, names, path_of
 from gpu4d.io.units import detector_pixel, log, scan_step
@@ -77,7 +78,8 @@ def read_metadata(group: h5py.Group, seen: set[int] | None = None, depth: int = 
     seen.add(hash(group))
     for name in names(group):
         try:
-            read[name] = _item(follow(group, name), seen, depth + 1)
+            held = follow(group, name)
+            read[label(held, KEY, name)] = _item(held, seen, depth + 1)
         except (*FOREIGN, MemoryError) as error:
             log.warning("%s: the entry %s is left out: %s", shown(group.file.filename), shown(name), reason(error))
     return read

@@ -21,6 +21,9 @@ UNITS = {"Å": "A", "1/Å": "A^-1", "px": "pixels", "": "1"}
 ALWAYS = ("energy", "semiangle", "convergence_semiangle_mrad")  # keys that py4DSTEM expects; written as None if the value is not known
 
 
+KEY = "gpu4d_key"  # attribute: the key of a value whose dataset has another name
+# How names begin of datasets that RosettaSciIO takes for arrays with axes, wherever they are
+MISUNDERSTOOD = ("data", "counted_datacube", "realslice", "diffractionslice", "pointlist")
 # py4DSTEM's classes, and what emdfile has instead: the kind of group if it is another, and the class
 PLAIN_CLASSES = {
     "RealSlice": ("", "Array"),
@@ -63,15 +66,23 @@ def write_metadata(owner: h5py.Group, name: str, values: Mapping[str, Any], pyth
         owner.create_group("metadatabundle").attrs["emd_group_type"] = "metadatabundle"
     group = node(owner["metadatabundle"], name, "metadata", python_class)
     for key, value in values.items():
-        _write_item(group, _key(key), value)
+        _write_item(group, str(key), value)
 
 
-def _key(key: Any) -> str:
-    return str(key).replace("/", "_").replace("\0", "") or "_"
+def _write_item(group: h5py.Group, given: str, value: Any) -> None:
+    """Write one value with emdfile's mark of its type. A value of another type is written as text.
+
+    A key that cannot be the name of a dataset, or would be misunderstood, is written as attribute.
+    """
+    key = given.replace("/", "_").replace("\0", "") or "_"
+    while key.startswith(MISUNDERSTOOD) or key in group:
+        key = f"_{key}"
+    _write_under(group, key, value)
+    if key != given:
+        group[key].attrs[KEY] = given.replace("\0", "")
 
 
-def _write_item(group: h5py.Group, key: str, value: Any) -> None:
-    """Write one value with emdfile's mark of its type. A value of another type is written as text."""
+def _write_under(group: h5py.Group, key: str, value: Any) -> None:
     if arrays.is_array(value) or isinstance(value, Slice):
         value = arrays.to_numpy(value) if arrays.is_array(value) else np.asarray(value)
         value = value.item() if value.ndim == 0 else value
@@ -79,7 +90,7 @@ def _write_item(group: h5py.Group, key: str, value: Any) -> None:
         inner = group.create_group(key)
         inner.attrs["type"] = "dict"
         for k, v in value.items() if isinstance(value, Mapping) else enumerate(value):
-            _write_item(inner, _key(k), v)
+            _write_item(inner, str(k), v)
     elif isinstance(value, list | tuple):
         _write_sequence(group, key, value)
     elif value is None:

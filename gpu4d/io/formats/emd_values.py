@@ -71,7 +71,7 @@ def _array(values: np.ndarray, name: str) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any], name: str) -> dict[str, Any]:
-    plain = all(isinstance(key, str) and key and key.isprintable() and not set(key) & {"/", "."} for key in value) and TYPE not in value
+    plain = all(isinstance(key, str) and key and "\0" not in key for key in value) and TYPE not in value
     if plain:
         return {key: encoded(held, f"{name}[{key!r}]") for key, held in value.items()}
     return {TYPE: "dict", "keys": encoded(tuple(value), f"keys of {name}"), "values": encoded(list(value.values()), name)}
