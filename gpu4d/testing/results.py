@@ -155,6 +155,10 @@ def filled(kind: type[Storable], seed: int = 0, **given: Any) -> Any:
     if not dataclasses.is_dataclass(kind) and not hasattr(kind, "_fields"):
         return _value(kind.__name__, kind, kind.__module__, None, rng)
     made = {name: _filled(held, kind, kind.stored_as(name), rng) for name, held in _annotations(kind) if name not in given}
+    for name, value in made.items():
+        stored = kind.stored_as(name)
+        if stored is not None and stored.axes == (name,):  # values along an axis grow
+            made[name] = np.linspace(0.1, 2.0, len(value))
     return kind.from_parts({**made, **given})
 
 

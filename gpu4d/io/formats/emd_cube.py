@@ -11,9 +11,10 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.named_axes import cube_axes
 from gpu4d.data.source import check_whole
 from gpu4d.errors import InputError
-from gpu4d.io.formats.emd_nodes import Axis, node, write_dims, write_metadata
+from gpu4d.io.formats.emd_nodes import node, write_dims, write_metadata
 from gpu4d.io.formats.emd_values import encoded
 from gpu4d.io.sources.hdf5_file import open_file
 from gpu4d.io.sources.links import follow
@@ -61,16 +62,6 @@ def write_about(group: h5py.Group, cube: DataCube) -> None:
     said = _own_metadata(cube)
     if said:
         write_metadata(group, "scan_metadata", said)
-
-
-def cube_axes(cube: DataCube) -> list[Axis]:
-    """Return the axes of a scan, from 0 on, in Å and 1/Å where the pixel sizes are known."""
-    c = cube.calibration
-    steps = [(c.r_pixel, "Å")] * 2 + [(c.q_pixel, "1/Å")] * 2
-    return [
-        Axis.even(name, n, step or 1.0, unit if step else "px")
-        for name, n, (step, unit) in zip(("Rx", "Ry", "Qx", "Qy"), cube.shape, steps)
-    ]
 
 
 def _earlier_corrections(cube: DataCube) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import FIELDS
+from gpu4d.data.named_axes import Axis, slice_axes
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
@@ -160,19 +161,6 @@ def calibration_keys(c: Calibration, targets: Sequence[str]) -> dict[str, Any]:
 # ---------------------------------------------------------------- arrays
 
 
-class Axis(NamedTuple):
-    """One axis of an array in a file: its name, the value at each index, and their unit as gpu4d spells it."""
-
-    name: str
-    values: np.ndarray
-    unit: str
-
-    @classmethod
-    def even(cls, name: str, length: int, step: float, unit: str) -> Axis:
-        """Make an axis of equal steps from 0 on."""
-        return cls(name, np.arange(length) * float(step), unit)
-
-
 def write_axes(parent: h5py.Group, name: str, data: np.ndarray, axes: Sequence[Axis], units: str, kind: str = "Array") -> h5py.Group:
     """Write an array of the class `kind` with a vector for each axis. Return its group."""
     group = node(parent, name, "array", kind)
@@ -191,13 +179,10 @@ def write_dims(group: h5py.Group, axes: Sequence[Axis]) -> None:
 def write_slice(parent: h5py.Group, name: str, item: Slice) -> None:
     """Write a slice or a stack of slices. As in emdfile, the planes are the first axis, and the last dimension vector has their labels."""
     data = np.asarray(item)
-    letter = "R" if isinstance(item, RealSlice) else "Q" if isinstance(item, DiffractionSlice) else ""
     if data.ndim not in (2, 3):
         raise InputError(f"{name!r} has shape {data.shape}: a slice to be saved is (nx, ny), or a stack (n, nx, ny)")
-    kind = {"R": "RealSlice", "Q": "DiffractionSlice"}.get(letter, "Array")
-    axes = (f"{letter}x", f"{letter}y") if letter else ("dim0", "dim1")
-    even = [Axis.even(axis, n, item.pixel_size, item.pixel_units) for axis, n in zip(axes, data.shape[-2:])]
-    group = write_axes(parent, name, data, even, item.units, kind)
+    kind = "RealSlice" if isinstance(item, RealSlice) else "DiffractionSlice" if isinstance(item, DiffractionSlice) else "Array"
+    group = write_axes(parent, name, data, slice_axes(item)[-2:], item.units, kind)
     # What vectors and names of groups do not say exactly: the kind if classes are emdfile's own, the size of a single pixel, the name.
     given = {"gpu4d_slice": type(item).__name__, "gpu4d_name": item.name, "gpu4d_units": item.units, "gpu4d_pixel_units": item.pixel_units}
     for key, value in {**given, "gpu4d_pixel_size": item.pixel_size}.items():

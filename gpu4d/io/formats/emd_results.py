@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import h5py
-import numpy as np
 
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.named_axes import Axis, array_axes, known_axes
 from gpu4d.data.pointlist import PointList, PointListArray
-from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
+from gpu4d.data.slices import Slice
 from gpu4d.data.storable import Storable, Stored, class_named
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.formats.emd import label, read_metadata
-from gpu4d.io.formats.emd_nodes import Axis, node, write_axes, write_metadata
+from gpu4d.io.formats.emd_nodes import node, write_axes, write_metadata
 from gpu4d.io.formats.emd_values import decoded, encoded, is_small
 from gpu4d.io.sources.links import dataset_at, group_at, names, path_of
 
@@ -33,10 +33,9 @@ PLAIN = (Slice, DataCube, PointListArray, PointList)  # have nodes of their own 
 
 WriteItem = Callable[[h5py.Group, str, Any], None]
 ReadItem = Callable[[h5py.Group], Any]
-Coordinates = Mapping[str, tuple[np.ndarray, str]]  # values along an axis, and their unit
 
 
-def write_result(parent: h5py.Group, name: str, result: Storable, write_item: WriteItem, around: Coordinates | None = None) -> None:
+def write_result(parent: h5py.Group, name: str, result: Storable, write_item: WriteItem, around: dict[str, Axis] | None = None) -> None:
     """Write a result as a group.
 
     Parameters
@@ -48,8 +47,8 @@ def write_result(parent: h5py.Group, name: str, result: Storable, write_item: Wr
         stand beside the parts.
     write_item : callable
         Writes what has a node of its own kind: slices, lists of points, scans.
-    around : mapping, optional
-        Coordinates of the result that this one is a part of.
+    around : dict of str to Axis, optional
+        Axes of the result that this one is a part of.
     """
     shown_items: dict[str, Any] = dict(result.to_emd()) if hasattr(result, "to_emd") else {}
     main = shown_items.pop("", None)
@@ -61,36 +60,14 @@ def write_result(parent: h5py.Group, name: str, result: Storable, write_item: Wr
     group.attrs[RESULT] = result.stored_name()
     parts = result.to_parts()
     stored = {part: result.stored_as(part) for part in parts}
-    _write_parts(group, parts, stored, {**(around or {}), **coordinates(result)}, write_item)
+    _write_parts(group, parts, stored, {**(around or {}), **known_axes(result)}, write_item)
     for key, item in shown_items.items():
         if key not in group:
             write_item(group, key, item)
 
 
-def coordinates(result: Storable) -> dict[str, tuple[np.ndarray, str]]:
-    """Return what is known along the axes of a result: parts that are their own axis, and the pixels of its slices."""
-    found: dict[str, tuple[np.ndarray, str]] = {}
-    for part, value in result.to_parts().items():
-        stored = result.stored_as(part)
-        if isinstance(value, Slice):
-            for axis, length in zip(slice_axes(value, stored)[-2:], value.shape[-2:]):
-                if value.pixel_units != "px":
-                    found[axis] = (np.arange(length) * value.pixel_size, value.pixel_units)
-        elif stored is not None and stored.axes == (part,) and arrays.is_array(value) and len(value.shape) == 1:
-            found[part] = (arrays.to_numpy(value), stored.unit)
-    return found
-
-
-def slice_axes(item: Slice, stored: Stored | None = None) -> tuple[str, ...]:
-    """Return the names of the axes of a slice: those that its result says, else Rx and Ry, or Qx and Qy."""
-    if stored is not None and len(stored.axes) >= item.ndim:
-        return stored.names(item.ndim, "slice")
-    letter = "R" if isinstance(item, RealSlice) else "Q" if isinstance(item, DiffractionSlice) else ""
-    return (*(f"plane_{i}" for i in range(1, item.ndim - 2)), *("plane",) * (item.ndim > 2), f"{letter}x", f"{letter}y")[-item.ndim :]
-
-
 def _write_parts(
-    group: h5py.Group, parts: Mapping[str, Any], stored: Mapping[str, Stored | None], known: Coordinates, write_item: WriteItem
+    group: h5py.Group, parts: Mapping[str, Any], stored: Mapping[str, Stored | None], known: dict[str, Axis], write_item: WriteItem
 ) -> None:
     entries: dict[str, Any] = {}
     for part, value in parts.items():
@@ -109,15 +86,14 @@ def _write_parts(
         write_metadata(group, "units", units)
 
 
-def _write_node(group: h5py.Group, name: str, value: Any, stored: Stored | None, known: Coordinates, write_item: WriteItem) -> None:
+def _write_node(group: h5py.Group, name: str, value: Any, stored: Stored | None, known: dict[str, Axis], write_item: WriteItem) -> None:
     if isinstance(value, PLAIN):
         write_item(group, name, value)
     elif isinstance(value, Storable):
         write_result(group, name, value, write_item, known)
     elif arrays.is_array(value):
         values = arrays.to_numpy(value)
-        axes = [_axis(axis, n, known) for axis, n in zip((stored or Stored()).names(values.ndim, name), values.shape)]
-        made = write_axes(group, name, values, axes, "" if stored is None else stored.unit)
+        made = write_axes(group, name, values, array_axes(values, name, stored, known), "" if stored is None else stored.unit)
         made.attrs[ARRAY] = 1
     else:
         members = value if isinstance(value, Mapping) else {str(i): held for i, held in enumerate(value)}
@@ -126,12 +102,6 @@ def _write_node(group: h5py.Group, name: str, value: Any, stored: Stored | None,
         made = node(group, name, "node", "Node")
         made.attrs[CONTAINER] = "dict" if isinstance(value, Mapping) else "list" if isinstance(value, list) else "tuple"
         _write_parts(made, members, dict.fromkeys(members, stored), known, write_item)
-
-
-def _axis(name: str, length: int, known: Coordinates) -> Axis:
-    values, unit = known.get(name, (np.empty(0), ""))
-    fits = len(values) == length and values.dtype.kind in "iuf"
-    return Axis(name, values, unit) if fits else Axis(name, np.arange(length), "px")
 
 
 def _has_arrays(value: Any, stored: Stored | None) -> bool:
