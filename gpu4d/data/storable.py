@@ -187,7 +187,7 @@ def class_named(name: str) -> type[Storable]:
             getattr(importlib.import_module(f"{PACKAGE}.{room[1]}"), name.rpartition(".")[2], None)  # a room may import it only now
     if name not in _classes:
         what = f"of another version of {PACKAGE}" if room else f"import {name.rpartition('.')[0] or 'its package'} first"
-        raise InputError(f"{name!r} is no result that is known here: {what}")
+        raise InputError(f"the class {name!r} is no result that is known here: {what}")
     return _classes[name]
 
 

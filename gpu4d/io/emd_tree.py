@@ -125,6 +125,7 @@ class _Tree:
             emd_events.write_events(parent, name, cube, events, self.target.check)
         else:
             emd_cube.write_cube(parent, name, cube, self.target.links, self.target.path, self.target.check)
-        emd_cube.write_about(parent[name], cube)
+        linked = self.target.links == "external" and getattr(cube.source, "path", None) is not None
+        emd_cube.write_about(parent[name], cube, linked)
         if cube.calibration is not self.calibration:
             emd_nodes.write_metadata(parent[name], "calibration", emd_nodes.calibration_keys(cube.calibration, []), "Calibration")

@@ -89,7 +89,7 @@ def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, i
             try:
                 items[prefix + name] = read_result(item, reader.read)
                 continue
-            except FOREIGN as error:  # its parts are items like others
+            except (*FOREIGN, AttributeError, MemoryError) as error:  # its parts are items like others
                 emd.log.warning("%s: %s is read as its parts: %s", shown(path), shown(name), reason(error))
         try:
             found = reader.read(item)

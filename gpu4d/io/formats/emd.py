@@ -94,6 +94,8 @@ def _item(node: Any, seen: set[int], depth: int) -> Any:
                 values = [tuple(v.tolist()) if isinstance(v, np.ndarray) else v for v in values]
             return tuple(values) if kind.startswith("tuple") else values
         return read_metadata(node, seen, depth)
+    if not isinstance(node, h5py.Dataset):
+        raise InputError("it is a type, and no value")
     if node.shape is not None and node.nbytes > LARGEST_ENTRY:
         raise InputError(f"it has {node.nbytes} bytes, more than {LARGEST_ENTRY}")
     value = node[()]

@@ -56,10 +56,13 @@ def write_cube(parent: h5py.Group, name: str, cube: DataCube, links: str, target
         write_metadata(group, "corrections", {"applied": ", ".join(applied)})
 
 
-def write_about(group: h5py.Group, cube: DataCube) -> None:
-    """Write the name of a scan, and what is known of it beyond what its file says: of the file that it was opened from, and of the user."""
+def write_about(group: h5py.Group, cube: DataCube, linked: bool) -> None:
+    """Write the name of a scan, and what is known of it beyond what its file says: of the file that it was opened from, and of the user.
+
+    Attributes of a file that is linked stay there, and are not read: damaged text in a file can stop HDF5 for ever.
+    """
     group.attrs["gpu4d_name"] = cube.name
-    said = _own_metadata(cube)
+    said = _own_metadata(cube, ("path", "dataset", "metadata", *(["attributes"] if linked else [])))
     if said:
         write_metadata(group, "scan_metadata", said)
 
@@ -71,9 +74,9 @@ def _earlier_corrections(cube: DataCube) -> str:
     return str(found.get("applied", "")) if isinstance(found, Mapping) else ""
 
 
-def _own_metadata(cube: DataCube) -> dict[str, Any]:
+def _own_metadata(cube: DataCube, without: tuple[str, ...]) -> dict[str, Any]:
     """Return the metadata of a scan without those that its new file states anew."""
-    said = {key: value for key, value in cube.metadata.items() if key not in ("path", "dataset", "metadata")}
+    said = {key: value for key, value in cube.metadata.items() if key not in without}
     kept = cube.metadata.get("metadata")
     of_file = {key: value for key, value in kept.items() if key not in OF_THIS_FILE} if isinstance(kept, Mapping) else {}
     found: dict[str, Any] = {}

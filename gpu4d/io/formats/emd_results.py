@@ -28,7 +28,7 @@ RESULT = "gpu4d_result"  # attribute: the class of a result
 CONTAINER = "gpu4d_container"  # attribute: tuple, list or dict
 PART = "gpu4d_part"  # attribute: name of the part that a group is
 ARRAY = "gpu4d_array"  # attribute, 1: an array without a name of its own
-DEEPEST = 32  # results inside each other
+DEEPEST = 32  # groups inside each other
 PLAIN = (Slice, DataCube, PointListArray, PointList)  # have nodes of their own kind
 
 WriteItem = Callable[[h5py.Group, str, Any], None]
@@ -127,7 +127,7 @@ def is_result(group: h5py.Group) -> bool:
     return bool(label(group, RESULT))
 
 
-def read_result(group: h5py.Group, read_item: ReadItem, depth: int = 0) -> Any:
+def read_result(group: h5py.Group, read_item: ReadItem) -> Any:
     """Make a result again.
 
     Parameters
@@ -136,43 +136,49 @@ def read_result(group: h5py.Group, read_item: ReadItem, depth: int = 0) -> Any:
         `is_result` says that it is one.
     read_item : callable
         Reads what has a node of its own kind.
-    depth : int
-        Number of results that it lies in.
 
     Raises
     ------
     InputError
-        Its class is not known, or it lies in too many others. A damaged group may raise any error of `gpu4d.io.foreign.FOREIGN`.
+        Its class is not known, or it lies in itself. A damaged group may raise any error of `gpu4d.io.foreign.FOREIGN`.
     """
-    return class_named(label(group, RESULT)).from_parts(_read_parts(group, read_item, depth))
+    return _Reader(read_item).result(group)
 
 
-def _read_parts(group: h5py.Group, read_item: ReadItem, depth: int) -> dict[str, Any]:
-    if depth > DEEPEST:
-        raise InputError(f"{shown(path_of(group))}: results inside each other")
-    held = group_at(group, "metadatabundle/parts")
-    parts: dict[str, Any] = {} if held is None else {key: decoded(value) for key, value in read_metadata(held).items()}
-    for name in names(group):
-        child = group_at(group, name)
-        part = "" if child is None else label(child, PART)
-        if child is not None and part:
-            parts[part] = _read_node(child, read_item, depth)
-    return parts
+class _Reader:
+    """Reads the parts of one result. A group that several names lead to is read once: more than once it would be without end."""
 
+    def __init__(self, read_item: ReadItem):
+        self.read_item = read_item
+        self.seen: set[int] = set()
 
-def _read_node(child: h5py.Group, read_item: ReadItem, depth: int) -> Any:
-    if is_result(child):
-        return read_result(child, read_item, depth + 1)
-    kind = label(child, CONTAINER)
-    if kind:
-        parts = _read_parts(child, read_item, depth + 1)
-        if kind == "dict":
-            return parts
-        members = [parts[str(i)] for i in range(len(parts))]
-        return members if kind == "list" else tuple(members)
-    if ARRAY in child.attrs:
-        data = dataset_at(child, "data")
-        if data is None:
-            raise InputError(f"{shown(path_of(child))}: an array without values")
-        return data[()]
-    return read_item(child)
+    def result(self, group: h5py.Group) -> Any:
+        return class_named(label(group, RESULT)).from_parts(self.parts(group))
+
+    def parts(self, group: h5py.Group) -> dict[str, Any]:
+        if hash(group) in self.seen or path_of(group).count("/") > DEEPEST:
+            raise InputError(f"{shown(path_of(group))}: results inside themselves, or too deep")
+        self.seen.add(hash(group))
+        held = group_at(group, "metadatabundle/parts")
+        parts: dict[str, Any] = {} if held is None else {key: decoded(value) for key, value in read_metadata(held).items()}
+        for name in names(group):
+            child = group_at(group, name)
+            part = "" if child is None else label(child, PART)
+            if child is not None and part:
+                parts[part] = self.part(child)
+        return parts
+
+    def part(self, child: h5py.Group) -> Any:
+        if is_result(child):
+            return self.result(child)
+        kind = label(child, CONTAINER)
+        if kind:
+            parts = self.parts(child)
+            members = parts if kind == "dict" else [parts[str(i)] for i in range(len(parts))]
+            return tuple(members) if kind == "tuple" else members
+        if ARRAY in child.attrs:
+            data = dataset_at(child, "data")
+            if data is None:
+                raise InputError(f"{shown(path_of(child))}: an array without values")
+            return data[()]
+        return self.read_item(child)
