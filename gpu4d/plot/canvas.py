@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -161,7 +162,9 @@ def _save_png(picture: Figure, path: Path, dpi: int) -> None:
         picture.set_dpi(dpi)
         picture.canvas.draw()
         drawn = np.asarray(picture.canvas.buffer_rgba())  # type: ignore[attr-defined]
-        imsave(path, drawn, format="png", dpi=dpi, pil_kwargs={"pnginfo": scales.png_info(picture, "gpu4d")})
+        written = io.BytesIO()
+        imsave(written, drawn, format="png", dpi=dpi, pil_kwargs={"pnginfo": scales.png_info(picture, "gpu4d")})
+        path.write_bytes(scales.with_physical_scale(written.getvalue(), picture))
     finally:
         picture.set_dpi(before)
 

@@ -6,7 +6,9 @@ size on paper. The size of a pixel of the data stands in text chunks, in the met
 
 from __future__ import annotations
 
+import struct
 import weakref
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -59,25 +61,38 @@ def described(figure: Figure) -> str:
 
 
 def png_info(figure: Figure, software: str) -> Any:
-    """Return the chunks of a PNG file of a figure that was drawn: texts, and the size of a pixel on the specimen.
-
-    Panels of different scale have no common size: their file has the texts alone.
-    """
+    """Return the text chunks of a PNG file of a figure that was drawn, as Pillow takes them."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text("Software", software)
     held = scales(figure)
-    if not held:
-        return info
-    info.add_itxt("Description", described(figure))
+    if held:
+        info.add_itxt("Description", described(figure))
     if len({(scale.size, scale.unit) for scale in held}) == 1:
-        size, unit, pixels = held[0]
-        info.add_text("Pixel size", f"{size:.10g}")
-        info.add_itxt("Pixel unit", unit)
-        if pixels > 0 and np.ptp([scale.pixels for scale in held]) < 1e-6 * pixels:
-            info.add_itxt("Scale", f"{size / pixels:.10g} {unit} per pixel of this picture")
-            if unit in METRES:
-                metres = f"{size / pixels * METRES[unit]:.10e}".encode()
-                info.add(b"sCAL", b"\x01" + metres + b"\0" + metres)
+        info.add_text("Pixel size", f"{held[0].size:.10g}")
+        info.add_itxt("Pixel unit", held[0].unit)
+    step = picture_pixel(held)
+    if step is not None:
+        info.add_itxt("Scale", f"{step[0]:.10g} {step[1]} per pixel of this picture")
     return info
+
+
+def picture_pixel(held: list[Scale]) -> tuple[float, str] | None:
+    """Return the size and the unit of a pixel of a picture. None if its panels are of different scale, or of none that is known."""
+    if not held or len({(scale.size, scale.unit) for scale in held}) > 1:
+        return None
+    size, unit, pixels = held[0]
+    even = pixels > 0 and np.ptp([scale.pixels for scale in held]) < 1e-6 * pixels
+    return (size / pixels, unit) if even else None
+
+
+def with_physical_scale(png: bytes, figure: Figure) -> bytes:
+    """Return a PNG file with the size of its pixels on the specimen, m, if it is known: the chunk sCAL, which Pillow does not write."""
+    step = picture_pixel(scales(figure))
+    if step is None or step[1] not in METRES:
+        return png
+    metres = f"{step[0] * METRES[step[1]]:.10e}".encode()
+    chunk = b"sCAL" + b"\x01" + metres + b"\0" + metres
+    at = png.index(b"IDAT") - 4  # before the first chunk of data
+    return png[:at] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[at:]
