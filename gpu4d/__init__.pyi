@@ -37,6 +37,9 @@ from . import (
     imaging as imaging,
 )
 from . import (
+    interop as interop,
+)
+from . import (
     io as io,
 )
 from . import (
@@ -107,6 +110,7 @@ from .imaging.image import virtual_image as virtual_image
 from .imaging.patterns import MaxPattern as MaxPattern
 from .imaging.patterns import MeanPattern as MeanPattern
 from .io.opening import open as open
+from .io.reading import read_emd as read_emd
 from .io.saving import save as save
 from .operation import using as using
 from .planning._plan_experiment import plan_experiment as plan_experiment

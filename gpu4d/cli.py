@@ -212,8 +212,8 @@ def _commands() -> click.Group:
 
         settings = with_flags(recipe, flags)
         with watcher(quiet) as progress:
-            options = {"overwrite": overwrite, "watcher": progress, "command": _command_line(), "trace": trace, "bundle": bundle}
-            result = run_workflow(file, out, recipe=settings, **options)
+            options: dict[str, Any] = {"overwrite": overwrite, "watcher": progress, "trace": trace, "bundle": bundle}
+            result = run_workflow(file, out, recipe=settings, command=_command_line(), **options)
         report = result.folder / REPORT
         text = json.dumps(result.as_dict(), indent=1) if as_json else str(report) if quiet else result.summary()
         _say(text, f"the results are complete in {result.folder}")

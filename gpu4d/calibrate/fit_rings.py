@@ -27,7 +27,7 @@ from gpu4d.calibrate.ring_start import Peak, Profile, Start, checked_counts, fin
 from gpu4d.calibrate.stretch import axes_of_stretch, known_error, q_of_axes, stretch_of_axes, told
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import host_image, measured_pixels
-from gpu4d.data.storable import Storable
+from gpu4d.data.storable import Part, Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_number
 
@@ -90,7 +90,7 @@ class RingFit(Storable, stored="center center_error width: [px]; q_pixel q_pixel
     found: float
     _details: FittedRings | None = field(repr=False, default=None)
 
-    def to_parts(self) -> dict[str, object]:
+    def to_parts(self) -> dict[str, Part]:
         """Return the fields that are saved: not the details of the fit, which are larger than the pattern."""
         return {name: part for name, part in super().to_parts().items() if name != "_details"}
 

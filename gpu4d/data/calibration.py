@@ -13,7 +13,7 @@ from gpu4d.arrays import Array
 from gpu4d.data.arguments import mean_place
 from gpu4d.data.calibration_fields import ERRORS, FIELDS, CalibrationFields, Choice, Cut, SetKeywords, takes_keywords_of
 from gpu4d.data.calibration_order import MEASURED, Measurement, outdated, warn_out_of_order
-from gpu4d.data.storable import Storable
+from gpu4d.data.storable import Part, Storable
 from gpu4d.errors import InputError, did_you_mean
 
 FieldValue = Any  # a number, a bool, a tuple or an array: each field has a type of its own, and packages may add fields
@@ -175,12 +175,12 @@ class Calibration(CalibrationFields, Storable):
         other.history = list(self.history)
         return other
 
-    def to_parts(self) -> dict[str, object]:
+    def to_parts(self) -> dict[str, Part]:
         """Return the fields that have a value, and the history, as `Calibration.from_parts` takes them."""
         return {"fields": self.known(), "history": [(m.field, m.value, m.how, m.when) for m in self.history]}
 
     @classmethod
-    def from_parts(cls, parts: Mapping[str, Any]) -> Calibration:
+    def from_parts(cls, parts: Mapping[str, Part]) -> Calibration:
         """Make a calibration of what `to_parts` gave. A field that only another package knows is left out."""
         made = cls()
         made._values.update({name: FIELDS[name].check(FIELDS[name], value) for name, value in parts["fields"].items() if name in FIELDS})

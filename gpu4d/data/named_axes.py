@@ -9,7 +9,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
-from gpu4d.data.storable import Storable, Stored
+from gpu4d.data.storable import Layout, Storable
 
 
 class Axis(NamedTuple):
@@ -39,13 +39,13 @@ def cube_axes(cube: DataCube) -> list[Axis]:
     return [Axis.even(name, n, step, unit) if step else Axis.even(name, n) for name, n, (step, unit) in named]
 
 
-def slice_axes(item: Slice, stored: Stored | None = None) -> list[Axis]:
+def slice_axes(item: Slice, stored: Layout | None = None) -> list[Axis]:
     """Return the axes of a slice. Its planes come first.
 
     Parameters
     ----------
     item : Slice
-    stored : Stored, optional
+    stored : Layout, optional
         What the result that it is a part of says of it. Without names there, they are Rx and Ry, or Qx and Qy.
 
     Examples
@@ -73,7 +73,7 @@ def known_axes(result: Storable) -> dict[str, Axis]:
     return found
 
 
-def array_axes(values: np.ndarray, name: str, stored: Stored | None, known: dict[str, Axis]) -> list[Axis]:
+def array_axes(values: np.ndarray, name: str, stored: Layout | None, known: dict[str, Axis]) -> list[Axis]:
     """Return the axes of an array that is a part of a result.
 
     Parameters
@@ -81,13 +81,13 @@ def array_axes(values: np.ndarray, name: str, stored: Stored | None, known: dict
     values : array
     name : str
         Of the part.
-    stored : Stored or None
+    stored : Layout or None
         What the result says of it.
     known : dict of str to Axis
         As `known_axes` gives it. Axes of another length are not taken.
     """
     made = []
-    for axis, n in zip((stored or Stored()).names(values.ndim, name), values.shape):
+    for axis, n in zip((stored or Layout()).names(values.ndim, name), values.shape):
         held = known.get(axis)
         fits = held is not None and len(held.values) == n and held.values.dtype.kind in "iuf"
         made.append(held if held is not None and fits else Axis.even(axis, n))

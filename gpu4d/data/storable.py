@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -27,14 +26,17 @@ NO_ROOMS = ("kernels", "cpu_fallback", "benchmarks", "testing")  # no results th
 METHODS = {
     "file": "gpu4d.io.saving:save_result",
     "picture": "gpu4d.plot.slice_files:save_slice",
-    "xarray": "gpu4d.interop.to_xarray:to_xarray",
-    "hyperspy": "gpu4d.interop.to_hyperspy:to_hyperspy",
+    "xarray": "gpu4d.interop._to_xarray:to_xarray",
+    "hyperspy": "gpu4d.interop._to_hyperspy:to_hyperspy",
 }
 
 _classes: dict[str, type[Storable]] = {}  # by the names in files
 
 
-class Stored(NamedTuple):
+Part = Any  # of a result: an array, a slice, a number, a text, another result, or a list or dictionary of these
+
+
+class Layout(NamedTuple):
     """How one part of a result is described in files: the names of its axes, and its unit. "..." are the axes of what was given."""
 
     axes: tuple[str, ...] = ()
@@ -45,7 +47,7 @@ class Stored(NamedTuple):
 
         Examples
         --------
-        >>> Stored(("Rx", "Ry", "xy")).names(1, "origin"), Stored(("...", "r")).names(2, "reduced"), Stored(("*",)).names(1, "truth")
+        >>> Layout(("Rx", "Ry", "xy")).names(1, "origin"), Layout(("...", "r")).names(2, "reduced"), Layout(("*",)).names(1, "truth")
         (('xy',), ('group', 'r'), ('truth_0',))
         """
         axes = self.axes
@@ -84,7 +86,7 @@ class Storable:
     """
 
     __slots__ = ()
-    _stored: ClassVar[Mapping[str, Stored]] = {}
+    _stored: ClassVar[Mapping[str, Layout]] = {}
     _stored_name: ClassVar[str] = ""
 
     def __init_subclass__(cls, stored: str = "", room: str = "", **options: Any):
@@ -101,11 +103,11 @@ class Storable:
         return cls._stored_name
 
     @classmethod
-    def stored_as(cls, part: str) -> Stored | None:
+    def stored_as(cls, part: str) -> Layout | None:
         """Return the axes and the unit of a part. None if nothing is said of it."""
         return cls._stored.get(part)
 
-    def to_parts(self) -> dict[str, object]:
+    def to_parts(self) -> dict[str, Part]:
         """Return what the result is made of, by names: arrays, slices, numbers, texts, results, and lists and dictionaries of these."""
         if dataclasses.is_dataclass(self):
             return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
@@ -115,7 +117,7 @@ class Storable:
         return {name: getattr(self, name) for name in fields}
 
     @classmethod
-    def from_parts(cls, parts: Mapping[str, Any]) -> Self:
+    def from_parts(cls, parts: Mapping[str, Part]) -> Self:
         """Make a result of its parts, as `to_parts` gave them."""
         return cls(**parts)
 
@@ -182,7 +184,9 @@ def class_named(name: str) -> type[Storable]:
     """
     room = re.fullmatch(rf"{PACKAGE}\.([a-z]\w*)\.\w+", name)
     if name not in _classes and room is not None and room[1] not in NO_ROOMS:
-        spec = importlib.util.find_spec(f"{PACKAGE}.{room[1]}")
+        from importlib.util import find_spec  # importing gpu4d is cheap: only files that name a class need it
+
+        spec = find_spec(f"{PACKAGE}.{room[1]}")
         if spec is not None and spec.submodule_search_locations is not None:
             getattr(importlib.import_module(f"{PACKAGE}.{room[1]}"), name.rpartition(".")[2], None)  # a room may import it only now
     if name not in _classes:
@@ -196,12 +200,12 @@ def known_classes() -> dict[str, type[Storable]]:
     return dict(_classes)
 
 
-def _described(text: str) -> list[tuple[str, Stored]]:
+def _described(text: str) -> list[tuple[str, Layout]]:
     """Read "measured fitted: Rx Ry xy [px]; error: [px]"."""
     found = []
     for clause in filter(None, map(str.strip, text.split(";"))):
         names, _, what = clause.partition(":")
         axes, _, unit = what.partition("[")
-        stored = Stored(tuple(axes.split()), unit.strip().removesuffix("]"))
+        stored = Layout(tuple(axes.split()), unit.strip().removesuffix("]"))
         found += [(name, stored) for name in names.split()]
     return found

@@ -3,8 +3,8 @@
 All results have the methods `to_xarray` and `to_hyperspy`, which call these functions.
 """
 
-from gpu4d.interop.to_hyperspy import to_hyperspy
-from gpu4d.interop.to_xarray import to_xarray
+from gpu4d.interop._to_hyperspy import to_hyperspy
+from gpu4d.interop._to_xarray import to_xarray
 
 __all__ = ["to_hyperspy", "to_xarray"]
 

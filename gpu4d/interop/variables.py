@@ -14,7 +14,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.named_axes import Axis, array_axes, cube_axes, known_axes, slice_axes
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import Slice
-from gpu4d.data.storable import Storable, Stored
+from gpu4d.data.storable import Layout, Storable
 from gpu4d.interop.lazy_patterns import patterns_of
 
 
@@ -44,7 +44,7 @@ class Variables:
         self.name = result.name if isinstance(result, Slice | DataCube) else ""
         self.add(self.name, result)
 
-    def add(self, name: str, value: Any, stored: Stored | None = None, known: Mapping[str, Axis] | None = None) -> None:
+    def add(self, name: str, value: Any, stored: Layout | None = None, known: Mapping[str, Axis] | None = None) -> None:
         """Add a part of a result: an array, a number, a text, or something that has parts itself."""
         known = dict(known or {})
         unit = "" if stored is None else stored.unit
@@ -96,7 +96,7 @@ class Variables:
     def _calibration(self, name: str, calibration: Calibration) -> None:
         for field, value in calibration.known().items():
             axes = ("Rx", "Ry", "xy") if np.ndim(value) == 3 else ()
-            self.add(f"{name}_{field}" if name else field, value, Stored(axes, FIELDS[field].units))
+            self.add(f"{name}_{field}" if name else field, value, Layout(axes, FIELDS[field].units))
 
     def _points(self, name: str, points: PointListArray | PointList) -> None:
         axis = [Axis.even(f"{name}_point" if name else "point", len(points))]

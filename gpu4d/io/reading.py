@@ -48,6 +48,14 @@ def read_emd(path: str | os.PathLike[str], only: Collection[str] | None = None) 
     ------
     InputError
         Not an EMD 1.0 file, or damaged.
+
+    Examples
+    --------
+    >>> import gpu4d, tempfile
+    >>> name = os.path.join(tempfile.mkdtemp(), "disk.h5")
+    >>> gpu4d.save(name, {"disk": gpu4d.probe.Disk(11.5, 9.5, 3.0, 0.5, 0.02)})
+    >>> read_emd(name)["disk"].radius
+    3.0
     """
     path = os.fspath(path)
     if recognise(path).name != "hdf5":

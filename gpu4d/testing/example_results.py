@@ -87,7 +87,7 @@ def classes() -> dict[str, type[Storable]]:
     import gpu4d
 
     found: dict[str, type[Storable]] = {}
-    for name in gpu4d.__all__:
+    for name in dir(gpu4d):
         thing = getattr(gpu4d, name)
         rooms = [thing] if not inspect.ismodule(thing) else [getattr(thing, n) for n in getattr(thing, "__all__", ())]
         found |= {c.__name__: c for c in rooms if inspect.isclass(c) and issubclass(c, Storable) and c is not Storable}

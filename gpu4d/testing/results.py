@@ -17,7 +17,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
-from gpu4d.data.storable import Storable, Stored, known_classes
+from gpu4d.data.storable import Layout, Storable, known_classes
 from gpu4d.io import read_emd, save
 from gpu4d.io.formats.emd_results import PLAIN
 from gpu4d.io.formats.emd_values import SMALL
@@ -175,7 +175,7 @@ def _annotations(kind: type) -> list[tuple[str, tuple[ast.expr, str]]]:
     return [(name, found[name]) for name in wanted]
 
 
-def _filled(annotation: tuple[ast.expr, str], kind: type, stored: Stored | None, rng: np.random.Generator) -> Any:
+def _filled(annotation: tuple[ast.expr, str], kind: type, stored: Layout | None, rng: np.random.Generator) -> Any:
     node, module = annotation
     fill = lambda part: _filled((part, module), kind, stored, rng)  # noqa: E731
     if isinstance(node, ast.BinOp):  # a union: its first member that is no None
@@ -194,9 +194,9 @@ def _filled(annotation: tuple[ast.expr, str], kind: type, stored: Stored | None,
     return _value(ast.unparse(node), kind, module, stored, rng)
 
 
-def _value(name: str, kind: type, module: str, stored: Stored | None, rng: np.random.Generator) -> Any:
+def _value(name: str, kind: type, module: str, stored: Layout | None, rng: np.random.Generator) -> Any:
     if name in ("np.ndarray", "ReturnedArray", "Array", "ArrayLike", "Any"):
-        return random_array(stored or Stored(), rng)
+        return random_array(stored or Layout(), rng)
     simple: dict[str, Any] = {
         "float": float(rng.choice([rng.normal(), np.nan, 1e30])),
         "int": int(rng.integers(-5, 1 << 40)),
@@ -229,7 +229,7 @@ def _value(name: str, kind: type, module: str, stored: Stored | None, rng: np.ra
     return filled(other, int(rng.integers(1 << 30)))
 
 
-def random_array(stored: Stored, rng: np.random.Generator) -> np.ndarray:
+def random_array(stored: Layout, rng: np.random.Generator) -> np.ndarray:
     """Return a random array with the axes of a part, of a random type. NaN among its values if the type has it."""
     axes = stored.axes
     if axes[:1] in (("...",), ("*",)):

@@ -16,7 +16,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.named_axes import Axis, array_axes, known_axes
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import Slice
-from gpu4d.data.storable import Storable, Stored, class_named
+from gpu4d.data.storable import Layout, Storable, class_named
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.formats.emd import label, read_metadata
@@ -67,7 +67,7 @@ def write_result(parent: h5py.Group, name: str, result: Storable, write_item: Wr
 
 
 def _write_parts(
-    group: h5py.Group, parts: Mapping[str, Any], stored: Mapping[str, Stored | None], known: dict[str, Axis], write_item: WriteItem
+    group: h5py.Group, parts: Mapping[str, Any], stored: Mapping[str, Layout | None], known: dict[str, Axis], write_item: WriteItem
 ) -> None:
     entries: dict[str, Any] = {}
     for part, value in parts.items():
@@ -86,7 +86,7 @@ def _write_parts(
         write_metadata(group, "units", units)
 
 
-def _write_node(group: h5py.Group, name: str, value: Any, stored: Stored | None, known: dict[str, Axis], write_item: WriteItem) -> None:
+def _write_node(group: h5py.Group, name: str, value: Any, stored: Layout | None, known: dict[str, Axis], write_item: WriteItem) -> None:
     if isinstance(value, PLAIN):
         write_item(group, name, value)
     elif isinstance(value, Storable):
@@ -104,7 +104,7 @@ def _write_node(group: h5py.Group, name: str, value: Any, stored: Stored | None,
         _write_parts(made, members, dict.fromkeys(members, stored), known, write_item)
 
 
-def _has_arrays(value: Any, stored: Stored | None) -> bool:
+def _has_arrays(value: Any, stored: Layout | None) -> bool:
     """Say whether a part needs a group: it is, or has in it, something that is no metadata."""
     if isinstance(value, PLAIN):
         return True

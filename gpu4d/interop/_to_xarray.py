@@ -39,11 +39,11 @@ def to_xarray(result: Storable) -> Dataset | DataArray:
 
     Examples
     --------
-    >>> import gpu4d
+    >>> import gpu4d, numpy as np
     >>> bf = gpu4d.RealSlice(np.ones((2, 3)), "bf", "counts", 5.0, "Å")
-    >>> found = to_xarray(bf)  # doctest: +SKIP
-    >>> found.sel(Ry=10.0).dims  # doctest: +SKIP
-    ('Rx',)
+    >>> found = to_xarray(bf)
+    >>> found.dims, found.sel(Rx=5.0, Ry=10.0).item(), found.Rx.attrs["units"]
+    (('Rx', 'Ry'), 1.0, 'Å')
     """
     try:
         import xarray
