@@ -76,6 +76,9 @@ CHECKED: Mapping[str, Callable[[], Storable]] = {  # classes that do not take an
 }
 
 
+WITH_STRUCTURES = ("Orientations", "OrientationLibrary", "Structure")  # examples that need gemmi
+
+
 def classes() -> dict[str, type[Storable]]:
     """Return the classes of results that are public names of gpu4d, by name.
 

@@ -9,7 +9,7 @@ import pytest
 
 import gpu4d
 from gpu4d.data.storable import Storable, class_named, known_classes
-from gpu4d.testing.example_results import classes, example
+from gpu4d.testing.example_results import WITH_STRUCTURES, classes, example
 from gpu4d.testing.results import ResultTests, filled
 
 TABLE = Path(__file__).parents[1] / "project" / "test_array_arguments.py"
@@ -30,7 +30,9 @@ class TestEveryResult(ResultTests):
     """A class without a round trip fails here, and so does a result of the table that has no class to be saved by."""
 
     @pytest.fixture(autouse=True)
-    def _of_the_table(self, name):
+    def _of_the_table(self, name, need):
+        if name in WITH_STRUCTURES:
+            need("gemmi")
         self.name = name
 
     def make(self):

@@ -11,7 +11,7 @@ from gpu4d.data import Slice, Storable
 from gpu4d.data.calibration import Calibration as CalibrationClass
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.interop.lazy_patterns import Patterns, patterns_of
-from gpu4d.testing.example_results import classes, example
+from gpu4d.testing.example_results import WITH_STRUCTURES, classes, example
 
 
 def arrays_in(value):
@@ -29,6 +29,8 @@ def arrays_in(value):
 
 @pytest.mark.parametrize("name", sorted(classes()))
 def test_every_array_of_every_result_is_a_variable(name, need):
+    if name in WITH_STRUCTURES:
+        need("gemmi")
     need("xarray")
     result = example(name)
     found = result.to_xarray()
