@@ -27,7 +27,7 @@ def resolve(dotted: str) -> object:
 
 
 PAGES = (
-    "plan-an-experiment", "bin-crop-reshape", "raw-data",
+    "plan-an-experiment", "bin-crop-reshape", "raw-data", "results",
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
     "counting-and-events", "rdf", "amorphous-strain", "amorphous",
