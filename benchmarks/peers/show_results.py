@@ -30,7 +30,12 @@ READERS = {  # name -> environment, and whose classes its files name
     "emdfile": (Environment("emdfile", ("emdfile==0.0.16", "hdf5plugin"), ("emdfile", "hdf5plugin"), "results_readers.py"), "emdfile"),
     "py4DSTEM": (Environment("py4DSTEM", ("py4dstem==0.14.18",), ("py4DSTEM",), "results_readers.py"), "py4DSTEM"),
     "RosettaSciIO": (
-        Environment("RosettaSciIO", ("rosettasciio==0.15.0", "hyperspy==2.5.0"), ("rsciio.emd", "hyperspy.api"), "results_readers.py"),
+        Environment(
+            "RosettaSciIO",
+            ("rosettasciio==0.15.0", "hyperspy==2.5.0", "hdf5plugin"),
+            ("rsciio.emd", "hyperspy.api", "hdf5plugin"),
+            "results_readers.py",
+        ),
         "py4DSTEM",
     ),
 }
@@ -118,10 +123,8 @@ def _cell(held: dict[str, Any] | None) -> str:
 
 def summary(answers: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
     """Return the table of the docs: a row for every reader."""
-    lines = [
-        "| reader | files read, of | arrays given with right values | with right axes | numbers and texts | classes |",
-        "|" + " --- |" * 6,
-    ]
+    head = ("reader", "files read", "arrays given with right values", "of these with right axes", "numbers and texts", "as")
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for answer in answers.values():
         held = [answer["files"][name] for name in names if name in answer["files"]]
         good = [h for h in held if not h["problem"]]
