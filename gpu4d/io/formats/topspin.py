@@ -20,6 +20,7 @@ from gpu4d.io.sources import hdf5_text
 from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch, regular_stretches
 from gpu4d.io.sources.hdf5_file import reading
 from gpu4d.io.sources.layout import decide_scan_shape, is_usable
+from gpu4d.io.sources.links import follow
 from gpu4d.io.units import detector_pixel, log
 from gpu4d.io.xml_file import parse_xml
 
@@ -88,12 +89,13 @@ def _series_groups(file: h5py.File, most: int = MOST_GROUPS) -> list[str]:
         path, group, depth = waiting.pop()
         for name in emd.names(group)[:most]:
             seen += 1
-            if not has(group, name) or not isinstance(group[name], h5py.Group):
+            inside = follow(group, name) if has(group, name) else None
+            if not isinstance(inside, h5py.Group):
                 continue
-            if has(group, name, "0", "Data") and isinstance(group[name]["0/Data"], h5py.Dataset):
+            if has(inside, "0", "Data") and isinstance(inside["0/Data"], h5py.Dataset):
                 found.append(f"{path}/{name}")
             elif depth < DEEPEST:
-                waiting.append((f"{path}/{name}", group[name], depth + 1))
+                waiting.append((f"{path}/{name}", inside, depth + 1))
     return found
 
 
@@ -113,7 +115,7 @@ def _chosen(file: h5py.File, path: str, wanted: str | None) -> str:
 
 def _series(file: h5py.File, path: str, place: str) -> _Series:
     """Return where the patterns of a series lie. They are datasets of their own, and usually follow each other at one distance."""
-    group = file[place]
+    group = follow(file, place)
     frames = sum(name.isdecimal() for name in emd.names(group))
     if frames > MOST_FRAMES or not all(has(group, str(n)) for n in (0, frames - 1)):
         raise InputError(f"{shown(path)}: {shown(place)} has {frames} patterns that are not numbered from 0: it is damaged, copy it again")
