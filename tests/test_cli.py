@@ -12,7 +12,6 @@ import time
 import h5py
 import numpy as np
 import pytest
-
 from own_process import importing
 
 import gpu4d
