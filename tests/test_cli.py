@@ -77,9 +77,13 @@ def test_an_existing_result_is_replaced_only_when_told(scan, capfd, here, blank_
     assert (here / "out" / "report.html").read_text() == first
     refused(capfd, *arguments, "--overwrite", "--scan-shape", "7,7")
     assert (here / "out" / "report.html").read_text() == first, "a run that fails must leave the earlier result alone"
-    assert run_command([*arguments, "--overwrite"]) == 0
+    assert run_command([*arguments, "--overwrite", "--bundle"]) == 0
     assert (here / "out" / "report.html").read_text() != first
     assert os.listdir(here) == ["out"]
+    with h5py.File(here / "out" / "result.h5") as file, h5py.File(scan) as raw:
+        stored = file["gpu4d/datacube/data"]
+        assert not stored.is_virtual and stored.dtype == raw["scan"].dtype, "--bundle: the scan itself"
+        np.testing.assert_array_equal(np.asarray(gpu4d.open(here / "out" / "result.h5")), raw["scan"])
 
 
 def test_foreign_files_are_never_deleted(scan, capfd, here):

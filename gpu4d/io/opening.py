@@ -89,9 +89,7 @@ def open(
         raise InputError(f"layout is a {type(layout).__name__}: need {LAYOUT}")
     if layout is not None and format not in (None, "raw"):
         raise InputError(f"layout describes plain numbers, and format is {format!r}: give one of the two")
-    opened = (recognise(path, format) if layout is None else plain_numbers(path)).open(
-        path, OpenOptions(dataset, shape, energy, timing, layout)
-    )
+    opened = recognise(path, format if layout is None else "raw").open(path, OpenOptions(dataset, shape, energy, timing, layout))
     found = opened.calibration
     if calibration is not None:
         found.override(calibration)
@@ -109,15 +107,20 @@ def open(
 def recognise(path: str, format: str | None = None) -> Format:
     """Return the format of a file or folder, found by its content, or by name. Raise an error of one line for others."""
     accepted = f"accepted are {', '.join(known.accepts for known in known_formats())}"
-    if format is not None:
-        return named(format)
-    name = shown(path)
+    name, wanted = shown(path), None if format is None else named(format)
     try:
         if not os.path.exists(path):
-            raise InputError(f"{name}: no such file; give the path of a scan ({accepted})")
+            raise InputError(f"{name}: no such file; give the path of a scan ({accepted if wanted is None else wanted.accepts})")
         folder = os.path.isdir(path)
         if not folder and not os.path.isfile(path):
-            raise InputError(f"{name} is not a regular file; {accepted}")
+            raise InputError(f"{name} is not a regular file; {accepted if wanted is None else f'accepted are {wanted.accepts}'}")
+        if wanted is not None:
+            if folder != wanted.folders:
+                words = ("a folder", "files") if folder else ("a file", "folders")
+                raise InputError(f"{name} is {words[0]}, and scans of the format {wanted.name} are {words[1]}: leave the format out")
+            if not folder and not os.path.getsize(path):
+                raise InputError(f"{name} is empty: the scan was not written, or not copied")
+            return wanted
         head = b""
         if not folder:
             with builtins.open(path, "rb") as file:
@@ -145,19 +148,6 @@ def recognise(path: str, format: str | None = None) -> Format:
         f"{name} is of an unknown format, whatever its name says{instead(path)}; if it is plain numbers, describe them: {describe}; "
         f"{accepted}"
     )
-
-
-def plain_numbers(path: str) -> Format:
-    """Return the format of a regular file whose layout the caller describes."""
-    try:
-        if not os.path.isfile(path):
-            there = "not a regular file" if os.path.exists(path) else "no file"
-            raise InputError(f"{shown(path)} is {there}: a layout describes a file of plain numbers")
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{shown(path)} cannot be the name of a file ({error})") from error
-    return named("raw")
 
 
 def named(name: str) -> Format:

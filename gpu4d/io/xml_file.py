@@ -1,7 +1,8 @@
-"""Read small XML files that detectors write beside their patterns. Entities are refused: a few of them can stand for gigabytes of text."""
+"""Read small XML texts that detectors write beside their patterns. Entities are refused: a few of them can stand for gigabytes of text."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,20 +15,32 @@ PIECE = 1 << 14  # bytes that are parsed before the depth is looked at
 
 
 def read_xml(path: str) -> ElementTree.Element:
-    """Return the root of an XML file.
+    """Return the root of an XML file. `parse_xml` says what is refused."""
+    with open(path, "rb") as file:
+        return parse_xml(file.read(MOST_BYTES + 1), f"{shown(path)}: the XML file")
+
+
+def parse_xml(data: bytes, what: str, most: int = MOST_BYTES) -> ElementTree.Element:
+    """Return the root of settings in XML.
+
+    Parameters
+    ----------
+    data : bytes
+    what : str
+        What they are, for messages: "scan.xml: the XML file".
+    most : int
+        Bytes that settings of this kind have at most.
 
     Raises
     ------
     InputError
-        It is no XML, it is larger than files with settings are, it defines entities, or elements lie too deep inside each other.
+        It is no XML, longer than `most`, defines entities, or elements lie too deep inside each other.
     """
-    with open(path, "rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{shown(path)}: the XML file is larger than {MOST_BYTES >> 20} MiB: no settings are so long, check the file")
+    if len(data) > most:
+        raise InputError(f"{what} is larger than {most >> 20} MiB: no settings are so long, check the file")
     plain = data.replace(b"\0", b"").replace(b"<!--", b"").replace(b"<![CDATA[", b"")  # in 16 bits, too
     if b"<!" in plain:
-        raise InputError(f"{shown(path)}: the XML file has a document type of its own, or entities: accepted are plain elements")
+        raise InputError(f"{what} has a document type of its own, or entities: accepted are plain elements")
     parser: Any = ElementTree.XMLPullParser(("start", "end"))  # its types do not know which events give what
     depth, root = 0, None
     try:
@@ -37,14 +50,12 @@ def read_xml(path: str) -> ElementTree.Element:
                 root = element if root is None else root
                 depth += 1 if event == "start" else -1
                 if depth > MOST_DEPTH:
-                    raise InputError(
-                        f"{shown(path)}: elements of the XML file lie more than {MOST_DEPTH} deep in each other: it is damaged"
-                    )
+                    raise InputError(f"{what} has elements more than {MOST_DEPTH} deep in each other: it is damaged")
         parser.close()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{shown(path)}: no readable XML ({shown(str(error))}): it is damaged, copy it again") from error
+        raise InputError(f"{what} cannot be read ({shown(str(error))}): it is damaged, copy it again") from error
     assert root is not None  # a file without elements is no XML
     return root
 
@@ -58,12 +69,12 @@ def flat(root: ElementTree.Element) -> dict[str, str | list[str]]:
     {'a': 'x', 'a@n': '1', 'b/c': ['y', 'z']}
     """
     found: dict[str, list[str]] = {}
-    waiting = [("", root)]
+    waiting = deque([("", root)])
     while waiting:
-        path, element = waiting.pop(0)
+        path, element = waiting.popleft()
         if element.text and element.text.strip():
             found.setdefault(path, []).append(element.text.strip())
         for name, value in element.attrib.items():
             found.setdefault(f"{path}@{name}", []).append(value)
-        waiting += [(f"{path}/{child.tag}" if path else str(child.tag), child) for child in element]
+        waiting.extend((f"{path}/{child.tag}" if path else str(child.tag), child) for child in element)
     return {path: texts[0] if len(texts) == 1 else texts for path, texts in found.items()}

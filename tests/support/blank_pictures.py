@@ -16,7 +16,7 @@ SAVE, SAVING = plot.save, "gpu4d.workflow.report.pictures.plot.save"
 def not_rendered() -> Iterator[None]:
     """Leave a blank picture in the place of every figure of a run.
 
-    Stages still make their figures, and folder and report get a picture for each. `tests/workflow/test_run.py` renders them.
+    Stages still make their figures, and folder and report get a picture for each. `tests/workflow/test_run.py` and `tests/plot` draw them.
     """
     with patch(SAVING, _blank):
         yield

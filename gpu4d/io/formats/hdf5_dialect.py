@@ -95,11 +95,12 @@ def has_signature(path: str) -> bool:
 def has(node: Any, *path: str) -> bool:
     """Say whether names lead to something in a file, step by step, without following links into other files."""
     for name in path:
-        if not isinstance(node, h5py.Group) or not node.id.links.exists(name.encode()):
+        key = name.encode("utf-8", "surrogateescape")
+        if not isinstance(node, h5py.Group) or not node.id.links.exists(key):
             return False
-        if node.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        if node.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
             return False
-        node = node[name]
+        node = node[key]
     return True
 
 

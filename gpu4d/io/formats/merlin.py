@@ -20,6 +20,7 @@ from gpu4d.io.sources.frame_files import FrameFiles, Plain, Storage, Stretch
 from gpu4d.io.sources.merlin_raw import BITS, CHIP, MerlinRaw
 
 MAGIC, SIDECAR = b"MQ1,", b"HDR,"
+USUAL_BYTES = 1024  # of a header that are read at once: a series may have as many files as patterns
 HEADER_BYTES = 1 << 16  # that a header has at most; real ones have some hundred for each chip
 PIXELS = {"U08": "u1", "U16": ">u2", "U32": ">u4"}  # RAW patterns are "R64"
 FIELDS = (
@@ -110,7 +111,7 @@ def read_header(path: str, at: int) -> Header:
     """
     with open(path, "rb") as file:
         file.seek(at)
-        head = file.read(HEADER_BYTES)
+        head = file.read(USUAL_BYTES)
     fields = head[:128].split(b",")
     try:
         if not head.startswith(MAGIC):
@@ -120,6 +121,10 @@ def read_header(path: str, at: int) -> Header:
             raise ValueError(f"{length} bytes of header, {chips} chips, {columns}×{rows} pixels")
     except (ValueError, IndexError) as error:
         raise InputError(f"{shown(path)}: no header of a Merlin pattern at byte {at} ({reason(error)}): it is damaged") from error
+    if length > len(head):
+        with open(path, "rb") as file:
+            file.seek(at)
+            head = file.read(length)
     text = head[:length].split(b"\0")[0].decode("latin-1").rstrip(",\r\n ")
     words = tuple(word.strip() for word in text.split(","))
     more = words[words.index(EXTENSION) :] if EXTENSION in words else ()

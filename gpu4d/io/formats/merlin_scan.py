@@ -53,18 +53,21 @@ class Stamps:
         """
         sequence, stamps, first = [], [], 0
         for s in self.stretches:
-            inside = patterns[(patterns >= first) & (patterns < first + s.frames)] - first
+            begin, end = np.searchsorted(patterns, (first, first + s.frames))
+            inside = patterns[begin:end] - first
+            first += s.frames
+            if not len(inside):
+                continue
             with open(s.path, "rb", buffering=0) as file:
                 for number in inside.tolist():
                     file.seek(s.offset - self.header_bytes + number * s.stride)
                     fields = file.read(HEAD).split(b",", TIME + 1)
-                    if fields[0] != b"MQ1" or len(fields) <= TIME or not fields[1].isdigit() or len(fields[1]) > 18:
+                    if fields[0] != b"MQ1" or len(fields) <= TIME or not fields[1].strip().isdigit() or len(fields[1]) > 18:
                         raise InputError(
-                            f"{shown(s.path)}: pattern {first + number} has no header: it is damaged, or patterns were cut out"
+                            f"{shown(s.path)}: pattern {first - s.frames + number} has no header: it is damaged, or patterns were cut out"
                         )
                     sequence.append(int(fields[1]))
                     stamps.append(fields[TIME])
-            first += s.frames
         return np.array(sequence, np.int64), _times(stamps)
 
 

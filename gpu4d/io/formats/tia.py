@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import xml.etree.ElementTree as xml
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,9 +29,10 @@ from gpu4d.io.formats.records import (
     size_of,
     stem,
 )
-from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch
+from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch, regular_stretches
 from gpu4d.io.sources.layout import FRAMES, decide_scan_shape
 from gpu4d.io.units import log
+from gpu4d.io.xml_file import parse_xml
 
 SERIES, EMI = b"II\x97\x01", b"JK"  # first bytes of both kinds of files
 IMAGES, SPECTRA = 0x4122, 0x4120  # what a series holds
@@ -140,7 +140,7 @@ class Series:
             words = f"images of {rows}×{columns}, data of type {kind}"
             raise InputError(f"{shown(path)}: {words}: need real numbers; it holds others, or is damaged")
         storage = Plain((rows, columns), "<" + KINDS[kind], flipped=(True, False))
-        stretches = _stretches(path, offsets, storage.nbytes)
+        stretches = regular_stretches(path, offsets + ELEMENT.itemsize)
         _check_elements(path, offsets, element)
         return cls(path, as_written(header), dimensions, element, storage, stretches, tags)
 
@@ -191,22 +191,6 @@ def _offsets(path: str, at: int, promised: int, there: int, wide: bool) -> tuple
     if np.any(images >= size):
         raise InputError(f"{shown(path)}: images begin behind the end of the file: it is truncated; copy it again")
     return images.astype(np.int64), np.minimum(tags, size).astype(np.int64)
-
-
-def _stretches(path: str, offsets: np.ndarray, nbytes: int) -> list[Stretch]:
-    """Return runs of images at regular distances."""
-    first, found = 0, []
-    steps = np.diff(offsets)
-    while first < len(offsets):
-        step = int(steps[first]) if first < len(steps) else nbytes
-        if step < nbytes:  # out of order
-            run, step = 1, nbytes
-        else:
-            others = np.nonzero(steps[first:] != step)[0]
-            run = int(others[0]) + 1 if len(others) else len(offsets) - first
-        found.append(Stretch(path, int(offsets[first]) + ELEMENT.itemsize, step, run))
-        first += run
-    return found
 
 
 def _check_elements(path: str, offsets: np.ndarray, first: np.void) -> None:
@@ -275,12 +259,12 @@ def _metadata(path: str) -> dict[str, Any]:
         return {}
     start, stop = held.find(b"<ObjectInfo>"), held.find(b"</ObjectInfo>")
     part = held[start : stop + len(b"</ObjectInfo>")]
-    if start < 0 or stop < start or b"<!" in part:  # a declaration of entities, which may grow without bounds
+    if start < 0 or stop < start:
         return {}
     try:
-        return _texts(xml.fromstring(part.decode("latin-1")), 0)
-    except (xml.ParseError, ValueError, RecursionError) as error:
-        log.warning("%s is left out: %s", shown(beside), shown(str(error)))
+        return _texts(parse_xml(part.decode("latin-1").encode(), f"{shown(beside)}: its description"), 0)
+    except InputError as error:
+        log.warning("the metadata are left out: %s", error)
         return {}
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch, regular_str
 from gpu4d.io.sources.hdf5_file import reading
 from gpu4d.io.sources.layout import decide_scan_shape, is_usable
 from gpu4d.io.units import detector_pixel, log
+from gpu4d.io.xml_file import parse_xml
 
 LOOKED_AT = 16  # members of the root that are looked at to recognise a file
 MOST_GROUPS = 10_000  # that are looked into for series of patterns
@@ -196,12 +197,10 @@ def _text(group: h5py.Group, name: str) -> bytes:
 def _tree(group: h5py.Group, name: str) -> ElementTree.Element | None:
     """Return a description as a tree. The encoding that it names is not that of its bytes, and it needs no entities."""
     try:
-        written = re.sub(rb"^\s*<\?xml.*?\?>", b"", _text(group, name), count=1, flags=re.DOTALL).decode("utf-8", "replace")
-        if "<!" in written:
-            raise InputError("it defines entities")
-        return ElementTree.fromstring(written) if written else None
-    except (*FOREIGN, SyntaxError) as error:
-        log.warning("%s: its description is left out: %s", shown(group.file.filename), reason(error))
+        written = re.sub(rb"^\s*<\?xml.*?\?>", b"", _text(group, name), count=1, flags=re.DOTALL).decode("utf-8", "replace").encode()
+        return parse_xml(written, f"{shown(group.file.filename)}: its description", LONGEST_TEXT) if written else None
+    except FOREIGN as error:
+        log.warning("the metadata are left out: %s", error if isinstance(error, InputError) else reason(error))
         return None
 
 
