@@ -37,6 +37,9 @@ from . import (
     imaging as imaging,
 )
 from . import (
+    interop as interop,
+)
+from . import (
     io as io,
 )
 from . import (
@@ -109,6 +112,7 @@ from .imaging.patterns import MeanPattern as MeanPattern
 from .io.converting import convert as convert
 from .io.opening import open as open
 from .io.raw_layout import RawLayout as RawLayout
+from .io.reading import read_emd as read_emd
 from .io.saving import save as save
 from .io.timing import ScanTiming as ScanTiming
 from .operation import using as using

@@ -195,6 +195,7 @@ def _commands() -> click.Group:
     @overwrite
     @memory
     @device
+    @click.option("--bundle", is_flag=True, help="Put the raw scan into result.h5, compressed, instead of a link to its file.")
     @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write a trace of the work, for ui.perfetto.dev.")
     @run_flags
     @click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
@@ -206,6 +207,7 @@ def _commands() -> click.Group:
         recipe: Path | None,
         out: Path | None,
         overwrite: bool,
+        bundle: bool,
         trace: Path | None,
         show: bool,
         quiet: bool,
@@ -223,7 +225,8 @@ def _commands() -> click.Group:
 
         settings = with_flags(recipe, flags)
         with watcher(quiet) as progress:
-            result = run_workflow(file, out, recipe=settings, overwrite=overwrite, watcher=progress, command=_command_line(), trace=trace)
+            options: dict[str, Any] = {"overwrite": overwrite, "watcher": progress, "trace": trace, "bundle": bundle}
+            result = run_workflow(file, out, recipe=settings, command=_command_line(), **options)
         report = result.folder / REPORT
         text = json.dumps(result.as_dict(), indent=1) if as_json else str(report) if quiet else result.summary()
         _say(text, f"the results are complete in {result.folder}")

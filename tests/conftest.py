@@ -24,7 +24,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = CHECKOUT.parent / "shared" / "data"
-ELSEWHERE = ("torch", "jax", "orix", "rsciio", "zarr", "xarray")  # large or under other licences: their tests run in an environment apart
+# Large or under other licences: their tests run in an environment apart.
+ELSEWHERE = ("torch", "jax", "orix", "rsciio", "zarr", "xarray", "hyperspy")
 REQUIRED = {name for name in os.environ.get("GPU4D_REQUIRE", "").split(",") if name}
 
 
@@ -45,6 +46,14 @@ def why_no_gpu() -> str | None:
 def pytest_addoption(parser):
     """Let slow tests that try random cases try more of them."""
     parser.addoption("--cases", type=int, help="random cases of each slow test that tries some; each has its own usual number")
+
+
+def pytest_configure(config):
+    """Share the work of collecting among workers."""
+    if hasattr(config, "workerinput"):  # of pytest-xdist
+        from files_for_workers import collect_from_elsewhere
+
+        collect_from_elsewhere(config, CHECKOUT / "tests")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -97,6 +106,15 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the shared test inputs (../shared/data beside the checkout) are absent")
     return SHARED_DATA
+
+
+@pytest.fixture
+def blank_pictures():
+    """Runs of this test do not render their pictures."""
+    from blank_pictures import not_rendered
+
+    with not_rendered():
+        yield
 
 
 @pytest.fixture(scope="session")

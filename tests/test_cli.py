@@ -12,6 +12,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from own_process import importing
 
 import gpu4d
 from gpu4d.cli import run_command
@@ -61,13 +62,13 @@ def refused(capfd, *arguments):
 def test_run_leaves_everything(scan, capfd, here):
     assert run_command(["run", str(scan), "--dataset", "/scan", *KNOWN]) == 0
     out, err = capfd.readouterr()
-    assert "object-gpu4d/report.html" in out and re.match(r"open: \d\.\d s\npass 1: [^\n]*: \d+\.\d s\n", err)
+    assert "object-gpu4d/report.html" in out and re.match(r"open: \d+\.\d s\npass 1: [^\n]*: \d+\.\d s\n", err)
     left = {p.name for p in (here / "object-gpu4d").iterdir()}
     assert {"result.h5", "report.html", "recipe.toml", "bf.png", "mean_pattern.png", "dpc_phase.png"} <= left
     assert os.listdir(here) == ["object-gpu4d"], "the passing folder is gone"
 
 
-def test_an_existing_result_is_replaced_only_when_told(scan, capfd, here):
+def test_an_existing_result_is_replaced_only_when_told(scan, capfd, here, blank_pictures):
     arguments = ["run", str(scan), *KNOWN, "--dataset", "scan", "-o", "out"]
     assert run_command(arguments) == 0
     capfd.readouterr()
@@ -76,9 +77,13 @@ def test_an_existing_result_is_replaced_only_when_told(scan, capfd, here):
     assert (here / "out" / "report.html").read_text() == first
     refused(capfd, *arguments, "--overwrite", "--scan-shape", "7,7")
     assert (here / "out" / "report.html").read_text() == first, "a run that fails must leave the earlier result alone"
-    assert run_command([*arguments, "--overwrite"]) == 0
+    assert run_command([*arguments, "--overwrite", "--bundle"]) == 0
     assert (here / "out" / "report.html").read_text() != first
     assert os.listdir(here) == ["out"]
+    with h5py.File(here / "out" / "result.h5") as file, h5py.File(scan) as raw:
+        stored = file["gpu4d/datacube/data"]
+        assert not stored.is_virtual and stored.dtype == raw["scan"].dtype, "--bundle: the scan itself"
+        np.testing.assert_array_equal(np.asarray(gpu4d.open(here / "out" / "result.h5")), raw["scan"])
 
 
 def test_foreign_files_are_never_deleted(scan, capfd, here):
@@ -221,12 +226,14 @@ def test_a_demo_on_a_full_disk_leaves_nothing(here):
 def test_stopping_leaves_nothing(scan, here, how):
     """Stopped in the middle of its work, as Ctrl-C does, a run says one line and cleans up."""
     code = (
-        "import time, gpu4d.workflow.pipeline as p\n"
+        "import time, blank_pictures, gpu4d.workflow.pipeline as p\n"
+        "blank_pictures.render_none()\n"
         "def slow(*_):\n    open('started', 'w').close(); time.sleep(300)\n"
         "p.save_results = slow\n"
         f"from gpu4d.cli import main; main(['run', {str(scan)!r}, '--dataset', 'scan', '-o', 'out'])"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=here, env=importing(), **pipes)
     deadline = time.monotonic() + 240
     while not (here / "started").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
@@ -271,7 +278,7 @@ def tracks(path):
     return found
 
 
-def test_a_run_leaves_a_trace(scan, capfd, here):
+def test_a_run_leaves_a_trace(scan, capfd, here, blank_pictures):
     with h5py.File(here / "chunked.h5", "w") as file, h5py.File(scan) as plain:
         file.create_dataset("scan", data=plain["scan"], chunks=(1, 12, 32, 32), compression="gzip")
     assert run_command(["run", "chunked.h5", *KNOWN, "-o", "out", "--trace", "t.json"]) == 0
@@ -287,7 +294,7 @@ def test_a_run_leaves_a_trace(scan, capfd, here):
     assert run_command(["run", "chunked.h5", *KNOWN, "-o", "out", "--trace", "t.json", "--overwrite"]) == 0
 
 
-def test_a_run_that_fails_leaves_its_trace(scan, capfd, here, monkeypatch):
+def test_a_run_that_fails_leaves_its_trace(scan, capfd, here, monkeypatch, blank_pictures):
     import gpu4d.workflow.pipeline as pipeline
 
     def fail(*_):
@@ -347,8 +354,8 @@ def test_debug_shows_the_traceback():
 
 
 def command(*arguments, **options):
-    code = f"from gpu4d.cli import main; main({list(arguments)!r})"
-    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, **options)
+    code = f"import blank_pictures; blank_pictures.render_none(); from gpu4d.cli import main; main({list(arguments)!r})"
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=importing(), **options)
 
 
 @pytest.mark.parametrize("closed", [1, 2])
@@ -410,7 +417,7 @@ def test_ctrl_c_while_a_thread_compiles(here):
     assert os.listdir(here) == []
 
 
-def test_flags_are_settings(scan, capfd, here):
+def test_flags_are_settings(scan, capfd, here, blank_pictures):
     """What flags give is in the recipe that the run leaves, and in the JSON."""
     flags = ["--rotation", "17", "--no-transpose", "--technique", "dpc", "--crop", "0,9,1,11", "--bin", "2"]
     assert run_command(["run", str(scan), "--dataset", "scan", *KNOWN, *flags, "--quiet", "--json", "-o", "out"]) == 0
@@ -431,7 +438,7 @@ def test_completion(capfd):
         assert "_GPU4D_COMPLETE" in capfd.readouterr().out
 
 
-def test_lines_are_as_wide_as_the_terminal(scan, capfd, monkeypatch):
+def test_lines_are_as_wide_as_the_terminal(scan, capfd, monkeypatch, blank_pictures):
     monkeypatch.setenv("COLUMNS", "60")
     assert run_command(["run", str(scan), "--dataset", "scan", *KNOWN, "-o", "out"]) == 0
     lines = capfd.readouterr().out.splitlines()

@@ -24,6 +24,7 @@ from gpu4d.data.arguments import OriginLike, pixel_mask, positions_of
 from gpu4d.data.arguments import origins as origins_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.rings import RingProfiles, RingStatistics, radial_profile
@@ -38,7 +39,7 @@ APART = 0.1  # of all rings: speckles reach over fewer
 
 
 @dataclass(frozen=True, eq=False)
-class FEM:
+class FEM(Storable, stored="radius: radius [px]; mean: radius [e/px]; q: radius [1/Å]; inner: [px]; resolution: [Å]"):
     """Normalised variances of a glass by ring, under their published names.
 
     I is a pattern in electrons, ⟨…⟩φ the mean over the pixels of a ring, ⟨…⟩R that over the positions.

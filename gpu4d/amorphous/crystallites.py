@@ -13,6 +13,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.rings import RingStatistics
@@ -31,7 +32,7 @@ FEWEST = 20  # positions whose scatter tells what the glass does
 
 
 @dataclass(frozen=True, eq=False)
-class Crystallites:
+class Crystallites(Storable, stored="mask labels: Rx Ry; peaks: crystallite xy; strength sizes: crystallite"):
     """Positions of a scan whose rings fluctuate more than the glass.
 
     Attributes

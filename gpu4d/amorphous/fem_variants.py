@@ -11,13 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpu4d.data.storable import Storable
 from gpu4d.robust import MAD_TO_SIGMA
 
 DRAWS = 100  # of a bootstrap: its standard error is then known to 7 %
 MOST_DRAWN = 2000  # positions of a draw; the error of more follows from the square root of their number
 
 
-class Variance(NamedTuple):
+class _Variance(NamedTuple):
+    value: np.ndarray
+    error: np.ndarray
+    raw: np.ndarray
+    noise: np.ndarray
+
+
+class Variance(_Variance, Storable, stored="value error raw noise: radius"):
     """A normalised variance by ring. All are (n_r,) float64; NaN where it is not defined.
 
     Attributes
@@ -32,10 +40,7 @@ class Variance(NamedTuple):
         What counting adds to `raw`.
     """
 
-    value: np.ndarray
-    error: np.ndarray
-    raw: np.ndarray
-    noise: np.ndarray
+    __slots__ = ()
 
     def __repr__(self) -> str:
         if not np.isfinite(self.value).any():

@@ -8,11 +8,19 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import LARGEST, positions_of, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
 
-class GroupedProfiles(NamedTuple):
+class _GroupedProfiles(NamedTuple):
+    mean: np.ndarray
+    error: np.ndarray
+    positions: np.ndarray
+    labels: np.ndarray
+
+
+class GroupedProfiles(_GroupedProfiles, Storable, stored="mean error: ... ring; positions: ...; labels: group"):
     """Mean profiles of groups of positions. Leading axes are (Rx, Ry) for neighbourhoods, (groups,) for labels.
 
     Attributes
@@ -27,10 +35,7 @@ class GroupedProfiles(NamedTuple):
         Of each group; empty for neighbourhoods.
     """
 
-    mean: np.ndarray
-    error: np.ndarray
-    positions: np.ndarray
-    labels: np.ndarray
+    __slots__ = ()
 
     def __repr__(self) -> str:
         groups = "×".join(map(str, self.positions.shape))

@@ -9,11 +9,19 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array
+from gpu4d.data.storable import Storable
 from gpu4d.streaming.reduction import ScanInfo
 from gpu4d.streaming.sums import SumReduction
 
 
-class PixelSums(NamedTuple):
+class _PixelSums(NamedTuple):
+    total: np.ndarray
+    squares: np.ndarray
+    seen: np.ndarray
+    positions: int
+
+
+class PixelSums(_PixelSums, Storable, stored="total squares seen: Qx Qy"):
     """Sums over the positions of a scan, on the host.
 
     Attributes
@@ -28,10 +36,7 @@ class PixelSums(NamedTuple):
         Of the patterns.
     """
 
-    total: np.ndarray
-    squares: np.ndarray
-    seen: np.ndarray
-    positions: int
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"PixelSums({'×'.join(map(str, self.total.shape))} pixels, {self.positions} positions)"

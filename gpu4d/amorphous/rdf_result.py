@@ -7,10 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu4d.amorphous.shells import Shell
+from gpu4d.data.storable import Storable
 
 
 @dataclass(frozen=True, eq=False)
-class RDF:
+class RDF(
+    Storable,
+    stored="k: k [1/Å]; intensity background structure_factor structure_factor_error: ... k; factor: k [Å]; factor_square: k [Å²]; "
+    "pair_weights window: k; r: r [Å]; reduced reduced_error: ... r [1/Å²]; density density_error: ... [1/Å³]; "
+    "peak peak_error: ... [Å]; atoms coordination coordination_error scale_ratio: ...; gaussian: ... parameter; "
+    "shell r_min resolution: [Å]",
+):
     """Radial distribution function of one profile, or of groups of them. Leading axes `...` are those of the profiles given.
 
     Attributes

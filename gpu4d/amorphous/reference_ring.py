@@ -12,6 +12,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array
 from gpu4d.data.ellipse import ellipse_matrix
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats
 from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
@@ -41,7 +42,7 @@ class Profile(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class HaloReference:
+class HaloReference(Storable, stored="radius: radius [px]; profile slope: radius; radii center: [px]; region: Rx Ry"):
     """The ring of the unstrained glass.
 
     Attributes

@@ -16,6 +16,7 @@ from gpu4d.crystal.strain import Axes
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, radians
 
@@ -24,7 +25,10 @@ NOT_CALIBRATED = "the rotation between scan and detector is not calibrated: comp
 
 
 @dataclass(frozen=True, eq=False)
-class AmorphousStrain:
+class AmorphousStrain(
+    Storable,
+    stored="covariance: Rx Ry row column; origin: Rx Ry xy [px]; background: Rx Ry term; mask: Rx Ry; drift: Rx",
+):
     """Strain of a glass at every position. It is NaN where no ring was fitted.
 
     The components are those of V − 1, V being the left stretch of the deformation gradient F = V R, relative to the reference. A glass
@@ -114,7 +118,11 @@ class AmorphousStrain:
 
 
 @dataclass(frozen=True, eq=False)
-class RingFit:
+class RingFit(
+    Storable,
+    stored="strain: Rx Ry component; covariance: Rx Ry row column; origin: Rx Ry xy [px]; background: Rx Ry term; scale residual: Rx Ry; "
+    "drift: Rx",
+):
     """Fits of all positions, in detector axes. They are kept, so that other axes are computed from them.
 
     Attributes

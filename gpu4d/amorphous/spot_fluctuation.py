@@ -10,6 +10,7 @@ from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import OriginLike, real_values
 from gpu4d.data.ellipse import ellipse_matrix
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 from gpu4d.rings import radial_sums
@@ -24,7 +25,14 @@ TOGETHER = 1 << 20  # bytes of patterns in double precision that the host takes 
 COVERED = 0.5  # of the brightness expected under a disk without a mask: places with less do not count
 
 
-class SpotRings(NamedTuple):
+class _SpotRings(NamedTuple):
+    radius: np.ndarray
+    places: np.ndarray
+    variance: np.ndarray
+    noise: np.ndarray
+
+
+class SpotRings(_SpotRings, Storable, stored="radius: radius [px]; places variance noise: Rx Ry radius"):
     """How uneven the rings of every position are, after smoothing by a disk. Arrays are on the host.
 
     With x the counts under a disk over those expected there, for all places of a ring.
@@ -41,10 +49,7 @@ class SpotRings(NamedTuple):
         What counting noise adds to it.
     """
 
-    radius: np.ndarray
-    places: np.ndarray
-    variance: np.ndarray
-    noise: np.ndarray
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"SpotRings({'×'.join(map(str, self.places.shape[:2]))} positions, {len(self.radius)} rings)"

@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d.beam.steps import named
 from gpu4d.beam.surface import Step, Surface
 from gpu4d.data.calibration import Calibration
+from gpu4d.data.storable import Storable
 
 LARGE = 3.0  # a residual so many times the usual one is large
 LINES = 0.5  # of the positions of a row must have large residuals for the row to be named
@@ -17,7 +18,7 @@ NAMED = 5  # jumps that are named one by one
 
 
 @dataclass(frozen=True, eq=False)
-class Origin:
+class Origin(Storable, stored="measured fitted surface: Rx Ry xy [px]; outliers jumped: Rx Ry; residual error: [px]"):
     """The unscattered beam over the scan.
 
     Attributes

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.robust import biweight
 
@@ -27,7 +28,7 @@ def _terms(shape: tuple[int, ...], order: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Storable, stored="shift error: [px]"):
     """A sudden change of the origin between neighbouring rows, or columns, of the scan.
 
     Attributes

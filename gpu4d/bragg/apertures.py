@@ -17,6 +17,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import Detector, bragg_spots
 from gpu4d.real_arrays import floats, real_number
@@ -26,7 +27,7 @@ Inside = Callable[..., Any]  # from coordinates x, y (n,) and parameters to (n,)
 
 
 @dataclass(frozen=True)
-class LatticeAperture:
+class LatticeAperture(Storable):
     """Circles around nodes of a lattice, as `lattice_aperture` makes them.
 
     Attributes

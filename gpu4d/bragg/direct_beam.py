@@ -10,6 +10,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.bragg.find_bragg_disks import BraggDisks
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.storable import Storable
 from gpu4d.operation import using
 from gpu4d.probe.template_kernel import TemplateLike
 
@@ -23,7 +24,17 @@ CLEARER = 0.2  # by how much more the pairs about the brightest disk must differ
 FAINTEST = 0.05  # of the brightest disk: a direct beam is not weaker
 
 
-class DirectBeam(NamedTuple):
+class _DirectBeam(NamedTuple):
+    qx: float
+    qy: float
+    hidden: bool
+    difference: float
+    brightest: tuple[float, float]
+    brightest_difference: float
+    pairs: int
+
+
+class DirectBeam(_DirectBeam, Storable, stored="qx qy brightest: [px]"):
     """Centre of the Friedel symmetry of a mean pattern.
 
     Attributes
@@ -42,13 +53,7 @@ class DirectBeam(NamedTuple):
         Pairs that were compared.
     """
 
-    qx: float
-    qy: float
-    hidden: bool
-    difference: float
-    brightest: tuple[float, float]
-    brightest_difference: float
-    pairs: int
+    __slots__ = ()
 
 
 def direct_beam(mean: ArrayLike, template: TemplateLike, mask: np.ndarray | None = None) -> DirectBeam | None:

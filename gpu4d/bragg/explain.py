@@ -13,6 +13,7 @@ from gpu4d.bragg.find_disks import PeakLimits, correlation_maps, local_maxima, s
 from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.refine import refine_positions
 from gpu4d.data.arguments import host_image, pixel_mask
+from gpu4d.data.storable import Storable
 from gpu4d.probe.template_kernel import TemplateLike
 
 REASONS = (
@@ -28,7 +29,15 @@ REASONS = (
 )
 
 
-class Candidates(NamedTuple):
+class _Candidates(NamedTuple):
+    qx: np.ndarray
+    qy: np.ndarray
+    intensity: np.ndarray
+    significance: np.ndarray
+    reason: np.ndarray
+
+
+class Candidates(_Candidates, Storable, stored="qx qy: candidate [px]; intensity significance: candidate"):
     """Maxima of the hybrid map of one pattern, strongest first, and disks that are no maximum.
 
     Attributes
@@ -45,11 +54,7 @@ class Candidates(NamedTuple):
         maximum, so it has no height and no significance (NaN).
     """
 
-    qx: np.ndarray
-    qy: np.ndarray
-    intensity: np.ndarray
-    significance: np.ndarray
-    reason: np.ndarray
+    __slots__ = ()
 
     def __repr__(self) -> str:
         reasons, count = np.unique(self.reason, return_counts=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image
+from gpu4d.data.storable import Storable
 from gpu4d.probe.measure_disk import Disk
 
 ROUND = 0.15  # share of the radius: an edge farther from a circle is not that of a bright-field disk
@@ -29,11 +30,15 @@ def is_round(disk: Disk) -> bool:
     return disk.residual <= max(LEAST_ROUND, ROUND * disk.radius)
 
 
-class EdgeBackground(NamedTuple):
-    """Counts at the edge of the detector, in detector units and relative to the bright-field disk."""
-
+class _EdgeBackground(NamedTuple):
     level: float  # median of the strip along the edge, counts
     share: float  # of the mean level inside the bright-field disk; infinite if that level is not positive
+
+
+class EdgeBackground(_EdgeBackground, Storable):
+    """Counts at the edge of the detector, in detector units and relative to the bright-field disk."""
+
+    __slots__ = ()
 
 
 def edge_background(mean: ArrayLike, disk: Disk) -> EdgeBackground | None:

@@ -13,6 +13,7 @@ from gpu4d.calibrate.ring_start import checked_counts, find_start
 from gpu4d.calibrate.stretch import axes_of_stretch, told
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, measured_pixels, pixel_mask, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats
 
@@ -25,7 +26,7 @@ BESIDE = 1.5  # times the way from the valley inside of the ring to its top: how
 
 
 @dataclass(frozen=True, eq=False)
-class HaloFit:
+class HaloFit(Storable, stored="center center_error radius radii residual: [px]"):
     """What a diffuse ring says about the detector, with standard errors.
 
     Attributes

@@ -20,6 +20,7 @@ from gpu4d.calibrate.stretch import axes_of_stretch, known_error, q_of_axes, tol
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, OriginLike, disk_lists, origins, positions_of
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
@@ -33,7 +34,14 @@ ORDERS = np.array([(h, k) for h in range(0, 9) for k in range(0, 9) if 0 < h * h
 LATTICES = {"square": ORDERS[:, 0] ** 2 + ORDERS[:, 1] ** 2, "hexagonal": (ORDERS**2).sum(1) + ORDERS[:, 0] * ORDERS[:, 1]}
 
 
-class Rival(NamedTuple):
+class _Rival(NamedTuple):
+    ratio: float
+    theta: float
+    q_pixel: float
+    probability: float
+
+
+class Rival(_Rival, Storable, stored="theta: [rad]"):
     """Another way to say which disk is on which ring.
 
     Attributes
@@ -46,17 +54,14 @@ class Rival(NamedTuple):
         That it is the right one.
     """
 
-    ratio: float
-    theta: float
-    q_pixel: float
-    probability: float
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"a pixel of {self.q_pixel:.4g} and an ellipse a/b {self.ratio:.3f} ({100 * self.probability:.0f} %)"
 
 
 @dataclass(frozen=True, eq=False)
-class PeakFit:
+class PeakFit(Storable, stored="shift shift_error scatter: [px]"):
     """What the Bragg disks of a scan say about the detector, with standard errors.
 
     Attributes

@@ -27,6 +27,7 @@ from gpu4d.calibrate.ring_start import Peak, Profile, Start, checked_counts, fin
 from gpu4d.calibrate.stretch import axes_of_stretch, known_error, q_of_axes, stretch_of_axes, told
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import host_image, measured_pixels
+from gpu4d.data.storable import Part, Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_number
 
@@ -41,7 +42,7 @@ SEVERAL = 3  # rings from which the inward shift, ∝ 1/R, is told from the scal
 
 
 @dataclass(frozen=True, eq=False)
-class RingFit:
+class RingFit(Storable, stored="center center_error width: [px]; q_pixel q_pixel_error: [1/Å]; expected: Qx Qy [counts]"):
     """What the rings of a pattern say about the detector, with standard errors.
 
     Attributes
@@ -88,6 +89,10 @@ class RingFit:
     explained: float
     found: float
     _details: FittedRings | None = field(repr=False, default=None)
+
+    def to_parts(self) -> dict[str, Part]:
+        """Return the fields that are saved: not the details of the fit, which are larger than the pattern."""
+        return {name: part for name, part in super().to_parts().items() if name != "_details"}
 
     def apply(self, calibration: Calibration, *, origin: bool = True) -> None:
         """Write ellipse and pixel size with their errors into a calibration, and the centre as its origin unless `origin` is False."""

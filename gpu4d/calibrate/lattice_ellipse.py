@@ -12,6 +12,7 @@ from gpu4d.calibrate.stretch import axes_of_stretch, known_error, q_of_axes, tol
 from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.data import Calibration
 from gpu4d.data.arguments import positions_of
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.robust import biweight, robust_sigma
@@ -29,7 +30,7 @@ SIGNIFICANT = 5.0  # standard errors
 
 
 @dataclass(frozen=True, eq=False)
-class LatticeEllipse:
+class LatticeEllipse(Storable, stored="length length_error: [px]; q_pixel q_pixel_error: [1/Å]"):
     """The ellipse with which the mean lattice of a scan has its known shape, with standard errors.
 
     Attributes

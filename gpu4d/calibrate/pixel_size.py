@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.calibrate.ring_index import PRIOR, Crystals, KnownRings, is_lengths, known_rings, structures
 from gpu4d.data.arguments import FARTHEST, LARGEST, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
@@ -19,7 +20,15 @@ UNUSUAL = 5.0  # standard errors, rms over the lengths: more, and beyond LEAST_E
 TRIED = 12  # each length may be one of so many first rings
 
 
-class LengthFit(NamedTuple):
+class _LengthFit(NamedTuple):
+    q_pixel: float
+    q_pixel_error: float
+    g: np.ndarray
+    names: tuple[str, ...]
+    misfit: np.ndarray
+
+
+class LengthFit(_LengthFit, Storable, stored="q_pixel q_pixel_error: [1/Å]; g: length [1/Å]; misfit: length"):
     """A pixel size, and how the lengths fit it.
 
     Attributes
@@ -34,11 +43,7 @@ class LengthFit(NamedTuple):
         By which part of itself each length is too long.
     """
 
-    q_pixel: float
-    q_pixel_error: float
-    g: np.ndarray
-    names: tuple[str, ...]
-    misfit: np.ndarray
+    __slots__ = ()
 
     def __repr__(self) -> str:
         worst = 100 * float(np.abs(self.misfit).max())

@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.calibrate.ring_index import KnownRings
 from gpu4d.calibrate.ring_likelihood import Fitted
 from gpu4d.calibrate.ring_model import Pixels, RingModel
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 MISFIT = 3e-3  # of its radius: how far rings may lie, rms, from where the crystals have them
@@ -17,7 +18,17 @@ PRESENT = 0.03  # of the height of all rings: a crystal that has less, by its ow
 OWN = 0.1  # of a crystal's expected intensity: with less in rings of its own, these do not show whether it is there
 
 
-class RingPlace(NamedTuple):
+class _RingPlace(NamedTuple):
+    name: str
+    g: float
+    radius: float
+    intensity: float
+    intensity_error: float
+    off: float
+    off_error: float
+
+
+class RingPlace(_RingPlace, Storable, stored="g: [1/Å]; radius off off_error: [px]"):
     """One ring of a fit.
 
     Attributes
@@ -34,13 +45,7 @@ class RingPlace(NamedTuple):
         How much farther out the ring lies than the fit has it, px. It is judged with all else kept.
     """
 
-    name: str
-    g: float
-    radius: float
-    intensity: float
-    intensity_error: float
-    off: float
-    off_error: float
+    __slots__ = ()
 
 
 class FittedRings(NamedTuple):

@@ -12,6 +12,7 @@ from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import positions_of
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_array
 
@@ -32,7 +33,7 @@ _TAPS = {
 
 
 @dataclass(frozen=True)
-class Rotation:
+class Rotation(Storable, stored="angle error: [rad]; angles: angles [rad]; curve: angles"):
     """Rotation from detector to scan axes: v_scan = R(angle) v_det. If `transpose`, (qx, qy) are swapped first.
 
     Attributes

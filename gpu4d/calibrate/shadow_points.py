@@ -14,6 +14,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import FARTHEST, real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.scan_axes import scan_matrix
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats
 
@@ -22,7 +23,7 @@ MOST_TOLD = 1000  # times clearer: more is rounding, as for points without error
 
 
 @dataclass(frozen=True)
-class ShadowRotation:
+class ShadowRotation(Storable, stored="angle error: [rad]"):
     """Rotation from detector to scan axes, v_scan = R(angle) v_det after swapping (qx, qy) if `transpose`.
 
     Attributes

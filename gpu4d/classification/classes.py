@@ -15,6 +15,7 @@ from gpu4d.classification.parts import clusters
 from gpu4d.classification.spot_counts import ClassPatterns
 from gpu4d.classification.totals import totals
 from gpu4d.data import DataCube, DiffractionSlice, RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 from gpu4d.streaming import sweep
@@ -29,7 +30,10 @@ CAVEAT = (
 
 
 @dataclass(frozen=True, eq=False)
-class Classes:
+class Classes(
+    Storable,
+    stored="label: Rx Ry; spots: spot xy [px]; profiles profile_errors: class spot [counts]; shown: class spot; origin: Rx Ry xy [px]",
+):
     """Classes of the patterns of a scan, as `gpu4d.classify` finds them. The largest class is the first.
 
     Attributes

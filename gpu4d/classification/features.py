@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from gpu4d.classification.spot_counts import SpotCounts
 from gpu4d.classification.vector_map_maxima import between, disk_features, mates
 from gpu4d.data import DataCube, PointListArray
+from gpu4d.data.storable import Storable
 from gpu4d.streaming import sweep
 
 ROOM = 0.5  # px beyond the radius of the template: the soft edge of a disk
@@ -24,7 +25,7 @@ SMALLEST = 1.0  # px: the smallest circle of counts
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class Features(Storable, stored="spots: spot xy [px]; radii: spot [px]; counts: position spot; diffuse: position ring; seen: Rx Ry"):
     """Counts of all positions that were looked at, as rows.
 
     Attributes

@@ -22,6 +22,7 @@ from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import OriginLike, disk_lists, mean_place, origins, scan_mask
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.data.sample import grid_positions, patterns_at
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.operation import using
 from gpu4d.probe import Template
@@ -42,7 +43,7 @@ SCATTERS = 0.05  # of what the crystal scatters: a position without disks that s
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Outlook(Storable):
     """Whether a scan is worth to be classified.
 
     Attributes

@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.crystal.strain import Strain
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.robust import robust_sigma
 
@@ -17,7 +18,13 @@ LEAST_POSITIONS = 30  # with fewer, a rank correlation above 0.5 is found in noi
 SURE = 4.0  # standard errors that the two halves must differ by
 
 
-class Together(NamedTuple):
+class _Together(NamedTuple):
+    component: str
+    correlation: float
+    difference: float
+
+
+class Together(_Together, Storable):
     """How a component of the strain changes with the brightness of the disks.
 
     Attributes
@@ -30,9 +37,7 @@ class Together(NamedTuple):
         Median strain of the brighter half of the positions minus that of the darker half.
     """
 
-    component: str
-    correlation: float
-    difference: float
+    __slots__ = ()
 
 
 def strain_and_brightness(strain: Strain, disks: PointListArray) -> Together | None:

@@ -33,7 +33,7 @@ UPPER = [(i, j) for i in range(4) for j in range(i, 4)]  # places of a symmetric
 
 
 @dataclass(frozen=True, eq=False)
-class CepstralFit(LatticeFit):
+class CepstralFit(LatticeFit, stored="r1 r2: Rx Ry xy [px]; significance: Rx Ry"):
     """Local lattices from the cepstrum. `strain_map` and `lattice_lengths` take it, as they take those from disks.
 
     g1 and g2 are the reciprocal vectors that belong to r1 and r2, px of the detector. The origin is not measured, and is NaN. `count` is

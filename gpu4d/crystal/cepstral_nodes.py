@@ -10,6 +10,7 @@ from gpu4d.crystal.find_lattice import find_lattice
 from gpu4d.crystal.fit_cepstrum import CORNERS
 from gpu4d.crystal.lattice import canonical
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.storable import Storable
 
 NEAREST = 3.5  # px of the cepstrum: maxima are 3 px wide, so nearer ones overlap each other and the centre
 REACH = 0.36  # of a side: the default range; beyond, edges of disks and the pixel itself leave no maxima
@@ -22,7 +23,7 @@ LEAST_NODES = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Nodes:
+class Nodes(Storable, stored="vectors: [px]; orders: node hk; contrast: node"):
     """The real-space lattice of a scan, and its maxima in the mean cepstrum.
 
     Attributes

@@ -9,12 +9,18 @@ import numpy as np
 from gpu4d.arrays import to_numpy
 from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.crystal.strain import Strain
+from gpu4d.data.storable import Storable
 
 LEAST = 8  # positions that a slope needs
 CLEAR = 5.0  # standard errors of the strain by which the cell must vary: a smaller change shows no slope
 
 
-class Dilation(NamedTuple):
+class _Dilation(NamedTuple):
+    slope: float
+    positions: int
+
+
+class Dilation(_Dilation, Storable):
     """How strain follows the spacing of the lattice.
 
     Attributes
@@ -25,8 +31,7 @@ class Dilation(NamedTuple):
         That took part.
     """
 
-    slope: float
-    positions: int
+    __slots__ = ()
 
 
 def dilation_and_spacing(fit: LatticeFit, strain: Strain) -> Dilation | None:

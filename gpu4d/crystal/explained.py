@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu4d import arrays
+from gpu4d.data.storable import Storable
 
 STRAY = 0.1  # share of the disks that belong to no lattice: false ones, and those of what was not looked for
 NEAR = 3.5  # standard deviations: disks farther from a node are not explained by it; 0.2 % of those that belong to it are
@@ -23,11 +24,15 @@ LEAST_PRESENT = 10.0  # nats of a lattice at a position, alone or beside others:
 DIRECT = 0.4  # of the shortest vector: disks nearer to the origin are the unscattered one, which belongs to every lattice
 
 
-class Spread(NamedTuple):
-    """Standard deviation of disks about the nodes of a lattice, along each axis: σ² = px² + (share |q|)²."""
-
+class _Spread(NamedTuple):
     px: float
     share: float
+
+
+class Spread(_Spread, Storable, stored="px: [px]"):
+    """Standard deviation of disks about the nodes of a lattice, along each axis: σ² = px² + (share |q|)²."""
+
+    __slots__ = ()
 
 
 class Explanation(NamedTuple):

@@ -16,6 +16,7 @@ from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.crystal.local_lattice import Disks, columns, converged, fitted
 from gpu4d.data.arguments import OriginLike, disk_lists, origins
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 WEIGHTS = ("sqrt", "py4dstem", "errors", "uniform")
@@ -26,7 +27,10 @@ FROM_CEPSTRUM = "power"  # `weights` of a fit to a power cepstrum: its lengths a
 
 
 @dataclass(frozen=True, eq=False)
-class LatticeFit:
+class LatticeFit(
+    Storable,
+    stored="g1 g2 origin: Rx Ry xy [px]; covariance: Rx Ry xy row column [px²]; residual: Rx Ry [px]; count indexed_fraction mask: Rx Ry",
+):
     """Local lattice vectors over the scan. Positions with too few disks on the lattice, or with all disks on one line, have NaN.
 
     Attributes

@@ -23,12 +23,13 @@ from gpu4d.crystal.several_lattices import Lattices
 from gpu4d.crystal.which_lattice import chosen, chosen_disks, overlap_distance, put_back, which_lattices
 from gpu4d.data.arguments import OriginLike, disk_lists, origins, real_values
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
 
 @dataclass(frozen=True, eq=False)
-class LatticesFit(Sequence[LatticeFit]):
+class LatticesFit(Sequence[LatticeFit], Storable, stored="label overlap: Rx Ry; present shared evidence: lattice Rx Ry"):
     """Which lattice explains each position, and the fit of each lattice. A sequence: ``found[k]`` is the `LatticeFit` of lattice k.
 
     Attributes

@@ -8,13 +8,14 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import FARTHEST, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 TIE = 1.02  # lengths that differ by less are taken as equal, so that noise does not exchange g1 and g2
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
+class Lattice(Storable, stored="g1 g2 residual: [px]; orders: order hk"):
     """Reciprocal lattice vectors on the detector.
 
     Attributes

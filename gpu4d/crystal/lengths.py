@@ -10,10 +10,20 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.crystal.fit_lattice import LatticeFit
 from gpu4d.data.ellipse import ellipse_matrix
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 
-class Lengths(NamedTuple):
+class _Lengths(NamedTuple):
+    lengths: tuple[float, float]
+    errors: tuple[float, float]
+    at_one_position: tuple[float, float]
+    angle: float
+    angle_error: float
+    positions: int
+
+
+class Lengths(_Lengths, Storable, stored="lengths errors at_one_position: [px]; angle angle_error: [rad]"):
     """Lengths of g1 and g2, each a pair, with standard errors.
 
     Attributes
@@ -30,12 +40,7 @@ class Lengths(NamedTuple):
         Positions that were averaged.
     """
 
-    lengths: tuple[float, float]
-    errors: tuple[float, float]
-    at_one_position: tuple[float, float]
-    angle: float
-    angle_error: float
-    positions: int
+    __slots__ = ()
 
     def spacings(self, q_pixel: float, q_pixel_error: float | None = None) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return the spacings d = 1 / (|g| q_pixel) and their standard errors, Å.

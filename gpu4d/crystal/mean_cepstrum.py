@@ -14,6 +14,7 @@ from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.data.arguments import pixel_mask
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.sample import SampleSize, read_sample, sample_places
+from gpu4d.data.storable import Storable
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_array
@@ -24,7 +25,13 @@ OF_MEAN = 0.1  # default offset of values that are no counts, as a part of their
 BATCH = 4  # patterns that are transformed at once: it bounds the memory
 
 
-class MeanCepstrum(NamedTuple):
+class _MeanCepstrum(NamedTuple):
+    power: np.ndarray
+    nodes: Nodes | None
+    offset: float
+
+
+class MeanCepstrum(_MeanCepstrum, Storable, stored="power: Qx Qy; offset: [counts]"):
     """The mean cepstrum of a scan, and its nodes.
 
     Attributes
@@ -37,9 +44,7 @@ class MeanCepstrum(NamedTuple):
         Offset that was used, counts.
     """
 
-    power: np.ndarray
-    nodes: Nodes | None
-    offset: float
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"MeanCepstrum({'×'.join(map(str, self.power.shape))} px, {self.nodes or 'no lattice'}, offset {self.offset:g} counts)"

@@ -14,6 +14,7 @@ from gpu4d.crystal.lattice import Lattice, two_vectors
 from gpu4d.data.arguments import positions_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.ellipse import ellipse_matrix
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.robust import robust_sigma
 from gpu4d.structures import Structure
@@ -27,7 +28,7 @@ MISMATCH = 0.1  # of the lengths: a crystal whose lattice differs by more is not
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class Reference(Storable, stored="g1 g2: [px]; region: Rx Ry"):
     """The unstrained lattice.
 
     Attributes

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu4d.data.ellipse import ellipse_matrix
+from gpu4d.data.storable import Storable
 
 SAME_CELL = 0.015  # of the lengths: cells that differ by less are the same; a strain of 1 % is part of it
 SAME_SHAPE = 0.015  # difference of the two principal stretches below which a cell is only scaled
@@ -19,7 +20,7 @@ ON_NODE = 0.02  # of a cell: two lattices are the same if their vectors are whol
 
 
 @dataclass(frozen=True)
-class Relation:
+class Relation(Storable, stored="angle angle_error row_angle: [rad]"):
     """How a lattice lies to another one, with one standard error of each number where it is known.
 
     Attributes

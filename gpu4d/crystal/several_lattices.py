@@ -11,10 +11,11 @@ import numpy as np
 from gpu4d.crystal.explained import Spread
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.crystal.relation import Relation
+from gpu4d.data.storable import Storable
 
 
 @dataclass(frozen=True, eq=False)
-class Lattices(Sequence[Lattice]):
+class Lattices(Sequence[Lattice], Storable, stored="shares evidence: lattice; covariances: lattice row column [px²]; shift: [px]"):
     """Lattices of a scan, the one in most positions first. It is a sequence: ``found[0]``, ``len(found)``.
 
     Attributes

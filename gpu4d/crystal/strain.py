@@ -20,6 +20,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, radians, real_number
 from gpu4d.structures import Structure
@@ -30,7 +31,7 @@ OTHER_BASIS = 0.3  # of deformation: a lattice that seems to be deformed by more
 
 
 @dataclass(frozen=True, eq=False)
-class Axes:
+class Axes(Storable, stored="angle: [rad]"):
     """Directions of the axes of a tensor.
 
     Attributes
@@ -61,7 +62,7 @@ class Axes:
 
 
 @dataclass(frozen=True, eq=False)
-class Strain:
+class Strain(Storable, stored="mask: Rx Ry"):
     """Strain of every position. It is NaN where there is no local lattice.
 
     Attributes
@@ -150,7 +151,7 @@ class Strain:
 
 
 @dataclass(frozen=True, eq=False)
-class _Inputs:
+class _Inputs(Storable, stored="f g: Rx Ry row column; covariance: Rx Ry component row column [px²]; residual: Rx Ry [px]; r_pixel: [Å]"):
     """Inputs of a strain. They are kept, so that other axes are computed from the lattice and not from a rounded tensor."""
 
     f: Any

@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.crystal.lattice import Lattice
 from gpu4d.data.arguments import real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.rings.find_ring import Ring
 
@@ -19,13 +20,17 @@ FINE_GRAINED = 0.15  # unevenness of a ring, from which on it is made of spots
 SMALLEST_SCAN = 8  # positions along an axis, for an integration of the phase
 
 
-class Suggestion(NamedTuple):
-    """A technique, and why it fits."""
-
+class _Suggestion(NamedTuple):
     technique: str  # "bragg", "dpc", "amorphous" or "images"
     title: str
     why: str
     sentence: str = ""  # what kind of data these are, for the top of a report; empty if the technique says it
+
+
+class Suggestion(_Suggestion, Storable):
+    """A technique, and why it fits."""
+
+    __slots__ = ()
 
 
 def suggest_technique(

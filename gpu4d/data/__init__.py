@@ -13,6 +13,7 @@ from gpu4d.data.events import Events, EventSource
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.data.source import ArraySource, Source
+from gpu4d.data.storable import Storable
 from gpu4d.data.views import CorrectedSource
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "RealSlice",
     "Slice",
     "Source",
+    "Storable",
     "Streaks",
 ]
 

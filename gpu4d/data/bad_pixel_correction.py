@@ -12,6 +12,7 @@ from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, ArrayT, DType
 from gpu4d.data.arguments import pixel_mask, real_values
 from gpu4d.data.fill import nearest_good_pixels
+from gpu4d.data.storable import Storable
 from gpu4d.device import tables
 from gpu4d.errors import InputError
 
@@ -38,7 +39,7 @@ class MarkedPixels(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class BadPixelCorrection:
+class BadPixelCorrection(Storable, stored="mask taken_from: Qx Qy"):
     """Give each bad pixel the value of its nearest good pixel. Values keep their dtype.
 
     Parameters

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
@@ -24,11 +25,15 @@ WIDEST_GAP = 8  # rows or columns
 ROUNDS = 4  # of the search for hot pixels: each leaves out what the last one found
 
 
-class BadPixels(NamedTuple):
-    """Pixels that do not measure the electrons that hit them."""
-
+class _BadPixels(NamedTuple):
     hot: np.ndarray  # (Qx, Qy) bool
     dead: np.ndarray  # (Qx, Qy) bool
+
+
+class BadPixels(_BadPixels, Storable, stored="hot dead: Qx Qy", room="preprocess"):
+    """Pixels that do not measure the electrons that hit them."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"BadPixels({int(self.hot.sum())} hot and {int(self.dead.sum())} dead of {'×'.join(map(str, self.hot.shape))} pixels)"

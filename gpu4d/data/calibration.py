@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from gpu4d.arrays import Array
 from gpu4d.data.arguments import mean_place
 from gpu4d.data.calibration_fields import ERRORS, FIELDS, CalibrationFields, Choice, Cut, SetKeywords, takes_keywords_of
 from gpu4d.data.calibration_order import MEASURED, Measurement, outdated, warn_out_of_order
+from gpu4d.data.storable import Part, Storable
 from gpu4d.errors import InputError, did_you_mean
 
 FieldValue = Any  # a number, a bool, a tuple or an array: each field has a type of its own, and packages may add fields
@@ -20,7 +21,7 @@ FieldValue = Any  # a number, a bool, a tuple or an array: each field has a type
 LEAST_RADIUS = 3.0  # px: blur and pixels move the measured edge of a smaller disk by more than a few per cent of its radius
 
 
-class Calibration(CalibrationFields):
+class Calibration(CalibrationFields, Storable):
     """Calibration of a scan. A field is None until it is known. Every change is written into `history`.
 
     Order: origin → ellipse → rotation → pixel size. Values that were measured are set by `measured`. If a value is set after others
@@ -173,6 +174,18 @@ class Calibration(CalibrationFields):
         other._values = dict(self._values)
         other.history = list(self.history)
         return other
+
+    def to_parts(self) -> dict[str, Part]:
+        """Return the fields that have a value, and the history, as `Calibration.from_parts` takes them."""
+        return {"fields": self.known(), "history": [(m.field, m.value, m.how, m.when) for m in self.history]}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Part]) -> Calibration:
+        """Make a calibration of what `to_parts` gave. A field that only another package knows is left out."""
+        made = cls()
+        made._values.update({name: FIELDS[name].check(FIELDS[name], value) for name, value in parts["fields"].items() if name in FIELDS})
+        made.history = [Measurement(*entry) for entry in parts["history"]]
+        return made
 
     def override(self, better: Calibration) -> None:
         """Replace every field that has a value in `better`, and take over its history. Errors of replaced values go with them."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayT, DType
 from gpu4d.data.source import itemsize
+from gpu4d.data.storable import Storable
 
 
 @runtime_checkable
@@ -66,7 +67,7 @@ class Correction(Protocol):
 
 
 @dataclass(frozen=True)
-class Corrections:
+class Corrections(Storable):
     """Several corrections, applied one after the other.
 
     Attributes

@@ -16,6 +16,7 @@ from gpu4d.data.calibration_fields import Choice, Cut
 from gpu4d.data.corrections import Correction, Corrections
 from gpu4d.data.slices import DiffractionSlice
 from gpu4d.data.source import ArraySource, Shape4, Source, copied, itemsize
+from gpu4d.data.storable import Storable
 from gpu4d.data.views import BinnedSource, CorrectedSource, corrections_of, cropped, swapped
 from gpu4d.device.memory import available_memory
 from gpu4d.errors import InputError, MemoryBudgetError
@@ -30,7 +31,7 @@ Index = int | np.integer | slice
 Range = slice | tuple[int, int]  # half-open
 
 
-class DataCube:
+class DataCube(Storable):
     """A 4D-STEM scan (Rx, Ry, Qx, Qy). It is not loaded: views are lazy, and patterns are read when a sweep needs them.
 
     Parameters

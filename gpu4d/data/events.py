@@ -16,6 +16,7 @@ from gpu4d import arrays
 from gpu4d.arrays import ArrayLike, DType
 from gpu4d.data.arguments import two_sizes
 from gpu4d.data.source import Shape4, Source
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_array
 from gpu4d.sizes import format_bytes
@@ -25,7 +26,7 @@ SORTED_BYTES = 64  # of an event while patterns are made of it: its place, in or
 
 
 @dataclass(frozen=True, eq=False)
-class Events:
+class Events(Storable, stored="offsets: boundary; pixels counts: event"):
     """Events of a few patterns, as arrays of the host. Do not write to them: they may be parts of larger arrays.
 
     Each is a count of one pixel. `gpu4d.preprocess.Electrons` are electrons found in raw frames, which have a signal too.

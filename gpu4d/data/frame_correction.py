@@ -14,6 +14,7 @@ from gpu4d.data.arguments import real_values
 from gpu4d.data.bad_pixel_correction import BadPixelCorrection, FoundPixels, MarkedPixels, bad_pixel_correction
 from gpu4d.data.correct_frames import correct_frames
 from gpu4d.data.corrections import dtype_like
+from gpu4d.data.storable import Storable
 from gpu4d.data.streaks import RADIUS, Streaks, edge_pixels
 from gpu4d.device import tables
 from gpu4d.errors import InputError
@@ -21,7 +22,7 @@ from gpu4d.real_arrays import real_number
 
 
 @dataclass(frozen=True, eq=False)
-class Hits:
+class Hits(Storable, stored="usual lit certain: Qx Qy"):
     """Which values of a corrected frame only an X-ray or cosmic ray has, and what replaces them. Each is a number or (Qx, Qy).
 
     Parameters
@@ -70,7 +71,7 @@ class Hits:
 
 
 @dataclass(frozen=True, eq=False)
-class FrameCorrection:
+class FrameCorrection(Storable, stored="background gain bad_pixels taken_from: Qx Qy"):
     """Background off, streaks off, gain divided by, hits and bad pixels replaced: what comes out is float32.
 
     The order is that of `gpu4d.data.correct_frames`, which does it in one pass. The units stay those of the detector (ADU).

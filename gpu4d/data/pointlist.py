@@ -9,11 +9,12 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ReturnedArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_array
 
 
-class PointList:
+class PointList(Storable):
     """Points of one scan position. Each field is an array, available as attribute (`.qx`) or key (`["qx"]`).
 
     Examples
@@ -50,7 +51,7 @@ class PointList:
         return f"PointList({len(self)} points: {', '.join(self._fields)})"
 
 
-class PointListArray:
+class PointListArray(Storable):
     """One list of points per scan position.
 
     Parameters

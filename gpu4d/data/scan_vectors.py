@@ -8,10 +8,16 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 
-class ScanVectors(NamedTuple):
+class _ScanVectors(NamedTuple):
+    matrix: np.ndarray
+    misfit: float
+
+
+class ScanVectors(_ScanVectors, Storable, stored="matrix misfit: [Å]", room="drift"):
     """The oblique grid nearest to the positions of a scan.
 
     Attributes
@@ -22,8 +28,7 @@ class ScanVectors(NamedTuple):
         Rms distance of positions from the grid along one axis, Å.
     """
 
-    matrix: np.ndarray
-    misfit: float
+    __slots__ = ()
 
 
 def scan_vectors(positions: ArrayLike) -> ScanVectors:

@@ -9,11 +9,12 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, DType, Index, ReturnedArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_array
 
 
-class Slice(np.lib.mixins.NDArrayOperatorsMixin):
+class Slice(np.lib.mixins.NDArrayOperatorsMixin, Storable):
     """Array with a name, units and a pixel size. `np.asarray(s)`, arithmetic and indexing give plain arrays.
 
     Parameters

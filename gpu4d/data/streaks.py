@@ -10,6 +10,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import pixel_mask, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
@@ -55,7 +56,7 @@ def edge_pixels(shape: tuple[int, int], radius: float = RADIUS, mask: ArrayLike 
 
 
 @dataclass(frozen=True, eq=False)
-class Streaks:
+class Streaks(Storable, stored="edge: Qx Qy; share: line"):
     """What is subtracted from the lines of every single frame.
 
     Parameters

@@ -11,6 +11,7 @@ import scipy  # its parts are imported when they are used
 from gpu4d import arrays, fft
 from gpu4d.arrays import ArrayLike, ArrayT
 from gpu4d.data.arguments import real_values
+from gpu4d.data.storable import Storable
 from gpu4d.deflection.curl_free import curl_free
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import floats, real_array, real_number
@@ -23,7 +24,7 @@ FINEST = 256  # positions a side in the middle of the scan, which are enough for
 
 
 @dataclass(frozen=True)
-class ScanShift:
+class ScanShift(Storable):
     """The displacement of two scans.
 
     Attributes

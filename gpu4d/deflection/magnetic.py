@@ -16,6 +16,7 @@ from gpu4d.data.arguments import real_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import to_scan_axes
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.deflection.counting_error import variance_in_scan_axes
 from gpu4d.deflection.curl_free import curl_free
 from gpu4d.deflection.descan import remove_descan
@@ -35,7 +36,7 @@ RIVAL = 0.9  # share of the best correlation, from which on another displacement
 
 
 @dataclass
-class MagneticInduction:
+class MagneticInduction(Storable, stored="rotation: [rad]"):
     """The projected magnetic induction B t of a specimen, and how it was found.
 
     Attributes

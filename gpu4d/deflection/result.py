@@ -11,6 +11,7 @@ import numpy as np
 from gpu4d import arrays, physics
 from gpu4d.calibrate.rotation import Rotation
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.deflection.curl_free import curl_free as curl_free_part
 from gpu4d.deflection.curl_free import divergence
 from gpu4d.deflection.phase_error import curl_free_error
@@ -20,7 +21,7 @@ from gpu4d.errors import InputError
 
 
 @dataclass
-class DPC:
+class DPC(Storable, stored="rotation: [rad]; energy: [eV]; thickness: [Å]"):
     """The phase of a thin object, and how it was found.
 
     Attributes

@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d import fft
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 # Low k has more of descan, drift and noise than of atoms. So both tests filter the phase with k² / (λ + k²), λ in cycles² per sample².
@@ -19,7 +20,7 @@ DECIDED = 4.0  # standard errors; more than usual, because they are those of a r
 
 
 @dataclass(frozen=True)
-class Sign:
+class Sign(Storable):
     """The sign of a phase, and how clear it is.
 
     Attributes

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from gpu4d import physics
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
@@ -16,7 +17,7 @@ POTENTIAL, PSEUDO = "potential", "pseudo-DPC"
 
 
 @dataclass(frozen=True)
-class Condition:
+class Condition(Storable):
     """One condition under which the phase is that of the projected potential.
 
     Attributes
@@ -34,7 +35,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Validity:
+class Validity(Storable):
     """Whether a DPC phase is that of the projected potential, and why.
 
     Attributes

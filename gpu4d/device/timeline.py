@@ -6,7 +6,6 @@ A track is a row of the drawing: the passes of sweeps ("passes"), a reader threa
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from pathlib import Path
@@ -108,6 +107,8 @@ class Timeline:
             start, duration = span.start * 1e6, (span.end - span.start) * 1e6  # microseconds
             row = rows[span.track]
             trace.append({"ph": "X", "pid": 0, "tid": row, "name": span.name, "ts": start, "dur": duration, "args": span.details})
+        import json  # importing gpu4d is cheap: few runs are traced
+
         text = json.dumps({"traceEvents": trace, "displayTimeUnit": "ms", "otherData": {"dropped_spans": dropped}}, default=str)
         path = Path(path)
         beside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.drift.scan_frame import ScanFrame
 from gpu4d.drift.scattered_average import scattered_average
 from gpu4d.errors import InputError
@@ -17,7 +18,7 @@ BELIEVED = 5.0  # standard deviations of an agreement by chance: the search look
 
 
 @dataclass
-class ScanDrift:
+class ScanDrift(Storable, stored="positions errors: Rx Ry xy; shifts shift_errors: row xy; drift drift_error: xy; r_pixel: [Å]"):
     """Where a scan's positions lie on the specimen, measured in one scan or in a pair of them.
 
     Attributes

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu4d.data.storable import Storable
+
 
 @dataclass(frozen=True)
-class ScanFrame:
+class ScanFrame(Storable, stored="angle: [rad]"):
     """Nominal positions of one scan.
 
     Attributes

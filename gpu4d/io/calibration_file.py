@@ -16,6 +16,7 @@ from gpu4d._version import __version__
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import ERRORS, FIELDS
 from gpu4d.data.calibration_order import MEASURED, ORDER, CalibrationOrderWarning
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.io.text_file import write_text
 from gpu4d.io.toml import literal
@@ -31,7 +32,7 @@ LEFT_OUT = ("origin_measured", "positions")  # they have a value for each positi
 
 
 @dataclass(frozen=True)
-class MeasuredOn:
+class MeasuredOn(Storable):
     """What a calibration was measured on, as far as it is known.
 
     Attributes
@@ -51,7 +52,7 @@ class MeasuredOn:
 
 
 @dataclass
-class CalibrationFile:
+class CalibrationFile(Storable):
     """A calibration, and what it was measured on.
 
     Attributes

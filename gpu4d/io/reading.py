@@ -10,23 +10,17 @@ import h5py
 import numpy as np
 
 from gpu4d.data.calibration import Calibration
-from gpu4d.data.pointlist import PointList, PointListArray
-from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats import emd, emd_reference
 from gpu4d.io.formats.choose_dataset import Contents, listed, value_type
-from gpu4d.io.formats.emd_events import is_counted
-from gpu4d.io.formats.emd_nodes import UNITS
 from gpu4d.io.formats.emd_reference import is_reference
-from gpu4d.io.opening import open as open_scan
+from gpu4d.io.formats.emd_results import is_result, read_result
+from gpu4d.io.items import ItemReader, has_bragg
 from gpu4d.io.opening import recognise
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
-from gpu4d.io.sources.links import MOST_MEMBERS, dataset_at, found, group_at, names, path_of
+from gpu4d.io.sources.links import MOST_MEMBERS, found, group_at, names
 
-_OURS = {file: ours for ours, file in UNITS.items() if ours}
-_DETECTOR = {"DiffractionSlice", "VirtualDiffraction", "Probe", "BraggVectorMap"}
-_SCAN = {"RealSlice", "VirtualImage"}
 DEEPEST_TREE = 64  # groups of results inside each other
 
 Stored = Any  # an item of a file: a slice, a list of points, an array, a calibration or a mapping, as it was saved
@@ -45,15 +39,24 @@ def read_emd(path: str | os.PathLike[str], only: Collection[str] | None = None) 
     -------
     dict of str to object
         Keys are paths under the file's root ("bf", "datacube/braggvectors"). With several roots they begin with the root's name.
-        Values are DataCube (lazy, also a link or a counted scan), RealSlice, DiffractionSlice, Slice, PointListArray (Bragg vectors: fields
-        qx, qy, intensity and all others in the file) and PointList. Metadata of the root have their own names: "calibration" is
-        a Calibration, others are dictionaries. Slices without units take the pixel size from the calibration. A cube whose raw
-        file is missing is left out with a warning.
+        Values are what `gpu4d.save` was given: results of any class, DataCube (lazy, also a link or a counted scan), RealSlice,
+        DiffractionSlice, Slice, PointListArray (Bragg vectors: fields qx, qy, intensity and all others in the file) and PointList.
+        A result whose class is not known here, or that is damaged, is read as its parts ("strain/exx") with a warning. Metadata of the
+        root have their own names: "calibration" is a Calibration, others are dictionaries. Slices of other programs without units take
+        the pixel size from the calibration. A cube whose raw file is missing is left out with a warning.
 
     Raises
     ------
     InputError
         Not an EMD 1.0 file, or damaged.
+
+    Examples
+    --------
+    >>> import gpu4d, tempfile
+    >>> name = os.path.join(tempfile.mkdtemp(), "disk.h5")
+    >>> gpu4d.save(name, {"disk": gpu4d.probe.Disk(11.5, 9.5, 3.0, 0.5, 0.02)})
+    >>> read_emd(name)["disk"].radius
+    3.0
     """
     path = os.fspath(path)
     if recognise(path).name != "hdf5":
@@ -86,70 +89,31 @@ def _others(root: h5py.Group, only: Collection[str] | None) -> set[int]:
 
 def _walk(group: h5py.Group, prefix: str, calibration: Calibration, path: str, items: dict[str, Any], seen: set[int]) -> None:
     """Read the items in a group and in the groups below it. A group that several names lead to is read once."""
+    reader = ItemReader(path, calibration)
     for name in names(group):
         item = group_at(group, name)
         if item is None or name == "metadatabundle" or hash(item) in seen:
             continue
         seen.add(hash(item))
-        kind = emd.group_type(item).removeprefix("custom_")
-        bragg = group_at(item, "_v_uncal") if kind == "custom" else None
-        if kind == "array":
+        if is_result(item):
             try:
-                items[prefix + name] = _array(item, calibration, path)
-            except InputError as error:
-                if emd.group_type(item) != "custom_array":
-                    raise
-                emd.log.warning("%s is left out: %s", shown(name), error)  # results are useful without their raw file
-        elif kind == "pointlistarray" and is_counted(item):
-            items[prefix + name] = open_scan(path, dataset=path_of(item))
-        elif kind == "pointlistarray" or bragg is not None:
-            items[prefix + name] = _points(bragg if bragg is not None else item)
-        elif kind == "pointlist":
-            fields = {field: dataset_at(item, field) for field in names(item)}
-            items[prefix + name] = PointList({field: values[()] for field, values in fields.items() if values is not None})
-        if kind and bragg is None:
+                items[prefix + name] = read_result(item, reader.read)
+                continue
+            except (*FOREIGN, AttributeError, MemoryError) as error:  # its parts are items like others
+                emd.log.warning("%s: %s is read as its parts: %s", shown(path), shown(name), reason(error))
+        try:
+            found = reader.read(item)
+        except InputError as error:
+            if emd.group_type(item) != "custom_array":
+                raise
+            emd.log.warning("%s is left out: %s", shown(name), error)  # results are useful without their raw file
+            found = None
+        if found is not None:
+            items[prefix + name] = found
+        if emd.group_type(item) and not has_bragg(item):
             if len(seen) > MOST_MEMBERS or prefix.count("/") > DEEPEST_TREE:
                 raise InputError(f"{shown(path)}: {shown(prefix + name)} lies too deep: groups inside each other")
             _walk(item, f"{prefix}{name}/", calibration, path, items, seen)
-
-
-def _array(group: h5py.Group, calibration: Calibration, path: str) -> Any:
-    own = path_of(group)
-    name = own.rsplit("/", 1)[-1]
-    data = dataset_at(group, "data")
-    if data is None or data.ndim == 4:
-        return open_scan(path, dataset=f"{own}/data")
-    kind = emd.label(group, "python_class")
-    last = dataset_at(group, f"dim{data.ndim - 1}")
-    stacked = last is not None and emd.label(last, "name") == "_labels_"
-    labels = tuple(emd.text(label) for label in last[()]) if last is not None and stacked else ()
-    values = data[()]
-    if kind == "Array" and not (values.ndim == 2 or stacked):
-        return values
-    # in a stack the planes are the first axis, but the first two vectors belong to the two image axes
-    first = dataset_at(group, "dim0")
-    step = None if first is None else emd.step_of(first)
-    units = "pixels" if first is None else emd.label(first, "units", "pixels")
-    size, units = (1.0, "px") if step is None else (step, _OURS.get(units, units))
-    made = DiffractionSlice if kind in _DETECTOR else RealSlice if kind in _SCAN else Slice
-    known = {DiffractionSlice: calibration.q_pixel, RealSlice: calibration.r_pixel}.get(made)
-    if units in ("px", "pixels"):
-        size, units = (known, "1/Å" if made is DiffractionSlice else "Å") if known else (1.0, "px")
-    value_units = emd.label(data, "units")
-    return made(values, name, "" if value_units == "1" else value_units, size, units, labels)
-
-
-def _points(group: h5py.Group) -> PointListArray:
-    data = dataset_at(group, "data")
-    dtype = None if data is None else h5py.check_vlen_dtype(data.dtype)
-    if data is None or dtype is None or dtype.names is None:
-        raise InputError(f"{shown(path_of(group))} in {shown(group.file.filename)}: points without named fields")
-    lists = data[()].reshape(-1)
-    counts = np.array([len(points) for points in lists], np.int64)
-    flat = np.concatenate([points for points in lists if len(points)]) if counts.sum() else np.empty(0, dtype)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    units = {key.removeprefix("units_"): emd.label(group, key) for key in group.attrs if key.startswith("units_")}
-    return PointListArray(offsets, {name: np.ascontiguousarray(flat[name]) for name in dtype.names}, data.shape, units)
 
 
 def load_image(spec: str) -> np.ndarray:

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
+import re
 import stat
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import h5py
-import numpy as np
 
-from gpu4d import arrays
-from gpu4d._version import __version__
 from gpu4d.arrays import Array, ArrayLike
-from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube, Metadata
-from gpu4d.data.events import events_of
 from gpu4d.data.pointlist import PointList, PointListArray
-from gpu4d.data.slices import DiffractionSlice, Slice
+from gpu4d.data.slices import Slice
+from gpu4d.data.storable import PICTURES, Storable
 from gpu4d.errors import InputError
 from gpu4d.io import leftovers
-from gpu4d.io.formats import emd_events, emd_nodes
+from gpu4d.io.emd_tree import Target, write_tree
+from gpu4d.io.formats.emd_results import PLAIN
 from gpu4d.io.safe_file import SafeFile
 
-PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".tif", ".tiff")  # endings of names that are refused
-ROOT = "gpu4d"
+LINKS = ("external", "copy", "bundle")
+CLASSES = ("py4DSTEM", "emdfile")
 
 
 @runtime_checkable
-class Storable(Protocol):
-    """A result of several parts, which says how they are stored."""
+class GivesItems(Protocol):
+    """An object of another package that says what of it is stored. It is read back as these items."""
 
     def to_emd(self) -> Mapping[str, Slice | PointList | PointListArray | Array]:
         """Return items that `save` takes, by their names; "" is the main one."""
 
 
-Item = DataCube | Slice | PointList | PointListArray | Calibration | ArrayLike | Mapping[str, object] | Storable | None
+Item = Storable | ArrayLike | Mapping[str, object] | GivesItems | None
 
 
 def save(
@@ -49,6 +46,7 @@ def save(
     settings: Metadata | None = None,
     log: Sequence[str] | None = None,
     links: str = "external",
+    classes: str = "py4DSTEM",
 ) -> None:
     """Save results, and the scan they come from, as a link or as data.
 
@@ -60,10 +58,11 @@ def save(
     path : str or path
     items : mapping of str to object
         Each is stored as ``/gpu4d/<name>``: DataCube, RealSlice, DiffractionSlice (stacks with labels too), PointListArray
-        (with qx, qy and intensity: py4DSTEM's BraggVectors), PointList, arrays of numbers. Dictionaries and one Calibration
-        go to ``/gpu4d/metadatabundle``. Without one, the calibration of the first DataCube is stored. A cube with another
-        calibration keeps its own. An object with a method ``to_emd()``, which returns a mapping of such items, is stored as
-        ``<name>`` (key "") and ``<name>_<key>``.
+        (with qx, qy and intensity: py4DSTEM's BraggVectors), PointList, arrays of numbers, and every result of gpu4d, as a group with
+        its parts. `gpu4d.io.read_emd` gives back what was saved. Dictionaries and one Calibration go to ``/gpu4d/metadatabundle``.
+        Without one, the calibration of the first DataCube is stored. A cube with another calibration keeps its own. An object of
+        another package with a method ``to_emd()``, which returns a mapping of such items, is stored as ``<name>`` (key "") and
+        ``<name>_<key>``.
     overwrite : bool
         Replace an existing file. It keeps its permissions. A link stays, and the file it leads to is replaced. What is no regular
         file is never replaced.
@@ -71,10 +70,13 @@ def save(
         Parameters of the processing, nested as they are.
     log : sequence of str, optional
         Lines that say what was done.
-    links : {"external", "copy"}
-        Whether a DataCube whose patterns are in a file is linked to that file, or copied. Cropped, binned and transposed views
-        and cubes in memory are always written, a few rows at a time. So are counted scans: as a PointListArray of the pixels that were
-        struck, which emdfile and py4DSTEM read, and as events, which `gpu4d.open` opens without loading them.
+    links : {"external", "copy", "bundle"}
+        Whether a DataCube whose patterns are in a file is linked to that file, copied, or copied and compressed (bitshuffle and LZ4,
+        without loss). Cropped, binned and transposed views and cubes in memory are always written, a few rows at a time. So are counted
+        scans: as a PointListArray of the pixels that were struck, which emdfile and py4DSTEM read, and as events, which `gpu4d.open`
+        opens without loading them.
+    classes : {"py4DSTEM", "emdfile"}
+        Whose classes the file names. emdfile reads those of py4DSTEM if py4DSTEM is imported, too, and its own without it.
 
     Raises
     ------
@@ -96,19 +98,26 @@ def save(
     if not isinstance(items, Mapping):
         raise InputError(f"items is a {type(items).__name__}: need a mapping of names to results, as {{'bf': image}}")
     target = _place(path)
-    if links not in ("external", "copy"):
-        raise InputError(f"links is {links!r}, need 'external' or 'copy'")
+    for name, given, accepted in (("links", links, LINKS), ("classes", classes, CLASSES)):
+        if given not in accepted:
+            raise InputError(f"{name} is {given!r}, need one of {', '.join(map(repr, accepted))}")
     flat = dict(_expanded(items))
     _check_target(target, flat, overwrite)
     with _whole_or_nothing(target, overwrite) as (file, check):
-        _write(file, flat, settings, log, links == "external", target, check)
+        write_tree(file, flat, Target(target, links, check, classes == "emdfile"), settings, log)
+
+
+def save_result(result: Storable, path: str | os.PathLike[str], *, name: str = "", overwrite: bool = False) -> None:
+    """Write one result into a file of its own, as `gpu4d.save` does: the work of its method `save`."""
+    own = re.sub(r"[^\w-]+", "_", result.name).strip("_") if isinstance(result, Slice | DataCube) else ""
+    save(path, {name or own or type(result).__name__.lower(): result}, overwrite=overwrite)
 
 
 def _expanded(items: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, item in items.items():
         if not name or "/" in name or name in (".", "metadatabundle"):
             raise InputError(f"{name!r} cannot be the name of a result: need text without '/'")
-        if isinstance(item, Storable):
+        if isinstance(item, GivesItems) and not isinstance(item, Storable):
             yield from ((f"{name}_{key}" if key else name, part) for key, part in item.to_emd().items())
         elif item is not None:
             yield name, item
@@ -141,12 +150,21 @@ def _check_target(target: str, items: Mapping[str, Any], overwrite: bool) -> Non
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; make it first")
     for name, item in items.items():
-        source = getattr(item, "source", None)
-        while source is not None:
-            raw = getattr(source, "path", None)
-            if raw is not None and os.path.realpath(raw) == os.path.realpath(target):
-                raise InputError(f"{target} is the file that {name!r} is read from; save under another name")
-            source = getattr(source, "source", None)
+        for cube in _cubes(item):
+            source: Any = cube.source
+            while source is not None:
+                raw = getattr(source, "path", None)
+                if raw is not None and os.path.realpath(raw) == os.path.realpath(target):
+                    raise InputError(f"{target} is the file that {name!r} is read from; save under another name")
+                source = getattr(source, "source", None)
+
+
+def _cubes(item: Any) -> list[DataCube]:
+    """Return the scan that an item is, or the scans that are parts of a result."""
+    if isinstance(item, DataCube):
+        return [item]
+    parts = item.to_parts().values() if isinstance(item, Storable) and not isinstance(item, PLAIN) else ()
+    return [part for part in parts if isinstance(part, DataCube)]
 
 
 # ---------------------------------------------------------------- whole or nothing
@@ -188,82 +206,3 @@ def _whole_or_nothing(target: str, overwrite: bool) -> Iterator[Any]:
             if not moved:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(passing)
-
-
-# ---------------------------------------------------------------- the tree
-
-
-def _write(
-    file: h5py.File,
-    items: Mapping[str, Any],
-    settings: Mapping[str, Any] | None,
-    log: Sequence[str] | None,
-    link: bool,
-    target: str,
-    check: Any,
-) -> None:
-    header = {"emd_group_type": "file", "version_major": 1, "version_minor": 0, "UUID": str(uuid.uuid4())}
-    for key, value in {**header, "authoring_program": f"gpu4d {__version__}", "authoring_user": ""}.items():
-        file.attrs[key] = value
-    root = emd_nodes.node(file, ROOT, "root", "Root")
-    cubes = [item for item in items.values() if isinstance(item, DataCube)]
-    given = [item for item in items.values() if isinstance(item, Calibration)]
-    if len(given) > 1:
-        raise InputError("more than one Calibration among the items: one file describes one experiment")
-    calibration = given[0] if given else cubes[0].calibration if cubes else None
-    if calibration is not None:
-        targets = [f"/{name}" for name, item in items.items() if isinstance(item, DataCube) or _is_bragg(item)]
-        emd_nodes.write_metadata(root, "calibration", emd_nodes.calibration_keys(calibration, targets), "Calibration")
-    versions = {"gpu4d": __version__, "numpy": np.__version__, "h5py": h5py.__version__, "python": platform.python_version()}
-    notes: dict[str, Any] = {"versions": versions, "settings": settings, "log": None if log is None else {"lines": list(log)}}
-    for name, values in notes.items():
-        if values is not None:
-            emd_nodes.write_metadata(root, name, values)
-    detector = _detector_shape(items, calibration)
-    for name, item in items.items():
-        _write_one(root, name, item, detector, link, target, check)
-        if isinstance(item, DataCube) and item.calibration is not calibration and name in root:
-            emd_nodes.write_metadata(root[name], "calibration", emd_nodes.calibration_keys(item.calibration, []), "Calibration")
-        check()
-
-
-def _detector_shape(items: Mapping[str, Any], calibration: Calibration | None) -> Sequence[int] | None:
-    """Return the shape of the detector that disks were found on: the calibrated cube's, or an image's (the cube may be the raw scan of a
-    view).
-    """
-    for item in items.values():
-        if isinstance(item, DataCube) and item.calibration is calibration:
-            return item.detector_shape
-    return next((item.shape[-2:] for item in items.values() if isinstance(item, DiffractionSlice)), None)
-
-
-def _is_bragg(item: Any) -> bool:
-    return isinstance(item, PointListArray) and {"qx", "qy", "intensity"} <= set(item.fields)
-
-
-def _write_one(root: h5py.Group, name: str, item: Any, detector: Any, link: bool, target: str, check: Any) -> None:
-    if isinstance(item, Calibration):
-        return
-    if isinstance(item, DataCube):
-        events = events_of(item.source)
-        if events is not None:
-            emd_events.write_events(root, name, item, events, check)
-        else:
-            emd_nodes.write_cube(root, name, item, link, target, check)
-    elif isinstance(item, PointListArray):
-        emd_nodes.write_points(root, name, item, detector)
-    elif isinstance(item, PointList):
-        emd_nodes.write_pointlist(root, name, item)
-    elif isinstance(item, Slice):
-        emd_nodes.write_slice(root, name, item)
-    elif isinstance(item, Mapping):
-        if name in root.get("metadatabundle", ()):
-            raise InputError(f"a dictionary cannot be called {name!r}: the file has metadata of that name already; choose another")
-        emd_nodes.write_metadata(root, name, item)
-    elif arrays.is_array(item):
-        emd_nodes.write_array(root, name, arrays.to_numpy(item))
-    else:
-        raise InputError(
-            f"{name!r} is a {type(item).__name__}, which cannot be saved; accepted are DataCube, slices, PointListArray, PointList, "
-            "Calibration, arrays, dictionaries, and objects with to_emd()"
-        )

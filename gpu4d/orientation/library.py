@@ -11,6 +11,7 @@ import numpy as np
 from gpu4d import physics
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.orientation.symmetry import axis_to_z, zone_axes
 from gpu4d.structures import Structure
@@ -22,7 +23,11 @@ LEAST_AXES = 16
 
 
 @dataclass(frozen=True, eq=False)
-class OrientationLibrary:
+class OrientationLibrary(
+    Storable,
+    stored="turns: zone lab crystal; g: reflection xyz [1/Å]; factor: reflection; shells: shells [1/Å]; "
+    "real imaginary: harmonic shells zone; neighbours: zone neighbour; energy: [eV]; thickness largest: [Å]; step: [rad]; width: [1/Å]",
+):
     """Zone axes of a crystal, and the angular spectra of their patterns.
 
     Attributes

@@ -12,6 +12,7 @@ from gpu4d.calibrate.origin import origin as measure_origin
 from gpu4d.data.arguments import OriginLike, disk_lists, origins
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.orientation.library import excitation_error
 from gpu4d.orientation.orientations import Orientations
@@ -23,7 +24,7 @@ BLOCK = 1 << 21  # distances computed at once
 
 
 @dataclass(frozen=True, eq=False)
-class Misfit:
+class Misfit(Storable, stored="distance: Rx Ry [1/Å]; explained: Rx Ry"):
     """How well orientations explain the disks of each position.
 
     Attributes

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.orientation.symmetry import misorientation, rotation_matrices
 from gpu4d.structures import Structure
@@ -16,7 +17,11 @@ AMBIGUOUS = 5.0  # nats: the other orientation is then at least 150 times less l
 
 
 @dataclass(frozen=True, eq=False)
-class Grain:
+class Grain(
+    Storable,
+    stored="matrices alternative: Rx Ry lab crystal; phase correlation share alternative_phase: Rx Ry; margin: Rx Ry [nat]; "
+    "covariance: Rx Ry row column [rad²]",
+):
     """Orientation and phase of one grain at every position. NaN, or phase −1, where there is none.
 
     Attributes
@@ -77,7 +82,7 @@ class Grain:
 
 
 @dataclass(frozen=True, eq=False)
-class Orientations:
+class Orientations(Storable, stored="thickness r_pixel: [Å]"):
     """Orientations of a scan. Attributes of the main grain of each position, as `matrices` and `phase`, are found here too.
 
     Attributes

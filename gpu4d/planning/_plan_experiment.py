@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu4d.data.acquisition_quantities import TECHNIQUES
+from gpu4d.data.storable import Storable
 from gpu4d.planning.acquisition import Acquisition
 from gpu4d.planning.beam import Dose, Probe, dose_of, probe_of
 from gpu4d.planning.check import Check
@@ -18,7 +19,7 @@ from gpu4d.planning.volume import Volume, volume_of
 
 
 @dataclass(frozen=True)
-class ExperimentPlan:
+class ExperimentPlan(Storable):
     """What a scan will be.
 
     Attributes

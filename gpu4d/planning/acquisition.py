@@ -18,6 +18,7 @@ from gpu4d.data.arguments import two_sizes
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.quantities import GivenAs
 from gpu4d.data.sample import end_to_end
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.real_arrays import real_number
 
@@ -28,7 +29,11 @@ SAMPLED = 64  # patterns of a file that are read for the mean number of counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Acquisition:
+class Acquisition(
+    Storable,
+    stored="energy: [eV]; semiangle: [mrad]; step defocus thickness spacings: [Å]; q_pixel: [1/Å]; camera_length: [mm]; "
+    "detector_pitch: [µm]; dwell row_time: [s]; current: [pA]; dose dose_limit: [e/Å²]; drift: [Å/min]; edge: [px]",
+):
     """What is known of a scan before it is recorded. What is None is not known, and what rests on it is not judged.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gpu4d.data.storable import Storable
 from gpu4d.deflection.validity import DEPTHS, PROBE_WIDTH
 from gpu4d.planning.acquisition import Acquisition
 from gpu4d.probe.real_space import depth_of_focus
@@ -13,7 +14,7 @@ RESOLUTION = 0.61  # λ/α: Rayleigh's limit, the first zero of the Airy disk
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Storable, stored="fwhm resolution diameter depth_of_field depth_of_focus: [Å]"):
     """The probe at the specimen, without aberrations but defocus. Lengths in Å.
 
     Attributes
@@ -38,7 +39,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Dose:
+class Dose(Storable, stored="scan probe most: [e/Å²]"):
     """Electrons that the specimen gets.
 
     Attributes

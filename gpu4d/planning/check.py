@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpu4d.data.storable import Storable
+
 
 @dataclass(frozen=True)
-class Check:
+class Check(Storable):
     """One condition on a scan.
 
     Attributes

@@ -15,6 +15,7 @@ from gpu4d.bragg.likelihood.poisson_fit import DiskProfile, disk_profile
 from gpu4d.crystal.deformation import standard_errors
 from gpu4d.crystal.lattice import two_vectors
 from gpu4d.data.arguments import real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.probe.synthetic import synthetic
 from gpu4d.real_arrays import real_number
@@ -27,7 +28,7 @@ NUISANCE = {4: 2, 6: 4}  # parameters of the fit -> those beside the position: h
 
 
 @dataclass(frozen=True)
-class StrainPrecision:
+class StrainPrecision(Storable, stored="theta: [rad]; disk: disk [px]"):
     """Standard errors to expect of the strain at one position.
 
     Attributes

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import Shape4
+from gpu4d.data.storable import Storable
 from gpu4d.data.views import binned_dtype
 from gpu4d.imaging.com_map import CenterOfMass
 from gpu4d.imaging.patterns import MeanPattern
@@ -23,7 +24,7 @@ MARGIN = 1.1  # of the radius of the bright-field disk, for a crop to it
 
 
 @dataclass(frozen=True)
-class Saving:
+class Saving(Storable, stored="bytes: [B]; seconds: [s]"):
     """A smaller form of a scan.
 
     Attributes
@@ -47,7 +48,7 @@ class Saving:
 
 
 @dataclass(frozen=True)
-class Volume:
+class Volume(Storable, stored="bytes with_metadata pattern_bytes memory: [B]; seconds read_seconds: [s]; rate: [B/s]"):
     """Size and duration of a scan.
 
     Attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.plot import scales
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,8 +125,18 @@ def save(picture: Figure, path: str | Path, dpi: int = 160) -> Path:
     if name == ".png" and _has_our_canvas(picture) and not _is_set_up():
         _save_png(picture, path, dpi)
     else:
-        picture.savefig(path, dpi=dpi, format=name[1:], **FORMATS[name])
+        picture.savefig(path, dpi=dpi, format=name[1:], **_with_scale(name, scales.described(picture)))
     return path
+
+
+def _with_scale(name: str, text: str) -> dict[str, Any]:
+    """Return the options of savefig for a format, with what is said of the scale where the format has a place for it."""
+    options = {key: dict(value) for key, value in FORMATS[name].items()}
+    place = {".png": ("metadata", "Description"), ".svg": ("metadata", "Description"), ".pdf": ("metadata", "Subject")}
+    where, key = place.get(name, ("pil_kwargs", "description"))
+    if text:
+        options[where][key] = text
+    return options
 
 
 def _has_our_canvas(picture: Figure) -> bool:
@@ -149,7 +161,10 @@ def _save_png(picture: Figure, path: Path, dpi: int) -> None:
     try:
         picture.set_dpi(dpi)
         picture.canvas.draw()
-        imsave(path, np.asarray(picture.canvas.buffer_rgba()), format="png", dpi=dpi, **FORMATS[".png"])  # type: ignore[attr-defined]
+        drawn = np.asarray(picture.canvas.buffer_rgba())  # type: ignore[attr-defined]
+        written = io.BytesIO()
+        imsave(written, drawn, format="png", dpi=dpi, pil_kwargs={"pnginfo": scales.png_info(picture, "gpu4d")})
+        path.write_bytes(scales.with_physical_scale(written.getvalue(), picture))
     finally:
         picture.set_dpi(before)
 
@@ -252,6 +267,7 @@ def scale_bar(ax: Axes, shape: tuple[int, int], pixel_size: float, units: str) -
     """Draw a bar of a round length under the image, so that it hides no data."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
+    scales.remember(ax, pixel_size, units)
     length = nice_length(shape[1] * pixel_size)
     pixels = length / pixel_size
     below = blended_transform_factory(ax.transData, ax.transAxes) + ScaledTranslation(0, -8 / 72, ax.figure.dpi_scale_trans)

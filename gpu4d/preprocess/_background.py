@@ -30,7 +30,7 @@ CLIP = 5.0  # standard deviations: edge pixels farther from the background are h
 
 
 @dataclass(frozen=True, eq=False)
-class Background(FrameCorrection):
+class Background(FrameCorrection, stored="edge: Qx Qy; noise error level level_error streaks_fixed streaks_changing: [ADU]"):
     """What `background` measured: a correction, for ``cube.corrected(found)``, and what it says of the frames.
 
     Attributes

@@ -15,6 +15,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.events import EventSource
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.sample import patterns_at
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.io import load_images, open
 from gpu4d.preprocess._counting_setup import CountingSetup, counting_setup
@@ -34,7 +35,7 @@ LOSS_AREA = {"maxima": 10.0, "places": 10.0, "likelihood": 3.5}
 
 
 @dataclass(frozen=True)
-class CountedScan:
+class CountedScan(Storable, stored="occupancy: [e/px]; raw_bytes event_bytes: [B]"):
     """A scan of raw frames after counting.
 
     Attributes

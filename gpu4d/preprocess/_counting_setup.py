@@ -10,6 +10,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import pixel_mask, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.preprocess.charge import ChargeModel
 from gpu4d.preprocess.count_electrons import count_electrons
@@ -26,7 +27,10 @@ ROUNDS = 3  # of the search for pixels that fire: the first ones change the thre
 
 
 @dataclass(frozen=True)
-class CountingSetup:
+class CountingSetup(
+    Storable,
+    stored="dark gain: Qx Qy [ADU]; mask flickering: Qx Qy; edges: edge [e]; pixels isolated: bin; electron noise: [ADU]; lower upper: [e]",
+):
     """What counting needs to know of a detector, and where it comes from.
 
     Attributes

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from gpu4d import arrays
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 
@@ -16,7 +17,14 @@ SQRT_HALF = math.sqrt(0.5)
 SQRT_TAU = math.sqrt(2 * math.pi)
 
 
-class ChargeModel(NamedTuple):
+class _ChargeModel(NamedTuple):
+    spread: float
+    noise: float
+    energy_spread: float = 0.3
+    penalty: float = 14.0
+
+
+class ChargeModel(_ChargeModel, Storable, stored="spread: [px]; noise: [e]"):
     """What one electron leaves in the pixels of a detector. `gpu4d.preprocess.charge_model` finds it in raw frames.
 
     Attributes
@@ -33,10 +41,7 @@ class ChargeModel(NamedTuple):
         where it is. With a larger one fewer electrons are split in two that are one.
     """
 
-    spread: float
-    noise: float
-    energy_spread: float = 0.3
-    penalty: float = 14.0
+    __slots__ = ()
 
     @classmethod
     def of(cls, given: ChargeModel | tuple[float, ...]) -> ChargeModel:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.preprocess.defects import dark_levels, defects_of
 
@@ -15,7 +16,15 @@ OUTLIER = 7.0  # standard deviations: pixels of a sound detector of 10⁸ pixels
 LEAST_FRAMES = 4  # from which on the noise of a pixel says something
 
 
-class DarkReference(NamedTuple):
+class _DarkReference(NamedTuple):
+    mean: np.ndarray
+    noise: np.ndarray
+    hot: np.ndarray
+    dead: np.ndarray
+    flickering: np.ndarray
+
+
+class DarkReference(_DarkReference, Storable, stored="mean noise: Qx Qy [ADU]; hot dead flickering: Qx Qy"):
     """What frames without a beam say of a detector.
 
     Attributes
@@ -31,11 +40,7 @@ class DarkReference(NamedTuple):
         Pixels that are much noisier than their neighbours. They are not counted as hot.
     """
 
-    mean: np.ndarray
-    noise: np.ndarray
-    hot: np.ndarray
-    dead: np.ndarray
-    flickering: np.ndarray
+    __slots__ = ()
 
     @property
     def mask(self) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.preprocess.usual_values import electron, usual_values
 from gpu4d.real_arrays import real_number
@@ -24,12 +25,16 @@ UPPER = 85  # percent: a variance among the neighbours that at most 3 of 24 flic
 BY_CHANCE = 0.01  # pixels of the detector that the same value in all frames may come from by chance
 
 
-class Defects(NamedTuple):
-    """Pixels that do not measure the electrons that hit them. Each is a mask (Qx, Qy) bool."""
-
+class _Defects(NamedTuple):
     hot: np.ndarray
     dead: np.ndarray
     flickering: np.ndarray
+
+
+class Defects(_Defects, Storable, stored="hot dead flickering: Qx Qy"):
+    """Pixels that do not measure the electrons that hit them. Each is a mask (Qx, Qy) bool."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
         hot, dead, flickering = (int(part.sum()) for part in self)

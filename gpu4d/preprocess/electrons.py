@@ -11,12 +11,20 @@ from gpu4d.arrays import DType, ReturnedArray
 from gpu4d.data.arguments import two_sizes
 from gpu4d.data.events import EventSource
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 MOST_UPSAMPLE = 16  # pixels of a pixel along each axis: places are known to about a tenth of a pixel
 
 
-class Electrons(NamedTuple):
+class _Electrons(NamedTuple):
+    offsets: ReturnedArray
+    qx: ReturnedArray
+    qy: ReturnedArray
+    intensity: ReturnedArray
+
+
+class Electrons(_Electrons, Storable, stored="offsets: boundary; qx qy: electron [px]; intensity: electron [e]"):
     """Electrons of a stack of frames, in the order of frames, rows and columns.
 
     Attributes
@@ -29,10 +37,7 @@ class Electrons(NamedTuple):
         Signal in electrons: of that pixel, or of the electron.
     """
 
-    offsets: ReturnedArray
-    qx: ReturnedArray
-    qy: ReturnedArray
-    intensity: ReturnedArray
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"Electrons({self.qx.shape[0]} electrons in {self.offsets.shape[0] - 1} frames)"

@@ -14,6 +14,7 @@ from gpu4d import arrays, fft
 from gpu4d.arrays import Array
 from gpu4d.data.arguments import FlyBackAt
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.imaging.image import VirtualImage
 from gpu4d.real_arrays import real_array
@@ -33,7 +34,7 @@ LISTED = 12  # shapes in a message
 
 
 @dataclass(frozen=True)
-class ScanShape:
+class ScanShape(Storable):
     """One way to cut a row of frames into a scan, with its evidence.
 
     Attributes
@@ -67,7 +68,7 @@ class ScanShape:
 
 
 @dataclass(frozen=True)
-class ScanShapes:
+class ScanShapes(Storable):
     """All plausible shapes of a row of frames, the most likely one first.
 
     Attributes

@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import pixel_mask, real_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.preprocess.count_electrons import count_electrons
 from gpu4d.preprocess.isolated import isolated_squares
@@ -18,13 +19,17 @@ from gpu4d.real_arrays import real_array
 SAMPLE = 64  # number of frames: they hold some million pixels and ten thousand electrons
 
 
-class Thresholds(NamedTuple):
-    """Parameters for `count_electrons`. `lower` and `upper` are in electrons, `electron` and `noise` in the units of the frames (ADU)."""
-
+class _Thresholds(NamedTuple):
     lower: float
     upper: float
     electron: float
     noise: float
+
+
+class Thresholds(_Thresholds, Storable, stored="lower upper: [e]; electron noise: [ADU]"):
+    """Parameters for `count_electrons`. `lower` and `upper` are in electrons, `electron` and `noise` in the units of the frames (ADU)."""
+
+    __slots__ = ()
 
 
 def thresholds(

@@ -11,6 +11,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.data.bad_pixels import find_bad_pixels
 from gpu4d.data.fill import fill_from_neighbours
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.probe.outline import bright_outline, circle, dark_ring
 from gpu4d.probe.small_disk import SMALL, small_disk, standard_errors
@@ -21,7 +22,16 @@ MAYBE_SMALL = 4.0  # px: a bright region of this radius may be a disk of less th
 CLEAN = 0.15  # px rms from the circle: a disk with less is taken as even, and its centre is fitted
 
 
-class Disk(NamedTuple):
+class _Disk(NamedTuple):
+    qx: float
+    qy: float
+    radius: float
+    edge: float
+    residual: float
+    radius_error: float = math.nan
+
+
+class Disk(_Disk, Storable, stored="qx qy radius edge residual radius_error: [px]"):
     """A measured disk.
 
     Attributes
@@ -38,12 +48,7 @@ class Disk(NamedTuple):
         Standard error of the radius, from the scatter of the pixels about the fit, pixels. NaN if it is not known.
     """
 
-    qx: float
-    qy: float
-    radius: float
-    edge: float
-    residual: float
-    radius_error: float = math.nan
+    __slots__ = ()
 
 
 def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:

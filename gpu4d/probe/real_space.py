@@ -13,6 +13,7 @@ import numpy as np
 from gpu4d import fft, physics
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import complex_values
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.probe.wavefunction import OPEN
 from gpu4d.real_arrays import real_number
@@ -27,7 +28,7 @@ GROWS = 1.1  # ratio of the rms radii in the whole field and in half of it, from
 
 
 @dataclass(frozen=True, eq=False)
-class RealSpaceProbe:
+class RealSpaceProbe(Storable, stored="psi: x y [1/Å]; pixel: [Å]"):
     """A probe in the plane of the specimen.
 
     Attributes
@@ -69,7 +70,16 @@ class RealSpaceProbe:
         return f"RealSpaceProbe({'×'.join(map(str, self.psi.shape))}, {size} a pixel)"
 
 
-class ProbeSize(NamedTuple):
+class _ProbeSize(NamedTuple):
+    fwhm: float
+    r50: float
+    r80: float
+    rms: float
+    peak: float
+    center: tuple[float, float]
+
+
+class ProbeSize(_ProbeSize, Storable, stored="fwhm r50 r80 rms center: [Å]; peak: [1/Å²]"):
     """How large a probe is. Lengths in Å, from the centre of its intensity.
 
     Attributes
@@ -87,12 +97,7 @@ class ProbeSize(NamedTuple):
         Å from the middle of the field.
     """
 
-    fwhm: float
-    r50: float
-    r80: float
-    rms: float
-    peak: float
-    center: tuple[float, float]
+    __slots__ = ()
 
     @property
     def d50(self) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.probe.measure_disk import measure_disk
 from gpu4d.probe.shape.fine_image import FineImage
@@ -24,7 +25,7 @@ STEEPEST, SMOOTHED = 0.6, 0.25  # radii: pixels that are compared, and smoothing
 
 
 @dataclass(frozen=True)
-class Template:
+class Template(Storable, stored="kernel probe: Qx Qy; offset radius edge: [px]"):
     """A correlation kernel.
 
     Attributes

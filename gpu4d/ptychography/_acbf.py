@@ -13,6 +13,7 @@ from gpu4d import arrays, fft
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.ptychography.experiment import experiment
 from gpu4d.ptychography.overlap_geometry import overlap_geometry
@@ -24,7 +25,7 @@ log = logging.getLogger("gpu4d")
 
 
 @dataclass
-class CorrectedBrightField:
+class CorrectedBrightField(Storable, stored="transfer: Kx Ky"):
     """Image with the aberrations taken out at every frequency.
 
     Attributes

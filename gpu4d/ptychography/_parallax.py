@@ -16,6 +16,7 @@ from gpu4d.data.arguments import OriginLike, real_values, scan_mask
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.probe.wavefunction import aberration_terms
 from gpu4d.ptychography.aberration_fit import AberrationFit, fit_aberrations, inner_pixels
@@ -34,7 +35,10 @@ SCATTERED = 0.2  # of the largest fitted shift: measured shifts that scatter mor
 
 
 @dataclass
-class Parallax:
+class Parallax(
+    Storable,
+    stored="shifts: pixel xy; pixels: pixel xy [px]; groups: group xy [px]; measured: group xy; coverage: x y; rotation: [rad]",
+):
     """Image of aligned bright-field pixels, and the defocus and rotation that their shifts show.
 
     Attributes

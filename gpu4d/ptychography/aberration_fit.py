@@ -13,6 +13,7 @@ import numpy as np
 from gpu4d import fft
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.ptychography.aberration_parts import Parts
 from gpu4d.ptychography.drift_fit import LIKELY, DriftFit, Drifting, fit_with_drift
@@ -37,7 +38,10 @@ POOR = 3.0  # χ² per pair: above it, less than a third of what is left is coun
 
 
 @dataclass
-class AberrationFit:
+class AberrationFit(
+    Storable,
+    stored="values: coefficient [Å]; covariance: coefficient other_coefficient [Å²]; drift drift_error: [Å]; positions: Rx Ry xy [Å]",
+):
     """Aberrations that were found in a scan, with errors, and how.
 
     Attributes

@@ -15,6 +15,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.scan_vectors import scan_vectors
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import radians
 
@@ -26,7 +27,7 @@ SAME_ANGLE = 1e-3  # rad: angles that differ by less are the same
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Storable, stored="energy: [eV]; r_pixel vectors off_grid: [Å]; q_pixel: [1/Å]; rotation: [rad]; origin radius: [px]"):
     """Geometry of a scan with a convergent beam.
 
     Attributes

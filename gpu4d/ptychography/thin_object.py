@@ -9,12 +9,13 @@ import numpy as np
 
 from gpu4d import arrays, fft
 from gpu4d.data.slices import RealSlice
+from gpu4d.data.storable import Storable
 
 LEAST_TRANSFER = 0.5  # of the largest: frequencies with less hold mostly noise, and do not tell the spectrum of the object
 
 
 @dataclass(kw_only=True)
-class ThinObject:
+class ThinObject(Storable, stored="transfer: Kx Ky; rotation: [rad]; radius origin: [px]; positions: Rx Ry xy [Å]"):
     """Phase of a thin object from direct ptychography.
 
     Attributes

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels
+from gpu4d.data.storable import Storable
 
 SECTORS = 12  # of 30°: how even the ring is follows from their means
 CONTRAST = 1.15  # times the darkest level inside, and outside, of the ring: less is no ring
@@ -15,7 +16,13 @@ EVEN = 0.4  # of the mean, rms over the sectors: Bragg disks of one crystal have
 SMOOTH = 1.0  # px: the profile is smoothed by so much
 
 
-class Ring(NamedTuple):
+class _Ring(NamedTuple):
+    radius: float
+    contrast: float
+    unevenness: float
+
+
+class Ring(_Ring, Storable, stored="radius: [px]"):
     """A ring of a mean pattern.
 
     Attributes
@@ -28,9 +35,7 @@ class Ring(NamedTuple):
         Rms difference of twelve sectors from their mean, as a part of the mean.
     """
 
-    radius: float
-    contrast: float
-    unevenness: float
+    __slots__ = ()
 
 
 def find_ring(mean: ArrayLike, center: tuple[float, float], start: float, mask: np.ndarray | None = None) -> Ring | None:

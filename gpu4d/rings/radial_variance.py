@@ -11,6 +11,7 @@ from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import OriginLike, positions_of
 from gpu4d.data.events import Events
+from gpu4d.data.storable import Storable
 from gpu4d.rings.event_rings import FIXED_BYTES
 from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.rings.profiles import RadialProfile
@@ -20,7 +21,20 @@ from gpu4d.streaming.sums import SumReduction
 FRAME_VALUES = 8  # of every ring and frame: sums, pixels, mean, square, noise, and those under way
 
 
-class RadialStatistics(NamedTuple):
+class _RadialStatistics(NamedTuple):
+    radius: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    variance: np.ndarray
+    noise: np.ndarray
+    positions: np.ndarray
+
+
+class RadialStatistics(
+    _RadialStatistics,
+    Storable,
+    stored="radius: radius [px]; mean deviation: radius [counts]; variance noise positions: radius",
+):
     """Radial profile of a scan, and how it varies from position to position. All are (n_r,) float64, NaN where no ring has a pixel.
 
     Attributes
@@ -40,12 +54,7 @@ class RadialStatistics(NamedTuple):
         Positions whose patterns have a pixel in the ring.
     """
 
-    radius: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray
-    variance: np.ndarray
-    noise: np.ndarray
-    positions: np.ndarray
+    __slots__ = ()
 
     def __repr__(self) -> str:
         rings, outer = len(self.radius), self.radius[-1] + self.radius[0]

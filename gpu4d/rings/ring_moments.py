@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayT, ReturnedArray
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.operation import DETECTOR_PIXELS, KERNEL_FRAME, KERNEL_PIXELS, Twin, dtype_name, operation
 from gpu4d.rings.polar_transform import per_pattern, radial_grid
@@ -15,7 +16,14 @@ from gpu4d.rings.polar_transform import problem as grid_problem
 NARROW = ("bool", "uint8", "uint16", "int8", "int16")  # squares of so few bits add up to less than 2**63 over any detector
 
 
-class RingMoments(NamedTuple):
+class _RingMoments(NamedTuple):
+    pixels: ReturnedArray
+    sums: ReturnedArray
+    squares: ReturnedArray
+    medians: ReturnedArray
+
+
+class RingMoments(_RingMoments, Storable, stored="pixels sums squares medians: ... ring"):
     """What the pixels of every ring add up to, pattern by pattern.
 
     Attributes
@@ -30,10 +38,7 @@ class RingMoments(NamedTuple):
         asked for.
     """
 
-    pixels: ReturnedArray
-    sums: ReturnedArray
-    squares: ReturnedArray
-    medians: ReturnedArray
+    __slots__ = ()
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.pixels.shape))

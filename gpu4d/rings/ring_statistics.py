@@ -12,6 +12,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import OriginLike, real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.events import Events
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.rings.event_rings import FIXED_BYTES, event_moments
 from gpu4d.rings.polar_transform import radial_grid, radii
@@ -24,7 +25,7 @@ MATRIX_BYTES = 32  # of a pattern
 
 
 @dataclass(frozen=True, eq=False)
-class RingProfiles:
+class RingProfiles(Storable, stored="radius: radius [px]; pixels sums squares median: Rx Ry radius"):
     """Statistics of every ring at every scan position. Arrays are on the host; NaN at positions that were not visited.
 
     Attributes

@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.real_arrays import real_number
 from gpu4d.simulate.simulated import plane_shape
@@ -28,7 +29,10 @@ DENSEST = 1.0  # electrons per pixel and frame, of an even detector
 
 
 @dataclass
-class RawFrames:
+class RawFrames(
+    Storable,
+    stored="darks: frame Qx Qy [ADU]; electrons: electron value; dark gain: Qx Qy; hot dead flickering: Qx Qy; xrays: xray value",
+):
     """Raw frames of a direct detector, and what the simulation knows of them.
 
     Attributes

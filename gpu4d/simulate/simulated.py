@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu4d.data.datacube import DataCube
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 
 @dataclass
-class Simulated:
+class Simulated(Storable, stored="truth: *; probe: Qx Qy"):
     """A simulated scan, and the truth that the simulation knows.
 
     Attributes

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu4d.data.storable import Storable
+
 SAME_RING = 1e-6  # 1/Å: g of one ring agree to rounding; no two rings of a real cell are so close
 
 
 @dataclass(frozen=True, eq=False)
-class Reflections:
+class Reflections(Storable, stored="hkl: reflection index; g: reflection xyz [1/Å]; structure_factor: reflection [Å]"):
     """Reflections of a crystal, both mates of each Friedel pair, from small g to large.
 
     Attributes
@@ -44,7 +46,7 @@ class Reflections:
 
 
 @dataclass(frozen=True, eq=False)
-class Rings:
+class Rings(Storable, stored="g: ring [1/Å]; multiplicity: ring; intensity: ring [Å²]; hkl: ring index"):
     """Rings of a powder, from small g to large.
 
     Attributes

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpu4d.data.storable import Storable
+
 Sites = tuple[tuple[str, tuple[float, float, float]], ...]
 
 SWANSON = "Swanson & Tatge (1953), NBS Circular 539"
@@ -19,7 +21,7 @@ CUBE = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standard(Storable):
     """A crystal of the table.
 
     Attributes

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError, did_you_mean
 from gpu4d.structures.reflections import Reflections, Rings, rings_of
 from gpu4d.structures.standards import STANDARDS
@@ -28,7 +29,7 @@ def gemmi() -> ModuleType:
 
 
 @dataclass(frozen=True)
-class Site:
+class Site(Storable, stored="u_iso u_aniso: [Å²]"):
     """An atom of the asymmetric unit.
 
     Attributes
@@ -52,7 +53,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(Storable):
     """A crystal structure.
 
     Cartesian crystal axes are those of gemmi and of the Protein Data Bank: a along x, b in the plane of x and y.

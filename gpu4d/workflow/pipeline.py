@@ -99,6 +99,7 @@ def run(
     watcher: Watcher | None = None,
     command: str = "",
     trace: str | Path | None = None,
+    bundle: bool = False,
 ) -> Result:
     """Analyse a scan and write its results into a folder.
 
@@ -118,6 +119,8 @@ def run(
         The command line, for the report.
     trace : path, optional
         File for a Chrome trace of reading, copying and computing in all passes. It is written also if the run fails.
+    bundle : bool
+        Write the raw scan into result.h5, compressed without loss. By default it has a link to the scan's file.
 
     Returns
     -------
@@ -143,7 +146,7 @@ def run(
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
         state = analyse(cube, recipe, record, timeline=timeline, cleaned=True)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
-        publish(state, new, out, title, command)
+        publish(state, new, out, title, command, bundle)
     return Result(Path(out), state)
 
 
@@ -193,7 +196,7 @@ def tracing(path: Path | None) -> Iterator[Timeline | None]:
         raise InputError(f"--trace {path} cannot be written ({error.strerror or error}); the results are complete") from error
 
 
-def publish(state: RunState, new: Path, out: Path, title: str, command: str = "") -> None:
+def publish(state: RunState, new: Path, out: Path, title: str, command: str = "", bundle: bool = False) -> None:
     """Write recipe, pictures, EMD file and report into the folder `new`, which becomes `out`."""
     with writing(new, out):
         with state.record.stage("pictures"):
@@ -201,7 +204,7 @@ def publish(state: RunState, new: Path, out: Path, title: str, command: str = ""
             for stage in stages_that_made_something(state):
                 stage.files(state, new)
         with state.record.stage("result file"):
-            save_results(state, new / output.RESULT)
+            save_results(state, new / output.RESULT, bundle)
         write_report(state, new, pictures, title, command)
 
 
@@ -218,8 +221,8 @@ def writing(new: Path, out: Path) -> Iterator[None]:
         raise InputError(str(error).replace(str(new), str(out))) from error
 
 
-def save_results(state: RunState, path: Path) -> None:
-    """Write the EMD file: calibrated results, settings, log, and a link to the raw scan."""
+def save_results(state: RunState, path: Path, bundle: bool = False) -> None:
+    """Write the EMD file: calibrated results, settings, log, and a link to the raw scan, or with `bundle` the scan itself, compressed."""
     import gpu4d
 
     items: dict[str, Any] = {}
@@ -227,11 +230,13 @@ def save_results(state: RunState, path: Path) -> None:
         items["datacube"] = state.cube
     else:
         changed = "corrected" if state.cube.corrections else "cropped, binned, reshaped or transposed"
-        state.record.note(f"the scan was {changed} while reading: raw_datacube links to the file as it is")
-        items["raw_datacube"] = DataCube(below_views(state.cube.source), name="raw_datacube")
+        what = "holds" if bundle else "links to"
+        state.record.note(f"the scan was {changed} while reading: raw_datacube {what} the file as it is")
+        items["raw_datacube"] = DataCube(below_views(state.cube.source), metadata=state.cube.metadata, name="raw_datacube")
     items.update((name, thing) for name, thing in state.products.items() if thing is not None)
     items["calibration"] = state.calibration
-    gpu4d.save(path, items, settings=_storable(state.recipe.as_dict()), log=state.record.log)
+    links = "bundle" if bundle else "external"
+    gpu4d.save(path, items, settings=_storable(state.recipe.as_dict()), log=state.record.log, links=links)
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:

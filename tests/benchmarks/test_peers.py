@@ -7,9 +7,9 @@ import textwrap
 import numpy as np
 import pytest
 from gpu4d.benchmarks import crowded
-from gpu4d.benchmarks.peers import close_disks, compare, comparisons, inputs, table
+from gpu4d.benchmarks.peers import close_disks, compare, comparisons, inputs, show_results, table
 from gpu4d.benchmarks.peers.comparisons import Comparison
-from gpu4d.benchmarks.peers.environments import SetupError
+from gpu4d.benchmarks.peers.environments import Environment, SetupError
 from gpu4d.benchmarks.peers.table import Check, Row, Target
 from gpu4d.benchmarks.peers.worker import Worker, WorkerError, arrays_of
 
@@ -216,3 +216,52 @@ def test_close_disks_of_peers_are_judged_as_ours(monkeypatch, capsys):
         assert "bright: inside 1 sigma" not in row  # peers know no standard errors
     assert all(len({options["scene"] for _, options in worker.asked[:-1]}) == 1 for worker in workers.values())
     assert all(worker.asked[-1] == "closed" for worker in workers.values())
+
+
+READER = """
+import json, pathlib, sys
+seen = {"problem": "", "arrays": 2, "right": 2, "wrong": [], "axes": ["a"], "metadata": True, "has_metadata": True, "classes": ["Array"]}
+files = {path.stem: dict(seen) for path in pathlib.Path(sys.argv[2]).glob("*.h5")}
+if sys.argv[1] == "bad":
+    files["Disk"]["problem"] = "no such thing"
+    files["Ring"]["right"], files["Ring"]["wrong"] = 1, ["b has other values"]
+print(json.dumps({"about": f"{sys.argv[1]} 1.0", "files": files}))
+"""
+
+
+@pytest.mark.parametrize(("reader", "code"), [("good", 0), ("bad", 1), ("absent", 1)])
+def test_what_readers_give_of_results_is_counted(tmp_path, monkeypatch, capsys, reader, code):
+    """A reader that refuses a file, gives other values, or cannot be set up, is a failure."""
+    (tmp_path / "reader.py").write_text(READER)
+
+    def python_of(environment, folder):
+        if environment.name == "absent":
+            raise SetupError("no such package")
+        return sys.executable
+
+    monkeypatch.setattr(show_results, "READERS", {reader: (Environment(reader, (), (), str(tmp_path / "reader.py")), "py4DSTEM")})
+    monkeypatch.setattr(show_results.environments, "python_of", python_of)
+    some = {name: kind for name, kind in show_results.classes().items() if name in ("Disk", "Ring", "DataCube", "RealSlice")}
+    monkeypatch.setattr(show_results, "classes", lambda: some)
+    assert show_results.main([]) == code
+    said = capsys.readouterr().out
+    assert {
+        "good": "| good 1.0 | 4 of 4 | 8 of 8 | 4 | all | Array |",
+        "bad": "PROBLEM bad, Disk: no such thing\nPROBLEM bad, Ring: b has other values",
+        "absent": "PROBLEM absent: could not be set up: no such package",
+    }[reader] in said
+    assert reader != "bad" or "| Disk | refused: no such thing |" in said
+
+
+def test_a_reader_compares_what_it_gives_with_the_file(tmp_path):
+    """The script of the readers, with h5py as the reader."""
+    from gpu4d.benchmarks.peers import results_readers
+
+    show_results.gpu4d.save(tmp_path / "a.h5", {"strain": show_results.example("Strain"), "points": show_results.example("PointList")})
+    arrays, lists, points, texts = results_readers.stored(tmp_path / "a.h5")
+    assert {"gpu4d/strain", "gpu4d/strain/exx"} <= set(arrays) and not lists and list(points) == ["gpu4d/points"] and texts
+    assert arrays["gpu4d/strain/exx"][1] == [("Rx", "A"), ("Ry", "A")]
+    given = {name: results_readers.same(values, values) for name, (values, _) in arrays.items()}
+    given["gpu4d/strain/exx"] = results_readers.same(arrays["gpu4d/strain/exx"][0] + 1, arrays["gpu4d/strain/exx"][0])
+    said = results_readers.report(arrays, given, ["gpu4d/strain"], {"Array"}, True, texts)
+    assert said["right"] == said["arrays"] - 1 and said["wrong"] == ["gpu4d/strain/exx has other values"]

@@ -18,8 +18,8 @@ SHAPES = [(64, 64), (63, 65), (48, 72), (65, 48)]
 @pytest.mark.parametrize("refine", ["correlation", "upsample", "parabola", None])
 @pytest.mark.parametrize("powers", [(0.85, 1.0), (1.0, 1.0), (0.85, 0.85), (0.7, 0.9)])
 def test_twin_equals_definition(shape, refine, powers):
-    patterns, _ = scene(shape, n=5, spots=4)
-    patterns[2] = 0
+    patterns, _ = scene(shape, n=3, spots=4)
+    patterns[1] = 0
     options = {"refinement": Refinement(refine, *powers), "limits": PeakLimits(min_spacing=6.0, max_peaks=9)}
     args = (patterns, *operands(synthetic(shape, 5.0, (shape[0] / 2 + 0.3, shape[1] / 2 - 0.2))))
     with gpu4d.using("definition"):
@@ -27,7 +27,7 @@ def test_twin_equals_definition(shape, refine, powers):
     with gpu4d.using("cpu"):
         got = find_disks(*args, **options)
     np.testing.assert_array_equal(got.count, want.count)
-    assert want.count.tolist()[2] == 0 and want.count.sum() >= 16
+    assert want.count.tolist()[1] == 0 and want.count.sum() >= 8
     for name in ("qx", "qy"):
         np.testing.assert_allclose(getattr(got, name), getattr(want, name), atol=1e-3, err_msg=name)
     np.testing.assert_allclose(got.intensity, want.intensity, rtol=2e-5, atol=1e-4)
@@ -94,7 +94,7 @@ def uneven(shape, center, *, stretch=0.0, slope=0.0, square=False, edge=1.0):
         ({"square": True, "edge": 0.05}, "correlation", "pixels"),
     ],
 )
-@pytest.mark.parametrize("counts", [None, 1000])
+@pytest.mark.parametrize("counts", [pytest.param(None, marks=pytest.mark.slow), 1000])  # noise makes it harder
 def test_auto_is_the_likelihood_where_the_vacuum_image_tells_the_form_of_the_probe(form, which, reason, counts):
     image = 1e4 * uneven((64, 64), (31.7, 32.2), **form)
     probe = image if counts is None else np.random.default_rng(3).poisson(counts / 1e4 * image)

@@ -25,7 +25,8 @@ def test_chunks_are_found_whatever_the_dataset_may_grow_to(tmp_path, monkeypatch
     """Every pattern of axes that are fixed, may double, or grow without end; HDF5 itself reports some of these chunks at wrong places."""
     monkeypatch.setitem(FILTERS, None, dict)
     shape, chunks, data = (8, 8, 4, 4), (4, 2, 2, 4), counts((8, 8, 4, 4), seed=3)
-    for growth in itertools.product("fixed doubled endless".split(), repeat=4):
+    every = list(itertools.product("fixed doubled endless".split(), repeat=4))
+    for growth in every if name is None else every[::4]:  # a filter adds sizes to the same places
         most = tuple({"fixed": n, "doubled": 2 * n, "endless": None}[g] for n, g in zip(shape, growth))
         path = tmp_path / f"{'-'.join(growth)}.h5"
         with h5py.File(path, "w", libver="latest") as file:

@@ -34,8 +34,7 @@ WHERE[0, 0] = False
 ORIGINS = np.stack(np.broadcast_arrays(11.5 + 0.1 * np.arange(5)[:, None], 9.5 - 0.1 * np.arange(6)), -1)
 COM = np.stack(np.meshgrid(np.sin(np.arange(5.0)), np.cos(np.arange(6.0)), indexing="ij"), -1)
 PHASE = np.add.outer(np.sin(np.arange(9.0)), np.cos(np.arange(8.0)))
-BUMPS = RNG.normal(size=(20, 18))  # a picture: noise and some spots
-BUMPS[4::7, 5::6] += 9
+WAVES = np.add.outer(np.sin(np.arange(12)), np.cos(0.8 * np.arange(12))) + 0.6 * np.sin(np.multiply.outer(np.arange(12), np.arange(12)) / 7)
 GRADIENT = np.stack(np.gradient(PHASE), -1)
 POSITIONS = np.stack(np.meshgrid(np.arange(5.0), np.arange(6.0), indexing="ij"), -1)
 ORDERS = np.mgrid[-1:2, -1:2].reshape(2, -1).T
@@ -69,7 +68,8 @@ DOSES = RNG.uniform(1, 2, (*SCAN, 7))
 
 
 def glass(p: Any, k: Any, f: Any = 1 / (1 + RINGS), e: Any = None, **options: Any) -> Any:
-    found = gpu4d.rdf(p, k=k, factor=f, error=e, density=0.05, **{"background": None, **options})
+    few = {"background": None, "r": np.linspace(0.5, 8, 40)}
+    found = gpu4d.rdf(p, k=k, factor=f, error=e, density=0.05, **{**few, **options})
     return found.structure_factor, found.reduced, found.reduced_error
 
 
@@ -278,7 +278,9 @@ CALLS: dict[str, Call] = {
     "deflection.find_shift": Call(lambda a, b: gpu4d.deflection.find_shift(a, b).shift, a=GRADIENT, b=GRADIENT),
     "drift.scattered_average": Call(lambda v, p: gpu4d.drift.scattered_average(v, p, step=1.0, shape=(5, 6))[0], v=COM[..., 0], p=ORIGINS),
     "drift.scan_vectors": Call(lambda p: gpu4d.drift.scan_vectors(p).matrix, p=ORIGINS),
-    "scan_drift": Call(lambda a, b: gpu4d.scan_drift(a, b, fast_axes=(1, 0), angle=0.0).positions[1], a=BUMPS, b=BUMPS + 1),
+    "scan_drift": Call(
+        lambda a, b: gpu4d.scan_drift(a, b, fast_axes=(1, 0), angle=0.0, max_drift=0.5).positions[1], a=WAVES, b=WAVES + 0.01
+    ),
     "deflection.phase_error": Call(lambda v, w: gpu4d.deflection.phase_error(v, descan="mean", where=w), v=COM**2, w=WHERE),
     "deflection.resampled": Call(lambda f, s: gpu4d.deflection.resampled(f, s), f=GRADIENT, s=np.array([0.5, -0.25])),
     "deflection.segment_response": Call(lambda p: gpu4d.deflection.segment_response(p, QUADRANTS), p=PROBE),
@@ -490,6 +492,10 @@ NO_ARRAYS = {
     "io.ScanTiming": "numbers",
     "RawLayout": "numbers",
     "io.RawLayout": "numbers",
+    "read_emd": "as io.read_emd",
+    "interop.to_xarray": "a result",
+    "interop.to_hyperspy": "a result",
+    "data.Storable": "a base class",
     "save": "tested below",
     "convert": "an array as a DataCube, which is copied to the host",
     "io.convert": "as convert",

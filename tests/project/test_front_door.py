@@ -81,8 +81,8 @@ def test_the_stub_lists_what_is_there(checkout):
 
 # Aliases of Any: values that really may be anything. Each says why where it stands.
 ANYTHING = {
-    "DType", "FieldValue", "Index", "Join", "Kernel", "KernelArgument", "Metadata", "Result", "Section", "SettingValue", "State", "Stored",
-    "Value",
+    "DType", "FieldValue", "Index", "Join", "Kernel", "KernelArgument", "Metadata", "Part", "Result", "Section", "SettingValue", "State",
+    "Stored", "Value",
 }  # fmt: skip
 SPECIAL = ("__init__", "__call__", "__getitem__")
 

@@ -17,6 +17,7 @@ FLOORS = (
     ("device",),
     ("data",),
     ("io",),
+    ("interop",),
     ("streaming",),
     ("simulate", "imaging"),
     ("probe",),

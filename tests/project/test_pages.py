@@ -31,7 +31,7 @@ def resolve(dotted: str) -> object:
 
 
 PAGES = (
-    "plan-an-experiment", "formats", "convert", "bin-crop-reshape", "raw-data",
+    "plan-an-experiment", "formats", "convert", "bin-crop-reshape", "raw-data", "results",
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
     "counting-and-events", "rdf", "amorphous-strain", "amorphous",

@@ -15,7 +15,7 @@ from gpu4d.preprocess import BadPixels, Electrons
 from gpu4d.probe import FineImage
 
 ROOMS = (
-    "data io device streaming simulate imaging probe preprocess calibrate rings "
+    "data io interop device streaming simulate imaging probe preprocess calibrate rings "
     "crystal bragg classification amorphous deflection ptychography plot workflow"
 )
 LONGEST = 300  # characters
@@ -32,7 +32,8 @@ def shown_fields(kind):
     """Annotations of the fields that a generated repr shows."""
     if dataclasses.is_dataclass(kind):
         return [str(field.type) for field in dataclasses.fields(kind) if field.repr]
-    return [str(getattr(value, "__forward_arg__", value)) for value in kind.__annotations__.values()] if hasattr(kind, "_fields") else []
+    fields = [value for base in kind.__mro__ for value in vars(base).get("__annotations__", {}).values() if hasattr(base, "_fields")]
+    return [str(getattr(value, "__forward_arg__", value)) for value in fields]
 
 
 def has_own_repr(kind):

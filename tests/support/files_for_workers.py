@@ -5,6 +5,7 @@ files one worker would have the whole table, and the other would compile the sam
 """
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
@@ -25,8 +26,21 @@ class OperationsFirst(LoadFileScheduling):
 
 
 def put_in_order(items: list[pytest.Item]) -> None:
-    """Put the table first, and then files with many tests before files with few."""
+    """Put the table first, and then files with many tests before files with few: in one order, wherever a worker began to collect."""
     units = [item.nodeid.partition("::")[0] for item in items]
     many = Counter(units)
-    order = sorted(range(len(items)), key=lambda i: (units[i] != TABLE, -many[units[i]]))
+    order = sorted(range(len(items)), key=lambda i: (units[i] != TABLE, -many[units[i]], units[i]))
     items[:] = [items[i] for i in order]
+
+
+def collect_from_elsewhere(config: pytest.Config, tests: Path) -> None:
+    """Let each worker begin to collect at another folder of `tests`, where all of it is asked for.
+
+    pytest rewrites the assertions of a file once, and keeps them on disk. In the same order all workers would rewrite each file at the
+    same time.
+    """
+    if [Path(config.invocation_params.dir, arg).resolve() for arg in config.args] != [tests]:
+        return
+    parts = sorted(str(p) for p in tests.iterdir() if (p.is_dir() and p.name[0] not in "._") or p.match("test_*.py"))
+    first = int(config.workerinput["workerid"].removeprefix("gw")) * len(parts) // config.workerinput["workercount"]
+    config.args = parts[first:] + parts[:first]

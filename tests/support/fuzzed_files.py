@@ -15,6 +15,7 @@ import numpy as np
 import gpu4d
 from gpu4d.errors import Gpu4dError
 from gpu4d.io import load_image, read_emd
+from gpu4d.testing.example_results import example
 
 SHAPE = (4, 6, 12, 10)
 CHUNKS = {"chunks": (2, 3, 12, 10)}
@@ -46,7 +47,8 @@ H5 = {
     "one chunk, latest": {"chunks": SHAPE, "compression": "gzip", "libver": "latest"},
     "user block": {**CHUNKS, "compression": "gzip", "userblock_size": 1024},
 }
-LAYOUTS = [*H5, "virtual", "links", "npy", "npy big-endian", "npy frames", "result of gpu4d", "result of gpu4d, counted"]
+OURS = ["result of gpu4d", "result of gpu4d, counted", "results of gpu4d"]
+LAYOUTS = [*H5, "virtual", "links", "npy", "npy big-endian", "npy frames", *OURS]
 
 
 def make(folder, layout):
@@ -84,6 +86,8 @@ def make(folder, layout):
         if "counted" in layout:
             fields = {name: np.arange(5.0) for name in ("qx", "qy", "intensity")}
             items["disks"] = gpu4d.PointListArray(np.minimum(np.arange(25), 5), fields, SHAPE[:2])
+        if layout == "results of gpu4d":  # classes with parts of every kind, and parts inside parts
+            items = {name: example(name) for name in ("Origin", "LatticesFit", "Simulated", "Candidates", "RDF", "Calibration")}
         gpu4d.save(path, items, overwrite=True, settings={"a": [1, 2], "b": {"c": "text"}}, log=["one", "two"])
     return path, arguments
 

@@ -2,6 +2,7 @@
 
 import h5py
 import pytest
+from blank_pictures import not_rendered
 from recipes_in_tests import recipe
 
 import gpu4d
@@ -27,3 +28,10 @@ def results(tmp_path_factory, crystal):
         file["scan"] = crystal.cube.source.array
     settings = recipe(calibration__energy=200e3, calibration__semiangle=3.0, calibration__r_pixel=20.0, bragg__max_peaks=99)
     return run(path, root / "out", recipe=settings, command="gpu4d run <script>")
+
+
+@pytest.fixture(scope="module")
+def only_blank_pictures():
+    """No run of this module renders its pictures: no test of it looks at them."""
+    with not_rendered():
+        yield

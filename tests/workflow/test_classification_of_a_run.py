@@ -20,7 +20,7 @@ def grains():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, grains):
+def folder(tmp_path_factory, grains, only_blank_pictures):
     pytest.importorskip("sklearn")
     root = tmp_path_factory.mktemp("classes")
     with h5py.File(root / "grains.h5", "w") as file:

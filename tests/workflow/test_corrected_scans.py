@@ -24,4 +24,8 @@ def test_results_are_those_of_corrected_patterns_and_the_file_links_to_the_raw_s
     save_results(state, tmp_path / "result.h5")
     saved = gpu4d.io.read_emd(tmp_path / "result.h5")
     np.testing.assert_array_equal(saved["raw_datacube"].load().source.array, data)
+    save_results(state, tmp_path / "bundle.h5", bundle=True)
+    (tmp_path / "scan.npy").rename(tmp_path / "elsewhere.npy")
+    np.testing.assert_array_equal(np.asarray(gpu4d.open(tmp_path / "bundle.h5")), data, err_msg="the raw scan, not the corrected one")
+    (tmp_path / "elsewhere.npy").rename(tmp_path / "scan.npy")
     assert any("the scan was corrected while reading" in line for line in state.record.log)

@@ -40,7 +40,7 @@ def gold():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, gold):
+def folder(tmp_path_factory, gold, only_blank_pictures):
     root = tmp_path_factory.mktemp("gold")
     with h5py.File(root / "gold.h5", "w") as file:
         file["scan"] = gold

@@ -1,11 +1,11 @@
 """What a run needs is compiled once, in a step of its own, and nothing else is."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from own_process import importing
 
 import gpu4d
 from gpu4d.workflow import prepare as module
@@ -68,8 +68,9 @@ def test_jobs_are_calls_that_work(mask):
 
 
 def run(folder, kept, *arguments):
-    code = f"from gpu4d.cli import main; main({['run', *arguments, '--overwrite']!r})"
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(kept)}
+    code = "import blank_pictures; blank_pictures.render_none(); "
+    code += f"from gpu4d.cli import main; main({['run', *arguments, '--overwrite']!r})"
+    environment = {**importing(), "NUMBA_CACHE_DIR": str(kept)}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -80,7 +80,7 @@ def test_without_a_disk_the_ring_is_the_centre(factors):
     assert np.hypot(x - CENTER[0], y - CENTER[1]) < 0.2 and "ring" in decided.why
 
 
-def test_the_folder_has_both_pictures_and_the_numbers(tmp_path, factors):
+def test_the_folder_has_both_pictures_and_the_numbers(tmp_path, factors, blank_pictures):
     with h5py.File(tmp_path / "glass.h5", "w") as file:
         file["scan"] = glass(factors)
     made = run(tmp_path / "glass.h5", tmp_path / "out", recipe=recipe(calibration__q_pixel=0.02))

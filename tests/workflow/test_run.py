@@ -38,7 +38,7 @@ def test_the_result_file_has_everything_by_name(results, crystal):
     assert (results.folder / "result.h5").stat().st_size < crystal.cube.nbytes, "the scan is linked, not copied"
 
 
-def test_the_phase_is_saved_too(thin, tmp_path):
+def test_the_phase_is_saved_too(thin, tmp_path, blank_pictures):
     np.save(tmp_path / "thin.npy", thin.cube.source.array)
     known = {"calibration__energy": 80e3, "calibration__semiangle": 25.0, "calibration__r_pixel": 0.4}
     done = run(tmp_path / "thin.npy", tmp_path / "out", recipe=recipe(**known))
@@ -76,22 +76,26 @@ def test_the_report_says_what_was_found_and_done(results):
     assert "semi-angle 3 mrad over a disk radius" in text, "how the pixel came to be known"
 
 
-def test_the_recipe_that_is_left_repeats_the_run(results, tmp_path):
+def test_the_recipe_that_is_left_repeats_the_run(results, tmp_path, blank_pictures):
     again = Recipe.load(results.folder / "recipe.toml")
     assert again.as_dict() == results.state.recipe.as_dict()
     done = run(next(results.folder.parent.glob("*.h5")), tmp_path / "again", recipe=results.folder / "recipe.toml")
     assert np.array_equal(np.asarray(done.state["strain"].exx), np.asarray(results.state["strain"].exx), equal_nan=True)
 
 
-def test_the_recipe_that_is_left_works_from_anywhere(crystal, tmp_path, monkeypatch):
+def test_the_recipe_that_is_left_works_from_anywhere(crystal, tmp_path, monkeypatch, blank_pictures):
     """A probe given by a relative path is found again by the recipe in the result folder."""
     monkeypatch.chdir(tmp_path)
-    np.save("scan.npy", crystal.cube.source.array)
+    np.save("scan.npy", crystal.cube.source.array[:3, :4])
     with h5py.File("probe.h5", "w") as file:
         file["p"] = crystal.probe
-    run("scan.npy", "out", recipe=recipe(probe__file="probe.h5:/p"))
+    images = {"analysis__technique": "images"}
+    first = run("scan.npy", "out", recipe=recipe(probe__file="probe.h5:/p", **images)).state["disk"]
     assert Recipe.load("out/recipe.toml").probe.file == f"{tmp_path}/probe.h5:/p"
-    assert run("scan.npy", "again", recipe="out/recipe.toml").state["technique"] == "bragg"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = run("../scan.npy", "again", recipe="../out/recipe.toml").state["disk"]
+    assert again == first != run("../scan.npy", "without", recipe=recipe(**images)).state["disk"], "the probe's disk, not the scan's"
 
 
 def test_the_summary_is_for_reading(results):
@@ -99,7 +103,7 @@ def test_the_summary_is_for_reading(results):
     assert "Bragg disks and strain" in text and "report.html" in text and "quality gates passed" in text
 
 
-def test_binning_and_masks_are_honoured(crystal, tmp_path):
+def test_binning_and_masks_are_honoured(crystal, tmp_path, blank_pictures):
     """Detector binned by two: half the disk, too small to tell the pixel; masked positions are NaN."""
     np.save(tmp_path / "scan.npy", crystal.cube.source.array)
     where = np.ones((14, 12))
@@ -240,7 +244,7 @@ def test_info_plans_for_the_device_of_the_run(file, two_cards):
     assert "is slower than the link at 1e+03 TB/s" in describe_file(file, with_plan=True)
 
 
-def test_a_run_on_two_devices_is_that_on_one(file, two_cards, tmp_path):
+def test_a_run_on_two_devices_is_that_on_one(file, two_cards, tmp_path, blank_pictures):
     found = {}
     for device in ("cuda:0,cuda:1", "cuda:1"):
         made = run(file, tmp_path / device.replace(":", ""), recipe=recipe(compute__device=device))

@@ -14,6 +14,7 @@ from gpu4d.workflow import Recipe, Record, RunState, analyse, run
 from gpu4d.workflow.pipeline import found
 
 SLOW = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("only_blank_pictures")
 
 
 @pytest.mark.shared

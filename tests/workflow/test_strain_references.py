@@ -145,7 +145,7 @@ def test_the_crystal_gives_absolute_strain(shared_data):
     ("method", "reference", "words"),
     [("disks", "45, 3, -3, 45 px", "45.10 and 45.10 px long"), ("cepstrum", "0.49,0,0,0.49 1/A", "give --q-pixel")],
 )
-def test_a_run_whose_reference_is_refused_ends_with_a_report_that_says_why(tmp_path, capsys, method, reference, words):
+def test_a_run_whose_reference_is_refused_ends_with_a_report_that_says_why(tmp_path, capsys, blank_pictures, method, reference, words):
     """Everything else is measured and kept: the scan was read, and the disks were found."""
     made = gpu4d.simulate.bragg_scan((6, 6), (96, 96), spacing=20.0, radius=4.0, dose=80.0, strain_size=0.005, seed=5)
     with h5py.File(tmp_path / "scan.h5", "w") as file:

@@ -23,7 +23,8 @@ from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats import emd
-from gpu4d.io.formats.emd_nodes import calibration_keys, earlier_corrections
+from gpu4d.io.formats.emd_cube import earlier_corrections
+from gpu4d.io.formats.emd_nodes import calibration_keys
 from gpu4d.io.sources.links import dataset_at
 from gpu4d.io.units import log
 from gpu4d.io.writing import hyperspy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats.attributes import attributes_above
+from gpu4d.io.formats.emd_nodes import KEY
+from gpu4d.io.formats.emd_values import decoded
 from gpu4d.io.sources import hdf5_text
 from gpu4d.io.sources.links import dataset_at, follow, group_at, names, path_of
 from gpu4d.io.units import detector_pixel, log, scan_step
@@ -28,6 +31,7 @@ LEGACY_KEYS = {
     "beam_energy": "energy",
     "convergence_semiangle_mrad": "semiangle",
 }
+LONGEST_VALUE = 200  # letters of a number or a few numbers in a history
 LONGEST_AXIS = 1 << 16  # positions of a dimension vector that are looked at
 
 
@@ -82,7 +86,8 @@ def read_metadata(group: h5py.Group, seen: set[int] | None = None, depth: int = 
     seen.add(hash(group))
     for name in names(group):
         try:
-            read[name] = _item(follow(group, name), seen, depth + 1)
+            held = follow(group, name)
+            read[label(held, KEY, name)] = _item(held, seen, depth + 1)
         except (*FOREIGN, MemoryError) as error:
             log.warning("%s: the entry %s is left out: %s", shown(group.file.filename), shown(name), reason(error))
     return read
@@ -97,6 +102,8 @@ def _item(node: Any, seen: set[int], depth: int) -> Any:
                 values = [tuple(v.tolist()) if isinstance(v, np.ndarray) else v for v in values]
             return tuple(values) if kind.startswith("tuple") else values
         return read_metadata(node, seen, depth)
+    if not isinstance(node, h5py.Dataset):
+        raise InputError("it is a type, and no value")
     if node.shape is not None and node.nbytes > LARGEST_ENTRY:
         raise InputError(f"it has {node.nbytes} bytes, more than {LARGEST_ENTRY}")
     value = hdf5_text.value(node)
@@ -129,9 +136,14 @@ def metadata_of(file: h5py.File, path: str) -> dict[str, Any]:
     root = root_of(file, path)
     if root is not None:
         own = {name: held for name, held in bundle(parent_of(file, path)).items() if held}
+        earlier = own.pop("scan_metadata", {})
         out["metadata"] = {**bundle(root), **own}
         if "source" in out["metadata"]:  # of the file that this one was converted from
             out["source"] = out["metadata"].pop("source")
+        try:
+            out = _with_earlier(out, {key: decoded(value) for key, value in earlier.items()})
+        except FOREIGN as error:
+            log.warning("%s: what it says of the scan's first file is left out: %s", shown(file.filename), reason(error))
     legacy = group_at(file, LEGACY)
     if root is None and legacy is not None and path.strip("/").startswith(LEGACY.split("/")[0]):
         held = read_metadata(legacy)
@@ -145,6 +157,12 @@ def _legacy_keys(held: Mapping[str, Any]) -> dict[str, Any]:
     keys = {**microscope, **calibration}
     renamed = {new: keys[old] for old, new in LEGACY_KEYS.items() if old in keys}
     return {**keys, **renamed}
+
+
+def _with_earlier(found: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what was known of a scan when gpu4d saved it. What a file says of itself comes first."""
+    both = {key: {**value, **found.get(key, {})} for key, value in earlier.items() if key in ("attributes", "metadata")}
+    return {**earlier, **found, **both}
 
 
 def mask_of(metadata: Mapping[str, Any], shape: Shape4) -> np.ndarray | None:
@@ -220,8 +238,19 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
         set_field(c, field, value, how)
     written = keys.get("history")
     lines = [line.split(" | ", 3) for line in (written if isinstance(written, list | tuple) else ()) if isinstance(line, str)]
-    c.history = [Measurement(field, value, told, when) for when, field, value, told in (x for x in lines if len(x) == 4)] or c.history
+    entries = [Measurement(field, _told(value), told, when) for when, field, value, told in (x for x in lines if len(x) == 4)]
+    c.history = entries or c.history
     return c
+
+
+def _told(text: str) -> object:
+    """Return the value in a line of the history: a number, a bool or a tuple where it is one, else its text."""
+    if len(text) > LONGEST_VALUE:
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def _is_given(value: Any) -> bool:

@@ -15,11 +15,12 @@ import numpy as np
 
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.events import Events, ReadsEvents, largest
+from gpu4d.data.named_axes import cube_axes
 from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.formats.emd import label
-from gpu4d.io.formats.emd_nodes import node, write_metadata
+from gpu4d.io.formats.emd_nodes import node, write_dims, write_metadata
 from gpu4d.io.sources.event_file import Column, FileEventSource
 from gpu4d.io.sources.links import dataset_at, group_at, names, path_of
 
@@ -41,6 +42,7 @@ def write_events(parent: h5py.Group, name: str, cube: DataCube, source: ReadsEve
     fields: list[tuple[str, Any]] = [("qx", np.uint16 if qx <= 1 << 16 else np.uint32), ("qy", np.uint16 if qy <= 1 << 16 else np.uint32)]
     fields += [] if first.counts is None else [("counts", first.counts.dtype.newbyteorder("="))]
     lists = group.create_dataset("data", (rx, ry), h5py.vlen_dtype(np.dtype(fields)))
+    write_dims(group, cube_axes(cube)[:2])
     for field in ("qx", "qy"):
         group.attrs[f"units_{field}"] = "px"
     events = group.create_group(EVENTS)

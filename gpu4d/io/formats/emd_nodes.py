@@ -1,9 +1,8 @@
-"""Write EMD 1.0 nodes as emdfile and py4DSTEM do: metadata, arrays, point lists, a linked or copied cube."""
+"""Write EMD 1.0 nodes as emdfile and py4DSTEM do: metadata, arrays, point lists."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
 
@@ -13,19 +12,27 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import FIELDS
-from gpu4d.data.datacube import DataCube
+from gpu4d.data.named_axes import Axis, slice_axes
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
-from gpu4d.data.source import check_whole
 from gpu4d.errors import InputError
-from gpu4d.io.formats.emd_reference import is_only_named, reference
-from gpu4d.io.sources.hdf5_file import open_file
-from gpu4d.io.sources.links import follow
 
 # gpu4d's units as py4DSTEM spells them, and the reverse
 UNITS = {"Å": "A", "1/Å": "A^-1", "px": "pixels", "": "1"}
-STREAM_BYTES = 32 << 20
 ALWAYS = ("energy", "semiangle", "convergence_semiangle_mrad")  # keys that py4DSTEM expects; written as None if the value is not known
+
+
+KEY = "gpu4d_key"  # attribute: the key of a value whose dataset has another name
+# How names begin of datasets that RosettaSciIO takes for arrays with axes, wherever they are
+MISUNDERSTOOD = ("data", "counted_datacube", "realslice", "diffractionslice", "pointlist")
+# py4DSTEM's classes, and what emdfile has instead: the kind of group if it is another, and the class
+PLAIN_CLASSES = {
+    "RealSlice": ("", "Array"),
+    "DiffractionSlice": ("", "Array"),
+    "DataCube": ("", "Array"),
+    "Calibration": ("", "Metadata"),
+    "BraggVectors": ("node", "Node"),
+}
 
 
 def node(parent: h5py.Group, name: str, kind: str, python_class: str) -> h5py.Group:
@@ -33,6 +40,22 @@ def node(parent: h5py.Group, name: str, kind: str, python_class: str) -> h5py.Gr
     group = parent.create_group(name)
     group.attrs["emd_group_type"], group.attrs["python_class"] = kind, python_class
     return group
+
+
+def use_plain_classes(root: h5py.Group) -> None:
+    """Replace py4DSTEM's classes in a tree by those of emdfile, which does not read a tree with classes that it does not know."""
+
+    def change(_: str, item: h5py.Group | h5py.Dataset) -> None:
+        held = item.attrs.get("python_class")
+        if held in PLAIN_CLASSES:
+            kind, name = PLAIN_CLASSES[held]
+            item.attrs["python_class"] = name
+            if kind:
+                item.attrs["emd_group_type"] = kind
+        elif item.attrs.get("emd_group_type") == "custom_pointlistarray":
+            item.attrs["emd_group_type"] = "pointlistarray"
+
+    root.visititems(change)
 
 
 # ---------------------------------------------------------------- metadata
@@ -44,15 +67,23 @@ def write_metadata(owner: h5py.Group, name: str, values: Mapping[str, Any], pyth
         owner.create_group("metadatabundle").attrs["emd_group_type"] = "metadatabundle"
     group = node(owner["metadatabundle"], name, "metadata", python_class)
     for key, value in values.items():
-        _write_item(group, _key(key), value)
+        _write_item(group, str(key), value)
 
 
-def _key(key: Any) -> str:
-    return str(key).replace("/", "_").replace("\0", "") or "_"
+def _write_item(group: h5py.Group, given: str, value: Any) -> None:
+    """Write one value with emdfile's mark of its type. A value of another type is written as text.
+
+    A key that cannot be the name of a dataset, or would be misunderstood, is written as attribute.
+    """
+    key = given.replace("/", "_").replace("\0", "") or "_"
+    while key.startswith(MISUNDERSTOOD) or key in group:
+        key = f"_{key}"
+    _write_under(group, key, value)
+    if key != given:
+        group[key].attrs[KEY] = given.replace("\0", "")
 
 
-def _write_item(group: h5py.Group, key: str, value: Any) -> None:
-    """Write one value with emdfile's mark of its type. A value of another type is written as text."""
+def _write_under(group: h5py.Group, key: str, value: Any) -> None:
     if arrays.is_array(value) or isinstance(value, Slice):
         value = arrays.to_numpy(value) if arrays.is_array(value) else np.asarray(value)
         value = value.item() if value.ndim == 0 else value
@@ -60,7 +91,7 @@ def _write_item(group: h5py.Group, key: str, value: Any) -> None:
         inner = group.create_group(key)
         inner.attrs["type"] = "dict"
         for k, v in value.items() if isinstance(value, Mapping) else enumerate(value):
-            _write_item(inner, _key(k), v)
+            _write_item(inner, str(k), v)
     elif isinstance(value, list | tuple):
         _write_sequence(group, key, value)
     elif value is None:
@@ -130,46 +161,62 @@ def calibration_keys(c: Calibration, targets: Sequence[str]) -> dict[str, Any]:
 # ---------------------------------------------------------------- arrays
 
 
-def _write_dims(group: h5py.Group, shape: Sequence[int], names: Sequence[str], sizes: Sequence[float], units: Sequence[str]) -> None:
+def write_axes(parent: h5py.Group, name: str, data: np.ndarray, axes: Sequence[Axis], units: str, kind: str = "Array") -> h5py.Group:
+    """Write an array of the class `kind` with a vector for each axis. Return its group."""
+    group = node(parent, name, "array", kind)
+    group.create_dataset("data", data=data).attrs["units"] = units or "1"
+    write_dims(group, axes)
+    return group
+
+
+def write_dims(group: h5py.Group, axes: Sequence[Axis]) -> None:
     # Write whole vectors: when emdfile extends a pair (0, step) itself, the vector can be one element too long.
-    for n, (length, name, size, unit) in enumerate(zip(shape, names, sizes, units)):
-        dim = group.create_dataset(f"dim{n}", data=np.arange(length) * float(size))
-        dim.attrs["name"], dim.attrs["units"] = name, unit
+    for n, axis in enumerate(axes):
+        dim = group.create_dataset(f"dim{n}", data=axis.values)
+        dim.attrs["name"], dim.attrs["units"] = axis.name, UNITS.get(axis.unit, axis.unit)
 
 
 def write_slice(parent: h5py.Group, name: str, item: Slice) -> None:
     """Write a slice or a stack of slices. As in emdfile, the planes are the first axis, and the last dimension vector has their labels."""
     data = np.asarray(item)
-    letter = "R" if isinstance(item, RealSlice) else "Q" if isinstance(item, DiffractionSlice) else ""
     if data.ndim not in (2, 3):
         raise InputError(f"{name!r} has shape {data.shape}: a slice to be saved is (nx, ny), or a stack (n, nx, ny)")
-    group = node(parent, name, "array", {"R": "RealSlice", "Q": "DiffractionSlice"}.get(letter, "Array"))
-    group.create_dataset("data", data=data).attrs["units"] = item.units or "1"
-    axes = [f"{letter}x", f"{letter}y"] if letter else ["dim0", "dim1"]
-    units = UNITS.get(item.pixel_units, item.pixel_units)
-    _write_dims(group, data.shape[-2:], axes, [item.pixel_size] * 2, [units] * 2)
+    kind = "RealSlice" if isinstance(item, RealSlice) else "DiffractionSlice" if isinstance(item, DiffractionSlice) else "Array"
+    group = write_axes(parent, name, data, slice_axes(item)[-2:], item.units, kind)
+    # What vectors and names of groups do not say exactly: the kind if classes are emdfile's own, the size of a single pixel, the name.
+    given = {"gpu4d_slice": type(item).__name__, "gpu4d_name": item.name, "gpu4d_units": item.units, "gpu4d_pixel_units": item.pixel_units}
+    for key, value in {**given, "gpu4d_pixel_size": item.pixel_size}.items():
+        group.attrs[key] = value
     if data.ndim == 3:
         labels = [*item.labels, *(f"plane {i}" for i in range(len(item.labels), data.shape[0]))][: data.shape[0]]
         group.create_dataset("dim2", data=[label.encode() for label in labels]).attrs["name"] = "_labels_"
+        group.attrs["gpu4d_labels"] = len(item.labels)
 
 
 def write_array(parent: h5py.Group, name: str, data: np.ndarray) -> None:
     """Write an array without names or units, with one dimension or more."""
     if data.dtype.kind not in "biufc" or data.ndim == 0:
         raise InputError(f"{name!r} is an array of {data.dtype} with shape {data.shape}: need numbers, in at least one dimension")
-    group = node(parent, name, "array", "Array")
-    group.create_dataset("data", data=data).attrs["units"] = "1"
-    n = data.ndim
-    _write_dims(group, data.shape, [f"dim{i}" for i in range(n)], [1.0] * n, ["pixels"] * n)
+    write_axes(parent, name, data, [Axis.even(f"dim{i}", n, 1.0, "px") for i, n in enumerate(data.shape)], "1")
 
 
 # ---------------------------------------------------------------- point lists
 
 
-def write_points(parent: h5py.Group, name: str, points: PointListArray, detector_shape: Sequence[int] | None) -> None:
-    """Write Bragg disks as py4DSTEM's BraggVectors (first qx, qy, intensity, then further fields), and other points as they are."""
+def is_bragg(item: object) -> bool:
+    """Say whether lists of points are Bragg disks of a scan, which py4DSTEM has a class for."""
+    return isinstance(item, PointListArray) and len(item.shape) == 2 and {"qx", "qy", "intensity"} <= set(item.fields)
+
+
+def write_points(
+    parent: h5py.Group, name: str, points: PointListArray, detector_shape: Sequence[int] | None, r_pixel: float | None = None
+) -> None:
+    """Write Bragg disks as py4DSTEM's BraggVectors (first qx, qy, intensity, then further fields), and other points as they are.
+
+    Other programs find the positions along dimension vectors, in Å if `r_pixel` is known.
+    """
     fields = list(points.fields)
-    bragg = len(points.shape) == 2 and {"qx", "qy", "intensity"} <= set(fields)
+    bragg = is_bragg(points)
     if bragg:
         fields = ["qx", "qy", "intensity", *(f for f in fields if f not in ("qx", "qy", "intensity"))]
         owner = node(parent, name, "custom", "BraggVectors")
@@ -180,7 +227,7 @@ def write_points(parent: h5py.Group, name: str, points: PointListArray, detector
     else:
         group = node(parent, name, "pointlistarray", "PointListArray")
     flat = {f: arrays.to_numpy(points.flat(f)) for f in fields}
-    dtype = np.dtype([(f, np.float64 if v.dtype.kind == "f" else v.dtype) for f, v in flat.items()])
+    dtype = np.dtype([(f, np.float64 if bragg and v.dtype.kind == "f" else v.dtype) for f, v in flat.items()])  # as py4DSTEM has them
     records = np.empty(len(points), dtype)
     for f, v in flat.items():
         records[f] = v
@@ -191,6 +238,10 @@ def write_points(parent: h5py.Group, name: str, points: PointListArray, detector
     data = group.create_dataset("data", points.shape, h5py.vlen_dtype(dtype))
     if lists.size:
         data[...] = lists.reshape(points.shape)
+    even = ("Rx", "Ry") if len(points.shape) == 2 else tuple(f"dim{i}" for i in range(len(points.shape)))
+    step, unit = (r_pixel, "Å") if r_pixel and len(points.shape) == 2 else (1.0, "px")
+    write_dims(group, [Axis.even(axis, n, step, unit) for axis, n in zip(even, points.shape)])
+    group.attrs["gpu4d_fields"] = [f"{f} {flat[f].dtype.str}" for f in points.fields]  # their order, and their types
     for f, unit in points.units.items():
         group.attrs[f"units_{f}"] = unit
 
@@ -200,95 +251,8 @@ def write_pointlist(parent: h5py.Group, name: str, points: PointList) -> None:
     group = node(parent, name, "pointlist", "PointList")
     for field in points.fields:
         values = arrays.to_numpy(points[field])
-        group.create_dataset(field, data=values).attrs["dtype"] = np.bytes_(values.dtype.str)
-
-
-# ---------------------------------------------------------------- the cube
-
-
-def write_cube(parent: h5py.Group, name: str, cube: DataCube, link: bool, target: str, check: Callable[[], None]) -> None:
-    """Link the scan to its file, or write it a few rows at a time.
-
-    The group of a linked cube is marked `custom_array`. emdfile and py4DSTEM then read it only if it is named by its path. So they
-    do not load the whole raw scan together with the results.
-    """
-    if link and is_only_named(cube.source):
-        write_metadata(parent, name, reference(cube, target))
-        return
-    linked = _write_link(parent, name, cube, target) if link else None
-    group = linked if linked is not None else node(parent, name, "array", "DataCube")
-    if linked is None:
-        _write_patterns(group, cube, check)
-    describe_cube(group, cube)
-
-
-def describe_cube(group: h5py.Group, cube: DataCube) -> None:
-    """Write units and axes of the patterns in a group, the detector mask, and what was corrected."""
-    group["data"].attrs["units"] = "counts"
-    c = cube.calibration
-    sizes = [c.r_pixel or 1.0] * 2 + [c.q_pixel or 1.0] * 2
-    units = ["A" if c.r_pixel else "pixels"] * 2 + ["A^-1" if c.q_pixel else "pixels"] * 2
-    _write_dims(group, cube.shape, ["Rx", "Ry", "Qx", "Qy"], sizes, units)
-    if cube.detector_mask is not None:
-        write_metadata(group, "detector", {"mask": cube.detector_mask})
-    applied = [text for text in (earlier_corrections(cube), cube.corrections.description) if text]
-    if applied:  # the patterns written are corrected ones, now or when they were written before
-        write_metadata(group, "corrections", {"applied": ", ".join(applied)})
-
-
-def earlier_corrections(cube: DataCube) -> str:
-    """Return what was corrected in the patterns of the file that a cube was opened from; empty if nothing was."""
-    kept = cube.metadata.get("metadata")
-    found = kept.get("corrections") if isinstance(kept, Mapping) else None
-    return str(found.get("applied", "")) if isinstance(found, Mapping) else ""
-
-
-def _write_link(parent: h5py.Group, name: str, cube: DataCube, target: str) -> h5py.Group | None:
-    """Link by a virtual dataset (HDF5 file) or by external storage (mapped `.npy`). Return None for a cube that is in no file."""
-    source: Any = cube.source
-    path, dataset = getattr(source, "path", None), getattr(source, "dataset", None)
-    if path is None:
-        return None
-    group = node(parent, name, "custom_array", "DataCube")
-    if dataset is None:
-        create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        create.set_external(os.fsencode(path), source.offset, source.nbytes)
-        create.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        space, kind = h5py.h5s.create_simple(cube.shape), h5py.h5t.py_create(source.stored, logical=True)
-        h5py.h5d.create(group.id, b"data", kind, space, dcpl=create)
-    else:
-        with open_file(path) as raw:
-            stored = follow(raw, dataset)
-            shape, dtype = stored.shape, stored.dtype
-        layout = h5py.VirtualLayout(cube.shape, dtype)
-        layout[...] = h5py.VirtualSource(relative(path, target), dataset, shape)
-        group.create_virtual_dataset("data", layout)
-    write_metadata(group, "raw", {"file": path, "dataset": dataset, "layout": source.description})
-    return group
-
-
-def relative(path: str, target: str) -> str:
-    """Return the path of the raw file relative to the folder of the results, so that both can be moved together."""
-    try:
-        return os.path.relpath(os.path.realpath(path), os.path.dirname(os.path.realpath(target)))
-    except ValueError:  # it is on another drive
-        return path
-
-
-def _write_patterns(group: h5py.Group, cube: DataCube, check: Callable[[], None]) -> None:
-    rx, ry = cube.scan_shape
-    source = cube.source
-    first = arrays.to_numpy(source.read(slice(0, 1), slice(0, 1)))
-    data = group.create_dataset("data", cube.shape, first.dtype)
-    block_rows, block_columns = source.blocks
-    frame = first.nbytes
-    columns = (
-        ry if frame * ry * block_rows <= STREAM_BYTES else max(STREAM_BYTES // (frame * block_rows) // block_columns, 1) * block_columns
-    )
-    rows = max(STREAM_BYTES // (frame * min(columns, ry)) // block_rows, 1) * block_rows
-    for x in range(0, rx, rows):
-        for y in range(0, ry, columns):
-            cut = slice(x, min(x + rows, rx)), slice(y, min(y + columns, ry))
-            data[cut] = arrays.to_numpy(source.read(*cut))
-            check_whole(source)
-            check()
+        dataset = group.create_dataset(field, data=values)
+        dataset.attrs["dtype"] = np.bytes_(values.dtype.str)
+        if field in points.units:
+            dataset.attrs["units"] = points.units[field]
+    group.attrs["gpu4d_fields"] = list(points.fields)

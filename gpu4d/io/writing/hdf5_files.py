@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu4d._version import __version__
 from gpu4d.data.datacube import DataCube
-from gpu4d.io.formats import emd_nodes
+from gpu4d.io.formats import emd_cube, emd_nodes
 from gpu4d.io.formats.carried import Document, decoded
 from gpu4d.io.writing import hyperspy
 from gpu4d.io.writing.chunks import Tile
@@ -133,7 +133,7 @@ class Emd(Hdf5File):
         _attributes(file, {**header, "authoring_program": f"gpu4d {__version__}", "authoring_user": ""})
         _attributes(file[ROOT], {"emd_group_type": "root", "python_class": "Root"})
         _attributes(group, {"emd_group_type": "array", "python_class": "DataCube"})
-        emd_nodes.describe_cube(group, self.cube)
+        emd_cube.describe_cube(group, self.cube)
         keys = emd_nodes.calibration_keys(self.cube.calibration, [f"/{name_of(self.cube)}"])
         emd_nodes.write_metadata(file[ROOT], "calibration", keys, "Calibration")
         if "metadata" in known:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 
 
 @dataclass(frozen=True)
-class FineImage:
+class FineImage(Storable, stored="values: x y; step: [px]"):
     """Intensity of one disk between the pixels, measured from disks at many sub-pixel positions.
 
     Attributes

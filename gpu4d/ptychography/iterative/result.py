@@ -10,13 +10,18 @@ import numpy as np
 from gpu4d import arrays, fft
 from gpu4d.arrays import Array
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
+from gpu4d.data.storable import Storable
 from gpu4d.ptychography.experiment import Experiment
 from gpu4d.ptychography.iterative.grid import Grid
 from gpu4d.ptychography.iterative.state import State
 
 
 @dataclass(eq=False)
-class Reconstruction:
+class Reconstruction(
+    Storable,
+    stored="corner thickness: [Å]; probes: mode x y; powers: mode; positions corrections: Rx Ry xy [Å]; used: Rx Ry; loss: sweep; "
+    "object: slice x y",
+):
     """Transmission of an object, the probes that saw it, and how both were found.
 
     Attributes
