@@ -18,6 +18,7 @@ from gpu4d.arrays import Array
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.events import events_of
 from gpu4d.data.source import Source, View, below_views
+from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats import carried
@@ -42,7 +43,7 @@ NAMED = 5  # rows that an error lists
 
 
 @dataclass(frozen=True)
-class Converted:
+class Converted(Storable, stored="nbytes stored_bytes: [B]"):
     """What became of a scan.
 
     Attributes

@@ -189,9 +189,16 @@ def test_what_cannot_be_saved_is_said(tmp_path):
 # ---------------------------------------------------------------- bundled scans
 
 
+def small_chunks(monkeypatch, size):
+    """Chunks of about so many bytes, and memory for less than one."""
+    monkeypatch.setattr("gpu4d.io.formats.emd_cube.STREAM_BYTES", size)
+    for name, n in (("CHUNK_BYTES", size), ("LEAST_BYTES", size // 2), ("MOST_BYTES", 2 * size)):
+        monkeypatch.setattr(f"gpu4d.io.writing.chunks.{name}", n)
+
+
 @pytest.mark.parametrize("kind", ["u2", "f4", ">u2", "u1"])
 def test_a_bundle_has_every_pattern_bit_by_bit(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr("gpu4d.io.formats.emd_cube.STREAM_BYTES", 9000)
+    small_chunks(monkeypatch, 4000)
     data = np.random.default_rng(0).poisson(0.2, (5, 7, 20, 18)).astype(kind)
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_dataset("scan", data=data, chunks=(2, 3, 20, 18), compression="gzip")
@@ -205,19 +212,19 @@ def test_a_bundle_has_every_pattern_bit_by_bit(tmp_path, kind, monkeypatch):
     np.testing.assert_array_equal(back.load().source.array, data)
     with h5py.File(tmp_path / "r.h5") as file:
         stored = file["gpu4d/datacube/data"]
-        assert stored.chunks[2:] == (20, 18), "whole patterns"
+        assert stored.chunks[0] == 1 and stored.chunks[2:] == (20, 18) and 1 <= stored.chunks[1] <= 7
         assert "32008" in stored._filters and stored.id.get_storage_size() < data.nbytes / 2
         assert file["gpu4d/datacube"].attrs["emd_group_type"] == "custom_array", "results are read without it"
 
 
 def test_a_bundle_is_written_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpu4d.io.formats.emd_cube.STREAM_BYTES", 1 << 20)
-    cube = DataCube(np.random.default_rng(0).poisson(1.0, (64, 16, 64, 64)).astype("u2"))
+    small_chunks(monkeypatch, 16 << 10)
+    cube = DataCube(np.random.default_rng(0).poisson(1.0, (16, 16, 64, 64)).astype("u2"))
     asked, read = [], cube.source.read
     monkeypatch.setattr(cube.source, "read", lambda rows, columns, out=None: asked.append((rows, columns)) or read(rows, columns, out))
     save(tmp_path / "r.h5", {"cube": cube}, links="bundle")
     largest = max((r.stop - r.start) * (c.stop - c.start) for r, c in asked) * 64 * 64 * 2
-    assert largest <= 2 << 20, "a chunk of about a megabyte at a time, of 8 MB"
+    assert largest <= 16 << 10, "a chunk, because the memory is for less"
     np.testing.assert_array_equal(np.asarray(gpu4d.open(tmp_path / "r.h5")), np.asarray(cube))
 
 
