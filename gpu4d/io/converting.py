@@ -101,7 +101,7 @@ def convert(
         Its ending says the format: `.h5`, `.hdf5`, `.emd` (EMD 1.0), `.hspy`, `.zspy` (HyperSpy), `.zarr` (version 3), `.npy`, `.raw`.
     codec : {"lz4", "zstd", "none"}, optional
         "lz4" is fast, "zstd" smaller. Both come after bitshuffle. "none" is one plain block, which is mapped. By default "lz4", and
-        "none" for `.npy` and `.raw`.
+        "none" for `.npy`, `.raw` and events.
     to : str, optional
         Name of the format, for another ending: "emd", "hspy", "zarr", "zarr2", "zspy", "npy", "raw".
     dataset, scan_shape
