@@ -75,6 +75,7 @@ def _write_item(group: h5py.Group, given: str, value: Any) -> None:
 
     A key that cannot be the name of a dataset, or would be misunderstood, is written as attribute.
     """
+    given = given.encode(errors="backslashreplace").decode()  # names from files may have bytes that are no text
     key = given.replace("/", "_").replace("\0", "") or "_"
     while key.startswith(MISUNDERSTOOD) or key in group:
         key = f"_{key}"
@@ -119,7 +120,7 @@ def _write_sequence(group: h5py.Group, key: str, values: Sequence[Any]) -> None:
     inner = group.create_group(key)
     inner.attrs["type"], inner.attrs["length"] = f"{kind}_of_{'arrays' if rows else 'strings'}", len(values)
     for i, v in enumerate(values):
-        inner.create_dataset(str(i), data=np.asarray(v) if rows else str(v).replace("\0", "").encode())
+        inner.create_dataset(str(i), data=np.asarray(v) if rows else str(v).replace("\0", "").encode(errors="backslashreplace"))
 
 
 def _is_stored(values: Any) -> bool:
