@@ -307,9 +307,9 @@ def signature(op: Operation, kind: str) -> inspect.Signature:
 
 
 def all_operations() -> dict[str, Operation]:
-    """Import every module that defines an operation, and return all operations by name."""
+    """Import every module that defines an operation, and return all operations in the order of their names."""
     here = Path(__file__).parent
     for room in ROOMS:
         for module in pkgutil.walk_packages([str(here / room)], f"gpu4d.{room}."):
             importlib.import_module(module.name)
-    return OPERATIONS
+    return dict(sorted(OPERATIONS.items()))  # they are registered in the order of imports

@@ -24,7 +24,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = CHECKOUT.parent / "shared" / "data"
-ELSEWHERE = ("torch", "jax", "orix", "rsciio", "zarr", "xarray", "hyperspy")  # large or under other licences: their tests run in an environment apart
+# Large or under other licences: their tests run in an environment apart.
+ELSEWHERE = ("torch", "jax", "orix", "rsciio", "zarr", "xarray", "hyperspy")
 REQUIRED = {name for name in os.environ.get("GPU4D_REQUIRE", "").split(",") if name}
 
 

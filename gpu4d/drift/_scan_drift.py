@@ -186,7 +186,7 @@ def _steps(pictures: Pictures, given: float | None) -> tuple[float, float, str]:
 
 def _two_sides(scans: _Scans, pictures: Pictures) -> tuple[Side, Side]:
     first, second = (
-        Side(frame, part.start, np.arange(frame.rows), values, Picture.of(values, pictures.spectrum))
+        Side(frame, part.start, np.arange(frame.rows), values, Picture.of(values, pictures.spectrum, axis=1 - frame.fast))
         for frame, part, values in zip(scans.frames, scans.parts, pictures.values)
     )
     return first, second

@@ -13,6 +13,7 @@ HIGHEST = 0.72  # cycles per step: the corner of the square of frequencies, 1/âˆ
 FLAT = 0.35  # cycles per step: above it most of what a picture shows is noise
 FAINTEST = 1e-3  # of the noise: least power of the field, so that it may have details of any size
 RESPONSE = 64  # frequencies along an axis, and rows, in which the response to a shifted row is computed
+ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the largest value: what a fit of three numbers leaves of a plane
 MEDIAN = 0.693  # of a power spectrum of noise over its mean: ln 2
 
 
@@ -72,13 +73,19 @@ class Spectrum:
 
 
 def without_plane(picture: np.ndarray) -> np.ndarray:
-    """Subtract from every channel of a picture (nx, ny, n) the plane that fits best. NaN values stay NaN and take no part."""
+    """Subtract from every channel of a picture (nx, ny, n) the plane that fits best. NaN values stay NaN and take no part.
+
+    What is left of a plane of large numbers is rounding. It is set to zero, because it would else pass for contrast.
+    """
     x, y = np.meshgrid(*(np.linspace(-1, 1, n) for n in picture.shape[:2]), indexing="ij")
     design = np.stack([np.ones(x.size), x.ravel(), y.ravel()], -1)
     flat = picture.reshape(-1, picture.shape[-1])
     known = np.isfinite(flat).all(-1)
     solution = np.linalg.lstsq(design[known], flat[known], rcond=None)[0]
-    return (flat - design @ solution).reshape(picture.shape)
+    left = flat - design @ solution
+    rounding = ROUNDING * np.abs(flat[known]).max(axis=0, initial=0.0)
+    left[:, (np.abs(left[known]) <= rounding).all(axis=0)] *= 0.0  # NaN stays NaN
+    return left.reshape(picture.shape)
 
 
 def powers(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.formats import carried
 from gpu4d.io.opening import named
 from gpu4d.io.opening import open as open_scan
+from gpu4d.io.raw_files import is_replaced, opened_file, raw_files
 from gpu4d.io.saving import save
 from gpu4d.io.units import log
 from gpu4d.io.writing import journal as journals
@@ -37,6 +38,7 @@ from gpu4d.io.writing.writer import Job, StartAgain, Writer
 
 Progress = Callable[[str, int, int], None]
 RETRIED = 2  # tiles of an earlier process that are read again, to see that the scan is the same
+WIDER = {np.dtype("bool"): "uint8", np.dtype("float16"): "float32"}  # types of arrays in memory that `gpu4d.open` does not give
 NAMED = 5  # rows that an error lists
 
 
@@ -99,7 +101,7 @@ def convert(
         Its ending says the format: `.h5`, `.hdf5`, `.emd` (EMD 1.0), `.hspy`, `.zspy` (HyperSpy), `.zarr` (version 3), `.npy`, `.raw`.
     codec : {"lz4", "zstd", "none"}, optional
         "lz4" is fast, "zstd" smaller. Both come after bitshuffle. "none" is one plain block, which is mapped. By default "lz4", and
-        "none" for `.npy` and `.raw`.
+        "none" for `.npy`, `.raw` and events.
     to : str, optional
         Name of the format, for another ending: "emd", "hspy", "zarr", "zarr2", "zspy", "npy", "raw".
     dataset, scan_shape
@@ -144,12 +146,15 @@ def convert(
         raise InputError(f"convert takes the path of a file as its second argument, got {type(out).__name__}")
     path = os.path.realpath(os.fsdecode(out))
     target = target_for(path, to)
-    codec = check_codec(codec if codec is not None else target.codecs[0])
+    given, codec = codec, check_codec(codec if codec is not None else target.codecs[0])
     if codec not in target.codecs:
         raise InputError(f"{target.name} files are not compressed: codec is {codec!r}, accepted is {', '.join(target.codecs)}")
-    _check_place(path, target, overwrite, cube.source)
+    _check_place(path, target, overwrite, cube)
+    dtype = native(cube.dtype)
+    if dtype in WIDER:
+        raise InputError(f"patterns are {dtype}, which is read from files as {WIDER[dtype]}: convert scan.astype('{WIDER[dtype]}')")
     if target.events and events_of(cube.source) is not None:
-        return _events(cube, path, target, overwrite)
+        return _events(cube, path, target, given, not drop_metadata, verify, overwrite)
     work = _Conversion(cube, path, target, codec, usual_threads() if threads is None else max(1, threads), progress or _silent)
     return work.run(not drop_metadata, verify, overwrite)
 
@@ -158,13 +163,15 @@ def _silent(stage: str, done: int, total: int) -> None:
     pass
 
 
-def _check_place(path: str, target: Target, overwrite: bool, source: Source) -> None:
+def _check_place(path: str, target: Target, overwrite: bool, cube: DataCube) -> None:
     """Raise an error if something is in the place of the file that must not be replaced."""
     if not os.path.isdir(os.path.dirname(path)):
         raise InputError(f"{os.path.dirname(path)}: no such folder; make it first")
-    raw = getattr(below_views(source), "path", None)
-    if raw and os.path.realpath(raw) == path:
-        raise InputError(f"{path} is the scan itself: convert it under another name")
+    files, opened = raw_files(cube), opened_file(cube)
+    if is_replaced(path, files if opened is None else files | {opened}):
+        raise InputError(f"{path} is the scan itself, or holds it: convert it under another name")
+    if target.make().beside:
+        _check_beside(path + carried.ENDING, overwrite)
     if not os.path.lexists(path):
         return
     folder = target.make().folder
@@ -177,11 +184,45 @@ def _check_place(path: str, target: Target, overwrite: bool, source: Source) -> 
         raise InputError(f"{path} exists; choose another name, or allow replacing it with --overwrite or overwrite=True")
 
 
-def _events(cube: DataCube, path: str, target: Target, overwrite: bool) -> Converted:
+def _check_beside(path: str, overwrite: bool) -> None:
+    """Raise an error if the file for calibration and metadata would replace one that is no such file."""
+    if os.path.lexists(path) and not (overwrite and os.path.isfile(path) and carried.beside(path.removesuffix(carried.ENDING))):
+        raise InputError(f"{path} exists, and calibration and metadata would be written there; choose another name")
+
+
+def _events(cube: DataCube, path: str, target: Target, codec: str | None, with_metadata: bool, verify: bool, overwrite: bool) -> Converted:
     """Write a counted scan as events."""
-    save(path, {"datacube": cube}, links="copy", overwrite=overwrite)
-    notes = ("the scan stays a list of events; this is written in one go, and not continued after a kill",)
-    return Converted(path, target.name, "none", "", cube.nbytes, os.path.getsize(path), 0, False, notes)
+    if codec not in (None, "none"):
+        raise InputError(f"events are not compressed: codec is {codec!r}; leave it out, or choose another format, which keeps patterns")
+    given = cube if with_metadata else DataCube(cube.source, cube.calibration, {}, cube.detector_mask, cube.name)
+    folder, name = os.path.split(path)
+    passing = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.events")
+    try:
+        save(passing, {"datacube": given}, links="copy")
+        hashes = _hashes(cube.source)
+        if verify and not np.array_equal(hashes, _hashes(open_scan(passing).source)):
+            raise InputError(f"{path}: events were not written as they were read: the disk or memory is faulty; nothing was kept")
+        size = os.path.getsize(passing)
+        _give_name(passing, path, target, overwrite, cube)
+    except InputError as error:
+        raise InputError(str(error).replace(passing, path)) from error
+    finally:
+        _remove(passing)
+    notes = ["the scan stays a list of events; this is written in one go, and not continued after a kill"]
+    if not with_metadata and carried.kept(cube):
+        notes.append(f"metadata were left out: {', '.join(sorted(carried.kept(cube)))}")
+    found = checksum(hashes, cube.shape, native(cube.dtype))
+    return Converted(path, target.name, "none", found, cube.nbytes, size, 0, verify, tuple(notes))
+
+
+def _hashes(source: Source, threads: int | None = None) -> np.ndarray:
+    """Return the hashes of all patterns, (Rx, Ry) uint64."""
+    chunks = choose_chunks(source)
+    found = np.zeros(source.shape[:2], np.uint64)
+    threads = usual_threads() if threads is None else threads
+    for part in pump(source, tiles(source, chunks, tile_bytes(source, threads)), chunks, threads=threads):
+        found[part.tile.rows, part.tile.columns] = part.hashes
+    return found
 
 
 class _Conversion:
@@ -198,8 +239,9 @@ class _Conversion:
         self.total = self.hashes.size
 
     def run(self, with_metadata: bool, verify: bool, overwrite: bool) -> Converted:
-        identity = _identity(self.source)
+        identity = _identity(self.cube)
         into = [self.target.name, self.codec, list(self.chunks), len(self.tiles), with_metadata]
+        carried.document(self.cube, "", NAME, with_metadata)  # refuses what cannot be kept before anything is written
         header: dict[str, Any] = {"from": identity, "to": into, "shape": list(self.cube.shape), "dtype": str(native(self.cube.dtype))}
         if identity is None:
             header["once"] = uuid.uuid4().hex  # no other process knows this scan
@@ -208,11 +250,13 @@ class _Conversion:
         try:
             continued, known = self._written(journal, with_metadata)
             if verify:
-                kept = False  # what is wrong would stay wrong
-                self._verify()
-                kept = identity is not None
+                try:
+                    self._verify(known)
+                except InputError:
+                    kept = False  # what is wrong would stay wrong
+                    raise
             size, found = _size(self.passing), known["checksum"]
-            self._give_name(overwrite, self.target.make())
+            _give_name(self.passing, self.path, self.target, overwrite, self.cube)
             kept = False
             notes = self._notes(with_metadata)
             return Converted(self.path, self.target.name, self.codec, found, self.cube.nbytes, size, continued, verify, notes)
@@ -254,7 +298,7 @@ class _Conversion:
             writer.close()
         if writer.beside:
             with open(self.passing + carried.ENDING, "w", encoding="utf-8") as file:
-                json.dump(known, file, indent=1, ensure_ascii=False)
+                json.dump(known, file, indent=1)
         return continued, known
 
     def _begin(self, journal: Journal) -> tuple[Writer, int]:
@@ -296,8 +340,8 @@ class _Conversion:
         part[...] = journals.from_text(record["hashes"], part.shape)  # type: ignore[arg-type]
         return part.size
 
-    def _verify(self) -> None:
-        """Read the file back, and compare every pattern."""
+    def _verify(self, known: carried.Document) -> None:
+        """Read the file back, and compare every pattern, and the metadata."""
         cube = open_scan(self.passing)
         if cube.shape != self.cube.shape or np.dtype(str(cube.dtype)) != native(self.cube.dtype):
             raise InputError(f"{self.path}: what was written is {cube.shape} {cube.dtype}, and not {self.cube.shape} {self.cube.dtype}")
@@ -309,29 +353,19 @@ class _Conversion:
             wrong |= {part.tile.rows.start + int(row) for row in np.nonzero(differ)[0]}
             done += part.hashes.size
             self.progress("verify", done, self.total)
+        if carried.coded(cube.metadata.get("source", {})) != known.get("metadata", {}):
+            raise InputError(
+                f"{self.path}: the metadata are not read back as they were: leave them out with drop_metadata=True or --drop-metadata"
+            )
         if wrong:
             rows = ", ".join(map(str, sorted(wrong)[:NAMED])) + (", …" if len(wrong) > NAMED else "")
             raise InputError(f"{self.path}: rows {rows} were not written as they were read: the disk or memory is faulty; nothing was kept")
 
-    def _give_name(self, overwrite: bool, writer: type[Writer]) -> None:
-        """Rename the complete file. A zarr folder that is replaced is moved away first, and then removed."""
-        _check_place(self.path, self.target, overwrite, self.source)
-        if writer.beside:
-            os.replace(self.passing + carried.ENDING, self.path + carried.ENDING)
-        old = None
-        if os.path.isdir(self.path):
-            old = f"{self.path}.{uuid.uuid4().hex[:8]}.replaced"
-            os.replace(self.path, old)
-        elif os.path.exists(self.path):
-            os.chmod(self.passing, stat.S_IMODE(os.stat(self.path).st_mode))
-        os.replace(self.passing, self.path)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
-
     def _notes(self, with_metadata: bool) -> tuple[str, ...]:
         notes = []
-        if events_of(self.source) is not None:
-            notes.append(f"the list of events became patterns: {self.target.name} has no events; `.h5` keeps them")
+        if events_of(below_views(self.source)) is not None:
+            why = "only a whole scan stays events" if self.target.events else f"{self.target.name} has no events; `.h5` keeps them"
+            notes.append(f"the list of events became patterns: {why}")
         if self.cube.corrections.description:
             notes.append(f"corrections were applied to the patterns: {self.cube.corrections.description}")
         if not with_metadata and carried.kept(self.cube):
@@ -341,21 +375,41 @@ class _Conversion:
         return tuple(notes)
 
 
-def _identity(source: Source) -> list[Any] | None:
-    """Return what tells a scan in a file from another one; None for scans that are in no file."""
-    views = []
+def _give_name(passing: str, path: str, target: Target, overwrite: bool, cube: DataCube) -> None:
+    """Rename the complete file. A zarr folder that is replaced is moved away first, and then removed."""
+    _check_place(path, target, overwrite, cube)
+    if target.make().beside:
+        os.replace(passing + carried.ENDING, path + carried.ENDING)
+    old = None
+    if os.path.isdir(path):
+        old = f"{path}.{uuid.uuid4().hex[:8]}.replaced"
+        os.replace(path, old)
+    elif os.path.exists(path):
+        os.chmod(passing, stat.S_IMODE(os.stat(path).st_mode))
+    os.replace(passing, path)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _identity(cube: DataCube) -> list[Any] | None:
+    """Return what tells a scan in files from another one, or from the same files after a change; None for scans that are in no file."""
+    source, views = cube.source, []
     while isinstance(source, View):
         ranges = [[r.start, r.stop] for r in getattr(source, "ranges", ())]
         views.append([type(source).__name__, list(source.shape), ranges, getattr(source, "scan", None), getattr(source, "detector", None)])
         source = source.source
-    path = getattr(source, "path", None)
-    if not path:
-        return None
     try:
-        found = os.stat(path)
+        stamps = [[path, *_stamp(path)] for path in sorted(raw_files(cube))]
     except OSError:
         return None
-    return [os.path.realpath(path), getattr(source, "dataset", None), found.st_size, found.st_mtime_ns, source.description, views]
+    return [stamps, getattr(source, "dataset", None), source.description, views] if stamps else None
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    """Return the number of files at a path, their bytes, and when the last one was changed (ns)."""
+    inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] if os.path.isdir(path) else [path]
+    found = [os.stat(name) for name in inside]
+    return len(found), sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)
 
 
 def _size(path: str) -> int:

@@ -117,7 +117,7 @@ def recognise(path: str, format: str | None = None) -> Format:
         if wanted is not None:
             if folder != wanted.folders:
                 words = ("a folder", "files") if folder else ("a file", "folders")
-                raise InputError(f"{name} is {words[0]}, and scans of the format {wanted.name} are {words[1]}: leave the format out")
+                raise InputError(f"{name} is {words[0]}: the format {wanted.name} reads {words[1]}; give another path or format")
             if not folder and not os.path.getsize(path):
                 raise InputError(f"{name} is empty: the scan was not written, or not copied")
             return wanted

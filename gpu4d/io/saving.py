@@ -21,6 +21,7 @@ from gpu4d.errors import InputError
 from gpu4d.io import leftovers
 from gpu4d.io.emd_tree import Target, write_tree
 from gpu4d.io.formats.emd_results import PLAIN
+from gpu4d.io.raw_files import holds_scan, is_ours, is_replaced, opened_file, raw_files
 from gpu4d.io.safe_file import SafeFile
 
 LINKS = ("external", "copy", "bundle")
@@ -65,7 +66,8 @@ def save(
         ``<name>_<key>``.
     overwrite : bool
         Replace an existing file. It keeps its permissions. A link stays, and the file it leads to is replaced. What is no regular
-        file is never replaced.
+        file is never replaced. A file that holds patterns of a scan is replaced only if a DataCube is among the items, and never if
+        it is read from that file.
     settings : mapping, optional
         Parameters of the processing, nested as they are.
     log : sequence of str, optional
@@ -81,7 +83,7 @@ def save(
     Raises
     ------
     InputError
-        The file exists, is the scan itself, or cannot be written, the disk is full, or an item cannot be stored.
+        The file exists, is or holds a scan, or cannot be written, the disk is full, or an item cannot be stored.
 
     Examples
     --------
@@ -149,14 +151,14 @@ def _check_target(target: str, items: Mapping[str, Any], overwrite: bool) -> Non
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; make it first")
-    for name, item in items.items():
-        for cube in _cubes(item):
-            source: Any = cube.source
-            while source is not None:
-                raw = getattr(source, "path", None)
-                if raw is not None and os.path.realpath(raw) == os.path.realpath(target):
-                    raise InputError(f"{target} is the file that {name!r} is read from; save under another name")
-                source = getattr(source, "source", None)
+    cubes = [(name, cube) for name, item in items.items() for cube in _cubes(item)]
+    for name, cube in cubes:
+        opened = opened_file(cube)
+        master = opened is not None and opened == target and not is_ours(target)  # it only links to the patterns
+        if master or is_replaced(target, raw_files(cube)):
+            raise InputError(f"{target} is the file that {name!r} is read from; save under another name")
+    if not cubes and os.path.exists(target) and holds_scan(target):
+        raise InputError(f"{target} holds a scan, and results never replace one: save them under another name")
 
 
 def _cubes(item: Any) -> list[DataCube]:

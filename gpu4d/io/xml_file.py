@@ -55,7 +55,7 @@ def parse_xml(data: bytes, what: str, most: int = MOST_BYTES) -> ElementTree.Ele
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{what} cannot be read ({shown(str(error))}): it is damaged, copy it again") from error
+        raise InputError(f"{what} is no readable XML ({shown(str(error))}): it is damaged, copy it again") from error
     assert root is not None  # a file without elements is no XML
     return root
 

@@ -24,7 +24,12 @@ from gpu4d.device.backend import inlined, using_backend
 OPERATIONS = operation.all_operations()
 FOLDER = importlib.resources.files("gpu4d.kernels")
 SOURCES = sorted(p.name for p in FOLDER.iterdir() if p.name.endswith(".cu"))
-SEEDS = (2,) if os.environ.get("GPU4D_SANITIZE") else (0, 2, 7)  # threads in order, mixed, warp by warp; sanitizers need one
+SEEDS = (0, 2, 7)  # threads in order, mixed, warp by warp
+
+
+def seeds(number: int) -> tuple[int, ...]:
+    """All orders of threads for the first example, and two of them in turn for the others. Sanitizers need one."""
+    return (2,) if os.environ.get("GPU4D_SANITIZE") else SEEDS if number == 0 else (0, SEEDS[1 + number % 2])
 
 
 ONE_SIZE = ("-DONE_PIXEL", "-DSIZE=128")
@@ -87,7 +92,7 @@ def test_on_the_host_shim(name):
     """The operation with its CUDA twin forced: the same examples as every other implementation, in several thread orders."""
     op = OPERATIONS[name]
     ran = 0
-    for example in EXAMPLES[name]():
+    for number, example in enumerate(EXAMPLES[name]()):
         args, options = convert(example, np.asarray)
         if any(arrays.is_array(a) and a.size > 300_000 for a in (*args, *options.values())):
             continue
@@ -98,7 +103,7 @@ def test_on_the_host_shim(name):
             plain = leaves(op.definition(*example.args, **example.options))
             reference = leaves(op.definition(*double_args, **double_options))
         bits = None
-        for seed in SEEDS:
+        for seed in seeds(number):
             host = HostBackend(seed=seed)
             with using_backend(host), operation.using("cuda"):
                 found = leaves(op(*args, **options))

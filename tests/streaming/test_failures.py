@@ -143,7 +143,7 @@ def test_several_conveyors_and_what_fails_on_one(kind):
         failing = {} if operation is None else {(operation, 1): errors[ending]("as asked")}
         assert outcome([failing] * 3) == ending
     rng = np.random.default_rng(3)
-    for _ in range(20):  # which of several failures comes first, and whether it comes, depends on the threads
+    for _ in range(12):  # which of several failures comes first, and whether it comes, depends on the threads
         planned = [
             (str(rng.choice(["allocate", "pinned", "copy", "compute", "submit", "job", "wait"])), int(rng.integers(1, 9))) for _ in range(2)
         ]

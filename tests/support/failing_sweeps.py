@@ -52,7 +52,7 @@ def every_reduction(shape=SHAPE):
         "max": gpu4d.MaxPattern(),
         "com": gpu4d.CenterOfMass(),
         "stack": BrightFieldStack(np.flatnonzero(rng.random(shape[2:]) > 0.8)),
-        "disks": gpu4d.BraggDisks(gpu4d.probe.synthetic(shape[2:], 2.5), min_significance=1.0, max_peaks=4),
+        "disks": gpu4d.BraggDisks(gpu4d.probe.synthetic(shape[2:], 2.5), min_significance=1.0, max_peaks=2),
     }
 
 

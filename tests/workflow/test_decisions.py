@@ -44,7 +44,7 @@ def test_a_crystal_is_recognised_and_its_strain_is_right(crystal):
 
 
 def test_without_a_rotation_the_strain_says_so(crystal):
-    a = analyse(DataCube(crystal.cube.source.array))
+    a = analyse(DataCube(crystal.cube.source.array[:6, :7]))
     assert any("detector's axes" in line for line in a.record.warnings)
     assert a["strain"].axes.frame == "detector"
 
@@ -63,9 +63,10 @@ def test_a_phase_object_is_recognised_and_its_phase_is_right(thin):
 def test_what_is_asked_for_is_done(crystal, thin):
     a = analyse(thin.cube, recipe(analysis__technique="images"))
     assert a["technique"] == "images" and "dpc" not in a and "trial" not in a
-    a = analyse(DataCube(crystal.cube.source.array), recipe(analysis__technique="dpc"))
+    part = crystal.cube.source.array[:6, :7]
+    a = analyse(DataCube(part), recipe(analysis__technique="dpc"))
     assert a["technique"] == "dpc" and "strain" not in a
-    a = analyse(DataCube(crystal.cube.source.array), recipe(analysis__technique="both"))
+    a = analyse(DataCube(part), recipe(analysis__technique="both"))
     assert "dpc" in a and "strain" in a
 
 
@@ -121,7 +122,7 @@ def test_nothing_at_all_is_refused():
 
 
 def test_too_high_a_threshold_is_said(crystal):
-    a = analyse(DataCube(crystal.cube.source.array), recipe(bragg__min_significance=1e5))
+    a = analyse(DataCube(crystal.cube.source.array[:6, :7]), recipe(bragg__min_significance=1e5))
     assert "strain" not in a and any("thresholds may be too high" in line for line in a.record.warnings)
 
 
@@ -141,7 +142,7 @@ def test_several_grains_are_told_of():
 
 def test_stuck_and_dead_pixels_do_no_harm(crystal):
     """A stuck pixel is the brightest thing in the mean pattern; it must be found, left out and told of."""
-    data = crystal.cube.source.array.copy()
+    data = crystal.cube.source.array[:8, :7].copy()
     clean = analyse(DataCube(data.copy()))
     data[:, :, 10, 70] = 65535
     data[:, :, 48, 41] = 0  # in the middle of the unscattered disk

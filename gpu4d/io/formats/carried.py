@@ -34,6 +34,7 @@ ENDING = ".json"  # of the file beside a scan
 DEEPEST = 64  # dictionaries inside each other
 MOST_BYTES = 256 << 20  # of a document
 STRUCTURE = ("DIMENSION_LIST", "REFERENCE_LIST")  # attributes of HDF5 that point into their own file
+MARKS = {"__dict__", "__array__", "__tuple__", "__float__", "__complex__", "__bytes__"}  # keys of values that JSON does not have
 OWN = ("path", "dataset", "opened_as")  # entries that `gpu4d.open` adds
 
 Document = dict[str, Any]
@@ -151,7 +152,8 @@ def coded(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST:
         raise InputError("the metadata have dictionaries inside themselves: leave them out with drop_metadata=True or --drop-metadata")
     if isinstance(value, Mapping):
-        return {str(key): coded(inner, depth + 1) for key, inner in value.items()}
+        found = {str(key): coded(inner, depth + 1) for key, inner in value.items()}
+        return {"__dict__": found} if len(found) == 1 and MARKS & set(found) else found
     if isinstance(value, np.generic):
         value = value.item()
     if arrays.is_array(value):
@@ -164,6 +166,8 @@ def coded(value: Any, depth: int = 0) -> Any:
         return {"__tuple__": items} if isinstance(value, tuple) else items
     if isinstance(value, float) and not math.isfinite(value):
         return {"__float__": str(value)}
+    if isinstance(value, complex):
+        return {"__complex__": str(value)}
     if isinstance(value, bytes):
         return {"__bytes__": base64.b64encode(value).decode()}
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
@@ -177,12 +181,16 @@ def decoded(value: Any) -> Any:
         return value
     if len(value) == 1:
         ((mark, inner),) = value.items()
+        if mark == "__dict__":
+            return {key: decoded(held) for key, held in inner.items()}
         if mark == "__array__":
             return _array(*inner)
         if mark == "__tuple__":
             return tuple(decoded(item) for item in inner)
         if mark == "__float__":
             return float(inner)
+        if mark == "__complex__":
+            return complex(inner)
         if mark == "__bytes__":
             return base64.b64decode(inner)
     return {key: decoded(inner) for key, inner in value.items()}

@@ -22,6 +22,7 @@ from gpu4d.io.format import Facts, Opened, OpenOptions
 from gpu4d.io.formats import emd
 from gpu4d.io.formats.attributes import Attributes
 from gpu4d.io.formats.hdf5_dialect import Hdf5Dialect, has, number, values_below
+from gpu4d.io.formats.records import check_inside
 from gpu4d.io.sources.hdf5_dataset import source_of
 from gpu4d.io.sources.hdf5_file import open_file, reading
 from gpu4d.io.sources.joined import JoinedFrames
@@ -133,6 +134,7 @@ def _part(file: h5py.File, path: str, name: str) -> Source:
         raise InputError(
             f"{shown(path)}: {shown(last)} leads to {shown(dataset.file.filename)}, out of its folder: copy it beside the master"
         )
+    check_inside(dataset.file.filename, path)
     if dataset.ndim != 3:
         raise InputError(f"{shown(path)}: {shown(last)} is {'×'.join(map(str, dataset.shape))}: need frames × rows × columns")
     with reading(dataset.file.filename, name):

@@ -75,6 +75,7 @@ def _write_item(group: h5py.Group, given: str, value: Any) -> None:
 
     A key that cannot be the name of a dataset, or would be misunderstood, is written as attribute.
     """
+    given = given.encode(errors="backslashreplace").decode()  # names from files may have bytes that are no text
     key = given.replace("/", "_").replace("\0", "") or "_"
     while key.startswith(MISUNDERSTOOD) or key in group:
         key = f"_{key}"
@@ -98,7 +99,7 @@ def _write_under(group: h5py.Group, key: str, value: Any) -> None:
         _write_value(group, key, b"_None", "None")
     elif isinstance(value, bool | np.bool_):
         _write_value(group, key, np.bool_(value), "bool")
-    elif isinstance(value, Number):
+    elif isinstance(value, Number) and _is_stored(value):
         _write_value(group, key, value, "number")
     elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         _write_value(group, key, value, "array")
@@ -112,14 +113,19 @@ def _write_value(group: h5py.Group, key: str, value: Any, kind: str) -> None:
 
 def _write_sequence(group: h5py.Group, key: str, values: Sequence[Any]) -> None:
     kind = "tuple" if isinstance(values, tuple) else "list"
-    if all(isinstance(v, Number | np.bool_) for v in values):
+    if all(isinstance(v, Number | np.bool_) for v in values) and _is_stored(values):
         _write_value(group, key, np.asarray(values, dtype=None if values else np.float64), kind)
         return
     rows = all(isinstance(v, np.ndarray | list | tuple) and _is_numeric(v) for v in values)
     inner = group.create_group(key)
     inner.attrs["type"], inner.attrs["length"] = f"{kind}_of_{'arrays' if rows else 'strings'}", len(values)
     for i, v in enumerate(values):
-        inner.create_dataset(str(i), data=np.asarray(v) if rows else str(v).replace("\0", "").encode())
+        inner.create_dataset(str(i), data=np.asarray(v) if rows else str(v).replace("\0", "").encode(errors="backslashreplace"))
+
+
+def _is_stored(values: Any) -> bool:
+    """Say whether HDF5 has a type for numbers: not for integers of more than 64 bits, or fractions."""
+    return np.asarray(values).dtype.kind in "biufc"
 
 
 def _is_numeric(values: Any) -> bool:

@@ -14,6 +14,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
+from gpu4d.io.formats.records import check_inside
 from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch
 from gpu4d.io.sources.layout import decide_scan_shape
 from gpu4d.io.units import log
@@ -110,6 +111,7 @@ def _raw_of(sidecar: str, root: ElementTree.Element) -> str:
     for name in (named, own):
         found = os.path.join(os.path.dirname(sidecar), name)
         if os.path.isfile(found) and os.path.realpath(found) != os.path.realpath(sidecar):
+            check_inside(found, sidecar)
             return found
     raise InputError(f"{shown(sidecar)}: its patterns are in {shown(named)}, which is not beside it: copy it there")
 

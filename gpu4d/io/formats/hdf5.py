@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import ClassVar
 
 import h5py
@@ -13,12 +12,10 @@ from gpu4d.io.foreign import shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
 from gpu4d.io.formats import carried, emd, emd_events
 from gpu4d.io.formats.choose_dataset import Contents, choose
-from gpu4d.io.formats.hdf5_dialect import writer_of
-from gpu4d.io.sources.hdf5_dataset import files_of, source_of
+from gpu4d.io.formats.hdf5_dialect import name_other_files, writer_of
+from gpu4d.io.sources.hdf5_dataset import source_of
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
 from gpu4d.io.sources.links import group_at, path_of
-
-NAMED = 3  # other files with the patterns of a scan that its description names
 
 
 class Hdf5(Format):
@@ -46,10 +43,7 @@ class Hdf5(Format):
             name, chosen = choose(file, options.dataset, options.scan_shape)
             with reading(path, name):
                 source = source_of(file, name, chosen, options.scan_shape)
-                others = [other for other in files_of(chosen) if os.path.realpath(other) != os.path.realpath(path)]
-                if others:  # a reader must see what a file makes a scan of
-                    more = f" and {len(others) - NAMED} more files" if len(others) > NAMED else ""
-                    source.description += f", in {', '.join(map(shown, others[:NAMED]))}{more}"
+                name_other_files(source, chosen, path)
             metadata = emd.metadata_of(file, name)
             known = carried.in_hdf5(file, name, source.shape)
             if known is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import h5py
 
 from gpu4d.data.calibration import Calibration
+from gpu4d.data.source import Source
 from gpu4d.io.foreign import FOREIGN, shown
 from gpu4d.io.format import Format, Opened, OpenOptions
 from gpu4d.io.formats import emd, known_formats
 from gpu4d.io.formats.attributes import attributes_above
 from gpu4d.io.formats.choose_dataset import choose, value_type
 from gpu4d.io.sources import hdf5_text
-from gpu4d.io.sources.hdf5_dataset import source_of
+from gpu4d.io.sources.hdf5_dataset import files_of, source_of
 from gpu4d.io.sources.hdf5_file import open_file, opening, reading
 from gpu4d.io.sources.layout import is_usable
 from gpu4d.io.sources.links import dataset_at
@@ -26,6 +28,7 @@ USER_BLOCK = 512  # bytes of the smallest user block; HDF5's signature is at byt
 SHORT_TEXT = 4096  # bytes: longer attributes and values are no marks, units or names
 MOST_ENTRIES = 20_000  # values and groups of metadata that are read
 SMALL_VALUE = 1 << 20  # bytes: larger arrays among the metadata are left where they are; only their names are told
+OTHERS = 3  # other files with the patterns of a scan that its description names
 NAMED = 8  # values left out that a line in the log names
 MOST_BYTES = 64 << 20  # bytes of metadata that are read: opening must not load a scan
 
@@ -73,11 +76,19 @@ def _claimant(path: str) -> type[Format]:
     try:
         with open_file(path) as file:
             for known in known_formats():
-                if isinstance(known, Hdf5Dialect) and known.claims(file):
+                if isinstance(known, Hdf5Dialect) and _claims(known, file):
                     return type(known)
     except (*FOREIGN, MemoryError):
         pass  # opening it says what is wrong
     return Format
+
+
+def _claims(known: Hdf5Dialect, file: h5py.File) -> bool:
+    """Say whether a dialect claims a file. What one cannot read must not hide the file from the others."""
+    try:
+        return known.claims(file)
+    except (*FOREIGN, MemoryError):
+        return False
 
 
 def has_signature(path: str) -> bool:
@@ -172,10 +183,19 @@ def described_scan(
     name, dataset = found
     with reading(path, name):
         source = source_of(file, name, dataset, options.scan_shape)
+        name_other_files(source, dataset, path)
     if len(axes) == dataset.ndim and dataset.ndim in (3, 4):  # an axis that counts frames says nothing of the scan
         four = list(axes) if dataset.ndim == 4 and source.shape == dataset.shape else [("", "", None), ("", "", None), *axes[-2:]]
         emd.from_axes(stated, four, stated.energy or options.energy)
     return Opened(source, stated, {"attributes": attributes_above(file, name)}, emd.cube_name(path, name))
+
+
+def name_other_files(source: Source, dataset: h5py.Dataset, path: str) -> None:
+    """Add the files that the patterns lie in to the description of a source: a reader must see what a file makes a scan of."""
+    others = [other for other in files_of(dataset) if os.path.realpath(other) != os.path.realpath(path)]
+    if others:
+        more = f" and {len(others) - OTHERS} more files" if len(others) > OTHERS else ""
+        source.description += f", in {', '.join(map(shown, others[:OTHERS]))}{more}"
 
 
 def values_below(group: h5py.Group, wanted: Sequence[str] | None = None) -> dict[str, Any]:

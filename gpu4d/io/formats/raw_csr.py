@@ -18,6 +18,7 @@ from gpu4d.data.events import largest
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
+from gpu4d.io.formats.records import check_inside
 from gpu4d.io.sources.event_file import Column, FileEventSource
 from gpu4d.io.sources.layout import decide_scan_shape
 
@@ -117,6 +118,7 @@ def _column(section: dict[str, Any], name: str, path: str) -> Column:
         raise InputError(f"{shown(path)}: {name}_dtype is {shown(text[:80])}: accepted are whole numbers of up to 64 bits, as <i4")
     if not os.path.isfile(found):
         raise InputError(f"{shown(path)}: {shown(inside)}, its file of {name}, is not there: copy it too")
+    check_inside(found, path)
     size, rest = divmod(os.path.getsize(found), dtype.itemsize)
     if rest:
         raise InputError(f"{shown(found)}: {rest} bytes behind {size} numbers of type {dtype}: it is truncated, or of another type")

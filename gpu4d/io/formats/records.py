@@ -67,6 +67,23 @@ def check_promised(path: str, promised: int, there: int, options: OpenOptions) -
         )
 
 
+def check_inside(found: str, given: str) -> None:
+    """Raise an error if a file that another one names is a link that leads out of its folder.
+
+    Parameters
+    ----------
+    found : str
+        Path of the file that is named.
+    given : str
+        Path of the file that names it. Both may be links into one other folder.
+    """
+    real = os.path.realpath(found)
+    for folder in (os.path.realpath(os.path.dirname(given) or "."), os.path.dirname(os.path.realpath(given))):
+        if real.startswith(os.path.join(folder, "")):
+            return
+    raise InputError(f"{shown(found)} is a link that leads to {shown(real)}, out of the folder of {shown(given)}: copy the file there")
+
+
 def size_of(path: str) -> int:
     """Return the bytes of a file."""
     try:

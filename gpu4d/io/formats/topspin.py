@@ -19,7 +19,10 @@ from gpu4d.io.formats.hdf5_dialect import Hdf5Dialect, has, number
 from gpu4d.io.sources import hdf5_text
 from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch, regular_stretches
 from gpu4d.io.sources.hdf5_file import reading
+from gpu4d.io.sources.hdf5_members import Piece, addresses, members, piece
+from gpu4d.io.sources.hdf5_text import DamagedText, FileBytes
 from gpu4d.io.sources.layout import decide_scan_shape, is_usable
+from gpu4d.io.sources.links import follow
 from gpu4d.io.units import detector_pixel, log
 from gpu4d.io.xml_file import parse_xml
 
@@ -29,6 +32,7 @@ MOST_FRAMES = 4_000_000  # patterns of a series that are looked for
 DEEPEST = 6  # groups inside each other; exported sessions have two
 LONGEST_TEXT = 8 << 20  # bytes of the description of a scan
 LONGEST_NOTE = 1 << 16  # bytes of the description of one pattern; Topspin writes 1400
+TEXT = 3  # class of HDF5 types that are text of fixed length
 POSITION = re.compile(rb"RequestedBeamPosition.{0,400}?<X[^>]{0,99}>([^<]{1,40})</X>.{0,200}?<Y[^>]{0,99}>([^<]{1,40})</Y>", re.DOTALL)
 SAME_PLACE = 0.2  # steps: positions are on a grid if none is farther from its place
 LISTED = 6  # series that an error lists
@@ -88,12 +92,13 @@ def _series_groups(file: h5py.File, most: int = MOST_GROUPS) -> list[str]:
         path, group, depth = waiting.pop()
         for name in emd.names(group)[:most]:
             seen += 1
-            if not has(group, name) or not isinstance(group[name], h5py.Group):
+            inside = follow(group, name) if has(group, name) else None
+            if not isinstance(inside, h5py.Group):
                 continue
-            if has(group, name, "0", "Data") and isinstance(group[name]["0/Data"], h5py.Dataset):
+            if has(inside, "0", "Data") and isinstance(inside["0/Data"], h5py.Dataset):
                 found.append(f"{path}/{name}")
             elif depth < DEEPEST:
-                waiting.append((f"{path}/{name}", group[name], depth + 1))
+                waiting.append((f"{path}/{name}", inside, depth + 1))
     return found
 
 
@@ -113,7 +118,7 @@ def _chosen(file: h5py.File, path: str, wanted: str | None) -> str:
 
 def _series(file: h5py.File, path: str, place: str) -> _Series:
     """Return where the patterns of a series lie. They are datasets of their own, and usually follow each other at one distance."""
-    group = file[place]
+    group = follow(file, place)
     frames = sum(name.isdecimal() for name in emd.names(group))
     if frames > MOST_FRAMES or not all(has(group, str(n)) for n in (0, frames - 1)):
         raise InputError(f"{shown(path)}: {shown(place)} has {frames} patterns that are not numbered from 0: it is damaged, copy it again")
@@ -124,28 +129,50 @@ def _series(file: h5py.File, path: str, place: str) -> _Series:
         )
     offsets, places = np.empty(frames, np.int64), np.full((frames, 2), np.nan)
     note_of_first = b""
-    with open(path, "rb") as raw:
+    with open(path, "rb") as raw, FileBytes(file) as headers:
+        known = addresses(group)
+        model = _quick(headers, known, 0)
+        if model is not None and model[0].offset != _place(first.id):
+            model = None  # headers are not as they are understood here
         for n in range(frames):
-            held = _dataset(group, f"{n}/Data")
-            if held is None or held.shape != first.shape or not held.get_type().equal(first.id.get_type()):
-                raise InputError(
-                    f"{shown(path)}: pattern {n} of {shown(place)} is not there, or not like the first one: copy the file again"
-                )
-            at = _place(held)
-            if at is None:
-                raise InputError(
-                    f"{shown(path)}: pattern {n} of {shown(place)} is compressed, or was never written: "
-                    "undo it with h5repack -f NONE -l CONTI"
-                )
-            offsets[n] = at
-            note = _note(group, n, raw)
+            quick = None if model is None else _quick(headers, known, n)
+            if quick is not None and model is not None and quick[0].kind == model[0].kind and quick[0].nbytes == model[0].nbytes:
+                offsets[n], note = quick[0].offset, quick[1]
+            else:
+                offsets[n], note = _offset(path, place, group, n, first), _note(group, n, raw)
             note_of_first = note if n == 0 else note_of_first
             found = POSITION.search(note)
             if found:
                 places[n] = [_float(word) for word in found.groups()]
     storage = Plain(tuple(first.shape), first.dtype.str)
-    known = places if np.isfinite(places).all() else None
-    return _Series(place, regular_stretches(path, offsets), storage, frames, known, note_of_first.decode("utf-8", "replace"))
+    where = places if np.isfinite(places).all() else None
+    return _Series(place, regular_stretches(path, offsets), storage, frames, where, note_of_first.decode("utf-8", "replace"))
+
+
+def _quick(headers: FileBytes, known: dict[bytes, int], n: int) -> tuple[Piece, bytes] | None:
+    """Return where the values of a pattern lie, and its description, without HDF5; None if it has to be asked."""
+    address = known.get(b"%d" % n)
+    inside = None if address is None else members(headers, address)
+    data, note = (None, None) if inside is None else (piece(headers, inside.get(name)) for name in (b"Data", b"Metadata"))
+    if data is None or note is None or note.kind[1][0] & 15 != TEXT or note.nbytes > LONGEST_NOTE:
+        return None
+    try:
+        return data, headers.read(note.offset, note.nbytes)
+    except DamagedText:
+        return None
+
+
+def _offset(path: str, place: str, group: h5py.Group, n: int, first: h5py.Dataset) -> int:
+    """Return the first byte of a pattern, as HDF5 knows it."""
+    held = _dataset(group, f"{n}/Data")
+    if held is None or held.shape != first.shape or not held.get_type().equal(first.id.get_type()):
+        raise InputError(f"{shown(path)}: pattern {n} of {shown(place)} is not there, or not like the first one: copy the file again")
+    at = _place(held)
+    if at is None:
+        raise InputError(
+            f"{shown(path)}: pattern {n} of {shown(place)} is compressed, or was never written: undo it with h5repack -f NONE -l CONTI"
+        )
+    return at
 
 
 def _dataset(series: h5py.Group, name: str) -> h5py.h5d.DatasetID | None:

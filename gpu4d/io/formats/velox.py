@@ -19,6 +19,7 @@ from gpu4d.io.formats.hdf5_dialect import Hdf5Dialect, has, number, values_below
 from gpu4d.io.sources.hdf5_dataset import frames_last_source
 from gpu4d.io.sources.hdf5_file import reading
 from gpu4d.io.sources.layout import ReshapedScan, decide_scan_shape
+from gpu4d.io.sources.links import follow
 from gpu4d.io.units import log, parse
 
 IMAGES = "Data/Image"
@@ -95,8 +96,9 @@ def _images(file: h5py.File, path: str) -> list[_Image]:
     for count, name in enumerate(emd.names(group)):
         if count >= MOST_IMAGES:
             raise InputError(f"{shown(path)}: more than {MOST_IMAGES} images: name one with --dataset or dataset=")
-        if has(group, name, "Data") and isinstance(group[name]["Data"], h5py.Dataset) and group[name]["Data"].shape is not None:
-            found.append(_Image(f"/{IMAGES}/{name}/Data", group[name]["Data"], _description(group[name])))
+        image = follow(group, name) if has(group, name, "Data") else None
+        if image is not None and isinstance(image["Data"], h5py.Dataset) and image["Data"].shape is not None:
+            found.append(_Image(f"/{IMAGES}/{name}/Data", image["Data"], _description(image)))
     return found
 
 

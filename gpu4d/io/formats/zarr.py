@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
-from gpu4d.io.formats.zarr_calibration import described
+from gpu4d.io.formats.zarr_calibration import described, is_converted
 from gpu4d.io.sources.layout import FRAMES, ReshapedScan, check_scan_shape, without_unit_axes
 from gpu4d.io.sources.zarr_array import ZarrArray, array_at, json_of
 from gpu4d.io.sources.zarr_source import ZarrSource
@@ -138,7 +138,9 @@ def _usable(store: Store) -> tuple[list[ZarrArray], list[InputError]]:
             wrong.append(error)
             continue
         axes = without_unit_axes(array.shape)
-        if 0 not in axes and len(axes) in (3, 4) and min(axes[-2:]) >= LEAST_DETECTOR:
+        if 0 in axes or len(axes) not in (3, 4):
+            continue
+        if min(axes[-2:]) >= LEAST_DETECTOR or is_converted(store, array, attributes_of):
             usable.append(array)
     return usable, wrong
 
@@ -159,6 +161,8 @@ def _check_held(store: Store, array: ZarrArray, where: str) -> None:
         held += size
         if held * MOST_RATIO >= need:
             return
+    if is_converted(store, array, attributes_of):  # an empty scan
+        return
     raise InputError(f"{where} is {_words(array)}, {need} bytes, and its files hold {held}: its shape is damaged, or it was never written")
 
 

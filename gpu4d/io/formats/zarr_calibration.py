@@ -36,8 +36,7 @@ def described(
         Beam energy in eV, if the caller knows it. It converts angles into 1/Å.
     attributes_of : callable (store, key) -> dict
     """
-    parts = array.key.split("/") if array.key else []
-    above = {key: attributes_of(store, key) for key in ("/".join(parts[:n]) for n in range(len(parts) + 1))}
+    parts, above = _above(store, array, attributes_of)
     metadata: dict[str, Any] = {"attributes": {f"/{key}": held for key, held in above.items() if held}}
     name = parts[-1] if parts else os.path.splitext(os.path.basename(store.path))[0]
     if parts and parts[-1] in ("data", "datacube") and len(parts) > 1:
@@ -54,6 +53,18 @@ def described(
     except FOREIGN as error:
         log.warning("%s: its calibration is left out: %s", shown(store.path), reason(error))
     return c, metadata, name, None
+
+
+def is_converted(store: Store, array: ZarrArray, attributes_of: AttributesOf) -> bool:
+    """Say whether `gpu4d convert` wrote an array, with the shape that it has now."""
+    found = _carried(store, array, _above(store, array, attributes_of)[1], attributes_of)
+    return isinstance(found, Mapping) and found.get("shape") == list(array.shape)
+
+
+def _above(store: Store, array: ZarrArray, attributes_of: AttributesOf) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Return the parts of the key of an array, and the attributes of all groups above it and of itself."""
+    parts = array.key.split("/") if array.key else []
+    return parts, {key: attributes_of(store, key) for key in ("/".join(parts[:n]) for n in range(len(parts) + 1))}
 
 
 def _carried(store: Store, array: ZarrArray, above: Mapping[str, Any], attributes_of: AttributesOf) -> Any:

@@ -380,26 +380,28 @@ class FrameFiles:
                 else max(1, PIECE_BYTES // max(1, self.storage.nbytes))
             )
         at = start
-        while at < stop:
-            number, run = (at, stop - at) if self.numbers is None else self._same_distance(at, stop)
+        for number, frames in self._runs(start, stop):
+            end = at + frames
             if number == MISSING:
-                yield at - start, None, 0, run
-                at += run
-                continue
-            i = bisect.bisect_right(self._firsts, number) - 1
-            inside = number - self._firsts[i]
-            run = min(run, self.stretches[i].frames - inside, most)
-            yield at - start, self.stretches[i], inside, run
-            at += run
+                yield at - start, None, 0, frames
+                at = end
+            while at < end:
+                i = bisect.bisect_right(self._firsts, number) - 1
+                inside = number - self._firsts[i]
+                run = min(end - at, self.stretches[i].frames - inside, most)
+                yield at - start, self.stretches[i], inside, run
+                at, number = at + run, number + run
 
-    def _same_distance(self, at: int, stop: int) -> tuple[int, int]:
-        """Return the number of the pattern at a position, and how many positions follow it with patterns that follow."""
-        assert self.numbers is not None
-        numbers = self.numbers[at:stop]
-        number = int(numbers[0])
-        step = 0 if number == MISSING else 1
-        breaks = np.nonzero(np.diff(numbers) != step)[0]
-        return number, int(breaks[0]) + 1 if len(breaks) else len(numbers)
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return runs of positions whose patterns follow each other: number of the first pattern, how many."""
+        if self.numbers is None:
+            yield start, stop - start
+            return
+        numbers = self.numbers[start:stop]
+        steps = np.where(numbers[:-1] == MISSING, 0, 1)
+        edges = [0, *(np.nonzero(np.diff(numbers) != steps)[0] + 1).tolist(), len(numbers)]
+        for first, last in itertools.pairwise(edges):
+            yield int(numbers[first]), last - first
 
     def check_whole(self) -> None:
         """Raise an error if a file was cut short since it was mapped."""

@@ -24,6 +24,7 @@ MOST_TEXTS = 4096  # in one attribute or dataset
 LONGEST = 16 << 20  # bytes of one collection: HDF5 makes them as long as their longest text, and 4096 at least
 MOST_HEADER = 1 << 20  # bytes of one part of an object header
 MOST_PARTS = 256  # of an object header
+BLOCK = 1 << 15  # bytes that are read at a time
 ATTRIBUTE, CONTINUED = 0x0C, 0x10  # kinds of messages in object headers
 
 
@@ -50,7 +51,7 @@ def attribute(node: Any, name: str) -> Any:
     if not is_text(held.get_type()):
         _check_fixed(held.get_type())
         return node.attrs[name]
-    with _Bytes(node.file) as file:
+    with FileBytes(node.file) as file:
         references = file.attribute(h5py.h5o.get_info(node.id).addr, name)
         if references is None:
             return node.attrs[name]
@@ -62,7 +63,7 @@ def value(dataset: h5py.Dataset) -> Any:
     if not is_text(dataset.id.get_type()):
         _check_fixed(dataset.id.get_type())
         return dataset[()]
-    with _Bytes(dataset.file) as file:
+    with FileBytes(dataset.file) as file:
         return file.texts(_stored(dataset, file), dataset.shape)
 
 
@@ -74,7 +75,7 @@ def _check_fixed(kind: Any) -> None:
             raise InputError("it holds values of any length, or references")
 
 
-def _stored(dataset: h5py.Dataset, file: _Bytes) -> bytes:
+def _stored(dataset: h5py.Dataset, file: FileBytes) -> bytes:
     """Return the references to texts that a dataset holds."""
     plist, size = dataset.id.get_create_plist(), REFERENCE.size * dataset.size
     if dataset.size > MOST_TEXTS or dataset.is_virtual or dataset.external:
@@ -88,15 +89,16 @@ def _stored(dataset: h5py.Dataset, file: _Bytes) -> bytes:
     raise DamagedText("it is stored in a way in which texts are not read")
 
 
-class _Bytes:
+class FileBytes:
     """The bytes of an HDF5 file, read where it says that something lies."""
 
     def __init__(self, file: h5py.File):
         self.shift = file.userblock_size  # addresses count from the end of the user block
         self.usual = file.id.get_create_plist().get_sizes() == (8, 8)
+        self._first, self._block = 0, b""  # what was read last: parts of an object lie near each other
         self.descriptor = os.open(file.filename, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
 
-    def __enter__(self) -> _Bytes:
+    def __enter__(self) -> FileBytes:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -104,9 +106,14 @@ class _Bytes:
 
     def read(self, at: int, size: int) -> bytes:
         """Return bytes of the file, counted from its first one. Fewer mean that the file is damaged."""
+        inside = at - self._first
+        if 0 <= inside <= len(self._block) - size:
+            return self._block[inside : inside + size]
+        first = at - min(max(at, 0), BLOCK // 2) if size <= BLOCK // 2 else at
         try:
-            os.lseek(self.descriptor, at, os.SEEK_SET)
-            found = os.read(self.descriptor, size)
+            os.lseek(self.descriptor, first, os.SEEK_SET)
+            self._first, self._block = first, os.read(self.descriptor, max(BLOCK, size))
+            found = self._block[at - first : at - first + size]
         except (OSError, OverflowError) as error:  # a place that no file has
             raise DamagedText(f"{size} bytes at {at} cannot be read ({reason(error)})") from error
         if len(found) != size:
@@ -117,14 +124,14 @@ class _Bytes:
         """Return the value of an attribute as it is stored; None if it is not found in the header at an address."""
         if not self.usual:
             return None
-        for kind, flags, body in self._messages(address):
+        for kind, flags, body in self.messages(address):
             if kind == ATTRIBUTE and not flags & 2:
                 found = _attribute(body, name.encode("utf-8", "surrogateescape"))
                 if found is not None:
                     return found
         return None
 
-    def _messages(self, address: int) -> Iterator[tuple[int, int, bytes]]:
+    def messages(self, address: int) -> Iterator[tuple[int, int, bytes]]:
         """Return kind, flags and bytes of all messages of an object header."""
         start = self.read(self.shift + address, 16)
         if start[:4] == b"OHDR":

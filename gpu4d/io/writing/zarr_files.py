@@ -68,7 +68,7 @@ class ZarrFolder:
     def _json(self, name: str, content: Any) -> None:
         path = os.path.join(self.job.path, *name.split("/"))
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        write_file(path, json.dumps(content, indent=1).encode())
 
 
 class Zarr3(ZarrFolder):

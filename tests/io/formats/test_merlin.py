@@ -217,6 +217,16 @@ def test_damaged_headers_are_refused(tmp_path, old, new, message):
         gpu4d.open(tmp_path / "a.mib", scan_shape="frames")
 
 
+def test_numbers_may_be_written_with_blanks(tmp_path):
+    values = pictures(99)[0].astype("uint16")
+    counted(tmp_path / "a.mib", values)
+    whole = (tmp_path / "a.mib").read_bytes()
+    for n in range(1, 5):
+        whole = whole.replace(b"MQ1,%06d," % n, b"MQ1,%6d," % n)
+    (tmp_path / "a.mib").write_bytes(whole)
+    np.testing.assert_array_equal(np.asarray(gpu4d.open(tmp_path / "a.mib", scan_shape=(2, 2))), values.reshape(2, 2, *DETECTOR))
+
+
 def test_a_sidecar_needs_its_patterns(tmp_path):
     sidecar(tmp_path / "a.mib")
     with pytest.raises(InputError, match=r"there is no a.mib beside it"):

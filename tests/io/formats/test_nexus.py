@@ -107,3 +107,13 @@ def test_what_is_no_scan_is_opened_as_any_hdf5(tmp_path):
         file["entry/data"].attrs["axes"] = ["ky"] * 400 + ["nothing"]
         file["entry/loop"] = file["entry"]
     assert gpu4d.open(tmp_path / "a.nxs").shape == SHAPE
+
+
+def test_another_file_with_the_signal_is_named(tmp_path):
+    write(tmp_path / "a.nxs", values())
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"] = values()
+    with h5py.File(tmp_path / "a.nxs", "r+") as file:
+        del file["entry/data/counts"]
+        file["entry/data/counts"] = h5py.ExternalLink("b.h5", "x")
+    assert gpu4d.open(tmp_path / "a.nxs").source.description.endswith("b.h5")

@@ -86,7 +86,7 @@ def test_other_arguments(tmp_path):
         gpu4d.open(tmp_path / "a.bin", format="raw")
     with pytest.raises(InputError, match="layout describes plain numbers, and format is 'npy'"):
         gpu4d.open(tmp_path / "a.bin", format="npy", layout=RawLayout(SHAPE, ">u2"))
-    with pytest.raises(InputError, match="is not a regular file: a layout describes"):
+    with pytest.raises(InputError, match="is a folder: the format raw reads files"):
         gpu4d.open(tmp_path, layout=RawLayout(SHAPE, ">u2"))
     with pytest.raises(InputError, match="layout is a tuple"):
         gpu4d.open(tmp_path / "a.bin", layout=SHAPE)

@@ -102,3 +102,17 @@ def test_numbers_that_are_no_good_are_refused(tmp_path, name, number):
     (tmp_path / name).write_bytes(numbers.tobytes())
     with pytest.raises(InputError, match="damaged"):
         gpu4d.open(tmp_path / "a.toml").source.read(slice(0, 3), slice(0, 4))
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    """Links within the folder, and all files linked into one other folder, are fine."""
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir(), (tmp_path / "c").mkdir()
+    values = write(tmp_path / "a" / "a.toml")
+    write(tmp_path / "b" / "a.toml")
+    (tmp_path / "b" / "coords.dat").unlink()
+    (tmp_path / "b" / "coords.dat").symlink_to(tmp_path / "a" / "coords.dat")
+    for file in (tmp_path / "a").iterdir():
+        (tmp_path / "c" / file.name).symlink_to(file)
+    with pytest.raises(InputError, match=r"coords.dat is a link that leads to .*, out of the folder of .*: copy the file there"):
+        gpu4d.open(tmp_path / "b" / "a.toml")
+    np.testing.assert_array_equal(np.asarray(gpu4d.open(tmp_path / "c" / "a.toml")), values)

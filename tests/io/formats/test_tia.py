@@ -96,6 +96,14 @@ def test_entities_in_an_emi_are_not_expanded(tmp_path):
     assert gpu4d.open(tmp_path / "a_1.ser").metadata["emi"] == {}
 
 
+@pytest.mark.parametrize("inside", [b"<a>" * 200 + b"</a>" * 200, b"<a/>" * 300_000], ids=["deep", "long"])
+def test_an_emi_that_grows_without_bounds_is_left_out(tmp_path, inside, caplog):
+    TestArea().write(tmp_path / "a_1.ser")
+    (tmp_path / "a.emi").write_bytes(b"JK<ObjectInfo>" + inside + b"</ObjectInfo>")
+    assert gpu4d.open(tmp_path / "a_1.ser").metadata["emi"] == {}
+    assert "deep in each other" in caplog.text or "larger than 1 MiB" in caplog.text
+
+
 def test_which_dimension_is_fast_is_told_by_positions(tmp_path):
     """The beam went along y first: positions of the tags say so, against the order of dimensions."""
     data = patterns((4, 3))

@@ -150,3 +150,20 @@ def test_a_precession_scan(shared_data, need):
     topspin = need("rsciio.topspin")
     peer = next(found for found in topspin.file_reader(shared_data / "vendor/topspin/topspin_test_A.app5") if found["data"].ndim == 4)
     assert np.array_equal(patterns, peer["data"])
+
+
+def test_a_name_that_is_no_text_hides_nothing(tmp_path):
+    """Groups may have names of any bytes."""
+    write(tmp_path / "a.app5", frames(), grid(3, 4))
+    with h5py.File(tmp_path / "a.app5", "r+") as file:
+        file.create_group(b"\xff\xfe")
+    assert gpu4d.open(tmp_path / "a.app5").source.description.startswith("Topspin")
+
+
+def test_groups_of_a_newer_form(tmp_path, monkeypatch):
+    """They are found by HDF5 itself."""
+    opened = h5py.File
+    monkeypatch.setattr(h5py, "File", lambda path, mode: opened(path, mode, libver="latest"))
+    write(tmp_path / "a.app5", frames(), grid(3, 4))
+    monkeypatch.undo()
+    np.testing.assert_array_equal(np.asarray(gpu4d.open(tmp_path / "a.app5")).reshape(12, *DETECTOR), frames())

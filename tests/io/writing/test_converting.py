@@ -13,6 +13,7 @@ from gpu4d import cli_convert
 from gpu4d.data.events import EventSource
 from gpu4d.data.source import ArraySource
 from gpu4d.errors import InputError
+from gpu4d.io.formats import carried
 from gpu4d.io.writing import checksum, chunks, encoders, plain_files, pump, targets, zarr_files
 
 TARGETS = [
@@ -152,7 +153,13 @@ def test_counted_scans_stay_events_in_emd(tmp_path):
     assert "events" in done.notes[0] and "events" in gpu4d.open(tmp_path / "a.h5").source.description
     dense = gpu4d.convert(cube, tmp_path / "a.npy")
     assert any("became patterns" in note for note in dense.notes)
-    for name in ("a.h5", "a.npy"):
+    assert done.verified and done.checksum == dense.checksum == gpu4d.convert(tmp_path / "a.h5", tmp_path / "a.zarr").checksum
+    part = gpu4d.convert(gpu4d.open(tmp_path / "a.h5").crop(rx=(0, 1)), tmp_path / "part.h5")
+    assert any("only a whole scan stays events" in note for note in part.notes)
+    with pytest.raises(InputError, match="events are not compressed"):
+        gpu4d.convert(cube, tmp_path / "b.h5", codec="zstd")
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.npy", "a.npy.json", "a.zarr", "part.h5"]
+    for name in ("a.h5", "a.npy", "a.zarr"):
         np.testing.assert_array_equal(np.asarray(gpu4d.open(tmp_path / name)), np.asarray(cube))
 
 
@@ -162,6 +169,52 @@ def test_metadata_are_left_out_only_if_asked(tmp_path):
     assert done.notes == ("metadata were left out: attributes, detector",)
     again = gpu4d.open(tmp_path / "a.zarr")
     assert "source" not in again.metadata and again.calibration.energy == 2e5
+
+
+ODD = {
+    "big": 10**40,
+    "many": [10**40, 1],
+    "turn": 1 + 2j,
+    "marked": {"__array__": "x"},
+    "bytes of no text \udcff": "\udcff",
+    "a/b": {"": 1},
+}
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.hspy", "a.zarr", "a.zspy", "a.npy"])
+def test_odd_metadata_are_kept(tmp_path, name):
+    scan = np.ones((2, 3, 2, 7), "uint8")  # the detector is smaller than that of any scan of another program
+    gpu4d.convert(gpu4d.DataCube(scan, metadata=ODD), tmp_path / name)
+    again = gpu4d.open(tmp_path / name)
+    assert same(again.metadata["source"], ODD) and np.array_equal(np.asarray(again), scan)
+
+
+def test_metadata_that_are_not_read_back_are_no_conversion(tmp_path, monkeypatch):
+    cube, _ = made()
+    monkeypatch.setattr(carried, "MOST_BYTES", 100)
+    with pytest.raises(InputError, match="metadata are not read back as they were"):
+        gpu4d.convert(cube, tmp_path / "a.h5")
+    circle = {}
+    circle["inside"] = circle
+    with pytest.raises(InputError, match="dictionaries inside themselves"):
+        gpu4d.convert(gpu4d.DataCube(np.ones((2, 3, 4, 5)), metadata=circle), tmp_path / "a.zarr")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.zarr", "a.raw"])
+def test_ctrl_c_while_it_is_read_back_keeps_what_is_written(tmp_path, name):
+    _, values = made()
+    np.save(tmp_path / "in.npy", values)
+
+    def stop(stage, done, total):
+        if stage == "verify" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gpu4d.convert(tmp_path / "in.npy", tmp_path / name, progress=stop)
+    done = gpu4d.convert(tmp_path / "in.npy", tmp_path / name)
+    assert done.continued == values.shape[0] * values.shape[1] and done.verified
+    np.testing.assert_array_equal(np.asarray(gpu4d.open(tmp_path / name)), values)
 
 
 def test_what_is_written_wrongly_is_found(tmp_path, monkeypatch):
