@@ -14,7 +14,7 @@ import pytest
 
 import gpu4d
 from gpu4d.errors import InputError
-from gpu4d.io import read_emd, saving
+from gpu4d.io import read_emd, safe_file
 
 CASES = 720  # in the usual slow run; every sixth ends the process
 NUMBERS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
@@ -89,11 +89,8 @@ def save_with(faults, monkeypatch, path, n):
         faults.step("open")
         return Raw(builtins.open(name, mode, *args, **options), faults)
 
-    class Builtins:
-        open = staticmethod(opened)
-
     with monkeypatch.context() as patch:
-        patch.setattr(saving, "builtins", Builtins)
+        patch.setattr(safe_file, "open", opened, raising=False)
         for name in ("fsync", "replace", "chmod"):
             real = getattr(os, name)
             patch.setattr(os, name, lambda *given, name=name, real=real: (faults.step(name), real(*given))[1])
