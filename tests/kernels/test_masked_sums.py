@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from cuda_on_host import HostBackend
-from cuda_on_host.backend import PLAIN
 
 from gpu4d import operation
 from gpu4d.device.backend import inlined, using_backend
@@ -88,7 +87,7 @@ def test_broken_copies_are_caught(what):
     wrong = 0
     for seed in (0, 1, 2, 7):
         try:
-            found = on_shim(patterns, weights, host=HostBackend(seed=seed, sources={FILE: text.replace(old, new)}, flags=PLAIN))
+            found = on_shim(patterns, weights, host=HostBackend(seed=seed, sources={FILE: text.replace(old, new)}))
             wrong += not np.allclose(found, expected, rtol=1e-12, atol=1e-9)
         except (AssertionError, RuntimeError):
             wrong += 1

@@ -10,15 +10,16 @@ from racecheck.calls import check, disk_call, examples, far_origin, operations
 from gpu4d import operation
 from gpu4d.device.backend import inlined, using_backend
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(instrumented.why_not() is not None, reason=instrumented.why_not() or ""),
-]
+pytestmark = pytest.mark.skipif(instrumented.why_not() is not None, reason=instrumented.why_not() or "")
+SLOW, EXHAUSTIVE = pytest.mark.slow, pytest.mark.exhaustive
 
 
-@pytest.mark.parametrize("name", operations())
-def test_no_two_accesses_of_a_kernel_race(name):
-    found = check(name, examples(name))
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [*(pytest.param(name, False, id=name, marks=SLOW) for name in operations()), pytest.param("find_disks", True, marks=EXHAUSTIVE)],
+)
+def test_no_two_accesses_of_a_kernel_race(name, every):
+    found = check(name, examples(name, every))
     assert found.accesses > 0, "no example reached a kernel"
     assert not found.reports, "\n".join(found.texts)
 
@@ -52,6 +53,7 @@ LEFT_OUT = {  # the file, the code before the barrier, an operation, and calls t
 }
 
 
+@SLOW
 @pytest.mark.parametrize("which", LEFT_OUT)
 def test_a_barrier_left_out_is_reported(which):
     file, before, name, calls = LEFT_OUT[which]
@@ -64,6 +66,7 @@ def test_a_barrier_left_out_is_reported(which):
     assert not check(name, calls()).reports, "the right source is reported, too"
 
 
+@SLOW
 def test_a_barrier_of_power_one_is_not_needed_at_others():
     """The candidates of a warp are judged by another one only where the map that finds them is the one that judges them."""
     file, before, name, _ = LEFT_OUT["list of candidates"]
@@ -93,6 +96,7 @@ def kinds(apart: int, between: str = "", before: str = "", blocks: int = 1, stri
     return {report.kind for report in host.found.reports if report.kind != "UNSET"}
 
 
+@SLOW
 @pytest.mark.parametrize(
     ("between", "lane", "warp"),
     [
@@ -112,27 +116,32 @@ def test_what_orders_threads(between, lane, warp):
     assert neighbours == lane | warp, "lane 31 reads the other warp's"
 
 
+@SLOW
 def test_lanes_of_a_mask_are_ordered_and_no_others():
     half = "__syncwarp(t & 16 ? 0xffff0000u : 0x0000ffffu);"
     assert kinds(0, half) == set()
     assert kinds(16, half) == {"RACE"}
 
 
+@SLOW
 def test_a_barrier_before_both_orders_nothing():
     assert kinds(32, before="__syncthreads();") == {"RACE"}
 
 
+@SLOW
 def test_blocks_race_where_they_write_the_same_place():
     assert kinds(0, blocks=2) == set()
     assert kinds(0, blocks=2, stride=0) == {"RACE"}
 
 
+@SLOW
 def test_atomics_race_with_plain_accesses_alone():
     both = "atomicAdd(&box[0], 1);"
     assert kinds(0, between=f"__syncthreads(); {both} __syncthreads();") == set()
     assert kinds(0, between=f"__syncthreads(); {both}") == {"RACE"}
 
 
+@SLOW
 def test_threads_that_step_aside_change_answers_only_where_nothing_orders_them():
     """Between the read and the write of a sum, say: then a sum is lost."""
     call = far_origin()
@@ -149,6 +158,7 @@ def test_threads_that_step_aside_change_answers_only_where_nothing_orders_them()
     assert answer(2, broken) != right
 
 
+@SLOW
 def test_reports_name_file_and_line():
     file, before, name, _ = LEFT_OUT["block sums"]
     found = check(name, examples(name)[:1], sources={file: barriers.without(file, before)})

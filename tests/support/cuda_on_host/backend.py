@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from gpu4d.kernels import source
 
 from gpu4d.device import backend
 
@@ -31,8 +32,14 @@ SANITIZE = (
     *("-O0", "-g", OWN_STATICS),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"),
 )
+FAST_TO_COMPILE = ("-O0", OWN_STATICS)  # half the time of PLAIN: for copies that run once or twice
 POISON = (0xFF, 0x4B)  # NaN and -1; 1.3e7 and large: what is left of it differs from seed to seed
 GUARD = 4096  # bytes behind every array from `empty`
+EVERY_PIXEL = ("frame_reductions.cu", "pattern_sums.cu")  # have kernels that run for float32 alone: they are never compiled for one type
+
+
+class OtherPixel(LookupError):
+    """A kernel is asked for that was not compiled, because its pixel type is not the one that stands for all."""
 
 
 class HostBackend:
@@ -46,11 +53,13 @@ class HostBackend:
     shared : int
         Bytes of shared memory a block may ask for: 227 kB is sm_90, 99 kB sm_86 and sm_120, 64 kB sm_75.
     flags : tuple of str
-        For g++; `SANITIZE` by default where GPU4D_SANITIZE is set (run under LD_PRELOAD=libasan.so).
+        For g++; `SANITIZE` by default where GPU4D_SANITIZE is set (run under LD_PRELOAD=libasan.so), `FAST_TO_COMPILE` with sources.
     sources : mapping of str to str, optional
         Text of files to use instead of the shipped ones: deliberately broken copies.
     first_block : int
         Blocks before it do not run: the far end of a large grid is reached at once.
+    one_pixel : bool
+        Compile uint16 kernels alone, which takes a quarter of the time; others raise `OtherPixel`.
     """
 
     def __init__(
@@ -60,9 +69,10 @@ class HostBackend:
         flags: tuple[str, ...] | None = None,
         sources: dict[str, str] | None = None,
         first_block: int = 0,
+        one_pixel: bool = False,
     ):
-        self.seed, self.limit, self.first_block = seed, shared, first_block
-        self.flags = flags or (SANITIZE if os.environ.get("GPU4D_SANITIZE") else PLAIN)
+        self.seed, self.limit, self.first_block, self.one_pixel = seed, shared, first_block, one_pixel
+        self.flags = flags or (SANITIZE if os.environ.get("GPU4D_SANITIZE") else FAST_TO_COMPILE if sources else PLAIN)
         self.sources = dict(sources or {})
         self.guarded: list[tuple[np.ndarray, str]] = []
         self.launched: list[tuple[str, tuple, tuple, int]] = []
@@ -82,7 +92,10 @@ class HostBackend:
 
     def function(self, file, name, defines):
         text = self.sources.get(file) or backend.inlined(file)
-        library = self.library(text, file, tuple(f"-D{d}" for d in defines))
+        one = self.one_pixel and file not in EVERY_PIXEL and "FOR_EACH_PIXEL(" in source(file)
+        if one and re.search(r"_(u8|u32|f32)$", name):
+            raise OtherPixel(f"{file}: {name} is left out")
+        library = self.library(text, file, tuple(f"-D{d}" for d in (*(["ONE_PIXEL"] if one else []), *defines)))
         try:
             entry = getattr(library, f"launch_{name}")
         except AttributeError:

@@ -24,7 +24,7 @@ def main() -> int:
         return leave_out(given.without_barriers, names, options)
     failed = False
     for name in names:
-        found = check(name, examples(name), **options)
+        found = check(name, examples(name, every=True), **options)
         print(f"{name}: {found.accesses:,} accesses, {len(found.texts)} kinds of reports", flush=True)
         for text, report in sorted({report.text: report for report in found.reports}.items()):
             print(f"  {text} ({report.example})", flush=True)
@@ -39,7 +39,7 @@ def leave_out(file: str, names: list[str], options: dict) -> int:
         seen = Found()
         with contextlib.suppress(AssertionError, RuntimeError):  # some launches do not end well then
             for name in names:
-                check(name, examples(name), found=seen, sources={file: text}, **options)
+                check(name, examples(name, every=True), found=seen, sources={file: text}, **options)
         found = seen.texts
         silent += not found
         print(f"{place}: {f'{len(found)} kinds of reports, {found[0]}' if found else 'SILENT'}", flush=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterable
 from math import pi
 
 import numpy as np
+from cuda_on_host.backend import OtherPixel
 from disk_options import limited, operands
 from operations.comparing import Example, convert
 from operations.examples import EXAMPLES
@@ -27,19 +30,24 @@ def operations() -> list[str]:
     return sorted(name for name, op in OPERATIONS.items() if "cuda" in op.twins)
 
 
-def examples(name: str) -> list[Example]:
-    """Calls of an operation that its kernel takes."""
-    calls = [*EXAMPLES[name](), *FURTHER.get(name, list)()]
+def examples(name: str, every: bool = False) -> list[Example]:
+    """Calls of an operation that its kernel takes; every size of a fused kernel with every option, if asked."""
+    further = all_disk_calls if every and name == "find_disks" else FURTHER.get(name, list)
+    calls = [*EXAMPLES[name](), *further()]
     return [e for e in calls if OPERATIONS[name].unsupported("cuda", *e.args, **e.options) is None]
 
 
 def check(name: str, calls: Iterable[Example], *, found: Found | None = None, **options) -> Found:
-    """Run calls of an operation on the instrumented shim. `options` go to `RaceBackend`."""
+    """Run calls of an operation on the instrumented shim. `options` go to `RaceBackend`.
+
+    Calls with other pixels than uint16 are left out where each type has a kernel: they load pixels, and no barrier depends on that.
+    """
     found = Found() if found is None else found
     op = OPERATIONS[name]
     for example in calls:
         args, keywords = convert(example, np.asarray)
-        with using_backend(RaceBackend(found=found, **options)), operation.using("cuda"):
+        host = RaceBackend(found=found, one_pixel=True, **options)
+        with contextlib.suppress(OtherPixel), using_backend(host), operation.using("cuda"):
             op(*args, **keywords)
     return found
 
@@ -48,16 +56,32 @@ def check(name: str, calls: Iterable[Example], *, found: Found | None = None, **
 
 
 def disk_calls() -> list[Example]:
-    """Every fused size × refinement × powers; each refinement at 256 and at a size without a kernel of its own; crowds."""
-    found = []
-    for size in (64, 96, 128, 192):
-        for refine in REFINEMENTS:
-            for power, refine_power in POWERS:
-                found.append(disk_call((size, size), power=power, refine_power=refine_power, refine=refine))
-    for refine, (power, refine_power) in zip(REFINEMENTS, POWERS):
-        found.append(disk_call((256, 256), power=power, refine_power=refine_power, refine=refine))
+    """The smallest fused size with refinement × powers, the next with each refinement, the others with the refinement of most barriers.
+
+    Sizes differ in how many rows a thread takes, and options in which parts of the kernel run. Each refinement at 256 and at a size without
+    a kernel of its own, and crowds.
+    """
+    found = [disk_call((64, 64), **powers_of(pair), refine=refine) for refine in REFINEMENTS for pair in POWERS]
+    found += [disk_call((96, 96), **powers_of(pair), refine=refine) for refine, pair in zip(REFINEMENTS, POWERS)]
+    found += [disk_call((size, size), **powers_of(POWERS[0]), refine="correlation") for size in (128, 192)]
+    return found + calls_of_other_paths()
+
+
+def all_disk_calls() -> list[Example]:
+    """Every fused size × refinement × powers, and the other paths."""
+    product = itertools.product((64, 96, 128, 192), REFINEMENTS, POWERS)
+    return [disk_call((size, size), **powers_of(pair), refine=refine) for size, refine, pair in product] + calls_of_other_paths()
+
+
+def calls_of_other_paths() -> list[Example]:
+    """Each refinement at 256 and at a size without a kernel of its own; crowds."""
+    found = [disk_call((256, 256), **powers_of(pair), refine=refine) for refine, pair in zip(REFINEMENTS, POWERS)]
     found += [disk_call((66, 72), refine=refine) for refine in (*REFINEMENTS, "upsample")]
     return found + [crowd(size) for size in (64, 96)]
+
+
+def powers_of(pair: tuple[float, float]) -> dict[str, float]:
+    return {"power": pair[0], "refine_power": pair[1]}
 
 
 def disk_call(shape: tuple[int, int], **options) -> Example:
