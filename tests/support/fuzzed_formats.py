@@ -69,6 +69,7 @@ class Fuzzed:
 
 def main():
     logging.getLogger("gpu4d").setLevel(logging.CRITICAL)
+    fuzzed = None
     for line in sys.stdin:
         file, tab, name = line.strip().partition("\t")
         if not tab:
