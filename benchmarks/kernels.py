@@ -63,7 +63,7 @@ def run(device: str = "auto", *, quick: bool = False, only: Iterable[str] = ()) 
     limits = floors(xp, on_gpu=on_gpu, quick=quick)
     wanted = set(only)
     cases = [c for c in CASES if (not wanted or c.operation in wanted) and (on_gpu or not c.gpu_only)]
-    patterns, rounds = (16, 3) if quick else (None, 9)
+    patterns, rounds = (4, 3) if quick else (None, 9)
     rows = [measure(prepare(case, xp, on_gpu=on_gpu, patterns=patterns), limits, on_gpu=on_gpu, rounds=rounds) for case in cases]
     return rows, limits, machine(on_gpu)
 

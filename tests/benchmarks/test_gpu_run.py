@@ -179,7 +179,7 @@ def test_lines_of_an_output_come_at_once_and_the_longest_are_cut(tmp_path):
 
 @pytest.fixture(scope="module")
 def site(checkout, tmp_path_factory) -> Path:
-    """A folder into which this checkout's wheel was installed, as where there is no network."""
+    """A folder into which this checkout's wheel was installed, as where there is no network; with the code that numba has compiled here."""
     copy = tmp_path_factory.mktemp("source") / "gpu4d"
     shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "*.egg-info", "docs", "tests"))
     made, folder = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site")
@@ -187,6 +187,10 @@ def site(checkout, tmp_path_factory) -> Path:
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", made, copy], check=True, cwd=made)
     wheel = next(made.glob("*.whl"))
     subprocess.run([*pip, "install", "--no-index", "--no-deps", "--target", folder, wheel], check=True, cwd=made)
+    kept = folder / "gpu4d" / "cpu_fallback" / "__pycache__"
+    kept.mkdir(exist_ok=True)
+    for file in (checkout / "cpu_fallback" / "__pycache__").glob("*.nb?"):
+        shutil.copy(file, kept)
     return folder
 
 

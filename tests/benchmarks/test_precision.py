@@ -138,7 +138,7 @@ def test_the_likelihood_is_at_the_bound_and_no_better():
 @pytest.mark.slow
 def test_command(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib").use("agg")
-    monkeypatch.setattr(precision, "QUICK", 4)
+    monkeypatch.setattr(precision, "QUICK", 2)
     precision.main([str(tmp_path), "--quick", "--only", "dose", "bullseye"])
     told = capsys.readouterr().out
     assert "## dose" in told and "bullseye / bound" in told

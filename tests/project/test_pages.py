@@ -9,9 +9,11 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forking import Forks
 
 from gpu4d.io.formats.table import formats_table
 
@@ -47,13 +49,32 @@ def test_the_names_they_list_exist(page):
         assert resolve(name) is not None
 
 
-@pytest.mark.parametrize("page", ["tutorials/first-scan.md", *(pytest.param(page, marks=pytest.mark.slow) for page in RUN)])
-def test_their_python_runs(page, tmp_path):
-    """In a process of its own, because one of them turns off the guard of mapped files."""
+def python_of(page: str) -> str:
+    """All Python of a page."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S))
     assert code
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    return code
+
+
+def test_the_python_of_the_tutorial_runs(tmp_path):
+    done = subprocess.run([sys.executable, "-c", python_of("tutorials/first-scan.md")], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    made = Forks()
+    yield made
+    made.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs pages in forks")
+@pytest.mark.parametrize("page", RUN)
+def test_their_python_runs(page, tmp_path, forks):
+    """In a process of its own, because one of them turns off the guard of mapped files; it begins with gpu4d imported."""
+    code, said = forks.run(python_of(page), tmp_path)
+    assert code == 0, said
 
 
 def test_the_pitfalls_name_files_and_tests_that_exist():

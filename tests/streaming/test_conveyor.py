@@ -215,10 +215,10 @@ def fuzz(seed, monkeypatch, threads=False):
 
 CASES = 2_500
 BATCH = 250
-FEW = 1  # batch of every run; the others are slow together
+MARKS = ((), pytest.mark.slow, *[pytest.mark.exhaustive] * (CASES // BATCH - 2))  # a batch in every run, another for each commit
 
 
-@pytest.mark.parametrize("batch", [pytest.param(k, marks=pytest.mark.slow if k >= FEW else ()) for k in range(CASES // BATCH)])
+@pytest.mark.parametrize("batch", [pytest.param(k, marks=mark) for k, mark in enumerate(MARKS)])
 def test_any_scan_through_any_memory(batch, monkeypatch):
     """Peak at most the cap, the definition's answer, nothing left behind, no buffer used by two at once, whatever fails."""
     outcomes = {}

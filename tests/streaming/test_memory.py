@@ -46,10 +46,15 @@ print(json.dumps({"anonymous": peak[0], "maxrss": status("VmHWM"),
 """
 
 
-@pytest.mark.slow
+SLOW, EXHAUSTIVE = pytest.mark.slow, pytest.mark.exhaustive
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
-@pytest.mark.parametrize("layout", ["contiguous", "gzip", "bitshuffle"])
+@pytest.mark.parametrize(
+    "layout", [pytest.param("contiguous", marks=SLOW), pytest.param("gzip", marks=EXHAUSTIVE), pytest.param("bitshuffle", marks=SLOW)]
+)
 def test_scan_eight_times_the_budget(tmp_path, layout):
+    """Pages that are mapped, and chunks that are decoded. Which filter decodes them is the matter of tests of the chunks' scratch."""
     small = gpu4d.simulate.bragg_scan((8, 8), (128, 128), seed=1)
     frames = np.asarray(small.cube.source.array)
     options = {} if layout == "contiguous" else {"chunks": (4, 4, 128, 128)}
@@ -132,11 +137,15 @@ print(json.dumps({"held": peak[0] - before, "sum": float(np.asarray(out["mean"])
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
-@pytest.mark.parametrize("layout", ["shuffle gzip", "bitshuffle", "lzf"])
+@pytest.mark.parametrize(
+    "layout", [pytest.param("shuffle gzip", marks=SLOW), pytest.param("bitshuffle", marks=SLOW), pytest.param("lzf", marks=EXHAUSTIVE)]
+)
 def test_what_chunks_are_decoded_in_is_planned(tmp_path, layout, monkeypatch):
-    """Chunks of 33 MB: a thread that decodes them holds several beside the tile it fills."""
+    """Chunks of 33 MB: a thread that decodes them holds several beside the tile it fills.
+
+    Two filters one after the other, which hold most, and one that decodes in blocks. A filter alone holds what gzip does.
+    """
     monkeypatch.setenv("GPU4D_THREADS", "2")
     options = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if layout == "shuffle gzip" else {"compression": "lzf"}
     if layout == "bitshuffle":
@@ -310,9 +319,18 @@ SCANS = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape, dtype", SCANS)
-@pytest.mark.parametrize("device, masked", [("cpu", False), ("accounting", True)])
+# Scans that take seconds run on one of the two devices for each commit.
+ON_THE_OTHER = {("cpu", "float32"), ("accounting", (100, 100, 4, 4)), ("cpu", "uint64")}
+
+
+@pytest.mark.parametrize(
+    "device, masked, shape, dtype",
+    [
+        pytest.param(on, masked, *scan, marks=EXHAUSTIVE if {(on, part) for part in scan} & ON_THE_OTHER else SLOW)
+        for on, masked in (("cpu", False), ("accounting", True))
+        for scan in SCANS
+    ],
+)
 def test_a_sweep_holds_what_its_plan_says(shape, dtype, device, masked, monkeypatch):
     """Measured by what Python, NumPy included, asks of the system: never more than planned, and not a fraction of it."""
     monkeypatch.setenv("GPU4D_THREADS", "2")

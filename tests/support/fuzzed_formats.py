@@ -1,7 +1,7 @@
 """Files of detectors with some bytes changed, opened and read: what became of each. Runs in a process of its own, which may end.
 
-``python fuzzed_formats.py FOLDER FILE CLASS`` takes a subclass of `FormatTests` from a test file, reads numbers of cases from its input,
-a line each, and prints a line for each.
+``python fuzzed_formats.py FOLDER`` reads lines and answers each with one. ``FILE<tab>CLASS`` takes a subclass of `FormatTests` from a test
+file, a number is a case of that class.
 """
 
 import importlib.util
@@ -69,14 +69,21 @@ class Fuzzed:
 
 def main():
     logging.getLogger("gpu4d").setLevel(logging.CRITICAL)
-    folder, file, name = sys.argv[1:]
-    fuzzed = Fuzzed(of_file(file, name), Path(folder))
-    fuzzed.case(0)  # imports and compiles what reading needs
-    with open("/proc/self/statm") as status:
-        used = int(status.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE, resource.RLIM_INFINITY))
+    fuzzed = None
     for line in sys.stdin:
-        print(fuzzed.case(int(line)), flush=True)
+        file, tab, name = line.strip().partition("\t")
+        if not tab:
+            print(fuzzed.case(int(line)), flush=True)
+            continue
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        folder = Path(sys.argv[1]) / f"{Path(file).stem}-{name}"
+        folder.mkdir()
+        fuzzed = Fuzzed(of_file(file, name), folder)
+        fuzzed.case(0)  # imports and compiles what reading needs
+        with open("/proc/self/statm") as status:
+            used = int(status.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + SPARE, resource.RLIM_INFINITY))
+        print("ready", flush=True)
 
 
 if __name__ == "__main__":

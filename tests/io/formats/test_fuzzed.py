@@ -8,6 +8,7 @@ import selectors
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import fuzzed_formats
@@ -33,45 +34,64 @@ def classes() -> list[tuple[Path, str]]:
 
 
 class Process:
-    """A process that tries one case after the other of a format."""
+    """A process that tries one case after the other. One serves all formats, because its imports take longer than the cases."""
 
-    def __init__(self, folder: Path, file: Path, name: str):
-        command = [sys.executable, "-W", "ignore", fuzzed_formats.__file__, str(folder), str(file), name]
-        pipe = subprocess.PIPE
-        self.running = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    def __init__(self, folder: Path):
+        self.folder, self.running, self.starts = folder, None, 0
 
-    def __call__(self, number: int) -> str:
+    def begin(self, file: Path, name: str) -> str:
+        """Let cases be of this class from now on, in a new process where the last one has ended."""
+        if self.running is None:
+            self.starts += 1
+            folder = self.folder / str(self.starts)
+            folder.mkdir()
+            command, pipe = [sys.executable, "-W", "ignore", fuzzed_formats.__file__, str(folder)], subprocess.PIPE
+            self.running = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        return self(f"{file}\t{name}", 10 * SECONDS)
+
+    def __call__(self, line: str, seconds: float = SECONDS) -> str:
         """Return what became of a case. "hangs" or "ends with …" are the last words of a process."""
-        self.running.stdin.write(f"{number}\n")
+        self.running.stdin.write(f"{line}\n")
         self.running.stdin.flush()
         with selectors.DefaultSelector() as ready:
             ready.register(self.running.stdout, selectors.EVENT_READ)
-            if not ready.select(SECONDS):
+            if not ready.select(seconds):
+                self.close()
                 return "hangs"
-        line = self.running.stdout.readline().strip()
-        return line or f"ends with {self.running.wait()}: {self.running.stderr.read()[-500:]}"
+        said = self.running.stdout.readline().strip()
+        if not said:
+            said = f"ends with {self.running.wait()}: {self.running.stderr.read()[-500:]}"
+            self.close()
+        return said
 
     def close(self):
-        self.running.kill()
-        self.running.communicate()
+        if self.running is not None:
+            self.running.kill()
+            self.running.communicate()
+            self.running = None
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory) -> Iterator[Process]:
+    made = Process(tmp_path_factory.mktemp("fuzzed"))
+    yield made
+    made.close()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="waits for a pipe, and limits address space as Linux does")
 @pytest.mark.parametrize("file, name", classes(), ids=lambda part: part if isinstance(part, str) else part.stem)
-def test_damaged_files(file, name, tmp_path, request):
+def test_damaged_files(file, name, process, request):
     cases = request.config.getoption("--cases") or CASES
-    process, became, wrong = Process(tmp_path, file, name), Counter(), []
-    try:
-        for number in range(cases):
-            outcome = process(number)
-            became[outcome.split(":")[0].split(" ")[0]] += 1
-            if outcome not in ("same", "other", "refused"):
-                wrong.append(f"case {number}: {outcome}")
-            if outcome.startswith(("hangs", "ends")):
-                break
-    finally:
-        process.close()
+    assert process.begin(file, name) == "ready"
+    became, wrong = Counter(), []
+    for number in range(cases):
+        outcome = process(str(number))
+        became[outcome.split(":")[0].split(" ")[0]] += 1
+        if outcome not in ("same", "other", "refused"):
+            wrong.append(f"case {number}: {outcome}")
+        if outcome.startswith(("hangs", "ends")):
+            break
     print(dict(became), *wrong, sep="\n")
     assert not wrong, wrong
     assert became["refused"] > cases // 20, became
