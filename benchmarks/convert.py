@@ -31,7 +31,7 @@ from gpu4d.io.writing.pump import tile_bytes
 PIECE = 8 << 20  # bytes written at a time
 
 
-def parts(cube: DataCube, encode: Encoder | None, stored: int, folder: Path, threads: int) -> dict[str, Callable[[], None]]:
+def parts(cube: DataCube, encode: Encoder | None, stored: int, folder: Path, threads: int) -> dict[str, Callable[[], object]]:
     """Return what reads, encodes and writes alone."""
     source = cube.source
     chunks = choose_chunks(source)
@@ -48,11 +48,13 @@ def parts(cube: DataCube, encode: Encoder | None, stored: int, folder: Path, thr
         for tile in todo[k::threads]:
             patterns = buffers[k][: tile.rows.stop - tile.rows.start, : tile.columns.stop - tile.columns.start]
             pattern_hashes(patterns)
-            for rows, columns in tile.chunks(chunks) if encode is not None else ():
+            if encode is None:
+                continue
+            for rows, columns in tile.chunks(chunks):
                 part = patterns[rows.start - tile.rows.start : rows.stop - tile.rows.start]
                 encode(np.ascontiguousarray(part[:, columns.start - tile.columns.start : columns.stop - tile.columns.start]))
 
-    data = np.random.default_rng(0).integers(0, 256, PIECE, dtype="uint8")
+    data = np.random.default_rng(0).bytes(PIECE)
 
     def write() -> None:
         with open(folder / "bytes", "wb", buffering=0) as file:
@@ -60,11 +62,10 @@ def parts(cube: DataCube, encode: Encoder | None, stored: int, folder: Path, thr
                 file.write(data[: min(PIECE, stored - first)])
             os.fsync(file.fileno())
 
-    return {
-        "read": lambda: list(pool.map(read, range(threads))) and None,
-        "codec": lambda: list(pool.map(code, range(threads))) and None,
-        "write": write,
-    }
+    def by_all(work: Callable[[int], None]) -> Callable[[], object]:
+        return lambda: list(pool.map(work, range(threads)))
+
+    return {"read": by_all(read), "codec": by_all(code), "write": write}
 
 
 def _size(tile) -> tuple[int, int]:
@@ -82,7 +83,7 @@ def measure(cube: DataCube, folder: Path, name: str, codec: str, rounds: int, th
         return gpu4d.convert(cube, out, codec=codec, verify=verify, overwrite=True, threads=threads).stored_bytes
 
     ways = parts(cube, encode, convert(), folder, threads)
-    ways |= {"convert": lambda: convert() and None, "and compare": lambda: convert(True) and None}
+    ways |= {"convert": convert, "and compare": lambda: convert(True)}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way, call in ways.items():

@@ -285,7 +285,11 @@ def by_gpu4d(source: Source, threads: int) -> Callable[[], None]:
                 np.copyto(buffer, got)
 
     pool = ThreadPoolExecutor(threads)
-    return lambda: list(pool.map(work, range(threads))) and None
+
+    def read() -> None:
+        list(pool.map(work, range(threads)))
+
+    return read
 
 
 def measure(name: str, megabytes: int, rounds: int, threads: int) -> tuple[str, str]:

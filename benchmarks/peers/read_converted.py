@@ -56,7 +56,7 @@ def main() -> int:
         known = gpu4d.Calibration(q_pixel=0.02, r_pixel=3.0, energy=200e3, semiangle=2.0)
         cube = gpu4d.DataCube(patterns, known, {"vendor": {"dwell": 1e-3}}, name="scan")
         for name, how in FILES.items():
-            gpu4d.convert(cube, f"{folder}/{name}", **how)
+            gpu4d.convert(cube, f"{folder}/{name}", **how)  # type: ignore[arg-type]  # codec and format alone
         for peer in options.only:
             try:
                 python = given.get(peer) or str(python_of(READERS[peer], options.envs))
