@@ -40,6 +40,8 @@ class Case:
         It differs from another case on a GPU alone.
     least : int
         Patterns below which the call has no meaning.
+    moved : tuple of str
+        Options that are arrays which the operation takes where its patterns are.
     """
 
     operation: str
@@ -56,6 +58,7 @@ class Case:
     call: Callable[..., Any] | None = None
     gpu_only: bool = False
     least: int = 1
+    moved: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

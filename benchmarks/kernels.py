@@ -87,21 +87,23 @@ class Prepared(NamedTuple):
     args: tuple
     options: dict
     given: list
+    keywords: dict
 
 
 def prepare(case: Case, xp: Any, *, on_gpu: bool, patterns: int | None = None) -> Prepared:
     """Make the inputs of a case, of as many patterns as it asks for or as are given."""
     n = case.patterns[on_gpu] if patterns is None else max(patterns, case.least)
     args, options = case.inputs(n)
-    return Prepared(case, case.call or operation(case.operation), n, args, options, case.repeated(args, n, xp))
+    keywords = options | {name: xp.asarray(options[name]) for name in case.moved}
+    return Prepared(case, case.call or operation(case.operation), n, args, options, case.repeated(args, n, xp), keywords)
 
 
 def measure(prepared: Prepared, limits: Floors, *, on_gpu: bool, rounds: int = 9) -> Row:
     """Check a case, then time it."""
-    case, call, n, args, options, given = prepared
-    kind = operation(case.operation).choose(*given, **options) if case.call is None else "cuda" if on_gpu else "cpu"
+    case, call, n, args, options, given, keywords = prepared
+    kind = operation(case.operation).choose(*given, **keywords) if case.call is None else "cuda" if on_gpu else "cpu"
     error = _check(prepared)
-    timing = clock(lambda: call(*given, **options), on_gpu=on_gpu, rounds=rounds)
+    timing = clock(lambda: call(*given, **keywords), on_gpu=on_gpu, rounds=rounds)
     share = case.share(n)
     moved, made = share * float(case.bytes(*args, **options)), share * float(case.flops(*args, **options))
     floor = max(moved / limits.copy, made / getattr(limits, case.rate))
@@ -115,12 +117,12 @@ def operation(name: str) -> Any:
 
 def _check(prepared: Prepared) -> float:
     """Largest relative error of the first patterns against the definition in float64."""
-    case, call, _, args, options, given = prepared
+    case, call, _, args, options, given, keywords = prepared
     few, part = ([a[: case.check] if i in case.sliced else a for i, a in enumerate(some)] for some in (args, given))
     with using("definition"):
         expected = _leaves(call(*few, **options))
     worst = 0.0
-    for got, want in zip(_leaves(call(*part, **options)), expected, strict=True):
+    for got, want in zip(_leaves(call(*part, **keywords)), expected, strict=True):
         got, want = (np.asarray(arrays.to_numpy(v), dtype=complex) for v in (got, want))
         if not np.array_equal(np.isnan(got), np.isnan(want)):
             raise AssertionError(f"{case.operation}: NaN at other places than in the definition")

@@ -88,7 +88,7 @@ def _floors(settings: Settings, xp: Any, card: str) -> Floors:
 
 def host_side(prepared: kernels.Prepared, xp: Any, times: int) -> dict[str, Any]:
     """What a call costs the host while the device is idle: seconds, and launches of own kernels; all that is counted without a GPU."""
-    call, options, given = prepared.call, prepared.options, prepared.given
+    call, options, given = prepared.call, prepared.keywords, prepared.given
     call(*given, **options)
     seconds = []
     for _ in range(times):
