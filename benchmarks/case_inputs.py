@@ -202,6 +202,9 @@ def gradient(n: int) -> tuple[tuple, dict]:
     return (np.random.default_rng(2).normal(size=(n, n, 2)).astype(np.float32),), {}
 
 
+TABLES = ("gain", "edge", "hits", "taken_from")  # options of a corrected readout that lie where its frames are
+
+
 def raw_readout(n: int) -> tuple[tuple, dict]:
     """Frames of a readout with streaks, and all tables that correct them; a bad pixel in the middle, and no hit."""
     from gpu4d.preprocess import edge_pixels

@@ -14,6 +14,7 @@ import numpy as np
 from gpu4d.benchmarks.case import Case
 from gpu4d.benchmarks.case_inputs import (
     BRIGHT_FIELD_PIXELS,
+    TABLES,
     bragg,
     bright_field,
     centers,
@@ -360,14 +361,7 @@ CASES = [
     ),
     Case("count_electrons", "256², uint16, 0.4 %", raw_frames, (128, 16384), lambda p, *_a, **_o: p.nbytes),
     Case("fit_electrons", "256², uint16, 1 %", crowded_frames, (16, 2048), lambda p, *_a, **_o: p.nbytes, tolerance=1e-4),
-    Case(
-        "correct_frames",
-        "128², uint16, all steps",
-        raw_readout,
-        (512, 32768),
-        lambda p, *_a, **_o: p.nbytes + 4 * p.size,
-        moved=("gain", "edge", "hits", "taken_from"),
-    ),
+    Case("correct_frames", "128², uint16, all steps", raw_readout, (512, 32768), lambda p, *_a, **_o: p.nbytes + 4 * p.size, moved=TABLES),
     Case("hot_pixel_median", "128², uint16", lambda n: ((frames(n),), {}), (512, 32768), hot_pixels_bytes),
     Case("hot_pixel_median", "256², uint16", lambda n: ((frames(n, 256),), {}), (128, 16384), hot_pixels_bytes),
     Case(

@@ -59,8 +59,9 @@ def read_emd(path: str | os.PathLike[str], only: Collection[str] | None = None) 
     3.0
     """
     path = os.fspath(path)
-    if recognise(path).name != "hdf5":
-        raise InputError(f"{path} is a .npy file, not EMD: open it with gpu4d.open")
+    known = recognise(path)
+    if known.name != "hdf5":
+        raise InputError(f"{shown(path)} is a file of the format {known.name}, not EMD 1.0: open its scan with gpu4d.open")
     items: dict[str, Any] = {}
     with opening(path), open_file(path) as file:
         groups = {name: group_at(file, name) for name in names(file)}

@@ -11,7 +11,7 @@ import pytest
 from chunked_files import CHUNKINGS, COMPRESSING, FILTERS, SHAPE, check, chunks_of, counts, hdf5plugin, write
 
 import gpu4d
-from gpu4d.io.sources import chunked, codecs
+from gpu4d.io.sources import chunked, codecs, scratch
 from gpu4d.streaming.tiles import cut
 
 # ---------------------------------------------------------------- the same numbers
@@ -45,8 +45,8 @@ def test_whole_blocks_are_decoded_where_they_belong(tmp_path, monkeypatch, name,
     data = counts((5, 6, 64, 128), dtype)
     source = write(tmp_path / "a.h5", data, (2, 4, 64, 128), name)
     asked = []
-    original = chunked.Scratch.bytes
-    monkeypatch.setattr(chunked.Scratch, "bytes", lambda self, kind, size: asked.append(kind) or original(self, kind, size))
+    original = scratch.Scratch.bytes
+    monkeypatch.setattr(scratch.Scratch, "bytes", lambda self, kind, size: asked.append(kind) or original(self, kind, size))
     for rows, columns in [(slice(0, 5), slice(0, 6)), (slice(1, 4), slice(3, 5)), (slice(4, 5), slice(5, 6))]:
         np.testing.assert_array_equal(source.read(rows, columns), data[rows, columns])
     assert set(asked) == {"packed"}

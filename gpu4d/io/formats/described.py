@@ -11,6 +11,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
 from gpu4d.io.formats import carried
+from gpu4d.io.formats.records import refuse_dataset
 from gpu4d.io.sources.layout import ACCEPTED, check_scan_shape, is_usable
 from gpu4d.io.sources.mapped import MappedSource
 
@@ -35,8 +36,7 @@ class Described(Format):
 
     def open(self, path: str, options: OpenOptions) -> Opened:
         where, known = shown(path), carried.beside(path) or {}
-        if options.dataset is not None:
-            raise InputError(f"{where}: a raw file holds one array, there is no dataset {options.dataset!r}: leave --dataset out")
+        refuse_dataset(options, path, "a raw file")
         shape = known.get("shape")
         if (
             not isinstance(shape, list)

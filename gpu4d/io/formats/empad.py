@@ -14,7 +14,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
-from gpu4d.io.formats.records import check_inside
+from gpu4d.io.formats.records import check_inside, refuse_dataset, stem
 from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch
 from gpu4d.io.sources.layout import decide_scan_shape
 from gpu4d.io.units import log
@@ -46,8 +46,7 @@ class Empad(Format):
         return _holds_patterns(path) and (NAMES.fullmatch(os.path.basename(path)) is not None or sidecar_of(path) is not None)
 
     def open(self, path: str, options: OpenOptions) -> Opened:
-        if options.dataset is not None:
-            raise InputError(f"{shown(path)}: EMPAD files hold one scan, there is no dataset {shown(options.dataset)}: leave --dataset out")
+        refuse_dataset(options, path, "an EMPAD file")
         try:
             with open(path, "rb") as file:
                 is_xml = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
@@ -68,7 +67,7 @@ class Empad(Format):
         source = FrameFiles([Stretch(raw, 0, PATTERN_BYTES, frames)], Plain(DETECTOR, "<f4", rows=ROWS), scan, "EMPAD")
         metadata = {} if root is None else {"xml": flat(root)}
         calibration = Calibration() if root is None else _calibration(root, shown(path))
-        return Opened(source, calibration, metadata, os.path.splitext(os.path.basename(path))[0])
+        return Opened(source, calibration, metadata, stem(path))
 
 
 def _holds_patterns(path: str) -> bool:

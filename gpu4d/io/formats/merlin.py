@@ -16,6 +16,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
 from gpu4d.io.formats.merlin_scan import Stamps, arrange
+from gpu4d.io.formats.records import refuse_dataset, stem
 from gpu4d.io.sources.frame_files import FrameFiles, Plain, Storage, Stretch
 from gpu4d.io.sources.merlin_raw import BITS, CHIP, MerlinRaw
 
@@ -68,10 +69,7 @@ class Merlin(Format):
         return head.startswith((MAGIC, SIDECAR))
 
     def open(self, path: str, options: OpenOptions) -> Opened:
-        if options.dataset is not None:
-            raise InputError(
-                f"{shown(path)}: a .mib file holds one scan, there is no dataset {shown(options.dataset)}: leave --dataset out"
-            )
+        refuse_dataset(options, path, "a .mib file")
         try:
             return _open(path, options)
         except OSError as error:
@@ -98,7 +96,7 @@ def _open(path: str, options: OpenOptions) -> Opened:
     metadata |= {"hdr": stated} if stated else {}
     depth = "" if header.depth is None else f", {header.depth} bit"
     source = FrameFiles(stretches, storage, scan.shape, f"Merlin{' RAW' if header.kind == 'R64' else ''}{depth}", scan.numbers)
-    return Opened(source, metadata=metadata | scan.metadata, name=os.path.splitext(os.path.basename(path))[0])
+    return Opened(source, metadata=metadata | scan.metadata, name=stem(path))
 
 
 def read_header(path: str, at: int) -> Header:

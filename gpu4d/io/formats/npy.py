@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from tokenize import TokenError  # NumPy takes the header apart as Python does its sources
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
 from gpu4d.io.formats import carried
+from gpu4d.io.formats.records import refuse_dataset, stem
 from gpu4d.io.sources.layout import ACCEPTED, check_scan_shape, is_usable, without_unit_axes
 from gpu4d.io.sources.mapped import MappedSource
 
@@ -41,11 +41,10 @@ class Npy(Format):
         return head.startswith(MAGIC)
 
     def open(self, path: str, options: OpenOptions) -> Opened:
-        if options.dataset is not None:
-            raise InputError(f"{path}: a .npy file holds one array, there is no dataset {options.dataset!r}: leave --dataset out")
+        refuse_dataset(options, path, "a .npy file")
         source = open_npy(path, options.scan_shape)
         known = carried.opened(carried.beside(path), source.shape, path)
-        return Opened(source, name=os.path.splitext(os.path.basename(path))[0]) if known is None else Opened(source, *known)
+        return Opened(source, name=stem(path)) if known is None else Opened(source, *known)
 
 
 def read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:

@@ -9,6 +9,7 @@ from gpu4d.data.source import Source
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
+from gpu4d.io.formats.records import refuse_dataset, stem
 from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.sources.frame_files import FrameFiles, Plain, Stretch
 from gpu4d.io.sources.layout import check_scan_shape, decide_scan_shape
@@ -34,14 +35,13 @@ class Raw(Format):
         layout = options.layout
         if layout is None:
             raise InputError(f"{shown(path)}: the format raw needs layout=gpu4d.RawLayout((Qx, Qy), dtype), or --shape Qx,Qy --dtype T")
-        if options.dataset is not None:
-            raise InputError(f"{shown(path)}: plain numbers have no dataset {shown(options.dataset)}: leave --dataset out")
+        refuse_dataset(options, path, "a file of plain numbers")
         try:
             size = os.path.getsize(path)
         except OSError as error:
             raise InputError(f"{shown(path)}: cannot be read ({reason(error)})") from error
         source = raw_source(path, size, layout, options.scan_shape)
-        return Opened(source, metadata={"layout": str(layout)}, name=os.path.splitext(os.path.basename(path))[0])
+        return Opened(source, metadata={"layout": str(layout)}, name=stem(path))
 
 
 def raw_source(path: str, size: int, layout: RawLayout, scan_shape: tuple[int, int] | None) -> Source:

@@ -18,7 +18,7 @@ from gpu4d.data.events import largest
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import FOREIGN, reason, shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
-from gpu4d.io.formats.records import check_inside
+from gpu4d.io.formats.records import check_inside, refuse_dataset, stem
 from gpu4d.io.sources.event_file import Column, FileEventSource
 from gpu4d.io.sources.layout import decide_scan_shape
 
@@ -43,10 +43,7 @@ class RawCsr(Format):
         return MARK.search(head) is not None and b"\0" not in head
 
     def open(self, path: str, options: OpenOptions) -> Opened:
-        if options.dataset is not None:
-            raise InputError(
-                f"{shown(path)}: raw_csr files hold one scan, there is no dataset {shown(options.dataset)}: leave --dataset out"
-            )
+        refuse_dataset(options, path, "a raw_csr file")
         said = _toml(path)
         params, section = said.get("params"), _section(said)
         nav, detector = _shape(params, "nav_shape", path), _shape(params, "sig_shape", path)
@@ -66,7 +63,7 @@ class RawCsr(Format):
             source = FileEventSource(offsets, columns["indices"], columns["data"], (*scan, *detector), dtype)
         except FOREIGN as error:
             raise InputError(f"{shown(path)}: its events cannot be read ({reason(error)})") from error
-        return Opened(source, metadata={"toml": said}, name=os.path.splitext(os.path.basename(path))[0])
+        return Opened(source, metadata={"toml": said}, name=stem(path))
 
 
 def _toml(path: str) -> dict[str, Any]:

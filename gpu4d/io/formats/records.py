@@ -11,6 +11,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.format import OpenOptions
+from gpu4d.io.formats import emd
 from gpu4d.io.units import detector_pixel, log, parse, scan_step
 
 EQUAL = 0.01  # relative difference up to which the steps of two axes count as one
@@ -109,12 +110,7 @@ def finite(value: Any) -> float | None:
 def set_field(c: Calibration, how: str, **values: Any) -> None:
     """Set fields that the file states. What is out of range is left out with a warning: it must not prevent opening the scan."""
     for field, value in values.items():
-        if value is None:
-            continue
-        try:
-            c.set(**{field: value}, how=how)
-        except (TypeError, ValueError, ArithmeticError) as error:  # InputError is a ValueError
-            log.warning("the file's %s is left out: %s", field, error)
+        emd.set_field(c, field, value, how)
 
 
 def set_steps(c: Calibration, how: str, scan: list[Step], detector: list[Step], energy: float | None) -> None:

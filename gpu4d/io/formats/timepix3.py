@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.format import Facts, Format, Opened, OpenOptions
+from gpu4d.io.formats.records import refuse_dataset, stem
 from gpu4d.io.sources.timepix import CHIP, Sweep, TimepixSource, mapped_words, words
 from gpu4d.io.sources.timepix_packets import CHIPS, EDGES, NO_HEADER, OK, TICK, find_edges
 from gpu4d.io.timing import ScanTiming
@@ -39,8 +39,7 @@ class Timepix3(Format):
         return head.startswith(MAGIC)
 
     def open(self, path: str, options: OpenOptions) -> Opened:
-        if options.dataset is not None:
-            raise InputError(f"{shown(path)}: a Timepix3 file holds one recording, no dataset {options.dataset!r}: leave --dataset out")
+        refuse_dataset(options, path, "a Timepix3 file")
         recording = Recording(path)
         timing = options.timing or ScanTiming()
         sweep = recording.sweep(options.scan_shape, timing)
@@ -59,7 +58,7 @@ class Timepix3(Format):
             "scans_added": source.scans,
             "hits_outside": source.outside,
         }
-        return Opened(source, metadata=metadata, name=os.path.splitext(os.path.basename(path))[0], detector_mask=_mask(source))
+        return Opened(source, metadata=metadata, name=stem(path), detector_mask=_mask(source))
 
 
 def _mask(source: TimepixSource) -> np.ndarray | None:

@@ -23,10 +23,10 @@ from gpu4d.io.sources.codecs import Bytes, Filter, Run
 from gpu4d.io.sources.hdf5_file import open_file, reading
 from gpu4d.io.sources.layout import hints, kept_axes, native_dtype
 from gpu4d.io.sources.links import follow
+from gpu4d.io.sources.scratch import scratch
 
 LEAST_RUN = 4096  # bytes; shorter runs are not worth a call each
 READ_AT_ONCE = 512 << 10  # bytes: small chunks that follow each other are read together up to this size
-KEPT_BYTES = 64 << 20  # bytes: larger scratch buffers are not kept between chunks
 NOTHING = np.empty(0, np.uint8)
 Box = tuple[slice, ...]
 
@@ -365,23 +365,6 @@ def runs_of_bytes(offsets: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int,
 def at_address(address: int, length: int) -> Bytes:
     """Return an array of bytes at an address. The caller keeps the memory alive."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * length).from_address(address))
-
-
-class Scratch(threading.local):
-    """Buffers of a thread, used again and again: touching new memory for the first time costs as much as decoding a chunk."""
-
-    def bytes(self, name: str, size: int) -> Bytes:
-        held = self.__dict__.get(name)
-        if held is None or held.size < size:
-            held = self.__dict__.pop(name, None)
-            del held  # freed before a larger one is allocated
-            held = np.empty(size, np.uint8)
-            if size <= KEPT_BYTES:
-                self.__dict__[name] = held
-        return held[:size]
-
-
-scratch = Scratch()
 
 
 def _read_at(descriptor: int, view: memoryview, offset: int) -> int:

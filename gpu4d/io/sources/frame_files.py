@@ -28,6 +28,7 @@ from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 from gpu4d.io.sources.guard import Watched, watch
 from gpu4d.io.sources.layout import hints, native_dtype
+from gpu4d.io.sources.scratch import scratch
 
 MISSING = -1  # number of a pattern that was not recorded
 OPEN_FILES = 64  # that are mapped at a time; systems allow a process some 1000 files
@@ -167,22 +168,10 @@ class Plain:
             np.copyto(out, self.pixels(stored))
 
 
-class _Scratch(threading.local):
-    """Memory of a thread for stored patterns, kept between reads: fresh memory costs as much as the copy into it."""
-
-    memory = np.empty(0, np.uint8)
-
-
-_scratch = _Scratch()
-
-
 def forwards(stored: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
     """Return a copy of stored patterns in cache, good until the next call: memory is read forwards several times as fast as backwards."""
     kind = stored.dtype if dtype is None else dtype
-    size = stored.size * kind.itemsize
-    if size > _scratch.memory.size:
-        _scratch.memory = np.empty(size, np.uint8)
-    copy = _scratch.memory[:size].view(kind).reshape(stored.shape)
+    copy = scratch.bytes("forwards", stored.size * kind.itemsize).view(kind).reshape(stored.shape)
     np.copyto(copy, stored)
     return copy
 
