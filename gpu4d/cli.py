@@ -140,11 +140,9 @@ def _commands() -> click.Group:
     from gpu4d.cli_export import export_command
     from gpu4d.cli_flags import (
         calibration_flags,
-        layout_flags,
         layout_of,
-        pair,
         run_flags,
-        timing_flags,
+        scan_flags,
         timing_of,
         with_flags,
     )
@@ -160,8 +158,6 @@ def _commands() -> click.Group:
     out = click.option("-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for the results.")
     overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
     debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    dataset = click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file.")
-    shape = click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
     memory = click.option("--memory", metavar="M", help="Memory that may be allocated, as 512MB or 2GiB.  [default: 512 MB]")
     device = click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:N, or several as cuda:0,cuda:1.  [default: auto]")
     file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
@@ -184,10 +180,7 @@ def _commands() -> click.Group:
 
     @commands.command(short_help="Analyse a scan: images, strain or phase, EMD file, report.")
     @file
-    @dataset
-    @shape
-    @layout_flags
-    @timing_flags
+    @scan_flags
     @calibration_flags
     @click.option("--probe", metavar="FILE[:/P]", help="Image of the probe in vacuum.")
     @click.option("--recipe", type=click.Path(path_type=Path), metavar="R.toml", help="File with settings. Flags override it.")
@@ -238,10 +231,7 @@ def _commands() -> click.Group:
     @commands.command(short_help="Measure the calibration with a known crystal: origin, ellipse, rotation, pixel size.")
     @file
     @click.option("--standard", "standards", metavar="NAME", multiple=True, help="Known crystal: Au, Si, … or a CIF file. May be repeated.")
-    @dataset
-    @shape
-    @layout_flags
-    @timing_flags
+    @scan_flags
     @click.option("--mask", metavar="FILE[:/P]", help="Detector pixels that count: not zero.")
     @calibration_flags
     @click.option(
@@ -273,10 +263,7 @@ def _commands() -> click.Group:
 
     @commands.command(short_help="Say what is in a file, and how to analyse it.")
     @file
-    @dataset
-    @shape
-    @layout_flags
-    @timing_flags
+    @scan_flags
     @memory
     @device
     @click.option("--plan", "with_plan", is_flag=True, help="Show how a pass over the scan is divided, and how long it takes at least.")

@@ -18,7 +18,7 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
     """Add `gpu4d convert` to the commands."""
     import click
 
-    from gpu4d.cli_flags import layout_flags, layout_of, pair, region, timing_flags, timing_of
+    from gpu4d.cli_flags import layout_of, region, scan_flags, timing_of
 
     path = click.Path(path_type=Path)
 
@@ -27,10 +27,7 @@ def convert_command(commands: click.Group, debug: Any, say: Any) -> None:
     @click.argument("out", metavar="OUT", type=path)
     @click.option("--codec", type=click.Choice(CODECS), help="Compression: lz4 is fast, zstd smaller.  [default: lz4; none for .npy]")
     @click.option("--to", metavar="FORMAT", type=click.Choice(TARGETS), help=f"{', '.join(TARGETS)}.  [default: by the ending of OUT]")
-    @click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file or a zarr store.")
-    @click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
-    @layout_flags
-    @timing_flags
+    @scan_flags
     @click.option("--crop", metavar="A,B,C,D", callback=region, help="Keep rows A to B, columns C to D of the scan only.")
     @click.option("--bin", "binned", type=int, metavar="N", help="Sum N×N detector pixels.")
     @click.option("--overwrite", is_flag=True, help="Replace OUT.")

@@ -13,21 +13,16 @@ def export_command(commands: click.Group, debug: Any, say: Any) -> None:
     """Add `gpu4d export` to the commands."""
     import click
 
-    from gpu4d.cli_flags import calibration_flags, layout_flags, named_numbers, pair, timing_flags, with_flags
+    from gpu4d.cli_flags import calibration_flags, named_numbers, scan_flags, with_flags
 
     file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-    dataset = click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file.")
-    shape = click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
     out = click.option("-o", "--output", "out", metavar="OUT", type=click.Path(path_type=Path), help="Folder for the results.")
     overwrite = click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
 
     @commands.command(short_help="Hand a scan to another ptychography engine: its data and parameter files.")
     @file
     @click.option("--for", "engine", required=True, type=click.Choice(["ptyrad", "phaser", "pty-chi"]), help="Engine that will read them.")
-    @dataset
-    @shape
-    @layout_flags
-    @timing_flags
+    @scan_flags
     @calibration_flags
     @click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees.")
     @click.option("--transpose/--no-transpose", default=None, help="Detector axes are exchanged before the rotation, or not.")

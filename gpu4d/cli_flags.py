@@ -34,6 +34,20 @@ def _quantity(given: GivenAs, flag: str) -> Any:
     return lambda _context, _parameter, text: None if text is None else given.read(text, flag)
 
 
+def scan_flags(command: Any) -> Any:
+    """Add the flags that say how a scan is opened: dataset, scan shape, layout of plain numbers, timing of events."""
+    return dataset_flags(layout_flags(timing_flags(command)))
+
+
+def dataset_flags(command: Any) -> Any:
+    """Add the flags that choose a scan in its file, and give its shape."""
+    import click
+
+    shape = click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
+    dataset = click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file or a zarr store.")
+    return dataset(shape(command))
+
+
 def layout_flags(command: Any, dtype: bool = True) -> Any:
     """Add the flags that describe a file of plain numbers, without --dtype to a command that has it."""
     import click

@@ -27,7 +27,7 @@ def plan_command(commands: click.Group, debug: Any) -> None:
     """Add `gpu4d plan` to the commands."""
     import click
 
-    from gpu4d.cli_flags import layout_flags, pair
+    from gpu4d.cli_flags import dataset_flags, layout_flags, pair
     from gpu4d.data.acquisition_quantities import QUANTITIES, TECHNIQUES
 
     @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
@@ -38,8 +38,7 @@ def plan_command(commands: click.Group, debug: Any) -> None:
     @click.option("--structure", metavar="NAME", multiple=True, help="Crystal whose spacings matter: Au, Si, … or a CIF file.")
     @click.option("--disks", type=int, metavar="N", help="Diffracted disks in a pattern.  [default: 8]")
     @click.option("--for", "purpose", type=click.Choice(TECHNIQUES), multiple=True, help="What the scan is for. May be repeated.")
-    @click.option("--dataset", metavar="/P", help="Path of the scan inside an HDF5 file.")
-    @click.option("--scan-shape", metavar="A,B", callback=pair, help="Shape of the scan, for files that store a list of patterns.")
+    @dataset_flags
     @click.option("--memory", metavar="M", help="Memory that the analysis may allocate, as 512MB.")
     @click.option("--json", "as_json", is_flag=True, help="Print all numbers and checks as JSON.")
     @debug

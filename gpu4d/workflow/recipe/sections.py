@@ -8,6 +8,7 @@ from typing import Any
 
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.quantities import GivenAs
+from gpu4d.io.timing import STARTS
 from gpu4d.workflow.settings import setting
 
 
@@ -36,9 +37,7 @@ class InputSettings:
         None, "number", "Time at a position, for a file of events with times (Timepix3).", units="s", low=1e-9, high=3600,
         automatic="as long triggers say",
     )  # fmt: skip
-    trigger: str | None = setting(
-        None, "text", "What a trigger in a file of events starts.", choices=("position", "row", "scan"), automatic="by their number"
-    )
+    trigger: str | None = setting(None, "text", "What a trigger in a file of events starts.", choices=STARTS, automatic="by their number")
     pause: float = setting(0.0, "number", "Time between rows, if one trigger starts the whole scan of events.", units="s", low=0.0, high=60)
     flyback: int = setting(0, "whole", "Frames in each row of a list of patterns that were recorded while the beam went back.", low=0)
     flyback_at: str = setting("end", "text", "Where in a row these are.", choices=("end", "start"))
