@@ -83,7 +83,12 @@ def ask(monkeypatch):
 def _ask_a_process(folder):
     beside_it = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}  # where `ask` keeps code, too
     ran = subprocess.run(
-        [sys.executable, "-B", "-W", "error", "-c", ASK, str(folder)], capture_output=True, text=True, check=True, env=beside_it, timeout=120
+        [sys.executable, "-B", "-W", "error", "-c", ASK, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=beside_it,
+        timeout=120,
     )
     value, hits = ran.stdout.split()
     return float(value), int(hits)
