@@ -165,7 +165,7 @@ def test_damaged_hdf5(tmp_path):
 
 def test_a_dataset_in_npy(tmp_path):
     np.save(tmp_path / "a.npy", SCAN)
-    refused(tmp_path / "a.npy", "holds one array", dataset="/a")
+    refused(tmp_path / "a.npy", "holds one scan", dataset="/a")
 
 
 @pytest.mark.parametrize("dtype", ["c8", "S4", [("a", "u2"), ("b", "f4")]], ids=["complex", "text", "compound"])
