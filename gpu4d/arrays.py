@@ -314,7 +314,9 @@ def sums_are_exact(dtype: Any) -> bool:
 
 def is_integer_dtype(dtype: Any) -> bool:
     """Return True for a dtype of whole numbers or bools, of any library and in any byte order."""
-    name = dtype.name if isinstance(dtype, np.dtype) else str(dtype)
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "biu"
+    name = str(dtype)
     return "int" in name or "bool" in name
 
 

@@ -252,10 +252,10 @@ class Operation(Generic[P, R]):
     def _run_on_host(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run the CPU twin on NumPy arrays, or the definition where there is none, or it does not take them."""
         if "cpu" not in self.twins:
-            return self.definition(*args, **options)
+            return self.implementation("definition")(*args, **options)
         if (reason := self.unsupported("cpu", *args, **options)) is not None:
             self._definition_because(reason)
-            return self.definition(*args, **options)
+            return self.implementation("definition")(*args, **options)
         return _on_host(self.implementation("cpu")(*args, **options))
 
     def _taken(self, name: str, given: Any) -> Any:

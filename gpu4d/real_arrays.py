@@ -54,7 +54,7 @@ def real_array(given: Any, name: str, need: str = "an array of real numbers") ->
     if isinstance(given, str | bytes):
         file = "; a file is opened with gpu4d.open" if os.path.splitext(given)[1] else ""
         raise InputError(f"{name} is the text {given!r}: need {need}{file}")
-    if isinstance(given, HasDetectorMask) and given.detector_mask is not None:
+    if not isinstance(given, list | tuple) and isinstance(given, HasDetectorMask) and given.detector_mask is not None:
         raise InputError(f"{name} has a detector mask, which an array does not keep: sweep the scan, or give its array and mask=")
     x = arrays.unwrapped(given, name)
     if not arrays.is_array(x):

@@ -399,7 +399,7 @@ def find_bragg_disks(
         raise InputError("positions= picks from a DataCube; index the array instead")
     check_patterns(cube_or_patterns, reduction.template, power)
     shape = tuple(cube_or_patterns.shape[:-2])
-    if math.prod(shape) > 0:
+    if math.prod(shape) > 0 and reduction.asked_parameters == "auto" and reduction.prepare(cube_or_patterns.dtype).fit is not None:
         scan = shape if len(shape) == 2 else (1, math.prod(shape))
         xp = arrays.namespace(cube_or_patterns)
         reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))
