@@ -1,4 +1,4 @@
-"""Arrays of libraries that gpu4d does not know: viewed without a copy where they offer DLPack, or refused in one line that says what to give.
+"""Arrays of libraries that gpu4d does not know: viewed by DLPack without a copy, or refused in one line that says what to give.
 
 A library is recognised by the name of the module of the object's type. None is imported for it.
 """
@@ -117,4 +117,3 @@ def viewed(x: Any, name: str) -> Any:
     except Exception as error:  # each library has types of its own for what it cannot show
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{name} is a {type(x).__name__} that cannot be shown by DLPack ({reason[:120]}): give a NumPy array") from error
-

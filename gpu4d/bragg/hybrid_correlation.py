@@ -16,6 +16,7 @@ from gpu4d.real_arrays import real_array, real_number
 
 LARGEST_KEPT = 1 << 12  # pixels: to compare the kernels of larger templates takes as long as to transform them
 
+
 def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 0.85) -> ArrayT:
     """Correlate patterns with a template.
 
