@@ -1,15 +1,15 @@
 """What one call on one small pattern costs beside its compiled code: `python -m gpu4d.benchmarks.call_overhead`.
 
-Every answer is checked first. Then each function is called on one pattern of 16 × 16 pixels (32 × 32 for Bragg disks), with compiled code in
-place and templates prepared. The time of a call is divided by clocks around its parts:
+Every answer is checked first. Then each function is called on one pattern of 16 × 16 pixels (32 × 32 for Bragg disks), with compiled
+code in place and templates prepared. The time of a call is divided by clocks around its parts:
 
-* compiled: the functions that numba compiled, with the conversion of their arguments; or the definition, where an operation has no CPU twin;
+* compiled: functions that numba compiled, with the conversion of their arguments; the definition, where an operation has no CPU twin;
 * twin: NumPy around them in `cpu_fallback`: shapes, results;
 * choice: `Operation.__call__`: checks of the arguments, and which implementation runs;
 * rest: the public function around its operations, with their results.
 
-Overhead is the whole call without its compiled part. Clocks are read for each call, and the tenth of the calls with the least time counts: on a
-shared machine the others were interrupted.
+Overhead is the whole call without its compiled part. Clocks are read for each call, and the longest of the fastest tenth of the calls
+counts: on a shared machine many of the others were interrupted.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,8 +35,23 @@ OTHER_ROOMS = (
     "structures",
 )
 # Names of modules that serve every function: what they use is no property of the function that calls them.
-SERVING = ("arrays", "real_arrays", "data", "device", "io", "streaming", "operation", "fft", "cache", "errors", "plot", "interop", "on_host")
-DATA = re.compile(r"Array|ndarray|DataCube|TemplateLike|OriginLike|\bScan\b")  # in the annotation of an argument that holds data
+SERVING = (
+    "arrays",
+    "real_arrays",
+    "data",
+    "device",
+    "io",
+    "streaming",
+    "operation",
+    "fft",
+    "cache",
+    "errors",
+    "plot",
+    "interop",
+    "on_host",
+)
+# Words in the annotation of an argument that holds data.
+DATA = re.compile(r"Array|ndarray|DataCube|TemplateLike|OriginLike|\bScan\b|\bFrames\b")
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,15 @@ def _cells(row: FunctionRow) -> tuple[str, ...]:
     kinds = ("yes", elsewhere, elsewhere, elsewhere)
     shown = [name for name in row.reductions if not name.startswith("_")]
     streams = ", ".join(shown[:2]) + (", …" if len(shown) > 2 else "") or ("yes" if row.reductions else "")
-    return (row.name, *kinds, row.cpu or "–", row.cuda or "–", streams or "–", "yes" if row.events else "–", ", ".join(row.operations) or "–")
+    return (
+        row.name,
+        *kinds,
+        row.cpu or "–",
+        row.cuda or "–",
+        streams or "–",
+        "yes" if row.events else "–",
+        ", ".join(row.operations) or "–",
+    )
 
 
 def capabilities() -> Capabilities:
@@ -271,7 +294,7 @@ def _used(start: Any) -> list[Any]:
             continue
         if one is not start and _is_reduction(one):
             found[id(one)] = one
-        waiting += [n for n in _named_in(one) if _room(n) and _room(n) not in SERVING or isinstance(n, Operation)]
+        waiting += [n for n in _named_in(one) if (_room(n) and _room(n) not in SERVING) or isinstance(n, Operation)]
     return list(found.values())
 
 
@@ -289,14 +312,15 @@ def _named_in(thing: Any) -> list[Any]:
     modules = [importlib.import_module(name) for name in names if name.startswith("gpu4d.") and not name.startswith("gpu4d._")]
     known = [function.__globals__.get(name) for name in names]
     known += [getattr(module, name, None) for module in modules for name in names]
-    return [one for one in known if isinstance(one, Operation) or inspect.isclass(one) or inspect.isfunction(inspect.unwrap(one) if callable(one) else one)]
+    return [one for one in known if isinstance(one, Operation) or inspect.isclass(one) or inspect.isfunction(_unwrapped(one))]
 
 
 def _unwrapped(member: Any) -> Any:
-    """Return the function inside a property, a class method or a static method."""
+    """Return the function inside a property, a class method, a static method or a decorator."""
     if isinstance(member, property):
         return member.fget
-    return getattr(member, "__func__", member)
+    member = getattr(member, "__func__", member)
+    return inspect.unwrap(member) if callable(member) else member
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -23,6 +23,7 @@ from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import real_values
 from gpu4d.data.events import Events
 from gpu4d.errors import InputError, did_you_mean
+from gpu4d.on_host import on_host
 from gpu4d.probe.template_kernel import TemplateLike, as_template
 from gpu4d.real_arrays import real_array, real_number
 from gpu4d.streaming import ScanInfo, sweep
@@ -267,6 +268,7 @@ class BraggDisks:
         return in_scan_order(list(self.found.lists().values()), self.scan.shape[:2])
 
 
+@on_host("sample")
 def find_bragg_disks(
     cube_or_patterns: DataCube | Array,
     template: TemplateLike,

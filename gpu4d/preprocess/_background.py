@@ -202,6 +202,7 @@ def background(
     )
 
 
+@on_host("raw")
 def shows_streaks(
     frames: np.ndarray, radius: float = RADIUS, mask: np.ndarray | None = None, edge: np.ndarray | None = None
 ) -> tuple[bool, str]:

@@ -1,7 +1,7 @@
 """No public function takes its data through the host, unless it is marked (`gpu4d.on_host`): tried on a device that counts every copy.
 
-The device is CUDA made of host memory; a GPU does not say what was copied. The calls are those of `test_array_arguments.py`, with all data in
-CuPy arrays.
+The device is CUDA made of host memory; a GPU does not say what was copied. The calls are those of `test_array_arguments.py`, with all data
+in CuPy arrays.
 """
 
 import dataclasses
@@ -40,6 +40,12 @@ MORE_TABLES = {
     "BraggDisks.at": {"p"},
     "fit_lattice": {"g", "o"},
 }
+# Functions without an argument of their own in the table there.
+MORE_CALLS = {
+    "MaxPattern": lambda: table.swept(gpu4d.MaxPattern()),
+    "virtual_image": lambda: gpu4d.virtual_image(table.cube(), gpu4d.detectors.annulus(3.0, 8.0)),
+}
+NOT_TRIED = {"preprocess.CountedElectrons": "count_scan makes it, and gives it patterns of the operation count_electrons"}
 ROOMS = ("plot",)  # what is drawn is drawn on the host
 # Half a minute each on this device, and marked: what they copy are the parts of their own that are tried on their own.
 SLOW = {"refine_template", "preprocess.counting_setup", "fem", "preprocess.background", "preprocess.count_scan", "preprocess.fit_electrons"}
@@ -85,6 +91,18 @@ def marked(name):
     for part in name.split("."):
         found = getattr(found, part)
     return why_on_host(found)
+
+
+def test_every_row_without_a_mark_is_tried():
+    rows = {row.name for row in gpu4d.capabilities().functions if not row.on_host}
+    assert rows <= set(table.CALLS) | set(MORE_CALLS) | set(NOT_TRIED)
+
+
+@pytest.mark.parametrize("name", MORE_CALLS)
+def test_a_scan_stays_on_the_device(name):
+    with gpu_without_gpu.counting() as seen:
+        MORE_CALLS[name]()
+    assert seen.download_bytes <= SMALL
 
 
 @pytest.mark.parametrize("name", NAMES)
