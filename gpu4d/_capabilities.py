@@ -204,8 +204,9 @@ def _public() -> Iterator[tuple[str, Any]]:
     import gpu4d
 
     named: dict[int, tuple[str, Any]] = {}
-    rooms = {name: thing for name in gpu4d.__all__ if isinstance(thing := getattr(gpu4d, name), types.ModuleType)}
-    every = [(name, getattr(gpu4d, name)) for name in gpu4d.__all__ if name not in rooms]
+    top: list[str] = vars(gpu4d)["__all__"]
+    rooms = {name: thing for name in top if isinstance(thing := getattr(gpu4d, name), types.ModuleType)}
+    every = [(name, getattr(gpu4d, name)) for name in top if name not in rooms]
     for room, module in rooms.items():
         if room not in OTHER_ROOMS:
             every += [(f"{room}.{name}", getattr(module, name)) for name in getattr(module, "__all__", ())]
@@ -247,7 +248,8 @@ def _row(name: str, thing: Any, known: Mapping[str, Any]) -> FunctionRow:
         name,
         why_on_host(thing) or "",
         tuple(one for one, _ in operations),
-        *(_share([op for _, op in operations], kind) for kind in ("cpu", "cuda")),
+        _share([op for _, op in operations], "cpu"),
+        _share([op for _, op in operations], "cuda"),
         tuple(sorted(reductions)),
         bool(reductions) and all(hasattr(one, "update_events") for one in reductions.values()),
     )

@@ -137,3 +137,29 @@ def test_disks_of_counts_are_refined_where_they_are():
             found = gpu4d.find_bragg_disks(counts, template, parameters=parameters)
         assert isinstance(found.offsets, cupy.ndarray) and len(found) >= 64
         assert seen.download_bytes <= most, f"{seen.download_bytes} bytes with parameters={parameters}"
+
+
+@pytest.mark.parametrize("name", ["center_of_mass", "radial_profile", "find_bragg_disks", "preprocess.bin"])
+def test_memory_of_a_device_that_is_shown_by_dlpack_is_viewed(name):
+    """An array of a library that gpu4d does not know: its results are CuPy arrays, and nothing is copied."""
+    import cupy
+
+    class OnlyDLPack:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    call = table.CALLS[name]
+    first, *others = call.given
+    given = {key: on_device(call.given[key]) for key in call.given}
+    given[first] = OnlyDLPack(given[first])
+    with gpu_without_gpu.counting() as seen:
+        found = call.function(**given)
+    found = found.offsets if isinstance(found, gpu4d.PointListArray) else found
+    assert isinstance(found, cupy.ndarray)
+    assert seen.download_bytes <= SMALL + 2 * sum(8 * call.given[key].size for key in others)
