@@ -402,9 +402,8 @@ def find_bragg_disks(
     check_patterns(cube_or_patterns, reduction.template, power)
     shape = tuple(cube_or_patterns.shape[:-2])
     if math.prod(shape) > 0 and reduction.asked_parameters == "auto" and reduction.prepare(cube_or_patterns.dtype).fit is not None:
-        scan = shape if len(shape) == 2 else (1, math.prod(shape))
-        xp = arrays.namespace(cube_or_patterns)
-        reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))
+        scan = (*(shape if len(shape) == 2 else (1, math.prod(shape))), *cube_or_patterns.shape[-2:])
+        reduction.choose(DataCube(arrays.namespace(cube_or_patterns).reshape(cube_or_patterns, scan)))
     return reduction._of_patterns(cube_or_patterns, None)
 
 
