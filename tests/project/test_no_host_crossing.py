@@ -4,12 +4,12 @@ The device is CUDA made of host memory; a GPU does not say what was copied. The 
 in CuPy arrays.
 """
 
-import dataclasses
 import warnings
 
 import gpu_without_gpu
 import numpy as np
 import pytest
+from data_elsewhere import data_moved, moved
 from project import test_array_arguments as table
 
 import gpu4d
@@ -60,29 +60,16 @@ def on_device(given):
     """Return the same data in CuPy arrays."""
     import cupy
 
-    if isinstance(given, np.ndarray):
-        return cupy.asarray(given)
-    if isinstance(given, gpu4d.PointListArray):
-        fields = {name: cupy.asarray(given.flat(name)) for name in given.fields}
-        return gpu4d.PointListArray(cupy.asarray(given.offsets), fields, given.shape, given.units)
-    if isinstance(given, gpu4d.DataCube):
-        return gpu4d.DataCube(cupy.asarray(given.source.array), given.calibration, given.metadata, given.detector_mask, given.name)
-    return dataclasses.replace(given, cube=on_device(given.cube))  # what a simulation gives
+    return moved(given, cupy.asarray)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def data_on_the_device():
     """The scans and lists that the calls use, in memory of the device."""
-    table.cepstrum.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PATTERNS", "FRAMES", "DISKS", "SHAKEN", "GLASS", "SMALL_DISKS"):
-            patch.setattr(table, name, on_device(getattr(table, name)))
-        patch.setattr(table, "FIT", gpu4d.fit_lattice(table.DISKS, table.BASIS, origin=(11.5, 9.5)))
-        for made in (table.cepstrum, table.glass_ring, table.statistics, table.aligned):
-            made()  # what calls are given was made before
+    import cupy
+
+    with data_moved(table, cupy.asarray, results=True):
         yield
-    for made in (table.cepstrum, table.glass_ring, table.statistics, table.aligned):
-        made.cache_clear()
 
 
 def marked(name):
