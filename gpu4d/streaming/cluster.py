@@ -84,9 +84,10 @@ def sweep_on_cluster(
         groups = groups_of(cube, scan, named, slots)
         log.info("sweep: %d tasks for %d workers with %d threads on %s", sum(len(g.tasks) for g in groups), len(workers), slots, kind)
         job = Job.of(cube, named, scan.where, kind, memory)
-        for reduction in named.values():
-            reduction.start(scan, "cpu")
-        _collect(link, _send(link, job, groups, scan), named, report)
+        for copy in cluster_tasks.reductions_of(job).values():
+            copy.start(scan, "cpu")  # raises what is wrong before anything is read
+        sent = _send(link, job, groups, scan)
+        _collect(link, sent, named, scan, report)
 
 
 def groups_of(cube: DataCube, scan: ScanInfo, named: Named, threads: int) -> list[Group]:
@@ -229,11 +230,14 @@ def _send(client: Client, job: Job, groups: list[Group], scan: ScanInfo) -> Sent
     return sent
 
 
-def _collect(client: Client, sent: Sent, named: Named, report: Callable[[int], None]) -> None:
-    """Merge the states of tasks as they come. After an error nothing is left to do on the cluster."""
+def _collect(client: Client, sent: Sent, named: Named, scan: ScanInfo, report: Callable[[int], None]) -> None:
+    """Merge the states of tasks as they come. After an error nothing is left to do on the cluster.
+
+    The reductions start when the first states are here. So they can be sent again if no task had enough memory.
+    """
     from distributed import as_completed
 
-    everything = [*sent.frames, *sent.merging]
+    everything, started = [*sent.frames, *sent.merging], False
     try:
         for batch in as_completed(everything).batches():
             for future in batch:
@@ -241,6 +245,9 @@ def _collect(client: Client, sent: Sent, named: Named, report: Callable[[int], N
                     future.result()  # raises what went wrong
                 report(sent.frames.get(future, 0))
             for states in client.gather([future for future in batch if future in sent.roots]):
+                if not started:
+                    _start(named, scan)
+                    started = True
                 for name, reduction in named.items():
                     reduction.merge(states[name])
             for future in batch:
@@ -248,6 +255,13 @@ def _collect(client: Client, sent: Sent, named: Named, report: Callable[[int], N
     except BaseException:
         client.cancel(everything, force=True)
         raise
+    if not started:
+        _start(named, scan)
+
+
+def _start(named: Named, scan: ScanInfo) -> None:
+    for reduction in named.values():
+        reduction.start(scan, "cpu")
 
 
 def _frames(scan: ScanInfo, rows: Rows) -> int:

@@ -107,7 +107,7 @@ def reduce_rows(rows: Rows, job: Job) -> dict[str, State]:
 
     On the CPU it uses the thread it is called in, because Dask runs as many tasks at the same time as the worker has threads.
     """
-    cube, named = _opened(job), _reductions(job)
+    cube, named = _opened(job), reductions_of(job)
     todo = plan(cube, named, device=_processor(job), memory=_budget(job), where=job.where, rows=rows)
     if todo.passes > 1:
         raise InputError(f"{', '.join(named)}: several passes, each of which builds on the one before, need one machine; leave client out")
@@ -120,7 +120,7 @@ def reduce_rows(rows: Rows, job: Job) -> dict[str, State]:
 
 def merge_rows(rows: Rows, states: list[dict[str, State]], job: Job) -> dict[str, State]:
     """Merge the states of tasks that had all of some scan rows between them."""
-    named = _reductions(job)
+    named = reductions_of(job)
     scan, _ = scan_info(_opened(job), job.where, work=Share(rows=rows))
     for name, reduction in named.items():
         reduction.start(scan, "cpu")
@@ -145,7 +145,8 @@ def _opened(job: Job) -> DataCube:
         return _cubes[job.number]
 
 
-def _reductions(job: Job) -> Named:
+def reductions_of(job: Job) -> Named:
+    """Return new reductions, which have not started."""
     return pickle.loads(job.reductions)
 
 
