@@ -212,9 +212,8 @@ def bright_field_stacks(
             yield part, arrays.namespace(images).reshape(images, (part.stop - part.start, rx, ry))
         return
     place = processors_for(cube, sweep_options.get("device", "auto"))[0]
-    there = (
-        place[0].copies and len(place) == 1 and sweep_options.get("client") is None
-    )  # True: the stack is made on a device and stays there
+    on_workers = sweep_options.get("client") is not None
+    there = place[0].copies and len(place) == 1 and not on_workers  # True: the stack is made on a device and stays there
     free = place[0].free_memory() if there else available_memory()
     budget = parse_memory(memory) if memory is not None else free // 2 if there else default_budget()
     each = rx * ry * itemsize(cube.dtype) * (4 if there else 2) + held  # copies: two in the sweep, one in scan order, one for the work

@@ -171,8 +171,12 @@ def _in_our_words(client: Client) -> Iterator[None]:
         ) from error
     except (CancelledError, CommClosedError) as error:
         raise DeviceError(
-            f"the cluster at {client.scheduler.address} has gone, or cancelled the sweep ({type(error).__name__}): start it again"
+            f"the cluster at {_address(client)} has gone, or cancelled the sweep ({type(error).__name__}): start it again"
         ) from error
+
+
+def _address(client: Client) -> str:
+    return str(getattr(client.scheduler, "address", "an address that is not known"))
 
 
 def _workers(client: Client, device: DeviceLike) -> dict[str, Machine]:
@@ -184,7 +188,7 @@ def _workers(client: Client, device: DeviceLike) -> dict[str, Machine]:
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
     except NoneYet:
-        log.warning("no worker has joined the scheduler at %s yet: waiting for one", client.scheduler.address)
+        log.warning("no worker has joined the scheduler at %s yet: waiting for one", _address(client))
         client.wait_for_workers(1)
     found = client.run(cluster_tasks.describe, device, on_error="return")
     for address, one in found.items():

@@ -73,13 +73,13 @@ class Job:
         """
         import cloudpickle  # comes with Dask
 
-        pickled = []
+        pickled: list[bytes] = []
         for what, one in (("the scan", cube), ("the reductions", reductions)):
             try:
                 pickled.append(cloudpickle.dumps(one))
             except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
                 raise InputError(f"client=: {what} cannot be sent to other processes ({error}); leave client out") from error
-        return cls(uuid.uuid4().hex, __version__, *pickled, where, device, memory)
+        return cls(uuid.uuid4().hex, __version__, pickled[0], pickled[1], where, device, memory)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Machine:
 def describe(device: Any) -> Machine:
     """Say which gpu4d this worker has, and on which kind of device it would reduce."""
     (chosen,) = choose_all(device)
-    return Machine(__version__, chosen.kind, os.getpid())
+    return Machine(__version__, getattr(chosen, "kind", "cpu"), os.getpid())
 
 
 def carry(job: Job) -> Job:

@@ -124,7 +124,8 @@ class RunState:
         from gpu4d.streaming.plan import plan
 
         if self.client is not None:
-            return self.with_memory(lambda options: gpu4d.sweep(self.cube, reductions, where=self.where, progress=progress, **options))
+            given: dict[str, Any] = {"where": self.where, "progress": progress}
+            return self.with_memory(lambda options: gpu4d.sweep(self.cube, reductions, **{**given, **options}))
         compute = self.recipe.compute
         memory = compute.memory
         if "compute.memory" not in self.recipe.given:
