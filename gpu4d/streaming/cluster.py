@@ -23,7 +23,7 @@ from gpu4d.device.choose import DeviceLike
 from gpu4d.errors import DeviceError, Gpu4dError, InputError
 from gpu4d.sizes import format_bytes
 from gpu4d.streaming import cluster_tasks
-from gpu4d.streaming.cluster_shares import Group, Rows, folds, share_out
+from gpu4d.streaming.cluster_shares import Group, Rows, folding, share_out
 from gpu4d.streaming.cluster_tasks import Job, Machine
 from gpu4d.streaming.merge import Named
 from gpu4d.streaming.plan import scan_info
@@ -36,6 +36,7 @@ log = logging.getLogger("gpu4d")
 
 MOST_SENT = 64 << 20  # bytes of an array that travels to every worker; a larger one is opened there from a file
 BATCH = 512  # tasks that are sent at once: the first workers begin while others are still to be sent
+FIRST = 10  # priority of what frees the memory of workers, before further rows are reduced
 PATIENCE = 10  # seconds without any worker before a warning says so
 NEEDS = "client= needs Dask on both sides: pip install 'gpu4d[distributed]'"
 
@@ -86,7 +87,7 @@ def sweep_on_cluster(
         job = Job.of(cube, named, scan.where, kind, memory)
         for copy in cluster_tasks.reductions_of(job).values():
             copy.start(scan, "cpu")  # raises what is wrong before anything is read
-        sent = _send(link, job, groups, scan)
+        sent = _send(link, job, groups, scan, named)
         _collect(link, sent, named, scan, report)
 
 
@@ -95,7 +96,7 @@ def groups_of(cube: DataCube, scan: ScanInfo, named: Named, threads: int) -> lis
     raw = uncorrected(cube.source)[0]
     frame = max(1, int(np.prod(raw.shape[2:], dtype=np.int64)) * itemsize(raw.dtype))
     shape: Shape4 = scan.shape
-    groups = share_out(shape, frame, max(1, cube.source.blocks[0]), max(1, threads), folds(named.values()))
+    groups = share_out(shape, frame, max(1, cube.source.blocks[0]), max(1, threads), bool(folding(named)))
     kept = [Group(group.rows, tuple(rows for rows in group.tasks if _frames(scan, rows))) for group in groups]
     return [group for group in kept if group.tasks]
 
@@ -208,15 +209,15 @@ def _workers(client: Client, device: DeviceLike) -> dict[str, Machine]:
 
 @dataclass
 class Sent:
-    """What was sent to the cluster: tasks and their numbers of patterns, tasks that merge, and those whose states come here."""
+    """What was sent to the cluster: tasks and their numbers of patterns, what follows them there, and those whose states come here."""
 
     frames: dict[Future, int]
-    merging: list[Future]
+    after: list[Future]
     roots: set[Future]
 
 
-def _send(client: Client, job: Job, groups: list[Group], scan: ScanInfo) -> Sent:
-    """Submit all tasks."""
+def _send(client: Client, job: Job, groups: list[Group], scan: ScanInfo, named: Named) -> Sent:
+    """Submit all tasks. States of neighbours are merged there if that makes them smaller; others come here as they are."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sending large graph")  # once; what is scattered instead is lost with its worker
         carried = client.submit(cluster_tasks.carry, job, key=f"gpu4d-job-{job.number}")
@@ -224,12 +225,18 @@ def _send(client: Client, job: Job, groups: list[Group], scan: ScanInfo) -> Sent
     keys = [f"gpu4d-rows-{job.number}-{first}-{last}" for first, last in tasks]
     futures = client.map(cluster_tasks.reduce_rows, tasks, key=keys, job=carried, batch_size=BATCH)
     sent, left = Sent({future: _frames(scan, rows) for future, rows in zip(futures, tasks)}, [], set()), iter(futures)
+    sums = folding(named)
+    others = [name for name in named if name not in sums]
     for group in groups:
         members = [next(left) for _ in group.tasks]
         if len(members) > 1:
-            key = f"gpu4d-merge-{job.number}-{group.rows[0]}-{group.rows[1]}"
-            members = [client.submit(cluster_tasks.merge_rows, group.rows, members, carried, key=key)]
-            sent.merging += members
+            one: dict[str, Any] = {"key": f"gpu4d-merge-{job.number}-{group.rows[0]}-{group.rows[1]}", "priority": FIRST}
+            after = [client.submit(cluster_tasks.merge_rows, group.rows, members, carried, sums, **one)]
+            if others:
+                parts = [f"gpu4d-part-{job.number}-{rows[0]}-{rows[1]}" for rows in group.tasks]
+                after += client.map(cluster_tasks.part_of, members, key=parts, names=others, priority=FIRST)
+            sent.after += after
+            members = after
         sent.roots.update(members)
     return sent
 
@@ -241,7 +248,7 @@ def _collect(client: Client, sent: Sent, named: Named, scan: ScanInfo, report: C
     """
     from distributed import as_completed
 
-    everything, started = [*sent.frames, *sent.merging], False
+    everything, started = [*sent.frames, *sent.after], False
     try:
         for batch in as_completed(everything).batches():
             for future in batch:
@@ -252,8 +259,8 @@ def _collect(client: Client, sent: Sent, named: Named, scan: ScanInfo, report: C
                 if not started:
                     _start(named, scan)
                     started = True
-                for name, reduction in named.items():
-                    reduction.merge(states[name])
+                for name, state in states.items():
+                    named[name].merge(state)
             for future in batch:
                 future.release()  # a worker keeps a state no longer than the merge that waits for it
     except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import lcm
 
@@ -10,7 +10,8 @@ from gpu4d.data.source import Shape4
 from gpu4d.streaming.reduction import Folds, Reduction
 from gpu4d.streaming.sums import group_rows
 
-EACH = 8  # tasks for each thread of the cluster: they end at about the same time, and a machine that is lost loses little
+EACH = 8  # tasks for each thread of a cluster: they end at about the same time, and a machine that is lost loses little
+MOST_TASKS = 4096  # of a sweep, if that leaves each thread `AT_LEAST`: Dask's scheduler takes nearly a millisecond for each
 LEAST_BYTES = 64 << 20  # of patterns in a task: some 50 ms of reading, beside 1 ms of scheduling
 MOST_BYTES = 2 << 30  # of patterns in a task: what is repeated when a machine is lost
 AT_LEAST = 2  # tasks for each thread, however small
@@ -26,9 +27,9 @@ class Group:
     tasks: tuple[Rows, ...]
 
 
-def folds(reductions: Iterable[Reduction]) -> bool:
-    """Say whether states of neighbouring rows become smaller by merging, for some of the reductions."""
-    return any(isinstance(one, Folds) and one.folds() for one in reductions)
+def folding(reductions: Mapping[str, Reduction]) -> list[str]:
+    """Name the reductions whose states of neighbouring rows become smaller by merging."""
+    return [name for name, one in reductions.items() if isinstance(one, Folds) and one.folds()]
 
 
 def share_out(shape: Shape4, frame_bytes: int, natural_rows: int, threads: int, folding: bool) -> list[Group]:
@@ -66,7 +67,8 @@ def share_out(shape: Shape4, frame_bytes: int, natural_rows: int, threads: int, 
 
 def _rows_of_a_task(rows: int, row_bytes: int, threads: int) -> float:
     """Return how many rows a task should have: equal shares, if these are neither too small nor too large."""
-    fair, few = rows / (EACH * threads), rows / (AT_LEAST * threads)
+    few = rows / (AT_LEAST * threads)
+    fair = min(few, rows / min(EACH * threads, MOST_TASKS))
     return max(1.0, min(max(fair, min(LEAST_BYTES / row_bytes, few)), MOST_BYTES / row_bytes))
 
 

@@ -10,6 +10,7 @@ import os
 import pickle
 import threading
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from gpu4d.streaming.passes import frames_of, one_pass, open_workspaces
 from gpu4d.streaming.plan import Share, plan, scan_info
 from gpu4d.streaming.reduction import State
 
+LARGE = 1 << 20  # bytes of an array that is worth not copying for every task, such as the origin of every position
 KEPT_CUBES = 2  # opened scans that a worker keeps: of this sweep, and of one beside it
 
 _cubes: dict[str, DataCube] = {}  # by the number of the job
@@ -36,8 +38,38 @@ _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Pickled:
+    """An object as bytes, and its large arrays beside them, which are not copied again by those who read it."""
+
+    data: bytes
+    large: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, what: str, one: Any) -> Pickled:
+        """Pickle an object. Classes of scripts and notebooks travel along. Raise InputError if it cannot be pickled."""
+        import cloudpickle  # comes with Dask
+
+        large: list[np.ndarray] = []
+
+        def small(buffer: pickle.PickleBuffer) -> bool:
+            held = buffer.raw()
+            if held.nbytes >= LARGE:
+                large.append(np.frombuffer(held, np.uint8))
+            return held.nbytes < LARGE
+
+        try:
+            return cls(cloudpickle.dumps(one, protocol=5, buffer_callback=small), tuple(large))
+        except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"client=: {what} cannot be sent to other processes ({error}); leave client out") from error
+
+    def load(self) -> Any:
+        """Make the object anew. Its large arrays are read-only, and shared by all that are made."""
+        return pickle.loads(self.data, buffers=[one.data.toreadonly() for one in self.large])
+
+
+@dataclass(frozen=True)
 class Job:
-    """What every task of a sweep needs, as bytes that travel to each worker once.
+    """What every task of a sweep needs. It travels to each worker once.
 
     Attributes
     ----------
@@ -45,8 +77,8 @@ class Job:
         Tells jobs apart.
     version : str
         Version of gpu4d that made it.
-    cube, reductions : bytes
-        Pickled. Every task makes its own reductions of them.
+    cube, reductions : Pickled
+        Every task makes its own reductions of them.
     where : (Rx, Ry) bool or None
     device : str
         "cpu" or "cuda": the same on all workers, so that results do not depend on which worker had which rows.
@@ -56,30 +88,17 @@ class Job:
 
     number: str
     version: str
-    cube: bytes
-    reductions: bytes
+    cube: Pickled
+    reductions: Pickled
     where: np.ndarray | None
     device: str
     memory: int | float | str | None
 
     @classmethod
     def of(cls, cube: DataCube, reductions: Named, where: np.ndarray | None, device: str, memory: int | float | str | None) -> Job:
-        """Pickle a cube and reductions before they start. Classes of scripts and notebooks travel along.
-
-        Raises
-        ------
-        InputError
-            They cannot be pickled.
-        """
-        import cloudpickle  # comes with Dask
-
-        pickled: list[bytes] = []
-        for what, one in (("the scan", cube), ("the reductions", reductions)):
-            try:
-                pickled.append(cloudpickle.dumps(one))
-            except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
-                raise InputError(f"client=: {what} cannot be sent to other processes ({error}); leave client out") from error
-        return cls(uuid.uuid4().hex, __version__, pickled[0], pickled[1], where, device, memory)
+        """Pickle a cube and reductions before they start. Raise InputError if that is not possible."""
+        sent = Pickled.of("the scan", cube), Pickled.of("the reductions", reductions)
+        return cls(uuid.uuid4().hex, __version__, *sent, where, device, memory)
 
 
 @dataclass(frozen=True)
@@ -118,9 +137,14 @@ def reduce_rows(rows: Rows, job: Job) -> dict[str, State]:
         return gather(named, workspaces[0])
 
 
-def merge_rows(rows: Rows, states: list[dict[str, State]], job: Job) -> dict[str, State]:
-    """Merge the states of tasks that had all of some scan rows between them."""
-    named = reductions_of(job)
+def part_of(states: dict[str, State], names: Collection[str]) -> dict[str, State]:
+    """Return the states of some reductions, which travel without those of the others."""
+    return {name: states[name] for name in names}
+
+
+def merge_rows(rows: Rows, states: list[dict[str, State]], job: Job, names: Collection[str]) -> dict[str, State]:
+    """Merge the states that some reductions have of tasks, which had all of some scan rows between them."""
+    named = {name: one for name, one in reductions_of(job).items() if name in names}
     scan, _ = scan_info(_opened(job), job.where, work=Share(rows=rows))
     for name, reduction in named.items():
         reduction.start(scan, "cpu")
@@ -136,7 +160,7 @@ def _opened(job: Job) -> DataCube:
     with _lock:
         if job.number not in _cubes:
             try:
-                cube = pickle.loads(job.cube)
+                cube = job.cube.load()
             except Gpu4dError as error:
                 raise InputError(f"{_here()}: {error}; every worker must see the file at the same path") from error
             while len(_cubes) >= KEPT_CUBES:
@@ -147,7 +171,7 @@ def _opened(job: Job) -> DataCube:
 
 def reductions_of(job: Job) -> Named:
     """Return new reductions, which have not started."""
-    return pickle.loads(job.reductions)
+    return job.reductions.load()
 
 
 def _processor(job: Job) -> Any:
