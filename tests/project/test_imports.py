@@ -10,7 +10,7 @@ import pytest
 FLOORS = (
     ("sizes", "_version", "deprecation", "compiled_cache", "compiled_pieces"),
     ("errors",),
-    ("physics",),
+    ("physics", "extensions"),
     ("arrays",),
     ("real_arrays", "robust"),
     ("operation", "fft", "cache", "compiled"),
