@@ -72,9 +72,13 @@ def _made(name: str) -> Reduction:
     known = {one.name: one for one in registered_reductions()}
     if name not in known:
         there = f"registered are {', '.join(sorted(known))}" if known else "no installed package brings one"
-        raise InputError(f"no reduction is registered as {name!r}{did_you_mean(name, known)}: {there}; or give an object, as gpu4d.MeanPattern()")
+        raise InputError(
+            f"no reduction is registered as {name!r}{did_you_mean(name, known)}: {there}; or give an object, as gpu4d.MeanPattern()"
+        )
     one = known[name]
     try:
         return one.kind()
     except TypeError as error:
-        raise InputError(f"the reduction {name!r} of {one.package} cannot be made by its name alone ({error}): import it and give an object") from error
+        raise InputError(
+            f"the reduction {name!r} of {one.package} cannot be made by its name alone ({error}): import it and give an object"
+        ) from error
