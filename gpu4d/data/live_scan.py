@@ -69,4 +69,4 @@ def live_scan(
         found = np.dtype(object)
     if found.kind not in "biuf" or found.itemsize > 8:
         raise InputError(f"the dtype of a live scan is {dtype!r}: need bool, integers, or floats of at most 64 bits")
-    return DataCube(NoPatterns(sizes, found), calibration, None, detector_mask, "live scan")
+    return DataCube(NoPatterns((sizes[0], sizes[1], sizes[2], sizes[3]), found), calibration, None, detector_mask, "live scan")

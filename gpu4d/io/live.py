@@ -223,7 +223,7 @@ class LiveFrames:
             step = max(1, PORTION // one)
             for first in range(0, n, step):
                 frames = np.empty((min(step, n - first), *shape), dtype)
-                source._fill(memoryview(frames.view(np.uint8).reshape(-1)), f"pattern {self.arrived} of {most}")
+                source._fill(frames.data.cast("B"), f"pattern {self.arrived} of {most}")
                 self.arrived += len(frames)
                 yield None if positions is None else positions[first : first + len(frames)], frames
 
@@ -300,7 +300,7 @@ class FrameSender:
         step = max(1, PORTION // max(1, given[:1].nbytes))
         for first in range(0, len(given), step):
             some = np.ascontiguousarray(given[first : first + step], dtype.newbyteorder("<"))
-            body = memoryview(some.view(np.uint8).reshape(-1))
+            body = some.data.cast("B")
             if places is None:
                 self._message("F", body)
             else:
@@ -372,14 +372,13 @@ def _described(text: bytes | bytearray, wrong: Any) -> DataCube:
         raise wrong(f"version {shown(str(version)[:20])} of the protocol: this gpu4d knows {VERSION}")
     whole = isinstance(shape, list) and len(shape) == 4 and all(type(n) is int and 0 < n <= LARGEST_SIDE for n in shape)
     if not whole or dtype not in DTYPES:
-        raise wrong(
-            f"a scan of {shown(str(shape)[:80])} {shown(str(dtype)[:20])}: need four sizes from 1 to {LARGEST_SIDE} and one of {', '.join(DTYPES)}"
-        )
+        given = f"{shown(str(shape)[:80])} {shown(str(dtype)[:20])}"
+        raise wrong(f"a scan of {given}: need four sizes from 1 to {LARGEST_SIDE} and one of {', '.join(DTYPES)}")
     if shape[0] * shape[1] > LARGEST_SCAN:
         raise wrong(f"a scan of {shape[0]}×{shape[1]} positions: at most {LARGEST_SCAN} are taken")
     if shape[2] * shape[3] * np.dtype(dtype).itemsize > LARGEST_PATTERN:
         raise wrong(f"patterns of {shape[2]}×{shape[3]} {dtype}: at most {LARGEST_PATTERN} bytes are taken")
-    numbers = isinstance(known, dict) and all(type(v) in (int, float) and math.isfinite(v) for v in known.values())
+    numbers = isinstance(known, dict) and all(type(v) in (int, float) and abs(v) < 1e12 for v in known.values())
     if not numbers or not set(known) <= set(KNOWN):
         raise wrong(f"a calibration {shown(str(known)[:80])}: need numbers for some of {', '.join(KNOWN)}")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.datacube import DataCube
@@ -23,19 +23,35 @@ R = TypeVar("R", covariant=True)
 Portions = Iterable[Array | tuple[ArrayLike, Array]]  # patterns in scan order, or positions and patterns
 
 
+class LiveOptions(TypedDict, total=False):
+    """Keyword arguments of `live`."""
+
+    device: DeviceLike
+    memory: int | float | str | None
+    where: ArrayLike | None
+    progress: Progress
+    watch: Callable[[LiveSweep], object] | None
+    every: float
+
+
 @overload
 def live(
-    source: Portions | LiveFrames | SocketSource, reductions: Mapping[str, Reduction | str], scan: DataCube | None = None, **options: Any
+    source: Portions | LiveFrames | SocketSource,
+    reductions: Mapping[str, Reduction | str],
+    scan: DataCube | None = None,
+    **options: Unpack[LiveOptions],
 ) -> dict[str, Result]: ...
 
 
 @overload
-def live(source: Portions | LiveFrames | SocketSource, reductions: Finishes[R], scan: DataCube | None = None, **options: Any) -> R: ...
+def live(
+    source: Portions | LiveFrames | SocketSource, reductions: Finishes[R], scan: DataCube | None = None, **options: Unpack[LiveOptions]
+) -> R: ...
 
 
 def live(
     source: Portions | LiveFrames | SocketSource,
-    reductions: Any,
+    reductions: Mapping[str, Reduction | str] | Finishes[object],
     scan: DataCube | None = None,
     *,
     device: DeviceLike = "auto",
@@ -122,7 +138,8 @@ class _SourceFailed(Exception):
 
 def _take_all(portions: Any, taking: LiveSweep, report: Callable[[int], None], watch: Any, every: float) -> None:
     """Feed all portions, and call `watch` between them."""
-    end, due = object(), time.monotonic() + every
+    end: Any = object()
+    due = time.monotonic() + every
     while True:
         before = taking.arrived
         try:

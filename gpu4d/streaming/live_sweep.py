@@ -25,7 +25,7 @@ from gpu4d.device.memory import available_memory, leaving
 from gpu4d.device.processors.processor import Buffer, Event
 from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.operation import dtype_name
-from gpu4d.streaming.engine import results_of
+from gpu4d.streaming.engine import Finishes, results_of
 from gpu4d.streaming.live_patterns import LivePatterns, Segment
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.streaming.reduction import Reduction, Result, in_tiles, joined
@@ -99,7 +99,7 @@ class LiveSweep:
     def __init__(
         self,
         scan: DataCube,
-        reductions: Mapping[str, Reduction | str] | Reduction,
+        reductions: Mapping[str, Reduction | str] | Finishes[object],
         *,
         device: DeviceLike = "auto",
         memory: int | float | str | None = None,
@@ -121,16 +121,15 @@ class LiveSweep:
             for reduction in self._named.values():
                 reduction.start(info, self._processor.name)
             self._fed = joined(list(self._named.values()))
-            copies, left = self._processor.copies, self._left()
-            self._room = left // 4 // todo.lanes
-            waiting = min(todo.budget, available_memory() // 2) if copies else left - left // 4
+            copies = self._processor.copies
+            self._room, most = self._shares(self._left())
             self._patterns = LivePatterns(
                 raw.shape,
                 raw.dtype,
                 todo.cut.segment,
                 not any(in_tiles(one) for one in self._fed),
                 self._workspace.pinned if copies else self._workspace.allocate,
-                max(1, waiting // self._segment_bytes),
+                most,
             )
             self._ring: list[tuple[Buffer, Event | None]] = []
             self._compute, self._copy = self._workspace.stream("compute"), self._workspace.stream("copy")
@@ -152,6 +151,12 @@ class LiveSweep:
     def _left(self) -> int:
         """Return the bytes of the budget that the reductions leave."""
         return self._todo.room + self._todo.bytes - self._todo.held_bytes
+
+    def _shares(self, left: int) -> tuple[int, int]:
+        """Divide bytes between the work on a segment, in each thread, and patterns that wait: their number of segments."""
+        work = max(0, min(left // 4, left - self._segment_bytes))
+        waiting = min(self._todo.budget, available_memory() // 2) if self._processor.copies else left - work
+        return work // self._todo.lanes, max(1, waiting // self._segment_bytes)
 
     # ---------------------------------------------------------------- feeding
 
@@ -226,15 +231,14 @@ class LiveSweep:
         """Keep memory for the sums of all rows, which may be begun at the same time if patterns do not come in order."""
         if not self._in_order:
             return
-        scan, named = self._todo.scan, self._named.values()
-        rows = dataclasses.replace(scan, open_rows=scan.shape[0], open_blocks=scan.shape[0] + GROUPS)
-        more = sum(one.bytes_needed(rows, 1) - one.bytes_needed(scan, 1) for one in named)
-        left = self._left() - self._room * self._todo.lanes - more
-        if left < self._segment_bytes:
+        scan = self._todo.scan
+        rows = dataclasses.replace(scan, open_rows=scan.shape[0], open_blocks=scan.shape[0] + min(GROUPS, scan.shape[0]))
+        more = sum(one.bytes_needed(rows, 1) - one.bytes_needed(scan, 1) for one in self._named.values())
+        left = self._left() - more
+        if left < self._segment_bytes * (RING if self._ring else 1):
             asked = self._todo.held_bytes + more + self._segment_bytes
             raise MemoryBudgetError("a live sweep of patterns out of order", asked, self._processor.free_memory(), self._todo.budget)
-        if not self._processor.copies:
-            self._patterns.most = min(self._patterns.most, left // self._segment_bytes)
+        self._room, self._patterns.most = self._shares(left)
         self._in_order = False
 
     # ---------------------------------------------------------------- reducing

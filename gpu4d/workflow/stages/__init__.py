@@ -77,7 +77,8 @@ def known_stages() -> tuple[Stage, ...]:
             if not (found.section.isidentifier() and dataclasses.is_dataclass(found.settings)):
                 raise InputError(f"{found.__name__} has settings and needs both: a section that is a name, and a dataclass")
             check_free(found.section, sections, "section of the recipe")
-            found.settings()  # every setting has a default
+            settings: Any = found.settings
+            settings()  # each has a default
             sections.add(found.section)
         one = found()
         names.add(found.name)
