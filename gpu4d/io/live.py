@@ -49,6 +49,7 @@ LARGEST_SIDE = 1 << 24  # positions or pixels along one axis
 LARGEST_SCAN = 1 << 28  # positions, of which a list of those that came has a byte each
 LARGEST_PATTERN = 1 << 28  # bytes: 8192 × 8192 of 32 bits
 PORTION = 1 << 20  # bytes of patterns that are given on together, at least one pattern
+SMALL = 1 << 16  # bytes of a message that is sent by one call of the system, because copying it costs less than calls
 DTYPES = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 KNOWN = ("energy", "semiangle", "q_pixel", "r_pixel")  # of a calibration that a header may state
 
@@ -103,6 +104,7 @@ class SocketSource:
         self._socket = _connected(place, address, connect_within)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # else a computer that is switched off is never noticed
         self._socket.settimeout(timeout)
+        self._stream = self._socket.makefile("rb", buffering=PORTION)  # many small messages are one call of the system
         self._current: LiveFrames | None = None
 
     def __iter__(self) -> Iterator[LiveFrames]:
@@ -119,6 +121,7 @@ class SocketSource:
 
     def close(self) -> None:
         """Close the connection: the other program gets an error if it sends more."""
+        self._stream.close()
         self._socket.close()
 
     def _next(self) -> LiveFrames | None:
@@ -152,20 +155,17 @@ class SocketSource:
 
     def _fill(self, into: memoryview, what: str, at_end: bool = False) -> bool:
         """Wait until a buffer is full. Return False if nothing came because the connection was closed, and may be."""
-        done = 0
-        while done < len(into):
-            try:
-                n = self._socket.recv_into(into[done:])
-            except TimeoutError:
-                raise self._failed(f"nothing came for {self._socket.gettimeout():g} s, waiting for {what}") from None
-            except OSError as error:
-                raise self._failed(f"the connection broke ({error.strerror or error}), waiting for {what}") from error
-            if n == 0:
-                if at_end and done == 0:
-                    return False
-                raise self._failed(f"the other program closed the connection inside a scan, before {what}")
-            done += n
-        return True
+        try:
+            done = self._stream.readinto(into)
+        except TimeoutError:
+            raise self._failed(f"nothing came for {self._socket.gettimeout():g} s, waiting for {what}") from None
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            raise self._failed(f"the connection broke ({getattr(error, 'strerror', None) or error}), waiting for {what}") from error
+        if done == len(into):
+            return True
+        if at_end and done == 0:
+            return False
+        raise self._failed(f"the other program closed the connection inside a scan, before {what}")
 
     def _wrong(self, what: str) -> InputError:
         return self._failed(f"got {what}; the messages are described in docs/how-to/live.md")
@@ -281,6 +281,7 @@ class FrameSender:
         self._scan = live_scan(shape, dtype)
         if self._socket is None:
             self._socket = self._server.accept()[0]
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         known = {key: float(value) for key, value in (calibration or {}).items()}
         header = {"version": VERSION, "shape": list(self._scan.shape), "dtype": np.dtype(self._scan.dtype).name}
         self._message("S", json.dumps({**header, "calibration": known, "name": name}).encode())
@@ -320,9 +321,10 @@ class FrameSender:
     def _message(self, letter: str, *parts: bytes | memoryview) -> None:
         if self._socket is None:
             raise InputError("begin(shape, dtype) comes before patterns and the end of a scan")
+        size = sum(len(part) for part in parts)
+        messages = [HEAD.pack(MAGIC, ord(letter), size), *parts]
         try:
-            self._socket.sendall(HEAD.pack(MAGIC, ord(letter), sum(len(part) for part in parts)))
-            for part in parts:
+            for part in [b"".join(messages)] if size < SMALL else messages:
                 self._socket.sendall(part)
         except OSError as error:
             raise InputError(f"{self.address}: the receiver is gone ({error.strerror or error})") from error
