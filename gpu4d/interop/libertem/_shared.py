@@ -19,7 +19,6 @@ from gpu4d.streaming import ScanInfo
 
 try:
     from libertem import masks
-    from libertem.common.buffers import BufferWrapper
     from libertem.udf.base import UDF
     from libertem.udf.com import CoMParams, CoMUDF, apply_correction
 except ImportError:
@@ -28,9 +27,14 @@ except ImportError:
         """Stands for LiberTEM's UDF where LiberTEM is not installed."""
 
         def __init__(self, *_: Any, **__: Any):
-            raise InputError(f"{type(self).__name__} runs in LiberTEM, which is not installed: pip install libertem")
+            raise InputError("the UDFs of gpu4d.interop.libertem run in LiberTEM, which is not installed: pip install libertem")
 
-    CoMUDF, CoMParams, apply_correction, masks, BufferWrapper = UDF, UDF, None, None, Any  # type: ignore[misc, assignment]
+        @classmethod
+        def with_params(cls, **_: Any) -> Any:
+            """Say the same where a UDF is made in this way."""
+            return cls()
+
+    CoMUDF, CoMParams, apply_correction, masks = UDF, UDF, None, None  # type: ignore[misc, assignment]
 
 
 class NativeFrames:
@@ -129,10 +133,13 @@ def origins_in_tile(calibration: Calibration, positions: np.ndarray, meta: Any, 
     return arrays.from_numpy(known - np.array(corner(meta), np.float64), tile)
 
 
-def values_of(buffer: BufferWrapper) -> np.ndarray:
-    """Return a result of LiberTEM for every position, (Rx, Ry, …) float64. NaN at positions outside the roi or not seen yet."""
-    values = np.array(buffer.data, dtype=np.float64)
-    values[~buffer.valid_mask] = np.nan
+def values_of(buffer: Any) -> np.ndarray:
+    """Return a result buffer for every position, (Rx, Ry, …) float64. NaN at positions outside the roi or not seen yet.
+
+    Of a delayed executor it holds a Dask array, which is computed here.
+    """
+    values = np.array(np.asarray(buffer.data), dtype=np.float64)
+    values[~np.asarray(buffer.valid_mask)] = np.nan
     extra = tuple(buffer.extra_shape)
     nav = values.shape[: values.ndim - len(extra)]
     return values if len(nav) == 2 else values.reshape(1, math.prod(nav), *extra)

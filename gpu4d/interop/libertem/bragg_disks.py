@@ -98,10 +98,10 @@ class BraggDisksUDF(NativeFrames, UDF):
         PointListArray
             (Rx, Ry) with fields qx, qy, intensity, sx, sy, as `gpu4d.find_bragg_disks` returns it.
         """
-        seen, shape = result["count"].valid_mask, scan_shape(self.meta)
-        counts = np.where(seen, result["count"].data, 0).reshape(-1)
+        seen = np.asarray(result["count"].valid_mask)
+        counts = np.where(seen, np.asarray(result["count"].data), 0).reshape(-1)
         fields = {name: np.asarray(result[name].data).reshape(len(counts), -1) for name in HELD}
-        return PointListArray.from_padded(counts, fields, shape, UNITS)
+        return PointListArray.from_padded(counts, fields, scan_shape(self.meta), UNITS)
 
 
 class _Waiting:

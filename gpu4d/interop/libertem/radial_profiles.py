@@ -33,7 +33,8 @@ class RadialProfileUDF(NativeFrames, UDF):
     Notes
     -----
     Result buffers: `sums` and `pixels`, nav, (n_r,), what the pixels of each ring add up to (int64, exact, for integers of up to 32
-    bits) and how many count; `mean`, nav, (n_r,) float64, NaN where a ring has no pixel; `radii`, (n_r,), the middle of each ring in pixels.
+    bits) and how many count; `mean`, nav, (n_r,) float64, NaN where a ring has no pixel; `radii`, (n_r,), the middle of each ring,
+    pixels.
 
     Examples
     --------

@@ -134,7 +134,7 @@ class SSBUDF(NativeFrames, UDF):
         nav, valid = scan_shape(self.meta), self.meta.get_valid_nav_mask(full_nav=True).reshape(scan_shape(self.meta))
         roi = self.meta.roi
         phase = np.full(nav, np.nan)
-        cube, known, overlaps = self.geometry()
+        _, known, overlaps = self.geometry()
         if valid.any():
             missing = None if valid.all() else ~valid
             images = np.ascontiguousarray(self.results.get_buffer("pixels").data.reshape(-1, len(overlaps.pixels)).T)
