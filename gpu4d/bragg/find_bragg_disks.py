@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
-from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of
+from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of, one_list
 from gpu4d.bragg.disk_search import DiskSearch, SearchOptions
 from gpu4d.bragg.find_disks import PeakLimits, Refinement
 from gpu4d.bragg.hybrid_correlation import check_patterns
@@ -256,13 +256,15 @@ class BraggDisks:
         self.found.put_events(positions[:, 0] * self.scan.shape[1] + positions[:, 1], events, self.scan.dtype)
 
     def state(self) -> State:
-        return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.lists().items()}}
+        return {"found": one_list([(number, points.to_host()) for number, points in self.found.lists().values()])}
 
     def restore(self, state: State) -> None:
         self.found.replace(state["found"])
 
     def merge(self, state: State) -> None:
-        self.found.replace({**self.state()["found"], **state["found"]})  # several devices may have made lists, which are merged on the host
+        if not self.scan.on_host:  # several devices may have made lists, which are merged on the host
+            self.found.replace(self.state()["found"])
+        self.found.add(state["found"])
 
     def finish(self) -> PointListArray:
         return in_scan_order(list(self.found.lists().values()), self.scan.shape[:2])

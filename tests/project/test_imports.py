@@ -10,7 +10,7 @@ import pytest
 FLOORS = (
     ("sizes", "_version", "deprecation", "compiled_cache", "compiled_pieces", "on_host"),
     ("errors",),
-    ("physics", "foreign_arrays"),
+    ("physics", "foreign_arrays", "extensions"),
     ("arrays",),
     ("real_arrays", "robust"),
     ("operation", "fft", "cache", "compiled"),
