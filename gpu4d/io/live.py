@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 
 from gpu4d.arrays import ArrayLike, DType
+from gpu4d.data._live_scan import live_scan
 from gpu4d.data.arguments import real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.live_scan import live_scan
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 
@@ -104,7 +104,7 @@ class SocketSource:
         self._socket = _connected(place, address, connect_within)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # else a computer that is switched off is never noticed
         self._socket.settimeout(timeout)
-        self._stream = self._socket.makefile("rb", buffering=PORTION)  # many small messages are one call of the system
+        self._stream: Any = self._socket.makefile("rb", buffering=PORTION)  # many small messages are one call of the system
         self._current: LiveFrames | None = None
 
     def __iter__(self) -> Iterator[LiveFrames]:
