@@ -81,6 +81,7 @@ from . import (
 from . import (
     workflow as workflow,
 )
+from ._capabilities import capabilities as capabilities
 from .amorphous._amorphous_strain import amorphous_strain as amorphous_strain
 from .amorphous._fem import fem as fem
 from .amorphous._rdf import rdf as rdf
