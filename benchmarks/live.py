@@ -149,9 +149,8 @@ def table(rows: list[Row], rate: float, nbytes: int) -> str:
     ]
     for row in rows:
         most = f"{row.rate / 1e3:10.1f} kHz{row.rate * nbytes / 1e9:10.2f} GB/s"
-        lines.append(
-            f"{row.way:12}{row.portion:9}{100 * row.behind:18.2f} %{1e3 * row.latest:10.1f} ms{row.cores:8.2f}{most:>30}{row.of_sweep:12.2f}"
-        )
+        kept_up = f"{100 * row.behind:18.2f} %{1e3 * row.latest:10.1f} ms{row.cores:8.2f}"
+        lines.append(f"{row.way:12}{row.portion:9}{kept_up}{most:>30}{row.of_sweep:12.2f}")
     return "\n".join(lines)
 
 
