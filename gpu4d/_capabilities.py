@@ -208,7 +208,7 @@ def _public() -> Iterator[tuple[str, Any]]:
     rooms = {name: thing for name in top if isinstance(thing := getattr(gpu4d, name), types.ModuleType)}
     every = [(name, getattr(gpu4d, name)) for name in top if name not in rooms]
     for room, module in rooms.items():
-        if room not in OTHER_ROOMS:
+        if room not in (*OTHER_ROOMS, "data"):  # which holds data; what it computes is listed in `preprocess`
             every += [(f"{room}.{name}", getattr(module, name)) for name in getattr(module, "__all__", ())]
     for name, thing in every:
         if callable(thing) and id(thing) not in named and _room(thing) not in OTHER_ROOMS:
