@@ -49,7 +49,10 @@ NOT_TRIED = {"preprocess.CountedElectrons": "count_scan makes it, and gives it p
 ROOMS = ("plot",)  # what is drawn is drawn on the host
 # Half a minute each on this device, and marked: what they copy are the parts of their own that are tried on their own.
 SLOW = {"refine_template", "preprocess.counting_setup", "fem", "preprocess.background", "preprocess.count_scan", "preprocess.fit_electrons"}
-NAMES = [name for name in table.CALLS if name.partition(".")[0] not in ROOMS and " " not in name and name not in SLOW]
+HOST_ALONE = {"live"}  # takes patterns of the host alone, and says so
+NAMES = [
+    name for name in table.CALLS if name not in HOST_ALONE and name.partition(".")[0] not in ROOMS and " " not in name and name not in SLOW
+]
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not gpu_without_gpu.active(), reason="counts copies: pytest -p gpu_without_gpu"),
