@@ -107,7 +107,7 @@ def _scan(array: Any) -> DataCube:
     text = array.attrs.get(WHOLE)
     plain = {str(key): value for key, value in array.attrs.items() if key != WHOLE}
     mask = np.asarray(ordered.coords["detector_mask"].values, bool) if "detector_mask" in ordered.coords else None
-    stated = stated_calibration(axes, plain.get("energy"), plain.get("semiangle"), "coordinates of the DataArray")
+    stated = stated_calibration(axes, plain.get("energy"), plain.get("semiangle"), "coordinates of the DataArray", ordered.shape[2:])
     name = str(array.name or "datacube")
     if text is None:
         return cube_of(ordered.data, stated, {"xarray": plain}, mask, name)
