@@ -86,7 +86,8 @@ def from_hyperspy(signal: BaseSignal) -> DataCube | Slice | PointListArray:
     order = [axis.index_in_array for axis in (*navigation, *shown)]
     data = signal.data if order == sorted(order) else signal.data.transpose(order)
     named = [_stated(axis) for axis in (*navigation, *shown)]
-    if _is_pattern(signal, named) and len(navigation) == 1:
+    stack = str(signal.metadata.get_item("gpu4d.class", "")).endswith("Slice")
+    if _is_pattern(signal, named) and len(navigation) == 1 and not stack:
         return _scan(signal, data[None], [named[0], *named])
     return _scan(signal, data, named) if len(navigation) == 2 else _slice(signal, data, named)
 

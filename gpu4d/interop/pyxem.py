@@ -117,10 +117,10 @@ def from_pyxem(signal: BaseSignal, *, calibration: Calibration | None = None) ->
     InputError
         No signal of pyxem or HyperSpy, or vectors whose pixels are not known.
     """
-    if is_of(signal, "pyxem", "DiffractionVectors"):
-        return _disks(signal, calibration)
-    if is_of(signal, "pyxem", "BeamShift"):
+    if is_of(signal, "pyxem", "BeamShift"):  # before vectors: pyxem's class is made from them
         return _center_of_mass(signal)
+    if is_of(signal, "pyxem", "DiffractionVectors") and getattr(signal, "ragged", False):
+        return _disks(signal, calibration)
     if is_of(signal, "pyxem", "StrainMap"):
         return _tensor(signal)
     return from_hyperspy(signal)

@@ -49,7 +49,7 @@ def stated_calibration(axes: Sequence[StatedAxis], energy: Any, semiangle: Any, 
     set_beam(found, beam[0], beam[1], how)
     set_steps(found, [(abs(axis.step), axis.unit) for axis in axes], found.energy)
     zero = [-axis.offset / axis.step if axis.step else math.nan for axis in axes[2:]]
-    if any(zero) and detector and all(-0.5 <= place < n - 0.5 for place, n in zip(zero, detector)):
+    if any(zero) and detector and all(0 <= place <= n - 1 for place, n in zip(zero, detector)):
         found.set(origin=zero, how=how)
     return found
 
