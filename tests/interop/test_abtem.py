@@ -132,7 +132,7 @@ def test_what_is_refused(monkeypatch):
         to_abtem(gpu4d.RealSlice(np.ones((2, 3))))
     with pytest.raises(InputError, match="probe_to_abtem needs abTEM beside gpu4d: pip install abtem"):
         probe_to_abtem(Calibration(energy=2e5, semiangle=3.0))
-    with pytest.raises(InputError, match="the measurement is a numpy.ndarray: need DiffractionPatterns or Images"):
+    with pytest.raises(InputError, match=r"the measurement is a numpy.ndarray: need DiffractionPatterns or Images"):
         from_abtem(np.ones((2, 3)))
     with pytest.raises(InputError, match="need a Probe, CTF or Aberrations"):
         probe_from_abtem({"C10": 3})

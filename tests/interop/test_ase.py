@@ -52,7 +52,7 @@ def test_the_space_group_that_ase_noted_is_used(ase, need):
 def test_what_is_refused(ase, need):
     build = need("ase.build")
     salt = build.bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    with pytest.raises(InputError, match="do not have the symmetry F d -3 m.*Na at"):
+    with pytest.raises(InputError, match=r"do not have the symmetry F d -3 m.*Na at"):
         from_ase(salt, space_group="F d -3 m")
     with pytest.raises(InputError, match="does not have the symmetry of P 63/m m c"):
         from_ase(salt, space_group="P 63/m m c")
@@ -72,5 +72,5 @@ def test_without_the_library_one_line_says_what_to_install(monkeypatch, need):
     monkeypatch.setitem(sys.modules, "ase", None)
     with pytest.raises(InputError, match="to_ase needs ASE beside gpu4d: pip install ase"):
         to_ase(Structure.standard("Au"))
-    with pytest.raises(InputError, match="atoms is a numpy.ndarray: need Atoms of ASE"):
+    with pytest.raises(InputError, match=r"atoms is a numpy.ndarray: need Atoms of ASE"):
         from_ase(np.ones(3))

@@ -81,9 +81,9 @@ def test_slices_come_back(xarray):
 def test_what_is_refused(xarray):
     with pytest.raises(InputError, match="does not say which result it is"):
         from_xarray(xarray.Dataset({"a": ("x", np.arange(3))}))
-    with pytest.raises(InputError, match="is no whole gpu4d.crystal.Strain any more"):
+    with pytest.raises(InputError, match=r"is no whole gpu4d.crystal.Strain any more"):
         from_xarray(example("Strain").to_xarray().drop_vars("exx"))
     with pytest.raises(InputError, match="5 dimensions"):
         from_xarray(xarray.DataArray(np.ones((1, 1, 1, 1, 1))))
-    with pytest.raises(InputError, match="the object is a numpy.ndarray: need a DataArray or Dataset"):
+    with pytest.raises(InputError, match=r"the object is a numpy.ndarray: need a DataArray or Dataset"):
         from_xarray(np.ones((2, 3)))

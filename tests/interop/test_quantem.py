@@ -110,7 +110,7 @@ def test_what_is_refused(monkeypatch):
     for result in (scan(), disks(scan())):
         with pytest.raises(InputError, match="to_quantem needs quantem beside gpu4d: pip install torch torchvision quantem"):
             to_quantem(result)
-    with pytest.raises(InputError, match="the object is a numpy.ndarray: need a Dataset4dstem"):
+    with pytest.raises(InputError, match=r"the object is a numpy.ndarray: need a Dataset4dstem"):
         from_quantem(np.ones((2, 3, 4, 5)))
-    with pytest.raises(InputError, match="result is a numpy.ndarray: need a DataCube"):
+    with pytest.raises(InputError, match=r"result is a numpy.ndarray: need a DataCube"):
         to_quantem(np.ones((2, 3, 4, 5)))
