@@ -15,10 +15,9 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice, Slice
 from gpu4d.errors import InputError
-from gpu4d.interop.later import cube_of
 from gpu4d.interop.lazy_patterns import patterns_of
 from gpu4d.interop.libraries import is_of, library, refused
-from gpu4d.interop.stated import StatedAxis, carried_text, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import StatedAxis, carried_text, cube_of, slice_of, stated_calibration, taken_over
 from gpu4d.io.units import log
 from gpu4d.probe.wavefunction import aberration_terms
 

@@ -18,9 +18,8 @@ from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
 from gpu4d.interop._to_hyperspy import to_hyperspy
-from gpu4d.interop.later import cube_of
 from gpu4d.interop.libraries import is_of, refused
-from gpu4d.interop.stated import StatedAxis, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import StatedAxis, cube_of, is_detector, slice_of, stated_calibration, taken_over
 from gpu4d.io.units import log
 from gpu4d.probe.template_kernel import TemplateLike
 

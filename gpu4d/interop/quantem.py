@@ -17,9 +17,8 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import Slice
 from gpu4d.errors import InputError
-from gpu4d.interop.later import cube_of
 from gpu4d.interop.libraries import is_of, library, refused
-from gpu4d.interop.stated import StatedAxis, carried_text, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import StatedAxis, carried_text, cube_of, is_detector, slice_of, stated_calibration, taken_over
 
 if TYPE_CHECKING:
     from quantem.core.datastructures import Dataset2d, Dataset4dstem, Vector

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import DiffractionSlice, RealSlice
+from gpu4d.interop.dask import DaskSource
 from gpu4d.io.foreign import FOREIGN, reason
 from gpu4d.io.formats.carried import coded, decoded
 from gpu4d.io.formats.zarr_calibration import set_beam, set_steps
@@ -83,6 +84,12 @@ def slice_of(
     if detector:
         return DiffractionSlice.calibrated(values, name, units, steps.q_pixel, labels)
     return RealSlice.calibrated(values, name, units, steps.r_pixel, labels)
+
+
+def cube_of(array: Any, calibration: Calibration, metadata: Mapping[str, Any], mask: Any, name: str) -> DataCube:
+    """Return a scan of an array (Rx, Ry, Qx, Qy) that is in memory, or that Dask computes later."""
+    data = DaskSource(array) if type(array).__module__.partition(".")[0] == "dask" else array
+    return DataCube(data, calibration, metadata, mask, name)
 
 
 # ---------------------------------------------------------------- what other libraries have no place for

@@ -16,9 +16,8 @@ from gpu4d.data.slices import Slice
 from gpu4d.data.storable import Storable, class_named
 from gpu4d.errors import InputError
 from gpu4d.interop._to_xarray import WHOLE, to_xarray
-from gpu4d.interop.later import cube_of
 from gpu4d.interop.libraries import is_of, refused
-from gpu4d.interop.stated import INVARIANT, StatedAxis, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import INVARIANT, StatedAxis, cube_of, is_detector, slice_of, stated_calibration, taken_over
 from gpu4d.io.foreign import FOREIGN, reason
 from gpu4d.io.formats.carried import decoded
 

@@ -36,7 +36,7 @@ def _measured(abtem, need, lazy=True):
 def test_a_lazy_measurement_opens_as_a_scan(abtem, need):
     measured = _measured(abtem, need)
     cube = from_abtem(measured)
-    assert measured.is_lazy and cube.source.description == "Dask array"
+    assert measured.is_lazy and cube.source.description.startswith("Dask array")
     known = cube.calibration
     assert (known.energy, known.semiangle) == (200e3, 20.0) and known.r_pixel == pytest.approx(0.8)
     assert cube.metadata["abtem"]["energy"] == 200e3

@@ -9,7 +9,7 @@ from interop_scans import disks, our_strain, scan, strained
 from migration_rows import assert_same_rows, rows_of
 
 import gpu4d
-from gpu4d import Calibration, DataCube, PointListArray, physics
+from gpu4d import Calibration, DataCube
 from gpu4d.crystal.deformation import components
 from gpu4d.interop.hyperspy import from_hyperspy
 from gpu4d.interop.pyxem import from_pyxem, to_pyxem
@@ -98,10 +98,8 @@ def phase(cells):
     k = np.stack([1.3 / n * np.cos(2 * np.pi * x / n), -1.0 / n * np.sin(4 * np.pi * y / n)])  # ∇φ / 2π, cycles per position
     theirs = _signals().BeamShift(-np.moveaxis(k, 0, -1)[..., ::-1]).phase_retrieval().data
     np.testing.assert_allclose(-((2 * np.pi) ** 2) * (theirs - theirs.mean()), truth - truth.mean(), atol=1e-6)
-    com = gpu4d.RealSlice(k / 2.0, "com", "1/Å", 2.0, "Å", ("com_x", "com_y"))  # with steps of 2 Å
-    ours = gpu4d.dpc(com, calibration=Calibration(r_pixel=2.0, q_pixel=1.0), rotation=0.0, transpose=False).phase.data
-    inner = np.s_[6:-6, 6:-6]
-    assert np.corrcoef(np.asarray(ours)[inner].ravel(), truth[inner].ravel())[0, 1] > 0.99
+    ours = gpu4d.dpc(np.moveaxis(k, 0, -1), q_pixel=1.0, r_pixel=1.0, rotation=0.0, transpose=False, boundary="periodic", descan=None).phase
+    np.testing.assert_allclose(ours - np.mean(ours.data), truth - truth.mean(), atol=1e-3)
 
 
 def relative_threshold(cells):
