@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 import pytest
 from interop_scans import disks, our_strain, scan, strained
-from migration_rows import assert_same_rows, rows_of
+from migration_rows import assert_same_rows, python_of, rows_of
 
 import gpu4d
 from gpu4d import Calibration, DataCube
@@ -215,3 +215,13 @@ def test_row(row, need):
     need("pyxem")
     need("hyperspy.api").preferences.General.show_progressbar = False
     CHECKS[row](ROWS[row])
+
+
+def test_the_python_of_the_page_runs(need, tmp_path, monkeypatch):
+    need("pyxem")
+    monkeypatch.chdir(tmp_path)
+    probe = gpu4d.probe.synthetic((24, 20), 3.0)
+    scan().to_hyperspy().save("scan.hspy")
+    names = {"probe": probe, "template": gpu4d.probe.template(probe)}
+    exec(python_of("from-pyxem"), names)
+    assert names["com"].data.shape == (3, 4, 2) and names["peaks"].ragged and len(names["vectors"].column_names) == 5

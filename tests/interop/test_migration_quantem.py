@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 import pytest
 from interop_scans import our_strain, strained
-from migration_rows import assert_same_rows, rows_of
+from migration_rows import assert_same_rows, python_of, rows_of
 
 import gpu4d
 from gpu4d import physics
@@ -236,3 +236,13 @@ def test_every_row_has_a_check():
 def test_row(row, need):
     need("quantem")
     CHECKS[row](ROWS[row])
+
+
+def test_the_python_of_the_page_runs(need, tmp_path, monkeypatch):
+    need("quantem")
+    monkeypatch.chdir(tmp_path)
+    simulated = gpu4d.simulate.bragg_scan((3, 4), (64, 64), radius=4.0, spacing=14.0).cube
+    gpu4d.save("scan.h5", {"cube": simulated})
+    names = {"dataset": to_quantem(simulated), "probe": gpu4d.probe.synthetic((64, 64), 4.0)}
+    exec(python_of("from-quantem"), names)
+    assert names["vector"].shape == (3, 4) and names["dataset"].shape == (3, 4, 64, 64)
