@@ -40,6 +40,7 @@ def _read(folder, engine, yaml):
     if engine == "ptyrad":
         told = yaml.safe_load((folder / "ptyrad.yaml").read_text())["init_params"]
         assert (told["pos_N_scan_slow"], told["pos_N_scan_fast"]) == SHAPE and told["meas_Npix"] == SIDE
+        assert told["pos_scan_rand_std"] is None, "its default adds noise to the positions"
         turn = np.radians(told["pos_scan_affine"][2])
         places = told["pos_scan_step_size"] * raster @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         pixel = 1 / (SIDE * told["meas_calibration"]["value"])
@@ -87,6 +88,32 @@ def test_what_is_read_back_is_the_scan(engine, rotation, transpose, tmp_path, ne
     assert pixel == pytest.approx(1 / (SIDE * 0.1)) and energy == pytest.approx(ENERGY, rel=1e-5)
     assert angle == pytest.approx(ANGLE, rel=0.03 if engine == "pty-chi" else 1e-9)  # of the written probe, whose edge is in pixels
     assert focus == pytest.approx(-FOCUS, rel=0.02), "C10 of underfocus is negative, in all engines"
+
+
+@pytest.mark.parametrize(("rotation", "transpose"), [(0.0, False), (0.3, False), (-0.7, True)])
+def test_ptyrad_itself_reads_the_scan(rotation, transpose, tmp_path, need):
+    """With PtyRAD 1.0's own reader: places, mark, counts, wavelength, and the probe that it makes of its parameters."""
+    initializer, parameters = need("ptyrad.init"), need("ptyrad.params")
+    cube = _scan(rotation, transpose)
+    hand_over(cube, tmp_path, engine="ptyrad", aberrations={"defocus": FOCUS})
+    made = initializer.Initializer(parameters.load_params(str(tmp_path / "ptyrad.yaml"))["init_params"])
+    made.init_all()
+    found = made.init_variables
+    places = (np.asarray(found["crop_pos"], float) + np.asarray(found["probe_pos_shifts"], float)) * found["dx"]
+    back = (places[:, ::-1] if transpose else places) @ scan_matrix(rotation, transpose).T
+    truth = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1).reshape(-1, 2) * STEP
+    np.testing.assert_allclose(back - back.mean(0), truth - truth.mean(0), atol=1e-6)
+    patterns = np.asarray(found["measurements"])
+    corner = (SIDE // 2 - 5, SIDE // 2 - 7)
+    assert np.unravel_index(patterns.argmax(), patterns.shape) == (8, *(corner[::-1] if transpose else corner))
+    counts = np.asarray(cube).sum((2, 3)).reshape(-1)
+    np.testing.assert_allclose(patterns.sum((1, 2)) / patterns.sum(), counts / counts.sum(), rtol=1e-5)
+    assert float(found["lambd"]) == pytest.approx(physics.wavelength(ENERGY), rel=1e-6)
+    wave = np.fft.fft2(np.fft.ifftshift(np.asarray(found["probe"]).squeeze()))
+    k = np.fft.fftfreq(SIDE, 1 / (SIDE * 0.1))
+    expected = np.exp(-1j * chi(k[:, None], k, {"defocus": FOCUS}, ENERGY))
+    lit = np.abs(wave) > 0.5 * np.abs(wave).max()
+    np.testing.assert_allclose(np.angle(wave * expected.conj() / (wave[0, 0] * expected[0, 0].conj()))[lit], 0, atol=1e-4)
 
 
 def test_the_probe_of_pty_chi_is_the_wave_with_this_focus(tmp_path):
