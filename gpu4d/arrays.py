@@ -18,8 +18,6 @@ from gpu4d import foreign_arrays
 from gpu4d.errors import InputError
 
 UNCHANGED = frozenset((np.ndarray, type(None), tuple, list, int, float, bool, str))  # types with nothing inside to be looked for
-NUMPY: Any = compat.array_namespace(np.empty(0))  # the namespace of NumPy arrays: to find it anew takes longer than a small sum
-
 # ---------------------------------------------------------------- types
 
 
@@ -143,7 +141,7 @@ def namespace(*found: Any) -> Any:
     if not found:
         raise InputError("no array among the arguments: need a NumPy, CuPy, torch or JAX array")
     if all(type(a) is np.ndarray for a in found):
-        return NUMPY
+        return numpy_namespace()
     try:
         xp = compat.array_namespace(*found)
     except TypeError as error:
@@ -155,6 +153,12 @@ def namespace(*found: Any) -> Any:
     if len(devices) > 1:
         raise InputError(f"arrays on different devices in one call: {', '.join(sorted(devices))}; move them to one of them")
     return xp
+
+
+@functools.cache  # to find it anew takes longer than a small sum; importing it with this module would cost every program
+def numpy_namespace() -> Any:
+    """Return the array-API namespace of NumPy arrays."""
+    return compat.array_namespace(np.empty(0))
 
 
 def device(x: Any) -> Any:
@@ -228,7 +232,7 @@ def like(result: Any, template: Any) -> Any:
     if type(result) is type(template):
         return result
     xp = namespace(template)
-    if xp is NUMPY:
+    if xp is numpy_namespace():
         return to_numpy(result)
     if compat.is_torch_array(template) and isinstance(result, np.ndarray):
         return xp.asarray(_contiguous(result))
@@ -271,7 +275,7 @@ def to_numpy(x: Any) -> np.ndarray:
 def from_numpy(x: Any, template: Any) -> Any:
     """Return a small host array (weights, masks, coordinates) in the namespace and on the device of `template`."""
     xp = namespace(template)
-    if xp is NUMPY:
+    if xp is numpy_namespace():
         return np.asarray(x)
     writable = np.require(np.asarray(x), requirements="W")  # torch warns about read-only arrays
     return xp.asarray(_contiguous(writable), device=compat.device(template))
@@ -370,7 +374,7 @@ def scatter_add(values: Any, index: Any, size: int) -> Any:
     """
     xp = namespace(values, index)
     values, keep = as_float64(values), index >= 0
-    if xp is NUMPY:
+    if xp is numpy_namespace():
         return np.bincount(index[keep], weights=values[keep], minlength=size)
     index = xp.where(keep, index, xp.asarray(size, dtype=index.dtype, device=compat.device(index)))
     order = xp.argsort(index, stable=True)

@@ -20,7 +20,7 @@ _AXES = (-2, -1)
 
 def _library(x: Any) -> tuple[Any, dict]:
     xp = arrays.namespace(x)
-    if xp is arrays.NUMPY:
+    if xp is arrays.numpy_namespace():
         import scipy.fft
 
         return scipy.fft, {"axes": _AXES}
@@ -55,7 +55,7 @@ def irfft(x: Any, n: int) -> Any:
     xp = arrays.namespace(x)
     if 0 in x.shape[:-1]:
         return _empty_transform(x, n, real=True)
-    if xp is arrays.NUMPY:
+    if xp is arrays.numpy_namespace():
         import scipy.fft
 
         return scipy.fft.irfft(x, n, axis=-1)

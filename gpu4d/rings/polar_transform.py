@@ -237,6 +237,6 @@ def _directions(n_theta: int, ellipse: tuple[float, float, float] | None) -> np.
 def per_pattern(patterns: Any, origins: Any) -> Any:
     """Return one origin for every pattern, (n, 2) float64."""
     xp = arrays.namespace(patterns, origins)
-    if xp is arrays.NUMPY and patterns.ndim == origins.ndim + 1:  # one origin for each already, the usual call
+    if xp is arrays.numpy_namespace() and patterns.ndim == origins.ndim + 1:  # one origin for each already, the usual call
         return origins.reshape(-1, 2).astype(np.float64, copy=False)
     return xp.reshape(xp.broadcast_to(arrays.as_float64(origins), (*patterns.shape[:-2], 2)), (-1, 2))
