@@ -71,7 +71,9 @@ def _entries(group: str) -> list[EntryPoint]:
 
 @functools.cache  # one warning, not one for each group
 def _say_unreadable(package: str, why: str) -> None:
-    log.warning("the entry points of the package %s cannot be read (%s); install it anew, or remove it: pip uninstall %s", package, why, package)
+    log.warning(
+        "the entry points of the package %s cannot be read (%s); install it anew, or remove it: pip uninstall %s", package, why, package
+    )
 
 
 def package_of(entry: EntryPoint) -> str:

@@ -296,7 +296,11 @@ class FrameSender:
         self._scan: DataCube | None = None
 
     def begin(
-        self, shape: Sequence[int], dtype: DType | str, calibration: Mapping[str, float] | None = None, name: str = "live scan"
+        self,
+        shape: Sequence[int],
+        dtype: DType | str,
+        calibration: Calibration | Mapping[str, float] | None = None,
+        name: str = "live scan",
     ) -> None:
         """Begin a scan. Waits for the other program to connect, if it has not.
 
@@ -304,8 +308,8 @@ class FrameSender:
         ----------
         shape : (Rx, Ry, Qx, Qy)
         dtype : dtype
-        calibration : mapping of str to float, optional
-            energy (eV), semiangle (mrad), q_pixel (1/Å) and r_pixel (Å), as far as they are known.
+        calibration : Calibration, or mapping of str to float, optional
+            energy (eV), semiangle (mrad), q_pixel (1/Å) and r_pixel (Å), as far as they are known. No more of it is sent.
         name : str
 
         Raises
@@ -318,8 +322,12 @@ class FrameSender:
         scan = live_scan(shape, dtype)
         if (kind := np.dtype(scan.dtype).name) not in DTYPES:
             raise InputError(f"the dtype of the patterns is {kind}: need one of {', '.join(DTYPES)}")
+        if isinstance(calibration, Calibration):
+            calibration = {key: getattr(calibration, key) for key in KNOWN}
         known = {key: float(real_number(value, key)) for key, value in dict(calibration or {}).items() if value is not None}
-        header = json.dumps({"version": VERSION, "shape": list(scan.shape), "dtype": kind, "calibration": known, "name": str(name)}).encode()
+        header = json.dumps(
+            {"version": VERSION, "shape": list(scan.shape), "dtype": kind, "calibration": known, "name": str(name)}
+        ).encode()
         _described(header, lambda what: InputError(f"begin got {what}"))
         if self._socket is None:
             self._socket = self._server.accept()[0]
