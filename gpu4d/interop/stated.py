@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -93,7 +94,7 @@ def slice_of(
 def cube_of(array: Any, calibration: Calibration, metadata: Mapping[str, Any], mask: Any, name: str) -> DataCube:
     """Return a scan of an array (Rx, Ry, Qx, Qy) that is in memory, or that Dask computes later."""
     data = DaskSource(array) if type(array).__module__.partition(".")[0] == "dask" else array
-    return DataCube(data, calibration, metadata, mask, name)
+    return DataCube(data, calibration, copy.deepcopy(dict(metadata)), mask, name)  # theirs and ours are changed apart
 
 
 # ---------------------------------------------------------------- what other libraries have no place for
