@@ -129,8 +129,9 @@ def without_mask(x: Any, name: str) -> Any:
     if not isinstance(x, np.ma.MaskedArray):
         return x
     if np.ma.is_masked(x):
+        filled = f"{foreign_arrays.variable(name)}.filled(0)"
         raise InputError(
-            f"{name} is a NumPy masked array, and its mask would be lost: give {name}.filled(0), and the pixels or positions that "
+            f"{name} is a NumPy masked array, and its mask would be lost: give {filled}, and the pixels or positions that "
             "count as a mask (detector_mask= of a DataCube, mask= or where= of a function)"
         )
     return x.data

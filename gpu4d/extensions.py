@@ -59,7 +59,7 @@ def _entries(group: str) -> list[EntryPoint]:
     try:
         return list(entry_points(group=group))
     except Exception:  # one list that is not text, or has another form, ends it: look at each for itself
-        found = {}
+        found: dict[str, list[EntryPoint]] = {}
         for package in distributions():
             name = package.name or "without a name"
             try:

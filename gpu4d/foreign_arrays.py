@@ -21,13 +21,26 @@ REFUSED = {
     "scipy.sparse": "a sparse array of SciPy: give {name}.toarray(), or counted events as gpu4d.data.EventSource",
     "cupyx.scipy.sparse": "a sparse array of CuPy: give {name}.toarray()",
 }
+# The same for objects that hold several arrays by name.
+SEVERAL = {
+    "h5py": "a group of h5py: give one dataset of it, {name}['…'][...], or open the file with gpu4d.open(file, dataset=…)",
+    "zarr": "a group of zarr: give one array of it, {name}['…'][...], or open the store with gpu4d.open",
+    "xarray": "a data set of xarray: give one array of it, {name}['…']",
+}
 AXES = ("Rx", "Ry", "Qx", "Qy")  # names and order of the axes of a scan
 _known: WeakKeyDictionary[type, str | None] = WeakKeyDictionary()  # what `_why_not` has said of a type
 ON_HOST, ON_CUDA = (1, 3), (2, 13)  # kinds of devices in DLPack: memory of the CPU, plain or page-locked; of CUDA, plain or managed
 
 
+def variable(name: str) -> str:
+    """Return a name of an argument as it may stand in code: "array" for "the centre of mass"."""
+    return name if name.isidentifier() else "array"
+
+
 def refuse_foreign(x: Any, name: str) -> None:
-    """Raise InputError for an array that is computed later, lies in a file, or is sparse. Its text says what to give.
+    """Raise InputError for an array that is computed later, lies in a file, or is sparse, and for what holds several arrays.
+
+    Its text says what to give.
 
     Examples
     --------
@@ -40,7 +53,7 @@ def refuse_foreign(x: Any, name: str) -> None:
     # An xarray or a lazy signal has an array of Dask inside.
     why = _why_not(type(x)) or _why_not(type(getattr(x, "data", None)))
     if why is not None:
-        raise InputError(f"{name} is {why.format(name=name if name.isidentifier() else 'array')}")
+        raise InputError(f"{name} is {why.format(name=variable(name))}")
 
 
 def refuse_other_order(x: Any, name: str) -> None:
@@ -50,7 +63,7 @@ def refuse_other_order(x: Any, name: str) -> None:
         right = [axis for axis in AXES if axis in found]
         if found != right:
             wanted = ", ".join(repr(axis) for axis in _reordered(list(map(str, x.dims)), right))
-            raise InputError(f"{name} has the axes ({', '.join(map(str, x.dims))}): give {name}.transpose({wanted})")
+            raise InputError(f"{name} has the axes ({', '.join(map(str, x.dims))}): give {variable(name)}.transpose({wanted})")
 
 
 def _reordered(dims: list[str], right: list[str]) -> list[str]:
@@ -67,10 +80,11 @@ def _why_not(kind: type) -> str | None:
 
 
 def _looked_up(kind: type) -> str | None:
+    table = REFUSED if _is_an_array(kind) else SEVERAL if hasattr(kind, "keys") else {}
     for one in kind.__mro__:
-        for module, what in REFUSED.items():
+        for module, what in table.items():
             if one.__module__ == module or one.__module__.startswith(f"{module}."):
-                return what if _is_an_array(one) else None
+                return what
     return None
 
 

@@ -93,6 +93,7 @@ def test_a_dataset_of_h5py_is_not_read(way, tmp_path):
         file["data"] = valid
         said = refusal(call, file["data"])
         assert "[...]" in said and "gpu4d.open" in said
+        assert "one dataset of it" in refusal(call, file) and "'…'][...]" in refusal(call, file["/"])
         np.testing.assert_array_equal(np.asarray(call(file["data"][...])), np.asarray(call(valid)))
 
 
@@ -124,6 +125,7 @@ def test_an_xarray_gives_its_values_in_the_order_of_a_scan(way, need):
     right = np.asarray(call(valid))
     np.testing.assert_array_equal(np.asarray(call(xarray.DataArray(valid, dims=names))), right)
     np.testing.assert_array_equal(np.asarray(call(xarray.DataArray(valid))), right)  # names of its own, dim_0, …
+    assert "['…']" in refusal(call, xarray.Dataset({"a": (names, valid)}))
     turned = xarray.DataArray(valid, dims=names).transpose(*names[::-1])
     said = refusal(call, turned)
     assert f".transpose({', '.join(map(repr, names))})" in said

@@ -179,11 +179,11 @@ class ArraySource:
                 "the array is a NumPy masked array, and its mask would be lost: give array.filled(0), and detector_mask= with "
                 "True at the detector pixels that count"
             )
-        array = real_array(array, "the array") if isinstance(array, list | tuple) else arrays.unwrapped(array)
+        array = real_array(array, "the array") if isinstance(array, list | tuple | memoryview) else arrays.unwrapped(array)
         if not arrays.is_array(array):
             raise InputError(
-                f"need a four-dimensional array (Rx, Ry, Qx, Qy), got {type(array).__name__}: open a file with gpu4d.open, "
-                "bring an array that is computed later or lies in a file into memory with numpy.asarray"
+                f"need a four-dimensional array (Rx, Ry, Qx, Qy), got {type(array).__name__}: for a file use "
+                "gpu4d.open(path), for an object of another library numpy.asarray(object)"
             )
         if len(array.shape) != 4:
             raise InputError(f"the array is {tuple(array.shape)}, need (Rx, Ry, Qx, Qy); reshape it, or give scan_shape")

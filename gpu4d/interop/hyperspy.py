@@ -53,7 +53,8 @@ def from_hyperspy(signal: BaseSignal) -> DataCube | Slice | PointListArray:
     -------
     DataCube
         Of two navigation axes, and of one where the images are patterns: then Rx is 1. What a scan had before `to_hyperspy` comes back:
-        calibration with history, detector mask, metadata. If the axes were changed since, only energy, semi-angle and rotation do.
+        calibration with history, detector mask, metadata. If the axes were changed since, only energy, semi-angle and rotation do;
+        if they were mirrored or swapped, the rotation neither.
         The signal's metadata are in ``cube.metadata["hyperspy"]``.
     RealSlice or DiffractionSlice
         Of an image, or a stack of images. It is a DiffractionSlice if its axes are in 1/Å or the like.

@@ -61,7 +61,8 @@ def from_xarray(labelled: DataArray | Dataset) -> Any:
     -------
     DataCube, RealSlice, DiffractionSlice, or the result
         A scan that `to_xarray` made has its calibration, history and mask again, also if a rectangle of it was chosen. If it was
-        binned or thinned out, energy, semi-angle and rotation are kept, and pixel sizes are those of the coordinates.
+        binned or thinned out, energy, semi-angle and rotation are kept, and pixel sizes are those of the coordinates. Of one that was
+        mirrored, the rotation is left out.
 
     Raises
     ------

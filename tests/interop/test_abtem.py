@@ -82,6 +82,8 @@ def test_a_scan_goes_there_and_back(abtem):
     np.testing.assert_array_equal(np.asarray(back), patterns)
     with pytest.raises(InputError, match=r"the origin is \(9.00, 10.00\), and abTEM has it at \(12, 10\)"):
         to_abtem(DataCube(patterns, Calibration(q_pixel=0.02, origin=(9, 10))))
+    with pytest.raises(InputError, match="size of the image's pixels is not known"):
+        to_abtem(gpu4d.RealSlice(np.ones((2, 3))))
     with pytest.raises(InputError, match="q_pixel"):
         to_abtem(DataCube(patterns))
 

@@ -92,3 +92,10 @@ def test_reasons_say_how_much_is_copied():
         assert any(row.on_host == why for row in TABLE.functions), f"nothing is marked: {why}"
     with pytest.raises(KeyError):
         on_host("some other reason")(test_reasons_say_how_much_is_copied)
+
+
+def test_what_takes_single_patterns_streams_no_scan():
+    """Although disks in one pattern are found by what a reduction uses, too."""
+    found = gpu4d.capabilities()
+    assert all(not found[name].reductions and not found[name].events for name in ("bragg.direct_beam", "bragg.explain_disks"))
+    assert found["find_bragg_disks"].reductions == ("BraggDisks",)
