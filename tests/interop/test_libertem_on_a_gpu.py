@@ -51,7 +51,9 @@ def test_parts_of_frames(context):
     cube = gpu4d.DataCube(data)
     x, y = np.indices((18, 22))
     inside = np.hypot(x - 9, y - 11) <= 7
-    wanted = gpu4d.sweep(cube, {"com": gpu4d.CenterOfMass(inside), "moving": udfs[1].reduction(), "fixed": udfs[2].reduction()}, device="cpu")
+    wanted = gpu4d.sweep(
+        cube, {"com": gpu4d.CenterOfMass(inside), "moving": udfs[1].reduction(), "fixed": udfs[2].reduction()}, device="cpu"
+    )
     np.testing.assert_allclose(np.asarray(udfs[0].center_of_mass(com)), np.asarray(wanted["com"]), rtol=1e-12)
     np.testing.assert_allclose(np.asarray(udfs[1].images(moving)), np.asarray(wanted["moving"]), rtol=1e-12)
     np.testing.assert_allclose(np.asarray(udfs[2].images(fixed)), np.asarray(wanted["fixed"]), rtol=1e-12)
