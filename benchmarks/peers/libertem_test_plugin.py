@@ -3,7 +3,7 @@
 ``pytest -p libertem_test_plugin`` with this folder and gpu4d on PYTHONPATH; `conformance_libertem.py` does it. CoMUDF is replaced by ours.
 With GPU4D_ROUNDED=1 only its sums are ours, and LiberTEM makes its results of them in its own float32.
 ApplyMasksUDF hands its tiles to our VirtualImageUDF, which adds to the same result buffer. It keeps what we do not do: complex masks,
-sparse frames, masks that are shifted by whole pixels, int64 sums that wrap. At the end it says how many tiles went either way.
+sparse frames, masks that are shifted by whole pixels, sums in narrow integers that wrap. At the end it says how many tiles went either way.
 """
 
 import atexit
@@ -74,7 +74,7 @@ class ApplyMasksUDF(TheirMasks):
         if not nd or len(sig) != 2 or np.dtype(self.meta.input_dtype).kind not in "buif":
             return None
         stack = _dense(self.masks.computed_masks)
-        if stack.dtype.kind not in "buif" or self.results.get_buffer("intensity").dtype.kind == "c":
+        if stack.dtype.kind not in "buif" or self.results.get_buffer("intensity").dtype.kind != "f":
             return None
         return stack.reshape(-1, *sig)
 
