@@ -85,7 +85,7 @@ def hdf5(t, row):
 def as_dask(t, row):
     from libertem.contrib.daskadapter import make_dask_array
 
-    opened = gpu4d.interop.from_dask(make_dask_array(t.dataset)[0])
+    opened = gpu4d.interop.from_dask(make_dask_array(t.dataset, dtype=t.dataset.dtype)[0])
     assert opened.shape == COUNTS.shape and opened.dtype == np.uint16
     np.testing.assert_array_equal(np.asarray(opened), COUNTS)
 
@@ -286,7 +286,7 @@ CHECKS = {
     '`ctx.load("raw", path=…, nav_shape=…, sig_shape=…, dtype=…)`': raw,
     '`ctx.load("npy", path=…)`': npy,
     '`ctx.load("hdf5", path=…, ds_path=…)`': hdf5,
-    "`make_dask_array(dataset)[0]` of `libertem.contrib.daskadapter`": as_dask,
+    "`make_dask_array(dataset, dtype=dataset.dtype)[0]` of `libertem.contrib.daskadapter`": as_dask,
     "`SumUDF()`": total,
     "`ApplyMasksUDF(mask_factories=…)`": masks,
     "`ctx.create_disk_analysis(cx=…, cy=…, r=…)`": disk,
