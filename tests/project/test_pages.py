@@ -38,6 +38,7 @@ PAGES = (
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
     "live", "extend", "counting-and-events", "rdf", "amorphous-strain", "amorphous",
+    "from-libertem",
 )  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
