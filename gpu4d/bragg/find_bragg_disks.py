@@ -143,8 +143,8 @@ class BraggDisks:
         return self.search
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the prepared arrays. Twins cache results by the identity of these arrays, so another process prepares its own."""
-        return {**self.__dict__, "search": None}
+        """Leave out what `start` makes, and prepared arrays: twins cache results by their identity, so each process prepares its own."""
+        return {name: held for name, held in self.__dict__.items() if name not in ("scan", "found")} | {"search": None}
 
     def choose(self, cube: DataCube, where: ArrayLike | None = None, memory: int | float | str | None = None) -> BraggDisks:
         """Choose the number of fit parameters of a scan if parameters="auto", and log it.

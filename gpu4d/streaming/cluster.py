@@ -254,7 +254,8 @@ def _collect(client: Client, sent: Sent, named: Named, scan: ScanInfo, report: C
             for future in batch:
                 if future.status != "finished":
                     future.result()  # raises what went wrong
-                report(sent.frames.get(future, 0))
+                if future in sent.frames:
+                    report(sent.frames[future])
             for states in client.gather([future for future in batch if future in sent.roots]):
                 if not started:
                     _start(named, scan)
