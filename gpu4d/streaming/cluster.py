@@ -250,7 +250,7 @@ def _collect(client: Client, sent: Sent, named: Named, scan: ScanInfo, report: C
 
     everything, started = [*sent.frames, *sent.after], False
     try:
-        for batch in as_completed(everything).batches():
+        for batch in as_completed(everything, loop=client.loop).batches():
             for future in batch:
                 if future.status != "finished":
                     future.result()  # raises what went wrong

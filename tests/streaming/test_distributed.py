@@ -31,7 +31,7 @@ def client(need):
     """A client of two workers with one thread each, in this process."""
     distributed = need("distributed")
     with (
-        distributed.LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address=None) as workers,
+        distributed.LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address=":0") as workers,
         workers.get_client() as one,
     ):
         yield one
@@ -260,7 +260,7 @@ def test_a_killed_worker_changes_no_bit(need, path, small_tasks):
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
 
-    with distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL) as workers:
+    with distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as workers:
         with workers.get_client() as client:
             client.wait_for_workers(4)
             started.update(client.run(os.getpid))
