@@ -49,7 +49,7 @@ class Cluster:
     latency : float
         Seconds of a message.
     scheduling : float
-        Seconds of Dask's scheduler for each task, which it does one after the other. `benchmarks/distributed.py` measures it.
+        Seconds of Dask's scheduler for each task, which it does one after the other. `benchmarks/workers.py` measures it.
     disk, disks : float
         Bytes per second that one worker can read, and all workers together.
     rate : float
