@@ -56,7 +56,7 @@ def share_out(shape: Shape4, frame_bytes: int, natural_rows: int, threads: int, 
     rows, group = shape[0], group_rows(shape[0])
     unit = natural_rows if natural_rows * AT_LEAST * threads <= rows else 1
     wanted = _rows_of_a_task(rows, max(1, shape[1] * frame_bytes), threads)
-    step = unit * max(1, round(wanted / unit))
+    step = unit * max(1, ceil(wanted / unit - 0.5))
     if folding and step < group:
         return [Group(one, tuple(_runs(*one, step))) for one in _runs(0, rows, group)]
     if folding:

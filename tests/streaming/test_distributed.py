@@ -3,7 +3,6 @@
 import importlib
 import itertools
 import json
-import logging
 import os
 import pickle
 import signal
@@ -21,6 +20,8 @@ from gpu4d.streaming import cluster, cluster_shares, cluster_tasks
 from gpu4d.streaming.cluster_shares import folding, share_out
 from gpu4d.streaming.cluster_tasks import Job, merge_rows, reduce_rows
 from gpu4d.testing.reductions import ReductionTests
+from gpu4d.workflow import Recipe, run, workers
+from gpu4d.workflow.workers import workers_of
 
 planning = importlib.import_module("gpu4d.streaming.plan")  # its package gives the function of this name
 SHAPE = (150, 6, 24, 20)  # more rows than groups of sums, so that a group has several rows
@@ -241,6 +242,24 @@ def test_no_dask_no_scheduler_no_client(client, path, monkeypatch, need):
         gpu4d.sweep(cube, gpu4d.MeanPattern(), client="tcp://127.0.0.1:9")
 
 
+def test_a_run_says_at_once_what_does_not_go_together(path, tmp_path, monkeypatch):
+    def settings(**compute):
+        recipe = Recipe()
+        for name, value in compute.items():
+            recipe.set(f"compute.{name}", value)
+        return recipe
+
+    both = settings(workers=2, scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"--workers 2 starts workers here, and --scheduler tcp:.* has its own"):
+        run(path, tmp_path / "out", recipe=both)
+    with pytest.raises(InputError, match=r"--trace .* shows one process"):
+        run(path, tmp_path / "out", recipe=settings(workers=2), trace=tmp_path / "trace.json")
+    monkeypatch.setattr(workers, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--workers needs Dask: pip install 'gpu4d\[distributed\]'"):
+        run(path, tmp_path / "out", recipe=settings(workers=2))
+    assert not (tmp_path / "out").exists()
+
+
 class Slow(gpu4d.CenterOfMass):
     """Takes its time, so that a worker can be killed in the middle of its rows."""
 
@@ -249,9 +268,19 @@ class Slow(gpu4d.CenterOfMass):
         super().update(frames, positions)
 
 
+class Kills(gpu4d.MaxPattern):
+    """Ends the process of its worker, as the system does if memory runs out."""
+
+    def update(self, frames, positions):
+        if 77 in positions[:, 0]:
+            os._exit(1)
+        super().update(frames, positions)
+
+
 @pytest.mark.slow
 def test_a_killed_worker_changes_no_bit(need, path, small_tasks):
-    distributed, cube = need("distributed"), gpu4d.open(path)
+    need("distributed")
+    dask, cube = need("dask"), gpu4d.open(path)
     killed, started = [], {}
 
     def kill(done, total):
@@ -260,12 +289,16 @@ def test_a_killed_worker_changes_no_bit(need, path, small_tasks):
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
 
-    with distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as workers:
-        with workers.get_client() as client:
-            client.wait_for_workers(4)
-            started.update(client.run(os.getpid))
-            found = gpu4d.sweep(cube, {**several(), "com": Slow()}, client=client, progress=kill)
-            assert killed and killed[0] not in client.run(os.getpid).values()
+    recipe = Recipe()
+    recipe.set("compute.workers", 4)
+    recipe.set("compute.device", "cpu")
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), workers_of(recipe) as client:
+        started.update(client.run(os.getpid))
+        assert len(started) == 4
+        found = gpu4d.sweep(cube, {**several(), "com": Slow()}, client=client, progress=kill)
+        assert killed and killed[0] not in client.run(os.getpid).values()
+        with pytest.raises(DeviceError, match="2 workers died over the same rows: look into the log of tcp:"):
+            gpu4d.sweep(cube, Kills(), client=client)
     assert bits(found) == bits(gpu4d.sweep(cube, several(), device="cpu"))
 
 
