@@ -23,6 +23,7 @@ from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import real_values
 from gpu4d.data.events import Events
 from gpu4d.errors import InputError, did_you_mean
+from gpu4d.on_host import on_host
 from gpu4d.probe.template_kernel import TemplateLike, as_template
 from gpu4d.real_arrays import real_array, real_number
 from gpu4d.streaming import ScanInfo, sweep
@@ -269,6 +270,7 @@ class BraggDisks:
         return in_scan_order(list(self.found.lists().values()), self.scan.shape[:2])
 
 
+@on_host("sample")
 def find_bragg_disks(
     cube_or_patterns: DataCube | Array,
     template: TemplateLike,
@@ -401,7 +403,7 @@ def find_bragg_disks(
         raise InputError("positions= picks from a DataCube; index the array instead")
     check_patterns(cube_or_patterns, reduction.template, power)
     shape = tuple(cube_or_patterns.shape[:-2])
-    if math.prod(shape) > 0:
+    if math.prod(shape) > 0 and reduction.asked_parameters == "auto" and reduction.prepare(cube_or_patterns.dtype).fit is not None:
         scan = shape if len(shape) == 2 else (1, math.prod(shape))
         xp = arrays.namespace(cube_or_patterns)
         reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))

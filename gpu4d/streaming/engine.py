@@ -21,6 +21,7 @@ from gpu4d.streaming.passes import frames_of, one_pass, open_workspaces, refusin
 from gpu4d.streaming.plan import Plan, plan, scan_info
 from gpu4d.streaming.progress import Counter, Progress
 from gpu4d.streaming.reduction import Reduction, Result
+from gpu4d.streaming.registered import named_reductions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -72,7 +73,7 @@ class _OfEachWorker(TypedDict):
 
 
 @overload
-def sweep(cube: DataCube, reductions: Mapping[str, Reduction], **options: Unpack[SweepOptions]) -> dict[str, Result]: ...
+def sweep(cube: DataCube, reductions: Mapping[str, Reduction | str], **options: Unpack[SweepOptions]) -> dict[str, Result]: ...
 
 
 @overload
@@ -81,7 +82,7 @@ def sweep(cube: DataCube, reductions: Finishes[R], **options: Unpack[SweepOption
 
 def sweep(
     cube: DataCube,
-    reductions: Mapping[str, Reduction] | Finishes[object],
+    reductions: Mapping[str, Reduction | str] | Finishes[object],
     *,
     device: DeviceLike = "auto",
     memory: int | float | str | None = None,
@@ -102,7 +103,8 @@ def sweep(
     ----------
     cube : DataCube
     reductions : mapping of str to Reduction, or one Reduction
-        `VirtualImage`, `MeanPattern`, `MaxPattern`, `CenterOfMass`, `BraggDisks`, or your own.
+        `VirtualImage`, `MeanPattern`, `MaxPattern`, `CenterOfMass`, `BraggDisks`, or your own. In a mapping also the name of one that
+        another package brings (`gpu4d.streaming.registered_reductions`).
     device : {"auto", "cpu", "cuda", "cuda:N"} or sequence of CUDA devices
         Device on which files are reduced. "auto" takes a GPU if there is one. Several GPUs share the row blocks. Arrays on a device are
         reduced there. Arrays on the host are reduced on the CPU, unless a device is named.
@@ -167,7 +169,7 @@ def sweep(
             if frames_of(todo.scan):
                 check_whole(cube.source)  # an error if a mapped file was cut short while its last tiles were used or copied
             _merged(todo, parts, workspaces)
-            results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
+            results = results_of(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
         if place is not None and timeline is not None:
             _write(timeline, place)
@@ -183,13 +185,7 @@ def _checked(cube: Any, reductions: Any, keep: Any, progress: Any) -> Named:
         raise InputError(f"progress={progress!r}: need True, False or a function of (patterns done, patterns in all)")
     if keep not in (None, "host", "device"):
         raise InputError(f"keep={keep!r}: need 'host' or 'device'")
-    named: Named = dict(reductions) if isinstance(reductions, Mapping) else {"result": reductions}
-    for name, reduction in named.items():
-        if isinstance(reduction, type) and isinstance(reduction, Reduction):
-            raise InputError(f"{name!r} is the class {reduction.__name__}: call it, as {reduction.__name__}(…), and give what it returns")
-        if not isinstance(reduction, Reduction):
-            raise InputError(f"{name!r} is a {type(reduction).__name__}, need a Reduction such as gpu4d.MeanPattern()")
-    return named
+    return named_reductions(reductions)
 
 
 def _on_a_cluster(
@@ -233,7 +229,7 @@ def _merged(todo: Plan, parts: list[Named], workspaces: list[Workspace]) -> None
             merge(first[1], states, first[2])
 
 
-def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
+def results_of(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
     """Make the results of the reductions on their device, within its memory. The rings are freed before."""
     processor = todo.processors[0]  # results of several devices were merged there
     for last in (False, True):
