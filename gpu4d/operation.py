@@ -143,7 +143,8 @@ class Operation(Generic[P, R]):
         if kind not in self.twins:
             raise InputError(f"{self.name} has no {kind!r} twin; it has {['definition', *self.twins]}")
         module = self.twins[kind].module
-        return getattr(sys.modules.get(module) or importlib.import_module(module), self.name)
+        found = getattr(sys.modules.get(module), self.name, None)  # None while another thread imports it: then wait for that
+        return found if found is not None else getattr(importlib.import_module(module), self.name)
 
     def __reduce__(self) -> str:
         """Travel to other processes by name, as functions do: Dask and multiprocessing may map an operation."""
