@@ -204,10 +204,11 @@ def _public() -> Iterator[tuple[str, Any]]:
     import gpu4d
 
     named: dict[int, tuple[str, Any]] = {}
-    rooms = {name: thing for name in gpu4d.__all__ if isinstance(thing := getattr(gpu4d, name), types.ModuleType)}
-    every = [(name, getattr(gpu4d, name)) for name in gpu4d.__all__ if name not in rooms]
+    top: list[str] = vars(gpu4d)["__all__"]
+    rooms = {name: thing for name in top if isinstance(thing := getattr(gpu4d, name), types.ModuleType)}
+    every = [(name, getattr(gpu4d, name)) for name in top if name not in rooms]
     for room, module in rooms.items():
-        if room not in OTHER_ROOMS:
+        if room not in (*OTHER_ROOMS, "data"):  # which holds data; what it computes is listed in `preprocess`
             every += [(f"{room}.{name}", getattr(module, name)) for name in getattr(module, "__all__", ())]
     for name, thing in every:
         if callable(thing) and id(thing) not in named and _room(thing) not in OTHER_ROOMS:
@@ -247,7 +248,8 @@ def _row(name: str, thing: Any, known: Mapping[str, Any]) -> FunctionRow:
         name,
         why_on_host(thing) or "",
         tuple(one for one, _ in operations),
-        *(_share([op for _, op in operations], kind) for kind in ("cpu", "cuda")),
+        _share([op for _, op in operations], "cpu"),
+        _share([op for _, op in operations], "cuda"),
         tuple(sorted(reductions)),
         bool(reductions) and all(hasattr(one, "update_events") for one in reductions.values()),
     )

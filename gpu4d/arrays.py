@@ -17,6 +17,7 @@ import numpy as np
 from gpu4d import foreign_arrays
 from gpu4d.errors import InputError
 
+UNCHANGED = frozenset((np.ndarray, type(None), tuple, list, int, float, bool, str))  # types with nothing inside to be looked for
 NUMPY: Any = compat.array_namespace(np.empty(0))  # the namespace of NumPy arrays: to find it anew takes longer than a small sum
 
 # ---------------------------------------------------------------- types
@@ -111,10 +112,9 @@ def unwrapped(x: Any, name: str = "the array") -> Any:
         It is a masked array with masked values, because its mask would be lost. Or it is computed later (Dask), lies in a file (h5py,
         zarr), is sparse, or is labelled with the axes of a scan in another order.
     """
-    if type(x) is np.ndarray or x is None:
+    if type(x) in UNCHANGED:
         return x
     if is_array(x):
-        foreign_arrays.refuse_foreign(x, name)
         return without_mask(x, name)
     if isinstance(x, type):
         return x

@@ -5,8 +5,8 @@ A library is recognised by the name of the module of the object's type. None is 
 
 from __future__ import annotations
 
-import functools
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,6 +22,7 @@ REFUSED = {
     "cupyx.scipy.sparse": "a sparse array of CuPy: give {name}.toarray()",
 }
 AXES = ("Rx", "Ry", "Qx", "Qy")  # names and order of the axes of a scan
+_known: WeakKeyDictionary[type, str | None] = WeakKeyDictionary()  # what `_why_not` has said of a type
 ON_HOST, ON_CUDA = (1, 3), (2, 13)  # kinds of devices in DLPack: memory of the CPU, plain or page-locked; of CUDA, plain or managed
 
 
@@ -36,10 +37,8 @@ def refuse_foreign(x: Any, name: str) -> None:
     ...
     gpu4d.errors.InputError: mask is a sparse array of SciPy: give mask.toarray(), or counted events as gpu4d.data.EventSource
     """
-    why = _why_not(type(x))
-    if why is None:
-        inside = getattr(x, "data", None) if _is_labelled(type(x)) else None
-        why = None if inside is None else _why_not(type(inside))  # an xarray of Dask, as xarray.open_dataset(chunks=…) makes them
+    # An xarray or a lazy signal has an array of Dask inside.
+    why = _why_not(type(x)) or _why_not(type(getattr(x, "data", None)))
     if why is not None:
         raise InputError(f"{name} is {why.format(name=name if name.isidentifier() else 'array')}")
 
@@ -60,9 +59,14 @@ def _reordered(dims: list[str], right: list[str]) -> list[str]:
     return [next(known) if axis in AXES else axis for axis in dims]
 
 
-@functools.lru_cache(maxsize=256)
 def _why_not(kind: type) -> str | None:
     """Return what an object of a type is and what to give in its place, or None where nothing is wrong with it."""
+    if kind not in _known:
+        _known[kind] = _looked_up(kind)
+    return _known[kind]
+
+
+def _looked_up(kind: type) -> str | None:
     for one in kind.__mro__:
         for module, what in REFUSED.items():
             if one.__module__ == module or one.__module__.startswith(f"{module}."):
@@ -75,9 +79,8 @@ def _is_an_array(kind: type) -> bool:
     return hasattr(kind, "shape") and hasattr(kind, "dtype")
 
 
-@functools.lru_cache(maxsize=256)
 def _is_labelled(kind: type) -> bool:
-    return any(one.__module__.partition(".")[0] == "xarray" for one in kind.__mro__) and hasattr(kind, "dims")
+    return hasattr(kind, "dims") and any(one.__module__.partition(".")[0] == "xarray" for one in kind.__mro__)
 
 
 def has_dlpack(x: Any) -> bool:

@@ -16,7 +16,6 @@ import inspect
 import logging
 import math
 import pkgutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -142,11 +141,7 @@ class Operation(Generic[P, R]):
             return self.definition
         if kind not in self.twins:
             raise InputError(f"{self.name} has no {kind!r} twin; it has {['definition', *self.twins]}")
-        name = self.twins[kind].module
-        module = sys.modules.get(name)
-        if module is None or getattr(module.__spec__, "_initializing", False):  # then another thread imports it: wait until it has
-            module = importlib.import_module(name)
-        return getattr(module, self.name)
+        return getattr(importlib.import_module(self.twins[kind].module), self.name)
 
     def __reduce__(self) -> str:
         """Travel to other processes by name, as functions do: Dask and multiprocessing may map an operation."""
@@ -237,7 +232,10 @@ class Operation(Generic[P, R]):
         found = False
         for name, given in (*zip(self._names, args), *options.items()):
             kind = type(given)
-            if kind is np.ndarray:
+            if name in self._numbers:
+                if kind is not int and (kind is not float or self._numbers[name]) and given is not None:
+                    return False
+            elif kind is np.ndarray:
                 dtype = given.dtype
                 if not dtype.isnative or dtype.kind not in "biufc" or (name in self._arrays and (dtype.kind == "c" or dtype.itemsize > 8)):
                     return False
@@ -245,10 +243,7 @@ class Operation(Generic[P, R]):
             elif name in self._arrays:
                 if given is not None:
                     return False
-            elif name in self._numbers:
-                if kind is not int and (kind is not float or self._numbers[name]) and given is not None:
-                    return False
-            elif kind not in PLAIN and (isinstance(given, np.generic) or hasattr(given, "dtype") or hasattr(given, "data")):
+            elif kind not in PLAIN and any(hasattr(given, name) for name in ("dtype", "data", "__dlpack__")):
                 return False  # a scalar of NumPy, an array of another library, a labelled array
         return found and len(args) <= len(self._names)
 

@@ -392,18 +392,15 @@ def find_bragg_disks(
     _check_names(options)
     if isinstance(cube_or_patterns, DataCube):
         reduction.choose(cube_or_patterns, options.get("where"), options.get("memory"))
-        if positions is None:
-            return sweep(cube_or_patterns, reduction, **options)
-        return reduction.at(cube_or_patterns, positions)
+        return sweep(cube_or_patterns, reduction, **options) if positions is None else reduction.at(cube_or_patterns, positions)
     cube_or_patterns = real_array(cube_or_patterns, "patterns", "a DataCube or an array (..., Qx, Qy)")
     if positions is not None:
         raise InputError("positions= picks from a DataCube; index the array instead")
     check_patterns(cube_or_patterns, reduction.template, power)
     shape = tuple(cube_or_patterns.shape[:-2])
     if math.prod(shape) > 0 and reduction.asked_parameters == "auto" and reduction.prepare(cube_or_patterns.dtype).fit is not None:
-        scan = shape if len(shape) == 2 else (1, math.prod(shape))
-        xp = arrays.namespace(cube_or_patterns)
-        reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))
+        scan = (*(shape if len(shape) == 2 else (1, math.prod(shape))), *cube_or_patterns.shape[-2:])
+        reduction.choose(DataCube(arrays.namespace(cube_or_patterns).reshape(cube_or_patterns, scan)))
     return reduction._of_patterns(cube_or_patterns, None)
 
 
@@ -445,6 +442,5 @@ def _check_limits(**limits: float | None) -> None:
     for name, value in limits.items():
         if value is not None and not real_number(value, name) >= 0:
             raise InputError(f"{name}={value}: need a number from 0 on; leave it out for the default")
-    edge = limits["edge"]
-    if edge is not None and not abs(edge) < np.inf:
+    if (edge := limits["edge"]) is not None and not abs(edge) < np.inf:
         raise InputError(f"edge={edge}: need a number of pixels")

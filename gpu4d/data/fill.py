@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def fill_from_neighbours(patterns: ArrayLike, mask: ArrayLike | None) -> Returne
         raise InputError("mask leaves no pixel to take values from: True marks pixels that are good")
     x, y = nearest_good_pixels(good)
     if isinstance(values, np.ndarray):
-        return values[..., x, y]
+        return cast(ReturnedArray, values[..., x, y])
     xp, places = arrays.namespace(values), arrays.from_numpy((x * shape[-1] + y).astype(np.int64).ravel(), values)
     flat = xp.reshape(values, (*shape[:-2], math.prod(shape[-2:])))
     return xp.reshape(xp.take(flat, places, axis=-1), shape)

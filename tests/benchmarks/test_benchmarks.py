@@ -50,3 +50,20 @@ def test_the_floor_of_hot_pixels_is_the_bytes_of_the_kernel():
     """In and out in the native dtype, and one for the flag."""
     case = next(case for case in kernels.CASES if case.operation == "hot_pixel_median")
     assert case.bytes(np.zeros((3, 4, 5), np.uint16)) == 3 * 4 * 5 * (2 + 2 + 1)
+
+
+def test_the_cost_of_a_call_is_measured_after_its_answer_is_checked(capsys, monkeypatch):
+    from gpu4d.benchmarks import call_overhead
+    from gpu4d.cpu_fallback import first_moments
+
+    call_overhead.main(["--calls", "10"])
+    printed = capsys.readouterr().out
+    for case in call_overhead.cases():
+        (row,) = [line for line in printed.splitlines() if line.startswith(f"| {case.name} |")]
+        call, overhead, *parts = (int(cell) for cell in row.strip("| ").split("|")[1:])
+        assert abs(call - sum(parts)) <= 3 and abs(overhead - sum(parts[1:])) <= 3, row
+    twin = first_moments.first_moments
+    monkeypatch.setattr(first_moments, "first_moments", lambda *given: twin(*given) + 1)
+    (moments,) = [case for case in call_overhead.cases() if case.name == "first_moments"]
+    with pytest.raises(AssertionError, match="first_moments"):
+        call_overhead.check(moments)

@@ -114,6 +114,38 @@ def test_mixed_libraries_and_devices_are_refused(halve, need):
         halve([1.0])
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float64"])
+def test_a_usual_call_asks_no_library(dtype, monkeypatch):
+    """NumPy arrays are known by their type: to ask for libraries and devices takes longer than one small pattern."""
+    patterns, mask = np.arange(24, dtype=dtype).reshape(1, 4, 6), np.ones((4, 6), bool)
+    right = gpu4d.center_of_mass(patterns, mask), gpu4d.center_of_mass(patterns, mask=mask.tolist())
+    for name in ("array_namespace", "device", "is_array_api_obj", "is_cupy_array", "is_torch_array", "is_jax_array"):
+        monkeypatch.setattr(f"gpu4d.arrays.compat.{name}", lambda *given, name=name: pytest.fail(f"{name} was asked"))
+    for found in (gpu4d.center_of_mass(patterns, mask), gpu4d.center_of_mass(patterns, mask=mask)):
+        np.testing.assert_array_equal(found, right[0])
+    np.testing.assert_array_equal(right[0], right[1])
+
+
+def test_what_is_not_usual_goes_the_general_way(halve, need):
+    """Whatever the types, the answers are those of plain NumPy arrays."""
+    strict = need("array_api_strict")
+    for given in (np.ma.masked_array([2.0]), gpu4d.RealSlice(np.array([[2.0]])), np.array([2.0], ">f8")):
+        assert np.asarray(halve(given)).ravel().tolist() == [2.0]
+    assert halve(np.asarray([2.0]), refuse=np.bool_(True)).tolist() == [1.0]
+    assert halve(np.asarray([2.0], "float16")).tolist() == [1.0], "the twin does not take it"
+    with pytest.raises(InputError, match="different libraries"):
+        halve(np.asarray([1.0]), refuse=strict.asarray([1.0]))
+
+
+def test_an_operation_travels_by_its_name():
+    import copy
+    import pickle
+
+    assert pickle.loads(pickle.dumps(gpu4d.center_of_mass)) is gpu4d.center_of_mass
+    for op in operation.all_operations().values():
+        assert pickle.loads(pickle.dumps(op)) is op is copy.deepcopy(op)
+
+
 def test_cpu_twins_do_not_hold_the_lock(checkout: Path):
     """Reader and compute threads overlap only if every numba function lets go of the interpreter's lock."""
     for one in operation.all_operations().values():

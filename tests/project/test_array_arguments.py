@@ -428,6 +428,7 @@ NO_ARRAYS = {
     "preprocess.ChargeModel": "numbers",
     "preprocess.CountedElectrons": "as preprocess.count_scan",
     "plan_experiment": "what is known of a scan",
+    "capabilities": "no arguments",
     "planning.Acquisition": "numbers",
     "planning.Check": "made by plan_experiment",
     "planning.Dose": "made by plan_experiment",

@@ -4,12 +4,12 @@ The device is CUDA made of host memory; a GPU does not say what was copied. The 
 in CuPy arrays.
 """
 
-import dataclasses
 import warnings
 
 import gpu_without_gpu
 import numpy as np
 import pytest
+from data_elsewhere import data_moved, moved
 from project import test_array_arguments as table
 
 import gpu4d
@@ -49,7 +49,10 @@ NOT_TRIED = {"preprocess.CountedElectrons": "count_scan makes it, and gives it p
 ROOMS = ("plot",)  # what is drawn is drawn on the host
 # Half a minute each on this device, and marked: what they copy are the parts of their own that are tried on their own.
 SLOW = {"refine_template", "preprocess.counting_setup", "fem", "preprocess.background", "preprocess.count_scan", "preprocess.fit_electrons"}
-NAMES = [name for name in table.CALLS if name.partition(".")[0] not in ROOMS and " " not in name and name not in SLOW]
+HOST_ALONE = {"live"}  # takes patterns of the host alone, and says so
+NAMES = [
+    name for name in table.CALLS if name not in HOST_ALONE and name.partition(".")[0] not in ROOMS and " " not in name and name not in SLOW
+]
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not gpu_without_gpu.active(), reason="counts copies: pytest -p gpu_without_gpu"),
@@ -60,29 +63,16 @@ def on_device(given):
     """Return the same data in CuPy arrays."""
     import cupy
 
-    if isinstance(given, np.ndarray):
-        return cupy.asarray(given)
-    if isinstance(given, gpu4d.PointListArray):
-        fields = {name: cupy.asarray(given.flat(name)) for name in given.fields}
-        return gpu4d.PointListArray(cupy.asarray(given.offsets), fields, given.shape, given.units)
-    if isinstance(given, gpu4d.DataCube):
-        return gpu4d.DataCube(cupy.asarray(given.source.array), given.calibration, given.metadata, given.detector_mask, given.name)
-    return dataclasses.replace(given, cube=on_device(given.cube))  # what a simulation gives
+    return moved(given, cupy.asarray)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def data_on_the_device():
     """The scans and lists that the calls use, in memory of the device."""
-    table.cepstrum.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PATTERNS", "FRAMES", "DISKS", "SHAKEN", "GLASS", "SMALL_DISKS"):
-            patch.setattr(table, name, on_device(getattr(table, name)))
-        patch.setattr(table, "FIT", gpu4d.fit_lattice(table.DISKS, table.BASIS, origin=(11.5, 9.5)))
-        for made in (table.cepstrum, table.glass_ring, table.statistics, table.aligned):
-            made()  # what calls are given was made before
+    import cupy
+
+    with data_moved(table, cupy.asarray, results=True):
         yield
-    for made in (table.cepstrum, table.glass_ring, table.statistics, table.aligned):
-        made.cache_clear()
 
 
 def marked(name):
@@ -137,3 +127,29 @@ def test_disks_of_counts_are_refined_where_they_are():
             found = gpu4d.find_bragg_disks(counts, template, parameters=parameters)
         assert isinstance(found.offsets, cupy.ndarray) and len(found) >= 64
         assert seen.download_bytes <= most, f"{seen.download_bytes} bytes with parameters={parameters}"
+
+
+@pytest.mark.parametrize("name", ["center_of_mass", "radial_profile", "find_bragg_disks", "preprocess.bin"])
+def test_memory_of_a_device_that_is_shown_by_dlpack_is_viewed(name):
+    """An array of a library that gpu4d does not know: its results are CuPy arrays, and nothing is copied."""
+    import cupy
+
+    class OnlyDLPack:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    call = table.CALLS[name]
+    first, *others = call.given
+    given = {key: on_device(call.given[key]) for key in call.given}
+    given[first] = OnlyDLPack(given[first])
+    with gpu_without_gpu.counting() as seen:
+        found = call.function(**given)
+    found = found.offsets if isinstance(found, gpu4d.PointListArray) else found
+    assert isinstance(found, cupy.ndarray)
+    assert seen.download_bytes <= SMALL + 2 * sum(8 * call.given[key].size for key in others)

@@ -19,7 +19,7 @@ ROWS = {row.name: row for row in TABLE.functions}
 NO_ROWS = {
     "DataCube", "DataCube.corrected", "BraggDisks.at", "Calibration", "PointList", "PointListArray", "RealSlice", "DiffractionSlice",
     "data.Slice", "data.BadPixelCorrection", "data.EventSource", "calibrate.ellipse_matrix", "detectors.disk", "detectors.point",
-    "ptychography.SSBLive", "sweep", "rdf of a measured background",
+    "ptychography.SSBLive", "live", "data.live_scan", "sweep", "rdf of a measured background",
 }  # fmt: skip
 
 
