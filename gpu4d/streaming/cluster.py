@@ -250,11 +250,12 @@ def _collect(client: Client, sent: Sent, named: Named, scan: ScanInfo, report: C
 
     everything, started = [*sent.frames, *sent.after], False
     try:
-        for batch in as_completed(everything).batches():
+        for batch in as_completed(everything, loop=client.loop).batches():
             for future in batch:
                 if future.status != "finished":
                     future.result()  # raises what went wrong
-                report(sent.frames.get(future, 0))
+                if future in sent.frames:
+                    report(sent.frames[future])
             for states in client.gather([future for future in batch if future in sent.roots]):
                 if not started:
                     _start(named, scan)
