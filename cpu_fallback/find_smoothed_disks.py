@@ -8,6 +8,7 @@ Where float32 leaves open which of two samples is the larger one, and it matters
 """
 
 import threading
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -49,9 +50,10 @@ PIXEL, POLY, MULTICORR = range(len(SUBPIXEL))
 NEAR_TIE = 1.5e-3  # samples: a top nearer than this to the middle between two samples may belong to either; float32 errs by up to 1e-3
 NEAR_HALF = 2e-5  # px: a "poly" position nearer than this to a quarter of a pixel may be rounded to either side
 TIE_HEIGHT = 1e-6  # relative difference of two samples that float32 does not tell
-MATTERS = 2e-4  # px: two answers that differ by less are equally good
+MATTERS = 4e-4  # px: two answers that differ by less are equally good
 FIELDS = 6  # x, y, intensity, "poly" x and y, doubt
 CERTAIN, TIE, ROUNDING = range(3)
+SETTLED = 16  # disks that are compared together in float64
 
 
 class Smoothing(NamedTuple):
@@ -140,17 +142,20 @@ def find_smoothed_disks(patterns, spectrum, /, *, search=SmoothedSearch()):  # n
 
 def _settle(patterns, spectrum, search, count, table):
     """Compare samples in float64 where there was a doubt."""
-    doubt = table[:, FIELDS - 1]
-    shape = patterns.shape[1:]
-    for i in np.flatnonzero((doubt > CERTAIN).any(1)):
-        if (doubt[i] == ROUNDING).any():
-            sure = operation.definition(patterns[i : i + 1], spectrum, search=search)
-            count[i], table[i, 0], table[i, 1], table[i, 2] = sure.count[0], sure.qx[0], sure.qy[0], sure.intensity[0]
-            continue
-        disks = np.flatnonzero(doubt[i] == TIE)
-        product = powered(fft.rfft2(patterns[i : i + 1].astype(np.float64)) * spectrum, search.power) / (shape[0] * shape[1])
-        x, y = largest_sample(product, shape, table[i : i + 1, 3, disks], table[i : i + 1, 4, disks], search.upsample)
-        table[i, 0, disks], table[i, 1, disks] = x[0], y[0]
+    doubt, shape = table[:, FIELDS - 1], patterns.shape[1:]
+    anew = np.flatnonzero((doubt == ROUNDING).any(1))
+    for i in anew:
+        most = max(1, int(count[i]))
+        sure = operation.definition(patterns[i : i + 1], spectrum, search=replace(search, max_peaks=most))
+        count[i], table[i, :3, :most], doubt[i] = sure.count[0], np.stack(sure[1:], 1)[0], CERTAIN
+    of, disk = np.nonzero(doubt == TIE)
+    if of.size:
+        some, which = np.unique(of, return_inverse=True)
+        products = powered(fft.rfft2(patterns[some].astype(np.float64)) * spectrum, search.power) / (shape[0] * shape[1])
+        for at in range(0, of.size, SETTLED):  # each disk with a spectrum of its own, so not too many at a time
+            i, k = of[at : at + SETTLED], disk[at : at + SETTLED]
+            x, y = largest_sample(products[which[at : at + SETTLED]], shape, table[i, 3, k][:, None], table[i, 4, k][:, None], search.upsample)
+            table[i, 0, k], table[i, 1, k] = x[:, 0], y[:, 0]
 
 
 def _panels(spectrum, shape):

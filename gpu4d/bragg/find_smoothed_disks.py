@@ -239,7 +239,8 @@ def largest_sample(spectrum: Any, shape: tuple[int, int], x: Any, y: Any, upsamp
     ats, bests = [], []
     for k in range(x.shape[1]):  # one disk of all patterns after the other: windows of all at once would fill the memory
         sx, sy = cx[:, k, None] + offset[None, :], cy[:, k, None] + offset[None, :]
-        along_x, along_y = _waves(kx, sx), _waves(ky, sy) * xp.astype(twice, spectrum.dtype)
+        along_x = _waves(kx, cx[:, k], offset)
+        along_y = _waves(ky, cy[:, k], offset) * xp.astype(twice, spectrum.dtype)
         window = xp.real(xp.matmul(xp.matmul(along_x, spectrum), xp.matrix_transpose(along_y)))
         window = window - corner * xp.sin(math.pi * sx)[:, :, None] * xp.sin(math.pi * sy)[:, None, :]
         best = xp.argmax(xp.reshape(window, (-1, side * side)), axis=-1)
@@ -259,9 +260,17 @@ def _steps(window: Any, best: Any, side: int) -> tuple[Any, Any]:
     return tuple(xp.where(inside, _parabola(window, px, py, *axis)[:, 0], zero) for axis in ((1, 0), (0, 1)))  # type: ignore[return-value]
 
 
-def _waves(k: Any, t: Any) -> Any:
-    """Return exp(2πi k t), (n, samples, frequencies). A Nyquist wave is cos(π t), so that maps stay real."""
+def _waves(k: Any, centre: Any, offset: Any) -> Any:
+    """Return exp(2πi k t) at t = centre + offset, (n, samples, frequencies). A Nyquist wave is cos(π t), so that maps stay real."""
+    xp = arrays.namespace(k, centre)
+    waves = _turned(k, centre)[:, None, :] * _turned(k, offset)[None, :, :]
+    nyquist = xp.broadcast_to(xp.abs(k) == 0.5, waves.shape)
+    real = xp.cos(math.pi * (centre[:, None] + offset[None, :]))[:, :, None]
+    return xp.where(nyquist, xp.astype(xp.broadcast_to(real, waves.shape), waves.dtype), waves)
+
+
+def _turned(k: Any, t: Any) -> Any:
+    """Return exp(2πi k t), (points, frequencies)."""
     xp = arrays.namespace(k, t)
-    phase = 2 * math.pi * k * t[..., None]
-    sine = xp.where(xp.broadcast_to(xp.abs(k) == 0.5, phase.shape), xp.zeros_like(phase), xp.sin(phase))
-    return xp.astype(xp.cos(phase), xp.complex128) + 1j * xp.astype(sine, xp.complex128)
+    phase = 2 * math.pi * k * t[:, None]
+    return xp.astype(xp.cos(phase), xp.complex128) + 1j * xp.astype(xp.sin(phase), xp.complex128)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from gpu4d.errors import InputError
-from gpu4d.interop.py4dstem import _detection, _images, _lattices, _phase
+from gpu4d.interop.py4dstem import _detection, _dpc, _images, _lattices, _phase
 from gpu4d.interop.py4dstem._library import library
 from gpu4d.interop.py4dstem._replacing import Place, Replacement
 
@@ -25,7 +25,9 @@ PARTS: dict[str, Callable[[], Iterable[Replacement]]] = {
     "images": _images.replacements,
     "phase": _phase.replacements,
     "lattice": _lattices.replacements,
+    "dpc": _dpc.replacements,
 }
+USUAL = ("disks", "images", "phase", "lattice")  # those that give py4DSTEM's numbers
 
 _lock = threading.Lock()
 _users: Counter[str] = Counter()  # of each part: accelerations that are in force
@@ -38,7 +40,7 @@ class Acceleration:
     Attributes
     ----------
     parts : tuple of str
-        What it replaces, of "disks", "images", "phase" and "lattice".
+        What it replaces.
 
     Examples
     --------
@@ -78,15 +80,16 @@ class Acceleration:
         return f"Acceleration({', '.join(self.parts)}: {'in force' if self._in_force else 'undone'})"
 
 
-def accelerate(parts: str | Iterable[str] = tuple(PARTS)) -> Acceleration:
+def accelerate(parts: str | Iterable[str] = USUAL) -> Acceleration:
     """Let py4DSTEM compute with gpu4d, under its own names, rules, thresholds, orders and types.
 
     Replaced are
 
     * "disks": `find_Bragg_disks`, also as a method of a DataCube,
     * "images": `get_virtual_image` of a DataCube,
-    * "phase": the centre of mass in `preprocess` of DPC and ptychography, and the start of `reconstruct` of DPC,
-    * "lattice": `fit_basis_vectors` of a StrainMap, `add_indices_to_braggvectors` and `fit_lattice_vectors_all_DPs`.
+    * "phase": the centre of mass in `preprocess` of DPC and ptychography,
+    * "lattice": `fit_basis_vectors` of a StrainMap, `add_indices_to_braggvectors` and `fit_lattice_vectors_all_DPs`,
+    * "dpc", only if it is asked for: `reconstruct` of DPC gives the phase that its iterations approach, whatever `max_iter` is.
 
     What we do not do, as a filter function or CUDA=True, goes to py4DSTEM's own function. The log of "gpu4d" says so once, with the
     reason. There are no progress bars.
@@ -94,7 +97,7 @@ def accelerate(parts: str | Iterable[str] = tuple(PARTS)) -> Acceleration:
     Parameters
     ----------
     parts : str or sequence of str
-        What to replace. By default all.
+        What to replace. By default "disks", "images", "phase" and "lattice", which give py4DSTEM's numbers.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from gpu4d.interop.py4dstem._library import library
 from gpu4d.interop.py4dstem._replacing import Given, Place, Replacement, no_array, set_options
 from gpu4d.interop.py4dstem.disks import FIELDS, lists_of_rows
 
-PIECE = 64  # patterns that a thread searches at a time
+PIECE = 128  # patterns that a thread searches at a time
 UNTOUCHED = {"radial_bksb": False, "filter_function": None, "CUDA": False, "distributed": None, "ML": False}
 
 
@@ -57,13 +57,18 @@ def _find(own: Callable[..., Any], given: Given) -> Any:
         points = _points(_rows(patterns, given, search, spectrum))
         return points[0] if np.ndim(rx) == 0 else points
     shape = tuple(int(n) for n in data.data.shape)
-    parts = [(i, j) for i in range(shape[0]) for j in range(0, shape[1], PIECE)]
-    found = list(in_threads(lambda at: _rows_of(data.data[at[0], at[1] : at[1] + PIECE], given, search, spectrum), parts))
+    found = list(in_threads(lambda piece: _rows_of(piece, given, search, spectrum), _pieces(data.data)))
     rows = np.concatenate([part for part, _ in found])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([counts for _, counts in found]))])
     vectors = library().BraggVectors(shape[:2], shape[2:])
     vectors.set_raw_vectors(lists_of_rows(rows, offsets, shape[:2], "_v_uncal"))
     return vectors
+
+
+def _pieces(data: np.ndarray) -> list[np.ndarray]:
+    """Return patterns (n, Qx, Qy), some at a time, without a copy."""
+    rows = [data.reshape(-1, *data.shape[2:])] if data.flags.c_contiguous else list(data)
+    return [row[at : at + PIECE] for row in rows for at in range(0, len(row), PIECE)]
 
 
 def _search_of(given: Given) -> SmoothedSearch:
