@@ -235,7 +235,7 @@ def largest_sample(spectrum: Any, shape: tuple[int, int], x: Any, y: Any, upsamp
     twice = xp.where((ky == 0) | (xp.abs(ky) == 0.5), xp.ones_like(ky), 2 * xp.ones_like(ky))  # the other half plane
     # The wave of both Nyquist frequencies is cos π(x + y) here, and not cos πx cos πy, as in `interpolate`.
     even = shape[0] % 2 == shape[1] % 2 == 0
-    corner = xp.real(spectrum[:, shape[0] // 2, shape[1] // 2])[:, None, None] * even
+    corner = xp.real(spectrum[:, shape[0] // 2, shape[1] // 2])[:, None, None] * (1.0 if even else 0.0)
     ats, bests = [], []
     for k in range(x.shape[1]):  # one disk of all patterns after the other: windows of all at once would fill the memory
         sx, sy = cx[:, k, None] + offset[None, :], cy[:, k, None] + offset[None, :]
