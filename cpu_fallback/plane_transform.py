@@ -37,6 +37,7 @@ class TransformScratch(NamedTuple):
     folded: np.ndarray  # (2 · longest side · 16,): for the sums of products of `prime_pass`
 
 
+@lru_cache(maxsize=64)
 def long_primes_of(*sides: int) -> bool | None:
     """Return True if a side has a prime factor above 7, else None: the argument `long_primes` of the functions below."""
     return any(max(factors(n)) > 8 for n in sides) or None

@@ -81,6 +81,7 @@ from . import (
 from . import (
     workflow as workflow,
 )
+from ._capabilities import capabilities as capabilities
 from .amorphous._amorphous_strain import amorphous_strain as amorphous_strain
 from .amorphous._fem import fem as fem
 from .amorphous._rdf import rdf as rdf
@@ -126,6 +127,7 @@ from .rings.profiles import RadialProfile as RadialProfile
 from .rings.profiles import polar_transform as polar_transform
 from .rings.profiles import radial_profile as radial_profile
 from .rings.ring_statistics import RingStatistics as RingStatistics
+from .streaming._live import live as live
 from .streaming.engine import sweep as sweep
 
 __version__: str

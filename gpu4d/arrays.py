@@ -5,6 +5,7 @@ They take any array-API array (NumPy, CuPy, torch, JAX, array_api_strict), and t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import array_api_compat as compat
 import numpy as np
 
+from gpu4d import foreign_arrays
 from gpu4d.errors import InputError
+
+NUMPY: Any = compat.array_namespace(np.empty(0))  # the namespace of NumPy arrays: to find it anew takes longer than a small sum
 
 # ---------------------------------------------------------------- types
 
@@ -93,16 +97,33 @@ def is_array(x: Any) -> bool:
     )
 
 
-def unwrapped(x: Any) -> Any:
-    """Return the array inside a labelled one (`RealSlice`, `DiffractionSlice`, xarray's). Anything else is returned unchanged.
+def unwrapped(x: Any, name: str = "the array") -> Any:
+    """Return the array inside a labelled one (`RealSlice`, `DiffractionSlice`, xarray's), or a view of one that only has DLPack.
 
-    Plain arrays have an attribute `data` too, but it is not an array: CuPy's is a pointer, NumPy's a memoryview. A masked array with
-    masked values is refused, because its mask would be lost.
+    Anything else is returned unchanged. An array of a library that gpu4d does not know stays what it is if it has a namespace of the
+    array API. Without one, it is viewed: as a NumPy array in memory of the CPU, as a CuPy array in memory of CUDA.
+
+    Plain arrays have an attribute `data` too, but it is not an array: CuPy's is a pointer, NumPy's a memoryview.
+
+    Raises
+    ------
+    InputError
+        It is a masked array with masked values, because its mask would be lost. Or it is computed later (Dask), lies in a file (h5py,
+        zarr), is sparse, or is labelled with the axes of a scan in another order.
     """
+    if type(x) is np.ndarray or x is None:
+        return x
     if is_array(x):
-        return without_mask(x, "the array")
+        foreign_arrays.refuse_foreign(x, name)
+        return without_mask(x, name)
+    if isinstance(x, type):
+        return x
+    foreign_arrays.refuse_foreign(x, name)
     inside = getattr(x, "data", None)
-    return inside if is_array(inside) and not isinstance(x, type) else x
+    if is_array(inside):
+        foreign_arrays.refuse_other_order(x, name)
+        return inside
+    return foreign_arrays.viewed(x, name) if foreign_arrays.has_dlpack(x) and not isinstance(x, np.generic) else x
 
 
 def without_mask(x: Any, name: str) -> Any:
@@ -121,11 +142,15 @@ def namespace(*found: Any) -> Any:
     """Return the array-API namespace that the arrays share. Raise an error that names the libraries or devices if they differ."""
     if not found:
         raise InputError("no array among the arguments: need a NumPy, CuPy, torch or JAX array")
+    if all(type(a) is np.ndarray for a in found):
+        return NUMPY
     try:
         xp = compat.array_namespace(*found)
     except TypeError as error:
         kinds = sorted({f"{type(a).__module__}.{type(a).__name__}" for a in found})
         raise InputError(f"arrays of different libraries in one call: {', '.join(kinds)}; convert them to one of them") from error
+    if len(found) == 1:
+        return xp
     devices = {str(compat.device(a)) for a in found}
     if len(devices) > 1:
         raise InputError(f"arrays on different devices in one call: {', '.join(sorted(devices))}; move them to one of them")
@@ -134,11 +159,15 @@ def namespace(*found: Any) -> Any:
 
 def device(x: Any) -> Any:
     """Return the device of an array, as its own library describes it."""
+    if isinstance(x, np.ndarray):
+        return "cpu"
     return compat.device(x)
 
 
 def is_cuda(x: Any) -> bool:
     """Return True if the array is in the memory of a CUDA device."""
+    if isinstance(x, np.ndarray):
+        return False
     if compat.is_cupy_array(x):
         return True
     return (compat.is_torch_array(x) and x.is_cuda) or (compat.is_jax_array(x) and "cuda" in str(compat.device(x)).lower())
@@ -151,7 +180,7 @@ def is_torch(x: Any) -> bool:
 
 def zeroed(x: Any, mask: Any) -> Any:
     """Return `x` with zeros where the mask is False. The dtype stays."""
-    xp = compat.array_namespace(x)
+    xp = namespace(x)
     if isinstance(x, np.ndarray) or compat.is_cupy_array(x) or not xp.isdtype(x.dtype, (xp.uint16, xp.uint32)):
         return xp.where(mask, x, xp.zeros_like(x))
     # Use float64, which holds all values of these types: `where` of torch on CUDA does not take uint16 and uint32.
@@ -161,19 +190,24 @@ def zeroed(x: Any, mask: Any) -> Any:
 
 def is_traced(x: Any) -> bool:
     """Return True for arrays under a transformation (jax.jit, gradients of torch). Only the definition works with them."""
+    if isinstance(x, np.ndarray):
+        return False
     if compat.is_torch_array(x):
         return bool(x.requires_grad)
     return compat.is_jax_array(x) and "Tracer" in type(x).__name__
 
 
 def host_view(x: Any) -> np.ndarray | None:
-    """Return a NumPy view of a CPU array without a copy, or None if its library offers none."""
+    """Return a NumPy view of a CPU array without a copy, or None if its library offers none, or NumPy has no such dtype (bfloat16)."""
     if isinstance(x, np.ndarray):
         return x
-    if compat.is_torch_array(x) and x.device.type == "cpu":
-        return x.detach().numpy()
-    if compat.is_jax_array(x) and not is_traced(x) and not is_cuda(x):
-        return np.from_dlpack(x)
+    try:
+        if compat.is_torch_array(x) and x.device.type == "cpu":
+            return x.detach().numpy()
+        if compat.is_jax_array(x) and not is_traced(x) and not is_cuda(x):
+            return np.from_dlpack(x)
+    except (TypeError, BufferError):
+        return None
     return None
 
 
@@ -186,15 +220,15 @@ def cupy_view(x: Any) -> Any:
 
 def on_device_of(x: Any) -> AbstractContextManager[Any]:
     """Make the device of a CuPy array the current one inside the block. Other arrays change nothing."""
-    return x.device if compat.is_cupy_array(x) else nullcontext()
+    return x.device if not isinstance(x, np.ndarray) and compat.is_cupy_array(x) else nullcontext()
 
 
 def like(result: Any, template: Any) -> Any:
     """Return `result` (NumPy or CuPy) in the namespace and on the device of `template`, without a copy where DLPack allows it."""
     if type(result) is type(template):
         return result
-    xp = compat.array_namespace(template)
-    if compat.is_numpy_namespace(xp):
+    xp = namespace(template)
+    if xp is NUMPY:
         return to_numpy(result)
     if compat.is_torch_array(template) and isinstance(result, np.ndarray):
         return xp.asarray(_contiguous(result))
@@ -236,8 +270,8 @@ def to_numpy(x: Any) -> np.ndarray:
 
 def from_numpy(x: Any, template: Any) -> Any:
     """Return a small host array (weights, masks, coordinates) in the namespace and on the device of `template`."""
-    xp = compat.array_namespace(template)
-    if compat.is_numpy_namespace(xp):
+    xp = namespace(template)
+    if xp is NUMPY:
         return np.asarray(x)
     writable = np.require(np.asarray(x), requirements="W")  # torch warns about read-only arrays
     return xp.asarray(_contiguous(writable), device=compat.device(template))
@@ -253,19 +287,26 @@ def _contiguous(x: np.ndarray) -> np.ndarray:
 
 def is_integer(x: Any) -> bool:
     """Return True for arrays of whole numbers or bools."""
-    return compat.array_namespace(x).isdtype(x.dtype, ("integral", "bool"))
+    if type(x) is np.ndarray:
+        return x.dtype.kind in "biu"
+    return namespace(x).isdtype(x.dtype, ("integral", "bool"))
 
 
 def is_real(x: Any) -> bool:
     """Return True for arrays of bools, whole numbers or real floats."""
-    return compat.array_namespace(x).isdtype(x.dtype, ("bool", "integral", "real floating"))
+    if type(x) is np.ndarray:
+        return x.dtype.kind in "biuf"
+    return namespace(x).isdtype(x.dtype, ("bool", "integral", "real floating"))
 
 
 def is_complex(x: Any) -> bool:
     """Return True for arrays of complex numbers."""
-    return compat.array_namespace(x).isdtype(x.dtype, "complex floating")
+    if type(x) is np.ndarray:
+        return x.dtype.kind == "c"
+    return namespace(x).isdtype(x.dtype, "complex floating")
 
 
+@functools.lru_cache(maxsize=256)  # the name of a dtype takes NumPy some µs
 def sums_are_exact(dtype: Any) -> bool:
     """Return True for a dtype whose sums are made in int64: whole numbers of up to 32 bits, and bools."""
     return is_integer_dtype(dtype) and not str(getattr(dtype, "name", dtype)).endswith("64")
@@ -273,13 +314,15 @@ def sums_are_exact(dtype: Any) -> bool:
 
 def is_integer_dtype(dtype: Any) -> bool:
     """Return True for a dtype of whole numbers or bools, of any library and in any byte order."""
-    name = dtype.name if isinstance(dtype, np.dtype) else str(dtype)
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "biu"
+    name = str(dtype)
     return "int" in name or "bool" in name
 
 
 def as_float(x: Any, *, least: str = "float32") -> Any:
     """Return `x` as a real floating array. Floats keep their dtype. Integers become float64, because a definition is exact first."""
-    xp = compat.array_namespace(x)
+    xp = namespace(x)
     if xp.isdtype(x.dtype, "real floating"):
         return x if least == "float32" else as_float64(x)
     return as_float64(x)
@@ -287,7 +330,7 @@ def as_float(x: Any, *, least: str = "float32") -> Any:
 
 def as_float64(x: Any) -> Any:
     """Return `x` in float64. Raise a clear error if JAX runs without x64."""
-    xp = compat.array_namespace(x)
+    xp = namespace(x)
     out = xp.astype(x, xp.float64)
     if compat.is_jax_array(out) and str(out.dtype) != "float64":
         raise InputError("JAX runs in single precision: call jax.config.update('jax_enable_x64', True) before using gpu4d")
@@ -299,7 +342,7 @@ def as_sum_dtype(x: Any) -> Any:
 
     Sums of 64-bit numbers may pass 2⁶³, where int64 would wrap round. In float64 they are exact up to 2⁵³, as counts are.
     """
-    xp = compat.array_namespace(x)
+    xp = namespace(x)
     if sums_are_exact(x.dtype):
         out = xp.astype(x, xp.int64)
         if compat.is_jax_array(out) and str(out.dtype) != "int64":
@@ -325,9 +368,9 @@ def scatter_add(values: Any, index: Any, size: int) -> Any:
     -------
     (size,) float64
     """
-    xp = compat.array_namespace(values, index)
+    xp = namespace(values, index)
     values, keep = as_float64(values), index >= 0
-    if compat.is_numpy_namespace(xp):
+    if xp is NUMPY:
         return np.bincount(index[keep], weights=values[keep], minlength=size)
     index = xp.where(keep, index, xp.asarray(size, dtype=index.dtype, device=compat.device(index)))
     order = xp.argsort(index, stable=True)
@@ -348,7 +391,7 @@ def scatter_add(values: Any, index: Any, size: int) -> Any:
 
 def median(x: Any, axis: int = -1) -> Any:
     """Return the median along one axis. It is NaN where a value is NaN, as in numpy.median."""
-    xp = compat.array_namespace(x)
+    xp = namespace(x)
     x = xp.sort(xp.moveaxis(as_float(x), axis, -1), axis=-1)
     n = x.shape[-1]
     return (x[..., (n - 1) // 2] + x[..., n // 2]) / 2 + x[..., -1] * 0
@@ -356,7 +399,7 @@ def median(x: Any, axis: int = -1) -> Any:
 
 def nanmean(x: Any, axis: int | tuple[int, ...]) -> Any:
     """Return the mean of the values that are not NaN, or NaN if all are."""
-    xp = compat.array_namespace(x)
+    xp = namespace(x)
     ok = ~xp.isnan(x)
     count = xp.sum(xp.astype(ok, x.dtype), axis=axis)
     total = xp.sum(xp.where(ok, x, xp.zeros_like(x)), axis=axis)
@@ -365,7 +408,7 @@ def nanmean(x: Any, axis: int | tuple[int, ...]) -> Any:
 
 def gather(x: Any, index: Any) -> Any:
     """Return `x[..., index]` for each row: take_along_axis on the last axis."""
-    return compat.array_namespace(x, index).take_along_axis(x, index, axis=-1)
+    return namespace(x, index).take_along_axis(x, index, axis=-1)
 
 
 def solve(a: Any, b: Any) -> tuple[Any, Any]:
@@ -382,7 +425,7 @@ def solve(a: Any, b: Any) -> tuple[Any, Any]:
     regular : (...) bool
         False if the system is not finite or singular (determinant below 1e-12 with rows scaled to length 1).
     """
-    xp = compat.array_namespace(a, b)
+    xp = namespace(a, b)
     a, b = as_float64(a), as_float64(b)
     n = a.shape[-1]
     eye = xp.broadcast_to(xp.eye(n, dtype=a.dtype, device=compat.device(a)), a.shape)

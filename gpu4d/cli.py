@@ -136,6 +136,7 @@ def _commands() -> click.Group:
     import click
 
     import gpu4d
+    from gpu4d.cli_capabilities import capabilities_command
     from gpu4d.cli_convert import convert_command
     from gpu4d.cli_export import export_command
     from gpu4d.cli_flags import (
@@ -325,6 +326,7 @@ def _commands() -> click.Group:
         click.echo(describe_devices())
 
     plan_command(commands, debug)
+    capabilities_command(commands, debug, _say)
     convert_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
     _bench_commands(commands, debug)

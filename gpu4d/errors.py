@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["DeviceError", "Gpu4dError", "InputError", "MemoryBudgetError"]
+__all__ = ["BrokenScanError", "DeviceError", "Gpu4dError", "InputError", "MemoryBudgetError"]
 
 
 def __dir__() -> list[str]:
@@ -31,6 +31,25 @@ class Gpu4dError(Exception):
 
 class InputError(Gpu4dError, ValueError):
     """An argument, a file or a combination of them cannot be used."""
+
+
+class BrokenScanError(InputError):
+    """The source of a live scan failed before the scan was complete.
+
+    Attributes
+    ----------
+    results : dict of str to result, or one result
+        Results of the patterns that had come: NaN or empty elsewhere. In the form of `reductions`.
+    arrived : int
+        Number of these patterns.
+    """
+
+    def __init__(self, message: str, results: object, arrived: int):
+        super().__init__(message)
+        self.results, self.arrived = results, arrived
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.results, self.arrived)
 
 
 class DeviceError(Gpu4dError, RuntimeError):

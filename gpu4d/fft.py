@@ -13,12 +13,14 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
+from gpu4d import arrays
+
 _AXES = (-2, -1)
 
 
 def _library(x: Any) -> tuple[Any, dict]:
-    xp = compat.array_namespace(x)
-    if compat.is_numpy_namespace(xp):
+    xp = arrays.namespace(x)
+    if xp is arrays.NUMPY:
         import scipy.fft
 
         return scipy.fft, {"axes": _AXES}
@@ -50,10 +52,10 @@ def irfft2(x: Any, shape: tuple[int, int]) -> Any:
 
 def irfft(x: Any, n: int) -> Any:
     """Return the real curves (..., n) from their half spectra (..., n // 2 + 1), along the last axis."""
-    xp = compat.array_namespace(x)
+    xp = arrays.namespace(x)
     if 0 in x.shape[:-1]:
         return _empty_transform(x, n, real=True)
-    if compat.is_numpy_namespace(xp):
+    if xp is arrays.NUMPY:
         import scipy.fft
 
         return scipy.fft.irfft(x, n, axis=-1)
@@ -129,18 +131,18 @@ def ifft2_of_spent(x: Any) -> Any:
 
 
 def _of_spent(x: Any, name: str) -> Any:
-    if compat.is_cupy_array(x):
-        import cupyx.scipy.fft as library
-    elif isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray):
         import scipy.fft as library
+    elif compat.is_cupy_array(x):
+        import cupyx.scipy.fft as library
     else:
-        return getattr(compat.array_namespace(x).fft, name)(x, axes=_AXES)
+        return getattr(arrays.namespace(x).fft, name)(x, axes=_AXES)
     return getattr(library, name)(x, axes=_AXES, overwrite_x=True)
 
 
 def _empty_transform(x: Any, columns: int, *, real: bool) -> Any:
     """Return the transform of no planes at all. torch refuses empty input."""
-    xp = compat.array_namespace(x)
+    xp = arrays.namespace(x)
     single = x.dtype in (xp.float32, xp.complex64)
     dtype = (xp.float32 if single else xp.float64) if real else (xp.complex64 if single else xp.complex128)
     return xp.zeros((*x.shape[:-1], columns), dtype=dtype, device=compat.device(x))
@@ -148,7 +150,7 @@ def _empty_transform(x: Any, columns: int, *, real: bool) -> Any:
 
 def _complex(x: Any) -> Any:
     """Return `x` in the complex dtype of its precision. The array API allows no other in a full transform."""
-    xp = compat.array_namespace(x)
+    xp = arrays.namespace(x)
     if xp.isdtype(x.dtype, "complex floating"):
         return x
     return xp.astype(x, xp.complex64 if x.dtype == xp.float32 else xp.complex128)
@@ -162,9 +164,7 @@ def frequencies(n: int, spacing: float = 1.0, *, half: bool = False, beside: Any
     k = (np.fft.rfftfreq if half else np.fft.fftfreq)(n, spacing)
     if beside is None:
         return k
-    from gpu4d.arrays import from_numpy
-
-    return from_numpy(k, beside)
+    return arrays.from_numpy(k, beside)
 
 
 def half_sample(x: np.ndarray, *, sine: int | None = None, inverse: bool = False) -> np.ndarray:

@@ -16,6 +16,7 @@ import inspect
 import logging
 import math
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -56,6 +57,7 @@ _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpu4d_impl
 KERNEL_PIXELS = ("uint8", "uint16", "uint32", "float32")  # pixel types that the CUDA sources are instantiated for
 DETECTOR_PIXELS = ("uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64")
 REAL = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
+PLAIN = frozenset((int, float, bool, str, type(None), tuple))  # types of options that mean the same to every implementation
 KERNEL_FRAME = 2**31  # pixels: a frame of so many cannot be indexed with 32 bits any more
 
 
@@ -110,6 +112,7 @@ class Twin:
         return None
 
 
+@functools.lru_cache(maxsize=256)  # NumPy takes some µs for the name of a dtype
 def dtype_name(dtype: Any) -> str:
     """Return the name of a dtype in any array library: "uint16" for torch.uint16."""
     return str(np.dtype(dtype) if isinstance(dtype, type) else dtype).rpartition(".")[2]
@@ -130,6 +133,7 @@ class Operation(Generic[P, R]):
         self._arrays = {name for name, kind in kinds.items() if "Array" in kind}
         self._numbers = {name: kind == "int" for name, kind in kinds.items() if kind in ("int", "float")}
         self._said: set[str] = set()
+        self._refuses = functools.lru_cache(maxsize=256)(lambda kind, dtype, sides: self.twins[kind].refuses(dtype, sides))
         OPERATIONS[self.name] = self
 
     def implementation(self, kind: str) -> Callable:
@@ -138,14 +142,19 @@ class Operation(Generic[P, R]):
             return self.definition
         if kind not in self.twins:
             raise InputError(f"{self.name} has no {kind!r} twin; it has {['definition', *self.twins]}")
-        return getattr(importlib.import_module(self.twins[kind].module), self.name)
+        module = self.twins[kind].module
+        return getattr(sys.modules.get(module) or importlib.import_module(module), self.name)
+
+    def __reduce__(self) -> str:
+        """Travel to other processes by name, as functions do: Dask and multiprocessing may map an operation."""
+        return self.name
 
     def unsupported(self, kind: str, *args: Any, **options: Any) -> str | None:
         """Return why the twin of a kind cannot take these arguments, or None."""
         first = next(a for a in (*args, *options.values()) if arrays.is_array(a))
         twin = self.twins[kind]
         reason = None if twin.check is None else twin.check(*args, **options)
-        return reason or twin.refuses(first.dtype, tuple(first.shape))
+        return reason or self._refuses(kind, first.dtype, tuple(first.shape[-2:]))
 
     def kind_for(self, dtype: DType, place: Array | None = None, shape: tuple[int, ...] = ()) -> str:
         """Say which implementation will run, before there are arrays to run it on.
@@ -207,6 +216,8 @@ class Operation(Generic[P, R]):
         return "definition"
 
     def __call__(self, *args: P.args, **options: P.kwargs) -> R:
+        if _forced.get() is None and self._as_twins_take(args, options):
+            return self._run_on_host(args, options)
         named = [*zip(self._names, args), *(("", a) for a in args[len(self._names) :]), *options.items()]
         taken = [self._taken(name, a) for name, a in named]
         if any(self._adapts(name, given) for name, given in named):
@@ -214,6 +225,38 @@ class Operation(Generic[P, R]):
             if like is not None:
                 taken = [beside(a, name, like) if self._adapts(name, given) else a for a, (name, given) in zip(taken, named)]
         return self._run(tuple(taken[: len(args)]), dict(zip(options, taken[len(args) :])))
+
+    def _as_twins_take(self, args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+        """Return True if every argument already has the form that implementations take, one of them a NumPy array: the usual call.
+
+        It is decided by types alone, because the general way takes longer than the work on one small pattern.
+        """
+        found = False
+        for name, given in (*zip(self._names, args), *options.items()):
+            kind = type(given)
+            if kind is np.ndarray:
+                dtype = given.dtype
+                if not dtype.isnative or dtype.kind not in "biufc" or (name in self._arrays and (dtype.kind == "c" or dtype.itemsize > 8)):
+                    return False
+                found = True
+            elif name in self._arrays:
+                if given is not None:
+                    return False
+            elif name in self._numbers:
+                if kind is not int and (kind is not float or self._numbers[name]) and given is not None:
+                    return False
+            elif kind not in PLAIN and (isinstance(given, np.generic) or hasattr(given, "dtype") or hasattr(given, "data")):
+                return False  # a scalar of NumPy, an array of another library, a labelled array
+        return found and len(args) <= len(self._names)
+
+    def _run_on_host(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Run the CPU twin on NumPy arrays, or the definition where there is none, or it does not take them."""
+        if "cpu" not in self.twins:
+            return self.implementation("definition")(*args, **options)
+        if (reason := self.unsupported("cpu", *args, **options)) is not None:
+            self._definition_because(reason)
+            return self.implementation("definition")(*args, **options)
+        return _on_host(self.implementation("cpu")(*args, **options))
 
     def _taken(self, name: str, given: Any) -> Any:
         """Return an argument in the form that definitions and twins take, after checking it."""
@@ -260,6 +303,16 @@ def _back(result: Any, like: Any) -> Any:
         parts = [_back(r, like) for r in result]
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
     return arrays.like(result, like) if isinstance(result, np.generic) or arrays.is_array(result) else result
+
+
+def _on_host(result: Any) -> Any:
+    """Return a twin's answer to NumPy arrays: scalars of NumPy as arrays without axes, everything else as it is."""
+    if type(result) is np.ndarray:
+        return result
+    if isinstance(result, tuple):
+        parts = [_on_host(r) for r in result]
+        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+    return np.asarray(result) if isinstance(result, np.generic) else result
 
 
 def operation(*, cuda: Twin | str | None = None, cpu: Twin | str | None = None) -> Callable[[Callable[P, R]], Operation[P, R]]:

@@ -6,7 +6,6 @@ import math
 import os
 from typing import Any, Protocol, runtime_checkable
 
-import array_api_compat as compat
 import numpy as np
 
 from gpu4d import arrays
@@ -27,7 +26,8 @@ def real_array(given: Any, name: str, need: str = "an array of real numbers") ->
     Parameters
     ----------
     given : array of any library, labelled array, or nested sequence
-        A labelled array gives the array in it. What is no array of a library becomes a NumPy array: lists, datasets of h5py, Dask.
+        A labelled array gives the array in it. An array of an unknown library with DLPack alone is viewed, as a NumPy array or, on CUDA,
+        as a CuPy array. What is no array becomes a NumPy array: lists, tables of pandas, objects with `__array__`.
     name : str
         Name of the argument, for errors.
     need : str
@@ -42,7 +42,7 @@ def real_array(given: Any, name: str, need: str = "an array of real numbers") ->
     ------
     InputError
         The rows of a list differ in length, or the values are no real numbers: complex, text, dates, objects. Or it is a masked
-        array with masked values.
+        array with masked values, an array that is computed later (Dask), lies in a file (h5py, zarr), or is sparse.
 
     Examples
     --------
@@ -54,9 +54,9 @@ def real_array(given: Any, name: str, need: str = "an array of real numbers") ->
     if isinstance(given, str | bytes):
         file = "; a file is opened with gpu4d.open" if os.path.splitext(given)[1] else ""
         raise InputError(f"{name} is the text {given!r}: need {need}{file}")
-    if isinstance(given, HasDetectorMask) and given.detector_mask is not None:
+    if not isinstance(given, list | tuple) and isinstance(given, HasDetectorMask) and given.detector_mask is not None:
         raise InputError(f"{name} has a detector mask, which an array does not keep: sweep the scan, or give its array and mask=")
-    x = arrays.unwrapped(given) if not isinstance(given, np.ma.MaskedArray) else arrays.without_mask(given, name)
+    x = arrays.unwrapped(given, name)
     if not arrays.is_array(x):
         x = arrays.without_mask(_host_array(x, name, need), name)
     if isinstance(x, np.ndarray):
@@ -77,7 +77,7 @@ def beside(given: Any, name: str, like: Any) -> Any:
     Masks, and small arrays of numbers, may come from any library: this copies them where it must.
     """
     x = real_array(given, name)
-    if compat.array_namespace(x) is compat.array_namespace(like) and arrays.device(x) == arrays.device(like):
+    if arrays.namespace(x) is arrays.namespace(like) and arrays.device(x) == arrays.device(like):
         return x
     return arrays.from_numpy(arrays.to_numpy(x), like)
 

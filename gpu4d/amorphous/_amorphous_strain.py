@@ -19,6 +19,7 @@ from gpu4d.calibrate import origin as fit_surface
 from gpu4d.data.arguments import OriginLike, positions_of
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import radians, real_array
 from gpu4d.streaming.engine import SweepOptions, sweep
 
@@ -27,6 +28,7 @@ log = logging.getLogger("gpu4d")
 CENTERS = ("free", "surface", "given")  # the middle of a ring: fitted, on a surface through all that were fitted, or as given
 
 
+@on_host("judged")
 def amorphous_strain(
     patterns: DataCube | Array,
     /,

@@ -26,6 +26,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.rings import RingProfiles, RingStatistics, radial_profile
 from gpu4d.streaming.engine import BudgetOptions, sweep
@@ -104,6 +105,7 @@ class FEM(Storable, stored="radius: radius [px]; mean: radius [e/px]; q: radius 
         )
 
 
+@on_host("statistics")
 def fem(
     patterns: DataCube | RingProfiles,
     origin: OriginLike | None = None,

@@ -16,12 +16,14 @@ from gpu4d.data.arguments import origins as origins_of
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
 from gpu4d.imaging import MeanPattern
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats
 from gpu4d.streaming.engine import SweepOptions, sweep
 
 WIDEST = 1.2  # times the distance from the origin to the nearest border: rings of which most is seen
 
 
+@on_host("fits")
 def halo_reference(
     cube: DataCube,
     *,

@@ -17,6 +17,7 @@ from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import OriginLike, real_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.streaming.engine import SweepOptions
 
@@ -25,6 +26,7 @@ SHELL = (1.0, 5.0)  # Å: where the first shell of a glass is looked for
 FIT_FROM = (0.5, 0.3)  # of the largest k: where the fit of the scale begins, alone, and with a background
 
 
+@on_host("curve")
 def rdf(
     profile: DataCube | Array | ArrayLike,
     /,

@@ -15,6 +15,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.rings import RingStatistics
 from gpu4d.robust import MAD_TO_SIGMA
@@ -80,6 +81,7 @@ class Crystallites(Storable, stored="mask labels: Rx Ry; peaks: crystallite xy; 
         )
 
 
+@on_host("fits")
 def find_crystallites(
     cube: DataCube,
     origin: OriginLike | None = None,

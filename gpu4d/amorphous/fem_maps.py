@@ -10,10 +10,12 @@ from gpu4d.amorphous._fem import FEM, electrons, from_statistics, visited
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 from gpu4d.rings import RingProfiles
 
 
+@on_host("map")
 def fem_regions(
     statistics: RingProfiles,
     labels: ArrayLike,

@@ -10,6 +10,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import LARGEST, positions_of, real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 
@@ -43,6 +44,7 @@ class GroupedProfiles(_GroupedProfiles, Storable, stored="mean error: ... ring; 
         return f"GroupedProfiles({groups} groups, {self.mean.shape[-1]} rings, median of {middle:g} positions)"
 
 
+@on_host("curve")
 def group_profiles(
     profiles: ArrayLike,
     /,

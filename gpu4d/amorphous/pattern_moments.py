@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d import arrays
 from gpu4d.arrays import Array
 from gpu4d.data.storable import Storable
+from gpu4d.on_host import on_host
 from gpu4d.streaming.reduction import ScanInfo
 from gpu4d.streaming.sums import SumReduction
 
@@ -42,6 +43,7 @@ class PixelSums(_PixelSums, Storable, stored="total squares seen: Qx Qy"):
         return f"PixelSums({'×'.join(map(str, self.total.shape))} pixels, {self.positions} positions)"
 
 
+@on_host("statistics")
 class PatternMoments(SumReduction):
     """Reduction: sums of all patterns and of their squares, pixel by pixel. Values that are not finite are left out.
 

@@ -16,6 +16,7 @@ from gpu4d.data.arguments import origins as origins_of
 from gpu4d.data.calibration import Calibration
 from gpu4d.device import tables
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 from gpu4d.streaming.reduction import ScanInfo, defined
 from gpu4d.streaming.sums import PerPositionReduction
@@ -27,6 +28,7 @@ TWIN_BYTES = 8 + 4 * 5  # that the twins hold for a pixel of one pattern
 AT_ONCE = 16  # patterns that the definition takes at once: it holds all pixels of all parameters
 
 
+@on_host("judged")
 class RingStrain(PerPositionReduction):
     """Reduction: strain of a glass at every position, relative to a reference ring.
 

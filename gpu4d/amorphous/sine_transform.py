@@ -7,6 +7,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 
 SMALL = 2e-4  # rad of phase over a step: below, the exact formula loses digits, and a sine that is straight between values is exact to 1e-8
 
@@ -41,6 +42,7 @@ def sine_matrix(x: np.ndarray, at: np.ndarray) -> np.ndarray:
     return out
 
 
+@on_host("curve")
 def sine_transform(x: ArrayLike, values: ArrayLike, at: ArrayLike) -> np.ndarray:
     """Compute the sine transform ∫ f(x) sin(x y) dx of values between which f is linear. The integral is exact.
 

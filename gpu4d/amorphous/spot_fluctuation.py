@@ -12,6 +12,7 @@ from gpu4d.data.arguments import OriginLike, real_values
 from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 from gpu4d.rings import radial_sums
 from gpu4d.rings.polar_transform import radial_grid, radii
@@ -55,6 +56,7 @@ class SpotRings(_SpotRings, Storable, stored="radius: radius [px]; places varian
         return f"SpotRings({'×'.join(map(str, self.places.shape[:2]))} positions, {len(self.radius)} rings)"
 
 
+@on_host("statistics")
 class SpotFluctuation(_PolarValues):
     """Reduction: normalised variance within every ring of patterns that are smoothed by a disk, at every position.
 

@@ -20,6 +20,7 @@ from gpu4d.data.arguments import real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import Detector, bragg_spots
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_number
 
 FARTHEST = 1000  # largest index (h, k): no pattern shows so many orders
@@ -48,6 +49,7 @@ class LatticeAperture(Storable):
 ApertureLike = Detector | LatticeAperture
 
 
+@on_host("curve")
 def lattice_aperture(vectors: ArrayLike, radius: float, indices: ArrayLike | None = None) -> LatticeAperture:
     """Make circles around the nodes h g1 + k g2 of a lattice.
 
@@ -83,6 +85,7 @@ def lattice_aperture(vectors: ArrayLike, radius: float, indices: ArrayLike | Non
     return LatticeAperture((g1[0], g1[1]), (g2[0], g2[1]), _radius(radius), nodes)
 
 
+@on_host("curve")
 def reflection(g: ArrayLike, radius: float, *, mate: bool = True) -> Detector:
     """Make a circle around one reflection, and around its Friedel mate at -g.
 

@@ -14,12 +14,14 @@ from gpu4d.data import Calibration, PointListArray, RealSlice
 from gpu4d.data.arguments import OriginLike, disk_lists, origins, scan_mask
 from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 
 Apertures = ApertureLike | Mapping[str, ApertureLike] | Sequence[ApertureLike]
 
 BLOCK = 1 << 15  # disks in a step on the CPU: their columns stay in the cache
 
 
+@on_host("statistics")
 def dark_field(
     disks: PointListArray,
     aperture: Apertures,

@@ -11,6 +11,7 @@ from gpu4d.bragg.find_bragg_disks import BraggDisks
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.storable import Storable
+from gpu4d.on_host import on_host
 from gpu4d.operation import using
 from gpu4d.probe.template_kernel import TemplateLike
 
@@ -56,6 +57,7 @@ class DirectBeam(_DirectBeam, Storable, stored="qx qy brightest: [px]"):
     __slots__ = ()
 
 
+@on_host("image")
 def direct_beam(mean: ArrayLike, template: TemplateLike, mask: np.ndarray | None = None) -> DirectBeam | None:
     """Find the centre of symmetry of a mean pattern, if it is clear that this is not the brightest disk.
 

@@ -53,6 +53,15 @@ def in_scan_order(parts: list[tuple[np.ndarray, PointListArray]], shape: tuple[i
     return PointListArray(arrays.from_numpy(offsets, like), flat, shape, UNITS)
 
 
+def one_list(parts: list[tuple[np.ndarray, PointListArray]]) -> dict[int, tuple[np.ndarray, PointListArray]]:
+    """Return the lists of many tiles, on the host, as those of one. The key is the number of its first position."""
+    if not parts:
+        return {}
+    numbers = np.sort(np.concatenate([number for number, _ in parts]))
+    joined = in_scan_order([(np.searchsorted(numbers, number), points) for number, points in parts], numbers.shape)
+    return {int(numbers[0]): (numbers, joined)}
+
+
 def _places(number: np.ndarray, inside: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return the places of a tile's points in the whole list.
 
@@ -111,6 +120,10 @@ class DiskTables:
     def replace(self, lists: dict[int, tuple[np.ndarray, PointListArray]]) -> None:
         """Replace all disks by these lists."""
         self._lists, self._tables = dict(lists), {}
+
+    def add(self, lists: dict[int, tuple[np.ndarray, PointListArray]]) -> None:
+        """Add lists of other positions."""
+        self._lists |= lists
 
     def _make_lists(self) -> None:
         """Make lists from all tables."""

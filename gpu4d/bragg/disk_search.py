@@ -229,7 +229,8 @@ class DiskSearch:
 
     def in_threads(self, frames: Any) -> Disks:
         """Find the disks of frames. Use several threads if the CPU twin runs, because compiled code does not hold Python's lock."""
-        workers = min(cpu_threads(), frames.shape[0] // LEAST_PATTERNS) if find_disks.choose(frames) == "cpu" else 1
+        most = frames.shape[0] // LEAST_PATTERNS
+        workers = min(cpu_threads(), most) if most > 1 and find_disks.choose(frames) == "cpu" else 1
         if workers < 2:
             return self(frames)
         ends = [frames.shape[0] * i // workers for i in range(workers + 1)]

@@ -14,6 +14,7 @@ from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.bragg.refine import refine_positions
 from gpu4d.data.arguments import host_image, pixel_mask
 from gpu4d.data.storable import Storable
+from gpu4d.on_host import on_host
 from gpu4d.probe.template_kernel import TemplateLike
 
 REASONS = (
@@ -61,6 +62,7 @@ class Candidates(_Candidates, Storable, stored="qx qy: candidate [px]; intensity
         return f"Candidates({len(self.qx)} maxima{''.join(f', {n} {reason}' for reason, n in zip(reasons, count))})"
 
 
+@on_host("image")
 def explain_disks(
     pattern: ArrayLike, template: TemplateLike, *, detector_mask: ArrayLike | None = None, **options: Unpack[SearchOptions]
 ) -> Candidates:

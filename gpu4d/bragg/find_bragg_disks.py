@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
-from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of
+from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of, one_list
 from gpu4d.bragg.disk_search import DiskSearch, SearchOptions
 from gpu4d.bragg.find_disks import PeakLimits, Refinement
 from gpu4d.bragg.hybrid_correlation import check_patterns
@@ -23,6 +23,7 @@ from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import real_values
 from gpu4d.data.events import Events
 from gpu4d.errors import InputError, did_you_mean
+from gpu4d.on_host import on_host
 from gpu4d.probe.template_kernel import TemplateLike, as_template
 from gpu4d.real_arrays import real_array, real_number
 from gpu4d.streaming import ScanInfo, sweep
@@ -255,18 +256,21 @@ class BraggDisks:
         self.found.put_events(positions[:, 0] * self.scan.shape[1] + positions[:, 1], events, self.scan.dtype)
 
     def state(self) -> State:
-        return {"found": {first: (number, points.to_host()) for first, (number, points) in self.found.lists().items()}}
+        return {"found": one_list([(number, points.to_host()) for number, points in self.found.lists().values()])}
 
     def restore(self, state: State) -> None:
         self.found.replace(state["found"])
 
     def merge(self, state: State) -> None:
-        self.found.replace({**self.state()["found"], **state["found"]})  # several devices may have made lists, which are merged on the host
+        if not self.scan.on_host:  # several devices may have made lists, which are merged on the host
+            self.found.replace(self.state()["found"])
+        self.found.add(state["found"])
 
     def finish(self) -> PointListArray:
         return in_scan_order(list(self.found.lists().values()), self.scan.shape[:2])
 
 
+@on_host("sample")
 def find_bragg_disks(
     cube_or_patterns: DataCube | Array,
     template: TemplateLike,
@@ -399,7 +403,7 @@ def find_bragg_disks(
         raise InputError("positions= picks from a DataCube; index the array instead")
     check_patterns(cube_or_patterns, reduction.template, power)
     shape = tuple(cube_or_patterns.shape[:-2])
-    if math.prod(shape) > 0:
+    if math.prod(shape) > 0 and reduction.asked_parameters == "auto" and reduction.prepare(cube_or_patterns.dtype).fit is not None:
         scan = shape if len(shape) == 2 else (1, math.prod(shape))
         xp = arrays.namespace(cube_or_patterns)
         reduction.choose(DataCube(xp.reshape(cube_or_patterns, (*scan, *cube_or_patterns.shape[-2:]))))

@@ -7,11 +7,13 @@ import numpy as np
 from gpu4d.arrays import to_numpy
 from gpu4d.data.arguments import OriginLike, disk_lists, origins
 from gpu4d.data.pointlist import PointListArray
+from gpu4d.on_host import on_host
 
 LEAST_DISKS = 20  # fewer disks cannot show a symmetry
 RIM = 1.2  # template radii: a disk nearer to the edge may have its partner beyond the edge
 
 
+@on_host("lists")
 def friedel_symmetry(disks: PointListArray, origin: OriginLike, shape: tuple[int, int], radius: float) -> float | None:
     """Return the overlap of the Bragg vector map with its own inversion through the origin.
 

@@ -9,9 +9,12 @@ import numpy as np
 from gpu4d import arrays, fft
 from gpu4d.arrays import ArrayT
 from gpu4d.bragg.correlation_map import correlation_map
+from gpu4d.cache import kept_by_content
 from gpu4d.errors import InputError
 from gpu4d.probe.template_kernel import Template, TemplateLike, as_template
 from gpu4d.real_arrays import real_array, real_number
+
+LARGEST_KEPT = 1 << 12  # pixels: to compare the kernels of larger templates takes as long as to transform them
 
 
 def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 0.85) -> ArrayT:
@@ -51,9 +54,21 @@ def hybrid_correlation(patterns: ArrayT, template: TemplateLike, power: float = 
     patterns, template = real_array(patterns, "patterns", "an array (..., Qx, Qy)"), as_template(template)
     check_patterns(patterns, template, power)
     xp = arrays.namespace(patterns)
-    spectrum = arrays.from_numpy(template_spectrum(template), patterns)
+    spectrum = arrays.from_numpy(_spectrum_of(template), patterns)
     flat = xp.reshape(patterns, (-1, *patterns.shape[-2:]))
     return xp.reshape(correlation_map(flat, spectrum, power=float(power)), patterns.shape)
+
+
+def _spectrum_of(template: Template) -> np.ndarray:
+    """Return `template_spectrum`, which is kept for small templates: making it takes longer than correlating one small pattern."""
+    if template.kernel.size > LARGEST_KEPT:
+        return template_spectrum(template)
+    return _kept_spectrum(template.kernel.astype(np.float64, copy=False).tobytes(), template.shape, template.offset)
+
+
+@kept_by_content(maxsize=16)
+def _kept_spectrum(kernel: bytes, shape: tuple[int, int], offset: tuple[float, float]) -> np.ndarray:
+    return template_spectrum(Template(np.frombuffer(kernel).reshape(shape), offset, 0.0))
 
 
 def template_spectrum(template: Template) -> np.ndarray:

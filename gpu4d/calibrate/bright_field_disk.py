@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image
 from gpu4d.data.storable import Storable
+from gpu4d.on_host import on_host
 from gpu4d.probe.measure_disk import Disk
 
 ROUND = 0.15  # share of the radius: an edge farther from a circle is not that of a bright-field disk
@@ -41,6 +42,7 @@ class EdgeBackground(_EdgeBackground, Storable):
     __slots__ = ()
 
 
+@on_host("image")
 def edge_background(mean: ArrayLike, disk: Disk) -> EdgeBackground | None:
     """Compare the edge of the detector with the bright-field disk.
 

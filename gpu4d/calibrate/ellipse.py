@@ -9,9 +9,11 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import FARTHEST, real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats
 
 
+@on_host("curve")
 def ellipse(points: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
     """Fit an ellipse, centred at the origin, to points that should lie on a circle.
 

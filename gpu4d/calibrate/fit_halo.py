@@ -15,6 +15,7 @@ from gpu4d.data import Calibration
 from gpu4d.data.arguments import FARTHEST, measured_pixels, pixel_mask, real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats
 
 SECTORS = 72  # of 5°: speckles of a glass are smaller, so that sectors scatter independently
@@ -71,6 +72,7 @@ class HaloFit(Storable, stored="center center_error radius radii residual: [px]"
         return f"HaloFit({told(self.ellipse, self.ellipse_error)}, radius {self.radius:.2f} px)"
 
 
+@on_host("image")
 def fit_halo(
     pattern: ArrayLike,
     *,

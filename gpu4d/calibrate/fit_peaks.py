@@ -22,6 +22,7 @@ from gpu4d.data.arguments import FARTHEST, OriginLike, disk_lists, origins, posi
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 MOST_POINTS = 200_000  # for the fit; of more, evenly spaced ones are taken
@@ -142,6 +143,7 @@ class PeakFit(Storable, stored="shift shift_error scatter: [px]"):
         )
 
 
+@on_host("lists")
 def fit_peaks(
     disks: PointListArray,
     crystals: Crystals,

@@ -29,6 +29,7 @@ from gpu4d.data import Calibration
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.data.storable import Part, Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_number
 
 SECTORS = (1, 12)  # coarse fits before the last one, for a start from which it converges
@@ -110,6 +111,7 @@ class RingFit(Storable, stored="center center_error width: [px]; q_pixel q_pixel
         )
 
 
+@on_host("image")
 def fit_rings(
     pattern: ArrayLike,
     crystals: Crystals,

@@ -14,6 +14,7 @@ from gpu4d.data import Calibration
 from gpu4d.data.arguments import positions_of
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_number
 from gpu4d.robust import biweight, robust_sigma
 
@@ -83,6 +84,7 @@ class LatticeEllipse(Storable, stored="length length_error: [px]; q_pixel q_pixe
         return f"LatticeEllipse({self.shape}: {told(self.ellipse, self.ellipse_error)})"
 
 
+@on_host("lists")
 def lattice_ellipse(
     fit: LatticeFit,
     shape: str | tuple[float, float] = "square",
@@ -163,6 +165,7 @@ def lattice_ellipse(
     )
 
 
+@on_host("lists")
 def visible_ellipse(fit: LatticeFit, *, where: ArrayLike | None = None) -> LatticeEllipse | None:
     """Say whether the lattice of a scan looks like a square or a hexagonal one seen through an elliptical distortion.
 

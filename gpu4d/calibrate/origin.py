@@ -21,6 +21,7 @@ from gpu4d.data.arguments import FARTHEST, OriginLike, host_image, origins, posi
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_number
 
 METHODS = ("brightest", "friedel", "auto")
@@ -33,6 +34,7 @@ FARTHEST_DISKS = 99.9  # percentile of the disks' distances from the origin up t
 MOVED = 1.2  # the disks of a pattern must fit the vector map so many times better where it is said to have jumped to
 
 
+@on_host("map")
 def origin(
     disks: PointListArray | ArrayLike | RealSlice,
     *,
@@ -224,6 +226,7 @@ def _displaced(disks: PointListArray, measured: np.ndarray, surface: Surface) ->
     return far & (likeness(measured) > MOVED * likeness(surface.fitted))
 
 
+@on_host("image")
 def covered(detector_mask: ArrayLike, center: ArrayLike, radius: float) -> float:
     """Return the share of a disk that the detector mask leaves out: 1 behind a beam stop, 0 in the open.
 

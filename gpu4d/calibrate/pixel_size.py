@@ -11,6 +11,7 @@ from gpu4d.calibrate.ring_index import PRIOR, Crystals, KnownRings, is_lengths, 
 from gpu4d.data.arguments import FARTHEST, LARGEST, real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 LEAST_ERROR = 1e-3  # of a length: a better agreement than this is no evidence, since few detectors are so free of distortion
@@ -50,6 +51,7 @@ class LengthFit(_LengthFit, Storable, stored="q_pixel q_pixel_error: [1/Å]; g: 
         return f"LengthFit(q_pixel {self.q_pixel:.6g} ± {self.q_pixel_error:.2g} 1/Å, {len(self.g)} lengths within {worst:.2g} %)"
 
 
+@on_host("curve")
 def pixel_size(
     lengths: ArrayLike,
     spacings: Crystals,
@@ -105,6 +107,7 @@ def pixel_size(
     return found.q_pixel, found.q_pixel_error
 
 
+@on_host("curve")
 def index_lengths(
     lengths: ArrayLike,
     spacings: Crystals,

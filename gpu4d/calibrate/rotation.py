@@ -14,6 +14,7 @@ from gpu4d.data.arguments import positions_of
 from gpu4d.data.slices import RealSlice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_array
 
 PARTS = 4  # along each axis of the scan, for the standard error
@@ -75,6 +76,7 @@ class Rotation(Storable, stored="angle error: [rad]; angles: angles [rad]; curve
         return f"rotation {math.degrees(self.angle):.2f}°{error} (mod 180°), transpose {self.transpose}{how}"
 
 
+@on_host("map")
 def rotation(com: Array, *, transpose: bool | None = None, where: ArrayLike | None = None) -> Rotation:
     """Find the QR rotation and transpose that leave the least curl in a centre-of-mass field.
 

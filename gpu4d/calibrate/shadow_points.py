@@ -16,6 +16,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats
 
 CLEAR = 1.3  # the best agreement over that of the other transpose, and of other angles; less is undecided
@@ -109,6 +110,7 @@ class ShadowRotation(Storable, stored="angle error: [rad]"):
         calibration.measured(rotation=self.angle, transpose=self.transpose, rotation_error=error, how=f"shadow images, {self.half_turn}")
 
 
+@on_host("curve")
 def rotation_from_points(
     image_points: ArrayLike, detector_points: ArrayLike, *, defocus: float, transpose: bool | None = None
 ) -> ShadowRotation:

@@ -19,6 +19,7 @@ from gpu4d.data.arguments import FARTHEST, host_image, real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 
 COARSE = math.radians(4.0)  # step of the search; a particle at the rim of a disk of 80 px moves by 6 px, less than its width
 SAMPLES = 40  # pixels across the bright-field disk in the search
@@ -31,6 +32,7 @@ SURE = 5.0  # standard errors by which Fresnel fringes must tell the sign of the
 PARTS = 4  # of an image along each axis, which are left out one after the other for the standard error
 
 
+@on_host("image")
 def shadow_rotation(
     image: ArrayLike,
     shadows: ArrayLike,

@@ -15,11 +15,13 @@ from gpu4d.classification.search import METHODS, Search
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.data.arguments import OriginLike, disk_lists, origins, scan_mask
 from gpu4d.errors import InputError, did_you_mean
+from gpu4d.on_host import on_host
 from gpu4d.probe.template_kernel import TemplateLike
 from gpu4d.real_arrays import real_number
 from gpu4d.streaming.engine import SweepOptions
 
 
+@on_host("sample")
 def classify(
     disks: PointListArray,
     cube: DataCube | None = None,

@@ -7,6 +7,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 SAMPLE = 2000  # patterns whose pairs are compared: a million pairs show all classes that have a hundredth of the scan
@@ -15,6 +16,7 @@ OWN = 0.5  # of its patterns must show a reflection of a class
 LEAST = 2  # reflections that a pair of patterns must share: one and its mate
 
 
+@on_host("curve")
 def cooccurrence_seeds(present: ArrayLike, features: ArrayLike, classes: int, *, shared: float = SHARED) -> np.ndarray:
     """Start classes from pairs of patterns that share most reflections.
 

@@ -10,6 +10,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 ROUNDS = 300  # of the factorisation, at most
@@ -17,6 +18,7 @@ SMALL = 1e-6  # of the largest: a start of 0 would stay 0
 TOLERANCE = 1e-4  # relative change of the misfit at which it ends
 
 
+@on_host("curve")
 def factorise(features: ArrayLike, classes: int, *, start: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Factorise features X into non-negative weights and profiles, X ≈ W H.
 

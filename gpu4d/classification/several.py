@@ -24,6 +24,7 @@ from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.data.sample import grid_positions, patterns_at
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.operation import using
 from gpu4d.probe import Template
 from gpu4d.probe.template_kernel import TemplateLike, as_template
@@ -58,6 +59,7 @@ class Outlook(Storable):
     why: str
 
 
+@on_host("sample")
 def outlook(
     disks: PointListArray, cube: DataCube, *, template: TemplateLike, origin: OriginLike, where: ArrayLike | None = None
 ) -> Outlook:

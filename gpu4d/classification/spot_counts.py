@@ -16,10 +16,12 @@ from gpu4d.device import tables
 from gpu4d.errors import InputError
 from gpu4d.imaging.masked_sums import annular_sums
 from gpu4d.imaging.shifted_patterns import shifted_patterns
+from gpu4d.on_host import on_host
 from gpu4d.streaming import PerPositionReduction, ScanInfo, SumReduction
 from gpu4d.streaming.reduction import defined
 
 
+@on_host("statistics")
 class SpotCounts(PerPositionReduction):
     """Reduction: the counts in a circle around every reflection, also where no disk was significant enough to be found.
 
@@ -87,6 +89,7 @@ class SpotCounts(PerPositionReduction):
         return RealSlice.calibrated(self.values.result(), "counts of spots", "counts", self.scan.calibration.r_pixel)
 
 
+@on_host("statistics")
 class ClassPatterns(SumReduction):
     """Reduction: mean patterns of several classes in one pass, moved so that all origins lie at their mean.
 

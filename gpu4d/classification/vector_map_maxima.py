@@ -14,6 +14,7 @@ from gpu4d.bragg.vector_map import bragg_vector_map
 from gpu4d.data.arguments import OriginLike, disk_lists, origins, real_values
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 UPSAMPLE = 2  # pixels of the vector map per detector pixel
@@ -25,6 +26,7 @@ RINGS = 2.5  # radii: distance of the circles on which diffuse scattering is mea
 BLOCK = 1 << 20  # distances computed at once
 
 
+@on_host("lists")
 def vector_map_maxima(disks: PointListArray, radius: float, *, origin: OriginLike, least: int = 6) -> np.ndarray:
     """Find the maxima of the Bragg vector map: the reflections that a scan shows.
 

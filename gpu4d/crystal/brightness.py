@@ -11,6 +11,7 @@ from gpu4d.crystal.strain import Strain
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.robust import robust_sigma
 
 COMPONENTS = ("exx", "eyy", "exy")
@@ -40,6 +41,7 @@ class Together(_Together, Storable):
     __slots__ = ()
 
 
+@on_host("map")
 def strain_and_brightness(strain: Strain, disks: PointListArray) -> Together | None:
     """Compare strain with the summed height of the diffracted disks, position by position.
 

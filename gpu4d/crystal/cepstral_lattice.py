@@ -20,6 +20,7 @@ from gpu4d.crystal.mean_cepstrum import MeanCepstrum, as_cube, mean_cepstrum
 from gpu4d.data.datacube import DataCube
 from gpu4d.device import tables
 from gpu4d.errors import InputError, did_you_mean
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 from gpu4d.streaming import ScanInfo, sweep
 from gpu4d.streaming.engine import SweepOptions
@@ -78,6 +79,7 @@ class CepstralFit(LatticeFit, stored="r1 r2: Rx Ry xy [px]; significance: Rx Ry"
         return f"CepstralFit({shape} positions, {fitted} fitted, {len(self.nodes.orders)} nodes, r1={r1}, r2={r2} px of the cepstrum)"
 
 
+@on_host("statistics")
 class CepstralVectors(PerPositionReduction):
     """Reduction: the local lattice of every pattern from its cepstrum, for a sweep with others.
 
@@ -205,6 +207,7 @@ def reciprocal(vectors: Any, covariance: Any, shape: tuple[int, ...]) -> tuple[A
     return g, xp.stack([xp.stack([xp.stack(r, axis=-1) for r in block], axis=-2) for block in rows], axis=-3)
 
 
+@on_host("sample")
 def cepstral_lattice(
     cube: DataCube | Array,
     vectors: Lattice | ArrayLike | None = None,

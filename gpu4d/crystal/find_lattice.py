@@ -20,6 +20,7 @@ from gpu4d.crystal.lattice import Lattice, canonical, cross
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.sample import end_to_end
+from gpu4d.on_host import on_host
 
 SAMPLE = 6000  # points that judge a candidate: their statistical error, 1 %, is far below the differences between candidates
 LEAST_EXCESS, LEAST_EVIDENCE = (
@@ -28,6 +29,7 @@ LEAST_EXCESS, LEAST_EVIDENCE = (
 )  # indexed above chance; and in nats over all points: a thousand candidates with six free numbers each find 20
 
 
+@on_host("lists")
 def find_lattice(
     disks: PointListArray, origin: OriginLike | None = None, *, min_spacing: float | None = None, where: ArrayLike | None = None
 ) -> Lattice | None:

@@ -19,6 +19,7 @@ from gpu4d.data.arguments import OriginLike
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 
 ENOUGH = 60_000  # disks, of patterns drawn evenly: three thousand patterns, of which a precipitate in 1 % has thirty
 MOST = 8  # lattices: pairs and overlaps of more are not told apart by a few dozen disks
@@ -30,6 +31,7 @@ LOW_ORDERS = 13  # of each lattice, whose sums double diffraction shows
 AREA = 0.5  # share of the detector that sums of two lattices may cover: then they explain nothing
 
 
+@on_host("lists")
 def find_lattices(
     disks: PointListArray,
     origin: OriginLike | None = None,

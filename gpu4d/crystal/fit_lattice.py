@@ -18,6 +18,7 @@ from gpu4d.data.arguments import OriginLike, disk_lists, origins
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 
 WEIGHTS = ("sqrt", "py4dstem", "errors", "uniform")
 OTHER_UNITS = 0.7  # error scale below which the values of the patterns are no electrons, and errors are made smaller, too
@@ -80,6 +81,7 @@ class LatticeFit(
         return f"LatticeFit({'×'.join(map(str, self.shape))} positions, weights {self.weights!r}, {self.lattice!r})"
 
 
+@on_host("judged")
 def fit_lattice(
     disks: PointListArray,
     lattice: Lattice | ArrayLike | None,

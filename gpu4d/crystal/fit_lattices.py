@@ -25,6 +25,7 @@ from gpu4d.data.arguments import OriginLike, disk_lists, origins, real_values
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 
@@ -87,6 +88,7 @@ class LatticesFit(Sequence[LatticeFit], Storable, stored="label overlap: Rx Ry; 
         return f"LatticesFit({shape} positions, {len(self)} lattices: {shares}; none: {none:.0f} %, several at {both:.0f} %)"
 
 
+@on_host("judged")
 def fit_lattices(
     disks: PointListArray,
     lattices: Lattices | Sequence[Lattice | ArrayLike] | ArrayLike,

@@ -11,11 +11,13 @@ from gpu4d.crystal.lattice import Lattice
 from gpu4d.data.arguments import disk_lists, positions_of
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.sample import end_to_end
+from gpu4d.on_host import on_host
 
 PATTERNS = 150  # of the scan: their disks, each seen from each other, are 90 000 points
 BRIGHTEST = 24  # disks of a pattern
 
 
+@on_host("lists")
 def lattice_free_of_origin(disks: PointListArray, where: ArrayLike | None = None) -> Lattice | None:
     """Find the strongest lattice in the disks of a scan without knowing the origin, as behind a beam stop.
 

@@ -17,6 +17,7 @@ from gpu4d.data.sample import SampleSize, read_sample, sample_places
 from gpu4d.data.storable import Storable
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_array
 
 SAMPLE = SampleSize(most=256, most_bytes=16 << 20, part=1, least=16)  # patterns whose mean cepstrum shows the lattice
@@ -50,6 +51,7 @@ class MeanCepstrum(_MeanCepstrum, Storable, stored="power: Qx Qy; offset: [count
         return f"MeanCepstrum({'×'.join(map(str, self.power.shape))} px, {self.nodes or 'no lattice'}, offset {self.offset:g} counts)"
 
 
+@on_host("sample")
 def mean_cepstrum(
     cube: DataCube | Array,
     vectors: Lattice | ArrayLike | None = None,

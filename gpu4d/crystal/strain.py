@@ -22,6 +22,7 @@ from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, radians, real_number
 from gpu4d.structures import Structure
 
@@ -167,6 +168,7 @@ class _Inputs(Storable, stored="f g: Rx Ry row column; covariance: Rx Ry compone
     warnings: tuple[str, ...]
 
 
+@on_host("judged")
 def strain_map(
     fit: LatticeFit,
     *,

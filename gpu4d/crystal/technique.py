@@ -11,6 +11,7 @@ from gpu4d.crystal.lattice import Lattice
 from gpu4d.data.arguments import real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.rings.find_ring import Ring
 
 LEAST_DISKS = 4  # disks of a pattern that shows a lattice: the unscattered one and three others
@@ -33,6 +34,7 @@ class Suggestion(_Suggestion, Storable):
     __slots__ = ()
 
 
+@on_host("map")
 def suggest_technique(
     counts: ArrayLike,
     lattice: Lattice | None,

@@ -10,6 +10,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.corrections import Correction, Corrections
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.events import Events, EventSource
+from gpu4d.data.live_scan import live_scan
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.data.source import ArraySource, Source
@@ -42,6 +43,7 @@ __all__ = [
     "Source",
     "Storable",
     "Streaks",
+    "live_scan",
 ]
 
 

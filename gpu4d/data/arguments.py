@@ -308,7 +308,8 @@ def origins(given: OriginLike, shape: tuple[int, ...] | None = None, name: str =
     """
     per_position = "(Rx, Ry, 2)" if shape is None else str((*shape, 2))
     accepted = f"need (2,) or {per_position} in detector pixels, or what calibrate.origin returns"
-    host = real_values(given.fitted if isinstance(given, MeasuredOrigin) else given, name, accepted[5:])
+    plain = type(given) in (tuple, list, np.ndarray)  # to ask whether an object follows a protocol takes many µs
+    host = real_values(given.fitted if not plain and isinstance(given, MeasuredOrigin) else given, name, accepted[5:])
     if isinstance(given, RealSlice) and len(given.labels) == 2:
         host = np.moveaxis(host, 0, -1)
     fits = host.shape == (2,) or (host.shape == (*shape, 2) if shape is not None else host.ndim == 3 and host.shape[2] == 2)

@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import host_image, real_values
+from gpu4d.data.arguments import host_image
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
-from gpu4d.real_arrays import real_number
+from gpu4d.on_host import on_host
+from gpu4d.real_arrays import real_array, real_number
 
 HOT = 4.0  # times the brightest neighbour: no disk and no edge of a disk is so steep
 DEAD = 0.02  # times the second darkest neighbour
@@ -44,6 +46,7 @@ class BadPixels(_BadPixels, Storable, stored="hot dead: Qx Qy", room="preprocess
         return ~(self.hot | self.dead)
 
 
+@on_host("image")
 def find_bad_pixels(
     mean: ArrayLike, patterns: int, maximum: ArrayLike | None = None, *, disks: bool = False, error: float = 0.0
 ) -> BadPixels:
@@ -126,12 +129,17 @@ def find_nan_pixels(patterns: ArrayLike) -> np.ndarray:
     >>> find_nan_pixels(np.array([[[1.0, np.nan]], [[2.0, np.nan]], [[np.nan, np.nan]]])).tolist()
     [[False, True]]
     """
-    values = real_values(patterns, "patterns", "patterns (..., Qx, Qy) of real numbers")
-    if values.ndim < 2 or 0 in values.shape[-2:]:
-        raise InputError(f"patterns have shape {values.shape}, need (..., Qx, Qy)")
-    finite = np.isfinite(values.reshape(-1, *values.shape[-2:]))
-    finite = finite[finite.any(axis=(1, 2))]
-    return 2 * (~finite).sum(axis=0) > len(finite)
+    values = real_array(patterns, "patterns", "patterns (..., Qx, Qy) of real numbers")
+    shape = tuple(values.shape)
+    if len(shape) < 2 or 0 in shape[-2:]:
+        raise InputError(f"patterns have shape {shape}, need (..., Qx, Qy)")
+    if 0 in shape or arrays.is_integer(values):
+        return np.zeros(shape[-2:], bool)
+    xp = arrays.namespace(values)
+    finite = xp.reshape(xp.isfinite(values), (-1, *shape[-2:]))
+    some = xp.any(finite, axis=(1, 2))
+    broken = xp.sum(xp.astype(~finite & some[:, None, None], xp.int64), axis=0)
+    return np.asarray(arrays.to_numpy(2 * broken > xp.sum(xp.astype(some, xp.int64))))
 
 
 class _Noise(NamedTuple):

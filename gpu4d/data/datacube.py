@@ -61,7 +61,7 @@ class DataCube(Storable):
         detector_mask: ArrayLike | None = None,
         name: str = "datacube",
     ):
-        self.source: Source = data if isinstance(data, Source) and not arrays.is_array(data) else ArraySource(cast(Array, data))
+        self.source: Source = data if not arrays.is_array(data) and isinstance(data, Source) else ArraySource(cast(Array, data))
         self.calibration = Calibration() if calibration is None else calibration
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.name = name

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats
 
 
+@on_host("curve")
 def ellipse_matrix(ellipse: tuple[float, float, float]) -> np.ndarray:
     """Return the (2, 2) matrix that makes the ellipse a circle: v_true = M v_measured, with v relative to the origin.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from gpu4d.arrays import ArrayLike
-from gpu4d.data.arguments import pixel_mask, real_values
+from gpu4d import arrays
+from gpu4d.arrays import ArrayLike, ReturnedArray
+from gpu4d.data.arguments import pixel_mask
 from gpu4d.errors import InputError
+from gpu4d.real_arrays import real_array
 
 
-def fill_from_neighbours(patterns: ArrayLike, mask: ArrayLike | None) -> np.ndarray:
+def fill_from_neighbours(patterns: ArrayLike, mask: ArrayLike | None) -> ReturnedArray:
     """Give masked pixels the value of their nearest good pixel.
 
     Parameters
@@ -21,7 +25,7 @@ def fill_from_neighbours(patterns: ArrayLike, mask: ArrayLike | None) -> np.ndar
     Returns
     -------
     (..., Qx, Qy) array
-        A copy with filled pixels, or `patterns` itself without a mask.
+        A copy with filled pixels, or `patterns` itself without a mask; in the namespace and on the device of `patterns`.
 
     Examples
     --------
@@ -30,15 +34,20 @@ def fill_from_neighbours(patterns: ArrayLike, mask: ArrayLike | None) -> np.ndar
     >>> fill_from_neighbours(np.array([[1, 2, 9]]), np.array([[True, True, False]])).tolist()
     [[1, 2, 2]]
     """
-    patterns = real_values(patterns, "patterns", "an array (..., Qx, Qy)")
+    values = real_array(patterns, "patterns", "an array (..., Qx, Qy)")
     if mask is None:
-        return patterns
-    good = pixel_mask(mask, patterns.shape[-2:], "mask")
+        return values
+    shape = tuple(values.shape)
+    good = pixel_mask(mask, shape[-2:], "mask")
     assert good is not None
     if not good.any():
         raise InputError("mask leaves no pixel to take values from: True marks pixels that are good")
     x, y = nearest_good_pixels(good)
-    return patterns[..., x, y]
+    if isinstance(values, np.ndarray):
+        return values[..., x, y]
+    xp, places = arrays.namespace(values), arrays.from_numpy((x * shape[-1] + y).astype(np.int64).ravel(), values)
+    flat = xp.reshape(values, (*shape[:-2], math.prod(shape[-2:])))
+    return xp.reshape(xp.take(flat, places, axis=-1), shape)
 
 
 def nearest_good_pixels(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 
 
 class _ScanVectors(NamedTuple):
@@ -31,6 +32,7 @@ class ScanVectors(_ScanVectors, Storable, stored="matrix misfit: [Å]", room="dr
     __slots__ = ()
 
 
+@on_host("map")
 def scan_vectors(positions: ArrayLike) -> ScanVectors:
     """Fit the two steps of a scan to its positions.
 

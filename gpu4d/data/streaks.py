@@ -12,12 +12,14 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import pixel_mask, real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 RADIUS = 0.9  # of half the detector: the middle of what the guide recommends (0.85 – 0.95)
 ALONG = ("columns", "rows")  # streaks along the first axis, one value for each qy; along the second, one value for each qx
 
 
+@on_host("image")
 def edge_pixels(shape: tuple[int, int], radius: float = RADIUS, mask: ArrayLike | None = None) -> np.ndarray:
     """Find the pixels at the edge of a detector that no electron should reach: those outside of a circle about its middle.
 

@@ -9,10 +9,12 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 
 RIM = 3  # positions: width of the border in which copies of the opposite edge are strongest
 
 
+@on_host("map")
 def boundary_misfit(phase: ArrayLike, com: ArrayLike, step: float = 1.0) -> float:
     """Compare how well the gradient of a phase agrees with the measured field at the rim and inside.
 

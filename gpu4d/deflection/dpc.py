@@ -23,12 +23,14 @@ from gpu4d.deflection.result import DPC
 from gpu4d.deflection.sign import phase_sign
 from gpu4d.deflection.validity import PSEUDO, Validity, potential_validity
 from gpu4d.imaging.detectors import DetectorLike
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import radians
 from gpu4d.streaming.engine import SweepOptions
 
 log = logging.getLogger("gpu4d")
 
 
+@on_host("judged")
 def dpc(
     cube_or_com: DataCube | Array,
     /,

@@ -14,6 +14,7 @@ from gpu4d.data.arguments import real_values
 from gpu4d.data.storable import Storable
 from gpu4d.deflection.curl_free import curl_free
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats, real_array, real_number
 
 ORDER = 5  # of the splines, which are exact for polynomials of that order, to the edges
@@ -50,6 +51,7 @@ class ScanShift(Storable):
         return f"the second scan is displaced by {parts} steps ({size})"
 
 
+@on_host("map")
 def find_shift(first: ArrayLike, second: ArrayLike, *, max_shift: float | None = None) -> ScanShift:
     """Find the displacement between two scans of the same specimen from their fields.
 

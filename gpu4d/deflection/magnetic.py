@@ -25,6 +25,7 @@ from gpu4d.deflection.momentum import Momentum
 from gpu4d.deflection.phase_error import curl_free_error
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import DetectorLike
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import beside, floats, radians, real_array, real_number
 from gpu4d.streaming.engine import SweepOptions
 
@@ -95,6 +96,7 @@ class MagneticInduction(Storable, stored="rotation: [rad]"):
         return found
 
 
+@on_host("judged")
 def magnetic_induction(
     cube_or_com: DataCube | Array,
     second: DataCube | Array | None = None,

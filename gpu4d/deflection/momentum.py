@@ -16,6 +16,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.deflection.counting_error import CenterOfMassVariance
 from gpu4d.errors import InputError
 from gpu4d.imaging.com_map import CenterOfMass
+from gpu4d.on_host import on_host
 from gpu4d.preprocess.counts import in_counts
 from gpu4d.probe.measure_disk import Disk
 from gpu4d.real_arrays import beside, real_array
@@ -131,6 +132,7 @@ def outside_of(disk: Disk, shape: tuple[int, int]) -> np.ndarray:
     return x[:, None] ** 2 + y**2 > (OUTSIDE * disk.radius) ** 2
 
 
+@on_host("image")
 def share_outside(mean: ArrayLike, disk: Disk, mask: ArrayLike | None = None) -> float:
     """Return the share of the electrons of a mean pattern outside of its bright-field disk, beyond 1.1 radii.
 

@@ -11,11 +11,13 @@ from gpu4d.data.arguments import real_values, scan_mask
 from gpu4d.deflection.curl_free import box_of
 from gpu4d.deflection.integrate_gradient import integrate_gradient
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 
 ORDERS = {None: None, "mean": 0, "plane": 1}  # descan -> order of the polynomial that was subtracted
 
 
+@on_host("map")
 def phase_error(
     variance: ArrayLike,
     step: float = 1.0,
@@ -89,6 +91,7 @@ def phase_error(
     return np.where(known, step * np.sqrt(np.maximum(found, 0.0)), np.nan)
 
 
+@on_host("map")
 def curl_free_error(variance: ArrayLike) -> np.ndarray:
     """Compute the standard errors of the curl-free part of a field, from the variance of the field.
 

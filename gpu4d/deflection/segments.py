@@ -11,11 +11,13 @@ from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import host_image
 from gpu4d.errors import InputError
 from gpu4d.imaging.detectors import DetectorLike, as_detector
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_array
 
 LEAST_SHARE = 1e-6  # of the counts: segments with less tell nothing, and their variance would be zero
 
 
+@on_host("image")
 def segment_response(pattern: ArrayLike, segments: Sequence[DetectorLike], origin: tuple[float, float] | None = None) -> np.ndarray:
     """Compute what a shift of the beam does to the counts of every segment.
 

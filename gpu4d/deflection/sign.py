@@ -12,6 +12,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 
 # Low k has more of descan, drift and noise than of atoms. So both tests filter the phase with k² / (λ + k²), λ in cycles² per sample².
 HIGH_PASS = (0.0, 1e-4, 1e-3, 1e-2)
@@ -51,6 +52,7 @@ class Sign(Storable):
         return self.margin >= DECIDED
 
 
+@on_host("map")
 def phase_sign(phase: ArrayLike, dark_field: ArrayLike | None = None) -> Sign:
     """Decide whether a phase or its negative is that of matter.
 

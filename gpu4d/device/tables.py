@@ -191,7 +191,7 @@ def beside(host: np.ndarray, like: Any) -> Any:
     array
         Not to be written to either. Without a CUDA device it is `host` itself, or what `from_numpy` makes of it.
     """
-    return (_current.get() or _of_process).beside(host, like)
+    return host if isinstance(like, np.ndarray) else (_current.get() or _of_process).beside(host, like)
 
 
 def named(name: Hashable, make: Callable[[], np.ndarray], like: Any) -> Any:

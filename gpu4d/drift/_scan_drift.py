@@ -22,6 +22,7 @@ from gpu4d.drift.scan_frame import ScanFrame, slope
 from gpu4d.drift.scan_pictures import Pictures, pictures_of
 from gpu4d.errors import InputError
 from gpu4d.imaging.image import Detectors
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import radians, real_number
 from gpu4d.streaming.engine import SweepOptions, VisitOptions
 
@@ -34,6 +35,7 @@ SMALL = 0.3  # of the positions: less overlap leaves most rows without a partner
 UNLIKE = 4.0  # largest mean square of value minus prediction: 1 to 2 is noise, more is what no shift explains
 
 
+@on_host("map")
 def scan_drift(
     first: DataCube | ArrayLike,
     second: DataCube | ArrayLike | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import floats
 
 WIDTH = 0.5  # steps of the grid: standard deviation of the Gaussian weights, which blur a picture by half a step
@@ -16,6 +17,7 @@ REACH = 2  # nodes on each side: a Gaussian is 3e-4 there
 LEAST = 0.2  # of the weight that one place for each node gives: less leaves the node without a value
 
 
+@on_host("map")
 def scattered_average(
     values: ArrayLike, positions: ArrayLike, *, step: float, shape: tuple[int, int], corner: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -85,6 +85,11 @@ class VirtualImage(PerPositionReduction):
 
     def start(self, scan: ScanInfo, device: str, pass_: int = 0) -> None:
         super().start(scan, device, pass_)
+        self.prepare(scan)
+
+    def prepare(self, scan: ScanInfo) -> None:
+        """Make the masks for a scan, and say which detectors follow the origin. No values are stored yet."""
+        self.scan = scan
         self.valid = None if scan.detector_mask is None else scan.detector_mask.copy()  # a copy, because the caller may change the array
         self.places = scan.calibration if self.origin is None else Calibration(origin=origins(self.origin, scan.shape[:2]))
         origin = self.places.origin
@@ -107,6 +112,10 @@ class VirtualImage(PerPositionReduction):
     def _masked(self, mask: np.ndarray) -> np.ndarray:
         valid = self.scan.detector_mask
         return mask if valid is None else (mask & valid if mask.dtype == bool else mask * valid)
+
+    def moved_mask(self, number: int, origin: np.ndarray) -> np.ndarray:
+        """Return the mask of one of the detectors about an origin (2,)."""
+        return self._masked(self.detectors[number].mask(self.scan.shape[2:], origin, self.stretch))
 
     def in_tiles(self) -> bool:
         return False
@@ -198,7 +207,7 @@ class VirtualImage(PerPositionReduction):
                 if not np.isfinite(origin).all():
                     one.append(xp.full((1, 1), float("nan"), dtype=xp.float64, device=arrays.device(frames)))
                     continue
-                mask = self._masked(self.detectors[i].mask(self.scan.shape[2:], origin, self.stretch))
+                mask = self.moved_mask(i, origin)
                 one.append(arrays.as_float64(masked_sums(frames[n : n + 1, ...], arrays.from_numpy(mask[None], frames))))
             columns[i] = xp.concat(one)[:, 0]
         return columns

@@ -16,6 +16,7 @@ from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import Slice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.interop.stated import carried_text
 from gpu4d.interop.variables import Variable, Variables
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def to_hyperspy(result: Storable) -> BaseSignal | dict[str, BaseSignal]:
     hyperspy signal, or dict of str to signal
         A slice is a Signal2D (ComplexSignal2D), a stack with its planes as navigation axis and their labels in
         ``metadata.gpu4d.labels``. A scan is a Signal2D with the positions as navigation axes, lazy if Dask is installed.
+        Its detector axes are zero at the mean origin, where origin and pixel are known. ``metadata.gpu4d.scan`` has all that is known of
+        it as text, so that `gpu4d.interop.hyperspy.from_hyperspy` gives back the whole calibration and the mask.
         A PointListArray is a ragged signal of (points, fields) arrays, the fields named in ``metadata.gpu4d.fields``. Other results
         give a dictionary: an image for each array that ends with two axes of a plane, and spectra along the last axis for the others.
         Numbers and texts of the result are in ``metadata.gpu4d`` of each.
@@ -63,13 +66,24 @@ def to_hyperspy(result: Storable) -> BaseSignal | dict[str, BaseSignal]:
     if isinstance(result, PointListArray):
         return _ragged(hs, result, about)
     if isinstance(result, Slice | DataCube):
-        made = _signal(hs, held.name, held.variables[held.name], about)
-        if isinstance(result, DataCube):
-            _microscope(made, result)
+        variable = held.variables[held.name]
+        if not isinstance(result, DataCube):
+            return _signal(hs, held.name, variable, about)
+        made = _signal(hs, held.name, _about_origin(variable, result), {**about, "scan": carried_text(result)})
+        _microscope(made, result)
         return made
     if not held.variables:
         raise InputError(f"{type(result).__name__} has no arrays, only numbers and texts: to_xarray() has them as attributes")
     return {name: _signal(hs, name, variable, about) for name, variable in held.variables.items()}
+
+
+def _about_origin(variable: Variable, cube: DataCube) -> Variable:
+    """Return the patterns with the zero of the detector's axes at the mean origin, where it and the pixel are known."""
+    origin, step = cube.calibration.origin_mean, cube.calibration.q_pixel
+    if origin is None or step is None:
+        return variable
+    moved = [axis._replace(values=axis.values - place * step) for axis, place in zip(variable.axes[2:], origin)]
+    return variable._replace(axes=(*variable.axes[:2], *moved))
 
 
 def _signal(hs: Any, name: str, variable: Variable, about: dict[str, Any]) -> Any:

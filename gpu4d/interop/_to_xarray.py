@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from gpu4d.data.datacube import DataCube
@@ -13,6 +14,8 @@ from gpu4d.interop.variables import Variable, Variables
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
+
+WHOLE = "gpu4d"  # attribute: a text with what has no other place, from which `from_xarray` makes the result again
 
 
 def to_xarray(result: Storable) -> Dataset | DataArray:
@@ -30,7 +33,7 @@ def to_xarray(result: Storable) -> Dataset | DataArray:
         read when they are needed, if Dask is installed; without it they are loaded. A Dataset for other results: arrays are variables,
         parts of parts are called "rings_value"; lists of points have the axis "point" with coordinates rx, ry. Coordinates are in Å
         and 1/Å where pixel sizes are known, else in pixels. Numbers and texts are attributes, True and False as 1 and 0, so that
-        ``to_netcdf`` takes them. What is None is left out.
+        ``to_netcdf`` takes them. What is None is left out. The attribute "gpu4d" is a text for `gpu4d.interop.xarray.from_xarray`.
 
     Raises
     ------
@@ -51,19 +54,21 @@ def to_xarray(result: Storable) -> Dataset | DataArray:
         raise InputError("to_xarray needs xarray: pip install 'gpu4d[interop]'") from None
     if not isinstance(result, Storable):
         raise InputError(f"result is a {type(result).__name__}: need a result of gpu4d, for an array use gpu4d.RealSlice(array)")
-    held = Variables(result)
+    held = Variables(result, whole=True)
     coordinates = {axis.name: _coordinate(axis) for v in held.variables.values() for axis in v.axes if _says_something(axis)}
     variables = {name: _described(v) for name, v in held.variables.items()}
     if isinstance(result, Slice | DataCube):
         dims, values, about = variables.pop(held.name)
         own = {name: coordinate for name, coordinate in coordinates.items() if name in dims}
-        beside = {name: v for name, v in variables.items() if set(v[0]) <= set(dims)}  # the mask of the detector, origins
+        beside = {name: v for name, v in variables.items() if set(v[0]) <= set(dims)}  # the mask of the detector
+        if isinstance(result, DataCube):
+            about = {**about, WHOLE: held.tree["cube"]}
         return xarray.DataArray(values, {**own, **beside}, dims, held.name or None, {**about, **held.attributes})
     places = {name: v for name, v in variables.items() if name.rpartition("_")[2] in ("rx", "ry") and v[0][0].endswith("point")}
     for name in [name for name, v in variables.items() if v[0] == (name,)]:
         coordinates[name] = variables.pop(name)  # a part that is its own axis
     rest = {name: v for name, v in variables.items() if name not in places}
-    return xarray.Dataset(rest, {**coordinates, **places}, {"class": result.stored_name(), **held.attributes})
+    return xarray.Dataset(rest, {**coordinates, **places}, {"class": result.stored_name(), **held.attributes, WHOLE: json.dumps(held.tree)})
 
 
 def _says_something(axis: Axis) -> bool:

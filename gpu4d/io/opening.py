@@ -13,7 +13,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import reason, shown
 from gpu4d.io.format import Format, OpenOptions
-from gpu4d.io.formats import known_formats
+from gpu4d.io.formats import from_elsewhere, known_formats
 from gpu4d.io.formats.unsupported import instead
 from gpu4d.io.raw_layout import RawLayout
 from gpu4d.io.sources.layout import FRAMES
@@ -126,7 +126,7 @@ def recognise(path: str, format: str | None = None) -> Format:
             with builtins.open(path, "rb") as file:
                 head = file.read(HEAD_BYTES)
         for known in known_formats():
-            if known.folders == folder and known.recognise(path, head):
+            if known.folders == folder and _recognises(known, path, head):
                 return known
         if folder:
             raise InputError(f"{name} is a directory, and no scan by itself; give one file ({accepted})")
@@ -148,6 +148,17 @@ def recognise(path: str, format: str | None = None) -> Format:
         f"{name} is of an unknown format, whatever its name says{instead(path)}; if it is plain numbers, describe them: {describe}; "
         f"{accepted}"
     )
+
+
+def _recognises(known: Format, path: str, head: bytes) -> bool:
+    """Ask a format whether a file is its own. What a format of another package cannot read must not hide the file from the others."""
+    try:
+        return known.recognise(path, head)
+    except Exception as error:
+        if not from_elsewhere(known):
+            raise
+        log.warning("the format %r of %s failed on %s: %r; update that package", known.name, type(known).__module__, shown(path), error)
+        return False
 
 
 def named(name: str) -> Format:

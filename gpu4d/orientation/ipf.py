@@ -7,11 +7,13 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.orientation.orientations import Grain, Orientations
 from gpu4d.orientation.symmetry import rotation_matrices, sector_corners, to_sector
 from gpu4d.structures import Structure
 
 
+@on_host("rotations")
 def direction_colors(directions: ArrayLike, structure: Structure) -> np.ndarray:
     """Return a colour for each direction of a crystal: red, green and blue at the corners of the fundamental sector.
 
@@ -74,6 +76,7 @@ def ipf_colors(
     return colors
 
 
+@on_host("rotations")
 def euler_angles(matrices: ArrayLike) -> np.ndarray:
     """Return Euler angles in Bunge's convention, (..., 3) rad: φ₁ and φ₂ from 0 to 2π, Φ from 0 to π.
 
@@ -101,6 +104,7 @@ def euler_angles(matrices: ArrayLike) -> np.ndarray:
     return np.stack([first % (2 * np.pi), middle, last % (2 * np.pi)], axis=-1)
 
 
+@on_host("rotations")
 def matrices_of(angles: ArrayLike) -> np.ndarray:
     """Return R (..., 3, 3) of Euler angles in Bunge's convention (..., 3), rad: the inverse of `euler_angles`.
 

@@ -13,6 +13,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.orientation.symmetry import axis_to_z, zone_axes
 from gpu4d.structures import Structure
 
@@ -147,6 +148,7 @@ def orientation_library(
     )  # fmt: skip
 
 
+@on_host("curve")
 def excitation_error(g: ArrayLike, wave_number: float) -> np.ndarray:
     """Return s of reflections, 1/Å: the distance to the Ewald sphere along the beam, positive inside.
 

@@ -18,6 +18,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.device.threads import in_threads
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.orientation.candidates import Candidates, FitOptions, find_candidates
 from gpu4d.orientation.choose import Look, look_at_patterns
 from gpu4d.orientation.correlate_orientations import correlate_orientations
@@ -54,6 +55,7 @@ class Settings(NamedTuple):
     overlaps: bool
 
 
+@on_host("lists")
 def match_orientations(
     disks: PointListArray,
     structures: Structure | Sequence[Structure],

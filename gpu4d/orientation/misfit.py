@@ -14,6 +14,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.orientation.library import excitation_error
 from gpu4d.orientation.orientations import Orientations
 from gpu4d.orientation.peaks import lab_frame, lab_peaks, reach_of
@@ -47,6 +48,7 @@ class Misfit(Storable, stored="distance: Rx Ry [1/Å]; explained: Rx Ry"):
         return f"Misfit(medians of {int(seen.sum())} positions: {distance:.2g} 1/Å from the reflections, {100 * explained:.0f} % explained)"
 
 
+@on_host("lists")
 def orientation_misfit(
     disks: PointListArray,
     orientations: Orientations,

@@ -12,6 +12,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.structures import Structure
 
 INSIDE = (0.45, 0.15, 0.88)  # a direction on no mirror plane: its sector has the corners [001], [101], [111] of a cubic crystal
@@ -124,6 +125,7 @@ def zone_axes(structure: Structure, step: float) -> np.ndarray:
     return np.concatenate([corners, near[apart]])
 
 
+@on_host("rotations")
 def misorientation(first: ArrayLike, second: ArrayLike, structure: Structure) -> np.ndarray:
     """Return the smallest angle between orientations of one crystal, rad, on the host.
 

@@ -17,6 +17,7 @@ from gpu4d.crystal.lattice import two_vectors
 from gpu4d.data.arguments import real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe.synthetic import synthetic
 from gpu4d.real_arrays import real_number
 
@@ -49,6 +50,7 @@ class StrainPrecision(Storable, stored="theta: [rad]; disk: disk [px]"):
         return f"strain to {max(self.exx, self.eyy):.1e}, shear to {self.exy:.1e}, rotation to {math.degrees(self.theta):.2g}°"
 
 
+@on_host("curve")
 def disk_precision(
     electrons: float | ArrayLike, radius: float, *, edge: float = 1.0, background: float | ArrayLike = 0.0, parameters: int = 6
 ) -> np.ndarray:
@@ -106,6 +108,7 @@ def disk_precision(
     return np.array([_bound(profile, n / area, max(b, FAINTEST), NUISANCE[parameters]) for n, b in zip(counts, below)])
 
 
+@on_host("curve")
 def strain_precision(
     vectors: ArrayLike, orders: ArrayLike, electrons: ArrayLike, radius: float, *, edge: float = 1.0, background: float | ArrayLike = 0.0
 ) -> StrainPrecision:

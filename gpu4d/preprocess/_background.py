@@ -16,6 +16,7 @@ from gpu4d.data.frame_correction import FrameCorrection, all_bad, mean_of_darks
 from gpu4d.data.sample import grid_positions, patterns_at, spread_evenly
 from gpu4d.data.streaks import ALONG, RADIUS, Streaks, edge_pixels
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.preprocess.defects import Defects, find_defects, flickering_alone, median_without_nan, outlying
 from gpu4d.preprocess.edge_levels import EdgeLevels, best_along, edge_levels, edge_sample
 from gpu4d.preprocess.find_hits import LEAST_FRAMES, FoundHits, find_hits
@@ -92,6 +93,7 @@ class _Darks(NamedTuple):
     defects: Defects
 
 
+@on_host("raw")
 def background(
     frames: DataCube | Array,
     dark: ArrayLike | None = None,
@@ -200,6 +202,7 @@ def background(
     )
 
 
+@on_host("raw")
 def shows_streaks(
     frames: np.ndarray, radius: float = RADIUS, mask: np.ndarray | None = None, edge: np.ndarray | None = None
 ) -> tuple[bool, str]:

@@ -18,6 +18,7 @@ from gpu4d.data.sample import patterns_at
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.io import load_images, open
+from gpu4d.on_host import on_host
 from gpu4d.preprocess._counting_setup import CountingSetup, counting_setup
 from gpu4d.preprocess.counted_electrons import CountedElectrons
 from gpu4d.real_arrays import real_array
@@ -82,6 +83,7 @@ class CountedScan(Storable, stored="occupancy: [e/px]; raw_bytes event_bytes: [B
         )
 
 
+@on_host("raw")
 def count_scan(
     raw: DataCube | Array | str | os.PathLike[str],
     dark: ArrayLike | str | None = None,

@@ -12,6 +12,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import pixel_mask, real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.preprocess.charge import ChargeModel
 from gpu4d.preprocess.count_electrons import count_electrons
 from gpu4d.preprocess.dark_reference import dark_reference
@@ -81,6 +82,7 @@ class CountingSetup(
         return 0.5 * math.erfc(self.lower * self.electron / self.noise / math.sqrt(2))
 
 
+@on_host("raw")
 def counting_setup(
     frames: ArrayLike,
     dark: ArrayLike,

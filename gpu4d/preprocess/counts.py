@@ -6,10 +6,12 @@ import numpy as np
 
 from gpu4d.arrays import ArrayLike, DType
 from gpu4d.data.arguments import real_values
+from gpu4d.on_host import on_host
 
 FEW_COUNTS = 50  # smallest median total of float patterns that are taken for counts; below it Poisson statistics would not hold
 
 
+@on_host("map")
 def in_counts(dtype: DType, totals: ArrayLike) -> bool:
     """Return True if values seem to be electron counts.
 

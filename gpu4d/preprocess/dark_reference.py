@@ -10,6 +10,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.preprocess.defects import dark_levels, defects_of
 
 OUTLIER = 7.0  # standard deviations: pixels of a sound detector of 10⁸ pixels stay within 6, and none of them has to be left out
@@ -52,6 +53,7 @@ class DarkReference(_DarkReference, Storable, stored="mean noise: Qx Qy [ADU]; h
         return f"DarkReference({'×'.join(map(str, self.mean.shape))} pixels: {bad})"
 
 
+@on_host("raw")
 def dark_reference(frames: ArrayLike) -> DarkReference:
     """Find level, noise and bad pixels of a detector from frames without a beam.
 

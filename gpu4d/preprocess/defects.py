@@ -11,6 +11,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.preprocess.usual_values import electron, usual_values
 from gpu4d.real_arrays import real_number
 from gpu4d.robust import robust_sigma
@@ -46,6 +47,7 @@ class Defects(_Defects, Storable, stored="hot dead flickering: Qx Qy"):
         return self.hot | self.dead | self.flickering
 
 
+@on_host("raw")
 def find_defects(dark: ArrayLike, /, threshold: float = 5.0) -> Defects:
     """Find hot, dead and flickering pixels in frames without a beam.
 

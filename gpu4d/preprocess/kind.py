@@ -7,6 +7,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels, real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.robust import robust_sigma
 
 ABOVE = 8.0  # standard deviations of the level: what a single electron exceeds in a raw frame
@@ -17,6 +18,7 @@ RAISED = 3.0  # standard deviations of a frame: the mean of a pixel that is lit 
 EVEN = 1.15  # times the noise of counts: pixels of an empty detector differ by no more
 
 
+@on_host("raw")
 def raw_frames(frames: ArrayLike, mean: ArrayLike) -> bool:
     """Say whether patterns are raw frames in which single electrons can be told.
 
@@ -59,6 +61,7 @@ def _raw(frame: np.ndarray, mean: np.ndarray) -> bool:
     return float((mean[lit] < np.median(mean) + RAISED * sigma).mean()) >= ELSEWHERE
 
 
+@on_host("image")
 def is_flat(mean: ArrayLike, patterns: int) -> bool:
     """Say whether the pixels of a mean pattern of counts differ by no more than counting noise.
 

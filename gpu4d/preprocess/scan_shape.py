@@ -17,6 +17,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
 from gpu4d.imaging.image import VirtualImage
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_array
 from gpu4d.streaming.engine import sweep
 
@@ -92,6 +93,7 @@ class ScanShapes(Storable):
         return f"{self.frames} frames, {self.why}. " + (f"Shapes that fit: {listed}{more}" if listed else "No shape fits")
 
 
+@on_host("curve")
 def scan_shapes(frames: DataCube | Array) -> ScanShapes:
     """Find the shapes that a row of frames may have as a scan, and what speaks for each.
 

@@ -12,6 +12,7 @@ from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import pixel_mask, real_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.preprocess.count_electrons import count_electrons
 from gpu4d.preprocess.isolated import isolated_squares
 from gpu4d.real_arrays import real_array
@@ -32,6 +33,7 @@ class Thresholds(_Thresholds, Storable, stored="lower upper: [e]; electron noise
     __slots__ = ()
 
 
+@on_host("raw")
 def thresholds(
     frames: Array,
     dark: ArrayLike,

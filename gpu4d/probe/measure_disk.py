@@ -13,6 +13,7 @@ from gpu4d.data.bad_pixels import find_bad_pixels
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe.outline import bright_outline, circle, dark_ring
 from gpu4d.probe.small_disk import SMALL, small_disk, standard_errors
 
@@ -51,6 +52,7 @@ class Disk(_Disk, Storable, stored="qx qy radius edge residual radius_error: [px
     __slots__ = ()
 
 
+@on_host("image")
 def measure_disk(image: ArrayLike, mask: ArrayLike | None = None) -> Disk:
     """Fit a circle to the edge of the brightest disk of a pattern.
 

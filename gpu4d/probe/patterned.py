@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import two_sizes
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe import apertures
 from gpu4d.probe.apertures import Aperture
 from gpu4d.real_arrays import floats, real_number
@@ -16,6 +17,7 @@ from gpu4d.real_arrays import floats, real_number
 PATTERNS: dict[str, Callable[[float], Aperture]] = {"bullseye": apertures.bullseye, "cross": apertures.cross, "round": apertures.disk}
 
 
+@on_host("image")
 def patterned(
     shape: tuple[int, int],
     radius: float,

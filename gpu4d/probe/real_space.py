@@ -15,6 +15,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import complex_values
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe.wavefunction import OPEN
 from gpu4d.real_arrays import real_number
 
@@ -110,6 +111,7 @@ class ProbeSize(_ProbeSize, Storable, stored="fwhm r50 r80 rms center: [Å]; pea
         return 2 * self.r80
 
 
+@on_host("image")
 def real_space(wave: ArrayLike, q_pixel: float, *, sampling: float | None = None) -> RealSpaceProbe:
     """Transform the wave in the aperture to the probe ψ(r).
 

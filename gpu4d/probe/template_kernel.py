@@ -11,6 +11,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe.measure_disk import measure_disk
 from gpu4d.probe.shape.fine_image import FineImage
 from gpu4d.probe.small_disk import SMALL as SPOT  # px: radius below which a probe is a spot
@@ -96,6 +97,7 @@ class Template(Storable, stored="kernel probe: Qx Qy; offset radius edge: [px]")
 TemplateLike = Template | ArrayLike  # an array is an image of the probe in vacuum
 
 
+@on_host("image")
 def template(
     probe: ArrayLike,
     kind: str = "auto",

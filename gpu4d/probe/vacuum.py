@@ -6,18 +6,22 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data import DataCube, DiffractionSlice
-from gpu4d.data.arguments import positions_of, real_values
+from gpu4d.data.arguments import positions_of
 from gpu4d.data.fill import fill_from_neighbours
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe.bad_pixels_beside_beam import bad_pixels_beside_beam
+from gpu4d.real_arrays import real_array
 from gpu4d.robust import robust_sigma
 from gpu4d.streaming.engine import BudgetOptions
 
 HIT = 8.0  # standard deviations of the brightest pixel over the patterns: a larger one is the hit of an X-ray
 
 
+@on_host("statistics")
 def from_vacuum(
     patterns: DataCube | Array, region: ArrayLike | None = None, *, align: bool = True, **options: Unpack[BudgetOptions]
 ) -> DiffractionSlice:
@@ -60,27 +64,28 @@ def from_vacuum(
     cube = _as_cube(patterns)
     where = _region(region, cube.scan_shape)
     first = sweep(cube, {"mean": MeanPattern(weights=where), "max": MaxPattern(), "brightest": Brightest()}, where=where, **options)
-    mean = np.asarray(first["mean"])
+    first = {name: arrays.to_numpy(found) for name, found in first.items()}
+    mean = first["mean"]
     if not np.nansum(mean) > 0:
         raise InputError("the vacuum region has no pattern with counts: choose another region")
-    bad = ~bad_pixels_beside_beam(mean, int(where.sum()), np.asarray(first["max"])).mask
+    bad = ~bad_pixels_beside_beam(mean, int(where.sum()), first["max"]).mask
     if bad.any():
         good = ~bad if cube.detector_mask is None else cube.detector_mask & ~bad
         cube = DataCube(cube.source, cube.calibration, cube.metadata, good, cube.name)
-        first["brightest"] = sweep(cube, Brightest(), where=where, **options)
+        first["brightest"] = arrays.to_numpy(sweep(cube, Brightest(), where=where, **options))
     seen = where & ~_hit(first["brightest"])
     if bad.any() or (seen != where).any():
-        mean = np.asarray(sweep(cube, MeanPattern(weights=seen), where=seen, **options))
+        mean = arrays.to_numpy(sweep(cube, MeanPattern(weights=seen), where=seen, **options))
     if align:
         # Only pixels in and near the disk are used. A threshold at half height instead would bias the centres by parts of a pixel.
         near = DataCube(cube.source, cube.calibration, cube.metadata, _near_disk(mean, cube.detector_mask), cube.name)
-        com = np.moveaxis(np.asarray(sweep(near, CenterOfMass(), where=where, **options)), 0, -1)
+        com = np.moveaxis(arrays.to_numpy(sweep(near, CenterOfMass(), where=where, **options)), 0, -1)
         seen &= np.isfinite(com).all(-1)
         if not seen.any():
             raise InputError("no pattern of the vacuum region has counts in its disk: choose another region")
         centers = np.where(seen[..., None], com, com[seen].mean(0))
         origin = centers - centers[seen].mean(0) + com[seen].mean(0)
-        mean = np.asarray(sweep(cube, MeanPattern(weights=seen, origin=origin), where=seen, **options))
+        mean = arrays.to_numpy(sweep(cube, MeanPattern(weights=seen, origin=origin), where=seen, **options))
     missing = bad & ~np.isfinite(mean)
     if missing.any():
         mean = np.where(missing, fill_from_neighbours(mean, np.isfinite(mean)), mean)
@@ -102,10 +107,11 @@ def _as_cube(patterns: Any) -> DataCube:
     """Return patterns as a cube. A stack becomes a scan with one row."""
     if isinstance(patterns, DataCube):
         return patterns
-    stack = real_values(patterns, "patterns", "a DataCube or (..., Qx, Qy)")
-    if stack.ndim < 2 or 0 in stack.shape:
-        raise InputError(f"patterns is {stack.shape}, need a DataCube or (..., Qx, Qy)")
-    return DataCube(np.ascontiguousarray(stack.reshape(1, -1, *stack.shape[-2:])))
+    stack = real_array(patterns, "patterns", "a DataCube or (..., Qx, Qy)")
+    shape = tuple(stack.shape)
+    if len(shape) < 2 or 0 in shape:
+        raise InputError(f"patterns is {shape}, need a DataCube or (..., Qx, Qy)")
+    return DataCube(arrays.namespace(stack).reshape(stack, (1, -1, *shape[-2:])))
 
 
 def _region(region: Any, shape: tuple[int, int]) -> np.ndarray:

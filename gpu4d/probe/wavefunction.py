@@ -14,6 +14,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import complex_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe.apertures import Aperture, disk
 from gpu4d.real_arrays import floats
 
@@ -109,6 +110,7 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
+@on_host("image")
 def wavefunction(
     aperture: ArrayLike | Aperture,
     aberrations: Mapping[str, float] | None = None,

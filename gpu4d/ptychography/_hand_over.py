@@ -17,6 +17,7 @@ from gpu4d import arrays, fft
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.ptychography.engine_parameters import ANGSTROM, HandOver, as_yaml, phaser, pty_chi, ptyrad
 from gpu4d.ptychography.experiment import geometry
 from gpu4d.ptychography.iterative.grid import Grid
@@ -35,6 +36,7 @@ OFF = 0.1  # px: an origin farther from a pixel's middle is warned of, because e
 EDGE = 0.2  # of the positions' extent: border of the object around them, to each side
 
 
+@on_host("statistics")
 def hand_over(
     cube: DataCube,
     folder: str | os.PathLike[str],

@@ -18,6 +18,7 @@ from gpu4d.data.scan_axes import scan_matrix
 from gpu4d.data.slices import RealSlice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe.wavefunction import aberration_terms
 from gpu4d.ptychography.aberration_fit import AberrationFit, fit_aberrations, inner_pixels
 from gpu4d.ptychography.aberration_parts import Parts
@@ -247,6 +248,7 @@ def parallax(
     return Parallax(picture, *found, shifts, at, measured.at, measured.measured, measured.scatter, coverage, known, decisions, warnings)
 
 
+@on_host("judged")
 def tilted_dark_field(
     cube: DataCube,
     found: Parallax,

@@ -16,6 +16,7 @@ from gpu4d.data.arguments import OriginLike, scan_mask
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.ptychography.experiment import experiment
 from gpu4d.ptychography.overlap_gate import check_overlap, check_strongest
 from gpu4d.ptychography.overlap_geometry import overlap_geometry
@@ -55,6 +56,7 @@ class WDD(ThinObject):
         return self._words(f"interference {self.interference:.3g}, ε {self.epsilon:.2g}, ")
 
 
+@on_host("fits")
 def wdd(
     cube: DataCube,
     /,

@@ -15,6 +15,7 @@ from gpu4d.data.arguments import OriginLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.ptychography.aberration_parts import Parts
 from gpu4d.ptychography.drift_fit import LIKELY, DriftFit, Drifting, fit_with_drift
 from gpu4d.ptychography.experiment import Experiment, experiment
@@ -95,6 +96,7 @@ class AberrationFit(
         return f"AberrationFit({found}; {self.sign}, misfit {self.misfit:.3g})"
 
 
+@on_host("fits")
 def fit_aberrations(
     cube: DataCube,
     /,

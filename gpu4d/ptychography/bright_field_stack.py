@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,7 +53,7 @@ class BrightFieldStack(PerPositionReduction):
         copies = 1 if scan.on_host else 3  # in pieces, joined, and in scan order
         pixels = scan.shape[2] * scan.shape[3]
         rows = 8 * (pixels + len(self.pixels)) if scan.on_host and n_frames else 0  # for events
-        return rows + len(self.pixels) * itemsize(scan.dtype) * (copies * scan.shape[0] * scan.shape[1] + n_frames)
+        return rows + len(self.pixels) * itemsize(scan.dtype) * (copies * len(scan.own_rows) * scan.shape[1] + n_frames)
 
     def store(self, scan: ScanInfo) -> _PixelImages:
         qx, qy = scan.shape[2:]
@@ -97,7 +98,9 @@ class _PixelImages:
     def __init__(self, scan: ScanInfo, pixels: int):
         self.scan, self.shape = scan, (pixels, *scan.shape[:2])
         self.host = scan.on_host
-        self.seen = np.zeros(self.shape[1] * self.shape[2], bool)
+        self.own = scan.own_rows
+        self.first = self.own.start * self.shape[2]  # number of its first position
+        self.seen = np.zeros(len(self.own) * self.shape[2], bool)
         self.pieces: list[tuple[np.ndarray, Any]] = []
         if self.host:
             kind = np.dtype(scan.dtype)
@@ -109,6 +112,7 @@ class _PixelImages:
         self._put(positions[:, 0] * self.shape[2] + positions[:, 1], values)
 
     def _put(self, number: np.ndarray, values: Any) -> None:
+        number = number - self.first
         self.seen[number] = True
         if not self.host:
             self.pieces.append((number, values))
@@ -118,7 +122,8 @@ class _PixelImages:
             self.values[:, number] = values
 
     def state(self) -> dict[str, Any]:
-        return {"values": arrays.to_numpy(self.result()), "seen": self.seen.copy()}
+        values = self.values.copy() if self.host else arrays.to_numpy(self._joined())
+        return {"first": self.first, "values": values, "seen": self.seen.copy()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.pieces = []
@@ -126,14 +131,20 @@ class _PixelImages:
 
     def merge(self, state: dict[str, Any]) -> None:
         number = np.flatnonzero(state["seen"])
-        values = state["values"].reshape(self.shape[0], -1)[:, number]
-        self._put(number, values if self.host else arrays.from_numpy(values, self.scan.sample))
+        values = state["values"][:, number]
+        self._put(number + state["first"], values if self.host else arrays.from_numpy(values, self.scan.sample))
 
     def result(self) -> Any:
         """Return (P, Rx, Ry), with 0 (NaN in float data) at positions without values."""
-        return self.values.reshape(self.shape) if self.host else self._joined()
+        values = self.values if self.host else self._joined()
+        if len(self.own) == self.shape[1]:
+            return values.reshape(self.shape) if self.host else arrays.namespace(values).reshape(values, self.shape)
+        whole = _PixelImages(dataclasses.replace(self.scan, rows=None), self.shape[0])
+        whole.merge(self.state())
+        return whole.result()
 
     def _joined(self) -> Any:
+        """Return the values of its own rows, (P, positions)."""
         sample = self.scan.sample
         assert sample is not None, "only frames that are not on the host come in pieces"
         xp = arrays.namespace(sample)
@@ -144,7 +155,7 @@ class _PixelImages:
         fill = float("nan") if xp.isdtype(kind, "real floating") else 0
         empty = xp.full((self.shape[0], 1), fill, dtype=kind, device=arrays.device(sample))
         values = xp.concat([*(v for _, v in self.pieces), empty], axis=1)
-        return xp.reshape(xp.take(values, arrays.from_numpy(source, values), axis=1), self.shape)
+        return xp.take(values, arrays.from_numpy(source, values), axis=1)
 
 
 def bright_field_stacks(
@@ -201,7 +212,8 @@ def bright_field_stacks(
             yield part, arrays.namespace(images).reshape(images, (part.stop - part.start, rx, ry))
         return
     place = processors_for(cube, sweep_options.get("device", "auto"))[0]
-    there = place[0].copies and len(place) == 1  # True: the stack is made on a device and stays there
+    on_workers = sweep_options.get("client") is not None
+    there = place[0].copies and len(place) == 1 and not on_workers  # True: the stack is made on a device and stays there
     free = place[0].free_memory() if there else available_memory()
     budget = parse_memory(memory) if memory is not None else free // 2 if there else default_budget()
     each = rx * ry * itemsize(cube.dtype) * (4 if there else 2) + held  # copies: two in the sweep, one in scan order, one for the work

@@ -16,12 +16,41 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
 from gpu4d.errors import InputError
 from gpu4d.ptychography.bright_field_stack import BrightFieldStack
-from gpu4d.ptychography.experiment import experiment
+from gpu4d.ptychography.experiment import Experiment, experiment
 from gpu4d.ptychography.overlap_gate import check_overlap
-from gpu4d.ptychography.overlap_geometry import overlap_geometry
+from gpu4d.ptychography.overlap_geometry import Overlaps, overlap_geometry
 from gpu4d.ptychography.pixel_groups import HeldPixels
 from gpu4d.ptychography.ssb import SSB, check_options, dark_field, ssb_of
 from gpu4d.streaming.reduction import ScanInfo
+
+
+def unread_scan(
+    scan_shape: tuple[int, int], detector_shape: tuple[int, int], calibration: Calibration | None, detector_mask: ArrayLike | None
+) -> DataCube:
+    """Return a scan of these shapes whose patterns are not there yet. It takes no memory."""
+    nothing = np.broadcast_to(np.zeros((), np.uint8), (*scan_shape, *detector_shape))
+    return DataCube(nothing, calibration if calibration is not None else Calibration(), detector_mask=detector_mask)
+
+
+def known_overlaps(
+    cube: DataCube, *, aberrations: Mapping[str, float] | None = None, pupil: ArrayLike | None = None, **given: Any
+) -> tuple[Experiment, Overlaps]:
+    """Return the geometry of a scan whose patterns are not there yet. An error says what of the disk is not known.
+
+    Parameters
+    ----------
+    cube : DataCube
+    aberrations, pupil
+        As in `gpu4d.ssb`.
+    **given
+        rotation, transpose, energy, semiangle, q_pixel, r_pixel, origin, as in `gpu4d.ssb`. None: from the calibration.
+    """
+    for name in ("origin", "semiangle", "q_pixel"):
+        if given.get(name) is None:
+            cube.calibration.require(name)
+    known = experiment(cube, **given)
+    check_overlap(known, cube.scan_shape)
+    return known, overlap_geometry(cube, known, aberrations, pupil)
 
 
 class SSBLive:
@@ -80,15 +109,11 @@ class SSBLive:
         detector_mask: ArrayLike | None = None,
     ):
         check_options(mode, epsilon)
-        nothing = np.broadcast_to(np.zeros((), np.uint8), (*scan_shape, *detector_shape))  # a scan of this shape that takes no memory
-        cube = DataCube(nothing, calibration if calibration is not None else Calibration(), detector_mask=detector_mask)
-        given: dict[str, Any] = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
-        for name in ("origin", "semiangle", "q_pixel"):
-            if given[name] is None:
-                cube.calibration.require(name)
-        self._known = experiment(cube, rotation=rotation, transpose=transpose, **given)
-        check_overlap(self._known, cube.scan_shape)
-        self._overlaps = overlap_geometry(cube, self._known, aberrations, pupil)
+        given = {"energy": energy, "semiangle": semiangle, "q_pixel": q_pixel, "r_pixel": r_pixel, "origin": origin}
+        cube = unread_scan(scan_shape, detector_shape, calibration, detector_mask)
+        self._known, self._overlaps = known_overlaps(
+            cube, aberrations=aberrations, pupil=pupil, rotation=rotation, transpose=transpose, **given
+        )
         self._aberrations, self._mode, self._epsilon, self._cube = aberrations, mode, float(epsilon), cube
         self._stack, self._others = BrightFieldStack(self._overlaps.pixels), dark_field(adf, self._known)
         self._seen = np.zeros(math.prod(cube.scan_shape), bool)

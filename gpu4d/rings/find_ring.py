@@ -9,6 +9,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.data.storable import Storable
+from gpu4d.on_host import on_host
 
 SECTORS = 12  # of 30°: how even the ring is follows from their means
 CONTRAST = 1.15  # times the darkest level inside, and outside, of the ring: less is no ring
@@ -38,6 +39,7 @@ class Ring(_Ring, Storable, stored="radius: [px]"):
     __slots__ = ()
 
 
+@on_host("image")
 def find_ring(mean: ArrayLike, center: tuple[float, float], start: float, mask: np.ndarray | None = None) -> Ring | None:
     """Find the brightest even ring about a centre.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -223,7 +224,12 @@ def matrix(ellipse: tuple[float, float, float] | None) -> np.ndarray:
 
 
 def directions(n_theta: int, ellipse: tuple[float, float, float] | None) -> np.ndarray:
-    """Return the step on the detector, (n_theta, 2), that one pixel of radius makes at every angle."""
+    """Return the step on the detector, (n_theta, 2), that one pixel of radius makes at every angle. It is kept, and must not be changed."""
+    return _directions(n_theta, None if ellipse is None else tuple(ellipse))
+
+
+@functools.lru_cache(maxsize=32)
+def _directions(n_theta: int, ellipse: tuple[float, float, float] | None) -> np.ndarray:
     theta = 2 * np.pi * np.arange(n_theta) / n_theta
     return np.stack([np.cos(theta), np.sin(theta)], axis=-1) @ np.linalg.inv(matrix(ellipse)).T
 
@@ -231,4 +237,6 @@ def directions(n_theta: int, ellipse: tuple[float, float, float] | None) -> np.n
 def per_pattern(patterns: Any, origins: Any) -> Any:
     """Return one origin for every pattern, (n, 2) float64."""
     xp = arrays.namespace(patterns, origins)
+    if xp is arrays.NUMPY and patterns.ndim == origins.ndim + 1:  # one origin for each already, the usual call
+        return origins.reshape(-1, 2).astype(np.float64, copy=False)
     return xp.reshape(xp.broadcast_to(arrays.as_float64(origins), (*patterns.shape[:-2], 2)), (-1, 2))

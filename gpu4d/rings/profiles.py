@@ -17,6 +17,7 @@ from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.data.events import Events
 from gpu4d.device import tables
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.operation import Operation
 from gpu4d.real_arrays import beside, floats, real_array, real_number
 from gpu4d.rings.event_rings import FIXED_BYTES, event_moments
@@ -299,6 +300,7 @@ def radial_profile(
     return _profile(sums, pixels, radial_grid(frames.shape[-2:], n_r, r_max), kind)
 
 
+@on_host("image")
 def mean_radii(
     shape: tuple[int, int],
     origins: OriginLike,

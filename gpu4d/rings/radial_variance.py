@@ -12,6 +12,7 @@ from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.arguments import OriginLike, positions_of
 from gpu4d.data.events import Events
 from gpu4d.data.storable import Storable
+from gpu4d.on_host import on_host
 from gpu4d.rings.event_rings import FIXED_BYTES
 from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.rings.profiles import RadialProfile
@@ -61,6 +62,7 @@ class RadialStatistics(
         return f"RadialStatistics({rings} rings up to {outer:.4g} px, {int(self.positions.max())} positions)"
 
 
+@on_host("statistics")
 class RadialVariance(SumReduction):
     """Reduction: mean radial profile of a scan, and its normalised variance over the positions.
 

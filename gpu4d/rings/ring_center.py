@@ -7,6 +7,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import host_image, measured_pixels
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.rings.find_ring import Ring
 from gpu4d.rings.profiles import polar_transform
 
@@ -18,6 +19,7 @@ CLOSE = 0.01  # px: a smaller step ends the search
 SEEN = 3.0  # times the median distance from the fit: directions further off show something else than the ring
 
 
+@on_host("image")
 def ring_center(mean: ArrayLike, center: tuple[float, float], ring: Ring, mask: np.ndarray | None = None) -> tuple[float, float] | None:
     """Find the centre of a ring of a mean pattern, from where the ring is in every direction.
 

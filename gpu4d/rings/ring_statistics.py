@@ -14,6 +14,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.events import Events
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.rings.event_rings import FIXED_BYTES, event_moments
 from gpu4d.rings.polar_transform import radial_grid, radii
 from gpu4d.rings.profiles import _PolarValues
@@ -94,6 +95,7 @@ class RingProfiles(Storable, stored="radius: radius [px]; pixels sums squares me
         return np.sqrt(_divided(np.maximum(self.sums, 0.0), self.pixels**2))
 
 
+@on_host("statistics")
 class RingStatistics(_PolarValues):
     """Reduction: number, sum, squares and median of the pixels of every ring, at every scan position.
 

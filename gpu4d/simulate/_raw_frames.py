@@ -11,6 +11,7 @@ from gpu4d.data.arguments import host_image
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.real_arrays import real_number
 from gpu4d.simulate.simulated import plane_shape
 
@@ -63,6 +64,7 @@ class RawFrames(
         return f"RawFrames({self.cube!r}, {len(self.electrons)} electrons)"
 
 
+@on_host("image")
 def raw_frames(
     scan_shape: tuple[int, int] = (8, 8),
     detector_shape: tuple[int, int] = (128, 128),

@@ -1,22 +1,29 @@
 """Read a scan once, and feed many reductions with it."""
 
+from gpu4d.streaming._live import live
 from gpu4d.streaming.engine import sweep
+from gpu4d.streaming.live_sweep import LiveSweep
 from gpu4d.streaming.load_cube import load_cube
 from gpu4d.streaming.plan import Plan, plan
 from gpu4d.streaming.reduction import Reduction, ScanInfo, TakesEvents
+from gpu4d.streaming.registered import RegisteredReduction, registered_reductions
 from gpu4d.streaming.sums import BlockSums, PerPosition, PerPositionReduction, SumReduction
 
 __all__ = [
     "BlockSums",
+    "LiveSweep",
     "PerPosition",
     "PerPositionReduction",
     "Plan",
     "Reduction",
+    "RegisteredReduction",
     "ScanInfo",
     "SumReduction",
     "TakesEvents",
+    "live",
     "load_cube",
     "plan",
+    "registered_reductions",
     "sweep",
 ]
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import itertools
 import logging
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import check_whole
-from gpu4d.device import threads
 from gpu4d.device.choose import DeviceLike
 from gpu4d.device.memory import available_memory
-from gpu4d.device.processors.processor import Processor, Workspace
+from gpu4d.device.processors.processor import Workspace
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError, MemoryBudgetError
-from gpu4d.streaming.conveyor import Conveyor, Shared
 from gpu4d.streaming.merge import Named, gather, merge, shares, to_host
-from gpu4d.streaming.plan import Plan, plan
+from gpu4d.streaming.passes import frames_of, one_pass, open_workspaces, refusing
+from gpu4d.streaming.plan import Plan, plan, scan_info
 from gpu4d.streaming.progress import Counter, Progress
-from gpu4d.streaming.reduction import Reduction, Result, ScanInfo, SparsePixels, joined, takes_events
+from gpu4d.streaming.reduction import Reduction, Result
+from gpu4d.streaming.registered import named_reductions
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 log = logging.getLogger("gpu4d")
 
@@ -49,7 +45,7 @@ class PassOptions(TypedDict, total=False):
     progress: Progress
     keep: str | None
     trace: Timeline | str | os.PathLike[str] | None
-    client: None
+    client: Client | str | None
 
 
 class VisitOptions(PassOptions, total=False):
@@ -68,8 +64,16 @@ class SweepOptions(VisitOptions, BudgetOptions, total=False):
     """All keyword arguments of `sweep`."""
 
 
+class _OfEachWorker(TypedDict):
+    """Keyword arguments of `sweep` that every worker of a cluster is given."""
+
+    device: DeviceLike
+    memory: int | float | str | None
+    where: ArrayLike | None
+
+
 @overload
-def sweep(cube: DataCube, reductions: Mapping[str, Reduction], **options: Unpack[SweepOptions]) -> dict[str, Result]: ...
+def sweep(cube: DataCube, reductions: Mapping[str, Reduction | str], **options: Unpack[SweepOptions]) -> dict[str, Result]: ...
 
 
 @overload
@@ -78,7 +82,7 @@ def sweep(cube: DataCube, reductions: Finishes[R], **options: Unpack[SweepOption
 
 def sweep(
     cube: DataCube,
-    reductions: Mapping[str, Reduction] | Finishes[object],
+    reductions: Mapping[str, Reduction | str] | Finishes[object],
     *,
     device: DeviceLike = "auto",
     memory: int | float | str | None = None,
@@ -86,7 +90,7 @@ def sweep(
     progress: Progress = False,
     keep: str | None = None,
     trace: Timeline | str | os.PathLike[str] | None = None,
-    client: None = None,
+    client: Client | str | None = None,
 ) -> Result:
     """Read a scan once and feed every reduction with it.
 
@@ -99,7 +103,8 @@ def sweep(
     ----------
     cube : DataCube
     reductions : mapping of str to Reduction, or one Reduction
-        `VirtualImage`, `MeanPattern`, `MaxPattern`, `CenterOfMass`, `BraggDisks`, or your own.
+        `VirtualImage`, `MeanPattern`, `MaxPattern`, `CenterOfMass`, `BraggDisks`, or your own. In a mapping also the name of one that
+        another package brings (`gpu4d.streaming.registered_reductions`).
     device : {"auto", "cpu", "cuda", "cuda:N"} or sequence of CUDA devices
         Device on which files are reduced. "auto" takes a GPU if there is one. Several GPUs share the row blocks. Arrays on a device are
         reduced there. Arrays on the host are reduced on the CPU, unless a device is named.
@@ -117,8 +122,9 @@ def sweep(
         File for a Chrome trace of reading, copying and computing (open it in ui.perfetto.dev). An earlier trace is replaced, another
         file is not. If writing fails at the end, a warning is logged and the results are returned. A
         `gpu4d.device.timeline.Timeline` is filled, but not written. Several sweeps can share one.
-    client : optional
-        Reserved for a dask.distributed client. This version accepts only None.
+    client : distributed.Client or str, optional
+        A cluster of Dask, or the address of its scheduler, "tcp://host:8786" (docs/how-to/cluster.md). Each worker opens the file and
+        reduces scan rows, on a GPU if it has one. `memory` is then of each worker. Results come to the host, to the last bit as without.
 
     Returns
     -------
@@ -142,7 +148,10 @@ def sweep(
     >>> float(out["mean"][0, 0]), float(out["bf"][1, 2])
     (1.0, 16.0)
     """
-    named = _checked(cube, reductions, keep, progress, client)
+    named = _checked(cube, reductions, keep, progress)
+    if client is not None:
+        results = _on_a_cluster(cube, named, client, progress, device=device, memory=memory, where=where, trace=trace, keep=keep)
+        return results if isinstance(reductions, Mapping) else results["result"]
     place = None if trace is None or isinstance(trace, Timeline) else place_of_trace(trace, f"trace={trace!r}")
     timeline = Timeline() if place is not None else trace if isinstance(trace, Timeline) else None
     todo = plan(cube, named, device=device, memory=memory, where=where)
@@ -154,37 +163,52 @@ def sweep(
     log.info("sweep: %s", "; ".join(todo.describe()))
     parts = shares(named, len(todo.processors))
     try:
-        with Counter(progress, _frames(todo.scan) * todo.passes) as report, _workspaces(todo, timeline) as workspaces:
+        with Counter(progress, frames_of(todo.scan) * todo.passes) as report, open_workspaces(todo, timeline) as workspaces:
             for pass_ in range(todo.passes):
-                _one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
-            if _frames(todo.scan):
+                one_pass(cube, todo, pass_, parts, workspaces, report, timeline)
+            if frames_of(todo.scan):
                 check_whole(cube.source)  # an error if a mapped file was cut short while its last tiles were used or copied
             _merged(todo, parts, workspaces)
-            results = _results(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
+            results = results_of(todo, named, workspaces[0], keep or ("host" if todo.ring else "device"))
     finally:
         if place is not None and timeline is not None:
             _write(timeline, place)
     return results if isinstance(reductions, Mapping) else results["result"]
 
 
-def _checked(cube: Any, reductions: Any, keep: Any, progress: Any, client: Any) -> Named:
+def _checked(cube: Any, reductions: Any, keep: Any, progress: Any) -> Named:
     """Return the reductions by name, after checking the other arguments."""
     if not isinstance(cube, DataCube):
         make = "gpu4d.open(path)" if isinstance(cube, str | os.PathLike) else "gpu4d.DataCube(array)"
         raise InputError(f"the scan is a {type(cube).__name__}, need a DataCube: {make} makes one")
     if not isinstance(progress, bool) and not callable(progress):
         raise InputError(f"progress={progress!r}: need True, False or a function of (patterns done, patterns in all)")
-    if client is not None:
-        raise InputError("client= is not supported by this version: leave it None")
     if keep not in (None, "host", "device"):
         raise InputError(f"keep={keep!r}: need 'host' or 'device'")
-    named: Named = dict(reductions) if isinstance(reductions, Mapping) else {"result": reductions}
-    for name, reduction in named.items():
-        if isinstance(reduction, type) and isinstance(reduction, Reduction):
-            raise InputError(f"{name!r} is the class {reduction.__name__}: call it, as {reduction.__name__}(…), and give what it returns")
-        if not isinstance(reduction, Reduction):
-            raise InputError(f"{name!r} is a {type(reduction).__name__}, need a Reduction such as gpu4d.MeanPattern()")
-    return named
+    return named_reductions(reductions)
+
+
+def _on_a_cluster(
+    cube: DataCube,
+    named: Named,
+    client: Client | str,
+    progress: Progress,
+    *,
+    keep: str | None,
+    trace: Any,
+    **options: Unpack[_OfEachWorker],
+) -> dict[str, Any]:
+    """Sweep with the workers of Dask. Results are made in this process."""
+    from gpu4d.streaming.cluster import sweep_on_cluster
+
+    if keep == "device":
+        raise InputError("keep='device' with client=: states of workers are merged on the host; leave keep out")
+    if trace is not None:
+        raise InputError("trace= with client=: a trace shows one process; leave it out, and look at the dashboard of Dask")
+    scan, _ = scan_info(cube, options["where"])
+    with Counter(progress, frames_of(scan)) as report:
+        sweep_on_cluster(cube, named, client, report, **options)
+        return {name: to_host(reduction.finish()) for name, reduction in named.items()}
 
 
 def _write(timeline: Timeline, place: Path) -> None:
@@ -199,24 +223,13 @@ def _merged(todo: Plan, parts: list[Named], workspaces: list[Workspace]) -> None
     """Merge what every device found into the reductions of the first. A merge cannot be repeated, so lack of memory ends the sweep."""
     first, *others = zip(todo.processors, parts, workspaces)
     for processor, part, workspace in others:
-        with _refusing(f"gathering what {processor.name} found", todo, processor):
+        with refusing(f"gathering what {processor.name} found", todo, processor):
             states = gather(part, workspace)
-        with _refusing(f"bringing together what several devices found, on {first[0].name},", todo, first[0]):
+        with refusing(f"bringing together what several devices found, on {first[0].name},", todo, first[0]):
             merge(first[1], states, first[2])
 
 
-@contextlib.contextmanager
-def _refusing(what: str, todo: Plan, processor: Processor) -> Iterator[None]:
-    """Let a lack of memory in the block end the sweep, because there are no smaller steps."""
-    try:
-        yield
-    except MemoryBudgetError:
-        raise
-    except MemoryError as error:
-        raise MemoryBudgetError(what, todo.held_bytes, processor.free_memory(), todo.budget, error) from error
-
-
-def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
+def results_of(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[str, Any]:
     """Make the results of the reductions on their device, within its memory. The rings are freed before."""
     processor = todo.processors[0]  # results of several devices were merged there
     for last in (False, True):
@@ -237,159 +250,3 @@ def _results(todo: Plan, named: Named, workspace: Workspace, keep: str) -> dict[
                 raise MemoryBudgetError("the result of a sweep", todo.held_bytes, free(), todo.budget, error) from error
             workspace.trim()
     raise AssertionError("not reached")
-
-
-def _frames(scan: ScanInfo) -> int:
-    return sum(scan.frames_in_block(block) for block in range(scan.blocks))
-
-
-@contextlib.contextmanager
-def _workspaces(todo: Plan, timeline: Timeline | None) -> Iterator[list[Workspace]]:
-    """Yield one workspace for each device. They give back all memory at the end, also after an error."""
-    opened: list[Workspace] = []
-    try:
-        for processor in todo.processors:
-            opened.append(processor.workspace(max(1, todo.budget), todo.readers, timeline))
-        yield opened
-    finally:
-        for workspace in opened:
-            workspace.close()
-
-
-def _one_pass(
-    cube: DataCube,
-    todo: Plan,
-    pass_: int,
-    parts: list[Named],
-    workspaces: list[Workspace],
-    report: Callable[[int], None],
-    timeline: Timeline | None,
-) -> None:
-    """Run conveyors that take row blocks in order from one supply. The first error stops all of them and is raised here."""
-    stop = threading.Event()
-    shared = Shared(_Supply(todo.scan.blocks), stop, report)
-    start, conveyors = workspaces[0].now(), []
-    needed = [name for name, passes in todo.passes_of.items() if pass_ < passes]
-    for processor, workspace, named in zip(todo.processors, workspaces, parts):
-        active = [named[name] for name in needed]
-        scan = dataclasses.replace(todo.scan, sample=processor.sample(cube.dtype))
-        with _refusing(f"starting {', '.join(needed)} on {processor.name}", todo, processor):
-            for reduction in active:
-                reduction.start(scan, processor.name, pass_)
-        pixels = _pixels(cube, processor, active)
-        fed = _fed(active, todo) if pixels is None else active
-        for _ in range(todo.lanes):
-            conveyors.append(Conveyor(cube, todo, fed, pixels, workspace, processor, shared))
-    try:
-        _run(conveyors, stop)
-    finally:
-        if timeline is not None:
-            timeline.span("passes", f"pass {pass_ + 1} of {todo.passes}: {', '.join(needed)}", start, workspaces[0].now())
-
-
-def _fed(active: list[Any], todo: Plan) -> list[Any]:
-    """Choose what is updated: reductions that are given events stay alone, others are joined where they have work in common."""
-    events = [bool(todo.given_events) and takes_events(one, todo.scan) for one in active]
-    return [*itertools.compress(active, events), *joined([one for one, alone in zip(active, events) if not alone])]
-
-
-def _run(conveyors: list[Conveyor], stop: threading.Event) -> None:
-    if len(conveyors) == 1:
-        conveyors[0].run()
-        return
-    door = _Door()
-
-    def work(conveyor: Conveyor) -> None:
-        with door.entered() as may:
-            if not may:
-                return
-            try:
-                conveyor.run()
-            except BaseException:
-                stop.set()
-                raise
-
-    try:
-        _share_out(work, conveyors, stop)
-    except BaseException:
-        # If Ctrl-C comes while a thread starts, its pool does not know the thread. The buffers must stay while it works.
-        stop.set()
-        door.close()
-        raise
-
-
-def _share_out(work: Callable[[Conveyor], None], conveyors: list[Conveyor], stop: threading.Event) -> None:
-    if conveyors[0].processor.copies:  # they only wait for a device, and compute nothing
-        with threads.beside(len(conveyors), "gpu4d-sweep") as begin:
-            _finish([begin(work, one) for one in conveyors], stop)
-        return
-    begun = [threads.submit(work, one) for one in conveyors[1:]]
-    try:
-        with threads.along():
-            work(conveyors[0])
-    except BaseException:
-        threads.finish(begun)
-        raise
-    _finish([one for one in begun if not one.cancel()], stop)  # no row block is left, so conveyors that have not started have nothing to do
-
-
-def _finish(conveyors: list[Future], stop: threading.Event) -> None:
-    try:
-        for conveyor in conveyors:
-            conveyor.result()
-    except BaseException:  # Ctrl-C arrives here, in the main thread: let the conveyors end first
-        stop.set()
-        threads.finish(conveyors)
-        raise
-
-
-class _Door:
-    """Counts the threads at work, so that a thread that no pool knows is waited for too."""
-
-    def __init__(self) -> None:
-        self._inside, self._closed, self._changed = 0, False, threading.Condition()
-
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[bool]:
-        """Count a thread while it works. Yields False if the door is closed already."""
-        with self._changed:
-            may = not self._closed
-            self._inside += may
-        try:
-            yield may
-        finally:
-            with self._changed:
-                self._inside -= may
-                self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let no more threads in, and wait until all inside have left."""
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: self._inside == 0)
-
-
-class _Supply:
-    """Numbers of row blocks. Each is handed out once, in order."""
-
-    def __init__(self, blocks: int):
-        self._blocks, self._lock = iter(range(blocks)), threading.Lock()
-
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        with self._lock:
-            return next(self._blocks)
-
-
-def _pixels(cube: DataCube, processor: Processor, active: list[Any]) -> np.ndarray | None:
-    """Return the only detector pixels that a pass needs, if gathering them on the host saves at least half of the bytes on the link.
-
-    This is done for a single reduction, because several would each need their own order. It is not done for files that are decoded
-    into buffers, because they have no patterns in memory to gather from.
-    """
-    if not processor.copies or not cube.source.resident or len(active) != 1 or not isinstance(active[0], SparsePixels):
-        return None
-    wanted = active[0].wanted_pixels()
-    return wanted if wanted is not None and 2 * len(wanted) <= np.prod(cube.detector_shape) else None

@@ -189,6 +189,7 @@ def plan(
     device: DeviceLike = "auto",
     memory: int | float | str | None = None,
     where: ArrayLike | None = None,
+    rows: tuple[int, int] | None = None,
 ) -> Plan:
     """Decide how a sweep runs within a memory budget.
 
@@ -198,6 +199,8 @@ def plan(
     reductions : mapping of str to Reduction
     device, memory, where
         As for `gpu4d.sweep`.
+    rows : (int, int), optional
+        First scan row of the sweep, and the one after the last. All rows by default.
 
     Raises
     ------
@@ -217,7 +220,8 @@ def plan(
     for largest, lanes, tiles, ring, given_events in ways:
         events_only = _all_given(given_events, reductions)
         scratch = 0 if events_only else scratch_bytes(raw)
-        scan, pieces = scan_info(cube, where, one.sample(cube.dtype), tiles, lanes, len(processors), largest)
+        work = Share(tiles, lanes, len(processors), rows)
+        scan, pieces = scan_info(cube, where, one.sample(cube.dtype), work, largest)
         held, tile = _held(reductions, scan, lanes), pieces.frames * _frame_bytes(cube)
         held += _correcting(corrections, scan, raw.dtype, lanes)
         held += lanes * tiles * EVENT_BYTES * events if given_events else 0
@@ -341,20 +345,30 @@ def _correcting(corrections: Corrections, scan: ScanInfo, native: Any, lanes: in
     return lasting + lanes * (chunk - lasting)
 
 
+@dataclass(frozen=True)
+class Share:
+    """What is under way at a time: tiles in an update, conveyors of each device, devices; and which scan rows. None for all rows."""
+
+    tiles: int = 1
+    lanes: int = 1
+    devices: int = 1
+    rows: tuple[int, int] | None = None
+
+
 def scan_info(
-    cube: DataCube,
-    where: Any = None,
-    sample: Any = None,
-    tiles: int = 1,
-    lanes: int = 1,
-    devices: int = 1,
-    largest: int = LARGEST_NATURAL_TILE,
+    cube: DataCube, where: Any = None, sample: Any = None, work: Share = Share(), largest: int = LARGEST_NATURAL_TILE
 ) -> tuple[ScanInfo, Cut]:
     """Return what reductions need to know of a cube, and how it is divided. Blocks of a file above `largest` bytes are divided."""
     check_origin(cube.calibration, cube.scan_shape)  # it may have been set after the cube was made
     pieces = _cut_of(cube, largest)
     parts_of_rows = pieces.columns < cube.shape[1]
-    starts = (*range(0, cube.shape[0], pieces.block_rows), cube.shape[0])
+    first, last = (0, cube.shape[0]) if work.rows is None else work.rows
+    starts, lanes = (*range(first, last, pieces.block_rows), last), work.lanes
+    waiting = 1 if lanes == 1 else lanes + 1
+    if work.devices > 1:
+        waiting = len(starts)
+    if work.rows is not None:  # rows of a part of the scan wait for those before them, and travel as they are
+        waiting += last - first
     scan = ScanInfo(
         shape=cube.shape,
         dtype=cube.dtype,
@@ -362,10 +376,11 @@ def scan_info(
         detector_mask=cube.detector_mask,
         where=scan_mask(where, cube.scan_shape),
         block_rows=starts,
-        update_frames=tiles * pieces.frames,
-        open_blocks=(len(starts) if devices > 1 else 1 if lanes == 1 else lanes + 1) + lanes * parts_of_rows,
+        update_frames=work.tiles * pieces.frames,
+        open_blocks=waiting + lanes * parts_of_rows,
         open_rows=lanes * (pieces.rows if parts_of_rows else 1),
         sample=sample,
+        rows=work.rows,
     )
     return scan, pieces
 

@@ -44,6 +44,8 @@ class ScanInfo:
         Number of scan rows that are begun at the same time, whose sums are kept apart where their order matters. Memory plans use it.
     sample : array or None
         An empty array of the frames' namespace and device. None if they are NumPy arrays read from a file.
+    rows : (int, int) or None
+        First scan row that arrives here, and the one after the last, where several machines share a scan. None for all.
     """
 
     shape: Shape4
@@ -56,6 +58,12 @@ class ScanInfo:
     open_blocks: int = 1
     open_rows: int = 1
     sample: Array | None = None
+    rows: tuple[int, int] | None = None
+
+    @property
+    def own_rows(self) -> range:
+        """Scan rows that arrive here: all, unless several machines share the scan."""
+        return range(*self.rows) if self.rows is not None else range(self.shape[0])
 
     @property
     def blocks(self) -> int:
@@ -67,8 +75,9 @@ class ScanInfo:
         return self.sample is None or isinstance(self.sample, np.ndarray)
 
     def frames_in_rows(self) -> np.ndarray:
-        """Return how many frames of every scan row are visited, (Rx,) int64."""
-        return np.full(self.shape[0], self.shape[1], np.int64) if self.where is None else self.where.sum(axis=1, dtype=np.int64)
+        """Return how many frames of each of its own scan rows are visited, (rows,) int64."""
+        own = self.own_rows
+        return np.full(len(own), self.shape[1], np.int64) if self.where is None else self.where[own.start : own.stop].sum(1, dtype=np.int64)
 
     def frames_in_block(self, block: int) -> int:
         """Return how many frames of a row block are visited."""
@@ -88,7 +97,7 @@ class Reduction(Protocol):
 
     With the base classes `PerPositionReduction` and `SumReduction`, three methods are left to write: `bytes_needed`, `update` and
     `finish`. Optional abilities have their own protocols. `TakesEvents` is checked before `start`, the others after it: `ChoosesTiles`,
-    `Joinable`, `SparsePixels` and `LargeUpdates`.
+    `Joinable`, `SparsePixels`, `LargeUpdates` and `Folds`.
     """
 
     def bytes_needed(self, scan: ScanInfo, n_frames: int) -> int:
@@ -111,13 +120,13 @@ class Reduction(Protocol):
         ...
 
     def state(self) -> State:
-        """Return plain arrays from which `restore` continues."""
+        """Return plain arrays from which `restore` continues. Where several machines share a scan, of the scan's own rows alone."""
         ...
 
     def restore(self, state: State) -> None: ...
 
     def merge(self, state: State) -> None:
-        """Add the state of another worker, which had other row blocks."""
+        """Add the state of another worker, which had other row blocks. The result must not depend on the order of merging."""
         ...
 
     def finish(self) -> Result:
@@ -177,6 +186,18 @@ class LargeUpdates(Protocol):
         If frames are in memory already, and nothing else is updated in the pass, updates bring as many tiles as these bytes are. They
         may have more frames than ``update_frames``, so the memory it needs must not grow with them.
         """
+        ...
+
+
+@runtime_checkable
+class Folds(Protocol):
+    """Optional ability: states of neighbouring scan rows merge into one that is hardly larger than each, as sums do.
+
+    Such states are merged on the machines of a cluster before they travel to the caller.
+    """
+
+    def folds(self) -> bool:
+        """Return whether it does."""
         ...
 
 

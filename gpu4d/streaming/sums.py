@@ -177,6 +177,10 @@ class SumReduction(OnePass):
         for name, one in self.kept.items():
             one.restore(state[name])
 
+    def folds(self) -> bool:
+        """Say that sums of neighbouring rows become one."""
+        return True
+
     def merge(self, state: State) -> None:
         """Add the sums of another worker, which had other row blocks."""
         for name, one in self.kept.items():
@@ -199,8 +203,9 @@ class BlockSums:
 
     def __init__(self, scan: ScanInfo, combine: Callable[[Value, Value], Value] = operator.add):
         self.scan, self.combine = scan, combine
-        self.missing: list[int] = scan.frames_in_rows().tolist()
-        self.group_rows = max(1, -(-scan.shape[0] // GROUPS))
+        self.whole: dict[int, int] = dict(zip(scan.own_rows, scan.frames_in_rows().tolist()))  # own row -> frames that will come
+        self.missing = dict(self.whole)  # own row -> frames that have not come
+        self.group_rows = group_rows(scan.shape[0])
         self.total: Any = None
         self.rows: dict[int, Any] = {}  # sums of rows that are not in their group yet
         self.groups: dict[int, Any] = {}  # sums of groups that are not in the total yet
@@ -234,8 +239,8 @@ class BlockSums:
         with contextlib.suppress(MemoryError):
             for group in groups:
                 self._fold_rows(group)
-            while self.folded < len(self.missing):
-                group, last = self.folded // self.group_rows, min(self.folded + self.group_rows, len(self.missing))
+            while self.folded < self.scan.shape[0]:
+                group, last = self.folded // self.group_rows, min(self.folded + self.group_rows, self.scan.shape[0])
                 if self._fold_rows(group) < last:
                     return
                 value = self.groups.get(group)
@@ -247,8 +252,8 @@ class BlockSums:
     def _fold_rows(self, group: int) -> int:
         """Add rows of a group, in order, as far as they are complete. Return the first row that is not added."""
         first = group * self.group_rows
-        row, last = self.reached.get(group, first), min(first + self.group_rows, len(self.missing))
-        while row < last and self.missing[row] == 0:
+        row, last = self.reached.get(group, first), min(first + self.group_rows, self.scan.shape[0])
+        while row < last and self.missing.get(row) == 0:  # rows of other machines are not complete here
             value = self.rows.get(row)
             if value is not None:
                 have = self.groups.get(group)
@@ -273,32 +278,37 @@ class BlockSums:
         """Return the sums on the host, so that another device or process can use them."""
         with self._lock:
             held = {name: {at: _to_host(value) for at, value in getattr(self, name).items()} for name in ("rows", "groups")}
-            counts = {"folded": self.folded, "reached": dict(self.reached), "missing": list(self.missing)}
+            counts = {"folded": self.folded, "reached": dict(self.reached), "missing": dict(self.missing)}
             return {"total": _to_host(self.total), **counts, **held}
 
     def restore(self, state: State) -> None:
         """Continue from a state."""
         self.total, self.folded, self.reached = self._back(state["total"]), state["folded"], dict(state["reached"])
         self.rows, self.groups = ({at: self._back(value) for at, value in state[name].items()} for name in ("rows", "groups"))
-        self.missing = list(state["missing"])
+        self.missing = dict(state["missing"])
 
     def merge(self, state: State) -> None:
         """Add the sums of another worker, which had other rows."""
         with self._lock:
-            whole = self.scan.frames_in_rows().tolist()
-            self.missing = [a + b - n for a, b, n in zip(self.missing, state["missing"], whole)]
-            if min(self.missing, default=0) < 0:
+            left = {row: self.missing[row] + count - self.whole[row] for row, count in state["missing"].items()}
+            if min(left.values(), default=0) < 0:
                 raise ValueError("both workers summed the same rows: give each its own rows")
+            self.missing |= left
             if state["total"] is not None:
                 self.total, self.folded = self._back(state["total"]), state["folded"]
             for group, value in state["groups"].items():
                 self.groups[group], self.reached[group] = self._back(value), state["reached"][group]
             self.rows |= {row: self._back(value) for row, value in state["rows"].items()}
-            self._fold(range(self.folded // self.group_rows, -(-len(self.missing) // self.group_rows)))
+            self._fold(sorted({row // self.group_rows for row in left}))
 
     def _back(self, value: Any) -> Any:
         """Return a value of a state on the device of the frames."""
         return value if self.scan.on_host or not isinstance(value, np.ndarray) else arrays.from_numpy(value, self.scan.sample)
+
+
+def group_rows(rows: int) -> int:
+    """Return how many scan rows are added to one sum, before the sums of such groups are added."""
+    return max(1, -(-rows // GROUPS))
 
 
 def add_together(positions: np.ndarray, *sums: tuple[BlockSums, Any]) -> None:
@@ -334,27 +344,31 @@ class PerPosition:
     def __init__(self, scan: ScanInfo, planes: int):
         self.shape = (planes, *scan.shape[:2])
         self.columns, self.sample = scan.shape[1], scan.sample
-        self.host = scan.on_host
-        self.values = np.full(self.shape, np.nan) if self.host else None
+        self.host, self.own = scan.on_host, scan.own_rows
+        self.values = np.full((planes, len(self.own), scan.shape[1]), np.nan) if self.host else None
         self.pieces: list[tuple[np.ndarray, Any]] = []
 
     @staticmethod
     def bytes_needed(scan: ScanInfo, planes: int, n_frames: int) -> int:
         """Return the bytes it takes, including its result and the values of `n_frames` frames in an update."""
         copies = 2 if scan.on_host else 4  # on a device: pieces, joined, with a NaN, in scan order
-        return 8 * planes * (copies * scan.shape[0] * scan.shape[1] + 3 * n_frames)
+        return 8 * planes * (copies * len(scan.own_rows) * scan.shape[1] + 3 * n_frames)
 
     def put(self, positions: np.ndarray, values: Array) -> None:
         """Store `values` (n, planes) of positions (n, 2)."""
         if self.values is not None:
-            self.values[:, positions[:, 0], positions[:, 1]] = np.asarray(values).T
+            self.values[:, positions[:, 0] - self.own.start, positions[:, 1]] = np.asarray(values).T
         else:
             self.pieces.append((positions, values))
 
     def result(self) -> Value:
         """Return (planes, Rx, Ry) float64, in the namespace of the values. NaN at positions without values."""
-        if self.values is not None:
+        if self.values is not None and len(self.own) == self.shape[1]:
             return self.values.copy()
+        if self.values is not None:
+            whole = np.full(self.shape, np.nan)
+            whole[:, self.own.start : self.own.stop] = self.values
+            return whole
         if not self.pieces:
             return np.full(self.shape, np.nan)
         xp = arrays.namespace(self.pieces[0][1])
@@ -368,17 +382,25 @@ class PerPosition:
         return xp.reshape(xp.permute_dims(xp.take(xp.concat([values, empty]), index, axis=0), (1, 0)), self.shape)
 
     def state(self) -> State:
-        return {"values": arrays.to_numpy(self.result())}
+        """Return the values of its own rows, and the first of these rows."""
+        if self.values is not None:
+            return {"first": self.own.start, "values": self.values.copy()}
+        values = arrays.to_numpy(self.result())
+        return {"first": self.own.start, "values": values[:, self.own.start : self.own.stop]}
 
     def restore(self, state: State) -> None:
-        seen = np.argwhere(~np.isnan(state["values"]).all(0))
-        values = state["values"][:, seen[:, 0], seen[:, 1]].T
+        self.pieces = []
         if self.values is not None:
-            self.values[...] = state["values"]
-        else:
-            self.pieces = [(seen, arrays.from_numpy(values, self.sample))]
+            self.values[...] = np.nan
+        self.merge(state)
 
     def merge(self, state: State) -> None:
-        seen = np.argwhere(~np.isnan(state["values"]).all(0))
-        values = state["values"][:, seen[:, 0], seen[:, 1]].T
-        self.put(seen, values if self.values is not None else arrays.from_numpy(values, self.sample))
+        first, values = state["first"], state["values"]
+        seen = ~np.isnan(values).all(0)
+        if self.values is None:
+            positions = np.argwhere(seen)
+            chosen = values[:, positions[:, 0], positions[:, 1]].T
+            self.put(positions + np.array([first, 0]), arrays.from_numpy(np.ascontiguousarray(chosen), self.sample))
+            return
+        at = first - self.own.start
+        np.copyto(self.values[:, at : at + values.shape[1]], values, where=seen)

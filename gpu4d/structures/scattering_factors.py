@@ -7,6 +7,7 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.structures.structure import gemmi
 
 LARGEST_K = 4.0  # 1/Å: both tables are fitted up to s = k/2 = 2 1/Å
@@ -15,6 +16,7 @@ MOTT_BETHE = 0.0239337  # 1/Å: 1 / (8 π² a₀), with the Bohr radius a₀ = 0
 SOURCES = ("electron", "x-ray")
 
 
+@on_host("curve")
 def electron_scattering_factor(element: str, k: ArrayLike, *, source: str = "electron") -> np.ndarray:
     """Compute the electron scattering factor of a free atom.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from gpu4d.arrays import ArrayLike
@@ -15,6 +17,9 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.schedule import carry_out
 from gpu4d.workflow.stages import known_stages
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 
 def analyse(
     cube: DataCube,
@@ -23,6 +28,7 @@ def analyse(
     probe: ArrayLike | None = None,
     timeline: Timeline | None = None,
     *,
+    client: Client | None = None,
     cleaned: bool = False,
 ) -> RunState:
     """Analyse a scan with every stage that makes sense for it.
@@ -38,6 +44,8 @@ def analyse(
         Image of the vacuum probe. By default the recipe's, or one made from the scan.
     timeline : gpu4d.device.timeline.Timeline, optional
         Is filled with the times of reading, copying and computing.
+    client : distributed.Client, optional
+        Its workers share the passes over the scan, as of `gpu4d.sweep`.
     cleaned : bool
         The cube has the corrections of the recipe already, as `gpu4d.workflow.inputs.open_scan` makes them.
 
@@ -56,7 +64,7 @@ def analyse(
         inputs.check_regions(recipe, cube.scan_shape)
         where = inputs.scan_mask(cube, recipe)
         given = inputs.given_probe(cube, recipe) if probe is None else np.asarray(probe, dtype=np.float64)
-        state = RunState(cube, recipe, record, where, given, timeline)
+        state = RunState(cube, recipe, record, where, given, timeline, client)
         for stage in known_stages():
             stage.check(state)
         carry_out(known_stages(), state)

@@ -30,6 +30,7 @@ from gpu4d.workflow.report.pictures import draw, stages_that_made_something
 from gpu4d.workflow.report.report import Page, Table, write
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stages import known_stages
+from gpu4d.workflow.workers import check_workers, workers_of
 
 
 @dataclass
@@ -137,6 +138,8 @@ def run(
     out = output.default_folder(path) if out is None else Path(out)
     needed(recipe)
     output.check_free(out, overwrite, (path,))
+    if trace is not None and (recipe.compute.workers or recipe.compute.scheduler):
+        raise InputError(f"--trace {trace} shows one process: leave it out with --workers or --scheduler, and look at Dask's dashboard")
     trace = None if trace is None else check_trace(Path(trace), out, overwrite)
     record = Record(watcher or SilentWatcher())
     with record.stage("open"):
@@ -144,7 +147,8 @@ def run(
     if recipe.input.preview:
         record.warn(preview_warning(cube))
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
-        state = analyse(cube, recipe, record, timeline=timeline, cleaned=True)
+        with workers_of(recipe) as client:
+            state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
         publish(state, new, out, title, command, bundle)
     return Result(Path(out), state)
@@ -154,9 +158,7 @@ def needed(recipe: Recipe) -> None:
     """Check before the work what would fail later: a device that is not there, a missing package."""
     from importlib.util import find_spec
 
-    from gpu4d.device.choose import choose_all
-
-    choose_all(recipe.compute.device)
+    check_workers(recipe)
     if missing := [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]:
         raise InputError(f"pictures and report need {' and '.join(missing)}: pip install 'gpu4d[app]'")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from gpu4d.streaming.reduction import Reduction, Result
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.stage import Reason
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 T = TypeVar("T")
 
@@ -40,6 +43,8 @@ class RunState:
         Image of the vacuum probe, if the caller gave one.
     timeline : Timeline or None
         Records the work of sweeps.
+    client : distributed.Client or None
+        Its workers share the passes over the scan.
     results : dict
         Results of stages, by the names in their `makes`.
     products : dict
@@ -54,6 +59,7 @@ class RunState:
     where: np.ndarray | None = None
     given_probe: np.ndarray | None = None
     timeline: Timeline | None = None
+    client: Client | None = None
     results: dict[str, Result] = field(default_factory=dict)
     products: dict[str, Item] = field(default_factory=dict)
     reasons: dict[str, Reason] = field(default_factory=dict)
@@ -105,9 +111,9 @@ class RunState:
 
     @property
     def sweep_options(self) -> BudgetOptions:
-        """Device and memory of the recipe, as options of `gpu4d.sweep`."""
+        """Device and memory of the recipe, and its workers, as options of `gpu4d.sweep`."""
         compute = self.recipe.compute
-        return {"device": compute.device, "memory": compute.memory, "trace": self.timeline}
+        return {"device": compute.device, "memory": compute.memory, "trace": self.timeline, "client": self.client}
 
     def sweep(self, reductions: dict[str, Reduction], progress: Progress) -> dict[str, Result]:
         """Read the scan once on the recipe's device.
@@ -117,6 +123,9 @@ class RunState:
         import gpu4d
         from gpu4d.streaming.plan import plan
 
+        if self.client is not None:
+            given: dict[str, Any] = {"where": self.where, "progress": progress}
+            return self.with_memory(lambda options: gpu4d.sweep(self.cube, reductions, **{**given, **options}))
         compute = self.recipe.compute
         memory = compute.memory
         if "compute.memory" not in self.recipe.given:

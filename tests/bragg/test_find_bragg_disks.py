@@ -160,3 +160,11 @@ def test_positions_and_strain_of_the_benchmark_are_near_their_bounds():
         found = bragg_cpu.strain_of(disks, [s.truth["g1"], s.truth["g2"]])
         ratios = [(getattr(found, name).data - s.truth[name]).std() / sigma for name, sigma in bragg_cpu.strain_bound(s).items()]
         assert 0.8 < np.mean(ratios) < 1.3
+
+
+def test_disks_of_a_pattern_do_not_depend_on_the_patterns_beside_it():
+    """Noise that passes for many hidden disks: there must be places for all of them, whatever the other patterns need."""
+    data = np.random.default_rng(0).poisson(4.0, (13, 9, 17, 20)).astype("uint16")[6:8]
+    probe = gpu4d.probe.synthetic((17, 20), 2.5)
+    together, alone = (gpu4d.find_bragg_disks(patterns, probe, min_significance=1.0) for patterns in (data, data[1, 5:6]))
+    assert alone[0].qx.tolist() == together[1, 5].qx.tolist() and alone[0].qy.tolist() == together[1, 5].qy.tolist()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpu4d import extensions
 from gpu4d.io import formats
 from gpu4d.workflow import stages
 
@@ -17,7 +18,7 @@ def installed(room, known, name, value):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
         entry = EntryPoint(name, value, room.GROUP)
-        patch.setattr(room, "entry_points", lambda group: [entry] if group == room.GROUP else [])
+        patch.setattr(extensions, "entry_points", lambda group: [entry] if group == room.GROUP else [])
         known.cache_clear()
         yield
     known.cache_clear()

@@ -39,7 +39,9 @@ def test_a_table_that_is_not_one_is_refused(text, wrong):
         rows_in(text)
 
 
-@pytest.mark.parametrize(("checks", "wrong"), [(["`a`"], r"without a check: \['`b \| c`', '`e`'\]"), (["`a`", "`b | c`", "`e`", "z"], "'z'")])
+@pytest.mark.parametrize(
+    ("checks", "wrong"), [(["`a`"], r"without a check: \['`b \| c`', '`e`'\]"), (["`a`", "`b | c`", "`e`", "z"], "'z'")]
+)
 def test_rows_and_checks_must_be_the_same(checks, wrong):
     with pytest.raises(AssertionError, match=wrong):
         assert_same_rows(rows_in(PAGE), checks)

@@ -8,9 +8,9 @@ import pytest
 
 # From the bottom to the top; rooms of one line do not import each other.
 FLOORS = (
-    ("sizes", "_version", "deprecation", "compiled_cache", "compiled_pieces"),
+    ("sizes", "_version", "deprecation", "compiled_cache", "compiled_pieces", "on_host"),
     ("errors",),
-    ("physics",),
+    ("physics", "foreign_arrays", "extensions"),
     ("arrays",),
     ("real_arrays", "robust"),
     ("operation", "fft", "cache", "compiled"),
@@ -31,11 +31,11 @@ FLOORS = (
     ("ptychography",),
     ("planning",),
     ("interop",),
-    ("plot",),
+    ("plot", "_capabilities"),
     ("workflow",),
     ("testing",),
     ("cli_flags", "cli_signals"),
-    ("cli_plan", "cli_convert", "cli_export"),
+    ("cli_plan", "cli_convert", "cli_export", "cli_capabilities"),
     ("cli", ""),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from forking import Forks
 
+import gpu4d
 from gpu4d.io.formats.table import formats_table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -41,7 +42,7 @@ PAGES = (
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
 
-@pytest.mark.parametrize("page", ["reference/api.md", "explanation/architecture.md", *RUN])
+@pytest.mark.parametrize("page", ["reference/api.md", "reference/capabilities.md", "explanation/architecture.md", *RUN])
 def test_the_names_they_list_exist(page):
     names = sorted(set(re.findall(r"`(gpu4d(?:\.\w+)+)", (DOCS / page).read_text(encoding="utf-8"))))
     assert names
@@ -123,15 +124,23 @@ def test_their_recipes_are_valid(page):
         Recipe.from_toml(recipe)
 
 
-def test_the_table_of_formats_is_what_the_formats_say():
-    """``GPU4D_WRITE_TABLES=1 pytest tests/project/test_pages.py -k table_of_formats`` writes it anew."""
-    page, rates = DOCS / "how-to" / "formats.md", DOCS.parent / "benchmarks" / "results" / "readers.json"
-    measured = json.loads(rates.read_text(encoding="utf-8")) if rates.exists() else {}
-    begin, end = "<!-- table of formats -->\n", "<!-- end of the table -->"
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(begin)
+def in_its_place(page: Path, name: str, table: str) -> None:
+    """Compare what stands between a table's marks in a page with the table; with GPU4D_WRITE_TABLES write it there first."""
+    begin, end = f"<!-- {name} -->\n", "<!-- end of the table -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    wanted = f"{before}{begin}{formats_table(measured)}\n{end}{after}"
+    wanted = f"{before}{begin}{table}\n{end}{after}"
     if os.environ.get("GPU4D_WRITE_TABLES"):
         page.write_text(wanted, encoding="utf-8")
     assert page.read_text(encoding="utf-8") == wanted
+
+
+def test_the_table_of_formats_is_what_the_formats_say():
+    """``GPU4D_WRITE_TABLES=1 pytest tests/project/test_pages.py -k table_of`` writes it anew, and the one below."""
+    rates = DOCS.parent / "benchmarks" / "results" / "readers.json"
+    measured = json.loads(rates.read_text(encoding="utf-8")) if rates.exists() else {}
+    in_its_place(DOCS / "how-to" / "formats.md", "table of formats", formats_table(measured))
+
+
+def test_the_table_of_capabilities_is_what_the_code_says():
+    in_its_place(DOCS / "reference" / "capabilities.md", "table of capabilities", gpu4d.capabilities().markdown())

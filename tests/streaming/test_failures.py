@@ -248,11 +248,11 @@ def test_ctrl_c_while_a_thread_is_started(device, monkeypatch):
             super().update(frames, positions)
 
     monkeypatch.setenv("GPU4D_THREADS", "2")
-    engine = importlib.import_module("gpu4d.streaming.engine")
-    monkeypatch.setattr(engine.threads, "beside", beside)
-    monkeypatch.setattr(engine.threads, "submit", interrupted)
-    close = engine._Door.close
-    monkeypatch.setattr(engine._Door, "close", lambda door: (close(door), workspaces.append(started[0].is_alive() and door._inside))[0])
+    passes = importlib.import_module("gpu4d.streaming.passes")
+    monkeypatch.setattr(passes.threads, "beside", beside)
+    monkeypatch.setattr(passes.threads, "submit", interrupted)
+    close = passes._Door.close
+    monkeypatch.setattr(passes._Door, "close", lambda door: (close(door), workspaces.append(started[0].is_alive() and door._inside))[0])
     processor = AccountingProcessor(lanes=2) if device == "accounting" else "cpu"
     try:
         gpu4d.sweep(gpu4d.DataCube(np.ones((64, 8, 16, 16), np.uint8)), Slow(), device=processor, memory="1 MB")

@@ -121,7 +121,7 @@ def separate_disks(
     ([[True, True]], True, True)
     """
     xp = arrays.namespace(patterns, height, x)
-    every = height.shape[1]
+    every, heights = height.shape[1], height
     if isinstance(count, np.ndarray):  # places that stay empty take time
         some = min(every, int(count.max(initial=0)) + MOST_HIDDEN)
         height, x, y, amplitude, xx, yy, ok = (v[:, :some] for v in (height, x, y, amplitude, xx, yy, ok))
@@ -141,8 +141,12 @@ def separate_disks(
         x, y, amplitude = (xp.where(known, there, here) for there, here in zip(fit, now[1:4]))
         state = _chosen(now.disk, _chosen(now.fitted | known, FITTED, PLACED), 0)
         places = hidden_disks(patterns, x, y, amplitude, state, around, table, pixels, allowed, **search)
-        if isinstance(places.count, np.ndarray) and not places.count.any():
-            break  # a device is not asked, because that would wait for it
+        if isinstance(places.count, np.ndarray):  # a device is not asked, because that would wait for it
+            if not places.count.any():
+                break
+            if (used := min(every, int((count + places.count).max()))) > most:  # else disks depended on the other patterns
+                most, height, slot = used, heights[:, :used], np.arange(used, dtype=count.dtype)[None, :]
+                now = Separated(*(_widened(v, most) for v in now))
         new, now, count = _with_places(now, count, places, slot)
         role = _chosen(now.disk, _chosen(new, HIDDEN, ALONE), NONE)
         fit = joint_fit(patterns, now.x, now.y, height, role, table, pixels, **joint)

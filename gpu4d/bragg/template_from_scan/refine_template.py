@@ -16,6 +16,7 @@ from gpu4d.bragg.template_from_scan.disk_windows import windows_of
 from gpu4d.bragg.template_from_scan.shared_shape import NEAR, Grid, JointFit, Radial, Shape, smoothed
 from gpu4d.data import DataCube, PointListArray
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.probe.measure_disk import Disk, measure_disk
 from gpu4d.probe.shape.disk_shape import disk_shape
 from gpu4d.probe.shape.fine_image import FineImage
@@ -43,6 +44,7 @@ PLATEAU = 0.7  # radii: the mean within this distance from the centre is 1
 OVERSAMPLED = 4  # points per pixel on which the centre of a shape that is not round is measured
 
 
+@on_host("sample")
 def refine_template(
     cube_or_patterns: DataCube | Array,
     disks: PointListArray | None,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-from importlib.metadata import entry_points
+from typing import Any
 
+from gpu4d.errors import InputError
+from gpu4d.extensions import check_class, check_free, extensions
 from gpu4d.io.format import Format
 
 GROUP = "gpu4d.formats"  # of entry points
@@ -43,10 +45,28 @@ LAST = "rosettasciio:RosettaSciIO"  # asked after all others, those of other pac
 
 @functools.cache
 def known_formats() -> tuple[Format, ...]:
-    """Return one format of each class: gpu4d's own in the order of the table, those of other packages by name, and the last resort."""
-    own = [_load(f"{__name__}.{entry}") for entry in FORMATS]
-    others = [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
-    return tuple(kind() for kind in (*own, *others, _load(f"{__name__}.{LAST}")))
+    """Return one format of each class: gpu4d's own in the order of the table, those of other packages by name, and the last resort.
+
+    A format of another package that cannot be used is left out, with a warning.
+    """
+    own, last = [_load(f"{__name__}.{entry}")() for entry in FORMATS], _load(f"{__name__}.{LAST}")()
+    taken = {known.name for known in (*own, last)}
+
+    def accept(entry: str, found: Any, package: str) -> Format:
+        check_class(found, Format, "a subclass of gpu4d.io.format.Format")
+        if not all(isinstance(getattr(found, word, None), str) for word in ("name", "accepts")):
+            raise InputError(f"{found.__name__} lacks a text: name and accepts")
+        check_free(found.name, taken, "format")
+        made = found()
+        taken.add(found.name)
+        return made
+
+    return (*own, *extensions(GROUP, accept), last)
+
+
+def from_elsewhere(known: Format) -> bool:
+    """Say whether a format comes from another package."""
+    return not type(known).__module__.startswith(f"{__name__}.")
 
 
 def _load(entry: str) -> type[Format]:

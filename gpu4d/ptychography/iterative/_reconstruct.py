@@ -17,6 +17,7 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import OriginLike, complex_values, scan_mask
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
+from gpu4d.on_host import on_host
 from gpu4d.ptychography.experiment import Experiment, geometry
 from gpu4d.ptychography.iterative.grid import Grid
 from gpu4d.ptychography.iterative.load import Loaded, given_positions, load_patterns
@@ -51,6 +52,7 @@ class Start:
     positions: ArrayLike | None
 
 
+@on_host("fits")
 def reconstruct(
     cube: DataCube,
     /,

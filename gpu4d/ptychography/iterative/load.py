@@ -47,6 +47,7 @@ class Loaded:
 def load_patterns(cube: DataCube, where: ArrayLike | None, pixels: np.ndarray | None, **options: Any) -> Loaded:
     """Load all patterns. Those without counts, and those with a value that is not finite, in `pixels` (Qx, Qy) bool are left out."""
     chosen = scan_mask(where, cube.scan_shape)
+    options.pop("client", None)  # the patterns are needed here
     frames = load_cube(cube, where=chosen, **options)
     xp = arrays.namespace(frames)
     frames = xp.reshape(frames, (-1, *cube.detector_shape))

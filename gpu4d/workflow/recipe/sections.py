@@ -84,7 +84,13 @@ CalibrationSettings.__doc__ = "Known values of the experiment. They replace thos
 
 @dataclass
 class ComputeSettings:
-    """Device and memory."""
+    """Device, memory and workers."""
 
     device: str = setting("auto", "text", "auto, cpu, cuda or cuda:N. Several GPUs share the work: cuda:0,cuda:1.")
-    memory: str = setting("512 MB", "memory", "Memory that the passes over the scan may allocate.")
+    memory: str = setting("512 MB", "memory", "Memory that the passes over the scan may allocate, on each worker.")
+    workers: int | None = setting(
+        None, "whole", "Processes on this machine that share the passes over the scan.", low=1, high=1024, automatic="none are started"
+    )
+    scheduler: str | None = setting(
+        None, "text", "Address of a Dask scheduler, tcp://host:8786, whose workers share the passes.", automatic="none is used"
+    )

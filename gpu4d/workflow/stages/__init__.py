@@ -6,13 +6,17 @@ A new technique is a file in this folder and a line in `STAGES`. Another package
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
-from importlib.metadata import entry_points
+from typing import Any
 
+from gpu4d.errors import InputError
+from gpu4d.extensions import check_class, check_free, extensions
 from gpu4d.workflow.stage import Stage
 
 GROUP = "gpu4d.stages"  # of entry points
+GENERAL_SECTIONS = ("input", "calibration", "compute")  # of a recipe, which belong to no stage
 STAGES = (  # module: class; stages that are ready together run in this order, and the sections of a recipe have it too
     "technique:Technique",
     "survey:FirstSums",
@@ -54,10 +58,34 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
 
 @functools.cache
 def known_stages() -> tuple[Stage, ...]:
-    """Return one stage of each class: gpu4d's own in the order of the table, then those of other packages by name."""
-    own = [_load(f"{__name__}.{entry}") for entry in STAGES]
-    others = [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
-    return tuple(kind() for kind in (*own, *others))
+    """Return one stage of each class: gpu4d's own in the order of the table, then those of other packages by name.
+
+    A stage of another package that cannot be used is left out, with a warning.
+    """
+    own = [_load(f"{__name__}.{entry}")() for entry in STAGES]
+    names, sections = {one.name for one in own}, {*GENERAL_SECTIONS, *(one.section for one in own if one.settings is not None)}
+    made = {result for one in own for result in one.makes}
+
+    def accept(entry: str, found: Any, package: str) -> Stage:
+        check_class(found, Stage, "a subclass of gpu4d.workflow.Stage")
+        if not all(isinstance(getattr(found, word, None), str) for word in ("name", "title")):
+            raise InputError(f"{found.__name__} lacks a text: name and title")
+        check_free(found.name, names, "stage")
+        for result in found.makes:
+            check_free(result, made, "result")
+        if found.settings is not None:
+            if not (found.section.isidentifier() and dataclasses.is_dataclass(found.settings)):
+                raise InputError(f"{found.__name__} has settings and needs both: a section that is a name, and a dataclass")
+            check_free(found.section, sections, "section of the recipe")
+            settings: Any = found.settings
+            settings()  # each has a default
+            sections.add(found.section)
+        one = found()
+        names.add(found.name)
+        made.update(found.makes)
+        return one
+
+    return (*own, *extensions(GROUP, accept))
 
 
 def _load(entry: str) -> type[Stage]:

@@ -188,5 +188,8 @@ def turn_of(state: RunState) -> dict[str, Any]:
 
 
 def options_of(state: RunState) -> dict[str, Any]:
-    """Return options of `gpu4d.sweep`: the recipe's device and memory, and the positions to use."""
-    return {**state.sweep_options, "where": state.where}
+    """Return options of `gpu4d.sweep`: the recipe's device and memory, and the positions to use.
+
+    Methods with these options hold patterns, or images of single pixels, where they compute. So they read in this process.
+    """
+    return {**state.sweep_options, "where": state.where, "client": None}
