@@ -1,8 +1,8 @@
 """py4DSTEM's own tests, without and with `gpu4d.interop.py4dstem.accelerate`: ``python benchmarks/peers/conformance_py4dstem.py``.
 
 The tests are those of its source distribution. They are run where they are, and nothing of them is copied. The environment with py4DSTEM,
-pytest and this gpu4d is made in the first run, and kept. The exit code is 1 if a test ends otherwise than it did with py4DSTEM's engine, and
-no reason is listed in DIFFERENCES.
+pytest and this gpu4d is made in the first run, and kept. The exit code is 1 if a test ends otherwise than it did with py4DSTEM's engine
+and no reason is listed in DIFFERENCES.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def environment(folder: pathlib.Path) -> pathlib.Path:
     """Return the interpreter of an environment with py4DSTEM and this gpu4d, in one line of pip."""
     place = folder / "py4DSTEM with gpu4d"
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists() or subprocess.run([str(python), "-c", "import py4DSTEM, gpu4d, pytest"], capture_output=True, check=False).returncode:
+    if (
+        not python.exists()
+        or subprocess.run([str(python), "-c", "import py4DSTEM, gpu4d, pytest"], capture_output=True, check=False).returncode
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         for step in ([sys.executable, "-m", "venv", str(place)], [str(python), "-m", "pip", "install", "-q", "-e", str(ROOT), *PACKAGES]):
             done = subprocess.run(step, capture_output=True, text=True, check=False)
@@ -94,7 +97,8 @@ def main() -> int:
         reason = DIFFERENCES.get(name, "") if first != second else ""
         unexplained += first != second and not reason
         print(f"{name:72} {first:10} {second:10} {data}{'  ' + reason if reason else ''}")
-    print(f"passed: {sum(v == 'passed' for v in theirs.values())} with py4DSTEM's engine, {sum(v == 'passed' for v in ours.values())} with gpu4d's")
+    passed = [sum(outcome == "passed" for outcome in run.values()) for run in (theirs, ours)]
+    print(f"passed: {passed[0]} with py4DSTEM's engine, {passed[1]} with gpu4d's")
     print(counted or "no replaced function was called")
     return int(unexplained > 0)
 

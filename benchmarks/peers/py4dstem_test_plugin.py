@@ -1,7 +1,7 @@
 """A pytest plugin for py4DSTEM's own tests: stand-ins for their data, and gpu4d as the engine if GPU4D_ACCELERATE is set.
 
-The data of these tests are downloads of hundreds of MB. In the place of a file that is absent, py4DSTEM's readers give a small simulated scan,
-or Bragg vectors, of the kind that the file has.
+The data of these tests are downloads of hundreds of MB. In the place of a file that is absent, py4DSTEM's readers give a small simulated
+scan, or Bragg vectors, of the kind that the file has.
 """
 
 from __future__ import annotations

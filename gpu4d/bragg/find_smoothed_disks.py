@@ -92,7 +92,7 @@ class SmoothedDisks(NamedTuple):
 
 
 @operation(cpu=Twin("gpu4d.cpu_fallback.find_smoothed_disks"))
-def find_smoothed_disks(patterns: Any, spectrum: Any, /, *, search: SmoothedSearch = SmoothedSearch()) -> SmoothedDisks:  # noqa: B008
+def find_smoothed_disks(patterns: Any, spectrum: Any, /, *, search: SmoothedSearch = SmoothedSearch()) -> SmoothedDisks:
     """Find the disks of many patterns on smoothed correlation maps.
 
     The map is max(F⁻¹[m |m|^(power - 1)], 0), smoothed. Its maxima over eight neighbours pass, in this order: border, absolute threshold,
@@ -121,7 +121,7 @@ def find_smoothed_disks(patterns: Any, spectrum: Any, /, *, search: SmoothedSear
     ([1], 12.0, 20.0)
     """
     xp = arrays.namespace(patterns, spectrum)
-    n, nx, ny = patterns.shape
+    nx, ny = patterns.shape[1:]
     x = arrays.as_float64(patterns)
     good = xp.all(xp.isfinite(x), axis=(-2, -1))[:, None, None]
     product = powered(fft.rfft2(xp.where(good, x, xp.zeros_like(x))) * spectrum, search.power)

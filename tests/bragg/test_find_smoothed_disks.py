@@ -34,7 +34,10 @@ def test_samples_are_sums_of_the_whole_fourier_plane(shape):
     samples = np.array(
         [
             [
-                np.sum(plane * np.exp(2j * np.pi * (np.fft.fftfreq(shape[0])[:, None] * (7.5 + a / 8) + np.fft.fftfreq(shape[1]) * (9 + b / 8))))
+                np.sum(
+                    plane
+                    * np.exp(2j * np.pi * (np.fft.fftfreq(shape[0])[:, None] * (7.5 + a / 8) + np.fft.fftfreq(shape[1]) * (9 + b / 8)))
+                )
                 for b in places
             ]
             for a in places
@@ -63,7 +66,9 @@ def test_thresholds_come_before_the_spacing(kind):
 def test_the_border_the_number_and_broken_patterns(kind):
     pattern = np.concatenate([spots((2, 16, 5.0), (16, 16, 3.0), (25, 20, 2.0)), np.zeros((1, 32, 32)), np.full((1, 32, 32), np.nan)])
     with gpu4d.using(kind):
-        disks = find_smoothed_disks(pattern, ONES, search=SmoothedSearch(smoothing=0.5, subpixel="poly", edge=3, max_peaks=1, min_spacing=0.0))
+        disks = find_smoothed_disks(
+            pattern, ONES, search=SmoothedSearch(smoothing=0.5, subpixel="poly", edge=3, max_peaks=1, min_spacing=0.0)
+        )
     assert disks.count.tolist() == [1, 0, 0] and np.isnan(disks.qx[1:]).all()
     np.testing.assert_allclose((disks.qx[0, 0], disks.qy[0, 0]), (16, 16), atol=1e-5)
 

@@ -36,7 +36,9 @@ def patterns_stay_in_the_file(library, cells):
 
 
 def mean_is_equal(library, cells):
-    np.testing.assert_allclose(library.DataCube(PATTERNS).get_dp_mean().data, gpu4d.sweep(gpu4d.DataCube(PATTERNS), gpu4d.MeanPattern()).data)
+    np.testing.assert_allclose(
+        library.DataCube(PATTERNS).get_dp_mean().data, gpu4d.sweep(gpu4d.DataCube(PATTERNS), gpu4d.MeanPattern()).data
+    )
 
 
 def maximum_is_equal(library, cells):

@@ -22,7 +22,15 @@ def calibration():
     """A calibration with everything that both sides know."""
     origin = np.stack(np.meshgrid(np.arange(4) + 8.0, np.arange(5) / 4 + 9, indexing="ij"), -1)
     return gpu4d.Calibration(
-        q_pixel=0.02, r_pixel=2.5, energy=200e3, semiangle=3.0, probe_radius=5.5, origin=origin, ellipse=(1.03, 1.0, 0.3), rotation=0.4, transpose=True
+        q_pixel=0.02,
+        r_pixel=2.5,
+        energy=200e3,
+        semiangle=3.0,
+        probe_radius=5.5,
+        origin=origin,
+        ellipse=(1.03, 1.0, 0.3),
+        rotation=0.4,
+        transpose=True,
     )
 
 
@@ -106,7 +114,9 @@ def test_probes_both_ways(library):
     np.testing.assert_array_equal(back.kernel, template.kernel)
     np.testing.assert_array_equal(back.probe, template.probe)
     bare = ours.to_probe(gpu4d.Template.from_kernel(template.kernel))
-    assert bare.probe.argmax() == np.ravel_multi_index(np.unravel_index(np.roll(template.kernel, (24, 20), (0, 1)).argmax(), (48, 40)), (48, 40))
+    assert bare.probe.argmax() == np.ravel_multi_index(
+        np.unravel_index(np.roll(template.kernel, (24, 20), (0, 1)).argmax(), (48, 40)), (48, 40)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +129,9 @@ def strained(library):
     disks = gpu4d.PointListArray(np.arange(31) * each, {"qx": points[:, 0], "qy": points[:, 1], "intensity": intensity}, (5, 6))
     vectors = ours.to_braggvectors(disks, (128, 128), gpu4d.Calibration(origin=scan.truth["origin"]))
     found = library.StrainMap(braggvectors=vectors)
-    found.choose_basis_vectors(minSpacing=6, minAbsoluteIntensity=0.01, maxNumPeaks=60, edgeBoundary=4, vis_params={"vmin": 0, "vmax": 0.99})
+    found.choose_basis_vectors(
+        minSpacing=6, minAbsoluteIntensity=0.01, maxNumPeaks=60, edgeBoundary=4, vis_params={"vmin": 0, "vmax": 0.99}
+    )
     found.set_max_peak_spacing(max_peak_spacing=5)
     found.fit_basis_vectors()
     found.get_strain(coordinate_rotation=20)

@@ -88,7 +88,9 @@ def test_disks_and_strain_of_gold(library, shared_data, name):
 def strain_of(library, vectors):
     """py4DSTEM's own way from Bragg vectors to strain."""
     found = library.StrainMap(braggvectors=vectors)
-    found.choose_basis_vectors(minSpacing=6, minAbsoluteIntensity=0.01, maxNumPeaks=60, edgeBoundary=4, vis_params={"vmin": 0, "vmax": 0.99})
+    found.choose_basis_vectors(
+        minSpacing=6, minAbsoluteIntensity=0.01, maxNumPeaks=60, edgeBoundary=4, vis_params={"vmin": 0, "vmax": 0.99}
+    )
     found.set_max_peak_spacing(max_peak_spacing=3)
     found.fit_basis_vectors()
     found.get_strain()

@@ -107,9 +107,7 @@ def calibrated(vectors: Any, *, center: bool, ellipse: bool, pixel: bool, rotate
     return offsets, rows
 
 
-def _indexed(
-    offsets: np.ndarray, rows: np.ndarray, nodes: np.ndarray, reach: float, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _indexed(offsets: np.ndarray, rows: np.ndarray, nodes: np.ndarray, reach: float, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets and rows of the disks nearer than `reach` to a node, with the indices of that node, at positions of the mask."""
     nearest, near = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
     step = max(1, AT_A_TIME // max(1, len(nodes)))

@@ -107,7 +107,9 @@ def from_calibration(calibration: py4DSTEM.Calibration, scan_shape: tuple[int, i
     """
     check_kind(calibration, "Calibration", "calibration")
     keys = {key: calibration[key] for key in calibration.keys}
-    found = from_keys({key: float(v) if isinstance(v, int | np.number) and not isinstance(v, bool) else v for key, v in keys.items()}, scan_shape)
+    found = from_keys(
+        {key: float(v) if isinstance(v, int | np.number) and not isinstance(v, bool) else v for key, v in keys.items()}, scan_shape
+    )
     for entry in list(found.history):
         found.history[found.history.index(entry)] = type(entry)(entry.field, entry.value, "calibration of py4DSTEM", entry.when)
     return found
