@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def from_strainmap(strainmap: py4DSTEM.StrainMap) -> Strain:
     mean = Lattice(np.asarray(strainmap.g1, dtype=np.float64), np.asarray(strainmap.g2, dtype=np.float64))
     residual = np.where(mask, found["error"], np.nan)
     counts = np.array([len(strainmap.bragg_vectors_indexed[i, j].data) for i, j in np.ndindex(*mask.shape)]).reshape(mask.shape)
-    fit = LatticeFit(g1, g2, origin, covariance, residual, counts, nothing, mask, mean, "py4dstem", float("nan"))
+    parts: tuple[Any, ...] = (g1, g2, origin, covariance, residual, counts, nothing, mask)
+    fit = LatticeFit(*parts, mean, "py4dstem", float("nan"))
     unstrained = _reference(reference, g1, g2)
     return strain_map(fit, reference=unstrained, definition="first_order", rotation=_turn(strainmap), max_strain=np.inf)
 
