@@ -5,7 +5,8 @@
 Patterns come from a generator in the same process, or through a socket from a process of its own, which sends them by its own clock. The
 results are compared with those of a sweep first, to the last bit. "kept up" says how long after its last pattern was due the scan was
 reduced, as a part of the time that it takes, and how late the source was at most, because it had to wait. Then the clock is left out:
-the patterns per second that go through, against a sweep of the same patterns in memory in the same round.
+the patterns per second that go through, against a sweep of the same patterns in memory in the same round. "cores" is the processor time
+of this process for the patterns of a second at the given rate: it says what is needed also where other programs use the machine.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Row(NamedTuple):
     portion: int  # patterns that are handed over together
     behind: float  # of the scan's time: how long after the last pattern was due the results were there
     latest: float  # s: most that the source was late
+    cores: float  # processors that this process needs at the source's rate
     rate: float  # patterns per second without a clock
     of_sweep: float  # of the rate of a sweep in memory
 
@@ -126,27 +128,29 @@ def run(shape: tuple[int, int, int, int], rate: float, rounds: int) -> list[Row]
             assert np.asarray(out[name]).tobytes() == np.asarray(want[name]).tobytes(), f"{way}: {name} is not that of a sweep: not timed"
         timed = [once(way, shape, portion, rate)[1:] for _ in range(rounds)]
         behind = [(seconds - total / rate) * rate / total for seconds, _ in timed]
-        rates, ratios = [], []
+        rates, ratios, cores = [], [], []
         for _ in range(rounds):
             start = time.perf_counter()
             gpu4d.sweep(cube, reductions(shape[2]))
             swept = time.perf_counter() - start
+            before = time.process_time()
             seconds = once(way, shape, portion, None)[1]
+            cores.append((time.process_time() - before) / total * rate)
             rates.append(total / seconds)
             ratios.append(swept / seconds)
-        rows.append(
-            Row(
-                way, portion, statistics.median(behind), max(late for _, late in timed), statistics.median(rates), statistics.median(ratios)
-            )
-        )
+        latest = max(late for _, late in timed)
+        rows.append(Row(way, portion, statistics.median(behind), latest, *map(statistics.median, (cores, rates, ratios))))
     return rows
 
 
 def table(rows: list[Row], rate: float, nbytes: int) -> str:
-    lines = [f"{'source':12}{'portion':>9}{f'behind at {rate:g} Hz':>20}{'source late':>13}{'at most':>18}{'':12}{'of a sweep':>12}"]
+    lines = [
+        f"{'source':12}{'portion':>9}{f'behind at {rate:g} Hz':>20}{'source late':>13}{'cores':>8}{'at most':>18}{'':12}{'of a sweep':>12}"
+    ]
     for row in rows:
         most = f"{row.rate / 1e3:10.1f} kHz{row.rate * nbytes / 1e9:10.2f} GB/s"
-        lines.append(f"{row.way:12}{row.portion:9}{100 * row.behind:18.2f} %{1e3 * row.latest:10.1f} ms{most:>30}{row.of_sweep:12.2f}")
+        kept_up = f"{100 * row.behind:18.2f} %{1e3 * row.latest:10.1f} ms{row.cores:8.2f}"
+        lines.append(f"{row.way:12}{row.portion:9}{kept_up}{most:>30}{row.of_sweep:12.2f}")
     return "\n".join(lines)
 
 

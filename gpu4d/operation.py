@@ -142,8 +142,11 @@ class Operation(Generic[P, R]):
             return self.definition
         if kind not in self.twins:
             raise InputError(f"{self.name} has no {kind!r} twin; it has {['definition', *self.twins]}")
-        module = self.twins[kind].module
-        return getattr(sys.modules.get(module) or importlib.import_module(module), self.name)
+        name = self.twins[kind].module
+        module = sys.modules.get(name)
+        if module is None or getattr(module.__spec__, "_initializing", False):  # then another thread imports it: wait until it has
+            module = importlib.import_module(name)
+        return getattr(module, self.name)
 
     def __reduce__(self) -> str:
         """Travel to other processes by name, as functions do: Dask and multiprocessing may map an operation."""

@@ -10,7 +10,6 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.corrections import Correction, Corrections
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.events import Events, EventSource
-from gpu4d.data.live_scan import live_scan
 from gpu4d.data.pointlist import PointList, PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.data.source import ArraySource, Source
@@ -18,10 +17,12 @@ from gpu4d.data.storable import Storable
 from gpu4d.data.views import CorrectedSource
 
 if TYPE_CHECKING:
+    from gpu4d.data._live_scan import live_scan
     from gpu4d.data.frame_correction import FrameCorrection, Hits
     from gpu4d.data.streaks import Streaks
 
-_LATER = {"FrameCorrection": "frame_correction", "Hits": "frame_correction", "Streaks": "streaks"}  # only raw frames need them
+# Only raw frames and live scans need them.
+_LATER = {"FrameCorrection": "frame_correction", "Hits": "frame_correction", "Streaks": "streaks", "live_scan": "_live_scan"}
 
 __all__ = [
     "ArraySource",

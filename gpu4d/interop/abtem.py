@@ -193,7 +193,9 @@ def _stated(axis: Any) -> StatedAxis:
 def _patterns(measurement: Any) -> DataCube | Slice:
     data, outer = measurement.array, list(measurement.ensemble_axes_metadata)
     if len(outer) > 2:
-        raise InputError(f"the patterns have {len(outer)} axes beside the detector's: need a scan, of two at most (mean or reduce_ensemble first)")
+        raise InputError(
+            f"the patterns have {len(outer)} axes beside the detector's: need a scan, of two at most (mean or reduce_ensemble first)"
+        )
     if not measurement.fftshift:
         data = _centred(data)
     size, steps = data.shape[-2:], [float(step) for step in measurement.sampling]
@@ -248,6 +250,4 @@ def _to_patterns(measurements: Any, axes: Any, cube: DataCube) -> Any:
     ]
     about = {"energy": c.energy, "semiangle_cutoff": c.semiangle, "label": "intensity", "units": "counts", OURS: carried_text(cube)}
     about = {key: value for key, value in about.items() if value is not None}
-    return measurements.DiffractionPatterns(
-        patterns_of(cube), sampling=step, fftshift=True, ensemble_axes_metadata=scan, metadata=about
-    )
+    return measurements.DiffractionPatterns(patterns_of(cube), sampling=step, fftshift=True, ensemble_axes_metadata=scan, metadata=about)

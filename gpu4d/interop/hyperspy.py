@@ -80,7 +80,9 @@ def from_hyperspy(signal: BaseSignal) -> DataCube | Slice | PointListArray:
     navigation, shown = manager.navigation_axes[::-1], manager.signal_axes[::-1]  # in the order of the array
     if len(shown) != 2 or len(navigation) > 2:
         what = f"{len(navigation)} navigation and {len(shown)} signal axes"
-        raise InputError(f"the signal has {what}: need images, at most over two navigation axes (signal.transpose, or signal.inav to choose)")
+        raise InputError(
+            f"the signal has {what}: need images, at most over two navigation axes (signal.transpose, or signal.inav to choose)"
+        )
     order = [axis.index_in_array for axis in (*navigation, *shown)]
     data = signal.data if order == sorted(order) else signal.data.transpose(order)
     named = [_stated(axis) for axis in (*navigation, *shown)]

@@ -118,9 +118,15 @@ def taken_over(text: Any, stated: Calibration, shape: tuple[int, ...]) -> Carrie
         known = None
     if known is None:
         return Carried(stated, None, {}, None)
-    if same and all(_agree(getattr(known, field), getattr(stated, field)) for field in ("q_pixel", "r_pixel")) and _same_origin(known, stated):
+    if (
+        same
+        and all(_agree(getattr(known, field), getattr(stated, field)) for field in ("q_pixel", "r_pixel"))
+        and _same_origin(known, stated)
+    ):
         kept = known
-        kept.override(stated.only([f for f in stated.known() if f in ("energy", "semiangle") and not _agree(getattr(known, f), stated.known()[f])]))
+        kept.override(
+            stated.only([f for f in stated.known() if f in ("energy", "semiangle") and not _agree(getattr(known, f), stated.known()[f])])
+        )
         return Carried(kept, mask, metadata, name)
     kept = known.only(INVARIANT)
     kept.override(stated)

@@ -24,16 +24,16 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpu4d.arrays import ArrayLike, DType
+from gpu4d.data._live_scan import live_scan
 from gpu4d.data.arguments import real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.live_scan import live_scan
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
 
@@ -50,7 +50,7 @@ LARGEST_SCAN = 1 << 28  # positions, of which a list of those that came has a by
 LARGEST_PATTERN = 1 << 28  # bytes: 8192 × 8192 of 32 bits
 PORTION = 1 << 20  # bytes of patterns that are given on together, at least one pattern
 SMALL = 1 << 16  # bytes of a message that is sent by one call of the system, because copying it costs less than calls
-DTYPES = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 KNOWN = ("energy", "semiangle", "q_pixel", "r_pixel")  # of a calibration that a header may state
 
 
@@ -104,7 +104,7 @@ class SocketSource:
         self._socket = _connected(place, address, connect_within)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # else a computer that is switched off is never noticed
         self._socket.settimeout(timeout)
-        self._stream = self._socket.makefile("rb", buffering=PORTION)  # many small messages are one call of the system
+        self._stream: Any = self._socket.makefile("rb", buffering=PORTION)  # many small messages are one call of the system
         self._current: LiveFrames | None = None
 
     def __iter__(self) -> Iterator[LiveFrames]:
@@ -155,17 +155,37 @@ class SocketSource:
 
     def _fill(self, into: memoryview, what: str, at_end: bool = False) -> bool:
         """Wait until a buffer is full. Return False if nothing came because the connection was closed, and may be."""
-        try:
-            done = self._stream.readinto(into)
-        except TimeoutError:
-            raise self._failed(f"nothing came for {self._socket.gettimeout():g} s, waiting for {what}") from None
-        except (OSError, ValueError) as error:  # ValueError: it was closed
-            raise self._failed(f"the connection broke ({getattr(error, 'strerror', None) or error}), waiting for {what}") from error
+        done = self._waited(self._stream.readinto, into, what)
         if done == len(into):
             return True
         if at_end and done == 0:
             return False
         raise self._failed(f"the other program closed the connection inside a scan, before {what}")
+
+    def _waited(self, read: Callable[[Any], Any], argument: Any, what: str) -> Any:
+        """Call a method of the stream, and put its errors into our words."""
+        try:
+            return read(argument)
+        except TimeoutError:
+            raise self._failed(f"nothing came for {self._socket.gettimeout():g} s, waiting for {what}") from None
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            raise self._failed(f"the connection broke ({getattr(error, 'strerror', None) or error}), waiting for {what}") from error
+
+    def _small_messages(self, one: int, most: int) -> bytes:
+        """Take all messages with whole patterns of `one` bytes that have come already, and return the patterns.
+
+        A message of one pattern costs as much Python as one of a hundred. Empty if the next message is another, or not there as a whole.
+        """
+        come, bodies, at, left = memoryview(self._waited(self._stream.peek, 1, "a message")), list[memoryview](), 0, most * one
+        while at + HEAD.size <= len(come):
+            magic, letter, size = HEAD.unpack_from(come, at)
+            end = at + HEAD.size + size
+            if (magic, letter) != (MAGIC, ord("F")) or not size or size % one or size > left or end > len(come):
+                break
+            bodies.append(come[at + HEAD.size : end])
+            at, left = end, left - size
+        self._stream.read(at)
+        return b"".join(bodies)
 
     def _wrong(self, what: str) -> InputError:
         return self._failed(f"got {what}; the messages are described in docs/how-to/live.md")
@@ -207,7 +227,13 @@ class LiveFrames:
         source, shape = self._source, self.scan.detector_shape
         dtype = np.dtype(self.scan.dtype).newbyteorder("<")
         one, most = math.prod(shape) * dtype.itemsize, math.prod(self.scan.scan_shape)
+        small = HEAD.size + one <= PORTION // 4
         while True:
+            if small and (come := source._small_messages(one, most - self.arrived)):
+                frames = np.frombuffer(come, dtype).reshape(-1, *shape)
+                self.arrived += len(frames)
+                yield None, frames
+                continue
             letter, size = source._head() or ("", 0)
             if letter == "E" and size == 0:
                 return
@@ -220,7 +246,7 @@ class LiveFrames:
                 raise source._wrong(f"{size} bytes of patterns of {one} bytes each: need whole patterns")
             if self.arrived + n > most:
                 raise source._wrong(f"{self.arrived + n} patterns of a scan that has {most}")
-            step = max(1, PORTION // one)
+            small, step = HEAD.size + size <= PORTION // 4, max(1, PORTION // one)
             for first in range(0, n, step):
                 frames = np.empty((min(step, n - first), *shape), dtype)
                 source._fill(frames.data.cast("B"), f"pattern {self.arrived} of {most}")
@@ -278,12 +304,15 @@ class FrameSender:
             energy (eV), semiangle (mrad), q_pixel (1/Å) and r_pixel (Å), as far as they are known.
         name : str
         """
-        self._scan = live_scan(shape, dtype)
+        scan = live_scan(shape, dtype)
+        if (kind := np.dtype(scan.dtype).name) not in DTYPES:
+            raise InputError(f"the dtype of the patterns is {kind}: need one of {', '.join(DTYPES)}")
+        self._scan = scan
         if self._socket is None:
             self._socket = self._server.accept()[0]
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         known = {key: float(value) for key, value in (calibration or {}).items()}
-        header = {"version": VERSION, "shape": list(self._scan.shape), "dtype": np.dtype(self._scan.dtype).name}
+        header = {"version": VERSION, "shape": list(self._scan.shape), "dtype": kind}
         self._message("S", json.dumps({**header, "calibration": known, "name": name}).encode())
 
     def send(self, frames: ArrayLike, positions: ArrayLike | None = None) -> None:

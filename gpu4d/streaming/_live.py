@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload, runtime_checkable
 
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.choose import DeviceLike
 from gpu4d.errors import BrokenScanError, InputError
-from gpu4d.io.live import LiveFrames, SocketSource
 from gpu4d.streaming.engine import Finishes
 from gpu4d.streaming.live_sweep import LiveSweep
 from gpu4d.streaming.progress import Counter, Progress
@@ -20,7 +19,28 @@ from gpu4d.streaming.reduction import Reduction, Result
 log = logging.getLogger("gpu4d")
 
 R = TypeVar("R", covariant=True)
-Portions = Iterable[Array | tuple[ArrayLike, Array]]  # patterns in scan order, or positions and patterns
+Portion = Array | tuple[ArrayLike | None, Array]  # patterns in scan order, or positions and patterns
+
+
+@runtime_checkable
+class DescribedFrames(Protocol):
+    """Patterns of a scan that says what it is: `gpu4d.io.live.LiveFrames`, and what other programs make like it."""
+
+    scan: DataCube
+
+    def __iter__(self) -> Iterator[Portion]: ...
+
+
+@runtime_checkable
+class GivesScans(Protocol):
+    """Scans one after the other: `gpu4d.io.live.SocketSource`, and what other programs make like it."""
+
+    def next_scan(self) -> DescribedFrames:
+        """Wait for the next scan."""
+        ...
+
+
+LiveSource = Iterable[Portion] | DescribedFrames | GivesScans
 
 
 class LiveOptions(TypedDict, total=False):
@@ -36,7 +56,7 @@ class LiveOptions(TypedDict, total=False):
 
 @overload
 def live(
-    source: Portions | LiveFrames | SocketSource,
+    source: LiveSource,
     reductions: Mapping[str, Reduction | str],
     scan: DataCube | None = None,
     **options: Unpack[LiveOptions],
@@ -44,13 +64,11 @@ def live(
 
 
 @overload
-def live(
-    source: Portions | LiveFrames | SocketSource, reductions: Finishes[R], scan: DataCube | None = None, **options: Unpack[LiveOptions]
-) -> R: ...
+def live(source: LiveSource, reductions: Finishes[R], scan: DataCube | None = None, **options: Unpack[LiveOptions]) -> R: ...
 
 
 def live(
-    source: Portions | LiveFrames | SocketSource,
+    source: LiveSource,
     reductions: Mapping[str, Reduction | str] | Finishes[object],
     scan: DataCube | None = None,
     *,
@@ -68,9 +86,9 @@ def live(
 
     Parameters
     ----------
-    source : iterable, LiveFrames or SocketSource
+    source : iterable, or gpu4d.io.live.SocketSource
         An iterable yields patterns, (n, Qx, Qy) or (Qx, Qy), in scan order, or pairs (positions, patterns) in any order, as
-        `LiveSweep.feed` takes them. It may end early. Of a `gpu4d.io.live.SocketSource` the next scan is taken.
+        `LiveSweep.feed` takes them. It may end early. Of a `SocketSource`, the next scan is taken.
     reductions : mapping of str to Reduction, or one Reduction
         As of `gpu4d.sweep`.
     scan : DataCube, optional
@@ -106,10 +124,10 @@ def live(
     >>> 1.9 < float(np.mean(out["mean"])) < 2.1
     True
     """
-    if isinstance(source, SocketSource):
+    if isinstance(source, GivesScans):
         source = source.next_scan()
     if scan is None:
-        if not isinstance(source, LiveFrames):
+        if not isinstance(source, DescribedFrames):
             raise InputError("a plain iterable does not say what it yields: give scan=gpu4d.data.live_scan((Rx, Ry, Qx, Qy), dtype)")
         scan = source.scan
     try:

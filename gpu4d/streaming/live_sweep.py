@@ -15,9 +15,9 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
+from gpu4d.data._live_scan import NoPatterns
 from gpu4d.data.arguments import real_values
 from gpu4d.data.datacube import DataCube
-from gpu4d.data.live_scan import NoPatterns
 from gpu4d.data.views import CorrectedSource, uncorrected
 from gpu4d.device import threads
 from gpu4d.device.choose import DeviceLike
@@ -193,7 +193,11 @@ class LiveSweep:
         if type(frames) is not np.ndarray:
             if arrays.is_array(frames) and arrays.is_cuda(frames):
                 raise InputError("frames are on a GPU: a live sweep takes patterns in host memory and copies them to its device itself")
-            frames = real_values(frames, "frames")
+            listed, frames = isinstance(frames, list | tuple), real_values(frames, "frames")
+            if listed:  # lists have no dtype of their own
+                with np.errstate(all="ignore"):
+                    exact = frames.astype(self._dtype)
+                frames = exact if np.array_equal(exact, frames) else frames
         if frames.ndim == 2:
             frames = frames[None]
         if frames.ndim != 3 or frames.shape[1:] != self.scan.detector_shape:

@@ -142,9 +142,9 @@ def test_the_rest_works(packages, caplog, tmp_path):
     assert Recipe().bragg.power == 0.85
     total, asks = (one.name for one in registered_reductions())
     assert gpu4d.sweep(gpu4d.DataCube(data), {"x": total})["x"].tolist() == [[20.0] * 3] * 2
-    with pytest.raises(InputError, match="of some_things cannot be made by its name alone .*power.*import it and give an object"):
+    with pytest.raises(InputError, match=r"of some_things cannot be made by its name alone .*power.*import it and give an object"):
         gpu4d.sweep(gpu4d.DataCube(data), {"x": asks})
-    with pytest.raises(InputError, match=f"no reduction is registered as 'brightest': registered are {total}, {asks}"):
+    with pytest.raises(InputError, match=rf"no reduction is registered as 'brightest': registered are {total}, {asks}"):
         gpu4d.sweep(gpu4d.DataCube(data), {"x": "brightest"})
 
 

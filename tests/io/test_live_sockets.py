@@ -194,6 +194,28 @@ def test_several_scans_after_one_another():
         assert np.asarray(got).tobytes() == np.asarray(gpu4d.sweep(gpu4d.DataCube(data), gpu4d.CenterOfMass(), where=chosen)).tobytes()
 
 
+def test_messages_may_be_cut_anywhere(serve):
+    """Of one pattern or several, with positions in between, in pieces that follow no message."""
+    rng = np.random.default_rng(5)
+    data = rng.poisson(20.0, (8, 8, 4, 5)).astype("<u2")
+    flat, sent, n = data.reshape(64, 4, 5), header(shape=[8, 8, 4, 5]), 0
+    while n < 64:
+        last = min(64, n + int(rng.integers(1, 4)))
+        if rng.random() < 0.3:
+            places = np.stack(np.divmod(np.arange(n, last), 8), -1).astype("<u4")
+            sent += message("P", struct.pack("<I", last - n) + places.tobytes() + flat[n:last].tobytes())
+        else:
+            sent += message("F", flat[n:last].tobytes())
+        n = last
+    sent += message("E") + header(shape=[2, 3, 4, 5]) + FRAMES + message("E")
+    ends = np.cumsum(rng.integers(1, 150, len(sent)))
+    pieces = [sent[a:b] for a, b in zip([0, *ends], ends) if a < len(sent)]
+    with SocketSource(serve(*pieces)) as source:
+        first, second = (gpu4d.live(scan, gpu4d.CenterOfMass()) for scan in source)
+    assert np.asarray(first).tobytes() == np.asarray(gpu4d.sweep(gpu4d.DataCube(data), gpu4d.CenterOfMass())).tobytes()
+    assert np.asarray(second).shape == (2, 2, 3)
+
+
 def test_a_broken_connection_leaves_the_results_so_far(serve):
     data = np.arange(6 * 20, dtype="<u2").reshape(6, 4, 5)
     address = serve(header(), message("F", data[:3].tobytes()), message("F", data[3:].tobytes())[:-50])
@@ -225,8 +247,9 @@ REFUSED = {
     "a huge side": (header(shape=[1, 2, 3, 10**30]), "need four sizes"),
     "a huge scan": (header(shape=[1 << 20, 1 << 20, 4, 4]), "at most 268435456 are taken"),
     "a huge pattern": (header(shape=[2, 2, 1 << 20, 1 << 20]), "at most 268435456 bytes"),
-    "objects": (header(dtype="O"), "one of bool"),
-    "a dtype that is a list": (header(dtype=["u2"]), "one of bool"),
+    "objects": (header(dtype="O"), "one of uint8"),
+    "bool, whose bytes may be anything": (header(dtype="bool"), "one of uint8"),
+    "a dtype that is a list": (header(dtype=["u2"]), "one of uint8"),
     "another field": (header(calibration={"__class__": 1}), "need numbers for some of energy"),
     "no number": (header(calibration={"energy": "x\x1b[31m"}), "need numbers"),
     "a long number": (header(calibration={"energy": int("9" * 400)}), "need numbers"),
@@ -267,6 +290,8 @@ def test_addresses_and_senders():
             sender.send(np.zeros((1, 2, 2), "u1"))
         with pytest.raises(InputError, match="begin"):
             sender.end()
+        with pytest.raises(InputError, match="patterns is bool: need one of uint8"):
+            sender.begin((2, 2, 3, 3), bool)
         address = sender.address
     with pytest.raises(InputError, match="nobody listens there"):
         SocketSource(address, connect_within=0.1)

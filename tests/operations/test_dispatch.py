@@ -1,10 +1,14 @@
 """Which implementation a call takes, tried on an operation of this file."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from operations.comparing import assert_same_home
+from own_process import importing
 
 import gpu4d
 from gpu4d import operation
@@ -118,3 +122,26 @@ def test_cpu_twins_do_not_hold_the_lock(checkout: Path):
     assert len(ENTRIES) > 20 and all(made.targetoptions["nogil"] for made in ENTRIES.values())
     for file in (checkout / "cpu_fallback").glob("*.py"):
         assert "njit" not in file.read_text(), f"{file.name}: gpu4d.compiled says how a function is compiled"
+
+
+def test_threads_wait_for_a_twin_that_another_one_imports(tmp_path):
+    """In a process of its own: the twin's module is slow to import, and two threads ask for it at once."""
+    (tmp_path / "slow_twin.py").write_text("import time\ntime.sleep(0.3)\ndef doubled(x): return 2 * x\n")
+    code = """
+import threading, time
+from gpu4d.operation import Twin, operation
+@operation(cpu=Twin("slow_twin"))
+def doubled(x): return 2 * x
+found = []
+threads = [threading.Thread(target=lambda: found.append(doubled.implementation("cpu")(2))) for _ in range(2)]
+for thread in threads:
+    thread.start()
+    time.sleep(0.05)
+for thread in threads:
+    thread.join()
+print(found)
+"""
+    environment = importing()
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "[4, 4]\n", done.stderr

@@ -401,6 +401,8 @@ CALLS: dict[str, Call] = {
     "wdd": Call(lambda p: gpu4d.wdd(cube(), rotation=0.0, pupil=p).phase, p=PROBE),
     "ptychography.SSBLive": Call(lambda p, m: live(p, m).result().phase, p=PROBE, m=MASK),
     "streaming.load_cube": Call(lambda w: gpu4d.streaming.load_cube(cube(), where=w), w=WHERE),
+    "live": Call(lambda p, w: gpu4d.live([p], gpu4d.MeanPattern(), cube(), where=w), p=PATTERNS.reshape(-1, *DETECTOR), w=WHERE),
+    "data.live_scan": Call(lambda m: gpu4d.data.live_scan(PATTERNS.shape, "uint16", detector_mask=m).detector_mask, m=MASK),
     "sweep": Call(lambda w: gpu4d.sweep(cube(), gpu4d.MeanPattern(), where=w), w=WHERE),
     "streaming.plan": Call(lambda w: gpu4d.streaming.plan(cube(), {"mean": gpu4d.MeanPattern()}, where=w).budget, w=WHERE),
     "detectors.disk": Call(lambda c: gpu4d.detectors.disk(3.0, c).mask(DETECTOR), c=np.array([11.5, 9.5])),

@@ -37,7 +37,7 @@ PAGES = (
     "plan-an-experiment", "formats", "convert", "bin-crop-reshape", "raw-data", "results",
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
-    "counting-and-events", "rdf", "amorphous-strain", "amorphous",
+    "live", "extend", "counting-and-events", "rdf", "amorphous-strain", "amorphous",
 )  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 

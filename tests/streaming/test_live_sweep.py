@@ -334,3 +334,37 @@ def test_ssb_beside_it():
             phase.update(frames[row])
     assert as_bytes(live.results()["com"]) == as_bytes(gpu4d.sweep(cube, gpu4d.CenterOfMass()))
     assert as_bytes(phase.result().phase) == as_bytes(gpu4d.ssb(cube, origin=(16, 16)).phase)
+
+
+@pytest.mark.slow
+def test_random_portions_orders_and_memories(request):
+    """With somebody who looks all the time: no deadlock, the bits of a sweep, and the memory is kept."""
+    rng = np.random.default_rng(7)
+    scans = [scan(dtype) for dtype in ("uint16", "float32")]
+
+    def asked():
+        return {"mean": gpu4d.MeanPattern(), "com": gpu4d.CenterOfMass(), "max": gpu4d.MaxPattern()}
+
+    wants = [gpu4d.sweep(gpu4d.DataCube(data), asked()) for data in scans]
+    waits = 0
+    for run in range(request.config.getoption("--cases") or 24):
+        data, want = scans[run % 2], wants[run % 2]
+        ordered = bool(run % 2 or rng.random() < 0.5)  # floats out of order need memory for all rows
+        least = gpu4d.streaming.plan(gpu4d.DataCube(data), asked(), device="cpu").held_bytes
+        memory = least + int(rng.integers(4, 40)) * data[0, 0].nbytes + (0 if ordered else 300_000)
+        stop = threading.Event()
+        with LiveSweep(live_scan(data.shape, data.dtype), asked(), memory=memory, device="cpu") as live:
+
+            def look(live=live, stop=stop, wait=run % 3 == 0):
+                while not stop.is_set():
+                    live.results(wait=wait)
+
+            viewer = threading.Thread(target=look)
+            viewer.start()
+            feed(live, data, None if ordered else rng.permutation(117), rng.integers(1, 30, 5))
+            stop.set()
+            viewer.join()
+        same(live.results(), want)
+        waits += live.waits
+        assert live._workspace.peak <= memory
+    assert waits

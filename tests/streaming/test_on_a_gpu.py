@@ -110,3 +110,19 @@ def test_events_reach_a_device_as_patterns(device):
         {"mean", "image", "com", "max"} if device == "cpu" else set()
     )
     same(gpu4d.sweep(gpu4d.DataCube(source), reductions(), device=processor), gpu4d.sweep(gpu4d.DataCube(few), reductions()))
+
+
+@EITHER
+def test_a_live_scan(device):
+    """Out of order, corrected, with `where`, and looked at in between: the bits of a sweep on the same device."""
+    data, where = counts(), np.random.default_rng(2).random(SHAPE[:2]) > 0.2
+    cube = gpu4d.DataCube(data).corrected(bad_pixels=bad_mask())
+    want = gpu4d.sweep(cube, reductions(), device=device, where=where)
+    order = np.random.default_rng(3).permutation(SHAPE[0] * SHAPE[1])
+    with gpu4d.streaming.LiveSweep(cube, reductions(), device=device, memory="64 MB", where=where) as live:
+        for some in np.array_split(order, 23):
+            live.feed(data.reshape(-1, *SHAPE[2:])[some], np.stack(np.divmod(some, SHAPE[1]), -1))
+            assert np.asarray(live.results()["com"]).shape == (2, *SHAPE[:2])
+    assert live.reduced == len(order)
+    for name in want:
+        assert np.asarray(live.results()[name]).tobytes() == np.asarray(want[name]).tobytes(), name
