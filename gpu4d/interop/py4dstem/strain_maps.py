@@ -56,8 +56,8 @@ def from_strainmap(strainmap: py4DSTEM.StrainMap) -> Strain:
     mean = Lattice(np.asarray(strainmap.g1, dtype=np.float64), np.asarray(strainmap.g2, dtype=np.float64))
     residual = np.where(mask, found["error"], np.nan)
     counts = np.array([len(strainmap.bragg_vectors_indexed[i, j].data) for i, j in np.ndindex(*mask.shape)]).reshape(mask.shape)
-    parts: tuple[Any, ...] = (g1, g2, origin, covariance, residual, counts, nothing, mask)
-    fit = LatticeFit(*parts, mean, "py4dstem", float("nan"))
+    make: Any = LatticeFit  # its arrays may be of any library, which type checkers do not know of NumPy's
+    fit = make(g1, g2, origin, covariance, residual, counts, nothing, mask, mean, "py4dstem", float("nan"))
     unstrained = _reference(reference, g1, g2)
     return strain_map(fit, reference=unstrained, definition="first_order", rotation=_turn(strainmap), max_strain=np.inf)
 
