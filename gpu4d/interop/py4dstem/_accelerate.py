@@ -114,7 +114,7 @@ def accelerate(parts: str | Iterable[str] = USUAL) -> Acceleration:
     The replacement holds for the whole process, in all threads. Accelerations may be nested, and begun and undone from any thread: the
     last one that ends gives the functions back. A call that runs at that moment ends with the function that it began with.
 
-    Positions of disks differ from py4DSTEM's by up to 2e-4 px, because maps are computed in float32. Two maxima whose heights differ by
+    Positions of disks differ from py4DSTEM's by up to 5e-4 px, because maps are computed in float32. Two maxima whose heights differ by
     less than 1e-6 of the strongest may change places.
 
     Examples
