@@ -15,10 +15,9 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice, Slice
 from gpu4d.errors import InputError
-from gpu4d.interop.later import cube_of
 from gpu4d.interop.lazy_patterns import patterns_of
 from gpu4d.interop.libraries import is_of, library, refused
-from gpu4d.interop.stated import StatedAxis, carried_text, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import StatedAxis, carried_text, cube_of, slice_of, stated_calibration, taken_over
 from gpu4d.io.units import log
 from gpu4d.probe.wavefunction import aberration_terms
 
@@ -141,7 +140,7 @@ def probe_from_abtem(probe: Any) -> tuple[Calibration, dict[str, float]]:
         raise refused(probe, "the probe", "a Probe, CTF or Aberrations of abTEM")
     aberrations: dict[str, float] = {}
     for name, value in stated.items():
-        if np.ndim(getattr(value, "values", value)):
+        if np.ndim(np.asarray(getattr(value, "values", value))):
             raise InputError(f"{name} of the probe is a distribution: give a probe with one value")
         if float(value) != DARK:
             aberrations[str(name)] = float(value)
@@ -207,7 +206,7 @@ def _patterns(measurement: Any) -> DataCube | Slice:
         return slice_of(values, inner, True, (str(about.get("label", "")), UNIT, ()))
     positions = [_stated(axis) for axis in outer]
     data, positions = (data[None], positions * 2) if len(outer) == 1 else (data, positions)
-    stated = stated_calibration([*positions, *inner], *beam, "abTEM's measurement")
+    stated = stated_calibration([*positions, *inner], *beam, "abTEM's measurement", tuple(size))
     known = taken_over(about.pop(OURS, None), stated, tuple(data.shape))
     return cube_of(data, known.calibration, {**known.metadata, "abtem": about}, known.detector_mask, known.name or "abTEM")
 

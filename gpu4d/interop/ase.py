@@ -116,7 +116,7 @@ def to_ase(structure: Structure) -> Atoms:
 
 def _asymmetric(elements: list[str], places: np.ndarray, structure: Structure, required: bool) -> tuple[Site, ...]:
     """Return one atom of each orbit of the space group. Without them all being there: an error, or nothing."""
-    lattice = np.linalg.inv(structure.basis)  # rows are a, b, c
+    lattice = np.linalg.inv(structure.basis).T  # rows are a, b, c
     operations = list(gemmi().find_spacegroup_by_name(structure.space_group).operations())
     left, kept = set(range(len(places))), []
     while left:

@@ -18,9 +18,8 @@ from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
 from gpu4d.interop._to_hyperspy import to_hyperspy
-from gpu4d.interop.later import cube_of
 from gpu4d.interop.libraries import is_of, refused
-from gpu4d.interop.stated import StatedAxis, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import StatedAxis, cube_of, is_detector, slice_of, stated_calibration, taken_over
 from gpu4d.io.units import log
 from gpu4d.probe.template_kernel import TemplateLike
 
@@ -86,7 +85,8 @@ def from_hyperspy(signal: BaseSignal) -> DataCube | Slice | PointListArray:
     order = [axis.index_in_array for axis in (*navigation, *shown)]
     data = signal.data if order == sorted(order) else signal.data.transpose(order)
     named = [_stated(axis) for axis in (*navigation, *shown)]
-    if _is_pattern(signal, named) and len(navigation) == 1:
+    stack = str(signal.metadata.get_item("gpu4d.class", "")).endswith("Slice")
+    if _is_pattern(signal, named) and len(navigation) == 1 and not stack:
         return _scan(signal, data[None], [named[0], *named])
     return _scan(signal, data, named) if len(navigation) == 2 else _slice(signal, data, named)
 
@@ -153,7 +153,7 @@ def _beam(signal: Any) -> tuple[float | None, float | None]:
 
 
 def _scan(signal: Any, data: Any, axes: list[StatedAxis]) -> DataCube:
-    stated = stated_calibration(axes, *_beam(signal), "axes and metadata of the HyperSpy signal")
+    stated = stated_calibration(axes, *_beam(signal), "axes and metadata of the HyperSpy signal", data.shape[2:])
     known = taken_over(signal.metadata.get_item("gpu4d.scan", None), stated, data.shape)
     metadata = signal.metadata.as_dictionary()
     for own in ("gpu4d", "_HyperSpy"):

@@ -19,7 +19,7 @@ from gpu4d.data.slices import RealSlice, Slice
 from gpu4d.errors import InputError
 from gpu4d.interop.hyperspy import from_hyperspy, points_of
 from gpu4d.interop.libraries import is_of, library, refused
-from gpu4d.interop.stated import slice_of, stated_calibration, StatedAxis
+from gpu4d.interop.stated import StatedAxis, slice_of, stated_calibration
 
 if TYPE_CHECKING:
     from hyperspy.signal import BaseSignal
@@ -82,10 +82,10 @@ def to_pyxem(result: DataCube | PointListArray | Slice | Strain, *, calibration:
         return _strain(signals, result)
     if isinstance(result, RealSlice) and result.labels == COM:
         return _shifts(signals, result, calibration or Calibration())
-    made = result.to_hyperspy()
+    made: Any = result.to_hyperspy()
     if isinstance(result, RealSlice) and result.ndim == 2 and not arrays.is_complex(result.data):
         made.set_signal_type("virtual_dark_field")
-    return made  # type: ignore[return-value]
+    return made
 
 
 def from_pyxem(signal: BaseSignal, *, calibration: Calibration | None = None) -> DataCube | Slice | PointListArray:
@@ -117,10 +117,10 @@ def from_pyxem(signal: BaseSignal, *, calibration: Calibration | None = None) ->
     InputError
         No signal of pyxem or HyperSpy, or vectors whose pixels are not known.
     """
-    if is_of(signal, "pyxem", "DiffractionVectors"):
-        return _disks(signal, calibration)
-    if is_of(signal, "pyxem", "BeamShift"):
+    if is_of(signal, "pyxem", "BeamShift"):  # before vectors: pyxem's class is made from them
         return _center_of_mass(signal)
+    if is_of(signal, "pyxem", "DiffractionVectors") and getattr(signal, "ragged", False):
+        return _disks(signal, calibration)
     if is_of(signal, "pyxem", "StrainMap"):
         return _tensor(signal)
     return from_hyperspy(signal)
@@ -130,13 +130,13 @@ def from_pyxem(signal: BaseSignal, *, calibration: Calibration | None = None) ->
 
 
 def _scan(cube: DataCube) -> Any:
-    made = cube.to_hyperspy()
-    for axis, name in zip(made.axes_manager.navigation_axes, ("x", "y")):  # type: ignore[union-attr]
+    made: Any = cube.to_hyperspy()
+    for axis, name in zip(made.axes_manager.navigation_axes, ("x", "y")):
         axis.name = name
-    for axis, name in zip(made.axes_manager.signal_axes, ("kx", "ky")):  # type: ignore[union-attr]
+    for axis, name in zip(made.axes_manager.signal_axes, ("kx", "ky")):
         axis.name = name
         axis.units = UNIT if axis.units == "1/Å" else axis.units
-    made.set_signal_type("electron_diffraction")  # type: ignore[union-attr]
+    made.set_signal_type("electron_diffraction")
     return made
 
 
@@ -150,7 +150,7 @@ def _vectors(signals: Any, disks: PointListArray, known: Calibration) -> Any:
     step = known.q_pixel or 1.0
     positions = np.stack(np.unravel_index(host.positions, host.shape), -1) if len(host.shape) == 2 else np.zeros((len(host), 2), int)
     places = np.stack([host.flat(field) for field in fields], -1).astype(np.float64)
-    own = known.origin_at(positions)
+    own: Any = known.origin_at(positions)
     others = [field for field in host.fields if field not in fields]
     others.sort(key=lambda field: field != "intensity")  # pyxem looks for it in the third column
     table = np.column_stack([(places - own) * step, *(host.flat(field).astype(np.float64) for field in others)])
@@ -244,7 +244,7 @@ def _center_of_mass(signal: Any) -> RealSlice:
     return RealSlice.calibrated(np.moveaxis(com, -1, 0), "com", "px", step, COM)
 
 
-def _tensor(signal: Any) -> RealSlice:
+def _tensor(signal: Any) -> Slice:
     held = np.asarray(signal.data, np.float64)
     if held.ndim != 3 or len(held) != 4:
         raise InputError(f"the strain map is {held.shape}: need (4, Rx, Ry), e11, e22, e12, theta")

@@ -15,11 +15,10 @@ from gpu4d.crystal.deformation import COMPONENTS
 from gpu4d.crystal.strain import Strain
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.pointlist import PointListArray
-from gpu4d.data.slices import RealSlice, Slice
+from gpu4d.data.slices import Slice
 from gpu4d.errors import InputError
-from gpu4d.interop.later import cube_of
 from gpu4d.interop.libraries import is_of, library, refused
-from gpu4d.interop.stated import StatedAxis, carried_text, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import StatedAxis, carried_text, cube_of, is_detector, slice_of, stated_calibration, taken_over
 
 if TYPE_CHECKING:
     from quantem.core.datastructures import Dataset2d, Dataset4dstem, Vector
@@ -203,7 +202,7 @@ def _axes(dataset: Any) -> list[StatedAxis]:
 
 def _scan(dataset: Any) -> DataCube:
     axes, metadata = _axes(dataset), dict(getattr(dataset, "metadata", None) or {})
-    stated = stated_calibration(axes, None, None, "quantem's dataset")
+    stated = stated_calibration(axes, None, None, "quantem's dataset", tuple(dataset.array.shape)[2:])
     known = taken_over(metadata.pop(OURS, None), stated, tuple(dataset.array.shape))
     c = known.calibration
     rotation, transpose = metadata.get(ROTATION), metadata.get(TRANSPOSE)
@@ -227,7 +226,7 @@ def _points(vector: Any) -> PointListArray:
     return PointListArray(np.concatenate([[0], np.cumsum(counts)]), columns, shape, units)
 
 
-def _tensor(strain: Any) -> RealSlice:
+def _tensor(strain: Any) -> Slice:
     planes = np.stack([np.asarray(getattr(strain, name).array, np.float64) for name in ("e_rr", "e_cc", "e_rc", "phi")])
     planes[3] *= -1
     axes = [StatedAxis(float(strain.ds_sampling), str(strain.ds_units))] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import DiffractionSlice, RealSlice
-from gpu4d.io.formats.carried import coded, decoded
+from gpu4d.interop.dask import DaskSource
 from gpu4d.io.foreign import FOREIGN, reason
+from gpu4d.io.formats.carried import coded, decoded
 from gpu4d.io.formats.zarr_calibration import set_beam, set_steps
 from gpu4d.io.units import log, parse
 
@@ -29,25 +30,28 @@ class StatedAxis(NamedTuple):
     offset: float = 0.0
 
 
-def stated_calibration(axes: Sequence[StatedAxis], energy: Any, semiangle: Any, how: str) -> Calibration:
+def stated_calibration(axes: Sequence[StatedAxis], energy: Any, semiangle: Any, how: str, detector: tuple[int, ...] = ()) -> Calibration:
     """Return the calibration that four axes (Rx, Ry, Qx, Qy) and the beam state.
 
     Parameters
     ----------
     axes : four StatedAxis
-        Offsets of the detector axes that are not both 0 give the origin: the pixel where they are 0.
+        Where both detector axes are 0 is the origin, unless this is pixel (0, 0), as of axes that only count, or outside the detector, as
+        of counting axes that were cropped.
     energy, semiangle : float or None
         eV and mrad. An energy is needed for a detector whose unit is an angle.
     how : str
         Who states it, for the history.
+    detector : (int, int)
+        Its shape. Without it no origin is read.
     """
     found = Calibration()
-    numbers = [None if value is None else float(value) for value in (energy, semiangle)]
-    set_beam(found, *numbers, how)
+    beam = [None if value is None else float(value) for value in (energy, semiangle)]
+    set_beam(found, beam[0], beam[1], how)
     set_steps(found, [(abs(axis.step), axis.unit) for axis in axes], found.energy)
-    offsets = [(axis.offset, axis.step) for axis in axes[2:]]
-    if any(offset for offset, _ in offsets) and all(step and math.isfinite(offset / step) for offset, step in offsets):
-        found.set(origin=[-offset / step for offset, step in offsets], how=how)
+    zero = [-axis.offset / axis.step if axis.step else math.nan for axis in axes[2:]]
+    if any(zero) and detector and all(0 <= place <= n - 1 for place, n in zip(zero, detector)):
+        found.set(origin=zero, how=how)
     return found
 
 
@@ -57,7 +61,9 @@ def is_detector(unit: str) -> bool:
     return known is not None and known[0] in ("frequency", "angle")
 
 
-def slice_of(values: Any, axes: Sequence[StatedAxis], detector: bool, about: tuple[str, str, tuple[str, ...]], energy: float | None = None):  # type: ignore[no-untyped-def]
+def slice_of(
+    values: Any, axes: Sequence[StatedAxis], detector: bool, about: tuple[str, str, tuple[str, ...]], energy: float | None = None
+) -> RealSlice | DiffractionSlice:
     """Return an image as a slice, on the scan or on the detector.
 
     Parameters
@@ -74,9 +80,16 @@ def slice_of(values: Any, axes: Sequence[StatedAxis], detector: bool, about: tup
     plain = [(abs(axis.step), axis.unit) for axis in axes]
     none = [(1.0, "px")] * 2
     set_steps(steps, [*none, *plain] if detector else [*plain, *none], energy)
-    kind, size = (DiffractionSlice, steps.q_pixel) if detector else (RealSlice, steps.r_pixel)
     name, units, labels = about
-    return kind.calibrated(values, name, units, size, labels)
+    if detector:
+        return DiffractionSlice.calibrated(values, name, units, steps.q_pixel, labels)
+    return RealSlice.calibrated(values, name, units, steps.r_pixel, labels)
+
+
+def cube_of(array: Any, calibration: Calibration, metadata: Mapping[str, Any], mask: Any, name: str) -> DataCube:
+    """Return a scan of an array (Rx, Ry, Qx, Qy) that is in memory, or that Dask computes later."""
+    data = DaskSource(array) if type(array).__module__.partition(".")[0] == "dask" else array
+    return DataCube(data, calibration, metadata, mask, name)
 
 
 # ---------------------------------------------------------------- what other libraries have no place for
@@ -118,16 +131,11 @@ def taken_over(text: Any, stated: Calibration, shape: tuple[int, ...]) -> Carrie
         known = None
     if known is None:
         return Carried(stated, None, {}, None)
-    if (
-        same
-        and all(_agree(getattr(known, field), getattr(stated, field)) for field in ("q_pixel", "r_pixel"))
-        and _same_origin(known, stated)
-    ):
-        kept = known
-        kept.override(
-            stated.only([f for f in stated.known() if f in ("energy", "semiangle") and not _agree(getattr(known, f), stated.known()[f])])
-        )
-        return Carried(kept, mask, metadata, name)
+    steps = all(_agree(getattr(known, field), getattr(stated, field)) for field in ("q_pixel", "r_pixel"))
+    if same and steps and _same_origin(known, stated):
+        changed = [field for field in ("energy", "semiangle") if not _agree(getattr(known, field), getattr(stated, field))]
+        known.override(stated.only(changed))
+        return Carried(known, mask, metadata, name)
     kept = known.only(INVARIANT)
     kept.override(stated)
     return Carried(kept, None, metadata, name)

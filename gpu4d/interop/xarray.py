@@ -16,9 +16,8 @@ from gpu4d.data.slices import Slice
 from gpu4d.data.storable import Storable, class_named
 from gpu4d.errors import InputError
 from gpu4d.interop._to_xarray import WHOLE, to_xarray
-from gpu4d.interop.later import cube_of
 from gpu4d.interop.libraries import is_of, refused
-from gpu4d.interop.stated import INVARIANT, StatedAxis, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import INVARIANT, StatedAxis, cube_of, is_detector, slice_of, stated_calibration, taken_over
 from gpu4d.io.foreign import FOREIGN, reason
 from gpu4d.io.formats.carried import decoded
 
@@ -107,7 +106,7 @@ def _scan(array: Any) -> DataCube:
     text = array.attrs.get(WHOLE)
     plain = {str(key): value for key, value in array.attrs.items() if key != WHOLE}
     mask = np.asarray(ordered.coords["detector_mask"].values, bool) if "detector_mask" in ordered.coords else None
-    stated = stated_calibration(axes, plain.get("energy"), plain.get("semiangle"), "coordinates of the DataArray")
+    stated = stated_calibration(axes, plain.get("energy"), plain.get("semiangle"), "coordinates of the DataArray", ordered.shape[2:])
     name = str(array.name or "datacube")
     if text is None:
         return cube_of(ordered.data, stated, {"xarray": plain}, mask, name)

@@ -99,6 +99,7 @@ def ptyrad(given: HandOver, data: str) -> dict[str, Any]:
             "probe_source": "simu",
             "probe_params": None,
             "pos_source": "simu",
+            "pos_scan_rand_std": None,  # not told, PtyRAD 1.0 moves every position by noise of 0.15 px
             "pos_params": None,
             "obj_source": "simu",
             "obj_params": None,

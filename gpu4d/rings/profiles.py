@@ -201,6 +201,7 @@ def polar_transform(
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
     mask: ArrayLike | None = None,
+    origin: OriginLike | None = None,
     **sweep_options: Unpack[SweepOptions],
 ) -> ReturnedArray:
     """Interpolate patterns on a polar-elliptical grid about each one's origin (bilinear interpolation).
@@ -214,6 +215,8 @@ def polar_transform(
     patterns : DataCube, slice or (..., Qx, Qy) array
     origins : pair, (..., 2) array or Origin
         Centre of the unscattered beam, detector pixels; of a cube the calibrated one by default.
+    origin : optional
+        The same by name, for callers that pass arguments by name only, as `signal.map` of HyperSpy does.
     n_theta, n_r : int
         Number of angles and radii; n_r is r_max rounded up, unless given.
     r_max : float, optional
@@ -246,6 +249,7 @@ def polar_transform(
     ((8, 10), True)
     """
     options: dict[str, Any] = {"n_r": n_r, "r_max": r_max, "ellipse": ellipse, "mask": mask}
+    origins = _one_of(origins, origin)
     if isinstance(patterns, DataCube):
         return sweep(patterns, _PolarPatterns(origins, n_theta, **options), **sweep_options)
     return polar_operation(*_beside(patterns, origins, sweep_options), n_theta=n_theta, **options)
@@ -260,6 +264,7 @@ def radial_profile(
     r_max: float | None = None,
     ellipse: tuple[float, float, float] | None = None,
     mask: ArrayLike | None = None,
+    origin: OriginLike | None = None,
     kind: str = "mean",
     **sweep_options: Unpack[SweepOptions],
 ) -> ReturnedArray:
@@ -267,7 +272,7 @@ def radial_profile(
 
     Parameters
     ----------
-    patterns, origins, n_r, r_max, ellipse, mask
+    patterns, origins, origin, n_r, r_max, ellipse, mask
         As in `polar_transform`. The radii are `gpu4d.rings.radii(n_r, r_max)`, pixels. A cube is swept (`RadialProfile`).
     kind : {"mean", "sum"}
         "mean" is the mean of a ring's pixels. "sum" is that mean times the number of pixels that the ring has on a detector
@@ -293,6 +298,7 @@ def radial_profile(
     """
     _check_kind(kind)
     options: dict[str, Any] = {"n_r": n_r, "r_max": r_max, "ellipse": ellipse, "mask": mask}
+    origins = _one_of(origins, origin)
     if isinstance(patterns, DataCube):
         return sweep(patterns, RadialProfile(origins, kind=kind, **options), **sweep_options)
     frames, centres = _beside(patterns, origins, sweep_options)
@@ -361,6 +367,13 @@ def mean_radii(
         pixels += np.asarray(number)
     with np.errstate(invalid="ignore", divide="ignore"):
         return total / pixels
+
+
+def _one_of(origins: Any, origin: Any) -> Any:
+    """Return the origin that was given, by place or by name."""
+    if origins is not None and origin is not None:
+        raise InputError("the origin is given twice, as second argument and as origin=: leave one out")
+    return origin if origins is None else origins
 
 
 def _beside(patterns: Any, origins: Any, sweep_options: SweepOptions) -> tuple[Any, Any]:

@@ -42,7 +42,10 @@ PAGES = (
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 
 
-@pytest.mark.parametrize("page", ["reference/api.md", "reference/capabilities.md", "explanation/architecture.md", *RUN])
+ELSEWHERE = ["how-to/from-pyxem.md", "how-to/from-quantem.md"]  # their Python needs these libraries: tests/interop runs it
+
+
+@pytest.mark.parametrize("page", ["reference/api.md", "reference/capabilities.md", "explanation/architecture.md", *RUN, *ELSEWHERE])
 def test_the_names_they_list_exist(page):
     names = sorted(set(re.findall(r"`(gpu4d(?:\.\w+)+)", (DOCS / page).read_text(encoding="utf-8"))))
     assert names

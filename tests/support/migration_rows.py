@@ -32,6 +32,11 @@ def rows_of(page: str) -> dict[str, list[str]]:
     return rows_in((HOW_TO / f"{page}.md").read_text(encoding="utf-8"))
 
 
+def python_of(page: str) -> str:
+    """Return all Python of a page, docs/how-to/<page>.md."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", (HOW_TO / f"{page}.md").read_text(encoding="utf-8"), re.S))
+
+
 def rows_in(text: str) -> dict[str, list[str]]:
     """Return the rows of all tables of a text in Markdown."""
     rows: dict[str, list[str]] = {}
