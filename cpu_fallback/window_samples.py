@@ -1,0 +1,184 @@
+"""Samples of a map between its pixels, in a window about a disk, and the largest of them (part of `find_smoothed_disks`).
+
+A window has up to some thousand samples, but the map is band-limited: twelve Chebyshev nodes along each axis fix it to 1e-7 within 0.75 px.
+So only these are computed from the whole map, and the samples from them.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from gpu4d.cpu_fallback.map_lanes import four_row_sums
+
+from gpu4d import fft
+from gpu4d.bragg.find_smoothed_disks import window_of
+from gpu4d.compiled import ALL, helper, part
+
+NODES = 12  # along each axis of a window: three groups of four, which are computed together
+NEAR_TIE = 1.5e-3  # samples: a top nearer than this to the middle between two samples may belong to either; float32 errs by up to 1e-3
+NEAR_HALF = 2e-5  # px: a "poly" position nearer than this to a quarter of a pixel may be rounded to either side
+TIE_HEIGHT = 1e-6  # relative difference of two samples that float32 does not tell
+MATTERS = 4e-4  # px: two answers that differ by less are equally good
+FIELDS = 6  # x, y, intensity, "poly" x and y, doubt
+CERTAIN, TIE, ROUNDING = range(3)
+
+
+class Samples(NamedTuple):
+    """Weights of a map's pixels for the nodes of a window, and of the nodes for its samples."""
+
+    x: np.ndarray  # (NODES, upsample, 2 nx) float32, read as `sinc_table`
+    y: np.ndarray
+    sine: np.ndarray  # (NODES, upsample) float32: sin π(p/upsample + node a)
+    even: bool  # both sides of the map are even, so that it has a wave of both Nyquist frequencies
+    of_nodes: np.ndarray  # (side, NODES) float32
+    before: int  # samples before the centre of the window
+    upsample: int
+
+
+@lru_cache(maxsize=8)
+def samples_of(nx: int, ny: int, upsample: int) -> Samples:
+    side, before = window_of(upsample)
+    places = (np.arange(side) - before) / upsample
+    low, high = places[0], max(places[-1], places[0] + 1e-3)
+    u = np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
+    nodes = (low + high) / 2 + (high - low) / 2 * u
+    within = (places - (low + high) / 2) / ((high - low) / 2)
+    of_nodes = np.polynomial.chebyshev.chebvander(within, NODES - 1) @ np.linalg.inv(np.polynomial.chebyshev.chebvander(u, NODES - 1))
+    tables = (_node_table(n, nodes, upsample) for n in (nx, ny))
+    sine = np.sin(np.pi * (nodes[:, None] + np.arange(upsample) / upsample)).astype(np.float32)
+    return Samples(*tables, sine, nx % 2 == ny % 2 == 0, of_nodes.astype(np.float32), before, upsample)
+
+
+def _node_table(n: int, nodes: np.ndarray, upsample: int) -> np.ndarray:
+    """Tabulate the periodic sinc at the nodes: [a, p, n - i : 2n - i] has the weights of samples for the point i + p/upsample + node a."""
+    k = np.fft.fftfreq(n, 1 / n)
+    t = nodes[:, None, None] + np.arange(upsample)[None, :, None] / upsample
+    wave = np.exp(2j * np.pi * k * t / n)
+    if n % 2 == 0:  # the Nyquist wave is cos(πt)
+        wave[..., n // 2] = np.cos(np.pi * t[..., 0])
+    rows = wave.reshape(-1, 1, n)
+    weights = fft.fft2(rows)[:, 0, :].real.reshape(wave.shape) / n
+    return np.concatenate([weights, weights], -1).astype(np.float32)
+
+
+@helper(ALL)
+def corner_wave(c, ny):
+    """Return the amplitude of the wave of both Nyquist frequencies: the mean of the map with signs like a chessboard."""
+    total = np.float32(0)
+    for i in range(0, c.shape[0], 2):
+        above, below = c[i], c[i + 1]
+        for j in range(0, ny, 2):
+            total += (above[j] - above[j + 1]) - (below[j] - below[j + 1])
+    return total / np.float32(c.shape[0] * ny)
+
+
+@part
+def vertex(before, here, after):
+    """Return how far the top of a parabola is from its middle sample."""
+    bend = 4 * here - 2 * before - 2 * after
+    return (after - before) / bend if bend != 0 else np.float32(0)
+
+
+@helper(ALL)
+def sampled(c, ny, corner, samples, work, row, k):
+    """Move a disk to the largest sample about it, and to the tops of two parabolas through that unless it lies at the window's rim."""
+    upsample, before, side = samples.upsample, samples.before, work.window.shape[0]
+    x = int(np.rint(np.rint(row[0, k] * 2) / 2 * upsample))
+    y = int(np.rint(np.rint(row[1, k] * 2) / 2 * upsample))
+    _fill_window(c, ny, corner, x, y, samples, work)
+    window = work.window
+    bi, bj, best = 0, 0, window[0, 0]
+    for a in range(side):
+        for b in range(side):
+            if window[a, b] > best:
+                bi, bj, best = a, b, window[a, b]
+    dx, dy = _tops(window, bi, bj)
+    row[3, k], row[4, k], row[5, k] = row[0, k], row[1, k], CERTAIN
+    reach = side // 2 - upsample // 2 - 2  # samples from the centre that lie in the window of either rounding
+    if (_near_half(row[0, k]) or _near_half(row[1, k])) and max(abs(bi - before), abs(bj - before)) >= reach:
+        row[5, k] = ROUNDING
+    elif _is_tie(window, bi, bj, dx, dy, upsample):
+        row[5, k] = TIE
+    row[0, k] = (x - before + bi + np.float64(dx)) / upsample
+    row[1, k] = (y - before + bj + np.float64(dy)) / upsample
+
+
+@part
+def _near_half(position):
+    """Say whether twice the position lies between two whole numbers, so that its rounding is open."""
+    twice = 2 * position
+    return abs(twice - np.floor(twice) - 0.5) < 2 * NEAR_HALF
+
+
+@helper(ALL)
+def _tops(window, i, j):
+    """Return the steps from a sample to the tops of two parabolas, 0 at the rim."""
+    side = window.shape[0]
+    if not (0 < i < side - 1 and 0 < j < side - 1):
+        return np.float32(0), np.float32(0)
+    here = window[i, j]
+    return vertex(window[i - 1, j], here, window[i + 1, j]), vertex(window[i, j - 1], here, window[i, j + 1])
+
+
+@helper(ALL)
+def _is_tie(window, i, j, dx, dy, upsample):
+    """Say whether a neighbour may be the largest sample as well, and would give another position."""
+    limit = np.float32(MATTERS * upsample)
+    for axis in range(2):
+        step = dx if axis == 0 else dy
+        if abs(step) > 0.5 - NEAR_TIE:
+            other = 1 if step > 0 else -1
+            oi, oj = (i + other, j) if axis == 0 else (i, j + other)
+            ox, oy = _tops(window, oi, oj)
+            if abs(oi + ox - i - dx) > limit or abs(oj + oy - j - dy) > limit:
+                return True
+    # At the rim no parabola is laid, so that any equal neighbour gives another position.
+    side = window.shape[0]
+    if 0 < i < side - 1 and 0 < j < side - 1:
+        return False
+    for a in range(max(i - 1, 0), min(i + 2, side)):
+        for b in range(max(j - 1, 0), min(j + 2, side)):
+            if (a != i or b != j) and window[a, b] > window[i, j] - np.float32(TIE_HEIGHT) * abs(window[i, j]):
+                return True
+    return False
+
+
+@helper(ALL)
+def _fill_window(c, ny, corner, x, y, samples, work):
+    """Write the samples about (x, y) / upsample to work.window."""
+    nx, stride = c.shape
+    upsample, side = samples.upsample, work.window.shape[0]
+    values, half = work.nodes[0], work.nodes[1]
+    start = nx - (x // upsample) % nx
+    for group in range(0, NODES, 4):
+        weights = samples.x[group, x % upsample, start:].ctypes.data
+        four_row_sums(c.ctypes.data, stride, nx, stride, weights, 2 * nx * upsample, work.sums[group].ctypes.data)
+    start = ny - (y // upsample) % ny
+    for b in range(NODES):
+        along = samples.y[b, y % upsample, start : start + ny]
+        for a in range(NODES):
+            line = work.sums[a, :ny]
+            total = np.float32(0)
+            for j in range(ny):
+                total += line[j] * along[j]
+            values[a, b] = total
+    # The wave of both Nyquist frequencies is cos π(x + y), where the weights have cos πx cos πy.
+    sign = corner if (x // upsample + y // upsample) % 2 == 0 else -corner
+    for a in range(NODES):
+        for b in range(NODES):
+            values[a, b] -= sign * samples.sine[a, x % upsample] * samples.sine[b, y % upsample]
+    for a in range(NODES):
+        line = half[a]
+        for s in range(side):
+            total = np.float32(0)
+            for b in range(NODES):
+                total += samples.of_nodes[s, b] * values[a, b]
+            line[s] = total
+    for r in range(side):
+        line = work.window[r]
+        for s in range(side):
+            line[s] = 0
+        for a in range(NODES):
+            w, other = samples.of_nodes[r, a], half[a, :side]
+            for s in range(side):
+                line[s] += w * other[s]
