@@ -128,8 +128,8 @@ class Capabilities:
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Return all rows as plain values, for JSON."""
         others = [{"name": one.name, "package": one.package, "events": _takes_events(one.kind)} for one in self.registered]
-        tables = {"functions": self.functions, "operations": self.operations}
-        return {name: [asdict(row) for row in rows] for name, rows in tables.items()} | {"registered": others}
+        functions, operations = [asdict(row) for row in self.functions], [asdict(row) for row in self.operations]
+        return {"functions": functions, "operations": operations, "registered": others}
 
     def __str__(self) -> str:
         heads = ("function", "NumPy", "CuPy", "torch", "JAX", "CPU twin", "CUDA twin", "streams", "events", "operations")
