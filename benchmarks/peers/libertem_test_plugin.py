@@ -12,18 +12,17 @@ import os
 import sys
 from collections import Counter
 
-import libertem.udf.com as their_com
-import libertem.udf.masks as their_masks
 import numpy as np
 import sparse
 from libertem import masks
+from libertem.udf.com import CoMUDF as TheirCoM
+from libertem.udf.masks import ApplyMasksUDF as TheirMasks
 from scipy.sparse import issparse
 
 from gpu4d.imaging.first_moments import first_moments
 from gpu4d.interop.libertem import CenterOfMassUDF, VirtualImageUDF
 
 tiles: Counter = Counter()
-TheirMasks, TheirCoM = their_masks.ApplyMasksUDF, their_com.CoMUDF
 ROUNDED = os.environ.get("GPU4D_ROUNDED") == "1"
 
 
