@@ -99,10 +99,11 @@ def _dense(found):
 
 def inject():
     """Put ours in the place of theirs, in every module that has them already."""
-    for theirs, ours in ((TheirCoM, RoundedCoMUDF if ROUNDED else CoMUDF), (TheirMasks, ApplyMasksUDF)):
+    replaced = (("CoMUDF", TheirCoM, RoundedCoMUDF if ROUNDED else CoMUDF), ("ApplyMasksUDF", TheirMasks, ApplyMasksUDF))
+    for kind, theirs, ours in replaced:
         for name, module in list(sys.modules.items()):
-            if name.startswith("libertem.") and vars(module).get(theirs.__name__) is theirs:
-                setattr(module, theirs.__name__, ours)
+            if name.startswith("libertem.") and vars(module).get(kind) is theirs:
+                setattr(module, kind, ours)
 
 
 @atexit.register
