@@ -53,6 +53,8 @@ SERVING = (
 )
 # Words in the annotation of an argument that holds data.
 DATA = re.compile(r"Array|ndarray|DataCube|TemplateLike|OriginLike|\bScan\b|\bFrames\b")
+# The same for an argument that may be a scan.
+SCAN = re.compile(r"DataCube|\bScan\b|\bFrames\b")
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,10 @@ class Capabilities:
         lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows]
         notes = [f"  {why}: {', '.join(names)}" for why, names in self._reasons().items()]
         others = [f"  {one.name}, of {one.package}" + (", takes events" if _takes_events(one.kind) else "") for one in self.registered]
-        if others:
-            others = ["", "reductions of other packages, by the name that gpu4d.sweep takes:", *others]
-        return "\n".join([*lines, "", "host, in part: what is done on the host by design, and why:", *notes, *others])
+        lines += ["", "host, in part: what is done on the host by design, and why:", *notes] if notes else []
+        lines += ["", "reductions of other packages, by the name that gpu4d.sweep takes:", *others] if others else []
+        return "
+".join(lines)
 
     def _reasons(self) -> dict[str, list[str]]:
         """Return the functions that compute on the host, by reason."""
@@ -247,16 +250,20 @@ def _takes_events(reduction: type) -> bool:
 
 def _takes_data(thing: Any) -> bool:
     """Return True for reductions, and for functions with an argument that holds data."""
-    if inspect.isclass(thing):
-        return _is_reduction(thing)
-    definition = thing.definition if isinstance(thing, Operation) else thing
-    return any(DATA.search(str(p.annotation)) for p in inspect.signature(definition).parameters.values())
+    return _is_reduction(thing) if inspect.isclass(thing) else _has_argument(thing, DATA)
+
+
+def _has_argument(function: Any, kind: re.Pattern[str]) -> bool:
+    definition = function.definition if isinstance(function, Operation) else function
+    return any(kind.search(str(p.annotation)) for p in inspect.signature(definition).parameters.values())
 
 
 def _row(name: str, thing: Any, known: Mapping[str, Any]) -> FunctionRow:
     used = _used(thing)
     operations = sorted({one.name: one for one in used if isinstance(one, Operation)}.items())
-    reductions = {one.__name__: one for one in used if _is_reduction(one)}
+    # What takes single patterns may use a reduction on them, but takes no scan in pieces.
+    scans = inspect.isclass(thing) or _has_argument(thing, SCAN)
+    reductions = {one.__name__: one for one in used if scans and _is_reduction(one)}
     short = name.rpartition(".")[2]
     twin = known.get("".join(part.capitalize() for part in short.split("_")))  # center_of_mass has the reduction CenterOfMass
     if twin is not None:
