@@ -28,7 +28,7 @@ from gpu4d.cpu_fallback.plane_transform import (
     panels_of,
     transform_scratch,
 )
-from gpu4d.cpu_fallback.window_samples import CERTAIN, FIELDS, NODES, ROUNDING, TIE, Samples, corner_wave, sampled, samples_of, vertex
+from gpu4d.cpu_fallback.window_samples import CERTAIN, FIELDS, NODES, PATCH, ROUNDING, TIE, Samples, corner_wave, sampled, samples_of, vertex
 
 from gpu4d import fft
 from gpu4d.bragg.correlation_map import powered
@@ -89,6 +89,9 @@ class WorkArrays(NamedTuple):
     sums: np.ndarray  # (NODES, stride): the map, summed over its rows with the weights of the nodes
     nodes: np.ndarray  # (2, NODES, side)
     window: np.ndarray  # (side, side)
+    patch: np.ndarray  # (PATCH, PATCH) float64: samples about a tie
+    lines: np.ndarray  # (PATCH, ny) float64
+    weights: np.ndarray  # (max(nx, ny),) float64
 
 
 _last_template: tuple[bytes, tuple[int, int], np.ndarray] | None = None
@@ -184,6 +187,9 @@ def _arrays_of_thread(rules: Rules) -> WorkArrays:
             zeros(NODES, stride),
             zeros(2, NODES, max(side, NODES)),
             zeros(side, side),
+            np.empty((PATCH, PATCH)),
+            np.empty((PATCH, ny)),
+            np.empty(max(nx, ny)),
         )
         _of_thread.key = key
     return _of_thread.work
