@@ -7,7 +7,6 @@ Where float32 leaves open which of two samples is the larger one, and it matters
 """
 
 import threading
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from gpu4d.cpu_fallback.plane_transform import (
     panels_of,
     transform_scratch,
 )
-from gpu4d.cpu_fallback.window_samples import CERTAIN, FIELDS, NODES, PATCH, ROUNDING, TIE, Samples, corner_wave, sampled, samples_of, vertex
+from gpu4d.cpu_fallback.window_samples import FIELDS, NODES, PATCH, ROUNDING, TIE, Samples, corner_wave, sampled, samples_of, vertex
 
 from gpu4d import fft
 from gpu4d.bragg.correlation_map import powered
@@ -40,12 +39,10 @@ from gpu4d.bragg.find_smoothed_disks import (
     largest_sample,
     smoothing_matrix,
 )
-from gpu4d.bragg.find_smoothed_disks import find_smoothed_disks as operation
 from gpu4d.compiled import ALL, contiguous, entry, helper, part
 
 ROWS = 4  # rows of a smoothed map that are computed together
 PIXEL, POLY, MULTICORR = range(len(SUBPIXEL))
-SETTLED = 16  # disks that are compared together in float64
 
 
 class Smoothing(NamedTuple):
@@ -119,28 +116,28 @@ def find_smoothed_disks(patterns, spectrum, /, *, search=SmoothedSearch()):  # n
         _owner, pixels = by_address(patterns)
         _find(pixels, rules, long_primes_of(nx, ny), _arrays_of_thread(rules), count, table)
         if search.subpixel == "multicorr":
-            _settle(patterns, spectrum, search, count, table)
+            _settle(patterns, spectrum, search, table)
     return SmoothedDisks(count, *(np.ascontiguousarray(table[:, field]) for field in range(3)))
 
 
-def _settle(patterns, spectrum, search, count, table):
-    """Compare samples in float64 where there was a doubt."""
-    doubt, shape = table[:, FIELDS - 1], patterns.shape[1:]
-    anew = np.flatnonzero((doubt == ROUNDING).any(1))
-    for i in anew:
-        most = max(1, int(count[i]))
-        sure = operation.definition(patterns[i : i + 1], spectrum, search=replace(search, max_peaks=most))
-        count[i], table[i, :3, :most], doubt[i] = sure.count[0], np.stack(sure[1:], 1)[0], CERTAIN
-    of, disk = np.nonzero(doubt == TIE)
-    if of.size:
-        some, which = np.unique(of, return_inverse=True)
-        products = powered(fft.rfft2(patterns[some].astype(np.float64)) * spectrum, search.power) / (shape[0] * shape[1])
-        for at in range(0, of.size, SETTLED):  # each disk with a spectrum of its own, so not too many at a time
-            i, k = of[at : at + SETTLED], disk[at : at + SETTLED]
-            x, y = largest_sample(
-                products[which[at : at + SETTLED]], shape, table[i, 3, k][:, None], table[i, 4, k][:, None], search.upsample
-            )
-            table[i, 0, k], table[i, 1, k] = x[:, 0], y[:, 0]
+def _settle(patterns, spectrum, search, table):
+    """Compare samples in float64 where there was a doubt that compiled code could not settle: in about one pattern of a hundred."""
+    open_rounding, tie = table[:, FIELDS - 1] == ROUNDING, table[:, FIELDS - 1] == TIE
+    shape = patterns.shape[1:]
+    for i in np.flatnonzero((open_rounding | tie).any(1)):
+        product = powered(fft.rfft2(patterns[i : i + 1].astype(np.float64)) * spectrum, search.power)
+        for k in np.flatnonzero(open_rounding[i]):
+            table[i, 3:5, k] = _parabolas(fft.irfft2(product, shape)[0], search.smoothing, table[i, 3:5, k])
+        k = np.flatnonzero(open_rounding[i] | tie[i])
+        x, y = largest_sample(product / (shape[0] * shape[1]), shape, table[i, 3, k][None], table[i, 4, k][None], search.upsample)
+        table[i, 0, k], table[i, 1, k] = x[0], y[0]
+
+
+def _parabolas(correlation, sigma, position):
+    """Return the tops of the parabolas on the smoothed map about the pixel of a disk, in float64."""
+    (nx, ny), (i, j) = correlation.shape, np.rint(position).astype(int)
+    near = smoothing_matrix(nx, sigma)[i - 1 : i + 2] @ np.maximum(correlation, 0) @ smoothing_matrix(ny, sigma)[j - 1 : j + 2].T
+    return [at + (high - low) / (4 * near[1, 1] - 2 * low - 2 * high) for at, (low, high) in ((i, near[::2, 1]), (j, near[1, ::2]))]
 
 
 def _panels(spectrum, shape):
