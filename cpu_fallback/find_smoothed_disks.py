@@ -50,7 +50,7 @@ class Smoothing(NamedTuple):
 
     weights: np.ndarray  # (groups, 4, band) float32: rows of the matrix for four rows of the map
     first: np.ndarray  # (groups,) int64: row of the map that the first weight belongs to
-    along: np.ndarray  # (2 radius + 1,) float32
+    along: np.ndarray  # (radius + 1,) float32, from the middle on
     mirrored: np.ndarray  # (ny + 2 radius,) int64: column of each place of a line that is continued beyond its ends
 
 
@@ -84,8 +84,9 @@ class WorkArrays(NamedTuple):
     height: np.ndarray  # (2, candidates)
     bits: np.ndarray  # (stride / 16,) uint16
     sums: np.ndarray  # (NODES, stride): the map, summed over its rows with the weights of the nodes
-    nodes: np.ndarray  # (2, NODES, side)
-    window: np.ndarray  # (side, side)
+    nodes: np.ndarray  # (NODES, NODES): the map at the nodes
+    half: np.ndarray  # (NODES, side): at the nodes along x and the samples along y
+    window: np.ndarray  # (side, side), as half with its side rounded up
     patch: np.ndarray  # (PATCH, PATCH) float64: samples about a tie
     lines: np.ndarray  # (PATCH, ny) float64
     weights: np.ndarray  # (max(nx, ny),) float64
@@ -160,13 +161,13 @@ def _smoothing(nx: int, ny: int, sigma: float) -> Smoothing:
     weights = np.stack([matrix[g * ROWS : (g + 1) * ROWS, at : at + band] for g, at in enumerate(first)])
     column = np.mod(np.arange(-radius, ny + radius), 2 * ny)
     mirrored = np.where(column < ny, column, 2 * ny - 1 - column)
-    along = middle[len(middle) // 2][len(middle) // 2 - radius :][: 2 * radius + 1]
+    along = middle[len(middle) // 2][len(middle) // 2 :][: radius + 1]
     return Smoothing(weights.astype(np.float32), first, along.astype(np.float32), mirrored)
 
 
 def _arrays_of_thread(rules: Rules) -> WorkArrays:
-    (nx, ny), side = rules.allowed.shape, rules.samples.of_nodes.shape[0]
-    key = (nx, ny, side, rules.smoothing.mirrored.size)
+    (nx, ny), (rows_of_window, width) = rules.allowed.shape, (rules.samples.of_nodes.shape[0], rules.samples.nodes_of.shape[1])
+    key = (nx, ny, rows_of_window, width, rules.smoothing.mirrored.size)
     if getattr(_of_thread, "key", None) != key:
         _of_thread.key = _of_thread.work = None  # the old arrays must not pass for new ones if memory runs out below
         stride, rows, candidates = padded(ny), half_rows(nx), (nx * ny) // 4 + 1  # two maxima are never neighbours
@@ -182,8 +183,9 @@ def _arrays_of_thread(rules: Rules) -> WorkArrays:
             np.empty((2, candidates), np.float32),
             np.empty(stride // LANES, np.uint16),
             zeros(NODES, stride),
-            zeros(2, NODES, max(side, NODES)),
-            zeros(side, side),
+            zeros(NODES, NODES),
+            zeros(NODES, width),
+            zeros(rows_of_window, width),
             np.empty((PATCH, PATCH)),
             np.empty((PATCH, ny)),
             np.empty(max(nx, ny)),
@@ -234,20 +236,21 @@ def _smooth(rules, work, ny):
     if not rules.smooth:
         return
     weights, along, mirrored, line = rules.smoothing.weights, rules.smoothing.along, rules.smoothing.mirrored, work.line
-    band = weights.shape[2]
+    band, radius = weights.shape[2], along.size - 1
     for group in range(weights.shape[0]):
         source, target = out[rules.smoothing.first[group]], work.rows[group * ROWS]
         four_row_sums(source.ctypes.data, stride, band, stride, weights[group].ctypes.data, band, target.ctypes.data)
     for i in range(nx):
         source, target = work.rows[i], out[i, :ny]
-        for j in range(line.size):
-            line[j] = source[mirrored[j]]
+        for j in range(radius):
+            line[j], line[radius + ny + j] = source[mirrored[j]], source[mirrored[radius + ny + j]]
         for j in range(ny):
-            target[j] = 0
-        for t in range(along.size):
-            w, shifted = along[t], line[t : t + ny]
+            line[radius + j] = source[j]
+            target[j] = along[0] * source[j]
+        for t in range(1, radius + 1):
+            w, before, after = along[t], line[radius - t :], line[radius + t :]
             for j in range(ny):
-                target[j] += w * shifted[j]
+                target[j] += w * (before[j] + after[j])
 
 
 @helper(ALL)

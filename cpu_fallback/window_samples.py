@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.map_lanes import four_row_sums
 
 from gpu4d import fft
@@ -37,7 +38,9 @@ class Samples(NamedTuple):
     y: np.ndarray
     sine: np.ndarray  # (NODES, upsample) float32: sin π(p/upsample + node a)
     even: bool  # both sides of the map are even, so that it has a wave of both Nyquist frequencies
-    of_nodes: np.ndarray  # (side, NODES) float32
+    of_nodes: np.ndarray  # (side, NODES) float32, with rows of zeros up to a multiple of 4
+    nodes_of: np.ndarray  # (NODES, side), the same with columns of zeros up to a multiple of 32
+    side: int  # samples along a side of the window
     before: int  # samples before the centre of the window
     upsample: int
 
@@ -48,10 +51,12 @@ def samples_of(nx: int, ny: int, upsample: int) -> Samples:
     places = (np.arange(side) - before) / upsample
     low, high = places[0], max(places[-1], places[0] + 1e-3)
     nodes = (low + high) / 2 + (high - low) / 2 * np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)  # Chebyshev's
-    of_nodes = _between(nodes, places)
+    of_nodes = np.zeros((-(-side // (2 * LANES)) * 2 * LANES, NODES), np.float32)
+    of_nodes[:side] = _between(nodes, places)
     tables = (_node_table(n, nodes, upsample) for n in (nx, ny))
     sine = np.sin(np.pi * (nodes[:, None] + np.arange(upsample) / upsample)).astype(np.float32)
-    return Samples(*tables, sine, nx % 2 == ny % 2 == 0, of_nodes.astype(np.float32), before, upsample)
+    nodes_of = np.ascontiguousarray(of_nodes.T)
+    return Samples(*tables, sine, nx % 2 == ny % 2 == 0, of_nodes[: -(-side // 4) * 4], nodes_of, side, before, upsample)
 
 
 def _between(nodes: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -96,22 +101,26 @@ def vertex(before, here, after):
 @helper(ALL)
 def sampled(c, ny, corner, samples, work, row, k):
     """Move a disk to the largest sample about it, and to the tops of two parabolas through that unless it lies at the window's rim."""
-    upsample, before, side = samples.upsample, samples.before, work.window.shape[0]
+    upsample, before, side = samples.upsample, samples.before, samples.side
     x = int(np.rint(np.rint(row[0, k] * 2) / 2 * upsample))
     y = int(np.rint(np.rint(row[1, k] * 2) / 2 * upsample))
     _fill_window(c, ny, corner, x, y, samples, work)
     window = work.window
-    bi, bj, best = 0, 0, window[0, 0]
+    bi, bj, best = 0, 0, -np.inf
     for a in range(side):
-        for b in range(side):
-            if window[a, b] > best:
-                bi, bj, best = a, b, window[a, b]
-    dx, dy = _tops(window, bi, bj)
+        highest = window[a, 0]
+        for b in range(1, side):
+            highest = max(highest, window[a, b])
+        if highest > best:
+            bi, best = a, highest
+    while window[bi, bj] != best:
+        bj += 1
+    dx, dy = _tops(window, bi, bj, side)
     row[3, k], row[4, k], row[5, k] = row[0, k], row[1, k], CERTAIN
     reach = side // 2 - upsample // 2 - 2  # samples from the centre that lie in the window of either rounding
     if (_near_half(row[0, k]) or _near_half(row[1, k])) and max(abs(bi - before), abs(bj - before)) >= reach:
         row[5, k] = ROUNDING
-    elif _is_tie(window, bi, bj, dx, dy, upsample):
+    elif _is_tie(window, bi, bj, dx, dy, side, upsample):
         si, sj = 1 if dx > 0 else -1, 1 if dy > 0 else -1
         if 1 < bi < side - 2 and 1 < bj < side - 2:
             row[5, k] = _decided(c, ny, corner, x - before + bi, y - before + bj, si, sj, upsample, row[2, 0], work, row, k)
@@ -199,9 +208,8 @@ def _near_half(position):
 
 
 @helper(ALL)
-def _tops(window, i, j):
+def _tops(window, i, j, side):
     """Return the steps from a sample to the tops of two parabolas, 0 at the rim."""
-    side = window.shape[0]
     if not (0 < i < side - 1 and 0 < j < side - 1):
         return np.float32(0), np.float32(0)
     here = window[i, j]
@@ -209,7 +217,7 @@ def _tops(window, i, j):
 
 
 @helper(ALL)
-def _is_tie(window, i, j, dx, dy, upsample):
+def _is_tie(window, i, j, dx, dy, side, upsample):
     """Say whether a neighbour may be the largest sample as well, and would give another position."""
     limit = np.float32(MATTERS * upsample)
     for axis in range(2):
@@ -217,11 +225,10 @@ def _is_tie(window, i, j, dx, dy, upsample):
         if abs(step) > 0.5 - NEAR_TIE:
             other = 1 if step > 0 else -1
             oi, oj = (i + other, j) if axis == 0 else (i, j + other)
-            ox, oy = _tops(window, oi, oj)
+            ox, oy = _tops(window, oi, oj, side)
             if abs(oi + ox - i - dx) > limit or abs(oj + oy - j - dy) > limit:
                 return True
     # At the rim no parabola is laid, so that any equal neighbour gives another position.
-    side = window.shape[0]
     if 0 < i < side - 1 and 0 < j < side - 1:
         return False
     for a in range(max(i - 1, 0), min(i + 2, side)):
@@ -235,8 +242,7 @@ def _is_tie(window, i, j, dx, dy, upsample):
 def _fill_window(c, ny, corner, x, y, samples, work):
     """Write the samples about (x, y) / upsample to work.window."""
     nx, stride = c.shape
-    upsample, side = samples.upsample, work.window.shape[0]
-    values, half = work.nodes[0], work.nodes[1]
+    upsample, values, half, width = samples.upsample, work.nodes, work.half, work.half.shape[1]
     start = nx - (x // upsample) % nx
     for group in range(0, NODES, 4):
         weights = samples.x[group, x % upsample, start:].ctypes.data
@@ -255,18 +261,9 @@ def _fill_window(c, ny, corner, x, y, samples, work):
     for a in range(NODES):
         for b in range(NODES):
             values[a, b] -= sign * samples.sine[a, x % upsample] * samples.sine[b, y % upsample]
-    for a in range(NODES):
-        line = half[a]
-        for s in range(side):
-            total = np.float32(0)
-            for b in range(NODES):
-                total += samples.of_nodes[s, b] * values[a, b]
-            line[s] = total
-    for r in range(side):
-        line = work.window[r]
-        for s in range(side):
-            line[s] = 0
-        for a in range(NODES):
-            w, other = samples.of_nodes[r, a], half[a, :side]
-            for s in range(side):
-                line[s] += w * other[s]
+    for group in range(0, NODES, 4):
+        weights, out = values[group].ctypes.data, half[group].ctypes.data
+        four_row_sums(samples.nodes_of.ctypes.data, width, NODES, width, weights, NODES, out)
+    for group in range(0, samples.of_nodes.shape[0], 4):
+        weights, out = samples.of_nodes[group].ctypes.data, work.window[group].ctypes.data
+        four_row_sums(half.ctypes.data, width, NODES, width, weights, NODES, out)
