@@ -7,7 +7,6 @@ Where float32 leaves open which of two samples is the larger one, and it matters
 """
 
 import threading
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from gpu4d.cpu_fallback.plane_transform import (
     panels_of,
     transform_scratch,
 )
-from gpu4d.cpu_fallback.window_samples import CERTAIN, FIELDS, NODES, ROUNDING, TIE, Samples, corner_wave, sampled, samples_of, vertex
+from gpu4d.cpu_fallback.window_samples import FIELDS, NODES, PATCH, ROUNDING, TIE, Samples, corner_wave, sampled, samples_of, vertex
 
 from gpu4d import fft
 from gpu4d.bragg.correlation_map import powered
@@ -40,12 +39,10 @@ from gpu4d.bragg.find_smoothed_disks import (
     largest_sample,
     smoothing_matrix,
 )
-from gpu4d.bragg.find_smoothed_disks import find_smoothed_disks as operation
 from gpu4d.compiled import ALL, contiguous, entry, helper, part
 
 ROWS = 4  # rows of a smoothed map that are computed together
 PIXEL, POLY, MULTICORR = range(len(SUBPIXEL))
-SETTLED = 16  # disks that are compared together in float64
 
 
 class Smoothing(NamedTuple):
@@ -53,7 +50,7 @@ class Smoothing(NamedTuple):
 
     weights: np.ndarray  # (groups, 4, band) float32: rows of the matrix for four rows of the map
     first: np.ndarray  # (groups,) int64: row of the map that the first weight belongs to
-    along: np.ndarray  # (2 radius + 1,) float32
+    along: np.ndarray  # (radius + 1,) float32, from the middle on
     mirrored: np.ndarray  # (ny + 2 radius,) int64: column of each place of a line that is continued beyond its ends
 
 
@@ -87,8 +84,12 @@ class WorkArrays(NamedTuple):
     height: np.ndarray  # (2, candidates)
     bits: np.ndarray  # (stride / 16,) uint16
     sums: np.ndarray  # (NODES, stride): the map, summed over its rows with the weights of the nodes
-    nodes: np.ndarray  # (2, NODES, side)
-    window: np.ndarray  # (side, side)
+    nodes: np.ndarray  # (NODES, NODES): the map at the nodes
+    half: np.ndarray  # (NODES, side): at the nodes along x and the samples along y
+    window: np.ndarray  # (side, side), as half with its side rounded up
+    patch: np.ndarray  # (PATCH, PATCH) float64: samples about a tie
+    lines: np.ndarray  # (PATCH, ny) float64
+    weights: np.ndarray  # (max(nx, ny),) float64
 
 
 _last_template: tuple[bytes, tuple[int, int], np.ndarray] | None = None
@@ -116,28 +117,28 @@ def find_smoothed_disks(patterns, spectrum, /, *, search=SmoothedSearch()):  # n
         _owner, pixels = by_address(patterns)
         _find(pixels, rules, long_primes_of(nx, ny), _arrays_of_thread(rules), count, table)
         if search.subpixel == "multicorr":
-            _settle(patterns, spectrum, search, count, table)
+            _settle(patterns, spectrum, search, table)
     return SmoothedDisks(count, *(np.ascontiguousarray(table[:, field]) for field in range(3)))
 
 
-def _settle(patterns, spectrum, search, count, table):
-    """Compare samples in float64 where there was a doubt."""
-    doubt, shape = table[:, FIELDS - 1], patterns.shape[1:]
-    anew = np.flatnonzero((doubt == ROUNDING).any(1))
-    for i in anew:
-        most = max(1, int(count[i]))
-        sure = operation.definition(patterns[i : i + 1], spectrum, search=replace(search, max_peaks=most))
-        count[i], table[i, :3, :most], doubt[i] = sure.count[0], np.stack(sure[1:], 1)[0], CERTAIN
-    of, disk = np.nonzero(doubt == TIE)
-    if of.size:
-        some, which = np.unique(of, return_inverse=True)
-        products = powered(fft.rfft2(patterns[some].astype(np.float64)) * spectrum, search.power) / (shape[0] * shape[1])
-        for at in range(0, of.size, SETTLED):  # each disk with a spectrum of its own, so not too many at a time
-            i, k = of[at : at + SETTLED], disk[at : at + SETTLED]
-            x, y = largest_sample(
-                products[which[at : at + SETTLED]], shape, table[i, 3, k][:, None], table[i, 4, k][:, None], search.upsample
-            )
-            table[i, 0, k], table[i, 1, k] = x[:, 0], y[:, 0]
+def _settle(patterns, spectrum, search, table):
+    """Compare samples in float64 where there was a doubt that compiled code could not settle: in about one pattern of a hundred."""
+    open_rounding, tie = table[:, FIELDS - 1] == ROUNDING, table[:, FIELDS - 1] == TIE
+    shape = patterns.shape[1:]
+    for i in np.flatnonzero((open_rounding | tie).any(1)):
+        product = powered(fft.rfft2(patterns[i : i + 1].astype(np.float64)) * spectrum, search.power)
+        for k in np.flatnonzero(open_rounding[i]):
+            table[i, 3:5, k] = _parabolas(fft.irfft2(product, shape)[0], search.smoothing, table[i, 3:5, k])
+        k = np.flatnonzero(open_rounding[i] | tie[i])
+        x, y = largest_sample(product / (shape[0] * shape[1]), shape, table[i, 3, k][None], table[i, 4, k][None], search.upsample)
+        table[i, 0, k], table[i, 1, k] = x[0], y[0]
+
+
+def _parabolas(correlation, sigma, position):
+    """Return the tops of the parabolas on the smoothed map about the pixel of a disk, in float64."""
+    (nx, ny), (i, j) = correlation.shape, np.rint(position).astype(int)
+    near = smoothing_matrix(nx, sigma)[i - 1 : i + 2] @ np.maximum(correlation, 0) @ smoothing_matrix(ny, sigma)[j - 1 : j + 2].T
+    return [at + (high - low) / (4 * near[1, 1] - 2 * low - 2 * high) for at, (low, high) in ((i, near[::2, 1]), (j, near[1, ::2]))]
 
 
 def _panels(spectrum, shape):
@@ -160,13 +161,13 @@ def _smoothing(nx: int, ny: int, sigma: float) -> Smoothing:
     weights = np.stack([matrix[g * ROWS : (g + 1) * ROWS, at : at + band] for g, at in enumerate(first)])
     column = np.mod(np.arange(-radius, ny + radius), 2 * ny)
     mirrored = np.where(column < ny, column, 2 * ny - 1 - column)
-    along = middle[len(middle) // 2][len(middle) // 2 - radius :][: 2 * radius + 1]
+    along = middle[len(middle) // 2][len(middle) // 2 :][: radius + 1]
     return Smoothing(weights.astype(np.float32), first, along.astype(np.float32), mirrored)
 
 
 def _arrays_of_thread(rules: Rules) -> WorkArrays:
-    (nx, ny), side = rules.allowed.shape, rules.samples.of_nodes.shape[0]
-    key = (nx, ny, side, rules.smoothing.mirrored.size)
+    (nx, ny), (rows_of_window, width) = rules.allowed.shape, (rules.samples.of_nodes.shape[0], rules.samples.nodes_of.shape[1])
+    key = (nx, ny, rows_of_window, width, rules.smoothing.mirrored.size)
     if getattr(_of_thread, "key", None) != key:
         _of_thread.key = _of_thread.work = None  # the old arrays must not pass for new ones if memory runs out below
         stride, rows, candidates = padded(ny), half_rows(nx), (nx * ny) // 4 + 1  # two maxima are never neighbours
@@ -182,8 +183,12 @@ def _arrays_of_thread(rules: Rules) -> WorkArrays:
             np.empty((2, candidates), np.float32),
             np.empty(stride // LANES, np.uint16),
             zeros(NODES, stride),
-            zeros(2, NODES, max(side, NODES)),
-            zeros(side, side),
+            zeros(NODES, NODES),
+            zeros(NODES, width),
+            zeros(rows_of_window, width),
+            np.empty((PATCH, PATCH)),
+            np.empty((PATCH, ny)),
+            np.empty(max(nx, ny)),
         )
         _of_thread.key = key
     return _of_thread.work
@@ -231,20 +236,21 @@ def _smooth(rules, work, ny):
     if not rules.smooth:
         return
     weights, along, mirrored, line = rules.smoothing.weights, rules.smoothing.along, rules.smoothing.mirrored, work.line
-    band = weights.shape[2]
+    band, radius = weights.shape[2], along.size - 1
     for group in range(weights.shape[0]):
         source, target = out[rules.smoothing.first[group]], work.rows[group * ROWS]
         four_row_sums(source.ctypes.data, stride, band, stride, weights[group].ctypes.data, band, target.ctypes.data)
     for i in range(nx):
         source, target = work.rows[i], out[i, :ny]
-        for j in range(line.size):
-            line[j] = source[mirrored[j]]
+        for j in range(radius):
+            line[j], line[radius + ny + j] = source[mirrored[j]], source[mirrored[radius + ny + j]]
         for j in range(ny):
-            target[j] = 0
-        for t in range(along.size):
-            w, shifted = along[t], line[t : t + ny]
+            line[radius + j] = source[j]
+            target[j] = along[0] * source[j]
+        for t in range(1, radius + 1):
+            w, before, after = along[t], line[radius - t :], line[radius + t :]
             for j in range(ny):
-                target[j] += w * shifted[j]
+                target[j] += w * (before[j] + after[j])
 
 
 @helper(ALL)

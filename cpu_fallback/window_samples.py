@@ -1,23 +1,31 @@
 """Samples of a map between its pixels, in a window about a disk, and the largest of them (part of `find_smoothed_disks`).
 
-A window has up to some thousand samples, but the map is band-limited: twelve Chebyshev nodes along each axis fix it to 1e-7 within 0.75 px.
-So only these are computed from the whole map, and the samples from them.
+A window has up to some thousand samples, but the map is band-limited: eight nodes along each axis fix it within 0.75 px. So only these are
+computed from the whole map, and the samples from them. A wave of frequency f is off by 1e-8 of its height for f → 0 and by 2e-5 at the
+Nyquist frequency, which moves its top by less than 5e-5 px.
+
+Where float32 leaves open which of two neighbours is the larger one, both and the samples around them are summed anew in float64.
 """
 
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.map_lanes import four_row_sums
 
 from gpu4d import fft
 from gpu4d.bragg.find_smoothed_disks import window_of
 from gpu4d.compiled import ALL, helper, part
 
-NODES = 12  # along each axis of a window: three groups of four, which are computed together
+NODES = 8  # along each axis of a window: two groups of four, which are computed together
+WAVES = 64  # frequencies at which the samples between the nodes are fitted
+LOW_FIRST = 3.0  # decades by which a wave of frequency 0 counts for more than one of the Nyquist frequency: maps are mostly slow waves
+PATCH = 4  # samples along a side of what is summed in float64: two candidates and a neighbour beyond each
 NEAR_TIE = 1.5e-3  # samples: a top nearer than this to the middle between two samples may belong to either; float32 errs by up to 1e-3
 NEAR_HALF = 2e-5  # px: a "poly" position nearer than this to a quarter of a pixel may be rounded to either side
 TIE_HEIGHT = 1e-6  # relative difference of two samples that float32 does not tell
+SLOPE_ERROR = 3e-7  # per px, relative to the strongest disk: slopes of a map that was computed in float32
 MATTERS = 4e-4  # px: two answers that differ by less are equally good
 FIELDS = 6  # x, y, intensity, "poly" x and y, doubt
 CERTAIN, TIE, ROUNDING = range(3)
@@ -30,7 +38,9 @@ class Samples(NamedTuple):
     y: np.ndarray
     sine: np.ndarray  # (NODES, upsample) float32: sin π(p/upsample + node a)
     even: bool  # both sides of the map are even, so that it has a wave of both Nyquist frequencies
-    of_nodes: np.ndarray  # (side, NODES) float32
+    of_nodes: np.ndarray  # (side, NODES) float32, with rows of zeros up to a multiple of 4
+    nodes_of: np.ndarray  # (NODES, side), the same with columns of zeros up to a multiple of 32
+    side: int  # samples along a side of the window
     before: int  # samples before the centre of the window
     upsample: int
 
@@ -40,13 +50,22 @@ def samples_of(nx: int, ny: int, upsample: int) -> Samples:
     side, before = window_of(upsample)
     places = (np.arange(side) - before) / upsample
     low, high = places[0], max(places[-1], places[0] + 1e-3)
-    u = np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
-    nodes = (low + high) / 2 + (high - low) / 2 * u
-    within = (places - (low + high) / 2) / ((high - low) / 2)
-    of_nodes = np.polynomial.chebyshev.chebvander(within, NODES - 1) @ np.linalg.inv(np.polynomial.chebyshev.chebvander(u, NODES - 1))
+    nodes = (low + high) / 2 + (high - low) / 2 * np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)  # Chebyshev's
+    of_nodes = np.zeros((-(-side // (2 * LANES)) * 2 * LANES, NODES), np.float32)
+    of_nodes[:side] = _between(nodes, places)
     tables = (_node_table(n, nodes, upsample) for n in (nx, ny))
     sine = np.sin(np.pi * (nodes[:, None] + np.arange(upsample) / upsample)).astype(np.float32)
-    return Samples(*tables, sine, nx % 2 == ny % 2 == 0, of_nodes.astype(np.float32), before, upsample)
+    nodes_of = np.ascontiguousarray(of_nodes.T)
+    return Samples(*tables, sine, nx % 2 == ny % 2 == 0, of_nodes[: -(-side // 4) * 4], nodes_of, side, before, upsample)
+
+
+def _between(nodes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the weights of the nodes for samples at other places, (places, nodes): the best ones for waves up to the Nyquist frequency."""
+    f = np.cos(np.pi * (np.arange(WAVES) + 0.5) / WAVES) / 2
+    weight = 10.0 ** (LOW_FIRST * (1 - 2 * np.abs(f)))[:, None]
+    at_nodes, at_places = (weight * np.exp(2j * np.pi * f[:, None] * t) for t in (nodes, places))
+    both = lambda waves: np.concatenate([waves.real, waves.imag])  # noqa: E731
+    return np.linalg.lstsq(both(at_nodes), both(at_places), rcond=1e-15)[0].T
 
 
 def _node_table(n: int, nodes: np.ndarray, upsample: int) -> np.ndarray:
@@ -82,25 +101,103 @@ def vertex(before, here, after):
 @helper(ALL)
 def sampled(c, ny, corner, samples, work, row, k):
     """Move a disk to the largest sample about it, and to the tops of two parabolas through that unless it lies at the window's rim."""
-    upsample, before, side = samples.upsample, samples.before, work.window.shape[0]
+    upsample, before, side = samples.upsample, samples.before, samples.side
     x = int(np.rint(np.rint(row[0, k] * 2) / 2 * upsample))
     y = int(np.rint(np.rint(row[1, k] * 2) / 2 * upsample))
     _fill_window(c, ny, corner, x, y, samples, work)
     window = work.window
-    bi, bj, best = 0, 0, window[0, 0]
+    bi, bj, best = 0, 0, -np.inf
     for a in range(side):
-        for b in range(side):
-            if window[a, b] > best:
-                bi, bj, best = a, b, window[a, b]
-    dx, dy = _tops(window, bi, bj)
+        highest = window[a, 0]
+        for b in range(1, side):
+            highest = max(highest, window[a, b])
+        if highest > best:
+            bi, best = a, highest
+    while window[bi, bj] != best:
+        bj += 1
+    dx, dy = _tops(window, bi, bj, side)
     row[3, k], row[4, k], row[5, k] = row[0, k], row[1, k], CERTAIN
     reach = side // 2 - upsample // 2 - 2  # samples from the centre that lie in the window of either rounding
     if (_near_half(row[0, k]) or _near_half(row[1, k])) and max(abs(bi - before), abs(bj - before)) >= reach:
         row[5, k] = ROUNDING
-    elif _is_tie(window, bi, bj, dx, dy, upsample):
+    elif _is_tie(window, bi, bj, dx, dy, side, upsample):
+        si, sj = 1 if dx > 0 else -1, 1 if dy > 0 else -1
+        if 1 < bi < side - 2 and 1 < bj < side - 2:
+            row[5, k] = _decided(c, ny, corner, x - before + bi, y - before + bj, si, sj, upsample, row[2, 0], work, row, k)
+            return
         row[5, k] = TIE
     row[0, k] = (x - before + bi + np.float64(dx)) / upsample
     row[1, k] = (y - before + bj + np.float64(dy)) / upsample
+
+
+@helper(ALL)
+def _decided(c, ny, corner, x, y, si, sj, upsample, scale, work, row, k):
+    """Move a disk to the top about the largest of four samples, summed in float64. Return TIE if the errors of the map still matter.
+
+    The samples are (x, y) / upsample and those beside it, in the directions si and sj.
+    """
+    patch = work.patch
+    first_x, first_y = x - 1 - (si < 0), y - 1 - (sj < 0)
+    _fill_patch(c, ny, corner, first_x, first_y, upsample, work)
+    bi, bj = 1, 1
+    for a in range(1, 3):
+        for b in range(1, 3):
+            if patch[a, b] > patch[bi, bj]:
+                bi, bj = a, b
+    dx = vertex(patch[bi - 1, bj], patch[bi, bj], patch[bi + 1, bj])
+    dy = vertex(patch[bi, bj - 1], patch[bi, bj], patch[bi, bj + 1])
+    doubt = CERTAIN
+    for a in range(1, 3):
+        for b in range(1, 3):
+            if (a != bi or b != bj) and patch[a, b] > patch[bi, bj] - SLOPE_ERROR * scale / upsample:
+                ox = a - bi + vertex(patch[a - 1, b], patch[a, b], patch[a + 1, b]) - dx
+                oy = b - bj + vertex(patch[a, b - 1], patch[a, b], patch[a, b + 1]) - dy
+                if max(abs(ox), abs(oy)) > MATTERS * upsample:
+                    doubt = TIE
+    row[0, k] = (first_x + bi + dx) / upsample
+    row[1, k] = (first_y + bj + dy) / upsample
+    return doubt
+
+
+@helper(ALL)
+def _fill_patch(c, ny, corner, x, y, upsample, work):
+    """Write the samples from (x, y) / upsample on to work.patch, in float64."""
+    nx = c.shape[0]
+    patch, lines, weights = work.patch, work.lines, work.weights
+    for a in range(PATCH):
+        _sinc(weights, x + a, upsample, nx)
+        line = lines[a]
+        for j in range(ny):
+            line[j] = 0
+        for i in range(nx):
+            w = weights[i]
+            for j in range(ny):
+                line[j] += w * c[i, j]
+    for b in range(PATCH):
+        _sinc(weights, y + b, upsample, ny)
+        for a in range(PATCH):
+            total = 0.0
+            for j in range(ny):
+                total += lines[a, j] * weights[j]
+            patch[a, b] = total - corner * np.sin(np.pi * (x + a) / upsample) * np.sin(np.pi * (y + b) / upsample)
+
+
+@helper(ALL)
+def _sinc(weights, place, upsample, n):
+    """Write the weights of n samples for the point place / upsample of the wave through them. The Nyquist wave is cos(πt)."""
+    if place % upsample == 0:
+        for i in range(n):
+            weights[i] = 0
+        weights[(place // upsample) % n] = 1
+        return
+    t = place / upsample
+    sine = np.sin(np.pi * t) / n
+    for i in range(n):
+        angle = np.pi * (t - i) / n
+        w = sine / np.sin(angle)
+        if n % 2 == 0:
+            w *= np.cos(angle)
+        weights[i] = w if i % 2 == 0 else -w
 
 
 @part
@@ -111,9 +208,8 @@ def _near_half(position):
 
 
 @helper(ALL)
-def _tops(window, i, j):
+def _tops(window, i, j, side):
     """Return the steps from a sample to the tops of two parabolas, 0 at the rim."""
-    side = window.shape[0]
     if not (0 < i < side - 1 and 0 < j < side - 1):
         return np.float32(0), np.float32(0)
     here = window[i, j]
@@ -121,7 +217,7 @@ def _tops(window, i, j):
 
 
 @helper(ALL)
-def _is_tie(window, i, j, dx, dy, upsample):
+def _is_tie(window, i, j, dx, dy, side, upsample):
     """Say whether a neighbour may be the largest sample as well, and would give another position."""
     limit = np.float32(MATTERS * upsample)
     for axis in range(2):
@@ -129,11 +225,10 @@ def _is_tie(window, i, j, dx, dy, upsample):
         if abs(step) > 0.5 - NEAR_TIE:
             other = 1 if step > 0 else -1
             oi, oj = (i + other, j) if axis == 0 else (i, j + other)
-            ox, oy = _tops(window, oi, oj)
+            ox, oy = _tops(window, oi, oj, side)
             if abs(oi + ox - i - dx) > limit or abs(oj + oy - j - dy) > limit:
                 return True
     # At the rim no parabola is laid, so that any equal neighbour gives another position.
-    side = window.shape[0]
     if 0 < i < side - 1 and 0 < j < side - 1:
         return False
     for a in range(max(i - 1, 0), min(i + 2, side)):
@@ -147,8 +242,7 @@ def _is_tie(window, i, j, dx, dy, upsample):
 def _fill_window(c, ny, corner, x, y, samples, work):
     """Write the samples about (x, y) / upsample to work.window."""
     nx, stride = c.shape
-    upsample, side = samples.upsample, work.window.shape[0]
-    values, half = work.nodes[0], work.nodes[1]
+    upsample, values, half, width = samples.upsample, work.nodes, work.half, work.half.shape[1]
     start = nx - (x // upsample) % nx
     for group in range(0, NODES, 4):
         weights = samples.x[group, x % upsample, start:].ctypes.data
@@ -167,18 +261,9 @@ def _fill_window(c, ny, corner, x, y, samples, work):
     for a in range(NODES):
         for b in range(NODES):
             values[a, b] -= sign * samples.sine[a, x % upsample] * samples.sine[b, y % upsample]
-    for a in range(NODES):
-        line = half[a]
-        for s in range(side):
-            total = np.float32(0)
-            for b in range(NODES):
-                total += samples.of_nodes[s, b] * values[a, b]
-            line[s] = total
-    for r in range(side):
-        line = work.window[r]
-        for s in range(side):
-            line[s] = 0
-        for a in range(NODES):
-            w, other = samples.of_nodes[r, a], half[a, :side]
-            for s in range(side):
-                line[s] += w * other[s]
+    for group in range(0, NODES, 4):
+        weights, out = values[group].ctypes.data, half[group].ctypes.data
+        four_row_sums(samples.nodes_of.ctypes.data, width, NODES, width, weights, NODES, out)
+    for group in range(0, samples.of_nodes.shape[0], 4):
+        weights, out = samples.of_nodes[group].ctypes.data, work.window[group].ctypes.data
+        four_row_sums(half.ctypes.data, width, NODES, width, weights, NODES, out)
