@@ -142,8 +142,7 @@ class Capabilities:
         others = [f"  {one.name}, of {one.package}" + (", takes events" if _takes_events(one.kind) else "") for one in self.registered]
         lines += ["", "host, in part: what is done on the host by design, and why:", *notes] if notes else []
         lines += ["", "reductions of other packages, by the name that gpu4d.sweep takes:", *others] if others else []
-        return "
-".join(lines)
+        return "\n".join(lines)
 
     def _reasons(self) -> dict[str, list[str]]:
         """Return the functions that compute on the host, by reason."""
