@@ -49,7 +49,7 @@ class Cluster:
     latency : float
         Seconds of a message.
     scheduling : float
-        Seconds of Dask's scheduler for each task, which it does one after the other. `benchmarks/distributed.py` measures it.
+        Seconds of Dask's scheduler for each task, which it does one after the other. `benchmarks/workers.py` measures it.
     disk, disks : float
         Bytes per second that one worker can read, and all workers together.
     rate : float
@@ -149,7 +149,8 @@ def measure(cube: gpu4d.DataCube, named: dict[str, Any], threads: int) -> tuple[
     taken: dict[str, list[float]] = {field.name: [] for field in fields(Costs)}
     step = max(1, len(groups) // 64)  # of a larger number of single tasks, some are merged: their costs are the same
     for group in groups[::step]:
-        packed, states = None, []
+        packed: Any = None
+        states: list[Any] = []
         for rows in group.tasks:
             packed, seconds = _packed(cube, named, rows)
             states.append(packed)
@@ -209,7 +210,7 @@ def _packed(cube: gpu4d.DataCube, named: dict[str, Any], rows: Rows) -> tuple[An
 def _check(here: dict[str, Any], groups: list[Group], step: int) -> None:
     """Compare what was merged with what it must be."""
     if "sum" in here:
-        expected = 0
+        expected: Any = 0
         for group in groups[::step]:
             for first, last in group.tasks:
                 totals = np.random.default_rng(first).integers(0, 1 << 30, DETECTOR)

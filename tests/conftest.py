@@ -25,7 +25,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = CHECKOUT.parent / "shared" / "data"
 # Large or under other licences: their tests run in an environment apart.
-ELSEWHERE = ("torch", "jax", "orix", "rsciio", "zarr", "xarray", "pandas", "hyperspy", "quantem", "abtem", "ase", "pyxem")
+ELSEWHERE = ("torch", "jax", "orix", "rsciio", "zarr", "xarray", "pandas", "hyperspy", "quantem", "abtem", "ase", "pyxem", "libertem")
 REQUIRED = {name for name in os.environ.get("GPU4D_REQUIRE", "").split(",") if name}
 
 

@@ -38,7 +38,7 @@ def write(folder: pathlib.Path, sizes: Sizes) -> None:
     """Everything the tasks read, into `folder`."""
     _bragg(folder, sizes)
     _points(folder, sizes)
-    _scan(folder, sizes)
+    write_scan(folder, sizes)
     _field(folder, sizes)
     _far_from_focus(folder, sizes)
     _near_focus(folder, sizes)
@@ -82,7 +82,7 @@ def _points(folder: pathlib.Path, sizes: Sizes) -> None:
     )  # fmt: skip
 
 
-def _scan(folder: pathlib.Path, sizes: Sizes) -> None:
+def write_scan(folder: pathlib.Path, sizes: Sizes) -> None:
     """A scan of a phase object in contiguous HDF5, uint16, steps of 1 / (4 k₀); four cells of the object, noise of its own in each."""
     import h5py
 

@@ -95,26 +95,27 @@ def side_bands_apart(phase, fourier):
 
 
 def run(context, data, udf):
-    """Seconds of one run, with its results looked at, and the results."""
-    begun = time.perf_counter()
+    """Seconds and CPU seconds of one run, with its results looked at, and the results."""
+    begun, worked = time.perf_counter(), time.process_time()
     found = context.run_udf(dataset=data, udf=udf)
     for buffer in found.values():
         np.asarray(buffer.data)
-    return time.perf_counter() - begun, found
+    return time.perf_counter() - begun, time.process_time() - worked, found
 
 
 def row(name, context, where, data, theirs, ours, same=None, limit=None):
     """Times of both in turns, and how far their answers are apart."""
     apart = None
-    first = run(context, data, theirs())[1], run(context, data, ours())[1]
+    first = run(context, data, theirs())[2], run(context, data, ours())[2]
     if same is not None:
         a, b = (np.asarray(found[key].data, np.float64) for found, key in zip(first, same))
         apart = float(np.abs(a - b).max())
     elif name == "SSB":
         apart, limit = side_bands_apart(np.asarray(first[1]["phase"].data), np.asarray(first[0]["fourier"].data)), 1e-5
-    times = [(run(context, data, theirs())[0], run(context, data, ours())[0]) for _ in range(ROUNDS)]
-    a, b = (statistics.median(column) for column in zip(*times))
-    return {"what": name, "where": where, "theirs": a, "ours": b, "apart": apart, "limit": limit}
+    times = [(*run(context, data, theirs())[:2], *run(context, data, ours())[:2]) for _ in range(ROUNDS)]
+    a, a_cpu, b, b_cpu = (statistics.median(column) for column in zip(*times))
+    cpu = (a_cpu, b_cpu) if where.startswith("inline") else None
+    return {"what": name, "where": where, "theirs": a, "ours": b, "cpu": cpu, "apart": apart, "limit": limit}
 
 
 def main():

@@ -121,8 +121,14 @@ class DiskTables:
         """Replace all disks by these lists."""
         self._lists, self._tables = dict(lists), {}
 
+    def on_host(self) -> dict[int, tuple[np.ndarray, PointListArray]]:
+        """Return all lists as those of one update, on the host."""
+        return one_list([(number, points.to_host()) for number, points in self.lists().values()])
+
     def add(self, lists: dict[int, tuple[np.ndarray, PointListArray]]) -> None:
-        """Add lists of other positions."""
+        """Add lists of other positions. Several devices may have made lists, which are merged on the host."""
+        if any(not isinstance(points.offsets, np.ndarray) for _, points in self.lists().values()):
+            self.replace(self.on_host())
         self._lists |= lists
 
     def _make_lists(self) -> None:

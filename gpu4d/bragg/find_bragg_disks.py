@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import Array, ArrayLike, DType
-from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of, one_list
+from gpu4d.bragg.disk_lists import HELD, DiskTables, in_scan_order, lists_of
 from gpu4d.bragg.disk_search import DiskSearch, SearchOptions
 from gpu4d.bragg.find_disks import PeakLimits, Refinement
 from gpu4d.bragg.hybrid_correlation import check_patterns
@@ -47,8 +47,7 @@ class BraggDisks:
         As in `find_bragg_disks`. The attribute `refinement` is the method that "auto" has chosen, and `reason` says why.
     parameters : {"auto", 4, 6, 8}
         "auto" is 6 until `choose` has examined the scan. The attribute `parameters` is the number, and `parameters_reason` says why.
-        Every call of `choose` decides anew. If you search a scan in several calls, use one number for all of them (see
-        `find_bragg_disks`).
+        Every call of `choose` decides anew. To search a scan in several calls, use one number for all (see `find_bragg_disks`).
     expected_peaks : float, optional
         Disks that a pattern is expected to have, for the memory plan. Default: 30, or `max_peaks` if that is smaller.
 
@@ -144,8 +143,8 @@ class BraggDisks:
         return self.search
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the prepared arrays. Twins cache results by the identity of these arrays, so another process prepares its own."""
-        return {**self.__dict__, "search": None}
+        """Leave out what `start` makes, and prepared arrays: twins cache results by their identity, so each process prepares its own."""
+        return {name: held for name, held in self.__dict__.items() if name not in ("scan", "found")} | {"search": None}
 
     def choose(self, cube: DataCube, where: ArrayLike | None = None, memory: int | float | str | None = None) -> BraggDisks:
         """Choose the number of fit parameters of a scan if parameters="auto", and log it.
@@ -256,14 +255,12 @@ class BraggDisks:
         self.found.put_events(positions[:, 0] * self.scan.shape[1] + positions[:, 1], events, self.scan.dtype)
 
     def state(self) -> State:
-        return {"found": one_list([(number, points.to_host()) for number, points in self.found.lists().values()])}
+        return {"found": self.found.on_host()}
 
     def restore(self, state: State) -> None:
         self.found.replace(state["found"])
 
     def merge(self, state: State) -> None:
-        if not self.scan.on_host:  # several devices may have made lists, which are merged on the host
-            self.found.replace(self.state()["found"])
         self.found.add(state["found"])
 
     def finish(self) -> PointListArray:

@@ -92,9 +92,8 @@ class PointListArray(Storable):
         """Make lists from padded arrays (positions, max_points). The first `counts` values of each row are points."""
         xp = arrays.namespace(counts)
         first = next(iter(fields.values()))
-        if (
-            xp is arrays.numpy_namespace()
-        ):  # the same with NumPy's own functions: for one pattern those of the array API take most of the time
+        # The same with NumPy's own functions: for one pattern those of the array API take most of the time.
+        if xp is arrays.numpy_namespace():
             keep = np.arange(first.shape[1]) < counts[:, None]
             sums = np.zeros(len(counts) + 1, np.int64)
             np.cumsum(counts, out=sums[1:])

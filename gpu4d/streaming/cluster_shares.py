@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import lcm
+from math import ceil, lcm
 
 from gpu4d.data.source import Shape4
 from gpu4d.streaming.reduction import Folds, Reduction
 from gpu4d.streaming.sums import group_rows
 
 EACH = 8  # tasks for each thread of a cluster: they end at about the same time, and a machine that is lost loses little
-MOST_TASKS = 4096  # of a sweep, if that leaves each thread `AT_LEAST`: Dask's scheduler takes nearly a millisecond for each
+MOST_TASKS = 2048  # of a sweep, if that leaves each thread `AT_LEAST`: Dask's scheduler takes a millisecond for each
 LEAST_BYTES = 64 << 20  # of patterns in a task: some 50 ms of reading, beside 1 ms of scheduling
 MOST_BYTES = 2 << 30  # of patterns in a task: what is repeated when a machine is lost
 AT_LEAST = 2  # tasks for each thread, however small
@@ -56,7 +56,7 @@ def share_out(shape: Shape4, frame_bytes: int, natural_rows: int, threads: int, 
     rows, group = shape[0], group_rows(shape[0])
     unit = natural_rows if natural_rows * AT_LEAST * threads <= rows else 1
     wanted = _rows_of_a_task(rows, max(1, shape[1] * frame_bytes), threads)
-    step = unit * max(1, round(wanted / unit))
+    step = unit * max(1, ceil(wanted / unit))
     if folding and step < group:
         return [Group(one, tuple(_runs(*one, step))) for one in _runs(0, rows, group)]
     if folding:

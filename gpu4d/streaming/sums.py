@@ -19,6 +19,8 @@ from gpu4d.streaming.reduction import ScanInfo, State
 
 GROUPS = 64  # of scan rows, whose sums are added in order: enough for many threads, and few enough to hold a sum for each
 
+STARTED = ("scan", "values", "kept")  # attributes that the `start` of these classes makes
+
 Value = Any  # of a sum: an array of any library, or a number; None before anything came
 
 
@@ -44,6 +46,10 @@ class OnePass:
     """Base of reductions that need one pass. Subclasses may extend `start`, and must call it first."""
 
     scan: ScanInfo
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what `start` makes: a copy in another process has not started."""
+        return {name: held for name, held in self.__dict__.items() if name not in STARTED}
 
     def passes(self, scan: ScanInfo, budget: int) -> int:
         """Return the number of passes it needs: 1."""

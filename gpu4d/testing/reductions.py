@@ -100,6 +100,21 @@ class ReductionTests:
             first.merge(pickle.loads(pickle.dumps(second.state())))
             assert self.bits(first.finish()) == self._alone()
 
+    def test_machines_that_share_the_rows_merge_to_the_same(self):
+        """Test states of some scan rows alone, as workers of a cluster make them, of which neighbours are merged first."""
+        if self._passes() > 1:
+            return
+        rows = self.cube().shape[0]
+        states = [self._state_of_rows(pair) for pair in ((0, rows // 3), (rows // 3, rows // 2), (rows // 2, rows))]
+        upper, whole = self.make(), self.make()
+        upper.start(self._plan((0, rows // 2)).scan, "cpu")
+        whole.start(self._plan().scan, "cpu")
+        upper.merge(states[1])
+        upper.merge(states[0])
+        whole.merge(states[2])
+        whole.merge(pickle.loads(pickle.dumps(upper.state())))
+        assert self.bits(whole.finish()) == self._alone()
+
     def test_goes_on_from_its_state(self):
         """Test that an interrupted pass continues from a stored state to the same result."""
         if self._passes() > 1:
@@ -158,8 +173,8 @@ class ReductionTests:
 
     # ---------------------------------------------------------------- feeding it by hand
 
-    def _plan(self) -> Any:
-        return plan(self.cube(), {NAME: self.make()}, device="cpu")
+    def _plan(self, rows: tuple[int, int] | None = None) -> Any:
+        return plan(self.cube(), {NAME: self.make()}, device="cpu", rows=rows)
 
     def _passes(self) -> int:
         return self._plan().passes
@@ -167,6 +182,14 @@ class ReductionTests:
     def _alone(self) -> Any:
         """Return the bits of the result of a sweep without other reductions."""
         return self.bits(gpu4d.sweep(self.cube(), self.make()))
+
+    def _state_of_rows(self, rows: tuple[int, int]) -> Any:
+        """Return the pickled and restored state of a reduction that has seen some scan rows."""
+        todo, reduction = self._plan(rows), self.make()
+        reduction.start(todo.scan, "cpu")
+        for frames, positions in self._updates(range(todo.scan.blocks), together=False, todo=todo):
+            reduction.update(frames, positions)
+        return pickle.loads(pickle.dumps(reduction.state()))
 
     def _fed(self, blocks: Iterable[int], together: bool = False) -> Any:
         """Return a new reduction that has seen some row blocks in all its passes."""
@@ -180,9 +203,9 @@ class ReductionTests:
         for frames, positions in self._updates(blocks, together):
             reduction.update(frames, positions)
 
-    def _updates(self, blocks: Iterable[int], together: bool) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    def _updates(self, blocks: Iterable[int], together: bool, todo: Any = None) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """Yield patterns (n, Qx, Qy) and positions (n, 2) of row blocks, for each segment or each block. Patterns are read-only."""
-        cube, todo = self.cube(), self._plan()
+        cube, todo = self.cube(), todo or self._plan()
         for block in blocks:
             tiles = [part for tile in todo.tiles(block) for part in tile.segments(todo.cut.segment)]
             read = [np.asarray(cube.source.read(t.rows, t.columns)).reshape(-1, *cube.detector_shape) for t in tiles]

@@ -144,6 +144,9 @@ def test_the_rest_works(packages, caplog, tmp_path):
         gpu4d.open(tmp_path / "scan.unknown", format="fails")
     assert Recipe().bragg.power == 0.85
     total, asks = (one.name for one in registered_reductions())
+    listed = gpu4d.capabilities()
+    assert f"  {total}, of some_things" in str(listed).splitlines()
+    assert {"name": total, "package": "some_things", "events": False} in listed.as_dict()["registered"]
     assert gpu4d.sweep(gpu4d.DataCube(data), {"x": total})["x"].tolist() == [[20.0] * 3] * 2
     with pytest.raises(InputError, match=r"of some_things cannot be made by its name alone .*power.*import it and give an object"):
         gpu4d.sweep(gpu4d.DataCube(data), {"x": asks})

@@ -246,6 +246,15 @@ def test_delayed_results(need):
     np.testing.assert_array_equal(images[..., 0], under(data, np.broadcast_to(CENTER, (*SCAN, 2)), -1, 4.2, VALID))
 
 
+def test_sparse_frames_come_as_dense_ones(context):
+    import sparse
+    from libertem.io.dataset.memory import MemoryDataSet
+
+    data = frames_of("uint16")
+    held = MemoryDataSet(data=sparse.COO.from_numpy(data), sig_dims=2, num_partitions=2, array_backends=("sparse.COO",))
+    check(*run_all(context, held.initialize(context.executor)), data, np.ones(SCAN, bool))
+
+
 # ---------------------------------------------------------------- centre of mass in LiberTEM's words
 
 

@@ -37,7 +37,8 @@ PAGES = (
     "plan-an-experiment", "formats", "convert", "bin-crop-reshape", "raw-data", "results",
     "host-application", "calibration", "strain", "strain-looks-wrong", "classification", "orientation",
     "probes", "dpc", "magnetic", "aberrations", "ptychography", "iterative-ptychography", "drift",
-    "live", "extend", "counting-and-events", "rdf", "amorphous-strain", "amorphous",
+    "live", "extend", "counting-and-events", "rdf", "amorphous-strain", "amorphous", "cluster",
+    "from-libertem",
 )  # fmt: skip
 RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
 

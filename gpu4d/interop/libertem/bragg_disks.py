@@ -108,7 +108,8 @@ class _Waiting:
     """Copies of frames that wait for their search. LiberTEM's memory of a frame changes as soon as the frame is processed."""
 
     def __init__(self, most: int):
-        self.most, self.numbers, self.frames = most, list[int](), None
+        self.most, self.numbers = most, list[int]()
+        self.frames: Any = None
 
     @property
     def full(self) -> bool:
