@@ -242,7 +242,7 @@ def _find(patterns, search, filling, long_primes, samples, work, count, table):
 @part
 def _fill(search, filling, long_primes, work):
     """Fill masked pixels, which are 0 so far, with the weighted mean of the valid pixels around them."""
-    _correlate(search, work, filling.gauss, search.powers[:1], long_primes)
+    correlate(search, work, filling.gauss, search.powers[:1], long_primes)
     near = work.maps[0]
     for i in range(filling.mask.shape[0]):
         for j in range(filling.mask.shape[1]):
@@ -253,7 +253,7 @@ def _fill(search, filling, long_primes, work):
 @part
 def _disks(search, long_primes, samples, work, row):
     """Find the disks of the pattern in work.plane, write them to the columns of `row`, and return their number."""
-    _correlate(search, work, search.template, search.powers, long_primes)
+    correlate(search, work, search.template, search.powers, long_primes)
     x, ny, at, height = work.plane, search.y.n, work.at, work.height
     cross, refined, scratch = work.maps[0], work.maps[search.refined], work.refine_scratch
     found = maxima(work.maps[search.hybrid], search.allowed, at, height, work.bits)
@@ -269,7 +269,7 @@ def _disks(search, long_primes, samples, work, row):
 
 
 @helper(ALL)
-def _correlate(search, work, template, powers, long_primes):
+def correlate(search, work, template, powers, long_primes):
     """Correlate the pattern with a template: one map for each power."""
     columns_forward(work.plane, search.x, long_primes, work.columns, work.transform_scratch)
     size = search.y.n * LANES

@@ -429,6 +429,8 @@ NO_ARRAYS = {
     "preprocess.CountedElectrons": "as preprocess.count_scan",
     "plan_experiment": "what is known of a scan",
     "capabilities": "no arguments",
+    "interop.from_dask": "an array of Dask; tests/interop/test_dask.py",
+    "interop.to_dask": "a cube",
     "planning.Acquisition": "numbers",
     "planning.Check": "made by plan_experiment",
     "planning.Dose": "made by plan_experiment",
