@@ -62,6 +62,8 @@ class DataCube(Storable):
         name: str = "datacube",
     ):
         self.source: Source = data if not arrays.is_array(data) and isinstance(data, Source) else ArraySource(cast(Array, data))
+        if not isinstance(calibration, Calibration | None):
+            raise InputError(f"calibration is a {type(calibration).__name__}: need a gpu4d.Calibration")
         self.calibration = Calibration() if calibration is None else calibration
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.name = name

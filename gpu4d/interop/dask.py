@@ -128,6 +128,11 @@ class DaskSource:
                 raise InputError("the array has masked values, whose mask would be lost: give dask.array.ma.filled(array, 0)")
             found = found.data
         found = arrays.to_numpy(found)
+        if found.shape != part.shape or not np.can_cast(found.dtype, self.dtype, "same_kind"):
+            raise InputError(
+                f"chunks of the array came as {found.shape} {found.dtype}, and it promised {part.shape} {self.dtype}: "
+                "give map_blocks the right chunks= and dtype="
+            )
         if out is None:
             return np.asarray(found, self.dtype)
         np.copyto(out, found)

@@ -143,15 +143,15 @@ def reduce_rows(rows: Rows, job: Job) -> dict[str, State]:
 
 
 def _planned(cube: DataCube, named: Named, job: Job, rows: Rows) -> Plan:
-    """Plan a task. Where memory is short, say that the threads of a worker share it."""
+    """Plan a task. Where memory is short, count for all threads of the worker, because `memory=` is of all together."""
     try:
         return plan(cube, named, device=_processor(job), memory=_budget(job), where=job.where, rows=rows)
     except MemoryBudgetError as error:
         slots, _ = _slots()
         if slots == 1:
             raise
-        what = f"a sweep for {', '.join(named)}, on each of the {slots} threads that share memory= of a worker,"
-        raise MemoryBudgetError(what, error.asked, error.free, error.cap) from error
+        what = f"a sweep for {', '.join(named)}, on {slots} threads of a worker at the same time,"
+        raise MemoryBudgetError(what, slots * error.asked, error.free, slots * error.cap) from error
 
 
 def part_of(states: dict[str, State], names: Collection[str]) -> dict[str, State]:

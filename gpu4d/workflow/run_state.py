@@ -154,8 +154,9 @@ class RunState:
             try:
                 return work(options)
             except MemoryBudgetError as error:
-                if "compute.memory" in self.recipe.given or MEMORY_MARGIN * error.asked > error.free:
+                raised = MEMORY_MARGIN * error.asked
+                if "compute.memory" in self.recipe.given or not error.cap < raised <= error.free:
                     raise InputError(str(error)) from error
-                options["memory"] = str(int(MEMORY_MARGIN * error.asked))
+                options["memory"] = str(int(raised))
                 asked = format_bytes(error.asked)
                 self.record.note(f"the results need {asked}: the memory limit is raised to {MEMORY_MARGIN:g} times that")

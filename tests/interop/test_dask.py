@@ -93,6 +93,14 @@ def test_what_is_no_scan_is_refused_in_one_line(da, monkeypatch):
     masked = da.ma.masked_equal(da.from_array(patterns(), chunks=(4, 4, -1, -1)), 3)
     with pytest.raises(InputError, match="masked values, whose mask would be lost"):
         gpu4d.sweep(gpu4d.interop.from_dask(masked), gpu4d.MeanPattern())
+    for wrong, words in (
+        (lambda block: block[:1], r"came as \(\d+, .*\) float64, and it promised"),
+        (lambda block: block.astype("complex64"), "complex64, and it promised"),
+    ):
+        with pytest.raises(InputError, match=words):
+            gpu4d.sweep(gpu4d.interop.from_dask(da.ones((4, 2, 4, 4)).map_blocks(wrong, dtype="float64")), gpu4d.MeanPattern())
+    with pytest.raises(InputError, match="calibration is a dict"):
+        gpu4d.interop.from_dask(unknown, {"q_pixel": 0.02})
     with pytest.raises(InputError, match="cube is a ndarray"):
         gpu4d.interop.to_dask(np.ones((2, 2, 4, 4)))
     monkeypatch.setitem(sys.modules, "dask.array", None)

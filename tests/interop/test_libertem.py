@@ -415,6 +415,26 @@ def test_what_does_not_fit_is_said(context, phase_scan):
         )
     with pytest.raises(ValueError, match="Inner radius"):
         ours.CenterOfMassUDF.with_params(r=3, ri=4)
+    counts = load(context, frames_of("uint8"))
+    with pytest.raises(InputError, match=r"the template is \(20, 20\), the patterns are \(18, 22\)"):
+        context.run_udf(dataset=counts, udf=ours.BraggDisksUDF(gpu4d.probe.synthetic((20, 20), 3.0)))
+    with pytest.raises(InputError, match="calibration is a dict"):
+        ours.CenterOfMassUDF.with_params(calibration={"origin": CENTER})
+    with pytest.raises(InputError, match=r"no option 'enrgy' \(did you mean 'energy'\?\)"):
+        ours.SSBUDF(enrgy=3e5)
+    both = [ours.VirtualImageUDF(gpu4d.detectors.disk(2)), ours.RadialProfileUDF(CENTER)]
+    with pytest.raises(InputError, match=r"no buffer 'mean' of RadialProfileUDF: .*one for each UDF of a list"):
+        both[1].profiles(context.run_udf(dataset=counts, udf=both))
+
+
+def test_a_scan_of_one_row_has_no_derivatives(context):
+    data = frames_of("uint16")[:1]
+    udf = ours.CenterOfMassUDF.with_params(cy=CENTER[0], cx=CENTER[1], scan_rotation=20.0, flip_y=True)
+    found = context.run_udf(dataset=load(context, data), udf=udf)
+    com = gpu4d.center_of_mass(data)
+    assert np.allclose(found["raw_com"].data, com, rtol=0, atol=1e-12)
+    assert np.allclose(found["magnitude"].data, np.hypot(*np.moveaxis(com - CENTER, -1, 0)), rtol=0, atol=1e-12)
+    assert np.isnan(found["divergence"].data).all() and np.isnan(found["curl"].data).all()
 
 
 def test_without_libertem_one_line_says_what_to_install(tmp_path):

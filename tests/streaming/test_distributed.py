@@ -192,6 +192,23 @@ def test_errors_of_workers_are_ours(client, path, tmp_path):
     assert not client.processing() or not any(client.processing().values()), "nothing of a failed sweep goes on"
 
 
+def test_threads_share_the_memory_of_a_worker(path, monkeypatch):
+    """What is missing is said for all threads. So a run that is given that much more has enough, and does not ask again and again."""
+    cube, small = gpu4d.open(path), {"mean": gpu4d.MeanPattern()}
+
+    def asked(memory):
+        with pytest.raises(MemoryBudgetError) as caught:
+            reduce_rows((0, 3), Job.of(cube, small, None, "cpu", memory))
+        return caught.value
+
+    alone = asked("1 kB")
+    monkeypatch.setattr(cluster_tasks, "_slots", lambda: (4, None))
+    shared = asked("1 kB")
+    assert (shared.asked, shared.cap) == (4 * alone.asked, 1000) and "on 4 threads of a worker at the same time" in str(shared)
+    assert asked(shared.asked - 4).asked == shared.asked
+    reduce_rows((0, 3), Job.of(cube, small, None, "cpu", shared.asked))
+
+
 def test_what_cannot_be_sent_is_refused_before_anything_runs(client, path, monkeypatch, tmp_path):
     cube, asked = gpu4d.open(path), gpu4d.MeanPattern()
     for options, words in (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpu4d
+from gpu4d.errors import InputError, MemoryBudgetError
 from gpu4d.workflow import Recipe, RunState, Stage
 from gpu4d.workflow.schedule import carry_out, check
 from gpu4d.workflow.stage import no, yes
@@ -103,3 +104,16 @@ def test_the_stages_of_a_run_fit_together():
     for s in stages:
         assert set(s.needs) | set(s.uses) <= made, f"{s.name} needs or uses what no stage makes: {set((*s.needs, *s.uses)) - made}"
         assert s.title and (s.settings is None) == (s.section == "")
+
+
+def test_a_limit_that_cannot_be_raised_ends_the_run():
+    """Also if the work says every time that it needs what it was given, such as a worker whose threads share it."""
+    state, given = RunState(gpu4d.DataCube(np.ones((2, 2, 4, 4))), Recipe()), []
+
+    def work(options):
+        given.append(options["memory"])
+        raise MemoryBudgetError("the work", 1 << 30, 1 << 40, 2 << 30)
+
+    with pytest.raises(InputError, match="the work needs"):
+        state.with_memory(work)
+    assert len(given) == 1

@@ -64,8 +64,10 @@ class NativeFrames:
         )
 
     def calibration(self) -> Calibration:
-        """Return the calibration that was given, or an empty one."""
+        """Return the calibration that was given, or an empty one. An error if something else was given."""
         given = self.params.calibration
+        if given is not None and not isinstance(given, Calibration):
+            raise InputError(f"calibration is a {type(given).__name__}: need a gpu4d.Calibration")
         return Calibration() if given is None else given
 
     def positions(self) -> np.ndarray:
@@ -131,6 +133,15 @@ def origins_in_tile(calibration: Calibration, positions: np.ndarray, meta: Any, 
     known = calibration.origin_at(positions)
     assert known is not None, "prepared reductions that follow the origin know it"
     return arrays.from_numpy(known - np.array(corner(meta), np.float64), tile)
+
+
+def result_of(result: Any, name: str, udf: Any) -> Any:
+    """Return a buffer of a result of LiberTEM. An error if the result is not one of this UDF."""
+    try:
+        return result[name]
+    except (KeyError, TypeError, IndexError):
+        made = f"what Context.run_udf returns for it{', one for each UDF of a list' * isinstance(result, list | tuple)}"
+        raise InputError(f"the result has no buffer {name!r} of {type(udf).__name__}: need {made}") from None
 
 
 def values_of(buffer: Any) -> np.ndarray:

@@ -11,8 +11,9 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.bragg.disk_lists import HELD, UNITS
 from gpu4d.bragg.disk_search import SearchOptions
 from gpu4d.bragg.find_bragg_disks import BraggDisks
+from gpu4d.bragg.hybrid_correlation import check_patterns
 from gpu4d.data import PointListArray
-from gpu4d.interop.libertem._shared import UDF, NativeFrames, scan_shape
+from gpu4d.interop.libertem._shared import UDF, NativeFrames, result_of
 from gpu4d.probe.template_kernel import TemplateLike
 
 BATCH_BYTES = 2 << 20  # of frames searched at a time: some threads have work, and the frames stay in the cache
@@ -56,10 +57,11 @@ class BraggDisksUDF(NativeFrames, UDF):
         return fields | {"count": self.buffer(kind="nav", dtype=np.int64, where="device")}
 
     def get_task_data(self) -> dict[str, Any]:
-        scan = self.scan_info()
+        scan, finder = self.scan_info(), self.params.template
+        check_patterns(np.empty((0, *scan.shape[2:])), finder.template, finder.how.power)
         bytes_of_one = scan.shape[2] * scan.shape[3] * np.dtype(scan.dtype).itemsize
         return {
-            "search": self.params.template.prepare(scan.dtype, scan.detector_mask),
+            "search": finder.prepare(scan.dtype, scan.detector_mask),
             "first": self.meta.slice.origin[0],  # of the partition, among the frames of the roi
             "waiting": _Waiting(max(SMALLEST_BATCH, BATCH_BYTES // max(1, bytes_of_one))),
         }
@@ -98,10 +100,11 @@ class BraggDisksUDF(NativeFrames, UDF):
         PointListArray
             (Rx, Ry) with fields qx, qy, intensity, sx, sy, as `gpu4d.find_bragg_disks` returns it.
         """
-        seen = np.asarray(result["count"].valid_mask)
-        counts = np.where(seen, np.asarray(result["count"].data), 0).reshape(-1)
-        fields = {name: np.asarray(result[name].data).reshape(len(counts), -1) for name in HELD}
-        return PointListArray.from_padded(counts, fields, scan_shape(self.meta), UNITS)
+        count = result_of(result, "count", self)
+        found = np.where(np.asarray(count.valid_mask), np.asarray(count.data), 0)
+        scan = found.shape if found.ndim == 2 else (1, found.size)
+        fields = {name: np.asarray(result[name].data).reshape(found.size, -1) for name in HELD}
+        return PointListArray.from_padded(found.reshape(-1), fields, scan, UNITS)
 
 
 class _Waiting:

@@ -11,7 +11,19 @@ from gpu4d.data.arguments import OriginLike, origins
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.slices import RealSlice
 from gpu4d.imaging.first_moments import first_moments, moments_are_exact
-from gpu4d.interop.libertem._shared import UDF, CoMParams, CoMUDF, Cut, NativeFrames, apply_correction, corner, masks, scan_shape, values_of
+from gpu4d.interop.libertem._shared import (
+    UDF,
+    CoMParams,
+    CoMUDF,
+    Cut,
+    NativeFrames,
+    apply_correction,
+    corner,
+    masks,
+    result_of,
+    scan_shape,
+    values_of,
+)
 
 
 class CenterOfMassUDF(NativeFrames, CoMUDF):
@@ -52,6 +64,7 @@ class CenterOfMassUDF(NativeFrames, CoMUDF):
     ):
         chosen = CoMParams() if com_params is None else com_params
         UDF.__init__(self, com_params=chosen, calibration=calibration, origin=origin, detector_mask=detector_mask)
+        self.calibration()  # refuses what it cannot take
 
     @classmethod
     def with_params(cls, **options: Any) -> CenterOfMassUDF:
@@ -149,6 +162,13 @@ class CenterOfMassUDF(NativeFrames, CoMUDF):
         chosen = {name: one.reshape(-1, *one.shape[2:]) if roi is None else one[roi] for name, one in maps.items()}
         return chosen | {"regression": regression}
 
+    def get_field_results(self, field_y: np.ndarray, field_x: np.ndarray) -> dict[str, np.ndarray]:
+        """Return LiberTEM's magnitude and derivatives. Derivatives of a scan of one row or column are NaN, where LiberTEM's own fails."""
+        if min(field_y.shape) > 1:
+            return CoMUDF.get_field_results(self, field_y, field_x)
+        unknown = np.full(field_y.shape, np.nan)
+        return {"magnitude": np.hypot(field_y, field_x), "divergence": unknown, "curl": unknown}
+
     def center_of_mass(self, result: Any) -> RealSlice:
         """Return the centre of mass of a result of LiberTEM as `gpu4d.CenterOfMass` gives it, for `gpu4d.dpc`.
 
@@ -163,7 +183,7 @@ class CenterOfMassUDF(NativeFrames, CoMUDF):
             (2, Rx, Ry) float64 with planes com_x and com_y, detector pixels, without LiberTEM's rotation and regression. NaN for
             frames without counts, and at positions outside the roi or not seen yet.
         """
-        com, counts = values_of(result["raw_com"]), values_of(result["counts"])
+        com, counts = values_of(result_of(result, "raw_com", self)), values_of(result_of(result, "counts", self))
         com[~(counts > 0)] = np.nan
         step = self.calibration().r_pixel
         return RealSlice(np.moveaxis(com, -1, 0), "com", "px", step, "Å" if step else "px", ("com_x", "com_y"))

@@ -11,7 +11,7 @@ from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import OriginLike
 from gpu4d.data.calibration import Calibration
-from gpu4d.interop.libertem._shared import UDF, Cut, NativeFrames, detector_shape, origins_in_tile, values_of
+from gpu4d.interop.libertem._shared import UDF, Cut, NativeFrames, detector_shape, origins_in_tile, result_of, values_of
 from gpu4d.rings.polar_transform import radial_grid, radial_sums, radii
 from gpu4d.rings.profiles import RadialProfile
 
@@ -55,7 +55,7 @@ class RadialProfileUDF(NativeFrames, UDF):
     ):
         grid = {"n_r": n_r, "r_max": r_max, "ellipse": ellipse}
         super().__init__(origin=origin, calibration=calibration, detector_mask=detector_mask, **grid)
-        self.reduction()  # refuses what it cannot take
+        self.reduction(), self.calibration()  # refuse what they cannot take
 
     def reduction(self) -> RadialProfile:
         """Return the reduction with this grid."""
@@ -110,4 +110,4 @@ class RadialProfileUDF(NativeFrames, UDF):
         result : mapping of result buffers
             What `Context.run_udf` returns for this UDF.
         """
-        return values_of(result["mean"])
+        return values_of(result_of(result, "mean", self))

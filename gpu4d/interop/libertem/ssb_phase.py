@@ -15,8 +15,8 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import RealSlice
 from gpu4d.device import tables
-from gpu4d.errors import InputError
-from gpu4d.interop.libertem._shared import UDF, NativeFrames, corner, detector_shape, real_dtype, scan_shape, values_of
+from gpu4d.errors import InputError, did_you_mean
+from gpu4d.interop.libertem._shared import UDF, NativeFrames, corner, detector_shape, real_dtype, result_of, scan_shape, values_of
 from gpu4d.ptychography.experiment import Experiment
 from gpu4d.ptychography.gather_pixels import gather_pixels
 from gpu4d.ptychography.overlap_geometry import Overlaps
@@ -81,7 +81,12 @@ class SSBUDF(NativeFrames, UDF):
         **options: Unpack[SSBOptions],
     ):
         check_options(mode, epsilon)
+        for name in options:
+            if name not in SSBOptions.__annotations__:
+                known = ", ".join(SSBOptions.__annotations__)
+                raise InputError(f"SSBUDF has no option {name!r}{did_you_mean(name, SSBOptions.__annotations__)}: it takes {known}")
         super().__init__(calibration=calibration, mode=mode, epsilon=epsilon, detector_mask=detector_mask, **options)
+        self.calibration()  # refuses what it cannot take
 
     @property
     def options(self) -> dict[str, Any]:
@@ -161,4 +166,4 @@ class SSBUDF(NativeFrames, UDF):
         """
         given = self.options.get("r_pixel")
         step = self.calibration().r_pixel if given is None else given
-        return RealSlice.calibrated(values_of(result["phase"]), "SSB phase", "rad", step)
+        return RealSlice.calibrated(values_of(result_of(result, "phase", self)), "SSB phase", "rad", step)

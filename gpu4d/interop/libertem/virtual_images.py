@@ -13,7 +13,7 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.slices import RealSlice
 from gpu4d.imaging.image import Detectors, VirtualImage
 from gpu4d.imaging.masked_sums import annular_sums, masked_sums
-from gpu4d.interop.libertem._shared import UDF, Cut, NativeFrames, corner, origins_in_tile, values_of
+from gpu4d.interop.libertem._shared import UDF, Cut, NativeFrames, corner, origins_in_tile, result_of, values_of
 
 
 class VirtualImageUDF(NativeFrames, UDF):
@@ -54,7 +54,7 @@ class VirtualImageUDF(NativeFrames, UDF):
         detector_mask: ArrayLike | None = None,
     ):
         super().__init__(detector=detector, calibration=calibration, origin=origin, ellipse=ellipse, detector_mask=detector_mask)
-        self.reduction()  # refuses what it cannot take
+        self.reduction(), self.calibration()  # refuse what they cannot take
 
     def reduction(self) -> VirtualImage:
         """Return the reduction with these detectors."""
@@ -117,7 +117,7 @@ class VirtualImageUDF(NativeFrames, UDF):
         RealSlice
             float64, counts; NaN at positions outside the roi or not seen yet.
         """
-        planes = np.moveaxis(values_of(result["intensity"]), -1, 0)
+        planes = np.moveaxis(values_of(result_of(result, "intensity", self)), -1, 0)
         given = self.reduction()
         step = self.calibration().r_pixel
         return RealSlice.calibrated(
