@@ -45,7 +45,7 @@ def disks(subpixel: str, power: float) -> Pair:
 
 
 def positions(vectors: Any) -> np.ndarray:
-    """Positions of all disks in their order, and after those of each pattern a row that only an equal number of disks leaves in its place."""
+    """Positions of all disks in their order, and after those of each pattern their number."""
     lists = [vectors.raw[at].data for at in np.ndindex(*vectors.Rshape)]
     return np.concatenate([np.append(np.stack([x["qx"], x["qy"]], -1), [[1e6, len(x)]], axis=0) for x in lists])
 
