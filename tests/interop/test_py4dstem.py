@@ -2,6 +2,8 @@
 
 import sys
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -67,7 +69,7 @@ def test_calibrations_both_ways(library):
     assert back.how_known("q_pixel") == "calibration of py4DSTEM"
 
 
-def test_units_and_axes_of_their_calibration(library):
+def test_units_and_axes_of_their_calibration(library, caplog):
     theirs = library.DataCube(np.ones((2, 3, 4, 5))).calibration
     theirs.set_R_pixel_size(0.5)
     theirs.set_R_pixel_units("nm")
@@ -77,6 +79,9 @@ def test_units_and_axes_of_their_calibration(library):
     assert found.r_pixel == 5.0 and found.q_pixel is None and found.transpose is None
     np.testing.assert_allclose(found.ellipse, (1.1, 1.0, 0.2 + np.pi / 2))
     np.testing.assert_allclose(found.origin, (2.0, 3.0))
+    assert "0.9091 times as long" in caplog.text
+    theirs.set_ellipse((np.ones((2, 3)), np.ones((2, 3)), np.zeros((2, 3))))
+    assert ours.from_calibration(theirs).ellipse is None and "one for each position" in caplog.text
 
 
 def test_calibrated_vectors_are_theirs(library):
@@ -145,6 +150,13 @@ def test_their_strain_in(strained):
     for label, field in (("e_xx", "exx"), ("e_yy", "eyy"), ("e_xy", "exy"), ("theta", "theta")):
         np.testing.assert_allclose(getattr(found, field).data, theirs.get_slice(label).data, atol=1e-9)
     assert np.abs(found.exx.data).max() > 5e-3
+    some = np.arange(30).reshape(5, 6) % 4 > 0
+    partly = copy.copy(theirs)
+    partly.fit_basis_vectors(mask=some)
+    partly.get_strain(coordinate_rotation=20)
+    found = ours.from_strainmap(partly)
+    np.testing.assert_array_equal(found.mask, some)
+    np.testing.assert_allclose(found.exx.data[some], partly.get_slice("e_xx").data[some], atol=1e-9)
 
 
 def test_our_strain_out(strained, library):
