@@ -89,7 +89,7 @@ def cases() -> list[Case]:
         Case("radial_sums", lambda: radial_sums(one, centre)),
         Case("radial_profile", lambda: gpu4d.radial_profile(one, (7.5, 7.5))),
         Case("polar_transform", lambda: gpu4d.polar_transform(one, (7.5, 7.5), n_theta=16)),
-        Case("ring_moments", lambda: gpu4d.rings.ring_moments(one, (7.5, 7.5))),
+        Case("ring_moments", lambda: gpu4d.rings.ring_moments(one, centre[0])),
         Case("hot_pixel_median", lambda: gpu4d.preprocess.hot_pixel_median(one)),
         Case("integrate_gradient", lambda: gpu4d.deflection.integrate_gradient(gradient)),
         Case("hybrid_correlation", lambda: gpu4d.hybrid_correlation(image, small)),

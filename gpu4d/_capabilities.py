@@ -17,6 +17,7 @@ from typing import Any
 
 from gpu4d.on_host import in_part, why_on_host
 from gpu4d.operation import Operation, Twin, all_operations
+from gpu4d.streaming.registered import RegisteredReduction, registered_reductions
 
 # Rooms whose public functions do not compute on data: files, drawings, hardware, simulated scans, plans.
 OTHER_ROOMS = (
@@ -52,6 +53,8 @@ SERVING = (
 )
 # Words in the annotation of an argument that holds data.
 DATA = re.compile(r"Array|ndarray|DataCube|TemplateLike|OriginLike|\bScan\b|\bFrames\b")
+# The same for an argument that may be a scan.
+SCAN = re.compile(r"DataCube|\bScan\b|\bFrames\b")
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,19 @@ class OperationRow:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What `gpu4d.capabilities` returns. `str` of it is a table for a terminal."""
+    """What `gpu4d.capabilities` returns. `str` of it is a table for a terminal.
+
+    Attributes
+    ----------
+    functions : tuple of FunctionRow
+    operations : tuple of OperationRow
+    registered : tuple of RegisteredReduction
+        Reductions that other installed packages bring (`gpu4d.streaming.registered_reductions`).
+    """
 
     functions: tuple[FunctionRow, ...]
     operations: tuple[OperationRow, ...]
+    registered: tuple[RegisteredReduction, ...] = ()
 
     def __getitem__(self, name: str) -> FunctionRow:
         """Return the row of a function by its name, with or without its room."""
@@ -117,7 +129,9 @@ class Capabilities:
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Return all rows as plain values, for JSON."""
-        return {"functions": [asdict(row) for row in self.functions], "operations": [asdict(row) for row in self.operations]}
+        others = [{"name": one.name, "package": one.package, "events": _takes_events(one.kind)} for one in self.registered]
+        functions, operations = [asdict(row) for row in self.functions], [asdict(row) for row in self.operations]
+        return {"functions": functions, "operations": operations, "registered": others}
 
     def __str__(self) -> str:
         heads = ("function", "NumPy", "CuPy", "torch", "JAX", "CPU twin", "CUDA twin", "streams", "events", "operations")
@@ -125,7 +139,10 @@ class Capabilities:
         widths = [max(len(row[i]) for row in rows) for i in range(len(heads) - 1)]
         lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows]
         notes = [f"  {why}: {', '.join(names)}" for why, names in self._reasons().items()]
-        return "\n".join([*lines, "", "host, in part: what is done on the host by design, and why:", *notes])
+        others = [f"  {one.name}, of {one.package}" + (", takes events" if _takes_events(one.kind) else "") for one in self.registered]
+        lines += ["", "host, in part: what is done on the host by design, and why:", *notes] if notes else []
+        lines += ["", "reductions of other packages, by the name that gpu4d.sweep takes:", *others] if others else []
+        return "\n".join(lines)
 
     def _reasons(self) -> dict[str, list[str]]:
         """Return the functions that compute on the host, by reason."""
@@ -196,7 +213,7 @@ def capabilities() -> Capabilities:
     reductions = {name.rpartition(".")[2]: thing for name, thing in found.items() if _is_reduction(thing)}
     rows = (_row(name, thing, reductions) for name, thing in found.items())
     operations = (OperationRow(op.name, *(_limits(op.twins.get(kind)) for kind in ("cpu", "cuda"))) for op in known.values())
-    return Capabilities(tuple(sorted(rows, key=lambda row: row.name)), tuple(operations))
+    return Capabilities(tuple(sorted(rows, key=lambda row: row.name)), tuple(operations), registered_reductions())
 
 
 def _public() -> Iterator[tuple[str, Any]]:
@@ -226,18 +243,26 @@ def _is_reduction(thing: Any) -> bool:
     return inspect.isclass(thing) and all(callable(getattr(thing, name, None)) for name in ("bytes_needed", "update", "finish"))
 
 
+def _takes_events(reduction: type) -> bool:
+    return hasattr(reduction, "update_events")
+
+
 def _takes_data(thing: Any) -> bool:
     """Return True for reductions, and for functions with an argument that holds data."""
-    if inspect.isclass(thing):
-        return _is_reduction(thing)
-    definition = thing.definition if isinstance(thing, Operation) else thing
-    return any(DATA.search(str(p.annotation)) for p in inspect.signature(definition).parameters.values())
+    return _is_reduction(thing) if inspect.isclass(thing) else _has_argument(thing, DATA)
+
+
+def _has_argument(function: Any, kind: re.Pattern[str]) -> bool:
+    definition = function.definition if isinstance(function, Operation) else function
+    return any(kind.search(str(p.annotation)) for p in inspect.signature(definition).parameters.values())
 
 
 def _row(name: str, thing: Any, known: Mapping[str, Any]) -> FunctionRow:
     used = _used(thing)
     operations = sorted({one.name: one for one in used if isinstance(one, Operation)}.items())
-    reductions = {one.__name__: one for one in used if _is_reduction(one)}
+    # What takes single patterns may use a reduction on them, but takes no scan in pieces.
+    scans = inspect.isclass(thing) or _has_argument(thing, SCAN)
+    reductions = {one.__name__: one for one in used if scans and _is_reduction(one)}
     short = name.rpartition(".")[2]
     twin = known.get("".join(part.capitalize() for part in short.split("_")))  # center_of_mass has the reduction CenterOfMass
     if twin is not None:
@@ -251,7 +276,7 @@ def _row(name: str, thing: Any, known: Mapping[str, Any]) -> FunctionRow:
         _share([op for _, op in operations], "cpu"),
         _share([op for _, op in operations], "cuda"),
         tuple(sorted(reductions)),
-        bool(reductions) and all(hasattr(one, "update_events") for one in reductions.values()),
+        bool(reductions) and all(_takes_events(one) for one in reductions.values()),
     )
 
 

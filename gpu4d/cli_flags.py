@@ -104,7 +104,9 @@ def run_flags(command: Any) -> Any:
     import click
 
     for option in (
-        click.option("--workers", type=click.IntRange(1), metavar="N", help="Share the passes among N processes on this machine (Dask)."),
+        click.option(
+            "--workers", type=click.IntRange(1, 1024), metavar="N", help="Share the passes among N processes of this machine (Dask)."
+        ),
         click.option("--scheduler", metavar="ADDR", help="Share the passes among the workers of a Dask scheduler, tcp://host:8786."),
         click.option("--calibration", metavar="C.toml", help="Calibration that `gpu4d calibrate` wrote. Other flags override it."),
         click.option("--rotation", type=float, metavar="DEG", help="Rotation from detector to scan axes, in degrees."),

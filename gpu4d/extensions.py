@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any, TypeVar
 
 from gpu4d.errors import InputError
@@ -40,7 +41,7 @@ def extensions(group: str, accept: Callable[[str, Any, str], T]) -> list[T]:
     []
     """
     kept = []
-    for entry in sorted(entry_points(group=group), key=lambda e: (e.name, e.value)):
+    for entry in sorted(_entries(group), key=lambda e: (e.name, e.value)):
         package = package_of(entry)
         try:
             kept.append(accept(entry.name, entry.load(), package))
@@ -53,9 +54,32 @@ def extensions(group: str, accept: Callable[[str, Any, str], T]) -> list[T]:
     return kept
 
 
+def _entries(group: str) -> list[EntryPoint]:
+    """Return the entry points of a group. Packages whose lists of entry points cannot be read are left out."""
+    try:
+        return list(entry_points(group=group))
+    except Exception:  # one list that is not text, or has another form, ends it: look at each for itself
+        found = {}
+        for package in distributions():
+            name = package.name or "without a name"
+            try:
+                found.setdefault(name, list(package.entry_points.select(group=group)))
+            except Exception as error:
+                _say_unreadable(name, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return [entry for entries in found.values() for entry in entries]
+
+
+@functools.cache  # one warning, not one for each group
+def _say_unreadable(package: str, why: str) -> None:
+    log.warning(
+        "the entry points of the package %s cannot be read (%s); install it anew, or remove it: pip uninstall %s", package, why, package
+    )
+
+
 def package_of(entry: EntryPoint) -> str:
     """Return the name of the package that has an entry point, as pip knows it; where it is not known, that of its module."""
-    return entry.dist.name if entry.dist is not None else entry.value.partition(":")[0].partition(".")[0]
+    name = None if entry.dist is None else entry.dist.name
+    return name or entry.value.partition(":")[0].partition(".")[0]
 
 
 def check_class(found: Any, base: type, words: str) -> None:

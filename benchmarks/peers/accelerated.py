@@ -45,7 +45,7 @@ def disks(subpixel: str, power: float) -> Pair:
 
 
 def positions(vectors: Any) -> np.ndarray:
-    """Positions of all disks in their order, and after those of each pattern their number."""
+    """Return the positions of all disks in order. After those of each pattern comes a row with their number, so that it is compared too."""
     lists = [vectors.raw[at].data for at in np.ndindex(*vectors.Rshape)]
     return np.concatenate([np.append(np.stack([x["qx"], x["qy"]], -1), [[1e6, len(x)]], axis=0) for x in lists])
 

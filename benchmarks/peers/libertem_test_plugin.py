@@ -12,18 +12,17 @@ import os
 import sys
 from collections import Counter
 
-import libertem.udf.com as their_com
-import libertem.udf.masks as their_masks
 import numpy as np
 import sparse
 from libertem import masks
+from libertem.udf.com import CoMUDF as TheirCoM
+from libertem.udf.masks import ApplyMasksUDF as TheirMasks
 from scipy.sparse import issparse
 
 from gpu4d.imaging.first_moments import first_moments
 from gpu4d.interop.libertem import CenterOfMassUDF, VirtualImageUDF
 
 tiles: Counter = Counter()
-TheirMasks, TheirCoM = their_masks.ApplyMasksUDF, their_com.CoMUDF
 ROUNDED = os.environ.get("GPU4D_ROUNDED") == "1"
 
 
@@ -100,10 +99,11 @@ def _dense(found):
 
 def inject():
     """Put ours in the place of theirs, in every module that has them already."""
-    for theirs, ours in ((TheirCoM, RoundedCoMUDF if ROUNDED else CoMUDF), (TheirMasks, ApplyMasksUDF)):
+    replaced = (("CoMUDF", TheirCoM, RoundedCoMUDF if ROUNDED else CoMUDF), ("ApplyMasksUDF", TheirMasks, ApplyMasksUDF))
+    for kind, theirs, ours in replaced:
         for name, module in list(sys.modules.items()):
-            if name.startswith("libertem.") and vars(module).get(theirs.__name__) is theirs:
-                setattr(module, theirs.__name__, ours)
+            if name.startswith("libertem.") and vars(module).get(kind) is theirs:
+                setattr(module, kind, ours)
 
 
 @atexit.register

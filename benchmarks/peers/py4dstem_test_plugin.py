@@ -23,7 +23,7 @@ CALLS = "calls of replaced functions:"
 
 
 @functools.cache
-def scan(shape: tuple[int, int]) -> gpu4d.simulate.BraggScan:
+def scan(shape: tuple[int, int]) -> gpu4d.simulate.Simulated:
     """A scan of 64 × 64 pixels with disks of 4 px."""
     return gpu4d.simulate.bragg_scan(shape, (64, 64), seed=4, radius=4.0)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from gpu4d.arrays import ArrayLike, DType
+from gpu4d.data.arguments import real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import Shape4
@@ -70,3 +71,13 @@ def live_scan(
     if found.kind not in "biuf" or found.itemsize > 8:
         raise InputError(f"the dtype of a live scan is {dtype!r}: need bool, integers, or floats of at most 64 bits")
     return DataCube(NoPatterns((sizes[0], sizes[1], sizes[2], sizes[3]), found), calibration, None, detector_mask, "live scan")
+
+
+def live_positions(given: Any, n: int, scan_shape: tuple[int, int]) -> np.ndarray:
+    """Return the positions of n patterns, (n, 2) int64. Nothing is rounded, and nothing outside the scan is taken."""
+    rx, ry = scan_shape
+    at = real_values(given, "positions", f"whole numbers ({n}, 2)")
+    at = at[None] if at.ndim == 1 else at
+    if at.shape != (n, 2) or at.dtype.kind not in "iu" or not ((at >= 0) & (at < np.array([rx, ry]))).all():
+        raise InputError(f"positions are {at.shape} {at.dtype}: need whole numbers ({n}, 2) inside a scan of ({rx}, {ry})")
+    return at.astype(np.int64)

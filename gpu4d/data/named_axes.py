@@ -13,16 +13,17 @@ from gpu4d.data.storable import Layout, Storable
 
 
 class Axis(NamedTuple):
-    """One axis of an array: its name, the value at each index, and their unit ("px" for a plain count)."""
+    """One axis of an array: its name, the value at each index, their unit ("px" for a plain count), and its step if it is even."""
 
     name: str
     values: np.ndarray
     unit: str = "px"
+    step: float | None = None  # a single value does not show it
 
     @classmethod
     def even(cls, name: str, length: int, step: float = 1.0, unit: str = "px") -> Axis:
         """Make an axis of equal steps from 0 on."""
-        return cls(name, np.arange(length) * float(step), unit)
+        return cls(name, np.arange(length) * float(step), unit, float(step))
 
 
 def cube_axes(cube: DataCube) -> list[Axis]:

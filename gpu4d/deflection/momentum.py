@@ -63,7 +63,7 @@ class Momentum:
             return cls._swept(given, detector, options)
         if options or detector is not None:
             names = sorted([*options, *(["detector"] if detector is not None else [])])
-            raise InputError(f"{', '.join(names)} belong to a scan, and this is its centre of mass already: leave them out")
+            raise InputError(f"{', '.join(names)}: for a scan only, and this is its centre of mass already; leave out what is for a scan")
         step = given.pixel_size if getattr(given, "pixel_units", None) == "Å" else None
         found = cls(com_field(given), Calibration(r_pixel=step) if step else Calibration())
         if variance is not None:

@@ -117,7 +117,7 @@ def _axis(axis: Axis, navigate: bool) -> dict[str, Any]:
         return {**common, "units": "", "scale": 1.0, "offset": 0.0}
     steps = np.diff(values.astype(np.float64))
     if len(steps) == 0 or np.allclose(steps, steps[0], rtol=1e-6, atol=0):
-        step = float(steps[0]) if len(steps) and steps[0] else 1.0
+        step = float(steps[0]) if len(steps) and steps[0] else axis.step or 1.0
         return {**common, "scale": step, "offset": float(values[0]) if len(values) else 0.0}
     if (steps > 0).all():
         return {key: held for key, held in common.items() if key != "size"} | {"axis": values}

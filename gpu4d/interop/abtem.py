@@ -31,6 +31,7 @@ OFF = 0.5  # px that the origin may be beside the pixel where abTEM has it
 DARK = 0.0  # of abTEM's dictionaries: what is 0 is not stated
 OURS = "gpu4d"
 UNIT = "electrons per incident electron"
+ARBITRARY = "arb. unit"  # as abTEM names the unit of its intensities
 
 
 def __dir__() -> list[str]:
@@ -91,8 +92,8 @@ def to_abtem(result: DataCube | Slice) -> DiffractionPatterns | Images:
     Raises
     ------
     InputError
-        abTEM is not installed, `q_pixel` is not known, the origin is more than half a pixel beside the middle (crop the detector), or
-        the result is of another kind.
+        abTEM is not installed, the size of a pixel (`q_pixel`, that of an image) is not known, the origin is more than half a pixel
+        beside the middle (crop the detector), or the result is of another kind.
     """
     if not isinstance(result, DataCube | Slice):
         raise refused(result, "result", "a DataCube or a slice")
@@ -105,6 +106,8 @@ def to_abtem(result: DataCube | Slice) -> DiffractionPatterns | Images:
     about = {"label": result.name, "units": result.units, "energy": None}
     about = {key: value for key, value in about.items() if value}
     if isinstance(result, RealSlice):
+        if result.pixel_units != "Å":
+            raise InputError("the size of the image's pixels is not known: abTEM needs it in Å")
         return measurements.Images(values, sampling=result.pixel_size, ensemble_axes_metadata=planes, metadata=about)
     if result.pixel_units != "1/Å":
         raise InputError("the size of the pattern's pixels is not known: abTEM needs it in 1/Å")
@@ -203,7 +206,8 @@ def _patterns(measurement: Any) -> DataCube | Slice:
     beam = about.get("energy"), about.get("semiangle_cutoff")
     if not outer:
         values = data.compute() if hasattr(data, "compute") else data
-        return slice_of(values, inner, True, (str(about.get("label", "")), UNIT, ()))
+        unit = str(about.get("units") or ARBITRARY)
+        return slice_of(values, inner, True, (str(about.get("label", "")), UNIT if unit == ARBITRARY else unit, ()))
     positions = [_stated(axis) for axis in outer]
     data, positions = (data[None], positions * 2) if len(outer) == 1 else (data, positions)
     stated = stated_calibration([*positions, *inner], *beam, "abTEM's measurement", tuple(size))

@@ -33,10 +33,11 @@ def from_ase(atoms: Atoms, *, name: str | None = None, space_group: str | int | 
     atoms : ase.Atoms
         Of one cell with three lattice vectors.
     name : str, optional
-        None: the chemical formula.
+        None: the one that `to_ase` noted, else the chemical formula.
     space_group : str or int, optional
-        Symbol or number. The atoms must have this symmetry, in this setting of the cell. None: the space group that
-        `ase.spacegroup.crystal` noted, else "P 1": correct structure factors, but orientations and colours do not know the symmetry.
+        Symbol or number. The atoms must have this symmetry, in this setting of the cell. None: the space group that `to_ase` or
+        `ase.spacegroup.crystal` noted, if the atoms still have it, else "P 1": correct structure factors, but orientations and colours
+        do not know the symmetry.
 
     Returns
     -------
@@ -63,15 +64,21 @@ def from_ase(atoms: Atoms, *, name: str | None = None, space_group: str | int | 
         raise InputError("sites of the atoms are partly occupied: read the CIF file by gpu4d.structures.Structure.read_cif")
     cell = tuple(float(n) for n in atoms.cell.cellpar())
     elements, places = list(atoms.get_chemical_symbols()), np.asarray(atoms.get_scaled_positions(), np.float64)
-    noted = getattr(atoms.info.get("spacegroup"), "no", None)
+    noted = atoms.info.get("space_group") or getattr(atoms.info.get("spacegroup"), "no", None)
     group = space_group if space_group is not None else noted
     sites = tuple(Site(element, tuple(place.tolist())) for element, place in zip(elements, places))
-    title = name or atoms.get_chemical_formula()
+    title = name or str(atoms.info.get("name") or atoms.get_chemical_formula())
+    without = Structure(title, cell, "P 1", sites, "atoms of ASE")
     if group is None:
-        return Structure(title, cell, "P 1", sites, "atoms of ASE")
-    whole = Structure(title, cell, group, sites, "atoms of ASE")  # refuses a cell that does not have the symmetry
+        return without
+    try:
+        whole = Structure(title, cell, group, sites, "atoms of ASE")  # refuses a cell that does not have the symmetry
+    except InputError:
+        if space_group is not None:
+            raise
+        return without  # the cell was changed since the space group was noted
     unique = _asymmetric(elements, places, whole, required=space_group is not None)
-    return Structure(title, cell, group, unique, "atoms of ASE") if unique else Structure(title, cell, "P 1", sites, "atoms of ASE")
+    return Structure(title, cell, group, unique, "atoms of ASE") if unique else without
 
 
 def to_ase(structure: Structure) -> Atoms:

@@ -19,7 +19,7 @@ from gpu4d.data.slices import DiffractionSlice, RealSlice, Slice
 from gpu4d.errors import InputError
 from gpu4d.interop._to_hyperspy import to_hyperspy
 from gpu4d.interop.libraries import is_of, refused
-from gpu4d.interop.stated import StatedAxis, cube_of, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import StatedAxis, cube_of, is_detector, slice_of, stated_calibration, taken_over, turned
 from gpu4d.io.units import log
 from gpu4d.probe.template_kernel import TemplateLike
 
@@ -131,10 +131,10 @@ def _stated(axis: Any) -> StatedAxis:
     scale = getattr(axis, "scale", None)
     unit = str(axis.units)
     if scale is None or not math.isfinite(scale) or scale == 0:
-        log.warning("the axis %s is not even: its values are left out", axis)
+        log.warning("the %s is not even: its values are left out", axis)
         return StatedAxis(1.0, "px")
     if scale < 0:
-        log.warning("the axis %s has the scale %g: directions follow the array, not the axis", axis, scale)
+        log.warning("the %s has the scale %g: directions follow the array, not the axis", axis, scale)
     return StatedAxis(float(scale), unit, float(axis.offset))
 
 
@@ -154,7 +154,9 @@ def _beam(signal: Any) -> tuple[float | None, float | None]:
 
 def _scan(signal: Any, data: Any, axes: list[StatedAxis]) -> DataCube:
     stated = stated_calibration(axes, *_beam(signal), "axes and metadata of the HyperSpy signal", data.shape[2:])
-    known = taken_over(signal.metadata.get_item("gpu4d.scan", None), stated, data.shape)
+    manager = signal.axes_manager
+    names = [str(axis.name) for axis in (*manager.navigation_axes[::-1], *manager.signal_axes[::-1])]
+    known = taken_over(signal.metadata.get_item("gpu4d.scan", None), stated, tuple(data.shape), turned(axes, names))
     metadata = signal.metadata.as_dictionary()
     for own in ("gpu4d", "_HyperSpy"):
         metadata.pop(own, None)

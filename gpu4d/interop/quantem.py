@@ -18,7 +18,7 @@ from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import Slice
 from gpu4d.errors import InputError
 from gpu4d.interop.libraries import is_of, library, refused
-from gpu4d.interop.stated import StatedAxis, carried_text, cube_of, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import StatedAxis, carried_text, cube_of, is_detector, slice_of, stated_calibration, taken_over, turned
 
 if TYPE_CHECKING:
     from quantem.core.datastructures import Dataset2d, Dataset4dstem, Vector
@@ -203,7 +203,7 @@ def _axes(dataset: Any) -> list[StatedAxis]:
 def _scan(dataset: Any) -> DataCube:
     axes, metadata = _axes(dataset), dict(getattr(dataset, "metadata", None) or {})
     stated = stated_calibration(axes, None, None, "quantem's dataset", tuple(dataset.array.shape)[2:])
-    known = taken_over(metadata.pop(OURS, None), stated, tuple(dataset.array.shape))
+    known = taken_over(metadata.pop(OURS, None), stated, tuple(dataset.array.shape), turned(axes))
     c = known.calibration
     rotation, transpose = metadata.get(ROTATION), metadata.get(TRANSPOSE)
     if rotation is not None and (c.rotation is None or abs(math.degrees(c.rotation) - rotation) > 1e-9):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,16 @@ import numpy as np
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.slices import DiffractionSlice, RealSlice
+from gpu4d.errors import Gpu4dError
 from gpu4d.interop.dask import DaskSource
 from gpu4d.io.foreign import FOREIGN, reason
 from gpu4d.io.formats.carried import coded, decoded
 from gpu4d.io.formats.zarr_calibration import set_beam, set_steps
 from gpu4d.io.units import log, parse
 
-INVARIANT = ("energy", "semiangle", "rotation", "rotation_error", "transpose")  # of a calibration, whatever happens to the pixels
+BEAM = ("energy", "semiangle")  # of a calibration, whatever happens to the pixels
+DIRECTIONS = ("rotation", "rotation_error", "transpose")  # the same, as long as no axis is mirrored or swapped with another
+ORDERS = (("Rx", "Ry", "Qx", "Qy"), ("y", "x", "ky", "kx"))  # of the axes of a scan that is written: ours, and for pyxem
 AGREE = 1e-9  # relative difference of a step up to which it is the one that was written
 
 
@@ -50,7 +54,8 @@ def stated_calibration(axes: Sequence[StatedAxis], energy: Any, semiangle: Any, 
     set_beam(found, beam[0], beam[1], how)
     set_steps(found, [(abs(axis.step), axis.unit) for axis in axes], found.energy)
     zero = [-axis.offset / axis.step if axis.step else math.nan for axis in axes[2:]]
-    if any(zero) and detector and all(0 <= place <= n - 1 for place, n in zip(zero, detector)):
+    alike = is_detector(axes[2].unit) == is_detector(axes[3].unit)  # else one axis was left out, and 0 is no place on it
+    if alike and any(zero) and detector and all(0 <= place <= n - 1 for place, n in zip(zero, detector)):
         found.set(origin=zero, how=how)
     return found
 
@@ -89,14 +94,14 @@ def slice_of(
 def cube_of(array: Any, calibration: Calibration, metadata: Mapping[str, Any], mask: Any, name: str) -> DataCube:
     """Return a scan of an array (Rx, Ry, Qx, Qy) that is in memory, or that Dask computes later."""
     data = DaskSource(array) if type(array).__module__.partition(".")[0] == "dask" else array
-    return DataCube(data, calibration, metadata, mask, name)
+    return DataCube(data, calibration, copy.deepcopy(dict(metadata)), mask, name)  # theirs and ours are changed apart
 
 
 # ---------------------------------------------------------------- what other libraries have no place for
 
 
 def carried_text(cube: DataCube) -> str:
-    """Return calibration, mask, name and metadata of a scan as a text, which `carried_calibration` reads."""
+    """Return calibration, mask, name and metadata of a scan as a text, which `carried` reads."""
     known = {
         "shape": list(cube.shape),
         "calibration": coded(cube.calibration.to_parts()),
@@ -108,37 +113,61 @@ def carried_text(cube: DataCube) -> str:
 
 
 class Carried(NamedTuple):
-    """What a text carried: the calibration, the mask of the detector, metadata and name."""
+    """What a text carried: the calibration, the mask of the detector, metadata, name, and the shape of the scan."""
 
     calibration: Calibration
     detector_mask: np.ndarray | None
     metadata: dict[str, Any]
     name: str | None
+    shape: tuple[int, ...]
 
 
-def taken_over(text: Any, stated: Calibration, shape: tuple[int, ...]) -> Carried:
+def carried(text: Any) -> Carried | None:
+    """Read what `carried_text` wrote. None without a text, and, with a warning, if it is damaged."""
+    if not isinstance(text, str):
+        return None
+    try:
+        held = json.loads(text)
+        shape = tuple(int(n) for n in held["shape"])
+        mask, metadata, name = decoded(held.get("detector_mask")), dict(decoded(held.get("metadata", {}))), held.get("name")
+        if len(shape) != 4 or (mask is not None and mask.shape != shape[2:]):
+            raise ValueError(f"no shape of a scan and its mask: {shape}")
+        return Carried(Calibration.from_parts(decoded(held["calibration"])), mask, metadata, None if name is None else str(name), shape)
+    except (*FOREIGN, AttributeError, RecursionError, Gpu4dError) as error:
+        log.warning("what gpu4d wrote of the scan is damaged and left out: %s", reason(error))
+        return None
+
+
+def turned(axes: Sequence[StatedAxis], names: Sequence[str] = ()) -> bool:
+    """Say whether axes were mirrored, or swapped with each other, since the scan was written."""
+    return any(axis.step < 0 for axis in axes) or any(set(names) == set(order) and tuple(names) != order for order in ORDERS)
+
+
+def invariant(known: Calibration, is_turned: bool) -> Calibration:
+    """Return what of a calibration still holds if pixels were cut, binned or thinned out and, of these, if axes were turned."""
+    if is_turned and known.rotation is not None:
+        log.warning("axes of the scan were mirrored or swapped: its rotation is left out")
+    return known.only(BEAM if is_turned else (*BEAM, *DIRECTIONS))
+
+
+def taken_over(text: Any, stated: Calibration, shape: tuple[int, ...], is_turned: bool = False) -> Carried:
     """Return what a text carried, as far as it still holds for the axes that came back.
 
-    If the shape or a step has changed, only what does not depend on pixels is taken: energy, semi-angle, rotation.
+    If the shape or a step has changed, only what does not depend on pixels is taken: energy, semi-angle, rotation. If axes were turned,
+    the rotation is left out too.
     """
-    try:
-        held = json.loads(text) if isinstance(text, str) else {}
-        known = Calibration.from_parts(decoded(held["calibration"])) if "calibration" in held else None
-        mask, metadata, name = decoded(held.get("detector_mask")), decoded(held.get("metadata", {})), held.get("name")
-        same = held.get("shape") == list(shape)
-    except (*FOREIGN, AttributeError, RecursionError) as error:
-        log.warning("what gpu4d wrote of the scan is left out: %s", reason(error))
-        known = None
-    if known is None:
-        return Carried(stated, None, {}, None)
+    found = carried(text)
+    if found is None:
+        return Carried(stated, None, {}, None, shape)
+    known = found.calibration
     steps = all(_agree(getattr(known, field), getattr(stated, field)) for field in ("q_pixel", "r_pixel"))
-    if same and steps and _same_origin(known, stated):
+    if not is_turned and found.shape == shape and steps and _same_origin(known, stated):
         changed = [field for field in ("energy", "semiangle") if not _agree(getattr(known, field), getattr(stated, field))]
         known.override(stated.only(changed))
-        return Carried(known, mask, metadata, name)
-    kept = known.only(INVARIANT)
+        return found
+    kept = invariant(known, is_turned)
     kept.override(stated)
-    return Carried(kept, None, metadata, name)
+    return Carried(kept, None, found.metadata, found.name, shape)
 
 
 def _agree(ours: float | None, theirs: float | None) -> bool:

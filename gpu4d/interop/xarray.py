@@ -17,9 +17,20 @@ from gpu4d.data.storable import Storable, class_named
 from gpu4d.errors import InputError
 from gpu4d.interop._to_xarray import WHOLE, to_xarray
 from gpu4d.interop.libraries import is_of, refused
-from gpu4d.interop.stated import INVARIANT, StatedAxis, cube_of, is_detector, slice_of, stated_calibration, taken_over
+from gpu4d.interop.stated import (
+    Carried,
+    StatedAxis,
+    carried,
+    cube_of,
+    invariant,
+    is_detector,
+    slice_of,
+    stated_calibration,
+    turned,
+)
 from gpu4d.io.foreign import FOREIGN, reason
 from gpu4d.io.formats.carried import decoded
+from gpu4d.io.units import log
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -86,15 +97,17 @@ def _axis(array: Any, name: str) -> StatedAxis:
     if values.dtype.kind not in "iuf" or not len(values):
         return StatedAxis(1.0, "px")
     steps = np.diff(values.astype(np.float64))
-    if len(steps) and (steps[0] <= 0 or not np.allclose(steps, steps[0], rtol=1e-6, atol=0)):
+    if len(steps) and not (steps[0] and np.allclose(steps, steps[0], rtol=1e-6, atol=0)):
         return StatedAxis(1.0, "px")
+    if len(steps) and steps[0] < 0:
+        log.warning("the coordinates %s fall: directions follow the array, not the coordinates", name)
     return StatedAxis(float(steps[0]) if len(steps) else 0.0, str(array.coords[name].attrs.get("units", "px")), float(values[0]))
 
 
 def _pair(array: Any, names: tuple[str, str]) -> list[StatedAxis]:
     """Return two dimensions. One of a single pixel has no step: it has that of the other."""
     both = [_axis(array, name) for name in names]
-    step = max(axis.step for axis in both) or 1.0
+    step = max(abs(axis.step) for axis in both) or 1.0
     return [axis if axis.step else axis._replace(step=step) for axis in both]
 
 
@@ -108,25 +121,24 @@ def _scan(array: Any) -> DataCube:
     mask = np.asarray(ordered.coords["detector_mask"].values, bool) if "detector_mask" in ordered.coords else None
     stated = stated_calibration(axes, plain.get("energy"), plain.get("semiangle"), "coordinates of the DataArray", ordered.shape[2:])
     name = str(array.name or "datacube")
-    if text is None:
+    known = carried(text)
+    if known is None:
         return cube_of(ordered.data, stated, {"xarray": plain}, mask, name)
-    known = taken_over(text, stated, tuple(ordered.shape))
-    return cube_of(ordered.data, _of_part(text, stated, axes, ordered.shape), known.metadata, mask, name)
+    return cube_of(ordered.data, _of_part(known, stated, axes, ordered.shape), known.metadata, mask, name)
 
 
-def _of_part(text: str, stated: Calibration, axes: list[StatedAxis], shape: tuple[int, ...]) -> Calibration:
+def _of_part(written: Carried, stated: Calibration, axes: list[StatedAxis], shape: tuple[int, ...]) -> Calibration:
     """Return the calibration of a scan from which a rectangle may have been chosen: its coordinates count from the first pixel."""
-    held = json.loads(text)
-    known = Calibration.from_parts(decoded(held["calibration"]))
+    known = written.calibration
     steps = [(known.r_pixel or 1.0)] * 2 + [(known.q_pixel or 1.0)] * 2
     starts = [axis.offset / step for axis, step in zip(axes, steps)]
     same = all(n == 1 or abs(axis.step - step) <= NEAR * step for axis, step, n in zip(axes, steps, shape))
     if same and all(abs(start - round(start)) < NEAR for start in starts):
         ranges = [slice(round(start), round(start) + n) for start, n in zip(starts, shape)]
-        if all(part.start >= 0 and part.stop <= n for part, n in zip(ranges, held["shape"])):
-            whole = all(part == slice(0, n) for part, n in zip(ranges, held["shape"]))
+        if all(part.start >= 0 and part.stop <= n for part, n in zip(ranges, written.shape)):
+            whole = all(part == slice(0, n) for part, n in zip(ranges, written.shape))
             return known if whole else known.cropped(Cut(*ranges))
-    kept = known.only(INVARIANT)
+    kept = invariant(known, turned(axes))
     kept.override(stated.only(("q_pixel", "r_pixel")))
     return kept
 
@@ -166,9 +178,10 @@ def _made(dataset: Any, node: Mapping[str, Any]) -> Any:
         return _slice(dataset[node["variable"]], class_named(node["slice"]), name, units, size, unit, tuple(labels))
     if "cube" in node:
         array = dataset[node["variable"]]
-        held = taken_over(node["cube"], Calibration(), tuple(array.shape))
-        whole = Calibration.from_parts(decoded(json.loads(node["cube"])["calibration"]))
-        return cube_of(array.data, whole, held.metadata, decoded(json.loads(node["cube"]).get("detector_mask")), held.name or "datacube")
+        whole = carried(node["cube"])
+        if whole is None:
+            raise ValueError("the text of the scan is damaged")
+        return cube_of(array.data, whole.calibration, whole.metadata, whole.detector_mask, whole.name or "datacube")
     if "points" in node:
         return _points(dataset, node)
     if "calibration" in node:
@@ -186,8 +199,8 @@ def _made(dataset: Any, node: Mapping[str, Any]) -> Any:
 
 def _slice(array: Any, kind: Any, name: str, units: str, size: float, unit: str, labels: tuple[str, ...]) -> Slice:
     step = _axis(array, str(array.dims[-1])) if array.ndim else StatedAxis(0.0, "px")
-    changed = step.step and step.unit == unit and abs(step.step - size) > NEAR * size
-    return kind(np.asarray(array.values), name, units, step.step if changed else size, unit, labels)
+    changed = step.step and step.unit == unit and abs(abs(step.step) - size) > NEAR * size
+    return kind(np.asarray(array.values), name, units, abs(step.step) if changed else size, unit, labels)
 
 
 def _points(dataset: Any, node: Mapping[str, Any]) -> PointListArray | PointList:

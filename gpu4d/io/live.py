@@ -30,12 +30,13 @@ from typing import Any
 import numpy as np
 
 from gpu4d.arrays import ArrayLike, DType
-from gpu4d.data._live_scan import live_scan
+from gpu4d.data._live_scan import live_positions, live_scan
 from gpu4d.data.arguments import real_values
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
 from gpu4d.errors import InputError
 from gpu4d.io.foreign import shown
+from gpu4d.real_arrays import real_number
 
 __all__ = ["FrameSender", "LiveFrames", "SocketSource"]
 
@@ -101,6 +102,9 @@ class SocketSource:
 
     def __init__(self, address: str, *, timeout: float | None = None, connect_within: float = 10.0):
         self.address, place = address, _place(address)
+        for name, seconds in (("timeout", timeout), ("connect_within", connect_within)):
+            if seconds is not None and not float(real_number(seconds, name)) > 0:
+                raise InputError(f"{name} is {seconds!r}: need seconds, more than 0")
         self._socket = _connected(place, address, connect_within)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # else a computer that is switched off is never noticed
         self._socket.settimeout(timeout)
@@ -292,7 +296,11 @@ class FrameSender:
         self._scan: DataCube | None = None
 
     def begin(
-        self, shape: Sequence[int], dtype: DType | str, calibration: Mapping[str, float] | None = None, name: str = "live scan"
+        self,
+        shape: Sequence[int],
+        dtype: DType | str,
+        calibration: Calibration | Mapping[str, float] | None = None,
+        name: str = "live scan",
     ) -> None:
         """Begin a scan. Waits for the other program to connect, if it has not.
 
@@ -300,20 +308,32 @@ class FrameSender:
         ----------
         shape : (Rx, Ry, Qx, Qy)
         dtype : dtype
-        calibration : mapping of str to float, optional
-            energy (eV), semiangle (mrad), q_pixel (1/Å) and r_pixel (Å), as far as they are known.
+        calibration : Calibration, or mapping of str to float, optional
+            energy (eV), semiangle (mrad), q_pixel (1/Å) and r_pixel (Å), as far as they are known. No more of it is sent.
         name : str
+
+        Raises
+        ------
+        InputError
+            A receiver would refuse this description, or the last scan was not ended.
         """
+        if self._scan is not None:
+            raise InputError("the last scan goes on: call end() before the next begin(shape, dtype)")
         scan = live_scan(shape, dtype)
         if (kind := np.dtype(scan.dtype).name) not in DTYPES:
             raise InputError(f"the dtype of the patterns is {kind}: need one of {', '.join(DTYPES)}")
-        self._scan = scan
+        if isinstance(calibration, Calibration):
+            calibration = {key: getattr(calibration, key) for key in KNOWN}
+        known = {key: float(real_number(value, key)) for key, value in dict(calibration or {}).items() if value is not None}
+        header = json.dumps(
+            {"version": VERSION, "shape": list(scan.shape), "dtype": kind, "calibration": known, "name": str(name)}
+        ).encode()
+        _described(header, lambda what: InputError(f"begin got {what}"))
         if self._socket is None:
             self._socket = self._server.accept()[0]
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        known = {key: float(value) for key, value in (calibration or {}).items()}
-        header = {"version": VERSION, "shape": list(self._scan.shape), "dtype": kind}
-        self._message("S", json.dumps({**header, "calibration": known, "name": name}).encode())
+        self._message("S", header)
+        self._scan = scan
 
     def send(self, frames: ArrayLike, positions: ArrayLike | None = None) -> None:
         """Send patterns (n, Qx, Qy) or (Qx, Qy), in scan order or with their `positions` (n, 2). Waits while the receiver is slower."""
@@ -324,9 +344,7 @@ class FrameSender:
         given = given[None] if given.ndim == 2 else given
         if given.ndim != 3 or given.shape[1:] != shape or given.dtype.newbyteorder("=") != dtype:
             raise InputError(f"frames are {given.shape} {given.dtype}: need (n, {shape[0]}, {shape[1]}) {dtype}")
-        places = None if positions is None else np.asarray(real_values(positions, "positions"), "<u4").reshape(-1, 2)
-        if places is not None and len(places) != len(given):
-            raise InputError(f"{len(places)} positions for {len(given)} frames: need one for each")
+        places = None if positions is None else live_positions(positions, len(given), self._scan.scan_shape).astype("<u4")
         step = max(1, PORTION // max(1, given[:1].nbytes))
         for first in range(0, len(given), step):
             some = np.ascontiguousarray(given[first : first + step], dtype.newbyteorder("<"))

@@ -10,9 +10,9 @@ from typing import Literal
 from gpu4d.data.arguments import two_sizes
 from gpu4d.data.calibration import Calibration
 from gpu4d.data.datacube import DataCube
-from gpu4d.errors import InputError
-from gpu4d.io.foreign import reason, shown
-from gpu4d.io.format import Format, OpenOptions
+from gpu4d.errors import Gpu4dError, InputError
+from gpu4d.io.foreign import FOREIGN, reason, shown
+from gpu4d.io.format import Format, Opened, OpenOptions
 from gpu4d.io.formats import from_elsewhere, known_formats
 from gpu4d.io.formats.unsupported import instead
 from gpu4d.io.raw_layout import RawLayout
@@ -89,7 +89,8 @@ def open(
         raise InputError(f"layout is a {type(layout).__name__}: need {LAYOUT}")
     if layout is not None and format not in (None, "raw"):
         raise InputError(f"layout describes plain numbers, and format is {format!r}: give one of the two")
-    opened = recognise(path, format if layout is None else "raw").open(path, OpenOptions(dataset, shape, energy, timing, layout))
+    known = recognise(path, format if layout is None else "raw")
+    opened = _opened(known, path, OpenOptions(dataset, shape, energy, timing, layout))
     found = opened.calibration
     if calibration is not None:
         found.override(calibration)
@@ -159,6 +160,17 @@ def _recognises(known: Format, path: str, head: bytes) -> bool:
             raise
         log.warning("the format %r of %s failed on %s: %r; update that package", known.name, type(known).__module__, shown(path), error)
         return False
+
+
+def _opened(known: Format, path: str, options: OpenOptions) -> Opened:
+    """Let a format open its file. An error that a format of another package does not put into words gets its name."""
+    try:
+        return known.open(path, options)
+    except FOREIGN as error:
+        if isinstance(error, Gpu4dError) or not from_elsewhere(known):
+            raise
+        who = f"the format {known.name!r} of {type(known).__module__}"
+        raise InputError(f"{shown(path)}: {who} cannot open it ({reason(error)}): the file is damaged, or that package is wrong") from error
 
 
 def named(name: str) -> Format:

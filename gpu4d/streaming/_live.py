@@ -124,6 +124,10 @@ def live(
     >>> 1.9 < float(np.mean(out["mean"])) < 2.1
     True
     """
+    if isinstance(source, DataCube):
+        raise InputError("the source is a DataCube, whose patterns are all there: gpu4d.sweep(cube, reductions) reduces them")
+    if isinstance(source, str | bytes):
+        raise InputError("the source is a text: give gpu4d.io.live.SocketSource('tcp://host:port'), or an iterable of patterns")
     if isinstance(source, GivesScans):
         source = source.next_scan()
     if scan is None:

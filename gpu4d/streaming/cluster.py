@@ -85,6 +85,7 @@ def sweep_on_cluster(
         groups = groups_of(cube, scan, named, slots)
         log.info("sweep: %d tasks for %d workers with %d threads on %s", sum(len(g.tasks) for g in groups), len(workers), slots, kind)
         job = Job.of(cube, named, scan.where, kind, memory)
+        check_size(job.cube.nbytes)
         for copy in cluster_tasks.reductions_of(job).values():
             copy.start(scan, "cpu")  # raises what is wrong before anything is read
         sent = _send(link, job, groups, scan, named)
@@ -102,7 +103,7 @@ def groups_of(cube: DataCube, scan: ScanInfo, named: Named, threads: int) -> lis
 
 
 def check_sent(cube: DataCube) -> None:
-    """Raise InputError if a scan is in the memory of this process, and too large to travel to every worker."""
+    """Raise InputError if a scan is in the memory of this process, and on a device or too large to travel to every worker."""
     below = below_views(cube.source)
     if not isinstance(below, ArraySource):
         return
@@ -110,10 +111,15 @@ def check_sent(cube: DataCube) -> None:
         raise InputError(
             "client=: the scan is an array on a device of this process; save it, and give gpu4d.open of the file, or leave client out"
         )
-    if below.array.nbytes > MOST_SENT:
+    check_size(below.array.nbytes)
+
+
+def check_size(held: int) -> None:
+    """Raise InputError if what a scan holds in memory is too much to travel: patterns, events, or arrays in the graph of Dask."""
+    if held > MOST_SENT:
         raise InputError(
-            f"client=: the scan is an array of {format_bytes(below.array.nbytes)} in the memory of this process, and at most "
-            f"{format_bytes(MOST_SENT)} are sent to workers; save it, and give gpu4d.open of the file"
+            f"client=: the scan holds {format_bytes(held)} in the memory of this process, and at most {format_bytes(MOST_SENT)} are sent "
+            "to workers; save it, and give gpu4d.open of the file"
         )
 
 
@@ -143,6 +149,7 @@ def connected(client: Client | str) -> Iterator[Client]:
         from distributed import Client as Connect
     except ImportError:
         raise InputError(NEEDS) from None
+    _check_address(client)
     try:
         link = Connect(client, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -151,6 +158,20 @@ def connected(client: Client | str) -> Iterator[Client]:
         ) from error
     with link:
         yield link
+
+
+def _check_address(address: str) -> None:
+    """Raise InputError for what is no address. A client of Dask would wait for it when Python ends."""
+    from distributed.comm.addressing import get_address_host_port
+
+    if address.startswith("inproc://"):  # a scheduler in this process has no port
+        return
+    try:
+        get_address_host_port(address)
+    except ValueError as error:
+        raise InputError(
+            f"{address!r} is no address of a scheduler ({error}): need 'tcp://host:8786', as `dask scheduler` prints it"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -174,6 +195,17 @@ def _in_our_words(client: Client) -> Iterator[None]:
         raise DeviceError(
             f"the cluster at {_address(client)} has gone, or cancelled the sweep ({type(error).__name__}): start it again"
         ) from error
+    except RuntimeError as error:
+        if "deserialization of the task graph" not in str(error):
+            raise
+        raise InputError(
+            f"the scheduler at {_address(client)} cannot read the tasks: install gpu4d {__version__} there, and the same Dask as here"
+        ) from error
+    except TypeError as error:
+        if not str(error).startswith("Could not serialize"):
+            raise
+        cause = str(error).split("TypeError: ")[-1].splitlines()[0]
+        raise InputError(f"client=: the state of a reduction cannot be sent to other processes ({cause}); leave client out") from error
 
 
 def _address(client: Client) -> str:

@@ -23,11 +23,11 @@ from gpu4d.device import threads
 from gpu4d.device.choose import choose_all
 from gpu4d.device.memory import default_budget, parse_memory
 from gpu4d.device.processors.cpu import CpuProcessor
-from gpu4d.errors import Gpu4dError, InputError
+from gpu4d.errors import Gpu4dError, InputError, MemoryBudgetError
 from gpu4d.streaming.cluster_shares import Rows
 from gpu4d.streaming.merge import Named, gather
 from gpu4d.streaming.passes import frames_of, one_pass, open_workspaces
-from gpu4d.streaming.plan import Share, plan, scan_info
+from gpu4d.streaming.plan import Plan, Share, plan, scan_info
 from gpu4d.streaming.reduction import State
 
 LARGE = 1 << 20  # bytes of an array that is worth not copying for every task, such as the origin of every position
@@ -61,6 +61,11 @@ class Pickled:
             return cls(cloudpickle.dumps(one, protocol=5, buffer_callback=small), tuple(large))
         except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
             raise InputError(f"client=: {what} cannot be sent to other processes ({error}); leave client out") from error
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes that travel."""
+        return len(self.data) + sum(one.nbytes for one in self.large)
 
     def load(self) -> Any:
         """Make the object anew. Its large arrays are read-only, and shared by all that are made."""
@@ -127,7 +132,7 @@ def reduce_rows(rows: Rows, job: Job) -> dict[str, State]:
     On the CPU it uses the thread it is called in, because Dask runs as many tasks at the same time as the worker has threads.
     """
     cube, named = _opened(job), reductions_of(job)
-    todo = plan(cube, named, device=_processor(job), memory=_budget(job), where=job.where, rows=rows)
+    todo = _planned(cube, named, job, rows)
     if todo.passes > 1:
         raise InputError(f"{', '.join(named)}: several passes, each of which builds on the one before, need one machine; leave client out")
     with open_workspaces(todo, None) as workspaces, threads.along():
@@ -135,6 +140,18 @@ def reduce_rows(rows: Rows, job: Job) -> dict[str, State]:
         if frames_of(todo.scan):
             check_whole(cube.source)
         return gather(named, workspaces[0])
+
+
+def _planned(cube: DataCube, named: Named, job: Job, rows: Rows) -> Plan:
+    """Plan a task. Where memory is short, say that the threads of a worker share it."""
+    try:
+        return plan(cube, named, device=_processor(job), memory=_budget(job), where=job.where, rows=rows)
+    except MemoryBudgetError as error:
+        slots, _ = _slots()
+        if slots == 1:
+            raise
+        what = f"a sweep for {', '.join(named)}, on each of the {slots} threads that share memory= of a worker,"
+        raise MemoryBudgetError(what, error.asked, error.free, error.cap) from error
 
 
 def part_of(states: dict[str, State], names: Collection[str]) -> dict[str, State]:
@@ -163,6 +180,8 @@ def _opened(job: Job) -> DataCube:
                 cube = job.cube.load()
             except Gpu4dError as error:
                 raise InputError(f"{_here()}: {error}; every worker must see the file at the same path") from error
+            except ImportError as error:
+                raise _lacks(error, "scan") from error
             while len(_cubes) >= KEPT_CUBES:
                 _cubes.pop(next(iter(_cubes)))
             _cubes[job.number] = cube
@@ -171,7 +190,15 @@ def _opened(job: Job) -> DataCube:
 
 def reductions_of(job: Job) -> Named:
     """Return new reductions, which have not started."""
-    return job.reductions.load()
+    try:
+        return job.reductions.load()
+    except (ImportError, AttributeError) as error:
+        raise _lacks(error, "reductions") from error
+
+
+def _lacks(error: Exception, what: str) -> InputError:
+    """Say that this machine has not the module of a class of the caller."""
+    return InputError(f"{_here()} cannot make the {what} ({error}): install their module there, or send it by client.upload_file")
 
 
 def _processor(job: Job) -> Any:

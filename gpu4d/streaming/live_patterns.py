@@ -70,21 +70,24 @@ class LivePatterns:
 
     # ---------------------------------------------------------------- who brings patterns
 
-    def put(self, start: int, frames: np.ndarray) -> None:
-        """Copy patterns (n, Qx, Qy) to the places from `start` on, counted row by row. Waits until there is room for them."""
-        done = 0
-        while done < len(frames):
-            row, column = divmod(start + done, self.shape[1])
-            segment = self._segment(row, column - column % self.columns)
-            at = column - segment.first
-            n = min(len(frames) - done, len(segment.frames) - at)
-            segment.frames[at : at + n] = frames[done : done + n]
+    def put(self, start: int, frames: np.ndarray) -> int:
+        """Copy patterns (n, Qx, Qy) into the segment of the place `start`, counted row by row, and return how many it took.
+
+        Waits until there is room. An error leaves everything as it was.
+        """
+        self._check()
+        row, column = divmod(start, self.shape[1])
+        segment = self._segment(row, column - column % self.columns)
+        at = column - segment.first
+        n = min(len(frames), len(segment.frames) - at)
+        segment.frames[at : at + n] = frames[:n]
+        with self._changed:
+            self._check()  # it may have been closed meanwhile, and has forgotten the segment
             segment.have[at : at + n] = True
             segment.filled += n
-            done += n
             if segment.filled == len(segment.frames):
-                with self._changed:
-                    self._completed(segment)
+                self._completed(segment)
+        return n
 
     def end(self, reduce_rest: bool) -> None:
         """Take no more patterns. Segments that are not complete are reduced as they are, or all that waits is dropped."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpu4d import arrays
 from gpu4d.arrays import ArrayLike
-from gpu4d.data._live_scan import NoPatterns
+from gpu4d.data._live_scan import NoPatterns, live_positions
 from gpu4d.data.arguments import real_values
 from gpu4d.data.datacube import DataCube
 from gpu4d.data.views import CorrectedSource, uncorrected
@@ -175,7 +175,8 @@ class LiveSweep:
         InputError
             Another shape or dtype, a place outside the scan or for the second time, or the sweep is closed. Nothing was taken.
         MemoryBudgetError
-            Patterns come so far out of order that parts of rows, which wait for their neighbours, fill `memory`.
+            Patterns come so far out of order that parts of rows, which wait for their neighbours, fill `memory`. `arrived` says how many
+            were taken before.
 
         Notes
         -----
@@ -184,10 +185,12 @@ class LiveSweep:
         given = self._as_frames(frames)
         with self._feeding:
             for start, first, last in self._places(len(given), positions):
-                self._patterns.put(start, given[first:last])
-                self._seen[start : start + last - first] = True
-                self.arrived += last - first
-                self._next = start + last - first
+                while first < last:
+                    taken = self._patterns.put(start, given[first:last])
+                    self._seen[start : start + taken] = True
+                    self.arrived += taken
+                    start, first = start + taken, first + taken
+                    self._next = start
 
     def _as_frames(self, frames: Any) -> np.ndarray:
         if type(frames) is not np.ndarray:
@@ -217,11 +220,8 @@ class LiveSweep:
             if not self._in_order and self._seen[self._next : self._next + n].any():
                 raise InputError("patterns without positions follow the last ones, and some of these places have one: give positions")
             return [(self._next, 0, n)] if n else []
-        at = real_values(positions, "positions", f"whole numbers ({n}, 2)")
-        at = at[None] if at.ndim == 1 else at
-        if at.shape != (n, 2) or at.dtype.kind not in "iu" or not ((at >= 0) & (at < np.array([rx, ry]))).all():
-            raise InputError(f"positions are {at.shape} {at.dtype}: need whole numbers ({n}, 2) inside a scan of ({rx}, {ry})")
-        number = at[:, 0].astype(np.int64) * ry + at[:, 1].astype(np.int64)
+        at = live_positions(positions, n, self.scan.scan_shape)
+        number = at[:, 0] * ry + at[:, 1]
         again = number[self._seen[number]] if len(np.unique(number)) == n else number[:1]
         if len(again):
             raise InputError(f"the pattern at {divmod(int(again[0]), ry)} or another comes for the second time: each place comes once")
@@ -371,7 +371,7 @@ class LiveSweep:
             raise self._patterns.error
 
     def _finish(self) -> None:
-        with self._finishing:
+        with self._feeding, self._finishing:  # who still feeds copies to the buffers that are given back
             if self._closed:
                 return
             try:

@@ -52,7 +52,7 @@ def workers_of(recipe: Recipe) -> Iterator[Client | None]:
 
 def _started(count: int, device: str) -> Any:
     """Start workers on this machine: one for each GPU, or processes that share the cores."""
-    common = {"n_workers": count, "dashboard_address": ":0", "silence_logs": logging.ERROR}
+    common = {"n_workers": count, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}  # errors are raised here
     if getattr(choose_all(device)[0], "kind", "cpu") == "cuda":
         if count > cuda_devices():
             raise InputError(f"--workers {count} with device={device!r}: need one GPU each, and there are {cuda_devices()}")

@@ -34,6 +34,7 @@ class Abrupt(Format):
 class Fails(Format):
     name, accepts = "fails", "mine"
     def recognise(self, path, head): raise ZeroDivisionError("no head")
+    def open(self, path, options): raise KeyError("driver")
 class Strain(Stage): name = title = "strain"
 class Mean(Stage): name, title, makes = "my_mean", "mine", ("mean_pattern",)
 class Section(Stage): name, title, section, settings = "mine", "mine", "bragg", dataclasses.make_dataclass("S", [])
@@ -139,13 +140,35 @@ def test_the_rest_works(packages, caplog, tmp_path):
     with pytest.raises(InputError, match="of an unknown format"):
         gpu4d.open(tmp_path / "scan.unknown")
     assert "the format 'fails' of some_things failed on" in caplog.text
+    with pytest.raises(InputError, match=r"scan.unknown: the format 'fails' of some_things cannot open it \(driver\): the file is damaged"):
+        gpu4d.open(tmp_path / "scan.unknown", format="fails")
     assert Recipe().bragg.power == 0.85
     total, asks = (one.name for one in registered_reductions())
+    listed = gpu4d.capabilities()
+    assert f"  {total}, of some_things" in str(listed).splitlines()
+    assert {"name": total, "package": "some_things", "events": False} in listed.as_dict()["registered"]
     assert gpu4d.sweep(gpu4d.DataCube(data), {"x": total})["x"].tolist() == [[20.0] * 3] * 2
     with pytest.raises(InputError, match=r"of some_things cannot be made by its name alone .*power.*import it and give an object"):
         gpu4d.sweep(gpu4d.DataCube(data), {"x": asks})
     with pytest.raises(InputError, match=rf"no reduction is registered as 'brightest': registered are {total}, {asks}"):
         gpu4d.sweep(gpu4d.DataCube(data), {"x": "brightest"})
+
+
+@pytest.mark.parametrize("listed", [b"[gpu4d.formats]\nno equals sign\n", b"[gpu4d.formats]\n\xff = x:X\n"])
+def test_a_list_of_entry_points_that_cannot_be_read(listed, tmp_path, monkeypatch, caplog):
+    """It is left out, with one warning for all groups. Other packages are found."""
+    for name, text in (("bad", listed), ("good", b"[test.sizes]\nfloor = math:floor\n")):
+        information = tmp_path / f"{name}-1.0.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_bytes(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    extensions._say_unreadable.cache_clear()
+    for _ in range(2):
+        found = extensions.extensions("test.sizes", lambda name, found, package: (name, found(2.5), package))
+        assert found == [("floor", 2, "good")]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("the entry points of the package bad cannot be read (") and said.endswith("pip uninstall bad")
 
 
 def test_the_warning_names_the_package_as_pip_knows_it(tmp_path):

@@ -21,9 +21,9 @@ def test_structures_go_there_and_back(ase, name, atoms):
     given = Structure.standard(name)
     there = to_ase(given)
     assert len(there) == atoms and all(there.pbc)
-    for group in (given.space_group, None):
+    for group in (given.space_group, None, "P 1"):
         back = from_ase(there, space_group=group)
-        assert len(back.sites) == (len(given.sites) if group else atoms)
+        assert len(back.sites) == (atoms if group == "P 1" else len(given.sites)) and back.name == given.name
         np.testing.assert_allclose(back.cell, given.cell, atol=1e-9)
         a, b = given.reflections(1.0), back.reflections(1.0)
         order = [np.lexsort(one.hkl.T) for one in (a, b)]
@@ -47,6 +47,9 @@ def test_the_space_group_that_ase_noted_is_used(ase, need):
     assert found.laue_group == "m-3m" and len(found.sites) == 1 and found.name == "Si8"
     crystal.positions[3] += 0.3
     assert from_ase(crystal).space_group == "P 1", "its atoms have moved since"
+    strained = to_ase(Structure.standard("Si"))
+    strained.set_cell(strained.cell.array * [[1.02], [1], [1]], scale_atoms=True)
+    assert from_ase(strained).space_group == "P 1", "its cell is no cube any more"
 
 
 def test_what_is_refused(ase, need):

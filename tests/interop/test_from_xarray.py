@@ -45,6 +45,29 @@ def test_a_scan_and_rectangles_of_it(xarray, need):
     assert thinned.q_pixel == pytest.approx(0.04) and thinned.rotation == 0.3 and thinned.origin is None and thinned.r_pixel is None
 
 
+def test_axes_that_fall_and_texts_that_are_damaged(xarray, caplog):
+    cube = gpu4d.DataCube(
+        np.arange(3 * 4 * 6 * 8, dtype="u2").reshape(3, 4, 6, 8), gpu4d.Calibration(q_pixel=0.02, r_pixel=3.0, rotation=0.3)
+    )
+    labelled = cube.to_xarray()
+    for turned in (labelled[::-1], labelled[:, :, :, ::-1]):
+        known = from_xarray(turned).calibration
+        assert known.rotation is None and known.r_pixel == pytest.approx(3.0) and known.q_pixel == pytest.approx(0.02)
+    assert caplog.text.count("its rotation is left out") == 2
+    for text in ("{", "[]", '{"calibration": 3}', '{"shape": [3, 4, 6, 8]}'):
+        found = from_xarray(labelled.assign_attrs(gpu4d=text))
+        assert found.calibration.q_pixel == pytest.approx(0.02) and found.calibration.rotation is None
+    assert caplog.text.count("is damaged and left out") == 4
+    half = labelled.drop_attrs().assign_coords(Qx=("Qx", [0.0, 1, 3, 4, 5, 6]), Qy=("Qy", np.arange(8) - 2.0, {"units": "1/nm"}))
+    assert from_xarray(half).calibration.origin is None, "uneven coordinates have no place of 0"
+
+
+def test_metadata_are_changed_apart(xarray):
+    theirs = xarray.DataArray(np.ones((1, 2, 3, 4)), attrs={"deep": {"list": [1]}})
+    from_xarray(theirs).metadata["xarray"]["deep"]["list"].append(2)
+    assert theirs.attrs == {"deep": {"list": [1]}}
+
+
 def test_a_netcdf_file_gives_results_back(xarray, tmp_path, need):
     need("scipy")
     found = disks(scan())

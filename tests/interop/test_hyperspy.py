@@ -35,6 +35,31 @@ def test_a_scan_comes_back_as_it_was(hs, tmp_path):
         assert found.metadata["hyperspy"]["General"]["title"] == "two words"
 
 
+def test_axes_that_were_turned_lose_the_rotation(hs, caplog):
+    """Mirrored, or swapped with each other: the array is as HyperSpy has it, and its directions are not those of the rotation."""
+    data = np.arange(4 * 4 * 6 * 6, dtype="u2").reshape(4, 4, 6, 6)
+    known = gpu4d.Calibration(energy=2e5, q_pixel=0.02, r_pixel=3.0, origin=(2, 3), rotation=0.3, transpose=False)
+    signal = gpu4d.DataCube(data, known).to_hyperspy()
+    for turned, values, origin in (
+        (signal.inav[::-1], data[:, ::-1], (2, 3)),
+        (signal.isig[:, ::-1], data[:, :, ::-1], (3, 3)),
+        (signal.transpose(navigation_axes=(1, 0)), data.transpose(1, 0, 2, 3), (2, 3)),
+        (signal.transpose(signal_axes=(3, 2)), data.transpose(0, 1, 3, 2), (3, 2)),
+    ):
+        found = from_hyperspy(turned)
+        np.testing.assert_array_equal(np.asarray(found), values)
+        np.testing.assert_allclose(found.calibration.origin, origin, atol=1e-9)
+        assert found.calibration.rotation is None and found.calibration.transpose is None and found.calibration.energy == 2e5
+    assert caplog.text.count("its rotation is left out") == 4
+    assert from_hyperspy(signal).calibration.rotation == 0.3
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1)])
+def test_one_row_keeps_its_step(hs, shape):
+    cube = gpu4d.DataCube(np.ones((*shape, 6, 8), "u2"), gpu4d.Calibration(r_pixel=3.0, q_pixel=0.02))
+    assert from_hyperspy(cube.to_hyperspy()).calibration.r_pixel == 3.0
+
+
 def test_a_scan_that_was_changed_keeps_what_pixels_do_not_change(hs):
     cube = scan()
     found = from_hyperspy(cube.to_hyperspy().isig[2:, 4:]).calibration

@@ -292,12 +292,32 @@ def test_addresses_and_senders():
             sender.end()
         with pytest.raises(InputError, match="patterns is bool: need one of uint8"):
             sender.begin((2, 2, 3, 3), bool)
+        for known, name, message in (
+            ({"voltage": 3}, "", "got a calibration"),
+            ({"energy": "x"}, "", "energy is 'x'"),
+            ({"energy": -1}, "", "eV"),
+        ):
+            with pytest.raises(InputError, match=message):
+                sender.begin((2, 2, 3, 3), "uint8", known, name)
+        for options in ({"timeout": 0}, {"timeout": -1}, {"connect_within": 0}):
+            with pytest.raises(InputError, match="need seconds, more than 0"):
+                SocketSource(sender.address, **options)
         address = sender.address
     with pytest.raises(InputError, match="nobody listens there"):
         SocketSource(address, connect_within=0.1)
     with FrameSender() as sender, SocketSource(sender.address) as source:
-        sender.begin((2, 2, 3, 3), "uint8", {"q_pixel": 0.02})
-        for frames, positions in ((np.zeros((1, 3, 3)), None), (np.zeros((1, 3), "u1"), None), (np.zeros((2, 3, 3), "u1"), [(0, 0)])):
+        sender.begin((2, 2, 3, 3), "uint8", gpu4d.Calibration(q_pixel=0.02, origin=(1, 1)))
+        with pytest.raises(InputError, match="the last scan goes on"):
+            sender.begin((2, 2, 3, 3), "uint8")
+        one = np.zeros((1, 3, 3), "u1")
+        for frames, positions in (
+            (np.zeros((1, 3, 3)), None),
+            (one[0, :1], None),
+            (np.zeros((2, 3, 3), "u1"), [(0, 0)]),
+            (one, [(-1, 0)]),
+            (one, [(0.5, 0)]),
+            (one, [(0, 2)]),
+        ):
             with pytest.raises(InputError, match="need"):
                 sender.send(frames, positions)
         assert source.next_scan().scan.calibration.q_pixel == 0.02

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -208,6 +209,9 @@ def test_what_cannot_be_sent_is_refused_before_anything_runs(client, path, monke
     monkeypatch.setattr(cluster, "MOST_SENT", 1000)
     with pytest.raises(InputError, match="in the memory of this process, and at most 1 kB"):
         gpu4d.sweep(gpu4d.DataCube(np.ones((2, 2, 32, 32))), asked, client=client)
+    at = np.arange(0, 200, 8)  # 24 events at each of 24 positions, whose numbers travel with the scan
+    with pytest.raises(InputError, match=r"the scan holds .* in the memory of this process"):
+        gpu4d.sweep(gpu4d.DataCube(gpu4d.data.EventSource(at, np.zeros(192, int), (4, 6), (4, 4))), asked, client=client)
     with pytest.raises(InputError, match="the reductions cannot be sent to other processes"):
         unsendable = gpu4d.MeanPattern()
         unsendable.own = (i for i in ())
@@ -230,11 +234,42 @@ def test_other_versions_and_several_kinds_of_devices(client, path, monkeypatch):
         reduce_rows((0, 1), old)
 
 
+def test_a_class_that_only_the_caller_has(client, path, monkeypatch):
+    """Its module is not on the workers, and neither Dask nor Python says what to do."""
+    elsewhere = types.ModuleType("only_on_the_client")
+    elsewhere.Mine = type("Mine", (gpu4d.MaxPattern,), {"__module__": "only_on_the_client"})
+    with monkeypatch.context() as here:
+        here.setitem(sys.modules, "only_on_the_client", elsewhere)
+        job = Job.of(gpu4d.open(path), {"mine": elsewhere.Mine()}, None, "cpu", None)
+    with pytest.raises(InputError, match=r"cannot make the reductions .*only_on_the_client.*: install their module there"):
+        reduce_rows((0, 1), job)
+
+
+def test_what_dask_raises_in_many_lines_is_said_in_one(client):
+    """As Dask words it where a state cannot be pickled, and where the scheduler has no gpu4d: both need processes of their own."""
+    lock = "Could not serialize object of type dict\nTraceback …\nTypeError: cannot pickle '_thread.lock' object\n"
+    graph = (
+        "Error during deserialization of the task graph. This frequently\noccurs if the Scheduler and Client have different environments."
+    )
+    for raised, words in (
+        (TypeError(lock), r"the state of a reduction cannot be sent to other processes \(cannot pickle '_thread\.lock' object\)"),
+        (RuntimeError(graph), r"the scheduler at .* cannot read the tasks: install gpu4d .* there"),
+    ):
+        with pytest.raises(InputError, match=words) as caught, cluster._in_our_words(client):
+            raise raised
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match="of a reduction"), cluster._in_our_words(client):
+        raise TypeError("of a reduction")
+
+
 def test_no_dask_no_scheduler_no_client(client, path, monkeypatch, need):
     cube, dask = gpu4d.open(path), need("dask")
     with dask.config.set({"distributed.comm.timeouts.connect": "300ms"}):
         with pytest.raises(DeviceError, match="no scheduler answers at 'tcp:"):
             gpu4d.sweep(cube, gpu4d.MeanPattern(), client="tcp://127.0.0.1:9")
+    for wrong in ("8786", "tcp://host", "http://host:8786"):
+        with pytest.raises(InputError, match=f"'{wrong}' is no address of a scheduler"):
+            gpu4d.sweep(cube, gpu4d.MeanPattern(), client=wrong)
     found = gpu4d.sweep(cube, gpu4d.MaxPattern(), client=client.scheduler.address)
     assert np.array_equal(found, np.load(path).max((0, 1)))
     monkeypatch.setitem(sys.modules, "distributed", None)

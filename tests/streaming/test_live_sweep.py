@@ -239,10 +239,53 @@ def test_frames_and_positions_that_do_not_fit():
         (lambda: np.asarray(live_scan((3, 4, 5, 6), "u2")), "cannot be read: feed them"),
         (lambda: gpu4d.live(iter(data), gpu4d.MaxPattern()), "give scan=gpu4d.data.live_scan"),
         (lambda: gpu4d.live(3, gpu4d.MaxPattern(), live_scan(data.shape, "u2")), "need an iterable"),
+        (lambda: gpu4d.live(gpu4d.DataCube(data), gpu4d.MaxPattern()), r"gpu4d.sweep\(cube, reductions\) reduces them"),
+        (lambda: gpu4d.live("tcp://host:1", gpu4d.MaxPattern()), "SocketSource"),
     ):
         with pytest.raises((InputError, MemoryBudgetError), match=message) as raised:
             what()
         assert "\n" not in str(raised.value)
+
+
+def test_closed_while_another_thread_feeds():
+    """Who feeds is told; nothing is written to buffers that are given back, and what was taken is counted."""
+    data = scan()
+    flat, told = data.reshape(-1, *data.shape[2:]), []
+
+    def camera(live):
+        try:
+            while True:
+                live.feed(flat[live.arrived % len(flat)])
+        except Exception as error:
+            told.append(str(error))
+
+    for turn in range(40):
+        live = LiveSweep(live_scan((4000, *data.shape[1:]), data.dtype), gpu4d.MaxPattern(), device="cpu")
+        thread = threading.Thread(target=camera, args=(live,))
+        thread.start()
+        while not live.arrived > turn:
+            time.sleep(0)
+        live.close(reduce_rest=False)
+        thread.join(30)
+        assert not thread.is_alive() and 0 <= live.reduced <= live.arrived
+    assert told == ["the live sweep is closed: make another one for the next scan"] * 40
+
+
+def test_a_portion_that_is_half_taken_is_counted():
+    """Where memory ends in the middle of a portion, the patterns before are in the results, and may not come again."""
+    data = scan().astype("float32")
+    shape = data.shape[2:]
+    live = LiveSweep(live_scan(data.shape, data.dtype), gpu4d.MeanPattern(), device="cpu")
+    live._allow_any_order()
+    live._patterns.most = 2  # segments
+    numbers = np.array([8, 17, 26, 35])  # last columns, which wait for the others of their rows
+    with pytest.raises(MemoryBudgetError, match="out of order"):
+        live.feed(data.reshape(-1, *shape)[numbers], positions(numbers))
+    assert live.arrived == 2
+    with pytest.raises(InputError, match="second time"):
+        live.feed(data[0, 8], (0, 8))
+    live.close()
+    np.testing.assert_allclose(np.asarray(live.results()), data[:2, 8].astype(float).mean(0), rtol=1e-6)
 
 
 class Fails(Gated):
