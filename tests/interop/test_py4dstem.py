@@ -67,7 +67,7 @@ def test_calibrations_both_ways(library):
     assert back.how_known("q_pixel") == "calibration of py4DSTEM"
 
 
-def test_units_and_axes_of_their_calibration(library):
+def test_units_and_axes_of_their_calibration(library, caplog):
     theirs = library.DataCube(np.ones((2, 3, 4, 5))).calibration
     theirs.set_R_pixel_size(0.5)
     theirs.set_R_pixel_units("nm")
@@ -77,6 +77,9 @@ def test_units_and_axes_of_their_calibration(library):
     assert found.r_pixel == 5.0 and found.q_pixel is None and found.transpose is None
     np.testing.assert_allclose(found.ellipse, (1.1, 1.0, 0.2 + np.pi / 2))
     np.testing.assert_allclose(found.origin, (2.0, 3.0))
+    assert "0.9091 times as long" in caplog.text
+    theirs.set_ellipse((np.ones((2, 3)), np.ones((2, 3)), np.zeros((2, 3))))
+    assert ours.from_calibration(theirs).ellipse is None and "one for each position" in caplog.text
 
 
 def test_calibrated_vectors_are_theirs(library):
@@ -119,6 +122,18 @@ def test_probes_both_ways(library):
     )
 
 
+def strain_of(library, vectors, mask=None):
+    """py4DSTEM's own way from Bragg vectors to strain, in axes turned by 20°."""
+    found = library.StrainMap(braggvectors=vectors)
+    found.choose_basis_vectors(
+        minSpacing=6, minAbsoluteIntensity=0.01, maxNumPeaks=60, edgeBoundary=4, vis_params={"vmin": 0, "vmax": 0.99}
+    )
+    found.set_max_peak_spacing(max_peak_spacing=5)
+    found.fit_basis_vectors(mask=mask)
+    found.get_strain(coordinate_rotation=20)
+    return found
+
+
 @pytest.fixture(scope="module")
 def strained(library):
     """Disks of a strained lattice, as ours and as theirs, with their strain map in axes turned by 20°."""
@@ -128,23 +143,21 @@ def strained(library):
     intensity = 100 * scan.truth["amplitudes"].reshape(-1)
     disks = gpu4d.PointListArray(np.arange(31) * each, {"qx": points[:, 0], "qy": points[:, 1], "intensity": intensity}, (5, 6))
     vectors = ours.to_braggvectors(disks, (128, 128), gpu4d.Calibration(origin=scan.truth["origin"]))
-    found = library.StrainMap(braggvectors=vectors)
-    found.choose_basis_vectors(
-        minSpacing=6, minAbsoluteIntensity=0.01, maxNumPeaks=60, edgeBoundary=4, vis_params={"vmin": 0, "vmax": 0.99}
-    )
-    found.set_max_peak_spacing(max_peak_spacing=5)
-    found.fit_basis_vectors()
-    found.get_strain(coordinate_rotation=20)
-    return disks, vectors, found
+    return disks, vectors, strain_of(library, vectors)
 
 
-def test_their_strain_in(strained):
-    _, _, theirs = strained
+def test_their_strain_in(library, strained):
+    _, vectors, theirs = strained
     found = ours.from_strainmap(theirs)
     assert found.definition == "first_order" and found.mask.all()
     for label, field in (("e_xx", "exx"), ("e_yy", "eyy"), ("e_xy", "exy"), ("theta", "theta")):
         np.testing.assert_allclose(getattr(found, field).data, theirs.get_slice(label).data, atol=1e-9)
     assert np.abs(found.exx.data).max() > 5e-3
+    some = np.arange(30).reshape(5, 6) % 4 > 0
+    partly = strain_of(library, vectors, some)
+    found = ours.from_strainmap(partly)
+    np.testing.assert_array_equal(found.mask, some)
+    np.testing.assert_allclose(found.exx.data[some], partly.get_slice("e_xx").data[some], atol=1e-9)
 
 
 def test_our_strain_out(strained, library):

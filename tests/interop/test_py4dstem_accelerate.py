@@ -10,6 +10,7 @@ import pytest
 
 from gpu4d.errors import InputError
 from gpu4d.interop import py4dstem as ours
+from gpu4d.interop.py4dstem._accelerate import USUAL
 
 RULES = {"sigma_cc": 2, "upsample_factor": 16, "minRelativeIntensity": 0.02, "minPeakSpacing": 12, "edgeBoundary": 6, "maxNumPeaks": 70}
 SCAN = (6, 5)
@@ -212,6 +213,36 @@ def test_lattice_fits_of_any_vectors(library):
     np.testing.assert_allclose(found.g1g2_map.data, expected.g1g2_map.data, atol=1e-9)
     assert list(found.g1g2_map.slicelabels) == list(expected.g1g2_map.slicelabels)
     assert found.g1g2_map.get_slice("mask").data.sum() == 11
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    for label in ("e_xx", "e_yy", "e_xy", "theta"):  # relative to the mean over the positions that have a fit
+        np.testing.assert_allclose(found.get_slice(label).data, expected.get_slice(label).data, atol=1e-9)
+
+
+def test_what_py4dstem_refuses_is_refused_in_its_words(library, bragg):
+    """Wrong numbers, places, masks and calibrations; and a mask of complex weights, which only py4DSTEM takes."""
+    patterns, kernel, _ = bragg
+    cube, options = library.DataCube(patterns), RULES | {"template": kernel}
+    dpc = library.process.phase.DPC(datacube=cube, energy=80e3, verbose=False)
+    weights = np.full(patterns.shape[2:], 1j)
+    calls = [
+        lambda: cube.find_Bragg_disks(**options | {"edgeBoundary": 6.5}),
+        lambda: cube.find_Bragg_disks(**options | {"minPeakSpacing": None}),
+        lambda: cube.find_Bragg_disks(**options | {"upsample_factor": 2}),
+        lambda: cube.find_Bragg_disks(data=(9, 9), **options),
+        lambda: cube.get_virtual_image("circle", ((0, 0), 9), shift_center=True, verbose=False),
+        lambda: dpc.preprocess(dp_mask=np.ones((3, 128)), plot_center_of_mass=False, plot_rotation=False),
+    ]
+    for call in calls:
+        said = []
+        for parts in ("lattice", USUAL):
+            with ours.accelerate(parts), pytest.raises(Exception) as error:  # py4DSTEM raises many kinds
+                call()
+            said.append((type(error.value), str(error.value)))
+        assert said[0] == said[1]
+    with ours.accelerate():
+        image = cube.get_virtual_image("mask", weights, verbose=False)
+        assert len(cube.find_Bragg_disks(data=(0, 0), **options | {"maxNumPeaks": 0}).data) == 0
+    np.testing.assert_allclose(image.data, 1j * patterns.sum((2, 3)))
 
 
 def test_functions_come_back_after_errors_and_nested_use(library, bragg, caplog):
@@ -220,9 +251,14 @@ def test_functions_come_back_after_errors_and_nested_use(library, bragg, caplog)
     patterns, kernel, _ = bragg
     own, method = diskdetection.find_Bragg_disks, library.DataCube.get_virtual_image
     with pytest.raises(ZeroDivisionError), ours.accelerate():
-        assert diskdetection.find_Bragg_disks is not own and library.DataCube.get_virtual_image is not method
+        from py4DSTEM.braggvectors.diskdetection import find_Bragg_disks as kept
+
+        assert kept is not own and library.DataCube.get_virtual_image is not method
         raise ZeroDivisionError
     assert diskdetection.find_Bragg_disks is own and library.DataCube.get_virtual_image is method
+    with caplog.at_level(logging.INFO, "gpu4d"):
+        assert len(kept(patterns[0, 0], kernel, filter_function=lambda p: p, **RULES).data) > 10  # now py4DSTEM's, so nothing is logged
+    assert not caplog.records
     outer, inner = ours.accelerate(), ours.accelerate("disks")
     outer.undo()
     outer.undo()

@@ -140,7 +140,7 @@ def _begin(part: str) -> None:
                 for place in _places(replacement):
                     own = vars(place.owner)[place.name]
                     held.append((place, own))
-                    setattr(place.owner, place.name, _replaced(own, replacement))
+                    setattr(place.owner, place.name, _replaced(part, own, replacement))
         except BaseException:
             _restore(part)
             raise
@@ -168,12 +168,17 @@ def _places(replacement: Replacement) -> list[Place]:
     return [Place(module, name) for module in modules if vars(module).get(name) is own]
 
 
-def _replaced(own: Callable[..., Any], replacement: Replacement) -> Callable[..., Any]:
-    """Return a function that calls ours, or py4DSTEM's where ours refuses."""
+def _replaced(part: str, own: Callable[..., Any], replacement: Replacement) -> Callable[..., Any]:
+    """Return a function that calls ours, or py4DSTEM's where ours refuses, and when the part is no longer in force.
+
+    The latter happens to a script that imported the function by name while it was in force.
+    """
     signature, said = inspect.signature(own), set[str]()
 
     @functools.wraps(own)
     def call(*args: Any, **options: Any) -> Any:
+        if not _users[part]:
+            return own(*args, **options)
         try:
             bound = signature.bind(*args, **options)
         except TypeError:

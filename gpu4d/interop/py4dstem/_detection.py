@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +18,9 @@ from gpu4d.interop.py4dstem.disks import FIELDS, lists_of_rows
 PIECE = 128  # patterns that a thread searches at a time
 UNTOUCHED = {"radial_bksb": False, "filter_function": None, "CUDA": False, "distributed": None, "ML": False}
 
+NUMBERS = ("corrPower", "sigma_cc", "minAbsoluteIntensity", "minRelativeIntensity", "minPeakSpacing")
+WHOLE = {"relativeToPeak": 0, "edgeBoundary": 0, "maxNumPeaks": 1, "upsample_factor": 3}  # and from where on they mean the same
+
 
 def replacements() -> Iterable[Replacement]:
     """Return what replaces py4DSTEM's search. Its DataCube calls the same function, and keeps metadata and tree itself."""
@@ -34,14 +36,35 @@ def _refuses(given: Given) -> str | None:
         return "the template is no real array (Qx, Qy)"
     if given["subpixel"] not in SUBPIXEL:
         return f"subpixel={given['subpixel']!r} is not known"
-    if not isinstance(given["maxNumPeaks"], int | np.integer) or not 0 <= given["corrPower"] <= 1:
-        return "maxNumPeaks is no whole number, or corrPower not from 0 to 1"
+    reason = _unusual_number(given)
+    if reason is not None:
+        return reason
     patterns = data[0] if isinstance(data, tuple) else data
     patterns = patterns if isinstance(patterns, np.ndarray) else getattr(patterns, "data", None)
     reason = no_array(patterns)
     if reason is None and tuple(patterns.shape[-2:]) != template.shape:  # type: ignore[union-attr]
         reason = "template and patterns differ in shape"
+    if reason is None and isinstance(data, tuple) and not _inside(data[1:], patterns.shape):  # type: ignore[union-attr]
+        reason = "a position lies outside the scan"
     return reason
+
+
+def _unusual_number(given: Given) -> str | None:
+    """Return which number py4DSTEM refuses, or has a rule of its own for, or None."""
+    for name in NUMBERS:
+        if not isinstance(given[name], int | float | np.number):
+            return f"{name} is no number"
+    for name, least in WHOLE.items():
+        if not isinstance(given[name], int | np.integer) or given[name] < least:
+            return f"{name}={given[name]} is no whole number from {least} on"
+    if not 0 <= given["corrPower"] <= 1:
+        return "corrPower is not from 0 to 1"
+    return None if given["sigma"] is None or isinstance(given["sigma"], int | float | np.number) else "sigma is no number"
+
+
+def _inside(positions: tuple[Any, Any], shape: tuple[int, ...]) -> bool:
+    """Say whether positions along both axes of the scan exist. Negative ones count from the end."""
+    return all(np.all((-n <= np.asarray(at)) & (np.asarray(at) < n)) for at, n in zip(positions, shape))
 
 
 def _find(own: Callable[..., Any], given: Given) -> Any:
@@ -84,8 +107,8 @@ def _search_of(given: Given) -> SmoothedSearch:
         min_relative=given["minRelativeIntensity"],
         relative_to=given["relativeToPeak"],
         min_spacing=given["minPeakSpacing"],
-        edge=math.ceil(given["edgeBoundary"]),
-        max_peaks=max(1, min(int(given["maxNumPeaks"]), shape[0] * shape[1] // 4 + 1)),
+        edge=given["edgeBoundary"],
+        max_peaks=min(int(given["maxNumPeaks"]), shape[0] * shape[1] // 4 + 1),
     )
 
 

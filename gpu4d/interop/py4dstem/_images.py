@@ -23,7 +23,18 @@ def replacements() -> Iterable[Replacement]:
 
 
 def _refuses(given: Given) -> str | None:
-    return set_options(given, UNTOUCHED) or no_array(given["self"].data)
+    reason = set_options(given, UNTOUCHED) or no_array(given["self"].data)
+    if reason is None and given["mode"] == "mask" and np.asarray(given["geometry"]).dtype.kind not in "biuf":
+        reason = "the mask is not real"
+    if reason is None and given["shift_center"] and any(v is None for v in _origin_shift(given["self"])):
+        reason = "the origin is not known"
+    return reason
+
+
+def _origin_shift(cube: Any) -> tuple[Any, Any]:
+    """Return the shifts of the origin along both axes, or None for both."""
+    found = cube.calibration.get_origin_shift()
+    return (None, None) if found is None else found
 
 
 def _image(own: Callable[..., Any], given: Given) -> Any:
@@ -41,8 +52,7 @@ def _image(own: Callable[..., Any], given: Given) -> Any:
 
 def _shifts(cube: Any) -> np.ndarray:
     """Return by how many whole pixels the mask of each position moves, (Rx, Ry, 2)."""
-    x, y = cube.calibration.get_origin_shift()
-    return np.stack([np.broadcast_to(np.round(v).astype(int), cube.data.shape[:2]) for v in (x, y)], -1)
+    return np.stack([np.broadcast_to(np.round(v).astype(int), cube.data.shape[:2]) for v in _origin_shift(cube)], -1)
 
 
 def _sums(data: np.ndarray, mask: np.ndarray, shifts: np.ndarray | None) -> np.ndarray:

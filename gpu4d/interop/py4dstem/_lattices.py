@@ -13,6 +13,7 @@ from gpu4d.interop.py4dstem.disks import FIELDS, flat_lists, lists_of_rows
 
 INDEXED = [*FIELDS, ("g1_ind", np.int64), ("g2_ind", np.int64)]
 LABELS = ["x0", "y0", "g1x", "g1y", "g2x", "g2y", "error", "mask"]
+LEAST = 5  # disks at a position of a strain map that has a fit
 AT_A_TIME = 1 << 20  # distances between disks and nodes that are in memory together
 
 
@@ -30,11 +31,19 @@ def _no_basis(given: Given) -> str | None:
         return "the basis vectors were not chosen"
     if given["max_peak_spacing"] is None and not hasattr(strainmap, "max_peak_spacing"):
         return "the largest distance of disks from the lattice was not set"
-    return None
+    return _no_mask(given["mask"], strainmap.braggvectors.Rshape)
 
 
 def _no_vectors(given: Given) -> str | None:
-    return None if hasattr(given["braggpeaks"], "raw") else "the disks are no BraggVectors"
+    vectors = given["braggpeaks"]
+    return _no_mask(given["mask"], vectors.Rshape) if hasattr(vectors, "raw") else "the disks are no BraggVectors"
+
+
+def _no_mask(mask: Any, shape: tuple[int, int]) -> str | None:
+    """Return why a mask is none of positions, which py4DSTEM refuses, or None."""
+    if mask is None or (isinstance(mask, np.ndarray) and mask.dtype == bool and mask.shape == tuple(shape)):
+        return None
+    return "the mask is no array of bool in the shape of the scan"
 
 
 def _no_lists(given: Given) -> str | None:
@@ -53,9 +62,10 @@ def _fit_basis_vectors(own: Callable[..., Any], given: Given) -> Any:
     state = vectors.calstate
     offsets, rows = calibrated(vectors, center=state["center"], ellipse=state["ellipse"], pixel=False, rotate=state["rotate"])
     offsets, rows = _indexed(offsets, rows, strainmap.braggdirections.data, strainmap.max_peak_spacing, mask)
-    strainmap.mask = mask
+    fits = _fits(offsets, rows, shape, LEAST)
+    strainmap.mask = fits[7] > 0  # the mean over it is the reference of the strain, so no position without a fit may be in it
     strainmap.bragg_vectors_indexed = lists_of_rows(rows, offsets, shape)
-    strainmap.g1g2_map = _map_of(_fits(offsets, rows, shape, 5))
+    strainmap.g1g2_map = _map_of(fits)
     return (strainmap.bragg_vectors_indexed, strainmap.g1g2_map) if given["returncalc"] else None
 
 
@@ -65,7 +75,7 @@ def _add_indices(own: Callable[..., Any], given: Given) -> Any:
     offsets, rows = calibrated(vectors, **state)
     rows["qx"] -= given["qx_shift"]
     rows["qy"] -= given["qy_shift"]
-    mask = np.ones(shape, bool) if given["mask"] is None else np.asarray(given["mask"])
+    mask = np.ones(shape, bool) if given["mask"] is None else given["mask"]
     offsets, rows = _indexed(offsets, rows, given["lattice"].data, given["maxPeakSpacing"], mask)
     return lists_of_rows(rows, offsets, shape)
 

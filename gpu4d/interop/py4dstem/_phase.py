@@ -27,7 +27,10 @@ def _refuses(given: Given) -> str | None:
     mask = given["dp_mask"]
     if mask is not None and not isinstance(mask, np.ndarray):
         return "the mask is no NumPy array"
-    return no_array(given["intensities"])
+    reason = no_array(given["intensities"])
+    if reason is None and mask is not None and mask.shape != given["intensities"].shape[-2:]:
+        reason = "the mask has another shape"
+    return reason
 
 
 def _measured(own: Callable[..., Any], given: Given) -> Any:

@@ -87,8 +87,9 @@ def to_datacube(cube: DataCube) -> py4DSTEM.DataCube:
 def from_calibration(calibration: py4DSTEM.Calibration, scan_shape: tuple[int, int] | None = None) -> Calibration:
     """Return a calibration of py4DSTEM as a `Calibration`.
 
-    Lengths become Å and 1/Å. Sizes in pixels count as not known. The ellipse has a ≥ b afterwards. `QR_flip` counts where there is a
-    rotation, because py4DSTEM's is False also if it was never measured.
+    Lengths become Å and 1/Å. Sizes in pixels count as not known. The ellipse has a ≥ b afterwards: where it had a < b, py4DSTEM stretches
+    one axis, and gpu4d shrinks the other one, so that vectors are a/b times as long (the log says so). An ellipse for each position is
+    left out, with a warning. `QR_flip` counts where there is a rotation, because py4DSTEM's is False also if it was never measured.
 
     Parameters
     ----------

@@ -46,6 +46,8 @@ def from_strainmap(strainmap: py4DSTEM.StrainMap) -> Strain:
     fitted, reference = getattr(strainmap, "g1g2_map", None), getattr(strainmap, "strainmap_g1g2", None)
     if fitted is None or reference is None:
         raise InputError("the StrainMap has no strain yet: call its fit_basis_vectors() and get_strain() first")
+    if not fitted.get_slice("mask").data.any():
+        raise InputError("the StrainMap has no position with a fit: choose other basis vectors, or a larger max_peak_spacing")
     found = {label: np.array(fitted.get_slice(label).data, dtype=np.float64) for label in fitted.slicelabels}
     mask = found["mask"] > 0
     pair = lambda name: np.where(mask[..., None], np.stack([found[name + "x"], found[name + "y"]], -1), np.nan)  # noqa: E731
@@ -69,7 +71,8 @@ def _reference(unrotated: py4DSTEM.RealSlice, g1: np.ndarray, g2: np.ndarray) ->
     beta[..., 0, 0], beta[..., 1, 1] = 1 - part["e_xx"], 1 - part["e_yy"]
     beta[..., 0, 1], beta[..., 1, 0] = -part["e_xy"] + part["theta"], -part["e_xy"] - part["theta"]
     local = np.stack([g1, g2], -1)
-    return np.nanmedian(np.linalg.solve(beta, local).reshape(-1, 2, 2), axis=0).T
+    fitted = np.isfinite(local).all((-2, -1))  # elsewhere β is singular
+    return np.median(np.linalg.solve(beta[fitted], local[fitted]), axis=0).T
 
 
 def _turn(strainmap: py4DSTEM.StrainMap) -> float:

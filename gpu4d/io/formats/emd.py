@@ -226,9 +226,7 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
     energy = _number(simple["energy"]) or energy
     simple["q_pixel"] = _tried("q_pixel", detector_pixel, keys.get("Q_pixel_size"), str(keys.get("Q_pixel_units")), energy)
     simple["r_pixel"] = _tried("r_pixel", scan_step, keys.get("R_pixel_size"), str(keys.get("R_pixel_units")))
-    a, b, theta = (_number(keys.get(name)) for name in ("a", "b", "theta"))
-    if a is not None and b is not None and theta is not None:
-        simple["ellipse"] = (a, b, theta) if a >= b else (b, a, theta + np.pi / 2)
+    simple["ellipse"] = _ellipse(*(keys.get(name) for name in ("a", "b", "theta")))
     for field, pair in (("origin", ("qx0", "qy0")), ("origin_measured", ("qx0_meas", "qy0_meas"))):
         simple[field] = _tried(field, _origin, keys.get(pair[0]), keys.get(pair[1]), scan)
     if simple["origin"] is None:
@@ -241,6 +239,19 @@ def from_keys(keys: dict[str, Any], scan: tuple[int, int] | None, energy: float 
     entries = [Measurement(field, _told(value), told, when) for when, field, value, told in (x for x in lines if len(x) == 4)]
     c.history = entries or c.history
     return c
+
+
+def _ellipse(*axes: Any) -> tuple[float, float, float] | None:
+    """Return (a, b, theta) with a ≥ b, or None."""
+    if any(np.ndim(value) for value in axes):
+        log.warning("the file's ellipse is left out: it is one for each position")
+    a, b, theta = map(_number, axes)
+    if a is None or b is None or theta is None:
+        return None
+    if a >= b or b <= 0:  # what is impossible is refused where it is set
+        return a, b, theta
+    log.warning("the file's ellipse has a < b: with its axes exchanged, corrected vectors are %.4g times as long as py4DSTEM's", a / b)
+    return b, a, theta + np.pi / 2
 
 
 def _told(text: str) -> object:
