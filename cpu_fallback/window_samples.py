@@ -21,10 +21,10 @@ from gpu4d.compiled import ALL, helper, part
 NODES = 8  # along each axis of a window: two groups of four, which are computed together
 WAVES = 64  # frequencies at which the samples between the nodes are fitted
 LOW_FIRST = 3.0  # decades by which a wave of frequency 0 counts for more than one of the Nyquist frequency: maps are mostly slow waves
-PATCH = 4  # samples along a side of what is summed in float64: two candidates and a neighbour beyond each
+PATCH = 5  # samples along a side of what is summed in float64: three candidates, and a neighbour beyond both ends
 NEAR_TIE = 1.5e-3  # samples: a top nearer than this to the middle between two samples may belong to either; float32 errs by up to 1e-3
 NEAR_HALF = 2e-5  # px: a "poly" position nearer than this to a quarter of a pixel may be rounded to either side
-TIE_HEIGHT = 1e-6  # relative difference of two samples that float32 does not tell
+TIE_HEIGHT = 3e-6  # relative difference of two samples that float32 does not tell
 SLOPE_ERROR = 3e-7  # per px, relative to the strongest disk: slopes of a map that was computed in float32
 MATTERS = 4e-4  # px: two answers that differ by less are equally good
 FIELDS = 6  # x, y, intensity, "poly" x and y, doubt
@@ -121,9 +121,8 @@ def sampled(c, ny, corner, samples, work, row, k):
     if (_near_half(row[0, k]) or _near_half(row[1, k])) and max(abs(bi - before), abs(bj - before)) >= reach:
         row[5, k] = ROUNDING
     elif _is_tie(window, bi, bj, dx, dy, side, upsample):
-        si, sj = 1 if dx > 0 else -1, 1 if dy > 0 else -1
         if 1 < bi < side - 2 and 1 < bj < side - 2:
-            row[5, k] = _decided(c, ny, corner, x - before + bi, y - before + bj, si, sj, upsample, row[2, 0], work, row, k)
+            row[5, k] = _decided(c, ny, corner, x - before + bi, y - before + bj, upsample, row[2, 0], work, row, k)
             return
         row[5, k] = TIE
     row[0, k] = (x - before + bi + np.float64(dx)) / upsample
@@ -131,24 +130,24 @@ def sampled(c, ny, corner, samples, work, row, k):
 
 
 @helper(ALL)
-def _decided(c, ny, corner, x, y, si, sj, upsample, scale, work, row, k):
-    """Move a disk to the top about the largest of four samples, summed in float64. Return TIE if the errors of the map still matter.
+def _decided(c, ny, corner, x, y, upsample, scale, work, row, k):
+    """Move a disk to the top about the largest of nine samples, summed in float64. Return TIE if the errors of the map still matter.
 
-    The samples are (x, y) / upsample and those beside it, in the directions si and sj.
+    The samples are (x, y) / upsample and those beside it.
     """
     patch = work.patch
-    first_x, first_y = x - 1 - (si < 0), y - 1 - (sj < 0)
+    first_x, first_y = x - 2, y - 2
     _fill_patch(c, ny, corner, first_x, first_y, upsample, work)
-    bi, bj = 1, 1
-    for a in range(1, 3):
-        for b in range(1, 3):
+    bi, bj = 2, 2
+    for a in range(1, PATCH - 1):
+        for b in range(1, PATCH - 1):
             if patch[a, b] > patch[bi, bj]:
                 bi, bj = a, b
     dx = vertex(patch[bi - 1, bj], patch[bi, bj], patch[bi + 1, bj])
     dy = vertex(patch[bi, bj - 1], patch[bi, bj], patch[bi, bj + 1])
     doubt = CERTAIN
-    for a in range(1, 3):
-        for b in range(1, 3):
+    for a in range(1, PATCH - 1):
+        for b in range(1, PATCH - 1):
             if (a != bi or b != bj) and patch[a, b] > patch[bi, bj] - SLOPE_ERROR * scale / upsample:
                 ox = a - bi + vertex(patch[a - 1, b], patch[a, b], patch[a + 1, b]) - dx
                 oy = b - bj + vertex(patch[a, b - 1], patch[a, b], patch[a, b + 1]) - dy
@@ -228,9 +227,7 @@ def _is_tie(window, i, j, dx, dy, side, upsample):
             ox, oy = _tops(window, oi, oj, side)
             if abs(oi + ox - i - dx) > limit or abs(oj + oy - j - dy) > limit:
                 return True
-    # At the rim no parabola is laid, so that any equal neighbour gives another position.
-    if 0 < i < side - 1 and 0 < j < side - 1:
-        return False
+    # Across a corner no step shows a tie. At the rim no parabola is laid, so that any equal neighbour gives another position.
     for a in range(max(i - 1, 0), min(i + 2, side)):
         for b in range(max(j - 1, 0), min(j + 2, side)):
             if (a != i or b != j) and window[a, b] > window[i, j] - np.float32(TIE_HEIGHT) * abs(window[i, j]):
