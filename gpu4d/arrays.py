@@ -311,7 +311,7 @@ def is_complex(x: Any) -> bool:
     return namespace(x).isdtype(x.dtype, "complex floating")
 
 
-@functools.lru_cache(maxsize=256)  # the name of a dtype takes NumPy some µs
+@functools.lru_cache(maxsize=256, typed=True)  # the name of a dtype takes NumPy some µs
 def sums_are_exact(dtype: Any) -> bool:
     """Return True for a dtype whose sums are made in int64: whole numbers of up to 32 bits, and bools."""
     return is_integer_dtype(dtype) and not str(getattr(dtype, "name", dtype)).endswith("64")

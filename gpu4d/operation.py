@@ -111,7 +111,7 @@ class Twin:
         return None
 
 
-@functools.lru_cache(maxsize=256)  # NumPy takes some µs for the name of a dtype
+@functools.lru_cache(maxsize=256, typed=True)  # NumPy takes some µs for the name of a dtype
 def dtype_name(dtype: Any) -> str:
     """Return the name of a dtype in any array library: "uint16" for torch.uint16."""
     return str(np.dtype(dtype) if isinstance(dtype, type) else dtype).rpartition(".")[2]
@@ -132,7 +132,7 @@ class Operation(Generic[P, R]):
         self._arrays = {name for name, kind in kinds.items() if "Array" in kind}
         self._numbers = {name: kind == "int" for name, kind in kinds.items() if kind in ("int", "float")}
         self._said: set[str] = set()
-        self._refuses = functools.lru_cache(maxsize=256)(lambda kind, dtype, sides: self.twins[kind].refuses(dtype, sides))
+        self._refuses = functools.lru_cache(maxsize=256, typed=True)(lambda kind, dtype, sides: self.twins[kind].refuses(dtype, sides))
         OPERATIONS[self.name] = self
 
     def implementation(self, kind: str) -> Callable:

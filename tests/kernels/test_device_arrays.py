@@ -82,7 +82,7 @@ class StrictBackend(HostBackend):
 @pytest.fixture
 def strict(monkeypatch):
     namespace, upload = arrays.namespace, arrays.from_numpy
-    put = lambda x, template: on_device(upload(x, template)) if isinstance(template, DeviceArray) else upload(x, template)  # noqa: E731
+    put = lambda x, like: on_device(upload(x, bare(like))) if isinstance(like, DeviceArray) else upload(x, like)  # noqa: E731
     launchers = [importlib.import_module(f"gpu4d.kernels.{m.name}") for m in pkgutil.iter_modules(gpu4d.kernels.__path__)]
     monkeypatch.setattr(arrays, "namespace", lambda *a: Namespace(namespace(*a)) if isinstance(a[0], DeviceArray) else namespace(*a))
     for module in (arrays, *launchers):

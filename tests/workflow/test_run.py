@@ -220,7 +220,7 @@ def two_cards(monkeypatch):
     def choose_all(device="auto"):
         return tuple(cards[name] for name in ("cuda:0" if device == "auto" else device).split(","))
 
-    for module in ("gpu4d.device.choose", "gpu4d.streaming.place"):  # the package has a function `choose`
+    for module in ("gpu4d.device.choose", "gpu4d.streaming.place", "gpu4d.workflow.workers"):  # the package has a function `choose`
         monkeypatch.setattr(sys.modules[module], "choose_all", choose_all)
     return cards
 
