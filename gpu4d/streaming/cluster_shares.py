@@ -11,6 +11,7 @@ from gpu4d.streaming.reduction import Folds, Reduction
 from gpu4d.streaming.sums import group_rows
 
 EACH = 8  # tasks for each thread of a cluster: they end at about the same time, and a machine that is lost loses little
+LEAST_TASKS = 64  # of a sweep on few threads, whose last task would else be a large part of the work of each
 MOST_TASKS = 2048  # of a sweep, if that leaves each thread `AT_LEAST`: Dask's scheduler takes a millisecond for each
 LEAST_BYTES = 64 << 20  # of patterns in a task: some 50 ms of reading, beside 1 ms of scheduling
 MOST_BYTES = 2 << 30  # of patterns in a task: what is repeated when a machine is lost
@@ -68,7 +69,7 @@ def share_out(shape: Shape4, frame_bytes: int, natural_rows: int, threads: int, 
 def _rows_of_a_task(rows: int, row_bytes: int, threads: int) -> float:
     """Return how many rows a task should have: equal shares, if these are neither too small nor too large."""
     few = rows / (AT_LEAST * threads)
-    fair = min(few, rows / min(EACH * threads, MOST_TASKS))
+    fair = min(few, rows / min(max(EACH * threads, LEAST_TASKS), MOST_TASKS))
     return max(1.0, min(max(fair, min(LEAST_BYTES / row_bytes, few)), MOST_BYTES / row_bytes))
 
 
