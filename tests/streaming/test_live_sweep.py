@@ -355,11 +355,16 @@ def test_ctrl_c_ends_it():
         time.sleep(0.1)
         slow.open.set()
 
-    user = threading.Thread(target=press)
-    user.start()
-    with pytest.raises(KeyboardInterrupt), live:
-        feed(live, data)
-    user.join()
+    user, before = threading.Thread(target=press), (signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Python's own: a test before may have left those of the command line
+    try:
+        user.start()
+        with pytest.raises(KeyboardInterrupt), live:
+            feed(live, data)
+        user.join()
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.set_wakeup_fd(before[1])
     assert live.arrived < 117
     got = live.results()["slow"]
     there = np.isfinite(got)
