@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from only_dlpack import OnlyDLPack
 
 import gpu4d
 from gpu4d import arrays
@@ -26,19 +27,6 @@ TAKES = {
     "origins": (lambda x: gpu4d.radial_profile(PATTERNS, x), np.full((3, 4, 2), (12.0, 10.0))),
 }
 EVERY = pytest.mark.parametrize("way", TAKES)
-
-
-class OnlyDLPack:
-    """An array of a library that gpu4d does not know, with DLPack and nothing else."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **options):
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
 
 
 def refusal(call, given):

@@ -7,40 +7,30 @@ seconds count all threads, and say more on a busy machine. Ends with 1 if answer
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import pathlib
-import subprocess
 import sys
 from collections.abc import Sequence
 
+from gpu4d.benchmarks.peers.child import options_of, rows_of
 from gpu4d.benchmarks.peers.conformance_py4dstem import environment
-from gpu4d.benchmarks.peers.environments import SetupError, default_folder
+from gpu4d.benchmarks.peers.environments import SetupError
 
 CHILD = pathlib.Path(__file__).with_name("accelerated.py")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few patterns, to see that all works")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=pathlib.Path, default=default_folder(), help="folder for the environment")
-    parser.add_argument("--python", type=pathlib.Path, help="interpreter of an environment that exists")
-    options = parser.parse_args(arguments)
+    options = options_of(arguments, __doc__, "few patterns, to see that all works")
     try:
         python = options.python or environment(options.folder)
     except SetupError as error:
         print(f"py4DSTEM's environment cannot be made: {error}")
         return 1
     scan, theirs, rounds = (12, 2, 2) if options.quick else (32, 5, options.rounds)
-    command = [str(python), "-W", "ignore", str(CHILD), str(scan), str(theirs), str(rounds)]
-    done = subprocess.run(command, env=os.environ | ONE_THREAD | {"MPLBACKEND": "Agg"}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stderr[-2000:])
+    rows = rows_of(python, CHILD, (scan, theirs, rounds), os.environ | ONE_THREAD | {"MPLBACKEND": "Agg"})
+    if rows is None:
         return 1
-    rows = json.loads(done.stdout.splitlines()[-1])
     print(table(rows))
     return int(any(row["apart"] > row["limit"] for row in rows))
 

@@ -7,28 +7,21 @@ one process, because they say more on a busy machine. Ends with 1 if answers dif
 
 from __future__ import annotations
 
-import argparse
-import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 
 from gpu4d.benchmarks.peers import inputs
-from gpu4d.benchmarks.peers.environments import SetupError, default_folder, python_of
+from gpu4d.benchmarks.peers.child import options_of, rows_of
+from gpu4d.benchmarks.peers.environments import SetupError, python_of
 from gpu4d.benchmarks.peers.in_libertem import LIBERTEM, environment_variables
 
 CHILD = pathlib.Path(__file__).with_name("udfs_in_libertem.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small scan and no cluster, to see that all works")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=pathlib.Path, default=default_folder(), help="folder for the environment")
-    parser.add_argument("--python", type=pathlib.Path, help="interpreter of an environment that exists")
-    options = parser.parse_args(arguments)
+    options = options_of(arguments, __doc__, "a small scan and no cluster, to see that all works")
     try:
         python = options.python or python_of(LIBERTEM, options.folder)
     except SetupError as error:
@@ -38,12 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = pathlib.Path(made)
         inputs.write_scan(folder, inputs.QUICK if options.quick else inputs.FULL)
         variables = environment_variables(folder, GPU4D_THREADS="1")  # LiberTEM gives a worker one thread
-        command = [str(python), "-W", "ignore", str(CHILD), str(folder), str(2 if options.quick else options.rounds)]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stderr[-2000:])
+        rows = rows_of(python, CHILD, (folder, 2 if options.quick else options.rounds), variables)
+    if rows is None:
         return 1
-    rows = json.loads(done.stdout.splitlines()[-1])
     print(table(rows))
     return 0 if all(row["apart"] is None or row["apart"] <= row["limit"] for row in rows) else 1
 

@@ -16,6 +16,7 @@ from gpu4d.data.pointlist import PointListArray
 from gpu4d.data.slices import Slice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.interop.libraries import library
 from gpu4d.interop.stated import carried_text
 from gpu4d.interop.variables import Variable, Variables
 
@@ -55,10 +56,7 @@ def to_hyperspy(result: Storable) -> BaseSignal | dict[str, BaseSignal]:
     >>> bf.to_hyperspy()  # doctest: +SKIP
     <Signal2D, title: bf, dimensions: (|3, 2)>
     """
-    try:
-        import hyperspy.api as hs
-    except ImportError:
-        raise InputError("to_hyperspy needs HyperSpy beside gpu4d: pip install hyperspy") from None
+    hs = library("hyperspy.api", "to_hyperspy", "HyperSpy", "hyperspy")
     if not isinstance(result, Storable):
         raise InputError(f"result is a {type(result).__name__}: need a result of gpu4d, for an array use gpu4d.RealSlice(array)")
     held = Variables(result)

@@ -10,6 +10,7 @@ from gpu4d.data.named_axes import Axis
 from gpu4d.data.slices import Slice
 from gpu4d.data.storable import Storable
 from gpu4d.errors import InputError
+from gpu4d.interop.libraries import library
 from gpu4d.interop.variables import Variable, Variables
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ def to_xarray(result: Storable) -> Dataset | DataArray:
     >>> found.dims, found.sel(Rx=5.0, Ry=10.0).item(), found.Rx.attrs["units"]
     (('Rx', 'Ry'), 1.0, 'Å')
     """
-    try:
-        import xarray
-    except ImportError:
-        raise InputError("to_xarray needs xarray: pip install 'gpu4d[interop]'") from None
+    xarray = library("xarray", "to_xarray", "xarray", "'gpu4d[interop]'")
     if not isinstance(result, Storable):
         raise InputError(f"result is a {type(result).__name__}: need a result of gpu4d, for an array use gpu4d.RealSlice(array)")
     held = Variables(result, whole=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +18,10 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import Shape4
 from gpu4d.errors import InputError
 from gpu4d.interop.lazy_patterns import patterns_of
+from gpu4d.interop.libraries import library
 
 if TYPE_CHECKING:
     import dask.array
-
-INSTALL = "pip install 'gpu4d[interop]'"
 
 
 def from_dask(array: dask.array.Array, calibration: Calibration | None = None, name: str = "datacube") -> DataCube:
@@ -87,7 +87,7 @@ def to_dask(cube: DataCube) -> dask.array.Array:
     """
     if not isinstance(cube, DataCube):
         raise InputError(f"cube is a {type(cube).__name__}: need a DataCube; gpu4d.open(path) and gpu4d.DataCube(array) make one")
-    _import("to_dask")
+    _dask_array("to_dask")
     return cube.source.array if isinstance(cube.source, DaskSource) else patterns_of(cube)
 
 
@@ -97,7 +97,7 @@ class DaskSource:
     resident = False
 
     def __init__(self, array: dask.array.Array):
-        made = _import("from_dask").array.Array
+        made = _dask_array("from_dask").Array
         if not isinstance(array, made):
             raise InputError(f"array is a {type(array).__name__}: need an array of Dask; gpu4d.DataCube(array) takes arrays in memory")
         if array.ndim != 4:
@@ -142,9 +142,5 @@ class DaskSource:
         return DaskSource, (self.array,)
 
 
-def _import(asked: str) -> Any:
-    try:
-        import dask.array
-    except ImportError:
-        raise InputError(f"{asked} needs Dask beside gpu4d: {INSTALL}") from None
-    return dask
+def _dask_array(caller: str) -> ModuleType:
+    return library("dask.array", caller, "Dask", "'gpu4d[interop]'")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 import uuid
 from collections.abc import Collection
@@ -234,8 +235,6 @@ def _here() -> str:
 
 def _worker() -> Any:
     """Return Dask's worker of this thread. None outside of a worker."""
-    import sys
-
     if "distributed" not in sys.modules:
         return None
     from distributed import get_worker

@@ -1,5 +1,6 @@
 """Measurements and probes of abTEM, in and out: axes, units, centre of mass, waves."""
 
+import re
 import sys
 
 import numpy as np
@@ -34,7 +35,7 @@ def _measured(abtem, need, lazy=True):
 
 
 def _version(library):
-    return tuple(int(part) for part in library.__version__.split(".")[:3])
+    return tuple(int(part) for part in re.findall(r"\d+", library.__version__)[:3])
 
 
 def test_a_lazy_measurement_opens_as_a_scan(abtem, need):

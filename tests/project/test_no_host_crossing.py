@@ -10,6 +10,7 @@ import gpu_without_gpu
 import numpy as np
 import pytest
 from data_elsewhere import data_moved, moved
+from only_dlpack import OnlyDLPack
 from project import test_array_arguments as table
 
 import gpu4d
@@ -133,16 +134,6 @@ def test_disks_of_counts_are_refined_where_they_are():
 def test_memory_of_a_device_that_is_shown_by_dlpack_is_viewed(name):
     """An array of a library that gpu4d does not know: its results are CuPy arrays, and nothing is copied."""
     import cupy
-
-    class OnlyDLPack:
-        def __init__(self, array):
-            self.array = array
-
-        def __dlpack__(self, **options):
-            return self.array.__dlpack__(**options)
-
-        def __dlpack_device__(self):
-            return self.array.__dlpack_device__()
 
     call = table.CALLS[name]
     first, *others = call.given

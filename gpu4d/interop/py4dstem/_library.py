@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 from gpu4d.errors import InputError
+from gpu4d.interop.libraries import is_of
 
 INSTALL = "pip install gpu4d py4dstem"
 
@@ -20,7 +21,5 @@ def library(module: str = "py4DSTEM") -> ModuleType:
 
 def check_kind(given: object, kind: str, argument: str) -> None:
     """Raise InputError unless the object is of a class of py4DSTEM with this name, or of one derived from it."""
-    for cls in type(given).__mro__:
-        if cls.__name__ == kind and cls.__module__.partition(".")[0] in ("py4DSTEM", "emdfile"):
-            return
-    raise InputError(f"{argument} is a {type(given).__module__}.{type(given).__name__}: need a {kind} of py4DSTEM")
+    if not (is_of(given, "py4DSTEM", kind) or is_of(given, "emdfile", kind)):
+        raise InputError(f"{argument} is a {type(given).__module__}.{type(given).__name__}: need a {kind} of py4DSTEM")
