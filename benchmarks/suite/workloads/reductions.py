@@ -1,0 +1,79 @@
+"""Reductions of resident patterns in one pass: sums under masks, centre of mass, mean and maximum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gpu4d.benchmarks.suite import data
+from gpu4d.benchmarks.suite.workload import BANDWIDTH, Check, Place, Prepared, Size, Workload, implementations, relative_error
+
+import gpu4d
+
+RINGS = ((0.0, 12.0), (12.0, 24.0), (24.0, 40.0), (40.0, 60.0))  # px: bright field, two annular fields, dark field
+
+
+def disk_patterns(place: Place, n: int, side: int, seed: int) -> Any:
+    """Return n patterns of a bright-field disk that moves by up to 2 px, with counting noise, as uint16."""
+    shifts = 4.0 * data.uniform(seed, 32).reshape(16, 2) - 2.0
+    middle = (side - 1) / 2
+    expected = np.stack([0.5 + 20.0 * data.disk((side, side), side / 10, (middle + x, middle + y)) for x, y in shifts])
+    return data.counts(place.xp, expected, np.arange(n) % 16, seed)
+
+
+def one_pass(place: Place, size: Size, seed: int) -> Prepared:
+    """Mean, maximum, four annular images and the centre of mass of all patterns, by one sweep over resident data."""
+    n, side = size["patterns"], size["detector"]
+    patterns = disk_patterns(place, n, side, seed)
+    cube = gpu4d.DataCube(patterns.reshape(n // 64, 64, side, side))
+    middle = ((side - 1) / 2,) * 2
+    masks = np.stack([gpu4d.detectors.annulus(a, b, center=middle).mask((side, side)) for a, b in RINGS])
+    wanted: dict[str, Any] = {
+        "mean": gpu4d.MeanPattern(),
+        "max": gpu4d.MaxPattern(),
+        "images": gpu4d.VirtualImage({str(i): mask for i, mask in enumerate(masks)}),
+        "com": gpu4d.CenterOfMass(),
+    }
+
+    def call() -> Any:
+        return gpu4d.sweep(cube, wanted, device=place.device, progress=False)
+
+    def arrays(found: Any) -> dict[str, np.ndarray]:
+        return {name: place.host(found[name]) for name in wanted}
+
+    def check(found: dict[str, np.ndarray]) -> Check:
+        values = place.host(patterns).astype(np.int64)
+        total = values.sum((1, 2)).astype(float)
+        x, y = np.arange(side), np.arange(side)
+        com = np.stack([values.sum(2) @ x, values.sum(1) @ y]) / total
+        images = np.einsum("nxy,mxy->mn", values, masks.astype(np.int64))
+        errors = (
+            relative_error(found["mean"], values.mean(0)),
+            relative_error(found["max"], values.max(0)),
+            relative_error(found["images"].reshape(images.shape), images),
+            relative_error(found["com"].reshape(com.shape), com),
+        )
+        return Check(max(errors), 1e-6, sum(v.size for v in found.values()), "integer sums of NumPy over all patterns")
+
+    return Prepared(
+        call,
+        arrays,
+        check,
+        n,
+        data.digest(place.xp, patterns),
+        bytes=float(patterns.nbytes + 56 * n),
+        implementation=implementations(patterns, "frame_reductions", "pattern_sums", "pattern_maximum"),
+    )
+
+
+WORKLOADS = [
+    Workload(
+        "one-pass",
+        "all reductions in one pass",
+        BANDWIDTH,
+        "patterns",
+        {tier: {"patterns": n, "detector": 128} for tier, n in (("quick", 256), ("S", 4096), ("M", 32768), ("L", 262144))},
+        one_pass,
+        "Mean, maximum, four annular images and the centre of mass of resident patterns: what every analysis begins with.",
+    ),
+]
