@@ -22,6 +22,10 @@ class WrongAnswer(Exception):
     """An answer is not that of the float64 oracle. There is no score then."""
 
 
+class Unavailable(Exception):
+    """A workload cannot run on this machine; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a run computes and keeps its files.

@@ -1,0 +1,270 @@
+"""Carry out a run: everything is made ready once, then passes over all floors and workloads in random order, each part kept as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import random
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu4d.benchmarks.suite import assemble, attainable, conditions, data, machine, provenance, scaling, sustained
+from gpu4d.benchmarks.suite.measuring import Rounds
+from gpu4d.benchmarks.suite.parts import Parts
+from gpu4d.benchmarks.suite.statistics import WIDEST
+from gpu4d.benchmarks.suite.unit import Kept, Unit, measure
+from gpu4d.benchmarks.suite.workload import QUICK, TIERS, Place, Workload
+from gpu4d.benchmarks.suite.workloads import all_workloads
+
+from gpu4d.errors import InputError
+
+PASSES = 3  # a workload is measured at three times of the run, so that a slow drift of the machine widens its interval
+MORE_PASSES = 3  # at most, of workloads whose interval is too wide
+PAUSE = 0.2  # s between two workloads: the caches of the operating system and the clock of the processor come to rest
+HOW = {QUICK: Rounds(2), "S": Rounds(5), "M": Rounds(5, digests=False), "L": Rounds(5, digests=False)}
+KEEP = {QUICK: 1 << 30, "S": 3 << 30, "M": 0, "L": 0}  # bytes of inputs that stay between passes; others are made again
+HEAT = {QUICK: 0.0, "S": 0.0, "M": 60.0, "L": 60.0}  # s of the sustained phase
+SUSTAINED = "bragg-disks"  # the workload of the sustained phase: processors draw most power with it
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run was asked for.
+
+    Attributes
+    ----------
+    out : Path
+        The result file.
+    tier : {"S", "M", "L", "quick"}
+    device : str
+    seed : int or None
+        Another seed than the announced one.
+    verify : bool
+        Draw an unknown seed.
+    only, plugins, peers : tuple of str
+        Keys of workloads; modules that are imported before anything runs; peers.
+    sustained : float or None
+        Seconds of the sustained phase; None for that of the tier.
+    resume, overwrite : bool
+    deadline : float or None
+        Seconds after which nothing new is begun. What is there is kept, and `resume` goes on with it.
+    scratch : Path or None
+        Folder for the files of the workloads; by default beside the result, because the disk is measured there.
+    """
+
+    out: Path
+    tier: str = "S"
+    device: str = "auto"
+    seed: int | None = None
+    verify: bool = False
+    only: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    sustained: float | None = None
+    resume: bool = False
+    overwrite: bool = False
+    deadline: float | None = None
+    scratch: Path | None = None
+
+    @property
+    def seed_is(self) -> str:
+        """How the seed came about: "announced", "drawn" or "given"."""
+        return "drawn" if self.verify else "announced" if self.seed in (None, data.SEED) else "given"
+
+    @property
+    def parts(self) -> Path:
+        """The file of the parts of a run that is not finished."""
+        return self.out.with_name(self.out.name + ".parts")
+
+
+class Cut(Exception):
+    """The deadline came. What was measured is kept."""
+
+
+def run(options: Options, say: Callable[[str], None] = lambda _text: None) -> dict[str, Any]:
+    """Carry out a run, and return its result with its score. It is not written yet.
+
+    Parameters
+    ----------
+    options : Options
+    say : callable
+        Is given a line for every part as it comes.
+
+    Raises
+    ------
+    InputError
+        Unknown names, a result that is there already, a run that cannot be gone on with.
+    Cut
+        The deadline came.
+    """
+    started = time.perf_counter()
+    chosen = _checked(options)
+    for plugin in options.plugins:
+        importlib.import_module(plugin)
+    with _place(options) as place:
+        about = machine.describe(place)
+        code = provenance.code()
+        header = {
+            "kind": "header", "tier": options.tier, "device": place.device, "label": about["label"], "code": code["sha256"],
+            "passes": PASSES, "pause_s": PAUSE, "only": list(options.only), "plugins": list(options.plugins), "seed_is": options.seed_is,
+            "seed": secrets.randbits(31) if options.verify else data.SEED if options.seed is None else options.seed,
+            "before": conditions.state(place),
+        }  # fmt: skip
+        parts = Parts(options.parts, header, resume=options.resume)
+        going = Run(options, place, parts, chosen, started, say)
+        going.everything()
+        return assemble.result(going.parts, about, code, place, time.perf_counter() - started)
+
+
+class Run:
+    """A run under way."""
+
+    def __init__(
+        self, options: Options, place: Place, parts: Parts, chosen: dict[str, Workload], started: float, say: Callable[[str], None]
+    ):
+        self.options, self.place, self.parts, self.started, self.say = options, place, parts, started, say
+        self.seed = parts.header["seed"]
+        floors = {floor.key: floor for floor in attainable.floors(place)}
+        self.units = [
+            *(Unit("floor", floor, floor.sizes[options.tier]) for floor in floors.values()),
+            *(Unit("workload", one, one.sizes[options.tier]) for one in chosen.values()),
+        ]
+        self.kept = Kept(KEEP[options.tier])
+
+    def everything(self) -> None:
+        """Carry out all passes and phases that are not there yet."""
+        try:
+            self.prepare()
+            for number in range(PASSES):
+                self.one_pass(number, self.units)
+                if number == 0:
+                    self.scale()
+            for number in range(PASSES, PASSES + MORE_PASSES):
+                self.one_pass(number, self.unsteady())
+            self.heat()
+        finally:
+            self.kept.close()
+        self.ask_peers()
+
+    def prepare(self) -> None:
+        """Call every workload once with its smallest inputs, so that nothing is compiled any more when it is timed."""
+        begun = time.perf_counter()
+        for unit in self.units:
+            with contextlib.suppress(Exception):  # what fails here fails again where it is measured, and is told there
+                prepared = unit.workload.make(self.place, unit.workload.sizes[QUICK], self.seed)
+                prepared.call()
+                if prepared.close is not None:
+                    prepared.close()
+        self.parts.add("preparing", "all", 0, seconds=time.perf_counter() - begun)
+        self.say(f"ready after {time.perf_counter() - begun:.0f} s: code is compiled, and libraries are loaded")
+
+    def one_pass(self, number: int, units: Sequence[Unit]) -> None:
+        """Measure these units in a random order."""
+        order = random.SystemRandom().sample(list(units), len(units))
+        for unit in order:
+            if self.parts.has(unit.kind, unit.key, number):
+                continue
+            self.stop_in_time()
+            time.sleep(PAUSE)
+            earlier = [part for part in self.parts.of(unit.kind) if part["key"] == unit.key]
+            found = measure(unit, self.place, self.seed, HOW[self.options.tier], self.kept, earlier)
+            self.parts.add(unit.kind, unit.key, number, **found)
+            self.say(_line(unit, number, found))
+
+    def unsteady(self) -> list[Unit]:
+        """Return the units whose interval is still too wide."""
+        entries = {(kind, key): entry for kind in ("floor", "workload") for key, entry in assemble.entries(self.parts, kind).items()}
+        return [unit for unit in self.units if assemble.width(entries.get((unit.kind, unit.key), {})) > WIDEST and unit.kind == "workload"]
+
+    def scale(self) -> None:
+        """Measure what `bench predict` needs beside the workloads."""
+        have = {part["key"] for part in self.parts.of("scaling")}
+        if self.options.only:
+            return
+        for key, found in scaling.measure(self.place, self.options.tier, self.seed, skip=have):
+            self.parts.add("scaling", key, 0, found=found)
+            self.stop_in_time()
+        self.say("scaling: measured for other shapes and layouts")
+
+    def heat(self) -> None:
+        """Run one workload until the machine is as warm as it gets."""
+        seconds = HEAT[self.options.tier] if self.options.sustained is None else self.options.sustained
+        unit = next((unit for unit in self.units if unit.key == SUSTAINED), None)
+        if not seconds or unit is None or self.parts.has("sustained", SUSTAINED, 0) or not self.parts.has("workload", SUSTAINED, 0):
+            return
+        self.stop_in_time()
+        self.say(f"sustained: {SUSTAINED} for {seconds:.0f} s")
+        prepared = self.kept.get(unit, self.place, self.seed)
+        found = sustained.sustain(prepared.call, self.place, seconds)
+        self.parts.add("sustained", SUSTAINED, 0, found={"workload": SUSTAINED, **found})
+
+    def ask_peers(self) -> None:
+        """Run peers on the inputs of the workloads. They never enter the score."""
+        if not self.options.peers:
+            return
+        from gpu4d.benchmarks.suite import peers
+
+        for name in self.options.peers:
+            if not self.parts.has("peer", name, 0):
+                self.say(f"{name}: beside gpu4d, on the same inputs")
+                found = peers.beside(
+                    name, self.place, self.options.tier, self.seed, [u.workload for u in self.units if u.kind == "workload"]
+                )
+                self.parts.add("peer", name, 0, found=found)
+
+    def stop_in_time(self) -> None:
+        """Raise `Cut` if the deadline has come."""
+        if self.options.deadline is not None and time.perf_counter() - self.started > self.options.deadline:
+            raise Cut(
+                f"the deadline of {self.options.deadline:.0f} s came: {self.parts.path} keeps {len(self.parts.found)} parts; --resume goes on"
+            )
+
+
+def _checked(options: Options) -> dict[str, Workload]:
+    """Return the workloads that were asked for, after checking names and files."""
+    known = all_workloads()
+    if options.tier not in (*TIERS, QUICK):
+        raise InputError(f"--tier {options.tier}: need one of {', '.join(TIERS)}")
+    if options.verify and options.seed is not None:
+        raise InputError(f"--verify draws a seed, and --seed {options.seed} gives one: leave one of them away")
+    if unknown := [name for name in options.only if name not in known]:
+        raise InputError(f"--only {', '.join(unknown)}: there is no such workload; choose from {', '.join(known)}")
+    if options.out.exists() and not options.overwrite:
+        raise InputError(f"{options.out} exists: give another name with -o, or replace it with --overwrite")
+    if options.parts.exists() and not (options.resume or options.overwrite):
+        raise InputError(f"{options.parts} holds a run that was cut: go on with --resume, or begin again with --overwrite")
+    return {key: one for key, one in known.items() if not options.only or key in options.only}
+
+
+@contextlib.contextmanager
+def _place(options: Options) -> Iterator[Place]:
+    """Give the device and a folder for files, which is removed in the end."""
+    from gpu4d.benchmarks.kernels import array_library
+
+    from gpu4d.device import choose
+
+    device = choose(options.device)
+    xp, on_gpu = array_library(device)
+    beside = options.scratch or options.out.resolve().parent
+    if not os.access(beside, os.W_OK):
+        raise InputError(f"{beside} cannot be written: name a folder for the files of the workloads with --scratch")
+    folder = Path(tempfile.mkdtemp(prefix=".gpu4d-bench-", dir=beside))
+    try:
+        yield Place(xp, on_gpu, str(device), folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _line(unit: Unit, number: int, found: dict[str, Any]) -> str:
+    """Describe one part as it comes."""
+    if "samples" not in found:
+        return f"pass {number + 1}  {unit.key:18s} {found.get('failed') or 'skipped: ' + found['skipped']}"
+    middle = sorted(found["samples"])[len(found["samples"]) // 2]
+    return f"pass {number + 1}  {unit.key:18s} {1e3 * middle:9.2f} ms"
