@@ -136,6 +136,7 @@ def _commands() -> click.Group:
     import click
 
     import gpu4d
+    from gpu4d.cli_bench import bench_commands
     from gpu4d.cli_capabilities import capabilities_command
     from gpu4d.cli_convert import convert_command
     from gpu4d.cli_export import export_command
@@ -329,35 +330,8 @@ def _commands() -> click.Group:
     capabilities_command(commands, debug, _say)
     convert_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
-    _bench_commands(commands, debug)
+    bench_commands(commands, debug, _say)
     return commands
-
-
-def _bench_commands(commands: click.Group, debug: Any) -> None:
-    import click
-
-    @commands.group(no_args_is_help=True)
-    def bench() -> None:
-        """Measure speed, after checking every answer."""
-
-    @bench.command()
-    @click.option("--device", metavar="D", default="auto", help="auto, cpu, cuda or cuda:N.  [default: auto]")
-    @click.option("--only", metavar="NAME", multiple=True, help="Time one operation only. May be given several times.")
-    @click.option("--quick", is_flag=True, help="Use small inputs and few rounds, to see that it runs.")
-    @click.option("--json", "path", metavar="FILE", type=click.Path(path_type=Path), help="Also write the figures to FILE.")
-    @debug
-    def kernels(device: str, only: tuple[str, ...], quick: bool, path: Path | None, debug: bool) -> None:
-        """Time every operation that has a fast twin, against the bandwidth and FFT rate measured in the same run."""
-        from gpu4d.benchmarks import kernels as benchmark
-        from gpu4d.errors import InputError
-
-        if unknown := set(only) - {case.operation for case in benchmark.CASES}:
-            known = ", ".join(sorted({case.operation for case in benchmark.CASES}))
-            raise InputError(f"--only {', '.join(sorted(unknown))}: there is no such operation; choose from {known}")
-        figures = benchmark.run(device, quick=quick, only=only)
-        if path is not None:
-            path.write_text(benchmark.as_json(*figures), encoding="utf-8")
-        click.echo(benchmark.table(*figures))
 
 
 def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:

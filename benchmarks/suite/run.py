@@ -23,7 +23,7 @@ from gpu4d.benchmarks.suite.unit import Kept, Unit, measure
 from gpu4d.benchmarks.suite.workload import QUICK, TIERS, Place, Workload
 from gpu4d.benchmarks.suite.workloads import all_workloads
 
-from gpu4d.errors import InputError
+from gpu4d.errors import Gpu4dError, InputError
 
 PASSES = 3  # a workload is measured at three times of the run, so that a slow drift of the machine widens its interval
 MORE_PASSES = 3  # at most, of workloads whose interval is too wide
@@ -84,7 +84,7 @@ class Options:
         return self.out.with_name(self.out.name + ".parts")
 
 
-class Cut(Exception):
+class Cut(Gpu4dError):
     """The deadline came. What was measured is kept."""
 
 
@@ -222,9 +222,8 @@ class Run:
     def stop_in_time(self) -> None:
         """Raise `Cut` if the deadline has come."""
         if self.options.deadline is not None and time.perf_counter() - self.started > self.options.deadline:
-            raise Cut(
-                f"the deadline of {self.options.deadline:.0f} s came: {self.parts.path} keeps {len(self.parts.found)} parts; --resume goes on"
-            )
+            held = f"{self.parts.path} keeps {len(self.parts.found)} parts"
+            raise Cut(f"the deadline of {self.options.deadline:.0f} s came: {held}; go on with --resume")
 
 
 def _checked(options: Options) -> dict[str, Workload]:
