@@ -70,7 +70,7 @@ def counts(xp: Any, expected: np.ndarray, which: Any, seed: int, dtype: str = "u
     xp : module
         NumPy or CuPy.
     expected : (M, Qx, Qy) array of NumPy
-        Expected counts of M different patterns. They are rounded to 1/64 of a count below 16 counts, above to 1/16 of their root, so
+        Expected counts of M different patterns. They are rounded to steps of at most 1/32 of their root, at least 1/128 of a count, so
         that the table of quantiles stays small.
     which : (N,) integers of NumPy
         The expected pattern of each of the N patterns.
@@ -95,8 +95,8 @@ def counts(xp: Any, expected: np.ndarray, which: Any, seed: int, dtype: str = "u
 
 def _levels(expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rounded means that occur, and for each pixel the index of its mean, as int32."""
-    step = np.maximum(np.sqrt(np.maximum(expected, 0.0)) / 16, 1 / 64)
-    exponent = np.ceil(np.log2(step) - 1e-9)  # steps are powers of two, so that levels of neighbouring pixels coincide
+    step = np.maximum(np.sqrt(np.maximum(expected, 0.0)) / 32, 1 / 128)
+    exponent = np.floor(np.log2(step) + 1e-9)  # steps are powers of two, so that levels of neighbouring pixels coincide
     rounded = np.round(expected / 2.0**exponent) * 2.0**exponent
     values, index = np.unique(rounded, return_inverse=True)
     return values, index.reshape(expected.shape).astype(np.int32)
