@@ -71,7 +71,7 @@ def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Pla
         "sustained": next((part["found"] for part in parts.of("sustained")), None),
         "peers": {part["key"]: part["found"] for part in parts.of("peer")},
     }
-    whole["score"] = score.score(whole, list(all_workloads()))
+    whole["score"] = score.score(whole, {key: one.part for key, one in all_workloads().items()})
     return whole
 
 

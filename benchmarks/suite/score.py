@@ -7,7 +7,7 @@ Score = 1000 × geometric mean of the reference's seconds over the seconds measu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,15 +71,15 @@ def floor_of(entry: Mapping[str, Any], attainable: Mapping[str, Mapping[str, Any
     return max(seconds.items(), key=lambda one: one[1]) if seconds else (None, None)
 
 
-def score(result: Mapping[str, Any], expected: Sequence[str]) -> dict[str, Any]:
+def score(result: Mapping[str, Any], expected: Mapping[str, str]) -> dict[str, Any]:
     """Return the part `score` of a result.
 
     Parameters
     ----------
     result : mapping
         Whose workloads are complete.
-    expected : sequence of str
-        Keys of all workloads of the suite.
+    expected : mapping of str to str
+        Keys of all workloads of the suite, and the part that each counts for.
 
     Returns
     -------
@@ -93,9 +93,9 @@ def score(result: Mapping[str, Any], expected: Sequence[str]) -> dict[str, Any]:
         return {"total": None, "low": None, "high": None, "parts": {}, "why_not": why_not}
     parts = {}
     for part in PARTS:
-        keys = [key for key, entry in workloads.items() if entry.get("part") == part]
-        if keys and all(_good(workloads[key]) for key in keys):
-            parts[part] = _mean_score([workloads[key] for key in keys])
+        entries = [workloads.get(key, {}) for key, its_part in expected.items() if its_part == part]
+        if entries and all(_good(entry) for entry in entries):
+            parts[part] = _mean_score(entries)
     if precise := _precision(workloads, result["suite"]["tier"]):
         parts[PRECISION] = precise
     good = [entry for entry in workloads.values() if entry.get("ratio")]
@@ -103,7 +103,7 @@ def score(result: Mapping[str, Any], expected: Sequence[str]) -> dict[str, Any]:
     return {"total": total["score"], "low": total["low"], "high": total["high"], "parts": parts, "why_not": why_not}
 
 
-def reasons_against(result: Mapping[str, Any], expected: Sequence[str]) -> list[str]:
+def reasons_against(result: Mapping[str, Any], expected: Iterable[str]) -> list[str]:
     """Say why a result has no total; an empty list if it has one."""
     suite, workloads, why = result["suite"], result["workloads"], []
     if suite["seed_is"] == "drawn":
