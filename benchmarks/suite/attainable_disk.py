@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gpu4d.benchmarks.suite import data
-from gpu4d.benchmarks.suite.system_files import ROOT, table
+from gpu4d.benchmarks.suite.conditions import bytes_from_disk
 from gpu4d.benchmarks.suite.words import copy_made, equal_to_made, in_pieces, spoil, sum_of_words, words
 from gpu4d.benchmarks.suite.workload import FLOOR, Check, Place, Prepared, Size, Workload
 
@@ -94,7 +94,7 @@ class ColdFile:
     def fastest(self) -> tuple[Way, str]:
         """Try all ways once, and return the fastest, and where the bytes came from."""
         seconds: dict[Way, float] = {}
-        before = _bytes_from_disk()
+        before = bytes_from_disk()
         ways = [way for way in WAYS if way.direct in self._files]
         for way in ways:
             self.drop()
@@ -102,7 +102,7 @@ class ColdFile:
                 start = time.perf_counter()
                 self.read(way, pool)
                 seconds[way] = time.perf_counter() - start
-        after = _bytes_from_disk()
+        after = bytes_from_disk()
         known = before is not None and after is not None
         cold = not known or after - before > 0.9 * len(ways) * self.nbytes
         where = (COLD if hasattr(os, "posix_fadvise") else UNSURE) if cold else "page cache: this file system does not drop pages"
@@ -113,12 +113,6 @@ class ColdFile:
             os.close(file)
         self._files = {}
         self.path.unlink(missing_ok=True)
-
-
-def _bytes_from_disk() -> int | None:
-    """Return how many bytes the system has fetched from disks for this process."""
-    found = table(ROOT, "proc/self/io", ":").get("read_bytes")
-    return int(found) if found else None
 
 
 def disk_cold(place: Place, size: Size, seed: int) -> Prepared:
