@@ -94,7 +94,8 @@ def between(a: Mark, b: Mark) -> dict[str, Any]:
     dict
         "seconds"; "own_cpu_s" of this process; "processors"; "others_cores", processors that other processes used on average, of those
         this process may use (None below 0.2 s); "steal", "iowait", "quota", "pressure" as shares of the time; "mhz"; "throttled", times;
-        "page_faults", "disk_faults", "read_bytes" from disks; "card": what it was after, and "held", the shares of the time its clock was held down and by what.
+        "page_faults", "disk_faults", "read_bytes" from disks; "card": what it was after, and "held", the shares of the time in which its
+        clock was held down, by what.
     """
     seconds = b.at - a.at
     spent = {name: b.cpus[name] - a.cpus[name] for name in b.cpus if name in a.cpus}

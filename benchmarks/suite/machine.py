@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu4d.benchmarks.suite.conditions import governor, kilobytes, on_battery, online, processors
+from gpu4d.benchmarks.suite.conditions import governor, kilobytes, online, processors
 from gpu4d.benchmarks.suite.sensors import card_number, opened
 from gpu4d.benchmarks.suite.system_files import ROOT, listed, matching, number, size_in_bytes, table, text
 from gpu4d.benchmarks.suite.workload import Place
@@ -55,7 +55,7 @@ def describe(place: Place, root: Path = ROOT) -> dict[str, Any]:
         "huge_pages": _chosen(text(root, "sys/kernel/mm/transparent_hugepage/enabled")),
         "product": _product(root),
         "virtual": virtual(root),
-        "battery": on_battery(root) is not None and bool(matching(root, "sys/class/power_supply/BAT*")),
+        "battery": bool(matching(root, "sys/class/power_supply/BAT*")),
         "os": _system(root),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": packages(),
@@ -80,10 +80,8 @@ def processor(root: Path = ROOT) -> dict[str, Any]:
     about = table(root, "proc/cpuinfo", ":")
     flags = set((about.get("flags") or about.get("Features") or "").split())
     usable = processors()
-    cores = {
-        (text(root, f"{folder}/physical_package_id"), text(root, f"{folder}/core_id"))
-        for folder in matching(root, f"{CPUS}/cpu[0-9]*/topology")
-    }
+    topology = matching(root, f"{CPUS}/cpu[0-9]*/topology")
+    cores = {(text(root, f"{folder}/physical_package_id"), text(root, f"{folder}/core_id")) for folder in topology}
     smt = text(root, f"{CPUS}/smt/active")
     top = number(root, f"{CPUS}/cpu0/cpufreq/cpuinfo_max_freq")
     return {
@@ -273,4 +271,5 @@ def _block_device(mount: dict[str, str] | None, root: Path) -> str | None:
         return None
     if (root / found / "partition").exists():
         return f"sys/class/block/{(root / found).resolve().parent.name}"
-    return found
+    below = matching(root, f"{found}/slaves/*")  # of an encrypted disk, a volume: what it lies on
+    return f"sys/class/block/{below[0].rpartition('/')[2]}" if below else found
