@@ -195,6 +195,7 @@ def blas() -> dict[str, Any]:
     except ImportError:
         return found
     loaded = [one for one in threadpool_info() if one.get("user_api") == "blas"]
+    loaded.sort(key=lambda one: "numpy" not in one["filepath"])  # SciPy may bring its own
     if loaded:  # paths of libraries are left out: they may name a user
         found |= {"name": loaded[0]["internal_api"], "version": loaded[0]["version"], "threads": loaded[0]["num_threads"]}
     return found
@@ -227,11 +228,13 @@ def disk(folder: Path, root: Path = ROOT) -> dict[str, Any]:
     """Return the file system that a folder is on, and the disk below it: kind, model, bytes."""
     mount = _mount(folder, root)
     below = _block_device(mount, root)
+    total: int | None = None
+    free: int | None = None
     try:
         held = os.statvfs(folder)
         total, free = held.f_frsize * held.f_blocks, held.f_frsize * held.f_bavail
-    except (OSError, AttributeError):
-        total = free = None
+    except (OSError, AttributeError):  # gone, or Windows
+        pass
     rotational = None if below is None else number(root, f"{below}/queue/rotational")
     return {
         "file_system": None if mount is None else mount["kind"],

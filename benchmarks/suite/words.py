@@ -16,15 +16,17 @@ PAGE_WORDS = 512  # 64-bit words of a page of memory
 STEP = 0x9E3779B97F4A7C15  # odd, about 2⁶⁴ over the golden ratio: its multiples differ in all bits
 
 _READ = r"""
-extern "C" __global__ void word_sum(const ulonglong2* words, unsigned long long pairs, unsigned long long* out) {
+struct alignas(16) Two { unsigned long long x, y; };  // one load of 16 bytes
+extern "C" __global__ void word_sum(const Two* words, unsigned long long pairs, unsigned long long* out) {
   unsigned long long sum = 0;
   const unsigned long long step = (unsigned long long)gridDim.x * blockDim.x;
   #pragma unroll 4
   for (unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; i < pairs; i += step) {
-    const ulonglong2 two = words[i];
+    const Two two = words[i];
     sum += two.x + two.y;
   }
-  atomicAdd(out, sum);
+  for (int lane = 16; lane > 0; lane /= 2) sum += __shfl_down_sync(0xffffffffu, sum, lane);
+  if (threadIdx.x % 32 == 0) atomicAdd(out, sum);  // one of 32 threads: additions to one address wait for each other
 }
 """
 GPU_BLOCK, GPU_BLOCKS = 256, 8  # threads of a block; blocks for every multiprocessor
@@ -120,9 +122,10 @@ def sum_of_words(place: Place, array: Any) -> Any:
 
 
 def _sum_on_gpu(place: Place, array: Any) -> Any:
-    xp = place.xp
+    from gpu4d.device import multiprocessors
+
+    xp, blocks = place.xp, GPU_BLOCKS * multiprocessors()
     out = xp.zeros(1, xp.uint64)
-    blocks = GPU_BLOCKS * xp.cuda.Device().attributes["MultiProcessorCount"]
     _kernel(xp)((blocks,), (GPU_BLOCK,), (array, np.uint64(len(array) // 2), out))
     return out[0]
 
