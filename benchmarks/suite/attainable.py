@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 from gpu4d.benchmarks.suite import attainable_disk, attainable_links, data
+from gpu4d.benchmarks.suite.machine import caches
 from gpu4d.benchmarks.suite.statistics import summarise
-from gpu4d.benchmarks.suite.system_files import ROOT, size_in_bytes, text
 from gpu4d.benchmarks.suite.words import Words, copy_made, equal, in_pieces, spoil, sum_of_words, words
 from gpu4d.benchmarks.suite.workload import FLOOR, Check, Place, Prepared, Size, Workload, relative_error
 
-CACHE_TIMES = 4  # arrays over the last-level cache, as STREAM asks
 SIDE = 128  # pixels of the transformed planes
 PLANES = 2  # in the cache of a core, 64 KiB each with as much for their transforms
 GPU_TIMES = 16  # copies in a call on a GPU, where one takes less than a millisecond and starting it some microseconds
 FFT_FLOPS = 2.5 * SIDE**2 * log2(SIDE**2)  # of a real plane, as FFTW counts
 
-MEBIBYTES = {"quick": 16, "S": 128, "M": 512, "L": 2048}
+ARRAYS: dict[str, Size] = {  # at least 4 times all last-level caches, as STREAM asks; "quick" only shows that it runs
+    tier: {"MiB": value, "caches": times} for tier, value, times in (("quick", 16, 0), ("S", 128, 4), ("M", 512, 4), ("L", 2048, 4))
+}
 ROWS = {"quick": 256, "S": 1536, "M": 2048, "L": 8192}  # of square matrices
 ROWS64 = {"quick": 256, "S": 1024, "M": 1024, "L": 4096}  # most cards have 1/32 or 1/64 of the rate in double precision
 TRANSFORMS = {"quick": 128, "S": 2048, "M": 8192, "L": 16384}
@@ -35,7 +36,7 @@ TRANSFORMS = {"quick": 128, "S": 2048, "M": 8192, "L": 16384}
 def floors(place: Place) -> dict[str, Workload]:
     """Return the floors that this place has, by key: those of its memory and arithmetic, its links, its disk."""
     links = attainable_links.floors() if place.on_gpu else [HOST_READ]
-    return {floor.key: floor for floor in (*FLOORS, *links, *attainable_disk.FLOORS)}
+    return {floor.key: floor for floor in (*FLOORS, *links, *attainable_disk.floors())}
 
 
 def measure(floor: Workload, place: Place, tier: str, seed: int = data.SEED, calls: int = 5) -> dict[str, Any]:
@@ -76,20 +77,23 @@ def entry(floor: Workload, prepared: Prepared, samples: Sequence[Sequence[float]
     }
 
 
-def beyond_caches(place: Place, mebibytes: int, quick: bool = False) -> int:
-    """Return the bytes of an array: those asked for, or four times the last-level cache, at most an eighth of the free memory."""
-    from gpu4d.device.memory import available_memory
+def array_bytes(place: Place, size: Size) -> int:
+    """Return the bytes of an array: those of the size, or so many times the last-level caches, at most an eighth of the free memory."""
+    if place.on_gpu:
+        from gpu4d.device import l2_cache
 
-    asked = mebibytes << 20
-    if place.on_gpu or quick:
-        return asked
-    cache = size_in_bytes(text(ROOT, "sys/devices/system/cpu/cpu0/cache/index3/size")) or 0
-    return max(asked, min(CACHE_TIMES * cache, available_memory() // 8 // (1 << 20) * (1 << 20)))
+        cache, most = l2_cache(), place.xp.cuda.runtime.memGetInfo()[0] // 8
+    else:
+        from gpu4d.device.memory import available_memory
+
+        last = list(caches().values())[-1:]
+        cache, most = sum(one["bytes"] * one["number"] for one in last), available_memory() // 8
+    return max(size["MiB"], min(size["caches"] * cache, most) >> 20) << 20
 
 
 def copy(place: Place, size: Size, seed: int) -> Prepared:
     """Copy an array to another, by all threads."""
-    given = words(place.xp, beyond_caches(place, size["MiB"], size["MiB"] < 64), seed)
+    given = words(place.xp, array_bytes(place, size), seed)
     made = place.xp.zeros_like(given.array)
     times = GPU_TIMES if place.on_gpu else 1
 
@@ -115,7 +119,7 @@ def copy(place: Place, size: Size, seed: int) -> Prepared:
 
 def read(place: Place, size: Size, seed: int) -> Prepared:
     """Read an array once and add its words up, by all threads."""
-    given = words(place.xp, beyond_caches(place, size["MiB"], size["MiB"] < 64), seed)
+    given = words(place.xp, array_bytes(place, size), seed)
     times = GPU_TIMES if place.on_gpu else 1
     return Prepared(
         lambda: [sum_of_words(place, given.array) for _ in range(times)][-1],
@@ -239,8 +243,8 @@ def _sizes(name: str, values: dict[str, int]) -> dict[str, Size]:
 
 
 FLOORS = [
-    Workload("copy", "copy within memory, read plus written", FLOOR, "B/s", _sizes("MiB", MEBIBYTES), copy),
-    Workload("read", "memory read once, by all threads", FLOOR, "B/s", _sizes("MiB", MEBIBYTES), read),
+    Workload("copy", "copy within memory, read plus written", FLOOR, "B/s", ARRAYS, copy),
+    Workload("read", "memory read once, by all threads", FLOOR, "B/s", ARRAYS, read),
     Workload("fft", "Fourier transforms of real planes of 128 × 128, float32", FLOOR, "flop/s", _sizes("transforms", TRANSFORMS), fft),
     Workload("gemm", "product of matrices, float32", FLOOR, "flop/s", _sizes("rows", ROWS), product("float32")),
     Workload("gemm64", "product of matrices, float64", FLOOR, "flop/s", _sizes("rows", ROWS64), product("float64")),
@@ -250,6 +254,6 @@ HOST_READ = Workload(
     "memory read once (the CPU computes where patterns are: no link)",
     FLOOR,
     "B/s",
-    _sizes("MiB", MEBIBYTES),
+    ARRAYS,
     read,
 )

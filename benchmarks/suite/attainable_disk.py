@@ -16,8 +16,8 @@ from gpu4d.benchmarks.suite.conditions import bytes_from_disk
 from gpu4d.benchmarks.suite.words import copy_made, equal_to_made, in_pieces, spoil, sum_of_words, words
 from gpu4d.benchmarks.suite.workload import FLOOR, Check, Place, Prepared, Size, Workload
 
-DISK_MEBIBYTES = {"quick": 8, "S": 64, "M": 1024, "L": 4096}
-MEMORY_MEBIBYTES = {"quick": 16, "S": 128, "M": 512, "L": 2048}  # beyond the caches, as of `attainable`
+COLD_MEBIBYTES = {"quick": 8, "S": 64, "M": 1024, "L": 4096}
+WARM_MEBIBYTES = {"quick": 16, "S": 128, "M": 512, "L": 2048}  # beyond the caches, as of `attainable`
 CHUNKS = {"quick": 32, "S": 512, "M": 2048, "L": 8192}  # of 128 KiB, decoded
 CHUNK = (4, 128, 128)  # patterns of uint16: what detectors write as a chunk has this size or more
 COLD, UNSURE = "disk: pages are dropped before each call", "unknown: this system cannot drop pages"
@@ -214,12 +214,23 @@ def _packed(chunk: np.ndarray) -> np.ndarray:
     return found[:length].copy()
 
 
+def floors() -> list[Workload]:
+    """Return the floors of disk and codec; the codec's only where its library can be called."""
+    from gpu4d.io.sources.codecs import CodecMissing, function
+
+    try:
+        function("bshuf_decompress_lz4")
+    except CodecMissing:
+        return [COLD_FILE, WARM_FILE]
+    return [COLD_FILE, WARM_FILE, CODEC]
+
+
 def _sizes(name: str, values: dict[str, int]) -> dict[str, Size]:
     return {tier: {name: value} for tier, value in values.items()}
 
 
-FLOORS = [
-    Workload("disk_cold", "a file that is not in memory, read the fastest way", FLOOR, "B/s", _sizes("MiB", DISK_MEBIBYTES), disk_cold),
-    Workload("disk_warm", "a mapped file in the page cache, read once", FLOOR, "B/s", _sizes("MiB", MEMORY_MEBIBYTES), disk_warm),
-    Workload("decode_lz4", "bitshuffle-LZ4 decoded by the CPU, decoded bytes", FLOOR, "B/s", _sizes("chunks", CHUNKS), decode_lz4),
-]
+COLD_FILE = Workload(
+    "disk_cold", "a file that is not in memory, read the fastest way", FLOOR, "B/s", _sizes("MiB", COLD_MEBIBYTES), disk_cold
+)
+WARM_FILE = Workload("disk_warm", "a mapped file in the page cache, read once", FLOOR, "B/s", _sizes("MiB", WARM_MEBIBYTES), disk_warm)
+CODEC = Workload("decode_lz4", "bitshuffle-LZ4 decoded by the CPU, decoded bytes", FLOOR, "B/s", _sizes("chunks", CHUNKS), decode_lz4)

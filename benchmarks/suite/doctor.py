@@ -296,8 +296,7 @@ def disk(place: Place, root: Path) -> Iterator[Finding]:
     if free is not None and free < LITTLE_DISK:
         yield Finding("disk", PROBLEM, f"{format_bytes(free)} free: files of the workloads do not fit", "name another folder by --folder")
         return
-    floor = next(one for one in attainable_disk.FLOORS if one.key == "disk_cold")
-    found = measure(floor, place, "quick", calls=2)
+    found = measure(attainable_disk.COLD_FILE, place, "quick", calls=2)
     said = (
         f"{kind or 'unknown file system'}, {format_bytes(free) if free is not None else '?'} free, read at {format_bytes(found['value'])}/s"
     )
