@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from gpu4d.benchmarks.suite.workload import Workload
-from gpu4d.benchmarks.suite.workloads import reductions
+from gpu4d.benchmarks.suite.workloads import masks, radial, reductions
 
-MODULES = (reductions,)
+MODULES = (
+    reductions,
+    masks,
+    radial,
+)
 
 
 def all_workloads() -> dict[str, Workload]:
