@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from gpu4d.benchmarks.suite.workload import Workload
-from gpu4d.benchmarks.suite.workloads import masks, radial, reductions
+from gpu4d.benchmarks.suite.workloads import bragg, masks, radial, reductions
 
 MODULES = (
     reductions,
     masks,
+    bragg,
     radial,
 )
 
