@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from gpu4d.benchmarks.suite.workload import Workload
-from gpu4d.benchmarks.suite.workloads import bragg, masks, radial, reductions
+from gpu4d.benchmarks.suite.workloads import bragg, lattice, masks, radial, reductions
 
 MODULES = (
     reductions,
     masks,
     bragg,
+    lattice,
     radial,
 )
 

@@ -17,7 +17,7 @@ RADIUS, EDGE = 6.0, 2.0  # px: of a disk, and the breadth over which its intensi
 VECTORS = np.array([[21.0, 3.0], [-3.0, 21.0]])  # px: g1, g2 before strain
 STRAIN = 0.01  # largest change of a component of the lattice
 REACH = 5  # orders with h² + k² up to this: 21 disks
-HEIGHT, FALL, GROUND = 40.0, 0.4, 0.3  # counts a pixel of the direct disk; heights are divided by 1 + 0.4 (h² + k²); background
+HEIGHT, FALL, GROUND = 80.0, 0.4, 2.0  # counts a pixel of the direct disk; heights are divided by 1 + 0.4 (h² + k²); background
 PROBE = 1000.0  # counts a pixel of the vacuum image
 
 
@@ -83,7 +83,9 @@ class DiskScene:
             g1, g2 = (np.array([row[0] * (1 + a) + row[1] * b, row[0] * c + row[1] * (1 + d)]) for row in g)
             centre = (side - 1) / 2 + np.array([x, y]) / STRAIN  # up to a pixel from the middle
             positions[v] = centre + h[:, None] * g1 + k[:, None] * g2
-            expected[v] = GROUND + sum(a * SmoothDisk().image((side, side), tuple(q)) for a, q in zip(heights[v], positions[v], strict=True))
+            expected[v] = GROUND + sum(
+                a * SmoothDisk().image((side, side), tuple(q)) for a, q in zip(heights[v], positions[v], strict=True)
+            )
         return cls(side, expected, positions, heights)
 
     @property
