@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from gpu4d.benchmarks.suite.workload import Workload
-from gpu4d.benchmarks.suite.workloads import reductions
+from gpu4d.benchmarks.suite.workloads import bragg, lattice, masks, radial, reductions
 
-MODULES = (reductions,)
+MODULES = (
+    reductions,
+    masks,
+    bragg,
+    lattice,
+    radial,
+)
 
 
 def all_workloads() -> dict[str, Workload]:
