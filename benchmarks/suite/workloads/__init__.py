@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from gpu4d.benchmarks.suite.workload import Workload
-from gpu4d.benchmarks.suite.workloads import reductions
+from gpu4d.benchmarks.suite.workloads import (
+    counting,
+    decode,
+    disk,
+    integration,
+    phase,
+    reductions,
+)
 
-MODULES = (reductions,)
+MODULES = (
+    reductions,
+    phase,
+    integration,
+    counting,
+    decode,
+    disk,
+)
 
 
 def all_workloads() -> dict[str, Workload]:
