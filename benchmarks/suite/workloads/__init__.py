@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from gpu4d.benchmarks.suite.workload import Workload
-from gpu4d.benchmarks.suite.workloads import bragg, lattice, masks, radial, reductions
+from gpu4d.benchmarks.suite.workloads import (
+    bragg,
+    counting,
+    decode,
+    disk,
+    integration,
+    lattice,
+    masks,
+    phase,
+    radial,
+    reductions,
+)
 
 MODULES = (
     reductions,
     masks,
+    radial,
     bragg,
     lattice,
-    radial,
+    phase,
+    integration,
+    counting,
+    disk,
+    decode,
 )
 
 
