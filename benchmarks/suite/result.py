@@ -72,7 +72,8 @@ def read(path: str | Path) -> Result:
     try:
         found = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
-        if error.pos >= len(text.rstrip()) - 1 and text.lstrip().startswith("{"):
+        cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
+        if cut and text.lstrip().startswith("{"):
             raise InputError(f"{path} ends in the middle: copy the file again, or let the run be resumed") from None
         raise InputError(f"{path} is no JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except ValueError as error:

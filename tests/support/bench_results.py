@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from gpu4d.benchmarks.suite import data, score, statistics, workloads
 from gpu4d.benchmarks.suite.result import own_hash
-from gpu4d.benchmarks.suite.workload import TIERS
+from gpu4d.benchmarks.suite.workload import TIERS, Workload
 
 # key: title, part, unit, amount of a call, detector pixels a side, moved, bytes, rate, flops, seconds at speed 1, other floors
 WORKLOADS: dict[str, tuple[str, str, str, int, int, str, float, str, float, float, dict[str, float]]] = {
@@ -53,11 +54,23 @@ REFERENCE = {  # in place of the one that is shipped
 }  # fmt: skip
 
 
+def all_workloads() -> dict[str, Workload]:
+    """Return workloads that stand in for those of the suite. Their inputs have the digests that results of this module say."""
+
+    def make(key: str, seed: int) -> Any:
+        return SimpleNamespace(data=_data(key, seed), close=None)
+
+    return {
+        key: Workload(key, row[0], row[1], row[2], dict.fromkeys(TIERS, _size(key)), lambda _place, _size, seed, key=key: make(key, seed))
+        for key, row in WORKLOADS.items()
+    }
+
+
 @pytest.fixture
 def known_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the suite have the workloads and the reference of this module."""
     monkeypatch.setattr(score, "reference", lambda: REFERENCE)
-    monkeypatch.setattr(workloads, "all_workloads", lambda: dict.fromkeys(WORKLOADS))
+    monkeypatch.setattr(workloads, "all_workloads", all_workloads)
 
 
 def result(
@@ -126,8 +139,16 @@ def sealed(given: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a result with its score and its hash computed anew."""
     made = copy.deepcopy(given)
     with patch.object(score, "reference", lambda: REFERENCE):
-        made["score"] = score.score(made, list(WORKLOADS))
+        made["score"] = score.score(made, {key: row[1] for key, row in WORKLOADS.items()})
     return made | {"hash": own_hash(made)}
+
+
+def _size(key: str) -> dict[str, int]:
+    return {WORKLOADS[key][2]: WORKLOADS[key][3], "detector": WORKLOADS[key][4]}
+
+
+def _data(key: str, seed: int) -> str:
+    return hashlib.sha256(f"{key} {seed}".encode()).hexdigest()[:16]
 
 
 def _rate(title: str, unit: str, value: float, amount: float, speed: float, rng: np.random.Generator) -> dict[str, Any]:
@@ -139,11 +160,11 @@ def _rate(title: str, unit: str, value: float, amount: float, speed: float, rng:
 
 
 def _workload(key: str, seed: int, seconds: float, noise: float, rng: np.random.Generator) -> dict[str, Any]:
-    title, part, unit, amount, side, moved, moved_bytes, rate, flops, _, more = WORKLOADS[key]
+    title, part, unit, amount, _, moved, moved_bytes, rate, flops, _, more = WORKLOADS[key]
     scatter, bound, of = PRECISION.get(key, (None, None, ""))
     return {
-        "title": title, "part": part, "unit": unit, "amount": amount, "size": {unit: amount, "detector": side},
-        "data": hashlib.sha256(f"{key} {seed}".encode()).hexdigest()[:16], "answer": hashlib.sha256(key.encode()).hexdigest(),
+        "title": title, "part": part, "unit": unit, "amount": amount, "size": _size(key), "data": _data(key, seed),
+        "answer": hashlib.sha256(key.encode()).hexdigest(),
         "implementation": "cpu",
         "check": {"error": 1e-7, "tolerance": 1e-6, "values": 4096, "oracle": "sums of NumPy in float64", "scatter": scatter,
                   "bound": bound, "unit": of},
