@@ -67,6 +67,7 @@ class Inputs:
     seed: int
     stream_bytes: int
     _files: dict[str, Path] = field(default_factory=dict)
+    _last: tuple[Any, Any] | None = None
 
     def patterns(self, mean: np.ndarray, n: int, dtype: str = "uint16") -> Any:
         """Return n patterns, where they are computed on. Some of them repeat."""
@@ -75,9 +76,12 @@ class Inputs:
         return xp.tile(some, (-(-n // few), 1, 1))[:n]
 
     def cube(self, mean: np.ndarray, scan: tuple[int, int], dtype: str = "uint16", **calibration: Any) -> gpu4d.DataCube:
-        """Return a scan that lies in the memory of the device."""
-        known = gpu4d.Calibration(origin=tuple(n / 2 for n in mean.shape), **calibration)
-        return gpu4d.DataCube(self.patterns(mean, scan[0] * scan[1], dtype).reshape(*scan, *mean.shape), known)
+        """Return a scan that lies in the memory of the device. The last one is kept, for the next entry that asks for the same."""
+        key = mean.tobytes(), scan, dtype
+        if self._last is None or self._last[0] != key:
+            self._last = None  # gives its memory back first
+            self._last = key, self.patterns(mean, scan[0] * scan[1], dtype).reshape(*scan, *mean.shape)
+        return gpu4d.DataCube(self._last[1], gpu4d.Calibration(origin=tuple(n / 2 for n in mean.shape), **calibration))
 
     def focused(self, scan: tuple[int, int], side: int, radius: float) -> gpu4d.DataCube:
         """Return a resident scan with a focused probe whose disk has this radius, px."""
@@ -103,7 +107,8 @@ class Inputs:
         path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all files."""
+        """Remove all files, and give the memory back."""
+        self._last = None
         for path in list(self._files.values()):
             self.forget(path)
 
