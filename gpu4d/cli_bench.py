@@ -144,7 +144,7 @@ def _doctor(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
         from gpu4d.benchmarks.suite import doctor as looking
 
         found = looking.doctor(device, scratch)
-        say(json.dumps([one.as_dict() for one in found], indent=1) if as_json else looking.text(found))
+        say(json.dumps([one.as_dict() for one in found], indent=1) if as_json else looking.as_text(found))
 
 
 def _kernels(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:

@@ -17,7 +17,8 @@ OF_A_FLOOR = ("title", "unit", "amount", "samples", "skipped", "failed", "cache"
 
 def entries(parts: Parts, kind: str) -> dict[str, dict[str, Any]]:
     """Return the entries of a kind by key, from the parts of all passes."""
-    keys = dict.fromkeys(part["key"] for part in parts.of(kind))
+    order = {key: number for number, key in enumerate(all_workloads())}
+    keys = sorted({part["key"] for part in parts.of(kind)}, key=lambda key: (order.get(key, -1), key))
     return {key: merged([part for part in parts.of(kind) if part["key"] == key]) for key in keys}
 
 
@@ -46,7 +47,7 @@ def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Pla
     measured = {key: one for key, one in attainable.items() if one.get("value")}
     known = score.reference_of(header["tier"])
     workloads = {key: _workload(entry, measured, known.get(key)) for key, entry in entries(parts, "workload").items()}
-    division, why_open = provenance.division(code, header["plugins"])
+    division, why_open = provenance.division(code, header["plugins"], header["seed_is"])
     preparing = sum(part["seconds"] for part in parts.of("preparing"))
     whole: dict[str, Any] = {
         "format": FORMAT,
@@ -82,7 +83,7 @@ def _floor(entry: dict[str, Any]) -> dict[str, Any]:
         return kept
     summary = summarise([s for some in entry["samples"] for s in some])
     rates = {"value": summary.median, "low": summary.high, "high": summary.low}
-    return {**kept, "unit": f"{entry['unit']}/s", **{name: entry["amount"] / seconds for name, seconds in rates.items()}}
+    return {**kept, "unit": entry["unit"], **{name: entry["amount"] / seconds for name, seconds in rates.items()}}
 
 
 def _workload(entry: dict[str, Any], attainable: dict[str, Any], known: dict[str, Any] | None) -> dict[str, Any]:

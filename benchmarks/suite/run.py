@@ -25,8 +25,8 @@ from gpu4d.benchmarks.suite.workloads import all_workloads
 
 from gpu4d.errors import Gpu4dError, InputError
 
-PASSES = 3  # a workload is measured at three times of the run, so that a slow drift of the machine widens its interval
-MORE_PASSES = 3  # at most, of workloads whose interval is too wide
+PASSES = {QUICK: 1, "S": 3, "M": 3, "L": 3}  # a workload is measured at three times of a run: slow drifts widen its interval
+MORE_PASSES = {QUICK: 0, "S": 3, "M": 3, "L": 3}  # at most, of workloads whose interval is too wide
 PAUSE = 0.2  # s between two workloads: the caches of the operating system and the clock of the processor come to rest
 HOW = {QUICK: Rounds(2), "S": Rounds(5), "M": Rounds(5, digests=False), "L": Rounds(5, digests=False)}
 KEEP = {QUICK: 1 << 30, "S": 3 << 30, "M": 0, "L": 0}  # bytes of inputs that stay between passes; others are made again
@@ -113,7 +113,7 @@ def run(options: Options, say: Callable[[str], None] = lambda _text: None) -> di
         code = provenance.code()
         header = {
             "kind": "header", "tier": options.tier, "device": place.device, "label": about["label"], "code": code["sha256"],
-            "passes": PASSES, "pause_s": PAUSE, "only": list(options.only), "plugins": list(options.plugins), "seed_is": options.seed_is,
+            "passes": PASSES[options.tier], "pause_s": PAUSE, "only": list(options.only), "plugins": list(options.plugins), "seed_is": options.seed_is,
             "seed": secrets.randbits(31) if options.verify else data.SEED if options.seed is None else options.seed,
             "before": conditions.state(place),
         }  # fmt: skip
@@ -131,7 +131,7 @@ class Run:
     ):
         self.options, self.place, self.parts, self.started, self.say = options, place, parts, started, say
         self.seed = parts.header["seed"]
-        floors = {floor.key: floor for floor in attainable.floors(place)}
+        floors = attainable.floors(place)
         self.units = [
             *(Unit("floor", floor, floor.sizes[options.tier]) for floor in floors.values()),
             *(Unit("workload", one, one.sizes[options.tier]) for one in chosen.values()),
@@ -142,11 +142,12 @@ class Run:
         """Carry out all passes and phases that are not there yet."""
         try:
             self.prepare()
-            for number in range(PASSES):
+            passes = PASSES[self.options.tier]
+            for number in range(passes):
                 self.one_pass(number, self.units)
                 if number == 0:
                     self.scale()
-            for number in range(PASSES, PASSES + MORE_PASSES):
+            for number in range(passes, passes + MORE_PASSES[self.options.tier]):
                 self.one_pass(number, self.unsteady())
             self.heat()
         finally:
@@ -188,7 +189,7 @@ class Run:
         have = {part["key"] for part in self.parts.of("scaling")}
         if self.options.only:
             return
-        for key, found in scaling.measure(self.place, self.options.tier, self.seed, skip=have):
+        for key, found in scaling.measure(self.place, self.options.tier, self.seed, have):
             self.parts.add("scaling", key, 0, found=found)
             self.stop_in_time()
         self.say("scaling: measured for other shapes and layouts")
@@ -202,8 +203,8 @@ class Run:
         self.stop_in_time()
         self.say(f"sustained: {SUSTAINED} for {seconds:.0f} s")
         prepared = self.kept.get(unit, self.place, self.seed)
-        found = sustained.sustain(prepared.call, self.place, seconds)
-        self.parts.add("sustained", SUSTAINED, 0, found={"workload": SUSTAINED, **found})
+        found = sustained.sustain(prepared.call, self.place, seconds, workload=SUSTAINED, before=prepared.before)
+        self.parts.add("sustained", SUSTAINED, 0, found=found)
 
     def ask_peers(self) -> None:
         """Run peers on the inputs of the workloads. They never enter the score."""

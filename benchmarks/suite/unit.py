@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-import time
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gpu4d.benchmarks.suite import conditions, energy
+from gpu4d.benchmarks.suite import conditions
+from gpu4d.benchmarks.suite.energy import Meter
 from gpu4d.benchmarks.suite.measuring import Rounds, peak_memory, timed
 from gpu4d.benchmarks.suite.workload import Place, Prepared, Size, Unavailable, Workload, WrongAnswer, answer_digest
 
@@ -99,13 +100,11 @@ def _measured(unit: Unit, place: Place, seed: int, how: Rounds, kept: Kept, earl
     prepared = kept.get(unit, place, seed)
     about: dict[str, Any] = {} if earlier else _checked(unit, prepared, place)
     answer = about.get("answer") or earlier[0]["answer"]
-    before, power = conditions.mark(place), energy.mark(place)
-    started = time.perf_counter()
+    before, meter = conditions.mark(place), Meter(place)
     samples, _ = timed(prepared, place, how, answer)
-    seconds = time.perf_counter() - started
+    used = meter.stop()
     between = conditions.between(before, conditions.mark(place))
-    joules = energy.joules(power, energy.mark(place))
-    per_call = None if joules is None else joules / seconds * sorted(samples)[len(samples) // 2]
+    per_call = None if used.joules is None else used.joules / used.seconds * statistics.median(samples)
     return {**about, "samples": samples, "between": between, "energy_j": per_call}
 
 
