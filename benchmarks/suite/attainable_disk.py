@@ -229,8 +229,6 @@ def _sizes(name: str, values: dict[str, int]) -> dict[str, Size]:
     return {tier: {name: value} for tier, value in values.items()}
 
 
-COLD_FILE = Workload(
-    "disk_cold", "a file that is not in memory, read the fastest way", FLOOR, "B/s", _sizes("MiB", COLD_MEBIBYTES), disk_cold
-)
+COLD_FILE = Workload("disk_cold", "a file not in memory, read the fastest way", FLOOR, "B/s", _sizes("MiB", COLD_MEBIBYTES), disk_cold)
 WARM_FILE = Workload("disk_warm", "a mapped file in the page cache, read once", FLOOR, "B/s", _sizes("MiB", WARM_MEBIBYTES), disk_warm)
 CODEC = Workload("decode_lz4", "bitshuffle-LZ4 decoded by the CPU, decoded bytes", FLOOR, "B/s", _sizes("chunks", CHUNKS), decode_lz4)

@@ -173,12 +173,11 @@ def _of_the_host(stretches: Sequence[dict[str, Any]]) -> list[str]:
         said.append(f"the host took {100 * steal:.0f} % of the time (steal): a virtual machine whose neighbours are busy; run again later")
     quota, _ = _largest(stretches, "quota")
     if quota > TAKEN:
-        said.append(f"the container's CPU quota stopped the process for {100 * quota:.0f} % of the time: raise it, or set GPU4D_THREADS")
-    waits, _ = _largest(stretches, "iowait")
+        taken = f"{100 * quota:.0f} % of the time"
+        said.append(f"the container's CPU quota stopped the process for {taken}: raise the quota, or set GPU4D_THREADS")
+    waits, _ = _largest([one for one in stretches if (one.get("read_bytes") or 0) < OWN_READ], "iowait")
     if waits > OTHERS:
-        said.append(
-            f"processors waited for a disk for {100 * waits:.0f} % of the time: other programs read or write files, or memory is swapped"
-        )
+        said.append(f"processors waited for a disk for {100 * waits:.0f} % of the time: others use it, or memory is swapped")
     return said
 
 

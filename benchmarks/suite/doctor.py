@@ -58,7 +58,7 @@ class Finding:
 
 
 def doctor(device: str = "auto", folder: Path | str | None = None, *, root: Path = ROOT) -> list[Finding]:
-    """Return the findings on this machine, topic by topic. It takes about two seconds.
+    """Return the findings on this machine, topic by topic. It takes a few seconds.
 
     Parameters
     ----------

@@ -58,24 +58,35 @@ def words(xp: Any, nbytes: int, seed: int) -> Words:
     assert blocks * 8 * BLOCK == nbytes, "whole blocks"
     block = data.hashed(np, seed, 0, 2 * BLOCK).view(np.uint64)
     array = xp.empty((blocks, BLOCK), xp.uint64)
-    for at, made in _variants(xp, block, blocks):
-        array[at] = made
+
+    def fill(part: slice) -> None:
+        for at, made in _variants(xp, block, part):
+            array[at] = made
+
+    if xp is np:  # by the threads that will use it: memory lies beside the processor that writes it first
+        in_pieces(fill, blocks)
+    else:
+        fill(slice(0, blocks))
     total = (blocks * int(block.sum(dtype=np.uint64)) + BLOCK * STEP * (blocks * (blocks - 1) // 2)) % 2**64
     return Words(array.reshape(-1), data.digest(np, block, np.array([blocks])), total, blocks * BLOCK)
 
 
-def _variants(xp: Any, block: np.ndarray, blocks: int) -> Iterator[tuple[slice, Any]]:
+def _variants(xp: Any, block: np.ndarray, part: slice) -> Iterator[tuple[slice, Any]]:
     """Yield variants of a block and their numbers, some at a time: on the host they stay in the cache."""
     there, some = xp.asarray(block), 8 if xp is np else 1024
-    for k in range(0, blocks, some):
-        numbers = xp.arange(k, min(blocks, k + some), dtype=xp.uint64) * xp.uint64(STEP)
+    for k in range(part.start, part.stop, some):
+        numbers = xp.arange(k, min(part.stop, k + some), dtype=xp.uint64) * xp.uint64(STEP)
         yield slice(k, k + len(numbers)), there[None, :] + numbers[:, None]
 
 
 def equal_to_made(array: np.ndarray, seed: int) -> np.ndarray:
     """Return how many words of a host array are those that `words` makes."""
     rows, block = array.reshape(-1, BLOCK), data.hashed(np, seed, 0, 2 * BLOCK).view(np.uint64)
-    return np.asarray(sum(int(np.count_nonzero(rows[at] == made)) for at, made in _variants(np, block, len(rows))))
+
+    def count(part: slice) -> int:
+        return sum(int(np.count_nonzero(rows[at] == made)) for at, made in _variants(np, block, part))
+
+    return np.asarray(sum(in_pieces(count, len(rows))))
 
 
 def pieces(n: int) -> list[slice]:

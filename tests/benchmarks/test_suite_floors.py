@@ -1,10 +1,14 @@
 """The floors of the benchmark suite: what they move is right, what they count is what they move, and a wrong copy has no rate."""
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_cards import choosing
 from gpu4d.benchmarks.suite import attainable, attainable_disk, attainable_links, words
 from gpu4d.benchmarks.suite.workload import FLOOR, TIERS, Place, WrongAnswer, answer_digest
 
@@ -209,3 +213,53 @@ def test_floors_of_a_gpu(gpu, key, monkeypatch):
 def test_words_are_the_same_on_a_gpu(gpu):
     here, there = (words.words(xp, 2 << 20, 4) for xp in (np, gpu.xp))
     assert np.array_equal(there.array.get(), here.array) and (here.sum, here.digest) == (there.sum, there.digest)
+
+
+# ---------------------------------------------------------------- two cards, of host memory
+
+
+class DeviceArray(np.ndarray):
+    """An array whose address is where CuPy has it."""
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+@pytest.fixture
+def two_cards(tmp_path):
+    """A place with two cards; `copied` lists (from, to) of the copies between them, and `lost` bytes are left out at the end of each."""
+    copied, state = [], SimpleNamespace(lost=0)
+
+    def peer(target, to, source, of, nbytes, stream):
+        copied.append((of, to))
+        ctypes.memmove(target, source, nbytes - state.lost)
+
+    class Device(contextlib.nullcontext):
+        def synchronize(self):
+            pass
+
+    runtime = SimpleNamespace(
+        memcpyPeerAsync=peer, deviceCanAccessPeer=lambda i, j: 1, deviceEnablePeerAccess=lambda j: None, CUDARuntimeError=RuntimeError
+    )
+    stream = SimpleNamespace(ptr=0, synchronize=lambda: None)
+    cuda = SimpleNamespace(runtime=runtime, Device=Device, get_current_stream=lambda: stream)
+
+    def empty(shape, dtype):
+        return np.empty(shape, dtype).view(DeviceArray)
+
+    xp = SimpleNamespace(cuda=cuda, uint64=np.uint64, zeros_like=np.zeros_like, asarray=np.asarray, arange=np.arange, empty=empty)
+    return Place(xp, True, "cuda:0", tmp_path), copied, state
+
+
+def test_cards_copy_to_each_other(two_cards, monkeypatch):
+    place, copied, state = two_cards
+    monkeypatch.setattr(choosing, "cuda_devices", lambda: 2)
+    pairs = [floor for floor in attainable_links.floors() if floor.key.startswith("device_to_device")]
+    assert [floor.key for floor in pairs] == ["device_to_device 0-1", "device_to_device 1-0"]
+    prepared = pairs[1].make(place, {"MiB": 1}, 1)
+    assert prepared.check(answer(prepared)).values == 1 << 17
+    assert copied == [(1, 0)] and prepared.implementation.endswith("card to card") and prepared.amount == 1 << 20
+    state.lost = 8 * words.PAGE_WORDS
+    with pytest.raises(WrongAnswer, match="word by word"):
+        prepared.check(answer(prepared))
