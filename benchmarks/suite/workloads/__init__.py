@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from gpu4d.benchmarks.suite.workload import Workload
-from gpu4d.benchmarks.suite.workloads import bragg, lattice, masks, radial, reductions
+from gpu4d.benchmarks.suite.workloads import bragg, lattice, masks, orientation, radial, reductions
 
 MODULES = (
     reductions,
     masks,
     bragg,
     lattice,
+    orientation,
     radial,
 )
 
