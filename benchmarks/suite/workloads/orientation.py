@@ -168,8 +168,8 @@ def orientation(place: Place, size: Size, seed: int) -> Prepared:
     )
 
 
-def match(disks: gpu4d.PointListArray, structure: gpu4d.structures.Structure) -> Any:
-    """Call `gpu4d.match_orientations` as the workload does."""
+def match(disks: gpu4d.PointListArray, structure: gpu4d.structures.Structure, where: np.ndarray | None = None) -> Any:
+    """Call `gpu4d.match_orientations` as the workload does, for all positions or for some."""
     return gpu4d.orientation.match_orientations(
         disks,
         structure,
