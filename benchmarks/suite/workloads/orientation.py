@@ -28,6 +28,7 @@ TERMS = 14  # of the series of the sine: +, − and × alone, so that intensitie
 DEFINED = 2  # positions that are compared with the definition, which takes 0.1 s for each
 TURN = math.radians(0.01)  # rad: largest angle to the definition
 FARTHEST = math.radians(1.0)  # rad from the truth, whatever the error says: half the distance of zone axes in the library
+BOUNDED, SMALL = 1024, 1e-5  # positions of which the bound is the mean; rad, of the differences in it
 SMALLEST, LARGEST = 1e-4, 1e-2  # rad: standard errors that such peaks can have
 
 
@@ -43,11 +44,15 @@ class Gold:
         Disks of each position, the direct disk included.
     disks : dict of str to (m,) float64
         Fields of all disks, one position after the other.
+    g, factor : (n, 24, 3), (n, 24) float64
+        The reflections, 1/Å in crystal axes, and their structure factors over the largest.
     """
 
     turns: np.ndarray
     counts: np.ndarray
     disks: dict[str, np.ndarray]
+    g: np.ndarray
+    factor: np.ndarray
 
     @classmethod
     def make(cls, structure: gpu4d.structures.Structure, n: int, seed: int) -> Gold:
@@ -56,11 +61,13 @@ class Gold:
         g, factor = np.round(found.g, 9), np.round(np.abs(found.structure_factor) / np.abs(found.structure_factor).max(), 6)
         candidates = rotations(4.0 * data.uniform(seed + 1, 4 * CANDIDATES * n).reshape(-1, 4) - 2.0)
         parts = [_spots(some, g, factor) for some in np.array_split(candidates, max(1, len(candidates) // BATCH))]
-        turns, place, light = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
+        turns, order = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
         assert len(turns) == n, "two of five orientations are kept"
+        lab = _lab(turns, g[order])
+        place, light = lab[..., :2], _light(lab, factor[order])
         noise = [np.sqrt(1.5) * (data.uniform(seed + 2 + i, light.size * 2) * 2.0 - 1.0).reshape(*light.shape, 2).sum(-1) for i in range(3)]
         seen = light > LEAST
-        light = np.maximum(light + np.sqrt(light + RELATIVE * RELATIVE * light * light) * noise[2], 0.5 * LEAST)
+        light = np.maximum(light + np.sqrt(_variance(light)) * noise[2], 0.5 * LEAST)
         area = math.pi * RADIUS * RADIUS  # what a search calls intensity is in counts a pixel
         direct = np.ones((n, 1))
         fields = {
@@ -70,7 +77,20 @@ class Gold:
         }
         fields |= {name: np.full(fields["qx"].shape, ERROR) for name in ("sx", "sy")}
         kept = np.hstack([direct > 0, seen])
-        return cls(turns, kept.sum(1), {name: values[kept] for name, values in fields.items()})
+        return cls(turns, kept.sum(1), {name: values[kept] for name, values in fields.items()}, g[order], factor[order])
+
+    def bound(self) -> float:
+        """Return the least rms angle to the truth, rad: the Cramér–Rao bound for normal errors of these variances."""
+        some = slice(0, BOUNDED)
+        lab, factor = _lab(self.turns[some], self.g[some]), self.factor[some]
+        slopes = []
+        for axis in np.eye(3):
+            turned = SMALL * np.cross(axis, lab)
+            far, near = lab + turned, lab - turned
+            light = (_light(far, factor) - _light(near, factor)) / np.sqrt(_variance(np.maximum(_light(lab, factor), LEAST)))
+            slopes.append(np.concatenate([(far - near)[..., :2] / (ERROR * Q_PIXEL), light[..., None]], -1) / (2 * SMALL))
+        information = np.einsum("anmf,bnmf->nab", slopes, slopes)
+        return float(np.sqrt(np.trace(np.linalg.inv(information), axis1=1, axis2=2).mean()))
 
     def lists(self, xp: Any, shape: tuple[int, int]) -> gpu4d.PointListArray:
         """Return the disks as arrays of `xp`."""
@@ -78,16 +98,29 @@ class Gold:
         return gpu4d.PointListArray(xp.asarray(offsets), {name: xp.asarray(values) for name, values in self.disks.items()}, shape)
 
 
-def _spots(turns: np.ndarray, g: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the orientations whose patterns are not alike after half a turn, and place (n, 24, 2) and light (n, 24) of their spots."""
-    lab = np.stack([sum(turns[:, i, j, None] * g[:, j] for j in range(3)) for i in range(3)], -1)
-    k = 1.0 / physics.wavelength(ENERGY)
-    height = np.sqrt(k * k - lab[..., 0] * lab[..., 0] - lab[..., 1] * lab[..., 1]) - k
-    light, mates = (STRONGEST * factor * factor * _slab((height + sign * lab[..., 2]) * THICKNESS) for sign in (-1, 1))
+def _spots(turns: np.ndarray, g: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the orientations whose patterns are not alike after half a turn, and the numbers of their strongest reflections."""
+    lab = _lab(turns, g)
+    light, mates = _light(lab, factor), _light(-lab, factor)
     kept = np.abs(light - mates).sum(1) > UNLIKE * (light + mates).sum(1)
-    lab, light = lab[kept], light[kept]
-    order = np.argsort(-light, axis=1, kind="stable")[:, :PEAKS]
-    return turns[kept], np.take_along_axis(lab[..., :2], order[..., None], axis=1), np.take_along_axis(light, order, axis=1)
+    return turns[kept], np.argsort(-light[kept], axis=1, kind="stable")[:, :PEAKS]
+
+
+def _lab(turns: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Return reflections (m, 3) or (n, m, 3) in lab axes, (n, m, 3), by sums in a fixed order."""
+    return np.stack([sum(turns[:, i, j, None] * g[..., j] for j in range(3)) for i in range(3)], -1)
+
+
+def _light(lab: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Return the expected electrons of reflections in lab axes, by the kinematical theory of a slab."""
+    k = 1.0 / physics.wavelength(ENERGY)
+    s = np.sqrt(k * k - lab[..., 0] * lab[..., 0] - lab[..., 1] * lab[..., 1]) - k - lab[..., 2]
+    return STRONGEST * factor * factor * _slab(s * THICKNESS)
+
+
+def _variance(light: np.ndarray) -> np.ndarray:
+    """Return the variance of intensities: of counting, and of a theory that is not exact."""
+    return light + RELATIVE * RELATIVE * light * light
 
 
 def rotations(q: np.ndarray) -> np.ndarray:
@@ -207,7 +240,7 @@ def _check(known: Gold, structure: gpu4d.structures.Structure, shape: tuple[int,
     parts["error (definition)"] = Part(error[some] / grain.error.reshape(n)[some] - 1, 1e-2)
     oracle = f"the true orientation for all positions, and the definition in float64 for {DEFINED} positions {BY_LOT}"
     check = judged(parts, sum(v.size for v in found.values()), oracle)
-    return precise(check, 1e3 * np.sqrt((angle**2).mean()), None, "mrad")
+    return precise(check, 1e3 * np.sqrt((angle**2).mean()), 1e3 * known.bound(), "mrad")
 
 
 WORKLOADS = [
