@@ -8,7 +8,7 @@ import numpy as np
 from gpu4d.benchmarks.suite import data
 from gpu4d.benchmarks.suite.oracle import BY_LOT, SURE, Part, drawn, judged, precise, right_shape
 from gpu4d.benchmarks.suite.workload import COMPUTE, Check, Place, Prepared, Size, Workload, WrongAnswer, implementations
-from gpu4d.benchmarks.suite.workloads.disk_scene import CorrelationTheory, DiskScene
+from gpu4d.benchmarks.suite.workloads.disk_scene import GROUND, CorrelationTheory, DiskScene
 
 import gpu4d
 from gpu4d.bragg.likelihood.poisson_fit import DiskProfile, PoissonFit, disk_profile, poisson_fit
@@ -157,8 +157,11 @@ def refine_disks(place: Place, size: Size, seed: int) -> Prepared:
         return {name: np.concatenate([place.host(getattr(part, name)) for part in found]) for name in PoissonFit._fields}
 
     def check(found: dict[str, np.ndarray]) -> Check:
-        given = place.host(patterns), start
-        return _check_fit(scene, profile, given, found)
+        for name, value in found.items():
+            right_shape(name, value, (n, scene.disks))
+        some = drawn(n, DEFINED)
+        defined = _defined_fit(place.host(patterns[xp.asarray(some)]), start[some], profile, {k: value[some] for k, value in found.items()})
+        return _check_fit(scene, profile, found, defined)
 
     return Prepared(
         call,
@@ -173,30 +176,24 @@ def refine_disks(place: Place, size: Size, seed: int) -> Prepared:
     )
 
 
-def _check_fit(scene: DiskScene, profile: DiskProfile, given: tuple[np.ndarray, np.ndarray], found: dict[str, np.ndarray]) -> Check:
-    """Compare all fits with the truth and their Cramér–Rao covariance, and those of a few patterns with the definition."""
-    patterns, start = given
-    n = len(patterns)
-    for name, value in found.items():
-        right_shape(name, value, (n, scene.disks))
+def _check_fit(scene: DiskScene, profile: DiskProfile, found: dict[str, np.ndarray], defined: dict[str, Part]) -> Check:
+    """Compare all fits with the truth and their Cramér–Rao covariance, and take in the comparison of a few with the definition."""
     if not found["ok"].all():
         raise WrongAnswer(f"ok: {int((~found['ok']).sum())} of {found['ok'].size} fits failed")
-    v = scene.variants(n)
-    covariance = np.linalg.inv(scene.information(PARAMETERS, profile.reach))[v]
-    xx, xy, yy = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
-    sa, sb = np.sqrt(covariance[..., 2, 2]), np.sqrt(covariance[..., 3, 3])
-    ground, heights = scene.expected.min(), scene.heights[v]
-    off = np.stack([found["x"], found["y"]], -1) - scene.positions[v]
-    some = drawn(n, DEFINED)
+    v = scene.variants(len(found["ok"]))
+    covariance = np.linalg.inv(scene.information(PARAMETERS, profile.reach))
+    xx, xy, yy = (covariance[..., i, j][v] for i, j in ((0, 0), (0, 1), (1, 1)))
+    sa, sb = (np.sqrt(covariance[..., i, i])[v] for i in (2, 3))
+    heights, off = scene.heights[v], np.stack([found["x"], found["y"]], -1) - scene.positions[v]
     parts = {
         "x": Part(off[..., 0], SURE * np.sqrt(xx) + FIT_BIAS),
         "y": Part(off[..., 1], SURE * np.sqrt(yy) + FIT_BIAS),
         "amplitude": Part(found["amplitude"] - heights, SURE * sa + FIT_BIAS * heights),
-        "background": Part(found["background"] - ground, SURE * sb + FIT_BIAS * heights),
+        "background": Part(found["background"] - GROUND, SURE * sb + FIT_BIAS * heights),
         "xx": Part(xx / found["xx"] - 1, FIT_NOISE),
         "yy": Part(yy / found["yy"] - 1, FIT_NOISE),
         "xy": Part(found["xy"] - xy, FIT_NOISE * np.sqrt(xx * yy)),
-        **_defined_fit(patterns[some], start[some], profile, {name: value[some] for name, value in found.items()}),
+        **defined,
     }
     oracle = f"the truth and its Cramér–Rao covariance for all disks, and the definition in float64 for {DEFINED} patterns {BY_LOT}"
     return precise(judged(parts, sum(a.size for a in found.values()), oracle), np.sqrt((off**2).mean()), scene.bound, "px")

@@ -99,11 +99,11 @@ def lattice_fit(place: Place, size: Size, seed: int) -> Prepared:
     known = Lattices.make(place.xp, rows * rows, seed)
     disks = known.disks((rows, rows))
 
-    def call() -> tuple[gpu4d.LatticeFit, gpu4d.Strain]:
+    def call() -> tuple[gpu4d.crystal.LatticeFit, gpu4d.crystal.Strain]:
         fit = gpu4d.fit_lattice(disks, VECTORS, origin=ORIGIN)
         return fit, gpu4d.strain_map(fit)
 
-    def arrays(found: tuple[gpu4d.LatticeFit, gpu4d.Strain]) -> dict[str, np.ndarray]:
+    def arrays(found: tuple[gpu4d.crystal.LatticeFit, gpu4d.crystal.Strain]) -> dict[str, np.ndarray]:
         fit, strain = found
         parts = {name: getattr(fit, name) for name in ("g1", "g2", "origin", "covariance", "residual", "count", "indexed_fraction", "mask")}
         parts |= {name: getattr(strain, name).data for name in ("exx", "eyy", "exy", "theta", "uncertainty")}
