@@ -7,6 +7,7 @@ from gpu4d.benchmarks.suite.workloads import (
     counting,
     decode,
     disk,
+    end_to_end,
     integration,
     phase,
     reductions,
@@ -19,6 +20,7 @@ MODULES = (
     counting,
     decode,
     disk,
+    end_to_end,
 )
 
 
