@@ -8,6 +8,7 @@ from gpu4d.benchmarks.suite.workloads import (
     counting,
     decode,
     disk,
+    end_to_end,
     integration,
     lattice,
     masks,
@@ -29,6 +30,7 @@ MODULES = (
     counting,
     disk,
     decode,
+    end_to_end,
 )
 
 
