@@ -251,7 +251,7 @@ def _workloads(results: Sequence[Result], drawn: Sequence[Drawn]) -> Iterator[Ro
 def _cell(entry: Mapping[str, Any], ratio: Ratio | None, answer: str | None) -> Cell:
     if "samples" not in entry:
         return Cell(missing=entry.get("failed") or (f"skipped: {entry['skipped']}" if "skipped" in entry else "was not run"))
-    taken = {name: entry.get(name) for name in ("median", "low", "high", "fraction", "bound_by", "peak_memory", "energy_j")}
+    taken: dict[str, Any] = {name: entry.get(name) for name in ("median", "low", "high", "fraction", "bound_by", "peak_memory", "energy_j")}
     same = "" if ratio is None else "same bits" if entry["answer"] == answer else "within tolerance"
     return Cell(**taken, ratio=ratio, answer=same)
 

@@ -100,7 +100,7 @@ def _card(name: str, path: str, one: dict[str, Any]) -> dict[str, Any]:
         ("file", path),
     ]
     if machine.get("memory"):
-        facts.insert(1, ("memory", format_bytes(machine["memory"])))
+        facts.insert(1, ("main memory", format_bytes(machine["memory"])))
     if heat is not None:
         facts.append(("under heat", f"{100 * heat['ratio']:.0f} % of its first speed after {heat['seconds']:.0f} s of {heat['workload']}"))
     return {
