@@ -80,8 +80,9 @@ def verify(path: str | Path, *, data: bool = False) -> Verification:
     path = Path(path)
     found = read(path)
     findings, notes = verify_result(found, data=data)
-    good = found["score"] if not findings else {"total": None, "why_not": ()}
-    return Verification(path, tuple(findings), tuple(notes), good["total"], tuple(good["why_not"]))
+    if findings:
+        return Verification(path, tuple(findings), tuple(notes), None)
+    return Verification(path, (), tuple(notes), found["score"]["total"], tuple(found["score"]["why_not"]))
 
 
 def verify_result(result: Result, *, data: bool = False) -> tuple[list[str], list[str]]:
