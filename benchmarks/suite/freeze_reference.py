@@ -55,9 +55,7 @@ def by_amount(known: dict[str, dict[str, Any]], tier: str) -> dict[str, dict[str
     """Return the reference of a tier from that of another one: the same seconds for each unit."""
     amounts = {key: one.amount(one.sizes[tier]) for key, one in all_workloads().items()}
     scaled = {key: amounts[key] / entry["amount"] for key, entry in known.items()}
-    return {
-        key: {**entry, "seconds": entry["seconds"] * scaled[key], "amount": amounts[key], "runs": 0} for key, entry in known.items()
-    }
+    return {key: {**entry, "seconds": entry["seconds"] * scaled[key], "amount": amounts[key], "runs": 0} for key, entry in known.items()}
 
 
 if __name__ == "__main__":
