@@ -133,7 +133,7 @@ class Costs:
         """Return the time of work on lists: "strain" or "match", a fixed cost and one for each pattern."""
         n, few = (self.scaling[k]["patterns"] if self._has(k) else 0 for k in (key, f"{key} few"))
         whole, part = self.seconds(key), self.seconds(f"{key} few")
-        slope = max((whole - part) / (n - few), LEAST_SHARE * whole / n)
+        slope = max((whole - part) / (n - few), LEAST_SHARE * whole / n) if n > few else whole / n
         return max(0.0, part - few * slope) + patterns * slope
 
     def direct(self, technique: str, positions: int, pixels: int) -> float:

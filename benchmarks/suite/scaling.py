@@ -21,10 +21,10 @@ import gpu4d
 STREAM_BYTES = {QUICK: 2 << 20, "S": 64 << 20, "M": 1 << 30, "L": 4 << 30}  # beyond caches of the CPU, and long calls on a GPU
 SEARCH_PIXELS = {QUICK: 16 * 64**2, "S": 112 * 128**2, "M": 16384 * 128**2, "L": 65536 * 128**2}  # of patterns that are searched
 PIXEL_POSITIONS = {QUICK: 1 << 16, "S": 1 << 19, "M": 1 << 25, "L": 1 << 28}  # bright-field pixels times positions
-LISTS = {QUICK: 64, "S": 1024, "M": 16384, "L": 65536}  # patterns whose lists of disks are fitted
-MATCHED = {QUICK: 16, "S": 128, "M": 8192, "L": 65536}  # patterns whose orientation is found
+LISTS = {QUICK: 512, "S": 1024, "M": 16384, "L": 65536}  # patterns whose lists of disks are fitted
+MATCHED = {QUICK: 64, "S": 128, "M": 8192, "L": 65536}  # patterns whose orientation is found
 ROUNDS = {QUICK: 2, "S": 3, "M": 5, "L": 5}  # timed calls of an entry, after one that is not timed
-SIDES = {QUICK: (64, 128), "S": (64, 128, 192, 256, 384), "M": (64, 128, 192, 256, 512), "L": (64, 128, 192, 256, 512)}
+SIDES = {QUICK: (64, 128, 256), "S": (64, 128, 192, 256, 384), "M": (64, 128, 192, 256, 512), "L": (64, 128, 192, 256, 512)}
 AWKWARD = 130  # 2 · 5 · 13: lengths with prime factors above 7 take longer to transform
 DISKS, FEW_DISKS = 21, 9
 DTYPES = ("uint8", "uint16", "uint32", "float32")
