@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu4d.benchmarks.suite.scaling_inputs import ENERGY, Inputs, bright_disk, disk_radius, drop_pages, expected
+from gpu4d.benchmarks.suite.scaling_inputs import DIFFERENT, ENERGY, Inputs, bright_disk, disk_radius, drop_pages, expected
 from gpu4d.benchmarks.suite.workload import QUICK, Place
 
 import gpu4d
@@ -21,10 +21,10 @@ import gpu4d
 STREAM_BYTES = {QUICK: 2 << 20, "S": 64 << 20, "M": 1 << 30, "L": 4 << 30}  # beyond caches of the CPU, and long calls on a GPU
 SEARCH_PIXELS = {QUICK: 16 * 64**2, "S": 112 * 128**2, "M": 16384 * 128**2, "L": 65536 * 128**2}  # of patterns that are searched
 PIXEL_POSITIONS = {QUICK: 1 << 16, "S": 1 << 19, "M": 1 << 25, "L": 1 << 28}  # bright-field pixels times positions
-LISTS = {QUICK: 64, "S": 1024, "M": 16384, "L": 65536}  # patterns whose lists of disks are fitted
-MATCHED = {QUICK: 16, "S": 128, "M": 8192, "L": 65536}  # patterns whose orientation is found
+LISTS = {QUICK: 512, "S": 1024, "M": 16384, "L": 65536}  # patterns whose lists of disks are fitted
+MATCHED = {QUICK: 64, "S": 128, "M": 8192, "L": 65536}  # patterns whose orientation is found
 ROUNDS = {QUICK: 2, "S": 3, "M": 5, "L": 5}  # timed calls of an entry, after one that is not timed
-SIDES = {QUICK: (64, 128), "S": (64, 128, 192, 256, 384), "M": (64, 128, 192, 256, 512), "L": (64, 128, 192, 256, 512)}
+SIDES = {QUICK: (64, 128, 256), "S": (64, 128, 192, 256, 384), "M": (64, 128, 192, 256, 512), "L": (64, 128, 192, 256, 512)}
 AWKWARD = 130  # 2 · 5 · 13: lengths with prime factors above 7 take longer to transform
 DISKS, FEW_DISKS = 21, 9
 DTYPES = ("uint8", "uint16", "uint32", "float32")
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     rounds: int | None = None  # where they are long: fewer than the tier's
 
 
-def measure(place: Place, tier: str, seed: int, done: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(place: Place, tier: str, seed: int, skip: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield one entry after the other, for the key "scaling" of a result.
 
     Parameters
@@ -49,7 +49,7 @@ def measure(place: Place, tier: str, seed: int, done: Collection[str] = ()) -> I
     place : Place
     tier : {"quick", "S", "M", "L"}
     seed : int
-    done : collection of str
+    skip : collection of str
         Keys that an earlier run has measured. They are left out.
 
     Yields
@@ -63,7 +63,7 @@ def measure(place: Place, tier: str, seed: int, done: Collection[str] = ()) -> I
     log.setLevel(logging.ERROR)  # scans this small are not fit for every technique, and gpu4d says so
     try:
         for key, make in entries(inputs, tier).items():
-            if key in done:
+            if key in skip:
                 continue
             try:
                 entry = make()
@@ -118,6 +118,7 @@ def entries(inputs: Inputs, tier: str) -> dict[str, Callable[[], Entry]]:
     found |= {"dpc": lambda: _dpc(inputs, (32, max(4, inputs.stream_bytes >> 20)), side), "dpc few": lambda: _dpc(inputs, (8, 8), side)}
     found |= {"dpc wide": lambda: _dpc(inputs, (256, 256), 8), f"measure-disk {side}": lambda: _measure_disk(inputs, side)}
     found |= {"counting": lambda: _counting(inputs), f"counting-setup {side}": lambda: _counting_setup(side)}
+    found["events"] = lambda: _events(inputs, side)
     for layout, d in (("contiguous", dtype), ("chunked", dtype), *(("lz4", d) for d in ("uint8", "uint16", "uint32")), ("gzip", dtype)):
         found[f"file {layout} {d}"] = lambda a=layout, d=d: _from_file(inputs, a, side, d, inputs.stream_bytes // SHARE[a])
     for layout in ("contiguous", "lz4"):
@@ -283,6 +284,17 @@ def _counting_setup(side: int) -> Entry:
     return Entry(
         _facts("counting-setup", side, "uint16", (8, 8)), lambda: gpu4d.preprocess.counting_setup(raw.reshape(-1, side, side), dark)
     )
+
+
+def _events(inputs: Inputs, side: int) -> Entry:
+    """Reduce events in host memory, as a detector of events delivers them: 200 in a pattern."""
+    each, scan = 200, (64, max(1, inputs.stream_bytes // (64 * 8 * 200)))
+    n = scan[0] * scan[1]
+    struck = np.random.default_rng(0).integers(0, side * side, each * min(n, DIFFERENT)).astype(np.int32)
+    source = gpu4d.data.EventSource(np.arange(n + 1) * each, np.resize(struck, n * each), scan, (side, side))
+    cube = gpu4d.DataCube(source, gpu4d.Calibration(origin=(side / 2, side / 2)))
+    facts = _facts("one-pass", side, "uint16", scan) | {"events": n * each}
+    return Entry(facts, lambda: one_pass(cube, inputs.place.device))
 
 
 def _device(inputs: Inputs) -> str:

@@ -1,0 +1,450 @@
+"""Predict how long a scan takes on the machine of a result, technique by technique, and say what binds it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from gpu4d.benchmarks.suite.costs import Costs, NotMeasured
+from gpu4d.benchmarks.suite.detectors import DETECTORS, EVENTS, Detector, Pace, keeps_up
+from gpu4d.benchmarks.suite.scan import Scan
+
+from gpu4d.errors import InputError
+
+BUDGET, BUDGET_SHARE = 4e9, 0.5  # bytes that a call may hold on a host, and share of what is free (`gpu4d.device.memory.default_budget`)
+FREE = 0.9  # of the memory, before a call begins
+CACHED = 0.7  # of the memory may hold pages of a file that are read again
+RESIDENT = 0.6  # of a card's memory may hold patterns, beside what work on them takes
+MODEL = 0.07  # relative error of the model inside of what was measured
+PER_DOUBLING = 0.05  # and for each doubling of pixels beyond it
+MEASURED_PIXELS = 64**2, 256**2
+BANDWIDTH = 0.7  # of the time: where reading memory at the measured rate takes so much, memory binds
+RING_BYTES = 3 * (4 << 20), 3 * (64 << 20)  # buffers of a conveyor, on the CPU and on a card (`gpu4d.streaming.plan`)
+FREQUENCIES = 0.36  # of a scan's Fourier plane: the half in which disks of a focused probe overlap
+TITLES = {
+    "read": "read and decode all, mean pattern",
+    "one-pass": "virtual images, centre of mass, mean",
+    "radial": "radial profiles",
+    "dpc": "DPC",
+    "strain": "Bragg disks by correlation, strain",
+    "strain-precise": "Bragg disks by likelihood, strain",
+    "orientation": "Bragg disks, orientations",
+    "ssb": "SSB",
+    "wdd": "WDD",
+    "counting": "counting of raw frames",
+}
+
+
+class Work(NamedTuple):
+    """What a technique does with a scan, beside reading it."""
+
+    compute: float  # s, on the device
+    fixed: float = 0.0  # s, in which nothing is read
+    passes: int = 1  # over the scan
+    held: float = 0.0  # bytes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Of a result, what decides where a scan lies."""
+
+    memory: float
+    card: float | None  # bytes of a GPU's memory; None on the CPU
+    threads: int
+    read: float | None  # bytes/s that memory is read at
+    link: float | None  # bytes/s from host to device
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> Machine:
+        about = result.get("machine") or {}
+        sizes = [about.get(name) for name in ("memory", "memory_limit")]
+        memory = min((float(size) for size in sizes if size), default=0.0)
+        if not memory:
+            raise InputError("the result does not say how much memory its machine has: predictions need machine.memory")
+        device, card = about.get("device") or "cpu", None
+        if device != "cpu":
+            cards = [one for one in about.get("gpus") or () if one.get("memory")]
+            found = [one for one in cards if one.get("name") == device] or cards[:1]
+            if not found:
+                raise InputError(f"the result was measured on {device}, and does not say how much memory that has: need machine.gpus")
+            card = float(found[0]["memory"])
+        rates = {name: (result.get("attainable") or {}).get(name, {}).get("value") for name in ("read", "host_to_device")}
+        return cls(memory, card, int(about.get("threads") or 1), rates["read"], rates["host_to_device"] if card else None)
+
+    @property
+    def budget(self) -> float:
+        """Bytes that a call may hold."""
+        free = FREE * (self.card or self.memory)
+        return BUDGET_SHARE * free if self.card else min(BUDGET, BUDGET_SHARE * free)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A time in seconds, and the interval it is expected in."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Time:
+    """The prediction for one technique.
+
+    Attributes
+    ----------
+    technique, title : str
+    first : Range
+        Seconds, with the file on the disk.
+    again : Range or None
+        Seconds, with the patterns in memory: of the card if they fit there, else in the page cache. None if they fit nowhere.
+    place : {"card", "page cache", "disk"}
+        Where the patterns are in `again`; "disk" if they are streamed from there each time.
+    binds : str
+        What decides `first`.
+    candidates : dict of str to float
+        Seconds that each part would take alone.
+    passes : int
+        Over the scan.
+    peak_memory : float
+        Bytes that the call holds, about.
+    rate : float
+        Patterns a second, of `first`.
+    scans_per_kwh, scans_per_hour_per_1000 : float or None
+        Scans for a kWh, and scans an hour for each 1 000 € of the price.
+    """
+
+    technique: str
+    title: str
+    first: Range
+    again: Range | None
+    place: str
+    binds: str
+    candidates: dict[str, float]
+    passes: int
+    peak_memory: float
+    rate: float
+    scans_per_kwh: float | None = None
+    scans_per_hour_per_1000: float | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How long a scan takes on a machine.
+
+    Attributes
+    ----------
+    scan, machine : str
+    nbytes, stored : int
+        Bytes of the patterns and of the file.
+    times : tuple of Time
+    missing : dict of str to str
+        Techniques that cannot be predicted, and why.
+    paces : tuple of Pace
+        What keeps up with which detector.
+    assumed : tuple of str
+        What the times rest on.
+    power, price : float or None
+        W and €.
+    """
+
+    scan: str
+    machine: str
+    nbytes: int
+    stored: int
+    times: tuple[Time, ...]
+    missing: dict[str, str]
+    paces: tuple[Pace, ...]
+    assumed: tuple[str, ...]
+    power: float | None = None
+    price: float | None = None
+    format: str = field(default="gpu4d-bench-prediction", kw_only=True)
+    version: int = field(default=1, kw_only=True)
+
+    def __getitem__(self, technique: str) -> Time:
+        return next(one for one in self.times if one.technique == technique)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all numbers, for JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return tables for a terminal."""
+        from gpu4d.benchmarks.suite.prediction_text import text
+
+        return text(self)
+
+
+def predict_from(
+    result: str | os.PathLike[str],
+    file: str | os.PathLike[str] | None = None,
+    scan: str | None = None,
+    *,
+    price: float | None = None,
+    power: float | None = None,
+) -> Prediction:
+    """Predict from a file with a result, for a scan in a file or one that is written down.
+
+    Raises
+    ------
+    InputError
+        Neither or both are given, or one of them cannot be read.
+    """
+    from gpu4d.benchmarks.suite import result as results
+
+    if (file is None) == (scan is None):
+        raise InputError("give either the file of a scan, or its shape: --scan 512x512x256x256:uint16")
+    asked = Scan.parse(scan) if scan is not None else Scan.of_file(file)  # type: ignore[arg-type]
+    return predict(results.read(result), asked, price=price, power=power)
+
+
+def predict(result: Mapping[str, Any], scan: Scan, *, price: float | None = None, power: float | None = None) -> Prediction:
+    """Predict how long a scan takes on the machine of a result.
+
+    Parameters
+    ----------
+    result : mapping
+        As `gpu4d bench run` writes it; of its keys scaling, machine, attainable and workloads (for the energy) are used.
+    scan : Scan
+    price : float, optional
+        Of the machine, €.
+    power : float, optional
+        That it takes while it works, W. By default from the energies of the result.
+
+    Raises
+    ------
+    InputError
+        The result has no measurements of scaling, or does not say how large the memory is.
+    """
+    machine, scaling = Machine.of(result), result.get("scaling") or {}
+    states = {state: Costs(scaling, state) for state in ("median", "low", "high")}
+    power = mean_power(result) if power is None else power
+    times, missing = [], dict[str, str]()
+    for technique in TITLES:
+        try:
+            times.append(_time(technique, scan, machine, states, price=price, power=power))
+        except NotMeasured as error:
+            missing[technique] = str(error)
+    label = (result.get("machine") or {}).get("label") or "a machine"
+    paces = tuple(pace_with(detector, states["median"], machine) for detector in DETECTORS)
+    return Prediction(str(scan), label, scan.nbytes, scan.on_disk, tuple(times), missing, paces, _assumed(scan), power, price)
+
+
+def mean_power(result: Mapping[str, Any]) -> float | None:
+    """Return the mean power of the workloads whose energy is known, W."""
+    known = [one for one in (result.get("workloads") or {}).values() if one.get("energy_j") and one.get("median")]
+    seconds = sum(one["median"] for one in known)
+    return sum(one["energy_j"] for one in known) / seconds if seconds else None
+
+
+# ---------------------------------------------------------------- what techniques do
+
+
+def _swept(name: str, outputs: float) -> Callable[[Scan, Costs, Machine], Work]:
+    """Return the work of one sweep that leaves so many float64 at each position."""
+
+    def work(scan: Scan, costs: Costs, machine: Machine) -> Work:
+        return Work(scan.positions * costs.swept(name, scan.detector_shape, scan.dtype), held=8 * outputs * scan.positions)
+
+    return work
+
+
+def _strain(scan: Scan, costs: Costs, machine: Machine) -> Work:
+    found = _disks(scan, costs)
+    return found._replace(fixed=costs.line("strain", scan.positions))
+
+
+def _strain_precise(scan: Scan, costs: Costs, machine: Machine) -> Work:
+    found = _strain(scan, costs, machine)
+    if np.dtype(scan.dtype).kind == "f":  # no counts: nothing is fitted
+        return found
+    fit = costs.fit(scan.detector_shape, scan.disks, scan.disk_radius, scan.disk_spacing)
+    chosen = costs.choose(scan.detector_shape, np.dtype(scan.dtype).itemsize, scan.positions)
+    return found._replace(compute=found.compute + scan.positions * fit, fixed=found.fixed + chosen)
+
+
+def _orientation(scan: Scan, costs: Costs, machine: Machine) -> Work:
+    return _disks(scan, costs)._replace(fixed=costs.line("match", scan.positions))
+
+
+def _disks(scan: Scan, costs: Costs) -> Work:
+    listed = 2 * 5 * 8 * scan.positions * scan.disks  # lists of five float64 a disk, in tiles and in scan order
+    return Work(scan.positions * costs.search(scan.detector_shape, scan.disks), held=listed)
+
+
+def _dpc(scan: Scan, costs: Costs, machine: Machine) -> Work:
+    patterns, maps = costs.dpc(scan.positions, scan.detector_shape, scan.dtype)
+    return Work(patterns, fixed=maps, held=8 * 16 * scan.positions)
+
+
+def _direct(name: str) -> Callable[[Scan, Costs, Machine], Work]:
+    """Return the work of direct ptychography: a pass for the disk in the mean pattern, and passes for images of its pixels."""
+
+    def work(scan: Scan, costs: Costs, machine: Machine) -> Work:
+        copies = 4 if machine.card else 2
+        spectra = 8 * FREQUENCIES * scan.positions * (2 if machine.card else 1) if name == "wdd" else 0.0
+        stack = scan.bright_pixels * (copies * np.dtype(scan.dtype).itemsize * scan.positions + spectra)
+        passes = max(1, math.ceil(stack / machine.budget))
+        looked = scan.positions * costs.swept("read", scan.detector_shape, scan.dtype)
+        summed = costs.direct(name, scan.positions, scan.bright_pixels)
+        return Work(looked, summed + costs.measure_disk(scan.detector_shape), 1 + passes, min(stack, machine.budget))
+
+    return work
+
+
+def _counting(scan: Scan, costs: Costs, machine: Machine) -> Work:
+    events = 0.01 * scan.positions * math.prod(scan.detector_shape)
+    return Work(scan.positions * costs.counted(scan.detector_shape), costs.counting_setup(scan.detector_shape), held=8 * events)
+
+
+WORK: dict[str, Callable[[Scan, Costs, Machine], Work]] = {
+    "read": _swept("read", 0.0),
+    "one-pass": _swept("one-pass", 7.0),
+    "radial": _swept("radial", 64.0),
+    "dpc": _dpc,
+    "strain": _strain,
+    "strain-precise": _strain_precise,
+    "orientation": _orientation,
+    "ssb": _direct("ssb"),
+    "wdd": _direct("wdd"),
+    "counting": _counting,
+}
+
+
+# ---------------------------------------------------------------- where patterns come from
+
+
+class Stages(NamedTuple):
+    """Seconds of parts that go on at the same time, and of what comes before and after them."""
+
+    disk: float
+    read: float  # of the host, or through a link to the device
+    compute: float
+    fixed: float
+
+
+def _stages(work: Work, scan: Scan, costs: Costs, machine: Machine) -> Stages:
+    """Return how long each part takes alone."""
+    fits = scan.on_disk <= CACHED * machine.memory
+    disk = (1 if fits else work.passes) * scan.on_disk * costs.disk(scan.layout)
+    if machine.card:
+        fed = work.passes * scan.nbytes * costs.from_file(scan.layout, scan.dtype)
+        return Stages(disk, fed, work.compute, work.fixed + costs.call_of_file)
+    read = work.passes * scan.nbytes * costs.reading(scan.layout, scan.dtype)
+    return Stages(disk, read, work.compute, work.fixed + costs.call_of_file)
+
+
+def first_time(stages: Stages, machine: Machine) -> float:
+    """Return the time with the file on the disk.
+
+    The disk works ahead of the cores. Cores both read and compute. In front of a card, readers, link and card go on at the same time.
+    """
+    host = max(stages.read, stages.compute) if machine.card else stages.read + stages.compute
+    return max(stages.disk, host) + stages.fixed
+
+
+def next_time(stages: Stages, scan: Scan, machine: Machine) -> tuple[float | None, str]:
+    """Return the time with the patterns in memory, and where they are."""
+    if machine.card and scan.nbytes <= RESIDENT * machine.card:
+        return stages.compute + stages.fixed, "card"
+    if scan.on_disk <= CACHED * machine.memory:
+        return first_time(stages._replace(disk=0.0), machine), "page cache"
+    return None, "disk"
+
+
+def _binds(stages: Stages, scan: Scan, machine: Machine, passes: int) -> tuple[str, dict[str, float]]:
+    """Return what decides the time, and what every part would take alone."""
+    candidates = {"disk": stages.disk, "reading and decoding": stages.read, "compute": stages.compute, "fixed": stages.fixed}
+    if machine.link:
+        candidates["link"] = passes * scan.nbytes / machine.link
+    elif machine.read:
+        candidates["memory"] = passes * scan.nbytes / machine.read
+    host = max(stages.read, stages.compute) if machine.card else stages.read + stages.compute
+    if stages.fixed > max(stages.disk, host):
+        return "fixed", candidates
+    if stages.disk > host:
+        return "disk", candidates
+    if stages.read > stages.compute:
+        return ("link" if candidates.get("link", 0.0) > BANDWIDTH * stages.read else "reading and decoding"), candidates
+    return ("memory" if candidates.get("memory", 0.0) > BANDWIDTH * host else "compute"), candidates
+
+
+def _time(technique: str, scan: Scan, machine: Machine, states: Mapping[str, Costs], *, price: float | None, power: float | None) -> Time:
+    parts = {state: _stages(WORK[technique](scan, costs, machine), scan, costs, machine) for state, costs in states.items()}
+    work, stages = WORK[technique](scan, states["median"], machine), parts["median"]
+    margin = model_error(scan)
+
+    def ranged(of: Callable[[Stages], float | None]) -> Range | None:
+        value, low, high = (of(parts[state]) for state in ("median", "low", "high"))
+        if value is None or low is None or high is None:
+            return None
+        return Range(value, min(low, value) * (1 - margin), max(high, value) * (1 + margin))
+
+    first = ranged(lambda one: first_time(one, machine))
+    assert first is not None
+    binds, candidates = _binds(stages, scan, machine, work.passes)
+    buffers = RING_BYTES[bool(machine.card)] * (1 if machine.card else machine.threads)
+    return Time(
+        technique,
+        TITLES[technique],
+        first,
+        ranged(lambda one: next_time(one, scan, machine)[0]),
+        next_time(stages, scan, machine)[1],
+        binds,
+        candidates,
+        work.passes,
+        work.held + buffers,
+        scan.positions / first.value,
+        None if not power else 3.6e6 / (power * first.value),
+        None if not price else 3600 / first.value / (price / 1000),
+    )
+
+
+def model_error(scan: Scan) -> float:
+    """Return the relative error that is allowed for the model itself: more for detectors beyond those that were measured."""
+    pixels, (least, most) = math.prod(scan.detector_shape), MEASURED_PIXELS
+    beyond = max(0.0, math.log2(pixels / most), math.log2(least / pixels))
+    return min(0.5, MODEL + PER_DOUBLING * beyond)
+
+
+def pace_with(detector: Detector, costs: Costs, machine: Machine) -> Pace:
+    """Say what keeps up with a detector whose patterns come into host memory."""
+    scan, rates = Scan((256, 256), detector.shape, detector.dtype), dict[str, float]()
+    for technique in TITLES:
+        if (technique == "counting") != detector.raw and technique != "read":
+            continue
+        try:
+            work = WORK[technique](scan, costs, machine)
+        except NotMeasured:
+            continue
+        link = work.passes * scan.nbytes / machine.link if machine.link else 0.0
+        lists = (
+            costs.line("strain" if "strain" in technique else "match", scan.positions)
+            if technique.startswith(("strain", "orient"))
+            else 0.0
+        )
+        rates[technique] = scan.positions / max(work.compute + (lists or work.fixed * (technique in ("ssb", "wdd", "dpc"))), link)
+    try:
+        rates[EVENTS] = 1 / costs.event()
+    except NotMeasured:
+        pass
+    return keeps_up(rates, detector)
+
+
+def _assumed(scan: Scan) -> tuple[str, ...]:
+    """Say in sentences what a prediction rests on."""
+    size = (
+        "the file says" if scan.stored is not None else "a usual compression gives" if scan.layout in ("lz4", "gzip") else "the shape gives"
+    )
+    joint = scan.disk_spacing < 2 * scan.disk_radius + 7
+    return (
+        f"the file holds {scan.on_disk / 1e9:.3g} GB, as {size}",
+        f"{scan.disks:g} Bragg disks in a pattern, of radius {scan.disk_radius:.3g} px, {scan.disk_spacing:.3g} px apart: "
+        + ("neighbours are fitted together" if joint else "each is fitted alone"),
+        f"{scan.bright_pixels} pixels in the bright-field disk of a focused probe",
+        "nothing else runs on the machine, and its disk is as fast as when it was measured",
+    )
