@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -271,30 +271,39 @@ def _cannot(peer: Peer, workloads: Mapping[str, Workload]) -> dict[str, str]:
 def _run_peer(peer: Peer, keys: Sequence[str], entry: dict[str, Any], run: Run, save: Callable[[], None]) -> None:
     run.say(f"{peer.name}: its environment")
     python = peer.interpreter(run.environments)
-    with ExitStack() as stack:
-        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peer-", dir=run.place.folder)))
-        inputs = folder / "inputs"
+    with tempfile.TemporaryDirectory(prefix="peer-", dir=run.place.folder) as made:
+        inputs = pathlib.Path(made) / "inputs"
         inputs.mkdir()
-        workers = []
-        for one_thread in (True, False):
-            log = folder / f"log-{one_thread}"
-            workers.append(Worker(python, SCRIPTS / peer.environment.script, inputs, one_thread=one_thread, log=log))
-            stack.callback(workers[-1].close)
-        versions = workers[0].ask("about")["about"]
-        entry |= {"version": next(iter(versions.values()), None), "versions": versions}
-        for key in keys:
-            run.say(f"{peer.name}: {key}")
-            try:
-                entry["workloads"][key] = _compared(peer.tasks[key], run.workloads[key], workers, inputs, run)
-            except Exception as error:  # a workload or a plug-in may raise anything; the others are still of use
-                entry["failed"][key] = " ".join(f"{error}".split()) or type(error).__name__
-                run.say(f"{peer.name}: {key}: {entry['failed'][key]}")
+        workers = _started(peer, python, inputs)
+        try:
+            versions = workers[0].ask("about")["about"]
+            entry |= {"version": next(iter(versions.values()), None), "versions": versions}
+            for key in keys:
+                run.say(f"{peer.name}: {key}")
                 if any(worker.process.poll() is not None for worker in workers):
-                    raise WorkerError(entry["failed"][key]) from error
-            finally:
+                    _close(workers)
+                    workers = _started(peer, python, inputs)
+                try:
+                    entry["workloads"][key] = _compared(peer.tasks[key], run.workloads[key], workers, inputs, run)
+                except Exception as error:  # a workload or a plug-in may raise anything; the others are still of use
+                    entry["failed"][key] = " ".join(f"{error}".split()) or type(error).__name__
+                    run.say(f"{peer.name}: {key}: {entry['failed'][key]}")
                 for path in inputs.iterdir():
                     path.unlink()
-            save()
+                save()
+        finally:
+            _close(workers)
+
+
+def _started(peer: Peer, python: pathlib.Path, inputs: pathlib.Path) -> list[Worker]:
+    """Start the peer on one thread, and as it is by default."""
+    script = SCRIPTS / peer.environment.script
+    return [Worker(python, script, inputs, one_thread=one, log=inputs.with_name(f"log-{one}")) for one in (True, False)]
+
+
+def _close(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.close()
 
 
 def _compared(task: Task, workload: Workload, workers: Sequence[Worker], folder: pathlib.Path, run: Run) -> dict[str, Any]:
