@@ -21,10 +21,9 @@ import pathlib
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from gpu4d.benchmarks.peers import environments
 from gpu4d.benchmarks.peers.environments import Environment, SetupError
 from gpu4d.benchmarks.peers.table import Check, aligned, speed
 from gpu4d.benchmarks.peers.worker import Worker, WorkerError, arrays_of
+from gpu4d.benchmarks.suite.measuring import one_call
 from gpu4d.benchmarks.suite.statistics import summarise
 from gpu4d.benchmarks.suite.workload import Place, Prepared, Workload
 
@@ -200,63 +200,54 @@ def _checked(found: Any, where: str) -> Peer:
 
 @dataclass(frozen=True)
 class Run:
-    """What a comparison with peers is made of.
-
-    Attributes
-    ----------
-    place : Place
-    workloads : mapping of str to Workload
-        Those of the run, by key.
-    tier, seed : str, int
-        As of the run: the inputs are the same.
-    rounds : int
-        Calls of a peer for each way.
-    environments : path
-        Where environments are kept.
-    say : callable
-        Gets a line of progress.
-    save : callable
-        Gets all that is known whenever something is new, so that a cut loses little.
-    """
+    """What a comparison with a peer is made of, as of `beside`."""
 
     place: Place
-    workloads: Mapping[str, Workload]
     tier: str
     seed: int
-    rounds: int = ROUNDS
-    environments: pathlib.Path = field(default_factory=environments.default_folder)
-    say: Say = lambda line: None
-    save: Callable[[dict[str, Any]], None] = lambda found: None
+    workloads: Mapping[str, Workload]
+    say: Say
 
 
-def compare_with_peers(peers: Sequence[Peer], run: Run, done: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the part "peers" of a result.
+def beside(
+    peer: str | Peer, place: Place, tier: str, seed: int, workloads: Sequence[Workload], *, say: Say = lambda line: None,
+    save: Callable[[dict[str, Any]], None] = lambda found: None, done: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run one peer beside the workloads, and return its entry in the part "peers" of a result.
+
+    What the peer lacks, what fails and what differs is in the entry: nothing is raised for it.
 
     Parameters
     ----------
-    peers : sequence of Peer
-        As of `chosen_peers`.
-    run : Run
+    peer : str or Peer
+        As of `chosen_peers`, which raises an error where a name is unknown.
+    place : Place
+    tier, seed : str, int
+        As of the run: the inputs are the same.
+    workloads : sequence of Workload
+        Those of the run.
+    say : callable
+        Gets a line of progress.
+    save : callable
+        Gets the entry after every workload, so that a cut loses little.
     done : mapping, optional
-        The part as far as an earlier run came: workloads in it are not run again. What failed is tried again.
+        The entry as far as an earlier run came: its workloads are not run again. What failed is tried again.
     """
-    found: dict[str, Any] = {name: dict(entry) for name, entry in (done or {}).items()}
-    for peer in peers:
-        before = found.get(peer.name, {})
-        entry: dict[str, Any] = {
-            "version": before.get("version"), "environment": _described(peer), "workloads": dict(before.get("workloads", {})),
-            "cannot": _cannot(peer, run.workloads), "failed": {},
-        }  # fmt: skip
-        found[peer.name] = entry
-        left = [key for key in run.workloads if key in peer.tasks and key not in entry["workloads"]]
-        if left:
-            try:
-                _run_peer(peer, left, entry, run, lambda: run.save(found))
-            except (SetupError, WorkerError) as error:
-                entry["absent"] = f"{peer.name} could not be set up: {error}"
-                run.say(entry["absent"])
-        run.save(found)
-    return found
+    peer = chosen_peers([peer])[0] if isinstance(peer, str) else peer
+    run = Run(place, tier, seed, {workload.key: workload for workload in workloads}, say)
+    done = done or {}
+    entry: dict[str, Any] = {
+        "version": done.get("version"), "environment": _described(peer), "workloads": dict(done.get("workloads", {})),
+        "cannot": _cannot(peer, run.workloads), "failed": {},
+    }  # fmt: skip
+    left = [key for key in run.workloads if key in peer.tasks and key not in entry["workloads"]]
+    if left:
+        try:
+            _run_peer(peer, left, entry, run, lambda: save(entry))
+        except (SetupError, WorkerError) as error:
+            entry["absent"] = f"{peer.name} could not be set up: {error}"
+            say(entry["absent"])
+    return entry
 
 
 def _described(peer: Peer) -> str:
@@ -270,7 +261,7 @@ def _cannot(peer: Peer, workloads: Mapping[str, Workload]) -> dict[str, str]:
 
 def _run_peer(peer: Peer, keys: Sequence[str], entry: dict[str, Any], run: Run, save: Callable[[], None]) -> None:
     run.say(f"{peer.name}: its environment")
-    python = peer.interpreter(run.environments)
+    python = peer.interpreter(environments.default_folder())
     with tempfile.TemporaryDirectory(prefix="peer-", dir=run.place.folder) as made:
         inputs = pathlib.Path(made) / "inputs"
         inputs.mkdir()
@@ -313,14 +304,16 @@ def _compared(task: Task, workload: Workload, workers: Sequence[Worker], folder:
             raise InputError("the workload does not give its inputs to peers")
         inputs = prepared.inputs()
         given = task.write(folder, inputs)
-        call, arrays = (prepared.call, prepared.arrays) if task.ours is None else task.ours(run.place, inputs)
+        if task.ours is not None:
+            call, arrays = task.ours(run.place, inputs)
+            prepared = replace(prepared, call=call, arrays=arrays)
         options = {**task.options, **given.options}
         for worker in workers:
             worker.ask("forget")
         saved = folder / "theirs.npz"
         workers[0].run(task.name, {**options, **(task.precise or {})}, saved)
-        _, result = _timed(call, prepared.before, run.place)
-        checks = _checks(task, folder, arrays_of(saved), task.adapt(arrays(result), inputs, given))
+        _, result = one_call(prepared, run.place)
+        checks = _checks(task, folder, arrays_of(saved), task.adapt(prepared.arrays(result), inputs, given))
         del inputs, result
         entry: dict[str, Any] = {
             "does": task.does, "ours_does": task.ours_does or workload.title, "ours_on": run.place.device, "unit": workload.unit,
@@ -329,7 +322,7 @@ def _compared(task: Task, workload: Workload, workers: Sequence[Worker], folder:
             "ratio": None, "low": None, "high": None, "against": None,
         }  # fmt: skip
         if entry["agrees"]:
-            _take_turns(entry, task, options, workers, folder, lambda: _timed(call, prepared.before, run.place)[0], run.rounds)
+            _take_turns(entry, task, options, workers, folder, lambda: one_call(prepared, run.place)[0])
             entry |= ratio(entry)
         return entry
 
@@ -344,16 +337,6 @@ def _prepared(workload: Workload, run: Run) -> Iterator[Prepared]:
             prepared.close()
 
 
-def _timed(call: Callable[[], Any], before: Callable[[], None] | None, place: Place) -> tuple[float, Any]:
-    if before is not None:
-        before()
-    place.wait()
-    begun = time.perf_counter()
-    result = call()
-    place.wait()
-    return time.perf_counter() - begun, result
-
-
 def _checks(task: Task, folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Check]:
     try:
         checks = task.agree(folder, theirs, ours)
@@ -366,7 +349,7 @@ def _checks(task: Task, folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> l
 
 def _take_turns(
     entry: dict[str, Any], task: Task, options: Mapping[str, Any], workers: Sequence[Worker], folder: pathlib.Path,
-    ours: Callable[[], float], rounds: int,
+    ours: Callable[[], float],
 ) -> None:  # fmt: skip
     """Time the peer on one thread, ours, the peer as it is by default, ours, and again. Every way is called once before."""
 
@@ -377,7 +360,7 @@ def _take_turns(
 
     for worker in workers:
         theirs(worker)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for worker, kind in zip(workers, ("samples_one_thread", "samples"), strict=True):
             entry[kind].append(theirs(worker))
             entry["ours"].append(ours())

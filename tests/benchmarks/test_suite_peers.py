@@ -22,7 +22,8 @@ SCRIPT = pathlib.Path(__file__).with_name("fake_peer.py")
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "ROUNDS", 2)
     return Place(np, False, "cpu", tmp_path)
 
 
@@ -59,19 +60,18 @@ def fake(tasks, name="fake", **options):
     return peers.Peer(name, environment, tasks, **{"python": pathlib.Path(sys.executable), **options})
 
 
-def compared(place, every, *workloads, done=None, **options):
-    run = peers.Run(place, {w.key: w for w in workloads}, "quick", 3, **{"rounds": 3, **options})
-    return peers.compare_with_peers(every, run, done)
+def compared(place, peer, *workloads, **options):
+    return peers.beside(peer, place, "quick", 3, workloads, **options)
 
 
 def test_who_agrees_is_timed_in_turns_and_compared_per_unit(place):
     said, saved = [], []
     peer = fake({"doubling": task(factor=2.0)}, cannot={"other": "has no other"})
     workloads = doubling(), doubling("other"), doubling("third")
-    found = compared(place, [peer], *workloads, say=said.append, save=lambda part: saved.append(str(part)))["fake"]
+    found = compared(place, peer, *workloads, say=said.append, save=lambda part: saved.append(str(part)))
     entry = found["workloads"]["doubling"]
     assert entry["agrees"] and "differs by 0 (≤ 1e-06)" in entry["differences"]
-    assert [len(entry[kind]) for kind in ("samples_one_thread", "samples", "ours")] == [3, 3, 6]
+    assert [len(entry[kind]) for kind in ("samples_one_thread", "samples", "ours")] == [2, 2, 4]
     assert (entry["amount"], entry["ours_amount"], entry["unit"]) == (4.0, 8, "numbers")
     assert entry["low"] <= entry["ratio"] <= entry["high"]
     assert found["version"] == "1.2" and found["cannot"] == {"other": "has no other", "third": "nothing comparable is known of it"}
@@ -89,7 +89,7 @@ def test_the_ratio_is_against_the_faster_way_of_the_peer():
 
 
 def test_who_differs_is_not_timed(place):
-    found = compared(place, [fake({"doubling": task(factor=2.1)})], doubling())["fake"]
+    found = compared(place, fake({"doubling": task(factor=2.1)}), doubling())
     entry = found["workloads"]["doubling"]
     assert not entry["agrees"] and entry["ratio"] is None and entry["ours"] == entry["samples"] == []
     assert "DIFFER" in peers.table({"fake": found}) and "NOT ≤ 1e-06" in peers.table({"fake": found})
@@ -98,14 +98,14 @@ def test_who_differs_is_not_timed(place):
 def test_a_task_that_ends_its_process_leaves_the_others(place):
     tasks = {"doubling": task("dies"), "second": task(factor=2.0), "third": task(colour=1), "fourth": task(factor=2.0)}
     workloads = doubling(), doubling("second"), doubling("third"), doubling("fourth", inputs=False)
-    found = compared(place, [fake(tasks)], *workloads, rounds=1)["fake"]
+    found = compared(place, fake(tasks), *workloads)
     assert "ended with code 3" in found["failed"]["doubling"] and found["workloads"]["second"]["agrees"]
     assert "colour" in found["failed"]["third"] and "does not give its inputs" in found["failed"]["fourth"]
 
 
 def test_figures_without_a_limit_are_no_agreement(place):
     stated = peers.Task("multiplies", "times", write, lambda *_: [Check("differs by", 0.0)], {"factor": 2.0})
-    found = compared(place, [fake({"doubling": stated})], doubling())["fake"]
+    found = compared(place, fake({"doubling": stated}), doubling())
     assert "no figure of the task has a limit" in found["failed"]["doubling"]
 
 
@@ -116,7 +116,7 @@ def test_a_peer_that_cannot_be_had_is_said_and_the_next_one_runs(place, monkeypa
     monkeypatch.setattr(peers.environments, "python_of", python_of)
     tasks = {"doubling": task(factor=2.0)}
     gone, moved = fake(tasks, "gone", python=None), fake(tasks, "moved", python=place.folder / "no-python")
-    found = compared(place, [gone, moved, fake(tasks)], doubling(), rounds=1)
+    found = {peer.name: compared(place, peer, doubling()) for peer in (gone, moved, fake(tasks))}
     assert "no matching distribution" in found["gone"]["absent"] and "network" in found["gone"]["absent"]
     assert "there is no" in found["moved"]["absent"] and found["fake"]["workloads"]["doubling"]["agrees"]
     text = peers.table(found)
@@ -125,8 +125,8 @@ def test_a_peer_that_cannot_be_had_is_said_and_the_next_one_runs(place, monkeypa
 
 def test_an_interrupted_comparison_goes_on(place):
     peer = fake({"doubling": task(factor=2.0), "second": task(factor=2.0)})
-    done = {"fake": {"version": "1.2", "workloads": {"doubling": {"agrees": False, "before": True}}, "failed": {"second": "cut"}}}
-    found = compared(place, [peer], doubling(), doubling("second"), done=done, rounds=1)["fake"]
+    done = {"version": "1.2", "workloads": {"doubling": {"agrees": False, "before": True}}, "failed": {"second": "cut"}}
+    found = compared(place, peer, doubling(), doubling("second"), done=done)
     assert found["workloads"]["doubling"]["before"] and found["workloads"]["second"]["agrees"] and not found["failed"]
 
 
@@ -218,7 +218,7 @@ def test_disks_of_some_patterns(tmp_path, monkeypatch):
     given = peer_tasks.write_disks(tmp_path, inputs)
     assert given.chosen.tolist() == [0, 2, 4] and given.share == 0.6 and given.options == {"radius": 3.0}
     flat = positions.reshape(-1, 2)
-    ours = peer_tasks.lists_of_chosen({"qx": flat[:, 0], "qy": flat[:, 1], "starts": np.arange(6) * 2}, inputs, given)
+    ours = peer_tasks.lists_of_chosen({"qx": flat[:, 0], "qy": flat[:, 1], "offsets": np.arange(6) * 2}, inputs, given)
     assert ours["points"].tolist() == positions[[0, 2, 4]].reshape(-1, 2).tolist() and ours["starts"].tolist() == [0, 2, 4, 6]
     agree = peer_tasks.PY4DSTEM.tasks["bragg-disks"].agree
     assert all(check.ok for check in agree(tmp_path, ours, ours))
