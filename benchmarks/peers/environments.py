@@ -38,6 +38,12 @@ ENVIRONMENTS = {
             ("quantem.diffraction.bragg_vectors",),
             "quantem_tasks.py",
         ),
+        Environment(
+            "fast-acbf",
+            ("torch==2.13.0", "torchvision==0.28.0", "fast-acbf==0.9.1"),
+            ("fast_acbf.solver",),
+            "fast_acbf_tasks.py",
+        ),
     )
 }
 NEWEST_PYTHON = (3, 12)  # py4DSTEM 0.14.18 stays with NumPy 1.26, which has no wheels beyond

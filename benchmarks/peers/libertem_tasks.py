@@ -33,12 +33,20 @@ def inline():
     return lt.Context(executor=InlineJobExecutor(inline_threads=1 if ONE_THREAD else None))
 
 
-def one_pass(folder, products) -> Prepared:
-    """Passes over the file: "sum", "masks" and "com" in one call of run_udf."""
+def one_pass(folder, products, source="file") -> Prepared:
+    """Passes over the file: "sum", "masks" and "com" in one call of run_udf.
+
+    With the source "memory" the array is in memory on one thread. The default cluster reads the file, whose pages are in memory: an
+    array cannot be shared with its processes.
+    """
     about = json.loads((folder / "scan.json").read_text())
     masks = np.load(folder / "masks.npy").astype(np.float32)
     ctx = context()
-    data = ctx.load("hdf5", path=str(folder / "scan.h5"), ds_path="data")
+    if source == "memory" and ONE_THREAD:
+        with h5py.File(folder / "scan.h5") as file:
+            data = ctx.load("memory", data=file["data"][()], sig_dims=2)
+    else:
+        data = ctx.load("hdf5", path=str(folder / "scan.h5"), ds_path="data")
     cy, cx = about["center"]
     makers = {
         "sum": lambda: SumUDF(),
@@ -63,7 +71,7 @@ def one_pass(folder, products) -> Prepared:
     return call, arrays
 
 
-def bragg(folder, upsample) -> Prepared:
+def bragg(folder, upsample, radius=6.0) -> Prepared:
     """blobfinder's correlation around known nodes of the mean lattice, refined; in one frame after another."""
     from libertem_blobfinder.common.patterns import RadialGradient
     from libertem_blobfinder.udf.correlation import run_fastcorrelation
@@ -73,7 +81,7 @@ def bragg(folder, upsample) -> Prepared:
         nodes = np.rint(truth["positions"].mean((0, 1))).astype(int)
     ctx = context()
     data = ctx.load("memory", data=frames, sig_dims=2)
-    pattern = RadialGradient(radius=6, search=11)
+    pattern = RadialGradient(radius=radius, search=radius * 11 / 6)
 
     def call():
         return run_fastcorrelation(ctx, data, nodes, pattern, upsample=upsample)

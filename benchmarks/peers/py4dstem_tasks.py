@@ -1,5 +1,6 @@
 """py4DSTEM's side of the comparisons: ``python py4dstem_tasks.py FOLDER`` in its environment, see serve.py."""
 
+import h5py
 import numpy as np
 import py4DSTEM
 from py4DSTEM.process.phase import DPC, Parallax, SingleslicePtychography
@@ -7,14 +8,14 @@ from py4DSTEM.process.strain.latticevectors import add_indices_to_braggvectors, 
 from serve import Prepared, serve
 
 
-def bragg(folder, subpixel, power, smooth) -> Prepared:
+def bragg(folder, subpixel, power, smooth, radius=6.0) -> Prepared:
     """Spacing, border and threshold that suit the data: its defaults leave next to nothing of 128 × 128."""
     cube = py4DSTEM.DataCube(np.load(folder / "bragg_few.npy"))
     probe = py4DSTEM.Probe(np.load(folder / "probe.npy"))
-    kernel = probe.get_kernel(mode="sigmoid", radii=(6.0, 12.0))
+    kernel = probe.get_kernel(mode="sigmoid", radii=(radius, 2 * radius))
     options = {
         "corrPower": power, "sigma_cc": smooth, "subpixel": subpixel, "upsample_factor": 16,
-        "minRelativeIntensity": 0.02, "minPeakSpacing": 12, "edgeBoundary": 6, "maxNumPeaks": 70,
+        "minRelativeIntensity": 0.02, "minPeakSpacing": 2 * radius, "edgeBoundary": round(radius), "maxNumPeaks": 70,
     }  # fmt: skip
 
     def call():
@@ -105,6 +106,23 @@ def orientation(folder, count) -> Prepared:
         return crystal.match_orientations(vectors, num_matches_return=1, min_number_peaks=3, progress_bar=False)
 
     return call, lambda found: {"turns": np.swapaxes(found.matrix[0, :, 0], -1, -2)}  # its matrices turn lab axes into crystal axes
+
+
+def images(folder) -> Prepared:
+    """Four ring images, mean and maximum pattern of a scan in memory, one pass each."""
+    with h5py.File(folder / "scan.h5") as file:
+        cube = py4DSTEM.DataCube(file["data"][()])
+    masks = np.load(folder / "masks.npy")
+
+    def call():
+        found = [cube.get_virtual_image("mask", mask, verbose=False, name=f"image {i}") for i, mask in enumerate(masks)]
+        return found, cube.get_dp_mean(returncalc=True), cube.get_dp_max(returncalc=True)
+
+    return call, lambda found: {
+        "images": np.stack([np.asarray(image.data) for image in found[0]]),
+        "mean": np.asarray(found[1].data),
+        "max": np.asarray(found[2].data),
+    }
 
 
 def point_lists(shape, q, intensity):
@@ -198,5 +216,5 @@ def versions():
 
 
 if __name__ == "__main__":
-    serve({"bragg": bragg, "close disks": close_disks, "lattice": lattice, "orientation": orientation, "dpc": dpc,
+    serve({"bragg": bragg, "images": images, "close disks": close_disks, "lattice": lattice, "orientation": orientation, "dpc": dpc,
            "parallax": parallax, "iterative": iterative}, versions)  # fmt: skip

@@ -11,15 +11,15 @@ from quantem.diffraction.bragg_vectors import BraggVectors
 from serve import Prepared, serve
 
 
-def bragg(folder, subpixel) -> Prepared:
+def bragg(folder, subpixel, radius=6.0) -> Prepared:
     """Correlation with the vacuum probe, power 1, its default."""
     frames = np.load(folder / "bragg_few.npy")
     workflow = BraggVectors.from_dataset(Dataset4dstem.from_array(frames))
     probe = np.load(folder / "probe.npy")
     workflow.make_template_from_probe(probe, center=tuple(n // 2 for n in probe.shape), subtract_mean=True)
     options = {
-        "min_spacing": 12.0,
-        "edge_boundary": 6,
+        "min_spacing": 2 * radius,
+        "edge_boundary": round(radius),
         "max_num_peaks": 70,
         "subpixel": subpixel,
         "upsample_factor": 16,

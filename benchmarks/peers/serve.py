@@ -4,7 +4,7 @@ Runs in the environment of a peer, so it needs NumPy and nothing else. A request
 ``{"task": name, "options": {...}, "save": path or null}``; the answer is ``{"seconds": s, "about": {...}}`` or ``{"error": traceback}``.
 A task is a function of the folder of inputs and the options. It prepares everything that is not to be timed and returns the call
 to time and a function that turns the call's result into arrays. What was prepared is kept: the first request of a task and its
-options runs the call once more, untimed, as the warm-up.
+options runs the call once more, untimed, as the warm-up. The task "forget" drops all that was prepared: the inputs are about to change.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ def serve(tasks: dict[str, Task], about: Callable[[], dict[str, Any]]) -> None:
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         if request["task"] == "about":
             return {"seconds": 0.0, "about": about()}
+        if request["task"] == "forget":
+            prepared.clear()
+            return {"seconds": 0.0}
         key = json.dumps([request["task"], request["options"]], sort_keys=True)
         if key not in prepared:
             prepared[key] = tasks[request["task"]](folder, **request["options"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -89,9 +89,13 @@ HEAD = ("peer", "what it does", "on one thread", "by default", "what gpu4d does"
 
 
 def table(rows: list[Row]) -> str:
-    """A Markdown table whose columns line up."""
-    cells = [HEAD, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(HEAD))]
+    """A Markdown table of the rows."""
+    return aligned([HEAD, *(_cells(row) for row in rows)])
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up; the first line is its head."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in cells]
     return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
+SERVE = pathlib.Path(__file__).resolve().parent  # of serve.py, which scripts of plug-ins import too
 LIMIT = 900.0  # s: a task that takes longer hangs
 
 
@@ -27,7 +26,7 @@ class Worker:
 
     def __init__(self, python: pathlib.Path, script: pathlib.Path, folder: pathlib.Path, *, one_thread: bool, log: pathlib.Path) -> None:
         environment = {k: v for k, v in os.environ.items() if k not in BLAS and k != "PYTHONPATH"}
-        environment |= {"MPLBACKEND": "Agg", "PEER_THREADS": "1" if one_thread else ""}
+        environment |= {"MPLBACKEND": "Agg", "PEER_THREADS": "1" if one_thread else "", "PYTHONPATH": str(SERVE)}
         environment |= dict.fromkeys(BLAS, "1") if one_thread else {}
         self.log = log
         with log.open("a") as errors:

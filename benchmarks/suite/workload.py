@@ -126,6 +126,8 @@ class Prepared:
         Called when the workload is done: gives memory and files back.
     implementation : str
         What runs: "cpu", "cuda", "definition", or names of operations with theirs.
+    inputs : callable or None
+        Returns the inputs as host arrays by name, for other tools that do the same work: `gpu4d.benchmarks.suite.peers` says the names.
     """
 
     call: Callable[[], Any]
@@ -142,6 +144,7 @@ class Prepared:
     before: Callable[[], None] | None = None
     close: Callable[[], None] | None = None
     implementation: str = ""
+    inputs: Callable[[], dict[str, np.ndarray]] | None = None
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def masks_64(place: Place, size: Size, seed: int) -> Prepared:
         flops=2.0 * masks.size * n,
         rate="gemm",
         implementation=implementations(patterns, "masked_sums"),
+        inputs=lambda: {"patterns": place.host(patterns).reshape(cube.shape), "masks": masks},
     )
 
 

@@ -63,6 +63,7 @@ def one_pass(place: Place, size: Size, seed: int) -> Prepared:
         data.digest(place.xp, patterns),
         bytes=float(patterns.nbytes + 56 * n),
         implementation=implementations(patterns, "frame_reductions", "pattern_sums", "pattern_maximum"),
+        inputs=lambda: {"patterns": place.host(patterns).reshape(cube.shape), "masks": masks},
     )
 
 
