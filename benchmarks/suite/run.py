@@ -112,11 +112,19 @@ def run(options: Options, say: Callable[[str], None] = lambda _text: None) -> di
         about = machine.describe(place)
         code = provenance.code()
         header = {
-            "kind": "header", "tier": options.tier, "device": place.device, "label": about["label"], "code": code["sha256"],
-            "passes": PASSES[options.tier], "pause_s": PAUSE, "only": list(options.only), "plugins": list(options.plugins), "seed_is": options.seed_is,
+            "kind": "header",
+            "tier": options.tier,
+            "device": place.device,
+            "label": about["label"],
+            "code": code["sha256"],
+            "passes": PASSES[options.tier],
+            "pause_s": PAUSE,
+            "only": list(options.only),
+            "plugins": list(options.plugins),
+            "seed_is": options.seed_is,
             "seed": secrets.randbits(31) if options.verify else data.SEED if options.seed is None else options.seed,
             "before": conditions.state(place),
-        }  # fmt: skip
+        }
         parts = Parts(options.parts, header, resume=options.resume)
         going = Run(options, place, parts, chosen, started, say)
         going.everything()
@@ -212,13 +220,18 @@ class Run:
             return
         from gpu4d.benchmarks.suite import peers
 
-        for name in self.options.peers:
-            if not self.parts.has("peer", name, 0):
-                self.say(f"{name}: beside gpu4d, on the same inputs")
-                found = peers.beside(
-                    name, self.place, self.options.tier, self.seed, [u.workload for u in self.units if u.kind == "workload"]
-                )
-                self.parts.add("peer", name, 0, found=found)
+        workloads = [unit.workload for unit in self.units if unit.kind == "workload"]
+        for peer in peers.chosen_peers(self.options.peers):
+            earlier = [part for part in self.parts.of("peer") if part["key"] == peer.name]
+            if earlier and earlier[-1]["complete"]:
+                continue
+            self.say(f"{peer.name}: beside gpu4d, on the same inputs")
+
+            def keep(found: dict[str, Any], complete: bool = False, name: str = peer.name) -> None:
+                self.parts.add("peer", name, 0, found=found, complete=complete)
+
+            done = earlier[-1]["found"] if earlier else None
+            keep(peers.beside(peer, self.place, self.options.tier, self.seed, workloads, say=self.say, save=keep, done=done), True)
 
     def stop_in_time(self) -> None:
         """Raise `Cut` if the deadline has come."""
@@ -236,6 +249,10 @@ def _checked(options: Options) -> dict[str, Workload]:
         raise InputError(f"--verify draws a seed, and --seed {options.seed} gives one: leave one of them away")
     if unknown := [name for name in options.only if name not in known]:
         raise InputError(f"--only {', '.join(unknown)}: there is no such workload; choose from {', '.join(known)}")
+    if options.peers:
+        from gpu4d.benchmarks.suite.peers import chosen_peers
+
+        chosen_peers(options.peers)  # unknown names are refused before anything is measured
     if options.out.exists() and not options.overwrite:
         raise InputError(f"{options.out} exists: give another name with -o, or replace it with --overwrite")
     if options.parts.exists() and not (options.resume or options.overwrite):

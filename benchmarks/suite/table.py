@@ -10,7 +10,12 @@ HEAD = ("workload", "part", "time", "± %", "floor %", "bound by", "memory", "re
 
 def text(result: Mapping[str, Any]) -> str:
     """Return the score, its parts, and a line for every workload and floor."""
-    return "\n\n".join((_about(result), _score(result), _workloads(result), _floors(result)))
+    parts = [_about(result), _score(result), _workloads(result), _floors(result)]
+    if result["peers"]:
+        from gpu4d.benchmarks.suite import peers
+
+        parts.append(peers.table(result["peers"]))
+    return "\n\n".join(parts)
 
 
 def _about(result: Mapping[str, Any]) -> str:
