@@ -8,10 +8,11 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gpu4d.benchmarks.suite import attainable_disk, machine
 from gpu4d.benchmarks.suite.attainable import measure
 from gpu4d.benchmarks.suite.conditions import between, governor, kilobytes, mark, on_battery
@@ -56,6 +57,9 @@ class Finding:
     what: str
     advice: str = ""
 
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
 
 def doctor(device: str = "auto", folder: Path | str | None = None, *, root: Path = ROOT) -> list[Finding]:
     """Return the findings on this machine, topic by topic. It takes a few seconds.
@@ -73,7 +77,8 @@ def doctor(device: str = "auto", folder: Path | str | None = None, *, root: Path
 
     chosen = choose(device)
     with tempfile.TemporaryDirectory(prefix="gpu4d-doctor-", dir=folder) as own:
-        place = Place(_arrays(chosen.kind), chosen.kind == "cuda", str(chosen), Path(own))
+        # No array is made on a card, so that no context is.
+        place = Place(np, chosen.kind == "cuda", str(chosen), Path(own))
         return [finding for look in LOOKS for finding in look(place, root)]
 
 
@@ -86,16 +91,6 @@ def as_text(findings: list[Finding]) -> str:
         if one.advice:
             lines.append(" " * (width + 11) + one.advice)
     return "\n".join(lines)
-
-
-def _arrays(kind: str) -> Any:
-    import numpy as np
-
-    if kind != "cuda":
-        return np
-    import cupy
-
-    return cupy
 
 
 # ---------------------------------------------------------------- looks: each yields the findings of a topic
@@ -296,7 +291,8 @@ def disk(place: Place, root: Path) -> Iterator[Finding]:
     if free is not None and free < LITTLE_DISK:
         yield Finding("disk", PROBLEM, f"{format_bytes(free)} free: files of the workloads do not fit", "name another folder by --folder")
         return
-    found = measure(attainable_disk.COLD_FILE, place, "quick", calls=2)
+    here = Place(np, False, "cpu", place.folder)  # reading a file needs no context on a card
+    found = measure(attainable_disk.COLD_FILE, here, "quick", calls=2)
     said = (
         f"{kind or 'unknown file system'}, {format_bytes(free) if free is not None else '?'} free, read at {format_bytes(found['value'])}/s"
     )

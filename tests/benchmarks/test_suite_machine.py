@@ -18,6 +18,7 @@ from gpu4d.benchmarks.suite.conditions import Mark, between, mark, reasons
 from gpu4d.benchmarks.suite.sensors import Sensed
 from gpu4d.benchmarks.suite.workload import Place
 
+from gpu4d.cli import run_command
 from gpu4d.device.listing import DeviceInfo
 from gpu4d.device.nvml import Link
 
@@ -461,6 +462,13 @@ def test_the_doctor_of_this_machine(tmp_path):
     assert not list(tmp_path.iterdir()), "its folder is taken away"
     text = doctor.as_text(found)
     assert all(one.what in text and one.advice in text for one in found)
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "WATCHED", 0.05)
+    assert not run_command(["bench", "doctor", "--device", "cpu", "--scratch", str(tmp_path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert {"topic", "level", "what", "advice"} == set(found[0]) and any(one["topic"] == "disk" for one in found)
 
 
 def test_a_machine_with_faults(root, place):

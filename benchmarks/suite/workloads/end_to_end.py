@@ -10,7 +10,7 @@ import numpy as np
 from gpu4d.benchmarks.suite import data
 from gpu4d.benchmarks.suite.workload import END_TO_END, Check, Place, Prepared, Size, Workload, WrongAnswer, implementations
 from gpu4d.benchmarks.suite.workloads.disk import PATH
-from gpu4d.benchmarks.suite.workloads.strained_scan import ORDERS, ORIGIN, RADIUS, REFERENCE, SIDE, StrainedScan, strain_components
+from gpu4d.benchmarks.suite.workloads.strained_scan import ORDERS, ORIGIN, RADIUS, SIDE, StrainedScan, strain_components
 
 import gpu4d
 
