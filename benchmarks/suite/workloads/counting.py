@@ -33,9 +33,9 @@ def raw_frames(place: Place, n: int, seed: int) -> tuple[Any, np.ndarray]:
     noise, level = xp.asarray(noise_table()), xp.asarray(dark)
     out = xp.empty((n, SIDE, SIDE), "uint16")
     for first, random in hashes(place, n, seed):
-        read = level + noise[(random >> np.uint32(12)) & np.uint32(4095)]
+        read = level + noise[((random >> np.uint32(12)) & np.uint32(4095)).astype(xp.int32)]
         add_charges(xp, read, random)
-        out[first : first + len(random)] = read  # 64 - 15 to 95 + 15 + 248 + 4 · 62 at most
+        out[first : first + len(random)] = read.astype(out.dtype)  # 64 - 15 to 95 + 15 + 248 + 4 · 62 at most
     return out, dark.astype(float)
 
 

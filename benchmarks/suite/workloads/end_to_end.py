@@ -36,6 +36,8 @@ def file_to_strain(place: Place, size: Size, seed: int) -> Prepared:
     write(place, path, patterns)
     kinds = implementations(patterns[0, :1], "find_disks", "peak_errors")
     del patterns
+    if place.on_gpu:
+        place.xp.get_default_memory_pool().free_all_blocks()
     template = gpu4d.probe.template(data.disk((SIDE, SIDE), RADIUS, (SIDE / 2, SIDE / 2), 2.0))
     region, positions = scan.region(shape), shape[0] * shape[1]
     first_row = np.zeros(shape, bool)
@@ -69,8 +71,8 @@ def file_to_strain(place: Place, size: Size, seed: int) -> Prepared:
             max(worst),
             1.0,
             sum(v.size for v in found.values()),
-            f"true disks and strain at all positions; disks by the definition in {DRAWN} patterns drawn in the run, to {PIXEL_TOLERANCE:g} px; "
-            f"least squares in float64 from all disks, to {STRAIN_TOLERANCE:g}",
+            f"true disks and strain everywhere; disks of {DRAWN} patterns drawn in the run by the definition, to {PIXEL_TOLERANCE:g} px; "
+            f"least squares of all disks in float64, to {STRAIN_TOLERANCE:g}",
             scatter=float(np.sqrt((away[strained, :3] ** 2).mean())),
             bound=float(np.sqrt((least[strained, :3] ** 2).mean())),
             unit="strain",
@@ -129,11 +131,12 @@ class Lists(NamedTuple):
         n, offsets = len(states), found["offsets"].astype(np.int64)
         if not np.array_equal(offsets, len(ORDERS) * np.arange(n + 1)) or any(len(found[name]) != offsets[-1] for name in FIELDS):
             raise WrongAnswer(f"not every pattern has {len(ORDERS)} disks: {len(found['qx'])} in {n} patterns")
+        if not all(np.isfinite(found[name]).all() for name in FIELDS) or not (found["intensity"] > 0).all():
+            raise WrongAnswer("some disks have no position or no intensity")
         pattern, q = np.repeat(np.arange(n), len(ORDERS)), np.stack([found["qx"], found["qy"]], -1).astype(float)
         inverse = np.linalg.inv(scan.lattices)[states[pattern]]
         h, k = np.rint(((q - ORIGIN)[:, None] @ inverse)[:, 0].T)
-        with np.errstate(invalid="ignore"):
-            order = np.where((np.abs(h) <= 2) & (np.abs(k) <= 2), 5 * (h + 2) + k + 2, -1).astype(int)
+        order = np.where((np.abs(h) <= 2) & (np.abs(k) <= 2), 5 * (h + 2) + k + 2, -1).astype(int)
         place = np.lexsort((order, pattern))
         return cls(q[place], found["intensity"].astype(float)[place], pattern, order[place], states)
 

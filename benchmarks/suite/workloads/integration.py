@@ -83,7 +83,7 @@ def gradient_field(place: Place, n: int, seed: int) -> Any:
             (x, dx), (y, dy) = cosines(n, i), cosines(n, j)
             for axis, (u, v) in enumerate(((dx, y), (x, dy))):
                 part[..., axis] += xp.asarray(a * n / 8 * u[first:last])[:, None] * xp.asarray(v)
-        field[first:last] = xp.round(part * 2.0**16) / 2.0**16
+        field[first:last] = xp.rint(part * 2.0**16) / 2.0**16
     return field
 
 
