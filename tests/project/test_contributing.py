@@ -19,7 +19,7 @@ def text(name: str) -> str:
     return (PAGES / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["setup.md", "map.md", "checklists.md", "deprecation.md"])
+@pytest.mark.parametrize("page", ["setup.md", "map.md", "checklists.md", "deprecation.md", "submit-a-result.md"])
 def test_the_files_they_name_exist(page):
     named = {n for n in re.findall(r"`([\w./]+)`", text(page)) if n.startswith(FOLDERS) and "NAME" not in n}
     missing = sorted(n for n in named if not (CHECKOUT / n).exists())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gpu4d.benchmarks.suite import data, score, statistics, workloads
 from gpu4d.benchmarks.suite.result import own_hash
-from gpu4d.benchmarks.suite.workload import TIERS, Workload
+from gpu4d.benchmarks.suite.workload import QUICK, TIERS, Workload
 
 # key: title, part, unit, amount of a call, detector pixels a side, moved, bytes, rate, flops, seconds at speed 1, other floors
 WORKLOADS: dict[str, tuple[str, str, str, int, int, str, float, str, float, float, dict[str, float]]] = {
@@ -61,7 +61,9 @@ def all_workloads() -> dict[str, Workload]:
         return SimpleNamespace(data=_data(key, seed), close=None)
 
     return {
-        key: Workload(key, row[0], row[1], row[2], dict.fromkeys(TIERS, _size(key)), lambda _place, _size, seed, key=key: make(key, seed))
+        key: Workload(
+            key, row[0], row[1], row[2], dict.fromkeys((*TIERS, QUICK), _size(key)), lambda _place, _size, seed, key=key: make(key, seed)
+        )
         for key, row in WORKLOADS.items()
     }
 
