@@ -40,7 +40,7 @@ ENVIRONMENTS = {
         ),
         Environment(
             "fast-acbf",
-            ("torch==2.13.0", "torchvision==0.28.0", "fast-acbf==0.9.1"),
+            ("torch===2.13.0", "torchvision===0.28.0", "fast-acbf==0.9.1"),
             ("fast_acbf.solver",),
             "fast_acbf_tasks.py",
         ),

@@ -71,9 +71,9 @@ def one_pass(folder, products, source="file") -> Prepared:
     return call, arrays
 
 
-def bragg(folder, upsample, radius=6.0) -> Prepared:
+def bragg(folder, upsample, radius=6.0, pattern="RadialGradient") -> Prepared:
     """blobfinder's correlation around known nodes of the mean lattice, refined; in one frame after another."""
-    from libertem_blobfinder.common.patterns import RadialGradient
+    from libertem_blobfinder.common import patterns
     from libertem_blobfinder.udf.correlation import run_fastcorrelation
 
     frames = np.load(folder / "bragg_few.npy")
@@ -81,10 +81,11 @@ def bragg(folder, upsample, radius=6.0) -> Prepared:
         nodes = np.rint(truth["positions"].mean((0, 1))).astype(int)
     ctx = context()
     data = ctx.load("memory", data=frames, sig_dims=2)
-    pattern = RadialGradient(radius=radius, search=radius * 11 / 6)
+    ring = {"radius_outer": 1.5 * radius} if pattern == "BackgroundSubtraction" else {}
+    matched = getattr(patterns, pattern)(radius=radius, search=radius * 11 / 6, **ring)
 
     def call():
-        return run_fastcorrelation(ctx, data, nodes, pattern, upsample=upsample)
+        return run_fastcorrelation(ctx, data, nodes, matched, upsample=upsample)
 
     def arrays(found):
         points = np.asarray(found["refineds"].data).reshape(-1, len(nodes), 2)

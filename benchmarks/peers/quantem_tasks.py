@@ -1,6 +1,7 @@
 """quantem's side of the comparisons: ``python quantem_tasks.py FOLDER`` in its environment, see serve.py."""
 
 import importlib.metadata
+import json
 
 import h5py
 import numpy as np
@@ -79,9 +80,30 @@ def lattice(folder) -> Prepared:
     return call, arrays
 
 
+def direct(folder, kernel) -> Prepared:
+    """Direct ptychography of an array in memory, from counts to phase; the centre of the disk is given."""
+    from quantem.diffractive_imaging.direct_ptychography import DirectPtychography
+
+    about = json.loads((folder / "scan.json").read_text())
+    with h5py.File(folder / "scan.h5") as file:
+        frames = file["data"][()].astype(np.float32)
+    sampling = (about["r_pixel"],) * 2 + (about["q_pixel"],) * 2
+    data = Dataset4dstem.from_array(frames, sampling=sampling, units=("A", "A", "A^-1", "A^-1"))
+
+    def call():
+        found = DirectPtychography.from_dataset4d(
+            data, energy=about["energy"], semiangle_cutoff=about["semiangle"], rotation_angle=0.0,
+            force_fitted_origin=tuple(about["center"]), verbose=False,
+        )  # fmt: skip
+        found.reconstruct(deconvolution_kernel=kernel, verbose=False)
+        return found.corrected_bf
+
+    return call, lambda image: {"image": image.detach().cpu().numpy() if torch.is_tensor(image) else np.asarray(image)}
+
+
 def versions():
     return {"quantem": importlib.metadata.version("quantem"), "torch": torch.__version__, "numpy": np.__version__}
 
 
 if __name__ == "__main__":
-    serve({"bragg": bragg, "images": images, "lattice": lattice}, versions)
+    serve({"bragg": bragg, "images": images, "lattice": lattice, "direct": direct}, versions)

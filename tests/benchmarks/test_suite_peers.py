@@ -225,7 +225,13 @@ def test_disks_of_some_patterns(tmp_path, monkeypatch):
     assert not all(check.ok for check in agree(tmp_path, ours | {"points": ours["points"] + 0.5}, ours))
 
 
-def test_pictures_agree_whatever_their_scale():
+def test_images_agree_whatever_their_scale_and_phases_whatever_their_transfer():
     picture = np.random.default_rng(0).normal(size=(16, 16))
-    assert peer_tasks.same_picture(None, {"image": 3 - 2 * picture}, {"image": picture})[0].ok
+    assert peer_tasks.same_picture(None, {"image": 3 + 2 * picture}, {"image": picture})[0].value == pytest.approx(0, abs=1e-12)
     assert not peer_tasks.same_picture(None, {"image": picture.T}, {"image": picture})[0].ok
+    k = np.fft.fftfreq(16)
+    filtered = np.fft.ifft2(np.fft.fft2(picture) * np.exp(-(k[:, None] ** 2 + k**2) * 20)).real
+    assert not peer_tasks.same_picture(None, {"image": filtered}, {"image": picture})[0].ok
+    assert peer_tasks.same_waves(None, {"image": filtered}, {"phase": picture})[0].value == pytest.approx(0, abs=1e-12)
+    assert not peer_tasks.same_waves(None, {"image": -filtered}, {"phase": picture})[0].ok
+    assert not peer_tasks.same_waves(None, {"image": np.roll(picture, 1, 0)}, {"phase": picture})[0].ok
