@@ -12,7 +12,7 @@ from gpu4d.benchmarks.suite.workload import Place
 from gpu4d.benchmarks.suite.workloads import all_workloads
 
 FORMAT, VERSION = "gpu4d-bench", 1
-OF_A_FLOOR = ("title", "unit", "amount", "samples", "skipped", "failed", "cache")
+OF_A_FLOOR = ("title", "unit", "amount", "samples", "skipped", "failed", "cache", "implementation")
 
 
 def entries(parts: Parts, kind: str) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ Score = 1000 × geometric mean of the reference's seconds over the seconds measu
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -120,10 +121,18 @@ def reasons_against(result: Mapping[str, Any], expected: Iterable[str]) -> list[
             why.append(f"{key}: {entry['failed']}")
         elif "skipped" in entry:
             why.append(f"{key} was skipped: {entry['skipped']}")
-        elif (width := _width(entry)) > WIDEST:
-            reasons = "; ".join(entry.get("unsteady", [])) or "the reason is not known: close other programs, and run again"
-            why.append(f"{key}: the interval of its median is {100 * width:.1f} % wide, allowed {100 * WIDEST:.0f} %: {reasons}")
-    return why
+    return why + _unsteady(workloads)
+
+
+def _unsteady(workloads: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the workloads whose intervals are too wide, and why, in one sentence. Reasons that differ in their numbers are said once."""
+    wide = {key: entry for key, entry in workloads.items() if "median" in entry and _width(entry) > WIDEST}
+    if not wide:
+        return []
+    names = ", ".join(f"{key} ({100 * _width(entry):.1f} %)" for key, entry in wide.items())
+    reasons = {re.sub("[0-9.]+", "", said): said for entry in wide.values() for said in entry.get("unsteady", [])}
+    why = "; ".join(reasons.values()) or "the reason is not known: close other programs, and run again"
+    return [f"the interval of the median is wider than {100 * WIDEST:.0f} % of it for {names}: {why}"]
 
 
 def _void(result: Mapping[str, Any]) -> bool:

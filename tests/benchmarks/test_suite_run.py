@@ -168,7 +168,7 @@ def test_wide_intervals_are_measured_more_often_and_then_refused(suite, tmp_path
     monkeypatch.setattr(unit, "timed", lambda *given: ([next(seconds) for _ in range(5)], timed(*given)[1]))
     found = run.run(options(tmp_path))
     assert [len(entry["samples"]) for entry in found["workloads"].values()] == [6, 6]
-    assert "interval of its median" in found["score"]["why_not"][0] and found["workloads"]["a"]["unsteady"]
+    assert "interval of the median" in found["score"]["why_not"][0] and found["workloads"]["a"]["unsteady"]
 
 
 @pytest.mark.parametrize(

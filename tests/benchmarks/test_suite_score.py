@@ -82,7 +82,7 @@ def test_a_wide_interval_takes_the_total_and_its_part():
     result["workloads"]["c"] = score.complete(entry, {}, score.reference_of("S")["c"]) | {"unsteady": ["other processes used 1 of 2 cores"]}
     found = scored(result)
     assert found["total"] is None and "Bandwidth" not in found["parts"] and "Compute" in found["parts"]
-    assert found["why_not"] == ["c: the interval of its median is 10.0 % wide, allowed 5 %: other processes used 1 of 2 cores"]
+    assert found["why_not"] == ["the interval of the median is wider than 5 % of it for c (10.0 %): other processes used 1 of 2 cores"]
 
 
 @pytest.mark.parametrize(
