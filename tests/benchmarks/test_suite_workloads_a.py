@@ -153,6 +153,16 @@ def test_a_corrupted_lattice_fit_gives_a_wrong_answer(answered, monkeypatch):
         prepared.check(prepared.arrays(prepared.call()))
 
 
+@pytest.mark.parametrize("key", ["masks-64", "bragg-disks", "refine-disks"])
+def test_other_tools_get_the_inputs(key, answered):
+    given = answered(key)[0].inputs()
+    names = {"patterns", "masks"} if key == "masks-64" else {"patterns", "probe", "radius", "positions"}
+    assert set(given) == names and given["patterns"].dtype == np.uint16 and given["patterns"].shape[-2:] == (128, 128)
+    if key != "masks-64":  # the faintest disk has 27 counts a pixel, the background 2
+        x, y = np.rint(given["positions"][0]).astype(int).T
+        assert (given["patterns"][0][x, y] > 5).all() and given["positions"].shape == (64, 21, 2)
+
+
 def test_every_workload_has_all_sizes():
     for workload in WORKLOADS.values():
         assert set(workload.sizes) == {QUICK, *TIERS} and workload.explain.endswith(".")

@@ -61,11 +61,19 @@ def bragg_disks(place: Place, size: Size, seed: int) -> Prepared:
         data.digest(place.xp, patterns, place.xp.asarray(template.kernel)),
         bytes=float(patterns.nbytes + n * scene.disks * 5 * 8),
         flops=n * _transforms(side, 2),
+        moved="read",
         implementation=implementations(patterns, "find_disks"),
+        inputs=lambda: _inputs(place, scene, patterns),
     )
 
 
 FIELDS = ("qx", "qy", "intensity", "sx", "sy")
+
+
+def _inputs(place: Place, scene: DiskScene, patterns: Any) -> dict[str, np.ndarray]:
+    """Return what other tools get, as `gpu4d.benchmarks.suite.peers` names it."""
+    truth = scene.positions[scene.variants(len(patterns))]
+    return {"patterns": place.host(patterns), "probe": scene.probe, "radius": np.asarray(scene.profile.radius), "positions": truth}
 
 
 def _transforms(side: int, maps: int) -> float:
@@ -172,7 +180,9 @@ def refine_disks(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(patterns.nbytes + n * scene.disks * 8 * 8),
         flops=n * scene.disks * STEPS * FIT_FLOPS * len(profile.pixels),
         rate="gemm",
+        moved="read",
         implementation=implementations(patterns, "poisson_fit"),
+        inputs=lambda: _inputs(place, scene, patterns),
     )
 
 

@@ -58,6 +58,7 @@ def masks_64(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(patterns.nbytes + 8 * masks.size + 8 * MASKS * n),
         flops=2.0 * masks.size * n,
         rate="gemm",
+        moved="read",
         implementation=implementations(patterns, "masked_sums"),
         inputs=lambda: {"patterns": place.host(patterns).reshape(cube.shape), "masks": masks},
     )

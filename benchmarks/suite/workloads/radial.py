@@ -60,6 +60,7 @@ def radial_sums(place: Place, size: Size, seed: int) -> Prepared:
         n,
         data.digest(xp, patterns, xp.asarray(origins)),
         bytes=float(patterns.nbytes + 16 * n + 8 * RINGS * n),
+        moved="read",
         implementation=implementations(patterns, "radial_sums"),
     )
 
