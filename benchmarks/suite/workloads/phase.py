@@ -52,7 +52,7 @@ def check_ssb(scan: WeakObject, phase: np.ndarray) -> Check:
     """Compare a phase with sums in float64 and with the object."""
     n = scan.scan
     spectrum = np.fft.fft2(phase) / phase.size
-    full, bound = scan.sums(1), scan.bound()
+    full, bound = scan.sums[1], scan.bound()
     damped = full + EPSILON * full.max()
     transfer = full / damped
     drawn = drawn_frequencies(n, full > 0)
