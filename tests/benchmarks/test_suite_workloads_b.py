@@ -156,6 +156,25 @@ def test_sizes_fit_their_tiers(key):
     assert [np.prod(list(size.values())) for size in sizes.values()] == sorted(np.prod(list(size.values())) for size in sizes.values())
 
 
+def test_inputs_for_peers_are_those_of_the_call(answers):
+    """What other tools get: patterns, masks, optics; a centre of mass whose integral is the answer."""
+    for key in ("stream", "disk-cold"):
+        prepared, found = answers(key)
+        given = prepared.inputs()
+        np.testing.assert_allclose(np.einsum("xyij,mij->mxy", given["patterns"], given["masks"].astype(int)), found["images"])
+    prepared, found = answers("ssb")
+    given = prepared.inputs()
+    optics = {name: float(given[name]) for name in ("energy", "semiangle", "q_pixel", "r_pixel")}
+    cube = gpu4d.DataCube(given["patterns"], gpu4d.Calibration(**optics))
+    np.testing.assert_allclose(gpu4d.ssb(cube, origin=tuple(given["origin"]), device="cpu").phase.data, found["phase"], atol=1e-9)
+    prepared, found = answers("poisson-solve")
+    given = prepared.inputs()
+    whole = gpu4d.dpc(given["com"], q_pixel=1.0, r_pixel=1.0, rotation=0.0, transpose=False, descan=None)
+    np.testing.assert_allclose(whole.phase.data, found["function"], atol=1e-5)
+    np.testing.assert_allclose(given["com"] * 2 * np.pi, given["gradient"], atol=1.01 * integration.NOISE)
+    assert np.abs(found["function"] - given["phase"]).max() < 0.1
+
+
 # ---------------------------------------------------------------- files
 
 

@@ -74,6 +74,12 @@ class WeakObject:
         known.set(origin=(float(middle), float(middle)), rotation=0.0, transpose=False, how="simulation")
         return gpu4d.DataCube(self.patterns, known)
 
+    def for_peers(self) -> dict[str, np.ndarray]:
+        """Return patterns and optics as host arrays, as `gpu4d.benchmarks.suite.peers` names them."""
+        known = self.cube().calibration
+        numbers = {name: np.asarray(known.require(name)) for name in ("energy", "semiangle", "q_pixel", "r_pixel")}
+        return {"patterns": self.place.host(self.patterns), "origin": np.full(2, self.patterns.shape[2] // 2, float), **numbers}
+
     @cached_property
     def pixels(self) -> np.ndarray:
         """Pixels of the disk from its middle, (p, 2)."""
