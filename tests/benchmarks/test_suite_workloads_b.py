@@ -1,5 +1,6 @@
 """Workloads of phase, counting, decoding, streaming, disk and strain: one wrong value anywhere, and there is no score."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,50 @@ def test_one_wrong_value_is_found(key, name, answers):
     prepared.check(found)
 
 
+def dropped(electrons):
+    """One electron of the last frame less."""
+    offsets = electrons.offsets.copy()
+    offsets[-1] -= 1
+    return type(electrons)(offsets, *(values[:-1] for values in electrons[1:]))
+
+
+def scaled(sums):
+    return type(sums)(sums[0] * 1.001, *sums[1:]) if isinstance(sums, tuple) else sums * 1.001
+
+
+@pytest.mark.parametrize(
+    ("key", "operation", "wrong"),
+    [
+        ("ssb", "ssb_sum", scaled),
+        ("poisson-solve", "integrate_gradient", scaled),
+        ("counting", "count_electrons", dropped),
+        ("stream", "frame_reductions", scaled),
+        ("file-to-strain", "find_disks", lambda found: type(found)(found[0], found[1] + 0.01, *found[2:])),
+    ],
+)
+def test_a_wrong_twin_gets_no_score(key, operation, wrong, answers, monkeypatch):
+    prepared, _ = answers(key)
+    module = importlib.import_module(f"gpu4d.cpu_fallback.{operation}")
+    twin = getattr(module, operation)
+    monkeypatch.setattr(module, operation, lambda *given, **options: wrong(twin(*given, **options)))
+    with pytest.raises(WrongAnswer):
+        prepared.check(prepared.arrays(prepared.call()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("key", ARRAYS)
+def test_a_gpu_has_the_same_data_and_a_right_answer(key, tmp_path, answers):
+    cupy = pytest.importorskip("cupy")
+    on_host, _ = answers(key)
+    prepared = WORKLOADS[key].make(Place(cupy, True, "cuda:0", tmp_path), WORKLOADS[key].sizes["quick"], SEED)
+    assert prepared.data == on_host.data and prepared.implementation == "cuda"
+    if prepared.before is not None:
+        prepared.before()
+    prepared.check(prepared.arrays(prepared.call()))
+    if prepared.close is not None:
+        prepared.close()
+
+
 @pytest.mark.parametrize("key", ["ssb", "counting", "poisson-solve", "file-to-strain", "stream"])
 def test_an_answer_of_another_length_is_found(key, answers):
     prepared, found = answers(key)
@@ -109,6 +154,25 @@ def test_sizes_fit_their_tiers(key):
     sizes = WORKLOADS[key].sizes
     assert list(sizes) == ["quick", "S", "M", "L"] and len(WORKLOADS[key].explain) > 40
     assert [np.prod(list(size.values())) for size in sizes.values()] == sorted(np.prod(list(size.values())) for size in sizes.values())
+
+
+def test_inputs_for_peers_are_those_of_the_call(answers):
+    """What other tools get: patterns, masks, optics; a centre of mass whose integral is the answer."""
+    for key in ("stream", "disk-cold"):
+        prepared, found = answers(key)
+        given = prepared.inputs()
+        np.testing.assert_allclose(np.einsum("xyij,mij->mxy", given["patterns"], given["masks"].astype(int)), found["images"])
+    prepared, found = answers("ssb")
+    given = prepared.inputs()
+    optics = {name: float(given[name]) for name in ("energy", "semiangle", "q_pixel", "r_pixel")}
+    cube = gpu4d.DataCube(given["patterns"], gpu4d.Calibration(**optics))
+    np.testing.assert_allclose(gpu4d.ssb(cube, origin=tuple(given["origin"]), device="cpu").phase.data, found["phase"], atol=1e-9)
+    prepared, found = answers("poisson-solve")
+    given = prepared.inputs()
+    whole = gpu4d.dpc(given["com"], q_pixel=1.0, r_pixel=1.0, rotation=0.0, transpose=False, descan=None)
+    np.testing.assert_allclose(whole.phase.data, found["function"], atol=1e-5)
+    np.testing.assert_allclose(given["com"] * 2 * np.pi, given["gradient"], atol=1.01 * integration.NOISE)
+    assert np.abs(found["function"] - given["phase"]).max() < 0.1
 
 
 # ---------------------------------------------------------------- files

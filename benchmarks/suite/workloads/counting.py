@@ -127,6 +127,7 @@ def counting(place: Place, size: Size, seed: int) -> Prepared:
         n,
         data.digest(xp, frames, level),
         bytes=float(frames.nbytes + 8 * n * SIDE * SIDE * STRUCK / 2**32),
+        moved="read",
         implementation=implementations(frames, "count_electrons"),
     )
 

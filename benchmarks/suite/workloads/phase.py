@@ -45,6 +45,7 @@ def ssb(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(pixels * n * n * 2 + 8 * n * n),
         flops=float(pixels * n * n * (2.5 * math.log2(n * n) + 10)),
         implementation=implementations(place.xp.empty((1, n, n // 2 + 1), "complex64"), "ssb_sum"),
+        inputs=scan.for_peers,
     )
 
 
@@ -52,7 +53,7 @@ def check_ssb(scan: WeakObject, phase: np.ndarray) -> Check:
     """Compare a phase with sums in float64 and with the object."""
     n = scan.scan
     spectrum = np.fft.fft2(phase) / phase.size
-    full, bound = scan.sums(1), scan.bound()
+    full, bound = scan.sums[1], scan.bound()
     damped = full + EPSILON * full.max()
     transfer = full / damped
     drawn = drawn_frequencies(n, full > 0)
@@ -98,6 +99,7 @@ def wdd(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(pixels * n * n * 2 + 24 * n * n),
         flops=float(pixels * n * n * (2.5 * math.log2(n * n) + 20) + n * n / 2 * 0.78 * 2 * 5 * box * math.log2(box)),
         implementation="cpu" if not place.on_gpu else "cuda",
+        inputs=scan.for_peers,
     )
 
 
@@ -229,7 +231,7 @@ WORKLOADS = [
         "single-side-band ptychography",
         COMPUTE,
         "positions",
-        ptychography_sizes(quick=(32, 24, 8), S=(128, 32, 10), M=(256, 64, 16), L=(512, 128, 24)),
+        ptychography_sizes(quick=(32, 24, 8), S=(112, 32, 10), M=(256, 64, 16), L=(512, 128, 24)),
         ssb,
         "The phase of a thin object from the overlaps of the disks, counts to map: what is looked at while the sample is in the beam.",
     ),

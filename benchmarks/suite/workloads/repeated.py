@@ -58,16 +58,23 @@ class RepeatedScan:
         for _ in range(self.times):
             yield self.block.reshape(-1, COLUMNS, *self.block.shape[1:])
 
+    def whole(self) -> np.ndarray:
+        """Return all patterns, (Rx, Ry, Qx, Qy)."""
+        out = np.empty(self.shape, self.block.dtype)
+        for first, rows in zip(range(0, self.shape[0], self.shape[0] // self.times), self.rows()):
+            out[first : first + len(rows)] = rows
+        return out
+
     def masks(self) -> np.ndarray:
-        """Return four rings about the middle, (4, Qx, Qy) bool."""
+        """Return a mask of all pixels and four rings about the middle, (5, Qx, Qy) bool."""
         side = self.block.shape[1]
         middle = ((side - 1) / 2,) * 2
-        return np.stack([gpu4d.detectors.annulus(a, b, center=middle).mask((side, side)) for a, b in RINGS])
+        rings = [gpu4d.detectors.annulus(a, b, center=middle).mask((side, side)) for a, b in RINGS]
+        return np.stack([np.ones((side, side), bool), *rings])
 
     def reductions(self) -> dict[str, Any]:
         """Return the reductions of one sweep: mean and maximum, the sum of every pattern, four annular images, centre of mass."""
-        everything = np.ones((1, *self.block.shape[1:]), bool)
-        masks = dict(zip(("all", "0", "1", "2", "3"), np.concatenate([everything, self.masks()])))
+        masks = {str(i): mask for i, mask in enumerate(self.masks())}
         return {
             "mean": gpu4d.MeanPattern(),
             "max": gpu4d.MaxPattern(),
@@ -81,11 +88,11 @@ class RepeatedScan:
         total = self.block.sum((1, 2), dtype=np.int64)
         along = [self.block.sum(axis, dtype=np.int64) @ np.arange(side) for axis in (2, 1)]
         flat = self.block.reshape(n, -1)
-        rings = [flat[:, mask.reshape(-1)].sum(1, dtype=np.int64) for mask in self.masks()]
+        images = [flat[:, mask.reshape(-1)].sum(1, dtype=np.int64) for mask in self.masks()]
         wanted = {
             "mean": self.block.sum(0, dtype=np.int64) / n,
             "max": self.block.max(0),
-            "images": self._over_the_scan(np.stack([total, *rings])),
+            "images": self._over_the_scan(np.stack(images)),
             "com": self._over_the_scan(np.stack(along) / total),
         }
         error = max(relative_error(found[name], want) for name, want in wanted.items())

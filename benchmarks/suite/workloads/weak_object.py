@@ -74,6 +74,12 @@ class WeakObject:
         known.set(origin=(float(middle), float(middle)), rotation=0.0, transpose=False, how="simulation")
         return gpu4d.DataCube(self.patterns, known)
 
+    def for_peers(self) -> dict[str, np.ndarray]:
+        """Return patterns and optics as host arrays, as `gpu4d.benchmarks.suite.peers` names them."""
+        known = self.cube().calibration
+        numbers = {name: np.asarray(known.require(name)) for name in ("energy", "semiangle", "q_pixel", "r_pixel")}
+        return {"patterns": self.place.host(self.patterns), "origin": np.full(2, self.patterns.shape[2] // 2, float), **numbers}
+
     @cached_property
     def pixels(self) -> np.ndarray:
         """Pixels of the disk from its middle, (p, 2)."""
@@ -117,25 +123,28 @@ class WeakObject:
         """Return the counts of all pixels of the disk at all positions."""
         return sum(float(values.sum()) for _, values in self.blocks())
 
-    def sums(self, power: int) -> np.ndarray:
-        """Return Σ |Ψ₀(k)|²ᵖ |Ψ₀(k - K) - Ψ₀(k + K)|² over the disk at every scan frequency K, (n, n).
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """Σ |Ψ₀(k)|²ᵖ |Ψ₀(k - K) - Ψ₀(k + K)|² over the disk at every scan frequency K, for p = 0, 1, 2: (3, n, n).
 
         p = 1 is Σ |Γ|², the weight of `gpu4d.ssb`. A wave c exp(2πi K·R) of the phase changes the counts of pixel k by up to
         2 |c| |Ψ₀(k)| |Ψ₀(k - K) - Ψ₀(k + K)|, and the counts are |Ψ₀(k)|²: p = 0 is the Fisher information of c over the counts of a pixel.
         """
         xp, n = self.place.xp, self.scan
         shift = xp.asarray(self.shift(np.fft.fftfreq(n, 1 / n)))
-        own = disk(self.radius, self.pixels) ** (2 * power)
-        total = xp.zeros((n, n))
+        own = disk(self.radius, self.pixels) ** 2
+        total = xp.zeros((3, n, n))
         for (x, y), weight in zip(self.pixels.tolist(), own.tolist()):
             minus, plus = (_disk(xp, self.radius, x + s * shift[:, None], y + s * shift) for s in (-1.0, 1.0))
-            total += weight * (minus - plus) ** 2
+            square = (minus - plus) ** 2
+            for power in range(3):
+                total[power] += weight**power * square
         return self.place.host(total)
 
     def bound(self) -> np.ndarray:
         """Return the Cramér–Rao bound on the rms error of every wave of the phase, (n, n) rad; ∞ where there is no information."""
         with np.errstate(divide="ignore"):
-            return np.sqrt(1 / (COUNTS * self.scan**2 * self.sums(0)))
+            return np.sqrt(1 / (COUNTS * self.scan**2 * self.sums[0]))
 
     def noise(self) -> np.ndarray:
         """Return the rms of Σ G Γ* by counting noise over that of a wave of 1 rad in a single pixel, (n, n).
@@ -143,7 +152,7 @@ class WeakObject:
         Electrons that the object scatters count in the disk's edge, too: they are as many as the square of the phase, everywhere.
         """
         scattered = float((np.abs(self.amplitudes) ** 2).sum())
-        return np.sqrt((self.sums(2) + scattered * self.sums(1)) / (COUNTS * self.scan**2))
+        return np.sqrt((self.sums[2] + scattered * self.sums[1]) / (COUNTS * self.scan**2))
 
 
 def waves(seed: int) -> tuple[np.ndarray, np.ndarray]:
