@@ -143,7 +143,10 @@ def _score(result: Result) -> Iterator[str]:
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         yield f"score: cannot be computed again ({type(error).__name__}: {error})"
         return
-    yield from _differences("score", result["score"], again)
+    # Reasons are sentences, which may be put better in another version of the suite: only whether there are some is compared.
+    yield from _differences("score", result["score"], {name: value for name, value in again.items() if name != "why_not"})
+    if bool(again["why_not"]) != bool(given := result["score"]["why_not"]):
+        yield f"score.why_not: is {_shown(given)}, computed again it is {_shown(again['why_not'])}"
 
 
 def _differences(at: str, given: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[str]:
