@@ -81,7 +81,7 @@ class Cell:
     @property
     def floor(self) -> str:
         """The share of the floor: "36 % of fft"."""
-        return "–" if self.fraction is None else f"{100 * self.fraction:.0f} % of {self.bound_by}"
+        return "–" if self.fraction is None else f"{percent(self.fraction)} of {self.bound_by}"
 
     @property
     def memory(self) -> str:
@@ -311,6 +311,11 @@ def _row_dict(row: Row, names: Sequence[str]) -> dict[str, Any]:
         if cell.ratio is not None:
             cells[name]["ratio"]["verdict"] = cell.ratio.verdict
     return {"key": row.key, "title": row.title, "part": row.part, "results": cells}
+
+
+def percent(share: float) -> str:
+    """Write a share: "36 %"; below one percent with one digit."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
 
 
 def seconds_text(value: float) -> str:

@@ -8,7 +8,7 @@ from math import ceil, exp, floor, log, log10
 from pathlib import Path
 from typing import Any
 
-from gpu4d.benchmarks.suite.compare import NEITHER, SLOWER, Cell, Comparison, Row, rate_text
+from gpu4d.benchmarks.suite.compare import NEITHER, SLOWER, Cell, Comparison, Row, percent, rate_text
 
 from gpu4d.errors import InputError
 from gpu4d.sizes import format_bytes
@@ -67,6 +67,7 @@ def page(found: Comparison) -> str:
         cards=[_card(*given) for given in zip(found.names, found.paths, found.results, strict=True)],
         sections=_sections(found),
         interval=interval_style,
+        percent=percent,
         sign=lambda ratio: SIGNS.get(ratio.verdict, "▲"),
         rate=lambda row, cell: "–" if cell.median is None else rate_text(cell.median, row.part),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from gpu4d.benchmarks.suite.compare import rate_text, seconds_text
+from gpu4d.benchmarks.suite.compare import percent, rate_text, seconds_text
 from gpu4d.benchmarks.suite.workload import PARTS, TIERS
 
 from gpu4d.errors import InputError
@@ -105,7 +105,7 @@ def _workload(key: str, one: Mapping[str, Any], attainable: Mapping[str, Any]) -
     if one["fraction"] is not None:
         about["width"] = round(min(100 * one["fraction"], 100.0), 1)
         bound_by = attainable[one["bound_by"]]["title"]
-        about["more"] = f"{100 * one['fraction']:.0f} % of its floor ({bound_by})"
+        about["more"] = f"{percent(one['fraction'])} of its floor ({bound_by})"
     if one.get("energy_j"):
         about["more"] += f" · {one['energy_j']:.3g} J"
     return about
@@ -118,7 +118,10 @@ def _predicted(result: Mapping[str, Any]) -> dict[str, Any]:
     from gpu4d.benchmarks.suite.predict import predict
     from gpu4d.benchmarks.suite.scan import Scan
 
-    predictions = [predict(result, Scan.parse(scan)) for scan in SCANS]
+    try:
+        predictions = [predict(result, Scan.parse(scan)) for scan in SCANS]
+    except InputError:  # the result does not say how much memory the machine has
+        return {"scans": [], "paces": []}
     return {"scans": [_scan(one) for one in predictions], "paces": [_pace(pace) for pace in predictions[0].paces]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -68,10 +69,14 @@ def all_workloads() -> dict[str, Workload]:
     }
 
 
+few_draws = functools.partial(statistics.bootstrap, draws=100)  # intervals of scores are rougher, and tests take a tenth of the time
+
+
 @pytest.fixture
 def known_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the suite have the workloads and the reference of this module."""
     monkeypatch.setattr(score, "reference", lambda: REFERENCE)
+    monkeypatch.setattr(score, "bootstrap", few_draws)
     monkeypatch.setattr(workloads, "all_workloads", all_workloads)
 
 
@@ -140,7 +145,7 @@ def result(
 def sealed(given: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a result with its score and its hash computed anew."""
     made = copy.deepcopy(given)
-    with patch.object(score, "reference", lambda: REFERENCE):
+    with patch.object(score, "reference", lambda: REFERENCE), patch.object(score, "bootstrap", few_draws):
         made["score"] = score.score(made, {key: row[1] for key, row in WORKLOADS.items()})
     return made | {"hash": own_hash(made)}
 
