@@ -62,6 +62,12 @@ def bragg_disks(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(patterns.nbytes + n * scene.disks * 5 * 8),
         flops=n * _transforms(side, 2),
         implementation=implementations(patterns, "find_disks"),
+        inputs=lambda: {
+            "patterns": place.host(patterns).reshape(cube.shape),
+            "probe": scene.probe,
+            "radius": np.asarray(scene.profile.radius),
+            "positions": scene.positions[scene.variants(n)],
+        },
     )
 
 

@@ -46,6 +46,13 @@ def poisson_solve(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(field.nbytes + 8 * n * n),
         flops=3 * 2.5 * n * n * math.log2(n * n),
         implementation=implementations(field, "integrate_gradient"),
+        inputs=lambda: {
+            "com": place.host(field),
+            "q_pixel": np.asarray(1.0),
+            "r_pixel": np.asarray(1.0),
+            "phase": true_function(n),
+            "gradient": true_gradient(n),
+        },
     )
 
 
@@ -65,6 +72,15 @@ def cosines(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
 def true_function(n: int) -> np.ndarray:
     """Return the function without noise, (n, n). It grows with n, so that its gradient does not fall."""
     return n / 8 * sum(a * cosines(n, x)[0][:, None] * cosines(n, y)[0] for x, y, a in MODES)
+
+
+def true_gradient(n: int) -> np.ndarray:
+    """Return the gradient of the true function, without noise, (n, n, 2)."""
+    out = np.zeros((n, n, 2))
+    for i, j, a in MODES:
+        (x, dx), (y, dy) = cosines(n, i), cosines(n, j)
+        out += a * n / 8 * np.stack([dx[:, None] * y, x[:, None] * dy], -1)
+    return out
 
 
 def gradient_field(place: Place, n: int, seed: int) -> Any:

@@ -45,6 +45,7 @@ def ssb(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(pixels * n * n * 2 + 8 * n * n),
         flops=float(pixels * n * n * (2.5 * math.log2(n * n) + 10)),
         implementation=implementations(place.xp.empty((1, n, n // 2 + 1), "complex64"), "ssb_sum"),
+        inputs=scan.inputs,
     )
 
 
@@ -98,6 +99,7 @@ def wdd(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(pixels * n * n * 2 + 24 * n * n),
         flops=float(pixels * n * n * (2.5 * math.log2(n * n) + 20) + n * n / 2 * 0.78 * 2 * 5 * box * math.log2(box)),
         implementation="cpu" if not place.on_gpu else "cuda",
+        inputs=scan.inputs,
     )
 
 

@@ -74,6 +74,12 @@ class WeakObject:
         known.set(origin=(float(middle), float(middle)), rotation=0.0, transpose=False, how="simulation")
         return gpu4d.DataCube(self.patterns, known)
 
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Return the patterns and their optics by name, for other tools."""
+        known = self.cube().calibration
+        optics = {name: np.asarray(getattr(known, name)) for name in ("energy", "semiangle", "q_pixel", "r_pixel")}
+        return {"patterns": self.place.host(self.patterns), "origin": np.full(2, self.patterns.shape[2] // 2), **optics}
+
     @cached_property
     def pixels(self) -> np.ndarray:
         """Pixels of the disk from its middle, (p, 2)."""
