@@ -46,8 +46,8 @@ def as_lists(vectors, patterns):
     return {"points": np.concatenate(lists), "starts": np.cumsum([0, *map(len, lists)])}
 
 
-def lattice(folder) -> Prepared:
-    """Origin measured and fitted, indexing with a mean lattice that is given, local lattices, strain."""
+def lattice(folder, origin="measured") -> Prepared:
+    """Origin measured and fitted or given, indexing with a mean lattice that is given, local lattices, strain."""
     data = np.load(folder / "points.npz")
     shape = data["intensity"].shape[:2]
     vectors = py4DSTEM.BraggVectors(shape, (128, 128))
@@ -60,20 +60,24 @@ def lattice(folder) -> Prepared:
     lattice.data["g1_ind"], lattice.data["g2_ind"] = data["hk"].T
 
     def call():
-        vectors.measure_origin(center_guess=guess)
-        origin = np.stack(vectors.fit_origin(plot=False)[:2], -1)
+        if origin == "measured":
+            vectors.measure_origin(center_guess=guess)
+            fitted = np.stack(vectors.fit_origin(plot=False)[:2], -1)
+        else:
+            fitted = data["origin"]
+            vectors.calibration.set_origin((fitted[..., 0], fitted[..., 1]))
         vectors.setcal(center=True, ellipse=False, pixel=False, rotate=False)
         indexed = add_indices_to_braggvectors(vectors, lattice, 5.0)
         vectors_map = fit_lattice_vectors_all_DPs(indexed)
-        return origin, vectors_map, get_strain_from_reference_g1g2(vectors_map, mean["g1"], mean["g2"])
+        return fitted, vectors_map, get_strain_from_reference_g1g2(vectors_map, mean["g1"], mean["g2"])
 
     def arrays(result):
-        origin, vectors_map, strain = result
+        fitted, vectors_map, strain = result
         maps = {
             ours: strain.get_slice(theirs).data for ours, theirs in (("exx", "e_xx"), ("eyy", "e_yy"), ("exy", "e_xy"), ("theta", "theta"))
         }
         g = {name: np.stack([vectors_map.get_slice(name + axis).data for axis in "xy"], -1) for name in ("g1", "g2")}
-        return maps | g | {"origin": origin}
+        return maps | g | {"origin": fitted}
 
     return call, arrays
 
@@ -129,9 +133,10 @@ def point_lists(shape, q, intensity):
     fields = [("qx", float), ("qy", float), ("intensity", float)]
     found = py4DSTEM.PointListArray(dtype=fields, shape=shape)
     for rx, ry in np.ndindex(shape):
-        rows = np.zeros(intensity.shape[2], fields)
-        rows["qx"], rows["qy"] = q[rx, ry].T
-        rows["intensity"] = intensity[rx, ry]
+        there = np.isfinite(intensity[rx, ry])
+        rows = np.zeros(there.sum(), fields)
+        rows["qx"], rows["qy"] = q[rx, ry][there].T
+        rows["intensity"] = intensity[rx, ry][there]
         found[rx, ry].add(rows)
     return found
 

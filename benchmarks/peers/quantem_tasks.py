@@ -57,25 +57,27 @@ def images(folder) -> Prepared:
     return call, arrays
 
 
-def lattice(folder) -> Prepared:
-    """Origins measured and fitted, points brought to one origin, local lattices, strain; the mean lattice is given."""
+def lattice(folder, origin="measured") -> Prepared:
+    """Origins measured and fitted, or given, points brought to one origin, local lattices, strain; the mean lattice is given."""
     data = np.load(folder / "points.npz")
     shape = data["intensity"].shape[:2]
     rows = np.concatenate([data["q"], data["intensity"][..., None]], -1)
     workflow = BraggVectors.from_dataset(Dataset4dstem.from_array(np.zeros((*shape, 128, 128), np.uint8)))
-    workflow.peaks = Vector.from_data([list(row) for row in rows], fields=("q_row", "q_col", "intensity"), dtype=torch.float64)
+    workflow.peaks = Vector.from_data(
+        [[cell[np.isfinite(cell[:, 2])] for cell in row] for row in rows], fields=("q_row", "q_col", "intensity"), dtype=torch.float64
+    )
     center = tuple(data["origin"].mean((0, 1)))
 
     def call():
-        origin = workflow.measure_origins(center=center)
-        centred = workflow.correct_peak_origins(origin, center)
+        origins = workflow.measure_origins(center=center) if origin == "measured" else data["origin"]
+        centred = workflow.correct_peak_origins(origins, center)
         centred.choose_basis_vectors(center, data["g1"], data["g2"], min_spacing=6.0, plot=False)
         centred.index_peaks(plot=False).fit_lattice(max_peak_shift=5.0, progressbar=False, plot=False)
-        return origin, centred, centred.calculate_strain_map(data["g1"], data["g2"], q_to_r_rotation_ccw_deg=0.0, q_transpose=False)
+        return origins, centred, centred.calculate_strain_map(data["g1"], data["g2"], q_to_r_rotation_ccw_deg=0.0, q_transpose=False)
 
     def arrays(result):
-        origin, centred, _ = result
-        return {"origin": origin, "g1": centred.g1_array, "g2": centred.g2_array}
+        origins, centred, _ = result
+        return {"origin": origins, "g1": centred.g1_array, "g2": centred.g2_array}
 
     return call, arrays
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from gpu4d.benchmarks.peers import comparisons
 from gpu4d.benchmarks.peers.environments import ENVIRONMENTS
+from gpu4d.benchmarks.peers.orientation import angle
 from gpu4d.benchmarks.peers.table import Check
 from gpu4d.benchmarks.suite.peers import Arrays, Given, Ours, Peer, Task
 from gpu4d.benchmarks.suite.workload import Place
@@ -23,6 +24,9 @@ import gpu4d
 from gpu4d import physics
 
 SCAN_PATTERNS = 4096  # of a pass that a peer gets at most: 134 MB of 128², a second or so
+SAME_LATTICE = 0.005  # px rms: less than the error of either, which is 0.006 px; tools weight disks in other ways
+POSITIONS = 1024  # of a lattice fit: a second or so
+MATCHED = 32  # positions whose orientations a peer looks for: seconds
 FEW = 64  # patterns for tools that find disks in one pattern after another: seconds
 SINGLE = 1e-5  # of the largest: sums with weights in float32, as peers make them
 
@@ -116,12 +120,68 @@ def lists_of_chosen(ours: Arrays, inputs: Arrays, given: Given) -> Arrays:
 
 
 def write_points(folder: pathlib.Path, inputs: Arrays) -> Given:
-    np.savez(folder / "points.npz", **{name: inputs[name] for name in ("q", "intensity", "hk", "g1", "g2", "origin", "local")})  # type: ignore[arg-type]
-    return Given()
+    """Write disks of some positions, 32 in a row, with their true lattices."""
+    n = int(np.prod(inputs["intensity"].shape[:2]))
+    chosen = evenly(n, POSITIONS)
+    per_position = {name: inputs[name] for name in ("q", "intensity", "origin", "local")}
+    some = {name: a.reshape(n, *a.shape[2:])[chosen].reshape(-1, min(32, len(chosen)), *a.shape[2:]) for name, a in per_position.items()}
+    given: dict[str, Any] = {**some, **{name: inputs[name] for name in ("hk", "g1", "g2")}}
+    np.savez(folder / "points.npz", **given)
+    return Given({}, chosen, len(chosen) / n)
+
+
+def lattices_of_chosen(ours: Arrays, inputs: Arrays, given: Given) -> Arrays:
+    return {name: ours[name].reshape(-1, 2)[given.chosen] for name in ("g1", "g2")}
+
+
+def same_vectors(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Check]:
+    """Compare local lattice vectors, and state the errors of both. Strain has another reference in each tool."""
+    with np.load(folder / "points.npz") as stored:
+        truth = stored["local"].reshape(-1, 2, 2)
+    checks = []
+    for i, name in enumerate(("g1", "g2")):
+        found = theirs[name].reshape(-1, 2)
+        between = found - ours[name]
+        checks.append(Check(f"{name} between the two, px rms", float(np.sqrt(np.nanmean(between**2))), SAME_LATTICE))
+        checks.append(Check(f"positions without {name} of the peer", float(np.isnan(between).any(-1).mean()), 0.01))
+        for who, value in (("gpu4d", ours[name]), ("the peer", found)):
+            checks.append(Check(f"{name} of {who} off by, px rms", float(np.sqrt(np.nanmean((value - truth[..., i]) ** 2)))))
+    return checks
+
+
+# ---------------------------------------------------------------- orientations
+
+
+def write_orientations(folder: pathlib.Path, inputs: Arrays) -> Given:
+    """Write the disks of the first positions, whose orientations are drawn at random."""
+    n = len(inputs["turns"])
+    count = min(n, MATCHED)
+    given: dict[str, Any] = {**inputs, "a": gpu4d.structures.Structure.standard("Au").cell[0]}
+    np.savez(folder / "orientation.npz", **given)
+    return Given({"count": count}, np.arange(count), count / n)
+
+
+def same_orientations(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Check]:
+    """Compare orientations by the smallest angle. The peer's crystal is turned by 180° about the beam: it counts z the other way."""
+    flipped = np.diag([-1.0, -1.0, 1.0]) @ theirs["turns"]
+    mine = ours["matrices"][: len(flipped)]
+    with np.load(folder / "orientation.npz") as stored:
+        truth = stored["turns"][: len(flipped)]
+    between, own, peer = (np.degrees(angle(a, b)) for a, b in ((flipped, mine), (truth, mine), (truth, flipped)))
+    return [
+        Check("median angle between the two, degrees", float(np.nanmedian(between)), 2.0),
+        Check("median error of gpu4d", float(np.nanmedian(own))),
+        Check("median error of the peer", float(np.nanmedian(peer))),
+        Check("positions that the peer gets wrong by more than 5°", float(np.mean(~(peer < 5)))),
+    ]
 
 
 def disks(does: str, options: Mapping[str, Any], limit: float) -> Task:
     return Task(does, "bragg", write_disks, comparisons.near(limit), options, lists_of_chosen)
+
+
+def lattice(does: str) -> Task:
+    return Task(does, "lattice", write_points, same_vectors, {"origin": "given"}, lattices_of_chosen)
 
 
 # ---------------------------------------------------------------- phase
@@ -189,7 +249,6 @@ def same_waves(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Check
 # ---------------------------------------------------------------- the peers
 
 NO_LIKELIHOOD = "has no refinement by likelihood"
-NO_COUNTING = "has no counting of raw frames that gives events"
 NO_WDD = "has no Wigner distribution deconvolution"
 
 PY4DSTEM = Peer(
@@ -200,7 +259,14 @@ PY4DSTEM = Peer(
         "bragg-disks": disks(
             "find_Bragg_disks(multicorr, ×16, corrPower=0.85)", {"subpixel": "multicorr", "power": 0.85, "smooth": 2.0}, 0.1
         ),
-        "lattice-fit": Task("fit_lattice_vectors_all_DPs, strain", "lattice", write_points, comparisons.same_lattices),
+        "lattice-fit": lattice("fit_lattice_vectors_all_DPs, strain"),
+        "orientation": Task(
+            "match_orientations, zone axes 2° apart",
+            "orientation",
+            write_orientations,
+            same_orientations,
+            adapt=lambda ours, inputs, given: {"matrices": ours["matrices"].reshape(-1, 3, 3)},
+        ),
         "poisson-solve": Task(
             "DPC.reconstruct, 64 iterations",
             "dpc",
@@ -258,7 +324,7 @@ QUANTEM = Peer(
         "bragg-disks": disks("BraggVectors.detect_disks(upsample, ×16)", {"subpixel": "upsample"}, 0.1),
         "ssb": Task("DirectPtychography, kernel ssb", "direct", write_optics, same_waves, {"kernel": "ssb"}),
         "wdd": Task("DirectPtychography, kernel wdd", "direct", write_optics, same_waves, {"kernel": "wdd"}),
-        "lattice-fit": Task("BraggVectors.fit_lattice, calculate_strain_map", "lattice", write_points, comparisons.same_lattices),
+        "lattice-fit": lattice("BraggVectors.fit_lattice, calculate_strain_map"),
     },
     {"refine-disks": NO_LIKELIHOOD},
 )

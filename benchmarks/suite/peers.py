@@ -8,10 +8,12 @@ Names of inputs (`Prepared.inputs`), as the workload's call gets them:
 
     one-pass, masks-64, stream, disk-cold   patterns (Rx, Ry, Qx, Qy), masks (M, Qx, Qy)
     bragg-disks, refine-disks               patterns (…, Qx, Qy), probe (Qx, Qy), radius, positions (N, disks, 2): the truth
-    lattice-fit                             q (Rx, Ry, disks, 2), intensity (Rx, Ry, disks), hk (disks, 2), g1 (2,), g2 (2,),
-                                            origin (Rx, Ry, 2), local (Rx, Ry, 2, 2): the truth, lattice vectors as columns
+    lattice-fit                             q (Rx, Ry, K, 2), intensity (Rx, Ry, K), NaN where nothing was found, hk (disks, 2), g1 (2,),
+                                            g2 (2,), origin (Rx, Ry, 2), local (Rx, Ry, 2, 2): the truth, vectors as columns
+    orientation                             peaks (m, 3): qx, qy, intensity; starts (N + 1,), energy, thickness, g_max, q_pixel, origin,
+                                            turns (N, 3, 3): the truth
     ssb, wdd                                patterns (Rx, Ry, Qx, Qy), energy, semiangle, q_pixel, r_pixel, origin (2,)
-    poisson-solve                           com (Rx, Ry, 2), q_pixel, r_pixel, phase and gradient (Rx, Ry, 2) in rad/Å: the truth
+    poisson-solve                           com (Rx, Ry, 2), q_pixel, r_pixel, phase and its gradient (Rx, Ry, 2): the truth
 """
 
 from __future__ import annotations
@@ -256,7 +258,7 @@ def _described(peer: Peer) -> str:
 
 
 def _cannot(peer: Peer, workloads: Mapping[str, Workload]) -> dict[str, str]:
-    return {key: peer.cannot.get(key, "nothing comparable is known of it") for key in workloads if key not in peer.tasks}
+    return {key: peer.cannot.get(key, "no comparison is written") for key in workloads if key not in peer.tasks}
 
 
 def _run_peer(peer: Peer, keys: Sequence[str], entry: dict[str, Any], run: Run, save: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from gpu4d.benchmarks.peers.environments import Environment, SetupError
 from gpu4d.benchmarks.peers.table import Check
 from gpu4d.benchmarks.suite import peer_tasks, peers
-from gpu4d.benchmarks.suite.workload import COMPUTE, Place, Prepared, Workload
+from gpu4d.benchmarks.suite.workload import COMPUTE, Place, Prepared, Unavailable, Workload
 from gpu4d.benchmarks.suite.workload import Check as Answer
 from gpu4d.benchmarks.suite.workloads import all_workloads
 
@@ -74,7 +74,7 @@ def test_who_agrees_is_timed_in_turns_and_compared_per_unit(place):
     assert [len(entry[kind]) for kind in ("samples_one_thread", "samples", "ours")] == [2, 2, 4]
     assert (entry["amount"], entry["ours_amount"], entry["unit"]) == (4.0, 8, "numbers")
     assert entry["low"] <= entry["ratio"] <= entry["high"]
-    assert found["version"] == "1.2" and found["cannot"] == {"other": "has no other", "third": "nothing comparable is known of it"}
+    assert found["version"] == "1.2" and found["cannot"] == {"other": "has no other", "third": "no comparison is written"}
     assert said == ["fake: its environment", "fake: doubling"] and "multiplies" in saved[0]
     assert str(place.folder) not in str(found) and sys.executable not in str(found), "a result is published: it has no paths"
     assert not list(place.folder.iterdir())
@@ -186,6 +186,25 @@ def test_built_in_tasks_are_in_their_scripts():
 # ---------------------------------------------------------------- what is written, and what agrees
 
 
+@pytest.mark.parametrize("key", sorted({key for peer in peer_tasks.PEERS for key in peer.tasks}))
+def test_inputs_of_a_workload_are_written_for_every_peer(place, key):
+    """Names and shapes: the inputs of the smallest workload go into the files of the tasks, and our arrays are those that are compared."""
+    workload = all_workloads()[key]
+    try:
+        prepared = workload.make(place, workload.sizes["quick"], 1)
+    except Unavailable as why:
+        pytest.skip(str(why))
+    inputs = prepared.inputs()
+    for peer in peer_tasks.PEERS:
+        if key in peer.tasks:
+            folder = place.folder / peer.name
+            folder.mkdir()
+            given = peer.tasks[key].write(folder, inputs)
+            assert list(folder.iterdir()) and 0 < given.share <= 1
+    if prepared.close is not None:
+        prepared.close()
+
+
 @pytest.mark.parametrize("most", [4096, 100])
 def test_a_pass_over_all_or_some_patterns(place, monkeypatch, most):
     """NumPy stands in for a peer, on what was written for it."""
@@ -223,6 +242,28 @@ def test_disks_of_some_patterns(tmp_path, monkeypatch):
     agree = peer_tasks.PY4DSTEM.tasks["bragg-disks"].agree
     assert all(check.ok for check in agree(tmp_path, ours, ours))
     assert not all(check.ok for check in agree(tmp_path, ours | {"points": ours["points"] + 0.5}, ours))
+
+
+def test_lattices_and_fields_as_they_are_written(place, monkeypatch):
+    """A peer that fits the true lattices, and one that leaves some out."""
+    monkeypatch.setattr(peer_tasks, "POSITIONS", 64)
+    workload = all_workloads()["lattice-fit"]
+    inputs = workload.make(place, workload.sizes["quick"], 1).inputs()
+    given = peer_tasks.write_points(place.folder, inputs)
+    with np.load(place.folder / "points.npz") as stored:
+        q, local, origin = stored["q"], stored["local"], stored["origin"]
+    assert q.shape == (2, 32, 22, 2) and given.share == 64 / 256
+    true = {"g1": inputs["local"][..., 0], "g2": inputs["local"][..., 1]}
+    nodes = origin[..., None, :] + np.einsum("kj,abij->abki", inputs["hk"], local)
+    off = q[..., :-1, :] - nodes - np.nanmean(q[..., :-1, :] - nodes, axis=2, keepdims=True)
+    assert np.nanmax(np.abs(off)) < 0.3, "disks lie on the nodes of the true lattice, but for their errors of 0.02 to 0.04 px"
+    theirs = {name: value.reshape(-1, 2)[given.chosen].reshape(2, 32, 2) for name, value in true.items()}
+    ours = peer_tasks.lattices_of_chosen(true, inputs, given)
+    assert all(check.ok for check in peer_tasks.same_vectors(place.folder, theirs, ours))
+    theirs["g2"][0, :3] = np.nan
+    assert [check.text for check in peer_tasks.same_vectors(place.folder, theirs, ours) if not check.ok] == [
+        "positions without g2 of the peer"
+    ]
 
 
 def test_images_agree_whatever_their_scale_and_phases_whatever_their_transfer():

@@ -83,6 +83,20 @@ class Lattices:
         fields = {"qx": self.q[..., 0], "qy": self.q[..., 1], "intensity": light, "sx": error, "sy": error}
         return gpu4d.PointListArray(offsets, {name: values[self.kept] for name, values in fields.items()}, shape)
 
+    def inputs(self, place: Place, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Return the disks and the true lattices by name, for other tools. Places where nothing was found are NaN."""
+        kept = place.host(self.kept)
+        light = np.where(kept, self.intensity, np.nan)
+        return {
+            "q": np.where(kept[..., None], place.host(self.q), np.nan).reshape(*shape, -1, 2),
+            "intensity": light.reshape(*shape, -1),
+            "hk": self.orders[:-1].astype(int),
+            "g1": VECTORS[0],
+            "g2": VECTORS[1],
+            "origin": np.broadcast_to(ORIGIN, (*shape, 2)),
+            "local": place.host(self.g).swapaxes(1, 2).reshape(*shape, 2, 2),
+        }
+
     @property
     def errors(self) -> np.ndarray:
         """Standard error of the disks per axis, (K,), px."""
@@ -123,6 +137,7 @@ def lattice_fit(place: Place, size: Size, seed: int) -> Prepared:
         flops=DISK_FLOPS * len(disks),
         rate="gemm",
         implementation=f"{place.xp.__name__} in float64",
+        inputs=lambda: known.inputs(place, (rows, rows)),
     )
 
 

@@ -198,6 +198,15 @@ def orientation(place: Place, size: Size, seed: int) -> Prepared:
         flops=8.0 * n * 248 * 12 * 97,
         rate="gemm",
         implementation=implementations(table, "correlate_orientations", "refine_orientations"),
+        inputs=lambda: {
+            "peaks": np.stack([known.disks[name] for name in ("qx", "qy", "intensity")], -1),
+            "starts": np.concatenate([[0], np.cumsum(known.counts)]),
+            "turns": known.turns,
+            **{
+                name: np.asarray(value)
+                for name, value in {"energy": ENERGY, "thickness": THICKNESS, "g_max": G_MAX, "q_pixel": Q_PIXEL, "origin": ORIGIN}.items()
+            },
+        },
     )
 
 
