@@ -34,7 +34,6 @@ def stream(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(scan.nbytes) + (0.0 if place.on_gpu else scan.least_bytes_of_results()),
         moved="host_to_device" if place.on_gpu else "read",
         cache="host memory",
-        inputs=scan.inputs,
         implementation=implementations(place.xp.asarray(scan.block[:1]), *OPERATIONS),
         inputs=lambda: {"patterns": patterns, "masks": scan.masks()},
     )
@@ -64,7 +63,6 @@ def disk_cold(place: Place, size: Size, seed: int) -> Prepared:
         bytes=float(scan.nbytes),
         moved="disk_cold",
         cache="disk: pages are dropped before each call",
-        inputs=scan.inputs,
         before=lambda: drop(path),
         close=lambda: path.unlink(missing_ok=True),
         implementation=implementations(place.xp.asarray(scan.block[:1]), *OPERATIONS),

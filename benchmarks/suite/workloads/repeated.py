@@ -72,11 +72,6 @@ class RepeatedScan:
         rings = [gpu4d.detectors.annulus(a, b, center=middle).mask((side, side)) for a, b in RINGS]
         return np.stack([np.ones((side, side), bool), *rings])
 
-    def inputs(self) -> dict[str, np.ndarray]:
-        """Return the whole scan, and the masks of its images, by name, for other tools."""
-        everything = np.ones((1, *self.block.shape[1:]), bool)
-        return {"patterns": np.concatenate(list(self.rows())), "masks": np.concatenate([everything, self.masks()])}
-
     def reductions(self) -> dict[str, Any]:
         """Return the reductions of one sweep: mean and maximum, the sum of every pattern, four annular images, centre of mass."""
         masks = {str(i): mask for i, mask in enumerate(self.masks())}
