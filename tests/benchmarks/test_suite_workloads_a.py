@@ -224,6 +224,16 @@ def test_equivalent_orientations_of_a_cube_are_no_angle_apart():
     np.testing.assert_allclose(orientation._slab(np.linspace(-4.2, 4.2, 101)), np.sinc(np.linspace(-4.2, 4.2, 101)) ** 2, atol=1e-14)
 
 
+@pytest.mark.skipif(NO_GEMMI, reason="needs gemmi")
+def test_flops_of_orientations_are_those_of_the_library():
+    structure = gpu4d.structures.Structure.standard("Au")
+    disks = orientation.Gold.make(structure, 64, 1).disks
+    farthest = orientation.Q_PIXEL * np.hypot(disks["qx"] - orientation.ORIGIN, disks["qy"] - orientation.ORIGIN).max()
+    g_max = np.ceil(1.03 * farthest / 0.02) * 0.02  # as `match_orientations` rounds it
+    library = gpu4d.orientation.orientation_library(structure, energy=orientation.ENERGY, thickness=orientation.THICKNESS, g_max=g_max)
+    assert library.real.shape == (orientation.HARMONICS, orientation.SHELLS, orientation.AXES)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("key", WORKLOADS)
 def test_a_gpu_gets_the_same_data_and_is_right(key, answered, tmp_path):

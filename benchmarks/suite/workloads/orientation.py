@@ -25,6 +25,7 @@ CANDIDATES, BATCH = 4, 4096  # orientations that are drawn for each position, of
 RADIUS, ERROR = 3.0, 0.03  # px: of a disk, and standard error of its position
 RELATIVE = 0.1  # standard error of an intensity, beside that of counting
 TERMS = 14  # of the series of the sine: +, − and × alone, so that intensities are the same everywhere
+AXES, SHELLS, HARMONICS = 248, 10, 97  # of the library that such disks ask for
 DEFINED = 2  # positions that are compared with the definition, which takes 0.1 s for each
 TURN = math.radians(0.01)  # rad: largest angle to the definition
 FARTHEST = math.radians(1.0)  # rad from the truth, whatever the error says: half the distance of zone axes in the library
@@ -168,7 +169,7 @@ def orientation(place: Place, size: Size, seed: int) -> Prepared:
     """Match the disks of every position with a library of gold, and refine the best candidates.
 
     Least bytes: five numbers of each disk are read, 26 are written for each position. Least flops: the correlation of 24 peaks with the
-    angular spectra of 248 zone axes on 12 shells at 97 frequencies, 8 flops each.
+    angular spectra of 248 zone axes on 10 shells at 97 harmonics, 8 flops each.
     """
     if importlib.util.find_spec("gemmi") is None:
         raise Unavailable("structure factors need gemmi: pip install 'gpu4d[crystal]'")
@@ -195,7 +196,7 @@ def orientation(place: Place, size: Size, seed: int) -> Prepared:
         n,
         data.digest(place.xp, disks.offsets, *(disks.flat(name) for name in known.disks)),
         bytes=float(40 * len(disks) + 26 * 8 * n),
-        flops=8.0 * n * 248 * 12 * 97,
+        flops=8.0 * n * AXES * SHELLS * HARMONICS,
         rate="gemm",
         implementation=implementations(table, "correlate_orientations", "refine_orientations"),
         inputs=lambda: {

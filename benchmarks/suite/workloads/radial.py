@@ -70,7 +70,8 @@ def _rings(place: Place, patterns: Any, origins: np.ndarray) -> tuple[np.ndarray
     xp, (n, side, _) = place.xp, patterns.shape
     centres, axis = xp.asarray(origins), xp.arange(side, dtype=np.float64)
     step = max(1, PIECE // (side * side))
-    sums, pixels = [], []
+    sums: list[np.ndarray] = []
+    pixels: list[np.ndarray] = []
     for i in range(0, n, step):
         some, at = patterns[i : i + step], centres[i : i + step]
         x, y = axis[None, :, None] - at[:, 0, None, None], axis[None, None, :] - at[:, 1, None, None]
