@@ -278,7 +278,7 @@ def _disks(scan: Scan, costs: Costs) -> Work:
 
 def _dpc(scan: Scan, costs: Costs, machine: Machine) -> Work:
     patterns, maps = costs.dpc(scan.positions, scan.detector_shape, scan.dtype)
-    return Work(patterns, fixed=maps, held=8 * 16 * scan.positions)
+    return Work(patterns, maps, 2, 8 * 16 * scan.positions)  # the second pass is for the dark field, which decides the sign
 
 
 def _direct(name: str) -> Callable[[Scan, Costs, Machine], Work]:
@@ -330,7 +330,7 @@ class Stages(NamedTuple):
 def _stages(work: Work, scan: Scan, costs: Costs, machine: Machine) -> Stages:
     """Return how long each part takes alone."""
     fits = scan.on_disk <= CACHED * machine.memory
-    disk = (1 if fits else work.passes) * scan.on_disk * costs.disk(scan.layout)
+    disk = (1 if fits else work.passes) * scan.on_disk * costs.disk()
     if machine.card:
         fed = work.passes * scan.nbytes * costs.from_file(scan.layout, scan.dtype)
         return Stages(disk, fed, work.compute, work.fixed + costs.call_of_file)

@@ -83,11 +83,13 @@ class Inputs:
             self._last = key, self.patterns(mean, scan[0] * scan[1], dtype).reshape(*scan, *mean.shape)
         return gpu4d.DataCube(self._last[1], gpu4d.Calibration(origin=tuple(n / 2 for n in mean.shape), **calibration))
 
-    def focused(self, scan: tuple[int, int], side: int, radius: float) -> gpu4d.DataCube:
+    def focused(self, scan: tuple[int, int], side: int, radius: float, rotation_known: bool = True) -> gpu4d.DataCube:
         """Return a resident scan with a focused probe whose disk has this radius, px."""
         k0 = gpu4d.physics.angle_to_frequency(SEMIANGLE, ENERGY)
-        known = {"energy": ENERGY, "semiangle": SEMIANGLE, "q_pixel": k0 / radius, "r_pixel": STEP / k0, "rotation": 0.0}
-        return self.cube(bright_disk((side, side), radius), scan, transpose=False, **known)
+        known: dict[str, Any] = {"energy": ENERGY, "semiangle": SEMIANGLE, "q_pixel": k0 / radius, "r_pixel": STEP / k0}
+        if rotation_known:
+            known |= {"rotation": 0.0, "transpose": False}
+        return self.cube(bright_disk((side, side), radius), scan, **known)
 
     def file(self, layout: str, side: int, dtype: str, nbytes: int) -> tuple[Path, int]:
         """Return a file in this layout, whose pages are in the page cache, and its number of patterns."""
