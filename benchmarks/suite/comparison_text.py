@@ -49,7 +49,7 @@ def _groups(found: Comparison, number: int) -> str:
 
 def _workloads(found: Comparison, number: int) -> str:
     name = found.names[number]
-    rows = [("workload", "A", name, "times as fast", "", f"floor A, {name}", f"memory A, {name}", "answer")]
+    rows: list[tuple[str, ...]] = [("workload", "A", name, "times as fast", "", f"floor A, {name}", f"memory A, {name}", "answer")]
     energy = any(cell.energy_j is not None for row in found.workloads for cell in (row.cells[0], row.cells[number]))
     if energy:
         rows[0] = (*rows[0], f"energy A, {name}")
