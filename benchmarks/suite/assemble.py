@@ -28,7 +28,7 @@ def width(entry: dict[str, Any]) -> float:
     return summarise(samples).width if samples else 0.0
 
 
-def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Place, seconds: float) -> dict[str, Any]:
+def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Place, seconds: float, preparing: float) -> dict[str, Any]:
     """Return the whole result but its hash.
 
     Parameters
@@ -39,8 +39,8 @@ def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Pla
     code : dict
         The origin and the hash of the code.
     place : Place
-    seconds : float
-        Of this run. Those of earlier runs that it went on with are not known.
+    seconds, preparing : float
+        Of this run, and of making ready in it. Those of earlier runs that it went on with are not in them.
     """
     header = parts.header
     attainable = {key: _floor(entry) for key, entry in entries(parts, "floor").items()}
@@ -48,7 +48,6 @@ def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Pla
     known = score.reference_of(header["tier"])
     workloads = {key: _workload(entry, measured, known.get(key)) for key, entry in entries(parts, "workload").items()}
     division, why_open = provenance.division(code, header["plugins"], header["seed_is"])
-    preparing = sum(part["seconds"] for part in parts.of("preparing"))
     whole: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -61,7 +60,7 @@ def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Pla
             "resumed": parts.resumed,
         },
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "seconds": seconds - preparing,
+        "seconds": seconds,
         "preparing_s": preparing,
         "code": code,
         "machine": about,

@@ -1,8 +1,8 @@
 """Freeze the reference of the score: `python -m gpu4d.benchmarks.suite.freeze_reference --tier S R1.json R2.json …`.
 
 The reference is the median over the runs given, of one machine. It comes with the suite and changes only with the suite's version,
-because scores of two references cannot be compared. A tier that is too large for the reference machine is made of another one by
-amounts (`--from M --tier L`): its workloads do the same for each of their units.
+because scores of two references cannot be compared. A tier that is too large for the reference machine is made of another one
+(`--from M --tier L`): seconds grow with the work.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from math import log2
 from pathlib import Path
 from typing import Any
 
 from gpu4d.benchmarks.suite import assemble, result, score
+from gpu4d.benchmarks.suite.workload import Size
 from gpu4d.benchmarks.suite.workloads import all_workloads
 
 
@@ -23,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="*", type=Path, metavar="R.json")
     parser.add_argument("--tier", required=True)
-    parser.add_argument("--from", dest="other", metavar="TIER", help="tier whose seconds are taken by amount")
+    parser.add_argument("--from", dest="other", metavar="TIER", help="tier whose seconds are taken, in proportion to the work")
     given = parser.parse_args(arguments)
     known = json.loads(score.REFERENCE.read_text(encoding="utf-8"))
     if given.other:
-        known["tiers"][given.tier] = by_amount(known["tiers"][given.other], given.tier)
+        known["tiers"][given.tier] = by_work(known["tiers"][given.other], given.other, given.tier)
     else:
         found = [result.read(path) for path in given.results]
         known["tiers"][given.tier] = frozen(found, given.tier)
@@ -51,11 +53,45 @@ def frozen(found: Sequence[dict[str, Any]], tier: str) -> dict[str, dict[str, An
     }
 
 
-def by_amount(known: dict[str, dict[str, Any]], tier: str) -> dict[str, dict[str, Any]]:
-    """Return the reference of a tier from that of another one: the same seconds for each unit."""
-    amounts = {key: one.amount(one.sizes[tier]) for key, one in all_workloads().items()}
-    scaled = {key: amounts[key] / entry["amount"] for key, entry in known.items()}
-    return {key: {**entry, "seconds": entry["seconds"] * scaled[key], "amount": amounts[key], "runs": 0} for key, entry in known.items()}
+def by_work(known: dict[str, dict[str, Any]], other: str, tier: str) -> dict[str, dict[str, Any]]:
+    """Return the reference of a tier from that of another one: seconds in proportion to the work."""
+    sizes = {key: one.sizes for key, one in all_workloads().items()}
+    return {
+        key: {
+            **entry,
+            "seconds": entry["seconds"] * work_of(sizes[key][tier]) / work_of(sizes[key][other]),
+            "amount": entry["amount"] * amount_of(sizes[key][tier]) // amount_of(sizes[key][other]),
+            "runs": 0,
+        }
+        for key, entry in known.items()
+    }
+
+
+def amount_of(size: Size) -> int:
+    """Return the patterns, positions or frames of a size.
+
+    Examples
+    --------
+    >>> amount_of({"patterns": 64, "detector": 128}), amount_of({"rows": 16}), amount_of({"rows": 4, "columns": 8})
+    (64, 256, 32)
+    """
+    if "rows" in size:
+        return size["rows"] * size.get("columns", size["rows"])
+    square = size.get("scan") or size.get("side")
+    return square**2 if square else next(size[name] for name in ("patterns", "positions", "frames") if name in size)
+
+
+def work_of(size: Size) -> float:
+    """Return what the time of a size is in proportion to: its amount; with transforms over the scan, for each pixel of the disk.
+
+    Examples
+    --------
+    >>> work_of({"side": 1024}) / work_of({"side": 512})
+    4.444...
+    """
+    amount = amount_of(size)
+    transforms = log2(amount) if "scan" in size or "side" in size else 1.0
+    return amount * transforms * size.get("radius", 1) ** 2
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+from gpu4d.benchmarks.suite.data import hashed
 
 CONFIDENCE = 0.95
 WIDEST = 0.05  # of the median: no score where an interval is wider
@@ -88,10 +89,12 @@ def median_rank(n: int) -> int:
 
 
 def bootstrap(samples: Sequence[Sequence[float]], seed: int = 0, draws: int = 2000) -> np.ndarray:
-    """Return medians of samples drawn again with replacement: (draws, kinds)."""
-    rng = np.random.default_rng(seed)
-    found = np.empty((draws, len(samples)))
+    """Return medians of samples drawn again with replacement: (draws, kinds). The draws are the same with every version of NumPy."""
+    found, first = np.empty((draws, len(samples))), 0
     for column, some in enumerate(samples):
         values = np.asarray(some, float)
-        found[:, column] = np.median(values[rng.integers(0, len(values), (draws, len(values)))], axis=1)
+        random = hashed(np, seed, first, draws * len(values)).astype(np.uint64)
+        chosen = (random * np.uint64(len(values))) >> np.uint64(32)
+        found[:, column] = np.median(values[chosen.reshape(draws, len(values))], axis=1)
+        first += draws * len(values)
     return found
