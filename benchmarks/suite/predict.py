@@ -13,6 +13,7 @@ from gpu4d.benchmarks.suite.costs import Costs, NotMeasured
 from gpu4d.benchmarks.suite.detectors import DETECTORS, EVENTS, Detector, Pace, keeps_up
 from gpu4d.benchmarks.suite.scan import Scan
 
+from gpu4d.deflection.momentum import DARK_FIELD_REGION
 from gpu4d.errors import InputError
 
 BUDGET, BUDGET_SHARE = 4e9, 0.5  # bytes that a call may hold on a host, and share of what is free (`gpu4d.device.memory.default_budget`)
@@ -278,7 +279,9 @@ def _disks(scan: Scan, costs: Costs) -> Work:
 
 def _dpc(scan: Scan, costs: Costs, machine: Machine) -> Work:
     patterns, maps = costs.dpc(scan.positions, scan.detector_shape, scan.dtype)
-    return Work(patterns, maps, 2, 8 * 16 * scan.positions)  # the second pass is for the dark field, which decides the sign
+    twice = min(1.0, math.prod(min(n, DARK_FIELD_REGION) for n in scan.scan_shape) / scan.positions)  # seen again, for the dark field
+    again = min(costs.swept("read", scan.detector_shape, scan.dtype) * scan.positions, patterns / 2)
+    return Work(patterns - (1 - twice) * again, maps, held=8 * 16 * scan.positions)
 
 
 def _direct(name: str) -> Callable[[Scan, Costs, Machine], Work]:

@@ -29,7 +29,7 @@ AWKWARD = 130  # 2 · 5 · 13: lengths with prime factors above 7 take longer to
 DISKS, FEW_DISKS = 21, 9
 DTYPES = ("uint8", "uint16", "uint32", "float32")
 USUAL = 128, "uint16"  # side and dtype of entries in which another thing varies
-SHARE = {"contiguous": 1, "chunked": 1, "lz4": 4, "gzip": 8}  # files that take longer to make and to decode are so much smaller
+SHARE = {"contiguous": 1, "chunked": 1, "lz4": 2, "gzip": 8}  # files that take longer to make and to decode are so much smaller
 
 
 class Entry(NamedTuple):
