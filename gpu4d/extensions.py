@@ -30,7 +30,7 @@ def extensions(group: str, accept: Callable[[str, Any, str], T]) -> list[T]:
     Parameters
     ----------
     group : str
-        "gpu4d.formats", "gpu4d.stages" or "gpu4d.reductions".
+        "gpu4d.formats", "gpu4d.stages", "gpu4d.reductions" or "gpu4d.bench_peers".
     accept : callable
         Function of (name of the entry point, what it names, package). It returns what is kept, or raises an error that says what is
         wrong.

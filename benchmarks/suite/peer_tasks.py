@@ -336,6 +336,6 @@ FAST_ACBF = Peer(
             "BFSolver.get_acBF", "acbf", write_optics, same_picture, ours=our_acbf, ours_does="aberration-corrected bright field (acbf)"
         ),
     },
-    {},
+    dict.fromkeys(("one-pass", "masks-64", "bragg-disks", "lattice-fit", "wdd", "poisson-solve"), "does tcBF and acBF alone"),
 )
 PEERS = (PY4DSTEM, LIBERTEM, QUANTEM, FAST_ACBF)

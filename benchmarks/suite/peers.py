@@ -392,7 +392,7 @@ HEAD = ("peer", "workload", "it does", "on one thread", "by default", "gpu4d", "
 
 def table(peers: Mapping[str, Any]) -> str:
     """Return the part "peers" of a result as text: a table, figures of agreement, and what could not be done."""
-    lines = [HEAD]
+    lines: list[tuple[str, ...]] = [HEAD]
     notes = []
     for name, found in peers.items():
         label = f"{name} {found.get('version') or ''}".strip()
