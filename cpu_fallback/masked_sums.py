@@ -13,7 +13,7 @@ import numpy as np
 from gpu4d.cpu_fallback.weight_lanes import row_products
 
 from gpu4d.arrays import sums_are_exact
-from gpu4d.compiled import address, contiguous, entry, helper, read_only
+from gpu4d.compiled import address, contiguous, entry, helper, read_only, routine
 
 TILE = 512  # pixels: ROWS of them as float64, 16 kB, stay in the first-level cache. A multiple of all LANES
 ROWS, COLUMNS = 4, 3  # patterns and masks whose sums are in registers at once: twelve of sixteen registers
@@ -66,7 +66,7 @@ def _place_weights(weights, begin, end, first, size, packed, at, masks):
     return count
 
 
-@helper()
+@routine()
 def _add_products(rows, size, count, at, masks, sums, out):
     """Add the sums over a tile to those of one or several patterns. `rows` are the addresses of their pixels."""
     whole = count - count % COLUMNS
@@ -83,7 +83,7 @@ def _add_products(rows, size, count, at, masks, sums, out):
 
 @entry()
 def _weighted(patterns, weights, block, packs, space, places, out):
-    """Write the sums of patterns that are finite, and return whether all are. The others become NaN.
+    """Write the sums of patterns that are finite, and return whether all are.
 
     Parameters
     ----------
@@ -103,7 +103,12 @@ def _weighted(patterns, weights, block, packs, space, places, out):
     tile, sums, packed = space[: ROWS * TILE], space[ROWS * TILE : rest], space[rest:]
     at, masks, broken = places[:block], places[block : 2 * block], places[2 * block :]
     rows = (address(tile), address(tile) + line, address(tile) + 2 * line, address(tile) + 3 * line)
-    out[:], tile[:], broken[:] = 0, 0, 0
+    for i in range(ROWS * TILE):
+        tile[i] = 0
+    for k in range(n):
+        broken[k] = 0
+        for j in range(m):
+            out[k, j] = 0
     run = n if packs else ROWS
     for start in range(0, n, run):
         for begin in range(0, m, block):
@@ -114,44 +119,61 @@ def _weighted(patterns, weights, block, packs, space, places, out):
                     group = min(ROWS, n - k)
                     for r in range(group):
                         broken[k + r] += _read_tile(patterns[k + r, first : first + size], tile[r * TILE : (r + 1) * TILE])
-                    if group == 1:
-                        _add_products(rows[:1], size, count, at, masks, sums, out[k : k + 1])
-                    else:
-                        _add_products(rows, size, count, at, masks, sums, out[k : k + group])
+                    _add_products(rows, size, count, at, masks, sums, out[k : k + group])
+    whole = True
     for k in range(n):
-        if broken[k]:
-            out[k] = np.nan
-    return not broken.any()
+        whole &= broken[k] == 0
+    return whole
 
 
 @entry()
-def _broken(patterns, weights, out):
-    """Sum patterns with pixels that are not finite. Such a pixel does not count where the weight is 0."""
+def _broken(patterns, weights, space, out):
+    """Write the sums of patterns with pixels that are not finite, with 0 in place of pixels where the weight is 0."""
+    tile, sums = space[:TILE], space[ROWS * TILE :]
     for n in range(patterns.shape[0]):
-        pattern = patterns[n]
         for m in range(weights.shape[0]):
-            weight, total = weights[m], 0.0
-            for i in range(pattern.size):
-                if weight[i] != 0:
-                    total += pattern[i] * weight[i]
+            pattern, weight, total = patterns[n], weights[m], 0.0
+            for first in range(0, pattern.size, TILE):
+                size = min(TILE, pattern.size - first)
+                for i in range(first, first + size):
+                    tile[i - first] = pattern[i] if weight[i] != 0 else 0.0
+                row_products((address(tile),), (address(weight) + weight.itemsize * first,), size, address(sums))
+                total += sums[0]
             out[n, m] = total
+
+
+def _sums_of_finite(flat, weights):
+    """Return sums of patterns (n, pixels) under weights (m, pixels), and whether all patterns are finite. Other sums mean nothing."""
+    n, m = len(flat), len(weights)
+    packs = n >= PACK_PATTERNS and m >= PACK_MASKS
+    block = -(-m // -(-m // TOGETHER)) if packs else m  # parts of nearly one size
+    out = np.empty((n, m))
+    space = np.empty(ROWS * (TILE + COLUMNS) + block * TILE * packs)
+    return out, _weighted(flat, weights, block, packs, space, np.empty(2 * block + n, np.int64), out)
+
+
+def _sums_with_gaps(flat, weights, seen):
+    """Return sums of patterns that are not finite: to the last bit those with 0 in place of the pixels that a mask does not see."""
+    flat = np.where(seen, flat, flat.dtype.type(0))
+    out, whole = _sums_of_finite(read_only(flat), weights)
+    if not whole:
+        broken = ~np.isfinite(flat).all(-1)
+        part = np.empty((np.count_nonzero(broken), len(weights)))
+        _broken(contiguous(flat[broken], np.float64), weights, np.empty(ROWS * TILE + 1), part)
+        out[broken] = part
+    return out
 
 
 def _weighted_sums(flat, weights):
     """Return the sums of patterns (n, pixels) under weights (m, pixels)."""
-    n, m = len(flat), len(weights)
-    packs = n >= PACK_PATTERNS and m >= PACK_MASKS
-    block = min(m, TOGETHER) if packs else m
-    out = np.empty((n, m))
-    if not out.size:
-        return out
-    space = np.empty(ROWS * (TILE + COLUMNS) + block * TILE * packs)
-    pixels = flat.view(np.uint8) if flat.dtype.kind == "b" else flat
-    if not _weighted(pixels, weights, block, packs, space, np.empty(2 * block + n, np.int64), out):
-        broken = ~np.isfinite(flat).all(-1)
-        part = np.empty((np.count_nonzero(broken), m))
-        _broken(contiguous(flat[broken], np.float64), weights, part)
-        out[broken] = part
+    if not len(flat) or not len(weights):
+        return np.empty((len(flat), len(weights)))
+    out, whole = _sums_of_finite(flat.view(np.uint8) if flat.dtype.kind == "b" else flat, weights)
+    if not whole:
+        broken, seen = np.flatnonzero(~np.isfinite(flat).all(-1)), weights.any(0)
+        for first in range(0, len(broken), PACK_PATTERNS):  # few at a time, because they are copied
+            some = broken[first : first + PACK_PATTERNS]
+            out[some] = _sums_with_gaps(flat[some], weights, seen)
     return out
 
 
