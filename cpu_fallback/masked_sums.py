@@ -1,12 +1,24 @@
-"""Compute masked sums (CPU twins) in one loop over each pattern, in its native dtype.
+"""Compute masked sums (CPU twins). Patterns are read in their native dtype.
 
-Storing masks as runs of pixels would save little, because most of the time is needed to read the patterns from memory.
+Sums under bool masks and annuli are one loop over each pattern. Storing masks as runs of pixels would save little, because most of the
+time is needed to read the patterns from memory.
+
+Sums under weights are matrix products. The detector is worked through in tiles. Four patterns of a tile are converted to float64 and
+stay in the first-level cache, and a weight that is read serves all four (`row_products`). With many patterns, the weights of a tile are
+copied into one block that stays in the second-level cache: rows of a large array may all fall into the same few lines of a cache.
+The order of a sum follows from the pixels alone, so its bits do not depend on the other patterns and masks of a call.
 """
 
 import numpy as np
+from gpu4d.cpu_fallback.weight_lanes import row_products
 
 from gpu4d.arrays import sums_are_exact
-from gpu4d.compiled import contiguous, entry, read_only
+from gpu4d.compiled import address, contiguous, entry, helper, read_only, routine
+
+TILE = 512  # pixels: ROWS of them as float64, 16 kB, stay in the first-level cache. A multiple of all LANES
+ROWS, COLUMNS = 4, 3  # patterns and masks whose sums are in registers at once: twelve of sixteen registers
+TOGETHER = 64  # masks: their weights in a tile, 256 kB, stay in the second-level cache
+PACK_PATTERNS, PACK_MASKS = 16, 12  # with fewer of one of them a copy of the weights costs more than it saves
 
 
 @entry()
@@ -20,29 +32,160 @@ def _integers(patterns, masks, out):
             out[n, m] = total
 
 
+@helper()
+def _read_tile(pattern, row):
+    """Write pixels as float64, and return how many are not finite."""
+    broken = 0
+    for i in range(pattern.size):
+        value = pattern[i]
+        row[i] = value
+        broken += value - value != 0
+    return broken
+
+
+@helper()
+def _place_weights(weights, begin, end, first, size, packed, at, masks):
+    """Write the addresses of the weights of the masks `begin` to `end` in a tile, and their numbers. Return how many there are.
+
+    If there is room for it in `packed`, the weights are copied there, without the masks that are 0 in the whole tile.
+    """
+    if packed.size == 0:
+        for m in range(begin, end):
+            at[m - begin], masks[m - begin] = address(weights) + weights.itemsize * (m * weights.shape[1] + first), m
+        return end - begin
+    count = 0
+    for m in range(begin, end):
+        given, copied, i = weights[m, first : first + size], packed[count * TILE : (count + 1) * TILE], 0
+        while i < size and given[i] == 0:
+            i += 1
+        if i < size:
+            for i in range(size):
+                copied[i] = given[i]
+            at[count], masks[count] = address(copied), m
+            count += 1
+    return count
+
+
+@routine()
+def _add_products(rows, size, count, at, masks, sums, out):
+    """Add the sums over a tile to those of one or several patterns. `rows` are the addresses of their pixels."""
+    whole = count - count % COLUMNS
+    for j in range(0, whole, COLUMNS):
+        row_products(rows, (at[j], at[j + 1], at[j + 2]), size, address(sums))
+        for r in range(len(out)):
+            for c in range(COLUMNS):
+                out[r, masks[j + c]] += sums[COLUMNS * r + c]
+    for j in range(whole, count):
+        row_products(rows, (at[j],), size, address(sums))
+        for r in range(len(out)):
+            out[r, masks[j]] += sums[r]
+
+
 @entry()
-def _floats(patterns, masks, out):
+def _weighted(patterns, weights, block, packs, space, places, out):
+    """Write the sums of patterns that are finite, and return whether all are.
+
+    Parameters
+    ----------
+    patterns : (n, pixels)
+    weights : (m, pixels) float64
+    block : int
+        Masks that are taken together.
+    packs : bool
+        Whether weights are copied. If not, each of them is read where it is, once for every ROWS patterns.
+    space : (ROWS * TILE + ROWS * COLUMNS [+ block * TILE],) float64
+        For work.
+    places : (2 * block + n,) int64
+        For work.
+    out : (n, m) float64
+    """
+    (n, pixels), m, line, rest = patterns.shape, weights.shape[0], 8 * TILE, ROWS * (TILE + COLUMNS)
+    tile, sums, packed = space[: ROWS * TILE], space[ROWS * TILE : rest], space[rest:]
+    at, masks, broken = places[:block], places[block : 2 * block], places[2 * block :]
+    rows = (address(tile), address(tile) + line, address(tile) + 2 * line, address(tile) + 3 * line)
+    for i in range(ROWS * TILE):
+        tile[i] = 0
+    for k in range(n):
+        broken[k] = 0
+        for j in range(m):
+            out[k, j] = 0
+    run = n if packs else ROWS
+    for start in range(0, n, run):
+        for begin in range(0, m, block):
+            for first in range(0, pixels, TILE):
+                size = min(TILE, pixels - first)
+                count = _place_weights(weights, begin, min(begin + block, m), first, size, packed, at, masks)
+                for k in range(start, min(start + run, n), ROWS):
+                    group = min(ROWS, n - k)
+                    for r in range(group):
+                        broken[k + r] += _read_tile(patterns[k + r, first : first + size], tile[r * TILE : (r + 1) * TILE])
+                    _add_products(rows, size, count, at, masks, sums, out[k : k + group])
+    whole = True
+    for k in range(n):
+        whole &= broken[k] == 0
+    return whole
+
+
+@entry()
+def _broken(patterns, weights, space, out):
+    """Write the sums of patterns with pixels that are not finite, with 0 in place of pixels where the weight is 0."""
+    tile, sums = space[:TILE], space[ROWS * TILE :]
     for n in range(patterns.shape[0]):
-        pattern = patterns[n]
-        for m in range(masks.shape[0]):
-            mask, total = masks[m], 0.0
-            for i in range(pattern.size):
-                if mask[i] != 0:
-                    total += np.float64(pattern[i]) * mask[i]
+        for m in range(weights.shape[0]):
+            pattern, weight, total = patterns[n], weights[m], 0.0
+            for first in range(0, pattern.size, TILE):
+                size = min(TILE, pattern.size - first)
+                for i in range(first, first + size):
+                    tile[i - first] = pattern[i] if weight[i] != 0 else 0.0
+                row_products((address(tile),), (address(weight) + weight.itemsize * first,), size, address(sums))
+                total += sums[0]
             out[n, m] = total
+
+
+def _sums_of_finite(flat, weights):
+    """Return sums of patterns (n, pixels) under weights (m, pixels), and whether all patterns are finite. Other sums mean nothing."""
+    n, m = len(flat), len(weights)
+    packs = n >= PACK_PATTERNS and m >= PACK_MASKS
+    block = -(-m // -(-m // TOGETHER)) if packs else m  # parts of nearly one size
+    out = np.empty((n, m))
+    space = np.empty(ROWS * (TILE + COLUMNS) + block * TILE * packs)
+    return out, _weighted(flat, weights, block, packs, space, np.empty(2 * block + n, np.int64), out)
+
+
+def _sums_with_gaps(flat, weights, seen):
+    """Return sums of patterns that are not finite: to the last bit those with 0 in place of the pixels that a mask does not see."""
+    flat = np.where(seen, flat, flat.dtype.type(0))
+    out, whole = _sums_of_finite(read_only(flat), weights)
+    if not whole:
+        broken = ~np.isfinite(flat).all(-1)
+        part = np.empty((np.count_nonzero(broken), len(weights)))
+        _broken(contiguous(flat[broken], np.float64), weights, np.empty(ROWS * TILE + 1), part)
+        out[broken] = part
+    return out
+
+
+def _weighted_sums(flat, weights):
+    """Return the sums of patterns (n, pixels) under weights (m, pixels)."""
+    if not len(flat) or not len(weights):
+        return np.empty((len(flat), len(weights)))
+    out, whole = _sums_of_finite(flat.view(np.uint8) if flat.dtype.kind == "b" else flat, weights)
+    if not whole:
+        broken, seen = np.flatnonzero(~np.isfinite(flat).all(-1)), weights.any(0)
+        for first in range(0, len(broken), PACK_PATTERNS):  # few at a time, because they are copied
+            some = broken[first : first + PACK_PATTERNS]
+            out[some] = _sums_with_gaps(flat[some], weights, seen)
+    return out
 
 
 def masked_sums(patterns, masks, /):
     n, m = patterns.shape[0], masks.shape[0]
-    exact = sums_are_exact(patterns.dtype) and masks.dtype.kind == "b"
-    out = np.empty((n, m), np.int64 if exact else np.float64)
     flat = contiguous(patterns).reshape(n, patterns.shape[1] * patterns.shape[2])
     weights = np.ascontiguousarray(masks).reshape(m, flat.shape[1])
-    if exact:
+    if sums_are_exact(patterns.dtype) and masks.dtype.kind == "b":
+        out = np.empty((n, m), np.int64)
         _integers(flat, read_only(weights.view(np.uint8)), out)
-    else:
-        _floats(flat, contiguous(weights, np.float64), out)
-    return out
+        return out
+    return _weighted_sums(flat, contiguous(weights, np.float64))
 
 
 @entry()
