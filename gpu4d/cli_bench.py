@@ -41,7 +41,7 @@ def _run(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
     @click.option("--verify", is_flag=True, help="Draw an unknown seed, to show that nothing is tuned to the announced one. No score.")
     @click.option("--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Use another seed than the announced one. No score.")
     @click.option("--only", metavar="NAME", multiple=True, help="Run one workload only. May be repeated. No score.")
-    @click.option("--peer", "peers", metavar="P", multiple=True, help="Also run py4dstem, libertem, quantem or a plug-in. May be repeated.")
+    @click.option("--peer", "peers", metavar="P", multiple=True, help="Also run py4dstem, libertem, quantem, fast-acbf or a plug-in.")
     @click.option("--plugin", "plugins", metavar="MODULE", multiple=True, help="Import a module with twins of your own: open division.")
     @click.option("--sustained", type=click.FloatRange(min=0), metavar="S", help="Seconds under heat.  [default: 60 for M and L, 0 for S]")
     @click.option(

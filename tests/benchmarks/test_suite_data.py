@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from gpu4d.benchmarks.suite import data
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def lowbias32(x):
@@ -16,11 +14,12 @@ def lowbias32(x):
     return x
 
 
-@given(st.integers(0, 2**40), st.integers(0, 2**31 - 1))
-def test_hashes_are_those_written_down(index, seed):
-    high, low = divmod(index, 2**32)
-    key = (seed ^ (high * 0x9E3779B9)) % 2**32
-    assert data.hashed(np, seed, index, 1)[0] == lowbias32(lowbias32(low) ^ key)
+def test_hashes_are_those_written_down():
+    rng = np.random.default_rng(4)
+    for index, seed in [(0, 0), (2**32 - 1, 1), (2**32, 1), *rng.integers(0, (2**40, 2**31), (100, 2)).tolist()]:
+        high, low = divmod(index, 2**32)
+        key = (seed ^ (high * 0x9E3779B9)) % 2**32
+        assert data.hashed(np, seed, index, 1)[0] == lowbias32(lowbias32(low) ^ key)
 
 
 def test_hashes_are_uniform_and_independent_of_their_neighbours():
@@ -57,12 +56,14 @@ def test_levels_lie_within_half_a_step():
     assert (np.abs(values[index] - expected) <= np.maximum(1 / 128, np.sqrt(expected) / 32) / 2).all()
 
 
-@given(st.integers(0, 299), st.integers(1, 255))
-def test_a_digest_finds_every_changed_byte(place, change):
-    values = (data.uniform(1, 300) * 256).astype(np.uint8)
-    altered = values.copy()
-    altered[place] ^= change
-    assert data.digest(np, altered) != data.digest(np, values)
+def test_a_digest_finds_every_changed_byte():
+    values = (data.uniform(1, 303) * 256).astype(np.uint8)
+    found = {data.digest(np, values)}
+    for place in range(len(values)):
+        altered = values.copy()
+        altered[place] ^= 1 + place % 255
+        found.add(data.digest(np, altered))
+    assert len(found) == len(values) + 1
 
 
 def test_a_digest_knows_shape_dtype_and_order():

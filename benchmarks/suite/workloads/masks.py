@@ -80,7 +80,7 @@ WORKLOADS = [
         "64 masks of weights",
         BANDWIDTH,
         "patterns",
-        {tier: {"patterns": n, "detector": 128} for tier, n in (("quick", 64), ("S", 128), ("M", 32768), ("L", 262144))},
+        {tier: {"patterns": n, "detector": 128} for tier, n in (("quick", 64), ("S", 1024), ("M", 32768), ("L", 262144))},
         masks_64,
         "Sums of resident patterns under 64 masks of float64 weights, as components of a factorisation or segments with soft edges have.",
     ),
