@@ -6,7 +6,8 @@ time is needed to read the patterns from memory.
 Sums under weights are matrix products. The detector is worked through in tiles. Four patterns of a tile are converted to float64 and
 stay in the first-level cache, and a weight that is read serves all four (`row_products`). With many patterns, the weights of a tile are
 copied into one block that stays in the second-level cache: rows of a large array may all fall into the same few lines of a cache.
-The order of a sum follows from the pixels alone, so its bits do not depend on the other patterns and masks of a call.
+The order of a sum follows from the pixels alone, so its bits do not depend on the other patterns and masks of a call. Pixels that are
+not finite are 0 in these products, and are added to the sums of the masks that see them.
 """
 
 import numpy as np
@@ -33,14 +34,33 @@ def _integers(patterns, masks, out):
 
 
 @helper()
-def _read_tile(pattern, row):
-    """Write pixels as float64, and return how many are not finite."""
-    broken = 0
+def _read_tile(pattern, row, gaps):
+    """Write pixels as float64, with 0 in place of those that are not finite. Write the numbers of these to `gaps`; return how many."""
+    count = 0
     for i in range(pattern.size):
-        value = pattern[i]
-        row[i] = value
-        broken += value - value != 0
-    return broken
+        value = np.float64(pattern[i])
+        row[i] = value if value - value == 0 else 0.0
+        count += value - value != 0
+    if count:
+        count = 0
+        for i in range(pattern.size):
+            value = np.float64(pattern[i])
+            if value - value != 0:
+                gaps[count] = i
+                count += 1
+    return count
+
+
+@helper()
+def _add_gaps(pattern, weights, gaps, out):
+    """Add pixels that are not finite to the sum under a mask that sees them."""
+    for m in range(weights.shape[0]):
+        j = 0
+        while j < gaps.size and out[m] == out[m]:  # a NaN stays one
+            weight = weights[m, gaps[j]]
+            if weight != 0:
+                out[m] += np.float64(pattern[gaps[j]]) * weight
+            j += 1
 
 
 @helper()
@@ -83,7 +103,7 @@ def _add_products(rows, size, count, at, masks, sums, out):
 
 @entry()
 def _weighted(patterns, weights, block, packs, space, places, out):
-    """Write the sums of patterns that are finite, and return whether all are.
+    """Write the sums of patterns under weights.
 
     Parameters
     ----------
@@ -95,85 +115,44 @@ def _weighted(patterns, weights, block, packs, space, places, out):
         Whether weights are copied. If not, each of them is read where it is, once for every ROWS patterns.
     space : (ROWS * TILE + ROWS * COLUMNS [+ block * TILE],) float64
         For work.
-    places : (2 * block + n,) int64
+    places : (2 * block + TILE,) int64
         For work.
     out : (n, m) float64
     """
     (n, pixels), m, line, rest = patterns.shape, weights.shape[0], 8 * TILE, ROWS * (TILE + COLUMNS)
     tile, sums, packed = space[: ROWS * TILE], space[ROWS * TILE : rest], space[rest:]
-    at, masks, broken = places[:block], places[block : 2 * block], places[2 * block :]
+    at, masks, gaps = places[:block], places[block : 2 * block], places[2 * block :]
     rows = (address(tile), address(tile) + line, address(tile) + 2 * line, address(tile) + 3 * line)
     for i in range(ROWS * TILE):
         tile[i] = 0
     for k in range(n):
-        broken[k] = 0
         for j in range(m):
             out[k, j] = 0
     run = n if packs else ROWS
     for start in range(0, n, run):
         for begin in range(0, m, block):
             for first in range(0, pixels, TILE):
-                size = min(TILE, pixels - first)
-                count = _place_weights(weights, begin, min(begin + block, m), first, size, packed, at, masks)
+                size, end = min(TILE, pixels - first), min(begin + block, m)
+                count = _place_weights(weights, begin, end, first, size, packed, at, masks)
                 for k in range(start, min(start + run, n), ROWS):
                     group = min(ROWS, n - k)
                     for r in range(group):
-                        broken[k + r] += _read_tile(patterns[k + r, first : first + size], tile[r * TILE : (r + 1) * TILE])
+                        pattern = patterns[k + r, first : first + size]
+                        found = _read_tile(pattern, tile[r * TILE : (r + 1) * TILE], gaps)
+                        if found:
+                            _add_gaps(pattern, weights[begin:end, first : first + size], gaps[:found], out[k + r, begin:end])
                     _add_products(rows, size, count, at, masks, sums, out[k : k + group])
-    whole = True
-    for k in range(n):
-        whole &= broken[k] == 0
-    return whole
-
-
-@entry()
-def _broken(patterns, weights, space, out):
-    """Write the sums of patterns with pixels that are not finite, with 0 in place of pixels where the weight is 0."""
-    tile, sums = space[:TILE], space[ROWS * TILE :]
-    for n in range(patterns.shape[0]):
-        for m in range(weights.shape[0]):
-            pattern, weight, total = patterns[n], weights[m], 0.0
-            for first in range(0, pattern.size, TILE):
-                size = min(TILE, pattern.size - first)
-                for i in range(first, first + size):
-                    tile[i - first] = pattern[i] if weight[i] != 0 else 0.0
-                row_products((address(tile),), (address(weight) + weight.itemsize * first,), size, address(sums))
-                total += sums[0]
-            out[n, m] = total
-
-
-def _sums_of_finite(flat, weights):
-    """Return sums of patterns (n, pixels) under weights (m, pixels), and whether all patterns are finite. Other sums mean nothing."""
-    n, m = len(flat), len(weights)
-    packs = n >= PACK_PATTERNS and m >= PACK_MASKS
-    block = -(-m // -(-m // TOGETHER)) if packs else m  # parts of nearly one size
-    out = np.empty((n, m))
-    space = np.empty(ROWS * (TILE + COLUMNS) + block * TILE * packs)
-    return out, _weighted(flat, weights, block, packs, space, np.empty(2 * block + n, np.int64), out)
-
-
-def _sums_with_gaps(flat, weights, seen):
-    """Return sums of patterns that are not finite: to the last bit those with 0 in place of the pixels that a mask does not see."""
-    flat = np.where(seen, flat, flat.dtype.type(0))
-    out, whole = _sums_of_finite(read_only(flat), weights)
-    if not whole:
-        broken = ~np.isfinite(flat).all(-1)
-        part = np.empty((np.count_nonzero(broken), len(weights)))
-        _broken(contiguous(flat[broken], np.float64), weights, np.empty(ROWS * TILE + 1), part)
-        out[broken] = part
-    return out
 
 
 def _weighted_sums(flat, weights):
     """Return the sums of patterns (n, pixels) under weights (m, pixels)."""
-    if not len(flat) or not len(weights):
-        return np.empty((len(flat), len(weights)))
-    out, whole = _sums_of_finite(flat.view(np.uint8) if flat.dtype.kind == "b" else flat, weights)
-    if not whole:
-        broken, seen = np.flatnonzero(~np.isfinite(flat).all(-1)), weights.any(0)
-        for first in range(0, len(broken), PACK_PATTERNS):  # few at a time, because they are copied
-            some = broken[first : first + PACK_PATTERNS]
-            out[some] = _sums_with_gaps(flat[some], weights, seen)
+    n, m = len(flat), len(weights)
+    out = np.empty((n, m))
+    if out.size:
+        packs = n >= PACK_PATTERNS and m >= PACK_MASKS
+        block = -(-m // -(-m // TOGETHER)) if packs else m  # parts of nearly one size
+        space, places = np.empty(ROWS * (TILE + COLUMNS) + block * TILE * packs), np.empty(2 * block + TILE, np.int64)
+        _weighted(flat.view(np.uint8) if flat.dtype.kind == "b" else flat, weights, block, packs, space, places, out)
     return out
 
 
