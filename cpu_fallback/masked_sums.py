@@ -51,7 +51,7 @@ def _read_tile(pattern, row, gaps):
     return count
 
 
-@helper()
+@routine()
 def _add_gaps(pattern, weights, gaps, out):
     """Add pixels that are not finite to the sum under a mask that sees them."""
     for m in range(weights.shape[0]):
@@ -63,7 +63,7 @@ def _add_gaps(pattern, weights, gaps, out):
             j += 1
 
 
-@helper()
+@routine()
 def _place_weights(weights, begin, end, first, size, packed, at, masks):
     """Write the addresses of the weights of the masks `begin` to `end` in a tile, and their numbers. Return how many there are.
 
