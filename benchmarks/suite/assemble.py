@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu4d.benchmarks.suite import conditions, provenance, score
 from gpu4d.benchmarks.suite.parts import Parts, merged
-from gpu4d.benchmarks.suite.statistics import WIDEST, summarise
+from gpu4d.benchmarks.suite.statistics import summarise
 from gpu4d.benchmarks.suite.workload import Place
 from gpu4d.benchmarks.suite.workloads import all_workloads
 
@@ -20,12 +20,6 @@ def entries(parts: Parts, kind: str) -> dict[str, dict[str, Any]]:
     order = {key: number for number, key in enumerate(all_workloads())}
     keys = sorted({part["key"] for part in parts.of(kind)}, key=lambda key: (order.get(key, -1), key))
     return {key: merged([part for part in parts.of(kind) if part["key"] == key]) for key in keys}
-
-
-def width(entry: dict[str, Any]) -> float:
-    """Return the width of the interval of an entry's median over the median; 0 for an entry without samples."""
-    samples = [s for some in entry.get("samples", ()) for s in some]
-    return summarise(samples).width if samples else 0.0
 
 
 def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Place, seconds: float, preparing: float) -> dict[str, Any]:
@@ -52,7 +46,7 @@ def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Pla
         "format": FORMAT,
         "version": VERSION,
         "suite": {
-            **{name: header[name] for name in ("tier", "seed", "seed_is", "passes", "plugins", "only")},
+            **{name: header[name] for name in ("tier", "seed", "seed_is", "passes", "floors", "plugins", "only")},
             "division": division,
             "why_open": why_open,
             "pause_s": header["pause_s"],
@@ -64,7 +58,11 @@ def result(parts: Parts, about: dict[str, Any], code: dict[str, Any], place: Pla
         "preparing_s": preparing,
         "code": code,
         "machine": about,
-        "conditions": {"before": header["before"], "after": conditions.state(place)},
+        "conditions": {
+            "before": header["before"],
+            "after": conditions.state(place),
+            "passes": [part["between"] for part in parts.of("pass")],
+        },
         "attainable": attainable,
         "workloads": workloads,
         "scaling": {part["key"]: part["found"] for part in parts.of("scaling")},
@@ -88,7 +86,4 @@ def _floor(entry: dict[str, Any]) -> dict[str, Any]:
 def _workload(entry: dict[str, Any], attainable: dict[str, Any], known: dict[str, Any] | None) -> dict[str, Any]:
     if "samples" not in entry:
         return entry
-    whole = score.complete(entry, attainable, known)
-    if width(entry) > WIDEST:
-        whole["unsteady"] = conditions.reasons(entry["between"], width(entry))
-    return whole
+    return score.complete(entry, attainable, known)

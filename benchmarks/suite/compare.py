@@ -296,7 +296,7 @@ def _ratio(value: float, drawn: np.ndarray) -> Ratio:
 
 def _drawn(result: Result, kind: str, seed: int) -> Drawn:
     """Return medians of samples drawn again, for each entry of a kind that has some. Each result draws for itself."""
-    found = {key: [s for some in entry["samples"] for s in some] for key, entry in result[kind].items() if "samples" in entry}
+    found = {key: entry["samples"] for key, entry in result[kind].items() if "samples" in entry}
     return dict(zip(found, bootstrap(list(found.values()), seed=seed).T, strict=True))
 
 

@@ -10,12 +10,12 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu4d.benchmarks.suite import assemble, attainable, conditions, data, machine, provenance, scaling, sustained
+from gpu4d.benchmarks.suite import assemble, attainable, conditions, data, machine, provenance, scaling, score, sustained
 from gpu4d.benchmarks.suite.measuring import Rounds
 from gpu4d.benchmarks.suite.parts import Parts
 from gpu4d.benchmarks.suite.statistics import WIDEST
@@ -25,10 +25,16 @@ from gpu4d.benchmarks.suite.workloads import all_workloads
 
 from gpu4d.errors import Gpu4dError, InputError
 
-PASSES = {QUICK: 1, "S": 3, "M": 3, "L": 3}  # a workload is measured at three times of a run: slow drifts widen its interval
-MORE_PASSES = {QUICK: 0, "S": 3, "M": 3, "L": 3}  # at most, of workloads whose interval is too wide
-PAUSE = 0.2  # s between two workloads: the caches of the operating system and the clock of the processor come to rest
-HOW = {QUICK: Rounds(2), "S": Rounds(5), "M": Rounds(5, digests=False), "L": Rounds(5, digests=False)}
+PASSES = {
+    QUICK: 1,
+    "S": 8,
+    "M": 3,
+    "L": 5,
+}  # a workload is measured at several times of a run, because machines drift from minute to minute
+MORE_PASSES = {QUICK: 0, "S": 4, "M": 2, "L": 3}  # at most, if the interval of the score is too wide
+FLOORS = {QUICK: 1, "S": 4, "M": 1, "L": 2}  # floors are measured in each pass of so many
+PAUSE = {QUICK: 0.0, "S": 0.05, "M": 0.5, "L": 0.5}  # s between two workloads: writes to disk end, and clocks come to rest
+HOW = {QUICK: Rounds(2), "S": Rounds(2), "M": Rounds(4, digests=False), "L": Rounds(4, digests=False)}
 KEEP = {QUICK: 1 << 30, "S": 3 << 30, "M": 0, "L": 0}  # bytes of inputs that stay between passes; others are made again
 HEAT = {QUICK: 0.0, "S": 0.0, "M": 60.0, "L": 60.0}  # s of the sustained phase
 SUSTAINED = "bragg-disks"  # the workload of the sustained phase: processors draw most power with it
@@ -118,7 +124,8 @@ def run(options: Options, say: Callable[[str], None] = lambda _text: None) -> di
             "label": about["label"],
             "code": code["sha256"],
             "passes": PASSES[options.tier],
-            "pause_s": PAUSE,
+            "floors": floor_passes(options.tier),
+            "pause_s": PAUSE[options.tier],
             "only": list(options.only),
             "plugins": list(options.plugins),
             "seed_is": options.seed_is,
@@ -153,11 +160,12 @@ class Run:
             self.prepare()
             passes = PASSES[self.options.tier]
             for number in range(passes):
-                self.one_pass(number, self.units)
+                self.one_pass(number, floors=number % FLOORS[self.options.tier] == 0)
                 if number == 0:
                     self.scale()
             for number in range(passes, passes + MORE_PASSES[self.options.tier]):
-                self.one_pass(number, self.unsteady())
+                if score.spread(assemble.entries(self.parts, "workload")) > WIDEST:
+                    self.one_pass(number, floors=False)
             self.heat()
         finally:
             self.kept.close()
@@ -175,23 +183,22 @@ class Run:
         self.preparing = time.perf_counter() - begun
         self.say(f"ready after {self.preparing:.0f} s: code is compiled, and libraries are loaded")
 
-    def one_pass(self, number: int, units: Sequence[Unit]) -> None:
-        """Measure these units in a random order."""
-        order = random.SystemRandom().sample(list(units), len(units))
-        for unit in order:
-            if self.parts.has(unit.kind, unit.key, number):
+    def one_pass(self, number: int, *, floors: bool) -> None:
+        """Measure all workloads, or floors too, in a random order."""
+        units = [unit for unit in self.units if floors or unit.kind == "workload"]
+        before, tier = conditions.mark(self.place), self.options.tier
+        for unit in random.SystemRandom().sample(units, len(units)):
+            its_number = number if unit.kind == "workload" else number // FLOORS[tier]
+            if self.parts.has(unit.kind, unit.key, its_number):
                 continue
             self.stop_in_time()
-            time.sleep(PAUSE)
+            time.sleep(PAUSE[tier])
             earlier = [part for part in self.parts.of(unit.kind) if part["key"] == unit.key]
-            found = measure(unit, self.place, self.seed, HOW[self.options.tier], self.kept, earlier)
-            self.parts.add(unit.kind, unit.key, number, **found)
-            self.say(_line(unit, number, found))
-
-    def unsteady(self) -> list[Unit]:
-        """Return the units whose interval is still too wide."""
-        entries = {(kind, key): entry for kind in ("floor", "workload") for key, entry in assemble.entries(self.parts, kind).items()}
-        return [unit for unit in self.units if assemble.width(entries.get((unit.kind, unit.key), {})) > WIDEST and unit.kind == "workload"]
+            found = measure(unit, self.place, self.seed, HOW[tier], self.kept, earlier)
+            self.parts.add(unit.kind, unit.key, its_number, **found)
+            self.say(f"{time.perf_counter() - self.started:5.0f} s  {_line(unit, number, found)}")
+        if not self.parts.has("pass", "all", number):
+            self.parts.add("pass", "all", number, between=conditions.between(before, conditions.mark(self.place)))
 
     def scale(self) -> None:
         """Measure what `bench predict` needs beside the workloads."""
@@ -201,7 +208,7 @@ class Run:
         for key, found in scaling.measure(self.place, self.options.tier, self.seed, have):
             self.parts.add("scaling", key, 0, found=found)
             self.stop_in_time()
-        self.say("scaling: measured for other shapes and layouts")
+        self.say(f"{time.perf_counter() - self.started:5.0f} s  scaling: measured for other shapes and layouts")
 
     def heat(self) -> None:
         """Run one workload until the machine is as warm as it gets."""
@@ -239,6 +246,11 @@ class Run:
         if self.options.deadline is not None and time.perf_counter() - self.started > self.options.deadline:
             held = f"{self.parts.path} keeps {len(self.parts.found)} parts"
             raise Cut(f"the deadline of {self.options.deadline:.0f} s came: {held}; go on with --resume")
+
+
+def floor_passes(tier: str) -> int:
+    """Return in how many passes floors are measured."""
+    return -(-PASSES[tier] // FLOORS[tier])
 
 
 def _checked(options: Options) -> dict[str, Workload]:

@@ -7,17 +7,19 @@ Score = 1000 × geometric mean of the reference's seconds over the seconds measu
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu4d.benchmarks.suite.statistics import WIDEST, bootstrap, summarise
+from gpu4d.benchmarks.suite import conditions
+from gpu4d.benchmarks.suite.statistics import CONFIDENCE, WIDEST, bootstrap, summarise
 from gpu4d.benchmarks.suite.workload import PARTS
 
 SCALE = 1000.0  # score of the reference
+BUSY = 0.1  # of the processors, or of the time: what others may take in the median pass
+TAILS = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))  # percentiles of medians drawn again
 PRECISION = "Precision"
 REFERENCE = Path(__file__).with_name("reference.json")
 
@@ -85,75 +87,87 @@ def score(result: Mapping[str, Any], expected: Mapping[str, str]) -> dict[str, A
     Returns
     -------
     dict
-        `total`, `low`, `high` (None where `why_not` holds a reason), `parts` by name, `why_not`. A part with all its workloads has its
-        figures also where the total has none, unless an answer was wrong, or the seed is not the announced one.
+        `total`, `low`, `high` (None where `why_not` holds a reason), `parts` by name, `why_not`. A part whose workloads are all there, and
+        whose interval is narrow, has its figures also where the total has none. There are no figures at all if an answer was wrong, the
+        seed is not the announced one, or the machine was busy.
     """
-    workloads = result["workloads"]
-    why_not = reasons_against(result, expected)
-    if not any(entry.get("ratio") for entry in workloads.values()) or _void(result):
-        return {"total": None, "low": None, "high": None, "parts": {}, "why_not": why_not}
+    workloads, nothing = result["workloads"], {"total": None, "low": None, "high": None, "parts": {}}
+    why_not, missing = _void(result), _missing(result, expected)
+    if why_not or not reference_of(result["suite"]["tier"]):
+        return {**nothing, "why_not": why_not + missing}
     parts = {}
     for part in PARTS:
         entries = [workloads.get(key, {}) for key, its_part in expected.items() if its_part == part]
-        if entries and all(_good(entry) for entry in entries):
-            parts[part] = _mean_score(entries)
+        if entries and all(entry.get("ratio") for entry in entries):
+            found = _mean_score(entries)
+            if _width(found) <= WIDEST:
+                parts[part] = found
     if precise := _precision(workloads, result["suite"]["tier"]):
         parts[PRECISION] = precise
-    good = [entry for entry in workloads.values() if entry.get("ratio")]
-    total = {"score": None, "low": None, "high": None} if why_not else _mean_score(good)
-    return {"total": total["score"], "low": total["low"], "high": total["high"], "parts": parts, "why_not": why_not}
+    if missing:
+        return {**nothing, "parts": parts, "why_not": missing}
+    total = _mean_score([workloads[key] for key in expected])
+    if (width := _width(total)) > WIDEST:
+        why = "; ".join(conditions.reasons(result["conditions"]["passes"], width))
+        wide = f"the interval of the score is {100 * width:.1f} % wide, allowed are {100 * WIDEST:.0f} %: {why}"
+        return {**nothing, "parts": parts, "why_not": [wide]}
+    return {"total": total["score"], "low": total["low"], "high": total["high"], "parts": parts, "why_not": []}
 
 
-def reasons_against(result: Mapping[str, Any], expected: Iterable[str]) -> list[str]:
-    """Say why a result has no total; an empty list if it has one."""
-    suite, workloads, why = result["suite"], result["workloads"], []
+def spread(workloads: Mapping[str, Mapping[str, Any]]) -> float:
+    """Return the width of the interval of a score over it, from samples alone: no reference is needed. 0 without samples."""
+    samples = [entry["samples"] for entry in workloads.values() if "samples" in entry]
+    if not samples:
+        return 0.0
+    low, high = np.percentile(np.exp(np.log(bootstrap(samples)).mean(1)), TAILS)
+    middle = np.exp(np.mean([np.log(summarise([s for some in one for s in some]).median) for one in samples]))
+    return float((high - low) / middle)
+
+
+def _void(result: Mapping[str, Any]) -> list[str]:
+    """Say why not even a part may have a score; an empty list if one may."""
+    suite, why = result["suite"], []
     if suite["seed_is"] == "drawn":
         why.append("the seed was drawn: such a run shows that answers and times do not depend on the announced seed")
     elif suite["seed_is"] != "announced":
         why.append(f"the seed {suite['seed']} is not the announced one")
-    if not reference_of(suite["tier"]):
-        why.append(f"tier {suite['tier']} has no reference")
+    why += [f"{key}: {entry['failed']}" for key, entry in result["workloads"].items() if "failed" in entry]
+    return why + _busy(result["conditions"]["passes"])
+
+
+def _busy(passes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what took the processors away in most passes. Times that are slow in all passes have narrow intervals, and are wrong."""
+    why = []
+    shares = [one["others_cores"] / one["processors"] for one in passes if one.get("others_cores") is not None and one.get("processors")]
+    if shares and (share := float(np.median(shares))) > BUSY:
+        why.append(f"other processes used {100 * share:.0f} % of the processors during the run: end them, or wait until they have ended")
+    stolen = [one["steal"] for one in passes if one.get("steal") is not None]
+    if stolen and (share := float(np.median(stolen))) > BUSY:
+        why.append(f"the host took {100 * share:.0f} % of the time during the run: its other guests are busy; measure at another time")
+    return why
+
+
+def _missing(result: Mapping[str, Any], expected: Iterable[str]) -> list[str]:
+    """Say what a total lacks; an empty list if it lacks nothing."""
+    why = [] if reference_of(result["suite"]["tier"]) else [f"tier {result['suite']['tier']} has no reference"]
     for key in expected:
-        entry = workloads.get(key)
+        entry = result["workloads"].get(key)
         if entry is None:
             why.append(f"{key} was not run")
-        elif "failed" in entry:
-            why.append(f"{key}: {entry['failed']}")
         elif "skipped" in entry:
             why.append(f"{key} was skipped: {entry['skipped']}")
-    return why + _unsteady(workloads)
+    return why
 
 
-def _unsteady(workloads: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the workloads whose intervals are too wide, and why, in one sentence. Reasons that differ in their numbers are said once."""
-    wide = {key: entry for key, entry in workloads.items() if "median" in entry and _width(entry) > WIDEST}
-    if not wide:
-        return []
-    names = ", ".join(f"{key} ({100 * _width(entry):.1f} %)" for key, entry in wide.items())
-    reasons = {re.sub("[0-9.]+", "", said): said for entry in wide.values() for said in entry.get("unsteady", [])}
-    why = "; ".join(reasons.values()) or "the reason is not known: close other programs, and run again"
-    return [f"the interval of the median is wider than {100 * WIDEST:.0f} % of it for {names}: {why}"]
-
-
-def _void(result: Mapping[str, Any]) -> bool:
-    """Return True if not even a part may have a score."""
-    return result["suite"]["seed_is"] != "announced" or any("failed" in entry for entry in result["workloads"].values())
-
-
-def _good(entry: Mapping[str, Any]) -> bool:
-    return bool(entry.get("ratio")) and _width(entry) <= WIDEST
-
-
-def _width(entry: Mapping[str, Any]) -> float:
-    return (entry["high"] - entry["low"]) / entry["median"]
+def _width(found: Mapping[str, float]) -> float:
+    return (found["high"] - found["low"]) / found["score"]
 
 
 def _mean_score(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the score of some workloads, and its interval of 95 % from samples drawn again."""
-    drawn = bootstrap([[s for some in entry["samples"] for s in some] for entry in entries])
+    """Return the score of some workloads, and its interval of 95 % from passes drawn again."""
+    drawn = bootstrap([entry["samples"] for entry in entries])
     wanted = np.array([entry["reference"] for entry in entries])
-    scores = SCALE * np.exp(np.log(wanted / drawn).mean(1))
-    low, high = np.percentile(scores, [2.5, 97.5])
+    low, high = np.percentile(SCALE * np.exp(np.log(wanted / drawn).mean(1)), TAILS)
     return {"score": float(SCALE * np.exp(np.mean([np.log(entry["ratio"]) for entry in entries]))), "low": float(low), "high": float(high)}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from gpu4d.benchmarks.suite.data import hashed
 
 CONFIDENCE = 0.95
-WIDEST = 0.05  # of the median: no score where an interval is wider
+WIDEST = 0.05  # of a score: none is given where its interval is wider
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,23 @@ def median_rank(n: int) -> int:
     return rank
 
 
-def bootstrap(samples: Sequence[Sequence[float]], seed: int = 0, draws: int = 2000) -> np.ndarray:
-    """Return medians of samples drawn again with replacement: (draws, kinds). The draws are the same with every version of NumPy."""
-    found, first = np.empty((draws, len(samples))), 0
+def bootstrap(samples: Sequence[Sequence[Sequence[float]]], seed: int = 0, draws: int = 2000) -> np.ndarray:
+    """Return medians of samples of passes that are drawn again with replacement: (draws, kinds).
+
+    Samples of one pass are alike, because a machine is faster in one minute than in the next. So whole passes are drawn, and the same ones
+    for all kinds, which were measured in the same minutes. Draws are the same with every version of NumPy.
+
+    Parameters
+    ----------
+    samples : sequence of sequence of sequence of float
+        Of every kind, by pass.
+    """
+    found = np.empty((draws, len(samples)))
     for column, some in enumerate(samples):
-        values = np.asarray(some, float)
-        random = hashed(np, seed, first, draws * len(values)).astype(np.uint64)
-        chosen = (random * np.uint64(len(values))) >> np.uint64(32)
-        found[:, column] = np.median(values[chosen.reshape(draws, len(values))], axis=1)
-        first += draws * len(values)
+        longest = max(map(len, some))
+        values = np.array([[*one, *[np.nan] * (longest - len(one))] for one in some], float)
+        random = hashed(np, seed, 0, draws * len(values)).astype(np.uint64)
+        chosen = ((random * np.uint64(len(values))) >> np.uint64(32)).reshape(draws, len(values))
+        drawn = values[chosen].reshape(draws, -1)
+        found[:, column] = np.nanmedian(drawn, axis=1) if np.isnan(drawn).any() else np.median(drawn, axis=1)
     return found

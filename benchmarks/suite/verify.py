@@ -184,13 +184,16 @@ def _division(result: Result) -> Iterator[str]:
 def _passes(result: Result) -> Iterator[str]:
     suite = result["suite"]
     ran = Counter((str(key), number) for key, number in suite["order"])
-    for at, entries in (("attainable", result["attainable"]), ("workloads", result["workloads"])):
+    for at, entries, least in (
+        ("attainable", result["attainable"], suite["floors"]),
+        ("workloads", result["workloads"], suite["passes"]),
+    ):
         for key, entry in entries.items():
             passes = [number for name, number in ran if name == key]
             if "samples" not in entry:
                 continue
-            if len(entry["samples"]) < suite["passes"]:
-                yield f"{at}.{key}.samples: {len(entry['samples'])} passes, suite.passes says {suite['passes']}"
+            if len(entry["samples"]) < least:
+                yield f"{at}.{key}.samples: {len(entry['samples'])} passes, suite says {least}"
             if sorted(passes) != list(range(len(entry["samples"]))) or any(ran[key, number] != 1 for number in passes):
                 yield f"suite.order: has the passes {sorted(passes)} of {key}, which has samples of {len(entry['samples'])}"
 

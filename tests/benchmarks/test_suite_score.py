@@ -1,7 +1,5 @@
 """The score: its arithmetic, and every reason why there is none."""
 
-import copy
-
 import pytest
 from gpu4d.benchmarks.suite import score
 
@@ -26,7 +24,8 @@ def a_result(seconds=1.0, spread=0.01, **changes):
             "more": {"read": 1e8}, "check": {"scatter": 0.1 if key == "a" else None}, **changes.get(key, {}),
         }  # fmt: skip
         workloads[key] = score.complete(entry, attainable, score.reference_of("S")[key])
-    return {"suite": {"tier": "S", "seed": 1, "seed_is": "announced"}, "workloads": workloads}
+    conditions = {"passes": [{"others_cores": 0.01, "processors": 2, "steal": 0.0}] * 3}
+    return {"suite": {"tier": "S", "seed": 1, "seed_is": "announced"}, "workloads": workloads, "conditions": conditions}
 
 
 def scored(result):
@@ -75,14 +74,41 @@ def test_precision_compares_distances_from_the_truth():
     assert scored(better)["total"] == scored(a_result())["total"]
 
 
+def uneven(result, key, passes):
+    """Give a workload other times in each pass."""
+    entry = {**result["workloads"][key], "samples": [[s] * 3 for s in passes]}
+    result["workloads"][key] = score.complete(entry, {}, score.reference_of("S")[key])
+
+
 def test_a_wide_interval_takes_the_total_and_its_part():
-    entry = copy.deepcopy(a_result()["workloads"]["c"])
-    entry["samples"] = [[0.9, 1.0, 1.1, 0.95, 1.05, 1.0] for _ in range(3)]
+    """A workload whose passes differ by a factor of 1.6 moves the mean of four by its fourth root."""
     result = a_result()
-    result["workloads"]["c"] = score.complete(entry, {}, score.reference_of("S")["c"]) | {"unsteady": ["other processes used 1 of 2 cores"]}
+    uneven(result, "c", (0.8, 1.0, 1.28))
     found = scored(result)
     assert found["total"] is None and "Bandwidth" not in found["parts"] and "Compute" in found["parts"]
-    assert found["why_not"] == ["the interval of the median is wider than 5 % of it for c (10.0 %): other processes used 1 of 2 cores"]
+    assert found["why_not"][0].startswith("the interval of the score is 11.7 % wide")
+    assert score.spread(result["workloads"]) == pytest.approx(0.12, abs=0.01)
+
+
+def test_a_part_with_a_wide_interval_is_left_out_where_the_total_is_steady():
+    result = a_result()
+    uneven(result, "c", (0.95, 1.0, 1.06))
+    found = scored(result)
+    assert found["total"] == pytest.approx(1000, rel=0.01) and "Bandwidth" not in found["parts"]
+
+
+@pytest.mark.parametrize(("one", "why"), [({"others_cores": 1.0}, "other processes used 50 %"), ({"steal": 0.2}, "the host took 20 %")])
+def test_a_busy_machine_has_no_figures_however_even_its_times_are(one, why):
+    result = a_result()
+    result["conditions"]["passes"] = [{"others_cores": 0.0, "processors": 2, "steal": 0.0} | one] * 2 + result["conditions"]["passes"][:1]
+    found = scored(result)
+    assert found["total"] is None and found["parts"] == {} and found["why_not"][0].startswith(why)
+
+
+def test_a_short_disturbance_is_left_to_the_interval():
+    result = a_result()
+    result["conditions"]["passes"][0] = {"others_cores": 1.0, "processors": 2, "steal": 0.0}
+    assert scored(result)["total"] == pytest.approx(1000, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,19 @@ def test_no_samples_are_refused():
 
 def test_samples_drawn_again_scatter_as_medians_do():
     """The standard error of the median of a normal distribution is √(π/2) σ / √n."""
-    values = np.random.default_rng(2).normal(10, 1, 400)
+    values = np.random.default_rng(2).normal(10, 1, (400, 1))
     drawn = bootstrap([values, 2 * values])
     assert drawn.shape == (2000, 2)
     assert drawn[:, 0].std() == pytest.approx(np.sqrt(np.pi / 2) / 20, rel=0.35)
+    assert np.array_equal(drawn[:, 1], 2 * drawn[:, 0]), "the same passes are drawn for all kinds"
+
+
+def test_samples_of_one_pass_are_not_independent():
+    """Passes that differ, of many samples that agree: the interval is that of eight values, not of eighty."""
+    passes = np.linspace(1.0, 1.7, 8)
+    narrow, wide = bootstrap([np.tile(passes, 10)[:, None]]), bootstrap([np.repeat(passes[:, None], 10, 1)])
+    assert wide.std() > 2 * narrow.std()
+
+
+def test_passes_of_different_lengths():
+    assert bootstrap([[[1.0, 1.0], [1.0]]]).tolist() == [[1.0]] * 2000

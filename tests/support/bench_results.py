@@ -128,7 +128,7 @@ def result(
     made = {
         "format": "gpu4d-bench", "version": 1,
         "suite": {"tier": tier, "division": "closed", "why_open": [], "seed": seed,
-                  "seed_is": "announced" if seed == data.SEED else "drawn", "passes": PASSES, "pause_s": 0.2,
+                  "seed_is": "announced" if seed == data.SEED else "drawn", "passes": PASSES, "floors": PASSES, "pause_s": 0.2,
                   "only": [],
                   "order": [[str(k), i] for i in range(PASSES) for k in rng.permutation([*ATTAINABLE, *WORKLOADS])],
                   "resumed": 0, "plugins": []},
@@ -136,7 +136,7 @@ def result(
         "code": {"gpu4d": "0.1.0", "origin": "wheel", "commit": None, "changed": [], "sha256": hashlib.sha256(b"code").hexdigest()},
         "machine": {"label": label, "device": "cpu", "threads": 2, "cpu": {"name": "Test CPU", "cores": 2}, "memory": 8_000_000_000,
                     "os": "Linux", "python": "3.11.9", "packages": {"numpy": "2.1.0"}, "gpus": [], "disk": {}, "blas": {}},
-        "conditions": {"before": {"load": 0.1}, "after": {"load": 1.0}},
+        "conditions": {"before": {"load": 0.1}, "after": {"load": 1.0}, "passes": []},
         "attainable": attainable, "workloads": entries, "scaling": {}, "sustained": None, "peers": {}, "score": {},
     }  # fmt: skip
     return sealed(made)
