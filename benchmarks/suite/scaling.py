@@ -25,6 +25,7 @@ LISTS = {QUICK: 512, "S": 4096, "M": 16384, "L": 65536}  # patterns whose lists 
 MATCHED = {QUICK: 64, "S": 128, "M": 8192, "L": 65536}  # patterns whose orientation is found
 ROUNDS = {QUICK: 2, "S": 3, "M": 5, "L": 5}  # timed calls of an entry, after one that is not timed
 SIDES = {QUICK: (64, 128, 256), "S": (64, 128, 192, 256, 384), "M": (64, 128, 192, 256, 512), "L": (64, 128, 192, 256, 512)}
+ENOUGH = 0.15  # s: an entry is not called again after so much time, because a short run has some fifty of them
 AWKWARD = 130  # 2 · 5 · 13: lengths with prime factors above 7 take longer to transform
 DISKS, FEW_DISKS = 21, 9
 DTYPES = ("uint8", "uint16", "uint32", "float32")
@@ -89,6 +90,8 @@ def _timed(entry: Entry, place: Place, rounds: int) -> list[float]:
         place.wait()
         if number:
             samples.append(time.perf_counter() - start)
+        if sum(samples) > ENOUGH:
+            break
     return samples
 
 

@@ -86,7 +86,7 @@ WORKLOADS = [
         "bitshuffle and LZ4, decoded and reduced",
         DISK,
         "patterns",
-        sizes(quick=128, S=2048, M=32768, L=229376),
+        sizes(quick=128, S=1024, M=32768, L=229376),
         decode_lz4,
         "One pass over a compressed file that is in memory already: files of fast detectors are decoded each time they are read.",
     ),
