@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu4d.benchmarks.suite.workload import Place, Prepared, WrongAnswer, answer_digest
 
-LEAST = 0.02  # s: shorter calls are repeated within a round, because clocks and interrupts count for more then
+LEAST = 0.02  # s: shorter calls are repeated within a round after a warm call, because clocks and interrupts count for more then
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def timed(prepared: Prepared, place: Place, how: Rounds, answer: str | None = No
     once, digest = 0.0, answer
     for _ in range(how.warm):
         once, result = one_call(prepared, place)
-    repeat = 1 if prepared.before is not None else max(1, round(how.least / max(once, 1e-9)))
+    repeat = 1 if prepared.before is not None or not how.warm else max(1, round(how.least / max(once, 1e-9)))
     samples = []
     for number in range(how.rounds):
         if prepared.before is not None:

@@ -25,16 +25,14 @@ from gpu4d.benchmarks.suite.workloads import all_workloads
 
 from gpu4d.errors import Gpu4dError, InputError
 
-PASSES = {
-    QUICK: 1,
-    "S": 8,
-    "M": 3,
-    "L": 5,
-}  # a workload is measured at several times of a run, because machines drift from minute to minute
-MORE_PASSES = {QUICK: 0, "S": 4, "M": 2, "L": 3}  # at most, if the interval of the score is too wide
-FLOORS = {QUICK: 1, "S": 4, "M": 1, "L": 2}  # floors are measured in each pass of so many
-PAUSE = {QUICK: 0.0, "S": 0.05, "M": 0.5, "L": 0.5}  # s between two workloads: writes to disk end, and clocks come to rest
-HOW = {QUICK: Rounds(2), "S": Rounds(2), "M": Rounds(4, digests=False), "L": Rounds(4, digests=False)}
+# A workload is measured at several times of a run, because machines drift from minute to minute.
+PASSES = {QUICK: 1, "S": 14, "M": 3, "L": 5}
+MORE_PASSES = {QUICK: 0, "S": 14, "M": 3, "L": 5}  # at most, while the interval of the score is too wide
+FLOORS = {QUICK: 1, "S": 5, "M": 1, "L": 2}  # floors are measured in each pass of so many
+PAUSE = {QUICK: 0.0, "S": 0.02, "M": 0.5, "L": 0.5}  # s between two workloads: writes to disk end, and clocks come to rest
+# In tier S a pass calls every workload once. Nothing warms it up but the first pass: others have used the caches, as in an analysis.
+HOW = {QUICK: Rounds(2), "S": Rounds(1, warm=0), "M": Rounds(4, digests=False), "L": Rounds(4, digests=False)}
+HOW_FLOORS = {tier: Rounds(2) for tier in HOW}
 KEEP = {QUICK: 1 << 30, "S": 3 << 30, "M": 0, "L": 0}  # bytes of inputs that stay between passes; others are made again
 HEAT = {QUICK: 0.0, "S": 0.0, "M": 60.0, "L": 60.0}  # s of the sustained phase
 SUSTAINED = "bragg-disks"  # the workload of the sustained phase: processors draw most power with it
@@ -194,7 +192,8 @@ class Run:
             self.stop_in_time()
             time.sleep(PAUSE[tier])
             earlier = [part for part in self.parts.of(unit.kind) if part["key"] == unit.key]
-            found = measure(unit, self.place, self.seed, HOW[tier], self.kept, earlier)
+            how = HOW[tier] if unit.kind == "workload" else HOW_FLOORS[tier]
+            found = measure(unit, self.place, self.seed, how, self.kept, earlier)
             self.parts.add(unit.kind, unit.key, its_number, **found)
             self.say(f"{time.perf_counter() - self.started:5.0f} s  {_line(unit, number, found)}")
         if not self.parts.has("pass", "all", number):

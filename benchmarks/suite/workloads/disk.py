@@ -97,7 +97,7 @@ WORKLOADS = [
         "one pass over patterns in host memory",
         TRANSFER,
         "patterns",
-        sizes(quick=128, S=8192, M=32768, L=262144),
+        sizes(quick=128, S=4096, M=32768, L=262144),
         stream,
         "The reductions of `one-pass` over patterns that lie in host memory: on a GPU every byte crosses the link while the GPU computes.",
     ),

@@ -84,7 +84,7 @@ WORKLOADS = [
         "all reductions in one pass",
         BANDWIDTH,
         "patterns",
-        {tier: {"patterns": n, "detector": 128} for tier, n in (("quick", 256), ("S", 4096), ("M", 32768), ("L", 262144))},
+        {tier: {"patterns": n, "detector": 128} for tier, n in (("quick", 256), ("S", 2048), ("M", 32768), ("L", 262144))},
         one_pass,
         "Mean, maximum, four annular images and the centre of mass of resident patterns: what every analysis begins with.",
     ),
