@@ -26,8 +26,8 @@ from gpu4d.benchmarks.suite.workloads import all_workloads
 from gpu4d.errors import Gpu4dError, InputError
 
 # A workload is measured at several times of a run, because machines drift from minute to minute.
-PASSES = {QUICK: 1, "S": 14, "M": 3, "L": 5}
-MORE_PASSES = {QUICK: 0, "S": 14, "M": 3, "L": 5}  # at most, while the interval of the score is too wide
+PASSES = {QUICK: 1, "S": 12, "M": 3, "L": 5}
+MORE_PASSES = {QUICK: 0, "S": 16, "M": 3, "L": 5}  # at most, while the interval of the score is too wide
 FLOORS = {QUICK: 1, "S": 5, "M": 1, "L": 2}  # floors are measured in each pass of so many
 PAUSE = {QUICK: 0.0, "S": 0.02, "M": 0.5, "L": 0.5}  # s between two workloads: writes to disk end, and clocks come to rest
 # In tier S a pass calls every workload once. Nothing warms it up but the first pass: others have used the caches, as in an analysis.
