@@ -15,6 +15,7 @@ from gpu4d.bragg.likelihood.poisson_fit import DiskProfile, PoissonFit, disk_pro
 from gpu4d.device.choose import cpu_threads
 from gpu4d.device.threads import in_threads
 
+MOST_FAILED = 1e-3  # of the patterns: of a million fits of faint disks some ten do not converge in three steps
 DEFINED = 4  # patterns that are compared with the definition, which takes 0.1 s for each
 PIECE = 1 << 14  # patterns whose disks are compared with all true ones at a time: 60 MB
 
@@ -167,7 +168,10 @@ def refine_disks(place: Place, size: Size, seed: int) -> Prepared:
     def check(found: dict[str, np.ndarray]) -> Check:
         for name, value in found.items():
             right_shape(name, value, (n, scene.disks))
-        some = drawn(n, DEFINED)
+        failed = np.flatnonzero(~found["ok"].all(1))
+        if len(failed) > MOST_FAILED * n + 1:
+            raise WrongAnswer(f"ok: fits failed in {len(failed)} of {n} patterns")
+        some = np.union1d(drawn(n, DEFINED), failed)  # a fit may fail where the one of the definition does
         defined = _defined_fit(place.host(patterns[xp.asarray(some)]), start[some], profile, {k: value[some] for k, value in found.items()})
         return _check_fit(scene, profile, found, defined)
 
@@ -188,9 +192,7 @@ def refine_disks(place: Place, size: Size, seed: int) -> Prepared:
 
 def _check_fit(scene: DiskScene, profile: DiskProfile, found: dict[str, np.ndarray], defined: dict[str, Part]) -> Check:
     """Compare all fits with the truth and their Cramér–Rao covariance, and take in the comparison of a few with the definition."""
-    if not found["ok"].all():
-        raise WrongAnswer(f"ok: {int((~found['ok']).sum())} of {found['ok'].size} fits failed")
-    v = scene.variants(len(found["ok"]))
+    v, good = scene.variants(len(found["ok"])), found["ok"]
     covariance = np.linalg.inv(scene.information(PARAMETERS, profile.reach))
     xx, xy, yy = (covariance[..., i, j][v] for i, j in ((0, 0), (0, 1), (1, 1)))
     sa, sb = (np.sqrt(covariance[..., i, i])[v] for i in (2, 3))
@@ -203,10 +205,10 @@ def _check_fit(scene: DiskScene, profile: DiskProfile, found: dict[str, np.ndarr
         "xx": Part(xx / found["xx"] - 1, FIT_NOISE),
         "yy": Part(yy / found["yy"] - 1, FIT_NOISE),
         "xy": Part(found["xy"] - xy, FIT_NOISE * np.sqrt(xx * yy)),
-        **defined,
     }
+    parts = {name: Part(part.difference[good], np.broadcast_to(part.allowed, good.shape)[good]) for name, part in parts.items()} | defined
     oracle = f"the truth and its Cramér–Rao covariance for all disks, and the definition in float64 for {DEFINED} patterns {BY_LOT}"
-    return precise(judged(parts, sum(a.size for a in found.values()), oracle), np.sqrt((off**2).mean()), scene.bound, "px")
+    return precise(judged(parts, sum(a.size for a in found.values()), oracle), np.sqrt((off[good] ** 2).mean()), scene.bound, "px")
 
 
 def _defined_fit(patterns: np.ndarray, start: np.ndarray, profile: DiskProfile, found: dict[str, np.ndarray]) -> dict[str, Part]:
@@ -217,11 +219,15 @@ def _defined_fit(patterns: np.ndarray, start: np.ndarray, profile: DiskProfile, 
         want = poisson_fit(
             patterns, x, y, count, profile.table, profile.pixels, parameters=PARAMETERS, iterations=STEPS, spacing=profile.spacing
         )
+    if not np.array_equal(found["ok"], want.ok):
+        raise WrongAnswer("ok: fits fail in other places than those of the definition")
     sigma = np.sqrt(want.xx)
     allowed = {"x": FIT_POSITION * sigma, "y": FIT_POSITION * np.sqrt(want.yy)}
     allowed |= {name: 1e-3 * want.amplitude.max() for name in ("amplitude", "background")}
     allowed |= {name: ERROR * np.sqrt(want.xx * want.yy) for name in ("xx", "xy", "yy")}
-    return {f"{name} (definition)": Part(found[name] - getattr(want, name), limit) for name, limit in allowed.items()}
+    good = want.ok
+    limits = {name: np.broadcast_to(limit, good.shape)[good] for name, limit in allowed.items()}
+    return {f"{name} (definition)": Part((found[name] - getattr(want, name))[good], limit) for name, limit in limits.items()}
 
 
 def _tiers(**patterns: int) -> dict[str, dict[str, int]]:

@@ -66,7 +66,7 @@ class Lattices:
         q = xp.asarray(ORIGIN) + moved[:, None, :]
         for i in (0, 1):
             q = q + xp.asarray(orders[:, i])[None, :, None] * g[:, i][:, None, :]
-        noise = np.sqrt(1.5) * (uniform(3, n, most, 2) + uniform(4, n, most, 2))  # variance 1, never so large that a disk is an outlier
+        noise = np.sqrt(1.5) * (uniform(3, n, most, 2) + uniform(4, n, most, 2))  # variance 1, at most 2.4
         q = q + noise * xp.asarray(ERROR * np.sqrt(intensity.max() / intensity))[None, :, None]
         chance = (uniform(5, n, most) + 1.0) / 2.0
         return cls(orders, intensity, g, q, chance < xp.asarray(np.append(np.full(most - 1, 1.0 - MISSING), STRAY))[None, :])
@@ -114,7 +114,7 @@ def lattice_fit(place: Place, size: Size, seed: int) -> Prepared:
     disks = known.disks((rows, rows))
 
     def call() -> tuple[gpu4d.crystal.LatticeFit, gpu4d.crystal.Strain]:
-        fit = gpu4d.fit_lattice(disks, VECTORS, origin=ORIGIN)
+        fit = gpu4d.fit_lattice(disks, VECTORS, origin=ORIGIN, outliers=None)  # of many positions some have a disk that looks like one
         return fit, gpu4d.strain_map(fit)
 
     def arrays(found: tuple[gpu4d.crystal.LatticeFit, gpu4d.crystal.Strain]) -> dict[str, np.ndarray]:
