@@ -223,7 +223,7 @@ def _defined_fit(patterns: np.ndarray, start: np.ndarray, profile: DiskProfile, 
         raise WrongAnswer("ok: fits fail in other places than those of the definition")
     sigma = np.sqrt(want.xx)
     allowed = {"x": FIT_POSITION * sigma, "y": FIT_POSITION * np.sqrt(want.yy)}
-    allowed |= {name: 1e-3 * want.amplitude.max() for name in ("amplitude", "background")}
+    allowed |= {name: 1e-3 * np.nanmax(want.amplitude) for name in ("amplitude", "background")}
     allowed |= {name: ERROR * np.sqrt(want.xx * want.yy) for name in ("xx", "xy", "yy")}
     good = want.ok
     limits = {name: np.broadcast_to(limit, good.shape)[good] for name, limit in allowed.items()}
