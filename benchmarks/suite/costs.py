@@ -79,7 +79,7 @@ class Costs:
         one = self._net(f"{technique} {SIDE} {DTYPE}", self.call)
         return along(pixels, points) * factor * self._net(f"{technique} {SIDE} {known}", self.call) / one
 
-    def search(self, detector: tuple[int, int], disks: float) -> float:
+    def search(self, detector: tuple[int, int], disks: float, dtype: str = DTYPE) -> float:
         """Return the cost of finding the disks of a pattern by correlation."""
         pixels = math.prod(detector)
         points = [
@@ -90,7 +90,13 @@ class Costs:
         per_disk = self._net(f"bragg {SIDE}", self.call) - self._net(f"bragg {SIDE} few", self.call)
         per_disk = max(0.0, per_disk) / (DISKS - FEW_DISKS) * pixels / SIDE**2
         at_usual = along(pixels, points) * self._awkward(detector, points)
-        return max(at_usual + (disks - DISKS) * per_disk, LEAST_SHARE * at_usual)
+        return max(at_usual + (disks - DISKS) * per_disk, LEAST_SHARE * at_usual) * self._converted(dtype)
+
+    def _converted(self, dtype: str) -> float:
+        """Return how much longer the search takes in patterns of a dtype, at the usual side."""
+        known, _ = entry_of(dtype)
+        key = f"bragg {SIDE} {known}"
+        return self._net(key, self.call) / self._net(f"bragg {SIDE}", self.call) if self._has(key) else 1.0
 
     def _awkward(self, detector: tuple[int, int], points: Sequence[tuple[float, float]]) -> float:
         """Return how much longer transforms take along sides with long prime factors."""

@@ -108,10 +108,14 @@ def entries(inputs: Inputs, tier: str) -> dict[str, Callable[[], Entry]]:
             found[f"{technique} {s} {dtype}"] = lambda t=technique, s=s: _streamed(inputs, t, s, dtype)
     for s in (*SIDES[tier], AWKWARD):
         found[f"bragg {s}"] = lambda s=s: _search(inputs, tier, s, DISKS)
+    for d in ("uint8", "uint32", "float32"):
+        found[f"bragg {side} {d}"] = lambda d=d: _search(inputs, tier, side, DISKS, dtype=d)
     found[f"bragg {side} few"] = lambda: _search(inputs, tier, side, FEW_DISKS)
     for s in (side, 256):
         found[f"bragg-likelihood {s}"] = lambda s=s: _search(inputs, tier, s, DISKS, refine="likelihood", parameters=6)
-    found[f"bragg-joint {side}"] = lambda: _search(inputs, tier, side, DISKS, tight=0.55, share=8, refine="likelihood", parameters=6)
+    found[f"bragg-joint {side}"] = lambda: _search(
+        inputs, tier, side, DISKS, tight=0.55, share=8 if tier in (QUICK, "S") else 64, refine="likelihood", parameters=6
+    )
     found[f"bragg-choose {side}"] = lambda: _choose(inputs, side)
     found |= {"strain": lambda: _strain(LISTS[tier]), "strain few": lambda: _strain(LISTS[tier] // 4)}
     found |= {"match": lambda: _match(MATCHED[tier]), "match few": lambda: _match(MATCHED[tier] // 8)}
@@ -180,11 +184,11 @@ def _from_file(inputs: Inputs, layout: str, side: int, dtype: str, nbytes: int, 
 
 def _search(inputs: Inputs, tier: str, side: int, disks: int, *, tight: float = 1.0, share: int = 1, **options: Any) -> Entry:
     """Find Bragg disks. `share`: a so many times smaller number of patterns tells as much."""
-    n = max(16, SEARCH_PIXELS[tier] // (side * side * share) // 8 * 8)
-    cube = inputs.cube(expected((side, side), disks, tight), (8, n // 8))
+    n, dtype = max(16, SEARCH_PIXELS[tier] // (side * side * share) // 8 * 8), options.pop("dtype", "uint16")
+    cube = inputs.cube(expected((side, side), disks, tight), (8, n // 8), dtype)
     template = template_of(side)
     given = {"refine": "correlation", **options}
-    facts = _facts("bragg", side, "uint16", (8, n // 8)) | {"disks": disks, "refine": given["refine"]}
+    facts = _facts("bragg", side, dtype, (8, n // 8)) | {"disks": disks, "refine": given["refine"]}
     return Entry(facts, lambda: gpu4d.find_bragg_disks(cube, template, device=_device(inputs), **given), rounds=2 if tight < 1 else None)
 
 

@@ -103,7 +103,7 @@ def _orientation(scan: Scan, costs: Costs, machine: Machine) -> Work:
 
 def _disks(scan: Scan, costs: Costs) -> Work:
     listed = 2 * 5 * 8 * scan.positions * scan.disks  # lists of five float64 a disk, in tiles and in scan order
-    return Work(scan.positions * costs.search(scan.detector_shape, scan.disks), held=listed)
+    return Work(scan.positions * costs.search(scan.detector_shape, scan.disks, scan.dtype), held=listed)
 
 
 def _dpc(scan: Scan, costs: Costs, machine: Machine) -> Work:
