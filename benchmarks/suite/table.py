@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+LONGEST = 70  # characters of a cell that others are lined up with
 HEAD = ("workload", "part", "time", "± %", "floor %", "bound by", "memory", "reference / time")
 
 
@@ -69,7 +70,7 @@ def _floors(result: Mapping[str, Any]) -> str:
 
 
 def _lined_up(rows: list[tuple[str, ...]]) -> str:
-    short = [row for row in rows if all(len(cell) < 40 for cell in row)]
+    short = [row for row in rows if all(len(cell) < LONGEST for cell in row)]  # reasons that are told in place of figures may be long
     widths = [max(len(row[i]) for row in short) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
