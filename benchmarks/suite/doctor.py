@@ -30,7 +30,7 @@ QUIET = 0.05  # of the processors, used by others
 IN_MEMORY, NETWORK = {"tmpfs", "ramfs"}, {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "lustre", "beegfs", "gpfs"}
 OPTIONAL = {  # package -> what is missing without it, what to install
     "hdf5plugin": ("compressed files of detectors cannot be read", "pip install hdf5plugin"),
-    "gemmi": ("there are no structures: the workload orientation-matching cannot run", "pip install 'gpu4d[crystal]'"),
+    "gemmi": ("there are no structures: the workload `orientation` cannot run", "pip install 'gpu4d[crystal]'"),
     "matplotlib": ("there are no pictures of comparisons", "pip install 'gpu4d[app]'"),
     "jinja2": ("there are no pages of comparisons", "pip install 'gpu4d[app]'"),
 }
