@@ -41,11 +41,22 @@ def _run(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
     @click.option("--verify", is_flag=True, help="Draw an unknown seed, to show that nothing is tuned to the announced one. No score.")
     @click.option("--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Use another seed than the announced one. No score.")
     @click.option("--only", metavar="NAME", multiple=True, help="Run one workload only. May be repeated. No score.")
-    @click.option("--peer", "peers", metavar="P", multiple=True, help="Also run py4dstem, libertem, quantem, fast-acbf or a plug-in.")
-    @click.option("--plugin", "plugins", metavar="MODULE", multiple=True, help="Import a module with twins of your own: open division.")
+    @click.option(
+        "--peer", "peers", metavar="P", multiple=True, help="Also run py4dstem, libertem, quantem, fast-acbf or a plug-in. Repeatable."
+    )
+    @click.option(
+        "--plugin",
+        "plugins",
+        metavar="MODULE",
+        multiple=True,
+        help="Import a module with twins of your own: open division. Repeatable.",
+    )
     @click.option("--sustained", type=click.FloatRange(min=0), metavar="S", help="Seconds under heat.  [default: 60 for M and L, 0 for S]")
     @click.option(
-        "--deadline", type=click.FloatRange(min=0), metavar="S", help="Begin nothing new after so many seconds, and keep the parts."
+        "--deadline",
+        type=click.FloatRange(min=0),
+        metavar="S",
+        help="Begin nothing new after so many seconds; --resume goes on.",
     )
     @click.option("--resume", is_flag=True, help="Go on with a run that was cut.")
     @click.option("--overwrite", is_flag=True, help="Replace an earlier result, or the parts of a run that was cut.")
@@ -63,10 +74,16 @@ def _run(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
         from gpu4d.benchmarks.suite.run import Options
         from gpu4d.benchmarks.suite.run import run as run_suite
         from gpu4d.benchmarks.suite.table import text
+        from gpu4d.cli_signals import Stopped
 
         tier = "quick" if quick else tier
         options = Options(out or Path(f"gpu4d-bench-{tier}.json"), tier, **given)
-        found = run_suite(options, lambda line: click.echo(line, err=True))
+        try:
+            found = run_suite(options, lambda line: click.echo(line, err=True))
+        except (KeyboardInterrupt, Stopped):
+            if options.parts.exists():
+                click.echo(f"{options.parts} keeps what was measured: go on with --resume", err=True)
+            raise
         files.write(found, options.out, overwrite=options.overwrite)
         options.parts.unlink(missing_ok=True)
         say(json.dumps(files.read(options.out), indent=1) if as_json else f"{text(found)}\n\nresult: {options.out}")

@@ -15,7 +15,16 @@ from gpu4d.benchmarks.gpu_run import records
 
 from gpu4d.errors import InputError
 
-SAME = ("tier", "device", "label", "code", "passes", "only", "plugins")  # of a header: what a run must share with the one it goes on with
+SAME = (
+    "tier",
+    "device",
+    "label",
+    "threads",
+    "code",
+    "passes",
+    "only",
+    "plugins",
+)  # of a header: what a run must share with the one it goes on with
 
 
 class Parts:
@@ -35,7 +44,7 @@ class Parts:
         self.path, self.header, self.found = path, header, list[dict[str, Any]]()
         records.repair(path)
         if resume and path.exists() and path.stat().st_size:
-            self.header, *self.found = [json.loads(line) for line in records.lines(path)]
+            self.header, *self.found = self._read()
             self._check(header)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,14 +52,26 @@ class Parts:
             records.append(path, json.dumps(header))
         self.resumed = len(self.found)
 
+    def _read(self) -> list[dict[str, Any]]:
+        try:
+            found = [json.loads(line) for line in records.lines(self.path)]
+        except ValueError:
+            found = []
+        if not found or not all(isinstance(part, dict) and "kind" in part for part in found):
+            raise InputError(f"{self.path} holds no parts of a run, or was altered: begin again with --overwrite and without --resume")
+        return found
+
     def _check(self, header: dict[str, Any]) -> None:
         """Refuse to go on with another kind of run, on another machine, or with other code."""
         other = [name for name in SAME if self.header.get(name) != header.get(name)]
-        if not self.header.get("seed_is") == header["seed_is"]:
+        if self.header.get("seed_is") != header["seed_is"]:
+            other.append("seed_is")
+        elif header["seed_is"] != "drawn" and self.header.get("seed") != header["seed"]:
             other.append("seed")
         if other:
             shown = "; ".join(f"{name} was {self.header.get(name)}, is {header.get(name)}" for name in other)
-            raise InputError(f"{self.path}: this is another run ({shown}): repeat its options, or begin again with --overwrite")
+            again = "repeat its options, or begin again with --overwrite and without --resume"
+            raise InputError(f"{self.path}: this is another run ({shown}): {again}")
 
     def add(self, kind: str, key: str, number: int, **found: Any) -> None:
         """Add one part, and wait until the disk has it."""

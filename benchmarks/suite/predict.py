@@ -135,14 +135,17 @@ def predict_from(
     Raises
     ------
     InputError
-        Neither or both are given, or one of them cannot be read.
+        Neither or both are given, one of them cannot be read, or the result was altered.
     """
     from gpu4d.benchmarks.suite import result as results
 
     if (file is None) == (scan is None):
         raise InputError("give either the file of a scan, or its shape: --scan 512x512x256x256:uint16")
     asked = Scan.parse(scan) if scan is not None else Scan.of_file(file)  # type: ignore[arg-type]
-    return predict(results.read(result), asked, price=price, power=power)
+    measured = results.read(result)
+    if measured.get("hash") != results.own_hash(measured):
+        raise InputError(f"{result} was altered after it was written: its hash does not fit; take the file that gpu4d bench run wrote")
+    return predict(measured, asked, price=price, power=power)
 
 
 def predict(result: Mapping[str, Any], scan: Scan, *, price: float | None = None, power: float | None = None) -> Prediction:

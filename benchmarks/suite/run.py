@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import os
 import random
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Options:
         Seconds of the sustained phase; None for that of the tier.
     resume, overwrite : bool
     deadline : float or None
-        Seconds after which nothing new is begun. What is there is kept, and `resume` goes on with it.
+        Seconds after which nothing new is begun; the sustained phase only if it ends before. What is there is kept, and `resume` goes on.
     scratch : Path or None
         Folder for the files of the workloads; by default beside the result, because the disk is measured there.
     """
@@ -111,7 +111,7 @@ def run(options: Options, say: Callable[[str], None] = lambda _text: None) -> di
     started = time.perf_counter()
     chosen = _checked(options)
     for plugin in options.plugins:
-        importlib.import_module(plugin)
+        _import(plugin)
     with _place(options) as place:
         about = machine.describe(place)
         code = provenance.code()
@@ -120,6 +120,7 @@ def run(options: Options, say: Callable[[str], None] = lambda _text: None) -> di
             "tier": options.tier,
             "device": place.device,
             "label": about["label"],
+            "threads": about["threads"],
             "code": code["sha256"],
             "passes": PASSES[options.tier],
             "floors": floor_passes(options.tier),
@@ -173,6 +174,7 @@ class Run:
         """Call every workload once with its smallest inputs, so that nothing is compiled any more when it is timed."""
         begun = time.perf_counter()
         for unit in self.units:
+            self.stop_in_time()
             with contextlib.suppress(Exception):  # what fails here fails again where it is measured, and is told there
                 prepared = unit.workload.make(self.place, unit.workload.sizes[QUICK], self.seed)
                 prepared.call()
@@ -215,7 +217,7 @@ class Run:
         unit = next((unit for unit in self.units if unit.key == SUSTAINED), None)
         if not seconds or unit is None or self.parts.has("sustained", SUSTAINED, 0) or not self.parts.has("workload", SUSTAINED, 0):
             return
-        self.stop_in_time()
+        self.stop_in_time(seconds)
         self.say(f"sustained: {SUSTAINED} for {seconds:.0f} s")
         prepared = self.kept.get(unit, self.place, self.seed)
         found = sustained.sustain(prepared.call, self.place, seconds, workload=SUSTAINED, before=prepared.before)
@@ -232,19 +234,24 @@ class Run:
             earlier = [part for part in self.parts.of("peer") if part["key"] == peer.name]
             if earlier and earlier[-1]["complete"]:
                 continue
+            self.stop_in_time()
             self.say(f"{peer.name}: beside gpu4d, on the same inputs")
 
             def keep(found: dict[str, Any], complete: bool = False, name: str = peer.name) -> None:
                 self.parts.add("peer", name, 0, found=found, complete=complete)
+                if not complete:
+                    self.stop_in_time()
 
             done = earlier[-1]["found"] if earlier else None
             keep(peers.beside(peer, self.place, self.options.tier, self.seed, workloads, say=self.say, save=keep, done=done), True)
 
-    def stop_in_time(self) -> None:
-        """Raise `Cut` if the deadline has come."""
-        if self.options.deadline is not None and time.perf_counter() - self.started > self.options.deadline:
-            held = f"{self.parts.path} keeps {len(self.parts.found)} parts"
-            raise Cut(f"the deadline of {self.options.deadline:.0f} s came: {held}; go on with --resume")
+    def stop_in_time(self, takes: float = 0.0) -> None:
+        """Raise `Cut` if the deadline has come, or comes before something has ended that takes so many seconds."""
+        deadline = self.options.deadline
+        if deadline is None or time.perf_counter() - self.started + takes <= deadline:
+            return
+        came = f"the deadline of {deadline:.0f} s " + (f"comes before {takes:.0f} s under heat have ended" if takes else "came")
+        raise Cut(f"{came}: {self.parts.path} keeps {len(self.parts.found)} parts; go on with --resume")
 
 
 def floor_passes(tier: str) -> int:
@@ -265,11 +272,22 @@ def _checked(options: Options) -> dict[str, Workload]:
         from gpu4d.benchmarks.suite.peers import chosen_peers
 
         chosen_peers(options.peers)  # unknown names are refused before anything is measured
+    if not options.out.resolve().parent.is_dir():
+        raise InputError(f"{options.out}: there is no folder {options.out.parent}: make it, or name another file with -o")
     if options.out.exists() and not options.overwrite:
         raise InputError(f"{options.out} exists: give another name with -o, or replace it with --overwrite")
     if options.parts.exists() and not (options.resume or options.overwrite):
         raise InputError(f"{options.parts} holds a run that was cut: go on with --resume, or begin again with --overwrite")
     return {key: one for key, one in known.items() if not options.only or key in options.only}
+
+
+def _import(plugin: str) -> None:
+    """Import a plug-in, which replaces twins by its own."""
+    try:
+        importlib.import_module(plugin)
+    except Exception as error:  # a module may raise anything
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"--plugin {plugin} cannot be imported ({why}): name a module that Python finds, as with PYTHONPATH=.") from error
 
 
 @contextlib.contextmanager
@@ -282,9 +300,15 @@ def _place(options: Options) -> Iterator[Place]:
     device = choose(options.device)
     xp, on_gpu = array_library(device)
     beside = options.scratch or options.out.resolve().parent
-    if not os.access(beside, os.W_OK):
-        raise InputError(f"{beside} cannot be written: name a folder for the files of the workloads with --scratch")
-    folder = Path(tempfile.mkdtemp(prefix=".gpu4d-bench-", dir=beside))
+    # The same folder for each run with this result: what one left behind that was killed is removed by the one that goes on.
+    folder = beside / f".gpu4d-bench-{hashlib.sha256(os.fsencode(options.out.resolve())).hexdigest()[:12]}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise InputError(
+            f"{beside} cannot be written ({error.strerror}): name a folder for the files of the workloads with --scratch"
+        ) from None
     try:
         yield Place(xp, on_gpu, str(device), folder)
     finally:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from gpu4d.benchmarks.suite import conditions
 from gpu4d.benchmarks.suite.statistics import CONFIDENCE, WIDEST, bootstrap, summarise
-from gpu4d.benchmarks.suite.workload import PARTS
+from gpu4d.benchmarks.suite.workload import PARTS, WRONG
 
 SCALE = 1000.0  # score of the reference
 BUSY = 0.1  # of the processors, or of the time: what others may take in the median pass
@@ -132,6 +132,8 @@ def _void(result: Mapping[str, Any]) -> list[str]:
     elif suite["seed_is"] != "announced":
         why.append(f"the seed {suite['seed']} is not the announced one")
     why += [f"{key}: {entry['failed']}" for key, entry in result["workloads"].items() if "failed" in entry]
+    floors = [(key, entry.get("failed", "")) for key, entry in result.get("attainable", {}).items()]
+    why += [f"{key}: {failed}" for key, failed in floors if failed.startswith(WRONG)]  # copies that differ: the machine is not sound
     return why + _busy(result["conditions"]["passes"])
 
 

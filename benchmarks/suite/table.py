@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LONGEST = 70  # characters of a cell that others are lined up with
 HEAD = ("workload", "part", "time", "± %", "floor %", "bound by", "memory", "reference / time")
 
 
@@ -41,7 +40,7 @@ def _workloads(result: Mapping[str, Any]) -> str:
     rows = [HEAD]
     for key, entry in result["workloads"].items():
         if "median" not in entry:
-            rows.append((key, entry.get("part", ""), entry.get("failed") or f"skipped: {entry['skipped']}", *[""] * 5))
+            rows.append((key, entry.get("part", ""), entry.get("failed") or f"skipped: {entry['skipped']}"))
             continue
         rows.append(
             (
@@ -65,13 +64,14 @@ def _floors(result: Mapping[str, Any]) -> str:
             wide = 50 * (entry["high"] - entry["low"]) / entry["value"]
             rows.append((entry["title"], f"{entry['value'] / 1e9:.3g} G{entry['unit']}", f"{wide:.1f}"))
         else:
-            rows.append((entry["title"], entry.get("failed") or entry["skipped"], ""))
+            rows.append((entry["title"], entry.get("failed") or f"skipped: {entry['skipped']}"))
     return _lined_up(rows)
 
 
 def _lined_up(rows: list[tuple[str, ...]]) -> str:
-    short = [row for row in rows if all(len(cell) < LONGEST for cell in row)]  # reasons that are told in place of figures may be long
-    widths = [max(len(row[i]) for row in short) for i in range(len(rows[0]))]
+    """Return rows in columns. The last cell of a shorter row is a sentence, and may be longer than its column."""
+    whole = len(rows[0])
+    widths = [max(len(row[i]) for row in rows if i + 1 < len(row) or len(row) == whole) for i in range(whole)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 

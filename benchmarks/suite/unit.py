@@ -11,7 +11,7 @@ from typing import Any
 from gpu4d.benchmarks.suite import conditions
 from gpu4d.benchmarks.suite.energy import Meter
 from gpu4d.benchmarks.suite.measuring import Rounds, peak_memory, timed
-from gpu4d.benchmarks.suite.workload import Place, Prepared, Size, Unavailable, Workload, WrongAnswer, answer_digest
+from gpu4d.benchmarks.suite.workload import WRONG, Place, Prepared, Size, Unavailable, Workload, WrongAnswer, answer_digest
 
 from gpu4d.errors import MemoryBudgetError
 
@@ -85,15 +85,20 @@ def measure(unit: Unit, place: Place, seed: int, how: Rounds, kept: Kept, earlie
     try:
         return {**about, **_measured(unit, place, seed, how, kept, earlier)}
     except WrongAnswer as wrong:
-        return {**about, "failed": f"wrong answer: {wrong}"}
+        return {**about, "failed": f"{WRONG}: {_line(wrong, place)}"}
     except Unavailable as lacking:
-        return {**about, "skipped": str(lacking)}
+        return {**about, "skipped": _line(lacking, place)}
     except (MemoryError, MemoryBudgetError) as error:  # CuPy's OutOfMemoryError is a MemoryError
-        return {**about, "skipped": f"does not fit: {error}"}
+        return {**about, "skipped": f"does not fit: {_line(error, place)}"}
     except Exception as error:  # a workload that breaks off must not take the others with it
-        return {**about, "failed": f"{type(error).__name__}: {error}"}
+        return {**about, "failed": f"{type(error).__name__}: {_line(error, place)}"}
     finally:
         kept.release(unit, place)
+
+
+def _line(error: Exception, place: Place) -> str:
+    """Return the message of an error as one line, without the path of the folder: results are published."""
+    return " ".join(str(error).replace(f"{place.folder}/", "").replace(str(place.folder), "the folder").split())
 
 
 def _measured(unit: Unit, place: Place, seed: int, how: Rounds, kept: Kept, earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

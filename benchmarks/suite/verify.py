@@ -132,7 +132,9 @@ def _workloads(result: Result) -> Iterator[str]:
         elif "samples" in entry:
             one = known[key]
             yield from _differences(at, entry, {"title": one.title, "part": one.part, "unit": one.unit, "size": dict(one.sizes[tier])})
-            again = score.complete(entry, measured, reference.get(key))
+            if (its := reference.get(key)) and entry["amount"] != its["amount"]:
+                yield f"{at}.amount: is {entry['amount']}, this size has {its['amount']}"
+            again = score.complete(entry, measured, its)
             yield from _differences(at, entry, {name: again[name] for name in FOLLOWS})
 
 
@@ -182,7 +184,9 @@ def _division(result: Result) -> Iterator[str]:
 
 
 def _passes(result: Result) -> Iterator[str]:
-    suite = result["suite"]
+    suite, seen = result["suite"], len(result["conditions"]["passes"])
+    if seen < suite["passes"]:
+        yield f"conditions.passes: has {seen} passes, suite says {suite['passes']}"
     ran = Counter((str(key), number) for key, number in suite["order"])
     for at, entries, least in (
         ("attainable", result["attainable"], suite["floors"]),

@@ -13,6 +13,7 @@ import numpy as np
 TIERS = ("S", "M", "L")  # sized for a laptop with two cores, a card with 8 GB, a card with 80 GB
 QUICK = "quick"  # seconds of work, to see that everything runs; it has no reference and gets no score
 COMPUTE, BANDWIDTH, TRANSFER, DISK, END_TO_END = PARTS = ("Compute", "Bandwidth", "Transfer", "Disk", "End-to-end")
+WRONG = "wrong answer"  # how the reason of a failure begins that was found by comparing answers
 FLOOR = "floor"  # the part of what is measured only as a limit for others
 
 Size = Mapping[str, int]  # by name: patterns, detector pixels, …
