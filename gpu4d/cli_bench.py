@@ -74,6 +74,7 @@ def _run(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
         from gpu4d.benchmarks.suite.run import Options
         from gpu4d.benchmarks.suite.run import run as run_suite
         from gpu4d.benchmarks.suite.table import text
+        from gpu4d.benchmarks.suite.verify import verify_result
         from gpu4d.cli_signals import Stopped
 
         tier = "quick" if quick else tier
@@ -84,9 +85,11 @@ def _run(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
             if options.parts.exists():
                 click.echo(f"{options.parts} keeps what was measured: go on with --resume", err=True)
             raise
-        files.write(found, options.out, overwrite=options.overwrite)
+        written = files.write(found, options.out, overwrite=options.overwrite)
         options.parts.unlink(missing_ok=True)
-        say(json.dumps(files.read(options.out), indent=1) if as_json else f"{text(found)}\n\nresult: {options.out}")
+        for finding in verify_result(written)[0]:
+            click.echo(f"bench verify refuses this result, and its score does not count: {finding}", err=True)
+        say(json.dumps(written, indent=1) if as_json else f"{text(found)}\n\nresult: {options.out}")
 
 
 def _files(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:

@@ -6,8 +6,8 @@ from gpu4d.benchmarks.suite.parts import Parts, merged
 from gpu4d.errors import InputError
 
 HEADER = {
-    "kind": "header", "tier": "S", "device": "cpu", "label": "2 × a processor", "code": "abc", "passes": 3, "only": [], "plugins": [],
-    "seed_is": "announced", "seed": 1,
+    "kind": "header", "tier": "S", "device": "cpu", "label": "2 × a processor", "threads": 2, "code": "abc", "passes": 3, "only": [],
+    "plugins": [], "seed_is": "announced", "seed": 1,
 }  # fmt: skip
 
 
@@ -27,11 +27,18 @@ def test_the_seed_that_was_drawn_is_kept(tmp_path):
     assert Parts(tmp_path / "p", HEADER | {"seed_is": "drawn", "seed": 99}, resume=True).header["seed"] == 17
 
 
-@pytest.mark.parametrize("name", ["tier", "device", "label", "code", "passes", "only", "plugins", "seed_is"])
+@pytest.mark.parametrize("name", ["tier", "device", "label", "threads", "seed", "code", "passes", "only", "plugins", "seed_is"])
 def test_another_run_is_refused(tmp_path, name):
     Parts(tmp_path / "p", HEADER, resume=False)
     with pytest.raises(InputError, match="another run"):
         Parts(tmp_path / "p", HEADER | {name: "other"}, resume=True)
+
+
+@pytest.mark.parametrize("text", ["no JSON\n", "17\n", '{"a": 1}\n'])
+def test_a_file_that_holds_no_parts_is_refused(tmp_path, text):
+    (tmp_path / "p").write_text(text)
+    with pytest.raises(InputError, match="holds no parts of a run"):
+        Parts(tmp_path / "p", HEADER, resume=True)
 
 
 def test_a_new_run_begins_from_nothing(tmp_path):

@@ -329,3 +329,15 @@ def test_the_check_of_predictions_runs(capsys):
     rows = predict_check.main(["--quick"])
     assert len(rows) >= 6 and all(row.measured > 0 and row.low <= row.predicted <= row.high for row in rows)
     assert "predictions are within" in capsys.readouterr().out
+
+
+def test_an_altered_result_predicts_nothing(tmp_path):
+    from gpu4d.benchmarks.suite import predict as predicting
+    from gpu4d.benchmarks.suite import result as results
+
+    path = tmp_path / "r.json"
+    results.write(result() | {"format": results.FORMAT, "version": results.VERSION}, path)
+    assert predicting.predict_from(path, scan="64x64x64x64:uint16").times
+    path.write_text(path.read_text().replace("a machine of arithmetic", "a machine of my own"))
+    with pytest.raises(InputError, match="was altered"):
+        predicting.predict_from(path, scan="64x64x64x64:uint16")

@@ -144,6 +144,86 @@ def test_the_deadline_keeps_what_there_is(suite, tmp_path):
     assert run.run(options(tmp_path, resume=True))["score"]["total"] == pytest.approx(1000)
 
 
+def test_nothing_is_made_ready_after_the_deadline(suite, tmp_path):
+    with pytest.raises(run.Cut):
+        run.run(options(tmp_path, deadline=0.0))
+    assert not any(one.calls for one in suite.values())
+
+
+def test_the_sustained_phase_is_not_begun_if_it_would_end_after_the_deadline(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "SUSTAINED", "a")
+    with pytest.raises(run.Cut, match="under heat"):
+        run.run(options(tmp_path, deadline=3000.0, sustained=3600.0))
+    found = run.run(options(tmp_path, resume=True, sustained=0.01))
+    assert found["score"]["total"] == pytest.approx(1000) and found["sustained"]["workload"] == "a"
+
+
+def test_peers_do_not_begin_after_the_deadline(suite, tmp_path, monkeypatch):
+    """The deadline comes while the first workload runs beside a peer: what is there is kept, and the next is not begun."""
+    from gpu4d.benchmarks.suite import peers
+
+    came, begun = [False], []
+    monkeypatch.setattr(run.Run, "stop_in_time", lambda _self, _takes=0.0: came[0] and (_ for _ in ()).throw(run.Cut("--resume")))
+    monkeypatch.setattr(peers, "chosen_peers", lambda names: [type("Peer", (), {"name": name}) for name in names])
+
+    def beside(peer, *_given, save, done, **_more):
+        for key in [key for key in ("a", "b") if key not in (done or {})]:
+            begun.append((peer.name, key))
+            came[0] = len(begun) == 1
+            save({**(done or {}), key: 1})
+        return {"a": 1, "b": 1}
+
+    monkeypatch.setattr(peers, "beside", beside)
+    with pytest.raises(run.Cut):
+        run.run(options(tmp_path, peers=("one", "two")))
+    assert begun == [("one", "a")]
+    came[0] = False
+    found = run.run(options(tmp_path, peers=("one", "two"), resume=True))
+    assert begun[1:] == [("one", "b"), ("two", "a"), ("two", "b")] and set(found["peers"]) == {"one", "two"}
+
+
+def test_files_of_a_run_that_was_killed_are_removed_by_the_one_that_goes_on(suite, tmp_path, monkeypatch):
+    """`kill -9` leaves no time to remove them, and in tier L they have many gigabytes."""
+    monkeypatch.setattr(run.shutil, "rmtree", lambda *_given, **_more: None)
+    with pytest.raises(run.Cut):
+        run.run(options(tmp_path, deadline=0.0))
+    (left,) = tmp_path.glob(".gpu4d-bench-*")
+    (left / "scan.h5").write_bytes(b"some gigabytes")
+    monkeypatch.undo()
+    with run._place(options(tmp_path, resume=True)) as place:
+        assert place.folder == left and not list(left.iterdir())
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"), [({"seed": 5}, {"seed": 6}, "seed was 5, is 6"), ({"seed": 5}, {}, "seed_is was given, is announced")]
+)
+def test_a_run_does_not_go_on_with_another_seed(suite, tmp_path, first, then, said):
+    with pytest.raises(run.Cut):
+        run.run(options(tmp_path, deadline=0.0, **first))
+    with pytest.raises(InputError, match=said):
+        run.run(options(tmp_path, resume=True, **then))
+
+
+def test_reasons_hold_no_path(suite, tmp_path):
+    """Results are published: whose folder it was is nobody's business."""
+
+    def full(_values, _call):
+        raise OSError(28, "No space left on device", str(next(tmp_path.glob(".gpu4d-bench-*")) / "scan.h5"))
+
+    suite["b"].spoil = full
+    failed = run.run(options(tmp_path))["workloads"]["b"]["failed"]
+    assert str(tmp_path) not in failed and "No space left on device: 'scan.h5'" in failed
+
+
+def test_a_floor_with_a_wrong_answer_is_no_score(suite, tmp_path, monkeypatch):
+    copy = Squares("copy", FLOOR)
+    copy.spoil = lambda values, _call: values + 1
+    monkeypatch.setattr(attainable, "floors", lambda _place: {"copy": copy.workload()})
+    found = run.run(options(tmp_path))
+    assert found["score"]["total"] is None and found["score"]["why_not"][0].startswith("copy: wrong answer")
+
+
 def test_what_the_machine_lacks_is_told(suite, tmp_path, monkeypatch):
     def lacking(_place, _size, _seed):
         raise Unavailable("no disk: name another folder")
@@ -188,6 +268,11 @@ def test_what_is_not_there_is_refused(suite, tmp_path, given, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_is_not_there_is_named(suite, tmp_path):
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
+        run.run(run.Options(tmp_path / "nowhere" / "r.json", device="cpu"))
+
+
 def test_a_result_is_not_replaced(suite, tmp_path):
     (tmp_path / "r.json").write_text("{}")
     with pytest.raises(InputError, match="--overwrite"):
@@ -197,3 +282,16 @@ def test_a_result_is_not_replaced(suite, tmp_path):
 def test_a_check_with_nan_is_wrong():
     with pytest.raises(WrongAnswer):
         Check(float("nan"), 1.0, 1, "an oracle")
+
+
+def test_a_run_that_is_stopped_says_what_is_kept(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("click")
+    from gpu4d.cli import run_command
+
+    def stopped(options, _say):
+        options.parts.write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run", stopped)
+    assert run_command(["bench", "run", "--quick", "-o", str(tmp_path / "r.json")]) == 1
+    assert "r.json.parts keeps what was measured: go on with --resume" in capsys.readouterr().err

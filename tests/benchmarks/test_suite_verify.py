@@ -148,6 +148,22 @@ def test_a_floor_that_was_measured_on_a_busy_machine_makes_no_workload_implausib
     assert made["workloads"]["wdd"]["fraction"] > 2 and findings(bench_results.sealed(made)) == []
 
 
+def test_an_amount_that_the_size_does_not_have_is_found_although_all_is_computed_anew(whole):
+    """Twice the amount would be twice the score."""
+    made = copy.deepcopy(whole)
+    entry = made["workloads"]["ssb"]
+    entry["amount"] *= 2
+    made["workloads"]["ssb"] = score.complete(entry, made["attainable"], bench_results.REFERENCE["tiers"]["S"]["ssb"])
+    assert findings(bench_results.sealed(made)) == ["workloads.ssb.amount: is 8192, this size has 4096"]
+
+
+def test_the_state_of_a_pass_that_was_taken_out_is_missed(whole):
+    """So nobody takes out the passes in which others used the machine."""
+    made = copy.deepcopy(whole)
+    made["conditions"]["passes"].pop()
+    assert findings(bench_results.sealed(made)) == ["conditions.passes: has 2 passes, suite says 3"]
+
+
 def test_a_run_is_not_shorter_than_its_samples(whole):
     assert any(finding.startswith("seconds: is 1") for finding in findings(altered(whole, ("seconds",), lambda _: 1.0)))
 
@@ -199,3 +215,15 @@ def test_command_line(whole, tmp_path, capsys):
     json.loads(text)
     assert run_command(["bench", "verify", str(path)]) == 1
     assert "does not fit" in capsys.readouterr().out
+
+
+def test_a_run_says_at_once_that_its_result_does_not_fit(tmp_path, capsys, monkeypatch):
+    """A twin that keeps its answers passes the oracle, and is faster than its floor permits."""
+    pytest.importorskip("click")
+    from gpu4d.benchmarks.suite import run
+
+    from gpu4d.cli import run_command
+
+    monkeypatch.setattr(run, "run", lambda _options, _say: bench_results.result(faster={"wdd": 4.0}))
+    assert run_command(["bench", "run", "-o", str(tmp_path / "r.json")]) == 0
+    assert "bench verify refuses this result, and its score does not count: workloads.wdd: takes" in capsys.readouterr().err

@@ -211,6 +211,22 @@ def test_pages_are_dropped_or_it_is_said_why(tmp_path):
     assert page_cache.resident(path) < 0.1
 
 
+def test_pages_that_a_cycle_of_references_has_mapped_are_dropped(tmp_path):
+    path = tmp_path / "scan.h5"
+    write(path, RepeatedScan(np.ones((64, 64, 64), np.uint16), 2))
+    try:
+        page_cache.drop(path)
+    except Unavailable as lacking:
+        pytest.skip(str(lacking))
+    mapped = np.memmap(path, np.uint8, "r")
+    assert mapped.sum() > 0 and page_cache.resident(path) > 0.9
+    cycle = [mapped]
+    cycle.append(cycle)
+    del mapped, cycle
+    page_cache.drop(path)
+    assert page_cache.resident(path) <= page_cache.MOST_LEFT
+
+
 def test_a_folder_in_memory_has_no_cold_file():
     folder = Path("/dev/shm")
     if not folder.is_dir():
