@@ -152,13 +152,10 @@ def _busy(passes: Sequence[Mapping[str, Any]]) -> list[str]:
 def _missing(result: Mapping[str, Any], expected: Iterable[str]) -> list[str]:
     """Say what a total lacks; an empty list if it lacks nothing."""
     why = [] if reference_of(result["suite"]["tier"]) else [f"tier {result['suite']['tier']} has no reference"]
-    for key in expected:
-        entry = result["workloads"].get(key)
-        if entry is None:
-            why.append(f"{key} was not run")
-        elif "skipped" in entry:
-            why.append(f"{key} was skipped: {entry['skipped']}")
-    return why
+    entries = {key: result["workloads"].get(key) for key in expected}
+    if absent := [key for key, entry in entries.items() if entry is None]:
+        why.append(f"{', '.join(absent)} {'was' if len(absent) == 1 else 'were'} not run")
+    return why + [f"{key} was skipped: {entry['skipped']}" for key, entry in entries.items() if entry and "skipped" in entry]
 
 
 def _width(found: Mapping[str, float]) -> float:

@@ -130,6 +130,7 @@ def test_no_figure_at_all_is_given(change, why):
     ("change", "why"),
     [
         (lambda r: r["workloads"].pop("b"), "b was not run"),
+        (lambda r: [r["workloads"].pop(key) for key in "ab"], "a, b were not run"),
         (lambda r: r["workloads"].update(b={"part": "Compute", "skipped": "does not fit"}), "b was skipped: does not fit"),
     ],
 )
