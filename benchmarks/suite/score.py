@@ -134,10 +134,10 @@ def _void(result: Mapping[str, Any]) -> list[str]:
     why += [f"{key}: {entry['failed']}" for key, entry in result["workloads"].items() if "failed" in entry]
     floors = [(key, entry.get("failed", "")) for key, entry in result.get("attainable", {}).items()]
     why += [f"{key}: {failed}" for key, failed in floors if failed.startswith(WRONG)]  # copies that differ: the machine is not sound
-    return why + _busy(result["conditions"]["passes"])
+    return why + busy(result["conditions"]["passes"])
 
 
-def _busy(passes: Sequence[Mapping[str, Any]]) -> list[str]:
+def busy(passes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say what took the processors away in most passes. Times that are slow in all passes have narrow intervals, and are wrong."""
     why = []
     shares = [one["others_cores"] / one["processors"] for one in passes if one.get("others_cores") is not None and one.get("processors")]

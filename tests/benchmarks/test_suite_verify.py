@@ -135,6 +135,15 @@ def test_a_workload_faster_than_its_floor_is_not_plausible():
     assert len(found) == 1 and "workloads.wdd: takes 0.15" in found[0] and "its floor permits" in found[0] and "(fft)" in found[0]
 
 
+def test_floors_of_a_busy_machine_are_no_limit():
+    """Such a result has no score. It is not altered, and is not called so."""
+    made = bench_results.result(faster={"wdd": 4.0})
+    made["conditions"]["passes"] = [{"others_cores": 1.0, "processors": 2}] * 3
+    found, notes = verify.verify_result(bench_results.sealed(made))
+    assert found == [] and any("the machine was busy" in note for note in notes)
+    assert bench_results.sealed(made)["score"]["total"] is None
+
+
 def test_a_floor_that_was_measured_on_a_busy_machine_makes_no_workload_implausible():
     """One quick sample among slow ones shows what the machine can do."""
     made = bench_results.result()
