@@ -53,7 +53,7 @@ def one_pass(place: Place, size: Size, seed: int) -> Prepared:
         check,
         n,
         data.digest(place.xp, patterns),
-        bytes=float(patterns.nbytes + 56 * n),
+        bytes=float(patterns.nbytes + 48 * n),
         moved="read",
         implementation=implementations(patterns, "frame_reductions", "pattern_sums", "pattern_maximum"),
         inputs=lambda: {"patterns": place.host(patterns).reshape(cube.shape), "masks": masks},
