@@ -58,6 +58,9 @@ class Scan:
     def __post_init__(self) -> None:
         if not all(n > 0 for n in (*self.scan_shape, *self.detector_shape)):
             raise InputError(f"the scan {self} has no patterns or no pixels: {USE}")
+        for name in ("disks", "radius", "spacing", "bright_field"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise InputError(f"{name} of a scan is {value}: give a number above 0, or nothing for the usual one")
         if self.layout not in LAYOUTS:
             raise InputError(f"the layout {self.layout!r} of a file is not known: need one of {', '.join(LAYOUTS)}")
 

@@ -229,6 +229,12 @@ def test_scans_that_cannot_be_read(text, said):
         Scan.parse(text)
 
 
+@pytest.mark.parametrize("name", ["disks", "radius", "spacing", "bright_field"])
+def test_sizes_of_disks_are_above_zero(name):
+    with pytest.raises(InputError, match=f"{name} of a scan is 0"):
+        Scan((2, 3), (4, 5), **{name: 0})
+
+
 def test_scans_are_read():
     scan = Scan.parse("2×3×4×5:float32:gzip")
     assert (scan.scan_shape, scan.detector_shape, scan.dtype, scan.layout, scan.nbytes) == (
