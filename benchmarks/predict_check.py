@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from gpu4d.benchmarks.kernels import array_library
 from gpu4d.benchmarks.suite import scaling
+from gpu4d.benchmarks.suite.page_cache import MOST_LEFT, ask_to_drop, resident
 from gpu4d.benchmarks.suite.predict import predict
-from gpu4d.benchmarks.suite.scaling_inputs import DIFFERENT, ENERGY, SEMIANGLE, STEP, Inputs, bright_disk, drop_pages, expected, write
+from gpu4d.benchmarks.suite.scaling_inputs import DIFFERENT, ENERGY, SEMIANGLE, STEP, Inputs, bright_disk, expected, write
 from gpu4d.benchmarks.suite.scan import Scan
 from gpu4d.benchmarks.suite.workload import Place
 
@@ -140,11 +141,13 @@ def compare(sample: Sample, result: dict[str, Any], inputs: Inputs, rounds: int)
                 run_technique(name, path, sample, device)  # compiles, and fills the page cache
             for state, time_ in times.items():
                 assert time_ is not None
-                if state == "disk" and not drop_pages(path):
-                    continue
+                if state == "disk":
+                    ask_to_drop(path)
+                    if not resident(path) <= MOST_LEFT:  # the system keeps them, or does not say
+                        continue
                 if state == "page cache":
                     run_technique("read", path, sample, device)
-                before = (lambda: drop_pages(path)) if state == "disk" else (lambda: None)
+                before = (lambda: ask_to_drop(path)) if state == "disk" else (lambda: None)
                 took = seconds(lambda n=name: run_technique(n, path, sample, device), before, rounds)
                 yield Row(str(asked), name, state, time_.value, time_.low, time_.high, took)
     finally:

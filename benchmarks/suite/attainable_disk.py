@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gpu4d.benchmarks.suite import data
 from gpu4d.benchmarks.suite.conditions import bytes_from_disk
+from gpu4d.benchmarks.suite.page_cache import CAN_ASK, ask_to_drop
 from gpu4d.benchmarks.suite.words import copy_made, equal_to_made, in_pieces, spoil, sum_of_words, words
 from gpu4d.benchmarks.suite.workload import FLOOR, Check, Place, Prepared, Size, Workload
 
@@ -71,9 +72,7 @@ class ColdFile:
 
     def drop(self) -> None:
         """Write the file out and ask the system to forget its pages."""
-        os.fsync(self._files[False])
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._files[False], 0, 0, os.POSIX_FADV_DONTNEED)
+        ask_to_drop(self.path)
 
     def read(self, way: Way, pool: ThreadPoolExecutor) -> np.ndarray:
         """Read all of it into the buffer."""
@@ -105,7 +104,7 @@ class ColdFile:
         after = bytes_from_disk()
         known = before is not None and after is not None
         cold = not known or after - before > 0.9 * len(ways) * self.nbytes
-        where = (COLD if hasattr(os, "posix_fadvise") else UNSURE) if cold else "page cache: this file system does not drop pages"
+        where = (COLD if CAN_ASK else UNSURE) if cold else "page cache: this file system does not drop pages"
         return min(seconds, key=lambda way: seconds[way]), where
 
     def close(self) -> None:

@@ -61,6 +61,7 @@ def by_work(known: dict[str, dict[str, Any]], other: str, tier: str) -> dict[str
             **entry,
             "seconds": entry["seconds"] * work_of(sizes[key][tier]) / work_of(sizes[key][other]),
             "amount": entry["amount"] * amount_of(sizes[key][tier]) // amount_of(sizes[key][other]),
+            "scatter": entry["scatter"] and entry["scatter"] * scatter_of(sizes[key][tier]) / scatter_of(sizes[key][other]),
             "runs": 0,
         }
         for key, entry in known.items()
@@ -92,6 +93,15 @@ def work_of(size: Size) -> float:
     amount = amount_of(size)
     transforms = log2(amount) if "scan" in size or "side" in size else 1.0
     return amount * transforms * size.get("radius", 1) ** 2
+
+
+def scatter_of(size: Size) -> float:
+    """Return what the distance from the truth is in proportion to: for phases one over the radius of the disk, else nothing.
+
+    A phase is known as well as the electrons of a position permit, which are in proportion to the square of the radius. Disks of Bragg
+    patterns and lists of disks are the same in all tiers.
+    """
+    return 1.0 / size.get("radius", 1)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,18 @@ import numpy as np
 from gpu4d.benchmarks.suite.workload import Unavailable
 
 MOST_LEFT = 0.02  # of the pages: a disk that is read for 98 % of a file is what is measured
+CAN_ASK = hasattr(os, "posix_fadvise")
+
+
+def ask_to_drop(path: Path) -> None:
+    """Write a file to its disk, and ask the system to drop its pages. Some file systems keep them."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)  # pages that are not yet written cannot be dropped
+        if CAN_ASK:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
 
 
 def drop(path: Path) -> None:
@@ -24,28 +36,20 @@ def drop(path: Path) -> None:
     Unavailable
         The system keeps the pages.
     """
-    if not hasattr(os, "posix_fadvise"):
+    if not CAN_ASK:
         raise Unavailable("this system has no posix_fadvise, so that pages of a file cannot be dropped: run on Linux")
-    left = _drop(path)
-    if not left <= MOST_LEFT:
+    ask_to_drop(path)
+    if not resident(path) <= MOST_LEFT:
         gc.collect()  # a mapping in a cycle of references is let go only now
-        left = _drop(path)
-    if not left <= MOST_LEFT:  # without its path: results are published
+        ask_to_drop(path)
+    left = resident(path)
+    if np.isnan(left):
+        raise Unavailable("this system does not say which pages of a file are in memory: run on Linux")
+    if left > MOST_LEFT:  # without its path: results are published
         raise Unavailable(
             f"{left:.0%} of the pages of a file stay in memory after they were dropped: give a folder on a disk, not in memory (tmpfs) "
             "or on a network (--scratch)"
         )
-
-
-def _drop(path: Path) -> float:
-    """Ask the system to drop the pages, and return the share that is left."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)  # pages that are not yet written cannot be dropped
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(file)
-    return resident(path)
 
 
 def resident(path: Path) -> float:

@@ -7,7 +7,6 @@ choice of them, and rates are compared.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from gpu4d.benchmarks.peers import comparisons
 from gpu4d.benchmarks.peers.environments import ENVIRONMENTS
 from gpu4d.benchmarks.peers.orientation import angle
 from gpu4d.benchmarks.peers.table import Check
+from gpu4d.benchmarks.suite.page_cache import drop
 from gpu4d.benchmarks.suite.peers import Arrays, Given, Ours, Peer, Task
 from gpu4d.benchmarks.suite.workload import Place
 
@@ -89,9 +89,7 @@ def _flat(theirs: Arrays, ours: Arrays) -> Arrays:
 
 def drop_pages(folder: pathlib.Path) -> None:
     """Drop the pages of the scan, so that the next call reads the disk."""
-    with (folder / "scan.h5").open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    drop(folder / "scan.h5")
 
 
 def passes(does: str, name: str, options: Mapping[str, Any], before: Callable[[pathlib.Path], None] | None = None) -> Task:

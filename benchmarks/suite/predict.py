@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 from gpu4d.benchmarks.suite.costs import Costs, NotMeasured
 from gpu4d.benchmarks.suite.detectors import DETECTORS, EVENTS, Detector, Pace, keeps_up
 from gpu4d.benchmarks.suite.scan import Scan
@@ -22,7 +23,8 @@ MODEL = 0.07  # relative error of the model inside of what was measured
 PER_DOUBLING = 0.05  # and for each doubling of pixels beyond it
 MEASURED_PIXELS = 64**2, 256**2
 BANDWIDTH = 0.7  # of the time: where reading memory at the measured rate takes so much, memory binds
-RING_BYTES = 3 * (4 << 20), 3 * (64 << 20)  # buffers of a conveyor, on the CPU and on a card (`gpu4d.streaming.plan`)
+BUFFERS, TILE_BYTES = 3, (4 << 20, 64 << 20)  # of a conveyor; of one on the CPU and on a card, at least a pattern (`gpu4d.streaming.plan`)
+REST = "start, lists, maps"  # what is not in proportion to the patterns that are read
 
 
 @dataclass(frozen=True)
@@ -233,14 +235,14 @@ def next_time(stages: Stages, scan: Scan, machine: Machine) -> tuple[float | Non
 
 def _binds(stages: Stages, scan: Scan, machine: Machine, passes: int) -> tuple[str, dict[str, float]]:
     """Return what decides the time, and what every part would take alone."""
-    candidates = {"disk": stages.disk, "reading and decoding": stages.read, "compute": stages.compute, "fixed": stages.fixed}
+    candidates = {"disk": stages.disk, "reading and decoding": stages.read, "compute": stages.compute, REST: stages.fixed}
     if machine.link:
         candidates["link"] = passes * scan.nbytes / machine.link
     elif machine.read:
         candidates["memory"] = passes * scan.nbytes / machine.read
     host = max(stages.read, stages.compute) if machine.card else stages.read + stages.compute
     if stages.fixed > max(stages.disk, host):
-        return "fixed", candidates
+        return REST, candidates
     if stages.disk > host:
         return "disk", candidates
     if stages.read > stages.compute:
@@ -262,7 +264,7 @@ def _time(technique: str, scan: Scan, machine: Machine, states: Mapping[str, Cos
     first = ranged(lambda one: first_time(one, machine))
     assert first is not None
     binds, candidates = _binds(stages, scan, machine, work.passes)
-    buffers = RING_BYTES[bool(machine.card)] * (1 if machine.card else machine.threads)
+    buffers = BUFFERS * max(TILE_BYTES[bool(machine.card)], scan.pattern_bytes) * (1 if machine.card else machine.threads)
     return Time(
         technique,
         TITLES[technique],
@@ -315,11 +317,13 @@ def _assumed(scan: Scan) -> tuple[str, ...]:
     size = (
         "the file says" if scan.stored is not None else "a usual compression gives" if scan.layout in ("lz4", "gzip") else "the shape gives"
     )
+    floats = (f"values of {scan.dtype} may be no counts, so that no likelihood is fitted",) if np.dtype(scan.dtype).kind == "f" else ()
     joint = scan.disk_spacing < 2 * scan.disk_radius + 7
     return (
         f"the file holds {scan.on_disk / 1e9:.3g} GB, as {size}",
         f"{scan.disks:g} Bragg disks in a pattern, of radius {scan.disk_radius:.3g} px, {scan.disk_spacing:.3g} px apart: "
         + ("neighbours are fitted together" if joint else "each is fitted alone"),
         f"{scan.bright_pixels} pixels in the bright-field disk of a focused probe",
+        *floats,
         "nothing else runs on the machine, and its disk is as fast as when it was measured",
     )

@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu4d.benchmarks.suite.scaling_inputs import DIFFERENT, ENERGY, Inputs, bright_disk, disk_radius, drop_pages, expected
-from gpu4d.benchmarks.suite.workload import QUICK, Place
+from gpu4d.benchmarks.suite.page_cache import drop
+from gpu4d.benchmarks.suite.scaling_inputs import DIFFERENT, ENERGY, Inputs, bright_disk, disk_radius, expected
+from gpu4d.benchmarks.suite.workload import QUICK, Place, Unavailable
 
 import gpu4d
 
@@ -69,7 +70,7 @@ def measure(place: Place, tier: str, seed: int, skip: Collection[str] = ()) -> I
             try:
                 entry = make()
                 samples = _timed(entry, place, entry.rounds or ROUNDS[tier])
-            except (ImportError, MemoryError, gpu4d.errors.Gpu4dError, OSError) as error:
+            except (ImportError, MemoryError, Unavailable, gpu4d.errors.Gpu4dError, OSError) as error:
                 yield key, {"skipped": f"{type(error).__name__}: {error}"}
                 continue
             yield key, {**entry.facts, "samples": samples, "median": float(np.median(samples))}
@@ -170,8 +171,8 @@ def _streamed(inputs: Inputs, technique: str, side: int, dtype: str, nbytes: int
 def _from_file(inputs: Inputs, layout: str, side: int, dtype: str, nbytes: int, cold: bool = False) -> Entry:
     path, n = inputs.file(layout, side, dtype, nbytes)
     stored = path.stat().st_size
-    if cold and not drop_pages(path):
-        raise OSError("the system keeps the pages of files in its cache")
+    if cold:
+        drop(path)  # says why, where the system keeps the pages
 
     def call() -> None:
         cube = gpu4d.open(path)  # anew each time: the first use of a mapped page costs time, and a scan is read once
@@ -179,7 +180,7 @@ def _from_file(inputs: Inputs, layout: str, side: int, dtype: str, nbytes: int, 
         one_pass(cube, inputs.place.device)
 
     facts = _facts("one-pass", side, dtype, (8, n // 8)) | {"layout": layout, "stored": stored, "cache": "disk" if cold else "page cache"}
-    return Entry(facts, call, before=(lambda: drop_pages(path)) if cold else None)
+    return Entry(facts, call, before=(lambda: drop(path)) if cold else None)
 
 
 def _search(inputs: Inputs, tier: str, side: int, disks: int, *, tight: float = 1.0, share: int = 1, **options: Any) -> Entry:

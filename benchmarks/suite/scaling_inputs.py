@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,31 +127,3 @@ def write(path: Path, layout: str, patterns: np.ndarray) -> None:
     packed = {"compression": "gzip", "compression_opts": GZIP_LEVEL} if layout == "gzip" else {}
     with h5py.File(path, "w") as file:
         file.create_dataset("data", data=patterns, **chunked, **packed)
-
-
-def drop_pages(path: Path) -> bool:
-    """Write a file to its disk and drop its pages from the page cache. Return False where the system keeps them."""
-    if not hasattr(os, "posix_fadvise"):
-        return False
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return cached_share(path) < 0.01
-
-
-def cached_share(path: Path) -> float:
-    """Return the share of a file's pages that are in the page cache. 1 where the system does not tell."""
-    import ctypes
-    import mmap
-
-    size = path.stat().st_size
-    ask = getattr(ctypes.CDLL(None), "mincore", None) if os.name == "posix" else None
-    if ask is None or not size:
-        return 1.0
-    pages = -(-size // mmap.PAGESIZE)
-    answer = (ctypes.c_ubyte * pages)()
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
-        held = np.frombuffer(mapped, np.uint8)
-        failed = ask(ctypes.c_void_p(held.ctypes.data), ctypes.c_size_t(size), answer)
-        del held
-    return 1.0 if failed else float((np.frombuffer(answer, np.uint8) & 1).mean())

@@ -58,8 +58,11 @@ class Scan:
     def __post_init__(self) -> None:
         if not all(n > 0 for n in (*self.scan_shape, *self.detector_shape)):
             raise InputError(f"the scan {self} has no patterns or no pixels: {USE}")
+        for name in ("disks", "radius", "spacing", "bright_field"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise InputError(f"{name} of a scan is {value}: give a number above 0, or nothing for the usual one")
         if self.layout not in LAYOUTS:
-            raise InputError(f"the layout {self.layout!r} is not known: need one of {', '.join(LAYOUTS)}")
+            raise InputError(f"the layout {self.layout!r} of a file is not known: need one of {', '.join(LAYOUTS)}")
 
     @classmethod
     def parse(cls, text: str) -> Scan:
@@ -80,13 +83,16 @@ class Scan:
         if match is None:
             raise InputError(f"--scan {text!r} is not the shape of a scan: {USE}")
         rx, ry, qx, qy = (int(n) for n in match.groups()[:4])
+        kind, layout = match.groups()[4:]
+        if kind in LAYOUTS and layout is None:  # 512x512x256x256:lz4
+            kind, layout = None, kind
         try:
-            dtype = np.dtype(match[5] or "uint16")
+            dtype = np.dtype(kind or "uint16")
         except TypeError:
-            raise InputError(f"--scan {text!r}: {match[5]!r} is no type of values; need uint8, uint16, uint32, float32 or alike") from None
+            raise InputError(f"--scan {text!r}: {kind!r} is no type of values; need uint8, uint16, uint32, float32 or alike") from None
         if dtype.kind not in "buif":
             raise InputError(f"--scan {text!r}: patterns of {dtype} are not real numbers; need uint8, uint16, uint32, float32 or alike")
-        return cls((rx, ry), (qx, qy), dtype.name, match[6] or "contiguous", name=text.strip())
+        return cls((rx, ry), (qx, qy), dtype.name, layout or "contiguous", name=text.strip())
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Scan:

@@ -75,10 +75,13 @@ class Machine:
 
 
 def _swept(name: str, outputs: float) -> Callable[[Scan, Costs, Machine], Work]:
-    """Return the work of one sweep that leaves so many float64 at each position."""
+    """Return the work of one sweep that leaves so many float64 at each position, and a mean pattern."""
 
     def work(scan: Scan, costs: Costs, machine: Machine) -> Work:
-        return Work(scan.positions * costs.swept(name, scan.detector_shape, scan.dtype), held=8 * outputs * scan.positions)
+        return Work(
+            scan.positions * costs.swept(name, scan.detector_shape, scan.dtype),
+            held=8 * (outputs * scan.positions + math.prod(scan.detector_shape)),
+        )
 
     return work
 

@@ -2,17 +2,16 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from gpu4d.benchmarks.suite import scaling
 from gpu4d.benchmarks.suite.costs import Costs, NotMeasured, along, entry_of, longest_prime
 from gpu4d.benchmarks.suite.detectors import DETECTORS, Detector, keeps_up
-from gpu4d.benchmarks.suite.predict import EXPOSED, TITLES, Machine, model_error, predict
-from gpu4d.benchmarks.suite.scaling_inputs import Inputs, cached_share, drop_pages, expected, write
+from gpu4d.benchmarks.suite.predict import EXPOSED, REST, TITLES, Machine, model_error, predict
+from gpu4d.benchmarks.suite.scaling_inputs import Inputs, expected, write
 from gpu4d.benchmarks.suite.scan import Scan
-from gpu4d.benchmarks.suite.workload import Place
+from gpu4d.benchmarks.suite.workload import Place, Unavailable
 
 import gpu4d
 from gpu4d.errors import InputError
@@ -121,23 +120,33 @@ def test_disks_are_searched_in_all_pixels_and_refined_one_by_one():
 
 def test_strain_adds_fixed_work_on_lists():
     found = predict(result(), Scan((50, 50), (128, 128)))
-    assert found["strain"].candidates["fixed"] == pytest.approx(0.05 + 2500 * 1e-4 + CALL)
+    assert found["strain"].candidates[REST] == pytest.approx(0.05 + 2500 * 1e-4 + CALL)
     chosen = 0.1  # from 64 patterns
-    assert found["strain-precise"].candidates["fixed"] == pytest.approx(0.05 + 2500 * 1e-4 + CALL + chosen)
+    assert found["strain-precise"].candidates[REST] == pytest.approx(0.05 + 2500 * 1e-4 + CALL + chosen)
     floats = predict(result(), Scan((50, 50), (128, 128), "float32"))
     assert floats["strain-precise"].first == floats["strain"].first  # no counts: nothing is fitted
 
 
+def test_scans_at_the_ends_have_times_too():
+    """One pattern, one pixel, and patterns that are larger than a tile."""
+    for scan in (Scan((1, 1), (1, 1)), Scan((1, 1), (128, 128), "float64"), Scan((65536, 65536), (4096, 4096), "float64", "gzip")):
+        found = predict(result(), scan)
+        assert not found.missing and all(0 < one.first.low <= one.first.value <= one.first.high < math.inf for one in found.times)
+        assert ("may be no counts" in found.text()) == (scan.dtype == "float64")
+    large = predict(result(), Scan((4, 4), (4096, 4096), "float64"))["read"]
+    assert large.peak_memory == 3 * 2 * 8 * 4096**2 + 8 * 4096**2  # three buffers in two threads, and the mean pattern
+
+
 def test_direct_ptychography_takes_pixels_times_positions():
     found = predict(result(), Scan((200, 200), (128, 128), bright_field=20.0))["wdd"]
-    assert found.candidates["fixed"] == pytest.approx(1257 * 40000 * 1e-7 + 0.1 + CALL, rel=1e-3)
+    assert found.candidates[REST] == pytest.approx(1257 * 40000 * 1e-7 + 0.1 + CALL, rel=1e-3)
 
 
 def test_dpc_takes_patterns_and_maps():
     found = predict(result(), Scan((256, 256), (128, 128)))["dpc"]
     read = 0.5 * PIXEL * 128**2  # only the middle 128² of 256² positions are seen a second time, for the dark field
     assert found.candidates["compute"] == pytest.approx(65536 * (2e-5 - 0.75 * read))
-    assert found.candidates["fixed"] == pytest.approx(0.2 + 1e-8 * 65536 * 16 + CALL)
+    assert found.candidates[REST] == pytest.approx(0.2 + 1e-8 * 65536 * 16 + CALL)
 
 
 def test_compressed_files_take_decoding_and_fewer_bytes_of_the_disk():
@@ -220,6 +229,12 @@ def test_scans_that_cannot_be_read(text, said):
         Scan.parse(text)
 
 
+@pytest.mark.parametrize("name", ["disks", "radius", "spacing", "bright_field"])
+def test_sizes_of_disks_are_above_zero(name):
+    with pytest.raises(InputError, match=f"{name} of a scan is 0"):
+        Scan((2, 3), (4, 5), **{name: 0})
+
+
 def test_scans_are_read():
     scan = Scan.parse("2×3×4×5:float32:gzip")
     assert (scan.scan_shape, scan.detector_shape, scan.dtype, scan.layout, scan.nbytes) == (
@@ -229,6 +244,7 @@ def test_scans_are_read():
         "gzip",
         2 * 3 * 4 * 5 * 4,
     )
+    assert Scan.parse("2x3x4x5:lz4") == Scan((2, 3), (4, 5), layout="lz4", name="2x3x4x5:lz4")
     assert Scan.parse("2x3x4x5").dtype == "uint16" and Scan.parse("2x3x4x5").on_disk == 240
 
 
@@ -314,12 +330,13 @@ def test_patterns_have_the_disks_that_were_asked_for():
     assert near.sum() == pytest.approx(far.sum(), rel=0.01)  # nothing is cut off
 
 
-def test_pages_of_a_file_are_dropped(tmp_path):
-    path = Path(tmp_path) / "bytes"
-    path.write_bytes(bytes(1 << 20))
-    assert cached_share(path) == 1.0
-    if drop_pages(path):
-        assert cached_share(path) < 0.01
+def test_where_pages_stay_a_cold_file_is_not_measured(place, monkeypatch):
+    def stay(path):
+        raise Unavailable("the pages stay")
+
+    monkeypatch.setattr(scaling, "drop", stay)
+    keys = scaling.entries(Inputs(place, 1, 1 << 20), "quick")
+    assert dict(scaling.measure(place, "quick", 1, skip=set(keys) - {"cold"})) == {"cold": {"skipped": "Unavailable: the pages stay"}}
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Workloads of phase, counting, decoding, streaming, disk and strain: one wrong value anywhere, and there is no score."""
+"""Workloads of reductions, phase, counting, decoding, streaming, disk and strain: one wrong value anywhere, and there is no score."""
 
 import importlib
 from pathlib import Path
@@ -18,6 +18,7 @@ import gpu4d
 
 SEED = 20261201
 ARRAYS = {
+    "one-pass": ("mean", "max", "images", "com"),
     "ssb": ("phase",),
     "wdd": ("phase", "transmission"),
     "poisson-solve": ("function",),
@@ -85,6 +86,16 @@ def test_one_wrong_value_is_found(key, name, answers):
     prepared.check(found)
 
 
+@pytest.mark.parametrize("key", ["one-pass", "stream"])
+@pytest.mark.parametrize(("name", "change"), [("mean", 1 / 262144), ("com", 1 / 20000)], ids=["lost", "moved"])
+def test_a_single_count_in_a_wrong_place_is_found(key, name, change, answers):
+    """Of all patterns of tier L one count is lost; of the 18 000 counts of a pattern one lies a pixel beside its own."""
+    prepared, found = answers(key)
+    found[name].flat[np.random.default_rng().integers(found[name].size)] += change
+    with pytest.raises(WrongAnswer):
+        prepared.check(found)
+
+
 def dropped(electrons):
     """One electron of the last frame less."""
     offsets = electrons.offsets.copy()
@@ -102,6 +113,7 @@ def scaled(sums):
         ("ssb", "ssb_sum", scaled),
         ("poisson-solve", "integrate_gradient", scaled),
         ("counting", "count_electrons", dropped),
+        ("one-pass", "frame_reductions", scaled),
         ("stream", "frame_reductions", scaled),
         ("file-to-strain", "find_disks", lambda found: type(found)(found[0], found[1] + 0.01, *found[2:])),
     ],

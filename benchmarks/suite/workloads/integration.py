@@ -30,7 +30,7 @@ def poisson_solve(place: Place, size: Size, seed: int) -> Prepared:
     def check(found: dict[str, np.ndarray]) -> Check:
         wanted = integrated_by_cosines(place.host(field).astype(float))
         truth = true_function(n)
-        noise = NOISE * n / math.sqrt(3) * math.sqrt(inverse_squares(n)) / n
+        noise = NOISE / math.sqrt(3) * math.sqrt(inverse_squares(n))
         away = float(np.abs(wanted - truth).max())
         if not away <= 8 * noise + 1e-5 * n:
             raise WrongAnswer(f"the oracle is {away:.2g} from the function that the field is the gradient of: it is not to be trusted")

@@ -106,7 +106,7 @@ class Lattices:
 def lattice_fit(place: Place, size: Size, seed: int) -> Prepared:
     """Index the disks of every position, fit its lattice by weighted least squares, and compute its strain relative to the median.
 
-    Least bytes: five numbers of each disk are read, 30 are written for each position. Least flops: one round of indexing and fitting,
+    Least bytes: five numbers of each disk are read, 27 are written for each position. Least flops: one round of indexing and fitting,
     60 flops for each disk.
     """
     rows = size["rows"]
@@ -133,7 +133,7 @@ def lattice_fit(place: Place, size: Size, seed: int) -> Prepared:
         check,
         rows * rows,
         data.digest(place.xp, disks.offsets, *fields),
-        bytes=float(40 * len(disks) + 30 * 8 * rows * rows),
+        bytes=float(40 * len(disks) + 27 * 8 * rows * rows),
         flops=DISK_FLOPS * len(disks),
         rate="gemm",
         implementation=f"{place.xp.__name__} in float64",

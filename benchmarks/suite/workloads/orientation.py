@@ -168,7 +168,7 @@ def apart(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def orientation(place: Place, size: Size, seed: int) -> Prepared:
     """Match the disks of every position with a library of gold, and refine the best candidates.
 
-    Least bytes: five numbers of each disk are read, 26 are written for each position. Least flops: the correlation of 24 peaks with the
+    Least bytes: five numbers of each disk are read, 32 are written for each position. Least flops: the correlation of 24 peaks with the
     angular spectra of 248 zone axes on 10 shells at 97 harmonics, 8 flops each.
     """
     if importlib.util.find_spec("gemmi") is None:
@@ -195,7 +195,7 @@ def orientation(place: Place, size: Size, seed: int) -> Prepared:
         check,
         n,
         data.digest(place.xp, disks.offsets, *(disks.flat(name) for name in known.disks)),
-        bytes=float(40 * len(disks) + 26 * 8 * n),
+        bytes=float(40 * len(disks) + 32 * 8 * n),
         flops=8.0 * n * AXES * SHELLS * HARMONICS,
         rate="gemm",
         implementation=implementations(table, "correlate_orientations", "refine_orientations"),

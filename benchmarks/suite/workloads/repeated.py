@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from gpu4d.benchmarks.suite import data
 from gpu4d.benchmarks.suite.workload import Check, Place, Size, relative_error
-from gpu4d.benchmarks.suite.workloads.reductions import RINGS, disk_patterns
+from gpu4d.benchmarks.suite.workloads.reductions import RINGS, TOLERANCE, disk_patterns
 
 import gpu4d
 
 COLUMNS = 64  # scan positions of a row
 BLOCK = 1024  # different patterns, at most
-TOLERANCE = 1e-9  # sums of counts are whole numbers below 2⁵³: only a quotient is rounded
 
 
 @dataclass(frozen=True)
