@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,10 @@ def run_technique(name: str, path: Path, sample: Sample, device: str) -> None:
         scaling.strain_of(gpu4d.find_bragg_disks(cube, scaling.template_of(sample.detector), refine=refine, device=device))
 
 
+def _nothing() -> None:
+    pass
+
+
 def seconds(call: Callable[[], None], before: Callable[[], Any], rounds: int) -> float:
     """Return the median time of some calls."""
     found = []
@@ -147,8 +152,8 @@ def compare(sample: Sample, result: dict[str, Any], inputs: Inputs, rounds: int)
                         continue
                 if state == "page cache":
                     run_technique("read", path, sample, device)
-                before = (lambda: ask_to_drop(path)) if state == "disk" else (lambda: None)
-                took = seconds(lambda n=name: run_technique(n, path, sample, device), before, rounds)
+                before = partial(ask_to_drop, path) if state == "disk" else _nothing
+                took = seconds(partial(run_technique, name, path, sample, device), before, rounds)
                 yield Row(str(asked), name, state, time_.value, time_.low, time_.high, took)
     finally:
         path.unlink(missing_ok=True)

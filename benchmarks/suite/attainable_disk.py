@@ -102,8 +102,7 @@ class ColdFile:
                 self.read(way, pool)
                 seconds[way] = time.perf_counter() - start
         after = bytes_from_disk()
-        known = before is not None and after is not None
-        cold = not known or after - before > 0.9 * len(ways) * self.nbytes
+        cold = before is None or after is None or after - before > 0.9 * len(ways) * self.nbytes
         where = (COLD if CAN_ASK else UNSURE) if cold else "page cache: this file system does not drop pages"
         return min(seconds, key=lambda way: seconds[way]), where
 

@@ -60,7 +60,7 @@ def write_scan(folder: pathlib.Path, inputs: Arrays, about: Mapping[str, Any] | 
 
 def of_chosen(ours: Arrays, inputs: Arrays, given: Given) -> Arrays:
     """Return our images and centres of mass of the patterns that the peer got, flat; patterns of the whole only if it got all."""
-    found = {}
+    found: Arrays = {}
     for name in ("images", "com"):
         if name in ours:
             flat = ours[name].reshape(len(ours[name]), -1)
@@ -82,8 +82,8 @@ def same_weights(folder: pathlib.Path, theirs: Arrays, ours: Arrays) -> list[Che
 
 
 def _flat(theirs: Arrays, ours: Arrays) -> Arrays:
-    shapes = {name: theirs[name].reshape(len(theirs[name]), -1) for name in ("images", "com") if name in theirs}
-    whole = {name: theirs[name] for name in ("sum", "mean", "max") if name in theirs and "mean" in ours}
+    shapes: Arrays = {name: theirs[name].reshape(len(theirs[name]), -1) for name in ("images", "com") if name in theirs}
+    whole: Arrays = {name: theirs[name] for name in ("sum", "mean", "max") if name in theirs and "mean" in ours}
     return shapes | whole
 
 
@@ -112,6 +112,7 @@ def write_disks(folder: pathlib.Path, inputs: Arrays) -> Given:
 
 def lists_of_chosen(ours: Arrays, inputs: Arrays, given: Given) -> Arrays:
     """Return our disks of the patterns that the peer got: their points one after another, and where each pattern's begin."""
+    assert given.chosen is not None, "a part was written"
     starts = ours["offsets"]
     lists = [np.stack([ours["qx"][a:b], ours["qy"][a:b]], -1) for a, b in ((starts[i], starts[i + 1]) for i in given.chosen)]
     return {"points": np.concatenate(lists), "starts": np.cumsum([0, *map(len, lists)])}

@@ -65,7 +65,7 @@ def write(result: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
     return sealed
 
 
-def read(path: str | Path) -> Result:
+def read(path: str | os.PathLike[str]) -> Result:
     """Return the result in a file. The file must be JSON of this format and a version that is known; `verify` checks the rest."""
     path = Path(path)
     text = _text(path)

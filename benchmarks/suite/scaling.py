@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,17 +104,17 @@ def entries(inputs: Inputs, tier: str) -> dict[str, Callable[[], Entry]]:
     side, dtype = USUAL
     for d in DTYPES:
         for technique in ("one-pass", "read", "radial"):
-            found[f"{technique} {side} {d}"] = lambda t=technique, d=d: _streamed(inputs, t, side, d)
+            found[f"{technique} {side} {d}"] = partial(_streamed, inputs, technique, side, d)
     for s in (64, 256):
         for technique in ("one-pass", "radial"):
-            found[f"{technique} {s} {dtype}"] = lambda t=technique, s=s: _streamed(inputs, t, s, dtype)
+            found[f"{technique} {s} {dtype}"] = partial(_streamed, inputs, technique, s, dtype)
     for s in (*SIDES[tier], AWKWARD):
-        found[f"bragg {s}"] = lambda s=s: _search(inputs, tier, s, DISKS)
+        found[f"bragg {s}"] = partial(_search, inputs, tier, s, DISKS)
     for d in ("uint8", "uint32", "float32"):
-        found[f"bragg {side} {d}"] = lambda d=d: _search(inputs, tier, side, DISKS, dtype=d)
+        found[f"bragg {side} {d}"] = partial(_search, inputs, tier, side, DISKS, dtype=d)
     found[f"bragg {side} few"] = lambda: _search(inputs, tier, side, FEW_DISKS)
     for s in (side, 256):
-        found[f"bragg-likelihood {s}"] = lambda s=s: _search(inputs, tier, s, DISKS, refine="likelihood", parameters=6)
+        found[f"bragg-likelihood {s}"] = partial(_search, inputs, tier, s, DISKS, refine="likelihood", parameters=6)
     found[f"bragg-joint {side}"] = lambda: _search(
         inputs, tier, side, DISKS, tight=0.55, share=8 if tier in (QUICK, "S") else 64, refine="likelihood", parameters=6
     )
@@ -122,13 +123,13 @@ def entries(inputs: Inputs, tier: str) -> dict[str, Callable[[], Entry]]:
     found |= {"match": lambda: _match(MATCHED[tier]), "match few": lambda: _match(MATCHED[tier] // 8)}
     for technique in ("ssb", "wdd"):
         for scan, s, radius in ((64, 64, 12.0), (128, 32, 6.0), (256, 16, 3.5)):
-            found[f"{technique} {scan}"] = lambda t=technique, n=scan, s=s, r=radius: _direct(inputs, tier, t, n, s, r)
+            found[f"{technique} {scan}"] = partial(_direct, inputs, tier, technique, scan, s, radius)
     found |= {"dpc": lambda: _dpc(inputs, (32, max(4, inputs.stream_bytes >> 20)), side), "dpc few": lambda: _dpc(inputs, (8, 8), side)}
     found |= {"dpc wide": lambda: _dpc(inputs, (256, 256), 8), f"measure-disk {side}": lambda: _measure_disk(inputs, side)}
     found |= {"counting": lambda: _counting(inputs), f"counting-setup {side}": lambda: _counting_setup(side)}
     found["events"] = lambda: _events(inputs, side)
     for layout, d in (("contiguous", dtype), ("chunked", dtype), *(("lz4", d) for d in ("uint8", "uint16", "uint32")), ("gzip", dtype)):
-        found[f"file {layout} {d}"] = lambda a=layout, d=d: _from_file(inputs, a, side, d, inputs.stream_bytes // SHARE[a])
+        found[f"file {layout} {d}"] = partial(_from_file, inputs, layout, side, d, inputs.stream_bytes // SHARE[layout])
     found["cold"] = lambda: _from_file(inputs, "contiguous", side, dtype, inputs.stream_bytes, cold=True)
     return found
 
@@ -136,7 +137,7 @@ def entries(inputs: Inputs, tier: str) -> dict[str, Callable[[], Entry]]:
 def one_pass(cube: gpu4d.DataCube, device: str) -> dict[str, Any]:
     """Make what a first look at a scan needs: mean pattern, centre of mass, bright and dark field, in one sweep."""
     r = min(cube.detector_shape)
-    wanted = {
+    wanted: dict[str, gpu4d.streaming.Reduction] = {
         "mean": gpu4d.MeanPattern(),
         "com": gpu4d.CenterOfMass(),
         "bright": gpu4d.VirtualImage(gpu4d.detectors.disk(r / 8)),

@@ -91,7 +91,8 @@ def score(result: Mapping[str, Any], expected: Mapping[str, str]) -> dict[str, A
         whose interval is narrow, has its figures also where the total has none. There are no figures at all if an answer was wrong, the
         seed is not the announced one, or the machine was busy.
     """
-    workloads, nothing = result["workloads"], {"total": None, "low": None, "high": None, "parts": {}}
+    workloads = result["workloads"]
+    nothing: dict[str, Any] = {"total": None, "low": None, "high": None, "parts": {}}
     why_not, missing = _void(result), _missing(result, expected)
     if why_not or not reference_of(result["suite"]["tier"]):
         return {**nothing, "why_not": why_not + missing}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEAD = ("workload", "part", "time", "± %", "floor %", "bound by", "memory", "reference / time")
@@ -37,7 +37,7 @@ def _score(result: Mapping[str, Any]) -> str:
 
 
 def _workloads(result: Mapping[str, Any]) -> str:
-    rows = [HEAD]
+    rows: list[tuple[str, ...]] = [HEAD]
     for key, entry in result["workloads"].items():
         if "median" not in entry:
             rows.append((key, entry.get("part", ""), entry.get("failed") or f"skipped: {entry['skipped']}"))
@@ -58,7 +58,7 @@ def _workloads(result: Mapping[str, Any]) -> str:
 
 
 def _floors(result: Mapping[str, Any]) -> str:
-    rows = [("measured at best", "", "± %")]
+    rows: list[tuple[str, ...]] = [("measured at best", "", "± %")]
     for entry in result["attainable"].values():
         if "value" in entry:
             wide = 50 * (entry["high"] - entry["low"]) / entry["value"]
@@ -68,7 +68,7 @@ def _floors(result: Mapping[str, Any]) -> str:
     return _lined_up(rows)
 
 
-def _lined_up(rows: list[tuple[str, ...]]) -> str:
+def _lined_up(rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows in columns. The last cell of a shorter row is a sentence, and may be longer than its column."""
     whole = len(rows[0])
     widths = [max(len(row[i]) for row in rows if i + 1 < len(row) or len(row) == whole) for i in range(whole)]

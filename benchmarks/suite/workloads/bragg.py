@@ -206,7 +206,9 @@ def _check_fit(scene: DiskScene, profile: DiskProfile, found: dict[str, np.ndarr
         "yy": Part(yy / found["yy"] - 1, FIT_NOISE),
         "xy": Part(found["xy"] - xy, FIT_NOISE * np.sqrt(xx * yy)),
     }
-    parts = {name: Part(part.difference[good], np.broadcast_to(part.allowed, good.shape)[good]) for name, part in parts.items()} | defined
+    parts = {
+        name: Part(*(np.broadcast_to(value, good.shape)[good] for value in (part.difference, part.allowed))) for name, part in parts.items()
+    } | defined
     oracle = f"the truth and its Cramér–Rao covariance for all disks, and the definition in float64 for {DEFINED} patterns {BY_LOT}"
     return precise(judged(parts, sum(a.size for a in found.values()), oracle), np.sqrt((off[good] ** 2).mean()), scene.bound, "px")
 

@@ -139,7 +139,8 @@ def disks_at(scan: WeakObject, frequencies: np.ndarray) -> tuple[np.ndarray, np.
     """Return shifts (m, 2), and the waves of the disk (p,) and of those at k - K and k + K (m, p) at its pixels."""
     n = scan.scan
     shifts = scan.shift((frequencies + n // 2) % n - n // 2.0)
-    return shifts, disk(scan.radius, scan.pixels), *(disk(scan.radius, scan.pixels + s * shifts[:, None]) for s in (-1.0, 1.0))
+    minus, plus = (disk(scan.radius, scan.pixels + s * shifts[:, None]) for s in (-1.0, 1.0))
+    return shifts, disk(scan.radius, scan.pixels), minus, plus
 
 
 def reach(scan: WeakObject) -> np.ndarray:
