@@ -179,6 +179,11 @@ class Workload:
     explain: str = ""
 
 
+def pattern_sizes(**patterns: int) -> dict[str, Size]:
+    """Return the sizes of a workload on patterns of 128² pixels, by their number in each tier."""
+    return {tier: {"patterns": n, "detector": 128} for tier, n in patterns.items()}
+
+
 def implementations(patterns: Any, *names: str) -> str:
     """Say which implementation each of these operations takes for such patterns: "cuda", or "find_disks: cuda, peak_errors: definition"."""
     from gpu4d.operation import all_operations

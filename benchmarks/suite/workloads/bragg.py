@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gpu4d.benchmarks.suite import data
 from gpu4d.benchmarks.suite.oracle import BY_LOT, SURE, Part, drawn, judged, precise, right_shape
-from gpu4d.benchmarks.suite.workload import COMPUTE, Check, Place, Prepared, Size, Workload, WrongAnswer, implementations
+from gpu4d.benchmarks.suite.workload import COMPUTE, Check, Place, Prepared, Size, Workload, WrongAnswer, implementations, pattern_sizes
 from gpu4d.benchmarks.suite.workloads.disk_scene import GROUND, CorrelationTheory, DiskScene
 
 import gpu4d
@@ -232,17 +232,13 @@ def _defined_fit(patterns: np.ndarray, start: np.ndarray, profile: DiskProfile, 
     return {f"{name} (definition)": Part((found[name] - getattr(want, name))[good], limit) for name, limit in limits.items()}
 
 
-def _tiers(**patterns: int) -> dict[str, dict[str, int]]:
-    return {tier: {"patterns": n, "detector": 128} for tier, n in patterns.items()}
-
-
 WORKLOADS = [
     Workload(
         "bragg-disks",
         "hybrid correlation and peaks",
         COMPUTE,
         "patterns",
-        _tiers(quick=64, S=384, M=32768, L=262144),
+        pattern_sizes(quick=64, S=384, M=32768, L=262144),
         bragg_disks,
         "The 21 disks of every pattern by hybrid correlation, with positions to a fraction of a pixel and their standard errors: "
         "the longest step on the way to a strain map.",
@@ -252,7 +248,7 @@ WORKLOADS = [
         "positions of disks by the Poisson likelihood",
         COMPUTE,
         "patterns",
-        _tiers(quick=64, S=1024, M=32768, L=262144),
+        pattern_sizes(quick=64, S=1024, M=32768, L=262144),
         refine_disks,
         "Position, height and sloping background of 21 disks of every pattern by maximum likelihood, each in its own window. "
         "Only the fit is timed, from starts as the correlation gives them.",

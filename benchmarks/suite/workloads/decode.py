@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu4d.benchmarks.suite.workload import DISK, Check, Place, Prepared, Size, Workload, WrongAnswer, implementations
-from gpu4d.benchmarks.suite.workloads.disk import OPERATIONS, PATH, host_arrays, sizes
+from gpu4d.benchmarks.suite.workload import DISK, Check, Place, Prepared, Size, Workload, WrongAnswer, implementations, pattern_sizes
+from gpu4d.benchmarks.suite.workloads.disk import OPERATIONS, PATH, host_arrays
 from gpu4d.benchmarks.suite.workloads.repeated import COLUMNS, RepeatedScan
 
 import gpu4d
@@ -86,7 +86,7 @@ WORKLOADS = [
         "bitshuffle and LZ4, decoded and reduced",
         DISK,
         "patterns",
-        sizes(quick=128, S=1024, M=32768, L=229376),
+        pattern_sizes(quick=128, S=1024, M=32768, L=229376),
         decode_lz4,
         "One pass over a compressed file that is in memory already: files of fast detectors are decoded each time they are read.",
     ),

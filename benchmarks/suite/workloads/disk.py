@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from gpu4d.benchmarks.suite.page_cache import drop
-from gpu4d.benchmarks.suite.workload import DISK, TRANSFER, Place, Prepared, Size, Workload, implementations
+from gpu4d.benchmarks.suite.workload import DISK, TRANSFER, Place, Prepared, Size, Workload, implementations, pattern_sizes
 from gpu4d.benchmarks.suite.workloads.repeated import RepeatedScan
 
 import gpu4d
@@ -86,18 +86,13 @@ def host_arrays(place: Place, found: Any) -> dict[str, np.ndarray]:
     return {name: place.host(value) for name, value in found.items()}
 
 
-def sizes(**patterns: int) -> dict[str, dict[str, int]]:
-    """Return sizes of tiers by their numbers of patterns of 128² pixels."""
-    return {tier: {"patterns": n, "detector": 128} for tier, n in patterns.items()}
-
-
 WORKLOADS = [
     Workload(
         "stream",
         "one pass over patterns in host memory",
         TRANSFER,
         "patterns",
-        sizes(quick=128, S=4096, M=32768, L=262144),
+        pattern_sizes(quick=128, S=4096, M=32768, L=262144),
         stream,
         "The reductions of `one-pass` over patterns that lie in host memory: on a GPU every byte crosses the link while the GPU computes.",
     ),
@@ -106,7 +101,7 @@ WORKLOADS = [
         "one pass over a file on the disk",
         DISK,
         "patterns",
-        sizes(quick=128, S=2048, M=32768, L=229376),
+        pattern_sizes(quick=128, S=2048, M=32768, L=229376),
         disk_cold,
         "The same reductions of a file that is not in memory: the first look at a scan of the day before, and every scan that is "
         "larger than the memory.",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gpu4d.benchmarks.suite import data
 from gpu4d.benchmarks.suite.oracle import BY_LOT, Part, drawn, judged, right_shape
-from gpu4d.benchmarks.suite.workload import BANDWIDTH, Check, Place, Prepared, Size, Workload, implementations
+from gpu4d.benchmarks.suite.workload import BANDWIDTH, Check, Place, Prepared, Size, Workload, implementations, pattern_sizes
 from gpu4d.benchmarks.suite.workloads.reductions import disk_patterns
 
 import gpu4d
@@ -80,7 +80,7 @@ WORKLOADS = [
         "64 masks of weights",
         BANDWIDTH,
         "patterns",
-        {tier: {"patterns": n, "detector": 128} for tier, n in (("quick", 64), ("S", 1024), ("M", 32768), ("L", 262144))},
+        pattern_sizes(quick=64, S=1024, M=32768, L=262144),
         masks_64,
         "Sums of resident patterns under 64 masks of float64 weights, as components of a factorisation or segments with soft edges have.",
     ),

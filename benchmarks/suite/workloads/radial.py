@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 from gpu4d.benchmarks.suite import data
 from gpu4d.benchmarks.suite.oracle import BY_LOT, Part, drawn, judged, right_shape
-from gpu4d.benchmarks.suite.workload import BANDWIDTH, Check, Place, Prepared, Size, Workload, implementations, relative_error
+from gpu4d.benchmarks.suite.workload import (
+    BANDWIDTH,
+    Check,
+    Place,
+    Prepared,
+    Size,
+    Workload,
+    implementations,
+    pattern_sizes,
+    relative_error,
+)
 
 import gpu4d
 
@@ -89,7 +99,7 @@ WORKLOADS = [
         "radial profiles, each about its own origin",
         BANDWIDTH,
         "patterns",
-        {tier: {"patterns": n, "detector": 128} for tier, n in (("quick", 128), ("S", 1024), ("M", 32768), ("L", 262144))},
+        pattern_sizes(quick=128, S=1024, M=32768, L=262144),
         radial_sums,
         "Mean counts in 64 rings about the origin of each pattern: what glasses, ring strain and fluctuation microscopy begin with.",
     ),

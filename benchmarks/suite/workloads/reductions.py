@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 from gpu4d.benchmarks.suite import data
-from gpu4d.benchmarks.suite.workload import BANDWIDTH, Check, Place, Prepared, Size, Workload, implementations, relative_error
+from gpu4d.benchmarks.suite.workload import (
+    BANDWIDTH,
+    Check,
+    Place,
+    Prepared,
+    Size,
+    Workload,
+    implementations,
+    pattern_sizes,
+    relative_error,
+)
 
 import gpu4d
 from gpu4d.device.choose import cpu_threads
@@ -92,7 +102,7 @@ WORKLOADS = [
         "all reductions in one pass",
         BANDWIDTH,
         "patterns",
-        {tier: {"patterns": n, "detector": 128} for tier, n in (("quick", 256), ("S", 2048), ("M", 32768), ("L", 262144))},
+        pattern_sizes(quick=256, S=2048, M=32768, L=262144),
         one_pass,
         "Mean, maximum, four annular images and the centre of mass of resident patterns: what every analysis begins with.",
     ),
