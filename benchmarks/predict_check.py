@@ -1,10 +1,11 @@
 """Check `gpu4d bench predict`: make scans of other shapes, types and layouts, predict their times, measure them, and compare.
 
-    python benchmarks/predict_check.py [--quick | --large] [--device cuda:0] [--result R.json] [--folder DIR] [--json FILE]
+    python benchmarks/predict_check.py [--quick | --large] [--in-turns] [--device cuda:0] [--result R.json] [--folder DIR] [--json FILE]
 
-Without --result the measurements that predictions are made of are taken first, in the same process. --quick takes small scans, to see
-that it runs: their times are mostly fixed costs. --large adds a scan that is larger than the memory of the host. All files are removed.
-Nothing else should run meanwhile.
+Without --result the measurements that predictions are made of are taken first, in the same process. --in-turns takes them again before
+and after each scan: on a machine whose speed changes from minute to minute, this tells errors of the model from changes of the machine.
+--quick takes small scans, to see that it runs: their times are mostly fixed costs. --large adds a scan that is larger than the memory of
+the host. All files are removed. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from typing import Any
 import numpy as np
 from gpu4d.benchmarks.kernels import array_library
 from gpu4d.benchmarks.suite import scaling
+from gpu4d.benchmarks.suite.costs import Costs
 from gpu4d.benchmarks.suite.page_cache import MOST_LEFT, ask_to_drop, resident
-from gpu4d.benchmarks.suite.predict import predict
+from gpu4d.benchmarks.suite.predict import predict, stages_of
 from gpu4d.benchmarks.suite.scaling_inputs import DIFFERENT, ENERGY, SEMIANGLE, STEP, Inputs, bright_disk, expected, write
 from gpu4d.benchmarks.suite.scan import Scan
+from gpu4d.benchmarks.suite.techniques import WORK, Machine
 from gpu4d.benchmarks.suite.workload import Place
 
 import gpu4d
@@ -130,33 +133,81 @@ def make(sample: Sample, inputs: Inputs, path: Path) -> None:
             data[number] = row
 
 
-def compare(sample: Sample, result: dict[str, Any], inputs: Inputs, rounds: int) -> Iterator[Row]:
-    """Make a scan, and yield for each technique and state what was predicted and what it took."""
-    path, device = inputs.place.folder / "scan.h5", inputs.place.device
+Turns = Callable[[Scan], dict[str, Any]]  # measures again what a prediction of this scan is made of
+
+
+def compare(sample: Sample, result: dict[str, Any], inputs: Inputs, rounds: int, turns: Turns | None) -> list[Row]:
+    """Make a scan, and return for each technique and state what was predicted and what it took."""
+    path, took = inputs.place.folder / "scan.h5", list[tuple[str, str, float]]()
     try:
         make(sample, inputs, path)
         asked = replace(Scan.of_file(path), disks=sample.disks, bright_field=sample.bright)
-        prediction = predict(result, asked)
-        fits = prediction["read"].place != "disk"
+        before = turns(asked) if turns else {}
+        places = {name: predict(result, asked)[name].place for name in sample.techniques}
         for name in sample.techniques:
-            times = {"disk": prediction[name].first} | (
-                {"page cache": prediction[name].again} if prediction[name].place == "page cache" else {}
-            )
-            if fits:
-                run_technique(name, path, sample, device)  # compiles, and fills the page cache
-            for state, time_ in times.items():
-                assert time_ is not None
-                if state == "disk":
-                    ask_to_drop(path)
-                    if not resident(path) <= MOST_LEFT:  # the system keeps them, or does not say
-                        continue
-                if state == "page cache":
-                    run_technique("read", path, sample, device)
-                before = partial(ask_to_drop, path) if state == "disk" else _nothing
-                took = seconds(partial(run_technique, name, path, sample, device), before, rounds)
-                yield Row(str(asked), name, state, time_.value, time_.low, time_.high, took)
+            took += timed(name, path, sample, inputs.place.device, places[name], rounds)
+        after = turns(asked) if turns else {}
     finally:
         path.unlink(missing_ok=True)
+    prediction, rows = predict(refreshed(result, before, after), asked), []
+    for name, state, seconds_ in took:
+        time_ = prediction[name].first if state == "disk" else prediction[name].again
+        assert time_ is not None
+        rows.append(Row(str(asked), name, state, time_.value, time_.low, time_.high, seconds_))
+    return rows
+
+
+def timed(name: str, path: Path, sample: Sample, device: str, place: str, rounds: int) -> Iterator[tuple[str, str, float]]:
+    """Yield technique, state and seconds: from the disk, and with the file in memory where it fits."""
+    run = partial(run_technique, name, path, sample, device)
+    if place != "disk":
+        run()  # compiles, and fills the page cache
+    ask_to_drop(path)
+    if resident(path) <= MOST_LEFT:  # else the system keeps the pages, or does not say
+        yield name, "disk", seconds(run, partial(ask_to_drop, path), rounds)
+    if place == "page cache":
+        run_technique("read", path, sample, device)
+        yield name, "page cache", seconds(run, _nothing, rounds)
+
+
+class Noting(dict[str, Any]):
+    """Entries of `scaling` that note which of them are read."""
+
+    def __init__(self, entries: dict[str, Any]):
+        super().__init__(entries)
+        self.read = set[str]()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+
+def entries_read(result: dict[str, Any], asked: Scan, techniques: tuple[str, ...]) -> set[str]:
+    """Return the entries that predictions of these techniques are made of."""
+    noting = Noting(result["scaling"])
+    costs, machine = Costs(noting), Machine.of(result)
+    for name in techniques:
+        stages_of(WORK[name](asked, costs, machine), asked, costs, machine)
+    return noting.read & set(result["scaling"])
+
+
+def measured_again(sample: Sample, result: dict[str, Any], place: Place, tier: str, asked: Scan) -> dict[str, Any]:
+    """Measure the entries that predictions of a scan are made of."""
+    keep = set(result["scaling"]) - entries_read(result, asked, sample.techniques)
+    return dict(scaling.measure(place, tier, 1, skip=keep))
+
+
+def refreshed(result: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Return a result with entries that were measured before and after a scan, and say how much the machine changed."""
+    both = {k: {**one, "samples": [*one["samples"], *after[k]["samples"]]} for k, one in before.items() if "samples" in one}
+    if both:
+        ratios = sorted(after[k]["median"] / before[k]["median"] for k in both)
+        print(f"the same calls took {ratios[0]:.2f} to {ratios[-1]:.2f}, median {statistics.median(ratios):.2f} times as long after it")
+    return result | {"scaling": result["scaling"] | both}
 
 
 def fresh_result(place: Place, tier: str) -> dict[str, Any]:
@@ -194,6 +245,7 @@ def main(given: list[str] | None = None) -> list[Row]:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="small scans, to see that it runs")
     size.add_argument("--large", action="store_true", help="also a scan larger than the memory of the host")
+    parser.add_argument("--in-turns", action="store_true", help="measure anew before and after each scan")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--result", type=Path, help="a result of `gpu4d bench run` of this machine")
     parser.add_argument("--folder", help="where scans are written")
@@ -202,14 +254,15 @@ def main(given: list[str] | None = None) -> list[Row]:
     xp, on_gpu = array_library(choose(options.device))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         place = Place(xp, on_gpu, options.device, Path(folder))
-        tier = "quick" if options.quick else "M" if on_gpu else "S"
+        tier = "quick" if options.quick else "M" if on_gpu else scaling.LONG
         result = json.loads(options.result.read_text()) if options.result else fresh_result(place, tier)
         inputs = Inputs(place, 7, 0)
         samples = [*(QUICK if options.quick else USUAL), *([larger_than_memory(result)] if options.large else [])]
         rows = list[Row]()
         print(HEADER)
         for sample in samples:
-            for row in compare(sample, result, inputs, 1 if options.large and sample is samples[-1] else 3):
+            turns = partial(measured_again, sample, result, place, tier) if options.in_turns else None
+            for row in compare(sample, result, inputs, 1 if options.large and sample is samples[-1] else 3, turns):
                 print(line(row), flush=True)
                 rows.append(row)
     inside = sum(abs(row.error) <= ALLOWED for row in rows)

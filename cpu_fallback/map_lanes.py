@@ -85,6 +85,39 @@ def window_sums(typing, counts, stride, rows, width, weights, out):
 
 
 @intrinsic
+def window_sum(typing, counts, stride, rows, width, weights, out):
+    """out[0] ← Σ counts · weights over a window (rows, width): the first of `window_sums`. `width` is a multiple of 16.
+
+    Even and odd rows have sums of their own, because an addition waits for the one before it.
+    """
+
+    def emit(builder, args):
+        e = Emit(builder)
+        counts, stride, rows, width, weights, out = args
+        counts, weights, out = (e.pointer(a) for a in (counts, weights, out))
+        sums = [cgutils.alloca_once_value(builder, e.constant(0.0)) for _ in range(2)]
+
+        def add(slot, i, j):
+            value, weight = e.load(counts, e.sum_of(e.scaled(i, stride), j)), e.load(weights, e.sum_of(e.scaled(i, width), j))
+            builder.store(e.add(builder.load(slot), e.mul(value, weight)), slot)
+
+        one = e.index(1)
+        even = builder.and_(rows, builder.not_(one))
+        with e.loop(even, 0, 2) as (i, _), e.loop(width, 0, LANES) as (j, _):
+            add(sums[0], i, j)
+            add(sums[1], builder.add(i, one), j)
+        with builder.if_then(builder.icmp_signed("<", even, rows)), e.loop(width, 0, LANES) as (j, _):
+            add(sums[0], even, j)
+        builder.store(e.total(e.add(builder.load(sums[0]), builder.load(sums[1]))), out)
+
+    def generate(context, builder, signature, args):
+        own_function("window_sum", builder, args, emit)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), generate
+
+
+@intrinsic
 def peak_bits(typing, c, stride, width, out):
     """Write one bit for each of `width` pixels from c on: 1 where the pixel is a maximum.
 

@@ -3,7 +3,7 @@
 import numpy as np
 from gpu4d.cpu_fallback.lanes import LANES
 from gpu4d.cpu_fallback.map_lanes import peak_bits
-from gpu4d.cpu_fallback.refine_disks import moment_sums
+from gpu4d.cpu_fallback.refine_disks import variance_at
 
 from gpu4d.compiled import ALL, helper
 
@@ -45,8 +45,7 @@ def significant(x, ny, cross, moments, limits, at, height, found, scratch):
         if limits[0] > 0 and c <= 0:
             continue
         if limits[0] > 0 or c < 0:  # else z >= 0 >= min_significance
-            moment_sums(x, ny, i, j, moments, scratch)
-            variance = max(scratch.moments[0], np.float32(0))
+            variance = variance_at(x, ny, i, j, moments, scratch)
             if variance == 0:  # no counts: z = 0
                 if limits[0] > 0:
                     continue

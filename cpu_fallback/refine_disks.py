@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from gpu4d.cpu_fallback.aligned import zeros
 from gpu4d.cpu_fallback.lanes import LANES
-from gpu4d.cpu_fallback.map_lanes import four_row_sums, window_sums
+from gpu4d.cpu_fallback.map_lanes import four_row_sums, window_sum, window_sums
 from gpu4d.cpu_fallback.plane_transform import padded
 
 from gpu4d.bragg.refine import CLIMB, REACH, sinc_table
@@ -287,13 +287,28 @@ def _window(c, ny, x, y, tables, window, scratch):
 @helper(ALL)
 def moment_sums(x, ny, px, py, moments, scratch):
     """Write the sums over d of x(p + d) times K², Kx², Kx Ky, Ky² (d) to `scratch`. The detector is periodic."""
+    counts, stride = _counts_about(x, ny, px, py, moments, scratch)
+    rows, width = scratch.patch.shape
+    window_sums(counts, stride, rows, width, moments.weights.ctypes.data, scratch.moments.ctypes.data)
+
+
+@helper(ALL)
+def variance_at(x, ny, px, py, moments, scratch):
+    """Return the sum over d of x(p + d) K²(d), the variance of the map from the counts, in a quarter of the time of `moment_sums`."""
+    counts, stride = _counts_about(x, ny, px, py, moments, scratch)
+    rows, width = scratch.patch.shape
+    window_sum(counts, stride, rows, width, moments.weights.ctypes.data, scratch.moments.ctypes.data)
+    return max(scratch.moments[0], np.float32(0))
+
+
+@helper(ALL)
+def _counts_about(x, ny, px, py, moments, scratch):
+    """Return address and stride of the window of x about p. Where it crosses the border, it is copied to `scratch`."""
     nx, stride = x.shape
     rows, width = scratch.patch.shape
     top, left, used = px - moments.hx, py - moments.hy, 2 * moments.hy + 1
-    weights, out = moments.weights.ctypes.data, scratch.moments.ctypes.data
     if top >= 0 and top + rows <= nx and left >= 0 and left + used <= ny and left + width <= stride:
-        window_sums(x[top, left:].ctypes.data, stride, rows, width, weights, out)
-        return
+        return x[top, left:].ctypes.data, stride
     start = left % ny
     before = min(used, ny - start)
     for a in range(rows):
@@ -302,7 +317,7 @@ def moment_sums(x, ny, px, py, moments, scratch):
             target[b] = source[start + b]
         for b in range(before, used):
             target[b] = source[b - before]
-    window_sums(scratch.patch.ctypes.data, width, rows, width, weights, out)
+    return scratch.patch.ctypes.data, width
 
 
 @helper(ALL)

@@ -52,6 +52,7 @@ def _run(bench: click.Group, debug: Any, say: Callable[[str], None]) -> None:
         help="Import a module with twins of your own: open division. Repeatable.",
     )
     @click.option("--sustained", type=click.FloatRange(min=0), metavar="S", help="Seconds under heat.  [default: 60 for M and L, 0 for S]")
+    @click.option("--for-predict", is_flag=True, help="Take longer measurements for bench predict, a minute and a half more.")
     @click.option(
         "--deadline",
         type=click.FloatRange(min=0),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from gpu4d.benchmarks.suite.scaling import AWKWARD, DISKS, FEW_DISKS, SIDES, USUAL
+from gpu4d.benchmarks.suite.scaling import AWKWARD, COLD, DISKS, FEW_DISKS, QUARTER, SIZES, USUAL
 from gpu4d.benchmarks.suite.scaling_inputs import RADIUS
 
 from gpu4d.errors import InputError
@@ -20,6 +21,8 @@ LONGEST_PRIME = 7  # lengths made of primes up to this are transformed fast
 ENTRY_OF_DTYPE = {("u", 1): "uint8", ("u", 2): "uint16", ("u", 4): "uint32", ("f", 4): "float32"}
 LOOKED_AT, LOOKED_BYTES = 64, 32 << 20  # of a scan, to choose fit parameters: patterns, and bytes (`BraggDisks.choose`)
 FIT_MARGIN = 7.0  # px: disks nearer than two radii and this are fitted together (`find_bragg_disks`)
+EXPOSED = 0.4  # of the shorter one of disk and work is not hidden, where one kind of file only was read from the disk
+EXPOSURES = np.linspace(0.0, 1.0, 101)
 STATES = {"median": np.median, "low": np.min, "high": np.max}
 
 
@@ -53,14 +56,33 @@ class Costs:
         return float(self._of(entry["samples"]))
 
     def _net(self, key: str, fixed: float) -> float:
-        """Return the time of an entry without a fixed cost, for each of its patterns."""
-        whole = self.seconds(key)
-        return max(whole - fixed, LEAST_SHARE * whole) / self.scaling[key]["patterns"]
+        """Return the time of an entry for each of its patterns: the slope to a quarter of them, else without a fixed cost."""
+        whole, n = self.seconds(key), self.scaling[key]["patterns"]
+        if self._has(key + QUARTER) and (few := self.scaling[key + QUARTER]["patterns"]) < n:
+            slope = (whole - self.seconds(key + QUARTER)) / (n - few)
+            return min(max(slope, LEAST_SHARE * whole / n), whole / n)
+        return max(whole - fixed, LEAST_SHARE * whole) / n
+
+    def _fixed(self, key: str, otherwise: float) -> float:
+        """Return what an entry takes beside its patterns, if it was measured with a quarter of them too."""
+        if not self._has(key + QUARTER):
+            return otherwise
+        return max(0.0, self.seconds(key) - self.scaling[key]["patterns"] * self._net(key, 0.0))
 
     @property
     def call(self) -> float:
         """The fixed cost of a sweep over an array."""
         return self.seconds("call")
+
+    def _least(self, key: str) -> float:
+        """Return the shortest time of an entry for each of its patterns: in differences and ratios of entries, noise counts twice."""
+        whole = float(np.min(self.scaling[key]["samples"]))
+        return max(whole - self.call_of_search, LEAST_SHARE * whole) / self.scaling[key]["patterns"]
+
+    @property
+    def call_of_search(self) -> float:
+        """The fixed cost of a search for Bragg disks."""
+        return self._fixed(f"bragg {SIDE}", self.call)
 
     @property
     def call_of_file(self) -> float:
@@ -82,13 +104,12 @@ class Costs:
     def search(self, detector: tuple[int, int], disks: float, dtype: str = DTYPE) -> float:
         """Return the cost of finding the disks of a pattern by correlation."""
         pixels = math.prod(detector)
-        points = [
-            (s * s, self._net(f"bragg {s}", self.call)) for s in sorted({s for of in SIDES.values() for s in of}) if self._has(f"bragg {s}")
-        ]
+        sides = sorted({s for of in SIZES.values() for s in of.sides if self._has(f"bragg {s}")})
+        points = [(s * s, self._net(f"bragg {s}", self.call_of_search)) for s in sides]
         if not points:
             raise NotMeasured("the search for Bragg disks was not measured in this result")
-        per_disk = self._net(f"bragg {SIDE}", self.call) - self._net(f"bragg {SIDE} few", self.call)
-        per_disk = max(0.0, per_disk) / (DISKS - FEW_DISKS) * pixels / SIDE**2
+        per_disk = self._least(f"bragg {SIDE}") - self._least(f"bragg {SIDE} few")
+        per_disk *= pixels / SIDE**2 / (DISKS - FEW_DISKS)  # also negative: between few disks, noise has more maxima that must be tested
         at_usual = along(pixels, points) * self._awkward(detector, points)
         return max(at_usual + (disks - DISKS) * per_disk, LEAST_SHARE * at_usual) * self._converted(dtype)
 
@@ -96,25 +117,29 @@ class Costs:
         """Return how much longer the search takes in patterns of a dtype, at the usual side."""
         known, _ = entry_of(dtype)
         key = f"bragg {SIDE} {known}"
-        return self._net(key, self.call) / self._net(f"bragg {SIDE}", self.call) if self._has(key) else 1.0
+        return self._least(key) / self._least(f"bragg {SIDE}") if self._has(key) else 1.0
 
     def _awkward(self, detector: tuple[int, int], points: Sequence[tuple[float, float]]) -> float:
         """Return how much longer transforms take along sides with long prime factors."""
         if not self._has(f"bragg {AWKWARD}"):
             return 1.0
-        longer = max(1.0, self._net(f"bragg {AWKWARD}", self.call) / along(AWKWARD**2, points))
+        longer = max(1.0, self._net(f"bragg {AWKWARD}", self.call_of_search) / along(AWKWARD**2, points))
         return longer ** (sum(longest_prime(n) > LONGEST_PRIME for n in detector) / 2)
 
     def fit(self, detector: tuple[int, int], disks: float, radius: float, spacing: float) -> float:
         """Return the cost of fitting the disks of a pattern to its counts, beside finding them."""
-        found = {s: self._net(f"bragg {s}", self.call) for s in (SIDE, 256)}
-        fitted = {s: self._net(f"bragg-likelihood {s}", self.call) for s in (SIDE, 256)}
+        found = {s: self._net(f"bragg {s}", self.call_of_search) for s in (SIDE, 256)}
+        fitted = {s: self._net(f"bragg-likelihood {s}", self.call_of_search) for s in (SIDE, 256)}
         points = [((RADIUS * s) ** 2, max(fitted[s] - found[s], LEAST_SHARE * fitted[s]) / DISKS) for s in (SIDE, 256)]
         each = along(radius**2, points)
         if spacing < 2 * radius + FIT_MARGIN:
-            joint = max(self._net(f"bragg-joint {SIDE}", self.call) - found[SIDE], LEAST_SHARE * fitted[SIDE]) / DISKS
+            joint = max(self._net(f"bragg-joint {SIDE}", self.call_of_search) - found[SIDE], LEAST_SHARE * fitted[SIDE]) / DISKS
             each *= max(1.0, joint / along((RADIUS * SIDE) ** 2, points))
         return disks * each
+
+    def prepare_fit(self) -> float:
+        """Return the fixed cost of a fit: its tables of the disk's profile."""
+        return max(0.0, self._fixed(f"bragg-likelihood {SIDE}", 0.0) - self.call_of_search)
 
     def choose(self, detector: tuple[int, int], itemsize: int, patterns: int) -> float:
         """Return the time to choose the number of fit parameters of a scan."""
@@ -172,6 +197,10 @@ class Costs:
 
     # ---------------------------------------------------------------- a byte
 
+    def opening(self, layout: str, dtype: str) -> float:
+        """Return the fixed cost of opening a file of a layout and sweeping over it."""
+        return self._fixed(self._file_entry(layout, dtype)[0], self.call_of_file)
+
     def from_file(self, layout: str, dtype: str) -> float:
         """Return the cost of a byte of patterns that a sweep with one cheap reduction reads from cached pages of a file."""
         key, share = self._file_entry(layout, dtype)
@@ -185,9 +214,31 @@ class Costs:
         return share * max(0.0, self._net(key, self.call_of_file) / _pattern_bytes(self.scaling[key]) - inside)
 
     def disk(self) -> float:
-        """Return the cost of a stored byte that comes from the disk, whatever is stored."""
-        whole = self.seconds("cold")
-        return max(whole - self.call_of_file, LEAST_SHARE * whole) / self.scaling["cold"]["stored"]
+        """Return the cost of a stored byte that comes from the disk, while the cores have nothing else to do."""
+        return self._cold[0]
+
+    def exposed(self) -> float:
+        """Return the part of the shorter one of disk and work of the cores that is not hidden behind the longer one."""
+        return self._cold[1]
+
+    @functools.cached_property
+    def _cold(self) -> tuple[float, float]:
+        """Cost of a stored byte from the disk, and the exposed part of the work, from files that take little and much work.
+
+        Each took max(disk, work) + exposed · min(disk, work): two equations. Noise can leave them without a solution, therefore the
+        exposed part that fits best is taken.
+        """
+        measured = [(d, key) for d in COLD if self._has(key := f"cold {d}")]
+        if not measured:
+            self.seconds(f"cold {COLD[0]}")  # says why there is none
+        took, work = [], []
+        for dtype, key in measured:
+            stored = self.scaling[key]["stored"]
+            took.append(max(self.seconds(key) - self.opening("contiguous", dtype), LEAST_SHARE * self.seconds(key)) / stored)
+            work.append(self._net(f"file contiguous {dtype}", self.call_of_file) / _pattern_bytes(self.scaling[f"file contiguous {dtype}"]))
+        if len(measured) == 1:
+            return took[0], EXPOSED
+        return min((_disk_with(exposed, took, work) for exposed in EXPOSURES), key=lambda found: found[2])[:2]
 
     def _file_entry(self, layout: str, dtype: str) -> tuple[str, float]:
         """Return the entry of a layout, and a factor for its cost of a byte.
@@ -204,6 +255,29 @@ class Costs:
 
     def _has(self, key: str) -> bool:
         return bool(self.scaling.get(key, {}).get("samples"))
+
+
+def together(disk: float, work: float, exposed: float) -> float:
+    """Return the time of a disk and of cores that wait for each other now and then.
+
+    The disk works ahead of the cores, but a core that meets a page which is not there yet waits for it.
+
+    Examples
+    --------
+    >>> together(3.0, 1.0, 0.5), together(1.0, 3.0, 0.0)
+    (3.5, 3.0)
+    """
+    return max(disk, work) + exposed * min(disk, work)
+
+
+def _disk_with(exposed: float, took: Sequence[float], work: Sequence[float]) -> tuple[float, float, float]:
+    """Return the cost of the disk alone that explains the first time, the exposed part, and the misfit of the second time."""
+    first, least = took[0], work[0]
+    disk = first - exposed * least  # if the disk takes longer than the work
+    if disk < least:
+        disk = (first - least) / exposed if exposed > 0 else first
+    disk = max(disk, LEAST_SHARE * first)
+    return disk, exposed, abs(together(disk, work[1], exposed) - took[1])
 
 
 def _pattern_bytes(entry: Mapping[str, Any]) -> int:

@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu4d.benchmarks.suite.costs import Costs, NotMeasured
+from gpu4d.benchmarks.suite.costs import Costs, NotMeasured, together
 from gpu4d.benchmarks.suite.detectors import DETECTORS, EVENTS, Detector, Pace, keeps_up
 from gpu4d.benchmarks.suite.scan import Scan
 from gpu4d.benchmarks.suite.techniques import TITLES, WORK, Machine, Work
 
 from gpu4d.errors import InputError
 
-EXPOSED = 0.4  # of the shorter of disk and work of the cores is not hidden: 0.3 to 0.6 in mapped files on two cores
 CACHED = 0.7  # of the memory may hold pages of a file that are read again
 RESIDENT = 0.6  # of a card's memory may hold patterns, beside what work on them takes
 MODEL = 0.07  # relative error of the model inside of what was measured
@@ -199,29 +198,27 @@ class Stages(NamedTuple):
     read: float  # of the host, or through a link to the device
     compute: float
     fixed: float
+    exposed: float = 0.0  # of the shorter one of disk and work of the cores is not hidden
 
 
-def _stages(work: Work, scan: Scan, costs: Costs, machine: Machine) -> Stages:
+def stages_of(work: Work, scan: Scan, costs: Costs, machine: Machine) -> Stages:
     """Return how long each part takes alone."""
     fits = scan.on_disk <= CACHED * machine.memory
     disk = (1 if fits else work.passes) * scan.on_disk * costs.disk()
+    fixed = work.fixed + costs.opening(scan.layout, scan.dtype)
     if machine.card:
-        fed = work.passes * scan.nbytes * costs.from_file(scan.layout, scan.dtype)
-        return Stages(disk, fed, work.compute, work.fixed + costs.call_of_file)
-    read = work.passes * scan.nbytes * costs.reading(scan.layout, scan.dtype)
-    return Stages(disk, read, work.compute, work.fixed + costs.call_of_file)
+        return Stages(disk, work.passes * scan.nbytes * costs.from_file(scan.layout, scan.dtype), work.compute, fixed)
+    return Stages(disk, work.passes * scan.nbytes * costs.reading(scan.layout, scan.dtype), work.compute, fixed, costs.exposed())
 
 
 def first_time(stages: Stages, machine: Machine) -> float:
     """Return the time with the file on the disk.
 
-    In front of a card, disk, readers, link and card go on at the same time. On a CPU, cores both read and compute. The disk works ahead of
-    them, but a core that meets a page which is not there yet waits for it.
+    In front of a card, disk, readers, link and card go on at the same time. On a CPU, cores both read and compute (`together`).
     """
     if machine.card:
         return max(stages.disk, stages.read, stages.compute) + stages.fixed
-    host = stages.read + stages.compute
-    return max(stages.disk, host) + EXPOSED * min(stages.disk, host) + stages.fixed
+    return together(stages.disk, stages.read + stages.compute, stages.exposed) + stages.fixed
 
 
 def next_time(stages: Stages, scan: Scan, machine: Machine) -> tuple[float | None, str]:
@@ -251,7 +248,7 @@ def _binds(stages: Stages, scan: Scan, machine: Machine, passes: int) -> tuple[s
 
 
 def _time(technique: str, scan: Scan, machine: Machine, states: Mapping[str, Costs], *, price: float | None, power: float | None) -> Time:
-    parts = {state: _stages(WORK[technique](scan, costs, machine), scan, costs, machine) for state, costs in states.items()}
+    parts = {state: stages_of(WORK[technique](scan, costs, machine), scan, costs, machine) for state, costs in states.items()}
     work, stages = WORK[technique](scan, states["median"], machine), parts["median"]
     margin = model_error(scan)
 

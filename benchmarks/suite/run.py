@@ -56,6 +56,8 @@ class Options:
         Keys of workloads; modules that are imported before anything runs; peers.
     sustained : float or None
         Seconds of the sustained phase; None for that of the tier.
+    for_predict : bool
+        Take longer measurements for `predict` than tier S does.
     resume, overwrite : bool
     deadline : float or None
         Seconds after which nothing new is begun; the sustained phase only if it ends before. What is there is kept, and `resume` goes on.
@@ -72,6 +74,7 @@ class Options:
     plugins: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
     sustained: float | None = None
+    for_predict: bool = False
     resume: bool = False
     overwrite: bool = False
     deadline: float | None = None
@@ -122,6 +125,7 @@ def run(options: Options, say: Callable[[str], None] = lambda _text: None) -> di
             "label": about["label"],
             "threads": about["threads"],
             "code": code["sha256"],
+            "for_predict": options.for_predict,
             "passes": PASSES[options.tier],
             "floors": floor_passes(options.tier),
             "pause_s": PAUSE[options.tier],
@@ -206,7 +210,8 @@ class Run:
         have = {part["key"] for part in self.parts.of("scaling")}
         if self.options.only:
             return
-        for key, found in scaling.measure(self.place, self.options.tier, self.seed, have):
+        sizes = scaling.LONG if self.options.for_predict and self.options.tier == "S" else self.options.tier  # M and L are long already
+        for key, found in scaling.measure(self.place, sizes, self.seed, have):
             self.parts.add("scaling", key, 0, found=found)
             self.stop_in_time()
         self.say(f"{time.perf_counter() - self.started:5.0f} s  scaling: measured for other shapes and layouts")

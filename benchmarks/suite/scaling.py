@@ -20,18 +20,43 @@ from gpu4d.benchmarks.suite.workload import QUICK, Place, Unavailable
 
 import gpu4d
 
-STREAM_BYTES = {QUICK: 2 << 20, "S": 64 << 20, "M": 1 << 30, "L": 4 << 30}  # beyond caches of the CPU, and long calls on a GPU
-SEARCH_PIXELS = {QUICK: 16 * 64**2, "S": 112 * 128**2, "M": 16384 * 128**2, "L": 65536 * 128**2}  # of patterns that are searched
-PIXEL_POSITIONS = {QUICK: 1 << 16, "S": 1 << 19, "M": 1 << 25, "L": 1 << 28}  # bright-field pixels times positions
-LISTS = {QUICK: 512, "S": 4096, "M": 16384, "L": 65536}  # patterns whose lists are fitted: a lattice is found in up to some thousand
-MATCHED = {QUICK: 64, "S": 128, "M": 8192, "L": 65536}  # patterns whose orientation is found
-ROUNDS = {QUICK: 2, "S": 2, "M": 5, "L": 5}  # timed calls of an entry, after one that is not timed
-SIDES = {QUICK: (64, 128, 256), "S": (64, 128, 192, 256, 384), "M": (64, 128, 192, 256, 512), "L": (64, 128, 192, 256, 512)}
-ENOUGH = 0.1  # s: an entry is not called again after so much time, because a short run has some fifty of them
+LONG = "long"  # longer calls than in tier S, on a CPU: single calls of 20 ms hold a quarter of fixed costs, and noise
+
+
+class Sizes(NamedTuple):
+    """How much the entries of a tier measure."""
+
+    stream_bytes: int  # of scans that are streamed: beyond caches of the CPU, and long calls on a GPU
+    search_pixels: int  # of patterns that are searched
+    pixel_positions: int  # bright-field pixels times positions
+    lists: int  # patterns whose lists are fitted: a lattice is found in up to some thousand
+    matched: int  # patterns whose orientation is found
+    rounds: int  # timed calls of an entry, after one that is not timed
+    enough: float  # s: an entry is not called again after so much time, because a short run has some seventy of them
+    sides: tuple[int, ...]  # of detectors that are searched
+
+
+CPU_SIDES, CARD_SIDES = (64, 128, 192, 256, 384), (64, 128, 192, 256, 512)
+SIZES = {
+    QUICK: Sizes(2 << 20, 16 * 64**2, 1 << 16, 512, 64, 2, 0.1, (64, 128, 256)),
+    "S": Sizes(64 << 20, 112 * 128**2, 1 << 19, 4096, 128, 2, 0.1, CPU_SIDES),
+    LONG: Sizes(512 << 20, 1024 * 128**2, 1 << 22, 8192, 1024, 5, 1.0, CPU_SIDES),
+    "M": Sizes(1 << 30, 16384 * 128**2, 1 << 25, 16384, 8192, 5, 1.0, CARD_SIDES),
+    "L": Sizes(4 << 30, 65536 * 128**2, 1 << 28, 65536, 65536, 5, 1.0, CARD_SIDES),
+}
+QUARTER = " quarter"  # ends the key of the same entry with a quarter of the patterns: the slope between both is free of fixed costs
 AWKWARD = 130  # 2 · 5 · 13: lengths with prime factors above 7 take longer to transform
 DISKS, FEW_DISKS = 21, 9
 DTYPES = ("uint8", "uint16", "uint32", "float32")
 USUAL = 128, "uint16"  # side and dtype of entries in which another thing varies
+COLD = "uint16", "float32"  # read from the disk: one-pass takes three times as long on a byte of the second
+FILES = (
+    *(("contiguous", d) for d in COLD),
+    ("chunked", "uint16"),
+    *(("lz4", d) for d in ("uint8", "uint16", "uint32")),
+    *(("gzip", d) for d in ("uint16", "uint32")),
+)
+JOINT_SHARE = 64  # disks that are fitted together take some hundred times as long: so many times fewer patterns
 SHARE = {"contiguous": 1, "chunked": 1, "lz4": 2, "gzip": 8}  # files that take longer to make and to decode are so much smaller
 
 
@@ -61,16 +86,17 @@ def measure(place: Place, tier: str, seed: int, skip: Collection[str] = ()) -> I
         Key, and what was measured: technique, detector, dtype, layout, patterns, disks, samples in seconds of one call, median.
         What cannot be measured here has "skipped" with the reason in place of samples.
     """
-    inputs, log = Inputs(place, seed, STREAM_BYTES[tier]), logging.getLogger("gpu4d")
+    sizes = SIZES[tier]
+    inputs, log = Inputs(place, seed, sizes.stream_bytes), logging.getLogger("gpu4d")
     level = log.level
     log.setLevel(logging.ERROR)  # scans this small are not fit for every technique, and gpu4d says so
     try:
-        for key, make in entries(inputs, tier).items():
+        for key, make in entries(inputs, sizes).items():
             if key in skip:
                 continue
             try:
                 entry = make()
-                samples = _timed(entry, place, entry.rounds or ROUNDS[tier])
+                samples = _timed(entry, place, entry.rounds or sizes.rounds, sizes.enough)
             except (ImportError, MemoryError, Unavailable, gpu4d.errors.Gpu4dError, OSError) as error:
                 yield key, {"skipped": f"{type(error).__name__}: {error}"}
                 continue
@@ -80,7 +106,7 @@ def measure(place: Place, tier: str, seed: int, skip: Collection[str] = ()) -> I
         inputs.close()
 
 
-def _timed(entry: Entry, place: Place, rounds: int) -> list[float]:
+def _timed(entry: Entry, place: Place, rounds: int, enough: float) -> list[float]:
     """Return the seconds of single calls, after one that is not timed because it compiles and fills caches."""
     samples = []
     for number in range(rounds + 1):
@@ -92,12 +118,12 @@ def _timed(entry: Entry, place: Place, rounds: int) -> list[float]:
         place.wait()
         if number:
             samples.append(time.perf_counter() - start)
-        if sum(samples) > ENOUGH:
+        if sum(samples) > enough:
             break
     return samples
 
 
-def entries(inputs: Inputs, tier: str) -> dict[str, Callable[[], Entry]]:
+def entries(inputs: Inputs, sizes: Sizes) -> dict[str, Callable[[], Entry]]:
     """Return what is measured, by key, in the order in which it is measured."""
     found: dict[str, Callable[[], Entry]] = {"call": lambda: _streamed(inputs, "one-pass", 16, "uint16", 64 * 16 * 16 * 2)}
     found |= {"call-file": lambda: _from_file(inputs, "contiguous", 16, "uint16", 64 * 16 * 16 * 2)}
@@ -108,29 +134,33 @@ def entries(inputs: Inputs, tier: str) -> dict[str, Callable[[], Entry]]:
     for s in (64, 256):
         for technique in ("one-pass", "radial"):
             found[f"{technique} {s} {dtype}"] = partial(_streamed, inputs, technique, s, dtype)
-    for s in (*SIDES[tier], AWKWARD):
-        found[f"bragg {s}"] = partial(_search, inputs, tier, s, DISKS)
+    for s in (*sizes.sides, AWKWARD):
+        found[f"bragg {s}"] = partial(_search, inputs, sizes, s, DISKS)
+    found[f"bragg {side}{QUARTER}"] = partial(_search, inputs, sizes, side, DISKS, share=4)
     for d in ("uint8", "uint32", "float32"):
-        found[f"bragg {side} {d}"] = partial(_search, inputs, tier, side, DISKS, dtype=d)
-    found[f"bragg {side} few"] = lambda: _search(inputs, tier, side, FEW_DISKS)
+        found[f"bragg {side} {d}"] = partial(_search, inputs, sizes, side, DISKS, dtype=d)
+    found[f"bragg {side} few"] = lambda: _search(inputs, sizes, side, FEW_DISKS)
+    fitted = partial(_search, inputs, sizes, disks=DISKS, refine="likelihood", parameters=6)
     for s in (side, 256):
-        found[f"bragg-likelihood {s}"] = partial(_search, inputs, tier, s, DISKS, refine="likelihood", parameters=6)
-    found[f"bragg-joint {side}"] = lambda: _search(
-        inputs, tier, side, DISKS, tight=0.55, share=8 if tier in (QUICK, "S") else 64, refine="likelihood", parameters=6
-    )
+        found[f"bragg-likelihood {s}"] = partial(fitted, s)
+        found[f"bragg-likelihood {s}{QUARTER}"] = partial(fitted, s, share=4)
+    found[f"bragg-joint {side}"] = partial(fitted, side, tight=0.55, share=JOINT_SHARE)
     found[f"bragg-choose {side}"] = lambda: _choose(inputs, side)
-    found |= {"strain": lambda: _strain(LISTS[tier]), "strain few": lambda: _strain(LISTS[tier] // 4)}
-    found |= {"match": lambda: _match(MATCHED[tier]), "match few": lambda: _match(MATCHED[tier] // 8)}
+    found |= {"strain": lambda: _strain(sizes.lists), "strain few": lambda: _strain(sizes.lists // 4)}
+    found |= {"match": lambda: _match(sizes.matched), "match few": lambda: _match(sizes.matched // 8)}
     for technique in ("ssb", "wdd"):
         for scan, s, radius in ((64, 64, 12.0), (128, 32, 6.0), (256, 16, 3.5)):
-            found[f"{technique} {scan}"] = partial(_direct, inputs, tier, technique, scan, s, radius)
+            found[f"{technique} {scan}"] = partial(_direct, inputs, sizes, technique, scan, s, radius)
     found |= {"dpc": lambda: _dpc(inputs, (32, max(4, inputs.stream_bytes >> 20)), side), "dpc few": lambda: _dpc(inputs, (8, 8), side)}
     found |= {"dpc wide": lambda: _dpc(inputs, (256, 256), 8), f"measure-disk {side}": lambda: _measure_disk(inputs, side)}
     found |= {"counting": lambda: _counting(inputs), f"counting-setup {side}": lambda: _counting_setup(side)}
     found["events"] = lambda: _events(inputs, side)
-    for layout, d in (("contiguous", dtype), ("chunked", dtype), *(("lz4", d) for d in ("uint8", "uint16", "uint32")), ("gzip", dtype)):
-        found[f"file {layout} {d}"] = partial(_from_file, inputs, layout, side, d, inputs.stream_bytes // SHARE[layout])
-    found["cold"] = lambda: _from_file(inputs, "contiguous", side, dtype, inputs.stream_bytes, cold=True)
+    for layout, d in FILES:
+        nbytes = inputs.stream_bytes // SHARE[layout]
+        found[f"file {layout} {d}"] = partial(_from_file, inputs, layout, side, d, nbytes)
+        found[f"file {layout} {d}{QUARTER}"] = partial(_from_file, inputs, layout, side, d, nbytes // 4)
+    for d in COLD:
+        found[f"cold {d}"] = partial(_from_file, inputs, "contiguous", side, d, inputs.stream_bytes, cold=True)
     return found
 
 
@@ -184,9 +214,9 @@ def _from_file(inputs: Inputs, layout: str, side: int, dtype: str, nbytes: int, 
     return Entry(facts, call, before=(lambda: drop(path)) if cold else None)
 
 
-def _search(inputs: Inputs, tier: str, side: int, disks: int, *, tight: float = 1.0, share: int = 1, **options: Any) -> Entry:
+def _search(inputs: Inputs, sizes: Sizes, side: int, disks: int, *, tight: float = 1.0, share: int = 1, **options: Any) -> Entry:
     """Find Bragg disks. `share`: a so many times smaller number of patterns tells as much."""
-    n, dtype = max(16, SEARCH_PIXELS[tier] // (side * side * share) // 8 * 8), options.pop("dtype", "uint16")
+    n, dtype = max(16, sizes.search_pixels // (side * side * share) // 8 * 8), options.pop("dtype", "uint16")
     cube = inputs.cube(expected((side, side), disks, tight), (8, n // 8), dtype)
     template = template_of(side)
     given = {"refine": "correlation", **options}
@@ -214,7 +244,7 @@ def _strain(n: int) -> Entry:
     height = np.tile(100.0 / (1 + 0.01 * ((nodes - 64.0) ** 2).sum(1)), len(table))
     fields = {"qx": flat[:, 0], "qy": flat[:, 1], "intensity": height, "sx": np.full(points, 0.05), "sy": np.full(points, 0.05)}
     disks = gpu4d.PointListArray(np.arange(len(table) + 1) * len(nodes), fields, scan)
-    return Entry(_facts("strain", 0, "", scan) | {"disks": len(nodes)}, lambda: strain_of(disks), rounds=1)
+    return Entry(_facts("strain", 0, "", scan) | {"disks": len(nodes)}, lambda: strain_of(disks))
 
 
 def strain_of(disks: gpu4d.PointListArray) -> Any:
@@ -246,9 +276,9 @@ def _match(n: int) -> Entry:
     return Entry(_facts("match", 0, "", (n // 16, 16)) | {"disks": len(table) / n}, call)
 
 
-def _direct(inputs: Inputs, tier: str, technique: str, scan: int, side: int, radius: float) -> Entry:
+def _direct(inputs: Inputs, sizes: Sizes, technique: str, scan: int, side: int, radius: float) -> Entry:
     """Make a phase by direct ptychography. The number of bright-field pixels times positions is that of the tier, at most."""
-    grow = min(1.0, (PIXEL_POSITIONS[tier] / (scan * scan * np.pi * radius**2)) ** 0.5)
+    grow = min(1.0, (sizes.pixel_positions / (scan * scan * np.pi * radius**2)) ** 0.5)
     radius = max(2.0, radius * grow) if grow < 1 else radius
     cube = inputs.focused((scan, scan), side, radius)
     run = getattr(gpu4d, technique)

@@ -88,7 +88,7 @@ def _swept(name: str, outputs: float) -> Callable[[Scan, Costs, Machine], Work]:
 
 def _strain(scan: Scan, costs: Costs, machine: Machine) -> Work:
     found = _disks(scan, costs)
-    return found._replace(fixed=costs.line("strain", scan.positions))
+    return found._replace(fixed=found.fixed + costs.line("strain", scan.positions))
 
 
 def _strain_precise(scan: Scan, costs: Costs, machine: Machine) -> Work:
@@ -97,16 +97,18 @@ def _strain_precise(scan: Scan, costs: Costs, machine: Machine) -> Work:
         return found
     fit = costs.fit(scan.detector_shape, scan.disks, scan.disk_radius, scan.disk_spacing)
     chosen = costs.choose(scan.detector_shape, np.dtype(scan.dtype).itemsize, scan.positions)
-    return found._replace(compute=found.compute + scan.positions * fit, fixed=found.fixed + chosen)
+    return found._replace(compute=found.compute + scan.positions * fit, fixed=found.fixed + chosen + costs.prepare_fit())
 
 
 def _orientation(scan: Scan, costs: Costs, machine: Machine) -> Work:
-    return _disks(scan, costs)._replace(fixed=costs.line("match", scan.positions))
+    found = _disks(scan, costs)
+    return found._replace(fixed=found.fixed + costs.line("match", scan.positions))
 
 
 def _disks(scan: Scan, costs: Costs) -> Work:
     listed = 2 * 5 * 8 * scan.positions * scan.disks  # lists of five float64 a disk, in tiles and in scan order
-    return Work(scan.positions * costs.search(scan.detector_shape, scan.disks, scan.dtype), held=listed)
+    search = scan.positions * costs.search(scan.detector_shape, scan.disks, scan.dtype)
+    return Work(search, max(0.0, costs.call_of_search - costs.call), held=listed)
 
 
 def _dpc(scan: Scan, costs: Costs, machine: Machine) -> Work:

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 from gpu4d.benchmarks.suite import scaling
-from gpu4d.benchmarks.suite.costs import Costs, NotMeasured, along, entry_of, longest_prime
+from gpu4d.benchmarks.suite.costs import EXPOSED, Costs, NotMeasured, along, entry_of, longest_prime
 from gpu4d.benchmarks.suite.detectors import DETECTORS, Detector, keeps_up
-from gpu4d.benchmarks.suite.predict import EXPOSED, REST, TITLES, Machine, model_error, predict
+from gpu4d.benchmarks.suite.predict import REST, TITLES, Machine, model_error, predict
 from gpu4d.benchmarks.suite.scaling_inputs import Inputs, expected, write
 from gpu4d.benchmarks.suite.scan import Scan
 from gpu4d.benchmarks.suite.workload import Place, Unavailable
@@ -56,7 +56,7 @@ def measurements():
         stored = 128**2 * 2 * 500 // (4 if layout == "lz4" else 1)
         made[f"file {layout} uint16"] = entry(PIXEL * 128**2 + more * MAPPED * 128**2 * 2, 500, layout=layout, stored=stored)
         if layout == "contiguous":
-            made["cold"] = {"samples": [CALL + STORED * stored] * 3, "patterns": 500, "stored": stored}
+            made["cold uint16"] = {"samples": [CALL + STORED * stored] * 3, "patterns": 500, "stored": stored}
     return made
 
 
@@ -174,12 +174,46 @@ def test_patterns_stay_on_a_card_while_they_fit():
 
 def test_the_interval_holds_all_samples_and_the_error_of_the_model():
     given = result()
-    given["scaling"]["cold"]["samples"] = [s * f for s, f in zip(given["scaling"]["cold"]["samples"], (0.8, 1.0, 1.3))]
+    given["scaling"]["cold uint16"]["samples"] = [s * f for s, f in zip(given["scaling"]["cold uint16"]["samples"], (0.8, 1.0, 1.3))]
     found = predict(given, Scan((100, 100), (128, 128)))["one-pass"]
     disk, work = found.candidates["disk"], found.candidates["reading and decoding"] + found.candidates["compute"]
     least, most = (factor * disk + EXPOSED * work + CALL for factor in (0.8, 1.3))
     assert found.first.low == pytest.approx(0.93 * least, rel=0.02) and found.first.high == pytest.approx(1.07 * most, rel=0.02)
     assert model_error(Scan((1, 1), (1024, 1024))) == pytest.approx(0.07 + 4 * 0.05)
+
+
+def test_fixed_costs_of_an_entry_do_not_count_for_each_pattern():
+    given = result()
+    opening, each = 0.05, PIXEL * 128**2 + 5 * MAPPED * 128**2 * 2
+    for key, n in (("file lz4 uint16", 500), ("file lz4 uint16 quarter", 125)):
+        given["scaling"][key] = {"samples": [opening + n * each] * 3, "patterns": n, "detector": [128, 128], "dtype": "uint16"}
+    found = predict(given, Scan((100, 100), (128, 128), layout="lz4"))["one-pass"]
+    assert found.again.value == pytest.approx(opening + 1e4 * each)
+
+
+def test_tables_of_a_fit_are_made_once():
+    given = result()
+    for n in (100, 25):
+        took = CALL + 0.3 + n * ((SEARCHED + 21 * DISK) * 128**2 + 21 * FITTED)
+        given["scaling"]["bragg-likelihood 128" + (" quarter" if n == 25 else "")] = {"samples": [took] * 3, "patterns": n}
+    assert Costs(given["scaling"]).prepare_fit() == pytest.approx(0.3)
+    plain, once = (predict(one, Scan((100, 100), (128, 128)))["strain-precise"].again.value for one in (result(), given))
+    assert once - plain == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("exposed", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("heavy", [0.5, 1.5])
+def test_the_part_of_the_work_that_the_disk_does_not_hide_is_measured(exposed, heavy):
+    """Two kinds of files are read from the disk: one needs a tenth of the disk's time, one a half or one and a half of it."""
+    n, nbytes, stored = 500, {"uint16": 2 * 128**2, "float32": 4 * 128**2}, 1e-9
+    made = measurements()
+    for dtype, share in (("uint16", 0.1), ("float32", heavy)):
+        disk = n * nbytes[dtype] * stored
+        facts = {"patterns": n, "detector": [128, 128], "dtype": dtype, "stored": n * nbytes[dtype]}
+        made[f"file contiguous {dtype}"] = facts | {"samples": [CALL + share * disk] * 3}
+        made[f"cold {dtype}"] = facts | {"samples": [CALL + max(disk, share * disk) + exposed * min(disk, share * disk)] * 3}
+    costs = Costs(made)
+    assert costs.exposed() == pytest.approx(exposed, abs=0.006) and costs.disk() == pytest.approx(stored, rel=0.01)
 
 
 def test_energy_and_price():
@@ -304,7 +338,7 @@ def place(tmp_path):
 
 
 def test_a_few_entries_are_measured_and_files_are_removed(place):
-    keys = scaling.entries(Inputs(place, 1, 1 << 20), "quick")
+    keys = scaling.entries(Inputs(place, 1, 1 << 20), scaling.SIZES["quick"])
     wanted = {"call", "call-file", "read 128 uint16", "file contiguous uint16", "file gzip uint16"}
     found = dict(scaling.measure(place, "quick", 1, skip=set(keys) - wanted))
     assert set(found) == wanted and not list(place.folder.iterdir())
@@ -319,7 +353,7 @@ def test_what_fails_is_said_and_the_others_are_measured(place, monkeypatch):
         raise ImportError("there is no gemmi")
 
     monkeypatch.setattr(scaling, "_match", fails)
-    keys = scaling.entries(Inputs(place, 1, 1 << 20), "quick")
+    keys = scaling.entries(Inputs(place, 1, 1 << 20), scaling.SIZES["quick"])
     found = dict(scaling.measure(place, "quick", 1, skip=set(keys) - {"match", "call"}))
     assert found["match"] == {"skipped": "ImportError: there is no gemmi"} and found["call"]["samples"]
 
@@ -335,8 +369,10 @@ def test_where_pages_stay_a_cold_file_is_not_measured(place, monkeypatch):
         raise Unavailable("the pages stay")
 
     monkeypatch.setattr(scaling, "drop", stay)
-    keys = scaling.entries(Inputs(place, 1, 1 << 20), "quick")
-    assert dict(scaling.measure(place, "quick", 1, skip=set(keys) - {"cold"})) == {"cold": {"skipped": "Unavailable: the pages stay"}}
+    keys = scaling.entries(Inputs(place, 1, 1 << 20), scaling.SIZES["quick"])
+    assert dict(scaling.measure(place, "quick", 1, skip=set(keys) - {"cold uint16"})) == {
+        "cold uint16": {"skipped": "Unavailable: the pages stay"}
+    }
 
 
 @pytest.mark.slow
