@@ -61,6 +61,11 @@ class Gate:
     expected: str
     advice: str
 
+    @property
+    def status(self) -> str:
+        """Return "pass", or "warn" for a value that should be looked at."""
+        return "pass" if self.passed else "warn"
+
 
 @dataclass
 class Record:
