@@ -217,6 +217,11 @@ class Costs:
         """Return the cost of a stored byte that comes from the disk, while the cores have nothing else to do."""
         return self._cold[0]
 
+    def disk_start(self) -> float:
+        """Return what the first bytes of a file that is not in memory take, beside those of one that is."""
+        key = f"cold {COLD[0]}"
+        return max(0.0, self._fixed(key, 0.0) - self.opening("contiguous", COLD[0])) if self._has(key + QUARTER) else 0.0
+
     def exposed(self) -> float:
         """Return the part of the shorter one of disk and work of the cores that is not hidden behind the longer one."""
         return self._cold[1]
@@ -236,7 +241,8 @@ class Costs:
         took, work = [], []
         for dtype, key in measured:
             stored = self.scaling[key]["stored"]
-            took.append(max(self.seconds(key) - self.opening("contiguous", dtype), LEAST_SHARE * self.seconds(key)) / stored)
+            fixed = self.opening("contiguous", dtype) + self.disk_start()
+            took.append(max(self.seconds(key) - fixed, LEAST_SHARE * self.seconds(key)) / stored)
             work.append(self._net(f"file contiguous {dtype}", self.call_of_file) / _pattern_bytes(self.scaling[f"file contiguous {dtype}"]))
         if len(measured) == 1:
             return took[0], EXPOSED

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from gpu4d.benchmarks.suite.compare import percent, rate_text, seconds_text
+from gpu4d.benchmarks.suite.score import why_no_part
 from gpu4d.benchmarks.suite.workload import PARTS, TIERS
 
 from gpu4d.errors import InputError
@@ -39,15 +40,16 @@ def _bars(found: Sequence[Entry]) -> list[dict[str, Any]]:
     for part in ("Score", *PARTS):
         scores = [_score(entry.result, part) for entry in found]
         largest = max((score["score"] for score in scores if score), default=1.0)
-        bars = [_bar(entry, score, largest) for entry, score in zip(found, scores, strict=True)]
+        bars = [_bar(entry, part, score, largest) for entry, score in zip(found, scores, strict=True)]
         groups.append({"title": part, "bars": bars})
     return groups
 
 
-def _bar(entry: Entry, score: Mapping[str, float] | None, largest: float) -> dict[str, Any]:
+def _bar(entry: Entry, part: str, score: Mapping[str, float] | None, largest: float) -> dict[str, Any]:
     about = {"label": entry.label, "division": entry.result["suite"]["division"]}
     if score is None:
-        return {**about, "width": 0.0, "text": "no score"}
+        parts = {key: one["part"] for key, one in entry.result["workloads"].items() if "part" in one}
+        return {**about, "width": 0.0, "text": "no score" if part == "Score" else why_no_part(entry.result, parts, part)}
     return {
         **about,
         "width": round(100 * score["score"] / largest, 1),

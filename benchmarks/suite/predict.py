@@ -204,7 +204,7 @@ class Stages(NamedTuple):
 def stages_of(work: Work, scan: Scan, costs: Costs, machine: Machine) -> Stages:
     """Return how long each part takes alone."""
     fits = scan.on_disk <= CACHED * machine.memory
-    disk = (1 if fits else work.passes) * scan.on_disk * costs.disk()
+    disk = (1 if fits else work.passes) * scan.on_disk * costs.disk() + costs.disk_start()
     fixed = work.fixed + costs.opening(scan.layout, scan.dtype)
     if machine.card:
         return Stages(disk, work.passes * scan.nbytes * costs.from_file(scan.layout, scan.dtype), work.compute, fixed)

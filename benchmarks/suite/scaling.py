@@ -161,6 +161,7 @@ def entries(inputs: Inputs, sizes: Sizes) -> dict[str, Callable[[], Entry]]:
         found[f"file {layout} {d}{QUARTER}"] = partial(_from_file, inputs, layout, side, d, nbytes // 4)
     for d in COLD:
         found[f"cold {d}"] = partial(_from_file, inputs, "contiguous", side, d, inputs.stream_bytes, cold=True)
+    found[f"cold {dtype}{QUARTER}"] = partial(_from_file, inputs, "contiguous", side, dtype, inputs.stream_bytes // 4, cold=True)
     return found
 
 

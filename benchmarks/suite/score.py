@@ -98,11 +98,9 @@ def score(result: Mapping[str, Any], expected: Mapping[str, str]) -> dict[str, A
         return {**nothing, "why_not": why_not + missing}
     parts = {}
     for part in PARTS:
-        entries = [workloads.get(key, {}) for key, its_part in expected.items() if its_part == part]
-        if entries and all(entry.get("ratio") for entry in entries):
-            found = _mean_score(entries)
-            if _width(found) <= WIDEST:
-                parts[part] = found
+        found = _of_part(workloads, expected, part)
+        if found is not None and _width(found) <= WIDEST:
+            parts[part] = found
     if precise := _precision(workloads, result["suite"]["tier"]):
         parts[PRECISION] = precise
     if missing:
@@ -113,6 +111,28 @@ def score(result: Mapping[str, Any], expected: Mapping[str, str]) -> dict[str, A
         wide = f"the interval of the score is {100 * width:.1f} % wide, allowed are {100 * WIDEST:.0f} %: {why}"
         return {**nothing, "parts": parts, "why_not": [wide]}
     return {"total": total["score"], "low": total["low"], "high": total["high"], "parts": parts, "why_not": []}
+
+
+def why_no_part(result: Mapping[str, Any], expected: Mapping[str, str], part: str) -> str:
+    """Say in a few words why a part has no figure.
+
+    Parameters
+    ----------
+    result : mapping
+    expected : mapping
+        Keys of the workloads of a score, and the part of each.
+    part : str
+    """
+    if _void(result):
+        return "none: the run has no score"
+    found = _of_part(result["workloads"], expected, part)
+    return "none: incomplete" if found is None else f"none: interval {100 * _width(found):.1f} %"
+
+
+def _of_part(workloads: Mapping[str, Any], expected: Mapping[str, str], part: str) -> dict[str, float] | None:
+    """Return the score of the workloads of a part, or None if one is missing."""
+    entries = [workloads.get(key, {}) for key, its_part in expected.items() if its_part == part]
+    return _mean_score(entries) if entries and all(entry.get("ratio") for entry in entries) else None
 
 
 def spread(workloads: Mapping[str, Mapping[str, Any]]) -> float:

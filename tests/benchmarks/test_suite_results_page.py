@@ -90,6 +90,7 @@ def test_the_page_has_a_bar_for_every_score(folder):
     page = Words(source)
     assert not page.open and "<b>machine" not in source and "http" not in source.replace("http-equiv", "")
     assert page.widths[:3] == [100.0, pytest.approx(100 * found[1].total / found[0].total, abs=0.06), 0.0]
+    assert "none: incomplete" in page.words, "a part says why it has no figure"
     assert "needs 12 GB" in page.words and "36 % of its floor (batched real FFTs, single precision)" in page.words
     fractions = [round(100 * one["fraction"], 1) for one in found[0].result["workloads"].values()]
     first = 6 * len(found)  # bars of the score and of five parts
