@@ -139,6 +139,7 @@ def _commands() -> click.Group:
     import gpu4d
     from gpu4d.cli_bench import bench_commands
     from gpu4d.cli_capabilities import capabilities_command
+    from gpu4d.cli_compare import compare_command
     from gpu4d.cli_convert import convert_command
     from gpu4d.cli_export import export_command
     from gpu4d.cli_flags import (
@@ -333,6 +334,7 @@ def _commands() -> click.Group:
     plan_command(commands, debug)
     capabilities_command(commands, debug, _say)
     convert_command(commands, debug, _say)
+    compare_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
     bench_commands(commands, debug, _say)
     return commands

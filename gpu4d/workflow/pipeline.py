@@ -297,7 +297,8 @@ def found(state: RunState) -> str:
     headline = next((line for line in said if line), "Nothing was measured.")
     record = state.record
     if record.stopped is not None:
-        headline = f"The run stopped at the gate “{record.stopped.name}”: {record.stopped.measured}. What was made before is kept. {headline}"
+        where = f"The run stopped at the gate “{record.stopped.name}”: {record.stopped.measured}."
+        headline = f"{where} What was made before is kept. {headline}"
     if not record.gates:
         return headline
     return f"{headline} {sum(g.passed for g in record.gates)} of {len(record.gates)} quality gates passed."

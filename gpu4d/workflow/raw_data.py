@@ -37,8 +37,8 @@ class RawData(NamedTuple):
         return {
             BUNDLED: "the raw scan is in the result file",
             LINKED: f"the raw scan is in {self.file}, to which the result links: keep both together, or run with --bundle",
-            MISSING: f"the raw scan is lost: the result links to {self.file}, which is not there. Put it back, or nothing but these results "
-            "is left of the experiment",
+            MISSING: f"the raw scan is lost: the result links to {self.file}, which is not there. Put it back, or only these results "
+            "are left of the experiment",
             NONE: "the result names no raw scan: it cannot be analysed in another way",
         }[self.status]
 
@@ -85,7 +85,9 @@ def _in_root(root: h5py.Group, folder: Path) -> Iterator[RawData]:
 
 
 def _stored(held: h5py.Dataset, folder: Path) -> RawData:
-    files = [part.file_name for part in held.virtual_sources()] if held.is_virtual else [os.fsdecode(part[0]) for part in held.external or ()]
+    files = (
+        [part.file_name for part in held.virtual_sources()] if held.is_virtual else [os.fsdecode(part[0]) for part in held.external or ()]
+    )
     linked = [_at([name], folder) for name in dict.fromkeys(files) if name != "."]
     lost = [one for one in linked if one.status == MISSING]
     return (lost or linked or [RawData(BUNDLED)])[0]

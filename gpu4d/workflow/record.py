@@ -128,9 +128,7 @@ class Record:
         self.decisions.append(Decision(what, why))
         self.note(f"decision: {what}, because {why}")
 
-    def gate(
-        self, name: str, passed: bool, measured: str, expected: str, advice: str, value: float | None = None, unit: str = ""
-    ) -> None:
+    def gate(self, name: str, passed: bool, measured: str, expected: str, advice: str, value: float | None = None, unit: str = "") -> None:
         """Add a gate whose limit the stage itself has. It warns, and never fails.
 
         Parameters

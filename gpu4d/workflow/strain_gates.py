@@ -29,7 +29,9 @@ def _continuity(record: Record, strain: Strain) -> None:
     more = ", …" * (int(found.where.sum()) > LISTED)
     where = f": {', '.join(places)}{more}" if places else ""
     record.measure(
-        "strain_continuity", 100 * found.share, f"{int(found.where.sum())} of {found.positions:,} positions differ from their neighbours{where}"
+        "strain_continuity",
+        100 * found.share,
+        f"{int(found.where.sum())} of {found.positions:,} positions differ from their neighbours{where}",
     )
 
 

@@ -166,9 +166,8 @@ class LatticeFit(Stage):
         """Check that disks lie close to the local lattice."""
         residual, radius = float(np.nanmedian(np.asarray(fit.residual))), state["template"].radius
         share = residual / radius
-        state.record.measure(
-            "sharpness", share, f"disks lie {residual:.3f} px rms from the local lattice (median), {share:.2g} of the radius of {radius:.2f} px"
-        )
+        said = f"disks lie {residual:.3f} px rms from the local lattice (median), {share:.2g} of their radius"
+        state.record.measure("sharpness", share, said)
 
 
 def _elsewhere(several: Any) -> np.ndarray:
