@@ -88,8 +88,8 @@ def incompatibility(strain: Strain) -> Incompatibility | None:
     """Compare the curl of F⁻¹ with all its gradients.
 
     F⁻¹ is the gradient of the positions that atoms had in the unstrained crystal. So its curl is zero in a continuous crystal, however
-    large the deformation. Dislocations have a curl in their cores alone. Components that are turned, mirrored or displaced against the scan have
-    one everywhere. What counting noise adds is subtracted, by the errors of the strain.
+    large the deformation. Dislocations have a curl in their cores alone. Components that are turned, mirrored or displaced against the
+    scan have one everywhere. What counting noise adds is subtracted, by the errors of the strain.
 
     Parameters
     ----------

@@ -11,6 +11,8 @@ from gpu4d.errors import InputError
 
 VALUE, CONSTANT, LABEL, ROTATION, CURVE = "value", "up to a constant", "label", "rotation", "curve"
 WITHIN = 2.0  # standard errors that are counted as agreement: 95 % of honest ones lie within
+RELATIVE = ("strain/", "amorphous_strain/")  # quantities that are relative to a reference
+SURE = 5.0  # standard errors of the mean from which on a bias is one
 LEAST = 3  # values from which on a correlation and a slope mean something
 
 
@@ -123,7 +125,21 @@ def compared(first: Quantity, second: Quantity, rotations: np.ndarray | None = N
     if first.kind == CONSTANT:
         known = np.isfinite(a) & np.isfinite(b)
         constant = float((a - b)[known].mean()) if known.any() else 0.0
-    return _row(first, a - b - constant, (a, b), _errors(first, second), "without the mean difference" if first.kind == CONSTANT else "")
+    errors, difference = _errors(first, second), a - b - constant
+    remark = "without the mean difference" if first.kind == CONSTANT else _of_references(first.name, difference, errors)
+    return _row(first, difference, (a, b), errors, remark)
+
+
+def _of_references(name: str, difference: np.ndarray, errors: np.ndarray | None) -> str:
+    """Say if two strains differ by a constant, as strains do that are relative to different references."""
+    known = difference[np.isfinite(difference)]
+    if not name.startswith(RELATIVE) or known.size < LEAST or not abs(known.mean()) > SURE * known.std() / math.sqrt(known.size):
+        return ""
+    said = "the bias is that of the references, which differ"
+    if errors is None:
+        return said
+    left = np.abs(difference - known.mean()) <= WITHIN * errors
+    return f"{said}; without it, {100 * float(np.mean(left[np.isfinite(difference)])):.0f} % are within two standard errors"
 
 
 def _row(like: Quantity, difference: np.ndarray, both: tuple[np.ndarray, np.ndarray], errors: np.ndarray | None, remark: str) -> Row:
@@ -132,7 +148,6 @@ def _row(like: Quantity, difference: np.ndarray, both: tuple[np.ndarray, np.ndar
     if not count:
         nothing = (math.nan,) * 5
         return Row(like.name, like.unit, like.kind, 0, *nothing, (), math.nan, None, "no value that both have", difference, both[0])
-    both[0] = both[0]
     d, a, b = difference[good], both[0][good], both[1][good]
     bias, rms = float(d.mean()), float(np.sqrt(np.mean(d**2)))
     correlation, slope = _regression(a, b)
