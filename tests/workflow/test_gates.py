@@ -15,7 +15,7 @@ from gpu4d import DataCube
 from gpu4d.cli import run_command
 from gpu4d.crystal.lattice import canonical
 from gpu4d.errors import InputError
-from gpu4d.workflow import Record, Recipe, RunState, Stage, analyse, run
+from gpu4d.workflow import Recipe, Record, RunState, Stage, analyse, run
 from gpu4d.workflow.gate_file import gates_table, read_gates
 from gpu4d.workflow.gates import BY_KEY, RULES, GatePolicy, judged, policy_of
 from gpu4d.workflow.schedule import carry_out
@@ -130,7 +130,7 @@ def continuity(number):
 
 def compatibility(turn):
     """A wave of the displacement, and a rotation that is calibrated wrongly by an angle."""
-    x, y = np.meshgrid(*(np.arange(n, dtype=float) for n in SHAPE), indexing="ij")
+    x = np.arange(SHAPE[0], dtype=float)[:, None]
     f = np.broadcast_to(np.eye(2), (*SHAPE, 2, 2)).copy()
     f[..., 0, 0] += 0.01 * np.sin(2 * np.pi * x / 10)
     record = Record()
