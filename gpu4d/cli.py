@@ -20,11 +20,12 @@ NEEDED = {"click": "click", "rich": "rich", "matplotlib": "matplotlib", "jinja2"
 # Thresholds of Python's garbage collector, as `gc.set_threshold` takes them. Libraries that are imported, and pictures, make many
 # objects that stay. Looking for garbage among them as often as Python does takes a tenth of a demo.
 COLLECTIONS = (20_000, 20, 50)
+STOPPED_AT_A_GATE = 3  # exit code of a run that its recipe ends at a gate that fails; 1 is an error, 2 is click's
 _was_said = threading.Lock()  # is taken by the thread that says that the run was stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the `gpu4d` command and exit: code 0, or code 1 after one line on standard error."""
+    """Run the `gpu4d` command and exit: code 0, code 1 after one line on standard error, or 3 if a run stopped at a gate."""
     end_cleanly_on_signals(_stopped)
     _prepare_output()
     gc.set_threshold(*COLLECTIONS)
@@ -138,6 +139,7 @@ def _commands() -> click.Group:
     import gpu4d
     from gpu4d.cli_bench import bench_commands
     from gpu4d.cli_capabilities import capabilities_command
+    from gpu4d.cli_compare import compare_command
     from gpu4d.cli_convert import convert_command
     from gpu4d.cli_export import export_command
     from gpu4d.cli_flags import (
@@ -209,10 +211,11 @@ def _commands() -> click.Group:
         as_json: bool,
         debug: bool,
         **flags: Any,
-    ) -> None:
+    ) -> int:
         """Analyse FILE. The data decide which technique makes sense: Bragg disks and strain, or a bright-field disk and DPC.
 
         Results go to OUT, by default FILE's name with -gpu4d in the current folder: result.h5 (EMD 1.0), pictures, report.html.
+        The exit code is 3 if the run stopped at a quality gate, because the recipe says so; what was made until then is in OUT.
         """
         from gpu4d.workflow import run as run_workflow
         from gpu4d.workflow.report.output import REPORT
@@ -223,12 +226,14 @@ def _commands() -> click.Group:
             options: dict[str, Any] = {"overwrite": overwrite, "watcher": progress, "trace": trace, "bundle": bundle}
             result = run_workflow(file, out, recipe=settings, command=_command_line(), **options)
         report = result.folder / REPORT
+        code = STOPPED_AT_A_GATE if result.stopped else 0
         text = json.dumps(result.as_dict(), indent=1) if as_json else str(report) if quiet else result.summary()
         _say(text, f"the results are complete in {result.folder}")
         if trace is not None and not (quiet or as_json):
             click.echo(f"trace: {trace} (open it in ui.perfetto.dev)")
         if show:
             click.launch(str(report))
+        return code
 
     @commands.command(short_help="Measure the calibration with a known crystal: origin, ellipse, rotation, pixel size.")
     @file
@@ -329,6 +334,7 @@ def _commands() -> click.Group:
     plan_command(commands, debug)
     capabilities_command(commands, debug, _say)
     convert_command(commands, debug, _say)
+    compare_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
     bench_commands(commands, debug, _say)
     return commands

@@ -11,6 +11,7 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline
 from gpu4d.workflow import inputs
 from gpu4d.workflow.clean import clean
+from gpu4d.workflow.gates import policy_of
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.run_state import RunState
@@ -56,6 +57,7 @@ def analyse(
         a warning in `record` says why. `reasons` says for every stage whether it ran, and why.
     """
     recipe, record = recipe or Recipe(), record or Record()
+    record.policy = policy_of(recipe.gates)
     with record.listening():
         cube = cube if cleaned else clean(cube, recipe, record)
         record.note(f"scan {cube!r}")

@@ -18,9 +18,12 @@ from gpu4d.data.datacube import DataCube
 from gpu4d.data.source import below_views
 from gpu4d.device.timeline import Timeline, place_of_trace
 from gpu4d.errors import InputError
+from gpu4d.io.raw_files import raw_files
 from gpu4d.sizes import format_bytes
 from gpu4d.workflow import terminal
 from gpu4d.workflow.analyse import analyse
+from gpu4d.workflow.gate_file import NAME as GATES
+from gpu4d.workflow.gate_file import gates_table, plain
 from gpu4d.workflow.inputs import open_scan, preview_warning
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
@@ -52,6 +55,11 @@ class Result:
     def record(self) -> Record:
         return self.state.record
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the run stopped at a gate that failed, as its recipe says."""
+        return self.record.stopped is not None
+
     def summary(self) -> str:
         """Summarise the run in a few lines for the terminal, as wide as the terminal."""
         record, columns = self.record, terminal.width()
@@ -69,7 +77,8 @@ class Result:
         lines.append("")
         lines += [wrapped(f"warning: {line}") for line in record.warnings]
         missed = [g for g in record.gates if not g.passed]
-        lines += [wrapped(f"look at: {g.name}: {g.measured}, expected {g.expected}: {g.advice}") for g in missed]
+        for g in missed:
+            lines.append(wrapped(f"{'failed' if g.failed else 'look at'}: {g.name}: {g.measured}, expected {g.expected}: {g.advice}"))
         passed, seconds = len(record.gates) - len(missed), sum(s.seconds for s in record.stages)
         gates = f"{passed} of {len(record.gates)} quality gates passed, " if record.gates else ""
         lines.append(f"{gates}{seconds:.1f} s")
@@ -85,7 +94,8 @@ class Result:
             "headline": found(self.state),
             "figures": [{"name": what, "value": value, "remark": remark} for what, value, remark in record.figures],
             "decisions": [asdict(d) for d in record.decisions],
-            "gates": [asdict(g) for g in record.gates],
+            "gates": [plain(g) for g in record.gates],
+            "stopped": None if record.stopped is None else record.stopped.name,
             "warnings": record.warnings,
             "seconds": sum(s.seconds for s in record.stages),
         }
@@ -236,9 +246,23 @@ def save_results(state: RunState, path: Path, bundle: bool = False) -> None:
         state.record.note(f"the scan was {changed} while reading: raw_datacube {what} the file as it is")
         items["raw_datacube"] = DataCube(below_views(state.cube.source), metadata=state.cube.metadata, name="raw_datacube")
     items.update((name, thing) for name, thing in state.products.items() if thing is not None)
+    _say_where_the_scan_is(state, bundle)
     items["calibration"] = state.calibration
+    if state.record.gates:
+        items[GATES] = gates_table(state.record.gates)
     links = "bundle" if bundle else "external"
     gpu4d.save(path, items, settings=_storable(state.recipe.as_dict()), log=state.record.log, links=links)
+
+
+def _say_where_the_scan_is(state: RunState, bundle: bool) -> None:
+    """Record whether the result holds its raw scan, or only knows where it is (the guide's pitfall 8)."""
+    files = sorted(raw_files(state.cube))
+    if bundle:
+        state.record.decide("Raw data: in result.h5, compressed without loss", "--bundle was given")
+    elif files:
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        why = "the scan is the primary record: keep it, and move both together. With --bundle it is in result.h5, compressed without loss"
+        state.record.decide(f"Raw data: result.h5 links to {files[0]}{more}", why)
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:
@@ -272,6 +296,9 @@ def found(state: RunState) -> str:
     said = (stage.headline(state) for stage in stages_that_made_something(state))
     headline = next((line for line in said if line), "Nothing was measured.")
     record = state.record
+    if record.stopped is not None:
+        where = f"The run stopped at the gate “{record.stopped.name}”: {record.stopped.measured}."
+        headline = f"{where} What was made before is kept. {headline}"
     if not record.gates:
         return headline
     return f"{headline} {sum(g.passed for g in record.gates)} of {len(record.gates)} quality gates passed."

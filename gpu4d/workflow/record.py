@@ -8,8 +8,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+from gpu4d.workflow.gates import BY_KEY, FAIL, PASS, WARN, Band, GatePolicy, in_words, judged
 
 
 class Watcher(Protocol):
@@ -53,18 +55,43 @@ class Decision:
 
 @dataclass(frozen=True)
 class Gate:
-    """A quality gate: a measured value, the expected value, and advice for a failure."""
+    """A quality gate: a measured value, the expected value, and advice for a failure.
+
+    Attributes
+    ----------
+    name : str
+    passed : bool
+        True if there is nothing to look at. False for "warn" and for "fail".
+    measured, expected, advice : str
+        In words.
+    value : float or None
+        The number that was compared. None for gates whose answer is a text.
+    unit : str
+        Of `value`, `warn` and `fail`.
+    warn, fail : (lowest, highest)
+        What is accepted; None: no limit.
+    failed : bool
+        True if the value is outside of `fail`, so that what follows from it is wrong.
+    key : str
+        Its name in the recipe's section [gates], if it is one of `gpu4d.workflow.gates.RULES`.
+    """
 
     name: str
     passed: bool
     measured: str
     expected: str
     advice: str
+    value: float | None = None
+    unit: str = ""
+    warn: Band = (None, None)
+    fail: Band = (None, None)
+    failed: bool = False
+    key: str = ""
 
     @property
     def status(self) -> str:
-        """Return "pass", or "warn" for a value that should be looked at."""
-        return "pass" if self.passed else "warn"
+        """Return "pass", "warn" for a value that should be looked at, or "fail" for one that is wrong."""
+        return PASS if self.passed else FAIL if self.failed else WARN
 
 
 @dataclass
@@ -79,6 +106,8 @@ class Record:
     figures: list[tuple[str, str, str]] = field(default_factory=list)  # (what, value, remark)
     log: list[str] = field(default_factory=list)
     trying: bool = field(default=False, repr=False)  # what the library warns of goes into the log alone
+    policy: GatePolicy = field(default_factory=GatePolicy, repr=False)
+    stopped: Gate | None = None  # the gate at which the run stops
 
     def __repr__(self) -> str:
         passed = sum(gate.passed for gate in self.gates)
@@ -99,9 +128,54 @@ class Record:
         self.decisions.append(Decision(what, why))
         self.note(f"decision: {what}, because {why}")
 
-    def gate(self, name: str, passed: bool, measured: str, expected: str, advice: str) -> None:
-        self.gates.append(Gate(name, bool(passed), measured, expected, advice))
-        self.note(f"gate {'passed' if passed else 'not passed'}: {name}: {measured} (expected {expected})")
+    def gate(self, name: str, passed: bool, measured: str, expected: str, advice: str, value: float | None = None, unit: str = "") -> None:
+        """Add a gate whose limit the stage itself has. It warns, and never fails.
+
+        Parameters
+        ----------
+        name : str
+        passed : bool
+        measured, expected, advice : str
+            What was found, what is accepted, what to do.
+        value : float, optional
+            The number that was compared.
+        unit : str
+        """
+        self._add(Gate(name, bool(passed), measured, expected, advice, None if value is None else float(value), unit))
+
+    def measure(self, key: str, value: float, measured: str, *, name: str = "", expected: str = "", advice: str = "") -> Gate:
+        """Compare a number with the limits of a gate of the table, or with the recipe's, and add the gate.
+
+        Parameters
+        ----------
+        key : str
+            Of a gate in `gpu4d.workflow.gates.RULES`.
+        value : float
+            In the unit of the gate. NaN should be looked at.
+        measured : str
+            The number, and what belongs to it, in words.
+        name, expected, advice : str, optional
+            In place of the table's.
+
+        Returns
+        -------
+        Gate
+        """
+        rule = BY_KEY[key]
+        warn, fail = self.policy.bands(rule)
+        status, accepted = judged(float(value), warn, fail), expected or in_words(warn, rule.unit)
+        words = name or rule.name, status == PASS, measured, accepted, advice or rule.action
+        gate = Gate(*words, float(value), rule.unit, warn, fail, status == FAIL, key)
+        self._add(gate)
+        if gate.failed and self.stopped is None and self.policy.stops(key):
+            self.stopped = gate
+            self.warn(f"the run stopped at the gate “{gate.name}”: {measured}, expected {accepted}; {gate.advice}")
+        return gate
+
+    def _add(self, gate: Gate) -> None:
+        self.gates.append(gate)
+        word = {PASS: "passed", WARN: "not passed", FAIL: "failed"}[gate.status]
+        self.note(f"gate {word}: {gate.name}: {gate.measured} (expected {gate.expected})")
 
     def figure(self, what: str, value: str, remark: str = "") -> None:
         """Add a key figure for the top of the report."""
@@ -124,7 +198,7 @@ class Record:
         """Add everything that another run recorded, marked with its name."""
         self.stages += [Stage(f"{name}: {s.name}", s.seconds, s.patterns, s.nbytes) for s in other.stages]
         self.decisions += [Decision(f"{name}: {d.what}", d.why) for d in other.decisions]
-        self.gates += [Gate(f"{name}: {g.name}", g.passed, g.measured, g.expected, g.advice) for g in other.gates]
+        self.gates += [replace(g, name=f"{name}: {g.name}") for g in other.gates]
         self.warnings += [f"{name}: {line}" for line in other.warnings]
         self.figures += [(f"{name}: {what[0].lower()}{what[1:]}", value, remark) for what, value, remark in other.figures]
         self.log += other.log

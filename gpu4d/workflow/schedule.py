@@ -22,7 +22,8 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
     ----------
     stages : sequence of Stage
     state : RunState
-        Is filled with results, and with the reasons why stages ran or did not run.
+        Is filled with results, and with the reasons why stages ran or did not run. If its record stops at a gate, no further stage
+        begins. Stages that share a pass with the one that has the gate are finished.
 
     Raises
     ------
@@ -33,6 +34,9 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
     waiting, number = list(stages), 0
     reading: list[_WaitingStage] = []
     while waiting or reading:
+        if state.record.stopped is not None:
+            _leave_out([*(asked.stage for asked in reading), *waiting], state)
+            return
         stage = next((s for s in waiting if _ready(s, [*waiting, *reading])), None)
         if stage is None:
             number += 1
@@ -72,6 +76,12 @@ def check(stages: Sequence[Stage]) -> None:
         if not ready:
             raise ValueError(f"the stages {', '.join(s.name for s in waiting)} wait for results of each other")
         waiting = [s for s in waiting if s not in ready]
+
+
+def _leave_out(stages: Sequence[Stage], state: RunState) -> None:
+    """Keep why stages did not run after a gate that stopped the run."""
+    assert state.record.stopped is not None
+    state.reasons.update((stage.name, no(f"the run stopped at the gate “{state.record.stopped.name}”")) for stage in stages)
 
 
 def _ready(stage: Stage, unfinished: Sequence[Any]) -> bool:

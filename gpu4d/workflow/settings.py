@@ -26,8 +26,8 @@ class Rule:
         "number", "whole", "text", "switch", "memory", "wholes" (a list of `length` whole numbers), "file" (FILE or FILE:/dataset;
         relative paths start at the recipe), "region" ([rx0, rx1, ry0, ry1] of the scan), "reference" (what
         `gpu4d.workflow.reference_text` reads), "decision" (true, false, or "auto"), "names" (a list of `choices` and files; one text is
-        a list of one), "numbers" (a list of `length` numbers), "rows" (a list of such lists) or "number or word" (a number, or one of
-        `choices`).
+        a list of one), "chosen" (a list of `choices`), "numbers" (a list of `length` numbers), "rows" (a list of such lists) or
+        "number or word" (a number, or one of `choices`).
     explain : str
         What the setting does, in one or two sentences.
     units : str
@@ -87,6 +87,17 @@ def _names(said: str, value: Any, rule: Rule) -> list[str]:
         raise InputError(f"{said}: need a list of names ({', '.join(rule.choices)}) or of files")
     written = {choice.lower(): choice for choice in rule.choices}  # capitals of a choice do not matter
     return [written.get(name.lower(), name) for name in names]
+
+
+def _chosen(said: str, value: Any, rule: Rule) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{said}: need a list of these names: {', '.join(rule.choices)}")
+    written = [name.strip().lower().replace(" ", "_") for name in names]
+    for name in written:
+        if name not in rule.choices:
+            raise InputError(f"{said}: there is no {name!r}{nearest(name, rule.choices)}; accepted are {', '.join(rule.choices)}")
+    return written
 
 
 def _memory(said: str, value: Any, rule: Rule) -> str:
@@ -173,6 +184,7 @@ KINDS: dict[str, Callable[[str, Any, Rule], Any]] = {
     "switch": _switch,
     "decision": _decision,
     "names": _names,
+    "chosen": _chosen,
     "memory": _memory,
     "text": _text,
     "file": _text,

@@ -86,4 +86,4 @@ def test_explain_says_everything_of_everything():
     text = explain(recipe(bragg__power=0.9))
     for name, _, rule in Recipe().values():
         assert name in text and rule.explain.split(".")[0][:30] in text.replace("\n    ", " ")
-    assert "bragg.power = 0.9   [test]" in text and len(Recipe().sections) == 23
+    assert "bragg.power = 0.9   [test]" in text and len(Recipe().sections) == 24

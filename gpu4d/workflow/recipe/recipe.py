@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu4d.errors import InputError
-from gpu4d.workflow.recipe.sections import CalibrationSettings, ComputeSettings, InputSettings
+from gpu4d.workflow.recipe.sections import CalibrationSettings, ComputeSettings, GateSettings, InputSettings
 from gpu4d.workflow.reference_text import is_path
 from gpu4d.workflow.settings import Rule, Section, SettingValue, checked, nearest
 from gpu4d.workflow.stages import known_stages
@@ -20,7 +20,7 @@ def known_sections() -> dict[str, type]:
     """Return the sections of a recipe in their order: general sections, then one for every stage that has settings."""
     found: dict[str, type] = {"input": InputSettings, "calibration": CalibrationSettings}
     found.update((stage.section, stage.settings) for stage in known_stages() if stage.settings is not None)
-    return {**found, "compute": ComputeSettings}
+    return {**found, "gates": GateSettings, "compute": ComputeSettings}
 
 
 class Recipe:

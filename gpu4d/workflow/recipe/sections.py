@@ -9,6 +9,7 @@ from typing import Any
 from gpu4d.data.calibration_fields import FIELDS
 from gpu4d.data.quantities import GivenAs
 from gpu4d.io.timing import STARTS
+from gpu4d.workflow.gates import CONTINUE, RULES, STOP, GateRule, in_words
 from gpu4d.workflow.settings import setting
 
 
@@ -80,6 +81,44 @@ def _calibration_setting(given: GivenAs) -> tuple[str, type, Any]:
 
 CalibrationSettings = make_dataclass("CalibrationSettings", [_calibration_setting(f.given) for f in FIELDS.values() if f.given is not None])
 CalibrationSettings.__doc__ = "Known values of the experiment. They replace those of the file."
+
+
+def _limits(rule: GateRule) -> list[tuple[str, type, Any]]:
+    """Return the settings of a gate's limits: for "warn", and for "fail"."""
+    found: list[tuple[str, type, Any]] = []
+    for word, band, meaning in (("warn", rule.warn, "to look at"), ("fail", rule.fail, "wrong")):
+        kind = "numbers" if rule.two_sided else "number"
+        explain = f"Gate “{rule.name}”: {rule.quantity}. A value outside of this is {meaning}."
+        options: dict[str, Any] = {"units": rule.unit, "length": 2 * rule.two_sided, "automatic": in_words(band, rule.unit)}
+        found.append((f"{rule.key}_{word}", object, setting(None, kind, explain, **options)))
+    return found
+
+
+def _contradiction(self: Any) -> str | None:
+    """Say what is wrong with the settings of gates together."""
+    both = sorted(set(self.stop or ()) & set(self.proceed or ()))
+    if both:
+        return f"gates.stop and gates.proceed both name {', '.join(both)}: a run can do only one of both"
+    for rule in RULES:
+        for word in ("warn", "fail"):
+            given = getattr(self, f"{rule.key}_{word}")
+            if isinstance(given, list) and not given[0] < given[1]:
+                return f"gates.{rule.key}_{word} = {given}: need the lowest accepted value, then the highest"
+    return None
+
+
+_KEYS = tuple(rule.key for rule in RULES)
+GateSettings = make_dataclass(
+    "GateSettings",
+    [
+        ("on_fail", str, setting(CONTINUE, "text", "What a run does at a gate that fails.", choices=(CONTINUE, STOP))),
+        ("stop", object, setting(None, "chosen", "Gates at which it stops in any case.", choices=_KEYS, automatic="none")),
+        ("proceed", object, setting(None, "chosen", "Gates at which it continues in any case.", choices=_KEYS, automatic="none")),
+        *(entry for rule in RULES for entry in _limits(rule)),
+    ],
+    namespace={"contradiction": _contradiction},
+)
+GateSettings.__doc__ = "Quality gates: their limits, and whether a run stops at one that fails. It keeps what it has made."
 
 
 @dataclass

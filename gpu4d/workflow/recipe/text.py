@@ -82,7 +82,7 @@ def example(rule: Rule) -> str:
         return "true"
     if rule.kind in ("text", "file"):
         return '"…"'
-    if rule.kind == "names":
+    if rule.kind in ("names", "chosen"):
         return literal(list(rule.choices[:1]))
     if rule.kind in ("region", "reference"):
         return literal([0, 8, 0, 8])

@@ -16,7 +16,7 @@ from gpu4d.extensions import check_class, check_free, extensions
 from gpu4d.workflow.stage import Stage
 
 GROUP = "gpu4d.stages"  # of entry points
-GENERAL_SECTIONS = ("input", "calibration", "compute")  # of a recipe, which belong to no stage
+GENERAL_SECTIONS = ("input", "calibration", "gates", "compute")  # of a recipe, which belong to no stage
 STAGES = (  # module: class; stages that are ready together run in this order, and the sections of a recipe have it too
     "technique:Technique",
     "survey:FirstSums",
@@ -29,6 +29,7 @@ STAGES = (  # module: class; stages that are ready together run in this order, a
     "radial:RadialProfiles",
     "trial:TryDisks",
     "calibration:CalibrateDisk",
+    "acquisition_checks:AcquisitionChecks",
     "ellipse:Ellipse",
     "disks:Disks",
     "shadow:Shadow",

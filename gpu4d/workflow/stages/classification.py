@@ -85,6 +85,8 @@ class Classification(Stage):
         return yes(why)
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
+        from gpu4d.classification.look_alikes import look_alikes
+
         record = state.record
         with record.stage(self.title):
             try:
@@ -102,6 +104,8 @@ class Classification(Stage):
         record.decide("Classes are no phases before you have looked at them", found.caveat)
         for line in found.warnings:
             record.warn(f"classes: {line}")
+        for pair in look_alikes(found):
+            record.warn(f"classes: {pair}")
         self._save(state, found)
         self._figures(state, found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,9 +16,8 @@ from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 
-LIMIT = 0.1  # of the noise of a pixel in one frame: what is left at the edge is far below what one pattern can show
 SIGNIFICANT = 3.0  # standard errors
-ZERO = 0.05  # in the units of the frames: the same for detectors without noise
+LEAST_NOISE = 0.5  # in the units of the frames: detectors without noise are judged as if they had this
 
 
 @dataclass
@@ -84,16 +84,11 @@ class RawFrames(Stage):
         edge = _binned(measured.edge & ~np.asarray(measured.bad_pixels), binned)[: mean.shape[0], : mean.shape[1]] & np.isfinite(mean)
         if not edge.any():
             return
-        whole, limit = float(mean[edge].mean()), max(LIMIT * measured.noise, ZERO)
-        inner, error = measured.level, measured.level_error
-        state.record.gate(
-            "Background at the edge",
-            abs(whole) <= limit and abs(inner) <= limit + SIGNIFICANT * error,
-            f"{whole:.2g} a pixel; nearest to the beam {inner:.2g} ± {error:.1g} more than elsewhere (noise {measured.noise:.2g})",
-            f"within ±{limit:.2g}",
-            "if it is positive, the beam reaches the edge: set corrections.background_mask_radius higher, or give corrections.edge; else "
-            "check the dark reference",
-        )
+        whole, inner, error = float(mean[edge].mean()), measured.level, measured.level_error
+        sure = math.copysign(max(abs(inner) - SIGNIFICANT * error, 0.0), inner)  # what is left of it beyond its own error
+        worst, noise = max(whole, sure, key=abs), max(measured.noise, LEAST_NOISE)
+        said = f"{whole:.2g} a pixel; nearest to the beam {inner:.2g} ± {error:.1g} more than elsewhere (noise {measured.noise:.2g})"
+        state.record.measure("edge_background", worst / noise, said)
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

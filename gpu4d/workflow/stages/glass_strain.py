@@ -96,7 +96,7 @@ class GlassStrain(Stage):
     def _figures(self, state: RunState, found: Any) -> None:
         range_figures(state.record, "Strain of the glass", found, "the counts")
         advice = "check the reference region and the patterns of these positions: crystallites, holes, too few counts"
-        magnitude_gate(state.record, "Magnitude of the glass's strain", found, self.given(state).max_strain, advice)
+        magnitude_gate(state.record, found, self.given(state).max_strain, name="Magnitude of the glass's strain", advice=advice)
         self._speckle_gate(state, found)
 
     def _speckle_gate(self, state: RunState, found: Any) -> None:

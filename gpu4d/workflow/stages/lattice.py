@@ -21,7 +21,6 @@ from gpu4d.workflow.stage import Stage
 MOST = 8  # lattices of a scan that are named
 LEAST_POSITIONS = 4  # of a lattice that is named: with fewer it may be a pattern of a border between others
 SINGLE = 0.6  # least share of the disks on one lattice: fewer suggest several grains
-SHARPNESS = 0.35  # of the disk radius: largest rms distance of disks from the local lattice
 NAMES = {
     "twin": "twins",
     "rotated": "rotated grains",
@@ -166,13 +165,9 @@ class LatticeFit(Stage):
     def _sharpness_gate(self, state: RunState, fit: Any) -> None:
         """Check that disks lie close to the local lattice."""
         residual, radius = float(np.nanmedian(np.asarray(fit.residual))), state["template"].radius
-        state.record.gate(
-            "Sharpness of the lattice",
-            residual < SHARPNESS * radius,
-            f"disks lie {residual:.3f} px rms from the local lattice (median)",
-            f"below {SHARPNESS * radius:.2f} px ({SHARPNESS:g} disk radii)",
-            "check for overlapping grains, elliptical distortion, or a wrong lattice in the Bragg vector map",
-        )
+        share = residual / radius
+        said = f"disks lie {residual:.3f} px rms from the local lattice (median), {share:.2g} of their radius"
+        state.record.measure("sharpness", share, said)
 
 
 def _elsewhere(several: Any) -> np.ndarray:

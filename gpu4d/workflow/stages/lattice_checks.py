@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from gpu4d.crystal.dilation import dilation_and_spacing
+from gpu4d.workflow.gates import BY_KEY
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages.lattice import SINGLE
 
 SPACINGS = (0.6, 40.0)  # Å: planes of crystals that show separate disks; a unit taken for another is off by 6 or 10 times
-SLOPE = (0.8, 1.25)  # of ε_xx + ε_yy against the growth of the cell that 1/g says; 1 to first order, −1 if g was taken for d
 UNMEASURED = ("given", "set", "units of the axes")  # how the history begins for values that were not measured
 NOMINAL = "semi-angle"  # how a value begins that rests on the semi-angle, which is given
 COMMON = "nominal pixel sizes are wrong by 5 to 10 %, and ellipses of 1 to 3 % are common"
@@ -62,13 +62,10 @@ class LatticeChecks(Stage):
         found = dilation_and_spacing(state["lattice_fit"], state["strain"])
         if found is None:
             return
-        state.record.gate(
-            "Sign of strain",
-            SLOPE[0] < found.slope < SLOPE[1],
-            f"where the cell that 1/g gives grows by 1 %, ε_xx + ε_yy grows by {found.slope:.3f} % ({found.positions:,} positions)",
-            f"{SLOPE[0]:g} to {SLOPE[1]:g}: tension is positive, and moves disks towards the beam",
-            "g = 1/d: a larger g is a smaller spacing. If the slope is about −1, they were exchanged somewhere",
-        )
+        said = f"where the cell that 1/g gives grows by 1 %, ε_xx + ε_yy grows by {found.slope:.3f} % ({found.positions:,} positions)"
+        low, high = state.record.policy.bands(BY_KEY["strain_trace"])[0]
+        expected = f"{low:g} to {high:g}: tension is positive, and moves disks towards the beam"
+        state.record.measure("strain_trace", found.slope, said, expected=expected)
 
     def _unmeasured(self, state: RunState) -> None:
         """Record which values of the calibration are not known, were given, or rest on a nominal semi-angle."""

@@ -24,7 +24,6 @@ from gpu4d.workflow.record import measured
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
-from gpu4d.workflow.stages.lattice import SHARPNESS
 from gpu4d.workflow.structure_names import structure_named
 
 ANG = "orientation.ang"  # name of the file for programs of EBSD
@@ -293,13 +292,8 @@ def _gates(state: RunState, found: Any, good: np.ndarray, crystal: int) -> None:
     )
     radius, distance = state["template"].radius, np.asarray(state.products["orientation_distance"])
     middle = float(np.median(distance[np.isfinite(distance)])) if np.isfinite(distance).any() else math.nan
-    record.gate(
-        "Disks on their reflections",
-        middle < SHARPNESS * radius,
-        f"{middle:.2f} px rms from the reflections (median)",
-        f"below {SHARPNESS * radius:.2f} px ({SHARPNESS:g} disk radii)",
-        "check the pixel size, the elliptical distortion and the structure",
-    )
+    said, advice = f"{middle:.2f} px rms from the reflections (median)", "check the pixel size, the elliptical distortion and the structure"
+    record.measure("sharpness", middle / radius, said, name="Disks on their reflections", advice=advice)
     margin = grain.margin[grain.found]
     unsure = float(grain.ambiguous.sum() / max(int(grain.found.sum()), 1))
     typical = float(np.median(margin)) if margin.size else math.nan

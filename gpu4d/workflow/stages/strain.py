@@ -18,6 +18,7 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages.lattice import SINGLE
 from gpu4d.workflow.strain_figures import COMPONENTS, magnitude_gate, percent, range_figures, range_of
+from gpu4d.workflow.strain_gates import strain_gates
 from gpu4d.workflow.strain_reference import (
     LARGEST_MISFIT,
     NAME,
@@ -181,8 +182,8 @@ class Strain(Stage):
     def _figures(self, state: RunState, strain: Any) -> None:
         whose = "disks'" if state["mean_cepstrum"] is None else "maxima's"
         range_figures(state.record, "Strain", strain, f"the {whose} scatter")
-        advice = "check the reference region and the disks of these positions; filter outliers"
-        magnitude_gate(state.record, "Strain magnitude", strain, self.given(state).max_strain, advice)
+        magnitude_gate(state.record, strain, self.given(state).max_strain)
+        strain_gates(state.record, strain)
 
     def _brightness_gate(self, state: RunState, strain: Any) -> None:
         """Check that strain and the brightness of the disks do not change together."""
