@@ -95,6 +95,10 @@ class RawFrames(Stage):
             "check the dark reference",
         )
 
+    def methods(self, state: RunState) -> str:
+        measured = measured_background(state.cube)
+        return "" if measured is None else f"Raw frames were corrected as they were read: {measured.description}."
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 
