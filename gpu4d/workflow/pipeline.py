@@ -260,19 +260,19 @@ def _storable(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_report(
-    state: RunState, folder: Path, pictures: list[Picture], about: About, headline: str = "", tables: Sequence[Table] = ()
+    state: RunState, folder: Path, pictures: list[Picture], about: About, introduction: str = "", tables: Sequence[Table] = ()
 ) -> None:
     """Write the recipe as it was used, the methods paragraph with its references, and the page of the report."""
     recipe = to_toml(state.recipe, comments=False)
     (folder / output.RECIPE).write_text(recipe, encoding="utf-8", errors="replace")
-    made = stages_that_made_something(state)
-    ran = [stage for stage in known_stages() if stage in made]
-    paragraph = methods(state, ran)
+    order = list(state.reasons)  # in which the stages were asked
+    paragraph = methods(state, sorted(stages_that_made_something(state), key=lambda stage: order.index(stage.name)))
     paragraph.write(folder)
     page = Page(
         title=about.title,
         subtitle=subtitle(state.cube),
-        headline=headline or found(state),
+        introduction=introduction,
+        headline=found(state),
         record=state.record,
         calibration=state.calibration,
         recipe=state.recipe,

@@ -240,7 +240,7 @@
 
   function tools(f, figure) {
     f.output = element("output", figure, { className: "read" });
-    figure.insertBefore(f.output, figure.querySelector("figcaption"));
+    figure.querySelector("figcaption").before(f.output);
     const box = element("details", figure, { className: "tools" });
     element("summary", box, { textContent: "Zoom and colours" });
     element("p", box, { textContent: "Drag a box to zoom, drag to move. Click the map to scroll for zoom, use arrows, + and −. Double-click: as it was." });
@@ -292,7 +292,7 @@
   }
 
   function selftest() { // with #selftest in the address: point at a place of the first map, zoom, and leave what was read in the page
-    const f = figures[0], p = f.panels[0], box = f.canvas.getBoundingClientRect(), [row, column] = [1, 2];
+    const f = figures[0], p = f.panels[0], box = f.canvas.getBoundingClientRect(), [row, column] = [p.shape[0] >> 1, p.shape[1] >> 2];
     const clientX = box.left + box.width * (p.place[0] + p.place[2] * (column + 0.5) / p.shape[1]);
     const clientY = box.top + box.height * (p.place[1] + p.place[3] * (row + 0.5) / p.shape[0]);
     f.canvas.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY }));

@@ -49,6 +49,7 @@ class Page:
     methods: Methods | None = None
     provenance: Provenance | None = None
     recipe_text: str = ""
+    introduction: str = ""
     scan_shape: tuple[int, int] = (0, 0)
 
 
@@ -79,6 +80,7 @@ def write(page: Page, folder: Path, name: str = "report.html") -> Path:
     text = environment.from_string(_part("report.html")).render(
         title=page.title,
         subtitle=page.subtitle,
+        introduction=page.introduction,
         headline=page.headline,
         verdict=page.verdict,
         figures=record.figures,

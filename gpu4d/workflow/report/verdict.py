@@ -142,10 +142,11 @@ def _of_calibration(calibration: Calibration, rests_on: Mapping[str, Collection[
         word, users = WORDS.get(field, field.replace("_", " ")), _listed(titles)
         if getattr(calibration, field) is None:
             what = NOT_KNOWN.get(field, "")
-            text = f"The {word} is not known, and it matters for {users}{': ' if what else ''}{what}."
+            text = f"The {word} is not known. It matters for {users}{': ' if what else ''}{what}."
         elif not was_measured(calibration, field):
-            said, what = how.get(field, ""), NOT_MEASURED.get(field, "")
-            text = f"The {word} was not measured ({said or 'given'}), and it matters for {users}{': ' if what else ''}{what}."
+            said, what = how.get(field, "given"), NOT_MEASURED.get(field, "")
+            found = said if said.startswith("given") else f"taken from: {said}"
+            text = f"The {word} was not measured, but {found}. It matters for {users}{': ' if what else ''}{what}."
         else:
             continue
         reasons.append(Why("calibration", CARE, text))

@@ -171,7 +171,8 @@ class Classification(Stage):
             return ""
         ways = {"clusters": "k-means clustering", "nmf": "non-negative matrix factorisation [@savitzky2021]", "domains": "closed domains"}
         way = ways[self.given(state).method]
-        return f"Patterns were classified by the reflections they show ({way} of {self.given(state).parts} parts, joined): {len(found)} classes."
+        parts = f"{way} into {self.given(state).parts} parts, which were joined where they do not differ beyond noise"
+        return f"Patterns were classified by the reflections that they show ({parts}): {len(found)} classes."
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

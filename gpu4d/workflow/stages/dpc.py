@@ -182,8 +182,8 @@ class Dpc(Stage):
         axes = ", with exchanged detector axes," if found.transpose else ""
         name = "" if found.validity is None or found.validity.valid else f" It is a {found.validity.name}, and no projected potential."
         return (
-            f"The phase was integrated from the centre of mass of every pattern [@mullercaspary2017; @lazic2016; @savitzky2021], turned from "
-            f"detector to scan axes by {math.degrees(found.rotation):.2f}°{axes} which was {way}; λ₁ = {given.lambda1:g}, "
+            "The phase was integrated from the centre of mass of every pattern [@mullercaspary2017; @lazic2016; @savitzky2021], turned "
+            f"from detector to scan axes by {math.degrees(found.rotation):.2f}°{axes} which was {way}; λ₁ = {given.lambda1:g}, "
             f"λ₂ = {given.lambda2:g}, padding {given.padding_factor:g} times, {len(found.errors)} iterations of the boundary.{name}"
         )
 

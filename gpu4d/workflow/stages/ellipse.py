@@ -205,7 +205,8 @@ class Ellipse(Stage):
             measured(math.degrees(fit.ellipse[2]), math.degrees(fit.ellipse_error[1])),
         )
         used = "was removed" if state.calibration.ellipse is not None else "was not removed, because it is not significant"
-        return f"The elliptical distortion of the detector was measured on rings of the mean pattern (a/b = {ratio}, a at {angle}°) and {used}."
+        size = f"a/b = {ratio}, a at {angle}°"
+        return f"The elliptical distortion of the detector was measured on rings of the mean pattern ({size}) and {used}."
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

@@ -125,13 +125,12 @@ class LatticeFit(Stage):
         lattice = state.get("lattice")
         if lattice is None:
             return ""
-        to = (
-            "all counts of every pattern" if self.given(state).fit == "pattern" else "the disks of every pattern, by weighted least squares"
-        )
+        whole = self.given(state).fit == "pattern"
+        to = "all counts of every pattern" if whole else "the disks of every pattern, by weighted least squares"
+        g1, g2 = (f"{length:.3f}" for length in lattice.lengths)
         return (
-            f"Reciprocal lattice vectors of {lattice.lengths[0]:.3f} and {lattice.lengths[1]:.3f} px, "
-            f"{math.degrees(lattice.angle):.2f}° apart, index {100 * lattice.indexed_fraction:.0f} % of the disks. They were fitted to {to} "
-            "[@ozdol2015; @savitzky2021]."
+            f"Reciprocal lattice vectors of {g1} and {g2} px, {math.degrees(lattice.angle):.2f}° apart, index "
+            f"{100 * lattice.indexed_fraction:.0f} % of the disks. They were fitted to {to} [@ozdol2015; @savitzky2021]."
         )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:

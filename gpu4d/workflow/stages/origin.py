@@ -80,10 +80,8 @@ class BeamOrigin(Stage):
         if found is None:
             return ""
         way = "from Friedel pairs of disks" if found.method.startswith("Friedel") else "from the unscattered disk"
-        return (
-            f"The origin of every pattern was measured {way}, and a {found.fit} surface over the scan was fitted to it (residual "
-            f"{float(np.hypot(*found.residual)):.3f} px rms)."
-        )
+        surface = f"{found.fit}; residual {float(np.hypot(*found.residual)):.3f} px rms"
+        return f"The origin of every pattern was measured {way}, and a surface over the scan was fitted to it ({surface})."
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
