@@ -36,11 +36,16 @@ def remember(ax: Axes, size: float, unit: str) -> None:
     _sizes[ax] = (float(size), unit)
 
 
+def size_of(ax: Axes) -> tuple[float, str]:
+    """Return the size of a pixel of the data that a panel shows, and its unit. (1, "px") if it is not known."""
+    return _sizes.get(ax, (1.0, "px"))
+
+
 def scales(figure: Figure) -> list[Scale]:
     """Return the scale of every panel of known pixels, at the resolution at which the figure was drawn last."""
     found = []
     for ax in figure.axes:
-        size, unit = _sizes.get(ax, (1.0, "px"))
+        size, unit = size_of(ax)
         if unit != "px":
             corners = ax.transData.transform([(0.0, 0.0), (1.0, 0.0)])
             found.append(Scale(size, unit, float(abs(corners[1, 0] - corners[0, 0]))))

@@ -13,11 +13,11 @@ from gpu4d import plot
 from gpu4d.data.datacube import DataCube
 from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.inputs import open_scan
-from gpu4d.workflow.pipeline import Result, needed, save_results, write_report, writing
+from gpu4d.workflow.pipeline import About, Result, needed, save_results, write_report, writing
 from gpu4d.workflow.recipe.recipe import Recipe
 from gpu4d.workflow.record import Record, SilentWatcher, Watcher
 from gpu4d.workflow.report import output
-from gpu4d.workflow.report.pictures import draw
+from gpu4d.workflow.report.pictures import draw, keep
 from gpu4d.workflow.report.report import Picture, Table
 from gpu4d.workflow.run_state import RunState
 
@@ -67,7 +67,8 @@ def demo(out: str | Path, *, overwrite: bool = False, watcher: Watcher | None = 
             save_results(phase, new / "phase_object.h5")
         phase.record.figures = [f for f in phase.record.figures if f[0] in ("Range of the phase", "Phase against the truth")]
         record.absorb(phase.record, "Phase object")
-        write_report(crystal, new, _ordered(pictures), "gpu4d demo", "gpu4d demo", tables=tables, headline=INTRODUCTION)
+        about = About("gpu4d demo", "gpu4d demo", new / "scan.h5")
+        write_report(crystal, new, _ordered(pictures), about, tables=tables, introduction=INTRODUCTION)
     return Result(out, crystal)
 
 
@@ -191,12 +192,8 @@ def true_strain(state: RunState, truth: dict[str, np.ndarray], folder: Path) -> 
     expected = relative_truth(truth)
     maps: dict[str, Any] = {name: state["strain"].exx.of_same_grid(expected[name], name, "1") for name in COMPONENTS}
     made = plot.strain(SimpleNamespace(**maps, axes=state["strain"].axes), "True strain of the simulation")
-    plot.save(made, folder / "strain_truth.png")
-    return [
-        Picture(
-            "strain_truth", "Strain", "True strain", "True strain of the simulation relative to the same region, for comparison.", wide=True
-        )
-    ]
+    caption = "True strain of the simulation relative to the same region, for comparison."
+    return [keep(Picture("strain_truth", "Strain", "True strain", caption, wide=True), made, folder)]
 
 
 def _ordered(pictures: list[Picture]) -> list[Picture]:

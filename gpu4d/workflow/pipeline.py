@@ -29,8 +29,11 @@ from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
 from gpu4d.workflow.record import Record, SilentWatcher, Watcher
 from gpu4d.workflow.report import output
+from gpu4d.workflow.report.methods import methods
 from gpu4d.workflow.report.pictures import draw, stages_that_made_something
+from gpu4d.workflow.report.provenance import provenance
 from gpu4d.workflow.report.report import Page, Table, write
+from gpu4d.workflow.report.verdict import Verdict, verdict
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stages import known_stages
 from gpu4d.workflow.workers import check_workers, workers_of
@@ -43,7 +46,7 @@ class Result:
     Attributes
     ----------
     folder : Path
-        Holds result.h5, report.html, recipe.toml and PNGs.
+        Holds result.h5, report.html, recipe.toml, methods.txt, references.bib, and pictures as PNG and SVG.
     state : RunState
         All results in memory. `state.products` has the names of the result file.
     """
@@ -92,6 +95,7 @@ class Result:
             "folder": str(self.folder),
             "results": sorted(self.state.products),
             "headline": found(self.state),
+            "trust": asdict(verdict_of(self.state)),
             "figures": [{"name": what, "value": value, "remark": remark} for what, value, remark in record.figures],
             "decisions": [asdict(d) for d in record.decisions],
             "gates": [plain(g) for g in record.gates],
@@ -160,7 +164,7 @@ def run(
         with workers_of(recipe) as client:
             state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
-        publish(state, new, out, title, command, bundle)
+        publish(state, new, out, About(title, command, path), bundle)
     return Result(Path(out), state)
 
 
@@ -208,7 +212,16 @@ def tracing(path: Path | None) -> Iterator[Timeline | None]:
         raise InputError(f"--trace {path} cannot be written ({error.strerror or error}); the results are complete") from error
 
 
-def publish(state: RunState, new: Path, out: Path, title: str, command: str = "", bundle: bool = False) -> None:
+@dataclass(frozen=True)
+class About:
+    """What the report says of a run beside its results: title, command line, and the scan's file, None if it was in memory."""
+
+    title: str
+    command: str = ""
+    path: Path | None = None
+
+
+def publish(state: RunState, new: Path, out: Path, about: About, bundle: bool = False) -> None:
     """Write recipe, pictures, EMD file and report into the folder `new`, which becomes `out`."""
     with writing(new, out):
         with state.record.stage("pictures"):
@@ -217,7 +230,7 @@ def publish(state: RunState, new: Path, out: Path, title: str, command: str = ""
                 stage.files(state, new)
         with state.record.stage("result file"):
             save_results(state, new / output.RESULT, bundle)
-        write_report(state, new, pictures, title, command)
+        write_report(state, new, pictures, about)
 
 
 @contextmanager
@@ -271,24 +284,45 @@ def _storable(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_report(
-    state: RunState, folder: Path, pictures: list[Picture], title: str, command: str, headline: str = "", tables: Sequence[Table] = ()
+    state: RunState, folder: Path, pictures: list[Picture], about: About, introduction: str = "", tables: Sequence[Table] = ()
 ) -> None:
-    """Write the recipe as it was used, and the page of the report."""
-    (folder / output.RECIPE).write_text(to_toml(state.recipe, comments=False), encoding="utf-8", errors="replace")
+    """Write the recipe as it was used, the methods paragraph with its references, and the page of the report."""
+    recipe = to_toml(state.recipe, comments=False)
+    (folder / output.RECIPE).write_text(recipe, encoding="utf-8", errors="replace")
+    order = list(state.reasons)  # in which the stages were asked
+    paragraph = methods(state, sorted(stages_that_made_something(state), key=lambda stage: order.index(stage.name)))
+    paragraph.write(folder)
     page = Page(
-        title=title,
+        title=about.title,
         subtitle=subtitle(state.cube),
-        headline=headline or found(state),
+        introduction=introduction,
+        headline=found(state),
         record=state.record,
         calibration=state.calibration,
         recipe=state.recipe,
         pictures=pictures,
-        command=command,
+        command=about.command,
         versions=versions(),
         tables=list(tables),
         stages=[(s.title, state.reasons[s.name].wanted, state.reasons[s.name].why) for s in known_stages() if s.name in state.reasons],
+        verdict=verdict_of(state),
+        methods=paragraph,
+        provenance=provenance(about.path, state.cube.metadata, state.recipe.compute.device, about.command),
+        recipe_text=recipe,
+        scan_shape=state.cube.scan_shape,
     )
     write(page, folder, output.REPORT)
+
+
+def verdict_of(state: RunState) -> Verdict:
+    """Say whether the results of a run can be trusted."""
+    rests_on: dict[str, list[str]] = {}
+    made = stages_that_made_something(state)
+    for stage in made:
+        for name in stage.rests_on:
+            rests_on.setdefault(name, []).append(stage.title)
+    measured = any(stage.headline(state) for stage in made)
+    return verdict(state.record, state.calibration, rests_on, preview=state.recipe.input.preview, measured=measured)
 
 
 def found(state: RunState) -> str:

@@ -58,6 +58,10 @@ class Stage:
     compiles : tuple of str
         Names of `gpu4d.workflow.prepare.JOBS`: what it needs on the CPU that takes seconds to compile. It is compiled before `reductions`
         is called.
+    rests_on : tuple of str
+        Fields of the calibration that its numbers are as right as. The report says which of them were not measured.
+    cites : tuple of str
+        Keys of `gpu4d.workflow.report.citations` that `methods` may name.
     place : int
         Place of its pictures and of its headline in the report. Small numbers come first.
     """
@@ -70,6 +74,8 @@ class Stage:
     uses: ClassVar[tuple[str, ...]] = ()
     makes: ClassVar[tuple[str, ...]] = ()
     compiles: ClassVar[tuple[str, ...]] = ()
+    rests_on: ClassVar[tuple[str, ...]] = ()
+    cites: ClassVar[tuple[str, ...]] = ()
     place: ClassVar[int] = 50
 
     def given(self, state: RunState) -> Section:
@@ -113,3 +119,11 @@ class Stage:
     def headline(self, state: RunState) -> str | None:
         """Return the first sentence of the report if this stage has the main result of the run, else None."""
         return None
+
+    def methods(self, state: RunState) -> str:
+        """Return what it did as sentences of the methods section of a paper, with numbers and units. Empty if it needs none.
+
+        A citation stands as ``[@key]`` or ``[@key; @key]`` behind what it is of. The keys are those in `cites`. Called after all stages,
+        and only if this one ran.
+        """
+        return ""

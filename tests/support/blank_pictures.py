@@ -29,13 +29,13 @@ def render_none() -> None:
 
 def _blank(figure, path, dpi=160):
     assert figure.axes, f"{path}: a picture without a panel"
-    Path(path).write_bytes(_bytes())
+    Path(path).write_bytes(_bytes(Path(path).suffix))
     return path
 
 
 @functools.cache
-def _bytes() -> bytes:
+def _bytes(suffix: str) -> bytes:
     from matplotlib.figure import Figure
 
     with tempfile.TemporaryDirectory() as folder:
-        return SAVE(Figure(figsize=(0.1, 0.1)), Path(folder) / "blank.png").read_bytes()
+        return SAVE(Figure(figsize=(0.1, 0.1)), Path(folder) / f"blank{suffix}").read_bytes()

@@ -16,6 +16,7 @@ from gpu4d.testing.accounting import AccountingProcessor
 from gpu4d.workflow import Recipe, run
 from gpu4d.workflow.describe import describe_file
 from gpu4d.workflow.record import SilentWatcher
+from gpu4d.workflow.report.methods import numbered
 from gpu4d.workflow.report.output import check_free, folder
 
 # ---------------------------------------------------------------- what is left
@@ -49,10 +50,9 @@ def test_the_phase_is_saved_too(thin, tmp_path, blank_pictures):
 
 def test_the_report_needs_nothing_but_itself(results):
     text = (results.folder / "report.html").read_text()
-    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)), (
-        "something outside is referred to"
-    )
-    assert set(re.findall(r'src="(.{5})', text)) == {"data:"} and "<link" not in text and "<script" not in text
+    without_data = re.sub(r'"bytes":"[^"]*"|"colours":"[^"]*"|data:image/png;base64,[A-Za-z0-9+/=]+', "", text)
+    assert not re.search(r"(https?:)?//[a-z]", without_data), "something outside is referred to"
+    assert set(re.findall(r'src="(.{5})', text)) == {"data:"} and "<link" not in text and "<script src" not in text
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
 
 
@@ -66,13 +66,17 @@ def test_the_report_says_what_was_found_and_done(results):
         "Calibration",
         "Timings",
         "patterns/s",
+        "GB/s",
+        "Can this be trusted?",
+        "BLAKE2b-128 of the whole file",
         "bragg.max_peaks",
         "outside the recommended 20 – 50",
         "Å⁻¹",
         "gpu4d 0.",
     ):
         assert word in text, word
-    assert len(re.findall("<figure", text)) == len(list(results.folder.glob("*.png"))) >= 10
+    pictures = {path.stem for path in results.folder.glob("*.png")}
+    assert len(re.findall("<figure", text)) == len(pictures) >= 10 and {path.stem for path in results.folder.glob("*.svg")} == pictures
     assert "semi-angle 3 mrad over a disk radius" in text, "how the pixel came to be known"
 
 
@@ -155,7 +159,9 @@ def test_links_and_files_are_not_replaced(tmp_path):
             check_free(tmp_path / name, overwrite=True)
 
 
-@pytest.mark.parametrize("name", ["result.h5", "phase_object.h5", "scan.h5", "phase_object_scan.h5", "figure.png"])
+@pytest.mark.parametrize(
+    "name", ["result.h5", "phase_object.h5", "scan.h5", "phase_object_scan.h5", "figure.png", "figure.svg", "methods.txt", "references.bib"]
+)
 def test_files_of_other_people_with_our_names_are_not_replaced(tmp_path, name):
     with h5py.File(tmp_path / name, "w") as file:
         file["data"] = np.ones((2, 2, 4, 4))
@@ -168,7 +174,9 @@ def test_our_own_files_are_replaced(tmp_path):
     gpu4d.save(tmp_path / "phase_object.h5", {"a": np.ones((2, 2))})
     (tmp_path / "scan.h5").write_bytes(b"simulated")
     (tmp_path / "recipe.toml").write_text("")
-    plot.save(plot.image(np.ones((4, 4)), "bf"), tmp_path / "bf.png")
+    for name in ("bf.png", "bf.svg"):
+        plot.save(plot.image(np.ones((4, 4)), "bf"), tmp_path / name)
+    numbered("Disks [@pekin2017].").write(tmp_path)
     check_free(tmp_path, overwrite=True)
 
 

@@ -18,9 +18,12 @@ from gpu4d.errors import InputError
 from gpu4d.io import leftovers
 
 RESULT, REPORT, RECIPE = "result.h5", "report.html", "recipe.toml"
+METHODS, REFERENCES = "methods.txt", "references.bib"
+FIRST_LINE = "Methods, written by gpu4d"  # of these two: files of these names without it are not ours
 SECOND_RESULT = "phase_object.h5"  # the demo's second result
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # values of Linux
 TRIES = 20  # to put a result in place while other processes do the same
+HEAD = 2048  # bytes of a picture or a text in which the mark of gpu4d stands
 HEADER_LINES = 10_000  # of a file of orientations, at most: every structure has eight
 SIMULATED_SCANS = ("scan.h5", "phase_object_scan.h5")  # scans that the demo writes into its folder
 
@@ -72,7 +75,11 @@ def _is_ours(entry: Path) -> bool:
         return _is_result(entry)
     if entry.suffix == ".ang":
         return _is_orientations(entry)
-    return entry.name in (REPORT, RECIPE) or (entry.suffix == ".png" and _is_picture(entry))
+    if entry.name in (METHODS, REFERENCES):
+        return _begins_with(entry, FIRST_LINE.encode())
+    if entry.suffix == ".svg":
+        return _begins_with(entry, b"<dc:title>gpu4d</dc:title>")
+    return entry.name in (REPORT, RECIPE) or (entry.suffix == ".png" and _begins_with(entry, b"Software\0gpu4d"))
 
 
 def _is_result(path: Path) -> bool:
@@ -85,10 +92,11 @@ def _is_result(path: Path) -> bool:
         return False
 
 
-def _is_picture(path: Path) -> bool:
+def _begins_with(path: Path, mark: bytes) -> bool:
+    """Return True if a mark of gpu4d stands near the beginning of a file."""
     try:
         with open(path, "rb") as file:
-            return b"Software\0gpu4d" in file.read(256)
+            return mark in file.read(HEAD)
     except OSError:
         return False
 

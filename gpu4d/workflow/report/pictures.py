@@ -1,15 +1,20 @@
-"""Draw the pictures of an analysis as PNG files."""
+"""Draw the pictures of an analysis as PNG and SVG files."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpu4d import plot
 from gpu4d.workflow.picture import Picture
+from gpu4d.workflow.report.panels import panels_of
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Stage
 from gpu4d.workflow.stages import known_stages
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def stages_that_made_something(state: RunState) -> list[Stage]:
@@ -20,7 +25,7 @@ def stages_that_made_something(state: RunState) -> list[Stage]:
 
 
 def draw(state: RunState, folder: Path, prefix: str = "") -> list[Picture]:
-    """Draw all pictures of an analysis as PNG files in a folder.
+    """Draw all pictures of an analysis as PNG and SVG files in a folder.
 
     Parameters
     ----------
@@ -39,6 +44,16 @@ def draw(state: RunState, folder: Path, prefix: str = "") -> list[Picture]:
             if prefix:
                 section = f"{prefix.replace('_', ' ').strip().capitalize()}: {picture.section.lower()}"
                 picture = dataclasses.replace(picture, name=prefix + picture.name, section=section)
-            plot.save(figure, folder / f"{picture.name}.png")
-            done.append(picture)
+            done.append(keep(picture, figure, folder))
     return done
+
+
+def keep(picture: Picture, figure: Figure, folder: Path) -> Picture:
+    """Write a figure as PNG and as SVG, both with its scale. Return its picture with the maps whose values the page shows."""
+    png = folder / f"{picture.name}.png"
+    plot.save(figure, png)
+    panels = panels_of(figure, png, picture.errors)
+    if panels:
+        figure.set_layout_engine("none")  # everything has its place by now: to place it again takes half of the time
+    plot.save(figure, folder / f"{picture.name}.svg")
+    return dataclasses.replace(picture, panels=panels)

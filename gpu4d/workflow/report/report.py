@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib.resources
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +18,16 @@ from gpu4d.data.calibration import Calibration
 from gpu4d.data.calibration_fields import ERRORS, FIELDS
 from gpu4d.errors import InputError
 from gpu4d.io.toml import literal
-from gpu4d.workflow.picture import Picture
+from gpu4d.workflow.picture import DIFFRACTION, Picture
 from gpu4d.workflow.recipe import Recipe, default
-from gpu4d.workflow.record import Record
+from gpu4d.workflow.record import Gate, Record
+from gpu4d.workflow.report.methods import Methods
+from gpu4d.workflow.report.panels import Panel, packed
+from gpu4d.workflow.report.provenance import Provenance
+from gpu4d.workflow.report.verdict import Verdict
+
+MOST_BYTES = 25_000_000  # of the data of maps in a page: more takes seconds to open, and mail does not carry it
+SIGNS = {"pass": "✓ pass", "warn": "! look", "fail": "✗ fail"}  # a sign beside the word, for readers who cannot tell the colours apart
 
 
 @dataclass
@@ -36,6 +45,12 @@ class Page:
     versions: str = ""
     tables: list[Table] = field(default_factory=list)
     stages: list[tuple[str, bool, str]] = field(default_factory=list)  # (what, whether it ran, why)
+    verdict: Verdict | None = None
+    methods: Methods | None = None
+    provenance: Provenance | None = None
+    recipe_text: str = ""
+    introduction: str = ""
+    scan_shape: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -50,57 +65,114 @@ class Table:
 
 
 def write(page: Page, folder: Path, name: str = "report.html") -> Path:
-    """Write the page into the folder with its PNGs. Pictures are embedded, and the page refers to no other file."""
+    """Write the page into the folder with its PNGs. Pictures are embedded, and the page fetches no other file.
+
+    Its script is inside, and the page's policy allows that script alone, by its hash.
+    """
     try:
         import jinja2
+        from markupsafe import Markup
     except ImportError:
         raise InputError("the report needs jinja2: pip install 'gpu4d[app]'") from None
-    source = importlib.resources.files("gpu4d.workflow.report").joinpath("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    record = page.record
-    text = environment.from_string(source).render(
+    record, script = page.record, _part("maps.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    text = environment.from_string(_part("report.html")).render(
         title=page.title,
         subtitle=page.subtitle,
+        introduction=page.introduction,
         headline=page.headline,
+        verdict=page.verdict,
         figures=record.figures,
-        warnings=record.warnings,
         decisions=record.decisions,
-        sections=_sections(page.pictures, folder),
+        sections=_sections(page, folder),
+        gates=[_gate_row(gate) for gate in record.gates],
         tables=[*page.tables, *_tables(page)],
+        methods=page.methods,
+        provenance=page.provenance,
         command=page.command,
         settings=settings_rows(page.recipe),
         settings_remark=_settings_remark(page.recipe),
+        recipe_text=page.recipe_text,
         log="\n".join(record.log),
         versions=page.versions,
+        script=Markup(script),
+        script_hash=digest,
     )
     path = folder / name
     path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
     return path
 
 
-def _sections(pictures: Sequence[Picture], folder: Path) -> list[dict[str, Any]]:
-    """Return the pictures by section, in the order in which sections first occur."""
+def _part(name: str) -> str:
+    return importlib.resources.files("gpu4d.workflow.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _sections(page: Page, folder: Path) -> list[dict[str, Any]]:
+    """Return the pictures by section, in the order in which sections first occur. Maps have their values beside, as long as they fit."""
+    from markupsafe import Markup
+
     sections: dict[str, list[dict[str, Any]]] = {}
-    for picture in pictures:
+    left = MOST_BYTES
+    for picture in page.pictures:
         png = base64.b64encode((folder / f"{picture.name}.png").read_bytes()).decode("ascii")
-        shown = {"title": picture.title, "caption": picture.caption, "wide": picture.wide, "base64": png}
+        data = maps_of(picture, page.scan_shape) if picture.panels else ""
+        fits = len(data) <= left
+        left -= len(data) if fits else 0
+        shown = {"name": picture.name, "title": picture.title, "caption": picture.caption, "wide": picture.wide, "base64": png}
+        shown |= {"data": Markup(data if fits else ""), "too_large": not fits, "svg": (folder / f"{picture.name}.svg").is_file()}
         sections.setdefault(picture.section, []).append(shown)
-    return [{"title": title, "remark": "", "pictures": shown} for title, shown in sections.items()]
+    return [{"title": title, "pictures": shown} for title, shown in sections.items()]
+
+
+def maps_of(picture: Picture, scan_shape: tuple[int, int]) -> str:
+    """Return the maps of a picture as JSON for the page's script, safe inside of HTML."""
+    maps = [_map_of(panel, picture.section, scan_shape) for panel in picture.panels]
+    return json.dumps(maps, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _map_of(panel: Panel, section: str, scan_shape: tuple[int, int]) -> dict[str, Any]:
+    linear = panel.norm.kind == "power" and panel.norm.power == 1
+    axes = "other"
+    if panel.pixel_units == "1/Å" or not linear or section == DIFFRACTION:
+        axes = "detector"
+    elif panel.values.shape == tuple(scan_shape):
+        axes = "scan"
+    rows, columns = panel.values.shape
+    return {
+        "title": panel.title,
+        "units": panel.units,
+        "shape": [rows, columns],
+        "place": panel.place,
+        "bar": panel.bar,
+        "numbers": panel.numbers,
+        "colours": base64.b64encode(panel.colours.tobytes()).decode("ascii"),
+        "norm": panel.norm,
+        "pixel": [panel.pixel_size, panel.pixel_units],
+        "axes": axes,
+        "grid": f"{axes} {rows}×{columns} {panel.pixel_size:.6g} {panel.pixel_units}",
+        "values": packed(panel.values, exact=not linear),
+        "error": None if panel.error is None else packed(panel.error),
+    }
+
+
+def _gate_row(gate: Gate) -> dict[str, str]:
+    """Return what the page says of a gate. What to do stands beside gates that were not passed."""
+    row = {"name": gate.name, "status": gate.status, "sign": SIGNS.get(gate.status, gate.status)}
+    advice = "" if gate.status == "pass" else gate.advice
+    return {**row, "measured": gate.measured, "expected": gate.expected, "advice": advice}
 
 
 def _tables(page: Page) -> list[Table]:
     record = page.record
     tables = []
-    if record.gates:
-        rows = [(g.name, "pass" if g.passed else "look", g.measured, g.expected, "" if g.passed else g.advice) for g in record.gates]
-        tables.append(Table("Quality gates", ("check", "", "measured", "expected", "what to do"), rows))
     tables.append(Table("Calibration", ("quantity", "value", "unit", "how it was found"), calibration_rows(page.calibration), (1,)))
     if page.stages:
         done = [(what, "yes" if ran else "no", why) for what, ran, why in page.stages]
         tables.append(Table("What was done, and why", ("stage", "done", "why"), done))
     times = [_timing(s.name, s.seconds, s.patterns, s.nbytes) for s in record.stages]
     times.append(_timing("in all", sum(s.seconds for s in record.stages), 0, 0))
-    tables.append(Table("Timings", ("stage", "seconds", "patterns", "patterns/s", "MB/s"), times, (1, 2, 3, 4)))
+    tables.append(Table("Timings", ("stage", "seconds", "patterns", "patterns/s", "GB/s"), times, (1, 2, 3, 4)))
     return tables
 
 
@@ -111,7 +183,7 @@ def _timing(name: str, seconds: float, patterns: int, nbytes: int) -> tuple[str,
         f"{seconds:.2f}",
         f"{patterns:,}" if patterns else "",
         f"{patterns / per:,.0f}" if patterns else "",
-        f"{nbytes / per / 1e6:,.0f}" if nbytes else "",
+        f"{nbytes / per / 1e9:.3g}" if nbytes else "",
     )
 
 

@@ -64,6 +64,7 @@ class Aberrations(Stage):
     needs: ClassVar = ("technique", "total")
     uses: ClassVar = ("dpc", "rotation", "shadow_rotation", "disk", "mean_pattern", "positions")
     makes: ClassVar = ("phase_method", "aberration_fit", "probe_aberrations")
+    cites: ClassVar = ("yang2016",)
     place: ClassVar = 19
 
     def check(self, state: RunState) -> None:
@@ -163,6 +164,13 @@ class Aberrations(Stage):
                 found.decisions.append(f"{left} count as zero: not larger than {TOLD:g} standard errors")
             state.keep("aberration_fit", found)
         return state["aberration_fit"]
+
+    def methods(self, state: RunState) -> str:
+        fit = state.get("aberration_fit")
+        if fit is None:
+            return ""
+        said = ", ".join(f"{name} = {measured(value, fit.errors[name])}" for name, value in fit.aberrations.items() if name.startswith("C"))
+        return f"Aberrations were fitted to the phases of the side bands [@yang2016]: {said} Å."
 
 
 def _missing(c: Calibration) -> list[str]:

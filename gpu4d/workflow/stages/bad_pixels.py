@@ -32,6 +32,12 @@ class BadPixels(Stage):
         elif _without(state, bad.pixels, bad.why):
             state.keep("bad_pixels", bad.found)
 
+    def methods(self, state: RunState) -> str:
+        mask = state.cube.detector_mask
+        if mask is None or mask.all():
+            return ""
+        return f"{int((~np.asarray(mask)).sum())} detector pixels that are bad or masked were left out of all results."
+
 
 def leave_out_nan(state: RunState) -> None:
     """Leave out pixels that are NaN in most patterns, unless the recipe keeps bad pixels. It reads a few patterns."""

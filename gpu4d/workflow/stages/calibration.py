@@ -73,3 +73,9 @@ class CalibrateDisk(Stage):
             if abs(expected / known - 1) > DISAGREEMENT:
                 three = f"energy, semi-angle and the disk's radius give {expected:.4g} 1/Å"
                 state.record.warn(f"q_pixel is {known:.4g} 1/Å, but {three}: one of them is wrong")
+
+    def methods(self, state: RunState) -> str:
+        disk, c = state.get("disk"), state.calibration
+        if disk is None:
+            return ""
+        return f"The bright-field disk has a radius of {measured(disk.radius, c.probe_radius_error)} px."

@@ -60,6 +60,7 @@ class Classification(Stage):
     uses: ClassVar = ("unusable",)
     makes: ClassVar = ("classes", "class_label")
     compiles: ClassVar = ("classes",)
+    cites: ClassVar = ("savitzky2021",)
     place: ClassVar = 15
 
     def wanted(self, state: RunState) -> Reason:
@@ -167,6 +168,15 @@ class Classification(Stage):
         error = float(np.nanmedian(np.where(found.label >= 0, _own(np.asarray(found.errors), found.label), np.nan)))
         remark = f"of the positions have more than {100 * PURE:g} % of one class; standard error of a share {100 * error:.2g} % (median)"
         state.record.figure("Purity of the classes", f"{100 * pure:.0f} %", remark)
+
+    def methods(self, state: RunState) -> str:
+        found = state.get("classes")
+        if found is None:
+            return ""
+        ways = {"clusters": "k-means clustering", "nmf": "non-negative matrix factorisation [@savitzky2021]", "domains": "closed domains"}
+        way = ways[self.given(state).method]
+        parts = f"{way} into {self.given(state).parts} parts, which were joined where they do not differ beyond noise"
+        return f"Patterns were classified by the reflections that they show ({parts}): {len(found)} classes."
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

@@ -90,6 +90,10 @@ class RawFrames(Stage):
         said = f"{whole:.2g} a pixel; nearest to the beam {inner:.2g} ± {error:.1g} more than elsewhere (noise {measured.noise:.2g})"
         state.record.measure("edge_background", worst / noise, said)
 
+    def methods(self, state: RunState) -> str:
+        measured = measured_background(state.cube)
+        return "" if measured is None else f"Raw frames were corrected as they were read: {measured.description}."
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 

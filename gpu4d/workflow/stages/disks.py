@@ -65,6 +65,7 @@ class Disks(Stage):
     needs: ClassVar = ("trial", "template", "technique")
     makes: ClassVar = ("braggvectors", "disk_search")
     compiles: ClassVar = ("disks", "fits")
+    cites: ClassVar = ("pekin2017", "savitzky2021", "zeltmann2020")
     place: ClassVar = 60
 
     def wanted(self, state: RunState) -> Reason:
@@ -96,6 +97,25 @@ class Disks(Stage):
             _compare_powers(state)
         if middle < LEAST_DISKS:
             record.warn(f"few Bragg disks: {middle:.0f} per pattern (median); a lattice needs three that do not lie on a line")
+
+    def methods(self, state: RunState) -> str:
+        options, template, counts = state["trial"].options, state["template"], np.asarray(state["braggvectors"].counts)
+        power = options["power"]
+        kind = {1.0: "cross-correlation", 0.0: "phase correlation"}.get(power, f"hybrid correlation (exponent {power:g})")
+        pattern = " of a patterned probe [@zeltmann2020]" if template.kind == "own" else ""
+        least = f"a Poisson significance of at least {options['min_significance']:g} σ" if options["min_significance"] else ""
+        if options["min_relative_intensity"]:
+            share = f"at least {options['min_relative_intensity']:g} of the height of the strongest disk"
+            least = f"{least} and {share}" if least else share
+        where = {
+            "likelihood": "a Poisson maximum-likelihood fit of the counts", "correlation": "the maximum of the correlation",
+            "upsample": f"the correlation, upsampled {options['upsample']} times", "parabola": "a parabola through the correlation",
+        }.get(str(state["disk_search"].refinement), "the pixel of the maximum")  # fmt: skip
+        return (
+            f"Bragg disks were found in every pattern by {kind} [@pekin2017; @savitzky2021] with a template of {template.radius:.2f} px "
+            f"radius{pattern} ({state['template_origin']}). Disks {f'with {least} ' if least else ''}were kept, and their positions come "
+            f"from {where}: {int(counts.sum()):,} disks in all, {np.median(counts):.0f} per pattern (median)."
+        )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

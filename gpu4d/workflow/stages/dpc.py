@@ -105,6 +105,8 @@ class Dpc(Stage):
     needs: ClassVar = ("com", "total", "technique")
     uses: ClassVar = ("adf", "disk", "shadow_rotation", "mean_pattern", "com_variance", "trial")
     makes: ClassVar = ("dpc", "dpc_phase", "dpc_com", "dpc_potential", "dpc_field", "dpc_phase_error", "ddpc", "rotation")
+    rests_on: ClassVar = ("q_pixel", "r_pixel", "rotation")
+    cites: ClassVar = ("mullercaspary2017", "lazic2016", "savitzky2021")
     place: ClassVar = 20
 
     def wanted(self, state: RunState) -> Reason:
@@ -169,6 +171,19 @@ class Dpc(Stage):
             state.calibration.set(rotation=found.rotation, transpose=found.transpose, how=how)
             state.keep("rotation", found.rotation)
         return turn
+
+    def methods(self, state: RunState) -> str:
+        found, given = state.get("dpc"), self.given(state)
+        if found is None:
+            return ""
+        way = "found by the least curl of the field" if found.curl is not None else "given"
+        axes = ", with exchanged detector axes," if found.transpose else ""
+        name = "" if found.validity is None or found.validity.valid else f" It is a {found.validity.name}, and no projected potential."
+        return (
+            "The phase was integrated from the centre of mass of every pattern [@mullercaspary2017; @lazic2016; @savitzky2021], turned "
+            f"from detector to scan axes by {math.degrees(found.rotation):.2f}°{axes} which was {way}; λ₁ = {given.lambda1:g}, "
+            f"λ₂ = {given.lambda2:g}, padding {given.padding_factor:g} times, {len(found.errors)} iterations of the boundary.{name}"
+        )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

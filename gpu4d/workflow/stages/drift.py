@@ -52,6 +52,7 @@ class Drift(Stage):
     needs: ClassVar = ("bf",)
     uses: ClassVar = ("adf", "disk")
     makes: ClassVar = ("scan_drift", "positions", "drift_corrected")
+    cites: ClassVar = ("ophus2016", "sang2014")
     place: ClassVar = 34
 
     def check(self, state: RunState) -> None:
@@ -113,6 +114,12 @@ class Drift(Stage):
 
     def _picture(self, state: RunState) -> Any:
         return state["adf"] if "adf" in state else state["bf"]
+
+    def methods(self, state: RunState) -> str:
+        if "scan_drift" not in state:
+            return ""
+        way = "with a second scan [@ophus2016]" if self.given(state).second is not None else "from the rows of the scan [@sang2014]"
+        return f"Drift of the specimen was measured {way}. {self._said(state['scan_drift'])}."
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

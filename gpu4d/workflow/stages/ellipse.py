@@ -196,6 +196,18 @@ class Ellipse(Stage):
         record.figure("Detector pixel from rings", f"{found} Å⁻¹", f"along the minor axis; from {what}")
         record.decide(f"Detector pixel: {found} Å⁻¹", f"that of {what}; it is more exact than {how}" if how else f"that of {what}")
 
+    def methods(self, state: RunState) -> str:
+        fit = state.get("ellipse")
+        if fit is None:
+            return ""
+        ratio, angle = (
+            measured(fit.ellipse[0], fit.ellipse_error[0]),
+            measured(math.degrees(fit.ellipse[2]), math.degrees(fit.ellipse_error[1])),
+        )
+        used = "was removed" if state.calibration.ellipse is not None else "was not removed, because it is not significant"
+        size = f"a/b = {ratio}, a at {angle}°"
+        return f"The elliptical distortion of the detector was measured on rings of the mean pattern ({size}) and {used}."
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 

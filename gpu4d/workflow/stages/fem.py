@@ -50,6 +50,8 @@ class Fem(Stage):
     needs: ClassVar = ("glass",)
     uses: ClassVar = ("bf",)
     makes: ClassVar = ("fem", "crystallites")
+    rests_on: ClassVar = ("q_pixel",)
+    cites: ClassVar = ("voyles2002", "daulton2010")
     place: ClassVar = 22
 
     def wanted(self, state: RunState) -> Reason:
@@ -140,6 +142,15 @@ class Fem(Stage):
                 "a larger probe averages ordered regions away, a smaller one sees single columns of atoms: choose the semi-angle for the "
                 "size of the ordered regions",
             )
+
+    def methods(self, state: RunState) -> str:
+        if "fem" not in state:
+            return ""
+        kind = "medians" if self.given(state).statistics == "median" else "means"
+        return (
+            f"Fluctuations were measured as normalised variances of the rings over positions, from {kind}, without the part of counting "
+            "noise [@voyles2002; @daulton2010]."
+        )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

@@ -50,6 +50,8 @@ class GlassStrain(Stage):
     needs: ClassVar = ("glass",)
     uses: ClassVar = ("crystallites", "ellipse", "rotation", "shadow_rotation")
     makes: ClassVar = ("amorphous_strain",)
+    rests_on: ClassVar = ("rotation", "ellipse")
+    cites: ClassVar = ("gammer2018",)
     place: ClassVar = 20
 
     def wanted(self, state: RunState) -> Reason:
@@ -111,6 +113,12 @@ class GlassStrain(Stage):
             "speckles of a thin glass are larger than counting noise: errors are scaled by it; average positions, or tilt the beam",
         )
 
+    def methods(self, state: RunState) -> str:
+        found = state.get("amorphous_strain")
+        if found is None:
+            return ""
+        return f"Strain of the glass was measured from the ellipse of its ring [@gammer2018], relative to the {found.reference.how}."
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 
@@ -119,8 +127,10 @@ class GlassStrain(Stage):
             f"Strain of the glass relative to the {found.reference.how}, tension positive. A glass shows no rotation. The axes of the "
         )
         caption += "tensor are drawn beside every map."
-        yield Picture("amorphous_strain", STRAIN, "Strain of the glass", caption, wide=True), plot.strain(found, "Strain of the glass")
-        error = found.exx.of_same_grid(100 * np.asarray(found.uncertainty).mean(axis=0))
+        errors = 100 * np.asarray(found.uncertainty)
+        about = Picture("amorphous_strain", STRAIN, "Strain of the glass", caption, wide=True, errors=tuple(errors[:3]))
+        yield about, plot.strain(found, "Strain of the glass")
+        error = found.exx.of_same_grid(errors.mean(axis=0))
         caption = "Standard error of a strain component (mean of the three), from the counts and, where speckles are larger, from them."
         made = plot.image(error, "Standard error of strain", units="%", cmap="viridis")
         yield Picture("amorphous_strain_uncertainty", STRAIN, "Standard error of strain", caption), made

@@ -83,6 +83,13 @@ class Images(Stage):
             image.data = np.where(state["unusable"], np.nan, np.asarray(image))
             state.save(name, image)
 
+    def methods(self, state: RunState) -> str:
+        r = state["radii"]
+        text = f"Virtual bright-field images were summed over a disk of {r.bright:.1f} px radius"
+        if "adf" in state:
+            text += f", and annular dark-field images from {r.inner:.1f} to {r.outer:.1f} px,"
+        return f"{text} about the unscattered beam."
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 

@@ -49,6 +49,8 @@ class LatticeFit(Stage):
     section = "lattice"
     needs: ClassVar = ("braggvectors", "origin", "template")
     makes: ClassVar = ("lattice", "lattice_fit")
+    rests_on: ClassVar = ("q_pixel",)
+    cites: ClassVar = ("ozdol2015", "savitzky2021")
 
     def finish(self, state: RunState, results: dict[str, Any]) -> None:
         import gpu4d
@@ -116,6 +118,18 @@ class LatticeFit(Stage):
             f"{100 * shares[0]:.0f} % of the positions. "
             f"{left_out:,} positions that other lattices explain are left out of it (NaN); {overlap:,} positions hold several lattices. "
             "Look at the picture “Which lattice”; gpu4d.crystal.fit_lattices gives the fit of each for strain_map"
+        )
+
+    def methods(self, state: RunState) -> str:
+        lattice = state.get("lattice")
+        if lattice is None:
+            return ""
+        whole = self.given(state).fit == "pattern"
+        to = "all counts of every pattern" if whole else "the disks of every pattern, by weighted least squares"
+        g1, g2 = (f"{length:.3f}" for length in lattice.lengths)
+        return (
+            f"Reciprocal lattice vectors of {g1} and {g2} px, {math.degrees(lattice.angle):.2f}° apart, index "
+            f"{100 * lattice.indexed_fraction:.0f} % of the disks. They were fitted to {to} [@ozdol2015; @savitzky2021]."
         )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:

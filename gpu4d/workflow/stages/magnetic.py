@@ -59,6 +59,8 @@ class Magnetic(Stage):
     needs: ClassVar = ("com", "unusable", "technique")
     uses: ClassVar = ("com_variance", "rotation", "shadow_rotation")
     makes: ClassVar = ("magnetic", "induction", "induction_error", "electric_momentum")
+    rests_on: ClassVar = ("q_pixel", "r_pixel", "rotation")
+    cites: ClassVar = ("chapman1990", "krajnak2016")
     place: ClassVar = 14
 
     def check(self, state: RunState) -> None:
@@ -109,6 +111,15 @@ class Magnetic(Stage):
         if found.electric is not None:
             state.save("electric_momentum", found.electric)
         _report(state, found)
+
+    def methods(self, state: RunState) -> str:
+        if "magnetic" not in state:
+            return ""
+        electric = "after electric fields were separated with a second scan" if state["magnetic"].electric is not None else ""
+        electric = electric or "from which electric fields were not separated"
+        return (
+            f"The projected magnetic induction is that of the deflection of the bright-field disk [@chapman1990; @krajnak2016], {electric}."
+        )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

@@ -77,6 +77,8 @@ class Orientation(Stage):
     uses: ClassVar = ("rotation", "shadow_rotation", "ellipse", "unusable", "total", "trial")
     makes: ClassVar = ("orientations", "orientation_misfit")
     compiles: ClassVar = ("orientations",)
+    rests_on: ClassVar = ("q_pixel",)
+    cites: ClassVar = ("ophus2022",)
     place: ClassVar = 8
 
     def check(self, state: RunState) -> None:
@@ -199,6 +201,16 @@ class Orientation(Stage):
 
         if self.given(state).ang:
             save_ang(state["orientations"], folder / ANG)
+
+    def methods(self, state: RunState) -> str:
+        found = state.get("orientations")
+        if found is None:
+            return ""
+        names = ", ".join(structure.name for structure in found.structures)
+        return (
+            f"Orientations of {names} were found by matching the disks of every pattern with kinematical patterns on a grid of "
+            f"{self.given(state).step_degrees:g}° [@ophus2022], and then refined."
+        )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

@@ -75,6 +75,14 @@ class BeamOrigin(Stage):
         how = f"over the scan; {found.method}, {found.fit}{uncertain}, residual {miss:.3f} px rms"
         record.figure("Descan", f"{np.hypot(*drift):.2f} px", how)
 
+    def methods(self, state: RunState) -> str:
+        found = state.get("origin")
+        if found is None:
+            return ""
+        way = "from Friedel pairs of disks" if found.method.startswith("Friedel") else "from the unscattered disk"
+        surface = f"{found.fit}; residual {float(np.hypot(*found.residual)):.3f} px rms"
+        return f"The origin of every pattern was measured {way}, and a surface over the scan was fitted to it ({surface})."
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 

@@ -28,6 +28,8 @@ class ParallaxStage(Stage):
     needs: ClassVar = ("phase_method",)
     uses: ClassVar = ("dpc", "disk")
     makes: ClassVar = ("parallax", "parallax_image")
+    rests_on: ClassVar = ("r_pixel", "rotation")
+    cites: ClassVar = ("yu2025",)
     place: ClassVar = 16
 
     def wanted(self, state: RunState) -> Reason:
@@ -74,6 +76,15 @@ class ParallaxStage(Stage):
             f"up to {found.largest:.2g} scan steps, scattered by {found.scatter:.2g} about the fit",
             f"scatter at most {SCATTERED:g} of the largest",
             "the images are not moved copies of each other: in focus use SSB, and on a crystal give the defocus (phase.defocus)",
+        )
+
+    def methods(self, state: RunState) -> str:
+        if "parallax_image" not in state:
+            return ""
+        found = state["parallax"]
+        return (
+            f"Images of {len(found.pixels)} bright-field pixels were aligned by the shifts that a defocus of "
+            f"{-found.aberrations['C10']:.4g} Å causes, and summed (parallax, tilt-corrected bright field) [@yu2025]."
         )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:

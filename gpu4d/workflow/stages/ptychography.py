@@ -61,6 +61,8 @@ class Ptychography(Stage):
     needs: ClassVar = ("phase_method", "probe_aberrations")
     uses: ClassVar = ("dpc",)
     makes: ClassVar = ("ptychography", "ptychography_phase")
+    rests_on: ClassVar = ("r_pixel", "rotation")
+    cites: ClassVar = ("thibault2012", "chen2021")
     place: ClassVar = 15
 
     def wanted(self, state: RunState) -> Reason:
@@ -114,6 +116,18 @@ class Ptychography(Stage):
             f"the misfit is {loss[-1]:.4g} per pixel, and the last tenth of {len(loss)} sweeps made it smaller by {100 * change:.2g} %",
             f"smaller by less than {100 * SETTLED:g} %",
             "use more sweeps (ptychography.sweeps)",
+        )
+
+    def methods(self, state: RunState) -> str:
+        if "ptychography" not in state:
+            return ""
+        given, found = self.given(state), state["ptychography"]
+        misfit = "Poisson likelihood of all patterns" if given.likelihood == "poisson" else "misfit of the amplitudes of all patterns"
+        slices = f", with {given.slices} slices over {given.thickness:g} Å [@chen2021]" if given.slices > 1 else ""
+        modes = f", with {len(found.powers)} modes of the probe" if len(found.powers) > 1 else ""
+        return (
+            f"Object and probe were reconstructed by iterative ptychography: {given.sweeps} sweeps over the {misfit} "
+            f"[@thibault2012]{slices}{modes}; pixel of the object {found.phase.pixel_size:.3g} Å."
         )
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:

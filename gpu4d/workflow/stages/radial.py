@@ -33,6 +33,8 @@ class RadialProfiles(Stage):
     uses: ClassVar = ("disk", "ring", "ellipse")
     makes: ClassVar = ("radial_profile", "ring_profiles", "ring_origin")
     compiles: ClassVar = ("rings",)
+    rests_on: ClassVar = ("q_pixel",)
+    cites: ClassVar = ("voyles2002",)
     place: ClassVar = 25
 
     def wanted(self, state: RunState) -> Reason:
@@ -53,6 +55,9 @@ class RadialProfiles(Stage):
         state.keep("radial_profile", results["radial_profile"])
         state.keep("ring_profiles", results.get("ring_profiles"))
         record_profile(state, results["radial_profile"], state["ring"].radius)
+
+    def methods(self, state: RunState) -> str:
+        return "Patterns were averaged over rings about the beam, and the normalised variance over the positions was taken [@voyles2002]."
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         yield from draw_profile(state, state["radial_profile"], state["ring"].radius)

@@ -74,6 +74,8 @@ class Rdf(Stage):
     needs: ClassVar = ("glass",)
     uses: ClassVar = ("crystallites", "ellipse")
     makes: ClassVar = ("rdf",)
+    rests_on: ClassVar = ("q_pixel", "ellipse")
+    cites: ClassVar = ("kaplow1965",)
     place: ClassVar = 21
 
     def check(self, state: RunState) -> None:
@@ -182,6 +184,13 @@ class Rdf(Stage):
             f"above 0 and below {HIGHEST_DENSITY:g}",
             "the pixel size, the composition or the background is wrong, or the density has to be given",
         )
+
+    def methods(self, state: RunState) -> str:
+        if "rdf" not in state:
+            return ""
+        given = self.given(state)
+        rounds = f", with {given.low_r_rounds} rounds of the correction at small r [@kaplow1965]" if given.low_r_rounds else ""
+        return f"The radial distribution function of {given.composition} was computed from the mean profile of the glass{rounds}."
 
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot

@@ -210,6 +210,10 @@ class Shadow(Stage):
         else:
             record.warn(f"the rotation from shadow images ({turn}) is not decided, and not applied: give more images or points")
 
+    def methods(self, state: RunState) -> str:
+        found = state.get("shadow_rotation")
+        return "" if found is None else f"Shadow images gave the rotation between detector and scan: {_told(found)}."
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 

@@ -26,6 +26,8 @@ class Ssb(Stage):
     needs: ClassVar = ("phase_method", "probe_aberrations")
     uses: ClassVar = ("dpc",)
     makes: ClassVar = ("ssb", "ssb_phase", "ssb_transmission", "ssb_transfer")
+    rests_on: ClassVar = ("r_pixel", "rotation")
+    cites: ClassVar[tuple[str, ...]] = ("rodenburg1993", "pennycook2015")
     place: ClassVar = 18
 
     def wanted(self, state: RunState) -> Reason:
@@ -68,6 +70,12 @@ class Ssb(Stage):
             "frequencies that the steps do not resolve are folded back into the phase: scan finer, or use parallax out of focus",
         )
 
+    def methods(self, state: RunState) -> str:
+        if f"{self.name}_phase" not in state:
+            return ""
+        whom = "; ".join(f"@{key}" for key in self.cites)
+        return f"The phase was computed by {METHODS[self.name]} [{whom}]. {said_of(state['probe_aberrations'])}"
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         from gpu4d import plot
 
@@ -91,6 +99,7 @@ class Wdd(Ssb):
     name = "wdd"
     title = "Wigner-distribution deconvolution"
     makes: ClassVar = ("wdd", "wdd_phase", "wdd_transmission", "wdd_transfer")
+    cites: ClassVar[tuple[str, ...]] = ("rodenburg1992", "bangun2023")
     place: ClassVar = 17
 
     def compute(self, state: RunState, options: dict[str, Any]) -> Any:

@@ -81,6 +81,8 @@ class Strain(Stage):
     needs: ClassVar = ("lattice", "lattice_fit", "braggvectors")
     uses: ClassVar = ("rotation", "shadow_rotation", "unusable")
     makes: ClassVar = ("strain", "lattice_residual", "mean_cepstrum")
+    rests_on: ClassVar = ("rotation",)
+    cites: ClassVar = ("ozdol2015", "padgett2020")
     place: ClassVar = 10
 
     def check(self, state: RunState) -> None:
@@ -202,6 +204,23 @@ class Strain(Stage):
             "look whether disks overlap or touch: a neighbour that gets brighter can shift a disk, and that looks like strain",
         )
 
+    def methods(self, state: RunState) -> str:
+        strain = state.get("strain")
+        if strain is None:
+            return ""
+        source = "the fitted lattice" if state["mean_cepstrum"] is None else "the exit-wave power cepstrum of every pattern [@padgett2020]"
+        definition = {
+            "finite": "finite definition, U − 1 of F = R U", "infinitesimal": "infinitesimal definition, the symmetric part of F − 1",
+        }.get(strain.definition, "first-order definition")  # fmt: skip
+        error = 100 * np.asarray(strain.uncertainty)[:3]
+        known = f" The median standard error of a component at one position is {percent(np.nanmedian(error))} %." * bool(
+            np.isfinite(error).any()
+        )
+        return (
+            f"Strain ({definition}; tension positive) was computed from {source} relative to the {strain.reference.how} [@ozdol2015], in "
+            f"{strain.axes}, at {int(np.asarray(strain.mask).sum()):,} of {state.patterns:,} positions.{known}"
+        )
+
     def pictures(self, state: RunState) -> Iterator[Drawn]:
         if state.get("strain") is not None:
             yield from self._maps(state)
@@ -215,7 +234,7 @@ class Strain(Stage):
         strain, cepstrum = state["strain"], state["mean_cepstrum"]
         caption = f"Strain relative to the {strain.reference.how} ({strain.definition} definition), tension positive. θ is the rotation of "
         caption += "the lattice. The axes of the tensor are drawn beside every map."
-        yield Picture("strain", STRAIN, "Strain", caption, wide=True), plot.strain(strain)
+        yield Picture("strain", STRAIN, "Strain", caption, wide=True, errors=_errors_shown(strain)), plot.strain(strain)
         for g in self._along(state):
             along = strain.along(g)
             vector = ", ".join(f"{v:.2f}" for v in getattr(strain.reference, g))
@@ -267,3 +286,9 @@ class Strain(Stage):
             f"{what} {percent(np.nanmin(ranges), '+')} to {percent(np.nanmax(ranges), '+')} %{each}, relative to the "
             f"{strain.reference.how}. It was measured at {seen:,} of {state.patterns:,} positions."
         )
+
+
+def _errors_shown(strain: Any) -> tuple[np.ndarray, ...]:
+    """Return the standard errors of the maps of strain in the units that they are drawn in: percent, and degrees for the rotation."""
+    errors = np.asarray(strain.uncertainty, dtype=np.float64)
+    return (*(100 * errors[:3]), *(np.degrees(part) for part in errors[3:4]))

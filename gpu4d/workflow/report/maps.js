@@ -1,0 +1,313 @@
+// Lets a reader of the report point at maps: values with errors, a cursor on all maps of the same grid, zoom, and colours of another range.
+// It draws over the pictures, which stay as they are without this script and on paper. It needs no server and no library.
+"use strict";
+(() => {
+  const NO_VALUE = 65535, GREY = [201, 206, 212], LEAST_CELLS = 4, STEP = 1.25, FINE = 1000;
+  const figures = [], grids = new Map(); // name of a grid -> where the cursor is on it, {at: [row, column] or null}
+
+  // ---- data
+
+  const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+
+  async function unpack(packed, count) {
+    const stream = new Blob([bytesOf(packed.bytes)]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+    const size = planes.length / count, plain = new Uint8Array(planes.length);
+    for (let b = 0; b < size; b++) for (let i = 0; i < count; i++) plain[i * size + b] = planes[b * count + i];
+    if (packed.type === "f4") return new Float32Array(plain.buffer);
+    return Float64Array.from(new Uint16Array(plain.buffer), n => n === NO_VALUE ? NaN : packed.low + packed.step * n);
+  }
+
+  function share(p, value) { // where a value is in the usual range of colours: 0 at its low end, 1 at its high end
+    const [kind, low, high, power] = p.norm;
+    if (kind === "log") return Math.log(Math.max(value, low) / low) / Math.log(high / low);
+    const t = (value - low) / (high - low);
+    return power === 1 || t <= 0 ? t : Math.pow(t, power);
+  }
+
+  function valueAt(p, t) {
+    const [kind, low, high, power] = p.norm;
+    if (kind === "log") return low * Math.pow(high / low, t);
+    return low + (high - low) * (power === 1 || t <= 0 ? t : Math.pow(t, 1 / power));
+  }
+
+  // ---- text
+
+  const minus = text => text.replace("-", "−");
+
+  function numeral(value, error) {
+    if (Number.isNaN(value)) return "no value";
+    if (!(error > 0) || !Number.isFinite(error)) return minus(String(Number(value.toPrecision(4))));
+    const digits = Math.min(12, Math.max(0, 1 - Math.floor(Math.log10(error))));
+    return `${minus(value.toFixed(digits))} ± ${error.toFixed(digits)}`;
+  }
+
+  function length(pixels, p) {
+    const [size, unit] = p.pixel, value = pixels * size;
+    if (unit === "Å" && (p.shape[1] * size) >= 100) return `${Number((value / 10).toPrecision(4))} nm`;
+    return `${Number(value.toPrecision(4))} ${unit}`;
+  }
+
+  function placeText(p, [row, column]) {
+    const named = { scan: "position", detector: "detector pixel", other: "pixel" }[p.axes];
+    const lengths = p.axes !== "detector" && p.pixel[1] !== "px" ? ` = ${length(row, p)}, ${length(column, p)}` : "";
+    return `${named} (${row}, ${column})${lengths}`;
+  }
+
+  function read(f) {
+    const said = [], grid = new Set();
+    for (const p of f.panels) {
+      const at = grids.get(p.grid).at;
+      if (!at) continue;
+      if (!grid.has(p.grid)) said.push(placeText(p, at));
+      grid.add(p.grid);
+      const i = at[0] * p.shape[1] + at[1], value = p.values[i], error = p.error ? p.error[i] : NaN;
+      said.push(`${f.panels.length > 1 ? p.title.split(" = ")[0] + " " : ""}${numeral(value, error)}${Number.isNaN(value) ? "" : " " + p.units}`.trim());
+    }
+    f.output.textContent = said.length ? said.join(" · ") : "Point at the map for values.";
+  }
+
+  // ---- drawing
+
+  function painted(p, [low, high]) { // the map in the colours of a range, one pixel a value
+    if (p.canvas && p.range[0] === low && p.range[1] === high) return p.canvas;
+    const [rows, columns] = p.shape, canvas = document.createElement("canvas");
+    canvas.width = columns; canvas.height = rows;
+    const image = new ImageData(columns, rows);
+    for (let i = 0; i < p.values.length; i++) {
+      const t = (share(p, p.values[i]) - low) / (high - low);
+      const k = 3 * Math.min(255, Math.max(0, Math.floor(256 * t)));
+      for (let c = 0; c < 3; c++) image.data[4 * i + c] = Number.isNaN(t) ? GREY[c] : p.colours[k + c];
+      image.data[4 * i + 3] = 255;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    p.canvas = canvas; p.range = [low, high];
+    return canvas;
+  }
+
+  function drawBar(f, p, area) {
+    const c = f.context, [x, y, w, h] = area(p.bar), [x0, y0, w0, h0] = area(p.numbers), [low, high] = f.range;
+    c.fillStyle = "#fff"; c.fillRect(x0, y0 - 2, w0 + 4, h0 + 4);
+    for (let i = 0; i < h; i++) {
+      const k = 3 * Math.min(255, Math.floor(256 * (1 - i / h)));
+      c.fillStyle = `rgb(${p.colours[k]},${p.colours[k + 1]},${p.colours[k + 2]})`; c.fillRect(x, y + i, w, 1.5);
+    }
+    c.fillStyle = "#1c2530"; c.font = `${Math.max(9 * f.ratio, h / 18)}px system-ui, sans-serif`; c.textBaseline = "middle";
+    const number = t => minus(String(Number(valueAt(p, t).toPrecision(3))));
+    c.fillText(number(high), x + w + 3, y); c.fillText(number(low), x + w + 3, y + h); c.fillText(p.units, x + w + 3, y + h / 2);
+  }
+
+  function draw(f) {
+    const box = f.canvas.getBoundingClientRect(), c = f.context;
+    f.ratio = window.devicePixelRatio || 1;
+    f.canvas.width = Math.max(1, Math.round(box.width * f.ratio)); f.canvas.height = Math.max(1, Math.round(box.height * f.ratio));
+    const area = ([l, t, w, h]) => [l * f.canvas.width, t * f.canvas.height, w * f.canvas.width, h * f.canvas.height];
+    const changed = f.range[0] !== 0 || f.range[1] !== 1;
+    c.imageSmoothingEnabled = false;
+    for (const p of f.panels) {
+      const [x, y, w, h] = area(p.place), [rows, columns] = p.shape, v = f.views.get(p.grid);
+      if (v.zoom > 1 || changed) c.drawImage(painted(p, f.range), v.left, v.top, columns / v.zoom, rows / v.zoom, x, y, w, h);
+      if (changed && p.bar) drawBar(f, p, area);
+      const at = grids.get(p.grid).at, cellX = w * v.zoom / columns, cellY = h * v.zoom / rows;
+      c.save(); c.beginPath(); c.rect(x, y, w, h); c.clip();
+      if (at) {
+        const left = x + (at[1] - v.left) * cellX, top = y + (at[0] - v.top) * cellY, side = Math.max(cellX, 7 * f.ratio);
+        const [midX, midY] = [left + cellX / 2, top + cellY / 2];
+        for (const [colour, width] of [["#ffffff", 3], ["#111111", 1.2]]) {
+          c.strokeStyle = colour; c.lineWidth = width * f.ratio;
+          c.strokeRect(midX - side / 2, midY - side / 2, side, side);
+        }
+      }
+      if (f.rubber && f.rubber.p === p) {
+        const { from, to } = f.rubber;
+        c.strokeStyle = "#35d0ff"; c.lineWidth = 1.5 * f.ratio;
+        c.strokeRect(x + (from[1] - v.left) * cellX, y + (from[0] - v.top) * cellY, (to[1] - from[1]) * cellX, (to[0] - from[0]) * cellY);
+      }
+      c.restore();
+    }
+  }
+
+  function refresh(grid) {
+    for (const f of figures) if (f.views.has(grid)) { read(f); draw(f); }
+  }
+
+  // ---- where the pointer is, and the view
+
+  function under(f, event) { // panel, and row and column as real numbers
+    const box = f.canvas.getBoundingClientRect();
+    const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
+    for (const p of f.panels) {
+      const [l, t, w, h] = p.place, v = f.views.get(p.grid);
+      if (x < l || x >= l + w || y < t || y >= t + h) continue;
+      return { p, row: v.top + (y - t) / h * p.shape[0] / v.zoom, column: v.left + (x - l) / w * p.shape[1] / v.zoom };
+    }
+    return null;
+  }
+
+  function point(p, row, column) {
+    const inside = (n, size) => Math.min(size - 1, Math.max(0, Math.floor(n)));
+    grids.get(p.grid).at = [inside(row, p.shape[0]), inside(column, p.shape[1])];
+    refresh(p.grid);
+  }
+
+  function look(f, p, zoom, top, left) {
+    const v = f.views.get(p.grid), [rows, columns] = p.shape;
+    v.zoom = Math.min(Math.max(1, zoom), Math.max(1, Math.min(rows, columns) / LEAST_CELLS));
+    v.top = Math.min(Math.max(0, top), rows - rows / v.zoom); v.left = Math.min(Math.max(0, left), columns - columns / v.zoom);
+    draw(f);
+  }
+
+  function zoomAt(f, p, row, column, factor) {
+    const v = f.views.get(p.grid), zoom = Math.max(1, v.zoom * factor);
+    look(f, p, zoom, row - (row - v.top) * v.zoom / zoom, column - (column - v.left) * v.zoom / zoom);
+  }
+
+  function zoomMiddle(f, factor) {
+    const p = f.panels[0], v = f.views.get(p.grid), at = grids.get(p.grid).at;
+    const [row, column] = at ? [at[0] + 0.5, at[1] + 0.5] : [v.top + p.shape[0] / v.zoom / 2, v.left + p.shape[1] / v.zoom / 2];
+    zoomAt(f, p, row, column, factor);
+  }
+
+  function reset(f) {
+    for (const v of f.views.values()) Object.assign(v, { zoom: 1, top: 0, left: 0 });
+    f.range = [0, 1];
+    f.sliders.forEach((s, i) => { s.value = String(FINE * (i - f.ends[0]) / (f.ends[1] - f.ends[0])); });
+    f.numbers.textContent = "";
+    draw(f);
+  }
+
+  function recolour(f) {
+    const [a, b] = f.sliders.map(s => f.ends[0] + (f.ends[1] - f.ends[0]) * Number(s.value) / FINE);
+    f.range = Math.abs(b - a) < 1e-3 ? [a, a + 1e-3] : [Math.min(a, b), Math.max(a, b)];
+    const p = f.panels[0];
+    f.numbers.textContent = `${f.range.map(t => minus(String(Number(valueAt(p, t).toPrecision(3))))).join(" to ")} ${p.units}`;
+    draw(f);
+  }
+
+  function listen(f) {
+    const canvas = f.canvas;
+    let held = null;
+    canvas.addEventListener("pointerdown", event => {
+      const found = under(f, event);
+      if (!found) return;
+      point(found.p, found.row, found.column);
+      if (event.pointerType === "touch") return; // a finger scrolls the page
+      held = { ...found, view: { ...f.views.get(found.p.grid) } };
+      try { canvas.setPointerCapture(event.pointerId); } catch { /* an event that a program made */ }
+    });
+    canvas.addEventListener("pointermove", event => {
+      const found = under(f, event);
+      if (held && found && found.p === held.p) {
+        const v = f.views.get(held.p.grid);
+        if (v.zoom > 1 && !f.rubber) look(f, held.p, v.zoom, v.top + held.row - found.row, v.left + held.column - found.column);
+        else { f.rubber = { p: held.p, from: [held.row, held.column], to: [found.row, found.column] }; draw(f); }
+      } else if (found && !held) point(found.p, found.row, found.column);
+    });
+    canvas.addEventListener("pointerup", () => {
+      const drawn = f.rubber;
+      held = f.rubber = null;
+      if (!drawn) return;
+      const { p, from, to } = drawn, [high, wide] = [Math.abs(to[0] - from[0]), Math.abs(to[1] - from[1])];
+      if (high >= 1 && wide >= 1) look(f, p, Math.min(p.shape[0] / high, p.shape[1] / wide), Math.min(from[0], to[0]), Math.min(from[1], to[1]));
+      else draw(f);
+    });
+    canvas.addEventListener("wheel", event => {
+      const found = under(f, event);
+      if (!found || !(event.ctrlKey || document.activeElement === canvas)) return; // else the page scrolls
+      event.preventDefault();
+      zoomAt(f, found.p, found.row, found.column, event.deltaY < 0 ? STEP : 1 / STEP);
+    }, { passive: false });
+    canvas.addEventListener("dblclick", () => reset(f));
+    canvas.addEventListener("keydown", event => {
+      const p = f.panels[0], at = grids.get(p.grid).at || [p.shape[0] >> 1, p.shape[1] >> 1];
+      const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      if (step) point(p, at[0] + step[0], at[1] + step[1]);
+      else if (event.key === "+") zoomMiddle(f, STEP);
+      else if (event.key === "-") zoomMiddle(f, 1 / STEP);
+      else if (event.key === "0" || event.key === "Escape") reset(f);
+      else return;
+      event.preventDefault();
+    });
+  }
+
+  // ---- the page
+
+  function element(name, parent, properties = {}) {
+    const made = Object.assign(document.createElement(name), properties);
+    parent.append(made);
+    return made;
+  }
+
+  function tools(f, figure) {
+    f.output = element("output", figure, { className: "read" });
+    figure.querySelector("figcaption").before(f.output);
+    const box = element("details", figure, { className: "tools" });
+    element("summary", box, { textContent: "Zoom and colours" });
+    element("p", box, { textContent: "Drag a box to zoom, drag to move. Click the map to scroll for zoom, use arrows, + and −. Double-click: as it was." });
+    const ends = f.panels.flatMap(p => Array.from(p.values).filter(Number.isFinite).map(v => share(p, v)).reduce((e, t) => [Math.min(e[0], t), Math.max(e[1], t)], [0, 1]));
+    f.ends = [Math.min(...ends), Math.max(...ends)];
+    f.sliders = ["from", "to"].map(word => {
+      const label = element("label", box, { textContent: `Colours ${word} ` });
+      const slider = element("input", label, { type: "range", min: "0", max: String(FINE), step: "1" });
+      slider.addEventListener("input", () => recolour(f));
+      return slider;
+    });
+    f.numbers = element("span", box);
+    const buttons = [["Zoom in", () => zoomMiddle(f, 1.6)], ["Zoom out", () => zoomMiddle(f, 1 / 1.6)], ["As it was", () => reset(f)]];
+    for (const [text, action] of buttons) element("button", box, { type: "button", textContent: text }).addEventListener("click", action);
+  }
+
+  async function begin(figure) {
+    const panels = JSON.parse(figure.querySelector("script.panels").textContent);
+    for (const p of panels) {
+      const count = p.shape[0] * p.shape[1];
+      p.values = await unpack(p.values, count);
+      p.error = p.error && await unpack(p.error, count);
+      p.colours = bytesOf(p.colours);
+      if (!grids.has(p.grid)) grids.set(p.grid, { at: null });
+    }
+    const canvas = element("canvas", figure.querySelector(".shown"), { tabIndex: 0 });
+    canvas.setAttribute("aria-label", `Map with values: ${panels.map(p => p.title).join(", ")}. Arrow keys move the cursor.`);
+    canvas.setAttribute("role", "application");
+    const f = { canvas, context: canvas.getContext("2d"), panels, range: [0, 1], rubber: null };
+    f.views = new Map(panels.map(p => [p.grid, { zoom: 1, top: 0, left: 0 }]));
+    tools(f, figure);
+    listen(f);
+    figures.push(f);
+    reset(f);
+    read(f);
+    new ResizeObserver(() => draw(f)).observe(canvas);
+  }
+
+  function copyButtons() {
+    for (const part of document.querySelectorAll("[data-copy]")) {
+      const button = element("button", part.parentElement, { type: "button", textContent: "Copy", className: "copy" });
+      part.parentElement.insertBefore(button, part);
+      button.addEventListener("click", async () => {
+        try { await navigator.clipboard.writeText(part.textContent.trim()); button.textContent = "Copied"; } catch {
+          getSelection().selectAllChildren(part); button.textContent = "Selected: copy it with the keyboard";
+        }
+      });
+    }
+  }
+
+  function selftest() { // with #selftest in the address: point at a place of the first map, zoom, and leave what was read in the page
+    const f = figures[0], p = f.panels[0], box = f.canvas.getBoundingClientRect(), [row, column] = [p.shape[0] >> 1, p.shape[1] >> 2];
+    const clientX = box.left + box.width * (p.place[0] + p.place[2] * (column + 0.5) / p.shape[1]);
+    const clientY = box.top + box.height * (p.place[1] + p.place[3] * (row + 0.5) / p.shape[0]);
+    f.canvas.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY }));
+    const said = figures.map(one => one.output.textContent);
+    f.canvas.dispatchEvent(new WheelEvent("wheel", { clientX, clientY, deltaY: -1, ctrlKey: true, cancelable: true }));
+    const zoom = f.views.get(p.grid).zoom;
+    f.sliders[1].value = "900"; f.sliders[1].dispatchEvent(new Event("input"));
+    document.documentElement.dataset.selftest = JSON.stringify({ figures: figures.length, at: [row, column], said, zoom, range: f.range });
+  }
+
+  async function start() {
+    copyButtons();
+    if (typeof DecompressionStream === "undefined") return; // an old browser shows the pictures alone
+    for (const figure of document.querySelectorAll("figure.map")) await begin(figure);
+    if (location.hash === "#selftest" && figures.length) selftest();
+  }
+  start();
+})();
