@@ -115,7 +115,7 @@ def test_the_top_level_is_fixed(checkout):
         "docs",
     }
     assert {name for name in top if not name.startswith(".")} == fixed
-    assert top - fixed <= {".ci", ".gitignore"}
+    assert top - fixed <= {".ci", ".github", ".gitignore"}
 
 
 def test_one_version(project):

@@ -1,12 +1,12 @@
 """The examples of the pages run, and the names they list exist."""
 
+import ast
 import contextlib
 import functools
 import importlib
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,10 +40,20 @@ PAGES = (
     "live", "extend", "counting-and-events", "rdf", "amorphous-strain", "amorphous", "cluster",
     "from-libertem",
 )  # fmt: skip
-RUN = [f"how-to/{name}.md" for name in PAGES]  # their Python runs
+QUESTIONS = sorted(page.relative_to(DOCS).as_posix() for page in (DOCS / "questions").glob("*.md"))
+RUN = [f"how-to/{name}.md" for name in PAGES] + [page for page in QUESTIONS if "```python" in (DOCS / page).read_text("utf-8")]  # their Python runs
 
 
 ELSEWHERE = ["how-to/from-pyxem.md", "how-to/from-quantem.md"]  # their Python needs these libraries: tests/interop runs it
+OTHERS = {  # pages whose Python is run or read by other tests
+    "tutorials/first-scan.md": "below",
+    "explanation/streaming.md": "tests/streaming/test_page.py",
+    "how-to/from-py4dstem.md": "one call in a script of py4DSTEM: tests/interop/test_py4dstem_accelerate.py makes it",
+    "how-to/peers.md": "a peer of a tool that does not exist: compiled below",
+    "how-to/benchmark.md": "a plug-in: compiled below",
+    "contributing/deprecation.md": "names that do not exist: compiled below",
+    "reference/conventions.md": "two lines for streams of a GPU: compiled below",
+}
 
 
 @pytest.mark.parametrize("page", ["reference/api.md", "reference/capabilities.md", "explanation/architecture.md", *RUN, *ELSEWHERE])
@@ -59,6 +69,26 @@ def python_of(page: str) -> str:
     code = "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S))
     assert code
     return code
+
+
+def test_no_page_with_python_is_forgotten():
+    with_python = {
+        page.relative_to(DOCS).as_posix()
+        for page in DOCS.rglob("*.md")
+        if "```py" in page.read_text("utf-8") and not page.relative_to(DOCS).as_posix().startswith(("generated/", "_build/"))
+    }
+    assert with_python == {*RUN, *ELSEWHERE, *OTHERS}
+
+
+@pytest.mark.parametrize("page", [page for page, why in OTHERS.items() if "compiled below" in why])
+def test_python_that_is_not_run_can_be_compiled_and_its_names_exist(page):
+    found = re.findall(r"^( *)```python\n(.*?)^ *```", (DOCS / page).read_text(encoding="utf-8"), re.S | re.M)
+    assert found
+    for indent, code in found:
+        tree = ast.parse("\n".join(line.removeprefix(indent) for line in code.splitlines()))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("gpu4d"):
+                assert all(resolve(f"{node.module}.{alias.name}") is not None for alias in node.names)
 
 
 def test_the_python_of_the_tutorial_runs(tmp_path):
@@ -93,27 +123,6 @@ def test_the_pitfalls_name_files_and_tests_that_exist():
         files, tests = re.findall(r"`(gpu4d/[\w/.]+)`", row), re.findall(r"`(test_\w+)`", row)
         assert files and all((root / name).is_file() for name in files), row
         assert tests and set(tests) <= there, row
-
-
-def commands_of(page):
-    """The command lines `gpu4d run` and `gpu4d calibrate` of a page, without comments."""
-    blocks = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S)
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if re.match(r"gpu4d (run|calibrate) ", line)]
-
-
-@pytest.mark.parametrize("page", RUN)
-def test_their_commands_have_flags_and_values_that_are_accepted(page, tmp_path, monkeypatch):
-    """Nothing is run: the command line is read as the program reads it, and the settings go into a recipe."""
-    from gpu4d.cli import _commands
-    from gpu4d.cli_flags import FLAGS, with_flags
-
-    monkeypatch.chdir(tmp_path)
-    group = _commands()
-    for name, *arguments in commands_of(page):
-        context = group.commands[name].make_context(name, list(arguments))
-        flags = {key: value for key, value in context.params.items() if key in FLAGS or key in ("energy", "q_pixel", "semiangle")}
-        with_flags(None, flags)
 
 
 @pytest.mark.parametrize("page", RUN)

@@ -1,0 +1,23 @@
+"""
+Bragg disks on a pattern
+========================
+
+Disks are found by the correlation with a template, and placed to a small part of a pixel, with a standard error for each. Look at a few patterns like this before you
+trust a map.
+"""
+
+import numpy as np
+
+import gpu4d
+
+scan = gpu4d.simulate.bragg_scan((6, 6), (96, 96), radius=5.0, spacing=19.0, dose=40.0, seed=3)
+disks = gpu4d.find_bragg_disks(scan.cube, gpu4d.probe.template(scan.probe))
+
+place = (2, 3)
+one = disks[place]
+true = scan.truth["positions"][place]
+off = [np.hypot(*(true - (x, y)).T).min() for x, y in zip(one.qx, one.qy)]
+print(f"{len(one.qx)} disks, off by {np.median(off):.3f} px, claimed {np.median(np.hypot(one.sx, one.sy)):.3f} px")
+
+circles = [(x, y, 5.0, "disks" if n == 0 else "") for n, (x, y) in enumerate(zip(one.qx, one.qy))]
+figure = gpu4d.plot.diffraction(scan.cube.source.array[place], "Disks that were found", circles=circles)

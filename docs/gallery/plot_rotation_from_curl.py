@@ -1,0 +1,27 @@
+"""
+The rotation between scan and detector
+======================================
+
+A field that is a gradient has no curl. So the right rotation is where the curl of the deflections is smallest. A rotation that differs by 180° has the same curl: the sign
+of the phase decides, because atoms attract electrons.
+"""
+
+import numpy as np
+
+import gpu4d
+
+scan = gpu4d.simulate.phase_object_scan((40, 40), (48, 48), r_pixel=0.3, dose=1e5, rotation=np.radians(25.0), seed=2)
+com = np.asarray(gpu4d.center_of_mass(scan.cube))
+com = com - com.mean((0, 1))
+
+angles = np.arange(0, 181, 3)
+curl = []
+for angle in np.radians(angles):
+    vx = np.cos(angle) * com[..., 0] - np.sin(angle) * com[..., 1]
+    vy = np.sin(angle) * com[..., 0] + np.cos(angle) * com[..., 1]
+    curl.append(np.mean((np.gradient(vy, axis=0) - np.gradient(vx, axis=1)) ** 2))
+
+found = gpu4d.dpc(scan.cube)
+print(f"found {np.degrees(found.rotation):.1f}°, transposed: {found.transpose}; true 25°")
+marks = [(np.degrees(found.rotation), "found by gpu4d.dpc")]
+figure = gpu4d.plot.profile(angles, np.array(curl), "Curl against rotation", marks=marks, label="rotation, degrees", units="mean curl²")
