@@ -26,8 +26,8 @@ class Rule:
         "number", "whole", "text", "switch", "memory", "wholes" (a list of `length` whole numbers), "file" (FILE or FILE:/dataset;
         relative paths start at the recipe), "region" ([rx0, rx1, ry0, ry1] of the scan), "reference" (what
         `gpu4d.workflow.reference_text` reads), "decision" (true, false, or "auto"), "names" (a list of `choices` and files; one text is
-        a list of one), "words" (a list of `choices` alone; one text is a list of one), "numbers" (a list of `length` numbers), "rows" (a list of such lists) or "number or word" (a number, or one of
-        `choices`).
+        a list of one), "words" (a list of `choices` alone; one text is a list of one), "numbers" (a list of `length` numbers), "rows"
+        (a list of such lists) or "number or word" (a number, or one of `choices`).
     explain : str
         What the setting does, in one or two sentences.
     units : str

@@ -31,16 +31,19 @@ PARAMETERS = (
     Parameter("17.1", "hot_pixel_threshold", ("corrections.hot_pixel_threshold",)),
     Parameter(
         "17.1", "counting_lower_thresh", (),
-        "electrons are counted once, before runs: `gpu4d.preprocess.count_scan` finds the valley of the histogram by itself, in electrons and "
+        "electrons are counted once, before runs: `gpu4d.preprocess.count_scan` finds the valley of the histogram by itself, in "
+        "electrons and "
         "not in ADU. `setup=` takes another threshold",
     ),
-    Parameter("17.1", "counting_upper_thresh", (), "as the lower threshold; `corrections.hits` takes X-rays out of frames that are not counted"),
+    Parameter("17.1", "counting_upper_thresh", (), "as the lower threshold; `corrections.hits` takes X-rays out of frames that are not "
+    "counted"),
     Parameter("17.1", "binning_factor", ("input.bin_detector", "input.bin_scan")),
     Parameter("17.2", "shift_fit_order", ("origin.fit",)),
     Parameter("17.2", "ellipse_annulus_inner", ("ellipse.inner",)),
     Parameter("17.2", "ellipse_annulus_outer", ("ellipse.outer",)),
     Parameter("17.2", "rotation_method", ("shadow.images", "calibration.rotation_degrees")),
-    Parameter("17.2", "pixel_size_std", (), "a standard is another scan: `gpu4d calibrate STANDARD --standard Au`, then `input.calibration`"),
+    Parameter("17.2", "pixel_size_std", (), "a standard is another scan: `gpu4d calibrate STANDARD --standard Au`, then "
+    "`input.calibration`"),
     Parameter("17.3", "correlation_mode", ("bragg.power",)),
     Parameter("17.3", "hybrid_n", ("bragg.power",)),
     Parameter("17.3", "subpixel_upsample", ("bragg.upsample",)),
@@ -56,7 +59,8 @@ PARAMETERS = (
     Parameter("17.5", "rdf_bandpass_high", ("rdf.band_high",)),
     Parameter(
         "17.5", "fem_probe_size", (),
-        "the semi-angle is chosen at the microscope. The gate “Probe for fluctuations” compares it with 0.5 – 2 mrad, and `gpu4d plan` before the "
+        "the semi-angle is chosen at the microscope. The gate “Probe for fluctuations” compares it with 0.5 – 2 mrad, and `gpu4d plan` "
+        "before the "
         "scan is recorded",
     ),
     Parameter("17.5", "fem_statistics", ("fem.statistics",)),
@@ -66,7 +70,8 @@ PARAMETERS = (
     Parameter("17.6", "dpc_max_iterations", ("dpc.max_iterations",)),
     Parameter(
         "17.6", "ptycho_overlap_threshold", (),
-        "the weighted sum gives each frequency the weight of its overlap, so that none is cut off. Decisions and warnings of the run say down to "
+        "the weighted sum gives each frequency the weight of its overlap, so that none is cut off. Decisions and warnings of the run say "
+        "down to "
         "which detail disks overlap by 0.3 and by 0.1 of their area",
     ),
 )  # fmt: skip

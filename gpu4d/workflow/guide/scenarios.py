@@ -43,7 +43,8 @@ SCENARIOS = (
         "Noisy data / low dose",
         (
             Adjustment(
-                "use cross-correlation (n = 1.0)", "bragg.power", 1.0, "few counts: cross correlation amplifies no noise; disks must stand apart"
+                "use cross-correlation (n = 1.0)", "bragg.power", 1.0, "few counts: cross correlation amplifies no noise; disks must "
+                "stand apart"
             ),
             Adjustment(
                 "increase min_peak_intensity", "bragg.min_relative_intensity", 0.02,
@@ -51,7 +52,8 @@ SCENARIOS = (
             ),
             Adjustment(
                 "enable electron counting", "", "",
-                "raw frames of a counting detector should be counted first (gpu4d.preprocess.count_scan): a run uses the values as they are",
+                "raw frames of a counting detector should be counted first (gpu4d.preprocess.count_scan): a run uses the values as they "
+                "are",
             ),
             Adjustment(
                 "increase binning", "input.bin_scan", 2,
@@ -80,7 +82,8 @@ SCENARIOS = (
                 "mask Bragg peaks before amorphous strain/RDF", "fem.crystallites", True,
                 "positions with crystallites are found, and left out of distances and, where the ring does not fit, of strain",
             ),
-            Adjustment("run classification first", "classification.on", True, "amorphous methods then use the positions of amorphous classes alone"),
+            Adjustment("run classification first", "classification.on", True, "amorphous methods then use the positions of amorphous "
+            "classes alone"),
         ),
     ),
     Scenario(
@@ -89,11 +92,13 @@ SCENARIOS = (
         (
             Adjustment(
                 "do not interpret DPC as potential (use pseudo-DPC)", "", "",
-                "a thick specimen: do not read the phase of DPC as a potential. It is called pseudo-DPC unless dpc.thickness is given and passes",
+                "a thick specimen: do not read the phase of DPC as a potential. It is called pseudo-DPC unless dpc.thickness is given "
+                "and passes",
             ),
             Adjustment(
                 "check phase object approximation validity", "", "",
-                "a thick specimen is no phase object if it exceeds 1.7 λ/α² or scatters more than a fifth of the electrons out of the disk: see the "
+                "a thick specimen is no phase object if it exceeds 1.7 λ/α² or scatters more than a fifth of the electrons out of the "
+                "disk: see the "
                 "gate “DPC as a potential”, and take multislice ptychography (ptychography.slices)",
             ),
         ),
@@ -102,13 +107,15 @@ SCENARIOS = (
         "large-fov",
         "Large scan field-of-view",
         (
-            Adjustment("use quadratic (order=2) shift fit", "origin.fit", "quadratic", "over a large field the beam does not move along a plane"),
+            Adjustment("use quadratic (order=2) shift fit", "origin.fit", "quadratic", "over a large field the beam does not move along "
+            "a plane"),
             Adjustment(
                 "check for specimen drift", "drift.jitter", True, "measures how neighbouring rows are displaced against each other"
             ),
             Adjustment(
                 "correct drift if needed", "", "",
-                "a steady drift cannot be told from the shape of the specimen in one scan: record a second one with crossed rows (drift.second)",
+                "a steady drift cannot be told from the shape of the specimen in one scan: record a second one with crossed rows "
+                "(drift.second)",
             ),
         ),
     ),
@@ -122,12 +129,14 @@ SCENARIOS = (
             ),
             Adjustment(
                 "validate strain against independent measurement", "", "",
-                "the reference was chosen by the data: strain is relative to it. Compare with X-ray diffraction, Raman or a model before you give "
+                "the reference was chosen by the data: strain is relative to it. Compare with X-ray diffraction, Raman or a model before "
+                "you give "
                 "absolute values",
             ),
             Adjustment(
                 "check BVM indexing", "", "",
-                "the structure is not known: check in the Bragg vector map that the lattice vectors are the shortest ones, and look at the gate "
+                "the structure is not known: check in the Bragg vector map that the lattice vectors are the shortest ones, and look at "
+                "the gate "
                 "“Disks on the lattice”",
             ),
         ),

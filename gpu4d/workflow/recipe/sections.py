@@ -70,12 +70,14 @@ class InputSettings:
     )
     bin_detector: int = setting(
         1, "whole", "Sum detector pixels in squares of this side while reading.", low=1, high=64, guide=(2, 4), table="17.1",
-        tune="Bin where the disk keeps a radius of 4 px or more: the scan becomes smaller, and disks stay apart. Memory is no reason, because a "
+        tune="Bin where the disk keeps a radius of 4 px or more: the scan becomes smaller, and disks stay apart. Memory is no reason, "
+        "because a "
         "scan of any size is read in parts.",
     )  # fmt: skip
     bin_scan: int = setting(
         1, "whole", "Sum the patterns of squares of this many positions while reading.", low=1, high=64, guide=(2, 4), table="17.1",
-        tune="Bin noisy scans whose steps are finer than what you look for: 2 gives four times the counts. Not for ptychography, which needs "
+        tune="Bin noisy scans whose steps are finer than what you look for: 2 gives four times the counts. Not for ptychography, which "
+        "needs "
         "the fine steps.",
     )  # fmt: skip
     preview: bool = setting(

@@ -35,8 +35,10 @@ class CorrectionSettings:
     )  # fmt: skip
     background_mask_radius: float = setting(
         0.9, "number", "Pixels outside of a circle about the middle of the detector are its edge. This is its radius. Smaller gives more "
-        "pixels, but none may be one that the beam reaches.", units="half sides of the detector", low=0.1, high=1.4, guide=(0.85, 0.95), table="17.1",
-        tune="Set it lower for more pixels and a smaller error, and higher if the gate “Background at the edge” finds that the beam reaches "
+        "pixels, but none may be one that the beam reaches.", units="half sides of the detector",
+        low=0.1, high=1.4, guide=(0.85, 0.95), table="17.1",
+        tune="Set it lower for more pixels and a smaller error, and higher if the gate “Background at the edge” finds that the beam "
+        "reaches "
         "them.",
     )  # fmt: skip
     edge: str | None = setting(
@@ -50,7 +52,8 @@ class CorrectionSettings:
     hot_pixel_threshold: float = setting(
         5.0, "number", "How far the dark level, or the variance, of a hot, dead or flickering pixel is off. Lower finds more.", units="σ",
         low=1, high=50, guide=(3, 5), table="17.1",
-        tune="3 finds more pixels of noisy detectors, and takes one good pixel in 370 with them; 5 is for clean ones. Look at the picture of "
+        tune="3 finds more pixels of noisy detectors, and takes one good pixel in 370 with them; 5 is for clean ones. Look at the "
+        "picture of "
         "the background.",
     )  # fmt: skip
 

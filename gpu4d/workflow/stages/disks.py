@@ -28,7 +28,8 @@ class BraggSettings:
     power: float = setting(
         0.85, "number", "Exponent of the hybrid correlation: 1 is cross, 0 is phase correlation. Lower is sharper, but amplifies noise.",
         low=0, high=1, guide=(0.80, 0.95), table="17.3",
-        tune="0.85 is a good start. Go to 0.95, or 1 (cross correlation), where noise gives false disks; towards 0.80 where disks nearly touch. "
+        tune="0.85 is a good start. Go to 0.95, or 1 (cross correlation), where noise gives false disks; towards 0.80 where disks nearly "
+        "touch. "
         "Stay away from 0 (phase correlation): there noise looks as sharp as a disk. Positions are refined with refine_power.",
     )  # fmt: skip
     refine: str = setting(
@@ -46,19 +47,27 @@ class BraggSettings:
     )  # fmt: skip
     min_significance: float = setting(
         5.0, "number", "Least Poisson significance of a disk, in standard deviations.", units="σ", low=0, high=1e6,
-        tune="5 gives hardly any false disk at any dose. 3 to 4 finds weak disks for orientations, which bear a few false ones. It replaces "
+        tune="5 gives hardly any false disk at any dose. 3 to 4 finds weak disks for orientations, which bear a few false ones. It "
+        "replaces "
         "thresholds relative to the strongest disk wherever values are counts.",
     )  # fmt: skip
     min_relative_intensity: float = setting(
         0.0, "number", "Least height relative to the strongest disk of the pattern.", low=0, high=1, guide=(0.01, 0.05),
-        table="17.3", tune="0 leaves the decision to the significance. For values that are not counts, lower it until the Bragg vector map shows "
+        table="17.3", tune="0 leaves the decision to the significance. For values that are not counts, lower it until the Bragg vector "
+        "map shows "
         "points between the reflections, then go back a step.",
     )  # fmt: skip
     min_absolute_intensity: float = setting(
-        0.0, "number", "Least height of a disk.", units="counts per pixel", low=0, tune="Leave it at 0 unless the background has bumps of a known height."
+        0.0,
+        "number",
+        "Least height of a disk.",
+        units="counts per pixel",
+        low=0,
+        tune="Leave it at 0 unless the background has bumps of a known height.",
     )
     min_spacing: float | None = setting(
-        None, "number", "Least distance of two disks. The weaker one is dropped.", units="px", low=0, automatic="from the template's radius",
+        None, "number", "Least distance of two disks. The weaker one is dropped.", units="px", low=0, automatic="from the template's "
+        "radius",
         tune="Set it below the distance of neighbouring reflections, and above a disk's radius, if one disk is found as two.",
     )  # fmt: skip
     edge: float | None = setting(

@@ -41,7 +41,8 @@ class DpcSettings:
         high=10,
         guide=(1e-4, 1e-2),
         table="17.6",
-        tune="Frequencies below √λ₁ are damped: raise it until clouds from noise and descan vanish. Everything larger than 1/√λ₁ positions goes "
+        tune="Frequencies below √λ₁ are damped: raise it until clouds from noise and descan vanish. Everything larger than 1/√λ₁ "
+        "positions goes "
         "with them.",
     )
     lambda2: float = setting(
@@ -53,7 +54,8 @@ class DpcSettings:
         high=1e6,
         guide=(1e-8, 1e-4),
         table="17.6",
-        tune="Frequencies above 1/√λ₂ are damped, so that values below 1 change nothing that a scan resolves. Integration damps noise of high "
+        tune="Frequencies above 1/√λ₂ are damped, so that values below 1 change nothing that a scan resolves. Integration damps noise of "
+        "high "
         "frequencies by itself.",
     )
     thickness: float | None = setting(
@@ -79,7 +81,8 @@ class DpcSettings:
     boundary: str = setting(
         "mirror", "text", "Edges of the scan: mirror solves at once with free edges, padded iterates on a larger grid as the guide does.",
         choices=("mirror", "periodic", "padded"),
-        tune="mirror is right for a scan that is a part of something larger, periodic for a whole number of cells. padded is for comparisons.",
+        tune="mirror is right for a scan that is a part of something larger, periodic for a whole number of cells. padded is for "
+        "comparisons.",
     )  # fmt: skip
     padding_factor: float = setting(
         2.0, "number", "Size of the larger grid of padded over that of the scan.", low=1, high=8, guide=(2.0, 4.0),
@@ -87,7 +90,8 @@ class DpcSettings:
     )  # fmt: skip
     max_iterations: int = setting(
         25, "whole", "Most iterations of padded.", low=1, high=1000, guide=(10, 25), table="17.6",
-        tune="Look at the picture “Convergence of the phase”: stop where the curve is flat. A slope over the whole scan needs more than ten.",
+        tune="Look at the picture “Convergence of the phase”: stop where the curve is flat. A slope over the whole scan needs more than "
+        "ten.",
     )  # fmt: skip
 
 

@@ -42,18 +42,21 @@ class EllipseSettings:
     measure: str | bool = setting(
         "auto", "decision", "Measure the ellipse on rings of this scan. auto: on rings of spots and on the halo of a glass, but not where "
         "disks of one crystal are seen, and not on a phase object. Set false for a glass that is strained as a whole: it shows the same.",
-        tune="Better than a measurement on the specimen is one on a standard of the same session: `gpu4d calibrate`, then input.calibration.",
+        tune="Better than a measurement on the specimen is one on a standard of the same session: `gpu4d calibrate`, then "
+        "input.calibration.",
     )  # fmt: skip
     given: list[float] | None = setting(
         None, "numbers", "Known ellipse: a/b, and the angle of a from qx towards qy in degrees.", units="a/b, degrees", length=2,
         automatic="as --calibration or the scan's file say, else measured where the scan has rings",
-        tune="Measure it on a polycrystal. An ellipse of 1 % that is not removed is a strain of 1 % everywhere, and larger than most.",
+        tune="Measure it on a polycrystal. An ellipse of 1 % that is not removed mixes the components of strain "
+        "by 1 % of their size, and adds 1 % everywhere if the reference is a crystal or of another scan.",
     )  # fmt: skip
 
     inner: float | None = setting(
         None, "number", "Start of the annulus in which a ring is fitted.", units="of the largest radius on the detector", low=0.01, high=1,
         guide=(0.3, 0.5), table="17.2", automatic="from the valley inside of the brightest ring",
-        tune="Set it beyond the beam and the foot of its disk, if the fit takes a ring that is none. Rings of a named structure do not need it.",
+        tune="Set it beyond the beam and the foot of its disk, if the fit takes a ring that is none. Rings of a named structure do not "
+        "need it.",
     )  # fmt: skip
     outer: float | None = setting(
         None, "number", "End of that annulus.", units="of the largest radius on the detector", low=0.02, high=1, guide=(0.7, 0.9),

@@ -41,9 +41,11 @@ class LatticeSettings:
         tune="Take pattern for disks that overlap, are weak, or are few. disks is much faster.",
     )  # fmt: skip
     weights: str = setting(
-        "sqrt", "text", "Weight of a disk in the fit to disks. sqrt: √intensity, so that its cost has the weight 1/variance; errors: its standard "
+        "sqrt", "text", "Weight of a disk in the fit to disks. sqrt: √intensity, so that its cost has the weight 1/variance; errors: its "
+        "standard "
         "errors; py4dstem: its intensity; uniform: all alike.", choices=("sqrt", "errors", "py4dstem", "uniform"), table="17.4",
-        tune="Keep weights: uniform lets weak disks spoil the fit of strong ones. errors needs the standard errors of a likelihood fit or of "
+        tune="Keep weights: uniform lets weak disks spoil the fit of strong ones. errors needs the standard errors of a likelihood fit "
+        "or of "
         "counts.",
     )  # fmt: skip
 

@@ -28,7 +28,8 @@ class OriginSettings:
     fit: str = setting(
         "auto", "text", "Surface through the measured positions. auto: a quadratic where it fits clearly better than a plane.",
         choices=("auto", "plane", "quadratic", "constant"), table="17.2",
-        tune="A plane (order 1) suits small scans, a quadratic (order 2) large fields and scan coils that are not linear. Look at the residual of "
+        tune="A plane (order 1) suits small scans, a quadratic (order 2) large fields and scan coils that are not linear. Look at the "
+        "residual of "
         "the gate “Origin on its surface”.",
     )  # fmt: skip
     method: str = setting(

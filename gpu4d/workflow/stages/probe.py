@@ -31,7 +31,8 @@ class ProbeSettings:
     file: str | None = setting(
         None, "file", "FILE or FILE:/dataset with an image of the probe in vacuum.",
         automatic="vacuum_region, else a disk of the measured radius and edge",
-        tune="Record one with the settings of the scan, over vacuum. A patterned probe needs it; for a plain aperture the measured disk is as "
+        tune="Record one with the settings of the scan, over vacuum. A patterned probe needs it; for a plain aperture the measured disk "
+        "is as "
         "good.",
     )  # fmt: skip
     vacuum_region: list[int] | None = setting(
@@ -48,7 +49,8 @@ class ProbeSettings:
     gaussian_width: float = setting(
         2.0, "number", "Standard deviation of the Gaussian that template = gaussian subtracts.", units="probe radii", low=0.5, high=20,
         guide=(1.5, 3.0), table="17.3",
-        tune="Wider subtracts less beside a disk, but reaches more neighbours, whose counts then weaken weak disks. Other trenches do not use "
+        tune="Wider subtracts less beside a disk, but reaches more neighbours, whose counts then weaken weak disks. Other trenches do "
+        "not use "
         "it.",
     )  # fmt: skip
 

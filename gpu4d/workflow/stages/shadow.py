@@ -38,7 +38,8 @@ class ShadowSettings:
     images: str | None = setting(
         None, "file", "FILE or FILE:/dataset with one shadow image or several. They are read as the scan is: with its exchanged axes and "
         "its binning.", automatic="no rotation is measured from shadow images", table="17.2",
-        tune="Shadow images are the most reliable way to the rotation, and tell 180° apart if the sign of the defocus is known. Without them DPC "
+        tune="Shadow images are the most reliable way to the rotation, and tell 180° apart if the sign of the defocus is known. Without "
+        "them DPC "
         "finds it by least curl.",
     )  # fmt: skip
     positions: list[list[float]] | None = setting(

@@ -47,7 +47,8 @@ class StrainSettings:
         "median", "reference", "Unstrained lattice. median, mean: that over the scan; auto: that of the largest connected region in which "
         "the lattice is the same within the noise; crystal: that of the one structure in orientation.structures, with the pixel size; or "
         "that of a region of the same phase and orientation, given vectors, or that of another run.", choices=WORDS, table="17.4",
-        tune="Best is a region of the same phase and orientation that is known to be unstrained. auto finds the quietest one if none is known; "
+        tune="Best is a region of the same phase and orientation that is known to be unstrained. auto finds the quietest one if none is "
+        "known; "
         "median is right if most of the scan is unstrained.",
     )  # fmt: skip
     definition: str = setting(
@@ -59,7 +60,8 @@ class StrainSettings:
         0.0, "number or word", "Direction of the tensor's x axis: degrees from the first scan axis towards the second (from the first "
         "detector axis if the rotation is not calibrated), or along the lattice vector g1 or g2 of the reference.", units="degrees",
         low=-360, high=360, choices=("g1", "g2"), table="17.4",
-        tune="Use a direction that means something: of the interface, of growth, or a lattice vector. Components are those of the scan axes only "
+        tune="Use a direction that means something: of the interface, of growth, or a lattice vector. Components are those of the scan "
+        "axes only "
         "if the rotation is calibrated.",
     )  # fmt: skip
     along: str = setting(

@@ -1,5 +1,7 @@
 """Choose the technique: the one the recipe names, or the one the data suggest."""
 
+# ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
+
 from __future__ import annotations
 
 from dataclasses import dataclass
