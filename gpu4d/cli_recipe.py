@@ -87,8 +87,8 @@ def _new_command(group: click.Group, debug: Any, say: Any) -> None:
         """Write a commented recipe.
 
         Without --for it has all settings and their defaults, and goes to FILE, or to the terminal. With --for it has the settings that
-        matter for the purpose. Each has what it does, how to tune it, and what the scan FILE suggests. It goes to -o, or to the terminal. auto takes
-        the purpose that a run decides for the scan.
+        matter for the purpose, each with what it does, how to tune it, and what the scan FILE suggests. It goes to -o, or to the terminal.
+        auto takes the purpose that a run decides for the scan.
         """
         from gpu4d.cli_flags import with_flags
         from gpu4d.errors import InputError

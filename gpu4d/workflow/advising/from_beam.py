@@ -20,7 +20,8 @@ NEEDED = {
 def scan_in_words(look: Look) -> str:
     """Describe the scan and what was looked at of it, in one line."""
     (rx, ry), (qx, qy) = look.cube.scan_shape, look.cube.detector_shape
-    part = "all patterns were" if look.every == 1 else f"every {look.every}th position was"
+    ordinal = {2: "2nd", 3: "3rd"}.get(look.every, f"{look.every}th")
+    part = "all patterns were" if look.every == 1 else f"every {ordinal} position of both axes was"
     return f"{rx}×{ry} positions, {qx}×{qy} detector pixels, {look.cube.dtype}, {format_bytes(look.cube.nbytes)}; {part} looked at"
 
 
@@ -64,7 +65,8 @@ def _known(name: str) -> None:
         value = getattr(c, name)
         if value is None:
             return Suggestion(f"not known: {NEEDED[name]}")
-        return Suggestion(f"{value:.5g} {FIELDS[name].units} ({c.how_known(name) or 'as the file says'})")
+        shown = f"{value:,.0f}" if value >= 1e4 else f"{value:.5g}"
+        return Suggestion(f"{shown} {FIELDS[name].units} ({c.how_known(name) or 'as the file says'})")
 
 
 for _name in NEEDED:

@@ -18,7 +18,7 @@ def steps_in_words(look: Look) -> str:
     if k0 is None or step is None:
         c = look.state.calibration
         missing = [name for name in ("energy", "semiangle", "r_pixel") if getattr(c, name) is None]
-        return f"the step cannot be compared with λ/(4α): {' and '.join(missing) or 'the disk'} not known"
+        return f"the step cannot be compared with λ/(4α): {', '.join(missing) or 'the disk'} not known"
     least, wide = 1 / (4 * k0), PROBE_WIDTH / k0
     fine = (
         "fine enough for side bands"

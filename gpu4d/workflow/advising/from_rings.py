@@ -30,10 +30,8 @@ def _band_high(look: Look) -> Suggestion:
     if pixel is None:
         return Suggestion(f"the detector ends {look.reach:.0f} px from the beam; the size of a pixel is not known")
     largest = look.reach * pixel
-    return Suggestion(
-        f"the detector ends {look.reach:.0f} px from the beam, at {largest:.3g} 1/Å: distances from {0.5 / (END * largest):.2g} Å on are "
-        f"told apart"
-    )
+    resolved = 0.5 / (END * largest)  # half a period of the fastest wave
+    return Suggestion(f"the detector ends {look.reach:.0f} px from the beam, at {largest:.3g} 1/Å: G(r) resolves {resolved:.2g} Å at best")
 
 
 @suggests("rdf.band_low")

@@ -36,8 +36,9 @@ LOOK_STAGES = (
     "trial",
     "calibration",
 )  # of a run, which end in the decision
-SIDE = 16  # positions along each axis that are looked at
-LEAST_SIDE = 8  # of a scan of large patterns: with fewer, no phase is suggested
+SIDE = 16  # positions along the shorter axis that are looked at
+LEAST_SIDE = 8  # the same, of large patterns: with fewer, no phase is suggested
+MOST = 1024  # patterns: a scan that is much longer than wide is looked at with larger steps
 MOST_BYTES = 256 << 20  # of the patterns that are looked at, unless fewer than 8×8 would be left
 POWERS = (0.80, 0.85, 0.95, 1.0)  # of the hybrid correlation, which are tried
 
@@ -95,9 +96,10 @@ class Look:
     @property
     def decision(self) -> tuple[str, str]:
         """What a run decides for this scan, and why."""
+        few, whole = (f"{rx}×{ry} positions" for rx, ry in (self.state.cube.scan_shape, self.cube.scan_shape))
         for one in self.state.record.decisions:
             if one.what.startswith(("Technique", "Bragg disks", "Bright-field disk", "Amorphous", "Images only")):
-                return one.what, one.why
+                return one.what, one.why.replace(few, whole)
         return "", ""
 
     @cached_property
@@ -141,7 +143,7 @@ class Look:
     @cached_property
     def deflection(self) -> tuple[float, float]:
         """How far a plane through the centres of mass changes over the scan, and the rms of what it leaves, pixels. NaN without values."""
-        com = np.asarray(self.state["com"], dtype=np.float64)
+        com = np.moveaxis(np.asarray(self.state["com"], dtype=np.float64), 0, -1)
         good = np.isfinite(com).all(axis=-1)
         if good.sum() < 4:
             return math.nan, math.nan
@@ -184,7 +186,8 @@ class Look:
 def look_at(path: str | Path, recipe: Recipe | None = None) -> Look:
     """Look at a few patterns of a scan, from all over it.
 
-    The first stages of a run work on every nth position: at most 16×16, or fewer of large patterns. Memory is that of the recipe.
+    The first stages of a run work on every nth position: some 16 along the shorter axis, or fewer of large patterns. Memory is that of
+    the recipe.
 
     Parameters
     ----------
@@ -220,4 +223,8 @@ def _step(cube: DataCube) -> int:
     """Return the step between positions that are looked at."""
     pattern = max(1, math.prod(cube.detector_shape) * itemsize(cube.dtype))
     side = max(LEAST_SIDE, min(SIDE, math.isqrt(MOST_BYTES // pattern)))
-    return max(1, *(-(-n // side) if n >= 2 * side else n // side for n in cube.scan_shape))
+    most = min(MOST, max(LEAST_SIDE**2, MOST_BYTES // pattern))
+    every = max(1, min(cube.scan_shape) // side)
+    while math.prod(-(-n // every) for n in cube.scan_shape) > most:
+        every += 1
+    return every

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from gpu4d._version import __version__
 from gpu4d.errors import InputError
 from gpu4d.io.toml import literal
+from gpu4d.workflow.advising.collect import suggestions
 from gpu4d.workflow.advising.from_beam import scan_in_words
 from gpu4d.workflow.advising.look import Look
-from gpu4d.workflow.advising.suggestion import Suggestion, suggestions
+from gpu4d.workflow.advising.suggestion import Suggestion
 from gpu4d.workflow.guide.scenarios import BY_NAME, TABLE, adjustments_of
 from gpu4d.workflow.recipe import Recipe, default
 from gpu4d.workflow.recipe.text import describe, example
@@ -36,11 +37,14 @@ class Purpose(NamedTuple):
         Of `analysis.technique`.
     settings : tuple of str
         Those that matter, "section.key".
+    suits : tuple of str
+        Decisions of a run that this purpose agrees with, besides `technique`.
     """
 
     title: str
     technique: str
     settings: tuple[str, ...]
+    suits: tuple[str, ...] = ()
 
 
 PURPOSES = {
@@ -54,7 +58,9 @@ PURPOSES = {
         (*TURNED, *FIELD, "dpc.thickness", "dpc.bragg_angle", "dpc.lambda1", "dpc.lambda2", "dpc.boundary", "shadow.images"),
     ),
     "ssb": Purpose(
-        "phase by side bands", "ssb", (*TURNED, "phase.aberrations", "phase.defocus", "phase.mode", "phase.epsilon", *FIELD, "drift.second")
+        "phase by side bands", "ssb",
+        (*TURNED, "phase.aberrations", "phase.defocus", "phase.mode", "phase.epsilon", *FIELD, "drift.second"),
+        ("dpc",),
     ),
     "amorphous": Purpose(
         "glasses: fluctuations, distances of atoms, strain", "amorphous",
@@ -62,7 +68,8 @@ PURPOSES = {
          "rdf.fit_to", "rdf.band_low", "rdf.band_high", "amorphous_strain.reference", "amorphous_strain.max_strain"),
     ),
     "magnetic": Purpose(
-        "magnetic induction", "magnetic", (*TURNED, "magnetic.second", "magnetic.relation", "magnetic.descan", "magnetic.field_free")
+        "magnetic induction", "magnetic", (*TURNED, "magnetic.second", "magnetic.relation", "magnetic.descan", "magnetic.field_free"),
+        ("dpc",),
     ),
     "orientation": Purpose(
         "orientations and phases", "bragg",
@@ -180,7 +187,7 @@ def _head(purpose: str, look: Look | None, given: Recipe, schema: bool) -> str:
     if look is not None:
         said.append(f"Your scan, {look.path.name}: {scan_in_words(look)}.")
         said += [f"Look at this: {line}." for line in look.state.record.warnings]
-        if purpose != "auto" and look.state["technique"] != PURPOSES[purpose].technique:
+        if purpose != "auto" and look.state["technique"] not in (PURPOSES[purpose].technique, *PURPOSES[purpose].suits):
             said.append(f"By itself, a run would decide otherwise: {'; '.join(part for part in look.decision if part)}.")
     for name in given.analysis.scenario or ():
         scenario = BY_NAME[name]

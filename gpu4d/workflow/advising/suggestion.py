@@ -1,4 +1,4 @@
-"""Define what a scan suggests for a setting, and collect the suggestions for all settings."""
+"""Define what a scan suggests for a setting, and the table of functions that say it."""
 
 from __future__ import annotations
 
@@ -25,36 +25,14 @@ class Suggestion(NamedTuple):
 
 
 Suggest = Callable[[Look], Suggestion | None]
-_TABLE: dict[str, Suggest] = {}
+TABLE: dict[str, Suggest] = {}  # by the names of settings; filled by `suggests`
 
 
 def suggests(*names: str) -> Callable[[Suggest], Suggest]:
     """Return a decorator: the function says what the data suggest for these settings, "section.key", or None if they say nothing."""
 
     def take(function: Suggest) -> Suggest:
-        _TABLE.update((name, function) for name in names)
+        TABLE.update((name, function) for name in names)
         return function
 
     return take
-
-
-def suggestions(look: Look, names: tuple[str, ...] | None = None) -> dict[str, Suggestion]:
-    """Return what the scan suggests, by the names of settings.
-
-    Parameters
-    ----------
-    look : Look
-    names : tuple of str, optional
-        Settings that are asked for, "section.key". All for which there are suggestions if it is not given.
-    """
-    from gpu4d.workflow.advising import from_beam, from_disks, from_field, from_rings  # noqa: F401 - they fill the table
-
-    found = {name: _TABLE[name](look) for name in (_TABLE if names is None else names) if name in _TABLE}
-    return {name: one for name, one in found.items() if one is not None}
-
-
-def suggested_names() -> tuple[str, ...]:
-    """Return the settings for which a scan may suggest something."""
-    from gpu4d.workflow.advising import from_beam, from_disks, from_field, from_rings  # noqa: F401 - they fill the table
-
-    return tuple(_TABLE)
