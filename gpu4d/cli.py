@@ -151,6 +151,7 @@ def _commands() -> click.Group:
         with_flags,
     )
     from gpu4d.cli_plan import plan_command
+    from gpu4d.cli_recipe import recipe_commands
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -335,67 +336,9 @@ def _commands() -> click.Group:
     capabilities_command(commands, debug, _say)
     convert_command(commands, debug, _say)
     compare_command(commands, debug, _say)
-    _recipe_commands(commands, overwrite, debug)
+    recipe_commands(commands, debug, _say)
     bench_commands(commands, debug, _say)
     return commands
-
-
-def _recipe_commands(commands: click.Group, overwrite: Any, debug: Any) -> None:
-    import click
-
-    @commands.group(no_args_is_help=True)
-    def recipe() -> None:
-        """Write, check or explain the settings of a run (a TOML file)."""
-
-    path = click.argument("file", required=False, type=click.Path(path_type=Path))
-
-    @recipe.command()
-    @path
-    @overwrite
-    @debug
-    def new(file: Path | None, overwrite: bool, debug: bool) -> None:
-        """Write a commented recipe with all settings and their defaults to FILE, or to the terminal."""
-        from gpu4d.errors import InputError
-        from gpu4d.workflow.recipe import Recipe, to_toml
-
-        text = to_toml(Recipe())
-        if file is None:
-            click.echo(text, nl=False)
-            return
-        if file.exists() and not overwrite:
-            raise InputError(f"{file} exists: give another name, or replace it with --overwrite")
-        try:
-            file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{file} cannot be written ({error.strerror}): give another name") from error
-        click.echo(f"{file} written: edit it, then `gpu4d run FILE --recipe {file}`")
-
-    @recipe.command()
-    @click.argument("file", type=click.Path(path_type=Path))
-    @debug
-    def check(file: Path, debug: bool) -> None:
-        """Find mistakes in a recipe, and settings outside the recommended ranges."""
-        from gpu4d.workflow.recipe import Recipe
-
-        loaded = Recipe.load(file)
-        for line in loaded.advice():
-            click.echo(f"note: {line}")
-        click.echo(f"{file} is valid: {len(loaded.given)} settings")
-
-    @recipe.command()
-    @path
-    @click.option("--only", metavar="SECTION[.KEY]", help="Explain one section or one setting only.")
-    @debug
-    def explain(file: Path | None, only: str | None, debug: bool) -> None:
-        """Say what each setting does, what it accepts, and what is recommended. With FILE, show its values too."""
-        from gpu4d.errors import InputError
-        from gpu4d.workflow.recipe import Recipe
-        from gpu4d.workflow.recipe import explain as text_of
-
-        text = text_of(Recipe.load(file) if file is not None else Recipe(), only)
-        if not text:
-            raise InputError(f"--only {only}: there is no such section or setting; sections are {', '.join(Recipe().sections)}")
-        click.echo(text)
 
 
 def _command_line() -> str:

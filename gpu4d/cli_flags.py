@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from gpu4d.io.raw_layout import RawLayout
     from gpu4d.io.timing import ScanTiming
 
+# As in `gpu4d.workflow.guide.scenarios`, which a test compares. It is not imported here, so that --help takes no time.
+SCENARIOS = ("noisy", "overlapping", "mixed", "thick", "large-fov", "unknown")
+
 
 def _given_by_flag() -> list[GivenAs]:
     """Return the calibration fields that have a flag of their own."""
@@ -103,6 +106,7 @@ def run_flags(command: Any) -> Any:
     """Add the flags of `run` that are settings of a recipe and belong to no field of the calibration."""
     import click
 
+    command = scenario_flag(command)
     for option in (
         click.option(
             "--workers", type=click.IntRange(1, 1024), metavar="N", help="Share the passes among N processes of this machine (Dask)."
@@ -142,7 +146,16 @@ def run_flags(command: Any) -> Any:
     return command
 
 
+def scenario_flag(command: Any) -> Any:
+    """Add the flag that names scenarios of the guide."""
+    import click
+
+    words = f"Settings that the guide recommends for a scenario: {', '.join(SCENARIOS)}. May be repeated."
+    return click.option("--scenario", metavar="S", type=click.Choice(SCENARIOS), multiple=True, help=words)(command)
+
+
 FLAGS = {
+    "scenario": "analysis.scenario",
     "calibration": "input.calibration",
     "rotation": "calibration.rotation_degrees",
     "transpose": "calibration.transpose",

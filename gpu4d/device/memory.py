@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpu4d.errors import InputError
 
-_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def parse_memory(size: int | float | str) -> int:
@@ -27,9 +27,9 @@ def parse_memory(size: int | float | str) -> int:
     else:
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(size))
         unit = (match.group(2).lower() or "b") if match else ""
-        if match is None or unit not in _UNITS:
-            raise InputError(f"memory={size!r}: need bytes or a text like '512 MB' (units {', '.join(u.upper() for u in _UNITS)})")
-        count = float(match.group(1)) * _UNITS[unit]
+        if match is None or unit not in UNITS:
+            raise InputError(f"memory={size!r}: need bytes or a text like '512 MB' (units {', '.join(u.upper() for u in UNITS)})")
+        count = float(match.group(1)) * UNITS[unit]
     if not 1 <= count < float("inf"):
         raise InputError(f"memory={size!r}: need a finite number of bytes, at least one")
     return int(count)

@@ -9,9 +9,11 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.data.datacube import DataCube
 from gpu4d.device.timeline import Timeline
+from gpu4d.io.toml import literal
 from gpu4d.workflow import inputs
 from gpu4d.workflow.clean import clean
 from gpu4d.workflow.gates import policy_of
+from gpu4d.workflow.guide.scenarios import BY_NAME, ORIGIN, TABLE, warnings_of
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.run_state import RunState
@@ -63,6 +65,7 @@ def analyse(
         record.note(f"scan {cube!r}")
         for line in recipe.advice():
             record.warn(line)
+        _say_scenarios(recipe, record)
         inputs.check_regions(recipe, cube.scan_shape)
         where = inputs.scan_mask(cube, recipe)
         given = inputs.given_probe(cube, recipe) if probe is None else np.asarray(probe, dtype=np.float64)
@@ -71,3 +74,15 @@ def analyse(
             stage.check(state)
         carry_out(known_stages(), state)
     return state
+
+
+def _say_scenarios(recipe: Recipe, record: Record) -> None:
+    """Record what the scenarios of a recipe changed, and warn of what no setting can do."""
+    asked = recipe.given.get("analysis.scenario", "recipe")
+    for name in recipe.analysis.scenario or ():
+        changed = [setting for setting, origin in recipe.given.items() if origin == f"{ORIGIN} {name}"]
+        shown = [f"{setting} = {literal(getattr(recipe[setting.split('.')[0]], setting.split('.')[1]))}" for setting in changed]
+        what = ", ".join(shown) or "no setting changed, because the recipe gives them or it has none"
+        record.decide(f"Scenario {name}: {what}", f"asked for ({asked}); {BY_NAME[name].title}, the guide's table {TABLE}")
+    for line in warnings_of(recipe.analysis.scenario):
+        record.warn(line)

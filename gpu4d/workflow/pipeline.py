@@ -7,7 +7,7 @@ import platform
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +304,7 @@ def write_report(
         command=about.command,
         versions=versions(),
         tables=list(tables),
-        stages=[(s.title, state.reasons[s.name].wanted, state.reasons[s.name].why) for s in known_stages() if s.name in state.reasons],
+        stages=[(", ".join(s.guide), s.title, *astuple(state.reasons[s.name])) for s in known_stages() if s.name in state.reasons],
         verdict=verdict_of(state),
         methods=paragraph,
         provenance=provenance(about.path, state.cube.metadata, state.recipe.compute.device, about.command),

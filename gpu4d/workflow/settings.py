@@ -26,8 +26,8 @@ class Rule:
         "number", "whole", "text", "switch", "memory", "wholes" (a list of `length` whole numbers), "file" (FILE or FILE:/dataset;
         relative paths start at the recipe), "region" ([rx0, rx1, ry0, ry1] of the scan), "reference" (what
         `gpu4d.workflow.reference_text` reads), "decision" (true, false, or "auto"), "names" (a list of `choices` and files; one text is
-        a list of one), "chosen" (a list of `choices`), "numbers" (a list of `length` numbers), "rows" (a list of such lists) or
-        "number or word" (a number, or one of `choices`).
+        a list of one), "words" (a list of `choices` alone; one text is a list of one), "numbers" (a list of `length` numbers), "rows"
+        (a list of such lists) or "number or word" (a number, or one of `choices`).
     explain : str
         What the setting does, in one or two sentences.
     units : str
@@ -37,6 +37,10 @@ class Rule:
         Accepted texts.
     guide : (float, float) or None
         Recommended range (guide, section 17).
+    table : str
+        Table of the guide that has the setting, "17.3". Empty if none has.
+    tune : str
+        How to choose the value, in one to three sentences.
     length : int
         Length of a list.
     automatic : str
@@ -52,6 +56,8 @@ class Rule:
     high: float | None = None
     choices: tuple[str, ...] = ()
     guide: tuple[float, float] | None = None
+    table: str = ""
+    tune: str = ""
     length: int = 0
     automatic: str = ""
     quantity: GivenAs | None = None
@@ -89,15 +95,15 @@ def _names(said: str, value: Any, rule: Rule) -> list[str]:
     return [written.get(name.lower(), name) for name in names]
 
 
-def _chosen(said: str, value: Any, rule: Rule) -> list[str]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{said}: need a list of these names: {', '.join(rule.choices)}")
-    written = [name.strip().lower().replace(" ", "_") for name in names]
-    for name in written:
-        if name not in rule.choices:
-            raise InputError(f"{said}: there is no {name!r}{nearest(name, rule.choices)}; accepted are {', '.join(rule.choices)}")
-    return written
+def _words(said: str, value: Any, rule: Rule) -> list[str]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not listed:
+        raise InputError(f"{said}: need a list of {', '.join(rule.choices)}")
+    words = [str(word).strip().lower().replace(" ", "_") for word in listed]  # "peak count" is peak_count
+    for given, word in zip(listed, words):
+        if word not in rule.choices:
+            raise InputError(f"{said}: there is no {given!r}{nearest(word, rule.choices)}; accepted are {', '.join(rule.choices)}")
+    return list(dict.fromkeys(words))
 
 
 def _memory(said: str, value: Any, rule: Rule) -> str:
@@ -184,7 +190,7 @@ KINDS: dict[str, Callable[[str, Any, Rule], Any]] = {
     "switch": _switch,
     "decision": _decision,
     "names": _names,
-    "chosen": _chosen,
+    "words": _words,
     "memory": _memory,
     "text": _text,
     "file": _text,

@@ -44,6 +44,8 @@ class Stage:
         Name of the stage.
     title : str
         What it does, in a few words, for progress bars and the report.
+    guide : tuple of str
+        Letters of the guide's stages that it belongs to, as ("R",). Empty for a technique that the guide has not.
     settings : type or None
         A dataclass for its section of the recipe. Fields are made by `gpu4d.workflow.settings.setting`. A method `contradiction`
         may return a text if values contradict each other.
@@ -68,6 +70,7 @@ class Stage:
 
     name: ClassVar[str]
     title: ClassVar[str]
+    guide: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[type | None] = None
     section: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from gpu4d.errors import InputError
+from gpu4d.workflow.guide import scenarios
 from gpu4d.workflow.recipe.sections import CalibrationSettings, ComputeSettings, GateSettings, InputSettings
 from gpu4d.workflow.reference_text import is_path
 from gpu4d.workflow.settings import Rule, Section, SettingValue, checked, nearest
 from gpu4d.workflow.stages import known_stages
+
+SCENARIO = "analysis.scenario"
 
 
 def known_sections() -> dict[str, type]:
@@ -100,13 +103,28 @@ class Recipe:
         return recipe
 
     def set(self, name: str, value: SettingValue, origin: str = "set") -> None:
-        """Check a value and set "section.key". `origin` says where the value was given, for messages and the report."""
+        """Check a value and set "section.key". `origin` says where the value was given, for messages and the report.
+
+        Scenarios (`analysis.scenario`) change other settings, too, unless these were given. A value that is set later counts.
+        """
         section, _, key = name.partition(".")
         rules = dict(self.rules(section))
         if key not in rules:
             raise InputError(f"{origin}: [{section}] has no setting {key!r}{nearest(key, rules)}; it has {', '.join(rules)}")
         setattr(self[section], key, checked(name, value, rules[key], origin))
         self.given[name] = origin
+        if name == SCENARIO:
+            self._adjust()
+
+    def _adjust(self) -> None:
+        """Make the adjustments of the scenarios to settings that were not given, and undo those of scenarios given before."""
+        for name in [name for name, origin in self.given.items() if origin.startswith(scenarios.ORIGIN)]:
+            section, _, key = name.partition(".")
+            setattr(self[section], key, default(name))
+            del self.given[name]
+        for scenario, one in scenarios.adjustments_of(self["analysis"].scenario):
+            if one.setting and one.setting not in self.given:
+                self.set(one.setting, one.value, origin=f"{scenarios.ORIGIN} {scenario.name}")
 
     def resolve(self, folder: str | Path = ".") -> None:
         """Make the paths in the recipe absolute. Relative ones start at `folder`. FILE:/dataset stays one text."""
@@ -146,7 +164,10 @@ class Recipe:
     def advice(self) -> list[str]:
         """Return a line for every setting that was set, differs from its default, and is outside the guide's range."""
         lines = []
+        asked = {one.setting: one.value for _, one in scenarios.adjustments_of(self["analysis"].scenario)}
         for name, value, rule in self.values():
+            if name in asked and value == asked[name]:
+                continue  # the guide recommends this value for the scenario
             if name in self.given and rule.guide is not None and value is not None and value != default(name):
                 low, high = rule.guide
                 if not low <= value <= high:

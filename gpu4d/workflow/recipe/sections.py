@@ -54,6 +54,7 @@ class InputSettings:
         "file",
         "FILE or FILE:/dataset with one value per detector pixel; zero marks beam stop, dead pixels and gaps.",
         automatic="all count",
+        tune="Give one for a beam stop or the shadow of one: bad pixels and gaps are found without it.",
     )
     scan_mask: str | None = setting(
         None, "file", "FILE or FILE:/dataset with one value per scan position; zero leaves a position out.", automatic="all are used"
@@ -61,14 +62,25 @@ class InputSettings:
     bad_pixels: str = setting(
         "mask", "text", "Detector pixels that are stuck bright or dead in the mean pattern: leave them out, or use them like others.",
         choices=("mask", "keep"),
+        tune="Keep them if the report lists pixels that are part of the beam, such as a spot of a single pixel.",
     )  # fmt: skip
     swap_detector: bool = setting(False, "switch", "Exchange the detector axes of a file written in the other order.")
     swap_scan: bool = setting(False, "switch", "Exchange the scan axes of a file written in the other order.")
     crop_scan: list[int] | None = setting(
         None, "region", "Part of the scan that is read, [rx0, rx1, ry0, ry1], after axes were exchanged.", low=0, automatic="all of it"
     )
-    bin_detector: int = setting(1, "whole", "Sum detector pixels in squares of this side while reading.", low=1, high=64, guide=(2, 4))
-    bin_scan: int = setting(1, "whole", "Sum the patterns of squares of this many positions while reading.", low=1, high=64, guide=(2, 4))
+    bin_detector: int = setting(
+        1, "whole", "Sum detector pixels in squares of this side while reading.", low=1, high=64, guide=(2, 4), table="17.1",
+        tune="Bin where the disk keeps a radius of 4 px or more: the scan becomes smaller, and disks stay apart. Memory is no reason, "
+        "because a "
+        "scan of any size is read in parts.",
+    )  # fmt: skip
+    bin_scan: int = setting(
+        1, "whole", "Sum the patterns of squares of this many positions while reading.", low=1, high=64, guide=(2, 4), table="17.1",
+        tune="Bin noisy scans whose steps are finer than what you look for: 2 gives four times the counts. Not for ptychography, which "
+        "needs "
+        "the fine steps.",
+    )  # fmt: skip
     preview: bool = setting(
         False, "switch", "Look at every 4th position and at binned patterns only, to choose settings. Values in Å and 1/Å stay as they are."
     )
@@ -112,8 +124,8 @@ GateSettings = make_dataclass(
     "GateSettings",
     [
         ("on_fail", str, setting(CONTINUE, "text", "What a run does at a gate that fails.", choices=(CONTINUE, STOP))),
-        ("stop", object, setting(None, "chosen", "Gates at which it stops in any case.", choices=_KEYS, automatic="none")),
-        ("proceed", object, setting(None, "chosen", "Gates at which it continues in any case.", choices=_KEYS, automatic="none")),
+        ("stop", object, setting(None, "words", "Gates at which it stops in any case.", choices=_KEYS, automatic="none")),
+        ("proceed", object, setting(None, "words", "Gates at which it continues in any case.", choices=_KEYS, automatic="none")),
         *(entry for rule in RULES for entry in _limits(rule)),
     ],
     namespace={"contradiction": _contradiction},
@@ -126,7 +138,10 @@ class ComputeSettings:
     """Device, memory and workers."""
 
     device: str = setting("auto", "text", "auto, cpu, cuda or cuda:N. Several GPUs share the work: cuda:0,cuda:1.")
-    memory: str = setting("512 MB", "memory", "Memory that the passes over the scan may allocate, on each worker.")
+    memory: str = setting(
+        "512 MB", "memory", "Memory that the passes over the scan may allocate, on each worker.",
+        tune="More makes larger steps, not a faster run. Less is needed beside other programs. No result depends on it.",
+    )  # fmt: skip
     workers: int | None = setting(
         None, "whole", "Processes on this machine that share the passes over the scan.", low=1, high=1024, automatic="none are started"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+from collections.abc import Mapping
 
 from gpu4d.io.toml import literal
 from gpu4d.workflow.recipe.recipe import Recipe, default
@@ -42,8 +43,17 @@ def to_toml(recipe: Recipe, comments: bool = True) -> str:
     return "\n".join(parts)
 
 
-def explain(recipe: Recipe, only: str | None = None) -> str:
-    """Describe every setting: its value, what it does, what it accepts and what is recommended."""
+def explain(recipe: Recipe, only: str | None = None, suggested: Mapping[str, str] | None = None) -> str:
+    """Describe every setting: its value, what it does, what it accepts, what is recommended, and how to tune it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    only : str, optional
+        A section, or one setting, "section.key".
+    suggested : mapping of str to str, optional
+        What a scan suggests, by the names of settings.
+    """
     blocks = []
     for name, value, rule in recipe.values():
         section, _, _ = name.partition(".")
@@ -51,7 +61,12 @@ def explain(recipe: Recipe, only: str | None = None) -> str:
             continue
         shown = literal(value) if value is not None else f"automatic ({rule.automatic or 'none'})"
         origin = f"   [{recipe.given[name]}]" if name in recipe.given else ""
-        body = textwrap.fill(describe(rule, automatic=False), 100, initial_indent="    ", subsequent_indent="    ")
+        said = [describe(rule, automatic=False)]
+        if rule.tune:
+            said.append(f"How to tune: {rule.tune}")
+        if name in (suggested or {}):
+            said.append(f"Your scan: {(suggested or {})[name]}.")
+        body = "\n".join(textwrap.fill(part, 100, initial_indent="    ", subsequent_indent="    ") for part in said)
         blocks.append(f"{name} = {shown}{origin}\n{body}")
     return "\n".join(blocks)
 
@@ -70,7 +85,10 @@ def describe(rule: Rule, automatic: bool = True) -> str:
     elif bounds := accepted_range(rule):
         said.append(f"Accepts {'whole numbers' if rule.kind in ('whole', 'wholes') else 'numbers'}{bounds}.")
     if rule.guide is not None:
-        said.append(f"Recommended: {rule.guide[0]:g} – {rule.guide[1]:g}.")
+        table = f" (guide, table {rule.table})" if rule.table else ""
+        said.append(f"Recommended: {rule.guide[0]:g} – {rule.guide[1]:g}{table}.")
+    elif rule.table:
+        said.append(f"Guide: table {rule.table}.")
     if automatic and rule.automatic:
         said.append(f"Not set: {rule.automatic}.")
     return " ".join(said)
@@ -82,7 +100,7 @@ def example(rule: Rule) -> str:
         return "true"
     if rule.kind in ("text", "file"):
         return '"…"'
-    if rule.kind in ("names", "chosen"):
+    if rule.kind in ("names", "words"):
         return literal(list(rule.choices[:1]))
     if rule.kind in ("region", "reference"):
         return literal([0, 8, 0, 8])

@@ -44,7 +44,7 @@ class Page:
     command: str = ""
     versions: str = ""
     tables: list[Table] = field(default_factory=list)
-    stages: list[tuple[str, bool, str]] = field(default_factory=list)  # (what, whether it ran, why)
+    stages: list[tuple[str, str, bool, str]] = field(default_factory=list)  # (letters of the guide, what, whether it ran, why)
     verdict: Verdict | None = None
     methods: Methods | None = None
     provenance: Provenance | None = None
@@ -168,8 +168,9 @@ def _tables(page: Page) -> list[Table]:
     tables = []
     tables.append(Table("Calibration", ("quantity", "value", "unit", "how it was found"), calibration_rows(page.calibration), (1,)))
     if page.stages:
-        done = [(what, "yes" if ran else "no", why) for what, ran, why in page.stages]
-        tables.append(Table("What was done, and why", ("stage", "done", "why"), done))
+        done = [(letters, what, "yes" if ran else "no", why) for letters, what, ran, why in page.stages]
+        remark = "Letters are those of the guide's stages (`gpu4d recipe stages`)."
+        tables.append(Table("What was done, and why", ("guide", "stage", "done", "why"), done, remark=remark))
     times = [_timing(s.name, s.seconds, s.patterns, s.nbytes) for s in record.stages]
     times.append(_timing("in all", sum(s.seconds for s in record.stages), 0, 0))
     tables.append(Table("Timings", ("stage", "seconds", "patterns", "patterns/s", "GB/s"), times, (1, 2, 3, 4)))

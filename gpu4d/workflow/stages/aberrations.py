@@ -34,23 +34,27 @@ class PhaseSettings:
     """Phase by side bands (SSB, WDD) and by aligned bright-field images (parallax)."""
 
     aberrations: bool | str = setting(
-        "auto", "decision", "Fit the aberrations of the probe to the scan before SSB or WDD. auto does so unless a defocus is given."
-    )
+        "auto", "decision", "Fit the aberrations of the probe to the scan before SSB or WDD. auto does so unless a defocus is given.",
+        tune="Switch it off for a probe that is known to be in focus and corrected: the fit needs a thin object and steps that resolve it.",
+    )  # fmt: skip
     defocus: float | None = setting(
         None, "number", "Defocus, if it is known. Positive is underfocus. Other aberrations then count as zero.",
         units="Å", low=-1e7, high=1e7, automatic="fitted, or zero",
+        tune="The sign matters: with the wrong one the phase is noise. Leave it out if you are not sure, and look at the fitted one.",
     )  # fmt: skip
     mode: str = setting(
         "weighted", "text", "Sum of the side bands for SSB: the weighted mean of all pixels, or the published means over double overlaps.",
         choices=("weighted", "exact"),
+        tune="weighted has less noise. exact is for comparisons with published results.",
     )  # fmt: skip
     epsilon: float = setting(
         0.003, "number", "Damps frequencies that few pixels measure. Larger values give a smoother, smaller phase.", low=0, high=1,
-        guide=(1e-3, 1e-1),
+        guide=(1e-3, 1e-1), tune="Raise it for few counts until the noise of high frequencies is bearable.",
     )  # fmt: skip
     upsample: int | None = setting(
         None, "whole", "Samples of the parallax image along one scan step.", low=1, high=16,
         automatic="2 where the steps are coarser than λ / (4α), else 1",
+        tune="More than the defocus moves the images apart gives no finer detail.",
     )  # fmt: skip
 
 
@@ -59,6 +63,7 @@ class Aberrations(Stage):
 
     name = "aberrations"
     title = "aberrations and method for the phase"
+    guide: ClassVar = ("T",)
     settings = PhaseSettings
     section = "phase"
     needs: ClassVar = ("technique", "total")

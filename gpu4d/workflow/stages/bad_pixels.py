@@ -17,6 +17,7 @@ class BadPixels(Stage):
 
     name = "bad_pixels"
     title = "bad pixels"
+    guide: ClassVar = ("B",)
     needs: ClassVar = ("first_sums",)
     makes: ClassVar = ("bad_pixels",)
 

@@ -22,6 +22,7 @@ class CalibrateDisk(Stage):
 
     name = "calibration"
     title = "calibration from the disk"
+    guide: ClassVar = ("2", "J", "K")
     needs: ClassVar = ("mean_pattern", "max_pattern")
     uses: ClassVar = ("trial", "trial_probe", "mean_disk", "vacuum_template", "probe_origin")
     makes: ClassVar = ("disk", "template", "template_origin", "probe")

@@ -28,11 +28,13 @@ class ClassificationSettings:
     """Classes of patterns that show the same reflections."""
 
     on: str | bool = setting(
-        "auto", "decision", "Whether patterns are classified. auto: if a sample of the scan shows more than one set of reflections."
-    )
+        "auto", "decision", "Whether patterns are classified. auto: if a sample of the scan shows more than one set of reflections.",
+        tune="Classify first if phases, or crystals and glass, are mixed: other results are then those of each.",
+    )  # fmt: skip
     classes: int | None = setting(
-        None, "whole", "Number of classes.", low=1, high=64, automatic="as many as the counts tell apart beyond noise, thickness, bending"
-    )
+        None, "whole", "Number of classes.", low=1, high=64, automatic="as many as the counts tell apart beyond noise, thickness, bending",
+        tune="Look at the mean pattern of each class before you call it a phase: bending and thickness make classes, too.",
+    )  # fmt: skip
     method: str = setting(
         "clusters", "text", "How the scan is split before parts are joined. clusters: k-means; nmf: the guide's factorisation; domains: "
         "closed regions of similar neighbours.", choices=("clusters", "nmf", "domains"),
@@ -54,6 +56,7 @@ class Classification(Stage):
 
     name = "classification"
     title = "classes of patterns"
+    guide: ClassVar = ("Q",)
     settings = ClassificationSettings
     section = "classification"
     needs: ClassVar = ("braggvectors", "origin", "template")

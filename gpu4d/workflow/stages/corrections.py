@@ -25,8 +25,9 @@ class CorrectionSettings:
     """Raw frames: dark, gain, streaks, hits. All of it is made to each pattern as it is read; the file stays as it is."""
 
     dark: str | None = setting(
-        None, "file", "FILE or FILE:/dataset with frames without a beam, or their mean. It is subtracted.", automatic="none"
-    )
+        None, "file", "FILE or FILE:/dataset with frames without a beam, or their mean. It is subtracted.", automatic="none",
+        tune="Give frames of the same session and exposure, ten or more: their noise is added to every pattern.",
+    )  # fmt: skip
     gain: str | None = setting(None, "file", "FILE or FILE:/dataset with the response of every pixel. It is divided by.", automatic="none")
     streaks: str = setting(
         "auto", "text", "Levels of columns or rows that are measured at the edge of the detector, and subtracted. auto: where the frames "
@@ -34,7 +35,11 @@ class CorrectionSettings:
     )  # fmt: skip
     background_mask_radius: float = setting(
         0.9, "number", "Pixels outside of a circle about the middle of the detector are its edge. This is its radius. Smaller gives more "
-        "pixels, but none may be one that the beam reaches.", units="half sides of the detector", low=0.1, high=1.4, guide=(0.85, 0.95),
+        "pixels, but none may be one that the beam reaches.", units="half sides of the detector",
+        low=0.1, high=1.4, guide=(0.85, 0.95), table="17.1",
+        tune="Set it lower for more pixels and a smaller error, and higher if the gate “Background at the edge” finds that the beam "
+        "reaches "
+        "them.",
     )  # fmt: skip
     edge: str | None = setting(
         None, "file", "FILE or FILE:/dataset with one value per detector pixel: not zero where no electron arrives.",
@@ -46,7 +51,10 @@ class CorrectionSettings:
     )  # fmt: skip
     hot_pixel_threshold: float = setting(
         5.0, "number", "How far the dark level, or the variance, of a hot, dead or flickering pixel is off. Lower finds more.", units="σ",
-        low=1, high=50, guide=(3, 5),
+        low=1, high=50, guide=(3, 5), table="17.1",
+        tune="3 finds more pixels of noisy detectors, and takes one good pixel in 370 with them; 5 is for clean ones. Look at the "
+        "picture of "
+        "the background.",
     )  # fmt: skip
 
 
@@ -55,6 +63,7 @@ class RawFrames(Stage):
 
     name = "corrections"
     title = "background of raw frames"
+    guide: ClassVar = ("3", "A", "B")
     settings = CorrectionSettings
     section = "corrections"
     needs: ClassVar = ("mean_pattern",)

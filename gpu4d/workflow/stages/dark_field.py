@@ -23,6 +23,7 @@ class DarkField(Stage):
 
     name = "dark_field"
     title = "dark-field images of reflections"
+    guide: ClassVar = ("P",)
     needs: ClassVar = ("lattice", "braggvectors", "origin", "unusable")
     makes: ClassVar = ("dark_field",)
     place: ClassVar = 31

@@ -27,32 +27,57 @@ class BraggSettings:
 
     power: float = setting(
         0.85, "number", "Exponent of the hybrid correlation: 1 is cross, 0 is phase correlation. Lower is sharper, but amplifies noise.",
-        low=0, high=1, guide=(0.80, 0.95),
+        low=0, high=1, guide=(0.80, 0.95), table="17.3",
+        tune="0.85 is a good start. Go to 0.95, or 1 (cross correlation), where noise gives false disks; towards 0.80 where disks nearly "
+        "touch. "
+        "Stay away from 0 (phase correlation): there noise looks as sharp as a disk. Positions are refined with refine_power.",
     )  # fmt: skip
     refine: str = setting(
         "auto", "text", "Sub-pixel position: a Poisson fit, the correlation's maximum, samples, or a parabola. auto: the fit if possible.",
         choices=("auto", "correlation", "likelihood", "upsample", "parabola", "none"),
+        tune="likelihood needs counts and disks that stand apart, and reaches what the counts allow. correlation suits all other data.",
     )  # fmt: skip
     refine_power: float = setting(
-        1.0, "number", "Exponent of the map on which positions are refined. 1 is the most precise.", low=0, high=1
-    )
+        1.0, "number", "Exponent of the map on which positions are refined. 1 is the most precise.", low=0, high=1,
+        tune="Leave it at 1. Lower values are for comparisons with programs that refine on the map of `power`.",
+    )  # fmt: skip
     upsample: int = setting(
-        16, "whole", "Samples per pixel for refine = upsample. Other methods do not use it.", low=2, high=1024, guide=(4, 8)
-    )
+        16, "whole", "Samples per pixel for refine = upsample. Other methods do not use it.", low=2, high=1024, guide=(4, 8),
+        table="17.3", tune="4 resolves a quarter of a pixel. The other methods have no such limit, and take less time.",
+    )  # fmt: skip
     min_significance: float = setting(
-        5.0, "number", "Least Poisson significance of a disk, in standard deviations.", units="σ", low=0, high=1e6
-    )
+        5.0, "number", "Least Poisson significance of a disk, in standard deviations.", units="σ", low=0, high=1e6,
+        tune="5 gives hardly any false disk at any dose. 3 to 4 finds weak disks for orientations, which bear a few false ones. It "
+        "replaces "
+        "thresholds relative to the strongest disk wherever values are counts.",
+    )  # fmt: skip
     min_relative_intensity: float = setting(
-        0.0, "number", "Least height relative to the strongest disk of the pattern.", low=0, high=1, guide=(0.01, 0.05)
+        0.0, "number", "Least height relative to the strongest disk of the pattern.", low=0, high=1, guide=(0.01, 0.05),
+        table="17.3", tune="0 leaves the decision to the significance. For values that are not counts, lower it until the Bragg vector "
+        "map shows "
+        "points between the reflections, then go back a step.",
+    )  # fmt: skip
+    min_absolute_intensity: float = setting(
+        0.0,
+        "number",
+        "Least height of a disk.",
+        units="counts per pixel",
+        low=0,
+        tune="Leave it at 0 unless the background has bumps of a known height.",
     )
-    min_absolute_intensity: float = setting(0.0, "number", "Least height of a disk.", units="counts per pixel", low=0)
     min_spacing: float | None = setting(
-        None, "number", "Least distance of two disks. The weaker one is dropped.", units="px", low=0, automatic="from the template's radius"
-    )
+        None, "number", "Least distance of two disks. The weaker one is dropped.", units="px", low=0, automatic="from the template's "
+        "radius",
+        tune="Set it below the distance of neighbouring reflections, and above a disk's radius, if one disk is found as two.",
+    )  # fmt: skip
     edge: float | None = setting(
-        None, "number", "Disks nearer to the detector's edge are dropped.", units="px", low=0, automatic="from the template's radius"
-    )
-    max_peaks: int = setting(70, "whole", "Most disks of one pattern.", low=1, high=10000, guide=(20, 50))
+        None, "number", "Disks nearer to the detector's edge are dropped.", units="px", low=0, automatic="from the template's radius",
+        tune="Disks that the edge cuts have wrong positions: keep at least a radius.",
+    )  # fmt: skip
+    max_peaks: int = setting(
+        70, "whole", "Most disks of one pattern.", low=1, high=10000, guide=(20, 50), table="17.3",
+        tune="It must exceed the disks of a pattern; more costs nothing. Of overlapping disks, few strong ones are the more reliable.",
+    )  # fmt: skip
 
 
 class Disks(Stage):
@@ -60,6 +85,7 @@ class Disks(Stage):
 
     name = "disks"
     title = "Bragg disks"
+    guide: ClassVar = ("L", "M", "N")
     settings = BraggSettings
     section = "bragg"
     needs: ClassVar = ("trial", "template", "technique")

@@ -38,6 +38,10 @@ class DpcSettings:
         low=0,
         high=10,
         guide=(1e-4, 1e-2),
+        table="17.6",
+        tune="Frequencies below √λ₁ are damped: raise it until clouds from noise and descan vanish. Everything larger than 1/√λ₁ "
+        "positions goes "
+        "with them.",
     )
     lambda2: float = setting(
         0.0,
@@ -47,31 +51,46 @@ class DpcSettings:
         low=0,
         high=1e6,
         guide=(1e-8, 1e-4),
+        table="17.6",
+        tune="Frequencies above 1/√λ₂ are damped, so that values below 1 change nothing that a scan resolves. Integration damps noise of "
+        "high "
+        "frequencies by itself.",
     )
     thickness: float | None = setting(
         None, "number", "Thickness of the specimen. Only if it is known and small is the phase called a potential. Fields are in V/Å then.",
         units="Å", low=0.1, high=1e7, automatic="not known: the result is called pseudo-DPC",
+        tune="Give it only if it was measured. A specimen thicker than 1.7 λ/α² is no projection.",
     )  # fmt: skip
     bragg_angle: float | None = setting(
         None, "number", "Smallest Bragg angle of a crystal, λ / 2d: smaller than the semi-angle for a potential.",
         units="mrad", low=1e-3, high=200, automatic="from the lattice, where one is found",
+        tune="It matters only if the phase shall show the lattice.",
     )  # fmt: skip
     descan: str = setting(
         "auto", "text", "What is subtracted of the centre of mass: a plane, its mean, nothing, or a plane only where it is clear of the "
         "specimen.", choices=("auto", "plane", "mean", "none"),
+        tune="plane removes a field that grows across the whole scan, too: give field_free, or take mean, for a junction that fills it.",
     )  # fmt: skip
     field_free: list[int] | None = setting(
         None, "region", "Region [rx0, rx1, ry0, ry1] without a field, such as vacuum. The descan is fitted there.", low=0,
         automatic="the descan is fitted to the whole scan",
+        tune="Take vacuum, or the ends of a device that carry no field, at two sides of the scan.",
     )  # fmt: skip
     boundary: str = setting(
         "mirror", "text", "Edges of the scan: mirror solves at once with free edges, padded iterates on a larger grid as the guide does.",
         choices=("mirror", "periodic", "padded"),
+        tune="mirror is right for a scan that is a part of something larger, periodic for a whole number of cells. padded is for "
+        "comparisons.",
     )  # fmt: skip
     padding_factor: float = setting(
-        2.0, "number", "Size of the larger grid of padded over that of the scan.", low=1, high=8, guide=(2.0, 4.0)
-    )
-    max_iterations: int = setting(25, "whole", "Most iterations of padded.", low=1, high=1000, guide=(10, 25))
+        2.0, "number", "Size of the larger grid of padded over that of the scan.", low=1, high=8, guide=(2.0, 4.0),
+        table="17.6", tune="More leaves smaller ghosts of the opposite edge, and takes more time. Only padded uses it.",
+    )  # fmt: skip
+    max_iterations: int = setting(
+        25, "whole", "Most iterations of padded.", low=1, high=1000, guide=(10, 25), table="17.6",
+        tune="Look at the picture “Convergence of the phase”: stop where the curve is flat. A slope over the whole scan needs more than "
+        "ten.",
+    )  # fmt: skip
 
 
 class DpcErrors(Stage):
@@ -79,6 +98,7 @@ class DpcErrors(Stage):
 
     name = "dpc_errors"
     title = "errors of the centre of mass"
+    guide: ClassVar = ("T",)
     needs: ClassVar = ("com", "total", "mean_pattern", "unusable", "technique")
     makes: ClassVar = ("com_variance",)
 
@@ -100,6 +120,7 @@ class Dpc(Stage):
 
     name = "dpc"
     title = "DPC: rotation, integration"
+    guide: ClassVar = ("I", "T")
     settings = DpcSettings
     section = "dpc"
     needs: ClassVar = ("com", "total", "technique")

@@ -29,6 +29,7 @@ class DriftSettings:
     second: str | None = setting(
         None, "file", "FILE or FILE:/dataset: a second scan of the same place whose rows cross those of this one.",
         automatic="drift is not measured",
+        tune="Record it at once after the first, turned by 90°: that is what tells drift from the specimen.",
     )  # fmt: skip
     angle: float = setting(90.0, "number", "By what the second scan was turned.", units="°", low=-360, high=360)
     fast_axes: list[int] | None = setting(
@@ -47,6 +48,7 @@ class Drift(Stage):
 
     name = "drift"
     title = "drift of the specimen"
+    guide: ClassVar = ("E",)
     settings = DriftSettings
     section = "drift"
     needs: ClassVar = ("bf",)

@@ -25,7 +25,7 @@ from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.lattice import SINGLE
 from gpu4d.workflow.stages.lattice_checks import NOMINAL
-from gpu4d.workflow.stages.technique import DEFLECTION, ring_of
+from gpu4d.workflow.stages.technique import DEFLECTION, beam_of, ring_of
 from gpu4d.workflow.structure_names import structure_named
 
 SIGNIFICANT = 3.0  # standard errors of a/b: a smaller ellipse is none that the rings show
@@ -42,14 +42,34 @@ class EllipseSettings:
     measure: str | bool = setting(
         "auto", "decision", "Measure the ellipse on rings of this scan. auto: on rings of spots and on the halo of a glass, but not where "
         "disks of one crystal are seen, and not on a phase object. Set false for a glass that is strained as a whole: it shows the same.",
+        tune="Better than a measurement on the specimen is one on a standard of the same session: `gpu4d calibrate`, then "
+        "input.calibration.",
     )  # fmt: skip
     given: list[float] | None = setting(
         None, "numbers", "Known ellipse: a/b, and the angle of a from qx towards qy in degrees.", units="a/b, degrees", length=2,
         automatic="as --calibration or the scan's file say, else measured where the scan has rings",
+        tune="Measure it on a polycrystal. An ellipse of 1 % that is not removed mixes the components of strain "
+        "by 1 % of their size, and adds 1 % everywhere if the reference is a crystal or of another scan.",
+    )  # fmt: skip
+
+    inner: float | None = setting(
+        None, "number", "Start of the annulus in which a ring is fitted.", units="of the largest radius on the detector", low=0.01, high=1,
+        guide=(0.3, 0.5), table="17.2", automatic="from the valley inside of the brightest ring",
+        tune="Set it beyond the beam and the foot of its disk, if the fit takes a ring that is none. Rings of a named structure do not "
+        "need it.",
+    )  # fmt: skip
+    outer: float | None = setting(
+        None, "number", "End of that annulus.", units="of the largest radius on the detector", low=0.02, high=1, guide=(0.7, 0.9),
+        table="17.2", automatic="as far outside of the ring as its valley is inside",
+        tune="Include the whole ring, and stop before the detector ends.",
     )  # fmt: skip
 
     def contradiction(self) -> str | None:
         """Say what is wrong with the settings together."""
+        if (self.inner is None) != (self.outer is None):
+            return "ellipse.inner and ellipse.outer belong together: give both, or none"
+        if self.inner is not None and self.outer is not None and self.inner >= self.outer:
+            return f"ellipse.outer = {self.outer:g} must be larger than ellipse.inner = {self.inner:g}"
         if self.given is not None and not (1 <= self.given[0] <= 2 and abs(self.given[1]) <= 360):
             return f"ellipse.given = {self.given}: need a/b from 1 to 2, and an angle from -360 to 360 degrees"
         return None
@@ -60,6 +80,7 @@ class Ellipse(Stage):
 
     name = "ellipse"
     title = "ellipse of the detector from rings"
+    guide: ClassVar = ("G", "H")
     settings = EllipseSettings
     section = "ellipse"
     needs: ClassVar = ("mean_pattern", "total", "technique")
@@ -124,9 +145,19 @@ class Ellipse(Stage):
             except InputError as error:
                 state.record.warn(f"the rings are not taken for those of {called}: {error}")
         try:
-            return gpu4d.calibrate.fit_halo(counts, mask=mask), "the brightest ring"
+            radii = self._radii(state)
+            return gpu4d.calibrate.fit_halo(counts, mask=mask, radii=radii), "the brightest ring" if radii is None else "the given annulus"
         except InputError as error:
             return None, str(error)
+
+    def _radii(self, state: RunState) -> tuple[float, float] | None:
+        """Return the annulus that the recipe names, pixels. None if it names none."""
+        given = self.given(state)
+        if given.inner is None or given.outer is None:
+            return None
+        (x, y), shape = beam_of(state), np.asarray(state.cube.detector_shape)
+        largest = float(min(x, y, shape[0] - 1 - x, shape[1] - 1 - y)) + 0.5
+        return given.inner * largest, given.outer * largest
 
     def _gates(self, state: RunState, fit: RingFit | HaloFit, what: str) -> bool:
         """Check that the ellipse is known, and that the rings lie on it. Return whether both are."""

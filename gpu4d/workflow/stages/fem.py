@@ -30,7 +30,8 @@ class FemSettings:
     measure: bool = setting(True, "switch", "Measure the variance of amorphous patterns over the positions, where there are any.")
     statistics: str = setting(
         "median", "text", "Variance that the report shows first. median: few crystallites do not change it; mean: the usual one. All "
-        "variants are in the result file.", choices=("median", "mean"),
+        "variants are in the result file.", choices=("median", "mean"), table="17.5",
+        tune="median for mixed specimens, because few crystallites do not change it. mean is what most papers have.",
     )  # fmt: skip
     normalise: bool = setting(
         False, "switch", "Divide every pattern by its diffuse intensity, so that differences of thickness leave the variance."
@@ -45,6 +46,7 @@ class Fem(Stage):
 
     name = "fem"
     title = "fluctuations of the glass"
+    guide: ClassVar = ("S",)
     settings = FemSettings
     section = "fem"
     needs: ClassVar = ("glass",)

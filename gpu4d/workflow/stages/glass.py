@@ -51,6 +51,7 @@ class FindGlass(Stage):
 
     name = "glass"
     title = "rings of the amorphous part"
+    guide: ClassVar = ("S",)
     needs: ClassVar = ("technique", "unusable")
     uses: ClassVar = ("ring", "classes", "disk", "template", "mean_pattern", "radial_profile", "ring_profiles", "ring_origin")
     makes: ClassVar = ("glass",)

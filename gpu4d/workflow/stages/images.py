@@ -47,6 +47,7 @@ class Images(Stage):
 
     name = "images"
     title = "virtual images"
+    guide: ClassVar = ("P",)
     settings = ImageSettings
     section = "images"
     needs: ClassVar = ("mean_pattern", "unusable")

@@ -37,6 +37,15 @@ class LatticeSettings:
     fit: str = setting(
         "disks", "text", "What it is fitted to. disks: positions of single disks. pattern: then all counts of the pattern, with all disks "
         "tied to it: some 5 ms a pattern and core, and more precise where disks overlap or are weak.", choices=("disks", "pattern"),
+        tune="Take pattern for disks that overlap, are weak, or are few. disks is much faster.",
+    )  # fmt: skip
+    weights: str = setting(
+        "sqrt", "text", "Weight of a disk in the fit to disks. sqrt: √intensity, so that its cost has the weight 1/variance; errors: its "
+        "standard "
+        "errors; py4dstem: its intensity; uniform: all alike.", choices=("sqrt", "errors", "py4dstem", "uniform"), table="17.4",
+        tune="Keep weights: uniform lets weak disks spoil the fit of strong ones. errors needs the standard errors of a likelihood fit "
+        "or of "
+        "counts.",
     )  # fmt: skip
 
 
@@ -45,6 +54,7 @@ class LatticeFit(Stage):
 
     name = "lattice"
     title = "lattice and local fits"
+    guide: ClassVar = ("R",)
     settings = LatticeSettings
     section = "lattice"
     needs: ClassVar = ("braggvectors", "origin", "template")
@@ -56,6 +66,7 @@ class LatticeFit(Stage):
         import gpu4d
 
         record, disks, origin = state.record, state["braggvectors"], state["origin"]
+        weights = self._weights(state)
         with record.stage(self.title):
             found = gpu4d.crystal.find_lattices(disks, origin, most=MOST, where=state.where, calibration=state.calibration)
             if not len(found):
@@ -64,8 +75,10 @@ class LatticeFit(Stage):
                 return
             lattice, several = found[0], None
             if len(found) > 1:
-                several = gpu4d.crystal.fit_lattices(disks, found, origin=origin, where=state.where, radius=state["template"].radius)
-            fit = gpu4d.fit_lattice(disks, lattice, origin=origin) if several is None else several[0]
+                several = gpu4d.crystal.fit_lattices(
+                    disks, found, origin=origin, where=state.where, radius=state["template"].radius, weights=weights
+                )
+            fit = gpu4d.fit_lattice(disks, lattice, origin=origin, weights=weights) if several is None else several[0]
             if self.given(state).fit == "pattern" and np.asarray(fit.mask).any():
                 fit = self._whole_pattern(state, fit)
         state.keep("lattice", lattice)
@@ -84,6 +97,14 @@ class LatticeFit(Stage):
             state.keep("lattice_fit", fit)
             self._sharpness_gate(state, fit)
             self._warn_of_ellipse(state, fit)
+
+    def _weights(self, state: RunState) -> str:
+        """Return the weights that the recipe names. Disks without standard errors have the usual ones, and a warning says so."""
+        asked: str = self.given(state).weights
+        if asked == "errors" and not {"sx", "sy"} <= set(state["braggvectors"].fields):
+            state.record.warn("lattice.weights = errors needs standard errors of the disks, which these have not: √intensity is used")
+            return "sqrt"
+        return asked
 
     def _whole_pattern(self, state: RunState, fit: Any) -> Any:
         """Fit the lattices to all counts of their patterns. Values that are no counts have no such fit, and keep the disks' lattice."""

@@ -22,6 +22,7 @@ class LatticeChecks(Stage):
 
     name = "lattice_checks"
     title = "lattice and calibration against each other"
+    guide: ClassVar = ("W",)
     needs: ClassVar = ("lattice", "lattice_fit")
     uses: ClassVar = ("strain", "rotation", "shadow_rotation")
 

@@ -29,6 +29,7 @@ class MagneticSettings:
     second: str | None = setting(
         None, "file", "FILE or FILE:/dataset: a second scan of the same places, after the change that `relation` names.",
         automatic="none: electric fields stay in the map",
+        tune="Turn the magnetisation round, or the specimen over: the magnetic deflection changes its sign, the electric one does not.",
     )  # fmt: skip
     relation: str = setting(
         "reversed", "text", "What changed before the second scan: the magnetisation was reversed, or the specimen was turned over about "
@@ -41,6 +42,7 @@ class MagneticSettings:
     field_free: list[int] | None = setting(
         None, "region", "Region [rx0, rx1, ry0, ry1] without a field, such as vacuum. The descan is fitted there.", low=0,
         automatic="the descan is fitted to the whole scan, and the mean of B is lost",
+        tune="Take vacuum beside the specimen, as far from its stray field as the scan has it.",
     )  # fmt: skip
 
     @property
@@ -54,6 +56,7 @@ class Magnetic(Stage):
 
     name = "magnetic"
     title = "magnetic induction"
+    guide: ClassVar = ("T2",)
     settings = MagneticSettings
     section = "magnetic"
     needs: ClassVar = ("com", "unusable", "technique")

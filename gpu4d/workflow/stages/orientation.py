@@ -45,19 +45,25 @@ class OrientationSettings:
     structures: list[str] | None = setting(
         None, "names", "Structures to compare: names of standards, or CIF files, as a list.", choices=tuple(STANDARDS),
         automatic="no orientations",
+        tune="Name all phases that may be there, and no others: more look-alikes make every answer less sure.",
     )  # fmt: skip
     thickness: float | None = setting(
         None, "number", "Thickness of the crystal along the beam.", units="Å", low=5, high=5000,
         automatic="the one from 15 to 300 Å that explains a sample best",
+        tune="Give it if it is known: it decides how far from the Ewald sphere reflections shine.",
     )  # fmt: skip
     intensity_error: float = setting(
-        0.2, "number", "Relative error of kinematical intensities. Thick crystals need more, 0.5 or so.", low=0, high=2
-    )
+        0.2, "number", "Relative error of kinematical intensities. Thick crystals need more, 0.5 or so.", low=0, high=2,
+        tune="Too small a value lets dynamical intensities decide between look-alikes.",
+    )  # fmt: skip
     step_degrees: float = setting(
         1.0, "number", "Distance of zone axes in the library. 2 is three times as fast. It misses some look-alikes, so that margins come "
         "out too large.", units="degrees", low=0.5, high=10,
     )  # fmt: skip
-    min_disks: int = setting(4, "whole", "Patterns with fewer disks have no orientation.", low=2, high=1000)
+    min_disks: int = setting(
+        4, "whole", "Patterns with fewer disks have no orientation.", low=2, high=1000,
+        tune="With fewer than four disks several zone axes always fit.",
+    )  # fmt: skip
     overlaps: bool = setting(True, "switch", "Look for a second grain at every position.")
     patterns: str | bool = setting(
         "auto", "decision", "Compare look-alikes by the counts in the patterns. auto: if the values are counts, and disks were searched "
@@ -71,6 +77,7 @@ class Orientation(Stage):
 
     name = "orientation"
     title = "orientations and phases"
+    guide: ClassVar = ("Q",)
     settings = OrientationSettings
     section = "orientation"
     needs: ClassVar = ("braggvectors", "origin", "template")

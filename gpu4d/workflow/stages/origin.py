@@ -27,11 +27,15 @@ class OriginSettings:
 
     fit: str = setting(
         "auto", "text", "Surface through the measured positions. auto: a quadratic where it fits clearly better than a plane.",
-        choices=("auto", "plane", "quadratic", "constant"),
+        choices=("auto", "plane", "quadratic", "constant"), table="17.2",
+        tune="A plane (order 1) suits small scans, a quadratic (order 2) large fields and scan coils that are not linear. Look at the "
+        "residual of "
+        "the gate “Origin on its surface”.",
     )  # fmt: skip
     method: str = setting(
         "auto", "text", "brightest: the brightest disk near the surface; friedel: the middle of pairs of disks; auto: pairs if the "
         "detector mask covers the beam.", choices=("auto", "brightest", "friedel"),
+        tune="friedel is for a beam stop, and for crystals whose diffracted disks are brighter than the beam.",
     )  # fmt: skip
 
 
@@ -40,6 +44,7 @@ class BeamOrigin(Stage):
 
     name = "origin"
     title = "origin of every pattern"
+    guide: ClassVar = ("F",)
     settings = OriginSettings
     section = "origin"
     needs: ClassVar = ("braggvectors", "template")

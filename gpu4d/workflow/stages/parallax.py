@@ -25,6 +25,7 @@ class ParallaxStage(Stage):
 
     name = "parallax"
     title = "parallax: aligned bright-field images"
+    guide: ClassVar = ("T",)
     needs: ClassVar = ("phase_method",)
     uses: ClassVar = ("dpc", "disk")
     makes: ClassVar = ("parallax", "parallax_image")

@@ -19,6 +19,7 @@ class Patterns(Stage):
 
     name = "patterns"
     title = "patterns that hold counts"
+    guide: ClassVar = ("1",)
     needs: ClassVar = ("total", "mean_pattern")
     makes: ClassVar = ("unusable",)
 

@@ -18,7 +18,7 @@ from gpu4d.workflow.inputs import region_mask
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
-from gpu4d.workflow.stages.trial import template_of
+from gpu4d.workflow.stages.trial import template_like, template_of
 
 ALONE = 1.6  # radii: distance from a disk's centre within which it is measured alone
 
@@ -30,16 +30,28 @@ class ProbeSettings:
     file: str | None = setting(
         None, "file", "FILE or FILE:/dataset with an image of the probe in vacuum.",
         automatic="vacuum_region, else a disk of the measured radius and edge",
+        tune="Record one with the settings of the scan, over vacuum. A patterned probe needs it; for a plain aperture the measured disk "
+        "is as "
+        "good.",
     )  # fmt: skip
     vacuum_region: list[int] | None = setting(
-        None, "region", "Scan positions in vacuum, [rx0, rx1, ry0, ry1], whose aligned mean is the probe.", low=0
-    )
+        None, "region", "Scan positions in vacuum, [rx0, rx1, ry0, ry1], whose aligned mean is the probe.", low=0,
+        tune="Take positions without specimen, and without the rim of one: 16 or more.",
+    )  # fmt: skip
     template: str = setting(
         "auto",
         "text",
         "Trench that makes the template's sum zero. own: the disk itself; auto: own if the probe has a pattern.",
         choices=("auto", "sigmoid", "gaussian", "logistic", "own", "flat"),
+        tune="sigmoid suits disks that stand apart, own those of a patterned probe that overlap. flat finds disks in diffuse background.",
     )
+    gaussian_width: float = setting(
+        2.0, "number", "Standard deviation of the Gaussian that template = gaussian subtracts.", units="probe radii", low=0.5, high=20,
+        guide=(1.5, 3.0), table="17.3",
+        tune="Wider subtracts less beside a disk, but reaches more neighbours, whose counts then weaken weak disks. Other trenches do "
+        "not use "
+        "it.",
+    )  # fmt: skip
 
     def contradiction(self) -> str | None:
         """Say what is wrong with the settings together."""
@@ -53,6 +65,7 @@ class Probe(Stage):
 
     name = "probe"
     title = "bright-field disk"
+    guide: ClassVar = ("4", "K")
     settings = ProbeSettings
     section = "probe"
     needs: ClassVar = ("mean_pattern",)
@@ -73,8 +86,8 @@ class Probe(Stage):
                 )
             if image is not None:
                 try:
-                    state.keep("vacuum_template", gpu4d.probe.template(image, kind=self.given(state).template))
                     vacuum = gpu4d.probe.measure_disk(image)
+                    state.keep("vacuum_template", template_like(state, image, vacuum))
                 except InputError as error:
                     raise InputError(f"the vacuum probe ({origin}) cannot be used: {error}") from error
                 state.keep("probe_origin", origin)

@@ -24,7 +24,10 @@ SETTLED = 0.02  # of the misfit: the last tenth of the sweeps changes less
 class PtychographySettings:
     """Iterative ptychography."""
 
-    sweeps: int = setting(20, "whole", "How often all patterns are used.", low=1, high=10_000, guide=(20, 200))
+    sweeps: int = setting(
+        20, "whole", "How often all patterns are used.", low=1, high=10_000, guide=(20, 200),
+        tune="The gate of the misfit says whether it still changes. Thick or defocused data need more.",
+    )  # fmt: skip
     slices: int = setting(1, "whole", "Slices of the object along the beam. More than one needs the thickness.", low=1, high=1000)
     thickness: float | None = setting(
         None, "number", "Thickness of the object, for several slices.", units="Å", low=0.1, high=1e5, automatic="a thin object"
@@ -56,6 +59,7 @@ class Ptychography(Stage):
 
     name = "ptychography"
     title = "iterative ptychography"
+    guide: ClassVar = ("T",)
     settings = PtychographySettings
     section = "ptychography"
     needs: ClassVar = ("phase_method", "probe_aberrations")

@@ -29,6 +29,7 @@ class RadialProfiles(Stage):
 
     name = "radial"
     title = "radial profile and its variance"
+    guide: ClassVar = ("S",)
     needs: ClassVar = ("mean_pattern", "unusable", "technique")
     uses: ClassVar = ("disk", "ring", "ellipse")
     makes: ClassVar = ("radial_profile", "ring_profiles", "ring_origin")

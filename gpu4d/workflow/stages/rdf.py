@@ -25,8 +25,9 @@ class RdfSettings:
     """Radial distribution function of amorphous patterns. Scattering vectors are k = 1/d."""
 
     composition: str | None = setting(
-        None, "text", "Elements and their shares, such as Cu50Zr50 or SiO2.", automatic="no radial distribution function is computed"
-    )
+        None, "text", "Elements and their shares, such as Cu50Zr50 or SiO2.", automatic="no radial distribution function is computed",
+        tune="Shares by number of atoms. Errors of some per cent of a share hardly matter.",
+    )  # fmt: skip
     density: float | None = setting(
         None, "number", "Atoms per Å³.", units="1/Å³", low=1e-4, high=HIGHEST_DENSITY, automatic="from the slope below the first shell"
     )
@@ -37,15 +38,21 @@ class RdfSettings:
     fit_from: float | None = setting(
         None, "number", "Start of the range in which scale and background are fitted.", units="1/Å", low=0, high=10,
         automatic="0.3 of the largest k",
+        tune="Start where oscillations have become small.",
     )  # fmt: skip
     fit_to: float | None = setting(
         None, "number", "End of that range. It must lie beyond the visible oscillations.", units="1/Å", low=0.1, high=10,
-        guide=(1.2, 1.6), automatic="the largest k",
+        guide=(1.2, 1.6), table="17.5", automatic="the largest k",
+        tune="Extend it past the last oscillation that you see. k is 1/d: Q = 2πk is 6.28 times as large.",
     )  # fmt: skip
-    band_low: float = setting(0.2, "number", "Low cut-off of the structure factor.", units="1/Å", low=0, high=5, guide=(0.15, 0.25))
+    band_low: float = setting(
+        0.2, "number", "Low cut-off of the structure factor.", units="1/Å", low=0, high=5, guide=(0.15, 0.25), table="17.5",
+        tune="It must lie outside of the beam's disk, whose tail gives slow waves in G(r), and inside of the first ring.",
+    )  # fmt: skip
     band_high: float | None = setting(
-        None, "number", "High cut-off of the structure factor.", units="1/Å", low=0.2, high=10, guide=(0.7, 0.9),
+        None, "number", "High cut-off of the structure factor.", units="1/Å", low=0.2, high=10, guide=(0.7, 0.9), table="17.5",
         automatic="0.95 of the largest k",
+        tune="Lower it until ripples of noise in G(r) vanish. Distances closer than 0.5/k are no longer told apart.",
     )  # fmt: skip
     damping: str | float = setting(
         0.0, "number or word", "Further window: exp(−B k²) with B in Å², or lorch. 0: none.", units="Å²", low=0, high=100,
@@ -69,6 +76,7 @@ class Rdf(Stage):
 
     name = "rdf"
     title = "radial distribution function"
+    guide: ClassVar = ("S",)
     settings = RdfSettings
     section = "rdf"
     needs: ClassVar = ("glass",)

@@ -37,7 +37,10 @@ class ShadowSettings:
 
     images: str | None = setting(
         None, "file", "FILE or FILE:/dataset with one shadow image or several. They are read as the scan is: with its exchanged axes and "
-        "its binning.", automatic="no rotation is measured from shadow images",
+        "its binning.", automatic="no rotation is measured from shadow images", table="17.2",
+        tune="Shadow images are the most reliable way to the rotation, and tell 180° apart if the sign of the defocus is known. Without "
+        "them DPC "
+        "finds it by least curl.",
     )  # fmt: skip
     positions: list[list[float]] | None = setting(
         None, "rows", "Probe position [rx, ry] of each shadow image, in pixels of the STEM image.", units="scan px", length=2,
@@ -94,6 +97,7 @@ class Shadow(Stage):
 
     name = "shadow"
     title = "rotation from shadow images"
+    guide: ClassVar = ("I",)
     settings = ShadowSettings
     section = "shadow"
     needs: ClassVar = ("bf",)

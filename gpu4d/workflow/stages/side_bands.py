@@ -23,6 +23,7 @@ class Ssb(Stage):
 
     name = "ssb"
     title = "single-side-band ptychography"
+    guide: ClassVar = ("T",)
     needs: ClassVar = ("phase_method", "probe_aberrations")
     uses: ClassVar = ("dpc",)
     makes: ClassVar = ("ssb", "ssb_phase", "ssb_transmission", "ssb_transfer")
@@ -98,6 +99,7 @@ class Wdd(Ssb):
 
     name = "wdd"
     title = "Wigner-distribution deconvolution"
+    guide: ClassVar = ("T",)
     makes: ClassVar = ("wdd", "wdd_phase", "wdd_transmission", "wdd_transfer")
     cites: ClassVar[tuple[str, ...]] = ("rodenburg1992", "bangun2023")
     place: ClassVar = 17

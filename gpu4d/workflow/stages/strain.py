@@ -42,28 +42,37 @@ class StrainSettings:
     method: str = setting(
         "disks", "text", "disks: from the lattices fitted to Bragg disks; cepstrum: from the power cepstrum of every pattern, in one more "
         "pass over the scan, for disks that overlap or are filled unevenly.", choices=("disks", "cepstrum"),
+        tune="Try cepstrum where disks overlap so much that single ones are not found, and where bending fills them unevenly.",
     )  # fmt: skip
     reference: str | list[int] = setting(
         "median", "reference", "Unstrained lattice. median, mean: that over the scan; auto: that of the largest connected region in which "
         "the lattice is the same within the noise; crystal: that of the one structure in orientation.structures, with the pixel size; or "
-        "that of a region of the same phase and orientation, given vectors, or that of another run.", choices=WORDS,
+        "that of a region of the same phase and orientation, given vectors, or that of another run.", choices=WORDS, table="17.4",
+        tune="Best is a region of the same phase and orientation that is known to be unstrained. auto finds the quietest one if none is "
+        "known; "
+        "median is right if most of the scan is unstrained.",
     )  # fmt: skip
     definition: str = setting(
         "finite", "text", "finite: U − 1 of F = R U; infinitesimal: symmetric part of F − 1; first_order: py4DSTEM's.",
         choices=("finite", "infinitesimal", "first_order"),
+        tune="finite shows no strain where the lattice only turns. The others are for comparisons, and differ by the square of the strain.",
     )  # fmt: skip
     axis: float | str = setting(
         0.0, "number or word", "Direction of the tensor's x axis: degrees from the first scan axis towards the second (from the first "
         "detector axis if the rotation is not calibrated), or along the lattice vector g1 or g2 of the reference.", units="degrees",
-        low=-360, high=360, choices=("g1", "g2"),
+        low=-360, high=360, choices=("g1", "g2"), table="17.4",
+        tune="Use a direction that means something: of the interface, of growth, or a lattice vector. Components are those of the scan "
+        "axes only "
+        "if the rotation is calibrated.",
     )  # fmt: skip
     along: str = setting(
         "none", "text", "One more map for each named lattice vector: the normal strain along it, which is the relative change of the "
         "spacing of its planes. It does not depend on the axes.", choices=("none", "g1", "g2", "both"),
     )  # fmt: skip
     max_strain: float = setting(
-        0.10, "number", "Strain of a larger magnitude counts as an outlier in the quality gate.", low=1e-4, high=1, guide=(0.05, 0.10)
-    )
+        0.10, "number", "Strain of a larger magnitude counts as an outlier in the quality gate.", low=1e-4, high=1, guide=(0.05, 0.10),
+        table="17.4", tune="Set it to what the material can bear: 1 to 2 % for most crystals, 5 to 10 % for thin films.",
+    )  # fmt: skip
 
     def contradiction(self) -> str | None:
         """Say what is wrong with the settings: a recipe with vectors that span no lattice is refused when it is read."""
@@ -76,6 +85,7 @@ class Strain(Stage):
 
     name = "strain"
     title = "strain"
+    guide: ClassVar = ("R",)
     settings = StrainSettings
     section = "strain"
     needs: ClassVar = ("lattice", "lattice_fit", "braggvectors")

@@ -29,6 +29,7 @@ class FirstSums(Stage):
 
     name = "survey"
     title = "mean, maximum, centre of mass"
+    guide: ClassVar = ("1", "P")
     makes: ClassVar = ("first_sums",)
     compiles: ClassVar = ("sums",)
 
@@ -45,6 +46,7 @@ class Sums(Stage):
 
     name = "sums"
     title = "mean, maximum, centre of mass without bad pixels"
+    guide: ClassVar = ("B",)
     needs: ClassVar = ("first_sums", "bad_pixels")
     makes: ClassVar = ("mean_pattern", "max_pattern", "com", "total")
 

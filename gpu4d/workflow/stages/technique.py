@@ -1,5 +1,7 @@
 """Choose the technique: the one the recipe names, or the one the data suggest."""
 
+# ruff: noqa: RUF009 - `setting` makes a dataclass field, nothing mutable
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from gpu4d.crystal.technique import LEAST_DISKS, LEAST_SHARE, Suggestion, of_rin
 from gpu4d.data.sample import grid_positions, patterns_at
 from gpu4d.preprocess.kind import is_flat, raw_frames
 from gpu4d.rings.find_ring import Ring, find_ring
+from gpu4d.workflow.guide.scenarios import NAMES as SCENARIOS
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.settings import setting
 from gpu4d.workflow.stage import Stage
@@ -31,8 +34,16 @@ class AnalysisSettings:
         "parallax, ptychography or a magnetic map beside it; bragg and dpc both; amorphous: radial statistics, distances of atoms, "
         "fluctuations and strain from a diffuse ring; or none. auto decides from the data and says why.",
         choices=("auto", "bragg", *DEFLECTION, "amorphous", "images"),
+        tune="Leave it at auto if you are not sure. `gpu4d recipe new --for` writes a recipe for one purpose.",
     )  # fmt: skip
-    trial_positions: int = setting(36, "whole", "Positions at which Bragg disks are tried before deciding.", low=1, high=4096)
+    scenario: list[str] | None = setting(
+        None, "words", "Scenarios of the guide. Their adjustments are made to settings that the recipe does not give.", choices=SCENARIOS,
+        table="17.7", automatic="none", tune="The report says which settings a scenario changed, and what no setting can do.",
+    )  # fmt: skip
+    trial_positions: int = setting(
+        36, "whole", "Positions at which Bragg disks are tried before deciding.", low=1, high=4096,
+        tune="More finds a lattice that a small part of the scan has.",
+    )  # fmt: skip
 
 
 class Technique(Stage):
@@ -40,6 +51,7 @@ class Technique(Stage):
 
     name = "technique"
     title = "choice of the technique"
+    guide: ClassVar = ("R", "S", "T")
     settings = AnalysisSettings
     section = "analysis"
     needs: ClassVar = ("mean_pattern",)

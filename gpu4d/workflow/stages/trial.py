@@ -18,6 +18,7 @@ from gpu4d.data.sample import grid_positions, patterns_at
 from gpu4d.errors import InputError
 from gpu4d.preprocess import in_counts
 from gpu4d.probe import Disk, Template
+from gpu4d.probe.template_kernel import LEAST_TRENCH
 from gpu4d.workflow.run_state import RunState
 from gpu4d.workflow.stage import Reason, Stage, no, yes
 from gpu4d.workflow.stages.origin import measure_origin
@@ -91,6 +92,7 @@ class TryDisks(Stage):
 
     name = "trial"
     title = "trial: Bragg disks at a few positions"
+    guide: ClassVar = ("F", "L", "M")
     needs: ClassVar = ("total",)
     uses: ClassVar = ("mean_disk", "vacuum_template", "unusable")
     makes: ClassVar = ("trial", "trial_probe")
@@ -128,7 +130,15 @@ def template_of(state: RunState, disk: Disk) -> Template:
     import gpu4d
 
     image = gpu4d.probe.synthetic(state.cube.detector_shape, disk.radius, center=(disk.qx, disk.qy), edge=max(disk.edge, LEAST_EDGE))
-    return gpu4d.probe.template(image, kind=state.recipe.probe.template)
+    return template_like(state, image, disk)
+
+
+def template_like(state: RunState, image: np.ndarray, disk: Disk) -> Template:
+    """Make the template of an image of the probe, whose disk was measured, as the recipe says."""
+    import gpu4d
+
+    given = state.recipe.probe
+    return gpu4d.probe.template(image, kind=given.template, sigma=given.gaussian_width * max(disk.radius, LEAST_TRENCH))
 
 
 def try_disks(state: RunState, probe: tuple[Disk | None, Template], positions: np.ndarray, options: SearchOptions) -> Trial:

@@ -18,6 +18,7 @@ class VectorMap(Stage):
 
     name = "vector_map"
     title = "Bragg vector map"
+    guide: ClassVar = ("O",)
     needs: ClassVar = ("braggvectors", "origin", "template")
     makes: ClassVar = ("bragg_vector_map",)
     place: ClassVar = 50
