@@ -192,6 +192,8 @@ def _commands() -> click.Group:
     @device
     @click.option("--bundle", is_flag=True, help="Put the raw scan into result.h5, compressed, instead of a link to its file.")
     @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write a trace of the work, for ui.perfetto.dev.")
+    @click.option("--no-cache", is_flag=True, help="Compute everything, and keep nothing for later runs.")
+    @click.option("--exact", is_flag=True, help="Read large files as a whole to see whether they have changed since an earlier run.")
     @run_flags
     @click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
     @click.option("--quiet", is_flag=True, help="Show no progress, and print the report's path alone.")
@@ -204,6 +206,8 @@ def _commands() -> click.Group:
         overwrite: bool,
         bundle: bool,
         trace: Path | None,
+        no_cache: bool,
+        exact: bool,
         show: bool,
         quiet: bool,
         as_json: bool,
@@ -221,6 +225,7 @@ def _commands() -> click.Group:
         settings = with_flags(recipe, flags)
         with watcher(quiet) as progress:
             options: dict[str, Any] = {"overwrite": overwrite, "watcher": progress, "trace": trace, "bundle": bundle}
+            options |= {"cache": not no_cache, "exact": exact}
             result = run_workflow(file, out, recipe=settings, command=_command_line(), **options)
         report = result.folder / REPORT
         text = json.dumps(result.as_dict(), indent=1) if as_json else str(report) if quiet else result.summary()

@@ -7,7 +7,7 @@ import platform
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gpu4d.sizes import format_bytes
 from gpu4d.workflow import terminal
 from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.inputs import open_scan, preview_warning
+from gpu4d.workflow.keeping import KeptRecord, calls_of
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
 from gpu4d.workflow.record import Record, SilentWatcher, Watcher
@@ -43,10 +44,13 @@ class Result:
         Holds result.h5, report.html, recipe.toml and PNGs.
     state : RunState
         All results in memory. `state.products` has the names of the result file.
+    kept : list of str
+        Titles of the stages that were not computed, because an earlier run has made the same.
     """
 
     folder: Path
     state: RunState
+    kept: list[str] = field(default_factory=list)
 
     @property
     def record(self) -> Record:
@@ -72,7 +76,8 @@ class Result:
         lines += [wrapped(f"look at: {g.name}: {g.measured}, expected {g.expected}: {g.advice}") for g in missed]
         passed, seconds = len(record.gates) - len(missed), sum(s.seconds for s in record.stages)
         gates = f"{passed} of {len(record.gates)} quality gates passed, " if record.gates else ""
-        lines.append(f"{gates}{seconds:.1f} s")
+        kept = f", {len(self.kept)} steps kept from an earlier run" if self.kept else ""
+        lines.append(f"{gates}{seconds:.1f} s{kept}")
         lines.append(f"report: {self.folder / output.REPORT}")
         return "\n".join(lines)
 
@@ -82,11 +87,13 @@ class Result:
         return {
             "folder": str(self.folder),
             "results": sorted(self.state.products),
+            "technique": self.state.get("technique"),
             "headline": found(self.state),
             "figures": [{"name": what, "value": value, "remark": remark} for what, value, remark in record.figures],
             "decisions": [asdict(d) for d in record.decisions],
             "gates": [asdict(g) for g in record.gates],
             "warnings": record.warnings,
+            "kept": self.kept,
             "seconds": sum(s.seconds for s in record.stages),
         }
 
@@ -101,6 +108,8 @@ def run(
     command: str = "",
     trace: str | Path | None = None,
     bundle: bool = False,
+    cache: bool = False,
+    exact: bool = False,
 ) -> Result:
     """Analyse a scan and write its results into a folder.
 
@@ -122,6 +131,11 @@ def run(
         File for a Chrome trace of reading, copying and computing in all passes. It is written also if the run fails.
     bundle : bool
         Write the raw scan into result.h5, compressed without loss. By default it has a link to the scan's file.
+    cache : bool
+        Keep what each stage makes in the user's folder for caches, and compute only what an earlier run with the same inputs has not
+        made. `gpu4d run` does so.
+    exact : bool
+        Read large files as a whole to see whether they are those of an earlier run, as of `gpu4d.workflow.keeping.identity_of`.
 
     Returns
     -------
@@ -141,17 +155,18 @@ def run(
     if trace is not None and (recipe.compute.workers or recipe.compute.scheduler):
         raise InputError(f"--trace {trace} shows one process: leave it out with --workers or --scheduler, and look at Dask's dashboard")
     trace = None if trace is None else check_trace(Path(trace), out, overwrite)
-    record = Record(watcher or SilentWatcher())
+    record = (KeptRecord if cache else Record)(watcher or SilentWatcher())
     with record.stage("open"):
         cube = open_scan(path, recipe, record)
+    calls = calls_of(path, cube, recipe, record, exact) if cache else None
     if recipe.input.preview:
         record.warn(preview_warning(cube))
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
         with workers_of(recipe) as client:
-            state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True)
+            state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True, calls=calls)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
         publish(state, new, out, title, command, bundle)
-    return Result(Path(out), state)
+    return Result(Path(out), state, [] if calls is None else calls.kept)
 
 
 def needed(recipe: Recipe) -> None:
