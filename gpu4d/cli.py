@@ -136,6 +136,7 @@ def _commands() -> click.Group:
     import click
 
     import gpu4d
+    from gpu4d.cli_batch import batch_command, cache_command
     from gpu4d.cli_bench import bench_commands
     from gpu4d.cli_capabilities import capabilities_command
     from gpu4d.cli_convert import convert_command
@@ -334,6 +335,8 @@ def _commands() -> click.Group:
     plan_command(commands, debug)
     capabilities_command(commands, debug, _say)
     convert_command(commands, debug, _say)
+    batch_command(commands, debug, _say)
+    cache_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
     bench_commands(commands, debug, _say)
     return commands

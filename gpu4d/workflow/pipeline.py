@@ -46,11 +46,14 @@ class Result:
         All results in memory. `state.products` has the names of the result file.
     kept : list of str
         Titles of the stages that were not computed, because an earlier run has made the same.
+    pictures : list of str
+        Names of the pictures, in the order of the report.
     """
 
     folder: Path
     state: RunState
     kept: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
 
     @property
     def record(self) -> Record:
@@ -93,6 +96,7 @@ class Result:
             "decisions": [asdict(d) for d in record.decisions],
             "gates": [asdict(g) for g in record.gates],
             "warnings": record.warnings,
+            "pictures": self.pictures,
             "kept": self.kept,
             "seconds": sum(s.seconds for s in record.stages),
         }
@@ -165,8 +169,8 @@ def run(
         with workers_of(recipe) as client:
             state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True, calls=calls)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
-        publish(state, new, out, title, command, bundle)
-    return Result(Path(out), state, [] if calls is None else calls.kept)
+        pictures = publish(state, new, out, title, command, bundle)
+    return Result(Path(out), state, [] if calls is None else calls.kept, [picture.name for picture in pictures])
 
 
 def needed(recipe: Recipe) -> None:
@@ -213,8 +217,8 @@ def tracing(path: Path | None) -> Iterator[Timeline | None]:
         raise InputError(f"--trace {path} cannot be written ({error.strerror or error}); the results are complete") from error
 
 
-def publish(state: RunState, new: Path, out: Path, title: str, command: str = "", bundle: bool = False) -> None:
-    """Write recipe, pictures, EMD file and report into the folder `new`, which becomes `out`."""
+def publish(state: RunState, new: Path, out: Path, title: str, command: str = "", bundle: bool = False) -> list[Picture]:
+    """Write recipe, pictures, EMD file and report into the folder `new`, which becomes `out`. Return the pictures."""
     with writing(new, out):
         with state.record.stage("pictures"):
             pictures = draw(state, new)
@@ -223,6 +227,7 @@ def publish(state: RunState, new: Path, out: Path, title: str, command: str = ""
         with state.record.stage("result file"):
             save_results(state, new / output.RESULT, bundle)
         write_report(state, new, pictures, title, command)
+    return pictures
 
 
 @contextmanager

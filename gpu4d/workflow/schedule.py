@@ -31,6 +31,10 @@ class StageCalls:
         """Return True if it is likely that `restore` will do. Then the stage is left out of the next pass."""
         return False
 
+    def reading(self, asked: dict[str, dict[str, Any]]) -> AbstractContextManager[None]:
+        """Return the block in which the scan is read for the reductions that some stages asked for, by their names."""
+        return nullcontext()
+
     def restore(self, stage: Stage, state: RunState) -> bool:
         """Do what `finish` of the stage did in an earlier run. Return False if no run with these inputs is known."""
         return False
@@ -122,19 +126,21 @@ def _one_pass(reading: Sequence[_WaitingStage], state: RunState, number: int, ca
     changed, it has a pass of its own.
     """
     to_read = [asked for asked in reading if not calls.is_kept(asked.stage, state)]
-    found, number = _read(to_read, state, number)
+    found, number = _read(to_read, state, number, calls)
     for asked in reading:
         name = asked.stage.name
         if name not in found:
             if calls.restore(asked.stage, state):
                 continue
-            results, number = _read([asked], state, number)
+            results, number = _read([asked], state, number, calls)
             found |= results
         calls.finish(asked.stage, state, found[name])
     return number
 
 
-def _read(reading: Sequence[_WaitingStage], state: RunState, number: int) -> tuple[dict[str, dict[str, Any]], int]:
+def _read(
+    reading: Sequence[_WaitingStage], state: RunState, number: int, calls: StageCalls
+) -> tuple[dict[str, dict[str, Any]], int]:
     """Read the scan once for some stages. Return the results of each, by its name, and the number of this pass."""
     if not reading:
         return {}, number
@@ -146,6 +152,7 @@ def _read(reading: Sequence[_WaitingStage], state: RunState, number: int) -> tup
         reductions.update((names[-1][name], reduction) for name, reduction in asked.reductions.items())
         prepare(asked.stage.compiles, state.cube, state.record, state.recipe.compute.device)  # of a stage that was not asked in this run
     title = f"pass {number}: {', '.join(asked.stage.title for asked in reading)}"
-    with state.record.stage(title, state.patterns, state.pass_bytes) as progress:
+    by_name = {asked.stage.name: asked.reductions for asked in reading}
+    with state.record.stage(title, state.patterns, state.pass_bytes) as progress, calls.reading(by_name):
         found = state.sweep(reductions, progress)
     return {a.stage.name: {name: found[shared[name]] for name in a.reductions} for a, shared in zip(reading, names)}, number

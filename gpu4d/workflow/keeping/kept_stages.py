@@ -57,6 +57,8 @@ class KeptStages(StageCalls):
         self.why: dict[str, list[str]] = {}  # of stages: what differs from the last run, if they are called
         self.kept: list[str] = []  # titles of the stages that were not called
         self.watch = Watch(self._digest)
+        self.expected: dict[str, Entry] = {}  # of stages that share a pass, found before it
+        self._calibration: dict[str, Any] = {}  # before the pass
         self._start = 0  # entries of the calibration's history before the stage that is watched
         self._failed = False
 
@@ -88,7 +90,32 @@ class KeptStages(StageCalls):
         return asked
 
     def is_kept(self, stage: Stage, state: RunState) -> bool:
-        return self._matching(stage, FINISH)[0] is not None
+        found, differs = self._matching(stage, FINISH, with_pass=True)
+        self._calibration = dict(state.calibration._values)
+        if found is not None:
+            self.expected[stage.name] = found
+        else:
+            self._because(stage, differs)
+        return found is not None
+
+    def _because(self, stage: Stage, differs: list[str]) -> None:
+        self.why[stage.name] = list(dict.fromkeys([*self.why.get(stage.name, []), *differs]))
+
+    @contextmanager
+    def reading(self, asked: dict[str, dict[str, Any]]) -> Iterator[None]:
+        """Watch what a pass reads of the calibration. A pass that is made later than planned reads what it was then."""
+        values = self.state.calibration._values
+        now = dict(values)
+        values.update(self._calibration)
+        self.watch.begin()
+        self.watch.passing = {name: list(reductions.values()) for name, reductions in asked.items()}
+        self.watch.pass_reads.update({name: {} for name in asked})
+        try:
+            yield
+        finally:
+            self.watch.end()
+            self.watch.passing = {}
+            values.update(now)
 
     def restore(self, stage: Stage, state: RunState) -> bool:
         if self._restored(stage, FINISH) is None:
@@ -127,10 +154,11 @@ class KeptStages(StageCalls):
         read = {name.partition(" ")[2] for name in reads if name.startswith(RESULT + " ")} - results
         shared = shared_things(self.state, read)
         head = {"reads": reads | self._always(stage, phase), "scan file": self.title}
+        head["pass"] = self.watch.pass_reads.pop(stage.name, {}) if phase == FINISH else {}
         try:
             self._set_versions(stage, phase, effects, shared)
             head |= {"versions": {name: self.versions[name] for name in written if name in self.versions}, "asked": self.asked.get(stage.name)}
-            key = hashlib.sha256(repr(sorted(head["reads"].items())).encode()).hexdigest()[:32]
+            key = hashlib.sha256(repr([sorted(head[part].items()) for part in ("reads", "pass")]).encode()).hexdigest()[:32]
             if not self._failed:
                 self.store.put(self.scan, f"{stage.name}.{phase}", key, head, lambda file: write_effects(effects, file, shared))
         except Exception as error:  # a full disk, or a result of another package that cannot be written: the run goes on
@@ -164,7 +192,8 @@ class KeptStages(StageCalls):
     def _restored(self, stage: Stage, phase: str) -> Effects | None:
         """Do what a stage did in an earlier run, and return it. None if no run with the same inputs is known."""
         self.watch.end()
-        entry, differs = self._matching(stage, phase)
+        expected = self.expected.pop(stage.name, None) if phase == FINISH else None
+        entry, differs = self._matching(stage, phase, among=expected)
         if entry is not None and (content := self.store.read(entry)) is not None:
             try:
                 effects = read_effects(content, self.state)
@@ -176,17 +205,23 @@ class KeptStages(StageCalls):
                 if phase == ASK:
                     self.asked[stage.name] = entry.head["asked"]
                 return effects
-        self.why[stage.name] = list(dict.fromkeys([*self.why.get(stage.name, []), *differs]))
+        self._because(stage, differs)
         return None
 
-    def _matching(self, stage: Stage, phase: str) -> tuple[Entry | None, list[str]]:
-        """Return the entry whose inputs are those of now. Without one, return which inputs of the last entry differ, for people."""
+    def _matching(
+        self, stage: Stage, phase: str, with_pass: bool = False, among: Entry | None = None
+    ) -> tuple[Entry | None, list[str]]:
+        """Return the entry whose inputs are those of now. Without one, return which inputs of the last entry differ, for people.
+
+        What a pass reads is compared before the pass alone: `with_pass`. After it only the entry that was found then is looked at: `among`.
+        """
         on, self.watch.on = self.watch.on, False
         self._start = len(self.state.calibration.history)
         first: list[str] = []
         try:
-            for entry in self.store.entries(self.scan, f"{stage.name}.{phase}"):
-                differs = [name for name, known in entry.head["reads"].items() if self._digest(name) != known]
+            for entry in self.store.entries(self.scan, f"{stage.name}.{phase}") if among is None else [among]:
+                inputs = entry.head["reads"] | (entry.head["pass"] if with_pass else {})
+                differs = [name for name, known in inputs.items() if self._digest(name) != known]
                 if not differs:
                     return entry, []
                 first = first or [_for_people(name) for name in differs]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from gpu4d.data.calibration import Calibration
@@ -11,6 +12,7 @@ from gpu4d.workflow.recipe import Recipe
 RESULT, PRODUCT, FIELD, HOW = "result", "product", "calibration", "how"  # a field of the calibration, and how it was found
 SETTING, ORIGIN = "setting", "given"  # of a recipe, and where a setting was given
 HISTORY, ORDER = "history", "measured"  # of the calibration: all of it, and which values were measured in which order
+CHECK = "check_origin"  # a sweep calls it before it begins: no result follows from it
 
 
 class Watch:
@@ -27,6 +29,8 @@ class Watch:
         self.on = False
         self.reads: dict[str, str] = {}
         self.written: set[str] = set()
+        self.passing: dict[str, Sequence[object]] = {}  # stages that share the pass that is watched: their reductions
+        self.pass_reads: dict[str, dict[str, str]] = {}  # of each of them
 
     def begin(self) -> None:
         self.on, self.reads, self.written = True, {}, set()
@@ -37,12 +41,30 @@ class Watch:
     def read(self, kind: str, name: str = "") -> None:
         """Remember that something was read. What the stage wrote itself does not count."""
         called = f"{kind} {name}"
-        if self.on and called not in self.reads and called not in self.written:
+        if self.on and self.passing:
+            for stage in _readers(self.passing):
+                if called not in self.pass_reads[stage]:
+                    self.pass_reads[stage][called] = self.digest(called)
+        elif self.on and called not in self.reads and called not in self.written:
             self.reads[called] = self.digest(called)
 
     def wrote(self, kind: str, name: str) -> None:
         if self.on:
             self.written.add(f"{kind} {name}")
+
+
+def _readers(passing: dict[str, Sequence[object]]) -> list[str]:
+    """Return the stages for which a pass is reading now: those of the reduction that calls, or all if it cannot be told."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name == CHECK:
+            return []
+        caller = frame.f_locals.get("self")
+        for alike in (lambda one: one is caller, lambda one: type(one) is type(caller)):  # a reduction, or its copy for a device
+            if found := [stage for stage, reductions in passing.items() if any(map(alike, reductions))]:
+                return found
+        frame = frame.f_back  # type: ignore[assignment]
+    return list(passing)
 
 
 class WatchedItems(dict[str, Any]):
