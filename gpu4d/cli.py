@@ -137,6 +137,7 @@ def _commands() -> click.Group:
     import click
 
     import gpu4d
+    from gpu4d.cli_batch import batch_command, cache_command
     from gpu4d.cli_bench import bench_commands
     from gpu4d.cli_capabilities import capabilities_command
     from gpu4d.cli_compare import compare_command
@@ -195,6 +196,8 @@ def _commands() -> click.Group:
     @device
     @click.option("--bundle", is_flag=True, help="Put the raw scan into result.h5, compressed, instead of a link to its file.")
     @click.option("--trace", metavar="T.json", type=click.Path(path_type=Path), help="Write a trace of the work, for ui.perfetto.dev.")
+    @click.option("--no-cache", is_flag=True, help="Compute everything, and keep nothing for later runs.")
+    @click.option("--exact", is_flag=True, help="Read large files as a whole to see whether they have changed since an earlier run.")
     @run_flags
     @click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
     @click.option("--quiet", is_flag=True, help="Show no progress, and print the report's path alone.")
@@ -207,6 +210,8 @@ def _commands() -> click.Group:
         overwrite: bool,
         bundle: bool,
         trace: Path | None,
+        no_cache: bool,
+        exact: bool,
         show: bool,
         quiet: bool,
         as_json: bool,
@@ -225,6 +230,7 @@ def _commands() -> click.Group:
         settings = with_flags(recipe, flags)
         with watcher(quiet) as progress:
             options: dict[str, Any] = {"overwrite": overwrite, "watcher": progress, "trace": trace, "bundle": bundle}
+            options |= {"cache": not no_cache, "exact": exact}
             result = run_workflow(file, out, recipe=settings, command=_command_line(), **options)
         report = result.folder / REPORT
         code = STOPPED_AT_A_GATE if result.stopped else 0
@@ -337,6 +343,8 @@ def _commands() -> click.Group:
     convert_command(commands, debug, _say)
     compare_command(commands, debug, _say)
     recipe_commands(commands, debug, _say)
+    batch_command(commands, debug, _say)
+    cache_command(commands, debug, _say)
     bench_commands(commands, debug, _say)
     return commands
 

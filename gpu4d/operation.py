@@ -350,6 +350,11 @@ def using(kind: str) -> Iterator[None]:
         _forced.reset(token)
 
 
+def forced_kind() -> str | None:
+    """Return the kind of implementation that `using` has set. None outside of its blocks."""
+    return _forced.get()
+
+
 def signature(op: Operation, kind: str) -> inspect.Signature:
     """Return the parameters of one implementation without annotations, for the test that compares twins."""
     plain = inspect.signature(op.implementation(kind))

@@ -7,6 +7,7 @@ import sys
 for _library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB_MAXIMUM"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["GPU4D_CACHE"] = "off"  # tests look at what runs do; tests of what is kept set a folder of their own
 # Workers and hundreds of processes that tests start import the same modules: Python would compile all of them again each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

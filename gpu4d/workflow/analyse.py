@@ -17,7 +17,7 @@ from gpu4d.workflow.guide.scenarios import BY_NAME, ORIGIN, TABLE, warnings_of
 from gpu4d.workflow.recipe import Recipe
 from gpu4d.workflow.record import Record
 from gpu4d.workflow.run_state import RunState
-from gpu4d.workflow.schedule import carry_out
+from gpu4d.workflow.schedule import StageCalls, carry_out
 from gpu4d.workflow.stages import known_stages
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def analyse(
     *,
     client: Client | None = None,
     cleaned: bool = False,
+    calls: StageCalls | None = None,
 ) -> RunState:
     """Analyse a scan with every stage that makes sense for it.
 
@@ -51,6 +52,8 @@ def analyse(
         Its workers share the passes over the scan, as of `gpu4d.sweep`.
     cleaned : bool
         The cube has the corrections of the recipe already, as `gpu4d.workflow.inputs.open_scan` makes them.
+    calls : StageCalls, optional
+        Calls the stages. By default each is called; `gpu4d.workflow.keeping.calls_of` makes one that keeps what they made.
 
     Returns
     -------
@@ -72,7 +75,9 @@ def analyse(
         state = RunState(cube, recipe, record, where, given, timeline, client)
         for stage in known_stages():
             stage.check(state)
-        carry_out(known_stages(), state)
+        calls = calls or StageCalls()
+        with calls.watching(state):
+            carry_out(known_stages(), state, calls)
     return state
 
 

@@ -7,7 +7,7 @@ import platform
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from gpu4d.workflow.analyse import analyse
 from gpu4d.workflow.gate_file import NAME as GATES
 from gpu4d.workflow.gate_file import gates_table, plain
 from gpu4d.workflow.inputs import open_scan, preview_warning
+from gpu4d.workflow.keeping import KeptRecord, calls_of
 from gpu4d.workflow.picture import Picture
 from gpu4d.workflow.recipe import Recipe, to_toml
 from gpu4d.workflow.record import Record, SilentWatcher, Watcher
@@ -49,10 +50,16 @@ class Result:
         Holds result.h5, report.html, recipe.toml, methods.txt, references.bib, and pictures as PNG and SVG.
     state : RunState
         All results in memory. `state.products` has the names of the result file.
+    kept : list of str
+        Titles of the stages that were not computed, because an earlier run has made the same.
+    pictures : list of str
+        Names of the pictures, in the order of the report.
     """
 
     folder: Path
     state: RunState
+    kept: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
 
     @property
     def record(self) -> Record:
@@ -84,7 +91,8 @@ class Result:
             lines.append(wrapped(f"{'failed' if g.failed else 'look at'}: {g.name}: {g.measured}, expected {g.expected}: {g.advice}"))
         passed, seconds = len(record.gates) - len(missed), sum(s.seconds for s in record.stages)
         gates = f"{passed} of {len(record.gates)} quality gates passed, " if record.gates else ""
-        lines.append(f"{gates}{seconds:.1f} s")
+        kept = f", {len(self.kept)} steps kept from an earlier run" if self.kept else ""
+        lines.append(f"{gates}{seconds:.1f} s{kept}")
         lines.append(f"report: {self.folder / output.REPORT}")
         return "\n".join(lines)
 
@@ -94,6 +102,7 @@ class Result:
         return {
             "folder": str(self.folder),
             "results": sorted(self.state.products),
+            "technique": self.state.get("technique"),
             "headline": found(self.state),
             "trust": asdict(verdict_of(self.state)),
             "figures": [{"name": what, "value": value, "remark": remark} for what, value, remark in record.figures],
@@ -101,6 +110,8 @@ class Result:
             "gates": [plain(g) for g in record.gates],
             "stopped": None if record.stopped is None else record.stopped.name,
             "warnings": record.warnings,
+            "pictures": self.pictures,
+            "kept": self.kept,
             "seconds": sum(s.seconds for s in record.stages),
         }
 
@@ -115,6 +126,8 @@ def run(
     command: str = "",
     trace: str | Path | None = None,
     bundle: bool = False,
+    cache: bool = False,
+    exact: bool = False,
 ) -> Result:
     """Analyse a scan and write its results into a folder.
 
@@ -136,6 +149,11 @@ def run(
         File for a Chrome trace of reading, copying and computing in all passes. It is written also if the run fails.
     bundle : bool
         Write the raw scan into result.h5, compressed without loss. By default it has a link to the scan's file.
+    cache : bool
+        Keep what each stage makes in the user's folder for caches, and compute only what an earlier run with the same inputs has not
+        made. `gpu4d run` does so.
+    exact : bool
+        Read large files as a whole to see whether they are those of an earlier run, as of `gpu4d.workflow.keeping.identity_of`.
 
     Returns
     -------
@@ -155,17 +173,18 @@ def run(
     if trace is not None and (recipe.compute.workers or recipe.compute.scheduler):
         raise InputError(f"--trace {trace} shows one process: leave it out with --workers or --scheduler, and look at Dask's dashboard")
     trace = None if trace is None else check_trace(Path(trace), out, overwrite)
-    record = Record(watcher or SilentWatcher())
+    record = (KeptRecord if cache else Record)(watcher or SilentWatcher())
     with record.stage("open"):
         cube = open_scan(path, recipe, record)
+    calls = calls_of(path, cube, recipe, record, exact) if cache else None
     if recipe.input.preview:
         record.warn(preview_warning(cube))
     with tracing(trace) as timeline, output.folder(out, overwrite, (path,)) as new:
         with workers_of(recipe) as client:
-            state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True)
+            state = analyse(cube, recipe, record, timeline=timeline, client=client, cleaned=True, calls=calls)
         title = path.name if not recipe.input.dataset else f"{path.name} · {recipe.input.dataset}"
-        publish(state, new, out, About(title, command, path), bundle)
-    return Result(Path(out), state)
+        pictures = publish(state, new, out, About(title, command, path), bundle)
+    return Result(Path(out), state, [] if calls is None else calls.kept, [picture.name for picture in pictures])
 
 
 def needed(recipe: Recipe) -> None:
@@ -221,8 +240,8 @@ class About:
     path: Path | None = None
 
 
-def publish(state: RunState, new: Path, out: Path, about: About, bundle: bool = False) -> None:
-    """Write recipe, pictures, EMD file and report into the folder `new`, which becomes `out`."""
+def publish(state: RunState, new: Path, out: Path, about: About, bundle: bool = False) -> list[Picture]:
+    """Write recipe, pictures, EMD file and report into the folder `new`, which becomes `out`. Return the pictures."""
     with writing(new, out):
         with state.record.stage("pictures"):
             pictures = draw(state, new)
@@ -231,6 +250,7 @@ def publish(state: RunState, new: Path, out: Path, about: About, bundle: bool = 
         with state.record.stage("result file"):
             save_results(state, new / output.RESULT, bundle)
         write_report(state, new, pictures, about)
+    return pictures
 
 
 @contextmanager

@@ -110,9 +110,14 @@ class RunState:
         return self.cube.nbytes * self.patterns // max(1, int(np.prod(self.cube.scan_shape)))
 
     @property
+    def _means(self) -> Recipe:
+        """The recipe for settings of device and memory, which change no bit of a result. What keeps results does not see them read."""
+        return getattr(self.recipe, "unwatched", self.recipe)
+
+    @property
     def sweep_options(self) -> BudgetOptions:
         """Device and memory of the recipe, and its workers, as options of `gpu4d.sweep`."""
-        compute = self.recipe.compute
+        compute = self._means.compute
         return {"device": compute.device, "memory": compute.memory, "trace": self.timeline, "client": self.client}
 
     def sweep(self, reductions: dict[str, Reduction], progress: Progress) -> dict[str, Result]:
@@ -126,9 +131,9 @@ class RunState:
         if self.client is not None:
             given: dict[str, Any] = {"where": self.where, "progress": progress}
             return self.with_memory(lambda options: gpu4d.sweep(self.cube, reductions, **{**given, **options}))
-        compute = self.recipe.compute
+        compute = self._means.compute
         memory = compute.memory
-        if "compute.memory" not in self.recipe.given:
+        if "compute.memory" not in self._means.given:
             try:
                 plan(self.cube, reductions, device=compute.device, memory=memory, where=self.where)
             except MemoryBudgetError as error:
@@ -155,7 +160,7 @@ class RunState:
                 return work(options)
             except MemoryBudgetError as error:
                 raised = MEMORY_MARGIN * error.asked
-                if "compute.memory" in self.recipe.given or not error.cap < raised <= error.free:
+                if "compute.memory" in self._means.given or not error.cap < raised <= error.free:
                     raise InputError(str(error)) from error
                 options["memory"] = str(int(raised))
                 asked = format_bytes(error.asked)

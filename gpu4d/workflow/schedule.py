@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from gpu4d.workflow.prepare import prepare
@@ -12,7 +13,38 @@ from gpu4d.workflow.stage import Stage, no
 SEPARATOR = "/"  # joins the name of a stage and of its reduction, if two stages of a pass use the same name
 
 
-def carry_out(stages: Sequence[Stage], state: RunState) -> None:
+class StageCalls:
+    """Call the stages of a run. `gpu4d.workflow.keeping` has another one, which need not call a stage whose results are kept."""
+
+    def watching(self, state: RunState) -> AbstractContextManager[None]:
+        """Return the block in which all stages are called."""
+        return nullcontext()
+
+    def ask(self, stage: Stage, state: RunState) -> dict[str, Any] | None:
+        """Return the reductions that a stage asks for, or None if it does not run."""
+        if not _wanted(stage, state):
+            return None
+        prepare(stage.compiles, state.cube, state.record, state.recipe.compute.device)
+        return stage.reductions(state)
+
+    def is_kept(self, stage: Stage, state: RunState) -> bool:
+        """Return True if it is likely that `restore` will do. Then the stage is left out of the next pass."""
+        return False
+
+    def reading(self, asked: dict[str, dict[str, Any]]) -> AbstractContextManager[None]:
+        """Return the block in which the scan is read for the reductions that some stages asked for, by their names."""
+        return nullcontext()
+
+    def restore(self, stage: Stage, state: RunState) -> bool:
+        """Do what `finish` of the stage did in an earlier run. Return False if no run with these inputs is known."""
+        return False
+
+    def finish(self, stage: Stage, state: RunState, results: dict[str, Any]) -> None:
+        """Let a stage work on the results of its reductions."""
+        stage.finish(state, results)
+
+
+def carry_out(stages: Sequence[Stage], state: RunState, calls: StageCalls | None = None) -> None:
     """Run all stages that are wanted and possible.
 
     A stage is ready when each result it needs or uses either exists or cannot be made any more. Ready stages that read nothing are
@@ -24,6 +56,8 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
     state : RunState
         Is filled with results, and with the reasons why stages ran or did not run. If its record stops at a gate, no further stage
         begins. Stages that share a pass with the one that has the gate are finished.
+    calls : StageCalls, optional
+        Calls the stages.
 
     Raises
     ------
@@ -31,6 +65,7 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
         Two stages make the same result, or stages wait for each other.
     """
     check(stages)
+    calls = calls or StageCalls()
     waiting, number = list(stages), 0
     reading: list[_WaitingStage] = []
     while waiting or reading:
@@ -39,19 +74,15 @@ def carry_out(stages: Sequence[Stage], state: RunState) -> None:
             return
         stage = next((s for s in waiting if _ready(s, [*waiting, *reading])), None)
         if stage is None:
-            number += 1
-            _one_pass(reading, state, number)
+            number = _one_pass(reading, state, number, calls)
             reading = []
             continue
         waiting.remove(stage)
-        if not _wanted(stage, state):
-            continue
-        prepare(stage.compiles, state.cube, state.record, state.recipe.compute.device)
-        asked = stage.reductions(state)
+        asked = calls.ask(stage, state)
         if asked:
             reading.append(_WaitingStage(stage, asked))
-        else:
-            stage.finish(state, {})
+        elif asked is not None and not calls.restore(stage, state):
+            calls.finish(stage, state, {})
 
 
 class _WaitingStage:
@@ -98,15 +129,40 @@ def _wanted(stage: Stage, state: RunState) -> bool:
     return reason.wanted
 
 
-def _one_pass(reading: Sequence[_WaitingStage], state: RunState, number: int) -> None:
-    """Read the scan once for all stages that wait for it, then finish them in their order."""
+def _one_pass(reading: Sequence[_WaitingStage], state: RunState, number: int, calls: StageCalls) -> int:
+    """Read the scan once for all stages that wait for it, then finish them in their order. Return the number of the last pass.
+
+    Stages whose results are kept do not read. If one of them turns out to follow from something that a stage of this pass has
+    changed, it has a pass of its own.
+    """
+    to_read = [asked for asked in reading if not calls.is_kept(asked.stage, state)]
+    found, number = _read(to_read, state, number, calls)
+    for asked in reading:
+        name = asked.stage.name
+        if name not in found:
+            if calls.restore(asked.stage, state):
+                continue
+            results, number = _read([asked], state, number, calls)
+            found |= results
+        calls.finish(asked.stage, state, found[name])
+    return number
+
+
+def _read(
+    reading: Sequence[_WaitingStage], state: RunState, number: int, calls: StageCalls
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """Read the scan once for some stages. Return the results of each, by its name, and the number of this pass."""
+    if not reading:
+        return {}, number
+    number += 1
     reductions: dict[str, Any] = {}
     names: list[dict[str, str]] = []  # for each stage: its own name of a reduction -> the name in the shared pass
     for asked in reading:
         names.append({n: n if n not in reductions else f"{asked.stage.name}{SEPARATOR}{n}" for n in asked.reductions})
         reductions.update((names[-1][name], reduction) for name, reduction in asked.reductions.items())
+        prepare(asked.stage.compiles, state.cube, state.record, state.recipe.compute.device)  # of a stage that was not asked in this run
     title = f"pass {number}: {', '.join(asked.stage.title for asked in reading)}"
-    with state.record.stage(title, state.patterns, state.pass_bytes) as progress:
+    by_name = {asked.stage.name: asked.reductions for asked in reading}
+    with state.record.stage(title, state.patterns, state.pass_bytes) as progress, calls.reading(by_name):
         found = state.sweep(reductions, progress)
-    for asked, shared in zip(reading, names):
-        asked.stage.finish(state, {name: found[shared[name]] for name in asked.reductions})
+    return {a.stage.name: {name: found[shared[name]] for name in a.reductions} for a, shared in zip(reading, names)}, number

@@ -35,7 +35,7 @@ FLOORS = (
     ("workflow",),
     ("testing",),
     ("cli_flags", "cli_signals"),
-    ("cli_plan", "cli_convert", "cli_export", "cli_recipe", "cli_capabilities", "cli_bench", "cli_compare"),
+    ("cli_plan", "cli_convert", "cli_export", "cli_recipe", "cli_capabilities", "cli_bench", "cli_compare", "cli_batch"),
     ("cli", ""),
 )
 TWINS = ("kernels", "cpu_fallback")  # beside the rooms: each twin knows its definition, and is loaded by it when it runs

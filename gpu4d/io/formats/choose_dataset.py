@@ -164,3 +164,9 @@ def _named(file: h5py.File, name: str) -> tuple[str, h5py.Dataset]:
     if len(inside) != 1:
         raise InputError(f"{where}: {name!r} is a group, not a dataset; {held.words()}. Choose one with --dataset or dataset=")
     return next(iter(inside.items()))
+
+
+def possible_scans(file: h5py.File) -> list[str]:
+    """Return the paths of all datasets of four axes that `choose` takes if they are named and not tables."""
+    found = {path: d for path, d in Contents.of(file).datasets.items() if d.shape is not None and len(axes(d)) == 4}
+    return [path for path, dataset in found.items() if _is_plausible(dataset)]

@@ -1,0 +1,163 @@
+"""Find the scans among files: recognised by content, each once, with the reason for files that are none."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpu4d.errors import InputError
+from gpu4d.io.formats import known_formats
+from gpu4d.io.opening import open as open_scan
+from gpu4d.io.opening import recognise
+from gpu4d.workflow.report.output import REPORT
+
+ONE_FILE = ("hdf5", "emd", "npy", "hyperspy", "nexus", "prismatic", "abtem", "stempy", "velox")  # formats whose scans are one file each
+PART = re.compile(r"(_master|_data_\d+|_meta|_\d+)$")  # at the end of the names of a scan's files: x_master.h5, x_data_000001.h5, x_1.ser
+LARGER = re.compile(r"_data_\d+$")  # a part that a master file opens
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that was looked at.
+
+    Attributes
+    ----------
+    path : Path
+    format : str
+        Name of its format. Empty if it is no scan.
+    dataset : str
+        Path of the scan inside the file, if it has several.
+    skipped : str
+        Why it is no scan of its own. Empty for a scan.
+    error : str
+        Why it cannot be opened although it should be a scan.
+    """
+
+    path: Path
+    format: str = ""
+    dataset: str = ""
+    skipped: str = ""
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name for tables and messages."""
+        return f"{self.path.name}{f':{self.dataset}' if self.dataset else ''}"
+
+
+def files_of(given: Iterable[str], out: Path) -> list[Path]:
+    """Return the files and folders that folders and patterns name, each once, by name. Hidden ones and results are left out.
+
+    Parameters
+    ----------
+    given : iterable of str
+        A folder stands for what is directly in it. A pattern such as "day1/*.mib" or "day1/**/*.h5" for what it matches.
+    out : Path
+        Folder of the results, which is not looked into.
+
+    Raises
+    ------
+    InputError
+        A name that is neither a file, a folder nor a pattern.
+    """
+    found: dict[Path, None] = {}
+    for text in given:
+        path = Path(text)
+        if path.is_dir() and not _is_scan_folder(path):
+            listed = sorted(path.iterdir())
+        elif path.exists():
+            listed = [path]
+        elif glob.has_magic(text):
+            listed = sorted(Path(one) for one in glob.glob(text, recursive=True))
+        else:
+            raise InputError(f"{text}: there is no such file or folder; give a folder, files, or a pattern in quotes such as 'day1/*.h5'")
+        found.update(dict.fromkeys(one for one in listed if _is_input(one, out)))
+    return list(found)
+
+
+def _is_scan_folder(path: Path) -> bool:
+    try:
+        recognise(str(path))
+    except InputError:
+        return False
+    return True
+
+
+def _is_input(path: Path, out: Path) -> bool:
+    place = path.resolve()
+    hidden, result = path.name.startswith("."), (path / REPORT).is_file()
+    inside = place == out.resolve() or out.resolve() in place.parents
+    return not hidden and not result and not inside and (path.is_file() or (path.is_dir() and _is_scan_folder(path)))
+
+
+def look_at(files: Iterable[Path]) -> list[Found]:
+    """Say of each file whether it is a scan. Files of one scan give one entry, and the others are skipped with the reason."""
+    looked = [_one(path) for path in files]
+    groups: dict[tuple[Path, str], list[Found]] = {}
+    for found in looked:
+        groups.setdefault((found.path.parent, PART.sub("", found.path.stem)), []).append(found)
+    mains = {key: _main(group) for key, group in groups.items() if len(group) > 1}
+    done: list[Found] = []
+    for found in looked:
+        main = mains.get((found.path.parent, PART.sub("", found.path.stem)))
+        if main is not None and main is not found and _belongs(found, main):
+            done.append(Found(found.path, skipped=f"belongs to {main.path.name}"))
+        else:
+            done += _datasets(found)
+    return done
+
+
+def _one(path: Path) -> Found:
+    """Recognise one file."""
+    try:
+        return Found(path, recognise(str(path)).name)
+    except InputError as error:
+        text = str(error)
+        endings = {ending for known in known_formats() for ending in known.facts.endings}
+        if path.suffix.lower() in endings | {".h5"}:
+            return Found(path, error=text.split("; accepted")[0])
+        return Found(path, skipped="not a scan: " + text.removeprefix(f"{path} ").removeprefix("is ").split(";")[0])
+
+
+def _main(group: list[Found]) -> Found:
+    """Return the file of a group by which the scan is opened: a master file, else the largest one that is recognised."""
+    known = [found for found in group if found.format] or group
+    masters = [found for found in known if found.path.stem.endswith("_master")]
+    return (masters or sorted(known, key=lambda found: -_size(found.path)))[0]
+
+
+def _belongs(found: Found, main: Found) -> bool:
+    """Say whether a file is a part of the scan of another one, and no scan of its own with a similar name."""
+    if LARGER.search(found.path.stem):
+        return main.path.stem.endswith("_master")
+    alike = found.format == main.format and main.format not in ONE_FILE and found.path.suffix != main.path.suffix
+    return alike or (not found.format and main.format not in ("", *ONE_FILE) and found.path.stem == main.path.stem)
+
+
+def _datasets(found: Found) -> list[Found]:
+    """Return one entry for each scan in a file."""
+    if not found.format:
+        return [found]
+    try:
+        open_scan(found.path)
+    except InputError as error:
+        if "could be the scan" in str(error) and found.path.is_file():
+            import h5py
+
+            from gpu4d.io.formats.choose_dataset import possible_scans
+
+            with h5py.File(found.path, "r") as file:
+                return [Found(found.path, found.format, dataset) for dataset in possible_scans(file)]
+    except Exception as error:  # of a library that reads a damaged file: the run says it, too
+        return [Found(found.path, found.format, error=f"{type(error).__name__}: {error}")]
+    return [found]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
