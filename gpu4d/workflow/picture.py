@@ -17,6 +17,6 @@ class Picture:
     wide: bool = False
 
 
-Drawn = tuple[Picture, Any]  # with the matplotlib figure
+Drawn = tuple[Picture, Any]  # with what a function of gpu4d.plot returned, or a matplotlib figure
 IMAGES, DIFFRACTION, DISKS, STRAIN, PHASE = "Images", "Diffraction", "Bragg disks and lattice", "Strain", "Phase"  # sections
 CLASSES, ORIENTATION, GLASS = "Classes", "Orientation", "Amorphous structure"

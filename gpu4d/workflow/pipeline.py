@@ -29,6 +29,7 @@ from gpu4d.workflow.report import output
 from gpu4d.workflow.report.pictures import draw, stages_that_made_something
 from gpu4d.workflow.report.report import Page, Table, write
 from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.shown import shown
 from gpu4d.workflow.stages import known_stages
 from gpu4d.workflow.workers import check_workers, workers_of
 
@@ -47,6 +48,9 @@ class Result:
 
     folder: Path
     state: RunState
+
+    def _repr_html_(self) -> str | None:
+        return shown(self.state, f"Run · {self.folder.name}", self.folder)
 
     @property
     def record(self) -> Record:
