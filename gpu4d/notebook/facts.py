@@ -119,19 +119,19 @@ def _points(points: PointListArray | PointList) -> list[Fact]:
 
 def _parts(result: Storable) -> list[Fact]:
     """Return a line for each part of a result that stores itself, short ones first."""
-    found = []
+    found, warnings = [], []
     for name, value in result.to_parts().items():
         if name.startswith("_") or (isinstance(value, str | list | tuple | dict) and not len(value)):
             continue
         if name == "warnings" and not isinstance(value, str):
-            found += [Fact("warning", str(line)) for line in value]
+            warnings = [Fact("warning", str(line)) for line in value]
             continue
         layout = result.stored_as(name)
         unit = layout.unit if layout is not None and layout.unit != "1" else ""
         found.append(Fact(name.replace("_", " "), text_of(value, unit)))
     if len(found) > MOST:
         found = [*found[: MOST - 1], Fact("…", f"{len(found) - MOST + 1} more", ", ".join(fact.name for fact in found[MOST - 1 :]))]
-    return found
+    return found + warnings
 
 
 def text_of(value: Any, unit: str = "") -> str:

@@ -11,7 +11,7 @@ LONGEST = 160  # characters of a value: a longer one would fill the screen
 UNKNOWN = "not known"
 
 # Styles stand in the elements, because notebooks take no sheet of styles from a result. Colours are those of the notebook, light or dark.
-_CARD = "display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start;max-width:860px;font-size:13px;line-height:1.45"
+_CARD = "display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start;max-width:900px;font-size:13px;line-height:1.45"
 _TITLE = "font-weight:600;margin:0 0 4px 0"
 _TABLE = "border-collapse:collapse;border:none;margin:0"
 _NAME = "text-align:left;vertical-align:top;font-weight:400;opacity:.7;padding:1px 12px 1px 0;border:none;white-space:nowrap"
@@ -50,7 +50,7 @@ def fragment(title: str, facts: Sequence[Fact], png: bytes | None = None, about:
         What the picture shows, for readers that do not see it.
     """
     rows = "".join(map(_row, facts))
-    left = f'<div style="flex:1 1 260px;min-width:0"><div style="{_TITLE}">{_text(title)}</div><table style="{_TABLE}">{rows}</table></div>'
+    left = f'<div style="flex:1 1 330px;min-width:0"><div style="{_TITLE}">{_text(title)}</div><table style="{_TABLE}">{rows}</table></div>'
     return f'<div class="gpu4d" style="{_CARD}">{left}{_picture(png, about or title) if png else ""}</div>'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 BESIDE = (1.05, 0.55, 0.4, 0.45)  # of the caller's axes: where a legend with a drawing goes
 BELOW = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.09)}  # of the caller's axes: under scale bar and axis marks
+NOTE = 7.0  # points, of a note under the axes of the caller
+LETTER = 0.5 * NOTE / 72  # inches: mean width of a letter of that size
 RIGHT = {"loc": "upper left", "bbox_to_anchor": (1.03, 1.0)}
 
 
@@ -98,11 +101,14 @@ class Place:
             self.ax.set_title(f"{text}: {self.ax.get_title(loc='left')}", loc="left", pad=7)
 
     def footnote(self, text: str, color: str) -> None:
-        """Write a line under all panels. In axes of the caller it stands under the last one."""
+        """Write a line under all panels. In axes of the caller it stands under the last one, in lines as wide as it is."""
         if self.own:
             self.figure.supxlabel(text, fontsize=8.8, color=color, x=0.02, ha="left")
-        else:
-            self.panels[-1].set_xlabel(text, fontsize=8, color=color, loc="left", labelpad=24)
+            return
+        last = self.panels[-1]
+        inches = last.get_position().width * last.get_figure().bbox.width / last.get_figure().dpi
+        lines = textwrap.fill(" ".join(text.split()), max(20, int(inches / LETTER)))
+        last.set_xlabel(lines, fontsize=NOTE, color=color, loc="left", labelpad=36)
 
 
 def given_axes(ax: Any, number: int) -> list[Axes]:

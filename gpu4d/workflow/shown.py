@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from gpu4d.workflow.run_state import RunState
 
 FIRST = ("strain", "glass_strain", "dpc", "magnetic", "ptychography", "ssb", "wdd", "parallax", "orientations", "bf", "adf")  # to show
-MOST = 8  # lines of figures, and of results
+MOST = 8  # lines of figures, of gates and of warnings
+SHORT = 60  # letters: longer remarks are in the report
 
 
 def shown(state: RunState, title: str, folder: Path | None = None) -> str | None:
@@ -28,7 +29,7 @@ def shown(state: RunState, title: str, folder: Path | None = None) -> str | None
     """
     record, cube = state.record, state.cube
     lines = [Fact("scan", f"{cube.name}, {' × '.join(map(str, cube.shape))} {cube.dtype}")]
-    lines += [Fact(what, value, remark) for what, value, remark in record.figures[:MOST]]
+    lines += [Fact(what, value, remark if len(remark) <= SHORT else "") for what, value, remark in record.figures[:MOST]]
     missed = [gate for gate in record.gates if not gate.passed]
     if record.gates:
         lines.append(Fact("quality gates", f"{len(record.gates) - len(missed)} of {len(record.gates)} passed"))
