@@ -139,6 +139,7 @@ def _commands() -> click.Group:
     from gpu4d.cli_bench import bench_commands
     from gpu4d.cli_capabilities import capabilities_command
     from gpu4d.cli_convert import convert_command
+    from gpu4d.cli_doctor import doctor_command
     from gpu4d.cli_export import export_command
     from gpu4d.cli_flags import (
         calibration_flags,
@@ -148,6 +149,7 @@ def _commands() -> click.Group:
         timing_of,
         with_flags,
     )
+    from gpu4d.cli_init import init_command
     from gpu4d.cli_plan import plan_command
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -329,6 +331,8 @@ def _commands() -> click.Group:
     plan_command(commands, debug)
     capabilities_command(commands, debug, _say)
     convert_command(commands, debug, _say)
+    doctor_command(commands, debug, _say)
+    init_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
     bench_commands(commands, debug, _say)
     return commands
