@@ -43,6 +43,9 @@ from . import (
     io as io,
 )
 from . import (
+    notebook as notebook,
+)
+from . import (
     orientation as orientation,
 )
 from . import (

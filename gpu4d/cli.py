@@ -142,6 +142,7 @@ def _commands() -> click.Group:
     from gpu4d.cli_capabilities import capabilities_command
     from gpu4d.cli_compare import compare_command
     from gpu4d.cli_convert import convert_command
+    from gpu4d.cli_doctor import doctor_command
     from gpu4d.cli_export import export_command
     from gpu4d.cli_flags import (
         calibration_flags,
@@ -151,6 +152,7 @@ def _commands() -> click.Group:
         timing_of,
         with_flags,
     )
+    from gpu4d.cli_init import init_command
     from gpu4d.cli_plan import plan_command
     from gpu4d.cli_recipe import recipe_commands
 
@@ -345,6 +347,8 @@ def _commands() -> click.Group:
     recipe_commands(commands, debug, _say)
     batch_command(commands, debug, _say)
     cache_command(commands, debug, _say)
+    doctor_command(commands, debug, _say)
+    init_command(commands, debug, _say)
     bench_commands(commands, debug, _say)
     return commands
 

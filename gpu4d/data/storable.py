@@ -28,6 +28,7 @@ METHODS = {
     "picture": "gpu4d.plot.slice_files:save_slice",
     "xarray": "gpu4d.interop._to_xarray:to_xarray",
     "hyperspy": "gpu4d.interop._to_hyperspy:to_hyperspy",
+    "html": "gpu4d.notebook.card:card",
 }
 
 _classes: dict[str, type[Storable]] = {}  # by the names in files
@@ -60,7 +61,7 @@ class Layout(NamedTuple):
 
 
 class Storable:
-    """Base class of results: `save`, `to_xarray`, `to_hyperspy`.
+    """Base class of results: `save`, `to_xarray`, `to_hyperspy`, and how notebooks show them.
 
     A dataclass or named tuple is stored field by field. Other classes write `to_parts` and `from_parts` themselves.
 
@@ -166,6 +167,10 @@ class Storable:
             HyperSpy is not installed, or the result has no arrays.
         """
         return call("hyperspy")(self)
+
+    def _repr_html_(self) -> str | None:
+        """Return a table of facts with a small picture, for notebooks. None, after which they show the text, if that fails."""
+        return call("html")(self)
 
 
 def call(method: str) -> Any:

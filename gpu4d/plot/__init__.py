@@ -1,14 +1,17 @@
-"""Draw scans and results as matplotlib figures. No display is needed.
+"""Draw scans and results with matplotlib. No display is needed.
 
 Every picture has a title, units, a scale bar (in real units if the pixel is calibrated) and marked axes: x is the first axis (down), y
 the second (right). matplotlib (extra `app`) is imported with the first picture.
+
+Every function takes `ax=`, the axes to draw into, and returns the axes: one, or an array of them for pictures of several panels, which
+takes as many. Without `ax=` it makes a figure, which a notebook shows if it is the last line of a cell. `save` writes a picture.
 
 Examples
 --------
 >>> import numpy as np
 >>> from gpu4d.data.slices import RealSlice
->>> figure = image(RealSlice(np.eye(8), "bf", "counts", 5.0, "Å"))
->>> figure.axes[0].get_title(loc="left")
+>>> ax = image(RealSlice(np.eye(8), "bf", "counts", 5.0, "Å"))
+>>> ax.get_title(loc="left")
 'bf'
 """
 

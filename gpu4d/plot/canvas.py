@@ -79,6 +79,8 @@ def figure(shape: tuple[int, int], rows: int = 1, columns: int = 1, legend: bool
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from gpu4d.plot.panel import Panel
+
     height, width = (max(1, n) for n in shape)
     scale = _PANEL / max(height, width)
     panel = (max(scale * width, 1.9), max(scale * height, 0.9))
@@ -86,17 +88,19 @@ def figure(shape: tuple[int, int], rows: int = 1, columns: int = 1, legend: bool
     made = Figure(figsize=size, layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
     made.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    options: dict[str, Any] = {"squeeze": False, "subplot_kw": {"axes_class": Panel}}
     if legend:
-        return made, made.subplots(1, 2, squeeze=False, width_ratios=(panel[0], 0.95))
-    return made, made.subplots(rows, columns, squeeze=False)
+        return made, made.subplots(1, 2, width_ratios=(panel[0], 0.95), **options)
+    return made, made.subplots(rows, columns, **options)
 
 
-def save(picture: Figure, path: str | Path, dpi: int = 160) -> Path:
-    """Write a figure in the format that the name of the file says.
+def save(picture: Figure | Axes | np.ndarray, path: str | Path, dpi: int = 160) -> Path:
+    """Write a picture in the format that the name of the file says.
 
     Parameters
     ----------
-    picture : matplotlib Figure
+    picture : matplotlib Axes, array of them, or Figure
+        What a function of `gpu4d.plot` returned, or a figure. All of the figure is written.
     path : path
         Ends in .png, .svg, .pdf, .tif or .tiff. An existing file is replaced.
     dpi : int
@@ -109,27 +113,41 @@ def save(picture: Figure, path: str | Path, dpi: int = 160) -> Path:
     Raises
     ------
     InputError
-        The name ends in something else.
+        The name ends in something else, or `picture` is no picture.
 
     Examples
     --------
     >>> import tempfile, numpy as np, gpu4d
-    >>> figure = gpu4d.plot.image(np.eye(4))
-    >>> gpu4d.plot.save(figure, Path(tempfile.mkdtemp()) / "eye.svg").read_text()[:5]
+    >>> gpu4d.plot.save(gpu4d.plot.image(np.eye(4)), Path(tempfile.mkdtemp()) / "eye.svg").read_text()[:5]
     '<?xml'
     """
     path = Path(path)
     name = path.suffix.lower()
     if name not in FORMATS:
         raise InputError(f"{path.name}: a picture is written as {', '.join(FORMATS)}: give it one of these endings")
-    ours = _has_our_canvas(picture) and not _is_set_up()
+    whole = figure_of(picture)
+    ours = _has_our_canvas(whole) and not _is_set_up()
     if name == ".png" and ours:
-        _save_png(picture, path, dpi)
+        _save_png(whole, path, dpi)
     elif name == ".svg" and ours:
-        _save_svg(picture, path, dpi)
+        _save_svg(whole, path, dpi)
     else:
-        picture.savefig(path, dpi=dpi, format=name[1:], **_with_scale(name, scales.described(picture)))
+        whole.savefig(path, dpi=dpi, format=name[1:], **_with_scale(name, scales.described(whole)))
     return path
+
+
+def figure_of(picture: Any) -> Figure:
+    """Return the figure of what a function of `gpu4d.plot` returned: of axes, or of an array of them. A figure is returned as it is."""
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
+
+    one = picture.flat[0] if isinstance(picture, np.ndarray) and picture.size else picture
+    found = one.get_figure() if isinstance(one, Artist) else None
+    while found is not None and not isinstance(found, Figure):  # a part of a figure
+        found = found.figure
+    if found is None:
+        raise InputError(f"picture is a {type(picture).__name__}: need the axes that a function of gpu4d.plot returned, or a figure")
+    return found
 
 
 def _with_scale(name: str, text: str) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from gpu4d.arrays import Array
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.detector import _dark_keys
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 MARGIN = 1.15  # of the distance of the farthest node: what of the cepstrum is shown
 
@@ -41,7 +42,7 @@ class HasCepstrum(Protocol):
 
 
 @canvas.styled
-def cepstrum(found: HasCepstrum, title: str = "Mean power cepstrum", *, q_pixel: float | None = None) -> Figure:
+def cepstrum(found: HasCepstrum, title: str = "Mean power cepstrum", *, q_pixel: float | None = None, ax: Axes | None = None) -> Axes:
     """Draw a mean power cepstrum, logarithmic, with r₁, r₂ and circles around the nodes that are fitted.
 
     Parameters
@@ -51,10 +52,12 @@ def cepstrum(found: HasCepstrum, title: str = "Mean power cepstrum", *, q_pixel:
     q_pixel : float, optional
         Size of a detector pixel, 1/Å. The scale bar is then in Å, else in pixels of the cepstrum. Only for square patterns, because
         others have pixels of two lengths.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
     """
     power = canvas.plane(found.power, "cepstrum")
     if not np.isfinite(power).any():
@@ -67,8 +70,8 @@ def cepstrum(found: HasCepstrum, title: str = "Mean power cepstrum", *, q_pixel:
     low = np.maximum(centre - half, 0)
     shown = power[tuple(slice(a, c + half + 1) for a, c in zip(low, centre))]
     values = np.log10(np.maximum(shown, np.nanmin(shown[shown > 0]) if (shown > 0).any() else 1.0))
-    made, axs = canvas.figure(values.shape, below=0.35)
-    ax = axs[0, 0]
+    place = Place(values.shape, below=0.35, ax=ax)
+    ax = place.ax
     canvas.show(ax, values, title, "log₁₀ of power over its mean", "inferno", canvas.robust_range(values, 2.0, 99.9))
     canvas.scale_bar(ax, values.shape, 1 / (power.shape[0] * q_pixel) if q_pixel else 1.0, "Å" if q_pixel else "px")
     canvas.axis_marks(ax, ("r$_x$", "r$_y$"))
@@ -82,11 +85,11 @@ def cepstrum(found: HasCepstrum, title: str = "Mean power cepstrum", *, q_pixel:
             tip, name = start + r, f"r$_{number}$, {_length(r, power.shape, q_pixel)}"
             ax.annotate("", xy=(tip[1], tip[0]), xytext=(start[1], start[0]), arrowprops={**arrow, "color": color}, gid=f"vector r{number}")
             ax.plot([], [], color=color, lw=1.8, label=name)  # many of these arrows are too short for a name beside them
-        keys = {"loc": "outside lower left", "ncols": 3, "handletextpad": 0.4, "borderaxespad": 0.2, "fontsize": 7.6}
-        _dark_keys(made.legend(**keys))
+        keys = {"ncols": 3, "handletextpad": 0.4, "borderaxespad": 0.2, "fontsize": 7.6}
+        _dark_keys(place.legend(**keys))
     ax.set_xlim(-0.5, values.shape[1] - 0.5)
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
-    return made
+    return place.result
 
 
 def _length(r: np.ndarray, shape: tuple[int, ...], q_pixel: float | None) -> str:

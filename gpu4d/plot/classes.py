@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.detector import draw_pattern
 from gpu4d.plot.maps import pixel
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 # Okabe & Ito (2008), which readers who cannot tell red from green see apart; then darker ones of other hues
 COLORS = (
@@ -38,7 +39,8 @@ def label_map(
     shade: ArrayLike | None = None,
     pixel_size: float | None = None,
     pixel_units: str | None = None,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw which class or phase each position has, in one colour each, with a legend that says how much of the map it covers.
 
     Parameters
@@ -52,10 +54,12 @@ def label_map(
         0 … 1: colours fade towards white where it is small, for example where the share of the class is small.
     pixel_size, pixel_units : optional
         Taken from the slice unless given.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
 
     Raises
     ------
@@ -76,25 +80,25 @@ def label_map(
             raise InputError(f"shade is {weight.shape}, labels are {number.shape}: need one value for each position")
         shown = 1 - weight[..., None] * (1 - shown)
     shown = np.where((number < 0)[..., None], np.array(to_rgb(canvas.NO_VALUE)), shown)
-    made, axs = canvas.figure(number.shape, below=0.0)
-    ax = axs[0, 0]
+    place = Place(number.shape, below=0.0, ax=ax)
+    ax = place.ax
     ax.imshow(shown, origin="upper", interpolation="nearest")
     canvas.frame(ax, title if title is not None else getattr(labels, "name", ""))
     canvas.scale_bar(ax, number.shape, *pixel(labels, pixel_size, pixel_units))
     canvas.axis_marks(ax)
     canvas.note_missing(ax, np.where(number < 0, np.nan, 0.0))
-    _legend(made, number, names)
-    return made
+    _legend(place, number, names)
+    return place.result
 
 
-def _legend(made: Any, number: np.ndarray, names: Sequence[str]) -> None:
+def _legend(place: Place, number: np.ndarray, names: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     seen = max(int((number >= 0).sum()), 1)
     share = [100 * (number == k).sum() / seen for k in range(len(names))]
     handles = [Patch(color=color_of(k), label=f"{name}\n{part:.0f} %" if part >= 1 or not part else f"{name}\n{part:.1g} %")
                for k, (name, part) in enumerate(zip(names, share))]  # fmt: skip
-    made.legend(handles=handles, loc="outside right upper", handlelength=1.1, handleheight=1.1, labelspacing=0.8, fontsize=8.5)
+    place.legend("right", handles=handles, handlelength=1.1, handleheight=1.1, labelspacing=0.8, fontsize=8.5)
 
 
 @canvas.styled
@@ -105,7 +109,8 @@ def class_patterns(
     pixel_size: float | None = None,
     pixel_units: str | None = None,
     power: float = 0.25,
-) -> Figure:
+    ax: Sequence[Axes] | np.ndarray | None = None,
+) -> np.ndarray:
     """Draw the mean patterns of classes side by side on one colour scale, each framed in the colour that the class has on the map.
 
     Parameters
@@ -117,10 +122,12 @@ def class_patterns(
         Taken from the slice unless given.
     power : float
         Colours show counts to this power, so that weak reflections are seen beside the unscattered beam.
+    ax : sequence of matplotlib Axes, optional
+        Axes to draw into, one for each pattern. By default a new figure is made, which is `figure` of the returned array.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    (n,) array of matplotlib.axes.Axes
 
     Raises
     ------
@@ -133,16 +140,13 @@ def class_patterns(
     size, units = pixel(patterns, pixel_size, pixel_units)
     columns = 2 if len(stack) == 4 else min(ACROSS, len(stack))
     rows = math.ceil(len(stack) / columns)
-    made, axs = canvas.figure(stack.shape[1:], rows, columns)
+    place = Place(stack.shape[1:], rows, columns, ax=ax, count=len(stack))
     top = max(canvas.robust_range(one, 0.0, 99.95)[1] for one in stack)
-    for k, ax in enumerate(axs.flat):
-        if k >= len(stack):
-            ax.axis("off")
-            continue
+    for k, ax in enumerate(place.panels):
         draw_pattern(ax, stack[k], names[k], getattr(patterns, "units", "") or "counts", power, top)
         canvas.scale_bar(ax, stack[k].shape, size, units)
         for side in ax.spines.values():
             side.set(color=color_of(k), linewidth=2.5)
         if k == 0:
             canvas.axis_marks(ax, ("q$_x$", "q$_y$"))
-    return made
+    return place.result

@@ -9,10 +9,11 @@ import numpy as np
 
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
+from gpu4d.plot.place import Place
 from gpu4d.preprocess import CountingSetup
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 PIXELS, BACKGROUND, ELECTRONS, LIMITS = "#6b7683", "#d55e00", "#0072b2", "#1c2530"
 JOINED = 4  # bins of the setup in one of the picture, for isolated electrons: they are fewer than pixels
@@ -21,7 +22,7 @@ TICKS = (0.0, 0.25, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
 
 @canvas.styled
-def counting_histogram(setup: CountingSetup, title: str = "Signals of a sample of raw frames") -> Figure:
+def counting_histogram(setup: CountingSetup, title: str = "Signals of a sample of raw frames", *, ax: Axes | None = None) -> Axes:
     """Draw the histogram of the sample that a setup of electron counting comes from.
 
     Parameters
@@ -29,10 +30,12 @@ def counting_histogram(setup: CountingSetup, title: str = "Signals of a sample o
     setup : CountingSetup
         From `gpu4d.preprocess.counting_setup` or `count_scan`.
     title : str
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
         Signals of pixels with the normal distribution of the background, signals of isolated electrons (sums of 3 × 3 pixels) with
         their mean, and the two thresholds. The axis of signals is linear up to one electron, and logarithmic from there.
 
@@ -45,12 +48,12 @@ def counting_histogram(setup: CountingSetup, title: str = "Signals of a sample o
     --------
     >>> import gpu4d
     >>> raw = gpu4d.simulate.raw_frames((4, 4), (64, 64), seed=1)
-    >>> figure = counting_histogram(gpu4d.preprocess.counting_setup(raw.cube.source.array, raw.darks))
+    >>> ax = counting_histogram(gpu4d.preprocess.counting_setup(raw.cube.source.array, raw.darks))
     """
     if not isinstance(setup, CountingSetup):
         raise InputError(f"setup is a {type(setup).__name__}: need a CountingSetup, as gpu4d.preprocess.counting_setup gives it")
-    made, axs = canvas.figure((3, 5))
-    ax = axs[0, 0]
+    place = Place((3, 5), ax=ax)
+    ax = place.ax
     edges, middle = setup.edges, (setup.edges[1:] + setup.edges[:-1]) / 2
     ax.stairs(setup.pixels, edges, color=PIXELS, lw=1.2, label="pixels", gid="pixels")
     noise = setup.noise / setup.electron
@@ -78,4 +81,4 @@ def counting_histogram(setup: CountingSetup, title: str = "Signals of a sample o
     ax.set_title(title, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="upper right", fontsize=8, frameon=True, framealpha=1.0, edgecolor="none")
-    return made
+    return place.result

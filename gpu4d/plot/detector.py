@@ -12,10 +12,11 @@ from gpu4d.data.ellipse import ellipse_matrix
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
+from gpu4d.plot.place import Place
 from gpu4d.real_arrays import floats
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 # reason: (colour, marker, text of the legend); markers differ too, for readers who cannot tell the colours apart
 REASONS: dict[str, tuple[str, str, str]] = {
@@ -68,7 +69,8 @@ def diffraction(
     circles: Sequence[tuple[float, float, float, str]] = (),
     ellipse: tuple[float, float, float] | None = None,
     cmap: str = "inferno",
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a detector image on a scale that shows weak and strong features at once.
 
     Parameters
@@ -82,14 +84,16 @@ def diffraction(
         Drawn over the image, in pixels: the bright-field disk, an annulus.
     ellipse : (a, b, theta), optional
         Distortion of the detector, with which the circles are drawn. Their radius is then that along the minor axis.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
     """
     values = canvas.plane(data, "diffraction")
-    made, axs = canvas.figure(values.shape)
-    ax = axs[0, 0]
+    place = Place(values.shape, ax=ax)
+    ax = place.ax
     heading = title if title is not None else getattr(data, "name", "")
     _pattern(ax, values, heading, units if units is not None else getattr(data, "units", ""), scale, power, cmap)
     size, size_units = pixel(data, pixel_size, pixel_units)
@@ -98,7 +102,7 @@ def diffraction(
     canvas.note_missing(ax, values)
     if circles:
         _circles(ax, circles, np.eye(2) if ellipse is None else np.linalg.inv(ellipse_matrix(ellipse)))
-    return made
+    return place.result
 
 
 @canvas.styled
@@ -111,7 +115,8 @@ def disks(
     pixel_size: float | None = None,
     pixel_units: str | None = None,
     power: float = 0.3,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a pattern with every correlation maximum: the accepted ones, and for each of the others why it was rejected.
 
     Parameters
@@ -122,10 +127,12 @@ def disks(
         "insignificant", "too close" or "beyond max_peaks".
     radius : float, optional
         Radius of a disk, pixels. Accepted disks are drawn as circles of this radius.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
     """
     from matplotlib.patches import Circle
 
@@ -133,8 +140,8 @@ def disks(
     qx, qy, reason = (np.asarray(_field(candidates, name)) for name in ("qx", "qy", "reason"))
     if not qx.shape == qy.shape == reason.shape:
         raise InputError(f"qx, qy and reason have shapes {qx.shape}, {qy.shape}, {reason.shape}: need one value per maximum")
-    made, axs = canvas.figure(values.shape, below=0.75)
-    ax = axs[0, 0]
+    place = Place(values.shape, below=0.75, ax=ax)
+    ax = place.ax
     _pattern(ax, values, title, getattr(pattern, "units", "") or "counts", "power", power, "gray", bar=False)
     size, size_units = pixel(pattern, pixel_size, pixel_units)
     canvas.scale_bar(ax, values.shape, size, size_units)
@@ -150,9 +157,9 @@ def disks(
                 ax.add_patch(Circle((y, x), radius, fill=False, ec=color, lw=1.1))
     ax.set_xlim(-0.5, values.shape[1] - 0.5)
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
-    keys = {"loc": "outside lower left", "ncols": 2, "handletextpad": 0.3, "columnspacing": 1.0, "borderaxespad": 0.2, "fontsize": 7.6}
-    _dark_keys(made.legend(**keys))
-    return made
+    keys = {"ncols": 2, "handletextpad": 0.3, "columnspacing": 1.0, "borderaxespad": 0.2, "fontsize": 7.6}
+    _dark_keys(place.legend(**keys))
+    return place.result
 
 
 @canvas.styled
@@ -165,7 +172,8 @@ def bragg_vector_map(
     power: float = 0.35,
     pixel_size: float | None = None,
     pixel_units: str | None = None,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw all Bragg vectors of a scan in one image, with the lattice vectors g₁, g₂ drawn from the origin.
 
     Parameters
@@ -175,14 +183,16 @@ def bragg_vector_map(
         Has `g1` and `g2`, (2,) each, in pixels of `data`.
     origin : (2,), optional
         Start of the arrows, in pixels of `data`. By default the centre pixel n // 2.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
     """
     values = canvas.plane(data, "Bragg vector map")
-    made, axs = canvas.figure(values.shape)
-    ax = axs[0, 0]
+    place = Place(values.shape, ax=ax)
+    ax = place.ax
     heading = title if title is not None else "Bragg vector map"
     _pattern(ax, values, heading, getattr(data, "units", ""), "power", power, "inferno")
     size, size_units = pixel(data, pixel_size, pixel_units)
@@ -192,7 +202,7 @@ def bragg_vector_map(
         start = np.array(floats(origin if origin is not None else [n // 2 for n in values.shape], 2, "origin"))
         for name, color in (("g1", "#35d0ff"), ("g2", "#7dff9b")):
             _vector(ax, start, np.asarray(_field(lattice, name), dtype=float), f"g$_{name[1]}$", color)
-    return made
+    return place.result
 
 
 def _vector(ax: Any, start: np.ndarray, g: np.ndarray, label: str, color: str) -> None:

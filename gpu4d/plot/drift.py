@@ -10,9 +10,10 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
     from gpu4d.drift.result import ScanDrift
 
@@ -21,7 +22,9 @@ NAMES = ("first", "second")
 
 
 @canvas.styled
-def drift(found: ScanDrift, images: Sequence[ArrayLike] = (), title: str = "Drift") -> Figure:
+def drift(
+    found: ScanDrift, images: Sequence[ArrayLike] = (), title: str = "Drift", *, ax: Sequence[Axes] | np.ndarray | None = None
+) -> np.ndarray:
     """Draw pictures before and after, and the shifts of all rows with their standard errors.
 
     Parameters
@@ -31,17 +34,20 @@ def drift(found: ScanDrift, images: Sequence[ArrayLike] = (), title: str = "Drif
         One picture of each scan, at its nominal positions. Without them the shifts alone are drawn.
     title : str
         Title of the picture at the measured positions.
+    ax : sequence of matplotlib Axes, optional
+        Axes to draw into, one for each picture and for the shifts of each scan. By default a new figure is made, which is `figure` of the
+        returned array.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    (n,) array of matplotlib.axes.Axes
 
     Examples
     --------
     >>> import numpy as np, gpu4d
     >>> noise = np.random.default_rng(0).normal(size=(16, 16))
-    >>> figure = drift(gpu4d.scan_drift(noise), [noise])
-    >>> [ax.get_title(loc="left") for ax in figure.axes][:3]
+    >>> axes = drift(gpu4d.scan_drift(noise), [noise])
+    >>> [ax.get_title(loc="left") for ax in axes]
     ['first scan', 'Drift', 'shifts of rows']
     """
     scans = len(found.positions)
@@ -52,15 +58,16 @@ def drift(found: ScanDrift, images: Sequence[ArrayLike] = (), title: str = "Drif
     if planes:
         corrected = found.average(*planes) if scans == 2 else found.corrected(planes[0])
         drawn.append((title, np.asarray(corrected)))
-    made, axs = canvas.figure(found.frames[0].shape, 1, len(drawn) + scans)
+    number = len(drawn) + scans
+    place = Place(found.frames[0].shape, 1, number, ax=ax, count=number)
     limits = canvas.robust_range(np.concatenate([plane.ravel() for plane in planes])) if planes else (0.0, 1.0)
-    for ax, (name, plane) in zip(axs[0], drawn):
+    for ax, (name, plane) in zip(place.panels, drawn):
         canvas.show(ax, plane, name, "", "gray", limits, bar=plane is drawn[-1][1])
         canvas.scale_bar(ax, plane.shape, found.r_pixel, found.units)
         canvas.axis_marks(ax)
         canvas.note_missing(ax, plane)
     for scan in range(scans):
-        ax, rows = axs[0, len(drawn) + scan], np.arange(len(found.shifts[scan]))
+        ax, rows = place.panels[len(drawn) + scan], np.arange(len(found.shifts[scan]))
         for axis, (line, band) in enumerate(COLOURS):
             shift, error = found.shifts[scan][:, axis], found.shift_errors[scan][:, axis]
             ax.fill_between(rows, shift - error, shift + error, color=band, lw=0)
@@ -69,4 +76,4 @@ def drift(found: ScanDrift, images: Sequence[ArrayLike] = (), title: str = "Drif
         ax.set_xlabel("row")
         ax.set_ylabel(f"shift ± standard error ({found.units})")
         ax.legend(frameon=False)
-    return made
+    return place.result

@@ -9,10 +9,11 @@ import numpy as np
 
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
+from gpu4d.plot.place import Place
 from gpu4d.plot.profiles import BAND, DASHED, LINE
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
     from gpu4d.amorphous import FEM, Variance
 
@@ -28,8 +29,13 @@ TITLES = {
 
 @canvas.styled
 def fem(
-    result: FEM, variants: str | Sequence[str] = "annular_mean", title: str = "Fluctuation microscopy", *, noise: bool = True
-) -> Figure:
+    result: FEM,
+    variants: str | Sequence[str] = "annular_mean",
+    title: str = "Fluctuation microscopy",
+    *,
+    noise: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw normalised variances over the scattering vector, with bands of ± their standard errors.
 
     Parameters
@@ -41,10 +47,12 @@ def fem(
     title : str
     noise : bool
         Draw what counting noise added to each variance, dashed. The variances are without it.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
 
     Raises
     ------
@@ -55,16 +63,16 @@ def fem(
     --------
     >>> import numpy as np, gpu4d
     >>> counts = np.random.default_rng(0).poisson(20.0, (6, 6, 16, 16)).astype("uint16")
-    >>> figure = fem(gpu4d.fem(gpu4d.DataCube(counts), (7.5, 7.5)), ["annular_mean", "rings"])
-    >>> figure.axes[0].get_ylabel()
+    >>> ax = fem(gpu4d.fem(gpu4d.DataCube(counts), (7.5, 7.5)), ["annular_mean", "rings"])
+    >>> ax.get_ylabel()
     'normalised variance V'
     """
     names = [variants] if isinstance(variants, str) else list(variants)
     unknown = [name for name in names if name not in TITLES]
     if unknown or not names:
         raise InputError(f"variants={variants!r}: need one or more of {', '.join(TITLES)}")
-    made, axs = canvas.figure((60, 100))
-    ax, x = axs[0, 0], result.radius if result.q is None else result.q
+    place = Place((60, 100), ax=ax)
+    ax, x = place.ax, result.radius if result.q is None else result.q
     shown = result.radius >= result.inner
     top = band_top = 0.0
     for number, name in enumerate(names):
@@ -88,4 +96,4 @@ def fem(
     ax.set_ylabel("normalised variance V")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
-    return made
+    return place.result

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
+from gpu4d.plot.place import Place
 from gpu4d.plot.profiles import BAND, DASHED, LINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from gpu4d.amorphous import RDF
 
@@ -23,7 +24,9 @@ ROOM = 1.15  # of the largest value behind r_min: where the axis ends, because r
 
 
 @canvas.styled
-def structure_factor(found: RDF, title: str = "Structure factor", *, group: int | tuple[int, ...] = ()) -> Figure:
+def structure_factor(
+    found: RDF, title: str = "Structure factor", *, group: int | tuple[int, ...] = (), ax: Sequence[Axes] | np.ndarray | None = None
+) -> np.ndarray:
     """Draw the profile with the fit of its scale and background, and below it the structure factor.
 
     Parameters
@@ -33,10 +36,12 @@ def structure_factor(found: RDF, title: str = "Structure factor", *, group: int 
     title : str
     group : int or tuple of int
         Which profile, if there are several: its index.
+    ax : sequence of matplotlib Axes, optional
+        Axes to draw into, two. By default a new figure is made, which is `figure` of the returned array.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    (n,) array of matplotlib.axes.Axes
         The band about S(k) is ± one standard error. The dotted line is the window of the transform.
 
     Raises
@@ -48,11 +53,11 @@ def structure_factor(found: RDF, title: str = "Structure factor", *, group: int 
     --------
     >>> import gpu4d
     >>> k = np.arange(0.02, 2.0, 0.02)
-    >>> figure = structure_factor(gpu4d.rdf(np.exp(-2 * k) * (1 + 0.5 * np.sinc(6 * k)), k=k, factor=np.exp(-k)))
+    >>> axes = structure_factor(gpu4d.rdf(np.exp(-2 * k) * (1 + 0.5 * np.sinc(6 * k)), k=k, factor=np.exp(-k)))
     """
     at = _group(found, group)
-    made, axs = canvas.figure((55, 100), rows=2)
-    upper, lower = axs[0, 0], axs[1, 0]
+    place = Place((55, 100), rows=2, ax=ax)
+    upper, lower = place.panels
     k, intensity, ground = found.k, found.intensity[at], found.background[at]
     alone = found.atoms[at] * found.factor_square
     upper.plot(k, intensity, color=LINE, lw=1.4, label="profile", gid="profile")
@@ -71,17 +76,23 @@ def structure_factor(found: RDF, title: str = "Structure factor", *, group: int 
     lower.axhline(1.0, color=canvas.MUTED, lw=0.6)
     lower.set_ylabel("S(k)")
     lower.legend(loc="upper right")
-    for ax in (upper, lower):
+    for ax in place.panels:
         ax.set_xlabel("k = 1/d (1/Å)")
         ax.set_xlim(0, k[-1])
         ax.spines[["top", "right"]].set_visible(False)
-    return made
+    return place.result
 
 
 @canvas.styled
 def pair_distribution(
-    found: RDF, title: str = "Distances of the atoms", *, kind: str = "g", group: int | tuple[int, ...] = (), r_max: float | None = None
-) -> Figure:
+    found: RDF,
+    title: str = "Distances of the atoms",
+    *,
+    kind: str = "g",
+    group: int | tuple[int, ...] = (),
+    r_max: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw the distances of the atoms, with the first shell and the region without atoms.
 
     Parameters
@@ -95,10 +106,12 @@ def pair_distribution(
         Which profile, if there are several: its index.
     r_max : float, optional
         Å, where the axis ends. By default 10 Å, or the largest r.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
         The first shell is shaded, the first peak marked. The dashed curve has no atoms below the first shell, and the mean density
         everywhere. The band is ± one standard error.
 
@@ -111,7 +124,7 @@ def pair_distribution(
     --------
     >>> import gpu4d
     >>> k = np.arange(0.02, 2.0, 0.02)
-    >>> figure = pair_distribution(gpu4d.rdf(np.exp(-2 * k) * (1 + 9 * np.sinc(6 * k)), k=k, factor=np.exp(-k), density=0.05))
+    >>> ax = pair_distribution(gpu4d.rdf(np.exp(-2 * k) * (1 + 9 * np.sinc(6 * k)), k=k, factor=np.exp(-k), density=0.05))
     """
     at = _group(found, group)
     if kind not in KINDS:
@@ -122,8 +135,8 @@ def pair_distribution(
     values = {"g": found.pair_distribution, "G": found.reduced, "RDF": found.distribution}[kind][at]
     none = {"g": np.zeros_like(r), "G": -line, "RDF": np.zeros_like(r)}[kind]
     end = min(10.0 if r_max is None else r_max, r[-1])
-    made, axs = canvas.figure((60, 100))
-    ax = axs[0, 0]
+    place = Place((60, 100), ax=ax)
+    ax = place.ax
     start, stop = found.shell
     if np.isfinite(stop):
         ax.axvspan(start, stop, color=SHADE, lw=0, zorder=0, label=f"first shell: {found.coordination[at]:.1f} atoms", gid="shell")
@@ -136,8 +149,8 @@ def pair_distribution(
         digits = max(0, 1 - math.floor(math.log10(error))) if 0 < error < np.inf else 3  # two of the error
         text = f"{peak:.{digits}f}" + (f" ± {error:.{digits}f}" if 0 < error < np.inf else "") + " Å"
         ax.axvline(peak, color=canvas.MUTED, lw=0.9, ls=":", gid="peak")
-        place = {"xycoords": ("data", "axes fraction"), "xytext": (3, 0), "textcoords": "offset points", "va": "top"}
-        ax.annotate(text, (peak, 0.985), fontsize=8.5, color=canvas.MUTED, **place)
+        top = {"xycoords": ("data", "axes fraction"), "xytext": (3, 0), "textcoords": "offset points", "va": "top"}
+        ax.annotate(text, (peak, 0.985), fontsize=8.5, color=canvas.MUTED, **top)
     seen = values[(r >= found.r_min) & (r <= end)]
     if np.isfinite(seen).any():
         low, high = min(float(np.nanmin(seen)), float(none[below].min(initial=0.0))), float(np.nanmax(seen))
@@ -149,7 +162,7 @@ def pair_distribution(
     ax.set_ylabel(KINDS[kind])
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)  # below the axis, where no curve is
-    return made
+    return place.result
 
 
 def _with_band(ax: Axes, x: np.ndarray, values: np.ndarray, error: np.ndarray) -> None:

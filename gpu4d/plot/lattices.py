@@ -14,9 +14,10 @@ from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.classes import color_of
 from gpu4d.plot.maps import pixel
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 LINE = 0.17  # inches, of the legend
 TITLE = 0.25  # inches, more than the layout leaves for the title of a flat map with a legend
@@ -31,7 +32,8 @@ def lattice_map(
     *,
     pixel_size: float | None = None,
     pixel_units: str | None = None,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw the lattice with most evidence at each position in colours, with a legend.
 
     Parameters
@@ -43,10 +45,12 @@ def lattice_map(
     title : str
     pixel_size, pixel_units : optional
         Size of a position, for the scale bar.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
         Positions that no lattice explains are grey. Those with several lattices have a white dot.
 
     Raises
@@ -70,8 +74,8 @@ def lattice_map(
     if len(both):
         texts.append(f"dots: several lattices, {100 * np.mean(overlap):.0f} %")
     lines = sum(1 + text.count("\n") for text in texts)
-    made, axs = canvas.figure(label.shape, below=LINE * (lines + 1) + TITLE)
-    ax = axs[0, 0]
+    place = Place(label.shape, below=LINE * (lines + 1) + TITLE, ax=ax)
+    ax = place.ax
     palette = np.array([to_rgb(canvas.NO_VALUE), *(to_rgb(color_of(k)) for k in range(len(fit)))])
     ax.imshow(palette[label + 1], origin="upper", interpolation="nearest")
     canvas.frame(ax, title)
@@ -84,5 +88,5 @@ def lattice_map(
         keys.append(Patch(facecolor=canvas.NO_VALUE, label=texts[len(fit)]))
     if len(both):
         keys.append(Patch(facecolor="none", edgecolor="none", label=texts[-1]))
-    made.legend(handles=keys, loc="outside lower left", frameon=False, handlelength=1.2)
-    return made
+    place.legend(handles=keys, frameon=False, handlelength=1.2)
+    return place.result

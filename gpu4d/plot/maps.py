@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 from gpu4d.arrays import Array, ArrayLike
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 WARNING = "#b3500b"
 
@@ -29,7 +31,8 @@ def image(
     limits: tuple[float, float] | None = None,
     symmetric: bool = False,
     axes: tuple[str, str] = ("x", "y"),
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a map with its colour bar, scale bar and axis marks.
 
     Parameters
@@ -44,24 +47,26 @@ def image(
         Colour range. By default the 0.5 and 99.5 percentiles.
     symmetric : bool
         Use a diverging colour map whose range is symmetric about zero, for signed quantities.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
     """
     values = canvas.plane(data, "image")
     if symmetric:
         half = canvas.symmetric_range(values)
         limits, cmap = limits or (-half, half), "RdBu_r" if cmap == "gray" else cmap
     limits = limits or canvas.robust_range(values)
-    made, axs = canvas.figure(values.shape)
-    ax = axs[0, 0]
+    place = Place(values.shape, ax=ax)
+    ax = place.ax
     canvas.show(ax, values, title if title is not None else getattr(data, "name", ""), _units(units, data), cmap, limits)
     size, size_units = pixel(data, pixel_size, pixel_units)
     canvas.scale_bar(ax, values.shape, size, size_units)
     canvas.axis_marks(ax, axes)
     canvas.note_missing(ax, values)
-    return made
+    return place.result
 
 
 class StrainMaps(Protocol):
@@ -79,7 +84,14 @@ class StrainMaps(Protocol):
 
 
 @canvas.styled
-def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | None = None, pixel_units: str | None = None) -> Figure:
+def strain(
+    result: StrainMaps,
+    title: str = "Strain",
+    *,
+    pixel_size: float | None = None,
+    pixel_units: str | None = None,
+    ax: Sequence[Axes] | np.ndarray | None = None,
+) -> np.ndarray:
     """Draw the maps of a strain tensor with one common range, and the tensor's axes beside every map.
 
     Parameters
@@ -88,10 +100,12 @@ def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | Non
         Has `exx, eyy, exy` (Rx, Ry), strain as a fraction, and where it is that of a lattice `theta`, radians. `axes.frame` ("scan" or
         "detector") and `axes.angle` (radians) say what its axes are.
     title : str
+    ax : sequence of matplotlib Axes, optional
+        Axes to draw into, four, or three for a glass. By default a new figure is made, which is `figure` of the returned array.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    (n,) array of matplotlib.axes.Axes
         Strain in %, theta in degrees. The range is the 99th percentile of |strain|, rounded up. theta has the same range (1 % is
         0.573°), unless the lattice rotates much more than it is strained.
     """
@@ -105,9 +119,8 @@ def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | Non
     half_theta = half if half_theta <= 2 * half else half_theta
     size, size_units = pixel(result.exx, pixel_size, pixel_units)
     frame_of, angle = tensor_axes(result)
-    made, axs = canvas.figure(maps["exx"].shape, *((2, 2) if lattice else (1, 3)))
-    made.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
-    for ax, (name, values) in zip(axs.flat, maps.items()):
+    place = Place(maps["exx"].shape, *((2, 2) if lattice else (1, 3)), ax=ax)
+    for ax, (name, values) in zip(place.panels, maps.items()):
         if name == "theta":
             degrees = math.degrees(half_theta / 100)
             canvas.show(ax, np.degrees(values), names[name], "°", "RdBu_r", (-degrees, degrees))
@@ -115,10 +128,10 @@ def strain(result: StrainMaps, title: str = "Strain", *, pixel_size: float | Non
             canvas.show(ax, 100 * values, names[name], "%", "RdBu_r", (-half, half))
         canvas.scale_bar(ax, values.shape, size, size_units)
         _draw_tensor_axes(ax, frame_of, angle)
-    canvas.note_missing(axs[-1, 0], maps["exx"])
-    text, color = axes_text(frame_of, angle)
-    made.supxlabel(text, fontsize=8.8, color=color, x=0.02, ha="left")
-    return made
+    canvas.note_missing(place.panels[2 if lattice else 0], maps["exx"])  # the panel in the lower left corner
+    place.heading(title)
+    place.footnote(*axes_text(frame_of, angle))
+    return place.result
 
 
 def tensor_axes(result: Any) -> tuple[str, float]:
@@ -172,7 +185,8 @@ def histogram(
     recommended: tuple[float, float] | None = None,
     bins: int | None = None,
     ylabel: str = "positions",
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw how often each value occurs. Whole numbers get one bar each.
 
     Parameters
@@ -184,15 +198,17 @@ def histogram(
     recommended : (float, float), optional
         A band that is shaded.
     bins : int, optional
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
     """
     flat = canvas.values_of(values, "values").ravel()
     flat = flat[np.isfinite(flat)]
-    made, axs = canvas.figure((60, 100))
-    ax = axs[0, 0]
+    place = Place((60, 100), ax=ax)
+    ax = place.ax
     if recommended is not None:
         ax.axvspan(*recommended, color="#e3efe6", zorder=0, label=f"recommended {recommended[0]:g}–{recommended[1]:g}")
     whole = flat.size > 0 and bins is None and bool(np.all(flat == np.round(flat))) and np.ptp(flat) <= 120
@@ -213,7 +229,7 @@ def histogram(
         ax.set_ylim(top=ax.get_ylim()[1] * 1.18)
     else:
         ax.text(0.5, 0.5, "no values", transform=ax.transAxes, ha="center", color=canvas.MUTED)
-    return made
+    return place.result
 
 
 def pixel(data: Any, size: float | None, units: str | None) -> tuple[float, str]:

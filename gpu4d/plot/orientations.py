@@ -11,10 +11,11 @@ from gpu4d.orientation import Grain, Orientations, direction_colors, ipf_colors
 from gpu4d.orientation.symmetry import sector_corners, to_sector
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
+from gpu4d.plot.place import Place
 from gpu4d.structures import Structure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 NAMES: dict[tuple[float, float, float], str] = {(1, 0, 0): "x", (0, 1, 0): "y", (0, 0, 1): "beam (z)"}
 LARGEST_INDEX = 6  # of a corner's direction; larger ones are written as decimals
@@ -29,7 +30,8 @@ def orientation_map(
     *,
     grain: Grain | None = None,
     phase: int | None = None,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw which crystal direction lies along a direction of the lab, in colours, with the coloured sector as legend.
 
     Parameters
@@ -42,10 +44,12 @@ def orientation_map(
         `orientations.grain` by default.
     phase : int, optional
         Number of a structure: only its positions are drawn. None: all positions, with the legend of the first structure.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
         Positions without an orientation are grey. Ambiguous ones have a dot.
 
     Raises
@@ -60,8 +64,9 @@ def orientation_map(
         raise InputError(f"phase={phase!r}: need a number from 0 to {len(orientations.structures) - 1}, or None")
     colors = ipf_colors(orientations, direction, grain=chosen)
     shape = chosen.phase.shape
-    made, axs = canvas.figure(shape, legend=True)
-    ax = axs[0, 0]
+    place = Place(shape, legend=True, ax=ax)
+    ax, key = place.ax, place.key
+    assert key is not None, "legend=True makes it"
     missing = ~np.isfinite(colors).all(axis=-1) | ((chosen.phase != phase) if phase is not None else False)
     ax.imshow(
         np.where(missing[..., None], np.array(to_rgb(canvas.NO_VALUE)), np.nan_to_num(colors)), origin="upper", interpolation="nearest"
@@ -76,28 +81,30 @@ def orientation_map(
     if len(unsure):
         ax.plot(unsure[:, 1], unsure[:, 0], ".", color=canvas.INK, markersize=2.0)
         note = f"dots: {len(unsure)} ambiguous\nposition{'s' * (len(unsure) > 1)}"
-        axs[0, 1].text(0.5, -0.35, note, ha="center", va="top", fontsize=8, color=canvas.MUTED, transform=axs[0, 1].transAxes)
-    _legend(axs[0, 1], orientations.structures[phase or 0])
-    return made
+        key.text(0.5, -0.35, note, ha="center", va="top", fontsize=8, color=canvas.MUTED, transform=key.transAxes)
+    _legend(key, orientations.structures[phase or 0])
+    return place.result
 
 
 @canvas.styled
-def orientation_legend(structure: Structure) -> Figure:
+def orientation_legend(structure: Structure, *, ax: Axes | None = None) -> Axes:
     """Draw the coloured fundamental sector of a crystal in stereographic projection, with the directions of its corners.
 
     Parameters
     ----------
     structure : Structure
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
     """
     if not isinstance(structure, Structure):
         raise InputError(f"structure is a {type(structure).__name__}: need a Structure")
-    made, axs = canvas.figure((10, 10))
-    _legend(axs[0, 0], structure)
-    return made
+    place = Place((10, 10), ax=ax)
+    _legend(place.ax, structure)
+    return place.result
 
 
 def _legend(ax: Any, structure: Structure) -> None:

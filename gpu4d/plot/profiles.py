@@ -11,9 +11,10 @@ import numpy as np
 from gpu4d.arrays import ArrayLike
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 LINE, BAND = "#39618f", "#c3d3e6"
 DASHED = ("#b3500b", "#4c7a4f", "#7a4c8f", "#8a7a1f")  # further curves, and from the start again after the last
@@ -34,7 +35,8 @@ def profile(
     pixel_size: float | None = None,
     units: str = "counts",
     log: bool = True,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw values over the distance from the beam.
 
     Parameters
@@ -58,15 +60,17 @@ def profile(
         Title of the vertical axis.
     log : bool
         Draw the vertical axis logarithmically.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
 
     Examples
     --------
-    >>> figure = profile([0.5, 1.5, 2.5], [9.0, 3.0, 1.0], "Profile", pixel_size=0.01)
-    >>> figure.axes[0].get_xlabel(), figure.axes[0].lines[0].get_xdata().round(3).tolist()
+    >>> ax = profile([0.5, 1.5, 2.5], [9.0, 3.0, 1.0], "Profile", pixel_size=0.01)
+    >>> ax.get_xlabel(), ax.lines[0].get_xdata().round(3).tolist()
     ('q (1/Å)', [0.005, 0.015, 0.025])
     """
     r = canvas.values_of(radius, "radius")
@@ -76,8 +80,8 @@ def profile(
     if r.ndim != 1 or any(shape != r.shape for shape in shapes):
         raise InputError(f"radius is {r.shape}, and there are curves {shapes}: need one value for each radius")
     scale = pixel_size or 1.0
-    made, axs = canvas.figure((60, 100))
-    ax, x = axs[0, 0], r * scale
+    place = Place((60, 100), ax=ax)
+    ax, x = place.ax, r * scale
     if band is not None:
         low = np.maximum(y - band, FLOOR * y) if log else y - band
         ax.fill_between(x, low, y + band, color=BAND, lw=0, label="± standard deviation")
@@ -97,11 +101,13 @@ def profile(
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)  # below the axis, where no curve is
-    return made
+    return place.result
 
 
 @canvas.styled
-def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", units: str = "misfit", log: bool | None = None) -> Figure:
+def convergence(
+    values: ArrayLike, title: str, *, rounds: str = "iteration", units: str = "misfit", log: bool | None = None, ax: Axes | None = None
+) -> Axes:
     """Draw how a misfit falls while a method iterates.
 
     Parameters
@@ -115,15 +121,17 @@ def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", uni
         Title of the vertical axis.
     log : bool, optional
         Draw the vertical axis logarithmically. By default if the misfit falls by more than a factor of ten.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
 
     Examples
     --------
-    >>> figure = convergence([4.0, 2.0, 1.5], "Convergence", rounds="sweep")
-    >>> figure.axes[0].lines[0].get_xdata().tolist()
+    >>> ax = convergence([4.0, 2.0, 1.5], "Convergence", rounds="sweep")
+    >>> ax.lines[0].get_xdata().tolist()
     [1, 2, 3]
     """
     from matplotlib.ticker import MaxNLocator
@@ -131,8 +139,8 @@ def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", uni
     y = canvas.values_of(values, "values")
     if y.ndim != 1:
         raise InputError(f"values is {y.shape}: need one number for each {rounds}")
-    made, axs = canvas.figure((60, 100))
-    ax = axs[0, 0]
+    place = Place((60, 100), ax=ax)
+    ax = place.ax
     ax.plot(np.arange(1, len(y) + 1), y, color=LINE, lw=1.4, marker="o", ms=3)
     positive = y[np.isfinite(y) & (y > 0)]
     if positive.size and (positive.max() > DECADE * positive.min() if log is None else log):
@@ -142,4 +150,4 @@ def convergence(values: ArrayLike, title: str, *, rounds: str = "iteration", uni
     ax.set_xlabel(rounds)
     ax.set_ylabel(units)
     ax.spines[["top", "right"]].set_visible(False)
-    return made
+    return place.result

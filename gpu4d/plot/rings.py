@@ -14,9 +14,10 @@ from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.detector import draw_pattern
 from gpu4d.plot.maps import pixel
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 SEEN = 5.0  # standard errors of its height: a weaker ring is not drawn
 ROUND = 3.0  # standard errors: an ellipse nearer to a circle has no direction
@@ -27,8 +28,14 @@ POINTS = 181  # of half a ring, one a degree
 
 @canvas.styled
 def rings(
-    pattern: ArrayLike, fit: RingFit | HaloFit, title: str = "Rings and their fit", *, power: float = 0.5, pixel_size: float | None = None
-) -> Figure:
+    pattern: ArrayLike,
+    fit: RingFit | HaloFit,
+    title: str = "Rings and their fit",
+    *,
+    power: float = 0.5,
+    pixel_size: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a ring pattern with its fit: one half of every fitted ring, so that the other half shows the pattern alone.
 
     Parameters
@@ -42,10 +49,12 @@ def rings(
         Colours show counts to this power.
     pixel_size : float, optional
         Of the detector, 1/Å, for the scale bar. By default the fitted one, else that of the pattern.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
         The scale bar is in 1/Å, or in pixels if their size is not known.
 
     Raises
@@ -58,15 +67,15 @@ def rings(
     >>> from gpu4d.calibrate import fit_rings
     >>> x, y = np.mgrid[:96, :96] - 47.3
     >>> pattern = 4 + sum(40 * np.exp(-(((np.hypot(x, y) - r) / 1.5) ** 2)) for r in (20.0, 28.0, 35.0))
-    >>> figure = rings(pattern, fit_rings(pattern, [0.4, 0.56, 0.7]))
+    >>> ax = rings(pattern, fit_rings(pattern, [0.4, 0.56, 0.7]))
     """
     if not isinstance(fit, RingFit | HaloFit):
         raise InputError(f"fit is a {type(fit).__name__}: need a RingFit or HaloFit, as gpu4d.calibrate.fit_rings and fit_halo give")
     values = canvas.plane(pattern, "pattern")
     if isinstance(fit, RingFit) and values.shape != fit.expected.shape:
         raise InputError(f"the pattern is {values.shape}, and the fit is of a pattern {fit.expected.shape}: need the fitted one")
-    made, axs = canvas.figure(values.shape, below=0.35)
-    ax = axs[0, 0]
+    place = Place(values.shape, below=0.35, ax=ax)
+    ax = place.ax
     fitted = _fitted(values, fit)
     top = float(np.nanpercentile(fitted, BRIGHTEST)) if np.isfinite(fitted).any() else 1.0  # the direct beam may be far brighter
     draw_pattern(ax, values, title, getattr(pattern, "units", "") or "counts", power, top)
@@ -86,10 +95,10 @@ def rings(
         told += f", a at {math.degrees(theta):.1f} ± {math.degrees(turned):.1f}°"
     number = f"{len(seen)} fitted rings" if len(seen) != 1 else "the fitted ring"
     ax.plot([], [], color=COLOR, lw=0.9, label=f"{number}, left half; {told}")
-    made.legend(loc="outside lower left", frameon=False, fontsize=7.6, handlelength=1.4)
+    place.legend(frameon=False, fontsize=7.6, handlelength=1.4)
     ax.set_xlim(-0.5, values.shape[1] - 0.5)
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
-    return made
+    return place.result
 
 
 def _drawn(fit: RingFit | HaloFit) -> list[tuple[str, float]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from gpu4d.data.arguments import real_values
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
+from gpu4d.plot.place import Place
 from gpu4d.real_arrays import floats, real_number
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 COLOR = "#35d0ff"  # seen on all greys
 MARK = "#ffb000"
@@ -35,7 +37,8 @@ def shadow(
     center: ArrayLike,
     radius: float,
     pixel_size: float | None = None,
-) -> Figure:
+    ax: Sequence[Axes] | np.ndarray | None = None,
+) -> np.ndarray:
     """Draw the part of a STEM image that a shadow image shows, and beside it the shadow image turned into the axes of the scan.
 
     If the rotation is right, the same things are at the same places of both. One may be bright where the other is dark.
@@ -58,10 +61,12 @@ def shadow(
         Its radius, detector px.
     pixel_size : float, optional
         Step of the scan, Å. By default that of the slice.
+    ax : sequence of matplotlib Axes, optional
+        Axes to draw into, two. By default a new figure is made, which is `figure` of the returned array.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    (n,) array of matplotlib.axes.Axes
 
     Raises
     ------
@@ -72,7 +77,7 @@ def shadow(
     --------
     >>> from gpu4d.calibrate import rotation_from_points
     >>> found = rotation_from_points([[8, 8], [8, 18], [20, 8]], [[0, 0], [10, 0], [0, 12]], defocus=-1e4)
-    >>> figure = shadow(np.eye(32), found, np.eye(32), position=(8, 8), center=(16, 16), radius=8.0)
+    >>> axes = shadow(np.eye(32), found, np.eye(32), position=(8, 8), center=(16, 16), radius=8.0)
     """
     from scipy import ndimage
 
@@ -85,26 +90,26 @@ def shadow(
     high = np.minimum(np.ceil(around + half) + 1, stem.shape).astype(int)
     if not (high - low > 1).all():
         raise InputError(f"the shadow image shows a place at {around.round(1).tolist()} px, outside the STEM image {stem.shape}")
-    place = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high)), indexing="ij"), axis=-1)
+    places = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high)), indexing="ij"), axis=-1)
     way = -found.scale if found.underfocused else found.scale
-    q = (place - around) / way @ scan_matrix(found.angle, found.transpose)  # the inverse of an orthogonal matrix is its transpose
+    q = (places - around) / way @ scan_matrix(found.angle, found.transpose)  # the inverse of an orthogonal matrix is its transpose
     smooth = ndimage.gaussian_filter(np.nan_to_num(pattern), max(0.5, 0.4 / found.scale))
     turned = ndimage.map_coordinates(smooth, np.moveaxis(q + middle, -1, 0), order=1, mode="nearest")
     turned = np.where(np.hypot(q[..., 0], q[..., 1]) < EDGE * size, turned, np.nan)
     part = stem[low[0] : high[0], low[1] : high[1]]
-    made, axs = canvas.figure(part.shape, 1, 2, below=0.75)
+    place = Place(part.shape, 1, 2, below=0.75, ax=ax)
     step, units = pixel(image, pixel_size, None if pixel_size is None else "Å")
     angle = np.linspace(0, 2 * np.pi, POINTS)
     rim = found.seen_at(EDGE * size * np.stack([np.cos(angle), np.sin(angle)], axis=-1), position) - low
-    for ax, values, name in ((axs[0, 0], part, "STEM"), (axs[0, 1], turned, "shadow, turned")):
+    for ax, values, name in zip(place.panels, (part, turned), ("STEM", "shadow, turned")):
         canvas.show(ax, values, f"{title}: {name}" if name == "STEM" else name, "counts", "gray", canvas.robust_range(values))
         ax.plot(rim[:, 1], rim[:, 0], color=COLOR, lw=1.0, gid="outline")
         ax.set_xlim(-0.5, part.shape[1] - 0.5)
         ax.set_ylim(part.shape[0] - 0.5, -0.5)
         canvas.scale_bar(ax, part.shape, step, units)
         canvas.axis_marks(ax)
-    _tell(made, found)
-    return made
+    _tell(place, found)
+    return place.result
 
 
 @canvas.styled
@@ -115,7 +120,8 @@ def shadow_points(
     title: str = "Points of the shadow image",
     *,
     pixel_size: float | None = None,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw points of a STEM image, and where the fitted rotation puts the same points of the shadow image.
 
     Parameters
@@ -129,10 +135,12 @@ def shadow_points(
     title : str
     pixel_size : float, optional
         Step of the scan, Å. By default that of the slice.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
 
     Raises
     ------
@@ -143,15 +151,15 @@ def shadow_points(
     --------
     >>> from gpu4d.calibrate import rotation_from_points
     >>> points = np.array([[8, 8, 0, 0], [8, 18, 10, 0], [20, 8, 0, 12]])
-    >>> figure = shadow_points(np.eye(32), rotation_from_points(points[:, :2], points[:, 2:], defocus=-1e4), points)
+    >>> ax = shadow_points(np.eye(32), rotation_from_points(points[:, :2], points[:, 2:], defocus=-1e4), points)
     """
     _check(found)
     stem = canvas.plane(image, "image")
     given = real_values(points, "points", "(n, 4): scan and detector pixels").astype(np.float64)
     if given.ndim != 2 or given.shape[1] != 4:
         raise InputError(f"points is {given.shape}: need (n, 4), the scan pixels and the detector pixels of each point")
-    made, axs = canvas.figure(stem.shape, below=0.45)
-    ax = axs[0, 0]
+    place = Place(stem.shape, below=0.45, ax=ax)
+    ax = place.ax
     canvas.show(ax, stem, title, getattr(image, "units", "") or "counts", "gray", canvas.robust_range(stem))
     fitted = found.seen_at(given[:, 2:])
     ax.plot(given[:, 1], given[:, 0], "o", mfc="none", mec=COLOR, markersize=9, mew=1.4, label="in the STEM image", gid="points")
@@ -159,8 +167,8 @@ def shadow_points(
     step, units = pixel(image, pixel_size, None if pixel_size is None else "Å")
     canvas.scale_bar(ax, stem.shape, step, units)
     canvas.axis_marks(ax)
-    _tell(made, found, 2)
-    return made
+    _tell(place, found, 2)
+    return place.result
 
 
 def _check(found: object) -> None:
@@ -168,11 +176,11 @@ def _check(found: object) -> None:
         raise InputError(f"found is a {type(found).__name__}: need a ShadowRotation, as gpu4d.calibrate.shadow_rotation gives")
 
 
-def _tell(made: Any, found: ShadowRotation, columns: int = 1) -> None:
+def _tell(place: Place, found: ShadowRotation, columns: int = 1) -> None:
     """Write the rotation under the picture."""
     turn = f"rotation {np.degrees(found.angle):.2f} ± {np.degrees(found.error):.2f}°"
     if found.half_turn == "undecided":
         turn += ", or 180° more"
     turn += ", detector axes exchanged" if found.transpose else ""
-    made.axes[0].plot([], [], color=COLOR, lw=1.0, label=turn)
-    made.legend(loc="outside lower left", frameon=False, fontsize=7.6, handlelength=1.4, ncols=columns)
+    place.ax.plot([], [], color=COLOR, lw=1.0, label=turn)
+    place.legend(frameon=False, fontsize=7.6, handlelength=1.4, ncols=columns)

@@ -19,9 +19,10 @@ from gpu4d.plot import canvas
 from gpu4d.plot.detector import diffraction
 from gpu4d.plot.imagej import imagej_tiff
 from gpu4d.plot.maps import image
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 MOST_PANELS = 25  # of a picture; the planes of a larger stack are too small to see
 
@@ -92,7 +93,7 @@ def _planes(item: Slice) -> tuple[np.ndarray, tuple[str, ...]]:
     return stack, labels
 
 
-def _drawn(item: Slice, title: str) -> Figure:
+def _drawn(item: Slice, title: str) -> Axes | np.ndarray:
     planes, labels = _planes(item)
     if len(planes) > MOST_PANELS:
         raise InputError(f"{title or 'the slice'} has {len(planes)} planes: a picture shows {MOST_PANELS} at most; save some, or a .tif")
@@ -111,13 +112,11 @@ def _is_signed(values: np.ndarray) -> bool:
 
 
 @canvas.styled
-def _panels(item: Slice, planes: np.ndarray, titles: tuple[str, ...]) -> Figure:
+def _panels(item: Slice, planes: np.ndarray, titles: tuple[str, ...]) -> np.ndarray:
     columns = math.ceil(math.sqrt(len(planes)))
     rows = math.ceil(len(planes) / columns)
-    made, panels = canvas.figure(planes.shape[-2:], rows, columns)
-    for ax in panels.flat[len(planes) :]:
-        ax.set_visible(False)
-    for ax, values, title in zip(panels.flat, planes.astype(np.float64), titles):
+    place = Place(planes.shape[-2:], rows, columns, count=len(planes))
+    for ax, values, title in zip(place.panels, planes.astype(np.float64), titles):
         half = canvas.symmetric_range(values)
         signed = _is_signed(values)
         units = "rad" if title.endswith("phase") and np.iscomplexobj(item.data) else item.units
@@ -125,4 +124,4 @@ def _panels(item: Slice, planes: np.ndarray, titles: tuple[str, ...]) -> Figure:
         canvas.show(ax, values, title, units, "RdBu_r" if signed else "gray", limits)
         canvas.scale_bar(ax, values.shape, item.pixel_size, item.pixel_units)
         canvas.note_missing(ax, values)
-    return made
+    return place.result

@@ -16,7 +16,7 @@ from gpu4d.plot.detector import diffraction
 from gpu4d.plot.maps import pixel
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 BEYOND = 1.4  # times the largest circle: what is farther out is not drawn
 
@@ -29,7 +29,8 @@ def spectrum(
     pixel_units: str | None = None,
     circles: Sequence[tuple[float, str]] = (),
     power: float = 0.5,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw the modulus of an image's Fourier transform.
 
     The image is multiplied by a Hann window, so that its borders draw no cross.
@@ -44,18 +45,20 @@ def spectrum(
         Drawn about the middle, in 1 / `pixel_units`, where they fit: the limit of the aperture, say.
     power : float
         Colours show the modulus to this power.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
 
     Examples
     --------
     >>> import numpy as np
     >>> from gpu4d.data.slices import RealSlice
     >>> rows = np.cos(2 * np.pi * np.arange(32) / 4)[:, None] * np.ones(32)
-    >>> figure = spectrum(RealSlice(rows, "rows", "rad", 0.5, "Å"), "Spectrum", circles=[(0.5, "2 Å")])
-    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    >>> ax = spectrum(RealSlice(rows, "rows", "rad", 0.5, "Å"), "Spectrum", circles=[(0.5, "2 Å")])
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['2 Å']
     """
     values = canvas.plane(data, "spectrum")
@@ -75,4 +78,4 @@ def spectrum(
     named = getattr(data, "units", "")
     drawn = DiffractionSlice(modulus / values.size, "spectrum", "" if named == "1" else named, 1 / (side * size), f"1/{units}")
     rings = [(middle, middle, frequency * side * size, label) for frequency, label in seen]
-    return diffraction(drawn, title, power=power, circles=rings)
+    return diffraction(drawn, title, power=power, circles=rings, ax=ax)

@@ -11,9 +11,10 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
 from gpu4d.plot.maps import pixel
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 ARROWS = 20  # along the longer side of the scan
 SHORTEST = 0.05  # of the length with the full colour: shorter arrows would only be dots
@@ -30,7 +31,8 @@ def vectors(
     pixel_units: str | None = None,
     limit: float | None = None,
     arrows: bool = False,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a vector field in colours: hue is the direction, lightness is the length.
 
     Parameters
@@ -44,18 +46,20 @@ def vectors(
         Length that has the full colour. By default the 99th percentile.
     arrows : bool
         Draw arrows over the colours, each the mean over a square of positions.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.axes.Axes
     """
     x, y = canvas.plane(vx, "vx"), canvas.plane(vy, "vy")
     if x.shape != y.shape:
         raise InputError(f"vx is {x.shape} and vy {y.shape}: need two components of one shape")
     length = np.hypot(x, y)
     limit = float(limit) if limit is not None else canvas.symmetric_range(length, 99.0)
-    made, axs = canvas.figure(x.shape, legend=True)
-    ax = axs[0, 0]
+    place = Place(x.shape, legend=True, ax=ax)
+    ax = place.ax
     ax.imshow(direction_colors(x, y, limit), origin="upper")
     if arrows:
         _arrows(ax, x, y, limit)
@@ -64,8 +68,8 @@ def vectors(
     canvas.scale_bar(ax, x.shape, size, size_units)
     canvas.axis_marks(ax)
     canvas.note_missing(ax, length)
-    _wheel(axs[0, 1], limit, units)
-    return made
+    _wheel(place.key, limit, units)
+    return place.result
 
 
 def com(
@@ -78,7 +82,8 @@ def com(
     pixel_units: str | None = None,
     limit: float | None = None,
     arrows: bool = False,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a centre-of-mass field (2, Rx, Ry), or another field of two components, in colours.
 
     Parameters
@@ -91,6 +96,12 @@ def com(
         Those of the slice, unless given.
     limit, arrows : optional
         As in `vectors`.
+    ax : matplotlib Axes, optional
+        Axes to draw into. By default a new figure is made, which is `ax.figure` of the returned axes.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
     """
     host = canvas.values_of(data, "the centre of mass")
     if host.ndim != 3 or host.shape[0] != 2:
@@ -100,7 +111,7 @@ def com(
     size = pixel_size if pixel_size is not None else getattr(data, "pixel_size", None)
     names = pixel_units if pixel_units is not None else getattr(data, "pixel_units", None)
     units = units if units is not None else getattr(data, "units", "")
-    return vectors(host[0], host[1], title, units=units, pixel_size=size, pixel_units=names, limit=limit, arrows=arrows)
+    return vectors(host[0], host[1], title, units=units, pixel_size=size, pixel_units=names, limit=limit, arrows=arrows, ax=ax)
 
 
 def _arrows(ax: Any, x: np.ndarray, y: np.ndarray, limit: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from gpu4d.arrays import ArrayLike
 from gpu4d.data.arguments import complex_values
 from gpu4d.errors import InputError
 from gpu4d.plot import canvas
+from gpu4d.plot.place import Place
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 DIM = 0.5  # power of the intensity that brightens the phase, so that tails can be seen
 WHEEL = 96  # pixels of the colour wheel
@@ -28,7 +30,8 @@ def wave(
     pixel_units: str | None = None,
     width: float | None = None,
     axes: tuple[str, str] = ("x", "y"),
-) -> Figure:
+    ax: Sequence[Axes] | np.ndarray | None = None,
+) -> np.ndarray:
     """Draw intensity and phase of a complex wave side by side.
 
     Hue is the phase, as the colour wheel shows: red is 0, and the phase grows from the first axis (down) to the second (right).
@@ -44,10 +47,12 @@ def wave(
     width : float, optional
         Side of the square in the middle that is drawn, in the units of the pixel. Default: everything.
     axes : (str, str)
+    ax : sequence of matplotlib Axes, optional
+        Axes to draw into, two. By default a new figure is made, which is `figure` of the returned array.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    (n,) array of matplotlib.axes.Axes
 
     Raises
     ------
@@ -59,24 +64,25 @@ def wave(
     >>> import gpu4d
     >>> vortex = gpu4d.probe.apertures.vortex(20.0, 1)
     >>> in_aperture = gpu4d.probe.wavefunction(vortex, energy=300e3, q_pixel=0.02, shape=(128, 128))
-    >>> figure = wave(gpu4d.probe.real_space(in_aperture, 0.02), "Vortex", width=10.0)
-    >>> [axis.get_title(loc="left") for axis in figure.axes[:2]]
+    >>> panels = wave(gpu4d.probe.real_space(in_aperture, 0.02), "Vortex", width=10.0)
+    >>> [ax.get_title(loc="left") for ax in panels]
     ['Vortex', 'Phase']
     """
     psi, size, units = _given(data, pixel_size, pixel_units)
     if width is not None:
         psi = _middle(psi, max(round(width / size), 2))
     intensity = psi.real**2 + psi.imag**2
-    made, panels = canvas.figure(psi.shape, columns=2)
+    place = Place(psi.shape, columns=2, ax=ax)
+    modulus, phase = place.panels
     label = "1/Å²" if hasattr(data, "psi") else ""
-    canvas.show(panels[0, 0], intensity, title or "Intensity", label, "magma", (0.0, float(intensity.max()) or 1.0))
-    panels[0, 1].imshow(_colours(psi), origin="upper", interpolation="antialiased", interpolation_stage="rgba")
-    canvas.frame(panels[0, 1], "Phase")
-    for ax in panels[0]:
+    canvas.show(modulus, intensity, title or "Intensity", label, "magma", (0.0, float(intensity.max()) or 1.0))
+    phase.imshow(_colours(psi), origin="upper", interpolation="antialiased", interpolation_stage="rgba")
+    canvas.frame(phase, "Phase")
+    for ax in place.panels:
         canvas.scale_bar(ax, psi.shape, size, units)
         canvas.axis_marks(ax, axes)
-    _wheel(panels[0, 1])
-    return made
+    _wheel(phase)
+    return place.result
 
 
 def _given(data: Any, pixel_size: float | None, pixel_units: str | None) -> tuple[np.ndarray, float, str]:

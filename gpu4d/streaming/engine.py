@@ -114,7 +114,8 @@ def sweep(
     where : (Rx, Ry) bool, optional
         Positions to visit. Results at other positions are NaN or empty.
     progress : bool or callable
-        True draws a bar if `rich` is installed. A callable is called with (patterns done, patterns in all).
+        True draws a bar in a notebook, and at a terminal if `rich` is installed. A callable is called with (patterns done, patterns in
+        all).
     keep : {"host", "device"}, optional
         Place of the results. By default results of files are on the host, and results of arrays on the device of the array. "device" keeps
         results on the device on which they were made, which must be one.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from gpu4d.streaming.notebook_bars import NotebookBars, in_notebook
 
 log = logging.getLogger("gpu4d")
 
@@ -68,7 +71,8 @@ class Counter:
     Parameters
     ----------
     progress : bool or callable
-        True draws a bar. A function is called with (patterns done, patterns in all). False counts nothing.
+        True draws a bar at a terminal and in a notebook, and nothing elsewhere, as in the log of a batch system. A function is called
+        with (patterns done, patterns in all). False counts nothing.
     total : int
         Number of patterns in all.
     """
@@ -101,7 +105,11 @@ class Counter:
                 self.call(self.done, self.total)
 
 
-def _bars() -> ProgressBars | None:
+def _bars() -> ProgressBars | NotebookBars | None:
+    if in_notebook():
+        return NotebookBars(transient=True)
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
     try:
         return ProgressBars(transient=True)
     except ImportError:

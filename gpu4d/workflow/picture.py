@@ -39,6 +39,6 @@ class Picture:
     panels: tuple[Panel, ...] = field(default=(), compare=False, repr=False)
 
 
-Drawn = tuple[Picture, Any]  # with the matplotlib figure
+Drawn = tuple[Picture, Any]  # with what a function of gpu4d.plot returned, or a matplotlib figure
 IMAGES, DIFFRACTION, DISKS, STRAIN, PHASE = "Images", "Diffraction", "Bragg disks and lattice", "Strain", "Phase"  # sections
 CLASSES, ORIENTATION, GLASS = "Classes", "Orientation", "Amorphous structure"

@@ -36,6 +36,7 @@ from gpu4d.workflow.report.provenance import provenance
 from gpu4d.workflow.report.report import Page, Table, write
 from gpu4d.workflow.report.verdict import Verdict, verdict
 from gpu4d.workflow.run_state import RunState
+from gpu4d.workflow.shown import shown
 from gpu4d.workflow.stages import known_stages
 from gpu4d.workflow.workers import check_workers, workers_of
 
@@ -60,6 +61,9 @@ class Result:
     state: RunState
     kept: list[str] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
+
+    def _repr_html_(self) -> str | None:
+        return shown(self.state, f"Run · {self.folder.name}", self.folder)
 
     @property
     def record(self) -> Record:

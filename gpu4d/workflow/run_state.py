@@ -67,6 +67,11 @@ class RunState:
     def __repr__(self) -> str:
         return f"RunState({self.cube!r}, results: {', '.join(sorted(self.results)) or 'none'})"
 
+    def _repr_html_(self) -> str | None:
+        from gpu4d.workflow.shown import shown
+
+        return shown(self, "Analysis")
+
     def __getitem__(self, name: str) -> Result:
         """Return a result by its name. Raise KeyError if no stage made it."""
         return self.results[name]

@@ -1,4 +1,4 @@
-"""Show the progress of a run: one bar for each stage at a terminal, and one line for each stage elsewhere."""
+"""Show the progress of a run: one bar for each stage at a terminal and in a notebook, and one line for each stage elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
+from gpu4d.streaming.notebook_bars import NotebookBars, in_notebook
 from gpu4d.streaming.progress import ProgressBars
 from gpu4d.workflow.record import SilentWatcher, Watcher
 
@@ -21,9 +22,11 @@ class Lines(SilentWatcher):
 
 
 def watcher(quiet: bool = False) -> AbstractContextManager[Watcher]:
-    """Return progress bars at a terminal, and lines on standard error elsewhere. `quiet` shows nothing."""
+    """Return progress bars at a terminal and in a notebook, and lines on standard error elsewhere. `quiet` shows nothing."""
     if quiet:
         return nullcontext(SilentWatcher())
+    if in_notebook():
+        return NotebookBars()
     return ProgressBars() if sys.stderr.isatty() else nullcontext(Lines())
 
 

@@ -19,7 +19,7 @@ LABELS = np.array([[0, 0, 1, 2], [0, 0, np.nan, -1]])
 
 
 def test_each_class_has_its_colour_and_its_share():
-    made = label_map(RealSlice(LABELS, "classes", "1", 10.0, "Å"), ["0: crystal", "1: amorphous", "2: no disks"])
+    made = label_map(RealSlice(LABELS, "classes", "1", 10.0, "Å"), ["0: crystal", "1: amorphous", "2: no disks"]).figure
     shown = np.asarray(made.axes[0].images[0].get_array())
     for place, number in (((0, 0), 0), ((0, 2), 1), ((0, 3), 2)):
         np.testing.assert_allclose(shown[place], to_rgb(color_of(number)))
@@ -31,15 +31,14 @@ def test_each_class_has_its_colour_and_its_share():
 def test_colours_fade_where_a_class_is_not_sure():
     shade = np.zeros(LABELS.shape)
     shade[0, 0] = 0.5
-    shown = np.asarray(label_map(LABELS, "abc", shade=shade).axes[0].images[0].get_array())
+    shown = np.asarray(label_map(LABELS, "abc", shade=shade).images[0].get_array())
     np.testing.assert_allclose(shown[0, 1], 1.0)
     np.testing.assert_allclose(shown[0, 0], 0.5 + 0.5 * np.array(to_rgb(color_of(0))))
 
 
 def test_patterns_share_a_scale_and_have_the_colours_of_the_map():
     patterns = DiffractionSlice(np.stack([np.eye(8), 9 * np.eye(8), np.ones((8, 8))]), "patterns", "counts", 0.02, "1/Å")
-    made = class_patterns(patterns, ["a", "b", "c"])
-    panels = [ax for ax in made.axes if ax.images]
+    panels = class_patterns(patterns, ["a", "b", "c"])
     assert [ax.get_title(loc="left") for ax in panels] == ["a", "b", "c"]
     assert len({ax.images[0].norm.vmax for ax in panels}) == 1 and panels[0].images[0].norm.vmin == 0
     assert [ax.spines["top"].get_edgecolor()[:3] for ax in panels] == [to_rgb(color_of(k)) for k in range(3)]

@@ -11,7 +11,7 @@ def test_histogram_background_and_thresholds_are_drawn(need):
     need("matplotlib")
     raw = gpu4d.simulate.raw_frames((4, 4), (64, 64), seed=1)
     setup = gpu4d.preprocess.counting_setup(raw.cube.source.array, raw.darks)
-    ax = gpu4d.plot.counting_histogram(setup).axes[0]
+    ax = gpu4d.plot.counting_histogram(setup)
     lines = {line.get_gid(): line for line in ax.lines}
     assert lines["lower threshold"].get_xdata()[0] == setup.lower and lines["upper threshold"].get_xdata()[0] == setup.upper
     x, y = lines["background"].get_data()

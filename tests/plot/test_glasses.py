@@ -24,8 +24,7 @@ def line(ax, name):
 
 
 def test_the_fit_and_the_structure_factor(found):
-    made = gpu4d.plot.structure_factor(found, "Glass", group=(0, 1))
-    upper, lower = made.axes
+    upper, lower = gpu4d.plot.structure_factor(found, "Glass", group=(0, 1))
     np.testing.assert_allclose(line(upper, "profile").get_ydata(), found.intensity[0, 1])
     np.testing.assert_allclose(line(upper, "fit").get_ydata(), found.atoms[0, 1] * found.factor_square + found.background[0, 1])
     np.testing.assert_allclose(line(lower, "curve").get_ydata(), found.structure_factor[0, 1])
@@ -35,7 +34,7 @@ def test_the_fit_and_the_structure_factor(found):
 
 @pytest.mark.parametrize(("kind", "values"), [("g", "pair_distribution"), ("G", "reduced"), ("RDF", "distribution")])
 def test_distances_with_their_marks(found, kind, values):
-    ax = gpu4d.plot.pair_distribution(found, kind=kind, group=(0, 0), r_max=8).axes[0]
+    ax = gpu4d.plot.pair_distribution(found, kind=kind, group=(0, 0), r_max=8)
     np.testing.assert_allclose(line(ax, "curve").get_ydata(), getattr(found, values)[0, 0])
     assert line(ax, "peak").get_xdata()[0] == found.peak[0, 0]
     (shade,) = [one for one in ax.patches if one.get_gid() == "shell"]
@@ -52,14 +51,14 @@ def test_a_group_without_values_and_one_without_errors(found, tmp_path):
     for picture in (gpu4d.plot.pair_distribution(found, group=(0, 2)), gpu4d.plot.structure_factor(found, group=(0, 2))):
         gpu4d.plot.save(picture, tmp_path / "empty.png", dpi=40)
     alone = gpu4d.rdf(PROFILE, k=K, factor=factor, background=None)
-    ax = gpu4d.plot.pair_distribution(alone).axes[0]
+    ax = gpu4d.plot.pair_distribution(alone)
     assert not ax.collections and "±" not in ax.texts[0].get_text()
 
 
 def test_the_peak_has_two_digits_of_its_error(found):
     for error, says in ((0.0064, ".0064 Å"), (0.00012, ".00012 Å"), (1.4, "1.4 Å"), (0.0, " Å")):
         one = dataclasses.replace(found, peak=np.full((1, 3), 2.76804), peak_error=np.full((1, 3), error))
-        (text,) = gpu4d.plot.pair_distribution(one, group=(0, 0)).axes[0].texts
+        (text,) = gpu4d.plot.pair_distribution(one, group=(0, 0)).texts
         assert text.get_text().endswith(says) and ("±" in text.get_text()) == (error > 0)
 
 

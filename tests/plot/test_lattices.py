@@ -17,8 +17,8 @@ def fits():
 
 
 def test_colours_are_those_of_the_legend(fits):
-    made = plot.lattice_map(fits, ["matrix", "twin"], pixel_size=5.0, pixel_units="Å")
-    ax, legend = made.axes[0], made.legends[0]
+    ax = plot.lattice_map(fits, ["matrix", "twin"], pixel_size=5.0, pixel_units="Å")
+    legend = ax.figure.legends[0]
     image = np.asarray(ax.images[0].get_array())
     colours = [patch.get_facecolor()[:3] for patch in legend.get_patches()]
     for k in (0, 1):

@@ -18,7 +18,7 @@ def one_row():
 
 
 def test_a_map_has_the_colours_and_says_what_it_shows():
-    figure = orientation_map(one_row())
+    figure = orientation_map(one_row()).figure
     shown = np.asarray(figure.axes[0].images[0].get_array())
     np.testing.assert_allclose(shown[0, 0], [1, 0, 0])  # [001] along the beam is red
     assert len(set(shown[0, 2].round(3))) <= 3 and not np.allclose(shown[0, 2], shown[0, 0])
@@ -28,7 +28,7 @@ def test_a_map_has_the_colours_and_says_what_it_shows():
 
 
 def test_a_legend_names_its_corners():
-    texts = {text.get_text() for text in orientation_legend(Structure.standard("graphite")).axes[0].texts}
+    texts = {text.get_text() for text in orientation_legend(Structure.standard("graphite")).texts}
     assert texts == {"[0 0 1]", "[1 0 0]", "[2 1 0]"}
     with pytest.raises(InputError, match="need a Structure"):
         orientation_legend("Au")

@@ -31,7 +31,7 @@ def artists(ax, gid):
 
 
 def test_image_shows_x_downwards_with_title_units_and_axes(ramp):
-    figure = plot.image(ramp)
+    figure = plot.image(ramp).figure
     ax = figure.axes[0]
     drawn = ax.get_images()[0]
     assert np.array_equal(np.asarray(drawn.get_array()), np.asarray(ramp))
@@ -42,7 +42,7 @@ def test_image_shows_x_downwards_with_title_units_and_axes(ramp):
 
 
 def test_scale_bar_has_a_round_length_in_real_units(ramp):
-    ax = plot.image(ramp).axes[0]
+    ax = plot.image(ramp)
     (bar,) = artists(ax, "scale bar")
     (label,) = artists(ax, "scale bar label")
     x = bar.get_xdata()
@@ -68,7 +68,7 @@ def test_scale_bar_lengths_are_round_and_fit(extent):
 def test_missing_values_are_grey_and_counted(ramp):
     values = np.asarray(ramp).copy()
     values[2, :7] = np.nan
-    figure = plot.image(RealSlice(values, "bf", "counts"))
+    figure = plot.image(RealSlice(values, "bf", "counts")).figure
     assert any("7 of 600" in t for t in texts(figure))
     assert np.ma.getmaskarray(figure.axes[0].get_images()[0].get_array()).sum() == 7
 
@@ -110,7 +110,7 @@ def strained(frame, angle=0.0):
 
 
 def test_strain_has_one_symmetric_range_in_percent():
-    figure = plot.strain(strained("scan"))
+    figure = plot.strain(strained("scan")).figure
     images = [ax.get_images()[0] for ax in figure.axes if ax.get_images() and ax.get_title(loc="left")]
     limits = [image.get_clim() for image in images]
     assert limits[0] == limits[1] == limits[2] == (-1.2, 1.2), "the 99th percentile of |strain| is 1.1 %, rounded up"
@@ -120,14 +120,14 @@ def test_strain_has_one_symmetric_range_in_percent():
 
 
 def test_axes_of_the_tensor_are_drawn_on_every_map():
-    figure = plot.strain(strained("scan"))
+    figure = plot.strain(strained("scan")).figure
     panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert len(panels) == 4 and all(artists(ax, "axis x") and artists(ax, "axis y") for ax in panels)
     assert any("scan's axes" in t for t in texts(figure))
 
 
 def test_detector_axes_are_called_so_with_a_warning():
-    figure = plot.strain(strained("detector"))
+    figure = plot.strain(strained("detector")).figure
     panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert all(artists(ax, "axis q$_x$") for ax in panels)
     assert any("DETECTOR" in t and "not calibrated" in t for t in texts(figure))
@@ -135,7 +135,7 @@ def test_detector_axes_are_called_so_with_a_warning():
 
 def test_turned_axes_point_where_the_tensor_points():
     """x of the tensor, turned by 90° from x (down) towards y (right), must point right."""
-    figure = plot.strain(strained("scan", np.pi / 2))
+    figure = plot.strain(strained("scan", np.pi / 2)).figure
     figure.draw_without_rendering()
     ax = next(ax for ax in figure.axes if ax.get_title(loc="left"))
     (arrow,) = artists(ax, "axis x")
@@ -160,7 +160,7 @@ def test_directions_have_colours_of_equal_lightness_and_zero_is_dark():
 
 def test_com_takes_the_mean_off_and_says_the_length_of_the_rim():
     y = np.linspace(-1, 1, 12)[None, :] + np.zeros((10, 12))
-    figure = plot.com(RealSlice(np.stack([np.full((10, 12), 31.0), 20 + y]), "com", "px", 5.0, "Å", ("com_x", "com_y")))
+    figure = plot.com(RealSlice(np.stack([np.full((10, 12), 31.0), 20 + y]), "com", "px", 5.0, "Å", ("com_x", "com_y"))).figure
     assert np.allclose(figure.axes[0].get_images()[0].get_array(), direction_colors(0 * y, y, np.percentile(np.abs(y), 99)))
     assert any(t.startswith("rim: 1.0") and "px" in t for t in texts(figure))
 
@@ -169,7 +169,7 @@ def test_disks_show_every_maximum_with_its_reason():
     n = 2 * len(REASONS)
     reason = np.array([list(REASONS)[i % len(REASONS)] for i in range(n)])
     found = SimpleNamespace(qx=np.arange(n) * 3.0, qy=np.arange(n) * 2.0 + 5, reason=reason)
-    figure = plot.disks(DiffractionSlice(np.ones((48, 40)), "pattern", "counts", 0.02, "1/Å"), found, radius=4.0)
+    figure = plot.disks(DiffractionSlice(np.ones((48, 40)), "pattern", "counts", 0.02, "1/Å"), found, radius=4.0).figure
     ax = figure.axes[0]
     for name in REASONS:
         (points,) = [c for c in ax.collections if c.get_gid() == name]
@@ -180,7 +180,7 @@ def test_disks_show_every_maximum_with_its_reason():
 
 
 def test_bragg_vector_map_has_its_lattice():
-    figure = plot.bragg_vector_map(np.ones((40, 40)), {"g1": (10.0, 1.0), "g2": (-1.0, 10.0)})
+    figure = plot.bragg_vector_map(np.ones((40, 40)), {"g1": (10.0, 1.0), "g2": (-1.0, 10.0)}).figure
     ax = figure.axes[0]
     (g1,) = artists(ax, "vector g$_1$")
     assert tuple(g1.xy) == (21.0, 30.0), "from the centre pixel (20, 20), drawn at (column, row)"
@@ -189,7 +189,7 @@ def test_bragg_vector_map_has_its_lattice():
 def test_cepstrum_has_its_vectors_and_nodes():
     power = 1e-3 + np.exp(-((np.arange(48)[:, None] - 30) ** 2 + (np.arange(48) - 24) ** 2) / 2)
     nodes = SimpleNamespace(vectors=np.array([[6.0, 0.0], [0.0, 5.0]]), orders=np.array([(1, 0), (0, 1), (1, 1)]))
-    picture = plot.cepstrum(SimpleNamespace(power=power, nodes=nodes), q_pixel=0.02)
+    picture = plot.cepstrum(SimpleNamespace(power=power, nodes=nodes), q_pixel=0.02).figure
     ax = picture.axes[0]
     half = int(np.ceil(1.15 * 6)) + 1  # shown on either side of the centre
     tips = {a.get_gid(): a.xy for a in ax.texts if str(a.get_gid()).startswith("vector")}
@@ -198,7 +198,7 @@ def test_cepstrum_has_its_vectors_and_nodes():
     assert len(rings) == 6 and [half + 5.0, half + 6.0] in rings.tolist()
     names = [t.get_text() for t in picture.legends[0].get_texts()]
     assert any("6.25 Å" in n for n in names) and any("5.21 Å" in n for n in names)  # 6 / (48 · 0.02)
-    assert plot.cepstrum(SimpleNamespace(power=power, nodes=None)).axes
+    assert plot.cepstrum(SimpleNamespace(power=power, nodes=None)).images
     for wrong in (
         {"found": SimpleNamespace(power=power[:30], nodes=nodes), "q_pixel": 0.02},
         {"found": SimpleNamespace(power=power * np.nan, nodes=None)},
@@ -208,7 +208,7 @@ def test_cepstrum_has_its_vectors_and_nodes():
 
 
 def test_histogram_counts_whole_numbers_one_by_one():
-    ax = plot.histogram(np.array([[3, 3, 4], [9, 3, np.nan]]), "disks", recommended=(5, 30)).axes[0]
+    ax = plot.histogram(np.array([[3, 3, 4], [9, 3, np.nan]]), "disks", recommended=(5, 30))
     bars = {round(p.get_x() + p.get_width() / 2): p.get_height() for p in ax.patches if p.get_width() == pytest.approx(0.85)}
     assert bars == {3: 3, 4: 1, 9: 1}
 
@@ -233,7 +233,7 @@ def test_a_profile_is_drawn_over_q_with_its_spread():
     r, values, spread = np.arange(5) + 0.5, np.array([100.0, 10, 1, np.nan, 0.5]), np.array([10.0, 1, 2, 1, 0.1])
     figure = plot.profile(
         r, values, "Profile", spread=spread, others={"noise": values / 10}, marks=[(2.0, "ring")], pixel_size=0.02, units="counts per pixel"
-    )
+    ).figure
     ax = figure.axes[0]
     assert ax.get_xlabel() == "q (1/Å)" and ax.get_ylabel() == "counts per pixel" and ax.get_yscale() == "log"
     lines = {line.get_label(): line for line in ax.lines}
@@ -244,7 +244,7 @@ def test_a_profile_is_drawn_over_q_with_its_spread():
     band = ax.collections[0].get_paths()
     edges = np.concatenate([path.vertices for path in band])
     assert edges[:, 1].max() == pytest.approx(110) and edges[:, 1].min() > 0, "a band below zero ends above it on a logarithmic axis"
-    figure = plot.profile(r, values, "Profile", log=False)
+    figure = plot.profile(r, values, "Profile", log=False).figure
     assert figure.axes[0].get_xlabel() == "distance from the beam (px)" and figure.axes[0].get_yscale() == "linear"
     plot.profile(r, np.zeros(5), "nothing")  # has no logarithm
     with pytest.raises(InputError, match="one value for each radius"):
@@ -256,7 +256,7 @@ def test_a_profile_is_drawn_over_q_with_its_spread():
 def test_every_further_curve_of_a_profile_is_drawn_by_any_name():
     r, values = np.arange(4) + 0.5, np.array([8.0, 4, 2, 1])
     others = {name: values * (i + 2) for i, name in enumerate(["values", "spread", "a", "b", "c", "d"])}
-    ax = plot.profile(r, values, "Profile", label="measured", others=others).axes[0]
+    ax = plot.profile(r, values, "Profile", label="measured", others=others)
     drawn = {line.get_label(): line for line in ax.lines}
     assert list(drawn) == ["measured", *others] and not ax.collections
     for name, curve in {"measured": values, **others}.items():
@@ -268,7 +268,7 @@ def test_every_further_curve_of_a_profile_is_drawn_by_any_name():
 def test_circles_behind_an_ellipse_are_drawn_as_the_detector_has_them():
     """Each point of the outline has the given radius along the minor axis, with the ellipse removed."""
     ellipse = (1.2, 1.0, np.radians(25))
-    made = gpu4d.plot.diffraction(np.ones((60, 80)), circles=[(30.0, 41.0, 15.0, "disk")], ellipse=ellipse)
+    made = gpu4d.plot.diffraction(np.ones((60, 80)), circles=[(30.0, 41.0, 15.0, "disk")], ellipse=ellipse).figure
     (patch,) = made.axes[0].patches
     outline = patch.get_patch_transform().transform_path(patch.get_path()).to_polygons(closed_only=False)[0]
     drawn = outline[:, ::-1] - (30.0, 41.0)  # matplotlib's x is the second axis
@@ -278,7 +278,7 @@ def test_circles_behind_an_ellipse_are_drawn_as_the_detector_has_them():
 
 def test_a_glass_has_three_components_and_no_rotation():
     lattice = strained("scan")
-    figure = plot.strain(SimpleNamespace(**{name: value for name, value in vars(lattice).items() if name != "theta"}))
+    figure = plot.strain(SimpleNamespace(**{name: value for name, value in vars(lattice).items() if name != "theta"})).figure
     panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert len(panels) == 3 and all(artists(ax, "axis x") for ax in panels) and not any("θ" in t for t in texts(figure))
     assert {ax.get_images()[0].get_clim() for ax in panels} == {(-1.2, 1.2)}

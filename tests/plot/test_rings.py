@@ -20,7 +20,7 @@ def pattern():
 
 def test_rings_are_drawn_where_the_pattern_has_them(pattern):
     fit = fit_rings(pattern, [0.48, 0.68, 0.84])
-    ax = gpu4d.plot.rings(pattern, fit).axes[0]
+    ax = gpu4d.plot.rings(pattern, fit)
     drawn = [line for line in ax.lines if (line.get_gid() or "").startswith("ring")]
     assert len(drawn) == 3
     for line, radius in zip(drawn, (24.0, 34.0, 42.0)):
@@ -43,7 +43,7 @@ def test_the_ring_of_a_halo_is_drawn_too():
     r = np.hypot(*np.moveaxis(v @ ellipse_matrix(ELLIPSE).T, -1, 0))
     halo = np.random.default_rng(0).poisson(4 + 60 * np.exp(-(((r - 30) / 6) ** 2)))
     fit = gpu4d.calibrate.fit_halo(halo)
-    made = gpu4d.plot.rings(halo, fit, pixel_size=0.02)
+    made = gpu4d.plot.rings(halo, fit, pixel_size=0.02).figure
     (line,) = [line for line in made.axes[0].lines if (line.get_gid() or "").startswith("ring")]
     away = np.hypot(*((line.get_xydata()[:, ::-1] - CENTER) @ ellipse_matrix(ELLIPSE).T).T)
     np.testing.assert_allclose(away, fit.radius, atol=0.1)

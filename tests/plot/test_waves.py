@@ -21,8 +21,7 @@ def test_hue_is_the_phase_and_brightness_the_amplitude():
 
 def test_a_probe_brings_its_pixel_and_a_width_cuts_the_middle():
     wave = gpu4d.probe.wavefunction(gpu4d.probe.apertures.vortex(20.0, 1), energy=300e3, q_pixel=0.02, shape=(128, 128))
-    figure = gpu4d.plot.wave(gpu4d.probe.real_space(wave, 0.02), "vortex", width=8.0)
-    intensity, phase = figure.axes[:2]
+    intensity, phase = gpu4d.plot.wave(gpu4d.probe.real_space(wave, 0.02), "vortex", width=8.0)
     assert intensity.get_title(loc="left") == "vortex" and phase.get_title(loc="left") == "Phase"
     side = round(8.0 / (1 / (128 * 0.02)))
     assert intensity.images[0].get_array().shape == (side, side) and phase.images[0].get_array().shape == (side, side, 3)

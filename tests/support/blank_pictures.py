@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from gpu4d import plot
+from gpu4d.plot.canvas import figure_of
 
 SAVE, SAVING = plot.save, "gpu4d.workflow.report.pictures.plot.save"
 
@@ -27,8 +28,8 @@ def render_none() -> None:
     patch(SAVING, _blank).start()
 
 
-def _blank(figure, path, dpi=160):
-    assert figure.axes, f"{path}: a picture without a panel"
+def _blank(picture, path, dpi=160):
+    assert figure_of(picture).axes, f"{path}: a picture without a panel"
     Path(path).write_bytes(_bytes(Path(path).suffix))
     return path
 

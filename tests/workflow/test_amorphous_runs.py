@@ -68,8 +68,8 @@ def test_the_picture_of_fluctuations_shows_what_the_recipe_asks_for_first(state)
     for asked, first in (("mean", "variance of the annular mean"), ("median", "annular mean, by medians")):
         state.recipe.set("fem.statistics", asked, origin="test")
         (stage,) = [s for s in known_stages() if s.name == "fem"]
-        drawn = {picture.name: figure for picture, figure in stage.pictures(state)}
-        texts = [text.get_text() for text in drawn["fem"].axes[0].get_legend().get_texts()]
+        drawn = {picture.name: made for picture, made in stage.pictures(state)}
+        texts = [text.get_text() for text in drawn["fem"].get_legend().get_texts()]
         assert texts[0] == first and {"annular mean, by medians", "variance of the annular mean"} <= set(texts)
 
 

@@ -105,7 +105,7 @@ def test_the_picture_shows_the_ellipse_on_the_rings(gold):
     (stage,) = [s for s in known_stages() if s.name == "ellipse"]
     ((picture, made),) = list(stage.pictures(gold))
     assert "It is removed from what follows" in picture.caption
-    lines = [line for line in made.axes[0].lines if (line.get_gid() or "").startswith("ring")]
+    lines = [line for line in made.lines if (line.get_gid() or "").startswith("ring")]
     assert len(lines) == len(GOLD)
     for line in lines:
         v = line.get_xydata()[:, ::-1] - MIDDLE

@@ -79,7 +79,7 @@ def test_4_axes_are_drawn_and_a_missing_rotation_is_named(strained):
 
     _, state = strained
     assert any("components are along the detector's axes" in line for line in state.record.warnings)
-    texts = [t.get_text() for t in plot.strain(state["strain"]).findobj(match=lambda a: hasattr(a, "get_text"))]
+    texts = [t.get_text() for t in plot.strain(state["strain"]).figure.findobj(match=lambda a: hasattr(a, "get_text"))]
     assert any("the DETECTOR's axes" in t for t in texts) and {"q$_x$", "q$_y$"} <= set(texts)
 
 

@@ -98,7 +98,7 @@ def test_the_rotation_is_measured_and_applied(scene, one, kind, side):
 
 def agreement(picture):
     """Correlation of the two panels, where both have values."""
-    stem, turned = (np.asarray(ax.images[0].get_array().filled(np.nan)) for ax in picture.axes[:2])
+    stem, turned = (np.asarray(ax.images[0].get_array().filled(np.nan)) for ax in picture)
     both = np.isfinite(turned)
     return np.corrcoef(stem[both], turned[both])[0, 1]
 
@@ -121,8 +121,8 @@ def test_points_are_taken_alone_and_compared_with_images(scene, one):
     cube = gpu4d.DataCube(scene[0].source, scene[0].calibration.copy())
     alone = analyse(cube, recipe(analysis__technique="images", shadow__points=points, shadow__side="over"))
     assert off(alone, scene[3]["plain"][0]) < 0.1 and not alone.calibration.transpose
-    ((_, figure),) = [(p, made) for p, made in known(alone).pictures(alone)]
-    circles, crosses = (line.get_xydata() for line in figure.axes[0].lines[:2])
+    ((_, ax),) = [(p, made) for p, made in known(alone).pictures(alone)]
+    circles, crosses = (line.get_xydata() for line in ax.lines[:2])
     assert np.abs(circles - crosses).max() < 0.5, "the fit puts the points where they are"
     wrong = [[*row[:2], 192 - row[2], 192 - row[3]] for row in points]  # as of the other sign
     both = measured(scene, one, "plain_overfocus", shadow__points=wrong, shadow__side="over")
