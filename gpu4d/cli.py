@@ -149,6 +149,7 @@ def _commands() -> click.Group:
         with_flags,
     )
     from gpu4d.cli_plan import plan_command
+    from gpu4d.cli_view import view_command
 
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -329,6 +330,7 @@ def _commands() -> click.Group:
     plan_command(commands, debug)
     capabilities_command(commands, debug, _say)
     convert_command(commands, debug, _say)
+    view_command(commands, debug, _say)
     _recipe_commands(commands, overwrite, debug)
     bench_commands(commands, debug, _say)
     return commands
